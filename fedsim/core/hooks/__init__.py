@@ -53,6 +53,7 @@ from fedsim.core.hooks.generation import (
     Unmasking,
     Weigher,
     Writing,
+    check_place_scores,
     check_scores,
 )
 from fedsim.core.hooks.kinds import KINDS_OF_COMPONENTS, RUN_AFTERWARDS
@@ -110,6 +111,7 @@ __all__ = [
     "Unmasking",
     "Weigher",
     "Writing",
+    "check_place_scores",
     "check_scores",
     "check_update",
 ]

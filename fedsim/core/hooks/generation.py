@@ -308,14 +308,18 @@ class Unmasker(Generation[ConfigT, UnmaskingT]):
             rows = [row for row, own in enumerate(state.tokens) if len(own) == length]
             for row, own in zip(rows, model(torch.tensor([state.tokens[row] for row in rows])), strict=True):
                 found[row] = unscored(own, mask_token_of(model))
-        check_scores([_largest(own[[*masked]]) for own, masked in zip(found, state.masked, strict=True)])
+        check_place_scores([own[[*masked]] for own, masked in zip(found, state.masked, strict=True)])
         return found
 
 
-def _largest(scores: Tensor) -> Tensor:
-    """Return the largest score of all places, (1, 1); no number where that of any place is not finite."""
-    largest = scores.amax(-1)
-    return largest.where(largest.isfinite(), torch.nan).amax().view(1, 1)
+def check_place_scores(scores: Sequence[Tensor]) -> None:
+    """Check the scores (n, V) of masked places of each row.
+
+    Raises:
+        CannotContinue: those of any place of some rows are no finite numbers.
+    """
+    largest = [own.amax(-1) for own in scores]
+    check_scores([own.where(own.isfinite(), torch.nan).amax().view(1, 1) for own in largest])
 
 
 def mask_token_of(model: nn.Module) -> int:
