@@ -1,4 +1,6 @@
+import base64
 import csv
+import hashlib
 import json
 import os
 import re
@@ -46,7 +48,7 @@ def read_csv(path):
 def test_says_what_was_recovered_by_whom_and_how_sure_that_is(typical):
     _, _, page = typical
     assert (
-        "Under an honest-but-curious server that knows the labels and the batch size, 3 of 4 images are recognisable "
+        "Under an honest-but-curious server that knows the labels and the batch size, 3 of 4 images are recovered "
         "(SSIM > 0.5, 95% interval 30 to 95%) with attack dia. ig alone recovered none: its failure would "
         "have passed for protection. Granted the masks, attack wiig recovers 4 of 4."
     ) in page.text
@@ -57,7 +59,7 @@ def test_says_what_was_recovered_by_whom_and_how_sure_that_is(typical):
 def test_sections_come_in_the_readers_order(typical):
     _, _, page = typical
     ids = [attributes["id"] for tag, attributes in page.tags if tag == "h2"]
-    expected = "verdict threat wall results exceedance curves participation accuracy failures diagnosis reproduce"
+    expected = "verdict wall arms results threat exceedance curves participation accuracy failures diagnosis reproduce"
     assert ids == expected.split()
     assert page.headings[0] == "h1"
     assert page.headings.count("h1") == 1
@@ -68,10 +70,12 @@ def test_is_one_offline_file(typical):
     _, _, page = typical
     for tag, attributes in page.tags:
         for name in ("src", "href", "srcset", "poster", "action"):
-            assert attributes.get(name, "data:").startswith("data:"), (tag, attributes[name][:60])
+            assert attributes.get(name, "data:").startswith(("data:", "#")), (tag, attributes[name][:60])
     assert not re.search(r"""(src|href)\s*=\s*["']?\s*(https?:)?//""", page.html)
     assert "@import" not in page.html
-    assert "<script" not in page.html
+    (script,) = re.findall(r"<script>(.*?)</script>", page.html, re.S)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in page.html
     assert "url(" not in page.html
 
 
@@ -181,7 +185,8 @@ def test_markup_in_a_scenario_is_text(report, records):
     record, arrays = records.with_arrays(record)
     page = report(record, arrays)
     assert hostile in page.text
-    assert not {"script", "b"} & {tag for tag, _ in page.tags}
+    assert [tag for tag, _ in page.tags].count("script") == 1
+    assert "b" not in {tag for tag, _ in page.tags}
     assert all(image["src"].startswith("data:") for image in page.images)
     assert any(hostile in image["alt"] for image in page.images)
 
@@ -420,7 +425,7 @@ def test_grey_and_colour_pictures_in_batches(report, records, shape, colours, ba
     assert f"{2 * batch} of {2 * batch} examples" in page.text
     assert ("image 2" in page.text) == (batch == 3)
     if batch == 3:
-        assert "6 of 6 images of 2 updates are recognisable" in page.text
+        assert "6 of 6 images of 2 updates are recovered" in page.text
 
 
 def test_of_many_examples_the_percentiles_are_shown(report, records):
