@@ -8,8 +8,11 @@ import re
 from pathlib import Path
 from typing import Any
 
+from fedsim.core.plain import slug
+
 _HERE = Path(__file__).parent
 _HEADING = re.compile(r'<h2 id="([^"]+)">(.*?)</h2>')
+_BARE = re.compile(r"<h2>(.*?)</h2>")
 _PLACE = "<!-- contents -->"
 
 
@@ -17,7 +20,7 @@ def render(package: str, template: str, **parts: Any) -> str:
     """Return a page made of a template of a package; it may include the style and the script of all pages.
 
     The template gets `style`, `script` and a `policy` that lets the page load nothing and run that script alone, and
-    has a comment ``contents`` where its table of contents goes.
+    has a comment ``contents`` where its table of contents goes. Sections without an id get one from their title.
     """
     from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined  # noqa: PLC0415 - keeps the import cheap
     from markupsafe import Markup  # noqa: PLC0415
@@ -37,7 +40,8 @@ def render(package: str, template: str, **parts: Any) -> str:
         policy=Markup(f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"),
         **parts,
     )
-    return page.replace(_PLACE, _contents(page), 1)
+    named = _BARE.sub(lambda found: f'<h2 id="{slug(found[1])}">{found[1]}</h2>', page)
+    return named.replace(_PLACE, _contents(named), 1)
 
 
 def _contents(page: str) -> str:

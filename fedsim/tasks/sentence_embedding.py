@@ -16,7 +16,7 @@ from torch import Tensor
 from fedsim.core.errors import FedsimError
 from fedsim.core.hooks.tasks import Model
 from fedsim.core.registry import task
-from fedsim.core.types import Dataset
+from fedsim.core.types import Config, Dataset
 from fedsim.metrics.testing import test_spearman
 from fedsim.tasks.core.fitting import refuses_inputs
 from fedsim.tasks.core.sentences import TextTask
@@ -24,7 +24,7 @@ from fedsim.tasks.core.sentences import TextTask
 
 @final
 @task("sentence-embedding", summary="a vector for every text, near those of like texts", related="1708.00055")
-class SentenceEmbedding(TextTask):
+class SentenceEmbedding(TextTask[Config]):
     """Vectors of sentences, learnt without labels."""
 
     at_once: ClassVar[int] = 16

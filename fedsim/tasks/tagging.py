@@ -16,7 +16,7 @@ import torch
 
 from fedsim.core.hooks.tasks import Model
 from fedsim.core.registry import task
-from fedsim.core.types import Dataset, Knowledge
+from fedsim.core.types import Config, Dataset, Knowledge
 from fedsim.metrics.tagging import are_spans
 from fedsim.metrics.testing import test_span_f1
 from fedsim.tasks.core.classes import ClassTask, token_answers
@@ -26,7 +26,7 @@ from fedsim.tasks.core.sentences import TextTask
 
 @final
 @task("tagging", summary="a tag for every token of a text", related="cs/0306050")
-class Tagging(TextTask, ClassTask):
+class Tagging(TextTask[Config], ClassTask):
     """Cross-entropy of tags."""
 
     at_once: ClassVar[int] = 16

@@ -9,11 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 from fedsim.audit import audit, verdict
-from fedsim.cli.main import app
-from fedsim.core.errors import FedsimError
 from fedsim.metrics.statistics import wilson
 from fedsim.record.policy import Policy
 
@@ -66,18 +63,3 @@ def test_a_pipeline_sees_exit_code_3_and_what_is_printed_is_nobodys_order(tmp_pa
         in (tmp_path / "results" / "audit-prints" / "audit.html").read_text()
     )
     assert '{"done": ""}' in (tmp_path / "results" / "audit-prints" / "audit.log").read_text()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (("clients:make", "--batch", "1,x"), "--batch is '1,x', expected numbers from 1"),
-        (("clients:make", "--knows", "label"), "--knows: there is no knowledge 'label'. Did you mean 'labels'?"),
-        (("clients:make", "--weights", "w.npz"), "--weights goes with --gradients"),
-    ],
-)
-def test_a_wrong_option_is_a_mistake_of_the_user(arguments: tuple[str, ...], message: str) -> None:
-    done = CliRunner().invoke(app, ["audit", *arguments])
-    assert isinstance(done.exception, FedsimError)
-    assert message in str(done.exception)
-    assert done.exception.exit_code == 2

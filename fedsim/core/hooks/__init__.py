@@ -47,6 +47,8 @@ from fedsim.core.hooks.generation import (
     Rows,
     Sampler,
     Sampling,
+    Unmasker,
+    Unmasking,
     Writing,
     check_scores,
 )
@@ -97,6 +99,8 @@ __all__ = [
     "ServerRound",
     "Task",
     "TokenReducer",
+    "Unmasker",
+    "Unmasking",
     "Writing",
     "check_scores",
     "check_update",

@@ -23,6 +23,7 @@ Hook = Literal[
     "token_reducer",
     "decoder",
     "sampler",
+    "unmasker",
     "probe",
 ]
 

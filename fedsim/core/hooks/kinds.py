@@ -17,7 +17,7 @@ from fedsim.core.hooks.components import (
     Optimizer,
     TokenReducer,
 )
-from fedsim.core.hooks.generation import Decoder, Sampler
+from fedsim.core.hooks.generation import Decoder, Sampler, Unmasker
 from fedsim.core.hooks.probes import Probe
 
 KINDS_OF_COMPONENTS: tuple[type[Component[Any]], ...] = (
@@ -32,6 +32,7 @@ KINDS_OF_COMPONENTS: tuple[type[Component[Any]], ...] = (
     Probe,
     Sampler,
     TokenReducer,
+    Unmasker,
 )
 """The base classes that somebody runs: a client, who builds its model, or whoever `RUN_AFTERWARDS` says."""
 
@@ -40,5 +41,6 @@ RUN_AFTERWARDS: Mapping[Hook, str] = {
     "decoder": "fedsim.generation.generate",
     "probe": "fedsim.generation.probe",
     "sampler": "fedsim.generation.sample",
+    "unmasker": "fedsim.generation.generate",
 }
 """What runs the components that no training runs: they take a trained model."""

@@ -31,7 +31,7 @@ NEW = [
     *families("defense", "batch", "model", "examples", "noise"),
     ("component", (), "augment"),
     *families("component", "layer", "adapter", "bottleneck", "token_reducer", "loss", "optimizer"),
-    *families("component", "decoder", "sampler", "probe"),
+    *families("component", "decoder", "sampler", "probe", "unmasker"),
 ]
 
 
