@@ -139,7 +139,12 @@ class Judge:
         """Return the figures that a table of attacks shows: of each metric in their summaries its first."""
         summaries = (self.summary(attack) for attack in attacks)
         found = {name for summary in summaries if summary is not None for name in summary.metrics}
-        shown = (own for own in self.declared.values() if own.shown and own.table == table)
+        is_success = self.scoring.metric  # a flag that decides is the success rate, which stands there already
+        shown = (
+            own
+            for own in self.declared.values()
+            if own.shown and own.table == table and not (own.form == "flag" and own.name == is_success)
+        )
         firsts = ((own, first) for own in shown for first in list(own.statistics.items())[:1])
         return [Column(name, own.heading(statistic), own) for own, (name, statistic) in firsts if name in found]
 
