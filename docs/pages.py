@@ -18,7 +18,7 @@ PAGES = {"index.md": "README.md", "contributing.md": "CONTRIBUTING.md", "changel
 DOCS = Path(__file__).parent
 NAVIGATION: dict[str, tuple[str, ...]] = {
     "Start": ("index.md", "tutorial.md", "notebooks.md", "demo.md", "glossary.md"),
-    "How to": ("audit.md", "python.md", "sweeps.md", "federation.md", "generation.md", "accounting.md"),
+    "How to": ("audit.md", "python.md", "sweeps.md", "federation.md", "generation.md", "."),
     "Attacks": ("attacks",),
     "Defenses": ("defenses",),
     "Components": ("components",),
@@ -51,7 +51,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 
 def _navigation() -> list[dict[str, list[str]]]:
-    """Return the sections: a folder stands for its front page and the pages that no section names."""
+    """Return the sections: a folder stands for its front page, if any, and the pages that no section names."""
     named = {page for pages in NAVIGATION.values() for page in pages}
     return [{title: list(_pages(pages, named))} for title, pages in NAVIGATION.items()]
 
@@ -61,9 +61,9 @@ def _pages(pages: tuple[str, ...], named: set[str]) -> Iterator[str]:
         if page.endswith(".md"):
             yield page
             continue
-        own = sorted(f"{page}/{file.name}" for file in (DOCS / page).glob("*.md"))
-        front = f"{page}/README.md"
-        yield from [front, *(other for other in own if other != front and other not in named)]
+        own = sorted(file.relative_to(DOCS).as_posix() for file in (DOCS / page).glob("*.md"))
+        own.sort(key=lambda other: not other.endswith("README.md"))
+        yield from (other for other in own if other not in named)
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:

@@ -76,5 +76,5 @@ def _public_images(data: Dataset) -> Tensor | None:
 
 
 def _next_to(guesses: Tensor, public: Tensor) -> np.ndarray:
-    """Return the nearest public picture of each guess in 256 steps: for looking at, a quarter of the size."""
+    """Return for each guess the public picture nearest to it, as bytes: enough to look at, a quarter of the size."""
     return (255 * public[nearest(guesses, public)]).round().to(torch.uint8).numpy()
