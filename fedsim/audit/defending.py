@@ -13,6 +13,7 @@ from typing import Any
 from fedsim.audit import members
 from fedsim.audit.book import AuditJournal
 from fedsim.audit.clock import OutOfTime, limit
+from fedsim.audit.evidence import fewest
 from fedsim.audit.foreign import reason
 from fedsim.audit.inspecting import Inspector, enough, updates
 from fedsim.audit.record import Trial
@@ -25,7 +26,8 @@ from fedsim.experiment.runner import guarantees
 from fedsim.record import MembershipRecord
 from fedsim.scenario.world import World
 
-_FOR_MEMBERS = 0.25  # share of the remaining time
+_FOR_MEMBERS = 0.25  # share of the remaining time, where defenses follow
+_ALL = 0.95  # where none follow
 _TRIALS = 10  # planned ones; cheap defenses leave time for more
 _FOR_THE_ATTACK = 0.6  # share of a trial
 _IMAGES = 4
@@ -53,11 +55,13 @@ def defend(book: AuditJournal, subject: Checked, largest: int) -> None:
     fitting, unfit = _fitting(book, subject, worst)
     book.keep(unfit=unfit)
     seconds = max(book.clock.left / (min(len(fitting), _TRIALS) + 1), _LEAST_SECONDS)
-    most = book.plan.updates or enough(worst, _IMAGES)
+    allowed, confidence = book.record.policy.max_recognisable, book.plan.scoring.confidence
+    most = book.plan.updates or max(enough(worst, _IMAGES), fewest(allowed, confidence))
     bare = world_of(subject, book.plan, worst, Setting())
     inspector = Inspector(book.plan.knows, book.arrays, book.tell)
-    iterations = inspector.iterations(bare, _FOR_THE_ATTACK * seconds / most)
-    control = inspector.inspect(bare, updates(bare), most, iterations, seconds, f"control, batch {worst}")
+    iterations = inspector.iterations(bare, _FOR_THE_ATTACK * seconds)
+    name = f"control, batch {worst}"
+    control = inspector.inspect(bare, updates(bare), most, iterations, seconds, name, allowed)
     book.keep(control=control)
     defender = _Defender(book, subject, inspector, training, worst, most, iterations)
     for setting in fitting:
@@ -133,9 +137,10 @@ class _Defender:
         try:
             with limit(seconds):
                 world = world_of(self.subject, self.book.plan, self.batch_size, setting)
+                allowed = self.book.record.policy.max_recognisable
                 label = f"{setting.label}, batch {self.batch_size}"
                 found = self.inspector.inspect(
-                    world, updates(world), self.most, self.iterations, _FOR_THE_ATTACK * seconds, label
+                    world, updates(world), self.most, self.iterations, _FOR_THE_ATTACK * seconds, label, allowed
                 )
                 trial = trial.model_copy(update={"inspection": found})
                 return self._train(trial, setting)
@@ -168,7 +173,7 @@ def _judge(
 ) -> tuple[MembershipRecord, ...]:
     if _candidates(subject) < members.FEWEST:
         return ()
-    seconds = book.clock.left * _FOR_MEMBERS
+    seconds = book.clock.left * (_FOR_MEMBERS if book.plan.defend else _ALL)
     return members.judged(world, training, seconds, book.tell, with_shadows=with_shadows)
 
 

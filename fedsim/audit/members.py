@@ -49,9 +49,9 @@ def judged(
             members=0,
             non_members=0,
         )
-        if left <= 0 or (plan is not None and plan not in known and _cost(plan, trained) > left):
-            what = "scoring" if plan is None else f"{plan.count} shadow models"
-            records.append(record.model_copy(update={"failure": f"no time was left for {what}"}))
+        cost = 0.0 if plan is None or plan in known else _cost(plan, trained)
+        if left <= cost:
+            records.append(record.model_copy(update={"failure": _too_long(plan, cost, seconds)}))
             continue
         try:
             with limit(left):
@@ -62,6 +62,13 @@ def judged(
             why = reason(error)
             records.append(record.model_copy(update={"failure": why}))
     return tuple(records)
+
+
+def _too_long(plan: ShadowPlan | None, cost: float, seconds: float) -> str:
+    share = f"the {seconds:.0f} s for membership attacks"
+    if plan is None:
+        return f"{share} were over; give more minutes"
+    return f"its {plan.count} shadow models take about {cost:.0f} s, more than is left of {share}; give more minutes"
 
 
 def _attacks() -> dict[str, MembershipAttack[Any]]:

@@ -27,6 +27,7 @@ from fedsim.scenario import Scoring
 RECORD = "audit.json"
 _SCHEMA = re.compile(rb'\s*\{\s*"schema_version":\s*(\d+)')
 ARRAYS = "audit.npz"
+SUGGESTS = "For stronger evidence give --minutes"  # how the note begins that an audit tells before it searches
 PAGE = "audit.html"
 PROJECT = "pyproject.toml"  # default file of the policy
 KNOWS: tuple[Knowledge, ...] = ("labels", "batch-size", "dropout-rates", "input-statistics", "defenses")
@@ -141,6 +142,7 @@ class AuditRecord(_Part):
     parameters: int = 0
     shape: tuple[int, ...] = ()
     classes: int = 0
+    noun: str = Field(default="image", description="what one example is called, as metrics call it")
     dropout: tuple[float, ...] = ()
     own_defenses: tuple[dict[str, Any], ...] = ()
     threat_model: tuple[str, ...] = ()

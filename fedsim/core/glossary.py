@@ -25,6 +25,7 @@ TERMS: Final = {
     "mask": "Which entries dropout kept and which it dropped, for one example at one site.",
     "matching objective": "What a matching attack minimises: the distance between the gradient of its dummy and the "
     "observed one. Its value at the truth shows whether a search fell short.",
+    "mitigation": "A change of what can be seen of generations, such as padding, that changes nothing that is written.",
     "observation": "Everything that the attacker gets: the update or sum that it saw, the model, and its grants.",
     "place": "The moment at which a defense acts: batch, model, examples, layers, norm, entries, noise or rounding.",
     "policy": "The limits that a user sets: how much may be recovered, and how much utility a defense may cost.",
@@ -35,6 +36,7 @@ TERMS: Final = {
     "sweep": "Many runs of one scenario, over settings and seeds, with one report.",
     "task": "What a model is trained to do. It fixes loss, utility and how a guess is scored.",
     "threat model": "Who attacks, what it sees and what it is granted.",
+    "trace": "How a text was written, step by step, in counts: tokens, layers, trials. Never the text, never seconds.",
     "truth": "The client's batch, masks and draws, which only the scorer has.",
     "update": "What a client sends after training: a gradient, or the received minus the trained weights.",
     "utility": "How good the trained model is at its task: accuracy, span F1, rank correlation.",

@@ -38,6 +38,7 @@ _FILES = (
     ARRAYS,
     "report.html",
     "scores.csv",
+    "side_channels.csv",
     "table.csv",
     "table-columns.csv",
     "table.parquet",

@@ -19,8 +19,8 @@ def build(run_dir: Path) -> Path:
     """Write the report of a run beside its record.
 
     Reads `record.json` and, when it is there, `arrays.npz`. Writes `figures/` (each picture as PNG, its data as
-    CSV), `scores.csv` and last `report.html`, every file whole or not at all. Nothing in it refers to another file
-    or to the network.
+    CSV), `scores.csv`, where the model wrote `side_channels.csv`, and last `report.html`, every file whole or not at
+    all. Nothing in it refers to another file or to the network.
 
     Args:
         run_dir: folder of the run.
@@ -50,6 +50,8 @@ def build(run_dir: Path) -> Path:
         write_whole(folder / f"{picture.name}.png", picture.png)
         write_whole(folder / f"{picture.name}.csv", csv_table(picture.columns, picture.rows))
     write_whole(run_dir / "scores.csv", csv_table(tables.score_columns(judge), tables.scores(record, judge)))
+    if any(arm.generation for arm in record.arms):
+        write_whole(run_dir / "side_channels.csv", csv_table(tables.CSV_COLUMNS, tables.trace_rows(record)))
     page = _page(
         record,
         judge,
@@ -87,13 +89,15 @@ def _page(record: RunRecord, judge: verdict.Judge, **pictures: Any) -> str:
         scenario=json.dumps(record.scenario, indent=2, ensure_ascii=False),
         judge=judge,
         banners=verdict.banners(record, judge),
-        sentences=verdict.sentences(record, judge),
+        sentences=[*verdict.sentences(record, judge), *tables.trace_sentences(record)],
         attackers=tables.attackers(record),
         columns=judge.columns(attacks),
+        ceilings=any(victim.ceiling for attack in attacks for victim in attack.victims),
         results=tables.results(record, judge),
         diagnoses=tables.diagnoses(record, judge),
         memberships=tables.memberships(record),
         memories=tables.memories(record),
+        generations=tables.generations(record),
         own_tables=tables.own_tables(record, judge),
         readings=tables.readings(record, judge),
         rule=judge.rule(*attacks),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from fedsim.record import ArmRecord, AttackRecord, RunRecord
+from fedsim.report.tables import trace_sentences
 from fedsim.report.verdict import Judge, banners, has_result, sentences, strength
 
 _MOST_NAMED = 3  # arms that a sentence names, and attacks
@@ -28,7 +29,7 @@ def _found(record: RunRecord, judge: Judge) -> str:
 
 def _over_many(record: RunRecord, judge: Judge, told: Mapping[str, str]) -> str:
     """Return in how many arms attacks succeeded, and the two ends."""
-    leaking = {own.arm for own in sentences(record, judge) if own.recovered}
+    leaking = {own.arm for own in (*sentences(record, judge), *trace_sentences(record)) if own.recovered}
     if not leaking:
         return f"No attack succeeded in any of {len(told)} arms."
     shares = {arm.name: (_share(arm, judge), arm.name in leaking) for arm in record.arms}
@@ -41,8 +42,9 @@ def _over_many(record: RunRecord, judge: Judge, told: Mapping[str, str]) -> str:
 
 def _of_arm(record: RunRecord, arm: ArmRecord, judge: Judge) -> str:
     """Return what was found in an arm: examples by the strongest attack, then members."""
-    of_arm = [own for own in sentences(record, judge) if own.arm == arm.name]
-    found = [f"{own.before}{own.finding}" if arm.membership else own.finding for own in of_arm]
+    of_arm = [own for own in (*sentences(record, judge), *trace_sentences(record)) if own.arm == arm.name]
+    has_more = arm.membership or arm.generation
+    found = [f"{own.before}{own.finding}" if has_more else own.finding for own in of_arm]
     attack = _strongest(arm, judge)
     if attack is not None:
         count = judge.count(attack)

@@ -282,7 +282,7 @@ def _about_replay(record: RunRecord) -> Iterator[Banner]:
 
 
 def _about(arm: ArmRecord, judge: Judge) -> Iterator[Sentence]:
-    if arm.attacks or not arm.membership:
+    if arm.attacks or not (arm.membership or arm.generation):
         yield _doubt(_sentence(arm, judge), arm)
     if arm.membership:
         yield _membership_sentence(arm)

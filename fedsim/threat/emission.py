@@ -20,15 +20,16 @@ import numpy as np
 import torch
 from torch import nn
 
-from fedsim.core import registry
+from fedsim.core import registry, seeding
 from fedsim.core.errors import FedsimError, nearest
 from fedsim.core.hooks import Condition, GenerationContext, Weigher
-from fedsim.core.types import Limits, Tokenizer
+from fedsim.core.types import Limits, Planted, Tokenizer
 from fedsim.generation.reading import evaluating
 from fedsim.metrics.statistics import mean_interval
 from fedsim.record import Interval
 
 _AT_ONCE = 8
+_MORE = 2  # tokens that another spelling of a secret may take
 _SIGNS = {"#": "[0-9]", "?": "[a-z]"}
 
 
@@ -97,6 +98,41 @@ def emission(
         own = _run(weigher, model, known, GenerationContext(some, limits, tokenizer=tokenizer))
         found = Emission(found.estimates + own.estimates, found.calls + own.calls, found.rows + own.rows)
     return found
+
+
+def emissions(
+    model: nn.Module, tokenizer: Tokenizer, planted: Sequence[Planted], runs: int, seed: int
+) -> list[tuple[float, ...]]:
+    """Return the estimates for the form of each secret, one a run; secrets of one beginning and form share them.
+
+    Args:
+        model: in evaluation mode.
+        tokenizer: of the model.
+        planted: the secrets.
+        runs: for each beginning and form.
+        seed: of all runs.
+
+    Raises:
+        MissingExtra: a package of the decoder is not installed.
+    """
+    found: dict[tuple[str, str], tuple[float, ...]] = {}
+    for number, own in enumerate(planted):
+        if (own.prompt, own.form) in found:
+            continue
+        sources = seeding.generators(seed, "emission", [(number, run) for run in range(runs)])
+        longest = len(tokenizer.encode(own.text)) - len(tokenizer.encode(own.prompt)) + _MORE
+        done = emission(model, tokenizer, own.prompt, pattern_of(own.form), longest, sources)
+        found[own.prompt, own.form] = done.estimates
+    return [found[own.prompt, own.form] for own in planted]
+
+
+def over_beginnings(
+    estimates: Sequence[tuple[float, ...]], generator: np.random.Generator, confidence: float = 0.95
+) -> Interval:
+    """Return the mean over different beginnings with its interval; of one alone, the units are its runs."""
+    different = list(dict.fromkeys(estimates))
+    units = [[own] for own in different[0]] if len(different) == 1 else different
+    return mean_interval(units, generator, confidence)
 
 
 def _weigher(name: str | None) -> tuple[str, type[Weigher[Any, Any]]]:

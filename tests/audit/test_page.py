@@ -13,19 +13,19 @@ from tests.audit.findings import inspection, membership, record, trial
 
 
 def test_terminal_and_page_show_how_long_and_on_how_much_was_searched(tmp_path: Path) -> None:
-    found = record(Policy(max_recognisable=0.1), trials=(trial("any", 0, 0.0, iterations=40),))
+    found = record(Policy(max_recognisable=0.1), trials=(trial("any", 0, 0.0, iterations=40, converged=False),))
     console = Console(width=160, record=True, file=io.StringIO())
     console.print(screen.updates(found))
     console.print(screen.defenses(found))
     text = console.export_text()
     assert "0 (0 to 9) %" in text
-    assert "n = 40, 40 it." in text
-    assert "n = 4, 500 it." in text
+    assert "n = 40, 40 it., 0 of 40" in text
+    assert "n = 4, 500 it., 4 of 4" in text
     assert "undecided" in text
     page.write(found, tmp_path)
     html = (tmp_path / "audit.html").read_text()
-    assert "undecided <small>the searches had 40 iterations, fewer than 200;</small>" in html
-    assert '<td class="number">40</td><td class="number">40</td><td class="number">0 (0 to 9) %</td>' in html
+    assert "undecided <small>40 of 40 searches did not converge within 40 iterations" in html
+    assert '<td class="number">40 it., 0 of 40 converged</td><td class="number">0 (0 to 9) %</td>' in html
     assert "Recommended" not in html
 
 

@@ -14,9 +14,9 @@ from torch import nn
 from fedsim.core import registry, seeding
 from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import Condition, GenerationContext, Weigher, Writing
-from fedsim.core.types import Config, Event
+from fedsim.core.types import Config, Event, Planted
 from fedsim.data._tokenizer import WordTokenizer
-from fedsim.threat.emission import Emission, emission, pattern_of
+from fedsim.threat.emission import Emission, emission, emissions, over_beginnings, pattern_of
 from tests.components.decoder.lettered import END, Letters, Table, probability
 
 LONGEST = 4
@@ -146,3 +146,23 @@ def test_any_registered_decoder_that_weighs_its_texts_is_asked(own_methods: None
 def test_what_cannot_be_estimated_is_refused(beginning: str, pattern: str, reason: str) -> None:
     with pytest.raises(FedsimError, match=reason):
         emission(Table(), Letters(), beginning, pattern, 3, [torch.Generator()])
+
+
+def test_secrets_of_one_beginning_and_form_share_their_estimates() -> None:
+    alike, other = Planted("canary", "c12", (), "c", "##"), Planted("canary", "a12", (), "a", "##")
+    first, second, third = emissions(Table(), Letters(), [alike, alike, other], 4, seed=1)
+    assert first == second != third
+    assert len(first) == 4
+
+
+def test_the_estimates_of_a_secrets_form_are_the_enumerated_probability() -> None:
+    (found,) = emissions(Table(), Letters(), [Planted("canary", "c12", (), "c", "##")], 150, seed=1)
+    values = torch.tensor(found, dtype=torch.double)
+    assert abs(float(values.mean()) - enumerated("[12]{2}")) <= 4 * float(values.std()) / math.sqrt(150)
+
+
+def test_beginnings_are_the_units_and_of_one_alone_its_runs() -> None:
+    one, other, third = (0.5, 0.25, 0.75), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    assert over_beginnings([one, one], np.random.default_rng(0)).n == 3
+    every = over_beginnings([one, other, third, third], np.random.default_rng(0))
+    assert (every.value, every.n) == (0.5, 3)

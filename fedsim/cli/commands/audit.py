@@ -19,7 +19,10 @@ _GIB = 1 << 30
 
 @command(epilog="Example: fedsim audit my_pkg.train:make_client --batch 1,4,16 --minutes 5")
 def audit(
-    target: Annotated[str, typer.Argument(help="package.module:function that returns (model, loss, loader)")],
+    target: Annotated[
+        str,
+        typer.Argument(help="package.module:function or folder/file.py:function; it returns (model, loss, loader)"),
+    ],
     batch: Annotated[str, typer.Option(help="batch sizes to attack")] = "1,4,16",
     minutes: Annotated[float, typer.Option(min=0.05, help="wall time of the whole audit")] = 5.0,
     out: Annotated[Path | None, typer.Option(help="folder of the audit; absent: results/audit-NAME")] = None,
@@ -45,7 +48,7 @@ def audit(
 ) -> None:
     """Measure what an update of your own model gives away of a client's data, and what it costs to stop that.
 
-    Ends with exit code 3 where a threshold of the policy is broken.
+    Ends with exit code 3 where a threshold of the policy is broken, with 4 where one is undecided.
     """
     from fedsim.audit import Plan, running, verdict
     from fedsim.audit import screen as tables
@@ -86,12 +89,16 @@ def audit(
     say(verdict.sentence(record))
     for sentence in verdict.unjudged(record):
         say(sentence)
+    if unused := verdict.unused(record):
+        say(unused)
     say(f"Page: {folder / 'audit.html'} ({record.seconds:.0f} s)")
-    broken = verdict.broken(record)
-    for sentence in broken:
+    for sentence in verdict.broken(record):
         complain(f"The policy is broken: {sentence}")
-    if broken:
-        raise typer.Exit(verdict.BROKEN)
+    code = verdict.exit_code(record)
+    if code == verdict.UNDECIDED:
+        complain("The policy is undecided: no threshold is broken, but there is no evidence that all are kept.")
+    if code:
+        raise typer.Exit(code)
 
 
 def _sizes(text: str) -> tuple[int, ...]:

@@ -25,6 +25,7 @@ Hook = Literal[
     "sampler",
     "unmasker",
     "probe",
+    "mitigation",
 ]
 
 

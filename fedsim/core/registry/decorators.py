@@ -70,6 +70,11 @@ def membership(name: str, **about: Unpack[About]) -> Callable[[F], F]:
     return _register("membership", name, None, **about)
 
 
+def trace_attack(name: str, **about: Unpack[About]) -> Callable[[F], F]:
+    """Register an attack on traces of generations: a final subclass of `fedsim.core.hooks.TraceAttack`."""
+    return _register("trace", name, None, **about)
+
+
 def metric(
     name: str, *, title: str, summary: str, paper: str = "", related: str = "", **declared: Any
 ) -> Callable[[F], F]:
