@@ -87,7 +87,7 @@ def mse(guesses: Tensor, originals: Tensor) -> Tensor:
     tables="run",
 )
 def mse_normalised(guesses: Tensor, originals: Tensor) -> Tensor:
-    """Return the same of model inputs, shape (B,). Its worst value depends on how the data were normalised."""
+    """Return the error of model inputs, not pixels, (B,). Its worst value depends on how the data were normalised."""
     return mse(guesses, originals)
 
 

@@ -113,7 +113,7 @@ def emissions(
         seed: of all runs.
 
     Raises:
-        MissingExtra: package regex is not installed.
+        MissingExtra: a package of the decoder is not installed.
     """
     found: dict[tuple[str, str], tuple[float, ...]] = {}
     for number, own in enumerate(planted):

@@ -51,6 +51,11 @@ def test_steps_leave_the_short_rest_of_a_pass_out() -> None:
         assert len({*flat(found[first:second])}) == 6, "no example twice in a pass"
 
 
+def test_a_pass_without_a_rest_ends_with_its_last_example() -> None:
+    found = labels(data(6, local_steps=4, batch_size=3))
+    assert [sorted(flat(found[first : first + 2])) for first in (0, 2)] == [[*range(6)]] * 2
+
+
 def test_batches_depend_on_seed_round_and_client_alone() -> None:
     own = data(7, 7, local_steps=2, batch_size=3)
     assert labels(own) == labels(own)

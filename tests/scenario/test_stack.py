@@ -6,8 +6,11 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
-from fedsim.core.hooks import PLACES
+from fedsim.core import registry
+from fedsim.core.hooks import PLACES, Layer
+from fedsim.core.types import Config, Tensors
 from fedsim.scenario import Scenario
 from fedsim.scenario.stack import Stack, build_stack
 
@@ -54,6 +57,24 @@ def test_a_step_is_the_optimizers(stack: Callable[..., Stack]) -> None:
     weights = {"w": torch.ones(2)}
     own.step(weights, {"w": torch.tensor([1.0, -2.0])}, {})
     assert weights["w"].tolist() == [0.5, 2.0]
+
+
+class Halving(Layer[Config]):
+    """Lets one parameter take half of its step."""
+
+    def prepare(self, model: nn.Module, generator: torch.Generator) -> nn.Module:
+        return model
+
+    def step_factors(self, parameters: Tensors) -> Tensors:
+        return {"w": torch.tensor(0.5)}
+
+
+def test_a_component_says_by_how_much_a_step_is_taken(stack: Callable[..., Stack], own_methods: None) -> None:
+    registry.component("halving", summary="halves")(Halving)
+    own = stack(components=[{"name": "halving"}], federation={"optimizer": {"name": "sgd", "learning_rate": 0.5}})
+    weights = {"w": torch.ones(1), "other": torch.ones(1)}
+    own.step(weights, {name: torch.ones(1) for name in weights}, {})
+    assert (float(weights["w"]), float(weights["other"])) == (0.75, 0.5)
 
 
 def test_a_rule_that_keeps_something_is_made_anew_for_every_run(stack: Callable[..., Stack]) -> None:
