@@ -24,7 +24,6 @@ from fedsim.metrics import ideal_attacker as ideal
 from fedsim.record import Ceiling
 from fedsim.threat.victim import Victim
 
-_PIXELS = 4  # dimensions of a batch of images
 _PROBES, _FEWEST, _STEPS = 4, 6, 96
 _LEAST = 1e-30  # mean squared error that has a PSNR
 
@@ -167,8 +166,7 @@ def _prior(victim: Victim) -> _Prior:
     own = (dataset.train.inputs if len(dataset.train) else inputs).double()
     channels = [0, *range(2, own.ndim)]
     mean, variance = own.mean(channels, keepdim=True), own.var(channels, correction=0, keepdim=True).clamp_min(1e-12)
-    is_image = inputs.ndim == _PIXELS
-    std = torch.tensor(dataset.spec.std, dtype=torch.float64).view(1, -1, 1, 1) if is_image else torch.ones_like(mean)
+    std = torch.tensor(dataset.spec.std, dtype=torch.float64).view(1, -1, *(1 for _ in inputs.shape[2:]))
     spread = (own.expand(inputs.shape).flatten() for own in (mean, variance, std.square()))
     return _Prior(*spread)
 
