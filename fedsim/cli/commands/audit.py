@@ -44,6 +44,8 @@ def audit(
         typer.Option(min=1, help="attacked updates per batch size and defense; more updates give narrower intervals"),
     ] = None,
     policy: Annotated[Path, typer.Option(help="file with [tool.fedsim.policy]")] = Path("pyproject.toml"),
+    junit: Annotated[Path | None, typer.Option(help="write the verdict on each threshold as JUnit XML")] = None,
+    sarif: Annotated[Path | None, typer.Option(help="write what is broken or undecided as SARIF 2.1.0")] = None,
     memory: Annotated[float | None, typer.Option(min=0, help="GiB of address space for your code; 0: no limit")] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
 ) -> None:
@@ -51,10 +53,11 @@ def audit(
 
     Ends with exit code 3 where a threshold of the policy is broken, with 4 where one is undecided.
     """
-    from fedsim.audit import Plan, running, verdict
+    from fedsim.audit import Plan, exports, running, verdict
     from fedsim.audit import screen as tables
     from fedsim.audit.record import KNOWS, command_of
     from fedsim.record.policy import policy_of
+    from fedsim.record.store import write_whole
 
     if weights is not None and gradients is None:
         raise FedsimError("--weights goes with --gradients: without them the function's own weights are audited.")
@@ -79,6 +82,9 @@ def audit(
     with tables.counting(screen) as told:
         record = running.run(plan, rules, folder, told)
     _tell(record, folder)
+    for path, make in ((junit, exports.junit), (sarif, exports.sarif)):
+        if path is not None:
+            write_whole(path, make(record))
     if code := verdict.exit_code(record):
         raise typer.Exit(code)
 
