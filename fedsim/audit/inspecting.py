@@ -42,6 +42,7 @@ _LEAST_IMAGES = 8
 _LEAST_UPDATES = 2
 STRENGTH = 4800  # iterations of one start, as in the experiments of Geiping et al. 2020, arXiv 2003.14053
 _SEARCHES = ("fedavg-inversion", "dropout-inversion", "lamp")  # the first that fits; without dropout the second is IG
+_SHORT = 300  # iterations where the ideal attacker would recover nothing
 _MOST_EXACT = 1000  # gradients of an exact attack that takes any
 _FOR_EXACT = 0.3  # share of the time of an update
 _LEAST_ITERATIONS = 10
@@ -173,8 +174,8 @@ class Inspector:
         exact, round_ = None, seen.entry.round
         others = set(registry.methods("attack")) - _searching(observation)
         scoring, nothing = world.scenario.scoring, VictimRecord(round=round_, client=0, ceiling=ceiling)
-        if is_out_of_reach(nothing, Rule.of(scoring.metric, scoring.threshold)):  # a short search shows what is left
-            return _search(world, observation, _LEAST_ITERATIONS, others, round_, latest)
+        if is_out_of_reach(nothing, Rule.of(scoring.metric, scoring.threshold)):  # a short search must agree
+            return _search(world, observation, min(iterations, _SHORT), others, round_, latest)
         try:
             with limit(_FOR_EXACT * seconds):
                 exact = _search(world, observation, min(iterations, _MOST_EXACT), _descents(), round_, latest)
