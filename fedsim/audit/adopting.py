@@ -11,8 +11,13 @@ from fedsim.federation.mods import as_mod
 
 
 def adopted(trial: Trial) -> tuple[str, ...]:
-    """Return the lines that put a defense into a Flower app, or why a mod cannot, and the one for the next audit."""
+    """Return the lines that put a defense into a Flower app, or why a mod cannot, and the one for the next audit.
+
+    Nothing for a defense that is not installed here.
+    """
     name = trial.name.partition(" ")[0]
+    if name not in registry.methods("defense"):
+        return ()
     settings = _changed(name, trial.settings)
     table = ", ".join(f'"{key}": {value!r}' for key, value in {"name": name, **settings}.items())
     return (*_as_mod(name, settings), f"Subject(model, loss, loader, defenses=({{{table}}},))".replace("'", '"'))
