@@ -27,15 +27,13 @@ def rates(found: Sequence[tuple[str, bool]], confidence: float = 0.95) -> tuple[
         confidence: coverage of the intervals.
     """
     names = sorted({name for name, _ in found})
-    counts = {
-        name: [sum(hit for own, hit in found if own == name), sum(own == name for own, _ in found)] for name in names
-    }
+    counts = {name: [hit for own, hit in found if own == name] for name in names}
     hits, total = sum(hit for _, hit in found), len(found)
-    p_values = [_fisher(count[0], count[1], hits, total) for count in counts.values()]
+    p_values = [_fisher(sum(own), len(own), hits, total) for own in counts.values()]
     adjusted = holm(p_values) if len(names) > 1 else [None] * len(names)
     return tuple(
-        GroupRisk(group=name, n=n, value=wilson(own, n, confidence), p=p)
-        for (name, (own, n)), p in zip(counts.items(), adjusted, strict=True)
+        GroupRisk(group=name, n=len(own), value=wilson(sum(own), len(own), confidence), p=p)
+        for (name, own), p in zip(counts.items(), adjusted, strict=True)
     )
 
 
