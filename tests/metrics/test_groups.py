@@ -37,7 +37,7 @@ def test_each_groups_auc_is_that_of_scikit_learn_and_a_group_at_risk_stands_out(
 
 
 def test_without_a_difference_few_runs_find_one() -> None:
-    """Holm keeps the chance of any false finding at 5 %: of 200 runs 10 at most are expected; 20 is three deviations."""
+    """Holm keeps the chance of any false finding at 5 %: at most 10 of 200 runs are expected, 20 is 3 deviations."""
     source, hits = np.random.default_rng(5), 0
     groups = ["a"] * 60 + ["b"] * 60 + ["c"] * 60
     is_member = np.tile([True, False], 90)
