@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from fedsim.audit import evidence, screen, verdict
+from fedsim.audit.adopting import adopted
 from fedsim.audit.record import ARRAYS, PAGE, AuditRecord, Inspection
 from fedsim.core.glossary import TERMS
 from fedsim.core.plain import printable
@@ -61,6 +62,7 @@ def write(record: AuditRecord, folder: Path) -> None:
         unused=verdict.unused(record),
         sentence=verdict.sentence(record),
         best=verdict.recommend(record),
+        adopted=adopted,
         ranked=verdict.rank(record),
         broken_by=verdict.broken_by,
         undecided=verdict.undecided,

@@ -14,6 +14,7 @@ from fedsim.core.errors import FedsimError
 from fedsim.core.types import Config, Knowledge
 from fedsim.record import (
     Environment,
+    GroupRisk,
     GuaranteeRecord,
     Interval,
     MembershipRecord,
@@ -142,6 +143,9 @@ class AuditRecord(_Part):
     parameters: int = 0
     shape: tuple[int, ...] = ()
     classes: int = 0
+    by_class: dict[str, tuple[GroupRisk, ...]] = Field(
+        default_factory=dict, description="risk of each class, by what was measured"
+    )
     noun: str = Field(default="image", description="what one example is called, as metrics call it")
     dropout: tuple[float, ...] = ()
     own_defenses: tuple[dict[str, Any], ...] = ()
