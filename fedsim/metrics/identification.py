@@ -47,6 +47,8 @@ class Gallery:
         guess, original = _reduced(guess[None]), _reduced(original[None])
         is_original = (self._distinct - original).abs().flatten(1).amax(1) <= _SAME
         others = ~is_original[self._sources]
+        if not others.any():  # it stands beside nothing
+            return False
         return any(
             bool((of_public[others] < of_true).all())
             for of_true, of_public in (

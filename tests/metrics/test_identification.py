@@ -64,6 +64,11 @@ def test_a_public_copy_of_the_original_and_crops_of_it_do_not_hide_it() -> None:
     assert identified(originals, originals, Gallery(originals)).tolist() == [1.0] * 20
 
 
+def test_beside_nothing_but_copies_of_it_nothing_is_identified() -> None:
+    original = pictures(1, 0)
+    assert identified(original, original, Gallery(original.expand(3, -1, -1, -1))).tolist() == [0.0]
+
+
 def test_large_pictures_are_compared_at_a_size_that_a_person_recognises() -> None:
     originals = pictures(3, 0, (3, 160, 120))
     few = Gallery(pictures(4, 1, (3, 160, 120)))
