@@ -1,4 +1,4 @@
-"""One printable page of evidence: who was audited against whom, what was found and what not tested, how to repeat it."""
+"""One printable page of evidence: who was audited against whom, what was found, what not tested, how to repeat it."""
 
 from __future__ import annotations
 
