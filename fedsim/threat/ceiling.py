@@ -19,7 +19,7 @@ from fedsim.core import seeding
 from fedsim.core.errors import describe_exception
 from fedsim.core.masks import inject_masks
 from fedsim.core.showing import Showing
-from fedsim.core.types import Batch, Reconstruction, Tensors
+from fedsim.core.types import Batch, Masks, Reconstruction, Tensors
 from fedsim.metrics import ideal_attacker as ideal
 from fedsim.record import Ceiling
 from fedsim.threat.victim import Victim
@@ -78,21 +78,28 @@ def _check(victim: Victim) -> None:
         raise _NotDefinedError("not defined for tokens, which have no derivative")
     if not torch.equal(truth.batches[0].inputs, truth.private[0].inputs):
         raise _NotDefinedError("not defined where a client trains on other examples than it owns")
+    if len(_masks(victim)) != len(victim.sites):
+        raise _NotDefinedError("not defined where the dropout masks are not known")
     if world.stack.loss_terms:
         raise _NotDefinedError("not defined with a term of the loss that a component adds")
     if victim.entry.clients and world.stack.defenses:
         raise _NotDefinedError("not defined for the sum of defended clients")
 
 
+def _masks(victim: Victim) -> Masks:
+    """Return the dropout masks of the step; none of a captured update."""
+    return victim.truth.masks[0] if victim.truth.masks else ()
+
+
 class _Client:
     """The client's step as a differentiable function: what is sent, the inputs, the masks, and the noise."""
 
     def __init__(self, victim: Victim, *, moves_masks: bool = False) -> None:
-        truth, batch = victim.truth, victim.truth.batches[0]
+        batch = victim.truth.batches[0]
         self._victim = victim
         self.model = copy.deepcopy(victim.model).double()
         self.inputs = batch.inputs.detach().double().requires_grad_()
-        self.masks = tuple(m.detach().double().requires_grad_(moves_masks) for m in truth.masks[0])
+        self.masks = tuple(m.detach().double().requires_grad_(moves_masks) for m in _masks(victim))
         given = {n: g.double() if g.is_floating_point() else g for n, g in batch.given.items()}
         labels = batch.labels.double() if batch.labels.is_floating_point() else batch.labels
         self.batch = Batch(self.inputs, labels, given)
@@ -216,7 +223,7 @@ def _exact(victim: Victim, client: _Client) -> Found:
 
 def _untold(victim: Victim, prior: _Prior) -> float | None:
     """Return the ceiling of who is not told the masks; None without dropout, and where there are too many entries."""
-    masks = victim.truth.masks[0]
+    masks = _masks(victim)
     n = len(prior.mean)
     if not masks or n + sum(mask.numel() for mask in masks) > ideal.MOST_DENSE:
         return None
