@@ -24,9 +24,9 @@ import torch  # noqa: E402
 from fedsim.core import registry  # noqa: E402
 from fedsim.core.errors import FedsimError, reason  # noqa: E402
 from fedsim.core.hooks import Decoder  # noqa: E402
-from fedsim.core.metric import Metric  # noqa: E402
 from fedsim.experiment import arm  # noqa: E402
 from fedsim.record import TraceFinding  # noqa: E402
+from fedsim.report.tables import QUESTIONS  # noqa: E402
 from fedsim.scenario import Scenario, load, parse  # noqa: E402
 from fedsim.scenario.reading import read_settings  # noqa: E402
 from fedsim.scenario.world import share, shared  # noqa: E402
@@ -49,7 +49,8 @@ _HEAD = """# What a decoder's trace gives away
 where it has one. {prompts} prompts of the clients, {repeats} texts each, of which the attacker asked for two thirds
 itself; {candidates} members and as many others; secrets ranked among {others} others of their form. What questions,
 views and controls mean stands in [Side channels of generation](../attacks/side-channels.md). "must succeed" and
-"chance" mark controls. Greedy decoding is the zero control: its schedule depends on no text.
+"chance" mark controls. Greedy decoding is the zero control: its schedule depends on no text. Bits of exposure and of
+information; in brackets 95% intervals, n prompts, texts or secrets as the tables below say.
 """
 
 
@@ -155,43 +156,63 @@ def _line(name: str, settings: str, pace: float, own: TraceFinding) -> Line:
 
 
 def as_table(rows: Sequence[Line]) -> str:
-    """Return Markdown: a table a question, with a line a decoder and attack."""
-    known = registry.every_metric()
-    parts = [
-        "| decoder | settings | tokens a step |\n|---|---|---|\n"
-        + "\n".join(
-            f"| {row.decoder} | {row.settings.replace('|', chr(92) + '|')} | "
-            f"{f'does not run here: {row.why}' if not row.question else f'{row.tokens_a_step:.2f}'} |"
-            for row in {own.decoder: own for own in rows}.values()
-        )
-    ]
-    for question, title in _QUESTIONS.items():
+    """Return Markdown: what was found of every decoder in one table, then a table a question with all controls."""
+    parts = [_overview(rows)]
+    for question, title in QUESTIONS.items():
         own = [row for row in rows if row.question == question]
         if own:
             head = "| decoder | attack | view | figure | found | interval | chance | p | n | costs |"
-            body = "\n".join(_cells(row, known[row.figure]) for row in own)
+            body = "\n".join(map(_cells, own))
             parts.append(f"## {title}\n\n{head}\n|---|---|---|---|---|---|---|---|---|---|\n{body}")
     return "\n\n".join(parts)
 
 
-_QUESTIONS = {
-    "prompt": "Which prompt?",
-    "member": "Trained on or not?",
-    "planted": "What was planted?",
-    "bits": "How many bits about the prompt?",
-}
+def _overview(rows: Sequence[Line]) -> str:
+    """Return a line a decoder and a column an attack without mitigation; chance stands first, of bits below."""
+    shown = [row for row in rows if row.role == "attack" and row.longer is None]
+    columns = list(dict.fromkeys((row.question, row.attack) for row in shown))
+    chances = {(row.question, row.attack): row for row in shown if row.question != "bits"}
+    head = ["decoder", "settings", "tokens a step", *(f"{question}: {attack}" for question, attack in columns)]
+    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    at_chance = [_number(own, own.chance) if (own := chances.get(key)) else "" for key in columns]
+    lines.append(f"| (chance) | | | {' | '.join(at_chance)} |")
+    for own in {row.decoder: row for row in rows}.values():
+        told = own.settings.replace("|", "\\|")
+        if not own.question:
+            lines.append(f"| {own.decoder} | {told} | does not run here: {own.why} |{' |' * len(columns)}")
+            continue
+        found = {(row.question, row.attack): row for row in shown if row.decoder == own.decoder}
+        cells = [_short(one) if (one := found.get(key)) else "" for key in columns]
+        lines.append(f"| {own.decoder} | {told} | {own.tokens_a_step:.2f} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
-def _cells(row: Line, metric: Metric) -> str:
+def _short(row: Line) -> str:
+    if row.value is None:
+        return "failed"
+    p = "" if row.p is None else f", p {row.p:.2f}"
+    return f"{_number(row, row.value)} [{_bounds(row)}]{p}"
+
+
+def _cells(row: Line) -> str:
     role = "" if row.role == "attack" else f" ({row.role})"
-    start = f"| {row.decoder} | {row.attack}{role} | {row.view} | {metric.title}"
+    start = f"| {row.decoder} | {row.attack}{role} | {row.view} | {registry.every_metric()[row.figure].title}"
     if row.value is None:
         return f"{start} | {row.why} | | | | | |"
-    bounds = "" if row.low is None or row.high is None else f"{metric.format(row.low)} to {metric.format(row.high)}"
-    chance = "" if row.chance is None else metric.format(row.chance)
+    chance = "" if row.chance is None else _number(row, row.chance)
     p = "" if row.p is None else f"{row.p:.2f}"
     costs = "" if row.longer is None else f"{row.longer:.2f} x steps, {row.larger:.2f} x tokens"
-    return f"{start} | {metric.format(row.value)} | {bounds} | {chance} | {p} | {row.n} | {costs} |"
+    return f"{start} | {_number(row, row.value)} | {_bounds(row)} | {chance} | {p} | {row.n} | {costs} |"
+
+
+def _number(row: Line, value: float | None) -> str:
+    metric = registry.every_metric()[row.figure]
+    digits = metric.digits + 1 if metric.form == "percent" else metric.digits
+    return "" if value is None else f"{value * metric.scale:.{digits}f}{'%' if metric.form == 'percent' else ''}"
+
+
+def _bounds(row: Line) -> str:
+    return f"{_number(row, row.low)} to {_number(row, row.high)}" if row.low is not None else "n too small"
 
 
 def as_page(rows: Sequence[Line], own: Scenario, options: str) -> str:

@@ -32,6 +32,7 @@ class Bits(NamedTuple):
     title="prompt told",
     summary="share of the texts whose prompt was told from what was seen",
     over="trace",
+    counted=True,
     form="percent",
     digits=0,
     limits=(0.0, 1.0),
@@ -87,8 +88,9 @@ def trace_exposure(
 @metric(
     "secrets_written",
     title="written",
-    summary="share of the planted secrets that the decoder writes behind their beginning, in any text",
+    summary="share of the planted secrets that the decoder writes behind their beginning",
     over="trace",
+    counted=True,
     form="percent",
     digits=0,
     limits=(0.0, 1.0),

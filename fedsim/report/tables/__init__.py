@@ -22,7 +22,7 @@ from fedsim.report.tables.clients import (
     ownerships,
 )
 from fedsim.report.tables.figures import NOTHING, Estimate, cost, estimate
-from fedsim.report.tables.generations import CSV_COLUMNS, Spoken, generations, trace_rows, trace_sentences
+from fedsim.report.tables.generations import CSV_COLUMNS, QUESTIONS, Spoken, generations, trace_rows, trace_sentences
 from fedsim.report.tables.models import Inference, Inferences, Memories, Remembered, memberships, memories
 from fedsim.report.tables.own_tables import OwnTable, own_tables
 from fedsim.report.tables.scores import score_columns, scores
@@ -31,6 +31,7 @@ __all__ = [
     "CAUSES",
     "CSV_COLUMNS",
     "NOTHING",
+    "QUESTIONS",
     "Attacker",
     "Attendance",
     "Diagnosis",
