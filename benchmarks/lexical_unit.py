@@ -5,9 +5,9 @@ blocks, or without, and is decoded with a pad that nobody trained, the control. 
 sentences that it knows, and of those of the test set, by twelve. The long version does the same with low-rank adapters
 (rank 16, all linear layers, 100 steps of 8) on SmolLM2-135M: 200 sentences of the news and 200 pieces of Python's own
 library, by 24 tokens behind twelve; a token follows in a unit from probability 0.5 there, by which units are about as
-long as in the paper. Trained weights are kept in the user's cache. Agreement is ROUGE-L, on tokens, with the greedy text of the same
-model; pace is processor time against greedy, prompt by prompt. Members are told by tokens a step: the area under the
-ROC curve. Intervals are by bootstrap over the texts.
+long as in the paper. Trained weights are kept in the user's cache. Agreement is ROUGE-L, on tokens, with the greedy
+text of the same model; pace is processor time against greedy, prompt by prompt. Members are told by tokens a step: the
+area under the ROC curve. Intervals are by bootstrap over the texts.
 """
 
 from __future__ import annotations
