@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from fedsim.core.errors import FedsimError, nearest
-from fedsim.core.hooks import Condition, Decoder, Generation, GenerationContext, Sampler
+from fedsim.core.hooks import Condition, Decoder, Generation, GenerationContext, Sampler, Unmasker
 from fedsim.core.kept_tokens import reducing_places
 from fedsim.core.types import Generated, Limits, Tokenizer, Trace
 from fedsim.generation.loop import Loop, Piece, Row
@@ -29,7 +29,7 @@ class _Plan:
 
 
 def stream(
-    decoder: Decoder[Any, Any],
+    decoder: Decoder[Any, Any] | Unmasker[Any, Any],
     model: nn.Module,
     condition: Condition,
     limits: Limits,
@@ -47,8 +47,8 @@ def stream(
     batch.
 
     Args:
-        decoder: writes the text.
-        model: tokens (B, T) to scores of the next token (B, T, V). It is left as it was.
+        decoder: writes the text, or fills it in.
+        model: tokens (B, T) to scores of the next token (B, T, V), or of the token at each place. It is left as it was.
         condition: the prompts.
         limits: what ends a text.
         generators: the randomness of each row.
@@ -60,13 +60,13 @@ def stream(
         FedsimError: not one generator of its own for each row, or no module of such a name.
     """
     _check(model, condition, generators, cuts)
-    plan = _plan(condition, limits, generators, _known(model))
+    plan = _plan(condition, limits, generators, _known(model), fills_in=isinstance(decoder, Unmasker))
     context = GenerationContext((), limits, tokenizer=tokenizer)
     return _stream(decoder, model, condition, plan, context, _size(model, at_once, cuts), cuts)
 
 
 def generate(
-    decoder: Decoder[Any, Any],
+    decoder: Decoder[Any, Any] | Unmasker[Any, Any],
     model: nn.Module,
     condition: Condition,
     limits: Limits,
@@ -136,11 +136,16 @@ def _known(model: nn.Module) -> int | None:
 
 
 def _plan(
-    condition: Condition, limits: Limits, generators: Sequence[torch.Generator], known: int | None = None
+    condition: Condition,
+    limits: Limits,
+    generators: Sequence[torch.Generator],
+    known: int | None = None,
+    *,
+    fills_in: bool = False,
 ) -> _Plan:
     plan = _Plan([], [])
     for number, (prompt, generator) in enumerate(zip(condition.prompts, generators, strict=True)):
-        reason = _refusal(number, prompt, limits, known)
+        reason = None if fills_in and not prompt else _refusal(number, prompt, limits, known)
         if reason is not None:
             plan.refused.append(Piece(number, (), Generated(Trace(), "failed", reason=reason)))
         elif limits.max_new_tokens == 0:

@@ -4,14 +4,16 @@ Everything under `scores`, `rounds` and `model_hash` depends on the scenario and
 are kept apart from them. The record is log, checkpoint and input of the report, written as `record.json`.
 """
 
+from fedsim.record.generations import GenerationRecord, TraceFinding, TraceRecord
 from fedsim.record.guarantees import AuditRecord, GuaranteeRecord
-from fedsim.record.memberships import MembershipRecord, MembershipSummary, TruePositives
+from fedsim.record.memberships import GroupRisk, MembershipRecord, MembershipSummary, TruePositives
 from fedsim.record.memorisation import ExposureRecord, SecretScore, SecretSummary
 from fedsim.record.parts import Cause, Failure, Interval, Part
 from fedsim.record.rounds import ClientCost, KeptUpdate, PartitionRecord, RoundRecord, Utility
 from fedsim.record.runs import ArmRecord, Environment, RunRecord
 from fedsim.record.scores import (
     AttackRecord,
+    Ceiling,
     ItemScore,
     MaskScore,
     Summary,
@@ -23,10 +25,13 @@ __all__ = [
     "AttackRecord",
     "AuditRecord",
     "Cause",
+    "Ceiling",
     "ClientCost",
     "Environment",
     "ExposureRecord",
     "Failure",
+    "GenerationRecord",
+    "GroupRisk",
     "GuaranteeRecord",
     "Interval",
     "ItemScore",
@@ -41,6 +46,8 @@ __all__ = [
     "SecretScore",
     "SecretSummary",
     "Summary",
+    "TraceFinding",
+    "TraceRecord",
     "TruePositives",
     "Utility",
     "VictimRecord",

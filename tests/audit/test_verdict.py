@@ -1,88 +1,32 @@
-"""What the thresholds make of a record, and that the page shows hostile names as text."""
+"""What the thresholds make of a record."""
 
-import io
-import math
-from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
-from fedsim.audit import evidence, page, running, screen, tables, verdict
-from fedsim.audit.record import AuditRecord, Inspection, Plan, Training, Trial, command_of
-from fedsim.core.errors import FedsimError
-from fedsim.metrics.statistics import summarise, wilson
+from fedsim.audit import screen, tables, verdict
+from fedsim.audit.record import Inspection
+from fedsim.metrics.statistics import summarise
 from fedsim.metrics.success import Rule
-from fedsim.record import Interval, ItemScore, MembershipRecord, MembershipSummary, TruePositives, VictimRecord
-from fedsim.record.environment import environment
+from fedsim.record import VictimRecord
 from fedsim.record.policy import Policy
-
-HOSTILE = "pkg:<script>alert(1)</script>"
-
-
-def inspection(recovered: int, of: int = 4, batch: int = 1, iterations: int = 500, **victim: object) -> Inspection:
-    """Return what was found in as many updates of one image, by searches that came to rest."""
-    victims = tuple(
-        VictimRecord(
-            round=number + 1,
-            client=0,
-            scores=(ItemScore(index=0, values={"psnr": 30.0, "ssim": float(hit)}, label=1, guessed_label=1),),
-            stopped="no improvement",
-        ).model_copy(update=victim)
-        for number, hit in enumerate([True] * recovered + [False] * (of - recovered))
-    )
-    summary = summarise(victims, Rule.of("ssim", 0.5), 0)
-    return Inspection(batch_size=batch, iterations=iterations, victims=victims, summary=summary)
-
-
-LEARNED = Training(rounds=5, batch_size=4, test_examples=100, accuracy=0.5, guessing=0.2, loss=1.0, seconds_a_round=0.1)
-ENOUGH = 40  # updates, none recovered: at most 9 % with their interval
-
-
-def trial(name: str, recovered: int, lost: float, of: int = ENOUGH, **found: object) -> Trial:
-    return Trial(
-        name=name,
-        settings={"scale": 0.1},
-        inspection=inspection(recovered, of, **found),  # type: ignore[arg-type]
-        training=LEARNED,
-        accuracy_loss=Interval(value=lost, low=lost - 0.01, high=lost + 0.01, n=100),
-        loss_change=0.1,
-        slowdown=1.5,
-    )
-
-
-def membership(tpr: float | None) -> MembershipRecord:
-    found = None if tpr is None else Interval(value=tpr, low=0.0, high=1.0, n=100)
-    auc = Interval(value=0.6, low=0.5, high=0.7, n=200)
-    summary = MembershipSummary(auc=auc, advantage=0.1, low_fpr=(TruePositives(fpr=0.01, tpr=found),), roc=())
-    return MembershipRecord(
-        label="lira", name="lira", settings={}, target="model", members=100, non_members=100, summary=summary
-    )
-
-
-def record(policy: Policy, **found: object) -> AuditRecord:
-    base = AuditRecord(
-        status="finished",
-        plan=Plan(target=HOSTILE),
-        policy=policy,
-        environment=environment("fedsim audit"),
-        started="now",
-        inspections=(inspection(4),),
-        control=inspection(4),
-        training=LEARNED,
-    )
-    return base.model_copy(update=found)
+from tests.audit.findings import ENOUGH, LEARNED, inspection, membership, record, trial
 
 
 def test_thresholds_are_upper_bounds_and_what_reaches_them_keeps_them() -> None:
     assert verdict.broken(record(Policy(max_recognisable=0.5), inspections=(inspection(2),))) == ()
-    (broken,) = verdict.broken(record(Policy(max_recognisable=0.5), inspections=(inspection(3, batch=7),)))
-    assert broken == "max_recognisable = 0.5, but 75 % of the attacked images of batch 7 were recovered."
+    undecided = record(Policy(max_recognisable=0.5), inspections=(inspection(3),))
+    assert verdict.broken(undecided) == ()  # 3 of 4 may be 30 %
+    assert "n = 4 leaves 30 to 95 % open and the limit is 50 %" in verdict.unjudged(undecided)[0]
+    (broken,) = verdict.broken(record(Policy(max_recognisable=0.5), inspections=(inspection(30, 40, batch=7),)))
+    assert broken == "max_recognisable = 0.5, but 75 % (60 to 86) of the attacked examples of batch 7 were recovered."
 
 
 def test_membership_is_judged_only_where_there_are_enough_others() -> None:
     policy = Policy(max_membership_tpr=0.1)
-    assert "lira finds 20 % of the members" in verdict.broken(record(policy, membership=(membership(0.2),)))[0]
+    assert verdict.broken(record(policy, membership=(membership(0.2),))) == ()  # its interval begins at 0
+    found = membership(0.2, low=0.13)
+    assert "lira finds 20 % of the members" in verdict.broken(record(policy, membership=(found,)))[0]
     unknown = record(policy, membership=(membership(None),))
     assert verdict.broken(unknown) == ()
     assert "max_membership_tpr was not judged" in verdict.unjudged(unknown)[0]
@@ -99,11 +43,11 @@ def test_the_cheapest_defense_that_keeps_the_policy_is_recommended() -> None:
     assert [own.name for own in verdict.rank(found)] == ["fair", "dear", "ruinous", "free"]
     text = verdict.sentence(found)
     assert text.startswith(
-        "Recommended: fair (scale = 0.1). With it 0 % (0 to 9) of the images of batch 1 were recovered (40 updates, "
+        "Recommended: fair (scale = 0.1). With it 0 % (0 to 9) of the examples of batch 1 were recovered (40 updates, "
         "500 iterations)"
     )
     assert "costs +1.0 (+0.0 to +2.0) points of test accuracy (n = 100) after 5 rounds" in text
-    assert "No attack that failed is a guarantee." in text
+    assert text.endswith("Guarantee: none, and no attack that failed is one.")
 
 
 def test_where_none_keeps_the_policy_none_is_recommended() -> None:
@@ -122,19 +66,14 @@ def test_without_a_policy_what_lets_less_through_than_nothing_is_recommended() -
     assert verdict.sentence(overlapping).endswith("the intervals with and without it overlap.")
 
 
-MOVING = ((1, 1.0), (80, 0.5), (100, 0.4))  # a fifth of the objective was gained in the last fifth of the search
-AT_REST = ((1, 1.0), (80, 0.5), (100, 0.4999))
-
-
 @pytest.mark.parametrize(
     ("searched", "reason"),
     [
-        ({"iterations": 199}, "the searches had 199 iterations, fewer than 200"),
-        ({"stopped": "iterations used up", "history": MOVING}, "40 of 40 searches did not converge"),
-        ({"stopped": "solved in closed form", "history": ((1, 0.3),)}, "40 of 40 searches did not converge"),
-        ({"stopped": "objective is not a number", "history": ((1, 0.3), (2, math.nan))}, "40 of 40 searches did"),
+        ({"converged": False}, "40 of 40 searches did not converge within 500 iterations"),
+        ({"converged": None}, "whether 40 of 40 searches converged is not defined"),
+        ({"converged": None, "stopped": "out of time"}, "the clock ended 40 of 40 searches"),
         ({"failure": "it broke"}, "no attack returned a guess"),
-        ({"of": 30}, "n = 30 leaves up to 11 % open and the limit is 10 %: none of 35 would keep it (--updates 35)"),
+        ({"of": 30}, "n = 30 leaves 0 to 11 % open and the limit is 10 %: about 5 more updates"),
     ],
 )
 def test_without_evidence_a_defense_is_undecided(searched: dict[str, Any], reason: str) -> None:
@@ -148,9 +87,7 @@ def test_without_evidence_a_defense_is_undecided(searched: dict[str, Any], reaso
     assert dict(zip(tables.DEFENSE_COLUMNS, tables.defenses(found)[1], strict=True))["keeps_policy"] == "undecided"
 
 
-@pytest.mark.parametrize(
-    "searched", [{"iterations": 200}, {"of": 35}, {"stopped": "iterations used up", "history": AT_REST}]
-)
+@pytest.mark.parametrize("searched", [{"iterations": 10}, {"of": 35}])
 def test_with_evidence_it_is_decided(searched: dict[str, Any]) -> None:
     own = trial("any", 0, 0.0, **searched)
     assert verdict.judged(record(Policy(max_recognisable=0.1), trials=(own,)), own) == "yes"
@@ -184,51 +121,18 @@ def test_a_client_that_learns_nothing_without_a_defense_measures_no_cost() -> No
     assert verdict.judged(record(Policy(max_recognisable=0.1), trials=(own,)), own) == "yes"
 
 
-@pytest.mark.parametrize("limit", [0.01, 0.05, 0.1, 0.5])
-def test_the_advised_number_of_updates_is_the_least_that_keeps_the_limit(limit: float) -> None:
-    needed = evidence.updates_for(limit, 0.95)
-    assert needed is not None
-    assert (wilson(0, needed).high or 1.0) <= limit < (wilson(0, needed - 1).high or 1.0)
-    assert evidence.updates_for(0.0, 0.95) is None
-
-
 def test_the_client_itself_is_undecided_where_its_attacks_prove_nothing() -> None:
     policy = Policy(max_recognisable=0.1)
-    short = inspection(0, 4, iterations=40)
+    short = inspection(0, 4, iterations=40, converged=False)
     found = record(policy, inspections=(inspection(4), short))
     assert len(verdict.broken(found)) == 1
     assert verdict.unjudged(found) == (
-        "Undecided: max_recognisable on batch 1, since the searches had 40 iterations, fewer than 200; n = 4 leaves "
-        "up to 49 % open and the limit is 10 %: none of 35 would keep it (--updates 35).",
+        "Undecided: max_recognisable on batch 1, since 4 of 4 searches did not converge within 40 iterations: the "
+        "examples explain the update better than the guess, so it may hold them; n = 4 leaves 0 to 49 % open and the "
+        "limit is 10 %: about 31 more updates and 1 more minute would decide, if the share stays the same "
+        "(--updates 35).",
     )
     assert verdict.unjudged(record(policy, inspections=(inspection(0, ENOUGH),))) == ()
-
-
-def test_terminal_and_page_show_how_long_and_on_how_much_was_searched(tmp_path: Path) -> None:
-    found = record(Policy(max_recognisable=0.1), trials=(trial("any", 0, 0.0, iterations=40),))
-    console = Console(width=160, record=True, file=io.StringIO())
-    console.print(screen.updates(found))
-    console.print(screen.defenses(found))
-    text = console.export_text()
-    assert "0 (0 to 9) %" in text
-    assert "n = 40, 40 it." in text
-    assert "n = 4, 500 it." in text
-    assert "undecided" in text
-    page.write(found, tmp_path)
-    html = (tmp_path / "audit.html").read_text()
-    assert "undecided <small>the searches had 40 iterations, fewer than 200;</small>" in html
-    assert '<td class="number">40</td><td class="number">40</td><td class="number">0 (0 to 9) %</td>' in html
-    assert "Recommended" not in html
-
-
-def test_what_is_printed_to_run_it_again_can_be_typed() -> None:
-    plan = Plan(target="my.train:make client", batches=(1, 4), minutes=2, defend=False, updates=9, knows=("labels",))
-    plan = plan.model_copy(update={"gradients": Path("g.npz")})
-    command = command_of(plan, Path("results/audit-make"), Path("strict.toml"), None)
-    assert command == (
-        "fedsim audit 'my.train:make client' --batch 1,4 --minutes 2 --out results/audit-make --seed 0 --knows labels "
-        "--updates 9 --no-defenses --policy strict.toml --gradients g.npz"
-    )
 
 
 def test_an_audit_without_a_guess_says_that_nothing_is_known() -> None:
@@ -244,7 +148,7 @@ def test_an_audit_without_a_guess_says_that_nothing_is_known() -> None:
         "Undecided: nothing was recovered without further defenses, but no attack returned a guess."
     )
     found = record(Policy(), inspections=(inspection(0),), control=inspection(0))
-    assert verdict.sentence(found).startswith("Nothing was recovered")
+    assert verdict.sentence(found).startswith("The updates withstood: nothing was recovered")
     assert screen.recovered(inspection(0)).startswith("0 (0 to")
 
 
@@ -254,17 +158,11 @@ def test_where_the_control_fails_nothing_is_recommended() -> None:
     assert verdict.recommend(found) is None
 
 
-def test_hostile_names_are_text_and_the_page_needs_no_network(tmp_path: Path) -> None:
-    trials = (trial("<img src=x>", 0, 0.01),)
-    page.write(record(Policy(max_recognisable=0.1), trials=trials, membership=(membership(0.2),)), tmp_path)
-    html = (tmp_path / "audit.html").read_text()
-    assert "<script" not in html
-    assert "<img src=x>" not in html
-    assert "&lt;img src=x&gt;" in html
-    assert "http" not in html.replace("http-equiv", "")
-
-
-def test_a_folder_that_cannot_be_made_is_a_users_mistake(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(FedsimError, match="cannot write to"):
-        running.prepare(tmp_path / "file" / "out")
+def test_a_pipeline_sees_what_is_undecided_unless_its_policy_lets_that_pass() -> None:
+    open_ = (inspection(0, ENOUGH, converged=False),)
+    assert verdict.exit_code(record(Policy(max_recognisable=0.1), inspections=open_)) == verdict.UNDECIDED == 4
+    assert verdict.exit_code(record(Policy(max_recognisable=0.1, undecided="pass"), inspections=open_)) == 0
+    assert verdict.exit_code(record(Policy(max_recognisable=0.1), inspections=(inspection(0, ENOUGH),))) == 0
+    assert verdict.exit_code(record(Policy(max_recognisable=0.1), inspections=(inspection(4, converged=False),))) == 3
+    assert verdict.exit_code(record(Policy(), inspections=open_)) == 0
+    assert Policy(undecided="pass").is_empty

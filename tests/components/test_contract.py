@@ -23,6 +23,7 @@ from fedsim.core.hooks import (
     Probe,
     Sampler,
     TokenReducer,
+    Unmasker,
 )
 from fedsim.core.masks import dropout_sites
 from fedsim.core.types import Batch, InputSpec
@@ -42,6 +43,7 @@ OF_HOOK: dict[str, Any] = {
     "decoder": Decoder,
     "sampler": Sampler,
     "probe": Probe,
+    "unmasker": Unmasker,
 }
 
 

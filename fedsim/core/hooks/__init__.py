@@ -18,6 +18,8 @@
     evaluate   the global model, on the test set         the task
     generate   a text or sample, with a trained model    components: decoder, sampler
     probe      hidden states of a trained model          components: probe
+    veil       what can be seen of generations           components: mitigation
+    read       traces of generations                     attacks on traces
 
 Classes here are abstract; a method is a final subclass of one of them in a file of its own.
 """
@@ -39,7 +41,7 @@ from fedsim.core.hooks.components import (
     TokenReducer,
 )
 from fedsim.core.hooks.contexts import GenerationContext, Grid, HookContext, LocalStep, Rules, ServerRound
-from fedsim.core.hooks.defenses import PLACES, Defense, Place
+from fedsim.core.hooks.defenses import PLACES, Blur, Defense, Place
 from fedsim.core.hooks.generation import (
     Condition,
     Decoder,
@@ -47,12 +49,17 @@ from fedsim.core.hooks.generation import (
     Rows,
     Sampler,
     Sampling,
+    Unmasker,
+    Unmasking,
+    Weigher,
     Writing,
+    check_place_scores,
     check_scores,
 )
 from fedsim.core.hooks.kinds import KINDS_OF_COMPONENTS, RUN_AFTERWARDS
 from fedsim.core.hooks.probes import Probe
 from fedsim.core.hooks.tasks import Task
+from fedsim.core.hooks.traces import Mitigation, TraceAttack
 from fedsim.core.renamed import old_names
 
 __all__ = [
@@ -66,6 +73,7 @@ __all__ = [
     "Aggregator",
     "Attack",
     "Augmentation",
+    "Blur",
     "Bottleneck",
     "Component",
     "Condition",
@@ -84,6 +92,7 @@ __all__ = [
     "LocalStep",
     "LossTerm",
     "MembershipAttack",
+    "Mitigation",
     "ModelComponent",
     "Objective",
     "Optimizer",
@@ -97,7 +106,12 @@ __all__ = [
     "ServerRound",
     "Task",
     "TokenReducer",
+    "TraceAttack",
+    "Unmasker",
+    "Unmasking",
+    "Weigher",
     "Writing",
+    "check_place_scores",
     "check_scores",
     "check_update",
 ]

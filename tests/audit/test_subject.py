@@ -1,27 +1,18 @@
-"""Foreign code goes wrong in every way, and every way ends in one sentence."""
+"""Whatever a user returns is a subject or one sentence."""
 
-from collections.abc import Callable
+import sys
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
-from fedsim.audit import Plan, running
+from fedsim.audit import Plan, subject
+from fedsim.audit.inspecting import Inspector, updates
+from fedsim.audit.record import KNOWS
+from fedsim.audit.worlds import world_of
 from fedsim.core.errors import FedsimError
 from fedsim.record.policy import Policy
-
-Audited = Callable[..., object]
-
-
-@pytest.fixture
-def audited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Audited:
-    root, here = Path(__file__).parents[2], Path(__file__).parent
-    monkeypatch.setenv("PYTHONPATH", f"{root}:{here}")
-
-    def run(target: str, **settings: object) -> object:
-        plan = Plan.model_validate({"target": target, "batches": (1,), "minutes": 1.0, **settings})
-        return running.run(plan, Policy(), tmp_path / "out")
-
-    return run
 
 
 @pytest.mark.parametrize(
@@ -52,7 +43,7 @@ def audited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Audited:
     ],
 )
 def test_a_mistake_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, message: str) -> None:
-    from fedsim.audit import auditing, subject
+    from fedsim.audit import auditing
     from fedsim.audit.clock import Clock
 
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
@@ -62,32 +53,36 @@ def test_a_mistake_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert "\n" not in str(raised.value)
 
 
-@pytest.mark.parametrize(
-    ("name", "settings", "message"),
-    [
-        ("clients:raises", {}, "'clients:raises' failed: ZeroDivisionError"),
-        ("clients:hangs", {"minutes": 0.5}, "did not return within [0-9]+ s, half of --minutes"),
-        pytest.param(
-            "clients:hangs_forward",
-            {"minutes": 0.5},
-            "did not return within [0-9]+ s, half of --minutes",
-            marks=pytest.mark.slow,
-        ),
-        ("clients:eats_memory", {"memory": 6.0}, "'clients:eats_memory' ran out of the 6 GiB that --memory allows"),
-        ("clients:dies", {}, "ended with -9, perhaps for lack of memory"),
-        ("clients:leaves", {}, r"'clients:leaves' ended the process with exit code 0 \(clients.py, line"),
-        ("clients:exits", {}, r"'clients:exits' ended the process with exit code 3 \(clients.py, line"),
-    ],
-)
-def test_a_process_of_its_own_survives_everything(
-    audited: Audited, name: str, settings: dict[str, object], message: str
-) -> None:
-    with pytest.raises(FedsimError, match=message):
-        audited(name, **settings)
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project" / "beside_it.py").write_text("ANSWER = 7\n")
+    (tmp_path / "project" / "train_here.py").write_text("from beside_it import ANSWER\ndef make(): return ANSWER\n")
+    return tmp_path
 
 
-def test_a_folder_with_other_things_is_left_alone(audited: Audited, tmp_path: Path) -> None:
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "thesis.txt").write_text("dear")
-    with pytest.raises(FedsimError, match=r"holds 'thesis.txt', which is not part of an audit"):
-        audited("clients:make")
+def test_a_function_is_found_in_a_file_with_what_lies_beside_it(folder: Path) -> None:
+    assert subject.found("project/train_here.py:make")() == 7
+    assert subject.found(f"{folder}/project/train_here.py:make")() == 7
+
+
+def test_a_missing_file_or_a_taken_name_is_a_users_mistake(folder: Path) -> None:
+    with pytest.raises(FedsimError, match=r"there is no file project/trian.py for 'project/trian.py:make'"):
+        subject.found("project/trian.py:make")
+    (folder / "json.py").write_text("def make(): ...\n")
+    with pytest.raises(FedsimError, match="has the name of module 'json', which is loaded already"):
+        subject.found("json.py:make")
+
+
+def test_rows_of_a_table_are_read_from_an_unchanged_model() -> None:
+    torch.manual_seed(0)
+    rows, labels = torch.randn(24, 6) * torch.tensor([1.0, 5.0, 1.0, 1.0, 0.1, 1.0]), torch.arange(24) % 2
+    model = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 2))
+    own = subject.checked(subject.Subject(model, None, [(rows, labels)]), "rows")
+    assert (own.noun, own.dataset.task, own.dataset.spec.shape) == ("row", "tabular", (6,))
+    world = world_of(own, Plan(target="rows"), 1)
+    found = Inspector(KNOWS, {}, lambda _said: None).inspect(world, updates(world), 1, 10, 30.0, "rows")
+    assert found.recovered == 1.0
+    assert found.victims[0].scores[0].values["number_error"] < 1e-3
