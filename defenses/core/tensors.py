@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import replace
 from typing import ClassVar, Literal, TypeVar
 
@@ -52,3 +53,18 @@ def stochastically_rounded(values: Tensor, generator: torch.Generator) -> Tensor
     below = values.floor()
     drawn = torch.rand(values.shape, generator=generator, dtype=values.dtype)
     return below + (drawn < values - below)
+
+
+def rounding_as_noise(tensors: Tensors, step: Callable[[Tensor], Tensor]) -> dict[str, Tensor] | None:
+    """Return the standard deviation of rounding at random: f (1 - f) step^2 for a fraction f, a sixth in the mean.
+
+    None where a step is wider than the spread of a tensor's entries: rounding is no noise then. Tensors of one value
+    are sent as they are.
+    """
+    found: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        width, spread = step(tensor), tensor.std(correction=0)
+        if width > spread > 0:
+            return None
+        found[name] = tensor.new_ones(tensor.shape) * width / 6**0.5
+    return found

@@ -16,7 +16,7 @@ from pydantic import Field
 
 from defenses.core.support import SupportConfig, largest, zero_outside
 from defenses.core.tensors import TensorDefense
-from fedsim.core.hooks import HookContext, Place
+from fedsim.core.hooks import Blur, HookContext, Place, Rules
 from fedsim.core.registry import defense
 from fedsim.core.types import PublicKnowledge, Tensors
 
@@ -51,6 +51,10 @@ class Pruning(TensorDefense[PruningConfig]):
         sent = self._sent(whole)
         here.memory.update({name: whole[name] - sent[name] for name in whole})
         return sent
+
+    def blur(self, rules: Rules, sent: Tensors) -> Blur | None:
+        """Return the entries that are left; with error feedback the rest is sent later."""
+        return None if self.config.error_feedback else Blur(change=self._sent)
 
     def adaptive_view(self) -> PublicKnowledge:
         """Return the share that is sent."""

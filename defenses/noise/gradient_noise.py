@@ -17,7 +17,7 @@ from pydantic import Field
 from torch import Tensor
 
 from defenses.core.tensors import TensorConfig, TensorDefense
-from fedsim.core.hooks import HookContext, Place
+from fedsim.core.hooks import Blur, HookContext, Place, Rules
 from fedsim.core.registry import defense
 from fedsim.core.types import PublicKnowledge, Tensors
 
@@ -40,6 +40,10 @@ class GradientNoise(TensorDefense[GradientNoiseConfig]):
     def change(self, tensors: Tensors, here: HookContext) -> Tensors:
         """Return the tensors plus noise."""
         return {name: t + self._noise(t, here.generator) for name, t in tensors.items()}
+
+    def blur(self, rules: Rules, sent: Tensors) -> Blur:
+        """Return the noise, whose law counts by its variance alone."""
+        return Blur(noise=lambda tensors: {name: t.new_ones(t.shape) * self._scale(t) for name, t in tensors.items()})
 
     def adaptive_view(self) -> PublicKnowledge:
         """Return the noise law, its scale, and whether the scale is relative."""

@@ -16,11 +16,11 @@ from typing import ClassVar, final
 from pydantic import Field
 from torch import nn
 
-from fedsim.core.hooks import IMAGES_AND_TEXT, Defense, HookContext, Place, Rules
+from fedsim.core.hooks import IMAGES_AND_TEXT, Blur, Defense, HookContext, Place, Rules
 from fedsim.core.registry import defense
-from fedsim.core.types import Mechanism, Modality, PublicKnowledge, Update
+from fedsim.core.types import Mechanism, Modality, PublicKnowledge, Tensors, Update
 from fedsim.privacy.budget import Budget
-from fedsim.privacy.upload import disturb, why_buffers_move
+from fedsim.privacy.upload import clip_with_derivative, disturb, why_buffers_move
 
 _PROBE = 3  # examples in the batch that tests the model
 _SENSITIVITY = 2.0  # in units of the clipping norm
@@ -51,6 +51,14 @@ class LocalDp(Defense[LocalDpConfig]):
     def on_upload(self, update: Update, here: HookContext) -> Update:
         """Return the private update, with one example and a loss of 0: the true figures depend on the data."""
         return disturb(update, self.config.clip, self._multiplier(here.rules) * self.config.clip, here.generator)
+
+    def blur(self, rules: Rules, sent: Tensors) -> Blur:
+        """Return clipping and noise."""
+        clip = self.config.clip
+        return Blur(
+            change=lambda tensors: clip_with_derivative(tensors, clip),
+            noise=lambda tensors: {n: t.new_ones(t.shape) * self._multiplier(rules) * clip for n, t in tensors.items()},
+        )
 
     def mechanism(self, rules: Rules) -> Mechanism | None:
         """Return one Gaussian mechanism per round."""

@@ -16,7 +16,7 @@ import torch
 from pydantic import Field
 
 from defenses.core.tensors import TensorConfig, TensorDefense
-from fedsim.core.hooks import HookContext, Place
+from fedsim.core.hooks import Blur, HookContext, Place, Rules
 from fedsim.core.registry import defense
 from fedsim.core.types import PublicKnowledge, Tensors
 
@@ -38,6 +38,13 @@ class Clipping(TensorDefense[ClippingConfig]):
 
     def change(self, tensors: Tensors, here: HookContext) -> Tensors:
         """Return the tensors with norm at most `norm`."""
+        return self._clipped(tensors)
+
+    def blur(self, rules: Rules, sent: Tensors) -> Blur:
+        """Return the factor, which hides one direction: that of the gradient's length."""
+        return Blur(change=self._clipped)
+
+    def _clipped(self, tensors: Tensors) -> Tensors:
         norm = torch.stack([t.norm() for t in tensors.values()]).norm()
         factor = (self.config.norm / norm.clamp_min(1e-30)).clamp_max(1.0)
         return {name: t * factor for name, t in tensors.items()}

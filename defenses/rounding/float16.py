@@ -13,9 +13,10 @@ from __future__ import annotations
 from typing import ClassVar, final
 
 import torch
+from torch import Tensor
 
 from defenses.core.tensors import TensorConfig, TensorDefense
-from fedsim.core.hooks import HookContext, Place
+from fedsim.core.hooks import Blur, HookContext, Place, Rules
 from fedsim.core.registry import defense
 from fedsim.core.types import PublicKnowledge, Tensors
 
@@ -36,6 +37,15 @@ class Float16(TensorDefense[Float16Config]):
         largest = torch.finfo(torch.float16).max
         return {name: t.clamp(-largest, largest).half().to(t.dtype) for name, t in tensors.items()}
 
+    def blur(self, rules: Rules, sent: Tensors) -> Blur:
+        """Return the rounding, a step over the root of 12."""
+        return Blur(noise=lambda tensors: {name: _step(t) / 12**0.5 for name, t in tensors.items()})
+
     def adaptive_view(self) -> PublicKnowledge:
         """Return that entries are rounded."""
         return PublicKnowledge("float16", {"rounded": True})
+
+
+def _step(tensor: Tensor) -> Tensor:
+    """Return the distance between neighbouring numbers of half precision, 2^-24 at least."""
+    return (2.0 ** (tensor.abs().clamp_min(2.0**-14).log2().floor() - 10)).to(tensor.dtype)

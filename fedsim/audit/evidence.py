@@ -1,4 +1,4 @@
-"""Decide whether a failed search is evidence: long, converged, on enough updates, and successful without the defense.
+"""Decide whether a failed search is evidence: it converged, on enough updates, and it succeeds without the defense.
 
 Only then does a failed attack say something about a defense. Otherwise the answer is "undecided", with the reason.
 """
@@ -7,72 +7,109 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from statistics import NormalDist
 
 from fedsim.audit.record import Inspection, Training
+from fedsim.metrics.evidence import held, is_evidence, reach, state_of, updates_to_decide
 from fedsim.metrics.statistics import wilson
-from fedsim.record import Interval, VictimRecord
+from fedsim.metrics.success import Rule
+from fedsim.record import VictimRecord
+from fedsim.scenario import Scoring
 
-LEAST_ITERATIONS = 200
-_ENDS = ("no improvement", "inputs stand still", "objective below threshold")
-_LATE = 0.8  # a search has converged when what follows this share of it ...
-_GAIN = 0.01  # ... lowers the objective by less than this share
+OUT_OF_TIME = "out of time"  # how a search stopped that the clock ended
 
 
-def doubts(found: Inspection) -> tuple[str, ...]:
+def state(found: Inspection, scoring: Scoring) -> str:
+    """Return what became of some updates: recovered, withstood or undecided."""
+    return state_of(found.victims, _rule(scoring)) if found.is_scored and found.failure is None else "undecided"
+
+
+def ideal(found: Inspection | None, scoring: Scoring) -> str:
+    """Return how far the ideal attacker comes on the same updates, for people."""
+    told = None if found is None else reach([victim.ceiling for victim in found.victims], _rule(scoring))
+    return "" if told is None else told.told
+
+
+def ideal_figures(found: Inspection, scoring: Scoring) -> tuple[float | None, float | None]:
+    """Return its median PSNR in dB and the share of images that it would recover; None where not known."""
+    figures = reach([victim.ceiling for victim in found.victims], _rule(scoring))
+    return (None, None) if figures is None else figures[:2]
+
+
+def converged(found: Inspection) -> int:
+    """Return how many searches explain the update as well as the truth does."""
+    return sum(victim.converged is True for victim in found.victims)
+
+
+def restarts(found: Inspection) -> int:
+    """Return the largest number of starts that the winning attack searched from."""
+    return max((int(victim.facts.get("starts", 1)) for victim in found.victims), default=0)
+
+
+def doubts(found: Inspection, scoring: Scoring) -> tuple[str, ...]:
     """Return why images that were not recovered from these updates are no evidence; empty where they are."""
     if found.recovered == 1.0:
         return ()
-    return tuple(_doubts(found))
+    return tuple(_doubts(found, _rule(scoring)))
 
 
-def _doubts(found: Inspection) -> Iterator[str]:
+def _doubts(found: Inspection, rule: Rule) -> Iterator[str]:
     if not found.is_scored:
         yield "the originals are unknown, so nothing was scored"
         return
     if found.failure or not found.victims or found.is_unknown:
         yield "no attack returned a guess"
         return
-    if found.is_short:
-        yield "the clock ended a search"
-    failed = sum(victim.failure is not None for victim in found.victims)
+    n, left = len(found.victims), [victim for victim in found.victims if not is_evidence(victim, rule)]
+    yield from _counted(left, n)
+
+
+def _counted(left: list[VictimRecord], n: int) -> Iterator[str]:
+    """Yield why updates are no evidence, each update for one reason."""
+    late = [victim for victim in left if victim.stopped == OUT_OF_TIME]
+    failed = [victim for victim in left if victim.failure is not None]
+    rest = [victim for victim in left if victim not in late and victim not in failed]
+    unknown = sum(victim.converged is None for victim in rest)
+    if late:
+        yield f"the clock ended {len(late)} of {n} searches"
     if failed:
-        yield f"the attack failed on {failed} of {len(found.victims)} updates"
-    if found.iterations < LEAST_ITERATIONS:
-        yield f"the searches had {found.iterations} iterations, fewer than {LEAST_ITERATIONS}"
-    moving = sum(not has_converged(victim) for victim in found.victims if victim.failure is None)
-    if moving:
-        yield f"{moving} of {len(found.victims)} searches did not converge"
+        yield f"the attack failed on {len(failed)} of {n} updates"
+    if len(rest) > unknown:
+        most = max(victim.iterations for victim in rest)
+        yield (
+            f"{len(rest) - unknown} of {n} searches did not converge within {most} iterations: the examples explain "
+            "the update better than the guess, so it may hold them"
+        )
+    if unknown:
+        yield f"whether {unknown} of {n} searches converged is not defined for this client"
 
 
-def has_converged(victim: VictimRecord) -> bool:
-    """Return whether a search converged: it stopped by itself, or its last fifth gained less than 1 %.
+def fewest(allowed: float | None, confidence: float) -> int:
+    """Return how many updates, none recovered, keep what a policy allows; 0 without one, or where no number does."""
+    if not allowed or allowed >= 1:
+        return 0
+    return 1 + (updates_to_decide(wilson(0, 1, confidence), allowed, confidence) or 0)
 
-    A closed-form guess that does not explain the update does not count as converged.
-    """
-    if victim.stopped in _ENDS:
-        return True
-    if not victim.history or not all(math.isfinite(value) for _, value in victim.history):
+
+def may_change(found: Inspection, allowed: float | None, scoring: Scoring) -> bool:
+    """Say whether more updates could change what is known: the policy is undecided, and not for a weak search alone."""
+    if found.summary is None or allowed is None or held(found.summary.success, allowed) != "undecided":
         return False
-    last = victim.history[-1][0]
-    early = [value for iteration, value in victim.history if iteration <= _LATE * last]
-    if not early:
-        return False
-    best = min(value for _, value in victim.history)
-    return min(early) - best <= _GAIN * abs(min(early))
+    return not doubts(found, scoring) or found.summary.success.value > 0
 
 
-def may_exceed(found: Interval, limit: float) -> bool:
-    """Return whether an interval exceeds an upper bound; an unknown one always does."""
-    return found.high is None or found.high > limit
-
-
-def updates_for(limit: float, confidence: float) -> int | None:
-    """Return how many updates, none recovered, keep their interval below a limit; None where no number does."""
-    if limit <= 0:
-        return None
-    z = NormalDist().inv_cdf(0.5 + confidence / 2)
-    return max(1, math.ceil(z**2 * (1 / limit - 1) - 1e-9))  # rounding must not require one more
+def more(found: Inspection, limit: float, confidence: float) -> str:
+    """Return how much more would decide about a limit, in words; empty where nobody knows."""
+    if found.summary is None:
+        return ""
+    needed = updates_to_decide(found.summary.success, limit, confidence)
+    if not needed:
+        return ""
+    minutes = max(1, math.ceil(needed * found.seconds / len(found.victims) / 60))
+    time = f"{minutes} more minute{'s' if minutes > 1 else ''}"
+    return (
+        f"about {needed} more updates and {time} would decide, if the share stays the same "
+        f"(--updates {needed + len(found.victims)})"
+    )
 
 
 def has_learned(training: Training) -> bool:
@@ -88,3 +125,7 @@ def is_below(found: Inspection | None, control: Inspection | None) -> bool:
         return False
     high, low = found.summary.success.high, control.summary.success.low
     return high is not None and low is not None and high < low
+
+
+def _rule(scoring: Scoring) -> Rule:
+    return Rule.of(scoring.metric, scoring.threshold)

@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fedsim.audit import verdict
-from fedsim.audit.record import AuditRecord, Inspection, Trial
+from fedsim.audit import evidence, verdict
+from fedsim.audit.record import SUGGESTS, AuditRecord, Inspection, Trial
 from fedsim.core import registry
 from fedsim.metrics.success import Rule
 from fedsim.record import Interval
@@ -21,10 +21,16 @@ from fedsim.scenario import Scoring
 def updates(record: AuditRecord) -> Table:
     """Return what was recovered from updates, one row per batch size."""
     table = Table(title=Text(f"Recovered from updates of {record.plan.target}"), title_justify="left")
-    for heading in ("batch", "updates", "images", "iterations", "recovered", headline().heading, "by"):
-        table.add_column(heading, justify="left" if heading == "by" else "right")
+    table.caption = Text(
+        "converged: searches whose guess explains the update as well as the truth does; ideal attacker: how well "
+        "anybody could know the examples, to first order at the truth, and how many it would recover"
+    )
+    words = ("ideal attacker", "state", "by")
+    column, noun = headline(record.noun), record.noun
+    for heading in ("batch", "updates", f"{noun}s", "searched", "recovered", column.heading, *words):
+        table.add_column(heading, justify="left" if heading in words else "right")
     for own in record.inspections:
-        table.add_row(*map(Text, _row(own)))
+        table.add_row(*map(Text, _row(own, record)))
     return table
 
 
@@ -51,15 +57,20 @@ def members(record: AuditRecord) -> Table:
 def defenses(record: AuditRecord) -> Table:
     """Return what defenses stop and cost, the best first, and the attacks behind it."""
     table = Table(title="Defenses, with default settings unless stated", title_justify="left")
-    table.caption = Text("recovered: share with its interval, over n updates, each with this many iterations")
-    for heading in ("defense", "recovered", "accuracy lost, points", "loss", "round", "keeps the policy"):
-        table.add_column(heading, justify="left" if heading in ("defense", "keeps the policy") else "right")
+    table.caption = Text(
+        "recovered: share with its interval, over n updates, each with this many iterations, and how many converged"
+    )
+    last = ("keeps the policy",)
+    for heading in ("defense", "recovered", "ideal attacker", "accuracy lost, points", "loss", "round", *last):
+        table.add_column(heading, justify="left" if heading in ("defense", "ideal attacker", *last) else "right")
     if record.control is not None:
-        table.add_row("none (control)", _search(record.control), "", "", "", "")
+        ideal = evidence.ideal(record.control, record.plan.scoring)
+        table.add_row("none (control)", _search(record.control), ideal, "", "", "", "")
     for own in verdict.rank(record):
         table.add_row(
             Text(own.name),
             _search(own.inspection),
+            evidence.ideal(own.inspection, record.plan.scoring),
             interval(own.accuracy_loss, 100, 1) if own.accuracy_loss else "",
             f"{own.loss_change:+.3f}" if own.loss_change is not None else "",
             f"x {own.slowdown:.2g}" if own.slowdown else "",
@@ -67,7 +78,7 @@ def defenses(record: AuditRecord) -> Table:
         )
     for own in record.trials:
         if own.failure:
-            table.add_row(Text(own.name), _search(own.inspection), Text(own.failure), "", "", "undecided")
+            table.add_row(Text(own.name), _search(own.inspection), "", Text(own.failure), "", "", "undecided")
     return table
 
 
@@ -80,7 +91,14 @@ def kept(record: AuditRecord, trial: Trial) -> str:
 def _search(found: Inspection | None) -> str:
     if found is None:
         return "not attacked"
-    return f"{recovered(found)}\nn = {len(found.victims)}, {found.iterations} it."
+    return f"{recovered(found)}\nn = {len(found.victims)}, {searched(found)}"
+
+
+def searched(found: Inspection) -> str:
+    """Return how long was searched, from how many starts, and how many searches converged, as text."""
+    starts = evidence.restarts(found)
+    again = f" x {starts}" if starts > 1 else ""
+    return f"{found.iterations}{again} it., {evidence.converged(found)} of {len(found.victims)} converged"
 
 
 @contextmanager
@@ -92,7 +110,9 @@ def counting(console: Console) -> Iterator[Callable[[str, float], None]]:
         def told(what: str, left: float) -> None:
             nonlocal latest
             line = Text(f"{int(left) // 60}:{int(left) % 60:02d} left  {what}")
-            if console.is_terminal:
+            if what.startswith(SUGGESTS):
+                console.print(Text(what), soft_wrap=True)
+            elif console.is_terminal:
                 status.update(line)
             elif what != latest:
                 console.print(line, soft_wrap=True)
@@ -118,14 +138,17 @@ def recovered(inspection: Inspection | None) -> str:
     return f"{interval(inspection.summary.success, 100, 0)} %"
 
 
-def rule(scoring: Scoring) -> str:
-    """Return when an image counts as recovered, for people."""
-    return Rule.of(scoring.metric, scoring.threshold).told({})
+def rule(scoring: Scoring, noun: str = "image") -> str:
+    """Return when an example counts as recovered, for people."""
+    values = {name: 0.0 for name, own in registry.every_metric().items() if own.over == "item" and own.noun == noun}
+    return Rule.of(scoring.metric, scoring.threshold).told(values)
 
 
-def headline() -> Column:
-    """Return the figure of images that tables show beside what was recovered."""
-    metric = next(own for own in registry.every_metric().values() if own.decides and own.shown)
+def headline(noun: str = "image") -> Column:
+    """Return the figure of examples that tables show beside what was recovered."""
+    known = [own for own in registry.every_metric().values() if own.over == "item" and own.noun == noun]
+    known = [own for own in known if own.statistics and own.shown]
+    metric = next((own for own in known if own.decides), known[0])
     name, statistic = next(iter(metric.statistics.items()))
     return Column(name, metric.heading(statistic), metric)
 
@@ -150,9 +173,9 @@ def winner(inspection: Inspection) -> str:
     return "an unfinished search" if inspection.is_short else "none"
 
 
-def _row(own: Inspection) -> tuple[str, ...]:
+def _row(own: Inspection, record: AuditRecord) -> tuple[str, ...]:
     if own.failure is not None:
-        return (str(own.batch_size), "", "", "", "", "", own.failure)
+        return (str(own.batch_size), "", "", "", "", "", "", "", own.failure)
     failures = [victim.failure for victim in own.victims if victim.failure]
     images = sum(len(victim.scores) for victim in own.victims)
     by = winner(own)
@@ -160,8 +183,10 @@ def _row(own: Inspection) -> tuple[str, ...]:
         str(own.batch_size),
         str(len(own.victims)),
         str(images),
-        str(own.iterations),
+        searched(own),
         recovered(own),
-        told(own, headline()),
+        told(own, headline(record.noun)),
+        evidence.ideal(own, record.plan.scoring),
+        evidence.state(own, record.plan.scoring),
         by if len(failures) < len(own.victims) else failures[0],
     )

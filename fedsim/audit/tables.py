@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from fedsim.audit import screen, verdict
+from fedsim.audit import evidence, screen, verdict
 from fedsim.audit.record import AuditRecord, Inspection
 from fedsim.core import registry
 from fedsim.core.metric import Metric
 from fedsim.core.plain import csv_table
 from fedsim.metrics.success import Rule
 from fedsim.record.store import write_whole
+from fedsim.scenario import Scoring
 
 IMAGES = "images.csv"
 DEFENSES = "defenses.csv"
@@ -22,9 +23,13 @@ DEFENSE_COLUMNS = (
     "updates",
     "images",
     "iterations",
+    "restarts",
+    "converged",
     "recovered_share",
     "recovered_low",
     "recovered_high",
+    "ceiling_psnr",
+    "ceiling_success",
     "accuracy_loss",
     "accuracy_loss_low",
     "accuracy_loss_high",
@@ -41,19 +46,19 @@ DEFENSE_COLUMNS = (
 
 def write(record: AuditRecord, folder: Path) -> None:
     """Write both as CSV."""
-    write_whole(folder / IMAGES, csv_table(_image_columns(), images(record)))
+    write_whole(folder / IMAGES, csv_table(_image_columns(record.noun), images(record)))
     write_whole(folder / DEFENSES, csv_table(DEFENSE_COLUMNS, defenses(record)))
 
 
-def _metrics() -> list[Metric]:
-    """Return the metrics of images that tables have, those that people are shown first."""
+def _metrics(noun: str) -> list[Metric]:
+    """Return the metrics of examples that tables have, those that people are shown first."""
     known = registry.every_metric().values()
-    own = [metric for metric in known if metric.over == "item" and metric.noun == "image" and metric.tables == "all"]
+    own = [metric for metric in known if metric.over == "item" and metric.noun == noun and metric.tables == "all"]
     return sorted(own, key=lambda metric: not metric.shown)
 
 
-def _image_columns() -> tuple[str, ...]:
-    names = (metric.in_tables for metric in _metrics())
+def _image_columns(noun: str) -> tuple[str, ...]:
+    names = (metric.in_tables for metric in _metrics(noun))
     return ("defense", "batch", "update", "image", "label", "guessed_label", *names, "recovered")
 
 
@@ -70,13 +75,13 @@ def defenses(record: AuditRecord) -> list[tuple[Any, ...]]:
     """Return a row of the control, then one row per defense."""
     rows: list[tuple[Any, ...]] = []
     if record.control is not None:
-        rows.append(("control", *_search(record.control), *[""] * 11))
+        rows.append(("control", *_search(record.control, record.plan.scoring), *[""] * 11))
     for own in record.trials:
         lost = own.accuracy_loss
         rows.append(
             (
                 own.name,
-                *_search(own.inspection),
+                *_search(own.inspection, record.plan.scoring),
                 *((lost.value, lost.low, lost.high, lost.n) if lost else [""] * 4),
                 own.loss_change if own.loss_change is not None else "",
                 own.slowdown if own.slowdown is not None else "",
@@ -90,22 +95,25 @@ def defenses(record: AuditRecord) -> list[tuple[Any, ...]]:
     return rows
 
 
-def _search(found: Inspection | None) -> tuple[Any, ...]:
-    """Return the attacked updates, iterations and recovered share."""
+def _search(found: Inspection | None, scoring: Scoring) -> tuple[Any, ...]:
+    """Return the attacked updates, iterations, recovered share, and what the ideal attacker reaches."""
     if found is None:
-        return ("",) * 7
+        return ("",) * 11
     share = found.summary.success if found.summary else None
     return (
         found.batch_size,
         len(found.victims),
         sum(len(victim.scores) for victim in found.victims),
         found.iterations,
+        evidence.restarts(found),
+        evidence.converged(found),
         *((share.value, share.low, share.high) if share else [""] * 3),
+        *("" if own is None else own for own in evidence.ideal_figures(found, scoring)),
     )
 
 
 def _rows(record: AuditRecord, defense: str, inspection: Inspection) -> list[tuple[Any, ...]]:
-    rule, metrics = Rule.of(record.plan.scoring.metric, record.plan.scoring.threshold), _metrics()
+    rule, metrics = Rule.of(record.plan.scoring.metric, record.plan.scoring.threshold), _metrics(record.noun)
     return [
         (
             defense,

@@ -1,4 +1,7 @@
-"""The verdict of an audit under a policy: broken thresholds, what is undecided, and the recommended defense."""
+"""The verdict of an audit under a policy: broken thresholds, what is undecided, and the recommended defense.
+
+A threshold is judged on the interval: broken only if its lower end breaks it, kept only if its upper end keeps it.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,14 @@ from typing import Literal
 
 from fedsim.audit import evidence
 from fedsim.audit.record import AuditRecord, Inspection, Trial
+from fedsim.metrics.evidence import held
 from fedsim.record import GuaranteeRecord, Interval, MembershipRecord
 from fedsim.record.policy import Policy
+from fedsim.scenario import Scoring
 
-BROKEN = 3  # exit code
+BROKEN, UNDECIDED = 3, 4  # exit codes
 _FPR = 0.01
+_NEARLY = 0.9  # share of the minutes
 
 Judgement = Literal["yes", "no", "undecided"]
 _ORDER: tuple[Judgement, ...] = ("yes", "undecided", "no")
@@ -26,16 +32,23 @@ def broken(record: AuditRecord) -> tuple[str, ...]:
     )
 
 
+def exit_code(record: AuditRecord) -> int:
+    """Return what a pipeline sees: 0, `BROKEN`, or `UNDECIDED` unless the policy lets that pass."""
+    if broken(record):
+        return BROKEN
+    return UNDECIDED if unjudged(record) and record.policy.undecided == "fail" else 0
+
+
 def unjudged(record: AuditRecord) -> tuple[str, ...]:
     """Return a sentence for every threshold that the audit leaves undecided."""
     policy = record.policy
-    found = list(_open_inspections(policy, record.inspections, record.plan.scoring.confidence))
+    found = list(_open_inspections(policy, record.inspections, record.plan.scoring))
     if policy.max_membership_tpr is not None and not tuple(_members(policy, record.membership)):
         found += _open_members(policy, record.membership)
     return tuple(f"Undecided: {own}." for own in found)
 
 
-def _open_inspections(policy: Policy, inspections: Sequence[Inspection], confidence: float) -> Iterator[str]:
+def _open_inspections(policy: Policy, inspections: Sequence[Inspection], scoring: Scoring) -> Iterator[str]:
     if policy.max_recognisable is None:
         return
     if not any(own.recovered is not None and not own.is_unknown for own in inspections):
@@ -43,7 +56,7 @@ def _open_inspections(policy: Policy, inspections: Sequence[Inspection], confide
         return
     for own in inspections:
         if own.failure is None and not tuple(_recognisable(policy, [own])):
-            reasons = (*evidence.doubts(own), *_open_share(policy, own, confidence))
+            reasons = (*evidence.doubts(own, scoring), *_open_share(policy, own, scoring.confidence))
             if reasons:
                 yield f"max_recognisable on batch {own.batch_size}, since {'; '.join(reasons)}"
 
@@ -54,11 +67,14 @@ def _open_share(policy: Policy, found: Inspection, confidence: float) -> Iterato
     if limit is None or found.summary is None:
         return
     share = found.summary.success
-    if evidence.may_exceed(share, limit):
-        most = 100 if share.high is None else 100 * share.high
-        needed = evidence.updates_for(limit, confidence)
-        enough = f": none of {needed} would keep it (--updates {needed})" if needed else ""
-        yield f"n = {share.n} leaves up to {most:.0f} % open and the limit is {100 * limit:g} %{enough}"
+    if held(share, limit) != "undecided":
+        return
+    least, most = 100 * (share.low or 0.0), 100 if share.high is None else 100 * share.high
+    more = evidence.more(found, limit, confidence)
+    yield (
+        f"n = {share.n} leaves {least:.0f} to {most:.0f} % open and the limit is {100 * limit:g} %"
+        f"{f': {more}' if more else ''}"
+    )
 
 
 def _open_members(policy: Policy, records: Sequence[MembershipRecord]) -> Iterator[str]:
@@ -70,7 +86,7 @@ def _open_members(policy: Policy, records: Sequence[MembershipRecord]) -> Iterat
             "max_membership_tpr was not judged, since no membership attack came to a rate at 1 % false positives, "
             "which takes time and at least 100 non-members, half of the test data"
         )
-    elif evidence.may_exceed(best[1], limit):
+    elif held(best[1], limit) == "undecided":
         most = 100 if best[1].high is None else 100 * best[1].high
         yield f"{best[0]} may find up to {most:.0f} % of the members, and the limit is {100 * limit:g} %"
 
@@ -109,8 +125,10 @@ def _undecided(record: AuditRecord, trial: Trial) -> Iterator[str]:
     if found is None:
         yield "it was not attacked"
         return
-    yield from evidence.doubts(found)
+    yield from evidence.doubts(found, record.plan.scoring)
     yield from weak_control(record)
+    if lost is None or lost.high is None:
+        yield "what it costs has no interval"
     if policy.is_empty:
         if not evidence.is_below(found, record.control):
             yield "the intervals with and without it overlap"
@@ -118,8 +136,8 @@ def _undecided(record: AuditRecord, trial: Trial) -> Iterator[str]:
     yield from _open_share(policy, found, record.plan.scoring.confidence)
     yield from _open_members(policy, trial.membership)
     limit = policy.max_accuracy_loss
-    if limit is not None and (lost is None or evidence.may_exceed(lost, limit)):
-        most = "an unknown part" if lost is None or lost.high is None else f"up to {100 * lost.high:.1f} points"
+    if limit is not None and lost is not None and lost.high is not None and held(lost, limit) == "undecided":
+        most = f"up to {100 * lost.high:.1f} points"
         yield f"it may cost {most} of test accuracy, and the limit is {100 * limit:g} points"
 
 
@@ -134,6 +152,18 @@ def weak_control(record: AuditRecord) -> tuple[str, ...]:
             f"class {100 * own.guessing:.0f} %), so what it costs is not known"
         )
     return tuple(found)
+
+
+def unused(record: AuditRecord) -> str:
+    """Return why time was left, as a sentence; empty where nearly all was used."""
+    given = 60.0 * record.plan.minutes
+    if record.status != "finished" or record.seconds >= _NEARLY * given:
+        return ""
+    tried = "every defense that fits was tried" if record.plan.defend else "no defense was to be tried"
+    return (
+        f"{given - record.seconds:.0f} of {given:.0f} s were left: further updates could not change what is said of "
+        f"the policy, and {tried}."
+    )
 
 
 def rank(record: AuditRecord) -> list[Trial]:
@@ -204,10 +234,15 @@ def _without_control(record: AuditRecord) -> str:
             "Undecided: in the short time that each defense got, the attack did not succeed even without one, so none "
             "is recommended. Give the audit more minutes."
         )
-    reasons = dict.fromkeys(reason for own in record.inspections for reason in evidence.doubts(own))
+    reasons = dict.fromkeys(
+        reason for own in record.inspections for reason in evidence.doubts(own, record.plan.scoring)
+    )
     if reasons:
         return f"Undecided: nothing was recovered without further defenses, but {'; '.join(reasons)}."
-    return "Nothing was recovered without further defenses, so none is recommended. That is no guarantee."
+    return (
+        "The updates withstood: nothing was recovered without further defenses by searches that converged, so none is "
+        "recommended. That is no guarantee."
+    )
 
 
 def _cost(trial: Trial) -> str:
@@ -218,13 +253,15 @@ def _cost(trial: Trial) -> str:
     interval = ""
     if lost.low is not None and lost.high is not None:
         interval = f" ({100 * lost.low:+.1f} to {100 * lost.high:+.1f})"
-    guarantee = "" if trial.guarantees else " No attack that failed is a guarantee."
+    stated = max((own.epsilon for own in trial.guarantees), default=None)
+    guarantee = "none, and no attack that failed is one" if stated is None else f"epsilon {stated:.3g}"
     return (
-        f"With it {_recover(trial.inspection)} of the images of batch {trial.inspection.batch_size} were recovered "
+        f"With it {_recover(trial.inspection)} of the examples of batch {trial.inspection.batch_size} were recovered "
         f"({len(trial.inspection.victims)} updates, {trial.inspection.iterations} iterations); it costs "
         f"{100 * lost.value:+.1f}{interval} points of test accuracy (n = {lost.n}) after {trial.training.rounds} "
         f"rounds, changes the test loss by {trial.loss_change or 0.0:+.3f}, and a round takes "
-        f"{trial.training.seconds_a_round:.2g} s, {trial.slowdown or 1.0:.2g} times as long as without.{guarantee}"
+        f"{trial.training.seconds_a_round:.2g} s, {trial.slowdown or 1.0:.2g} times as long as without. Guarantee: "
+        f"{guarantee}."
     )
 
 
@@ -251,16 +288,16 @@ def _share(inspection: Inspection | None) -> float:
 def _recognisable(policy: Policy, inspections: Sequence[Inspection]) -> Iterator[str]:
     limit = policy.max_recognisable
     for own in inspections:
-        if limit is not None and own.recovered is not None and own.recovered > limit:
+        if limit is not None and own.summary is not None and held(own.summary.success, limit) == "broken":
             yield (
-                f"max_recognisable = {limit:g}, but {100 * own.recovered:.0f} % of the attacked images of batch "
-                f"{own.batch_size} were recovered."
+                f"max_recognisable = {limit:g}, but {_recover(own)} of the attacked examples of batch {own.batch_size} "
+                "were recovered."
             )
 
 
 def _members(policy: Policy, records: Sequence[MembershipRecord]) -> Iterator[str]:
     limit, best = policy.max_membership_tpr, best_membership(records)
-    if limit is not None and best is not None and best[1].value > limit:
+    if limit is not None and best is not None and held(best[1], limit) == "broken":
         yield (
             f"max_membership_tpr = {limit:g}, but {best[0]} finds {100 * best[1].value:.0f} % of the members at 1 % "
             "false positives."
@@ -281,5 +318,5 @@ def _epsilon(policy: Policy, stated: Sequence[GuaranteeRecord]) -> Iterator[str]
 
 def _accuracy(policy: Policy, lost: Interval | None) -> Iterator[str]:
     limit = policy.max_accuracy_loss
-    if limit is not None and lost is not None and lost.value > limit:
+    if limit is not None and lost is not None and held(lost, limit) == "broken":
         yield f"max_accuracy_loss = {limit:g}, but it costs {100 * lost.value:.1f} points of test accuracy."

@@ -20,6 +20,7 @@ from fedsim.record import (
     Summary,
 )
 from fedsim.report.brief import write_brief
+from fedsim.report.tables.attacks import ceiling
 from fedsim.report.verdict import Column, Judge
 
 _ANY_WIDTH = 1_000  # columns
@@ -101,16 +102,19 @@ def _results(record: RunRecord, every_interval: bool) -> Table:
     judge = Judge.of(record)
     columns, deciding = judge.columns(attacks), judge.deciding(*attacks)
     table = _table(str(record.scenario["title"]))
-    _add_columns(table, (f"{deciding.noun}s {deciding.verdict}", *map(_heading, columns), "n"), every_interval)
+    ideal = any(victim.ceiling for attack in attacks for victim in attack.victims)
+    last = ("n", "ideal attacker") if ideal else ("n",)
+    _add_columns(table, (f"{deciding.noun}s {deciding.verdict}", *map(_heading, columns), *last), every_interval)
     for arm in record.arms:
         for attack in arm.attacks:
             summary = attack.summary
             cells: Sequence[str] = ("-",) * (len(columns) + 2)
+            end = (ceiling(attack, judge),) if ideal else ()
             if summary is not None:
                 unsure = "" if arm.replay_matches else " (truth unsure)"
                 rest = _cells(summary, columns, every_interval)
                 cells = (_percent(summary.success) + unsure, *rest, str(summary.success.n))
-            table.add_row(arm.name, attack.label, *cells)
+            table.add_row(arm.name, attack.label, *cells, *end)
     return table
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from fedsim.core import seeding
 from fedsim.core.types import Update, WireEntry
 from fedsim.data.partition import describe_partition
-from fedsim.experiment.attacking import attack, place_of, summarise_attack
+from fedsim.experiment.attacking import attack, find_ceilings, place_of, summarise_attack
 from fedsim.experiment.guaranteeing import guarantees
 from fedsim.experiment.hashes import model_hash
 from fedsim.experiment.inference import Inference
@@ -63,7 +63,7 @@ def train(world_json: str, on_round: Callable[[RoundRecord], None]) -> Journal:
 
 
 def federate(world_json: str, on_round: Callable[[RoundRecord], None]) -> Journal:
-    """Run the federation of an arm that is checked, and return what the server saw."""
+    """Run the federation of an arm that was checked before, and return what the server saw."""
     journal = Journal(on_round)
     engines.run(world_json, journal)
     return journal
@@ -86,11 +86,12 @@ def run_arm(this: RunInProgress, world: World, world_json: str, number: int, nam
     arm = _Arm(this, number, begin, scenario, _train(world, journal, replays, name, values, updates))
     arm.keep()
     attacked = [Victim(world, entry, own.truth) for entry, own in zip(journal.entries, replays, strict=True)]
+    ceilings = find_ceilings(this, attacked, f"arm-{number}/ceiling") if scenario.scoring.ceiling else {}
     for choice in scenario.attacks:
         label = choice.label or choice.name
         seed = seeding.derive(scenario.seed, f"foreign to attack {label}")
         with this.attackers(choice, seed, this.should_stop) as attacker:
-            victims = attack(this, world, choice, attacker, attacked, f"arm-{number}/{label}")
+            victims = attack(this, world, choice, attacker, attacked, f"arm-{number}/{label}", ceilings)
         arm.add(attacks=(*arm.record.attacks, summarise_attack(scenario, choice, victims)))
     inference = Inference(this, world, journal, [own.truth for own in replays])
     for choice in scenario.membership.attacks if scenario.membership else ():

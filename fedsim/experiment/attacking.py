@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from fedsim.core import registry, seeding
 from fedsim.core.errors import reason
@@ -12,10 +12,11 @@ from fedsim.core.types import Knowledge, Observation, OnStep, Reconstruction, Wi
 from fedsim.experiment.progress import RunInProgress
 from fedsim.metrics.statistics import summarise
 from fedsim.metrics.success import Rule
-from fedsim.record import AttackRecord, VictimRecord
+from fedsim.record import AttackRecord, Ceiling, VictimRecord
 from fedsim.scenario import AttackChoice, Scenario
 from fedsim.scenario.world import World
 from fedsim.threat.attacking import Attacker
+from fedsim.threat.ceiling import ceiling_of
 from fedsim.threat.observe import observe
 from fedsim.threat.scoring import score
 from fedsim.threat.victim import Victim
@@ -28,8 +29,9 @@ def attack(
     attacker: Attacker,
     attacked: Sequence[Victim],
     prefix: str,
+    ceilings: Mapping[str, Ceiling],
 ) -> list[VictimRecord]:
-    """Attack every observed update, as many together as the attack likes."""
+    """Attack every observed update, as many together as the attack likes; `ceilings` are by the place of an update."""
     own = registry.get("attack", choice.name).derived_from(Attack)
     over_rounds = own is not None and own.over_rounds
     knows = _knowledge(world.scenario, choice)
@@ -48,9 +50,22 @@ def attack(
         seconds = (time.perf_counter() - begin) / len(chunk)
         for victim, result in zip(chunk, found, strict=True):
             record = _recorded(this, victim, result, f"{prefix}/{place_of(victim.entry)}")
-            records.append(record.model_copy(update={"seconds": seconds}))
+            known = ceilings.get(place_of(victim.entry))
+            records.append(record.model_copy(update={"seconds": seconds, "ceiling": known}))
             this.watcher.attacked(choice.label or choice.name, records[-1])
     return sorted([*records, *empty], key=lambda record: (record.round, record.client))
+
+
+def find_ceilings(this: RunInProgress, attacked: Sequence[Victim], prefix: str) -> dict[str, Ceiling]:
+    """Return the ceiling of every observed update by its place, and keep the map of what is known of its examples."""
+    found: dict[str, Ceiling] = {}
+    for victim in attacked:
+        place = place_of(victim.entry)
+        found[place], known = ceiling_of(victim)
+        if known is not None:
+            this.arrays[f"{prefix}/{place}/known"] = known.float().numpy()
+        this.look_up()
+    return found
 
 
 def _observe(victim: Victim, others: Sequence[Victim], knows: Collection[Knowledge]) -> Observation:

@@ -1,16 +1,24 @@
-"""The attacker's objective at the truth: shows whether an attack could have succeeded at all. Scorer side only."""
+"""The attacker's objective at the truth: shows whether an attack could have succeeded, and whether it ended there.
+
+Scorer side only.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from fedsim.core.gradients import cosine_distance, gradient_of
 from fedsim.core.hooks.tasks import Answer, plain_answer
 from fedsim.core.masks import inject_masks
 from fedsim.core.showing import Showing
-from fedsim.core.types import DropoutSite, Loss, Truth, Update
+from fedsim.core.types import Batch, DropoutSite, Loss, Masks, Reconstruction, Truth, Update
+from fedsim.record.scores import AS_LOW
+
+_ROUNDING = 1e-12  # what is left of 1 - cosine between two float32 gradients that are equal up to rounding
 
 
 def objective_at_truth(
@@ -23,7 +31,8 @@ def objective_at_truth(
 ) -> float | None:
     """Return 1 - cosine between the update and the gradient of the true batch under the true masks, in [0, 2].
 
-    Without a defense it is 0 up to rounding. None for updates of several steps, which are not one gradient.
+    Without a defense it is 0 up to rounding. None for updates of several steps, which are not one gradient,
+    and where the dropout masks of a captured update are not known.
 
     Args:
         model: holding the weights that the update answers.
@@ -33,13 +42,77 @@ def objective_at_truth(
         sites: where the model drops out, for that batch.
         answer: that of the clients' task.
     """
-    if len(truth.batches) != 1:
+    masks = _masks(truth, sites)
+    if len(truth.batches) != 1 or masks is None:
+        return None
+    ours = _gradient(model, truth.batches[0], masks, truth, loss, sites, answer)
+    return cosine_distance(ours, [update.tensors[name].double() for name in _trained(model)])
+
+
+def has_converged(
+    model: nn.Module,
+    update: Update,
+    truth: Truth,
+    guess: Reconstruction,
+    loss: Loss,
+    sites: Sequence[DropoutSite],
+    answer: Answer = plain_answer,
+) -> bool | None:
+    """Say whether a guess explains the entries that were sent as well as the truth does, up to the factor `AS_LOW`.
+
+    Entries of exactly 0 are left out, since pruning may have put them there. None where the client trained on other
+    examples than it owns, or in several steps: then nobody's measure is 0 at the truth.
+
+    Args:
+        model: holding the weights that the update answers.
+        update: as it was observed.
+        truth: the private side of it.
+        guess: in the order of the true examples; without masks it gets the true ones.
+        loss: what the client minimised.
+        sites: where the model drops out, for that batch.
+        answer: that of the clients' task.
+    """
+    masks = _masks(truth, sites)
+    if len(truth.batches) != 1 or masks is None or not torch.equal(truth.batches[0].inputs, truth.private[0].inputs):
         return None
     batch = truth.batches[0]
-    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    if guess.inputs.shape != batch.inputs.shape or not bool(guess.inputs.isfinite().all()):
+        return False
+    labels = batch.labels
+    if guess.labels.shape == labels.shape and guess.labels.dtype == labels.dtype:
+        labels = torch.where(guess.labels < 0, labels, guess.labels)
+    guessed = replace(batch, inputs=guess.inputs.detach().to(batch.inputs), labels=labels)
+    sent = [update.tensors[name].double() for name in _trained(model)]
+
+    def left(of: Batch, dropped: Masks) -> float:
+        ours = _gradient(model, of, dropped, truth, loss, sites, answer)
+        return cosine_distance([own * (tensor != 0) for own, tensor in zip(ours, sent, strict=True)], sent)
+
+    at_truth, at_guess = left(batch, masks), left(guessed, masks if guess.masks is None else guess.masks)
+    return at_guess <= AS_LOW * at_truth + _ROUNDING
+
+
+def _masks(truth: Truth, sites: Sequence[DropoutSite]) -> Masks | None:
+    """Return the dropout masks of the first step; None where they are not known."""
+    masks = truth.masks[0] if truth.masks else ()
+    return masks if len(masks) == len(sites) else None
+
+
+def _trained(model: nn.Module) -> dict[str, Tensor]:
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def _gradient(
+    model: nn.Module,
+    batch: Batch,
+    masks: Masks,
+    truth: Truth,
+    loss: Loss,
+    sites: Sequence[DropoutSite],
+    answer: Answer,
+) -> list[Tensor]:
+    """Return the gradient of one step in double precision, tensor by tensor, with what the task drew at the truth."""
     draws = truth.draws[0] if truth.draws else {}
-    with inject_masks(sites, truth.masks[0]), Showing(draws):
+    with inject_masks(sites, masks), Showing(draws):
         value = loss(*answer(model, batch, draws))
-    gradient = gradient_of(value, parameters)
-    ours = [own.double() for own in gradient.values()]
-    return cosine_distance(ours, [update.tensors[name].double() for name in gradient])
+    return [own.double() for own in gradient_of(value, _trained(model)).values()]

@@ -41,6 +41,13 @@ def clip_jointly(tensors: Tensors, clip: float) -> Tensors:
     return {name: t * factor for name, t in tensors.items()}
 
 
+def clip_with_derivative(tensors: Tensors, clip: float) -> dict[str, Tensor]:
+    """Return finite tensors with a joint norm of at most `clip`, the factor with its derivative."""
+    norm = torch.stack([t.norm() for t in tensors.values()]).norm()
+    factor = (clip / norm.clamp_min(1e-300)).clamp_max(1.0)
+    return {name: t * factor for name, t in tensors.items()}
+
+
 def why_buffers_move(model: nn.Module, inputs: Tensor) -> str | None:
     """Return why a model has buffers that training changes, or None where it has none.
 

@@ -6,13 +6,14 @@ are kept apart from them. The record is log, checkpoint and input of the report,
 
 from fedsim.record.generations import GenerationRecord, TraceFinding, TraceRecord
 from fedsim.record.guarantees import AuditRecord, GuaranteeRecord
-from fedsim.record.memberships import MembershipRecord, MembershipSummary, TruePositives
+from fedsim.record.memberships import GroupRisk, MembershipRecord, MembershipSummary, TruePositives
 from fedsim.record.memorisation import ExposureRecord, SecretScore, SecretSummary
 from fedsim.record.parts import Cause, Failure, Interval, Part
 from fedsim.record.rounds import ClientCost, KeptUpdate, PartitionRecord, RoundRecord, Utility
 from fedsim.record.runs import ArmRecord, Environment, RunRecord
 from fedsim.record.scores import (
     AttackRecord,
+    Ceiling,
     ItemScore,
     MaskScore,
     Summary,
@@ -24,11 +25,13 @@ __all__ = [
     "AttackRecord",
     "AuditRecord",
     "Cause",
+    "Ceiling",
     "ClientCost",
     "Environment",
     "ExposureRecord",
     "Failure",
     "GenerationRecord",
+    "GroupRisk",
     "GuaranteeRecord",
     "Interval",
     "ItemScore",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
 
@@ -32,10 +32,14 @@ class Policy(Config):
         default=None, description="stated epsilon of the weakest guarantee; a defense without one breaks this"
     )
 
+    undecided: Literal["fail", "pass"] = Field(
+        default="fail", description="whether an audit fails, with exit code 4, where a threshold is undecided"
+    )
+
     @property
     def is_empty(self) -> bool:
         """Whether nothing is judged."""
-        return not self.model_dump(exclude_none=True)
+        return not self.model_dump(exclude_none=True, exclude={"undecided"})
 
 
 def policy_of(project: Path) -> Policy:

@@ -10,6 +10,8 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 from fedsim.core.types import Knowledge
 from fedsim.record.parts import Interval, Part
 
+AS_LOW = 1.05  # a search has converged where its objective is at most this many times that at the truth
+
 
 class MaskScore(Part):
     """Estimated against true dropout mask of one site, over its identifiable units only.
@@ -50,6 +52,29 @@ class ItemScore(Part):
         return {name: value for name, value in fields(self).items() if value is not None and value is not False}
 
 
+class Ceiling(Part):
+    """What an ideal attacker could know of the examples behind an update, to first order at the truth; no guarantee.
+
+    `psnr` bounds the mean error in dB, for examples in pixels: of inputs too large for the exact figure between
+    `psnr_low` and `psnr_high`. `rank` and `condition` are those of the update's derivative by its `inputs` entries,
+    `known` is the effective number of entries that are known. `untold` is the PSNR of who is not told the dropout
+    masks. `informed` is that of who also knows how the entries of public examples vary together, and `scores` are
+    those of what its guess would look like. `undefined` says why there is no ceiling.
+    """
+
+    psnr: float | None = None
+    psnr_low: float | None = None
+    psnr_high: float | None = None
+    inputs: int = 0
+    rank: int | None = None
+    condition: float | None = None
+    known: float | None = None
+    untold: float | None = None
+    informed: float | None = None
+    scores: tuple[ItemScore, ...] = ()
+    undefined: str = ""
+
+
 class VictimRecord(Part):
     """One attacked update, or the attacked mean of a round's updates.
 
@@ -58,6 +83,8 @@ class VictimRecord(Part):
     `arrays` names its entries in the run's arrays file: `originals`, `guesses` (pixel units, matched order); text has
     none.
     `objective_at_truth` is the attack's matching objective at the true batch and masks: a check by the scorer.
+    `converged` says whether the guess explains what was sent as well as the truth does, up to `AS_LOW`, by the scorer's
+    own measure; None where that is not defined. A search that failed is evidence only where it converged.
     `facts` are figures that explain the result, by name, as the attack gave them; `found` compares what it read beside
     images and masks with the truth, as the components score it; `why` says in sentences, with what
     the scorer knows besides, why images were not recovered, and is empty when all were.
@@ -71,6 +98,8 @@ class VictimRecord(Part):
     masks: tuple[MaskScore, ...] = ()
     objective: float | None = None
     objective_at_truth: float | None = None
+    converged: bool | None = None
+    ceiling: Ceiling | None = None
     iterations: int = 0
     best_iteration: int = 0
     stopped: str = ""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple, cast
 
 import numpy as np
+from torch import Tensor
 
+from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import Task
 from fedsim.core.hooks.tasks import Scored
 from fedsim.core.types import Batch, Dataset, Reconstruction
@@ -61,8 +64,19 @@ def score(victim: Victim, found: Reconstruction) -> Judged:
         "masks": masks,
     }
     if own.order is not None:
+        judged["converged"] = _has_converged(victim, own.guess or found, own.order)
         judged["why"] = _why(world.scenario.scoring, own.guess or found, items, values, record.objective_at_truth)
     return Judged(record.model_copy(update=judged), {**arrays, **own.arrays})
+
+
+def _has_converged(victim: Victim, guess: Reconstruction, order: Tensor) -> bool | None:
+    """Say whether the search ended where the truth is no better; None where the guess cannot be put into a step."""
+    masks = None if guess.masks is None else tuple(m[order] if len(m) == len(order) else m for m in guess.masks)
+    in_order = replace(guess, inputs=guess.inputs[order], labels=guess.labels[order], masks=masks)
+    try:
+        return victim.has_converged(in_order)
+    except (FedsimError, RuntimeError):  # masks of another number of examples
+        return None
 
 
 def _shown(
@@ -105,9 +119,9 @@ def _why(
 
 
 def _mask_scores(victim: Victim, own: Scored, found: Reconstruction) -> tuple[MaskScore, ...]:
-    """Score masks; not those of several steps, since nobody knows which guess belongs to which step."""
+    """Score masks; not those that nobody kept, nor those of several steps: which guess belongs to which is unknown."""
     truth, sites, guess = victim.truth, victim.sites, own.guess or found
-    if own.order is None or guess.masks is None or truth.batches[1:]:
+    if own.order is None or guess.masks is None or len(truth.masks) != 1:
         return ()
     batch, masks, loss = truth.batches[0], truth.masks[0], victim.world.stack.loss(victim.entry.round)
     draws = truth.draws[0] if truth.draws else {}

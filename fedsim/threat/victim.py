@@ -10,8 +10,8 @@ from torch import nn
 from fedsim.core import seeding
 from fedsim.core.examples import distinct
 from fedsim.core.masks import dropout_sites
-from fedsim.core.types import Batch, DropoutSite, Truth, WireEntry
-from fedsim.metrics.matching import objective_at_truth
+from fedsim.core.types import Batch, DropoutSite, Reconstruction, Truth, WireEntry
+from fedsim.metrics.matching import has_converged, objective_at_truth
 from fedsim.scenario.world import World
 
 
@@ -56,6 +56,19 @@ class Victim:
         with seeding.isolate_randomness(self._seed):
             return objective_at_truth(self.model, self.entry.update, self.truth, loss, sites, self.world.task.answer)
 
+    def has_converged(self, guess: Reconstruction) -> bool | None:
+        """Say whether a guess, in the order of the examples, explains what was sent as well as the truth does.
+
+        None also where a defense does not say what it does to a gradient: it may be no noise, and then who knows the
+        defense finds the truth to explain all of it.
+        """
+        rules, sent = self.world.facts.rules, self.entry.update.tensors
+        if any(own.blur(rules, sent) is None for own in self.world.stack.defenses):
+            return None
+        loss, answer = self.world.stack.loss(self.entry.round), self.world.task.answer
+        with seeding.isolate_randomness(self._seed):
+            return has_converged(self.model, self.entry.update, self.truth, guess, loss, self.sites, answer)
+
     def _sites(self, examples: int) -> tuple[DropoutSite, ...]:
         spec = self.world.data.dataset.spec
         with seeding.isolate_randomness(self._seed):
@@ -63,5 +76,5 @@ class Victim:
 
     @property
     def _seed(self) -> int:
-        """Of what a model draws for itself, so that no attack's randomness depends on who asked first."""
+        """The seed of what a model draws for itself: no attack's randomness may depend on who asked first."""
         return seeding.derive(self.world.scenario.seed, "foreign to the scorer", self.entry.round, self.entry.client)

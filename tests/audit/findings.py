@@ -15,13 +15,14 @@ ENOUGH = 40  # updates, none recovered: at most 9 % with their interval
 
 
 def inspection(recovered: int, of: int = 4, batch: int = 1, iterations: int = 500, **victim: object) -> Inspection:
-    """Return what was found in as many updates of one image, by searches that came to rest."""
+    """Return what was found in as many updates of one image, by searches that converged."""
     victims = tuple(
         VictimRecord(
             round=number + 1,
             client=0,
             scores=(ItemScore(index=0, values={"psnr": 30.0, "ssim": float(hit)}, label=1, guessed_label=1),),
-            stopped="no improvement",
+            iterations=iterations,
+            converged=True,
         ).model_copy(update=victim)
         for number, hit in enumerate([True] * recovered + [False] * (of - recovered))
     )
@@ -41,8 +42,8 @@ def trial(name: str, recovered: int, lost: float, of: int = ENOUGH, **found: obj
     )
 
 
-def membership(tpr: float | None) -> MembershipRecord:
-    found = None if tpr is None else Interval(value=tpr, low=0.0, high=1.0, n=100)
+def membership(tpr: float | None, low: float = 0.0) -> MembershipRecord:
+    found = None if tpr is None else Interval(value=tpr, low=low, high=1.0, n=100)
     auc = Interval(value=0.6, low=0.5, high=0.7, n=200)
     summary = MembershipSummary(auc=auc, advantage=0.1, low_fpr=(TruePositives(fpr=0.01, tpr=found),), roc=())
     return MembershipRecord(

@@ -6,7 +6,7 @@ import torch
 from fedsim.audit import members
 from fedsim.audit.training import Trained, trained
 from fedsim.core import registry
-from fedsim.core.types import Batch
+from fedsim.core.types import Batch, ShadowPlan
 from fedsim.scenario.world import World
 from tests.audit.subjects import plan, small
 from tests.audit.subjects import world as world_of
@@ -39,7 +39,7 @@ def test_without_time_every_attack_says_what_it_lacked(victim: tuple[World, Trai
     plain, shadowed = by_plan()
     assert [own.label for own in records[: len(plain)]] == plain, "those without shadow models come first"
     assert {own.label for own in records[len(plain) :]} == {*shadowed}
-    assert all(own.failure == "no time was left for scoring" for own in records[: len(plain)])
+    assert all("for membership attacks were over" in (own.failure or "") for own in records[: len(plain)])
     assert all("shadow models" in (own.failure or "") for own in records[len(plain) :])
     assert told == [f"membership: {own.label}" for own in records]
 
@@ -59,3 +59,11 @@ def test_an_attack_that_fails_has_its_reason_and_the_next_one_runs(
     records = members.judged(*victim, 60.0, lambda _said: None, with_shadows=False)
     assert len(records) == len(by_plan()[0])
     assert all("LookupError: no candidates" in (own.failure or "") for own in records)
+
+
+def test_what_is_left_out_for_lack_of_time_says_how_much_it_needs() -> None:
+    assert members._too_long(None, 0.0, 12.3) == "the 12 s for membership attacks were over; give more minutes"
+    said = members._too_long(ShadowPlan(count=16, with_candidates=True), 240.0, 30.0)
+    assert said == (
+        "its 16 shadow models take about 240 s, more than is left of the 30 s for membership attacks; give more minutes"
+    )

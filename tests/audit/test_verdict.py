@@ -1,6 +1,5 @@
 """What the thresholds make of a record."""
 
-import math
 from typing import Any
 
 import pytest
@@ -16,13 +15,18 @@ from tests.audit.findings import ENOUGH, LEARNED, inspection, membership, record
 
 def test_thresholds_are_upper_bounds_and_what_reaches_them_keeps_them() -> None:
     assert verdict.broken(record(Policy(max_recognisable=0.5), inspections=(inspection(2),))) == ()
-    (broken,) = verdict.broken(record(Policy(max_recognisable=0.5), inspections=(inspection(3, batch=7),)))
-    assert broken == "max_recognisable = 0.5, but 75 % of the attacked images of batch 7 were recovered."
+    undecided = record(Policy(max_recognisable=0.5), inspections=(inspection(3),))
+    assert verdict.broken(undecided) == ()  # 3 of 4 may be 30 %
+    assert "n = 4 leaves 30 to 95 % open and the limit is 50 %" in verdict.unjudged(undecided)[0]
+    (broken,) = verdict.broken(record(Policy(max_recognisable=0.5), inspections=(inspection(30, 40, batch=7),)))
+    assert broken == "max_recognisable = 0.5, but 75 % (60 to 86) of the attacked examples of batch 7 were recovered."
 
 
 def test_membership_is_judged_only_where_there_are_enough_others() -> None:
     policy = Policy(max_membership_tpr=0.1)
-    assert "lira finds 20 % of the members" in verdict.broken(record(policy, membership=(membership(0.2),)))[0]
+    assert verdict.broken(record(policy, membership=(membership(0.2),))) == ()  # its interval begins at 0
+    found = membership(0.2, low=0.13)
+    assert "lira finds 20 % of the members" in verdict.broken(record(policy, membership=(found,)))[0]
     unknown = record(policy, membership=(membership(None),))
     assert verdict.broken(unknown) == ()
     assert "max_membership_tpr was not judged" in verdict.unjudged(unknown)[0]
@@ -39,11 +43,11 @@ def test_the_cheapest_defense_that_keeps_the_policy_is_recommended() -> None:
     assert [own.name for own in verdict.rank(found)] == ["fair", "dear", "ruinous", "free"]
     text = verdict.sentence(found)
     assert text.startswith(
-        "Recommended: fair (scale = 0.1). With it 0 % (0 to 9) of the images of batch 1 were recovered (40 updates, "
+        "Recommended: fair (scale = 0.1). With it 0 % (0 to 9) of the examples of batch 1 were recovered (40 updates, "
         "500 iterations)"
     )
     assert "costs +1.0 (+0.0 to +2.0) points of test accuracy (n = 100) after 5 rounds" in text
-    assert "No attack that failed is a guarantee." in text
+    assert text.endswith("Guarantee: none, and no attack that failed is one.")
 
 
 def test_where_none_keeps_the_policy_none_is_recommended() -> None:
@@ -62,20 +66,14 @@ def test_without_a_policy_what_lets_less_through_than_nothing_is_recommended() -
     assert verdict.sentence(overlapping).endswith("the intervals with and without it overlap.")
 
 
-MOVING = ((1, 1.0), (80, 0.5), (100, 0.4))  # a fifth of the objective was gained in the last fifth of the search
-
-AT_REST = ((1, 1.0), (80, 0.5), (100, 0.4999))
-
-
 @pytest.mark.parametrize(
     ("searched", "reason"),
     [
-        ({"iterations": 199}, "the searches had 199 iterations, fewer than 200"),
-        ({"stopped": "iterations used up", "history": MOVING}, "40 of 40 searches did not converge"),
-        ({"stopped": "solved in closed form", "history": ((1, 0.3),)}, "40 of 40 searches did not converge"),
-        ({"stopped": "objective is not a number", "history": ((1, 0.3), (2, math.nan))}, "40 of 40 searches did"),
+        ({"converged": False}, "40 of 40 searches did not converge within 500 iterations"),
+        ({"converged": None}, "whether 40 of 40 searches converged is not defined"),
+        ({"converged": None, "stopped": "out of time"}, "the clock ended 40 of 40 searches"),
         ({"failure": "it broke"}, "no attack returned a guess"),
-        ({"of": 30}, "n = 30 leaves up to 11 % open and the limit is 10 %: none of 35 would keep it (--updates 35)"),
+        ({"of": 30}, "n = 30 leaves 0 to 11 % open and the limit is 10 %: about 5 more updates"),
     ],
 )
 def test_without_evidence_a_defense_is_undecided(searched: dict[str, Any], reason: str) -> None:
@@ -89,9 +87,7 @@ def test_without_evidence_a_defense_is_undecided(searched: dict[str, Any], reaso
     assert dict(zip(tables.DEFENSE_COLUMNS, tables.defenses(found)[1], strict=True))["keeps_policy"] == "undecided"
 
 
-@pytest.mark.parametrize(
-    "searched", [{"iterations": 200}, {"of": 35}, {"stopped": "iterations used up", "history": AT_REST}]
-)
+@pytest.mark.parametrize("searched", [{"iterations": 10}, {"of": 35}])
 def test_with_evidence_it_is_decided(searched: dict[str, Any]) -> None:
     own = trial("any", 0, 0.0, **searched)
     assert verdict.judged(record(Policy(max_recognisable=0.1), trials=(own,)), own) == "yes"
@@ -127,12 +123,14 @@ def test_a_client_that_learns_nothing_without_a_defense_measures_no_cost() -> No
 
 def test_the_client_itself_is_undecided_where_its_attacks_prove_nothing() -> None:
     policy = Policy(max_recognisable=0.1)
-    short = inspection(0, 4, iterations=40)
+    short = inspection(0, 4, iterations=40, converged=False)
     found = record(policy, inspections=(inspection(4), short))
     assert len(verdict.broken(found)) == 1
     assert verdict.unjudged(found) == (
-        "Undecided: max_recognisable on batch 1, since the searches had 40 iterations, fewer than 200; n = 4 leaves "
-        "up to 49 % open and the limit is 10 %: none of 35 would keep it (--updates 35).",
+        "Undecided: max_recognisable on batch 1, since 4 of 4 searches did not converge within 40 iterations: the "
+        "examples explain the update better than the guess, so it may hold them; n = 4 leaves 0 to 49 % open and the "
+        "limit is 10 %: about 31 more updates and 1 more minute would decide, if the share stays the same "
+        "(--updates 35).",
     )
     assert verdict.unjudged(record(policy, inspections=(inspection(0, ENOUGH),))) == ()
 
@@ -150,7 +148,7 @@ def test_an_audit_without_a_guess_says_that_nothing_is_known() -> None:
         "Undecided: nothing was recovered without further defenses, but no attack returned a guess."
     )
     found = record(Policy(), inspections=(inspection(0),), control=inspection(0))
-    assert verdict.sentence(found).startswith("Nothing was recovered")
+    assert verdict.sentence(found).startswith("The updates withstood: nothing was recovered")
     assert screen.recovered(inspection(0)).startswith("0 (0 to")
 
 
@@ -158,3 +156,13 @@ def test_where_the_control_fails_nothing_is_recommended() -> None:
     found = record(Policy(max_recognisable=0.1), control=inspection(0), trials=(trial("any", 0, 0.0),))
     assert verdict.sentence(found).startswith("Undecided: in the short time")
     assert verdict.recommend(found) is None
+
+
+def test_a_pipeline_sees_what_is_undecided_unless_its_policy_lets_that_pass() -> None:
+    open_ = (inspection(0, ENOUGH, converged=False),)
+    assert verdict.exit_code(record(Policy(max_recognisable=0.1), inspections=open_)) == verdict.UNDECIDED == 4
+    assert verdict.exit_code(record(Policy(max_recognisable=0.1, undecided="pass"), inspections=open_)) == 0
+    assert verdict.exit_code(record(Policy(max_recognisable=0.1), inspections=(inspection(0, ENOUGH),))) == 0
+    assert verdict.exit_code(record(Policy(max_recognisable=0.1), inspections=(inspection(4, converged=False),))) == 3
+    assert verdict.exit_code(record(Policy(), inspections=open_)) == 0
+    assert Policy(undecided="pass").is_empty

@@ -114,8 +114,9 @@ def recovered(clients=4, batch=1):
     return [victim(c, [item(i, psnr=30.0 + c, ssim=0.95) for i in range(batch)]) for c in range(clients)]
 
 
-def missed(clients=4, batch=1):
-    return [victim(c, [item(i, psnr=8.0 + c, ssim=0.05) for i in range(batch)], objective=0.4) for c in range(clients)]
+def missed(clients=4, batch=1, **changes):
+    settings = {"objective": 0.4, **changes}
+    return [victim(c, [item(i, psnr=8.0 + c, ssim=0.05) for i in range(batch)], **settings) for c in range(clients)]
 
 
 def partition(counts, **changes):

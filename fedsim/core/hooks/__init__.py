@@ -41,7 +41,7 @@ from fedsim.core.hooks.components import (
     TokenReducer,
 )
 from fedsim.core.hooks.contexts import GenerationContext, Grid, HookContext, LocalStep, Rules, ServerRound
-from fedsim.core.hooks.defenses import PLACES, Defense, Place
+from fedsim.core.hooks.defenses import PLACES, Blur, Defense, Place
 from fedsim.core.hooks.generation import (
     Condition,
     Decoder,
@@ -51,7 +51,9 @@ from fedsim.core.hooks.generation import (
     Sampling,
     Unmasker,
     Unmasking,
+    Weigher,
     Writing,
+    check_place_scores,
     check_scores,
 )
 from fedsim.core.hooks.kinds import KINDS_OF_COMPONENTS, RUN_AFTERWARDS
@@ -71,6 +73,7 @@ __all__ = [
     "Aggregator",
     "Attack",
     "Augmentation",
+    "Blur",
     "Bottleneck",
     "Component",
     "Condition",
@@ -106,7 +109,9 @@ __all__ = [
     "TraceAttack",
     "Unmasker",
     "Unmasking",
+    "Weigher",
     "Writing",
+    "check_place_scores",
     "check_scores",
     "check_update",
 ]

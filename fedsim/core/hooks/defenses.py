@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import ClassVar, Literal, final, get_args
 
 import torch
@@ -17,6 +18,22 @@ Place = Literal["input", "model", "examples", "layers", "clip", "prune", "noise"
 
 
 PLACES: tuple[Place, ...] = get_args(Place)
+
+
+@dataclass(frozen=True)
+class Blur:
+    """What a defense does to what a gradient tells, to first order, for the ideal attacker (`fedsim.threat.ceiling`).
+
+    Attributes:
+        change: from the gradient to what is sent, apart from noise, by operations with a derivative; None: nothing.
+        noise: from what `change` returns to the standard deviation of the noise on every entry; None where steps are
+            too wide for rounding to be noise. Absent: there is none.
+        of_examples: in place of `change`, from each example's gradient, shape (B, *parameter.shape).
+    """
+
+    change: Callable[[Tensors], Tensors] | None = None
+    noise: Callable[[Tensors], Tensors | None] | None = None
+    of_examples: Callable[[Tensors], Tensors] | None = None
 
 
 class Defense(Configured[ConfigT]):
@@ -67,6 +84,15 @@ class Defense(Configured[ConfigT]):
     def on_upload(self, update: Update, here: HookContext) -> Update:
         """Return the update that goes onto the wire."""
         return update
+
+    def blur(self, rules: Rules, sent: Tensors) -> Blur | None:
+        """Return what it does to what a gradient tells, or None where that is not defined.
+
+        Args:
+            rules: of the federation.
+            sent: what went onto the wire.
+        """
+        return None
 
     def mechanism(self, rules: Rules) -> Mechanism | None:
         """Return the private mechanism that a client runs in each round, or None when there is no guarantee."""

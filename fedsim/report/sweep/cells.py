@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,11 +13,13 @@ from fedsim.core.metric import Metric
 from fedsim.core.types import Knowledge
 from fedsim.experiment.sweep.folder import PLAN, PlannedRun, SweepFolder
 from fedsim.experiment.sweep.results import each
+from fedsim.metrics import evidence
 from fedsim.metrics.comparison import Victims
 from fedsim.record import (
     ArmRecord,
     AttackRecord,
     AuditRecord,
+    Ceiling,
     ClientCost,
     GuaranteeRecord,
     Interval,
@@ -33,17 +35,22 @@ UNDEFENDED = "undefended"
 
 
 class Attacked(NamedTuple):
-    """One update under one attack; `share` of its examples were recovered, each metric has one value an example."""
+    """One update under one attack; `share` of its examples were recovered, each metric has one value an example.
+
+    `is_evidence` says whether no more could be recovered (`fedsim.metrics.evidence`).
+    """
 
     seed: int
     round: int
     client: int
     share: float
     values: Mapping[str, tuple[float, ...]]
+    is_evidence: bool = False
+    ceiling: Ceiling | None = None
 
 
 class Searches(NamedTuple):
-    """How the searches of one attack ended, as counts of victims; `converged` is as low as the truth."""
+    """How the searches of one attack ended, as counts of victims; `converged` explain it as well as the truth."""
 
     victims: int
     gave_up: int
@@ -148,6 +155,12 @@ class Setting:
     def victims(self, label: str) -> list[Attacked]:
         """Return everybody whom one attack attacked."""
         return [victim for tried in self.attempt(label) for victim in tried.victims]
+
+    def unproved(self, labels: Sequence[str]) -> int:
+        """Return how many victims no search of these attacks recovered, and none converged on either."""
+        every = [victim for label in labels for victim in self.victims(label)]
+        proved = {victim[:3] for victim in every if victim.is_evidence}
+        return len({victim[:3] for victim in every} - proved)
 
     def shares(self, label: str) -> Victims:
         """Return the share of every victim's examples that one attack recovered."""
@@ -344,7 +357,7 @@ def _attempt(attack: AttackRecord, seed: int, judge: Judge) -> Tried:
 
 def _attack(victim: VictimRecord, seed: int, judge: Judge) -> Attacked:
     if victim.failure is not None or not victim.examples:
-        return Attacked(seed, victim.round, victim.client, 0.0, {})
+        return Attacked(seed, victim.round, victim.client, 0.0, {}, False, victim.ceiling)
     return Attacked(
         seed,
         victim.round,
@@ -354,21 +367,22 @@ def _attack(victim: VictimRecord, seed: int, judge: Judge) -> Attacked:
             name: tuple(item.values[name] for item in victim.scores if name in item.values)
             for name in dict.fromkeys(name for item in victim.scores for name in item.values)
         },
+        evidence.is_evidence(victim, judge.success),
+        victim.ceiling,
     )
 
 
-_AS_LOW = 1.05
 _LATE = 0.95
 
 
 def _searches(attack: AttackRecord) -> Searches:
     ended = [v for v in attack.victims if v.failure is None and v.objective is not None]
-    judged = [(v, v.objective, v.objective_at_truth) for v in ended if v.objective_at_truth is not None]
+    judged = [v for v in ended if v.converged is not None]
     return Searches(
         victims=len(attack.victims),
         gave_up=sum(v.failure is not None for v in attack.victims),
         searched=len(judged),
-        converged=sum(own is not None and own <= _AS_LOW * truth + 1e-12 for _, own, truth in judged),
+        converged=sum(v.converged is True for v in judged),
         falling=sum(v.iterations > 1 and v.best_iteration >= _LATE * v.iterations for v in ended),
     )
 

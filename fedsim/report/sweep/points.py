@@ -16,6 +16,7 @@ import numpy as np
 from fedsim.core.metric import Metric
 from fedsim.core.seeding import derive
 from fedsim.metrics.comparison import holm, mean_over_seeds, nested_mean, nested_rate, pair, sign_flip_p
+from fedsim.metrics.evidence import Reach, reach
 from fedsim.metrics.statistics import wilson
 from fedsim.record import GuaranteeRecord, Interval
 from fedsim.report.sweep.cells import Attacked, Cell, Inferred, Setting, Sweep
@@ -41,6 +42,8 @@ class Point:
         loss: that of the undefended control minus that of this setting, seed by seed; of the same measure.
         strongest: of all attackers; `median` the one in the middle; `unaware` the strongest that was granted nothing
             about the defense, or None when nobody was.
+        unproved: victims on which no attacker succeeded, and none converged: they are no evidence.
+        reach: how far the ideal attacker comes on the same updates; None where it was not asked.
         fewer: success of the strongest attack here minus that on the control, victim by victim.
         p: that this difference is 0, after Holm over all settings.
         membership: members found by the best membership attack at 1 % false alarms, over all seeds.
@@ -55,6 +58,8 @@ class Point:
     strongest: Risk | None
     median: Risk | None
     unaware: Risk | None
+    unproved: int
+    reach: Reach | None
     fewer: Interval | None
     p: float | None
     membership: tuple[str, Interval] | None
@@ -66,7 +71,7 @@ class Point:
 
     @property
     def name(self) -> str:
-        """The setting's."""
+        """The name of the setting."""
         return self.setting.name
 
     @property
@@ -168,6 +173,8 @@ def _point(setting: Setting, control: Setting | None, judge: Judge) -> Point:
         strongest=risk(setting, strongest, judge) if strongest else None,
         median=_median(setting, judge),
         unaware=risk(setting, best_unaware, judge) if best_unaware and is_informed else None,
+        unproved=setting.unproved(attackers(setting)),
+        reach=reach([v.ceiling for v in setting.victims(strongest)], judge.success) if strongest else None,
         fewer=fewer,
         p=p,
         membership=best_membership(setting, judge),

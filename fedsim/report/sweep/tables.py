@@ -15,7 +15,7 @@ from fedsim.report.sweep.cells import Setting, Sweep
 from fedsim.report.sweep.curves import shares_above
 from fedsim.report.sweep.pareto import Place, dominate
 from fedsim.report.sweep.points import Point, attackers, measure, risk
-from fedsim.report.sweep.verdict import judge
+from fedsim.report.sweep.verdict import Judgement, judge
 from fedsim.report.tables import NOTHING, Estimate, estimate
 
 _FIRST: dict[str, str] = {
@@ -34,6 +34,8 @@ _FIRST: dict[str, str] = {
     "success_high": "",
 }
 _REST: dict[str, str] = {
+    "ceiling_psnr": "median PSNR in dB that the ideal attacker reaches, to first order; empty where not asked for",
+    "ceiling_success": "share of images that its guess would recover",
     "difference": "success minus that on the control, victim by victim",
     "difference_low": "two-stage bootstrap",
     "difference_high": "",
@@ -63,6 +65,7 @@ class Line(NamedTuple):
 
 
 _HEADINGS = (
+    "ideal attacker",
     "p (Holm)",
     "members found",
     "epsilon",
@@ -185,6 +188,7 @@ def _line(sweep: Sweep, point: Point, is_beaten: bool) -> Line:
         estimate(success, 100, 0, "%"),
         Estimate(point.strongest.attack if point.strongest else NOTHING),
         *(_extremes_told(own, *found) for own, found in zip(counted(sweep), extremes, strict=True)),
+        Estimate(point.reach.told if point.reach else NOTHING),
         Estimate(p),
         estimate(members, 100, 1, "%"),
         _epsilon(point),
@@ -198,6 +202,7 @@ def _line(sweep: Sweep, point: Point, is_beaten: bool) -> Line:
         _sortable(success),
         cells[3].value,
         *(_LAST if best is None else best for _, best in extremes),
+        _LAST if point.reach is None or point.reach.psnr is None else point.reach.psnr,
         _LAST if point.p is None else point.p,
         _sortable(members),
         min(point.epsilon, _LAST),
@@ -205,7 +210,7 @@ def _line(sweep: Sweep, point: Point, is_beaten: bool) -> Line:
         size,
         victims,
     )
-    marks = [] if sweep.policy.is_empty else [_light(judge(point, sweep.policy).broken)]
+    marks = [] if sweep.policy.is_empty else [_light(judge(point, sweep.policy))]
     marks += ["control"] if point.setting.is_undefended else []
     marks += ["dominated"] if is_beaten and not point.setting.is_undefended else []
     return Line(point, tuple(marks), cells, sort)
@@ -224,8 +229,10 @@ def _extremes_told(metric: Metric, late: float | None, best: float | None) -> Es
     return Estimate(f"{late * metric.scale:.{metric.digits}f} / {metric.format(best)}")
 
 
-def _light(broken: Sequence[Any]) -> str:
-    return "breaks the policy" if broken else "within the policy"
+def _light(own: Judgement) -> str:
+    if own.broken:
+        return "breaks the policy"
+    return "within the policy" if own.is_sure else "undecided"
 
 
 def _epsilon(point: Point) -> Estimate:
@@ -258,6 +265,7 @@ def _row(point: Point, metrics: Sequence[Metric]) -> tuple[Any, ...]:
         risk_.attack if risk_ else None,
         *_three(risk_.rate if risk_ else None),
         *(bound for own in metrics for bound in _extremes(point, own)),
+        *((point.reach.psnr, point.reach.share) if point.reach else (None, None)),
         *_three(point.fewer),
         point.p,
         *_three(point.membership[1] if point.membership else None),

@@ -7,13 +7,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from fedsim.metrics.evidence import held
 from fedsim.record import Interval
 from fedsim.record.policy import Policy
 from fedsim.report.sweep.cells import Sweep
 from fedsim.report.sweep.points import Point
 from fedsim.report.verdict import CONTROL_SUCCEEDS, Banner, bounds
 
-Light = Literal["kept", "unsure", "broken", "not measured"]
+Light = Literal["kept", "undecided", "broken", "not measured"]
 
 
 class Check(NamedTuple):
@@ -40,7 +41,7 @@ class Judgement:
 
     @property
     def is_sure(self) -> bool:
-        """Whether every interval ends within its threshold."""
+        """Whether every interval ends within its threshold, with evidence."""
         return all(check.light == "kept" for check in self.checks)
 
 
@@ -49,7 +50,7 @@ class Verdict:
     """The answer for one threat model. `light` colours it only where the user stated thresholds."""
 
     threat: str
-    light: Literal["none", "kept", "unsure", "broken"]
+    light: Literal["none", "kept", "undecided", "broken"]
     finding: str
     text: str
     caveat: str
@@ -109,7 +110,8 @@ def _percent(rate: Interval) -> str:
 def _checks(point: Point, policy: Policy) -> Iterator[Check]:
     if policy.max_recognisable is not None:
         what = point.setting.what
-        yield _check(what, point.strongest.rate if point.strongest else None, policy.max_recognisable)
+        rate = point.strongest.rate if point.strongest else None
+        yield _check(what, rate, policy.max_recognisable, is_evidence=not point.unproved)
     if policy.max_accuracy_loss is not None:
         loss = Interval(value=0, low=0, high=0, n=1) if point.setting.is_undefended and point.utility else point.loss
         yield _check(f"{point.setting.measure or 'utility'} loss", loss, policy.max_accuracy_loss)
@@ -123,16 +125,14 @@ def _checks(point: Point, policy: Policy) -> Iterator[Check]:
         yield Check("epsilon", told, f"{policy.max_epsilon:g}", "kept" if is_kept else "broken", excess)
 
 
-def _check(what: str, measured: Interval | None, limit: float) -> Check:
+def _check(what: str, measured: Interval | None, limit: float, *, is_evidence: bool = True) -> Check:
     told = f"{100 * limit:g}%"
     if measured is None:
         return Check(what, "nothing", told, "not measured", math.inf)
     value = f"{100 * measured.value:.1f}%"
     value += f" ({interval})" if (interval := bounds(measured, 100, 1)) else ""
-    if measured.value > limit:
-        return Check(what, value, told, "broken", (measured.value - limit) / max(limit, 0.01))
-    is_sure = measured.high is not None and measured.high <= limit
-    return Check(what, value, told, "kept" if is_sure else "unsure")
+    light = held(measured, limit, is_evidence=is_evidence)
+    return Check(what, value, told, light, max(0.0, measured.value - limit) / max(limit, 0.01))
 
 
 def _verdict(threat: str, points: Sequence[Point], policy: Policy, can_judge: bool) -> Verdict:
@@ -150,17 +150,32 @@ def _verdict(threat: str, points: Sequence[Point], policy: Policy, can_judge: bo
         misses = "; ".join(f"{c.what} {c.measured}, allowed {c.limit}" for c in near.broken)
         text = f"{near.point.name} comes nearest, and misses: {misses}. It {sentence(near.point)}"
         return Verdict(threat, "broken", "No setting keeps every threshold", text, "", near.checks)
-    best = min(within, key=lambda own: (not own.is_sure, -_utility(own.point), _risk(own.point)))
-    also = [own.point.name for own in within if own is not best]
+    best = min(within, key=_first)
+    also = [own.point.name for own in within if own is not best and own.is_sure]
     rest = f" Within the thresholds as well: {_some(also)}." if also else ""
     if best.is_sure:
         text = f"It {sentence(best.point)}{rest}"
         return Verdict(
             threat, "kept", f"{best.point.name} keeps every threshold", text, _caveat(best.point), best.checks
         )
-    text = f"It {sentence(best.point)} Its intervals reach beyond a threshold: more seeds or victims would tell.{rest}"
+    text = f"It {sentence(best.point)} {_missing(best)}{rest}"
     finding = f"{best.point.name} may keep every threshold"
-    return Verdict(threat, "unsure", finding, text, _caveat(best.point), best.checks)
+    return Verdict(threat, "undecided", finding, text, _caveat(best.point), best.checks)
+
+
+def _first(own: Judgement) -> tuple[float, ...]:
+    """Return the order of settings that break no threshold."""
+    return not own.is_sure, sum(check.excess for check in own.checks), -_utility(own.point), _risk(own.point)
+
+
+def _missing(own: Judgement) -> str:
+    """Return what would decide."""
+    if own.point.unproved:
+        return (
+            f"On {own.point.unproved} victims no search converged: none explained the update as well as the truth "
+            "does, so longer searches may recover more."
+        )
+    return "Its intervals reach across a threshold: more seeds or victims would tell."
 
 
 def _some(names: Sequence[str], most: int = 6) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from fedsim.metrics.evidence import reach
 from fedsim.record import ArmRecord, AttackRecord, ItemScore, RunRecord, VictimRecord
 from fedsim.report.tables.figures import NOTHING, Estimate, _scientific, cost, duration, estimate, figure_of
 from fedsim.report.verdict import Column, Judge, has_result, knowledge
@@ -22,6 +23,7 @@ class Result:
     figures: tuple[Estimate, ...]
     seconds: str
     reason: str
+    ceiling: str
 
 
 @dataclass(frozen=True)
@@ -143,6 +145,7 @@ def _result(arm: ArmRecord, attack: AttackRecord, judge: Judge, columns: Sequenc
         figures=tuple(figure_of(summary, column) for column in columns),
         seconds=duration(sum(victim.seconds for victim in attack.victims) / count.victims),
         reason="",
+        ceiling=ceiling(attack, judge),
     )
 
 
@@ -156,7 +159,14 @@ def _no_result(arm: ArmRecord, attack: AttackRecord, judge: Judge, reason: str) 
         figures=(),
         seconds=NOTHING,
         reason=reason,
+        ceiling=ceiling(attack, judge),
     )
+
+
+def ceiling(attack: AttackRecord, judge: Judge) -> str:
+    """Return how far the ideal attacker comes on the same updates, for people; empty where nobody asked it."""
+    found = reach([victim.ceiling for victim in attack.victims], judge.success)
+    return "" if found is None else found.told
 
 
 def _model(arm: ArmRecord) -> str:

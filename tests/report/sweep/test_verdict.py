@@ -20,9 +20,21 @@ def test_thresholds_that_nothing_meets_are_said_so_with_what_comes_nearest(tmp_p
     assert [check.light for check in verdict.checks] == ["kept", "broken"]
 
 
-def test_too_few_victims_are_unsure(tmp_path, records, sweeps):
+def test_searches_that_did_not_converge_are_no_evidence_however_many(tmp_path, records, sweeps):
+    missed = records.missed(8, converged=False)
+    runs = [
+        (name, seed, sweeps.run(records, name, seed, victims))
+        for name, victims in (("none", records.recovered(8)), ("gradient-noise 1.0", missed))
+        for seed in (1, 2, 3)
+    ]
+    verdict, _ = judged(sweeps.save(tmp_path, records, runs, policy={"max_recognisable": 0.2}))
+    assert verdict.light == "undecided"
+    assert "On 24 victims no search converged" in verdict.text
+
+
+def test_too_few_victims_are_undecided(tmp_path, records, sweeps):
     verdict, _ = judged(sweeps.save(tmp_path, records, sweeps.typical(records), policy={"max_recognisable": 0.05}))
-    assert verdict.light == "unsure"
+    assert verdict.light == "undecided"
     assert "more seeds or victims would tell" in verdict.text
 
 

@@ -1,0 +1,119 @@
+"""What evidence decides: a limit is judged on the interval, and a search that failed counts only where it converged.
+
+Reports of sweeps and audits both ask here, so that they agree about the same evidence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import median
+from typing import Literal, NamedTuple
+
+from fedsim.metrics.statistics import wilson
+from fedsim.metrics.success import Rule
+from fedsim.record import Ceiling, Interval, VictimRecord
+
+Light = Literal["kept", "undecided", "broken"]
+State = Literal["recovered", "withstood", "undecided"]
+
+_MOST_UPDATES = 1_000_000
+
+
+def held(found: Interval | None, limit: float, *, is_evidence: bool = True) -> Light:
+    """Say whether an upper bound is kept.
+
+    Args:
+        found: what was measured, with its interval; None where nothing was.
+        limit: the upper bound; what reaches it keeps it.
+        is_evidence: whether a low value says something: searches that failed do only where they converged.
+
+    Returns:
+        Broken only if the lower end exceeds the limit, kept only if the upper end does not, else undecided.
+    """
+    if found is None:
+        return "undecided"
+    if found.low is not None and found.low > limit:
+        return "broken"
+    if is_evidence and found.high is not None and found.high <= limit:
+        return "kept"
+    return "undecided"
+
+
+def updates_to_decide(found: Interval, limit: float, confidence: float) -> int | None:
+    """Return how many more updates decide about a limit if the share stays the same; None where no number does."""
+    share = found.value
+    if share == limit or limit >= 1.0:
+        return None
+
+    def decides(n: int) -> bool:
+        own = wilson(share * n, n, confidence)
+        return (own.low or 0.0) > limit if share > limit else (1.0 if own.high is None else own.high) <= limit
+
+    low, high = found.n, max(1, found.n)
+    while not decides(high):
+        low, high = high, 2 * high
+        if high > _MOST_UPDATES:
+            return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if decides(middle) else (middle, high)
+    return max(0, high - found.n)
+
+
+def recovered(victim: VictimRecord, rule: Rule) -> int:
+    """Return how many examples of an update were recovered."""
+    return sum(rule.has_succeeded(item) for item in victim.scores)
+
+
+def is_evidence(victim: VictimRecord, rule: Rule) -> bool:
+    """Say whether what was recovered of an update is what could be.
+
+    All of it; or the search converged; or the ideal attacker would not recover the rest either.
+    """
+    if victim.scores and recovered(victim, rule) == len(victim.scores):
+        return True
+    return (victim.failure is None and victim.converged is True) or is_out_of_reach(victim, rule)
+
+
+def is_out_of_reach(victim: VictimRecord, rule: Rule) -> bool:
+    """Say whether the ideal attacker would recover nothing that was not recovered."""
+    if victim.ceiling is None or not victim.ceiling.scores:
+        return False
+    within = {item.index for item in victim.ceiling.scores if rule.has_succeeded(item)}
+    return not within - {item.index for item in victim.scores if rule.has_succeeded(item)}
+
+
+class Reach(NamedTuple):
+    """How far the ideal attacker comes on some updates: median PSNR in dB, share of examples, and both for people.
+
+    It is the one that knows how the entries of public examples vary together, where that is known.
+    """
+
+    psnr: float | None
+    share: float | None
+    told: str
+
+
+def reach(ceilings: Sequence[Ceiling | None], rule: Rule) -> Reach | None:
+    """Return how far the ideal attacker comes; None where nobody asked it."""
+    asked = [own for own in ceilings if own is not None]
+    if not asked:
+        return None
+    exact = [own for own in asked if own.psnr is not None]
+    if exact:
+        figure = median(own.informed or own.psnr or 0.0 for own in exact)
+        items = [item for own in exact for item in own.scores]
+        hits = sum(rule.has_succeeded(item) for item in items)
+        return Reach(figure, hits / max(1, len(items)), f"{figure:.0f} dB, {hits} of {len(items)}")
+    ends = [(own.psnr_low, own.psnr_high) for own in asked if own.psnr_low is not None and own.psnr_high is not None]
+    if ends:
+        low, high = min(low for low, _ in ends), max(high for _, high in ends)
+        return Reach(None, None, f"{low:.0f} to {high:.0f} dB")
+    return Reach(None, None, asked[0].undefined)
+
+
+def state_of(victims: Sequence[VictimRecord], rule: Rule) -> State:
+    """Say what became of some updates: a recovered example is proof, a failed search only where it is evidence."""
+    if any(recovered(victim, rule) for victim in victims):
+        return "recovered"
+    return "withstood" if victims and all(is_evidence(victim, rule) for victim in victims) else "undecided"

@@ -1,0 +1,227 @@
+"""What an update holds of its inputs, measured without a search: the error that no estimator goes below.
+
+With J = du/dx of what is sent, at the truth, noise of covariance S on it, and a prior of variance v of every input:
+
+    A = J' S^-1 J        mean squared error of any estimator >= tr((A + 1/v)^-1) / n, to first order
+
+Scorer side only. It is local and linear, so it is no guarantee: a map with kinks below the noise is harder to invert.
+The prior knows of inputs nothing but mean and variance; who knows more, for example what photographs look like, may
+come further. Derived from the Bayesian Cramer-Rao bound (van Trees 1968); the spectrum of J as a measure of privacy:
+arXiv 2512.15460.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+ROUNDING = 6e-8  # of float32, relative to the root mean square of a tensor: noise that nobody added still exists
+MOST_DENSE = 4096  # entries of which the whole matrix A is computed
+_SMALLEST = 1e-12  # eigenvalues of A below this share of the largest: singular values of J below 1e-6
+_CHUNK = 64
+
+Products = Callable[[Tensor], Tensor]
+
+
+class Left(NamedTuple):
+    """What an ideal attacker does not know.
+
+    Attributes:
+        error: variance that is left of every input entry, shape (n,), in the inputs' squared unit.
+        rank: numerical rank of J, relative 1e-6.
+        condition: largest over smallest of its singular values that count.
+        known: effective number of known entries, tr(A (A + 1/v)^-1).
+        guess: turns (inputs, prior mean, generator) into what the ideal attacker's guess looks like, shape (n,).
+    """
+
+    error: Tensor
+    rank: int
+    condition: float
+    known: float
+    guess: Callable[[Tensor, Tensor, torch.Generator], Tensor]
+
+
+class Estimated(NamedTuple):
+    """The mean of the error that is left, from random probes: an interval, for inputs too large for the matrix A."""
+
+    low: float
+    high: float
+
+
+def rounding_noise(sent: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the standard deviation of every entry's rounding: a share of its tensor's root mean square."""
+    whole = torch.cat([tensor.flatten() for tensor in sent.values()]).square().mean().sqrt()
+    found: dict[str, Tensor] = {}
+    for name, tensor in sent.items():
+        size = tensor.square().mean().sqrt()
+        found[name] = (ROUNDING * torch.where(size > 0, size, whole)).clamp_min(1e-30).expand(tensor.shape)
+    return found
+
+
+def products(sent: Sequence[Tensor], inputs: Sequence[Tensor], noise: Sequence[Tensor]) -> Products:
+    """Return the function that multiplies rows (k, n) by A = J' S^-1 J; J itself is never formed.
+
+    Args:
+        sent: what is sent, a function of the inputs, with its graph.
+        inputs: leaves; n is their number of entries.
+        noise: standard deviation of every entry of what is sent, above 0.
+    """
+    weights = [torch.zeros_like(tensor, requires_grad=True) for tensor in sent]
+    pulled = torch.autograd.grad(sent, inputs, weights, create_graph=True, materialize_grads=True)
+    shapes, sizes = [own.shape for own in inputs], [own.numel() for own in inputs]
+
+    def forward(row: Tensor) -> list[Tensor]:
+        parts = [part.view(shape) for part, shape in zip(row.split(sizes), shapes, strict=True)]
+        moving = [(own, part) for own, part in zip(pulled, parts, strict=True) if own.requires_grad]
+        if not moving:
+            return [torch.zeros_like(own) for own in weights]
+        outputs, vectors = zip(*moving, strict=True)
+        return list(torch.autograd.grad(outputs, weights, vectors, retain_graph=True, materialize_grads=True))
+
+    def times(rows: Tensor) -> Tensor:
+        found: list[Tensor] = []
+        for row in rows:
+            pushed = [own / s.square() for own, s in zip(forward(row), noise, strict=True)]
+            back = torch.autograd.grad(sent, inputs, pushed, retain_graph=True, materialize_grads=True)
+            found.append(torch.cat([own.flatten() for own in back]).detach())
+        return torch.stack(found)
+
+    return times
+
+
+def matrix(times: Products, n: int, chunk: int = _CHUNK) -> Tensor:
+    """Return A, shape (n, n), in double precision: condition numbers square."""
+    rows = [times(torch.eye(n, dtype=torch.float64)[start : start + chunk]) for start in range(0, n, chunk)]
+    whole = torch.cat(rows)
+    return (whole + whole.T) / 2
+
+
+def left(information: Tensor, variance: Tensor) -> Left:
+    """Return what an ideal attacker does not know.
+
+    Args:
+        information: A, shape (n, n).
+        variance: of the prior, shape (n,), above 0.
+    """
+    scale = variance.sqrt()
+    seen = information.diagonal() > 0  # an entry that nothing depends on keeps its variance, whatever rounding does
+    scaled = (scale[:, None] * information * scale)[seen][:, seen]
+    values, vectors = torch.linalg.eigh(scaled)
+    largest = float(values[-1]) if len(values) else 0.0
+    values = values.where(values > torch.finfo(values.dtype).eps * len(values) * largest, 0.0)
+    counted = values[values > _SMALLEST * largest]
+    remaining = 1 / (1 + values)
+    error = variance.clone()
+    error[seen] = variance[seen] * (vectors.square() @ remaining)
+
+    def guess(inputs: Tensor, mean: Tensor, generator: torch.Generator) -> Tensor:
+        """Shrink what is not known to the mean, and disturb what is known by the noise that is left of it."""
+        drawn = torch.randn(len(values), generator=generator, dtype=values.dtype)
+        offset = ((inputs - mean) / scale)[seen]
+        moved = values / (1 + values) * (vectors.T @ offset) + values.sqrt() / (1 + values) * drawn
+        found = mean.clone()
+        found[seen] = found[seen] + scale[seen] * (vectors @ moved)
+        return found
+
+    condition = math.sqrt(largest / float(counted[0])) if len(counted) else math.inf
+    return Left(error, len(counted), condition, float((values / (1 + values)).sum()), guess)
+
+
+def left_to_who_knows(information: Tensor, root: Tensor) -> Left:
+    """Return what is left to an ideal attacker that knows how the entries of an example vary together.
+
+    Args:
+        information: A, shape (n, n), of n / d examples side by side.
+        root: symmetric root of the prior's covariance of one example, shape (d, d), invertible.
+    """
+    whole = torch.block_diag(*[root] * (len(information) // len(root)))
+    values, vectors = torch.linalg.eigh(whole @ information @ whole)
+    largest = float(values[-1])
+    values = values.where(values > torch.finfo(values.dtype).eps * len(values) * largest, 0.0)
+    counted = values[values > _SMALLEST * largest]
+    turned = whole @ vectors
+
+    def guess(inputs: Tensor, mean: Tensor, generator: torch.Generator) -> Tensor:
+        """As that of `left`."""
+        drawn = torch.randn(len(values), generator=generator, dtype=values.dtype)
+        offset = vectors.T @ torch.linalg.solve(whole, inputs - mean)
+        return mean + turned @ (values / (1 + values) * offset + values.sqrt() / (1 + values) * drawn)
+
+    condition = math.sqrt(largest / float(counted[0])) if len(counted) else math.inf
+    error = turned.square() @ (1 / (1 + values))
+    return Left(error, len(counted), condition, float((values / (1 + values)).sum()), guess)
+
+
+def root_of(examples: Tensor, ridge: float = 1e-3) -> Tensor:
+    """Return the symmetric root of the covariance of examples (N, d), with a share of the mean variance added to each.
+
+    The share keeps what these examples lack from counting as known.
+    """
+    centred = examples - examples.mean(0)
+    covariance = centred.T @ centred / len(examples)
+    covariance = covariance + ridge * covariance.diagonal().mean().clamp_min(1e-12) * torch.eye(len(covariance))
+    values, vectors = torch.linalg.eigh(covariance)
+    return (vectors * values.clamp_min(1e-15).sqrt()) @ vectors.T
+
+
+def estimated(
+    times: Products, variance: Tensor, generator: torch.Generator, *, probes: int = 8, steps: int = 48
+) -> Estimated:
+    """Return an interval for the mean of the error that is left, without the matrix A.
+
+    Each probe v gives a lower and an upper bound of v' (A + 1/v)^-1 v by Lanczos: Gauss quadrature is below the value,
+    Gauss-Radau with a node at 0 above it. The interval adds two standard errors over the probes.
+    """
+    scale = variance.sqrt()
+    bounds: list[tuple[float, float]] = []
+    for _ in range(probes):
+        sign = 2.0 * torch.randint(2, variance.shape, generator=generator).double() - 1.0
+        bounds.append(_quadrature(lambda row: scale * times((scale * row)[None])[0], scale * sign, steps))
+    low, high = torch.tensor(bounds, dtype=torch.float64).T / len(variance)
+    spread = 2.0 / math.sqrt(probes)
+    margin = (spread * float(low.std()), spread * float(high.std())) if probes > 1 else (0.0, 0.0)
+    ceiling = float(variance.mean())
+    return Estimated(max(0.0, float(low.mean()) - margin[0]), min(ceiling, float(high.mean()) + margin[1]))
+
+
+def _quadrature(times: Callable[[Tensor], Tensor], start: Tensor, steps: int) -> tuple[float, float]:
+    """Return bounds of start' (B + 1)^-1 start for the matrix B behind `times`."""
+    size = float(start.norm())
+    basis = [start / size]
+    diagonal, beside = list[float](), list[float]()
+    for _ in range(min(steps, len(start))):
+        row = times(basis[-1])
+        diagonal.append(float(row @ basis[-1]))
+        whole = torch.stack(basis)
+        row = row - whole.T @ (whole @ row)
+        row = row - whole.T @ (whole @ row)  # twice is enough
+        beside.append(float(row.norm()))
+        if beside[-1] <= 1e-10 * max(diagonal):
+            value = size**2 * _corner(diagonal, beside[:-1])
+            return value, value
+        basis.append(row / beside[-1])
+    low = _corner(diagonal, beside[:-1])
+    return size**2 * low, size**2 * _corner([*diagonal, _radau(diagonal, beside)], beside)
+
+
+def _tridiagonal(diagonal: Sequence[float], beside: Sequence[float]) -> Tensor:
+    side = torch.tensor(beside, dtype=torch.float64)
+    whole = torch.diag(torch.tensor(diagonal, dtype=torch.float64))
+    return whole + torch.diag(side, 1) + torch.diag(side, -1) if len(side) else whole
+
+
+def _corner(diagonal: Sequence[float], beside: Sequence[float]) -> float:
+    """Return the first entry of (T + 1)^-1 of a tridiagonal matrix T."""
+    values, vectors = torch.linalg.eigh(_tridiagonal(diagonal, beside))
+    return float((vectors[0].square() / (1 + values.clamp_min(0.0))).sum())
+
+
+def _radau(diagonal: Sequence[float], beside: Sequence[float]) -> float:
+    """Return the last diagonal entry with which a tridiagonal matrix has the eigenvalue 0."""
+    tail = torch.zeros(len(diagonal), dtype=torch.float64)
+    tail[-1] = beside[-1] ** 2
+    return float(torch.linalg.solve(_tridiagonal(diagonal, beside[:-1]), tail)[-1])

@@ -1,0 +1,85 @@
+"""A limit is judged on the interval; what a failed search says depends on whether it converged."""
+
+import pytest
+
+from fedsim.metrics.evidence import held, is_evidence, reach, state_of, updates_to_decide
+from fedsim.metrics.statistics import wilson
+from fedsim.metrics.success import Rule
+from fedsim.record import Ceiling, Interval, ItemScore, VictimRecord
+
+RULE = Rule.of("ssim", 0.5)
+
+
+def victim(*hits: float, **found: object) -> VictimRecord:
+    scores = tuple(ItemScore(index=i, values={"ssim": hit}) for i, hit in enumerate(hits))
+    return VictimRecord(round=1, client=0, scores=scores).model_copy(update=found)
+
+
+@pytest.mark.parametrize(
+    ("found", "light"),
+    [
+        (wilson(0, 73), "kept"),  # 0 to 5.0 %
+        (wilson(0, 72), "undecided"),
+        (wilson(2, 20), "undecided"),  # 2.8 to 30 %
+        (wilson(5, 20), "broken"),  # 11 to 47 %
+        (Interval(value=0.9, low=None, high=None, n=1), "undecided"),
+        (None, "undecided"),
+    ],
+)
+def test_only_an_interval_keeps_or_breaks_a_limit(found: Interval | None, light: str) -> None:
+    assert held(found, 0.05) == light
+    assert held(found, 0.05, is_evidence=False) == ("undecided" if light == "kept" else light)
+
+
+@pytest.mark.parametrize(("hits", "n", "limit"), [(0, 4, 0.05), (0, 2, 0.5), (1, 4, 0.5), (3, 4, 0.5), (4, 4, 0.9)])
+def test_the_advised_number_of_updates_is_the_least_that_decides(hits: int, n: int, limit: float) -> None:
+    found = wilson(hits, n)
+    more = updates_to_decide(found, limit, 0.95)
+    counts = range(n, n + 400)
+    brute = next(m - n for m in counts if held(wilson(found.value * m, m), limit) != "undecided")
+    assert more == brute
+
+
+def test_no_number_of_updates_decides_about_a_share_on_the_limit() -> None:
+    assert updates_to_decide(wilson(1, 4), 0.25, 0.95) is None
+    assert updates_to_decide(wilson(0, 4), 0.0, 0.95) is None
+
+
+def test_an_update_is_evidence_where_all_was_recovered_or_the_search_converged() -> None:
+    assert is_evidence(victim(0.9, 0.9), RULE)
+    assert is_evidence(victim(0.1, 0.9, converged=True), RULE)
+    assert not is_evidence(victim(0.1, 0.9), RULE)
+    assert not is_evidence(victim(0.1, converged=False), RULE)
+    assert not is_evidence(victim(failure="it broke", converged=True), RULE)
+
+
+def test_one_recovered_example_is_proof_and_one_open_search_leaves_all_open() -> None:
+    kept = victim(0.1, converged=True)
+    assert state_of([kept, kept], RULE) == "withstood"
+    assert state_of([kept, victim(0.1, converged=False)], RULE) == "undecided"
+    assert state_of([kept, victim(0.1, 0.6, converged=False)], RULE) == "recovered"
+    assert state_of([], RULE) == "undecided"
+
+
+def ceiling(*hits: float, **found: object) -> Ceiling:
+    scores = tuple(ItemScore(index=i, values={"ssim": hit}) for i, hit in enumerate(hits))
+    return Ceiling(psnr=20.0, inputs=4, scores=scores).model_copy(update=found)
+
+
+def test_what_no_attacker_could_recover_withstood_whatever_the_search_did() -> None:
+    low, high = ceiling(0.2, 0.9), ceiling(0.9, 0.9)
+    assert is_evidence(victim(0.1, 0.9, converged=False, ceiling=low), RULE)
+    assert not is_evidence(victim(0.1, 0.9, converged=False, ceiling=high), RULE)
+    assert is_evidence(victim(failure="it broke", ceiling=ceiling(0.2)), RULE)
+    assert state_of([victim(0.1, converged=False, ceiling=ceiling(0.3))], RULE) == "withstood"
+    undefined = Ceiling(undefined="not defined for sign")
+    assert not is_evidence(victim(0.1, converged=False, ceiling=undefined), RULE)
+
+
+def test_how_far_the_ideal_attacker_comes_is_told_over_all_updates() -> None:
+    found = reach([ceiling(0.2, 0.9), None, ceiling(0.9, psnr=30.0)], RULE)
+    assert found == (25.0, 2 / 3, "25 dB, 2 of 3")
+    wide = Ceiling(psnr_low=12.0, psnr_high=80.0)
+    assert reach([wide], RULE) == (None, None, "12 to 80 dB")
+    assert reach([Ceiling(undefined="not defined for sign")], RULE) == (None, None, "not defined for sign")
+    assert reach([None], RULE) is None
