@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,9 +12,10 @@ import torch
 from fedsim.audit import captured, defending
 from fedsim.audit.book import AuditJournal
 from fedsim.audit.clock import Clock
+from fedsim.audit.evidence import fewest, may_change
 from fedsim.audit.foreign import reason
-from fedsim.audit.inspecting import Inspector, enough, updates
-from fedsim.audit.record import AuditRecord, Inspection, Plan
+from fedsim.audit.inspecting import STRENGTH, Inspector, enough, updates
+from fedsim.audit.record import SUGGESTS, AuditRecord, Inspection, Plan
 from fedsim.audit.subject import Checked, Subject, checked
 from fedsim.audit.worlds import check, world_of
 from fedsim.core.errors import FedsimError
@@ -23,6 +25,7 @@ from fedsim.scenario.world import World
 from fedsim.threat.observe import describe
 
 _FOR_UPDATES = 0.4  # share of the time, where defenses follow
+_WITHOUT_DEFENSES = 0.8  # where none follow
 
 
 def run(
@@ -57,6 +60,7 @@ def run(
         parameters=sum(p.numel() for p in sound.model.parameters()),
         shape=sound.dataset.spec.shape,
         classes=sound.dataset.spec.classes,
+        noun=sound.noun,
         own_defenses=tuple(dict(own) for own in subject.defenses),
         notes=sound.notes,
     )
@@ -66,6 +70,7 @@ def run(
     else:
         sizes = _inspect_batches(book, sound)
         defending.defend(book, sound, max(sizes))
+        _use_the_rest(book, sound)
     book.keep(status="finished")
     return book.record
 
@@ -79,7 +84,7 @@ def _inspect_batches(book: AuditJournal, subject: Checked) -> list[int]:
     if not subject.is_scored:
         raise FedsimError(f"'{book.plan.target}' returned no loader, so there is nothing to train on.")
     sizes, works = book.plan.batches, list[int]()
-    end = (1.0 - _FOR_UPDATES) * book.clock.left
+    end = (1.0 - (_FOR_UPDATES if book.plan.defend else _WITHOUT_DEFENSES)) * book.clock.left
     for number, size in enumerate(sizes):
         seconds = (book.clock.left - end) / (len(sizes) - number)
         try:
@@ -100,9 +105,46 @@ def _inspect(book: AuditJournal, subject: Checked, size: int, seconds: float) ->
     check(world, subject)
     _introduce(book, world)
     inspector = Inspector(book.plan.knows, book.arrays, book.tell)
-    most = book.plan.updates or enough(size)
-    iterations = inspector.iterations(world, seconds / most)
-    return inspector.inspect(world, updates(world), most, iterations, seconds, f"batch {size}")
+    allowed = book.record.policy.max_recognisable
+    _suggest(book, inspector, world)
+    most = book.plan.updates or max(enough(size), fewest(allowed, book.plan.scoring.confidence))
+    iterations = inspector.iterations(world, seconds)
+    return inspector.inspect(world, updates(world), most, iterations, seconds, f"batch {size}", allowed)
+
+
+def _use_the_rest(book: AuditJournal, subject: Checked) -> None:
+    """Attack more updates of batch sizes for which the time ended before the policy was decided."""
+    allowed, scoring = book.record.policy.max_recognisable, book.plan.scoring
+    for number, found in enumerate(book.record.inspections):
+        most = book.plan.updates or fewest(allowed, scoring.confidence)
+        is_open = found.failure is None and len(found.victims) < most and may_change(found, allowed, scoring)
+        if not is_open or book.clock.left < found.seconds / max(1, len(found.victims)):
+            continue
+        world = world_of(subject, book.plan, found.batch_size)
+        inspector = Inspector(book.plan.knows, book.arrays, book.tell)
+        left = _WITHOUT_DEFENSES * book.clock.left
+        name, iterations = f"batch {found.batch_size}", inspector.iterations(world, left)
+        longer = inspector.inspect(world, updates(world), most, iterations, left, name, allowed, found)
+        every = list(book.record.inspections)
+        every[number] = longer
+        book.keep(inspections=tuple(every))
+
+
+def _suggest(book: AuditJournal, inspector: Inspector, world: World) -> None:
+    """Say before the first search how many minutes searches as long as the literature's would take."""
+    if any(note.startswith(SUGGESTS) for note in book.record.notes):
+        return
+    needed = (
+        len(book.plan.batches) * inspector.seconds(world) / (_FOR_UPDATES if book.plan.defend else _WITHOUT_DEFENSES)
+    )
+    if needed <= 60.0 * book.plan.minutes:
+        return
+    note = (
+        f"{SUGGESTS} {math.ceil(needed / 60)}: one search of {STRENGTH} iterations, as in the literature, for each "
+        f"batch size takes so long. With {book.plan.minutes:g} minutes searches are shorter where exact attacks fail."
+    )
+    book.tell(note)
+    book.keep(notes=(*book.record.notes, note))
 
 
 def _inspect_captured(book: AuditJournal, subject: Checked) -> None:

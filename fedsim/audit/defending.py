@@ -7,12 +7,14 @@ train for the same number of rounds.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from fedsim.audit import members
 from fedsim.audit.book import AuditJournal
 from fedsim.audit.clock import OutOfTime, limit
+from fedsim.audit.evidence import fewest
 from fedsim.audit.foreign import reason
 from fedsim.audit.inspecting import Inspector, enough, updates
 from fedsim.audit.record import Trial
@@ -22,7 +24,9 @@ from fedsim.audit.worlds import ROUNDS, Setting, check, reads_steps, settings_of
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError
 from fedsim.experiment.runner import guarantees
-from fedsim.record import MembershipRecord
+from fedsim.metrics.groups import rates
+from fedsim.metrics.success import Rule
+from fedsim.record import GroupRisk, MembershipRecord
 from fedsim.scenario.world import World
 
 _FOR_MEMBERS = 0.25  # share of the remaining time, where defenses follow
@@ -54,11 +58,13 @@ def defend(book: AuditJournal, subject: Checked, largest: int) -> None:
     fitting, unfit = _fitting(book, subject, worst)
     book.keep(unfit=unfit)
     seconds = max(book.clock.left / (min(len(fitting), _TRIALS) + 1), _LEAST_SECONDS)
-    most = book.plan.updates or enough(worst, _IMAGES)
+    allowed, confidence = book.record.policy.max_recognisable, book.plan.scoring.confidence
+    most = book.plan.updates or max(enough(worst, _IMAGES), fewest(allowed, confidence))
     bare = world_of(subject, book.plan, worst, Setting())
     inspector = Inspector(book.plan.knows, book.arrays, book.tell)
-    iterations = inspector.iterations(bare, _FOR_THE_ATTACK * seconds / most)
-    control = inspector.inspect(bare, updates(bare), most, iterations, seconds, f"control, batch {worst}")
+    iterations = inspector.iterations(bare, _FOR_THE_ATTACK * seconds)
+    name = f"control, batch {worst}"
+    control = inspector.inspect(bare, updates(bare), most, iterations, seconds, name, allowed)
     book.keep(control=control)
     defender = _Defender(book, subject, inspector, training, worst, most, iterations)
     for setting in fitting:
@@ -74,9 +80,10 @@ def _baseline(book: AuditJournal, subject: Checked, batch_size: int) -> Trained:
     world = world_of(subject, book.plan, batch_size, Setting(), candidates=_candidates(subject))
     book.tell("trains for a few rounds, without further defenses")
     training = trained(world, ROUNDS, book.clock.left * _FOR_MEMBERS / 2)
-    found = _judge(book, subject, world, training, with_shadows=True)
+    by_class: members.ByClass = {}
+    found = _judge(book, subject, world, training, by_class, with_shadows=True)
     stated = guarantees(world, training.journal.rounds)
-    book.keep(training=training.summary, membership=found, guarantees=stated)
+    book.keep(training=training.summary, membership=found, guarantees=stated, by_class=_by_class(book, found, by_class))
     return training
 
 
@@ -134,9 +141,10 @@ class _Defender:
         try:
             with limit(seconds):
                 world = world_of(self.subject, self.book.plan, self.batch_size, setting)
+                allowed = self.book.record.policy.max_recognisable
                 label = f"{setting.label}, batch {self.batch_size}"
                 found = self.inspector.inspect(
-                    world, updates(world), self.most, self.iterations, _FOR_THE_ATTACK * seconds, label
+                    world, updates(world), self.most, self.iterations, _FOR_THE_ATTACK * seconds, label, allowed
                 )
                 trial = trial.model_copy(update={"inspection": found})
                 return self._train(trial, setting)
@@ -155,7 +163,7 @@ class _Defender:
         return trial.model_copy(
             update={
                 "training": after.summary,
-                "membership": _judge(self.book, subject, world, after, with_shadows=False),
+                "membership": _judge(self.book, subject, world, after, {}, with_shadows=False),
                 "guarantees": guarantees(world, after.journal.rounds),
                 "accuracy_loss": accuracy_lost(self.without.correct, after.correct, plan.seed),
                 "loss_change": after.summary.loss - before.loss,
@@ -164,13 +172,36 @@ class _Defender:
         )
 
 
+def _by_class(
+    book: AuditJournal, found: Sequence[MembershipRecord], by_class: members.ByClass
+) -> dict[str, tuple[GroupRisk, ...]]:
+    """Return the risk of each class: by the best membership attack, and to be recovered from an update."""
+    scoring = book.plan.scoring
+    rule = Rule.of(scoring.metric, scoring.threshold)
+    every = [item for own in book.record.inspections for victim in own.victims for item in victim.scores]
+    items = [(f"class {item.label}", rule.has_succeeded(item)) for item in every if item.label is not None]
+    known = {f"{book.record.noun}s recovered": rates(items, scoring.confidence)} if items else {}
+    best = max(
+        (own for own in found if own.summary is not None and by_class.get(own.label)),
+        key=lambda own: own.summary.auc.value if own.summary else 0.0,
+        default=None,
+    )
+    return known if best is None else {**known, f"AUC of {best.label}": by_class[best.label]}
+
+
 def _judge(
-    book: AuditJournal, subject: Checked, world: World, training: Trained, *, with_shadows: bool
+    book: AuditJournal,
+    subject: Checked,
+    world: World,
+    training: Trained,
+    by_class: members.ByClass,
+    *,
+    with_shadows: bool,
 ) -> tuple[MembershipRecord, ...]:
     if _candidates(subject) < members.FEWEST:
         return ()
     seconds = book.clock.left * (_FOR_MEMBERS if book.plan.defend else _ALL)
-    return members.judged(world, training, seconds, book.tell, with_shadows=with_shadows)
+    return members.judged(world, training, seconds, book.tell, by_class, with_shadows=with_shadows)
 
 
 def _candidates(subject: Checked) -> int:

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator
 
 from fedsim.audit.record import Inspection, Training
-from fedsim.metrics.evidence import is_evidence, reach, state_of, updates_to_decide
+from fedsim.metrics.evidence import held, is_evidence, reach, state_of, updates_to_decide
 from fedsim.metrics.statistics import wilson
 from fedsim.metrics.success import Rule
 from fedsim.record import VictimRecord
@@ -76,11 +76,25 @@ def _counted(left: list[VictimRecord], n: int) -> Iterator[str]:
     if len(rest) > unknown:
         most = max(victim.iterations for victim in rest)
         yield (
-            f"{len(rest) - unknown} of {n} searches did not converge within {most} iterations: the images explain the "
-            "update better than the guess, so it may hold them"
+            f"{len(rest) - unknown} of {n} searches did not converge within {most} iterations: the examples explain "
+            "the update better than the guess, so it may hold them"
         )
     if unknown:
         yield f"whether {unknown} of {n} searches converged is not defined for this client"
+
+
+def fewest(allowed: float | None, confidence: float) -> int:
+    """Return how many updates, none recovered, keep what a policy allows; 0 without one, or where no number does."""
+    if not allowed or allowed >= 1:
+        return 0
+    return 1 + (updates_to_decide(wilson(0, 1, confidence), allowed, confidence) or 0)
+
+
+def may_change(found: Inspection, allowed: float | None, scoring: Scoring) -> bool:
+    """Say whether more updates could change what is known: the policy is undecided, and not for a weak search alone."""
+    if found.summary is None or allowed is None or held(found.summary.success, allowed) != "undecided":
+        return False
+    return not doubts(found, scoring) or found.summary.success.value > 0
 
 
 def more(found: Inspection, limit: float, confidence: float) -> str:

@@ -1,26 +1,31 @@
-"""Attack updates of one batch size with `auto`, each within a share of the time."""
+"""Attack updates of one batch size: exact attacks first, then one search as long as the literature's, then more.
+
+A search is begun only where it can still change the verdict: where the exact attacks left an image, and the ideal
+attacker would recover it.
+"""
 
 from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from fedsim.audit.clock import OutOfTime, limit
 from fedsim.audit.evidence import OUT_OF_TIME
 from fedsim.audit.foreign import reason
 from fedsim.audit.record import Inspection
 from fedsim.core import registry, seeding
+from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import Attack
 from fedsim.core.masks import without_dropout
-from fedsim.core.types import Knowledge, Observation, Reconstruction, Step, Truth, WireEntry
+from fedsim.core.types import Batch, Knowledge, Observation, Reconstruction, Step, Truth, WireEntry
 from fedsim.federation.client import local_training
+from fedsim.metrics.evidence import held, is_evidence, is_out_of_reach
 from fedsim.metrics.image import to_pixels
 from fedsim.metrics.statistics import summarise
 from fedsim.metrics.success import Rule
@@ -34,7 +39,11 @@ from fedsim.threat.victim import Victim
 _ATTACK = "auto"
 _LEAST_IMAGES = 8
 _LEAST_UPDATES = 2
-_MOST_ITERATIONS = 2000
+STRENGTH = 4800  # iterations of one start, as in the experiments of Geiping et al. 2020, arXiv 2003.14053
+_SEARCHES = ("dropout-inversion", "fedavg-inversion", "lamp")  # the first that fits; without dropout that is IG
+_SHORT = 300  # iterations where the ideal attacker would recover nothing
+_MOST_EXACT = 1000  # gradients of an exact attack that takes any
+_FOR_EXACT = 0.3  # share of the time of an update
 _LEAST_ITERATIONS = 10
 _LEAST_SECONDS = 0.5
 _FOR_THE_CEILING = 0.2  # share of the time of an update
@@ -70,67 +79,126 @@ class Inspector:
     _cost: dict[int, float] = field(default_factory=dict)
 
     def inspect(
-        self, world: World, seen: Iterator[Seen], most: int, iterations: int, seconds: float, name: str
+        self,
+        world: World,
+        seen: Iterator[Seen],
+        most: int,
+        iterations: int,
+        seconds: float,
+        name: str,
+        allowed: float | None = None,
+        before: Inspection | None = None,
     ) -> Inspection:
         """Attack updates one by one until `most` are done or the time is over; at least one is started.
+
+        More updates are attacked only while they can change the verdict.
 
         Args:
             world: world of the updates.
             seen: the updates.
             most: largest number of updates.
-            iterations: approximate number of gradients per searching attack.
+            iterations: approximate number of gradients of a search.
             seconds: time for all of them.
             name: name of the pictures.
+            allowed: share of recovered images that a policy allows; once it is broken, no further update is attacked.
+            before: what was found in the first of these updates already; it is continued.
         """
         begin = time.monotonic()
-        done: list[VictimRecord] = []
-        is_short = False
-        for number, one in enumerate(itertools.islice(seen, most), 1):
+        done = [] if before is None else list(before.victims)
+        is_short, first, spent = (False, 0, 0.0) if before is None else (before.is_short, len(done), before.seconds)
+        for number, one in enumerate(itertools.islice(seen, first, most), first + 1):
             left = seconds - (time.monotonic() - begin)
-            if done and left < done[-1].seconds:
+            if done and left < (done[-1].seconds if number > first + 1 else _LEAST_SECONDS):
                 break
             self.on_progress(f"{name}: attacks update {number} of up to {most}")
             victim, short = self._attack(world, one, iterations, max(left, _LEAST_SECONDS), f"{name}/{number}")
             done.append(victim)
             is_short = is_short or short
+            few = len(done) < enough(world.scenario.federation.batch_size)
+            if allowed is not None and not few and self._is_broken(world, done, allowed):
+                break
         return Inspection(
             batch_size=world.scenario.federation.batch_size,
-            iterations=iterations,
+            iterations=max((victim.iterations for victim in done), default=0),
             victims=tuple(done),
             summary=self._summary(world, done),
             is_scored=self.is_scored,
             is_short=is_short,
-            seconds=time.monotonic() - begin,
+            seconds=spent + time.monotonic() - begin,
         )
 
     def iterations(self, world: World, seconds: float) -> int:
-        """Return how many gradients each attack of `auto` can take on one update, from the measured cost of one."""
+        """Return how many gradients one search can take in this time, at most `STRENGTH`, from the measured cost."""
         batch_size = world.scenario.federation.batch_size
         if batch_size not in self._cost:
             self._cost[batch_size] = _cost(world, batch_size)
-        every = (own.derived_from(Attack) for own in registry.methods("attack").values())
-        attacks = sum(own is not None and own.effort == "descent" for own in every)
-        affordable = int(seconds / (_RESERVE * attacks * self._cost[batch_size]))
-        return min(max(affordable, _LEAST_ITERATIONS), _MOST_ITERATIONS)
+        affordable = int(seconds / (_RESERVE * self._cost[batch_size]))
+        return min(max(affordable, _LEAST_ITERATIONS), STRENGTH)
+
+    def seconds(self, world: World) -> float:
+        """Return about how long one search at the literature's strength takes."""
+        self.iterations(world, 0.0)
+        return STRENGTH * _RESERVE * self._cost[world.scenario.federation.batch_size]
 
     def _attack(
         self, world: World, seen: Seen, iterations: int, seconds: float, name: str
     ) -> tuple[VictimRecord, bool]:
-        begin, ceiling_seconds = time.monotonic(), _FOR_THE_CEILING * seconds
-        seconds, entry, short = seconds - ceiling_seconds, seen.entry, False
-        latest: list[Tensor] = []
+        begin, entry, short = time.monotonic(), seen.entry, False
+        ceiling = self._ceiling(world, seen, _FOR_THE_CEILING * seconds, name)
+        seconds = max(seconds - (time.monotonic() - begin), _LEAST_SECONDS)
+        latest = _Latest()
         observation = observe(Victim(world, entry, seen.truth), self.knows)
         try:
             with limit(seconds):
-                found: Reconstruction | str = _search(world, observation, iterations, entry.round, latest)
+                found: Reconstruction | str = self._find(world, seen, observation, iterations, seconds, ceiling, latest)
         except OutOfTime:
             short = True
-            found = _unfinished(observation, latest[0], seen.truth) if latest else "no guess within the time"
+            found = latest.best(observation, seen.truth)
         except Exception as error:
             found = reason(error)
         victim = self._recorded(world, seen, found, name)
-        update = {"seconds": time.monotonic() - begin, "ceiling": self._ceiling(world, seen, ceiling_seconds, name)}
-        return victim.model_copy(update=update), short
+        return victim.model_copy(update={"seconds": time.monotonic() - begin, "ceiling": ceiling}), short
+
+    def _find(
+        self,
+        world: World,
+        seen: Seen,
+        observation: Observation,
+        iterations: int,
+        seconds: float,
+        ceiling: Ceiling | None,
+        latest: _Latest,
+    ) -> Reconstruction | str:
+        """Try the exact attacks, then the one search where it can still change the verdict."""
+        exact, round_ = None, seen.entry.round
+        others = set(registry.methods("attack")) - _searching(observation)
+        scoring, nothing = world.scenario.scoring, VictimRecord(round=round_, client=0, ceiling=ceiling)
+        if is_out_of_reach(nothing, Rule.of(scoring.metric, scoring.threshold)):  # a short search must agree
+            return _search(world, observation, min(iterations, _SHORT), others, round_, latest)
+        try:
+            with limit(_FOR_EXACT * seconds):
+                exact = _search(world, observation, min(iterations, _MOST_EXACT), _descents(), round_, latest)
+        except (OutOfTime, NotApplicable):
+            latest.step = None
+        latest.exact = exact if exact is not None and len(exact.inputs) else None
+        if latest.exact is not None and self._is_settled(world, seen, latest.exact, ceiling):
+            return latest.exact
+        found = _search(world, observation, iterations, others, round_, latest)
+        return latest.exact if latest.exact is not None and latest.exact.objective < found.objective else found
+
+    def _is_settled(self, world: World, seen: Seen, exact: Reconstruction, ceiling: Ceiling | None) -> bool:
+        """Say whether a search could change nothing: all is explained, or what is left is out of everybody's reach."""
+        if exact.is_exact:
+            return True
+        if not self.is_scored:
+            return False
+        scoring = world.scenario.scoring
+        record = score(Victim(world, seen.entry, seen.truth), exact).record.model_copy(update={"ceiling": ceiling})
+        return is_evidence(record, Rule.of(scoring.metric, scoring.threshold))
+
+    def _is_broken(self, world: World, done: Sequence[VictimRecord], allowed: float) -> bool:
+        summary = self._summary(world, done)
+        return summary is not None and held(summary.success, allowed) == "broken"
 
     def _ceiling(self, world: World, seen: Seen, seconds: float, name: str) -> Ceiling | None:
         """Return how well anybody could know the images, and keep the map of it."""
@@ -197,31 +265,72 @@ def enough(batch_size: int, images: int = _LEAST_IMAGES) -> int:
     return max(_LEAST_UPDATES, images // batch_size)
 
 
+@dataclass
+class _Latest:
+    """What was found before the clock ends an update: the guess of the exact attacks, and the last of the search."""
+
+    exact: Reconstruction | None = None
+    step: Step | None = None
+
+    def best(self, observation: Observation, truth: Truth) -> Reconstruction | str:
+        """Return the guess of lower objective."""
+        if self.exact is not None and (self.step is None or self.exact.objective <= self.step.best):
+            return replace(self.exact, stopped=OUT_OF_TIME)
+        return "no guess within the time" if self.step is None else _unfinished(observation, self.step, truth)
+
+
 def _search(
-    world: World, observation: Observation, iterations: int, round_: int, latest: list[Tensor]
+    world: World,
+    observation: Observation,
+    iterations: int,
+    leave_out: Collection[str],
+    round_: int,
+    latest: _Latest,
 ) -> Reconstruction:
     method = registry.get("attack", _ATTACK)
-    settings = {"max_iterations": iterations, "mask_iterations": max(1, iterations // 10)}
+    settings = {
+        "max_iterations": max(1, iterations),
+        "mask_iterations": max(1, iterations // 10),
+        "leave_out": tuple(sorted(leave_out)),
+    }
     attack = cast("Attack[Any]", method.make(method.config.model_validate(settings)))
 
     def on_step(step: Step) -> None:
-        latest[:] = [step.guess]
+        latest.step = step
 
     seed = world.scenario.seed
     with seeding.isolate_randomness(seeding.derive(seed, "foreign to the audit", round_)):
         return attack(observation, seeding.generator(seed, "attack auto", round_, 0), on_step)
 
 
-def _unfinished(observation: Observation, guess: Tensor, truth: Truth) -> Reconstruction:
+def _descents() -> dict[str, type[Attack[Any]]]:
+    every = {name: own.derived_from(Attack) for name, own in registry.methods("attack").items()}
+    return {name: own for name, own in every.items() if own is not None and own.effort == "descent"}
+
+
+def _searching(observation: Observation) -> set[str]:
+    """Return the one search that gets the time, and what undoes known changes of the batch; all where none is known."""
+    descents = _descents()
+    fitting = [name for name in _SEARCHES if name in descents and _fits(name, observation)]
+    undoing = {name for name, own in descents.items() if own.undoes}
+    return {fitting[0], *undoing} if fitting else set(descents)
+
+
+def _fits(name: str, observation: Observation) -> bool:
+    method = registry.get("attack", name)
+    return cast("Attack[Any]", method.make(method.config())).fits(observation).holds
+
+
+def _unfinished(observation: Observation, step: Step, truth: Truth) -> Reconstruction:
     """Return the last guess of a search that the clock ended."""
-    known = observation.labels
+    guess, known = step.guess, observation.labels
     labels = known if known is not None and len(known) == len(guess) else torch.full((len(guess),), -1)
     return Reconstruction(
         inputs=guess.detach().clone(),
         labels=labels,
         masks=None,
         objective=float("nan"),
-        iterations=0,
+        iterations=step.iteration,
         best_iteration=0,
         history=(),
         stopped=OUT_OF_TIME,
@@ -235,20 +344,25 @@ def _cost(world: World, batch_size: int) -> float:
     Where a user's layer or loss has no second derivative, it counts as three gradients.
     """
     model = world.models.holding(world.models.first_weights)
-    labels = torch.zeros(batch_size, dtype=torch.long)
-    parameters = list(world.models.parameters.values())
+    parameters, spec = list(world.models.parameters.values()), world.data.dataset.spec
+    known = world.data.dataset.train
     measured: list[float] = []
     with seeding.isolate_randomness(0), without_dropout():
         for _ in range(3):
-            inputs = torch.randn(batch_size, *world.data.dataset.spec.shape).requires_grad_()
+            if len(known):
+                batch = known.taken(torch.arange(batch_size) % len(known))
+            else:
+                batch = Batch(torch.randn(batch_size, *spec.shape), torch.zeros(batch_size, dtype=torch.long))
+            if spec.vocabulary is None:
+                batch.inputs.requires_grad_()
             begin = time.perf_counter()
-            loss = world.stack.criterion(model(inputs), labels)
+            loss = world.stack.criterion(*world.task.answer(model, batch, {}))
             gradient = torch.autograd.grad(loss, parameters, create_graph=True, allow_unused=True)
             first = time.perf_counter() - begin
             total = torch.stack([g.square().sum() for g in gradient if g is not None]).sum()
             try:
-                torch.autograd.grad(total, inputs, allow_unused=True)
-            except RuntimeError:
+                torch.autograd.grad(total, batch.inputs, allow_unused=True)
+            except RuntimeError:  # a layer without second derivative, or tokens
                 measured.append(3 * first)
             else:
                 measured.append(time.perf_counter() - begin)

@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from fedsim.audit import evidence, screen, verdict
+from fedsim.audit.adopting import adopted
 from fedsim.audit.record import ARRAYS, PAGE, AuditRecord, Inspection
 from fedsim.core.glossary import TERMS
 from fedsim.core.plain import printable
 from fedsim.metrics.success import Rule
 from fedsim.record import ItemScore, VictimRecord
 from fedsim.record.store import write_whole
+from fedsim.report import look
 from fedsim.report.wall import data_address, encode
 
 MOST = 8  # pictures in a row
@@ -50,22 +52,17 @@ class Wall:
 
 def write(record: AuditRecord, folder: Path) -> None:
     """Write the page from a record and the pictures in its folder."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415 - keeps `import fedsim.audit` cheap
-
     arrays = _read(folder / ARRAYS)
-    environment = Environment(
-        loader=PackageLoader("fedsim.audit", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("template.html.j2").render(
+    page = look.render(
+        "fedsim.audit",
+        "template.html.j2",
         record=record,
         broken=verdict.broken(record),
         unjudged=verdict.unjudged(record),
+        unused=verdict.unused(record),
         sentence=verdict.sentence(record),
         best=verdict.recommend(record),
+        adopted=adopted,
         ranked=verdict.rank(record),
         broken_by=verdict.broken_by,
         undecided=verdict.undecided,
@@ -75,13 +72,14 @@ def write(record: AuditRecord, folder: Path) -> None:
         defended=_defend(record, arrays),
         interval=screen.interval,
         told=screen.told,
-        headline=screen.headline(),
+        headline=screen.headline(record.noun),
         recovered=screen.recovered,
         searched=screen.searched,
         state=evidence.state,
         ideal=evidence.ideal,
         winner=screen.winner,
-        rule=screen.rule(record.plan.scoring),
+        rule=screen.rule(record.plan.scoring, record.noun),
+        texts=list(_texts(record)),
         most=MOST,
         glossary=TERMS,
     )
@@ -124,6 +122,14 @@ def _defend(record: AuditRecord, arrays: Mapping[str, np.ndarray]) -> Wall | Non
             rows.append(Row(trial.name, tuple(_pictures(record, trial.inspection, arrays, "guesses"))))
     title = f"batch {control.batch_size}, without and with each defense"
     return Wall(title, tuple(row for row in rows if row.pictures), _count(control, arrays))
+
+
+def _texts(record: AuditRecord) -> Iterator[tuple[str, str, str]]:
+    """Yield where the first texts were attacked, each text, and the guess of it."""
+    for own in record.inspections:
+        found = [(victim, item) for victim in own.victims for item in victim.scores if item.text is not None]
+        for victim, item in found[:MOST]:
+            yield f"batch {own.batch_size}, update {victim.round}", item.text or "", item.guess or ""
 
 
 def _count(inspection: Inspection, arrays: Mapping[str, np.ndarray]) -> int:

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fedsim.audit import evidence, verdict
-from fedsim.audit.record import AuditRecord, Inspection, Trial
+from fedsim.audit.record import SUGGESTS, AuditRecord, Inspection, Trial
 from fedsim.core import registry
 from fedsim.metrics.success import Rule
 from fedsim.record import Interval
@@ -23,13 +23,14 @@ def updates(record: AuditRecord) -> Table:
     table = Table(title=Text(f"Recovered from updates of {record.plan.target}"), title_justify="left")
     table.caption = Text(
         "converged: searches whose guess explains the update as well as the truth does; ideal attacker: how well "
-        "anybody could know the images, to first order at the truth, and how many it would recover"
+        "anybody could know the examples, to first order at the truth, and how many it would recover"
     )
     words = ("ideal attacker", "state", "by")
-    for heading in ("batch", "updates", "images", "searched", "recovered", headline().heading, *words):
+    column, noun = headline(record.noun), record.noun
+    for heading in ("batch", "updates", f"{noun}s", "searched", "recovered", column.heading, *words):
         table.add_column(heading, justify="left" if heading in words else "right")
     for own in record.inspections:
-        table.add_row(*map(Text, _row(own, record.plan.scoring)))
+        table.add_row(*map(Text, _row(own, record)))
     return table
 
 
@@ -109,7 +110,9 @@ def counting(console: Console) -> Iterator[Callable[[str, float], None]]:
         def told(what: str, left: float) -> None:
             nonlocal latest
             line = Text(f"{int(left) // 60}:{int(left) % 60:02d} left  {what}")
-            if console.is_terminal:
+            if what.startswith(SUGGESTS):
+                console.print(Text(what), soft_wrap=True)
+            elif console.is_terminal:
                 status.update(line)
             elif what != latest:
                 console.print(line, soft_wrap=True)
@@ -135,14 +138,17 @@ def recovered(inspection: Inspection | None) -> str:
     return f"{interval(inspection.summary.success, 100, 0)} %"
 
 
-def rule(scoring: Scoring) -> str:
-    """Return when an image counts as recovered, for people."""
-    return Rule.of(scoring.metric, scoring.threshold).told({})
+def rule(scoring: Scoring, noun: str = "image") -> str:
+    """Return when an example counts as recovered, for people."""
+    values = {name: 0.0 for name, own in registry.every_metric().items() if own.over == "item" and own.noun == noun}
+    return Rule.of(scoring.metric, scoring.threshold).told(values)
 
 
-def headline() -> Column:
-    """Return the figure of images that tables show beside what was recovered."""
-    metric = next(own for own in registry.every_metric().values() if own.decides and own.shown)
+def headline(noun: str = "image") -> Column:
+    """Return the figure of examples that tables show beside what was recovered."""
+    known = [own for own in registry.every_metric().values() if own.over == "item" and own.noun == noun]
+    known = [own for own in known if own.statistics and own.shown]
+    metric = next((own for own in known if own.decides), known[0])
     name, statistic = next(iter(metric.statistics.items()))
     return Column(name, metric.heading(statistic), metric)
 
@@ -167,7 +173,7 @@ def winner(inspection: Inspection) -> str:
     return "an unfinished search" if inspection.is_short else "none"
 
 
-def _row(own: Inspection, scoring: Scoring) -> tuple[str, ...]:
+def _row(own: Inspection, record: AuditRecord) -> tuple[str, ...]:
     if own.failure is not None:
         return (str(own.batch_size), "", "", "", "", "", "", "", own.failure)
     failures = [victim.failure for victim in own.victims if victim.failure]
@@ -179,8 +185,8 @@ def _row(own: Inspection, scoring: Scoring) -> tuple[str, ...]:
         str(images),
         searched(own),
         recovered(own),
-        told(own, headline()),
-        evidence.ideal(own, scoring),
-        evidence.state(own, scoring),
+        told(own, headline(record.noun)),
+        evidence.ideal(own, record.plan.scoring),
+        evidence.state(own, record.plan.scoring),
         by if len(failures) < len(own.victims) else failures[0],
     )

@@ -19,19 +19,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fedsim.audit import texts
 from fedsim.audit.foreign import reason
 from fedsim.core import seeding
 from fedsim.core.errors import FedsimError, nearest
-from fedsim.core.losses import is_cross_entropy
+from fedsim.core.losses import cross_entropy, is_cross_entropy
 from fedsim.core.types import Batch, Dataset, InputSpec, Loss
 from fedsim.scenario import own_models
 
 MOST_EXAMPLES = 2000
 _IMAGES = 4  # dimensions of a batch of images: examples, channels, height, width
+_ROWS = 2  # of a batch of rows
 _LEAST_SIDE = 3
 _LOGITS = 2
 _TRIED = 5  # examples on which a loss is compared with cross-entropy
-_IMAGE_KEYS = ("pixel_values", "inputs", "image", "images", "x")
+_IMAGE_KEYS = ("pixel_values", "inputs", "image", "images", "features", "x")
 _LABEL_KEYS = ("labels", "label", "targets", "target", "y")
 
 
@@ -40,11 +42,12 @@ class Subject:
     """What a user's factory returns; a tuple (model, loss, loader) is the same, with defaults for the rest.
 
     Attributes:
-        model: any module that maps images (B, C, H, W) to scores (B, classes), or to an object with them as
-            ``logits``. The client receives its weights.
+        model: any module that maps images (B, C, H, W), or rows of a table (B, C), to scores (B, classes), or to an
+            object with them as ``logits``; or ``input_ids`` to scores of each text, or of the next token at each. The
+            client receives its weights.
         loss: ``loss(scores, labels) -> scalar``; cross-entropy when absent.
-        loader: yields the client's data as (images, labels), or as mappings with these entries. Absent only for
-            captured gradients whose originals are unknown.
+        loader: yields the client's data as (images, labels), or as mappings with these entries, or with ``input_ids``,
+            ``attention_mask`` and ``labels``. Absent only for captured gradients whose originals are unknown.
         test: further examples, for accuracy and as non-members; absent: a part of the loader's.
         mean: per channel, subtracted from pixels in [0, 1]; absent: guessed from the images.
         std: per channel, the divisor.
@@ -54,6 +57,7 @@ class Subject:
         local_steps: steps between the received and the sent weights; with 1 the gradient itself is sent.
         defenses: defenses of the client, as tables of a scenario: ``({"name": "pruning", "rate": 0.9},)``.
         shape: shape of one image, needed without a loader.
+        tokenizer: of texts, with ``decode``, for showing them; without it tokens are shown as numbers.
     """
 
     model: nn.Module
@@ -68,6 +72,7 @@ class Subject:
     local_steps: int = 1
     defenses: tuple[Mapping[str, Any], ...] = ()
     shape: tuple[int, ...] | None = None
+    tokenizer: Any = None
 
 
 @dataclass(frozen=True)
@@ -92,6 +97,11 @@ class Checked:
     def new_model(self) -> nn.Module:
         """Return a copy of the model."""
         return copy.deepcopy(self.model)
+
+    @property
+    def noun(self) -> str:
+        """What one example is called."""
+        return {"classification": "image", "tabular": "row"}.get(self.dataset.task, "sentence")
 
     @property
     def is_scored(self) -> bool:
@@ -172,6 +182,8 @@ def checked(subject: Subject, name: str) -> Checked:
     """
     model = _copy(subject, name)
     own, test, notes = _data(subject, name)
+    if own.inputs.dtype == torch.long and len(own):
+        return _checked_texts(subject, model, own, test, notes, name)
     shape = tuple(own.inputs.shape[1:]) if len(own) else _stated_shape(subject, name)
     mean, std, guessed = _statistics(subject, own.inputs, name)
     loss = subject.loss or F.cross_entropy
@@ -183,14 +195,31 @@ def checked(subject: Subject, name: str) -> Checked:
         raise FedsimError(f"'{name}': a label is {greatest}, but the model scores classes 0 to {classes - 1}.")
     spec = InputSpec(shape, classes, mean, std)
     is_plain = _is_cross_entropy(loss, classes)
+    task = "tabular" if len(shape) == 1 else "classification"
     return Checked(
         subject=subject,
         model=model,
         loss=F.cross_entropy if is_plain else loss,
-        dataset=Dataset(own, test, spec, tuple(map(str, range(classes))), task="classification"),
+        dataset=Dataset(own, test, spec, tuple(map(str, range(classes))), task=task),
         is_cross_entropy=is_plain,
         notes=(*notes, *guessed),
     )
+
+
+def _checked_texts(
+    subject: Subject, model: nn.Module, own: Batch, test: Batch, notes: tuple[str, ...], name: str
+) -> Checked:
+    loss = subject.loss or cross_entropy
+    classes = _classes(model, loss, own.inputs[:2], own.labels[:2], name, {n: g[:2] for n, g in own.given.items()})
+    dataset = texts.dataset_of(own, test, model, classes, subject.tokenizer, name)
+    greatest = max(int(batch.labels.max()) for batch in (own, test) if len(batch))
+    if greatest >= classes:
+        raise FedsimError(f"'{name}': a label is {greatest}, but the model scores classes 0 to {classes - 1}.")
+    is_plain = subject.loss is None or (dataset.task == "text-classification" and _is_cross_entropy(loss, classes))
+    if dataset.train.given:
+        names = " and ".join(sorted(dataset.train.given))
+        notes = (*notes, f"What the model reads beside the tokens ({names}) is the attacker's only with --knows given.")
+    return Checked(subject, model, cross_entropy if is_plain else loss, dataset, is_plain, notes)
 
 
 def _copy(subject: Subject, name: str) -> nn.Module:
@@ -222,39 +251,42 @@ def _data(subject: Subject, name: str) -> tuple[Batch, Batch, tuple[str, ...]]:
     if subject.loader is None:
         nothing = Batch(torch.empty(0), torch.empty(0, dtype=torch.long))
         return nothing, nothing, ("There are no originals, so guesses are shown but not scored.",)
-    what = f"the loader of '{name}'"
+    what, padding = f"the loader of '{name}'", texts.padding_of(subject.model)
     if subject.test is not None:
-        return _read(subject.loader, what), _read(subject.test, f"the test loader of '{name}'"), ()
-    everything = _read(subject.loader, what, least=2)
-    half = (len(everything) + 1) // 2
-    own = Batch(everything.inputs[:half], everything.labels[:half])
-    rest = Batch(everything.inputs[half:], everything.labels[half:])
+        return _read(subject.loader, what, padding), _read(subject.test, f"the test loader of '{name}'", padding), ()
+    everything = _read(subject.loader, what, padding, least=2)
+    own, rest = everything.split((len(everything) + 1) // 2)
     note = f"No test data were given, so the last {len(rest)} of {len(everything)} examples serve as test data."
     return own, rest, (note,)
 
 
-def _read(loader: Iterable[Any], what: str, least: int = 1) -> Batch:
+def _read(loader: Iterable[Any], what: str, padding: int, least: int = 1) -> Batch:
     """Return the first examples of a loader, at most `MOST_EXAMPLES`."""
-    inputs: list[Tensor] = []
-    labels: list[Tensor] = []
+    found: list[Batch] = []
     try:
         with seeding.isolate_randomness(0):
             for item in loader:
-                images, classes = _pair(item, what)
-                inputs.append(images)
-                labels.append(classes)
-                if sum(map(len, labels)) >= MOST_EXAMPLES:
+                found.append(texts.batch_of(item, what) if texts.is_text(item) else Batch(*_pair(item, what)))
+                if sum(map(len, found)) >= MOST_EXAMPLES:
                     break
-        both = Batch(torch.cat(inputs)[:MOST_EXAMPLES], torch.cat(labels)[:MOST_EXAMPLES]) if inputs else None
+        both = _first(found, padding)
     except FedsimError:
         raise
     except Exception as error:
         raise FedsimError(f"{what} failed: {reason(error)}.") from error
     if both is None or len(both) < least:
         raise FedsimError(f"{what} yields {0 if both is None else len(both)} examples, expected at least {least}.")
-    if not bool(both.inputs.isfinite().all()):
+    if both.inputs.is_floating_point() and not bool(both.inputs.isfinite().all()):
         raise FedsimError(f"{what} yields images with values that are not finite.")
     return both
+
+
+def _first(found: list[Batch], padding: int) -> Batch | None:
+    """Return the first examples of some batches together; None where there are none."""
+    if not found:
+        return None
+    whole = Batch.joined(found) if found[0].inputs.is_floating_point() else texts.joined(found, padding)
+    return next(whole.split(MOST_EXAMPLES))
 
 
 def _pair(item: Any, what: str) -> tuple[Tensor, Tensor]:
@@ -266,10 +298,12 @@ def _pair(item: Any, what: str) -> tuple[Tensor, Tensor]:
         images, labels = item if isinstance(item, list | tuple) and len(cast("Any", item)) == 2 else (None, None)  # noqa: PLR2004
     if not isinstance(images, Tensor) or not isinstance(labels, Tensor):
         raise FedsimError(f"{what} yields {type(item).__name__}, expected (images, labels) or a mapping with them.")
-    if not images.is_floating_point() or images.ndim != _IMAGES or min(images.shape[-2:]) < _LEAST_SIDE:
+    is_image = images.ndim == _IMAGES and min(images.shape[-2:]) >= _LEAST_SIDE
+    if not images.is_floating_point() or not (is_image or images.ndim == _ROWS):
         raise FedsimError(
             f"{what} yields {images.dtype} of shape {tuple(images.shape)}, expected images of floating-point numbers, "
-            "(batch, channels, height, width): other data cannot be shown or scored yet."
+            "(batch, channels, height, width), or rows of numbers, (batch, columns). Texts are mappings with "
+            "input_ids, attention_mask and labels."
         )
     if labels.is_floating_point() or labels.shape != images.shape[:1]:
         raise FedsimError(
@@ -298,22 +332,32 @@ def _statistics(
         return tuple(subject.mean), tuple(subject.std), ()
     if not len(images):
         return (0.0,) * channels, (1.0,) * channels, ()
-    low, high = images.amin((0, 2, 3)), images.amax((0, 2, 3))
+    others = (0, *range(2, images.ndim))
+    low, high = images.amin(others), images.amax(others)
     if bool((low >= 0).all()) and bool((high <= 1).all()):
         return (0.0,) * channels, (1.0,) * channels, ()
     width = (high - low).clamp_min(1e-6)
     note = (
         "Images are not in [0, 1], and no mean and std were given, so the smallest and the largest value of a "
         "channel count as pixels of 0 and 1."
+        if images.ndim == _IMAGES
+        else "The smallest and the largest value of each column are public."
     )
     return tuple((-low / width).tolist()), tuple((1.0 / width).tolist()), (note,)
 
 
-def _classes(model: nn.Module, loss: Loss, images: Tensor, labels: Tensor, name: str) -> int:
+def _classes(
+    model: nn.Module, loss: Loss, images: Tensor, labels: Tensor, name: str, given: Mapping[str, Tensor] | None = None
+) -> int:
     """Try one training step on a copy, and return the number of classes."""
     trial = copy.deepcopy(model)
-    scores = cast("Any", own_models.call_model(trial, images, f"the model of '{name}'"))
-    if not isinstance(scores, Tensor) or scores.ndim != _LOGITS or len(scores) != len(images):
+    dimensions = _LOGITS + labels.ndim - 1  # one more where every token has a label
+
+    def run(own: nn.Module, inputs: Tensor) -> Tensor:
+        return own(inputs, **(given or {}))
+
+    scores = cast("Any", own_models.call_model(trial, images, f"the model of '{name}'", run))
+    if not isinstance(scores, Tensor) or scores.ndim != dimensions or len(scores) != len(images):
         shape = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
         raise FedsimError(f"the model of '{name}' returns {shape}, expected scores of shape ({len(images)}, classes).")
     try:
@@ -325,7 +369,7 @@ def _classes(model: nn.Module, loss: Loss, images: Tensor, labels: Tensor, name:
         raise FedsimError(f"the loss of '{name}' is {value.tolist()}, expected one finite number.")
     if all(p.grad is None or not bool(p.grad.any()) for p in trial.parameters()):
         raise FedsimError(f"the gradient of the model of '{name}' is zero everywhere: it would send nothing.")
-    return scores.shape[1]
+    return scores.shape[-1]
 
 
 def _is_cross_entropy(loss: Loss, classes: int) -> bool:

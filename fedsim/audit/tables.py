@@ -46,19 +46,19 @@ DEFENSE_COLUMNS = (
 
 def write(record: AuditRecord, folder: Path) -> None:
     """Write both as CSV."""
-    write_whole(folder / IMAGES, csv_table(_image_columns(), images(record)))
+    write_whole(folder / IMAGES, csv_table(_image_columns(record.noun), images(record)))
     write_whole(folder / DEFENSES, csv_table(DEFENSE_COLUMNS, defenses(record)))
 
 
-def _metrics() -> list[Metric]:
-    """Return the metrics of images that tables have, those that people are shown first."""
+def _metrics(noun: str) -> list[Metric]:
+    """Return the metrics of examples that tables have, those that people are shown first."""
     known = registry.every_metric().values()
-    own = [metric for metric in known if metric.over == "item" and metric.noun == "image" and metric.tables == "all"]
+    own = [metric for metric in known if metric.over == "item" and metric.noun == noun and metric.tables == "all"]
     return sorted(own, key=lambda metric: not metric.shown)
 
 
-def _image_columns() -> tuple[str, ...]:
-    names = (metric.in_tables for metric in _metrics())
+def _image_columns(noun: str) -> tuple[str, ...]:
+    names = (metric.in_tables for metric in _metrics(noun))
     return ("defense", "batch", "update", "image", "label", "guessed_label", *names, "recovered")
 
 
@@ -113,7 +113,7 @@ def _search(found: Inspection | None, scoring: Scoring) -> tuple[Any, ...]:
 
 
 def _rows(record: AuditRecord, defense: str, inspection: Inspection) -> list[tuple[Any, ...]]:
-    rule, metrics = Rule.of(record.plan.scoring.metric, record.plan.scoring.threshold), _metrics()
+    rule, metrics = Rule.of(record.plan.scoring.metric, record.plan.scoring.threshold), _metrics(record.noun)
     return [
         (
             defense,

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from fedsim.audit.record import Training
+from fedsim.audit.texts import chance
+from fedsim.core.losses import IGNORED
 from fedsim.core.seeding import derive
 from fedsim.core.types import Memory, Tensors, Truth, Update, WireEntry
 from fedsim.federation.client import local_training
@@ -29,7 +31,7 @@ class Trained:
     Attributes:
         journal: holds the update of every round.
         truths: private side of each update.
-        correct: whether each test example is classified right at the end, shape (test set,).
+        correct: share of right answers on each test example at the end, shape (test set,): 0 or 1 of an image.
         summary: summary for the record.
     """
 
@@ -64,7 +66,7 @@ def trained(world: World, rounds: int, seconds: float) -> Trained:
         batch_size=world.scenario.federation.batch_size,
         test_examples=len(correct),
         accuracy=float(correct.double().mean()),
-        guessing=float(world.data.dataset.test.labels.bincount().max()) / len(correct),
+        guessing=chance(world.data.dataset.test.labels),
         loss=loss,
         seconds_a_round=spent / rounds,
     )
@@ -72,17 +74,26 @@ def trained(world: World, rounds: int, seconds: float) -> Trained:
 
 
 def evaluate(world: World, weights: Tensors) -> tuple[Tensor, float]:
-    """Return whether each test example is classified right, shape (test set,), and the mean loss."""
+    """Return the share of right answers of each test example, shape (test set,), and the mean loss."""
     model, test = world.models.holding(weights).eval(), world.data.dataset.test
     correct: list[Tensor] = []
     total = 0.0
     with torch.no_grad():
         for start in range(0, len(test), _PIECE):
-            labels = test.labels[start : start + _PIECE]
-            scores = model(test.inputs[start : start + _PIECE])
-            correct.append(scores.argmax(1) == labels)
+            piece = test.taken(torch.arange(start, min(start + _PIECE, len(test))))
+            labels = piece.labels
+            scores = model(piece.inputs, **piece.given)
+            correct.append(_right(scores, labels))
             total += float(world.stack.criterion(scores, labels)) * len(labels)
     return torch.cat(correct), total / len(test)
+
+
+def _right(scores: Tensor, labels: Tensor) -> Tensor:
+    """Return the share of an example's labels that a model finds; an image has one, a text one for every token."""
+    known, right = labels != IGNORED, (scores.argmax(-1) == labels).double()
+    if labels.ndim == 1:
+        return right
+    return (right * known).sum(1) / known.sum(1).clamp_min(1)
 
 
 def accuracy_lost(without: Tensor, with_: Tensor, seed: int) -> Interval:

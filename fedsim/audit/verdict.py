@@ -17,6 +17,7 @@ from fedsim.scenario import Scoring
 
 BROKEN, UNDECIDED = 3, 4  # exit codes
 _FPR = 0.01
+_NEARLY = 0.9  # share of the minutes
 
 Judgement = Literal["yes", "no", "undecided"]
 _ORDER: tuple[Judgement, ...] = ("yes", "undecided", "no")
@@ -153,6 +154,18 @@ def weak_control(record: AuditRecord) -> tuple[str, ...]:
     return tuple(found)
 
 
+def unused(record: AuditRecord) -> str:
+    """Return why time was left, as a sentence; empty where nearly all was used."""
+    given = 60.0 * record.plan.minutes
+    if record.status != "finished" or record.seconds >= _NEARLY * given:
+        return ""
+    tried = "every defense that fits was tried" if record.plan.defend else "no defense was to be tried"
+    return (
+        f"{given - record.seconds:.0f} of {given:.0f} s were left: further updates could not change what is said of "
+        f"the policy, and {tried}."
+    )
+
+
 def rank(record: AuditRecord) -> list[Trial]:
     """Return the defenses that were measured, the best first.
 
@@ -243,7 +256,7 @@ def _cost(trial: Trial) -> str:
     stated = max((own.epsilon for own in trial.guarantees), default=None)
     guarantee = "none, and no attack that failed is one" if stated is None else f"epsilon {stated:.3g}"
     return (
-        f"With it {_recover(trial.inspection)} of the images of batch {trial.inspection.batch_size} were recovered "
+        f"With it {_recover(trial.inspection)} of the examples of batch {trial.inspection.batch_size} were recovered "
         f"({len(trial.inspection.victims)} updates, {trial.inspection.iterations} iterations); it costs "
         f"{100 * lost.value:+.1f}{interval} points of test accuracy (n = {lost.n}) after {trial.training.rounds} "
         f"rounds, changes the test loss by {trial.loss_change or 0.0:+.3f}, and a round takes "
@@ -277,7 +290,7 @@ def _recognisable(policy: Policy, inspections: Sequence[Inspection]) -> Iterator
     for own in inspections:
         if limit is not None and own.summary is not None and held(own.summary.success, limit) == "broken":
             yield (
-                f"max_recognisable = {limit:g}, but {_recover(own)} of the attacked images of batch {own.batch_size} "
+                f"max_recognisable = {limit:g}, but {_recover(own)} of the attacked examples of batch {own.batch_size} "
                 "were recovered."
             )
 

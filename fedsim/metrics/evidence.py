@@ -72,10 +72,11 @@ def is_evidence(victim: VictimRecord, rule: Rule) -> bool:
     """
     if victim.scores and recovered(victim, rule) == len(victim.scores):
         return True
-    return (victim.failure is None and victim.converged is True) or _is_out_of_reach(victim, rule)
+    return (victim.failure is None and victim.converged is True) or is_out_of_reach(victim, rule)
 
 
-def _is_out_of_reach(victim: VictimRecord, rule: Rule) -> bool:
+def is_out_of_reach(victim: VictimRecord, rule: Rule) -> bool:
+    """Say whether the ideal attacker would recover nothing that was not recovered."""
     if victim.ceiling is None or not victim.ceiling.scores:
         return False
     within = {item.index for item in victim.ceiling.scores if rule.has_succeeded(item)}
@@ -83,7 +84,10 @@ def _is_out_of_reach(victim: VictimRecord, rule: Rule) -> bool:
 
 
 class Reach(NamedTuple):
-    """How far the ideal attacker comes on some updates: median PSNR in dB, share of examples, and both for people."""
+    """How far the ideal attacker comes on some updates: median PSNR in dB, share of examples, and both for people.
+
+    It is the one that knows how the entries of public examples vary together, where that is known.
+    """
 
     psnr: float | None
     share: float | None
@@ -97,7 +101,7 @@ def reach(ceilings: Sequence[Ceiling | None], rule: Rule) -> Reach | None:
         return None
     exact = [own for own in asked if own.psnr is not None]
     if exact:
-        figure = median(own.psnr for own in exact if own.psnr is not None)
+        figure = median(own.informed or own.psnr or 0.0 for own in exact)
         items = [item for own in exact for item in own.scores]
         hits = sum(rule.has_succeeded(item) for item in items)
         return Reach(figure, hits / max(1, len(items)), f"{figure:.0f} dB, {hits} of {len(items)}")

@@ -31,8 +31,8 @@ def objective_at_truth(
 ) -> float | None:
     """Return 1 - cosine between the update and the gradient of the true batch under the true masks, in [0, 2].
 
-    Without a defense it is 0 up to rounding. None for updates of several steps, which are not one gradient, and where
-    nobody kept the masks.
+    Without a defense it is 0 up to rounding. None for updates of several steps, which are not one gradient,
+    and where the dropout masks of a captured update are not known.
 
     Args:
         model: holding the weights that the update answers.
@@ -42,9 +42,10 @@ def objective_at_truth(
         sites: where the model drops out, for that batch.
         answer: that of the clients' task.
     """
-    if len(truth.batches) != 1 or len(truth.masks) != 1:
+    masks = _masks(truth, sites)
+    if len(truth.batches) != 1 or masks is None:
         return None
-    ours = _gradient(model, truth.batches[0], truth.masks[0], truth, loss, sites, answer)
+    ours = _gradient(model, truth.batches[0], masks, truth, loss, sites, answer)
     return cosine_distance(ours, [update.tensors[name].double() for name in _trained(model)])
 
 
@@ -71,11 +72,10 @@ def has_converged(
         sites: where the model drops out, for that batch.
         answer: that of the clients' task.
     """
-    if len(truth.batches) != 1 or len(truth.masks) != 1:
+    masks = _masks(truth, sites)
+    if len(truth.batches) != 1 or masks is None or not torch.equal(truth.batches[0].inputs, truth.private[0].inputs):
         return None
-    if not torch.equal(truth.batches[0].inputs, truth.private[0].inputs):
-        return None
-    batch, masks = truth.batches[0], truth.masks[0]
+    batch = truth.batches[0]
     if guess.inputs.shape != batch.inputs.shape or not bool(guess.inputs.isfinite().all()):
         return False
     labels = batch.labels
@@ -90,6 +90,12 @@ def has_converged(
 
     at_truth, at_guess = left(batch, masks), left(guessed, masks if guess.masks is None else guess.masks)
     return at_guess <= AS_LOW * at_truth + _ROUNDING
+
+
+def _masks(truth: Truth, sites: Sequence[DropoutSite]) -> Masks | None:
+    """Return the dropout masks of the first step; None where they are not known."""
+    masks = truth.masks[0] if truth.masks else ()
+    return masks if len(masks) == len(sites) else None
 
 
 def _trained(model: nn.Module) -> dict[str, Tensor]:

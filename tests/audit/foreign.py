@@ -65,3 +65,35 @@ def with_a_loss_of_one_derivative() -> tuple[nn.Module, object, DataLoader]:
     """Return the same model with a loss whose gradient cannot be differentiated again."""
     model, _, loader = with_a_custom_layer()
     return model, nn.MultiMarginLoss(), loader
+
+
+def texts(count: int, vocabulary: int = 50, length: int = 6) -> list[dict[str, Tensor]]:
+    """Return texts as a collator of transformers makes them, each of its own length."""
+    generator = torch.Generator().manual_seed(4)
+    rows = list[dict[str, Tensor]]()
+    for number in range(count):
+        tokens = torch.randint(3, vocabulary, (length,), generator=generator)
+        mask = (torch.arange(length) < length - number % 3).long()
+        rows.append({"input_ids": tokens * mask, "attention_mask": mask, "labels": torch.tensor(number % 2)})
+    return rows
+
+
+def bert() -> tuple[nn.Module, None, DataLoader]:
+    """Return a classifier of transformers with a loader of dicts."""
+    from transformers import BertConfig, BertForSequenceClassification
+
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=50, hidden_size=24, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, num_labels=2
+    )
+    return BertForSequenceClassification(config), None, DataLoader(texts(24), batch_size=4)  # type: ignore[arg-type]
+
+
+def gpt() -> tuple[nn.Module, None, DataLoader]:
+    """Return a causal language model of transformers, whose labels are its tokens."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(0)
+    config = GPT2Config(vocab_size=50, n_embd=24, n_layer=1, n_head=2, n_positions=16)
+    rows = [{"input_ids": row["input_ids"], "labels": row["input_ids"]} for row in texts(24)]
+    return GPT2LMHeadModel(config), None, DataLoader(rows, batch_size=4)  # type: ignore[arg-type]

@@ -32,14 +32,14 @@ def test_one_image_of_a_perceptron_is_recovered_and_the_policy_is_broken(
     import clients
 
     policy = Policy(max_recognisable=0.05)
-    record = audit(clients.make, batches=(1,), minutes=0.1, out=tmp_path, policy=policy)
+    record = audit(clients.make, batches=(1,), minutes=0.4, out=tmp_path, policy=policy)
     found = record.inspections[0]
     images = sum(len(victim.scores) for victim in found.victims)
     assert found.recovered == 1.0
     assert found.summary is not None
     assert found.summary.success == wilson(images, images)
     assert verdict.broken(record) == (
-        "max_recognisable = 0.05, but 100 % (21 to 100) of the attacked images of batch 1 were recovered.",
+        "max_recognisable = 0.05, but 100 % (68 to 100) of the attacked examples of batch 1 were recovered.",
     )
     with (tmp_path / "images.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if not row["defense"]]

@@ -2,11 +2,12 @@
 
 from typing import Any
 
+import pytest
 import torch
 from torch import nn
 
 from fedsim.audit import Plan, verdict, worlds
-from fedsim.audit.evidence import doubts, has_learned, state
+from fedsim.audit.evidence import doubts, fewest, has_learned, state
 from fedsim.audit.inspecting import Inspector, updates
 from fedsim.audit.record import KNOWS, AuditRecord, Inspection
 from fedsim.audit.subject import Checked, Subject, checked
@@ -82,3 +83,29 @@ def test_a_search_that_is_too_weak_is_undecided() -> None:
 def test_a_control_with_labels_drawn_by_lot_does_not_learn() -> None:
     world = worlds.world_of(subject(perceptron()), Plan(target="rigged"), 4)
     assert not has_learned(trained(world, 2, 1.0).summary)
+
+
+def test_an_inspection_is_continued_where_it_ended_and_ends_where_the_policy_is_broken() -> None:
+    own = subject(perceptron())
+    world = worlds.world_of(own, Plan(target="rigged"), 1)
+    inspector = Inspector(KNOWS, {}, lambda _said: None)
+    first = inspector.inspect(world, updates(world), 1, 5, 60.0, "rigged")
+    both = inspector.inspect(world, updates(world), 3, 5, 60.0, "rigged", before=first)
+    whole = Inspector(KNOWS, {}, lambda _said: None).inspect(world, updates(world), 3, 5, 60.0, "rigged")
+    assert [victim.scores for victim in both.victims] == [victim.scores for victim in whole.victims]
+    assert both.summary == whole.summary
+    broken = inspector.inspect(world, updates(world), 12, 5, 60.0, "rigged", allowed=0.0)
+    assert len(broken.victims) == 8  # enough for 8 images
+
+
+def test_a_search_is_spared_where_nobody_could_recover_what_is_left() -> None:
+    found = inspected(subject(perceptron(), defenses=NOISE), 1, iterations=100_000)
+    (victim,) = found.victims
+    assert victim.ceiling is not None
+    assert not any(item.values["ssim"] > 0.5 for item in victim.ceiling.scores)
+    assert 0 < victim.iterations < 1000
+
+
+@pytest.mark.parametrize(("allowed", "updates_"), [(0.05, 73), (0.1, 35), (None, 0), (0.0, 0), (1.0, 0)])
+def test_as_many_updates_are_planned_as_a_limit_needs(allowed: float | None, updates_: int) -> None:
+    assert fewest(allowed, 0.95) == updates_

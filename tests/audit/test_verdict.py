@@ -19,7 +19,7 @@ def test_thresholds_are_upper_bounds_and_what_reaches_them_keeps_them() -> None:
     assert verdict.broken(undecided) == ()  # 3 of 4 may be 30 %
     assert "n = 4 leaves 30 to 95 % open and the limit is 50 %" in verdict.unjudged(undecided)[0]
     (broken,) = verdict.broken(record(Policy(max_recognisable=0.5), inspections=(inspection(30, 40, batch=7),)))
-    assert broken == "max_recognisable = 0.5, but 75 % (60 to 86) of the attacked images of batch 7 were recovered."
+    assert broken == "max_recognisable = 0.5, but 75 % (60 to 86) of the attacked examples of batch 7 were recovered."
 
 
 def test_membership_is_judged_only_where_there_are_enough_others() -> None:
@@ -43,7 +43,7 @@ def test_the_cheapest_defense_that_keeps_the_policy_is_recommended() -> None:
     assert [own.name for own in verdict.rank(found)] == ["fair", "dear", "ruinous", "free"]
     text = verdict.sentence(found)
     assert text.startswith(
-        "Recommended: fair (scale = 0.1). With it 0 % (0 to 9) of the images of batch 1 were recovered (40 updates, "
+        "Recommended: fair (scale = 0.1). With it 0 % (0 to 9) of the examples of batch 1 were recovered (40 updates, "
         "500 iterations)"
     )
     assert "costs +1.0 (+0.0 to +2.0) points of test accuracy (n = 100) after 5 rounds" in text
@@ -128,7 +128,7 @@ def test_the_client_itself_is_undecided_where_its_attacks_prove_nothing() -> Non
     assert len(verdict.broken(found)) == 1
     assert verdict.unjudged(found) == (
         "Undecided: max_recognisable on batch 1, since 4 of 4 searches did not converge within 40 iterations: the "
-        "images explain the update better than the guess, so it may hold them; n = 4 leaves 0 to 49 % open and the "
+        "examples explain the update better than the guess, so it may hold them; n = 4 leaves 0 to 49 % open and the "
         "limit is 10 %: about 31 more updates and 1 more minute would decide, if the share stays the same "
         "(--updates 35).",
     )

@@ -49,6 +49,11 @@ class Broken(nn.Module):
         scores[tokens[:, 0] == self.token] = self.value
         return scores
 
+    def read(self, tokens: Tensor, positions: Tensor, store: Any) -> Tensor:
+        scores = self.own.read(tokens, positions, store)  # type: ignore[operator]
+        is_first = (positions == 0) & (tokens == self.token)
+        return scores.masked_fill(is_first.any(1)[:, None, None], self.value)
+
 
 def run(
     name: str, model: nn.Module, prompts: Sequence[Sequence[int]], places: int, seed: int = 0, **settings: Any

@@ -22,7 +22,7 @@ def names() -> dict[str, Any]:
     """What the page's code defines, in one module's worth of names."""
     found: dict[str, Any] = {"__name__": "page"}
     blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), flags=re.S | re.M)
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     with registry.temporary(), seeding.isolate_randomness(0), pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "page", ModuleType("page", "A page."))
         for block in blocks:
@@ -38,6 +38,7 @@ def test_its_code_runs_and_does_what_it_says(names: dict[str, Any]) -> None:
     assert views["counts"].counts == (1,) * 6
     assert views["work"].work == {"accepted": (1,) * 6, "proposed": (1,) * 6}
     assert views["outputs"].output == names["texts"][0].tokens
+    assert [own.trace.tokens for own in names["hidden"]] == [(1,) * 6, (1,) * 6]
     hasty, limits = names["Hasty"], names["limits"]
     for sure, counts in ((1e-3, (2, 2, 2)), (1.0, (1,) * 6)):
         (found,) = generate(

@@ -56,17 +56,22 @@ def propose(scores: Tensor, places: tuple[int, ...], config: ProposalConfig, gen
     """Propose a token at each place; of equal scores the token numbered first.
 
     Args:
-        scores: of every place of the row, (T, V).
+        scores: of each of the places, (n, V).
         places: which are masked and may be written.
         config: temperature and confidence.
         generator: the row's.
     """
-    own = scores[list(places)].double()
-    tokens = own.argmax(-1)
-    if config.temperature > 0:
-        uniform = torch.rand(own.shape, generator=generator, dtype=torch.double).clamp_min(torch.finfo(own.dtype).tiny)
-        tokens = (own - config.temperature * (-uniform.log()).log()).argmax(-1)
-    return Proposed(places, tokens, confidences(own.softmax(-1), tokens, config, generator))
+    tokens = noised(scores, config.temperature, generator).argmax(-1)
+    return Proposed(places, tokens, confidences(scores.double().softmax(-1), tokens, config, generator))
+
+
+def noised(scores: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
+    """Return scores in double precision whose largest one is a draw at a temperature."""
+    own = scores.double()
+    if temperature == 0:
+        return own.clone()
+    uniform = torch.rand(own.shape, generator=generator, dtype=torch.double).clamp_min(torch.finfo(own.dtype).tiny)
+    return own - temperature * (-uniform.log()).log()
 
 
 def confidences(odds: Tensor, tokens: Tensor, config: ProposalConfig, generator: torch.Generator) -> Tensor:
@@ -88,6 +93,11 @@ def confidences(odds: Tensor, tokens: Tensor, config: ProposalConfig, generator:
 def surest(confidence: Tensor, count: int) -> list[int]:
     """Return the numbers of the surest places, of equal ones the first."""
     return confidence.sort(descending=True, stable=True).indices[:count].tolist()
+
+
+def schedule(masked: int, steps: int) -> tuple[int, ...]:
+    """Return how many places each step writes, without steps that would write none."""
+    return tuple(masked // steps + (step < masked % steps) for step in range(min(masked, steps)))
 
 
 def block_places(state: Unmasking, row: int, block: int | None) -> tuple[int, ...]:
@@ -124,13 +134,19 @@ class Blockwise(Unmasker[ProposalConfigT, UnmaskingT], Generic[ProposalConfigT, 
         Raises:
             CannotContinue: scores of some rows are no numbers.
         """
-        new: list[dict[int, int]] = []
-        for row, (scores, generator) in enumerate(
-            zip(self.place_scores(model, state), context.generators, strict=True)
-        ):
-            proposed = propose(scores, block_places(state, row, self.config.block), self.config, generator)
-            new.append(proposed.taken(self.choose(proposed.confidence, state, row)))
+        state, proposed = self.proposals(self.place_scores(model, state), state, context.generators)
+        new = [own.taken(self.choose(own.confidence, state, row)) for row, own in enumerate(proposed)]
         return self.after(state.filled(new)), events(state, new)
+
+    def proposals(
+        self, scores: Sequence[Tensor], state: UnmaskingT, generators: Sequence[torch.Generator]
+    ) -> tuple[UnmaskingT, list[Proposed]]:
+        """Return the state with what it remembers of this step, and what is proposed in each row's block."""
+        proposed: list[Proposed] = []
+        for row, (own, generator) in enumerate(zip(scores, generators, strict=True)):
+            places = block_places(state, row, self.config.block)
+            proposed.append(propose(own[list(places)], places, self.config, generator))
+        return state, proposed
 
     @abstractmethod
     def choose(self, confidence: Tensor, state: UnmaskingT, row: int) -> list[int]:

@@ -17,7 +17,7 @@ from typing import final
 from pydantic import Field
 from torch import Tensor, nn
 
-from fedsim.components.unmasker._blocks import BlockConfig, Blockwise, block_places, check_blocks, surest
+from fedsim.components.unmasker._blocks import BlockConfig, Blockwise, block_places, check_blocks, schedule, surest
 from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import Condition, GenerationContext, Unmasking
 from fedsim.core.registry import component
@@ -85,8 +85,3 @@ class Fixed(Blockwise[FixedConfig, Scheduled]):
                 "many steps. Change steps or block."
             )
         return steps // blocks
-
-
-def schedule(masked: int, steps: int) -> tuple[int, ...]:
-    """Return how many places each step writes, without steps that would write none."""
-    return tuple(masked // steps + (step < masked % steps) for step in range(min(masked, steps)))

@@ -19,6 +19,7 @@ from fedsim.core.hooks.components import (
 )
 from fedsim.core.hooks.generation import Decoder, Sampler, Unmasker
 from fedsim.core.hooks.probes import Probe
+from fedsim.core.hooks.traces import Mitigation
 
 KINDS_OF_COMPONENTS: tuple[type[Component[Any]], ...] = (
     Adapter,
@@ -27,6 +28,7 @@ KINDS_OF_COMPONENTS: tuple[type[Component[Any]], ...] = (
     Decoder,
     Layer,
     LossTerm,
+    Mitigation,
     Objective,
     Optimizer,
     Probe,
@@ -39,6 +41,7 @@ KINDS_OF_COMPONENTS: tuple[type[Component[Any]], ...] = (
 
 RUN_AFTERWARDS: Mapping[Hook, str] = {
     "decoder": "fedsim.generation.generate",
+    "mitigation": "fedsim.generation.veil",
     "probe": "fedsim.generation.probe",
     "sampler": "fedsim.generation.sample",
     "unmasker": "fedsim.generation.generate",

@@ -5,7 +5,7 @@ from math import ceil
 import pytest
 import torch
 
-from fedsim.components.unmasker.fixed import schedule
+from fedsim.components.unmasker._blocks import schedule
 from fedsim.core.errors import FedsimError
 from tests.components.unmasking import Fixed, run, tiny_llada
 

@@ -1,0 +1,173 @@
+"""An audited subject whose loader yields texts: mappings with `input_ids`, as collators of transformers make them.
+
+Labels of one number a text make it a classifier; labels of every token, or none, a causal language model, whose labels
+are the next tokens.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from fedsim.core.errors import FedsimError
+from fedsim.core.losses import IGNORED
+from fedsim.core.types import Batch, Dataset, InputSpec
+
+KEY = "input_ids"
+MASK = "attention_mask"
+_GIVEN = (MASK, "token_type_ids")
+_LABELS = ("labels", "label", "targets")
+_TEXTS = 2  # dimensions of a batch of tokens
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """A tokenizer for scores: the user's own decodes, or numbers stand for tokens.
+
+    Attributes:
+        vocabulary: number of tokens.
+        padding: the token that fills up a short text.
+        own: the user's, with `decode`; None for numbers.
+    """
+
+    vocabulary: int
+    padding: int
+    own: Any = None
+    begin: int | None = None
+    end: int = field(default=-1)
+
+    def encode(self, text: str) -> list[int]:
+        """Return the tokens of a text."""
+        return [int(word) for word in text.split()] if self.own is None else list(self.own.encode(text))
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Return the text of tokens, or their numbers."""
+        if self.own is None:
+            return " ".join(str(int(token)) for token in tokens)
+        return str(self.own.decode([int(token) for token in tokens]))
+
+
+def is_text(item: Any) -> bool:
+    """Say whether an item of a loader holds tokens."""
+    return isinstance(item, Mapping) and KEY in cast("Mapping[str, Any]", item)
+
+
+def batch_of(item: Mapping[str, Any], what: str) -> Batch:
+    """Return the texts of an item.
+
+    Raises:
+        FedsimError: they have another shape or type than tokens have.
+    """
+    tokens = item[KEY]
+    labels = next((item[key] for key in _LABELS if item.get(key) is not None), None)
+    if not isinstance(tokens, Tensor) or tokens.is_floating_point() or tokens.ndim != _TEXTS:
+        shape = tuple(tokens.shape) if isinstance(tokens, Tensor) else type(tokens).__name__
+        raise FedsimError(f"{what} yields {KEY} of shape {shape}, expected integers of shape (batch, tokens).")
+    if labels is None:
+        labels = tokens
+    if not isinstance(labels, Tensor) or labels.is_floating_point() or len(labels) != len(tokens):
+        raise FedsimError(f"{what} yields labels of another length or type than {KEY}, expected integers.")
+    given = {name: item[name].detach().cpu() for name in _GIVEN if isinstance(item.get(name), Tensor)}
+    if labels.ndim == _TEXTS:
+        labels = _next(labels if labels.shape == tokens.shape else tokens, given.get(MASK))
+    return Batch(tokens.detach().cpu().long(), labels.detach().cpu().long(), given)
+
+
+def _next(tokens: Tensor, mask: Tensor | None) -> Tensor:
+    """Return the token after each; what fills up a text is left out, and so is what follows its last token."""
+    known = tokens if mask is None else tokens.masked_fill(mask == 0, IGNORED)
+    return torch.cat([known[:, 1:], torch.full_like(known[:, :1], IGNORED)], 1)
+
+
+def joined(batches: Sequence[Batch], padding: int) -> Batch:
+    """Return all texts, short ones filled up, and without a mask where none is."""
+    longest = max(batch.inputs.shape[1] for batch in batches)
+
+    def filled(tensors: list[Tensor], value: int) -> Tensor:
+        return torch.cat([nn.functional.pad(t, (0, longest - t.shape[1]), value=value) for t in tensors])
+
+    is_of_tokens = batches[0].labels.ndim == _TEXTS
+    labels = [batch.labels for batch in batches]
+    names = {name for batch in batches for name in batch.given}
+    if any(batch.inputs.shape[1] < longest for batch in batches):
+        names.add(MASK)
+    given = {
+        name: filled([own.given.get(name, _default(name, own.inputs)) for own in batches], 0) for name in sorted(names)
+    }
+    if MASK in given and bool((given[MASK] == 1).all()):
+        del given[MASK]
+    inputs = filled([batch.inputs for batch in batches], padding)
+    return Batch(inputs, filled(labels, IGNORED) if is_of_tokens else torch.cat(labels), given)
+
+
+def _default(name: str, tokens: Tensor) -> Tensor:
+    return torch.ones_like(tokens) if name == MASK else torch.zeros_like(tokens)
+
+
+def padding_of(model: nn.Module) -> int:
+    """Return the token that fills up short texts: that of the model's configuration, or 0."""
+    found = getattr(getattr(model, "config", None), "pad_token_id", None)
+    return found if isinstance(found, int) and found >= 0 else 0
+
+
+def dataset_of(own: Batch, test: Batch, model: nn.Module, classes: int, tokenizer: Any, name: str) -> Dataset:
+    """Return the texts as data of a task.
+
+    Raises:
+        FedsimError: the model's vocabulary is not to be found, or does not hold every token.
+    """
+    vocabulary = _vocabulary(model, name)
+    length = max(batch.inputs.shape[1] for batch in (own, test) if len(batch))
+    own, test = (joined([batch, _blank(length, batch)], padding_of(model)) for batch in (own, test))
+    greatest = max(int(batch.inputs.max()) for batch in (own, test) if len(batch))
+    if greatest >= vocabulary:
+        raise FedsimError(f"'{name}': a token is {greatest}, but the model embeds tokens 0 to {vocabulary - 1}.")
+    is_of_tokens = own.labels.ndim == _TEXTS
+    if is_of_tokens and classes != vocabulary:
+        raise FedsimError(
+            f"'{name}' has a label for every token, but the model scores {classes} classes and embeds {vocabulary} "
+            "tokens: only language models and classifiers of whole texts can be audited."
+        )
+    padding = padding_of(model)
+    is_filled = any(MASK in batch.given for batch in (own, test))
+    spec = InputSpec((length,), classes, (), (), vocabulary, padding if is_filled else None)
+    task = "next-token" if is_of_tokens else "text-classification"
+    if any(own.given.keys() ^ test.given.keys()):
+        own, test = (_with_given(batch, {*own.given, *test.given}) for batch in (own, test))
+    decoder = cast("Any", Decoder(vocabulary, padding if is_filled else -1, tokenizer))
+    return Dataset(own, test, spec, tuple(map(str, range(classes))), tokenizer=decoder, task=task)
+
+
+def _blank(length: int, like: Batch) -> Batch:
+    """Return no text, of a length to fill up to."""
+    labels = like.labels.new_empty((0, length) if like.labels.ndim == _TEXTS else (0,))
+    given = {name: own.new_empty((0, length)) for name, own in like.given.items()}
+    return Batch(like.inputs.new_empty((0, length)), labels, given)
+
+
+def _with_given(batch: Batch, names: set[str]) -> Batch:
+    given = {name: batch.given.get(name, _default(name, batch.inputs)) for name in sorted(names)}
+    return Batch(batch.inputs, batch.labels, given)
+
+
+def _vocabulary(model: nn.Module, name: str) -> int:
+    """Return the number of tokens that a model embeds."""
+    ask = getattr(model, "get_input_embeddings", None)
+    table = ask() if callable(ask) else None
+    if not isinstance(table, nn.Embedding):
+        tables = [module for module in model.modules() if isinstance(module, nn.Embedding)]
+        table = max(tables, key=lambda own: own.num_embeddings, default=None)
+    if table is None:
+        raise FedsimError(f"the model of '{name}' embeds no tokens, but its loader yields '{KEY}'.")
+    return table.num_embeddings
+
+
+def chance(labels: Tensor) -> float:
+    """Return the share of the most frequent class or token."""
+    known = labels[labels != IGNORED]
+    return float(known.bincount().max()) / len(known) if len(known) else math.nan

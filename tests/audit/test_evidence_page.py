@@ -1,0 +1,47 @@
+"""The page of evidence: hostile names are text, and Chromium prints it to one A4 page."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from fedsim.audit import evidence_page
+from fedsim.audit.record import AuditRecord
+from fedsim.record.policy import Policy
+from tests.audit.test_verdict import ENOUGH, HOSTILE, inspection, membership, record
+
+
+def audited() -> AuditRecord:
+    found = (inspection(0, ENOUGH), inspection(0, 4, batch=4, converged=False), inspection(4, batch=16))
+    policy = Policy(max_recognisable=0.1, max_membership_tpr=0.2, max_epsilon=8.0)
+    threat = ("The server is honest but curious.", "It sees single updates.", "It knows the labels.")
+    return record(policy, inspections=found, membership=(membership(0.1),), threat_model=threat)
+
+
+def test_it_says_what_was_found_what_was_not_tested_and_what_others_ask_for() -> None:
+    html = evidence_page.page(audited()).decode()
+    assert "<script" not in html
+    assert HOSTILE.replace("<", "&lt;").replace(">", "&gt;") in html
+    assert html.count('class="kept"') == 1
+    assert html.count('class="undecided"') == 2
+    assert html.count('class="broken"') == 2
+    assert "0 (0 to 9) %" in html
+    assert all(text in html for text in ("12.3.1", "12.3.4", "28/2024", "800-226"))
+    assert "a server that changes the model" in html
+    assert "http" not in html.replace("http-equiv", "")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
+def test_it_is_printed_on_one_page_of_a4(tmp_path: Path) -> None:
+    (tmp_path / "evidence.html").write_bytes(evidence_page.page(audited()))
+    command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--no-pdf-header-footer"]
+    command += [f"--print-to-pdf={tmp_path / 'page.pdf'}", f"file://{tmp_path / 'evidence.html'}"]
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    pdf = (tmp_path / "page.pdf").read_bytes()
+    assert len(re.findall(rb"/Type\s*/Page\b", pdf)) == 1
+    boxes = {tuple(float(v) for v in box.split()) for box in re.findall(rb"/MediaBox\s*\[([^\]]*)\]", pdf)}
+    assert all(abs(w - 595) < 2 and abs(h - 842) < 2 for _, _, w, h in boxes)  # points of A4
+    assert boxes

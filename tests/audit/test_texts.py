@@ -1,0 +1,96 @@
+"""Texts of loaders: read as tokens of one length, and attacked as the tasks of texts are."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from fedsim.audit import Plan, subject, texts, worlds
+from fedsim.audit.inspecting import Inspector, updates
+from fedsim.audit.record import KNOWS
+from fedsim.audit.training import trained
+from fedsim.core.errors import FedsimError
+from fedsim.federation.client import local_training
+
+
+@pytest.fixture(autouse=True)
+def foreign(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+
+
+def checked(name: str) -> subject.Checked:
+    import foreign
+
+    return subject.checked(subject.made(getattr(foreign, name), name), name)
+
+
+def test_what_a_classifier_sends_is_the_gradient_that_it_has_itself() -> None:
+    own = checked("bert")
+    model: Any = own.new_model()
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    undropped = subject.checked(subject.Subject(copy.deepcopy(model), None, own.subject.loader), "bert")
+    world = worlds.world_of(undropped, Plan(target="bert"), 2)
+    update, truth = local_training(world, world.models.first_weights, 1, 0)
+    batch = truth.batches[0]
+    assert set(batch.given) == {"attention_mask"}
+    scores = model(input_ids=batch.inputs, attention_mask=batch.given["attention_mask"])
+    F.cross_entropy(scores, batch.labels).backward()
+    for name, parameter in model.named_parameters():
+        expected = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        assert torch.allclose(update.tensors[name], expected, atol=1e-6), name
+
+
+def test_a_language_model_learns_the_next_tokens_and_what_fills_up_is_left_out() -> None:
+    item = {"input_ids": torch.tensor([[5, 6, 7, 0]]), "attention_mask": torch.tensor([[1, 1, 1, 0]])}
+    batch = texts.batch_of(item, "it")
+    assert batch.labels.tolist() == [[6, 7, -100, -100]]
+    both = texts.joined([batch, texts.batch_of({"input_ids": torch.tensor([[8, 9]])}, "it")], 0)
+    assert both.inputs.tolist() == [[5, 6, 7, 0], [8, 9, 0, 0]]
+    assert both.labels.tolist() == [[6, 7, -100, -100], [9, -100, -100, -100]]
+    assert both.given["attention_mask"].tolist() == [[1, 1, 1, 0], [1, 1, 0, 0]]
+    assert texts.joined([texts.batch_of({"input_ids": torch.tensor([[8, 9]])}, "it")], 0).given == {}
+
+
+@pytest.mark.parametrize("name", ["bert", "gpt"])
+def test_words_of_unchanged_models_are_found_and_they_train(name: str) -> None:
+    own = checked(name)
+    world = worlds.world_of(own, Plan(target=name), 1)
+    inspector = Inspector((*KNOWS, "given"), {}, lambda _said: None)
+    found = inspector.inspect(world, updates(world), 1, 20, 20.0, name)
+    (victim,) = found.victims
+    assert victim.failure is None
+    assert victim.scores[0].text
+    assert victim.found["words found"] > 0.5 if "words found" in victim.found else victim.found
+    assert trained(world, 2, 1.0).summary.test_examples == 12
+
+
+@pytest.mark.parametrize(
+    ("item", "message"),
+    [
+        ({"input_ids": torch.rand(2, 3)}, "expected integers of shape"),
+        ({"input_ids": torch.ones(2, 3).long(), "labels": torch.rand(2)}, "labels of another length or type"),
+    ],
+)
+def test_other_tensors_are_a_users_mistake(item: dict[str, Any], message: str) -> None:
+    with pytest.raises(FedsimError, match=message):
+        texts.batch_of(item, "the loader")
+
+
+def test_a_model_without_these_tokens_is_a_users_mistake() -> None:
+    class Scores(nn.Module):
+        def __init__(self, tokens: int) -> None:
+            super().__init__()
+            self.table = nn.Embedding(tokens, 3)
+
+        def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+            return self.table(tokens.clamp_max(self.table.num_embeddings - 1)).mean(1)
+
+    loader = [{"input_ids": torch.tensor([[1, 9], [2, 3]]), "labels": torch.tensor([0, 1])}]
+    with pytest.raises(FedsimError, match="a token is 9, but the model embeds tokens 0 to 4"):
+        subject.checked(subject.Subject(Scores(5), None, loader), "it")
