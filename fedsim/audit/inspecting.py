@@ -43,7 +43,7 @@ STRENGTH = 4800  # iterations of one start, as in the experiments of Geiping et 
 _SEARCHES = ("dropout-inversion", "fedavg-inversion", "lamp")  # the first that fits; without dropout that is IG
 _SHORT = 300  # iterations where the ideal attacker would recover nothing
 _MOST_EXACT = 1000  # gradients of an exact attack that takes any
-_FOR_EXACT = 0.3  # share of the time of an update
+_FOR_EXACT, _LEAST_EXACT = 0.3, 10.0  # share of the time of an update, and as many seconds at least
 _LEAST_ITERATIONS = 10
 _LEAST_SECONDS = 0.5
 _FOR_THE_CEILING = 0.2  # share of the time of an update
@@ -176,7 +176,7 @@ class Inspector:
         if is_out_of_reach(nothing, Rule.of(scoring.metric, scoring.threshold)):  # a short search must agree
             return _search(world, observation, min(iterations, _SHORT), others, round_, latest)
         try:
-            with limit(_FOR_EXACT * seconds):
+            with limit(max(_FOR_EXACT * seconds, min(seconds, _LEAST_EXACT))):
                 exact = _search(world, observation, min(iterations, _MOST_EXACT), _descents(), round_, latest)
         except (OutOfTime, NotApplicable):
             latest.step = None

@@ -45,8 +45,8 @@ TERMS: Final = {
     "victim": "One attacked update with the data behind it. Intervals resample victims, since examples of one update "
     "share its fate.",
     "view": "What the attacker sees of a round, each client's update or only the sum, or of a generation.",
-    "withstood": "Nothing was recovered, and no search could: its guess explains the update as well as the truth does, or "
-    "the ideal attacker would recover nothing.",
+    "withstood": "Nothing was recovered, and no search could: its guess explains the update as well as the truth does, "
+    "or the ideal attacker would recover nothing.",
 }
 
 

@@ -66,7 +66,7 @@ def test_the_table_can_be_sorted_and_downloaded_and_agrees_with_the_csv(typical)
     assert float(rows["gradient-noise 1.0"]["difference"]) == -1.0
     assert float(rows["none"]["success"]) == 1.0
     keys = [attributes["data-sort"] for tag, attributes in page.tags if "data-sort" in attributes]
-    assert len(keys) == 3 * 12
+    assert len(keys) == 3 * 13
     assert "inf" not in keys
 
 
