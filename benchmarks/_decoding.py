@@ -13,6 +13,7 @@ from fedsim.core import registry, seeding
 from fedsim.core.checkpoints import SMOLLM2, smollm2
 from fedsim.core.hooks import Condition
 from fedsim.core.losses import IGNORED
+from fedsim.core.past import KeyValues, Stack, stack_of
 from fedsim.core.types import Dataset, Generated, InputSpec, Limits, Tokenizer
 from fedsim.generation import generate
 from fedsim.models._checkpoint import causal_model
@@ -32,6 +33,35 @@ class Timed(nn.Module):
         begin = time.perf_counter()
         found = self.own(tokens)
         self.rows, self.seconds = self.rows + len(tokens), self.seconds + time.perf_counter() - begin
+        return found
+
+    def stack(self) -> Stack | None:
+        """Return the layers, which count and are timed too."""
+        own = stack_of(self.own)
+        return None if own is None else _TimedLayers(self, own)
+
+
+class _TimedLayers:
+    def __init__(self, timed: Timed, own: Stack) -> None:
+        self._timed, self._own, self.depth = timed, own, own.depth
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        self._timed.rows += len(tokens)
+        return self._own.embed(tokens)
+
+    def place(self, hidden: Tensor, positions: Tensor) -> Any:
+        return self._own.place(hidden, positions)
+
+    def layer(self, number: int, hidden: Tensor, place: Any, mask: Tensor | None, store: KeyValues) -> Tensor:
+        begin = time.perf_counter()
+        found = self._own.layer(number, hidden, place, mask, store)
+        self._timed.seconds += time.perf_counter() - begin
+        return found
+
+    def score(self, hidden: Tensor) -> Tensor:
+        begin = time.perf_counter()
+        found = self._own.score(hidden)
+        self._timed.seconds += time.perf_counter() - begin
         return found
 
 

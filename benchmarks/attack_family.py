@@ -1,6 +1,7 @@
 """The whole family of attacks against dropout: each on a small case that suits it, at three dropout rates.
 
-Three victims a setting, real images, untrained models. `--attack NAME` runs one attack.
+Three victims a setting, real images, untrained models. `--attack NAME` runs one attack. The case of an attack is
+`benchmarks/cases/NAME.toml`; an attack without a file gets a single digit and a small MLP.
 """
 
 from __future__ import annotations
@@ -10,244 +11,93 @@ from fedsim.core import process
 process.prepare()
 
 import argparse  # noqa: E402
-from collections.abc import Iterator, Sequence  # noqa: E402
-from dataclasses import dataclass, field, replace  # noqa: E402
-from typing import Any  # noqa: E402
+import tomllib  # noqa: E402
+from collections.abc import Callable, Iterator, Mapping, Sequence  # noqa: E402
+from pathlib import Path  # noqa: E402
+from typing import Any, Literal  # noqa: E402
 
 import numpy as np  # noqa: E402
+from pydantic import Field, ValidationError  # noqa: E402
 
 from benchmarks._rows import Row, as_json, as_table  # noqa: E402
 from benchmarks._runs import arms_of  # noqa: E402
-from fedsim.record import ArmRecord, VictimRecord  # noqa: E402
-from fedsim.scenario import parse  # noqa: E402
+from fedsim.core import registry  # noqa: E402
+from fedsim.core.errors import FedsimError, in_a_line  # noqa: E402
+from fedsim.core.types import Config  # noqa: E402
+from fedsim.record import VictimRecord  # noqa: E402
+from fedsim.scenario import Scenario, parse  # noqa: E402
 
 RATES = [0.0, 0.25, 0.5]
 VICTIMS = 3
 RECOVERED = 25.0  # dB
 KNOWS = ["labels", "batch-size", "dropout-rates", "input-statistics"]
-
-PHOTOGRAPHS = {"name": "foolbox-samples", "collection": "cifar10"}
-MNIST = {"name": "mnist5k"}
-DIGITS = {"name": "digits"}
-SMALL_MLP = {"name": "mlp", "width": 128, "depth": 2}
-SMOOTH_MLP = {**SMALL_MLP, "activation": "sigmoid", "bias": True}
-RELU_MLP = {"name": "mlp", "activation": "relu", "bias": True}
-TWO_PASSES = {
-    "algorithm": "fedavg",
-    "batch_size": 2,
-    "local_epochs": 2,
-    "optimizer": {"name": "sgd", "learning_rate": 0.05},
-}
+CASES = Path(__file__).with_name("cases")
 
 
-@dataclass(frozen=True)
-class Case:
-    """The case of one attack: what is attacked (in words and as tables of a scenario), and the attack's settings."""
+class Case(Config):
+    """What an attack is run on.
 
-    words: str
-    data: dict[str, Any]
-    model: dict[str, Any]
-    batch_size: int = 1
-    settings: dict[str, Any] = field(default_factory=dict[str, Any])
-    federation: dict[str, Any] = field(default_factory=dict[str, Any])
-    threat: dict[str, Any] = field(default_factory=dict[str, Any])
-    rest: dict[str, Any] = field(default_factory=dict[str, Any])
+    Attributes:
+        words: the case, for people.
+        figure: what is reported: of examples (images, sentences), of masks, or of the words of a batch.
+        attack: settings of the attack.
+        tables: of a scenario; what they leave out has the values of `_scenario`.
+    """
 
-
-MATCHING = {"max_iterations": 800}
-TEXT = Case(
-    "tiny Llama, news, sentences of 16 tokens",
-    {"name": "lee-news", "length": 16},
-    {"name": "tiny-llama"},
-    threat={"knows": ["batch-size", "dropout-rates"]},
-    rest={"partition": {"scheme": "by-user"}},
-)
-SEVERAL_STEPS = Case(
-    "MLP without bias, MNIST, 4 images, 2 passes in batches of 2",
-    MNIST,
-    SMALL_MLP,
-    settings={"max_iterations": 400},
-    federation=TWO_PASSES,
-    rest={"partition": {"scheme": "resampled", "examples_per_client": 4}},
-)
+    words: str = "MLP without bias, digits"
+    figure: Literal["images", "sentences", "masks", "words"] = "images"
+    attack: dict[str, Any] = Field(default_factory=dict)
+    tables: dict[str, Any] = Field(default_factory=dict)
 
 
-FOUR_ROUNDS = {"clients": 3, "rounds": 4, "evaluate_every": 4}
-OVER_ROUNDS = {"knows": [*KNOWS, "defenses", "earlier-rounds"], "rounds": [1, 2, 3, 4]}
-HARDLY_MOVING = {"name": "mean", "optimizer": {"name": "sgd", "learning_rate": 1e-4}}
+def case_of(name: str) -> Case:
+    """Return the case of an attack: that of its file, or the usual one.
 
-
-def _over_rounds(words: str, defense: dict[str, Any], batch_size: int = 1) -> Case:
-    """Return the case of an attacker who knows the defense and looks at four rounds of the same batch."""
-    return Case(
-        f"MLP with bias, MNIST, {words}, four rounds",
-        MNIST,
-        {"name": "mlp", "width": 128, "depth": 2, "bias": True},
-        batch_size,
-        federation=FOUR_ROUNDS,
-        threat=OVER_ROUNDS,
-        rest={
-            "defenses": [defense],
-            "aggregation": HARDLY_MOVING,
-            "partition": {"scheme": "resampled", "examples_per_client": batch_size},
-        },
-    )
-
-
-def _defended(words: str, defense: dict[str, Any], batch_size: int = 1) -> Case:
-    """Return the case of an attacker who knows the client's defense."""
-    return Case(
-        f"MLP without bias, digits, {words}",
-        DIGITS,
-        SMALL_MLP,
-        batch_size,
-        MATCHING,
-        threat={"knows": [*KNOWS, "defenses"]},
-        rest={"defenses": [defense]},
-    )
-
-
-CASES = {
-    "april": Case("attention on patches, digits", DIGITS, {"name": "benchmarks._family_models:attention"}),
-    "auto": Case("MLP without bias, digits", DIGITS, SMALL_MLP, batch_size=4),
-    "closed-form-linear": Case("MLP without bias, CIFAR-10", PHOTOGRAPHS, {"name": "mlp"}),
-    "closed-form-vit": Case("small ViT, CIFAR-10", PHOTOGRAPHS, {"name": "vit-small"}),
-    "cocktail-party": Case("MLP with bias, MNIST", MNIST, {"name": "mlp", "bias": True}, batch_size=8),
-    "code-readout": Case(
-        "MLP without bias with a codebook behind its first layer, digits",
-        DIGITS,
-        SMALL_MLP,
-        settings=MATCHING,
-        rest={"components": [{"name": "codebook", "at": ["1"]}]},
-    ),
-    "code-words": replace(
-        TEXT,
-        words="tiny Llama with a codebook on its first values, news, sentences of 16 tokens",
-        batch_size=4,
-        rest={
-            **TEXT.rest,
-            "components": [{"name": "codebook", "at": ["layers.0.self_attn.v_proj"], "groups": 2}],
-        },
-    ),
-    "compensation": _defended("noise 0.01", {"name": "gradient-noise", "scale": 0.01}),
-    "copa": Case("convnet with ReLU, digits", DIGITS, {"name": "convnet", "width": 16}),
-    "cpl": Case("MLP with sigmoid, digits", DIGITS, SMOOTH_MLP),
-    "cutmix-inversion": Case(
-        "convnet, MNIST, CutMix with one box, told the boxes",
-        MNIST,
-        {"name": "convnet"},
-        2,
-        {"max_iterations": 200, "restarts": 2},
-        threat={"knows": [*KNOWS, "components", "draws"]},
-        rest={"components": [{"name": "cutmix", "probability": 1.0}]},
-    ),
-    "dager": replace(TEXT, batch_size=4),
-    "dlg": Case("MLP with sigmoid, digits", DIGITS, SMOOTH_MLP),
-    "dropout-inversion": Case("MLP without bias, digits", DIGITS, SMALL_MLP, settings=MATCHING),
-    "fedavg-inversion": SEVERAL_STEPS,
-    "gauss-newton": Case("LeNet with sigmoid, digits", DIGITS, {"name": "benchmarks._frontier_models:lenet"}),
-    "gradinversion": Case("MLP without bias, digits", DIGITS, SMALL_MLP, 2, {"max_iterations": 800, "restarts": 4}),
-    "gradvit": Case(
-        "ViT of one block, digits",
-        DIGITS,
-        {"name": "vit-small", "patch": 4, "width": 64, "blocks": 1, "heads": 4, "hidden": 64},
-        settings=MATCHING,
-    ),
-    "idlg": Case("MLP with sigmoid, digits", DIGITS, SMOOTH_MLP),
-    "ig-mc": Case("MLP without bias, digits", DIGITS, SMALL_MLP, settings=MATCHING),
-    "ig-train": Case("MLP without bias, digits", DIGITS, SMALL_MLP, settings=MATCHING),
-    "instahide-regression": _over_rounds("InstaHide", {"name": "instahide"}, 4),
-    "inverting-gradients": Case("MLP without bias, digits", DIGITS, SMALL_MLP, settings=MATCHING),
-    "key-readout": Case(
-        "key-value bottleneck on an MLP, MNIST",
-        MNIST,
-        {"name": "mlp", "width": 256, "depth": 1},
-        rest={"components": [{"name": "key-value-bottleneck", "codebooks": 128}]},
-    ),
-    "label-shares": Case(
-        "MLP without bias, MNIST, CutMix with one box",
-        MNIST,
-        {"name": "mlp", "width": 256, "depth": 2},
-        6,
-        threat={"knows": [*KNOWS, "components"]},
-        rest={"components": [{"name": "cutmix", "probability": 1.0}]},
-    ),
-    "lamp": replace(
-        TEXT, settings={"max_iterations": 200, "drafts": 40, "every": 40, "candidates": 30, "finishing": 5}
-    ),
-    "map": _defended("Laplace noise 0.01", {"name": "gradient-noise", "scale": 0.01, "law": "laplace"}),
-    "mask-readout": Case("MLP without bias, MNIST", MNIST, {"name": "mlp"}),
-    "mixup-inversion": _defended("MixUp", {"name": "mixup"}, 2),
-    "noise-inversion": _defended("PRECODE", {"name": "precode"}),
-    "patch-dictionary": Case(
-        "small ViT of two blocks, patches of 8 x 8 pixels, CIFAR-10",
-        PHOTOGRAPHS,
-        {"name": "vit-small", "patch": 8, "blocks": 2},
-        batch_size=2,
-    ),
-    "prefix-search": Case(
-        "MLP without bias cut by Nested Dropout, digits",
-        DIGITS,
-        SMALL_MLP,
-        settings=MATCHING,
-        rest={"components": [{"name": "nested-dropout"}]},
-    ),
-    "r-gap": Case("convolutions with leaky ReLU, digits", DIGITS, {"name": "benchmarks._family_models:chain"}),
-    "robbing-the-fed": Case(
-        "LeNet, MNIST", {**MNIST, "size": 32}, {"name": "lenet"}, 16, threat={"server": "malicious"}
-    ),
-    "round-averaging": replace(
-        _over_rounds("noise 0.01", {"name": "gradient-noise", "scale": 0.01}),
-        settings={"attack": "closed-form-linear"},
-    ),
-    "sentence-atoms": replace(TEXT, batch_size=4),
-    "sme": SEVERAL_STEPS,
-    "span-intersection": Case("MLP without bias, MNIST", MNIST, {"name": "mlp"}, batch_size=8),
-    "sparse-dictionary": Case("MLP without bias, MNIST", MNIST, {"name": "mlp"}, batch_size=8),
-    "spear": Case("MLP with ReLU and bias, MNIST", MNIST, RELU_MLP, batch_size=4),
-    "step-by-step": Case(
-        "MLP without bias, MNIST, 3 steps",
-        MNIST,
-        {"name": "mlp"},
-        4,
-        rest={"federation": {"algorithm": "fedavg", "local_steps": 3}},
-    ),
-    "subspace-distance": replace(TEXT, batch_size=4),
-    "tag": replace(TEXT, settings={"max_iterations": 400}),
-    "transform-inversion": _defended("ATS", {"name": "ats"}),
-    "trap-weights": Case("MLP with ReLU and bias, MNIST", MNIST, RELU_MLP, 8, threat={"server": "malicious"}),
-    "wiig": Case("MLP without bias, digits", DIGITS, SMALL_MLP, settings=MATCHING, threat={"knows": [*KNOWS, "masks"]}),
-    "word-readout": replace(TEXT, batch_size=4),
-}
+    Raises:
+        FedsimError: the file holds something else.
+    """
+    file = CASES / f"{name}.toml"
+    if not file.exists():
+        return Case()
+    own = tomllib.loads(file.read_text(encoding="utf-8"))
+    tables = {key: own.pop(key) for key in [*own] if key in Scenario.model_fields}
+    try:
+        return Case(**own, tables=tables)
+    except (ValidationError, TypeError) as error:
+        raise FedsimError(f"{file} is no case of an attack: {in_a_line(error)}") from error
 
 
 def measure(names: Sequence[str]) -> Iterator[Row]:
     """Return the rows of these attacks, of every dropout rate."""
     for name in names:
-        case = CASES[name]
-        for rate, arm in zip(RATES, _arms(name, case), strict=True):
-            size = "" if "local_epochs" in case.federation else f", B = {case.batch_size}"
+        case = case_of(name)
+        scenario = scenario_of(name, case)
+        size = "" if scenario.federation.local_epochs else f", B = {scenario.federation.batch_size}"
+        for rate, arm in zip(RATES, arms_of(scenario), strict=True):
             setting = f"{name}, {case.words}{size}, p = {rate:g}"
-            victims = arm.attacks[0].victims
-            yield from _MEASURES.get(name, _images)(setting, victims)
+            yield from _FIGURES[case.figure](setting, arm.attacks[0].victims)
 
 
-def _arms(name: str, case: Case) -> tuple[ArmRecord, ...]:
-    scenario = parse(
+def scenario_of(name: str, case: Case) -> Scenario:
+    """Return the scenario of an attack's case, with an arm for every dropout rate."""
+    given = dict(case.tables)
+    usual: dict[str, dict[str, Any]] = {
+        "federation": {"clients": 10},
+        "threat": {"knows": KNOWS, "victims": VICTIMS, "keep_updates": False},
+    }
+    return parse(
         {
             "title": "attack family",
             "seed": 5,
-            "data": case.data,
-            "model": case.model,
-            "federation": {"clients": 10, "batch_size": case.batch_size, **case.federation},
-            "threat": {"knows": KNOWS, "victims": VICTIMS, "keep_updates": False, **case.threat},
-            "attacks": [{"name": name, **case.settings}],
+            "data": {"name": "digits"},
+            "model": {"name": "mlp", "width": 128, "depth": 2},
+            "attacks": [{"name": name, **case.attack}],
             "arms": {"model.dropout": RATES},
-            **case.rest,
+            **{key: {**own, **given.pop(key, {})} for key, own in usual.items()},
+            **given,
         },
-        "benchmark",
+        f"case of {name}",
     )
-    return arms_of(scenario)
 
 
 def _images(setting: str, victims: Sequence[VictimRecord]) -> Iterator[Row]:
@@ -289,8 +139,12 @@ def _words(setting: str, victims: Sequence[VictimRecord]) -> Iterator[Row]:
     yield _row("words found", setting, "share", found, mean=True)
 
 
-_TEXT = ("dager", "lamp", "sentence-atoms", "subspace-distance", "tag")
-_MEASURES = {"mask-readout": _masks, "word-readout": _words, "code-words": _words, **dict.fromkeys(_TEXT, _sentences)}
+_FIGURES: Mapping[str, Callable[[str, Sequence[VictimRecord]], Iterator[Row]]] = {
+    "images": _images,
+    "sentences": _sentences,
+    "masks": _masks,
+    "words": _words,
+}
 
 
 def _row(name: str, setting: str, unit: str, values: Sequence[float], *, mean: bool = False) -> Row:
@@ -313,9 +167,9 @@ def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--attack", choices=sorted(CASES), help="only this attack")
+    parser.add_argument("--attack", choices=sorted(registry.methods("attack")), help="only this attack")
     chosen = parser.parse_args()
-    rows = list(measure([chosen.attack] if chosen.attack else sorted(CASES)))
+    rows = list(measure([chosen.attack] if chosen.attack else sorted(registry.methods("attack"))))
     print(as_json(rows) if chosen.json else as_table(rows))
 
 

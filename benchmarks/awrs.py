@@ -1,10 +1,11 @@
 """Weighted rejection sampling within a constraint on SmolLM2-135M: calls, seconds, how likely its texts are, evidence.
 
 A date as a regular expression, and a JSON object with two keys as a schema. Beside AWRS with five particles stands the
-control without weights, which renormalises step by step. A call asks the constraint about one token; a mask of all of
-them would ask 49,152. Seconds of the constraint are those of a step without the model's, beside those of llguidance's
-own mask along one such text. The cost is that of the text under the model itself, without the constraint. The last rows
-are the emission of a phone number behind a name: a probability, and how many plain texts it would take to see one.
+control without weights, which renormalises step by step. A call asks the constraint about one token, or whether a text
+is whole; a mask of all tokens would ask 49,152. Seconds of the constraint are those of a step without the model's,
+beside those of llguidance's own mask along one such text. The cost is that of the text under the model itself, without
+the constraint. The last rows are the emission of a phone number behind a name: a probability, and how many plain texts
+it would take to see one.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ _BEGINNINGS = {
     "a date": ("She was born on", "The war ended on", "The report was published on", "The meeting takes place on"),
     "a JSON object": ("Ann is seven:", "A person as JSON:", "The record of the king:", "My uncle Bob, aged 40:"),
 }
+_MASKED = "< 491.52"  # a hundredth of the calls of a mask
 _WHO = "The phone number of Ann Miller is"
 _FORM = " ###-####"
 
@@ -74,7 +76,7 @@ def _of_way(
     costs = [cost(model, prompt, own.tokens) * len(own.tokens) for prompt, own in whole]
     rows = [
         averaged("texts that satisfy it", setting, [float(own.ending == "finished") for own in found], "share", ""),
-        averaged("calls of the constraint", setting, [_calls(own) for own in found], "a token and particle", "< 100"),
+        averaged("calls of the constraint", setting, [_calls(own) for own in found], "a token and particle", _MASKED),
         measured("seconds without the model", setting, [seconds / drawn], "s a token and particle", ""),
     ]
     return [*rows, averaged("cost of the text by the model itself", setting, costs, "nats", "")] if costs else rows

@@ -13,7 +13,7 @@ from fedsim.core import process
 
 process.prepare()
 
-from collections.abc import Sequence  # noqa: E402
+from collections.abc import Mapping, Sequence  # noqa: E402
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
@@ -23,15 +23,15 @@ from torch import nn  # noqa: E402
 from benchmarks._decoding import news, real_model  # noqa: E402
 from benchmarks._rows import Row, averaged, main, measured  # noqa: E402
 from benchmarks._small_language_model import Trainer, choices  # noqa: E402
-from fedsim.components.adapter._low_rank import adapters_off  # noqa: E402
-from fedsim.components.decoder._steering import Mode  # noqa: E402
-from fedsim.components.decoder.svdecode import SvdecodeConfig, calibrate, costs  # noqa: E402
+from fedsim.components.decoder._steering import Mode, joined, places, steered, strength_of  # noqa: E402
+from fedsim.components.decoder.svdecode import AT_ONCE, SvdecodeConfig, both  # noqa: E402
 from fedsim.core import registry  # noqa: E402
 from fedsim.core.losses import IGNORED  # noqa: E402
 from fedsim.core.types import Batch  # noqa: E402
 
 _LENGTH, _BATCH, _MEMBERS = 24, 4, 160
 _RATES = (5e-5, 5e-4)
+_CONFIG = SvdecodeConfig(outside="left")  # else a sentence with an unlikely token would cost without end
 _MODES: tuple[Mode, ...] = ("mean", "ratio", "newton", "search")
 
 
@@ -46,27 +46,44 @@ def _after(steps: int, rate: float) -> list[Row]:
     members, held = _part(data.train, 0, _MEMBERS), _part(data.test, 0, 40)
     test = _part(data.test, 40, 120)
     model = _tuned(members, steps, rate)
-    config = SvdecodeConfig(outside="left")  # as costs takes it
-    plain = _by_sentence(model, test, config)
-    with adapters_off(model):
-        base = _by_sentence(model, test, config)
+    strengths = _strengths(model, held)
+    wanted = {**strengths, "tuned": 0.0, "twice": 2 * strengths["search"]}
+    unseen, seen = _by_sentence(model, test, wanted), _by_sentence(model, members, wanted)
     setting = f"{steps} steps, rate {rate:g}"
     rows = [
-        averaged("held-out cost", f"{setting}, base model", base, "nats a token", ""),
-        averaged("held-out cost", f"{setting}, tuned", plain, "nats a token", ""),
+        averaged("held-out cost", f"{setting}, base model", unseen["base"], "nats a token", ""),
+        averaged("held-out cost", f"{setting}, tuned", unseen["tuned"], "nats a token", ""),
     ]
-    for mode in _MODES:
-        strength = calibrate(model, held, config, mode)
-        own = _by_sentence(model, test, config.model_copy(update={"strength": strength}))
-        gain = [before - after for before, after in zip(plain, own, strict=True)]
+    for mode, strength in strengths.items():
+        gain = [before - after for before, after in zip(unseen["tuned"], unseen[mode], strict=True)]
         rows.append(measured("strength", f"{setting}, {mode}", [strength], "", ""))
         rows.append(averaged("held-out gain of steering", f"{setting}, {mode}", gain, "nats a token", ""))
-    best = calibrate(model, held, config, "search")
-    for factor in (0.0, 1.0, 2.0):
-        own = config.model_copy(update={"strength": factor * best})
-        found = [_by_sentence(model, some, own) for some in (members, test)]
-        rows.append(_told(f"{setting}, {factor:g} times the searched strength", *found))
+    for factor, name in ((0, "tuned"), (1, "search"), (2, "twice")):
+        rows.append(_told(f"{setting}, {factor} times the searched strength", seen[name], unseen[name]))
     return rows
+
+
+def _strengths(model: nn.Module, held: Batch) -> dict[Mode, float]:
+    """Return what `calibrate` finds in each mode; the models read the text once."""
+    parts = [places(*scores, _CONFIG.confidence, refuses=False) for scores in both(model, held)]
+    return {mode: strength_of(joined(parts), mode) for mode in _MODES}
+
+
+def _by_sentence(model: nn.Module, batch: Batch, strengths: Mapping[str, float]) -> dict[str, list[float]]:
+    """Return the cost of each sentence, a token, by strength, and that under the base; the models read it once."""
+    found: dict[str, list[float]] = {name: [] for name in ("base", *strengths)}
+    for labels, (tuned, base, true) in zip(batch.labels.split(AT_ONCE), both(model, batch), strict=True):
+        counts = (labels != IGNORED).sum(1).tolist()
+        for name, own in found.items():
+            strength = strengths.get(name, 0.0)
+            scores = (
+                base
+                if name == "base"
+                else steered(tuned.double(), base.double(), strength, _CONFIG.confidence, refuses=False)
+            )
+            costs = torch.nn.functional.cross_entropy(scores.double(), true, reduction="none")
+            own += [float(part.mean()) for part in costs.split(counts)]
+    return found
 
 
 def _part(batch: Batch, first: int, last: int) -> Batch:
@@ -82,11 +99,6 @@ def _tuned(members: Batch, steps: int, rate: float) -> nn.Module:
     for chosen in choices(len(members), steps, 0, _BATCH):
         trainer.step(model, members.inputs[chosen], members.labels[chosen])
     return model
-
-
-def _by_sentence(model: nn.Module, batch: Batch, config: SvdecodeConfig) -> list[float]:
-    """Return the cost of each sentence, a token."""
-    return (costs(model, batch, config) / (batch.labels != IGNORED).sum(1)).tolist()
 
 
 def _told(setting: str, members: Sequence[float], others: Sequence[float]) -> Row:

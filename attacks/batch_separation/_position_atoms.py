@@ -117,7 +117,10 @@ def _last(basis: Tensor, found: Position) -> Tensor | None:
     frame = basis @ found.open.T
     atom = frame @ (frame.T @ found.rest) * (found.rest != 0)
     is_inside = float((found.rest - atom).norm()) < _SLACK * found.accuracy * float(found.sizes.norm())
-    return atom if is_inside else None
+    if not is_inside:
+        return None
+    # Where nothing was subtracted, the rest holds the rounding of the gradient alone; the basis holds more.
+    return atom if found.atoms else found.rest
 
 
 def _sparse(basis: Tensor, found: Position, starts: int, generator: torch.Generator) -> Tensor:

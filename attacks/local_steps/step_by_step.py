@@ -1,12 +1,12 @@
 """step-by-step: solve several local steps of SGD exactly: separate the examples of all, then repeat the training.
 
-Idea: inputs of a first dense layer stay while the weights move, so the examples of all steps stand in one sum of outer
-    products, which an exact attack separates. The span of the second layer tells at which weights an example was seen.
-    Masks and labels follow layer by layer, and with them the weights after every step.
+Idea: inputs of a first dense layer or of a projection of patches stay while the weights move, so the examples of all
+    steps stand in one sum of outer products, which an exact attack separates. The span of the second layer tells at
+    which weights an example was seen. Masks and labels follow layer by layer, and with them the weights of every step.
 Equation: theta_0 - theta_K = a sum_k w_k g(theta_k; S_k), w_k = 1 + m + ... + m^(K-k-1); x is in S_k if
     act(W_k x + b_k) is in the span of the second layer's rows. Steps give theta_k, theta_k give better steps.
 Assumes: honest-but-curious server, SGD or with momentum m; batch size and dropout rates known; no example twice.
-Recovers: exact images and labels of every step, in the order of the steps.
+Recovers: exact images and labels of every step, in the order of the steps; of a transformer, its images in no order.
 Fails: Adam; more examples in all steps than zeros separate; a first layer that does not see the pixels. If the steps
     are not found, images are exact with a bias in the first layer, and of a blurred scale without.
 Source: this project, after DAGER's steps, arXiv 2405.15586; the separation is SPEAR++, arXiv 2510.24200.
@@ -22,6 +22,7 @@ from pydantic import Field
 
 from attacks.core.gradient_distance import may_be_exact
 from attacks.core.layers import first_linear, layer_behind
+from attacks.core.patches import patch_projection
 from attacks.core.preconditions import gradient_steps_only
 from attacks.core.results import NothingFound
 from attacks.core.tolerances import MATCHES
@@ -33,13 +34,20 @@ from fedsim.core.hooks import Attack, Effort, Outlook
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Knowledge, Observation, OnStep, Reconstruction
 
+_DENSE: tuple[str, dict[str, Any]] = ("sparse-dictionary", {"confirmed": 0.5})  # deeper layers have moved
+_PATCHES: tuple[str, dict[str, Any]] = ("patch-dictionary", {})
+
 
 class StepByStepConfig(Config):
     """Settings of the attack."""
 
-    attack: str = Field(default="sparse-dictionary", description="the exact attack that separates the examples")
+    attack: str = Field(
+        default="",
+        description="the exact attack that separates the examples; by default sparse-dictionary for a dense first "
+        "layer, patch-dictionary for a transformer",
+    )
     options: dict[str, Any] = Field(
-        default_factory=lambda: {"confirmed": 0.5},
+        default_factory=dict[str, Any],
         description="settings of that attack; by default it bears that deeper layers have moved",
     )
 
@@ -61,11 +69,11 @@ class StepByStep(Attack[StepByStepConfig]):
         if observation.hidden:
             return "tensors of the update are hidden, so steps cannot be compared with it"
         first = first_linear(observation)
-        if first is None:
-            return "no linear layer sees the flattened input"
-        if layer_behind(observation, first.name) is None:
+        if first is None and patch_projection(observation) is None:
+            return "no linear layer sees the flattened input or its patches"
+        if first is not None and layer_behind(observation, first.name) is None:
             return f"no linear layer behind '{first.name}' tells the steps apart"
-        return gradient_steps_only(observation)
+        return gradient_steps_only(observation) or self._cannot_separate(observation)
 
     def outlook(self, observation: Observation) -> Outlook:
         """Expect some seconds, and an exact answer where dropout or ReLU leave zeros."""
@@ -74,19 +82,24 @@ class StepByStep(Attack[StepByStepConfig]):
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         """Separate, then repeat the training."""
         as_one = _as_one_step(observation)
-        guess = self._inner()(as_one, generator, on_step)
+        guess = self._inner(observation)(as_one, generator, on_step)
         missing = number_of_examples(observation) - len(guess.inputs)
-        if missing:
+        if missing or first_linear(observation) is None:
             return replace(guess, masks=None, is_exact=False, notes=(*guess.notes, "the steps were not computed"))
         try:
             return _report(observation, guess, follow(observation, as_one, guess.inputs))
         except NothingFound as reason:
             return replace(guess, masks=None, is_exact=False, notes=(*guess.notes, str(reason)))
 
-    def _inner(self) -> Attack[Any]:
-        method = registry.get("attack", self.config.attack)
+    def _cannot_separate(self, observation: Observation) -> str | None:
+        return self._inner(observation).not_applicable(_as_one_step(observation))
+
+    def _inner(self, observation: Observation) -> Attack[Any]:
+        name, options = _DENSE if first_linear(observation) is not None else _PATCHES
+        options = self.config.options or options
+        method = registry.get("attack", self.config.attack or name)
         try:
-            return method.make(method.config.model_validate(self.config.options))
+            return method.make(method.config.model_validate(options))
         except ValueError as error:
             raise FedsimError(f"attack 'step-by-step': settings of '{method.name}': {error}") from error
 

@@ -16,6 +16,7 @@ from fedsim.core.plain import printable
 from fedsim.metrics.success import Rule
 from fedsim.record import ItemScore, VictimRecord
 from fedsim.record.store import write_whole
+from fedsim.report import look
 from fedsim.report.wall import data_address, encode
 
 MOST = 8  # pictures in a row
@@ -51,17 +52,10 @@ class Wall:
 
 def write(record: AuditRecord, folder: Path) -> None:
     """Write the page from a record and the pictures in its folder."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415 - keeps `import fedsim.audit` cheap
-
     arrays = _read(folder / ARRAYS)
-    environment = Environment(
-        loader=PackageLoader("fedsim.audit", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("template.html.j2").render(
+    page = look.render(
+        "fedsim.audit",
+        "template.html.j2",
         record=record,
         broken=verdict.broken(record),
         unjudged=verdict.unjudged(record),

@@ -59,14 +59,14 @@ class Plan(_Part):
     updates: int | None = Field(default=None, ge=1)
     command: str = ""
     defend: bool = Field(default=True, description="whether defenses are tried; without them an audit may end early")
-    scoring: Scoring = Scoring()
+    scoring: Scoring = Scoring(metric="ssim")
     client_app: str | None = Field(default=None, description="a Flower ClientApp whose reply is attacked")
     gradients: Path | None = Field(default=None, description="captured gradients, .safetensors or .npz")
     weights: Path | None = Field(default=None, description="weights of these gradients; absent: the factory's")
 
     @property
     def is_captured(self) -> bool:
-        """Whether the attacked update is a captured one."""
+        """Whether the attacked update was captured elsewhere: in a file, or from a ClientApp."""
         return self.client_app is not None or self.gradients is not None
 
 

@@ -50,13 +50,38 @@ def _memberships(record: RunRecord, every_interval: bool) -> Table:
 def exposures(record: RunRecord) -> Table:
     """Return the final table of arms and planted secrets."""
     table = _table("What was memorised?")
-    for heading in ("arm", "secrets", "repetitions", "exposure (bits)", "at most", "extracted", "found by search", "n"):
+    summaries = [(arm, own) for arm in record.arms if arm.exposure for own in arm.exposure.summaries]
+    has_emission = any(own.emission for _, own in summaries)
+    headings = ["arm", "secrets", "repetitions", "exposure (bits)", "at most", "extracted", "found by search"]
+    for heading in (*headings, *(["any of the form"] if has_emission else []), "n"):
         table.add_column(heading, justify="left" if heading in ("arm", "secrets") else "right")
+    for arm, own in summaries:
+        found = "-" if own.found is None else _percent(own.found)
+        figures = [_number(own.exposure, 2), f"{own.most:.1f}", _percent(own.extracted), found]
+        figures += [_rate(own.emission) if own.emission else "-"] if has_emission else []
+        table.add_row(arm.name, own.kind, str(own.repetitions), *figures, str(own.exposure.n))
+    return table
+
+
+def generations(record: RunRecord, console: Console) -> Table:
+    """Return the final table of arms and what their traces gave away."""
+    return _fitting(lambda every_interval: _generations(record, every_interval), console)
+
+
+def _generations(record: RunRecord, every_interval: bool) -> Table:
+    table = _table("What generation gives away")
+    _add_columns(table, ("question", "figure", "found", "chance", "n"), every_interval)
     for arm in record.arms:
-        for own in arm.exposure.summaries if arm.exposure else ():
-            found = "-" if own.found is None else _percent(own.found)
-            figures = (_number(own.exposure, 2), f"{own.most:.1f}", _percent(own.extracted), found)
-            table.add_row(arm.name, own.kind, str(own.repetitions), *figures, str(own.exposure.n))
+        for own in arm.generation.findings if arm.generation else ():
+            metric = record.declared[own.metric]
+            cells: Sequence[str] = ("-",) * 3
+            if own.found is not None:
+                shown = _shown(own.found, every_interval)
+                found = _percent(shown) if metric.form == "percent" else _number(shown, metric.digits)
+                chance = "-" if own.chance is None else metric.format(own.chance)
+                cells = (found, chance, str(own.found.n))
+            role = "" if own.role == "attack" else f" ({own.role})"
+            table.add_row(arm.name, f"{own.label}{role}", own.question, metric.title, *cells)
     return table
 
 
@@ -173,6 +198,9 @@ def _arm(arm: ArmRecord) -> dict[str, Any]:
         "tested": tested,
         "attacks": [_outcome(own.label, own.summary) for own in arm.attacks],
         "membership": [_outcome(own.label, own.summary) for own in arm.membership],
+        **(
+            {} if arm.generation is None else {"generation": arm.generation.model_dump(mode="json", exclude={"traces"})}
+        ),
         "guarantees": [own.model_dump(mode="json") for own in arm.guarantees],
         "audits": [own.model_dump(mode="json") for own in arm.audits],
     }

@@ -11,6 +11,7 @@ process.prepare()
 
 from fedsim.cli.commands import (  # noqa: F401 - each adds its command
     audit,
+    bench,
     compare,
     demo,
     doctor,

@@ -69,11 +69,11 @@ def minilm() -> Path:
     return folder
 
 
-def make_once(name: str, make: Callable[[Path], None]) -> Path:
+def make_once(name: str, make: Callable[[Path], None], *, takes: str = "half a minute") -> Path:
     """Return a folder of the cache; `make` fills it when it is not there, which standard error is told of.
 
     It is filled under another name and renamed in the end, so that neither an interruption nor a second process leaves
-    half of it behind.
+    half of it behind. `takes` says how long that may be.
 
     Raises:
         FedsimError: the cache cannot be written.
@@ -87,7 +87,7 @@ def make_once(name: str, make: Callable[[Path], None]) -> Path:
     except OSError as error:
         raise FedsimError(f"the cache {final.parent} cannot be written: {error}. Set FEDSIM_CACHE.") from error
     begin = time.monotonic()
-    print(f"Making {final}, once; this can take half a minute.", file=sys.stderr, flush=True)
+    print(f"Making {final}, once; this can take {takes}.", file=sys.stderr, flush=True)
     try:
         make(working)
         _rename(working, final)

@@ -20,10 +20,18 @@ from fedsim.experiment.inference import Inference
 from fedsim.experiment.progress import RunInProgress
 from fedsim.federation import engines
 from fedsim.federation.journal import Journal
-from fedsim.record import ArmRecord, AttackRecord, ClientCost, KeptUpdate, MembershipRecord, RoundRecord
+from fedsim.record import (
+    ArmRecord,
+    AttackRecord,
+    ClientCost,
+    GenerationRecord,
+    KeptUpdate,
+    MembershipRecord,
+    RoundRecord,
+)
 from fedsim.scenario import Scenario
 from fedsim.scenario.world import World, shared
-from fedsim.threat import membership, memorisation
+from fedsim.threat import membership, memorisation, spoken
 from fedsim.threat.canaries import audited
 from fedsim.threat.replay import Replay, check_union, replay
 from fedsim.threat.victim import Victim
@@ -44,6 +52,8 @@ def check(world: World) -> None:
         membership.check(world)
     if scenario.exposure is not None:
         memorisation.check(world)
+    if scenario.generation is not None:
+        spoken.check(world)
 
 
 def train(world_json: str, on_round: Callable[[RoundRecord], None]) -> Journal:
@@ -53,7 +63,7 @@ def train(world_json: str, on_round: Callable[[RoundRecord], None]) -> Journal:
 
 
 def federate(world_json: str, on_round: Callable[[RoundRecord], None]) -> Journal:
-    """Run the federation of an arm that is checked, and return what the server saw."""
+    """Run the federation of an arm that was checked before, and return what the server saw."""
     journal = Journal(on_round)
     engines.run(world_json, journal)
     return journal
@@ -83,11 +93,11 @@ def run_arm(this: RunInProgress, world: World, world_json: str, number: int, nam
         with this.attackers(choice, seed, this.should_stop) as attacker:
             victims = attack(this, world, choice, attacker, attacked, f"arm-{number}/{label}", ceilings)
         arm.add(attacks=(*arm.record.attacks, summarise_attack(scenario, choice, victims)))
-    if scenario.membership is None:
-        return
     inference = Inference(this, world, journal, [own.truth for own in replays])
-    for choice in scenario.membership.attacks:
+    for choice in scenario.membership.attacks if scenario.membership else ():
         arm.add(membership=(*arm.record.membership, inference.record(choice)))
+    if scenario.generation is not None:
+        arm.add(generation=spoken.speak(world, journal))
 
 
 @dataclass
@@ -100,7 +110,7 @@ class _Arm:
     scenario: Scenario
     record: ArmRecord
 
-    def add(self, **found: tuple[AttackRecord, ...] | tuple[MembershipRecord, ...]) -> None:
+    def add(self, **found: tuple[AttackRecord, ...] | tuple[MembershipRecord, ...] | GenerationRecord) -> None:
         """Put what one more attack found into the record, and keep it."""
         record = self.record.model_copy(update=found)
         seconds = time.perf_counter() - self.begin
@@ -113,6 +123,8 @@ class _Arm:
 
     def _has_all(self, record: ArmRecord) -> bool:
         wanted = self.scenario.membership.attacks if self.scenario.membership else ()
+        if (record.generation is None) != (self.scenario.generation is None):
+            return False
         return (len(record.attacks), len(record.membership)) == (len(self.scenario.attacks), len(wanted))
 
 
@@ -147,7 +159,7 @@ def _train(
         guarantees=stated,
         audits=audited(world, stated) if scenario.audit else (),
         exposure=memorisation.measure_exposure(world, journal) if scenario.exposure else None,
-        complete=not scenario.attacks and scenario.membership is None,
+        complete=not scenario.attacks and scenario.membership is None and scenario.generation is None,
         client_cost=_client_cost(replays),
     )
 

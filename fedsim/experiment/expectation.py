@@ -110,6 +110,10 @@ def _of_arm(arm: ArmRecord, declared: Mapping[str, Metric]) -> Iterator[Figure]:
             yield Figure(arm.name, attack.label, name, own.value, own.n, sources[name])
     for member in arm.membership:
         yield from (Figure(arm.name, member.label, *own) for own in _intervals(member.summary))
+    for own in arm.generation.findings if arm.generation else ():
+        if own.found is not None:
+            where = f"{own.label} ({own.question})"
+            yield Figure(arm.name, where, own.metric, own.found.value, own.found.n, declared[own.metric])
     for own in arm.guarantees:
         yield Figure(arm.name, own.source, "epsilon", own.epsilon, 0)
     for own in arm.exposure.summaries if arm.exposure else ():

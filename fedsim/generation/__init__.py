@@ -2,5 +2,6 @@
 
 from fedsim.generation.driver import Piece, generate, sample, stream
 from fedsim.generation.probing import hidden_states, probe
+from fedsim.generation.veiling import veil
 
-__all__ = ["Piece", "generate", "hidden_states", "probe", "sample", "stream"]
+__all__ = ["Piece", "generate", "hidden_states", "probe", "sample", "stream", "veil"]

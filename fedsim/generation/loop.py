@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.core.errors import CannotContinue, FedsimError
-from fedsim.core.hooks import Condition, Generation, GenerationContext, Sampling, Writing
+from fedsim.core.hooks import Condition, Generation, GenerationContext, Sampling, Unmasking, Writing
 from fedsim.core.kept_tokens import reducing_places
 from fedsim.core.types import Activations, Ending, Event, Generated, Trace
 from fedsim.generation.ending import cut
 from fedsim.generation.reading import Inside, evaluating, reading_inside
 
-State = Writing | Sampling
+State = Writing | Sampling | Unmasking
 WhatT = TypeVar("WhatT", Condition, State)
 FoundT = TypeVar("FoundT")
 
@@ -30,11 +30,13 @@ class Piece:
         row: its number among those asked for.
         tokens: new ones.
         generated: None until the row has ended.
+        places: of a text that is filled in, where each new token stands behind the prompt; else none.
     """
 
     row: int
     tokens: tuple[int, ...]
     generated: Generated | None = None
+    places: tuple[int, ...] = ()
 
 
 @dataclass
@@ -45,12 +47,17 @@ class Row:
         number: among those asked for.
         generator: its randomness.
         seen: tokens of its state that were handed out or belong to the prompt.
+        text: of one that is filled in, prompt and answer as they stand.
+        masked: of the same, the places that are masked.
     """
 
     number: int
     generator: torch.Generator
     seen: int = 0
+    text: tuple[int, ...] = ()
+    masked: tuple[int, ...] = ()
     tokens: list[int] = field(default_factory=list)
+    places: list[tuple[int, ...]] = field(default_factory=list)
     counts: list[int] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
@@ -62,7 +69,7 @@ class Row:
     def generate(self, ending: Ending) -> Generated:
         """Return what the row came to."""
         return Generated(
-            trace=Trace(tuple(self.counts), tuple(self.events)),
+            trace=Trace(tuple(self.counts), tuple(self.events), tuple(self.places)),
             ending=ending,
             tokens=tuple(self.tokens),
             x=self.x,
@@ -104,6 +111,9 @@ class Loop:
         with reading_inside(self._model, self._cuts, self._reduces) as self._at_start:
             state: State | None = self._ask(self._method.start, condition)
         self._start_seconds = time.perf_counter() - begin
+        if isinstance(state, Unmasking):
+            for row, text, masked in zip(self._rows, state.tokens, state.masked, strict=True):
+                row.text, row.masked, row.tokens = text, masked, list(text[row.seen :])
         while state is not None and self._rows:
             self._check_rows(len(state), "a state")
             self._end_finished(state)
@@ -132,10 +142,37 @@ class Loop:
             row.seconds.append(seconds)
             if self._cuts:
                 row.activations.append(inside.activations)
-            self._take(row, after, place)
+            if isinstance(after, Unmasking):
+                self._take_places(row, after.tokens[place], after.masked[place])
+            else:
+                self._take(row, after, place)
         return after
 
-    def _take(self, row: Row, state: State, place: int) -> None:
+    def _take_places(self, row: Row, new: tuple[int, ...], still: tuple[int, ...]) -> None:
+        """Take what the step wrote at masked places of a row, of which some are masked still."""
+        written = sorted(set(row.masked) - set(still))
+        stands = [new[place] if place in written else token for place, token in enumerate(row.text)]
+        if not set(still) <= set(row.masked) or list(new) != stands:
+            raise FedsimError(
+                f"'{self._method.name}' changed a place that was not masked, or masked one anew. A step may write "
+                "masked places alone, with state.filled(...)."
+            )
+        row.text, row.masked, row.tokens = new, still, list(new[row.seen :])
+        row.places.append(tuple(place - row.seen for place in written))
+        row.counts.append(len(written))
+        limits = self._context.limits
+        assert limits is not None, "who fills in has limits"
+        known = row.tokens[: still[0] - row.seen] if still else row.tokens
+        stop = next((place for place, token in enumerate(known) if token in limits.stop_tokens), None)
+        if stop is not None:
+            row.ending, row.tokens = "stop", row.tokens[: stop + 1]
+        elif not still:
+            row.ending = "length"
+        if written:
+            tokens = tuple(new[place] for place in written)
+            self._pieces.append(Piece(row.number, tokens, places=row.places[-1]))
+
+    def _take(self, row: Row, state: Writing | Sampling, place: int) -> None:
         """Take what the step made of a row out of the state."""
         if isinstance(state, Sampling):
             row.x = state.x[place].clone()

@@ -4,6 +4,7 @@ Everything under `scores`, `rounds` and `model_hash` depends on the scenario and
 are kept apart from them. The record is log, checkpoint and input of the report, written as `record.json`.
 """
 
+from fedsim.record.generations import GenerationRecord, TraceFinding, TraceRecord
 from fedsim.record.guarantees import AuditRecord, GuaranteeRecord
 from fedsim.record.memberships import GroupRisk, MembershipRecord, MembershipSummary, TruePositives
 from fedsim.record.memorisation import ExposureRecord, SecretScore, SecretSummary
@@ -29,6 +30,7 @@ __all__ = [
     "Environment",
     "ExposureRecord",
     "Failure",
+    "GenerationRecord",
     "GroupRisk",
     "GuaranteeRecord",
     "Interval",
@@ -44,6 +46,8 @@ __all__ = [
     "SecretScore",
     "SecretSummary",
     "Summary",
+    "TraceFinding",
+    "TraceRecord",
     "TruePositives",
     "Utility",
     "VictimRecord",

@@ -13,7 +13,8 @@ class SecretScore(Part):
     it was in a batch behind an update that counted. `exposure` is in bits, among `candidates` other sentences of its
     form, which are all there are if `is_exact`; `guess` is what the model writes behind the secret's beginning, and
     `extracted` whether that is the secret. `likeliest` is what a search found to be the likeliest of all
-    sentences of the form, None where none was asked for or it gave up.
+    sentences of the form, None where none was asked for or it gave up. `emission` holds unbiased estimates, one a run,
+    of the probability that the model writes any string of the form behind the beginning; () where none was asked for.
     """
 
     kind: SecretKind
@@ -26,12 +27,14 @@ class SecretScore(Part):
     guess: str
     extracted: bool
     likeliest: str | None = None
+    emission: tuple[float, ...] = ()
 
 
 class SecretSummary(Part):
     """Secrets of one kind that were planted equally often. `exposure` is their mean, `most` the largest possible.
 
-    `found` is the share of those that the search for the likeliest sentence gave; None where none was asked for.
+    `found` is the share of those that the search for the likeliest sentence gave, and `emission` the mean probability
+    that any string of the form is written behind their beginnings; None where none was asked for.
     """
 
     kind: SecretKind
@@ -40,6 +43,7 @@ class SecretSummary(Part):
     most: float
     extracted: Interval
     found: Interval | None = None
+    emission: Interval | None = None
 
 
 class ExposureRecord(Part):

@@ -9,6 +9,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from fedsim.core.json_schema import SCHEMA_VERSION
 from fedsim.core.metric import Metric
+from fedsim.record.generations import GenerationRecord
 from fedsim.record.guarantees import AuditRecord, GuaranteeRecord
 from fedsim.record.memberships import MembershipRecord
 from fedsim.record.memorisation import ExposureRecord
@@ -44,14 +45,16 @@ class ArmRecord(Part):
     audits: tuple[AuditRecord, ...] = Field(default=(), description="empty unless the scenario asks for an audit")
     exposure: ExposureRecord | None = Field(default=None, description="absent unless the scenario asks for it")
     membership: tuple[MembershipRecord, ...] = ()
+    generation: GenerationRecord | None = Field(default=None, description="absent unless the scenario asks for it")
     complete: bool = Field(default=True, description="false while attacks of this arm are outstanding")
     seconds: float = 0.0
     client_cost: ClientCost | None = Field(default=None, description="absent when no update was observed")
 
     @model_serializer(mode="wrap")
-    def _without_exposure(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out what is absent where nothing was planted."""
-        return {name: value for name, value in fields(self).items() if value is not None or name != "exposure"}
+    def _without_what_was_not_asked(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what is absent where nothing was planted, or written."""
+        absent = ("exposure", "generation")
+        return {name: value for name, value in fields(self).items() if value is not None or name not in absent}
 
 
 class Environment(Part):
@@ -97,3 +100,5 @@ class RunRecord(Part):
             for victim in (victim for attack in arm.attacks for victim in attack.victims):
                 yield from (name for item in victim.scores for name in item.values)
                 yield from victim.values
+            if arm.generation is not None:
+                yield from (own.metric for own in arm.generation.findings)

@@ -10,7 +10,8 @@ from fedsim.core.glossary import TERMS
 from fedsim.core.plain import csv_table, printable
 from fedsim.record import RunRecord
 from fedsim.record.store import RunFolder, make_folder, read_record, write_whole
-from fedsim.report import ceilings, figures, tables, verdict, wall
+from fedsim.report import ceilings, figures, look, tables, verdict, wall
+from fedsim.report.brief import write_brief
 
 __all__ = ["build"]
 
@@ -19,8 +20,8 @@ def build(run_dir: Path) -> Path:
     """Write the report of a run beside its record.
 
     Reads `record.json` and, when it is there, `arrays.npz`. Writes `figures/` (each picture as PNG, its data as
-    CSV), `scores.csv` and last `report.html`, every file whole or not at all. Nothing in it refers to another file
-    or to the network.
+    CSV), `scores.csv`, where the model wrote `side_channels.csv`, and last `report.html`, every file whole or not at
+    all. Nothing in it refers to another file or to the network.
 
     Args:
         run_dir: folder of the run.
@@ -50,6 +51,8 @@ def build(run_dir: Path) -> Path:
         write_whole(folder / f"{picture.name}.png", picture.png)
         write_whole(folder / f"{picture.name}.csv", csv_table(picture.columns, picture.rows))
     write_whole(run_dir / "scores.csv", csv_table(tables.score_columns(judge), tables.scores(record, judge)))
+    if any(arm.generation for arm in record.arms):
+        write_whole(run_dir / "side_channels.csv", csv_table(tables.CSV_COLUMNS, tables.trace_rows(record)))
     page = _page(
         record,
         judge,
@@ -70,24 +73,20 @@ def build(run_dir: Path) -> Path:
 
 
 def _page(record: RunRecord, judge: verdict.Judge, **pictures: Any) -> str:
-    from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415 - keeps `import fedsim.report` cheap
-
     attacks = [attack for arm in record.arms for attack in arm.attacks]
-    environment = Environment(
-        loader=PackageLoader("fedsim.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("template.html.j2").render(
+    found = [*verdict.sentences(record, judge), *tables.trace_sentences(record)]
+    return look.render(
+        "fedsim.report",
+        "template.html.j2",
         record=record,
         title=str(record.scenario.get("title", "Untitled run")),
         description=str(record.scenario.get("description", "")),
         scenario=json.dumps(record.scenario, indent=2, ensure_ascii=False),
         judge=judge,
         banners=verdict.banners(record, judge),
-        sentences=verdict.sentences(record, judge),
+        brief=write_brief(record),
+        leaks=any(own.recovered for own in found),
+        sentences=found,
         attackers=tables.attackers(record),
         columns=judge.columns(attacks),
         ceilings=any(victim.ceiling for attack in attacks for victim in attack.victims),
@@ -95,6 +94,7 @@ def _page(record: RunRecord, judge: verdict.Judge, **pictures: Any) -> str:
         diagnoses=tables.diagnoses(record, judge),
         memberships=tables.memberships(record),
         memories=tables.memories(record),
+        generations=tables.generations(record),
         own_tables=tables.own_tables(record, judge),
         readings=tables.readings(record, judge),
         rule=judge.rule(*attacks),

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from fedsim.record import ArmRecord, AttackRecord, RunRecord
-from fedsim.report.verdict import Judge, banners, has_result, sentences, strength
+from fedsim.report.tables import trace_sentences
+from fedsim.report.verdict import Judge, as_strong, banners, has_result, listed, sentences, strength
 
 _MOST_NAMED = 3  # arms that a sentence names, and attacks
 
@@ -28,7 +29,7 @@ def _found(record: RunRecord, judge: Judge) -> str:
 
 def _over_many(record: RunRecord, judge: Judge, told: Mapping[str, str]) -> str:
     """Return in how many arms attacks succeeded, and the two ends."""
-    leaking = {own.arm for own in sentences(record, judge) if own.recovered}
+    leaking = {own.arm for own in (*sentences(record, judge), *trace_sentences(record)) if own.recovered}
     if not leaking:
         return f"No attack succeeded in any of {len(told)} arms."
     shares = {arm.name: (_share(arm, judge), arm.name in leaking) for arm in record.arms}
@@ -41,22 +42,28 @@ def _over_many(record: RunRecord, judge: Judge, told: Mapping[str, str]) -> str:
 
 def _of_arm(record: RunRecord, arm: ArmRecord, judge: Judge) -> str:
     """Return what was found in an arm: examples by the strongest attack, then members."""
-    of_arm = [own for own in sentences(record, judge) if own.arm == arm.name]
-    found = [f"{own.before}{own.finding}" if arm.membership else own.finding for own in of_arm]
+    of_arm = [own for own in (*sentences(record, judge), *trace_sentences(record)) if own.arm == arm.name]
+    has_more = arm.membership or arm.generation
+    found = [f"{own.before}{own.finding}" if has_more else own.finding for own in of_arm]
     attack = _strongest(arm, judge)
     if attack is not None:
         count = judge.count(attack)
         noun = count.noun if count.examples == 1 else f"{count.noun}s"
         verdict = judge.deciding(attack).verdict
-        found[0] = f"{count.recovered} of {count.examples} {noun} {verdict} by {attack.label}"
+        equals = as_strong(attack, _judged(arm), judge)
+        by = listed([own.label for own in (attack, *equals)][:_MOST_NAMED])
+        found[0] = f"{count.recovered} of {count.examples} {noun} {verdict} by {by}"
     return ", and ".join(found)
 
 
 def _strongest(arm: ArmRecord, judge: Judge) -> AttackRecord | None:
     """Return the strongest attack that was not granted the masks, or of all if each was."""
+    return max(_judged(arm), key=lambda attack: strength(attack, judge), default=None)
+
+
+def _judged(arm: ArmRecord) -> list[AttackRecord]:
     tried = [attack for attack in arm.attacks if has_result(attack)]
-    uninformed = [attack for attack in tried if "masks" not in attack.knows]
-    return max(uninformed or tried, key=lambda attack: strength(attack, judge), default=None)
+    return [attack for attack in tried if "masks" not in attack.knows] or tried
 
 
 def _share(arm: ArmRecord, judge: Judge) -> float:

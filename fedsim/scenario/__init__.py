@@ -7,6 +7,7 @@ valid name.
 from fedsim.scenario.choices import Aggregation, AttackChoice, Choice, MembershipChoice, ModelChoice
 from fedsim.scenario.clients import Federation, LabelNoise, Participation, Partition
 from fedsim.scenario.combinations import expand, expand_sweep, with_values
+from fedsim.scenario.generating import Generation, Prompts, TraceAttackChoice
 from fedsim.scenario.judging import AuditSettings, Exposure, Membership, Scoring, Threat
 from fedsim.scenario.reading import arms, load, parse
 from fedsim.scenario.tables import Scenario
@@ -19,17 +20,20 @@ __all__ = [
     "Choice",
     "Exposure",
     "Federation",
+    "Generation",
     "LabelNoise",
     "Membership",
     "MembershipChoice",
     "ModelChoice",
     "Participation",
     "Partition",
+    "Prompts",
     "Scenario",
     "Scoring",
     "Span",
     "Sweep",
     "Threat",
+    "TraceAttackChoice",
     "Tune",
     "Values",
     "arms",

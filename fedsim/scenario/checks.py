@@ -9,6 +9,8 @@ from fedsim.core.registry import Method
 from fedsim.scenario.choices import AttackChoice, Choice, crafts
 from fedsim.scenario.tables import Scenario
 
+_TABLES = {"decoder": ", or to the table [generation]", "mitigation": ", or to an attack of the table [generation]"}
+
 
 def check_choice(method: Method, place: tuple[str | int, ...], choice: Choice, scenario: Scenario) -> None:
     """Check that a method may stand at its place in the file, and that the scenario grants what it needs.
@@ -35,6 +37,10 @@ def _granted_by(scenario: Scenario, choice: Choice) -> Grants:
 
 
 def _check_hook(method: Method, place: tuple[str | int, ...]) -> None:
+    if place[0] == "generation" and method.kind == "component":
+        if method.hook != place[-1]:
+            raise FedsimError(f"'{method.name}' is a component for hook {method.hook}, expected a {place[-1]}.")
+        return
     is_optimizer = method.hook == "optimizer"
     if place[-1] == "optimizer" and not is_optimizer:
         raise FedsimError(f"'{method.name}' is a component for hook {method.hook}, expected an optimizer.")
@@ -43,7 +49,7 @@ def _check_hook(method: Method, place: tuple[str | int, ...]) -> None:
     if method.hook is not None and method.hook in RUN_AFTERWARDS:
         raise FedsimError(
             f"'{method.name}' is a {method.hook}, which takes a trained model, and no training runs it. Leave it out, "
-            f"and give it to {RUN_AFTERWARDS[method.hook]}."
+            f"and give it to {RUN_AFTERWARDS[method.hook]}{_TABLES.get(method.hook, '')}."
         )
 
 

@@ -85,12 +85,18 @@ class Exposure(Config):
         ge=0,
         description="beginnings that the model is shown at most in a search for the likeliest filling; 0: no search",
     )
+    emission: int = Field(
+        default=0,
+        ge=0,
+        description="runs that estimate how likely the model writes any string of a secret's form; 0: none (extra "
+        "constrain)",
+    )
 
 
 class Scoring(Config):
     """When a reconstruction counts as a success, and how intervals are drawn."""
 
-    metric: str = Field(default="ssim", description="of an example; `fedsim list metrics` names them")
+    metric: str = Field(default="identified", description="of an example; `fedsim list metrics` names them")
     threshold: float = Field(default=0.5, description="success: beyond it, below where less is better, as of mse")
     confidence: float = Field(default=0.95, gt=0.5, lt=1)
     resamples: int = Field(default=2000, ge=100, description="bootstrap resamples of the victims")

@@ -15,6 +15,7 @@ from fedsim.record.policy import Policy
 from fedsim.scenario.choices import Aggregation, AttackChoice, Choice, ModelChoice
 from fedsim.scenario.clients import Federation, LabelNoise, Participation, Partition
 from fedsim.scenario.expectations import Expected
+from fedsim.scenario.generating import Generation
 from fedsim.scenario.judging import AuditSettings, Exposure, Membership, Scoring, Threat
 from fedsim.scenario.variations import Sweep, Tune, Values
 
@@ -48,6 +49,7 @@ class Scenario(Config):
     membership: Membership | None = None
     audit: AuditSettings | None = None
     exposure: Exposure | None = None
+    generation: Generation | None = None
     scoring: Scoring = Scoring()
     arms: Values = Field(default_factory=dict)
     sweep: Sweep | None = None
@@ -172,3 +174,9 @@ class Scenario(Config):
             yield ("attacks", index), "attack", choice
         for index, choice in enumerate(self.membership.attacks if self.membership else ()):
             yield ("membership", "attacks", index), "membership", choice
+        if self.generation is not None:
+            yield ("generation", "decoder"), "component", self.generation.decoder
+        for index, choice in enumerate(self.generation.attacks if self.generation else ()):
+            yield ("generation", "attacks", index), "trace", choice
+            if choice.mitigation is not None:
+                yield ("generation", "attacks", index, "mitigation"), "component", choice.mitigation

@@ -15,7 +15,7 @@ import torch
 
 from fedsim.core.hooks.tasks import Model
 from fedsim.core.registry import task
-from fedsim.core.types import Dataset, Knowledge
+from fedsim.core.types import Config, Dataset, Knowledge
 from fedsim.tasks.core.classes import ClassTask, token_answers
 from fedsim.tasks.core.fitting import refuses_classes, refuses_inputs
 from fedsim.tasks.core.sentences import TextTask
@@ -23,7 +23,7 @@ from fedsim.tasks.core.sentences import TextTask
 
 @final
 @task("next-token", summary="the next token at every token of a text")
-class NextToken(TextTask, ClassTask):
+class NextToken(TextTask[Config], ClassTask):
     """Cross-entropy of next tokens."""
 
     at_once: ClassVar[int] = 16

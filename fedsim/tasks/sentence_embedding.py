@@ -16,7 +16,7 @@ from torch import Tensor
 from fedsim.core.errors import FedsimError
 from fedsim.core.hooks.tasks import Model
 from fedsim.core.registry import task
-from fedsim.core.types import Dataset
+from fedsim.core.types import Config, Dataset
 from fedsim.metrics.testing import test_spearman
 from fedsim.tasks.core.fitting import refuses_inputs
 from fedsim.tasks.core.sentences import TextTask
@@ -24,14 +24,14 @@ from fedsim.tasks.core.sentences import TextTask
 
 @final
 @task("sentence-embedding", summary="a vector for every text, near those of like texts", related="1708.00055")
-class SentenceEmbedding(TextTask):
+class SentenceEmbedding(TextTask[Config]):
     """Vectors of sentences, learnt without labels."""
 
     at_once: ClassVar[int] = 16
     has_labels: ClassVar[bool] = False
 
     def refuses(self, data: Dataset) -> str | None:
-        """Say whether examples are no tokens, or nobody said how alike test sentences are."""
+        """Refuse examples that are no tokens, and test sentences without a stated similarity."""
         if data.similarities is None:
             return "it needs pairs of test sentences that people compared"
         return refuses_inputs(data, tokens=True)
@@ -45,7 +45,7 @@ class SentenceEmbedding(TextTask):
         raise FedsimError("sentences without labels have no loss: a component must say what clients minimise.")
 
     def evaluate(self, model: Model, data: Dataset, generator: torch.Generator) -> Mapping[str, float]:
-        """Return the correlation with what people say, on the test set."""
+        """Return how well similarities of test sentences correlate with those that people gave them."""
         assert data.similarities is not None, "refused otherwise"
         outputs = torch.cat([self.outputs(model, batch, {}) for batch in data.test.split(self.at_once)])
         return {"test_spearman": test_spearman(outputs, data.similarities)}

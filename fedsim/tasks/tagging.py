@@ -16,7 +16,7 @@ import torch
 
 from fedsim.core.hooks.tasks import Model
 from fedsim.core.registry import task
-from fedsim.core.types import Dataset, Knowledge
+from fedsim.core.types import Config, Dataset, Knowledge
 from fedsim.metrics.tagging import are_spans
 from fedsim.metrics.testing import test_span_f1
 from fedsim.tasks.core.classes import ClassTask, token_answers
@@ -26,14 +26,14 @@ from fedsim.tasks.core.sentences import TextTask
 
 @final
 @task("tagging", summary="a tag for every token of a text", related="cs/0306050")
-class Tagging(TextTask, ClassTask):
+class Tagging(TextTask[Config], ClassTask):
     """Cross-entropy of tags."""
 
     at_once: ClassVar[int] = 16
     knowable: ClassVar[frozenset[Knowledge]] = frozenset()
 
     def refuses(self, data: Dataset) -> str | None:
-        """Say whether examples are no tokens with one label each."""
+        """Refuse examples that are no tokens with one label each."""
         return refuses_inputs(data, tokens=True) or refuses_classes(data, of_tokens=True)
 
     def evaluate(self, model: Model, data: Dataset, generator: torch.Generator) -> Mapping[str, float]:

@@ -14,7 +14,7 @@ import torch
 
 from fedsim.core.hooks.tasks import Model
 from fedsim.core.registry import task
-from fedsim.core.types import Dataset
+from fedsim.core.types import Config, Dataset
 from fedsim.tasks.core.classes import ClassTask, class_answers
 from fedsim.tasks.core.fitting import refuses_classes, refuses_inputs
 from fedsim.tasks.core.sentences import TextTask
@@ -22,7 +22,7 @@ from fedsim.tasks.core.sentences import TextTask
 
 @final
 @task("text-classification", summary="one class for every text")
-class TextClassification(TextTask, ClassTask):
+class TextClassification(TextTask[Config], ClassTask):
     """Cross-entropy of the classes of texts."""
 
     def refuses(self, data: Dataset) -> str | None:

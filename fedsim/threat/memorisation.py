@@ -25,6 +25,7 @@ from fedsim.metrics.statistics import mean_interval, wilson
 from fedsim.record import ExposureRecord, SecretScore, SecretSummary
 from fedsim.scenario.choices import Choice
 from fedsim.scenario.world import World
+from fedsim.threat.emission import emissions, over_beginnings
 from fedsim.threat.membership import count_training
 
 _DECODER = Choice(name="greedy")
@@ -67,6 +68,12 @@ def measure_exposure(world: World, journal: Journal) -> ExposureRecord:
         )
         if world.scenario.exposure and world.scenario.exposure.search:
             secrets = _search(secrets, model, tokenizer, world.data.dataset.planted, world.scenario.exposure.search)
+        if world.scenario.exposure and world.scenario.exposure.emission:
+            own = emissions(
+                model, tokenizer, world.data.dataset.planted, world.scenario.exposure.emission, world.scenario.seed
+            )
+            pairs = zip(secrets, own, strict=True)
+            secrets = tuple(secret.model_copy(update={"emission": found}) for secret, found in pairs)
     return ExposureRecord(secrets=secrets, summaries=tuple(_summaries(world, secrets)))
 
 
@@ -125,6 +132,7 @@ def _summaries(world: World, secrets: Sequence[SecretScore]) -> Iterator[SecretS
         found = mean_interval([[own.exposure] for own in alike], source, scoring.confidence, scoring.resamples)
         extracted = wilson(sum(own.extracted for own in alike), len(alike), scoring.confidence)
         searched = wilson(sum(own.likeliest == own.text for own in alike), len(alike), scoring.confidence)
+        written = [own.emission for own in alike if own.emission]
         yield SecretSummary(
             kind=kind,
             repetitions=repetitions,
@@ -132,4 +140,5 @@ def _summaries(world: World, secrets: Sequence[SecretScore]) -> Iterator[SecretS
             most=float(np.log2(alike[0].candidates + 1)),
             extracted=extracted,
             found=searched if world.scenario.exposure and world.scenario.exposure.search else None,
+            emission=over_beginnings(written, source, scoring.confidence) if written else None,
         )

@@ -2,7 +2,7 @@
 
 | view | shows |
 |---|---|
-| outputs | the text's tokens, or the sample |
+| outputs | the text's tokens, or the sample; of a text that is filled in, which places each step wrote |
 | counts | tokens of each step that sent any, as a network observer reads off packets |
 | work | every count of every step, as a neighbour on the machine or a power meter reads off |
 | timing | seconds of every step |
@@ -36,6 +36,7 @@ def observe_trace(generated: Generated, views: Collection[TraceView]) -> TraceOb
     return TraceObservation(
         views=tuple(view for view in VIEWS if view in views),
         output=(generated.tokens if sample is None else sample) if "outputs" in views else None,
+        places=trace.places if trace.places and "outputs" in views else None,
         counts=tuple(count for count in trace.tokens if count) if "counts" in views else None,
         work=trace.series() if "work" in views else None,
         seconds=generated.seconds if "timing" in views else None,

@@ -119,9 +119,9 @@ def _why(
 
 
 def _mask_scores(victim: Victim, own: Scored, found: Reconstruction) -> tuple[MaskScore, ...]:
-    """Score masks; not those of several steps, since nobody knows which guess belongs to which step."""
+    """Score masks; not those that nobody kept, nor those of several steps: which guess belongs to which is unknown."""
     truth, sites, guess = victim.truth, victim.sites, own.guess or found
-    if own.order is None or guess.masks is None or truth.batches[1:] or not truth.masks:
+    if own.order is None or guess.masks is None or len(truth.masks) != 1:
         return ()
     batch, masks, loss = truth.batches[0], truth.masks[0], victim.world.stack.loss(victim.entry.round)
     draws = truth.draws[0] if truth.draws else {}

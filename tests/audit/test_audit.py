@@ -9,11 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 from fedsim.audit import audit, verdict
-from fedsim.cli.main import app
-from fedsim.core.errors import FedsimError
 from fedsim.metrics.statistics import wilson
 from fedsim.record.policy import Policy
 
@@ -35,7 +32,7 @@ def test_one_image_of_a_perceptron_is_recovered_and_the_policy_is_broken(
     import clients
 
     policy = Policy(max_recognisable=0.05)
-    record = audit(clients.make, batches=(1,), minutes=0.1, out=tmp_path, policy=policy)
+    record = audit(clients.make, batches=(1,), minutes=0.4, out=tmp_path, policy=policy)
     found = record.inspections[0]
     images = sum(len(victim.scores) for victim in found.victims)
     assert found.recovered == 1.0
@@ -66,18 +63,3 @@ def test_a_pipeline_sees_exit_code_3_and_what_is_printed_is_nobodys_order(tmp_pa
         in (tmp_path / "results" / "audit-prints" / "audit.html").read_text()
     )
     assert '{"done": ""}' in (tmp_path / "results" / "audit-prints" / "audit.log").read_text()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (("clients:make", "--batch", "1,x"), "--batch is '1,x', expected numbers from 1"),
-        (("clients:make", "--knows", "label"), "--knows: there is no knowledge 'label'. Did you mean 'labels'?"),
-        (("clients:make", "--weights", "w.npz"), "--weights goes with --gradients"),
-    ],
-)
-def test_a_wrong_option_is_a_mistake_of_the_user(arguments: tuple[str, ...], message: str) -> None:
-    done = CliRunner().invoke(app, ["audit", *arguments])
-    assert isinstance(done.exception, FedsimError)
-    assert message in str(done.exception)
-    assert done.exception.exit_code == 2

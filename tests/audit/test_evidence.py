@@ -1,111 +1,16 @@
-"""Subjects whose true answer is known: the audit says what is true of each, and no more."""
+"""When a failed search is evidence."""
 
-from typing import Any
-
-import pytest
-import torch
-from torch import nn
-
-from fedsim.audit import Plan, verdict, worlds
-from fedsim.audit.evidence import doubts, fewest, has_learned, state
-from fedsim.audit.inspecting import Inspector, updates
-from fedsim.audit.record import KNOWS, AuditRecord, Inspection
-from fedsim.audit.subject import Checked, Subject, checked
-from fedsim.audit.training import trained
-from fedsim.record.environment import environment
-from fedsim.record.policy import Policy
-from tests.audit import clients
+from fedsim.audit import evidence
+from tests.audit.findings import LEARNED, inspection
 
 
-def perceptron() -> nn.Module:
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Flatten(), nn.Linear(64, 24), nn.ReLU(), nn.Linear(24, 4))
+def test_a_client_has_learned_when_it_beats_the_most_frequent_class_beyond_chance() -> None:
+    assert evidence.has_learned(LEARNED)
+    assert not evidence.has_learned(LEARNED.model_copy(update={"accuracy": LEARNED.guessing}))
+    assert not evidence.has_learned(LEARNED.model_copy(update={"test_examples": 5, "accuracy": 0.4}))
 
 
-def convolutions() -> nn.Module:
-    torch.manual_seed(0)
-    first = nn.Sequential(nn.Conv2d(1, 4, 3, 2), nn.Sigmoid(), nn.Conv2d(4, 4, 2), nn.Sigmoid())
-    return nn.Sequential(first, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 4))
-
-
-def subject(model: nn.Module, **settings: Any) -> Checked:
-    return checked(Subject(model, nn.functional.cross_entropy, clients.loader(), **settings), "rigged")
-
-
-def inspected(own: Checked, most: int, batch: int = 1, iterations: int = 20) -> Inspection:
-    world = worlds.world_of(own, Plan(target="rigged"), batch)
-    return Inspector(KNOWS, {}, lambda _said: None).inspect(world, updates(world), most, iterations, 60.0, "rigged")
-
-
-def audited(found: Inspection, limit: float) -> AuditRecord:
-    return AuditRecord(
-        plan=Plan(target="rigged"),
-        policy=Policy(max_recognisable=limit),
-        environment=environment(""),
-        started="",
-        inspections=(found,),
-    )
-
-
-NOISE = ({"name": "gradient-noise", "scale": 10.0, "relative": True},)
-
-
-def test_what_leaks_exactly_is_recovered() -> None:
-    record = audited(inspected(subject(perceptron()), 3), 0.05)
-    assert state(record.inspections[0], record.plan.scoring) == "recovered"
-    assert verdict.exit_code(record) == verdict.BROKEN
-
-
-def test_what_noise_destroyed_withstands_and_keeps_a_limit_that_its_sample_supports() -> None:
-    found = inspected(subject(perceptron(), defenses=NOISE), 2)
-    record = audited(found, 0.7)  # 0 of 2: at most 66 %
-    assert state(found, record.plan.scoring) == "withstood"
-    assert (verdict.unjudged(record), verdict.exit_code(record)) == ((), 0)
-
-
-def test_a_sample_too_small_is_undecided_though_every_search_converged() -> None:
-    found = inspected(subject(perceptron(), defenses=NOISE), 1)
-    record = audited(found, 0.05)
-    assert doubts(found, record.plan.scoring) == ()
-    (reason,) = verdict.unjudged(record)
-    assert "n = 1 leaves 0 to 79 % open and the limit is 5 %: about 72 more updates" in reason
-    assert verdict.exit_code(record) == verdict.UNDECIDED
-
-
-def test_a_search_that_is_too_weak_is_undecided() -> None:
-    found = inspected(subject(convolutions()), 1, batch=4, iterations=2)
-    record = audited(found, 0.9)
-    assert state(found, record.plan.scoring) == "undecided"
-    assert "1 of 1 searches did not converge" in verdict.unjudged(record)[0]
-    assert verdict.exit_code(record) == verdict.UNDECIDED
-
-
-def test_a_control_with_labels_drawn_by_lot_does_not_learn() -> None:
-    world = worlds.world_of(subject(perceptron()), Plan(target="rigged"), 4)
-    assert not has_learned(trained(world, 2, 1.0).summary)
-
-
-def test_an_inspection_is_continued_where_it_ended_and_ends_where_the_policy_is_broken() -> None:
-    own = subject(perceptron())
-    world = worlds.world_of(own, Plan(target="rigged"), 1)
-    inspector = Inspector(KNOWS, {}, lambda _said: None)
-    first = inspector.inspect(world, updates(world), 1, 5, 60.0, "rigged")
-    both = inspector.inspect(world, updates(world), 3, 5, 60.0, "rigged", before=first)
-    whole = Inspector(KNOWS, {}, lambda _said: None).inspect(world, updates(world), 3, 5, 60.0, "rigged")
-    assert [victim.scores for victim in both.victims] == [victim.scores for victim in whole.victims]
-    assert both.summary == whole.summary
-    broken = inspector.inspect(world, updates(world), 12, 5, 60.0, "rigged", allowed=0.0)
-    assert len(broken.victims) == 8  # enough for 8 images
-
-
-def test_a_search_is_spared_where_nobody_could_recover_what_is_left() -> None:
-    found = inspected(subject(perceptron(), defenses=NOISE), 1, iterations=100_000)
-    (victim,) = found.victims
-    assert victim.ceiling is not None
-    assert not any(item.values["ssim"] > 0.5 for item in victim.ceiling.scores)
-    assert 0 < victim.iterations < 1000
-
-
-@pytest.mark.parametrize(("allowed", "updates_"), [(0.05, 73), (0.1, 35), (None, 0), (0.0, 0), (1.0, 0)])
-def test_as_many_updates_are_planned_as_a_limit_needs(allowed: float | None, updates_: int) -> None:
-    assert fewest(allowed, 0.95) == updates_
+def test_less_is_recovered_only_where_the_intervals_are_apart() -> None:
+    assert evidence.is_below(inspection(0, 40), inspection(40, 40))
+    assert not evidence.is_below(inspection(1, 4), inspection(3, 4))
+    assert not evidence.is_below(None, inspection(3, 4))

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from fedsim.audit.record import RECORD, AuditRecord, Plan, read
+from fedsim.audit.record import RECORD, AuditRecord, Plan, command_of, read
 from fedsim.record.environment import environment
 
 STORED = Path(__file__).parents[1] / "record" / "schema_1" / "images.json"
@@ -22,3 +22,13 @@ def test_an_audit_of_schema_1_is_read_in_the_present_one(tmp_path: Path) -> None
     item = record.inspections[0].victims[0].scores[0]
     assert item.values["psnr"] == attack["victims"][0]["scores"][0]["psnr"]
     assert record.inspections[0].recovered == attack["summary"]["success"]["value"]
+
+
+def test_what_is_printed_to_run_it_again_can_be_typed() -> None:
+    plan = Plan(target="my.train:make client", batches=(1, 4), minutes=2, defend=False, updates=9, knows=("labels",))
+    plan = plan.model_copy(update={"gradients": Path("g.npz")})
+    command = command_of(plan, Path("results/audit-make"), Path("strict.toml"), None)
+    assert command == (
+        "fedsim audit 'my.train:make client' --batch 1,4 --minutes 2 --out results/audit-make --seed 0 --knows labels "
+        "--updates 9 --no-defenses --policy strict.toml --gradients g.npz"
+    )

@@ -1,4 +1,4 @@
-"""How the audited function is found."""
+"""Whatever a user returns is a subject or one sentence."""
 
 import sys
 from pathlib import Path
@@ -12,6 +12,45 @@ from fedsim.audit.inspecting import Inspector, updates
 from fedsim.audit.record import KNOWS
 from fedsim.audit.worlds import world_of
 from fedsim.core.errors import FedsimError
+from fedsim.record.policy import Policy
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "clients:raises",
+            r"'clients:raises' failed: ZeroDivisionError: somebody divided by nothing \(clients.py, line",
+        ),
+        ("clients:returns_nothing", r"returned NoneType, expected a tuple \(model, loss, loader\)"),
+        ("clients:returns_no_module", "returned object for the model, expected a torch.nn.Module"),
+        ("clients:fails_forward", r"fails on 2 examples of shape \(1, 8, 8\): IndexError: no such layer"),
+        ("clients:labels_out_of_range", "a label is 3, but the model scores classes 0 to 2"),
+        ("clients:words", r"yields torch.int64 of shape \(1, 5\), expected images"),
+        ("clients:nothing_to_read", "yields 0 examples, expected at least 2"),
+        ("clients:frozen", "the model of 'clients:frozen' has nothing to train: all its parameters are frozen"),
+        ("clients:lazy", "the model of 'clients:lazy' has a lazy layer: '1.weight' has no size yet"),
+        ("clients:parallel", "the model of 'clients:parallel' is wrapped in DataParallel"),
+        ("clients:in_place", "the model of 'clients:in_place' changes its input in place"),
+        (
+            "clients:normalised_over_batches",
+            "batch 1: one training step failed: ValueError: Expected more than 1 value",
+        ),
+        ("clients:makes", "has no 'makes'. Did you mean 'make'?"),
+        ("clients:NO_FUNCTION", "is of type int, expected a function without arguments"),
+        ("no_such_module:make", "cannot import 'no_such_module'"),
+        ("clients", "names nothing to audit, expected package.module:function"),
+    ],
+)
+def test_a_mistake_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, message: str) -> None:
+    from fedsim.audit import auditing
+    from fedsim.audit.clock import Clock
+
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    plan = Plan(target=name, batches=(1,), minutes=1)
+    with pytest.raises(FedsimError, match=message) as raised:
+        auditing.run(subject.made(subject.found(name), name), plan, Policy(), tmp_path, Clock(60))
+    assert "\n" not in str(raised.value)
 
 
 @pytest.fixture

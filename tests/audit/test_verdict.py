@@ -1,77 +1,16 @@
-"""What the thresholds make of a record, and that the page shows hostile names as text."""
+"""What the thresholds make of a record."""
 
-import io
-from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
-from fedsim.audit import page, running, screen, tables, verdict
-from fedsim.audit.record import AuditRecord, Inspection, Plan, Training, Trial, command_of
-from fedsim.core.errors import FedsimError
+from fedsim.audit import screen, tables, verdict
+from fedsim.audit.record import Inspection
 from fedsim.metrics.statistics import summarise
 from fedsim.metrics.success import Rule
-from fedsim.record import Interval, ItemScore, MembershipRecord, MembershipSummary, TruePositives, VictimRecord
-from fedsim.record.environment import environment
+from fedsim.record import VictimRecord
 from fedsim.record.policy import Policy
-
-HOSTILE = "pkg:<script>alert(1)</script>"
-
-
-def inspection(recovered: int, of: int = 4, batch: int = 1, iterations: int = 500, **victim: object) -> Inspection:
-    """Return what was found in as many updates of one image, by searches that converged."""
-    victims = tuple(
-        VictimRecord(
-            round=number + 1,
-            client=0,
-            scores=(ItemScore(index=0, values={"psnr": 30.0, "ssim": float(hit)}, label=1, guessed_label=1),),
-            iterations=iterations,
-            converged=True,
-        ).model_copy(update=victim)
-        for number, hit in enumerate([True] * recovered + [False] * (of - recovered))
-    )
-    summary = summarise(victims, Rule.of("ssim", 0.5), 0)
-    return Inspection(batch_size=batch, iterations=iterations, victims=victims, summary=summary)
-
-
-LEARNED = Training(rounds=5, batch_size=4, test_examples=100, accuracy=0.5, guessing=0.2, loss=1.0, seconds_a_round=0.1)
-ENOUGH = 40  # updates, none recovered: at most 9 % with their interval
-
-
-def trial(name: str, recovered: int, lost: float, of: int = ENOUGH, **found: object) -> Trial:
-    return Trial(
-        name=name,
-        settings={"scale": 0.1},
-        inspection=inspection(recovered, of, **found),  # type: ignore[arg-type]
-        training=LEARNED,
-        accuracy_loss=Interval(value=lost, low=lost - 0.01, high=lost + 0.01, n=100),
-        loss_change=0.1,
-        slowdown=1.5,
-    )
-
-
-def membership(tpr: float | None, low: float = 0.0) -> MembershipRecord:
-    found = None if tpr is None else Interval(value=tpr, low=low, high=1.0, n=100)
-    auc = Interval(value=0.6, low=0.5, high=0.7, n=200)
-    summary = MembershipSummary(auc=auc, advantage=0.1, low_fpr=(TruePositives(fpr=0.01, tpr=found),), roc=())
-    return MembershipRecord(
-        label="lira", name="lira", settings={}, target="model", members=100, non_members=100, summary=summary
-    )
-
-
-def record(policy: Policy, **found: object) -> AuditRecord:
-    base = AuditRecord(
-        status="finished",
-        plan=Plan(target=HOSTILE),
-        policy=policy,
-        environment=environment("fedsim audit"),
-        started="now",
-        inspections=(inspection(4),),
-        control=inspection(4),
-        training=LEARNED,
-    )
-    return base.model_copy(update=found)
+from tests.audit.findings import ENOUGH, LEARNED, inspection, membership, record, trial
 
 
 def test_thresholds_are_upper_bounds_and_what_reaches_them_keeps_them() -> None:
@@ -196,33 +135,6 @@ def test_the_client_itself_is_undecided_where_its_attacks_prove_nothing() -> Non
     assert verdict.unjudged(record(policy, inspections=(inspection(0, ENOUGH),))) == ()
 
 
-def test_terminal_and_page_show_how_long_and_on_how_much_was_searched(tmp_path: Path) -> None:
-    found = record(Policy(max_recognisable=0.1), trials=(trial("any", 0, 0.0, iterations=40, converged=False),))
-    console = Console(width=160, record=True, file=io.StringIO())
-    console.print(screen.updates(found))
-    console.print(screen.defenses(found))
-    text = console.export_text()
-    assert "0 (0 to 9) %" in text
-    assert "n = 40, 40 it., 0 of 40" in text
-    assert "n = 4, 500 it., 4 of 4" in text
-    assert "undecided" in text
-    page.write(found, tmp_path)
-    html = (tmp_path / "audit.html").read_text()
-    assert "undecided <small>40 of 40 searches did not converge within 40 iterations" in html
-    assert '<td class="number">40 it., 0 of 40 converged</td><td class="number">0 (0 to 9) %</td>' in html
-    assert "Recommended" not in html
-
-
-def test_what_is_printed_to_run_it_again_can_be_typed() -> None:
-    plan = Plan(target="my.train:make client", batches=(1, 4), minutes=2, defend=False, updates=9, knows=("labels",))
-    plan = plan.model_copy(update={"gradients": Path("g.npz")})
-    command = command_of(plan, Path("results/audit-make"), Path("strict.toml"), None)
-    assert command == (
-        "fedsim audit 'my.train:make client' --batch 1,4 --minutes 2 --out results/audit-make --seed 0 --knows labels "
-        "--updates 9 --no-defenses --policy strict.toml --gradients g.npz"
-    )
-
-
 def test_an_audit_without_a_guess_says_that_nothing_is_known() -> None:
     victims = (VictimRecord(round=1, client=0, failure="no guess within the time"),)
     none = Inspection(
@@ -240,6 +152,12 @@ def test_an_audit_without_a_guess_says_that_nothing_is_known() -> None:
     assert screen.recovered(inspection(0)).startswith("0 (0 to")
 
 
+def test_where_the_control_fails_nothing_is_recommended() -> None:
+    found = record(Policy(max_recognisable=0.1), control=inspection(0), trials=(trial("any", 0, 0.0),))
+    assert verdict.sentence(found).startswith("Undecided: in the short time")
+    assert verdict.recommend(found) is None
+
+
 def test_a_pipeline_sees_what_is_undecided_unless_its_policy_lets_that_pass() -> None:
     open_ = (inspection(0, ENOUGH, converged=False),)
     assert verdict.exit_code(record(Policy(max_recognisable=0.1), inspections=open_)) == verdict.UNDECIDED == 4
@@ -248,25 +166,3 @@ def test_a_pipeline_sees_what_is_undecided_unless_its_policy_lets_that_pass() ->
     assert verdict.exit_code(record(Policy(max_recognisable=0.1), inspections=(inspection(4, converged=False),))) == 3
     assert verdict.exit_code(record(Policy(), inspections=open_)) == 0
     assert Policy(undecided="pass").is_empty
-
-
-def test_where_the_control_fails_nothing_is_recommended() -> None:
-    found = record(Policy(max_recognisable=0.1), control=inspection(0), trials=(trial("any", 0, 0.0),))
-    assert verdict.sentence(found).startswith("Undecided: in the short time")
-    assert verdict.recommend(found) is None
-
-
-def test_hostile_names_are_text_and_the_page_needs_no_network(tmp_path: Path) -> None:
-    trials = (trial("<img src=x>", 0, 0.01),)
-    page.write(record(Policy(max_recognisable=0.1), trials=trials, membership=(membership(0.2),)), tmp_path)
-    html = (tmp_path / "audit.html").read_text()
-    assert "<script" not in html
-    assert "<img src=x>" not in html
-    assert "&lt;img src=x&gt;" in html
-    assert "http" not in html.replace("http-equiv", "")
-
-
-def test_a_folder_that_cannot_be_made_is_a_users_mistake(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(FedsimError, match="cannot write to"):
-        running.prepare(tmp_path / "file" / "out")

@@ -5,11 +5,11 @@ import re
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
 
 from fedsim.audit import Plan, worlds
-from fedsim.audit.subject import Checked, Subject, checked
+from fedsim.audit.subject import Checked
 from fedsim.core.errors import FedsimError
+from tests.audit.subjects import small
 
 WRITTEN = ("gradient-noise", "pruning", "soteria")  # they act in the opposite order
 
@@ -20,12 +20,7 @@ def half_cross_entropy(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Ten
 
 @pytest.fixture
 def subject() -> Checked:
-    generator = torch.Generator().manual_seed(2)
-    examples = TensorDataset(torch.rand(8, 1, 4, 4, generator=generator), torch.arange(8) % 2)
-    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 2))
-    loader = DataLoader(examples, batch_size=4)
-    defenses = tuple({"name": name} for name in WRITTEN)
-    return checked(Subject(model, half_cross_entropy, loader, defenses=defenses), "test")
+    return small(half_cross_entropy, defenses=tuple({"name": name} for name in WRITTEN))
 
 
 def test_the_name_in_a_message_is_that_of_the_defense_which_does_not_fit(subject: Checked) -> None:

@@ -16,6 +16,7 @@ from benchmarks._rows import as_line, holds, measured
 from benchmarks._victims import Victim, read, victims_of, write
 from benchmarks._watch import Goal, Reached, Watch, scores_of
 from fedsim.core import registry
+from fedsim.core.errors import FedsimError
 from fedsim.core.types import Observation, Reconstruction, Step, Truth, Update
 from fedsim.metrics.image import score_items
 from fedsim.scenario.world import World
@@ -122,8 +123,28 @@ def test_programs_attack_stored_victims_and_stop_at_the_goal() -> None:
         assert len(goal.marks) == 1
 
 
-def test_the_family_has_a_case_for_every_attack():
-    assert set(attack_family.CASES) == set(registry.methods("attack"))
+@pytest.mark.parametrize("name", registry.methods("attack"))
+def test_every_attack_of_the_family_has_a_case_that_its_scenario_takes(name: str) -> None:
+    scenario = attack_family.scenario_of(name, attack_family.case_of(name))
+    assert [attack.name for attack in scenario.attacks] == [name]
+    assert [*scenario.arms] == ["model.dropout"]
+    assert [*scenario.arms["model.dropout"]] == attack_family.RATES
+    assert scenario.threat.victims == attack_family.VICTIMS
+
+
+def test_cases_are_of_attacks_that_exist_and_an_attack_without_one_has_the_usual() -> None:
+    files = {path.stem for path in attack_family.CASES.glob("*.toml")}
+    assert len(files) > 40
+    assert files <= {*registry.methods("attack")}
+    assert attack_family.case_of("of somebody else") == attack_family.Case()
+
+
+@pytest.mark.parametrize("content", ['word = "typo"', 'figure = "pictures"', "words = 3"])
+def test_a_file_that_is_no_case_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str) -> None:
+    monkeypatch.setattr(attack_family, "CASES", tmp_path)
+    (tmp_path / "mine.toml").write_text(content)
+    with pytest.raises(FedsimError, match=r"mine.toml is no case of an attack: "):
+        attack_family.case_of("mine")
 
 
 def test_trained_victims_send_the_gradient_of_weights_that_fit_better() -> None:

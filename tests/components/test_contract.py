@@ -23,6 +23,7 @@ from fedsim.core.hooks import (
     Probe,
     Sampler,
     TokenReducer,
+    Unmasker,
 )
 from fedsim.core.masks import dropout_sites
 from fedsim.core.types import Batch, InputSpec
@@ -42,6 +43,7 @@ OF_HOOK: dict[str, Any] = {
     "decoder": Decoder,
     "sampler": Sampler,
     "probe": Probe,
+    "unmasker": Unmasker,
 }
 
 
@@ -59,6 +61,20 @@ def of_text(name: str) -> tuple[nn.Module, torch.Tensor]:
     method = registry.get("model", family)
     spec = InputSpec((5,), classes, (), (), vocabulary=7)
     return method.make(method.config.model_validate({"width": 16, "hidden": 16}), spec), torch.randint(7, (2, 5))
+
+
+def is_of_text(name: str) -> bool:
+    return make(name).modalities == {"text"}
+
+
+def of_next_tokens(name: str) -> tuple[nn.Module, Batch]:
+    """A small language model as the component prepares it, and a batch, for what is added to a loss of text."""
+    method = registry.get("model", "tiny-llama")
+    spec = InputSpec((5,), 7, (), (), vocabulary=7)
+    model = method.make(method.config.model_validate({"width": 16, "hidden": 16}), spec)
+    own = make(name)
+    prepared = own.prepare(model, torch.Generator().manual_seed(0)) if isinstance(own, ModelComponent) else model
+    return prepared, Batch(torch.randint(7, (8, 5)), torch.randint(7, (8, 5)))
 
 
 def make(name: str) -> Any:
@@ -83,7 +99,7 @@ def test_it_is_what_its_hook_says_and_lies_in_its_folder(name: str) -> None:
 
 @pytest.mark.parametrize("name", of_class(ModelComponent))
 def test_a_prepared_model_trains_and_its_weights_travel(name: str) -> None:
-    is_for_text = make(name).modalities == {"text"}
+    is_for_text = is_of_text(name)
     plain, x = of_text(name) if is_for_text else (network(), torch.rand(2, 3, 2, 2))
     model = make(name).prepare(plain, torch.Generator().manual_seed(0))
     model(x).sum().backward()
@@ -107,7 +123,9 @@ def test_an_augmentation_keeps_shapes_and_depends_on_its_generator_alone(
 
 @pytest.mark.parametrize("name", [n for n in of_class(LossTerm) if not isinstance(make(n), Objective)])
 def test_a_loss_term_is_a_finite_scalar_that_changes_neither_weights_nor_global_randomness(name: str) -> None:
-    model, batch = network(), Batch(torch.rand(2, 3, 2, 2), torch.arange(2))
+    model, batch = (
+        of_next_tokens(name) if is_of_text(name) else (network(), Batch(torch.rand(2, 3, 2, 2), torch.arange(2)))
+    )
     received = {key: t.detach().clone() + 0.1 for key, t in model.state_dict().items()}
     before, state = {key: t.clone() for key, t in model.state_dict().items()}, torch.random.get_rng_state()
     place = HookContext(1, 0, 0, torch.Generator().manual_seed(0), received)

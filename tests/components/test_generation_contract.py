@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import Condition
 from fedsim.core.kept_tokens import kept_tokens, reducing_places
 from fedsim.core.types import Generated, Limits
@@ -25,8 +26,9 @@ from tests.components.generating import (
     sources,
     tiny_llama,
 )
+from tests.components.unmasking import Broken, tiny_llada
 
-DECODERS, SAMPLERS = names("decoder"), names("sampler")
+DECODERS, SAMPLERS, UNMASKERS = names("decoder"), names("sampler"), names("unmasker")
 REDUCERS, PROBES = names("token_reducer"), names("probe")
 ASKED = prompts([1, 2, 3], [LEAKING], [4, 5], [LEAKING, 6, 9, 2, 2])
 LIMITS = Limits(max_new_tokens=5, stop_tokens=frozenset({3}), context=9)
@@ -114,6 +116,81 @@ def test_scores_that_are_no_numbers_end_their_text_alone(name: str, value: float
     assert len(found[2].tokens) < len(plain[2].tokens)
     assert found[2].tokens or plain[2].trace.tokens[0] != 1, "one token is written before a look ahead meets the break"
     assert all(alike(found[place], plain[place]) for place in (0, 1, 3))
+
+
+FILLED = Limits(max_new_tokens=8)
+
+
+def filled(
+    name: str, condition: Condition = ASKED, at_once: int = 8, model: nn.Module | None = None
+) -> list[Generated]:
+    own = model or tiny_llada(12)
+    return generate(make(name), own, condition, FILLED, sources(len(condition)), at_once=at_once)
+
+
+@pytest.mark.parametrize("name", UNMASKERS)
+def test_an_unmasker_fills_in_the_same_for_the_same_seed_and_changes_nothing(name: str) -> None:
+    model, method = tiny_llada(12).train(), make(name)
+    with untouched(model, method):
+        first = generate(method, model, ASKED, FILLED, sources(4))
+    second = generate(method, model, ASKED, FILLED, sources(4))
+    assert [own.tokens for own in first] == [own.tokens for own in second]
+    assert pickle.dumps([own.trace for own in first]) == pickle.dumps([own.trace for own in second])
+
+
+@pytest.mark.parametrize("name", UNMASKERS)
+def test_an_unmasker_writes_each_place_once_and_its_counts_agree(name: str) -> None:
+    pieces: list[Piece] = []
+    found = generate(make(name), tiny_llada(12), ASKED, FILLED, sources(4), on_piece=pieces.append)
+    for row, own in enumerate(found):
+        assert own.ending in ("length", "stop")
+        assert sorted(place for step in own.trace.places for place in step) == list(range(8))
+        assert own.trace.tokens == tuple(map(len, own.trace.places)) == own.trace.series()["unmasked"]
+        assert len(own.trace.tokens) == len(own.trace.events) == len(own.seconds)
+        shown = {
+            at: token
+            for piece in pieces
+            if piece.row == row
+            for at, token in zip(piece.places, piece.tokens, strict=True)
+        }
+        assert own.tokens == tuple(shown[place] for place in range(8))
+        assert max(own.tokens) < 12, "no mask token is left"
+
+
+@pytest.mark.parametrize("name", UNMASKERS)
+def test_a_filled_text_does_not_depend_on_those_beside_it(name: str) -> None:
+    together, by_one = filled(name), filled(name, at_once=1)
+    assert all(alike(own, other) for own, other in zip(together, by_one, strict=True))
+    alone = generate(make(name), tiny_llada(12), ASKED.keep([2]), FILLED, [sources(4)[2]])
+    assert alike(alone[0], together[2])
+
+
+@pytest.mark.parametrize("name", UNMASKERS)
+def test_what_stands_in_an_answer_stays(name: str) -> None:
+    answer = torch.full((1, 8), 12)
+    answer[0, [2, 5, 6]] = torch.tensor([3, 4, 5])
+    (own,) = generate(make(name), tiny_llada(12), Condition(((1, 2),), {"answer": answer}), FILLED, sources(1))
+    assert [own.tokens[place] for place in (2, 5, 6)] == [3, 4, 5]
+    assert sorted(place for step in own.trace.places for place in step) == [0, 1, 3, 4, 7]
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("name", UNMASKERS)
+def test_scores_that_are_no_numbers_end_their_filled_text_alone(name: str, value: float) -> None:
+    found, plain = filled(name, model=Broken(tiny_llada(12), 4, value)), filled(name)
+    assert found[2].ending == "failed"
+    assert "are no finite numbers" in found[2].reason
+    assert all(alike(found[place], plain[place]) for place in (0, 1, 3))
+
+
+@pytest.mark.parametrize("name", UNMASKERS)
+def test_a_model_without_a_mask_token_and_a_prompt_that_fills_the_window_are_named(name: str) -> None:
+    with pytest.raises(FedsimError, match="has no mask token"):
+        filled(name, model=tiny_llama())
+    found = generate(make(name), tiny_llada(12, length=10), ASKED, FILLED, sources(4))
+    assert [own.ending == "failed" for own in found] == [True, False, False, True]
+    assert "the prompt has 3 tokens and its answer 8 places, and the model reads 10 in all" in found[0].reason
+    assert found[0].trace.tokens == ()
 
 
 @pytest.mark.parametrize("name", SAMPLERS)

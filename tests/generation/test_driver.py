@@ -1,29 +1,27 @@
 """The driver: who ends when and why, pieces as they are made, what is read inside the model, mistakes of authors."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
-from fedsim.core.errors import CannotContinue, FedsimError
-from fedsim.core.hooks import Condition, Decoder, GenerationContext, Writing
+from fedsim.core.errors import FedsimError
+from fedsim.core.hooks import Condition, GenerationContext, Unmasker, Unmasking
 from fedsim.core.types import Config, Event, Limits
-from fedsim.generation import generate, sample, stream
+from fedsim.generation import generate, stream
 from tests.components.generating import (
     LEAKING,
     Breaking,
-    Denoiser,
-    Positive,
     make,
     prompts,
     sources,
     tiny_llama,
 )
+from tests.components.unmasking import tiny_llada
 
 FIVE = Limits(max_new_tokens=5)
+
 ASKED = prompts([1, 2, 3], [LEAKING], [4, 5])
 
 
@@ -36,14 +34,6 @@ def test_prompts_that_cannot_begin_say_why_and_the_others_go_on() -> None:
     assert [own.tokens for own in found[1:3]] == [(), ()]
     alone = generate(make("greedy"), tiny_llama(), asked.keep([3]), FIVE, sources(1))
     assert alone[0] == found[3]
-
-
-def test_the_context_ends_a_text_in_the_middle_of_a_step() -> None:
-    (found,) = generate(
-        make("toy-leaky"), tiny_llama(), prompts([LEAKING, 1]), Limits(max_new_tokens=9, context=5), sources(1)
-    )
-    assert (found.ending, len(found.tokens), found.trace.tokens) == ("context", 3, (2, 1))
-    assert found.trace.series() == {"accepted": (2, 2), "trials": (1, 1)}
 
 
 def test_no_tokens_asked_for_are_no_step() -> None:
@@ -72,110 +62,6 @@ def test_a_stream_is_what_generate_collects() -> None:
     assert found[1].trace.tokens == (2, 2, 1)
 
 
-def test_seconds_stand_beside_the_trace_and_are_not_compared() -> None:
-    first, second = (generate(make("sampled"), tiny_llama(), ASKED, FIVE, sources(3)) for _ in range(2))
-    assert first == second
-    assert [own.seconds for own in first] != [own.seconds for own in second]
-    assert all(second > 0 for own in first for second in own.seconds)
-
-
-def test_kept_tokens_stand_in_the_trace_of_each_row() -> None:
-    model = Positive(Config()).prepare(Denoiser(), torch.Generator())
-    kept: list[list[int]] = []
-    model.reducer.register_forward_hook(
-        lambda _m, args, _o: kept.append((args[0].flatten(2).sum(-1) > 0).sum(1).tolist())
-    )
-    asked = Condition(((),) * 2, {"class": torch.tensor([0, 1])})
-    found = sample(make("toy-euler"), model, asked, (3, 4, 4), sources(2))
-    series = [own.trace.series() for own in found]
-    assert [own["evaluations"] for own in series] == [(1,) * 3, (1,) * 4]
-    assert [own["kept.reducer"] for own in series] == [
-        tuple(counts for (counts,) in kept[:3]),
-        tuple(counts for (counts,) in kept[3:]),
-    ]
-
-
-def test_what_crosses_a_cut_is_kept_for_each_row_alone() -> None:
-    model = tiny_llama().eval()
-    found = generate(make("greedy"), model, ASKED, Limits(max_new_tokens=2), sources(3), cuts=["layers.0"])
-    plain = generate(make("greedy"), model, ASKED, Limits(max_new_tokens=2), sources(3))
-    assert found == plain
-    assert all(not own.activations for own in plain)
-    for prompt, own in zip(ASKED.prompts, found, strict=True):
-        assert [[name for name, _ in step] for step in own.activations] == [["layers.0"]] * 2
-        read = [len(prompt), 1]  # what was read once is not read again
-        assert [step[0][1].shape for step in own.activations] == [(1, length, 16) for length in read]
-    with torch.no_grad():
-        expected = nn.Sequential(model.get_submodule("embed_tokens"))(torch.tensor([[1, 2, 3]]))
-        mask = torch.full((1, 1, 3, 3), -torch.inf, dtype=torch.double).triu(1)
-        expected = model.get_submodule("layers.0")(expected, attention_mask=mask)
-    torch.testing.assert_close(found[0].activations[0][0][1], expected)
-
-
-class OwnConfig(Config):
-    """What a test changes."""
-
-    fails: str = ""
-
-
-@dataclass(frozen=True)
-class Noted(Writing):
-    """A state with a field of no known kind."""
-
-    note: Any = None
-
-
-class Odd(Decoder[OwnConfig, Noted]):
-    """A decoder with one mistake."""
-
-    counts: ClassVar[frozenset[str]] = frozenset({"accepted"})
-
-    def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Noted:
-        if self.config.fails == "start":
-            raise CannotContinue("no text fits the constraint.", [0])
-        return Noted(condition.prompts, note=object() if self.config.fails == "note" else (0,) * len(condition))
-
-    def step(self, model: nn.Module, state: Noted, context: GenerationContext) -> tuple[Noted, Sequence[Event]]:
-        drawn = [[int(torch.randint(9, (1,), generator=own))] for own in context.generators]
-        if self.config.fails == "step" and any(own[0] == LEAKING and len(own) > 2 for own in state.tokens):
-            raise CannotContinue("a dead end.", [place for place, own in enumerate(state.tokens) if own[0] == LEAKING])
-        if self.config.fails == "all":
-            raise CannotContinue("the budget is spent.", [])
-        events = [Event(acepted=1) if self.config.fails == "name" else Event(accepted=1)] * len(state)
-        return state.extended(drawn), events[1:] if self.config.fails == "events" else events
-
-
-def odd(fails: str) -> Odd:
-    return Odd(OwnConfig(fails=fails)).named("odd")
-
-
-@pytest.mark.parametrize(
-    ("fails", "message"),
-    [
-        ("name", r"an event of 'odd' counts acepted, but its class says counts = \{accepted\}. Make the two agree"),
-        ("events", "'odd' returned events of 2 rows, expected 3: one for each row"),
-        ("note", "the field 'note' of a generation's state is a object, out of which no row can be taken"),
-    ],
-)
-def test_mistakes_of_an_author_are_named(fails: str, message: str) -> None:
-    limits = Limits(max_new_tokens=5, context=7)  # rows end at different times
-    with pytest.raises(FedsimError, match=message):
-        generate(odd(fails), tiny_llama(), prompts([1, 2, 3], [4], [5, 6]), limits, sources(3))
-
-
-def test_a_row_with_no_way_on_ends_with_its_text_and_the_others_as_if_it_had_not_been_there() -> None:
-    plain = generate(odd(""), tiny_llama(), ASKED, FIVE, sources(3))
-    stuck = generate(odd("step"), tiny_llama(), ASKED, FIVE, sources(3))
-    assert (stuck[1].ending, stuck[1].reason, stuck[1].tokens) == ("failed", "a dead end.", plain[1].tokens[:2])
-    assert [stuck[0], stuck[2]] == [plain[0], plain[2]]
-    late = generate(odd("start"), tiny_llama(), ASKED, FIVE, sources(3))
-    assert [own.reason for own in late] == [
-        "no text fits the constraint."
-    ] * 3  # asked again, it refuses the next first
-    spent = generate(odd("all"), tiny_llama(), ASKED, FIVE, sources(3))
-    assert [(own.ending, own.reason, own.tokens) for own in spent] == [("failed", "the budget is spent.", ())] * 3
-
-
 def test_rows_share_no_generator_and_cuts_are_modules() -> None:
     model, source = tiny_llama(), torch.Generator()
     for wrong in ([source] * 3, sources(2), sources(4)):
@@ -183,3 +69,54 @@ def test_rows_share_no_generator_and_cuts_are_modules() -> None:
             generate(make("greedy"), model, ASKED, FIVE, wrong)
     with pytest.raises(FedsimError, match=r"cuts: the model has no module 'layer.0'. Did you mean 'layers.0'"):
         stream(make("greedy"), model, ASKED, FIVE, sources(3), cuts=["layer.0"])
+
+
+class Meddling(Unmasker[Config, Unmasking]):
+    """Fills in one place a step, and then breaks a promise."""
+
+    counts = frozenset[str]()
+    how = ""
+
+    def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Unmasking:
+        return self.begin(model, condition, context)
+
+    def step(self, model: nn.Module, state: Unmasking, context: GenerationContext) -> tuple[Unmasking, list[Event]]:
+        after = state.filled([{own[0]: 5} for own in state.masked])
+        tokens, masked = list(after.tokens[0]), after.masked[0]
+        if self.how == "changes the prompt":
+            tokens[0] += 1
+        if self.how == "masks anew":
+            masked = (1, *masked)
+        return replace(after, tokens=(tuple(tokens),), masked=(masked,)), [Event()]
+
+
+@pytest.mark.parametrize("how", ["changes the prompt", "masks anew"])
+def test_a_step_that_changes_what_is_written_is_named(how: str) -> None:
+    method = Meddling(Config()).named("meddling")
+    method.how = how
+    with pytest.raises(FedsimError, match="'meddling' changed a place that was not masked, or masked one anew"):
+        generate(method, tiny_llada(), prompts([1, 2]), Limits(max_new_tokens=3), sources(1))
+
+
+def test_a_filled_text_ends_at_a_stop_token_with_nothing_masked_before_it() -> None:
+    limits = Limits(max_new_tokens=4, stop_tokens=frozenset({5}))
+    (own,) = generate(Meddling(Config()), tiny_llada(), prompts([1, 2]), limits, sources(1))
+    assert (own.ending, own.tokens, own.trace.places) == ("stop", (5,), ((0,),))
+    answer = torch.tensor([[9, 5, 9, 9]])
+    condition = Condition(((1, 2),), {"answer": answer})
+    (late,) = generate(Meddling(Config()), tiny_llada(), condition, Limits(max_new_tokens=4), sources(1))
+    assert (late.ending, late.tokens, late.trace.places) == ("length", (5, 5, 5, 5), ((0,), (2,), (3,)))
+
+
+def test_an_answer_that_stands_already_takes_no_step_and_an_empty_prompt_is_none_too_few() -> None:
+    condition = Condition(((), ()), {"answer": torch.tensor([[1, 2, 3], [9, 9, 1]])})
+    found = generate(Meddling(Config()), tiny_llada(), condition.keep([0]), Limits(max_new_tokens=3), sources(1))
+    assert (found[0].ending, found[0].tokens, found[0].trace.tokens) == ("finished", (1, 2, 3), ())
+    (other,) = generate(Meddling(Config()), tiny_llada(), condition.keep([1]), Limits(max_new_tokens=3), sources(1))
+    assert other.tokens == (5, 5, 1)
+
+
+def test_answers_of_another_length_are_named() -> None:
+    condition = Condition(((1,),), {"answer": torch.tensor([[9, 9]])})
+    with pytest.raises(FedsimError, match=r"given\['answer'\] has shape \(1, 2\), expected \(1, 3\)"):
+        generate(Meddling(Config()), tiny_llada(), condition, Limits(max_new_tokens=3), sources(1))

@@ -17,6 +17,7 @@ LANGUAGE = {
     "minilm",
     "smollm2-135m",
     "tiny-encoder",
+    "tiny-llada",
     "tiny-llama",
 }  # for tokens: in test files of their own
 FAMILIES = sorted(registry.methods("model").keys() - PRETRAINED - LANGUAGE)

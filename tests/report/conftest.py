@@ -3,6 +3,9 @@ from pathlib import Path
 
 import pytest
 
+from fedsim.record.store import RunFolder
+from fedsim.report import build
+
 
 def beside(name):
     spec = importlib.util.spec_from_file_location(f"report_{name}", Path(__file__).with_name(f"{name}.py"))
@@ -27,3 +30,24 @@ def sweeps():
 def page_of():
     """What a browser would make of a page."""
     return beside("page").Page
+
+
+@pytest.fixture
+def report(tmp_path, records, page_of):
+    """Renders a record; what the report left in the folder must go when the run is written anew."""
+
+    def render(record, arrays=None):
+        return page_of(build(records.save(tmp_path, record, arrays)).read_text(encoding="utf-8"))
+
+    yield render
+    RunFolder(tmp_path).create(overwrite=True)  # whatever a report consists of belongs to the run
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture(scope="session")
+def typical(tmp_path_factory, records, page_of):
+    """A run with everything that most runs have: its record, its folder, its page."""
+    record, arrays = records.with_arrays(records.typical())
+    folder = records.save(tmp_path_factory.mktemp("run"), record, arrays)
+    build(folder)
+    return record, folder, page_of((folder / "report.html").read_text(encoding="utf-8"))

@@ -39,7 +39,7 @@ def tables(tmp_path: Path) -> dict[str, Any]:
             "optimizer": {"name": "adam", "learning_rate": 0.01},
         },
         "threat": {"victims": 1, "keep_updates": False},
-        "exposure": {"candidates": 255, "search": 300},
+        "exposure": {"candidates": 255, "search": 300, "emission": 3},
     }
 
 
@@ -65,6 +65,11 @@ def test_what_was_repeated_is_written_out_and_what_was_left_out_is_at_chance(
     assert planted.found is not None
     assert left_out.found is not None
     assert (round(4 * planted.found.value), left_out.found.value) == (1, 0.0)  # canaries share their beginning
+    assert planted.emission is not None
+    assert planted.emission == left_out.emission  # canaries share beginning and form
+    assert planted.emission.n == 3
+    assert 0.5 < planted.emission.value <= 1.0  # it learned the form by heart
+    assert arm.exposure.secrets[0].emission == arm.exposure.secrets[-1].emission
     for own in arm.exposure.secrets:
         assert own.uses == 60 * own.repetitions
         assert not own.is_exact

@@ -23,7 +23,7 @@ from fedsim.core.plain import printable
 from fedsim.core.source import find_source
 
 
-class _Commands(TyperGroup):
+class Commands(TyperGroup):
     """The commands; a name that is none is answered once, with the nearest: click and typer would both answer."""
 
     def resolve_command(
@@ -34,7 +34,7 @@ class _Commands(TyperGroup):
         return super().resolve_command(ctx, args)
 
 
-class _Command(TyperCommand):
+class OneCommand(TyperCommand):
     """A command whose help says what typer leaves out or adds.
 
     From click 8.5 on typer loses the help of arguments, and it writes a stroke before ``[required]``.
@@ -66,7 +66,7 @@ def _helps(function: Callable[..., Any]) -> dict[str, str | None]:
 
 
 app = typer.Typer(
-    cls=_Commands,
+    cls=Commands,
     help="Measures what federated learning leaks, and what it costs to stop it.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -83,7 +83,7 @@ ScenarioFile = Annotated[
 
 def command(name: str | None = None, *, epilog: str) -> Callable[[Any], Any]:
     """Return a decorator that makes a function a command; the epilog is an example of its use."""
-    return app.command(name, cls=_Command, epilog=epilog)
+    return app.command(name, cls=OneCommand, epilog=epilog)
 
 
 def _tell_version(wanted: bool) -> None:

@@ -20,7 +20,17 @@ from fedsim.core.errors import ScenarioError, in_a_line
 from fedsim.core.source import list_scenarios, read_source
 
 Group = Literal[
-    "attacks", "defenses", "components", "aggregators", "memberships", "metrics", "tasks", "models", "data", "scenarios"
+    "attacks",
+    "defenses",
+    "components",
+    "aggregators",
+    "memberships",
+    "traces",
+    "metrics",
+    "tasks",
+    "models",
+    "data",
+    "scenarios",
 ]
 _KINDS: dict[str, registry.Kind] = {
     "attacks": "attack",
@@ -28,6 +38,7 @@ _KINDS: dict[str, registry.Kind] = {
     "components": "component",
     "aggregators": "aggregator",
     "memberships": "membership",
+    "traces": "trace",
     "metrics": "metric",
     "tasks": "task",
     "models": "model",

@@ -158,6 +158,8 @@ def _show_tables(record: RunRecord) -> None:
         screen.print(endings.memberships(record, screen))
     if any(arm.exposure for arm in record.arms):
         screen.print(endings.exposures(record))
+    if any(arm.generation for arm in record.arms):
+        screen.print(endings.generations(record, screen))
     for line in (*endings.guarantees(record), *endings.audits(record)):
         say(line)
     for arm in record.arms:

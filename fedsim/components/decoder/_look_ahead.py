@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 
 from fedsim.core.errors import CannotContinue
-from fedsim.core.hooks import Decoder, Writing
+from fedsim.core.hooks import check_scores
+from fedsim.core.past import Past
 
-_AT_ONCE = 16
+Text = tuple[int, ...]
 
 
 class Asked(NamedTuple):
@@ -22,34 +23,62 @@ class Asked(NamedTuple):
     shown: list[int]
 
 
-def scores_behind(
-    decoder: Decoder[Any, Any],
-    model: nn.Module,
-    texts: Sequence[tuple[int, ...]],
-    owners: Sequence[int],
-    rows: int,
-) -> Asked:
-    """Return the model's scores of the token behind texts, of which several belong to a row.
+class LookAhead:
+    """What a model has read of the texts that were asked about last. It saves work and changes no score.
 
-    Args:
-        decoder: asks the model.
-        model: tokens (B, T) to scores of the next token (B, T, V).
-        texts: N of them, any lengths from one token; equal ones of a row are shown once.
-        owners: place of the row that each belongs to.
-        rows: how many there are.
-
-    Raises:
-        CannotContinue: scores are no numbers, for the rows that the texts belong to.
+    Texts that branch from one take over what was read of it. So states and their copies may share one, and a row that
+    leaves is forgotten with the next question.
     """
-    places = {own: place for place, own in enumerate(dict.fromkeys(zip(owners, texts, strict=True)))}
-    shown, found = list(places), list[Tensor]()
-    for start in range(0, len(shown), _AT_ONCE):
-        some = shown[start : start + _AT_ONCE]
+
+    def __init__(self) -> None:
+        self._past = Past()
+        self._texts: list[Text] = []
+
+    def keep(self, places: Sequence[int]) -> Self:
+        """Return itself: what was read belongs to texts, and to no rows."""
+        return self
+
+    def scores(self, model: nn.Module, texts: Sequence[Text], owners: Sequence[int], rows: int) -> Asked:
+        """Return the model's scores of the token behind texts, of which several belong to a row.
+
+        Args:
+            model: tokens (B, T) to scores of the next token (B, T, V).
+            texts: N of them, any lengths from one token; equal ones of a row are shown once.
+            owners: place of the row that each belongs to.
+            rows: how many there are.
+
+        Raises:
+            CannotContinue: scores are no numbers, for the rows that the texts belong to.
+        """
+        places = {own: place for place, own in enumerate(dict.fromkeys(zip(owners, texts, strict=True)))}
+        shown = list(places)
+        found = self._read(model, [text for _, text in shown])
         try:
-            found.append(decoder.next_scores(model, Writing(tuple(text for _, text in some))))
+            check_scores(found)
         except CannotContinue as error:
-            raise CannotContinue(str(error), sorted({some[place][0] for place in error.rows})) from error
-    chosen = [places[own] for own in zip(owners, texts, strict=True)]
-    counts = Counter(owner for owner, _ in shown)
-    scores = torch.cat(found)[torch.tensor(chosen, device=found[0].device)]
-    return Asked(scores, [counts[row] for row in range(rows)])
+            raise CannotContinue(str(error), sorted({shown[place][0] for place in error.rows})) from error
+        chosen = [places[own] for own in zip(owners, texts, strict=True)]
+        counts = Counter(owner for owner, _ in shown)
+        return Asked(torch.cat([found[place] for place in chosen]), [counts[row] for row in range(rows)])
+
+    def _read(self, model: nn.Module, texts: list[Text]) -> list[Tensor]:
+        if self._texts:
+            sources = self._sources(texts)
+            if sources != list(range(len(self._texts))):
+                self._past = self._past.keep(sources)
+        self._texts = texts
+        return self._past.scores(model, texts)
+
+    def _sources(self, texts: list[Text]) -> list[int]:
+        """Return the place of the text that each goes on from, or of one with the longest common beginning."""
+        known = {own: place for place, own in enumerate(self._texts)}
+        found = (known.get(own[:-1], known.get(own)) for own in texts)
+        return [self._nearest(own) if place is None else place for own, place in zip(texts, found, strict=True)]
+
+    def _nearest(self, text: Text) -> int:
+        return max(range(len(self._texts)), key=lambda place: _shared(self._texts[place], text))
+
+
+def _shared(first: Text, second: Text) -> int:
+    pairs = enumerate(zip(first, second, strict=False))
+    return next((place for place, (own, other) in pairs if own != other), min(len(first), len(second)))

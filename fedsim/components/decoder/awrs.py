@@ -16,8 +16,8 @@ import importlib
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, NamedTuple, Self, final
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Literal, Self, final
 
 import torch
 from pydantic import Field, model_validator
@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from fedsim.components.decoder import _constraints as constraints
 from fedsim.components.decoder._constraints import Constraint
-from fedsim.components.decoder._look_ahead import scores_behind
+from fedsim.components.decoder._look_ahead import LookAhead
 from fedsim.components.decoder._particles import Particle, Population, chosen_by_weight
 from fedsim.components.decoder._rejection import (
     Accepts,
@@ -36,7 +36,7 @@ from fedsim.components.decoder._rejection import (
     draw_two_loops,
 )
 from fedsim.core.errors import CannotContinue, FedsimError
-from fedsim.core.hooks import Condition, Decoder, GenerationContext, Writing
+from fedsim.core.hooks import Condition, GenerationContext, Weigher, Writing
 from fedsim.core.registry import component
 from fedsim.core.registry.finding import check_marked
 from fedsim.core.types import Config, Event, Limits
@@ -91,19 +91,54 @@ class Weighing(Writing):
     Attributes:
         begins: tokens of the prompt.
         populations: of each row.
+        ahead: what the model has read of the particles.
     """
 
     begins: tuple[int, ...]
     populations: tuple[Population, ...]
+    ahead: LookAhead = field(default_factory=LookAhead, kw_only=True, compare=False, repr=False)
 
 
-class _Step(NamedTuple):
-    """A population behind a step, and what that took."""
+class _Answers:
+    """What a constraint says of the particles of one row; what two of them ask is asked once."""
 
-    population: Population
-    draws: int
-    calls: int
-    rejected: int
+    def __init__(self, constraint: Constraint, stops: frozenset[int], ends: Literal["stop", "whole"]) -> None:
+        self._constraint, self._stops, self._ends = constraint, stops, ends
+        self._allowed: dict[tuple[int, ...], bool] = {}
+        self._whole: dict[tuple[int, ...], bool] = {}
+
+    @property
+    def calls(self) -> int:
+        """How often the constraint was asked."""
+        return len(self._allowed) + len(self._whole)
+
+    @property
+    def rejected(self) -> int:
+        """How many tokens it refused, of those that were asked about."""
+        ends = [*self._whole.values()] if self._ends == "stop" else []
+        return sum(not own for own in (*self._allowed.values(), *ends))
+
+    def accepts(self, tokens: tuple[int, ...]) -> Accepts:
+        """Return what says whether a token may stand behind these."""
+
+        def accepts(token: int) -> bool:
+            if token in self._stops:
+                return self._ends == "stop" and self._completes(tokens)
+            longer = (*tokens, token)
+            if longer not in self._allowed:
+                self._allowed[longer] = self._constraint.allows(longer)
+            return self._allowed[longer]
+
+        return accepts
+
+    def are_whole(self, tokens: tuple[int, ...]) -> bool:
+        """Say whether a text ends with its last token."""
+        return tokens[-1] in self._stops or (self._ends == "whole" and self._completes(tokens))
+
+    def _completes(self, tokens: tuple[int, ...]) -> bool:
+        if tokens not in self._whole:
+            self._whole[tokens] = self._constraint.completes(tokens)
+        return self._whole[tokens]
 
 
 @final
@@ -113,7 +148,7 @@ class _Step(NamedTuple):
     paper="2504.05410",
     extra="constrain",
 )
-class Awrs(Decoder[AwrsConfig, Weighing]):
+class Awrs(Weigher[AwrsConfig, Weighing]):
     """Writes the tokens that all particles have in common, and at the end those of one that its weight chose.
 
     Args:
@@ -126,6 +161,11 @@ class Awrs(Decoder[AwrsConfig, Weighing]):
     def __init__(self, config: AwrsConfig, constraint: Constraint | None = None) -> None:
         super().__init__(config)
         self._constraint = constraint
+
+    @classmethod
+    def within(cls, pattern: str, particles: int) -> Self:
+        """Return the decoder with a regular expression, ending as soon as it matches."""
+        return cls(AwrsConfig(regex=pattern, ends="whole", particles=particles))
 
     def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Weighing:
         """Return the prompts, with as many particles behind each.
@@ -151,6 +191,10 @@ class Awrs(Decoder[AwrsConfig, Weighing]):
         """Say which texts are whole without a stop token."""
         return [own.is_over and not own.failure for own in state.populations]
 
+    def log_evidence(self, state: Weighing) -> Sequence[float | None]:
+        """Return what the particles of each row say; those that were cut weigh nothing."""
+        return [own.ended().log_evidence if own.is_over or own.is_full else None for own in state.populations]
+
     def step(self, model: nn.Module, state: Weighing, context: GenerationContext) -> tuple[Weighing, list[Event]]:
         """Draw a token for every particle, weigh them, and resample where few of them count.
 
@@ -165,21 +209,27 @@ class Awrs(Decoder[AwrsConfig, Weighing]):
             if own.is_open
         ]
         owners, texts = [row for row, _ in asked], [text for _, text in asked]
-        scores, shown = scores_behind(self, model, texts, owners, len(state))
+        scores, shown = state.ahead.scores(model, texts, owners, len(state))
         log_odds = iter((scores.double() / self.config.temperature).log_softmax(-1).cpu())
-        constraint, more, after, events = (
-            self._asked(context),
-            list[tuple[int, ...]](),
-            list[Population](),
-            list[Event](),
-        )
+        constraint, stops = self._asked(context), _limits(context).stop_tokens
+        more, after, events = list[tuple[int, ...]](), list[Population](), list[Event]()
         for row, population in enumerate(state.populations):
             generator, begin = context.generators[row], state.begins[row]
-            found = self._advance(population, log_odds, constraint, context, generator)
-            own = self._weigh(_cut(found.population, _room(_limits(context), begin)), generator)
+            answers = _Answers(constraint, stops, self.config.ends)
+            drawn, draws = self._advance(population, log_odds, answers, generator)
+            own = self._weigh(_cut(drawn, _room(_limits(context), begin)), generator)
             more.append(_agreed(population, own, generator)[len(state.tokens[row]) - begin :])
             after.append(own)
-            events.append(_event(found, len(more[-1]), shown[row], own))
+            events.append(
+                Event(
+                    accepted=len(more[-1]),
+                    calls=answers.calls,
+                    rejected=answers.rejected,
+                    particles=draws,
+                    rows=shown[row],
+                    resampled=int(own.log_factor != drawn.log_factor),
+                )
+            )
         return replace(state.extended(more), populations=tuple(after)), events
 
     @property
@@ -199,41 +249,21 @@ class Awrs(Decoder[AwrsConfig, Weighing]):
         return constraints.OfText(_rule(self.config), context.tokenizer)
 
     def _advance(
-        self,
-        population: Population,
-        log_odds: Any,
-        constraint: Constraint,
-        context: GenerationContext,
-        generator: torch.Generator,
-    ) -> _Step:
-        """Draw a token for every particle that goes on, by the next of the log odds."""
-        stops, particles, draws = _limits(context).stop_tokens, list[Particle](), list[Drawn]()
+        self, population: Population, log_odds: Any, answers: _Answers, generator: torch.Generator
+    ) -> tuple[Population, int]:
+        """Draw a token for every particle that goes on, by the next of the log odds; return how many drew, too."""
+        particles, draws = list[Particle](), list[Drawn]()
         for own in population.particles:
             if not own.is_open:
                 particles.append(own)
                 continue
-            drawn = self._draw(next(log_odds), self._accepts(own, constraint, stops), generator)
+            drawn = self._draw(next(log_odds), answers.accepts(own.tokens), generator)
             draws.append(drawn)
-            particles.append(self._extended(own, drawn, constraint, stops))
+            particles.append(_extended(own, drawn, answers))
         after = replace(population, particles=tuple(particles))
         if not any(own.is_living for own in particles):
             after = replace(after, failure=_failure(any(own.is_spent for own in draws), self.config.max_rejects))
-        return _Step(after, len(draws), sum(own.calls for own in draws), sum(own.rejected for own in draws))
-
-    def _accepts(self, own: Particle, constraint: Constraint, stops: frozenset[int]) -> Accepts:
-        def accepts(token: int) -> bool:
-            if token in stops:
-                return self.config.ends == "stop" and constraint.completes(own.tokens)
-            return constraint.allows((*own.tokens, token))
-
-        return accepts
-
-    def _extended(self, own: Particle, drawn: Drawn, constraint: Constraint, stops: frozenset[int]) -> Particle:
-        if drawn.token is None:
-            return replace(own, log_weight=-math.inf)
-        tokens = (*own.tokens, drawn.token)
-        is_whole = drawn.token in stops or (self.config.ends == "whole" and constraint.completes(tokens))
-        return Particle(tokens, own.log_weight + drawn.log_weight, is_whole)
+        return after, len(draws)
 
     def _draw(self, log_odds: Tensor, accepts: Accepts, generator: torch.Generator) -> Drawn:
         own, most = self.config, self.config.max_rejects
@@ -301,15 +331,11 @@ def _agreed(before: Population, own: Population, generator: torch.Generator) -> 
     return first[: next((place for place, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))]
 
 
-def _event(found: _Step, accepted: int, rows: int, own: Population) -> Event:
-    return Event(
-        accepted=accepted,
-        calls=found.calls,
-        rejected=found.rejected,
-        particles=found.draws,
-        rows=rows,
-        resampled=int(own.log_factor != found.population.log_factor),
-    )
+def _extended(own: Particle, drawn: Drawn, answers: _Answers) -> Particle:
+    if drawn.token is None:
+        return replace(own, log_weight=-math.inf)
+    tokens = (*own.tokens, drawn.token)
+    return Particle(tokens, own.log_weight + drawn.log_weight, answers.are_whole(tokens))
 
 
 def _failure(is_spent: bool, most: int | None) -> str:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal, NamedTuple, Self, final
 
 import torch
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from fedsim.components.decoder._clauses import clause_ends
 from fedsim.components.decoder._drawing import draw, nucleus
-from fedsim.components.decoder._look_ahead import scores_behind
+from fedsim.components.decoder._look_ahead import LookAhead
 from fedsim.core.hooks import Condition, Decoder, GenerationContext, Writing
 from fedsim.core.registry import component
 from fedsim.core.types import Config, Event
@@ -86,15 +86,17 @@ class Cautious(Writing):
     Attributes:
         begins: tokens of the prompt.
         last: None before the first step.
+        ahead: what the model has read of the texts and their trials.
     """
 
     begins: tuple[int, ...]
     last: tuple[Branching | None, ...]
+    ahead: LookAhead = field(default_factory=LookAhead, kw_only=True, compare=False, repr=False)
 
 
 @dataclass
 class _Trial:
-    """A trial while it is written: the place of its row, tokens, -ln of their probability, and its longest."""
+    """A trial while it is written: the place of its row, tokens, -ln of their probability, and its greatest length."""
 
     row: int
     room: int
@@ -130,7 +132,7 @@ class Cntp(Decoder[CntpConfig, Cautious]):
             CannotContinue: scores of some rows are no numbers, behind the text or behind a trial.
         """
         rows = range(len(state))
-        raw = scores_behind(self, model, state.tokens, rows, len(rows)).scores
+        raw = state.ahead.scores(model, state.tokens, rows, len(rows)).scores
         odds = self._odds(raw)
         entropies = _entropies(odds if self.config.entropy_of == "drawn" else raw.double().softmax(-1))
         of_rows = [
@@ -142,13 +144,13 @@ class Cntp(Decoder[CntpConfig, Cautious]):
         shown = [1 for _ in rows]
         while open_ones := [own for own in trials if not own.is_ended]:
             texts = [(*state.tokens[own.row], *own.tokens) for own in open_ones]
-            asked = scores_behind(self, model, texts, [own.row for own in open_ones], len(rows))
+            asked = state.ahead.scores(model, texts, [own.row for own in open_ones], len(rows))
             shown = [own + more for own, more in zip(shown, asked.shown, strict=True)]
             self._take(open_ones, self._odds(asked.scores), context)
         found = [_branching(entropy, own) for entropy, own in zip(entropies, of_rows, strict=True)]
         after = state.extended([own.trials[own.chosen] for own in found])
         events = [_event(own, count) for own, count in zip(found, shown, strict=True)]
-        return Cautious(after.tokens, state.begins, tuple(found)), events
+        return replace(after, last=tuple(found)), events
 
     def _odds(self, scores: Tensor) -> Tensor:
         """Return the distribution that tokens are drawn from, double precision."""

@@ -31,7 +31,7 @@ from fedsim.core.past import Past
 from fedsim.core.registry import component
 from fedsim.core.types import Batch, Config, Event
 
-_AT_ONCE = 8
+AT_ONCE = 8
 
 
 class SvdecodeConfig(Config):
@@ -139,7 +139,7 @@ def calibrate(model: nn.Module, examples: Batch, config: SvdecodeConfig, mode: M
     Raises:
         FedsimError: the model has no base, or no true token is one of the sure ones.
     """
-    parts = [_places(*scores, config) for scores in _both(model, examples)]
+    parts = [_places(*scores, config) for scores in both(model, examples)]
     if not sum(len(own.own) for own in parts):
         raise FedsimError(
             f"no true token has {config.confidence} of the largest odds, so that no strength can be found. Tune the "
@@ -163,7 +163,7 @@ def costs(model: nn.Module, examples: Batch, config: SvdecodeConfig) -> Tensor:
         FedsimError: the model has no base.
     """
     found = list[Tensor]()
-    batches = zip(examples.labels.split(_AT_ONCE), _both(model, examples), strict=True)
+    batches = zip(examples.labels.split(AT_ONCE), both(model, examples), strict=True)
     for labels, (tuned, base, true) in batches:
         own = steered(tuned.double(), base.double(), config.towards_task, config.confidence, refuses=False)
         each = torch.zeros(labels.shape, dtype=torch.double)
@@ -177,9 +177,9 @@ def _places(tuned: Tensor, base: Tensor, true: Tensor, config: SvdecodeConfig) -
 
 
 @torch.no_grad()
-def _both(model: nn.Module, examples: Batch) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+def both(model: nn.Module, examples: Batch) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Yield the scores of the tuned model and of its base at the places that count (M, V), and the true tokens (M,)."""
-    for inputs, labels in zip(examples.inputs.split(_AT_ONCE), examples.labels.split(_AT_ONCE), strict=True):
+    for inputs, labels in zip(examples.inputs.split(AT_ONCE), examples.labels.split(AT_ONCE), strict=True):
         is_real = labels != IGNORED
         with without_dropout():
             tuned = model(inputs)[is_real]

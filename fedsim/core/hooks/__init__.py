@@ -18,6 +18,8 @@
     evaluate   the global model, on the test set         the task
     generate   a text or sample, with a trained model    components: decoder, sampler
     probe      hidden states of a trained model          components: probe
+    veil       what can be seen of generations           components: mitigation
+    read       traces of generations                     attacks on traces
 
 Classes here are abstract; a method is a final subclass of one of them in a file of its own.
 """
@@ -47,12 +49,17 @@ from fedsim.core.hooks.generation import (
     Rows,
     Sampler,
     Sampling,
+    Unmasker,
+    Unmasking,
+    Weigher,
     Writing,
+    check_place_scores,
     check_scores,
 )
 from fedsim.core.hooks.kinds import KINDS_OF_COMPONENTS, RUN_AFTERWARDS
 from fedsim.core.hooks.probes import Probe
 from fedsim.core.hooks.tasks import Task
+from fedsim.core.hooks.traces import Mitigation, TraceAttack
 from fedsim.core.renamed import old_names
 
 __all__ = [
@@ -85,6 +92,7 @@ __all__ = [
     "LocalStep",
     "LossTerm",
     "MembershipAttack",
+    "Mitigation",
     "ModelComponent",
     "Objective",
     "Optimizer",
@@ -98,7 +106,12 @@ __all__ = [
     "ServerRound",
     "Task",
     "TokenReducer",
+    "TraceAttack",
+    "Unmasker",
+    "Unmasking",
+    "Weigher",
     "Writing",
+    "check_place_scores",
     "check_scores",
     "check_update",
 ]

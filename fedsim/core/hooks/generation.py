@@ -107,16 +107,48 @@ class Sampling(Rows):
         return len(self.x)
 
 
-StateT = TypeVar("StateT", bound=Writing | Sampling)
+@dataclass(frozen=True)
+class Unmasking(Rows):
+    """Texts that are being filled in.
+
+    Attributes:
+        tokens: of each row, prompt and answer; the mask token at places that are masked.
+        begins: of each row, the tokens of its prompt, which are never masked.
+        masked: of each row, the places that are masked, ascending, counted from the beginning of the text.
+    """
+
+    tokens: tuple[tuple[int, ...], ...]
+    begins: tuple[int, ...]
+    masked: tuple[tuple[int, ...], ...]
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def filled(self, new: Sequence[Mapping[int, int]]) -> Self:
+        """Return the state with these tokens at masked places of each row, which are masked no longer."""
+        tokens = [
+            tuple(written.get(place, token) for place, token in enumerate(own))
+            for own, written in zip(self.tokens, new, strict=True)
+        ]
+        masked = [
+            tuple(place for place in own if place not in written) for own, written in zip(self.masked, new, strict=True)
+        ]
+        return replace(self, tokens=tuple(tokens), masked=tuple(masked))
+
+
+StateT = TypeVar("StateT", bound=Writing | Sampling | Unmasking)
+UnmaskingT = TypeVar("UnmaskingT", bound=Unmasking)
 WritingT = TypeVar("WritingT", bound=Writing)
 SamplingT = TypeVar("SamplingT", bound=Sampling)
 
 
 class Generation(Component[ConfigT], Generic[ConfigT, StateT]):
-    """Turns a condition into a text or a sample, step by step. Derive from `Decoder` or `Sampler`.
+    """Turns a condition into a text or a sample, step by step. Derive from `Decoder`, `Sampler` or `Unmasker`.
 
-    An instance keeps nothing between steps: what it needs stands in the state. All randomness comes from the context's
-    generators. The model stays as it is, is in evaluation mode, and records no gradients unless a step asks for them.
+    An instance keeps nothing between steps: what it needs stands in the state. What outlives a text is an object of
+    its own, which the instance hands to every state; it may change speed, never results. All randomness comes from the
+    context's generators. The model stays as it is, is in evaluation mode, and records no gradients unless a step asks
+    for them.
 
     Attributes:
         counts: names of what its events count, the same in every step.
@@ -177,6 +209,28 @@ class Decoder(Generation[ConfigT, WritingT]):
         return scores
 
 
+class Weigher(Decoder[ConfigT, WritingT]):
+    """A decoder that weighs its texts, so that their mean weight is unbiased for the probability of a constraint.
+
+    `fedsim.threat.emission` asks the registered ones. Their events count `calls` of the constraint, and `rows`: texts
+    that the model was shown.
+    """
+
+    @classmethod
+    @abstractmethod
+    def within(cls, pattern: str, particles: int) -> Self:
+        """Return one whose texts match a regular expression and end as soon as they do, and that weighs so many a row.
+
+        Raises:
+            FedsimError: there is no such pattern.
+            MissingExtra: a package is not installed.
+        """
+
+    @abstractmethod
+    def log_evidence(self, state: WritingT) -> Sequence[float | None]:
+        """Return of each row ln of the mean weight of its whole texts; None while one goes on and has room."""
+
+
 def check_scores(scores: Sequence[Tensor]) -> None:
     """Check the scores (n, V) of each row behind its text, which stand first; those of drafts may be no numbers.
 
@@ -200,3 +254,104 @@ class Sampler(Generation[ConfigT, SamplingT]):
 
     hook: ClassVar[Hook] = "sampler"
     modalities: ClassVar[frozenset[Modality]] = IMAGES
+
+
+class Unmasker(Generation[ConfigT, UnmaskingT]):
+    """Hook unmasker: fills in masked places, any number in a step and in any order. What is written stays.
+
+    The model takes tokens (B, T), with its `mask_token` at masked places, and returns scores (B, T, V) of the token at
+    each place; every place may see all others. As many places are masked behind a prompt as `Limits.max_new_tokens`
+    says. `Condition.given["answer"]`, shape (B, G), says what stands there already, with the mask token elsewhere. A
+    text ends where nothing is masked, or where a stop token stands before the first place that is.
+    """
+
+    hook: ClassVar[Hook] = "unmasker"
+    modalities: ClassVar[frozenset[Modality]] = frozenset({"text"})
+
+    def finished(self, state: UnmaskingT) -> Sequence[bool]:
+        """Say of each row whether nothing is masked."""
+        return [not own for own in state.masked]
+
+    def begin(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Unmasking:
+        """Return the prompts with masked places behind them.
+
+        Raises:
+            FedsimError: the model has no mask token, or answers of another length are given.
+            CannotContinue: the model cannot read some prompts with their answers.
+        """
+        mask, limits = mask_token_of(model), context.limits
+        assert limits is not None, "who fills in a text has limits"
+        count = limits.max_new_tokens
+        given = condition.given.get("answer", torch.full((len(condition), count), mask))
+        if given.shape != (len(condition), count):
+            raise FedsimError(
+                f"given['answer'] has shape {tuple(given.shape)}, expected {(len(condition), count)}: a row for each "
+                "prompt, with as many places as limits.max_new_tokens."
+            )
+        _check_room(model, condition, count, limits.context)
+        tokens = tuple((*prompt, *own) for prompt, own in zip(condition.prompts, given.tolist(), strict=True))
+        begins = tuple(map(len, condition.prompts))
+        masked = tuple(
+            tuple(place for place in range(begin, len(own)) if own[place] == mask)
+            for begin, own in zip(begins, tokens, strict=True)
+        )
+        return Unmasking(tokens, begins, masked)
+
+    def place_scores(self, model: nn.Module, state: UnmaskingT) -> list[Tensor]:
+        """Return the model's scores at every place of each row, (T, V), in one pass for all rows of a length.
+
+        Raises:
+            CannotContinue: scores of some rows at masked places are no numbers.
+        """
+        found: list[Tensor] = [torch.empty(0)] * len(state)
+        for length in sorted(set(map(len, state.tokens))):
+            rows = [row for row, own in enumerate(state.tokens) if len(own) == length]
+            for row, own in zip(rows, model(torch.tensor([state.tokens[row] for row in rows])), strict=True):
+                found[row] = unscored(own, mask_token_of(model))
+        check_place_scores([own[[*masked]] for own, masked in zip(found, state.masked, strict=True)])
+        return found
+
+
+def check_place_scores(scores: Sequence[Tensor]) -> None:
+    """Check the scores (n, V) of masked places of each row.
+
+    Raises:
+        CannotContinue: those of any place of some rows are no finite numbers.
+    """
+    largest = [own.amax(-1) for own in scores]
+    check_scores([own.where(own.isfinite(), torch.nan).amax().view(1, 1) for own in largest])
+
+
+def mask_token_of(model: nn.Module) -> int:
+    """Return the token that stands at masked places.
+
+    Raises:
+        FedsimError: the model has none.
+    """
+    token = getattr(model, "mask_token", None)
+    if isinstance(token, int):
+        return token
+    raise FedsimError(
+        f"the model {type(model).__name__} has no mask token, so it cannot fill in masked places. Use one that was "
+        "trained for it and names its mask_token, such as 'tiny-llada', or a decoder that writes from left to right."
+    )
+
+
+def unscored(scores: Tensor, mask_token: int) -> Tensor:
+    """Return scores (..., V) without those of the mask token and of what is numbered behind it."""
+    return scores[..., :mask_token]
+
+
+def _check_room(model: nn.Module, condition: Condition, count: int, limit: int | None) -> None:
+    own = getattr(model, "context", None)
+    rooms = [room for room in (own, limit) if isinstance(room, int)]
+    if not rooms:
+        return
+    room = min(rooms)
+    full = [row for row, prompt in enumerate(condition.prompts) if len(prompt) + count > room]
+    if full:
+        raise CannotContinue(
+            f"the prompt has {len(condition.prompts[full[0]])} tokens and its answer {count} places, and the model "
+            f"reads {room} in all. Shorten the prompt, or ask for fewer tokens.",
+            full,
+        )

@@ -17,8 +17,9 @@ from fedsim.core.hooks.components import (
     Optimizer,
     TokenReducer,
 )
-from fedsim.core.hooks.generation import Decoder, Sampler
+from fedsim.core.hooks.generation import Decoder, Sampler, Unmasker
 from fedsim.core.hooks.probes import Probe
+from fedsim.core.hooks.traces import Mitigation
 
 KINDS_OF_COMPONENTS: tuple[type[Component[Any]], ...] = (
     Adapter,
@@ -27,18 +28,22 @@ KINDS_OF_COMPONENTS: tuple[type[Component[Any]], ...] = (
     Decoder,
     Layer,
     LossTerm,
+    Mitigation,
     Objective,
     Optimizer,
     Probe,
     Sampler,
     TokenReducer,
+    Unmasker,
 )
 """The base classes that somebody runs: a client, who builds its model, or whoever `RUN_AFTERWARDS` says."""
 
 
 RUN_AFTERWARDS: Mapping[Hook, str] = {
     "decoder": "fedsim.generation.generate",
+    "mitigation": "fedsim.generation.veil",
     "probe": "fedsim.generation.probe",
     "sampler": "fedsim.generation.sample",
+    "unmasker": "fedsim.generation.generate",
 }
 """What runs the components that no training runs: they take a trained model."""

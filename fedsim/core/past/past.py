@@ -15,6 +15,7 @@ from fedsim.core.past.reading import Reading
 from fedsim.core.past.stack import Stack, stack_of
 from fedsim.core.past.whole_texts import reads_whole_texts
 
+_ROWS_AT_ONCE = 16  # that are read from the beginning: their scores are those of every place
 _AT_ONCE = 512  # tokens of a pass: the mask of a longer one would take more room than the weights
 
 
@@ -248,9 +249,16 @@ def _anew(model: nn.Module, texts: Sequence[Sequence[int]], drafts: Sequence[Dra
                 own[1 + node] = (len(rows), len(text) + depth)
             rows.append([*text, *(draft.tokens[node] for node in way)])
         spots.append(own)
+    scores: list[Tensor] = []
+    for start in range(0, len(rows), _ROWS_AT_ONCE):
+        scores += _whole(model, rows[start : start + _ROWS_AT_ONCE])
+    return [torch.stack([scores[row][place] for row, place in own]) for own in spots]
+
+
+def _whole(model: nn.Module, rows: Sequence[Sequence[int]]) -> Tensor:
     longest = max(map(len, rows))
     device = next((own.device for own in model.parameters()), None)
-    tokens = torch.tensor([[*own, *own[-1:] * (longest - len(own))] for own in rows], device=device)
+    tokens = torch.tensor([[*own, *[own[-1]] * (longest - len(own))] for own in rows], device=device)
     scores: Tensor = model(tokens)
     if scores.shape[:-1] != tokens.shape:
         raise FedsimError(
@@ -258,4 +266,4 @@ def _anew(model: nn.Module, texts: Sequence[Sequence[int]], drafts: Sequence[Dra
             "decoder needs one score for every token of the vocabulary behind each of them, (B, T, V). Use a "
             "causal language model."
         )
-    return [torch.stack([scores[row, place] for row, place in own]) for own in spots]
+    return scores

@@ -2,8 +2,8 @@
 
 A method is a class or function with a pydantic config. Third-party packages add theirs by an entry
 point in the group ``fedsim.attacks``, ``fedsim.defenses``, ``fedsim.components``, ``fedsim.aggregators``,
-``fedsim.memberships``, ``fedsim.metrics``, ``fedsim.tasks``, ``fedsim.datasets`` or ``fedsim.models`` that names the
-module to import.
+``fedsim.memberships``, ``fedsim.traces``, ``fedsim.metrics``, ``fedsim.tasks``, ``fedsim.datasets`` or
+``fedsim.models`` that names the module to import.
 """
 
 from fedsim.core.registry.decorators import (
@@ -16,6 +16,7 @@ from fedsim.core.registry.decorators import (
     metric,
     model,
     task,
+    trace_attack,
 )
 from fedsim.core.registry.finding import (
     check_marked,
@@ -51,4 +52,5 @@ __all__ = [
     "model",
     "task",
     "temporary",
+    "trace_attack",
 ]

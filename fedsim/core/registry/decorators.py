@@ -70,10 +70,15 @@ def membership(name: str, **about: Unpack[About]) -> Callable[[F], F]:
     return _register("membership", name, None, **about)
 
 
+def trace_attack(name: str, **about: Unpack[About]) -> Callable[[F], F]:
+    """Register an attack on traces of generations: a final subclass of `fedsim.core.hooks.TraceAttack`."""
+    return _register("trace", name, None, **about)
+
+
 def metric(
     name: str, *, title: str, summary: str, paper: str = "", related: str = "", **declared: Any
 ) -> Callable[[F], F]:
-    """Register a metric, above the function that takes it.
+    """Register a metric; it stands above the function that computes it.
 
     Args:
         name: under which scorers give it and records hold it.

@@ -11,7 +11,9 @@ from fedsim.core.hooks import Hook
 from fedsim.core.metric import Metric
 from fedsim.core.types import Config
 
-Kind = Literal["attack", "defense", "component", "aggregator", "membership", "metric", "task", "dataset", "model"]
+Kind = Literal[
+    "attack", "defense", "component", "aggregator", "membership", "trace", "metric", "task", "dataset", "model"
+]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -16,6 +16,7 @@ from fedsim.core.types.guesses import Applicability, OnStep, Reconstruction, Ste
 from fedsim.core.types.membership import MembershipObservation, Shadow, ShadowPlan, Target, TrainShadow, WatchedUpdate
 from fedsim.core.types.observations import Knowledge, Observation, PublicKnowledge, Server, ThreatModel, View
 from fedsim.core.types.privacy import Adjacency, Mechanism, Unit
+from fedsim.core.types.traces import Question, TraceCase
 from fedsim.core.types.updates import Contribution, DropoutSite, Truth, Update, WireEntry
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "OnStep",
     "Planted",
     "PublicKnowledge",
+    "Question",
     "Reconstruction",
     "SecretKind",
     "Server",
@@ -56,6 +58,7 @@ __all__ = [
     "ThreatModel",
     "Tokenizer",
     "Trace",
+    "TraceCase",
     "TraceObservation",
     "TraceView",
     "TrainShadow",

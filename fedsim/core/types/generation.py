@@ -76,10 +76,13 @@ class Trace:
     Attributes:
         tokens: how many tokens each step added to the text; the driver counts them.
         events: what else each step did; the method counts it, and the driver what token reducers kept.
+        places: of a text that was filled in, the places that each step wrote, counted from 0 behind the prompt; else
+            none.
     """
 
     tokens: tuple[int, ...] = ()
     events: tuple[Event, ...] = ()
+    places: tuple[tuple[int, ...], ...] = ()
 
     def series(self) -> dict[str, tuple[int, ...]]:
         """Return the counts of all steps by name; 0 where a step has none of that name."""
@@ -97,7 +100,8 @@ class Generated:
     Attributes:
         trace: its steps.
         ending: what ended it.
-        tokens: the text behind the prompt; a stop token is its last one.
+        tokens: the text behind the prompt; a stop token is its last one. Where filling in failed, places that are
+            still masked hold the mask token.
         x: what a sampler made; None of a text, and where it failed before the first step.
         reason: why it failed, in a sentence; what was generated before stands in `tokens` or `x`.
         seconds: of each step on this machine. Rows of one batch share their steps, so each has all of the time.
@@ -122,6 +126,7 @@ class TraceObservation:
     Attributes:
         views: what it was built under, sorted.
         output: view `outputs`, the text's tokens or what a sampler made.
+        places: the same view, of a text that was filled in: the places that each step wrote.
         counts: view `counts`, tokens of each step that sent any.
         work: view `work`, the counts of every step by name.
         seconds: view `timing`, of every step.
@@ -134,3 +139,4 @@ class TraceObservation:
     work: Mapping[str, tuple[int, ...]] | None = None
     seconds: tuple[float, ...] | None = None
     activations: tuple[Activations, ...] | None = None
+    places: tuple[tuple[int, ...], ...] | None = None

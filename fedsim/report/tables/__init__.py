@@ -22,13 +22,16 @@ from fedsim.report.tables.clients import (
     ownerships,
 )
 from fedsim.report.tables.figures import NOTHING, Estimate, cost, estimate
+from fedsim.report.tables.generations import CSV_COLUMNS, QUESTIONS, Spoken, generations, trace_rows, trace_sentences
 from fedsim.report.tables.models import Inference, Inferences, Memories, Remembered, memberships, memories
 from fedsim.report.tables.own_tables import OwnTable, own_tables
 from fedsim.report.tables.scores import score_columns, scores
 
 __all__ = [
     "CAUSES",
+    "CSV_COLUMNS",
     "NOTHING",
+    "QUESTIONS",
     "Attacker",
     "Attendance",
     "Diagnosis",
@@ -43,12 +46,14 @@ __all__ = [
     "Remembered",
     "Result",
     "Results",
+    "Spoken",
     "Turnout",
     "attackers",
     "attendances",
     "cost",
     "diagnoses",
     "estimate",
+    "generations",
     "list_failures",
     "memberships",
     "memories",
@@ -58,4 +63,6 @@ __all__ = [
     "results",
     "score_columns",
     "scores",
+    "trace_rows",
+    "trace_sentences",
 ]

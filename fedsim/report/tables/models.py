@@ -41,6 +41,7 @@ class Remembered:
     most: str
     extracted: Estimate
     found: Estimate
+    emission: Estimate
     guesses: tuple[tuple[str, str], ...]
 
 
@@ -72,6 +73,7 @@ def _remembered(own: ExposureRecord) -> tuple[Remembered, ...]:
             most=f"{alike.most:.2f}",
             extracted=estimate(alike.extracted, 100, 0, "%"),
             found=estimate(alike.found, 100, 0, "%"),
+            emission=estimate(alike.emission, 100, 2, "%"),
             guesses=tuple(
                 (secret.text, secret.guess)
                 for secret in own.secrets

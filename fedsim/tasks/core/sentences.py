@@ -6,12 +6,13 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from fedsim.core.hooks.base import ConfigT
 from fedsim.core.hooks.tasks import Scored, Shown, Task
-from fedsim.core.types import Batch, Config, Dataset, Modality, Reconstruction, Truth
+from fedsim.core.types import Batch, Dataset, Modality, Reconstruction, Truth
 from fedsim.metrics.text import score_sentences, score_words
 
 
-class TextTask(Task[Config]):
+class TextTask(Task[ConfigT]):
     """A task on token numbers. Derive a task from it, and from the class that says what its labels are."""
 
     modality: ClassVar[Modality] = "text"

@@ -40,13 +40,28 @@ def test_images_of_every_step_come_back(watched, attack_named, bias, momentum):
         assert sorted(guess.labels[own].tolist()) == sorted(batch.labels.tolist())
 
 
+@pytest.mark.parametrize("count", [2, 3])
+def test_images_of_a_transformer_come_back_from_every_step(watched, attack_named, count):
+    model = {"name": "vit-small", "patch": 8, "width": 256, "dropout": 0.5}
+    tables = {"data": {"name": "foolbox-samples", "collection": "cifar10"}, "model": model}
+    federation = {"algorithm": "fedavg", "local_steps": count, "batch_size": 1, "clients": 5}
+    federation["optimizer"] = {"name": "sgd", "learning_rate": 0.2}
+    observation, truth, _ = watched(federation=federation, knows=KNOWS, **tables)
+    guess = solve(attack_named, NAME, observation)
+    assert len(guess.inputs) == count
+    assert not guess.is_exact  # the order of the steps is open
+    for batch in truth.batches:
+        assert float(errors(guess.inputs, batch).max()) < 1e-3  # weights are subtracted in single precision
+
+
 def test_refuses_with_the_reason(watched, attack_named):
     whole = steps(watched, bias=True)[0]
     cases = {
         "one step": replace(whole, local_steps=1),
         "'adam'": steps(watched, bias=True, optimizer="adam")[0],
         "more than once": replace(whole, examples=6),
-        "no linear layer sees": steps(watched, bias=True, model={"name": "vit-small"})[0],
+        "no linear layer sees": steps(watched, bias=True, model={"name": "convnet"})[0],
+        "no dropout behind": steps(watched, bias=True, model={"name": "vit-small", "patch": 14, "dropout": 0.0})[0],
     }
     for reason, observation in cases.items():
         with pytest.raises(NotApplicable, match=reason):

@@ -9,10 +9,8 @@ from typer.testing import CliRunner, Result
 from fedsim.cli import main as _commands  # noqa: F401 - adds every command
 from fedsim.cli.commands._console import app
 from fedsim.core.errors import FedsimError
-from fedsim.core.types import Event, Trace
 from fedsim.data._tokenizer import WordTokenizer
-from fedsim.generation.writer import load_writer, words
-from tests.core.past.test_past import package_model
+from tests.models.packaged import package_model
 
 TINY = ("--model", "tiny-llama", "--prompt", "Hello")
 
@@ -68,15 +66,3 @@ def test_a_checkpoint_needs_its_own_tokenizer_and_sets_the_context(tmp_path: Pat
     assert "prompt 0 has 9 tokens, and the model reads 8 with what it writes" in refused(*asked, " the" * 9)
     package_model("Llama").save_pretrained(tmp_path)
     assert "has 49152 tokens, the model 23: they are of different models" in refused(*asked, "one")
-
-
-def test_half_a_letter_waits() -> None:
-    tokens = list("aé€".encode())
-    assert list(words(WordTokenizer(), ([own] for own in tokens))) == ["a", "é", "€", ""]
-    assert "".join(words(WordTokenizer(), ([own] for own in tokens[:-1]))) == "aé\ufffd"
-
-
-def test_layers_are_shares_of_a_full_pass() -> None:
-    writer = load_writer("tiny-llama")
-    assert writer.passes(Trace((1, 2), (Event(layers=1), Event(layers=2)))) == 1.5
-    assert writer.passes(Trace((1, 2), (Event(accepted=1), Event(accepted=2)))) == 2

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import nn
 
-from fedsim.components.decoder._particles import Particle, Population, effective_size, log_mean
-from fedsim.components.decoder.awrs import Awrs, AwrsConfig
+from fedsim.components.decoder._particles import Particle, Population
+from fedsim.components.decoder.awrs import Awrs, AwrsConfig, Weighing
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import GenerationContext
@@ -22,11 +22,17 @@ from tests.components.decoder.lettered import END, LONGEST, Letters, Table, prob
 from tests.components.generating import make, prompts, sources
 
 PATTERN = "(ab|ba|c)[12]?|a[12]b"
+
 BEGIN = 2
+
 LIMITS = Limits(max_new_tokens=LONGEST, stop_tokens=frozenset({END}))
+
 LAW = {own: probability(own, BEGIN) for own in texts()}
+
 POSTERIOR = {own: chance for own, chance in LAW.items() if re.fullmatch(PATTERN, Letters().decode(own)) is not None}
+
 EVIDENCE = sum(POSTERIOR.values())
+
 SIX_LETTERS: dict[str, Any] = {"tokenizer": Letters()}
 
 
@@ -131,25 +137,6 @@ def test_without_a_constraint_the_law_is_the_softmax() -> None:
         statistic = float(((counts - expected).square() / expected).sum())
         assert statistic < 25.7  # chi-square with 5 degrees of freedom, exceeded once in 10,000
         assert {own.trace.events[0]["rejected"] for own in found} == {0}
-
-
-def test_the_effective_size_and_weights_behind_resampling() -> None:
-    assert effective_size([0.0] * 5) == pytest.approx(5)
-    assert effective_size([math.log(own) for own in (1, 2, 3)]) == pytest.approx(36 / 14)
-    assert effective_size([-math.inf, 3.0]) == pytest.approx(1)
-    assert effective_size([-math.inf] * 2) == 0
-    assert log_mean([math.log(1), math.log(3), -math.inf]) == pytest.approx(math.log(4 / 3))
-    own = Population(tuple(Particle((token,), math.log(token + 1)) for token in range(3)), -2.0)
-    after = own.resampled(torch.Generator().manual_seed(0))
-    assert after.log_weights == (0.0,) * 3
-    assert after.log_evidence == pytest.approx(own.log_evidence) == pytest.approx(-2 + math.log(2))
-    counts = torch.zeros(3)
-    source = torch.Generator().manual_seed(1)
-    for _ in range(300):
-        for one in own.resampled(source).particles:
-            counts[one.tokens[0]] += 1
-    assert ((counts / 900 - torch.tensor([1, 2, 3]) / 6).abs() < 0.06).all()  # 4 standard errors of 900 draws
-    assert any(len(one.sizes) > 1 and min(one.sizes) < 2.5 < max(one.sizes) for one in populations(20, 0))
 
 
 def test_a_text_satisfies_its_constraint_and_its_trace_counts_the_calls() -> None:
@@ -325,3 +312,21 @@ def test_a_model_with_more_tokens_than_the_tokenizer_never_writes_them() -> None
     method = make("awrs", regex="[ab]{3}", ends="whole")
     found = generate(method, Wide(), prompts(*[[BEGIN]] * 5), Limits(max_new_tokens=5), sources(5), **SIX_LETTERS)
     assert all(own.ending == "finished" and set(own.tokens) <= {0, 1} for own in found)
+
+
+def test_the_noted_sizes_fall_below_the_threshold_and_rise_again() -> None:
+    assert any(len(one.sizes) > 1 and min(one.sizes) < 2.5 < max(one.sizes) for one in populations(20, 0))
+
+
+def test_the_evidence_of_a_row_is_told_when_nothing_goes_on_and_what_was_cut_weighs_nothing() -> None:
+    own = Awrs.within("(ab|c)[12]", particles=2)
+    assert (own.config.regex, own.config.ends, own.config.particles) == ("(ab|c)[12]", "whole", 2)
+    whole, cut = Particle((2, 3), -1.0, is_whole=True), Particle((0, 1), 0.0)
+    rows = (
+        Population((whole, whole)),
+        Population((whole, cut)),
+        Population((whole, cut), is_full=True),
+        Population((cut, cut), is_full=True),
+    )
+    found = own.log_evidence(Weighing(((0,),) * 4, (1,) * 4, rows))
+    assert found == [pytest.approx(-1.0), None, pytest.approx(-1.0 - math.log(2)), -math.inf]

@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from fedsim.core.errors import FedsimError
-from fedsim.core.past import Draft, Past
+from fedsim.core.past import Draft, Past, key_values
 from fedsim.core.past import past as module
-from fedsim.core.types import InputSpec
 from tests.components.generating import VOCABULARY, Breaking, KeepPositive, tiny_llama
-
-ROUNDING = 1e-9  # double precision: sums of at most 23 terms of size 10, in another order, through two layers
-SINGLE = 1e-5  # attention of the transformers package takes its softmax in single precision, whatever the weights
-TREE = Draft((3, 4, 5, 3, 6), (-1, -1, 0, 1, 2))
-
-
-def anew(model: nn.Module, text: Sequence[int]) -> Tensor:
-    """The scores behind a text, with nothing kept."""
-    return model(torch.tensor([list(text)]))[0, -1]
+from tests.core.past.anew import ROUNDING, TREE, anew, check
 
 
 @contextmanager
@@ -49,11 +39,6 @@ def model() -> nn.Module:
     return tiny_llama().eval()
 
 
-def check(past: Past, model: nn.Module, texts: Sequence[Sequence[int]], tolerance: float = ROUNDING) -> None:
-    for text, found in zip(texts, past.scores(model, texts), strict=True):
-        torch.testing.assert_close(found[0], anew(model, text), rtol=0, atol=tolerance)
-
-
 def test_rows_of_any_lengths_grow_by_any_number_of_tokens(model: nn.Module) -> None:
     source, past = random.Random(0), Past()
     texts = [[1], [2] * 5, [3, 4], [5] * 70]
@@ -71,6 +56,24 @@ def test_no_token_is_read_twice(model: nn.Module) -> None:
     assert counts == [4, 1, 1, 1, 1]
     assert past.lengths == [8]
     assert past.held == [[8], [8]]
+
+
+@pytest.mark.parametrize("short", [0, 6, 1000])
+def test_short_and_long_texts_are_kept_alike(model: nn.Module, monkeypatch: pytest.MonkeyPatch, short: int) -> None:
+    monkeypatch.setattr(key_values, "_SHORT", short)
+    monkeypatch.setattr(key_values, "_LEAST", 4)
+    past = Past()
+    texts = [[1, 2], [3, 4]]
+    for token in (5, 6, 7):
+        check(past, model, texts)
+        for own in texts:
+            own.append(token)
+    texts[1] = [3, 4, 9]  # back, so that rows differ, and on
+    for token in (8, 1, 2):
+        check(past, model, texts)
+        for own in texts:
+            own += [token, 3]
+    check(past, model, texts)
 
 
 def test_a_text_that_takes_another_way_is_read_from_there(model: nn.Module) -> None:
@@ -218,63 +221,3 @@ def test_half_a_read_leaves_nothing_behind(model: nn.Module) -> None:
     hook.remove()
     check(past, model, [[1, 2, 3, 4]])
     assert past.held == [[4], [4]]
-
-
-@pytest.mark.parametrize("kind", ["Llama", "Qwen2", "Qwen3", "Mistral"])
-def test_models_of_the_package_are_read_like_their_own_forward_pass(kind: str) -> None:
-    from fedsim.models._checkpoint import CausalModel
-
-    own = package_model(kind)
-    model = CausalModel(own, InputSpec((8,), VOCABULARY, (), (), vocabulary=VOCABULARY)).double().eval()
-    assert model.stack() is not None
-    past, texts = Past(), [[1, 2, 3], [4]]
-    (first, _) = past.scores(model, texts, [TREE, Draft()])
-    for row, way in zip(first, [[], [3], [4], [3, 5], [4, 3], [3, 5, 6]], strict=True):
-        torch.testing.assert_close(row, anew(model, [1, 2, 3, *way]), rtol=0, atol=SINGLE)
-    check(past, model, [[1, 2, 3, 4, 3, 8], [4, 9]], SINGLE)
-    assert own.config._attn_implementation == "eager"
-
-
-@pytest.mark.parametrize("kind", ["GPT2", "sliding"])
-def test_models_of_another_kind_are_read_anew(kind: str) -> None:
-    from fedsim.models._checkpoint import CausalModel
-
-    own = package_model("Mistral", sliding_window=4) if kind == "sliding" else package_model(kind)
-    model = CausalModel(own, InputSpec((8,), VOCABULARY, (), (), vocabulary=VOCABULARY)).double().eval()
-    assert model.stack() is None
-    check(Past(), model, [[1, 2, 3], [4]], SINGLE)
-
-
-def package_model(kind: str, **more: Any) -> Any:
-    transformers = pytest.importorskip("transformers")
-    sizes: dict[str, Any] = {
-        "vocab_size": VOCABULARY,
-        "hidden_size": 16,
-        "intermediate_size": 16,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "bos_token_id": 0,
-        "eos_token_id": 0,
-    }
-    if kind == "GPT2":
-        sizes = {
-            "vocab_size": VOCABULARY,
-            "n_embd": 16,
-            "n_layer": 2,
-            "n_head": 2,
-            "bos_token_id": 0,
-            "eos_token_id": 0,
-        }
-    elif kind != "Llama":
-        sizes |= {"sliding_window": None, **({"head_dim": 4} if kind == "Qwen3" else {})}
-    config = getattr(transformers, f"{kind}Config")(**(sizes | more), attn_implementation="eager")
-    with torch.random.fork_rng([]):
-        torch.manual_seed(0)
-        own = getattr(
-            transformers, f"{kind}{'LMHead' if kind == 'GPT2' else 'ForCausalLM'}{'Model' if kind == 'GPT2' else ''}"
-        )(config)
-        for weight in own.parameters():
-            if weight.ndim > 1:
-                nn.init.normal_(weight, std=0.3)
-    return own

@@ -1,9 +1,6 @@
 """The search for an attack's strongest setting: it improves on a bad default, on other victims, and goes on."""
 
 import importlib.util
-import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -69,18 +66,3 @@ def test_an_attack_on_sentences_is_scored_by_rouge_l(tmp_path: Path) -> None:
 def test_mistakes_are_one_sentence(tmp_path: Path, changed: dict[str, Any], message: str) -> None:
     with pytest.raises(ScenarioError, match=message):
         tune(parse(raw(**changed), "test"), tmp_path)
-
-
-def test_the_command_writes_what_it_found(tmp_path: Path) -> None:
-    path = tmp_path / "s.toml"
-    path.write_text(
-        'title = "s"\n[data]\nname = "digits"\n[model]\nname = "mlp"\nwidth = 8\ndepth = 1\n[[attacks]]\n'
-        'name = "inverting-gradients"\niterations = 5\n[tune]\nattack = "inverting-gradients"\ntrials = 2\n'
-        "[tune.space]\nlearning_rate = [0.01, 0.1]\n"
-    )
-    line = [sys.executable, "-m", "fedsim.cli", "tune", str(path), "--out", str(tmp_path / "out")]
-    done = subprocess.run(line, check=True, capture_output=True, text=True)
-    assert "trial 2 of 2" in done.stdout
-    (found,) = json.loads((tmp_path / "out" / "tuned.json").read_text())
-    assert found["trials"] == 2
-    assert (tmp_path / "out" / "tuned.csv").read_text().startswith("arm,settings,metric,score,default,trials,failed\n")

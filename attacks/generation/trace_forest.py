@@ -1,0 +1,62 @@
+"""trace-forest: learn from texts of its own what a trace says of its prompt.
+
+Idea: who may use the service asks it the prompts in question, keeps the traces, and compares a stranger's with them.
+Equation: y = argmax_c mean over trees of Pr_tree(c | series padded to the longest, histogram of its values).
+Assumes: traces of the same prompts, or of texts known as members and others; package scikit-learn.
+Recovers: which prompt, out of those it knows; for members the share of trees.
+Fails: prompts that it never asked; a schedule that does not depend on the text.
+Source: Breiman 2001 (forests); used on packet counts by Wei et al. 2024, arXiv 2411.01076.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, final
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from attacks.generation._traces import tabulate
+from fedsim.core.errors import MissingExtra, NotApplicable
+from fedsim.core.hooks import TraceAttack
+from fedsim.core.registry import trace_attack
+from fedsim.core.types import Config, Question, TraceCase
+
+
+class TraceForestConfig(Config):
+    """Settings of the forest."""
+
+    trees: int = Field(default=100, ge=1, description="trees of the forest")
+
+
+@final
+@trace_attack(
+    "trace-forest",
+    summary="traces: a forest tells which prompt was asked, or whether a text was trained on",
+    related="2411.01076",
+    extra="data",
+)
+class TraceForest(TraceAttack[TraceForestConfig]):
+    """Fits a random forest of scikit-learn on the known traces."""
+
+    questions: ClassVar[tuple[Question, ...]] = ("prompt", "member")
+
+    def search(self, case: TraceCase, generator: torch.Generator) -> Tensor:
+        """Return the likeliest prompt of every seen text, or how likely it was trained on."""
+        if len(set(case.labels)) < 2:  # noqa: PLR2004 - what there is to tell apart
+            raise NotApplicable("it learns from known texts of two kinds or more, and there are none")
+        rows = tabulate((*case.known, *case.seen))
+        forest = _forest(self.config.trees, int(torch.randint(2**31, (), generator=generator)))
+        forest.fit(rows[: len(case.known)], case.labels)
+        seen = rows[len(case.known) :]
+        if case.question == "prompt":
+            return torch.from_numpy(forest.predict(seen))
+        return torch.from_numpy(forest.predict_proba(seen)[:, -1])
+
+
+def _forest(trees: int, seed: int) -> Any:
+    try:
+        from sklearn.ensemble import RandomForestClassifier  # noqa: PLC0415 - an extra, and slow to import
+    except ImportError as error:
+        raise MissingExtra("scikit-learn, which grows the forest,", "pip install 'fedsim-privacy[data]'") from error
+    return RandomForestClassifier(n_estimators=trees, random_state=seed)

@@ -1,0 +1,63 @@
+"""trace-mean: score a text by the mean of one count of its steps, as the accepted tokens.
+
+Idea: what a model knows by heart it is sure of, so that drafts stand, exits come early and few trials are rejected.
+Equation: score = s mean_t c_t of the count c; s = 1, or -1 where the members that it knows have the smaller mean.
+Assumes: that one count tells; without known texts, that it is larger for what was trained on.
+Recovers: a score for each text, higher for what was rather trained on or planted.
+Fails: schedules that do not depend on the text; texts that every model goes on with alike.
+Source: for early exits, Li et al. 2022, arXiv 2208.11180; here for every count of a trace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, final
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from fedsim.core.errors import NotApplicable, nearest
+from fedsim.core.hooks import TraceAttack
+from fedsim.core.registry import trace_attack
+from fedsim.core.types import Config, Question, TraceCase, TraceObservation, TraceView
+
+
+class TraceMeanConfig(Config):
+    """Settings of the mean."""
+
+    count: str = Field(default="", description="a count of view 'work'; empty: tokens of a packet, or seconds")
+
+
+@final
+@trace_attack("trace-mean", summary="traces: the mean of one count of the steps", related="2208.11180")
+class TraceMean(TraceAttack[TraceMeanConfig]):
+    """Takes the mean of a series, with the sign that the known texts teach."""
+
+    questions: ClassVar[tuple[Question, ...]] = ("member", "planted")
+    views: ClassVar[frozenset[TraceView]] = frozenset({"counts", "work", "timing"})
+
+    def search(self, case: TraceCase, generator: torch.Generator) -> Tensor:
+        """Return the mean of every seen text."""
+        means = torch.tensor([self._mean(own) for own in case.seen], dtype=torch.double)
+        known = np.array([self._mean(own) for own in case.known])
+        inside, outside = (known[np.array(case.labels, int) == label] for label in (1, 0))
+        falls = len(inside) and len(outside) and inside.mean() < outside.mean()
+        return -means if falls else means
+
+    def _mean(self, own: TraceObservation) -> float:
+        series = self._series(own)
+        return float(np.mean(series)) if len(series) else 0.0
+
+    def _series(self, own: TraceObservation) -> Sequence[float]:
+        if own.work is None:
+            return own.counts if own.counts is not None else own.seconds or ()
+        if not own.work:  # a text that failed before its first step
+            return ()
+        if self.config.count not in own.work:
+            raise NotApplicable(
+                f"the steps have no count '{self.config.count}'.{nearest(self.config.count, own.work)} They have: "
+                f"{', '.join(own.work)}"
+            )
+        return own.work[self.config.count]

@@ -1,0 +1,128 @@
+"""What training with early exits gives decoder `del`: accepted tokens and tokens a second, before and after.
+
+A small Llama learns news and goes on for as many steps without exits (`plain`) and with them (`exits`). Prompts are the
+beginnings of reports that it learned (`learned`), of others (`new`), and beginnings twice, broken off in the second
+(`again`). Fixed choices of exit and length stand beside `del`: decoder `speculative` with each of them. Ratios are of
+processor time, prompt by prompt; all on one thread. Without ``--full`` six prompts of each kind.
+"""
+
+from __future__ import annotations
+
+from fedsim.core import process
+
+process.prepare()
+
+import statistics  # noqa: E402
+from collections.abc import Iterator, Sequence  # noqa: E402
+from pathlib import Path  # noqa: E402
+from typing import Any  # noqa: E402
+
+import torch  # noqa: E402
+
+from benchmarks import _news_llama as news  # noqa: E402
+from benchmarks._rows import Row, main, measured, with_interval  # noqa: E402
+from benchmarks.decoders import LENGTH, Timed, timed  # noqa: E402
+from fedsim.components.decoder.dynamic_exit import Del, DelConfig  # noqa: E402
+from fedsim.components.decoder.greedy import Greedy, GreedyConfig  # noqa: E402
+from fedsim.components.decoder.speculative import Speculative, SpeculativeConfig  # noqa: E402
+from fedsim.components.loss.early_exits import EarlyExits, EarlyExitsConfig  # noqa: E402
+from fedsim.core.hooks import Decoder  # noqa: E402
+from fedsim.generation.writer import Writer, load_writer  # noqa: E402
+
+EXITS = (2, 4)
+LENGTHS = (1, 2, 4, 8)
+PROMPTS, SHORT = 30, 6
+COPY = (24, 6)  # tokens of a beginning that is told twice, and of its second telling
+
+
+def plain() -> Path:
+    """Return the checkpoint that went on without a component."""
+    return news.went_on("plain", lambda model: model, news.next_tokens)
+
+
+def with_exits() -> Path:
+    """Return the checkpoint that went on with early exits."""
+    component = EarlyExits(EarlyExitsConfig(exits=EXITS))
+    return news.went_on(
+        "exits",
+        lambda model: component.prepare(model, torch.Generator()),
+        lambda model, texts: component.objective(model(texts[:, :-1]), texts[:, 1:], 1),
+    )
+
+
+def prompts(writer: Writer, count: int) -> dict[str, list[list[int]]]:
+    """Return prompts by kind."""
+    learned, new = ([writer.tokenizer.encode(own) for own in some[:count]] for some in news.reports())
+    once, more = COPY
+    return {
+        "learned": [own[:LENGTH] for own in learned],
+        "new": [own[:LENGTH] for own in new],
+        "again": [[*own[:once], *own[:more]] for own in new],
+    }
+
+
+def measure(full: bool) -> list[Row]:
+    """Return all rows."""
+    count, rows = PROMPTS if full else SHORT, list[Row]()
+    for name, folder in (("plain", plain()), ("exits", with_exits())):
+        writer = load_writer(str(folder))
+        texts = news.windows(writer)
+        with torch.no_grad():
+            losses = [float(news.next_tokens(writer.model, own[None])) for own in texts]
+        rows.append(with_interval("all layers: loss on new reports", name, losses, "nats a token"))
+        for kind, asked in prompts(writer, count).items():
+            rows += compare(writer, f"{name}, {kind}", asked)
+    return rows
+
+
+def compare(writer: Writer, setting: str, asked: Sequence[Sequence[int]]) -> Iterator[Row]:
+    """Yield what `del` gains on prompts, and what fixed choices would."""
+    ways: list[Decoder[Any, Any]] = [Greedy(GreedyConfig()), Del(DelConfig(exits=EXITS))]
+    seen: list[list[Timed]] = [[] for _ in ways]
+    timed(writer, ways[1], asked[0])
+    for number, prompt in enumerate(asked):
+        for turn in range(len(ways)):
+            place = (number + turn) % len(ways)
+            seen[place].append(timed(writer, ways[place], prompt))
+    greedy, found = seen
+    gain = [base.seconds / own.seconds for base, own in zip(greedy, found, strict=True)]
+    same = [float(own.text.tokens == base.text.tokens) for base, own in zip(greedy, found, strict=True)]
+    series = [own.text.trace.series() for own in found]
+    stands = [_stands(own) for own in series]
+    yield measured("del / greedy: tokens a second", setting, gain, "times", "")
+    yield with_interval("del: tokens a round", setting, [statistics.fmean(own["accepted"]) for own in series], "tokens")
+    yield with_interval("del: drafted tokens that stand", setting, stands, "share")
+    yield with_interval("del: tokens a full forward pass", setting, [_gain(writer, own) for own in found], "tokens")
+    yield measured("del: texts that are greedy's", setting, same, "share", "", statistics.fmean(same))
+    fixed = {
+        (layers, length): [_fixed(writer, layers, length, prompt) for prompt in asked]
+        for layers in EXITS
+        for length in LENGTHS
+    }
+    ranked = sorted(fixed, key=lambda own: statistics.fmean(fixed[own]))
+    for label, own in (("worst", ranked[0]), ("best", ranked[-1])):
+        choice = f"{setting}; exit {own[0]}, length {own[1]}"
+        yield with_interval(f"{label} fixed choice: tokens a full forward pass", choice, fixed[own], "tokens")
+
+
+def _stands(series: Any) -> float:
+    """Return the share of drafted tokens that stand; of a text without drafts 0."""
+    drafted = sum(series["proposed"])
+    return (sum(series["accepted"]) - len(series["accepted"])) / drafted if drafted else 0.0
+
+
+def _gain(writer: Writer, own: Timed) -> float:
+    return len(own.text.tokens) / writer.passes(own.text.trace)
+
+
+def _fixed(writer: Writer, layers: int, length: int, prompt: Sequence[int]) -> float:
+    """Return the tokens a full pass of a fixed exit and length, whose drafts and checks run all their layers."""
+    decoder = Speculative(SpeculativeConfig(layers=layers, length=length))
+    text = timed(writer, decoder, prompt).text
+    series = text.trace.series()
+    ran = sum(series["proposed"]) * layers + len(series["proposed"]) * news.DEPTH
+    return len(text.tokens) * news.DEPTH / ran
+
+
+if __name__ == "__main__":
+    main(measure, __doc__ or "")

@@ -1,0 +1,254 @@
+"""What the trace of every decoder gives away: one table for all that the registry has.
+
+The model of scenario 60 is trained once, and every decoder writes with it what that scenario asks for, at temperature
+0.3 where it has one. Greedy is the zero control: its schedule depends on no text. `--decoder` picks some, `--set
+NAME.KEY=VALUE` changes settings, `--page` writes docs/benchmarks/side-channels.md. Without `--full` fewer texts.
+"""
+
+from __future__ import annotations
+
+from fedsim.core import process
+
+process.prepare()
+
+import argparse  # noqa: E402
+import json  # noqa: E402
+from collections.abc import Iterator, Sequence  # noqa: E402
+from dataclasses import dataclass, replace  # noqa: E402
+from datetime import UTC, datetime  # noqa: E402
+from pathlib import Path  # noqa: E402
+from typing import Any, NamedTuple  # noqa: E402
+
+import torch  # noqa: E402
+
+from fedsim.core import registry  # noqa: E402
+from fedsim.core.errors import FedsimError, reason  # noqa: E402
+from fedsim.core.hooks import Decoder  # noqa: E402
+from fedsim.experiment import arm  # noqa: E402
+from fedsim.record import TraceFinding  # noqa: E402
+from fedsim.report.tables import QUESTIONS  # noqa: E402
+from fedsim.scenario import Scenario, load, parse  # noqa: E402
+from fedsim.scenario.reading import read_settings  # noqa: E402
+from fedsim.scenario.world import share, shared  # noqa: E402
+from fedsim.threat.side_channels import Asked, Judging  # noqa: E402
+from fedsim.threat.speaking import Material, Question, Speaker, study  # noqa: E402
+from fedsim.threat.spoken import asked_of, material_of, speaker_of  # noqa: E402
+
+_ROOT = Path(__file__).parent.parent
+_SCENARIO = _ROOT / "scenarios" / "60_decoder_side_channels.toml"
+_PAGE = _ROOT / "docs" / "benchmarks" / "side-channels.md"
+_TEMPERATURE = 0.3
+_SHORT = {"repeats": 6, "candidates": 30}
+_ASKED: dict[str, dict[str, Any]] = {  # what they do without says nothing
+    "awrs": {"regex": "[^0-9]{400}", "ends": "whole"}
+}
+_HEAD = """# What a decoder's trace gives away
+
+`python -m benchmarks.side_channels{options}` wrote this page on {day}: the model of scenario
+`60_decoder_side_channels.toml`, trained once, and every decoder that the registry has, at temperature {temperature:g}
+where it has one. {prompts} prompts of the clients, {repeats} texts each, of which the attacker asked for two thirds
+itself; {candidates} members and as many others; secrets ranked among {others} others of their form. What questions,
+views and controls mean stands in [Side channels of generation](../attacks/side-channels.md). "must succeed" and
+"chance" mark controls. Greedy decoding is the zero control: its schedule depends on no text. Bits of exposure and of
+information; in brackets 95% intervals, n prompts, texts or secrets as the tables below say.
+"""
+
+
+class Line(NamedTuple):
+    """One finding about one decoder."""
+
+    decoder: str
+    settings: str
+    tokens_a_step: float = 0.0
+    question: str = ""
+    attack: str = ""
+    view: str = ""
+    role: str = ""
+    figure: str = ""
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    n: int = 0
+    chance: float | None = None
+    p: float | None = None
+    longer: float | None = None
+    larger: float | None = None
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What every decoder gets."""
+
+    speaker: Speaker
+    material: Material
+    asked: list[tuple[Question, Asked]]
+    judging: Judging
+
+
+def prepare(scenario: Scenario) -> Setting:
+    """Train the scenario's model once."""
+    text = share(scenario)
+    world = shared(text)
+    journal = arm.train(text, lambda _round: None)
+    assert scenario.generation is not None, "scenario 60 has one"
+    speaker = speaker_of(world, journal.weights, scenario.generation.tokens)
+    return Setting(speaker, material_of(world, journal), asked_of(world), Judging(scenario.seed))
+
+
+def scenario(full: bool) -> Scenario:
+    """Return scenario 60 with one decoder; the short version has fewer texts."""
+    raw = load(_SCENARIO, []).model_dump(mode="json")
+    raw["arms"], raw["expected"], raw["generation"]["decoder"] = {}, {}, {"name": "greedy"}
+    if not full:
+        raw["generation"] |= _SHORT
+        raw["generation"]["prompts"]["count"] = 15
+    return parse(raw, "benchmark")
+
+
+def decoders(names: Sequence[str], settings: Sequence[str]) -> Iterator[Decoder[Any, Any]]:
+    """Yield the registry's decoders, or those of these names."""
+    for name, method in sorted(registry.methods("component").items()):
+        if method.hook != "decoder" or (names and name not in names):
+            continue
+        fields = method.config.model_fields
+        given = {key: field.examples[0] for key, field in fields.items() if field.is_required() and field.examples}
+        given |= {"temperature": _TEMPERATURE} if "temperature" in fields else {}
+        given |= _ASKED.get(name, {})
+        chosen = [own.removeprefix(f"{name}.") for own in settings if own.startswith(f"{name}.")]
+        changed = read_settings(method, chosen).model_dump(exclude_unset=True) if chosen else {}
+        yield method.make(method.config.model_validate(given | changed)).named(name)
+
+
+def lines(setting: Setting, decoder: Decoder[Any, Any]) -> list[Line]:
+    """Return all findings about one decoder, or the line that says why it does not run here."""
+    told = ", ".join(f"{key} {value}" for key, value in decoder.config.model_dump(exclude_unset=True).items())
+    try:
+        done = study(replace(setting.speaker, decoder=decoder), setting.material, setting.asked, setting.judging)
+    except FedsimError as error:
+        return [Line(decoder.name, told, why=reason(error))]
+    traces = [text.trace.tokens for speech in done.speeches for text in speech.texts if text.trace.tokens]
+    pace = sum(map(sum, traces)) / max(1, sum(map(len, traces)))
+    return [_line(decoder.name, told, pace, finding) for finding in done.findings]
+
+
+def _line(name: str, settings: str, pace: float, own: TraceFinding) -> Line:
+    found = own.found
+    return Line(
+        decoder=name,
+        settings=settings,
+        tokens_a_step=pace,
+        question=own.question,
+        attack=own.label,
+        view=own.view,
+        role=own.role,
+        figure=own.metric,
+        value=found and found.value,
+        low=found and found.low,
+        high=found and found.high,
+        n=found.n if found else 0,
+        chance=own.chance,
+        p=own.p,
+        longer=own.longer,
+        larger=own.larger,
+        why=own.failure or "",
+    )
+
+
+def as_table(rows: Sequence[Line]) -> str:
+    """Return Markdown: what was found of every decoder in one table, then a table a question with all controls."""
+    parts = [_overview(rows)]
+    for question, title in QUESTIONS.items():
+        own = [row for row in rows if row.question == question]
+        if own:
+            head = "| decoder | attack | view | figure | found | interval | chance | p | n | costs |"
+            body = "\n".join(map(_cells, own))
+            parts.append(f"## {title}\n\n{head}\n|---|---|---|---|---|---|---|---|---|---|\n{body}")
+    return "\n\n".join(parts)
+
+
+def _overview(rows: Sequence[Line]) -> str:
+    """Return a line a decoder and a column an attack without mitigation; chance stands first, of bits below."""
+    shown = [row for row in rows if row.role == "attack" and row.longer is None]
+    columns = list(dict.fromkeys((row.question, row.attack) for row in shown))
+    chances = {(row.question, row.attack): row for row in shown if row.question != "bits"}
+    head = ["decoder", "settings", "tokens a step", *(f"{question}: {attack}" for question, attack in columns)]
+    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    at_chance = [_number(own, own.chance) if (own := chances.get(key)) else "" for key in columns]
+    lines.append(f"| (chance) | | | {' | '.join(at_chance)} |")
+    for own in {row.decoder: row for row in rows}.values():
+        told = own.settings.replace("|", "\\|")
+        if not own.question:
+            lines.append(f"| {own.decoder} | {told} | does not run here: {own.why} |{' |' * len(columns)}")
+            continue
+        found = {(row.question, row.attack): row for row in shown if row.decoder == own.decoder}
+        cells = [_short(one) if (one := found.get(key)) else "" for key in columns]
+        lines.append(f"| {own.decoder} | {told} | {own.tokens_a_step:.2f} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _short(row: Line) -> str:
+    if row.value is None:
+        return "failed"
+    p = "" if row.p is None else f", p {row.p:.2f}"
+    return f"{_number(row, row.value)} [{_bounds(row)}]{p}"
+
+
+def _cells(row: Line) -> str:
+    role = "" if row.role == "attack" else f" ({row.role})"
+    start = f"| {row.decoder} | {row.attack}{role} | {row.view} | {registry.every_metric()[row.figure].title}"
+    if row.value is None:
+        return f"{start} | {row.why} | | | | | |"
+    chance = "" if row.chance is None else _number(row, row.chance)
+    p = "" if row.p is None else f"{row.p:.2f}"
+    costs = "" if row.longer is None else f"{row.longer:.2f} x steps, {row.larger:.2f} x tokens"
+    return f"{start} | {_number(row, row.value)} | {_bounds(row)} | {chance} | {p} | {row.n} | {costs} |"
+
+
+def _number(row: Line, value: float | None) -> str:
+    metric = registry.every_metric()[row.figure]
+    digits = metric.digits + 1 if metric.form == "percent" else metric.digits
+    return "" if value is None else f"{value * metric.scale:.{digits}f}{'%' if metric.form == 'percent' else ''}"
+
+
+def _bounds(row: Line) -> str:
+    return f"{_number(row, row.low)} to {_number(row, row.high)}" if row.low is not None else "n too small"
+
+
+def as_page(rows: Sequence[Line], own: Scenario, options: str) -> str:
+    """Return the page of documentation."""
+    asked = own.generation
+    assert asked is not None, "scenario 60 has one"
+    head = _HEAD.format(
+        options=options,
+        day=f"{datetime.now(UTC):%d %B %Y}",
+        temperature=_TEMPERATURE,
+        prompts=asked.prompts.count,
+        repeats=asked.repeats,
+        candidates=asked.candidates,
+        others=asked.others,
+    )
+    return f"{head}\n{as_table(rows)}\n"
+
+
+def main() -> None:
+    """Run the command line."""
+    torch.set_num_threads(1)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--full", action="store_true", help="as many texts as scenario 60 has")
+    parser.add_argument("--page", action="store_true", help=f"write {_PAGE.relative_to(_ROOT)} too")
+    parser.add_argument("--decoder", action="append", default=[], help="one of those to compare; absent: all")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME.KEY=VALUE", help="a decoder's setting")
+    chosen = parser.parse_args()
+    own = scenario(chosen.full)
+    setting = prepare(own)
+    rows = [row for decoder in decoders(chosen.decoder, chosen.set) for row in lines(setting, decoder)]
+    if chosen.page:
+        options = " --full" if chosen.full else ""
+        _PAGE.write_text(as_page(rows, own, f"{options} --page"), encoding="utf-8")
+    print(json.dumps([row._asdict() for row in rows], indent=1) if chosen.json else as_table(rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,164 @@
+"""Unmaskers beside one place a step and a threshold: right answers, passes, places computed, and seconds.
+
+``--part lists`` has operations on short lists and the small model of `fedsim bench model lists`; ``--part long`` lists
+of 48 letters to copy or reverse, where a window of masked places is computed between full passes; ``--part wide`` lists
+of 255 letters to copy, a text of 512 tokens; ``--part information`` how rounds follow the information of a text. Models
+are trained once, into the cache. Seconds are of the processor, all on one thread. Without ``--full`` fewer lists.
+"""
+
+from __future__ import annotations
+
+from fedsim.core import process
+
+process.prepare()
+
+import argparse  # noqa: E402
+import time  # noqa: E402
+from collections.abc import Sequence  # noqa: E402
+from typing import Any, NamedTuple  # noqa: E402
+
+import torch  # noqa: E402
+from torch import Tensor, nn  # noqa: E402
+
+from benchmarks._long_lists import long_lists  # noqa: E402
+from fedsim.bench.parallel import Network, Strategy, draw_samples, measure  # noqa: E402
+from fedsim.bench.training import trained  # noqa: E402
+from fedsim.components.unmasker.explore_then_exploit import analyse  # noqa: E402
+from fedsim.core import registry, seeding  # noqa: E402
+from fedsim.core.hooks import Condition, GenerationContext  # noqa: E402
+from fedsim.core.types import Generated, Limits  # noqa: E402
+from fedsim.generation import generate  # noqa: E402
+from fedsim.metrics.statistics import wilson  # noqa: E402
+
+OPERATIONS = ("reverse", "sort", "replace-index", "replace-random", "shuffle")
+THRESHOLDS = (0.9, 0.95, 0.99)
+
+
+class Line(NamedTuple):
+    """What a strategy came to on one kind of text."""
+
+    task: str
+    strategy: str
+    right: str
+    passes: str
+    positions: str
+    seconds: str
+
+
+def strategies() -> list[Strategy]:
+    """Return what is compared on short lists."""
+    found = [Strategy("one a step", "fixed")]
+    for own in THRESHOLDS:
+        found.append(Strategy(f"threshold {own}", "threshold", {"threshold": own}))
+        found.append(Strategy(f"credit {own}", "credit-decoding", {"threshold": own}))
+        free = {"threshold": own, "form": "tuning-free"}
+        found.append(Strategy(f"credit {own}, tuning-free", "credit-decoding", free))
+    found.append(Strategy("explore, 1 place", "explore-then-exploit", {}))
+    found.append(Strategy("explore, 4 branches", "explore-then-exploit", {"branches": 4}))
+    return found
+
+
+def short_lists(count: int) -> list[Line]:
+    """Measure every strategy on every operation."""
+    solver, lines = Network(trained("lists").model), list[Line]()
+    for operation in OPERATIONS:
+        samples = draw_samples(operation, [3, 4, 5, 6], count, 1)
+        for strategy in strategies():
+            begin = time.process_time()
+            found = measure(strategy, solver, samples, 0)
+            seconds = time.process_time() - begin
+            passes = sum(own.passes for own in found.answered) / count
+            positions = sum(own.positions for own in found.answered) / count
+            right = _share(sum(own.is_right for own in found.answered), count)
+            lines.append(Line(operation, strategy.label, right, f"{passes:.2f}", f"{positions:.1f}", f"{seconds:.2f}"))
+    return lines
+
+
+def windows(letters: int, operations: int, steps: int, batch: int, count: int, sizes: Sequence[Any]) -> list[Line]:
+    """Compare full passes with windows on long lists, one text at a time."""
+    own, lines = long_lists(letters, operations, steps, batch, count), list[Line]()
+    settings = [("one a step", "fixed", {})]
+    settings += [(f"window {w}, active {a}, refresh {r}", "window-diffusion", {"window": w, "active": a, "refresh": r})
+                 for w, a, r in sizes]  # fmt: skip
+    plain: list[Generated] = []
+    for label, name, chosen in settings:
+        texts, seconds = _written(own.model, name, chosen, own.prompts, letters)
+        plain = plain or texts
+        right = sum(list(text.tokens) == answer for text, answer in zip(texts, own.answers.tolist(), strict=True))
+        same = sum(text.tokens == other.tokens for text, other in zip(texts, plain, strict=True))
+        positions = sum(sum(text.trace.series()["positions"]) for text in texts) / count
+        passes = sum(len(text.trace.tokens) for text in texts) / count
+        told = f"{_share(right, count)}; {same} of {count} as one a step"
+        lines.append(Line(f"{letters} letters", label, told, f"{passes:.1f}", f"{positions:.0f}", f"{seconds:.2f}"))
+    return lines
+
+
+def _written(model: nn.Module, name: str, settings: Any, prompts: Tensor, places: int) -> tuple[list[Generated], float]:
+    method = registry.get("component", name)
+    own = method.make(method.config.model_validate(settings)).named(name)
+    sources = seeding.generators(0, "unmaskers", [(row,) for row in range(len(prompts))])
+    begin = time.process_time()
+    texts = generate(
+        own, model, Condition(tuple(map(tuple, prompts.tolist()))), Limits(max_new_tokens=places), sources, at_once=1
+    )
+    return texts, time.process_time() - begin
+
+
+def information(count: int) -> list[str]:
+    """Say how rounds follow the information of a text, under a threshold and exploring."""
+    model, told = trained("lists").model, list[str]()
+    solver = Network(model)
+    samples = [own for operation in OPERATIONS for own in draw_samples(operation, [3, 4, 5, 6], count, 2)]
+    method = registry.get("component", "explore-then-exploit")
+    for label, settings in (("threshold 0.9", {"explored": 0}), ("explore, 1 place", {})):
+        own = method.make(method.config.model_validate(settings))
+        pairs = [_rounds(own, model, solver.prompt(sample)) for sample in samples]
+        both = torch.tensor(pairs, dtype=torch.double).T
+        slope = float(torch.cov(both)[0, 1] / both[0].var())
+        told.append(
+            f"{label}: {slope:+.3f} rounds a nat, correlation {float(torch.corrcoef(both)[0, 1]):.3f}, n = {len(pairs)}"
+        )
+    return told
+
+
+@torch.no_grad()
+def _rounds(method: Any, model: nn.Module, prompt: tuple[int, ...]) -> tuple[float, int]:
+    """Return the information of a text and its rounds."""
+    context = GenerationContext((torch.Generator().manual_seed(0),), Limits(max_new_tokens=8))
+    state = method.start(model, Condition((prompt,)), context)
+    while state.masked[0]:
+        state, _ = method.step(model, state, context)
+    found = analyse(state.rounds[0])
+    return found.information, found.rounds
+
+
+def _share(right: int, count: int) -> str:
+    own = wilson(right, count)
+    return f"{own.value:.1%} [{own.low:.1%}, {own.high:.1%}]"
+
+
+def main() -> None:
+    """Print the table of a part."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--part", choices=("lists", "long", "wide", "information"), default="lists")
+    parser.add_argument("--full", action="store_true", help="more lists")
+    chosen = parser.parse_args()
+    torch.set_num_threads(1)
+    lines: list[Line] = []
+    if chosen.part == "lists":
+        lines = short_lists(200 if chosen.full else 40)
+    elif chosen.part == "long":
+        lines = windows(48, 2, 1500, 32, 100 if chosen.full else 20, [(12, 4, 6), (24, 8, 12), (2, 2, 6)])
+    elif chosen.part == "wide":
+        lines = windows(255, 1, 600, 8, 20 if chosen.full else 3, [(64, 16, 32)])
+    else:
+        print("\n".join(information(40 if chosen.full else 10)))
+        return
+    print("| task | strategy | right, 95 % | passes a text | places computed | seconds |")
+    print("|---|---|---|---|---|---|")
+    for line in lines:
+        print(f"| {' | '.join(line)} |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,223 @@
+"""Runs unmaskers on list operations, with an exact model or a trained one, and counts what is right and what it took.
+
+Kang et al. 2025, arXiv 2510.04767. An answer is right if it is one of those that an operation allows.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import Any, NamedTuple
+
+from torch import nn
+
+from fedsim.bench.table_model import TableModel
+from fedsim.core import registry, seeding
+from fedsim.core.hooks import Condition
+from fedsim.core.types import Generated, Limits
+from fedsim.data._lists import LETTERS, ListTokenizer, Sample, answers, draw_sample, is_answer
+from fedsim.generation import generate
+from fedsim.metrics.statistics import Interval, wilson
+
+GOOD = 0.8  # accuracy from which a number of tokens a step counts as one that can be had
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """An unmasker with settings.
+
+    Attributes:
+        label: for people.
+        name: of the unmasker.
+        settings: of it.
+        at_once: of a fixed schedule, places a step; None elsewhere.
+    """
+
+    label: str
+    name: str
+    settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    at_once: int | None = None
+
+    def make(self, places: int) -> Any:
+        """Build it for answers with so many places."""
+        method = registry.get("component", self.name)
+        steps = {} if self.at_once is None else {"steps": -(-places // self.at_once)}
+        return method.make(method.config.model_validate({**self.settings, **steps})).named(self.name)
+
+
+def usual(at_once: Sequence[int]) -> list[Strategy]:
+    """Return fixed numbers of places a step, drawn in random order and taken greedily, a threshold and a factor."""
+    drawn = {"temperature": 1.0, "confidence": "random"}
+    return [
+        *(Strategy(f"fixed, {own} a step, random order, T = 1", "fixed", drawn, own) for own in at_once),
+        *(Strategy(f"fixed, {own} a step, surest first", "fixed", {}, own) for own in at_once),
+        Strategy("threshold 0.9", "threshold", {"threshold": 0.9}),
+        Strategy("factor 1.0", "factor", {"factor": 1.0}),
+    ]
+
+
+def grid(places: int) -> list[Strategy]:
+    """Return the published grid at temperature 0, for answers with so many places: every block that divides them."""
+    blocks = [own for own in (1, 2, 4, 8, 16, 32) if own <= places and places % own == 0]
+    found: list[Strategy] = []
+    for block in blocks:
+        for confidence in ("random", "drawn", "margin", "entropy"):
+            for at_once in (own for own in (1, 2, 4, 8, 16, 32) if own <= block):
+                settings = {"block": block, "confidence": confidence}
+                found.append(Strategy(f"fixed {at_once}, {confidence}, block {block}", "fixed", settings, at_once))
+        for own in (0.5, 0.6, 0.7, 0.8, 0.9, 1.0):
+            found.append(Strategy(f"threshold {own}, block {block}", "threshold", {"block": block, "threshold": own}))
+        for own in (0.7, 1.0, 1.3, 1.6, 1.9):
+            found.append(Strategy(f"factor {own}, block {block}", "factor", {"block": block, "factor": own}))
+    return found
+
+
+class Solver(ABC):
+    """What answers: it says for each list which model reads which prompt, and what its answer means."""
+
+    @abstractmethod
+    def groups(self, samples: Sequence[Sample]) -> Iterator[tuple[nn.Module, Sequence[Sample], int]]:
+        """Yield models with the samples that they answer together, and the places of each answer."""
+
+    @abstractmethod
+    def prompt(self, sample: Sample) -> tuple[int, ...]:
+        """Return what the model reads."""
+
+    @abstractmethod
+    def listed(self, answer: Sequence[int]) -> Sequence[int] | None:
+        """Return the list that an answer is."""
+
+
+class Exact(Solver):
+    """The exact model of each list, whose answers have as many places as letters."""
+
+    def groups(self, samples: Sequence[Sample]) -> Iterator[tuple[nn.Module, Sequence[Sample], int]]:
+        """Yield a model for each list."""
+        for sample in samples:
+            known = list(answers(sample))
+            yield TableModel(known, LETTERS), [sample], len(known[0])
+
+    def prompt(self, sample: Sample) -> tuple[int, ...]:
+        """Return nothing: the model knows its list."""
+        return ()
+
+    def listed(self, answer: Sequence[int]) -> Sequence[int]:
+        """Return the answer."""
+        return answer
+
+
+@dataclass(frozen=True)
+class Network(Solver):
+    """A trained model; behind short lists its answers have ends."""
+
+    model: nn.Module
+    tokenizer: ListTokenizer = field(default_factory=ListTokenizer)
+
+    def groups(self, samples: Sequence[Sample]) -> Iterator[tuple[nn.Module, Sequence[Sample], int]]:
+        """Yield the model with all of them."""
+        yield self.model, samples, self.tokenizer.answer_length
+
+    def prompt(self, sample: Sample) -> tuple[int, ...]:
+        """Return the prompt that asks."""
+        return tuple(self.tokenizer.prompt(sample))
+
+    def listed(self, answer: Sequence[int]) -> Sequence[int] | None:
+        """Return the letters before the ends."""
+        return self.tokenizer.listed(answer)
+
+
+class Answered(NamedTuple):
+    """One answer: whether it is right, what it took, and how far its places were written from left to right."""
+
+    is_right: bool
+    places: int
+    passes: int
+    positions: int
+    left_to_right: float
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A strategy on an operation."""
+
+    operation: str
+    strategy: Strategy
+    answered: tuple[Answered, ...]
+
+    @property
+    def accuracy(self) -> Interval:
+        """The share of right answers, with its 95 % interval."""
+        return wilson(sum(own.is_right for own in self.answered), len(self.answered))
+
+    @property
+    def tokens_a_pass(self) -> float:
+        """Places over passes, of all answers together."""
+        return sum(own.places for own in self.answered) / sum(own.passes for own in self.answered)
+
+    @property
+    def left_to_right(self) -> float:
+        """The mean rank correlation of step and place: 1 from left to right, 0 in no order."""
+        return sum(own.left_to_right for own in self.answered) / len(self.answered)
+
+
+def draw_samples(operation: str, lengths: Sequence[int], count: int, seed: int) -> list[Sample]:
+    """Draw lists of an operation, each length equally often."""
+    generator = seeding.generator(seed, f"parallel {operation}")
+    return [draw_sample(operation, lengths[number % len(lengths)], generator) for number in range(count)]
+
+
+def measure(strategy: Strategy, solver: Solver, samples: Sequence[Sample], seed: int) -> Measured:
+    """Answer lists of one operation by a strategy."""
+    found: list[Answered] = []
+    for model, own, places in solver.groups(samples):
+        method, numbers = strategy.make(places), [(len(found) + number,) for number in range(len(own))]
+        texts = generate(
+            method,
+            model,
+            Condition(tuple(map(solver.prompt, own))),
+            Limits(max_new_tokens=places),
+            seeding.generators(seed, f"answering {own[0].operation}", numbers),
+            at_once=32,
+        )
+        found += [_answered(sample, text, solver) for sample, text in zip(own, texts, strict=True)]
+    return Measured(samples[0].operation, strategy, tuple(found))
+
+
+def best(measured: Sequence[Measured]) -> float | None:
+    """Return the most tokens a pass of those that are right often enough; None where none is."""
+    return max((own.tokens_a_pass for own in measured if own.accuracy.value >= GOOD), default=None)
+
+
+def oracle(measured: Sequence[Measured]) -> tuple[float, float]:
+    """Return the share of lists that any strategy gets right, and the tokens a pass of the fewest passes for each."""
+    by_sample = list(zip(*(own.answered for own in measured), strict=True))
+    right_ones = [[own for own in some if own.is_right] for some in by_sample]
+    right = [min(some, key=lambda own: own.passes) for some in right_ones if some]
+    passes = sum(own.passes for own in right)
+    return len(right) / len(by_sample), sum(own.places for own in right) / passes if passes else 0.0
+
+
+def _answered(sample: Sample, text: Generated, solver: Solver) -> Answered:
+    letters = solver.listed(text.tokens)
+    steps = [(place, number) for number, step in enumerate(text.trace.places) for place in step]
+    return Answered(
+        is_right=letters is not None and is_answer(sample, letters),
+        places=len(text.tokens),
+        passes=len(text.trace.tokens),
+        positions=sum(text.trace.series().get("positions", ())),
+        left_to_right=_agreement(steps),
+    )
+
+
+def _agreement(pairs: Sequence[tuple[int, int]]) -> float:
+    """Return Kendall's tau-b of places, which differ, and steps; 0 where all are in one step."""
+    both = list(combinations(pairs, 2))
+    signs = [_sign(other - place) * _sign(at - step) for (place, step), (other, at) in both]
+    apart = sum(sign != 0 for sign in signs)
+    return sum(signs) / (len(both) * apart) ** 0.5 if apart else 0.0
+
+
+def _sign(number: int) -> int:
+    return (number > 0) - (number < 0)

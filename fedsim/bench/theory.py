@@ -1,0 +1,133 @@
+"""What is lost when tokens that depend on each other are drawn as if they did not: exact figures of list operations.
+
+Kang et al. 2025, arXiv 2510.04767. With the total correlation C(Y) = sum_i H(Y_i) - H(Y), no product of marginals comes
+nearer to the law of Y than KL = C(Y), and the product of its own marginals comes as near.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import combinations
+from typing import NamedTuple
+
+from fedsim.data._lists import OPERATIONS, answers, sample_of
+
+Outcome = tuple[int, ...]
+
+
+def entropy(weights: Iterable[float]) -> float:
+    """Return the entropy of weights up to a factor, in nats."""
+    own = [weight for weight in weights if weight > 0]
+    total = sum(own)
+    return -sum(weight / total * math.log(weight / total) for weight in own)
+
+
+def total_correlation(law: Mapping[Outcome, float]) -> float:
+    """Return C of a law of outcomes of one length, in nats."""
+    return sum(map(entropy, (own.values() for own in _marginals(law)))) - entropy(law.values())
+
+
+def product_divergence(law: Mapping[Outcome, float]) -> float:
+    """Return KL of a law from the product of its marginals, in nats."""
+    total, marginals = sum(law.values()), _marginals(law)
+    found = 0.0
+    for outcome, weight in law.items():
+        product = math.prod(own[token] / total for own, token in zip(marginals, outcome, strict=True))
+        found += weight / total * math.log(weight / total / product)
+    return found
+
+
+def one_step_accuracy(outcomes: Sequence[Outcome]) -> float:
+    """Return how much of the product of marginals lies on the outcomes, which are all alike likely."""
+    marginals, count = _marginals(dict.fromkeys(outcomes, 1.0)), len(outcomes)
+    return sum(
+        math.prod(own[token] / count for own, token in zip(marginals, outcome, strict=True)) for outcome in outcomes
+    )
+
+
+def accuracy(outcomes: Sequence[Outcome], at_once: int) -> float:
+    """Return how often an exact model that draws so many places a step, in random order, draws one of the outcomes.
+
+    Outcomes are alike likely. All orders are tried, so they must not be too many or too long.
+    """
+    known: dict[tuple[frozenset[Outcome], frozenset[int]], float] = {}
+
+    def share(alive: frozenset[Outcome], masked: frozenset[int]) -> float:
+        if len(alive) == 1 or not masked:
+            return 1.0
+        if (alive, masked) not in known:
+            chosen = list(combinations(sorted(masked), min(at_once, len(masked))))
+            known[alive, masked] = sum(_after(alive, masked, own) for own in chosen) / len(chosen)
+        return known[alive, masked]
+
+    def _after(alive: frozenset[Outcome], masked: frozenset[int], places: tuple[int, ...]) -> float:
+        marginals = [Counter(own[place] for own in alive) for place in places]
+        groups: dict[Outcome, set[Outcome]] = {}
+        for own in alive:
+            groups.setdefault(tuple(own[place] for place in places), set()).add(own)
+        found = 0.0
+        for drawn, left in groups.items():
+            odds = math.prod(own[token] / len(alive) for own, token in zip(marginals, drawn, strict=True))
+            found += odds * share(frozenset(left), masked - set(places))
+        return found
+
+    return share(frozenset(outcomes), frozenset(range(len(outcomes[0]))))
+
+
+def shuffle_accuracy(n: int, at_once: int) -> float:
+    """Return the same for all orders of n letters, by its formula."""
+    left, found = n, 1.0
+    while left:
+        k = min(at_once, left)
+        found *= math.perm(left, k) / left**k
+        left -= k
+    return found
+
+
+def replace_accuracy(n: int, at_once: int) -> float:
+    """Return the same for one of n letters replaced, by its formula."""
+    left, none_yet, found = n, 1.0, 0.0
+    while left:
+        k = min(at_once, left)
+        found += none_yet * (k / left) * (1 - 1 / left) ** (k - 1)
+        none_yet *= (1 - 1 / left) ** k
+        left -= k
+    return found
+
+
+class Analysed(NamedTuple):
+    """An operation on a list of n letters: C in nats, and the accuracy at each number of places a step."""
+
+    operation: str
+    correlation: float
+    accuracies: tuple[float, ...]
+
+
+def analyse(n: int, at_once: Sequence[int]) -> list[Analysed]:
+    """Return the exact figures of all operations; an order that is the list's own counts as a shuffle here."""
+    return [_analysed(operation, n, at_once) for operation in OPERATIONS]
+
+
+def _analysed(operation: str, n: int, at_once: Sequence[int]) -> Analysed:
+    if operation == "shuffle":
+        return Analysed(operation, n * math.log(n) - math.lgamma(n + 1), _each(shuffle_accuracy, n, at_once))
+    if operation == "replace-random":
+        return Analysed(operation, (n - 1) * math.log(n / (n - 1)), _each(replace_accuracy, n, at_once))
+    outcomes = list(answers(sample_of(operation, tuple(range(n)), 0, n)))
+    law = dict.fromkeys(outcomes, 1.0)
+    return Analysed(operation, total_correlation(law), tuple(accuracy(outcomes, own) for own in at_once))
+
+
+def _each(formula: Callable[[int, int], float], n: int, at_once: Sequence[int]) -> tuple[float, ...]:
+    return tuple(formula(n, own) for own in at_once)
+
+
+def _marginals(law: Mapping[Outcome, float]) -> list[dict[int, float]]:
+    length = len(next(iter(law)))
+    found: list[dict[int, float]] = [{} for _ in range(length)]
+    for outcome, weight in law.items():
+        for place, token in enumerate(outcome):
+            found[place][token] = found[place].get(token, 0.0) + weight
+    return found

@@ -1,0 +1,213 @@
+"""`fedsim bench parallel` and `fedsim bench model`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from fedsim.cli.commands._console import Commands, OneCommand, app, say, screen
+from fedsim.core.errors import FedsimError, nearest
+
+if TYPE_CHECKING:
+    from fedsim.bench.parallel import Measured, Solver, Strategy
+
+_AT_ONCE = (1, 2, 4, 8)
+_SHORTEST, _LONGEST = 2, 8
+
+bench = typer.Typer(cls=Commands, no_args_is_help=True, help="Benchmarks of decoders, and the small models for them.")
+app.add_typer(bench, name="bench")
+
+
+@bench.command(
+    cls=OneCommand, epilog="Example: fedsim bench parallel --operation shuffle --operation copy --samples 50"
+)
+def parallel(
+    model: Annotated[
+        str, typer.Option(help="table: the exact model of each list; or a small model of `fedsim bench model`")
+    ] = "table",
+    operation: Annotated[
+        list[str] | None, typer.Option(help="a list operation, and again for more; absent: all that the model knows")
+    ] = None,
+    decoder: Annotated[
+        str | None, typer.Option(help="an unmasker of `fedsim list components`; absent: the plain ones")
+    ] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="one setting of the unmasker")
+    ] = None,
+    grid: Annotated[
+        bool, typer.Option("--grid", help="the published grid of blocks, schedules and thresholds")
+    ] = False,
+    shortest: Annotated[int, typer.Option(min=_SHORTEST, max=_LONGEST, help="letters of the shortest lists")] = 3,
+    longest: Annotated[int, typer.Option(min=_SHORTEST, max=_LONGEST, help="letters of the longest lists")] = 6,
+    samples: Annotated[int, typer.Option(min=1, help="lists of each operation")] = 100,
+    seed: Annotated[int, typer.Option(min=0, help="of the lists and of what is drawn")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+) -> None:
+    """Say what several tokens a step cost on list operations: exactly, and with an unmasker."""
+    from fedsim.bench.parallel import draw_samples, measure
+    from fedsim.bench.theory import analyse
+
+    if shortest > longest:
+        raise FedsimError(f"--shortest is {shortest} and --longest {longest}: expected at most as many.")
+    operations, solver = _operations(model, operation or [], longest), _solver(model)
+    strategies = _strategies(decoder, set_ or [], grid)
+    exact = analyse(longest, [own for own in _AT_ONCE if own <= longest])
+    if not as_json:
+        _show_exact(longest, [own for own in exact if own.operation in operations])
+    found: list[Measured] = []
+    for own in operations:
+        lists = draw_samples(own, range(shortest, longest + 1), samples, seed)
+        of_operation = [measure(strategy, solver, lists, seed) for strategy in strategies]
+        found += of_operation
+        if not as_json:
+            _show_measured(own, of_operation)
+    if as_json:
+        typer.echo(
+            json.dumps({"exact": [own._asdict() for own in exact], "measured": list(map(_told, found))}, indent=1)
+        )
+
+
+@bench.command(cls=OneCommand, epilog="Example: fedsim bench model lists")
+def model(
+    name: Annotated[str, typer.Argument(help="lists, random-lists or news; each is trained once and kept")],
+    samples: Annotated[int, typer.Option(min=1, help="lists of each operation that it is tested on")] = 200,
+    seed: Annotated[int, typer.Option(min=0, help="of the lists")] = 1,
+) -> None:
+    """Train a small masked diffusion model from scratch, once, and print how good it is."""
+    from fedsim.bench.training import RECIPES, trained
+
+    def tell(step: int, loss: float) -> None:
+        print(f"  step {step} of {RECIPES[name].steps}: loss {loss:.3f}", file=sys.stderr, flush=True)
+
+    own = trained(name, tell)
+    say(f"{name}: {RECIPES[name].holds}; {sum(p.numel() for p in own.model.parameters()):,} parameters")
+    if RECIPES[name].data == "list-operations":
+        _show_accuracies(name, samples, seed)
+    else:
+        _show_bound(own.model, own.data, seed)
+
+
+def _show_accuracies(name: str, samples: int, seed: int) -> None:
+    from fedsim.bench.parallel import Strategy, draw_samples, measure
+    from fedsim.bench.training import RECIPES, lengths
+
+    strategies = [Strategy(f"{own} a step", "fixed", {}, own) for own in _AT_ONCE]
+    strategies.append(Strategy("threshold 0.9", "threshold"))
+    table = Table("operation", *(own.label for own in strategies), "passes of the last", box=None)
+    for operation in _operations(name, [], 0):
+        lists = draw_samples(operation, lengths(RECIPES[name]), samples, seed)
+        found = [measure(own, _solver(name), lists, seed) for own in strategies]
+        passes = sum(own.passes for own in found[-1].answered) / samples
+        table.add_row(operation, *(f"{own.accuracy.value:.1%}" for own in found), f"{passes:.2f}")
+    screen.print(table)
+    say(f"Right answers among {samples} new lists, the surest places first.")
+
+
+def _show_bound(model: Any, data: Any, seed: int) -> None:
+    import math
+
+    import torch
+
+    from fedsim.core import registry, seeding
+
+    method = registry.get("task", "masked-diffusion")
+    with torch.no_grad():
+        found = method.make(method.config()).evaluate(model, data, seeding.generator(seed, "testing"))
+    nats = found["test_loss"]
+    say(f"bound on held-out text: {nats:.3f} nats ({nats / math.log(2):.3f} bits) a token")
+    say(f"masked tokens that are guessed: {found['test_accuracy']:.1%}")
+
+
+def _operations(model: str, asked: Sequence[str], longest: int) -> list[str]:
+    from fedsim.bench.training import RECIPES
+    from fedsim.data._lists import OPERATIONS
+
+    known: Sequence[str] = OPERATIONS
+    if model != "table":
+        settings = RECIPES[model].settings if model in RECIPES else {}
+        known = [own for own in OPERATIONS if own in settings.get("operations", ())]
+    unknown = [own for own in asked if own not in known]
+    if unknown:
+        raise FedsimError(f"--operation: model '{model}' knows no '{unknown[0]}'.{nearest(unknown[0], known)}")
+    return list(dict.fromkeys(asked)) or list(known)
+
+
+def _solver(name: str) -> Solver:
+    from fedsim.bench.parallel import Exact, Network
+    from fedsim.bench.training import RECIPES, trained
+
+    of_lists = [own for own, recipe in RECIPES.items() if recipe.data == "list-operations"]
+    if name == "table":
+        return Exact()
+    if name not in of_lists:
+        raise FedsimError(f"--model: there is no model '{name}' of lists.{nearest(name, ['table', *of_lists])}")
+    return Network(trained(name).model)
+
+
+def _strategies(decoder: str | None, settings: list[str], wants_grid: bool) -> list[Strategy]:
+    from fedsim.bench.parallel import Strategy, grid, usual
+    from fedsim.core import registry
+    from fedsim.data._lists import ListTokenizer
+    from fedsim.scenario.reading import read_settings
+
+    if decoder is None and settings:
+        raise FedsimError("--set names a setting of an unmasker: say which one with --decoder.")
+    if decoder is None:
+        return grid(ListTokenizer().answer_length) if wants_grid else usual(_AT_ONCE[:3])
+    known = {own: method for own, method in registry.methods("component").items() if method.hook == "unmasker"}
+    if decoder not in known:
+        raise FedsimError(f"--decoder: there is no unmasker '{decoder}'.{nearest(decoder, known)}")
+    own = read_settings(known[decoder], settings)
+    return [Strategy(" ".join([decoder, *settings]), decoder, own.model_dump(exclude_unset=True))]
+
+
+def _show_exact(longest: int, exact: Sequence[Any]) -> None:
+    at_once = [own for own in _AT_ONCE if own <= longest]
+    table = Table("operation", "C in nats", *(f"{own} a step" for own in at_once), box=None)
+    for own in exact:
+        table.add_row(own.operation, f"{own.correlation:.3f}", *(f"{share:.4f}" for share in own.accuracies))
+    say(f"Exact model, {longest} letters, drawn in random order: total correlation and accuracy.")
+    screen.print(table)
+
+
+def _show_measured(operation: str, found: Sequence[Measured]) -> None:
+    from fedsim.bench.parallel import GOOD, best, oracle
+
+    table = Table(operation, "accuracy", "95 %", "tokens a pass", "left to right", box=None)
+    for own in found:
+        accuracy = own.accuracy
+        interval = f"{accuracy.low:.3f} to {accuracy.high:.3f}"
+        table.add_row(
+            Text(own.strategy.label),
+            f"{accuracy.value:.3f}",
+            interval,
+            f"{own.tokens_a_pass:.2f}",
+            f"{own.left_to_right:+.2f}",
+        )
+    say("")
+    screen.print(table)
+    if len(found) > 1:
+        most, (share, tokens) = best(found), oracle(found)
+        say(f"Most tokens a pass at {GOOD:.0%} or more: {'none' if most is None else f'{most:.2f}'}.")
+        say(f"The best strategy of each list: {share:.1%} right, {tokens:.2f} tokens a pass.")
+
+
+def _told(own: Measured) -> dict[str, Any]:
+    accuracy = own.accuracy
+    return {
+        "operation": own.operation,
+        "strategy": own.strategy.label,
+        "accuracy": accuracy.value,
+        "low": accuracy.low,
+        "high": accuracy.high,
+        "n": len(own.answered),
+        "tokens_a_pass": own.tokens_a_pass,
+        "positions": sum(each.positions for each in own.answered),
+        "left_to_right": own.left_to_right,
+    }

@@ -1,0 +1,123 @@
+"""lexical-unit: read pads behind the text, and write as many of the tokens they predict as the model is sure of.
+
+Idea: word pieces, names and idioms are almost certain once begun; a model that was trained on pads writes them at once.
+Equation: D_0 at the last token, D_j at pad j; the token of D_0 is always written, v_j = argmax D_j as long as
+    D_j[v_j] >= beta (or beta^(1/j), or the product of all up to j) and v_j neither repeats nor extends v_{j-1}.
+Assumes: a causal language model that component `pad-blocks` trained. Texts are not the model's own law.
+Leaks: tokens of a step show how sure the model is, and so which spans it trained on; packets show them.
+Fails: on a model without trained pads little is accepted, and pads only cost; code gives longer spans than prose.
+Source: Sun, Zhang, Lin et al. 2024, arXiv 2405.15208; thresholds and how repeats are read are chosen here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, Literal, final
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from fedsim.components.decoder._drawing import draw
+from fedsim.components.decoder._odds import DrawConfig, finite, room
+from fedsim.components.loss._pads import embedding_of, pad_of
+from fedsim.core.errors import FedsimError
+from fedsim.core.hooks import Condition, Decoder, GenerationContext, Writing, check_scores
+from fedsim.core.past import Draft
+from fedsim.core.registry import component
+from fedsim.core.types import Event, Tokenizer
+
+
+class LexicalUnitConfig(DrawConfig):
+    """Settings of pads and acceptance; temperature and top_p are those of the first token of a step."""
+
+    pads: int = Field(default=3, ge=0, description="pads k that are read, K - 1 of the training; 0: greedy")
+    beta: float = Field(default=0.9, ge=0, description="probability from which a follower is written; above 1: none is")
+    rule: Literal["each", "root", "product"] = Field(
+        default="each", description="what is held to beta: each probability, its j-th power, or the product up to it"
+    )
+    ngram: int | None = Field(
+        default=None, ge=2, description="length of runs of tokens that must not stand twice in a row; absent: any may"
+    )
+    pad: int | None = Field(
+        default=None,
+        ge=0,
+        description="token that stands for a pad; absent: the model's pad, or token 0 without one",
+    )
+
+
+@final
+@component("lexical-unit", summary="decoder: spans the model is sure of, at once from pads", paper="2405.15208")
+class LexicalUnit(Decoder[LexicalUnitConfig, Writing]):
+    """Writes the next token, and those behind it that pads predict with confidence."""
+
+    counts: ClassVar[frozenset[str]] = frozenset({"proposed", "accepted"})
+
+    def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Writing:
+        """Return the prompts.
+
+        Raises:
+            FedsimError: the pad is a token that the model does not know.
+        """
+        embedding, pad = embedding_of(model), self._pad(model)
+        most = pad if embedding is None else embedding.num_embeddings - (pad_of(model) is None)
+        if pad > most:
+            raise FedsimError(
+                f"pad is {pad}, and the model knows tokens up to {most}. Take one of them, or leave it out: component "
+                "'pad-blocks' gives a model a pad of its own."
+            )
+        return Writing(condition.prompts)
+
+    def step(self, model: nn.Module, state: Writing, context: GenerationContext) -> tuple[Writing, list[Event]]:
+        """Read pads behind each row, and write a unit.
+
+        Raises:
+            CannotContinue: scores of some rows are no numbers.
+        """
+        pad = self._pad(model)
+        drafts = [Draft.line([pad] * room(len(own) + 1, context, self.config.pads)) for own in state.tokens]
+        # What was read of pads is forgotten with the next text, which goes on with tokens.
+        scores = state.past.scores(model, state.tokens, drafts)
+        check_scores(scores)
+        new = [
+            self._unit(text, own, generator, context.tokenizer)
+            for text, own, generator in zip(state.tokens, scores, context.generators, strict=True)
+        ]
+        events = [Event(proposed=len(own), accepted=len(more)) for own, more in zip(drafts, new, strict=True)]
+        return state.extended(new), events
+
+    def _pad(self, model: nn.Module) -> int:
+        if self.config.pad is not None:
+            return self.config.pad
+        own = pad_of(model)
+        return 0 if own is None else own
+
+    def _unit(
+        self, text: Sequence[int], scores: Tensor, generator: torch.Generator, tokenizer: Tokenizer | None
+    ) -> list[int]:
+        """Return the tokens of a step, from scores (1 + pads, V)."""
+        unit = draw(self.config.odds(scores[:1]), [generator])
+        odds, tokens = finite(scores)[1:].double().softmax(-1).max(-1)
+        product = 1.0
+        for place, (chance, token) in enumerate(zip(odds.tolist(), tokens.tolist(), strict=True), 1):
+            product *= chance
+            held = {"each": chance, "root": chance**place, "product": product}[self.config.rule]
+            if held < self.config.beta or _extends(unit[-1], token, tokenizer):
+                break
+            if self.config.ngram and _repeats([*text, *unit, token], self.config.ngram):
+                break
+            unit.append(token)
+        return unit
+
+
+def _extends(before: int, token: int, tokenizer: Tokenizer | None) -> bool:
+    """Say whether a token is the one before it, or its text begins with that one's."""
+    if token == before or tokenizer is None:
+        return token == before
+    first, second = (tokenizer.decode([own]).strip() for own in (before, token))
+    return bool(first) and second.startswith(first)
+
+
+def _repeats(text: Sequence[int], length: int) -> bool:
+    """Say whether the last tokens stand right before themselves."""
+    return len(text) >= 2 * length and list(text[-length:]) == list(text[-2 * length : -length])

@@ -1,0 +1,179 @@
+"""lora-drop: on all but every c-th step some blocks do not run; their last full output and an adapter stand for them.
+
+Idea: what a block says changes little from token to token. A clock says when it runs anew, the same for every text.
+Equation: out = C_l + D_l(x) for dropped blocks l, C_l their output at the last anchor, D_l(x) = (alpha / r) B A x;
+    written token g is an anchor where (g + 1) mod c = 0, and the prompt's last token is the first.
+Assumes: a model whose layers can be run one by one; adapters by component `lora-drop-adapters`, else D_l = 0.
+Leaks: layers of a step follow its number alone, so work shows the length of a text and no more.
+Fails: long cycles, most blocks dropped, or no adapters; the text is not the model's own.
+Source: Rajabzadeh et al. 2026, arXiv 2601.02569; dropped blocks write no keys, anchors keep their true positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from pathlib import Path
+from typing import ClassVar, final
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from fedsim.components.adapter.lora_drop_adapters import (
+    DropAdapter,
+    LoraDropAdaptersConfig,
+    adapters_of,
+    check_blocks,
+    every_second,
+    read_adapters,
+)
+from fedsim.components.decoder._drawing import draw
+from fedsim.components.decoder._odds import DrawConfig
+from fedsim.core.errors import FedsimError
+from fedsim.core.hooks import Condition, Decoder, GenerationContext, Writing, check_scores
+from fedsim.core.past import Past, Stack, stack_of
+from fedsim.core.registry import component
+from fedsim.core.types import Event
+
+_CYCLE = 4
+
+
+class LoraDropConfig(DrawConfig):
+    """Settings of the schedule and of what is drawn from."""
+
+    blocks: tuple[int, ...] | None = Field(
+        default=None,
+        description="blocks to drop; absent: those with adapters, else every second, not the last",
+    )
+    cycle: int | None = Field(default=None, ge=1, description="c; absent: that of the model's adapters, else 4")
+    adapters: Path | None = Field(default=None, description="file of trained adapters; absent: the model's, if any")
+    alpha: float = Field(default=16.0, gt=0, description="numerator of the scale of adapters from a file")
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Which blocks of a model run when, and what stands for the others: the same for all rows."""
+
+    model: nn.Module
+    stack: Stack
+    dropped: tuple[int, ...]
+    cycle: int
+    adapters: Mapping[int, DropAdapter]
+
+    def keep(self, places: Sequence[int]) -> Clock:
+        """Return it."""
+        return self
+
+    def layers(self, written: int) -> int:
+        """Return how many layers run on the newest of so many written tokens; on a prompt, 0 of them, all."""
+        return self.stack.depth - (len(self.dropped) if written % self.cycle else 0)
+
+    def read(self, state: Dropping) -> tuple[Tensor, Mapping[int, Tensor]]:
+        """Return the scores (B, V) behind the rows, and the anchors after that.
+
+        What was not read yet is read prompt by prompt, then token by token.
+        """
+        past, texts, written = state.past, state.tokens, len(state.tokens[0]) - state.prompts[0]
+        is_read = past.lengths and all(own >= len(text) - 1 for own, text in zip(past.lengths, texts, strict=True))
+        anchors, hidden = state.anchors, torch.empty(0)
+        for number in range(written if is_read else 0, written + 1):
+            shown = [text[: prompt + number] for text, prompt in zip(texts, state.prompts, strict=True)]
+            if number % self.cycle and self.dropped:
+                hidden = self._lean(past, shown, anchors)
+            else:
+                hidden, anchors = self._refresh(past, shown)
+        return self.stack.score(hidden), anchors
+
+    def _refresh(self, past: Past, texts: Sequence[Sequence[int]]) -> tuple[Tensor, Mapping[int, Tensor]]:
+        """Run all layers; return what leaves the last one, and the dropped ones, at the last token of each row."""
+        seen: dict[int, Tensor] = {}
+
+        def note(number: int, hidden: Tensor) -> None:
+            if number in self.dropped:
+                seen[number] = hidden
+
+        hidden, counts = past.states(self.model, texts, seen=note)
+        rows, last = torch.arange(len(counts)), torch.tensor(counts) - 1
+        return hidden[rows, last], {number: own[rows, last] for number, own in seen.items()}
+
+    def _lean(self, past: Past, texts: Sequence[Sequence[int]], anchors: Mapping[int, Tensor]) -> Tensor:
+        """Run the layers that are not dropped on the newest token of each row, and return what leaves the last one."""
+        first, *others = self._parts()
+        hidden, _counts = past.states(self.model, texts, layers=first)
+        for part in others:
+            if part[0] not in self.dropped:
+                hidden = past.deepen(hidden, part)
+                continue
+            for number in part:
+                still = anchors[number][:, None]
+                hidden = still + self.adapters[number](hidden) if number in self.adapters else still
+        return hidden[:, 0]
+
+    def _parts(self) -> Iterator[tuple[int, ...]]:
+        """Yield the layers in their order, in parts that all run or are all dropped; the first part runs."""
+        for _, part in groupby(range(self.stack.depth), lambda number: number in self.dropped):
+            yield tuple(part)
+
+
+@dataclass(frozen=True)
+class Dropping(Writing):
+    """Texts, the lengths of their prompts, and what dropped blocks returned at the last anchor, (B, d) by number."""
+
+    prompts: tuple[int, ...]
+    anchors: Mapping[int, Tensor]
+    clock: Clock
+
+
+@final
+@component("lora-drop", summary="decoder: blocks stand still between anchors, with adapters", paper="2601.02569")
+class LoraDrop(Decoder[LoraDropConfig, Dropping]):
+    """Writes one token a step. All rows keep the same clock."""
+
+    counts: ClassVar[frozenset[str]] = frozenset({"accepted", "layers"})
+
+    def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Dropping:
+        """Return the prompts.
+
+        Raises:
+            FedsimError: the model's layers are not known, or the settings fit neither them nor the adapters.
+        """
+        stack = stack_of(model)
+        if stack is None:
+            raise FedsimError(
+                "decoder 'lora-drop' runs single layers, and those of this model are not known. Use model "
+                "'tiny-llama', or a checkpoint of Llama's kind without token reducers."
+            )
+        lengths = tuple(len(own) for own in condition.prompts)
+        return Dropping(condition.prompts, lengths, {}, self._clock(model, stack))
+
+    def step(self, model: nn.Module, state: Dropping, context: GenerationContext) -> tuple[Dropping, list[Event]]:
+        """Run what this step runs on the newest token of each row, and write one behind it."""
+        scores, anchors = state.clock.read(state)
+        check_scores(list(scores[:, None]))
+        chosen = draw(self.config.odds(scores), context.generators)
+        layers = state.clock.layers(len(state.tokens[0]) - state.prompts[0])
+        after = replace(state.extended([[token] for token in chosen]), anchors=anchors)
+        return after, [Event(accepted=1, layers=layers)] * len(state)
+
+    def _clock(self, model: nn.Module, stack: Stack) -> Clock:
+        own, blocks, cycle = adapters_of(model), self.config.blocks, self.config.cycle
+        if own and self.config.adapters is not None:
+            raise FedsimError("the model has adapters of its own. Leave out adapters.")
+        if self.config.adapters is not None:
+            settings = LoraDropAdaptersConfig(cycle=cycle or _CYCLE, alpha=self.config.alpha)
+            width = stack.embed(torch.tensor([[0]])).shape[-1]
+            own = read_adapters(self.config.adapters, settings, width)
+        chosen = every_second(stack.depth) if blocks is None else tuple(sorted(set(blocks)))
+        if own:
+            chosen, known = tuple(sorted(own)), next(iter(own.values())).cycle
+            if (blocks is not None and set(blocks) != set(own)) or cycle not in (None, known):
+                raise FedsimError(
+                    f"the adapters are for blocks = {list(chosen)} and cycle = {known}. Leave out blocks and cycle."
+                )
+            cycle = known
+        wrong = check_blocks(chosen, stack.depth)
+        if wrong is not None:
+            raise FedsimError(f"blocks = {list(chosen)}, {wrong}.")
+        return Clock(model, stack, chosen, cycle or _CYCLE, own)

@@ -1,0 +1,83 @@
+"""skipdecode-training: in training, tokens jump over the layers that decoder `skipdecode` leaves out for them.
+
+Idea: a model learns to do without the layers that its decoder will not run, under the very schedule.
+Equation: h_t leaves layer l as it came where l is not in A(t - P), the layers of written token t - P; tokens t < P,
+    those in the place of a prompt, pass all layers.
+Assumes: blocks with Llama's names; examples of which the first P tokens are as a prompt would be.
+Leaks: the layers jumped over have gradients from the prompt and the first tokens behind it alone, and the rest of a
+    text is missing from what they give away; the bottom and the top layers see all of it.
+Fails: a client that writes much longer texts than it trained on; the model without a schedule gets worse.
+Source: Del Corro et al. 2023, arXiv 2307.02628; the loss counts the prompt's tokens too, as for any client.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, final
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from fedsim.components.decoder.skipdecode import Schedule, ScheduleConfig
+from fedsim.core.blocks import blocks_of, states_in, with_states
+from fedsim.core.errors import FedsimError, NotApplicable
+from fedsim.core.hooks import Layer
+from fedsim.core.registry import component
+from fedsim.core.types import Modality, PublicKnowledge
+
+_NAME = "skipdecode-training"
+
+
+class SkipDecodeTrainingConfig(ScheduleConfig):
+    """Settings of the schedule, and where it begins."""
+
+    prompt: int = Field(default=8, ge=1, description="first tokens P of an example, which pass all layers")
+
+
+@final
+@component(_NAME, summary="in training, later tokens jump over layers, by skipdecode's schedule", paper="2307.02628")
+class SkipDecodeTraining(Layer[SkipDecodeTrainingConfig]):
+    """Changes what blocks return in training; evaluation and weights stay as they are."""
+
+    modalities: ClassVar[frozenset[Modality]] = frozenset({"text"})
+
+    def prepare(self, model: nn.Module, generator: torch.Generator) -> nn.Module:
+        """Return `model` with blocks that tokens jump over in training.
+
+        Raises:
+            NotApplicable: the model has no blocks with Llama's names, or the schedule does not fit their number.
+        """
+        blocks = blocks_of(model, _NAME)
+        try:
+            schedule = self.config.schedule(len(blocks))
+        except FedsimError as error:
+            raise NotApplicable(f"component '{_NAME}': {error}") from error
+        for number, block in enumerate(blocks):
+            block.register_forward_hook(_Jump(number, self.config.prompt, schedule).over)
+        return model
+
+    def public_view(self) -> PublicKnowledge:
+        """Return the schedule."""
+        return PublicKnowledge(_NAME, self.config.model_dump())
+
+
+@final
+class _Jump:
+    """Takes some tokens past one block."""
+
+    def __init__(self, number: int, prompt: int, schedule: Schedule) -> None:
+        self._number, self._prompt, self._schedule = number, prompt, schedule
+
+    def over(self, block: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:
+        """Return the block's output, for tokens that jump over it its input."""
+        if not block.training:
+            return None
+        before: Tensor = inputs[0]
+        runs = [self._runs(place) for place in range(before.shape[1])]
+        if all(runs):
+            return None
+        does_run = torch.tensor(runs, device=before.device)[:, None]
+        return with_states(output, torch.where(does_run, states_in(output), before))
+
+    def _runs(self, place: int) -> bool:
+        return place < self._prompt or self._number in self._schedule.layers(place - self._prompt)

@@ -1,0 +1,103 @@
+"""pad-blocks: trains a language model to predict spans that it is sure of from pads, all tokens of a span at once.
+
+Idea: many tokens are almost certain once the one before them is known; a pad asks for such a token ahead of its turn.
+Equation: units are a first token and followers with p >= sure, at most K tokens; loss + weight * mean over pads j of
+    -ln softmax(pad j)_(s + j), where pads of a unit at s see what stands before it, and earlier pads of their own.
+Assumes: a causal language model whose layers can be run one by one. p is that of the frozen model below its adapters,
+    or without adapters of the model as it was sent; so name the component behind the adapter.
+Leaks: the pad's gradient is pooled over all marked spans; followers of a unit have a gradient at two places.
+Fails: where the model is sure of nothing, pads learn from the few blocks of any unit alone. Pads see no dropout.
+Source: Sun, Zhang, Lin et al. 2024, arXiv 2405.15208; constants, and a pad of its own, are chosen here.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, final
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from fedsim.components.adapter._low_rank import adapters_off
+from fedsim.components.loss._pads import add_pad, draw_blocks, embedding_of, pack, pad_of, read, units
+from fedsim.core.errors import NotApplicable
+from fedsim.core.hooks import HookContext, LossTerm, ModelComponent, Rules
+from fedsim.core.losses import IGNORED, cross_entropy
+from fedsim.core.masks import without_dropout
+from fedsim.core.past import stack_of
+from fedsim.core.registry import component
+from fedsim.core.types import Batch, Config, Modality, PublicKnowledge
+
+
+class PadBlocksConfig(Config):
+    """Settings of units and blocks."""
+
+    sure: float = Field(default=0.9, gt=0, le=1, description="probability alpha from which a token follows in a unit")
+    most: int = Field(default=4, ge=2, description="tokens K of a unit")
+    blocks: int = Field(default=8, ge=1, description="blocks of a text, at most")
+    unsure: float = Field(
+        default=0.1, ge=0, le=1, description="share of blocks that are any unit's, with K - 1 pads: to be unsure of"
+    )
+    weight: float = Field(default=1.0, ge=0, description="lambda, of the pads' loss beside that of the text")
+
+
+@final
+@component("pad-blocks", summary="trains pads that stand for spans the model is sure of", paper="2405.15208")
+class PadBlocks(ModelComponent[PadBlocksConfig], LossTerm[PadBlocksConfig]):
+    """Adds a row to the embedding and a term to the loss; the model's own forward pass stays as it is."""
+
+    modalities: ClassVar[frozenset[Modality]] = frozenset({"text"})
+
+    def prepare(self, model: nn.Module, generator: torch.Generator) -> nn.Module:
+        """Return the model with a pad.
+
+        Raises:
+            NotApplicable: its layers are not known, or it has no embedding.
+        """
+        embedding = embedding_of(model)
+        if embedding is None or stack_of(model) is None:
+            raise NotApplicable(
+                "component 'pad-blocks' runs the layers of a causal language model one by one, and those of this model "
+                "are not known. Use model 'tiny-llama', or a checkpoint of Llama's kind"
+            )
+        add_pad(embedding)
+        return model
+
+    def refuses(self, rules: Rules, model: nn.Module) -> str | None:
+        """Refuse labels that are no next tokens, a pad that an adapter froze, and what listens to the whole model."""
+        embedding = embedding_of(model)
+        if rules.label_shape != rules.shape or rules.classes != rules.vocabulary:
+            return "pads predict next tokens, and the labels are others. Use task 'next-token'"
+        if embedding is None or stack_of(model) is None:
+            return "another component listens to the model as a whole, which pads would pass by. Leave it out"
+        if not embedding.get_parameter("pad").requires_grad:
+            return "the pad is frozen. Name 'pad-blocks' behind the adapter"
+        return None
+
+    def loss(self, model: nn.Module, batch: Batch, outputs: Tensor, here: HookContext) -> Tensor:
+        """Return the pads' loss: the mean over the pads of a text, then over the texts.
+
+        Raises:
+            NotApplicable: the layers of the model are not known, or it has no pad.
+        """
+        stack, pad, own = stack_of(model), pad_of(model), self.config
+        if stack is None or pad is None:
+            raise NotApplicable("component 'pad-blocks' finds no layers with a pad. Leave out what replaces the model")
+        with without_dropout():
+            with torch.no_grad(), adapters_off(model):
+                odds = model(batch.inputs).softmax(-1)
+            lengths = [units(row, own.sure, own.most) for row in sure_of(odds, batch.labels)]
+            blocks = [draw_blocks(row, own.blocks, own.most, own.unsure, here.generator) for row in lengths]
+            packed = pack(batch.inputs, batch.labels, blocks, pad, own.blocks * (own.most - 1))
+            scores = read(stack, packed, batch.inputs.shape[1])
+        return own.weight * cross_entropy(scores, packed.targets)
+
+    def public_view(self) -> PublicKnowledge:
+        """Return the settings; which spans are units is private."""
+        return PublicKnowledge("pad-blocks", self.config.model_dump())
+
+
+def sure_of(odds: Tensor, labels: Tensor) -> list[list[float]]:
+    """Return the probability of each text's tokens under odds (B, T, V), without those that fill up."""
+    own = odds.gather(-1, labels.clamp_min(0)[..., None])[..., 0]
+    return [row[some].tolist() for row, some in zip(own, labels != IGNORED, strict=True)]

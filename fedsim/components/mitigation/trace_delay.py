@@ -1,0 +1,50 @@
+"""trace-delay: hold tokens back at random, so that they go out with those of a later step.
+
+Idea: noise on the schedule, cheap where a constant one is dear.
+Equation: after each step the buffer is kept with probability p, else sent; the last step sends what is left.
+Assumes: a buffer; the reader waits 1 / (1 - p) steps on average. The counts of the work stay.
+Leaks: less the larger p is; the length of the text.
+Fails: against who sees many texts of one prompt, or the work.
+Source: random delays, in the manner of Wei et al. 2024, arXiv 2411.01076.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import final
+
+import torch
+from pydantic import Field
+
+from fedsim.core.hooks import Mitigation
+from fedsim.core.registry import component
+from fedsim.core.types import Config, Trace
+
+
+class TraceDelayConfig(Config):
+    """Settings of the delay."""
+
+    chance: float = Field(default=0.5, gt=0, lt=1, description="p, that tokens wait for the next step")
+
+
+@final
+@component("trace-delay", summary="mitigation: tokens wait for later steps at random")
+class TraceDelay(Mitigation[TraceDelayConfig]):
+    """Keeps the buffer at random."""
+
+    def veil(self, traces: Sequence[Trace], generator: torch.Generator) -> list[Trace]:
+        """Return when tokens leave, step by step."""
+        return [Trace(self._delayed(own.tokens, generator), own.events) for own in traces]
+
+    def _delayed(self, tokens: Sequence[int], generator: torch.Generator) -> tuple[int, ...]:
+        waits = (torch.rand(len(tokens), generator=generator) < self.config.chance).tolist()
+        sent: list[int] = []
+        held = 0
+        for step, (count, is_held) in enumerate(zip(tokens, waits, strict=True), 1):
+            held += count
+            if is_held and step < len(tokens):
+                sent.append(0)
+                continue
+            sent.append(held)
+            held = 0
+        return tuple(sent)

@@ -1,0 +1,39 @@
+"""trace-padding: every step of every text looks like the largest, and every text like the longest.
+
+Idea: what is the same for all texts says nothing about one.
+Equation: n_t = max n and c_t = max c over all texts and steps, for t = 1 .. max T.
+Assumes: that the maxima are public, as limits of the service are.
+Leaks: the limits, and nothing of a text.
+Fails: costs as many steps and tokens as the largest text for each; seconds are not padded.
+Source: padding of packets, Wei et al. 2024, arXiv 2411.01076.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import final
+
+import torch
+
+from fedsim.core.hooks import Mitigation
+from fedsim.core.registry import component
+from fedsim.core.types import Config, Event, Trace
+
+
+class TracePaddingConfig(Config):
+    """No settings."""
+
+
+@final
+@component("trace-padding", summary="mitigation: all steps as large as the largest, all texts as long as the longest")
+class TracePadding(Mitigation[TracePaddingConfig]):
+    """Shows one trace for all."""
+
+    def veil(self, traces: Sequence[Trace], generator: torch.Generator) -> list[Trace]:
+        """Return the largest trace, for every text."""
+        steps = max((max(len(own.tokens), len(own.events)) for own in traces), default=0)
+        largest = max((count for own in traces for count in own.tokens), default=0)
+        counts: dict[str, int] = {}
+        for event in (event for own in traces for event in own.events):
+            counts.update({name: max(count, counts.get(name, 0)) for name, count in event.items()})
+        return [Trace((largest,) * steps, (Event(counts),) * steps)] * len(traces)

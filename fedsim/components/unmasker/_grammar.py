@@ -1,0 +1,175 @@
+"""Context-free grammars: read from text, and brought into rules of four short shapes.
+
+    Value = "d" | "[" List "]"
+    List = Value | Value "," List
+    Rest = | "," Value Rest
+
+A rule names what stands on its left, then alternatives; an empty one derives the empty text. The first rule begins.
+Text in quotes stands for its characters; a number stands for the token of this number.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import count
+
+from fedsim.core.errors import FedsimError, nearest
+
+_PIECE = re.compile(r'\s*(?:"([^"]*)"|(\d+)|([A-Za-z_]\w*)|(\|)|(\S))')
+
+
+@dataclass(frozen=True)
+class Grammar:
+    """Rules A -> B C, A -> B, A -> a and A -> nothing.
+
+    Attributes:
+        start: where every text begins.
+        pairs: (A, B, C).
+        units: (A, B).
+        terminals: (A, a).
+        empties: A.
+    """
+
+    start: str
+    pairs: frozenset[tuple[str, str, str]]
+    units: frozenset[tuple[str, str]]
+    terminals: frozenset[tuple[str, str]]
+    empties: frozenset[str]
+
+    @property
+    def alphabet(self) -> frozenset[str]:
+        """All terminals."""
+        return frozenset(terminal for _, terminal in self.terminals)
+
+
+Body = tuple[tuple[bool, str], ...]  # of each symbol, whether it is a terminal, and which
+
+
+def token_symbol(token: int) -> str:
+    """Return the terminal that stands for a token without text."""
+    return f"#{token}"
+
+
+@lru_cache(maxsize=16)
+def read_grammar(text: str) -> Grammar:
+    """Read a grammar and bring it into its short shapes.
+
+    Raises:
+        FedsimError: it cannot be read, names a rule that there is none of, or derives no text at all.
+    """
+    rules = read_rules(text)
+    names = {name for name, _ in rules}
+    for name, body in rules:
+        unknown = [own for is_terminal, own in body if not is_terminal and own not in names]
+        if unknown:
+            raise FedsimError(
+                f"grammar: rule '{name}' names '{unknown[0]}', which has no rule.{nearest(unknown[0], names)}"
+            )
+    grammar = _shortened(rules)
+    if grammar.start not in _generating(grammar):
+        raise FedsimError(
+            f"grammar: no text can be completed from '{grammar.start}', since every alternative goes on for ever. "
+            "Give one an alternative that ends."
+        )
+    return _without_useless(grammar)
+
+
+def read_rules(text: str) -> list[tuple[str, Body]]:
+    """Return every alternative with the name on its left.
+
+    Raises:
+        FedsimError: a line is no rule.
+    """
+    rules: list[tuple[str, Body]] = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        name, equals, right = line.partition("=")
+        if not equals or not re.fullmatch(r"[A-Za-z_]\w*", name.strip()):
+            raise FedsimError(f'grammar: line {number} is no rule: expected for example  Value = "d" | "[" Value "]".')
+        rules += [(name.strip(), body) for body in _bodies(right, number)]
+    if not rules:
+        raise FedsimError('grammar: it has no rule. Write for example  S = "(" S ")" S | .')
+    return rules
+
+
+def _bodies(right: str, number: int) -> list[Body]:
+    bodies: list[list[tuple[bool, str]]] = [[]]
+    for quoted, token, name, bar, other in _PIECE.findall(right.rstrip()):
+        if other:
+            raise FedsimError(f"grammar: line {number} has '{other}', expected text in quotes, numbers, names or '|'.")
+        if bar:
+            bodies.append([])
+        elif name:
+            bodies[-1].append((False, name))
+        elif token:
+            bodies[-1].append((True, token_symbol(int(token))))
+        else:
+            bodies[-1] += [(True, own) for own in quoted]
+    return [tuple(own) for own in bodies]
+
+
+def _shortened(rules: list[tuple[str, Body]]) -> Grammar:
+    """Split long alternatives; equal rests share a name, so that few are added."""
+    pairs: set[tuple[str, str, str]] = set()
+    units: set[tuple[str, str]] = set()
+    terminals: set[tuple[str, str]] = set()
+    empties: set[str] = set()
+    fresh, rests = count(), dict[Body, str]()
+
+    def name_of(rest: Body) -> str:
+        (is_terminal, own), *more = rest
+        if not more and not is_terminal:
+            return own
+        if rest not in rests:
+            rests[rest] = f"<{next(fresh)}>"
+            add(rests[rest], rest)
+        return rests[rest]
+
+    def add(name: str, body: Body) -> None:
+        if not body:
+            empties.add(name)
+            return
+        (is_terminal, own), *rest = body
+        if rest:
+            pairs.add((name, name_of(body[:1]), name_of(tuple(rest))))
+        elif is_terminal:
+            terminals.add((name, own))
+        else:
+            units.add((name, own))
+
+    for name, body in rules:
+        add(name, body)
+    return Grammar(rules[0][0], frozenset(pairs), frozenset(units), frozenset(terminals), frozenset(empties))
+
+
+def _generating(grammar: Grammar) -> set[str]:
+    """Return the names that derive some text."""
+    found = {name for name, _ in grammar.terminals} | set(grammar.empties)
+    while True:
+        more = {a for a, b in grammar.units if b in found} | {a for a, b, c in grammar.pairs if {b, c} <= found}
+        if more <= found:
+            return found
+        found |= more
+
+
+def _without_useless(grammar: Grammar) -> Grammar:
+    """Leave out names that derive no text, and those that no text comes from."""
+    alive = _generating(grammar)
+    pairs = {own for own in grammar.pairs if set(own) <= alive}
+    units = {own for own in grammar.units if set(own) <= alive}
+    reached = {grammar.start}
+    while True:
+        more = {b for a, b in units if a in reached} | {b for own in pairs if own[0] in reached for b in own[1:]}
+        if more <= reached:
+            break
+        reached |= more
+    return Grammar(
+        grammar.start,
+        frozenset(own for own in pairs if own[0] in reached),
+        frozenset(own for own in units if own[0] in reached),
+        frozenset(own for own in grammar.terminals if own[0] in reached),
+        frozenset(grammar.empties & reached),
+    )

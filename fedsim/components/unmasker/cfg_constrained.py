@@ -1,0 +1,257 @@
+"""cfg-constrained: a token is written only if the text with its gaps can still be completed to one of a grammar.
+
+Idea: places are written in any order, so a prefix check is not enough; what is written and the gaps between it are a
+    regular language, and whether it shares a text with a grammar can be decided.
+Equation: write v at i if L(G) and R(x, x_i = v) share a text; else rule v out at i for good, and take the next surest.
+Assumes: a model that fills in masked places; a grammar that some text of the answer's length belongs to.
+Leaks: rejections say how often the model wanted to leave the grammar, which known and unknown texts do differently.
+Fails: with gap = any, masked places may be too few for what is missing; with tokens of several signs no gap is exact.
+Source: Muendler et al. 2025, arXiv 2508.10111, without its lexing; exact gaps are an addition.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal, final
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from fedsim.components.unmasker._blocks import BlockConfig, block_places, check_blocks, confidences, noised
+from fedsim.components.unmasker._emptiness import END, MASKED, completions, witness
+from fedsim.components.unmasker._grammar import Grammar, read_grammar, token_symbol
+from fedsim.core.errors import CannotContinue, FedsimError
+from fedsim.core.hooks import Condition, GenerationContext, Unmasker, Unmasking
+from fedsim.core.registry import component
+from fedsim.core.types import Event
+
+_NO_WAY = (
+    "the grammar has no text that agrees with what stands in the answer: its places are too few or too many, or tokens "
+    "that are given contradict it. Change the number of places, the grammar, or what is given."
+)
+
+
+class CfgConstrainedConfig(BlockConfig):
+    """Settings of grammar constraints."""
+
+    grammar: str = Field(
+        min_length=1,
+        examples=["S = Sign | Sign S\nSign = 0 | 1 | 2 | 3 | 4 | 5"],
+        description='rules, one a line: S = "(" S ")" S | "x" | ; numbers stand for tokens',
+    )
+    gap: Literal["exact", "any"] = Field(
+        default="exact", description="what a masked place becomes: one sign, or the text's end; any: any text"
+    )
+    at_once: int = Field(default=1, ge=1, description="places a step; each is checked with those before it written")
+    rejections: int = Field(
+        default=1000, ge=1, description="rejected tokens of a text, behind which it is completed by the grammar alone"
+    )
+
+
+@dataclass(frozen=True)
+class Constrained(Unmasking):
+    """Texts; of each, places with tokens that are ruled out, and how many were rejected."""
+
+    ruled_out: tuple[frozenset[tuple[int, int]], ...]
+    rejected: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class _Alphabet:
+    """What tokens spell.
+
+    Attributes:
+        spells: of each token, its symbols; none where it can stand in no text of the grammar; END ends a text.
+        tokens: a token for each symbol.
+    """
+
+    spells: tuple[tuple[str, ...] | None, ...]
+    tokens: dict[str, int]
+
+    @property
+    def ends(self) -> bool:
+        return END in self.spells
+
+    @property
+    def end(self) -> int:
+        """The first token that ends a text; -1 where there is none."""
+        return self.spells.index(END) if self.ends else -1
+
+
+@final
+@component("cfg-constrained", summary="unmasker: texts of a context-free grammar alone", paper="2508.10111")
+class CfgConstrained(Unmasker[CfgConstrainedConfig, Constrained]):
+    """Writes the surest tokens that leave a way to a text of the grammar."""
+
+    counts: ClassVar[frozenset[str]] = frozenset({"unmasked", "masked", "positions", "calls", "rejected", "completed"})
+
+    def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Constrained:
+        """Return the prompts with masked places behind them.
+
+        Raises:
+            FedsimError: the grammar cannot be read, or the block does not divide an answer.
+            CannotContinue: the model cannot read some prompts, or the grammar has no text for some answers.
+        """
+        grammar = read_grammar(self.config.grammar)
+        begun = self.begin(model, condition, context)
+        check_blocks(begun, self.config.block)
+        rows = len(begun)
+        state = Constrained(begun.tokens, begun.begins, begun.masked, (frozenset(),) * rows, (0,) * rows)
+        alphabet = self._alphabet(model, grammar, context)
+        stuck = [row for row in range(rows) if self._completion(grammar, alphabet, state, row) is None]
+        if stuck:
+            raise CannotContinue(_NO_WAY, stuck)
+        return state
+
+    def step(self, model: nn.Module, state: Constrained, context: GenerationContext) -> tuple[Constrained, list[Event]]:
+        """Write the surest tokens of each row that may stand.
+
+        Raises:
+            CannotContinue: scores of some rows are no numbers, or there are too few places for what is missing.
+        """
+        grammar = read_grammar(self.config.grammar)
+        alphabet = self._alphabet(model, grammar, context)
+        rows: list[_Row] = []
+        for row, (scores, generator) in enumerate(
+            zip(self.place_scores(model, state), context.generators, strict=True)
+        ):
+            own = _Row(state.keep([row]))
+            self._write(own, scores, grammar, alphabet, generator)
+            if own.is_stuck:
+                self._complete(own, row, grammar, alphabet)
+            rows.append(own)
+        after = replace(
+            state.filled([own.new for own in rows]),
+            ruled_out=tuple(own.state.ruled_out[0] for own in rows),
+            rejected=tuple(own.state.rejected[0] for own in rows),
+        )
+        return after, [own.event(len(tokens)) for own, tokens in zip(rows, state.tokens, strict=True)]
+
+    def _write(
+        self, own: _Row, scores: Tensor, grammar: Grammar, alphabet: _Alphabet, generator: torch.Generator
+    ) -> None:
+        """Write as many of the surest tokens as a step may."""
+        places = block_places(own.state, 0, self.config.block)
+        odds = scores[list(places)].double().softmax(-1)
+        wanted = noised(scores[list(places)], self.config.temperature, generator)
+        wanted[:, [token for token, spelled in enumerate(alphabet.spells) if spelled is None]] = -torch.inf
+        for place, token in own.state.ruled_out[0]:
+            if place in places:
+                wanted[places.index(place), token] = -torch.inf
+        while len(own.new) < self.config.at_once and own.state.masked[0]:
+            tokens = wanted.argmax(-1)
+            confidence = confidences(odds, tokens, self.config, generator)
+            closed = wanted.amax(-1).isneginf() | torch.tensor([place not in own.state.masked[0] for place in places])
+            if closed.all():
+                own.is_stuck = not own.new
+                return
+            number = int(confidence.masked_fill(closed, -torch.inf).argmax())
+            if self._try(own, places[number], int(tokens[number]), grammar, alphabet):
+                continue
+            wanted[number, tokens[number]] = -torch.inf
+            if own.state.rejected[0] >= self.config.rejections:
+                own.is_stuck = True
+                return
+
+    def _try(self, own: _Row, place: int, token: int, grammar: Grammar, alphabet: _Alphabet) -> bool:
+        """Write a token if it leaves a way to a text of the grammar; else rule it out."""
+        written = {place: token}
+        is_end = alphabet.spells[token] == END
+        if is_end:
+            written |= {later: token for later in own.state.masked[0] if later > place}
+        after = own.state.filled([written])
+        ended = is_end and any(alphabet.spells[other] != END for other in after.tokens[0][place:])
+        own.calls += not ended
+        if not ended and self._completion(grammar, alphabet, after, 0) is not None:
+            own.state, own.new = after, own.new | written
+            return True
+        own.reject(place, token)
+        return False
+
+    def _complete(self, own: _Row, row: int, grammar: Grammar, alphabet: _Alphabet) -> None:
+        """Write the shortest choice of the grammar at all places that are masked.
+
+        Raises:
+            CannotContinue: gaps are not exact, so that it may not fit.
+        """
+        if self.config.gap == "any":
+            raise CannotContinue(
+                "no token may stand at any masked place, or too many were rejected, and with gap = any the grammar's "
+                "own completion need not fit. Use gap = exact, or more places.",
+                [row],
+            )
+        symbols = self._completion(grammar, alphabet, own.state, 0)
+        assert symbols is not None, "what was written can be completed"
+        begin, end = own.state.begins[0], alphabet.end
+        written = {
+            place: alphabet.tokens[symbols[place - begin]] if place - begin < len(symbols) else end
+            for place in own.state.masked[0]
+        }
+        own.state, own.new, own.completed = own.state.filled([written]), own.new | written, len(written)
+
+    def _completion(self, grammar: Grammar, alphabet: _Alphabet, state: Constrained, row: int) -> list[str] | None:
+        """Return the symbols of a text that a row can become."""
+        masked, answer = set(state.masked[row]), range(state.begins[row], len(state.tokens[row]))
+        pattern = [MASKED if place in masked else alphabet.spells[state.tokens[row][place]] for place in answer]
+        if any(own is None and place not in masked for own, place in zip(pattern, answer, strict=True)):
+            return None
+        symbols = grammar.alphabet if self.config.gap == "any" else grammar.alphabet & set(alphabet.tokens)
+        return witness(grammar, completions(pattern, symbols, self.config.gap, ends=alphabet.ends))
+
+    def _alphabet(self, model: nn.Module, grammar: Grammar, context: GenerationContext) -> _Alphabet:
+        """Return what each token spells.
+
+        Raises:
+            FedsimError: gaps are exact and a token of the grammar spells several signs.
+        """
+        mask = model.mask_token
+        assert isinstance(mask, int), "the start has checked it"
+        assert context.limits is not None, "who fills in has limits"
+        spells: list[tuple[str, ...] | None] = []
+        for token in range(mask):
+            text = None if context.tokenizer is None else context.tokenizer.decode([token])
+            own: tuple[str, ...] | None = (token_symbol(token),) if text is None else tuple(text)
+            own = END if token in context.limits.stop_tokens else own if own and set(own) <= grammar.alphabet else None
+            if self.config.gap == "exact" and own is not None and len(own) > 1:
+                own = None
+            spells.append(own)
+        ones = [(own[0], token) for token, own in enumerate(spells) if own is not None and len(own) == 1]
+        tokens = dict(reversed(ones))
+        if not tokens and self.config.gap == "exact":
+            raise FedsimError(
+                "grammar: none of its signs is a token of the model. Without a tokenizer tokens are numbers, as in "
+                "S = 3 S | 4."
+            )
+        return _Alphabet(tuple(spells), tokens)
+
+
+@dataclass
+class _Row:
+    """One row during a step."""
+
+    state: Constrained
+    is_stuck: bool = False
+    calls: int = 0
+    completed: int = 0
+
+    def __post_init__(self) -> None:
+        self.new: dict[int, int] = {}
+        self._before = self.state.rejected[0]
+        self._masked = len(self.state.masked[0])
+
+    def reject(self, place: int, token: int) -> None:
+        """Rule a token out: with more places written no more texts become possible."""
+        ruled_out, rejected = self.state.ruled_out[0] | {(place, token)}, self.state.rejected[0] + 1
+        self.state = replace(self.state, ruled_out=(ruled_out,), rejected=(rejected,))
+
+    def event(self, positions: int) -> Event:
+        """Count what the step did."""
+        return Event(
+            unmasked=len(self.new),
+            masked=self._masked,
+            positions=positions,
+            calls=self.calls,
+            rejected=self.state.rejected[0] - self._before,
+            completed=self.completed,
+        )

@@ -1,0 +1,134 @@
+"""credit-decoding: tokens that were the likeliest in many steps get a bonus, and pass the threshold earlier.
+
+Idea: the final token is often the likeliest long before it is likely enough; the steps in between are redundant.
+Equation: C_iv <- beta C_iv, then C_iv += p_iv^gamma for v = argmax p_i; q = softmax(z + alpha log(1 + C)); write i if
+    max_v q_iv >= tau, and at least the surest. Credit begins at 0 in each block. Tuning-free: gamma = 1, and alpha =
+    beta = the share of the block that is written.
+Assumes: a model that fills in masked places. Nothing is trained.
+Leaks: text that the model knows takes fewer steps still; credit holds rejected tokens, and ends with the text.
+Fails: where equal choices alternate no credit gathers; a wrong token that keeps its rank is written earlier too.
+Source: Wang et al. 2025, arXiv 2510.06133, with the constants of its final version.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, final
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from fedsim.components.unmasker._blocks import (
+    BlockConfig,
+    Blockwise,
+    Proposed,
+    block_places,
+    check_blocks,
+    propose,
+    surest,
+)
+from fedsim.core.hooks import Condition, GenerationContext, Unmasking
+from fedsim.core.registry import component
+
+
+class CreditDecodingConfig(BlockConfig):
+    """Settings of CreditDecoding."""
+
+    threshold: float = Field(default=0.95, ge=0, description="tau, of the confidence with its bonus")
+    alpha: float = Field(default=0.65, ge=0, description="weight of the bonus")
+    beta: float = Field(default=0.7, ge=0, lt=1, description="share of the credit that a step keeps; 0: none")
+    gamma: float = Field(default=0.2, ge=0, description="power of the probability that is earned")
+    form: Literal["fixed", "tuning-free"] = Field(
+        default="fixed", description="constants of the settings, or those that follow from how far the block is written"
+    )
+    earners: Literal["likeliest", "all"] = Field(
+        default="likeliest", description="which tokens earn in a step; all: an ablation of the paper"
+    )
+
+
+@dataclass(frozen=True)
+class Credited(Unmasking):
+    """Texts, and the credit of their open blocks.
+
+    Attributes:
+        credit: of each row, places of the text by tokens, (T, V), 0 outside the block; None before the first step.
+        block: of each row, the first place of the block that the credit belongs to; -1 before the first step.
+    """
+
+    credit: tuple[Tensor | None, ...]
+    block: tuple[int, ...]
+
+
+@final
+@component("credit-decoding", summary="unmasker: a bonus for tokens that stay the likeliest", paper="2510.06133")
+class CreditDecoding(Blockwise[CreditDecodingConfig, Credited]):
+    """Writes the places of a block above a threshold, by odds that remember earlier steps."""
+
+    def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Credited:
+        """Return the prompts with masked places behind them, and no credit.
+
+        Raises:
+            FedsimError: the block does not divide an answer.
+            CannotContinue: the model cannot read some prompts.
+        """
+        begun = self.begin(model, condition, context)
+        check_blocks(begun, self.config.block)
+        rows = len(begun)
+        return Credited(begun.tokens, begun.begins, begun.masked, (None,) * rows, (-1,) * rows)
+
+    def proposals(
+        self, scores: Sequence[Tensor], state: Credited, generators: Sequence[torch.Generator]
+    ) -> tuple[Credited, list[Proposed]]:
+        """Return the state with the credit of this step, and what is proposed with it."""
+        proposed: list[Proposed] = []
+        credits: list[Tensor] = []
+        blocks: list[int] = []
+        for row, (own, generator) in enumerate(zip(scores, generators, strict=True)):
+            places, block = block_places(state, row, self.config.block), self._block(state, row)
+            old = state.credit[row]
+            if old is None or block != state.block[row]:
+                old = torch.zeros_like(own, dtype=torch.float32)
+            written = self._written(state, row, places)
+            credit = self.earned(old, own, places, written)
+            credits.append(credit)
+            blocks.append(block)
+            fused = self.fused(own, credit, written)[list(places)]
+            proposed.append(propose(fused, places, self.config, generator))
+        return replace(state, credit=tuple(credits), block=tuple(blocks)), proposed
+
+    def choose(self, confidence: Tensor, state: Credited, row: int) -> list[int]:
+        """Return those above the threshold, or the surest."""
+        above = (confidence >= self.config.threshold).nonzero().flatten().tolist()
+        return above or surest(confidence, 1)
+
+    def earned(self, credit: Tensor, scores: Tensor, places: Sequence[int], written: float) -> Tensor:
+        """Return the credit (T, V) after a step: a decay, and what the likeliest tokens of some places earn.
+
+        Args:
+            credit: before the step.
+            scores: of the model, without any bonus, (T, V).
+            places: that are masked in the block.
+            written: share of the block that is written.
+        """
+        is_free = self.config.form == "tuning-free"
+        odds = scores[list(places)].float().softmax(-1) ** (1.0 if is_free else self.config.gamma)
+        if self.config.earners == "likeliest":
+            odds = odds * nn.functional.one_hot(scores[list(places)].argmax(-1), odds.shape[-1])
+        after = torch.zeros_like(credit)
+        after[list(places)] = (written if is_free else self.config.beta) * credit[list(places)] + odds
+        return after
+
+    def fused(self, scores: Tensor, credit: Tensor, written: float) -> Tensor:
+        """Return scores with the bonus, (T, V)."""
+        alpha = written if self.config.form == "tuning-free" else self.config.alpha
+        return scores.double() + alpha * credit.log1p()
+
+    def _block(self, state: Credited, row: int) -> int:
+        begin, size = state.begins[row], self.config.block or len(state.tokens[row])
+        return begin + (state.masked[row][0] - begin) // size * size
+
+    def _written(self, state: Credited, row: int, places: Sequence[int]) -> float:
+        length = len(state.tokens[row]) - state.begins[row]
+        return 1 - len(places) / (self.config.block or length)

@@ -1,0 +1,87 @@
+"""fixed: write the surest places of a block, as many in each step as a schedule says.
+
+Idea: the number of steps sets speed and quality; tokens of one step are drawn as if they did not depend on each other.
+Equation: step s of a block with M masked places and S steps writes M // S of them, the first M mod S steps one more:
+    those with the highest confidence, by default that of the proposed token under softmax(z).
+Assumes: a model that fills in masked places; steps that are a multiple of the number of blocks.
+Leaks: the trace shows the schedule alone; the order of places, for whoever asked, what the model is sure of.
+Fails: places that depend on each other are wrong together when they are written together.
+Source: Nie et al. 2025, arXiv 2502.09992, low-confidence remasking in semi-autoregressive blocks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import final
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from fedsim.components.unmasker._blocks import BlockConfig, Blockwise, block_places, check_blocks, schedule, surest
+from fedsim.core.errors import FedsimError
+from fedsim.core.hooks import Condition, GenerationContext, Unmasking
+from fedsim.core.registry import component
+
+
+class FixedConfig(BlockConfig):
+    """Settings of a fixed schedule."""
+
+    steps: int | None = Field(
+        default=None, ge=1, description="steps for the whole answer, shared by its blocks; absent: one token a step"
+    )
+
+
+@dataclass(frozen=True)
+class Scheduled(Unmasking):
+    """Texts, and how many places each step of the block still writes; none before a block."""
+
+    due: tuple[tuple[int, ...], ...]
+
+
+@final
+@component("fixed", summary="unmasker: as many places a step as a schedule says", paper="2502.09992")
+class Fixed(Blockwise[FixedConfig, Scheduled]):
+    """Writes the surest places of a block by a schedule."""
+
+    def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Scheduled:
+        """Return the prompts with masked places behind them.
+
+        Raises:
+            FedsimError: the block does not divide an answer, or the blocks not the steps.
+            CannotContinue: the model cannot read some prompts.
+        """
+        begun = self.begin(model, condition, context)
+        check_blocks(begun, self.config.block)
+        state = Scheduled(begun.tokens, begun.begins, begun.masked, ((),) * len(begun))
+        for row in range(len(state)):
+            self._steps(state, row)
+        return self.after(state)
+
+    def choose(self, confidence: Tensor, state: Scheduled, row: int) -> list[int]:
+        """Return as many of the surest as are due."""
+        return surest(confidence, state.due[row][0])
+
+    def after(self, state: Scheduled) -> Scheduled:
+        """Take what was written off the schedule, and make that of a new block."""
+        return replace(state, due=tuple(self._due(state, row) for row in range(len(state))))
+
+    def _due(self, state: Scheduled, row: int) -> tuple[int, ...]:
+        if not state.masked[row]:
+            return ()
+        masked, due = len(block_places(state, row, self.config.block)), state.due[row][1:]
+        if sum(due) == masked and due:
+            return due
+        return schedule(masked, self._steps(state, row) or masked)
+
+    def _steps(self, state: Scheduled, row: int) -> int | None:
+        """Return the steps of each block of a row."""
+        steps, length = self.config.steps, len(state.tokens[row]) - state.begins[row]
+        blocks = length // (self.config.block or length)
+        if steps is None:
+            return None
+        if steps % blocks:
+            raise FedsimError(
+                f"steps is {steps}, and the answer has {blocks} blocks: expected a multiple, so that each block has as "
+                "many steps. Change steps or block."
+            )
+        return steps // blocks

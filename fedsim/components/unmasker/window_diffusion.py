@@ -1,0 +1,196 @@
+"""window-diffusion: between full passes, compute the leftmost masked places alone, which see a window from a cache.
+
+Idea: what is written next lies near the left end of what is masked, masks far behind hardly matter, and keys and values
+    of written tokens stay nearly the same.
+Equation: every R-th step is a full pass that fills the cache. The others compute {masked, rank < A} and the tokens
+    written since, and see {masked, rank < W} and all places written when the phase began; rank counts masked places.
+Assumes: a model that fills in masked places and can be read at some of them. Nothing is trained.
+Leaks: places computed in each step and refreshes, which tell the answer's length and how far from left to right it is.
+Fails: where the surest places lie far right, or context written far away changes the next ones; small windows show it.
+Source: Window-Diffusion, 2026, arXiv 2601.20332, with the settings of its published code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, NamedTuple, Protocol, Self, final, runtime_checkable
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from fedsim.components.unmasker._blocks import ProposalConfig, propose, schedule, surest
+from fedsim.core.errors import FedsimError
+from fedsim.core.hooks import Condition, GenerationContext, Unmasker, Unmasking, check_place_scores
+from fedsim.core.registry import component
+from fedsim.core.types import Event
+
+
+class WindowDiffusionConfig(ProposalConfig):
+    """Settings of Window-Diffusion."""
+
+    window: int = Field(default=64, ge=1, description="W, masked places that are seen between refreshes")
+    active: int = Field(default=16, ge=1, description="A, masked places that are computed; at most W")
+    refresh: int = Field(default=32, ge=1, description="R, steps from one full pass to the next; 1: every step is one")
+    steps: int | None = Field(default=None, ge=1, description="steps for the answer; absent: one token a step")
+    keeps_refreshed: bool = Field(
+        default=False, description="whether tokens written in a full pass are computed until the next, not once"
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.active > self.window:
+            raise ValueError(f"active is {self.active} and window {self.window}: expected at most as many.")
+        return self
+
+
+@runtime_checkable
+class _Readable(Protocol):
+    """A model that can be read at some places alone."""
+
+    def read(self, tokens: Tensor, positions: Tensor, store: Any) -> Tensor: ...
+
+
+class Phase(NamedTuple):
+    """What a row keeps from one full pass to the next.
+
+    Attributes:
+        keys: of each layer, at all places, (1, H, T, F).
+        values: likewise.
+        seen: places that are looked at.
+        again: written places that the next step computes anew.
+        offset: steps from the full pass on.
+    """
+
+    keys: tuple[Tensor, ...]
+    values: tuple[Tensor, ...]
+    seen: tuple[int, ...]
+    again: tuple[int, ...]
+    offset: int
+
+
+@dataclass(frozen=True)
+class Windowed(Unmasking):
+    """Texts, the phase of each row, None before the first step, and how many places each step should have written."""
+
+    phase: tuple[Phase | None, ...]
+    due: tuple[tuple[int, ...], ...]
+
+
+class Cache:
+    """Takes the keys and values of the places that are computed, and returns those of the places that are seen."""
+
+    def __init__(self, phase: Phase | None, at: Sequence[int]) -> None:
+        self._phase, self._at = phase, torch.tensor(at)
+        self.keys: list[Tensor] = []
+        self.values: list[Tensor] = []
+
+    def update(self, keys: Tensor, values: Tensor, layer: int) -> tuple[Tensor, Tensor]:
+        """Keep those of a layer, layer by layer."""
+        if self._phase is None:
+            self.keys.append(keys)
+            self.values.append(values)
+            return keys, values
+        seen = torch.tensor(self._phase.seen)
+        self.keys.append(self._phase.keys[layer].index_copy(2, self._at, keys))
+        self.values.append(self._phase.values[layer].index_copy(2, self._at, values))
+        return self.keys[layer][:, :, seen], self.values[layer][:, :, seen]
+
+
+@final
+@component("window-diffusion", summary="unmasker: cached passes over a window of masked places", paper="2601.20332")
+class WindowDiffusion(Unmasker[WindowDiffusionConfig, Windowed]):
+    """Writes the surest places, most steps by a pass over a few of them."""
+
+    counts: ClassVar[frozenset[str]] = frozenset({"unmasked", "masked", "positions", "pairs", "refreshed"})
+
+    def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Windowed:
+        """Return the prompts with masked places behind them, and nothing cached.
+
+        Raises:
+            FedsimError: the model cannot be read at some places alone.
+            CannotContinue: the model cannot read some prompts.
+        """
+        begun = self.begin(model, condition, context)
+        if not isinstance(model, _Readable):
+            raise FedsimError(
+                f"the model {type(model).__name__} cannot be read at some places alone, which window-diffusion does. "
+                "Use one with a method read(tokens, positions, store), such as 'tiny-llada'."
+            )
+        due = tuple(schedule(len(own), self.config.steps or max(1, len(own))) for own in begun.masked)
+        return Windowed(begun.tokens, begun.begins, begun.masked, (None,) * len(begun), due)
+
+    def step(self, model: nn.Module, state: Windowed, context: GenerationContext) -> tuple[Windowed, list[Event]]:
+        """Write the surest places of each row, by a full pass or one over its active places.
+
+        Raises:
+            CannotContinue: scores of some rows are no numbers.
+        """
+        read = [self.read(model, state, row) for row in range(len(state))]
+        check_place_scores([scores for scores, _, _ in read])
+        new: list[dict[int, int]] = []
+        phases: list[Phase] = []
+        events: list[Event] = []
+        for row, (scores, at, cache) in enumerate(read):
+            masked = set(state.masked[row])
+            open_ones = [number for number, place in enumerate(at) if place in masked]
+            places = tuple(at[number] for number in open_ones)
+            proposed = propose(scores[open_ones], places, self.config, context.generators[row])
+            taken = proposed.taken(surest(proposed.confidence, state.due[row][0]))
+            new.append(taken)
+            phases.append(self._phase(state, row, taken, cache))
+            events.append(self._event(state, row, len(taken), len(at)))
+        due = tuple(_carried(own, len(taken)) for own, taken in zip(state.due, new, strict=True))
+        return replace(state.filled(new), phase=tuple(phases), due=due), events
+
+    def read(self, model: nn.Module, state: Windowed, row: int) -> tuple[Tensor, tuple[int, ...], Cache]:
+        """Return the scores at the places that a row's step computes, these places, and the cache behind the pass."""
+        phase, tokens = self._open_phase(state, row), state.tokens[row]
+        at = tuple(range(len(tokens))) if phase is None else self.computed(state, row)
+        cache = Cache(phase, at)
+        assert isinstance(model, _Readable), "the start has checked it"
+        scores = model.read(torch.tensor([[tokens[place] for place in at]]), torch.tensor([at]), cache)
+        return scores[0], at, cache
+
+    def computed(self, state: Windowed, row: int) -> tuple[int, ...]:
+        """Return the places that a step between full passes computes."""
+        phase = state.phase[row]
+        assert phase is not None, "a full pass comes first"
+        return tuple(sorted({*state.masked[row][: self.config.active], *phase.again}))
+
+    def _phase(self, state: Windowed, row: int, taken: dict[int, int], cache: Cache) -> Phase:
+        """Return the phase behind a step, in which a row's places were written."""
+        left = [place for place in state.masked[row] if place not in taken]
+        before, keys, values = self._open_phase(state, row), tuple(cache.keys), tuple(cache.values)
+        if before is None:
+            written = set(range(len(state.tokens[row]))) - set(left)
+            seen = tuple(sorted({*left[: self.config.window], *written}))
+            return Phase(keys, values, seen, tuple(taken), 1)
+        first = before.offset == 1 and not self.config.keeps_refreshed
+        again = tuple(taken) if first else (*before.again, *taken)
+        # A place may become active that was outside the window, when more were written than the window holds behind.
+        seen = tuple(sorted({*before.seen, *left[: self.config.active]}))
+        return Phase(keys, values, seen, again, before.offset + 1)
+
+    def _open_phase(self, state: Windowed, row: int) -> Phase | None:
+        """Return the phase that a row's next step belongs to; None where it is a full pass."""
+        phase = state.phase[row]
+        return None if phase is None or phase.offset >= self.config.refresh else phase
+
+    def _event(self, state: Windowed, row: int, written: int, computed: int) -> Event:
+        phase = self._open_phase(state, row)
+        seen = len(state.tokens[row]) if phase is None else len(phase.seen)
+        return Event(
+            unmasked=written,
+            masked=len(state.masked[row]),
+            positions=computed,
+            pairs=computed * seen,
+            refreshed=int(phase is None),
+        )
+
+
+def _carried(due: tuple[int, ...], written: int) -> tuple[int, ...]:
+    """Return the schedule behind a step; what it could not write is added to the next."""
+    missing, left = due[0] - written, due[1:]
+    return (left[0] + missing, *left[1:]) if left else (missing,) if missing else ()

@@ -1,0 +1,29 @@
+"""What an attack on the traces of generations gets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from fedsim.core.types.generation import TraceObservation
+
+Question = Literal["prompt", "member", "planted", "bits"]
+
+
+@dataclass(frozen=True)
+class TraceCase:
+    """Everything an attack on traces gets. Built only in `fedsim.threat.side_channels`.
+
+    No path of references leads from here to a prompt, to the model, or to what is asked about the seen texts.
+
+    Attributes:
+        question: which prompt, a member or not, what was planted, or how many bits.
+        seen: the observed texts, which the question is about.
+        known: texts that the attacker asked for itself, and so knows about; none where it cannot.
+        labels: what it knows of each: the prompt's number, or 1 for a member and 0 for another.
+    """
+
+    question: Question
+    seen: tuple[TraceObservation, ...]
+    known: tuple[TraceObservation, ...] = ()
+    labels: tuple[int, ...] = ()

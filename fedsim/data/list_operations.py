@@ -1,0 +1,88 @@
+"""Short lists of letters with an operation on each: copy, reverse, sort, shuffle; insert, remove, replace a letter.
+
+Source: the waiting-line tasks of ParallelBench (Kang et al. 2025, arXiv 2510.04767), over letters in place of names. An
+example is a prompt of 13 tokens and an answer of 8 places; the prompt has no labels. Of operations with many answers
+one is drawn for each example. What it may leak: nothing, the lists are drawn.
+"""
+
+from __future__ import annotations
+
+from typing import Self
+
+import torch
+from pydantic import Field, model_validator
+
+from fedsim.core import seeding
+from fedsim.core.errors import nearest
+from fedsim.core.losses import IGNORED
+from fedsim.core.registry import dataset
+from fedsim.core.types import Batch, Config, Dataset, InputSpec
+from fedsim.data._lists import OPERATIONS, ListTokenizer, Sample, answers, draw_sample
+
+
+class ListOperationsConfig(Config):
+    """Settings of list-operations."""
+
+    operations: tuple[str, ...] = Field(
+        default=OPERATIONS, min_length=1, description="operations; one that is named twice is drawn twice as often"
+    )
+    shortest: int = Field(default=3, ge=2, description="letters of the shortest lists")
+    longest: int = Field(default=6, ge=2, le=7, description="letters of the longest lists")
+    train: int = Field(default=4000, ge=1, description="number of training examples")
+    test: int = Field(default=500, ge=1, description="number of test examples")
+    seed: int = Field(default=0, ge=0, description="of the lists; not the scenario's seed")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        unknown = [own for own in self.operations if own not in OPERATIONS]
+        if unknown:
+            raise ValueError(f"operations: there is none '{unknown[0]}'.{nearest(unknown[0], OPERATIONS)}")
+        if self.shortest > self.longest:
+            raise ValueError(f"shortest is {self.shortest} and longest {self.longest}: expected at most as many.")
+        return self
+
+
+@dataset("list-operations", summary="operations on short lists of letters, for masked diffusion", paper="2510.04767")
+def list_operations(config: ListOperationsConfig) -> Dataset:
+    """Draw the lists."""
+    generator = seeding.generator(config.seed, "list operations")
+    tokenizer = ListTokenizer()
+    examples = tokenizer.prompt_length + tokenizer.answer_length
+    return Dataset(
+        train=draw_lists(config, config.train, generator),
+        test=draw_lists(config, config.test, generator),
+        spec=InputSpec((examples,), tokenizer.vocabulary, (), (), tokenizer.vocabulary, tokenizer.padding),
+        class_names=("list",),
+        tokenizer=tokenizer,
+        task="masked-diffusion",
+    )
+
+
+def draw_lists(config: ListOperationsConfig, count: int, generator: torch.Generator) -> Batch:
+    """Draw so many examples."""
+    tokenizer = ListTokenizer()
+    inputs = torch.empty(count, tokenizer.prompt_length + tokenizer.answer_length, dtype=torch.long)
+    for row in range(count):
+        sample = _drawn(config, generator)
+        inputs[row] = torch.tensor([*tokenizer.prompt(sample), *tokenizer.answer(_one_answer(sample, generator))])
+    labels = inputs.clone()
+    labels[:, : tokenizer.prompt_length] = IGNORED
+    return Batch(inputs, labels)
+
+
+def _drawn(config: ListOperationsConfig, generator: torch.Generator) -> Sample:
+    operation = config.operations[int(torch.randint(len(config.operations), (), generator=generator))]
+    length = int(torch.randint(config.shortest, config.longest + 1, (), generator=generator))
+    return draw_sample(operation, length, generator)
+
+
+def _one_answer(sample: Sample, generator: torch.Generator) -> tuple[int, ...]:
+    """Draw one of the answers; a shuffle without writing all of them down."""
+    if sample.operation != "shuffle":
+        known = list(answers(sample))
+        return known[int(torch.randint(len(known), (), generator=generator))]
+    while True:
+        order: list[int] = torch.randperm(len(sample.items), generator=generator).tolist()
+        drawn = tuple(sample.items[place] for place in order)
+        if drawn != sample.items:
+            return drawn

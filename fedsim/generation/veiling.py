@@ -1,0 +1,24 @@
+"""Hides the traces of generations behind a mitigation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from fedsim.core.hooks import Mitigation
+from fedsim.core.types import Generated
+
+
+def veil(mitigation: Mitigation[Any], texts: Sequence[Generated], generator: torch.Generator) -> list[Generated]:
+    """Return the texts with the traces that a mitigation lets others see; no seconds, for those are not simulated.
+
+    Args:
+        mitigation: changes the traces.
+        texts: all that an observer may compare.
+        generator: the mitigation's randomness.
+    """
+    traces = mitigation.veil([own.trace for own in texts], generator)
+    return [replace(own, trace=trace, seconds=()) for own, trace in zip(texts, traces, strict=True)]

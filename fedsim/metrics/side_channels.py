@@ -1,0 +1,203 @@
+"""What traces of generations tell: how often the prompt, who was trained on, what was planted, and how many bits.
+
+Texts of one prompt share its fate, so prompts are the units of intervals, not texts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from fedsim.core.registry import metric
+from fedsim.metrics.membership import auc_interval
+from fedsim.metrics.statistics import mean_interval, wilson
+from fedsim.record import Interval
+
+_NEIGHBOURS = 3
+_JITTER = 1e-10  # of a standard deviation
+
+
+class Bits(NamedTuple):
+    """Mutual information in bits: the estimate, its mean where nothing is told, and the test of that."""
+
+    found: Interval
+    chance: float
+    p: float
+
+
+@metric(
+    "prompt_accuracy",
+    title="prompt told",
+    summary="share of the texts whose prompt was told from what was seen",
+    over="trace",
+    counted=True,
+    form="percent",
+    digits=0,
+    limits=(0.0, 1.0),
+)
+def prompt_accuracy(guesses: np.ndarray, prompts: np.ndarray, confidence: float = 0.95) -> Interval:
+    """Return the share of right guesses with Wilson's interval, n the number of prompts."""
+    names = np.unique(prompts)
+    shares = [float((guesses[prompts == name] == name).mean()) for name in names]
+    return wilson(min(sum(shares), len(names)), len(names), confidence)
+
+
+@metric(
+    "trace_auc",
+    title="AUC",
+    summary="probability that a text that was trained on has a larger score than another",
+    over="trace",
+    limits=(0.0, 1.0),
+)
+def trace_auc(
+    scores: np.ndarray, is_member: np.ndarray, generator: np.random.Generator, confidence: float = 0.95
+) -> Interval:
+    """Return the AUC with its interval by bootstrap over texts."""
+    return auc_interval(scores[is_member], scores[~is_member], generator, confidence)
+
+
+@metric(
+    "trace_exposure",
+    title="exposure",
+    summary="log2 of the number of secrets of one form, less log2 of the planted one's rank by its trace",
+    over="trace",
+    unit="bits",
+    limits=(0.0, None),
+)
+def trace_exposure(
+    scores: np.ndarray, generator: np.random.Generator, confidence: float = 0.95
+) -> tuple[Interval, float]:
+    """Return the mean exposure of secrets with its interval, and its mean where every rank is as likely.
+
+    Args:
+        scores: a row a secret, its own score first, shape (secrets, 1 + others). Equal scores are ranked at random.
+        generator: source of ranks and resamples.
+        confidence: coverage of the interval.
+    """
+    count = scores.shape[1]
+    better = (scores[:, 1:] > scores[:, :1]).sum(1)
+    equal = (scores[:, 1:] == scores[:, :1]).sum(1)
+    ranks = 1 + better + generator.integers(0, equal + 1)
+    bits = np.log2(count) - np.log2(ranks)
+    chance = float(np.log2(count) - np.log2(np.arange(1, count + 1)).mean())
+    return mean_interval([[own] for own in bits.tolist()], generator, confidence), chance
+
+
+@metric(
+    "secrets_written",
+    title="written",
+    summary="share of the planted secrets that the decoder writes behind their beginning",
+    over="trace",
+    counted=True,
+    form="percent",
+    digits=0,
+    limits=(0.0, 1.0),
+)
+def secrets_written(is_written: Sequence[bool], confidence: float = 0.95) -> Interval:
+    """Return the share with Wilson's interval, n the number of secrets."""
+    return wilson(sum(is_written), len(is_written), confidence)
+
+
+@metric(
+    "trace_bits",
+    title="bits",
+    summary="mutual information between the prompt and one figure of the trace, the figure that says most",
+    over="trace",
+    unit="bits",
+    limits=(0.0, None),
+    related="Ross 2014, PLoS ONE 9(2) e87357",
+)
+def trace_bits(
+    figures: np.ndarray,
+    prompts: np.ndarray,
+    generator: np.random.Generator,
+    confidence: float = 0.95,
+    shuffles: int = 99,
+) -> Bits:
+    """Return the bits that the best figure holds, their chance level, and the p of a permutation test.
+
+    The interval comes from halves that are drawn without replacement, whose spread is that of the whole sample; copies
+    of a bootstrap would look like information. Each shuffled sample chooses its best figure too.
+
+    Args:
+        figures: of every text, shape (N, F).
+        prompts: whose each is, shape (N,).
+        generator: source of halves and shuffles.
+        confidence: coverage of the interval.
+        shuffles: samples whose prompts are shuffled; p is at least 1 / (shuffles + 1).
+    """
+    own = figures[:, [len(np.unique(column)) > 1 for column in figures.T]]
+    if not own.shape[1]:  # every text looks alike
+        return Bits(Interval(value=0.0, low=0.0, high=0.0, n=len(prompts)), 0.0, 1.0)
+    each = _information(own, prompts, generator)
+    most = _entropy(prompts)
+    best, found = int(each.argmax()), min(float(each.max()), most)
+    at_random = np.array([_information(own, generator.permutation(prompts), generator).max() for _ in range(shuffles)])
+    column = own[:, [best]]
+    halves = np.array([float(_half(column, prompts, generator)) for _ in range(shuffles)])
+    ends = found + np.quantile(halves - halves.mean(), [0.5 - confidence / 2, 0.5 + confidence / 2])
+    p = (1 + int((at_random >= found).sum())) / (shuffles + 1)
+    low, high = ends.clip(0.0, most)
+    interval = Interval(value=found, low=min(float(low), found), high=max(float(high), found), n=len(prompts))
+    return Bits(interval, float(at_random.mean()), p)
+
+
+def _entropy(prompts: np.ndarray) -> float:
+    """Return the bits of the prompt itself, which nothing can exceed."""
+    odds = np.unique(prompts, return_counts=True)[1] / len(prompts)
+    return float(-(odds * np.log2(odds)).sum())
+
+
+def _half(column: np.ndarray, prompts: np.ndarray, generator: np.random.Generator) -> float:
+    """Return the estimate from a half of the texts of every prompt."""
+    order = generator.permutation(len(prompts))
+    ranked = order[np.argsort(prompts[order], kind="stable")]
+    chosen = ranked[int(generator.integers(2)) :: 2]
+    return float(_information(column[chosen], prompts[chosen], generator)[0])
+
+
+def _information(figures: np.ndarray, prompts: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Return Ross's estimate for each figure in bits.
+
+    Neighbours are counted along sorted values. Figures are whole numbers and come often, so each gets its own rounding
+    error first, as in scikit-learn. That package takes distances by a formula which loses such differences where there
+    are few texts of a prompt, and then finds bits that are none.
+    """
+    jittered = figures / figures.std(0)
+    jittered += _JITTER * np.maximum(1.0, np.abs(jittered).mean(0)) * generator.standard_normal(figures.shape)
+    return np.array([max(0.0, _ross(column, prompts)) for column in jittered.T]) / np.log(2)
+
+
+def _ross(values: np.ndarray, prompts: np.ndarray) -> float:
+    """Return the estimate in nats; prompts with one text are left out."""
+    from scipy.special import digamma  # noqa: PLC0415 - a run without generations need not wait for SciPy
+
+    _, numbers, counts = np.unique(prompts, return_inverse=True, return_counts=True)
+    kept = counts[numbers] > 1
+    values, numbers = values[kept], numbers[kept]
+    radius, near = np.empty(len(values)), np.minimum(_NEIGHBOURS, counts - 1)
+    for number in np.unique(numbers):
+        own = np.flatnonzero(numbers == number)
+        radius[own] = _distances(values[own], int(near[number]))
+    radius -= 4 * np.spacing(np.abs(values))  # the neighbour at this distance is outside, whatever a sum rounds to
+    every = np.sort(values)
+    within = every.searchsorted(values + radius, "left") - every.searchsorted(values - radius, "right")
+    return float(
+        digamma(len(values))
+        + digamma(near[numbers]).mean()
+        - digamma(counts[numbers]).mean()
+        - digamma(np.maximum(1, within)).mean()
+    )
+
+
+def _distances(values: np.ndarray, near: int) -> np.ndarray:
+    """Return the distance of each value to its nearest other but `near` - 1."""
+    order = np.argsort(values)
+    padded = np.concatenate([np.full(near, -np.inf), values[order], np.full(near, np.inf)])
+    n, found = len(values), np.full(len(values), np.inf)
+    for before in range(near + 1):
+        low, high = padded[near - before :][:n], padded[2 * near - before :][:n]
+        found = np.minimum(found, np.maximum(values[order] - low, high - values[order]))
+    return found[np.argsort(order)]

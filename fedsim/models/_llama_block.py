@@ -1,0 +1,107 @@
+"""A block of Llama's kind, of ordinary modules whose gradient can be differentiated."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+_Past = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # new keys and values to all of them
+
+
+class Sizes(Protocol):
+    """What a block is told: settings of its model."""
+
+    dropout: float
+    width: int
+    heads: int
+    hidden: int
+    base: float
+    epsilon: float
+
+    @property
+    def key_value_heads(self) -> int:
+        """Heads of keys and values, a divisor of the heads."""
+        ...
+
+
+class LlamaBlock(nn.Module):
+    """Hidden states (B, T, width) to hidden states: attention and a gated MLP, each behind a norm."""
+
+    def __init__(self, config: Sizes) -> None:
+        super().__init__()
+        self.input_layernorm = nn.RMSNorm(config.width, eps=config.epsilon)
+        self.self_attn = _Attention(config)
+        self.post_attention_layernorm = nn.RMSNorm(config.width, eps=config.epsilon)
+        self.mlp = _GatedMlp(config)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(
+        self,
+        hidden: Tensor,
+        *,
+        attention_mask: Tensor | None,
+        positions: Tensor | None = None,
+        past: _Past | None = None,
+    ) -> Tensor:
+        """Return what the block makes of tokens at positions (B, T); from 0 on where they are None."""
+        hidden = hidden + self.dropout(self.self_attn(self.input_layernorm(hidden), attention_mask, positions, past))
+        return hidden + self.dropout(self.mlp(self.post_attention_layernorm(hidden)))
+
+
+class _Attention(nn.Module):
+    """Attention with an explicit softmax, which can be differentiated twice, and an additive mask (1 or B, 1, T, S).
+
+    With `past`, tokens at `positions` (B, T) also see those whose keys and values it adds.
+    """
+
+    def __init__(self, config: Sizes) -> None:
+        super().__init__()
+        self._features = config.width // config.heads
+        self._repeats = config.heads // config.key_value_heads
+        self._base = config.base
+        self.q_proj = nn.Linear(config.width, config.width, bias=False)
+        self.k_proj = nn.Linear(config.width, config.key_value_heads * self._features, bias=False)
+        self.v_proj = nn.Linear(config.width, config.key_value_heads * self._features, bias=False)
+        self.dropout = nn.Dropout(config.dropout)
+        self.o_proj = nn.Linear(config.width, config.width, bias=False)
+
+    def forward(
+        self, tokens: Tensor, mask: Tensor | None, positions: Tensor | None = None, past: _Past | None = None
+    ) -> Tensor:
+        queries, keys, values = (self._heads(own(tokens)) for own in (self.q_proj, self.k_proj, self.v_proj))
+        places = torch.arange(tokens.shape[1], device=tokens.device) if positions is None else positions[:, None]
+        queries, keys = _rotate(queries, places, self._base), _rotate(keys, places, self._base)
+        if past is not None:
+            keys, values = past(keys, values)
+        keys = keys.repeat_interleave(self._repeats, 1)
+        scores = queries @ keys.mT / math.sqrt(self._features)  # (B, heads, T, S)
+        weights = self.dropout((scores if mask is None else scores + mask).softmax(-1))
+        return self.o_proj((weights @ values.repeat_interleave(self._repeats, 1)).transpose(1, 2).flatten(2))
+
+    def _heads(self, projected: Tensor) -> Tensor:
+        return projected.unflatten(-1, (-1, self._features)).transpose(1, 2)  # (B, heads, T, features)
+
+
+class _GatedMlp(nn.Module):
+    def __init__(self, config: Sizes) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(config.width, config.hidden, bias=False)
+        self.up_proj = nn.Linear(config.width, config.hidden, bias=False)
+        self.down_proj = nn.Linear(config.hidden, config.width, bias=False)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.down_proj(nn.functional.silu(self.gate_proj(tokens)) * self.up_proj(tokens))
+
+
+def _rotate(heads: Tensor, positions: Tensor, base: float) -> Tensor:
+    """Rotate entries i and i + F/2 of every head (B, heads, T, F) by the angle position * base^(-2i/F)."""
+    half = heads.shape[-1] // 2
+    rates = base ** (-torch.arange(half, dtype=torch.float32, device=heads.device) / half)
+    angles = positions.to(torch.float32)[..., None] * rates
+    cosine, sine = angles.cos().to(heads.dtype), angles.sin().to(heads.dtype)
+    first, second = heads[..., :half], heads[..., half:]
+    return torch.cat((first * cosine - second * sine, second * cosine + first * sine), -1)

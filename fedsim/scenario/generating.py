@@ -1,0 +1,89 @@
+"""The table of what the trained model writes, and of who looks at its traces."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from fedsim.core.types import Config, Question, TraceView
+from fedsim.scenario.choices import Choice
+
+
+class Prompts(Config):
+    """What the model is asked."""
+
+    source: Literal["clients", "test", "file", "texts"] = Field(
+        default="clients",
+        description="beginnings of the clients' sentences, or of the test set's; lines of a file; or `texts`",
+    )
+    count: int = Field(default=50, ge=2, description="prompts, at most; the first of a file, others at random")
+    length: int = Field(default=8, ge=1, description="tokens of a prompt, at most")
+    path: Path | None = Field(default=None, description="UTF-8 text, one prompt a line")
+    texts: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Prompts:
+        if (self.source == "file") != (self.path is not None):
+            raise ValueError("source = 'file' and path go together: set both, or leave out both")
+        if (self.source == "texts") != bool(self.texts):
+            raise ValueError("source = 'texts' and texts go together: set both, or leave out both")
+        return self
+
+
+class TraceAttackChoice(Choice):
+    """An attack on traces: its question, what it sees, and what hides that."""
+
+    label: str = Field(default="", description="name in the report; what it is and sees when empty")
+    question: Question | None = Field(default=None, description="prompt, member, planted or bits; its first if absent")
+    view: TraceView = Field(default="counts", description="outputs, counts, work or timing")
+    mitigation: Choice | None = Field(default=None, description="a component of hook mitigation")
+
+    @field_validator("mitigation", mode="before")
+    @classmethod
+    def _by_name(cls, raw: Any) -> Any:
+        return {"name": raw} if isinstance(raw, str) else raw
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TraceAttackChoice:
+        if self.view == "activations":
+            raise ValueError("view 'activations' is of split inference, which a scenario does not run")
+        if self.view in ("outputs", "timing") and self.mitigation is not None:
+            raise ValueError(f"a mitigation changes counts and work, not view '{self.view}'. Leave it out")
+        return self
+
+    @property
+    def reported(self) -> str:
+        """Under which label it is reported."""
+        hidden = f", {self.mitigation.name}" if self.mitigation is not None else ""
+        return self.label or f"{self.name}, {self.view}{hidden}"
+
+
+class Generation(Config):
+    """What the trained model writes after the last round, and who looks at its traces."""
+
+    decoder: Choice = Field(default=Choice(name="greedy"), description="a component of hook decoder")
+    model: Literal["global", "client"] = Field(
+        default="global", description="the last global model, or that of the first watched client after its training"
+    )
+    prompts: Prompts = Prompts()
+    tokens: int = Field(default=24, ge=1, description="tokens of a text, at most")
+    ends: bool = Field(default=False, description="whether the token that ends a sentence ends a text")
+    repeats: int = Field(default=6, ge=3, description="texts of each prompt, each with a seed of its own")
+    candidates: int = Field(default=100, ge=4, description="members, and as many others, for question member")
+    others: int = Field(default=31, ge=1, description="others of its form for each secret, for question planted")
+    attacks: tuple[TraceAttackChoice, ...] = ()
+
+    @field_validator("decoder", mode="before")
+    @classmethod
+    def _by_name(cls, raw: Any) -> Any:
+        return {"name": raw} if isinstance(raw, str) else raw
+
+    @model_validator(mode="after")
+    def _labels_differ(self) -> Generation:
+        labels = [(attack.reported, attack.question) for attack in self.attacks]
+        twice = [label for label, _ in labels if labels.count((label, _)) > 1]
+        if twice:
+            raise ValueError(f"attacks: two are reported as '{twice[0]}'. Give one a label")
+        return self

@@ -1,0 +1,197 @@
+"""From texts that a model wrote to what their traces tell: the cases that attacks get, the truth, and its figures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from fedsim.core import seeding
+from fedsim.core.errors import reason
+from fedsim.core.hooks import Mitigation, TraceAttack
+from fedsim.core.types import Generated, Question, TraceCase, TraceView
+from fedsim.generation.veiling import veil
+from fedsim.metrics import side_channels as figures
+from fedsim.metrics.membership import LOW_FPR, tpr_at
+from fedsim.record import TraceFinding
+from fedsim.threat.observe_trace import observe_trace
+
+
+@dataclass(frozen=True)
+class Speech:
+    """Texts that answer a question, and the truth about each.
+
+    Attributes:
+        question: what is asked about them.
+        texts: what was written.
+        truth: of each: its prompt's number; 1 for a member and 0 for another; its secret's number.
+        is_known: whether the attacker asked for it itself.
+        is_secret: of question planted: whether it goes on from the planted secret, and not from another of its form.
+    """
+
+    question: Question
+    texts: tuple[Generated, ...]
+    truth: tuple[int, ...]
+    is_known: tuple[bool, ...]
+    is_secret: tuple[bool, ...] = ()
+
+    def of(self, texts: Sequence[Generated]) -> Speech:
+        """Return the same with other texts."""
+        return replace(self, texts=tuple(texts))
+
+    @property
+    def seen_truth(self) -> np.ndarray:
+        """The truth about the texts that the attacker only sees."""
+        return np.array([own for own, known in zip(self.truth, self.is_known, strict=True) if not known], int)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """An attack, and what it is given.
+
+    Attributes:
+        attack: built, with its name.
+        label: under which it is reported.
+        view: what it sees.
+        mitigation: what hides the traces; None for nothing.
+    """
+
+    attack: TraceAttack[Any]
+    label: str
+    view: TraceView
+    mitigation: Mitigation[Any] | None = None
+
+
+@dataclass(frozen=True)
+class Judging:
+    """How findings are drawn: the seed, and the confidence of intervals."""
+
+    seed: int = 0
+    confidence: float = 0.95
+
+
+def case_of(speech: Speech, view: TraceView) -> TraceCase:
+    """Return what an attacker gets of texts under one view; nothing else passes."""
+    observed = [observe_trace(own, [view]) for own in speech.texts]
+    truth = [own for own, known in zip(speech.truth, speech.is_known, strict=True) if known]
+    return TraceCase(
+        question=speech.question,
+        seen=tuple(own for own, known in zip(observed, speech.is_known, strict=True) if not known),
+        known=tuple(own for own, known in zip(observed, speech.is_known, strict=True) if known),
+        labels=tuple(truth),
+    )
+
+
+def judge(speech: Speech, asked: Asked, judging: Judging) -> TraceFinding:
+    """Run an attack and score it; why it failed stands in the finding."""
+    return _judge(speech, asked, judging, "attack")
+
+
+def judge_at_chance(speech: Speech, asked: Asked, judging: Judging, what: str) -> TraceFinding:
+    """Run an attack where there is nothing to find, because of what `what` says."""
+    return _judge(speech, replace(asked, label=f"{asked.label}, {what}"), judging, "chance")
+
+
+def controls(speech: Speech, asked: Asked, judging: Judging) -> Iterator[TraceFinding]:
+    """Yield what the same attack finds where it must succeed, and where it must be at chance.
+
+    What was written tells the prompt, so view `outputs` must. Labels that are shuffled tell nothing.
+    """
+    if "outputs" in asked.attack.views and speech.question in ("prompt", "bits"):
+        seen = replace(asked, view="outputs", mitigation=None, label=f"{asked.attack.name}, of the text itself")
+        yield _judge(speech, seen, judging, "must succeed")
+    if speech.question in ("prompt", "member"):
+        order = seeding.generator(judging.seed, "shuffled labels")
+        shuffled = [speech.truth[int(place)] for place in torch.randperm(len(speech.truth), generator=order)]
+        yield judge_at_chance(replace(speech, truth=tuple(shuffled)), asked, judging, "labels shuffled")
+
+
+def _judge(speech: Speech, asked: Asked, judging: Judging, role: Any) -> TraceFinding:
+    finding = TraceFinding(
+        question=speech.question,
+        label=asked.label,
+        name=asked.attack.name,
+        settings=asked.attack.config.model_dump(mode="json"),
+        view=asked.view,
+        mitigation=_told(asked.mitigation),
+        role=role,
+        metric=_METRICS[speech.question],
+    )
+    try:
+        return finding.model_copy(update=_score(speech, asked, judging))
+    except Exception as error:  # an attack is somebody's code
+        return finding.model_copy(update={"failure": reason(error)})
+
+
+def _score(speech: Speech, asked: Asked, judging: Judging) -> dict[str, Any]:
+    cost: dict[str, Any] = {}
+    if asked.mitigation is not None:
+        source = seeding.generator(judging.seed, f"mitigation {asked.mitigation.name}")
+        veiled = veil(asked.mitigation, speech.texts, source)
+        cost, speech = _cost(speech.texts, veiled), speech.of(veiled)
+    answer = asked.attack(case_of(speech, asked.view), seeding.generator(judging.seed, f"trace attack {asked.label}"))
+    draws = np.random.default_rng(seeding.derive(judging.seed, f"side channel {asked.label} {speech.question}"))
+    return {**cost, **_SCORES[speech.question](speech, answer.numpy(), draws, judging.confidence)}
+
+
+def _prompt_accuracy(speech: Speech, answer: np.ndarray, draws: np.random.Generator, confidence: float) -> Any:
+    """Score which prompt each text answers."""
+    truth = speech.seen_truth
+    found = figures.prompt_accuracy(answer, truth, confidence)
+    return {"found": found, "chance": 1 / len(set(speech.truth))}
+
+
+def _trace_auc(speech: Speech, answer: np.ndarray, draws: np.random.Generator, confidence: float) -> Any:
+    """Score who was trained on."""
+    is_member = speech.seen_truth == 1
+    rates = {f"tpr at {fpr:g}": tpr_at(answer[is_member], answer[~is_member], fpr, confidence) for fpr in LOW_FPR}
+    more = {name: own for name, own in rates.items() if own is not None}
+    return {"found": figures.trace_auc(answer, is_member, draws, confidence), "chance": 0.5, "more": more}
+
+
+def _trace_exposure(speech: Speech, answer: np.ndarray, draws: np.random.Generator, confidence: float) -> Any:
+    """Score how far ahead each planted secret is of the others of its form."""
+    secrets, is_own = np.array(speech.truth), np.array(speech.is_secret)
+    rows = np.array([[*answer[(secrets == own) & is_own], *answer[(secrets == own) & ~is_own]] for own in set(secrets)])
+    found, chance = figures.trace_exposure(rows, draws, confidence)
+    return {"found": found, "chance": chance}
+
+
+def _trace_bits(speech: Speech, answer: np.ndarray, draws: np.random.Generator, confidence: float) -> Any:
+    """Estimate how much the best figure says of the prompt."""
+    bits = figures.trace_bits(answer, speech.seen_truth, draws, confidence)
+    return {"found": bits.found, "chance": bits.chance, "p": bits.p}
+
+
+_METRICS: dict[Question, str] = {
+    "prompt": "prompt_accuracy",
+    "member": "trace_auc",
+    "planted": "trace_exposure",
+    "bits": "trace_bits",
+}
+_SCORES: dict[Question, Callable[[Speech, np.ndarray, np.random.Generator, float], dict[str, Any]]] = {
+    "prompt": _prompt_accuracy,
+    "member": _trace_auc,
+    "planted": _trace_exposure,
+    "bits": _trace_bits,
+}
+
+
+def _cost(before: Sequence[Generated], after: Sequence[Generated]) -> dict[str, float]:
+    """Return how many times as many steps, and tokens, there are."""
+    (old_steps, old_tokens), (steps, tokens) = _size(before), _size(after)
+    return {"longer": steps / max(1, old_steps), "larger": tokens / max(1, old_tokens)}
+
+
+def _size(texts: Sequence[Generated]) -> tuple[int, int]:
+    return sum(len(own.trace.tokens) for own in texts), sum(sum(own.trace.tokens) for own in texts)
+
+
+def _told(mitigation: Mitigation[Any] | None) -> str:
+    if mitigation is None:
+        return ""
+    settings = ", ".join(f"{key} {value}" for key, value in mitigation.config.model_dump(mode="json").items())
+    return f"{mitigation.name}{f' ({settings})' if settings else ''}"

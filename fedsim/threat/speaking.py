@@ -1,0 +1,220 @@
+"""A model writes texts for the four questions, and attacks look at their traces. Nothing here knows a federation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from fedsim.core import seeding
+from fedsim.core.hooks import Condition, Decoder
+from fedsim.core.types import Generated, Limits, Question, Tokenizer
+from fedsim.generation import generate
+from fedsim.metrics.exposure import log_perplexities
+from fedsim.metrics.side_channels import secrets_written, trace_auc, trace_exposure
+from fedsim.record import TraceFinding
+from fedsim.threat.side_channels import Asked, Judging, Speech, controls, judge, judge_at_chance
+
+Tokens = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Secret:
+    """A secret, and others of its form.
+
+    Attributes:
+        text: the whole sentence.
+        known: tokens of its beginning, which the attacker knows.
+        wholes: the sentence of each filling, that of the secret first.
+        halves: of each the beginning and the first half of the filling.
+        is_planted: whether it stands in the training text.
+        space: how many fillings its form has.
+    """
+
+    text: str
+    known: Tokens
+    wholes: tuple[Tokens, ...]
+    halves: tuple[Tokens, ...]
+    is_planted: bool
+    space: int
+
+
+@dataclass(frozen=True)
+class Material:
+    """What the model is asked.
+
+    Attributes:
+        prompts: of questions prompt and bits.
+        repeats: texts of each prompt.
+        members: sentences that were trained on.
+        strangers: as many others.
+        length: tokens of their beginnings that are asked.
+        secrets: of question planted.
+    """
+
+    prompts: tuple[Tokens, ...] = ()
+    repeats: int = 6
+    members: tuple[Tokens, ...] = ()
+    strangers: tuple[Tokens, ...] = ()
+    length: int = 8
+    secrets: tuple[Secret, ...] = ()
+
+
+@dataclass(frozen=True)
+class Speaker:
+    """A model with its decoder.
+
+    Attributes:
+        limits: what ends a text.
+        seed: of all that is drawn.
+    """
+
+    model: nn.Module
+    decoder: Decoder[Any, Any]
+    tokenizer: Tokenizer
+    limits: Limits
+    seed: int = 0
+
+    def write(self, prompts: Sequence[Tokens], purpose: str) -> list[Generated]:
+        """Return a text behind each prompt, each with a seed of its own."""
+        sources = seeding.generators(self.seed, f"generation {purpose}", [(number,) for number in range(len(prompts))])
+        with seeding.isolate_randomness(seeding.derive(self.seed, "generation")):  # some models are random here too
+            return generate(
+                self.decoder, self.model, Condition(tuple(prompts)), self.limits, sources, tokenizer=self.tokenizer
+            )
+
+    def speech(self, question: Question, material: Material) -> Speech:
+        """Return texts that answer a question.
+
+        Of prompts the attacker asks two thirds of the texts itself, and of candidates it knows every other one.
+        """
+        if question == "member":
+            both = (material.members, material.strangers)
+            prompts = [own[: material.length] for alike in both for own in alike]
+            truth = [int(alike is material.members) for alike in both for _ in alike]
+            known = [place % 2 == 0 for alike in both for place in range(len(alike))]
+            return Speech(question, tuple(self.write(prompts, question)), tuple(truth), tuple(known))
+        if question == "planted":
+            prompts = [own for secret in material.secrets for own in secret.halves]
+            truth = [number for number, secret in enumerate(material.secrets) for _ in secret.halves]
+            first = tuple(place == 0 for secret in material.secrets for place in range(len(secret.halves)))
+            return Speech(question, tuple(self.write(prompts, question)), tuple(truth), (False,) * len(truth), first)
+        own = [number for number in range(len(material.prompts)) for _ in range(material.repeats)]
+        texts = self.write([material.prompts[number] for number in own], "prompt")
+        is_asked = [place < round(material.repeats * 2 / 3) for place in range(material.repeats)]
+        known = is_asked * len(material.prompts) if question == "prompt" else [False] * len(own)
+        return Speech(question, tuple(texts), tuple(own), tuple(known))
+
+
+@dataclass(frozen=True)
+class Study:
+    """What was written for each question, and what was found."""
+
+    speeches: tuple[Speech, ...]
+    findings: tuple[TraceFinding, ...]
+
+
+def study(speaker: Speaker, material: Material, asked: Sequence[tuple[Question, Asked]], judging: Judging) -> Study:
+    """Write the texts that the questions need, and run every attack, each followed by its controls.
+
+    Args:
+        speaker: writes.
+        material: what it is asked.
+        asked: a question, and who answers it.
+        judging: how figures are drawn.
+    """
+    speeches: dict[Question, Speech] = {}
+    planted = replace(material, secrets=tuple(own for own in material.secrets if own.is_planted))
+    never = replace(material, secrets=tuple(own for own in material.secrets if not own.is_planted))
+    asks_secrets = never.secrets and any(question == "planted" for question, _ in asked)
+    strange = speaker.speech("planted", never) if asks_secrets else None
+    found: list[TraceFinding] = []
+    controlled: set[tuple[Question, str]] = set()
+    for question, own in asked:
+        if question not in speeches:
+            speeches[question] = _speech(speaker, question, planted, speeches)
+            found += references(speaker, material, question, judging)
+        found.append(judge(speeches[question], own, judging))
+        if (question, own.attack.name) not in controlled:
+            controlled.add((question, own.attack.name))
+            found += controls(speeches[question], own, judging)
+            if question == "planted" and strange is not None:
+                found.append(judge_at_chance(strange, own, judging, "never planted"))
+    return Study((*speeches.values(), *([strange] if strange is not None else [])), tuple(found))
+
+
+def references(speaker: Speaker, material: Material, question: Question, judging: Judging) -> Iterator[TraceFinding]:
+    """Yield what tells without a trace: the model's loss of candidates and secrets, and secrets that are written."""
+    if question == "member":
+        yield _by_loss(speaker, material, judging)
+    if question != "planted":
+        return
+    if any(own.is_planted for own in material.secrets):
+        yield _by_rank(speaker, [own for own in material.secrets if own.is_planted], judging)
+    texts = speaker.write([own.known for own in material.secrets], "written")
+    for is_planted in (True, False):
+        pairs = [(own, text) for own, text in zip(material.secrets, texts, strict=True) if own.is_planted == is_planted]
+        if not pairs:
+            continue
+        written = [speaker.tokenizer.decode([*own.known, *text.tokens]).startswith(own.text) for own, text in pairs]
+        yield _reference(
+            question,
+            "written by the decoder" if is_planted else "written, though never planted",
+            "outputs",
+            "attack" if is_planted else "chance",
+            metric="secrets_written",
+            found=secrets_written(written, judging.confidence),
+            chance=float(np.mean([1 / own.space for own, _ in pairs])),
+        )
+
+
+def _by_loss(speaker: Speaker, material: Material, judging: Judging) -> TraceFinding:
+    sentences = (*material.members, *material.strangers)
+    bits = log_perplexities(speaker.model, sentences, speaker.tokenizer).numpy()
+    scores = -bits / np.array([len(own) - 1 for own in sentences])
+    draws = np.random.default_rng(seeding.derive(judging.seed, "side channel loss"))
+    is_member = np.arange(len(sentences)) < len(material.members)
+    return _reference(
+        "member",
+        "loss of the whole sentence",
+        "the model",
+        "must succeed",
+        metric="trace_auc",
+        found=trace_auc(scores, is_member, draws, judging.confidence),
+        chance=0.5,
+    )
+
+
+def _by_rank(speaker: Speaker, secrets: Sequence[Secret], judging: Judging) -> TraceFinding:
+    """Rank planted secrets by the model's own scores."""
+    scores = [-log_perplexities(speaker.model, own.wholes, speaker.tokenizer).numpy() for own in secrets]
+    draws = np.random.default_rng(seeding.derive(judging.seed, "side channel rank"))
+    found, chance = trace_exposure(np.array(scores), draws, judging.confidence)
+    return _reference(
+        "planted",
+        "log-perplexity of planted sentences",
+        "the model",
+        "must succeed",
+        metric="trace_exposure",
+        found=found,
+        chance=chance,
+    )
+
+
+def _reference(question: Question, label: str, view: str, role: Any, **found: Any) -> TraceFinding:
+    return TraceFinding(question=question, label=label, name="", settings={}, view=view, role=role, **found)
+
+
+def _speech(speaker: Speaker, question: Question, material: Material, before: dict[Question, Speech]) -> Speech:
+    """Return texts for a question; prompt and bits share them."""
+    shared = before.get("bits" if question == "prompt" else "prompt") if question in ("prompt", "bits") else None
+    if shared is None:
+        return speaker.speech(question, material)
+    known = tuple(
+        question == "prompt" and place % material.repeats < round(material.repeats * 2 / 3)
+        for place in range(len(shared.texts))
+    )
+    return replace(shared, question=question, is_known=known)

@@ -1,0 +1,262 @@
+"""What the trained model of an arm writes with its decoder, and what the traces of that give away."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from fedsim.core import registry, seeding
+from fedsim.core.errors import FedsimError, ScenarioError, reason
+from fedsim.core.hooks import TraceAttack
+from fedsim.core.types import Generated, Limits, Planted, Question, Tensors, Tokenizer
+from fedsim.data._text import read_text
+from fedsim.federation.journal import Journal
+from fedsim.metrics.exposure import alternatives, common_beginning, space_of
+from fedsim.metrics.statistics import mean_interval
+from fedsim.record import GenerationRecord, Interval, TraceRecord
+from fedsim.scenario.generating import Generation, TraceAttackChoice
+from fedsim.scenario.world import World
+from fedsim.threat.membership import count_training
+from fedsim.threat.side_channels import Asked, Judging, Speech
+from fedsim.threat.speaking import Material, Secret, Speaker, Tokens, study
+
+
+def check(world: World) -> None:
+    """Say before the first round whether the decoder can write with this model, and each question can be asked.
+
+    Raises:
+        ScenarioError: it cannot, with the reason.
+        FedsimError: the decoder does not run on this model.
+    """
+    settings, dataset = _settings(world), world.data.dataset
+    if dataset.tokenizer is None or not world.task.labels_are_inputs:
+        raise ScenarioError(
+            "generation: a decoder writes text, and what clients train here is no language model. Choose a text set "
+            "and a model such as tiny-llama, or leave the generation out."
+        )
+    questions = {_question(own) for own in settings.attacks}
+    if "planted" in questions and not any(own.examples for own in dataset.planted):
+        raise ScenarioError(
+            "generation.attacks: question 'planted' is about secrets, and none is planted in the training text. Set "
+            "data.canaries, data.identities or data.addresses, and data.repetitions above 0."
+        )
+    cut = [own for own in dataset.planted if len(own.text) != len(own.prompt) + len(own.form)]
+    if "planted" in questions and cut:
+        raise ScenarioError(
+            f"generation.attacks: data.length is {dataset.spec.shape[0]}, which cuts a secret after '{cut[0].text}'. "
+            "Raise data.length until it holds whole secrets."
+        )
+    most = min(len(dataset.test), len(dataset.train))
+    if "member" in questions and settings.candidates > most:
+        raise ScenarioError(
+            f"generation.candidates is {settings.candidates}, but there are {len(dataset.train)} training and "
+            f"{len(dataset.test)} test sentences. Set it to at most {most}, or choose more data."
+        )
+    if settings.model == "client" and world.scenario.federation.algorithm == "fedsgd":
+        raise ScenarioError(
+            "generation.model is 'client', but with federation.algorithm = 'fedsgd' clients send gradients and train "
+            "no model. Set federation.algorithm = 'fedavg', or generation.model = 'global'."
+        )
+    asked = _prompts(world)
+    (tried,) = speaker_of(world, world.models.first_weights, 1).write(asked[:1], "check")
+    if tried.ending == "failed":
+        raise ScenarioError(f"generation: decoder '{settings.decoder.name}' writes nothing here: {tried.reason}")
+
+
+def speak(world: World, journal: Journal) -> GenerationRecord:
+    """Let the trained model write, run every attack on the traces, and return what was found.
+
+    Args:
+        world: of a scenario with a generation, as `check` found it.
+        journal: of the whole training.
+    """
+    settings, scenario, begin = _settings(world), world.scenario, time.perf_counter()
+    record = GenerationRecord(
+        decoder=settings.decoder.name, settings=settings.decoder.settings, model=settings.model, texts=0, endings={}
+    )
+    try:
+        speaker = speaker_of(world, _weights(world, journal), settings.tokens)
+        material = material_of(world, journal)
+        done = study(speaker, material, asked_of(world), Judging(scenario.seed, scenario.scoring.confidence))
+        speeches = done.speeches or (speaker.speech("prompt", material),)
+    except FedsimError as error:
+        return record.model_copy(update={"failure": reason(error), "seconds": time.perf_counter() - begin})
+    texts = [text for speech in _distinct(speeches) for text in speech.texts]
+    return record.model_copy(
+        update={
+            "texts": len(texts),
+            "tokens_a_step": _pace(world, texts),
+            "endings": dict(sorted(Counter(text.ending for text in texts).items())),
+            "reasons": tuple(dict.fromkeys(text.reason for text in texts if text.reason)),
+            "traces": tuple(trace for speech in _distinct(speeches) for trace in _traces(speech)),
+            "findings": done.findings,
+            "seconds": time.perf_counter() - begin,
+        }
+    )
+
+
+def _settings(world: World) -> Generation:
+    settings = world.scenario.generation
+    assert settings is not None, "called for scenarios with a generation"
+    return settings
+
+
+def _question(choice: TraceAttackChoice) -> Question:
+    if choice.question is not None:
+        return choice.question
+    attack = registry.get("trace", choice.name).derived_from(TraceAttack)
+    assert attack is not None, "the registry holds no other"
+    return attack.questions[0]
+
+
+def _asked(choice: TraceAttackChoice) -> Asked:
+    hidden = None if choice.mitigation is None else choice.mitigation.make("component")
+    return Asked(choice.make("trace"), choice.reported, choice.view, hidden)
+
+
+def speaker_of(world: World, weights: Tensors, tokens: int) -> Speaker:
+    """Return the model with these weights and the scenario's decoder."""
+    settings, tokenizer, model = _settings(world), _tokenizer(world), world.models.new()
+    model.load_state_dict(dict(weights))
+    context = getattr(model, "context", None)
+    stops = frozenset({tokenizer.end}) if settings.ends else frozenset[int]()
+    limits = Limits(max_new_tokens=tokens, stop_tokens=stops, context=context if isinstance(context, int) else None)
+    decoder = settings.decoder.make("component")
+    return Speaker(model.eval(), decoder, tokenizer, limits, world.scenario.seed)
+
+
+def _weights(world: World, journal: Journal) -> Tensors:
+    """Return the weights that write: the last global ones, or those of the first watched client after its training."""
+    if _settings(world).model == "global":
+        return journal.weights
+    if not journal.entries:
+        raise FedsimError("no watched update counted, so there is no client's model. See threat.rounds.")
+    entry = journal.entries[-1]
+    sent = {**entry.update.tensors, **entry.update.buffers}
+    return {name: own - sent[name] if name in sent else own for name, own in entry.received.items()}
+
+
+def asked_of(world: World) -> list[tuple[Question, Asked]]:
+    """Return the attacks of the scenario, each with its question."""
+    return [(_question(own), _asked(own)) for own in _settings(world).attacks]
+
+
+def material_of(world: World, journal: Journal) -> Material:
+    """Return what the model is asked, as far as the scenario's questions need it."""
+    settings, dataset = _settings(world), world.data.dataset
+    questions = {_question(own) for own in settings.attacks}
+    members, strangers = list[Tokens](), list[Tokens]()
+    if "member" in questions:
+        uses = count_training(world, journal.rounds)
+        uses[[number for secret in dataset.planted for number in secret.examples]] = 0
+        trained = _sentences(world, dataset.train.inputs[uses > 0])
+        others = _sentences(world, dataset.test.inputs)
+        count = min(settings.candidates, len(trained), len(others))
+        members, strangers = _some(world, trained, count, "members"), _some(world, others, count, "strangers")
+    secrets = [_secret(world, own, number) for number, own in enumerate(dataset.planted)]
+    return Material(
+        prompts=tuple(_prompts(world)),
+        repeats=settings.repeats,
+        members=tuple(members),
+        strangers=tuple(strangers),
+        length=settings.prompts.length,
+        secrets=tuple(secrets) if "planted" in questions else (),
+    )
+
+
+def _prompts(world: World) -> list[Tokens]:
+    """Return different prompts.
+
+    Raises:
+        ScenarioError: there are fewer than two, or their file cannot be read.
+    """
+    asked, tokenizer, dataset = _settings(world).prompts, _tokenizer(world), world.data.dataset
+    if asked.source in ("clients", "test"):
+        planted = {number for secret in dataset.planted for number in secret.examples}
+        own = [number for number in range(len(dataset.train)) if number not in planted]
+        sentences = _sentences(world, dataset.train.inputs[own] if asked.source == "clients" else dataset.test.inputs)
+        sentences = _some(world, sentences, len(sentences), "prompts")
+    else:
+        lines = asked.texts if asked.path is None else _lines(asked.path)
+        sentences = [tuple(tokenizer.encode(line)) for line in lines if line.strip()]
+    found = list(dict.fromkeys(own[: asked.length] for own in sentences if own))[: asked.count]
+    if len(found) < 2:  # noqa: PLR2004 - what there is to tell apart
+        raise ScenarioError(
+            f"generation.prompts: {len(found)} different prompts of up to {asked.length} tokens, expected at least 2. "
+            "Raise generation.prompts.length, or give more texts."
+        )
+    return found
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return read_text(path).splitlines()
+    except OSError as error:
+        raise ScenarioError(f"generation.prompts.path: cannot read {path}: {error.strerror or error}.") from error
+
+
+def _sentences(world: World, inputs: torch.Tensor) -> list[Tokens]:
+    """Return tokens without padding and end, of sentences of two tokens or more, each once."""
+    tokenizer = _tokenizer(world)
+    drop = {tokenizer.padding, tokenizer.end}
+    rows = (tuple(token for token in row if token not in drop) for row in inputs.tolist())
+    return [own for own in dict.fromkeys(rows) if len(own) > 1]
+
+
+def _some(world: World, sentences: Sequence[Tokens], count: int, purpose: str) -> list[Tokens]:
+    source = seeding.generator(world.scenario.seed, f"generation {purpose}")
+    return [sentences[place] for place in torch.randperm(len(sentences), generator=source)[:count].tolist()]
+
+
+def _secret(world: World, planted: Planted, number: int) -> Secret:
+    tokenizer = _tokenizer(world)
+    source = np.random.default_rng(seeding.derive(world.scenario.seed, "generation secrets", number))
+    filling = planted.text[len(planted.prompt) :]
+    others = alternatives(planted.form, filling, _settings(world).others, source)
+    beginning = tokenizer.encode(planted.prompt)
+    wholes = tuple(tuple(tokenizer.encode(planted.prompt + own)) for own in (filling, *others.texts))
+    shared = [common_beginning(own, beginning) for own in wholes]
+    return Secret(
+        text=planted.text,
+        known=wholes[0][: shared[0]],
+        wholes=wholes,
+        halves=tuple(own[: known + (len(own) - known + 1) // 2] for own, known in zip(wholes, shared, strict=True)),
+        is_planted=bool(planted.examples),
+        space=space_of(planted.form),
+    )
+
+
+def _tokenizer(world: World) -> Tokenizer:
+    tokenizer = world.data.dataset.tokenizer
+    assert tokenizer is not None, "checked before the first round"
+    return tokenizer
+
+
+def _pace(world: World, texts: Sequence[Generated]) -> Interval | None:
+    paces = [[sum(own.trace.tokens) / len(own.trace.tokens)] for own in texts if own.trace.tokens]
+    draws = np.random.default_rng(seeding.derive(world.scenario.seed, "bootstrap"))
+    return mean_interval(paces, draws, world.scenario.scoring.confidence) if paces else None
+
+
+def _distinct(speeches: Sequence[Speech]) -> list[Speech]:
+    """Return speeches without those that share their texts with one before."""
+    kept: dict[int, Speech] = {}
+    for own in speeches:
+        kept.setdefault(id(own.texts), own)
+    return list(kept.values())
+
+
+def _traces(speech: Speech) -> Iterator[TraceRecord]:
+    for about, text in zip(speech.truth, speech.texts, strict=True):
+        yield TraceRecord(
+            question=speech.question,
+            about=about,
+            ending=text.ending,
+            tokens=text.trace.tokens,
+            counts=text.trace.series(),
+        )

@@ -1,0 +1,64 @@
+"""The audit in order: every batch size that works, then the defenses on the largest."""
+
+from pathlib import Path
+
+import pytest
+
+from fedsim.audit import Subject, auditing
+from fedsim.audit.book import AuditJournal
+from fedsim.audit.clock import Clock
+from fedsim.audit.record import AuditRecord, Inspection, read
+from fedsim.audit.subject import Checked
+from fedsim.core.errors import FedsimError
+from fedsim.record.policy import Policy
+from tests.audit.findings import inspection
+from tests.audit.subjects import plan, small
+
+Refusals = dict[int, Exception]
+
+
+@pytest.fixture
+def refusing(monkeypatch: pytest.MonkeyPatch) -> Refusals:
+    """Batch sizes whose inspection fails; the others find everything, and no defense is tried."""
+    refusals: Refusals = {}
+
+    def inspect(_book: AuditJournal, _subject: Checked, size: int, _seconds: float) -> Inspection:
+        if size in refusals:
+            raise refusals[size]
+        return inspection(4, batch=size)
+
+    def defend(book: AuditJournal, _subject: Checked, largest: int) -> None:
+        book.keep(not_tried=(f"on batch {largest}",))
+
+    monkeypatch.setattr(auditing, "_inspect", inspect)
+    monkeypatch.setattr(auditing.defending, "defend", defend)
+    return refusals
+
+
+def audited(folder: Path, batches: tuple[int, ...] = (1, 2, 4)) -> AuditRecord:
+    return auditing.run(small().subject, plan(batches=batches), Policy(), folder, Clock(60))
+
+
+def test_a_batch_size_that_fails_is_told_and_the_others_go_on(tmp_path: Path, refusing: Refusals) -> None:
+    refusing[1] = FedsimError("the model normalises over batches")
+    refusing[4] = ValueError("too many")
+    record = audited(tmp_path)
+    assert [own.batch_size for own in record.inspections] == [1, 2, 4]
+    assert record.inspections[0].failure == "the model normalises over batches"
+    assert record.inspections[1].failure is None
+    assert (record.inspections[2].failure or "").startswith("one training step failed: ValueError: too many")
+    assert record.not_tried == ("on batch 2",)
+    assert (record.status, record.parameters, record.shape, record.classes) == ("finished", 154, (1, 4, 4), 2)
+    assert read(tmp_path) == record
+
+
+def test_where_no_batch_size_works_the_reasons_are_one_sentence(tmp_path: Path, refusing: Refusals) -> None:
+    refusing[1], refusing[2] = FedsimError("no bias"), FedsimError("no room")
+    with pytest.raises(FedsimError, match="nothing could be audited: batch 1: no bias.*; batch 2: no room"):
+        audited(tmp_path, (1, 2))
+
+
+def test_without_data_there_is_nothing_to_train_on(tmp_path: Path) -> None:
+    bare = Subject(small().subject.model, shape=(1, 4, 4))
+    with pytest.raises(FedsimError, match="'test' returned no loader, so there is nothing to train on"):
+        auditing.run(bare, plan(), Policy(), tmp_path, Clock(60))

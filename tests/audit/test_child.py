@@ -1,0 +1,64 @@
+"""What the process of a user's code says to its parent: progress, and how it ended."""
+
+import io
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from fedsim.audit import child
+from fedsim.core.errors import FedsimError
+from tests.audit.subjects import plan
+
+Serve = Callable[[Exception | None], list[dict[str, str]]]
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Serve:
+    """Serve one order whose audit ends so, and return the lines that the parent reads."""
+
+    def serve(end: Exception | None) -> list[dict[str, str]]:
+        def run(*given: object) -> None:
+            (clock,) = (own for own in given if isinstance(own, child.Clock))
+            assert 50 < clock.left <= 60, "the parent's clock counts, which began earlier"
+            if end is not None:
+                raise end
+
+        answers = io.StringIO()
+        order = {
+            "plan": plan(memory=6.0).model_dump(mode="json"),
+            "policy": {},
+            "folder": str(tmp_path),
+            "end": time.monotonic() + 60,
+        }
+        monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps(order) + "\n"))
+        monkeypatch.setattr(child.process, "serve_parent", lambda: answers)
+        monkeypatch.setattr(child, "subject", SimpleNamespace(found=lambda name: name, made=lambda *_: None))
+        monkeypatch.setattr(child.auditing, "run", run)
+        child.serve()
+        return [json.loads(line) for line in answers.getvalue().splitlines()]
+
+    return serve
+
+
+def test_an_audit_that_ends_well_says_done(served: Serve) -> None:
+    assert served(None) == [{"doing": "calls test"}, {"done": ""}]
+
+
+@pytest.mark.parametrize(
+    ("end", "key", "said"),
+    [
+        (FedsimError("no loader"), "mistake", "no loader"),
+        (MemoryError(), "mistake", "'test' ran out of the 6 GiB that --memory allows."),
+        (LookupError("a bug"), "crash", "LookupError: a bug"),
+    ],
+)
+def test_a_mistake_of_the_user_is_told_from_a_crash(served: Serve, end: Exception, key: str, said: str) -> None:
+    first, last = served(end)
+    assert first == {"doing": "calls test"}
+    assert [*last] == [key]
+    assert said in last[key]

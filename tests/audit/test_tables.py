@@ -1,0 +1,43 @@
+"""An audit as tables: a row an image, a row a defense."""
+
+import csv
+from pathlib import Path
+
+from fedsim.audit import tables
+from fedsim.record.policy import Policy
+from tests.audit.findings import HOSTILE, inspection, record, trial
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_every_attacked_image_is_a_row_with_its_scores_and_what_it_was_defended_by(tmp_path: Path) -> None:
+    found = record(
+        Policy(), inspections=(inspection(3), inspection(0, of=2, batch=4)), trials=(trial("noise", 1, 0.0, of=2),)
+    )
+    tables.write(found, tmp_path)
+    rows = read(tmp_path / tables.IMAGES)
+    assert [row["defense"] for row in rows] == [""] * 6 + ["control"] * 4 + ["noise"] * 2
+    assert [row["recovered"] for row in rows[:6]] == ["True"] * 3 + ["False"] * 3
+    assert [(row["batch"], row["update"]) for row in rows[4:6]] == [("4", "1"), ("4", "2")]
+    assert {row["psnr_db"] if "psnr_db" in row else row["psnr"] for row in rows} == {"30.0"}
+
+
+def test_a_defense_has_what_it_stopped_what_it_cost_and_whether_it_keeps_the_policy(tmp_path: Path) -> None:
+    weak, lost = trial("weak", 30, 0.02), trial(HOSTILE, 0, 0.0).model_copy(update={"failure": "broke"})
+    tables.write(record(Policy(max_recognisable=0.1), trials=(weak, lost)), tmp_path)
+    control, first, second = read(tmp_path / tables.DEFENSES)
+    assert [*control] == [*tables.DEFENSE_COLUMNS]
+    assert (control["defense"], control["recovered_share"], control["accuracy_loss"]) == ("control", "1.0", "")
+    assert (first["updates"], first["recovered_share"], first["accuracy_loss"]) == ("40", "0.75", "0.02")
+    assert (first["keeps_policy"], first["test_examples"]) == ("no", "100")
+    assert "max_recognisable" in first["breaks"]
+    assert (second["defense"], second["keeps_policy"], second["failure"]) == (HOSTILE, "undecided", "broke")
+
+
+def test_a_defense_that_was_not_attacked_leaves_its_cells_empty() -> None:
+    bare = trial("late", 0, 0.0).model_copy(update={"inspection": None, "accuracy_loss": None, "slowdown": None})
+    row = dict(zip(tables.DEFENSE_COLUMNS, tables.defenses(record(Policy(), trials=(bare,)))[1], strict=True))
+    assert [row[name] for name in ("batch", "updates", "recovered_share", "accuracy_loss", "slowdown")] == [""] * 5

@@ -1,0 +1,106 @@
+"""ParallelBench with the exact model: sampled accuracies are the formulas', greedy strategies do what theory says."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fedsim.bench.parallel import (
+    Answered,
+    Exact,
+    Measured,
+    Network,
+    Strategy,
+    best,
+    draw_samples,
+    grid,
+    measure,
+    oracle,
+)
+from fedsim.bench.theory import accuracy, one_step_accuracy
+from fedsim.data._lists import LETTERS, OPERATIONS, ListTokenizer, Sample, answers, is_answer
+
+DRAWN = {"temperature": 1.0, "confidence": "random"}
+
+
+@pytest.mark.parametrize("operation", ["shuffle", "insert-random", "remove-random", "replace-random"])
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_drawn_in_random_order_the_accuracy_is_that_of_the_theory(operation: str, at_once: int) -> None:
+    count = 200
+    letters = {"insert-random": 3, "remove-random": 5}.get(operation, 4)  # each answer has four places
+    lists = draw_samples(operation, [letters], count, 0)
+    found = measure(Strategy("drawn", "fixed", DRAWN, at_once), Exact(), lists, 0)
+    expected = accuracy(list(answers(lists[0])), at_once)
+    assert abs(found.accuracy.value - expected) <= 3 * math.sqrt(expected * (1 - expected) / count)
+    assert found.tokens_a_pass == at_once
+
+
+def test_greedy_strategies_fail_and_dawdle_as_predicted() -> None:
+    threshold = Strategy("threshold", "threshold", {"threshold": 0.9})
+    long = measure(threshold, Exact(), draw_samples("replace-random", [12], 5, 0), 0)
+    assert (long.accuracy.value, long.tokens_a_pass) == (0, 12)  # each place is likelier kept than 0.9
+    short = measure(threshold, Exact(), draw_samples("replace-random", [8], 5, 0), 0)
+    assert (short.accuracy.value, short.tokens_a_pass) == (1, 1)
+    shuffled = measure(threshold, Exact(), draw_samples("shuffle", [5], 5, 0), 0)
+    assert (shuffled.accuracy.value, shuffled.tokens_a_pass) == (1, 1)
+    one_step = measure(Strategy("greedy", "fixed", {}, 8), Exact(), draw_samples("replace-random", [8], 5, 0), 0)
+    assert one_step.accuracy.value == 0  # greedy in one step copies the list: not the 1/e of a draw
+    copied = measure(threshold, Exact(), draw_samples("copy", [6], 5, 0), 0)
+    assert (copied.accuracy.value, copied.tokens_a_pass) == (1, 6)
+
+
+class Knowing(nn.Module):
+    """Writes what stands in the prompt, with ends behind it: the perfect model of copies."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.own = ListTokenizer()
+        self.mask_token = self.own.vocabulary
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        scores = torch.zeros(*tokens.shape, self.own.vocabulary)
+        listed = tokens[:, 4:12]
+        wanted = listed.where(listed != self.own.padding, self.own.end)
+        return scores.scatter(-1, torch.cat((tokens[:, :13] * 0, wanted), 1)[..., None], 50.0)
+
+
+def test_a_network_reads_prompts_and_its_answers_end_behind_the_list() -> None:
+    found = measure(Strategy("all", "threshold"), Network(Knowing()), draw_samples("copy", [3, 5], 10, 0), 0)
+    assert (found.accuracy.value, found.tokens_a_pass) == (1, 8)
+    wrong = measure(Strategy("all", "threshold"), Network(Knowing()), draw_samples("reverse", [3, 5], 10, 0), 0)
+    assert wrong.accuracy.value == 0
+
+
+def test_lists_are_of_each_length_equally_often_and_the_same_for_a_seed() -> None:
+    lists = draw_samples("sort", [3, 4, 5, 6], 40, 3)
+    assert [sum(len(own.items) == n for own in lists) for n in (3, 4, 5, 6)] == [10] * 4
+    assert lists == draw_samples("sort", [3, 4, 5, 6], 40, 3)
+    assert lists != draw_samples("sort", [3, 4, 5, 6], 40, 4)
+
+
+def test_the_grid_has_every_strategy_once_and_the_summary_takes_the_best() -> None:
+    own = grid(8)
+    assert len({each.label for each in own}) == len(own) == 4 * (1 + 2 + 3 + 4) + 4 * (6 + 5)
+    slow, quick = Answered(True, 8, 8, 80, 1.0), Answered(True, 8, 2, 20, 0.0)
+    wrong = Answered(False, 8, 1, 10, 0.0)
+    strategy = Strategy("any", "fixed")
+    measured = [Measured("copy", strategy, rows) for rows in ((slow, slow), (quick, wrong), (wrong, wrong))]
+    assert best(measured) == 1
+    assert oracle(measured) == (1.0, 16 / 10)
+    assert best(measured[2:]) is None
+    assert oracle(measured[2:]) == (0.0, 0.0)
+
+
+def test_left_to_right_is_one_and_its_reverse_is_minus_one() -> None:
+    lists = draw_samples("copy", [6], 3, 0)
+    assert measure(Strategy("one", "fixed", {}, 1), Exact(), lists, 0).left_to_right == pytest.approx(1)
+    assert measure(Strategy("all", "threshold"), Exact(), lists, 0).left_to_right == 0
+
+
+def test_answers_by_the_identity_do_not_count_as_shuffles() -> None:
+    sample = Sample("shuffle", (0, 1, 2))
+    assert not is_answer(sample, (0, 1, 2))
+    assert one_step_accuracy(list(answers(sample))) == pytest.approx(0.2240, abs=5e-5)
+    assert len(OPERATIONS) == 10
+    assert LETTERS == 26

@@ -1,0 +1,87 @@
+"""Exact figures of list operations: formulas against enumeration, and the published ones."""
+
+import math
+from itertools import permutations, product
+
+import pytest
+import torch
+
+from fedsim.bench.theory import (
+    accuracy,
+    analyse,
+    entropy,
+    one_step_accuracy,
+    product_divergence,
+    replace_accuracy,
+    shuffle_accuracy,
+    total_correlation,
+)
+from fedsim.data._lists import answers, sample_of
+
+EXACT = 1e-9
+
+
+def outcomes(operation: str, n: int) -> list[tuple[int, ...]]:
+    return list(answers(sample_of(operation, tuple(range(n)), 1, n)))
+
+
+def correlation(own: list[tuple[int, ...]]) -> float:
+    return total_correlation(dict.fromkeys(own, 1.0))
+
+
+@pytest.mark.parametrize("n", [3, 4, 5])
+def test_formulas_equal_enumeration(n: int) -> None:
+    orders = list(permutations(range(n)))
+    assert correlation(orders) == pytest.approx(n * math.log(n) - math.lgamma(n + 1), abs=EXACT)
+    assert one_step_accuracy(orders) == pytest.approx(math.factorial(n) / n**n, abs=EXACT)
+    replaced = outcomes("replace-random", n)
+    assert correlation(replaced) == pytest.approx((n - 1) * math.log(n / (n - 1)), abs=EXACT)
+    assert one_step_accuracy(replaced) == pytest.approx((1 - 1 / n) ** (n - 1), abs=EXACT)
+    for k in range(1, n + 1):
+        assert accuracy(replaced, k) == pytest.approx(replace_accuracy(n, k), abs=EXACT)
+        if n < 5:
+            assert accuracy(orders, k) == pytest.approx(shuffle_accuracy(n, k), abs=EXACT)
+    for own in (orders, replaced, outcomes("insert-random", n), outcomes("remove-random", n)):
+        assert accuracy(own, len(own[0])) == pytest.approx(one_step_accuracy(own), abs=EXACT)
+        assert accuracy(own, 1) == pytest.approx(1, abs=EXACT)
+
+
+@pytest.mark.parametrize("n", [3, 4, 5])
+@pytest.mark.parametrize("operation", ["copy", "reverse", "sort", "insert-index", "remove-index", "replace-index"])
+def test_operations_with_one_answer_lose_nothing(operation: str, n: int) -> None:
+    assert correlation(outcomes(operation, n)) == pytest.approx(0, abs=EXACT)
+    assert one_step_accuracy(outcomes(operation, n)) == 1
+
+
+PUBLISHED = {  # n: one-step accuracy, and C where it is given
+    "shuffle": {3: (0.2240, None), 4: (0.0919, None), 5: (0.0381, None)},  # without the list's own order
+    "insert-random": {3: (0.1875, 1.818), 4: (0.1229, 2.347), 5: (0.0823, 2.867)},
+    "remove-random": {3: (0.8889, 0.174), 4: (0.75, 0.432), 5: (0.6144, 0.737)},
+}
+
+
+@pytest.mark.parametrize(("operation", "n"), [(own, n) for own, values in PUBLISHED.items() for n in values])
+def test_the_published_figures_are_found(operation: str, n: int) -> None:
+    share, nats = PUBLISHED[operation][n]
+    found = outcomes(operation, n)
+    assert one_step_accuracy(found) == pytest.approx(share, abs=5e-5)
+    if nats is not None:
+        assert correlation(found) == pytest.approx(nats, abs=5e-4)
+
+
+def test_the_table_of_eight_letters_is_the_published_one() -> None:
+    table = {own.operation: own for own in analyse(8, (1, 2, 4, 8))}
+    assert table["replace-random"].accuracies == pytest.approx((1.000, 0.780, 0.582, 0.393), abs=5e-4)
+    assert table["shuffle"].accuracies == pytest.approx((1, 0.273, 0.038, 0.0024), abs=5e-4)
+    assert all(table[own].accuracies == (1, 1, 1, 1) for own in ("copy", "reverse", "sort", "insert-index"))
+    assert all(own.accuracies[0] == pytest.approx(1, abs=EXACT) for own in table.values())
+
+
+def test_kl_from_the_product_of_marginals_is_the_total_correlation() -> None:
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        weights = torch.rand(3**3, generator=generator, dtype=torch.double).tolist()
+        law = dict(zip(product(range(3), repeat=3), weights, strict=True))
+        assert product_divergence(law) == pytest.approx(total_correlation(law), abs=EXACT)
+        marginals = [[sum(w for own, w in law.items() if own[i] == v) for v in range(3)] for i in range(3)]
+        assert total_correlation(law) <= sum(map(entropy, marginals)) - max(map(entropy, marginals)) + EXACT

@@ -1,0 +1,51 @@
+"""Small models are trained once, kept, and the same for a recipe."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from fedsim.bench import training
+from fedsim.bench.training import Recipe, trained
+from fedsim.core.errors import FedsimError
+
+TINY = Recipe(
+    "copies",
+    "list-operations",
+    {"operations": ("copy",), "train": 4, "test": 4},
+    3,
+    8,
+    model={"width": 16, "blocks": 1},
+)
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("FEDSIM_CACHE", str(tmp_path))
+    monkeypatch.setattr(training, "RECIPES", {"tiny": TINY})
+    return tmp_path
+
+
+def test_a_model_is_trained_once_and_read_back(cache: Path) -> None:
+    steps: list[int] = []
+    first = trained("tiny", lambda step, _loss: steps.append(step))
+    second = trained("tiny", lambda step, _loss: steps.append(step))
+    assert steps == [0]
+    assert [folder.name.startswith("tiny-llada-tiny-") for folder in cache.iterdir()] == [True]
+    assert all(torch.equal(own, second.model.state_dict()[name]) for name, own in first.model.state_dict().items())
+    assert not first.model.training
+
+
+@pytest.mark.slow
+def test_training_lowers_the_loss(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    losses: dict[int, float] = {}
+    longer = Recipe(TINY.holds, TINY.data, TINY.settings, 201, 16, model=TINY.model)
+    monkeypatch.setattr(training, "RECIPES", {"tiny": longer})
+    trained("tiny", losses.__setitem__)
+    assert list(losses) == [0, 100, 200]
+    assert losses[200] < losses[0] - 1  # nats; a blind model pays 3.9 a token
+
+
+def test_an_unknown_model_is_answered_with_the_nearest(cache: Path) -> None:
+    with pytest.raises(FedsimError, match="there is no small model 'tinny'. Did you mean 'tiny'?"):
+        trained("tinny")

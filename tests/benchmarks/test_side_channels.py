@@ -1,0 +1,63 @@
+"""The table of side channels has every decoder of the registry, and says why one does not run."""
+
+from typing import Any
+
+import pytest
+
+from benchmarks import side_channels
+from benchmarks.side_channels import Setting, as_page, as_table, decoders, lines, scenario
+from fedsim.core import registry
+from fedsim.core.errors import FedsimError
+from fedsim.core.hooks import Decoder
+from fedsim.core.types import Limits
+from fedsim.threat.side_channels import Asked, Judging
+from fedsim.threat.speaking import Material, Speaker
+from tests.components.decoder.lettered import Letters
+from tests.components.generating import LEAKING, make, registered_toys, tiny_llama
+
+
+@pytest.fixture(scope="module")
+def setting() -> Setting:
+    method = registry.get("trace", "trace-figures")
+    asked = Asked(method.make(method.config()).named("trace-figures"), "trace-figures, counts", "counts")
+    speaker = Speaker(tiny_llama(), make("greedy"), Letters(), Limits(max_new_tokens=4))
+    material = Material(prompts=((LEAKING, 1), (1, 2), (2, 3)), repeats=4)
+    return Setting(speaker, material, [("bits", asked)], Judging())
+
+
+def test_every_decoder_of_the_registry_is_asked_later_ones_too() -> None:
+    known = {name for name, own in registry.methods("component").items() if own.hook == "decoder"}
+    assert {own.name for own in decoders([], [])} == known
+    with registered_toys():
+        assert "toy-leaky" in {own.name for own in decoders([], [])}
+
+
+def test_settings_are_a_low_temperature_and_what_is_asked() -> None:
+    (own,) = decoders(["speculative"], ["speculative.length=7", "greedy.length=1"])
+    assert (own.config.temperature, own.config.length) == (0.3, 7)
+
+
+def test_the_zero_control_stands_beside_what_leaks(setting: Setting) -> None:
+    rows = [row for name in ("greedy", "toy-leaky") for row in lines(setting, make(name))]
+    greedy, _, leaky, text = rows
+    assert (greedy.value, greedy.p, greedy.tokens_a_step) == (0.0, 1.0, 1.0)
+    assert leaky.value is not None
+    assert leaky.value > 0.3
+    assert text.role == "must succeed"
+    table = as_table(rows)
+    assert "## How many bits about the prompt?" in table
+    assert "| toy-leaky | trace-figures, counts | counts | bits |" in table
+    page = as_page(rows, scenario(full=False), " --page")
+    assert page.startswith("# What a decoder's trace gives away\n\n`python -m benchmarks.side_channels --page` wrote")
+    assert table in page
+
+
+def test_a_decoder_that_does_not_run_says_why(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise FedsimError("it wants trained exits.")
+
+    monkeypatch.setattr(side_channels, "study", fail)
+    decoder: Decoder[Any, Any] = make("greedy")
+    (row,) = lines(setting, decoder)
+    assert row.why == "it wants trained exits."
+    assert "| greedy |  | does not run here: it wants trained exits. |" in as_table([row])

@@ -1,0 +1,49 @@
+"""`fedsim bench`: tables of the exact model, JSON, and mistakes in a sentence."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from fedsim.cli.commands import bench as _bench  # noqa: F401 - adds its command
+from fedsim.cli.commands._console import app
+from fedsim.core.errors import FedsimError
+
+
+def told(*arguments: str) -> str:
+    found = CliRunner().invoke(app, ["bench", *arguments], catch_exceptions=False)
+    assert found.exit_code == 0, found.output
+    return found.stdout
+
+
+def test_the_exact_table_and_the_strategies_are_printed() -> None:
+    shown = told("parallel", "--operation", "replace-random", "--samples", "4", "--shortest", "3", "--longest", "4")
+    exact = next(line.split() for line in shown.splitlines() if "replace-random" in line)
+    assert exact == ["replace-random", "0.863", "1.0000", "0.6562", "0.4219"]  # 2/4 3/4 + (3/4)^2 1/2
+    assert "threshold 0.9" in shown
+    assert "Most tokens a pass at 80% or more" in shown
+
+
+def test_an_unmasker_with_settings_is_measured_as_json() -> None:
+    asked = ("--operation", "copy", "--samples", "3", "--decoder", "fixed", "--set", "steps=1", "--json")
+    found = json.loads(told("parallel", *asked))
+    (own,) = found["measured"]
+    assert (own["operation"], own["strategy"], own["accuracy"], own["n"]) == ("copy", "fixed steps=1", 1.0, 3)
+    assert own["tokens_a_pass"] == pytest.approx(4)  # lists of 3, 4 and 5 letters in a pass each
+    assert len(found["exact"]) == 10
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--operation", "shuffel"), "knows no 'shuffel'. Did you mean 'shuffle'"),
+        (("--decoder", "greedy"), "there is no unmasker 'greedy'"),
+        (("--set", "steps=1"), "say which one with --decoder"),
+        (("--model", "list"), "there is no model 'list' of lists. Did you mean 'lists'"),
+        (("--model", "random-lists", "--operation", "copy"), "model 'random-lists' knows no 'copy'"),
+        (("--shortest", "5", "--longest", "4"), "--shortest is 5 and --longest 4"),
+    ],
+)
+def test_mistakes_are_one_sentence(arguments: tuple[str, ...], message: str) -> None:
+    with pytest.raises(FedsimError, match=message):
+        told("parallel", *arguments)

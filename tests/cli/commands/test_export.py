@@ -1,0 +1,28 @@
+"""`fedsim export` writes the formats that it is asked for, and no other."""
+
+import csv
+import shutil
+from pathlib import Path
+
+from tests.cli.typed import Say
+
+
+def test_the_formats_that_were_asked_for_are_written_and_named(command: Say, swept: Path, tmp_path: Path) -> None:
+    shutil.copytree(swept / "s", tmp_path / "s")
+    before = {path.name for path in (tmp_path / "s").iterdir()}
+    code, told, _ = command("export", str(tmp_path / "s"), "--csv")
+    assert code == 0
+    assert told.replace("\n", "") == f"Wrote {tmp_path / 's' / 'table.csv'}"
+    new = {path.name for path in (tmp_path / "s").iterdir()} - before
+    assert "table.csv" in new
+    assert not {"table.parquet", "results.duckdb"} & new
+    with (tmp_path / "s" / "table.csv").open(newline="") as file:
+        assert len(list(csv.DictReader(file))) == 2 * 4  # settings, victims
+
+
+def test_without_a_format_nothing_is_written(command: Say, swept: Path) -> None:
+    before = sorted((swept / "s").iterdir())
+    code, told, said = command("export", str(swept / "s"))
+    assert (code, told) == (2, "")
+    assert "add --csv, --parquet or --duckdb" in said
+    assert sorted((swept / "s").iterdir()) == before

@@ -1,0 +1,156 @@
+"""Lexical units: null settings are greedy, what is accepted, what a past holds, and a language that a model learns."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fedsim.components.decoder.lexical_unit import LexicalUnitConfig
+from fedsim.core import registry, seeding
+from fedsim.core.hooks import GenerationContext, HookContext, Writing
+from fedsim.core.losses import cross_entropy
+from fedsim.core.past import Past
+from fedsim.core.types import Batch, InputSpec, Limits
+from fedsim.generation import generate
+from tests.components.generating import greedy, make, prompts, sources, tiny_llama
+from tests.components.loss.padding import padded
+
+ASKED = prompts([1, 2, 3], [4], [5, 6], [7, 8, 9, 10])
+LIMITS = Limits(max_new_tokens=12)
+
+
+class Table(nn.Module):
+    """Scores by the last token alone; behind a pad, by the token in front of the pads and the number of pads."""
+
+    def __init__(self, pad: int, table: dict[tuple[int, int], dict[int, float]]) -> None:
+        super().__init__()
+        self.pad, self.table = pad, table
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return torch.stack([torch.stack([self._behind(row[: end + 1]) for end in range(len(row))]) for row in tokens])
+
+    def _behind(self, text: Tensor) -> Tensor:
+        own = text.tolist()
+        pads = next((count for count, token in enumerate(reversed(own)) if token != self.pad), len(own))
+        known = self.table.get((own[-1 - pads] if pads < len(own) else -1, pads), {})
+        rest = (1 - sum(known.values())) / (8 - len(known))
+        return torch.tensor([known.get(token, rest) for token in range(8)]).double().log()
+
+
+def written(table: dict[tuple[int, int], dict[int, float]], tokenizer: Any = None, **settings: Any) -> Any:
+    method = make("lexical-unit", pad=7, **settings)
+    (found,) = generate(
+        method, Table(7, table), prompts([0]), Limits(max_new_tokens=4), sources(1), tokenizer=tokenizer
+    )
+    return found
+
+
+@pytest.mark.parametrize("settings", [{"beta": 1.1}, {"pads": 0}])
+def test_where_nothing_is_accepted_it_is_greedy(settings: dict[str, Any]) -> None:
+    found = generate(make("lexical-unit", **settings), padded(), ASKED, LIMITS, sources(4))
+    assert [list(own.tokens) for own in found] == greedy(tiny_llama(), ASKED.prompts, 12)
+    assert {own.trace.tokens for own in found} == {(1,) * 12}
+
+
+def test_followers_are_a_prefix_of_those_the_model_is_sure_of() -> None:
+    table = {(0, 0): {1: 0.5}, (0, 1): {2: 0.95}, (0, 2): {3: 0.89}, (0, 3): {4: 0.99}}
+    assert written(table).tokens[:2] == (1, 2)
+    assert written(table).trace.tokens[0] == 2, "0.89 is too little, and what is behind it counts no more"
+    assert written(table, beta=0.85).trace.tokens[0] == 4
+    assert written(table, beta=0.85, pads=2).trace.tokens[0] == 3
+    # 0.89^2 = 0.79 and 0.99^3 = 0.97, or 0.95 * 0.89 = 0.85 and * 0.99 = 0.84
+    assert written(table, beta=0.8, rule="root").trace.tokens[0] == 2
+    assert written(table, beta=0.79, rule="root").trace.tokens[0] == 4
+    assert written(table, beta=0.84, rule="product").trace.tokens[0] == 3
+    assert written(table, beta=0.83, rule="product").trace.tokens[0] == 4
+    assert written(table, beta=0.85).trace.series()["proposed"][0] == 3
+
+
+class Words:
+    vocabulary, padding, begin, end = 8, 0, None, 0
+
+    def encode(self, text: str) -> list[int]:
+        raise NotImplementedError
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        return "".join([" the", " ", "a", " an", "b", " bc", " b", "x"][token] for token in tokens)
+
+
+def test_a_span_ends_in_front_of_what_repeats_or_extends_the_token_before() -> None:
+    sure = 0.99
+    same = {(0, 0): {1: sure}, (0, 1): {2: sure}, (0, 2): {2: sure}, (0, 3): {4: sure}}
+    assert written(same).trace.tokens[0] == 2
+    longer = {(0, 0): {1: sure}, (0, 1): {2: sure}, (0, 2): {3: sure}, (0, 3): {4: sure}}
+    assert written(longer).trace.tokens[0] == 4, "without a tokenizer nobody sees that ' an' begins with 'a'"
+    assert written(longer, Words()).trace.tokens[0] == 2
+    assert written({**longer, (0, 2): {4: sure}, (0, 3): {1: sure}}, Words()).trace.tokens[0] == 4, "a blank is no text"
+    again = {(0, 0): {1: sure}, (0, 1): {0: sure}, (0, 2): {1: sure}, (0, 3): {0: sure}}
+    assert written(again).trace.tokens[0] == 4
+    assert written(again, ngram=2).trace.tokens[0] == 2
+
+
+def test_the_first_token_may_be_drawn_and_is_always_taken() -> None:
+    table = {(0, 0): {1: 0.3, 2: 0.3}, (0, 1): {3: 0.99}}
+    method = make("lexical-unit", pad=7, temperature=1.0)
+    found = generate(method, Table(7, table), prompts(*[[0]] * 40), Limits(max_new_tokens=2), sources(40))
+    assert {own.tokens[0] for own in found} > {1, 2}
+    assert {own.tokens[1] for own in found if own.tokens[0] != 3} == {3}
+
+
+def test_what_was_read_of_pads_is_forgotten() -> None:
+    model, method = padded(), make("lexical-unit", beta=0.0)
+    context = GenerationContext(tuple(sources(4)), LIMITS)
+    state = method.start(model, ASKED, context)
+    with torch.no_grad():
+        for _ in range(4):
+            state, events = method.step(model, state, context)
+            kept = state.past.scores(model, state.tokens)
+            fresh = Past().scores(model, state.tokens)
+            for own, other in zip(kept, fresh, strict=True):
+                torch.testing.assert_close(own, other, rtol=0, atol=1e-9)  # rounding of doubles
+            assert state.past.held == [list(map(len, state.tokens))] * 2
+            assert all(event["accepted"] >= 1 for event in events)
+    assert isinstance(state, Writing)
+
+
+def test_texts_end_at_a_stop_token_and_at_the_end_of_the_context_in_the_middle_of_a_span() -> None:
+    sure = {(0, 0): {1: 0.9}, (0, 1): {2: 0.99}, (0, 2): {3: 0.99}, (0, 3): {4: 0.99}}
+    method, model = make("lexical-unit", pad=7), Table(7, sure)
+    (stopped,) = generate(method, model, prompts([0]), Limits(max_new_tokens=9, stop_tokens=frozenset({2})), sources(1))
+    assert (stopped.tokens, stopped.ending) == ((1, 2), "stop")
+    (full,) = generate(method, model, prompts([0]), Limits(max_new_tokens=9, context=3), sources(1))
+    assert (full.tokens, full.ending) == ((1, 2), "context")
+    assert full.trace.series()["proposed"] == (1,), "one pad fits beside the token of the step"
+
+
+def test_top_p_at_temperature_0_is_refused() -> None:
+    with pytest.raises(ValueError, match="at temperature 0 nothing is drawn"):
+        LexicalUnitConfig(top_p=0.9)
+
+
+def test_a_language_of_units_is_written_unit_by_unit() -> None:
+    """Behind a token of 0 to 4 come always the same two of 5 to 14, and then the next of the five."""
+    heads = (torch.arange(5) + torch.arange(5)[:, None]) % 5
+    tokens = torch.stack((heads, 5 + heads, 10 + heads), -1).flatten(1)
+    method = registry.get("model", "tiny-llama")
+    with seeding.isolate_randomness(0):
+        llama = method.make(
+            method.config.model_validate({"width": 32, "hidden": 32}), InputSpec((14,), 15, (), (), vocabulary=15)
+        )
+    term = make("pad-blocks", blocks=4, most=3)
+    model = term.prepare(llama, torch.Generator()).train()
+    batch, place = Batch(tokens[:, :-1], tokens[:, 1:]), HookContext(1, 0, 0, torch.Generator().manual_seed(0))
+    optimizer = torch.optim.Adam(model.parameters(), lr=2e-2)
+    for _ in range(80):
+        outputs = model(batch.inputs)
+        loss = cross_entropy(outputs, batch.labels) + term.loss(model, batch, outputs, place)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    asked = prompts([0], [3, 8, 13, 4], [2, 7, 12, 3, 8, 13, 4])  # units begin behind one of the five
+    limits = Limits(max_new_tokens=9)
+    found = generate(make("lexical-unit", pads=2), model, asked, limits, sources(3))
+    assert [list(own.tokens) for own in found] == greedy(model, asked.prompts, 9)
+    assert [own.trace.tokens for own in found] == [(3, 3, 3)] * 3

@@ -1,0 +1,150 @@
+"""SkipDecode: what its sheet says must hold."""
+
+import random
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from fedsim.components.decoder.skipdecode import Schedule, budgets, read_by_schedule
+from fedsim.core.errors import FedsimError
+from fedsim.core.past import Past
+from fedsim.core.types import Generated, Limits
+from fedsim.generation import generate
+from tests.components.generating import VOCABULARY, greedy, make, prompts, sources, tiny_llama
+
+DEPTH = 6
+ROUNDING = 1e-9  # double precision: sums in another order, through six layers
+
+
+@pytest.fixture
+def model() -> nn.Module:
+    return tiny_llama(blocks=DEPTH).eval()
+
+
+def write(model: nn.Module, asked: list[list[int]], count: int = 12, **settings: Any) -> list[Generated]:
+    method, limits = make("skipdecode", **settings), Limits(max_new_tokens=count)
+    return generate(method, model, prompts(*asked), limits, sources(len(asked)))
+
+
+def drawn_schedules(count: int) -> list[Schedule]:
+    source, found = random.Random(0), list[Schedule]()
+    while len(found) < count:
+        depth, warm_up = source.randint(1, 40), source.randint(0, 3)
+        last, first, expected = source.randint(1, depth), source.randint(1, depth), source.randint(1, 60)
+        if warm_up < last <= first:
+            found.append(Schedule(depth, first, last, warm_up, expected))
+    return found
+
+
+def test_with_all_layers_it_is_greedy(model: nn.Module) -> None:
+    asked = [[1, 2, 3], [4], [5, 6, 1, 1]]
+    every: list[dict[str, Any]] = [{"speed_up": 1.0}, {"first": DEPTH, "last": DEPTH}]
+    for settings in every:
+        assert [list(own.tokens) for own in write(model, asked, **settings)] == greedy(model, asked, 12)
+    assert [list(own.tokens) for own in write(model, asked)] != greedy(model, asked, 12), "the control"
+
+
+def test_budgets_never_rise_and_sets_of_layers_are_nested() -> None:
+    for own in drawn_schedules(200):
+        counts = [own.count(number) for number in range(own.expected + 5)]
+        assert counts == sorted(counts, reverse=True)
+        assert counts[0] == own.first
+        assert set(counts[own.expected :]) == {own.last}
+        sets = [set(own.layers(number)) for number in range(own.expected + 5)]
+        assert [len(layers) for layers in sets] == counts
+        assert all(later <= before for before, later in pairwise(sets))
+        assert all(layers <= set(range(own.depth)) for layers in sets)
+        assert all(set(range(own.depth - own.last + own.warm_up, own.depth)) <= layers for layers in sets), "the top"
+
+
+def test_the_mean_budget_is_that_of_both_ends_and_the_default_is_the_papers() -> None:
+    for own in drawn_schedules(200):
+        if own.expected > 1:
+            mean = sum(own.count(number) for number in range(own.expected)) / own.expected
+            assert abs(mean - (own.first + own.last) / 2) <= 0.5
+    assert [budgets(24, own, 1) for own in (2, 5)] == [(16, 8), (6, 4)]
+    assert [budgets(32, own, 1) for own in (3, 4, 5)] == [(14, 8), (10, 6), (8, 5)]
+    assert budgets(30, 1, 1) == (30, 30)
+    for depth in range(2, 40):
+        for speed_up in (1.0, 1.3, 2.0, 7.0):
+            first, last = budgets(depth, speed_up, 1)
+            assert 1 < last <= first <= depth
+            assert first + last >= 2 * depth / speed_up
+
+
+def teacher_forced(model: nn.Module, text: list[int], prompt: int, schedule: Schedule) -> torch.Tensor:
+    """Scores (T, V) of a pass over the whole text, where each token jumps over its layers; written out anew."""
+    block: Any
+    hidden = model.get_submodule("embed_tokens")(torch.tensor([text]))
+    later = torch.full((len(text), len(text)), -torch.inf, dtype=hidden.dtype).triu(1)
+    for number in range(DEPTH):
+        block = model.get_submodule(f"layers.{number}")
+        runs = [place < prompt or number in schedule.layers(place - prompt) for place in range(len(text))]
+        sees = later.clone()
+        sees[:, ~torch.tensor(runs)] = -torch.inf  # has no keys; such a token's own query goes nowhere
+        sees[torch.arange(len(text)), torch.arange(len(text))] = 0.0
+        new = block(hidden, attention_mask=sees[None, None])
+        hidden = torch.where(torch.tensor(runs)[None, :, None], new, hidden)
+    return model.get_submodule("lm_head")(model.get_submodule("norm")(hidden))[0]
+
+
+@torch.no_grad()
+def test_what_is_kept_gives_the_scores_of_a_pass_over_the_whole_text(model: nn.Module) -> None:
+    schedule, past = Schedule(DEPTH, 5, 2, 1, 8), Past()
+    source = random.Random(2)
+    texts = [source.choices(range(VOCABULARY), k=length) for length in (15, 18)]
+    sizes = [3, 6]
+    expected = [teacher_forced(model, text, size, schedule) for text, size in zip(texts, sizes, strict=True)]
+    for count in range(13):
+        shown = [tuple(text[: size + count]) for text, size in zip(texts, sizes, strict=True)]
+        kept = read_by_schedule(model, past, shown, sizes, schedule)
+        anew = read_by_schedule(model, Past(), shown, sizes, schedule)
+        for row, size in enumerate(sizes):
+            torch.testing.assert_close(kept[row][0], expected[row][size + count - 1], rtol=0, atol=ROUNDING)
+            torch.testing.assert_close(kept[row], anew[row], rtol=0, atol=ROUNDING)
+        for layer in range(DEPTH):
+            ran = sum(layer in schedule.layers(number) for number in range(count))
+            assert past.held[layer] == [size + ran for size in sizes]
+
+
+def test_no_layer_is_called_for_a_token_outside_its_set(model: nn.Module) -> None:
+    calls = [0] * DEPTH
+    for number in range(DEPTH):
+
+        def count(_block: nn.Module, inputs: tuple[torch.Tensor, ...], _out: object, number: int = number) -> None:
+            calls[number] += inputs[0].shape[0] * inputs[0].shape[1]
+
+        model.get_submodule(f"layers.{number}").register_forward_hook(count)
+    found = write(model, [[1, 2, 3], [4, 5, 6]], 10, first=5, last=2, expected=7)
+    schedule = Schedule(DEPTH, 5, 2, 1, 7)
+    sets = [schedule.layers(number) for number in range(9)]  # the tenth token is written and never read
+    assert calls == [2 * (3 + sum(number in layers for layers in sets)) for number in range(DEPTH)]
+    assert [own.trace.series()["layers"] for own in found] == [(DEPTH, *map(len, sets))] * 2
+
+
+def test_a_text_beside_longer_ones_is_written_as_alone(model: nn.Module) -> None:
+    asked = [[1, 2, 3], [4], [5, 6, 1, 1, 2, 3, 3]]
+    together = write(model, asked, temperature=1.0)
+    for row, prompt in enumerate(asked):
+        method, limits = make("skipdecode", temperature=1.0), Limits(max_new_tokens=12)
+        (alone,) = generate(method, model, prompts(prompt), limits, [sources(3)[row]])
+        assert alone.tokens == together[row].tokens
+
+
+def test_work_is_the_same_for_every_text(model: nn.Module) -> None:
+    found = write(model, [[1, 2, 3], [4], [5, 6, 1, 1, 2, 3, 3]])
+    assert len({own.tokens for own in found}) == 3
+    assert len({own.trace.series()["layers"] for own in found}) == 1
+
+
+def test_settings_that_do_not_fit_are_refused(model: nn.Module) -> None:
+    for settings in ({"first": 7, "last": 2}, {"first": 2, "last": 3}, {"first": 3, "last": 1}):
+        with pytest.raises(FedsimError, match=r"expected warm_up < last <= first <= 6, the layers of the model"):
+            write(model, [[1]], **settings)
+    with pytest.raises(ValueError, match="first and last belong together"):
+        make("skipdecode", first=3)
+    with pytest.raises(FedsimError, match="decoder 'skipdecode' runs single layers"):
+        write(nn.Sequential(model), [[1]])

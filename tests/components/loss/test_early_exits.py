@@ -1,0 +1,130 @@
+"""Early exits: their losses against sums written out, and what they leave as it is."""
+
+import copy
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from fedsim.core.errors import NotApplicable
+from fedsim.core.masks import without_dropout
+from fedsim.core.types import Limits
+from fedsim.federation.client import local_training
+from fedsim.generation import generate
+from fedsim.scenario import Scenario
+from fedsim.scenario import world as worlds
+from tests.components.generating import VOCABULARY, greedy, make, prompts, sources, tiny_llama
+
+DEPTH, EXITS, SHARE = 4, (1, 3), 0.4
+ROUNDING = 1e-12  # double precision: sums of a few terms
+TOKENS = torch.tensor([[1, 2, 3, 4, 5, 1], [6, 1, 1, 2, 3, 3]])
+LABELS = TOKENS.roll(-1, 1)
+
+
+def prepared() -> nn.Module:
+    return make("early-exits", exits=EXITS).prepare(tiny_llama(blocks=DEPTH), torch.Generator()).train()
+
+
+def shortened(layers: int) -> nn.Module:
+    """The model without its later layers."""
+    model = tiny_llama(blocks=DEPTH)
+    blocks = model.get_submodule("layers")
+    assert isinstance(blocks, nn.ModuleList)
+    del blocks[layers:]
+    return model
+
+
+def test_each_exit_scores_as_the_model_without_later_layers() -> None:
+    with torch.no_grad(), without_dropout():
+        found = prepared()(TOKENS)
+        for place, layers in enumerate((*EXITS, DEPTH)):
+            torch.testing.assert_close(found[:, place], shortened(layers)(TOKENS), rtol=0, atol=ROUNDING)
+
+
+def test_the_loss_is_the_weighed_sum_of_the_exits_losses() -> None:
+    with torch.no_grad(), without_dropout():
+        outputs = prepared()(TOKENS)
+        early, late, whole = (
+            F.cross_entropy(shortened(own)(TOKENS).flatten(0, 1), LABELS.flatten()) for own in (*EXITS, DEPTH)
+        )
+    found = make("early-exits", exits=EXITS, share=SHARE).objective(outputs, LABELS, 1)
+    torch.testing.assert_close(found, 0.6 * whole + 0.4 * (early / 4 + late * 3 / 4), rtol=0, atol=ROUNDING)
+    plain = make("early-exits", exits=EXITS, share=0.0)
+    torch.testing.assert_close(plain.objective(outputs, LABELS, 1), whole, rtol=0, atol=ROUNDING)
+    torch.testing.assert_close(plain.objective(outputs[:, -1], LABELS, 1), whole, rtol=0, atol=ROUNDING)
+
+
+def test_evaluation_stays_and_copies_have_exits_of_their_own() -> None:
+    model = prepared()
+    with torch.no_grad(), without_dropout():
+        twin = copy.deepcopy(model)
+        assert torch.equal(twin(TOKENS), model(TOKENS))
+        assert torch.equal(model.eval()(TOKENS), tiny_llama(blocks=DEPTH).eval()(TOKENS))
+
+
+def test_decoders_run_the_layers_of_a_model_with_exits() -> None:
+    limits = Limits(max_new_tokens=6)
+    (found,) = generate(make("del"), prepared(), prompts([1, 2, 3]), limits, sources(1))
+    assert list(found.tokens) == greedy(tiny_llama(blocks=DEPTH), [[1, 2, 3]], 6)[0]
+
+
+def agreement(share: float | None) -> float:
+    """How often the first layer says what all say, in a model that learned to count, with exits or without."""
+    model, component = tiny_llama(blocks=DEPTH), make("early-exits", exits=(1,), share=share or 0.0)
+    trained = (component.prepare(model, torch.Generator()) if share is not None else model).train()
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    tokens = (torch.arange(VOCABULARY)[:, None] + torch.arange(4)) % VOCABULARY
+    with without_dropout():
+        for _ in range(60):
+            optimizer.zero_grad()
+            component.objective(trained(tokens), (tokens + 1) % VOCABULARY, 1).backward()
+            optimizer.step()
+    stack, blocks, seen = model.stack(), model.get_submodule("layers"), list[torch.Tensor]()  # type: ignore[operator]
+    assert isinstance(blocks, nn.ModuleList)
+
+    def note(_block: nn.Module, _inputs: object, output: torch.Tensor) -> None:
+        seen.append(output)
+
+    blocks[0].register_forward_hook(note)
+    with torch.no_grad(), without_dropout():
+        whole = model(tokens).argmax(-1)
+        assert (whole == (tokens + 1) % VOCABULARY).double().mean() > 0.95, "it has learned"
+        return float((stack.score(seen[0]).argmax(-1) == whole).double().mean())
+
+
+def test_after_training_the_first_layer_says_what_all_say() -> None:
+    assert agreement(0.5) > 0.95
+    assert agreement(None) < 0.5, "the control"
+
+
+def test_a_client_trains_with_exits(scenario: Callable[..., Scenario]) -> None:
+    tables = {
+        "data": {"name": "lee-news", "length": 8, "train": 40, "test": 20},
+        "model": {"name": "tiny-llama", "width": 16, "hidden": 16, "blocks": 3},
+        "federation": {"clients": 2, "batch_size": 2},
+    }
+    world = worlds.build(scenario(components=[{"name": "early-exits", "exits": [1, 2]}], **tables))
+    plain = worlds.build(scenario(**tables))
+    update, truth = local_training(world, world.models.first_weights, 1, 0)
+    other, _ = local_training(plain, plain.models.first_weights, 1, 0)
+    assert {name.removeprefix("own.") for name in update.tensors} == set(other.tensors)
+    model = plain.models.new().train()
+    batch = truth.batches[0]
+    losses = []
+    for layers in (3, 1, 2):
+        twin = copy.deepcopy(model)
+        blocks = twin.get_submodule("layers")
+        assert isinstance(blocks, nn.ModuleList)
+        del blocks[layers:]
+        losses.append(plain.task.loss(twin(batch.inputs), batch.labels).item())
+    expected = 0.5 * losses[0] + 0.5 * (losses[1] / 3 + losses[2] * 2 / 3)
+    assert update.loss == pytest.approx(expected, rel=1e-5)  # single precision
+
+
+def test_exits_that_the_model_does_not_have_are_refused() -> None:
+    with pytest.raises(NotApplicable, match=r"exits = \[4\], expected numbers of layers from 1 to 3"):
+        make("early-exits", exits=(4,)).prepare(tiny_llama(blocks=DEPTH), torch.Generator())
+    with pytest.raises(NotApplicable, match="no list of blocks"):
+        make("early-exits").prepare(nn.Linear(2, 2), torch.Generator())

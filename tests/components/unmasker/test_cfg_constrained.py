@@ -1,0 +1,165 @@
+"""Grammar constraints: every text is valid in whatever order it is written, and nothing is refused without need."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fedsim.core.errors import FedsimError
+from fedsim.core.hooks import Condition
+from fedsim.core.types import Generated, Limits
+from fedsim.generation import generate
+from tests.components.generating import make, sources
+from tests.components.unmasker.test_grammar import GRAMMARS, texts
+from tests.components.unmasking import Fixed, run
+
+SIGNS = "()[]a."  # the last one ends a text
+END = len(SIGNS) - 1
+BRACKETS = 'S = "(" S ")" S | "[" S "]" S | "a" S |'
+RANDOM = {"temperature": 1.0, "confidence": "random"}
+
+
+class Spelling:
+    """A tokenizer of one sign a token."""
+
+    padding, begin, end, vocabulary = END, None, END, len(SIGNS)
+
+    def encode(self, text: str) -> list[int]:
+        return [SIGNS.index(own) for own in text]
+
+    def decode(self, tokens: Any) -> str:
+        return "".join(SIGNS[own] for own in tokens)
+
+
+class Moody(nn.Module):
+    """Scores that depend on the whole text and on a seed, and have no sense."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        self.table, self.mask_token = torch.randn(40, 7, len(SIGNS), generator=generator), len(SIGNS)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        places = torch.arange(tokens.shape[1])
+        return 2 * self.table[places, tokens] + self.table[tokens.sum(1) % 40, 0][:, None]
+
+
+def write(
+    model: nn.Module, places: int, count: int = 1, answer: Tensor | None = None, **settings: Any
+) -> list[Generated]:
+    condition = Condition(((),) * count, {} if answer is None else {"answer": answer})
+    limits = Limits(max_new_tokens=places, stop_tokens=frozenset({END}))
+    method = make("cfg-constrained", **{"grammar": BRACKETS, **settings})
+    return generate(method, model, condition, limits, sources(count), tokenizer=Spelling())
+
+
+def shown(own: Generated) -> str:
+    return Spelling().decode(own.tokens).partition(".")[0]
+
+
+def is_valid(text: str) -> bool:
+    open_ones: list[str] = []
+    for sign in text:
+        if sign in "([":
+            open_ones.append(sign)
+        elif sign in ")]" and (not open_ones or open_ones.pop() + sign not in ("()", "[]")):
+            return False
+    return not open_ones
+
+
+def all_valid(count: int) -> None:
+    rejected = 0
+    for seed in range(count // 20):
+        for own in write(Moody(seed), 10, 20, **RANDOM):
+            series = own.trace.series()
+            assert own.ending in ("stop", "length")
+            assert is_valid(shown(own)), shown(own)
+            assert sum(series["completed"]) == 0, "exact gaps are never stuck"
+            rejected += sum(series["rejected"])
+    assert rejected > count  # the control: the model wanted to leave the grammar again and again
+
+
+def test_texts_written_in_random_order_are_all_valid() -> None:
+    all_valid(40)
+
+
+@pytest.mark.slow
+def test_a_thousand_texts_written_in_random_order_are_all_valid() -> None:
+    all_valid(1000)
+
+
+def test_without_the_grammar_most_texts_of_the_same_model_leave_it() -> None:
+    found = [own for seed in range(5) for own in run("fixed", Moody(seed), [[]] * 20, 10, **RANDOM)]
+    assert (
+        sum(is_valid(shown(own)) for own in found) < 50
+    )  # the empty text is valid, and a sixth of them begin with an end
+
+
+def test_a_model_that_wants_a_valid_text_is_never_refused() -> None:
+    for number, text in enumerate(sorted(texts(GRAMMARS["brackets"], 8))[::7]):
+        tokens = Spelling().encode(text.ljust(8, "."))
+        scores = 9.0 * nn.functional.one_hot(torch.tensor(tokens), len(SIGNS)).float()
+        order = torch.randperm(8, generator=torch.Generator().manual_seed(number))
+        (own,) = write(Fixed(scores + 0.1 * order[:, None] * scores), 8)
+        assert shown(own) == text
+        assert sum(own.trace.series()["rejected"]) == 0
+
+
+def test_at_temperature_zero_a_text_that_is_valid_anyway_stays() -> None:
+    stayed = 0
+    for seed in range(60):
+        (plain,), (own,) = run("fixed", Moody(seed), [[]], 4), write(Moody(seed), 4)
+        if is_valid(shown(plain)) and set(Spelling().decode(plain.tokens)[len(shown(plain)) :]) <= {"."}:
+            stayed += 1
+            assert shown(own) == shown(plain)
+    assert stayed > 0
+
+
+def test_several_places_a_step_are_checked_one_after_the_other() -> None:
+    # Each of the two places may be either sign, both together only in one way.
+    scores = torch.tensor([[0.0, 0, 6, 0, 0, -9], [0.0, 5, 0, 0, 0, -9]])
+    (own,) = write(Fixed(scores), 2, at_once=2, grammar='S = "(" ")" | "[" "]"')
+    assert (shown(own), own.trace.tokens) == ("[]", (2,))
+
+
+def test_what_is_given_is_completed_around() -> None:
+    answer = torch.full((1, 6), len(SIGNS))
+    answer[0, [1, 4]] = torch.tensor([SIGNS.index("["), SIGNS.index(")")])
+    for seed in range(10):
+        (own,) = write(Moody(seed), 6, answer=answer, **RANDOM)
+        text = Spelling().decode(own.tokens)
+        assert (text[1], text[4]) == ("[", ")")
+        assert is_valid(shown(own))
+
+
+def test_behind_too_many_rejections_the_grammar_completes_the_text() -> None:
+    found = [write(Moody(seed), 10, rejections=1, **RANDOM)[0] for seed in range(10)]
+    assert all(is_valid(shown(own)) for own in found)
+    assert any(sum(own.trace.series()["completed"]) for own in found)
+
+
+def test_any_gaps_let_tokens_of_several_signs_stand_and_say_when_places_run_out() -> None:
+    class Pairs(Spelling):
+        def decode(self, tokens: Any) -> str:
+            return "".join(("()", ")", "[", "]", "a", ".")[own] for own in tokens)
+
+    method = make("cfg-constrained", grammar=BRACKETS, gap="any")
+    limits = Limits(max_new_tokens=4, stop_tokens=frozenset({END}))
+    kinds = set()
+    for seed in range(20):
+        (own,) = generate(method, Moody(seed), Condition(((),)), limits, sources(1), tokenizer=Pairs())
+        kinds.add(own.ending)
+        if own.ending == "stop":
+            assert is_valid(Pairs().decode(own.tokens).partition(".")[0])
+        if own.ending == "failed":
+            assert "Use gap = exact, or more places" in own.reason
+    assert "stop" in kinds
+
+
+def test_a_grammar_that_no_answer_can_belong_to_is_refused_before_any_step() -> None:
+    (own,) = write(Moody(0), 3, grammar='S = "(" "(" ")" ")"')
+    assert (own.ending, own.trace.tokens) == ("failed", ())
+    assert "the grammar has no text that agrees with what stands in the answer" in own.reason
+    with pytest.raises(FedsimError, match="none of its signs is a token of the model"):
+        run("cfg-constrained", Moody(0), [[]], 3, grammar='S = "x"')

@@ -1,0 +1,132 @@
+"""CreditDecoding: its limits, the credit of fixed odds in closed form, sparse slots, the gain that crosses."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from fedsim.core.hooks import GenerationContext
+from fedsim.core.types import Limits
+from tests.components.generating import make, prompts, sources
+from tests.components.unmasking import Fixed, run, tiny_llada
+
+PROMPTS = [[1, 2, 3], [4, 5, 6], [7, 8, 0]]
+
+
+def credits(odds: list[list[float]], **settings: Any) -> list[Tensor]:
+    """The credit after each step of one place with these odds, one list a step."""
+    method, credit, found = make("credit-decoding", **settings), torch.zeros(1, len(odds[0])), list[Tensor]()
+    for own in odds:
+        credit = method.earned(credit, torch.tensor([own]).log(), [0], 0.0)
+        found.append(credit[0])
+    return found
+
+
+def fused(odds: list[float], credit: Tensor, **settings: Any) -> Tensor:
+    return make("credit-decoding", **settings).fused(torch.tensor([odds]).log(), credit[None], 0.0)[0].softmax(-1)
+
+
+@pytest.mark.parametrize("threshold", [0.3, 0.5, 0.9])
+def test_without_a_bonus_it_is_the_plain_threshold(threshold: float) -> None:
+    plain = run("threshold", tiny_llada(std=0.7), PROMPTS, 8, block=4, threshold=threshold)
+    own = run("credit-decoding", tiny_llada(std=0.7), PROMPTS, 8, block=4, threshold=threshold, alpha=0)
+    assert [(one.tokens, one.trace) for one in own] == [(one.tokens, one.trace) for one in plain]
+
+
+def test_without_memory_the_credit_is_that_of_the_step() -> None:
+    found = credits([[0.6, 0.3, 0.1], [0.2, 0.7, 0.1]], beta=0)
+    torch.testing.assert_close(found[0], torch.tensor([0.6**0.2, 0, 0]))
+    torch.testing.assert_close(found[1], torch.tensor([0, 0.7**0.2, 0]))
+
+
+def test_fixed_odds_earn_a_geometric_series_and_the_confidence_rises() -> None:
+    odds, sure = [0.6, 0.3, 0.1], list[float]()
+    for step, credit in enumerate(credits([odds] * 5), 1):
+        closed = 0.6**0.2 * (1 - 0.7**step) / (1 - 0.7)
+        torch.testing.assert_close(credit, torch.tensor([closed, 0, 0]), rtol=0, atol=1e-6)
+        weights = torch.tensor([0.6 * (1 + closed) ** 0.65, 0.3, 0.1])  # the normaliser is over all tokens
+        q = fused(odds, credit).float()
+        torch.testing.assert_close(q, weights / weights.sum(), rtol=0, atol=1e-6)
+        sure.append(float(q[0]))
+    assert sure == sorted(set(sure))
+
+
+def test_tokens_that_alternate_gather_little() -> None:
+    first, second = [0.55, 0.35, 0.1], [0.35, 0.55, 0.1]
+    for step, credit in enumerate(credits([first, second] * 6)):
+        odds = (first, second)[step % 2]
+        assert float(credit.max()) <= 0.55**0.2 / (1 - 0.7**2) + 1e-6  # a series with ratio beta squared
+        weights = torch.tensor(odds) * (1 + credit) ** 0.65
+        assert int(fused(odds, credit).argmax()) == int(weights.argmax())
+        assert float(credit[2]) == 0
+
+
+def test_the_bonus_does_not_earn_and_the_likeliest_of_the_model_does() -> None:
+    credit = credits([[0.9, 0.05, 0.05]] * 6 + [[0.4, 0.5, 0.1]])[-1]
+    assert int(fused([0.4, 0.5, 0.1], credit).argmax()) == 0
+    assert float(credit[1]) == pytest.approx(0.5**0.2)
+
+
+def test_sparse_slots_hold_the_same_credit() -> None:
+    generator = torch.Generator().manual_seed(0)
+    method, credit, slots = make("credit-decoding"), torch.zeros(1, 50), dict[int, float]()
+    for _ in range(20):
+        scores = 2 * torch.randn(1, 50, generator=generator)
+        credit = method.earned(credit, scores, [0], 0.0)
+        odds = scores[0].softmax(-1)
+        slots = {token: 0.7 * own for token, own in slots.items()}
+        likeliest = int(odds.argmax())
+        slots[likeliest] = slots.get(likeliest, 0.0) + float(odds[likeliest]) ** 0.2
+        dense = method.fused(scores, credit, 0.0)[0]
+        gained = sum(float(odds[token]) * ((1 + own) ** 0.65 - 1) for token, own in slots.items())
+        normaliser = float(scores[0].logsumexp(-1)) + math.log1p(gained)
+        assert float(dense.logsumexp(-1)) == pytest.approx(normaliser, abs=1e-5)
+        for token, own in slots.items():
+            sparse = float(scores[0, token]) + 0.65 * math.log1p(own) - normaliser
+            assert float(dense.log_softmax(-1)[token]) == pytest.approx(sparse, abs=1e-5)
+
+
+@pytest.mark.parametrize("tau", [0.8, 0.9, 0.95, 0.99])
+def test_a_token_crosses_exactly_where_its_gain_allows(tau: float) -> None:
+    crossed = list[bool]()
+    grid = [0.5 + 0.005 * step for step in range(100)]
+    for p in grid:
+        constant = p**0.2 / (1 - 0.7)
+        q = fused([p, 1 - p], torch.tensor([constant, 0.0]))[0]
+        allowed = (1 + constant) ** 0.65 >= tau / (1 - tau) * (1 - p) / p
+        assert (float(q) >= tau) == allowed
+        crossed.append(allowed)
+    assert crossed == sorted(crossed)
+    if tau == 0.95:
+        assert grid[crossed.index(True)] == pytest.approx(0.885)  # about 0.88 with the published constants
+
+
+@torch.no_grad()
+def test_tuning_free_begins_each_block_without_a_bonus_and_credit_ends_with_its_block() -> None:
+    method, model = make("credit-decoding", form="tuning-free", block=4, threshold=1.5), tiny_llada()
+    context = GenerationContext(tuple(sources(1)), Limits(max_new_tokens=8))
+    state = method.start(model, prompts([1, 2, 3]), context)
+    for step in range(8):
+        if step == 4:  # poison what the first block left
+            (old,) = state.credit
+            state = type(state)(state.tokens, state.begins, state.masked, (old + 100,), state.block)
+        (scores,) = method.place_scores(model, state)
+        after, (own,) = method.proposals([scores], state, context.generators)
+        if step % 4 == 0:
+            places = list(own.places)
+            torch.testing.assert_close(own.confidence, scores[places].softmax(-1).amax(-1), rtol=0, atol=1e-12)
+            assert float(after.credit[0].max()) <= 1
+        state = after.filled([own.taken(method.choose(own.confidence, after, 0))])
+    assert state.masked == ((),)
+
+
+def test_a_steady_token_passes_earlier_than_by_the_threshold_alone() -> None:
+    odds = torch.tensor([[0.9, 0.1]] * 8).log()
+    (plain,) = run("threshold", Fixed(odds), [[]], 8, threshold=0.95)
+    (own,) = run("credit-decoding", Fixed(odds), [[]], 8)
+    assert len(plain.trace.tokens) == 8
+    # C after t steps is 0.979 (1 - 0.7^t) / 0.3; (1 + C)^0.65 exceeds 19 / 9 at the fourth, for all that are left.
+    assert own.trace.tokens == (1, 1, 1, 5)
+    assert own.tokens == plain.tokens

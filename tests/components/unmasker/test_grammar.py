@@ -1,0 +1,77 @@
+"""Grammars in short shapes derive the texts of the grammar as it was written; mistakes are named."""
+
+from itertools import product
+
+import pytest
+
+from fedsim.components.unmasker._emptiness import completions, witness
+from fedsim.components.unmasker._grammar import Body, read_grammar, read_rules
+from fedsim.core.errors import FedsimError
+
+GRAMMARS = {
+    "brackets": 'S = "(" S ")" S | "[" S "]" S |',
+    "nullable": "A = B C B | \nB = \"b\" | \nC = A | \"c\" \"c\"",
+    "cyclic": 'X = Y | "x" X "y"\nY = Z | "z"\nZ = X | Z Z | ""',
+    "json": 'V = "{" P "}" | "[" L "]" | "1"\nP = | "k" ":" V M\nM = | "," "k" ":" V M\nL = | V N\nN = | "," V N',
+}  # fmt: skip
+
+
+def texts(grammar: str, longest: int) -> set[str]:
+    """All texts up to a length, by a fixed point over the rules as they were written."""
+    rules: dict[str, list[Body]] = {}
+    for name, body in read_rules(grammar):
+        rules.setdefault(name, []).append(body)
+    found: dict[str, set[str]] = {name: set() for name in rules}
+    while True:
+        before = sum(map(len, found.values()))
+        for name, bodies in rules.items():
+            for body in bodies:
+                parts = [{own} if is_terminal else found[own] for is_terminal, own in body]
+                so_far = {""}
+                for part in parts:
+                    so_far = {a + b for a in so_far for b in part if len(a + b) <= longest}
+                found[name] |= so_far
+        if sum(map(len, found.values())) == before:
+            return found[next(iter(rules))]
+
+
+def derives(grammar: str, text: str) -> bool:
+    own = read_grammar(grammar)
+    return witness(own, completions([(sign,) for sign in text], own.alphabet, "exact", ends=False)) == list(text)
+
+
+@pytest.mark.parametrize("name", GRAMMARS)
+def test_short_shapes_derive_the_same_texts(name: str) -> None:
+    grammar, longest = GRAMMARS[name], 6 if name != "json" else 5
+    known, signs = texts(grammar, longest), sorted(read_grammar(GRAMMARS[name]).alphabet)
+    assert len(known) > 3
+    few = signs if len(signs) < 5 else [*signs[:3], *signs[-1:]]
+    every = {"".join(own) for n in range(longest + 1) for own in product(few, repeat=n)}
+    assert {own for own in every if derives(grammar, own)} == known & every
+    assert all(derives(grammar, own) for own in known)
+
+
+def test_equal_rests_share_a_name() -> None:
+    own = read_grammar('S = "a" T "b" "c" | "d" T "b" "c" | "e"\nT = "t"')
+    assert len(own.pairs) == 2 + 1 + 1  # both alternatives, T b c, b c
+
+
+def test_names_that_no_text_comes_from_are_left_out() -> None:
+    own = read_grammar('S = "a" | B\nB = "b" B\nC = "c"')
+    assert own.alphabet == {"a"}
+    assert not own.units
+
+
+@pytest.mark.parametrize(
+    ("grammar", "message"),
+    [
+        ("S = A", "rule 'S' names 'A', which has no rule"),
+        ("S = S \"a\"", "no text can be completed from 'S'"),
+        ("S - 3", "line 1 is no rule"),
+        ("S = (3)", r"line 1 has '\('"),
+        ("\n", "it has no rule"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_one_sentence(grammar: str, message: str) -> None:
+    with pytest.raises(FedsimError, match=message):
+        read_grammar(grammar)

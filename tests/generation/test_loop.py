@@ -1,0 +1,104 @@
+"""The loop: steps of rows that end at different times, and mistakes of authors."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from torch import nn
+
+from fedsim.core.errors import CannotContinue, FedsimError
+from fedsim.core.hooks import Condition, Decoder, GenerationContext, Writing
+from fedsim.core.types import Config, Event, Limits
+from fedsim.generation import generate
+from tests.components.generating import (
+    LEAKING,
+    make,
+    prompts,
+    sources,
+    tiny_llama,
+)
+
+FIVE = Limits(max_new_tokens=5)
+
+ASKED = prompts([1, 2, 3], [LEAKING], [4, 5])
+
+
+def test_the_context_ends_a_text_in_the_middle_of_a_step() -> None:
+    (found,) = generate(
+        make("toy-leaky"), tiny_llama(), prompts([LEAKING, 1]), Limits(max_new_tokens=9, context=5), sources(1)
+    )
+    assert (found.ending, len(found.tokens), found.trace.tokens) == ("context", 3, (2, 1))
+    assert found.trace.series() == {"accepted": (2, 2), "trials": (1, 1)}
+
+
+def test_seconds_stand_beside_the_trace_and_are_not_compared() -> None:
+    first, second = (generate(make("sampled"), tiny_llama(), ASKED, FIVE, sources(3)) for _ in range(2))
+    assert first == second
+    assert [own.seconds for own in first] != [own.seconds for own in second]
+    assert all(second > 0 for own in first for second in own.seconds)
+
+
+class OwnConfig(Config):
+    """What a test changes."""
+
+    fails: str = ""
+
+
+@dataclass(frozen=True)
+class Noted(Writing):
+    """A state with a field of no known kind."""
+
+    note: Any = None
+
+
+class Odd(Decoder[OwnConfig, Noted]):
+    """A decoder with one mistake."""
+
+    counts: ClassVar[frozenset[str]] = frozenset({"accepted"})
+
+    def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Noted:
+        if self.config.fails == "start":
+            raise CannotContinue("no text fits the constraint.", [0])
+        return Noted(condition.prompts, note=object() if self.config.fails == "note" else (0,) * len(condition))
+
+    def step(self, model: nn.Module, state: Noted, context: GenerationContext) -> tuple[Noted, Sequence[Event]]:
+        drawn = [[int(torch.randint(9, (1,), generator=own))] for own in context.generators]
+        if self.config.fails == "step" and any(own[0] == LEAKING and len(own) > 2 for own in state.tokens):
+            raise CannotContinue("a dead end.", [place for place, own in enumerate(state.tokens) if own[0] == LEAKING])
+        if self.config.fails == "all":
+            raise CannotContinue("the budget is spent.", [])
+        events = [Event(acepted=1) if self.config.fails == "name" else Event(accepted=1)] * len(state)
+        return state.extended(drawn), events[1:] if self.config.fails == "events" else events
+
+
+def odd(fails: str) -> Odd:
+    return Odd(OwnConfig(fails=fails)).named("odd")
+
+
+@pytest.mark.parametrize(
+    ("fails", "message"),
+    [
+        ("name", r"an event of 'odd' counts acepted, but its class says counts = \{accepted\}. Make the two agree"),
+        ("events", "'odd' returned events of 2 rows, expected 3: one for each row"),
+        ("note", "the field 'note' of a generation's state is a object, out of which no row can be taken"),
+    ],
+)
+def test_mistakes_of_an_author_are_named(fails: str, message: str) -> None:
+    limits = Limits(max_new_tokens=5, context=7)  # rows end at different times
+    with pytest.raises(FedsimError, match=message):
+        generate(odd(fails), tiny_llama(), prompts([1, 2, 3], [4], [5, 6]), limits, sources(3))
+
+
+def test_a_row_with_no_way_on_ends_with_its_text_and_the_others_as_if_it_had_not_been_there() -> None:
+    plain = generate(odd(""), tiny_llama(), ASKED, FIVE, sources(3))
+    stuck = generate(odd("step"), tiny_llama(), ASKED, FIVE, sources(3))
+    assert (stuck[1].ending, stuck[1].reason, stuck[1].tokens) == ("failed", "a dead end.", plain[1].tokens[:2])
+    assert [stuck[0], stuck[2]] == [plain[0], plain[2]]
+    late = generate(odd("start"), tiny_llama(), ASKED, FIVE, sources(3))
+    assert [own.reason for own in late] == [
+        "no text fits the constraint."
+    ] * 3  # asked again, it refuses the next first
+    spent = generate(odd("all"), tiny_llama(), ASKED, FIVE, sources(3))
+    assert [(own.ending, own.reason, own.tokens) for own in spent] == [("failed", "the budget is spent.", ())] * 3

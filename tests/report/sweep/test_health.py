@@ -1,0 +1,45 @@
+"""Whether the attacks worked at all: how searches ended, and whether a control was recovered."""
+
+from fedsim.report.sweep.health import health, histories
+from fedsim.report.tables import NOTHING
+from tests.report.sweep.estimating import estimated
+
+
+def test_searches_are_counted_over_all_settings_and_the_control_alone_says_whether_it_can_succeed(
+    tmp_path, records, sweeps
+):
+    found = [records.item(psnr=30.0, ssim=0.95)]
+    ended = [records.victim(c, found, converged=True) for c in range(2)]
+    gone = [records.failed(c, why) for c, why in enumerate(("needs a bias", "diverged"))]
+    undefended, noisy = "none", "gradient-noise 1.0"
+    runs = [
+        (undefended, 1, sweeps.run(records, undefended, 1, [*ended, *gone])),
+        (
+            noisy,
+            1,
+            sweeps.run(records, noisy, 1, [own.model_copy(update={"converged": False}) for own in records.missed(3)]),
+        ),
+    ]
+    sweep, _ = estimated(sweeps.save(tmp_path, records, runs))
+    (own,) = health(sweep)
+    assert (own.attack, own.victims, own.gave_up, own.succeeded) == ("ig", 7, 2, True)
+    assert own.control.value == "50%"
+    assert own.converged == "2 of 5"
+    assert own.reasons == "needs a bias; diverged"
+
+
+def test_an_attack_without_a_control_or_a_guess_shows_no_figure(tmp_path, records, sweeps):
+    defended = "gradient-noise 1.0"
+    runs = [(defended, 1, sweeps.run(records, defended, 1, [records.failed(0)]))]
+    sweep, found = estimated(sweeps.save(tmp_path, records, runs))
+    (own,) = health(sweep)
+    assert (own.control.value, own.succeeded, own.converged, own.falling) == (NOTHING, False, NOTHING, NOTHING)
+    assert histories(sweep, found) == []
+
+
+def test_the_first_controls_searches_are_drawn_with_their_seed_and_a_lost_record_is_no_error(tmp_path, records, sweeps):
+    sweep, found = estimated(sweeps.save(tmp_path, records, sweeps.typical(records, seeds=(1, 2))))
+    (picture,) = histories(sweep, found)
+    assert picture.arm == "none, seed 1"
+    (tmp_path / "runs" / f"{0:016x}" / "record.json").unlink()
+    assert histories(sweep, found) == []

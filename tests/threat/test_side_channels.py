@@ -1,0 +1,130 @@
+"""What must hold of the protocol: a constant schedule is at chance, a planted bit is read whole, padding removes it."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from fedsim.core import registry
+from fedsim.core.hooks import Mitigation, TraceAttack
+from fedsim.core.types import Config, Event, Generated, Question, Trace, TraceCase, TraceView
+from fedsim.record import TraceFinding
+from fedsim.threat.side_channels import Asked, Judging, Speech, case_of, controls, judge
+from tests.attacks.generation.cases import speech, text
+from tests.threat.test_observe import reachable
+
+JUDGING = Judging(seed=5)
+METRICS = {"prompt": "prompt_accuracy", "member": "trace_auc", "planted": "trace_exposure", "bits": "trace_bits"}
+
+
+def asked(name: str, view: TraceView = "counts", hidden: str | None = None) -> Asked:
+    made = registry.get("trace", name)
+    attack = made.make(made.config()).named(name)
+    mitigation: Mitigation[Any] | None = None
+    if hidden is not None:
+        own = registry.get("component", hidden)
+        mitigation = own.make(own.config()).named(hidden)
+    return Asked(attack, f"{name}, {view}", view, mitigation)
+
+
+def found(own: TraceFinding) -> tuple[float, float, float]:
+    assert own.failure is None
+    assert own.found is not None
+    assert own.found.low is not None
+    assert own.found.high is not None
+    return own.found.low, own.found.value, own.found.high
+
+
+def many(leaks: bool, prompts: int = 12, copies: int = 6) -> Speech:
+    """Texts of several prompts, whose number is the pace if it leaks."""
+    truth = tuple(number for number in range(prompts) for _ in range(copies))
+    texts = tuple(text(1 + (own if leaks else 0), 60) for own in truth)
+    known = tuple(place % copies < copies - 2 for place in range(len(truth)))
+    return Speech("prompt", texts, truth, known)
+
+
+def test_a_constant_schedule_is_at_chance() -> None:
+    low, _, high = found(judge(many(leaks=False), asked("trace-forest"), JUDGING))
+    assert low <= 1 / 12 <= high
+    bits = judge(speech("bits", leaks=False), asked("trace-figures"), JUDGING)
+    assert (found(bits)[1], bits.p) == (0.0, 1.0)
+
+
+def test_a_bit_that_leaks_by_construction_is_read_whole() -> None:
+    accuracy = judge(speech("prompt"), asked("trace-forest"), JUDGING)
+    assert (found(accuracy)[1], accuracy.chance) == (1.0, 0.5)
+    bits = judge(speech("bits", copies=60), asked("trace-figures"), JUDGING)
+    assert found(bits)[1] == pytest.approx(1.0, abs=0.05)  # as the protocol asks
+    assert bits.p is not None
+    assert bits.p <= 0.01
+
+
+def test_padding_removes_the_bit_and_says_what_it_costs() -> None:
+    hidden = judge(speech("bits"), asked("trace-figures", hidden="trace-padding"), JUDGING)
+    assert found(hidden)[1] == 0.0
+    assert hidden.mitigation == "trace-padding"
+    assert hidden.longer == pytest.approx(24 / 18)
+    assert hidden.larger == 2.0
+    accuracy = judge(speech("prompt"), asked("trace-forest", hidden="trace-padding"), JUDGING)
+    assert found(accuracy)[1] == 0.5
+    grouped = judge(speech("bits"), asked("trace-figures", hidden="trace-grouping"), JUDGING)
+    assert grouped.mitigation == "trace-grouping (steps 4)"
+
+
+def test_controls_are_the_text_itself_and_shuffled_labels() -> None:
+    text_itself, shuffled = controls(many(leaks=True), asked("trace-forest"), JUDGING)
+    assert (text_itself.view, text_itself.role, found(text_itself)[1]) == ("outputs", "must succeed", 1.0)
+    assert shuffled.role == "chance"
+    low, _, high = found(shuffled)
+    assert low <= 1 / 12 <= high
+    (member,) = controls(speech("member", copies=60), asked("trace-mean"), JUDGING)
+    low, _, high = found(member)
+    assert low <= 0.5 <= high
+
+
+@pytest.mark.parametrize("question", METRICS)
+def test_every_finding_is_a_declared_metric_with_an_interval_and_its_chance(question: Question) -> None:
+    kinds = {name: own.derived_from(TraceAttack) for name, own in registry.methods("trace").items()}
+    name = next(name for name, own in kinds.items() if own is not None and question in own.questions)
+    texts = many(leaks=True, copies=12)
+    if question == "planted":
+        texts = replace(texts, question=question, is_known=(False,) * 144, is_secret=(True, *(False,) * 11) * 12)
+    own = judge(texts if question == "planted" else speech(question), asked(name), JUDGING)
+    assert own.metric == METRICS[question]
+    assert registry.get("metric", own.metric).declares is not None
+    assert found(own)[0] <= found(own)[1] <= found(own)[2]
+    assert own.chance is not None
+
+
+def test_rates_at_few_false_alarms_stand_where_enough_others_allow_them() -> None:
+    own = judge(speech("member", copies=40), asked("trace-mean"), JUDGING)
+    assert list(own.more) == ["tpr at 0.1"]
+    assert own.more["tpr at 0.1"].value == 1.0
+
+
+def test_why_an_attack_failed_stands_in_the_finding() -> None:
+    class Broken(TraceAttack[Config]):
+        questions = ("prompt",)
+
+        def search(self, case: TraceCase, generator: torch.Generator) -> torch.Tensor:
+            raise ZeroDivisionError("oh")
+
+    own = judge(speech("prompt"), Asked(Broken(Config()).named("broken"), "broken", "counts"), JUDGING)
+    assert own.found is None
+    assert own.failure is not None
+    assert "oh" in own.failure
+
+
+@pytest.mark.parametrize("view", ["counts", "work"])
+def test_a_walk_from_the_case_finds_no_text_and_no_truth(view: TraceView) -> None:
+    texts = tuple(
+        Generated(Trace((1, 2), (Event(accepted=1), Event(accepted=2))), "length", (7001, 7002, 7003)) for _ in range(4)
+    )
+    own = Speech("bits", texts, (8001, 8002, 8001, 8002), (False,) * 4)
+    seen: Sequence[object] = list(reachable(case_of(own, view)))
+    assert 2 in seen
+    assert not {7001, 7002, 7003, 8001, 8002} & {item for item in seen if isinstance(item, int)}
+    assert not any(isinstance(item, Generated | Trace | Speech | nn.Module) for item in seen)

@@ -1,0 +1,120 @@
+"""A model writes for the four questions; its texts are the same again, and a decoder that leaks one bit shows it."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from fedsim.core import registry
+from fedsim.core.types import Limits, Question
+from fedsim.threat.side_channels import Asked, Judging
+from fedsim.threat.speaking import Material, Secret, Speaker, study
+from tests.components.decoder.lettered import Letters
+from tests.components.generating import LEAKING, VOCABULARY, make, tiny_llama
+
+SECRETS = tuple(
+    Secret(
+        "never",
+        (3, number),
+        tuple((3, number, other, 1) for other in range(4)),
+        tuple((3, number, other) for other in range(4)),
+        is_planted,
+        100,
+    )
+    for number, is_planted in ((5, True), (6, True), (8, False))
+)
+MATERIAL = Material(
+    prompts=((LEAKING, 1, 2), (1, 2, 3), (4, 5, 6), (LEAKING, 9)),
+    repeats=6,
+    members=tuple((LEAKING, own, 1, 2) for own in range(12)),
+    strangers=tuple((1, own, 1, 2) for own in range(12)),
+    length=2,
+    secrets=SECRETS,
+)
+
+
+class Numbers(Letters):
+    """Tokens that are no letters."""
+
+    vocabulary, end = VOCABULARY, VOCABULARY - 1
+
+    def decode(self, tokens: Any) -> str:
+        return " ".join(map(str, tokens))
+
+
+def speaker(decoder: str = "toy-leaky") -> Speaker:
+    return Speaker(tiny_llama(), make(decoder), Numbers(), Limits(max_new_tokens=6))
+
+
+def asked(name: str) -> Asked:
+    method = registry.get("trace", name)
+    return Asked(method.make(method.config()).named(name), name, "counts")
+
+
+def test_the_same_seed_writes_the_same_traces() -> None:
+    first, second = (speaker().speech("prompt", MATERIAL) for _ in range(2))
+    assert [own.tokens for own in first.texts] == [own.tokens for own in second.texts]
+    assert [own.trace for own in first.texts] == [own.trace for own in second.texts]
+    other = replace(speaker(), seed=1).speech("prompt", MATERIAL)
+    assert [own.tokens for own in first.texts] != [own.tokens for own in other.texts]
+
+
+def test_of_prompts_two_thirds_are_the_attackers_and_of_candidates_every_other_one() -> None:
+    spoken = speaker().speech("prompt", MATERIAL)
+    assert spoken.truth == tuple(number for number in range(4) for _ in range(6))
+    assert spoken.is_known == (True,) * 4 + (False,) * 2 + spoken.is_known[6:]
+    assert [own.tokens for own in spoken.texts[:6]] != [spoken.texts[0].tokens] * 6
+    members = speaker().speech("member", MATERIAL)
+    assert members.truth == (1,) * 12 + (0,) * 12
+    assert members.is_known[10:14] == (True, False, True, False)
+    secrets = speaker().speech("planted", MATERIAL)
+    assert (len(secrets.texts), secrets.truth[3:5], sum(secrets.is_secret)) == (12, (0, 1), 3)
+
+
+def test_a_decoder_that_leaks_by_construction_is_read_and_a_constant_one_is_not() -> None:
+    wanted: list[tuple[Question, Asked]] = [("member", asked("trace-mean")), ("bits", asked("trace-figures"))]
+    leaky = {own.label: own for own in study(speaker(), MATERIAL, wanted, Judging()).findings}
+    assert leaky["trace-mean"].found is not None
+    assert leaky["trace-mean"].found.value == 1.0
+    assert leaky["trace-figures"].found is not None
+    assert leaky["trace-figures"].found.value == pytest.approx(1.0, abs=0.6)  # four deviations of 24 texts
+    assert leaky["trace-figures"].p == 0.01
+    plain = {own.label: own for own in study(speaker("greedy"), MATERIAL, wanted, Judging()).findings}
+    assert plain["trace-mean"].found is not None
+    assert plain["trace-mean"].found.value == 0.5
+    assert plain["trace-figures"].p == 1.0
+
+
+def test_prompt_and_bits_share_their_texts() -> None:
+    done = study(speaker(), MATERIAL, [("prompt", asked("trace-forest")), ("bits", asked("trace-figures"))], Judging())
+    first, second = done.speeches
+    assert first.texts is second.texts
+    assert any(first.is_known)
+    assert not any(second.is_known)
+
+
+def test_what_tells_without_a_trace_stands_beside() -> None:
+    done = study(speaker(), MATERIAL, [("member", asked("trace-mean")), ("planted", asked("trace-mean"))], Judging())
+    beside = {own.label: own for own in done.findings if not own.name}
+    assert {label: own.found.n for label, own in beside.items() if own.found} == {
+        "loss of the whole sentence": 24,
+        "log-perplexity of planted sentences": 2,
+        "written by the decoder": 2,
+        "written, though never planted": 1,
+    }
+    (strange,) = [own for own in done.findings if own.label == "trace-mean, never planted"]
+    assert strange.role == "chance"
+    assert strange.found is not None
+    assert strange.found.n == 1
+    assert beside["written by the decoder"].chance == 0.01
+
+
+def test_a_secret_that_is_written_counts() -> None:
+    own = speaker("greedy")
+    (text,) = own.write([SECRETS[0].known], "written")
+    whole = own.tokenizer.decode([*SECRETS[0].known, *text.tokens])
+    material = replace(MATERIAL, secrets=(replace(SECRETS[0], text=whole), SECRETS[1]))
+    done = study(own, material, [("planted", asked("trace-mean"))], Judging())
+    (written,) = [finding for finding in done.findings if finding.metric == "secrets_written"]
+    assert written.found is not None
+    assert written.found.value == 0.5

@@ -1,0 +1,157 @@
+"""A scenario with a generation: what stands in record, table, CSV and page, and what is refused before training."""
+
+from collections.abc import Callable
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from fedsim import report
+from fedsim.cli import display, endings
+from fedsim.core.errors import FedsimError, ScenarioError
+from fedsim.experiment import expectation, runner
+from fedsim.record import GenerationRecord, RunRecord
+from fedsim.record.store import RunFolder, read_record
+from fedsim.scenario import Scenario
+from fedsim.scenario import world as worlds
+from fedsim.threat import spoken
+
+WORDS = ("rain", "fell", "over", "the", "green", "river", "today", "and", "nobody", "saw", "it", "again")
+
+
+@pytest.fixture
+def tables(tmp_path: Path) -> dict[str, Any]:
+    """Few sentences, four numbers, and a model that learns them by heart."""
+    sentences = [f"{' '.join(WORDS[n % 5 : n % 5 + 4 + n % 3])} {WORDS[n % 12]}." for n in range(30)]
+    path = tmp_path / "text.txt"
+    path.write_text("\n\n".join(sentences), encoding="utf-8")
+    return {
+        "data": {"name": "text-file", "path": str(path), "words": 40, "canaries": 4, "repetitions": [0, 4]},
+        "model": {"name": "tiny-llama", "width": 16, "blocks": 2, "hidden": 16},
+        "federation": {
+            "algorithm": "fedavg",
+            "clients": 1,
+            "batch_size": 8,
+            "local_epochs": 12,
+            "optimizer": {"name": "adam", "learning_rate": 0.01},
+        },
+        "threat": {"victims": 1, "keep_updates": False},
+        "generation": {
+            "decoder": {"name": "speculative", "temperature": 0.5, "layers": 1},
+            "tokens": 6,
+            "repeats": 3,
+            "candidates": 4,
+            "others": 3,
+            "prompts": {"count": 3, "length": 3},
+            "attacks": [
+                {"name": "trace-forest", "trees": 5},
+                {"name": "trace-mean", "label": "pace"},
+                {"name": "trace-mean", "question": "planted", "view": "work", "count": "accepted"},
+                {"name": "trace-figures", "mitigation": "trace-padding"},
+            ],
+        },
+    }
+
+
+def run(scenario: Scenario, folder: Path) -> RunRecord:
+    own = RunFolder(folder)
+    own.create(overwrite=False)
+    console = Console(file=StringIO())
+    return runner.run(scenario, own, display.PlainLines(console), command="test", earlier=None)
+
+
+def spoken_by(record: RunRecord) -> GenerationRecord:
+    (arm,) = record.arms
+    assert arm.complete
+    assert arm.generation is not None
+    return arm.generation
+
+
+def test_a_run_holds_traces_findings_and_their_metrics(
+    scenario: Callable[..., Scenario], tables: dict[str, Any], tmp_path: Path
+) -> None:
+    record = run(scenario(**tables), tmp_path / "run")
+    own = spoken_by(record)
+    assert own.failure is None
+    assert own.texts == 3 * 3 + 2 * 4 + 4 * 4 == len(own.traces)
+    assert own.endings == {"length": own.texts}
+    assert own.tokens_a_step is not None
+    assert own.tokens_a_step.value > 1.0
+    assert all(sum(trace.tokens) == 6 for trace in own.traces)
+    assert [finding.label for finding in own.findings if finding.role == "attack" and finding.name] == [
+        "trace-forest, counts", "pace", "trace-mean, work", "trace-figures, counts, trace-padding"
+    ]  # fmt: skip
+    assert [finding.failure for finding in own.findings if finding.failure] == []
+    (padded,) = [finding for finding in own.findings if finding.mitigation]
+    assert padded.found is not None
+    assert (padded.found.value, padded.p) == (0.0, 1.0)
+    declared = {metric.name for metric in record.metrics}
+    assert {finding.metric for finding in own.findings} <= declared
+    named = {(figure.attack, figure.metric) for figure in expectation.figures(record)}
+    assert ("pace (member)", "trace_auc") in named
+    assert read_record(tmp_path / "run") == record
+    page = report.build(tmp_path / "run").read_text(encoding="utf-8")
+    assert "What generation gives away" in page
+    assert "No attack was tried, so" not in page
+    assert (tmp_path / "run" / "side_channels.csv").read_text(encoding="utf-8").count("\n") == 1 + len(own.findings)
+    table = StringIO()
+    Console(file=table, width=200).print(endings.generations(record, Console(width=200)))
+    assert "trace-mean, work" in table.getvalue()
+    assert "generation" in endings.summary_of(record, tmp_path)["arms"][0]
+    RunFolder(tmp_path / "run").create(overwrite=True)
+    again = run(scenario(**tables), tmp_path / "again")
+    assert spoken_by(again).model_copy(update={"seconds": own.seconds}) == own
+
+
+def test_a_client_s_own_model_writes_other_texts(
+    scenario: Callable[..., Scenario], tables: dict[str, Any], tmp_path: Path
+) -> None:
+    tables["federation"] |= {"clients": 2, "local_epochs": 4}
+    asked = {**tables["generation"], "attacks": [], "prompts": {"source": "texts", "texts": ["rain fell", "the"]}}
+    records = {
+        whose: spoken_by(run(scenario(**{**tables, "generation": {**asked, "model": whose}}), tmp_path / whose))
+        for whose in ("global", "client")
+    }
+    assert records["client"].texts == records["global"].texts == 6
+    assert records["client"].model == "client"
+    assert records["client"].traces != records["global"].traces
+
+
+def test_a_decoder_that_cannot_go_on_says_so_in_the_record(
+    scenario: Callable[..., Scenario], tables: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise FedsimError("the draft is gone.")
+
+    monkeypatch.setattr(spoken, "study", fail)
+    own = spoken_by(run(scenario(**tables), tmp_path / "run"))
+    assert (own.texts, own.failure) == (0, "the draft is gone.")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data": {"name": "digits"}, "model": {"name": "mlp"}}, "a decoder writes text, and what clients train here"),
+        ({"data.canaries": 0}, "question 'planted' is about secrets, and none is planted"),
+        ({"generation.candidates": 400}, "generation.candidates is 400, but there are .* Set it to at most"),
+        ({"generation.model": "client", "federation.algorithm": "fedsgd"}, "clients send gradients and train no model"),
+        ({"generation.prompts": {"source": "texts", "texts": ["rain"]}}, "1 different prompts of up to 8 tokens"),
+        (
+            {"generation.prompts": {"source": "file", "path": "/nowhere.txt"}},
+            "prompts.path: cannot read /nowhere.txt",
+        ),
+        ({"generation.decoder": {"name": "speculative", "draft": "nobody"}}, "there is no model 'nobody'"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_training(
+    scenario: Callable[..., Scenario], tables: dict[str, Any], changes: dict[str, Any], message: str
+) -> None:
+    for key, value in changes.items():
+        table, _, name = key.partition(".")
+        tables[table] = {**tables[table], name: value} if name else value
+    if "local_epochs" in tables["federation"] and tables["federation"]["algorithm"] == "fedsgd":
+        del tables["federation"]["local_epochs"]
+    with pytest.raises((ScenarioError, FedsimError), match=message):
+        spoken.check(worlds.build(scenario(**tables)))
