@@ -148,7 +148,7 @@ def headline(noun: str = "image") -> Column:
     """Return the figure of examples that tables show beside what was recovered."""
     known = [own for own in registry.every_metric().values() if own.over == "item" and own.noun == noun]
     known = [own for own in known if own.statistics and own.shown]
-    metric = next((own for own in known if own.decides), known[0])
+    metric = next((own for own in known if own.decides and own.spread), known[0])
     name, statistic = next(iter(metric.statistics.items()))
     return Column(name, metric.heading(statistic), metric)
 
