@@ -34,12 +34,11 @@ def read_lark(text: str, start: str = "start") -> Grammar:
         raise FedsimError(
             f"grammar: it ignores {own.ignore_tokens[0]}, which texts are checked without. Name blanks in the rules."
         )
-    rules = [
-        (rule.origin.name, tuple((symbol.is_term, symbol.name) for symbol in rule.expansion)) for rule in own.rules
+    plain: list[tuple[str, Body]] = [
+        (rule.origin.name, tuple((False, symbol.name) for symbol in rule.expansion)) for rule in own.rules
     ]
     texts = {terminal.name: list(_texts(terminal)) for terminal in own.terminals}
     spelled = [(name, body) for name, known in texts.items() for body in known]
-    plain: list[tuple[str, Body]] = [(name, tuple((False, part) for part in body)) for name, body in rules]
     return short_grammar([*sorted(plain, key=lambda rule: rule[0] != start), *spelled])
 
 

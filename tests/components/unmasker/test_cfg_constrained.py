@@ -120,8 +120,8 @@ def test_grammars_of_lark_are_read_too() -> None:
     pytest.importorskip("lark")
     grammar = 'start: "(" start ")" start | "[" start "]" start | "a" start |'
     for seed in range(5):
-        (first,), (second,) = (write(Moody(seed), 6, **own) for own in ({}, {"grammar": grammar, "notation": "lark"}))
-        assert first.tokens == second.tokens
+        (own,) = write(Moody(seed), 6, grammar=grammar, notation="lark")
+        assert own.tokens == write(Moody(seed), 6)[0].tokens
 
 
 def test_several_places_a_step_are_checked_one_after_the_other() -> None:
