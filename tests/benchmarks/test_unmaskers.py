@@ -1,0 +1,23 @@
+"""The benchmark of unmaskers: its long lists are copied or reversed, and its strategies are those of the registry."""
+
+import torch
+
+from benchmarks._long_lists import draw
+from benchmarks.unmaskers import strategies
+from fedsim.core import registry
+
+
+def test_long_lists_are_copied_or_reversed_as_the_prompt_says() -> None:
+    prompts, answers = draw(6, 2, 40, 0)
+    for prompt, answer in zip(prompts.tolist(), answers.tolist(), strict=True):
+        items = prompt[1:-1]
+        assert answer == (items if prompt[0] == 26 else items[::-1])
+    assert set(prompts[:, 0].tolist()) == {26, 27}
+    assert set(draw(6, 1, 40, 0)[0][:, 0].tolist()) == {26}
+    assert not torch.equal(draw(6, 2, 40, 1)[0], prompts)
+
+
+def test_every_strategy_is_an_unmasker_and_has_a_label_of_its_own() -> None:
+    known = registry.methods("component")
+    assert all(known[own.name].hook == "unmasker" and own.make(8) for own in strategies())
+    assert len({own.label for own in strategies()}) == len(strategies())
