@@ -13,6 +13,7 @@ from fedsim.core import process
 process.prepare()
 
 import argparse  # noqa: E402
+import math  # noqa: E402
 import time  # noqa: E402
 from collections.abc import Sequence  # noqa: E402
 from typing import Any, NamedTuple  # noqa: E402
@@ -115,8 +116,11 @@ def information(count: int) -> list[str]:
         pairs = [_rounds(own, model, solver.prompt(sample)) for sample in samples]
         both = torch.tensor(pairs, dtype=torch.double).T
         slope = float(torch.cov(both)[0, 1] / both[0].var())
+        correlation = float(torch.corrcoef(both)[0, 1])
+        low, high = (math.tanh(math.atanh(correlation) + own / (len(pairs) - 3) ** 0.5) for own in (-1.96, 1.96))
         told.append(
-            f"{label}: {slope:+.3f} rounds a nat, correlation {float(torch.corrcoef(both)[0, 1]):.3f}, n = {len(pairs)}"
+            f"{label}: {slope:+.3f} rounds a nat, correlation {correlation:.3f} [{low:.3f}, {high:.3f}] (Fisher), "
+            f"n = {len(pairs)}"
         )
     return told
 
