@@ -1,9 +1,10 @@
 """Unmaskers beside one place a step and a threshold: right answers, passes, places computed, and seconds.
 
 ``--part lists`` has operations on short lists and the small model of `fedsim bench model lists`; ``--part long`` lists
-of 48 letters to copy or reverse, where a window of masked places is computed between full passes; ``--part wide`` lists
-of 255 letters to copy, a text of 512 tokens; ``--part information`` how rounds follow the information of a text. Models
-are trained once, into the cache. Seconds are of the processor, all on one thread. Without ``--full`` fewer lists.
+of 48 letters to copy or reverse, where a window of masked places is computed between full passes; ``--part wide`` what
+that costs in a text of 512 tokens, without training; ``--part information`` how rounds follow the information of a
+text. Models are trained once, into the cache. Seconds are of the processor, all on one thread. Without ``--full`` fewer
+lists.
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ def windows(letters: int, operations: int, steps: int, batch: int, count: int, s
         same = sum(text.tokens == other.tokens for text, other in zip(texts, plain, strict=True))
         positions = sum(sum(text.trace.series()["positions"]) for text in texts) / count
         passes = sum(len(text.trace.tokens) for text in texts) / count
-        told = f"{_share(right, count)}; {same} of {count} as one a step"
+        told = f"{_share(right, count)}; {same} of {count} as one a step" if steps else "not trained"
         lines.append(Line(f"{letters} letters", label, told, f"{passes:.1f}", f"{positions:.0f}", f"{seconds:.2f}"))
     return lines
 
@@ -154,7 +155,7 @@ def main() -> None:
     elif chosen.part == "long":
         lines = windows(48, 2, 1500, 32, 100 if chosen.full else 20, [(12, 4, 6), (24, 8, 12), (2, 2, 6)])
     elif chosen.part == "wide":
-        lines = windows(255, 1, 600, 8, 20 if chosen.full else 3, [(64, 16, 32)])
+        lines = windows(255, 1, 0, 8, 10 if chosen.full else 2, [(64, 16, 32), (128, 32, 32)])
     else:
         print("\n".join(information(40 if chosen.full else 10)))
         return
