@@ -2,8 +2,12 @@
 
 import torch
 
+from benchmarks._brackets import GRAMMAR, Signs, is_valid
+from benchmarks._brackets import draw as draw_brackets
 from benchmarks._long_lists import draw
 from benchmarks.unmaskers import strategies
+from fedsim.components.unmasker._emptiness import completions, witness
+from fedsim.components.unmasker._grammar import read_grammar
 from fedsim.core import registry
 
 
@@ -21,3 +25,15 @@ def test_every_strategy_is_an_unmasker_and_has_a_label_of_its_own() -> None:
     known = registry.methods("component")
     assert all(known[own.name].hook == "unmasker" and own.make(8) for own in strategies())
     assert len({own.label for own in strategies()}) == len(strategies())
+
+
+def test_drawn_brackets_are_balanced_and_the_grammar_says_so() -> None:
+    generator = torch.Generator().manual_seed(0)
+    grammar = read_grammar(GRAMMAR)
+    for _ in range(30):
+        text = draw_brackets(generator)
+        assert is_valid(text)
+        pattern = completions([(sign,) for sign in text], grammar.alphabet, "exact", ends=False)
+        assert witness(grammar, pattern) == list(text)
+    assert not any(map(is_valid, ("(", ")(", "(]", "a]")))
+    assert Signs().decode(Signs().encode("([a])..")) == "([a]).."
