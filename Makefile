@@ -2,6 +2,7 @@
 # make demo-llm: sentences out of a gradient of a language model of 135 million parameters, and their report.
 # make check-scenarios: the scenarios that say what they give, about an hour.  It says where a run departs.
 # make mutants FILE=fedsim/threat/observe.py [SAMPLE=30] [SEED=0] [JSON=path]: changes of it that no test notices.
+# make docs: the documentation as a site in results/site, which needs no network.  Warnings are errors, broken links too.
 # make screenshots: the pictures of the demo in docs.  It needs Chromium.
 PYTHON ?= python3
 VENV := .venv
@@ -18,7 +19,7 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 # Scenarios that say what they give, in the table [expected], and take under five minutes.
 CHECKED = $(shell grep -l '^\[expected\]' scenarios/*.toml)
 
-.PHONY: demo demo-llm screenshots test test-all check-scenarios mutants lint clean
+.PHONY: demo demo-llm docs screenshots test test-all check-scenarios mutants lint clean
 
 demo: $(QUICKSTART)
 	@echo "The report: $(QUICKSTART)"
@@ -28,6 +29,10 @@ demo: $(QUICKSTART)
 
 demo-llm: $(SENTENCES)
 	@echo "The report: $(SENTENCES)"
+
+docs: $(VENV)/.installed-dev
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "The documentation: results/site/index.html"
 
 screenshots: $(VENV)/.installed-dev
 	@mkdir -p results

@@ -33,7 +33,7 @@ def mlp_on_mnist(iterations: int = 3000, plateau_patience: int = 800) -> list[Ro
         *(f"attacks.{index}.max_iterations={iterations}" for index in range(3)),
         *(f"attacks.{index}.plateau_patience={plateau_patience}" for index in range(3)),
     ]
-    attacks = _attacked("00_quickstart.toml", overrides)
+    attacks = _attacked("17_noise_is_readable.toml", overrides)
     return [_row("MLP, MNIST, p = 0.25, B = 1", attack, MLP_MUST[attack.label]) for attack in attacks]
 
 

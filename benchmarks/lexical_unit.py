@@ -1,10 +1,11 @@
-"""Lexical units on SmolLM2-135M, tuned with and without pad blocks: tokens a pass, agreement, pace, membership.
+"""Lexical units: tokens a pass, agreement with greedy, pace, and members told, with pads trained and not.
 
-Low-rank adapters of rank 16 on all linear layers are tuned on 200 sentences of Lee's news and 200 pieces of Python's
-own library, for two passes; one model also learns pads, the other, the control, is decoded with a pad that nobody
-trained. The first call tunes both, in a quarter of an hour on a free core, and keeps them in the user's cache. A token
-follows in a unit from probability 0.5, by which units are as long as in the paper. Texts go on from the first 12 tokens
-of news and code that nobody trained on, by 24 tokens. Agreement is ROUGE-L, on tokens, with the greedy text of the same
+A tiny Llama learns 1000 sentences of Lee's news for 1500 steps of 32, and then 400 steps more: with pad blocks, or
+without, and is decoded with a pad that nobody trained, the control. It goes on from the first four tokens of sentences
+that it knows, and of those of the test set, by twelve. The long version does the same with low-rank adapters (rank 16,
+all linear layers, 100 steps of 8) on SmolLM2-135M: 200 sentences of the news and 200 pieces of Python's own library, by
+24 tokens behind twelve; a token follows in a unit from probability 0.5 there, by which units are as long as in the
+paper. Trained weights are kept in the user's cache. Agreement is ROUGE-L, on tokens, with the greedy text of the same
 model; pace is processor time against greedy, prompt by prompt. Members are told by tokens a step: the area under the
 ROC curve. Intervals are by bootstrap over the texts.
 """
@@ -18,120 +19,174 @@ process.prepare()
 import sys  # noqa: E402
 import sysconfig  # noqa: E402
 import time  # noqa: E402
-from collections.abc import Sequence  # noqa: E402
+from collections.abc import Callable, Iterator, Sequence  # noqa: E402
 from pathlib import Path  # noqa: E402
-from typing import NamedTuple  # noqa: E402
+from typing import Any, NamedTuple  # noqa: E402
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from scipy.stats import bootstrap  # noqa: E402
-from torch import Tensor, nn  # noqa: E402
+from torch import nn  # noqa: E402
 
 from benchmarks._decoding import cost, news, real_model, write  # noqa: E402
 from benchmarks._rows import Row, averaged, main, measured  # noqa: E402
-from benchmarks._small_language_model import choices  # noqa: E402
+from benchmarks._small_language_model import Trainer, choices  # noqa: E402
 from fedsim.components.adapter._low_rank import adapters_off  # noqa: E402
 from fedsim.components.loss._pads import draw_blocks, pack, pad_of, read, units  # noqa: E402
 from fedsim.components.loss.pad_blocks import PadBlocksConfig, sure_of  # noqa: E402
-from fedsim.core import checkpoints, registry  # noqa: E402
+from fedsim.core import checkpoints, registry, seeding  # noqa: E402
 from fedsim.core.hooks import Condition  # noqa: E402
 from fedsim.core.losses import IGNORED, cross_entropy  # noqa: E402
 from fedsim.core.past import stack_of  # noqa: E402
 from fedsim.core.types import Batch, Generated, Limits, Tokenizer  # noqa: E402
 
-_LENGTH, _BATCH, _OF_EACH, _PASSES, _RATE = 32, 8, 200, 2, 5e-4
-_BEGINNING, _WRITTEN = 12, 24
+_PROMPTS = 30
 _BETAS = (0.7, 0.9, 0.97)
 _FILE = "trained.pt"
-_PADS = PadBlocksConfig(sure=0.5, blocks=6)
-_PER_FILE = 8
-WITH, WITHOUT = "tuned with pads", "tuned without (control)"
+_PER_FILE = 8  # pieces of one module
+WITH, WITHOUT = "trained with pads", "trained without (control)"
 
 
-class Texts(NamedTuple):
-    """What is trained on, and what nobody trains on, by kind."""
+class Subject(NamedTuple):
+    """What is trained, on what, and what it writes.
 
+    Attributes:
+        name: for the rows.
+        model: with a pad that nobody trained; a new one.
+        train: texts of both kinds, one behind the other.
+        kinds: texts that it was trained on, and others, by a name for the rows.
+        tokenizer: of the texts.
+        steps: of the training with or without pads.
+        batch: texts of a step.
+        rate: of AdamW.
+        sure: probability from which a token follows in a unit.
+        beginning: tokens of a prompt.
+        written: tokens behind it.
+    """
+
+    name: str
+    model: Callable[[], nn.Module]
     train: Batch
-    test: dict[str, Batch]
+    kinds: dict[str, tuple[Batch, Batch]]
     tokenizer: Tokenizer
+    steps: int
+    batch: int
+    rate: float
+    sure: float
+    beginning: int
+    written: int
 
 
 def measure(full: bool) -> list[Row]:
-    """Return the rows; the long version goes on from 30 texts of each kind instead of 12."""
-    data, rows, count = texts(), list[Row](), 30 if full else 12
+    """Return the rows of the tiny Llama; the long version adds those of SmolLM2."""
+    return [row for subject in (small, large)[: 1 + full] for row in rows_of(subject())]
+
+
+def rows_of(own: Subject) -> Iterator[Row]:
+    """Yield the rows of one model, with and without training on pads."""
     for way in (WITH, WITHOUT):
-        model = tuned(data.train, way == WITH)
-        for place, (kind, test) in enumerate(data.test.items()):
-            asked = begun(test, 0, count)
-            rows += compare(model, f"{kind}, {way}", asked, data.tokenizer)
-            members = begun(data.train, place * _OF_EACH, count)
-            rows.append(told(model, f"{kind}, {way}", members, asked, data.tokenizer))
-    return rows
+        model = tuned(own, way == WITH)
+        for kind, (known, fresh) in own.kinds.items():
+            prompts = {"known": begun(known, own.beginning), "new": begun(fresh, own.beginning)}
+            for which, asked in prompts.items():
+                yield from compare(own, model, f"{own.name}, {which} {kind}, {way}", asked)
+            yield told(own, model, f"{own.name}, {kind}, {way}", *prompts.values())
 
 
-def texts() -> Texts:
-    """Return sentences of news, and pieces of the modules of Python's library in alphabetical order."""
-    data = news(_LENGTH)
+def small() -> Subject:
+    """Return the tiny Llama."""
+    source = registry.get("dataset", "lee-news")
+    data = source.make(source.config.model_validate({"length": 16}))
+    known = Batch(data.train.inputs[:1000], data.train.labels[:1000])
     assert data.tokenizer is not None
-    pieces: list[list[int]] = []
+
+    def model() -> nn.Module:
+        method = registry.get("model", "tiny-llama")
+        with seeding.isolate_randomness(0):
+            own = method.make(method.config(), data.spec)
+
+        def save(folder: Path) -> None:
+            trainer = Trainer(own, 3e-3)
+            for chosen in choices(len(known), 1500, 0, 32):
+                trainer.step(own, known.inputs[chosen], known.labels[chosen])
+            torch.save(own.state_dict(), folder / _FILE)
+
+        own.load_state_dict(torch.load(checkpoints.make_once("lexical-unit-known", save) / _FILE, weights_only=True))
+        return with_component("pad-blocks", {}, own)
+
+    return Subject("tiny Llama", model, known, {"news": (known, data.test)}, data.tokenizer, 400, 32, 1e-3, 0.9, 4, 12)
+
+
+def large() -> Subject:
+    """Return SmolLM2 with fresh adapters."""
+    length, each = 32, 200
+    data, code = news(length), pieces(length)
+    assert data.tokenizer is not None
+    known = [Batch(own.inputs[:each], own.labels[:each]) for own in (data.train, code)]
+    train = Batch(torch.cat([own.inputs for own in known]), torch.cat([own.labels for own in known]))
+    # Modules further down the alphabet, so that no new piece is of a module that was trained on.
+    fresh = Batch(code.inputs[each + _PER_FILE :], code.labels[each + _PER_FILE :])
+
+    def model() -> nn.Module:
+        targets = [f"*.{own}_proj" for own in ("q", "k", "v", "o", "gate", "up", "down")]
+        own = with_component("lora", {"targets": targets, "rank": 16, "alpha": 32.0}, real_model(length))
+        return with_component("pad-blocks", {}, own)
+
+    kinds = {"news": (known[0], data.test), "code": (known[1], fresh)}
+    return Subject("SmolLM2-135M", model, train, kinds, data.tokenizer, 100, 8, 5e-4, 0.5, 12, 24)
+
+
+def with_component(name: str, settings: dict[str, Any], model: nn.Module) -> nn.Module:
+    """Return a model that a component has prepared."""
+    method = registry.get("component", name)
+    return method.make(method.config.model_validate(settings)).prepare(model, torch.Generator().manual_seed(0))
+
+
+def pieces(length: int) -> Batch:
+    """Return pieces of the modules of Python's library, in alphabetical order."""
+    tokenizer, found = news(length).tokenizer, list[list[int]]()
+    assert tokenizer is not None
     for file in sorted(Path(sysconfig.get_paths()["stdlib"]).glob("[a-z]*.py")):
-        tokens = data.tokenizer.encode(file.read_text(encoding="utf-8", errors="replace"))
-        parts = [tokens[start : start + _LENGTH + 1] for start in range(0, len(tokens) - _LENGTH, _LENGTH + 1)]
-        pieces += parts[:: max(1, len(parts) // _PER_FILE)][:_PER_FILE]
-    code = torch.tensor(pieces)
-    known = Batch(code[:_OF_EACH, :-1], code[:_OF_EACH, 1:])
-    train = Batch(
-        torch.cat((data.train.inputs[:_OF_EACH], known.inputs)), torch.cat((data.train.labels[:_OF_EACH], known.labels))
-    )
-    # Modules further down the alphabet, so that no test piece is of a module that was trained on.
-    fresh = code[_OF_EACH + _PER_FILE :]
-    return Texts(train, {"news": data.test, "code": Batch(fresh[:, :-1], fresh[:, 1:])}, data.tokenizer)
+        tokens = tokenizer.encode(file.read_text(encoding="utf-8", errors="replace"))
+        parts = [tokens[start : start + length + 1] for start in range(0, len(tokens) - length, length + 1)]
+        found += parts[:: max(1, len(parts) // _PER_FILE)][:_PER_FILE]
+    code = torch.tensor(found)
+    return Batch(code[:, :-1], code[:, 1:])
 
 
-def begun(batch: Batch, first: int, count: int) -> Condition:
-    """Return the first tokens of texts that are longer, from the first on that is asked for."""
-    inputs, labels = batch.inputs[first:], batch.labels[first:]
-    enough = (labels != IGNORED).sum(1) > _BEGINNING
-    return Condition(tuple(tuple(own) for own in inputs[enough][:count, :_BEGINNING].tolist()))
+def begun(batch: Batch, length: int) -> Condition:
+    """Return the first tokens of texts that are longer."""
+    enough = (batch.labels != IGNORED).sum(1) > length
+    return Condition(tuple(tuple(own) for own in batch.inputs[enough][:_PROMPTS, :length].tolist()))
 
 
-def prepared() -> nn.Module:
-    """Return the model with fresh adapters and a fresh pad."""
-    model, generator = real_model(_LENGTH), torch.Generator().manual_seed(0)
-    targets = [f"*.{own}_proj" for own in ("q", "k", "v", "o", "gate", "up", "down")]
-    for name, settings in (("lora", {"targets": targets, "rank": 16, "alpha": 32.0}), ("pad-blocks", {})):
-        method = registry.get("component", name)
-        model = method.make(method.config.model_validate(settings)).prepare(model, generator)
-    return model
-
-
-def tuned(train: Batch, has_pads: bool) -> nn.Module:
-    """Return the model after its tuning, from the cache if it was tuned before."""
-    model = prepared()
-    trained = {name: own for name, own in model.named_parameters() if own.requires_grad}
+def tuned(own: Subject, has_pads: bool) -> nn.Module:
+    """Return a model after its training, from the cache if it was trained before."""
+    model = own.model()
+    trained = {name: one for name, one in model.named_parameters() if one.requires_grad}
 
     def save(folder: Path) -> None:
-        tune(model, train, has_pads)
-        torch.save({name: own.detach() for name, own in trained.items()}, folder / _FILE)
+        tune(own, model, has_pads)
+        torch.save({name: one.detach() for name, one in trained.items()}, folder / _FILE)
 
-    name = f"lexical-unit-{'pads' if has_pads else 'plain'}-{2 * _OF_EACH}x{_PASSES}-{_RATE:g}"
+    name = f"lexical-unit-{own.name.replace(' ', '-')}-{'pads' if has_pads else 'plain'}-{own.steps}x{own.batch}"
     folder = checkpoints.make_once(name, save)
     model.load_state_dict(torch.load(folder / _FILE, weights_only=True), strict=False)
     return model.eval()
 
 
-def tune(model: nn.Module, batch: Batch, has_pads: bool) -> None:
-    """Train adapters, and the pad, in one pass a step: the text with its blocks behind it."""
+def tune(own: Subject, model: nn.Module, has_pads: bool) -> None:
+    """Train a model, and its pad, in one pass a step: the texts with their blocks behind them."""
     stack, pad, generator = stack_of(model), pad_of(model), torch.Generator().manual_seed(1)
     assert stack is not None
     assert pad is not None
-    lengths = marked(model, batch) if has_pads else []
-    optimizer = torch.optim.AdamW([own for own in model.parameters() if own.requires_grad], lr=_RATE)
-    steps = _PASSES * len(batch) // _BATCH
-    for number, chosen in enumerate(choices(len(batch), steps, 0, _BATCH)):
-        own = [lengths[row] if has_pads else [] for row in chosen.tolist()]
-        inputs, labels = batch.inputs[chosen], batch.labels[chosen]
-        blocks = [draw_blocks(row, _PADS.blocks, _PADS.most, _PADS.unsure, generator) for row in own]
+    config = PadBlocksConfig(sure=own.sure, blocks=6)
+    lengths = marked(own, model) if has_pads else []
+    optimizer = torch.optim.AdamW([one for one in model.parameters() if one.requires_grad], lr=own.rate)
+    for number, chosen in enumerate(choices(len(own.train), own.steps, 0, own.batch)):
+        inputs, labels = own.train.inputs[chosen], own.train.labels[chosen]
+        of_rows = [lengths[row] if has_pads else [] for row in chosen.tolist()]
+        blocks = [draw_blocks(row, config.blocks, config.most, config.unsure, generator) for row in of_rows]
         room = max(sum(block.pads for block in row) for row in blocks)
         packed = pack(inputs, labels, blocks, pad, room)
         scores = read(stack, packed)
@@ -140,24 +195,24 @@ def tune(model: nn.Module, batch: Batch, has_pads: bool) -> None:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        print(f"step {number + 1} of {steps}: {loss.item():.3f}", file=sys.stderr, flush=True)
+        if number % 10 == 0:
+            print(f"step {number} of {own.steps}: loss {loss.item():.3f}", file=sys.stderr, flush=True)
 
 
 @torch.no_grad()
-def marked(model: nn.Module, batch: Batch) -> list[list[int]]:
-    """Return the lengths of the units of each text under the model without its adapters."""
-    found: list[list[int]] = []
+def marked(own: Subject, model: nn.Module) -> list[list[int]]:
+    """Return the lengths of the units of each text under the model before this training."""
+    most, found = PadBlocksConfig().most, list[list[int]]()
+    batches = zip(own.train.inputs.split(own.batch), own.train.labels.split(own.batch), strict=True)
     with adapters_off(model):
-        for inputs, labels in zip(batch.inputs.split(_BATCH), batch.labels.split(_BATCH), strict=True):
-            found += [units(row, _PADS.sure, _PADS.most) for row in sure_of(_odds(model, inputs), labels)]
+        for inputs, labels in batches:
+            found += [units(row, own.sure, most) for row in sure_of(model(inputs).softmax(-1), labels)]
+    count = [length for row in found for length in row]
+    print(f"units of {sum(count) / len(count):.2f} tokens on average", file=sys.stderr, flush=True)
     return found
 
 
-def _odds(model: nn.Module, inputs: Tensor) -> Tensor:
-    return model(inputs).softmax(-1)
-
-
-def compare(model: nn.Module, way: str, asked: Condition, tokenizer: Tokenizer) -> list[Row]:
+def compare(own: Subject, model: nn.Module, way: str, asked: Condition) -> list[Row]:
     """Return what spans gain and lose beside the model's own greedy text."""
     ways = {"greedy": ("greedy", {})} | {f"beta {beta:g}": ("lexical-unit", {"beta": beta}) for beta in _BETAS}
     found: dict[str, list[Generated]] = {name: [] for name in ways}
@@ -166,20 +221,20 @@ def compare(model: nn.Module, way: str, asked: Condition, tokenizer: Tokenizer) 
         for name, (decoder, settings) in ways.items():
             begin = time.process_time()
             found[name] += write(
-                decoder, settings, model, asked.keep([place]), Limits(max_new_tokens=_WRITTEN), tokenizer
+                decoder, settings, model, asked.keep([place]), Limits(max_new_tokens=own.written), own.tokenizer
             )
             seconds[name].append(time.process_time() - begin)
     rows: list[Row] = []
     greedy = found["greedy"]
     for name in list(ways)[1:]:
-        setting, own = f"{way}, {name}", found[name]
+        setting, mine = f"{way}, {name}", found[name]
         pace = [slow / fast for slow, fast in zip(seconds["greedy"], seconds[name], strict=True)]
-        same = [rouge(text.tokens, other.tokens) for text, other in zip(own, greedy, strict=True)]
+        same = [rouge(text.tokens, other.tokens) for text, other in zip(mine, greedy, strict=True)]
         worse = [
             cost(model, prompt, text.tokens) - cost(model, prompt, other.tokens)
-            for prompt, text, other in zip(asked.prompts, own, greedy, strict=True)
+            for prompt, text, other in zip(asked.prompts, mine, greedy, strict=True)
         ]
-        rows.append(averaged("tokens a pass", setting, [paces(text) for text in own], "tokens", ""))
+        rows.append(averaged("tokens a pass", setting, [paces(text) for text in mine], "tokens", ""))
         rows.append(averaged("agreement with greedy", setting, same, "ROUGE-L", ""))
         rows.append(averaged("cost - greedy's", setting, worse, "nats a token", ""))
         rows.append(measured("pace / greedy's", setting, pace, "times", ""))
@@ -202,11 +257,11 @@ def rouge(own: Sequence[int], other: Sequence[int]) -> float:
     return 2 * row[-1] / (len(own) + len(other))
 
 
-def told(model: nn.Module, way: str, members: Condition, others: Condition, tokenizer: Tokenizer) -> Row:
+def told(own: Subject, model: nn.Module, way: str, members: Condition, others: Condition) -> Row:
     """Return how well tokens a step tell beginnings that were trained on from others."""
-    settings, limits = {"beta": 0.9}, Limits(max_new_tokens=_WRITTEN)
+    settings, limits = {"beta": 0.9}, Limits(max_new_tokens=own.written)
     found = [
-        [paces(own) for own in write("lexical-unit", settings, model, asked, limits, tokenizer)]
+        [paces(text) for text in write("lexical-unit", settings, model, asked, limits, own.tokenizer)]
         for asked in (members, others)
     ]
 

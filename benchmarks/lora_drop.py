@@ -37,6 +37,7 @@ from fedsim.components.decoder.lora_drop import LoraDrop, LoraDropConfig  # noqa
 from fedsim.core import checkpoints, registry  # noqa: E402
 from fedsim.core.hooks import Decoder  # noqa: E402
 from fedsim.core.losses import IGNORED, cross_entropy  # noqa: E402
+from fedsim.core.past import Past  # noqa: E402
 from fedsim.generation.writer import Writer, load_writer  # noqa: E402
 
 PROMPT = WRITTEN = news.LENGTH // 2
@@ -151,13 +152,12 @@ def _told(source: Sentences, setting: str, component: str, **settings: Any) -> I
 @torch.no_grad()
 def _is_told(model: nn.Module, name: str, tokens: Tensor, place: int, seen_at: int, basis: Tensor) -> float:
     """Say whether of all tokens at a place the true one brings the input at a place nearest to the span."""
-    every = vocabulary_of(model)
-    texts = tokens[: seen_at + 1].repeat(len(every), 1)
-    texts[:, place] = every
-    block = model.get_submodule("layers.0")
-    hidden = model.get_submodule("embed_tokens")(texts)
-    later = torch.full((seen_at + 1, seen_at + 1), -torch.inf).triu(1)[None, None]
-    inputs = block(hidden, attention_mask=later)[:, -1]
+    past, every, known = Past(), vocabulary_of(model), tuple(tokens.tolist())
+    if place:
+        past.states(model, [known[:place]], layers=(0,))
+        past = past.keep([0] * len(every))
+    texts = [(*known[:place], own, *known[place + 1 : seen_at + 1]) for own in every.tolist()]
+    inputs = past.states(model, texts, layers=(0,))[0][:, -1]
     if "self_attn" in name:
         inputs = model.get_submodule("layers.1.input_layernorm")(inputs)
     return float(outside(inputs, basis).argmin() == tokens[place])

@@ -38,7 +38,7 @@ _ROOT = Path(__file__).parent.parent
 _SCENARIO = _ROOT / "scenarios" / "60_decoder_side_channels.toml"
 _PAGE = _ROOT / "docs" / "benchmarks" / "side-channels.md"
 _TEMPERATURE = 0.3
-_SHORT = {"repeats": 6, "candidates": 40, "others": 7}
+_SHORT = {"repeats": 6, "candidates": 30}
 _ASKED: dict[str, dict[str, Any]] = {  # what they do without says nothing
     "awrs": {"regex": "[^0-9]{400}", "ends": "whole"}
 }
@@ -101,7 +101,7 @@ def scenario(full: bool) -> Scenario:
     raw["arms"], raw["expected"], raw["generation"]["decoder"] = {}, {}, {"name": "greedy"}
     if not full:
         raw["generation"] |= _SHORT
-        raw["generation"]["prompts"]["count"] = 20
+        raw["generation"]["prompts"]["count"] = 15
     return parse(raw, "benchmark")
 
 

@@ -4,6 +4,10 @@ A small Llama learns news and goes on for as many steps with all layers (`all`),
 with the same numbers of layers from below (`early termination`), at half the layers on average. Losses are of the 32
 tokens behind a prompt of 32, report by report; then each prompt is gone on with. Ratios are of processor time; all on
 one thread. Without ``--full`` six prompts are gone on with.
+
+Then ten clients with a tiny Llama of four blocks send the gradient of one sentence of 16 tokens, of which four are the
+prompt. A place is told by a block if, behind the true beginning, the true token's input to its attention is nearest of
+all tokens' to the span of its gradients.
 """
 
 from __future__ import annotations
@@ -23,17 +27,23 @@ from torch import Tensor, nn  # noqa: E402
 
 from benchmarks import _news_llama as news  # noqa: E402
 from benchmarks._rows import Row, main, measured, with_interval  # noqa: E402
+from benchmarks.adapters import outside, span, vocabulary_of  # noqa: E402
 from benchmarks.decoders import Timed, likelihood, timed  # noqa: E402
 from benchmarks.early_exits import plain  # noqa: E402
 from fedsim.components.decoder.greedy import Greedy, GreedyConfig  # noqa: E402
 from fedsim.components.decoder.skipdecode import Schedule, SkipDecode, SkipDecodeConfig  # noqa: E402
 from fedsim.components.layer.skipdecode_training import SkipDecodeTraining, SkipDecodeTrainingConfig  # noqa: E402
+from fedsim.core import registry  # noqa: E402
 from fedsim.core.hooks import Decoder  # noqa: E402
+from fedsim.core.losses import IGNORED, cross_entropy  # noqa: E402
+from fedsim.core.past import Past  # noqa: E402
 from fedsim.generation.writer import Writer, load_writer  # noqa: E402
 
 PROMPT = EXPECTED = news.LENGTH // 2
 SPEED_UP = 2.0
 PROMPTS, SHORT = 30, 6
+SENTENCE, GIVEN, VICTIMS = 16, 4, 10
+BLOCKS = (1, 3)
 
 Prepare = Callable[[nn.Module], nn.Module]
 
@@ -89,7 +99,7 @@ def measure(full: bool) -> list[Row]:
     writer = load_writer(str(trained("skipdecode")))
     prompts = news.windows(writer)[:, :PROMPT].tolist()[: PROMPTS if full else SHORT]
     rows += speeds(writer, load_writer(str(plain())), prompts)
-    return rows
+    return [*rows, *leaks()]
 
 
 def speeds(writer: Writer, judge: Writer, prompts: list[list[int]]) -> Iterator[Row]:
@@ -114,6 +124,57 @@ def speeds(writer: Writer, judge: Writer, prompts: list[list[int]]) -> Iterator[
     yield measured("skipdecode: tokens a full forward pass, the prompt's among them", "", passes, "tokens", "")
     yield measured("skipdecode: layers on a written token, of 12", "", layers, "layers", "")
     yield with_interval("skipdecode - greedy: nats a token under the plain model", "", worse, "nats")
+
+
+def leaks() -> Iterator[Row]:
+    """Yield what the attentions of the second block and of the last one tell, place by place."""
+    method, source = registry.get("model", "tiny-llama"), registry.get("dataset", "lee-news")
+    data = source.make(source.config.model_validate({"length": SENTENCE}))
+    whole = [own for own in range(len(data.train)) if (data.train.labels[own] != IGNORED).all()][:VICTIMS]
+    config = SkipDecodeTrainingConfig(prompt=GIVEN, expected=SENTENCE - GIVEN)
+    for label, schedule in (("all layers", None), ("skipdecode", config.schedule(4))):
+        torch.manual_seed(0)
+        model = method.make(method.config.model_validate({"blocks": 4}), data.spec)
+        if schedule is not None:
+            model = SkipDecodeTraining(config).prepare(model, torch.Generator())
+        told = [_told(model, data.train.inputs[own], data.train.labels[own], schedule) for own in whole]
+        for block in BLOCKS:
+            for part, places in (("prompt", range(GIVEN)), ("rest", range(GIVEN, SENTENCE))):
+                shares = [statistics.fmean(own[block][place] for place in places) for own in told]
+                yield with_interval(f"told by block {block}, of the {part}", label, shares, "share")
+
+
+def _told(model: nn.Module, tokens: Tensor, labels: Tensor, schedule: Schedule | None) -> dict[int, list[float]]:
+    """Return of each place whether the attentions of some blocks tell it."""
+    loss, spaces = cross_entropy(model.train()(tokens[None]), labels[None]), dict[int, Tensor]()
+    for block in BLOCKS:
+        weights = [model.get_parameter(f"layers.{block}.self_attn.{own}_proj.weight") for own in "qkv"]
+        spaces[block] = span(*torch.autograd.grad(loss, weights, retain_graph=True))
+    found: dict[int, list[float]] = {block: [] for block in BLOCKS}
+    for place, read in enumerate(_read(model.eval(), tokens.tolist(), schedule)):
+        for block, inputs in read.items():
+            found[block].append(float(outside(inputs, spaces[block]).argmin() == tokens[place]))
+    return found
+
+
+@torch.no_grad()
+def _read(model: nn.Module, tokens: list[int], schedule: Schedule | None) -> Iterator[dict[int, Tensor]]:
+    """Yield for each place what the attentions of some blocks read there of every token, behind the true beginning."""
+    past, every = Past(), vocabulary_of(model).tolist()
+    for place in range(len(tokens)):
+        layers = tuple(range(4))
+        if schedule is not None and place >= GIVEN:
+            layers = schedule.layers(place - GIVEN)
+        left: dict[int, Tensor] = {}
+
+        def note(number: int, hidden: Tensor, left: dict[int, Tensor] = left) -> None:
+            left[number] = hidden[:, -1]
+
+        rows = past.keep([0] * len(every)) if place else Past()
+        rows.states(model, [(*tokens[:place], own) for own in every], layers=layers, seen=note)
+        past.states(model, [tokens[: place + 1]], layers=layers)
+        before = {block: left[max(own for own in layers if own < block)] for block in BLOCKS}
+        yield {block: model.get_submodule(f"layers.{block}.input_layernorm")(own) for block, own in before.items()}
 
 
 if __name__ == "__main__":

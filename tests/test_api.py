@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 import fedsim
-from fedsim import _moved
 from fedsim.core.errors import FedsimError
 
 ROOT = Path(__file__).parent.parent
+
 TABLES: dict[str, Any] = {
     "title": "One step, two clients",
     "data": {"name": "digits"},
@@ -23,6 +23,7 @@ TABLES: dict[str, Any] = {
     "federation": {"clients": 4},
     "attacks": [{"name": "closed-form-linear"}],
 }
+
 SWEPT = {**TABLES, "sweep": {"grid": {"federation.batch_size": [1, 2]}}}
 
 
@@ -138,18 +139,3 @@ def test_the_page_about_python_does_what_it_says(
     exec(compile(block, "docs/python.md", "exec"), names)
     assert capsys.readouterr().out.splitlines()[1:3] == ["closed-form-linear", "results/one/report.html"]
     assert [run.record.status for run in names["same"]] == ["finished", "finished"]
-
-
-def test_the_module_sweep_is_called_and_has_its_old_names() -> None:
-    with pytest.warns(DeprecationWarning, match=r"fedsim.sweep.load is now fedsim.experiment.sweep.load"):
-        from fedsim.sweep import load
-    from fedsim.experiment.sweep.plan import plan_runs
-    from fedsim.experiment.sweep.results import load as new
-
-    assert load is new
-    with pytest.warns(DeprecationWarning, match=r"fedsim.sweep.planned is now fedsim.experiment.sweep.plan_runs"):
-        from fedsim.sweep import planned
-    assert planned is plan_runs
-    assert callable(fedsim.sweep)
-    assert fedsim.sweep is sys.modules["fedsim.sweep"]
-    assert set(_moved.ATTRIBUTES) == {"fedsim.experiment", "fedsim.sweep"}

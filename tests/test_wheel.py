@@ -2,8 +2,11 @@
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
+import tomllib
 import venv
 from pathlib import Path
 
@@ -11,6 +14,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FEW = ["federation.rounds=1", *(f"attacks.{n}.max_iterations=5" for n in range(3))]
+BUILDER = shutil.which("podman") or shutil.which("docker")
 HIDES_MLXTEND = """
 import importlib.util
 find = importlib.util.find_spec
@@ -115,3 +119,27 @@ def test_a_missing_extra_is_named_before_anything_starts(installed: Installed) -
     assert "pip install 'fedsim-privacy[data]'" in told
     assert "Traceback" not in told
     assert not list((installed.folder / "none").glob("*.json"))
+
+
+def _container() -> dict[str, str]:
+    lines = (ROOT / "Containerfile").read_text(encoding="utf-8").splitlines()
+    return dict(line.split(" ", 1) for line in lines if line and not line.startswith("#"))
+
+
+def test_the_steps_of_the_container_file_give_a_report(installed: Installed) -> None:
+    steps = _container()
+    (extra,) = re.findall(r"pip install --no-cache-dir '/src\[(\w+)\]'", steps["RUN"])
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert extra in project["optional-dependencies"]
+    assert json.loads(steps["ENTRYPOINT"]) == ["fedsim"]
+    told = installed.fedsim(*json.loads(steps["CMD"]), *(part for one in FEW for part in ("--set", one)))
+    assert "Report: results/00_quickstart/report.html" in told
+
+
+@pytest.mark.skipif(BUILDER is None, reason="no podman and no docker")
+def test_the_container_is_built_and_runs_the_quickstart(tmp_path: Path) -> None:
+    assert BUILDER is not None
+    subprocess.run([BUILDER, "build", "-t", "fedsim-test", "-f", "Containerfile", "."], cwd=ROOT, check=True)
+    command = [BUILDER, "run", "--rm", "-v", f"{tmp_path}:/work", "fedsim-test", *json.loads(_container()["CMD"])]
+    subprocess.run([*command, *(part for one in FEW for part in ("--set", one))], check=True)
+    assert (tmp_path / "results" / "00_quickstart" / "report.html").exists()

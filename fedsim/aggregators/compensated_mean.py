@@ -39,7 +39,7 @@ class CompensatedMean(Aggregator[CompensatedMeanConfig]):
     needs_single_updates: ClassVar[bool] = False
 
     def weight(self, examples: int) -> int:
-        """Return 1."""
+        """Return 1: every client counts alike."""
         return 1
 
     def combine(self, contributions: Iterable[Contribution], here: ServerRound) -> Tensor:

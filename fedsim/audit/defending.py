@@ -7,6 +7,7 @@ train for the same number of rounds.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,7 +24,9 @@ from fedsim.audit.worlds import ROUNDS, Setting, check, reads_steps, settings_of
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError
 from fedsim.experiment.runner import guarantees
-from fedsim.record import MembershipRecord
+from fedsim.metrics.groups import rates
+from fedsim.metrics.success import Rule
+from fedsim.record import GroupRisk, MembershipRecord
 from fedsim.scenario.world import World
 
 _FOR_MEMBERS = 0.25  # share of the remaining time, where defenses follow
@@ -77,9 +80,10 @@ def _baseline(book: AuditJournal, subject: Checked, batch_size: int) -> Trained:
     world = world_of(subject, book.plan, batch_size, Setting(), candidates=_candidates(subject))
     book.tell("trains for a few rounds, without further defenses")
     training = trained(world, ROUNDS, book.clock.left * _FOR_MEMBERS / 2)
-    found = _judge(book, subject, world, training, with_shadows=True)
+    by_class: members.ByClass = {}
+    found = _judge(book, subject, world, training, by_class, with_shadows=True)
     stated = guarantees(world, training.journal.rounds)
-    book.keep(training=training.summary, membership=found, guarantees=stated)
+    book.keep(training=training.summary, membership=found, guarantees=stated, by_class=_by_class(book, found, by_class))
     return training
 
 
@@ -159,7 +163,7 @@ class _Defender:
         return trial.model_copy(
             update={
                 "training": after.summary,
-                "membership": _judge(self.book, subject, world, after, with_shadows=False),
+                "membership": _judge(self.book, subject, world, after, {}, with_shadows=False),
                 "guarantees": guarantees(world, after.journal.rounds),
                 "accuracy_loss": accuracy_lost(self.without.correct, after.correct, plan.seed),
                 "loss_change": after.summary.loss - before.loss,
@@ -168,13 +172,36 @@ class _Defender:
         )
 
 
+def _by_class(
+    book: AuditJournal, found: Sequence[MembershipRecord], by_class: members.ByClass
+) -> dict[str, tuple[GroupRisk, ...]]:
+    """Return the risk of each class: by the best membership attack, and to be recovered from an update."""
+    scoring = book.plan.scoring
+    rule = Rule.of(scoring.metric, scoring.threshold)
+    every = [item for own in book.record.inspections for victim in own.victims for item in victim.scores]
+    items = [(f"class {item.label}", rule.has_succeeded(item)) for item in every if item.label is not None]
+    known = {f"{book.record.noun}s recovered": rates(items, scoring.confidence)} if items else {}
+    best = max(
+        (own for own in found if own.summary is not None and by_class.get(own.label)),
+        key=lambda own: own.summary.auc.value if own.summary else 0.0,
+        default=None,
+    )
+    return known if best is None else {**known, f"AUC of {best.label}": by_class[best.label]}
+
+
 def _judge(
-    book: AuditJournal, subject: Checked, world: World, training: Trained, *, with_shadows: bool
+    book: AuditJournal,
+    subject: Checked,
+    world: World,
+    training: Trained,
+    by_class: members.ByClass,
+    *,
+    with_shadows: bool,
 ) -> tuple[MembershipRecord, ...]:
     if _candidates(subject) < members.FEWEST:
         return ()
     seconds = book.clock.left * (_FOR_MEMBERS if book.plan.defend else _ALL)
-    return members.judged(world, training, seconds, book.tell, with_shadows=with_shadows)
+    return members.judged(world, training, seconds, book.tell, by_class, with_shadows=with_shadows)
 
 
 def _candidates(subject: Checked) -> int:

@@ -14,7 +14,6 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from fedsim.audit.clock import OutOfTime, limit
 from fedsim.audit.evidence import OUT_OF_TIME
@@ -41,7 +40,8 @@ _ATTACK = "auto"
 _LEAST_IMAGES = 8
 _LEAST_UPDATES = 2
 STRENGTH = 4800  # iterations of one start, as in the experiments of Geiping et al. 2020, arXiv 2003.14053
-_SEARCHES = ("fedavg-inversion", "dropout-inversion", "lamp")  # the first that fits; without dropout the second is IG
+_SEARCHES = ("dropout-inversion", "fedavg-inversion", "lamp")  # the first that fits; without dropout that is IG
+_SHORT = 300  # iterations where the ideal attacker would recover nothing
 _MOST_EXACT = 1000  # gradients of an exact attack that takes any
 _FOR_EXACT = 0.3  # share of the time of an update
 _LEAST_ITERATIONS = 10
@@ -119,7 +119,7 @@ class Inspector:
                 break
         return Inspection(
             batch_size=world.scenario.federation.batch_size,
-            iterations=iterations if any(victim.iterations for victim in done) else 0,
+            iterations=max((victim.iterations for victim in done), default=0),
             victims=tuple(done),
             summary=self._summary(world, done),
             is_scored=self.is_scored,
@@ -173,8 +173,8 @@ class Inspector:
         exact, round_ = None, seen.entry.round
         others = set(registry.methods("attack")) - _searching(observation)
         scoring, nothing = world.scenario.scoring, VictimRecord(round=round_, client=0, ceiling=ceiling)
-        if is_out_of_reach(nothing, Rule.of(scoring.metric, scoring.threshold)):  # a short search shows what is left
-            return _search(world, observation, _LEAST_ITERATIONS, others, round_, latest)
+        if is_out_of_reach(nothing, Rule.of(scoring.metric, scoring.threshold)):  # a short search must agree
+            return _search(world, observation, min(iterations, _SHORT), others, round_, latest)
         try:
             with limit(_FOR_EXACT * seconds):
                 exact = _search(world, observation, min(iterations, _MOST_EXACT), _descents(), round_, latest)
@@ -276,7 +276,7 @@ class _Latest:
         """Return the guess of lower objective."""
         if self.exact is not None and (self.step is None or self.exact.objective <= self.step.best):
             return replace(self.exact, stopped=OUT_OF_TIME)
-        return "no guess within the time" if self.step is None else _unfinished(observation, self.step.guess, truth)
+        return "no guess within the time" if self.step is None else _unfinished(observation, self.step, truth)
 
 
 def _search(
@@ -321,16 +321,16 @@ def _fits(name: str, observation: Observation) -> bool:
     return cast("Attack[Any]", method.make(method.config())).fits(observation).holds
 
 
-def _unfinished(observation: Observation, guess: Tensor, truth: Truth) -> Reconstruction:
+def _unfinished(observation: Observation, step: Step, truth: Truth) -> Reconstruction:
     """Return the last guess of a search that the clock ended."""
-    known = observation.labels
+    guess, known = step.guess, observation.labels
     labels = known if known is not None and len(known) == len(guess) else torch.full((len(guess),), -1)
     return Reconstruction(
         inputs=guess.detach().clone(),
         labels=labels,
         masks=None,
         objective=float("nan"),
-        iterations=0,
+        iterations=step.iteration,
         best_iteration=0,
         history=(),
         stopped=OUT_OF_TIME,

@@ -7,19 +7,24 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from fedsim.audit.clock import OutOfTime, limit
 from fedsim.audit.foreign import reason
 from fedsim.audit.training import Trained
 from fedsim.core import registry, seeding
 from fedsim.core.hooks import MembershipAttack
 from fedsim.core.types import Batch, Shadow, ShadowPlan, Target
-from fedsim.record import MembershipRecord
+from fedsim.metrics.groups import aucs
+from fedsim.record import GroupRisk, MembershipRecord
 from fedsim.scenario.world import World
 from fedsim.threat import membership
 from fedsim.threat.membership import Case, shadows
 
 MOST = 100  # as many non-members as 1 % false positives need
 FEWEST = 10
+
+ByClass = dict[str, tuple[GroupRisk, ...]]  # by attack
 
 
 def candidates(own: Batch, test: Batch) -> int:
@@ -28,9 +33,18 @@ def candidates(own: Batch, test: Batch) -> int:
 
 
 def judged(
-    world: World, trained: Trained, seconds: float, on_progress: Callable[[str], None], *, with_shadows: bool
+    world: World,
+    trained: Trained,
+    seconds: float,
+    on_progress: Callable[[str], None],
+    by_class: ByClass,
+    *,
+    with_shadows: bool,
 ) -> tuple[MembershipRecord, ...]:
-    """Run every membership attack that fits the time, first those without shadow models."""
+    """Run every membership attack that fits the time, first those without shadow models.
+
+    What each finds of the members of every class is added to `by_class`.
+    """
     end = time.monotonic() + seconds
     cases: dict[Target, Case] = {}
     known: dict[ShadowPlan, tuple[Shadow, ...]] = {}
@@ -55,7 +69,7 @@ def judged(
             continue
         try:
             with limit(left):
-                records.append(_judge(world, trained, attack, record, cases, known))
+                records.append(_judge(world, trained, attack, record, cases, known, by_class))
         except OutOfTime:
             records.append(record.model_copy(update={"failure": "the clock ended it"}))
         except Exception as error:
@@ -86,6 +100,7 @@ def _judge(
     record: MembershipRecord,
     cases: dict[Target, Case],
     known: dict[ShadowPlan, tuple[Shadow, ...]],
+    by_class: ByClass,
 ) -> MembershipRecord:
     if attack.target not in cases:
         cases[attack.target] = _case(world, trained, attack.target)
@@ -96,6 +111,10 @@ def _judge(
     begin = time.perf_counter()
     scores = attack(seen, seeding.generator(seed, f"membership attack {record.label}"))
     seconds = time.perf_counter() - begin
+    labels, source = case.observation.candidates.labels, np.random.default_rng(seeding.derive(seed, "bootstrap"))
+    if labels.ndim == 1:
+        names = [f"class {int(label)}" for label in labels]
+        by_class[record.label] = aucs(scores.double().numpy(), case.is_member.numpy(), names, source)
     return membership.judged(record, case, scores, world, seconds)
 
 

@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from fedsim.audit import evidence, screen, verdict
+from fedsim.audit.adopting import adopted
 from fedsim.audit.record import ARRAYS, PAGE, AuditRecord, Inspection
 from fedsim.core.glossary import TERMS
 from fedsim.core.plain import printable
 from fedsim.metrics.success import Rule
 from fedsim.record import ItemScore, VictimRecord
 from fedsim.record.store import write_whole
+from fedsim.report import look
 from fedsim.report.wall import data_address, encode
 
 MOST = 8  # pictures in a row
@@ -50,23 +52,17 @@ class Wall:
 
 def write(record: AuditRecord, folder: Path) -> None:
     """Write the page from a record and the pictures in its folder."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415 - keeps `import fedsim.audit` cheap
-
     arrays = _read(folder / ARRAYS)
-    environment = Environment(
-        loader=PackageLoader("fedsim.audit", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("template.html.j2").render(
+    page = look.render(
+        "fedsim.audit",
+        "template.html.j2",
         record=record,
         broken=verdict.broken(record),
         unjudged=verdict.unjudged(record),
         unused=verdict.unused(record),
         sentence=verdict.sentence(record),
         best=verdict.recommend(record),
+        adopted=adopted,
         ranked=verdict.rank(record),
         broken_by=verdict.broken_by,
         undecided=verdict.undecided,

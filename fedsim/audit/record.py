@@ -14,6 +14,7 @@ from fedsim.core.errors import FedsimError
 from fedsim.core.types import Config, Knowledge
 from fedsim.record import (
     Environment,
+    GroupRisk,
     GuaranteeRecord,
     Interval,
     MembershipRecord,
@@ -58,14 +59,14 @@ class Plan(_Part):
     updates: int | None = Field(default=None, ge=1)
     command: str = ""
     defend: bool = Field(default=True, description="whether defenses are tried; without them an audit may end early")
-    scoring: Scoring = Scoring()
+    scoring: Scoring = Scoring(metric="ssim")
     client_app: str | None = Field(default=None, description="a Flower ClientApp whose reply is attacked")
     gradients: Path | None = Field(default=None, description="captured gradients, .safetensors or .npz")
     weights: Path | None = Field(default=None, description="weights of these gradients; absent: the factory's")
 
     @property
     def is_captured(self) -> bool:
-        """Whether the attacked update is a captured one."""
+        """Whether the attacked update was captured elsewhere: in a file, or from a ClientApp."""
         return self.client_app is not None or self.gradients is not None
 
 
@@ -142,6 +143,9 @@ class AuditRecord(_Part):
     parameters: int = 0
     shape: tuple[int, ...] = ()
     classes: int = 0
+    by_class: dict[str, tuple[GroupRisk, ...]] = Field(
+        default_factory=dict, description="risk of each class, by what was measured"
+    )
     noun: str = Field(default="image", description="what one example is called, as metrics call it")
     dropout: tuple[float, ...] = ()
     own_defenses: tuple[dict[str, Any], ...] = ()

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from fedsim.audit import page, tables
+from fedsim.audit import exports, page, tables
 from fedsim.audit.record import ARRAYS, PAGE, RECORD, AuditRecord, Plan, read
 from fedsim.core.errors import FedsimError
 from fedsim.core.process import command_of
@@ -21,7 +21,7 @@ from fedsim.record.policy import Policy
 from fedsim.record.store import write_whole
 
 LOG = "audit.log"
-_OURS = (RECORD, ARRAYS, PAGE, LOG, *tables.FILES)
+_OURS = (RECORD, ARRAYS, PAGE, LOG, exports.CARD, *tables.FILES)
 _FOR_THE_PAGE = 0.05  # share of the time, and its largest number of seconds
 _MOST_FOR_THE_PAGE = 8.0
 _TO_LOAD = 0.5  # share of the time in which the factory and its loader must return
@@ -60,10 +60,11 @@ def run(plan: Plan, policy: Policy, folder: Path, on_progress: OnProgress = lamb
 
 
 def finished(record: AuditRecord, folder: Path) -> AuditRecord:
-    """Write record, page and tables."""
+    """Write record, page, tables, and the section for a model card."""
     write_whole(folder / RECORD, record.model_dump_json(indent=1).encode())
     tables.write(record, folder)
     page.write(record, folder)
+    write_whole(folder / exports.CARD, exports.card(record))
     return record
 
 

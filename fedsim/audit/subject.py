@@ -29,10 +29,11 @@ from fedsim.scenario import own_models
 
 MOST_EXAMPLES = 2000
 _IMAGES = 4  # dimensions of a batch of images: examples, channels, height, width
+_ROWS = 2  # of a batch of rows
 _LEAST_SIDE = 3
 _LOGITS = 2
 _TRIED = 5  # examples on which a loss is compared with cross-entropy
-_IMAGE_KEYS = ("pixel_values", "inputs", "image", "images", "x")
+_IMAGE_KEYS = ("pixel_values", "inputs", "image", "images", "features", "x")
 _LABEL_KEYS = ("labels", "label", "targets", "target", "y")
 
 
@@ -41,9 +42,9 @@ class Subject:
     """What a user's factory returns; a tuple (model, loss, loader) is the same, with defaults for the rest.
 
     Attributes:
-        model: any module that maps images (B, C, H, W) to scores (B, classes), or to an object with them as
-            ``logits``; or ``input_ids`` to scores of each text, or of the next token at each. The client receives its
-            weights.
+        model: any module that maps images (B, C, H, W), or rows of a table (B, C), to scores (B, classes), or to an
+            object with them as ``logits``; or ``input_ids`` to scores of each text, or of the next token at each. The
+            client receives its weights.
         loss: ``loss(scores, labels) -> scalar``; cross-entropy when absent.
         loader: yields the client's data as (images, labels), or as mappings with these entries, or with ``input_ids``,
             ``attention_mask`` and ``labels``. Absent only for captured gradients whose originals are unknown.
@@ -100,7 +101,7 @@ class Checked:
     @property
     def noun(self) -> str:
         """What one example is called."""
-        return "image" if self.dataset.spec.vocabulary is None else "sentence"
+        return {"classification": "image", "tabular": "row"}.get(self.dataset.task, "sentence")
 
     @property
     def is_scored(self) -> bool:
@@ -194,11 +195,12 @@ def checked(subject: Subject, name: str) -> Checked:
         raise FedsimError(f"'{name}': a label is {greatest}, but the model scores classes 0 to {classes - 1}.")
     spec = InputSpec(shape, classes, mean, std)
     is_plain = _is_cross_entropy(loss, classes)
+    task = "tabular" if len(shape) == 1 else "classification"
     return Checked(
         subject=subject,
         model=model,
         loss=F.cross_entropy if is_plain else loss,
-        dataset=Dataset(own, test, spec, tuple(map(str, range(classes))), task="classification"),
+        dataset=Dataset(own, test, spec, tuple(map(str, range(classes))), task=task),
         is_cross_entropy=is_plain,
         notes=(*notes, *guessed),
     )
@@ -296,11 +298,12 @@ def _pair(item: Any, what: str) -> tuple[Tensor, Tensor]:
         images, labels = item if isinstance(item, list | tuple) and len(cast("Any", item)) == 2 else (None, None)  # noqa: PLR2004
     if not isinstance(images, Tensor) or not isinstance(labels, Tensor):
         raise FedsimError(f"{what} yields {type(item).__name__}, expected (images, labels) or a mapping with them.")
-    if not images.is_floating_point() or images.ndim != _IMAGES or min(images.shape[-2:]) < _LEAST_SIDE:
+    is_image = images.ndim == _IMAGES and min(images.shape[-2:]) >= _LEAST_SIDE
+    if not images.is_floating_point() or not (is_image or images.ndim == _ROWS):
         raise FedsimError(
             f"{what} yields {images.dtype} of shape {tuple(images.shape)}, expected images of floating-point numbers, "
-            "(batch, channels, height, width). Texts are mappings with input_ids, attention_mask and labels; of tables "
-            "nothing can be audited yet."
+            "(batch, channels, height, width), or rows of numbers, (batch, columns). Texts are mappings with "
+            "input_ids, attention_mask and labels."
         )
     if labels.is_floating_point() or labels.shape != images.shape[:1]:
         raise FedsimError(
@@ -329,13 +332,16 @@ def _statistics(
         return tuple(subject.mean), tuple(subject.std), ()
     if not len(images):
         return (0.0,) * channels, (1.0,) * channels, ()
-    low, high = images.amin((0, 2, 3)), images.amax((0, 2, 3))
+    others = (0, *range(2, images.ndim))
+    low, high = images.amin(others), images.amax(others)
     if bool((low >= 0).all()) and bool((high <= 1).all()):
         return (0.0,) * channels, (1.0,) * channels, ()
     width = (high - low).clamp_min(1e-6)
     note = (
         "Images are not in [0, 1], and no mean and std were given, so the smallest and the largest value of a "
         "channel count as pixels of 0 and 1."
+        if images.ndim == _IMAGES
+        else "The smallest and the largest value of each column are public."
     )
     return tuple((-low / width).tolist()), tuple((1.0 / width).tolist()), (note,)
 

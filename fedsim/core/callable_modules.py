@@ -19,7 +19,7 @@ class CallableModule(ModuleType):
     __calls__: Callable[..., Any]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call that function."""
+        """Call the function that the module stands for."""
         return self.__calls__(*args, **kwargs)
 
 

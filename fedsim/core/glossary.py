@@ -18,9 +18,13 @@ TERMS: Final = {
     "draw": "The outcome of a client's hidden randomness in a local step: a batch, a dropout mask, a partner for "
     "mixing, a noise vector.",
     "dummy": "The input that a matching attack changes until its gradient equals the observed one.",
+    "exact": "Of a guessed picture: every pixel is within half of 1/255, so the file of 256 steps is the same. Of a "
+    "text: every token is right.",
     "exposure": "How much likelier a model finds a planted secret than random secrets of the same form, in bits.",
     "grant": "A fact that the threat model gives the attacker, listed under knows: labels, masks, rates, a batch size.",
     "guess": "What an attack returns for one example. An example without a guess is missing and gets the worst scores.",
+    "identified": "Of a guessed picture: among the true picture and 1,000 public ones, the true one is nearest to it, "
+    "by SSIM or by the features of a small network. A blind guess is identified by either once in a thousand times.",
     "local step": "One step of a client's optimizer between receiving the weights and sending its update.",
     "mask": "Which entries dropout kept and which it dropped, for one example at one site.",
     "matching objective": "What a matching attack minimises: the distance between the gradient of its dummy and the "
@@ -30,6 +34,8 @@ TERMS: Final = {
     "place": "The moment at which a defense acts: batch, model, examples, layers, norm, entries, noise or rounding.",
     "policy": "The limits that a user sets: how much may be recovered, and how much utility a defense may cost.",
     "record": "The file record.json of a run: scenario, environment, rounds, victims and scores.",
+    "recovered": "Of an attacked example: the guess says which one it is. For a picture that is identified, unless a "
+    "scenario states another rule, which the report then names; for a text, exact.",
     "restarts": "How often a search begins anew, from other random values.",
     "scenario": "The file that describes a run: data, model, clients, defenses, attacks and threat model.",
     "site": "A place in the model where dropout draws a mask, named by its module.",

@@ -5,8 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
-import os
-import tempfile
+import secrets
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -124,11 +123,10 @@ def _flat(picture: np.ndarray) -> np.ndarray:
 
 
 def _write_whole(path: Path, content: bytes) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".fedsim-")
+    temporary = path.parent / f".fedsim-{secrets.token_hex(8)}"
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        Path(temporary).replace(path)
+        temporary.write_bytes(content)  # readable by whom the umask lets; a temporary file of Python's is not
+        temporary.replace(path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise

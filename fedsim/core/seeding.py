@@ -140,7 +140,7 @@ def _pool(words: Sequence[Word]) -> tuple[Word, ...]:
 
 @lru_cache(maxsize=256)
 def _pool_of(numbers: tuple[int, ...]) -> tuple[tuple[int, ...], int]:
-    """Return `_pool` of numbers and how many words they have; one place's seeds for many steps differ in the last."""
+    """Return `_pool` of numbers and how many words they have. It is kept: many steps differ only behind it."""
     words = [word for number in numbers for word in _words(number)]
     return _pool(words), len(words)
 

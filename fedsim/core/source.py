@@ -79,7 +79,7 @@ def _held(folder: Path) -> str:
 
 
 def _instead(missing: Path) -> str:
-    """Return what may be meant by a path where nothing lies: a shipped scenario, or the nearest file there."""
+    """Return what a path that leads nowhere may have meant: a shipped scenario, or the nearest file there."""
     if missing.stem in list_scenarios():
         return f" fedsim has one of this name: use {missing.stem} without folder and ending."
     siblings = [str(path) for path in missing.parent.glob("*.toml")] if missing.parent.is_dir() else []

@@ -213,7 +213,7 @@ class _Viewer(BaseHTTPRequestHandler):
     timeout = _SILENCE_SECONDS
 
     def setup(self) -> None:
-        """Prepare to read and write."""
+        """Prepare to read and write: a whole request has one deadline, and a silent viewer little patience."""
         super().setup()
         self.rfile.close()
         self.rfile = io.BufferedReader(_Arriving(self.connection, _REQUEST_SECONDS))

@@ -1,7 +1,6 @@
 "use strict";
 const data = JSON.parse($("recording").textContent);
 const { grid, side, labels, units } = data;
-const GOAL = 20; // dB; the page says so wherever it counts images
 const state = { rate: 0, batch: 0, noise: 0, protection: "none", attacker: "", frame: 0, compare: true, predict: false };
 const strips = [];
 let original, shown = false, vote = null, timer = null, quiz = { n: 0, right: 0, scene: null };
@@ -19,7 +18,7 @@ const scene = () => sceneAt(grid.rates[state.rate]);
 const lowest = () => grid.rates[0];
 const rowAt = (run) => Math.min(state.frame, run.frames - 1);
 const isLast = (run) => !run.frames || state.frame >= run.frames - 1;
-const reached = (run) => run.psnr.filter((value) => value >= GOAL).length;
+const reached = (run) => run.identified.filter(Boolean).length;
 
 const iterationAt = (run) => (isLast(run) ? run.used : grid.frames[state.frame]);
 
@@ -76,7 +75,7 @@ function draw() {
     part.setAttribute("aria-hidden", String(hidden));
   });
   $("predict").hidden = !state.predict;
-  $("question").textContent = `Your guess: how many of the ${images(n)} come back with ${GOAL} dB or more at the end?`;
+  $("question").textContent = `Your guess: how many of the ${images(n)} will be identified at the end, that is picked out of 1,000 others?`;
   $("verdict").textContent = shown && state.predict ? verdict(run, n) : "";
   document.querySelectorAll("[data-vote]").forEach((b) => b.setAttribute("aria-pressed", String(b.dataset.vote === vote)));
   outcome(run, n);
@@ -97,7 +96,7 @@ function outcome(run, n) {
     const end = isLast(run) ? ` Ended: ${run.stopped}.` : "";
     $("now-text").textContent = `Iteration ${iterationAt(run)}: ${psnrNow(run).toFixed(1)} dB${n > 1 ? " on average" : ""}.${end}`;
     $("difference-text").textContent = isLast(run)
-      ? `Black is equal. ${reached(run)} of ${images(n)} at ${GOAL} dB or more.` : "Black is equal, white is as far off as can be.";
+      ? `Black is equal. ${reached(run)} of ${images(n)} identified.` : "Black is equal, white is as far off as can be.";
   }
   describe($("now"), `Reconstruction. ${$("now-text").textContent}`);
   describe($("difference"), `Absolute difference. ${$("difference-text").textContent}`);
@@ -168,7 +167,7 @@ function stage(now, run, n, hidden) {
       return `Attack: ${name}. Read more with: fedsim show ${name}`; },
     reconstruction: () => { if (run.frames && !hidden) drawRow(canvas, strips[run.strip], run.frames - 1, n, side); else blank(canvas);
       return hidden ? "Reconstruction: hidden until you have guessed." : run.frames
-        ? `Reconstruction: ${run.psnr.map((v) => v.toFixed(1)).join(", ")} dB; ${reached(run)} of ${images(n)} at ${GOAL} dB or more.` : `Reconstruction: none. ${run.failure}.`; },
+        ? `Reconstruction: ${run.psnr.map((v) => v.toFixed(1)).join(", ")} dB; ${reached(run)} of ${images(n)} identified.` : `Reconstruction: none. ${run.failure}.`; },
   };
   text.textContent = told[current]();
   describe(canvas, text.textContent);

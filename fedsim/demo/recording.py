@@ -23,6 +23,7 @@ from fedsim.core.masks import dropout_sites
 from fedsim.core.types import Config, InputSpec, Observation, Reconstruction, Step, Truth
 from fedsim.demo.pictures import bits, strip
 from fedsim.demo.victim import Attacker, Protection, Setting, attack_of, name_of, observed, world_of
+from fedsim.metrics.identification import gallery, identified
 from fedsim.metrics.image import PSNR_CAP, psnr, score_items, to_pixels
 from fedsim.metrics.masks import identifiable, mask_accuracy, score_masks
 from fedsim.metrics.missing import complete, fill
@@ -67,6 +68,7 @@ class Run(Config):
         objective: what the attack minimises, without unit; None where it is not a number.
         mean_psnr: in dB, mean over the images of the batch.
         psnr: in dB, of the result, per image.
+        identified: whether an adversary picks the image out of a thousand others by the result, per image.
         masks: estimated dropout masks, hexadecimal text per image; empty without one.
         agreement: share of right mask entries, over units whose mask shows in the gradient.
         used: number of iterations until the result.
@@ -80,6 +82,7 @@ class Run(Config):
     objective: tuple[float | None, ...] = ()
     mean_psnr: tuple[float, ...] = ()
     psnr: tuple[float, ...] = ()
+    identified: tuple[bool, ...] = ()
     masks: tuple[str, ...] = ()
     agreement: float | None = None
     used: int = 0
@@ -229,6 +232,7 @@ def _run(world: World, observation: Observation, truth: Truth, attacker: Attacke
         objective=tuple(_short(step.objective) if math.isfinite(step.objective) else None for step in points),
         mean_psnr=tuple(_mean_psnr(_pixels(step.guess, order, spec), target) for step in points),
         psnr=tuple(round(min(item.values["psnr"], PSNR_CAP), 1) for item in items),
+        identified=_identified(guesses[-1], target, world),
         masks=_by_image(tuple(mask.round() for mask in found.masks or ()), world.scenario.federation.batch_size, order),
         agreement=agreement(world, found, truth, order),
         used=found.iterations,
@@ -238,6 +242,11 @@ def _run(world: World, observation: Observation, truth: Truth, attacker: Attacke
 
 def _pixels(guess: Tensor, order: Tensor, spec: InputSpec) -> Tensor:
     return to_pixels(fill(guess.detach(), len(order), torch.nan)[order], spec)
+
+
+def _identified(guesses: Tensor, originals: Tensor, world: World) -> tuple[bool, ...]:
+    public = gallery(world.data.dataset)
+    return () if public is None else tuple(map(bool, identified(guesses, originals, public).tolist()))
 
 
 def _mean_psnr(pixels: Tensor, target: Tensor) -> float:

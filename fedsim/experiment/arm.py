@@ -63,7 +63,7 @@ def train(world_json: str, on_round: Callable[[RoundRecord], None]) -> Journal:
 
 
 def federate(world_json: str, on_round: Callable[[RoundRecord], None]) -> Journal:
-    """Run the federation of an arm that is checked, and return what the server saw."""
+    """Run the federation of an arm that was checked before, and return what the server saw."""
     journal = Journal(on_round)
     engines.run(world_json, journal)
     return journal

@@ -173,14 +173,17 @@ def _registered(grid: Grid, clients: int) -> list[int]:
 
 
 class _Decoded:
-    """The weights that this process decoded last: a round sends the same ones to every client."""
+    """The weights that this process decoded last: a round sends the same ones to every client.
+
+    Two arms may begin with the same numbers under other names.
+    """
 
     def __init__(self) -> None:
-        self._data: tuple[bytes, ...] = ()
+        self._data: tuple[tuple[str, bytes], ...] = ()
         self._weights: Tensors = {}
 
     def weights(self, record: ArrayRecord) -> Tensors:
-        data = tuple(array.data for array in record.values())
+        data = tuple((name, array.data) for name, array in record.items())
         if data != self._data:
             self._data, self._weights = data, record.to_torch_state_dict()
         return self._weights

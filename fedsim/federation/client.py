@@ -210,7 +210,7 @@ class ClientRound:
 
 
 class _Copies(Mapping[str, Tensor]):
-    """Copies of tensors, each made when it is asked for first."""
+    """Copies of tensors; each is made at its first use."""
 
     def __init__(self, originals: Tensors) -> None:
         self._originals = originals

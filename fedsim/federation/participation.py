@@ -1,4 +1,4 @@
-"""Who takes part in a round, and what happens to him: a declared process, seeded, the same on every engine.
+"""Who takes part in a round, and what happens to clients there: a declared process, seeded, the same on every engine.
 
 Every decision is a function of (seed, round, client). So the server and the client, which may live in different
 processes, agree on it without a message, and no engine's timing changes a result.

@@ -41,9 +41,10 @@ def stream(
 ) -> Iterator[Piece]:
     """Return an iterator over what is written, piece by piece; a row's last piece holds all that it came to.
 
-    A prompt that is empty or fills the context, or scores that are no numbers, end a row with a reason; the other rows
-    go on. The results of a row depend on its prompt and generator, and not on what is asked beside it: but for the
-    rounding of the model's own sums, which may differ with the shape of a batch.
+    A prompt that is empty, fills the context or holds a token that the model does not know, or scores that are no
+    numbers, end a row with a reason; the other rows go on. The results of a row depend on its prompt and generator, and
+    not on what is asked beside it: but for the rounding of the model's own sums, which may differ with the shape of a
+    batch.
 
     Args:
         decoder: writes the text, or fills it in.
@@ -59,7 +60,7 @@ def stream(
         FedsimError: not one generator of its own for each row, or no module of such a name.
     """
     _check(model, condition, generators, cuts)
-    plan = _plan(condition, limits, generators, fills_in=isinstance(decoder, Unmasker))
+    plan = _plan(condition, limits, generators, _known(model), fills_in=isinstance(decoder, Unmasker))
     context = GenerationContext((), limits, tokenizer=tokenizer)
     return _stream(decoder, model, condition, plan, context, _size(model, at_once, cuts), cuts)
 
@@ -129,10 +130,22 @@ def _collect(pieces: Iterator[Piece], rows: int, on_piece: Callable[[Piece], Non
     return [found[number] for number in range(rows)]
 
 
-def _plan(condition: Condition, limits: Limits, generators: Sequence[torch.Generator], *, fills_in: bool) -> _Plan:
+def _known(model: nn.Module) -> int | None:
+    """Return how many tokens a model reads, the rows of its first embedding; None where it has none."""
+    return next((own.num_embeddings for own in model.modules() if isinstance(own, nn.Embedding)), None)
+
+
+def _plan(
+    condition: Condition,
+    limits: Limits,
+    generators: Sequence[torch.Generator],
+    known: int | None = None,
+    *,
+    fills_in: bool = False,
+) -> _Plan:
     plan = _Plan([], [])
     for number, (prompt, generator) in enumerate(zip(condition.prompts, generators, strict=True)):
-        reason = None if fills_in and not prompt else _refusal(number, len(prompt), limits)
+        reason = None if fills_in and not prompt else _refusal(number, prompt, limits, known)
         if reason is not None:
             plan.refused.append(Piece(number, (), Generated(Trace(), "failed", reason=reason)))
         elif limits.max_new_tokens == 0:
@@ -142,7 +155,8 @@ def _plan(condition: Condition, limits: Limits, generators: Sequence[torch.Gener
     return plan
 
 
-def _refusal(number: int, length: int, limits: Limits) -> str | None:
+def _refusal(number: int, prompt: Sequence[int], limits: Limits, known: int | None) -> str | None:
+    length = len(prompt)
     if not length:
         return (
             f"prompt {number} is empty, and a model writes behind at least one token. Begin it with the token that "
@@ -152,6 +166,12 @@ def _refusal(number: int, length: int, limits: Limits) -> str | None:
         return (
             f"prompt {number} has {length} tokens, and the model reads {limits.context} with what it writes. Shorten "
             f"the prompt to {limits.context - 1} or fewer."
+        )
+    wrong = next((token for token in prompt if token < 0 or (known is not None and token >= known)), None)
+    if wrong is not None:
+        return (
+            f"prompt {number} holds token {wrong}, and the model knows those from 0 to {(known or 1) - 1}: it comes "
+            "from the tokenizer of another model. Take the model's own."
         )
     return None
 

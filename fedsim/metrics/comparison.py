@@ -1,6 +1,7 @@
 """Estimates over several runs, and comparisons of two settings on the same victims.
 
-Images share the fate of their victim, victims the weights of their seed: resamples draw seeds, and victims within each.
+The images of a victim succeed or fail together, and the victims of a seed share its weights. So resamples draw seeds,
+and victims within each seed.
 """
 
 from __future__ import annotations

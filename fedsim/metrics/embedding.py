@@ -64,6 +64,6 @@ def alignment(first: Tensor, second: Tensor) -> float:
 
 
 def uniformity(embeddings: Tensor) -> float:
-    """Return the logarithm of the mean of exp(-2 |x - y|^2) over all pairs of N > 1 embeddings; at 0 all are one."""
+    """Return the logarithm of the mean of exp(-2 |x - y|^2) over all pairs of N > 1 embeddings; 0 if all are equal."""
     distances = torch.pdist(F.normalize(embeddings.double(), dim=1)).square()
     return float((-_SHARPNESS * distances).exp().mean().log())

@@ -84,7 +84,10 @@ def is_out_of_reach(victim: VictimRecord, rule: Rule) -> bool:
 
 
 class Reach(NamedTuple):
-    """How far the ideal attacker comes on some updates: median PSNR in dB, share of examples, and both for people."""
+    """How far the ideal attacker comes on some updates: median PSNR in dB, share of examples, and both for people.
+
+    It is the one that knows how the entries of public examples vary together, where that is known.
+    """
 
     psnr: float | None
     share: float | None
@@ -98,7 +101,7 @@ def reach(ceilings: Sequence[Ceiling | None], rule: Rule) -> Reach | None:
         return None
     exact = [own for own in asked if own.psnr is not None]
     if exact:
-        figure = median(own.psnr for own in exact if own.psnr is not None)
+        figure = median(own.informed or own.psnr or 0.0 for own in exact)
         items = [item for own in exact for item in own.scores]
         hits = sum(rule.has_succeeded(item) for item in items)
         return Reach(figure, hits / max(1, len(items)), f"{figure:.0f} dB, {hits} of {len(items)}")

@@ -131,6 +131,43 @@ def left(information: Tensor, variance: Tensor) -> Left:
     return Left(error, len(counted), condition, float((values / (1 + values)).sum()), guess)
 
 
+def left_to_who_knows(information: Tensor, root: Tensor) -> Left:
+    """Return what is left to an ideal attacker that knows how the entries of an example vary together.
+
+    Args:
+        information: A, shape (n, n), of n / d examples side by side.
+        root: symmetric root of the prior's covariance of one example, shape (d, d), invertible.
+    """
+    whole = torch.block_diag(*[root] * (len(information) // len(root)))
+    values, vectors = torch.linalg.eigh(whole @ information @ whole)
+    largest = float(values[-1])
+    values = values.where(values > torch.finfo(values.dtype).eps * len(values) * largest, 0.0)
+    counted = values[values > _SMALLEST * largest]
+    turned = whole @ vectors
+
+    def guess(inputs: Tensor, mean: Tensor, generator: torch.Generator) -> Tensor:
+        """As that of `left`."""
+        drawn = torch.randn(len(values), generator=generator, dtype=values.dtype)
+        offset = vectors.T @ torch.linalg.solve(whole, inputs - mean)
+        return mean + turned @ (values / (1 + values) * offset + values.sqrt() / (1 + values) * drawn)
+
+    condition = math.sqrt(largest / float(counted[0])) if len(counted) else math.inf
+    error = turned.square() @ (1 / (1 + values))
+    return Left(error, len(counted), condition, float((values / (1 + values)).sum()), guess)
+
+
+def root_of(examples: Tensor, ridge: float = 1e-3) -> Tensor:
+    """Return the symmetric root of the covariance of examples (N, d), with a share of the mean variance added to each.
+
+    The share keeps what these examples lack from counting as known.
+    """
+    centred = examples - examples.mean(0)
+    covariance = centred.T @ centred / len(examples)
+    covariance = covariance + ridge * covariance.diagonal().mean().clamp_min(1e-12) * torch.eye(len(covariance))
+    values, vectors = torch.linalg.eigh(covariance)
+    return (vectors * values.clamp_min(1e-15).sqrt()) @ vectors.T
+
+
 def estimated(
     times: Products, variance: Tensor, generator: torch.Generator, *, probes: int = 8, steps: int = 48
 ) -> Estimated:

@@ -23,6 +23,7 @@ PSNR_CAP = 160.0
 SSIM_WINDOW = 11
 SSIM_SIGMA = 1.5
 
+_HALF_STEP = 0.5 / 255 + 1e-6  # pixels are kept in single precision
 _WORST_MSE = 1.0
 _WORST_PSNR = 0.0
 _WORST_SSIM = -1.0
@@ -66,7 +67,6 @@ def to_pixels(inputs: Tensor, spec: InputSpec) -> Tensor:
     noun="image",
     decides=True,
     of_pictures=True,
-    verdict="recognisable",
     shown=False,
     compared=False,
 )
@@ -87,7 +87,7 @@ def mse(guesses: Tensor, originals: Tensor) -> Tensor:
     tables="run",
 )
 def mse_normalised(guesses: Tensor, originals: Tensor) -> Tensor:
-    """Return the same of model inputs, shape (B,). Its worst value depends on how the data were normalised."""
+    """Return the error of model inputs, not pixels, (B,). Its worst value depends on how the data were normalised."""
     return mse(guesses, originals)
 
 
@@ -103,7 +103,6 @@ def mse_normalised(guesses: Tensor, originals: Tensor) -> Tensor:
     noun="image",
     decides=True,
     of_pictures=True,
-    verdict="recognisable",
     spread=True,
     steps=(15.0, 20.0, 25.0, 30.0, 40.0),
     column="psnr_db",
@@ -128,8 +127,9 @@ def psnr(guesses: Tensor, originals: Tensor) -> Tensor:
     worst=_WORST_SSIM,
     noun="image",
     decides=True,
+    threshold=0.5,
     of_pictures=True,
-    verdict="recognisable",
+    leads=True,
     spread=True,
     compared=False,
 )
@@ -148,11 +148,36 @@ def ssim(guesses: Tensor, originals: Tensor) -> Tensor:
     """
     if originals.ndim != 4 or min(originals.shape[-2:]) < 3:  # noqa: PLR2004 - the message says what they mean
         raise FedsimError(f"SSIM needs images (B, C, H, W) of at least 3 x 3 pixels, got {tuple(originals.shape)}.")
-    side = min(SSIM_WINDOW, *originals.shape[-2:])
-    window = side if side % 2 else side - 1
+    window = window_side(originals)
     return _windowed_ssim(
         guesses.double(), originals.double(), data_range=1.0, size_average=False, win_size=window, win_sigma=SSIM_SIGMA
     )
+
+
+def window_side(pictures: Tensor) -> int:
+    """Return the side of SSIM's window on pictures (B, C, H, W): the largest odd one that fits, at most 11."""
+    side = min(SSIM_WINDOW, *pictures.shape[-2:])
+    return side if side % 2 else side - 1
+
+
+@registry.metric(
+    "exact_pixels",
+    title="exact",
+    summary="of a picture: whether every pixel is within half of one of 255 steps",
+    over="item",
+    form="flag",
+    digits=0,
+    statistics={"exact_pixels": "share"},
+    worst=0.0,
+    noun="image",
+    decides=True,
+    of_pictures=True,
+    verdict="exact",
+    compared=False,
+)
+def exact_pixels(guesses: Tensor, originals: Tensor) -> Tensor:
+    """Return of each picture 1 if no pixel is off by more than half of 1/255, so that its file is the same, else 0."""
+    return ((guesses.double() - originals.double()).abs().flatten(1).amax(1) <= _HALF_STEP).double()
 
 
 def match(guesses: Tensor, originals: Tensor) -> Tensor:
@@ -211,6 +236,7 @@ def score_items(reconstruction: Reconstruction, batch: Batch, spec: InputSpec) -
         "mse_normalised": mse_normalised(guesses[order], originals).where(usable, worst_normalised).tolist(),
         "psnr": psnr(pixels, target).where(usable, _WORST_PSNR).tolist(),
         "ssim": ssim(pixels, target).where(usable, _WORST_SSIM).tolist(),
+        "exact_pixels": exact_pixels(pixels, target).where(usable, 0.0).tolist(),
     }
     labels = zip(batch.labels.tolist(), reconstruction.labels[order].tolist(), strict=True)
     items = tuple(

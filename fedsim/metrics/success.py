@@ -54,8 +54,9 @@ class Rule:
 
     def goal(self, values: Mapping[str, float]) -> Metric:
         """Return the metric of an example that a stronger attack makes better."""
-        if self.metric in values or not values:
-            return self.declared[self.metric]
+        own = self.declared[self.metric]
+        if own.form != "flag" and (self.metric in values or not values):
+            return own
         return next((self.declared[name] for name in values if self.declared[name].leads), self.decides(values)[0])
 
     def told(self, values: Mapping[str, float]) -> str:

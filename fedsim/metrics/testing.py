@@ -51,7 +51,7 @@ def test_span_f1(guesses: Tensor, labels: Tensor, names: Sequence[str]) -> float
     limits=(-1.0, 1.0),
 )
 def test_spearman(embeddings: Tensor, similarities: Similarities) -> float:
-    """Return how far cosines and people agree, in [-1, 1]; see `fedsim.metrics.embedding.agreement`."""
+    """Return how cosines correlate with what people said, in [-1, 1]; see `fedsim.metrics.embedding.agreement`."""
     return agreement(embeddings, similarities)
 
 

@@ -6,7 +6,7 @@ are kept apart from them. The record is log, checkpoint and input of the report,
 
 from fedsim.record.generations import GenerationRecord, TraceFinding, TraceRecord
 from fedsim.record.guarantees import AuditRecord, GuaranteeRecord
-from fedsim.record.memberships import MembershipRecord, MembershipSummary, TruePositives
+from fedsim.record.memberships import GroupRisk, MembershipRecord, MembershipSummary, TruePositives
 from fedsim.record.memorisation import ExposureRecord, SecretScore, SecretSummary
 from fedsim.record.parts import Cause, Failure, Interval, Part
 from fedsim.record.rounds import ClientCost, KeptUpdate, PartitionRecord, RoundRecord, Utility
@@ -31,6 +31,7 @@ __all__ = [
     "ExposureRecord",
     "Failure",
     "GenerationRecord",
+    "GroupRisk",
     "GuaranteeRecord",
     "Interval",
     "ItemScore",

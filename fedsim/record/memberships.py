@@ -35,6 +35,18 @@ class MembershipSummary(Part):
     roc: tuple[tuple[float, float], ...]
 
 
+class GroupRisk(Part):
+    """Risk of one group of examples: a share or an AUC with its interval.
+
+    `p` is that of no difference to the rest, after Holm over the groups; None where there is no rest.
+    """
+
+    group: str
+    n: int
+    value: Interval
+    p: float | None
+
+
 class MembershipRecord(Part):
     """One membership attack in one arm: on the trained model, or on the updates of `client` in `rounds`."""
 

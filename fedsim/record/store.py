@@ -132,7 +132,7 @@ class RunFolder:
         write_whole(self.path / RECORD, record.model_dump_json(indent=1).encode())
 
     def write_arrays(self, arrays: dict[str, np.ndarray]) -> None:
-        """Write `arrays.npz`."""
+        """Write pictures and other arrays to `arrays.npz`."""
         write_whole(self.path / ARRAYS, npz(arrays))
 
     def read_arrays(self) -> dict[str, np.ndarray]:

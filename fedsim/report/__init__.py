@@ -10,7 +10,8 @@ from fedsim.core.glossary import TERMS
 from fedsim.core.plain import csv_table, printable
 from fedsim.record import RunRecord
 from fedsim.record.store import RunFolder, make_folder, read_record, write_whole
-from fedsim.report import ceilings, figures, tables, verdict, wall
+from fedsim.report import ceilings, figures, look, tables, verdict, wall
+from fedsim.report.brief import write_brief
 
 __all__ = ["build"]
 
@@ -72,24 +73,20 @@ def build(run_dir: Path) -> Path:
 
 
 def _page(record: RunRecord, judge: verdict.Judge, **pictures: Any) -> str:
-    from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415 - keeps `import fedsim.report` cheap
-
     attacks = [attack for arm in record.arms for attack in arm.attacks]
-    environment = Environment(
-        loader=PackageLoader("fedsim.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("template.html.j2").render(
+    found = [*verdict.sentences(record, judge), *tables.trace_sentences(record)]
+    return look.render(
+        "fedsim.report",
+        "template.html.j2",
         record=record,
         title=str(record.scenario.get("title", "Untitled run")),
         description=str(record.scenario.get("description", "")),
         scenario=json.dumps(record.scenario, indent=2, ensure_ascii=False),
         judge=judge,
         banners=verdict.banners(record, judge),
-        sentences=[*verdict.sentences(record, judge), *tables.trace_sentences(record)],
+        brief=write_brief(record),
+        leaks=any(own.recovered for own in found),
+        sentences=found,
         attackers=tables.attackers(record),
         columns=judge.columns(attacks),
         ceilings=any(victim.ceiling for attack in attacks for victim in attack.victims),

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from fedsim.record import ArmRecord, AttackRecord, RunRecord
 from fedsim.report.tables import trace_sentences
-from fedsim.report.verdict import Judge, banners, has_result, sentences, strength
+from fedsim.report.verdict import Judge, as_strong, banners, has_result, listed, sentences, strength
 
 _MOST_NAMED = 3  # arms that a sentence names, and attacks
 
@@ -50,15 +50,20 @@ def _of_arm(record: RunRecord, arm: ArmRecord, judge: Judge) -> str:
         count = judge.count(attack)
         noun = count.noun if count.examples == 1 else f"{count.noun}s"
         verdict = judge.deciding(attack).verdict
-        found[0] = f"{count.recovered} of {count.examples} {noun} {verdict} by {attack.label}"
+        equals = as_strong(attack, _judged(arm), judge)
+        by = listed([own.label for own in (attack, *equals)][:_MOST_NAMED])
+        found[0] = f"{count.recovered} of {count.examples} {noun} {verdict} by {by}"
     return ", and ".join(found)
 
 
 def _strongest(arm: ArmRecord, judge: Judge) -> AttackRecord | None:
     """Return the strongest attack that was not granted the masks, or of all if each was."""
+    return max(_judged(arm), key=lambda attack: strength(attack, judge), default=None)
+
+
+def _judged(arm: ArmRecord) -> list[AttackRecord]:
     tried = [attack for attack in arm.attacks if has_result(attack)]
-    uninformed = [attack for attack in tried if "masks" not in attack.knows]
-    return max(uninformed or tried, key=lambda attack: strength(attack, judge), default=None)
+    return [attack for attack in tried if "masks" not in attack.knows] or tried
 
 
 def _share(arm: ArmRecord, judge: Judge) -> float:

@@ -139,7 +139,12 @@ class Judge:
         """Return the figures that a table of attacks shows: of each metric in their summaries its first."""
         summaries = (self.summary(attack) for attack in attacks)
         found = {name for summary in summaries if summary is not None for name in summary.metrics}
-        shown = (own for own in self.declared.values() if own.shown and own.table == table)
+        is_success = self.scoring.metric  # a flag that decides is the success rate, which stands there already
+        shown = (
+            own
+            for own in self.declared.values()
+            if own.shown and own.table == table and not (own.form == "flag" and own.name == is_success)
+        )
         firsts = ((own, first) for own in shown for first in list(own.statistics.items())[:1])
         return [Column(name, own.heading(statistic), own) for own, (name, statistic) in firsts if name in found]
 
@@ -199,7 +204,7 @@ def _values(attacks: Sequence[AttackRecord]) -> Mapping[str, float]:
 
 def knowledge(attack: AttackRecord) -> str:
     """Return what an attack was granted, in words."""
-    return _listed([KNOWLEDGE[item] for item in attack.knows]) or "nothing beyond the model and the update"
+    return listed([KNOWLEDGE[item] for item in attack.knows]) or "nothing beyond the model and the update"
 
 
 def banners(record: RunRecord, judge: Judge) -> list[Banner]:
@@ -276,7 +281,7 @@ def _about_replay(record: RunRecord) -> Iterator[Banner]:
         yield Banner(
             "caution",
             "The scores may be against the wrong truth",
-            f"Replaying the victims did not give the update on the wire in {_listed(names)}: neither bit by bit nor, "
+            f"Replaying the victims did not give the update on the wire in {listed(names)}: neither bit by bit nor, "
             "on the engine 'vectorized', up to its rounding.",
         )
 
@@ -300,7 +305,7 @@ def _membership_sentence(arm: ArmRecord) -> Sentence:
     """Name the membership attack that finds most where false alarms are rarest, and say how many that is."""
     tried = [(own, own.summary) for own in arm.membership if own.summary is not None]
     if not tried:
-        labels = _listed([own.label for own in arm.membership])
+        labels = listed([own.label for own in arm.membership])
         return Sentence(arm.name, "", "No membership attack gave a result", f" ({labels}).", False)
     strongest, summary = max(tried, key=lambda pair: _membership_strength(pair[1]))
     low = next((own for own in reversed(summary.low_fpr) if own.tpr is not None), None)
@@ -334,7 +339,7 @@ def _sentence(arm: ArmRecord, judge: Judge) -> Sentence:
         return Sentence(arm.name, "", "No attack was tried", ", so nothing can be said about its privacy.", False)
     tried = [attack for attack in arm.attacks if has_result(attack)]
     if not tried:
-        labels = _listed([attack.label for attack in arm.attacks])
+        labels = listed([attack.label for attack in arm.attacks])
         return Sentence(arm.name, "", "No attack gave a result", f" ({labels}); the reasons are listed below.", False)
     uninformed = [attack for attack in tried if "masks" not in attack.knows]
     strongest = max(uninformed or tried, key=lambda attack: strength(attack, judge))
@@ -342,14 +347,16 @@ def _sentence(arm: ArmRecord, judge: Judge) -> Sentence:
     before = f"Under {judge.server(arm)} that knows {knowledge(strongest)}, "
     control = "" if strongest not in uninformed else _control_clause(arm, judge)
     if not count.recovered:
-        labels = _listed([attack.label for attack in uninformed or tried])
+        labels = listed([attack.label for attack in uninformed or tried])
         after = f" ({labels}; {_measure(strongest, judge)}), which is no guarantee.{control}"
         images = f"the one {count.noun} was not" if count.examples == 1 else f"none of {_images(count)} was"
         return Sentence(arm.name, before, f"{images} recovered by the attacks that were tried", after, False)
     verb = "is" if count.recovered == 1 else "are"
     finding = f"{count.recovered} of {_images(count)} {verb} {judge.deciding(strongest).verdict}"
     fooled = _fooled_clause(uninformed, judge)
-    after = f" ({_measure(strongest, judge)}) with attack {strongest.label}.{fooled}{control}"
+    equals = listed([own.label for own in as_strong(strongest, uninformed, judge)])
+    also = f" As many with {equals}." if equals else ""
+    after = f" ({_measure(strongest, judge)}) with attack {strongest.label}.{also}{fooled}{control}"
     return Sentence(arm.name, before, finding, after, True)
 
 
@@ -358,7 +365,7 @@ def _fooled_clause(uninformed: list[AttackRecord], judge: Judge) -> str:
     failed = [attack.label for attack in uninformed if not judge.count(attack).recovered]
     if not failed:
         return ""
-    return f" {_listed(failed)} alone recovered none: its failure would have passed for protection."
+    return f" {listed(failed)} alone recovered none: its failure would have passed for protection."
 
 
 def _control_clause(arm: ArmRecord, judge: Judge) -> str:
@@ -378,6 +385,13 @@ def _measure(attack: AttackRecord, judge: Judge) -> str:
     return f"{rule}, {100 * judge.scoring.confidence:g}% interval {interval}%" if interval else rule
 
 
+def as_strong(strongest: AttackRecord, attacks: Sequence[AttackRecord], judge: Judge) -> list[AttackRecord]:
+    """Return the other attacks that recover as many examples as the strongest, the closest guesses first."""
+    count = judge.count(strongest).recovered
+    found = [own for own in attacks if own is not strongest and count and judge.count(own).recovered == count]
+    return sorted(found, key=lambda own: strength(own, judge), reverse=True)
+
+
 def strength(attack: AttackRecord, judge: Judge) -> tuple[float, float]:
     """Rank by success; attacks of the same success by the metric that orders their guesses."""
     summary, goal = judge.summary(attack), judge.goal(attack)
@@ -394,5 +408,6 @@ def _images(count: Count) -> str:
     return f"{count.examples} {noun}" + (f" of {count.victims} updates" if count.examples != count.victims else "")
 
 
-def _listed(words: list[str]) -> str:
+def listed(words: list[str]) -> str:
+    """Return words as a part of a sentence: ``a, b and c``; nothing for none."""
     return words[0] if len(words) == 1 else " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))

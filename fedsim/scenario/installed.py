@@ -1,4 +1,4 @@
-"""Whether everything is installed that scenarios need."""
+"""Check that everything is installed that scenarios need."""
 
 from __future__ import annotations
 

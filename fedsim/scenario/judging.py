@@ -96,7 +96,7 @@ class Exposure(Config):
 class Scoring(Config):
     """When a reconstruction counts as a success, and how intervals are drawn."""
 
-    metric: str = Field(default="ssim", description="of an example; `fedsim list metrics` names them")
+    metric: str = Field(default="identified", description="of an example; `fedsim list metrics` names them")
     threshold: float = Field(default=0.5, description="success: beyond it, below where less is better, as of mse")
     confidence: float = Field(default=0.95, gt=0.5, lt=1)
     resamples: int = Field(default=2000, ge=100, description="bootstrap resamples of the victims")

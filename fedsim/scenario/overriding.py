@@ -57,7 +57,7 @@ def _path(key: str) -> list[str]:
 
 
 def _as_written(place: Any, path: Sequence[str]) -> list[str]:
-    """Join the parts that make one dotted key of a table, as ``model.dropout`` in that of the arms."""
+    """Return the path with those parts joined that a table holds as one key, as arms hold ``model.dropout``."""
     if not path:
         return []
     table = cast("Mapping[str, Any]", place) if isinstance(place, dict) else {}

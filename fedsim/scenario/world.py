@@ -60,7 +60,7 @@ class World:
         return ServerRound(round_, generator, expected, layout.size, received or {}, layout)
 
     def check(self) -> None:
-        """Say before the first round whether the task, every component, every defense and the aggregation rule fit.
+        """Check before the first round that the task, all components and defenses, and the aggregation rule fit.
 
         Raises:
             ScenarioError: one does not, with the reason.

@@ -32,7 +32,9 @@ class Classification(ClassTask):
     knowable: ClassVar[frozenset[Knowledge]] = frozenset({"labels", "input-statistics"})
 
     def refuses(self, data: Dataset) -> str | None:
-        """Say whether examples are tokens, or have no class each."""
+        """Say whether examples are tokens or rows of a table, or have no class each."""
+        if len(data.spec.shape) == 1 and data.spec.vocabulary is None:
+            return "it reads images, and the examples are rows of a table, which have the task 'tabular'"
         return refuses_inputs(data, tokens=False) or refuses_classes(data, of_tokens=False)
 
     def evaluate(self, model: Model, data: Dataset, generator: torch.Generator) -> Mapping[str, float]:

@@ -31,7 +31,7 @@ class SentenceEmbedding(TextTask[Config]):
     has_labels: ClassVar[bool] = False
 
     def refuses(self, data: Dataset) -> str | None:
-        """Say whether examples are no tokens, or nobody said how alike test sentences are."""
+        """Refuse examples that are no tokens, and test sentences without a stated similarity."""
         if data.similarities is None:
             return "it needs pairs of test sentences that people compared"
         return refuses_inputs(data, tokens=True)
@@ -45,7 +45,7 @@ class SentenceEmbedding(TextTask[Config]):
         raise FedsimError("sentences without labels have no loss: a component must say what clients minimise.")
 
     def evaluate(self, model: Model, data: Dataset, generator: torch.Generator) -> Mapping[str, float]:
-        """Return the correlation with what people say, on the test set."""
+        """Return how well similarities of test sentences correlate with those that people gave them."""
         assert data.similarities is not None, "refused otherwise"
         outputs = torch.cat([self.outputs(model, batch, {}) for batch in data.test.split(self.at_once)])
         return {"test_spearman": test_spearman(outputs, data.similarities)}

@@ -33,7 +33,7 @@ class Tagging(TextTask[Config], ClassTask):
     knowable: ClassVar[frozenset[Knowledge]] = frozenset()
 
     def refuses(self, data: Dataset) -> str | None:
-        """Say whether examples are no tokens with one label each."""
+        """Refuse examples that are no tokens with one label each."""
         return refuses_inputs(data, tokens=True) or refuses_classes(data, of_tokens=True)
 
     def evaluate(self, model: Model, data: Dataset, generator: torch.Generator) -> Mapping[str, float]:

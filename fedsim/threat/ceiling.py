@@ -24,7 +24,7 @@ from fedsim.metrics import ideal_attacker as ideal
 from fedsim.record import Ceiling
 from fedsim.threat.victim import Victim
 
-_PIXELS = 4  # dimensions of a batch of images
+_MOST_PUBLIC = 2000
 _PROBES, _FEWEST, _STEPS = 4, 6, 96
 _LEAST = 1e-30  # mean squared error that has a PSNR
 
@@ -167,10 +167,16 @@ def _prior(victim: Victim) -> _Prior:
     own = (dataset.train.inputs if len(dataset.train) else inputs).double()
     channels = [0, *range(2, own.ndim)]
     mean, variance = own.mean(channels, keepdim=True), own.var(channels, correction=0, keepdim=True).clamp_min(1e-12)
-    is_image = inputs.ndim == _PIXELS
-    std = torch.tensor(dataset.spec.std, dtype=torch.float64).view(1, -1, 1, 1) if is_image else torch.ones_like(mean)
+    std = torch.tensor(dataset.spec.std, dtype=torch.float64).view(1, -1, *(1 for _ in inputs.shape[2:]))
     spread = (own.expand(inputs.shape).flatten() for own in (mean, variance, std.square()))
     return _Prior(*spread)
+
+
+def _public(victim: Victim) -> Tensor:
+    """Return examples of the same kind that an attacker may own, shape (N, d): of the test set, where there is one."""
+    dataset = victim.world.data.dataset
+    known = dataset.test if len(dataset.test) > 1 else dataset.train
+    return known.inputs[:_MOST_PUBLIC].double().flatten(1)
 
 
 def _seconds_of(client: _Client) -> float:
@@ -186,9 +192,13 @@ def _seconds_of(client: _Client) -> float:
 def _exact(victim: Victim, client: _Client) -> Found:
     prior = _prior(victim)
     n = client.inputs.numel()
-    left = ideal.left(ideal.matrix(ideal.products(client.sent, [client.inputs], client.noise), n), prior.variance)
+    information = ideal.matrix(ideal.products(client.sent, [client.inputs], client.noise), n)
+    left = ideal.left(information, prior.variance)
+    public = _public(victim)
+    informed = ideal.left_to_who_knows(information, ideal.root_of(public))
     source = seeding.generator(victim.world.scenario.seed, "ideal attacker", victim.entry.round, victim.entry.client)
-    guess = left.guess(client.inputs.detach().flatten(), prior.mean, source).view(client.inputs.shape)
+    mean = public.mean(0).repeat(len(client.inputs))
+    guess = informed.guess(client.inputs.detach().flatten(), mean, source).view(client.inputs.shape)
     dataset, found = victim.world.data.dataset, _reconstruction(guess, victim)
     scored = victim.world.task.score(victim.truth, victim.examples, found, dataset)
     ceiling = Ceiling(
@@ -198,6 +208,7 @@ def _exact(victim: Victim, client: _Client) -> Found:
         condition=left.condition,
         known=left.known,
         untold=_untold(victim, prior),
+        informed=_psnr(float((informed.error * prior.square).mean())),
         scores=tuple(scored.items),  # pyright: ignore[reportArgumentType] - the items of images are scores
     )
     return Found(ceiling, (1 - left.error / prior.variance).view(client.inputs.shape))

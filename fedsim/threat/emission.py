@@ -3,8 +3,9 @@
     P = sum over texts s whose decoding begins with a string of the pattern of Pr(s | beginning)
 
 Exposure ranks one secret among others of its form; P says how often somebody who asks gets any of them. It sums over
-all ways in which tokens spell a string, where exposure takes the tokenizer's. Decoder `awrs` estimates it from few
-calls: each run's evidence is unbiased for every number of particles. Paper: Lipkin et al. 2025, arXiv 2504.05410.
+all ways in which tokens spell a string, where exposure takes the tokenizer's. A decoder that weighs its texts
+(`fedsim.core.hooks.Weigher`) estimates it from few calls: each run's evidence is unbiased for every number of
+particles. Paper: Lipkin et al. 2025, arXiv 2504.05410.
 """
 
 from __future__ import annotations
@@ -13,15 +14,15 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from fedsim.components.decoder.awrs import Awrs, AwrsConfig
-from fedsim.core import seeding
-from fedsim.core.errors import FedsimError
-from fedsim.core.hooks import Condition, GenerationContext
+from fedsim.core import registry, seeding
+from fedsim.core.errors import FedsimError, nearest
+from fedsim.core.hooks import Condition, GenerationContext, Weigher
 from fedsim.core.types import Limits, Planted, Tokenizer
 from fedsim.generation.reading import evaluating
 from fedsim.metrics.statistics import mean_interval
@@ -65,6 +66,7 @@ def emission(
     generators: Sequence[torch.Generator],
     *,
     particles: int = 5,
+    decoder: str | None = None,
 ) -> Emission:
     """Estimate how likely what the model writes behind a beginning begins with a string of a pattern.
 
@@ -76,21 +78,24 @@ def emission(
         longest: tokens of a string, at most; longer ones count as not written.
         generators: the randomness of each run.
         particles: of each run.
+        decoder: name of the one that weighs texts; absent: the first that is registered.
 
     Raises:
-        MissingExtra: package regex is not installed.
-        FedsimError: no such pattern, no string follows it, an empty beginning, or scores that are no numbers.
+        MissingExtra: a package of the decoder is not installed.
+        FedsimError: no such pattern or decoder, no string follows it, an empty beginning, or scores that are no
+            numbers.
     """
     known = tuple(tokenizer.encode(beginning))
     if not known or not generators:
         raise FedsimError("an emission needs a beginning of one token or more, and a generator for every run.")
     # A token may reach beyond the string, so that anything may follow.
-    decoder = Awrs(AwrsConfig(regex=rf"(?:{pattern})[\s\S]*", ends="whole", particles=particles)).named("awrs")
+    name, kind = _weigher(decoder)
+    weigher = kind.within(rf"(?:{pattern})[\s\S]*", particles).named(name)
     limits = Limits(max_new_tokens=longest)
     found = Emission((), 0, 0)
     for start in range(0, len(generators), _AT_ONCE):
         some = tuple(generators[start : start + _AT_ONCE])
-        own = _run(decoder, model, known, GenerationContext(some, limits, tokenizer=tokenizer))
+        own = _run(weigher, model, known, GenerationContext(some, limits, tokenizer=tokenizer))
         found = Emission(found.estimates + own.estimates, found.calls + own.calls, found.rows + own.rows)
     return found
 
@@ -108,7 +113,7 @@ def emissions(
         seed: of all runs.
 
     Raises:
-        MissingExtra: package regex is not installed.
+        MissingExtra: a package of the decoder is not installed.
     """
     found: dict[tuple[str, str], tuple[float, ...]] = {}
     for number, own in enumerate(planted):
@@ -130,21 +135,29 @@ def over_beginnings(
     return mean_interval(units, generator, confidence)
 
 
-def _run(decoder: Awrs, model: nn.Module, known: tuple[int, ...], context: GenerationContext) -> Emission:
-    """Take the decoder's steps until no particle goes on or has room, and return the evidence of every run."""
+def _weigher(name: str | None) -> tuple[str, type[Weigher[Any, Any]]]:
+    """Return name and class of a decoder that weighs texts: the one of that name, or the first."""
+    known = {own: method.derived_from(Weigher) for own, method in registry.methods("component").items()}
+    weighers = {own: kind for own, kind in known.items() if kind is not None}
+    chosen = next(iter(weighers), "") if name is None else name
+    if chosen not in weighers:
+        raise FedsimError(f"decoder: '{chosen}' does not weigh its texts.{nearest(chosen, weighers)}")
+    return chosen, weighers[chosen]
+
+
+def _run(weigher: Weigher[Any, Any], model: nn.Module, known: tuple[int, ...], context: GenerationContext) -> Emission:
+    """Take steps until no run goes on or has room, and return the evidence of each."""
     ended: dict[int, float] = {}
     calls, rows, open_runs = 0, 0, list(range(len(context.generators)))
     with evaluating([*model.modules()]):
-        state = decoder.start(model, Condition((known,) * len(open_runs)), context)
+        state = weigher.start(model, Condition((known,) * len(open_runs)), context)
         while True:
-            over = [own.is_over or own.is_full for own in state.populations]
-            for run, own, is_over in zip(open_runs, state.populations, over, strict=True):
-                if is_over:
-                    ended[run] = math.exp(own.ended().log_evidence)
-            places = [place for place, is_over in enumerate(over) if not is_over]
+            found = weigher.log_evidence(state)
+            ended |= {run: math.exp(own) for run, own in zip(open_runs, found, strict=True) if own is not None}
+            places = [place for place, own in enumerate(found) if own is None]
             if not places:
                 return Emission(tuple(ended[run] for run in range(len(context.generators))), calls, rows)
             open_runs, state = [open_runs[place] for place in places], state.keep(places)
             generators = tuple(context.generators[run] for run in open_runs)
-            state, events = decoder.step(model, state, replace(context, generators=generators))
+            state, events = weigher.step(model, state, replace(context, generators=generators))
             calls, rows = calls + sum(own["calls"] for own in events), rows + sum(own["rows"] for own in events)

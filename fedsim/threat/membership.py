@@ -105,7 +105,7 @@ class Recipe:
 
 
 def check(world: World) -> None:
-    """Say before the first round whether there are enough candidates.
+    """Check before the first round that there are enough candidates.
 
     Raises:
         ScenarioError: the test set is the training set, or the data set is too small.
@@ -213,7 +213,7 @@ def halves(count: int, examples: int, generator: torch.Generator) -> Tensor:
 
 
 def judged(record: MembershipRecord, case: Case, scores: Tensor, world: World, seconds: float) -> MembershipRecord:
-    """Return the record of a membership attack with what its scores, one a candidate, tell members from others."""
+    """Return the record of a membership attack, with how well its scores (one a candidate) tell members from others."""
     scoring, members = world.scenario.scoring, int(case.is_member.sum())
     source = np.random.default_rng(seeding.derive(world.scenario.seed, "bootstrap"))
     return record.model_copy(

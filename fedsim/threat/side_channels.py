@@ -73,29 +73,26 @@ class Judging:
     confidence: float = 0.95
 
 
-def case_of(speech: Speech, view: TraceView, labels: Sequence[int] | None = None) -> TraceCase:
-    """Return what an attacker gets of texts under one view.
-
-    Args:
-        speech: the texts.
-        view: granted; nothing else passes.
-        labels: what it believes of the texts that it knows; the truth when absent.
-    """
+def case_of(speech: Speech, view: TraceView) -> TraceCase:
+    """Return what an attacker gets of texts under one view; nothing else passes."""
     observed = [observe_trace(own, [view]) for own in speech.texts]
     truth = [own for own, known in zip(speech.truth, speech.is_known, strict=True) if known]
-    given = tuple(truth if labels is None else labels)
     return TraceCase(
         question=speech.question,
         seen=tuple(own for own, known in zip(observed, speech.is_known, strict=True) if not known),
         known=tuple(own for own, known in zip(observed, speech.is_known, strict=True) if known),
-        labels=given,
-        classes=len(set(given)),
+        labels=tuple(truth),
     )
 
 
 def judge(speech: Speech, asked: Asked, judging: Judging) -> TraceFinding:
     """Run an attack and score it; why it failed stands in the finding."""
     return _judge(speech, asked, judging, "attack")
+
+
+def judge_at_chance(speech: Speech, asked: Asked, judging: Judging, what: str) -> TraceFinding:
+    """Run an attack where there is nothing to find, because of what `what` says."""
+    return _judge(speech, replace(asked, label=f"{asked.label}, {what}"), judging, "chance")
 
 
 def controls(speech: Speech, asked: Asked, judging: Judging) -> Iterator[TraceFinding]:
@@ -109,8 +106,7 @@ def controls(speech: Speech, asked: Asked, judging: Judging) -> Iterator[TraceFi
     if speech.question in ("prompt", "member"):
         order = seeding.generator(judging.seed, "shuffled labels")
         shuffled = [speech.truth[int(place)] for place in torch.randperm(len(speech.truth), generator=order)]
-        own = replace(asked, label=f"{asked.label}, labels shuffled")
-        yield _judge(replace(speech, truth=tuple(shuffled)), own, judging, "chance")
+        yield judge_at_chance(replace(speech, truth=tuple(shuffled)), asked, judging, "labels shuffled")
 
 
 def _judge(speech: Speech, asked: Asked, judging: Judging, role: Any) -> TraceFinding:

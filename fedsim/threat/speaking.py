@@ -14,9 +14,9 @@ from fedsim.core.hooks import Condition, Decoder, Unmasker
 from fedsim.core.types import Generated, Limits, Question, Tokenizer
 from fedsim.generation import generate
 from fedsim.metrics.exposure import log_perplexities
-from fedsim.metrics.side_channels import secrets_written, trace_auc
+from fedsim.metrics.side_channels import secrets_written, trace_auc, trace_exposure
 from fedsim.record import TraceFinding
-from fedsim.threat.side_channels import Asked, Judging, Speech, controls, judge
+from fedsim.threat.side_channels import Asked, Judging, Speech, controls, judge, judge_at_chance
 
 Tokens = tuple[int, ...]
 
@@ -28,13 +28,15 @@ class Secret:
     Attributes:
         text: the whole sentence.
         known: tokens of its beginning, which the attacker knows.
-        halves: the beginning with the first half of a filling behind it, that of the secret first.
+        wholes: the sentence of each filling, that of the secret first.
+        halves: of each the beginning and the first half of the filling.
         is_planted: whether it stands in the training text.
         space: how many fillings its form has.
     """
 
     text: str
     known: Tokens
+    wholes: tuple[Tokens, ...]
     halves: tuple[Tokens, ...]
     is_planted: bool
     space: int
@@ -125,25 +127,33 @@ def study(speaker: Speaker, material: Material, asked: Sequence[tuple[Question, 
         judging: how figures are drawn.
     """
     speeches: dict[Question, Speech] = {}
+    planted = replace(material, secrets=tuple(own for own in material.secrets if own.is_planted))
+    never = replace(material, secrets=tuple(own for own in material.secrets if not own.is_planted))
+    asks_secrets = never.secrets and any(question == "planted" for question, _ in asked)
+    strange = speaker.speech("planted", never) if asks_secrets else None
     found: list[TraceFinding] = []
     controlled: set[tuple[Question, str]] = set()
     for question, own in asked:
         if question not in speeches:
-            speeches[question] = _speech(speaker, question, material, speeches)
+            speeches[question] = _speech(speaker, question, planted, speeches)
             found += references(speaker, material, question, judging)
         found.append(judge(speeches[question], own, judging))
         if (question, own.attack.name) not in controlled:
             controlled.add((question, own.attack.name))
             found += controls(speeches[question], own, judging)
-    return Study(tuple(speeches.values()), tuple(found))
+            if question == "planted" and strange is not None:
+                found.append(judge_at_chance(strange, own, judging, "never planted"))
+    return Study((*speeches.values(), *([strange] if strange is not None else [])), tuple(found))
 
 
 def references(speaker: Speaker, material: Material, question: Question, judging: Judging) -> Iterator[TraceFinding]:
-    """Yield what tells without a trace: the loss of candidates, and the secrets that are written out."""
+    """Yield what tells without a trace: the model's loss of candidates and secrets, and secrets that are written."""
     if question == "member":
         yield _by_loss(speaker, material, judging)
     if question != "planted":
         return
+    if any(own.is_planted for own in material.secrets):
+        yield _by_rank(speaker, [own for own in material.secrets if own.is_planted], judging)
     texts = speaker.write([own.known for own in material.secrets], "written")
     for is_planted in (True, False):
         pairs = [(own, text) for own, text in zip(material.secrets, texts, strict=True) if own.is_planted == is_planted]
@@ -175,6 +185,22 @@ def _by_loss(speaker: Speaker, material: Material, judging: Judging) -> TraceFin
         metric="trace_auc",
         found=trace_auc(scores, is_member, draws, judging.confidence),
         chance=0.5,
+    )
+
+
+def _by_rank(speaker: Speaker, secrets: Sequence[Secret], judging: Judging) -> TraceFinding:
+    """Rank planted secrets by the model's own scores."""
+    scores = [-log_perplexities(speaker.model, own.wholes, speaker.tokenizer).numpy() for own in secrets]
+    draws = np.random.default_rng(seeding.derive(judging.seed, "side channel rank"))
+    found, chance = trace_exposure(np.array(scores), draws, judging.confidence)
+    return _reference(
+        "planted",
+        "log-perplexity of planted sentences",
+        "the model",
+        "must succeed",
+        metric="trace_exposure",
+        found=found,
+        chance=chance,
     )
 
 

@@ -40,10 +40,16 @@ def check(world: World) -> None:
             "and a model such as tiny-llama, or leave the generation out."
         )
     questions = {_question(own) for own in settings.attacks}
-    if "planted" in questions and not dataset.planted:
+    if "planted" in questions and not any(own.examples for own in dataset.planted):
         raise ScenarioError(
             "generation.attacks: question 'planted' is about secrets, and none is planted in the training text. Set "
-            "data.canaries, data.identities or data.addresses."
+            "data.canaries, data.identities or data.addresses, and data.repetitions above 0."
+        )
+    cut = [own for own in dataset.planted if len(own.text) != len(own.prompt) + len(own.form)]
+    if "planted" in questions and cut:
+        raise ScenarioError(
+            f"generation.attacks: data.length is {dataset.spec.shape[0]}, which cuts a secret after '{cut[0].text}'. "
+            "Raise data.length until it holds whole secrets."
         )
     most = min(len(dataset.test), len(dataset.train))
     if "member" in questions and settings.candidates > most:
@@ -213,10 +219,16 @@ def _secret(world: World, planted: Planted, number: int) -> Secret:
     filling = planted.text[len(planted.prompt) :]
     others = alternatives(planted.form, filling, _settings(world).others, source)
     beginning = tokenizer.encode(planted.prompt)
-    whole = [tokenizer.encode(planted.prompt + own) for own in (filling, *others.texts)]
-    shared = [common_beginning(own, beginning) for own in whole]
-    halves = tuple(tuple(own[: known + (len(own) - known + 1) // 2]) for own, known in zip(whole, shared, strict=True))
-    return Secret(planted.text, tuple(whole[0][: shared[0]]), halves, bool(planted.examples), space_of(planted.form))
+    wholes = tuple(tuple(tokenizer.encode(planted.prompt + own)) for own in (filling, *others.texts))
+    shared = [common_beginning(own, beginning) for own in wholes]
+    return Secret(
+        text=planted.text,
+        known=wholes[0][: shared[0]],
+        wholes=wholes,
+        halves=tuple(own[: known + (len(own) - known + 1) // 2] for own, known in zip(wholes, shared, strict=True)),
+        is_planted=bool(planted.examples),
+        space=space_of(planted.form),
+    )
 
 
 def _tokenizer(world: World) -> Tokenizer:

@@ -76,5 +76,5 @@ class Victim:
 
     @property
     def _seed(self) -> int:
-        """Of what a model draws for itself, so that no attack's randomness depends on who asked first."""
+        """The seed of what a model draws for itself: no attack's randomness may depend on who asked first."""
         return seeding.derive(self.world.scenario.seed, "foreign to the scorer", self.entry.round, self.entry.client)

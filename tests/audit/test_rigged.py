@@ -103,7 +103,7 @@ def test_a_search_is_spared_where_nobody_could_recover_what_is_left() -> None:
     (victim,) = found.victims
     assert victim.ceiling is not None
     assert not any(item.values["ssim"] > 0.5 for item in victim.ceiling.scores)
-    assert 0 < victim.iterations < 100
+    assert 0 < victim.iterations < 1000
 
 
 @pytest.mark.parametrize(("allowed", "updates_"), [(0.05, 73), (0.1, 35), (None, 0), (0.0, 0), (1.0, 0)])

@@ -4,8 +4,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
 from fedsim.audit import Plan, subject
+from fedsim.audit.inspecting import Inspector, updates
+from fedsim.audit.record import KNOWS
+from fedsim.audit.worlds import world_of
 from fedsim.core.errors import FedsimError
 from fedsim.record.policy import Policy
 
@@ -69,3 +74,15 @@ def test_a_missing_file_or_a_taken_name_is_a_users_mistake(folder: Path) -> None
     (folder / "json.py").write_text("def make(): ...\n")
     with pytest.raises(FedsimError, match="has the name of module 'json', which is loaded already"):
         subject.found("json.py:make")
+
+
+def test_rows_of_a_table_are_read_from_an_unchanged_model() -> None:
+    torch.manual_seed(0)
+    rows, labels = torch.randn(24, 6) * torch.tensor([1.0, 5.0, 1.0, 1.0, 0.1, 1.0]), torch.arange(24) % 2
+    model = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 2))
+    own = subject.checked(subject.Subject(model, None, [(rows, labels)]), "rows")
+    assert (own.noun, own.dataset.task, own.dataset.spec.shape) == ("row", "tabular", (6,))
+    world = world_of(own, Plan(target="rows"), 1)
+    found = Inspector(KNOWS, {}, lambda _said: None).inspect(world, updates(world), 1, 10, 30.0, "rows")
+    assert found.recovered == 1.0
+    assert found.victims[0].scores[0].values["number_error"] < 1e-3

@@ -1,6 +1,7 @@
 """Guesses as figures, lines of text, and files."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -61,3 +62,13 @@ def test_colours_and_text_are_saved_too(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(FedsimError, match="cannot write to"):
         Reconstruction.of(torch.tensor([[1, 2]])).save(tmp_path / "file" / "below")
+
+
+def test_files_are_readable_by_whom_the_umask_lets(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        Reconstruction.of(IMAGES).save(tmp_path / "guess")
+    finally:
+        os.umask(before)
+    modes = {path.stat().st_mode & 0o777 for path in (tmp_path / "guess").iterdir()}
+    assert modes == {0o644}

@@ -8,18 +8,14 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-import torch
 from playwright.sync_api import Page, expect
 
 from fedsim.core.errors import FedsimError
-from fedsim.demo.attempt import Order, attempt
 from fedsim.demo.live import LARGEST_BODY, Full, LiveServer, Slots
-from fedsim.demo.victim import Setting
 from tests.demo.conftest import Open
+from tests.demo.drawings import ORDER, STROKES
 
 Ask = Callable[..., tuple[int, str, dict[str, str]]]
-STROKES = [0 if not (8 <= row < 20 and 12 <= column < 16) else 255 for row in range(28) for column in range(28)]
-ORDER: dict[str, Any] = {"pixels": STROKES, "label": 1}
 
 
 @contextmanager
@@ -67,9 +63,6 @@ def told(stream: str) -> list[tuple[str, dict[str, Any]]]:
     return found
 
 
-# ---- the protocol
-
-
 def test_an_attack_is_streamed_from_closed_form_to_the_end_of_the_search(ask: Ask) -> None:
     status, text, headers = ask("POST", "/attack", json.dumps(ORDER).encode())
     assert status == 200
@@ -84,28 +77,6 @@ def test_an_attack_is_streamed_from_closed_form_to_the_end_of_the_search(ask: As
     steps = [about for event, about in events if event == "step"]
     assert steps[0]["iteration"] == 1
     assert all(len(about["pixels"]) == 784 for about in steps)
-
-
-@pytest.mark.parametrize("attacker", ["ignores", "knows", "exact"])
-@pytest.mark.parametrize("protection", ["none", "noise", "pruning", "precode"])
-def test_every_attacker_meets_every_defense(attacker: str, protection: str) -> None:
-    events: list[tuple[str, dict[str, Any]]] = []
-    order = Order.model_validate({**ORDER, "attacker": attacker, "setting": {"protection": protection}})
-    attempt(order, 2, lambda *event: events.append(event))
-    ends = [about["attacker"] for event, about in events if event in ("result", "failure")]
-    assert ends == ["exact"] + [attacker] * (attacker != "exact")
-
-
-def test_the_client_owns_the_drawing_and_nothing_else() -> None:
-    from fedsim.demo.victim import observed, world_around
-
-    world = world_around(torch.tensor(STROKES).reshape(28, 28) / 255, 3, Setting(rate=0.25))
-    _, truth = observed(world, "ignores")
-    assert truth.batches[0].labels.tolist() == [3]
-    spec = world.data.dataset.spec
-    pixels = truth.batches[0].inputs * spec.std[0] + spec.mean[0]
-    assert torch.allclose(pixels.flatten() * 255, torch.tensor(STROKES, dtype=torch.float32), atol=1e-3)
-    assert len(world.data.dataset.train) == 1
 
 
 @pytest.mark.parametrize(
@@ -183,9 +154,6 @@ def test_it_listens_to_this_machine_alone_and_names_a_port_that_is_taken(server:
         LiveServer(server.server_port)
 
 
-# ---- several viewers
-
-
 def test_slots_go_to_those_who_came_first_and_others_are_told_their_place() -> None:
     slots, order = Slots(1), list[str]()
     told: dict[str, list[int]] = {"a": [], "b": []}
@@ -238,9 +206,6 @@ def test_a_viewer_who_leaves_ends_his_attack() -> None:
         assert answer.readline() == b"event: started\n"
         answer.close()
         assert posted(server, {**ORDER, "attacker": "exact"}).read().endswith(b"event: end\ndata: {}\n\n")
-
-
-# ---- the browser
 
 
 def phase(page: Page, name: str) -> None:

@@ -7,7 +7,6 @@ import torch
 from rich.console import Console
 
 from fedsim.demo import terminal
-from fedsim.demo.progress import counted
 from fedsim.demo.victim import Setting
 
 
@@ -29,11 +28,3 @@ def test_all_attacks_end_with_their_scores(is_terminal: bool, monkeypatch: pytes
     for expected in ("original", "inverting-gradients", "dropout-inversion", "closed-form-linear", "iteration 3, "):
         assert expected in out.getvalue()
     assert out.getvalue().count("original") == 1 or is_terminal
-
-
-def test_a_recording_tells_how_much_time_is_left_where_there_is_no_bar(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fedsim.demo.progress._LINE_EVERY_SECONDS", 0.0)
-    out = io.StringIO()
-    with counted(Console(file=out, width=100)) as told:
-        told(1, 3)
-    assert out.getvalue().startswith("  1 of 3 settings recorded, about ")

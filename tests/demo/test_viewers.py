@@ -11,7 +11,8 @@ from collections.abc import Iterator
 import pytest
 
 from fedsim.demo.live import LARGEST_BODY, LiveServer
-from tests.demo.test_live import ORDER, posted, serving
+from tests.demo.drawings import ORDER
+from tests.demo.test_live import posted, serving
 
 
 @pytest.fixture(scope="module")

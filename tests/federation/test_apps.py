@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from flwr.app import ArrayRecord
 
 from fedsim.core.errors import FedsimError
 from fedsim.core.types import Tensors
@@ -107,3 +108,12 @@ def test_server_reports_rounds_in_order(scenario: Build) -> None:
     assert [record.round for record in seen] == [1, 2, 3]
     world = worlds.shared(world_json)
     assert apps.evaluate_model(world, world.models.first_weights)["test_accuracy"] < 0.5
+
+
+def test_weights_of_another_arm_with_the_same_numbers_keep_their_own_names() -> None:
+    numbers = torch.arange(3.0)
+    decoded = apps._Decoded()
+    for name in ("layer.weight", "own.layer.weight"):
+        found = decoded.weights(ArrayRecord({name: numbers}))
+        assert list(found) == [name]
+        assert torch.equal(found[name], numbers)

@@ -7,7 +7,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fedsim.metrics.ideal_attacker import Products, estimated, left, matrix, products, rounding_noise
+from fedsim.metrics.ideal_attacker import (
+    Products,
+    estimated,
+    left,
+    left_to_who_knows,
+    matrix,
+    products,
+    root_of,
+    rounding_noise,
+)
 
 
 def source(seed: int = 0) -> torch.Generator:
@@ -146,3 +155,22 @@ def test_rounding_is_relative_to_each_tensor_and_never_zero() -> None:
     noise = rounding_noise({"a": torch.tensor([3.0, -3.0]), "b": torch.zeros(2)})
     assert noise["a"].tolist() == pytest.approx([1.8e-7] * 2)
     assert float(noise["b"].min()) > 0
+
+
+def test_who_knows_how_entries_vary_together_comes_further_and_has_the_closed_form() -> None:
+    """The posterior covariance of a Gaussian prior with correlations, for two examples side by side."""
+    map_, noise, examples = draw(5, 6), 0.4, draw(500, 3, seed=2) @ draw(3, 3, seed=3)
+    information = matrix(linear(map_, noise), 6)
+    root = root_of(examples, ridge=1e-6)
+    covariance = torch.cov(examples.T, correction=0)
+    assert torch.allclose(root @ root, covariance, rtol=1e-4, atol=1e-4)
+    prior = torch.block_diag(root @ root, root @ root)
+    posterior = torch.linalg.inv(map_.T @ map_ / noise**2 + torch.linalg.inv(prior))
+    found = left_to_who_knows(information, root)
+    assert torch.allclose(found.error, posterior.diagonal(), rtol=1e-6)
+    assert float(found.error.mean()) <= float(left(information, prior.diagonal()).error.mean())
+    whitener = torch.linalg.cholesky(prior)
+    mean, one = torch.zeros(6, dtype=torch.float64), source(8)
+    truths = draw(2000, 6, seed=7) @ whitener.T
+    errors = torch.stack([(found.guess(truth, mean, one) - truth).square().mean() for truth in truths])
+    assert abs(float(errors.mean()) - float(found.error.mean())) < 3 * float(errors.std()) / math.sqrt(2000)

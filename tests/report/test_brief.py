@@ -3,6 +3,7 @@
 from types import ModuleType
 
 from fedsim.report.brief import write_brief
+from fedsim.report.verdict import Judge, sentences
 
 MASKS = ("labels", "masks")
 
@@ -18,21 +19,21 @@ def test_of_two_arms_each_is_told_with_its_strongest_attack(records: ModuleType)
         ],
     )
     found, trust = write_brief(records.run([free, dropped]))
-    assert found == ("dropout 0.0: 4 of 4 images recognisable by IG; dropout 0.5: 4 of 4 images recognisable by DIA.")
+    assert found == ("dropout 0.0: 4 of 4 images recovered by IG; dropout 0.5: 4 of 4 images recovered by DIA.")
     assert trust == "Alone, IG (dropout 0.5) recovered none: that would have passed for protection."
 
 
 def test_a_single_arm_needs_no_name_and_success_everywhere_is_followed_by_the_accuracy(records: ModuleType) -> None:
     plain = records.arm("all", [records.attack("IG", records.recovered(clients=1))], dropout=())
     assert write_brief(records.run([plain])) == (
-        "1 of 1 image recognisable by IG.",
+        "1 of 1 image recovered by IG.",
         "The trained model: accuracy 80.0%.",
     )
 
 
 def test_arms_alike_are_told_once(records: ModuleType) -> None:
     arms = [records.arm(name, [records.attack("IG", records.recovered())], dropout=()) for name in "ab"]
-    assert write_brief(records.run(arms))[0] == "4 of 4 images recognisable by IG in each of 2 arms."
+    assert write_brief(records.run(arms))[0] == "4 of 4 images recovered by IG in each of 2 arms."
 
 
 def test_of_many_arms_the_ends_are_told(records: ModuleType) -> None:
@@ -40,14 +41,14 @@ def test_of_many_arms_the_ends_are_told(records: ModuleType) -> None:
     outcomes = {"a": records.recovered(), "b": halves, "c": records.missed(), "d": records.recovered()}
     arms = [records.arm(name, [records.attack("IG", own)], dropout=()) for name, own in outcomes.items()]
     assert write_brief(records.run(arms))[0] == (
-        "Attacks succeeded in 3 of 4 arms: most in 'a' (4 of 4 images recognisable by IG), "
-        "least in 'c' (0 of 4 images recognisable by IG)."
+        "Attacks succeeded in 3 of 4 arms: most in 'a' (4 of 4 images recovered by IG), "
+        "least in 'c' (0 of 4 images recovered by IG)."
     )
 
 
 def test_a_warning_comes_before_anything_else(records: ModuleType) -> None:
     found, trust = write_brief(records.run([records.arm("all", [records.attack("IG", records.missed())])]))
-    assert found == "0 of 4 images recognisable by IG."
+    assert found == "0 of 4 images recovered by IG."
     assert trust.startswith("No control was run: no attack was granted the masks")
     assert trust.count(". ") == 0
 
@@ -65,3 +66,16 @@ def test_a_run_without_attacks_says_so(records: ModuleType) -> None:
     )
     none = records.arm("all", [records.attack("IG", [records.failed(0)])])
     assert write_brief(records.run([none]))[0] == "No attack gave a result."
+
+
+def test_attacks_that_recover_as_many_are_all_named(records: ModuleType) -> None:
+    arms = [
+        records.arm(
+            "a",
+            [records.attack("closed form", records.recovered(2)), records.attack("DIA", records.recovered(2))],
+        )
+    ]
+    run = records.run(arms)
+    assert write_brief(run)[0] == "2 of 2 images recovered by closed form and DIA."
+    (told,) = sentences(run, Judge.of(run))
+    assert told.after.endswith("with attack closed form. As many with DIA.")

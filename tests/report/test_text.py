@@ -123,7 +123,7 @@ def test_a_sweep_on_text_counts_exact_sentences_and_names_what_it_measured(tmp_p
         page = build(folder).read_text()
         assert told in page
         assert "of the sentences exact to ig" in page
-        assert "images recognisable" not in page
+        assert "images recovered" not in page
         last = results.load(folder)[-1]
         assert last[measure] == 0.5
         assert sum(last[key] is not None for key in ("test_accuracy", "test_span_f1", "test_spearman")) == 1

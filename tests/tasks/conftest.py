@@ -34,6 +34,7 @@ def samples() -> dict[str, Dataset]:
         "classification": _data(
             torch.randn(20, 1, 2, 2, generator=generator), classes, InputSpec((1, 2, 2), 4, (0.0,), (1.0,))
         ),
+        "tabular": _data(torch.randn(20, 5, generator=generator), classes, InputSpec((5,), 4, (0.0,) * 5, (1.0,) * 5)),
         "text-classification": _data(tokens, classes, InputSpec((3,), 4, (), (), vocabulary=7)),
         "next-token": _data(tokens, following, _TEXT),
         "tagging": _data(tokens, tags, InputSpec((3,), 5, (), (), vocabulary=7), tagged),

@@ -3,15 +3,18 @@
 import itertools
 import math
 import re
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from fedsim.core import seeding
+from fedsim.core import registry, seeding
 from fedsim.core.errors import FedsimError
-from fedsim.core.types import Planted
+from fedsim.core.hooks import Condition, GenerationContext, Weigher, Writing
+from fedsim.core.types import Config, Event, Planted
 from fedsim.data._tokenizer import WordTokenizer
 from fedsim.threat.emission import Emission, emission, emissions, over_beginnings, pattern_of
 from tests.components.decoder.lettered import END, Letters, Table, probability
@@ -94,6 +97,46 @@ def test_runs_are_the_same_for_the_same_seed_and_the_model_is_left_as_it_was() -
     )
     alone = [emission(model, Letters(), "c", "[12]{2}", 3, [own]) for own in seeding.generators(0, "emission", [(9,)])]
     assert alone[0].estimates[0] == found.estimates[9]
+
+
+@dataclass(frozen=True)
+class Waiting(Writing):
+    """Texts, and how many steps each still takes."""
+
+    left: tuple[int, ...]
+
+
+class Knowing(Weigher[Config, Waiting]):
+    """Says after as many steps as a row's place what it was told: 1 over the number of particles."""
+
+    counts: ClassVar[frozenset[str]] = frozenset({"calls", "rows"})
+    particles = 0
+
+    @classmethod
+    def within(cls, pattern: str, particles: int) -> Self:
+        assert pattern == r"(?:ab)[\s\S]*"
+        own = cls(Config())
+        own.particles = particles
+        return own
+
+    def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Waiting:
+        return Waiting(condition.prompts, left=tuple(range(len(condition))))
+
+    def step(self, model: nn.Module, state: Waiting, context: GenerationContext) -> tuple[Waiting, list[Event]]:
+        assert len(context.generators) == len(state)
+        return replace(state, left=tuple(own - 1 for own in state.left)), [Event(calls=2, rows=1)] * len(state)
+
+    def log_evidence(self, state: Waiting) -> list[float | None]:
+        return [None if own else -math.log(self.particles) for own in state.left]
+
+
+def test_any_registered_decoder_that_weighs_its_texts_is_asked(own_methods: None) -> None:
+    registry.component("knowing", summary="weighs nothing")(Knowing)
+    sources = seeding.generators(0, "emission", [(run,) for run in range(3)])
+    found = emission(Table(), Letters(), "c", "ab", 3, sources, particles=4, decoder="knowing")
+    assert found == Emission((0.25,) * 3, calls=2 * (1 + 2), rows=1 + 2)
+    with pytest.raises(FedsimError, match="decoder: 'greedy' does not weigh its texts"):
+        emission(Table(), Letters(), "c", "ab", 3, sources, decoder="greedy")
 
 
 @pytest.mark.parametrize(

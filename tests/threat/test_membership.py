@@ -20,7 +20,7 @@ from fedsim.scenario import world as worlds
 from fedsim.threat import membership
 from fedsim.threat.observe import describe
 from fedsim.threat.replay import replay
-from tests.experiment.test_runner import Silent
+from tests.experiment.running import Silent
 from tests.threat.test_observe import holds, tensors
 
 Build = Callable[..., Scenario]

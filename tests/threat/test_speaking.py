@@ -13,7 +13,14 @@ from tests.components.decoder.lettered import Letters
 from tests.components.generating import LEAKING, VOCABULARY, make, tiny_llama
 
 SECRETS = tuple(
-    Secret("never", (3, number), tuple((3, number, other) for other in range(4)), is_planted, 100)
+    Secret(
+        "never",
+        (3, number),
+        tuple((3, number, other, 1) for other in range(4)),
+        tuple((3, number, other) for other in range(4)),
+        is_planted,
+        100,
+    )
     for number, is_planted in ((5, True), (6, True), (8, False))
 )
 MATERIAL = Material(
@@ -89,10 +96,16 @@ def test_prompt_and_bits_share_their_texts() -> None:
 def test_what_tells_without_a_trace_stands_beside() -> None:
     done = study(speaker(), MATERIAL, [("member", asked("trace-mean")), ("planted", asked("trace-mean"))], Judging())
     beside = {own.label: own for own in done.findings if not own.name}
-    assert list(beside) == [
-        "loss of the whole sentence", "written by the decoder", "written, though never planted"
-    ]  # fmt: skip
-    assert [own.found.n for own in beside.values() if own.found] == [24, 2, 1]
+    assert {label: own.found.n for label, own in beside.items() if own.found} == {
+        "loss of the whole sentence": 24,
+        "log-perplexity of planted sentences": 2,
+        "written by the decoder": 2,
+        "written, though never planted": 1,
+    }
+    (strange,) = [own for own in done.findings if own.label == "trace-mean, never planted"]
+    assert strange.role == "chance"
+    assert strange.found is not None
+    assert strange.found.n == 1
     assert beside["written by the decoder"].chance == 0.01
 
 

@@ -12,6 +12,7 @@ from fedsim.cli.commands._console import command, complain, say, screen
 from fedsim.core.errors import FedsimError, nearest
 
 if TYPE_CHECKING:
+    from fedsim.audit import AuditRecord
     from fedsim.core.types import Knowledge
 
 _GIB = 1 << 30
@@ -43,6 +44,8 @@ def audit(
         typer.Option(min=1, help="attacked updates per batch size and defense; more updates give narrower intervals"),
     ] = None,
     policy: Annotated[Path, typer.Option(help="file with [tool.fedsim.policy]")] = Path("pyproject.toml"),
+    junit: Annotated[Path | None, typer.Option(help="write the verdict on each threshold as JUnit XML")] = None,
+    sarif: Annotated[Path | None, typer.Option(help="write what is broken or undecided as SARIF 2.1.0")] = None,
     memory: Annotated[float | None, typer.Option(min=0, help="GiB of address space for your code; 0: no limit")] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
 ) -> None:
@@ -50,10 +53,11 @@ def audit(
 
     Ends with exit code 3 where a threshold of the policy is broken, with 4 where one is undecided.
     """
-    from fedsim.audit import Plan, running, verdict
+    from fedsim.audit import Plan, exports, running, verdict
     from fedsim.audit import screen as tables
     from fedsim.audit.record import KNOWS, command_of
     from fedsim.record.policy import policy_of
+    from fedsim.record.store import write_whole
 
     if weights is not None and gradients is None:
         raise FedsimError("--weights goes with --gradients: without them the function's own weights are audited.")
@@ -77,28 +81,39 @@ def audit(
     plan = plan.model_copy(update={"command": command_of(plan, folder, policy, memory)})
     with tables.counting(screen) as told:
         record = running.run(plan, rules, folder, told)
-    for sentence in record.threat_model:
+    _tell(record, folder)
+    for path, make in ((junit, exports.junit), (sarif, exports.sarif)):
+        if path is not None:
+            write_whole(path, make(record))
+    if code := verdict.exit_code(record):
+        raise typer.Exit(code)
+
+
+def _tell(record: AuditRecord, folder: Path) -> None:
+    """Print what was found, and what the policy says of it."""
+    from fedsim.audit import screen as tables
+    from fedsim.audit import verdict
+    from fedsim.audit.adopting import adopted
+
+    for sentence in (*record.threat_model, *record.notes):
         say(sentence)
-    for note in record.notes:
-        say(note)
     screen.print(tables.updates(record))
     if record.membership:
         screen.print(tables.members(record))
     if record.trials:
         screen.print(tables.defenses(record))
     say(verdict.sentence(record))
-    for sentence in verdict.unjudged(record):
+    if best := verdict.recommend(record):
+        say("To adopt it in a Flower app, and in the next audit:")
+        for line in adopted(best):
+            say(f"  {line}")
+    for sentence in filter(None, (*verdict.unjudged(record), verdict.unused(record))):
         say(sentence)
-    if unused := verdict.unused(record):
-        say(unused)
     say(f"Page: {folder / 'audit.html'} ({record.seconds:.0f} s)")
     for sentence in verdict.broken(record):
         complain(f"The policy is broken: {sentence}")
-    code = verdict.exit_code(record)
-    if code == verdict.UNDECIDED:
+    if verdict.exit_code(record) == verdict.UNDECIDED:
         complain("The policy is undecided: no threshold is broken, but there is no evidence that all are kept.")
-    if code:
-        raise typer.Exit(code)
 
 
 def _sizes(text: str) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
-from fedsim.cli.commands._console import app, say, screen
+from fedsim.cli.commands._console import command, say, screen
 from fedsim.core.errors import FedsimError, nearest
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _SHOWN = 40  # steps of a trace that fit a screen
 
 
-@app.command(epilog='Example: fedsim generate --decoder speculative --set layers=4 --prompt "The capital of France is"')
+@command(epilog='Example: fedsim generate --decoder speculative --set layers=4 --prompt "The capital of France is"')
 def generate(
     prompt: Annotated[str, typer.Option(help="what the text begins with")],
     model: Annotated[

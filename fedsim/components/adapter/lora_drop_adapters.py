@@ -13,6 +13,9 @@ Source: Rajabzadeh et al. 2026, arXiv 2601.02569; state of the anchor, input x_u
 from __future__ import annotations
 
 import math
+import re
+import warnings
+from pathlib import Path
 from typing import Any, ClassVar, NoReturn, final
 
 import torch
@@ -21,13 +24,14 @@ from torch import Tensor, nn
 
 from fedsim.components.adapter._low_rank import LowRankLinear
 from fedsim.core.blocks import blocks_of, states_in, with_states
-from fedsim.core.errors import FedsimError, NotApplicable
+from fedsim.core.errors import FedsimError, NotApplicable, in_a_line
 from fedsim.core.hooks import Adapter
 from fedsim.core.registry import component
 from fedsim.core.types import Config, Modality, PublicKnowledge
 
 _NAME = "lora-drop-adapters"
 _KEPT = ("past", "cache", "past_key_values", "past_key_value")  # what blocks call the keys of earlier tokens
+_WEIGHT = re.compile(r"\blayers\.(\d+)\.lora_drop\.lora_a\.weight$")
 _Settings = dict[str, Any]
 
 
@@ -93,6 +97,40 @@ class LoraDropAdapters(Adapter[LoraDropAdaptersConfig]):
 def adapters_of(model: nn.Module) -> dict[int, DropAdapter]:
     """Return a model's adapters by the number of their block."""
     return {own.number: own for own in model.modules() if isinstance(own, DropAdapter)}
+
+
+def read_adapters(path: Path, settings: LoraDropAdaptersConfig, width: int) -> dict[int, DropAdapter]:
+    """Return trained adapters by the number of their block, from a file of the weights that a client trained.
+
+    Args:
+        path: what `torch.save` wrote of tensors by name; nothing in it is run.
+        settings: cycle and alpha that they were trained with.
+        width: of the model.
+
+    Raises:
+        FedsimError: there is no such file, or it holds no adapters of this width.
+    """
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of torch, about pickles that it then refuses
+            held = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise FedsimError(f"adapters = {path} cannot be read: {in_a_line(error)}") from error
+    found: dict[int, DropAdapter] = {}
+    names = {name: _WEIGHT.search(str(name)) for name in (held if isinstance(held, dict) else ())}
+    for name, match in names.items():
+        a, b = held[name], held.get(str(name).replace("lora_a", "lora_b"))
+        if match is None or a.shape[1:] != (width,) or b is None or b.shape != (width, len(a)):
+            continue
+        config = settings.model_copy(update={"rank": len(a)})
+        adapter = DropAdapter(config, int(match[1]), a, torch.Generator())
+        adapter.lora_a.weight.data, adapter.lora_b.weight.data = a, b
+        found[adapter.number] = adapter
+    if not found:
+        raise FedsimError(
+            f"adapters = {path} holds no adapters of width {width}: expected tensors such as "
+            "'layers.1.lora_drop.lora_a.weight', as component 'lora-drop-adapters' trains them."
+        )
+    return found
 
 
 @final

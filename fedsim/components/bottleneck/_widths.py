@@ -6,7 +6,7 @@ from torch import nn
 
 
 def width_of(model: nn.Module, place: str) -> int | None:
-    """Return the output width of the last layer that states one, up to this module, in order of registration."""
+    """Return the output width of the last layer up to this module, in order of registration, that states one."""
     width, is_inside = None, False
     for name, module in model.named_modules():
         if is_inside and not name.startswith(f"{place}."):

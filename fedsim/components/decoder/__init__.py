@@ -1,1 +1,1 @@
-"""Hook decoder."""
+"""Hook decoder: writes a text with a trained model, one step after the other."""

@@ -26,10 +26,10 @@ _CUT = "\ufffd"  # what a tokenizer returns for bytes that are no sign yet
 
 
 class Constraint(Protocol):
-    """What tokens behind a prompt may be."""
+    """Which tokens may stand behind a prompt."""
 
     def allows(self, tokens: Sequence[int]) -> bool:
-        """Say whether more tokens can follow that make them complete, or none."""
+        """Say whether they are complete, or become so by more tokens."""
         ...
 
     def completes(self, tokens: Sequence[int]) -> bool:
@@ -38,10 +38,10 @@ class Constraint(Protocol):
 
 
 class Rule(Protocol):
-    """What a text may be."""
+    """Which texts are allowed."""
 
     def begins(self, text: str, *, is_cut: bool = False) -> bool:
-        """Say whether a text that is allowed begins with it; `is_cut`: and with bytes of one more sign."""
+        """Say whether some allowed text begins with it; `is_cut`: and with the first bytes of one more letter."""
         ...
 
     def is_whole(self, text: str) -> bool:
@@ -76,7 +76,7 @@ class OfText:
         self._silent: dict[int, bool] = {}
 
     def allows(self, tokens: Sequence[int]) -> bool:
-        """Say whether a text that is allowed begins with theirs, but for bytes of one last sign that is not whole."""
+        """Say whether some allowed text begins with the text of these tokens; a last letter may lack bytes."""
         if tokens and self._is_silent(tokens[-1]):
             return False
         text = self._tokenizer.decode(tokens)
@@ -111,7 +111,7 @@ class Regex:
         self._is_plain = is_plain(pattern)
 
     def begins(self, text: str, *, is_cut: bool = False) -> bool:
-        """Say whether a match begins with it; of a last sign that is cut only where the pattern is plain."""
+        """Say whether some match begins with it; a last letter that lacks bytes is tried only with a plain pattern."""
         ways = [text + sign for sign in _OF_EACH_KIND] if is_cut and self._is_plain else [text]
         return any(self._pattern.fullmatch(way, partial=True) is not None for way in ways)
 
@@ -207,17 +207,17 @@ class JsonSchema:
 
 
 class Predicate:
-    """A Python function of a text and of whether it is whole: ``allows(text, is_whole) -> bool``."""
+    """A rule that is a Python function: ``allows(text, is_whole) -> bool``."""
 
     def __init__(self, function: Callable[[str, bool], bool]) -> None:
         self._function = function
 
     def begins(self, text: str, *, is_cut: bool = False) -> bool:
-        """Ask about a beginning."""
+        """Ask the function whether an allowed text may begin so."""
         return bool(self._function(text, False))
 
     def is_whole(self, text: str) -> bool:
-        """Ask about a whole text."""
+        """Ask the function whether the text is allowed."""
         return bool(self._function(text, True))
 
 

@@ -55,7 +55,7 @@ class Population:
 
     @property
     def log_weights(self) -> tuple[float, ...]:
-        """Of all particles, since the last resampling."""
+        """Ln of the weights of all particles, since the last resampling."""
         return tuple(own.log_weight for own in self.particles)
 
     @property

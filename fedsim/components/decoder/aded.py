@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, ClassVar, final
+from typing import Any, ClassVar, Self, final
 
 import torch
 from pydantic import Field
@@ -153,11 +153,27 @@ def _prolonged(table: Table, pair: Pair, way: tuple[int, ...]) -> tuple[int, ...
     return (*way, max(after, key=after.__getitem__)) if after else way
 
 
+@dataclass
+class Lasting:
+    """What outlives texts with `persist`: one table, from which all texts of a decoder draft and which all change.
+
+    Like what a model has read, states and their copies share it, and it changes how many tokens a step brings, never
+    which.
+    """
+
+    table: Table | None = None
+
+    def keep(self, places: Sequence[int]) -> Self:
+        """Return it as it is: it belongs to no row."""
+        return self
+
+
 @dataclass(frozen=True)
 class Adapting(Writing):
-    """Texts, and the table of each."""
+    """Texts, the table of each, and what outlives them; without `persist` that is nobody else's."""
 
     tables: tuple[Table, ...]
+    lasting: Lasting
 
 
 @final
@@ -171,7 +187,7 @@ class Aded(Decoder[AdedConfig, Adapting]):
 
     def __init__(self, config: AdedConfig) -> None:
         super().__init__(config)
-        self._kept: Table | None = None  # where it persists; else an instance keeps nothing
+        self.lasting = Lasting()  # the one thing that an instance hands from text to text; used with `persist` alone
 
     def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Adapting:
         """Return the prompts, and the table for each.
@@ -179,9 +195,10 @@ class Aded(Decoder[AdedConfig, Adapting]):
         Raises:
             FedsimError: the file of the table cannot be read, or was counted with another tokenizer.
         """
-        table = self._kept or Table(self._base(model, condition.prompts[0][:1]))
+        lasting = self.lasting if self.config.persist else Lasting()
+        table = lasting.table or Table(self._base(model, condition.prompts[0][:1]))
         tables = (table.learned(own, len(own)) if self.config.prompt else table for own in condition.prompts)
-        return Adapting(condition.prompts, tables=tuple(tables))
+        return Adapting(condition.prompts, tables=tuple(tables), lasting=lasting)
 
     def step(self, model: nn.Module, state: Adapting, context: GenerationContext) -> tuple[Adapting, list[Event]]:
         """Draft a tree, read it, and follow it as far as the model does."""
@@ -195,7 +212,7 @@ class Aded(Decoder[AdedConfig, Adapting]):
         new = [self._follow(*each) for each in zip(drafts, scores, context.generators, strict=True)]
         events = [Event(proposed=len(own), accepted=len(more)) for own, more in zip(drafts, new, strict=True)]
         if self.config.persist:
-            self._kept = tables[-1]
+            state.lasting.table = tables[-1]
         return replace(state.extended(new), tables=tables), events
 
     def _learned(self, state: Adapting) -> tuple[Table, ...]:
@@ -203,7 +220,7 @@ class Aded(Decoder[AdedConfig, Adapting]):
             return state.tables
         if not self.config.persist:
             return tuple(table.learned(own) for table, own in zip(state.tables, state.tokens, strict=True))
-        table = self._kept or state.tables[0]
+        table = state.lasting.table or state.tables[0]
         for own in state.tokens:
             table = table.learned(own)
         return (table,) * len(state)

@@ -36,7 +36,7 @@ from fedsim.components.decoder._rejection import (
     draw_two_loops,
 )
 from fedsim.core.errors import CannotContinue, FedsimError
-from fedsim.core.hooks import Condition, Decoder, GenerationContext, Writing
+from fedsim.core.hooks import Condition, GenerationContext, Weigher, Writing
 from fedsim.core.registry import component
 from fedsim.core.registry.finding import check_marked
 from fedsim.core.types import Config, Event, Limits
@@ -148,7 +148,7 @@ class _Answers:
     paper="2504.05410",
     extra="constrain",
 )
-class Awrs(Decoder[AwrsConfig, Weighing]):
+class Awrs(Weigher[AwrsConfig, Weighing]):
     """Writes the tokens that all particles have in common, and at the end those of one that its weight chose.
 
     Args:
@@ -161,6 +161,11 @@ class Awrs(Decoder[AwrsConfig, Weighing]):
     def __init__(self, config: AwrsConfig, constraint: Constraint | None = None) -> None:
         super().__init__(config)
         self._constraint = constraint
+
+    @classmethod
+    def within(cls, pattern: str, particles: int) -> Self:
+        """Return the decoder with a regular expression, ending as soon as it matches."""
+        return cls(AwrsConfig(regex=pattern, ends="whole", particles=particles))
 
     def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Weighing:
         """Return the prompts, with as many particles behind each.
@@ -185,6 +190,10 @@ class Awrs(Decoder[AwrsConfig, Weighing]):
     def finished(self, state: Weighing) -> Sequence[bool]:
         """Say which texts are whole without a stop token."""
         return [own.is_over and not own.failure for own in state.populations]
+
+    def log_evidence(self, state: Weighing) -> Sequence[float | None]:
+        """Return what the particles of each row say; those that were cut weigh nothing."""
+        return [own.ended().log_evidence if own.is_over or own.is_full else None for own in state.populations]
 
     def step(self, model: nn.Module, state: Weighing, context: GenerationContext) -> tuple[Weighing, list[Event]]:
         """Draw a token for every particle, weigh them, and resample where few of them count.

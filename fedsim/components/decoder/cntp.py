@@ -96,7 +96,7 @@ class Cautious(Writing):
 
 @dataclass
 class _Trial:
-    """A trial while it is written: the place of its row, tokens, -ln of their probability, and its longest."""
+    """A trial while it is written: the place of its row, tokens, -ln of their probability, and its greatest length."""
 
     row: int
     room: int

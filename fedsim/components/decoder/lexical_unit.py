@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from fedsim.components.decoder._drawing import draw
 from fedsim.components.decoder._odds import DrawConfig, finite, room
-from fedsim.components.loss._pads import pad_of
+from fedsim.components.loss._pads import embedding_of, pad_of
+from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import Condition, Decoder, GenerationContext, Writing, check_scores
 from fedsim.core.past import Draft
 from fedsim.core.registry import component
@@ -53,7 +54,18 @@ class LexicalUnit(Decoder[LexicalUnitConfig, Writing]):
     counts: ClassVar[frozenset[str]] = frozenset({"proposed", "accepted"})
 
     def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Writing:
-        """Return the prompts."""
+        """Return the prompts.
+
+        Raises:
+            FedsimError: the pad is a token that the model does not know.
+        """
+        embedding, pad = embedding_of(model), self._pad(model)
+        most = pad if embedding is None else embedding.num_embeddings - (pad_of(model) is None)
+        if pad > most:
+            raise FedsimError(
+                f"pad is {pad}, and the model knows tokens up to {most}. Take one of them, or leave it out: component "
+                "'pad-blocks' gives a model a pad of its own."
+            )
         return Writing(condition.prompts)
 
     def step(self, model: nn.Module, state: Writing, context: GenerationContext) -> tuple[Writing, list[Event]]:

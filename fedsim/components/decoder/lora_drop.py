@@ -14,13 +14,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
+from pathlib import Path
 from typing import ClassVar, final
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from fedsim.components.adapter.lora_drop_adapters import DropAdapter, adapters_of, check_blocks, every_second
+from fedsim.components.adapter.lora_drop_adapters import (
+    DropAdapter,
+    LoraDropAdaptersConfig,
+    adapters_of,
+    check_blocks,
+    every_second,
+    read_adapters,
+)
 from fedsim.components.decoder._drawing import draw
 from fedsim.components.decoder._odds import DrawConfig
 from fedsim.core.errors import FedsimError
@@ -37,77 +45,26 @@ class LoraDropConfig(DrawConfig):
 
     blocks: tuple[int, ...] | None = Field(
         default=None,
-        description="blocks that are dropped; absent: those with adapters, else every second, not the last",
+        description="blocks to drop; absent: those with adapters, else every second, not the last",
     )
-    cycle: int | None = Field(default=None, ge=1, description="c; absent: that of the adapters, else 4")
+    cycle: int | None = Field(default=None, ge=1, description="c; absent: that of the model's adapters, else 4")
+    adapters: Path | None = Field(default=None, description="file of trained adapters; absent: the model's, if any")
+    alpha: float = Field(default=16.0, gt=0, description="numerator of the scale of adapters from a file")
 
 
 @dataclass(frozen=True)
-class Dropping(Writing):
-    """Texts, the lengths of their prompts, and what dropped blocks returned at the last anchor, (B, d) by number."""
-
-    prompts: tuple[int, ...]
-    anchors: Mapping[int, Tensor]
-
-
-@final
-@component("lora-drop", summary="decoder: blocks stand still between anchors, with adapters", paper="2601.02569")
-class LoraDrop(Decoder[LoraDropConfig, Dropping]):
-    """Writes one token a step. All rows keep the same clock."""
-
-    counts: ClassVar[frozenset[str]] = frozenset({"accepted", "layers"})
-
-    def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Dropping:
-        """Return the prompts.
-
-        Raises:
-            FedsimError: the model's layers are not known, or the settings fit neither them nor the adapters.
-        """
-        self._clock(model)
-        return Dropping(condition.prompts, tuple(len(own) for own in condition.prompts), {})
-
-    def step(self, model: nn.Module, state: Dropping, context: GenerationContext) -> tuple[Dropping, list[Event]]:
-        """Run what this step runs on the newest token of each row, and write one behind it."""
-        clock = self._clock(model)
-        scores, anchors = clock.read(state)
-        check_scores(list(scores[:, None]))
-        chosen = draw(self.config.odds(scores), context.generators)
-        layers = clock.layers(len(state.tokens[0]) - state.prompts[0])
-        after = replace(state.extended([[token] for token in chosen]), anchors=anchors)
-        return after, [Event(accepted=1, layers=layers)] * len(state)
-
-    def _clock(self, model: nn.Module) -> _Clock:
-        stack = stack_of(model)
-        if stack is None:
-            raise FedsimError(
-                "decoder 'lora-drop' runs single layers, and those of this model are not known. Use model "
-                "'tiny-llama', or a checkpoint of Llama's kind without token reducers."
-            )
-        adapters, blocks, cycle = adapters_of(model), self.config.blocks, self.config.cycle
-        if adapters:
-            own = next(iter(adapters.values())).cycle
-            if (blocks is not None and set(blocks) != set(adapters)) or cycle not in (None, own):
-                raise FedsimError(
-                    f"the model's adapters are for blocks = {sorted(adapters)} and cycle = {own}. Leave out blocks and "
-                    "cycle."
-                )
-            return _Clock(model, stack, tuple(sorted(adapters)), own, adapters)
-        chosen = every_second(stack.depth) if blocks is None else tuple(sorted(set(blocks)))
-        wrong = check_blocks(chosen, stack.depth)
-        if wrong is not None:
-            raise FedsimError(f"blocks = {list(chosen)}, {wrong}.")
-        return _Clock(model, stack, chosen, cycle or _CYCLE, {})
-
-
-@dataclass(frozen=True)
-class _Clock:
-    """Which blocks of a model run when, and what stands for the others."""
+class Clock:
+    """Which blocks of a model run when, and what stands for the others: the same for all rows."""
 
     model: nn.Module
     stack: Stack
     dropped: tuple[int, ...]
     cycle: int
     adapters: Mapping[int, DropAdapter]
+
+    def keep(self, places: Sequence[int]) -> Clock:
+        """Return it."""
+        return self
 
     def layers(self, written: int) -> int:
         """Return how many layers run on the newest of so many written tokens; on a prompt, 0 of them, all."""
@@ -158,3 +115,65 @@ class _Clock:
         """Yield the layers in their order, in parts that all run or are all dropped; the first part runs."""
         for _, part in groupby(range(self.stack.depth), lambda number: number in self.dropped):
             yield tuple(part)
+
+
+@dataclass(frozen=True)
+class Dropping(Writing):
+    """Texts, the lengths of their prompts, and what dropped blocks returned at the last anchor, (B, d) by number."""
+
+    prompts: tuple[int, ...]
+    anchors: Mapping[int, Tensor]
+    clock: Clock
+
+
+@final
+@component("lora-drop", summary="decoder: blocks stand still between anchors, with adapters", paper="2601.02569")
+class LoraDrop(Decoder[LoraDropConfig, Dropping]):
+    """Writes one token a step. All rows keep the same clock."""
+
+    counts: ClassVar[frozenset[str]] = frozenset({"accepted", "layers"})
+
+    def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Dropping:
+        """Return the prompts.
+
+        Raises:
+            FedsimError: the model's layers are not known, or the settings fit neither them nor the adapters.
+        """
+        stack = stack_of(model)
+        if stack is None:
+            raise FedsimError(
+                "decoder 'lora-drop' runs single layers, and those of this model are not known. Use model "
+                "'tiny-llama', or a checkpoint of Llama's kind without token reducers."
+            )
+        lengths = tuple(len(own) for own in condition.prompts)
+        return Dropping(condition.prompts, lengths, {}, self._clock(model, stack))
+
+    def step(self, model: nn.Module, state: Dropping, context: GenerationContext) -> tuple[Dropping, list[Event]]:
+        """Run what this step runs on the newest token of each row, and write one behind it."""
+        scores, anchors = state.clock.read(state)
+        check_scores(list(scores[:, None]))
+        chosen = draw(self.config.odds(scores), context.generators)
+        layers = state.clock.layers(len(state.tokens[0]) - state.prompts[0])
+        after = replace(state.extended([[token] for token in chosen]), anchors=anchors)
+        return after, [Event(accepted=1, layers=layers)] * len(state)
+
+    def _clock(self, model: nn.Module, stack: Stack) -> Clock:
+        own, blocks, cycle = adapters_of(model), self.config.blocks, self.config.cycle
+        if own and self.config.adapters is not None:
+            raise FedsimError("the model has adapters of its own. Leave out adapters.")
+        if self.config.adapters is not None:
+            settings = LoraDropAdaptersConfig(cycle=cycle or _CYCLE, alpha=self.config.alpha)
+            width = stack.embed(torch.tensor([[0]])).shape[-1]
+            own = read_adapters(self.config.adapters, settings, width)
+        chosen = every_second(stack.depth) if blocks is None else tuple(sorted(set(blocks)))
+        if own:
+            chosen, known = tuple(sorted(own)), next(iter(own.values())).cycle
+            if (blocks is not None and set(blocks) != set(own)) or cycle not in (None, known):
+                raise FedsimError(
+                    f"the adapters are for blocks = {list(chosen)} and cycle = {known}. Leave out blocks and cycle."
+                )
+            cycle = known
+        wrong = check_blocks(chosen, stack.depth)
+        if wrong is not None:
+            raise FedsimError(f"blocks = {list(chosen)}, {wrong}.")
+        return Clock(model, stack, chosen, cycle or _CYCLE, own)

@@ -148,7 +148,7 @@ class Pair(nn.Module):
         return self
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Return the outputs of the mode."""
+        """Return both networks' mean; in training, (B, 4, ...): what each learns from, then what each scores with."""
         networks = (self.first, self.second)
         if not self.training:
             return torch.stack([network(inputs) for network in networks]).mean(0)
@@ -169,7 +169,7 @@ def halves(examples: int) -> tuple[int, int]:
 
 
 def kept(examples: int, rate: float) -> int:
-    """Return floor((1 - tau) n)."""
+    """Return how many examples are kept, floor((1 - tau) n)."""
     return math.floor((1.0 - rate) * examples + _ROUNDING)
 
 

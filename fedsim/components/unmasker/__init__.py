@@ -1,1 +1,1 @@
-"""Hook unmasker: fill in masked places of a text, several at once and in any order."""
+"""Hook unmasker: fills in masked places of a text, several at once and in any order."""

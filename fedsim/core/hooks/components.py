@@ -89,7 +89,7 @@ class ModelComponent(Component[ConfigT]):
         """
 
     def step_factors(self, parameters: Tensors) -> Tensors:
-        """Return what the optimizer's change of a parameter is multiplied by, by its name; none where it stays.
+        """Return by parameter the factor of the optimizer's change of it; it is 1 for those left out.
 
         Args:
             parameters: the trained ones before a local step; of several clients at once, with one dimension more in

@@ -145,8 +145,10 @@ SamplingT = TypeVar("SamplingT", bound=Sampling)
 class Generation(Component[ConfigT], Generic[ConfigT, StateT]):
     """Turns a condition into a text or a sample, step by step. Derive from `Decoder`, `Sampler` or `Unmasker`.
 
-    An instance keeps nothing between steps: what it needs stands in the state. All randomness comes from the context's
-    generators. The model stays as it is, is in evaluation mode, and records no gradients unless a step asks for them.
+    An instance keeps nothing between steps: what it needs stands in the state. What outlives a text is an object of
+    its own, which the instance hands to every state; it may change speed, never results. All randomness comes from the
+    context's generators. The model stays as it is, is in evaluation mode, and records no gradients unless a step asks
+    for them.
 
     Attributes:
         counts: names of what its events count, the same in every step.
@@ -205,6 +207,28 @@ class Decoder(Generation[ConfigT, WritingT]):
         scores = torch.cat(state.past.scores(model, state.tokens))
         check_scores([own[None] for own in scores])
         return scores
+
+
+class Weigher(Decoder[ConfigT, WritingT]):
+    """A decoder that weighs its texts, so that their mean weight is unbiased for the probability of a constraint.
+
+    `fedsim.threat.emission` asks the registered ones. Their events count `calls` of the constraint, and `rows`: texts
+    that the model was shown.
+    """
+
+    @classmethod
+    @abstractmethod
+    def within(cls, pattern: str, particles: int) -> Self:
+        """Return one whose texts match a regular expression and end as soon as they do, and that weighs so many a row.
+
+        Raises:
+            FedsimError: there is no such pattern.
+            MissingExtra: a package is not installed.
+        """
+
+    @abstractmethod
+    def log_evidence(self, state: WritingT) -> Sequence[float | None]:
+        """Return of each row ln of the mean weight of its whole texts; None while one goes on and has room."""
 
 
 def check_scores(scores: Sequence[Tensor]) -> None:

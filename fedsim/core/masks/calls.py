@@ -36,7 +36,7 @@ class Call:
 
     @property
     def scale(self) -> float:
-        """What kept entries are multiplied by."""
+        """The factor of kept entries: 1 / (1 - rate), or 1 where a prefix is kept."""
         return rescaling(self.site(""))
 
 

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 _LEAST = 64
+_SHORT = 128  # keys of a row up to which a copy without gaps costs less than writing into room and reading with gaps
 
 
 class KeyValues:
-    """What the attention of each layer looks back at. Behind what a row holds, a buffer has room for more.
+    """What the attention of each layer looks back at. Behind what long rows hold, a buffer has room for more.
 
     Room is doubled when it runs out, so that a token's keys are copied twice at most on average. It is filled with
     zeros: behind a mask, a number that is none would still spoil a sum.
@@ -32,7 +33,12 @@ class KeyValues:
         They count as held when `advance` says so. The name and the arguments are those of the transformers package.
         """
         held = self.held[layer]
-        end = max(held) + keys.shape[2]
+        start = max(held)
+        end = start + keys.shape[2]
+        if end <= _SHORT and held.count(start) == len(held):
+            self._keys[layer] = all_keys = _behind(self._keys[layer], keys, start)
+            self._values[layer] = all_values = _behind(self._values[layer], values, start)
+            return all_keys, all_values
         self._keys[layer] = all_keys = _written(self._keys[layer], keys, held, end)
         self._values[layer] = all_values = _written(self._values[layer], values, held, end)
         return all_keys[:, :, :end], all_values[:, :, :end]
@@ -70,6 +76,10 @@ class KeyValues:
         kept._keys = [_rows(own, places) for own in self._keys]
         kept._values = [_rows(own, places) for own in self._values]
         return kept
+
+
+def _behind(buffer: Tensor | None, new: Tensor, start: int) -> Tensor:
+    return new if buffer is None or not start else torch.cat((buffer.narrow(2, 0, start), new), 2)
 
 
 def _written(buffer: Tensor | None, new: Tensor, held: Sequence[int], end: int) -> Tensor:

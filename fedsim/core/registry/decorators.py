@@ -78,7 +78,7 @@ def trace_attack(name: str, **about: Unpack[About]) -> Callable[[F], F]:
 def metric(
     name: str, *, title: str, summary: str, paper: str = "", related: str = "", **declared: Any
 ) -> Callable[[F], F]:
-    """Register a metric, above the function that takes it.
+    """Register a metric; it stands above the function that computes it.
 
     Args:
         name: under which scorers give it and records hold it.

@@ -103,7 +103,7 @@ class Reconstruction:
         trained: Batch | None = None,
         found: Tensors | None = None,
     ) -> Reconstruction:
-        """Return a guess of which only the inputs must be said.
+        """Return a guess. Only the inputs are needed; the rest has defaults.
 
         Args:
             inputs: shape (B, *spec.shape), or tokens (N, T).

@@ -21,11 +21,9 @@ class TraceCase:
         seen: the observed texts, which the question is about.
         known: texts that the attacker asked for itself, and so knows about; none where it cannot.
         labels: what it knows of each: the prompt's number, or 1 for a member and 0 for another.
-        classes: how many labels there are; 0 where there are none.
     """
 
     question: Question
     seen: tuple[TraceObservation, ...]
     known: tuple[TraceObservation, ...] = ()
     labels: tuple[int, ...] = ()
-    classes: int = 0

@@ -1,4 +1,4 @@
-"""Which runs a sweep consists of."""
+"""Which runs a sweep has: every combination of its values, once."""
 
 from __future__ import annotations
 

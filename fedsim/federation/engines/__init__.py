@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import requires, version
+
+from fedsim.core.errors import FedsimError
 from fedsim.federation.cohort import check as check_cohorts
 from fedsim.federation.journal import Journal
 from fedsim.federation.secure_client import check_largest_sum
@@ -29,8 +34,13 @@ def run(world_json: str, journal: Journal) -> None:
         MissingExtra: the engine needs a package that is not installed.
     """
     federation = shared(world_json).scenario.federation
+    with _explain_flower(federation.engine):
+        _start(federation.engine, federation.address, world_json, journal)
+
+
+def _start(engine: str, address: str | None, world_json: str, journal: Journal) -> None:
     # Engines are imported late: two of them load parts of Flower that take a second.
-    match federation.engine:
+    match engine:
         case "local":
             from fedsim.federation.engines import local  # noqa: PLC0415
 
@@ -42,8 +52,23 @@ def run(world_json: str, journal: Journal) -> None:
         case "ray":
             from fedsim.federation.engines import ray  # noqa: PLC0415
 
-            ray.run(world_json, journal, address=federation.address)
+            ray.run(world_json, journal, address=address)
         case "superlink":
             from fedsim.federation.engines import superlink  # noqa: PLC0415
 
-            superlink.run(world_json, journal, address=federation.address)
+            superlink.run(world_json, journal, address=address)
+
+
+@contextmanager
+def _explain_flower(engine: str) -> Iterator[None]:
+    """Name the versions of Flower that an engine runs on, where a part that it uses is not there."""
+    try:
+        yield
+    except ImportError as error:
+        if not (error.name or "").startswith("flwr"):
+            raise
+        asked = next(own for own in requires("fedsim-privacy") or ["flwr"] if own.startswith("flwr"))
+        raise FedsimError(
+            f"the engine '{engine}' does not run on flwr {version('flwr')}, which lacks {error.name}. "
+            f"Get one that it runs on: pip install '{asked}'"
+        ) from error

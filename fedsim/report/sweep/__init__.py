@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +9,7 @@ from typing import Any
 from fedsim.core.glossary import TERMS
 from fedsim.core.plain import csv_table, printable
 from fedsim.record.store import make_folder, write_whole
-from fedsim.report import figures, wall
+from fedsim.report import figures, look, wall
 from fedsim.report.drawing import Picture
 from fedsim.report.sweep import (
     curves,
@@ -77,18 +75,10 @@ def _write(path: Path, drawn: Sequence[Picture], table: bytes) -> None:
 
 
 def _page(sweep: Sweep, found: Sequence[Point], drawn: dict[str, list[Picture]], table: bytes, **parts: Any) -> str:
-    from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415 - keeps the import cheap
-
-    environment = Environment(
-        loader=PackageLoader("fedsim.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    script = (Path(__file__).parent / "sort.js").read_text(encoding="utf-8")
     shown = parts.pop("shown")
-    return environment.get_template("sweep/page.html.j2").render(
+    return look.render(
+        "fedsim.report",
+        "sweep/page.html.j2",
         sweep=sweep,
         glossary=TERMS,
         points=found,
@@ -106,11 +96,9 @@ def _page(sweep: Sweep, found: Sequence[Point], drawn: dict[str, list[Picture]],
         floors=guarantees.floors(found),
         odds=guarantees.odds,
         false_alarms=FEW_FALSE_ALARMS,
-        rules=sorted({f"{own.decides.noun}s with {own.rule}" for own in sweep.settings}),
+        rules=sorted({f"of {own.decides.noun}s, {own.rule}" for own in sweep.settings}),
         health=health.health(sweep),
         made=reproduce.environments(sweep),
         scenario=reproduce.toml(sweep.scenario),
-        script=script,
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         **parts,
     )

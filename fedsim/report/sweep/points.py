@@ -71,7 +71,7 @@ class Point:
 
     @property
     def name(self) -> str:
-        """The setting's."""
+        """The name of the setting."""
         return self.setting.name
 
     @property

@@ -11,7 +11,7 @@ def usual_task(data: Dataset) -> str:
     if data.similarities is not None:
         return "sentence-embedding"
     if data.spec.vocabulary is None:
-        return "classification"
+        return "tabular" if len(data.spec.shape) == 1 else "classification"
     if data.spec.classes == data.spec.vocabulary:
         return "next-token"
     return "tagging" if are_tokens(data.train.labels) else "text-classification"

@@ -11,7 +11,8 @@ from torch import Tensor
 from fedsim.core.hooks.tasks import Scored
 from fedsim.core.types import Batch, Dataset, Reconstruction, Truth
 from fedsim.metrics.composites import with_composites
-from fedsim.metrics.image import nearest, score_items, to_pixels
+from fedsim.metrics.identification import gallery, identified
+from fedsim.metrics.image import ScoredItems, nearest, score_items, to_pixels
 from fedsim.metrics.labels import label_accuracy
 from fedsim.metrics.missing import complete
 from fedsim.record import ItemScore
@@ -28,7 +29,7 @@ def score_images(truth: Truth, examples: Batch, guess: Reconstruction, data: Dat
     made, spec = len(guess.inputs), data.spec
     guess = complete(guess, len(examples))
     found = score_items(guess, examples, spec)
-    items = with_composites(found, guess, truth, examples, spec)
+    items = with_composites(_identified(found, guess, examples, data), guess, truth, examples, spec)
     public = _public_images(data)
     near = {} if public is None else {"public": _next_to(to_pixels(guess.inputs[found.order], spec), public)}
     return Scored(
@@ -44,6 +45,18 @@ def score_images(truth: Truth, examples: Batch, guess: Reconstruction, data: Dat
 def label_values(items: Sequence[ItemScore]) -> dict[str, float]:
     """Return the metrics of an update of labelled examples as a whole."""
     return {"label_accuracy": label_accuracy((own.guessed_label for own in items), (own.label for own in items))}
+
+
+def _identified(found: ScoredItems, guess: Reconstruction, examples: Batch, data: Dataset) -> ScoredItems:
+    """Add to each image whether an adversary that owns the test set knows it by its guess."""
+    public = gallery(data)
+    if public is None:
+        return found
+    guesses = guess.inputs[found.order]
+    known = identified(to_pixels(guesses, data.spec), to_pixels(examples.inputs, data.spec), public)
+    is_usable = guesses.flatten(1).isfinite().all(1)
+    pairs = zip(found.items, known.where(is_usable, 0.0).tolist(), strict=True)
+    return found._replace(items=tuple(item.with_values({"identified": value}) for item, value in pairs))
 
 
 def _missing(made: int, count: int) -> str:
@@ -63,5 +76,5 @@ def _public_images(data: Dataset) -> Tensor | None:
 
 
 def _next_to(guesses: Tensor, public: Tensor) -> np.ndarray:
-    """Return the nearest public picture of each guess in 256 steps: for looking at, a quarter of the size."""
+    """Return for each guess the public picture nearest to it, as bytes: enough to look at, a quarter of the size."""
     return (255 * public[nearest(guesses, public)]).round().to(torch.uint8).numpy()

@@ -3,9 +3,11 @@
 import signal
 
 import pytest
+import typer
 
 from fedsim import __version__
-from fedsim.cli.commands._console import ask_to_stop, say, screen, seconds
+from fedsim.cli import main as _commands  # noqa: F401 - adds every command
+from fedsim.cli.commands._console import app, ask_to_stop, say, screen, seconds
 from fedsim.core.errors import FedsimError, nearest
 from tests.cli.typed import Say
 
@@ -51,6 +53,13 @@ def test_help_explains_every_argument_and_shows_marks_as_they_are(command: Say) 
     assert "\\[" not in told
     assert "a scenario file" in told
     assert told.count("rguments:") == 1
+
+
+def test_every_command_is_made_as_the_others_so_that_its_help_is_whole() -> None:
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    assert "generate" in commands
+    assert {type(own).__name__ for own in commands.values()} == {"_Command"}
+    assert all((own.epilog or "").startswith("Example: fedsim ") for own in commands.values())
 
 
 def test_a_command_that_is_none_is_answered_once(command: Say) -> None:

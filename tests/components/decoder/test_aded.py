@@ -11,6 +11,7 @@ from torch import nn
 from fedsim.components.decoder import aded
 from fedsim.components.decoder.aded import AdedConfig, Table, count_table, load_table, save_table, search
 from fedsim.core.errors import FedsimError
+from fedsim.core.hooks import GenerationContext
 from fedsim.core.past import Draft, Past
 from fedsim.core.types import Limits
 from fedsim.generation import generate
@@ -150,6 +151,20 @@ def test_what_a_decoder_learned_stays_only_where_it_is_asked_to() -> None:
     assert frozen == [40, 40]
 
 
+def test_what_lasts_belongs_to_one_decoder_and_its_states_and_only_where_it_persists() -> None:
+    model, limits, asked = tiny_llama().eval(), Limits(max_new_tokens=12), prompts([1, 2, 3], [4, 5])
+    lasting, other, plain = make("aded", persist=True), make("aded", persist=True), make("aded")
+    for method in (lasting, plain):
+        generate(method, model, asked, limits, sources(2))
+    assert lasting.lasting.table is not None
+    assert other.lasting.table is None
+    assert plain.lasting.table is None
+    state = lasting.start(model, asked, GenerationContext(tuple(sources(2)), limits))
+    assert state.lasting is state.keep([1]).lasting is lasting.lasting
+    assert state.tables[0] is state.tables[1] is lasting.lasting.table
+    assert plain.start(model, asked, GenerationContext(tuple(sources(2)), limits)).lasting is not plain.lasting
+
+
 def test_a_prompt_that_repeats_is_foreseen_where_it_is_learned() -> None:
     model = tiny_llama()
     (text,) = greedy(model, [[1, 2]], 40)
@@ -167,7 +182,7 @@ def test_rejected_tokens_teach_nothing(tmp_path: Path) -> None:
     method = make("aded", persist=True, table=tmp_path / "table.json")
     (found,) = generate(method, model, prompts([1, 2]), Limits(max_new_tokens=12), sources(1))
     text = [1, 2, *found.tokens]
-    base, kept = load_table(tmp_path / "table.json"), method._kept
+    base, kept = load_table(tmp_path / "table.json"), method.lasting.table
     assert kept is not None
     changed = {pair for pair in kept._own if kept.after(pair) != base.get(pair, {})}
     assert changed <= set(pairwise(text))

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import nn
 
-from fedsim.components.decoder._particles import Population
-from fedsim.components.decoder.awrs import Awrs, AwrsConfig
+from fedsim.components.decoder._particles import Particle, Population
+from fedsim.components.decoder.awrs import Awrs, AwrsConfig, Weighing
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import GenerationContext
@@ -316,3 +316,17 @@ def test_a_model_with_more_tokens_than_the_tokenizer_never_writes_them() -> None
 
 def test_the_noted_sizes_fall_below_the_threshold_and_rise_again() -> None:
     assert any(len(one.sizes) > 1 and min(one.sizes) < 2.5 < max(one.sizes) for one in populations(20, 0))
+
+
+def test_the_evidence_of_a_row_is_told_when_nothing_goes_on_and_what_was_cut_weighs_nothing() -> None:
+    own = Awrs.within("(ab|c)[12]", particles=2)
+    assert (own.config.regex, own.config.ends, own.config.particles) == ("(ab|c)[12]", "whole", 2)
+    whole, cut = Particle((2, 3), -1.0, is_whole=True), Particle((0, 1), 0.0)
+    rows = (
+        Population((whole, whole)),
+        Population((whole, cut)),
+        Population((whole, cut), is_full=True),
+        Population((cut, cut), is_full=True),
+    )
+    found = own.log_evidence(Weighing(((0,),) * 4, (1,) * 4, rows))
+    assert found == [pytest.approx(-1.0), None, pytest.approx(-1.0 - math.log(2)), -math.inf]

@@ -15,7 +15,7 @@ from fedsim.core.past import Past
 from fedsim.core.types import Batch, InputSpec, Limits
 from fedsim.generation import generate
 from tests.components.generating import greedy, make, prompts, sources, tiny_llama
-from tests.components.loss.test_pad_blocks import padded
+from tests.components.loss.padding import padded
 
 ASKED = prompts([1, 2, 3], [4], [5, 6], [7, 8, 9, 10])
 LIMITS = Limits(max_new_tokens=12)

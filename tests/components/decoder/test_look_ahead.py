@@ -1,34 +1,126 @@
-"""Scores of several texts of a row: those of each text alone, and each text asked once."""
+"""Looking ahead: texts that branch are read from where they branch, and a constraint is asked once."""
+
+import random
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
-from fedsim.components.decoder import _look_ahead
-from fedsim.components.decoder._look_ahead import scores_behind
+from fedsim.components.decoder._look_ahead import LookAhead
+from fedsim.components.decoder.awrs import Awrs, AwrsConfig
 from fedsim.core.errors import CannotContinue
-from fedsim.core.hooks import Writing
-from tests.components.generating import Breaking, make, tiny_llama
+from fedsim.core.past import Past
+from fedsim.core.types import Limits
+from fedsim.generation import generate
+from tests.components.generating import VOCABULARY, Breaking, make, prompts, sources, tiny_llama
+from tests.core.past.anew import ROUNDING, anew
 
 TEXTS = [(1, 2), (3,), (1, 2), (1, 2), (4, 5, 6)]
 OWNERS = [0, 1, 0, 1, 1]
 
 
-@pytest.mark.parametrize("at_once", [1, 2, 16])
-def test_scores_are_those_of_each_text_and_equal_texts_of_a_row_are_asked_once(
-    at_once: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(_look_ahead, "_AT_ONCE", at_once)
-    decoder, model = make("greedy"), tiny_llama().eval()
+def counted(model: nn.Module) -> list[int]:
+    """The tokens of every pass of a model, fillings counted."""
+    read: list[int] = []
+    model.get_submodule("embed_tokens").register_forward_pre_hook(lambda _own, inputs: read.append(inputs[0].numel()))
+    return read
+
+
+@torch.no_grad()
+def test_branches_have_the_scores_of_reading_anew_and_share_what_was_read() -> None:
+    model, ahead = tiny_llama().eval(), LookAhead()
+    read = counted(model)
+    asked = [
+        [(1, 2, 3), (4, 5)],
+        [(1, 2, 3, 6), (1, 2, 3, 7), (4, 5, 6)],
+        [(1, 2, 3, 7, 8), (1, 2, 3, 7, 9), (1, 2, 3, 6, 6), (4, 5, 6, 1)],
+        [(1, 2, 3, 7, 9, 9, 9)],
+        [(1, 2, 4)],
+    ]
+    owners = [[0, 1], [0, 0, 1], [0, 0, 0, 1], [0], [0]]
+    sizes: list[int] = []
+    for texts, rows in zip(asked, owners, strict=True):
+        read.clear()
+        found = ahead.scores(model, texts, rows, 2)
+        sizes.append(sum(read))
+        fresh = torch.cat(Past().scores(model, texts))
+        torch.testing.assert_close(found.scores, fresh, rtol=0, atol=1e-9)  # rounding of doubles
+        assert found.shown == [rows.count(0), rows.count(1)]
+    assert sizes == [2 * 3, 3, 4, 2, 1]
+
+
+def test_every_token_of_a_particle_or_a_trial_is_read_once() -> None:
+    limits, asked = Limits(max_new_tokens=12), prompts([1, 2, 3, 4, 5, 6])
+    settings: dict[str, dict[str, Any]] = {
+        "awrs": {"particles": 4},
+        "cntp": {"most": 4, "low": 0.5, "high": 2.5, "longest": 3},
+    }
+    for name, own in settings.items():
+        model = tiny_llama().eval()
+        read = counted(model)
+        (text,) = generate(make(name, **own), model, asked, limits, sources(1))
+        rows = sum(text.trace.series()["rows"])
+        # Of a chosen trial, what others went on from meanwhile is read again: at most its own tokens.
+        assert sum(read) <= 6 + rows + (len(text.tokens) * 4 if name == "cntp" else 0)
+        assert len(text.tokens) == 12
+
+
+def test_a_constraint_is_asked_once_about_a_token_behind_a_text() -> None:
+    class Noting:
+        def __init__(self) -> None:
+            self.asked: list[tuple[str, tuple[int, ...]]] = []
+
+        def allows(self, tokens: Sequence[int]) -> bool:
+            self.asked.append(("allows", tuple(tokens)))
+            return not {1, 2, 5, 8} & set(tokens)
+
+        def completes(self, tokens: Sequence[int]) -> bool:
+            self.asked.append(("completes", tuple(tokens)))
+            return len(tokens) > 2
+
+    noting, limits = Noting(), Limits(max_new_tokens=6, stop_tokens=frozenset({0}))
+    method = Awrs(AwrsConfig(particles=6), noting)
+    (text,) = generate(method, tiny_llama(), prompts([1, 2]), limits, sources(1))
+    assert len(noting.asked) == len(set(noting.asked))
+    assert sum(text.trace.series()["calls"]) == len(noting.asked) - 1, "but for the question whether there is a text"
+    assert text.trace.series()["particles"][0] == 6
+
+
+def test_scores_are_those_of_each_text_and_equal_texts_of_a_row_are_asked_once() -> None:
+    model = tiny_llama().eval()
     with torch.no_grad():
-        found = scores_behind(decoder, model, TEXTS, OWNERS, 3)
+        found = LookAhead().scores(model, TEXTS, OWNERS, 3)
         for text, scores in zip(TEXTS, found.scores, strict=True):
-            expected = decoder.next_scores(model, Writing((text,)))[0]
-            torch.testing.assert_close(scores, expected, rtol=0, atol=1e-9)  # double precision, other batches
+            torch.testing.assert_close(scores, anew(model, text), rtol=0, atol=ROUNDING)
     assert found.shown == [1, 3, 0]
+
+
+def test_texts_that_branch_end_and_come_back_have_the_scores_of_reading_anew() -> None:
+    model, own, dice = tiny_llama().eval(), LookAhead(), random.Random(0)
+    texts = [(1, 2), (1, 2), (3,)]
+    with torch.no_grad():
+        for _ in range(12):
+            found = own.scores(model, texts, range(len(texts)), len(texts))
+            for text, scores in zip(texts, found.scores, strict=True):
+                torch.testing.assert_close(scores, anew(model, text), rtol=0, atol=ROUNDING)
+            kept = [dice.choice(texts) for _ in range(3)]
+            texts = [(*one[: dice.randint(1, len(one))], dice.randrange(VOCABULARY)) for one in kept]
+
+
+def test_a_text_that_goes_on_from_one_that_was_asked_is_read_from_there() -> None:
+    model, own, read = tiny_llama().eval(), LookAhead(), list[int]()
+    model.get_submodule("embed_tokens").register_forward_hook(lambda _m, args, _o: read.append(args[0].numel()))
+    with torch.no_grad():
+        own.scores(model, [(1, 2, 3)], [0], 1)
+        own.scores(model, [(1, 2, 3, 4), (1, 2, 3, 5)], [0, 0], 1)
+    assert read == [3, 2]
+    assert own.keep([0]) is own
 
 
 def test_rows_whose_texts_have_no_scores_are_named_by_their_place() -> None:
     model = Breaking(tiny_llama(), token=3, length=1).eval()
     with torch.no_grad(), pytest.raises(CannotContinue, match="no finite numbers") as raised:
-        scores_behind(make("greedy"), model, TEXTS, OWNERS, 3)
+        LookAhead().scores(model, TEXTS, OWNERS, 3)
     assert list(raised.value.rows) == [1]

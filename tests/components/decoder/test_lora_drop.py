@@ -1,5 +1,7 @@
 """LoRA-Drop's decoder: what its sheet says must hold."""
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -59,14 +61,14 @@ def test_scores_step_by_step_are_those_of_a_pass_over_the_whole_text(length: int
     method, context = make("lora-drop"), GenerationContext(tuple(sources(1)), Limits(max_new_tokens=100))
     state = method.start(model, prompts(text[:length]), context)
     for place in range(length, len(text) + 1):
-        scores, _anchors = method._clock(model).read(state)
+        scores, _anchors = state.clock.read(state)
         torch.testing.assert_close(scores[0], expected[place - 1], rtol=0, atol=ROUNDING)
-        anew, _anchors = method._clock(model).read(
+        anew, _anchors = state.clock.read(
             method.start(model, prompts(text[:length]), context).extended([text[length:place]])
         )
         torch.testing.assert_close(anew, scores, rtol=0, atol=ROUNDING)
         after, _events = method.step(model, state, context)
-        state = type(after)((tuple(text[: place + 1]),), after.prompts, after.anchors, past=after.past)
+        state = replace(after, tokens=(tuple(text[: place + 1]),))
 
 
 @torch.no_grad()
@@ -113,6 +115,23 @@ def test_a_text_beside_others_is_written_as_alone() -> None:
     assert together[0].tokens == together[2].tokens
     assert [own.tokens for own in together] == [write(model, [own])[0].tokens for own in asked]
     assert len({own.trace.series()["layers"] for own in together}) == 1, "work tells no text from another"
+
+
+def test_adapters_from_a_file_do_what_those_in_the_model_do(tmp_path: Path) -> None:
+    model, asked = adapted(), [[1, 2, 3], [4]]
+    file = tmp_path / "adapters.pt"
+    torch.save({name: p.detach() for name, p in model.named_parameters() if p.requires_grad}, file)
+    plain = tiny_llama(blocks=DEPTH).eval()
+    found = write(plain, asked, adapters=file, cycle=CYCLE)
+    assert [own.tokens for own in found] == [own.tokens for own in write(model, asked)]
+    assert [own.tokens for own in found] != [own.tokens for own in write(plain, asked, blocks=DROPPED, cycle=CYCLE)]
+    with pytest.raises(FedsimError, match="the model has adapters of its own"):
+        write(model, asked, adapters=file)
+    with pytest.raises(FedsimError, match=r"missing.pt cannot be read"):
+        write(plain, asked, adapters=tmp_path / "missing.pt")
+    torch.save({"layers.1.lora_drop.lora_a.weight": torch.zeros(2, 5)}, file)
+    with pytest.raises(FedsimError, match=r"holds no adapters of width 16: expected tensors such as 'layers\.1"):
+        write(plain, asked, adapters=file)
 
 
 def test_settings_that_do_not_fit_are_refused() -> None:

@@ -6,65 +6,14 @@ import pytest
 import torch
 from torch import nn
 
-from fedsim.components.loss._pads import Block, add_pad, draw_blocks, embedding_of, pack, pad_of, read, units
 from fedsim.core import registry
 from fedsim.core.hooks import HookContext
-from fedsim.core.losses import IGNORED, per_example
-from fedsim.core.past import stack_of
-from fedsim.core.types import Batch
+from fedsim.core.losses import per_example
 from fedsim.federation.client import local_training
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
 from tests.components.generating import VOCABULARY, make, tiny_llama
-
-ALPHA = 0.9
-
-
-def padded(seed: int = 0) -> nn.Module:
-    model = tiny_llama(seed=seed).eval()
-    embedding = embedding_of(model)
-    assert embedding is not None
-    add_pad(embedding)
-    with torch.no_grad():
-        embedding.get_parameter("pad").add_(1.0)
-    return model
-
-
-def texts() -> Batch:
-    source = torch.Generator().manual_seed(0)
-    tokens = torch.randint(VOCABULARY, (3, 10), generator=source)
-    labels = tokens[:, 1:].clone()
-    labels[2, 6:] = IGNORED
-    return Batch(tokens[:, :-1], labels)
-
-
-BLOCKS = ((Block(0, 2), Block(4, 3)), (Block(7, 1),), (Block(2, 3), Block(1, 1), Block(5, 0)))
-BLOCKS = tuple(tuple(own for own in row if own.pads) for row in BLOCKS)
-
-
-def packed_scores(model: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
-    stack, pad, batch = stack_of(model), pad_of(model), texts()
-    assert stack is not None
-    assert pad == VOCABULARY
-    packed = pack(batch.inputs, batch.labels, BLOCKS, pad, 6)
-    with torch.no_grad():
-        return read(stack, packed), packed.targets
-
-
-@pytest.mark.parametrize(("most", "lengths"), [(4, [3, 2]), (2, [2, 1, 2])])
-def test_units_are_those_of_the_table(most: int, lengths: list[int]) -> None:
-    assert units([0.2, 0.95, 0.97, 0.3, 0.99], ALPHA, most) == lengths
-    assert units([], ALPHA, most) == []
-
-
-def test_blocks_are_units_of_several_tokens_and_now_and_then_any() -> None:
-    lengths, source = [3, 1, 2, 1, 1], torch.Generator().manual_seed(0)
-    assert set(draw_blocks(lengths, 4, 4, 0.0, source)) == {Block(0, 2), Block(4, 1)}
-    assert len(draw_blocks(lengths, 1, 4, 0.0, source)) == 1
-    # As many pads as there are tokens left, at most K - 1; the last unit has none behind it.
-    every = {Block(0, 3), Block(3, 3), Block(4, 3), Block(6, 1)}
-    assert set(draw_blocks(lengths, 200, 4, 1.0, source)) == every
-    assert draw_blocks([], 4, 4, 0.5, source) == []
+from tests.components.loss.padding import BLOCKS, packed_scores, padded, texts
 
 
 def test_a_packed_loss_is_that_of_separate_samples() -> None:
@@ -80,31 +29,6 @@ def test_a_packed_loss_is_that_of_separate_samples() -> None:
             wanted = batch.labels[row, place + 1 : place + 1 + pads]
             costs += [-found[number, token] for number, token in enumerate(wanted.tolist())]
         torch.testing.assert_close(own[row], torch.stack(costs).mean(), rtol=0, atol=1e-5)
-
-
-def test_tokens_see_no_pads() -> None:
-    model, batch = padded(), texts()
-    scores, _ = packed_scores(model)
-    with torch.no_grad():
-        torch.testing.assert_close(scores[:, :9], model(batch.inputs), rtol=0, atol=1e-9)  # rounding of doubles
-
-
-def test_pads_see_earlier_pads_of_their_block_and_nothing_of_the_span() -> None:
-    model, batch = padded(), texts()
-    stack = stack_of(model)
-    assert stack is not None
-    packed = pack(batch.inputs, batch.labels, BLOCKS, VOCABULARY, 6)
-    hidden_span = packed.tokens.clone()
-    hidden_span[0, 5:9] = 1  # the tokens that the second block stands for
-    with torch.no_grad():
-        plain, changed = read(stack, packed, 9), read(stack, packed._replace(tokens=hidden_span), 9)
-        first_pad = packed.tokens.clone()
-        first_pad[0, 11] = 1
-        moved = read(stack, packed._replace(tokens=first_pad), 9)
-    assert torch.equal(plain[0, :5], changed[0, :5])
-    assert not torch.allclose(plain[0, 3:5], moved[0, 3:5])
-    assert torch.equal(plain[0, :2], moved[0, :2])
-    assert torch.equal(plain[1:], moved[1:])
 
 
 def test_a_model_of_layers_is_asked_for_and_scores_stay() -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.core.errors import FedsimError
-from fedsim.core.past import Draft, Past
+from fedsim.core.past import Draft, Past, key_values
 from fedsim.core.past import past as module
 from tests.components.generating import VOCABULARY, Breaking, KeepPositive, tiny_llama
 from tests.core.past.anew import ROUNDING, TREE, anew, check
@@ -56,6 +56,24 @@ def test_no_token_is_read_twice(model: nn.Module) -> None:
     assert counts == [4, 1, 1, 1, 1]
     assert past.lengths == [8]
     assert past.held == [[8], [8]]
+
+
+@pytest.mark.parametrize("short", [0, 6, 1000])
+def test_short_and_long_texts_are_kept_alike(model: nn.Module, monkeypatch: pytest.MonkeyPatch, short: int) -> None:
+    monkeypatch.setattr(key_values, "_SHORT", short)
+    monkeypatch.setattr(key_values, "_LEAST", 4)
+    past = Past()
+    texts = [[1, 2], [3, 4]]
+    for token in (5, 6, 7):
+        check(past, model, texts)
+        for own in texts:
+            own.append(token)
+    texts[1] = [3, 4, 9]  # back, so that rows differ, and on
+    for token in (8, 1, 2):
+        check(past, model, texts)
+        for own in texts:
+            own += [token, 3]
+    check(past, model, texts)
 
 
 def test_a_text_that_takes_another_way_is_read_from_there(model: nn.Module) -> None:

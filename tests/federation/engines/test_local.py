@@ -1,26 +1,9 @@
 """The local engine: state of clients, and Flower's internals that it uses."""
 
-from collections.abc import Callable
-
-import pytest
 from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from fedsim.experiment.runner import model_hash
 from fedsim.federation.engines.local import LocalGrid
-from fedsim.scenario import Scenario
-from tests.federating import run
-
-Build = Callable[..., Scenario]
-
-
-def test_worker_processes_give_the_same_bits(scenario: Build, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fedsim.federation.engines.local._WORTH_A_PROCESS", 0.0)
-    settings = {"rounds": 2, "batch_size": 4, "algorithm": "fedavg", "local_steps": 2}
-    alone = run(scenario(federation=settings))
-    together = run(scenario(federation={**settings, "workers": 2}))
-    assert model_hash(together.weights) == model_hash(alone.weights)
-    assert [record.training_loss for record in together.rounds] == [record.training_loss for record in alone.rounds]
 
 
 def test_a_clients_state_is_committed_only_when_it_answered() -> None:

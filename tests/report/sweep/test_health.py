@@ -9,12 +9,16 @@ def test_searches_are_counted_over_all_settings_and_the_control_alone_says_wheth
     tmp_path, records, sweeps
 ):
     found = [records.item(psnr=30.0, ssim=0.95)]
-    ended = [records.victim(c, found, objective=1e-7) for c in range(2)]  # as low as at the truth
+    ended = [records.victim(c, found, converged=True) for c in range(2)]
     gone = [records.failed(c, why) for c, why in enumerate(("needs a bias", "diverged"))]
     undefended, noisy = "none", "gradient-noise 1.0"
     runs = [
         (undefended, 1, sweeps.run(records, undefended, 1, [*ended, *gone])),
-        (noisy, 1, sweeps.run(records, noisy, 1, records.missed(3))),
+        (
+            noisy,
+            1,
+            sweeps.run(records, noisy, 1, [own.model_copy(update={"converged": False}) for own in records.missed(3)]),
+        ),
     ]
     sweep, _ = estimated(sweeps.save(tmp_path, records, runs))
     (own,) = health(sweep)

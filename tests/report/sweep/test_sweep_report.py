@@ -17,7 +17,7 @@ def test_the_setting_that_keeps_the_policy_is_named_with_its_cost_and_no_promise
     _, page = typical
     assert (
         "gradient-noise 1.0 keeps every threshold It loses 2.0 +/- 0.0 points of accuracy (3 seeds) and leaves 0% of "
-        "the images recognisable to ig (95% interval 0 to 14%, 24 updates)."
+        "the images recovered to ig (95% interval 0 to 14%, 24 updates)."
     ) in page.text
     assert "Not a guarantee: the attacks that were tried failed, another may succeed." in page.text
 
@@ -35,7 +35,7 @@ def test_it_is_one_offline_file_whose_only_script_is_our_own(typical):
     _, page = typical
     for tag, attributes in page.tags:
         for name in ("src", "href", "srcset", "poster", "action"):
-            assert attributes.get(name, "data:").startswith("data:"), (tag, name)
+            assert attributes.get(name, "data:").startswith(("data:", "#")), (tag, name)
         assert not any(name.startswith("on") for name in attributes)
     (script,) = re.findall(r"<script>(.*?)</script>", page.html, re.S)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -66,7 +66,7 @@ def test_the_table_can_be_sorted_and_downloaded_and_agrees_with_the_csv(typical)
     assert float(rows["gradient-noise 1.0"]["difference"]) == -1.0
     assert float(rows["none"]["success"]) == 1.0
     keys = [attributes["data-sort"] for tag, attributes in page.tags if "data-sort" in attributes]
-    assert len(keys) == 3 * 12
+    assert len(keys) == 3 * 13
     assert "inf" not in keys
 
 
@@ -75,14 +75,14 @@ def test_it_is_written_for_phones_printers_and_screen_readers(typical):
     assert ("meta", {"name": "viewport", "content": "width=device-width, initial-scale=1"}) in page.tags
     assert "@media print" in page.html
     tables = page.html.count("<table")
-    assert page.html.count('role="region" tabindex="0"') == tables
+    assert page.html.count('role="region" tabindex="0"') == tables + 1, "each table, and the scenario"
 
 
 def test_the_summary_says_the_same_in_markdown(typical):
     folder, _ = typical
     text = (folder / "report.md").read_text()
     assert "**gradient-noise 1.0 keeps every threshold.**" in text
-    assert "- images recognisable: 0.0% (0.0 to 13.8), allowed 20%: kept" in text
+    assert "- images recovered: 0.0% (0.0 to 13.8), allowed 20%: kept" in text
     assert len([line for line in text.splitlines() if line.startswith("| ")]) == 2 + 3
 
 

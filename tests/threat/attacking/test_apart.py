@@ -22,7 +22,8 @@ from fedsim.record.store import RunFolder
 from fedsim.scenario import AttackChoice, Scenario
 from fedsim.threat.attacking import in_process
 from fedsim.threat.attacking.apart import start_isolated
-from tests.experiment.test_runner import ROOT, Silent, results
+from tests.experiment.running import Silent
+from tests.experiment.test_runner import ROOT, results
 
 Build = Callable[..., Scenario]
 

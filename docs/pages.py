@@ -1,0 +1,148 @@
+"""What `make docs` adds to the pages of this folder: the front page, the reference, and the list of every method."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+
+from fedsim.core import registry
+from fedsim.scenario import Scenario
+
+ROOT = Path(__file__).parent.parent
+PAGES = {"index.md": "README.md", "contributing.md": "CONTRIBUTING.md", "changelog.md": "CHANGELOG.md"}
+DOCS = Path(__file__).parent
+NAVIGATION: dict[str, tuple[str, ...]] = {
+    "Start": ("index.md", "tutorial.md", "notebooks.md", "demo.md", "glossary.md"),
+    "How to": ("audit.md", "python.md", "sweeps.md", "federation.md", "generation.md", "."),
+    "Attacks": ("attacks",),
+    "Defenses": ("defenses",),
+    "Components": ("components",),
+    "Findings": (
+        "attacks/dropout-inversion.md",
+        "attacks/exact.md",
+        "attacks/exact-frontier.md",
+        "attacks/membership.md",
+        "attacks/memorisation.md",
+        "benchmarks",
+    ),
+    "Reference": ("scenarios.md", "reference/scenario.md", "reference/methods.md", "reference/python.md"),
+    "Develop": (
+        "contributing.md",
+        "writing-an-attack.md",
+        "adding-a-task.md",
+        "design.md",
+        "testing.md",
+        "changelog.md",
+    ),
+}
+_SHIM = "https://unpkg.com/iframe-worker/shim"
+_TARGET = re.compile(r"(\]\()([^)\s#]+)([)#])")
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Fill in the sections of the navigation that hold a page a method."""
+    config.nav = _navigation()
+    return config
+
+
+def _navigation() -> list[dict[str, list[str]]]:
+    """Return the sections: a folder stands for its front page, if any, and the pages that no section names."""
+    named = {page for pages in NAVIGATION.values() for page in pages}
+    return [{title: list(_pages(pages, named))} for title, pages in NAVIGATION.items()]
+
+
+def _pages(pages: tuple[str, ...], named: set[str]) -> Iterator[str]:
+    for page in pages:
+        if page.endswith(".md"):
+            yield page
+            continue
+        own = sorted(file.relative_to(DOCS).as_posix() for file in (DOCS / page).glob("*.md"))
+        own.sort(key=lambda other: not other.endswith("README.md"))
+        yield from (other for other in own if other not in named)
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add pages from the repository's root, and those that are made of docstrings."""
+    for name, source in PAGES.items():
+        text = (ROOT / source).read_text(encoding="utf-8")
+        files.append(File.generated(config, name, content=_TARGET.sub(_from_root, text)))
+    files.append(File.generated(config, "reference/scenario.md", content="\n".join(_scenario())))
+    files.append(File.generated(config, "reference/methods.md", content="\n".join(_methods())))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
+    """Let links to pages of the repository's root lead to their copies in the site."""
+    if page.file.src_uri in PAGES:
+        return markdown
+    for name, source in PAGES.items():
+        markdown = re.sub(rf"\]\(((?:\.\./)+){source}", lambda up, name=name: f"]({up[1][3:]}{name}", markdown)
+    return markdown
+
+
+def on_post_page(output: str, page: Any, **_: Any) -> str:
+    """Load what a search on a disk needs from the site itself."""
+    return output.replace(_SHIM, f"{'../' * page.file.dest_uri.count('/')}worker.js")
+
+
+def on_post_template(output_content: str, **_: Any) -> str:
+    """Do the same for pages that no source stands behind."""
+    return output_content.replace(_SHIM, "/worker.js")
+
+
+def _from_root(link: re.Match[str]) -> str:
+    target = link[2].removeprefix("docs/")
+    copies = {source: name for name, source in PAGES.items()}
+    return f"{link[1]}{copies.get(target, target)}{link[3]}"
+
+
+def _scenario() -> Iterator[str]:
+    """Yield the reference of scenario files: every table and key, as the schema declares them."""
+    schema = Scenario.model_json_schema()
+    yield "# Keys of a scenario\n\nMade from the classes that read a scenario. [Scenarios](../scenarios.md) explains.\n"
+    yield from _keys("The file itself", schema)
+    for name, table in sorted(schema["$defs"].items()):
+        if table.get("properties"):
+            yield from _keys(name, table)
+
+
+def _keys(title: str, table: dict[str, Any]) -> Iterator[str]:
+    yield f"## {title}\n\n{_line(table.get('description', ''))}\n"
+    yield "| key | value | default | meaning |\n|---|---|---|---|"
+    for key, own in table.get("properties", {}).items():
+        default = "" if "default" not in own else f"`{own['default']}`"
+        yield f"| `{key}` | {_kind(own)} | {default.replace('|', '/')} | {_line(own.get('description', ''))} |"
+    yield ""
+
+
+def _kind(own: dict[str, Any]) -> str:
+    if "$ref" in own:
+        return own["$ref"].rpartition("/")[2]
+    if "enum" in own:
+        return ", ".join(f"`{value}`" for value in own["enum"])
+    if "anyOf" in own:
+        return " or ".join(_kind(part) for part in own["anyOf"])
+    if own.get("type") == "array":
+        return f"list of {_kind(own.get('items', {}))}"
+    bounds = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}
+    told = ", ".join(f"{words} {own[name]}" for name, words in bounds.items() if name in own)
+    return f"{own.get('type', 'anything')}{f', {told}' if told else ''}"
+
+
+def _methods() -> Iterator[str]:
+    """Yield every registered method with its own words."""
+    yield "# Every method\n\nAs `fedsim show NAME` prints them.\n"
+    for kind in registry.KINDS:
+        yield f"## {kind}\n"
+        for name, own in sorted(registry.methods(kind).items()):
+            doc = (own.make.__doc__ or "") if kind == "metric" else own.doc
+            yield f"### {name}\n\n{own.summary}\n\n```text\n{doc.strip()}\n```\n"
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split()).replace("|", "/")

@@ -1,0 +1,44 @@
+"""How a user adopts the recommended defense: as a mod of his own Flower app, and in the next audit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fedsim.audit.record import Trial
+from fedsim.core import registry
+from fedsim.core.errors import FedsimError
+from fedsim.federation.mods import as_mod
+
+
+def adopted(trial: Trial) -> tuple[str, ...]:
+    """Return the lines that put a defense into a Flower app, or why a mod cannot, and the one for the next audit.
+
+    Nothing for a defense that is not installed here.
+    """
+    name = trial.name.partition(" ")[0]
+    if name not in registry.methods("defense"):
+        return ()
+    settings = _changed(name, trial.settings)
+    table = ", ".join(f'"{key}": {value!r}' for key, value in {"name": name, **settings}.items())
+    return (*_as_mod(name, settings), f"Subject(model, loss, loader, defenses=({{{table}}},))".replace("'", '"'))
+
+
+def _as_mod(name: str, settings: dict[str, Any]) -> tuple[str, ...]:
+    if "applies" in registry.get("defense", name).config.model_fields:
+        settings = {**settings, "applies": "per_update"}
+    try:
+        as_mod(name, **settings)
+    except FedsimError as reason:
+        return (f"# no mod: {reason}",)
+    words = ", ".join([repr(name), *(f"{key}={value!r}" for key, value in settings.items())]).replace("'", '"')
+    return (
+        "from flwr.clientapp import ClientApp",
+        "from fedsim.federation.mods import as_mod",
+        f"app = ClientApp(mods=[as_mod({words})])",
+    )
+
+
+def _changed(name: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings that are not defaults."""
+    usual = registry.get("defense", name).config().model_dump(mode="json")
+    return {key: value for key, value in settings.items() if value != usual.get(key) and value is not None}

@@ -1,0 +1,97 @@
+"""Risk by group, such as the class of an example: who is found more often than the rest, beyond chance.
+
+Each group is compared with all others together; p-values are after Holm over the groups.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import numpy as np
+from scipy.stats import fisher_exact, norm
+
+from fedsim.metrics.comparison import holm
+from fedsim.metrics.membership import auc_interval
+from fedsim.metrics.statistics import wilson
+from fedsim.record.memberships import GroupRisk
+
+_FEWEST = 5  # members, and as many others, of a group whose AUC is estimated
+
+
+def rates(found: Sequence[tuple[str, bool]], confidence: float = 0.95) -> tuple[GroupRisk, ...]:
+    """Return the share of each group's examples that were recovered; p is that of Fisher's exact test.
+
+    Args:
+        found: group and success of every example.
+        confidence: coverage of the intervals.
+    """
+    names = sorted({name for name, _ in found})
+    counts = {name: [hit for own, hit in found if own == name] for name in names}
+    hits, total = sum(hit for _, hit in found), len(found)
+    p_values = [_fisher(sum(own), len(own), hits, total) for own in counts.values()]
+    adjusted = holm(p_values) if len(names) > 1 else [None] * len(names)
+    return tuple(
+        GroupRisk(group=name, n=len(own), value=wilson(sum(own), len(own), confidence), p=p)
+        for (name, own), p in zip(counts.items(), adjusted, strict=True)
+    )
+
+
+def _fisher(own: int, n: int, hits: int, total: int) -> float:
+    rest = total - n
+    table = [[own, n - own], [hits - own, rest - (hits - own)]]
+    return float(cast("tuple[float, float]", fisher_exact(table))[1]) if rest else 1.0
+
+
+def aucs(
+    scores: np.ndarray,
+    is_member: np.ndarray,
+    groups: Sequence[str],
+    generator: np.random.Generator,
+    confidence: float = 0.95,
+    resamples: int = 2000,
+) -> tuple[GroupRisk, ...]:
+    """Return how well members of each group are told from others of the same group.
+
+    p is that of a difference to the AUC among all other groups, by the standard errors of Hanley and McNeil 1982.
+
+    Args:
+        scores: shape (N,), higher for those that are rather members.
+        is_member: boolean, shape (N,).
+        groups: the group of each candidate.
+        generator: source of the resamples.
+        confidence: coverage of the intervals.
+        resamples: number of bootstrap resamples.
+    """
+    named, found = np.array(groups), list[tuple[str, int, object, float]]()
+    for name in sorted(set(groups)):
+        own = named == name
+        inside, outside = scores[own & is_member], scores[own & ~is_member]
+        if min(len(inside), len(outside)) < _FEWEST:
+            continue
+        value = auc_interval(inside, outside, generator, confidence, resamples)
+        rest = scores[~own & is_member], scores[~own & ~is_member]
+        found.append((name, len(inside) + len(outside), value, _differs(inside, outside, *rest)))
+    adjusted = holm([own[-1] for own in found])
+    return tuple(
+        GroupRisk(group=name, n=n, value=value, p=p)  # pyright: ignore[reportArgumentType] - an interval
+        for (name, n, value, _), p in zip(found, adjusted, strict=True)
+    )
+
+
+def _differs(inside: np.ndarray, outside: np.ndarray, others_in: np.ndarray, others_out: np.ndarray) -> float:
+    """Return the p-value of equal AUC in two groups; 1 where the second is too small."""
+    if min(len(others_in), len(others_out)) < _FEWEST:
+        return 1.0
+    (first, a), (second, b) = _auc(inside, outside), _auc(others_in, others_out)
+    error = (a**2 + b**2) ** 0.5
+    return 1.0 if error == 0 else float(2 * norm.sf(abs(first - second) / error))
+
+
+def _auc(inside: np.ndarray, outside: np.ndarray) -> tuple[float, float]:
+    """Return the AUC with its standard error."""
+    above = (inside[:, None] > outside).mean() + 0.5 * (inside[:, None] == outside).mean()
+    auc, m, n = float(above), len(inside), len(outside)
+    q1, q2 = auc / (2 - auc), 2 * auc**2 / (1 + auc)
+    variance = (auc * (1 - auc) + (m - 1) * (q1 - auc**2) + (n - 1) * (q2 - auc**2)) / (m * n)
+    return auc, max(variance, 0.0) ** 0.5

@@ -1,0 +1,159 @@
+"""How near a guessed row of a table is to the original, beside what the public marginals of its columns give.
+
+A category stands as one column for each of its values, of which exactly one is 1 (one-hot); every other column is a
+number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fedsim.core import registry
+from fedsim.core.types import InputSpec
+
+TOLERANCE = 0.1  # standard deviations up to which a number counts as read
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What the columns of a table are, and their public marginals.
+
+    Attributes:
+        categories: the columns of each category.
+        numbers: all others.
+        mean: of every column, normalised.
+        std: of every column, normalised; 1 where a column is constant.
+    """
+
+    categories: tuple[tuple[int, ...], ...]
+    numbers: tuple[int, ...]
+    mean: Tensor
+    std: Tensor
+
+
+def columns_of(rows: Tensor, spec: InputSpec) -> Columns:
+    """Read from a table (N, C) what its columns are: neighbours that are 0 or 1 and add up to 1 are one category."""
+    plain = (rows.double() * torch.tensor(spec.std) + torch.tensor(spec.mean)).round(decimals=4)
+    is_flag = ((plain == 0) | (plain == 1)).all(0).tolist()
+    categories, numbers, start = list[tuple[int, ...]](), list[int](), 0
+    while start < len(is_flag):
+        end = _end_of_category(plain, is_flag, start)
+        if end is None:
+            numbers.append(start)
+            start += 1
+        else:
+            categories.append(tuple(range(start, end)))
+            start = end
+    std = rows.double().std(0, correction=0)
+    return Columns(tuple(categories), tuple(numbers), rows.double().mean(0), std.where(std > 0, torch.ones_like(std)))
+
+
+def _end_of_category(plain: Tensor, is_flag: Sequence[bool], start: int) -> int | None:
+    """Return where the category that begins at a column ends; None where none begins."""
+    total = torch.zeros(len(plain), dtype=plain.dtype)
+    for end in range(start, len(is_flag)):
+        if not is_flag[end]:
+            return None
+        total = total + plain[:, end]
+        if bool((total > 1).any()):
+            return None
+        if end > start and bool((total == 1).all()):
+            return end + 1
+    return None
+
+
+@registry.metric(
+    "number_error",
+    title="number error",
+    summary="of a row: mean distance of its numbers from the original, in standard deviations of their columns",
+    over="item",
+    better="lower",
+    statistics={"table.number_error": "median"},
+    limits=(0.0, None),
+    worst=10.0,
+    unit="sd",
+    noun="row",
+    leads=True,
+)
+def number_error(guess: Tensor, original: Tensor, columns: Columns) -> float:
+    """Return the mean absolute error over the numbers (C,), in standard deviations; 0 without any."""
+    chosen = list(columns.numbers)
+    if not chosen:
+        return 0.0
+    return float(((guess.double() - original.double())[chosen].abs() / columns.std[chosen]).mean())
+
+
+@registry.metric(
+    "number_error_guessed",
+    title="number error by marginals",
+    summary="of a row: the same of a guess that knows nothing but the mean of each column",
+    over="item",
+    better="lower",
+    statistics={"table.number_error_guessed": "median"},
+    limits=(0.0, None),
+    worst=10.0,
+    unit="sd",
+    noun="row",
+    compared=False,
+)
+def number_error_guessed(original: Tensor, columns: Columns) -> float:
+    """Return `number_error` of the columns' means."""
+    return number_error(columns.mean, original, columns)
+
+
+@registry.metric(
+    "categories_right",
+    title="categories right",
+    summary="of a row: share of its categories whose likeliest value is the right one",
+    over="item",
+    form="percent",
+    digits=0,
+    statistics={"table.categories_right": "mean"},
+    worst=0.0,
+    noun="row",
+)
+def categories_right(guess: Tensor, original: Tensor, columns: Columns) -> float:
+    """Return the share of categories (C,) that are right; 1 without any."""
+    right = [float(guess[list(own)].argmax() == original[list(own)].argmax()) for own in columns.categories]
+    return sum(right) / len(right) if right else 1.0
+
+
+@registry.metric(
+    "categories_guessed",
+    title="categories right by marginals",
+    summary="of a row: the same of a guess of every category's most frequent value",
+    over="item",
+    form="percent",
+    digits=0,
+    statistics={"table.categories_guessed": "mean"},
+    worst=0.0,
+    noun="row",
+    compared=False,
+)
+def categories_guessed(original: Tensor, columns: Columns) -> float:
+    """Return `categories_right` of the columns' means, whose largest belongs to the most frequent value."""
+    return categories_right(columns.mean, original, columns)
+
+
+@registry.metric(
+    "row_exact",
+    title="row read",
+    summary=f"of a row: whether every category is right and every number within {TOLERANCE:g} standard deviations",
+    over="item",
+    form="flag",
+    digits=0,
+    worst=0.0,
+    noun="row",
+    threshold=0.5,
+    verdict="read",
+    shown=False,
+)
+def row_exact(guess: Tensor, original: Tensor, columns: Columns) -> float:
+    """Return 1 if a row (C,) was read, else 0."""
+    chosen = list(columns.numbers)
+    errors = (guess.double() - original.double())[chosen].abs() / columns.std[chosen]
+    return float(bool((errors <= TOLERANCE).all()) and categories_right(guess, original, columns) == 1.0)

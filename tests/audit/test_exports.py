@@ -1,0 +1,56 @@
+"""What other programs are told: the same verdicts, in their own formats."""
+
+import json
+import xml.etree.ElementTree as ET
+
+from fedsim.audit import exports
+from fedsim.audit.record import AuditRecord
+from fedsim.record.policy import Policy
+from tests.audit.test_verdict import ENOUGH, inspection, record
+
+POLICY = Policy(max_recognisable=0.1, max_epsilon=8.0)
+
+
+def audited(policy: Policy = POLICY) -> AuditRecord:
+    kept, open_ = inspection(0, ENOUGH, batch=1), inspection(0, 4, batch=2, converged=False)
+    return record(policy, inspections=(kept, open_, inspection(4, batch=4)))
+
+
+def test_every_threshold_is_judged_alone_and_together_they_are_the_verdict() -> None:
+    found = [(own.rule, own.where, own.state) for own in exports.findings(audited())]
+    assert found == [
+        ("max_recognisable", "batch 1", "kept"),
+        ("max_recognisable", "batch 2", "undecided"),
+        ("max_recognisable", "batch 4", "broken"),
+        ("max_epsilon", "guarantees", "broken"),
+    ]
+    assert exports.findings(audited(Policy())) == ()
+
+
+def test_junit_fails_what_is_broken_and_what_is_undecided_unless_that_may_pass() -> None:
+    suite = ET.fromstring(exports.junit(audited()))
+    assert (suite.get("tests"), suite.get("failures"), suite.get("skipped")) == ("4", "3", "0")
+    assert [len(case) for case in suite] == [0, 1, 1, 1]
+    failure = suite[1].find("failure")
+    assert failure is not None
+    assert "did not converge" in (failure.get("message") or "")
+    passing = ET.fromstring(exports.junit(audited(POLICY.model_copy(update={"undecided": "pass"}))))
+    assert (passing.get("failures"), passing.get("skipped")) == ("2", "1")
+    assert passing[1].find("skipped") is not None
+
+
+def test_sarif_has_a_result_for_what_is_not_kept() -> None:
+    log = json.loads(exports.sarif(audited()))
+    assert log["version"] == "2.1.0"
+    (run,) = log["runs"]
+    assert [own["level"] for own in run["results"]] == ["warning", "error", "error"]
+    assert {own["ruleId"] for own in run["results"]} == {own["id"] for own in run["tool"]["driver"]["rules"]}
+    assert all(own["message"]["text"] for own in run["results"])
+
+
+def test_a_model_card_has_evidence_and_its_limits() -> None:
+    text = exports.card(audited()).decode()
+    assert "| 1 | 40 | 500 it., 40 of 40 converged | 0 (0 to 9) % |  | withstood |" in text
+    assert "- max_recognisable, batch 4: broken. max_recognisable = 0.1, but 100 % (51 to 100)" in text
+    assert "A failed attack is no guarantee." in text
+    assert "To repeat it: `fedsim audit`" in text

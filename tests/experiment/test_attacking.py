@@ -1,0 +1,116 @@
+"""An attack that fails, or guesses what nobody expected, ends alone; what is right is scored."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fedsim import report
+from fedsim.cli import templates
+from fedsim.core.types import Reconstruction
+from fedsim.record import RunRecord, VictimRecord
+from fedsim.record.store import RunFolder
+from tests.experiment.running import SHORT, Build, run
+
+UNKNOWN_SIZE = {
+    "federation": {"clients": 2, "batch_size": 3},
+    "threat": {"knows": ("labels",)},
+    "model": {"dropout": 0.25},
+}
+
+
+def test_an_attack_that_fails_is_recorded_and_the_others_go_on(
+    scenario: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("a bug in the attack")
+
+    monkeypatch.setattr("attacks.gradient_matching.inverting_gradients.InvertingGradients.search_together", broken)
+    arm = run(scenario(**SHORT), tmp_path / "run").arms[1]
+    for victim in arm.attacks[0].victims:
+        assert victim.failure is not None
+        assert victim.failure.startswith("ZeroDivisionError: a bug in the attack (test_attacking.py, line")
+    assert [victim.failure for victim in arm.attacks[1].victims] == [None, None]
+    assert arm.attacks[0].summary is not None
+    assert arm.attacks[0].summary.success.value == 0.0
+
+
+def attacks_of(record: RunRecord) -> dict[str, VictimRecord]:
+    return {attack.label: attack.victims[0] for attack in record.arms[0].attacks}
+
+
+def test_a_guess_of_another_size_is_scored_and_later_attacks_go_on(
+    scenario: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_methods: None
+) -> None:
+    (tmp_path / "fedsim").mkdir()
+    spec = spec_from_file_location("grey", templates.write_new("attack", "grey", tmp_path))
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "grey", module)
+    spec.loader.exec_module(module)
+    names = ("grey", "inverting-gradients", "closed-form-linear", "dropout-inversion")
+    iterations = [{}, {"max_iterations": 8}, {}, {"max_iterations": 8}]
+    attacks = [{"name": name, **few} for name, few in zip(names, iterations, strict=True)]
+    found = attacks_of(run(scenario(**UNKNOWN_SIZE, attacks=attacks), tmp_path / "run"))
+    assert set(found) == set(names)
+    for victim in found.values():
+        assert victim.failure is None
+        assert [item.is_missing for item in victim.scores].count(True) == 2
+        assert "it guessed 1 of 3 examples; those without a guess count as missing" in victim.notes[-1]
+    assert report.build(tmp_path / "run").read_text().count("no guess") == 2 * len(names)
+
+
+def test_a_guess_that_cannot_be_scored_is_its_attacks_failure(
+    scenario: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nonsense(_self: object, seen: Sequence[Any], *_: object) -> list[Reconstruction]:
+        flat = torch.zeros(1, 3)
+        return [Reconstruction(flat, flat[0], None, 0.0, 1, 1, (), "done") for _ in seen]
+
+    def none(_self: object, seen: Sequence[Any], *_: object) -> list[Reconstruction]:
+        return [replace(nonsense(None, [None])[0], inputs="nothing")] * len(seen)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("attacks.gradient_matching.inverting_gradients.InvertingGradients.search_together", nonsense)
+    monkeypatch.setattr("attacks.gradient_matching.dlg.Dlg.search_together", none)
+    attacks = [{"name": name} for name in ("inverting-gradients", "dlg", "closed-form-linear")]
+    found = attacks_of(run(scenario(**{**UNKNOWN_SIZE, "threat": {}}, attacks=attacks), tmp_path / "run"))
+    assert "its guess cannot be scored: the attack returned examples of shape (3,)" in str(
+        found["inverting-gradients"].failure
+    )
+    assert "its guess cannot be scored: " in str(found["dlg"].failure)
+    assert "closed-form-linear" in found
+
+
+def test_an_attack_that_does_not_apply_says_why(scenario: Build, tmp_path: Path) -> None:
+    built = scenario(
+        federation={"algorithm": "fedavg", "local_steps": 2, "clients": 2},
+        attacks=[{"name": "dropout-inversion", "max_iterations": 5}],
+    )
+    (victim,) = run(built, tmp_path / "run").arms[0].attacks[0].victims
+    assert victim.failure is not None
+    assert "2 local steps" in victim.failure
+
+
+def test_every_distinct_example_of_several_passes_is_scored_once(scenario: Build, tmp_path: Path) -> None:
+    built = scenario(
+        partition={"scheme": "resampled", "examples_per_client": 5},
+        federation={"algorithm": "fedavg", "local_epochs": 2, "batch_size": 2, "clients": 2},
+        attacks=[{"name": "fedavg-inversion", "max_iterations": 4}, {"name": "sme", "max_iterations": 4}],
+    )
+    record = run(built, tmp_path / "run")
+    stored = RunFolder(tmp_path / "run").read_arrays()
+    for attack in record.arms[0].attacks:
+        (victim,) = attack.victims
+        assert len(victim.scores) == 5
+        assert sorted(item.label for item in victim.scores) == sorted(item.guessed_label for item in victim.scores)
+        assert victim.masks == ()
+        assert victim.objective_at_truth is None
+        originals = stored[f"{victim.arrays}/originals"]
+        assert len({image.tobytes() for image in originals}) == len(originals) == 5
+    assert report.build(tmp_path / "run").is_file()

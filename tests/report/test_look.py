@@ -1,0 +1,107 @@
+"""Pages share a style, a script and a table of contents, and let the browser load nothing else."""
+
+import base64
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import tarfile
+
+import pytest
+
+from fedsim.report import build
+from fedsim.report import sweep as sweep_report
+from fedsim.report.look import render
+
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
+WIDTHS = (375, 768, 1280)
+
+
+def test_contents_lead_to_every_section_with_its_title_escaped(tmp_path, monkeypatch):
+    package = tmp_path / "pages"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "page.j2").write_text(
+        '<meta content="{{ policy }}"><!-- contents --><h2 id="a">{{ title }}</h2><h2 id="b">B</h2>'
+        "<style>{{ style }}</style><script>{{ script }}</script>",
+        encoding="utf-8",
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    page = render("pages", "page.j2", title="<b>& one</b>")
+    assert re.findall(r'<a href="#(\w)">(.*?)</a>', page) == [("a", "&lt;b&gt;&amp; one&lt;/b&gt;"), ("b", "B")]
+    (script,) = re.findall(r"<script>(.*?)</script>", page, re.S)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'" in page
+
+
+@pytest.fixture(scope="module")
+def axe(tmp_path_factory):
+    """The source of axe-core, from the package registry of the machine."""
+    if CHROMIUM is None or shutil.which("npm") is None:
+        pytest.skip("no Chromium or no npm")
+    folder = tmp_path_factory.mktemp("axe")
+    got = subprocess.run(["npm", "pack", "axe-core@4"], cwd=folder, capture_output=True, timeout=120, check=False)
+    if got.returncode:
+        pytest.skip("npm cannot fetch axe-core")
+    (archive,) = folder.glob("*.tgz")
+    with tarfile.open(archive) as packed:
+        packed.extractall(folder, filter="data")
+    return (folder / "package" / "axe.min.js").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory, records, sweeps):
+    record, arrays = records.with_arrays(records.typical())
+    run = records.save(tmp_path_factory.mktemp("run"), record, arrays)
+    folder = sweeps.save(tmp_path_factory.mktemp("sweep") / "s", records, sweeps.typical(records))
+    return [build(run), sweep_report.build(folder)]
+
+
+@pytest.mark.slow
+def test_pages_fit_phones_are_legible_in_the_dark_and_have_no_serious_barrier(axe, pages):
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--headless", "--no-sandbox"])
+        for path in pages:
+            for scheme in ("light", "dark"):
+                page = browser.new_context(color_scheme=scheme).new_page()
+                said = []
+                page.on("console", lambda message, said=said: said.append(message.text))
+                page.on("pageerror", lambda error, said=said: said.append(str(error)))
+                page.goto(path.as_uri())
+                for width in WIDTHS:
+                    page.set_viewport_size({"width": width, "height": 800})
+                    assert page.evaluate("document.documentElement.scrollWidth") <= width
+                page.evaluate("document.querySelectorAll('details').forEach((own) => { own.open = true; })")
+                page.evaluate(axe)
+                found = page.evaluate("axe.run().then((done) => done.violations.map((v) => [v.impact, v.id]))")
+                assert [own for own in found if own[0] in ("serious", "critical")] == []
+                assert said == []
+        browser.close()
+
+
+@pytest.mark.slow
+def test_tables_are_sorted_within_their_groups_pictures_grow_and_links_open_folds(pages):
+    if CHROMIUM is None:
+        pytest.skip("no Chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--headless", "--no-sandbox"])
+        page = browser.new_page()
+        page.goto(pages[0].as_uri())
+        body = page.locator("table.sortable tbody.arm").first
+        names = "own => [...own.rows].map((row) => row.cells[0].firstChild.textContent)"
+        before = body.evaluate(names)
+        page.locator("table.sortable thead button").first.click()
+        assert body.evaluate(names)[1:] == sorted(before[1:], key=str.lower)
+        assert body.evaluate(names)[0] == before[0]
+        page.locator(".wall img").first.click()
+        assert page.locator("dialog[open] img").count() == 1
+        page.keyboard.press("Escape")
+        assert page.locator("#diagnosis").evaluate("own => own.closest('details').open") is False
+        page.goto(f"{pages[0].as_uri()}#diagnosis")
+        page.wait_for_function("document.getElementById('diagnosis').closest('details').open")
+        browser.close()

@@ -1,0 +1,83 @@
+"""Whether a method fits the scenario that names it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from fedsim.core import registry
+from fedsim.core.errors import FedsimError, ScenarioError
+from fedsim.scenario import AttackChoice, Scenario, parse
+from fedsim.scenario.checks import check_choice, check_crafting, check_scoring
+from fedsim.scenario.choices import Choice
+
+Build = Callable[..., Scenario]
+
+
+def checked(scenario: Scenario, kind: Any, choice: Choice, *place: str | int) -> None:
+    check_choice(registry.get(kind, choice.name), place, choice, scenario)
+
+
+@pytest.mark.parametrize(
+    ("name", "place", "message"),
+    [
+        ("sgd", ("components", 0), "'sgd' is an optimizer: set federation.optimizer instead"),
+        ("dropout", ("federation", "optimizer"), "'dropout' is a component for hook layer, expected an optimizer"),
+        ("greedy", ("components", 1), "'greedy' is a decoder, which takes a trained model.*fedsim.generation.generate"),
+    ],
+)
+def test_a_component_stands_where_its_hook_is_run(
+    scenario: Build, name: str, place: tuple[str | int, ...], message: str
+) -> None:
+    with pytest.raises(FedsimError, match=message):
+        checked(scenario(), "component", Choice(name=name), *place)
+
+
+def test_what_an_attack_knows_beyond_the_threat_model_counts(scenario: Build) -> None:
+    bare = scenario(threat={"knows": ["labels", "batch-size"]})
+    wiig = AttackChoice(name="wiig", settings={})
+    with pytest.raises(FedsimError, match="'wiig' needs dropout-rates, masks, which the threat model does not grant"):
+        checked(bare, "attack", wiig, "attacks", 0)
+    checked(bare, "attack", wiig.model_copy(update={"also_knows": ("dropout-rates", "masks")}), "attacks", 0)
+
+
+def test_a_server_may_craft_where_it_is_malicious_or_where_arms_make_it_so(scenario: Build) -> None:
+    trap = AttackChoice(name="trap-weights", settings={})
+    with pytest.raises(FedsimError, match="Set threat.server = 'malicious'"):
+        checked(scenario(), "attack", trap, "attacks", 0)
+    malicious = {"server": "malicious"}
+    checked(scenario(threat=malicious, attacks=[{"name": "trap-weights"}]), "attack", trap, "attacks", 0)
+
+
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [
+        (["inverting-gradients"], "none of the attacks does"),
+        (["trap-weights", "robbing-the-fed"], "trap-weights, robbing-the-fed all do"),
+    ],
+)
+def test_a_malicious_server_changes_the_model_in_exactly_one_way(scenario: Build, names: list[str], found: str) -> None:
+    honest = scenario()
+    changed = honest.model_copy(
+        update={
+            "threat": honest.threat.model_copy(update={"server": "malicious"}),
+            "attacks": tuple(AttackChoice(name=name, settings={}) for name in names),
+        }
+    )
+    with pytest.raises(ScenarioError, match=f"here: threat.server is 'malicious'.*{found}.*trap-weights"):
+        check_crafting(changed, "here")
+    check_crafting(honest, "here")
+    check_crafting(changed.model_copy(update={"attacks": (AttackChoice(name="trap-weights", settings={}),)}), "here")
+
+
+def test_a_metric_that_decides_is_right_and_others_are_told_which_ones_can() -> None:
+    def scoring(metric: str) -> Scenario:
+        own = parse({"title": "t", "model": {"name": "mlp"}}, "s")
+        return own.model_copy(update={"scoring": own.scoring.model_copy(update={"metric": metric})})
+
+    assert check_scoring(scoring("psnr")) == []
+    (told,) = check_scoring(scoring("test_accuracy"))
+    assert told.startswith("scoring.metric: 'test_accuracy' cannot decide; ")
+    assert "psnr" in told
+    (unknown,) = check_scoring(scoring("pnsr"))
+    assert "Did you mean 'psnr'?" in unknown

@@ -1,0 +1,70 @@
+"""What is public about a federation, and what its mechanisms state, from scenarios whose numbers are known."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from fedsim.scenario import Scenario
+from fedsim.scenario import world as worlds
+from fedsim.scenario.facts import Facts
+
+Build = Callable[..., Scenario]
+
+
+@pytest.fixture
+def facts(scenario: Build) -> Callable[..., Facts]:
+    return lambda **tables: worlds.build(scenario(**tables)).facts
+
+
+def test_rules_hold_the_numbers_of_the_scenario_and_the_extremes_of_the_shares(facts: Callable[..., Facts]) -> None:
+    own = facts(
+        federation={"clients": 5, "rounds": 3, "batch_size": 16, "algorithm": "fedavg", "local_epochs": 1},
+        partition={"scheme": "dirichlet", "alpha": 1.0},
+        components=[{"name": "fedprox"}],
+    )
+    rules, sizes = own.rules, own.data.sizes
+    assert (rules.clients, rules.rounds, rules.batch_size, rules.algorithm) == (5, 3, 16, "fedavg")
+    assert (rules.examples, rules.most_examples) == (min(sizes), max(sizes))
+    assert rules.steps == -(-max(sizes) // 16)
+    assert (rules.shape, rules.classes) == ((1, 8, 8), 10)
+    assert rules.loss_terms == ("FedProx",)
+    assert (rules.hides_updates, rules.smallest_sum) == (False, 1)
+
+
+@pytest.mark.parametrize(
+    ("participation", "expected"),
+    [({}, 4), ({"cohort": 3}, 3), ({"fraction": 0.5}, 2), ({"sampling": "poisson", "fraction": 0.3}, 1.2)],
+)
+def test_so_many_clients_are_asked_on_average(
+    facts: Callable[..., Facts], participation: dict[str, Any], expected: float
+) -> None:
+    assert facts(participation=participation).expected_participants == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("tables", "remembers"),
+    [
+        ({}, False),
+        ({"federation": {"keep_optimizer_state": True}}, True),
+        ({"defenses": [{"name": "clipping", "norm": 1.0}]}, False),
+        ({"defenses": [{"name": "error-feedback"}]}, True),
+    ],
+)
+def test_a_client_remembers_where_its_optimizer_or_a_hook_does(
+    facts: Callable[..., Facts], counting: Any, tables: dict[str, Any], remembers: bool
+) -> None:
+    assert facts(**tables).remembers is remembers
+
+
+def test_mechanisms_are_stated_by_the_defense_and_by_the_rule_that_are_them(facts: Callable[..., Facts]) -> None:
+    plain = facts(defenses=[{"name": "gradient-noise", "scale": 0.1}])
+    assert plain.client_mechanisms == {}
+    assert plain.server_mechanism is None
+    private = facts(
+        defenses=[{"name": "dp-sgd"}], federation={"sampling": "poisson", "batch_size": 4, "algorithm": "fedavg"}
+    )
+    assert [*private.client_mechanisms] == ["dp-sgd"]
+    central = facts(aggregation={"name": "dp-fedavg"}, participation={"sampling": "poisson", "fraction": 0.5})
+    assert central.server_mechanism is not None
+    assert central.server_mechanism.unit == "client"

@@ -1,0 +1,92 @@
+"""The clients' model: the same in every process, changed by components, a checkpoint, or a malicious server."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+from fedsim.core.errors import FedsimError, ScenarioError
+from fedsim.scenario import Scenario
+from fedsim.scenario import world as worlds
+from fedsim.scenario.model_source import ModelSource
+
+Build = Callable[..., Scenario]
+
+
+@pytest.fixture
+def models(scenario: Build) -> Callable[..., ModelSource]:
+    return lambda **tables: worlds.build(scenario(**tables)).models
+
+
+def test_every_call_makes_the_same_model_and_the_seed_another(models: Callable[..., ModelSource]) -> None:
+    own = models()
+    before = torch.get_rng_state()
+    first, second = own.new(), own.new()
+    assert torch.equal(torch.get_rng_state(), before)
+    assert first is not second
+    assert first.training
+    for name, tensor in first.state_dict().items():
+        assert torch.equal(tensor, second.state_dict()[name])
+        assert torch.equal(tensor, own.first_weights[name])
+    other = models(seed=4).first_weights
+    assert any(not torch.equal(other[name], tensor) for name, tensor in own.first_weights.items())
+
+
+def test_one_model_holds_whatever_weights_it_is_given(models: Callable[..., ModelSource]) -> None:
+    own = models()
+    doubled = {name: 2 * tensor for name, tensor in own.first_weights.items()}
+    held = own.holding(doubled)
+    held.eval()
+    assert all(torch.equal(tensor, doubled[name]) for name, tensor in held.state_dict().items())
+    again = own.holding(own.first_weights)
+    assert again is held
+    assert again.training
+    assert all(torch.equal(tensor, own.first_weights[name]) for name, tensor in again.state_dict().items())
+    with pytest.raises(RuntimeError, match="Missing key"):
+        own.holding({})
+
+
+def test_dropout_is_found_for_one_example_or_for_two(models: Callable[..., ModelSource]) -> None:
+    assert [(site.rate, site.shape[0]) for site in models().sites] == [(0.25, 1)] * 2
+    assert {site.shape[0] for site in models(federation={"batch_size": 8}).sites} == {2}
+    assert models(model={"dropout": 0.0}).sites == ()
+
+
+def test_a_module_that_mixes_a_batch_is_named(models: Callable[..., ModelSource]) -> None:
+    assert models().mixing_module is None
+    source = models()
+    normed = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    own = ModelSource(source.scenario, source.data, source.stack, lambda: normed)
+    assert own.mixing_module == "'1' (BatchNorm1d)"
+
+
+def test_an_honest_server_changes_nothing_and_a_malicious_one_what_it_says(models: Callable[..., ModelSource]) -> None:
+    assert models().crafted.tensors == {}
+    relu = {"name": "mlp", "width": 24, "depth": 2, "activation": "relu", "bias": True}
+    honest = models(model=relu)
+    own = models(model=relu, threat={"server": "malicious"}, attacks=[{"name": "trap-weights"}])
+    crafted = own.crafted
+    assert crafted.tensors
+    assert crafted.added == own.first_weights.keys() - honest.first_weights.keys()
+    for name, tensor in own.first_weights.items():
+        changed = name in crafted.added or not torch.equal(tensor, honest.first_weights[name])
+        assert changed == (name in crafted.tensors)
+        if changed:
+            assert torch.equal(crafted.tensors[name], tensor)
+
+
+def test_a_model_without_a_place_for_the_servers_change_is_one_sentence(models: Callable[..., ModelSource]) -> None:
+    smooth = {"name": "mlp", "width": 24, "depth": 2, "activation": "sigmoid"}
+    own = models(model=smooth, threat={"server": "malicious"}, attacks=[{"name": "trap-weights"}])
+    with pytest.raises(ScenarioError, match="attack 'trap-weights' cannot change this model: "):
+        own.new()
+
+
+def test_a_model_of_a_users_own_code_stands_in_for_the_scenarios(models: Callable[..., ModelSource]) -> None:
+    source = models()
+    own = ModelSource(source.scenario, source.data, source.stack, lambda: nn.Linear(2, 2))
+    assert isinstance(own.new(), nn.Linear)
+    broken = ModelSource(source.scenario, source.data, source.stack, lambda: 3)  # type: ignore[arg-type,return-value]
+    with pytest.raises(FedsimError, match="model 'mlp' returned int, expected nn.Module"):
+        broken.new()

@@ -1,0 +1,63 @@
+"""A scenario made real: once a process, and checked before anything runs."""
+
+import gc
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from fedsim.core.errors import FedsimError, ScenarioError
+from fedsim.scenario import Scenario
+from fedsim.scenario import world as worlds
+
+Build = Callable[..., Scenario]
+
+
+def test_a_shared_world_is_made_once_and_found_by_its_scenario(scenario: Build) -> None:
+    built = scenario()
+    text = worlds.share(built)
+    first = worlds.shared(text)
+    assert first is worlds.shared(scenario().model_dump_json())
+    assert first.scenario is built, "it was not validated once more"
+    assert worlds.shared(worlds.share(scenario(seed=9))) is not first
+
+
+def test_a_scenario_that_nobody_holds_any_more_is_read_from_its_text(scenario: Build) -> None:
+    text = worlds.share(scenario(seed=11))
+    gc.collect()
+    assert worlds.shared(text).scenario == scenario(seed=11)
+
+
+def test_a_round_of_the_server_has_its_own_randomness_and_the_layout_of_the_model(scenario: Build) -> None:
+    world = worlds.build(scenario(participation={"cohort": 3}))
+    received = world.models.first_weights
+    one, same, other = (world.server_round(number, received) for number in (1, 1, 2))
+    drawn = [torch.rand(3, generator=own.generator).tolist() for own in (one, same, other)]
+    assert drawn[0] == drawn[1] != drawn[2]
+    assert one.received is received
+    assert one.size == world.models.layout.size == sum(t.numel() for t in received.values())
+    assert world.server_round(1).received == {}
+
+
+def test_what_does_not_fit_is_told_by_the_check_and_not_by_the_build(scenario: Build) -> None:
+    world = worlds.build(scenario(components=[{"name": "esimcse"}]))
+    with pytest.raises(ScenarioError, match="component 'esimcse' does not fit"):
+        world.check()
+
+
+OWN = """
+from torch import nn
+
+def narrow(spec):
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+"""
+
+
+def test_a_model_of_ones_own_is_tried_when_the_world_is_built(
+    scenario: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "narrow_for_worlds.py").write_text(OWN)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(FedsimError, match=r"returns shape \(2, 3\) for 2 examples, expected one tensor"):
+        worlds.build(scenario(model={"name": "narrow_for_worlds:narrow"}, federation={"batch_size": 4}))

@@ -1,0 +1,54 @@
+"""Rows of a table from an update: read exactly by what works on a first layer, and scored."""
+
+from collections.abc import Callable
+
+import pytest
+
+from fedsim.core import registry, seeding
+from fedsim.core.errors import FedsimError
+from fedsim.core.types import Reconstruction, WireEntry
+from fedsim.federation.client import local_training
+from fedsim.scenario import Scenario
+from fedsim.scenario import world as worlds
+from fedsim.threat.ceiling import ceiling_of
+from fedsim.threat.observe import observe
+from fedsim.threat.scoring import score
+from fedsim.threat.victim import Victim
+from tests.conftest import KNOWN
+
+Build = Callable[..., Scenario]
+TABLE = {"data": {"name": "breast-cancer"}, "model": {"name": "mlp", "width": 128, "depth": 2, "dropout": 0.0}}
+
+
+def victim(scenario: Build, batch_size: int) -> Victim:
+    world = worlds.build(scenario(**TABLE, federation={"clients": 4, "batch_size": batch_size}))
+    update, truth = local_training(world, world.models.first_weights, 1, 0)
+    return Victim(world, WireEntry(1, 0, world.models.first_weights, update), truth)
+
+
+@pytest.mark.parametrize(("attack", "batch_size"), [("closed-form-linear", 1), ("span-intersection", 4)])
+def test_exact_attacks_read_rows(scenario: Build, attack: str, batch_size: int) -> None:
+    own, method = victim(scenario, batch_size), registry.get("attack", attack)
+    found = method.make(method.config())(observe(own, KNOWN), seeding.generator(0, "test"), lambda _step: None)
+    items = score(own, found).record.scores
+    assert [item.values["row_exact"] for item in items] == [1.0] * batch_size
+    assert all(item.values["number_error"] < 0.01 < item.values["number_error_guessed"] for item in items)
+    assert items[0].text is not None
+    assert len(items[0].text.split()) == 30
+    ceiling = ceiling_of(own).ceiling
+    assert ceiling.rank == 30 * batch_size
+    assert all(item.values["row_exact"] == 1.0 for item in ceiling.scores)
+
+
+def test_a_missing_row_has_the_worst_values(scenario: Build) -> None:
+    own = victim(scenario, 2)
+    rows = own.truth.private[0]
+    guess = Reconstruction.of(rows.inputs[1:], rows.labels[1:])
+    items = score(own, guess).record.scores
+    assert [item.is_missing for item in items] == [True, False]
+    assert (items[0].values["row_exact"], items[1].values["row_exact"]) == (0.0, 1.0)
+
+
+def test_images_are_no_rows(scenario: Build) -> None:
+    with pytest.raises(FedsimError, match="it reads rows of a table, and an example has shape"):
+        worlds.build(scenario(task="tabular")).check()

@@ -1,0 +1,40 @@
+"""The site holds every page of the documentation, and links from it lead somewhere."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+pytest.importorskip("mkdocs")
+
+
+@pytest.fixture(scope="module")
+def pages():
+    spec = importlib.util.spec_from_file_location("pages_of_the_site", ROOT / "docs" / "pages.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_page_stands_in_the_navigation_once(pages) -> None:
+    listed = [page for section in pages._navigation() for own in section.values() for page in own]
+    made = {*pages.PAGES, "reference/scenario.md", "reference/methods.md"}
+    own = {str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md")}
+    assert len(listed) == len(set(listed))
+    assert set(listed) == own | made
+
+
+def test_the_reference_has_every_key_and_every_method(pages) -> None:
+    keys, methods = "\n".join(pages._scenario()), "\n".join(pages._methods())
+    for word in ("`threat`", "## Scoring", "`threshold`", "`identified`"):
+        assert word in keys
+    for word in ("### dropout-inversion", "### gradient-noise", "### identified"):
+        assert word in methods
+
+
+def test_links_of_the_front_page_lead_to_pages_of_the_site(pages) -> None:
+    text = pages._TARGET.sub(pages._from_root, "[a](docs/audit.md#x) [b](CONTRIBUTING.md) [c](https://example.org)")
+    assert text == "[a](audit.md#x) [b](contributing.md) [c](https://example.org)"
