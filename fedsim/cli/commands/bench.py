@@ -99,14 +99,20 @@ def _show_accuracies(name: str, samples: int, seed: int) -> None:
 
     strategies = [Strategy(f"{own} a step", "fixed", {}, own) for own in _AT_ONCE]
     strategies.append(Strategy("threshold 0.9", "threshold"))
-    table = Table("operation", *(own.label for own in strategies), "passes of the last", box=None)
+    table = Table(box=None)
+    table.add_column("operation", no_wrap=True)
+    for label in ("1 a step", "95 %", *(own.label for own in strategies[1:]), "passes"):
+        table.add_column(label, no_wrap=True)
     for operation in _operations(name, [], 0):
         lists = draw_samples(operation, lengths(RECIPES[name]), samples, seed)
         found = [measure(own, _solver(name), lists, seed) for own in strategies]
         passes = sum(own.passes for own in found[-1].answered) / samples
-        table.add_row(operation, *(f"{own.accuracy.value:.1%}" for own in found), f"{passes:.2f}")
+        first, *others = [own.accuracy for own in found]
+        interval = f"{first.low:.1%} to {first.high:.1%}"
+        shares = (f"{own.value:.1%}" for own in others)
+        table.add_row(operation, f"{first.value:.1%}", interval, *shares, f"{passes:.2f}")
     screen.print(table)
-    say(f"Right answers among {samples} new lists, the surest places first.")
+    say(f"Right answers among {samples} new lists, the surest places first; passes are those of the threshold.")
 
 
 def _show_bound(model: Any, data: Any, seed: int) -> None:
