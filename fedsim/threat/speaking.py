@@ -10,7 +10,7 @@ import numpy as np
 from torch import nn
 
 from fedsim.core import seeding
-from fedsim.core.hooks import Condition, Decoder
+from fedsim.core.hooks import Condition, Decoder, Unmasker
 from fedsim.core.types import Generated, Limits, Question, Tokenizer
 from fedsim.generation import generate
 from fedsim.metrics.exposure import log_perplexities
@@ -74,7 +74,7 @@ class Speaker:
     """
 
     model: nn.Module
-    decoder: Decoder[Any, Any]
+    decoder: Decoder[Any, Any] | Unmasker[Any, Any]
     tokenizer: Tokenizer
     limits: Limits
     seed: int = 0
