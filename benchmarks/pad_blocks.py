@@ -1,11 +1,11 @@
 """What adapters of a client that trains pads tell, beside those of the plain LoRA client, the control that must leak.
 
 A tiny Llama that knows a half of Lee's news, low-rank adapters on queries and values. DAGER reads the gradient of a
-round, of two sentences of up to 16 tokens of each of 10 clients, after a round of others, so that A has a gradient. The
-certificate of blind directions tells 4 sentences of up to 8 tokens that a client trained on in four steps from 4
-others, in the first round, by the value adapter of the first block or of the second; where it is void, by chance. Pads
-stand for units from probability 0.9, and from 0.3, where the model is sure more often; beside them their number.
-Figures are means with 95 % intervals by bootstrap over clients.
+round, of one or two sentences of up to 16 tokens of each of 10 clients, after a round of others, so that A has a
+gradient. The certificate of blind directions tells 4 sentences of up to 8 tokens that a client trained on in four steps
+from 4 others, in the first round, by the value adapter of the first block or of the second; where it is void, by
+chance. Pads stand for units from probability 0.9, and from 0.3, where the model is sure more often; beside them their
+number. Figures are means with 95 % intervals by bootstrap over clients.
 """
 
 from __future__ import annotations
@@ -57,7 +57,8 @@ def measure(full: bool) -> list[Row]:
     rows: list[Row] = []
     for name, pads in _PADS.items():
         for rank in (32, 64) if full else (64,):
-            rows += read_by_dager(name, pads, rank, known)
+            for sentences in (1, 2):
+                rows += read_by_dager(name, pads, rank, sentences, known)
         for block in (0, 1):
             rows += told_by_certificate(name, pads, block, known)
     return rows
@@ -85,10 +86,10 @@ def received(own: World, known: Tensors) -> dict[str, Tensor]:
     return first
 
 
-def read_by_dager(name: str, pads: dict[str, Any] | None, rank: int, known: Tensors) -> Iterator[Row]:
+def read_by_dager(name: str, pads: dict[str, Any] | None, rank: int, sentences: int, known: Tensors) -> Iterator[Row]:
     """Yield how many sentences DAGER reads off a gradient of the second round."""
     lora = {"targets": ["*.q_proj", "*.v_proj"], "rank": rank}
-    own = federation(pads, 16, lora, {})
+    own = federation(pads, 16, lora, {"batch_size": sentences})
     first = received(own, known)
     sent = [local_training(own, first, 1, _CLIENTS + other)[0].tensors for other in range(_OTHERS)]
     second = {
@@ -114,9 +115,11 @@ def read_by_dager(name: str, pads: dict[str, Any] | None, rank: int, known: Tens
         refused.append(float(not scores))
         exact.append(sum(one.values["exact"] for one in scores) / max(1, len(scores)))
         right.append(sum(one.values["token_accuracy"] for one in scores) / max(1, len(scores)))
-    setting = f"{name}, rank {rank}"
+    setting = f"{name}, rank {rank}, {sentences} of a batch"
     yield averaged("followers in units of a batch", setting, counts, "tokens", "")
-    yield averaged("DAGER: sentences exact", setting, exact, "share", ">= 0.9" if pads is None else "")
+    yield averaged(
+        "DAGER: sentences exact", setting, exact, "share", ">= 0.9" if pads is None and sentences == 1 else ""
+    )
     yield averaged("DAGER: tokens right", setting, right, "share", "")
     yield averaged("DAGER: refuses", setting, refused, "share", "")
 
