@@ -36,7 +36,10 @@ def draw(letters: int, operations: int, count: int, seed: int) -> tuple[Tensor, 
 
 
 def long_lists(letters: int, operations: int, steps: int, batch: int, count: int) -> Long:
-    """Return the model for lists of a length, trained on the first call, and `count` new lists."""
+    """Return the model for lists of a length, trained on the first call, and `count` new lists.
+
+    Without steps it is not trained: what it costs is the same.
+    """
     prompts, answers = draw(letters, operations, _EXAMPLES, 0)
     labels = torch.cat((prompts.new_full(prompts.shape, IGNORED), answers), 1)
     examples = Batch(torch.cat((prompts, answers), 1), labels)
@@ -52,6 +55,8 @@ def long_lists(letters: int, operations: int, steps: int, batch: int, count: int
         train(model, data, recipe, lambda step, loss: print(f"  step {step} of {steps}: loss {loss:.3f}", flush=True))
         torch.save(model.state_dict(), folder / "weights.pt")
 
+    if not steps:
+        return Long(model.eval(), *draw(letters, operations, count, 1))
     folder = checkpoints.make_once(f"long-lists-{letters}-{operations}-{steps}-{batch}", make, takes="some minutes")
     model.load_state_dict(torch.load(folder / "weights.pt", weights_only=True))
     return Long(model.eval(), *draw(letters, operations, count, 1))

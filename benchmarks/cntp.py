@@ -2,7 +2,7 @@
 
 Beside sampling with the same temperature and nucleus stands the control that branches where the model is sure. Texts go
 on from beginnings of news; n is the texts, and intervals are by bootstrap over them. Rows are texts that the model was
-shown; it keeps no keys and values here. The side channel: rank correlation over texts of the mean number of trials,
+shown, of which it reads what is new. The side channel: rank correlation over texts of the mean number of trials,
 which a trace shows, with the cost of the text, which it hides; its interval is by bootstrap.
 """
 

@@ -1,10 +1,11 @@
 """What adapters of a client that trains pads tell, beside those of the plain LoRA client, the control that must leak.
 
 A tiny Llama that knows a half of Lee's news, low-rank adapters on queries and values. DAGER reads the gradient of a
-round, of two sentences of up to 16 tokens of each of 10 clients, after a round of others, so that A has a gradient. The
-certificate of blind directions tells 8 sentences of up to 8 tokens that a client trained on in four steps from 8
-others, in the first round. Pads stand for units from probability 0.9, and from 0.3, where the model is sure more often;
-beside them their number. Figures are means with 95 % intervals by bootstrap over clients.
+round, of one or two sentences of up to 16 tokens of each of 10 clients, after a round of others, so that A has a
+gradient. The certificate of blind directions tells 4 sentences of up to 8 tokens that a client trained on in four steps
+from 4 others, in the first round, by the value adapter of the first block or of the second; where it is void, by
+chance. Pads stand for units from probability 0.9, and from 0.3, where the model is sure more often; beside them their
+number. Figures are means with 95 % intervals by bootstrap over clients.
 """
 
 from __future__ import annotations
@@ -51,13 +52,15 @@ _PADS: Mapping[str, dict[str, Any] | None] = {
 
 
 def measure(full: bool) -> list[Row]:
-    """Return the rows; the long version reads adapters of rank 128 too."""
+    """Return the rows; the long version reads adapters of rank 32 too."""
     known = {name: own.detach() for name, own in trained().model.state_dict().items()}
     rows: list[Row] = []
     for name, pads in _PADS.items():
-        for rank in (64, 128) if full else (64,):
-            rows += read_by_dager(name, pads, rank, known)
-        rows += told_by_certificate(name, pads, known)
+        for rank in (32, 64) if full else (64,):
+            for sentences in (1, 2):
+                rows += read_by_dager(name, pads, rank, sentences, known)
+        for block in (0, 1):
+            rows += told_by_certificate(name, pads, block, known)
     return rows
 
 
@@ -83,10 +86,10 @@ def received(own: World, known: Tensors) -> dict[str, Tensor]:
     return first
 
 
-def read_by_dager(name: str, pads: dict[str, Any] | None, rank: int, known: Tensors) -> Iterator[Row]:
+def read_by_dager(name: str, pads: dict[str, Any] | None, rank: int, sentences: int, known: Tensors) -> Iterator[Row]:
     """Yield how many sentences DAGER reads off a gradient of the second round."""
     lora = {"targets": ["*.q_proj", "*.v_proj"], "rank": rank}
-    own = federation(pads, 16, lora, {})
+    own = federation(pads, 16, lora, {"batch_size": sentences})
     first = received(own, known)
     sent = [local_training(own, first, 1, _CLIENTS + other)[0].tensors for other in range(_OTHERS)]
     second = {
@@ -112,9 +115,11 @@ def read_by_dager(name: str, pads: dict[str, Any] | None, rank: int, known: Tens
         refused.append(float(not scores))
         exact.append(sum(one.values["exact"] for one in scores) / max(1, len(scores)))
         right.append(sum(one.values["token_accuracy"] for one in scores) / max(1, len(scores)))
-    setting = f"{name}, rank {rank}"
+    setting = f"{name}, rank {rank}, {sentences} of a batch"
     yield averaged("followers in units of a batch", setting, counts, "tokens", "")
-    yield averaged("DAGER: sentences exact", setting, exact, "share", ">= 0.9" if pads is None else "")
+    yield averaged(
+        "DAGER: sentences exact", setting, exact, "share", ">= 0.9" if pads is None and sentences == 1 else ""
+    )
     yield averaged("DAGER: tokens right", setting, right, "share", "")
     yield averaged("DAGER: refuses", setting, refused, "share", "")
 
@@ -131,22 +136,30 @@ def pads_of(own: World, weights: Tensors, truth: Truth, pads: dict[str, Any] | N
     return float(sum(length - 1 for row in rows for length in row))
 
 
-def told_by_certificate(name: str, pads: dict[str, Any] | None, known: Tensors) -> Iterator[Row]:
+def told_by_certificate(name: str, pads: dict[str, Any] | None, block: int, known: Tensors) -> Iterator[Row]:
     """Yield how well the certificate tells what a client trained on from other sentences, in the first round."""
-    lora = {"targets": ["layers.0.self_attn.q_proj", "layers.0.self_attn.v_proj"], "rank": 96}
-    rules = {"algorithm": "fedavg", "local_steps": 4, "optimizer": {"name": "sgd", "learning_rate": 0.1}}
-    own = federation(pads, 8, lora, rules)
+    lora = {"targets": [f"layers.{block}.self_attn.v_proj"], "rank": 64}
+    optimizer = {"name": "sgd", "learning_rate": 0.1}
+    own = federation(pads, 8, lora, {"algorithm": "fedavg", "batch_size": 1, "local_steps": 4, "optimizer": optimizer})
     first, method = received(own, known), registry.get("membership", "adapter-certificate")
     attack = cast("MembershipAttack[Any]", method.make(method.config()))
     areas: list[float] = []
+    void: list[float] = []
     for client in range(_CLIENTS):
         update, truth = local_training(own, first, 1, client)
         members = Batch.joined(truth.private)
         others = own.data.dataset.test.taken(torch.arange(client * len(members), (client + 1) * len(members)))
-        scores = attack(seen_by_server(own, first, update, Batch.joined((members, others))), torch.Generator())
+        seen = seen_by_server(own, first, update, Batch.joined((members, others)))
+        try:
+            scores = attack(seen, seeding.generator(0, "certificate"))
+        except NotApplicable:
+            scores = torch.zeros(2 * len(members))
+        void.append(float(not scores.any()))
         inside, outside = scores[: len(members), None], scores[None, len(members) :]
         areas.append(float((inside > outside).double().mean() + (inside == outside).double().mean() / 2))
-    yield averaged("certificate: members told", f"{name}, rank 96", areas, "area", ">= 0.9" if pads is None else "")
+    setting = f"{name}, rank 64, block {block + 1}"
+    yield averaged("certificate: members told", setting, areas, "area", ">= 0.9" if pads is None else "")
+    yield averaged("certificate: void", setting, void, "share", "")
 
 
 def seen_by_server(own: World, first: Tensors, update: Update, candidates: Batch) -> MembershipObservation:

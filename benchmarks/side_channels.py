@@ -13,6 +13,7 @@ process.prepare()
 
 import argparse  # noqa: E402
 import json  # noqa: E402
+import statistics  # noqa: E402
 from collections.abc import Iterator, Sequence  # noqa: E402
 from dataclasses import dataclass, replace  # noqa: E402
 from datetime import UTC, datetime  # noqa: E402
@@ -127,8 +128,9 @@ def lines(setting: Setting, decoder: Decoder[Any, Any]) -> list[Line]:
         done = study(replace(setting.speaker, decoder=decoder), setting.material, setting.asked, setting.judging)
     except FedsimError as error:
         return [Line(decoder.name, told, why=reason(error))]
-    traces = [text.trace.tokens for speech in done.speeches for text in speech.texts if text.trace.tokens]
-    pace = sum(map(sum, traces)) / max(1, sum(map(len, traces)))
+    different = {id(speech.texts): speech.texts for speech in done.speeches}.values()  # prompt and bits share theirs
+    paces = [sum(own.trace.tokens) / len(own.trace.tokens) for texts in different for own in texts if own.trace.tokens]
+    pace = statistics.fmean(paces) if paces else 0.0
     return [_line(decoder.name, told, pace, finding) for finding in done.findings]
 
 

@@ -88,14 +88,23 @@ def losses(model: nn.Module, texts: Tensor) -> list[float]:
     return each.view(len(texts), -1).mean(1).tolist()
 
 
-def measure(full: bool) -> list[Row]:
-    """Return all rows."""
-    rows: list[Row] = []
+def compared() -> Iterator[Row]:
+    """Yield the losses of each training, and what they are above those of all layers, report by report."""
+    best: list[float] = []
     for learned in WAYS:
         for tested in dict.fromkeys(("all", learned)) if learned != "all" else WAYS:
             writer = load_writer(str(trained(learned)))
             found = losses(WAYS[tested](writer.model), news.windows(writer))
-            rows.append(with_interval(f"loss of {tested}", f"trained with {learned}", found, "nats a token"))
+            best = best or found
+            setting = f"trained with {learned}"
+            yield with_interval(f"loss of {tested}", setting, found, "nats a token")
+            above = [own - least for own, least in zip(found, best, strict=True)]
+            yield with_interval(f"loss of {tested} - of all, trained with all", setting, above, "nats a token")
+
+
+def measure(full: bool) -> list[Row]:
+    """Return all rows."""
+    rows = list(compared())
     writer = load_writer(str(trained("skipdecode")))
     prompts = news.windows(writer)[:, :PROMPT].tolist()[: PROMPTS if full else SHORT]
     rows += speeds(writer, load_writer(str(plain())), prompts)

@@ -1,9 +1,11 @@
 """Unmaskers beside one place a step and a threshold: right answers, passes, places computed, and seconds.
 
 ``--part lists`` has operations on short lists and the small model of `fedsim bench model lists`; ``--part long`` lists
-of 48 letters to copy or reverse, where a window of masked places is computed between full passes; ``--part wide`` lists
-of 255 letters to copy, a text of 512 tokens; ``--part information`` how rounds follow the information of a text. Models
-are trained once, into the cache. Seconds are of the processor, all on one thread. Without ``--full`` fewer lists.
+of 48 letters to copy or reverse, where a window of masked places is computed between full passes; ``--part wide`` what
+that costs in a text of 512 tokens, without training; ``--part grammar`` texts of
+brackets; ``--part information`` how rounds follow the information of a
+text. Models are trained once, into the cache. Seconds are of the processor, all on one thread. Without ``--full`` fewer
+lists.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from fedsim.core import process
 process.prepare()
 
 import argparse  # noqa: E402
+import math  # noqa: E402
 import time  # noqa: E402
 from collections.abc import Sequence  # noqa: E402
 from typing import Any, NamedTuple  # noqa: E402
@@ -20,6 +23,7 @@ from typing import Any, NamedTuple  # noqa: E402
 import torch  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
+from benchmarks._brackets import GRAMMAR, PLACES, Signs, brackets, is_valid  # noqa: E402
 from benchmarks._long_lists import long_lists  # noqa: E402
 from fedsim.bench.parallel import Network, Strategy, draw_samples, measure  # noqa: E402
 from fedsim.bench.training import trained  # noqa: E402
@@ -88,7 +92,7 @@ def windows(letters: int, operations: int, steps: int, batch: int, count: int, s
         same = sum(text.tokens == other.tokens for text, other in zip(texts, plain, strict=True))
         positions = sum(sum(text.trace.series()["positions"]) for text in texts) / count
         passes = sum(len(text.trace.tokens) for text in texts) / count
-        told = f"{_share(right, count)}; {same} of {count} as one a step"
+        told = f"{_share(right, count)}; {same} of {count} as one a step" if steps else "not trained"
         lines.append(Line(f"{letters} letters", label, told, f"{passes:.1f}", f"{positions:.0f}", f"{seconds:.2f}"))
     return lines
 
@@ -104,6 +108,33 @@ def _written(model: nn.Module, name: str, settings: Any, prompts: Tensor, places
     return texts, time.process_time() - begin
 
 
+def grammars(count: int) -> list[Line]:
+    """Compare texts with and without a grammar, drawn at temperature 1 in random order."""
+    model, signs, lines = brackets(), Signs(), list[Line]()
+    drawn: dict[str, Any] = {"temperature": 1.0, "confidence": "random"}
+    limits = Limits(max_new_tokens=PLACES, stop_tokens=frozenset({signs.end}))
+    for at_once in (1, 2, 4):
+        plain = {**drawn, "steps": PLACES // at_once}
+        bound = {**drawn, "at_once": at_once, "grammar": GRAMMAR}
+        for name, settings in (("fixed", plain), ("cfg-constrained", bound)):
+            method = registry.get("component", name)
+            own = method.make(method.config.model_validate(settings))
+            sources = seeding.generators(0, "brackets", [(row,) for row in range(count)])
+            begin = time.process_time()
+            texts = generate(own, model, Condition(((),) * count), limits, sources, at_once=32, tokenizer=signs)
+            seconds = time.process_time() - begin
+            right = sum(is_valid(signs.decode(text.tokens).partition(".")[0]) for text in texts)
+            series = [text.trace.series() for text in texts]
+            checks = sum(sum(own.get("calls", ())) for own in series) / count
+            rejected = sum(sum(own.get("rejected", ())) for own in series) / count
+            told = f"{_share(right, count)}; {rejected:.2f} rejected, {checks:.1f} checks a text"
+            passes = sum(len(text.trace.tokens) for text in texts) / count
+            positions = sum(sum(own["positions"]) for own in series) / count
+            label = f"{name}, {at_once} a step"
+            lines.append(Line("brackets", label, told, f"{passes:.2f}", f"{positions:.0f}", f"{seconds:.2f}"))
+    return lines
+
+
 def information(count: int) -> list[str]:
     """Say how rounds follow the information of a text, under a threshold and exploring."""
     model, told = trained("lists").model, list[str]()
@@ -115,8 +146,11 @@ def information(count: int) -> list[str]:
         pairs = [_rounds(own, model, solver.prompt(sample)) for sample in samples]
         both = torch.tensor(pairs, dtype=torch.double).T
         slope = float(torch.cov(both)[0, 1] / both[0].var())
+        correlation = float(torch.corrcoef(both)[0, 1])
+        low, high = (math.tanh(math.atanh(correlation) + own / (len(pairs) - 3) ** 0.5) for own in (-1.96, 1.96))
         told.append(
-            f"{label}: {slope:+.3f} rounds a nat, correlation {float(torch.corrcoef(both)[0, 1]):.3f}, n = {len(pairs)}"
+            f"{label}: {slope:+.3f} rounds a nat, correlation {correlation:.3f} [{low:.3f}, {high:.3f}] (Fisher), "
+            f"n = {len(pairs)}"
         )
     return told
 
@@ -140,7 +174,7 @@ def _share(right: int, count: int) -> str:
 def main() -> None:
     """Print the table of a part."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--part", choices=("lists", "long", "wide", "information"), default="lists")
+    parser.add_argument("--part", choices=("lists", "long", "wide", "grammar", "information"), default="lists")
     parser.add_argument("--full", action="store_true", help="more lists")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
@@ -150,7 +184,9 @@ def main() -> None:
     elif chosen.part == "long":
         lines = windows(48, 2, 1500, 32, 100 if chosen.full else 20, [(12, 4, 6), (24, 8, 12), (2, 2, 6)])
     elif chosen.part == "wide":
-        lines = windows(255, 1, 600, 8, 20 if chosen.full else 3, [(64, 16, 32)])
+        lines = windows(255, 1, 0, 8, 10 if chosen.full else 2, [(64, 16, 32), (128, 32, 32)])
+    elif chosen.part == "grammar":
+        lines = grammars(400 if chosen.full else 100)
     else:
         print("\n".join(information(40 if chosen.full else 10)))
         return

@@ -77,7 +77,7 @@ def defend(book: AuditJournal, subject: Checked, largest: int) -> None:
 
 def _baseline(book: AuditJournal, subject: Checked, batch_size: int) -> Trained:
     """Train without further defenses, and find members."""
-    world = world_of(subject, book.plan, batch_size, Setting(), candidates=_candidates(subject))
+    world = world_of(subject, book.plan, batch_size, Setting(), candidates=_candidates(subject, batch_size))
     book.tell("trains for a few rounds, without further defenses")
     training = trained(world, ROUNDS, book.clock.left * _FOR_MEMBERS / 2)
     by_class: members.ByClass = {}
@@ -156,7 +156,7 @@ class _Defender:
     def _train(self, trial: Trial, setting: Setting) -> Trial:
         """Train with the defense for as many rounds as without it, and compare."""
         subject, plan, before = self.subject, self.book.plan, self.without.summary
-        world = world_of(subject, plan, before.batch_size, setting, candidates=_candidates(subject))
+        world = world_of(subject, plan, before.batch_size, setting, candidates=_candidates(subject, before.batch_size))
         check(world, subject)
         self.book.tell(f"{trial.name}: trains for {before.rounds} rounds")
         after = trained(world, before.rounds, math.inf)
@@ -198,11 +198,13 @@ def _judge(
     *,
     with_shadows: bool,
 ) -> tuple[MembershipRecord, ...]:
-    if _candidates(subject) < members.FEWEST:
+    if _candidates(subject, training.summary.batch_size) < members.FEWEST:
         return ()
     seconds = book.clock.left * (_FOR_MEMBERS if book.plan.defend else _ALL)
-    return members.judged(world, training, seconds, book.tell, by_class, with_shadows=with_shadows)
+    return members.judged(world, training, seconds, book.tell, with_shadows=with_shadows, by_class=by_class)
 
 
-def _candidates(subject: Checked) -> int:
-    return members.candidates(subject.dataset.train, subject.dataset.test)
+def _candidates(subject: Checked, batch_size: int) -> int:
+    """Return how many members can be judged: as many as a training touches."""
+    touched = ROUNDS * batch_size * subject.subject.local_steps
+    return min(touched, members.candidates(subject.dataset.train, subject.dataset.test))

@@ -43,7 +43,7 @@ STRENGTH = 4800  # iterations of one start, as in the experiments of Geiping et 
 _SEARCHES = ("dropout-inversion", "fedavg-inversion", "lamp")  # the first that fits; without dropout that is IG
 _SHORT = 300  # iterations where the ideal attacker would recover nothing
 _MOST_EXACT = 1000  # gradients of an exact attack that takes any
-_FOR_EXACT = 0.3  # share of the time of an update
+_FOR_EXACT, _LEAST_EXACT = 0.3, 10.0  # share of the time of an update, and as many seconds at least
 _LEAST_ITERATIONS = 10
 _LEAST_SECONDS = 0.5
 _FOR_THE_CEILING = 0.2  # share of the time of an update
@@ -77,6 +77,7 @@ class Inspector:
     on_progress: Callable[[str], None]
     is_scored: bool = True
     _cost: dict[int, float] = field(default_factory=dict)
+    _is_hopeless: bool = False  # whether the ideal attacker would recover nothing of the latest update
 
     def inspect(
         self,
@@ -144,20 +145,18 @@ class Inspector:
         self, world: World, seen: Seen, iterations: int, seconds: float, name: str
     ) -> tuple[VictimRecord, bool]:
         begin, entry, short = time.monotonic(), seen.entry, False
-        ceiling = self._ceiling(world, seen, _FOR_THE_CEILING * seconds, name)
-        seconds = max(seconds - (time.monotonic() - begin), _LEAST_SECONDS)
         latest = _Latest()
         observation = observe(Victim(world, entry, seen.truth), self.knows)
         try:
             with limit(seconds):
-                found: Reconstruction | str = self._find(world, seen, observation, iterations, seconds, ceiling, latest)
+                found: Reconstruction | str = self._find(world, seen, observation, iterations, seconds, name, latest)
         except OutOfTime:
-            short = True
+            short = latest.exact is None or not latest.exact.is_exact
             found = latest.best(observation, seen.truth)
         except Exception as error:
             found = reason(error)
         victim = self._recorded(world, seen, found, name)
-        return victim.model_copy(update={"seconds": time.monotonic() - begin, "ceiling": ceiling}), short
+        return victim.model_copy(update={"seconds": time.monotonic() - begin, "ceiling": latest.ceiling}), short
 
     def _find(
         self,
@@ -166,25 +165,41 @@ class Inspector:
         observation: Observation,
         iterations: int,
         seconds: float,
-        ceiling: Ceiling | None,
+        name: str,
         latest: _Latest,
     ) -> Reconstruction | str:
-        """Try the exact attacks, then the one search where it can still change the verdict."""
-        exact, round_ = None, seen.entry.round
+        """Try the exact attacks, ask the ideal attacker, then search where that can still change the verdict.
+
+        Where the update before was out of everybody's reach, the ideal attacker is asked first.
+        """
+        round_, scoring = seen.entry.round, world.scenario.scoring
+        rule = Rule.of(scoring.metric, scoring.threshold)
         others = set(registry.methods("attack")) - _searching(observation)
-        scoring, nothing = world.scenario.scoring, VictimRecord(round=round_, client=0, ceiling=ceiling)
-        if is_out_of_reach(nothing, Rule.of(scoring.metric, scoring.threshold)):  # a short search must agree
-            return _search(world, observation, min(iterations, _SHORT), others, round_, latest)
+        if self._is_hopeless:
+            latest.ceiling = self._ceiling(world, seen, _FOR_THE_CEILING * seconds, name)
+            self._is_hopeless = is_out_of_reach(VictimRecord(round=round_, client=0, ceiling=latest.ceiling), rule)
+        if not self._is_hopeless:
+            latest.exact = self._exact(world, observation, iterations, seconds, round_, latest)
+        if latest.ceiling is None:
+            latest.ceiling = self._ceiling(world, seen, _FOR_THE_CEILING * seconds, name)
+            self._is_hopeless = is_out_of_reach(VictimRecord(round=round_, client=0, ceiling=latest.ceiling), rule)
+        if latest.exact is not None and self._is_settled(world, seen, latest.exact, latest.ceiling):
+            return latest.exact
+        strength = min(iterations, _SHORT) if self._is_hopeless else iterations  # a short search must agree
+        found = _search(world, observation, strength, others, round_, latest)
+        return latest.exact if latest.exact is not None and latest.exact.objective < found.objective else found
+
+    def _exact(
+        self, world: World, observation: Observation, iterations: int, seconds: float, round_: int, latest: _Latest
+    ) -> Reconstruction | None:
+        """Return the best guess of the attacks that search nothing; None where there is none."""
         try:
-            with limit(_FOR_EXACT * seconds):
-                exact = _search(world, observation, min(iterations, _MOST_EXACT), _descents(), round_, latest)
+            with limit(max(_FOR_EXACT * seconds, min(seconds, _LEAST_EXACT))):
+                found = _search(world, observation, min(iterations, _MOST_EXACT), _descents(), round_, latest)
         except (OutOfTime, NotApplicable):
             latest.step = None
-        latest.exact = exact if exact is not None and len(exact.inputs) else None
-        if latest.exact is not None and self._is_settled(world, seen, latest.exact, ceiling):
-            return latest.exact
-        found = _search(world, observation, iterations, others, round_, latest)
-        return latest.exact if latest.exact is not None and latest.exact.objective < found.objective else found
+            return None
+        return found if len(found.inputs) else None
 
     def _is_settled(self, world: World, seen: Seen, exact: Reconstruction, ceiling: Ceiling | None) -> bool:
         """Say whether a search could change nothing: all is explained, or what is left is out of everybody's reach."""
@@ -271,9 +286,12 @@ class _Latest:
 
     exact: Reconstruction | None = None
     step: Step | None = None
+    ceiling: Ceiling | None = None
 
     def best(self, observation: Observation, truth: Truth) -> Reconstruction | str:
         """Return the guess of lower objective."""
+        if self.exact is not None and self.exact.is_exact:
+            return self.exact
         if self.exact is not None and (self.step is None or self.exact.objective <= self.step.best):
             return replace(self.exact, stopped=OUT_OF_TIME)
         return "no guess within the time" if self.step is None else _unfinished(observation, self.step, truth)

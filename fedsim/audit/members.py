@@ -37,13 +37,13 @@ def judged(
     trained: Trained,
     seconds: float,
     on_progress: Callable[[str], None],
-    by_class: ByClass,
     *,
     with_shadows: bool,
+    by_class: ByClass | None = None,
 ) -> tuple[MembershipRecord, ...]:
     """Run every membership attack that fits the time, first those without shadow models.
 
-    What each finds of the members of every class is added to `by_class`.
+    What each finds of the members of every class is added to `by_class`, where it is given.
     """
     end = time.monotonic() + seconds
     cases: dict[Target, Case] = {}
@@ -69,7 +69,9 @@ def judged(
             continue
         try:
             with limit(left):
-                records.append(_judge(world, trained, attack, record, cases, known, by_class))
+                records.append(
+                    _judge(world, trained, attack, record, cases, known, {} if by_class is None else by_class)
+                )
         except OutOfTime:
             records.append(record.model_copy(update={"failure": "the clock ended it"}))
         except Exception as error:

@@ -145,10 +145,10 @@ def rule(scoring: Scoring, noun: str = "image") -> str:
 
 
 def headline(noun: str = "image") -> Column:
-    """Return the figure of examples that tables show beside what was recovered."""
+    """Return the figure of examples that tables show beside what was recovered: one with a distribution, if any has."""
     known = [own for own in registry.every_metric().values() if own.over == "item" and own.noun == noun]
     known = [own for own in known if own.statistics and own.shown]
-    metric = next((own for own in known if own.decides), known[0])
+    metric = max(known, key=lambda own: (own.spread, own.decides))  # of equal ones the first
     name, statistic = next(iter(metric.statistics.items()))
     return Column(name, metric.heading(statistic), metric)
 

@@ -9,7 +9,11 @@ from fedsim.core.registry import Method
 from fedsim.scenario.choices import AttackChoice, Choice, crafts
 from fedsim.scenario.tables import Scenario
 
-_TABLES = {"decoder": ", or to the table [generation]", "mitigation": ", or to an attack of the table [generation]"}
+_WRITERS = ("decoder", "unmasker")
+_TABLES = {
+    **dict.fromkeys(_WRITERS, ", or to the table [generation]"),
+    "mitigation": ", or to an attack of the table [generation]",
+}
 
 
 def check_choice(method: Method, place: tuple[str | int, ...], choice: Choice, scenario: Scenario) -> None:
@@ -38,7 +42,7 @@ def _granted_by(scenario: Scenario, choice: Choice) -> Grants:
 
 def _check_hook(method: Method, place: tuple[str | int, ...]) -> None:
     if place[0] == "generation" and method.kind == "component":
-        if method.hook != place[-1]:
+        if method.hook != place[-1] and not (place[-1] == "decoder" and method.hook in _WRITERS):
             raise FedsimError(f"'{method.name}' is a component for hook {method.hook}, expected a {place[-1]}.")
         return
     is_optimizer = method.hook == "optimizer"

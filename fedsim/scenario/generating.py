@@ -63,7 +63,7 @@ class TraceAttackChoice(Choice):
 class Generation(Config):
     """What the trained model writes after the last round, and who looks at its traces."""
 
-    decoder: Choice = Field(default=Choice(name="greedy"), description="a component of hook decoder")
+    decoder: Choice = Field(default=Choice(name="greedy"), description="a component of hook decoder or unmasker")
     model: Literal["global", "client"] = Field(
         default="global", description="the last global model, or that of the first watched client after its training"
     )

@@ -10,11 +10,11 @@ import numpy as np
 from torch import nn
 
 from fedsim.core import seeding
-from fedsim.core.hooks import Condition, Decoder
+from fedsim.core.hooks import Condition, Decoder, Unmasker
 from fedsim.core.types import Generated, Limits, Question, Tokenizer
 from fedsim.generation import generate
 from fedsim.metrics.exposure import log_perplexities
-from fedsim.metrics.side_channels import secrets_written, trace_auc, trace_exposure
+from fedsim.metrics.side_channels import prompt_accuracy, secrets_written, trace_auc, trace_exposure
 from fedsim.record import TraceFinding
 from fedsim.threat.side_channels import Asked, Judging, Speech, controls, judge, judge_at_chance
 
@@ -68,12 +68,13 @@ class Speaker:
     """A model with its decoder.
 
     Attributes:
+        model: in evaluation mode.
         limits: what ends a text.
         seed: of all that is drawn.
     """
 
     model: nn.Module
-    decoder: Decoder[Any, Any]
+    decoder: Decoder[Any, Any] | Unmasker[Any, Any]
     tokenizer: Tokenizer
     limits: Limits
     seed: int = 0
@@ -137,6 +138,8 @@ def study(speaker: Speaker, material: Material, asked: Sequence[tuple[Question, 
         if question not in speeches:
             speeches[question] = _speech(speaker, question, planted, speeches)
             found += references(speaker, material, question, judging)
+            if question == "prompt":
+                found.append(_by_likelihood(speaker, material, speeches[question], judging))
         found.append(judge(speeches[question], own, judging))
         if (question, own.attack.name) not in controlled:
             controlled.add((question, own.attack.name))
@@ -186,6 +189,35 @@ def _by_loss(speaker: Speaker, material: Material, judging: Judging) -> TraceFin
         found=trace_auc(scores, is_member, draws, judging.confidence),
         chance=0.5,
     )
+
+
+def _by_likelihood(speaker: Speaker, material: Material, speech: Speech, judging: Judging) -> TraceFinding:
+    """Tell the prompt of each seen text as the one behind which the model finds it likeliest."""
+    seen = [text.tokens for text, known in zip(speech.texts, speech.is_known, strict=True) if not known]
+    alone = _bits(speaker, material.prompts)
+    guesses = [
+        int((_bits(speaker, [(*prompt, *text) for prompt in material.prompts]) - alone).argmin()) for text in seen
+    ]
+    found = prompt_accuracy(np.array(guesses), speech.seen_truth, judging.confidence)
+    return _reference(
+        "prompt",
+        "likelihood of the text behind each prompt",
+        "outputs",
+        "must succeed",
+        metric="prompt_accuracy",
+        found=found,
+        chance=1 / len(material.prompts),
+    )
+
+
+def _bits(speaker: Speaker, sentences: Sequence[Tokens]) -> np.ndarray:
+    """Return -log2 of the probability of each sentence behind its first token; of one token alone, 0."""
+    found = np.zeros(len(sentences))
+    longer = [place for place, own in enumerate(sentences) if len(own) > 1]
+    if longer:
+        scores = log_perplexities(speaker.model, [sentences[place] for place in longer], speaker.tokenizer)
+        found[longer] = scores.numpy()
+    return found
 
 
 def _by_rank(speaker: Speaker, secrets: Sequence[Secret], judging: Judging) -> TraceFinding:

@@ -73,9 +73,10 @@ def test_the_time_left_is_one_line_a_step_where_there_is_no_terminal(is_terminal
     assert out.getvalue().count("left  loads\n") == (1 if lines else 0)
 
 
-def test_the_figure_beside_the_share_is_one_that_people_are_shown() -> None:
+def test_the_figure_beside_the_share_is_one_of_which_there_is_more_to_say_than_a_share() -> None:
     own, column = inspection(3), screen.headline()
-    assert column.metric.decides
-    assert screen.told(own, column) != ""
+    assert column.metric.spread
+    assert column.metric.shown
+    assert screen.told(own, column) == "30.0 (30.0 to 30.0) dB"
     assert screen.told(own.model_copy(update={"summary": None}), column) == ""
     assert screen.recovered(None) == "not scored"

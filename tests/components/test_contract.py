@@ -9,22 +9,7 @@ import torch
 from torch import nn
 
 from fedsim.core import registry
-from fedsim.core.hooks import (
-    Adapter,
-    Augmentation,
-    Bottleneck,
-    Decoder,
-    HookContext,
-    Layer,
-    LossTerm,
-    ModelComponent,
-    Objective,
-    Optimizer,
-    Probe,
-    Sampler,
-    TokenReducer,
-    Unmasker,
-)
+from fedsim.core.hooks import KINDS_OF_COMPONENTS, HookContext, LossTerm, ModelComponent, Objective
 from fedsim.core.masks import dropout_sites
 from fedsim.core.types import Batch, InputSpec
 from fedsim.scenario import Scenario
@@ -32,18 +17,8 @@ from fedsim.scenario import world as worlds
 
 TRAIN_ENCODERS = {"esimcse"}
 COMPONENTS = registry.methods("component")
-OF_HOOK: dict[str, Any] = {
-    "augment": Augmentation,
-    "layer": Layer,
-    "adapter": Adapter,
-    "bottleneck": Bottleneck,
-    "token_reducer": TokenReducer,
-    "loss": LossTerm | Objective,
-    "optimizer": Optimizer,
-    "decoder": Decoder,
-    "sampler": Sampler,
-    "probe": Probe,
-    "unmasker": Unmasker,
+OF_HOOK = {
+    kind.hook: tuple(own for own in KINDS_OF_COMPONENTS if own.hook == kind.hook) for kind in KINDS_OF_COMPONENTS
 }
 
 

@@ -30,6 +30,14 @@ def test_decoders_and_attacks_are_filled_in_and_may_be_named_alone(scenario: Cal
     assert default.decoder.name == "greedy"
 
 
+def test_an_unmasker_writes_too(scenario: Callable[..., Scenario]) -> None:
+    own = scenario(**table(decoder={"name": "threshold", "threshold": 0.8})).generation
+    assert own is not None
+    assert own.decoder.settings["threshold"] == 0.8
+    with pytest.raises(ScenarioError, match=r"or to the table \[generation\]"):
+        scenario(components=[{"name": "threshold"}])
+
+
 def test_arms_may_compare_decoders(scenario: Callable[..., Scenario]) -> None:
     own = scenario(**table(), arms={"generation.decoder": [{"name": "greedy"}, {"name": "beam", "width": 2}]})
     found = [arm.generation.decoder for _, arm in arms(own) if arm.generation is not None]

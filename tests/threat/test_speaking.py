@@ -4,6 +4,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
+from torch import nn
 
 from fedsim.core import registry
 from fedsim.core.types import Limits, Question
@@ -43,7 +45,7 @@ class Numbers(Letters):
 
 
 def speaker(decoder: str = "toy-leaky") -> Speaker:
-    return Speaker(tiny_llama(), make(decoder), Numbers(), Limits(max_new_tokens=6))
+    return Speaker(tiny_llama().eval(), make(decoder), Numbers(), Limits(max_new_tokens=6))
 
 
 def asked(name: str) -> Asked:
@@ -107,6 +109,31 @@ def test_what_tells_without_a_trace_stands_beside() -> None:
     assert strange.found is not None
     assert strange.found.n == 1
     assert beside["written by the decoder"].chance == 0.01
+
+
+def test_who_has_the_text_and_the_model_tells_most_prompts() -> None:
+    done = study(speaker("sampled"), MATERIAL, [("prompt", asked("trace-forest"))], Judging())
+    (own,) = [finding for finding in done.findings if finding.label.startswith("likelihood")]
+    assert (own.role, own.chance) == ("must succeed", 0.25)
+    assert own.found is not None
+    texts = done.speeches[0]
+    seen = [place for place, known in enumerate(texts.is_known) if not known]
+    model, right = speaker().model, list[bool]()
+    for place in seen:
+        text = texts.texts[place].tokens
+        odds = [_probability(model, prompt, text) for prompt in MATERIAL.prompts]
+        right.append(odds.index(max(odds)) == texts.truth[place])
+    assert own.found.value == pytest.approx(sum(right) / len(right))  # prompts have as many seen texts each
+    assert own.found.value > 0.5
+
+
+def _probability(model: nn.Module, prompt: tuple[int, ...], text: tuple[int, ...]) -> float:
+    """The probability of a text behind a prompt, token by token."""
+    found = 1.0
+    for end in range(len(text)):
+        scores = model(torch.tensor([[*prompt, *text[:end]]]))[0, -1].detach()
+        found *= float(scores.softmax(-1)[text[end]])
+    return found
 
 
 def test_a_secret_that_is_written_counts() -> None:

@@ -11,6 +11,7 @@ Text in quotes stands for its characters; a number stands for the token of this 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import count
@@ -59,7 +60,15 @@ def read_grammar(text: str) -> Grammar:
     Raises:
         FedsimError: it cannot be read, names a rule that there is none of, or derives no text at all.
     """
-    rules = read_rules(text)
+    return short_grammar(read_rules(text))
+
+
+def short_grammar(rules: Sequence[tuple[str, Body]]) -> Grammar:
+    """Bring rules into their short shapes; the first one begins.
+
+    Raises:
+        FedsimError: a rule names one that there is none of, or they derive no text at all.
+    """
     names = {name for name, _ in rules}
     for name, body in rules:
         unknown = [own for is_terminal, own in body if not is_terminal and own not in names]
@@ -111,7 +120,7 @@ def _bodies(right: str, number: int) -> list[Body]:
     return [tuple(own) for own in bodies]
 
 
-def _shortened(rules: list[tuple[str, Body]]) -> Grammar:
+def _shortened(rules: Sequence[tuple[str, Body]]) -> Grammar:
     """Split long alternatives; equal rests share a name, so that few are added."""
     pairs: set[tuple[str, str, str]] = set()
     units: set[tuple[str, str]] = set()

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from fedsim.components.unmasker._blocks import BlockConfig, block_places, check_blocks, confidences, noised
 from fedsim.components.unmasker._emptiness import END, MASKED, completions, witness
 from fedsim.components.unmasker._grammar import Grammar, read_grammar, token_symbol
+from fedsim.components.unmasker._lark_grammar import read_lark
 from fedsim.core.errors import CannotContinue, FedsimError
 from fedsim.core.hooks import Condition, GenerationContext, Unmasker, Unmasking
 from fedsim.core.registry import component
@@ -39,6 +40,9 @@ class CfgConstrainedConfig(BlockConfig):
         min_length=1,
         examples=["S = Sign | Sign S\nSign = 0 | 1 | 2 | 3 | 4 | 5"],
         description='rules, one a line: S = "(" S ")" S | "x" | ; numbers stand for tokens',
+    )
+    notation: Literal["rules", "lark"] = Field(
+        default="rules", description="how the grammar is written; lark: that of the package, from rule `start` on"
     )
     gap: Literal["exact", "any"] = Field(
         default="exact", description="what a masked place becomes: one sign, or the text's end; any: any text"
@@ -93,7 +97,7 @@ class CfgConstrained(Unmasker[CfgConstrainedConfig, Constrained]):
             FedsimError: the grammar cannot be read, or the block does not divide an answer.
             CannotContinue: the model cannot read some prompts, or the grammar has no text for some answers.
         """
-        grammar = read_grammar(self.config.grammar)
+        grammar = self._grammar()
         begun = self.begin(model, condition, context)
         check_blocks(begun, self.config.block)
         rows = len(begun)
@@ -110,7 +114,7 @@ class CfgConstrained(Unmasker[CfgConstrainedConfig, Constrained]):
         Raises:
             CannotContinue: scores of some rows are no numbers, or there are too few places for what is missing.
         """
-        grammar = read_grammar(self.config.grammar)
+        grammar = self._grammar()
         alphabet = self._alphabet(model, grammar, context)
         rows: list[_Row] = []
         for row, (scores, generator) in enumerate(
@@ -198,6 +202,10 @@ class CfgConstrained(Unmasker[CfgConstrainedConfig, Constrained]):
             return None
         symbols = grammar.alphabet if self.config.gap == "any" else grammar.alphabet & set(alphabet.tokens)
         return witness(grammar, completions(pattern, symbols, self.config.gap, ends=alphabet.ends))
+
+    def _grammar(self) -> Grammar:
+        read = read_lark if self.config.notation == "lark" else read_grammar
+        return read(self.config.grammar)
 
     def _alphabet(self, model: nn.Module, grammar: Grammar, context: GenerationContext) -> _Alphabet:
         """Return what each token spells.

@@ -11,9 +11,10 @@ LENGTH = 12
 
 
 def text(pace: int, length: int = LENGTH) -> Generated:
-    """A text of steps of `pace` tokens, whose tokens name the pace too."""
+    """A text of steps of `pace` tokens, whose tokens and seconds name the pace too."""
     steps = length // pace
-    return Generated(Trace((pace,) * steps, (Event(accepted=pace, layers=3),) * steps), "length", (pace,) * length)
+    trace = Trace((pace,) * steps, (Event(accepted=pace, layers=3),) * steps)
+    return Generated(trace, "length", (pace,) * length, seconds=(0.25 * pace,) * steps)
 
 
 def speech(question: Question, copies: int = 12, leaks: bool = True) -> Speech:

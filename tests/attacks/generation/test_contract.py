@@ -16,10 +16,7 @@ ATTACKS = registry.methods("trace")
 SETTINGS: dict[str, dict[str, Any]] = {"trace-mean": {"count": "accepted"}}
 CLASSES = {name: own for name, method in ATTACKS.items() if (own := method.derived_from(TraceAttack)) is not None}
 ASKED = [
-    (name, question, view)
-    for name, own in CLASSES.items()
-    for question in own.questions
-    for view in sorted(own.views - {"timing"})
+    (name, question, view) for name, own in CLASSES.items() for question in own.questions for view in sorted(own.views)
 ]
 
 

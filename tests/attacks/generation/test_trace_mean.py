@@ -18,6 +18,7 @@ def test_it_is_the_mean_of_the_packets_or_of_a_count() -> None:
     expected = [1.0] * 6 + [2.0] * 6
     assert answer(case("member", "counts")) == expected
     assert answer(case("member", "work"), "accepted") == expected
+    assert answer(case("member", "timing")) == [0.25 * own for own in expected]
     assert answer(case("member", "work"), "layers") == [3.0] * 12
 
 

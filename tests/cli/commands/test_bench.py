@@ -1,10 +1,13 @@
 """`fedsim bench`: tables of the exact model, JSON, and mistakes in a sentence."""
 
 import json
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+from fedsim.bench import training
+from fedsim.bench.training import Recipe
 from fedsim.cli.commands import bench as _bench  # noqa: F401 - adds its command
 from fedsim.cli.commands._console import app
 from fedsim.core.errors import FedsimError
@@ -47,3 +50,16 @@ def test_an_unmasker_with_settings_is_measured_as_json() -> None:
 def test_mistakes_are_one_sentence(arguments: tuple[str, ...], message: str) -> None:
     with pytest.raises(FedsimError, match=message):
         told("parallel", *arguments)
+
+
+def test_a_small_model_is_trained_and_its_accuracy_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = {"width": 16, "blocks": 1}
+    lists = Recipe("copies", "list-operations", {"operations": ("copy",), "train": 4, "test": 4}, 3, 8, model=sizes)
+    monkeypatch.setenv("FEDSIM_CACHE", str(tmp_path))
+    monkeypatch.setattr(training, "RECIPES", {"tiny": lists})
+    shown = told("model", "tiny", "--samples", "3")
+    assert "tiny: copies" in shown
+    row = next(line.split() for line in shown.splitlines() if line.strip().startswith("copy"))
+    assert row[0:3] == ["copy", "0.0", "0.0-56.1"]  # Wilson's interval of none of three
+    again = told("parallel", "--model", "tiny", "--samples", "2", "--decoder", "threshold")
+    assert "copy" in again

@@ -116,6 +116,14 @@ def test_at_temperature_zero_a_text_that_is_valid_anyway_stays() -> None:
     assert stayed > 0
 
 
+def test_grammars_of_lark_are_read_too() -> None:
+    pytest.importorskip("lark")
+    grammar = 'start: "(" start ")" start | "[" start "]" start | "a" start |'
+    for seed in range(5):
+        (own,) = write(Moody(seed), 6, grammar=grammar, notation="lark")
+        assert own.tokens == write(Moody(seed), 6)[0].tokens
+
+
 def test_several_places_a_step_are_checked_one_after_the_other() -> None:
     # Each of the two places may be either sign, both together only in one way.
     scores = torch.tensor([[0.0, 0, 6, 0, 0, -9], [0.0, 5, 0, 0, 0, -9]])

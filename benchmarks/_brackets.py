@@ -1,0 +1,82 @@
+"""A small masked diffusion model of balanced brackets, and the grammar that it learns from examples alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from fedsim.bench.training import Recipe, train
+from fedsim.core import checkpoints, registry, seeding
+from fedsim.core.types import Batch, Dataset, InputSpec
+
+GRAMMAR = 'S = "(" S ")" S | "[" S "]" S | "a" S |'
+PLACES = 16
+_SIGNS = "()[]a."
+_EXAMPLES, _STEPS, _BATCH = 4000, 500, 32
+
+
+class Signs:
+    """One token a sign; the point ends a text."""
+
+    padding, begin, end, vocabulary = len(_SIGNS) - 1, None, len(_SIGNS) - 1, len(_SIGNS)
+
+    def encode(self, text: str) -> list[int]:
+        """Return a token for each sign."""
+        return [_SIGNS.index(own) for own in text]
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Return a sign for each token."""
+        return "".join(_SIGNS[own] for own in tokens)
+
+
+def is_valid(text: str) -> bool:
+    """Say whether the brackets of a text are balanced."""
+    left: list[str] = []
+    for sign in text:
+        if sign in "([":
+            left.append(sign)
+        elif sign in ")]" and (not left or left.pop() + sign not in ("()", "[]")):
+            return False
+    return not left
+
+
+def draw(generator: torch.Generator) -> str:
+    """Draw a text of the grammar that fits."""
+    while True:
+        text = _drawn(generator, 0)
+        if 2 <= len(text) <= PLACES:  # noqa: PLR2004 - the empty text and a single letter are too easy
+            return text
+
+
+def _drawn(generator: torch.Generator, depth: int) -> str:
+    kind = int(torch.randint(6, (), generator=generator))
+    if kind >= 4 or depth > PLACES:  # noqa: PLR2004 - two of six draws end
+        return ""
+    first = {0: "a", 1: "("}.get(kind, "[" if kind == 2 else "(")  # noqa: PLR2004
+    if first == "a":
+        return "a" + _drawn(generator, depth + 1)
+    last = ")" if first == "(" else "]"
+    return first + _drawn(generator, depth + 1) + last + _drawn(generator, depth + 1)
+
+
+def brackets() -> nn.Module:
+    """Return the model, which the first call trains."""
+    generator, tokens = seeding.generator(0, "brackets"), Signs()
+    rows = [tokens.encode(draw(generator).ljust(PLACES, ".")) for _ in range(_EXAMPLES)]
+    examples = Batch(torch.tensor(rows), torch.tensor(rows))
+    spec = InputSpec((PLACES,), tokens.vocabulary, (), (), vocabulary=tokens.vocabulary)
+    data = Dataset(examples, examples.taken(torch.arange(8)), spec, ("text",), task="masked-diffusion")
+    family = registry.get("model", "tiny-llada")
+    with seeding.isolate_randomness(0):
+        model = family.make(family.config.model_validate({"width": 48, "blocks": 2, "hidden": 96}), spec)
+
+    def make(folder: Path) -> None:
+        train(model, data, Recipe("brackets", "brackets", {}, _STEPS, _BATCH, rate=3e-3), lambda _step, _loss: None)
+        torch.save(model.state_dict(), folder / "weights.pt")
+
+    folder = checkpoints.make_once(f"brackets-{_EXAMPLES}-{_STEPS}-{_BATCH}", make, takes="a minute")
+    model.load_state_dict(torch.load(folder / "weights.pt", weights_only=True))
+    return model.eval()

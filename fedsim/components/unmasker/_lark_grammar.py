@@ -1,0 +1,57 @@
+"""Context-free grammars in the language of package lark, without the lexer: terminals are spelled sign by sign."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any
+
+from fedsim.components.unmasker._grammar import Body, Grammar, short_grammar
+from fedsim.core.errors import FedsimError, MissingExtra, in_a_line
+
+_SIGNS = [chr(code) for code in range(32, 127)] + ["\n", "\t"]  # what a terminal that is an expression may stand for
+
+
+@lru_cache(maxsize=16)
+def read_lark(text: str, start: str = "start") -> Grammar:
+    """Read a grammar of lark.
+
+    Raises:
+        MissingExtra: package lark is not installed.
+        FedsimError: lark cannot read it, or it needs a lexer: for signs to ignore, or expressions for several signs.
+    """
+    try:
+        lark: Any = importlib.import_module("lark")
+    except ImportError:
+        raise MissingExtra("lark, which reads grammars,", "pip install 'fedsim-privacy[constrain]'") from None
+    try:
+        own = lark.Lark(text, start=start, parser="earley", lexer="dynamic", maybe_placeholders=False)
+    except lark.exceptions.LarkError as error:
+        raise FedsimError(f"grammar: lark cannot read it: {in_a_line(error)}") from error
+    if own.ignore_tokens:
+        raise FedsimError(
+            f"grammar: it ignores {own.ignore_tokens[0]}, which texts are checked without. Name blanks in the rules."
+        )
+    plain: list[tuple[str, Body]] = [
+        (rule.origin.name, tuple((False, symbol.name) for symbol in rule.expansion)) for rule in own.rules
+    ]
+    texts = {terminal.name: list(_texts(terminal)) for terminal in own.terminals}
+    spelled = [(name, body) for name, known in texts.items() for body in known]
+    return short_grammar([*sorted(plain, key=lambda rule: rule[0] != start), *spelled])
+
+
+def _texts(terminal: Any) -> Iterator[Body]:
+    """Yield the texts that a terminal stands for."""
+    pattern = terminal.pattern
+    if type(pattern).__name__ == "PatternStr" and not pattern.flags:
+        yield tuple((True, sign) for sign in pattern.value)
+        return
+    if pattern.max_width != 1 or pattern.min_width != 1:
+        raise FedsimError(
+            f"grammar: terminal {terminal.name} is an expression for several signs, and texts are checked sign by "
+            "sign. Write it as a rule of terminals for one sign each."
+        )
+    expression = re.compile(pattern.to_regexp())
+    yield from (((True, sign),) for sign in _SIGNS if expression.fullmatch(sign))
