@@ -3,7 +3,7 @@
 # make check-scenarios: the scenarios that say what they give, about an hour.  It says where a run departs.
 # make mutants FILE=fedsim/threat/observe.py [SAMPLE=30] [SEED=0] [JSON=path]: changes of it that no test notices.
 # make docs: the documentation as a site in results/site, which needs no network.  Warnings are errors, broken links too.
-# make screenshots: the pictures of the demo in docs.  It needs Chromium.
+# make screenshots: the pictures of the demo and of a report in docs.  It needs Chromium.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -34,10 +34,10 @@ docs: $(VENV)/.installed-dev
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "The documentation: results/site/index.html"
 
-screenshots: $(VENV)/.installed-dev
+screenshots: $(VENV)/.installed-dev $(QUICKSTART)
 	@mkdir -p results
 	@$(FEDSIM) demo --out results/demo.html
-	@PYTHONPATH=. $(BIN)/python docs/screenshots.py results/demo.html
+	@PYTHONPATH=. $(BIN)/python docs/screenshots.py results/demo.html $(QUICKSTART)
 
 $(QUICKSTART): $(VENV)/.installed scenarios/00_quickstart.toml
 	@$(FEDSIM) run scenarios/00_quickstart.toml --overwrite

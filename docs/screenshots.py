@@ -1,4 +1,4 @@
-"""Takes the pictures of both demo pages for docs/images. `make screenshots` records the page first."""
+"""Takes the pictures of both demo pages, and of a report, for docs/images. `make screenshots` makes the pages first."""
 
 from __future__ import annotations
 
@@ -61,11 +61,25 @@ def live(page: Page) -> None:
         server.shutdown()
 
 
+def report(page: Page, file: Path) -> None:
+    """Show the first screen of a report: on a phone, a tablet, a desk in light and dark, and on paper."""
+    page.goto(file.resolve().as_uri())
+    for name, width, height in (("phone", 375, 740), ("tablet", 768, 1024), ("desk", 1280, 800)):
+        page.set_viewport_size({"width": width, "height": height})
+        page.screenshot(path=IMAGES / f"report-{name}.png")
+    page.emulate_media(color_scheme="dark")
+    page.screenshot(path=IMAGES / "report-dark.png")
+    page.emulate_media(media="print", color_scheme="light")
+    page.set_viewport_size({"width": 720, "height": 1000})
+    page.screenshot(path=IMAGES / "report-print.png")
+
+
 def main() -> None:
-    """Take both pictures."""
+    """Take all pictures."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("page", type=Path, help="what fedsim demo --out has written")
-    file = parser.parse_args().page
+    parser.add_argument("page", type=Path, help="what fedsim demo --out has written; - for none")
+    parser.add_argument("report", type=Path, help="report.html of the quickstart")
+    given = parser.parse_args()
     chromium = shutil.which("chromium")
     if chromium is None:
         raise FedsimError("there is no Chromium. Install it: apt-get install chromium")
@@ -73,8 +87,10 @@ def main() -> None:
         browser = playwright.chromium.launch_persistent_context(
             profile, executable_path=chromium, args=FLAGS, viewport=PROJECTOR
         )
-        recorded(browser.new_page(), file)
-        live(browser.new_page())
+        if str(given.page) != "-":
+            recorded(browser.new_page(), given.page)
+            live(browser.new_page())
+        report(browser.new_page(), given.report)
         browser.close()
 
 

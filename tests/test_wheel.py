@@ -106,7 +106,13 @@ def test_a_new_attack_is_a_package_that_installs_and_is_listed(installed: Instal
     )
     installed.install(str(installed.folder / "my-attack"))
     assert "my-attack (attack)" in installed.fedsim("show", "my-attack")
-    options = ["data.name=digits", "attacks=[{name='my-attack'}]", "federation.rounds=1", "scoring={}"]
+    options = [
+        "data.name=digits",
+        "model={name='mlp', width=32}",
+        "attacks=[{name='my-attack'}]",
+        "federation.rounds=1",
+        "scoring={}",
+    ]
     told = installed.fedsim("run", "quickstart", "--out", "mine", *(part for one in options for part in ("--set", one)))
     assert "my-attack on client 0" in told
 

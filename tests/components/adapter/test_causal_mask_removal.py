@@ -25,7 +25,7 @@ from fedsim.core.types import InputSpec, WireEntry
 from fedsim.federation import cohort
 from fedsim.federation.apps import evaluate_model
 from fedsim.federation.client import local_training
-from fedsim.models import tiny_llama
+from fedsim.models import _llama_block
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
 from fedsim.threat.replay import replay
@@ -124,7 +124,7 @@ def test_padding_inside_a_sentence_is_a_token() -> None:
 
 
 def test_without_positions_an_open_model_does_not_care_about_the_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tiny_llama, "_rotate", lambda heads, *_: heads)
+    monkeypatch.setattr(_llama_block, "_rotate", lambda heads, *_: heads)
     model, order = opened(tiny(), "1"), torch.tensor([3, 1, 6, 0, 2, 5, 4])
     assert torch.allclose(model(tokens()[:, order]), model(tokens())[:, order], atol=1e-6)
     assert not torch.allclose(tiny()(tokens()[:, order]), tiny()(tokens())[:, order], atol=1e-4)
