@@ -33,7 +33,7 @@ max_iterations = 3
 [arms]
 "model.dropout" = [0.0, 0.5]
 """
-VERDICT = "3 of 3 images recovered by closed form in each of 2 arms."
+VERDICT = "3 of 3 images identified by closed form in each of 2 arms."
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def test_a_narrow_table_breaks_no_word_and_a_wide_one_has_every_interval(record:
         console.print(endings.results(record, console))
         shown[width] = text.getvalue()
     assert max(len(line.rstrip()) for line in shown[NARROW].splitlines()) <= NARROW
-    for word in ("recovered", "closed form", "dropout 0.5"):
+    for word in ("identified", "closed form", "dropout 0.5"):
         assert word in shown[NARROW]
     assert "…" not in shown[NARROW]
     assert shown[200].count("[") > shown[NARROW].count("[") == 4  # of four attacks' success alone
