@@ -1,6 +1,6 @@
 """What the ideal attacker reaches under each defense of a scenario, beside no attack at all.
 
-    python -m benchmarks.ideal_attacker [scenarios/30_defenses_informed.toml] [--victims 2]
+    python -m benchmarks.ideal_attacker [scenarios/30_defenses_informed.toml] [--victims 2] [--only TEXT]
 
 Prints a row for each arm: median PSNR of the ceiling, how many images the ideal attacker would recover by the
 scenario's rule, the rank of the update's derivative, and the effective number of known entries. About five minutes on
@@ -64,11 +64,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("scenario", nargs="?", type=Path, default=_SCENARIO)
     parser.add_argument("--victims", type=int, default=2)
+    parser.add_argument("--only", default="", help="arms whose name contains this")
     given = parser.parse_args()
     torch.set_num_threads(1)
     print("| arm | ideal attacker: median ceiling, recovered | rank | known entries |\n|---|---|---|---|")
     for values, scenario in arms(load(given.scenario)):
-        print(row(", ".join(map(str, values.values())) or "all", scenario, given.victims), flush=True)
+        name = ", ".join(map(str, values.values())) or "all"
+        if given.only in name:
+            print(row(name, scenario, given.victims), flush=True)
 
 
 if __name__ == "__main__":

@@ -30,8 +30,9 @@ from benchmarks._rows import Row, main, measured, with_interval  # noqa: E402
 from benchmarks.adapters import outside, span, vocabulary_of  # noqa: E402
 from benchmarks.decoders import Timed, likelihood, timed  # noqa: E402
 from benchmarks.early_exits import plain  # noqa: E402
+from fedsim.components.decoder._schedule import Schedule  # noqa: E402
 from fedsim.components.decoder.greedy import Greedy, GreedyConfig  # noqa: E402
-from fedsim.components.decoder.skipdecode import Schedule, SkipDecode, SkipDecodeConfig  # noqa: E402
+from fedsim.components.decoder.skipdecode import SkipDecode, SkipDecodeConfig  # noqa: E402
 from fedsim.components.layer.skipdecode_training import SkipDecodeTraining, SkipDecodeTrainingConfig  # noqa: E402
 from fedsim.core import registry  # noqa: E402
 from fedsim.core.hooks import Decoder  # noqa: E402

@@ -73,10 +73,14 @@ def log_perplexities(model: nn.Module, sentences: Sequence[Sequence[int]], token
     """Return -log2 of the probability of each sentence behind its first token, in bits, shape (N,), double precision.
 
     Args:
-        model: tokens (B, T) to scores of the next token (B, T, V); no token sees those behind it.
+        model: tokens (B, T) to scores of the next token (B, T, V), where no token sees those behind it; or, if it names
+            a mask token, of the token at each place: then each is asked for with itself and all behind it masked.
         sentences: tokens, two or more each.
         tokenizer: fills up the shorter ones at the end.
     """
+    mask = getattr(model, "mask_token", None)
+    if isinstance(mask, int):
+        return _by_masking(model, sentences, tokenizer, mask)
     found: list[Tensor] = []
     longest = max(map(len, sentences))
     tokens, rows = _fill_up(sentences, longest, tokenizer.padding), _rows_at_once(longest, tokenizer)
@@ -85,6 +89,22 @@ def log_perplexities(model: nn.Module, sentences: Sequence[Sequence[int]], token
         counts = (own != IGNORED).sum(1)
         found.append(per_example(model(inputs), own).double() * counts / math.log(2.0))
     return torch.cat(found)
+
+
+@torch.no_grad()
+def _by_masking(model: nn.Module, sentences: Sequence[Sequence[int]], tokenizer: Tokenizer, mask: int) -> Tensor:
+    """Return the same of a model that fills in places, from left to right; all places see padding, so there is none."""
+    bits = torch.zeros(len(sentences), dtype=torch.float64)
+    for length in sorted(set(map(len, sentences))):
+        rows = torch.tensor([row for row, own in enumerate(sentences) if len(own) == length])
+        for some in rows.split(_rows_at_once(length, tokenizer)):
+            tokens = torch.tensor([list(sentences[row]) for row in some.tolist()])
+            for place in range(1, length):
+                hidden = tokens.clone()
+                hidden[:, place:] = mask
+                odds = model(hidden)[:, place, :mask].double().log_softmax(-1)
+                bits[some] -= odds.gather(1, tokens[:, place, None])[:, 0] / math.log(2.0)
+    return bits
 
 
 def exposure(own: float, others: Tensor) -> float:

@@ -10,7 +10,7 @@ import pytest
 from fedsim.audit import evidence_page
 from fedsim.audit.record import AuditRecord
 from fedsim.record.policy import Policy
-from tests.audit.test_verdict import ENOUGH, HOSTILE, inspection, membership, record
+from tests.audit.findings import ENOUGH, HOSTILE, inspection, membership, record
 
 
 def audited() -> AuditRecord:

@@ -6,7 +6,7 @@ import xml.etree.ElementTree as ET
 from fedsim.audit import exports
 from fedsim.audit.record import AuditRecord
 from fedsim.record.policy import Policy
-from tests.audit.test_verdict import ENOUGH, inspection, record
+from tests.audit.findings import ENOUGH, inspection, record
 
 POLICY = Policy(max_recognisable=0.1, max_epsilon=8.0)
 

@@ -1,5 +1,6 @@
 """Exposure against enumeration, and against what chance gives."""
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -19,6 +20,7 @@ from fedsim.metrics.exposure import (
     log_perplexities,
     space_of,
 )
+from tests.components.unmasking import tiny_llada
 
 TOKENIZER = WordTokenizer()
 
@@ -86,6 +88,17 @@ def test_so_many_sentences_are_scored_together_as_memory_is_meant_for(
 
     log_perplexities(Noting(), [[1, 2, 3, 4]] * 5, TOKENIZER)
     assert shown == expected
+
+
+@torch.no_grad()
+def test_a_model_that_fills_in_places_has_a_probability_for_every_sentence_and_they_sum_to_one() -> None:
+    model = tiny_llada(vocabulary=3, length=4)
+    behind = [list(own) for length in (1, 3) for own in itertools.product(range(3), repeat=length)]
+    bits = log_perplexities(model, [[1, *own] for own in behind], TOKENIZER)
+    torch.testing.assert_close((2**-bits).split([3, 27])[0].sum(), torch.tensor(1.0, dtype=torch.double))
+    torch.testing.assert_close((2**-bits).split([3, 27])[1].sum(), torch.tensor(1.0, dtype=torch.double))
+    only = model(torch.tensor([[1, 3]]))[0, 1].log_softmax(-1) / -math.log(2.0)
+    torch.testing.assert_close(bits[:3], only)
 
 
 @torch.no_grad()

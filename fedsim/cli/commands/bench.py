@@ -108,6 +108,8 @@ def _show_accuracies(name: str, samples: int, seed: int) -> None:
         found = [measure(own, _solver(name), lists, seed) for own in strategies]
         passes = sum(own.passes for own in found[-1].answered) / samples
         first, *others = [own.accuracy for own in found]
+        assert first.low is not None, "a share has an interval"
+        assert first.high is not None, "a share has an interval"
         interval = f"{100 * first.low:.1f}-{100 * first.high:.1f}"
         shares = (f"{100 * own.value:.1f}" for own in others)
         table.add_row(operation, f"{100 * first.value:.1f}", interval, *shares, f"{passes:.2f}")

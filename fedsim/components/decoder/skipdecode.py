@@ -12,93 +12,21 @@ Source: Del Corro, Del Giorno, Agarwal, Yu, Awadallah, Mukherjee 2023, arXiv 230
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self, final
+from typing import Any, ClassVar, final
 
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from fedsim.components.decoder._drawing import draw
 from fedsim.components.decoder._odds import DrawConfig
+from fedsim.components.decoder._schedule import Schedule, ScheduleConfig
 from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import Condition, Decoder, GenerationContext, Writing, check_scores
 from fedsim.core.past import Past, stack_of
 from fedsim.core.registry import component
-from fedsim.core.types import Config, Event
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """Which layers run on each written token.
-
-    Attributes:
-        depth: layers of the model, L.
-        first: layers on the first written token.
-        last: layers on the last one expected, and on all behind it.
-        warm_up: lowest layers, which always run.
-        expected: written tokens, E.
-    """
-
-    depth: int
-    first: int
-    last: int
-    warm_up: int
-    expected: int
-
-    def count(self, number: int) -> int:
-        """Return how many layers run on written token `number`, from 0. Whole numbers, so that no rounding swings."""
-        span = self.expected - 1
-        if number >= span:
-            return self.first if number == span == 0 else self.last
-        doubled = 2 * ((span - number) * self.first + number * self.last)
-        return (doubled + span) // (2 * span)
-
-    def layers(self, number: int) -> tuple[int, ...]:
-        """Return their numbers, from 0."""
-        top = self.count(number) - self.warm_up
-        return (*range(self.warm_up), *range(self.depth - top, self.depth))
-
-
-class ScheduleConfig(Config):
-    """Settings of the schedule."""
-
-    speed_up: float = Field(default=2.0, ge=1, description="layers of the model over those that run, on average")
-    first: int | None = Field(default=None, ge=1, description="layers on the first written token; absent: by speed_up")
-    last: int | None = Field(default=None, ge=1, description="layers on the last expected one; absent: by speed_up")
-    warm_up: int = Field(default=1, ge=0, description="lowest layers, which run on every token")
-    expected: int = Field(default=32, ge=1, description="tokens that a text is expected to get behind its prompt")
-
-    @model_validator(mode="after")
-    def _both_ends(self) -> Self:
-        if (self.first is None) != (self.last is None):
-            raise ValueError("first and last belong together: set both, or neither and speed_up.")
-        return self
-
-    def schedule(self, depth: int) -> Schedule:
-        """Return the schedule of a model with so many layers.
-
-        Raises:
-            FedsimError: it has too few of them, or they would become more from token to token.
-        """
-        first, last = self.first, self.last
-        if first is None or last is None:
-            first, last = budgets(depth, self.speed_up, self.warm_up)
-        if not self.warm_up < last <= first <= depth:
-            raise FedsimError(
-                f"first = {first}, last = {last}, warm_up = {self.warm_up}: expected warm_up < last <= first <= "
-                f"{depth}, the layers of the model."
-            )
-        return Schedule(depth, first, last, self.warm_up, self.expected)
-
-
-def budgets(depth: int, speed_up: float, warm_up: int) -> tuple[int, int]:
-    """Return the layers on the first token and on the last one, whose mean is at least `depth` / `speed_up`."""
-    both = math.ceil(2 * depth / speed_up)
-    last = max(warm_up + 1, math.ceil(2 * depth / (3 * speed_up)), both - depth)
-    return max(last, both - last), last
+from fedsim.core.types import Event
 
 
 class SkipDecodeConfig(DrawConfig, ScheduleConfig):

@@ -7,7 +7,7 @@ Equation: C_iv <- beta C_iv, then C_iv += p_iv^gamma for v = argmax p_i; q = sof
 Assumes: a model that fills in masked places. Nothing is trained.
 Leaks: text that the model knows takes fewer steps still; credit holds rejected tokens, and ends with the text.
 Fails: where equal choices alternate no credit gathers; a wrong token that keeps its rank is written earlier too.
-Source: Wang et al. 2025, arXiv 2510.06133, with the constants of its final version.
+Source: "CreditDecoding", 2025, arXiv 2510.06133, with the constants of its final version.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fedsim.components.adapter.lora_drop_adapters import adapters_of, every_second
+from fedsim.components.adapter._drop_adapter import adapters_of
 from fedsim.core.errors import FedsimError, NotApplicable
 from fedsim.core.losses import cross_entropy
 from fedsim.core.masks import without_dropout
@@ -66,10 +66,6 @@ def test_keys_that_no_block_wrote_are_not_seen() -> None:
     for number in DROPPED:
         open_.get_submodule(f"layers.{number}")._forward_pre_hooks.clear()
     assert (model(TOKENS) - open_(TOKENS)).abs().max() > 1e-3
-
-
-def test_by_default_every_second_block_is_dropped_and_the_last_one_speaks() -> None:
-    assert [every_second(depth) for depth in (1, 2, 3, 4, 6)] == [(), (1,), (1,), (1,), (1, 3)]
 
 
 def test_a_cycle_of_one_changes_nothing_and_the_first_tokens_never_lean() -> None:

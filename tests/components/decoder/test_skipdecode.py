@@ -1,14 +1,14 @@
 """SkipDecode: what its sheet says must hold."""
 
 import random
-from itertools import pairwise
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from fedsim.components.decoder.skipdecode import Schedule, budgets, read_by_schedule
+from fedsim.components.decoder._schedule import Schedule
+from fedsim.components.decoder.skipdecode import read_by_schedule
 from fedsim.core.errors import FedsimError
 from fedsim.core.past import Past
 from fedsim.core.types import Generated, Limits
@@ -29,50 +29,12 @@ def write(model: nn.Module, asked: list[list[int]], count: int = 12, **settings:
     return generate(method, model, prompts(*asked), limits, sources(len(asked)))
 
 
-def drawn_schedules(count: int) -> list[Schedule]:
-    source, found = random.Random(0), list[Schedule]()
-    while len(found) < count:
-        depth, warm_up = source.randint(1, 40), source.randint(0, 3)
-        last, first, expected = source.randint(1, depth), source.randint(1, depth), source.randint(1, 60)
-        if warm_up < last <= first:
-            found.append(Schedule(depth, first, last, warm_up, expected))
-    return found
-
-
 def test_with_all_layers_it_is_greedy(model: nn.Module) -> None:
     asked = [[1, 2, 3], [4], [5, 6, 1, 1]]
     every: list[dict[str, Any]] = [{"speed_up": 1.0}, {"first": DEPTH, "last": DEPTH}]
     for settings in every:
         assert [list(own.tokens) for own in write(model, asked, **settings)] == greedy(model, asked, 12)
     assert [list(own.tokens) for own in write(model, asked)] != greedy(model, asked, 12), "the control"
-
-
-def test_budgets_never_rise_and_sets_of_layers_are_nested() -> None:
-    for own in drawn_schedules(200):
-        counts = [own.count(number) for number in range(own.expected + 5)]
-        assert counts == sorted(counts, reverse=True)
-        assert counts[0] == own.first
-        assert set(counts[own.expected :]) == {own.last}
-        sets = [set(own.layers(number)) for number in range(own.expected + 5)]
-        assert [len(layers) for layers in sets] == counts
-        assert all(later <= before for before, later in pairwise(sets))
-        assert all(layers <= set(range(own.depth)) for layers in sets)
-        assert all(set(range(own.depth - own.last + own.warm_up, own.depth)) <= layers for layers in sets), "the top"
-
-
-def test_the_mean_budget_is_that_of_both_ends_and_the_default_is_the_papers() -> None:
-    for own in drawn_schedules(200):
-        if own.expected > 1:
-            mean = sum(own.count(number) for number in range(own.expected)) / own.expected
-            assert abs(mean - (own.first + own.last) / 2) <= 0.5
-    assert [budgets(24, own, 1) for own in (2, 5)] == [(16, 8), (6, 4)]
-    assert [budgets(32, own, 1) for own in (3, 4, 5)] == [(14, 8), (10, 6), (8, 5)]
-    assert budgets(30, 1, 1) == (30, 30)
-    for depth in range(2, 40):
-        for speed_up in (1.0, 1.3, 2.0, 7.0):
-            first, last = budgets(depth, speed_up, 1)
-            assert 1 < last <= first <= depth
-            assert first + last >= 2 * depth / speed_up
 
 
 def teacher_forced(model: nn.Module, text: list[int], prompt: int, schedule: Schedule) -> torch.Tensor:

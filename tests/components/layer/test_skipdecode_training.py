@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from fedsim.components.decoder.skipdecode import Schedule, read_by_schedule
+from fedsim.components.decoder._schedule import Schedule
+from fedsim.components.decoder.skipdecode import read_by_schedule
 from fedsim.core import registry
 from fedsim.core.errors import NotApplicable
 from fedsim.core.masks import without_dropout

@@ -26,7 +26,7 @@ def source(seed: int = 0) -> torch.Generator:
 
 def test_at_temperature_zero_the_likeliest_token_is_proposed_at_each_masked_place() -> None:
     scores = torch.tensor([[9.0, 0, 0], [0, 1, 1], [3, 0, 2], [0, 0, 5]])
-    found = propose(scores, (1, 3), ProposalConfig(), source())
+    found = propose(scores[[1, 3]], (1, 3), ProposalConfig(), source())
     assert (found.places, found.tokens.tolist()) == ((1, 3), [1, 2])
     expected = scores[[1, 3]].double().softmax(-1)
     torch.testing.assert_close(found.confidence, expected[[0, 1], [1, 2]], rtol=0, atol=0)

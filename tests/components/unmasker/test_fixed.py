@@ -53,7 +53,7 @@ def chi_square(counts: torch.Tensor, law: torch.Tensor) -> float:
 
 def test_a_draw_at_temperature_one_has_the_law_of_the_softmax() -> None:
     scores = torch.tensor([[0.3, -1.0, 2.0, 0.9]])
-    drawn = run("fixed", Fixed(scores), [[]] * 4000, 1, temperature=1)
+    drawn = run("fixed", Fixed(scores), [[]] * 1500, 1, temperature=1)
     counts = torch.tensor([own.tokens[0] for own in drawn]).bincount(minlength=4)
     assert chi_square(counts, scores[0].double().softmax(-1)) < 16.3  # 0.999 of chi square with 3 degrees
 
@@ -61,16 +61,16 @@ def test_a_draw_at_temperature_one_has_the_law_of_the_softmax() -> None:
 @pytest.mark.parametrize("confidence", ["drawn", "max", "random"])
 def test_only_an_order_that_does_not_look_at_the_draw_has_the_product_law(confidence: str) -> None:
     law = torch.tensor([0.7, 0.3])
-    drawn = run("fixed", Fixed(law.log().expand(2, 2)), [[]] * 3000, 2, temperature=1, confidence=confidence)
+    drawn = run("fixed", Fixed(law.log().expand(2, 2)), [[]] * 1200, 2, temperature=1, confidence=confidence)
     counts = torch.tensor([2 * own.tokens[0] + own.tokens[1] for own in drawn]).bincount(minlength=4)
     statistic = chi_square(counts, (law[:, None] * law).flatten())
     if confidence != "drawn":
         assert statistic < 16.3
         return
-    assert statistic > 100  # the first kept token is the likely one with probability 0.91
+    assert statistic > 40  # the first kept token is the likely one with probability 0.91
     first = torch.tensor([own.tokens[own.trace.places[0][0]] for own in drawn])
     share = float((first == 0).double().mean())
-    assert abs(share - 0.91) < 4 * (0.91 * 0.09 / 3000) ** 0.5
+    assert abs(share - 0.91) < 4 * (0.91 * 0.09 / 1200) ** 0.5
 
 
 @pytest.mark.parametrize(
