@@ -145,7 +145,7 @@ def test_a_figure_that_nobody_declared_is_an_error_with_the_way_out(
 
 @pytest.mark.parametrize(
     ("name", "told"),
-    [("psn", "no metric 'psn'. Did you mean 'psnr'"), ("rouge_l", "'rouge_l' cannot decide; mse, psnr")],
+    [("psn", "no metric 'psn'. Did you mean 'psnr'"), ("rouge_l", "'rouge_l' cannot decide; identified, mse, psnr")],
 )
 def test_a_metric_that_cannot_decide_is_refused_before_anything_runs(name: str, told: str) -> None:
     with pytest.raises(ScenarioError, match="test: scoring.metric: ") as caught:
@@ -174,6 +174,6 @@ def test_every_metric_is_declared_once_with_names_of_its_own() -> None:
 
 
 def test_a_metric_of_a_round_has_no_statistics(scenario: Callable[..., Scenario]) -> None:
-    assert scenario().scoring.metric == "ssim"
+    assert scenario().scoring.metric == "identified"
     with pytest.raises(ValueError, match="leave statistics out"):
         registry.metric("x", title="x", summary="x", over="round", statistics={"x": "mean"})
