@@ -73,7 +73,7 @@ def auc(activations: Tensor, is_member: Tensor) -> Tensor:
         activations: shape (N, neurons).
         is_member: booleans (N,), neither all nor none.
     """
-    members, others = activations[is_member].T.contiguous(), activations[~is_member].T.sort(1).values
+    members, others = activations[is_member].T.contiguous(), activations[~is_member].T.contiguous().sort(1).values
     below = torch.searchsorted(others, members)
     up_to = torch.searchsorted(others, members, right=True)
     return (below + up_to).double().mean(1) / (2 * others.shape[1])
