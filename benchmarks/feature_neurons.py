@@ -116,21 +116,21 @@ def _updates(model: nn.Module, data: Dataset, sentences: int) -> list[Row]:
         changes.append(dict(zip(chosen, found, strict=True)))
         texts.append(set(inputs[labels != IGNORED].tolist()))
     layers = list(chosen)
-    return [
+    rows = [
         row
         for name, some in (("all layers", layers), ("first layer", layers[:1]), ("last layer", layers[-1:]))
         for row in _told(f"{sentences} sentences, {name}", [_said(model, own, some) for own in changes], texts)
-    ] + _told(
-        f"{sentences} sentences, first layer, noise as large as the update",
-        [_said(model, _noisy(own, client), layers[:1]) for client, own in enumerate(changes)],
-        texts,
-    )
+    ]
+    for times in (1, 10):
+        noisy = [_said(model, _noisy(own, times, client), layers[:1]) for client, own in enumerate(changes)]
+        rows += _told(f"{sentences} sentences, first layer, noise {times} times the update", noisy, texts)
+    return rows
 
 
-def _noisy(change: dict[str, Tensor], client: int) -> dict[str, Tensor]:
+def _noisy(change: dict[str, Tensor], times: int, client: int) -> dict[str, Tensor]:
     source = torch.Generator().manual_seed(client)
     return {
-        name: own + float(own.square().mean().sqrt()) * torch.randn(own.shape, generator=source)
+        name: own + times * float(own.square().mean().sqrt()) * torch.randn(own.shape, generator=source)
         for name, own in change.items()
     }
 
