@@ -1,0 +1,1 @@
+"""Hook probe: reads from hidden states or weights what a model knows."""

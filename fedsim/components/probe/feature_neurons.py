@@ -1,0 +1,242 @@
+"""feature-neurons: reads neurons of a language model through its head, and classes from the neurons that tell them.
+
+Idea: a neuron reads one direction of the residual stream; if the head names it, the neuron stands for that token.
+Equation: P_i = softmax(W_U (gain * s w_i / rms(w_i))), s = +-1 the more peaked. As a probe: the k neurons of each class
+    with the largest |AUC - 1/2|, and a Gaussian of each class over them, with one variance a neuron.
+Assumes: the weights; for classes, activations (the output of `up_proj`) with labels.
+Leaks: a row of a client's update is a sum of what the neuron read, so the head names words of the client's text.
+Fails: neurons that stand for several things; neurons that move together make the probe too sure.
+Source: Davies 2025, arXiv 2501.02688; the norm, both signs, and the probe are chosen here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal, NamedTuple, final
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from fedsim.core.errors import FedsimError, NotApplicable, nearest
+from fedsim.core.hooks import Probe
+from fedsim.core.past import stack_of
+from fedsim.core.registry import component
+from fedsim.core.types import Config, Tensors
+from fedsim.generation.reading import evaluating
+
+Weights = Literal["up_proj", "gate_proj", "down_proj"]
+
+
+class FeatureNeuronsConfig(Config):
+    """Settings of feature-neurons."""
+
+    neurons: int = Field(default=8, ge=1, description="k, neurons that are kept for each class")
+
+
+@final
+@component("feature-neurons", summary="probe: neurons named by the head, classes told by a few", paper="2501.02688")
+class FeatureNeurons(Probe[FeatureNeuronsConfig]):
+    """Tells classes from the activations of the neurons that tell each class best."""
+
+    def fit(self, hidden: Tensor, labels: Tensor, generator: torch.Generator) -> Tensors:
+        """Return `neurons` (the kept ones), `means` (K, kept), `variances` (kept,) and `shares` of classes (K,).
+
+        Raises:
+            NotApplicable: there are not two classes with an example each, or states are no finite numbers.
+        """
+        members = _members(hidden, labels)
+        hidden = hidden.double()
+        kept = torch.cat([self._best(hidden, own) for own in members]).unique()
+        of_kept = hidden[:, kept]
+        means = torch.stack([of_kept[own].mean(0) for own in members])
+        variances = (of_kept - means[labels]).square().mean(0)
+        floor = 1e-6 * of_kept.var(0, correction=0).clamp_min(torch.finfo(torch.double).tiny)  # constant in each class
+        shares = torch.stack([own.double().mean() for own in members])
+        return {"neurons": kept, "means": means, "variances": torch.maximum(variances, floor), "shares": shares}
+
+    def _best(self, hidden: Tensor, is_member: Tensor) -> Tensor:
+        told = (auc(hidden, is_member) - 0.5).abs()
+        return told.topk(min(self.config.neurons, len(told))).indices
+
+    def predict(self, learned: Tensors, hidden: Tensor) -> Tensor:
+        """Return the probability of each class, shape (N, K)."""
+        distances = (hidden.double()[:, None, learned["neurons"]] - learned["means"]).square() / learned["variances"]
+        return (learned["shares"].log() - distances.sum(-1) / 2).softmax(-1).to(hidden.dtype)
+
+
+def auc(activations: Tensor, is_member: Tensor) -> Tensor:
+    """Return for each neuron how often a member's activation is above another's, ties a half; shape (neurons,).
+
+    Args:
+        activations: shape (N, neurons).
+        is_member: booleans (N,), neither all nor none.
+    """
+    members, others = activations[is_member].T.contiguous(), activations[~is_member].T.contiguous().sort(1).values
+    below = torch.searchsorted(others, members)
+    up_to = torch.searchsorted(others, members, right=True)
+    return (below + up_to).double().mean(1) / (2 * others.shape[1])
+
+
+class Named(NamedTuple):
+    """What the head says of neurons.
+
+    Attributes:
+        signs: 1 or -1 (N,), the direction that is named.
+        tokens: the likeliest tokens (N, kept), the likeliest first.
+        probabilities: of these.
+        entropy: in nats (N,), of all tokens.
+        shares: by concept the probability of its tokens together (N,).
+    """
+
+    signs: Tensor
+    tokens: Tensor
+    probabilities: Tensor
+    entropy: Tensor
+    shares: dict[str, Tensor]
+
+
+def neuron_rows(model: nn.Module, weights: Weights = "up_proj") -> dict[str, Tensor]:
+    """Return by module the vectors of its neurons, shape (neurons, width): what they read, or with `down_proj` write.
+
+    Raises:
+        NotApplicable: the model has no such module.
+    """
+    found = {name: own.get_parameter("weight").detach() for name, own in _modules(model, weights)}
+    if not found:
+        raise NotApplicable(f"the model has no layer '{weights}'. It reads models of Llama's kind.")
+    return {name: own.T if weights == "down_proj" else own for name, own in found.items()}
+
+
+def name_neurons(
+    model: nn.Module,
+    rows: Tensor,
+    *,
+    kept: int = 10,
+    concepts: Mapping[str, Sequence[int]] | None = None,
+    both_signs: bool = True,
+    at_once: int = 256,
+) -> Named:
+    """Return what the model's head says of vectors of its residual stream, by the likeliest tokens.
+
+    Args:
+        model: a language model whose layers can be run one by one; it is left as it was.
+        rows: shape (N, width); their length does not matter.
+        kept: how many tokens of each are kept.
+        concepts: tokens by concept, whose probability is wanted.
+        both_signs: whether the opposite vector is named where its likeliest token is likelier.
+        at_once: rows that are read together; it bounds the memory.
+
+    Raises:
+        NotApplicable: the model's head cannot be read.
+    """
+    stack = stack_of(model)
+    if stack is None:
+        raise NotApplicable("the head of this model cannot be read. Choose a model of Llama's kind.")
+    with evaluating(list(model.modules())):
+        parts = [
+            _name(stack.score(_of_one_size(some)[None])[0], kept, concepts or {}, both_signs)
+            for some in rows.split(at_once)
+        ]
+    joined = [torch.cat(own) for own in list(zip(*parts, strict=True))[:4]]
+    shares = {name: torch.cat([own.shares[name] for own in parts]) for name in concepts or {}}
+    return Named(joined[0], joined[1], joined[2], joined[3], shares)
+
+
+def _of_one_size(rows: Tensor) -> Tensor:
+    """Return rows of mean square 1, the size of states behind a norm; a row of zeros stays."""
+    size = rows.square().mean(1, keepdim=True).sqrt()
+    return rows / torch.where(size > 0, size, torch.ones_like(size))
+
+
+def _name(scores: Tensor, kept: int, concepts: Mapping[str, Sequence[int]], both_signs: bool) -> Named:
+    signs = torch.ones(len(scores), dtype=scores.dtype)
+    if both_signs:  # the head has no bias, so the opposite vector has the opposite scores
+        above, below = scores.amax(1) - scores.logsumexp(1), -scores.amin(1) - (-scores).logsumexp(1)
+        signs[below > above] = -1
+    odds = (scores * signs[:, None]).softmax(1)
+    probabilities, tokens = odds.topk(kept)
+    entropy = torch.special.entr(odds).sum(1)
+    return Named(
+        signs, tokens, probabilities, entropy, {name: odds[:, list(own)].sum(1) for name, own in concepts.items()}
+    )
+
+
+@contextmanager
+def clamped(
+    model: nn.Module, layer: str, values: Mapping[int, float], place: Literal["output", "input"] = "output"
+) -> Iterator[None]:
+    """Hold neurons of a layer at values, at every position of every pass.
+
+    Args:
+        model: the model; behind the context it is as before.
+        layer: name of a module.
+        values: by neuron, its value.
+        place: output: what the layer returns, as for `up_proj`, which the gate multiplies afterwards; input: what it
+            reads, as for `down_proj`, which is behind the gate.
+
+    Raises:
+        FedsimError: there is no such layer or neuron.
+    """
+    names = [name for name, _ in model.named_modules() if name]
+    if layer not in names:
+        raise FedsimError(f"the model has no layer '{layer}'.{nearest(layer, names)}")
+    module = model.get_submodule(layer)
+    neurons, held = list(values), list(values.values())
+    width = module.get_parameter("weight").shape[0 if place == "output" else 1]
+    if beyond := [own for own in neurons if not 0 <= own < width]:
+        raise FedsimError(f"layer '{layer}' has no neuron {beyond[0]}, expected 0 to {width - 1}.")
+
+    def hold(tensor: Tensor) -> Tensor:
+        changed = tensor.clone()
+        changed[..., neurons] = torch.tensor(held, dtype=tensor.dtype, device=tensor.device)
+        return changed
+
+    handle = (
+        module.register_forward_hook(_at_output(hold))
+        if place == "output"
+        else module.register_forward_pre_hook(lambda _module, inputs: (hold(inputs[0]), *inputs[1:]))
+    )
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def moved_neurons(change: Mapping[str, Tensor], weights: Weights = "up_proj") -> list[tuple[str, int]]:
+    """Return the neurons whose rows an update changed, the one that moved most first, as (parameter, neuron).
+
+    Args:
+        change: by parameter, weights behind less weights before, or a gradient.
+        weights: the layers that are looked at.
+    """
+    found = {name: own for name, own in change.items() if name.endswith(f"{weights}.weight")}
+    lengths = {name: own.norm(dim=0 if weights == "down_proj" else 1).tolist() for name, own in found.items()}
+    every = [(length, name, number) for name, own in lengths.items() for number, length in enumerate(own) if length]
+    return [(name, number) for _, name, number in sorted(every, key=lambda own: -own[0])]
+
+
+def _at_output(hold: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
+    def change(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
+        return hold(output)
+
+    return change
+
+
+def _modules(model: nn.Module, weights: Weights) -> list[tuple[str, nn.Module]]:
+    return [(name, own) for name, own in model.named_modules() if name.rpartition(".")[2] == weights]
+
+
+def _members(hidden: Tensor, labels: Tensor) -> list[Tensor]:
+    """Return which states belong to each class."""
+    if hidden.ndim != 2 or len(hidden) != len(labels):  # noqa: PLR2004 - (N, width)
+        raise NotApplicable(f"states have shape {tuple(hidden.shape)}, expected ({len(labels)}, width).")
+    if not hidden.isfinite().all():
+        raise NotApplicable("some states are no finite numbers.")
+    members = [labels == own for own in range(int(labels.max()) + 1)] if len(labels) else []
+    empty = [number for number, own in enumerate(members) if not own.any()]
+    if len(members) < 2 or empty:  # noqa: PLR2004 - classes
+        lacking = f"class {empty[0]} has none" if empty else "there is one class"
+        raise NotApplicable(f"a probe needs examples of two classes or more, and of each: {lacking}.")
+    return members

@@ -1,0 +1,211 @@
+"""markov-categorical: measures a language model as a chain of kernels: state, then a log-linear head, then token.
+
+Idea: a decoding step is a map to a state and a draw from a head; measures of the two say what a state holds.
+Equation: surplus = I(H; W_2.. | W_1); head entropy D(diag p || p p'); metric G = W'(diag p - p p')W;
+    alignment A = |E[h g']|^2 / (sum of the r largest eigenvalues of E[g g']), h whitened, g centred, r the rank of h.
+Assumes: states and tokens, more states than entries in each; the probe is a log-linear head on whitened states.
+Leaks: the surplus of a shared state is what it says of tokens beyond the one that it emits.
+Fails: an estimated surplus is a difference of two upper bounds, so no bound; a log-linear head sees no products.
+Source: Zhang 2025, arXiv 2507.19247; estimators, normalisation and penalty are chosen here.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, final
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from fedsim.core.errors import NotApplicable
+from fedsim.core.hooks import Probe
+from fedsim.core.registry import component
+from fedsim.core.types import Config, Tensors
+
+Divergence = Literal["kl", "total-variation", "hellinger", "chi-square"]
+
+
+class MarkovCategoricalConfig(Config):
+    """Settings of markov-categorical."""
+
+    penalty: float = Field(default=1e-3, gt=0, description="weight of the squared head on whitened states")
+    steps: int = Field(default=200, ge=1, description="most steps of the search for the head")
+
+
+@final
+@component("markov-categorical", summary="probe: information measures of states and their head", paper="2507.19247")
+class MarkovCategorical(Probe[MarkovCategoricalConfig]):
+    """Learns the log-linear head that tells classes from states: a kernel, whose measures stand beside it."""
+
+    def fit(self, hidden: Tensor, labels: Tensor, generator: torch.Generator) -> Tensors:
+        """Return `head` (K, width) and `bias` (K,). The search is convex and draws nothing.
+
+        Raises:
+            NotApplicable: there are no states, or they are no finite numbers, or no vectors with a label each.
+        """
+        states = _states(hidden)
+        if len(labels) != len(states):
+            raise NotApplicable(f"there are {len(states)} states and {len(labels)} labels, expected one label a state.")
+        mean = states.mean(0)
+        white, back = _whiten(states - mean, torch.finfo(hidden.dtype).eps)
+        classes = int(labels.max()) + 1
+        head = torch.zeros(classes, white.shape[1] + 1, dtype=torch.double, requires_grad=True)
+        search = torch.optim.LBFGS([head], max_iter=self.config.steps, line_search_fn="strong_wolfe")
+
+        def loss() -> Tensor:
+            search.zero_grad()
+            value = torch.nn.functional.cross_entropy(white @ head[:, 1:].T + head[:, 0], labels)
+            value = value + self.config.penalty * head.square().sum()
+            value.backward()
+            return value
+
+        with torch.enable_grad():
+            search.step(loss)
+        found = head.detach()
+        raw = found[:, 1:] @ back.T
+        return {"head": raw, "bias": found[:, 0] - raw @ mean}
+
+    def predict(self, learned: Tensors, hidden: Tensor) -> Tensor:
+        """Return the probability of each class, shape (N, K)."""
+        return (hidden.double() @ learned["head"].T + learned["bias"]).softmax(-1).to(hidden.dtype)
+
+
+def _states(hidden: Tensor) -> Tensor:
+    if hidden.ndim != 2 or not len(hidden):  # noqa: PLR2004 - (N, width)
+        raise NotApplicable(f"states have shape {tuple(hidden.shape)}, expected (N, width) with N of 1 or more.")
+    if not hidden.isfinite().all():
+        raise NotApplicable("some states are no finite numbers.")
+    return hidden.double()
+
+
+def _whiten(centred: Tensor, precision: float) -> tuple[Tensor, Tensor]:
+    """Return states of unit covariance (N, rank), and the map to them (width, rank).
+
+    Directions that vary no more than rounding at `precision` does are left out: whitening would blow them up.
+    """
+    left, sizes, right = torch.linalg.svd(centred, full_matrices=False)
+    kept = sizes > max(centred.shape) * precision * sizes.amax().clamp_min(torch.finfo(torch.double).tiny)
+    scale = math.sqrt(len(centred))
+    return scale * left[:, kept], scale * right[kept].T / sizes[kept]
+
+
+def table_entropy(joint: Tensor) -> float:
+    """Return the entropy of a table of probabilities of any shape, in nats."""
+    return float(torch.special.entr(joint.double()).sum())
+
+
+def conditional_entropy(joint: Tensor) -> float:
+    """Return H(W | H) in nats of a table p(h, w, ...): of all dimensions given the first."""
+    return table_entropy(joint) - table_entropy(joint.flatten(1).sum(1))
+
+
+def mutual_information(joint: Tensor) -> float:
+    """Return I(H; W) in nats of a table p(h, w, ...), the first dimension against all others together."""
+    flat = joint.flatten(1)
+    return table_entropy(flat.sum(1)) + table_entropy(flat.sum(0)) - table_entropy(flat)
+
+
+def table_surplus(joint: Tensor) -> float:
+    """Return I(H; W_2 .. W_K | W_1) in nats of a table p(h, w_1, ..., w_K)."""
+    first = joint.flatten(2).sum(2)
+    return mutual_information(joint) - mutual_information(first)
+
+
+def estimated_surplus(
+    probe: MarkovCategorical,
+    context: Tensor,
+    hidden: Tensor,
+    labels: Tensor,
+    is_known: Tensor,
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor]:
+    """Return for each position that is not known the cost of its label in nats: without the states, and with them.
+
+    The mean difference estimates I(H; label | context), summed over the tokens behind the first for the surplus. Split
+    known and other positions by document. A control permutes `hidden`, which must give about 0.
+
+    Args:
+        probe: the head that predicts.
+        context: the tokens in between as numbers, shape (N, C), for instance one-hot.
+        hidden: states, shape (N, width).
+        labels: tokens (N,).
+        is_known: booleans (N,), from which the head is learned.
+        generator: the probe's randomness.
+
+    Raises:
+        NotApplicable: the states do not suit the probe, or a label is not among the known ones.
+    """
+    if labels[~is_known].max() > labels[is_known].max():
+        raise NotApplicable("a label does not occur among the known ones. Leave out rare tokens.")
+    costs = []
+    for read in (context, torch.cat((context, hidden), 1)):
+        learned = probe.fit(read[is_known], labels[is_known], generator)
+        scores = read[~is_known].double() @ learned["head"].T + learned["bias"]
+        costs.append(torch.nn.functional.cross_entropy(scores, labels[~is_known], reduction="none"))
+    return costs[0], costs[1]
+
+
+def categorical_entropy(odds: Tensor, divergence: Divergence = "kl") -> Tensor:
+    """Return how far distributions (N, V) are from certain ones: D(diag p || p p'), shape (N,), by closed forms.
+
+    Args:
+        odds: distributions.
+        divergence: kl gives the entropy in nats; hellinger is 1 - sum sqrt(P Q).
+    """
+    if divergence == "kl":
+        return torch.special.entr(odds).sum(-1)
+    if divergence == "chi-square":
+        return (odds > 0).sum(-1).to(odds.dtype) - 1
+    return 1 - odds.pow(2 if divergence == "total-variation" else 1.5).sum(-1)
+
+
+def renyi_entropy(odds: Tensor, order: float) -> Tensor:
+    """Return D(diag p || p p') for Renyi's divergence of an order other than 1: ln(sum p^(2 - order)) / (order - 1)."""
+    powers = torch.where(odds > 0, odds.clamp_min(torch.finfo(odds.dtype).tiny).pow(2 - order), 0.0)
+    return powers.sum(-1).log() / (order - 1)
+
+
+def calibration_gap(scores: Tensor, labels: Tensor) -> Tensor:
+    """Return for each position -ln p(label) less the entropy of p: mean 0 where the head is right. Shape (N,)."""
+    odds = scores.log_softmax(-1)
+    return -odds.gather(-1, labels[..., None])[..., 0] - torch.special.entr(odds.exp()).sum(-1)
+
+
+def fisher_metric(head: Tensor, odds: Tensor) -> Tensor:
+    """Return G = W'(diag p - p p')W of a head W (V, width) at p (V,): the curvature of KL in the state."""
+    mean = odds @ head
+    scaled = odds.sqrt()[:, None] * head
+    return scaled.T @ scaled - torch.outer(mean, mean)
+
+
+def fisher_product(head: Tensor, odds: Tensor, direction: Tensor) -> Tensor:
+    """Return G v without forming G, for a direction v (width,)."""
+    moved = head @ direction
+    return head.T @ (odds * (moved - odds @ moved))
+
+
+def spectral_alignment(hidden: Tensor, features: Tensor) -> float:
+    """Return A in [0, 1]: how much of what features of the next token vary by the whitened states hold.
+
+    It is 1 where the states span the strongest directions of the features, and no invertible linear map of the states
+    changes it. A control permutes the features.
+
+    Args:
+        hidden: states, shape (N, width).
+        features: of the next token, each context's mean, shape (N, any width).
+
+    Raises:
+        NotApplicable: there are not more states than entries in each, where A says nothing; or features never change.
+    """
+    states, wanted = _states(hidden), _states(features)
+    if len(states) <= states.shape[1]:
+        raise NotApplicable(
+            f"there are {len(states)} states of width {states.shape[1]}, expected more; ten times is good."
+        )
+    white, _ = _whiten(states - states.mean(0), torch.finfo(hidden.dtype).eps)
+    centred = wanted - wanted.mean(0)
+    most = (torch.linalg.svdvals(centred)[: white.shape[1]].square() / len(states)).sum()
+    if not most > 0:
+        raise NotApplicable("the features are the same for all states.")
+    return float((white.T @ centred / len(states)).square().sum() / most)

@@ -1,0 +1,202 @@
+"""Information measures against tables that are summed by hand, brute force over pairs, and an enumerated source."""
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from fedsim.components.probe.markov_categorical import (
+    MarkovCategorical,
+    calibration_gap,
+    categorical_entropy,
+    conditional_entropy,
+    estimated_surplus,
+    fisher_metric,
+    fisher_product,
+    mutual_information,
+    renyi_entropy,
+    spectral_alignment,
+    table_surplus,
+)
+from fedsim.core.errors import NotApplicable
+from tests.components.generating import make
+
+
+def drawn(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.double)
+
+
+def kernel(*shape: int, seed: int = 0) -> Tensor:
+    return (2 * drawn(*shape, seed=seed)).softmax(-1)
+
+
+def hidden_markov() -> Tensor:
+    """p(h, w1, w2, w3) of a source with four states and five symbols."""
+    moves, emits = (4 * torch.eye(4) + drawn(4, 4, seed=1)).softmax(-1), drawn(4, 5, seed=2).softmax(-1)
+    return torch.einsum("a,ai,ab,bj,bc,ck->aijk", torch.full((4,), 0.25).double(), emits, moves, emits, moves, emits)
+
+
+def one_hot(values: Tensor, classes: int) -> Tensor:
+    return torch.nn.functional.one_hot(values, classes).double()
+
+
+def pairs(joint: Tensor, seed: int, count: int) -> list[Tensor]:
+    """Draw from a table; one tensor (count,) for each of its dimensions."""
+    source = torch.Generator().manual_seed(seed)
+    places = joint.flatten().multinomial(count, replacement=True, generator=source)
+    return list(torch.unravel_index(places, joint.shape))
+
+
+def given_first(joint: Tensor) -> float:
+    """I(H; W2, W3 | W1) by its definition."""
+    first, of_first = joint.sum((0, 2, 3)), joint.sum((2, 3))
+    rest = joint.sum(0)
+    ratio = joint * first[None, :, None, None] / (of_first[:, :, None, None] * rest)
+    return float((joint * ratio.log()).sum())
+
+
+def test_the_surplus_of_an_enumerated_source_is_the_conditional_information() -> None:
+    joint = hidden_markov()
+    assert table_surplus(joint) == pytest.approx(given_first(joint), abs=1e-12)
+    assert mutual_information(joint) == pytest.approx(
+        mutual_information(joint.sum((2, 3))) + given_first(joint), abs=1e-12
+    )
+    assert given_first(joint) > 0.1
+
+
+def test_a_state_that_is_the_last_token_has_no_surplus() -> None:
+    moves, start = kernel(5, 5), kernel(5, seed=3)
+    # h is w_1 itself, and the source is of first order
+    joint = torch.einsum("a,ai,ij,jk->aijk", start, torch.eye(5).double(), moves, moves)
+    assert table_surplus(joint) == pytest.approx(0, abs=1e-12)
+    assert conditional_entropy(joint.sum((2, 3))) == pytest.approx(0, abs=1e-12)
+
+
+def test_conditional_entropy_of_a_noisy_copy() -> None:
+    flip = 0.1
+    joint = torch.tensor([[1 - flip, flip], [flip, 1 - flip]]) / 2
+    told = -flip * math.log(flip) - (1 - flip) * math.log(1 - flip)
+    assert conditional_entropy(joint) == pytest.approx(told, abs=1e-6)  # the table is in single precision
+    assert mutual_information(joint) == pytest.approx(math.log(2) - told, abs=1e-6)
+
+
+def test_the_estimated_surplus_is_that_of_the_source_and_none_for_permuted_states() -> None:
+    joint = hidden_markov().sum(3)  # h, w1, w2
+    state, first, second = pairs(joint, 0, 12_000)
+    context, both = one_hot(first, 5), one_hot(5 * state + first, 20)
+    is_known, source = torch.arange(12_000) < 6_000, torch.Generator().manual_seed(1)
+    probe = make("markov-categorical", penalty=1e-5)
+    without, with_states = estimated_surplus(probe, context, both, second, is_known, source)
+    exact = table_surplus(joint)
+    assert exact > 0.06
+    assert float((without - with_states).mean()) == pytest.approx(exact, abs=0.02)  # the sheet's, n = 6,000
+    mixed = one_hot(5 * state[torch.randperm(12_000, generator=source)] + first, 20)
+    without, with_states = estimated_surplus(probe, context, mixed, second, is_known, source)
+    assert abs(float((without - with_states).mean())) < 0.02
+
+
+def renyi(order: float) -> Callable[[Tensor, Tensor], Tensor]:
+    return lambda p, q: (p.pow(order) * q.pow(1 - order)).sum().log() / (order - 1)
+
+
+BRUTE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "kl": lambda p, q: torch.xlogy(p, p / q).sum(),
+    "total-variation": lambda p, q: (p - q).abs().sum() / 2,
+    "hellinger": lambda p, q: 1 - (p * q).sqrt().sum(),
+    "chi-square": lambda p, q: ((p - q).square() / q).sum(),
+}
+
+
+@pytest.mark.parametrize("name", BRUTE)
+def test_closed_forms_equal_sums_over_all_pairs(name: str) -> None:
+    odds = kernel(3, 7)
+    brute = torch.stack([BRUTE[name](own.diag(), torch.outer(own, own)) for own in odds])
+    torch.testing.assert_close(categorical_entropy(odds, name), brute, atol=1e-10, rtol=0)  # type: ignore[arg-type]
+    certain = one_hot(torch.tensor([2]), 7)
+    assert float(categorical_entropy(certain, name)) == 0  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("order", [0.5, 2.0, 3.0])
+def test_renyi_entropies_equal_sums_over_all_pairs(order: float) -> None:
+    odds = kernel(3, 7)
+    brute = torch.stack([renyi(order)(own.diag(), torch.outer(own, own)) for own in odds])
+    torch.testing.assert_close(renyi_entropy(odds, order), brute, atol=1e-10, rtol=0)
+    assert float(renyi_entropy(one_hot(torch.tensor([2]), 7), order)) == 0
+
+
+def test_the_metric_is_that_of_the_divergence_and_a_common_row_changes_nothing() -> None:
+    head, state, direction = drawn(9, 4), drawn(4, seed=1), drawn(4, seed=2)
+    odds = (head @ state).softmax(0)
+    metric = fisher_metric(head, odds)
+    torch.testing.assert_close(metric, metric.T)
+    assert torch.linalg.eigvalsh(metric).amin() > -1e-12
+    torch.testing.assert_close(fisher_metric(head + drawn(4, seed=5), odds), metric)
+    torch.testing.assert_close(fisher_product(head, odds, direction), metric @ direction)
+    size = 1e-2
+    moved = (head @ (state + size * direction)).log_softmax(0)
+    divergence = (moved.exp() * (moved - odds.log())).sum()
+    assert float(divergence) == pytest.approx(
+        float(size**2 / 2 * direction @ metric @ direction), rel=0.05
+    )  # third order
+
+
+def test_alignment_is_the_sum_over_pairs_of_contexts() -> None:
+    hidden, features = drawn(60, 3), drawn(60, 8, seed=1)
+    centred = hidden - hidden.mean(0)
+    values, vectors = torch.linalg.eigh(centred.T @ centred / 60)
+    white = centred @ vectors @ values.rsqrt().diag() @ vectors.T
+    wanted = features - features.mean(0)
+    similar = wanted @ wanted.T
+    rayleigh = (white @ white.T * similar).mean()
+    largest = torch.linalg.eigvalsh(similar / 60)[-3:].sum()
+    assert spectral_alignment(hidden, features) == pytest.approx(float(rayleigh / largest), abs=1e-10)
+
+
+def test_alignment_is_one_at_its_maximum_and_the_same_in_other_coordinates() -> None:
+    hidden, features = drawn(60, 3), drawn(60, 8, seed=1)
+    found = spectral_alignment(hidden, features)
+    assert 0 < found < 1
+    assert spectral_alignment(hidden @ drawn(3, 3, seed=4) + 5, features) == pytest.approx(found, abs=1e-10)
+    best = torch.linalg.svd(features - features.mean(0), full_matrices=False)[0][:, :3]
+    assert spectral_alignment(best, features) == pytest.approx(1, abs=1e-10)
+
+
+def test_the_gap_of_a_head_on_its_own_draws_is_none() -> None:
+    scores = drawn(4_000, 6)
+    labels = scores.softmax(1).multinomial(1, generator=torch.Generator().manual_seed(7))[:, 0]  # another stream
+    gap = calibration_gap(scores, labels)
+    assert abs(float(gap.mean())) < 3 * float(gap.std()) / 4_000**0.5  # three standard errors
+    assert float(calibration_gap(scores, scores.argmin(1)).mean()) > 1
+
+
+def test_the_head_of_a_log_linear_source_is_found() -> None:
+    head, hidden = drawn(4, 3), drawn(8_000, 3, seed=1)
+    odds = (hidden @ head.T).softmax(1)
+    labels = odds.multinomial(1, generator=torch.Generator().manual_seed(2))[:, 0]
+    probe = make("markov-categorical", penalty=1e-6)
+    assert isinstance(probe, MarkovCategorical)
+    found = probe.predict(probe.fit(hidden, labels, torch.Generator()), hidden)
+    divergence = (odds * (odds / found).log()).sum(1).mean()
+    assert float(divergence) < 39.1 / (2 * 8_000)  # the 0.9999 quantile of chi-square with its 12 degrees of freedom
+    costs = [-own.gather(1, labels[:, None]).log().mean() for own in (found, odds)]
+    assert costs[0] < costs[1]  # the likeliest head is likelier than the true one
+
+
+def test_mistakes_are_named() -> None:
+    probe, source = make("markov-categorical"), torch.Generator()
+    for hidden, labels, message in (
+        (torch.zeros(3), torch.zeros(3).long(), r"shape \(3,\), expected \(N, width\)"),
+        (torch.full((2, 3), torch.inf), torch.zeros(2).long(), "no finite numbers"),
+        (torch.zeros(2, 3), torch.zeros(4).long(), "2 states and 4 labels"),
+    ):
+        with pytest.raises(NotApplicable, match=message):
+            probe.fit(hidden, labels, source)
+    with pytest.raises(NotApplicable, match="3 states of width 3, expected more"):
+        spectral_alignment(drawn(3, 3), drawn(3, 2))
+    with pytest.raises(NotApplicable, match="features are the same"):
+        spectral_alignment(drawn(9, 3), torch.ones(9, 2))
+    rare = torch.tensor([0, 1, 0, 2])
+    with pytest.raises(NotApplicable, match="a label does not occur"):
+        estimated_surplus(probe, drawn(4, 1), drawn(4, 1), rare, torch.arange(4) < 3, source)
