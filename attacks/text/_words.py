@@ -76,6 +76,12 @@ def predicts_words(observation: Observation) -> bool:
     return observation.task.labels_are_inputs
 
 
+def mask_token_of(observation: Observation) -> int | None:
+    """Return the token of masked places, which is no word, of a model that fills them in; None of any other."""
+    token = getattr(observation.model, "mask_token", None)
+    return token if isinstance(token, int) else None
+
+
 def words_of(observation: Observation) -> Words:
     """Return the tokens that the gradient shows.
 
@@ -85,6 +91,9 @@ def words_of(observation: Observation) -> Words:
     name, _ = embedding_of(observation)
     gradient = observation.update.tensors.get(f"{name}.weight")
     read = None if gradient is None else outstanding_rows(gradient)
+    mask = mask_token_of(observation)
+    if read is not None and mask is not None:
+        read = read[read != mask]
     is_exact = gradient is not None and has_zero_rows(gradient)
     if _is_tied(observation):
         return Words(read, read, False, True)

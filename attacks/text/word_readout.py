@@ -4,7 +4,8 @@ Idea: rows of the embedding's gradient that are not zero are the tokens that wer
     gradient that stand out are the tokens that follow another one; their norms show how often, and sentence lengths.
 Equation: token v was read if row v of dL/dE is not 0; |row c of dL/dW| = |h| / (B n) for a word that follows once.
 Assumes: honest-but-curious server, one gradient or update in which one of the two layers is shared.
-Recovers: the set of words, estimated counts and lengths; first words, and tokens behind the ends; not the order.
+Recovers: the set of words, estimated counts and lengths; first words, and tokens behind the ends; not the order. Of a
+    model that fills in masked places: visible and masked words, each once.
     Dropout changes entries of rows, not which rows are zero, so it protects nothing here.
 Fails: tied weights, where words that are read and that follow cannot be told apart; noise as large as the rows.
 Source: the zero rows: Gupta et al. 2022, arXiv 2205.08514; the counts: after arXiv 2105.09369.
@@ -20,11 +21,22 @@ from torch import Tensor
 
 from attacks.core.preconditions import one_gradient_only
 from attacks.core.results import no_guess
-from attacks.text._words import Words, counts_of, embedding_of, following_of, in_rows, lengths_of, words_of
+from attacks.text._words import (
+    Words,
+    counts_of,
+    embedding_of,
+    following_of,
+    in_rows,
+    lengths_of,
+    mask_token_of,
+    words_of,
+)
 from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import Attack, Effort
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Modality, Observation, OnStep, Reconstruction, Step
+
+_COUNTED_ONCE = "the model fills in masked places, each weighted by an unknown rate: every word is named once"
 
 
 class WordReadoutConfig(Config):
@@ -52,20 +64,32 @@ class WordReadout(Attack[WordReadoutConfig]):
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         """Return the tokens, each as often as it was counted, in rows as long as a sentence, but not as sentences."""
         words = words_of(observation)
+        fills_in = mask_token_of(observation) is not None
         found = words.following if words.read is None else words.read
+        if fills_in and words.read is not None and words.following is not None:
+            found = torch.cat((words.read, words.following)).unique()
         if found is None or not len(found):
             return no_guess(observation, "no row of the gradient stands out: all tokens were read, or noise hides them")
         lengths = lengths_of(observation)
-        counts = _counts(observation, found, lengths)
+        counts = torch.ones_like(found) if fills_in else _counts(observation, found, lengths)
         guess = in_rows(found.repeat_interleave(counts), observation.spec.shape[0])
         on_step(Step(0, 1, 1, 0.0, 0.0, guess))
         facts = {"tokens found": float(len(found)), "shortest sentence": float(lengths[0]),
                  "longest sentence": float(lengths[-1])}  # fmt: skip
         if words.read is not None and words.following is not None and not words.is_tied:
-            facts["tokens that never follow"] = float((~torch.isin(words.read, words.following)).sum())
-            facts["tokens that only follow"] = float((~torch.isin(words.following, words.read)).sum())
+            facts |= _told_apart(words.read, words.following, fills_in)
+        notes = (*_notes(words), _COUNTED_ONCE) if fills_in else _notes(words)
         none = torch.zeros(len(guess), dtype=torch.long)
-        return Reconstruction(guess, none, None, 0.0, 1, 1, ((1, 0.0),), "read off rows", _notes(words), facts)
+        return Reconstruction(guess, none, None, 0.0, 1, 1, ((1, 0.0),), "read off rows", notes, facts)
+
+
+def _told_apart(read: Tensor, following: Tensor, fills_in: bool) -> dict[str, float]:
+    if fills_in:
+        return {"visible tokens": float(len(read)), "masked tokens": float(len(following))}
+    return {
+        "tokens that never follow": float((~torch.isin(read, following)).sum()),
+        "tokens that only follow": float((~torch.isin(following, read)).sum()),
+    }
 
 
 def _counts(observation: Observation, tokens: Tensor, lengths: Sequence[int]) -> Tensor:

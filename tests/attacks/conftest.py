@@ -130,6 +130,15 @@ def written_text(tmp_path: Path) -> dict[str, Any]:
 
 
 @pytest.fixture
+def masked_client(watched: Callable[..., Any], written_text: dict[str, Any]) -> tuple[Observation, Truth]:
+    """A client's gradient of a model that fills in masked places, on two sentences."""
+    model = {"name": "tiny-llada", "width": 64, "hidden": 64, "blocks": 2}
+    tables = {"data": written_text["data"], "model": model, "task": "masked-diffusion"}
+    observation, truth, _ = watched(**tables, federation={"batch_size": 2}, knows=("batch-size",))
+    return observation, truth
+
+
+@pytest.fixture
 def attacked(
     watched: Callable[..., Any], attack_named: Callable[..., Attack]
 ) -> Callable[..., tuple[float, Reconstruction]]:

@@ -9,6 +9,8 @@ import torch
 from attacks.gradient_matching._comparison import ExplicitGradients, GeneralComparison
 from attacks.text.base import TextMatching
 from attacks.text.tag import Tag, TagConfig
+from fedsim.core import registry
+from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import Attack
 from fedsim.core.types import Observation, Truth
 from fedsim.scenario.world import World
@@ -44,3 +46,9 @@ def test_the_distance_is_that_of_the_paper() -> None:
         for row in rows
     ]
     assert found.tolist() == pytest.approx(expected, rel=1e-5)
+
+
+def test_masked_places_are_refused_in_a_sentence(masked_client: tuple[Observation, Truth]) -> None:
+    tag = registry.get("attack", "tag")
+    with pytest.raises(NotApplicable, match="not the mean cross-entropy of next words"):
+        tag.make(tag.config())(masked_client[0], torch.Generator())

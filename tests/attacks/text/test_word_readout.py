@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from attacks.text._words import lengths_of, words_of
+from attacks.text.word_readout import WordReadoutConfig
+from fedsim.core import registry
 from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import Attack
 from fedsim.core.losses import IGNORED
@@ -118,3 +120,19 @@ def test_it_says_what_is_missing(
     observation, _, _ = watched(**written_text, knows=KNOWN, federation={"batch_size": 1})
     with pytest.raises(NotApplicable, match="neither the gradient of 'embed_tokens'"):
         attack_named("word-readout")(shared(observation, "norm.weight"), torch.Generator())
+
+
+def test_of_a_model_that_fills_in_places_visible_and_masked_words_are_named_and_the_mask_token_is_not(
+    masked_client: tuple[Observation, Truth],
+) -> None:
+    observation, truth = masked_client
+    inputs, masked = truth.private[0].inputs, truth.draws[0]["task.masked"]
+    inputs, masked = inputs[masked.any(1)], masked[masked.any(1)]  # a sentence without has no gradient
+    assert 0 < masked.sum() < masked.numel()
+    words = words_of(observation)
+    assert words.read is not None
+    assert words.following is not None
+    torch.testing.assert_close(words.read, inputs[~masked].unique())
+    torch.testing.assert_close(words.following, inputs[masked].unique())
+    found = registry.get("attack", "word-readout").make(WordReadoutConfig())(observation, torch.Generator())
+    assert sorted(found.inputs[found.inputs >= 0].tolist()) == inputs.unique().tolist()
