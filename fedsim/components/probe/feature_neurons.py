@@ -21,10 +21,10 @@ from torch import Tensor, nn
 
 from fedsim.core.errors import FedsimError, NotApplicable, nearest
 from fedsim.core.hooks import Probe
+from fedsim.core.masks import without_dropout
 from fedsim.core.past import stack_of
 from fedsim.core.registry import component
 from fedsim.core.types import Config, Tensors
-from fedsim.generation.reading import evaluating
 
 Weights = Literal["up_proj", "gate_proj", "down_proj"]
 
@@ -134,7 +134,7 @@ def name_neurons(
     stack = stack_of(model)
     if stack is None:
         raise NotApplicable("the head of this model cannot be read. Choose a model of Llama's kind.")
-    with evaluating(list(model.modules())):
+    with torch.no_grad(), without_dropout():
         parts = [
             _name(stack.score(_of_one_size(some)[None])[0], kept, concepts or {}, both_signs)
             for some in rows.split(at_once)
