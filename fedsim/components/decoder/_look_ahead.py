@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple, Self
@@ -72,11 +73,16 @@ class LookAhead:
     def _sources(self, texts: list[Text]) -> list[int]:
         """Return the place of the text that each goes on from, or of one with the longest common beginning."""
         known = {own: place for place, own in enumerate(self._texts)}
-        found = (known.get(own[:-1], known.get(own)) for own in texts)
-        return [self._nearest(own) if place is None else place for own, place in zip(texts, found, strict=True)]
+        found = [known.get(own[:-1], known.get(own)) for own in texts]
+        ordered = sorted(known) if None in found else []
+        pairs = zip(texts, found, strict=True)
+        return [known[_nearest(ordered, own)] if place is None else place for own, place in pairs]
 
-    def _nearest(self, text: Text) -> int:
-        return max(range(len(self._texts)), key=lambda place: _shared(self._texts[place], text))
+
+def _nearest(ordered: Sequence[Text], text: Text) -> Text:
+    """Return the text with the longest common beginning: in sorted order it stands right before `text`, or behind."""
+    place = bisect(ordered, text)
+    return max(ordered[max(place - 1, 0) : place + 1], key=lambda own: _shared(own, text))
 
 
 def _shared(first: Text, second: Text) -> int:

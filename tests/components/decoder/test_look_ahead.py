@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from fedsim.components.decoder._look_ahead import LookAhead
+from fedsim.components.decoder._look_ahead import LookAhead, _nearest, _shared
 from fedsim.components.decoder.awrs import Awrs, AwrsConfig
 from fedsim.core.errors import CannotContinue
 from fedsim.core.past import Past
@@ -124,3 +124,13 @@ def test_rows_whose_texts_have_no_scores_are_named_by_their_place() -> None:
     with torch.no_grad(), pytest.raises(CannotContinue, match="no finite numbers") as raised:
         LookAhead().scores(model, TEXTS, OWNERS, 3)
     assert list(raised.value.rows) == [1]
+
+
+def test_the_nearest_text_shares_the_longest_beginning() -> None:
+    dice = random.Random(1)
+    for _ in range(200):
+        texts = sorted({tuple(dice.choices(range(3), k=dice.randint(1, 5))) for _ in range(6)})
+        asked = tuple(dice.choices(range(3), k=dice.randint(1, 6)))
+        found = _nearest(texts, asked)
+        assert found in texts
+        assert _shared(found, asked) == max(_shared(own, asked) for own in texts)
