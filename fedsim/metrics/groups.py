@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import cast
 
 import numpy as np
-from scipy.stats import fisher_exact, norm
 
 from fedsim.metrics.comparison import holm
 from fedsim.metrics.membership import auc_interval
@@ -38,6 +37,8 @@ def rates(found: Sequence[tuple[str, bool]], confidence: float = 0.95) -> tuple[
 
 
 def _fisher(own: int, n: int, hits: int, total: int) -> float:
+    from scipy.stats import fisher_exact  # noqa: PLC0415 - a list of metrics need not wait for SciPy
+
     rest = total - n
     table = [[own, n - own], [hits - own, rest - (hits - own)]]
     return float(cast("tuple[float, float]", fisher_exact(table))[1]) if rest else 1.0
@@ -81,6 +82,8 @@ def aucs(
 
 def _differs(inside: np.ndarray, outside: np.ndarray, others_in: np.ndarray, others_out: np.ndarray) -> float:
     """Return the p-value of equal AUC in two groups; 1 where the second is too small."""
+    from scipy.stats import norm  # noqa: PLC0415 - a list of metrics need not wait for SciPy
+
     if min(len(others_in), len(others_out)) < _FEWEST:
         return 1.0
     (first, a), (second, b) = _auc(inside, outside), _auc(others_in, others_out)

@@ -90,3 +90,12 @@ def test_an_installed_package_adds_an_attack(tmp_path: Path) -> None:
         text=True,
     )
     assert '"grey-guess"' in listed.stdout
+
+
+def test_a_list_of_methods_waits_for_no_package_that_takes_long() -> None:
+    code = (
+        "import sys; from fedsim.core import registry; [registry.methods(kind) for kind in registry.KINDS]; "
+        "print(sorted({'scipy.stats', 'sklearn', 'matplotlib', 'transformers', 'flwr', 'opacus'} & set(sys.modules)))"
+    )
+    listed = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
+    assert listed.stdout.strip() == "[]"
