@@ -5,6 +5,7 @@ Scorer side only.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -49,47 +50,54 @@ def objective_at_truth(
     return cosine_distance(ours, [update.tensors[name].double() for name in _trained(model)])
 
 
-def has_converged(
+def unexplained(
     model: nn.Module,
     update: Update,
     truth: Truth,
-    guess: Reconstruction,
     loss: Loss,
     sites: Sequence[DropoutSite],
     answer: Answer = plain_answer,
-) -> bool | None:
-    """Say whether a guess explains the entries that were sent as well as the truth does, up to the factor `AS_LOW`.
+    guess: Reconstruction | None = None,
+) -> float | None:
+    """Return 1 - cosine between what was sent and the gradient of the true batch, or of a guess, in [0, 2].
 
     Entries of exactly 0 are left out, since pruning may have put them there. None where the client trained on other
-    examples than it owns, or in several steps: then nobody's measure is 0 at the truth.
+    examples than it owns, or in several steps: then nobody's measure is 0 at the truth. Infinite for a guess that is no
+    batch of such examples.
 
     Args:
         model: holding the weights that the update answers.
         update: as it was observed.
         truth: the private side of it.
-        guess: in the order of the true examples; without masks it gets the true ones.
         loss: what the client minimised.
         sites: where the model drops out, for that batch.
         answer: that of the clients' task.
+        guess: in the order of the true examples; without masks it gets the true ones. None for the truth.
     """
     masks = _masks(truth, sites)
     if len(truth.batches) != 1 or masks is None or not torch.equal(truth.batches[0].inputs, truth.private[0].inputs):
         return None
     batch = truth.batches[0]
-    if guess.inputs.shape != batch.inputs.shape or not bool(guess.inputs.isfinite().all()):
-        return False
+    if guess is not None:
+        if guess.inputs.shape != batch.inputs.shape or not bool(guess.inputs.isfinite().all()):
+            return math.inf
+        batch, masks = _guessed(batch, guess), masks if guess.masks is None else guess.masks
+    sent = [update.tensors[name].double() for name in _trained(model)]
+    ours = _gradient(model, batch, masks, truth, loss, sites, answer)
+    return cosine_distance([own * (tensor != 0) for own, tensor in zip(ours, sent, strict=True)], sent)
+
+
+def has_converged(at_guess: float, at_truth: float) -> bool:
+    """Say whether a guess leaves no more unexplained than the truth does, up to the factor `AS_LOW` and rounding."""
+    return at_guess <= AS_LOW * at_truth + _ROUNDING
+
+
+def _guessed(batch: Batch, guess: Reconstruction) -> Batch:
+    """Return the true batch with the guess's inputs, and with its labels where it has any."""
     labels = batch.labels
     if guess.labels.shape == labels.shape and guess.labels.dtype == labels.dtype:
         labels = torch.where(guess.labels < 0, labels, guess.labels)
-    guessed = replace(batch, inputs=guess.inputs.detach().to(batch.inputs), labels=labels)
-    sent = [update.tensors[name].double() for name in _trained(model)]
-
-    def left(of: Batch, dropped: Masks) -> float:
-        ours = _gradient(model, of, dropped, truth, loss, sites, answer)
-        return cosine_distance([own * (tensor != 0) for own, tensor in zip(ours, sent, strict=True)], sent)
-
-    at_truth, at_guess = left(batch, masks), left(guessed, masks if guess.masks is None else guess.masks)
-    return at_guess <= AS_LOW * at_truth + _ROUNDING
+    return replace(batch, inputs=guess.inputs.detach().to(batch.inputs), labels=labels)
 
 
 def _masks(truth: Truth, sites: Sequence[DropoutSite]) -> Masks | None:

@@ -11,7 +11,7 @@ from fedsim.core import seeding
 from fedsim.core.examples import distinct
 from fedsim.core.masks import dropout_sites
 from fedsim.core.types import Batch, DropoutSite, Reconstruction, Truth, WireEntry
-from fedsim.metrics.matching import has_converged, objective_at_truth
+from fedsim.metrics.matching import has_converged, objective_at_truth, unexplained
 from fedsim.scenario.world import World
 
 
@@ -62,12 +62,21 @@ class Victim:
         None also where a defense does not say what it does to a gradient: it may be no noise, and then who knows the
         defense finds the truth to explain all of it.
         """
+        at_truth = self._unexplained_at_truth
+        at_guess = None if at_truth is None else self._unexplained(guess)
+        return None if at_truth is None or at_guess is None else has_converged(at_guess, at_truth)
+
+    @cached_property
+    def _unexplained_at_truth(self) -> float | None:
         rules, sent = self.world.facts.rules, self.entry.update.tensors
         if any(own.blur(rules, sent) is None for own in self.world.stack.defenses):
             return None
+        return self._unexplained()
+
+    def _unexplained(self, guess: Reconstruction | None = None) -> float | None:
         loss, answer = self.world.stack.loss(self.entry.round), self.world.task.answer
         with seeding.isolate_randomness(self._seed):
-            return has_converged(self.model, self.entry.update, self.truth, guess, loss, self.sites, answer)
+            return unexplained(self.model, self.entry.update, self.truth, loss, self.sites, answer, guess)
 
     def _sites(self, examples: int) -> tuple[DropoutSite, ...]:
         spec = self.world.data.dataset.spec
