@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fedsim.core.errors import FedsimError
-from fedsim.core.hooks import GenerationContext, Unmasker, Unmasking
+from fedsim.core.hooks import Condition, GenerationContext, Unmasker, Unmasking
 from fedsim.core.types import Config, Event
 
 _EVENTS = frozenset({"unmasked", "masked", "positions"})
@@ -36,7 +36,7 @@ class BlockConfig(ProposalConfig):
     )
 
 
-ProposalConfigT = TypeVar("ProposalConfigT", bound=BlockConfig)
+BlockConfigT = TypeVar("BlockConfigT", bound=BlockConfig)
 UnmaskingT = TypeVar("UnmaskingT", bound=Unmasking)
 
 
@@ -123,7 +123,23 @@ def check_blocks(state: Unmasking, block: int | None) -> None:
             )
 
 
-class Blockwise(Unmasker[ProposalConfigT, UnmaskingT], Generic[ProposalConfigT, UnmaskingT]):
+class InBlocks(Unmasker[BlockConfigT, UnmaskingT], Generic[BlockConfigT, UnmaskingT]):
+    """Fills in answers that blocks divide."""
+
+    def begin(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Unmasking:
+        """Return the prompts with masked places behind them.
+
+        Raises:
+            FedsimError: the block does not divide an answer, the model has no mask token, or answers of another length
+                are given.
+            CannotContinue: the model cannot read some prompts with their answers.
+        """
+        begun = super().begin(model, condition, context)
+        check_blocks(begun, self.config.block)
+        return begun
+
+
+class Blockwise(InBlocks[BlockConfigT, UnmaskingT], Generic[BlockConfigT, UnmaskingT]):
     """Fills in a block with one pass a step; derive from it and say which proposals stay."""
 
     counts: ClassVar[frozenset[str]] = _EVENTS
@@ -155,6 +171,19 @@ class Blockwise(Unmasker[ProposalConfigT, UnmaskingT], Generic[ProposalConfigT, 
     def after(self, state: UnmaskingT) -> UnmaskingT:
         """Return the state as the next step needs it."""
         return state
+
+
+class Stateless(Blockwise[BlockConfigT, Unmasking], Generic[BlockConfigT]):
+    """Fills in a block, and remembers nothing but the texts."""
+
+    def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Unmasking:
+        """Return the prompts with masked places behind them.
+
+        Raises:
+            FedsimError: the block does not divide an answer.
+            CannotContinue: the model cannot read some prompts.
+        """
+        return self.begin(model, condition, context)
 
 
 def events(state: Unmasking, new: Sequence[dict[int, int]]) -> list[Event]:

@@ -18,12 +18,12 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from fedsim.components.unmasker._blocks import BlockConfig, block_places, check_blocks, confidences, noised
+from fedsim.components.unmasker._blocks import BlockConfig, InBlocks, block_places, confidences, noised
 from fedsim.components.unmasker._emptiness import END, MASKED, completions, witness
 from fedsim.components.unmasker._grammar import Grammar, read_grammar, token_symbol
 from fedsim.components.unmasker._lark_grammar import read_lark
 from fedsim.core.errors import CannotContinue, FedsimError
-from fedsim.core.hooks import Condition, GenerationContext, Unmasker, Unmasking
+from fedsim.core.hooks import Condition, GenerationContext, Unmasking
 from fedsim.core.registry import component
 from fedsim.core.types import Event
 
@@ -85,7 +85,7 @@ class _Alphabet:
 
 @final
 @component("cfg-constrained", summary="unmasker: texts of a context-free grammar alone", paper="2508.10111")
-class CfgConstrained(Unmasker[CfgConstrainedConfig, Constrained]):
+class CfgConstrained(InBlocks[CfgConstrainedConfig, Constrained]):
     """Writes the surest tokens that leave a way to a text of the grammar."""
 
     counts: ClassVar[frozenset[str]] = frozenset({"unmasked", "masked", "positions", "calls", "rejected", "completed"})
@@ -99,7 +99,6 @@ class CfgConstrained(Unmasker[CfgConstrainedConfig, Constrained]):
         """
         grammar = self._grammar()
         begun = self.begin(model, condition, context)
-        check_blocks(begun, self.config.block)
         rows = len(begun)
         state = Constrained(begun.tokens, begun.begins, begun.masked, (frozenset(),) * rows, (0,) * rows)
         alphabet = self._alphabet(model, grammar, context)

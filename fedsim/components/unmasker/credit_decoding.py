@@ -25,7 +25,6 @@ from fedsim.components.unmasker._blocks import (
     Blockwise,
     Proposed,
     block_places,
-    check_blocks,
     propose,
     surest,
 )
@@ -74,7 +73,6 @@ class CreditDecoding(Blockwise[CreditDecodingConfig, Credited]):
             CannotContinue: the model cannot read some prompts.
         """
         begun = self.begin(model, condition, context)
-        check_blocks(begun, self.config.block)
         rows = len(begun)
         return Credited(begun.tokens, begun.begins, begun.masked, (None,) * rows, (-1,) * rows)
 

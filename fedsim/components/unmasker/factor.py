@@ -14,10 +14,10 @@ from typing import final
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
-from fedsim.components.unmasker._blocks import BlockConfig, Blockwise, check_blocks, surest
-from fedsim.core.hooks import Condition, GenerationContext, Unmasking
+from fedsim.components.unmasker._blocks import BlockConfig, Stateless, surest
+from fedsim.core.hooks import Unmasking
 from fedsim.core.registry import component
 
 
@@ -29,19 +29,8 @@ class FactorConfig(BlockConfig):
 
 @final
 @component("factor", summary="unmasker: as many places as their doubt allows", paper="2505.22618")
-class Factor(Blockwise[FactorConfig, Unmasking]):
+class Factor(Stateless[FactorConfig]):
     """Writes the places of a block whose common doubt is small enough."""
-
-    def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Unmasking:
-        """Return the prompts with masked places behind them.
-
-        Raises:
-            FedsimError: the block does not divide an answer.
-            CannotContinue: the model cannot read some prompts.
-        """
-        state = self.begin(model, condition, context)
-        check_blocks(state, self.config.block)
-        return state
 
     def choose(self, confidence: Tensor, state: Unmasking, row: int) -> list[int]:
         """Return the surest, as many as the rule allows."""

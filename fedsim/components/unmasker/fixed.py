@@ -17,7 +17,7 @@ from typing import final
 from pydantic import Field
 from torch import Tensor, nn
 
-from fedsim.components.unmasker._blocks import BlockConfig, Blockwise, block_places, check_blocks, schedule, surest
+from fedsim.components.unmasker._blocks import BlockConfig, Blockwise, block_places, schedule, surest
 from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import Condition, GenerationContext, Unmasking
 from fedsim.core.registry import component
@@ -51,7 +51,6 @@ class Fixed(Blockwise[FixedConfig, Scheduled]):
             CannotContinue: the model cannot read some prompts.
         """
         begun = self.begin(model, condition, context)
-        check_blocks(begun, self.config.block)
         state = Scheduled(begun.tokens, begun.begins, begun.masked, ((),) * len(begun))
         for row in range(len(state)):
             self._steps(state, row)

@@ -14,10 +14,10 @@ from __future__ import annotations
 from typing import final
 
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
-from fedsim.components.unmasker._blocks import BlockConfig, Blockwise, check_blocks, surest
-from fedsim.core.hooks import Condition, GenerationContext, Unmasking
+from fedsim.components.unmasker._blocks import BlockConfig, Stateless, surest
+from fedsim.core.hooks import Unmasking
 from fedsim.core.registry import component
 
 
@@ -29,19 +29,8 @@ class ThresholdConfig(BlockConfig):
 
 @final
 @component("threshold", summary="unmasker: every place above a confidence", paper="2505.22618")
-class Threshold(Blockwise[ThresholdConfig, Unmasking]):
+class Threshold(Stateless[ThresholdConfig]):
     """Writes the places of a block above a confidence."""
-
-    def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Unmasking:
-        """Return the prompts with masked places behind them.
-
-        Raises:
-            FedsimError: the block does not divide an answer.
-            CannotContinue: the model cannot read some prompts.
-        """
-        state = self.begin(model, condition, context)
-        check_blocks(state, self.config.block)
-        return state
 
     def choose(self, confidence: Tensor, state: Unmasking, row: int) -> list[int]:
         """Return those above the threshold, or the surest."""
