@@ -25,7 +25,7 @@ from fedsim.core.losses import IGNORED
 from fedsim.core.registry import task
 from fedsim.core.types import Batch, Config, Dataset, Draws, InputSpec, Knowledge
 from fedsim.metrics.testing import test_accuracy, test_loss
-from fedsim.tasks.core.fitting import refuses_classes, refuses_inputs
+from fedsim.tasks.core.fitting import refuses_words
 from fedsim.tasks.core.sentences import TextTask
 
 _SEVERAL_ANSWERS = 4  # dimensions of outputs (B, M, T, V)
@@ -52,12 +52,7 @@ class MaskedDiffusion(TextTask[MaskedDiffusionConfig]):
 
     def refuses(self, data: Dataset) -> str | None:
         """Say whether examples are no tokens with one label each, or labels are no tokens."""
-        why = refuses_inputs(data, tokens=True) or refuses_classes(data, of_tokens=True)
-        if why is None and data.spec.classes != data.spec.vocabulary:
-            return (
-                f"it needs tokens as labels, {data.spec.vocabulary} of them, and there are {data.spec.classes} classes"
-            )
-        return why
+        return refuses_words(data)
 
     def output_shape(self, labels: Tensor, spec: InputSpec) -> tuple[int, ...]:
         """Return one score for each token at each place."""

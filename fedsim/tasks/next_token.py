@@ -17,7 +17,7 @@ from fedsim.core.hooks.tasks import Model
 from fedsim.core.registry import task
 from fedsim.core.types import Config, Dataset, Knowledge
 from fedsim.tasks.core.classes import ClassTask, token_answers
-from fedsim.tasks.core.fitting import refuses_classes, refuses_inputs
+from fedsim.tasks.core.fitting import refuses_words
 from fedsim.tasks.core.sentences import TextTask
 
 
@@ -32,12 +32,7 @@ class NextToken(TextTask[Config], ClassTask):
 
     def refuses(self, data: Dataset) -> str | None:
         """Say whether examples are no tokens with one label each, or labels are no tokens."""
-        why = refuses_inputs(data, tokens=True) or refuses_classes(data, of_tokens=True)
-        if why is None and data.spec.classes != data.spec.vocabulary:
-            return (
-                f"it needs tokens as labels, {data.spec.vocabulary} of them, and there are {data.spec.classes} classes"
-            )
-        return why
+        return refuses_words(data)
 
     def evaluate(self, model: Model, data: Dataset, generator: torch.Generator) -> Mapping[str, float]:
         """Return accuracy and loss of next tokens on the test set."""

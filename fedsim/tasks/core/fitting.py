@@ -34,3 +34,11 @@ def refuses_classes(data: Dataset, *, of_tokens: bool) -> str | None:
         return None
     whole = "token" if of_tokens else "example"
     return f"it needs a label for every {whole}, and labels have shape {tuple(labels.shape)}"
+
+
+def refuses_words(data: Dataset) -> str | None:
+    """Say whether examples are no tokens with one label each, or labels are no tokens."""
+    why = refuses_inputs(data, tokens=True) or refuses_classes(data, of_tokens=True)
+    if why is None and data.spec.classes != data.spec.vocabulary:
+        return f"it needs tokens as labels, {data.spec.vocabulary} of them, and there are {data.spec.classes} classes"
+    return why
