@@ -81,10 +81,8 @@ def _end_of_category(plain: Tensor, is_flag: Sequence[bool], start: int) -> int 
 )
 def number_error(guess: Tensor, original: Tensor, columns: Columns) -> float:
     """Return the mean absolute error over the numbers (C,), in standard deviations; 0 without any."""
-    chosen = list(columns.numbers)
-    if not chosen:
-        return 0.0
-    return float(((guess.double() - original.double())[chosen].abs() / columns.std[chosen]).mean())
+    errors = _errors(guess, original, columns)
+    return float(errors.mean()) if len(errors) else 0.0
 
 
 @registry.metric(
@@ -154,6 +152,11 @@ def categories_guessed(original: Tensor, columns: Columns) -> float:
 )
 def row_exact(guess: Tensor, original: Tensor, columns: Columns) -> float:
     """Return 1 if a row (C,) was read, else 0."""
+    is_near = bool((_errors(guess, original, columns) <= TOLERANCE).all())
+    return float(is_near and categories_right(guess, original, columns) == 1.0)
+
+
+def _errors(guess: Tensor, original: Tensor, columns: Columns) -> Tensor:
+    """Return the distance of each number from the original, in standard deviations of its column."""
     chosen = list(columns.numbers)
-    errors = (guess.double() - original.double())[chosen].abs() / columns.std[chosen]
-    return float(bool((errors <= TOLERANCE).all()) and categories_right(guess, original, columns) == 1.0)
+    return (guess.double() - original.double())[chosen].abs() / columns.std[chosen]
