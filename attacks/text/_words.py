@@ -23,6 +23,7 @@ from attacks.core.labels import gradient_weight
 from attacks.core.tolerances import TINY
 from fedsim.core.errors import NotApplicable
 from fedsim.core.layer_calls import read_by
+from fedsim.core.masked_places import mask_token
 from fedsim.core.output_layer import output_layer
 from fedsim.core.types import Observation
 from fedsim.models._language import TiedHead
@@ -76,12 +77,6 @@ def predicts_words(observation: Observation) -> bool:
     return observation.task.labels_are_inputs
 
 
-def mask_token_of(observation: Observation) -> int | None:
-    """Return the token of masked places, which is no word, of a model that fills them in; None of any other."""
-    token = getattr(observation.model, "mask_token", None)
-    return token if isinstance(token, int) else None
-
-
 def words_of(observation: Observation) -> Words:
     """Return the tokens that the gradient shows.
 
@@ -91,7 +86,7 @@ def words_of(observation: Observation) -> Words:
     name, _ = embedding_of(observation)
     gradient = observation.update.tensors.get(f"{name}.weight")
     read = None if gradient is None else outstanding_rows(gradient)
-    mask = mask_token_of(observation)
+    mask = mask_token(observation.model)
     if read is not None and mask is not None:
         read = read[read != mask]
     is_exact = gradient is not None and has_zero_rows(gradient)

@@ -28,11 +28,11 @@ from attacks.text._words import (
     following_of,
     in_rows,
     lengths_of,
-    mask_token_of,
     words_of,
 )
 from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import Attack, Effort
+from fedsim.core.masked_places import mask_token
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Modality, Observation, OnStep, Reconstruction, Step
 
@@ -64,7 +64,7 @@ class WordReadout(Attack[WordReadoutConfig]):
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         """Return the tokens, each as often as it was counted, in rows as long as a sentence, but not as sentences."""
         words = words_of(observation)
-        fills_in = mask_token_of(observation) is not None
+        fills_in = mask_token(observation.model) is not None
         found = words.following if words.read is None else words.read
         if fills_in and words.read is not None and words.following is not None:
             found = torch.cat((words.read, words.following)).unique()

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.core.losses import IGNORED, per_example
+from fedsim.core.masked_places import mask_token
 from fedsim.core.types import Tokenizer
 
 SIGNS = {"#": digits, "?": ascii_lowercase}
@@ -78,8 +79,8 @@ def log_perplexities(model: nn.Module, sentences: Sequence[Sequence[int]], token
         sentences: tokens, two or more each.
         tokenizer: fills up the shorter ones at the end.
     """
-    mask = getattr(model, "mask_token", None)
-    if isinstance(mask, int):
+    mask = mask_token(model)
+    if mask is not None:
         return _by_masking(model, sentences, tokenizer, mask)
     found: list[Tensor] = []
     longest = max(map(len, sentences))

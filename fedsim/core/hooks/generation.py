@@ -18,6 +18,7 @@ from fedsim.core.errors import CannotContinue, FedsimError
 from fedsim.core.hooks.base import IMAGES, ConfigT
 from fedsim.core.hooks.components import Component, Hook
 from fedsim.core.hooks.contexts import GenerationContext
+from fedsim.core.masked_places import mask_token
 from fedsim.core.past import Past
 from fedsim.core.types import Event, Modality, Tensors
 
@@ -328,8 +329,8 @@ def mask_token_of(model: nn.Module) -> int:
     Raises:
         FedsimError: the model has none.
     """
-    token = getattr(model, "mask_token", None)
-    if isinstance(token, int):
+    token = mask_token(model)
+    if token is not None:
         return token
     raise FedsimError(
         f"the model {type(model).__name__} has no mask token, so it cannot fill in masked places. Use one that was "
