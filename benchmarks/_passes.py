@@ -8,9 +8,14 @@ from __future__ import annotations
 import random
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import TypeVar
 
 from benchmarks._rows import Row, measured
+
+Work = TypeVar("Work")
+Done = TypeVar("Done")
 
 SETTLING = 2
 """First passes of every way, which are not counted."""
@@ -18,14 +23,24 @@ SETTLING = 2
 
 def alternating(ways: Sequence[Callable[[int], None]], passes: int) -> list[list[float]]:
     """Return the seconds of processor time of every pass of every way, which is called with the pass's number."""
-    seconds: list[list[float]] = [[] for _ in ways]
-    for number in range(passes + SETTLING):
+    seconds = in_turn([partial(_seconds, way) for way in ways], range(passes + SETTLING))
+    return [own[SETTLING:] for own in seconds]
+
+
+def _seconds(way: Callable[[int], None], number: int) -> float:
+    begin = time.process_time()
+    way(number)
+    return time.process_time() - begin
+
+
+def in_turn(ways: Sequence[Callable[[Work], Done]], every: Iterable[Work]) -> list[list[Done]]:
+    """Return what each way did with each piece of work; every piece begins with another way."""
+    done: list[list[Done]] = [[] for _ in ways]
+    for number, work in enumerate(every):
         for turn in range(len(ways)):
             index = (number + turn) % len(ways)
-            begin = time.process_time()
-            ways[index](number)
-            seconds[index].append(time.process_time() - begin)
-    return [own[SETTLING:] for own in seconds]
+            done[index].append(ways[index](work))
+    return done
 
 
 def ratio(name: str, setting: str, over: Sequence[float], under: Sequence[float], must: str) -> Row:

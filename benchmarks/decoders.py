@@ -20,6 +20,7 @@ from typing import Any, NamedTuple  # noqa: E402
 
 import torch  # noqa: E402
 
+from benchmarks._passes import in_turn  # noqa: E402
 from benchmarks._rows import Row, as_json, as_table, measured  # noqa: E402
 from fedsim.core import checkpoints, registry, seeding  # noqa: E402
 from fedsim.core.errors import FedsimError  # noqa: E402
@@ -81,6 +82,13 @@ def timed(writer: Writer, decoder: Decoder[Any, Any], prompt: Sequence[int], len
         decoder, writer.model, Condition((tuple(prompt),)), limits, seeding.generators(0, "text", [(0,)])
     )
     return Timed(text, time.process_time() - begin)
+
+
+def written_in_turn(
+    ways: Sequence[tuple[Writer, Decoder[Any, Any]]], prompts: Sequence[Sequence[int]], length: int = LENGTH
+) -> list[list[Timed]]:
+    """Return what each model with its decoder writes behind each prompt, timed side by side."""
+    return in_turn([lambda prompt, own=own: timed(*own, prompt, length) for own in ways], prompts)
 
 
 def compare(writer: Writer, built: dict[str, Decoder[Any, Any]], kind: str, asked: list[list[int]]) -> list[Row]:
@@ -177,11 +185,7 @@ def baselines(writer: Writer, greedy: Decoder[Any, Any], asked: list[list[int]])
         lambda prompt: package(prompt, own),
         lambda prompt: bare(writer, prompt),
     ]
-    seconds: list[list[float]] = [[] for _ in ways]
-    for number, prompt in enumerate(asked):
-        for turn in range(len(ways)):
-            seconds[(number + turn) % len(ways)].append(ways[(number + turn) % len(ways)](prompt))
-    driver, theirs, loop = seconds
+    driver, theirs, loop = in_turn(ways, asked)
     speed = [b / a for a, b in zip(driver, theirs, strict=True)]
     trace = [100 * (a / b - 1) for a, b in zip(driver, loop, strict=True)]
     return [

@@ -21,7 +21,7 @@ import torch  # noqa: E402
 
 from benchmarks import _news_llama as news  # noqa: E402
 from benchmarks._rows import Row, main, measured, with_interval  # noqa: E402
-from benchmarks.decoders import LENGTH, Timed, timed  # noqa: E402
+from benchmarks.decoders import LENGTH, Timed, timed, written_in_turn  # noqa: E402
 from fedsim.components.decoder.dynamic_exit import Del, DelConfig  # noqa: E402
 from fedsim.components.decoder.greedy import Greedy, GreedyConfig  # noqa: E402
 from fedsim.components.decoder.speculative import Speculative, SpeculativeConfig  # noqa: E402
@@ -77,14 +77,12 @@ def measure(full: bool) -> list[Row]:
 
 def compare(writer: Writer, setting: str, asked: Sequence[Sequence[int]]) -> Iterator[Row]:
     """Yield what `del` gains on prompts, and what fixed choices would."""
-    ways: list[Decoder[Any, Any]] = [Greedy(GreedyConfig()), Del(DelConfig(exits=EXITS))]
-    seen: list[list[Timed]] = [[] for _ in ways]
-    timed(writer, ways[1], asked[0])
-    for number, prompt in enumerate(asked):
-        for turn in range(len(ways)):
-            place = (number + turn) % len(ways)
-            seen[place].append(timed(writer, ways[place], prompt))
-    greedy, found = seen
+    ways: list[tuple[Writer, Decoder[Any, Any]]] = [
+        (writer, Greedy(GreedyConfig())),
+        (writer, Del(DelConfig(exits=EXITS))),
+    ]
+    timed(*ways[1], asked[0])
+    greedy, found = written_in_turn(ways, asked)
     gain = [base.seconds / own.seconds for base, own in zip(greedy, found, strict=True)]
     same = [float(own.text.tokens == base.text.tokens) for base, own in zip(greedy, found, strict=True)]
     series = [own.text.trace.series() for own in found]

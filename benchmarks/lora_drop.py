@@ -29,7 +29,7 @@ from benchmarks import _news_llama as news  # noqa: E402
 from benchmarks._rows import Row, averaged, main, measured, with_interval  # noqa: E402
 from benchmarks._small_language_model import Sentences, Trainer, choices, trained  # noqa: E402
 from benchmarks.adapters import RATE, VICTIMS, outside, span, vocabulary_of  # noqa: E402
-from benchmarks.decoders import Timed, likelihood, timed  # noqa: E402
+from benchmarks.decoders import likelihood, timed, written_in_turn  # noqa: E402
 from benchmarks.early_exits import plain  # noqa: E402
 from benchmarks.skipdecode import losses  # noqa: E402
 from fedsim.components.decoder.greedy import Greedy, GreedyConfig  # noqa: E402
@@ -94,13 +94,8 @@ def speeds(writer: Writer, full: Writer, prompts: list[list[int]], label: str) -
         (full, Greedy(GreedyConfig())),
         (writer, LoraDrop(LoraDropConfig())),
     ]
-    seen: list[list[Timed]] = [[] for _ in ways]
     timed(*ways[1], prompts[0], WRITTEN)
-    for number, prompt in enumerate(prompts):
-        for turn in range(len(ways)):
-            place = (number + turn) % len(ways)
-            seen[place].append(timed(*ways[place], prompt, WRITTEN))
-    greedy, found = seen
+    greedy, found = written_in_turn(ways, prompts, WRITTEN)
     gain = [base.seconds / each.seconds for base, each in zip(greedy, found, strict=True)]
     layers = [statistics.fmean(each.text.trace.series()["layers"][1:]) for each in found]
     worse = [

@@ -28,7 +28,7 @@ from torch import Tensor, nn  # noqa: E402
 from benchmarks import _news_llama as news  # noqa: E402
 from benchmarks._rows import Row, main, measured, with_interval  # noqa: E402
 from benchmarks.adapters import outside, span, vocabulary_of  # noqa: E402
-from benchmarks.decoders import Timed, likelihood, timed  # noqa: E402
+from benchmarks.decoders import likelihood, timed, written_in_turn  # noqa: E402
 from benchmarks.early_exits import plain  # noqa: E402
 from fedsim.components.decoder._schedule import Schedule  # noqa: E402
 from fedsim.components.decoder.greedy import Greedy, GreedyConfig  # noqa: E402
@@ -116,13 +116,8 @@ def speeds(writer: Writer, judge: Writer, prompts: list[list[int]]) -> Iterator[
     """Yield what the decoder gains with the model that was trained for it, and how likely its texts are elsewhere."""
     own = SkipDecode(SkipDecodeConfig(speed_up=SPEED_UP, expected=EXPECTED))
     ways: list[tuple[Writer, Decoder[Any, Any]]] = [(judge, Greedy(GreedyConfig())), (writer, own)]
-    seen: list[list[Timed]] = [[] for _ in ways]
     timed(*ways[1], prompts[0], EXPECTED)
-    for number, prompt in enumerate(prompts):
-        for turn in range(len(ways)):
-            place = (number + turn) % len(ways)
-            seen[place].append(timed(*ways[place], prompt, EXPECTED))
-    greedy, found = seen
+    greedy, found = written_in_turn(ways, prompts, EXPECTED)
     gain = [base.seconds / each.seconds for base, each in zip(greedy, found, strict=True)]
     passes = [len(each.text.tokens) / writer.passes(each.text.trace) for each in found]
     layers = [statistics.fmean(each.text.trace.series()["layers"][1:]) for each in found]
