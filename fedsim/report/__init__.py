@@ -11,6 +11,7 @@ from fedsim.core.plain import csv_table, printable
 from fedsim.record import RunRecord
 from fedsim.record.store import RunFolder, make_folder, read_record, write_whole
 from fedsim.report import ceilings, figures, look, tables, verdict, wall
+from fedsim.report.banners import banners
 from fedsim.report.brief import write_brief
 
 __all__ = ["build"]
@@ -83,7 +84,7 @@ def _page(record: RunRecord, judge: verdict.Judge, **pictures: Any) -> str:
         description=str(record.scenario.get("description", "")),
         scenario=json.dumps(record.scenario, indent=2, ensure_ascii=False),
         judge=judge,
-        banners=verdict.banners(record, judge),
+        banners=banners(record, judge),
         brief=write_brief(record),
         leaks=any(own.recovered for own in found),
         sentences=found,

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from fedsim.record import ArmRecord, AttackRecord, RunRecord
+from fedsim.report.banners import banners
 from fedsim.report.tables import trace_sentences
-from fedsim.report.verdict import Judge, as_strong, banners, has_result, listed, sentences, strength
+from fedsim.report.verdict import Judge, as_strong, has_result, listed, sentences, strength
 
 _MOST_NAMED = 3  # arms that a sentence names, and attacks
 

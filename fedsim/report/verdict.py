@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from fedsim.core import registry
 from fedsim.core.metric import Metric
@@ -46,15 +46,6 @@ KNOWLEDGE: dict[Knowledge, str] = {
 
 
 @dataclass(frozen=True)
-class Banner:
-    """A warning above everything else."""
-
-    level: Literal["alarm", "caution"]
-    title: str
-    text: str
-
-
-@dataclass(frozen=True)
 class Sentence:
     """The verdict on one arm: the finding stands between what it depends on and how it was measured."""
 
@@ -72,6 +63,11 @@ class Count(NamedTuple):
     examples: int
     victims: int
     noun: str = "image"
+
+    @property
+    def in_words(self) -> str:
+        """How many of them."""
+        return f"{self.recovered} of {self.examples}"
 
 
 class Column(NamedTuple):
@@ -207,11 +203,6 @@ def knowledge(attack: AttackRecord) -> str:
     return listed([KNOWLEDGE[item] for item in attack.knows]) or "nothing beyond the model and the update"
 
 
-def banners(record: RunRecord, judge: Judge) -> list[Banner]:
-    """Return the warnings a reader must see first."""
-    return [*_about_audits(record), *_about_controls(record, judge), *_about_status(record), *_about_replay(record)]
-
-
 def sentences(record: RunRecord, judge: Judge) -> list[Sentence]:
     """Return one sentence an arm about images, and one about members, where either was attacked."""
     return [sentence for arm in record.arms for sentence in _about(arm, judge)]
@@ -222,68 +213,6 @@ def bounds(interval: Interval, scale: float = 1.0, digits: int = 1) -> str:
     if interval.low is None or interval.high is None:
         return ""
     return f"{interval.low * scale:.{digits}f} to {interval.high * scale:.{digits}f}"
-
-
-def _about_audits(record: RunRecord) -> Iterator[Banner]:
-    wrong = [(arm, own) for arm in record.arms for own in arm.audits if own.contradicts]
-    if wrong:
-        told = "; ".join(f"{arm.name}: {own.figure}" for arm, own in wrong)
-        yield Banner(
-            "alarm",
-            "An audit contradicts a guarantee",
-            f"{told}. The mechanism is not what it is said to be: look for missing noise, a batch clipped as a whole, "
-            "or a sensitivity that is too small. No epsilon of that arm counts.",
-        )
-
-
-def _about_controls(record: RunRecord, judge: Judge) -> Iterator[Banner]:
-    attacked = [(arm, attack) for arm in record.arms for attack in arm.attacks if attack.victims]
-    controls = [(arm, attack) for arm, attack in attacked if judge.is_control(arm, attack)]
-    if any(judge.control_succeeded(attack) for _, attack in controls):
-        return
-    if controls and any(judge.control_succeeded(attack) for _, attack in attacked):
-        yield Banner(
-            "caution",
-            "No control succeeded",
-            "A control ought to succeed: an attack that was granted the masks, or any attack where nothing protects "
-            "the client. None did, although attacks succeeded elsewhere. Where they failed, this report cannot tell "
-            "protection from an attack that does not fit.",
-        )
-    elif controls:
-        tried = "; ".join(f"{attack.label} in {arm.name}, {_of(judge.count(attack))}" for arm, attack in controls)
-        yield Banner(
-            "alarm",
-            "This report shows nothing about privacy",
-            f"A control ought to succeed: an attack that was granted the masks, or any attack where nothing protects "
-            f"the client. None did ({tried} images). The attacks below may fail because they are weak or wrongly set, "
-            "not because the clients are protected.",
-        )
-    elif attacked:
-        yield Banner(
-            "caution",
-            "No control was run",
-            "No attack was granted the masks, and every arm has dropout, a component or a defense. An attack that "
-            "fails here cannot be told from an attack that is weak. Add an arm without protection.",
-        )
-
-
-def _about_status(record: RunRecord) -> Iterator[Banner]:
-    if record.status == "interrupted":
-        yield Banner("caution", "This run was interrupted", "The report shows what had been recorded until then.")
-    if record.status == "failed":
-        why = "; ".join(f"{failure.who}: {failure.why}" for failure in record.failures)
-        yield Banner("caution", "This run failed", f"The report shows what had been recorded until then. {why}".strip())
-
-
-def _about_replay(record: RunRecord) -> Iterator[Banner]:
-    names = [arm.name for arm in record.arms if arm.attacks and not arm.replay_matches]
-    if names:
-        yield Banner(
-            "caution",
-            "The scores may be against the wrong truth",
-            f"Replaying the victims did not give the update on the wire in {listed(names)}: neither bit by bit nor, "
-            "on the engine 'vectorized', up to its rounding.",
-        )
 
 
 def _about(arm: ArmRecord, judge: Judge) -> Iterator[Sentence]:
@@ -374,7 +303,7 @@ def _control_clause(arm: ArmRecord, judge: Judge) -> str:
     if not informed:
         return ""
     best = max(informed, key=lambda attack: strength(attack, judge))
-    clause = f" Granted the masks, attack {best.label} recovers {_of(judge.count(best))}."
+    clause = f" Granted the masks, attack {best.label} recovers {judge.count(best).in_words}."
     return clause if judge.control_succeeded(best) else f"{clause} That control did not succeed in this arm."
 
 
@@ -397,10 +326,6 @@ def strength(attack: AttackRecord, judge: Judge) -> tuple[float, float]:
     summary, goal = judge.summary(attack), judge.goal(attack)
     values = [item.values[goal.name] for victim in attack.victims for item in victim.scores]
     return (summary.success.value if summary else 0.0, goal.sign * fmean(values) if values else -math.inf)
-
-
-def _of(count: Count) -> str:
-    return f"{count.recovered} of {count.examples}"
 
 
 def _images(count: Count) -> str:

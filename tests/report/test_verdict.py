@@ -1,14 +1,10 @@
-"""What a report says was recovered, what it refuses to say, and the banners above it."""
+"""What a report says was recovered, and what it refuses to say."""
 
 import pytest
 
 from fedsim.metrics.statistics import summarise
 from fedsim.metrics.success import Rule
-from fedsim.record import Failure
-
-
-def banners(page):
-    return [attributes["class"] for tag, attributes in page.tags if "banner" in attributes.get("class", "").split()]
+from tests.report.reading import banners
 
 
 def test_says_what_was_recovered_by_whom_and_how_sure_that_is(typical):
@@ -22,23 +18,6 @@ def test_says_what_was_recovered_by_whom_and_how_sure_that_is(typical):
     assert banners(page) == []
 
 
-def test_a_control_that_fails_raises_the_alarm(report, records):
-    informed = ("labels", "masks")
-    attacks = [records.attack("ig", records.missed()), records.attack("wiig", records.missed(), knows=informed)]
-    page = report(records.run([records.arm("a", attacks)]))
-    assert banners(page) == ["banner alarm"]
-    assert "This report shows nothing about privacy" in page.text
-    assert "wiig in a, 0 of 4 images" in page.text
-    assert "which is no guarantee. Granted the masks, attack wiig recovers 0 of 4. That control did not" in page.text
-
-
-def test_an_unprotected_arm_is_a_control(report, records):
-    arm = records.arm("plain", [records.attack("ig", records.missed())], dropout=())
-    assert banners(report(records.run([arm]))) == ["banner alarm"]
-    defended = records.scenario(defenses=[{"name": "noise", "std": 0.1}])
-    assert banners(report(records.run([arm], scenario=defended))) == ["banner caution"]
-
-
 def test_a_sum_is_named_and_is_no_control(report, records):
     """That an attack on a mixture fails does not make it a weak attack."""
     victims = [records.victim(0, [records.item(0, psnr=9.0, ssim=0.1)], clients=(0, 2, 5)), records.failed(0)]
@@ -46,14 +25,6 @@ def test_a_sum_is_named_and_is_no_control(report, records):
     page = report(records.run([arm], scenario=records.scenario(threat={"sees": "sum"})))
     assert "round 1, sum of 3 clients" in page.text
     assert "No control was run" in page.text
-
-
-def test_a_success_elsewhere_softens_a_failed_control(report, records):
-    plain = records.arm("plain", [records.attack("sparse", records.missed())], dropout=())
-    dropped = records.arm("dropped", [records.attack("sparse", records.recovered())])
-    page = report(records.run([plain, dropped]))
-    assert banners(page) == ["banner caution"]
-    assert "No control succeeded" in page.text
 
 
 def test_an_attack_that_was_fooled_beside_one_that_was_not_is_named(report, records):
@@ -71,31 +42,6 @@ def test_one_good_control_is_enough(report, records):
         "none of 4 images was recovered by the attacks that were tried (ig; SSIM > 0.5, 95% interval 0 to 49%), "
         "which is no guarantee."
     ) in page.text
-
-
-def test_a_run_without_control_says_so(report, records):
-    page = report(records.run([records.arm("a", [records.attack("ig", records.missed())])]))
-    assert banners(page) == ["banner caution"]
-    assert "No control was run" in page.text
-
-
-def test_an_arms_values_may_name_a_list_entry(report, records):
-    scenario = records.scenario(
-        model={"name": "mlp", "dropout": 0}, defenses=[{"name": "noise"}], arms={"defenses.0.std": [0, 1]}
-    )
-    arm = records.arm("std = 1", [records.attack("ig", records.missed())], values={"defenses.0.std": 1}, dropout=())
-    assert banners(report(records.run([arm], scenario=scenario))) == ["banner caution"]
-
-
-@pytest.mark.parametrize("status", ["interrupted", "failed"])
-def test_an_unfinished_run_says_so(report, records, status):
-    record = records.run(
-        records.typical().arms[:1], status=status, ended=None, failures=(Failure(who="arm 2", why="out of memory"),)
-    )
-    page = report(record)
-    assert banners(page) == ["banner caution"]
-    assert f"This run {'was interrupted' if status == 'interrupted' else 'failed'}" in page.text
-    assert "out of memory" in page.text
 
 
 def test_a_replay_that_differs_is_not_hidden(report, records):

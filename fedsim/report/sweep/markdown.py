@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from fedsim.report.banners import Banner
 from fedsim.report.sweep.cells import Sweep
 from fedsim.report.sweep.tables import Line, headings
 from fedsim.report.sweep.verdict import Verdict
-from fedsim.report.verdict import Banner
 
 _SHOWN = (0, 1, 2, 3, -6, -4)  # the first four, p and epsilon; between them stand figures of metrics
 _MOST_PROBLEMS = 20

@@ -1,0 +1,86 @@
+"""Warnings above everything else: what makes the figures of a run count for less."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from fedsim.record import RunRecord
+from fedsim.report.verdict import Judge, listed
+
+
+@dataclass(frozen=True)
+class Banner:
+    """A warning above everything else."""
+
+    level: Literal["alarm", "caution"]
+    title: str
+    text: str
+
+
+def banners(record: RunRecord, judge: Judge) -> list[Banner]:
+    """Return the warnings a reader must see first."""
+    return [*_about_audits(record), *_about_controls(record, judge), *_about_status(record), *_about_replay(record)]
+
+
+def _about_audits(record: RunRecord) -> Iterator[Banner]:
+    wrong = [(arm, own) for arm in record.arms for own in arm.audits if own.contradicts]
+    if wrong:
+        told = "; ".join(f"{arm.name}: {own.figure}" for arm, own in wrong)
+        yield Banner(
+            "alarm",
+            "An audit contradicts a guarantee",
+            f"{told}. The mechanism is not what it is said to be: look for missing noise, a batch clipped as a whole, "
+            "or a sensitivity that is too small. No epsilon of that arm counts.",
+        )
+
+
+def _about_controls(record: RunRecord, judge: Judge) -> Iterator[Banner]:
+    attacked = [(arm, attack) for arm in record.arms for attack in arm.attacks if attack.victims]
+    controls = [(arm, attack) for arm, attack in attacked if judge.is_control(arm, attack)]
+    if any(judge.control_succeeded(attack) for _, attack in controls):
+        return
+    if controls and any(judge.control_succeeded(attack) for _, attack in attacked):
+        yield Banner(
+            "caution",
+            "No control succeeded",
+            "A control ought to succeed: an attack that was granted the masks, or any attack where nothing protects "
+            "the client. None did, although attacks succeeded elsewhere. Where they failed, this report cannot tell "
+            "protection from an attack that does not fit.",
+        )
+    elif controls:
+        tried = "; ".join(f"{attack.label} in {arm.name}, {judge.count(attack).in_words}" for arm, attack in controls)
+        yield Banner(
+            "alarm",
+            "This report shows nothing about privacy",
+            f"A control ought to succeed: an attack that was granted the masks, or any attack where nothing protects "
+            f"the client. None did ({tried} images). The attacks below may fail because they are weak or wrongly set, "
+            "not because the clients are protected.",
+        )
+    elif attacked:
+        yield Banner(
+            "caution",
+            "No control was run",
+            "No attack was granted the masks, and every arm has dropout, a component or a defense. An attack that "
+            "fails here cannot be told from an attack that is weak. Add an arm without protection.",
+        )
+
+
+def _about_status(record: RunRecord) -> Iterator[Banner]:
+    if record.status == "interrupted":
+        yield Banner("caution", "This run was interrupted", "The report shows what had been recorded until then.")
+    if record.status == "failed":
+        why = "; ".join(f"{failure.who}: {failure.why}" for failure in record.failures)
+        yield Banner("caution", "This run failed", f"The report shows what had been recorded until then. {why}".strip())
+
+
+def _about_replay(record: RunRecord) -> Iterator[Banner]:
+    names = [arm.name for arm in record.arms if arm.attacks and not arm.replay_matches]
+    if names:
+        yield Banner(
+            "caution",
+            "The scores may be against the wrong truth",
+            f"Replaying the victims did not give the update on the wire in {listed(names)}: neither bit by bit nor, "
+            "on the engine 'vectorized', up to its rounding.",
+        )
