@@ -18,16 +18,13 @@ from fedsim.record.store import RunFolder
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
 from fedsim.threat import memorisation
-
-WORDS = ("rain", "fell", "over", "the", "green", "river", "today", "and", "nobody", "saw", "it", "again")
+from tests.threat.sentences import write_sentences
 
 
 @pytest.fixture
 def tables(tmp_path: Path) -> dict[str, Any]:
     """Few sentences, eight numbers, and a model that learns them by heart."""
-    sentences = [f"{' '.join(WORDS[n % 5 : n % 5 + 4 + n % 3])} {WORDS[n % 12]}." for n in range(24)]
-    path = tmp_path / "text.txt"
-    path.write_text("\n\n".join(sentences), encoding="utf-8")
+    path = write_sentences(tmp_path / "text.txt", 24)
     return {
         "data": {"name": "text-file", "path": str(path), "words": 40, "canaries": 8, "repetitions": [0, 8]},
         "model": {"name": "tiny-llama", "width": 32, "blocks": 1, "hidden": 64},

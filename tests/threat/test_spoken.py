@@ -17,16 +17,13 @@ from fedsim.record.store import RunFolder, read_record
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
 from fedsim.threat import spoken
-
-WORDS = ("rain", "fell", "over", "the", "green", "river", "today", "and", "nobody", "saw", "it", "again")
+from tests.threat.sentences import write_sentences
 
 
 @pytest.fixture
 def tables(tmp_path: Path) -> dict[str, Any]:
     """Few sentences, four numbers, and a model that learns them by heart."""
-    sentences = [f"{' '.join(WORDS[n % 5 : n % 5 + 4 + n % 3])} {WORDS[n % 12]}." for n in range(30)]
-    path = tmp_path / "text.txt"
-    path.write_text("\n\n".join(sentences), encoding="utf-8")
+    path = write_sentences(tmp_path / "text.txt", 30)
     return {
         "data": {"name": "text-file", "path": str(path), "words": 40, "canaries": 4, "repetitions": [0, 4]},
         "model": {"name": "tiny-llama", "width": 16, "blocks": 2, "hidden": 16},
