@@ -27,6 +27,7 @@ from fedsim.audit import Plan, exports, worlds  # noqa: E402
 from fedsim.audit.inspecting import Inspector, updates  # noqa: E402
 from fedsim.audit.record import KNOWS, AuditRecord  # noqa: E402
 from fedsim.audit.subject import Checked, Subject, checked  # noqa: E402
+from fedsim.core import seeding  # noqa: E402
 from fedsim.record.environment import environment  # noqa: E402
 from fedsim.record.policy import Policy  # noqa: E402
 
@@ -36,10 +37,10 @@ _UPDATES, _SECONDS, _ITERATIONS = 6, 20.0, 20
 
 def subjects() -> Iterator[tuple[str, Checked]]:
     """Yield a client that leaks, two with noise that destroys or does not, and one whose search is too weak."""
-    torch.manual_seed(0)
-    dense = nn.Sequential(nn.Flatten(), nn.Linear(64, 24), nn.ReLU(), nn.Linear(24, 4))
-    first = nn.Sequential(nn.Conv2d(1, 4, 3, 2), nn.Sigmoid(), nn.Conv2d(4, 4, 2), nn.Sigmoid())
-    deep = nn.Sequential(first, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 4))
+    with seeding.isolate_randomness(0):
+        dense = nn.Sequential(nn.Flatten(), nn.Linear(64, 24), nn.ReLU(), nn.Linear(24, 4))
+        first = nn.Sequential(nn.Conv2d(1, 4, 3, 2), nn.Sigmoid(), nn.Conv2d(4, 4, 2), nn.Sigmoid())
+        deep = nn.Sequential(first, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 4))
     for name, model, scale in (("leaks", dense, 0.0), ("noise x 0.01", dense, 0.01), ("noise x 10", dense, 10.0)):
         yield name, _checked(model, scale)
     yield "weak search", _checked(deep, 0.0)

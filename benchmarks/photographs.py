@@ -17,6 +17,7 @@ from torch.nn.functional import cross_entropy  # noqa: E402
 
 import fedsim  # noqa: E402
 from benchmarks._rows import Row, main, measured  # noqa: E402
+from fedsim.core import seeding  # noqa: E402
 from fedsim.data.foolbox_samples import FoolboxSamplesConfig, foolbox_samples  # noqa: E402
 from fedsim.metrics.image import exact_pixels, psnr, to_pixels  # noqa: E402
 from fedsim.metrics.statistics import wilson  # noqa: E402
@@ -30,10 +31,10 @@ def measure(full: bool) -> Sequence[Row]:
     data = foolbox_samples(FoolboxSamplesConfig(collection="imagenet"))
     exact, close, right, seconds = [], [], [], []
     for number in range(10 if full else 2):
-        torch.manual_seed(number)
-        model = vit_b16(VitB16Config(), data.spec).train()
         image, label = data.train.inputs[number, None], data.train.labels[number, None]
-        gradients = torch.autograd.grad(cross_entropy(model(image), label), list(model.parameters()))
+        with seeding.isolate_randomness(number):
+            model = vit_b16(VitB16Config(), data.spec).train()
+            gradients = torch.autograd.grad(cross_entropy(model(image), label), list(model.parameters()))
         start = time.perf_counter()
         guess = fedsim.reconstruct(
             model,

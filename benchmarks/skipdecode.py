@@ -34,7 +34,7 @@ from fedsim.components.decoder._schedule import Schedule  # noqa: E402
 from fedsim.components.decoder.greedy import Greedy, GreedyConfig  # noqa: E402
 from fedsim.components.decoder.skipdecode import SkipDecode, SkipDecodeConfig  # noqa: E402
 from fedsim.components.layer.skipdecode_training import SkipDecodeTraining, SkipDecodeTrainingConfig  # noqa: E402
-from fedsim.core import registry  # noqa: E402
+from fedsim.core import registry, seeding  # noqa: E402
 from fedsim.core.hooks import Decoder  # noqa: E402
 from fedsim.core.losses import IGNORED, cross_entropy  # noqa: E402
 from fedsim.core.past import Past  # noqa: E402
@@ -138,11 +138,11 @@ def leaks() -> Iterator[Row]:
     whole = [own for own in range(len(data.train)) if (data.train.labels[own] != IGNORED).all()][:VICTIMS]
     config = SkipDecodeTrainingConfig(prompt=GIVEN, expected=SENTENCE - GIVEN)
     for label, schedule in (("all layers", None), ("skipdecode", config.schedule(4))):
-        torch.manual_seed(0)
-        model = method.make(method.config.model_validate({"blocks": 4}), data.spec)
-        if schedule is not None:
-            model = SkipDecodeTraining(config).prepare(model, torch.Generator())
-        told = [_told(model, data.train.inputs[own], data.train.labels[own], schedule) for own in whole]
+        with seeding.isolate_randomness(0):
+            model = method.make(method.config.model_validate({"blocks": 4}), data.spec)
+            if schedule is not None:
+                model = SkipDecodeTraining(config).prepare(model, torch.Generator())
+            told = [_told(model, data.train.inputs[own], data.train.labels[own], schedule) for own in whole]
         for block in BLOCKS:
             for part, places in (("prompt", range(GIVEN)), ("rest", range(GIVEN, SENTENCE))):
                 shares = [statistics.fmean(own[block][place] for place in places) for own in told]
