@@ -58,6 +58,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(_SLOW))
 
 
+@pytest.hookimpl(wrapper=True, trylast=True)
+def pytest_runtest_teardown() -> Iterator[None]:
+    """Fail a test that leaves gradients switched off: every later test of the process would fail for it."""
+    result = yield
+    is_enabled = torch.is_grad_enabled()
+    torch.set_grad_enabled(True)
+    assert is_enabled, "gradients are switched off behind this test"
+    return result
+
+
 @pytest.fixture
 def scenario() -> Callable[..., Scenario]:
     """Build a small scenario on real digits; a table among the arguments replaces one that names another method."""

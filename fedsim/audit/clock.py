@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -10,6 +11,8 @@ from contextlib import contextmanager
 from types import FrameType
 
 _SOON = 1e-2
+_GRACE = 5.0  # seconds, far longer than any switch takes: code that never leaves one is interrupted all the same
+_SWITCHES = {"__enter__", "__exit__"}
 _AGAIN = 1.0  # seconds until the signal is repeated, since foreign code may suppress one
 
 
@@ -41,18 +44,22 @@ def limit(seconds: float) -> Iterator[None]:
     """Raise `OutOfTime` inside the block after this many seconds; in other threads than the main one do nothing.
 
     Blocks may be nested. The signal acts between two operations, so a long one runs to its end. An import is never
-    interrupted, since that would leave a half-loaded module.
+    interrupted, since that would leave a half-loaded module. Nor is a context that is being entered or left: it would
+    never be undone, and torch.no_grad() would hold for the rest of the process.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
+    owner = sys._getframe(2)  # behind this function and contextlib's
+    begin = time.monotonic()
+
     def ring(_number: int, frame: FrameType | None) -> None:
-        if not _is_importing(frame):
+        is_late = time.monotonic() - begin > seconds + _GRACE
+        if not _is_importing(frame) and (is_late or not _is_switching(frame, owner)):
             raise OutOfTime
         signal.setitimer(signal.ITIMER_REAL, _SOON, _AGAIN)
 
-    begin = time.monotonic()
     before = signal.signal(signal.SIGALRM, ring)
     outer, _ = signal.setitimer(signal.ITIMER_REAL, max(seconds, _SOON), _AGAIN)
     try:
@@ -67,6 +74,15 @@ def limit(seconds: float) -> Iterator[None]:
 def _is_importing(frame: FrameType | None) -> bool:
     while frame is not None:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _is_switching(frame: FrameType | None, owner: FrameType) -> bool:
+    """Return whether a context is being entered or left inside the block, whose frame is `owner`."""
+    while frame is not None and frame is not owner:
+        if frame.f_code.co_name in _SWITCHES:
             return True
         frame = frame.f_back
     return False

@@ -4,7 +4,9 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
+from fedsim.audit import clock
 from fedsim.audit.clock import Clock, OutOfTime, limit
 
 
@@ -49,6 +51,33 @@ def test_an_import_is_not_left_half_done(tmp_path: Path, monkeypatch: pytest.Mon
 
     with pytest.raises(OutOfTime), limit(0.05):
         imports_then_waits()
+
+
+def switching() -> None:
+    while True:
+        with torch.no_grad():
+            torch.ones(2).sum()
+
+
+def test_gradients_are_as_before_wherever_a_block_is_interrupted() -> None:
+    for _ in range(40):  # without care, more than half of these interruptions left gradients switched off
+        with pytest.raises(OutOfTime), limit(0.01):
+            switching()
+        assert torch.is_grad_enabled()
+
+
+class Endless:
+    def __enter__(self) -> None:
+        stubborn()
+
+    def __exit__(self, *_error: object) -> None:
+        pass
+
+
+def test_a_context_that_never_opens_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clock, "_GRACE", 0.05)
+    with pytest.raises(OutOfTime), limit(0.05), Endless():
+        pass
 
 
 def test_after_a_block_nothing_rings() -> None:
