@@ -122,7 +122,8 @@ class VisionLanguage(nn.Module):
         rows, patches = len(images), torch.arange(self.visual.patches, device=images.device)
         positions = torch.zeros(hidden.shape[:2], dtype=torch.long, device=images.device)
         stream = features = Stream(hidden, positions, patches.expand(rows, -1), front=1, notes=notes)
-        for number in range(self.visual.encoder_layers if len(self.reducers) else last + 1):
+        reads_all = any(own.reads_all_of_encoder for own in self._reducers())
+        for number in range(self.visual.encoder_layers if reads_all else last + 1):
             before = stream
             stream = before.with_(eye.run(number, before))
             for reducer in self._reducers():

@@ -46,7 +46,7 @@ class Held:
         """
         kept = kept & (self.patches[layer] >= 0)
         most = int(kept.sum(1).max())
-        order = (~kept).long().argsort(1, stable=True)[:, :most]
+        order = (~kept).long().argsort(dim=1, stable=True)[:, :most]
         left = self.patches[layer].gather(1, order).where(kept.gather(1, order), -1)
         for row, (own, before) in enumerate(zip(kept, self.patches[layer] >= 0, strict=True)):
             places = self._places(layer, row, own[before])

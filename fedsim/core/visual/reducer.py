@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -67,7 +67,13 @@ class VisualReducer(Reducing):
     Moments come in this order. In training and in reading a prompt: `look`, `after_encoder_layer` of each layer,
     `projected`, then `before_layer` and `after_layer` of each layer of the language model. Behind a prompt
     `after_prompt`, and then `after_step` of each layer for each token that is written. The model reports what is kept.
+
+    Attributes:
+        reads_all_of_encoder: whether it acts on encoder layers behind the one whose output is projected, which a model
+            leaves out otherwise.
     """
+
+    reads_all_of_encoder: ClassVar[bool] = False
 
     def look(self, images: Tensor, question: Tensor) -> Mapping[str, Tensor]:
         """Return notes about images (B, C, H, W) and the tokens that ask (B, T)."""

@@ -96,7 +96,7 @@ class Stream:
             kept = kept & self.there[:, self.visual]
         counts = kept.sum(1)
         most = int(counts.max())
-        chosen = (~kept).long().argsort(1, stable=True)[:, :most]
+        chosen = (~kept).long().argsort(dim=1, stable=True)[:, :most]
         found = self.keep(chosen)
         if bool((counts == most).all()):
             return found if found.there is None else replace(found, there=_all_but_fillers(found))
