@@ -23,10 +23,9 @@ from fedsim.core.types import Batch, Dataset, Draws, Knowledge, Reconstruction, 
 from fedsim.metrics.image import to_pixels
 from fedsim.metrics.testing import test_accuracy, test_loss
 from fedsim.tasks.core.classes import ClassTask
-from fedsim.tasks.core.fitting import refuses_classes, refuses_inputs
+from fedsim.tasks.core.fitting import QUESTION, refuses_classes, refuses_inputs
 from fedsim.tasks.core.images import score_images
 
-QUESTION = "question"
 _FILLER = 0  # stands in for a token of the answer that does not exist, where nothing that counts can see it
 
 
