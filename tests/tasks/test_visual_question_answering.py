@@ -67,7 +67,7 @@ def test_it_tests_on_whole_answers() -> None:
 def test_a_guess_is_scored_by_its_image_and_the_first_word() -> None:
     own = batch()
     data = Dataset(own, own, SPEC, WORDS.words)
-    guess = Reconstruction(own.inputs.flip(0).clone(), own.labels.flip(0)[:, 0].clone())
+    guess = Reconstruction.of(own.inputs.flip(0), own.labels.flip(0)[:, 0])
     found = TASK.score(truth(own), own, guess, data)
     assert found.values == {"label_accuracy": 1.0}
     assert [item.label for item in found.items] == own.labels[:, 0].tolist()
