@@ -30,7 +30,7 @@ OnStep = Callable[[str, int, int, float], None]
 
 CELLS = 4
 OCCUPIED = (3, 6)
-MIX: Mapping[Kind, float] = {"position": 0.45, "presence": 0.25, "counting": 0.3}
+MIX: Mapping[Kind, float] = {"position": 0.4, "presence": 0.25, "counting": 0.35}
 _WORDS = GridWords(CELLS)
 _EVERY = 100  # steps between two saved states
 _ALIGNED = 0.3
@@ -47,8 +47,8 @@ class Plan:
     clip: float
 
 
-ENCODING = Plan("encoder", steps=2000, rate=2e-3, decay=0.05, clip=5.0)
-ANSWERING = Plan("language model", steps=2800, rate=1.5e-3, decay=0.01, clip=1.0)
+ENCODING = Plan("encoder", steps=1000, rate=2e-3, decay=0.05, clip=5.0)
+ANSWERING = Plan("language model", steps=1500, rate=1.5e-3, decay=0.01, clip=1.0)
 _IMAGES = 10_000
 _IMAGES_A_STEP, _TURNS = 16, 16
 

@@ -54,9 +54,10 @@ def with_reducer(model: Llava, name: str, **settings: object) -> None:
 def test_the_loop_is_the_packages_forward_pass(model: Llava) -> None:
     images, question, answer = asked()
     whole = model.own(input_ids=torch.cat((question, answer), 1), pixel_values=images).logits[:, -2:]
-    torch.testing.assert_close(model(images, question, answer), whole)
+    near = {"rtol": 1e-4, "atol": 1e-5}  # the package's softmax is of single precision
+    torch.testing.assert_close(model(images, question, answer), whole, **near)
     read = model.begin(model.encode(images, question), question)
-    torch.testing.assert_close(torch.stack((read.scores, model.follow(read, answer[:, 0])), 1), whole)
+    torch.testing.assert_close(torch.stack((read.scores, model.follow(read, answer[:, 0])), 1), whole, **near)
 
 
 @torch.no_grad()
