@@ -48,7 +48,7 @@ class Plan:
 
 
 ENCODING = Plan("encoder", steps=1000, rate=2e-3, decay=0.05, clip=5.0)
-ANSWERING = Plan("language model", steps=1500, rate=1.5e-3, decay=0.01, clip=1.0)
+ANSWERING = Plan("language model", steps=1000, rate=1.5e-3, decay=0.01, clip=1.0)
 _IMAGES = 10_000
 _IMAGES_A_STEP, _TURNS = 16, 16
 

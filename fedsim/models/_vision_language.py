@@ -230,8 +230,8 @@ class VisionLanguage(nn.Module):
     def _told(self, count: int) -> tuple[Tensor, Tensor | None]:
         if self.asked is None:
             raise FedsimError(
-                "the model reads a question beside each image, and was shown an image alone. For an attack, add 'given' "
-                "and 'labels' to threat.knows."
+                "the model reads a question beside each image, and was shown an image alone. For an attack, add "
+                "'given' and 'labels' to threat.knows."
             )
         question, answer = self.asked
         chosen = torch.arange(count, device=question.device) % len(question)

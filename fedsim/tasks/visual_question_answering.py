@@ -22,6 +22,7 @@ from fedsim.core.registry import task
 from fedsim.core.types import Batch, Dataset, Draws, Knowledge, Reconstruction, Truth
 from fedsim.core.visual import ReadsImages
 from fedsim.metrics.image import to_pixels
+from fedsim.metrics.missing import complete
 from fedsim.metrics.testing import test_accuracy, test_loss
 from fedsim.tasks.core.classes import ClassTask
 from fedsim.tasks.core.fitting import QUESTION, refuses_classes, refuses_inputs
@@ -72,7 +73,8 @@ class VisualQuestionAnswering(ClassTask):
         """Score guesses in pixels, against the images that they are nearest to, and the first word of the answer."""
         first = replace(examples, labels=examples.labels[:, 0])
         guessed = guess.labels if guess.labels.dim() == 1 else guess.labels[:, 0]
-        return score_images(truth, first, replace(guess, labels=guessed), data)
+        scored = score_images(truth, first, replace(guess, labels=guessed), data)
+        return replace(scored, guess=complete(guess, len(examples)))
 
     def show(self, inputs: Tensor, data: Dataset) -> Shown:
         """Return pictures."""

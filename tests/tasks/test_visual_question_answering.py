@@ -79,3 +79,12 @@ def test_data_without_questions_are_refused() -> None:
     own = Batch(batch().inputs, batch().labels)
     refused = TASK.refuses(Dataset(own, own, SPEC, WORDS.words))
     assert refused == "it needs a question beside each image, and the data set gives no 'question'"
+
+
+def test_an_attackers_model_is_told_what_is_granted() -> None:
+    own, model = batch(), small_vlm()
+    TASK.tell(model, own.given, own.labels)
+    assert torch.equal(model(own.inputs), TASK.outputs(model, own, {}))
+    TASK.tell(model, own.given, None)
+    assert model(own.inputs).shape == (3, 1, SPEC.classes)
+    TASK.tell(torch.nn.Linear(1, 1), own.given, own.labels)
