@@ -105,7 +105,7 @@ def point(own: Contender, plain: TinyVlm, batches: Mapping[Kind, Batch]) -> Poin
                 right[kind].append(right_answers(model, batch).double().tolist())
             layers += [list(counts) for one in passes for counts in zip(*one.visual, strict=True)]
     tokens = statistics.fmean(statistics.fmean(counts) for counts in layers)
-    shares = {kind: _share(own) for kind, own in right.items()}
+    shares: dict[Kind, Interval] = {kind: _share(found) for kind, found in right.items()}
     return Point(own.label, tokens, statistics.fmean(counts[-1] for counts in layers), shares)
 
 
