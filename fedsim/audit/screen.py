@@ -30,7 +30,7 @@ def updates(record: AuditRecord) -> Table:
     for heading in ("batch", "updates", f"{noun}s", "searched", "recovered", column.heading, *words):
         table.add_column(heading, justify="left" if heading in words else "right")
     for own in record.inspections:
-        table.add_row(*map(Text, _row(own, record)))
+        table.add_row(*map(Text, row(own, record)))
     return table
 
 
@@ -177,7 +177,8 @@ def winner(inspection: Inspection) -> str:
     return "an unfinished search" if inspection.is_short else "none"
 
 
-def _row(own: Inspection, record: AuditRecord) -> tuple[str, ...]:
+def row(own: Inspection, record: AuditRecord) -> tuple[str, ...]:
+    """Return what stands of a batch size in the table of updates."""
     if own.failure is not None:
         return (str(own.batch_size), "", "", "", "", "", "", "", own.failure)
     failures = [victim.failure for victim in own.victims if victim.failure]
