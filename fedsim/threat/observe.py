@@ -24,6 +24,7 @@ from fedsim.core.types import (
 )
 from fedsim.scenario import Scenario
 from fedsim.scenario.world import World
+from fedsim.threat import letters
 from fedsim.threat.victim import Victim
 
 _HIGHEST_RATE = 0.95
@@ -129,7 +130,17 @@ def describe(world: World) -> tuple[str, ...]:
         *(f"It {sentence}." for sentence in unknown),
         *_further_grants(world.scenario),
         *_membership(world.scenario),
+        _letter(world),
     )
+
+
+def _letter(world: World) -> str:
+    """Say how a survey calls this attacker: crafted weights and membership attacks use the test set."""
+    scenario = world.scenario
+    knows = [own for own in scenario.threat.knows if _exists(world, own)]
+    server = "honest-but-curious" if scenario.crafting is None else "malicious"
+    owns_test_set = scenario.crafting is not None or scenario.membership is not None
+    return letters.sentence(server, knows, has_public_data=owns_test_set)
 
 
 def _is_at_stake(world: World, knowledge: Knowledge) -> bool:
