@@ -23,13 +23,11 @@ from collections.abc import Callable, Iterator, Sequence  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any, NamedTuple  # noqa: E402
 
-import numpy as np  # noqa: E402
 import torch  # noqa: E402
-from scipy.stats import bootstrap  # noqa: E402
 from torch import nn  # noqa: E402
 
 from benchmarks._decoding import cost, news, real_model, write  # noqa: E402
-from benchmarks._rows import Row, averaged, main, measured  # noqa: E402
+from benchmarks._rows import Row, averaged, main, measured, told_apart  # noqa: E402
 from benchmarks._small_language_model import Trainer, choices  # noqa: E402
 from fedsim.components.adapter._low_rank import adapters_off  # noqa: E402
 from fedsim.components.loss._pads import draw_blocks, pack, pad_of, read, units  # noqa: E402
@@ -264,18 +262,7 @@ def told(own: Subject, model: nn.Module, way: str, members: Condition, others: C
         [paces(text) for text in write("lexical-unit", settings, model, asked, limits, own.tokenizer)]
         for asked in (members, others)
     ]
-
-    def area(some: np.ndarray, more: np.ndarray) -> float:
-        over, under = np.asarray(some)[:, None], np.asarray(more)
-        return float((over > under).mean() + (over == under).mean() / 2)
-
-    source = np.random.default_rng(0)
-    bounds = bootstrap(found, area, vectorized=False, method="percentile", n_resamples=2000, rng=source)
-    low, high = bounds.confidence_interval
-    value = area(np.array(found[0]), np.array(found[1]))
-    return Row(
-        "members told by tokens a step", way, value, "area", low, value, high, sum(map(len, found)), "reported", True
-    )
+    return told_apart("members told by tokens a step", way, *found)
 
 
 if __name__ == "__main__":

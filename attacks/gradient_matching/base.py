@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
 import torch
@@ -180,15 +181,13 @@ class MatchingAttack(Attack[ConfigT]):
     ) -> list[Reconstruction]:
         labels = [self.labels(observation) for observation in observations]
         rows, path = self.run_search(Searched(observations, labels, generators, on_steps))
-        return [
-            self._told(observation, [row for row in rows if row.victim == victim], label, path)
-            for victim, (observation, label) in enumerate(zip(observations, labels, strict=True))
-        ]
-
-    def _told(self, observation: Observation, rows: Sequence[Found], labels: Tensor, path: str) -> Reconstruction:
-        if has_failed(rows):
-            return best_of(rows, labels, path, self.remarks(observation))
-        return self.report(observation, rows, labels, path)
+        found: list[Reconstruction] = []
+        for victim, (observation, label) in enumerate(zip(observations, labels, strict=True)):
+            own = [row for row in rows if row.victim == victim]
+            # What a subclass makes of rows needs one that has an objective.
+            report = partial(MatchingAttack.report, self) if has_failed(own) else self.report
+            found.append(report(observation, own, label, path))
+        return found
 
     def labels(self, observation: Observation) -> Tensor:
         """Return the labels of the dummies, granted or inferred."""

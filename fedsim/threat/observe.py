@@ -68,14 +68,7 @@ def observe(
     model.load_state_dict(dict(entry.received))
     batch_size = len(truth.batches[0]) if "batch-size" in knows else None
     spec = world.data.dataset.spec
-    sites = victim.sites_of_one if batch_size is None else victim.sites
-    rate_error = world.scenario.threat.rate_error
-    if "dropout-rates" not in knows:
-        withheld = "be withheld from the attacker: add 'dropout-rates' to threat.knows"
-        sites = _with_rates(model, sites, lambda _rate: 0.0, withheld)
-    elif rate_error:
-        wrong = "be misjudged by the attacker: set threat.rate_error to 0"
-        sites = _with_rates(model, sites, partial(_misjudged, error=rate_error), wrong)
+    sites = _sites(victim, knows, model)
     shared = _shared(model, world.scenario.threat.shares)
     sizes = None if batch_size is None else tuple(len(batch) for batch in truth.batches)
     return Observation(
@@ -287,6 +280,19 @@ def _without_statistics(spec: InputSpec) -> InputSpec:
 
 def _misjudged(rate: float, error: float) -> float:
     return min(max(rate + error, 0.0), _HIGHEST_RATE) if rate else 0.0
+
+
+def _sites(victim: Victim, knows: Collection[Knowledge], model: nn.Module) -> tuple[DropoutSite, ...]:
+    """Return the dropout sites with the rates that the attacker believes in, which the model then has too."""
+    sites = victim.sites if "batch-size" in knows else victim.sites_of_one
+    error = victim.world.scenario.threat.rate_error
+    if "dropout-rates" not in knows:
+        withheld = "be withheld from the attacker: add 'dropout-rates' to threat.knows"
+        return _with_rates(model, sites, lambda _rate: 0.0, withheld)
+    if not error:
+        return sites
+    wrong = "be misjudged by the attacker: set threat.rate_error to 0"
+    return _with_rates(model, sites, partial(_misjudged, error=error), wrong)
 
 
 def _with_rates(

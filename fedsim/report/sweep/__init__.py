@@ -24,7 +24,7 @@ from fedsim.report.sweep import (
     threat,
     verdict,
 )
-from fedsim.report.sweep.cells import Sweep, gather
+from fedsim.report.sweep.gathered import Sweep, gather
 from fedsim.report.sweep.points import FEW_FALSE_ALARMS, Point, points
 
 __all__ = ["build"]
