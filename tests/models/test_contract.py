@@ -19,7 +19,8 @@ LANGUAGE = {
     "tiny-encoder",
     "tiny-llada",
     "tiny-llama",
-}  # for tokens: in test files of their own
+    "tiny-vlm",
+}  # for tokens or questions: in test files of their own
 FAMILIES = sorted(registry.methods("model").keys() - PRETRAINED - LANGUAGE)
 SHAPES = [(1, 28, 28), (3, 32, 32)]
 REFUSES = {("lenet", (1, 28, 28)), ("vit-b16", (1, 28, 28))}

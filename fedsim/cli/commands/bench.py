@@ -16,6 +16,7 @@ from fedsim.core.errors import FedsimError, nearest
 
 if TYPE_CHECKING:
     from fedsim.bench.parallel import Measured, Solver, Strategy
+    from fedsim.metrics.statistics import Interval
 
 _AT_ONCE = (1, 2, 4, 8)
 _SHORTEST, _LONGEST = 2, 8
@@ -75,12 +76,21 @@ def parallel(
 
 @bench.command(cls=OneCommand, epilog="Example: fedsim bench model lists")
 def model(
-    name: Annotated[str, typer.Argument(help="lists, random-lists or news; each is trained once and kept")],
-    samples: Annotated[int, typer.Option(min=1, help="lists of each operation that it is tested on")] = 200,
-    seed: Annotated[int, typer.Option(min=0, help="of the lists")] = 1,
+    name: Annotated[
+        str, typer.Argument(help="lists, random-lists, news or digit-grids; each is trained once and kept")
+    ],
+    samples: Annotated[int, typer.Option(min=1, help="lists or questions of each kind that it is tested on")] = 200,
+    seed: Annotated[int, typer.Option(min=0, help="of the lists or questions")] = 1,
 ) -> None:
-    """Train a small masked diffusion model from scratch, once, and print how good it is."""
+    """Train a small model from scratch, once, and print how good it is.
+
+    Three are masked diffusion models; digit-grids is the vision-language model tiny-vlm.
+    """
     from fedsim.bench.training import RECIPES, trained
+
+    if name == "digit-grids":
+        _show_grids(samples, seed)
+        return
 
     def tell(step: int, loss: float) -> None:
         print(f"  step {step} of {RECIPES[name].steps}: loss {loss:.3f}", file=sys.stderr, flush=True)
@@ -91,6 +101,27 @@ def model(
         _show_accuracies(name, samples, seed)
     else:
         _show_bound(own.model, own.data, seed)
+
+
+def _show_grids(samples: int, seed: int) -> None:
+    from fedsim.bench import grid_accuracy, grids
+
+    def tell(stage: str, step: int, of: int, loss: float) -> None:
+        print(f"  {stage}, step {step} of {of}: loss {loss:.3f}", file=sys.stderr, flush=True)
+
+    model = grids.trained(tell)
+    say(f"digit-grids: questions about grids of digits; {sum(p.numel() for p in model.parameters()):,} parameters")
+    table = Table(box=None)
+    for label in ("question", "right", "95 %", "image black", "usual answer", "several"):
+        table.add_column(label, no_wrap=True)
+    for kind in grid_accuracy.ASKED:
+        found = grid_accuracy.accuracy(model, kind, samples, seed)
+        several = f"{100 * found.several.value:.1f}" if found.several else ""
+        shares = (f"{100 * own:.1f}" for own in (found.blind.value, found.majority))
+        table.add_row(kind, f"{100 * found.right.value:.1f}", _bounds(found.right), *shares, several)
+    say(f"Right answers in % to {samples} questions of each kind about unseen digits; with a black image; share of the")
+    say("most frequent answer; and where the digit that is counted occurs more than once.")
+    screen.print(table)
 
 
 def _show_accuracies(name: str, samples: int, seed: int) -> None:
@@ -108,14 +139,18 @@ def _show_accuracies(name: str, samples: int, seed: int) -> None:
         found = [measure(own, _solver(name), lists, seed) for own in strategies]
         passes = sum(own.passes for own in found[-1].answered) / samples
         first, *others = [own.accuracy for own in found]
-        assert first.low is not None, "a share has an interval"
-        assert first.high is not None, "a share has an interval"
-        interval = f"{100 * first.low:.1f}-{100 * first.high:.1f}"
+        interval = _bounds(first)
         shares = (f"{100 * own.value:.1f}" for own in others)
         table.add_row(operation, f"{100 * first.value:.1f}", interval, *shares, f"{passes:.2f}")
     say(f"Right answers in % among {samples} new lists: 1, 2, 4 and 8 places a step, the surest first,")
     say("and a threshold of 0.9 with its mean passes.")
     screen.print(table)
+
+
+def _bounds(share: Interval) -> str:
+    assert share.low is not None, "a share has an interval"
+    assert share.high is not None, "a share has an interval"
+    return f"{100 * share.low:.1f}-{100 * share.high:.1f}"
 
 
 def _show_bound(model: Any, data: Any, seed: int) -> None:

@@ -9,9 +9,11 @@ from typing import ClassVar, Literal, final
 import torch
 from torch import Tensor, nn
 
+from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks.base import ANYTHING, ConfigT, Configured
 from fedsim.core.hooks.contexts import HookContext, Rules
 from fedsim.core.types import Batch, Modality, PublicKnowledge, Reconstruction, Tensors, Truth
+from fedsim.core.visual import VisualReducer, VisualShape, reads_images
 
 Hook = Literal[
     "augment",
@@ -135,6 +137,37 @@ class TokenReducer(ModelComponent[ConfigT]):
     """
 
     hook: ClassVar[Hook] = "token_reducer"
+
+
+class VisualTokenReducer(TokenReducer[ConfigT]):
+    """A reducer of the visual tokens of a model that reads images and text. It may also be made of trained parts."""
+
+    @abstractmethod
+    def reducer(self, visual: VisualShape, generator: torch.Generator) -> VisualReducer:
+        """Return the module that acts between the model's layers.
+
+        Args:
+            visual: what the model says of itself.
+            generator: for first values.
+        """
+
+    def does_not_fit(self, visual: VisualShape) -> str | None:
+        """Return why the settings do not fit a model, as the end of a sentence, or None when they do."""
+        return None
+
+    @final
+    def prepare(self, model: nn.Module, generator: torch.Generator) -> nn.Module:
+        """Return the model with a reducer behind those that it has.
+
+        Raises:
+            NotApplicable: it has no visual tokens, or the settings do not fit it.
+        """
+        own = reads_images(model, self.name)
+        why = self.does_not_fit(own.visual)
+        if why is not None:
+            raise NotApplicable(f"component '{self.name}': {why}.")
+        own.reducers.append(self.reducer(own.visual, generator))
+        return model
 
 
 class Augmentation(Component[ConfigT]):

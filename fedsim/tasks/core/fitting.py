@@ -5,11 +5,15 @@ from __future__ import annotations
 from fedsim.core.losses import are_tokens
 from fedsim.core.types import Dataset
 
+QUESTION = "question"  # what is given beside an image that is asked about
+
 
 def usual_task(data: Dataset) -> str:
     """Return the name of the task of a data set that names none."""
     if data.similarities is not None:
         return "sentence-embedding"
+    if data.spec.vocabulary is None and QUESTION in data.train.given:
+        return "visual-question-answering"
     if data.spec.vocabulary is None:
         return "tabular" if len(data.spec.shape) == 1 else "classification"
     if data.spec.classes == data.spec.vocabulary:
