@@ -23,10 +23,10 @@ China Beijing yuan Chinese Asia; India Delhi rupee Hindi Asia; Pakistan Islamaba
 Iraq Baghdad dinar Arabic Asia; Jordan Amman dinar Arabic Asia; Egypt Cairo pound Arabic Africa;
 Algeria Algiers dinar Arabic Africa; Kenya Nairobi shilling Swahili Africa; Uganda Kampala shilling English Africa;
 Tanzania Dodoma shilling Swahili Africa; Thailand Bangkok baht Thai Asia; Vietnam Hanoi dong Vietnamese Asia"""
-_OPPOSITES = """hot cold; big small; fast slow; high low; old young; rich poor; light dark; wet dry; hard soft;
-day night; early late; full empty; strong weak; good bad; up down; left right; open closed; near far; thick thin; true false;
-happy sad; loud quiet; clean dirty; deep shallow; wide narrow; sharp dull; heavy weightless; first last; north south;
-east west"""
+_OPPOSITES = """hot cold; big small; fast slow; high low; old young; rich poor; light dark; wet dry; hard soft; day
+night; early late; full empty; strong weak; good bad; up down; left right; open closed; near far;
+thick thin; true false; happy sad; loud quiet; clean dirty; deep shallow; wide narrow; sharp dull;
+heavy weightless; first last; north south; east west"""
 
 
 class Prompt(NamedTuple):
