@@ -213,6 +213,21 @@ def cost_of(translator: Translator, language: Language, seen: Seen, phrase: Sequ
     return torch.cat(found)
 
 
+@torch.no_grad()
+def next_scores(translator: Translator, language: Language, seen: Seen) -> Tensor:
+    """Return the scores (B, V) of the first token of each row's text.
+
+    Raises:
+        NotApplicable: the language model's layers are not known.
+    """
+    found = []
+    with _frozen(language.model):
+        for start in range(0, len(seen.is_shown), _AT_ONCE):
+            prompt = translator(*_rows(seen, start))
+            found.append(_scores(language, prompt, torch.zeros(len(prompt), 0, dtype=torch.long))[:, 0])
+    return torch.cat(found)
+
+
 def map_phrase(
     translator: Translator, language: Language, features: Sequence[Tensor], layers: Sequence[int], phrase: Sequence[int]
 ) -> Tensor:
