@@ -11,7 +11,7 @@ import hashlib
 import math
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,11 @@ import torch
 from torch import nn
 
 from fedsim.core import checkpoints, registry, seeding
+from fedsim.core.denoisers import load_denoiser, save_denoiser
 from fedsim.core.errors import FedsimError, nearest
-from fedsim.core.types import Dataset
+from fedsim.core.types import Batch, Dataset
 
 CIFAR_VARIABLE = "FEDSIM_CIFAR10"
-_WEIGHTS = "weights.pt"
 _WARM_UP = 100
 _KEPT = 0.999  # share of the average that a step leaves, as the paper of EDM has it for small nets
 
@@ -38,6 +38,7 @@ class Recipe:
         settings: of the data set.
         steps: of the optimizer.
         classes: whether it is told classes.
+        tile: side of the square pieces that images are cut into; 0 for whole images.
         model: settings of the U-Net that depart from its defaults.
     """
 
@@ -48,26 +49,30 @@ class Recipe:
     batch: int = 32
     rate: float = 1e-3
     classes: bool = True
+    tile: int = 0
     model: Mapping[str, Any] = field(default_factory=lambda: {"width": 24})
 
 
 RECIPES: Mapping[str, Recipe] = {
     "digits-unet": Recipe("MNIST digits of 16 x 16 pixels", "mnist5k", {"size": 16}, steps=5000),
     "photographs-unet": Recipe(
-        f"CIFAR-10 photographs shrunk to 16 x 16 pixels, from the copy that {CIFAR_VARIABLE} names",
+        f"tiles of 16 x 16 pixels of CIFAR-10 photographs, from the copy that {CIFAR_VARIABLE} names",
         "cifar10",
-        {"size": 16},
+        {},
         steps=5000,
+        classes=False,
+        tile=16,
     ),
 }
 
 
 @dataclass(frozen=True)
 class Denoiser:
-    """A trained denoiser, in evaluation mode, with its data."""
+    """A trained denoiser, in evaluation mode, with its data and the folder that holds it."""
 
     model: nn.Module
     data: Dataset
+    folder: Path
 
 
 def data_of(recipe: Recipe) -> Dataset:
@@ -87,7 +92,8 @@ def data_of(recipe: Recipe) -> Dataset:
             )
         settings["path"] = Path(place)
     source = registry.get("dataset", recipe.data)
-    return source.make(source.config.model_validate(settings))
+    data = source.make(source.config.model_validate(settings))
+    return _cut(data, recipe.tile) if recipe.tile else data
 
 
 def trained(name: str, on_step: Callable[[int, float], None] = lambda _step, _loss: None) -> Denoiser:
@@ -105,22 +111,38 @@ def trained(name: str, on_step: Callable[[int, float], None] = lambda _step, _lo
         raise FedsimError(f"there is no small denoiser '{name}'.{nearest(name, RECIPES)}")
     recipe = RECIPES[name]
     data = data_of(recipe)
-    model = build(recipe, data)
     identity = hashlib.sha256(repr(recipe).encode()).hexdigest()[:8]
 
     def make(folder: Path) -> None:
-        torch.save(train(model, data, recipe, on_step).state_dict(), folder / _WEIGHTS)
+        model = build(recipe, data)
+        save_denoiser(train(model, data, recipe, on_step), _settings(recipe), data.spec, folder)
 
     folder = checkpoints.make_once(f"{name}-{identity}", make, takes="half an hour")
-    model.load_state_dict(torch.load(folder / _WEIGHTS, weights_only=True))
-    return Denoiser(model.eval(), data)
+    return Denoiser(load_denoiser(folder).model, data, folder)
 
 
 def build(recipe: Recipe, data: Dataset) -> nn.Module:
     """Return the untrained model of a recipe."""
     family = registry.get("model", "edm-unet")
     with seeding.isolate_randomness(0):
-        return family.make(family.config.model_validate({"classes": recipe.classes, **recipe.model}), data.spec)
+        return family.make(family.config.model_validate(_settings(recipe)), data.spec)
+
+
+def _settings(recipe: Recipe) -> dict[str, Any]:
+    return {"classes": recipe.classes, **recipe.model}
+
+
+def _cut(data: Dataset, side: int) -> Dataset:
+    """Return the set of the square pieces of all images, without overlap."""
+
+    def cut(batch: Batch) -> Batch:
+        pieces = batch.inputs.unfold(2, side, side).unfold(3, side, side)  # (N, C, rows, columns, side, side)
+        count = pieces.shape[2] * pieces.shape[3]
+        inputs = pieces.permute(0, 2, 3, 1, 4, 5).reshape(-1, batch.inputs.shape[1], side, side)
+        return Batch(inputs, batch.labels.repeat_interleave(count))
+
+    spec = replace(data.spec, shape=(data.spec.shape[0], side, side))
+    return replace(data, train=cut(data.train), test=cut(data.test), spec=spec, users=None)
 
 
 def train(model: nn.Module, data: Dataset, recipe: Recipe, on_step: Callable[[int, float], None]) -> nn.Module:

@@ -1,5 +1,6 @@
 """Small denoisers are trained once, kept, and the same for a recipe."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,17 @@ def test_what_is_kept_is_an_average_of_the_way() -> None:
         low, high = torch.minimum(first, last), torch.maximum(first, last)
         if (last - first).abs().max() > 0:
             assert ((own >= low - 3e-3) & (own <= high + 3e-3)).all()  # three steps of Adam are at most 3e-3 long
+
+
+def test_tiles_are_the_pieces_of_images_in_their_order() -> None:
+    whole = data_of(TINY)
+    tiles = data_of(replace(TINY, tile=4))
+    assert tiles.spec.shape == (1, 4, 4)
+    assert len(tiles.train) == 4 * len(whole.train)
+    first = whole.train.inputs[0]
+    assert torch.equal(tiles.train.inputs[1], first[:, :4, 4:])
+    assert torch.equal(tiles.train.inputs[2], first[:, 4:, :4])
+    assert tiles.train.labels[:4].tolist() == [int(whole.train.labels[0])] * 4
 
 
 def test_an_unknown_name_and_a_missing_copy_of_the_photographs_are_named(monkeypatch: pytest.MonkeyPatch) -> None:

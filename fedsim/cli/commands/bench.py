@@ -95,11 +95,11 @@ def model(
     def tell(step: int, loss: float) -> None:
         print(f"  step {step} of {recipes[name].steps}: loss {loss:.3f}", file=sys.stderr, flush=True)
 
-    is_denoiser = name in denoisers.RECIPES
-    own = denoisers.trained(name, tell) if is_denoiser else training.trained(name, tell)
+    own = denoisers.trained(name, tell) if name in denoisers.RECIPES else training.trained(name, tell)
     say(f"{name}: {recipes[name].holds}; {sum(p.numel() for p in own.model.parameters()):,} parameters")
-    if is_denoiser:
-        _show_loss(own.model, own.data, recipes[name].classes, seed)
+    if isinstance(own, denoisers.Denoiser):
+        _show_loss(own.model, own.data, denoisers.RECIPES[name].classes, seed)
+        say(f"kept in {own.folder}")
     elif recipes[name].data == "list-operations":
         _show_accuracies(name, samples, seed)
     else:
