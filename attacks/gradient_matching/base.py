@@ -99,12 +99,19 @@ class MatchingAttack(Attack[ConfigT]):
 
     Attributes:
         training_mode: whether normalisation layers use batch statistics, unless the settings say otherwise.
+        searches_draws: whether it simulates what the task draws in a step.
     """
 
     training_mode: ClassVar[bool] = True
+    searches_draws: ClassVar[bool] = False
 
     def not_applicable(self, observation: Observation) -> str | None:
-        """Refuse updates of several steps."""
+        """Refuse updates of several steps, and steps with draws of the task that it does not simulate."""
+        if observation.task.draws and not self.searches_draws:
+            return (
+                f"each step of task '{observation.task.name}' has draws of its own, such as noise, which this attack "
+                "does not search; for 'denoising', denoiser-inversion does"
+            )
         return one_gradient_only(observation)
 
     @abstractmethod

@@ -31,7 +31,7 @@ from fedsim.record import (
 )
 from fedsim.scenario import Scenario
 from fedsim.scenario.world import World, shared
-from fedsim.threat import membership, memorisation, spoken
+from fedsim.threat import drawing, membership, memorisation, spoken
 from fedsim.threat.canaries import audited
 from fedsim.threat.replay import Replay, check_union, replay
 from fedsim.threat.victim import Victim
@@ -53,7 +53,7 @@ def check(world: World) -> None:
     if scenario.exposure is not None:
         memorisation.check(world)
     if scenario.generation is not None:
-        spoken.check(world)
+        (drawing if drawing.draws(scenario) else spoken).check(world)
 
 
 def train(world_json: str, on_round: Callable[[RoundRecord], None]) -> Journal:
@@ -97,7 +97,8 @@ def run_arm(this: RunInProgress, world: World, world_json: str, number: int, nam
     for choice in scenario.membership.attacks if scenario.membership else ():
         arm.add(membership=(*arm.record.membership, inference.record(choice)))
     if scenario.generation is not None:
-        arm.add(generation=spoken.speak(world, journal))
+        does_draw = drawing.draws(scenario)
+        arm.add(generation=drawing.draw(world, journal) if does_draw else spoken.speak(world, journal))
 
 
 @dataclass

@@ -80,7 +80,7 @@ def speak(world: World, journal: Journal) -> GenerationRecord:
         decoder=settings.decoder.name, settings=settings.decoder.settings, model=settings.model, texts=0, endings={}
     )
     try:
-        speaker = speaker_of(world, _weights(world, journal), settings.tokens)
+        speaker = speaker_of(world, trained_weights(world, journal), settings.tokens)
         material = material_of(world, journal)
         done = study(speaker, material, asked_of(world), Judging(scenario.seed, scenario.scoring.confidence))
         speeches = done.speeches or (speaker.speech("prompt", material),)
@@ -130,8 +130,8 @@ def speaker_of(world: World, weights: Tensors, tokens: int) -> Speaker:
     return Speaker(model.eval(), decoder, tokenizer, limits, world.scenario.seed)
 
 
-def _weights(world: World, journal: Journal) -> Tensors:
-    """Return the weights that write: the last global ones, or those of the first watched client after its training."""
+def trained_weights(world: World, journal: Journal) -> Tensors:
+    """Return the weights that are used: the last global ones, or those of the first watched client, trained."""
     if _settings(world).model == "global":
         return journal.weights
     if not journal.entries:

@@ -16,6 +16,7 @@ QUESTIONS = {
     "member": "Trained on or not?",
     "planted": "What was planted?",
     "bits": "How many bits about the prompt?",
+    "drawn": "What was drawn?",
 }
 CSV_COLUMNS = (
     "arm", "decoder", "question", "label", "attack", "view", "mitigation", "role", "metric", "value", "low", "high",
@@ -122,9 +123,10 @@ def _summary(own: GenerationRecord) -> str:
     whose = "the global model" if own.model == "global" else "the client's own model"
     endings = ", ".join(f"{count} by {ending}" for ending, count in own.endings.items())
     pace = own.tokens_a_step
+    things = "samples" if any(one.question == "drawn" for one in own.findings) else "texts"
     told = "" if pace is None else f", {pace.value:.2f} tokens a step ({bounds(pace, 1, 2)})"
     reasons = f" {' '.join(own.reasons)}" if own.reasons else ""
-    return f"{decoder}, {whose}: {own.texts:,} texts{told}; ended {endings}.{reasons}"
+    return f"{decoder}, {whose}: {own.texts:,} {things}{told}; ended {endings}.{reasons}"
 
 
 def _doubts(own: GenerationRecord) -> str:
