@@ -24,6 +24,7 @@ from fedsim.record import (
     GuaranteeRecord,
     Interval,
     RunRecord,
+    TraceFinding,
     Utility,
     VictimRecord,
 )
@@ -84,7 +85,11 @@ class Inferred(NamedTuple):
 
 @dataclass(frozen=True)
 class Cell:
-    """One setting under one seed. `seconds` is the training alone, for `client_rounds` trainings of a client."""
+    """One setting under one seed.
+
+    `seconds` is the training alone, for `client_rounds` trainings of a client. `findings` are of traces that `decoder`
+    left.
+    """
 
     digest: str
     arm: int
@@ -98,6 +103,8 @@ class Cell:
     seconds: float
     client_rounds: int
     client_cost: ClientCost | None
+    decoder: str = ""
+    findings: tuple[TraceFinding, ...] = ()
 
 
 @dataclass
@@ -315,6 +322,7 @@ def _cell(planned: PlannedRun, judge: Judge, number: int, arm: ArmRecord) -> Cel
     attacking = sum(v.seconds for attack in arm.attacks for v in attack.victims) + sum(
         m.seconds for m in arm.membership
     )
+    attacking += arm.generation.seconds if arm.generation else 0.0
     return Cell(
         digest=planned.digest,
         arm=number,
@@ -339,6 +347,8 @@ def _cell(planned: PlannedRun, judge: Judge, number: int, arm: ArmRecord) -> Cel
         seconds=max(0.0, arm.seconds - attacking),
         client_rounds=sum(len(entry.cohort) for entry in arm.rounds),
         client_cost=arm.client_cost,
+        decoder=arm.generation.decoder if arm.generation else "",
+        findings=arm.generation.findings if arm.generation else (),
     )
 
 
