@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from fedsim.components.decoder._odds import finite, room
 from fedsim.components.decoder._shortlist import DraftConfig, score_drafts
-from fedsim.core import registry
+from fedsim.core import checkpoints, registry
 from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import Condition, Decoder, GenerationContext, Writing, check_scores
 from fedsim.core.past import Draft, Past, stack_of
@@ -135,7 +135,7 @@ class Speculative(Decoder[SpeculativeConfig, Speculating]):
             return Drafter(model, range(min(depth, self.config.layers or max(1, depth // 4))), Past())
         vocabulary = Past().scores(model, [token])[0].shape[-1]
         drafter = _load(self.config.draft, vocabulary)
-        own = Past().scores(drafter, [token])[0].shape[-1]
+        own = Past().scores(drafter, [(0,)])[0].shape[-1]  # the first token, which every model has
         if own != vocabulary:
             raise FedsimError(
                 f'draft = "{self.config.draft}" has {own} tokens, the model {vocabulary}: they have different '
@@ -145,7 +145,10 @@ class Speculative(Decoder[SpeculativeConfig, Speculating]):
 
 
 def _load(name: str, vocabulary: int) -> nn.Module:
-    is_folder = Path(name).is_dir()
-    method = registry.get("model", "hugging-face" if is_folder else name)
-    config = method.config.model_validate({"path": name} if is_folder else {})
-    return method.make(config, InputSpec((1,), vocabulary, (), (), vocabulary=vocabulary)).eval()
+    folder = checkpoints.smollm2() if name == checkpoints.SMOLLM2 else Path(name)
+    if folder.is_dir():  # as if of one token: the checkpoint says how many it has
+        method, settings, vocabulary = registry.get("model", "hugging-face"), {"path": folder}, 1
+    else:
+        method, settings = registry.get("model", name), {}
+    spec = InputSpec((1,), vocabulary, (), (), vocabulary=vocabulary)
+    return method.make(method.config.model_validate(settings), spec).eval()
