@@ -18,6 +18,7 @@ from fedsim.record import (
     ClientCost,
     GuaranteeRecord,
     Interval,
+    TraceFinding,
     Utility,
     VictimRecord,
 )
@@ -76,7 +77,11 @@ class Inferred(NamedTuple):
 
 @dataclass(frozen=True)
 class Cell:
-    """One setting under one seed. `seconds` is the training alone, for `client_rounds` trainings of a client."""
+    """One setting under one seed.
+
+    `seconds` is the training alone, for `client_rounds` trainings of a client. `findings` are of traces that `decoder`
+    left.
+    """
 
     digest: str
     arm: int
@@ -90,6 +95,8 @@ class Cell:
     seconds: float
     client_rounds: int
     client_cost: ClientCost | None
+    decoder: str = ""
+    findings: tuple[TraceFinding, ...] = ()
 
 
 def cell_of(planned: PlannedRun, judge: Judge, number: int, arm: ArmRecord) -> Cell:
@@ -99,6 +106,7 @@ def cell_of(planned: PlannedRun, judge: Judge, number: int, arm: ArmRecord) -> C
     attacking = sum(v.seconds for attack in arm.attacks for v in attack.victims) + sum(
         m.seconds for m in arm.membership
     )
+    attacking += arm.generation.seconds if arm.generation else 0.0
     return Cell(
         digest=planned.digest,
         arm=number,
@@ -123,6 +131,8 @@ def cell_of(planned: PlannedRun, judge: Judge, number: int, arm: ArmRecord) -> C
         seconds=max(0.0, arm.seconds - attacking),
         client_rounds=sum(len(entry.cohort) for entry in arm.rounds),
         client_cost=arm.client_cost,
+        decoder=arm.generation.decoder if arm.generation else "",
+        findings=arm.generation.findings if arm.generation else (),
     )
 
 
