@@ -14,6 +14,7 @@ from fedsim.core.types import InputSpec
 PRETRAINED = {"efficientnet-lite0"}  # frozen and in packages of their own: test_efficientnet_lite0.py
 LANGUAGE = {
     "hugging-face",
+    "masked-checkpoint",
     "minilm",
     "smollm2-135m",
     "tiny-encoder",
