@@ -57,8 +57,8 @@ def _check_folder(path: Path) -> None:
         raise FedsimError(f"{settings} is not JSON: {error}") from error
     if wants_code:
         raise FedsimError(
-            f"the checkpoint in {path} wants to run its own code (auto_map), which fedsim never does. Those of LLaDA and "
-            "Dream are read by model 'masked-checkpoint'."
+            f"the checkpoint in {path} wants to run its own code (auto_map), which fedsim never does. Those of LLaDA "
+            "and Dream are read by model 'masked-checkpoint'."
         )
     if not any(path.glob("*.safetensors")):
         raise FedsimError(

@@ -80,8 +80,8 @@ def masked_checkpoint(config: MaskedCheckpointConfig, spec: InputSpec) -> nn.Mod
 
     Raises:
         MissingExtra: transformers is not installed.
-        FedsimError: no such folder, a checkpoint of another kind, weights in another format or that are missing, no mask
-            token, a tokenizer of another model, or examples longer than the model's context.
+        FedsimError: no such folder, a checkpoint of another kind, weights that are missing or in another format, no
+            mask token, a tokenizer of another model, or examples longer than the model's context.
     """
     length, vocabulary = text_shape(spec, _NAME)
     if not scores_tokens(spec):
