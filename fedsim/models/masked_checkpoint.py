@@ -210,7 +210,7 @@ def _renamed(name: str) -> str:
     return f"model.layers.{found[1]}.{_LLADA_LAYER[found[2]]}.weight"
 
 
-def _built(kind: str, settings: Mapping[str, Any], path: Path) -> Any:
+def _built(kind: object, settings: Mapping[str, Any], path: Path) -> Any:
     """Return an untrained model of a checkpoint's sizes."""
     try:
         import transformers  # noqa: PLC0415 - an extra, and slow to import
