@@ -155,6 +155,11 @@ class TextMatching(Attack[ConfigT]):
                 "the sentences have no labels: the clients compare them with one another, in two views each, and a "
                 "vector in place of a token does not say what the second view repeats and where it ends"
             )
+        if observation.task.draws:
+            return (
+                "the clients' task draws something in every step, as masked places and their rate, which this search "
+                "does not look for"
+            )
         if observation.labels is None and not predicts_words(observation):
             return "the labels are not next words, and the threat model does not grant them"
         if not explains(observation):

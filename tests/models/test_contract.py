@@ -15,6 +15,7 @@ PRETRAINED = {"efficientnet-lite0"}  # frozen and in packages of their own: test
 DENOISING = {"edm-unet"}  # images to images: test_edm_unet.py
 LANGUAGE = {
     "hugging-face",
+    "masked-checkpoint",
     "minilm",
     "smollm2-135m",
     "tiny-encoder",
