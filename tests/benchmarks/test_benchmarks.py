@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from benchmarks import attack_family
-from benchmarks._frontier_cases import CASES, NETWORKS
+from benchmarks._budget import within
+from benchmarks._frontier_cases import CASES
+from benchmarks._frontier_table import NETWORKS
 from benchmarks._literal_dia import literal_dia
 from benchmarks._programs import engine, prepared_yardstick, stored, with_settings, yardstick
 from benchmarks._rows import as_line, half_width, holds, measured, told_apart
@@ -173,6 +175,17 @@ def test_trained_victims_send_the_gradient_of_weights_that_fit_better() -> None:
 
 
 def test_the_table_of_networks_holds_every_setting_once() -> None:
-    settings = [case.setting for case in (*CASES, *NETWORKS)]
+    settings = [case.setting for case in CASES]
+    settings += [f"{own.words}, {condition.words}" for own in NETWORKS for condition in own.conditions]
     assert len(set(settings)) == len(settings)
     assert all(case.few >= 1 for case in CASES)
+
+
+def test_an_attack_is_stopped_after_its_budget_and_left_alone_within_it() -> None:
+    method = registry.get("attack", "inverting-gradients")
+    attack = method.make(method.config.model_validate({"max_iterations": 20}))
+    seen, numbers = victim().observation, torch.Generator().manual_seed(0)
+    assert within(0.0, attack, seen, numbers) is None
+    found = within(60.0, attack, seen, numbers)
+    assert found is not None
+    assert found.iterations == 20
