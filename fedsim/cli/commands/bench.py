@@ -80,7 +80,7 @@ def model(
     name: Annotated[
         str,
         typer.Argument(
-            help="lists, random-lists, news, digits-unet, photographs-unet or digit-grids; each is trained once and kept"
+            help="lists, random-lists, news, digits-unet, photographs-unet, digit-grids; each is trained once and kept"
         ),
     ],
     samples: Annotated[int, typer.Option(min=1, help="lists or questions of each kind that it is tested on")] = 200,
