@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from fedsim.core.errors import FedsimError
 from fedsim.core.visual import Held, LayerView, Stream, VisualReducer, VisualShape
 
 
@@ -78,6 +79,7 @@ class VisionLanguage(nn.Module):
         reducers: act on the visual tokens, in their order.
         visual: what it says of itself.
         listeners: are called with what each layer of the language model read, after every pass.
+        asked: questions and answers for those who show images alone; image i gets the i-th, from the first on again.
         end: token that ends an answer.
     """
 
@@ -88,6 +90,7 @@ class VisionLanguage(nn.Module):
         self.visual = visual
         self.reducers = nn.ModuleList()
         self.listeners: list[Callable[[tuple[Stream, ...]], None]] = []
+        self.asked: tuple[Tensor, Tensor | None] | None = None
 
     @abstractmethod
     def eye(self) -> Eye:
@@ -101,14 +104,19 @@ class VisionLanguage(nn.Module):
     def laid_out(self, question: Tensor) -> tuple[Tensor, Tensor]:
         """Return the tokens before the image, and those behind it that ask."""
 
-    def forward(self, images: Tensor, question: Tensor, answer: Tensor | None = None) -> Tensor:
+    def forward(self, images: Tensor, question: Tensor | None = None, answer: Tensor | None = None) -> Tensor:
         """Return the scores (B, 1 + A, V) of an answer's tokens, each given those before it.
 
         Args:
             images: (B, C, H, W).
-            question: tokens (B, T).
+            question: tokens (B, T); absent: those that the model was told.
             answer: tokens (B, A) of it but the last one.
+
+        Raises:
+            FedsimError: there is no question.
         """
+        if question is None:
+            question, answer = self._told(len(images))
         stream = self.read(self.sequence(self.encode(images, question), question, answer))
         return self.mind().score(stream.hidden[:, stream.predicting])
 
@@ -218,6 +226,16 @@ class VisionLanguage(nn.Module):
             written.append(self.follow(read, written[-1]).argmax(-1))
         rows = torch.stack(written, 1).tolist()
         return [tuple(row[: row.index(self.end)] if self.end in row else row) for row in rows]
+
+    def _told(self, count: int) -> tuple[Tensor, Tensor | None]:
+        if self.asked is None:
+            raise FedsimError(
+                "the model reads a question beside each image, and was shown an image alone. For an attack, add "
+                "'given' and 'labels' to threat.knows."
+            )
+        question, answer = self.asked
+        chosen = torch.arange(count, device=question.device) % len(question)
+        return question[chosen], None if answer is None else answer[chosen]
 
     def _reducers(self) -> list[VisualReducer]:
         return [own for own in self.reducers if isinstance(own, VisualReducer)]

@@ -26,8 +26,6 @@ from fedsim.models._inputs import image_shape
 from fedsim.models._llama_block import LlamaBlock
 from fedsim.models._vision_language import Eye, Mind, VisionLanguage
 
-TRAINED = "tiny-vlm-1"
-WEIGHTS = "weights.pt"
 _TILE = 14
 _HEADS = 4
 
@@ -85,7 +83,7 @@ def tiny_vlm(config: TinyVlmConfig, spec: InputSpec) -> nn.Module:
     return _with_trained_weights(built) if config.trained else built
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Sizes:
     """What a block is told."""
 
@@ -100,6 +98,8 @@ class _Sizes:
 
 class TinyVlm(VisionLanguage):
     """Images (B, C, H, W), questions (B, 4) and answers to scores of the answer's tokens."""
+
+    _signs: Tensor
 
     def __init__(self, config: TinyVlmConfig, grid: tuple[int, int], channels: int, words: GridWords) -> None:
         wide = config.encoder_width
@@ -156,7 +156,7 @@ class TinyVlm(VisionLanguage):
             for name, own in blocks.named_parameters():
                 if name.endswith(("o_proj.weight", "down_proj.weight")):
                     own.data.div_(math.sqrt(2 * len(blocks)))
-        nn.init.normal_(self.projector[2].weight, std=1.5 / math.sqrt(self.visual.width))
+        nn.init.normal_(self.projector.get_parameter("2.weight"), std=1.5 / math.sqrt(self.visual.width))
         nn.init.normal_(self.embed_tokens.weight)
         nn.init.normal_(self.class_token, std=0.2)
         nn.init.normal_(self.positions, std=0.2)
@@ -249,7 +249,7 @@ def _with_trained_weights(built: TinyVlm) -> TinyVlm:
     Raises:
         FedsimError: there are none, or they belong to other sizes.
     """
-    path = checkpoints.cache() / TRAINED / WEIGHTS
+    path = checkpoints.cache() / checkpoints.TINY_VLM / checkpoints.WEIGHTS
     if not path.is_file():
         raise FedsimError("model.trained: there are no trained weights yet. Make them: fedsim bench model digit-grids")
     weights = torch.load(path, weights_only=True)

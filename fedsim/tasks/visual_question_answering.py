@@ -14,13 +14,15 @@ from dataclasses import replace
 from typing import ClassVar, final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fedsim.core import losses
 from fedsim.core.hooks.tasks import Model, Scored, Shown
 from fedsim.core.registry import task
 from fedsim.core.types import Batch, Dataset, Draws, Knowledge, Reconstruction, Truth
+from fedsim.core.visual import ReadsImages
 from fedsim.metrics.image import to_pixels
+from fedsim.metrics.missing import complete
 from fedsim.metrics.testing import test_accuracy, test_loss
 from fedsim.tasks.core.classes import ClassTask
 from fedsim.tasks.core.fitting import QUESTION, refuses_classes, refuses_inputs
@@ -46,8 +48,12 @@ class VisualQuestionAnswering(ClassTask):
 
     def outputs(self, model: Model, batch: Batch, draws: Draws) -> Tensor:
         """Return scores at every place that predicts a token of the answer, (B, A, V)."""
-        said = batch.labels[:, :-1]
-        return model(batch.inputs, **batch.given, answer=said.where(said != losses.IGNORED, _FILLER))
+        return model(batch.inputs, **batch.given, answer=_said(batch.labels))
+
+    def tell(self, model: nn.Module, given: Mapping[str, Tensor], labels: Tensor | None) -> None:
+        """Have the model ask the question of every image, and read the answer where it is granted."""
+        if isinstance(model, ReadsImages) and QUESTION in given:
+            model.asked = (given[QUESTION].clone(), None if labels is None else _said(labels))
 
     def evaluate(self, model: Model, data: Dataset, generator: torch.Generator) -> Mapping[str, float]:
         """Return the share of whole answers that are right, and the loss."""
@@ -67,11 +73,18 @@ class VisualQuestionAnswering(ClassTask):
         """Score guesses in pixels, against the images that they are nearest to, and the first word of the answer."""
         first = replace(examples, labels=examples.labels[:, 0])
         guessed = guess.labels if guess.labels.dim() == 1 else guess.labels[:, 0]
-        return score_images(truth, first, replace(guess, labels=guessed), data)
+        scored = score_images(truth, first, replace(guess, labels=guessed), data)
+        return replace(scored, guess=complete(guess, len(examples)))
 
     def show(self, inputs: Tensor, data: Dataset) -> Shown:
         """Return pictures."""
         return to_pixels(inputs, data.spec).numpy()
+
+
+def _said(labels: Tensor) -> Tensor:
+    """Return the answer's tokens but the last, which no other follows."""
+    said = labels[:, :-1]
+    return said.where(said != losses.IGNORED, _FILLER)
 
 
 def are_right(guessed: Tensor, labels: Tensor) -> Tensor:

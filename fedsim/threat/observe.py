@@ -71,6 +71,10 @@ def observe(
     sites = _sites(victim, knows, model)
     shared = _shared(model, world.scenario.threat.shares)
     sizes = None if batch_size is None else tuple(len(batch) for batch in truth.batches)
+    labels = _labels(victim.examples, len(truth.batches)) if "labels" in knows else None
+    given = _given(victim.examples, len(truth.batches)) if "given" in knows else None
+    if given:
+        world.task.tell(model, given, labels)
     return Observation(
         threat=ThreatModel(
             server=world.scenario.threat.server,
@@ -90,7 +94,7 @@ def observe(
         learning_rate=world.stack.optimizer.learning_rate,
         sites=sites,
         batch_size=batch_size,
-        labels=_labels(victim.examples, len(truth.batches)) if "labels" in knows else None,
+        labels=labels,
         masks=tuple(tuple(m.clone() for m in step) for step in truth.masks) if "masks" in knows else None,
         public=_public(world, knows),
         hidden=frozenset(entry.update.tensors.keys() - shared),
@@ -101,7 +105,7 @@ def observe(
         examples=len(victim.examples) if sizes else None,
         draws=_copy(truth.draws) if "draws" in knows and not entry.clients else None,
         earlier=tuple(observe(one, knows) for one in earlier) if "earlier-rounds" in knows else (),
-        given=_given(victim.examples, len(truth.batches)) if "given" in knows else None,
+        given=given,
         task=world.task,
     )
 
@@ -204,7 +208,8 @@ def _labels(examples: Batch, steps: int) -> Tensor:
 
 def _given(examples: Batch, steps: int) -> dict[str, Tensor]:
     """Return a copy of what is given beside the examples, in the order in which `_labels` returns theirs."""
-    order = torch.arange(len(examples)) if steps == 1 else examples.labels.argsort(stable=True)
+    labels = examples.labels.tolist()
+    order = list(range(len(examples))) if steps == 1 else sorted(range(len(examples)), key=labels.__getitem__)
     return {name: tensor[order] for name, tensor in examples.given.items()}
 
 

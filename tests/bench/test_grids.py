@@ -19,8 +19,8 @@ from fedsim.bench.grids import (
     packed_scores,
     trained,
 )
+from fedsim.core.checkpoints import TINY_VLM, WEIGHTS
 from fedsim.data._grid_questions import draw_digits
-from fedsim.models.tiny_vlm import TRAINED, WEIGHTS
 
 
 def source(seed: int = 0) -> torch.Generator:
@@ -98,5 +98,5 @@ def test_the_model_is_trained_once_and_kept_in_half_precision(tmp_path: Path, mo
     again = trained(lambda *_: told.append(("again", 0, 0)))
     assert len(told) == 2
     assert all(torch.equal(own, again.state_dict()[name]) for name, own in first.state_dict().items())
-    assert all(own.dtype == torch.half for own in torch.load(tmp_path / TRAINED / WEIGHTS, weights_only=True).values())
-    assert not (tmp_path / f"{TRAINED}.states").exists()
+    assert all(own.dtype == torch.half for own in torch.load(tmp_path / TINY_VLM / WEIGHTS, weights_only=True).values())
+    assert not (tmp_path / f"{TINY_VLM}.states").exists()

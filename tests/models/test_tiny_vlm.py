@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 
 from fedsim.core import masks, registry
+from fedsim.core.checkpoints import TINY_VLM, WEIGHTS
 from fedsim.core.errors import FedsimError
 from fedsim.core.types import InputSpec
 from fedsim.core.visual import VisualReducer
 from fedsim.data._grid_words import GridWords
-from fedsim.models.tiny_vlm import TRAINED, WEIGHTS
 from tests.models.vlms import PATCHES, SPEC, WORDS, examples, small_vlm
 
 
@@ -130,8 +130,8 @@ def test_trained_weights_are_made_first_and_fit_the_usual_sizes(
     with pytest.raises(FedsimError, match=re.escape("fedsim bench model digit-grids")):
         make(trained=True)
     usual = make()
-    (tmp_path / TRAINED).mkdir()
-    torch.save({name: own.half() for name, own in usual.state_dict().items()}, tmp_path / TRAINED / WEIGHTS)
+    (tmp_path / TINY_VLM).mkdir()
+    torch.save({name: own.half() for name, own in usual.state_dict().items()}, tmp_path / TINY_VLM / WEIGHTS)
     loaded = make(trained=True)
     assert torch.equal(loaded.positions, usual.positions.half().float())
     with pytest.raises(FedsimError, match="usual sizes"):

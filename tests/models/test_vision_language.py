@@ -1,8 +1,10 @@
 """The loop over layers: what it promises to reducers, in training and in writing."""
 
+import pytest
 import torch
 from torch import Tensor
 
+from fedsim.core.errors import FedsimError
 from fedsim.core.kept_tokens import kept_tokens
 from fedsim.core.visual import Stream, VisualReducer, visual_passes
 from tests.models.vlms import WORDS, examples, small_vlm
@@ -165,3 +167,16 @@ def test_answers_end_where_the_end_is_likeliest() -> None:
     found = model.answers(images, question)
     scores = model(images, question)[:, 0].argmax(-1).tolist()
     assert [own[:1] for own in found] == [() if own == model.end else (own,) for own in scores]
+
+
+@torch.no_grad()
+def test_images_alone_are_asked_what_the_model_was_told() -> None:
+    model, (images, question, answer) = small_vlm(), examples()
+    with pytest.raises(FedsimError, match="add 'given' and 'labels' to threat.knows"):
+        model(images)
+    whole = model(images, question, answer)
+    model.asked = (question, answer)
+    assert torch.equal(model(images), whole)
+    torch.testing.assert_close(model(images.repeat(2, 1, 1, 1)), whole.repeat(2, 1, 1))
+    model.asked = (question, None)
+    torch.testing.assert_close(model(images[:1]), whole[:1, :1])

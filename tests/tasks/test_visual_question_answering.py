@@ -67,7 +67,7 @@ def test_it_tests_on_whole_answers() -> None:
 def test_a_guess_is_scored_by_its_image_and_the_first_word() -> None:
     own = batch()
     data = Dataset(own, own, SPEC, WORDS.words)
-    guess = Reconstruction(own.inputs.flip(0).clone(), own.labels.flip(0)[:, 0].clone())
+    guess = Reconstruction.of(own.inputs.flip(0), own.labels.flip(0)[:, 0])
     found = TASK.score(truth(own), own, guess, data)
     assert found.values == {"label_accuracy": 1.0}
     assert [item.label for item in found.items] == own.labels[:, 0].tolist()
@@ -79,3 +79,12 @@ def test_data_without_questions_are_refused() -> None:
     own = Batch(batch().inputs, batch().labels)
     refused = TASK.refuses(Dataset(own, own, SPEC, WORDS.words))
     assert refused == "it needs a question beside each image, and the data set gives no 'question'"
+
+
+def test_an_attackers_model_is_told_what_is_granted() -> None:
+    own, model = batch(), small_vlm()
+    TASK.tell(model, own.given, own.labels)
+    assert torch.equal(model(own.inputs), TASK.outputs(model, own, {}))
+    TASK.tell(model, own.given, None)
+    assert model(own.inputs).shape == (3, 1, SPEC.classes)
+    TASK.tell(torch.nn.Linear(1, 1), own.given, own.labels)

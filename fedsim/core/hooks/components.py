@@ -13,7 +13,10 @@ from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks.base import ANYTHING, ConfigT, Configured
 from fedsim.core.hooks.contexts import HookContext, Rules
 from fedsim.core.types import Batch, Modality, PublicKnowledge, Reconstruction, Tensors, Truth
-from fedsim.core.visual import VisualReducer, VisualShape, reads_images
+from fedsim.core.visual import VisualReducer, VisualShape, reads_images, visual_passes
+from fedsim.core.visual.patches import kept_patches, nearest_guesses, patch_errors
+
+_READ = 10 ** (-20 / 10)  # mean squared error of a patch at 20 dB, of values in [0, 1]
 
 Hook = Literal[
     "augment",
@@ -168,6 +171,20 @@ class VisualTokenReducer(TokenReducer[ConfigT]):
             raise NotApplicable(f"component '{self.name}': {why}.")
         own.reducers.append(self.reducer(own.visual, generator))
         return model
+
+    def scores(self, model: nn.Module, truth: Truth, guess: Reconstruction) -> Mapping[str, float]:
+        """Say how much an attacker read of the patches that reached the last layer, and of the others."""
+        own = reads_images(model, self.name)
+        if truth.batches[1:] or guess.inputs.shape[1:] != truth.batches[0].inputs.shape[1:] or not len(guess.inputs):
+            return {}
+        (batch,) = truth.batches
+        with torch.no_grad(), visual_passes(model.eval()) as passes:
+            model(batch.inputs, **batch.given)
+        guesses = nearest_guesses(guess.inputs.detach(), batch.inputs)
+        is_read = (patch_errors(guesses, batch.inputs, own.visual.grid) <= _READ).double()
+        kept = kept_patches(passes[0], own.visual.patches)
+        shares = {"kept": is_read[kept], "dropped": is_read[~kept]}
+        return {f"share of {name} patches read to 20 dB": float(own.mean()) for name, own in shares.items() if len(own)}
 
 
 class Augmentation(Component[ConfigT]):

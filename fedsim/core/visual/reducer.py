@@ -105,11 +105,19 @@ class VisualReducer(Reducing):
 
 @runtime_checkable
 class ReadsImages(Protocol):
-    """A model that reads images and text, and lets reducers act."""
+    """A model that reads images and text, and lets reducers act.
+
+    Attributes:
+        reducers: of kind `VisualReducer`.
+        visual: what it says of itself.
+        listeners: are called with what each layer of the language model read.
+        asked: the questions, and answers but their last token, that it takes where it is shown images alone.
+    """
 
     reducers: nn.ModuleList
     visual: VisualShape
     listeners: list[Callable[[tuple[Stream, ...]], None]]
+    asked: tuple[Tensor, Tensor | None] | None
 
 
 def reads_images(model: nn.Module, name: str) -> ReadsImages:
