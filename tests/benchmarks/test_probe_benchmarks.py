@@ -1,4 +1,4 @@
-"""The benchmarks of probes ask what they say: tested pairs are not in training, grids hold their digits, quarters fit."""
+"""The benchmarks of probes ask what they say: tested pairs are new, grids hold their digits, quarters fit."""
 
 import pytest
 import torch
