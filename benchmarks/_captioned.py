@@ -30,7 +30,7 @@ LAYERS = {"block 4": 40, "block 10": 112, "last": 1280}  # name: channels
 _MODULES = ("_blocks.4", "_blocks.10", "_bn1")
 GRID, PIXELS, END = 7, 224, 0
 VIEWS, EVERY = 2, 5
-SETTINGS = DevilConfig(width=256, blocks=3, heads=4, prompts=4, steps=500, batch=32, rate=1e-3)
+SETTINGS = DevilConfig(width=256, blocks=3, heads=4, prompts=4, steps=300, batch=16, rate=1e-3)
 TOLD = 50  # images of each class of CIFAR-10 that are captioned
 
 
