@@ -1,7 +1,8 @@
 """What probes that learned from public text read in the change that a client of SmolLM2-135M sent.
 
-A client sends one gradient of `up_proj` of a block, of two or three sentences, computed in bfloat16. The attacker computes such changes of
-public texts whose attribute it knows, and a probe learns to tell it from the logarithm of how far each neuron moved.
+A client sends one gradient of `up_proj` of a block, of two or three sentences, computed in bfloat16. The attacker
+computes such changes of public texts whose attribute it knows, and a probe learns to tell it from the logarithm of how
+far each neuron moved.
 Topic: news of war or of business, from documents told apart by keywords; sentences that hold a keyword are left out.
 Name: one of eight, in another sentence than in public text. No document is both public and a client's. Beside it: a
 plain linear probe (ridge), permuted public attributes (control), and noise, of which each entry has so many times the
