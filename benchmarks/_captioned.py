@@ -6,6 +6,7 @@ EliSchwartz/imagenet-sample-images on GitHub. CIFAR-10 is the pack or folder tha
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
@@ -20,7 +21,7 @@ from benchmarks._decoding import news, real_model
 from fedsim.components.probe._translator import Translator
 from fedsim.components.probe.devil import Devil, DevilConfig, Language
 from fedsim.core import checkpoints, registry, seeding
-from fedsim.core.errors import FedsimError
+from fedsim.core.errors import FedsimError, MissingExtra
 from fedsim.core.layer_calls import layer_outputs
 from fedsim.core.types import InputSpec, Tokenizer
 from fedsim.data._images import decode, fitted
@@ -28,9 +29,9 @@ from fedsim.data._images import decode, fitted
 LAYERS = {"block 4": 40, "block 10": 112, "last": 1280}  # name: channels
 _MODULES = ("_blocks.4", "_blocks.10", "_bn1")
 GRID, PIXELS, END = 7, 224, 0
-_VIEWS = 2
-SETTINGS = DevilConfig(width=256, blocks=3, heads=4, prompts=4, steps=1500, batch=32, rate=1e-3)
-_TOLD = 100  # images of each class of CIFAR-10 that are captioned
+VIEWS, EVERY = 2, 5
+SETTINGS = DevilConfig(width=256, blocks=3, heads=4, prompts=4, steps=300, batch=16, rate=1e-3)
+TOLD = 50  # images of each class of CIFAR-10 that are captioned
 
 
 class Captioned(NamedTuple):
@@ -57,6 +58,20 @@ def photographs() -> tuple[list[Path], list[str]]:
     """Return files and names of the photographs, one a class of ImageNet, in the order of the classes."""
     files = sorted(folder("FEDSIM_PHOTOS", "a folder of photographs called ID_NAME.JPEG, one a class").glob("*.JPEG"))
     return files, [file.stem.partition("_")[2].replace("_", " ").lower() for file in files]
+
+
+@cache
+def samples() -> tuple[list[Tensor], list[int]]:
+    """Return foolbox's 20 photographs of ImageNet, and the class of each. None of them is trained on.
+
+    Raises:
+        MissingExtra: foolbox is not installed.
+    """
+    package = importlib.util.find_spec("foolbox")
+    if package is None or package.origin is None:
+        raise MissingExtra("foolbox, which holds the photographs,", "pip install --no-deps foolbox==3.3.4")
+    files = sorted((Path(package.origin).parent / "data").glob("imagenet_*"))
+    return [load(file) for file in files], [int(file.stem.rpartition("_")[2]) for file in files]
 
 
 @cache
@@ -88,8 +103,13 @@ def load(file: Path) -> Tensor:
 
 @cache
 def told() -> Captioned:
-    """Return what translators learn from: photographs, each as it is and enlarged, and images of CIFAR-10."""
-    files, names = photographs()
+    """Return what translators learn from: photographs of every fifth class and of those of the samples, and CIFAR-10.
+
+    Each photograph is there twice: as it is, and enlarged and mirrored.
+    """
+    every, named = photographs()
+    chosen = sorted({*range(0, len(every), EVERY), *samples()[1]})
+    files, names = [every[own] for own in chosen], [named[own] for own in chosen]
     source = torch.Generator().manual_seed(0)
 
     def views() -> Iterator[Tensor]:
@@ -100,9 +120,9 @@ def told() -> Captioned:
             part = image[None, :, top : top + 3 * PIXELS // 4, left : left + 3 * PIXELS // 4]
             yield F.interpolate(part, (PIXELS, PIXELS), mode="bilinear").flip(-1)[0]
 
-    small, labels = cifar("train", _TOLD)
+    small, labels = cifar("train", TOLD)
     features = [torch.cat(own) for own in zip(read(views()), read(small), strict=True)]
-    return Captioned(features, [name for name in names for _ in range(_VIEWS)] + labels)
+    return Captioned(features, [name for name in names for _ in range(VIEWS)] + labels)
 
 
 def cifar(part: str, each: int) -> tuple[Tensor, list[str]]:
@@ -153,7 +173,7 @@ def translator(is_dropping: bool = True) -> Translator:
         torch.save({"weights": own.state_dict(), "costs": torch.tensor(costs)}, path / "translator.pt")
 
     name = f"devil-{SETTINGS.steps}-{'dropping' if is_dropping else 'whole'}-1"
-    path = checkpoints.make_once(name, make, takes="an hour")
+    path = checkpoints.make_once(name, make, takes="half an hour")
     own.load_state_dict(torch.load(path / "translator.pt", weights_only=True)["weights"])
     return own.eval()
 
@@ -161,4 +181,3 @@ def translator(is_dropping: bool = True) -> Translator:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     translator()
-    translator(is_dropping=False)

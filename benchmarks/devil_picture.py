@@ -18,7 +18,7 @@ import torch  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
 
 from benchmarks import _captioned as parts  # noqa: E402
-from benchmarks.devil import samples, sentences  # noqa: E402
+from benchmarks.devil import sentences  # noqa: E402
 from fedsim.components.probe.devil import map_phrase  # noqa: E402
 
 _COLUMNS, _SHOWN = 5, 56
@@ -28,7 +28,8 @@ def draw(file: Path) -> None:
     """Write the picture."""
     from matplotlib.figure import Figure  # noqa: PLC0415 - slow to import
 
-    images, names = samples()
+    images, classes = parts.samples()
+    names = [parts.photographs()[1][own] for own in classes]
     features = parts.read(images)
     translator, last = parts.translator(), len(parts.LAYERS) - 1
     texts = sentences(translator, features, range(len(parts.LAYERS)))

@@ -1,7 +1,8 @@
 """What probes that learned from public text read in the change that a client of SmolLM2-135M sent.
 
-A client sends one gradient of `up_proj` of a block, of two or three sentences. The attacker computes such changes of
-public texts whose attribute it knows, and a probe learns to tell it from the logarithm of how far each neuron moved.
+A client sends one gradient of `up_proj` of a block, of two or three sentences, computed in bfloat16. The attacker
+computes such changes of public texts whose attribute it knows, and a probe learns to tell it from the logarithm of how
+far each neuron moved.
 Topic: news of war or of business, from documents told apart by keywords; sentences that hold a keyword are left out.
 Name: one of eight, in another sentence than in public text. No document is both public and a client's. Beside it: a
 plain linear probe (ridge), permuted public attributes (control), and noise, of which each entry has so many times the
@@ -62,7 +63,7 @@ def measure(full: bool) -> list[Row]:
     """Return the rows; the long version has twice the texts with names, and a noise of 10 too."""
     tokenizer = news(8).tokenizer
     assert tokenizer is not None
-    model = real_model()
+    model = real_model().bfloat16()  # half the time
     noises = (0, 1, 10) if full else (0, 1)
     rows = list[Row]()
     for name, texts in {"topic": topics(), "name": with_names(20 if full else 10)}.items():
@@ -116,12 +117,13 @@ def _changes(model: nn.Module, tokenizer: Tokenizer, texts: Sequence[Text], nois
     moved = defaultdict[tuple[int, int], list[Tensor]](list)
     for number, text in enumerate(texts):
         tokens = torch.tensor([tokenizer.encode(text.words)[:_LENGTH]])
-        loss = nn.functional.cross_entropy(model(tokens[:, :-1])[0], tokens[0, 1:])
+        loss = nn.functional.cross_entropy(model(tokens[:, :-1])[0].float(), tokens[0, 1:])
         source = torch.Generator().manual_seed(number)
         for block, own in zip(_BLOCKS, torch.autograd.grad(loss, chosen), strict=True):
-            noise = torch.randn(own.shape, generator=source) * own.square().mean().sqrt()
+            sent = own.float()
+            noise = torch.randn(sent.shape, generator=source) * sent.square().mean().sqrt()
             for times in noises:
-                length = (own + times * noise).norm(dim=1)
+                length = (sent + times * noise).norm(dim=1)
                 moved[block, times].append(length.clamp_min(torch.finfo(length.dtype).tiny).log())
     return Change({key: torch.stack(own) for key, own in moved.items()}, texts)
 

@@ -131,7 +131,7 @@ class Devil(Probe[DevilConfig]):
                 f"there are {len(captions)} captions, and features of {counts} images: expected one each."
             )
         translator.fit_scales(features)
-        search = torch.optim.AdamW(translator.parameters(), lr=self.config.rate, weight_decay=0.0)
+        search = torch.optim.AdamW(translator.parameters(), lr=self.config.rate, weight_decay=0.0, fused=True)
         warm = max(1, self.config.steps // 10)
         course = torch.optim.lr_scheduler.LambdaLR(
             search, lambda step: min((step + 1) / warm, (self.config.steps - step) / max(1, self.config.steps - warm))

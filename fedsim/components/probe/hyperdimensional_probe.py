@@ -87,7 +87,7 @@ class HyperdimensionalProbe(Probe[HyperdimensionalProbeConfig]):
 
     def _train(self, layers: Tensors, states: Tensor, codes: Tensor, generator: torch.Generator) -> None:
         parts = math.ceil(len(states) / 32)
-        search = torch.optim.AdamW(list(layers.values()), lr=self.config.rate, weight_decay=1e-4)
+        search = torch.optim.AdamW(list(layers.values()), lr=self.config.rate, weight_decay=1e-4, fused=True)
         falling = torch.optim.lr_scheduler.CosineAnnealingLR(search, self.config.epochs * parts)
 
         def drop(units: Tensor) -> Tensor:

@@ -143,17 +143,20 @@ def test_the_likeliest_text_is_written_up_to_its_end() -> None:
 
 def test_a_phrase_is_found_in_its_cell() -> None:
     # a cell's vector says its digit, one-hot; a caption names one of the image's four digits
-    told, count = Language(tiny_llama(vocabulary=12, blocks=1).float(), BEGIN), 400
+    told, count = Language(own._Names(torch.randn(12, 16, generator=source(9))), BEGIN), 400
     digits = torch.stack([torch.randperm(10, generator=source(row))[:4] for row in range(count)])
     cells = nn.functional.one_hot(digits, 10).float().transpose(1, 2).view(count, 10, 2, 2)
-    named = [[int(row[number % 4]), END] for number, row in enumerate(digits)]
-    made = method(steps=300, width=32, rate=1e-3, batch=32, hidden_layers=0.0)
+    named = [[int(row[number % 4])] for number, row in enumerate(digits)]
+    made = method(steps=200, width=32, rate=1e-3, batch=32, hidden_layers=0.0)
     translator = made.make_translator([10], 16, source())
     made.train(translator, told, [cells], named, source(3))
     translator.eval()
     maps = torch.stack([own.map_phrase(translator, told, [cells[:50]], [0], [word]) for word in range(10)], 1)
     for shown, row in zip(maps, digits[:50].tolist(), strict=True):
         assert [int(shown[word].flatten().argmax()) for word in row] == [0, 1, 2, 3]
+    alone = Seen([torch.eye(10)], torch.ones(10, 1, dtype=torch.bool))
+    assert own.write(translator, told, alone, END, most=1) == [[word] for word in range(10)]
+    assert own.next_scores(translator, told, alone).argmax(1).tolist() == list(range(10))
 
 
 def test_mistakes_are_named() -> None:
