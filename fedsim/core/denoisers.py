@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from fedsim.core import checkpoints, registry
+from fedsim.core import checkpoints, registry, seeding
 from fedsim.core.errors import FedsimError
 from fedsim.core.types import InputSpec
 
@@ -45,7 +45,8 @@ def load_denoiser(folder: Path) -> LoadedDenoiser:
         images = kept["images"]
         spec = InputSpec(tuple(images["shape"]), images["classes"], tuple(images["mean"]), tuple(images["std"]))
         family = registry.get("model", _FAMILY)
-        model = family.make(family.config.model_validate(kept["model"]), spec)
+        with seeding.isolate_randomness(0):
+            model = family.make(family.config.model_validate(kept["model"]), spec)
         model.load_state_dict(torch.load(folder / _WEIGHTS, weights_only=True, map_location="cpu"))
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise FedsimError(
@@ -62,10 +63,12 @@ def find_denoiser(name: str) -> Path:
     """
     if Path(name).is_dir():
         return Path(name)
-    kept = sorted(own for own in checkpoints.cache().glob(f"{name}-*") if (own / _SETTINGS).is_file())
+    cache = checkpoints.cache()
+    every = cache.iterdir() if cache.is_dir() else ()
+    kept = sorted(own for own in every if own.name.startswith(f"{name}-") and (own / _SETTINGS).is_file())
     if not kept:
         raise FedsimError(
             f"there is no trained denoiser '{name}': neither such a folder, nor one of that name in the cache "
-            f"{checkpoints.cache()}. `fedsim bench model {name}` trains digits-unet and photographs-unet."
+            f"{cache}. `fedsim bench model {name}` trains digits-unet and photographs-unet."
         )
     return kept[-1]

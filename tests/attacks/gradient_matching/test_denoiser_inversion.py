@@ -47,7 +47,7 @@ def test_at_the_truth_the_objective_vanishes(classes: bool) -> None:
 
 def test_granted_draws_are_no_unknowns_and_the_image_is_found() -> None:
     own = step(told=True)
-    method = attack(max_iterations=60, sign="off", schedule="cosine")
+    method = attack(max_iterations=100, schedule="cosine")
     assert not method.plan([own.observation]).unknowns.blocks
     found = method(own.observation, seeding.generator(0, "attack"))
     error = (found.inputs - own.batch.inputs).square().mean().sqrt()
