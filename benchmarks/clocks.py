@@ -2,7 +2,7 @@
 
 LoRA-Drop gets adapters of rank 8 beside every second block, with an anchor every fourth token, and stands beside the
 model as it came. SkipDecode runs half of the layers on average, which low-rank adapters of all linear layers learn, and
-stands beside the model whose adapters learned as long with all layers. Each training takes 60 steps of four windows of
+stands beside the model whose adapters learned as long with all layers. Each training takes 40 steps of two windows of
 64 tokens of reports; what was trained is kept in the cache. Losses are of the 32 tokens behind a prompt of 32, on other
 reports. Then prompts are gone on with; ratios are of processor time, all on one thread. Without ``--full`` six prompts.
 """
@@ -31,7 +31,7 @@ from fedsim.core import checkpoints, registry  # noqa: E402
 from fedsim.core.hooks import Decoder  # noqa: E402
 from fedsim.generation.writer import Writer, load_writer  # noqa: E402
 
-LENGTH, BATCH, STEPS, RATE = 64, 4, 60, 1e-3
+LENGTH, BATCH, STEPS, RATE = 64, 2, 40, 3e-3
 PROMPT = WRITTEN = LENGTH // 2
 PROMPTS, SHORT = 30, 6
 _FILE = "trained.pt"
@@ -69,7 +69,7 @@ def trained(way: str) -> Writer:
         torch.save({name: own.detach() for name, own in learned.items()}, folder / _FILE)
 
     name = f"smollm2-clock-{way.replace(' ', '-')}-{STEPS}x{BATCH}"
-    folder = checkpoints.make_once(name, make, takes="ten minutes")
+    folder = checkpoints.make_once(name, make, takes="some minutes")
     writer.model.load_state_dict(torch.load(folder / _FILE, weights_only=True), strict=False)
     writer.model.eval()
     return writer

@@ -74,11 +74,15 @@ class Agreement:
             matches: whether it agreed, shape (n,).
             confidence: its probability of what it said, shape (n,).
         """
+        agreed: list[bool] = matches.tolist()
+        sure: list[float] = confidence.tolist()
+        count, all_of = sum(agreed), sum(sure)
+        sure_matches = sum(own for own, is_match in zip(sure, agreed, strict=True) if is_match)
         return Agreement(
-            decay * self.matches + int(matches.sum()),
-            decay * self.misses + int((~matches).sum()),
-            decay * self.sure_matches + float(confidence[matches].sum()),
-            decay * self.sure_misses + float(confidence[~matches].sum()),
+            decay * self.matches + count,
+            decay * self.misses + len(agreed) - count,
+            decay * self.sure_matches + sure_matches,
+            decay * self.sure_misses + all_of - sure_matches,
         )
 
 
@@ -91,7 +95,8 @@ def tokens_per_layer(rate: float, depth: float, layers: float, length: int) -> f
         layers: those that draft, l, with what scoring costs.
         length: drafted tokens, g.
     """
-    return sum(rate**power for power in range(length + 1)) / (depth + length * layers)
+    expected = length + 1 if rate == 1 else (1 - rate ** (length + 1)) / (1 - rate)
+    return expected / (depth + length * layers)
 
 
 def choose(known: Mapping[int, Agreement], depth: int, longest: int, scoring: float = 0.0) -> tuple[int, int]:
