@@ -20,6 +20,7 @@ from fedsim.core.types import (
     Knowledge,
     Observation,
     PublicKnowledge,
+    Server,
     ThreatModel,
 )
 from fedsim.scenario import Scenario
@@ -134,8 +135,8 @@ def describe(world: World) -> tuple[str, ...]:
 def _letter(world: World) -> str:
     """Say how a survey calls this attacker: crafted weights and membership attacks use the test set."""
     scenario = world.scenario
-    knows = [own for own in scenario.threat.knows if _exists(world, own)]
-    server = "honest-but-curious" if scenario.crafting is None else "malicious"
+    knows: list[Knowledge] = [own for own in scenario.threat.knows if _exists(world, own)]
+    server: Server = "honest-but-curious" if scenario.crafting is None else "malicious"
     owns_test_set = scenario.crafting is not None or scenario.membership is not None
     return letters.sentence(server, knows, has_public_data=owns_test_set)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from fedsim.metrics.comparison import mean_over_seeds
 from fedsim.record import Interval, TraceFinding
-from fedsim.report.sweep.cells import Setting, Sweep
+from fedsim.report.sweep.gathered import Setting, Sweep
 from fedsim.report.tables.generations import QUESTIONS, Told, told
 
 
