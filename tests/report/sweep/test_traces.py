@@ -6,7 +6,7 @@ import pytest
 
 from fedsim.record import RunRecord
 from fedsim.report.sweep import build
-from fedsim.report.sweep.cells import gather
+from fedsim.report.sweep.gathered import gather
 from fedsim.report.sweep.traces import traces
 from tests.report import records
 from tests.report.sweeps import save
