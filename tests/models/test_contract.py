@@ -12,8 +12,10 @@ from fedsim.core.errors import FedsimError
 from fedsim.core.types import InputSpec
 
 PRETRAINED = {"efficientnet-lite0"}  # frozen and in packages of their own: test_efficientnet_lite0.py
+DENOISING = {"edm-unet"}  # images to images: test_edm_unet.py
 LANGUAGE = {
     "hugging-face",
+    "masked-checkpoint",
     "minilm",
     "smollm2-135m",
     "tiny-encoder",
@@ -21,7 +23,7 @@ LANGUAGE = {
     "tiny-llama",
     "tiny-vlm",
 }  # for tokens or questions: in test files of their own
-FAMILIES = sorted(registry.methods("model").keys() - PRETRAINED - LANGUAGE)
+FAMILIES = sorted(registry.methods("model").keys() - PRETRAINED - DENOISING - LANGUAGE)
 SHAPES = [(1, 28, 28), (3, 32, 32)]
 REFUSES = {("lenet", (1, 28, 28)), ("vit-b16", (1, 28, 28))}
 CASES = [(name, shape) for name in FAMILIES for shape in SHAPES if (name, shape) not in REFUSES]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -77,27 +78,33 @@ def parallel(
 @bench.command(cls=OneCommand, epilog="Example: fedsim bench model lists")
 def model(
     name: Annotated[
-        str, typer.Argument(help="lists, random-lists, news or digit-grids; each is trained once and kept")
+        str,
+        typer.Argument(
+            help="lists, random-lists, news, digits-unet, photographs-unet, digit-grids; each is trained once and kept"
+        ),
     ],
     samples: Annotated[int, typer.Option(min=1, help="lists or questions of each kind that it is tested on")] = 200,
-    seed: Annotated[int, typer.Option(min=0, help="of the lists or questions")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="of what it is tested on")] = 1,
 ) -> None:
-    """Train a small model from scratch, once, and print how good it is.
+    """Train a small model of texts, of images, or of both from scratch, once, and print how good it is."""
+    from fedsim.bench import denoisers, training
 
-    Three are masked diffusion models; digit-grids is the vision-language model tiny-vlm.
-    """
-    from fedsim.bench.training import RECIPES, trained
-
+    recipes = {**training.RECIPES, **denoisers.RECIPES}
+    if name not in {*recipes, "digit-grids"}:
+        raise FedsimError(f"there is no small model '{name}'.{nearest(name, [*recipes, 'digit-grids'])}")
     if name == "digit-grids":
         _show_grids(samples, seed)
         return
 
     def tell(step: int, loss: float) -> None:
-        print(f"  step {step} of {RECIPES[name].steps}: loss {loss:.3f}", file=sys.stderr, flush=True)
+        print(f"  step {step} of {recipes[name].steps}: loss {loss:.3f}", file=sys.stderr, flush=True)
 
-    own = trained(name, tell)
-    say(f"{name}: {RECIPES[name].holds}; {sum(p.numel() for p in own.model.parameters()):,} parameters")
-    if RECIPES[name].data == "list-operations":
+    own = denoisers.trained(name, tell) if name in denoisers.RECIPES else training.trained(name, tell)
+    say(f"{name}: {recipes[name].holds}; {sum(p.numel() for p in own.model.parameters()):,} parameters")
+    if isinstance(own, denoisers.Denoiser):
+        _show_loss(own.model, own.data, denoisers.RECIPES[name].classes, seed)
+        say(f"kept in {own.folder}")
+    elif recipes[name].data == "list-operations":
         _show_accuracies(name, samples, seed)
     else:
         _show_bound(own.model, own.data, seed)
@@ -166,6 +173,20 @@ def _show_bound(model: Any, data: Any, seed: int) -> None:
     nats = found["test_loss"]
     say(f"bound on held-out text: {nats:.3f} nats ({nats / math.log(2):.3f} bits) a token")
     say(f"masked tokens that are guessed: {found['test_accuracy']:.1%}")
+
+
+def _show_loss(model: Any, data: Any, classes: bool, seed: int) -> None:
+    import torch
+
+    from fedsim.core import registry, seeding
+
+    method = registry.get("task", "denoising")
+    task = method.make(method.config.model_validate({"classes": classes}))
+    seen = replace(data, test=next(data.train.split(len(data.test))))
+    with torch.no_grad():
+        found, known = (task.evaluate(model, own, seeding.generator(seed, "testing")) for own in (data, seen))
+    say(f"denoising loss of test images: {found['test_denoising_loss']:.4f}")
+    say(f"the same of as many training images: {known['test_denoising_loss']:.4f}")
 
 
 def _operations(model: str, asked: Sequence[str], longest: int) -> list[str]:

@@ -87,6 +87,15 @@ def test_a_text_ends_in_the_middle_of_a_draft() -> None:
         assert (found.ending, written(found)) == (ending, text[:length])
 
 
+def test_a_draft_ends_behind_the_first_token_of_which_it_is_not_sure() -> None:
+    model = tiny_llama()
+    for sure, proposed in ((0.0, {4}), (0.9999, {1})):
+        method = make("speculative", layers=1, sure=sure)
+        (found,) = generate(method, model, prompts([1, 2]), Limits(max_new_tokens=12), sources(1))
+        assert written(found) == greedy(model, [[1, 2]], 12)[0]
+        assert set(found.trace.series()["proposed"]) == proposed
+
+
 def test_no_draft_goes_beyond_what_the_model_reads() -> None:
     longest: list[int] = []
     model = tiny_llama()
