@@ -162,7 +162,7 @@ def translator(is_dropping: bool = True) -> Translator:
     """Return a trained translator; without dropping, neither places nor layers were left out while it learned."""
     rates = {} if is_dropping else {"hidden_places": 0.0, "hidden_layers": 0.0}
     method = Devil(SETTINGS.model_copy(update=rates))
-    own = method.make_translator(list(LAYERS.values()), 576, torch.Generator().manual_seed(0))
+    own = method.make_translator(list(LAYERS.values()), language().width, torch.Generator().manual_seed(0))
 
     def make(path: Path) -> None:
         known = told()

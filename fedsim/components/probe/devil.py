@@ -53,6 +53,23 @@ class Language(NamedTuple):
     model: nn.Module
     begin: int
 
+    @property
+    def stack(self) -> Stack:
+        """Its layers.
+
+        Raises:
+            NotApplicable: they are not known.
+        """
+        found = stack_of(self.model)
+        if found is None:
+            raise NotApplicable("the layers of this language model are not known. Choose one of Llama's kind.")
+        return found
+
+    @property
+    def width(self) -> int:
+        """Width of its embedding, which is that of a prompt's vectors."""
+        return self.stack.embed(torch.tensor([[self.begin]])).shape[-1]
+
 
 class Seen(NamedTuple):
     """What the translator reads: a vector of each layer (B, C_l), and which layers are shown, booleans (B, layers)."""
@@ -285,9 +302,7 @@ def _costs(language: Language, prompt: Tensor, texts: Sequence[Sequence[int]], *
 
 def _scores(language: Language, prompt: Tensor, tokens: Tensor) -> Tensor:
     """Return the scores (B, T + 1, V) of the tokens behind [begin][prompt], and behind each of tokens (B, T)."""
-    stack = stack_of(language.model)
-    if stack is None:
-        raise NotApplicable("the layers of this language model are not known. Choose one of Llama's kind.")
+    stack = language.stack
     begin = stack.embed(torch.full((len(prompt), 1), language.begin))
     hidden = torch.cat((begin, prompt.to(begin.dtype), stack.embed(tokens)), 1)
     length = hidden.shape[1]
