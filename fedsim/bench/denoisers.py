@@ -1,4 +1,4 @@
-"""Trains small denoisers of images once, and keeps them in the user's cache.
+"""Trains small diffusion models of images once, and keeps them in the user's cache.
 
 The recipe is Adam with a warm-up and a cosine, and what is kept is an average of the weights over the last thousand
 steps or so (EMA). Clients of a scenario train on the same task, with an optimizer of their own.
@@ -21,6 +21,7 @@ from torch import nn
 from fedsim.core import checkpoints, registry, seeding
 from fedsim.core.denoisers import load_denoiser, save_denoiser
 from fedsim.core.errors import FedsimError, nearest
+from fedsim.core.hooks.tasks import Task
 from fedsim.core.types import Batch, Dataset
 
 CIFAR_VARIABLE = "FEDSIM_CIFAR10"
@@ -39,7 +40,9 @@ class Recipe:
         steps: of the optimizer.
         classes: whether it is told classes.
         tile: side of the square pieces that images are cut into; 0 for whole images.
-        model: settings of the U-Net that depart from its defaults.
+        model: settings of the model that depart from its defaults.
+        family: of the model.
+        task: what it is trained to do.
     """
 
     holds: str
@@ -47,21 +50,41 @@ class Recipe:
     settings: Mapping[str, Any]
     steps: int
     batch: int = 32
-    rate: float = 1e-3
+    rate: float = 2e-3
     classes: bool = True
     tile: int = 0
     model: Mapping[str, Any] = field(default_factory=lambda: {"width": 24})
+    family: str = "edm-unet"
+    task: str = "denoising"
 
 
 RECIPES: Mapping[str, Recipe] = {
-    "digits-unet": Recipe("MNIST digits of 16 x 16 pixels", "mnist5k", {"size": 16}, steps=5000),
+    "digits-unet": Recipe("MNIST digits of 16 x 16 pixels", "mnist5k", {"size": 16}, steps=2000),
     "photographs-unet": Recipe(
         f"tiles of 16 x 16 pixels of CIFAR-10 photographs, from the copy that {CIFAR_VARIABLE} names",
         "cifar10",
         {},
-        steps=5000,
+        steps=2000,
         classes=False,
         tile=16,
+    ),
+    "digits-patches": Recipe(
+        "MNIST digits of 16 x 16 pixels, patch by patch",
+        "mnist5k",
+        {"size": 16},
+        steps=3000,
+        model={},
+        family="patch-diffusion",
+        task="next-patch",
+    ),
+    "digits-patches-draft": Recipe(
+        "the same in a smaller model, which drafts",
+        "mnist5k",
+        {"size": 16},
+        steps=3000,
+        model={"width": 64, "blocks": 1, "hidden": 128, "head_width": 64, "head_layers": 2},
+        family="patch-diffusion",
+        task="next-patch",
     ),
 }
 
@@ -115,15 +138,21 @@ def trained(name: str, on_step: Callable[[int, float], None] = lambda _step, _lo
 
     def make(folder: Path) -> None:
         model = build(recipe, data)
-        save_denoiser(train(model, data, recipe, on_step), _settings(recipe), data.spec, folder)
+        save_denoiser(train(model, data, recipe, on_step), _settings(recipe), data.spec, folder, recipe.family)
 
     folder = checkpoints.make_once(f"{name}-{identity}", make, takes="half an hour")
     return Denoiser(load_denoiser(folder).model, data, folder)
 
 
+def task_of(recipe: Recipe) -> Task[Any]:
+    """Return what the model of a recipe is trained to do."""
+    method = registry.get("task", recipe.task)
+    return method.make(method.config.model_validate({"classes": recipe.classes}))
+
+
 def build(recipe: Recipe, data: Dataset) -> nn.Module:
     """Return the untrained model of a recipe."""
-    family = registry.get("model", "edm-unet")
+    family = registry.get("model", recipe.family)
     with seeding.isolate_randomness(0):
         return family.make(family.config.model_validate(_settings(recipe)), data.spec)
 
@@ -147,8 +176,7 @@ def _cut(data: Dataset, side: int) -> Dataset:
 
 def train(model: nn.Module, data: Dataset, recipe: Recipe, on_step: Callable[[int, float], None]) -> nn.Module:
     """Train a model by a recipe, in place, and return the average that is kept."""
-    method = registry.get("task", "denoising")
-    task = method.make(method.config.model_validate({"classes": recipe.classes}))
+    task = task_of(recipe)
     generator = seeding.generator(0, f"training {recipe.data}")
     optimizer = torch.optim.Adam(model.parameters(), lr=recipe.rate)
     rates = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _share(step, recipe.steps))

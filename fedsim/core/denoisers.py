@@ -15,27 +15,29 @@ from fedsim.core import checkpoints, registry, seeding
 from fedsim.core.errors import FedsimError
 from fedsim.core.types import InputSpec
 
-_FAMILY = "edm-unet"
 _WEIGHTS, _SETTINGS = "weights.pt", "settings.json"
 
 
 @dataclass(frozen=True)
 class LoadedDenoiser:
-    """A denoiser in evaluation mode, and the spec of the images that it was trained on."""
+    """A denoiser in evaluation mode, its family, and the spec of the images that it was trained on."""
 
     model: nn.Module
     spec: InputSpec
+    family: str = "edm-unet"
 
 
-def save_denoiser(model: nn.Module, settings: Mapping[str, Any], spec: InputSpec, folder: Path) -> None:
-    """Write a U-Net that was built with these settings."""
+def save_denoiser(
+    model: nn.Module, settings: Mapping[str, Any], spec: InputSpec, folder: Path, family: str = "edm-unet"
+) -> None:
+    """Write a model of a family that was built with these settings."""
     torch.save(model.state_dict(), folder / _WEIGHTS)
     images = {"shape": spec.shape, "classes": spec.classes, "mean": spec.mean, "std": spec.std}
-    (folder / _SETTINGS).write_text(json.dumps({"model": dict(settings), "images": images}, indent=1))
+    (folder / _SETTINGS).write_text(json.dumps({"family": family, "model": dict(settings), "images": images}, indent=1))
 
 
 def load_denoiser(folder: Path) -> LoadedDenoiser:
-    """Read a U-Net.
+    """Read a denoiser.
 
     Raises:
         FedsimError: the folder holds none.
@@ -44,7 +46,8 @@ def load_denoiser(folder: Path) -> LoadedDenoiser:
         kept = json.loads((folder / _SETTINGS).read_text())
         images = kept["images"]
         spec = InputSpec(tuple(images["shape"]), images["classes"], tuple(images["mean"]), tuple(images["std"]))
-        family = registry.get("model", _FAMILY)
+        name = kept.get("family", LoadedDenoiser.family)
+        family = registry.get("model", name)
         with seeding.isolate_randomness(0):
             model = family.make(family.config.model_validate(kept["model"]), spec)
         model.load_state_dict(torch.load(folder / _WEIGHTS, weights_only=True, map_location="cpu"))
@@ -52,7 +55,7 @@ def load_denoiser(folder: Path) -> LoadedDenoiser:
         raise FedsimError(
             f"{folder} holds no trained denoiser: {error}. Give the folder that `fedsim bench model digits-unet` names."
         ) from error
-    return LoadedDenoiser(model.eval(), spec)
+    return LoadedDenoiser(model.eval(), spec, name)
 
 
 def find_denoiser(name: str) -> Path:

@@ -10,7 +10,7 @@ from fedsim.core import registry
 @registry.metric(
     "test_denoising_loss",
     title="denoising loss",
-    summary="weighted squared error of test images over the noise levels of training; 1 says no more than the level",
+    summary="what a denoiser minimises, on test images; where it knows nothing but the noise level, 1",
     related="2206.00364",
     over="round",
     better="lower",

@@ -23,10 +23,8 @@ from fedsim.core.registry import task
 from fedsim.core.types import Batch, Config, Dataset, Draws, InputSpec, Knowledge, Reconstruction, Truth
 from fedsim.metrics.denoising import test_denoising_loss
 from fedsim.metrics.image import to_pixels
-from fedsim.tasks.core.fitting import refuses_inputs
+from fedsim.tasks.core.fitting import refuses_inputs, refuses_shape
 from fedsim.tasks.core.images import score_images
-
-_IMAGE = 3  # dimensions of one
 
 
 class DenoisingConfig(Config):
@@ -50,9 +48,7 @@ class Denoising(Task[DenoisingConfig]):
 
     def refuses(self, data: Dataset) -> str | None:
         """Say whether examples are no images."""
-        if len(data.spec.shape) != _IMAGE and data.spec.vocabulary is None:
-            return f"it denoises images (channels, height, width), and an example has shape {data.spec.shape}"
-        return refuses_inputs(data, tokens=False)
+        return refuses_inputs(data, tokens=False) or refuses_shape(data)
 
     def output_shape(self, labels: Tensor, spec: InputSpec) -> tuple[int, ...]:
         """Return an image each."""

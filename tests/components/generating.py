@@ -165,6 +165,16 @@ class Denoiser(nn.Module):
         return self.last(self.join(self.convolution(x), x)) / (1 + noise.view(-1, 1, 1, 1))
 
 
+def denoiser_for(name: str) -> nn.Module:
+    """A small model of images (3, 4, 4) that a sampler can draw with."""
+    if name != "continuous-speculative":
+        return Denoiser()
+    method = registry.get("model", "patch-diffusion")
+    settings = {"patch": 2, "width": 16, "blocks": 1, "hidden": 16, "head_width": 8, "head_layers": 1, "levels": 4}
+    with seeding.isolate_randomness(1):
+        return method.make(method.config.model_validate(settings), InputSpec((3, 4, 4), 3, (0.0,) * 3, (1.0,) * 3))
+
+
 class Breaking(nn.Module):
     """A language model whose scores are no numbers from some length on, for texts that begin with one token."""
 

@@ -20,7 +20,7 @@ from fedsim.generation import Piece, generate, probe, sample
 from tests.components.generating import (
     LEAKING,
     Breaking,
-    Denoiser,
+    denoiser_for,
     make,
     names,
     prompts,
@@ -62,7 +62,7 @@ def texts(name: str, condition: Condition = ASKED, at_once: int = 8, model: nn.M
 
 def drawn(name: str, places: tuple[int, ...] = (0, 1, 2), model: nn.Module | None = None) -> list[Generated]:
     every = Condition(((),) * 3, {"class": torch.tensor([0, 2, 1])})
-    own = model or Denoiser()
+    own = model or denoiser_for(name)
     return sample(make(name), own, every.keep(places), SHAPE, [sources(3)[place] for place in places])
 
 
@@ -198,7 +198,7 @@ def test_a_model_without_a_mask_token_and_a_prompt_that_fills_the_window_are_nam
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_a_sampler_draws_the_same_for_the_same_seed_and_changes_nothing(name: str) -> None:
-    model, method = Denoiser().train(), make(name)
+    model, method = denoiser_for(name).train(), make(name)
     with untouched(model, method):
         (first,) = sample(method, model, Condition(((),)), SHAPE, sources(1))
     (second,) = sample(method, model, Condition(((),)), SHAPE, sources(1))

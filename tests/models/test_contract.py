@@ -12,7 +12,7 @@ from fedsim.core.errors import FedsimError
 from fedsim.core.types import InputSpec
 
 PRETRAINED = {"efficientnet-lite0"}  # frozen and in packages of their own: test_efficientnet_lite0.py
-DENOISING = {"edm-unet"}  # images to images: test_edm_unet.py
+DENOISING = {"edm-unet", "patch-diffusion"}  # images to images, in test files of their own
 LANGUAGE = {
     "hugging-face",
     "masked-checkpoint",

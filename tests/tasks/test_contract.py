@@ -15,6 +15,7 @@ NAMES = sorted(registry.methods("task"))
 ASKED_FOR = {
     "masked-diffusion": "next-token",
     "denoising": "classification",
+    "next-patch": "classification",
 }  # tasks that no data is for unless it says so: the data they fit
 
 

@@ -80,7 +80,8 @@ def model(
     name: Annotated[
         str,
         typer.Argument(
-            help="lists, random-lists, news, digits-unet, photographs-unet, digit-grids; each is trained once and kept"
+            help="lists, random-lists, news, digit-grids, digits-unet, photographs-unet, digits-patches or "
+            "digits-patches-draft; each is trained once and kept"
         ),
     ],
     samples: Annotated[int, typer.Option(min=1, help="lists or questions of each kind that it is tested on")] = 200,
@@ -102,7 +103,7 @@ def model(
     own = denoisers.trained(name, tell) if name in denoisers.RECIPES else training.trained(name, tell)
     say(f"{name}: {recipes[name].holds}; {sum(p.numel() for p in own.model.parameters()):,} parameters")
     if isinstance(own, denoisers.Denoiser):
-        _show_loss(own.model, own.data, denoisers.RECIPES[name].classes, seed)
+        _show_loss(own.model, own.data, denoisers.task_of(denoisers.RECIPES[name]), seed)
         say(f"kept in {own.folder}")
     elif recipes[name].data == "list-operations":
         _show_accuracies(name, samples, seed)
@@ -175,13 +176,11 @@ def _show_bound(model: Any, data: Any, seed: int) -> None:
     say(f"masked tokens that are guessed: {found['test_accuracy']:.1%}")
 
 
-def _show_loss(model: Any, data: Any, classes: bool, seed: int) -> None:
+def _show_loss(model: Any, data: Any, task: Any, seed: int) -> None:
     import torch
 
-    from fedsim.core import registry, seeding
+    from fedsim.core import seeding
 
-    method = registry.get("task", "denoising")
-    task = method.make(method.config.model_validate({"classes": classes}))
     seen = replace(data, test=next(data.train.split(len(data.test))))
     with torch.no_grad():
         found, known = (task.evaluate(model, own, seeding.generator(seed, "testing")) for own in (data, seen))
