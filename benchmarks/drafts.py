@@ -63,6 +63,7 @@ def measure(full: bool) -> list[Row]:
     return rows
 
 
+@torch.no_grad()
 def timed_parts(writer: Writer, draft: Writer, prompt: Sequence[int]) -> dict[str, list[float]]:
     """Return the processor time of each part behind a prompt, over that of a pass over one token beside it."""
     stack, past, small = known(writer), Past(), Past()
@@ -90,8 +91,7 @@ def timed_parts(writer: Writer, draft: Writer, prompt: Sequence[int]) -> dict[st
         _DRAFT: drafting,
         **{f"a pass over {1 + count} tokens": passing(1 + count) for count in range(1, LONGEST + 1)},
     }
-    with torch.no_grad():
-        seconds = in_turn([lambda _, own=own: _seconds(own) for own in ways.values()], range(TIMES + 2))
+    seconds = in_turn([lambda _, own=own: _seconds(own) for own in ways.values()], range(TIMES + 2))
     whole = dict(zip(ways, (own[2:] for own in seconds), strict=True))
     base = whole.pop("a pass over one token")
     found = {name: [a / b for a, b in zip(own, base, strict=True)] for name, own in whole.items()}
