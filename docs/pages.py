@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 PAGES = {"index.md": "README.md", "contributing.md": "CONTRIBUTING.md", "changelog.md": "CHANGELOG.md"}
 DOCS = Path(__file__).parent
 NAVIGATION: dict[str, tuple[str, ...]] = {
-    "Start": ("index.md", "tutorial.md", "notebooks.md", "demo.md", "glossary.md"),
+    "Start": ("index.md", "tutorial.md", "notebooks.md", "demo.md", "teaching.md", "glossary.md"),
     "How to": ("audit.md", "python.md", "sweeps.md", "federation.md", "generation.md", "."),
     "Attacks": ("attacks",),
     "Defenses": ("defenses",),

@@ -13,7 +13,8 @@ import tempfile  # noqa: E402
 import threading  # noqa: E402
 from pathlib import Path  # noqa: E402
 
-from playwright.sync_api import Page, expect, sync_playwright  # noqa: E402
+from PIL import Image  # noqa: E402
+from playwright.sync_api import BrowserContext, Page, expect, sync_playwright  # noqa: E402
 
 from fedsim.core.errors import FedsimError  # noqa: E402
 from fedsim.demo.live import LiveServer  # noqa: E402
@@ -30,35 +31,78 @@ FLAGS = [
     "--disable-sync",
 ]
 PROJECTOR = {"width": 1024, "height": 768}
+PHONE = {"width": 375, "height": 740}
 STATE = "rate=0.5&batch=4&attack=estimates&step=5"
 SEVEN = ((0.3, 0.25), (0.7, 0.25), (0.45, 0.8))
 PATIENCE_MS = 120_000
+GAP = 12
+COLOURS = 128  # of a picture in docs, which keeps it small
 
 
 def recorded(page: Page, file: Path) -> None:
-    """Show a batch in the middle of the Dropout Inversion Attack."""
-    page.goto(f"{file.resolve().as_uri()}#{STATE}")
+    """Show the story, and a batch in the middle of the Dropout Inversion Attack; dark on a tablet."""
+    page.goto(f"{file.resolve().as_uri()}#story=4")
     expect(page.locator("body")).to_have_attribute("data-ready", "yes", timeout=PATIENCE_MS)
+    page.screenshot(path=IMAGES / "demo-story.png", clip={"x": 0, "y": 0, "width": 1024, "height": 560})
+    page.evaluate("(state) => { location.hash = state; }", STATE)
+    expect(page.locator("#sliders")).to_be_visible()
     page.screenshot(path=IMAGES / "demo.png")
+    page.emulate_media(color_scheme="dark")
+    page.set_viewport_size({"width": 768, "height": 1024})
+    page.evaluate("location.hash = 'rate=0.5&batch=4&attack=exact&data=photographs'")
+    page.screenshot(path=IMAGES / "demo-dark.png")
+    page.emulate_media(color_scheme="light")
 
 
-def live(page: Page) -> None:
+def live(page: Page, url: str) -> None:
     """Draw a seven, and wait for the end of the attack."""
+    page.goto(url)
+    box = page.locator("#drawing").bounding_box()
+    assert box is not None
+    (x, y), *rest = [(box["x"] + a * box["width"], box["y"] + b * box["height"]) for a, b in SEVEN]
+    page.mouse.move(x, y)
+    page.mouse.down()
+    for x, y in rest:
+        page.mouse.move(x, y, steps=5)
+    page.mouse.up()
+    expect(page.locator("body")).to_have_attribute("data-phase", "done", timeout=PATIENCE_MS)
+    page.screenshot(path=IMAGES / "demo-live.png")
+
+
+def phone(page: Page, file: Path, url: str, folder: Path) -> None:
+    """Show story, sliders and live page beside each other, as a phone has them."""
+    page.set_viewport_size(PHONE)
+    shots = [folder / f"{number}.png" for number in range(3)]
+    for shot, state in zip(shots, ("story=1", STATE), strict=False):
+        page.goto("about:blank")
+        page.goto(f"{file.resolve().as_uri()}#{state}")
+        expect(page.locator("body")).to_have_attribute("data-ready", "yes", timeout=PATIENCE_MS)
+        page.screenshot(path=shot)
+    page.goto(url)
+    page.screenshot(path=shots[2])
+    pictures = [Image.open(shot).convert("RGB") for shot in shots]
+    wide = sum(picture.width for picture in pictures) + GAP * (len(pictures) - 1)
+    beside = Image.new("RGB", (wide, pictures[0].height), "grey")
+    for number, picture in enumerate(pictures):
+        beside.paste(picture, (number * (picture.width + GAP), 0))
+    beside.save(IMAGES / "demo-phone.png")
+
+
+def shrink(path: Path) -> None:
+    """Keep fewer colours, which nobody sees on a page of text."""
+    Image.open(path).convert("RGB").quantize(COLOURS).save(path, optimize=True)
+
+
+def demos(browser: BrowserContext, file: Path, folder: Path) -> None:
+    """Show both demo pages."""
+    recorded(browser.new_page(), file)
     with LiveServer(0) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        page.goto(server.url)
-        page.select_option("#label", "7")
-        box = page.locator("#drawing").bounding_box()
-        assert box is not None
-        (x, y), *rest = [(box["x"] + a * box["width"], box["y"] + b * box["height"]) for a, b in SEVEN]
-        page.mouse.move(x, y)
-        page.mouse.down()
-        for x, y in rest:
-            page.mouse.move(x, y, steps=5)
-        page.mouse.up()
-        expect(page.locator("body")).to_have_attribute("data-phase", "done", timeout=PATIENCE_MS)
-        page.screenshot(path=IMAGES / "demo-live.png")
+        live(browser.new_page(), server.url)
+        phone(browser.new_page(), file, server.url, folder)
         server.shutdown()
+    for path in IMAGES.glob("demo*.png"):
+        shrink(path)
 
 
 def report(page: Page, file: Path) -> None:
@@ -78,7 +122,7 @@ def main() -> None:
     """Take all pictures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("page", type=Path, help="what fedsim demo --out has written; - for none")
-    parser.add_argument("report", type=Path, help="report.html of the quickstart")
+    parser.add_argument("report", type=Path, help="report.html of the quickstart; - for none")
     given = parser.parse_args()
     chromium = shutil.which("chromium")
     if chromium is None:
@@ -88,9 +132,9 @@ def main() -> None:
             profile, executable_path=chromium, args=FLAGS, viewport=PROJECTOR
         )
         if str(given.page) != "-":
-            recorded(browser.new_page(), given.page)
-            live(browser.new_page())
-        report(browser.new_page(), given.report)
+            demos(browser, given.page, Path(profile))
+        if str(given.report) != "-":
+            report(browser.new_page(), given.report)
         browser.close()
 
 

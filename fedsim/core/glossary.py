@@ -5,10 +5,14 @@ from __future__ import annotations
 from typing import Final
 
 TERMS: Final = {
+    "PSNR": "How close a guessed picture is to the true one, in decibels; more is closer. Above 30 an eye sees hardly "
+    "any difference, and an exact copy has 160 here.",
     "arm": "One variant in a comparison, such as a defended client beside an undefended one. Arms of a record share "
     "seed, victims and everything that the comparison does not change.",
     "attack": "A method that reconstructs data, or tells who was a member, from an observation.",
+    "batch": "The examples over which one gradient is averaged.",
     "client": "A participant who owns data and trains on it locally.",
+    "clipping": "To scale an update down until its norm is at most a limit. It limits what one example can add.",
     "cohort": "The clients that the server asks in a round.",
     "component": "A part of a client's model or training that a scenario adds: a regulariser, an adapter, a "
     "bottleneck, an augmentation, a decoder.",
@@ -17,10 +21,13 @@ TERMS: Final = {
     "defense": "A method that changes the batch, the model or the update so that the update says less about the data.",
     "draw": "The outcome of a client's hidden randomness in a local step: a batch, a dropout mask, a partner for "
     "mixing, a noise vector.",
+    "dropout": "To switch off units of a network at random while it trains, each with probability p, anew for "
+    "each example.",
     "dummy": "The input that a matching attack changes until its gradient equals the observed one.",
     "exact": "Of a guessed picture: every pixel is within half of 1/255, so the file of 256 steps is the same. Of a "
     "text: every token is right.",
     "exposure": "How much likelier a model finds a planted secret than random secrets of the same form, in bits.",
+    "gradient": "For each weight of the model, how fast the loss grows with it. Training moves the weights against it.",
     "grant": "A fact that the threat model gives the attacker, listed under knows: labels, masks, rates, a batch size.",
     "guess": "What an attack returns for one example. An example without a guess is missing and gets the worst scores.",
     "ideal attacker": "Who knows of an update all that anybody could, to first order at the truth, without a search. "
@@ -40,6 +47,7 @@ TERMS: Final = {
     "scenario states another rule, which the report then names; for a text, exact.",
     "restarts": "How often a search begins anew, from other random values.",
     "scenario": "The file that describes a run: data, model, clients, defenses, attacks and threat model.",
+    "secure aggregation": "A protocol with which the server learns the sum of the clients' updates, and none of them.",
     "site": "A place in the model where dropout draws a mask, named by its module.",
     "sweep": "Many runs of one scenario, over settings and seeds, with one report.",
     "task": "What a model is trained to do. It fixes loss, utility and how a guess is scored.",

@@ -1,34 +1,19 @@
-"use strict";
-const SIDE = 28, PAUSE = 350, PEN = 21;
-const drawing = $("drawing"), ink = drawing.getContext("2d", { willReadFrequently: true });
-let isEmpty = true, last = null, waiting = null, running = null, course = null;
+// The live page: draw, send, and show what the server streams.
+const PAUSE = 350;
+const drawing = $("drawing");
+let isEmpty = true, waiting = null, running = null, course = null;
+let said = ["idle", "live.idle", {}];
 
 // ---- drawing
 
 function clear() {
-  ink.fillStyle = "#000";
-  ink.fillRect(0, 0, drawing.width, drawing.height);
+  wipe(drawing);
   isEmpty = true;
+  isOwnLabel = false;
   if (running) running.abort();
   for (const id of ["held", "exact", "search"]) blank($(id));
   for (const id of ["objective", "psnr"]) $(id).replaceChildren();
-  say("idle", "Draw a digit to begin.");
-}
-
-function at(event) {
-  const box = drawing.getBoundingClientRect();
-  return [((event.clientX - box.left) / box.width) * drawing.width, ((event.clientY - box.top) / box.height) * drawing.height];
-}
-
-function stroke(from, to) {
-  ink.strokeStyle = "#fff";
-  ink.lineWidth = PEN;
-  ink.lineCap = ink.lineJoin = "round";
-  ink.beginPath();
-  ink.moveTo(...from);
-  ink.lineTo(...to);
-  ink.stroke();
-  isEmpty = false;
+  say("idle", "live.idle");
 }
 
 async function place(file) {
@@ -36,62 +21,41 @@ async function place(file) {
   try {
     image = await createImageBitmap(file);
   } catch {
-    say("failed", "The browser cannot read this file as an image.");
+    say("failed", "live.unreadable");
     return;
   }
+  wipe(drawing);
+  const ink = drawing.getContext("2d", { willReadFrequently: true });
   const scale = Math.min(drawing.width / image.width, drawing.height / image.height);
-  ink.fillStyle = "#000";
-  ink.fillRect(0, 0, drawing.width, drawing.height);
   const [w, h] = [image.width * scale, image.height * scale];
   ink.drawImage(image, (drawing.width - w) / 2, (drawing.height - h) / 2, w, h);
   isEmpty = false;
+  followDrawing();
   attack();
-}
-
-// The drawing as SIDE x SIDE greys: the mean over blocks.
-function pixels() {
-  const { data, width } = ink.getImageData(0, 0, drawing.width, drawing.height), block = width / SIDE, greys = [];
-  for (let row = 0; row < SIDE; row++)
-    for (let column = 0; column < SIDE; column++) {
-      let sum = 0;
-      for (let y = 0; y < block; y++)
-        for (let x = 0; x < block; x++) {
-          const i = 4 * ((row * block + y) * width + column * block + x);
-          sum += 0.299 * data[i] + 0.587 * data[i + 1] + 0.114 * data[i + 2];
-        }
-      greys.push(Math.min(255, Math.round(sum / (block * block))));
-    }
-  return greys;
-}
-
-function show(id, greys) {
-  const small = document.createElement("canvas");
-  small.width = small.height = SIDE;
-  const image = new ImageData(SIDE, SIDE);
-  greys.forEach((grey, i) => image.data.set([grey, grey, grey, 255], 4 * i));
-  small.getContext("2d").putImageData(image, 0, 0);
-  drawRow($(id), small, 0, 1, SIDE);
 }
 
 // ---- the attack
 
 const chosen = (name) => document.querySelector(`[name="${name}"]:checked`).value;
 const noise = () => Number((10 ** Number($("noise").value)).toPrecision(2));
+const decimal = (value) => value.toLocaleString(language);
 
-function say(phase, text) {
+function say(phase, key, values = {}) {
+  said = [phase, key, values];
   document.body.dataset.phase = phase;
-  $("status").textContent = text;
+  put($("status"), t(key, values));
 }
 
-function tell(id, text) {
-  $(`${id}-text`).textContent = text;
+function caption(id, text) {
+  delete $(`${id}-text`).dataset.t; // a result stays when the language changes
+  put($(`${id}-text`), text);
   describe($(id), text);
 }
 
 function labels() {
-  $("rate-value").textContent = $("rate").value;
+  $("rate-value").textContent = decimal(Number($("rate").value));
   $("noise").disabled = chosen("protection") !== "noise";
-  $("noise-value").textContent = $("noise").disabled ? "(off)" : `${noise()} x RMS`;
+  $("noise-value").textContent = $("noise").disabled ? t("controls.off") : t("controls.rms", { scale: decimal(noise()) });
 }
 
 function soon() {
@@ -105,25 +69,25 @@ async function attack() {
   if (isEmpty) return;
   if (running) running.abort();
   const mine = (running = new AbortController());
-  const greys = pixels();
-  show("held", greys);
-  describe($("held"), "The drawing as the client holds it.");
+  const greys = greysOf(drawing);
+  drawPictures($("held"), [greys], SIDE);
+  caption("held", t("live.asheld"));
   course = { xs: [], objective: [], psnr: [] };
   for (const id of ["exact", "search"]) blank($(id));
   for (const id of ["objective", "psnr"]) $(id).replaceChildren();
-  tell("exact", "Solving.");
-  tell("search", "Not begun.");
-  say("sent", "The client computes its gradient.");
+  caption("exact", t("live.solving"));
+  caption("search", t("live.notbegun"));
+  say("sent", "live.sent");
   const order = { pixels: greys, label: Number($("label").value), attacker: chosen("attacker"),
     setting: { rate: Number($("rate").value), protection: chosen("protection"), noise: noise() } };
   try {
     const answer = await fetch("attack", { method: "POST", body: JSON.stringify(order), signal: mine.signal,
       headers: { "Content-Type": "application/json" } });
-    if (!answer.ok) { say("failed", await answer.text()); return; }
+    if (!answer.ok) { say("failed", "live.refused", { why: await answer.text() }); return; }
     for await (const [event, about] of events(answer.body)) heard[event]?.(about);
-    if (!mine.signal.aborted && document.body.dataset.phase !== "failed") say("done", "Done. Change anything, or draw again.");
+    if (!mine.signal.aborted && document.body.dataset.phase !== "failed") say("done", "live.done");
   } catch (error) {
-    if (!mine.signal.aborted) say("failed", "The server does not answer. Is fedsim demo --live still running?");
+    if (!mine.signal.aborted) say("failed", "live.gone");
   }
 }
 
@@ -142,54 +106,46 @@ async function* events(body) {
   }
 }
 
-const rate = (about) => (about.agreement === null ? "" : ` Masks right: ${(100 * about.agreement).toFixed(1)}%.`);
-
 const heard = {
-  waiting: ({ place }) => say("waiting", `Other viewers are being served. Your place in the queue: ${place}.`),
-  started: () => say("running", "The attacker works on the gradient."),
-  refused: ({ why }) => say("failed", why),
-  failure: ({ attacker, why }) => tell(attacker === "exact" ? "exact" : "search", `No guess: ${why}.`),
+  waiting: ({ place }) => say("waiting", "live.waiting", { place }),
+  started: () => say("running", "live.running"),
+  refused: ({ why }) => say("failed", "live.refused", { why }),
+  failure: ({ attacker, why }) => caption(attacker === "exact" ? "exact" : "search", t("pictures.failure", { why })),
   step: (about) => {
-    show("search", about.pixels);
-    tell("search", `Iteration ${about.iteration} of ${about.iterations}: ${about.psnr.toFixed(1)} dB.`);
+    drawPictures($("search"), [about.pixels], SIDE);
+    caption("search", t("live.step", { ...about, psnr: fixed(about.psnr) }));
     note(about.iteration, about.objective, about.psnr, about.iterations);
   },
   result: (about) => {
     const id = about.attacker === "exact" ? "exact" : "search";
-    show(id, about.pixels);
-    const time = about.seconds < 1 ? `${(1000 * about.seconds).toFixed(0)} ms` : `${about.seconds.toFixed(1)} s`;
-    tell(id, `${about.name}: ${about.psnr.toFixed(1)} dB after ${time}${id === "search" ? `, ${about.iterations} iterations` : ""}.${rate(about)}`);
+    drawPictures($(id), [about.pixels], SIDE);
+    const time = about.seconds < 1 ? t("live.milliseconds", { n: fixed(1000 * about.seconds, 0) }) : t("live.seconds", { n: fixed(about.seconds) });
+    const result = t(id === "exact" ? "live.solved" : "live.found", { name: about.name, psnr: fixed(about.psnr), time, iterations: about.iterations });
+    caption(id, about.agreement === null ? result : `${result} ${t("live.masks", { share: fixed(100 * about.agreement) })}`);
     if (id === "search") note(about.iterations, about.objective, about.psnr, about.iterations);
   },
 };
 
 function note(iteration, objective, psnr, end) {
   course.xs.push(iteration); course.objective.push(objective); course.psnr.push(psnr);
-  drawCurve($("objective"), course.xs, course.objective, { log: true, last: end, cursor: iteration });
-  drawCurve($("psnr"), course.xs, course.psnr, { last: end, cursor: iteration, colour: "#b34700" });
-  const known = course.objective.filter((value) => value !== null);
-  $("objective-text").textContent = known.length
-    ? `From ${known[0].toPrecision(2)} to ${known[known.length - 1].toPrecision(2)}: how badly the guess explains the gradient.` : "No figure.";
-  $("psnr-text").textContent = `From ${course.psnr[0].toFixed(1)} to ${psnr.toFixed(1)} dB. The attacker cannot see this curve.`;
+  course.end = end;
+  drawCourse();
+}
+
+function drawCourse() {
+  if (!course?.xs.length) return;
+  const { xs, objective, psnr, end } = course, cursor = xs[xs.length - 1];
+  drawCurve($("objective"), xs, objective, { log: true, last: end, cursor });
+  drawCurve($("psnr"), xs, psnr, { last: end, cursor, kind: "psnr" });
+  const known = objective.filter((value) => value !== null);
+  if (known.length) tell("objective-text", "live.course", { first: known[0].toPrecision(2), now: known[known.length - 1].toPrecision(2) });
+  else tell("objective-text", "curve.nofigure");
+  tell("psnr-text", "live.closeness", { first: fixed(psnr[0]), now: fixed(psnr[psnr.length - 1]) });
 }
 
 // ---- controls
 
-function listen() {
-  for (let digit = 0; digit < 10; digit++) $("label").add(new Option(digit, digit));
-  drawing.addEventListener("pointerdown", (event) => {
-    drawing.setPointerCapture(event.pointerId);
-    clearTimeout(waiting);
-    last = at(event);
-    stroke(last, last);
-  });
-  drawing.addEventListener("pointermove", (event) => {
-    if (last === null) return;
-    const next = at(event);
-    stroke(last, next);
-    last = next;
-  });
-  for (const end of ["pointerup", "pointercancel"]) drawing.addEventListener(end, () => { if (last !== null) { last = null; soon(); } });
+function listenToFiles() {
   drawing.addEventListener("dragover", (event) => { event.preventDefault(); drawing.classList.add("over"); });
   drawing.addEventListener("dragleave", () => drawing.classList.remove("over"));
   drawing.addEventListener("drop", (event) => {
@@ -199,13 +155,22 @@ function listen() {
   });
   $("open").addEventListener("click", () => $("file").click());
   $("file").addEventListener("change", () => { if ($("file").files.length) place($("file").files[0]); $("file").value = ""; });
+}
+
+function listen() {
+  for (let digit = 0; digit < 10; digit++) $("label").add(new Option(digit, digit));
+  listenToPen(drawing, { begun: () => clearTimeout(waiting), moved: () => { isEmpty = false; }, ended: () => { followDrawing(); soon(); } });
+  listenToFiles();
   $("clear").addEventListener("click", clear);
   $("again").addEventListener("click", attack);
   $("controls").addEventListener("submit", (event) => event.preventDefault());
-  for (const id of ["rate", "noise", "label"]) $(id).addEventListener("input", soon);
+  $("label").addEventListener("input", () => { isOwnLabel = true; soon(); });
+  for (const id of ["rate", "noise"]) $(id).addEventListener("input", soon);
   document.querySelectorAll("[type=radio]").forEach((radio) => radio.addEventListener("change", soon));
 }
 
+listenToWords(() => { labels(); say(...said); drawCourse(); });
+translate();
 listen();
 labels();
 clear();

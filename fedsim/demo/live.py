@@ -1,7 +1,7 @@
-"""The live page: a server for this machine only, where viewers draw a digit and watch its recovery.
+"""The live page: a server where viewers draw a digit and watch its recovery; for this machine only, unless told else.
 
-It stores nothing, sends nothing to other machines, and answers only under its own address: another page can neither
-read from it (host header) nor start attacks on it (origin header).
+It stores nothing, sends nothing anywhere but to its viewers, and answers only under its own address: another page can
+neither read from it (host header) nor start attacks on it (origin header).
 """
 
 from __future__ import annotations
@@ -19,18 +19,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, get_args
 from weakref import WeakSet
 
 from pydantic import ValidationError
 
 from fedsim.core.errors import FedsimError, describe_exception
 from fedsim.core.glossary import TERMS
+from fedsim.demo.address import ADDRESS, EVERYWHERE, address_of
 from fedsim.demo.attempt import Order, attempt
-from fedsim.demo.page import ATTACKERS, PROTECTIONS, render, text_of
-from fedsim.demo.victim import SIDE
+from fedsim.demo.guess import classifier
+from fedsim.demo.messages import Language, messages
+from fedsim.demo.page import Safe, embedded, render, text_of, texts
+from fedsim.demo.recording import ATTACKERS
+from fedsim.demo.victim import SIDE, Protection
 
-ADDRESS = "127.0.0.1"
 LARGEST_BODY = 32 * 1024  # bytes; a drawing takes at most 4 KiB
 _DRAINED = 1 << 20
 _LONGEST_QUEUE = 32
@@ -41,6 +44,7 @@ _LONGEST_LENGTH = 9  # digits
 _CLOSING_SECONDS = 5
 _PATIENCE_SECONDS = 0.5
 _BAR = tuple(255 if column == SIDE // 2 else 0 for _ in range(SIDE) for column in range(SIDE))
+_SCRIPTS = ("shared.js", "words.js", "pad.js", "guess.js", "live.js")
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -106,47 +110,62 @@ class Slots:
 
 
 class LiveServer(ThreadingHTTPServer):
-    """Serves viewers of this machine, each in its own thread."""
+    """Serves viewers, each in its own thread."""
 
     daemon_threads = True
 
-    def __init__(self, port: int, attacks: int | None = None, iterations: int = 300) -> None:
+    def __init__(
+        self,
+        port: int,
+        attacks: int | None = None,
+        iterations: int = 300,
+        host: str = ADDRESS,
+        language: Language = "en",
+    ) -> None:
         """Listen.
 
         Args:
             port: 0: any free one.
             attacks: number of simultaneous attacks; absent: one per core.
             iterations: largest number of iterations of a search.
+            host: address of this machine at which to listen; 0.0.0.0 stands for all of them.
+            language: in which the page begins.
 
         Raises:
-            FedsimError: the port is taken or not allowed.
+            FedsimError: the port is taken or not allowed, or the host is no address of this machine.
         """
+        self.address = address_of(host)
         self.is_closing = threading.Event()
         self.attacking = WeakSet[threading.Thread]()
         try:
-            super().__init__((ADDRESS, port), _Viewer)
+            super().__init__((host, port), _Viewer)
         except (OSError, OverflowError) as error:
-            raise FedsimError(f"cannot listen on port {port}: {error}. Choose another --port.") from error
+            raise FedsimError(f"cannot listen on {host}, port {port}: {error}. Choose another --port.") from error
         self.slots = Slots(attacks or os.cpu_count() or 1)
         self._room = threading.BoundedSemaphore(_MOST_VIEWERS)
         self.iterations = iterations
-        self.hosts = {f"{name}:{self.server_port}" for name in (ADDRESS, "localhost")}
+        self.hosts = {f"{name}:{self.server_port}" for name in (self.address, *_names_here(host))}
         page = render(
             "live.html.j2",
-            protections=PROTECTIONS.items(),
-            attackers=[(key, name) for key, name in ATTACKERS.items() if key != "exact"],
+            language=language,
+            title=messages(language)["live.title"],
+            messages=Safe(texts(language)),
+            classifier=Safe(embedded(classifier())),
+            place="live.here" if self.address == ADDRESS else "live.shared",
+            protections=get_args(Protection),
+            attackers=[name for name in ATTACKERS if name != "exact"],
         )
         self.files = {
             "/": ("text/html", page.encode()),
             "/words.html": ("text/html", render("words.html.j2", glossary=TERMS).encode()),
             "/style.css": ("text/css", text_of("style.css", "live.css").encode()),
-            "/live.js": ("text/javascript", text_of("shared.js", "live.js").encode()),
+            "/live.js": ("text/javascript", text_of(*_SCRIPTS).encode()),
         }
 
     @property
     def url(self) -> str:
         """Address of the page."""
-        return f"http://{ADDRESS}:{self.server_port}/"
+        return f"http://{self.address}:{self.server_port}/"
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Give a viewer a thread, or refuse where all are taken."""
@@ -319,20 +338,28 @@ class _Viewer(BaseHTTPRequestHandler):
         """Write no log, so that nothing about viewers is kept."""
 
 
-def serve(port: int, on_ready: Callable[[str], None]) -> None:
+def serve(port: int, on_ready: Callable[[str], None], host: str = ADDRESS, language: Language = "en") -> None:
     """Serve until interrupted.
 
     Args:
         port: 0: any free one.
         on_ready: called with the address of the page.
+        host: address of this machine at which to listen; 0.0.0.0 stands for all of them.
+        language: in which the page begins.
 
     Raises:
-        FedsimError: the port is taken or not allowed, or the digits are not installed.
+        FedsimError: the port is taken or not allowed, the host is no address of this machine, or the digits are not
+            installed.
     """
-    with LiveServer(port) as server:
+    with LiveServer(port, host=host, language=language) as server:
         attempt(
             Order(pixels=_BAR, label=1), 1, lambda _event, _about: None
         )  # done now, so that the first viewer does not wait for it
         on_ready(server.url)
         with contextlib.suppress(KeyboardInterrupt):
             server.serve_forever()
+
+
+def _names_here(host: str) -> tuple[str, ...]:
+    """Return the names under which a browser of this machine reaches it."""
+    return (ADDRESS, "localhost") if host in (ADDRESS, EVERYWHERE) else ()

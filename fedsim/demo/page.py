@@ -10,24 +10,22 @@ from pathlib import Path
 from typing import Any
 
 from fedsim.core.errors import FedsimError
-from fedsim.core.glossary import TERMS
-from fedsim.demo.recording import Recording
+from fedsim.demo.lesson import Lesson
+from fedsim.demo.messages import LANGUAGES, Language, messages
 from fedsim.record.store import check_writable, write_whole
 
-STAGES = (
-    ("data", "Data"),
-    ("client", "Client"),
-    ("update", "Update"),
-    ("attack", "Attack"),
-    ("reconstruction", "Reconstruction"),
+SCRIPTS = (
+    "network.js",
+    "shared.js",
+    "words.js",
+    "pad.js",
+    "explore.js",
+    "quiz.js",
+    "story.js",
+    "page.js",
 )
-PROTECTIONS = {"none": "none", "noise": "clip + noise", "pruning": "prune 90%", "precode": "bottleneck (PRECODE)"}
-ATTACKERS = {
-    "ignores": "ignores the masks (IG)",
-    "estimates": "estimates the masks (DIA)",
-    "knows": "knows the masks (WIIG)",
-    "exact": "solves equations (exact)",
-}
+_POLICY = "default-src 'none'; img-src data:; style-src {style}; script-src {script}; base-uri 'none'"
+STAGES = ("data", "client", "update", "attack", "reconstruction")
 
 
 def check_place(path: Path) -> None:
@@ -45,31 +43,44 @@ def check_place(path: Path) -> None:
     check_writable(path.parent)
 
 
-def write(recording: Recording, path: Path) -> None:
+def write(lesson: Lesson, path: Path, language: Language = "en") -> None:
     """Write the page completely or not at all.
 
     Raises:
         FedsimError: the page cannot be written.
     """
-    write_whole(path, page_of(recording).encode())
+    write_whole(path, page_of(lesson, language).encode())
 
 
-def page_of(recording: Recording) -> str:
-    """Return the page of a recording."""
-    style, script = text_of("style.css", "page.css"), text_of("shared.js", "page.js")
-    policy = f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}; base-uri 'none'"
+def page_of(lesson: Lesson, language: Language = "en") -> str:
+    """Return the page of a lesson, which begins in the given language."""
+    style = text_of("style.css", "page.css", "story.css")
+    script = text_of(*SCRIPTS)
+    grid = lesson.sets["digits"].grid
     return render(
         "page.html.j2",
-        policy=policy,
+        policy=_POLICY.format(style=_hash(style), script=_hash(script)),
         style=Safe(style),
         script=Safe(script),
-        recording=Safe(_json(recording)),
+        language=language,
+        title=messages(language)["page.title"],
+        messages=Safe(texts(language)),
+        recording=Safe(_json(lesson)),
         stages=STAGES,
-        protections=[(key, PROTECTIONS[key]) for key in recording.grid.protections],
-        attackers=[(key, ATTACKERS[key]) for key in recording.grid.attackers],
-        threat=recording.threat,
-        glossary=TERMS,
+        sets=list(lesson.sets),
+        protections=grid.protections,
+        attackers=grid.attackers,
     )
+
+
+def texts(language: Language) -> str:
+    """Return the messages of all languages as JSON that cannot end the element around it."""
+    return embedded({"language": language, "all": {own: messages(own) for own in LANGUAGES}})
+
+
+def embedded(content: Any) -> str:
+    """Return JSON that cannot end the element around it."""
+    return json.dumps(content, separators=(",", ":"), allow_nan=False, ensure_ascii=False).replace("<", "\\u003c")
 
 
 class Safe(str):
@@ -99,16 +110,19 @@ def text_of(*names: str) -> str:
     return "".join(files("fedsim.demo").joinpath(name).read_text(encoding="utf-8") for name in names)
 
 
-def _json(recording: Recording) -> str:
-    """Return the recording with every picture once, escaped so that it cannot end the element around it."""
-    raw = recording.model_dump(mode="json")
+def _json(lesson: Lesson) -> str:
+    """Return the lesson with every picture once."""
+    raw = lesson.model_dump(mode="json")
     places: dict[str, int] = {}
-    for scene in raw["scenes"]:
-        scene["unit"] = places.setdefault(scene["unit"], len(places))
-        for run in scene["runs"].values():
-            run["strip"] = places.setdefault(run["strip"], len(places)) if run["strip"] else -1
-    raw["strips"] = list(places)
-    return json.dumps(raw, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+    for own in raw["sets"].values():
+        for scene in own["scenes"]:
+            scene["unit"] = places.setdefault(scene["unit"], len(places))
+            for run in scene["runs"].values():
+                run["strip"] = places.setdefault(run["strip"], len(places)) if run["strip"] else -1
+    for question in raw["quiz"]:
+        for name in ("guess", "truth"):
+            question[name] = places.setdefault(question[name], len(places))
+    return embedded(raw | {"strips": list(places)})
 
 
 def _hash(text: str) -> str:

@@ -10,24 +10,35 @@ import torch
 from torch import Tensor
 
 _LEVELS = 16
+_WEBP_QUALITY = 60
 
 
 def strip(frames: Tensor) -> str:
-    """Return images as one base64 PNG of 16 greys: one row per frame, one column per image.
+    """Return images as one base64 picture: one row per frame, one column per image.
+
+    Grey ones become a PNG of 16 greys, coloured ones a WebP with losses. A pixel that is not a number is black.
 
     Args:
-        frames: pixels in [0, 1], shape (F, B, 1, H, W).
+        frames: pixels in [0, 1], shape (F, B, C, H, W) with C 1 or 3.
     """
     from PIL import Image  # noqa: PLC0415 - slow, and the command line does not need it
 
-    count, batch, _, height, width = frames.shape
-    tiled = frames.squeeze(2).permute(0, 2, 1, 3).reshape(count * height, batch * width)
-    levels = (tiled.clamp(0, 1) * (_LEVELS - 1)).round().to(torch.uint8).numpy()
+    count, batch, colours, height, width = frames.shape
+    tiled = frames.permute(0, 3, 1, 4, 2).reshape(count * height, batch * width, colours).nan_to_num(0.0).clamp(0, 1)
+    buffer = io.BytesIO()
+    if colours > 1:
+        Image.fromarray((tiled * 255).round().to(torch.uint8).numpy()).save(buffer, "WEBP", quality=_WEBP_QUALITY)
+        return base64.b64encode(buffer.getvalue()).decode()
+    levels = (tiled.squeeze(2) * (_LEVELS - 1)).round().to(torch.uint8).numpy()
     picture = Image.fromarray(levels, "P")
     picture.putpalette([grey for level in range(_LEVELS) for grey in [level * 255 // (_LEVELS - 1)] * 3])
-    buffer = io.BytesIO()
     picture.save(buffer, "PNG", bits=4, optimize=True)
     return base64.b64encode(buffer.getvalue()).decode()
+
+
+def contrast(pixels: Tensor) -> float:
+    """Return how far the brightest and the darkest pixel lie apart, of what a screen can show."""
+    return float(pixels.clamp(0, 1).max() - pixels.clamp(0, 1).min())
 
 
 def bits(mask: Tensor) -> str:

@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import math
-import multiprocessing
-import signal
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
 from typing import get_args
@@ -17,21 +11,30 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from fedsim.core import process, seeding
+from fedsim.core import seeding
 from fedsim.core.errors import FedsimError
 from fedsim.core.masks import dropout_sites
 from fedsim.core.types import Config, InputSpec, Observation, Reconstruction, Step, Truth
 from fedsim.demo.pictures import bits, strip
-from fedsim.demo.victim import Attacker, Protection, Setting, attack_of, name_of, observed, world_of
+from fedsim.demo.victim import (
+    Attacker,
+    Pictures,
+    Protection,
+    Setting,
+    attack_of,
+    granted,
+    label_names,
+    name_of,
+    observed,
+    world_of,
+)
 from fedsim.metrics.identification import gallery, identified
 from fedsim.metrics.image import PSNR_CAP, psnr, score_items, to_pixels
 from fedsim.metrics.masks import identifiable, mask_accuracy, score_masks
 from fedsim.metrics.missing import complete, fill
 from fedsim.scenario.world import World
-from fedsim.threat.observe import describe
 
 _CURVE_POINTS = 40
-_DIE_WITH_PARENT = 1
 ATTACKERS: tuple[Attacker, ...] = get_args(Attacker)
 
 
@@ -42,9 +45,10 @@ class Grid(Config):
         frames: iterations whose guess is kept, ascending. The last one is the attack's result.
     """
 
+    pictures: Pictures = "digits"
     rates: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75)
     batches: tuple[int, ...] = (1, 2, 4)
-    noises: tuple[float, ...] = (0.1, 1.0, 10.0)
+    noises: tuple[float, ...] = (1.0, 10.0, 100.0)
     protections: tuple[Protection, ...] = get_args(Protection)
     attackers: tuple[Attacker, ...] = ATTACKERS
     frames: tuple[int, ...] = (1, 8, 15, 25, 40, 60, 90, 130, 200)
@@ -108,84 +112,49 @@ class Scene(Config):
 
 
 class Recording(Config):
-    """All data of the page.
+    """All that was recorded of one set of pictures.
 
     Attributes:
-        originals: PNG of the largest batch, in one row; smaller batches are its first images.
-        labels: labels of the originals.
+        originals: the largest batch, in one row; smaller batches are its first images.
+        labels: names of the originals' classes.
         units: number of units with dropout for one image, per layer.
         attacks: name for `fedsim show`, by attacker and then batch size (as text).
-        threat: the attacker, in plain sentences.
+        grants: what each attacker knows.
     """
 
     grid: Grid
     side: int
     originals: str
-    labels: tuple[int, ...]
+    labels: tuple[str, ...]
     units: tuple[int, ...]
     attacks: dict[Attacker, dict[str, str]]
-    threat: tuple[str, ...]
+    grants: dict[Attacker, tuple[str, ...]]
     scenes: tuple[Scene, ...]
 
 
-def record(grid: Grid, processes: int, on_scene: Callable[[int, int], None]) -> Recording:
-    """Run the grid.
-
-    Args:
-        grid: settings to record.
-        processes: number of parallel processes, one thread each.
-        on_scene: called after each setting with the number of settings done, and of all.
+def recording_of(grid: Grid, scenes: Sequence[Scene]) -> Recording:
+    """Return the recording of a grid, whose scenes are those of its settings in the same order.
 
     Raises:
-        FedsimError: the digits are not installed, or a process was killed.
+        FedsimError: the pictures are not installed.
     """
-    settings = grid.settings()
-    world = world_of(Setting(batch=max(grid.batches), rate=max(grid.rates)))
-    scenes: dict[Setting, Scene] = {}
-    for setting, scene in _scenes(grid, settings, processes):
-        scenes[setting] = scene
-        on_scene(len(scenes), len(settings))
+    world = world_of(Setting(batch=max(grid.batches), rate=max(grid.rates)), grid.pictures)
     batch = next(world.data.batches(1, 0))
     return Recording(
         grid=grid,
         side=world.data.dataset.spec.shape[-1],
         originals=strip(to_pixels(batch.inputs, world.data.dataset.spec)[None]),
-        labels=tuple(batch.labels.tolist()),
+        labels=label_names(grid.pictures, batch.labels),
         units=tuple(math.prod(site.shape[1:]) for site in world.models.sites),
         attacks={name: {str(size): name_of(name, size) for size in grid.batches} for name in grid.attackers},
-        threat=describe(world),
-        scenes=tuple(scenes[setting] for setting in settings),
+        grants={name: granted(name) for name in grid.attackers},
+        scenes=tuple(scenes),
     )
-
-
-def _scenes(grid: Grid, settings: Sequence[Setting], processes: int) -> Iterator[tuple[Setting, Scene]]:
-    if processes == 1:
-        yield from ((setting, scene_of(setting, grid)) for setting in settings)
-        return
-    fresh = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, fresh, initializer=_begin) as pool:
-        waiting = {pool.submit(scene_of, setting, grid): setting for setting in settings}
-        try:
-            for done in as_completed(waiting):
-                yield waiting[done], done.result()
-        except BrokenProcessPool as error:
-            raise FedsimError("a recording process was killed, perhaps for lack of memory. Try again.") from error
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def _begin() -> None:
-    """Prepare a process that leaves Ctrl-C to its parent and ends with it."""
-    process.prepare()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with contextlib.suppress(AttributeError, OSError, TypeError):  # only Linux has it
-        ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
-    torch.set_num_threads(1)
 
 
 def scene_of(setting: Setting, grid: Grid) -> Scene:
     """Let one client compute its gradient, and run every attacker on it."""
-    world = world_of(setting)
+    world = world_of(setting, grid.pictures)
     runs: dict[Attacker, Run] = {}
     for attacker in grid.attackers:
         observation, truth = observed(world, attacker)

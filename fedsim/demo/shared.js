@@ -1,11 +1,11 @@
 "use strict";
 // What the recorded and the live page share: drawing. Colours are those of Okabe and Ito.
-const KEPT = "#0072b2", DROPPED = "#e4e8ec", WRONG = "#d55e00";
+const KEPT = "#0072b2", DROPPED = "#e4e8ec", WRONG = "#d55e00", BELOW = [0, 114, 178], ABOVE = [213, 94, 0];
 const $ = (id) => document.getElementById(id);
 
 function describe(canvas, text) {
   canvas.setAttribute("role", "img");
-  canvas.setAttribute("aria-label", text);
+  canvas.setAttribute("aria-label", plain(text));
 }
 
 // Where image i of n lies in a square canvas.
@@ -32,6 +32,30 @@ function drawRow(canvas, strip, row, n, side, mode = "source-over") {
     pen.drawImage(strip, i * side, row * side, side, side, x, y, size, size);
   }
   pen.globalCompositeOperation = "source-over";
+}
+
+// Images side by side, as a strip. Each is a list of greys from 0 to 255, or of [red, green, blue].
+function stripOf(pictures, side) {
+  const strip = document.createElement("canvas");
+  strip.width = side * pictures.length;
+  strip.height = side;
+  pictures.forEach((picture, at) => {
+    const image = new ImageData(side, side);
+    picture.forEach((colour, i) => image.data.set([...(Array.isArray(colour) ? colour : [colour, colour, colour]), 255], 4 * i));
+    strip.getContext("2d").putImageData(image, side * at, 0);
+  });
+  return strip;
+}
+
+const drawPictures = (canvas, pictures, side) => drawRow(canvas, stripOf(pictures, side), 0, pictures.length, side);
+
+// Numbers of both signs as colours, white at zero.
+function signedColours(values) {
+  const most = values.reduce((largest, value) => Math.max(largest, Math.abs(value)), 1e-30);
+  return Array.from(values, (value) => {
+    const share = Math.abs(value) / most, colour = value < 0 ? BELOW : ABOVE;
+    return colour.map((part) => Math.round(255 + share * (part - 255)));
+  });
 }
 
 function drawDifference(canvas, original, strip, row, n, side) {
@@ -66,7 +90,7 @@ function drawMask(canvas, mask, units, reference = null) {
 }
 
 // A curve with a cursor. `log` draws the logarithm of y.
-function drawCurve(svg, xs, ys, { log = false, unit = "", cursor = null, last = null, colour = KEPT }) {
+function drawCurve(svg, xs, ys, { log = false, cursor = null, last = null, kind = "objective" }) {
   const width = 240, height = 150, left = 44, bottom = 22, top = 8, right = 8;
   svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
   svg.replaceChildren();
@@ -85,17 +109,17 @@ function drawCurve(svg, xs, ys, { log = false, unit = "", cursor = null, last = 
     if (text !== undefined) node.textContent = text;
     svg.append(node);
   };
-  const label = (v) => (log ? (10 ** v).toExponential(0) : v.toFixed(0)) + unit;
+  const label = (v) => (log ? (10 ** v).toExponential(0) : v.toFixed(0));
   for (const [v, y] of [[high, top], [low, height - bottom]]) {
     add("line", { x1: left, x2: width - right, y1: y, y2: y, class: "grid" });
     add("text", { x: left - 4, y: y + 4, "text-anchor": "end" }, label(v));
   }
   add("text", { x: left, y: height - 6 }, "1");
-  add("text", { x: width - right, y: height - 6, "text-anchor": "end" }, `iteration ${end}`);
+  add("text", { x: width - right, y: height - 6, "text-anchor": "end" }, t("curve.iteration", { n: end }));
   if (points.length === 1) {
-    add("circle", { cx: px(points[0][0]), cy: py(points[0][1]), r: 4, fill: colour });
+    add("circle", { cx: px(points[0][0]), cy: py(points[0][1]), r: 4, class: "point" });
   } else {
-    add("polyline", { points: points.map(([x, y]) => `${px(x)},${py(y)}`).join(" "), stroke: colour, class: "curve" });
+    add("polyline", { points: points.map(([x, y]) => `${px(x)},${py(y)}`).join(" "), class: `curve ${kind}` });
   }
   if (cursor !== null) {
     const x = px(Math.min(cursor, end));

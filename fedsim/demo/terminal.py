@@ -1,6 +1,8 @@
-"""The demo in a terminal: two attackers side by side on one gradient, in half-block pixels."""
+"""The demo in a terminal: one attacker after the other on one gradient, in half-block pixels."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from rich.console import Console, Group
@@ -11,6 +13,7 @@ from torch import Tensor
 
 from fedsim.core import seeding
 from fedsim.core.types import Step
+from fedsim.demo.messages import Language, messages
 from fedsim.demo.victim import Attacker, Setting, attack_of, name_of, observed, world_of
 from fedsim.metrics.image import psnr, to_pixels
 
@@ -19,38 +22,45 @@ _REFRESH_EVERY = 5
 _SHOWN: tuple[Attacker, ...] = ("ignores", "estimates", "exact")
 
 
-def show(console: Console, setting: Setting) -> None:
-    """Attack one digit with each attacker; on a terminal draw guesses as they change, elsewhere only the last ones.
+def show(console: Console, setting: Setting, language: Language = "en") -> None:
+    """Attack one digit with each attacker in turn, beside the original; within 80 columns and 24 lines each.
+
+    On a terminal draw guesses as they change, elsewhere only the last ones.
 
     Args:
         console: a terminal, or anything else.
         setting: the client's setting, with one image.
+        language: of the words.
 
     Raises:
         MissingExtra: the digits are not installed.
     """
     world = world_of(setting)
-    spec = world.data.dataset.spec
+    spec, words = world.data.dataset.spec, messages(language)
     original = to_pixels(next(world.data.batches(1, 0)).inputs, spec)
-    pictures = {"original": (half_blocks(original[0, 0]), f"dropout p = {setting.rate:g}")}
-    with Live(console=console, auto_refresh=False) as live:
+    truth = (
+        words["terminal.original"],
+        half_blocks(original[0, 0]),
+        words["terminal.setting"].format(rate=f"{setting.rate:g}"),
+    )
+    for attacker in _SHOWN:
+        observation, _ = observed(world, attacker)
+        name = name_of(attacker, 1)
+        with Live(console=console, auto_refresh=False) as live:
 
-        def draw(name: str, guess: Tensor, told: str) -> None:
-            pixels = to_pixels(guess.detach(), spec)
-            pictures[name] = (half_blocks(pixels[0, 0]), f"{told}, {float(psnr(pixels, original)):.1f} dB")
-            live.update(_table(pictures), refresh=console.is_terminal)
+            def draw(guess: Tensor, iteration: int, name: str = name, live: Live = live) -> None:
+                pixels = to_pixels(guess.detach(), spec)
+                told = words["terminal.told"].format(iteration=iteration, psnr=f"{float(psnr(pixels, original)):.1f}")
+                live.update(_table(truth, (name, half_blocks(pixels[0, 0]), told)), refresh=console.is_terminal)
 
-        for attacker in _SHOWN:
-            observation, _ = observed(world, attacker)
-            name = name_of(attacker, 1)
-
-            def on_step(step: Step, name: str = name) -> None:
+            def on_step(step: Step, draw: Callable[[Tensor, int], None] = draw) -> None:
                 if step.iteration % _REFRESH_EVERY == 1:
-                    draw(name, step.guess, f"iteration {step.iteration}")
+                    draw(step.guess, step.iteration)
 
             generator = seeding.generator(world.scenario.seed, f"demo {attacker}")
             found = attack_of(attacker, 1, _ITERATIONS)(observation, generator, on_step)
-            draw(name, found.inputs, f"iteration {found.iterations}")
+            draw(found.inputs, found.iterations)
+        console.print()
 
 
 def half_blocks(pixels: Tensor) -> Text:
@@ -64,7 +74,7 @@ def half_blocks(pixels: Tensor) -> Text:
     return text
 
 
-def _table(pictures: dict[str, tuple[Text, str]]) -> Table:
+def _table(*pictures: tuple[str, Text, str]) -> Table:
     table = Table.grid(padding=(0, 2))
-    table.add_row(*(Group(Text(name, "bold"), picture, Text(told)) for name, (picture, told) in pictures.items()))
+    table.add_row(*(Group(Text(name, "bold"), picture, Text(told)) for name, picture, told in pictures))
     return table

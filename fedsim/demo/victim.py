@@ -20,10 +20,16 @@ from fedsim.threat.victim import Victim
 
 Protection = Literal["none", "noise", "pruning", "precode"]
 Attacker = Literal["ignores", "estimates", "knows", "exact"]
+Pictures = Literal["digits", "photographs"]
 
 SIDE = 28
 CLASSES = 10
 _SEED = 7
+_DATA: dict[Pictures, dict[str, Any]] = {
+    "digits": {"name": "mnist5k"},
+    "photographs": {"name": "foolbox-samples", "collection": "imagenet", "size": 48},
+}
+_CLIENTS: dict[Pictures, int] = {"digits": 10, "photographs": 4}  # five of the twenty photographs each
 _KNOWS: tuple[Knowledge, ...] = ("labels", "batch-size", "dropout-rates", "input-statistics", "defenses")
 
 
@@ -38,13 +44,23 @@ class Setting(Config):
     )
 
 
-def world_of(setting: Setting) -> World:
-    """Return the world of a setting: handwritten digits and an untrained network of three hidden layers.
+def world_of(setting: Setting, pictures: Pictures = "digits") -> World:
+    """Return the world of a setting: pictures and an untrained network of three hidden layers.
 
     Raises:
-        MissingExtra: the digits are not installed.
+        MissingExtra: the pictures are not installed.
     """
-    return shared(_scenario(setting))
+    return shared(_scenario(setting, pictures))
+
+
+def label_names(pictures: Pictures, labels: Tensor) -> tuple[str, ...]:
+    """Return the names of classes: digits, or those of ImageNet."""
+    if pictures == "digits":
+        return tuple(map(str, labels.tolist()))
+    from torchvision.models import ResNet18_Weights  # noqa: PLC0415 - its import takes a second
+
+    names = ResNet18_Weights.IMAGENET1K_V1.meta["categories"]
+    return tuple(names[label] for label in labels.tolist())
 
 
 def world_around(image: Tensor, label: int, setting: Setting) -> World:
@@ -58,7 +74,7 @@ def world_around(image: Tensor, label: int, setting: Setting) -> World:
     Raises:
         MissingExtra: the digits, whose normalisation is used, are not installed.
     """
-    world = shared(_scenario(setting))
+    world = shared(_scenario(setting, "digits"))
     spec = world.data.dataset.spec
     inputs = ((image - spec.mean[0]) / spec.std[0]).reshape(1, *spec.shape)
     own = Batch(inputs, torch.tensor([label]))
@@ -66,12 +82,16 @@ def world_around(image: Tensor, label: int, setting: Setting) -> World:
     return replace(build(world.scenario), data=replace(world.data, dataset=dataset, shares=(torch.tensor([0]),)))
 
 
-def observed(world: World, attacker: Attacker) -> tuple[Observation, Truth]:
-    """Let the first client compute its gradient, and return the observation and the truth."""
+def granted(attacker: Attacker) -> tuple[Knowledge, ...]:
+    """Return what an attacker knows besides the gradient and the model."""
+    return (*_KNOWS, "masks") if attacker == "knows" else _KNOWS
+
+
+def observed(world: World, attacker: Attacker, client: int = 0, round_: int = 1) -> tuple[Observation, Truth]:
+    """Let a client compute its gradient, and return the observation and the truth."""
     received = world.models.first_weights
-    update, truth = local_training(world, received, 1, 0)
-    knows = (*_KNOWS, "masks") if attacker == "knows" else _KNOWS
-    return observe(Victim(world, WireEntry(1, 0, received, update), truth), knows), truth
+    update, truth = local_training(world, received, round_, client)
+    return observe(Victim(world, WireEntry(round_, client, received, update), truth), granted(attacker)), truth
 
 
 def attack_of(attacker: Attacker, batch: int, iterations: int) -> Attack[Any]:
@@ -92,7 +112,7 @@ def name_of(attacker: Attacker, batch: int) -> str:
     return {"ignores": "inverting-gradients", "estimates": "dropout-inversion", "knows": "wiig"}[attacker]
 
 
-def _scenario(setting: Setting) -> str:
+def _scenario(setting: Setting, pictures: Pictures) -> str:
     protections: dict[Protection, list[dict[str, Any]]] = {
         "none": [],
         "noise": [
@@ -105,9 +125,9 @@ def _scenario(setting: Setting) -> str:
     raw = {
         "title": "demo",
         "seed": _SEED,
-        "data": {"name": "mnist5k"},
+        "data": _DATA[pictures],
         "model": {"name": "mlp", "width": 256, "depth": 3, "dropout": setting.rate},
-        "federation": {"clients": 10, "batch_size": setting.batch},
+        "federation": {"clients": _CLIENTS[pictures], "batch_size": setting.batch},
         "defenses": protections[setting.protection],
     }
     return parse(raw, "the demo").model_dump_json()

@@ -2,14 +2,17 @@
 
 import os
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import BrowserContext, Page, expect, sync_playwright
 
+from fedsim.demo.lesson import CASES, Lesson, question_of
+from fedsim.demo.live import LiveServer
 from fedsim.demo.page import write
-from fedsim.demo.recording import Grid, Recording, record
+from fedsim.demo.recording import Grid, Recording, recording_of, scene_of
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
 FLAGS = [
@@ -25,18 +28,26 @@ FLAGS = [
 PROJECTOR = {"width": 1024, "height": 768}
 TINY = Grid(rates=(0.0, 0.5), batches=(1, 2), noises=(1.0, 10.0), protections=("none", "noise"), frames=(1, 3, 6))
 
+SLIDERS = "rate=0.5"  # an address of the sliders, not of the story
+
 Open = Callable[[str], Page]
 
 
 @pytest.fixture(scope="session")
 def recording() -> Recording:
-    return record(TINY, 1, lambda _done, _total: None)
+    return recording_of(TINY, [scene_of(setting, TINY) for setting in TINY.settings()])
 
 
 @pytest.fixture(scope="session")
-def page_file(recording: Recording, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def lesson(recording: Recording) -> Lesson:
+    asked = (question_of(number, CASES[number], TINY.frames[-1]) for number in (0, 2, 6))
+    return Lesson(sets={"digits": recording}, quiz=tuple(question for question in asked if question))
+
+
+@pytest.fixture(scope="session")
+def page_file(lesson: Lesson, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("page") / "demo.html"
-    write(recording, path)
+    write(lesson, path)
     return path
 
 
@@ -53,6 +64,21 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrowserContex
         expect.set_options(timeout=60_000)
         yield context
         context.close()
+
+
+@pytest.fixture(scope="session")
+def live_server() -> Iterator[LiveServer]:
+    with LiveServer(0, attacks=1, iterations=2) as running:
+        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        yield running
+        running.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def live_page(browse: Open, live_server: LiveServer) -> Page:
+    return browse(live_server.url)
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """The live page: drawing in a browser, several viewers, and everything that a server must refuse."""
 
+import html
 import http.client
 import json
 import threading
@@ -11,7 +12,9 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from fedsim.core.errors import FedsimError
+from fedsim.demo.address import own_address
 from fedsim.demo.live import LARGEST_BODY, Full, LiveServer, Slots
+from fedsim.demo.messages import messages
 from tests.demo.conftest import Open
 from tests.demo.drawings import ORDER, STROKES
 
@@ -150,8 +153,36 @@ def test_every_answer_carries_the_policy(ask: Ask) -> None:
 
 def test_it_listens_to_this_machine_alone_and_names_a_port_that_is_taken(server: LiveServer) -> None:
     assert server.server_address[0] == "127.0.0.1"
-    with pytest.raises(FedsimError, match=f"cannot listen on port {server.server_port}.*--port"):
+    with pytest.raises(FedsimError, match=f"cannot listen on 127.0.0.1, port {server.server_port}.*--port"):
         LiveServer(server.server_port)
+
+
+def test_a_room_is_served_under_the_address_that_was_asked_for_and_no_other_name(ask: Ask) -> None:
+    with LiveServer(0, attacks=1, iterations=1, host="127.0.0.2") as running:
+        assert running.server_address[0] == "127.0.0.2"
+        assert running.url == f"http://127.0.0.2:{running.server_port}/"
+        assert running.hosts == {f"127.0.0.2:{running.server_port}"}
+        assert b'data-t="live.shared"' in running.files["/"][1]
+    assert 'data-t="live.here"' in ask("GET", "/")[1]
+
+
+def test_a_server_for_all_addresses_names_the_one_of_the_network() -> None:
+    with LiveServer(0, attacks=1, iterations=1, host="0.0.0.0") as running:
+        port = running.server_port
+        assert running.hosts == {f"{name}:{port}" for name in (own_address(), "127.0.0.1", "localhost")}
+        assert running.url == f"http://{own_address()}:{port}/"
+
+
+def test_an_address_of_another_machine_is_named() -> None:
+    with pytest.raises(FedsimError, match=r"cannot listen on 192\.0\.2\.1, port 0"):
+        LiveServer(0, host="192.0.2.1")
+
+
+def test_the_page_begins_in_the_language_that_was_asked_for() -> None:
+    with LiveServer(0, attacks=1, iterations=1, language="fr") as running:
+        page = running.files["/"][1].decode()
+    assert '<html lang="fr"' in page
+    assert messages("fr")["live.title"] in html.unescape(page)
 
 
 def test_slots_go_to_those_who_came_first_and_others_are_told_their_place() -> None:
@@ -229,6 +260,31 @@ def page(browse: Open, server: LiveServer) -> Page:
     opened = browse(server.url)
     phase(opened, "idle")
     return opened
+
+
+def test_the_label_follows_the_drawing_until_the_viewer_chooses_one(page: Page) -> None:
+    page.evaluate("guessDigit = () => 4")
+    draw(page)
+    phase(page, "done")
+    expect(page.locator("#label")).to_have_value("4")
+    page.select_option("#label", "2")
+    page.evaluate("guessDigit = () => 5")
+    draw(page)
+    phase(page, "done")
+    expect(page.locator("#label")).to_have_value("2")
+    page.click("#clear")
+    draw(page)
+    phase(page, "done")
+    expect(page.locator("#label")).to_have_value("5")
+
+
+def test_the_language_can_be_switched_while_a_result_is_shown(page: Page) -> None:
+    draw(page)
+    phase(page, "done")
+    page.select_option("#language", "de")
+    expect(page.locator("#status")).to_have_text(messages("de")["live.done"])
+    expect(page.locator("#psnr-text")).to_contain_text("Der Angreifer sieht diese Kurve nicht.")
+    expect(page.locator("#exact-text")).to_contain_text("closed-form-linear")
 
 
 def test_a_drawing_is_recovered_while_one_watches(page: Page) -> None:

@@ -10,11 +10,16 @@ from playwright.sync_api import Page, expect
 
 from fedsim.core.errors import FedsimError
 from fedsim.demo import page as pages
-from fedsim.demo.recording import Grid, Recording, Scene, record
-from tests.demo.conftest import Open
+from fedsim.demo.lesson import Lesson, grids, record_lesson
+from fedsim.demo.messages import messages
+from fedsim.demo.recording import Recording, Scene
+from fedsim.demo.victim import Setting, granted, world_of
+from fedsim.threat.observe import describe
+from tests.demo.conftest import SLIDERS, Open
 
 DIGEST = "(id) => { const c = document.getElementById(id); return c.toDataURL(); }"
 
+UNSEEN = "It does not see the dropout masks."
 WATCH = """() => {
     window.seen = [];
     const note = () => {
@@ -28,7 +33,7 @@ WATCH = """() => {
 
 @pytest.fixture
 def page(browse: Open, page_file: Path) -> Page:
-    opened = browse(page_file.as_uri())
+    opened = browse(f"{page_file.as_uri()}#{SLIDERS}")
     expect(opened.locator("body")).to_have_attribute("data-ready", "yes")
     return opened
 
@@ -143,7 +148,7 @@ def test_the_address_restores_a_state_and_survives_nonsense(browse: Open, page_f
     page.evaluate("location.hash = 'rate=7&batch=-1&defense=<b>&attack=toString&step=1e99&stage=__proto__'")
     expect(page.locator("#predict")).to_be_hidden()
     assert state(page)["attack"] == "ignores"
-    assert page.locator("b").count() == 0
+    assert page.locator("#sliders b").count() == 0
 
 
 def test_side_by_side_shows_the_same_step_without_dropout(page: Page, recording: Recording) -> None:
@@ -194,40 +199,50 @@ def test_the_strip_explains_each_stage(page: Page, recording: Recording) -> None
     expect(page.locator("[aria-current=step]")).to_have_attribute("data-stage", "attack")
 
 
-def test_the_quiz_asks_checks_and_counts(page: Page, recording: Recording) -> None:
-    page.click("#quiz")
-    expect(page.locator("#quiz-box")).to_be_visible()
-    page.click("#quiz-answers button >> text=8")
-    assert 8 not in recording.labels
-    expect(page.locator("#quiz-verdict")).to_contain_text("No, it was")
-    expect(page.locator("#quiz-text")).to_have_text("0 of 1 right.")
-    assert page.locator("#quiz-answers button:enabled").count() == 0
-    page.click("#quiz-next")
-    expect(page.locator("#quiz-verdict")).to_have_text("")
-    label = page.evaluate("String(quiz.scene.label)")
-    page.click(f"#quiz-answers button >> text={label}")
-    expect(page.locator("#quiz-verdict")).to_contain_text(f"Right, it was {label}")
-    page.click("#quiz-close")
-    expect(page.locator("#quiz-box")).to_be_hidden()
-
-
 def test_it_fits_a_projector_and_everything_has_a_name(page: Page) -> None:
     for batch in (0.0, 1.0):
         drag(page, "batch", batch)
         size = page.evaluate("[document.documentElement.scrollWidth, document.documentElement.scrollHeight]")
         assert size <= [1024, 768]
     unnamed = page.evaluate(
-        "[...document.querySelectorAll('canvas,svg[role=img]')].filter(c => c.id !== 'quiz-picture' && !c.hidden"
+        "[...document.querySelectorAll('#sliders :is(canvas,svg[role=img])')].filter(c => !c.hidden"
         " && !c.getAttribute('aria-label')).map(c => c.id)"
     )
     assert unnamed == []
-    captions = page.evaluate("[...document.querySelectorAll('figcaption')].filter(c => !c.textContent.trim()).length")
+    captions = page.evaluate(
+        "[...document.querySelectorAll('#sliders figcaption')].filter(c => !c.textContent.trim()).length"
+    )
     assert captions == 0
-    page.click("summary")
-    expect(page.locator("details li").first).to_be_visible()
+    page.click("#sliders summary")
+    expect(page.locator("#threat li").first).to_be_visible()
 
 
-def test_hostile_text_in_a_recording_stays_text(recording: Recording, browse: Open, tmp_path: Path) -> None:
+def test_the_threat_follows_the_sliders(page: Page) -> None:
+    for rate in (0.0, 0.5):
+        for batch in (1, 2):
+            for attacker in ("ignores", "estimates", "knows", "exact"):
+                page.evaluate(f"location.hash = 'rate={rate:g}&batch={batch}&attack={attacker}'")
+                expect(page.locator(f"[value={attacker}]")).to_be_checked()
+                expect(page.locator("#batch-value")).to_have_text("1 image" if batch == 1 else f"{batch} images")
+                told = page.locator("#threat").text_content() or ""
+                assert f"computed on {batch} image" in told
+                assert (UNSEEN in told) is (rate > 0 and "masks" not in granted(attacker))
+                assert ("and the dropout masks" in told) is (rate > 0 and "masks" in granted(attacker))
+                assert ("the dropout rate" in told) is (rate > 0)
+    page.check("[value=noise]")
+    expect(page.locator("#threat")).to_contain_text("The client defends itself: clip + noise, 1 x RMS.")
+
+
+def test_the_threat_says_what_the_program_says() -> None:
+    named = {f"grant.{fact}" for fact in granted("knows")} - {"grant.defenses"}  # the defense has a sentence of its own
+    assert named <= messages("en").keys()
+    told = describe(world_of(Setting()))
+    assert UNSEEN in told
+    assert messages("en")["threat.server"] in told
+    assert re.sub(r"\[|\]\(\w+\)", "", messages("en")["threat.masks"]) == UNSEEN
+
+
+def test_hostile_text_in_a_recording_stays_text(lesson: Lesson, browse: Open, tmp_path: Path) -> None:
     def hostile(scene: Scene) -> Scene:
         runs = {
             name: run.model_copy(update={"stopped": "</script><img src=x onerror=alert(1)>"})
@@ -235,16 +250,17 @@ def test_hostile_text_in_a_recording_stays_text(recording: Recording, browse: Op
         }
         return scene.model_copy(update={"runs": runs})
 
-    scenes = tuple(map(hostile, recording.scenes))
-    changed = recording.model_copy(update={"scenes": scenes, "threat": ("<img src=y>",)})
-    pages.write(changed, tmp_path / "hostile.html")
-    page = browse((tmp_path / "hostile.html").as_uri())
+    own = lesson.sets["digits"]
+    labels = ("[<img src=y>](no word)", *own.labels[1:])
+    changed = own.model_copy(update={"scenes": tuple(map(hostile, own.scenes)), "labels": labels})
+    pages.write(lesson.model_copy(update={"sets": {"digits": changed}}), tmp_path / "hostile.html")
+    page = browse(f"{(tmp_path / 'hostile.html').as_uri()}#{SLIDERS}")
     expect(page.locator("#now-text")).to_contain_text("Ended: </script><img src=x onerror=alert(1)>")
     assert page.locator("img").count() == 0
 
 
-def test_each_picture_is_stored_once(recording: Recording) -> None:
-    text = pages.page_of(recording)
+def test_each_picture_is_stored_once(lesson: Lesson, recording: Recording) -> None:
+    text = pages.page_of(lesson)
     strips = {run.strip for s in recording.scenes for run in s.runs.values()} - {recording.originals}
     assert all(text.count(one) == 1 for one in strips)
 
@@ -266,10 +282,12 @@ def test_an_impossible_place_is_named_before_the_work(
 
 
 @pytest.mark.slow
-def test_the_whole_page_stays_below_two_megabytes(browse: Open, tmp_path: Path) -> None:
-    pages.write(record(Grid(), 2, lambda _done, _total: None), tmp_path / "demo.html")
-    assert (tmp_path / "demo.html").stat().st_size < 2_000_000
+def test_the_whole_page_stays_below_three_megabytes(browse: Open, tmp_path: Path) -> None:
+    pages.write(record_lesson(grids(), 2, lambda _done, _total: None), tmp_path / "demo.html")
+    assert (tmp_path / "demo.html").stat().st_size < 3_000_000
     page = browse((tmp_path / "demo.html").as_uri())
     expect(page.locator("body")).to_have_attribute("data-ready", "yes")
     data = json.loads(page.locator("#recording").text_content() or "")
-    assert len(data["scenes"]) == len(Grid().settings())
+    assert {name: len(own["scenes"]) for name, own in data["sets"].items()} == {
+        grid.pictures: len(grid.settings()) for grid in grids()
+    }

@@ -1,12 +1,14 @@
 """The demo in a terminal: its pixels, and what is printed where nothing can move."""
 
 import io
+import re
 
 import pytest
 import torch
 from rich.console import Console
 
 from fedsim.demo import terminal
+from fedsim.demo.messages import messages
 from fedsim.demo.victim import Setting
 
 
@@ -24,7 +26,17 @@ def test_each_character_holds_two_pixels() -> None:
 def test_all_attacks_end_with_their_scores(is_terminal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(terminal, "_ITERATIONS", 3)
     out = io.StringIO()
-    terminal.show(Console(file=out, width=140, force_terminal=is_terminal), Setting(rate=0.5))
+    terminal.show(Console(file=out, width=80, force_terminal=is_terminal), Setting(rate=0.5))
     for expected in ("original", "inverting-gradients", "dropout-inversion", "closed-form-linear", "iteration 3, "):
         assert expected in out.getvalue()
-    assert out.getvalue().count("original") == 1 or is_terminal
+    lines = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", out.getvalue()).replace("\r", "\n").split("\n")
+    assert max(map(len, lines)) <= 80
+    assert not any("…" in line for line in lines)  # nothing was cut to fit
+    assert out.getvalue().count("original") == 3 or is_terminal
+
+
+def test_it_speaks_other_languages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(terminal, "_ITERATIONS", 1)
+    out = io.StringIO()
+    terminal.show(Console(file=out, width=80), Setting(rate=0.5), "de")
+    assert messages("de")["terminal.original"] in out.getvalue()

@@ -5,14 +5,13 @@ import hashlib
 import os
 import re
 import shutil
-import subprocess
-import tarfile
 
 import pytest
 
 from fedsim.report import build
 from fedsim.report import sweep as sweep_report
 from fedsim.report.look import render
+from tests.axe import axe_core
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
 WIDTHS = (375, 768, 1280)
@@ -40,14 +39,7 @@ def axe(tmp_path_factory):
     """The source of axe-core, from the package registry of the machine."""
     if CHROMIUM is None or shutil.which("npm") is None:
         pytest.skip("no Chromium or no npm")
-    folder = tmp_path_factory.mktemp("axe")
-    got = subprocess.run(["npm", "pack", "axe-core@4"], cwd=folder, capture_output=True, timeout=120, check=False)
-    if got.returncode:
-        pytest.skip("npm cannot fetch axe-core")
-    (archive,) = folder.glob("*.tgz")
-    with tarfile.open(archive) as packed:
-        packed.extractall(folder, filter="data")
-    return (folder / "package" / "axe.min.js").read_text(encoding="utf-8")
+    return axe_core(tmp_path_factory.mktemp("axe"))
 
 
 @pytest.fixture(scope="module")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fedsim.cli.commands._console import command, complain, say, screen
-from fedsim.core.errors import FedsimError
+from fedsim.core.errors import FedsimError, MissingExtra
+
+if TYPE_CHECKING:
+    from fedsim.demo.messages import Language
 
 _PROCESSES = 2
 
@@ -16,47 +19,75 @@ _PROCESSES = 2
 @command(epilog="Example: fedsim demo --out demo.html")
 def demo(
     out: Annotated[
-        Path | None, typer.Option(help="record a page with sliders into this file; it opens without network")
+        Path | None,
+        typer.Option(help="record a page with a story and sliders into this file; it opens without network"),
     ] = None,
     live: Annotated[bool, typer.Option("--live", help="serve a page to draw on, only to this machine")] = False,
     port: Annotated[int, typer.Option(min=0, max=65535, help="port of --live; 0: any free one")] = 8765,
+    host: Annotated[
+        str, typer.Option(help="address of this machine at which --live serves a whole room; 0.0.0.0: all of them")
+    ] = "127.0.0.1",
     terminal: Annotated[bool, typer.Option("--terminal", help="show attacks in this terminal")] = False,
+    language: Annotated[str, typer.Option(help="en, de or fr: the language in which the demo begins")] = "en",
 ) -> None:
-    """Show how an image leaks from a gradient: on a page with sliders, on a page to draw on, or in the terminal."""
+    """Show how an image leaks from a gradient: on a page with a story, on a page to draw on, or in the terminal."""
     if [out is not None, live, terminal].count(True) != 1:
         raise FedsimError("say which demo: one of --out demo.html, --live and --terminal.")
+    if host != "127.0.0.1" and not live:
+        raise FedsimError("--host belongs to --live. The other demos serve nobody.")
+    from fedsim.demo.messages import language_of
+
+    chosen = language_of(language)
     try:
         if out is not None:
-            _record(out)
+            _record(out, chosen)
         elif live:
-            _serve(port)
+            _serve(port, host, chosen)
         else:
-            _show()
+            _show(chosen)
     except KeyboardInterrupt:
         complain("Interrupted." if out is None else "Interrupted. Nothing was written.")
         raise typer.Exit(130) from None
 
 
-def _record(out: Path) -> None:
+def _record(out: Path, language: Language) -> None:
     from fedsim.demo import page
+    from fedsim.demo.lesson import grids, record_lesson
     from fedsim.demo.progress import counted
-    from fedsim.demo.recording import Grid, record
 
     page.check_place(out)
+    chosen = grids()
     with counted(screen) as told:
-        recording = record(Grid(), _PROCESSES, told)
-    page.write(recording, out)
+        lesson = record_lesson(chosen, _PROCESSES, told)
+    page.write(lesson, out, language)
     say(f"Open {out} in a browser ({out.stat().st_size / 1e6:.1f} MB). It needs no network.")
+    if len(chosen) == 1:
+        say("It has digits alone. For photographs, first: pip install --no-deps foolbox==3.3.4")
 
 
-def _serve(port: int) -> None:
+def _serve(port: int, host: str, language: Language) -> None:
     from fedsim.demo.live import serve
 
-    serve(port, lambda url: say(f"Open {url} in a browser on this machine. Ctrl-C ends it. Nothing is stored."))
+    serve(port, lambda url: _announce(url, host), host, language)
 
 
-def _show() -> None:
+def _announce(url: str, host: str) -> None:
+    if host == "127.0.0.1":
+        say(f"Open {url} in a browser on this machine. Ctrl-C ends it. Nothing is stored.")
+        return
+    from fedsim.demo.scan import code_of
+
+    say(f"Open {url} in a browser of this network, or scan the code. Ctrl-C ends it. Nothing is stored.")
+    say("Warning: everybody in this network can open the page and let this machine work.")
+    say("Drawings travel unencrypted. Use it in a room that you trust, and end it after the lesson.")
+    try:
+        say(code_of(url))
+    except MissingExtra as error:
+        say(f"No code to scan: {error}")
+
+
+def _show(language: Language) -> None:
     from fedsim.demo.terminal import show
     from fedsim.demo.victim import Setting
 
-    show(screen, Setting())
+    show(screen, Setting(), language)

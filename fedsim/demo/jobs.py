@@ -1,0 +1,51 @@
+"""Work in several processes, which leave Ctrl-C to their parent and end with it."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import multiprocessing
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any
+
+import torch
+
+from fedsim.core import process
+from fedsim.core.errors import FedsimError
+
+_DIE_WITH_PARENT = 1
+
+Job = tuple[Callable[..., Any], tuple[Any, ...]]
+
+
+def results_of(jobs: Sequence[Job], processes: int) -> Iterator[tuple[int, Any]]:
+    """Yield each job's place and result, in the order in which they are done.
+
+    Raises:
+        FedsimError: a process was killed.
+    """
+    if processes == 1:
+        yield from ((place, function(*arguments)) for place, (function, arguments) in enumerate(jobs))
+        return
+    fresh = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, fresh, initializer=_begin) as pool:
+        waiting = {pool.submit(function, *arguments): place for place, (function, arguments) in enumerate(jobs)}
+        try:
+            for done in as_completed(waiting):
+                yield waiting[done], done.result()
+        except BrokenProcessPool as error:
+            raise FedsimError("a recording process was killed, perhaps for lack of memory. Try again.") from error
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _begin() -> None:
+    """Prepare a process that leaves Ctrl-C to its parent and ends with it."""
+    process.prepare()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # only Linux has it
+        ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
+    torch.set_num_threads(1)

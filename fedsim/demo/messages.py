@@ -1,0 +1,47 @@
+"""What the teaching pages say, in each language: one file a language, with the same keys."""
+
+from __future__ import annotations
+
+import tomllib
+from functools import cache
+from importlib.resources import files
+from typing import Any, Literal, get_args
+
+from fedsim.core.errors import FedsimError
+from fedsim.core.glossary import TERMS
+
+Language = Literal["en", "de", "fr"]
+LANGUAGES: tuple[Language, ...] = get_args(Language)
+
+_WORDS = "words."
+
+
+def language_of(name: str) -> Language:
+    """Return the language of that name.
+
+    Raises:
+        FedsimError: there is none.
+    """
+    for language in LANGUAGES:
+        if language == name:
+            return language
+    raise FedsimError(f"--language {name}: there is no such language. Known: {', '.join(LANGUAGES)}.")
+
+
+@cache
+def messages(language: Language) -> dict[str, str]:
+    """Return every message by its key, such as ``story.1.title``.
+
+    The English meanings of words are those of the glossary; another language has its own of the words in use.
+    """
+    name = f"messages/{language}.toml"
+    flat = _flat(tomllib.loads(files("fedsim.demo").joinpath(name).read_text(encoding="utf-8")))
+    return flat | {f"{_WORDS}{word}": meaning for word, meaning in TERMS.items()} if language == "en" else flat
+
+
+def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    found: dict[str, str] = {}
+    for key, value in table.items():
+        place = f"{prefix}{key}"
+        found |= _flat(value, f"{place}.") if isinstance(value, dict) else {place: value}
+    return found

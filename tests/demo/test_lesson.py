@@ -1,0 +1,55 @@
+"""A lesson is its grids and its quiz, the same from one process or two; photographs keep their colours."""
+
+import base64
+import io
+
+import pytest
+import torch
+from PIL import Image
+
+from fedsim.demo import lesson as lessons
+from fedsim.demo.lesson import CASES, PHOTOGRAPHS, grids, question_of, record_lesson
+from fedsim.demo.recording import Grid, scene_of
+from fedsim.demo.victim import Setting, world_of
+from tests.demo.conftest import TINY
+
+ONE = TINY.model_copy(
+    update={"batches": (1,), "noises": (1.0,), "protections": ("none",), "attackers": ("exact",), "frames": (1,)}
+)
+
+
+def test_processes_record_the_same() -> None:
+    told: list[tuple[int, int]] = []
+    alone = record_lesson((ONE,), 1, lambda *done: told.append(done), CASES[2:3])
+    assert told == [(1, 3), (2, 3), (3, 3)]
+    assert record_lesson((ONE,), 2, lambda *_done: None, CASES[2:3]) == alone
+    assert len(alone.sets["digits"].scenes) == 2
+    assert [question.psnr > 100 for question in alone.quiz] == [True]
+
+
+def test_a_blank_guess_is_no_question(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert question_of(2, CASES[2], 1) is not None
+    for blank in (0.0, torch.nan):
+        monkeypatch.setattr(lessons, "to_pixels", lambda inputs, _spec, blank=blank: torch.full_like(inputs, blank))
+        assert question_of(2, CASES[2], 1) is None
+
+
+def test_photographs_are_in_colour_and_belong_to_a_grid_of_their_own() -> None:
+    if PHOTOGRAPHS not in grids():
+        pytest.skip("foolbox is not installed")
+    grid = PHOTOGRAPHS.model_copy(update={"attackers": ("exact",), "frames": (1,)})
+    setting = Setting(rate=0.5, batch=1)
+    run = scene_of(setting, grid).runs["exact"]
+    assert run.psnr[0] > 100
+    picture = Image.open(io.BytesIO(base64.b64decode(run.strip)))
+    shown = torch.frombuffer(bytearray(picture.convert("RGB").tobytes()), dtype=torch.uint8).reshape(48, 48, 3)
+    world = world_of(setting, "photographs")
+    spec = world.data.dataset.spec
+    true = lessons.to_pixels(next(world.data.batches(1, 0)).inputs, spec)[0].permute(1, 2, 0)
+    assert (shown / 255 - true).abs().mean() < 0.05  # WebP loses some
+    assert shown.float().std(2).max() > 10
+
+
+def test_only_digits_are_recorded_where_the_photographs_are_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    assert grids() == (Grid(),)
