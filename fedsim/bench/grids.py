@@ -73,6 +73,11 @@ def trained(on_step: OnStep = lambda _stage, _step, _of, _loss: None) -> Model:
     return fresh(trained=True)
 
 
+def words() -> GridWords:
+    """Return the words of its questions."""
+    return _WORDS
+
+
 def fresh(**settings: object) -> Model:
     """Return the model with its first weights, or with those that settings ask for."""
     method = registry.get("model", "tiny-vlm")
