@@ -149,8 +149,8 @@ def tokenizer() -> Tokenizer:
 
 @cache
 def language() -> Language:
-    """Return the language model in single precision."""
-    return Language(real_model(), END)
+    """Return the language model in half precision, which takes half the time."""
+    return Language(real_model().bfloat16(), END)
 
 
 def tokens(name: str) -> list[int]:
@@ -166,10 +166,8 @@ def translator(is_dropping: bool = True) -> Translator:
 
     def make(path: Path) -> None:
         known = told()
-        # half the precision, and half the time, of what is not trained
-        frozen = Language(real_model().bfloat16(), END)
         captions: Sequence[list[int]] = [tokens(name) for name in known.names]
-        costs = method.train(own, frozen, known.features, captions, torch.Generator().manual_seed(1))
+        costs = method.train(own, language(), known.features, captions, torch.Generator().manual_seed(1))
         torch.save({"weights": own.state_dict(), "costs": torch.tensor(costs)}, path / "translator.pt")
 
     name = f"devil-{SETTINGS.steps}-{'dropping' if is_dropping else 'whole'}-1"

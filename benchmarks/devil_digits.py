@@ -2,7 +2,7 @@
 
 Four digits of mnist5k stand in a grid of four by four cells, 56x56 pixels. A network of three stages learns which
 digits are there, and is frozen; so is a tiny Llama that learned captions, the digits in ascending order. A translator
-learns from 4,000 grids of training digits; 300 grids of test digits are read. Recall: the share of an image's digits
+learns from 2,000 grids of training digits; 200 grids of test digits are read. Recall: the share of an image's digits
 in its text. Pointing: the share of its digits whose map has its maximum in the digit's cell; by chance a sixteenth.
 Beside it: the same without places and layers left out in training. Attacker: the four likeliest digits, beside a
 linear probe of the mean features, with noise, behind a client's own training, and of another image (chance).
@@ -38,7 +38,7 @@ from fedsim.core.types import InputSpec  # noqa: E402
 from fedsim.generation import hidden_states  # noqa: E402
 
 _CELLS, _SIDE, _DIGITS, _END, _BEGIN = 4, 14, 4, 10, 11
-_KNOWN, _ASKED = 4000, 300
+_KNOWN, _ASKED = 2000, 200
 _STAGES = ("1", "4", "7")  # behind each convolution's activation
 
 
@@ -51,20 +51,20 @@ class Grids(NamedTuple):
 
 
 def measure(full: bool) -> list[Row]:
-    """Return the rows; the long version trains translators for 3,000 steps in place of 1,000."""
+    """Return the rows; the long version trains translators for 3,000 steps in place of 600."""
     train, test = _digits()
     source = torch.Generator().manual_seed(0)
     known, asked = draw_grids(*train, _KNOWN, source), draw_grids(*test, _ASKED, source)
     with seeding.isolate_randomness(0):
         network = _network()
-    _learn(network, known, 600, source)
+    _learn(network, known, 400, source)
     language = _language(known, source)
     features, sent = _read(network, known.images), _read(network, asked.images)
     rows = list[Row]()
     made: dict[bool, Translator] = {}
     for is_dropping in (True, False):
         rates = {} if is_dropping else {"hidden_places": 0.0, "hidden_layers": 0.0}
-        steps = 3000 if full else 1000
+        steps = 3000 if full else 600
         method = Devil(DevilConfig(steps=steps, batch=64).model_copy(update=rates))
         own = method.make_translator([16, 32, 64], 64, torch.Generator().manual_seed(1))
         captions = [[*digits, _END] for digits in known.digits.tolist()]
