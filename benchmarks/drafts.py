@@ -5,7 +5,7 @@ and over a short list, the small draft model, and passes over several tokens. Th
 model says, on its greedy text behind the prompts of `benchmarks.decoders`: news, and news told twice. From these
 follows what a drafter can gain at most, at the best length of a draft; and from the parts alone how often it would have
 to agree. In the end decoders with these drafters beside greedy. The small draft model has four of the thirty layers,
-trained on other reports; it is made once, in minutes on one core. Without ``--full`` four prompts of each kind.
+and learned to copy other reports; it is made once, in minutes on one core. Without ``--full`` four prompts each.
 """
 
 from __future__ import annotations

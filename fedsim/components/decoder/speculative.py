@@ -33,7 +33,9 @@ class SpeculativeConfig(DraftConfig):
     """Settings of speculation."""
 
     length: int = Field(default=4, ge=1, description="tokens of a draft, at most")
-    sure: float = Field(default=0.0, ge=0, lt=1, description="a draft ends behind a token of less probability")
+    sure: float = Field(
+        default=0.0, ge=0, lt=1, description="a draft ends where its likeliest token has less probability than this"
+    )
     draft: str = Field(default="", description="model that drafts: a model's name, or the folder of a checkpoint")
     layers: int | None = Field(
         default=None, ge=1, description="first layers that draft instead; by default a quarter of them"
@@ -106,13 +108,13 @@ class Speculative(Decoder[SpeculativeConfig, Speculating]):
         while any(left):
             texts = [(*own, *more) for own, more in zip(state.tokens, drafted, strict=True)]
             for row, own in enumerate(self._scores(state.drafter, texts)):
-                if not left[row] or not own.amax().isfinite():
+                if not left[row] or not own.amax().isfinite() or self._is_unsure(own):
                     left[row] = 0
                     continue
                 token, chances = self.config.drawn(own, context.generators[row])
                 drafted[row].append(token)
                 odds[row].append(chances)
-                left[row] = 0 if token in stops or self._is_unsure(own, token) else left[row] - 1
+                left[row] = 0 if token in stops else left[row] - 1
         return drafted, odds
 
     def _scores(self, drafter: Drafter, texts: Sequence[Sequence[int]]) -> list[Tensor]:
@@ -125,8 +127,9 @@ class Speculative(Decoder[SpeculativeConfig, Speculating]):
         first = self.config.shortlist
         return [score_drafts(stack, own[count - 1 : count], text, first)[0] for text, own, count in pairs]
 
-    def _is_unsure(self, scores: Tensor, token: int) -> bool:
-        return self.config.sure > 0 and float((scores[token] - scores.logsumexp(-1)).exp()) < self.config.sure
+    def _is_unsure(self, scores: Tensor) -> bool:
+        # Of the likeliest token, and not of the drawn one: where a draft ends must not depend on what was drawn there.
+        return self.config.sure > 0 and float((scores.amax() - scores.logsumexp(-1)).exp()) < self.config.sure
 
     def _drafter(self, model: nn.Module, token: tuple[int, ...]) -> Drafter:
         if not self.config.draft:
