@@ -53,7 +53,7 @@ def long_lists(count: int) -> Long:
 
 def repeats(count: int) -> Long:
     """Return the model of repeats in 512 tokens, trained on the first call, and `count` new texts."""
-    model = _trained("repeats", draw_repeats(2000, 0), steps=600, batch=8)
+    model = _trained("repeats", draw_repeats(2000, 0), steps=300, batch=8)
     return Long(model, *draw_repeats(count, 1))
 
 

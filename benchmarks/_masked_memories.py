@@ -17,8 +17,8 @@ from fedsim.bench.training import Recipe, train
 from fedsim.core import checkpoints, registry, seeding
 from fedsim.core.types import Batch, Dataset
 
-LENGTH, MEMBERS, PLANTED = 24, 200, 10
-TRAINED = {"briefly": 500, "long": 2500}
+LENGTH, MEMBERS, PLANTED = 24, 100, 10
+TRAINED = {"briefly": 400, "long": 1500}
 """Steps of a training, by how it is called."""
 _REPEATED, _BATCH, _WORDS = 8, 32, 2000
 

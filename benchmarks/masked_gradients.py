@@ -50,11 +50,11 @@ _SAME_RATE = 1e-3
 def measure(full: bool) -> list[Row]:
     """Return the rows."""
     rows: list[Row] = []
-    for size, victims in ((1, 20), (2, 20), (4, 10)):
+    for size, victims in ((1, 20), (2, 10), (4, 5)):
         seen = list(_observed(_world(size), victims * (1 + full), _KNOWN))
         rows += [*_words(seen, f"batch {size}"), *_texts(seen, f"batch {size}")]
         _refusals(seen[0][0], f"batch {size}")
-    return [*rows, *_searched(20 if full else 10), *_sharpened(_world(4), 80 if full else 40)]
+    return [*rows, *_searched(20 if full else 10, 1000 if full else 300), *_sharpened(_world(4), 80 if full else 40)]
 
 
 def _world(size: int, **sizes: int) -> World:
@@ -118,7 +118,7 @@ def _found(found: Reconstruction, truth: Truth, row: int) -> tuple[int, bool]:
     return guesses.index(own), abs(told / answer / rate - 1) < _SAME_RATE
 
 
-def _searched(victims: int) -> list[Row]:
+def _searched(victims: int, iterations: int) -> list[Row]:
     """Return what a search finds of single texts where draws are told, estimated, or unknowns."""
     rows: list[Row] = []
     world = _world(1, **_SMALL)
@@ -130,7 +130,7 @@ def _searched(victims: int) -> list[Row]:
         tokens: list[float] = []
         masked: list[float] = []
         for observation, truth in _observed(world, victims, knows):
-            found = _attacked("masked-matching", observation, **settings)
+            found = _attacked("masked-matching", observation, max_iterations=iterations, **settings)
             right = found.inputs == truth.private[0].inputs
             own = truth.draws[0]["task.masked"]
             tokens.append(float(right.double().mean()))

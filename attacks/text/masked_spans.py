@@ -13,10 +13,11 @@ Source: spans after Petrov et al. 2024, arXiv 2405.15586; places, arrangement an
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import ClassVar, NamedTuple, final
 
 import torch
+import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
@@ -34,6 +35,7 @@ from fedsim.core.types import Config, Modality, Observation, OnStep, Reconstruct
 
 _TRIES_A_START = 10
 _FEW = 50_000  # arrangements
+_CONTEXTS, _ROUNDS = 4, 3
 _EXPLAINED = 1e-3  # of the output layer's gradient; single precision leaves about 1e-5
 
 
@@ -130,7 +132,15 @@ def _arranged(reading: Reading, tokens: Sequence[Tensor], most: int, tries: int,
         inside = reading.test.tokens(scores)
         order = scores[inside].argsort()[:most]
         found, most = list(every[inside][order]), 0
-    for _ in range(most):
+    for start in _aligned(reading, tokens, generator) if most else ():
+        if any(torch.equal(start, own) for own in found):
+            continue
+        end = start if _is_inside(reading, start) else _descended(reading, tokens, start)
+        if _is_inside(reading, end) and not any(torch.equal(end, own) for own in found):
+            found.append(end)
+        if len(found) == most:
+            break
+    for _ in range(most - len(found)):
         end = _searched(reading, tokens, found, tries, generator)
         if end is None:
             break
@@ -138,6 +148,42 @@ def _arranged(reading: Reading, tokens: Sequence[Tensor], most: int, tries: int,
     if found:
         return torch.stack(found)
     raise NothingFound("no arrangement of the tokens at their places that was tried lies in the second span")
+
+
+def _aligned(reading: Reading, tokens: Sequence[Tensor], generator: torch.Generator) -> Iterator[Tensor]:
+    """Yield arrangements of tokens that lie outside the second span in one direction.
+
+    Near even attention, the input at a place is that of its token, x, and what its text gives to all places, u; x + u
+    lies in the span. So in any text, x lies outside by what that text gives less u: one direction for each true text.
+    """
+    fewest = min(range(len(tokens)), key=lambda place: len(tokens[place]))
+    for _ in range(_CONTEXTS):
+        context = _drawn(tokens, generator)
+        rests = [_rests(reading, context, place, own) for place, own in enumerate(tokens)]
+        starts = {tuple(own): near for own, near in (_along(rests, tokens, first) for first in rests[fewest])}
+        for own in sorted(starts, key=starts.__getitem__, reverse=True):
+            yield torch.tensor(own)
+
+
+def _along(rests: Sequence[Tensor], tokens: Sequence[Tensor], direction: Tensor) -> tuple[list[int], float]:
+    """Return the token at each place whose rest is nearest to a direction, then to their mean; and how near."""
+    chosen, total = list[int](), direction
+    for _ in range(_ROUNDS):
+        chosen = [int((own @ total).argmax()) for own in rests]
+        total = torch.stack([own[one] for own, one in zip(rests, chosen, strict=True)]).sum(0)
+    return [int(own[one]) for own, one in zip(tokens, chosen, strict=True)], float(total.norm())
+
+
+def _rests(reading: Reading, context: Tensor, place: int, tokens: Tensor) -> Tensor:
+    """Return where the inputs of tokens (M,) at a place of a text lie outside the second span, unit vectors (M, d)."""
+    texts = context.repeat(len(tokens), 1)
+    texts[:, place] = tokens
+    (inputs, *_) = reading.front.read_all(texts)
+    return F.normalize(inputs[:, place].double() @ reading.spaces[1].outside, dim=-1)
+
+
+def _is_inside(reading: Reading, sentence: Tensor) -> bool:
+    return bool(reading.test.tokens(reading.whole(sentence[None], len(sentence))))
 
 
 def _searched(
@@ -163,7 +209,7 @@ def _searched(
             continue
         if (distance := float(_distances(reading, end[None]))) < least:
             best, least = end, distance
-        if bool(reading.test.tokens(reading.whole(end[None], len(end)))):
+        if _is_inside(reading, end):
             return end
     return None
 
