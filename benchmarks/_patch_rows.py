@@ -27,26 +27,32 @@ _ALL, _FEW = 10, 2  # victims of a row, and of a batch that grows
 _MINUTE = 60.0  # processor seconds
 _PLACED = 1e-3  # relative error of a patch that counts as found at its position
 _BATCHES = (1, 2, 3, 4, 5, 6, 8, 10)
-RATES, WIDTHS, PATCHES = (0.1, 0.25, 0.5), (128, 256, 512), (8, 16)
+RATES, WIDTHS, PATCHES, FACTORS = (0.5, 0.25), (256, 128), (8, 16), (4, 1)
+
+
+def _model_words(rate: float, width: int, patch: int, hidden: int) -> str:
+    return f"patch {patch}, width {width}, {hidden} hidden units, p = {rate:g}"
 
 
 class Setting(NamedTuple):
-    """A batch of a transformer: rate, width and patch of the model, images of the batch."""
+    """A batch of a transformer: rate, width, patch and hidden units of the model, images of the batch."""
 
     rate: float
     width: int
     patch: int
     images: int
+    hidden: int = 256
 
     @property
     def words(self) -> str:
         """How a row names it."""
-        return f"patch {self.patch}, width {self.width}, p = {self.rate:g}, B = {self.images}"
+        return f"{_model_words(self.rate, self.width, self.patch, self.hidden)}, B = {self.images}"
 
     @property
     def model(self) -> Mapping[str, Any]:
         """Name and settings of the model: two blocks, every place drops out at the same rate."""
-        return {"name": "vit-small", "patch": self.patch, "width": self.width, "blocks": 2, "dropout": self.rate}
+        sizes = {"patch": self.patch, "width": self.width, "hidden": self.hidden}
+        return {"name": "vit-small", "blocks": 2, "dropout": self.rate, **sizes}
 
     def victims(self, most: int) -> Iterator[Victim]:
         """Yield clients that share the data set."""
@@ -77,6 +83,7 @@ CASES = (
     Case(Setting(0.5, 256, 8, 3), 2),
     Case(Setting(0.5, 256, 8, 4), 1),
     Case(Setting(0.25, 256, 8, 2), 3),
+    *(Case(Setting(rate, 256, 8, images, 1024), 1) for rate, images in ((0.5, 4), (0.5, 5), (0.5, 6), (0.25, 3))),
     Case(Setting(0.1, 256, 8, 2), 1),
     Case(Setting(0.0, 256, 8, 2), 1),
     Case(Setting(0.0, 256, 8, 1), 1, attack="gradvit", iterations=1000),
@@ -95,9 +102,9 @@ def measure(full: bool, only: str = "") -> Iterator[Row]:
     for case in CASES:
         if only in case.words:
             yield from _rows(case, _ALL if full else case.few)
-    for patch, width, rate in itertools.product(PATCHES, WIDTHS, RATES) if full else ():
-        if only in _limit_words(rate, width, patch):
-            yield largest_batch(rate, width, patch, _FEW)
+    for patch, width, factor, rate in itertools.product(PATCHES, WIDTHS, FACTORS, RATES) if full else ():
+        if only in _limit_words(rate, width, patch, factor * width):
+            yield largest_batch(rate, width, patch, factor * width, _FEW)
 
 
 class _Outcome(NamedTuple):
@@ -125,25 +132,25 @@ def _rows(case: Case, victims: int) -> list[Row]:
     ]
 
 
-def _limit_words(rate: float, width: int, patch: int) -> str:
-    return f"largest batch, patch-dictionary, small ViT, CIFAR-10, patch {patch}, width {width}, p = {rate:g}"
+def _limit_words(rate: float, width: int, patch: int, hidden: int) -> str:
+    return f"largest batch, patch-dictionary, small ViT, CIFAR-10, {_model_words(rate, width, patch, hidden)}"
 
 
-def largest_batch(rate: float, width: int, patch: int, victims: int) -> Row:
+def largest_batch(rate: float, width: int, patch: int, hidden: int, victims: int) -> Row:
     """Return the row of the largest batch of which every update is exact; batches grow until one is not.
 
     An attack is stopped after a minute; the row says how the first batch that is not exact ended.
     """
     largest, end = 0, "the largest one tried"
     for images in _BATCHES:
-        case = Case(Setting(rate, width, patch, images), victims)
+        case = Case(Setting(rate, width, patch, images, hidden), victims)
         found = [_attack(case, own, number, _MINUTE) for number, own in enumerate(case.setting.victims(victims))]
         failed = [one for one in found if one.worst <= _EXACT]
         if failed:
             end = f"B = {images}: {len(failed)} of {len(found)} {failed[0].end}"
             break
         largest = images
-    setting = f"{_limit_words(rate, width, patch)}; {victims} updates a batch; {end}"
+    setting = f"{_limit_words(rate, width, patch, hidden)}; {victims} updates a batch; {end}"
     return measured("largest batch that is exact", setting, [float(largest)], "images", "")
 
 

@@ -23,7 +23,7 @@ _NULL = 1e-4  # of the largest singular value; rounding of single precision stay
 _SLACK = 10.0  # of the accuracy, for errors that add up
 _FEWEST_EQUAL = 4  # three of a few hundred random ratios agree about once in a thousand searches
 _STARTS_PER_DIMENSION, _FEWEST_STARTS = 8, 32
-_MANY = 4
+_MANY = 2
 _ROWS_PER_DIMENSION = 4.5  # fewer do not tell sparse vectors from others
 
 
