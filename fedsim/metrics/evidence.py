@@ -17,7 +17,7 @@ Light = Literal["kept", "undecided", "broken"]
 State = Literal["recovered", "withstood", "undecided"]
 
 _MOST_UPDATES = 1_000_000
-_IMPROBABLE = 0.05  # the other side of the 95 % of the intervals
+_IMPROBABLE = 0.01  # a verdict on blind guesses is to be wrong in one audit of a hundred at most
 
 
 def held(found: Interval | None, limit: float, *, is_evidence: bool = True) -> Light:
