@@ -26,8 +26,8 @@ _NAME = f"updates with every image > {_EXACT:g} dB"
 _ALL, _FEW = 10, 2  # victims of a row, and of a batch that grows
 _MINUTE = 60.0  # processor seconds
 _PLACED = 1e-3  # relative error of a patch that counts as found at its position
-_BATCHES = (1, 2, 3, 4, 5, 6, 8, 10)
-RATES, WIDTHS, PATCHES, FACTORS = (0.5, 0.25), (256, 128), (8, 16), (4, 1)
+_BATCHES = (1, 2, 3, 4, 5, 6, 7, 8)
+RATES, WIDTHS, PATCHES, FACTORS = (0.5, 0.25), (128, 256), (16, 8), (1, 4)
 
 
 def _model_words(rate: float, width: int, patch: int, hidden: int) -> str:
@@ -104,7 +104,7 @@ def measure(full: bool, only: str = "") -> Iterator[Row]:
             yield from _rows(case, _ALL if full else case.few)
     for patch, width, factor, rate in itertools.product(PATCHES, WIDTHS, FACTORS, RATES) if full else ():
         if only in _limit_words(rate, width, patch, factor * width):
-            yield largest_batch(rate, width, patch, factor * width, _FEW)
+            yield from growing_batches(rate, width, patch, factor * width, _FEW)
 
 
 class _Outcome(NamedTuple):
@@ -122,9 +122,7 @@ def _rows(case: Case, victims: int) -> list[Row]:
     placed, separated = [one.placed for one in found], [one.separated for one in found]
     must_place = ">= 1" if case.share else ""
     return [
-        measured(
-            f"updates with every image > {_EXACT:g} dB", words, exact, "share", case.share, statistics.mean(exact)
-        ),
+        measured(_NAME, words, exact, "share", case.share, statistics.mean(exact)),
         measured("worst PSNR of an update", words, [one.worst for one in found], "dB", ""),
         measured("patches found at their position", words, placed, "share", must_place, statistics.mean(placed)),
         measured("tokens separated", words, separated, "share", "", statistics.mean(separated)),
@@ -136,22 +134,21 @@ def _limit_words(rate: float, width: int, patch: int, hidden: int) -> str:
     return f"largest batch, patch-dictionary, small ViT, CIFAR-10, {_model_words(rate, width, patch, hidden)}"
 
 
-def largest_batch(rate: float, width: int, patch: int, hidden: int, victims: int) -> Row:
-    """Return the row of the largest batch of which every update is exact; batches grow until one is not.
-
-    An attack is stopped after a minute; the row says how the first batch that is not exact ended.
-    """
-    largest, end = 0, "the largest one tried"
+def growing_batches(rate: float, width: int, patch: int, hidden: int, victims: int) -> Iterator[Row]:
+    """Yield rows of growing batches, until one is not exact in every update; an attack is stopped after a minute."""
+    words = _limit_words(rate, width, patch, hidden)
     for images in _BATCHES:
         case = Case(Setting(rate, width, patch, images, hidden), victims)
         found = [_attack(case, own, number, _MINUTE) for number, own in enumerate(case.setting.victims(victims))]
-        failed = [one for one in found if one.worst <= _EXACT]
+        exact, setting = [float(one.worst > _EXACT) for one in found], f"{words}, B = {images}"
+        yield measured(_NAME, setting, exact, "share", "", statistics.mean(exact))
+        yield measured("tokens separated", setting, [one.separated for one in found], "share", "")
+        yield measured("processor seconds an update", setting, [one.seconds for one in found], "s", "")
+        failed = [one.end for one in found if one.worst <= _EXACT]
         if failed:
-            end = f"B = {images}: {len(failed)} of {len(found)} {failed[0].end}"
-            break
-        largest = images
-    setting = f"{_limit_words(rate, width, patch, hidden)}; {victims} updates a batch; {end}"
-    return measured("largest batch that is exact", setting, [float(largest)], "images", "")
+            yield measured(f"largest batch that is exact; the next: {failed[0]}", words, [images - 1.0], "images", "")
+            return
+    yield measured("largest batch that was tried", words, [float(_BATCHES[-1])], "images", "")
 
 
 def _attack(case: Case, victim: Victim, number: int, budget: float = math.inf) -> _Outcome:

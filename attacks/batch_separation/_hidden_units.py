@@ -23,10 +23,11 @@ from attacks.core.patches import patch_projection, position_embedding
 from attacks.core.spectrum import spectrum
 from fedsim.core.layer_calls import inputs_in_order, layer_outputs
 from fedsim.core.masks import without_dropout
-from fedsim.core.types import Observation
+from fedsim.core.types import DropoutSite, Observation
 
 _ROUNDS = 4  # of restarts; the first finds nearly all
-_ROWS_PER_TOKEN = 6  # hidden units; with fewer the search is long and finds little
+_ZEROS_PER_TOKEN = 3  # of a hidden unit's gradients, on average; with fewer the search is long and finds little
+_USUAL_RATE = 0.5  # where the rate is not known
 _SAME = 2e-5  # of entries of variance 1: far above rounding, and different entries are farther apart
 _FEWEST_SAME = 4
 
@@ -46,6 +47,7 @@ class Hint(NamedTuple):
 class _Mlp(NamedTuple):
     layer: str
     norm: str
+    rate: float  # of its units
 
 
 def hidden_hints(
@@ -92,7 +94,7 @@ def _tokens(observation: Observation, mlp: _Mlp, most: int, restarts: int, gener
     gradient = torch.column_stack([tensors[f"{mlp.layer}.weight"].double(), tensors[f"{mlp.layer}.bias"].double()])
     left, singular, right = torch.linalg.svd(gradient[gradient.norm(dim=1) > 0.0], full_matrices=False)
     read = spectrum(singular, most=most)
-    if not read.is_exact or read.rank > gradient.shape[1] - 1 or len(left) < _ROWS_PER_TOKEN * read.rank:
+    if not read.is_exact or read.rank >= gradient.shape[1] or mlp.rate * len(left) < _ZEROS_PER_TOKEN * read.rank:
         return None
     found, space = nothing_found(read.rank), Space.of(left[:, : read.rank])
     for _ in range(_ROUNDS):
@@ -124,11 +126,14 @@ def _find(observation: Observation) -> _Mlp | None:
     for name, read in reads:
         layer = model.get_submodule(name)
         assert isinstance(layer, nn.Linear)
-        drops = any(
-            site.shape[-1] == layer.out_features and math.prod(site.shape[1:-1]) > 1 for site in observation.sites
-        )
+        rates = [site.rate or _USUAL_RATE for site in observation.sites if _drops(site, layer)]
         is_sent = {f"{name}.weight", f"{name}.bias"} <= observation.update.tensors.keys()
-        if not drops or not is_sent or layer.in_features != patches.width or layer.out_features == patches.width:
+        if not rates or not is_sent or layer.in_features != patches.width or layer.out_features == patches.width:
             continue
-        return next((_Mlp(name, norm) for norm, output in normed if output.equal(read)), None)
+        return next((_Mlp(name, norm, max(rates)) for norm, output in normed if output.equal(read)), None)
     return None
+
+
+def _drops(site: DropoutSite, layer: nn.Linear) -> bool:
+    """Say whether a site may drop the outputs of a layer that reads tokens."""
+    return site.shape[-1] == layer.out_features and math.prod(site.shape[1:-1]) > 1

@@ -7,8 +7,8 @@ Assumes: honest-but-curious server, one gradient; a learned position embedding, 
     and masks need not be known. No more tokens in the batch than features or entries of a patch.
 Recovers: exact patches at their positions; images, by the direction of their tokens' gradients and by borders of
     patches; where some tokens were not separated, the images of which at least half of the patches were.
-Fails: no dropout at the embedding; too few features f for the rate p and B images: the zeros, about p^B f a position,
-    must leave few of the tokens' dimensions; noise, quantisation, pruning. Of patches that repeat only one is found.
+Fails: no dropout at the embedding; too few features f for the rate p and B images: the zeros, p^B f a position, and
+    p^2 f a token if hidden units drop out, must leave few dimensions; noise, pruning. Repeated patches.
 Source: this project; the dictionary after SPEAR++, Bakarsky et al. 2025, arXiv 2510.24200.
 """
 
