@@ -36,15 +36,21 @@ def score_drafts(stack: Stack, hidden: Tensor, text: Sequence[int], first: int) 
         text: tokens that are on the list too.
         first: tokens from 0 on that are on the list; 0 for all.
     """
-    if not first or not isinstance(stack, Weighted):
-        return stack.score(hidden)
-    weight = stack.weight
-    if weight is None or first >= len(weight):
-        return stack.score(hidden)
+    short, tokens, count = score_listed(stack, hidden, text, first)
+    if tokens is None:
+        return short
+    return short.new_full((*short.shape[:-1], count), -torch.inf).index_copy_(-1, tokens, short)
+
+
+def score_listed(stack: Stack, hidden: Tensor, text: Sequence[int], first: int) -> tuple[Tensor, Tensor | None, int]:
+    """Return the scores of the listed tokens alone, (N, n), these tokens, None where all are, and how many there are.
+
+    See `score_drafts`.
+    """
+    if not first or not isinstance(stack, Weighted) or (weight := stack.weight) is None or first >= len(weight):
+        scores = stack.score(hidden)
+        return scores, None, scores.shape[-1]
     normed = stack.norm(hidden)
-    scores = torch.full((*hidden.shape[:-1], len(weight)), -torch.inf, dtype=hidden.dtype, device=hidden.device)
-    scores[..., :first] = normed @ weight[:first].T
-    seen = torch.tensor(sorted({token for token in text if token >= first}), dtype=torch.long, device=hidden.device)
-    if len(seen):
-        scores[..., seen] = normed @ weight[seen].T
-    return scores
+    seen = torch.tensor(sorted({own for own in text if own >= first}), dtype=torch.long, device=hidden.device)
+    scores = torch.cat((normed @ weight[:first].T, normed @ weight[seen].T), -1)
+    return scores, torch.cat((torch.arange(first, device=hidden.device), seen)), len(weight)

@@ -22,7 +22,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fedsim.components.decoder._odds import finite, room
-from fedsim.components.decoder._shortlist import DraftConfig, score_drafts
+from fedsim.components.decoder._shortlist import DraftConfig, score_drafts, score_listed
 from fedsim.core.errors import CannotContinue, FedsimError
 from fedsim.core.hooks import Condition, Decoder, GenerationContext, Writing, check_scores
 from fedsim.core.past import Past, Stack, stack_of
@@ -222,8 +222,11 @@ class _Round:
         """Return the exits after the round: what every layer said where the text in front of it stands."""
         count = len(self._full) - len(self.drafted) - 1 + written
         said = self._full[:count].argmax(-1)
-        scores = self._scores(torch.cat([torch.cat(own)[:count] for own in self._states.values()])).double()
+        states = torch.cat([torch.cat(own)[:count] for own in self._states.values()])
+        scores, listed, _ = score_listed(self._stack, states, self._known_tokens, self._config.shortlist)
+        scores = scores.double()
         best, tokens = scores.max(-1)
+        tokens = tokens if listed is None else listed[tokens]
         confidence = (best - scores.logsumexp(-1)).exp().split(count)
         agrees = [own == said for own in tokens.split(count)]
         decay, before = self._config.decay, self._exits.known
@@ -234,12 +237,13 @@ class _Round:
         layers, length = choose(known, self._stack.depth, self._config.longest, self._config.scoring)
         return replace(self._exits, known=known, layers=layers, length=length, is_first=False)
 
-    def _scores(self, states: Tensor) -> Tensor:
-        return score_drafts(self._stack, states, (*self._text, *self.drafted), self._config.shortlist)
+    @property
+    def _known_tokens(self) -> tuple[int, ...]:
+        return (*self._text, *self.drafted)
 
     def _draft(self, hidden: Tensor) -> bool:
         """Draft a token, and say whether there is one; behind one that the exit is not sure of comes no other."""
-        scores = self._scores(hidden)[0]
+        scores = score_drafts(self._stack, hidden, self._known_tokens, self._config.shortlist)[0]
         if not scores.amax().isfinite():
             return False
         token, odds = self._config.drawn(scores, self._generator)
