@@ -15,7 +15,7 @@ from fedsim.core.types import Batch, Dataset, InputSpec
 
 _LETTERS, _VOCABULARY = 26, 29  # letters, an operation each, a separator
 _COPIED, _EXAMPLES = 48, 6000
-_WIDE, _MOTIF, _WRONG = 512, 16, 0.2
+_WIDE, _MOTIF, _WRONG = 512, 16, 0.1
 
 
 class Long(NamedTuple):
@@ -37,7 +37,7 @@ def draw(letters: int, count: int, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def draw_repeats(count: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Draw prompts (N, 256) and answers (N, 256): 16 letters again and again, in the prompt a fifth of them wrong."""
+    """Draw prompts (N, 256) and answers (N, 256): 16 letters again and again, in the prompt a tenth of them wrong."""
     generator = seeding.generator(seed, "repeats")
     motif = torch.randint(_LETTERS, (count, _MOTIF), generator=generator)
     prompts, answers = motif.repeat(1, _WIDE // _MOTIF).chunk(2, 1)
@@ -47,17 +47,17 @@ def draw_repeats(count: int, seed: int) -> tuple[Tensor, Tensor]:
 
 def long_lists(count: int) -> Long:
     """Return the model that copies and reverses lists of 48, trained on the first call, and `count` new lists."""
-    model = _trained("long-lists", draw(_COPIED, _EXAMPLES, 0), steps=1500, batch=32)
+    model = _trained("long-lists", draw(_COPIED, _EXAMPLES, 0), steps=1500, batch=32, heads=4)
     return Long(model, *draw(_COPIED, count, 1))
 
 
 def repeats(count: int) -> Long:
     """Return the model of repeats in 512 tokens, trained on the first call, and `count` new texts."""
-    model = _trained("repeats", draw_repeats(2000, 0), steps=300, batch=8)
+    model = _trained("repeats", draw_repeats(2000, 0), steps=800, batch=8, heads=2)
     return Long(model, *draw_repeats(count, 1))
 
 
-def _trained(name: str, lists: tuple[Tensor, Tensor], steps: int, batch: int) -> nn.Module:
+def _trained(name: str, lists: tuple[Tensor, Tensor], steps: int, batch: int, heads: int) -> nn.Module:
     prompts, answers = lists
     labels = torch.cat((prompts.new_full(prompts.shape, IGNORED), answers), 1)
     examples = Batch(torch.cat((prompts, answers), 1), labels)
@@ -65,7 +65,8 @@ def _trained(name: str, lists: tuple[Tensor, Tensor], steps: int, batch: int) ->
     data = Dataset(examples, examples.taken(torch.arange(8)), spec, ("list",), task="masked-diffusion")
     family = registry.get("model", "tiny-llada")
     with seeding.isolate_randomness(0):
-        model = family.make(family.config.model_validate({"width": 64, "blocks": 2, "hidden": 172}), spec)
+        sizes = {"width": 64, "blocks": 2, "hidden": 172, "heads": heads}
+        model = family.make(family.config.model_validate(sizes), spec)
     recipe = Recipe(name, name, {}, steps, batch, rate=3e-3)
 
     def make(folder: Path) -> None:

@@ -52,9 +52,10 @@ def memory(texts: Material, trained: str) -> nn.Module:
     return _model(texts.data, every, f"masked-memory-{TRAINED[trained]}", TRAINED[trained])
 
 
-def reference(texts: Material, trained: str) -> nn.Module:
-    """Return the attacker's reference, trained as long on texts of its own."""
-    return _model(texts.data, texts.own, f"masked-reference-{TRAINED[trained]}", TRAINED[trained])
+def reference(texts: Material) -> nn.Module:
+    """Return the attacker's reference, trained briefly on texts of its own."""
+    steps = TRAINED["briefly"]
+    return _model(texts.data, texts.own, f"masked-reference-{steps}", steps)
 
 
 def _model(data: Dataset, texts: Tensor, name: str, steps: int) -> nn.Module:

@@ -1,12 +1,12 @@
 """What a masked diffusion model wrote down of its training texts: extraction by gaps and steps, and who was a member.
 
-Models are those of `_masked_memories`, trained briefly or long. Of each text half of the tokens are hidden and filled
-in: behind a prefix, between both ends, or every second one. Extracted means that all of them are right. `chance` is the
-probability that a draw at temperature 1 in random order writes them all, exactly, as mean over four orders; planted
-texts must be extracted, and texts that were left out must not. Members are told by the steps that a threshold takes to
-fill in hidden halves, by the masked loss, with and without a reference, and by votes of masks against the reference; of
-texts that nobody trained on half are called members: chance. Intervals: Wilson of shares, bootstrap over texts of
-means, differences and AUC.
+Models are those of `_masked_memories`, trained briefly or long; the reference is trained briefly, on other texts. Half
+of the tokens of each text are hidden and filled in: behind a prefix, between both ends, or every second one. Extracted
+means that all of them are right. `chance` is the probability that a draw at temperature 1 in random order writes them
+all, exactly, as mean over four orders; planted texts must be extracted, and texts that were left out must not. Members
+are told by the steps that a threshold takes to fill in hidden halves, by the masked loss, with and without a reference,
+and by votes of masks against the reference; of texts that nobody trained on half are called members: chance. Intervals:
+Wilson of shares, bootstrap over texts of means, differences and AUC.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def measure(full: bool) -> list[Row]:
         model = memory(texts, trained)
         rows += _extraction(model, texts, trained)
         rows += _by_steps(model, texts, trained)
-        rows += _membership(model, reference(texts, trained), texts, trained, _MASKED_HALVES * (4 if full else 1))
+        rows += _membership(model, reference(texts), texts, trained, _MASKED_HALVES * (4 if full else 1))
     return rows
 
 
