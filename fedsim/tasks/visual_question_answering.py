@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.core import losses
+from fedsim.core.errors import FedsimError
 from fedsim.core.hooks.tasks import Model, Scored, Shown
 from fedsim.core.registry import task
 from fedsim.core.types import Batch, Dataset, Draws, Knowledge, Reconstruction, Truth
@@ -48,7 +49,15 @@ class VisualQuestionAnswering(ClassTask):
 
     def outputs(self, model: Model, batch: Batch, draws: Draws) -> Tensor:
         """Return scores at every place that predicts a token of the answer, (B, A, V)."""
-        return model(batch.inputs, **batch.given, answer=_said(batch.labels))
+        try:
+            return model(batch.inputs, **batch.given, answer=_said(batch.labels))
+        except TypeError as error:
+            if f"'{QUESTION}'" not in str(error):
+                raise
+            raise FedsimError(
+                "task 'visual-question-answering': the model has no image tokens beside a question, since its forward "
+                "takes no argument 'question'. Choose a model that does, for example model.name = \"tiny-vlm\"."
+            ) from error
 
     def tell(self, model: nn.Module, given: Mapping[str, Tensor], labels: Tensor | None) -> None:
         """Have the model ask the question of every image, and read the answer where it is granted."""

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from fedsim.core import registry
+from fedsim.core.errors import FedsimError
 from fedsim.core.types import Batch, Dataset, Reconstruction
 from fedsim.tasks.visual_question_answering import are_right
 from tests.models.vlms import SPEC, WORDS, examples, small_vlm
@@ -88,3 +89,8 @@ def test_an_attackers_model_is_told_what_is_granted() -> None:
     TASK.tell(model, own.given, None)
     assert model(own.inputs).shape == (3, 1, SPEC.classes)
     TASK.tell(torch.nn.Linear(1, 1), own.given, own.labels)
+
+
+def test_a_model_that_reads_no_question_is_refused() -> None:
+    with pytest.raises(FedsimError, match="takes no argument 'question'. Choose a model that does"):
+        TASK.outputs(torch.nn.Linear(28, 40), batch(), {})
