@@ -38,7 +38,7 @@ def draw(file: Path) -> None:
     for number, (place, image, name, text) in enumerate(zip(axes, images, names, texts, strict=False)):
         some = [own[number : number + 1] for own in features]
         found = map_phrase(translator, parts.language(), some, (last,), parts.tokens(name)[:-1])
-        wide = F.interpolate(found[None], (_SHOWN, _SHOWN), mode="bilinear", align_corners=False)[0, 0]
+        wide = F.interpolate(found[None].float(), (_SHOWN, _SHOWN), mode="bilinear", align_corners=False)[0, 0]
         grey = F.interpolate(image.mean(0)[None, None], (_SHOWN, _SHOWN), mode="area")[0, 0]
         place.imshow(grey, cmap="gray", vmin=0, vmax=1)
         place.imshow(wide, cmap="viridis", alpha=0.5)
