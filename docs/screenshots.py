@@ -14,7 +14,7 @@ import threading  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 from PIL import Image  # noqa: E402
-from playwright.sync_api import BrowserContext, Page, expect, sync_playwright  # noqa: E402
+from playwright.sync_api import BrowserContext, Page, ViewportSize, expect, sync_playwright  # noqa: E402
 
 from fedsim.core.errors import FedsimError  # noqa: E402
 from fedsim.demo.live import LiveServer  # noqa: E402
@@ -30,8 +30,8 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-PROJECTOR = {"width": 1024, "height": 768}
-PHONE = {"width": 375, "height": 740}
+PROJECTOR: ViewportSize = {"width": 1024, "height": 768}
+PHONE: ViewportSize = {"width": 375, "height": 740}
 STATE = "rate=0.5&batch=4&attack=estimates&step=5"
 SEVEN = ((0.3, 0.25), (0.7, 0.25), (0.45, 0.8))
 PATIENCE_MS = 120_000

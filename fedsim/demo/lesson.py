@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
+from typing import Any
 
 from fedsim.core import seeding
 from fedsim.core.errors import FedsimError
@@ -90,15 +91,15 @@ def record_lesson(
     jobs: list[Job] = [(scene_of, (setting, grid)) for grid in chosen for setting in grid.settings()]
     scenes = len(jobs)
     jobs += [(question_of, (number, case, iterations)) for number, case in enumerate(cases)]
-    done: dict[int, object] = {}
+    done: dict[int, Any] = {}
     for place, result in results_of(jobs, processes):
         done[place] = result
         on_job(len(done), len(jobs))
-    parts = iter([done[place] for place in range(scenes)])
+    parts = (done[place] for place in range(scenes))
     questions = (done[place] for place in range(scenes, len(jobs)))
     return Lesson(
         sets={grid.pictures: recording_of(grid, [next(parts) for _ in grid.settings()]) for grid in chosen},
-        quiz=tuple(question for question in questions if isinstance(question, Question)),
+        quiz=tuple(question for question in questions if question is not None),
     )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from fedsim.record import Interval
 from fedsim.report.drawing import MARKERS, PALETTE, Picture, blank, picture, styled, utility_axis
 from fedsim.report.sweep.gathered import UNDEFENDED
+from fedsim.report.sweep.labels import Named, annotate
 from fedsim.report.sweep.points import FEW_FALSE_ALARMS, Point, attacked, measure, measured, turned
 
 if TYPE_CHECKING:
@@ -114,9 +115,6 @@ def _panel(title: str, places: list[Place], families: Sequence[str], blind: Mapp
         )
     steps = [(own.scale * own.utility.value, 100 * own.risk.value) for own in best]
     axes.step(*zip(*steps, strict=True), where="pre", color="#555555", lw=1, zorder=0)
-    _annotate(
-        axes, [p for p, is_beaten in zip(places, beaten, strict=True) if not is_beaten or p.point.setting.is_undefended]
-    )
     shown = {place.point.setting.family for place in places}
     for family in (name for name in families if name in shown):
         colour, marker = style(family, families)
@@ -131,6 +129,9 @@ def _panel(title: str, places: list[Place], families: Sequence[str], blind: Mapp
     axes.set(title=title, xlabel=utility_axis(measured(own)), ylabel=recovered)
     axes.set(ylim=(-3, 103))
     figure.legend(loc="outside lower center", ncols=3, fontsize=8)
+    _name(
+        axes, [p for p, is_beaten in zip(places, beaten, strict=True) if not is_beaten or p.point.setting.is_undefended]
+    )
     rows = [
         (
             title,
@@ -149,17 +150,9 @@ def _panel(title: str, places: list[Place], families: Sequence[str], blind: Mapp
     return picture(name, figure, arm="", alt=alt, columns=COLUMNS, rows=rows)
 
 
-def _annotate(axes: Axes, places: Sequence[Place]) -> None:
-    if len(places) > _MOST_LABELS:
-        return
-    used: list[tuple[float, float]] = []
-    for place in sorted(places, key=lambda p: (p.utility.value, p.risk.value)):
-        x, y = place.scale * place.utility.value, 100 * place.risk.value
-        crowd = sum(abs(y - other) < 5 and abs(x - beside) < 12 for beside, other in used)  # noqa: PLR2004 - percent
-        used.append((x, y))
-        axes.annotate(
-            place.point.name, (x, y), xytext=(5, 5 + 9 * crowd), textcoords="offset points", fontsize=7, color="#333333"
-        )
+def _name(axes: Axes, places: Sequence[Place]) -> None:
+    if len(places) <= _MOST_LABELS:
+        annotate(axes, [Named(p.point.name, p.scale * p.utility.value, 100 * p.risk.value) for p in places])
 
 
 def _is_aware(points: Sequence[Point]) -> bool:
