@@ -4,7 +4,7 @@ Idea: Judge a token over its whole life. What the class token looks at stays wha
     token of the question looks at goes; then every cache forgets what did not survive.
 Equation: drop j if sum_t A_tj < theta_g sum_tk A_tk and max_t A_tj < theta_i, unless j is protected; A the mean over
     heads of the attention that tokens t of the question pay to visual tokens
-Assumes: a model with a class token that reads images and text. Nothing is trained. Positions are counted anew.
+Assumes: a model with a class token that reads images and text. Nothing is trained.
 Leaks: how many tokens survive depends on image and question, and shows in time and memory.
 Fails: thresholds are shares of attention, so they must fit the number of tokens; batches have examples of unequal cost.
 Source: Liu et al. 2024, arXiv 2411.10803, section 3; thresholds scaled to fewer tokens, and each image merges all of
@@ -48,6 +48,7 @@ class MustDropConfig(Config):
         default=0.01, ge=0, description="theta_g: share of the question's attention; 0: drop nothing"
     )
     single: float = Field(default=0.01, ge=0, description="theta_i: attention of one token of the question")
+    recount: bool = Field(default=True, description="count positions anew behind a drop, as the paper; else they stay")
 
 
 @final
@@ -99,7 +100,10 @@ class _MustDrop(VisualReducer):
 
     def projected(self, stream: Stream) -> Stream:
         """Count positions anew, since merging left fewer tokens."""
-        return stream.reindexed()
+        return self._recounted(stream)
+
+    def _recounted(self, stream: Stream) -> Stream:
+        return stream.reindexed() if self._config.recount else stream
 
     def after_layer(self, before: Stream, after: Stream, layer: LayerView) -> Stream:
         """Drop tokens at which neither the question as a whole nor one of its tokens looked."""
@@ -108,7 +112,7 @@ class _MustDrop(VisualReducer):
         with torch.no_grad():
             rows = layer.attention(before, before.asking).mean(1)[:, :, before.visual]
         kept = ~unneeded(rows, self._config.overall, self._config.single) | _protected(before)
-        return after.keep_where(_or_best(kept, rows.sum(1), before)).reindexed()
+        return self._recounted(after.keep_where(_or_best(kept, rows.sum(1), before)))
 
     def after_prompt(self, held: Held) -> None:
         """Let the layers from the first drop on hold the final survivors alone, and count positions by them."""
@@ -117,7 +121,8 @@ class _MustDrop(VisualReducer):
             if number >= self._config.layers[0]:
                 own = held.patches[number]
                 held.keep(number, (own[:, :, None] == final_ones[:, None]).any(-1) & (own >= 0))
-            held.reindex(number)
+            if self._config.recount:
+                held.reindex(number)
 
 
 def merged(stream: Stream, grid: tuple[int, int], side: int, likeness: float) -> Stream:

@@ -3,8 +3,7 @@
 Idea: Shallow layers need all visual tokens, deep ones few: thin them out in stages.
 Equation: after stage s the floor(r_s N) tokens with the highest mean over heads of softmax(q_last . k_j / sqrt(f))
     stay; q and k are those of the layer that follows, N the tokens of the image
-Assumes: a model that reads images and text; nothing is trained for it, but clients may train with it. Positions are
-    counted anew behind every drop.
+Assumes: a model that reads images and text; nothing is trained for it, but clients may train with it.
 Leaks: how many tokens stay follows from the settings alone. Which ones stay depends on image and question. Deep layers
     have a gradient of the kept tokens only; the encoder has one of all.
 Fails: where the first drop comes before the question has reached the last token.
@@ -36,6 +35,7 @@ class PyramidDropConfig(Config):
     shares: tuple[float, ...] = Field(
         default=(0.5, 0.25), min_length=1, description="share of the image's tokens that is kept from each of them on"
     )
+    recount: bool = Field(default=True, description="count positions anew behind a drop, as the paper; else they stay")
 
 
 @final
@@ -46,7 +46,7 @@ class PyramidDrop(VisualTokenReducer[PyramidDropConfig]):
     def reducer(self, visual: VisualShape, generator: torch.Generator) -> VisualReducer:
         """Return a module that acts before the chosen layers."""
         counts = [int(visual.patches * share) for share in self.config.shares]
-        return _Pyramid(dict(zip(self.config.layers, counts, strict=True)))
+        return _Pyramid(dict(zip(self.config.layers, counts, strict=True)), self.config.recount)
 
     def does_not_fit(self, visual: VisualShape) -> str | None:
         """Refuse layers that are not there, shares that grow, and stages that keep nothing."""
@@ -63,16 +63,17 @@ class PyramidDrop(VisualTokenReducer[PyramidDropConfig]):
 
 
 class _Pyramid(VisualReducer):
-    def __init__(self, counts: dict[int, int]) -> None:
+    def __init__(self, counts: dict[int, int], recount: bool) -> None:
         super().__init__()
-        self._counts = counts
+        self._counts, self._recount = counts, recount
 
     def before_layer(self, stream: Stream, layer: LayerView) -> Stream:
         """Keep the tokens that the prompt's last token would attend to most in this layer."""
         kept = self._counts.get(layer.number)
         if kept is None or kept >= stream.patches.shape[1]:
             return stream
-        return stream.keep(highest(attention_of_last(stream, layer), kept)).reindexed()
+        left = stream.keep(highest(attention_of_last(stream, layer), kept))
+        return left.reindexed() if self._recount else left
 
 
 def attention_of_last(stream: Stream, layer: LayerView) -> Tensor:
