@@ -90,6 +90,24 @@ def contenders(kept: int) -> list[Contender]:
     ]
 
 
+def published() -> list[Contender]:
+    """Return methods of papers, with positions counted anew as theirs and kept, beside one early drop at equal cost."""
+    anew, kept = ("positions anew", {"recount": True}), ("positions kept", {"recount": False})
+    found = [
+        Contender(f"pyramid, {label}", "pyramid-drop", {"shares": shares, **own})
+        for shares in ((0.5, 0.25), (0.25, 0.0625))
+        for label, own in (anew, kept)
+    ]
+    # As many tokens a layer as each pyramid: 2 N + 2 N r_1 + 2 N r_2 = N + 5 k.
+    found += [Contender("attention, layer 0", "attention-topk", {"kept": own, "layer": 0}) for own in (32, 21)]
+    found += [
+        Contender(f"must-drop, {label}", "must-drop", {"overall": share, "single": share, **own})
+        for share in (0.01, 0.02, 0.04)
+        for label, own in (anew, kept)
+    ]
+    return found
+
+
 def asked(full: bool) -> dict[Kind, Batch]:
     """Return the questions that all contenders answer."""
     return {kind: questions(kind, QUESTIONS if full else SHORT, _SEED) for kind in ASKED}
@@ -124,7 +142,8 @@ def row(name: str, setting: str, right: Interval) -> Row:
 
 def accuracy_rows(plain: TinyVlm, batches: Mapping[Kind, Batch], points: list[Point]) -> Iterator[Row]:
     """Yield accuracies of all contenders, and collect their points."""
-    every = [Contender("keep-all", "keep-all"), *(own for kept in KEPT for own in contenders(kept))]
+    references = [own for kept in KEPT for own in contenders(kept)]
+    every = [Contender("keep-all", "keep-all"), *references, *published()]
     for own in every:
         found = point(own, plain, batches)
         points.append(found)
