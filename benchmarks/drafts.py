@@ -5,7 +5,7 @@ and over a short list, the small draft model, and passes over several tokens. Th
 model says, on its greedy text behind the prompts of `benchmarks.decoders`: news, and news told twice. From these
 follows what a drafter can gain at most, at the best length of a draft; and from the parts alone how often it would have
 to agree. In the end decoders with these drafters beside greedy. The small draft model has four of the thirty layers,
-and learned to copy other reports; it is made once, in minutes on one core. Without ``--full`` four prompts each.
+and learned to copy other reports; it is made once, in minutes on one core. Without ``--full`` six prompts each.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from torch import Tensor  # noqa: E402
 from benchmarks._passes import in_turn  # noqa: E402
 from benchmarks._rows import Row, main, measured, with_interval  # noqa: E402
 from benchmarks._small_draft import small_draft  # noqa: E402
-from benchmarks.decoders import EXACT_GAIN, PROMPTS, SHORT, Timed, prompts, written_in_turn  # noqa: E402
+from benchmarks.decoders import EXACT_GAIN, PROMPTS, Timed, prompts, written_in_turn  # noqa: E402
 from fedsim.components.decoder._shortlist import score_drafts  # noqa: E402
 from fedsim.components.decoder.dynamic_exit import Del, DelConfig  # noqa: E402
 from fedsim.components.decoder.greedy import Greedy, GreedyConfig  # noqa: E402
@@ -35,6 +35,7 @@ from fedsim.core.hooks import Decoder  # noqa: E402
 from fedsim.core.past import Draft, Past, Stack, stack_of  # noqa: E402
 from fedsim.generation.writer import Writer, load_writer  # noqa: E402
 
+SHORT = 6
 EXITS = (4, 10, 18, 20, 24, 28)
 LONGEST = 8
 FIRST = 4096  # tokens of the short list
