@@ -54,7 +54,7 @@ def measure(full: bool) -> list[Row]:
         seen = list(_observed(_world(size), victims * (1 + full), _KNOWN))
         rows += [*_words(seen, f"batch {size}"), *_texts(seen, f"batch {size}")]
         _refusals(seen[0][0], f"batch {size}")
-    return [*rows, *_searched(20 if full else 10, 1000 if full else 300), *_sharpened(_world(4), 80 if full else 40)]
+    return [*rows, *_searched(20 if full else 8, 1000 if full else 200), *_sharpened(_world(4), 80 if full else 40)]
 
 
 def _world(size: int, **sizes: int) -> World:
