@@ -4,8 +4,8 @@ Four digits of mnist5k stand in a grid of four by four cells, 56x56 pixels. A ne
 digits are there, and is frozen; so is a tiny Llama that learned captions, the digits in ascending order. A translator
 learns from 2,000 grids of training digits; 200 grids of test digits are read. Recall: the share of an image's digits
 in its text. Pointing: the share of the digits of 40 grids whose map has its maximum in the digit's cell; by chance a
-sixteenth. Beside it: the same without places and layers left out in training. Attacker: the four likeliest digits, beside a
-linear probe of the mean features, with noise, behind a client's own training, and of another image (chance).
+sixteenth. Beside it: the same without places and layers left out in training. Attacker: the four likeliest digits,
+beside a linear probe of the mean features, with noise, behind a client's own training, and of another image (chance).
 Intervals are 95 %, by bootstrap over images.
 """
 
