@@ -1,4 +1,4 @@
-"""Small masked diffusion models that copy or reverse long lists of letters, trained once into the cache."""
+"""Masked diffusion models of long lists of letters, trained once into the cache: copies, reversed ones, repeats."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from fedsim.core.losses import IGNORED
 from fedsim.core.types import Batch, Dataset, InputSpec
 
 _LETTERS, _VOCABULARY = 26, 29  # letters, an operation each, a separator
-_EXAMPLES = 6000
+_COPIED, _EXAMPLES = 48, 6000
+_WIDE, _MOTIF, _WRONG = 512, 16, 0.1
 
 
 class Long(NamedTuple):
@@ -25,38 +26,53 @@ class Long(NamedTuple):
     answers: Tensor
 
 
-def draw(letters: int, operations: int, count: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Draw prompts (N, letters + 2) and answers (N, letters): copies, and with two operations reversed lists too."""
+def draw(letters: int, count: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Draw prompts (N, letters + 2), and answers (N, letters): copies and reversed lists."""
     generator = seeding.generator(seed, f"lists of {letters}")
     items = torch.randint(_LETTERS, (count, letters), generator=generator)
-    reverses = torch.randint(operations, (count, 1), generator=generator)
+    reverses = torch.randint(2, (count, 1), generator=generator)
     separators = torch.full((count, 1), _VOCABULARY - 1)
     prompts = torch.cat((_LETTERS + reverses, items, separators), 1)
     return prompts, torch.where(reverses == 1, items.flip(1), items)
 
 
-def long_lists(letters: int, operations: int, steps: int, batch: int, count: int) -> Long:
-    """Return the model for lists of a length, trained on the first call, and `count` new lists.
+def draw_repeats(count: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Draw prompts (N, 256) and answers (N, 256): 16 letters again and again, in the prompt a tenth of them wrong."""
+    generator = seeding.generator(seed, "repeats")
+    motif = torch.randint(_LETTERS, (count, _MOTIF), generator=generator)
+    prompts, answers = motif.repeat(1, _WIDE // _MOTIF).chunk(2, 1)
+    is_wrong = torch.rand(prompts.shape, generator=generator) < _WRONG
+    return torch.where(is_wrong, torch.randint(_LETTERS, prompts.shape, generator=generator), prompts), answers
 
-    Without steps it is not trained: what it costs is the same.
-    """
-    prompts, answers = draw(letters, operations, _EXAMPLES, 0)
+
+def long_lists(count: int) -> Long:
+    """Return the model that copies and reverses lists of 48, trained on the first call, and `count` new lists."""
+    model = _trained("long-lists", draw(_COPIED, _EXAMPLES, 0), steps=1500, batch=32, heads=4)
+    return Long(model, *draw(_COPIED, count, 1))
+
+
+def repeats(count: int) -> Long:
+    """Return the model of repeats in 512 tokens, trained on the first call, and `count` new texts."""
+    model = _trained("repeats", draw_repeats(2000, 0), steps=800, batch=8, heads=2)
+    return Long(model, *draw_repeats(count, 1))
+
+
+def _trained(name: str, lists: tuple[Tensor, Tensor], steps: int, batch: int, heads: int) -> nn.Module:
+    prompts, answers = lists
     labels = torch.cat((prompts.new_full(prompts.shape, IGNORED), answers), 1)
     examples = Batch(torch.cat((prompts, answers), 1), labels)
     spec = InputSpec((examples.inputs.shape[1],), _VOCABULARY, (), (), vocabulary=_VOCABULARY)
     data = Dataset(examples, examples.taken(torch.arange(8)), spec, ("list",), task="masked-diffusion")
     family = registry.get("model", "tiny-llada")
-    sizes = {"width": 64, "blocks": 2, "hidden": 172}
     with seeding.isolate_randomness(0):
+        sizes = {"width": 64, "blocks": 2, "hidden": 172, "heads": heads}
         model = family.make(family.config.model_validate(sizes), spec)
-    recipe = Recipe("long lists", "long lists", {}, steps, batch, rate=3e-3)
+    recipe = Recipe(name, name, {}, steps, batch, rate=3e-3)
 
     def make(folder: Path) -> None:
         train(model, data, recipe, lambda step, loss: print(f"  step {step} of {steps}: loss {loss:.3f}", flush=True))
         torch.save(model.state_dict(), folder / "weights.pt")
 
-    if not steps:
-        return Long(model.eval(), *draw(letters, operations, count, 1))
-    folder = checkpoints.make_once(f"long-lists-{letters}-{operations}-{steps}-{batch}", make, takes="some minutes")
+    folder = checkpoints.make_once(f"{name}-{examples.inputs.shape[1]}-{steps}-{batch}", make, takes="some minutes")
     model.load_state_dict(torch.load(folder / "weights.pt", weights_only=True))
-    return Long(model.eval(), *draw(letters, operations, count, 1))
+    return model.eval()

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from fedsim.core import checkpoints, seeding
 from fedsim.data._text import read_text
 from fedsim.data._tokenizer import ModelTokenizer
-from fedsim.data.lee_news import _file
+from fedsim.data.lee_news import news_file
 from fedsim.generation.writer import Writer, load_writer
 
 DEPTH, WIDTH, TOKENS = 12, 128, 2048
@@ -32,7 +32,7 @@ Loss = Callable[[nn.Module, Tensor], Tensor]  # of a model and whole texts (B, T
 
 def reports() -> tuple[list[str], list[str]]:
     """Return the reports for training and for testing."""
-    every = read_text(_file()).splitlines()
+    every = read_text(news_file()).splitlines()
     return every[TESTED:], every[:TESTED]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import statistics
 import time
 from collections.abc import Iterator, Mapping
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from benchmarks._budget import within
 from benchmarks._rows import Row, measured
 from benchmarks._victims import PHOTOGRAPHS, Victim, victims_of
 from fedsim.core import registry, seeding
@@ -22,28 +24,35 @@ _KNOWN: tuple[Knowledge, ...] = ("batch-size", "dropout-rates", "input-statistic
 _EXACT = 60.0  # dB, of every image of an update
 _NAME = f"updates with every image > {_EXACT:g} dB"
 _ALL, _FEW = 10, 2  # victims of a row, and of a batch that grows
+_MINUTE = 60.0  # processor seconds
 _PLACED = 1e-3  # relative error of a patch that counts as found at its position
-_BATCHES = (1, 2, 3, 4, 5, 6, 8, 10)
-RATES, WIDTHS, PATCHES = (0.1, 0.25, 0.5), (128, 256, 512), (8, 16)
+_BATCHES = (1, 2, 3, 4, 5, 6, 7, 8)
+RATES, WIDTHS, PATCHES, FACTORS = (0.5, 0.25), (128, 256), (16, 8), (1, 4)
+
+
+def _model_words(rate: float, width: int, patch: int, hidden: int) -> str:
+    return f"patch {patch}, width {width}, {hidden} hidden units, p = {rate:g}"
 
 
 class Setting(NamedTuple):
-    """A batch of a transformer: rate, width and patch of the model, images of the batch."""
+    """A batch of a transformer: rate, width, patch and hidden units of the model, images of the batch."""
 
     rate: float
     width: int
     patch: int
     images: int
+    hidden: int = 256
 
     @property
     def words(self) -> str:
         """How a row names it."""
-        return f"patch {self.patch}, width {self.width}, p = {self.rate:g}, B = {self.images}"
+        return f"{_model_words(self.rate, self.width, self.patch, self.hidden)}, B = {self.images}"
 
     @property
     def model(self) -> Mapping[str, Any]:
         """Name and settings of the model: two blocks, every place drops out at the same rate."""
-        return {"name": "vit-small", "patch": self.patch, "width": self.width, "blocks": 2, "dropout": self.rate}
+        sizes = {"patch": self.patch, "width": self.width, "hidden": self.hidden}
+        return {"name": "vit-small", "blocks": 2, "dropout": self.rate, **sizes}
 
     def victims(self, most: int) -> Iterator[Victim]:
         """Yield clients that share the data set."""
@@ -74,6 +83,7 @@ CASES = (
     Case(Setting(0.5, 256, 8, 3), 2),
     Case(Setting(0.5, 256, 8, 4), 1),
     Case(Setting(0.25, 256, 8, 2), 3),
+    *(Case(Setting(rate, 256, 8, images, 1024), 1) for rate, images in ((0.5, 4), (0.5, 5), (0.5, 6), (0.25, 3))),
     Case(Setting(0.1, 256, 8, 2), 1),
     Case(Setting(0.0, 256, 8, 2), 1),
     Case(Setting(0.0, 256, 8, 1), 1, attack="gradvit", iterations=1000),
@@ -92,8 +102,9 @@ def measure(full: bool, only: str = "") -> Iterator[Row]:
     for case in CASES:
         if only in case.words:
             yield from _rows(case, _ALL if full else case.few)
-    for patch, width, rate in itertools.product(PATCHES, WIDTHS, RATES) if full and not only else ():
-        yield largest_batch(rate, width, patch, _FEW)
+    for patch, width, factor, rate in itertools.product(PATCHES, WIDTHS, FACTORS, RATES) if full else ():
+        if only in _limit_words(rate, width, patch, factor * width):
+            yield from growing_batches(rate, width, patch, factor * width, _FEW)
 
 
 class _Outcome(NamedTuple):
@@ -101,6 +112,7 @@ class _Outcome(NamedTuple):
     placed: float  # share of the patches
     separated: float  # share of the tokens
     seconds: float
+    end: str = "not exact"
 
 
 def _rows(case: Case, victims: int) -> list[Row]:
@@ -110,9 +122,7 @@ def _rows(case: Case, victims: int) -> list[Row]:
     placed, separated = [one.placed for one in found], [one.separated for one in found]
     must_place = ">= 1" if case.share else ""
     return [
-        measured(
-            f"updates with every image > {_EXACT:g} dB", words, exact, "share", case.share, statistics.mean(exact)
-        ),
+        measured(_NAME, words, exact, "share", case.share, statistics.mean(exact)),
         measured("worst PSNR of an update", words, [one.worst for one in found], "dB", ""),
         measured("patches found at their position", words, placed, "share", must_place, statistics.mean(placed)),
         measured("tokens separated", words, separated, "share", "", statistics.mean(separated)),
@@ -120,28 +130,38 @@ def _rows(case: Case, victims: int) -> list[Row]:
     ]
 
 
-def largest_batch(rate: float, width: int, patch: int, victims: int) -> Row:
-    """Return the row of the largest batch of which every update is exact; batches grow until one is not."""
-    largest = 0
+def _limit_words(rate: float, width: int, patch: int, hidden: int) -> str:
+    return f"largest batch, patch-dictionary, small ViT, CIFAR-10, {_model_words(rate, width, patch, hidden)}"
+
+
+def growing_batches(rate: float, width: int, patch: int, hidden: int, victims: int) -> Iterator[Row]:
+    """Yield rows of growing batches, until one is not exact in every update; an attack is stopped after a minute."""
+    words = _limit_words(rate, width, patch, hidden)
     for images in _BATCHES:
-        case = Case(Setting(rate, width, patch, images), victims)
-        found = (_attack(case, own, number) for number, own in enumerate(case.setting.victims(victims)))
-        if not all(one.worst > _EXACT for one in found):
-            break
-        largest = images
-    words = f"patch-dictionary, small ViT, CIFAR-10, patch {patch}, width {width}, p = {rate:g}"
-    return measured("largest batch that is exact", words, [float(largest)], "images", "")
+        case = Case(Setting(rate, width, patch, images, hidden), victims)
+        found = [_attack(case, own, number, _MINUTE) for number, own in enumerate(case.setting.victims(victims))]
+        exact, setting = [float(one.worst > _EXACT) for one in found], f"{words}, B = {images}"
+        yield measured(_NAME, setting, exact, "share", "", statistics.mean(exact))
+        yield measured("tokens separated", setting, [one.separated for one in found], "share", "")
+        yield measured("processor seconds an update", setting, [one.seconds for one in found], "s", "")
+        failed = [one.end for one in found if one.worst <= _EXACT]
+        if failed:
+            yield measured(f"largest batch that is exact; the next: {failed[0]}", words, [images - 1.0], "images", "")
+            return
+    yield measured("largest batch that was tried", words, [float(_BATCHES[-1])], "images", "")
 
 
-def _attack(case: Case, victim: Victim, number: int) -> _Outcome:
+def _attack(case: Case, victim: Victim, number: int, budget: float = math.inf) -> _Outcome:
     method = registry.get("attack", case.attack)
     settings = {} if case.iterations is None else {"max_iterations": case.iterations}
     made = method.make(method.config.model_validate(settings))
     if not made.applicable(victim.observation).holds:
-        return _Outcome(0.0, 0.0, 0.0, 0.0)
+        return _Outcome(0.0, 0.0, 0.0, 0.0, "refused")
     begin = time.process_time()
-    guess = made(victim.observation, seeding.generator(1, "attack", number))
+    guess = within(budget, made, victim.observation, seeding.generator(1, "attack", number))
     seconds = time.process_time() - begin
+    if guess is None:
+        return _Outcome(0.0, 0.0, 0.0, seconds, f"stopped after {budget:g} s")
     is_whole = len(guess.inputs) == case.setting.images
     items = score_items(guess, victim.batch, victim.spec).items if is_whole else ()
     worst = min((item.values["psnr"] for item in items), default=0.0)

@@ -57,6 +57,25 @@ def victims_of(
         trained: steps of Adam on the training set that the weights went through; 0 for fresh ones.
         clients: number of clients that share the data, if the victims are not more.
     """
+    for own in observed_victims(data, model, victims, batch_size=batch_size, trained=trained, clients=clients):
+        yield seen_of(own, knows)
+
+
+def seen_of(victim: observed.Victim, knows: Sequence[Knowledge] = KNOWN) -> Victim:
+    """Return what an attacker who knows so much sees of an update, beside its batch."""
+    return Victim(observe(victim, knows), victim.truth.batches[0], victim.world.data.dataset.spec)
+
+
+def observed_victims(
+    data: Mapping[str, Any],
+    model: Mapping[str, Any],
+    victims: int,
+    *,
+    batch_size: int = 1,
+    trained: int = 0,
+    clients: int = _CLIENTS,
+) -> Iterator[observed.Victim]:
+    """Yield the same updates beside their truth, as `victims_of`."""
     scenario = {
         "title": "benchmark",
         "seed": 5,
@@ -68,8 +87,7 @@ def victims_of(
     received = _train(world, trained) if trained else world.models.first_weights
     for client in range(victims):
         update, truth = local_training(world, received, 1, client)
-        seen = observe(observed.Victim(world, WireEntry(1, client, received, update), truth), knows)
-        yield Victim(seen, truth.batches[0], world.data.dataset.spec)
+        yield observed.Victim(world, WireEntry(1, client, received, update), truth)
 
 
 def _train(world: World, steps: int) -> Tensors:

@@ -18,6 +18,7 @@ process.prepare()
 import copy  # noqa: E402
 import sys  # noqa: E402
 from collections.abc import Iterator, Sequence  # noqa: E402
+from contextlib import nullcontext  # noqa: E402
 from dataclasses import dataclass, field  # noqa: E402
 from typing import Any  # noqa: E402
 
@@ -26,7 +27,7 @@ from torch import Tensor, nn  # noqa: E402
 
 from benchmarks._rows import Row, as_line, averaged, main, measured  # noqa: E402
 from benchmarks._small_language_model import Sentences, Trainer, choices, trained  # noqa: E402
-from fedsim.core import registry  # noqa: E402
+from fedsim.core import layer_calls, registry  # noqa: E402
 from fedsim.core.losses import cross_entropy  # noqa: E402
 from fedsim.core.masks import inject_masks, record_masks  # noqa: E402
 
@@ -254,30 +255,9 @@ def _told_given_beginnings(model: nn.Module, tokens: Tensor, basis: Tensor) -> f
     right = 0
     for place, token in enumerate(tokens):
         several = torch.cat((tokens[:place].expand(len(every), -1), every[:, None]), 1)
-        right += int(outside(_read_by_mlp(model, several), basis).argmin() == token)
+        (read,) = layer_calls.read_by(model, ["layers.0.mlp"], several, nullcontext())
+        right += int(outside(read[:, -1], basis).argmin() == token)
     return right / len(tokens)
-
-
-class _Enough(Exception):  # ends a forward pass where everything was seen
-    pass
-
-
-def _read_by_mlp(model: nn.Module, tokens: Tensor) -> Tensor:
-    """Return what the first block's MLP reads at the last of tokens (N, t), shape (N, width)."""
-    seen: list[Tensor] = []
-
-    def note(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        seen.append(inputs[0][:, -1])
-        raise _Enough
-
-    handle = model.get_submodule("layers.0.mlp").register_forward_pre_hook(note)
-    try:
-        model(tokens)
-    except _Enough:
-        pass
-    finally:
-        handle.remove()
-    return seen[0]
 
 
 def measure(full: bool) -> list[Row]:

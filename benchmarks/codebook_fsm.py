@@ -20,11 +20,12 @@ from dataclasses import dataclass  # noqa: E402
 
 import torch  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
-from torch import Tensor, nn  # noqa: E402
+from torch import Tensor  # noqa: E402
 
 from benchmarks._rows import Row, main, measured  # noqa: E402
 from benchmarks._token_machine import BOUNDARY, Machine, Size, Transformer, machine, read_back, written  # noqa: E402
 from fedsim.components.bottleneck.codebook import Codebook, CodebookConfig, force_codes, reading  # noqa: E402
+from fedsim.core.layer_calls import layer_outputs  # noqa: E402
 
 _LEAST_RECALL = 0.1
 _SMALL = Size(layers=2, width=32, heads=4, positions=49)
@@ -135,16 +136,9 @@ def fired(model: Transformer, walks: Tensor) -> tuple[Tensor, Tensor]:
 @torch.no_grad()
 def neurons(model: Transformer, walks: Tensor) -> Tensor:
     """Return the hidden units of all MLPs at the last digit of every state but the first and last."""
-    seen: list[Tensor] = []
-
-    def note(_module: nn.Module, _inputs: object, hidden: Tensor) -> None:
-        seen.append(hidden)
-
-    handles = [block.get_submodule("mlp.2").register_forward_hook(note) for block in model.blocks]
-    model(written(walks))
-    for handle in handles:
-        handle.remove()
-    return torch.cat(seen, -1)[:, 4:-2:2].flatten(0, 1)
+    with layer_outputs(model, [f"blocks.{number}.mlp.2" for number in range(len(model.blocks))]) as seen:
+        model(written(walks))
+    return torch.cat([hidden for _, hidden in seen], -1)[:, 4:-2:2].flatten(0, 1)
 
 
 def counts(codes: Tensor, concepts: Tensor, number: int, size: int) -> Tensor:

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple  # noqa: E402
 import torch  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
-from benchmarks._rows import Row, as_line, main, measured  # noqa: E402
+from benchmarks._rows import Row, as_line, half_width, main, measured  # noqa: E402
 from fedsim.core import seeding  # noqa: E402
 from fedsim.core.types import Batch  # noqa: E402
 from fedsim.federation.client import local_training  # noqa: E402
@@ -93,9 +93,7 @@ def _rows(seeds: Sequence[int]) -> Iterator[Row]:
 
 def _interval(values: Sequence[float]) -> str:
     """Return the 95% interval of the mean, as text."""
-    from scipy.stats import t  # noqa: PLC0415 - takes a while to import
-
-    half = float(t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / len(values) ** 0.5
+    half = half_width(values)
     return f"[{statistics.mean(values) - half:.1f}, {statistics.mean(values) + half:.1f}]"
 
 

@@ -28,7 +28,7 @@ from fedsim.core.hooks import Condition, Decoder  # noqa: E402
 from fedsim.core.past import Past  # noqa: E402
 from fedsim.core.types import Generated, Limits  # noqa: E402
 from fedsim.data._text import read_text  # noqa: E402
-from fedsim.data.lee_news import _file  # noqa: E402
+from fedsim.data.lee_news import news_file  # noqa: E402
 from fedsim.generation import generate  # noqa: E402
 from fedsim.generation.writer import Writer, load_writer  # noqa: E402
 from fedsim.scenario.reading import read_settings  # noqa: E402
@@ -49,7 +49,7 @@ class Timed(NamedTuple):
 def prompts(writer: Writer, count: int) -> dict[str, list[list[int]]]:
     """Return prompts by kind, from the first reports that are long enough."""
     found: dict[str, list[list[int]]] = {"news": [], "again": []}
-    for report in read_text(_file()).splitlines():
+    for report in read_text(news_file()).splitlines():
         tokens = writer.tokenizer.encode(report)
         if len(tokens) < 2 * LENGTH or len(found["news"]) == count:
             continue

@@ -32,6 +32,7 @@ from benchmarks._rows import Row, main, measured  # noqa: E402
 from benchmarks._sentence_pairs import ARMS, encoders  # noqa: E402
 from fedsim.components.loss.esimcse import TwoViews, two_views  # noqa: E402
 from fedsim.core import seeding  # noqa: E402
+from fedsim.core.layer_calls import layer_inputs  # noqa: E402
 from fedsim.core.masks import inject_masks, without_dropout  # noqa: E402
 from fedsim.core.showing import Showing  # noqa: E402
 from fedsim.core.types import Memory, Tensors, Truth, Update  # noqa: E402
@@ -166,16 +167,15 @@ def _bounded(columns: Tensor, target: Tensor, noise: Tensor) -> Tensor:
 
 def _embeddings(own: World, model: nn.Module, views: TwoViews, seen: Attacked, *, strong: bool) -> Tensor:
     """Return what the head reads, first views before second (2B, d): as the client drew, or without any draws."""
-    tokens, read = seen.truth.private[0].inputs, list[Tensor]()
-    handle = views.head.register_forward_pre_hook(lambda _head, inputs: read.append(inputs[0]))
-    if strong:
-        with Showing(seen.truth.draws[0]), inject_masks(_sites(own, len(tokens)), seen.truth.masks[0]):
-            model(tokens)
-    else:
-        with without_dropout():
-            model(tokens)
-    handle.remove()
-    return torch.cat(read)
+    tokens = seen.truth.private[0].inputs
+    with layer_inputs(views, ["head"]) as read:
+        if strong:
+            with Showing(seen.truth.draws[0]), inject_masks(_sites(own, len(tokens)), seen.truth.masks[0]):
+                model(tokens)
+        else:
+            with without_dropout():
+                model(tokens)
+    return torch.cat([given for _, given in read])
 
 
 def _sites(own: World, examples: int) -> tuple[Any, ...]:

@@ -1,10 +1,11 @@
 """Exact attacks beyond dense first layers: a LeNet's images by second-order steps, a transformer's batches by zeros.
 
 Labels are inferred, masks unknown; seconds are those of one core. Without ``--full``: few victims a setting (about
-twenty-five minutes). With it: 10 victims a setting, the table of networks, batches, dropout and trained weights, and
-the largest batch of a transformer that is exact by rate, width and patch (a day).
+twenty-five minutes). With it: 10 victims a setting (hours), the table of networks by batch, dropout and training, and
+the largest batch of a transformer that is exact by rate, width and patch.
 
-``--only TEXT`` runs the settings that contain a text.
+``--only TEXT`` runs the settings that contain a text: ``--full --only table`` the table of networks (about half an
+hour), ``--full --only largest`` the largest batches.
 """
 
 from __future__ import annotations
@@ -19,15 +20,16 @@ process.prepare()
 
 import argparse  # noqa: E402
 import statistics  # noqa: E402
+import sys  # noqa: E402
 import time  # noqa: E402
-from collections.abc import Iterator, Sequence  # noqa: E402
+from collections.abc import Iterator  # noqa: E402
 
 import torch  # noqa: E402
 
-from benchmarks import _patch_rows  # noqa: E402
-from benchmarks._frontier_cases import CASES, NETWORKS, Case  # noqa: E402
+from benchmarks import _frontier_table, _patch_rows  # noqa: E402
+from benchmarks._frontier_cases import CASES, Case  # noqa: E402
 from benchmarks._frontier_gap import measure_gaps  # noqa: E402
-from benchmarks._rows import Row, as_json, as_table, measured  # noqa: E402
+from benchmarks._rows import Row, as_json, as_line, as_table, measured  # noqa: E402
 from benchmarks._victims import victims_of  # noqa: E402
 from fedsim.core import registry, seeding  # noqa: E402
 from fedsim.core.errors import NotApplicable  # noqa: E402
@@ -50,9 +52,8 @@ def measure(full: bool, only: str = "") -> Iterator[Row]:
         if only in case.setting:
             yield from _rows(case, _ALL if full else case.few)
     yield from measure_gaps(only)
-    for case in NETWORKS if full else ():
-        if only in case.setting:
-            yield from _rows(case, case.few)
+    if full:
+        yield from _frontier_table.measure(only)
     yield from _patch_rows.measure(full, only)
 
 
@@ -76,7 +77,7 @@ def _attack(case: Case, victims: int) -> Iterator[tuple[float, float, float, flo
     """Yield the worst PSNR of each victim, the processor seconds and steps of its attack, and whether it says exact."""
     method = registry.get("attack", case.attack)
     attack = method.make(method.config.model_validate(dict(case.settings)))
-    seen = victims_of(case.data, case.model, victims, batch_size=case.batch_size, trained=case.trained)
+    seen = victims_of(case.data, case.model, victims, batch_size=case.batch_size)
     for number, victim in enumerate(seen):
         begin = time.process_time()
         guess = attack(victim.observation, seeding.generator(1, "attack", number))
@@ -92,7 +93,10 @@ def main() -> None:
     parser.add_argument("--full", action="store_true", help="the long version")
     parser.add_argument("--only", default="", metavar="TEXT", help="run the settings that contain this text")
     chosen = parser.parse_args()
-    rows: Sequence[Row] = list(measure(chosen.full, chosen.only))
+    rows: list[Row] = []
+    for row in measure(chosen.full, chosen.only):
+        print(as_line(row), file=sys.stderr, flush=True)
+        rows.append(row)
     print(as_json(rows) if chosen.json else as_table(rows))
 
 

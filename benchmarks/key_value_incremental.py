@@ -23,7 +23,7 @@ import torch  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
-from benchmarks._rows import Row, as_line, main, measured  # noqa: E402
+from benchmarks._rows import Row, as_line, half_width, main, measured  # noqa: E402
 from fedsim.components.bottleneck.key_value_bottleneck import (  # noqa: E402
     KeyValueBottleneck,
     KeyValueBottleneckConfig,
@@ -127,9 +127,7 @@ def measure(full: bool) -> list[Row]:
 
 def interval(values: Sequence[float]) -> str:
     """Return the 95% interval of the mean, as text."""
-    from scipy.stats import t  # noqa: PLC0415 - takes a while to import
-
-    half = float(t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / len(values) ** 0.5
+    half = half_width(values)
     return f"{statistics.mean(values):.3f} +- {half:.3f}"
 
 

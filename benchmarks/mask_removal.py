@@ -20,9 +20,8 @@ from collections.abc import Sequence  # noqa: E402
 from typing import Any, NamedTuple  # noqa: E402
 
 import torch  # noqa: E402
-from scipy import stats  # noqa: E402
 
-from benchmarks._rows import Row, main, measured  # noqa: E402
+from benchmarks._rows import Row, half_width, main, measured  # noqa: E402
 from fedsim.components.adapter.causal_mask_removal import configurations  # noqa: E402
 from fedsim.core import losses  # noqa: E402
 from fedsim.core.types import Tensors  # noqa: E402
@@ -150,8 +149,7 @@ def _interval(values: Sequence[float]) -> str:
     n, mean = len(values), _mean(values)
     if n == 1:
         return ""
-    error = (sum((value - mean) ** 2 for value in values) / (n - 1) / n) ** 0.5
-    half = float(stats.t.ppf(0.975, n - 1)) * error
+    half = half_width(values)
     return f", 95 % [{max(0.0, mean - half):.3f}, {min(1.0, mean + half):.3f}]"
 
 

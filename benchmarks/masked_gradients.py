@@ -1,11 +1,12 @@
-"""What one gradient of a masked diffusion model says of its client's text: visible tokens, masked ones, and the weight.
+"""What one gradient of a masked diffusion model says of its client's text: words, whole texts, rates, and the weight.
 
 A victim is a client's first gradient of `tiny-llada` at fresh weights on sentences of news of up to 16 tokens. Rows are
-shares of each victim's tokens, means over victims; least and greatest are the ends of their 95 % interval, by bootstrap
-over victims. Visible words are those whose row in the embedding's gradient is not zero, as `word-readout` reads them;
-masked words those whose row in the output layer's gradient stands out. Counted are sentences with a masked place, since
-others have no gradient. The span is that of the first attention, as `dager` reads it: a token counts if it is found at
-its place. An attack that refuses, or finds no sentence, is named on the error stream with its reason.
+shares, means over victims; least and greatest are the ends of their 95 % interval, by bootstrap over victims. Counted
+are sentences with a masked place, since others have no gradient. Visible words are those whose row in the embedding's
+gradient is not zero, as `word-readout` reads them; masked words those whose row in the output layer's gradient stands
+out. `masked-spans` reads sentences, and rates: one counts as read within a thousandth. `masked-matching` searches
+single texts, on a smaller model, with masked places and rate told, estimated, or among its unknowns; a token counts at
+its place. Why `tag` and `dager` find nothing is said on the error stream.
 
 Does the weight 1 / p sharpen the leak? The same masked places of batches of four are weighted by 1 / p and by 1, under
 the same noise: the share of a sentence's masked tokens that stand out, where its rate is below a half, and above. Units
@@ -18,6 +19,7 @@ from fedsim.core import process
 
 process.prepare()
 
+import statistics  # noqa: E402
 import sys  # noqa: E402
 from collections.abc import Iterator, Sequence  # noqa: E402
 
@@ -25,48 +27,43 @@ import torch  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from attacks.core.fired_rows import outstanding_rows  # noqa: E402
-from attacks.core.results import NothingFound  # noqa: E402
-from attacks.text._words import words_of  # noqa: E402
-from attacks.text.dager import Dager, DagerConfig  # noqa: E402
 from benchmarks._rows import Row, main, with_interval  # noqa: E402
 from fedsim.core import registry, seeding  # noqa: E402
 from fedsim.core.errors import NotApplicable  # noqa: E402
 from fedsim.core.gradients import gradient_of  # noqa: E402
-from fedsim.core.types import Knowledge, Observation, Truth, WireEntry  # noqa: E402
+from fedsim.core.types import Knowledge, Observation, Reconstruction, Truth, WireEntry  # noqa: E402
 from fedsim.federation.client import local_training  # noqa: E402
 from fedsim.scenario import parse  # noqa: E402
 from fedsim.scenario.world import World, shared  # noqa: E402
 from fedsim.threat.observe import observe  # noqa: E402
 from fedsim.threat.victim import Victim  # noqa: E402
 
-_TOLD: dict[str, tuple[Knowledge, ...]] = {
-    "draws not told": ("batch-size",),
-    "draws told": ("batch-size", "draws"),
-}
-_SEARCHES = ("word-readout", "dager", "tag")
+_KNOWN: tuple[Knowledge, ...] = ("batch-size",)
+_TOLD: tuple[Knowledge, ...] = ("batch-size", "draws")
+_SMALL = {"width": 64, "hidden": 64, "blocks": 2}
+_REFUSING = ("dager", "tag")
 _NOISES = (1, 5, 10, 20)  # of an entry, in units of the root mean square of the output layer's gradient under weight 1
 _HALF = 0.5
+_SAME_RATE = 1e-3
 
 
 def measure(full: bool) -> list[Row]:
     """Return the rows."""
     rows: list[Row] = []
-    for size in (1, 4):
-        world = _world(size)
-        for told, knows in _TOLD.items():
-            seen = list(_observed(world, 40 if full else 20, knows))
-            rows += _read(seen, f"{told}, batch {size}")
-            _refusals(seen[0][0], f"{told}, batch {size}")
-    return [*rows, *_sharpened(_world(4), 80 if full else 40)]
+    for size, victims in ((1, 20), (2, 10), (4, 5)):
+        seen = list(_observed(_world(size), victims * (1 + full), _KNOWN))
+        rows += [*_words(seen, f"batch {size}"), *_texts(seen, f"batch {size}")]
+        _refusals(seen[0][0], f"batch {size}")
+    return [*rows, *_searched(20 if full else 10, 1000 if full else 300), *_sharpened(_world(4), 80 if full else 40)]
 
 
-def _world(size: int) -> World:
+def _world(size: int, **sizes: int) -> World:
     scenario = {
         "title": "benchmark",
         "seed": 5,
         "task": "masked-diffusion",
         "data": {"name": "lee-news", "length": 16},
-        "model": {"name": "tiny-llada"},
+        "model": {"name": "tiny-llada", **sizes},
         "federation": {"clients": 80, "batch_size": size},
     }
     return shared(parse(scenario, "benchmark").model_dump_json())
@@ -76,23 +73,78 @@ def _observed(world: World, victims: int, knows: Sequence[Knowledge]) -> Iterato
     sent = world.models.first_weights
     for client in range(victims):
         update, truth = local_training(world, sent, 1, client)
+        if not truth.draws[0]["task.masked"].any():
+            continue  # it sends zeros
         yield observe(Victim(world, WireEntry(1, client, sent, update), truth), knows), truth
 
 
-def _read(seen: Sequence[tuple[Observation, Truth]], setting: str) -> list[Row]:
+def _words(seen: Sequence[tuple[Observation, Truth]], setting: str) -> list[Row]:
     figures: dict[str, list[float]] = {}
     for observation, truth in seen:
         visible, masked = _tokens(truth)
-        words = words_of(observation)
-        assert words.read is not None
-        assert words.following is not None
-        for name, found, wanted in (("visible", words.read, visible), ("masked", words.following, masked)):
+        read = outstanding_rows(observation.update.tensors["embed_tokens.weight"][:-1])  # the last one is the mask's
+        following = outstanding_rows(observation.update.tensors["lm_head.weight"])
+        for name, found, wanted in (("visible", read, visible), ("masked", following, masked)):
             figures.setdefault(f"{name} words found", []).append(_share(wanted, found))
             figures.setdefault(f"found words that are {name}", []).append(_share(found, wanted))
-        figures.setdefault("visible tokens found at their place in the first span", []).append(
-            _placed(observation, truth)
-        )
     return [with_interval(name, setting, [own for own in values if own >= 0], "") for name, values in figures.items()]
+
+
+def _texts(seen: Sequence[tuple[Observation, Truth]], setting: str) -> list[Row]:
+    """Return how many sentences and rates `masked-spans` reads."""
+    exact: list[float] = []
+    rates: list[float] = []
+    for observation, truth in seen:
+        found = _attacked("masked-spans", observation)
+        rows = truth.draws[0]["task.masked"].any(1).nonzero().flatten().tolist()
+        own = [_found(found, truth, row) for row in rows]
+        exact.append(statistics.fmean(number >= 0 for number, _ in own))
+        rates.append(statistics.fmean(is_right for _, is_right in own))
+    return [
+        with_interval("sentences read exactly", f"{setting}, masked-spans", exact, ""),
+        with_interval("rates read", f"{setting}, masked-spans", rates, ""),
+    ]
+
+
+def _found(found: Reconstruction, truth: Truth, row: int) -> tuple[int, bool]:
+    """Return which guess is a true sentence, -1 for none, and whether its rate is right."""
+    own, rate = truth.private[0].inputs[row].tolist(), float(truth.draws[0]["task.rate"][row])
+    guesses = found.inputs.tolist()
+    if own not in guesses:
+        return -1, False
+    # The attack reads 1 / (p n) and takes all places for the answer; where a sentence ends early, fewer are.
+    answer = float((truth.private[0].labels[row] >= 0).double().mean())
+    told = found.facts.get(f"masking rate of sentence {guesses.index(own) + 1}", 0.0)
+    return guesses.index(own), abs(told / answer / rate - 1) < _SAME_RATE
+
+
+def _searched(victims: int, iterations: int) -> list[Row]:
+    """Return what a search finds of single texts where draws are told, estimated, or unknowns."""
+    rows: list[Row] = []
+    world = _world(1, **_SMALL)
+    for how, knows, settings in (
+        ("told", _TOLD, {}),
+        ("estimated", _KNOWN, {"draws": "estimated"}),
+        ("not told", _KNOWN, {"draws": "searched"}),
+    ):
+        tokens: list[float] = []
+        masked: list[float] = []
+        for observation, truth in _observed(world, victims, knows):
+            found = _attacked("masked-matching", observation, max_iterations=iterations, **settings)
+            right = found.inputs == truth.private[0].inputs
+            own = truth.draws[0]["task.masked"]
+            tokens.append(float(right.double().mean()))
+            masked.append(float(right[own].double().mean()) if own.any() else -1.0)
+        setting = f"batch 1, masked-matching, draws {how}"
+        rows.append(with_interval("tokens at their place", setting, tokens, ""))
+        rows.append(with_interval("masked tokens at their place", setting, [own for own in masked if own >= 0], ""))
+    return rows
+
+
+def _attacked(name: str, observation: Observation, **settings: object) -> Reconstruction:
+    method = registry.get("attack", name)
+    attack = method.make(method.config.model_validate(settings))
+    return attack(observation, seeding.generator(0, f"benchmark {name}"))
 
 
 def _tokens(truth: Truth) -> tuple[Tensor, Tensor]:
@@ -112,23 +164,10 @@ def _share(own: Tensor, among: Tensor) -> float:
     return float(torch.isin(own, among).double().mean()) if len(own) else -1.0
 
 
-def _placed(observation: Observation, truth: Truth) -> float:
-    inputs, masked = _trained(truth)
-    if masked.all():
-        return -1.0
-    try:
-        tokens = Dager(DagerConfig())._reading(observation, DagerConfig().tolerance).tokens(observation.spec)
-    except NothingFound:
-        return 0.0
-    found = torch.stack([torch.isin(inputs[:, place], here) for place, here in enumerate(tokens)], 1)
-    return float(found[~masked].double().mean())
-
-
 def _refusals(observation: Observation, setting: str) -> None:
-    for name in _SEARCHES:
-        method = registry.get("attack", name)
+    for name in _REFUSING:
         try:
-            found = method.make(method.config())(observation, seeding.generator(0, f"benchmark {name}"))
+            found = _attacked(name, observation)
             print(f"{name}, {setting}: {len(found.inputs)} rows, {found.stopped}", file=sys.stderr)
         except NotApplicable as reason:
             print(f"{name}, {setting}: refused: {reason}", file=sys.stderr)

@@ -24,7 +24,7 @@ import torch  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
-from benchmarks._rows import Row, as_line, main, measured  # noqa: E402
+from benchmarks._rows import Row, as_line, half_width, main, measured  # noqa: E402
 from fedsim.core import seeding  # noqa: E402
 from fedsim.core.types import Batch, Memory  # noqa: E402
 from fedsim.data.label_noise import noisy_labels  # noqa: E402
@@ -156,9 +156,7 @@ def _rows(name: str, seeds: Sequence[int]) -> Iterator[Row]:
 
 def _interval(values: Sequence[float]) -> str:
     """Return the 95% interval of the mean, as text."""
-    from scipy.stats import t  # noqa: PLC0415 - takes a while to import
-
-    half = float(t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / len(values) ** 0.5
+    half = half_width(values)
     return f"[{statistics.mean(values) - half:.3g}, {statistics.mean(values) + half:.3g}]"
 
 

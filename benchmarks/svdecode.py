@@ -13,15 +13,13 @@ from fedsim.core import process
 
 process.prepare()
 
-from collections.abc import Mapping, Sequence  # noqa: E402
+from collections.abc import Mapping  # noqa: E402
 
-import numpy as np  # noqa: E402
 import torch  # noqa: E402
-from scipy.stats import bootstrap  # noqa: E402
 from torch import nn  # noqa: E402
 
 from benchmarks._decoding import news, real_model  # noqa: E402
-from benchmarks._rows import Row, averaged, main, measured  # noqa: E402
+from benchmarks._rows import Row, averaged, main, measured, told_apart  # noqa: E402
 from benchmarks._small_language_model import Trainer, choices  # noqa: E402
 from fedsim.components.decoder._steering import Mode, joined, places, steered, strength_of  # noqa: E402
 from fedsim.components.decoder.svdecode import AT_ONCE, SvdecodeConfig, both  # noqa: E402
@@ -59,7 +57,8 @@ def _after(steps: int, rate: float) -> list[Row]:
         rows.append(measured("strength", f"{setting}, {mode}", [strength], "", ""))
         rows.append(averaged("held-out gain of steering", f"{setting}, {mode}", gain, "nats a token", ""))
     for factor, name in ((0, "tuned"), (1, "search"), (2, "twice")):
-        rows.append(_told(f"{setting}, {factor} times the searched strength", seen[name], unseen[name]))
+        cheap = [[-cost for cost in costs] for costs in (seen[name], unseen[name])]
+        rows.append(told_apart("members told by cost", f"{setting}, {factor} times the searched strength", *cheap))
     return rows
 
 
@@ -99,18 +98,6 @@ def _tuned(members: Batch, steps: int, rate: float) -> nn.Module:
     for chosen in choices(len(members), steps, 0, _BATCH):
         trainer.step(model, members.inputs[chosen], members.labels[chosen])
     return model
-
-
-def _told(setting: str, members: Sequence[float], others: Sequence[float]) -> Row:
-    def area(some: np.ndarray, more: np.ndarray) -> float:
-        return float((np.asarray(some)[:, None] < np.asarray(more)).mean())
-
-    source = np.random.default_rng(0)
-    found = bootstrap((members, others), area, vectorized=False, method="percentile", n_resamples=2000, rng=source)
-    low, high = found.confidence_interval
-    value = area(np.array(members), np.array(others))
-    count = len(members) + len(others)
-    return Row("members told by cost", setting, value, "area", low, value, high, count, "reported", True)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,10 @@
 """Unmaskers beside one place a step and a threshold: right answers, passes, places computed, and seconds.
 
 ``--part lists`` has operations on short lists and the small model of `fedsim bench model lists`; ``--part long`` lists
-of 48 letters to copy or reverse, where a window of masked places is computed between full passes; ``--part wide`` what
-that costs in a text of 512 tokens, without training; ``--part grammar`` texts of
-brackets; ``--part information`` how rounds follow the information of a
-text. Models are trained once, into the cache. Seconds are of the processor, all on one thread. Without ``--full`` fewer
-lists.
+of 48 letters to copy or reverse, where a window of masked places is computed between full passes; ``--part wide`` the
+same with repeats of 16 letters in texts of 512 tokens; ``--part grammar`` texts of brackets; ``--part information`` how
+rounds follow the information of a text. Models are trained once, into the cache. Seconds are of the processor, all on
+one thread; with windows, strategies take turns text by text. Without ``--full`` fewer lists.
 """
 
 from __future__ import annotations
@@ -16,15 +15,17 @@ process.prepare()
 
 import argparse  # noqa: E402
 import math  # noqa: E402
+import statistics  # noqa: E402
 import time  # noqa: E402
-from collections.abc import Sequence  # noqa: E402
+from collections.abc import Callable, Sequence  # noqa: E402
 from typing import Any, NamedTuple  # noqa: E402
 
 import torch  # noqa: E402
-from torch import Tensor, nn  # noqa: E402
+from torch import nn  # noqa: E402
 
 from benchmarks._brackets import GRAMMAR, PLACES, Signs, brackets, is_valid  # noqa: E402
-from benchmarks._long_lists import long_lists  # noqa: E402
+from benchmarks._long_lists import Long, long_lists, repeats  # noqa: E402
+from benchmarks._passes import in_turn, interval  # noqa: E402
 from fedsim.bench.parallel import Network, Strategy, draw_samples, measure  # noqa: E402
 from fedsim.bench.training import trained  # noqa: E402
 from fedsim.components.unmasker.explore_then_exploit import analyse  # noqa: E402
@@ -78,34 +79,61 @@ def short_lists(count: int) -> list[Line]:
     return lines
 
 
-def windows(letters: int, operations: int, steps: int, batch: int, count: int, sizes: Sequence[Any]) -> list[Line]:
-    """Compare full passes with windows on long lists, one text at a time."""
-    own, lines = long_lists(letters, operations, steps, batch, count), list[Line]()
-    settings = [("one a step", "fixed", {})]
-    settings += [(f"window {w}, active {a}, refresh {r}", "window-diffusion", {"window": w, "active": a, "refresh": r})
-                 for w, a, r in sizes]  # fmt: skip
-    plain: list[Generated] = []
-    for label, name, chosen in settings:
-        texts, seconds = _written(own.model, name, chosen, own.prompts, letters)
-        plain = plain or texts
-        right = sum(list(text.tokens) == answer for text, answer in zip(texts, own.answers.tolist(), strict=True))
-        same = sum(text.tokens == other.tokens for text, other in zip(texts, plain, strict=True))
-        positions = sum(sum(text.trace.series()["positions"]) for text in texts) / count
-        passes = sum(len(text.trace.tokens) for text in texts) / count
-        told = f"{_share(right, count)}; {same} of {count} as one a step" if steps else "not trained"
-        lines.append(Line(f"{letters} letters", label, told, f"{passes:.1f}", f"{positions:.0f}", f"{seconds:.2f}"))
-    return lines
+def windows(own: Long, sizes: Sequence[tuple[int, int, int]]) -> list[Line]:
+    """Compare full passes with windows (W, A, R), one text at a time, in turns."""
+    settings: list[tuple[str, str, dict[str, Any]]] = [("one a step", "fixed", {})]
+    for window, active, refresh in sizes:
+        chosen = {"window": window, "active": active, "refresh": refresh}
+        settings.append((f"window {window}, active {active}, refresh {refresh}", "window-diffusion", chosen))
+    ways = [_writer(own.model, name, chosen, own.answers.shape[1]) for _, name, chosen in settings]
+    done = in_turn(ways, list(enumerate(map(tuple, own.prompts.tolist()))))
+    return [_window_line(own, label, each, done[0]) for (label, _, _), each in zip(settings, done, strict=True)]
 
 
-def _written(model: nn.Module, name: str, settings: Any, prompts: Tensor, places: int) -> tuple[list[Generated], float]:
+Written = tuple[Generated, float]
+
+
+def _window_line(own: Long, label: str, done: Sequence[Written], plain: Sequence[Written]) -> Line:
+    count, answers = len(done), own.answers.tolist()
+    right = sum(list(text.tokens) == answer for (text, _), answer in zip(done, answers, strict=True))
+    same = sum(text.tokens == other.tokens for (text, _), (other, _) in zip(done, plain, strict=True))
+    positions = sum(sum(text.trace.series()["positions"]) for text, _ in done) / count
+    passes = sum(len(text.trace.tokens) for text, _ in done) / count
+    seconds, others = [spent for _, spent in done], [spent for _, spent in plain]
+    low, high = interval(others, seconds)
+    faster = statistics.median(others) / statistics.median(seconds)
+    letters = _letters(done, [tuple(own) for own in answers])
+    told = f"{_share(right, count)}, of the letters {letters:.2%}; as one a step {_share(same, count)}, of the letters "
+    told += f"{_letters(done, [text.tokens for text, _ in plain]):.2%}"
+    spent = f"{sum(seconds) / count:.3f} a text, {faster:.2f} times faster [{low:.2f}, {high:.2f}]"
+    tokens = own.prompts.shape[1] + own.answers.shape[1]
+    return Line(f"{tokens} tokens, n = {count}", label, told, f"{passes:.1f}", f"{positions:.0f}", spent)
+
+
+def _letters(done: Sequence[Written], wanted: Sequence[tuple[int, ...]]) -> float:
+    """Return the share of letters that are the wanted ones."""
+    pairs = [
+        letter == other
+        for (text, _), own in zip(done, wanted, strict=True)
+        for letter, other in zip(text.tokens, own, strict=True)
+    ]
+    return sum(pairs) / len(pairs)
+
+
+def _writer(
+    model: nn.Module, name: str, settings: dict[str, Any], places: int
+) -> Callable[[tuple[int, tuple[int, ...]]], Written]:
     method = registry.get("component", name)
     own = method.make(method.config.model_validate(settings)).named(name)
-    sources = seeding.generators(0, "unmaskers", [(row,) for row in range(len(prompts))])
-    begin = time.process_time()
-    texts = generate(
-        own, model, Condition(tuple(map(tuple, prompts.tolist()))), Limits(max_new_tokens=places), sources, at_once=1
-    )
-    return texts, time.process_time() - begin
+
+    def write(numbered: tuple[int, tuple[int, ...]]) -> Written:
+        row, prompt = numbered
+        source = seeding.generators(0, "unmaskers", [(row,)])
+        begin = time.process_time()
+        (text,) = generate(own, model, Condition((prompt,)), Limits(max_new_tokens=places), source)
+        return text, time.process_time() - begin
+
+    return write
 
 
 def grammars(count: int) -> list[Line]:
@@ -182,9 +210,9 @@ def main() -> None:
     if chosen.part == "lists":
         lines = short_lists(200 if chosen.full else 40)
     elif chosen.part == "long":
-        lines = windows(48, 2, 1500, 32, 100 if chosen.full else 20, [(12, 4, 6), (24, 8, 12), (2, 2, 6)])
+        lines = windows(long_lists(100 if chosen.full else 20), [(12, 4, 6), (24, 8, 12), (2, 2, 6)])
     elif chosen.part == "wide":
-        lines = windows(255, 1, 0, 8, 10 if chosen.full else 2, [(64, 16, 32), (128, 32, 32)])
+        lines = windows(repeats(100 if chosen.full else 20), [(64, 16, 32), (128, 32, 32)])
     elif chosen.part == "grammar":
         lines = grammars(400 if chosen.full else 100)
     else:

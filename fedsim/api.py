@@ -34,6 +34,7 @@ from fedsim.scenario import Sweep as SweepSettings
 from fedsim.scenario import load as read_scenario
 from fedsim.threat.attacking import in_process
 from fedsim.threat.attacking.apart import start_isolated
+from fedsim.threat.attacking.reading import read_here, read_isolated
 
 Source = str | Path | Mapping[str, Any] | Scenario
 
@@ -135,6 +136,7 @@ def run(
                 command=_command("run", scenario, overrides),
                 earlier=earlier,
                 attackers=start_isolated if isolate else in_process,
+                readers=read_isolated if isolate else read_here,
             )
         reports.build(folder.path)
     return Run(folder.path)

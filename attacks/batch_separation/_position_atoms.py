@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from attacks.batch_separation._hidden_units import Hint
 from attacks.batch_separation._sparsest import ZERO, nothing_found, searched
 from attacks.core.tolerances import EXACT, SURELY_KEPT
 
@@ -22,6 +23,7 @@ _NULL = 1e-4  # of the largest singular value; rounding of single precision stay
 _SLACK = 10.0  # of the accuracy, for errors that add up
 _FEWEST_EQUAL = 4  # three of a few hundred random ratios agree about once in a thousand searches
 _STARTS_PER_DIMENSION, _FEWEST_STARTS = 8, 32
+_MANY = 2
 _ROWS_PER_DIMENSION = 4.5  # fewer do not tell sparse vectors from others
 
 
@@ -36,6 +38,8 @@ class Position:
         accuracy: relative error of an atom's entries, which grows with the condition number of the gradient.
         atoms: gradients of single tokens whose patches are not known yet, shape (width,) each.
         open: orthonormal rows whose combinations share the zeros of the rest, shape (dimensions, R).
+        place: its number.
+        hints: what is known of features that dropout took from the tokens that are left; None before anybody asked.
     """
 
     rest: Tensor
@@ -44,11 +48,17 @@ class Position:
     accuracy: float
     open: Tensor
     atoms: list[Tensor] = field(default_factory=list[Tensor])
+    place: int = 0
+    hints: list[Hint] | None = None
 
     @property
     def is_done(self) -> bool:
         """Whether no token is left that has a gradient."""
         return not self.left or not bool(self.rest.any())
+
+    def is_hard(self, rank: int) -> bool:
+        """Whether the zeros of the rest leave many more of R dimensions than tokens."""
+        return not self.is_done and rank - int((self.rest == 0).sum()) > _MANY * self.left
 
     def take(self, atom: Tensor) -> None:
         """Move an atom out of the rest."""
@@ -98,7 +108,7 @@ def _next(basis: Tensor, units: Tensor, found: Position, restarts: int, generato
         for vector in _sparse(basis, found, starts, generator):
             atom = basis @ vector
             sizes = (units @ vector).abs()
-            factor = _factor(found, atom, sizes > SURELY_KEPT)
+            factor = agreed_factor(found, atom, sizes > SURELY_KEPT)
             if factor is not None:
                 return factor * atom * (sizes > ZERO)
     return None
@@ -132,7 +142,7 @@ def _sparse(basis: Tensor, found: Position, starts: int, generator: torch.Genera
     return searched(rows, nothing_found(dimensions), starts, generator).vectors @ found.open
 
 
-def _factor(found: Position, atom: Tensor, kept: Tensor) -> float | None:
+def agreed_factor(found: Position, atom: Tensor, kept: Tensor) -> float | None:
     """Return the factor c for which most entries of the rest equal c atom, or None where no few agree.
 
     They agree where all other atoms of the position are zero.

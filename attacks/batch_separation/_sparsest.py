@@ -110,13 +110,13 @@ def searched(
     chosen = F.normalize(_best(rows, candidates, leading + leading // 2 + 4) @ preconditioner.T, dim=1)
     directions = F.normalize(space.basis, dim=1)
     if leading == rank:
-        refined = [_refine(directions, chosen)]
+        refined = [sharpened(directions, chosen)]
     else:
-        inner = _refine(F.normalize(space.basis[:, :leading], dim=1), chosen)
-        refined = [_refine(directions, F.pad(inner, (0, rank - leading)), smoothings=own) for own in _GENTLE]
+        inner = sharpened(F.normalize(space.basis[:, :leading], dim=1), chosen)
+        refined = [sharpened(directions, F.pad(inner, (0, rank - leading)), smoothings=own) for own in _GENTLE]
     if 0 < len(trusted) < rank:
         aims = _starts(torch.eye(rank, dtype=torch.float64), trusted, 2 * _AIMED, generator)[::2]
-        refined.append(_refine(directions, aims, aims))
+        refined.append(sharpened(directions, aims, aims))
     return most_zeros(space, torch.cat([known.vectors, *refined]))
 
 
@@ -213,7 +213,7 @@ def _distinct(vectors: Tensor, same: float, limit: int) -> Tensor:
     return torch.stack(kept)
 
 
-def _refine(
+def sharpened(
     directions: Tensor, vectors: Tensor, aims: Tensor | None = None, smoothings: Tensor = _SMOOTHINGS
 ) -> Tensor:
     """Reweighted least squares: find the smallest eigenvector, with larger weights where an entry is near zero.

@@ -94,7 +94,10 @@ def separate_tokens(
     left, singular, right = torch.linalg.svd(gradient, full_matrices=False)
     factors = _Factors(left[:, :rank], singular[:rank, None] * right[:rank])
     accuracy = EXACT * float((singular[0] / singular[rank - 1] / _WELL_CONDITIONED).clamp(1.0, _WELL_CONDITIONED))
-    positions = [Position(total.clone(), total.abs(), size, accuracy, totals[:0]) for total in totals]
+    positions = [
+        Position(total.clone(), total.abs(), size, accuracy, totals[:0], place=place)
+        for place, total in enumerate(totals)
+    ]
     passes: list[_Pass] = []
     missing = rank
     while missing:

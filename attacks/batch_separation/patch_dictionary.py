@@ -7,14 +7,16 @@ Assumes: honest-but-curious server, one gradient; a learned position embedding, 
     and masks need not be known. No more tokens in the batch than features or entries of a patch.
 Recovers: exact patches at their positions; images, by the direction of their tokens' gradients and by borders of
     patches; where some tokens were not separated, the images of which at least half of the patches were.
-Fails: no dropout at the embedding; too few features f for the rate p and B images: the zeros, about p^B f a position,
-    must leave few of the tokens' dimensions; noise, quantisation, pruning. Of patches that repeat only one is found.
+Fails: no dropout at the embedding; too few features f for the rate p and B images: the zeros, p^B f a position, and
+    p^2 f a token if hidden units drop out, must leave few dimensions; noise, pruning. Repeated patches.
 Source: this project; the dictionary after SPEAR++, Bakarsky et al. 2025, arXiv 2510.24200.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from functools import cache
 from itertools import islice, permutations
 from statistics import median
 from typing import ClassVar, NamedTuple, final
@@ -23,6 +25,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from attacks.batch_separation._hidden_units import Hint, hidden_hints
+from attacks.batch_separation._hinted_atoms import separate_hinted
 from attacks.batch_separation._image_groups import Groups, group_tokens, token_affinities
 from attacks.batch_separation._position_atoms import Position, separate
 from attacks.batch_separation._token_reader import token_reader
@@ -126,13 +130,20 @@ class PatchDictionary(Attack[PatchDictionaryConfig]):
     ) -> Separated:
         done = 0
 
+        @cache
+        def hints() -> Sequence[list[Hint]]:
+            return hidden_hints(observation, size, self.config.restarts, generator)
+
         def separate_one(position: Position, basis: Tensor) -> Position:
             nonlocal done
-            found = separate(position, basis, self.config.restarts, generator)
+            known = hints()[position.place] if position.is_hard(basis.shape[1]) else []
+            separated = separate_hinted(position, known, basis, generator) if known else position
+            if not separated.is_hard(basis.shape[1]) or not known:
+                separated = separate(separated, basis, self.config.restarts, generator)
             done += 1
             missing = basis.shape[1] / rank
             on_step(Step(0, done, max(done, len(embedding.totals)), missing, missing, no_examples(observation)))
-            return found
+            return separated
 
         reader = token_reader(observation, size)
         return separate_tokens(embedding.gradient, embedding.totals, rank, size, reader, separate_one)

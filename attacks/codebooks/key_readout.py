@@ -23,7 +23,8 @@ from torch import Tensor, nn
 
 from attacks.codebooks._features_from_keys import coarseness, group, solve_points
 from attacks.core.fired_rows import find_fired_rows, noise_variance
-from attacks.core.labels import count_labels, gradient_weight
+from attacks.core.labels import count_labels
+from attacks.core.mean_gradient import gradient_weight
 from attacks.core.optimizers import Adam, Cosine
 from attacks.core.preconditions import one_gradient_only
 from attacks.core.regularizers import pixel_box, total_variation

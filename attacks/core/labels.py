@@ -14,6 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from attacks.core.mean_gradient import gradient_weight
 from fedsim.components.bottleneck._key_value import KeyValueModel, VotingDecoder
 from fedsim.core.errors import NotApplicable
 from fedsim.core.layer_calls import layer_inputs
@@ -58,18 +59,6 @@ def infer_labels(observation: Observation, rule: LabelRule = "counting") -> Tens
     probabilities, feature_sum = _probe(observation, name)
     logit_gradient = (bias if bias is not None else weight.sum(1) / feature_sum) / gradient_weight(observation)
     return count_labels(logit_gradient, probabilities, examples)
-
-
-def gradient_weight(observation: Observation) -> float:
-    """Return the factor from the mean gradient of the local steps to the update.
-
-    1 for a gradient, else the step size times the number of steps. With momentum m each step counts 1 + m + m^2 + ...,
-    with one term for itself and one for every later step.
-    """
-    if observation.update.kind == "gradient":
-        return 1.0
-    momentum, steps = observation.optimizer_settings.get("momentum", 0.0), observation.local_steps
-    return observation.learning_rate * sum(momentum**age for later in range(steps) for age in range(later + 1))
 
 
 def labels_of(observation: Observation, rule: LabelRule = "counting") -> Tensor:

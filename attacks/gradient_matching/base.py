@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
 import torch
@@ -98,12 +99,19 @@ class MatchingAttack(Attack[ConfigT]):
 
     Attributes:
         training_mode: whether normalisation layers use batch statistics, unless the settings say otherwise.
+        searches_draws: whether it simulates what the task draws in a step.
     """
 
     training_mode: ClassVar[bool] = True
+    searches_draws: ClassVar[bool] = False
 
     def not_applicable(self, observation: Observation) -> str | None:
-        """Refuse updates of several steps."""
+        """Refuse updates of several steps, and steps with draws of the task that it does not simulate."""
+        if observation.task.draws and not self.searches_draws:
+            return (
+                f"each step of task '{observation.task.name}' has draws of its own, such as noise, which this attack "
+                "does not search; for 'denoising', denoiser-inversion does"
+            )
         return one_gradient_only(observation)
 
     @abstractmethod
@@ -180,15 +188,13 @@ class MatchingAttack(Attack[ConfigT]):
     ) -> list[Reconstruction]:
         labels = [self.labels(observation) for observation in observations]
         rows, path = self.run_search(Searched(observations, labels, generators, on_steps))
-        return [
-            self._told(observation, [row for row in rows if row.victim == victim], label, path)
-            for victim, (observation, label) in enumerate(zip(observations, labels, strict=True))
-        ]
-
-    def _told(self, observation: Observation, rows: Sequence[Found], labels: Tensor, path: str) -> Reconstruction:
-        if has_failed(rows):
-            return best_of(rows, labels, path, self.remarks(observation))
-        return self.report(observation, rows, labels, path)
+        found: list[Reconstruction] = []
+        for victim, (observation, label) in enumerate(zip(observations, labels, strict=True)):
+            own = [row for row in rows if row.victim == victim]
+            # What a subclass makes of rows needs one that has an objective.
+            report = partial(MatchingAttack.report, self) if has_failed(own) else self.report
+            found.append(report(observation, own, label, path))
+        return found
 
     def labels(self, observation: Observation) -> Tensor:
         """Return the labels of the dummies, granted or inferred."""

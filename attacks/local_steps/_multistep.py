@@ -1,4 +1,4 @@
-"""Shared by attacks on several local steps: the number of examples, their masks, and the update as one gradient.
+"""Shared by attacks on several local steps: sizes of batches, and masks.
 
 A client that takes K steps of SGD sends D = theta_0 - theta_K, a sum of K gradients at K different weights.
 """
@@ -14,7 +14,6 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from attacks.core.labels import gradient_weight
 from attacks.core.preconditions import gradient_steps_only
 from attacks.core.starts import first_inputs
 from attacks.core.unknown_masks import unknown_masks
@@ -73,11 +72,6 @@ class MultiStepAttack(MatchingAttack[ConfigT]):
         return unknown_masks(sites if is_searched else (), weight=config.mask_weight, rate=config.learning_rate)
 
 
-def number_of_examples(observation: Observation) -> int:
-    """Return N, the number of distinct examples in the update."""
-    return observation.examples or observation.batch_size or 1
-
-
 def batch_sizes(observation: Observation) -> tuple[int, ...]:
     """Return the number of examples in each of the K local steps."""
     return observation.batch_sizes or (observation.batch_size or 1,) * observation.local_steps
@@ -87,10 +81,3 @@ def sites_for(observation: Observation, examples: int) -> tuple[DropoutSite, ...
     """Return the dropout sites of a forward pass on this number of examples."""
     size = observation.batch_size or 1
     return tuple(replace(site, shape=(site.shape[0] // size * examples, *site.shape[1:])) for site in observation.sites)
-
-
-def as_gradient(observation: Observation) -> Observation:
-    """Return the observation with the mean gradient of its local steps as the update, D / (step size times K)."""
-    weight = gradient_weight(observation)
-    tensors = {name: tensor / weight for name, tensor in observation.update.tensors.items()}
-    return replace(observation, update=replace(observation.update, kind="gradient", tensors=tensors))

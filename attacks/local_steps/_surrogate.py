@@ -13,9 +13,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from attacks.core.mean_gradient import as_gradient
 from attacks.core.unknowns import NOTHING, Block, Bounded, Values, of_row
 from attacks.gradient_matching._comparison import ExplicitGradients, Gradients, Setting, squared_norms
-from attacks.local_steps._multistep import as_gradient
 from fedsim.core.gradients import gradient_of
 from fedsim.core.types import Masks, Observation, Tensors
 

@@ -13,10 +13,10 @@ from itertools import accumulate, islice
 import torch
 from torch import Tensor
 
-from attacks.core.labels import gradient_weight
+from attacks.core.mean_gradient import as_gradient, gradient_weight
 from attacks.core.unknowns import NOTHING, Values, of_row
 from attacks.gradient_matching._comparison import ExplicitGradients, Gradients, Setting, as_sent, squared_norms
-from attacks.local_steps._multistep import as_gradient, batch_sizes, sites_for
+from attacks.local_steps._multistep import batch_sizes, sites_for
 from fedsim.core.gradients import gradient_of
 from fedsim.core.types import DropoutSite, Masks, Observation, Tensors
 

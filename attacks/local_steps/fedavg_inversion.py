@@ -22,6 +22,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from attacks.core.labels import examples_of
+from attacks.core.mean_gradient import as_gradient
 from attacks.core.progress import continued
 from attacks.core.starts import first_inputs
 from attacks.core.unknowns import MASKS
@@ -31,9 +33,7 @@ from attacks.gradient_matching.base import Searched
 from attacks.local_steps._multistep import (
     MultiStepAttack,
     MultiStepConfig,
-    as_gradient,
     batch_sizes,
-    number_of_examples,
     sites_for,
 )
 from attacks.local_steps._unrolled import UnrolledComparison, dealt, local_steps
@@ -73,7 +73,7 @@ class FedAvgInversion(MultiStepAttack[FedAvgInversionConfig]):
     def plan(self, observations: Sequence[Observation]) -> Search:
         """Optimise dummies and the masks of all steps."""
         sites = tuple(site for step in local_steps(observations[0]) for site in step.sites)
-        examples = number_of_examples(observations[0])
+        examples = examples_of(observations[0])
 
         def prior(inputs: Tensor, masks: Masks, victims: Sequence[int]) -> Tensor:
             return self.smoothness(inputs, masks, victims) + self.config.agreement * disagreement(inputs, examples)
@@ -84,7 +84,7 @@ class FedAvgInversion(MultiStepAttack[FedAvgInversionConfig]):
 
     def dummies(self, observation: Observation) -> int:
         """Return N, or the number of visits in all passes."""
-        return number_of_examples(observation) if self.config.dummies == "shared" else sum(batch_sizes(observation))
+        return examples_of(observation) if self.config.dummies == "shared" else sum(batch_sizes(observation))
 
     def labels(self, observation: Observation) -> Tensor:
         """Return the labels, dealt out to the batches in the same way in every pass."""
@@ -121,7 +121,7 @@ class FedAvgInversion(MultiStepAttack[FedAvgInversionConfig]):
     def report(self, observation: Observation, rows: Sequence[Found], labels: Tensor, path: str) -> Reconstruction:
         """Average the dummies of all passes; report no masks, since those of all steps fit no single forward pass."""
         best = super().report(observation, rows, labels, path)
-        examples = number_of_examples(observation)
+        examples = examples_of(observation)
         masks = best.masks if observation.local_steps == 1 else None
         inputs = average(best.inputs, labels, examples)
         return replace(best, inputs=inputs, labels=labels[:examples].clone(), masks=masks)
@@ -135,7 +135,7 @@ class FedAvgInversion(MultiStepAttack[FedAvgInversionConfig]):
         on_steps: Sequence[OnStep],
     ) -> list[Found]:
         """Return the ends of a search for N examples whose one gradient is the mean gradient of all steps."""
-        examples = number_of_examples(observation)
+        examples = examples_of(observation)
         shape = (examples, *observation.spec.shape)
         sites = sites_for(observation, examples)
         plan = Search(
@@ -157,7 +157,7 @@ class FedAvgInversion(MultiStepAttack[FedAvgInversionConfig]):
 
     def _continued(self, observation: Observation, plan: Search, early: Found) -> Search:
         """Return the plan with the dummies and masks of an earlier search as the start of every pass and step."""
-        examples = number_of_examples(observation)
+        examples = examples_of(observation)
         every = early.inputs[torch.arange(self.dummies(observation), device=early.inputs.device) % examples]
         unknowns = plan.unknowns.starting_at({MASKS: _by_step(early.masks, observation)})
         return replace(plan, unknowns=unknowns, first=lambda _victim, _generator: every)
@@ -199,7 +199,7 @@ def average(inputs: Tensor, labels: Tensor, examples: int) -> Tensor:
 
 def _by_step(masks: Masks, observation: Observation) -> Masks:
     """Return the masks of N examples as those of every step, in the order of the steps."""
-    examples = number_of_examples(observation)
+    examples = examples_of(observation)
     grouped = [mask.unflatten(0, (examples, -1)) for mask in masks]
     return tuple(
         mask[(step.examples % examples).to(mask.device)].flatten(0, 1)

@@ -20,10 +20,12 @@ from typing import final
 from pydantic import Field
 from torch import Tensor
 
+from attacks.core.labels import examples_of
+from attacks.core.mean_gradient import as_gradient
 from attacks.gradient_matching._comparison import Comparison
 from attacks.gradient_matching._engine import Found, Search
 from attacks.gradient_matching.base import best_row
-from attacks.local_steps._multistep import MultiStepAttack, MultiStepConfig, as_gradient, number_of_examples, sites_for
+from attacks.local_steps._multistep import MultiStepAttack, MultiStepConfig, sites_for
 from attacks.local_steps._surrogate import (
     Path,
     SurrogateComparison,
@@ -77,12 +79,12 @@ class Sme(MultiStepAttack[SmeConfig]):
 
     def dummies(self, observation: Observation) -> int:
         """Return N, the number of distinct examples."""
-        return number_of_examples(observation)
+        return examples_of(observation)
 
     def plan(self, observations: Sequence[Observation]) -> Search:
         """Optimise dummies, one mask per example, and the place on the path."""
         observation = observations[0]
-        sites = sites_for(observation, number_of_examples(observation))
+        sites = sites_for(observation, examples_of(observation))
         masks = self.masks(observation, sites)
         search = Search(masks, self.first(observations), self.smoothness, sites=sites)
         if observation.local_steps == 1:

@@ -21,12 +21,13 @@ import torch
 from pydantic import Field
 
 from attacks.core.gradient_distance import may_be_exact
+from attacks.core.labels import examples_of
 from attacks.core.layers import first_linear, layer_behind
 from attacks.core.patches import patch_projection
 from attacks.core.preconditions import gradient_steps_only
 from attacks.core.results import NothingFound
 from attacks.core.tolerances import MATCHES
-from attacks.local_steps._multistep import batch_sizes, number_of_examples, sites_for
+from attacks.local_steps._multistep import batch_sizes, sites_for
 from attacks.local_steps._path import Path, follow
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError
@@ -64,7 +65,7 @@ class StepByStep(Attack[StepByStepConfig]):
         """Refuse single steps, other optimizers, repeated examples, and models without two dense layers."""
         if observation.local_steps == 1:
             return "the update is one step; the attack that separates it solves it"
-        if sum(batch_sizes(observation)) != number_of_examples(observation) or not all(batch_sizes(observation)):
+        if sum(batch_sizes(observation)) != examples_of(observation) or not all(batch_sizes(observation)):
             return "the client passes over its examples more than once, or over none in some step"
         if observation.hidden:
             return "tensors of the update are hidden, so steps cannot be compared with it"
@@ -83,7 +84,7 @@ class StepByStep(Attack[StepByStepConfig]):
         """Separate, then repeat the training."""
         as_one = _as_one_step(observation)
         guess = self._inner(observation)(as_one, generator, on_step)
-        missing = number_of_examples(observation) - len(guess.inputs)
+        missing = examples_of(observation) - len(guess.inputs)
         if missing or first_linear(observation) is None:
             return replace(guess, masks=None, is_exact=False, notes=(*guess.notes, "the steps were not computed"))
         try:
@@ -106,7 +107,7 @@ class StepByStep(Attack[StepByStepConfig]):
 
 def _as_one_step(observation: Observation) -> Observation:
     """Return the update as one step on the examples of all steps."""
-    examples = number_of_examples(observation)
+    examples = examples_of(observation)
     return replace(
         observation,
         local_steps=1,

@@ -21,13 +21,14 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
+from attacks.core.labels import examples_of
 from attacks.core.optimizers import Sign
 from attacks.core.progress import continued
 from attacks.core.unknowns import Values
 from attacks.gradient_matching._comparison import Setting
 from attacks.gradient_matching._engine import Found, Pace, ScheduleName, Search, descend
 from attacks.gradient_matching.base import Searched, best_row
-from attacks.local_steps._multistep import MultiStepAttack, MultiStepConfig, batch_sizes, number_of_examples
+from attacks.local_steps._multistep import MultiStepAttack, MultiStepConfig, batch_sizes
 from attacks.local_steps._unrolled import UnrolledComparison, dealt, local_steps
 from attacks.mixed_batches._cutmix_boxes import assemble
 from attacks.mixed_batches._cutmix_client import (
@@ -93,7 +94,7 @@ class CutmixInversion(MultiStepAttack[CutmixInversionConfig]):
 
     def dummies(self, observation: Observation) -> int:
         """Return N, the number of distinct examples."""
-        return number_of_examples(observation)
+        return examples_of(observation)
 
     def labels(self, observation: Observation) -> Tensor:
         """Return the labels, dealt out to the batches."""

@@ -22,8 +22,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from attacks.core.gradient_distance import may_be_exact, verdict
-from attacks.core.labels import gradient_weight
 from attacks.core.masks_by_layer import peel
+from attacks.core.mean_gradient import gradient_weight
 from attacks.core.progress import Numbered
 from attacks.core.tolerances import MATCHES
 from attacks.mixed_batches._cutmix_boxes import assemble, assemble_each

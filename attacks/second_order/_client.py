@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.func import functional_call, grad, replace_all_batch_norm_modules_
 
 from attacks.core.defense_facts import bound_of
-from attacks.core.labels import gradient_weight
+from attacks.core.mean_gradient import gradient_weight
 from attacks.core.tolerances import TINY
 from fedsim.core.masks import inject_masks
 from fedsim.core.types import DropoutSite, Masks, Observation, Tensors

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from attacks.core.client_gradient import client_gradient
 from attacks.core.defense_facts import sends_part
-from attacks.core.labels import gradient_weight
+from attacks.core.mean_gradient import gradient_weight
 from attacks.core.noise_level import stated_levels
 from attacks.core.tolerances import TINY
 from attacks.second_order._client import Client

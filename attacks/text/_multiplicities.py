@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from attacks.core.labels import gradient_weight
+from attacks.core.mean_gradient import gradient_weight
 from attacks.text._sentences import has_cross_entropy
 from fedsim.core.layer_calls import read_by
 from fedsim.core.masks import without_dropout

@@ -85,7 +85,12 @@ def distance_of(observation: Observation, sentences: Tensor, last: Tensor, masks
 
 
 def explains(observation: Observation) -> bool:
-    """Say whether the gradient of sentences can be computed: labels are granted, or are their own next words."""
+    """Say whether the gradient of sentences can be computed: labels are granted, or are their own next words.
+
+    It cannot where the task draws something in every step, as masked places.
+    """
+    if observation.task.draws:
+        return False
     return observation.labels is not None or (predicts_words(observation) and has_cross_entropy(observation))
 
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from attacks.core.fired_rows import has_zero_rows, outstanding_rows
-from attacks.core.labels import gradient_weight
+from attacks.core.mean_gradient import gradient_weight
 from attacks.core.tolerances import TINY
 from fedsim.core.errors import NotApplicable
 from fedsim.core.layer_calls import read_by

@@ -18,7 +18,7 @@ from pydantic import Field
 from torch import Tensor
 
 from attacks.core.defense_facts import searched_sites
-from attacks.core.labels import gradient_weight
+from attacks.core.mean_gradient import as_gradient
 from attacks.core.preconditions import one_gradient_only
 from attacks.core.results import no_examples
 from attacks.core.tolerances import EXACT_TEXT
@@ -155,6 +155,11 @@ class TextMatching(Attack[ConfigT]):
                 "the sentences have no labels: the clients compare them with one another, in two views each, and a "
                 "vector in place of a token does not say what the second view repeats and where it ends"
             )
+        if observation.task.draws:
+            return (
+                "the clients' task draws something in every step, as masked places and their rate, which this search "
+                "does not look for"
+            )
         if observation.labels is None and not predicts_words(observation):
             return "the labels are not next words, and the threat model does not grant them"
         if not explains(observation):
@@ -181,7 +186,7 @@ class TextMatching(Attack[ConfigT]):
     def prepare(self, observation: Observation) -> Task:
         """Return what a search needs; the observed model is not changed."""
         name, _ = embedding_of(observation)
-        observation = _as_gradient(observation)
+        observation = as_gradient(observation)
         words, lengths = _told(observation), lengths_of(observation)
         sites = self._sites(observation)
         setting = setting_of(observation, sites, True, self.config.device)
@@ -261,13 +266,6 @@ def known_masks(observation: Observation, sites: Sequence[DropoutSite]) -> Masks
     if observation.masks is not None:
         return observation.masks[0] if sites else ()
     return tuple(expected_mask(site) for site in sites)
-
-
-def _as_gradient(observation: Observation) -> Observation:
-    """Return the observation of one step as one of its gradient, in the gradient's own scale."""
-    weight = gradient_weight(observation)
-    tensors = {name: tensor / weight for name, tensor in observation.update.tensors.items()}
-    return replace(observation, update=replace(observation.update, kind="gradient", tensors=tensors))
 
 
 def _told_in_tokens(on_step: OnStep, task: Task) -> OnStep:

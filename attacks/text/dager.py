@@ -20,27 +20,21 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from attacks.core.noise_level import measured_levels, rounding_levels, stated_levels
 from attacks.core.preconditions import gradient_steps_only
 from attacks.core.results import NothingFound, no_guess
-from attacks.local_steps._multistep import batch_sizes
 from attacks.text._masked_tokens import kept_shares, only_scales
 from attacks.text._multiplicities import multiplicities
-from attacks.text._prefixes import Front, drops_in_front
+from attacks.text._prefixes import drops_in_front
+from attacks.text._read_spans import examples_of, levels_of, read_spans
 from attacks.text._span_search import Found, Reading, arrange, best, grow_prefixes
-from attacks.text._span_tests import Outliers, Threshold
 from attacks.text._step_by_step import behind_first_step, can_go_on
-from attacks.text._subspaces import attentions, gradients_of, hard, rank, soft
+from attacks.text._subspaces import attentions, gradients_of, rank
 from attacks.text._words import embedding_of, in_rows
 from fedsim.core.hooks import Attack, Effort
 from fedsim.core.registry import attack
-from fedsim.core.types import Config, Modality, Observation, OnStep, Reconstruction, Step, Tensors
+from fedsim.core.types import Config, Modality, Observation, OnStep, Reconstruction, Step
 
 _TWO = 2
-_MOST_LAYERS = 10
-_AMPLIFIED = 200.0  # distance of an input in the span, over the noise in units of the largest singular value
-_PER_SENTENCE, _SHARE = 50, 0.05
-_FEWEST_FREE = 8
 _MOST_SOLVED = 5000  # most tokens, since each takes a linear program
 
 
@@ -122,7 +116,7 @@ class Dager(Attack[DagerConfig]):
             best_iteration=1,
             history=((1, 0.0),),
             stopped="read off two spans",
-            notes=_remarks(len(found), len(sentences), _examples(observation)),
+            notes=_remarks(len(found), len(sentences), examples_of(observation)),
             facts={
                 "rank of the first span": reading.spaces[0].size,
                 "rank of the second span": reading.spaces[1].size,
@@ -152,19 +146,7 @@ class Dager(Attack[DagerConfig]):
         return sentences
 
     def _reading(self, observation: Observation, tolerance: float) -> Reading:
-        """Return hard spans of two layers with a threshold; or, if noise exceeds it, soft spans and outliers."""
-        config, count = self.config, _examples(observation) or 1
-        shared = {own: gradients_of(observation, own) for own in attentions(observation.model)[:_MOST_LAYERS]}
-        layers = [layer for layer, gradients in shared.items() if gradients]
-        levels = {layer: _levels(observation, shared[layer]) for layer in layers[:_TWO]}
-        spaces = [hard(layer, shared[layer], levels[layer]) for layer in layers[:_TWO]]
-        if max(space.noise for space in spaces) * _AMPLIFIED < tolerance:
-            return Reading(Front(observation.model, layers[:_TWO]), spaces, Threshold(tolerance, config.prefixes))
-        levels |= {layer: _levels(observation, shared[layer]) for layer in layers[_TWO:]}
-        spaces = [soft(layer, shared[layer], levels[layer]) for layer in layers]
-        beam = _PER_SENTENCE * count
-        tokens = max(beam, int(_SHARE * (observation.spec.vocabulary or 0)))
-        return Reading(Front(observation.model, layers), spaces, Outliers(config.deviations, tokens, beam))
+        return read_spans(observation, tolerance, self.config.deviations, self.config.prefixes)
 
 
 def _rate_in_front(observation: Observation) -> float:
@@ -200,18 +182,13 @@ def _words(observation: Observation, reading: Reading, rate: float, on_step: OnS
     return Reconstruction(guess, none, None, 0.0, 1, 1, ((1, 0.0),), "read off one span", notes, facts)
 
 
-def _examples(observation: Observation) -> int | None:
-    """Return the number of sentences, if it is known."""
-    return observation.batch_size if observation.local_steps == 1 else observation.examples
-
-
 def _in_the_batch(observation: Observation, reading: Reading, found: list[Found]) -> list[Found]:
     """Return the sentences as often as they are in the batch; if that is unknown, the best ones once."""
     counts = None
     if not reading.front.looks_ahead():
         counts = multiplicities(observation, [own.tokens for own in found])
     if counts is None:
-        return best(found, _examples(observation) or len(found), reading.test.overlap)
+        return best(found, examples_of(observation) or len(found), reading.test.overlap)
     worst = max(own.score for own in found)
     return [Found(tokens, worst) for tokens, count in counts.items() for _ in range(count)]
 
@@ -223,17 +200,6 @@ def _pad(sentences: Sequence[Found], length: int) -> Tensor:
     return rows
 
 
-def _levels(observation: Observation, gradients: Tensors) -> list[float]:
-    """Return the noise of a layer's gradients: stated, or rounding, or measured if the span should not be full."""
-    stated, rounding = stated_levels(observation, gradients), rounding_levels(observation, gradients)
-    if stated is not None and observation.update.kind == "gradient":
-        return [max(own) for own in zip(stated, rounding, strict=True)]
-    width, tokens = next(iter(gradients.values())).shape[1], sum(batch_sizes(observation)) * observation.spec.shape[0]
-    if tokens <= width - _FEWEST_FREE and rank(gradients, rounding) == width:
-        return measured_levels(observation, gradients, tokens)
-    return rounding
-
-
 def _uninformative(observation: Observation, layer: str) -> str | None:
     """Return why the gradients of an attention do not show what it read, or None."""
     place, gradients = layer.rpartition(".")[0], gradients_of(observation, layer)
@@ -241,7 +207,7 @@ def _uninformative(observation: Observation, layer: str) -> str | None:
         return f"no gradient of queries, keys or values of '{place}' is shared"
     if not any(bool(own.any()) for own in gradients.values()):
         return f"the gradients of '{place}' are zero, as those of fresh adapters are until the second update"
-    read = rank(gradients, _levels(observation, gradients))
+    read = rank(gradients, levels_of(observation, gradients))
     rows, width = sum(len(own) for own in gradients.values()), next(iter(gradients.values())).shape[1]
     if read == min(rows, width):
         return f"the gradients of '{place}' have full rank {read}: too many tokens, or noise"

@@ -13,29 +13,24 @@ Source: Dwork et al. 2006 (Our data, ourselves); Kairouz, Liu, Steinke 2021, arX
 from __future__ import annotations
 
 import math
-from typing import ClassVar, final
+from typing import final
 
 from pydantic import Field
 from torch import nn
 
-from fedsim.core.hooks import IMAGES_AND_TEXT, Defense, HookContext, Place, Rules
+from defenses.noise._client_level import PROBE, ClientBudget, ClientLevelDefense
+from fedsim.core.hooks import HookContext, Rules
 from fedsim.core.registry import defense
-from fedsim.core.types import Mechanism, Modality, PublicKnowledge, Update
-from fedsim.privacy.budget import Budget
+from fedsim.core.types import PublicKnowledge, Update
 from fedsim.privacy.upload import disturb, why_buffers_move
 
-_PROBE = 3  # examples in the batch that tests the model
-_SENSITIVITY = 2.0  # in units of the clipping norm
 _STEPS_A_SHARE = 2.0
 _CUT_OFF = 1e-6  # allowed probability of clipped noise in the whole run, in units of delta
 
 
-class DistributedDpConfig(Budget):
+class DistributedDpConfig(ClientBudget):
     """Settings of distributed differential privacy."""
 
-    clip: float = Field(
-        default=1.0, gt=0, allow_inf_nan=False, description="S: largest norm of an update over all parameters"
-    )
     colluding: int = Field(default=0, ge=0, description="clients that may tell the server what noise they added")
 
 
@@ -45,11 +40,14 @@ class DistributedDpConfig(Budget):
     summary="adds a share of the noise to each update of a secure sum",
     paper="2102.06387",
 )
-class DistributedDp(Defense[DistributedDpConfig]):
+class DistributedDp(ClientLevelDefense[DistributedDpConfig]):
     """Client-level differential privacy against a server that sees only sums and knows who took part."""
 
-    modalities: ClassVar[frozenset[Modality]] = IMAGES_AND_TEXT
-    place: ClassVar[Place] = "noise"
+    @property
+    def against(self) -> str:
+        """A server that sees sums, and the clients that tell it of their noise."""
+        seen = "a server that sees nothing but secure sums"
+        return f"{seen}, and {self.config.colluding} clients on its side" if self.config.colluding else seen
 
     def refuses(self, rules: Rules, model: nn.Module) -> str | None:
         """Return why the guarantee would not hold, or None where it holds."""
@@ -63,31 +61,15 @@ class DistributedDp(Defense[DistributedDpConfig]):
                 f"colluding is {self.config.colluding}, but a sum may hold {rules.smallest_sum} updates only. Expected "
                 "fewer, or a larger cohort or threshold"
             )
-        if self.config.delta * rules.clients >= 1:
-            return f"delta is {self.config.delta:g}, expected below 1/{rules.clients}, the number of clients"
-        return self._why_rounding_shows(rules, model) or why_buffers_move(model, rules.probe(_PROBE).inputs)
+        return (
+            self.why_delta_is_large(rules)
+            or self._why_rounding_shows(rules, model)
+            or why_buffers_move(model, rules.probe(PROBE).inputs)
+        )
 
     def on_upload(self, update: Update, here: HookContext) -> Update:
         """Return the clipped update with its share of the noise; every client has the same weight in the sum."""
         return disturb(update, self.config.clip, self._share(here.rules), here.generator)
-
-    def mechanism(self, rules: Rules) -> Mechanism | None:
-        """Return one Gaussian mechanism per round."""
-        multiplier = self._multiplier(rules)
-        if not multiplier:
-            return None
-        against = "a server that sees nothing but secure sums"
-        if self.config.colluding:
-            against = f"{against}, and {self.config.colluding} clients on its side"
-        return Mechanism(
-            unit="client",
-            adjacency="replace",
-            noise_multiplier=multiplier / _SENSITIVITY,
-            sampling_rate=1.0,
-            steps=1,
-            delta=self.config.delta,
-            against=against,
-        )
 
     def adaptive_view(self) -> PublicKnowledge:
         """Return clipping norm and noise; its scale on a mean depends on the number of clients."""
@@ -117,7 +99,4 @@ class DistributedDp(Defense[DistributedDpConfig]):
 
     def _share(self, rules: Rules | None) -> float:
         fewest = 1 if rules is None else rules.smallest_sum - self.config.colluding
-        return self._multiplier(rules) * self.config.clip / math.sqrt(max(1, fewest))
-
-    def _multiplier(self, rules: Rules | None) -> float:
-        return self.config.multiplier(1.0, 1 if rules is None else rules.rounds, sensitivity=_SENSITIVITY)
+        return self.multiplier(rules) * self.config.clip / math.sqrt(max(1, fewest))

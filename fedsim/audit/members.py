@@ -46,6 +46,7 @@ def judged(
     What each finds of the members of every class is added to `by_class`, where it is given.
     """
     end = time.monotonic() + seconds
+    world = _with_members_used(world, trained)
     cases: dict[Target, Case] = {}
     known: dict[ShadowPlan, tuple[Shadow, ...]] = {}
     records: list[MembershipRecord] = []
@@ -78,6 +79,16 @@ def judged(
             why = reason(error)
             records.append(record.model_copy(update={"failure": why}))
     return tuple(records)
+
+
+def _with_members_used(world: World, trained: Trained) -> World:
+    """Return the world with as many candidates as examples were used; some are drawn twice, or the time ended."""
+    settings = world.scenario.membership
+    used = int((membership.count_training(world, trained.journal.rounds) > 0).sum())
+    if settings is None or settings.candidates <= used:
+        return world
+    fewer = settings.model_copy(update={"candidates": max(2, used)})
+    return replace(world, scenario=world.scenario.model_copy(update={"membership": fewer}))
 
 
 def _too_long(plan: ShadowPlan | None, cost: float, seconds: float) -> str:

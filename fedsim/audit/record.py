@@ -59,7 +59,7 @@ class Plan(_Part):
     updates: int | None = Field(default=None, ge=1)
     command: str = ""
     defend: bool = Field(default=True, description="whether defenses are tried; without them an audit may end early")
-    scoring: Scoring = Scoring(metric="ssim")
+    scoring: Scoring = Scoring()
     client_app: str | None = Field(default=None, description="a Flower ClientApp whose reply is attacked")
     gradients: Path | None = Field(default=None, description="captured gradients, .safetensors or .npz")
     weights: Path | None = Field(default=None, description="weights of these gradients; absent: the factory's")

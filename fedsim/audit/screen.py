@@ -30,7 +30,7 @@ def updates(record: AuditRecord) -> Table:
     for heading in ("batch", "updates", f"{noun}s", "searched", "recovered", column.heading, *words):
         table.add_column(heading, justify="left" if heading in words else "right")
     for own in record.inspections:
-        table.add_row(*map(Text, _row(own, record)))
+        table.add_row(*map(Text, row(own, record)))
     return table
 
 
@@ -39,9 +39,10 @@ def members(record: AuditRecord) -> Table:
     table = Table(title="Members found", title_justify="left")
     for heading in ("attack", "judges", "members", "AUC", "TPR at 1 % FPR"):
         table.add_column(heading, justify="left" if heading in ("attack", "judges") else "right")
+    without: dict[str, list[str]] = {}
     for own in record.membership:
         if own.summary is None:
-            table.add_row(Text(own.label), Text(own.failure or "no result"), "", "", "")
+            without.setdefault(own.failure or "no result", []).append(own.label)
             continue
         low = next((rate.tpr for rate in own.summary.low_fpr if rate.fpr == 0.01), None)  # noqa: PLR2004 - 1 %
         table.add_row(
@@ -51,6 +52,9 @@ def members(record: AuditRecord) -> Table:
             interval(own.summary.auc, 1, 2),
             interval(low, 100, 0) + " %" if low else "too few",
         )
+    if without:
+        table.caption = Text("\n".join(f"{', '.join(names)}: {why}" for why, names in without.items()))
+        table.caption_justify = "left"
     return table
 
 
@@ -173,7 +177,8 @@ def winner(inspection: Inspection) -> str:
     return "an unfinished search" if inspection.is_short else "none"
 
 
-def _row(own: Inspection, record: AuditRecord) -> tuple[str, ...]:
+def row(own: Inspection, record: AuditRecord) -> tuple[str, ...]:
+    """Return what stands of a batch size in the table of updates."""
     if own.failure is not None:
         return (str(own.batch_size), "", "", "", "", "", "", "", own.failure)
     failures = [victim.failure for victim in own.victims if victim.failure]

@@ -74,14 +74,20 @@ def batch_of(item: Mapping[str, Any], what: str) -> Batch:
         raise FedsimError(f"{what} yields labels of another length or type than {KEY}, expected integers.")
     given = {name: item[name].detach().cpu() for name in _GIVEN if isinstance(item.get(name), Tensor)}
     if labels.ndim == _TEXTS:
-        labels = _next(labels if labels.shape == tokens.shape else tokens, given.get(MASK))
+        if tokens.shape[1] < _TEXTS:
+            raise FedsimError(f"{what} yields texts of one token, and a language model learns the next one of each.")
+        return _with_next(tokens.detach().cpu().long(), labels if labels.shape == tokens.shape else tokens, given)
     return Batch(tokens.detach().cpu().long(), labels.detach().cpu().long(), given)
 
 
-def _next(tokens: Tensor, mask: Tensor | None) -> Tensor:
-    """Return the token after each; what fills up a text is left out, and so is what follows its last token."""
-    known = tokens if mask is None else tokens.masked_fill(mask == 0, IGNORED)
-    return torch.cat([known[:, 1:], torch.full_like(known[:, :1], IGNORED)], 1)
+def _with_next(tokens: Tensor, labels: Tensor, given: Mapping[str, Tensor]) -> Batch:
+    """Return texts without their last token, which is a label alone: nothing that a model makes of it is learned."""
+    after = labels.detach().cpu().long()[:, 1:]
+    own = {name: tensor[:, :-1] for name, tensor in given.items()}
+    if MASK in given:
+        own[MASK] = own[MASK] * given[MASK][:, 1:]
+        after = after.masked_fill(own[MASK] == 0, IGNORED)
+    return Batch(tokens[:, :-1], after, own)
 
 
 def joined(batches: Sequence[Batch], padding: int) -> Batch:
@@ -102,6 +108,8 @@ def joined(batches: Sequence[Batch], padding: int) -> Batch:
     if MASK in given and bool((given[MASK] == 1).all()):
         del given[MASK]
     inputs = filled([batch.inputs for batch in batches], padding)
+    if MASK in given and is_of_tokens:
+        inputs = inputs.masked_fill(given[MASK] == 0, padding)
     return Batch(inputs, filled(labels, IGNORED) if is_of_tokens else torch.cat(labels), given)
 
 

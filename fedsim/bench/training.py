@@ -125,7 +125,7 @@ def train(model: nn.Module, data: Dataset, recipe: Recipe, on_step: Callable[[in
     task = method.make(method.config.model_validate({"stratified": True}))
     generator = seeding.generator(0, f"training {recipe.data}")
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.rate, betas=(0.9, 0.98), weight_decay=0.01)
-    rates = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _share(step, recipe.steps))
+    rates = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: share_of_rate(step, recipe.steps))
     model.train()
     for step, batch in enumerate(_batches(data, recipe, generator)):
         outputs, targets = task.answer(model, batch, task.drawn(batch, generator))
@@ -146,7 +146,7 @@ def lengths(recipe: Recipe) -> range:
     return range(config.shortest, config.longest + 1)
 
 
-def _share(step: int, steps: int) -> float:
+def share_of_rate(step: int, steps: int) -> float:
     """Return the learning rate over the largest: a linear warm-up, then a cosine down to a fiftieth."""
     if step < _WARM_UP:
         return (step + 1) / _WARM_UP

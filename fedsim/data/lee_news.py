@@ -26,10 +26,15 @@ def lee_news(config: LeeNewsConfig) -> Dataset:
     Raises:
         MissingExtra: gensim is not installed (its dependencies are not needed).
     """
-    return tokenise(config, read_text(_file()).splitlines())
+    return tokenise(config, read_text(news_file()).splitlines())
 
 
-def _file() -> Path:
+def news_file() -> Path:
+    """Return the file with the reports, one a line.
+
+    Raises:
+        MissingExtra: gensim is not installed.
+    """
     package = importlib.util.find_spec("gensim")
     for folder in (package.submodule_search_locations or ()) if package else ():
         path = Path(folder) / "test" / "test_data" / "lee_background.cor"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -30,10 +30,10 @@ from fedsim.record import (
     RoundRecord,
 )
 from fedsim.scenario import Scenario
-from fedsim.scenario.world import World, shared
-from fedsim.threat import membership, memorisation, spoken
+from fedsim.scenario.world import World
+from fedsim.threat import drawing, membership, memorisation, spoken
 from fedsim.threat.canaries import audited
-from fedsim.threat.replay import Replay, check_union, replay
+from fedsim.threat.replay import Replay, check_union
 from fedsim.threat.victim import Victim
 
 
@@ -53,35 +53,21 @@ def check(world: World) -> None:
     if scenario.exposure is not None:
         memorisation.check(world)
     if scenario.generation is not None:
-        spoken.check(world)
-
-
-def train(world_json: str, on_round: Callable[[RoundRecord], None]) -> Journal:
-    """Check that the engine can run the federation of one arm, run it, and return what the server saw."""
-    engines.check(shared(world_json))
-    return federate(world_json, on_round)
-
-
-def federate(world_json: str, on_round: Callable[[RoundRecord], None]) -> Journal:
-    """Run the federation of an arm that was checked before, and return what the server saw."""
-    journal = Journal(on_round)
-    engines.run(world_json, journal)
-    return journal
+        (drawing if drawing.draws(scenario) else spoken).check(world)
 
 
 def run_arm(this: RunInProgress, world: World, world_json: str, number: int, name: str, values: dict[str, Any]) -> None:
     """Train the federation of an arm that is checked, run every attack, and keep what was found after each."""
-    begin = time.perf_counter()
     scenario = world.scenario
 
     def on_round(record: RoundRecord) -> None:
         this.watcher.round(record)
         this.look_up()
 
-    journal = federate(world_json, on_round)
+    journal, replays, seconds = this.trainings.of(world, world_json, on_round)
+    begin = time.perf_counter() - seconds  # a training that is shared counts in every arm
     this.folder.write_record(this.record)  # before anything else lies there: it says that the rest is ours
     this.folder.write_weights(number, journal.weights)
-    replays = [replay(world, entry) for entry in journal.entries]
     updates = _kept(this, number, journal.entries, replays) if scenario.threat.keep_updates else ()
     arm = _Arm(this, number, begin, scenario, _train(world, journal, replays, name, values, updates))
     arm.keep()
@@ -97,7 +83,11 @@ def run_arm(this: RunInProgress, world: World, world_json: str, number: int, nam
     for choice in scenario.membership.attacks if scenario.membership else ():
         arm.add(membership=(*arm.record.membership, inference.record(choice)))
     if scenario.generation is not None:
-        arm.add(generation=spoken.speak(world, journal))
+        if drawing.draws(scenario):
+            arm.add(generation=drawing.draw(world, journal))
+            return
+        with this.readers(this.should_stop) as answer:
+            arm.add(generation=spoken.speak(world, journal, answer))
 
 
 @dataclass

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import numpy as np
 
 from fedsim.core import registry
+from fedsim.experiment.training import Trainings
 from fedsim.experiment.watching import Watcher
 from fedsim.record import ArmRecord, Failure, RunRecord
 from fedsim.record.store import RunFolder
 from fedsim.threat.attacking import Attackers
+from fedsim.threat.attacking.reading import Readers, read_here
 
 
 @dataclass
@@ -25,6 +27,8 @@ class RunInProgress:
     watcher: Watcher
     should_stop: Callable[[], bool]
     attackers: Attackers
+    readers: Readers = read_here
+    trainings: Trainings = field(default_factory=Trainings)
 
     def look_up(self) -> None:
         """Stop here, between two steps, if somebody asked for it."""

@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 import torch
 
 from fedsim.core.errors import FedsimError, MissingExtra, ScenarioError
-from fedsim.experiment.arm import check, run_arm, train
+from fedsim.experiment.arm import check, run_arm
 from fedsim.experiment.guaranteeing import guarantees
 from fedsim.experiment.hashes import model_hash, scenario_hash
 from fedsim.experiment.progress import RunInProgress, declaring, now
+from fedsim.experiment.training import train
 from fedsim.experiment.watching import Watcher
 from fedsim.record import RunRecord
 from fedsim.record.environment import environment
@@ -21,6 +22,7 @@ from fedsim.scenario import Scenario, arms
 from fedsim.scenario.installed import check_installed
 from fedsim.scenario.world import share, shared
 from fedsim.threat.attacking import Attackers, in_process
+from fedsim.threat.attacking.reading import Readers, read_here
 from fedsim.threat.observe import describe
 
 __all__ = ["Watcher", "guarantees", "model_hash", "run", "scenario_hash", "train"]
@@ -35,6 +37,7 @@ def run(
     earlier: RunRecord | None,
     should_stop: Callable[[], bool] = lambda: False,
     attackers: Attackers = in_process,
+    readers: Readers = read_here,
 ) -> RunRecord:
     """Run every arm of a scenario and leave record, arrays and weights in `folder`.
 
@@ -46,6 +49,7 @@ def run(
         earlier: an interrupted record of the same scenario whose complete arms are kept.
         should_stop: asked after every round and iteration; when it says yes the run ends with KeyboardInterrupt.
         attackers: where attacks run; records are the same wherever that is.
+        readers: where attacks on traces run, likewise.
 
     Raises:
         FedsimError: a mistake in any arm, told before the first one is trained: a missing data set, a method that does
@@ -73,7 +77,7 @@ def run(
         arms=done,
     )
     this = RunInProgress(
-        folder, declaring(record), folder.read_arrays() if earlier else {}, watcher, should_stop, attackers
+        folder, declaring(record), folder.read_arrays() if earlier else {}, watcher, should_stop, attackers, readers
     )
     for number, arm in list(enumerate(todo))[len(done) :]:
         watcher.arm(arm.name, number + 1, len(todo), arm.scenario.federation.rounds)

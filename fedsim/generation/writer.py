@@ -31,10 +31,14 @@ class Writer:
     context: int | None
 
     def passes(self, trace: Trace) -> float:
-        """Return how many full forward passes a generation took: layers that ran over all layers, or else its steps."""
-        layers = trace.series().get("layers")
-        stack = stack_of(self.model)
-        return len(trace.tokens) if layers is None or stack is None else sum(layers) / stack.depth
+        """Return how many full forward passes a generation took.
+
+        That is the layers that ran over all layers; where no layers were counted, the rows that were read; else steps.
+        """
+        series, stack = trace.series(), stack_of(self.model)
+        if "layers" in series and stack is not None:
+            return sum(series["layers"]) / stack.depth
+        return sum(series["rows"]) if "rows" in series else len(trace.tokens)
 
 
 def load_writer(model: str, tokenizer: Path | None = None, seed: int = 0) -> Writer:

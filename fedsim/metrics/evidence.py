@@ -11,12 +11,13 @@ from typing import Literal, NamedTuple
 
 from fedsim.metrics.statistics import wilson
 from fedsim.metrics.success import Rule
-from fedsim.record import Ceiling, Interval, VictimRecord
+from fedsim.record import Ceiling, Interval, ItemScore, VictimRecord
 
 Light = Literal["kept", "undecided", "broken"]
 State = Literal["recovered", "withstood", "undecided"]
 
 _MOST_UPDATES = 1_000_000
+_IMPROBABLE = 0.01  # a verdict on blind guesses is to be wrong in one audit of a hundred at most
 
 
 def held(found: Interval | None, limit: float, *, is_evidence: bool = True) -> Light:
@@ -113,7 +114,23 @@ def reach(ceilings: Sequence[Ceiling | None], rule: Rule) -> Reach | None:
 
 
 def state_of(victims: Sequence[VictimRecord], rule: Rule) -> State:
-    """Say what became of some updates: a recovered example is proof, a failed search only where it is evidence."""
-    if any(recovered(victim, rule) for victim in victims):
+    """Say what became of some updates: a recovered example is proof, a failed search only where it is evidence.
+
+    Where blind guesses may be a success too, there must be more than they explain.
+    """
+    items = [item for victim in victims for item in victim.scores]
+    if any(rule.is_proof(item) for item in items) or _is_beyond_chance(items, rule):
         return "recovered"
+    if any(recovered(victim, rule) for victim in victims):
+        return "undecided"
     return "withstood" if victims and all(is_evidence(victim, rule) for victim in victims) else "undecided"
+
+
+def _is_beyond_chance(items: Sequence[ItemScore], rule: Rule) -> bool:
+    """Say whether as many successes are improbable for blind guesses, by the binomial distribution."""
+    hits, n = sum(rule.has_succeeded(item) for item in items), len(items)
+    chance = max((rule.decides(item.values)[0].chance for item in items), default=0.0)
+    fewer, term = 0.0, (1 - chance) ** n
+    for k in range(hits):
+        fewer, term = fewer + term, term * (n - k) / (k + 1) * chance / (1 - chance)
+    return hits > 0 and 1 - fewer < _IMPROBABLE

@@ -15,7 +15,7 @@ from fedsim.metrics.image import SSIM_SIGMA, to_pixels, window_side
 
 PUBLIC = 1000
 _LARGEST_SIDE = 64  # larger pictures are compared at this size: a person recognises them there, too
-_LEAST = 2
+_LEAST = 100  # beside fewer, too many blind guesses are picked out: up to 1 in 20 beside 20 photographs
 _FILTERS, _FILTER_SIDE, _POOLS = 32, 5, 4
 _SMALLEST_CROP, _LARGEST_CROP = 0.6, 0.95
 _SAME = 0.5 / 255
@@ -71,6 +71,7 @@ class Gallery:
     decides=True,
     verdict="identified",
     threshold=0.5,
+    chance=0.01,
     compared=False,
     counted=True,
 )
@@ -78,7 +79,8 @@ def identified(guesses: Tensor, originals: Tensor, public: Gallery) -> Tensor:
     """Return of each picture 1 if an adversary picks it out of public ones by its guess, else 0, shape (B,).
 
     The guess's nearest picture is sought by SSIM and by the features of a small network; one of them suffices.
-    Blind guesses succeed by either once in a thousand times.
+    Blind guesses succeed by either once in a thousand times beside a thousand pictures, and at most once in a hundred
+    beside a hundred.
 
     Args:
         guesses: pixels in [0, 1], shape (B, C, H, W).
@@ -90,7 +92,7 @@ def identified(guesses: Tensor, originals: Tensor, public: Gallery) -> Tensor:
 
 
 def gallery(data: Dataset) -> Gallery | None:
-    """Return the first thousand pictures of the test set as public ones; None where it has no such pictures."""
+    """Return the first thousand pictures of the test set as public ones; None where it has too few."""
     test = data.test.inputs
     if len(test) < _LEAST or test.shape[1:] != data.train.inputs.shape[1:] or min(test.shape[-2:]) < 3:  # noqa: PLR2004 - as SSIM
         return None

@@ -52,6 +52,14 @@ class Rule:
         metric, threshold = self.decides(item.values)
         return metric.is_beyond(item.values[metric.name], threshold)
 
+    def is_proof(self, item: ItemScore) -> bool:
+        """Tell whether an example is a success by a metric by which no blind guess is one."""
+        limits = [self.decides(item.values), *((self.declared[n], self.declared[n].threshold) for n in item.values)]
+        return any(
+            limit is not None and not own.chance and own.is_beyond(item.values[own.name], limit)
+            for own, limit in limits
+        )
+
     def goal(self, values: Mapping[str, float]) -> Metric:
         """Return the metric of an example that a stronger attack makes better."""
         own = self.declared[self.metric]

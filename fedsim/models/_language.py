@@ -39,9 +39,21 @@ class TiedHead(nn.Module):
         self.out_features = embedding.num_embeddings
         self._shared = [embedding]  # in a list: a plain attribute would make it a submodule
 
+    @property
+    def rows(self) -> Tensor:
+        """The embedding's weight, a row for each token."""
+        return self._shared[0].weight
+
     def forward(self, hidden: Tensor) -> Tensor:
         """Return scores (B, T, V) of hidden states (B, T, width)."""
         return F.linear(hidden, self._shared[0].weight)
+
+
+def matrix_of(head: nn.Module) -> Tensor | None:
+    """Return the matrix (V, width) that an output layer multiplies with, or None where it does more."""
+    if isinstance(head, TiedHead):
+        return head.rows
+    return head.weight if type(head) is nn.Linear and head.bias is None else None
 
 
 class TaggingHead(nn.Module):

@@ -9,6 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from fedsim.core.past import KeyValues
+from fedsim.core.past.stack import is_listened_to
+from fedsim.models._language import matrix_of
 
 _KINDS = {"llama", "mistral", "qwen2", "qwen3"}  # whose layers do what Llama's do between embedding and output layer
 _CHANGING = {"dynamic", "longrope"}  # rotary positions that depend on the length of the whole text
@@ -63,6 +65,15 @@ class LlamaLayers:
         finally:
             config[_ATTENTION] = before
         return found[0] if isinstance(found, tuple) else found  # older releases return a tuple
+
+    def norm(self, hidden: Tensor) -> Tensor:
+        """Return what the output layer reads."""
+        return self._inner.norm(hidden)
+
+    @property
+    def weight(self) -> Tensor | None:
+        """The output layer, where it is a matrix and nothing else."""
+        return None if is_listened_to(self._head, self._inner.norm) else matrix_of(self._head)
 
     def score(self, hidden: Tensor) -> Tensor:
         """Return the scores."""

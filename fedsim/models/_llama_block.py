@@ -46,9 +46,14 @@ class LlamaBlock(nn.Module):
         attention_mask: Tensor | None,
         positions: Tensor | None = None,
         past: _Past | None = None,
+        shares: Tensor | None = None,
     ) -> Tensor:
-        """Return what the block makes of tokens at positions (B, T); from 0 on where they are None."""
-        hidden = hidden + self.dropout(self.self_attn(self.input_layernorm(hidden), attention_mask, positions, past))
+        """Return what the block makes of tokens at positions (B, T); from 0 on where they are None.
+
+        Attention that a token gets is multiplied by its share (B, S), and rows are made to add up to 1 again.
+        """
+        attended = self.self_attn(self.input_layernorm(hidden), attention_mask, positions, past, shares)
+        hidden = hidden + self.dropout(attended)
         return hidden + self.dropout(self.mlp(self.post_attention_layernorm(hidden)))
 
 
@@ -70,17 +75,34 @@ class _Attention(nn.Module):
         self.o_proj = nn.Linear(config.width, config.width, bias=False)
 
     def forward(
-        self, tokens: Tensor, mask: Tensor | None, positions: Tensor | None = None, past: _Past | None = None
+        self,
+        tokens: Tensor,
+        mask: Tensor | None,
+        positions: Tensor | None = None,
+        past: _Past | None = None,
+        shares: Tensor | None = None,
     ) -> Tensor:
-        queries, keys, values = (self._heads(own(tokens)) for own in (self.q_proj, self.k_proj, self.v_proj))
-        places = torch.arange(tokens.shape[1], device=tokens.device) if positions is None else positions[:, None]
-        queries, keys = _rotate(queries, places, self._base), _rotate(keys, places, self._base)
+        queries, keys = self.queries_keys(tokens, positions)
+        values = self._heads(self.v_proj(tokens))
         if past is not None:
             keys, values = past(keys, values)
-        keys = keys.repeat_interleave(self._repeats, 1)
-        scores = queries @ keys.mT / math.sqrt(self._features)  # (B, heads, T, S)
-        weights = self.dropout((scores if mask is None else scores + mask).softmax(-1))
+        weights = self.dropout(self.weights(queries, keys, mask, shares))
         return self.o_proj((weights @ values.repeat_interleave(self._repeats, 1)).transpose(1, 2).flatten(2))
+
+    def queries_keys(self, tokens: Tensor, positions: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return what heads compare, (B, heads, T, F) and (B, heads of keys, T, F), turned by their positions."""
+        queries, keys = self._heads(self.q_proj(tokens)), self._heads(self.k_proj(tokens))
+        places = torch.arange(tokens.shape[1], device=tokens.device) if positions is None else positions[:, None]
+        return _rotate(queries, places, self._base), _rotate(keys, places, self._base)
+
+    def weights(self, queries: Tensor, keys: Tensor, mask: Tensor | None, shares: Tensor | None = None) -> Tensor:
+        """Return attention (B, heads, T, S), each row of which adds up to 1."""
+        scores = queries @ keys.repeat_interleave(self._repeats, 1).mT / math.sqrt(self._features)
+        weights = (scores if mask is None else scores + mask).softmax(-1)
+        if shares is None:
+            return weights
+        weights = weights * shares[:, None, None]
+        return weights / weights.sum(-1, keepdim=True)
 
     def _heads(self, projected: Tensor) -> Tensor:
         return projected.unflatten(-1, (-1, self._features)).transpose(1, 2)  # (B, heads, T, features)

@@ -56,7 +56,10 @@ def _check_folder(path: Path) -> None:
     except ValueError as error:
         raise FedsimError(f"{settings} is not JSON: {error}") from error
     if wants_code:
-        raise FedsimError(f"the checkpoint in {path} wants to run its own code (auto_map), which fedsim never does.")
+        raise FedsimError(
+            f"the checkpoint in {path} wants to run its own code (auto_map), which fedsim never does. Those of LLaDA "
+            "and Dream are read by model 'masked-checkpoint'."
+        )
     if not any(path.glob("*.safetensors")):
         raise FedsimError(
             f"{path} holds no .safetensors file. Other formats can run code when they are read: save the model with "

@@ -19,7 +19,7 @@ from fedsim.core.past import KeyValues, Stack
 from fedsim.core.past.stack import is_listened_to
 from fedsim.core.registry import model
 from fedsim.core.types import Config, InputSpec
-from fedsim.models._language import TaggingHead, TiedHead, scores_tokens, text_shape
+from fedsim.models._language import TaggingHead, TiedHead, matrix_of, scores_tokens, text_shape
 from fedsim.models._llama_block import LlamaBlock
 
 _STD = 0.02
@@ -121,6 +121,13 @@ class _Layers:
     def layer(self, number: int, hidden: Tensor, place: Tensor, mask: Tensor | None, store: KeyValues) -> Tensor:
         past = partial(store.update, layer=number)
         return self._own.layers[number](hidden, attention_mask=mask, positions=place, past=past)
+
+    def norm(self, hidden: Tensor) -> Tensor:
+        return self._own.norm(hidden)
+
+    @property
+    def weight(self) -> Tensor | None:
+        return None if is_listened_to(self._own.lm_head, self._own.norm) else matrix_of(self._own.lm_head)
 
     def score(self, hidden: Tensor) -> Tensor:
         return self._own.lm_head(self._own.norm(hidden))

@@ -9,7 +9,7 @@ from fedsim.core.registry import Method
 from fedsim.scenario.choices import AttackChoice, Choice, crafts
 from fedsim.scenario.tables import Scenario
 
-_WRITERS = ("decoder", "unmasker")
+_WRITERS = ("decoder", "unmasker", "sampler")
 _TABLES = {
     **dict.fromkeys(_WRITERS, ", or to the table [generation]"),
     "mitigation": ", or to an attack of the table [generation]",

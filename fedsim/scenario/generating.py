@@ -63,7 +63,9 @@ class TraceAttackChoice(Choice):
 class Generation(Config):
     """What the trained model writes after the last round, and who looks at its traces."""
 
-    decoder: Choice = Field(default=Choice(name="greedy"), description="a component of hook decoder or unmasker")
+    decoder: Choice = Field(
+        default=Choice(name="greedy"), description="a component of hook decoder, unmasker or sampler"
+    )
     model: Literal["global", "client"] = Field(
         default="global", description="the last global model, or that of the first watched client after its training"
     )
@@ -73,6 +75,7 @@ class Generation(Config):
     repeats: int = Field(default=6, ge=3, description="texts of each prompt, each with a seed of its own")
     candidates: int = Field(default=100, ge=4, description="members, and as many others, for question member")
     others: int = Field(default=31, ge=1, description="others of its form for each secret, for question planted")
+    samples: int = Field(default=64, ge=2, description="images that a sampler draws, of all classes in turn")
     attacks: tuple[TraceAttackChoice, ...] = ()
 
     @field_validator("decoder", mode="before")

@@ -14,6 +14,7 @@ from fedsim.core import seeding
 from fedsim.core.errors import FedsimError, NotApplicable, ScenarioError
 from fedsim.core.hooks import Attack
 from fedsim.core.masks import dropout_sites
+from fedsim.core.second_derivatives import allow_second_derivatives
 from fedsim.core.types import DropoutSite, Tensors
 from fedsim.core.vectors import Layout
 from fedsim.scenario.data import Data
@@ -164,6 +165,7 @@ class ModelSource:
             model = self._bare()
             if not isinstance(model, nn.Module):
                 raise FedsimError(f"model '{scenario.model.name}' returned {type(model).__name__}, expected nn.Module.")
+            model = allow_second_derivatives(model)
             for index, component in enumerate(self.stack.model_components):
                 model = component.prepare(model, seeding.generator(scenario.seed, "prepare", index))
             for index, defense in enumerate(self.stack.defenses):

@@ -70,8 +70,8 @@ class MaskedDiffusion(TextTask[MaskedDiffusionConfig]):
         return {"rate": rate, "masked": masked & _answers(batch)}
 
     def outputs(self, model: Model, batch: Batch, draws: Draws) -> Tensor:
-        """Run the model on the texts with their masked places."""
-        given = {**batch.given, **({"masked": draws["masked"]} if draws else {})}
+        """Run the model on the texts with their masked places: those drawn, or all of the answer, as at a rate of 1."""
+        given = {**batch.given, "masked": draws["masked"] if draws else _answers(batch)}
         try:
             return model(batch.inputs, **given)
         except TypeError as error:

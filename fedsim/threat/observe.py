@@ -20,10 +20,12 @@ from fedsim.core.types import (
     Knowledge,
     Observation,
     PublicKnowledge,
+    Server,
     ThreatModel,
 )
 from fedsim.scenario import Scenario
 from fedsim.scenario.world import World
+from fedsim.threat import letters
 from fedsim.threat.victim import Victim
 
 _HIGHEST_RATE = 0.95
@@ -67,16 +69,13 @@ def observe(
     model.load_state_dict(dict(entry.received))
     batch_size = len(truth.batches[0]) if "batch-size" in knows else None
     spec = world.data.dataset.spec
-    sites = victim.sites_of_one if batch_size is None else victim.sites
-    rate_error = world.scenario.threat.rate_error
-    if "dropout-rates" not in knows:
-        withheld = "be withheld from the attacker: add 'dropout-rates' to threat.knows"
-        sites = _with_rates(model, sites, lambda _rate: 0.0, withheld)
-    elif rate_error:
-        wrong = "be misjudged by the attacker: set threat.rate_error to 0"
-        sites = _with_rates(model, sites, partial(_misjudged, error=rate_error), wrong)
+    sites = _sites(victim, knows, model)
     shared = _shared(model, world.scenario.threat.shares)
     sizes = None if batch_size is None else tuple(len(batch) for batch in truth.batches)
+    labels = _labels(victim.examples, len(truth.batches)) if "labels" in knows else None
+    given = _given(victim.examples, len(truth.batches)) if "given" in knows else None
+    if given:
+        world.task.tell(model, given, labels)
     return Observation(
         threat=ThreatModel(
             server=world.scenario.threat.server,
@@ -96,7 +95,7 @@ def observe(
         learning_rate=world.stack.optimizer.learning_rate,
         sites=sites,
         batch_size=batch_size,
-        labels=_labels(victim.examples, len(truth.batches)) if "labels" in knows else None,
+        labels=labels,
         masks=tuple(tuple(m.clone() for m in step) for step in truth.masks) if "masks" in knows else None,
         public=_public(world, knows),
         hidden=frozenset(entry.update.tensors.keys() - shared),
@@ -107,7 +106,7 @@ def observe(
         examples=len(victim.examples) if sizes else None,
         draws=_copy(truth.draws) if "draws" in knows and not entry.clients else None,
         earlier=tuple(observe(one, knows) for one in earlier) if "earlier-rounds" in knows else (),
-        given=_given(victim.examples, len(truth.batches)) if "given" in knows else None,
+        given=given,
         task=world.task,
     )
 
@@ -129,7 +128,17 @@ def describe(world: World) -> tuple[str, ...]:
         *(f"It {sentence}." for sentence in unknown),
         *_further_grants(world.scenario),
         *_membership(world.scenario),
+        _letter(world),
     )
+
+
+def _letter(world: World) -> str:
+    """Say how a survey calls this attacker: crafted weights and membership attacks use the test set."""
+    scenario = world.scenario
+    knows: list[Knowledge] = [own for own in scenario.threat.knows if _exists(world, own)]
+    server: Server = "honest-but-curious" if scenario.crafting is None else "malicious"
+    owns_test_set = scenario.crafting is not None or scenario.membership is not None
+    return letters.sentence(server, knows, has_public_data=owns_test_set)
 
 
 def _is_at_stake(world: World, knowledge: Knowledge) -> bool:
@@ -200,7 +209,8 @@ def _labels(examples: Batch, steps: int) -> Tensor:
 
 def _given(examples: Batch, steps: int) -> dict[str, Tensor]:
     """Return a copy of what is given beside the examples, in the order in which `_labels` returns theirs."""
-    order = torch.arange(len(examples)) if steps == 1 else examples.labels.argsort(stable=True)
+    labels = examples.labels.tolist()
+    order = list(range(len(examples))) if steps == 1 else sorted(range(len(examples)), key=labels.__getitem__)
     return {name: tensor[order] for name, tensor in examples.given.items()}
 
 
@@ -276,6 +286,19 @@ def _without_statistics(spec: InputSpec) -> InputSpec:
 
 def _misjudged(rate: float, error: float) -> float:
     return min(max(rate + error, 0.0), _HIGHEST_RATE) if rate else 0.0
+
+
+def _sites(victim: Victim, knows: Collection[Knowledge], model: nn.Module) -> tuple[DropoutSite, ...]:
+    """Return the dropout sites with the rates that the attacker believes in, which the model then has too."""
+    sites = victim.sites if "batch-size" in knows else victim.sites_of_one
+    error = victim.world.scenario.threat.rate_error
+    if "dropout-rates" not in knows:
+        withheld = "be withheld from the attacker: add 'dropout-rates' to threat.knows"
+        return _with_rates(model, sites, lambda _rate: 0.0, withheld)
+    if not error:
+        return sites
+    wrong = "be misjudged by the attacker: set threat.rate_error to 0"
+    return _with_rates(model, sites, partial(_misjudged, error=error), wrong)
 
 
 def _with_rates(

@@ -17,6 +17,7 @@ from fedsim.generation.veiling import veil
 from fedsim.metrics import side_channels as figures
 from fedsim.metrics.membership import LOW_FPR, tpr_at
 from fedsim.record import TraceFinding
+from fedsim.threat.attacking.reading import Answer, answer_here
 from fedsim.threat.observe_trace import observe_trace
 
 
@@ -67,10 +68,11 @@ class Asked:
 
 @dataclass(frozen=True)
 class Judging:
-    """How findings are drawn: the seed, and the confidence of intervals."""
+    """How findings are drawn: the seed, the confidence of intervals, and where attacks answer."""
 
     seed: int = 0
     confidence: float = 0.95
+    answer: Answer = answer_here
 
 
 def case_of(speech: Speech, view: TraceView) -> TraceCase:
@@ -132,7 +134,8 @@ def _score(speech: Speech, asked: Asked, judging: Judging) -> dict[str, Any]:
         source = seeding.generator(judging.seed, f"mitigation {asked.mitigation.name}")
         veiled = veil(asked.mitigation, speech.texts, source)
         cost, speech = _cost(speech.texts, veiled), speech.of(veiled)
-    answer = asked.attack(case_of(speech, asked.view), seeding.generator(judging.seed, f"trace attack {asked.label}"))
+    source = seeding.generator(judging.seed, f"trace attack {asked.label}")
+    answer = judging.answer(asked.attack, case_of(speech, asked.view), source)
     draws = np.random.default_rng(seeding.derive(judging.seed, f"side channel {asked.label} {speech.question}"))
     return {**cost, **_SCORES[speech.question](speech, answer.numpy(), draws, judging.confidence)}
 

@@ -21,6 +21,7 @@ from fedsim.metrics.statistics import mean_interval
 from fedsim.record import GenerationRecord, Interval, TraceRecord
 from fedsim.scenario.generating import Generation, TraceAttackChoice
 from fedsim.scenario.world import World
+from fedsim.threat.attacking.reading import Answer, answer_here
 from fedsim.threat.membership import count_training
 from fedsim.threat.side_channels import Asked, Judging, Speech
 from fedsim.threat.speaking import Material, Secret, Speaker, Tokens, study
@@ -68,21 +69,22 @@ def check(world: World) -> None:
         raise ScenarioError(f"generation: decoder '{settings.decoder.name}' writes nothing here: {tried.reason}")
 
 
-def speak(world: World, journal: Journal) -> GenerationRecord:
+def speak(world: World, journal: Journal, answer: Answer = answer_here) -> GenerationRecord:
     """Let the trained model write, run every attack on the traces, and return what was found.
 
     Args:
         world: of a scenario with a generation, as `check` found it.
         journal: of the whole training.
+        answer: has attacks answer, here or elsewhere.
     """
     settings, scenario, begin = _settings(world), world.scenario, time.perf_counter()
     record = GenerationRecord(
         decoder=settings.decoder.name, settings=settings.decoder.settings, model=settings.model, texts=0, endings={}
     )
     try:
-        speaker = speaker_of(world, _weights(world, journal), settings.tokens)
+        speaker = speaker_of(world, trained_weights(world, journal), settings.tokens)
         material = material_of(world, journal)
-        done = study(speaker, material, asked_of(world), Judging(scenario.seed, scenario.scoring.confidence))
+        done = study(speaker, material, asked_of(world), Judging(scenario.seed, scenario.scoring.confidence, answer))
         speeches = done.speeches or (speaker.speech("prompt", material),)
     except FedsimError as error:
         return record.model_copy(update={"failure": reason(error), "seconds": time.perf_counter() - begin})
@@ -130,8 +132,8 @@ def speaker_of(world: World, weights: Tensors, tokens: int) -> Speaker:
     return Speaker(model.eval(), decoder, tokenizer, limits, world.scenario.seed)
 
 
-def _weights(world: World, journal: Journal) -> Tensors:
-    """Return the weights that write: the last global ones, or those of the first watched client after its training."""
+def trained_weights(world: World, journal: Journal) -> Tensors:
+    """Return the weights that are used: the last global ones, or those of the first watched client, trained."""
     if _settings(world).model == "global":
         return journal.weights
     if not journal.entries:

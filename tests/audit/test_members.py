@@ -1,5 +1,7 @@
 """Membership attacks within an audit: how many can be judged, and what is said where no time is left."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -8,6 +10,7 @@ from fedsim.audit.training import Trained, trained
 from fedsim.core import registry
 from fedsim.core.types import Batch, ShadowPlan
 from fedsim.scenario.world import World
+from fedsim.threat import membership
 from tests.audit.subjects import plan, small
 from tests.audit.subjects import world as world_of
 
@@ -67,3 +70,15 @@ def test_what_is_left_out_for_lack_of_time_says_how_much_it_needs() -> None:
     assert said == (
         "its 16 shadow models take about 240 s, more than is left of the 30 s for membership attacks; give more minutes"
     )
+
+
+def test_no_more_members_are_asked_for_than_were_trained_on(victim: tuple[World, Trained]) -> None:
+    own, training = victim
+    settings = own.scenario.membership
+    assert settings is not None
+    used = int((membership.count_training(own, training.journal.rounds) > 0).sum())
+    many = settings.model_copy(update={"candidates": used + 6})
+    wanting = replace(own, scenario=own.scenario.model_copy(update={"membership": many}))
+    found = members.judged(wanting, training, 60.0, lambda _said: None, with_shadows=False)
+    assert not [record.failure for record in found if "membership.candidates" in (record.failure or "")]
+    assert {record.members for record in found if record.failure is None and record.target == "model"} == {used}

@@ -49,12 +49,37 @@ def test_what_a_classifier_sends_is_the_gradient_that_it_has_itself() -> None:
 def test_a_language_model_learns_the_next_tokens_and_what_fills_up_is_left_out() -> None:
     item = {"input_ids": torch.tensor([[5, 6, 7, 0]]), "attention_mask": torch.tensor([[1, 1, 1, 0]])}
     batch = texts.batch_of(item, "it")
-    assert batch.labels.tolist() == [[6, 7, -100, -100]]
+    assert batch.labels.tolist() == [[6, 7, -100]]
     both = texts.joined([batch, texts.batch_of({"input_ids": torch.tensor([[8, 9]])}, "it")], 0)
-    assert both.inputs.tolist() == [[5, 6, 7, 0], [8, 9, 0, 0]]
-    assert both.labels.tolist() == [[6, 7, -100, -100], [9, -100, -100, -100]]
-    assert both.given["attention_mask"].tolist() == [[1, 1, 1, 0], [1, 1, 0, 0]]
+    assert both.inputs.tolist() == [[5, 6, 0], [8, 0, 0]]
+    assert both.labels.tolist() == [[6, 7, -100], [9, -100, -100]]
+    assert both.given["attention_mask"].tolist() == [[1, 1, 0], [1, 0, 0]]
     assert texts.joined([texts.batch_of({"input_ids": torch.tensor([[8, 9]])}, "it")], 0).given == {}
+    left = {"input_ids": torch.tensor([[0, 5, 6, 7]]), "attention_mask": torch.tensor([[0, 1, 1, 1]])}
+    assert texts.batch_of(left, "it").labels.tolist() == [[-100, 6, 7]]
+    assert texts.batch_of(left, "it").given["attention_mask"].tolist() == [[0, 1, 1]]
+
+
+def test_what_a_language_model_sends_is_the_gradient_that_it_has_itself() -> None:
+    own = checked("gpt")
+    model: Any = copy.deepcopy(own.new_model())
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    undropped = subject.checked(subject.Subject(copy.deepcopy(model), None, own.subject.loader), "gpt")
+    world = worlds.world_of(undropped, Plan(target="gpt"), 2)
+    update, truth = local_training(world, world.models.first_weights, 1, 0)
+    batch, whole = truth.batches[0], []
+    for tokens, labels in zip(batch.inputs, batch.labels, strict=True):  # the text that the loader held
+        length = int((labels >= 0).sum())
+        whole.append(torch.cat((tokens[:length], labels[length - 1 : length])))
+    texts_ = nn.utils.rnn.pad_sequence(whole, batch_first=True)
+    mask = nn.utils.rnn.pad_sequence([torch.ones_like(own) for own in whole], batch_first=True)
+    scores = model(input_ids=texts_, attention_mask=mask)[:, :-1]
+    F.cross_entropy(scores.flatten(0, 1), texts_[:, 1:].masked_fill(mask[:, 1:] == 0, -100).flatten()).backward()
+    for name, parameter in model.named_parameters():
+        expected = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        assert torch.allclose(update.tensors[name], expected, atol=1e-6), name
 
 
 @pytest.mark.parametrize("name", ["bert", "gpt"])
@@ -75,6 +100,7 @@ def test_words_of_unchanged_models_are_found_and_they_train(name: str) -> None:
     [
         ({"input_ids": torch.rand(2, 3)}, "expected integers of shape"),
         ({"input_ids": torch.ones(2, 3).long(), "labels": torch.rand(2)}, "labels of another length or type"),
+        ({"input_ids": torch.ones(2, 1).long()}, "texts of one token"),
     ],
 )
 def test_other_tensors_are_a_users_mistake(item: dict[str, Any], message: str) -> None:

@@ -85,3 +85,8 @@ def test_kl_from_the_product_of_marginals_is_the_total_correlation() -> None:
         assert product_divergence(law) == pytest.approx(total_correlation(law), abs=EXACT)
         marginals = [[sum(w for own, w in law.items() if own[i] == v) for v in range(3)] for i in range(3)]
         assert total_correlation(law) <= sum(map(entropy, marginals)) - max(map(entropy, marginals)) + EXACT
+
+
+def test_of_copies_all_but_one_entropy_is_lost() -> None:
+    law = {(own,) * 4: 1.0 for own in range(3)}
+    assert total_correlation(law) == pytest.approx(4 * math.log(3) - math.log(3), abs=EXACT)

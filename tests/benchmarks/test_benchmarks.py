@@ -9,10 +9,12 @@ import pytest
 import torch
 
 from benchmarks import attack_family
-from benchmarks._frontier_cases import CASES, NETWORKS
+from benchmarks._budget import within
+from benchmarks._frontier_cases import CASES
+from benchmarks._frontier_table import NETWORKS
 from benchmarks._literal_dia import literal_dia
 from benchmarks._programs import engine, prepared_yardstick, stored, with_settings, yardstick
-from benchmarks._rows import as_line, holds, measured
+from benchmarks._rows import as_line, half_width, holds, measured, told_apart
 from benchmarks._victims import Victim, read, victims_of, write
 from benchmarks._watch import Goal, Reached, Watch, scores_of
 from fedsim.core import registry
@@ -41,6 +43,19 @@ def test_a_row_holds_by_its_value_and_shows_the_spread() -> None:
     assert (
         as_line(measured("speed", "here", [1.0], "s", "")) == "| speed | here | 1 s | 1 | 1 | 1 | 1 | reported | yes |"
     )
+
+
+def test_the_half_width_is_that_of_students_t() -> None:
+    # The 97.5 % quantile of Student's t with two degrees of freedom is 4.3027; the standard error is 1 / sqrt(3).
+    assert half_width([1.0, 2.0, 3.0]) == pytest.approx(4.3027 / 3**0.5, rel=1e-4)
+
+
+def test_members_are_told_apart_by_pairs_and_equal_scores_count_half() -> None:
+    row = told_apart("told", "here", [3.0, 2.0], [2.0, 1.0])
+    assert (row.value, row.n, row.unit) == (3.5 / 4, 4, "area")  # 3 > 2, 3 > 1, 2 > 1, and 2 = 2
+    assert row.minimum <= row.value <= row.maximum <= 1.0
+    apart = told_apart("told", "here", [3.0, 4.0], [1.0, 2.0])
+    assert (apart.minimum, apart.value, apart.maximum) == (1.0, 1.0, 1.0)
 
 
 def victim() -> Victim:
@@ -160,6 +175,17 @@ def test_trained_victims_send_the_gradient_of_weights_that_fit_better() -> None:
 
 
 def test_the_table_of_networks_holds_every_setting_once() -> None:
-    settings = [case.setting for case in (*CASES, *NETWORKS)]
+    settings = [case.setting for case in CASES]
+    settings += [f"{own.words}, {condition.words}" for own in NETWORKS for condition in own.conditions]
     assert len(set(settings)) == len(settings)
     assert all(case.few >= 1 for case in CASES)
+
+
+def test_an_attack_is_stopped_after_its_budget_and_left_alone_within_it() -> None:
+    method = registry.get("attack", "inverting-gradients")
+    attack = method.make(method.config.model_validate({"max_iterations": 20}))
+    seen, numbers = victim().observation, torch.Generator().manual_seed(0)
+    assert within(0.0, attack, seen, numbers) is None
+    found = within(60.0, attack, seen, numbers)
+    assert found is not None
+    assert found.iterations == 20

@@ -4,21 +4,43 @@ import torch
 
 from benchmarks._brackets import GRAMMAR, Signs, is_valid
 from benchmarks._brackets import draw as draw_brackets
-from benchmarks._long_lists import draw
-from benchmarks.unmaskers import strategies
+from benchmarks._long_lists import Long, draw, draw_repeats
+from benchmarks.unmaskers import strategies, windows
 from fedsim.components.unmasker._emptiness import completions, witness
 from fedsim.components.unmasker._grammar import read_grammar
 from fedsim.core import registry
+from fedsim.core.types import InputSpec
 
 
 def test_long_lists_are_copied_or_reversed_as_the_prompt_says() -> None:
-    prompts, answers = draw(6, 2, 40, 0)
+    prompts, answers = draw(6, 40, 0)
     for prompt, answer in zip(prompts.tolist(), answers.tolist(), strict=True):
         items = prompt[1:-1]
         assert answer == (items if prompt[0] == 26 else items[::-1])
     assert set(prompts[:, 0].tolist()) == {26, 27}
-    assert set(draw(6, 1, 40, 0)[0][:, 0].tolist()) == {26}
-    assert not torch.equal(draw(6, 2, 40, 1)[0], prompts)
+    assert not torch.equal(draw(6, 40, 1)[0], prompts)
+
+
+def test_repeats_fill_512_tokens_and_a_tenth_of_the_prompt_is_drawn_anew() -> None:
+    prompts, answers = draw_repeats(50, 0)
+    assert prompts.shape == answers.shape == (50, 256)
+    motif = answers[:, :16]
+    assert torch.equal(answers, motif.repeat(1, 16))
+    drawn = (prompts != motif.repeat(1, 16)).double().mean()
+    # 0.1 times the 25 in 26 draws that differ; four standard errors of 12,800 letters are 0.0105.
+    assert abs(float(drawn) - 0.1 * 25 / 26) < 0.0105
+
+
+def test_windows_are_compared_with_full_passes_text_by_text() -> None:
+    model = registry.get("model", "tiny-llada")
+    sizes = {"width": 16, "blocks": 1, "hidden": 16, "heads": 2}
+    own = model.make(model.config.model_validate(sizes), InputSpec((14,), 29, (), (), vocabulary=29)).eval()
+    prompts, answers = draw(6, 3, 0)
+    plain, window = windows(Long(own, prompts, answers), [(6, 6, 1)])
+    assert plain.passes == window.passes == "6.0"
+    assert plain.positions == window.positions == str(6 * 14)  # a full pass every step
+    assert "as one a step 100.0%" in window.right
+    assert plain.seconds.endswith("1.00 times faster [1.00, 1.00]")
 
 
 def test_every_strategy_is_an_unmasker_and_has_a_label_of_its_own() -> None:

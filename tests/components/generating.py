@@ -23,6 +23,7 @@ from fedsim.core.hooks import (
 )
 from fedsim.core.kept_tokens import Reducing
 from fedsim.core.past.stack import is_listened_to
+from fedsim.core.skips import Skip
 from fedsim.core.types import Config, Event, InputSpec, Limits, Tensors
 from fedsim.generation import generate
 
@@ -152,15 +153,26 @@ def tiny_llama(vocabulary: int = VOCABULARY, seed: int = 0, blocks: int = 2) -> 
 
 
 class Denoiser(nn.Module):
-    """D(x, s) of images (B, 3, 4, 4): a convolution, weaker where there is more noise."""
+    """D(x, s) of images (B, 3, 4, 4): two convolutions with a skip, weaker where there is more noise."""
 
     def __init__(self) -> None:
         super().__init__()
+        self.join = Skip()
         with seeding.isolate_randomness(1):
-            self.convolution = nn.Conv2d(3, 3, 3, padding=1)
+            self.convolution, self.last = nn.Conv2d(3, 3, 3, padding=1), nn.Conv2d(6, 3, 1)
 
     def forward(self, x: Tensor, noise: Tensor) -> Tensor:
-        return self.convolution(x) / (1 + noise.view(-1, 1, 1, 1))
+        return self.last(self.join(self.convolution(x), x)) / (1 + noise.view(-1, 1, 1, 1))
+
+
+def denoiser_for(name: str) -> nn.Module:
+    """A small model of images (3, 4, 4) that a sampler can draw with."""
+    if name != "continuous-speculative":
+        return Denoiser()
+    method = registry.get("model", "patch-diffusion")
+    settings = {"patch": 2, "width": 16, "blocks": 1, "hidden": 16, "head_width": 8, "head_layers": 1, "levels": 4}
+    with seeding.isolate_randomness(1):
+        return method.make(method.config.model_validate(settings), InputSpec((3, 4, 4), 3, (0.0,) * 3, (1.0,) * 3))
 
 
 class Breaking(nn.Module):

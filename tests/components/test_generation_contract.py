@@ -11,15 +11,16 @@ import pytest
 import torch
 from torch import nn
 
-from fedsim.core.errors import FedsimError
-from fedsim.core.hooks import Condition
+from fedsim.core.errors import FedsimError, NotApplicable
+from fedsim.core.hooks import Condition, VisualTokenReducer
 from fedsim.core.kept_tokens import kept_tokens, reducing_places
 from fedsim.core.types import Generated, Limits
+from fedsim.core.visual import visual_passes
 from fedsim.generation import Piece, generate, probe, sample
 from tests.components.generating import (
     LEAKING,
     Breaking,
-    Denoiser,
+    denoiser_for,
     make,
     names,
     prompts,
@@ -27,9 +28,11 @@ from tests.components.generating import (
     tiny_llama,
 )
 from tests.components.unmasking import Broken, tiny_llada
+from tests.models.vlms import examples, small_vlm
 
 DECODERS, SAMPLERS, UNMASKERS = names("decoder"), names("sampler"), names("unmasker")
-REDUCERS, PROBES = names("token_reducer"), names("probe")
+VISUAL = [name for name in names("token_reducer") if isinstance(make(name), VisualTokenReducer)]
+REDUCERS, PROBES = [name for name in names("token_reducer") if name not in VISUAL], names("probe")
 ASKED = prompts([1, 2, 3], [LEAKING], [4, 5], [LEAKING, 6, 9, 2, 2])
 LIMITS = Limits(max_new_tokens=5, stop_tokens=frozenset({3}), context=9)
 SHAPE = (3, 4, 4)
@@ -59,7 +62,7 @@ def texts(name: str, condition: Condition = ASKED, at_once: int = 8, model: nn.M
 
 def drawn(name: str, places: tuple[int, ...] = (0, 1, 2), model: nn.Module | None = None) -> list[Generated]:
     every = Condition(((),) * 3, {"class": torch.tensor([0, 2, 1])})
-    own = model or Denoiser()
+    own = model or denoiser_for(name)
     return sample(make(name), own, every.keep(places), SHAPE, [sources(3)[place] for place in places])
 
 
@@ -195,7 +198,7 @@ def test_a_model_without_a_mask_token_and_a_prompt_that_fills_the_window_are_nam
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_a_sampler_draws_the_same_for_the_same_seed_and_changes_nothing(name: str) -> None:
-    model, method = Denoiser().train(), make(name)
+    model, method = denoiser_for(name).train(), make(name)
     with untouched(model, method):
         (first,) = sample(method, model, Condition(((),)), SHAPE, sources(1))
     (second,) = sample(method, model, Condition(((),)), SHAPE, sources(1))
@@ -229,6 +232,37 @@ def test_a_token_reducer_reports_what_it_keeps_of_each_example(name: str) -> Non
         assert len(first) == 4
         assert all(0 <= kept <= 5 for kept in first)
         assert second == first[1:3]
+
+
+@pytest.mark.parametrize("name", VISUAL)
+def test_a_reducer_of_visual_tokens_promises(name: str) -> None:
+    """Counts of each example, whatever stands beside it; the same writing with a cache; refusals in a sentence."""
+    images, question, answer = examples(4)
+    model = make(name).prepare(small_vlm(), torch.Generator().manual_seed(0)).double().eval()
+    with untouched(model, make(name)), torch.no_grad(), kept_tokens(model) as seen, visual_passes(model) as passes:
+        whole = model(images, question, answer)
+        model(images[1:3], question[1:3], answer[1:3])
+        read = model.begin(model.encode(images, question), question)
+        torch.testing.assert_close(torch.stack((read.scores, model.follow(read, answer[:, 0])), 1), whole)
+    (first, second, third) = seen["reducers.0"]
+    assert list(first) == passes[0].visual[-1]
+    assert all(0 < kept <= 16 for kept in first)
+    assert (second, third) == (first[1:3], first)
+    for patches in passes[0].patches:
+        assert all(len({*own} - {-1}) == sum(one >= 0 for one in own) for own in patches.tolist())
+    with pytest.raises(NotApplicable, match="leaves visual tokens out"):
+        make(name).prepare(nn.Linear(2, 2), torch.Generator())
+
+
+@pytest.mark.parametrize("name", VISUAL)
+def test_a_model_with_a_reducer_of_visual_tokens_trains_and_its_weights_travel(name: str) -> None:
+    images, question, answer = examples(4)
+    model = make(name).prepare(small_vlm(), torch.Generator().manual_seed(0)).double().train()
+    model(images, question, answer).logsumexp(-1).sum().backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+    twin = make(name).prepare(small_vlm(seed=1), torch.Generator().manual_seed(1)).double()
+    twin.load_state_dict(model.state_dict())
+    assert torch.equal(model.eval()(images, question, answer), twin.eval()(images, question, answer))
 
 
 @pytest.mark.parametrize("name", PROBES)

@@ -15,8 +15,7 @@ import pytest
 
 from fedsim import report
 from fedsim.core.errors import FedsimError
-from fedsim.experiment import arm as arms
-from fedsim.experiment import runner
+from fedsim.experiment import runner, training
 from fedsim.metrics.image import to_pixels
 from fedsim.record import RunRecord
 from fedsim.record.store import RunFolder, read_record
@@ -126,14 +125,14 @@ def test_trained_weights_can_be_attacked(scenario: Build, tmp_path: Path) -> Non
 def test_a_run_that_fails_in_a_later_arm_keeps_the_earlier_ones_and_the_reason(
     scenario: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    federate, numbers = arms.federate, iter((1, 2))
+    federate, numbers = training.federate, iter((1, 2))
 
     def fails_in_the_second(*arguments: Any) -> Any:
         if next(numbers) == 2:
             raise FedsimError("every client of the round failed")
         return federate(*arguments)
 
-    monkeypatch.setattr(arms, "federate", fails_in_the_second)
+    monkeypatch.setattr(training, "federate", fails_in_the_second)
     with pytest.raises(FedsimError, match="every client"):
         run(scenario(**SHORT), tmp_path / "run")
     record = read_record(tmp_path / "run")
@@ -166,7 +165,7 @@ def test_a_run_that_fails_in_a_later_arm_keeps_the_earlier_ones_and_the_reason(
 def test_a_mistake_in_the_second_arm_is_told_before_the_first_is_trained(
     scenario: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tables: dict[str, Any], why: str
 ) -> None:
-    monkeypatch.setattr(arms, "federate", lambda *_: pytest.fail("it trained"))
+    monkeypatch.setattr(training, "federate", lambda *_: pytest.fail("it trained"))
     with pytest.raises(FedsimError, match=why):
         run(scenario(**{"attacks": [], **tables}), tmp_path / "run")
     assert not [*(tmp_path / "run").iterdir()]

@@ -19,6 +19,7 @@ def test_layers_are_shares_of_a_full_pass() -> None:
     writer = load_writer("tiny-llama")
     assert writer.passes(Trace((1, 2), (Event(layers=1), Event(layers=2)))) == 1.5
     assert writer.passes(Trace((1, 2), (Event(accepted=1), Event(accepted=2)))) == 2
+    assert writer.passes(Trace((1, 2), (Event(rows=1), Event(rows=9)))) == 10
 
 
 def test_the_seed_draws_the_weights_of_a_model_that_is_not_trained() -> None:

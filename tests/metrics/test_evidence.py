@@ -1,5 +1,7 @@
 """A limit is judged on the interval; what a failed search says depends on whether it converged."""
 
+from math import comb
+
 import pytest
 
 from fedsim.metrics.evidence import held, is_evidence, reach, state_of, updates_to_decide
@@ -59,6 +61,24 @@ def test_one_recovered_example_is_proof_and_one_open_search_leaves_all_open() ->
     assert state_of([kept, victim(0.1, converged=False)], RULE) == "undecided"
     assert state_of([kept, victim(0.1, 0.6, converged=False)], RULE) == "recovered"
     assert state_of([], RULE) == "undecided"
+
+
+@pytest.mark.parametrize(("hits", "n"), [(1, 1), (1, 4), (2, 8), (2, 20), (2, 40), (4, 40), (9, 300), (0, 3)])
+def test_successes_that_blind_guesses_have_too_are_proof_only_where_there_are_more(hits: int, n: int) -> None:
+    rule = Rule.of("identified", 0.5)
+    chance = rule.declared["identified"].chance
+    scores = tuple(ItemScore(index=i, values={"identified": float(i < hits), "ssim": 0.2}) for i in range(n))
+    found = VictimRecord(round=1, client=0, scores=scores, converged=True)
+    tail = sum(comb(n, k) * chance**k * (1 - chance) ** (n - k) for k in range(hits, n + 1))
+    expected = "recovered" if hits and tail < 0.01 else "undecided" if hits else "withstood"
+    assert state_of([found], rule) == expected
+
+
+def test_what_is_alike_pixel_by_pixel_is_proof_among_any_number() -> None:
+    alike = ItemScore(index=0, values={"identified": 1.0, "ssim": 0.9})
+    others = tuple(ItemScore(index=i, values={"identified": 0.0, "ssim": 0.1}) for i in range(1, 30))
+    rule = Rule.of("identified", 0.5)
+    assert state_of([VictimRecord(round=1, client=0, scores=(alike, *others))], rule) == "recovered"
 
 
 def ceiling(*hits: float, **found: object) -> Ceiling:

@@ -6,9 +6,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from fedsim.core import registry
 from fedsim.core.types import Batch, Dataset, InputSpec
 from fedsim.metrics.identification import PUBLIC, Gallery, gallery, identified
 from fedsim.metrics.image import exact_pixels, ssim
+from fedsim.metrics.statistics import wilson
 
 
 def pictures(count: int, seed: int, shape: tuple[int, int, int] = (1, 16, 16)) -> torch.Tensor:
@@ -76,14 +78,31 @@ def test_large_pictures_are_compared_at_a_size_that_a_person_recognises() -> Non
     assert identified(noisy(originals, 0.3), originals, few).tolist() == [1.0] * 3
 
 
+@pytest.mark.parametrize("kind", ["grey", "noise", "smooth", "mean", "another"])
+def test_blind_guesses_are_picked_out_as_rarely_as_declared(kind: str) -> None:
+    every, source = pictures(300, 11), torch.Generator().manual_seed(2)
+    beside, own = Gallery(every[:100]), every[100:]
+    guesses = {
+        "grey": torch.full_like(own, 0.5),
+        "noise": torch.rand(own.shape, generator=source),
+        "smooth": F.interpolate(torch.rand(200, 1, 3, 3, generator=source), (16, 16), mode="bicubic").clamp(0, 1),
+        "mean": every[:100].mean(0).expand_as(own),
+        "another": own.roll(1, 0),
+    }[kind]
+    hits = sum(beside.picks(guess, original) for guess, original in zip(guesses, own, strict=True))
+    low = wilson(hits, len(own)).low
+    assert low is not None
+    assert low <= registry.every_metric()["identified"].chance
+
+
 def test_public_pictures_are_the_test_set_and_are_measured_once() -> None:
     spec = InputSpec((1, 16, 16), 10, (0.5,), (0.25,))
-    train, test = (Batch((pictures(8, seed) - 0.5) / 0.25, torch.zeros(8, dtype=torch.long)) for seed in (0, 1))
+    train, test = (Batch((pictures(100, seed) - 0.5) / 0.25, torch.zeros(100, dtype=torch.long)) for seed in (0, 1))
     data = Dataset(train, test, spec, tuple("0123456789"), task="classification")
     found = gallery(data)
     assert found is not None
     assert gallery(data) is found
-    torch.testing.assert_close(found._distinct, pictures(8, 1))
+    torch.testing.assert_close(found._distinct, pictures(100, 1))
     assert gallery(replace(data, test=test.taken(torch.tensor([0])))) is None
 
 

@@ -102,3 +102,17 @@ def test_without_a_mask_every_token_sees_every_other(block: LlamaBlock) -> None:
     assert bool((apart > 0).all())
     apart = (block(x, attention_mask=causal(5)) - block(changed, attention_mask=causal(5))).abs().amax((0, 2))
     assert apart.gt(0).tolist() == [False] * 4 + [True]
+
+
+def test_a_token_without_a_share_is_hidden_and_its_share_has_a_gradient(block: LlamaBlock) -> None:
+    own, x = block.self_attn, hidden()
+    shares = torch.tensor([[1.0, 0.0, 1.0, 1.0, 1.0], [1.0, 1.0, 1.0, 0.0, 1.0]]).double()
+    hide = causal(5) + torch.zeros(2, 1, 1, 5).double().masked_fill(shares[:, None, None] == 0, -torch.inf)
+    torch.testing.assert_close(own(x, causal(5), shares=shares), own(x, hide), rtol=0, atol=EXACT)
+    queries, keys = own.queries_keys(x)
+    weights = own.weights(queries, keys, causal(5), 0.5 + shares)
+    torch.testing.assert_close(weights.sum(-1), torch.ones(2, 4, 5).double(), rtol=0, atol=EXACT)
+    with torch.enable_grad():
+        shares.requires_grad_()
+        (gradient,) = torch.autograd.grad(block(x, attention_mask=causal(5), shares=shares).sum(), shares)
+    assert bool((gradient[:, :4] != 0).all())

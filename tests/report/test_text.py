@@ -12,7 +12,7 @@ from fedsim.metrics.success import Rule
 from fedsim.record import ItemScore, RoundRecord, RunRecord, VictimRecord
 from fedsim.record.store import RunFolder
 from fedsim.report.sweep import build
-from fedsim.report.sweep.cells import gather
+from fedsim.report.sweep.gathered import gather
 from fedsim.report.sweep.points import gains, points
 from fedsim.report.sweep.tables import by_attack, headings, rows
 

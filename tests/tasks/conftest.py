@@ -1,6 +1,6 @@
 """Small data sets of every kind that the tasks know, and models that say what a test wants."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import pytest
 import torch
@@ -13,8 +13,15 @@ Says = Callable[[Tensor], Callable[[Tensor], Tensor]]
 _TEXT = InputSpec((3,), 7, (), (), vocabulary=7)
 
 
-def _data(inputs: Tensor, labels: Tensor, spec: InputSpec, names: tuple[str, ...] = (), **more: object) -> Dataset:
-    batch = Batch(inputs, labels)
+def _data(
+    inputs: Tensor,
+    labels: Tensor,
+    spec: InputSpec,
+    names: tuple[str, ...] = (),
+    given: Mapping[str, Tensor] | None = None,
+    **more: object,
+) -> Dataset:
+    batch = Batch(inputs, labels, given or {})
     return Dataset(batch, batch, spec, names, **more)  # type: ignore[arg-type]
 
 
@@ -37,6 +44,12 @@ def samples() -> dict[str, Dataset]:
         "tabular": _data(torch.randn(20, 5, generator=generator), classes, InputSpec((5,), 4, (0.0,) * 5, (1.0,) * 5)),
         "text-classification": _data(tokens, classes, InputSpec((3,), 4, (), (), vocabulary=7)),
         "next-token": _data(tokens, following, _TEXT),
+        "visual-question-answering": _data(
+            torch.rand(20, 1, 2, 2, generator=generator),
+            following,
+            InputSpec((1, 2, 2), 7, (0.0,), (1.0,)),
+            given={"question": tokens},
+        ),
         "tagging": _data(tokens, tags, InputSpec((3,), 5, (), (), vocabulary=7), tagged),
         "sentence-embedding": _data(
             tokens,

@@ -12,7 +12,11 @@ from fedsim.core.types import Batch, Dataset
 from fedsim.tasks.core.fitting import usual_task
 
 NAMES = sorted(registry.methods("task"))
-ASKED_FOR = {"masked-diffusion": "next-token"}  # tasks that no data is for unless it says so: the data they fit
+ASKED_FOR = {
+    "masked-diffusion": "next-token",
+    "denoising": "classification",
+    "next-patch": "classification",
+}  # tasks that no data is for unless it says so: the data they fit
 
 
 def made(name: str) -> Task[Any]:

@@ -127,3 +127,15 @@ def test_what_is_tested_is_the_bound_and_the_masked_tokens(samples: dict[str, Da
     blind = TASK.evaluate(ignorant, data, torch.Generator().manual_seed(0))
     assert blind["test_loss"] == pytest.approx(math.log(7), rel=1e-6)  # float32
     assert "it needs tokens as labels" in str(TASK.refuses(samples["tagging"]))
+
+
+def test_without_draws_the_whole_answer_is_masked_and_its_tokens_are_not_seen() -> None:
+    batch = texts(3, prompt=2)
+    seen: list[Tensor] = []
+
+    def model(tokens: Tensor, masked: Tensor) -> Tensor:
+        seen.append(masked)
+        return torch.zeros(*tokens.shape, 5)
+
+    TASK.answer(model, batch, {})
+    assert torch.equal(seen[0], batch.labels != -100)

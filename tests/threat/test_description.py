@@ -84,7 +84,9 @@ KNOWS = "It knows the model, its weights and the loss"
 def test_the_description_is_whole(
     scenario: Callable[..., Scenario], tables: dict[str, dict], sentences: list[str]
 ) -> None:
-    assert list(describe(worlds.build(scenario(**tables)))) == sentences
+    *told, letter = describe(worlds.build(scenario(**tables)))
+    assert told == sentences
+    assert letter.startswith("By the letters of Carletti et al. (2025) it is ")
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,6 +17,7 @@ from fedsim.core.errors import FedsimError, nearest
 
 if TYPE_CHECKING:
     from fedsim.bench.parallel import Measured, Solver, Strategy
+    from fedsim.metrics.statistics import Interval
 
 _AT_ONCE = (1, 2, 4, 8)
 _SHORTEST, _LONGEST = 2, 8
@@ -75,22 +77,59 @@ def parallel(
 
 @bench.command(cls=OneCommand, epilog="Example: fedsim bench model lists")
 def model(
-    name: Annotated[str, typer.Argument(help="lists, random-lists or news; each is trained once and kept")],
-    samples: Annotated[int, typer.Option(min=1, help="lists of each operation that it is tested on")] = 200,
-    seed: Annotated[int, typer.Option(min=0, help="of the lists")] = 1,
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="lists, random-lists, news, digit-grids, digits-unet, photographs-unet, digits-patches or "
+            "digits-patches-draft; each is trained once and kept"
+        ),
+    ],
+    samples: Annotated[int, typer.Option(min=1, help="lists or questions of each kind that it is tested on")] = 200,
+    seed: Annotated[int, typer.Option(min=0, help="of what it is tested on")] = 1,
 ) -> None:
-    """Train a small masked diffusion model from scratch, once, and print how good it is."""
-    from fedsim.bench.training import RECIPES, trained
+    """Train a small model of texts, of images, or of both from scratch, once, and print how good it is."""
+    from fedsim.bench import denoisers, training
+
+    recipes = {**training.RECIPES, **denoisers.RECIPES}
+    if name not in {*recipes, "digit-grids"}:
+        raise FedsimError(f"there is no small model '{name}'.{nearest(name, [*recipes, 'digit-grids'])}")
+    if name == "digit-grids":
+        _show_grids(samples, seed)
+        return
 
     def tell(step: int, loss: float) -> None:
-        print(f"  step {step} of {RECIPES[name].steps}: loss {loss:.3f}", file=sys.stderr, flush=True)
+        print(f"  step {step} of {recipes[name].steps}: loss {loss:.3f}", file=sys.stderr, flush=True)
 
-    own = trained(name, tell)
-    say(f"{name}: {RECIPES[name].holds}; {sum(p.numel() for p in own.model.parameters()):,} parameters")
-    if RECIPES[name].data == "list-operations":
+    own = denoisers.trained(name, tell) if name in denoisers.RECIPES else training.trained(name, tell)
+    say(f"{name}: {recipes[name].holds}; {sum(p.numel() for p in own.model.parameters()):,} parameters")
+    if isinstance(own, denoisers.Denoiser):
+        _show_loss(own.model, own.data, denoisers.task_of(denoisers.RECIPES[name]), seed)
+        say(f"kept in {own.folder}")
+    elif recipes[name].data == "list-operations":
         _show_accuracies(name, samples, seed)
     else:
         _show_bound(own.model, own.data, seed)
+
+
+def _show_grids(samples: int, seed: int) -> None:
+    from fedsim.bench import grid_accuracy, grids
+
+    def tell(stage: str, step: int, of: int, loss: float) -> None:
+        print(f"  {stage}, step {step} of {of}: loss {loss:.3f}", file=sys.stderr, flush=True)
+
+    model = grids.trained(tell)
+    say(f"digit-grids: questions about grids of digits; {sum(p.numel() for p in model.parameters()):,} parameters")
+    table = Table(box=None)
+    for label in ("question", "right", "95 %", "image black", "usual answer", "several"):
+        table.add_column(label, no_wrap=True)
+    for kind in grid_accuracy.ASKED:
+        found = grid_accuracy.accuracy(model, kind, samples, seed)
+        several = f"{100 * found.several.value:.1f}" if found.several else ""
+        shares = (f"{100 * own:.1f}" for own in (found.blind.value, found.majority))
+        table.add_row(kind, f"{100 * found.right.value:.1f}", _bounds(found.right), *shares, several)
+    say(f"Right answers in % to {samples} questions of each kind about unseen digits; with a black image; share of the")
+    say("most frequent answer; and where the digit that is counted occurs more than once.")
+    screen.print(table)
 
 
 def _show_accuracies(name: str, samples: int, seed: int) -> None:
@@ -108,14 +147,18 @@ def _show_accuracies(name: str, samples: int, seed: int) -> None:
         found = [measure(own, _solver(name), lists, seed) for own in strategies]
         passes = sum(own.passes for own in found[-1].answered) / samples
         first, *others = [own.accuracy for own in found]
-        assert first.low is not None, "a share has an interval"
-        assert first.high is not None, "a share has an interval"
-        interval = f"{100 * first.low:.1f}-{100 * first.high:.1f}"
+        interval = _bounds(first)
         shares = (f"{100 * own.value:.1f}" for own in others)
         table.add_row(operation, f"{100 * first.value:.1f}", interval, *shares, f"{passes:.2f}")
     say(f"Right answers in % among {samples} new lists: 1, 2, 4 and 8 places a step, the surest first,")
     say("and a threshold of 0.9 with its mean passes.")
     screen.print(table)
+
+
+def _bounds(share: Interval) -> str:
+    assert share.low is not None, "a share has an interval"
+    assert share.high is not None, "a share has an interval"
+    return f"{100 * share.low:.1f}-{100 * share.high:.1f}"
 
 
 def _show_bound(model: Any, data: Any, seed: int) -> None:
@@ -131,6 +174,18 @@ def _show_bound(model: Any, data: Any, seed: int) -> None:
     nats = found["test_loss"]
     say(f"bound on held-out text: {nats:.3f} nats ({nats / math.log(2):.3f} bits) a token")
     say(f"masked tokens that are guessed: {found['test_accuracy']:.1%}")
+
+
+def _show_loss(model: Any, data: Any, task: Any, seed: int) -> None:
+    import torch
+
+    from fedsim.core import seeding
+
+    seen = replace(data, test=next(data.train.split(len(data.test))))
+    with torch.no_grad():
+        found, known = (task.evaluate(model, own, seeding.generator(seed, "testing")) for own in (data, seen))
+    say(f"denoising loss of test images: {found['test_denoising_loss']:.4f}")
+    say(f"the same of as many training images: {known['test_denoising_loss']:.4f}")
 
 
 def _operations(model: str, asked: Sequence[str], longest: int) -> list[str]:

@@ -52,7 +52,8 @@ def generate(
         max_new_tokens=max_new_tokens, stop_tokens=frozenset({writer.tokenizer.end}), context=writer.context
     )
     condition = Condition((tuple(writer.tokenizer.encode(prompt)),))
-    pieces = stream(method, writer.model, condition, limits, seeding.generators(seed, "writing", [(0,)]))
+    sources = seeding.generators(seed, "writing", [(0,)])
+    pieces = stream(method, writer.model, condition, limits, sources, tokenizer=writer.tokenizer)
     found: list[Generated] = []
     for text in words(writer.tokenizer, _tokens(pieces, found)):
         if not as_json:

@@ -84,6 +84,7 @@ def _run(
     from fedsim.scenario import own_models
     from fedsim.threat.attacking import in_process
     from fedsim.threat.attacking.apart import start_isolated
+    from fedsim.threat.attacking.reading import read_here, read_isolated
 
     watching = display.silent() if is_silent else display.watching(screen)
     try:
@@ -96,6 +97,7 @@ def _run(
                 earlier=earlier,
                 should_stop=stop.is_set,
                 attackers=start_isolated if isolate else in_process,
+                readers=read_isolated if isolate else read_here,
             )
     except KeyboardInterrupt:
         complain(f"Interrupted. Results so far are in {folder.path}; add --resume to continue.")

@@ -31,7 +31,7 @@ _PLACES = {  # by family of defenses
     "rounding": "quantise",
 }
 _BASES = {"adapter": "Adapter", "bottleneck": "Bottleneck", "layer": "Layer"}
-_WITHOUT_METHODS = ("sampler", "token_reducer")  # hooks whose folder the first method makes
+_WITHOUT_METHODS = ("sampler",)  # hooks whose folder the first method makes
 
 
 @dataclass(frozen=True)

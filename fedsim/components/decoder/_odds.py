@@ -35,6 +35,31 @@ class DrawConfig(Config):
             return torch.zeros_like(scores, dtype=torch.double).scatter_(-1, scores.argmax(-1, keepdim=True), 1.0)
         return nucleus((scores.double() / self.temperature).softmax(-1), self.top_p)
 
+    def drawn(self, scores: Tensor, generator: torch.Generator) -> tuple[int, Tensor | None]:
+        """Return a token by scores (V,), and the odds that it was drawn with; None where nothing is drawn."""
+        if self.temperature == 0:
+            return int(scores.argmax()), None
+        odds = self.odds(scores)
+        (token,) = draw(odds[None], [generator])
+        return token, odds
+
+    def stands(
+        self, drafted: Sequence[int], drafter: Sequence[Tensor | None], scores: Tensor, generator: torch.Generator
+    ) -> list[int]:
+        """Return the drafted tokens that stand, and one more, as the model's own text goes.
+
+        Args:
+            drafted: n tokens.
+            drafter: odds that each was drawn with, as `drawn` returned them.
+            scores: of the model, (n + 1, V).
+            generator: the text's randomness.
+        """
+        if self.temperature > 0:
+            return judge(drafted, [own for own in drafter if own is not None], self.odds(scores), generator)
+        said: list[int] = scores.argmax(-1).tolist()
+        count = next((place for place, token in enumerate(drafted) if said[place] != token), len(drafted))
+        return said[: count + 1]
+
 
 def judge(drafted: Sequence[int], drafter: Sequence[Tensor], target: Tensor, generator: torch.Generator) -> list[int]:
     """Return the drafted tokens that stand, and one more, so that each is distributed as the target's own.

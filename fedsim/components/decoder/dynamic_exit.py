@@ -21,8 +21,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from fedsim.components.decoder._drawing import draw
-from fedsim.components.decoder._odds import DrawConfig, finite, judge, room
+from fedsim.components.decoder._odds import finite, room
+from fedsim.components.decoder._shortlist import DraftConfig, score_drafts, score_listed
 from fedsim.core.errors import CannotContinue, FedsimError
 from fedsim.core.hooks import Condition, Decoder, GenerationContext, Writing, check_scores
 from fedsim.core.past import Past, Stack, stack_of
@@ -32,13 +32,16 @@ from fedsim.core.types import Event
 _PROMPT = 32  # last tokens of a prompt at which layers are compared
 
 
-class DelConfig(DrawConfig):
+class DelConfig(DraftConfig):
     """Settings of exits and drafts."""
 
     exits: tuple[int, ...] = Field(default=(), description="numbers of layers that may draft; none named: all but all")
     longest: int = Field(default=18, ge=1, description="tokens of a draft, below this many by choice, at most so many")
     decay: float = Field(default=0.95, gt=0, le=1, description="omega, what is left of a count after a round")
     dynamic: bool = Field(default=True, description="whether a draft may end early, and last beyond the chosen length")
+    scoring: float = Field(
+        default=0.0, ge=0, description="what scoring a drafted token costs, in layers, for the choice; 0 as published"
+    )
 
 
 @dataclass(frozen=True)
@@ -71,31 +74,41 @@ class Agreement:
             matches: whether it agreed, shape (n,).
             confidence: its probability of what it said, shape (n,).
         """
+        agreed: list[bool] = matches.tolist()
+        sure: list[float] = confidence.tolist()
+        count, all_of = sum(agreed), sum(sure)
+        sure_matches = sum(own for own, is_match in zip(sure, agreed, strict=True) if is_match)
         return Agreement(
-            decay * self.matches + int(matches.sum()),
-            decay * self.misses + int((~matches).sum()),
-            decay * self.sure_matches + float(confidence[matches].sum()),
-            decay * self.sure_misses + float(confidence[~matches].sum()),
+            decay * self.matches + count,
+            decay * self.misses + len(agreed) - count,
+            decay * self.sure_matches + sure_matches,
+            decay * self.sure_misses + all_of - sure_matches,
         )
 
 
-def tokens_per_layer(rate: float, depth: int, layers: int, length: int) -> float:
+def tokens_per_layer(rate: float, depth: float, layers: float, length: int) -> float:
     """Return how many tokens a round is expected to give for each layer that it runs.
 
     Args:
         rate: how often the exit agrees.
         depth: layers of the model, L.
-        layers: those that draft, l.
+        layers: those that draft, l, with what scoring costs.
         length: drafted tokens, g.
     """
-    return sum(rate**power for power in range(length + 1)) / (depth + length * layers)
+    expected = length + 1 if rate == 1 else (1 - rate ** (length + 1)) / (1 - rate)
+    return expected / (depth + length * layers)
 
 
-def choose(known: Mapping[int, Agreement], depth: int, longest: int) -> tuple[int, int]:
+def choose(known: Mapping[int, Agreement], depth: int, longest: int, scoring: float = 0.0) -> tuple[int, int]:
     """Return exit and length with the most tokens a layer; of equals the smallest."""
-    choices = [(layers, length) for layers in sorted(known) for length in range(longest)]
-    told = [own for own in choices if known[own[0]].rate >= 0]
-    return max(told, key=lambda own: tokens_per_layer(known[own[0]].rate, depth, *own)) if told else choices[0]
+    best, most = (min(known), 0), -math.inf
+    for layers in sorted(known):
+        rate = known[layers].rate
+        for length in range(longest) if rate >= 0 else ():
+            gain = tokens_per_layer(rate, depth, layers + scoring, length)
+            if gain > most:
+                best, most = (layers, length), gain
+    return best
 
 
 @dataclass(frozen=True)
@@ -125,7 +138,7 @@ class Del(Decoder[DelConfig, Exiting]):
 
     counts: ClassVar[frozenset[str]] = frozenset({"proposed", "accepted", "layers", "exit"})
     exact: ClassVar[bool] = True
-    fast: ClassVar[Mapping[str, Any]] = {"exits": (10, 20, 26)}
+    fast: ClassVar[Mapping[str, Any]] = {"exits": (10, 20, 26), "shortlist": 4096, "scoring": 1.0}
 
     def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Exiting:
         """Return the prompts, and exits of which nothing is known.
@@ -152,6 +165,7 @@ class Del(Decoder[DelConfig, Exiting]):
         exits: list[Exits] = []
         new: list[list[int]] = []
         events: list[Event] = []
+        depth = _stack(model).depth
         for row, (text, own, generator) in enumerate(zip(state.tokens, state.exits, context.generators, strict=True)):
             turn = _Round(self.config, model, text, own, context, generator)
             try:
@@ -160,7 +174,7 @@ class Del(Decoder[DelConfig, Exiting]):
                 raise CannotContinue(str(error), [row]) from None
             exits.append(turn.learn(len(new[-1])))
             count = len(turn.drafted)
-            layers = count * own.layers + _stack(model).depth
+            layers = count * own.layers + depth
             events.append(Event(proposed=count, accepted=len(new[-1]), layers=layers, exit=own.layers))
         return replace(state.extended(new), exits=tuple(exits)), events
 
@@ -185,7 +199,7 @@ class _Round:
         wanted = 1 if exits.is_first else wanted if exits.length else 0
         self._most = room(len(text) + 1, context, wanted)
         self._states: dict[int, list[Tensor]] = {own: [] for own in exits.known}
-        self._odds: list[Tensor] = []
+        self._odds: list[Tensor | None] = []
         self._full = torch.empty(0)
 
     def write(self) -> list[int]:
@@ -202,33 +216,48 @@ class _Round:
         target = self._full[-1 - len(self.drafted) :]
         check_scores([target])
         usable = finite(target)
-        return judge(self.drafted[: len(usable) - 1], self._odds, self._config.odds(usable), self._generator)
+        return self._config.stands(self.drafted[: len(usable) - 1], self._odds, usable, self._generator)
 
     def learn(self, written: int) -> Exits:
         """Return the exits after the round: what every layer said where the text in front of it stands."""
         count = len(self._full) - len(self.drafted) - 1 + written
         said = self._full[:count].argmax(-1)
-        known: dict[int, Agreement] = {}
-        for layers, before in self._exits.known.items():
-            states = torch.cat(self._states[layers])[:count]
-            confidence, token = self._stack.score(states).double().softmax(-1).max(-1)
-            known[layers] = before.updated(self._config.decay, token == said, confidence)
-        layers, length = choose(known, self._stack.depth, self._config.longest)
+        states = torch.cat([torch.cat(own)[:count] for own in self._states.values()])
+        scores, listed, _ = score_listed(self._stack, states, self._known_tokens, self._config.shortlist)
+        scores = scores.double()
+        best, tokens = scores.max(-1)
+        tokens = tokens if listed is None else listed[tokens]
+        confidence = (best - scores.logsumexp(-1)).exp().split(count)
+        agrees = [own == said for own in tokens.split(count)]
+        decay, before = self._config.decay, self._exits.known
+        known = {
+            layers: before[layers].updated(decay, *own)
+            for layers, own in zip(self._states, zip(agrees, confidence, strict=True), strict=True)
+        }
+        layers, length = choose(known, self._stack.depth, self._config.longest, self._config.scoring)
         return replace(self._exits, known=known, layers=layers, length=length, is_first=False)
+
+    @property
+    def _known_tokens(self) -> tuple[int, ...]:
+        return (*self._text, *self.drafted)
 
     def _draft(self, hidden: Tensor) -> bool:
         """Draft a token, and say whether there is one; behind one that the exit is not sure of comes no other."""
-        scores = self._stack.score(hidden)
+        scores = score_drafts(self._stack, hidden, self._known_tokens, self._config.shortlist)[0]
         if not scores.amax().isfinite():
             return False
-        self._odds.append(self._config.odds(scores)[0])
-        (token,) = draw(self._odds[-1][None], [self._generator])
+        token, odds = self._config.drawn(scores, self._generator)
+        self._odds.append(odds)
         self.drafted.append(token)
-        confidence = float(scores[0].double().softmax(-1)[token])
-        is_unsure = self._config.dynamic and confidence < self._exits.known[self._exits.layers].threshold
-        if token in self._stops or (is_unsure and not self._exits.is_first):
+        if token in self._stops or self._is_unsure(scores, token):
             self._most = len(self.drafted)
         return True
+
+    def _is_unsure(self, scores: Tensor, token: int) -> bool:
+        threshold = self._exits.known[self._exits.layers].threshold
+        if not self._config.dynamic or self._exits.is_first or not threshold:
+            return False
+        return float((scores[token] - scores.double().logsumexp(-1)).exp()) < threshold
 
     def _noting(self) -> Callable[[int, Tensor], None]:
         def note(number: int, hidden: Tensor) -> None:

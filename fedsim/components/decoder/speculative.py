@@ -19,9 +19,9 @@ from typing import ClassVar, Self, final
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from fedsim.components.decoder._drawing import draw
-from fedsim.components.decoder._odds import DrawConfig, finite, judge, room
-from fedsim.core import registry
+from fedsim.components.decoder._odds import finite, room
+from fedsim.components.decoder._shortlist import DraftConfig, score_drafts
+from fedsim.core import checkpoints, registry
 from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import Condition, Decoder, GenerationContext, Writing, check_scores
 from fedsim.core.past import Draft, Past, stack_of
@@ -29,10 +29,13 @@ from fedsim.core.registry import component
 from fedsim.core.types import Event, InputSpec
 
 
-class SpeculativeConfig(DrawConfig):
+class SpeculativeConfig(DraftConfig):
     """Settings of speculation."""
 
     length: int = Field(default=4, ge=1, description="tokens of a draft, at most")
+    sure: float = Field(
+        default=0.0, ge=0, lt=1, description="a draft ends where its likeliest token has less probability than this"
+    )
     draft: str = Field(default="", description="model that drafts: a model's name, or the folder of a checkpoint")
     layers: int | None = Field(
         default=None, ge=1, description="first layers that draft instead; by default a quarter of them"
@@ -89,28 +92,44 @@ class Speculative(Decoder[SpeculativeConfig, Speculating]):
         new: list[list[int]] = []
         for own, drafter, target, generator in zip(drafted, odds, scores, context.generators, strict=True):
             usable = finite(target)
-            new.append(judge(own[: len(usable) - 1], drafter, self.config.odds(usable), generator))
+            new.append(self.config.stands(own[: len(usable) - 1], drafter, usable, generator))
         events = [Event(proposed=len(own), accepted=len(more)) for own, more in zip(drafted, new, strict=True)]
         return state.extended(new), events
 
-    def _draft(self, state: Speculating, context: GenerationContext) -> tuple[list[list[int]], list[list[Tensor]]]:
+    def _draft(
+        self, state: Speculating, context: GenerationContext
+    ) -> tuple[list[list[int]], list[list[Tensor | None]]]:
         """Return drafted tokens of each row, and the odds that each was drawn with; an empty row stands in front."""
-        drafter, limits = state.drafter, context.limits
+        limits = context.limits
         stops = limits.stop_tokens if limits is not None else frozenset[int]()
         left = [room(len(own) + 1, context, self.config.length) for own in state.tokens]
         drafted: list[list[int]] = [[] for _ in left]
-        odds: list[list[Tensor]] = [[] for _ in left]
+        odds: list[list[Tensor | None]] = [[] for _ in left]
         while any(left):
             texts = [(*own, *more) for own, more in zip(state.tokens, drafted, strict=True)]
-            scores = drafter.past.scores(drafter.model, texts, layers=drafter.layers)
-            for row, own in enumerate(scores):
-                if not left[row] or not own.amax().isfinite():
+            for row, own in enumerate(self._scores(state.drafter, texts)):
+                if not left[row] or not own.amax().isfinite() or self._is_unsure(own):
                     left[row] = 0
                     continue
-                odds[row].append(self.config.odds(own)[0])
-                drafted[row] += draw(odds[row][-1][None], [context.generators[row]])
-                left[row] = 0 if drafted[row][-1] in stops else left[row] - 1
+                token, chances = self.config.drawn(own, context.generators[row])
+                drafted[row].append(token)
+                odds[row].append(chances)
+                left[row] = 0 if token in stops else left[row] - 1
         return drafted, odds
+
+    def _scores(self, drafter: Drafter, texts: Sequence[Sequence[int]]) -> list[Tensor]:
+        """Return the scores (V,) of what comes behind each text."""
+        stack = stack_of(drafter.model) if self.config.shortlist else None
+        if stack is None:
+            return [own[0] for own in drafter.past.scores(drafter.model, texts, layers=drafter.layers)]
+        hidden, counts = drafter.past.states(drafter.model, texts, layers=drafter.layers)
+        pairs = zip(texts, hidden, counts, strict=True)
+        first = self.config.shortlist
+        return [score_drafts(stack, own[count - 1 : count], text, first)[0] for text, own, count in pairs]
+
+    def _is_unsure(self, scores: Tensor) -> bool:
+        # Of the likeliest token, and not of the drawn one: where a draft ends must not depend on what was drawn there.
+        return self.config.sure > 0 and float((scores.amax() - scores.logsumexp(-1)).exp()) < self.config.sure
 
     def _drafter(self, model: nn.Module, token: tuple[int, ...]) -> Drafter:
         if not self.config.draft:
@@ -119,7 +138,7 @@ class Speculative(Decoder[SpeculativeConfig, Speculating]):
             return Drafter(model, range(min(depth, self.config.layers or max(1, depth // 4))), Past())
         vocabulary = Past().scores(model, [token])[0].shape[-1]
         drafter = _load(self.config.draft, vocabulary)
-        own = Past().scores(drafter, [token])[0].shape[-1]
+        own = Past().scores(drafter, [(0,)])[0].shape[-1]  # the first token, which every model has
         if own != vocabulary:
             raise FedsimError(
                 f'draft = "{self.config.draft}" has {own} tokens, the model {vocabulary}: they have different '
@@ -129,7 +148,10 @@ class Speculative(Decoder[SpeculativeConfig, Speculating]):
 
 
 def _load(name: str, vocabulary: int) -> nn.Module:
-    is_folder = Path(name).is_dir()
-    method = registry.get("model", "hugging-face" if is_folder else name)
-    config = method.config.model_validate({"path": name} if is_folder else {})
-    return method.make(config, InputSpec((1,), vocabulary, (), (), vocabulary=vocabulary)).eval()
+    folder = checkpoints.smollm2() if name == checkpoints.SMOLLM2 else Path(name)
+    if folder.is_dir():  # as if of one token: the checkpoint says how many it has
+        method, settings, vocabulary = registry.get("model", "hugging-face"), {"path": folder}, 1
+    else:
+        method, settings = registry.get("model", name), {}
+    spec = InputSpec((1,), vocabulary, (), (), vocabulary=vocabulary)
+    return method.make(method.config.model_validate(settings), spec).eval()

@@ -39,6 +39,7 @@ from fedsim.core.hooks.components import (
     Objective,
     Optimizer,
     TokenReducer,
+    VisualTokenReducer,
 )
 from fedsim.core.hooks.contexts import GenerationContext, Grid, HookContext, LocalStep, Rules, ServerRound
 from fedsim.core.hooks.defenses import PLACES, Blur, Defense, Place
@@ -109,6 +110,7 @@ __all__ = [
     "TraceAttack",
     "Unmasker",
     "Unmasking",
+    "VisualTokenReducer",
     "Weigher",
     "Writing",
     "check_place_scores",

@@ -9,9 +9,14 @@ from typing import ClassVar, Literal, final
 import torch
 from torch import Tensor, nn
 
+from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks.base import ANYTHING, ConfigT, Configured
 from fedsim.core.hooks.contexts import HookContext, Rules
 from fedsim.core.types import Batch, Modality, PublicKnowledge, Reconstruction, Tensors, Truth
+from fedsim.core.visual import VisualReducer, VisualShape, reads_images, visual_passes
+from fedsim.core.visual.patches import kept_patches, nearest_guesses, patch_errors
+
+_READ = 10 ** (-20 / 10)  # mean squared error of a patch at 20 dB, of values in [0, 1]
 
 Hook = Literal[
     "augment",
@@ -135,6 +140,51 @@ class TokenReducer(ModelComponent[ConfigT]):
     """
 
     hook: ClassVar[Hook] = "token_reducer"
+
+
+class VisualTokenReducer(TokenReducer[ConfigT]):
+    """A reducer of the visual tokens of a model that reads images and text. It may also be made of trained parts."""
+
+    @abstractmethod
+    def reducer(self, visual: VisualShape, generator: torch.Generator) -> VisualReducer:
+        """Return the module that acts between the model's layers.
+
+        Args:
+            visual: what the model says of itself.
+            generator: for first values.
+        """
+
+    def does_not_fit(self, visual: VisualShape) -> str | None:
+        """Return why the settings do not fit a model, as the end of a sentence, or None when they do."""
+        return None
+
+    @final
+    def prepare(self, model: nn.Module, generator: torch.Generator) -> nn.Module:
+        """Return the model with a reducer behind those that it has.
+
+        Raises:
+            NotApplicable: it has no visual tokens, or the settings do not fit it.
+        """
+        own = reads_images(model, self.name)
+        why = self.does_not_fit(own.visual)
+        if why is not None:
+            raise NotApplicable(f"component '{self.name}': {why}.")
+        own.reducers.append(self.reducer(own.visual, generator))
+        return model
+
+    def scores(self, model: nn.Module, truth: Truth, guess: Reconstruction) -> Mapping[str, float]:
+        """Say how much an attacker read of the patches that reached the last layer, and of the others."""
+        own = reads_images(model, self.name)
+        if truth.batches[1:] or guess.inputs.shape[1:] != truth.batches[0].inputs.shape[1:] or not len(guess.inputs):
+            return {}
+        (batch,) = truth.batches
+        with torch.no_grad(), visual_passes(model.eval()) as passes:
+            model(batch.inputs, **batch.given)
+        guesses = nearest_guesses(guess.inputs.detach(), batch.inputs)
+        is_read = (patch_errors(guesses, batch.inputs, own.visual.grid) <= _READ).double()
+        kept = kept_patches(passes[0], own.visual.patches)
+        shares = {"kept": is_read[kept], "dropped": is_read[~kept]}
+        return {f"share of {name} patches read to 20 dB": float(own.mean()) for name, own in shares.items() if len(own)}
 
 
 class Augmentation(Component[ConfigT]):

@@ -9,7 +9,7 @@ from typing import ClassVar, Protocol, final
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fedsim.core.hooks.base import ANYTHING, ConfigT, Configured
 from fedsim.core.types import Batch, Dataset, Draws, InputSpec, Knowledge, Modality, Reconstruction, Truth
@@ -99,6 +99,15 @@ class Task(Configured[ConfigT]):
     def outputs(self, model: Model, batch: Batch, draws: Draws) -> Tensor:
         """Run the model once on a batch."""
         return model(batch.inputs, **batch.given)
+
+    def tell(self, model: nn.Module, given: Mapping[str, Tensor], labels: Tensor | None) -> None:
+        """Have an attacker's model keep what the attacker was granted, so that it runs on inputs alone.
+
+        Args:
+            model: the attacker's copy, which may be changed.
+            given: what the model reads beside the inputs.
+            labels: None where they are not granted.
+        """
 
     def targets(self, batch: Batch, draws: Draws) -> Tensor:
         """Return what the outputs are compared with, the first dimension that of the examples: the labels, or more."""

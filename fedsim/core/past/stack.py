@@ -43,6 +43,20 @@ class Stack(Protocol):
 
 
 @runtime_checkable
+class Weighted(Protocol):
+    """A stack whose scores are products with a matrix, so that those of some tokens cost less than all."""
+
+    @property
+    def weight(self) -> Tensor | None:
+        """A row (width,) for each token; None where the output layer does more than multiply."""
+        ...
+
+    def norm(self, hidden: Tensor) -> Tensor:
+        """Return what is multiplied with it, of hidden states (..., width)."""
+        ...
+
+
+@runtime_checkable
 class Layered(Protocol):
     """A model that can be taken apart."""
 

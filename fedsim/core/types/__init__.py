@@ -1,7 +1,17 @@
 """The nouns of the story: what travels from a client's data to an attacker's guess. Frozen, typed, no logic."""
 
 from fedsim.core.types.basics import Config, Draws, Loss, Masks, Memory, Tensors
-from fedsim.core.types.data import Batch, Dataset, InputSpec, Modality, Planted, SecretKind, Similarities, Tokenizer
+from fedsim.core.types.data import (
+    Batch,
+    Dataset,
+    InputSpec,
+    Modality,
+    Planted,
+    PlantedImage,
+    SecretKind,
+    Similarities,
+    Tokenizer,
+)
 from fedsim.core.types.generation import (
     Activations,
     Ending,
@@ -44,6 +54,7 @@ __all__ = [
     "Observation",
     "OnStep",
     "Planted",
+    "PlantedImage",
     "PublicKnowledge",
     "Question",
     "Reconstruction",

@@ -159,6 +159,23 @@ class Similarities:
 
 
 @dataclass(frozen=True)
+class PlantedImage:
+    """An image that nothing else looks like, put into the training set a known number of times.
+
+    Attributes:
+        image: normalised, shape (C, H, W).
+        label: the class that it was given.
+        examples: numbers of the training examples that are it; none for one that was left out, as a control.
+        others: images that were drawn alike and left out, shape (N, C, H, W).
+    """
+
+    image: Tensor
+    label: int
+    examples: tuple[int, ...]
+    others: Tensor
+
+
+@dataclass(frozen=True)
 class Dataset:
     """Normalised training and test examples with what is public about them.
 
@@ -166,6 +183,7 @@ class Dataset:
         users: owner of each training example, or None when the set names no users; of text, its document.
         tokenizer: of text, what made its tokens.
         planted: of text, the secrets in it; private.
+        planted_images: of images, those that were planted; private.
         task: name of the task that it is for; when empty, the usual one for such inputs and labels.
         similarities: of sentences without labels, whose labels are all 0, what embeddings are tested on; else None.
     """
@@ -177,5 +195,6 @@ class Dataset:
     users: Tensor | None = None
     tokenizer: Tokenizer | None = None
     planted: tuple[Planted, ...] = ()
+    planted_images: tuple[PlantedImage, ...] = ()
     similarities: Similarities | None = None
     task: str = ""

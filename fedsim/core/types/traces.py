@@ -7,7 +7,7 @@ from typing import Literal
 
 from fedsim.core.types.generation import TraceObservation
 
-Question = Literal["prompt", "member", "planted", "bits"]
+Question = Literal["prompt", "member", "planted", "bits", "drawn"]
 
 
 @dataclass(frozen=True)

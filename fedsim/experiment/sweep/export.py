@@ -9,11 +9,18 @@ from typing import Any
 from fedsim.core.errors import FedsimError, MissingExtra, in_a_line
 from fedsim.core.plain import csv_table
 from fedsim.experiment.sweep.results import Found, columns, problems_of, read, rows_of
+from fedsim.experiment.sweep.traces import BEFORE, COLUMNS, findings_of
 from fedsim.record.store import explain, write_whole
+
+_TRACES, _TRACE_COLUMNS = "side_channels.csv", "side_channels-columns.csv"
+_SET = "what the sweep set"
 
 
 def write_csv(path: Path) -> Path:
     """Write ``table.csv`` and ``table-columns.csv`` into the folder of a sweep or run, and return the first.
+
+    Where traces of generations were attacked, their findings stand in ``side_channels.csv`` and
+    ``side_channels-columns.csv``.
 
     Raises:
         FedsimError: it is the folder of neither.
@@ -22,6 +29,7 @@ def write_csv(path: Path) -> Path:
     names, rows = _table(found)
     _explain(path, names, found)
     write_whole(path / "table.csv", csv_table(names, rows))
+    _write_traces(path, found)
     return path / "table.csv"
 
 
@@ -52,7 +60,8 @@ def write_duckdb(path: Path) -> Path:
     """Write ``results.duckdb`` and return it.
 
     Its table `results` holds the rows, its view `best` those of the attack that did best on each example: by the metric
-    that decides about success, or the one by which such examples are ordered.
+    that decides about success, or the one by which such examples are ordered. Findings about traces of generations,
+    where there are any, are its table `side_channels`.
 
     Raises:
         FedsimError: it is the folder of neither a sweep nor a run.
@@ -69,6 +78,8 @@ def write_duckdb(path: Path) -> Path:
         fresh.unlink(missing_ok=True)
         with duckdb.connect(str(fresh)) as database:
             database.read_csv(str(source), sample_size=-1).create("results")
+            if (traces := path / _TRACES).exists():
+                database.read_csv(str(traces), sample_size=-1).create("side_channels")
             database.execute(
                 "create view best as select * from results qualify "
                 "row_number() over (partition by run, arm, round, client, image "
@@ -101,12 +112,25 @@ def _table(found: Found) -> tuple[list[str], list[list[Any]]]:
     return names, [[_plain(row.get(name)) for name in names] for row in rows]
 
 
+def _write_traces(path: Path, found: Found) -> None:
+    """Write what traces gave away; an older table of a sweep that has none now is taken away."""
+    rows = findings_of(found)
+    if not rows:
+        for name in (_TRACES, _TRACE_COLUMNS):
+            (path / name).unlink(missing_ok=True)
+        return
+    known = {**BEFORE, **COLUMNS}
+    names = list(dict.fromkeys([*known, *(name for row in rows for name in row)]))
+    write_whole(path / _TRACE_COLUMNS, csv_table(("column", "meaning"), [(own, known.get(own, _SET)) for own in names]))
+    write_whole(path / _TRACES, csv_table(names, [[_plain(row.get(name)) for name in names] for row in rows]))
+
+
 def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, (str, int, float)) else str(value)
 
 
 def _explain(path: Path, names: list[str], found: Found) -> None:
     known = columns(found)
-    meanings = [(name, known.get(name, "what the sweep set")) for name in names]
+    meanings = [(name, known.get(name, _SET)) for name in names]
     absent = [(f"left out: {run.name}", why) for run, why in problems_of(found)]
     write_whole(path / "table-columns.csv", csv_table(("column", "meaning"), [*meanings, *absent]))

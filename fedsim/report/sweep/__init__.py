@@ -22,9 +22,10 @@ from fedsim.report.sweep import (
     sensitivity,
     tables,
     threat,
+    traces,
     verdict,
 )
-from fedsim.report.sweep.cells import Sweep, gather
+from fedsim.report.sweep.gathered import Sweep, gather
 from fedsim.report.sweep.points import FEW_FALSE_ALARMS, Point, points
 
 __all__ = ["build"]
@@ -95,6 +96,7 @@ def _page(sweep: Sweep, found: Sequence[Point], drawn: dict[str, list[Picture]],
         assumptions=threat.assumptions(sweep),
         floors=guarantees.floors(found),
         odds=guarantees.odds,
+        told=traces.traces(sweep),
         false_alarms=FEW_FALSE_ALARMS,
         rules=sorted({f"of {own.decides.noun}s, {own.rule}" for own in sweep.settings}),
         health=health.health(sweep),

@@ -13,7 +13,7 @@ from scipy.stats import ttest_1samp
 from fedsim.core.errors import FedsimError
 from fedsim.metrics.comparison import holm, mean_over_seeds
 from fedsim.record import Interval
-from fedsim.report.sweep.cells import Setting, Sweep, gather
+from fedsim.report.sweep.gathered import Setting, Sweep, gather
 from fedsim.report.sweep.points import difference, gains, strongest_attack
 
 Better = Literal["A", "B", "no difference shown", "nothing to pair"]

@@ -10,7 +10,8 @@ from fedsim.core import registry
 from fedsim.core.metric import Metric
 from fedsim.core.plain import slug
 from fedsim.report.drawing import DASHES, PALETTE, Picture, blank, picture, styled
-from fedsim.report.sweep.cells import Attacked, Setting, Sweep
+from fedsim.report.sweep.cells import Attacked
+from fedsim.report.sweep.gathered import Setting, Sweep
 from fedsim.report.sweep.points import Point, infer_membership
 
 _MOST_FAMILIES = 8

@@ -11,7 +11,7 @@ from scipy.stats import beta
 from fedsim.privacy.bounds import membership_ceiling, reconstruction_ceiling
 from fedsim.record import GuaranteeRecord, Interval
 from fedsim.report.ceilings import Mark
-from fedsim.report.sweep.cells import Sweep
+from fedsim.report.sweep.gathered import Sweep
 from fedsim.report.sweep.points import FEW_FALSE_ALARMS, Point, attackers, infer_membership, risk
 
 

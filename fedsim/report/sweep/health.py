@@ -9,7 +9,7 @@ from fedsim.core.errors import FedsimError
 from fedsim.record.store import read_record
 from fedsim.report import figures
 from fedsim.report.drawing import Picture
-from fedsim.report.sweep.cells import Sweep
+from fedsim.report.sweep.gathered import Sweep
 from fedsim.report.sweep.points import Point, risk
 from fedsim.report.tables import NOTHING, Estimate, estimate
 

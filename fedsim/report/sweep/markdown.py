@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from fedsim.report.banners import Banner
-from fedsim.report.sweep.cells import Sweep
+from fedsim.report.sweep.gathered import Sweep
 from fedsim.report.sweep.tables import Line, headings
 from fedsim.report.sweep.verdict import Verdict
 

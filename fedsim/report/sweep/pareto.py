@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from fedsim.record import Interval
 from fedsim.report.drawing import MARKERS, PALETTE, Picture, blank, picture, styled, utility_axis
-from fedsim.report.sweep.cells import UNDEFENDED
+from fedsim.report.sweep.gathered import UNDEFENDED
 from fedsim.report.sweep.labels import Named, annotate
 from fedsim.report.sweep.points import FEW_FALSE_ALARMS, Point, attacked, measure, measured, turned
 

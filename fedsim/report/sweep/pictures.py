@@ -11,7 +11,8 @@ from fedsim.core.errors import FedsimError
 from fedsim.record import ArmRecord, AttackRecord
 from fedsim.record.store import RunFolder, read_record
 from fedsim.report import ceilings, wall
-from fedsim.report.sweep.cells import Cell, Sweep
+from fedsim.report.sweep.cells import Cell
+from fedsim.report.sweep.gathered import Sweep
 from fedsim.report.sweep.points import Point
 from fedsim.report.verdict import Judge
 from fedsim.report.wall import Key, Row, Wall

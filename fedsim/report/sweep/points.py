@@ -19,7 +19,8 @@ from fedsim.metrics.comparison import holm, mean_over_seeds, nested_mean, nested
 from fedsim.metrics.evidence import Reach, reach
 from fedsim.metrics.statistics import wilson
 from fedsim.record import GuaranteeRecord, Interval
-from fedsim.report.sweep.cells import Attacked, Cell, Inferred, Setting, Sweep
+from fedsim.report.sweep.cells import Attacked, Cell, Inferred
+from fedsim.report.sweep.gathered import Setting, Sweep
 from fedsim.report.verdict import Judge
 
 FEW_FALSE_ALARMS = 0.01

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import tomli_w
 
 from fedsim.record import Environment
-from fedsim.report.sweep.cells import Sweep
+from fedsim.report.sweep.gathered import Sweep
 
 
 class Commit(NamedTuple):

@@ -11,8 +11,8 @@ import numpy as np
 from fedsim.core import registry
 from fedsim.core.metric import Metric
 from fedsim.record import Interval
-from fedsim.report.sweep.cells import Setting, Sweep
 from fedsim.report.sweep.curves import shares_above
+from fedsim.report.sweep.gathered import Setting, Sweep
 from fedsim.report.sweep.pareto import Place, dominate
 from fedsim.report.sweep.points import Point, attackers, measure, risk
 from fedsim.report.sweep.verdict import Judgement, judge

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from fedsim.core.types import Knowledge
-from fedsim.report.sweep.cells import Sweep
+from fedsim.report.sweep.gathered import Sweep
 from fedsim.report.verdict import KNOWLEDGE
 
 REALISM: dict[Knowledge, tuple[str, str]] = {

@@ -11,7 +11,7 @@ from fedsim.metrics.evidence import held
 from fedsim.record import Interval
 from fedsim.record.policy import Policy
 from fedsim.report.banners import Banner
-from fedsim.report.sweep.cells import Sweep
+from fedsim.report.sweep.gathered import Sweep
 from fedsim.report.sweep.points import Point
 from fedsim.report.verdict import CONTROL_SUCCEEDS, bounds
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedsim.core.metric import Metric
+from fedsim.experiment.sweep.traces import COLUMNS, findings
 from fedsim.record import ArmRecord, GenerationRecord, RunRecord, TraceFinding
 from fedsim.report.tables.figures import NOTHING, Estimate, estimate
 from fedsim.report.verdict import Sentence, bounds
@@ -16,11 +17,9 @@ QUESTIONS = {
     "member": "Trained on or not?",
     "planted": "What was planted?",
     "bits": "How many bits about the prompt?",
+    "drawn": "What was drawn?",
 }
-CSV_COLUMNS = (
-    "arm", "decoder", "question", "label", "attack", "view", "mitigation", "role", "metric", "value", "low", "high",
-    "n", "chance", "p", "longer", "larger", "failure",
-)  # fmt: skip
+CSV_COLUMNS = tuple(COLUMNS)
 
 
 @dataclass(frozen=True)
@@ -72,13 +71,8 @@ def generations(record: RunRecord) -> list[Spoken]:
 
 def trace_rows(record: RunRecord) -> Iterator[tuple[Any, ...]]:
     """Yield a row of plain values for every finding, in the order of `CSV_COLUMNS`."""
-    for arm in record.arms:
-        for own in arm.generation.findings if arm.generation else ():
-            found = own.found
-            value = (None,) * 4 if found is None else (found.value, found.low, found.high, found.n)
-            what = (own.question, own.label, own.name, own.view, own.mitigation, own.role, own.metric)
-            rest = (own.chance, own.p, own.longer, own.larger, own.failure or "")
-            yield (arm.name, arm.generation.decoder if arm.generation else "", *what, *value, *rest)
+    for row in findings(record):
+        yield tuple(row.values())
 
 
 def trace_sentences(record: RunRecord) -> list[Sentence]:
@@ -122,9 +116,10 @@ def _summary(own: GenerationRecord) -> str:
     whose = "the global model" if own.model == "global" else "the client's own model"
     endings = ", ".join(f"{count} by {ending}" for ending, count in own.endings.items())
     pace = own.tokens_a_step
+    things = "samples" if any(one.question == "drawn" for one in own.findings) else "texts"
     told = "" if pace is None else f", {pace.value:.2f} tokens a step ({bounds(pace, 1, 2)})"
     reasons = f" {' '.join(own.reasons)}" if own.reasons else ""
-    return f"{decoder}, {whose}: {own.texts:,} texts{told}; ended {endings}.{reasons}"
+    return f"{decoder}, {whose}: {own.texts:,} {things}{told}; ended {endings}.{reasons}"
 
 
 def _doubts(own: GenerationRecord) -> str:
@@ -138,12 +133,13 @@ def _doubts(own: GenerationRecord) -> str:
 def _answers(own: GenerationRecord, declared: dict[str, Metric]) -> Iterator[Answers]:
     for question, title in QUESTIONS.items():
         asked = [finding for finding in own.findings if finding.question == question]
-        rows = tuple(_told(finding, declared[finding.metric]) for finding in asked)
+        rows = tuple(told(finding, declared[finding.metric]) for finding in asked)
         if rows:
             yield Answers(title, rows)
 
 
-def _told(own: TraceFinding, metric: Metric) -> Told:
+def told(own: TraceFinding, metric: Metric) -> Told:
+    """Return a finding for people."""
     cost = NOTHING
     if own.longer is not None and own.larger is not None:
         cost = f"{own.longer:.2f} x steps, {own.larger:.2f} x tokens"

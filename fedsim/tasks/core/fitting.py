@@ -5,11 +5,16 @@ from __future__ import annotations
 from fedsim.core.losses import are_tokens
 from fedsim.core.types import Dataset
 
+QUESTION = "question"  # what is given beside an image that is asked about
+_IMAGE = 3  # dimensions of one
+
 
 def usual_task(data: Dataset) -> str:
     """Return the name of the task of a data set that names none."""
     if data.similarities is not None:
         return "sentence-embedding"
+    if data.spec.vocabulary is None and QUESTION in data.train.given:
+        return "visual-question-answering"
     if data.spec.vocabulary is None:
         return "tabular" if len(data.spec.shape) == 1 else "classification"
     if data.spec.classes == data.spec.vocabulary:
@@ -23,6 +28,13 @@ def refuses_inputs(data: Dataset, *, tokens: bool) -> str | None:
         return None
     read, found = ("tokens", "numbers") if tokens else ("numbers", "tokens")
     return f"it reads {read}, and the examples are {found}"
+
+
+def refuses_shape(data: Dataset) -> str | None:
+    """Say whether the examples are no images (channels, height, width)."""
+    if len(data.spec.shape) == _IMAGE:
+        return None
+    return f"it needs images (channels, height, width), and an example has shape {data.spec.shape}"
 
 
 def refuses_classes(data: Dataset, *, of_tokens: bool) -> str | None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -26,41 +27,25 @@ _FAREWELL = 10.0
 @contextmanager
 def start_isolated(choice: AttackChoice, seed: int, should_stop: ShouldStop) -> Iterator[Attacker]:
     """Yield the attack in a process of its own, which ends with this block."""
-    own = _Apart(choice, seed, should_stop)
+    about = {"name": choice.name, "settings": choice.settings}
+    own = _Searching({"attack": about, "seed": seed}, should_stop)
     try:
         yield own
     finally:
         own.end()
 
 
-class _Apart:
-    """An attack in another process; a new one takes its place when it ended by itself."""
+class Apart:
+    """An attack in another process; a new one takes its place when it ended by itself.
 
-    def __init__(self, choice: AttackChoice, seed: int, should_stop: ShouldStop) -> None:
-        self._choice, self._seed, self._should_stop = choice, seed, should_stop
+    Args:
+        hello: which attack, with its settings, and the seed of torch's global generator.
+        should_stop: says that somebody asked to stop.
+    """
+
+    def __init__(self, hello: dict[str, Any], should_stop: ShouldStop) -> None:
+        self._hello, self._should_stop = hello, should_stop
         self._process = self._start()
-
-    def at_once(self, first: Observation) -> int:
-        try:
-            kind, payload = self._ask(frames.AT_ONCE, first, lambda _step: None)
-            return max(1, int(payload)) if kind == frames.COUNT else 1
-        except Exception:  # the search will say what is wrong
-            self.end()
-            return 1
-
-    def search(
-        self, seen: Sequence[Observation], generators: Sequence[torch.Generator], watch: OnStep
-    ) -> list[Reconstruction] | str:
-        request = {"seen": list(seen), "generators": [generator.get_state() for generator in generators]}
-        try:
-            kind, payload = self._ask(frames.SEARCH, request, watch)
-            if kind == frames.FOUND:
-                found = frames.read_guesses(payload)
-                return found if len(found) == len(seen) else "its process returned another number of guesses"
-            return payload.decode(errors="replace")
-        except Exception as error:  # what an attack sends may be anything
-            self.end()  # what else is in the pipe answers nothing that will be asked
-            return reason(error)
 
     def end(self) -> None:
         """End the process, whatever it is doing."""
@@ -86,12 +71,16 @@ class _Apart:
             env={**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))},
             start_new_session=True,  # Ctrl-C is for the run, which ends this process
         )
-        hello = {"attack": {"name": self._choice.name, "settings": self._choice.settings}, "seed": self._seed}
-        _write(process, frames.frame(frames.HELLO, json.dumps(hello).encode()))
+        _write(process, frames.frame(frames.HELLO, json.dumps(self._hello).encode()))
         return process
 
-    def _ask(self, kind: frames.Kind, request: object, watch: OnStep) -> tuple[frames.Kind, bytes]:
-        """Return the answer to a request, and show steps meanwhile."""
+    def ask(self, kind: frames.Kind, request: object, watch: OnStep = lambda _step: None) -> tuple[frames.Kind, bytes]:
+        """Return the answer to a request, and show steps meanwhile.
+
+        Raises:
+            KeyboardInterrupt: somebody asked to stop.
+            FedsimError: the request cannot travel, or the process ended.
+        """
         content = frames.saved(request)
         if self._process.poll() is not None:
             self._process = self._start()
@@ -127,6 +116,32 @@ class _Apart:
             parts.append(part)
             length -= len(part)
         return b"".join(parts)
+
+
+class _Searching(Apart):
+    """An attack on updates."""
+
+    def at_once(self, first: Observation) -> int:
+        try:
+            kind, payload = self.ask(frames.AT_ONCE, first)
+            return max(1, int(payload)) if kind == frames.COUNT else 1
+        except Exception:  # the search will say what is wrong
+            self.end()
+            return 1
+
+    def search(
+        self, seen: Sequence[Observation], generators: Sequence[torch.Generator], watch: OnStep
+    ) -> list[Reconstruction] | str:
+        request = {"seen": list(seen), "generators": [generator.get_state() for generator in generators]}
+        try:
+            kind, payload = self.ask(frames.SEARCH, request, watch)
+            if kind == frames.FOUND:
+                found = frames.read_guesses(payload)
+                return found if len(found) == len(seen) else "its process returned another number of guesses"
+            return payload.decode(errors="replace")
+        except Exception as error:  # what an attack sends may be anything
+            self.end()  # what else is in the pipe answers nothing that will be asked
+            return reason(error)
 
 
 def _write(process: subprocess.Popen[bytes], content: bytes) -> None:

@@ -18,15 +18,18 @@ import torch  # noqa: E402
 
 from fedsim.core import seeding  # noqa: E402
 from fedsim.core.errors import reason  # noqa: E402
-from fedsim.core.hooks import Attack  # noqa: E402
-from fedsim.scenario import AttackChoice  # noqa: E402
+from fedsim.core.hooks import Attack, TraceAttack  # noqa: E402
+from fedsim.core.registry import Kind  # noqa: E402
+from fedsim.scenario.choices import Choice  # noqa: E402
 from fedsim.threat.attacking import attempt, frames, together  # noqa: E402
 
 
-def answer(attack: Attack[Any], kind: frames.Kind, payload: bytes, answers: IO[bytes]) -> bytes:
+def answer(attack: Attack[Any] | TraceAttack[Any], kind: frames.Kind, payload: bytes, answers: IO[bytes]) -> bytes:
     """Return the frame that answers a request; steps of a search are written to `answers` meanwhile."""
     try:
         asked = torch.load(io.BytesIO(payload), weights_only=False)  # written by the run that started this process
+        if isinstance(attack, TraceAttack):
+            return frames.frame(frames.ANSWER, frames.saved(_read(attack, asked)))
         if kind == frames.AT_ONCE:
             return frames.frame(frames.COUNT, str(together(attack, asked)).encode())
         generators = [torch.Generator() for _ in asked["generators"]]
@@ -45,6 +48,18 @@ def answer(attack: Attack[Any], kind: frames.Kind, payload: bytes, answers: IO[b
         return frames.frame(frames.FAILED, reason(error).encode())
 
 
+def _read(attack: TraceAttack[Any], asked: dict[str, Any]) -> torch.Tensor:
+    generator = torch.Generator()
+    generator.set_state(asked["generator"])
+    with seeding.isolate_randomness(asked["seed"]):
+        return attack(asked["case"], generator)
+
+
+def _made(about: dict[str, Any]) -> Attack[Any] | TraceAttack[Any]:
+    kind: Kind = "trace" if "trace" in about else "attack"
+    return Choice.model_validate(about[kind]).make(kind)
+
+
 def _serve() -> None:
     lines = process.serve_parent()
     answers = lines.buffer
@@ -54,7 +69,7 @@ def _serve() -> None:
     if hello is None:
         return
     about = json.loads(hello[1])
-    attack: Attack[Any] = AttackChoice.model_validate(about["attack"]).make("attack")
+    attack = _made(about)
     with seeding.isolate_randomness(about["seed"]):
         while (request := frames.read(requests)) is not None:
             answers.write(answer(attack, *request, answers))

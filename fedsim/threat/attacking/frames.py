@@ -22,8 +22,8 @@ from fedsim.core.errors import FedsimError
 from fedsim.core.types import Batch, Reconstruction, Step
 
 Kind = bytes
-HELLO, AT_ONCE, SEARCH = b"h", b"a", b"s"  # to the attack
-COUNT, STEP, FOUND, FAILED = b"c", b"i", b"g", b"f"  # from it
+HELLO, AT_ONCE, SEARCH, READ = b"h", b"a", b"s", b"r"  # to the attack
+COUNT, STEP, FOUND, ANSWER, FAILED = b"c", b"i", b"g", b"w", b"f"  # from it
 
 _HEAD = struct.Struct("<cQ")
 HEAD_SIZE = _HEAD.size
@@ -92,6 +92,20 @@ def of_found(found: list[Reconstruction]) -> bytes:
         FedsimError: a guess holds what is neither tensor, number nor text.
     """
     return saved([{field.name: _plain(getattr(one, field.name)) for field in fields(one)} for one in found])
+
+
+def read_answer(kind: Kind, payload: bytes) -> Tensor:
+    """Return the answer of an attack on traces, which is read as plain values.
+
+    Raises:
+        FedsimError: it failed, or answered with something else.
+    """
+    if kind != ANSWER:
+        raise FedsimError(payload.decode(errors="replace"))
+    answer = torch.load(io.BytesIO(payload), weights_only=True)
+    if not isinstance(answer, Tensor):
+        raise FedsimError(f"its answer is a {type(answer).__name__}, expected a tensor.")
+    return answer
 
 
 def read_guesses(payload: bytes) -> list[Reconstruction]:

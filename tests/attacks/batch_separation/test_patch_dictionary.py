@@ -67,6 +67,20 @@ def test_where_all_masks_follow_the_whole_gradient_finds_images_and_labels(toy, 
     assert torch.equal(guess.labels, truth.batches[0].labels[order])
 
 
+@pytest.mark.parametrize(("hidden", "is_separated"), [(384, True), (64, False)])
+def test_hidden_units_of_the_first_block_open_batches_whose_positions_have_no_zeros(
+    watched, attack_named, psnr_of, hidden, is_separated
+):
+    model = {"name": "vit-small", "patch": 8, "width": 128, "blocks": 2, "dropout": 0.5, "hidden": hidden}
+    data = {"name": "foolbox-samples", "collection": "cifar10", "size": 16}
+    knows = ("batch-size", "input-statistics")
+    observation, truth, world = watched(data=data, model=model, knows=knows, federation={"batch_size": 6, "clients": 3})
+    guess = solve(attack_named, NAME, observation)
+    assert (guess.facts["tokens separated"] == 24) is is_separated
+    if is_separated:
+        assert min(psnr_of(guess, truth, world.data.dataset.spec)) > 60
+
+
 def test_unknown_masks_inside_the_blocks_do_not_matter(watched, attack_named, psnr_of):
     model = {"name": "vit-small", "patch": 8, "width": 128, "blocks": 2, "dropout": 0.5}
     data = {"name": "foolbox-samples", "collection": "cifar10", "size": 16}

@@ -10,7 +10,6 @@ from attacks.core.labels import (
     _shared_output_layer,
     count_labels,
     distinct_labels,
-    gradient_weight,
     impact_labels,
     infer_labels,
     label_of_one,
@@ -135,19 +134,6 @@ def test_a_batch_of_a_real_client_is_counted(watched: Callable[..., tuple[Observ
         missed += wrong
     # 8 labels drawn at random from 10 classes share 3.5 with 8 others on average, so chance would miss 18 of 32.
     assert missed <= 4
-
-
-def test_a_step_counts_as_often_as_momentum_carries_it_on(
-    watched: Callable[..., tuple[Observation, Truth, World]],
-) -> None:
-    training = {"algorithm": "fedavg", "local_steps": 3, "optimizer": {"name": "sgd", "momentum": 0.9}}
-    observation, _, _ = watched(federation=training)
-    # Of three steps the first is in the update 1 + 0.9 + 0.81 times, the second 1 + 0.9 times, the last once.
-    assert gradient_weight(observation) == pytest.approx(0.1 * (2.71 + 1.9 + 1.0))
-    plain, _, _ = watched(federation={**training, "optimizer": {"name": "sgd"}})
-    assert gradient_weight(plain) == pytest.approx(0.1 * 3)
-    gradient, _, _ = watched()
-    assert gradient_weight(gradient) == 1.0
 
 
 @pytest.mark.parametrize(("rule", "least"), [("counting", 3), ("distinct", 3), ("negative", 3), ("impact", 2)])

@@ -12,10 +12,10 @@ from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
 from fedsim.core.types import InputSpec, ThreatModel
 from fedsim.federation.client import local_training
+from tests.attacks.malicious_server.servers import SHAPE, observed
 from tests.attacks.solving import answer
 
 NAME = "robbing-the-fed"
-SHAPE = (3, 4, 4)
 SPEC = InputSpec(SHAPE, 4, (0.5,) * 3, (0.2,) * 3)
 FAR = 100.0  # random inputs leave the pixel range
 
@@ -34,11 +34,6 @@ def crafted(attack, model: nn.Module, seed: int = 0) -> nn.Module:
     generator = torch.Generator().manual_seed(1000 + seed)
     public = torch.randn((500, *SHAPE), generator=generator, dtype=torch.float64)
     return attack.craft(model.double(), SPEC, public, generator)
-
-
-def observed(toy, model: nn.Module, batch_size: int, seed: int = 0):
-    observation, truth = toy(model, SHAPE, batch_size, seed=seed)
-    return replace(observation, threat=ThreatModel(server="malicious", knows=observation.threat.knows)), truth
 
 
 def exact(guess, inputs: torch.Tensor) -> torch.Tensor:

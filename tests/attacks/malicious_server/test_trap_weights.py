@@ -9,10 +9,10 @@ from torch import nn
 from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
 from fedsim.core.types import InputSpec, ThreatModel
+from tests.attacks.malicious_server.servers import SHAPE, observed
 from tests.attacks.solving import answer
 
 NAME = "trap-weights"
-SHAPE = (3, 4, 4)
 SPEC = InputSpec(SHAPE, 4, (0.1, 0.4, 0.7), (0.2, 0.3, 0.5))
 RELU_MLP = {"name": "mlp", "width": 512, "depth": 2, "bias": True, "activation": "relu", "dropout": 0.0}
 
@@ -34,11 +34,6 @@ class ChannelsLast(nn.Module):
 
 def crafted(attack, model: nn.Module, seed: int = 0) -> nn.Module:
     return attack.craft(model.double(), SPEC, torch.zeros(0, *SHAPE), torch.Generator().manual_seed(seed))
-
-
-def observed(toy, model: nn.Module, batch_size: int, seed: int = 0):
-    observation, truth = toy(model, SHAPE, batch_size, seed=seed)
-    return replace(observation, threat=ThreatModel(server="malicious", knows=observation.threat.knows)), truth
 
 
 @pytest.mark.parametrize("scale", [0.95, 0.7])

@@ -43,6 +43,27 @@ ADAPTERS: dict[str, Any] = {
     "membership": {"candidates": 40, "attacks": [{"name": "adapter-certificate"}]},
 }
 
+# Texts with masked places, learned by heart.
+MASKED: dict[str, Any] = {
+    **TABLES,
+    "task": "masked-diffusion",
+    "data": {"name": "tests.attacks.membership.letters:load"},
+    "model": {"name": "tiny-llada", "width": 32, "hidden": 64, "blocks": 1},
+    "federation": {
+        "algorithm": "fedavg",
+        "clients": 1,
+        "rounds": 1,
+        "batch_size": 16,
+        "local_epochs": 100,
+        "optimizer": {"name": "adam", "learning_rate": 0.01},
+    },
+    "threat": {"rounds": [1]},
+    "membership": {"candidates": 48, "attacks": [{"name": "masked-loss"}]},
+}
+
+FITTING = {"adapter-certificate": ADAPTERS, "masked-loss": MASKED, "masked-votes": MASKED}
+"""Federations of attacks that do not fit the usual one."""
+
 
 @dataclass
 class Trained:
@@ -97,13 +118,15 @@ def trained() -> Trained:
 @pytest.fixture(scope="session")
 def trained_for(trained: Trained) -> Callable[[str], Trained]:
     """The federation that an attack fits."""
-    adapted: list[Trained] = []
+    others: dict[int, Trained] = {}
 
     def build(name: str) -> Trained:
-        if name != "adapter-certificate":
+        if name not in FITTING:
             return trained
-        adapted.extend([] if adapted else [federated(ADAPTERS)])
-        return adapted[0]
+        key = id(FITTING[name])
+        if key not in others:
+            others[key] = federated(FITTING[name])
+        return others[key]
 
     return build
 

@@ -20,9 +20,10 @@ from fedsim.scenario import world as worlds
 from fedsim.tasks.next_token import NextToken
 from fedsim.threat import membership
 from fedsim.threat.replay import replay
+from tests.attacks.membership.conftest import FITTING
 
 VOCABULARY, LENGTH, COUNT = 7, 5, 40
-ATTACKS = {name: own for name, own in registry.methods("membership").items() if name != "adapter-certificate"}
+ATTACKS = {name: own for name, own in registry.methods("membership").items() if name not in FITTING}
 WORDS = ("rain", "fell", "over", "the", "green", "river", "today", "and", "nobody", "saw", "it", "again", "or", "snow")
 
 

@@ -143,3 +143,13 @@ def test_sentences_are_recovered_from_their_own_gradient_alone(
     seen = [watched(**tables, knows=knows, client=client)[:2] for client in range(4)]
     share = recovered(attack_named(name, **LONG[name]), seen)
     assert share["own"] > max(share["chance"], share["other"]) + (0.3 if name == "lamp" else 0.2)
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_draws_of_the_task_are_refused_even_where_labels_are_granted(
+    name: str, masked_client: tuple[Observation, Truth], attack_named: Named
+) -> None:
+    observation, truth = masked_client
+    granted = replace(observation, labels=truth.private[0].labels)
+    with pytest.raises(NotApplicable, match="draws something in every step|not the mean cross-entropy"):
+        attack_named(name)(granted, torch.Generator().manual_seed(0))

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from fedsim.bench import training
+from fedsim.bench import grids, training
 from fedsim.bench.training import Recipe
 from fedsim.cli.commands import bench as _bench  # noqa: F401 - adds its command
 from fedsim.cli.commands._console import app
@@ -63,3 +63,10 @@ def test_a_small_model_is_trained_and_its_accuracy_printed(tmp_path: Path, monke
     assert row[0:3] == ["copy", "0.0", "0.0-56.1"]  # Wilson's interval of none of three
     again = told("parallel", "--model", "tiny", "--samples", "2", "--decoder", "threshold")
     assert "copy" in again
+
+
+def test_the_model_of_grids_is_tested_on_every_kind_of_question(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grids, "trained", lambda _tell: grids.fresh())
+    shown = told("model", "digit-grids", "--samples", "4")
+    rows = {line.split()[0]: line.split()[1:3] for line in shown.splitlines() if line.strip()}
+    assert rows["position"] == rows["presence"] == rows["counting"] == ["0.0", "0.0-49.0"]  # Wilson's, none of four

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -53,10 +54,64 @@ def test_the_same_seed_writes_the_same() -> None:
         ((*TINY, "--decoder", "sampled", "--set", "temperature=0"), "temperature: input should be greater than 0"),
         (("--model", "tiny-lama", "--prompt", "a"), "there is no model 'tiny-lama'. Did you mean 'tiny-llama'?"),
         (("--model", "not/there", "--prompt", "a"), "there is no folder not/there"),
+        (
+            (*TINY, "--decoder", "speculative", "--set", "top_p=0.9"),
+            "top_p is 0.9, but at temperature 0 nothing is drawn",
+        ),
+        ((*TINY, "--decoder", "del", "--set", "exits=[9]"), "exits = [9], expected numbers of layers from 1 to 1"),
+        ((*TINY, "--decoder", "awrs", "--set", "regex=["), "regex: '[' is no regular expression"),
     ],
 )
 def test_mistakes_are_named(arguments: tuple[str, ...], message: str) -> None:
     assert message in refused(*arguments)
+
+
+def told(*arguments: str) -> tuple[dict[str, Any], str]:
+    """Return what is printed of a text that failed, and why it did."""
+    found = fedsim(*arguments, "--json")
+    assert isinstance(found.exception, FedsimError)
+    assert found.exception.exit_code == 2
+    return json.loads(found.stdout), str(found.exception)
+
+
+def test_a_constraint_is_asked_about_the_tokenizers_text() -> None:
+    asked = (*TINY, "--decoder", "awrs", "--set", "regex=[0-9]{3}", "--set", "ends=whole", "--json")
+    found = json.loads(fedsim(*asked).stdout)
+    assert (found["ending"], len(found["text"])) == ("finished", 3)
+    assert found["text"].isdecimal()
+
+
+def test_a_dead_end_is_told_apart_from_a_spent_budget_and_what_was_written_stays() -> None:
+    dead, why = told(*TINY, "--decoder", "awrs", "--set", "regex=(a|b)(?!.)c")
+    assert "accepts no token behind what is written, so that nobody can go on: a dead end" in why
+    assert (dead["ending"], dead["reason"], dead["text"] in ("a", "b")) == ("failed", why, True)
+    spent, why = told(*TINY, "--decoder", "awrs", "--set", "regex=[ab]{40}", "--set", "max_rejects=1")
+    assert "spent the 1 rejections of a draw before a token was accepted. Raise max_rejects" in why
+    assert spent["ending"] == "failed"
+
+
+def test_the_context_ends_a_text_in_the_middle_of_a_speculation(tmp_path: Path, smollm2: Path) -> None:
+    package_model("Llama", max_position_embeddings=6, vocab_size=50_000).save_pretrained(tmp_path)
+    asked = ("--model", str(tmp_path), "--tokenizer", str(smollm2), "--prompt", " the the", "--json")
+    greedy, drafted = (json.loads(fedsim(*asked, *more).stdout) for more in ((), ("--decoder", "speculative")))
+    assert greedy["ending"] in ("context", "stop")
+    assert (drafted["tokens"], drafted["ending"]) == (greedy["tokens"], greedy["ending"])
+
+
+def test_a_draft_of_other_tokens_is_refused(tmp_path: Path) -> None:
+    package_model("Llama").save_pretrained(tmp_path)
+    why = refused(*TINY, "--decoder", "speculative", "--set", f"draft={tmp_path}")
+    assert "has 23 tokens, the model 258: they have different tokenizers" in why
+
+
+def test_scores_that_are_no_numbers_are_told_and_nothing_is_written(tmp_path: Path, smollm2: Path) -> None:
+    model = package_model("Llama", vocab_size=50_000)
+    model.model.norm.weight.data.fill_(float("nan"))
+    model.save_pretrained(tmp_path)
+    asked = ("--model", str(tmp_path), "--tokenizer", str(smollm2), "--prompt", "a")
+    found, why = told(*asked)
+    assert "scores of the next token are no finite numbers" in why
+    assert (found["ending"], found["tokens"]) == ("failed", [])
 
 
 def test_a_checkpoint_needs_its_own_tokenizer_and_sets_the_context(tmp_path: Path, smollm2: Path) -> None:

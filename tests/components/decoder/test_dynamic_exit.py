@@ -108,6 +108,9 @@ def test_the_choice_is_the_best_of_the_grid_and_of_equals_the_smallest() -> None
         found = choose(known, 12, 18)
         best = max(tokens_per_layer(known[own].rate, 12, own, length) for own in known for length in range(18))
         assert tokens_per_layer(known[found[0]].rate, 12, *found) == best
+        dear = choose(known, 12, 18, scoring=6.0)
+        every = ((own, length) for own in known for length in range(18))
+        assert dear == max(every, key=lambda own: tokens_per_layer(known[own[0]].rate, 12, own[0] + 6.0, own[1]))
     never = {own: Agreement(misses=1.0) for own in (3, 1, 2)}
     assert choose(never, 4, 18) == (1, 0)
     assert choose({1: Agreement(), 2: Agreement(matches=1.0)}, 4, 18) == (2, 17), "nothing is known of the first"

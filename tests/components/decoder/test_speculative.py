@@ -87,6 +87,23 @@ def test_a_text_ends_in_the_middle_of_a_draft() -> None:
         assert (found.ending, written(found)) == (ending, text[:length])
 
 
+def test_a_draft_ends_where_it_is_not_sure() -> None:
+    model = tiny_llama()
+    for sure, proposed in ((0.0, {4}), (0.9999, {0})):
+        method = make("speculative", layers=1, sure=sure)
+        (found,) = generate(method, model, prompts([1, 2]), Limits(max_new_tokens=12), sources(1))
+        assert written(found) == greedy(model, [[1, 2]], 12)[0]
+        assert set(found.trace.series()["proposed"]) == proposed
+
+
+def test_texts_follow_the_law_of_the_model_wherever_drafts_end() -> None:
+    model, prompt, draws = tiny_llama(SMALL).eval(), [1, 2], 1000
+    method = make("speculative", draft="small", temperature=1.0, length=3, sure=0.5)
+    found = generate(method, model, prompts(*[prompt] * draws), Limits(max_new_tokens=3), sources(draws), at_once=draws)
+    assert follows([own.tokens for own in found], law(model, prompt, SMALL, 3, method.config))
+    assert len({count for own in found for count in own.trace.series()["proposed"]}) > 1
+
+
 def test_no_draft_goes_beyond_what_the_model_reads() -> None:
     longest: list[int] = []
     model = tiny_llama()

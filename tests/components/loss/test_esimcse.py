@@ -1,7 +1,6 @@
 """ESimCSE against losses, repetitions and queues written out by hand, and through a client's rounds."""
 
 import copy
-import math
 from collections import Counter
 from collections.abc import Callable
 from io import StringIO
@@ -46,6 +45,7 @@ from fedsim.scenario.world import World
 from fedsim.threat.observe import observe
 from fedsim.threat.replay import replay
 from fedsim.threat.victim import Victim
+from tests.components.loss.contrast import doubled, rows, simcse
 from tests.federating import recorded
 
 Build = Callable[..., Scenario]
@@ -75,31 +75,6 @@ def sentences(scenario: Build, tmp_path: Path) -> Callable[..., World]:
         )
 
     return build
-
-
-def simcse(first: Tensor, second: Tensor, temperature: float = 0.05, queue: Tensor | None = None) -> float:
-    """The loss in plain Python."""
-    rows = [row.tolist() for row in first]
-    others = [row.tolist() for row in second]
-    extra = [] if queue is None else [row.tolist() for row in queue]
-
-    def score(a: list[float], b: list[float]) -> float:
-        norm = math.sqrt(sum(x * x for x in a)) * math.sqrt(sum(y * y for y in b))
-        return sum(x * y for x, y in zip(a, b, strict=True)) / norm / temperature
-
-    total = 0.0
-    for index, row in enumerate(rows):
-        terms = [math.exp(score(row, other)) for other in (*others, *extra)]
-        total -= math.log(terms[index] / sum(terms))
-    return total / len(rows)
-
-
-def rows(count: int, width: int = 5, seed: int = 0) -> Tensor:
-    return torch.randn(count, width, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def doubled(tokens: list[int], places: list[bool]) -> list[int]:
-    return [token for token, twice in zip(tokens, places, strict=True) for token in [token] * (1 + twice)]
 
 
 # --- the sum of a round

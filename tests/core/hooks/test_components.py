@@ -3,9 +3,12 @@
 import torch
 from torch import Tensor, nn
 
+from fedsim.core import registry
 from fedsim.core.hooks import Layer
-from fedsim.core.types import Config
+from fedsim.core.types import Batch, Config, Reconstruction
 from tests.components.optimizer.stepping import make
+from tests.models.vlms import examples, small_vlm
+from tests.tasks.truths import truth
 
 
 class Plain(Layer[Config]):
@@ -43,3 +46,20 @@ def test_a_factor_scales_what_a_step_changed_and_leaves_other_parameters() -> No
         make(name, **settings).scaled_step(factors, scaled, gradient, {})
         assert torch.allclose(scaled["a"], start["a"] + factors["a"] * (plain["a"] - start["a"]))
         assert torch.equal(scaled["b"], plain["b"])
+
+
+def test_kept_and_dropped_patches_are_scored_apart() -> None:
+    images, question, answer = examples(2)
+    own = registry.get("component", "random-tokens")
+    reducer = own.make(own.config.model_validate({"kept": 4})).named("random-tokens")
+    model = reducer.prepare(small_vlm(), torch.Generator().manual_seed(0))
+    places = model.get_buffer("reducers.0.places").tolist()
+    guess = images.clone()
+    for patch in range(16):
+        row, column = divmod(patch, 4)
+        wrong = 0.2 if patch not in places else 0.05  # 14 dB and 26 dB
+        guess[:, :, 7 * row : 7 * row + 7, 7 * column : 7 * column + 7] += wrong
+    private = truth(Batch(images, answer, {"question": question}))
+    found = reducer.scores(model, private, Reconstruction.of(guess.flip(0)))
+    assert found == {"share of kept patches read to 20 dB": 1.0, "share of dropped patches read to 20 dB": 0.0}
+    assert reducer.scores(model, private, Reconstruction.of(guess[..., :7])) == {}

@@ -2,34 +2,22 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
-from itertools import pairwise
-from pathlib import Path
 from typing import Any, cast
 
 import pytest
 import torch
 import torch.nn.functional as F
-from flwr.app import RecordDict
-from pydantic import ValidationError
 from torch import Tensor, nn
 
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError, ScenarioError
 from fedsim.core.hooks import Defense, HookContext, LocalStep
 from fedsim.core.masks import keep_masks
-from fedsim.core.types import Batch, Config, Mechanism, PublicKnowledge, Tensors, Update
-from fedsim.federation import apps
+from fedsim.core.types import Batch, Config, PublicKnowledge, Tensors, Update
 from fedsim.federation.client import local_training
-from fedsim.federation.engines.local import LocalGrid
-from fedsim.federation.journal import Journal
-from fedsim.privacy.accounting import Spent, epsilon, guarantee
-from fedsim.privacy.history import spend, spent
 from fedsim.privacy.per_example import Mode, cheapest, sum_clipped, why_inseparable
-from fedsim.record import RoundRecord
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
-from tests.federating import recorded
 
 Build = Callable[..., Scenario]
 MODES: list[Mode] = ["hooks", "functorch", "ghost"]
@@ -374,120 +362,3 @@ def test_defenses_that_read_the_batch_are_refused_beside_it(scenario: Build, cou
     with pytest.raises(ScenarioError, match="Reading works on whole batches"):
         world.check()
     worlds.build(scenario(federation=POISSON, defenses=[{"name": "dp-sgd"}, {"name": "gradient-noise"}])).check()
-
-
-def test_whole_shares_as_batches_need_no_sampling(scenario: Build) -> None:
-    federation = {"clients": 4, "batch_size": 10_000, "algorithm": "fedavg", "local_epochs": 2}
-    world = worlds.build(scenario(federation=federation, defenses=[{"name": "dp-sgd"}]))
-    world.check()
-    stated = world.facts.client_mechanisms["dp-sgd"]
-    assert (stated.sampling_rate, stated.steps) == (1.0, 2)
-
-
-def test_exactly_one_of_noise_and_target_is_set() -> None:
-    with pytest.raises(ValidationError, match="exclude each other"):
-        private(noise_multiplier=1.0, target_epsilon=2.0)
-    assert private().config.multiplier(1.0, 1, sensitivity=1.0) == 1.0
-    assert private(noise_multiplier=0.0).config.multiplier(1.0, 1, sensitivity=1.0) == 0.0
-
-
-def test_a_target_is_met_by_a_client_that_is_asked_in_every_round(scenario: Build, tmp_path: Path) -> None:
-    federation = {**POISSON, "rounds": 3}
-    record = recorded(
-        scenario(federation=federation, defenses=[{"name": "dp-sgd", "target_epsilon": 2.0}], attacks=[]), tmp_path
-    )
-    (found,) = record.arms[0].guarantees
-    assert 1.95 < found.epsilon <= 2.0
-
-
-def test_the_record_of_a_federation_states_the_guarantee(scenario: Build, tmp_path: Path) -> None:
-    federation = {**POISSON, "rounds": 3, "algorithm": "fedavg", "local_steps": 2}
-    settings = {"name": "dp-sgd", "noise_multiplier": 1.5, "clip": 0.5}
-    built_scenario = scenario(federation=federation, participation={"cohort": 2}, defenses=[settings], attacks=[])
-    record = recorded(built_scenario, tmp_path)
-    arm = record.arms[0]
-    (found,) = arm.guarantees
-    asked = max(sum(client in entry.cohort for entry in arm.rounds) for client in range(4))
-    world = worlds.build(built_scenario)
-    rate = 16 / min(len(share) for share in world.data.shares)
-    expected = epsilon([Spent(1.5, rate, 2 * asked)], 1e-5)
-    assert (found.source, found.unit, found.adjacency) == ("dp-sgd", "record", "add-or-remove")
-    assert (found.epsilon, found.rdp_epsilon) == (expected.value, expected.rdp)
-    assert (found.sampling_rate, found.steps, found.delta) == (rate, 2 * asked, 1e-5)
-    assert "asked most often" in found.composition
-    assert "server" in found.against
-    assert all(entry.training_loss == 0.0 for entry in arm.rounds)
-
-
-class Remembering(LocalGrid):
-    """The local engine, with a way to look at what its clients keep."""
-
-    def kept(self, client: int) -> RecordDict:
-        return self._state.get(client + 1) or RecordDict()
-
-
-def kept_by(scenario: Scenario) -> tuple[Remembering, list[RoundRecord]]:
-    text = scenario.model_dump_json()
-    journal = Journal(lambda _record: None)
-    grid = Remembering(apps.client_app(), scenario.federation.clients, {apps.SCENARIO_KEY: text})
-    grid.serve(apps.server_app(journal))
-    return grid, journal.rounds
-
-
-def test_a_clients_history_grows_every_round_and_equals_the_record(scenario: Build, tmp_path: Path) -> None:
-    """An accountant that starts anew each round would report the first figure for ever."""
-    built_scenario = scenario(federation={**POISSON, "rounds": 5}, defenses=[{"name": "dp-sgd"}], attacks=[])
-    (found,) = recorded(built_scenario, tmp_path).arms[0].guarantees
-    grid, _ = kept_by(built_scenario)
-    stated = worlds.build(built_scenario).facts.client_mechanisms["dp-sgd"]
-    for client in range(4):
-        history = spent(grid.kept(client), "dp-sgd")
-        assert [part.steps for part in history] == [1] * 5
-        figures = [guarantee(stated, history[: number + 1]).epsilon for number in range(5)]
-        assert all(later > earlier for earlier, later in pairwise(figures))
-        assert figures[-1] == found.epsilon
-        assert figures[0] < 0.9 * figures[-1]
-
-
-def test_rounds_count_also_when_the_update_did_not_and_absent_clients_spend_nothing(scenario: Build) -> None:
-    lossy = {"drop_after": 0.5, "drop_before": 0.3}
-    built_scenario = scenario(
-        federation={**POISSON, "rounds": 6, "clients": 8},
-        participation=lossy,
-        defenses=[{"name": "dp-sgd"}],
-        attacks=[],
-    )
-    grid, rounds = kept_by(built_scenario)
-    for client in range(8):
-        trained = 0
-        for entry in rounds:
-            lost = [f for f in entry.failures if f.who == f"client {client}"]
-            trained += not (lost and lost[0].why == "dropped out before training")
-        assert len(spent(grid.kept(client), "dp-sgd")) == trained
-    assert any(f.why == "dropped out after training" for entry in rounds for f in entry.failures)
-
-
-def test_failing_clients_leave_a_round_and_its_guarantee_whole(scenario: Build, tmp_path: Path) -> None:
-    built_scenario = scenario(
-        federation={**POISSON, "rounds": 2},
-        participation={"crashing": [1]},
-        defenses=[{"name": "dp-sgd"}],
-        attacks=[],
-    )
-    arm = recorded(built_scenario, tmp_path).arms[0]
-    assert [len(entry.failures) for entry in arm.rounds] == [1, 1]
-    assert arm.guarantees[0].steps == 2
-
-
-def test_the_history_keeps_each_mechanism_apart() -> None:
-    state = RecordDict()
-    stated = replace(mechanism(), steps=3)
-    spend(state, {"one": stated})
-    spend(state, {"one": stated, "two": mechanism()})
-    assert spent(state, "one") == (Spent(1.0, 0.5, 3), Spent(1.0, 0.5, 3))
-    assert spent(state, "two") == (Spent(1.0, 0.5, 1),)
-    assert spent(state, "three") == ()
-
-
-def mechanism() -> Mechanism:
-    return Mechanism("record", "add-or-remove", 1.0, 0.5, 1, 1e-5, "the server")

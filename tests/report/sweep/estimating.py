@@ -1,6 +1,6 @@
 """What a sweep estimates and judges."""
 
-from fedsim.report.sweep.cells import gather
+from fedsim.report.sweep.gathered import gather
 from fedsim.report.sweep.points import points
 from fedsim.report.sweep.verdict import banners, verdicts
 

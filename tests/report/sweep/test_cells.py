@@ -1,42 +1,50 @@
-"""Runs are gathered: a single one, broken ones, and none."""
-
-import re
+"""What is kept of one arm under one seed."""
 
 import pytest
 
-from fedsim.core.errors import FedsimError
-from fedsim.report.sweep import build
-from tests.report.sweep.estimating import estimated
+from fedsim.experiment.sweep.folder import PlannedRun
+from fedsim.report.sweep.cells import Searches, cell_of
+from fedsim.report.verdict import Judge
 
 
-def test_an_empty_sweep_has_a_report_that_says_why(tmp_path, records, sweeps, page_of):
-    folder = sweeps.save(tmp_path, records, [("none", 1, None), ("none", 2, None)])
-    page = page_of(build(folder).read_text())
-    assert "This sweep is empty" in page.text
-    assert page.text.count("not finished yet") == 2
-    assert "nothing can be said about privacy" in page.text
+@pytest.fixture
+def read(records):
+    def build(victims, **values):
+        record = records.run([records.arm("plain", [records.attack("ig", victims)])])
+        return cell_of(PlannedRun(digest="cafe" * 4, name="plain", values=values), Judge.of(record), 0, record.arms[0])
+
+    return build
 
 
-def test_broken_and_older_records_are_named_left_out_and_kept(tmp_path, records, sweeps, page_of):
-    runs = sweeps.typical(records, seeds=(1,))
-    whole = runs[1][2].model_dump_json(indent=1)
-    half, older = whole[: len(whole) // 2], whole.replace('"schema_version": 2', '"schema_version": 0')
-    folder = sweeps.save(tmp_path, records, [runs[0], ("half", 1, half), ("older", 1, older), ("junk", 1, "\0junk")])
-    page = page_of(build(folder).read_text())
-    assert "3 of 4 runs are missing" in page.text
-    assert re.search(r"run defense half \S*record\.json cannot be read", page.text)
-    assert re.search(r"run defense older \S*record\.json has schema version 0, expected 2", page.text)
-    assert re.search(r"run defense junk \S*record\.json cannot be read", page.text)
-    kept = [path.read_text() for path in sorted((folder / "runs").glob("*/record.json"))]
-    assert kept[1:] == [half, older, "\0junk"]
+def test_the_seed_is_the_plans_or_else_that_of_the_scenario(read, records):
+    assert read(records.recovered(1), seed=7).seed == 7
+    assert read(records.recovered(1)).seed == 3
 
 
-def test_a_folder_of_neither_is_refused(tmp_path):
-    with pytest.raises(FedsimError, match=r"holds no record\.json"):
-        build(tmp_path)
+def test_seconds_are_those_of_training_alone_and_the_utility_is_that_of_the_last_round(read, records):
+    cell = read(records.recovered(2))
+    assert cell.seconds == 60.0 - 2 * 12.5
+    assert cell.client_rounds == 4 * 2
+    assert cell.utility is not None
+    assert cell.utility.value == pytest.approx(0.8)
 
 
-def test_a_single_run_is_a_sweep_of_one(tmp_path, records, sweeps):
-    records.save(tmp_path, sweeps.run(records, "none", 1, records.recovered(4)))
-    sweep, (point,) = estimated(tmp_path)
-    assert (sweep.planned, point.name, point.strongest.rate.value) == (1, "undefended", 1.0)
+def test_a_victim_has_its_share_of_examples_and_a_failed_search_has_none(read, records):
+    half = records.victim(0, [records.item(0, psnr=30.0, ssim=0.95), records.item(1, psnr=8.0, ssim=0.05)])
+    (tried,) = read([half, records.failed(1, "needs a bias"), records.failed(2, "needs a bias")]).attacks
+    assert [victim.share for victim in tried.victims] == [0.5, 0.0, 0.0]
+    assert tried.victims[0].values["psnr"] == (30.0, 8.0)
+    assert not tried.victims[1].values
+    assert tried.reasons == ("needs a bias",)
+
+
+def test_a_search_is_judged_where_it_ended_and_still_falls_where_its_best_step_is_among_the_last(read, records):
+    found = [records.item(psnr=30.0, ssim=0.95)]
+    victims = [
+        records.victim(0, found, converged=True),
+        records.victim(1, found, converged=False, best_iteration=284),
+        records.victim(2, found, best_iteration=285),
+        records.failed(3),
+    ]
+    (tried,) = read(victims).attacks
+    assert tried.searches == Searches(victims=4, gave_up=1, searched=2, converged=1, falling=2)

@@ -4,7 +4,7 @@ import tomllib
 
 from fedsim.experiment.runner import scenario_hash
 from fedsim.report.sweep import build
-from fedsim.report.sweep.cells import gather
+from fedsim.report.sweep.gathered import gather
 from fedsim.report.sweep.reproduce import environments, toml
 from fedsim.scenario import parse
 

@@ -3,7 +3,7 @@
 import pytest
 
 from fedsim.report.sweep import tables
-from fedsim.report.sweep.cells import gather
+from fedsim.report.sweep.gathered import gather
 from fedsim.report.sweep.points import points
 from tests.report.sweep.estimating import estimated
 

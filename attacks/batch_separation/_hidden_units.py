@@ -1,0 +1,139 @@
+"""Which features dropout took from each token, read off the hidden units of the first block's MLP.
+
+Dropout behind the activation leaves exact zeros in the gradients of the hidden units, so the weight gradient of the
+MLP's first layer, the sum over tokens of delta_t [u_t, 1]^T, separates into what that layer reads of each token: u_t,
+the normalised sum of the token and of what attention added. Where dropout took both, u_t has one and the same value,
+that of 0, in many entries; these features were surely taken from the token. Where it took the token alone, u_t is near.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from attacks.batch_separation._sparsest import Space, nothing_found, searched
+from attacks.core.layers import once_a_model
+from attacks.core.patches import patch_projection, position_embedding
+from attacks.core.spectrum import spectrum
+from fedsim.core.layer_calls import inputs_in_order, layer_outputs
+from fedsim.core.masks import without_dropout
+from fedsim.core.types import DropoutSite, Observation
+
+_ROUNDS = 4  # of restarts; the first finds nearly all
+_ZEROS_PER_TOKEN = 3  # of a hidden unit's gradients, on average; with fewer the search is long and finds little
+_USUAL_RATE = 0.5  # where the rate is not known
+_SAME = 2e-5  # of entries of variance 1: far above rounding, and different entries are farther apart
+_FEWEST_SAME = 4
+
+
+class Hint(NamedTuple):
+    """What is known of one token at a position.
+
+    Attributes:
+        surely: features that dropout took, shape (width,).
+        distances: of what was read of every feature from the value of 0; features that dropout took are near, (width,).
+    """
+
+    surely: Tensor
+    distances: Tensor
+
+
+class _Mlp(NamedTuple):
+    layer: str
+    norm: str
+    rate: float  # of its units
+
+
+def hidden_hints(
+    observation: Observation, size: int, restarts: int, generator: torch.Generator
+) -> Sequence[list[Hint]]:
+    """Return the hints for every position of a patch; empty lists where hidden units separate no tokens.
+
+    Args:
+        observation: of a model with learned positions.
+        size: number of images.
+        restarts: random restarts of a round.
+        generator: for the restarts.
+    """
+    patches, positions = patch_projection(observation), position_embedding(observation)
+    assert patches is not None
+    assert positions is not None
+    hints: list[list[Hint]] = [[] for _ in patches.pixels]
+    mlp = _find(observation)
+    rows = observation.model.get_parameter(positions.name).detach().double().reshape(-1, patches.width)
+    tokens = None if mlp is None else _tokens(observation, mlp, size * len(rows), restarts, generator)
+    if tokens is None:
+        return hints
+    centred = F.normalize(rows - rows.mean(1, keepdim=True), dim=1)
+    places = (F.normalize(tokens - tokens.mean(1, keepdim=True), dim=1) @ centred.T).argmax(1) - positions.first
+    for token, place in zip(tokens, places.tolist(), strict=True):
+        hint = _hint(token)
+        if hint is not None and 0 <= place < len(hints):
+            hints[place].append(hint)
+    return hints
+
+
+def _hint(token: Tensor) -> Hint | None:
+    """Return what a token (width,) of variance 1 says, or None without a value that comes again and again."""
+    counts = ((token[:, None] - token).abs() < _SAME).sum(1)
+    if int(counts.max()) < _FEWEST_SAME:
+        return None
+    distances = (token - token[counts.argmax()]).abs()
+    return Hint(distances < _SAME, distances)
+
+
+def _tokens(observation: Observation, mlp: _Mlp, most: int, restarts: int, generator: torch.Generator) -> Tensor | None:
+    """Return what the layer reads of every token, without the scale and shift of its norm, (R, width); None if open."""
+    tensors = observation.update.tensors
+    gradient = torch.column_stack([tensors[f"{mlp.layer}.weight"].double(), tensors[f"{mlp.layer}.bias"].double()])
+    left, singular, right = torch.linalg.svd(gradient[gradient.norm(dim=1) > 0.0], full_matrices=False)
+    read = spectrum(singular, most=most)
+    if not read.is_exact or read.rank >= gradient.shape[1] or mlp.rate * len(left) < _ZEROS_PER_TOKEN * read.rank:
+        return None
+    found, space = nothing_found(read.rank), Space.of(left[:, : read.rank])
+    for _ in range(_ROUNDS):
+        found = searched(space, found, restarts, generator)
+        if len(found.vectors) == read.rank:
+            break
+    if len(found.vectors) < read.rank:
+        return None
+    rows = torch.linalg.solve(found.vectors.T, singular[: read.rank, None] * right[: read.rank])
+    norm = observation.model.get_submodule(mlp.norm)
+    assert isinstance(norm, nn.LayerNorm)
+    seen = rows[:, :-1] / rows[:, -1:]
+    if norm.weight is not None:
+        seen = (seen - (0.0 if norm.bias is None else norm.bias.detach().double())) / norm.weight.detach().double()
+    return seen
+
+
+@torch.no_grad()
+@once_a_model
+def _find(observation: Observation) -> _Mlp | None:
+    """Return the first linear layer from normalised tokens to units that drop out, if its gradient is sent."""
+    patches = patch_projection(observation)
+    assert patches is not None
+    model = copy.deepcopy(observation.model).train()
+    norms = [name for name, module in model.named_modules() if isinstance(module, nn.LayerNorm)]
+    example = next(model.parameters()).new_zeros(1, *observation.spec.shape)
+    with inputs_in_order(model, (nn.Linear,)) as reads, layer_outputs(model, norms) as normed, without_dropout():
+        model(example + torch.arange(example.numel()).view(example.shape) / example.numel())
+    for name, read in reads:
+        layer = model.get_submodule(name)
+        assert isinstance(layer, nn.Linear)
+        rates = [site.rate or _USUAL_RATE for site in observation.sites if _drops(site, layer)]
+        is_sent = {f"{name}.weight", f"{name}.bias"} <= observation.update.tensors.keys()
+        if not rates or not is_sent or layer.in_features != patches.width or layer.out_features == patches.width:
+            continue
+        return next((_Mlp(name, norm, max(rates)) for norm, output in normed if output.equal(read)), None)
+    return None
+
+
+def _drops(site: DropoutSite, layer: nn.Linear) -> bool:
+    """Say whether a site may drop the outputs of a layer that reads tokens."""
+    return site.shape[-1] == layer.out_features and math.prod(site.shape[1:-1]) > 1

@@ -1,0 +1,119 @@
+"""Separate the tokens of a position with hints about which features dropout took from each.
+
+An atom is the vector of the column space that is zero where its token's features were taken. If the sure ones do not
+single it out, it is the one with most zeros among those that are likely. Atoms are known up to a factor: they sum up to
+the gradient of the position, which can be solved where all tokens that were not found are surely zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from attacks.batch_separation._hidden_units import Hint
+from attacks.batch_separation._position_atoms import Position, agreed_factor, null_space
+from attacks.batch_separation._sparsest import ZERO, nothing_found, searched, sharpened
+from attacks.core.tolerances import SURELY_KEPT
+
+_NEAR = (0.05, 0.1, 0.2, 0.3)  # of entries of variance 1, which attention moves by as much
+_SEARCHED = (0.1, 0.2)
+_STARTS = 256
+_BEST = 3
+_ROWS_PER_DIMENSION = 1.5  # more than half of the likely rows are zeros
+_BEYOND_CHANCE = 8  # zeros more than those that any vector of the space can have
+_SPARE = 4  # more equations than factors
+_SLACK = 10.0  # of the accuracy, for errors that add up
+
+
+class _Found(NamedTuple):
+    hint: Hint
+    atom: Tensor  # (width,), up to a factor
+
+
+def separate_hinted(position: Position, known: list[Hint], basis: Tensor, generator: torch.Generator) -> Position:
+    """Return the position with the atoms taken out that its hints single out; none where their factors stay open.
+
+    Args:
+        position: it is left as it was.
+        known: hints about all of its tokens.
+        basis: U, orthonormal columns, shape (width, R), float64.
+        generator: for restarts.
+    """
+    units = F.normalize(basis, dim=1)
+    hints = known if position.hints is None else position.hints
+    position = replace(position, atoms=list(position.atoms), open=null_space(units[position.rest == 0]))
+    if len(hints) != position.left:
+        return position
+    atoms = [_atom(position, hint, basis, units, generator) for hint in hints]
+    found = [_Found(hint, atom) for hint, atom in zip(hints, atoms, strict=True) if atom is not None]
+    missed = [hint for hint, atom in zip(hints, atoms, strict=True) if atom is None]
+    factors = _factors(position, [one.atom for one in found], missed)
+    if factors is None:
+        _take_agreed(position, found, missed, basis)
+        return position
+    position.hints = missed
+    for factor, one in zip(factors, found, strict=True):
+        position.take(factor * one.atom)
+    return position
+
+
+def _take_agreed(position: Position, found: list[_Found], missed: list[Hint], basis: Tensor) -> None:
+    """Take the atoms whose entries agree with the rest where all others happen to be zero."""
+    position.hints = list(missed)
+    for hint, atom in found:
+        kept = atom.abs() > SURELY_KEPT * basis.norm(dim=1)
+        factor = agreed_factor(position, atom, kept)
+        if factor is None:
+            position.hints.append(hint)
+        else:
+            position.take(factor * atom)
+
+
+def _atom(position: Position, hint: Hint, basis: Tensor, units: Tensor, generator: torch.Generator) -> Tensor | None:
+    zeros = (position.rest == 0) | hint.surely
+    frame = null_space(units[zeros])
+    for vector in _candidates(frame, units, zeros, hint, generator):
+        sizes = (units @ vector).abs()
+        if int((sizes <= ZERO).sum()) >= basis.shape[1] - 1 + _BEYOND_CHANCE:
+            return basis @ vector * (sizes > ZERO)
+    return None
+
+
+def _candidates(
+    frame: Tensor, units: Tensor, zeros: Tensor, hint: Hint, generator: torch.Generator
+) -> Iterator[Tensor]:
+    """Yield unit vectors (R,) of the space (dimensions, R) of the sure zeros that have many of the likely ones."""
+    dimensions = len(frame)
+    if dimensions == 1:
+        yield frame[0]
+    if dimensions <= 1:
+        return
+    inner = units @ frame.T
+    for near in _NEAR:
+        rows = F.normalize(inner[(hint.distances < near) & ~zeros], dim=1)
+        if len(rows) <= dimensions:
+            continue
+        start = torch.linalg.eigh(rows.T @ rows).eigenvectors[:, :1].T
+        yield sharpened(rows, start)[0] @ frame
+        if near in _SEARCHED and len(rows) > _ROWS_PER_DIMENSION * dimensions:
+            yield from searched(rows, nothing_found(dimensions), _STARTS, generator).vectors[:_BEST] @ frame
+
+
+def _factors(position: Position, atoms: list[Tensor], missed: list[Hint]) -> list[float] | None:
+    """Return the factors with which atoms (width,) sum up to the rest where all missed tokens are zero, or None."""
+    if not atoms:
+        return None
+    where = torch.ones_like(position.rest, dtype=torch.bool)
+    for hint in missed:
+        where &= hint.surely
+    if int(where.sum()) < len(atoms) + _SPARE:
+        return None
+    system, rest = torch.stack(atoms, 1)[where], position.rest[where]
+    solution = torch.linalg.lstsq(system, rest[:, None], driver="gelsd").solution[:, 0]
+    left = float((system @ solution - rest).norm())
+    return solution.tolist() if left < _SLACK * position.accuracy * float(rest.norm()) else None

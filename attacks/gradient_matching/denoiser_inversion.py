@@ -1,0 +1,153 @@
+"""denoiser-inversion: optimise the noise and its level, which a denoising client drew, together with the images.
+
+Idea: the step of a denoising client depends on image, noise and level. Level and noise are drawn by a known law, so
+    they are unknowns under their prior, as dropout masks are for DIA.
+Equation: min over y, e, z of 1 - cos(g(y, e, s), g*) + l_tv TV(y) + l_e mean(e^2) / 2 + l_z mean(z^2) / 2, with
+    s = exp(m + w z), e and z from N(0, 1).
+Assumes: honest-but-curious server, one gradient of task denoising. Granted draws are taken as they are. Classes that
+    the model is told must be known.
+Recovers: images, noise and levels.
+Fails: large levels, at which the model hardly sees the image; batches; a search that settles for a wrong level.
+Source: after DIA, arXiv 2208.06163; the law of level and noise is that of EDM, arXiv 2206.00364.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal, final
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.func import functional_call
+
+from attacks.core.unknowns import NOTHING, Gaussian, Unknowns, Values
+from attacks.gradient_matching._comparison import Comparison, GeneralComparison, Setting, cosine, squared
+from attacks.gradient_matching._engine import Found, Search
+from attacks.gradient_matching.base import MatchingAttack, MatchingConfig, best_of, best_row
+from fedsim.core.registry import attack
+from fedsim.core.types import Batch, Draws, Masks, Observation, Reconstruction
+from fedsim.tasks.denoising import Denoising
+
+_NOISE, _LEVEL = "noise", "level"
+_OWN = "task."
+
+
+class DenoiserInversionConfig(MatchingConfig):
+    """Settings of the search."""
+
+    noise_weight: float = Field(default=1e-4, ge=0, description="weight l_e of the noise's prior")
+    level_weight: float = Field(default=1e-4, ge=0, description="weight l_z of the level's prior")
+    noise_learning_rate: float = Field(default=0.1, gt=0, description="Adam's step for the noise, in its deviations")
+    level_learning_rate: float = Field(default=0.02, gt=0, description="Adam's step for z, which makes s")
+    compare: Literal["cosine", "squared"] = Field(
+        default="cosine", description="distance of gradients; squared: their length counts, which tells the level too"
+    )
+
+
+@final
+@attack("denoiser-inversion", summary="optimises a denoiser's noise and level jointly with the images")
+class DenoiserInversion(MatchingAttack[DenoiserInversionConfig]):
+    """Simulates a denoising client whose draws are unknown."""
+
+    training_mode: ClassVar[bool] = False
+    searches_draws: ClassVar[bool] = True
+
+    def not_applicable(self, observation: Observation) -> str | None:
+        """Refuse other tasks, and classes that are not known."""
+        if not isinstance(observation.task, Denoising):
+            return f"the clients' task is '{observation.task.name}', and this attack simulates a step of 'denoising'"
+        if observation.task.config.classes and observation.labels is None:
+            return "the model is told classes, and they are not known; add labels to threat.knows"
+        return super().not_applicable(observation)
+
+    def at_once(self, observation: Observation) -> int:
+        """Return one: victims differ in what is granted."""
+        return 1
+
+    def labels(self, observation: Observation) -> Tensor:
+        """Return granted labels, or zeros: the loss does not depend on them."""
+        if observation.labels is not None:
+            return observation.labels
+        return torch.zeros(observation.batch_size or 1, dtype=torch.long)
+
+    def plan(self, observations: Sequence[Observation]) -> Search:
+        """Optimise images, noise and level together, or the images alone where draws are granted."""
+        (observation,) = observations
+        config, count = self.config, observation.batch_size or 1
+        blocks = () if observation.draws else (
+            Gaussian(
+                _NOISE,
+                rate=config.noise_learning_rate,
+                shapes=((count, *observation.spec.shape),),
+                weight=config.noise_weight,
+            ),
+            Gaussian(_LEVEL, rate=config.level_learning_rate, shapes=((count,),), weight=config.level_weight),
+        )  # fmt: skip
+        distance = squared if config.compare == "squared" else cosine
+        return Search(Unknowns(blocks), self.first(observations), self.smoothness, distance)
+
+    def comparison(self, observations: Sequence[Observation], search: Search) -> Comparison:
+        """Return the general comparison: a step's targets depend on the dummy."""
+        return GeneralComparison(self.setting(observations[0], search), observations)
+
+    def setting(self, observation: Observation, search: Search) -> Setting:
+        """Return the setting whose outputs are the client's loss."""
+        plain, task = super().setting(observation, search), observation.task
+        assert isinstance(task, Denoising), "checked by `not_applicable`"
+        granted = observation.draws[0] if observation.draws else {}
+        own = {"labels": self.labels(observation), "granted": granted, "task": task, "clients": plain.loss}
+        return _DenoisingSetting(**{**vars(plain), **own, "loss": lambda value, _labels: value})
+
+    def report(self, observation: Observation, rows: Sequence[Found], labels: Tensor, path: str) -> Reconstruction:
+        """Return the best row, with the levels that it found."""
+        found, task = best_of(rows, labels, path, self.remarks(observation)), observation.task
+        own = best_row(rows).others.get(_LEVEL)
+        if own is None or not isinstance(task, Denoising):
+            return found
+        levels = _level(own[0].detach(), task)
+        return replace(found, facts={**found.facts, "noise level found, of the first example": float(levels[0])})
+
+
+@dataclass(frozen=True)
+class _DenoisingSetting(Setting):
+    """A step of a denoising client.
+
+    Attributes:
+        labels: classes of the dummies.
+        granted: the client's draws, if they are known.
+        task: says how a step goes.
+        clients: the client's loss of outputs and targets.
+    """
+
+    labels: Tensor | None = None
+    granted: Draws | None = None
+    task: Denoising | None = None
+    clients: Any = None
+
+    def outputs(self, inputs: Tensor, masks: Masks, weights: Mapping[str, Tensor], others: Values = NOTHING) -> Tensor:
+        """Return the loss of the step, a scalar."""
+        assert self.task is not None, "given when the setting is built"
+        assert self.labels is not None, "given when the setting is built"
+        buffers = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
+
+        def model(*own: Tensor, **given: Any) -> Tensor:
+            return functional_call(self.model, {**weights, **buffers}, own, given)
+
+        with self.dropping(masks, others):
+            return self.clients(*self.task.answer(model, Batch(inputs, self.labels), self._draws(others)))
+
+    def _draws(self, others: Values) -> Draws:
+        if self.granted:
+            return self.granted
+        assert self.task is not None, "given when the setting is built"
+        drawn = {_OWN + "noise": others[_NOISE][0], _OWN + "level": _level(others[_LEVEL][0], self.task)}
+        if self.task.config.classes:
+            drawn[_OWN + "unlabelled"] = torch.zeros(len(drawn[_OWN + "level"]), dtype=torch.bool)
+        return drawn
+
+
+def _level(z: Tensor, task: Denoising) -> Tensor:
+    """Return s = exp(m + w z)."""
+    return (task.config.log_mean + task.config.log_std * z).exp()

@@ -1,0 +1,129 @@
+"""learned-prior: put a denoiser of public images behind gradient matching (plug and play).
+
+Idea: a gradient under noise or pruning fits many images. A trained denoiser knows which of them look like images.
+Equation: min over x of 1 - cos(g(x), g*) + l_tv TV(x) + l / s mean((x - D(x, s))^2) / 2, for falling levels s, in whose
+    slope D is held still.
+Assumes: honest-but-curious server, one gradient; a denoiser of `fedsim bench model` that was trained on public images.
+Recovers: images and labels, where the gradient alone leaves a choice.
+Fails: images unlike the public ones: what it then returns looks likely and is wrong. Dropout, which it ignores.
+Source: Romano, Elad, Milanfar 2017, arXiv 1611.02862, equation 2 (RED); Jeon et al. 2021, arXiv 2110.14962 (attacks).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import ClassVar, final
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from attacks.core.unknowns import Unknowns
+from attacks.gradient_matching._engine import Found, Prior, Search, descend
+from attacks.gradient_matching.base import MatchingAttack, MatchingConfig, Searched
+from fedsim.core.denoisers import LoadedDenoiser, find_denoiser, load_denoiser
+from fedsim.core.errors import FedsimError
+from fedsim.core.hooks.attacks import Effort
+from fedsim.core.registry import attack
+from fedsim.core.types import InputSpec, Knowledge, Masks, Observation, OnStep, Step
+
+
+class LearnedPriorConfig(MatchingConfig):
+    """Settings of the search."""
+
+    denoiser: str = Field(
+        default="digits-unet", description="folder of a trained denoiser, or the name of one in the cache"
+    )
+    levels: tuple[float, ...] = Field(
+        default=(2.0, 1.0, 0.5, 0.25, 0.12), min_length=1, description="s_k, noise levels in units of normalised images"
+    )
+    prior_weight: float = Field(default=0.1, ge=0, description="weight l of the prior")
+
+
+@final
+@attack("learned-prior", summary="gradient matching with a denoiser of public images", related="2110.14962")
+class LearnedPrior(MatchingAttack[LearnedPriorConfig]):
+    """Matches gradients near images that a denoiser leaves as they are."""
+
+    effort: ClassVar[Effort] = "reference"  # it depends on a file of the user's, and `auto` must not
+    needs: ClassVar[frozenset[Knowledge]] = frozenset({"input-statistics"})
+    training_mode: ClassVar[bool] = False
+
+    def not_applicable(self, observation: Observation) -> str | None:
+        """Refuse images that the denoiser does not read, and a denoiser that is not there."""
+        try:
+            known = load_denoiser(find_denoiser(self.config.denoiser)).spec.shape
+        except FedsimError as error:
+            return str(error)
+        shape = observation.spec.shape
+        if len(shape) != len(known) or shape[0] != known[0]:
+            return f"the denoiser '{self.config.denoiser}' reads images {known}, and an example is {shape}"
+        return super().not_applicable(observation)
+
+    def plan(self, observations: Sequence[Observation]) -> Search:
+        """Optimise the inputs alone."""
+        return Search(Unknowns(), self.first(observations), self.smoothness)
+
+    def run_plan(self, searched: Searched, search: Search) -> tuple[list[Found], str]:
+        """Descend once at each level, each time from the ends before."""
+        observations, labels, generators, on_steps = searched
+        config, spec = self.config, observations[0].spec
+        comparison, box = self.comparison(observations, search), self.box(observations[0])
+        denoise = _denoiser(load_denoiser(find_denoiser(config.denoiser)), spec)
+        each = max(1, config.max_iterations // len(config.levels))
+        pace, stage, rows = self.pace()._replace(iterations=each), search, list[Found]()
+        for number, level in enumerate(config.levels):
+            stage = replace(stage, prior=_with_prior(search.prior, denoise, level, config.prior_weight / level))
+            told = [_later(own, number * each, config.max_iterations) for own in on_steps]
+            rows = descend(comparison, stage, labels, config.restarts, pace, box, generators, told)
+            stage = replace(stage, first=_in_turn(rows))
+        return rows, comparison.name
+
+
+Denoise = Callable[[Tensor, float], Tensor]  # normalised images (N, C, H, W) and a level to images without noise
+
+
+def _denoiser(own: LoadedDenoiser, spec: InputSpec) -> Denoise:
+    """Return the denoiser for images that are normalised as an observation says; it may be asked without classes."""
+    model: nn.Module = own.model
+    ours, theirs = _statistics(spec), _statistics(own.spec)
+
+    @torch.no_grad()
+    def denoise(images: Tensor, level: float) -> Tensor:
+        x = (images.float() * ours[1] + ours[0] - theirs[0]) / theirs[1]
+        answer = model(x, x.new_full((len(x),), level))
+        return ((answer * theirs[1] + theirs[0] - ours[0]) / ours[1]).to(images)
+
+    return denoise
+
+
+def _statistics(spec: InputSpec) -> tuple[Tensor, Tensor]:
+    mean, std = (torch.tensor(own).view(-1, 1, 1) for own in (spec.mean, spec.std))
+    return mean, std
+
+
+def _with_prior(plain: Prior, denoise: Denoise, level: float, weight: float) -> Prior:
+    """Return a regulariser whose slope is that of RED: weight times what a denoiser would take away."""
+
+    def prior(inputs: Tensor, masks: Masks, victims: Sequence[int]) -> Tensor:
+        images = inputs.flatten(0, 1)
+        away = (images - denoise(images.detach(), level)).view_as(inputs)
+        return plain(inputs, masks, victims) + weight * away.square().flatten(1).mean(1) / 2
+
+    return prior
+
+
+def _in_turn(rows: Sequence[Found]) -> Callable[[int, torch.Generator], Tensor]:
+    """Return the function that hands out where rows ended, in their order, in which a descent asks for its starts."""
+    ends = iter([row.inputs.detach().clone() for row in rows])
+    return lambda _victim, _generator: next(ends)
+
+
+def _later(on_step: OnStep, before: int, total: int) -> OnStep:
+    """Return a listener that counts on from the iterations before."""
+
+    def tell(step: Step) -> None:
+        on_step(replace(step, iteration=before + step.iteration, iterations=total))
+
+    return tell

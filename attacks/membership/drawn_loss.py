@@ -1,0 +1,62 @@
+"""drawn-loss: score an example by the final model's loss, averaged over what the task draws; members have smaller ones.
+
+Idea: the loss of a diffusion model is noisy, since each step draws a level and noise, or masked places. Its mean over
+    many draws tells members, and a noise level between image and noise tells most.
+Equation: score(x) = -1/K sum over k of loss(f, x, draws_k), with f the final model.
+Assumes: the final model's answers to inputs that the attacker chose the noise of. Without draws it is `loss-threshold`.
+Recovers: a score for each candidate; it shows that a model overfits.
+Fails: easy examples look like members; few draws, whose noise hides what differs.
+Source: Matsumoto, Miura, Yanai 2023, arXiv 2302.03262; Carlini et al. 2023, arXiv 2301.13188, section 5.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, final
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.func import functional_call
+
+from fedsim.core.hooks import IMAGES_AND_TEXT, MembershipAttack
+from fedsim.core.registry import membership
+from fedsim.core.types import Config, MembershipObservation, Modality
+
+_LEVEL = "task.level"
+
+
+class DrawnLossConfig(Config):
+    """Settings of the attack."""
+
+    draws: int = Field(default=16, ge=1, description="K, draws of each example")
+    level: float | None = Field(
+        default=None, gt=0, description="for denoisers: the noise level of every draw; absent: those of training"
+    )
+
+
+@final
+@membership("drawn-loss", summary="a small loss over many draws of noise means a member", paper="2302.03262")
+class DrawnLoss(MembershipAttack[DrawnLossConfig]):
+    """Scores by the final model's mean loss over draws."""
+
+    modalities: ClassVar[frozenset[Modality]] = IMAGES_AND_TEXT
+
+    @torch.no_grad()
+    def score(self, observation: MembershipObservation, generator: torch.Generator) -> Tensor:
+        """Return minus the mean loss."""
+        _, weights = observation.weights[-1]
+        task, rounds = observation.task, self.config.draws if observation.task.draws else 1
+
+        def model(*inputs: Tensor, **given: Any) -> Tensor:
+            return functional_call(observation.model, dict(weights), inputs, given)
+
+        found: list[Tensor] = []
+        for part in observation.candidates.split(task.at_once):
+            total = torch.zeros(len(part), dtype=torch.double)
+            for _ in range(rounds):
+                drawn = task.drawn(part, generator)
+                if self.config.level is not None and _LEVEL in drawn:
+                    drawn[_LEVEL] = torch.full_like(drawn[_LEVEL], self.config.level)
+                total += task.losses(*task.answer(model, part, drawn))
+            found.append(-total / rounds)
+        return torch.cat(found)

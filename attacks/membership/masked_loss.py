@@ -1,0 +1,52 @@
+"""masked-loss: score a text by how well the final model fills in its masked places; members are filled in better.
+
+Idea: a masked diffusion model has no loss of a whole text, but a bound on it, which masks at every rate estimate. The
+    same places are masked in every text, so that the draw of places does not blur the comparison.
+Equation: score(x) = mean over masks S of the mean over i in S of log p(x_i | x without S), |S| / n evenly in (0, 1].
+Assumes: the final model's answers to texts with masked places.
+Recovers: a score for each candidate; it shows that the model overfits.
+Fails: easy texts look like members, as for every threshold on a loss; a model that was trained little.
+Source: the bound of Nie et al. 2025, arXiv 2502.09992, under the threshold of Yeom et al. 2018, arXiv 1709.01604.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, final
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from attacks.membership._masked_losses import fills_in_nothing, masked_places, token_losses
+from fedsim.core.hooks import MembershipAttack
+from fedsim.core.registry import membership
+from fedsim.core.types import Config, MembershipObservation, Modality
+
+
+class MaskedLossConfig(Config):
+    """Settings of the masked loss."""
+
+    masks: int = Field(default=16, ge=1, description="masks, whose shares of masked places lie evenly between 0 and 1")
+
+
+@final
+@membership("masked-loss", summary="how well the model fills in masked places of a text", paper="2502.09992")
+class MaskedLoss(MembershipAttack[MaskedLossConfig]):
+    """Scores by the final model's loss at masked places."""
+
+    modalities: ClassVar[frozenset[Modality]] = frozenset({"text"})
+
+    def not_applicable(self, observation: MembershipObservation) -> str | None:
+        """Refuse models without a mask token."""
+        return fills_in_nothing(observation)
+
+    def score(self, observation: MembershipObservation, generator: torch.Generator) -> Tensor:
+        """Return minus the mean loss at masked places."""
+        _, final_weights = observation.weights[-1]
+        batch, found = observation.candidates, list[Tensor]()
+        for number in range(self.config.masks):
+            share = (number + 0.5) / self.config.masks
+            masked = masked_places(batch, share, torch.rand(batch.inputs.shape[1], generator=generator))
+            losses = token_losses(observation, final_weights, masked)
+            found.append((losses * masked).sum(1) / masked.sum(1))
+        return -torch.stack(found).mean(0)

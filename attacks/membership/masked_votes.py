@@ -1,0 +1,81 @@
+"""masked-votes: many masks vote on whether the model fills a text in better than a reference does (idea of SAMA).
+
+Idea: which masks show that a text was memorised differs from text to text, and single losses have heavy tails. So
+    masks of growing density and small sets of masked places vote by a sign, and sparse masks, the cleaner, count more.
+Equation: score(x) = sum_s w_s mean over sets U in S_s of [mean over i in U of ref_i - own_i > 0], w_s ~ 1 / |S_s|, with
+    losses own_i of the final model, and ref_i of shadow models, on average, at masked places S_s.
+Assumes: the final model, and texts from the same population to train shadow models without any candidate.
+Recovers: a score for each candidate that outliers of single tokens do not move.
+Fails: models that do not overfit; where losses are clean, since a sign is coarser than the loss that it is taken of.
+Source: after Chen et al. 2026, arXiv 2601.20125, whose reference is the model before it was fine-tuned.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, final
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from attacks.membership._masked_losses import fills_in_nothing, masked_places, token_losses
+from fedsim.core.hooks import MembershipAttack
+from fedsim.core.registry import membership
+from fedsim.core.types import Config, MembershipObservation, Modality, ShadowPlan
+
+
+class MaskedVotesConfig(Config):
+    """Settings of the votes."""
+
+    shadows: int = Field(
+        default=2, ge=2, multiple_of=2, description="number of shadow models, trained without the candidates"
+    )
+    masks: int = Field(default=16, ge=1, description="masks, one a density")
+    sparsest: float = Field(default=0.05, gt=0, le=1, description="share of masked places in the first mask")
+    densest: float = Field(default=0.5, gt=0, le=1, description="the same in the last mask")
+    sets: int = Field(default=32, ge=1, description="sets of masked places that vote, for each mask")
+    places: int = Field(default=10, ge=1, description="most places of a set")
+
+
+@final
+@membership("masked-votes", summary="votes of many masks against a reference (idea of SAMA)", paper="2601.20125")
+class MaskedVotes(MembershipAttack[MaskedVotesConfig]):
+    """Scores by the weighted share of votes for the final model."""
+
+    modalities: ClassVar[frozenset[Modality]] = frozenset({"text"})
+
+    def plan(self) -> ShadowPlan:
+        """Return shadow models that saw no candidate."""
+        return ShadowPlan(self.config.shadows, with_candidates=False)
+
+    def not_applicable(self, observation: MembershipObservation) -> str | None:
+        """Refuse models without a mask token."""
+        return fills_in_nothing(observation)
+
+    def score(self, observation: MembershipObservation, generator: torch.Generator) -> Tensor:
+        """Return the weighted share of votes."""
+        batch, config = observation.candidates, self.config
+        shares = torch.linspace(config.sparsest, config.densest, config.masks).tolist()
+        total = torch.zeros(len(batch), dtype=torch.double)
+        for share in shares:
+            masked = masked_places(batch, share, torch.rand(batch.inputs.shape[1], generator=generator))
+            votes = _votes(self._gain(observation, masked), masked, config.sets, config.places, generator)
+            total += votes / share
+        return total / sum(1 / share for share in shares)
+
+    def _gain(self, observation: MembershipObservation, masked: Tensor) -> Tensor:
+        """Return by how much the final model's loss is below the shadows' mean at each place, (N, T)."""
+        _, final_weights = observation.weights[-1]
+        shadows = [token_losses(observation, own.weights, masked) for own in observation.shadows[self.plan()]]
+        return torch.stack(shadows).mean(0) - token_losses(observation, final_weights, masked)
+
+
+def _votes(gain: Tensor, masked: Tensor, sets: int, places: int, generator: torch.Generator) -> Tensor:
+    """Return the share of random sets, half of the masked places or `places`, whose mean gain is above 0, (N,)."""
+    count = (masked.sum(1) / 2).ceil().clamp_max(places)
+    total = torch.zeros(len(gain), dtype=torch.double)
+    for _ in range(sets):
+        keys = torch.rand(gain.shape[1], generator=generator).expand(gain.shape)
+        ranks = keys.masked_fill(~masked, torch.inf).argsort(1).argsort(1)
+        total += ((gain * (ranks < count[:, None])).sum(1) > 0).double()
+    return total / sets

@@ -1,0 +1,67 @@
+"""Which places of texts are masked, by the first span of a gradient: those where the mask token's input lies in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from attacks.core.results import NothingFound
+from attacks.text._prefixes import drops_in_front
+from attacks.text._read_spans import levels_of, read_spans
+from attacks.text._span_search import Reading
+from attacks.text._subspaces import attentions, gradients_of, rank
+from fedsim.core.masked_places import mask_token
+from fedsim.core.types import Observation
+
+_TWO = 2
+_TOLERANCE, _DEVIATIONS, _PREFIXES = 5e-4, 5.0, 2000
+
+
+def has_no_spans(observation: Observation) -> str | None:
+    """Return why the spans of the first two attentions cannot be read, or None."""
+    layers = attentions(observation.model)[:_TWO]
+    if len(layers) < _TWO:
+        return "the model does not have two attentions with layers named 'q_proj' (Llama) or 'c_attn' (GPT-2)"
+    if any(drops_in_front(observation.model, site, layers[1]) for site in observation.sites):
+        return "dropout changes what the layers read, and the span test needs it unchanged"
+    for layer in layers:
+        gradients = gradients_of(observation, layer)
+        if not gradients or not any(bool(own.any()) for own in gradients.values()):
+            return "the gradients of the first two attentions are hidden or zero"
+        if rank(gradients, levels_of(observation, gradients)) == next(iter(gradients.values())).shape[1]:
+            return f"the gradients of '{layer}' have full rank: too many tokens, or noise"
+    return None
+
+
+def spans_with_masks(
+    observation: Observation, tolerance: float = _TOLERANCE, deviations: float = _DEVIATIONS
+) -> tuple[Reading, Sequence[Tensor]]:
+    """Return the spans, and the tokens in the first one at each place, the mask token among them.
+
+    Raises:
+        NothingFound: at some place there is none.
+    """
+    mask = mask_token(observation.model)
+    assert mask is not None, "callers refuse models without one"
+    reading = read_spans(observation, tolerance, deviations, _PREFIXES)
+    tokens = reading.tokens(replace(observation.spec, vocabulary=mask + 1))
+    if missing := [place for place, own in enumerate(tokens) if not len(own)]:
+        raise NothingFound(f"no token, and no mask, lies in the span at place {missing[0]}")
+    return reading, tokens
+
+
+@torch.no_grad()
+def masked_in_the_span(observation: Observation) -> Tensor:
+    """Return at which places of a single text the mask token stands, (T,).
+
+    Raises:
+        NothingFound: the spans cannot be read.
+    """
+    if reason := has_no_spans(observation):
+        raise NothingFound(reason)
+    mask = mask_token(observation.model)
+    _, tokens = spans_with_masks(observation)
+    return torch.tensor([mask in own.tolist() for own in tokens])

@@ -1,0 +1,56 @@
+"""The spans of a language model's attentions, as its update shows them: hard ones, or soft ones under noise."""
+
+from __future__ import annotations
+
+from attacks.core.noise_level import measured_levels, rounding_levels, stated_levels
+from attacks.local_steps._multistep import batch_sizes
+from attacks.text._prefixes import Front
+from attacks.text._span_search import Reading
+from attacks.text._span_tests import Outliers, Threshold
+from attacks.text._subspaces import attentions, gradients_of, hard, rank, soft
+from fedsim.core.types import Observation, Tensors
+
+_TWO = 2
+_MOST_LAYERS = 10
+_AMPLIFIED = 200.0  # distance of an input in the span, over the noise in units of the largest singular value
+_PER_SENTENCE, _SHARE = 50, 0.05
+_FEWEST_FREE = 8
+
+
+def read_spans(observation: Observation, tolerance: float, deviations: float, prefixes: int) -> Reading:
+    """Return hard spans of two layers with a threshold; or, if noise exceeds it, soft spans and outliers.
+
+    Args:
+        observation: of a model with at least two attentions whose gradients are shared.
+        tolerance: share of an input's length that may be outside a hard span.
+        deviations: by which an input in soft spans is below the others.
+        prefixes: most prefixes of one length in hard spans.
+    """
+    count = examples_of(observation) or 1
+    shared = {own: gradients_of(observation, own) for own in attentions(observation.model)[:_MOST_LAYERS]}
+    layers = [layer for layer, gradients in shared.items() if gradients]
+    levels = {layer: levels_of(observation, shared[layer]) for layer in layers[:_TWO]}
+    spaces = [hard(layer, shared[layer], levels[layer]) for layer in layers[:_TWO]]
+    if max(space.noise for space in spaces) * _AMPLIFIED < tolerance:
+        return Reading(Front(observation.model, layers[:_TWO]), spaces, Threshold(tolerance, prefixes))
+    levels |= {layer: levels_of(observation, shared[layer]) for layer in layers[_TWO:]}
+    spaces = [soft(layer, shared[layer], levels[layer]) for layer in layers]
+    beam = _PER_SENTENCE * count
+    tokens = max(beam, int(_SHARE * (observation.spec.vocabulary or 0)))
+    return Reading(Front(observation.model, layers), spaces, Outliers(deviations, tokens, beam))
+
+
+def levels_of(observation: Observation, gradients: Tensors) -> list[float]:
+    """Return the noise of a layer's gradients: stated, or rounding, or measured if the span should not be full."""
+    stated, rounding = stated_levels(observation, gradients), rounding_levels(observation, gradients)
+    if stated is not None and observation.update.kind == "gradient":
+        return [max(own) for own in zip(stated, rounding, strict=True)]
+    width, tokens = next(iter(gradients.values())).shape[1], sum(batch_sizes(observation)) * observation.spec.shape[0]
+    if tokens <= width - _FEWEST_FREE and rank(gradients, rounding) == width:
+        return measured_levels(observation, gradients, tokens)
+    return rounding
+
+
+def examples_of(observation: Observation) -> int | None:
+    """Return the number of sentences, if it is known."""
+    return observation.batch_size if observation.local_steps == 1 else observation.examples

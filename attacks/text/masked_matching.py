@@ -1,0 +1,229 @@
+"""masked-matching: search the text, its masked places and its rate whose gradient is closest to a masked model's.
+
+Idea: a vector stands at every place: what the model reads there if the place is visible, and the token that it must
+    fill in, softly, if it is masked. Places and rates are unknowns beside the vectors, as dropout masks are elsewhere.
+Equation: min over vectors v, odds m in [0, 1] and rates p of the mean over tensors l of |g_l - g*_l|^2 / |g*_l|^2,
+    where the model reads (1 - m_i) v_i + m_i E_mask and the loss is sum_i m_i CE_i / (p n).
+Assumes: one gradient of a masked diffusion model. Draws are granted, or searched, or estimated by spans.
+Recovers: words, partly in order; places and rates with them.
+Fails: whole sentences nearly always, as TAG; where spans can be read, `masked-spans` reads all of it exactly.
+Source: the search after Deng et al. 2021, arXiv 2103.06819; draws as unknowns are derived here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal, NamedTuple, final
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from attacks.core.labels import gradient_weight
+from attacks.core.preconditions import one_gradient_only
+from attacks.core.results import NothingFound, no_examples
+from attacks.core.unknowns import Bounded, Logits, Moment, Unknowns, Values
+from attacks.gradient_matching._comparison import GeneralComparison, Gradients, Setting, setting_of
+from attacks.gradient_matching._engine import Found, Pace, Search, descend
+from attacks.gradient_matching.base import best_of, best_row, has_failed
+from attacks.text._masked_places import masked_in_the_span
+from attacks.text._vectors import NextWords, nearest_tokens, read_vectors
+from attacks.text._words import embedding_of, words_of
+from fedsim.core.errors import NotApplicable
+from fedsim.core.gradients import gradient_of
+from fedsim.core.hooks import Attack
+from fedsim.core.masked_places import mask_token
+from fedsim.core.registry import attack
+from fedsim.core.types import Config, Masks, Modality, Observation, OnStep, Reconstruction
+
+_MASKED, _RATE = "masked", "rate"
+_LEAST_RATE, _HALF = 1e-3, 0.5
+
+
+class MaskedMatchingConfig(Config):
+    """Settings of the search."""
+
+    draws: Literal["searched", "estimated"] = Field(
+        default="searched",
+        description="masked places and rates that are not granted. searched: with the text; estimated, of one text: "
+        "places by the first attention's span, the rate by their share",
+    )
+    max_iterations: int = Field(default=600, ge=1, description="iterations of each restart")
+    learning_rate: float = Field(
+        default=0.25, gt=0, description="Adam's step, in units of the root mean square of the embedding's entries"
+    )
+    draws_learning_rate: float = Field(default=0.05, gt=0, description="Adam's step of places, as logits, and of rates")
+    temperature: float = Field(
+        default=0.3, gt=0, description="of tokens to fill in, in units of the mean squared norm of an embedding's row"
+    )
+    restarts: int = Field(default=1, ge=1, description="independent restarts; the lowest objective wins")
+
+
+class _Draws(NamedTuple):
+    """Masked places (B, T) and rates (B,) that are known, or guessed before the search."""
+
+    masked: Tensor
+    rate: Tensor
+
+
+@dataclass(frozen=True)
+class _Places(Logits):
+    """Whether places are masked: logits, which a forward pass gets as odds."""
+
+    def relaxed(self, variables: Masks, moment: Moment) -> Masks:
+        """Return the odds."""
+        return tuple(variable.sigmoid() for variable in variables)
+
+
+class _MaskedComparison(GeneralComparison):
+    """Gradients of dummies (R, B, T, d) whose masked places and rates are unknowns."""
+
+    name = "masked vectors"
+
+    def __init__(self, setting: Setting, observation: Observation, mask: Tensor, words: NextWords) -> None:
+        super().__init__(setting, [observation])
+        self._mask, self._words = mask, words
+
+    def _gradient(self, inputs: Tensor, masks: Masks, labels: Tensor, others: Values) -> tuple[Tensor, ...]:
+        (masked,), (rate,) = others[_MASKED], others[_RATE]
+        read = torch.lerp(inputs, self._mask.expand_as(inputs), masked[..., None])
+        outputs = self._setting.outputs(read, masks, self._weights)
+        weights = masked / (rate[:, None] * masked.shape[1])
+        loss = self._words.cross_entropy(outputs, self._words.shares(inputs) * weights[..., None]).mean()
+        return tuple(gradient_of(loss, self._weights, create_graph=True).values())
+
+
+@final
+@attack("masked-matching", summary="text, masked places and rates whose gradient is closest", related="2103.06819")
+class MaskedMatching(Attack[MaskedMatchingConfig]):
+    """Descends in vectors, odds of masked places, and rates."""
+
+    modalities: ClassVar[frozenset[Modality]] = frozenset({"text"})
+
+    def not_applicable(self, observation: Observation) -> str | None:
+        """Refuse models without a mask token, dropout, several steps, and draws that cannot be estimated."""
+        if mask_token(observation.model) is None:
+            return "the model has no mask token: it does not fill in masked places"
+        if observation.sites:
+            return "dropout masks are not searched beside masked places"
+        if self.config.draws == "estimated" and observation.draws is None and observation.batch_size != 1:
+            return "of several texts, spans do not show which places are masked together; draws = 'searched' does"
+        return one_gradient_only(observation)
+
+    def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
+        """Return the tokens of the best end."""
+        weight, size = gradient_weight(observation), observation.batch_size or 1
+        tensors = {name: tensor / weight for name, tensor in observation.update.tensors.items()}
+        observation = replace(observation, update=replace(observation.update, kind="gradient", tensors=tensors))
+        task = _Task.of(observation, self.config, _known(observation, self.config))
+        search = Search(
+            task.unknowns(self.config, (size, observation.spec.shape[0])),
+            lambda _victim, own: task.drawn((size, observation.spec.shape[0]), own),
+            lambda inputs, _masks, _victims: inputs.new_zeros(len(inputs)),
+            _relative,
+            sites=(),
+        )
+        pace = Pace(self.config.max_iterations, self.config.learning_rate * task.scale, schedule="cosine")
+        labels, starts = torch.zeros(size, dtype=torch.long), self.config.restarts
+        told = [lambda step: on_step(replace(step, guess=task.words.tokens[:0]))]
+        rows = descend(task.comparison, search, [labels], starts, pace, None, [generator], told)
+        best = best_of(rows, labels, task.comparison.name)
+        if has_failed(rows):
+            return replace(best, inputs=no_examples(observation))
+        masked, rate = task.ends(best_row(rows))
+        guess = task.tokens(best.inputs.to(task.table), masked)
+        facts = {f"masking rate of text {number}": float(own) for number, own in enumerate(rate, 1)}
+        return replace(best, inputs=guess, facts={**best.facts, "masked places": float(masked.sum()), **facts})
+
+
+def _relative(gradients: Gradients) -> Tensor:
+    """Return the mean over tensors of squared distances, in units of the observed tensors, (R,)."""
+    observed = gradients.observed()
+    return (gradients.difference() / observed.clamp_min(torch.finfo(observed.dtype).tiny)).mean(1)
+
+
+def _known(observation: Observation, config: MaskedMatchingConfig) -> _Draws | None:
+    """Return granted or estimated draws, or None where they are searched.
+
+    Raises:
+        NotApplicable: the spans that estimate them cannot be read.
+    """
+    if observation.draws is not None:
+        step = observation.draws[0]
+        return _Draws(step["task.masked"].float(), step["task.rate"].float())
+    if config.draws == "searched":
+        return None
+    try:
+        masked = masked_in_the_span(observation)[None].float()
+    except NothingFound as reason:
+        raise NotApplicable(f"masked places cannot be estimated: {reason}") from reason
+    return _Draws(masked, masked.mean(1).clamp_min(_LEAST_RATE))
+
+
+@dataclass(frozen=True)
+class _Task:
+    """One observed gradient, ready for a search.
+
+    Attributes:
+        words: tokens that a masked place may hold.
+        read: tokens that a visible place may hold; None for all.
+        table: the embedding (V, d), without the mask token.
+        known: draws that are not searched.
+    """
+
+    comparison: _MaskedComparison
+    words: NextWords
+    read: Tensor | None
+    table: Tensor
+    known: _Draws | None
+
+    @classmethod
+    def of(cls, observation: Observation, config: MaskedMatchingConfig, known: _Draws | None) -> _Task:
+        """Prepare the observation; the observed model is not changed."""
+        name, _ = embedding_of(observation)
+        mask, words = mask_token(observation.model), words_of(observation)
+        setting = setting_of(observation, (), True, "cpu")
+        rows = setting.model.get_submodule(name).get_parameter("weight").detach()
+        setting = replace(setting, names=tuple(own for own in setting.names if own != f"{name}.weight"))
+        read_vectors(setting.model, name)
+        table = rows[:mask]
+        following = torch.arange(len(table)) if words.following is None else words.following
+        fill_in = NextWords(table, following, config.temperature)
+        return cls(_MaskedComparison(setting, observation, rows[mask], fill_in), fill_in, words.read, table, known)
+
+    @property
+    def scale(self) -> float:
+        """Root mean square of the table's entries."""
+        return float(self.table.square().mean().sqrt())
+
+    def unknowns(self, config: MaskedMatchingConfig, shape: tuple[int, int]) -> Unknowns:
+        """Return places and rates, which stay where they start if they are known."""
+        if self.known is None:
+            places = _Places(_MASKED, config.draws_learning_rate, shape, start=(torch.zeros(shape),))
+            middle = (torch.full((shape[0],), _HALF),)
+            return Unknowns((places, Bounded(_RATE, config.draws_learning_rate, middle, _LEAST_RATE)))
+        fixed = Bounded(_MASKED, 0.0, (self.known.masked,))
+        return Unknowns((fixed, Bounded(_RATE, 0.0, (self.known.rate,), _LEAST_RATE)))
+
+    def drawn(self, shape: tuple[int, int], generator: torch.Generator) -> Tensor:
+        """Return vectors of random tokens that the gradient shows, (B, T, d)."""
+        tokens = self._of(self.read, shape, generator)
+        if self.known is not None:
+            tokens = torch.where(self.known.masked > _HALF, self._of(self.words.tokens, shape, generator), tokens)
+        return self.table[tokens]
+
+    def _of(self, tokens: Tensor | None, shape: Sequence[int], generator: torch.Generator) -> Tensor:
+        own = torch.arange(len(self.table)) if tokens is None or not len(tokens) else tokens
+        return own[torch.randint(len(own), tuple(shape), generator=generator)]
+
+    def ends(self, row: Found) -> tuple[Tensor, Tensor]:
+        """Return which places are masked (B, T), and the rates (B,)."""
+        (masked,), (rate,) = row.others[_MASKED], row.others[_RATE]
+        return masked > _HALF, rate
+
+    def tokens(self, vectors: Tensor, masked: Tensor) -> Tensor:
+        """Return the nearest tokens (B, T): of those to fill in at masked places, else of those that were read."""
+        read = self.read if self.read is not None and len(self.read) else None
+        visible = nearest_tokens(vectors, self.table, read)
+        return torch.where(masked, nearest_tokens(vectors, self.table, self.words.tokens), visible)

@@ -1,0 +1,77 @@
+"""One step of a denoising client, as a server sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from fedsim.core import registry, seeding
+from fedsim.core.hooks import Task
+from fedsim.core.types import Batch, Draws, InputSpec, Observation, ThreatModel, Update
+
+
+class Client(NamedTuple):
+    """A step: what the client has and drew, and what the server sees of it."""
+
+    batch: Batch
+    draws: Draws
+    observation: Observation
+
+
+def client_step(
+    model: nn.Module,
+    spec: InputSpec,
+    batch: Batch,
+    seed: int,
+    *,
+    classes: bool = False,
+    level: float | None = None,
+    told: bool = False,
+) -> Client:
+    """Return a step of task denoising on a batch.
+
+    Args:
+        model: the client's denoiser.
+        spec: of the images.
+        batch: its images.
+        seed: of the noise.
+        classes: whether the model is told them.
+        level: the noise level of all images; drawn when absent.
+        told: whether the server knows level and noise.
+    """
+    method = registry.get("task", "denoising")
+    task = method.make(method.config.model_validate({"classes": classes, "class_dropout": 0.0})).named("denoising")
+    draws = task.drawn(batch, seeding.generator(seed, "client step"))
+    if level is not None:
+        draws["task.level"] = torch.full_like(draws["task.level"], level)
+    names = [name for name, own in model.named_parameters() if own.requires_grad]
+    loss = task.loss(*task.answer(model, batch, draws))
+    slopes = torch.autograd.grad(loss, [model.get_parameter(name) for name in names])
+    tensors: dict[str, Tensor] = dict(zip(names, slopes, strict=True))
+    observation = observed(model, spec, batch, tensors, task)
+    return Client(batch, draws, replace(observation, draws=(draws,)) if told else observation)
+
+
+def observed(
+    model: nn.Module, spec: InputSpec, batch: Batch, tensors: Mapping[str, Tensor], task: Task[Any]
+) -> Observation:
+    """Return what a server sees of one gradient; it knows the labels and how inputs are normalised."""
+    return Observation(
+        threat=ThreatModel(knows=("batch-size", "dropout-rates", "input-statistics", "labels")),
+        model=model,
+        loss=task.loss,
+        update=Update("gradient", dict(tensors), {}, len(batch), 0.0),
+        spec=spec,
+        local_steps=1,
+        learning_rate=1.0,
+        sites=(),
+        batch_size=len(batch),
+        labels=batch.labels,
+        masks=None,
+        public=(),
+        task=task,
+    )

@@ -1,0 +1,148 @@
+"""The table of networks: batches, dropout and trained weights, several attacks beside each other and the ceiling.
+
+Narrow networks on images of 8 x 8 pixels, three victims a cell. An attack is stopped at its first step after a budget
+of processor seconds. What was not recovered is undecided unless the ideal attacker would not recover it either.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from benchmarks._budget import within
+from benchmarks._frontier_cases import CONVNET, GRADIENTS, LENET, RELU, RESNET, SMALL, auto_with
+from benchmarks._rows import Row, measured
+from benchmarks._victims import Victim, observed_victims, seen_of
+from fedsim.core import registry, seeding
+from fedsim.core.errors import NotApplicable
+from fedsim.metrics.evidence import reach
+from fedsim.metrics.image import score_items
+from fedsim.metrics.missing import complete
+from fedsim.metrics.statistics import wilson
+from fedsim.metrics.success import Rule
+from fedsim.threat.ceiling import ceiling_of
+from fedsim.threat.victim import Victim as Observed
+
+_VICTIMS = 3
+_EXACT = 60.0  # dB, of every image of an update
+_BUDGET = 5.0  # processor seconds of an attack
+_TRAINING = 300  # steps of Adam
+_DESCENTS = ("inverting-gradients", "dropout-inversion")
+_ATTACKS: Mapping[str, Mapping[str, Any]] = {
+    "auto": auto_with(_DESCENTS[0]),
+    "gauss-newton": {},
+    "copa": {},
+    **{name: {"max_iterations": GRADIENTS} for name in _DESCENTS},
+}
+
+
+class Condition(NamedTuple):
+    """What a client does, and which attacks are tried on it."""
+
+    words: str
+    attacks: Sequence[str] = ("auto", "gauss-newton")
+    batch_size: int = 1
+    dropout: float = 0.0
+    trained: int = 0
+
+
+_ALONE = ("auto", "gauss-newton", "copa")
+SINGLE = Condition("B = 1", (*_ALONE, "inverting-gradients"))
+DROPPING = Condition("B = 1, dropout 0.5", (*_ALONE, "dropout-inversion"), dropout=0.5)
+TRAINED = Condition("B = 1, trained", _ALONE, trained=_TRAINING)
+BATCHES = tuple(Condition(f"B = {size}", batch_size=size) for size in (2, 4, 8))
+
+
+class Network(NamedTuple):
+    """A network, and the conditions that it is attacked under."""
+
+    words: str
+    model: Mapping[str, Any]
+    conditions: Sequence[Condition]
+
+
+def _residual(activation: str) -> Mapping[str, Any]:
+    return {"name": RESNET, "width": 4, "activation": activation}
+
+
+_EVERY = (SINGLE, DROPPING, TRAINED, *BATCHES)
+NETWORKS = (
+    Network("LeNet, sigmoid", {"name": LENET}, _EVERY),
+    Network("LeNet, ReLU", {"name": LENET, **RELU}, _EVERY),
+    Network("ResNet-18 of width 4, SiLU", _residual("silu"), (SINGLE, DROPPING, TRAINED, BATCHES[0])),
+    Network("ResNet-18 of width 4, ReLU", _residual("relu"), (SINGLE,)),
+    Network("ResNet-18 of width 4, GELU", _residual("gelu"), (SINGLE,)),
+    Network("convnet, ReLU", CONVNET, _EVERY[:4]),
+)
+
+
+def measure(only: str) -> Iterator[Row]:
+    """Yield the rows of the cells whose words contain a text: what each attack recovers, then the ceiling."""
+    for network in NETWORKS:
+        for condition in network.conditions:
+            words = f"table, {network.words}, digits, {condition.words}"
+            if only in words:
+                yield from _cell(network, condition, words)
+
+
+def _cell(network: Network, condition: Condition, words: str) -> Iterator[Row]:
+    model = {**network.model, "dropout": condition.dropout}
+    observed = list(
+        observed_victims(SMALL, model, _VICTIMS, batch_size=condition.batch_size, trained=condition.trained)
+    )
+    for name in condition.attacks:
+        yield from _rows(name, [seen_of(own) for own in observed], words)
+    yield _ceiling(observed[0], words)
+
+
+def _rows(name: str, victims: Sequence[Victim], words: str) -> Iterator[Row]:
+    setting = f"{words}, {name}"
+    try:
+        found = [_attacked(name, victim, number) for number, victim in enumerate(victims)]
+    except NotApplicable as reason:
+        yield measured(f"refused: {reason}", setting, [1.0], "share", "")
+        return
+    exact = [float(one.worst > _EXACT) for one in found]
+    bounds = wilson(sum(exact), len(exact))
+    yield measured(
+        f"updates with every image > {_EXACT:g} dB",
+        f"{setting}, 95 % [{bounds.low:.2f}, {bounds.high:.2f}]",
+        exact,
+        "share",
+        "",
+        statistics.mean(exact),
+    )
+    stopped = [float(one.is_stopped) for one in found]
+    yield measured(f"stopped after {_BUDGET:g} s", setting, stopped, "share", "", statistics.mean(stopped))
+    yield measured("worst PSNR of an update", setting, [one.worst for one in found], "dB", "")
+    yield measured("processor seconds an update", setting, [one.seconds for one in found], "s", "")
+
+
+class _Outcome(NamedTuple):
+    worst: float  # dB; of an attack that was stopped, 0
+    seconds: float
+    is_stopped: bool
+
+
+def _attacked(name: str, victim: Victim, number: int) -> _Outcome:
+    method = registry.get("attack", name)
+    attack = method.make(method.config.model_validate(dict(_ATTACKS[name])))
+    begin = time.process_time()
+    guess = within(_BUDGET, attack, victim.observation, seeding.generator(1, "attack", number))
+    seconds = time.process_time() - begin
+    if guess is None:
+        return _Outcome(0.0, seconds, is_stopped=True)
+    items = score_items(complete(guess, len(victim.batch)), victim.batch, victim.spec).items
+    return _Outcome(min(item.values["psnr"] for item in items), seconds, is_stopped=False)
+
+
+def _ceiling(victim: Observed, words: str) -> Row:
+    """Return the share of images that the ideal attacker recovers of one update, up to the same PSNR."""
+    found = reach([ceiling_of(victim).ceiling], Rule.of("psnr", _EXACT))
+    if found is None or found.share is None or found.psnr is None:
+        return measured(f"ceiling: {found.told if found else 'none'}", words, [0.0], "share", "")
+    return measured(
+        f"ideal attacker: images > {_EXACT:g} dB, median {found.psnr:.0f} dB", words, [found.share], "share", ""
+    )

@@ -1,0 +1,83 @@
+"""A draft model for SmolLM2-135M: four of its thirty layers, which learn to copy news in minutes; made once and cached.
+
+The first two are its first ones; the others are those in which SmolLM2 looks one token back, and behind an earlier
+telling of what it reads. It learns what stands behind the first telling of a beginning that is told again and again.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks._news_llama import reports
+from fedsim.core import checkpoints
+from fedsim.data._tokenizer import ModelTokenizer
+
+LAYERS = (0, 1, 16, 18)
+LENGTH, BATCH, STEPS = 72, 4, 250
+TOLD = (20, 44)  # tokens of what is told twice
+RATE = 1e-3
+_VERSION = "smollm2-copy-draft-1"
+
+
+def small_draft() -> Path:
+    """Return the checkpoint."""
+    return checkpoints.make_once(_VERSION, _make, takes="five minutes")
+
+
+def _make(folder: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: PLC0415 - an extra
+
+    with checkpoints.quiet():
+        own: Any = AutoModelForCausalLM.from_pretrained(checkpoints.smollm2(), dtype=torch.float32)
+    own.model.layers = nn.ModuleList([own.model.layers[number] for number in LAYERS])
+    for number, layer in enumerate(own.model.layers):
+        layer.self_attn.layer_idx = number
+    own.config.num_hidden_layers = len(LAYERS)
+    if getattr(own.config, "layer_types", None):
+        own.config.layer_types = own.config.layer_types[: len(LAYERS)]
+    _train(own, ModelTokenizer(checkpoints.smollm2()))
+    with checkpoints.quiet():
+        own.save_pretrained(folder)
+        AutoTokenizer.from_pretrained(checkpoints.smollm2(), local_files_only=True).save_pretrained(folder)
+
+
+def _train(own: Any, tokenizer: ModelTokenizer) -> None:
+    """Train the layers in place; embeddings stay, and only tokens of the reports compete."""
+    text = torch.tensor([token for report in reports()[0] for token in tokenizer.encode(report + "\n")])
+    between = torch.tensor(tokenizer.encode("\n\n"))
+    known = torch.cat((text, between)).unique()
+    place = torch.zeros(int(known.max()) + 1, dtype=torch.long).scatter_(0, known, torch.arange(len(known)))
+    own.model.embed_tokens.weight.requires_grad_(False)
+    heads = own.model.embed_tokens.weight[known]
+    parameters = [weight for weight in own.model.parameters() if weight.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, RATE, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
+    source = torch.Generator().manual_seed(0)
+    own.train()
+    for number in range(STEPS):
+        pairs = [_window(text, between, source) for _ in range(BATCH)]
+        texts = torch.stack([own for own, _ in pairs])
+        hidden = own.model(input_ids=texts[:, :-1], use_cache=False).last_hidden_state
+        again = torch.arange(1, LENGTH)[None] >= torch.tensor([start for _, start in pairs])[:, None]
+        loss = nn.functional.cross_entropy(hidden[again] @ heads.T, place[texts[:, 1:][again]])
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        schedule.step()
+        if number % 10 == 0:
+            print(f"step {number} of {STEPS}: loss {loss.item():.3f}", file=sys.stderr, flush=True)
+    own.eval()
+
+
+def _window(text: Tensor, between: Tensor, source: torch.Generator) -> tuple[Tensor, int]:
+    """Return a beginning told again and again, and the place of the first token that can be copied."""
+    length = int(torch.randint(*TOLD, (), generator=source))
+    start = int(torch.randint(len(text) - length, (), generator=source))
+    told = torch.cat((text[start : start + length], between))
+    return told.repeat(1 + LENGTH // len(told))[:LENGTH], len(told) + 1

@@ -1,0 +1,67 @@
+"""ADED's table as a memory, on SmolLM2-135M: tokens a pass with a table that stays, and one that learns.
+
+The table is counted on reports of the Lee news; the prompts are beginnings of other reports, gone on with by 64 tokens.
+A frozen table stays as it is. A lasting one learns from every text and is kept for the next one, as published; when all
+prompts were asked it has read them, and each is asked again. Then beginnings that nobody asked before stand beside
+those that were: the tokens of a step tell the two apart, area under the ROC curve; intervals by bootstrap over texts.
+Without ``--full`` six prompts instead of twenty.
+"""
+
+from __future__ import annotations
+
+from fedsim.core import process
+
+process.prepare()
+
+import tempfile  # noqa: E402
+from collections.abc import Sequence  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+import numpy as np  # noqa: E402
+
+from benchmarks._news_llama import reports  # noqa: E402
+from benchmarks._rows import Row, main, with_interval  # noqa: E402
+from benchmarks.decoders import timed  # noqa: E402
+from fedsim.components.decoder.aded import Aded, AdedConfig, count_table, save_table  # noqa: E402
+from fedsim.core import checkpoints  # noqa: E402
+from fedsim.generation.writer import Writer, load_writer  # noqa: E402
+from fedsim.metrics.side_channels import trace_auc  # noqa: E402
+
+PROMPT, WRITTEN = 32, 64
+PROMPTS, SHORT = 20, 6
+
+
+def measure(full: bool) -> list[Row]:
+    """Return all rows."""
+    writer, count = load_writer(checkpoints.SMOLLM2), PROMPTS if full else SHORT
+    found = [writer.tokenizer.encode(own)[:PROMPT] for own in reports()[1]]
+    asked, others = found[:count], found[count : 2 * count]
+    with tempfile.TemporaryDirectory() as folder:
+        table = Path(folder) / "table.json"
+        save_table(table, count_table(map(writer.tokenizer.encode, reports()[0])))
+        quick = {"depth": 8, "nodes": 8, "table": table}
+        frozen = Aded(AdedConfig.model_validate({**quick, "adaptive": False}))
+        lasting = Aded(AdedConfig.model_validate({**quick, "persist": True}))
+        series = {
+            "frozen, asked": paces(writer, frozen, asked),
+            "lasting, asked for the first time": paces(writer, lasting, asked),
+            "lasting, asked again": paces(writer, lasting, asked),
+        }
+        fresh = paces(writer, lasting, others)
+    rows = [with_interval("tokens a pass", name, own, "tokens") for name, own in series.items()]
+    scores = np.array([*series["lasting, asked again"], *fresh])
+    own = trace_auc(scores, np.arange(2 * count) < count, np.random.default_rng(0), 0.95)
+    low, high = (own.value if bound is None else bound for bound in (own.low, own.high))
+    name = "asked before or not, by tokens a pass"
+    told = Row(name, "lasting", own.value, "area", low, own.value, high, own.n, "reported", True)
+    return [*rows, with_interval("tokens a pass", "lasting, beginnings that nobody asked", fresh, "tokens"), told]
+
+
+def paces(writer: Writer, decoder: Aded, asked: Sequence[Sequence[int]]) -> list[float]:
+    """Return the tokens of a pass behind each prompt."""
+    texts = [timed(writer, decoder, own, WRITTEN).text for own in asked]
+    return [len(own.tokens) / len(own.trace.tokens) for own in texts]
+
+
+if __name__ == "__main__":
+    main(measure, __doc__ or "")

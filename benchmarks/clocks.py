@@ -1,0 +1,149 @@
+"""LoRA-Drop and SkipDecode on SmolLM2-135M after a short training on news: what they lose, and how fast they are.
+
+LoRA-Drop gets adapters of rank 8 beside every second block, with an anchor every fourth token, and stands beside the
+model as it came. SkipDecode runs half of the layers on average, which low-rank adapters of all linear layers learn, and
+stands beside the model whose adapters learned as long with all layers. Each training takes 40 steps of two windows of
+64 tokens of reports; what was trained is kept in the cache. Losses are of the 32 tokens behind a prompt of 32, on other
+reports. Then prompts are gone on with; ratios are of processor time, all on one thread. Without ``--full`` 8 of 30.
+"""
+
+from __future__ import annotations
+
+from fedsim.core import process
+
+process.prepare()
+
+from collections.abc import Iterator  # noqa: E402
+from pathlib import Path  # noqa: E402
+from typing import Any  # noqa: E402
+
+import torch  # noqa: E402
+from torch import Tensor, nn  # noqa: E402
+
+from benchmarks._news_llama import next_tokens, reports  # noqa: E402
+from benchmarks._rows import Row, main, measured, with_interval  # noqa: E402
+from benchmarks.decoders import likelihood, timed, written_in_turn  # noqa: E402
+from benchmarks.skipdecode import losses  # noqa: E402
+from fedsim.components.decoder.greedy import Greedy, GreedyConfig  # noqa: E402
+from fedsim.components.decoder.lora_drop import LoraDrop, LoraDropConfig  # noqa: E402
+from fedsim.components.decoder.skipdecode import SkipDecode, SkipDecodeConfig  # noqa: E402
+from fedsim.core import checkpoints, registry  # noqa: E402
+from fedsim.core.hooks import Decoder  # noqa: E402
+from fedsim.generation.writer import Writer, load_writer  # noqa: E402
+
+LENGTH, BATCH, STEPS, RATE = 64, 2, 40, 3e-3
+PROMPT = WRITTEN = LENGTH // 2
+REPORTS, SHORT = 30, 8
+_FILE = "trained.pt"
+_LINEAR = [f"*.{own}_proj" for own in ("q", "k", "v", "o", "gate", "up", "down")]
+_LORA = ("lora", {"targets": _LINEAR, "rank": 16, "alpha": 32.0})
+_CLOCK = ("skipdecode-training", {"speed_up": 2.0, "expected": WRITTEN, "prompt": PROMPT})
+_DROP = ("lora-drop-adapters", {"rank": 8, "cycle": 4, "prompt": PROMPT})
+
+WAYS: dict[str, tuple[tuple[str, dict[str, Any]], ...]] = {
+    "all layers": (_LORA,),
+    "LoRA-Drop": (_DROP,),
+    "SkipDecode": (_LORA, _CLOCK),
+}
+"""Components of each way, in the order in which they are put into the model."""
+
+
+def prepared(way: str) -> Writer:
+    """Return SmolLM2 with the components of a way, not trained."""
+    writer = load_writer(checkpoints.SMOLLM2)
+    model = writer.model
+    for name, settings in WAYS[way]:
+        method = registry.get("component", name)
+        made = method.make(method.config.model_validate(settings))
+        model = made.prepare(model, torch.Generator().manual_seed(0))
+    return Writer(model, writer.tokenizer, writer.context)
+
+
+def trained(way: str) -> Writer:
+    """Return it after its steps, from the cache if it was trained before."""
+    writer = prepared(way)
+    learned = {name: own for name, own in writer.model.named_parameters() if own.requires_grad}
+
+    def make(folder: Path) -> None:
+        _train(writer)
+        torch.save({name: own.detach() for name, own in learned.items()}, folder / _FILE)
+
+    name = f"smollm2-clock-{way.replace(' ', '-')}-{STEPS}x{BATCH}"
+    folder = checkpoints.make_once(name, make, takes="some minutes")
+    writer.model.load_state_dict(torch.load(folder / _FILE, weights_only=True), strict=False)
+    writer.model.eval()
+    return writer
+
+
+def _train(writer: Writer) -> None:
+    text = torch.tensor([token for own in reports()[0] for token in writer.tokenizer.encode(own + "\n")])
+    parameters = [own for own in writer.model.parameters() if own.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, RATE, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
+    source = torch.Generator().manual_seed(0)
+    writer.model.train()
+    for _ in range(STEPS):
+        starts = torch.randint(len(text) - LENGTH, (BATCH,), generator=source)
+        optimizer.zero_grad()
+        next_tokens(writer.model, torch.stack([text[own : own + LENGTH] for own in starts])).backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        schedule.step()
+
+
+def windows(writer: Writer, count: int) -> Tensor:
+    """Return the first tokens of other reports that are long enough, shape (count, LENGTH)."""
+    found = [writer.tokenizer.encode(own)[:LENGTH] for own in reports()[1]]
+    return torch.tensor([own for own in found if len(own) == LENGTH][:count])
+
+
+def measure(full: bool) -> list[Row]:
+    """Return all rows."""
+    count = REPORTS if full else SHORT
+    return [*compared(count), *gained(count)]
+
+
+def beside(way: str) -> Writer:
+    """Return the model with all layers that a way is compared with."""
+    return load_writer(checkpoints.SMOLLM2) if way == "LoRA-Drop" else trained("all layers")
+
+
+def compared(count: int) -> Iterator[Row]:
+    """Yield the losses, and what they are above those of all layers, report by report."""
+    texts = windows(load_writer(checkpoints.SMOLLM2), count)
+    for way in ("LoRA-Drop", "SkipDecode"):
+        base = losses(beside(way).model, texts)
+        fresh, learned = losses(prepared(way).model, texts), losses(trained(way).model, texts)
+        yield with_interval("loss of all layers", way, base, "nats a token")
+        for state, found in (("untrained", fresh), ("trained", learned)):
+            above = [own - least for own, least in zip(found, base, strict=True)]
+            yield with_interval("loss", f"{way}, {state}", found, "nats a token")
+            yield with_interval("loss above that of all layers", f"{way}, {state}", above, "nats a token")
+        lost, won = sum(fresh) - sum(base), sum(fresh) - sum(learned)
+        yield measured("share of the loss that training wins back", way, [won / lost], "", "")
+
+
+def gained(count: int) -> Iterator[Row]:
+    """Yield what decoders gain over greedy decoding with all layers, and what their texts cost."""
+    ways: dict[str, Decoder[Any, Any]] = {
+        "LoRA-Drop": LoraDrop(LoraDropConfig()),
+        "SkipDecode": SkipDecode(SkipDecodeConfig(speed_up=2.0, expected=WRITTEN)),
+    }
+    for way, decoder in ways.items():
+        plain, writer = beside(way), trained(way)
+        asked = windows(plain, count)[:, :PROMPT].tolist()
+        timed(writer, decoder, asked[0], WRITTEN)
+        greedy, found = written_in_turn([(plain, Greedy(GreedyConfig())), (writer, decoder)], asked, WRITTEN)
+        speed = [base.seconds / own.seconds for base, own in zip(greedy, found, strict=True)]
+        passes = [len(own.text.tokens) / writer.passes(own.text.trace) for own in found]
+        worse = [
+            likelihood(plain, prompt, own.text) - likelihood(plain, prompt, base.text)
+            for prompt, own, base in zip(asked, found, greedy, strict=True)
+        ]
+        yield measured(f"{way} / greedy: tokens a second", "trained", speed, "times", "")
+        yield measured(f"{way}: tokens a full forward pass", "trained", passes, "tokens", "")
+        yield with_interval(f"{way} - greedy: nats a token under all layers", "trained", worse, "nats")
+
+
+if __name__ == "__main__":
+    main(measure, __doc__ or "")

@@ -1,0 +1,123 @@
+"""Continuous speculative decoding beside drawing patch by patch: acceptance, passes, seconds, and how near samples are.
+
+The models are those of `fedsim bench model digits-patches` and `digits-patches-draft`. Seconds are of the processor,
+and all ways take turns image by image, on one thread. Distances are of 64 features of a small classifier.
+"""
+
+from __future__ import annotations
+
+from fedsim.core import process
+
+process.prepare()
+
+import argparse  # noqa: E402
+import statistics  # noqa: E402
+import time  # noqa: E402
+from collections.abc import Mapping, Sequence  # noqa: E402
+from pathlib import Path  # noqa: E402
+from typing import Any, NamedTuple  # noqa: E402
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+from torch import Tensor, nn  # noqa: E402
+
+from benchmarks._drawn import classifier_features, save_pictures  # noqa: E402
+from fedsim.bench.denoisers import trained  # noqa: E402
+from fedsim.core import registry, seeding  # noqa: E402
+from fedsim.core.hooks import Condition  # noqa: E402
+from fedsim.generation import sample  # noqa: E402
+from fedsim.metrics.sample_distance import sample_distance  # noqa: E402
+from fedsim.metrics.statistics import mean_interval  # noqa: E402
+
+TARGET, DRAFT = "digits-patches", "digits-patches-draft"
+PLAIN = "the model alone"
+WAYS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    PLAIN: (TARGET, {"length": 0}),
+    "the draft alone": (DRAFT, {"length": 0}),
+    "drafts of 4": (TARGET, {"length": 4}),
+    "drafts of 4, no prefill": (TARGET, {"length": 4, "prefill": 0.0}),
+    "drafts of 4, prefill 15 %": (TARGET, {"length": 4, "prefill": 0.15}),
+    "drafts of 8": (TARGET, {"length": 8}),
+    "drafts of 4, noise not shared": (TARGET, {"length": 4, "is_aligned": False}),
+    "drafts of 4, soft = 42": (TARGET, {"length": 4, "soft": 42.0}),
+}
+
+
+class Way(NamedTuple):
+    """What a way of drawing came to: images, and of each its counts and its seconds."""
+
+    images: Tensor
+    drafted: Sequence[int]
+    accepted: Sequence[int]
+    passes: Sequence[int]
+    seconds: Sequence[float]
+
+
+def measure(
+    ways: Mapping[str, tuple[nn.Module, Mapping[str, Any]]], shape: tuple[int, ...], count: int
+) -> dict[str, Way]:
+    """Draw images by every way, which take turns."""
+    method = registry.get("component", "continuous-speculative")
+    samplers = {name: method.make(method.config.model_validate(dict(own))) for name, (_, own) in ways.items()}
+    found: dict[str, list[Any]] = {name: [] for name in ways}
+    for number in range(count):
+        for name, (model, _) in ways.items():
+            condition = Condition(((),), {"class": torch.tensor([number % 10])})
+            source = [seeding.generator(0, "drawing", number)]
+            begin = time.process_time()
+            (drawn,) = sample(samplers[name], model, condition, shape, source)
+            found[name].append((drawn, time.process_time() - begin))
+    return {name: _way(own) for name, own in found.items()}
+
+
+def _way(drawn: Sequence[Any]) -> Way:
+    series = [own.trace.series() for own, _ in drawn]
+    sums = {key: [sum(own[key]) for own in series] for key in ("drafted", "accepted", "passes")}
+    images = torch.stack([own.x for own, _ in drawn])
+    return Way(images, sums["drafted"], sums["accepted"], sums["passes"], [seconds for _, seconds in drawn])
+
+
+def _acceptance(own: Way) -> str:
+    pairs = [(a / d) for a, d in zip(own.accepted, own.drafted, strict=True) if d]
+    if not pairs:
+        return ""
+    found = mean_interval([[one] for one in pairs], np.random.default_rng(0))
+    return f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]"
+
+
+def _ratio(own: Way, plain: Way) -> str:
+    ratios = sorted(a / b for a, b in zip(plain.seconds, own.seconds, strict=True))
+    quarter = len(ratios) // 4
+    return f"{statistics.median(ratios):.2f} ({ratios[quarter]:.2f} to {ratios[-1 - quarter]:.2f})"
+
+
+def main() -> None:
+    """Run the command line."""
+    torch.set_num_threads(1)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--count", type=int, default=100)
+    parser.add_argument("--pictures", type=Path)
+    chosen = parser.parse_args()
+    target, draft = trained(TARGET), trained(DRAFT)
+    models = {TARGET: target.model, DRAFT: draft.model}
+    ways = {
+        name: (models[model], {**own, **({"draft": str(draft.folder)} if own["length"] else {})})
+        for name, (model, own) in WAYS.items()
+    }
+    found = measure(ways, target.data.spec.shape, chosen.count)
+    features = classifier_features(target.data, "digits-unet")
+    tests = features(target.data.test.inputs)
+    print(f"n = {chosen.count} images of 16 patches")
+    print("| way | acceptance | passes of the model an image | speed, middle half | distance to test images |")
+    print("|---|---|---|---|---|")
+    for name, own in found.items():
+        distance = sample_distance(features(own.images), tests)
+        cells = (_acceptance(own), f"{statistics.mean(own.passes):.2f}", _ratio(own, found[PLAIN]), f"{distance:.1f}")
+        print(f"| {name} | {' | '.join(cells)} |")
+    if chosen.pictures:
+        rows = [found[name].images[:20] for name in (PLAIN, "drafts of 4", "the draft alone")]
+        save_pictures(rows, target.data.spec, chosen.pictures / "digits-patches.png")
+
+
+if __name__ == "__main__":
+    main()

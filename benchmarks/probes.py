@@ -1,0 +1,176 @@
+"""What probes that learned from public text read in the change that a client of SmolLM2-135M sent.
+
+A client sends one gradient of `up_proj` of a block, of two or three sentences, computed in bfloat16. The attacker
+computes such changes of public texts whose attribute it knows, and a probe learns to tell it from the logarithm of how
+far each neuron moved.
+Topic: news of war or of business, from documents told apart by keywords; sentences that hold a keyword are left out.
+Name: one of eight, in another sentence than in public text. No document is both public and a client's. Beside it: a
+plain linear probe (ridge), permuted public attributes (control), and noise, of which each entry has so many times the
+root mean square of the change, in public changes too. Intervals are 95 %, by bootstrap over documents.
+"""
+
+from __future__ import annotations
+
+from fedsim.core import process
+
+process.prepare()
+
+import re  # noqa: E402
+from collections import defaultdict  # noqa: E402
+from collections.abc import Sequence  # noqa: E402
+from typing import Any, NamedTuple  # noqa: E402
+
+import torch  # noqa: E402
+from torch import Tensor, nn  # noqa: E402
+
+from benchmarks._decoding import news, real_model  # noqa: E402
+from benchmarks._news_llama import reports  # noqa: E402
+from benchmarks._rows import Row, main, with_interval  # noqa: E402
+from fedsim.core import registry  # noqa: E402
+from fedsim.core.errors import NotApplicable  # noqa: E402
+from fedsim.core.types import Tokenizer  # noqa: E402
+
+_BLOCKS, _LENGTH = (0, 14, 29), 96
+_PROBES = ("feature-neurons", "hyperdimensional-probe", "markov-categorical", "devil")
+_KEYWORDS = {
+    "war": "Taliban Afghanistan Laden troops Israeli Palestinian militants militant Arafat Gaza attack attacks forces "
+    "military Pakistan Kashmir",
+    "business": "company dollars bank market airline shares per profit economy economic rates Qantas Ansett HIH "
+    "workers",
+}
+_NAMES = ("Alice", "Peter", "Maria", "Thomas", "Susan", "Robert", "Laura", "George")
+_PUBLIC_FORMS = ("{} told the story to friends.", "A letter came from {} yesterday.", "They asked {} about it.")
+_CLIENT_FORMS = ("My name is {} and I live here.", "Yesterday I met {} again.")
+
+
+class Text(NamedTuple):
+    """A text, its attribute as a number, the document that it comes from, and whether the attacker knows all that."""
+
+    words: str
+    attribute: int
+    document: int
+    is_public: bool
+
+
+class Change(NamedTuple):
+    """How far the neurons of each block moved, by (block, noise), shape (N, neurons)."""
+
+    moved: dict[tuple[int, int], Tensor]
+    texts: Sequence[Text]
+
+
+def measure(full: bool) -> list[Row]:
+    """Return the rows; the long version has twice the texts with names, and a noise of 10 too."""
+    tokenizer = news(8).tokenizer
+    assert tokenizer is not None
+    model = real_model().bfloat16()  # half the time
+    noises = (0, 1, 10) if full else (0, 1)
+    rows = list[Row]()
+    for name, texts in {"topic": topics(), "name": with_names(20 if full else 10)}.items():
+        rows += _told(name, _changes(model, tokenizer, texts, noises), noises)
+    return rows
+
+
+def _sentences(document: str) -> list[str]:
+    return re.split(r"(?<=[.!?]) ", document)
+
+
+def topics() -> list[Text]:
+    """Return two sentences each of documents of two topics, as many of each, without their keywords."""
+    words = {topic: set(own.split()) for topic, own in _KEYWORDS.items()}
+    known, tested = reports()
+    found = defaultdict[int, list[list[str]]](list)
+    for document in known + tested:
+        seen = re.findall(r"\w+", document)
+        counts = [sum(word in own for word in seen) for own in words.values()]
+        plain = [own for own in _sentences(document) if not set.union(*words.values()) & set(re.findall(r"\w+", own))]
+        if max(counts) >= 2 * min(counts) + 3 and len(plain) > 1:
+            found[counts.index(max(counts))].append(plain)
+    each = min(map(len, found.values()))
+    return [
+        Text(" ".join(plain[start : start + 2]), topic, 2 * place + topic, place % 2 == 0)
+        for topic, documents in found.items()
+        for place, plain in enumerate(documents[:each])
+        for start in range(0, min(6, len(plain) - 1), 2)
+    ]
+
+
+def with_names(each: int) -> list[Text]:
+    """Return texts with a name each: a sentence with it between two of news; as many public ones as of clients."""
+    known, _ = reports()
+    documents = [own for own in map(_sentences, known) if len(own) > 1][: 2 * each * len(_NAMES)]
+    texts = []
+    for place, document in enumerate(documents):
+        is_public, turn = place % 2 == 0, place // 2
+        forms = _PUBLIC_FORMS if is_public else _CLIENT_FORMS
+        name = turn % len(_NAMES)
+        planted = forms[turn // len(_NAMES) % len(forms)].format(_NAMES[name])
+        texts.append(Text(" ".join((document[0], planted, document[1])), name, place, is_public))
+    return texts
+
+
+def _changes(model: nn.Module, tokenizer: Tokenizer, texts: Sequence[Text], noises: Sequence[int]) -> Change:
+    chosen = [model.get_parameter(f"own.model.layers.{block}.mlp.up_proj.weight") for block in _BLOCKS]
+    model.requires_grad_(False)
+    for own in chosen:
+        own.requires_grad = True
+    moved = defaultdict[tuple[int, int], list[Tensor]](list)
+    for number, text in enumerate(texts):
+        tokens = torch.tensor([tokenizer.encode(text.words)[:_LENGTH]])
+        loss = nn.functional.cross_entropy(model(tokens[:, :-1])[0].float(), tokens[0, 1:])
+        source = torch.Generator().manual_seed(number)
+        for block, own in zip(_BLOCKS, torch.autograd.grad(loss, chosen), strict=True):
+            sent = own.float()
+            noise = torch.randn(sent.shape, generator=source) * sent.square().mean().sqrt()
+            for times in noises:
+                length = (sent + times * noise).norm(dim=1)
+                moved[block, times].append(length.clamp_min(torch.finfo(length.dtype).tiny).log())
+    return Change({key: torch.stack(own) for key, own in moved.items()}, texts)
+
+
+def _told(name: str, change: Change, noises: Sequence[int]) -> list[Row]:
+    is_public = torch.tensor([own.is_public for own in change.texts])
+    attributes = torch.tensor([own.attribute for own in change.texts])
+    permuted = attributes[is_public][torch.randperm(int(is_public.sum()), generator=torch.Generator().manual_seed(0))]
+    asked = [own for own in change.texts if not own.is_public]
+    rows = []
+    for (block, times), moved in change.moved.items():
+        for method in (*_PROBES, "ridge"):
+            setting = f"{method}, block {block}, noise {times}"
+            for labels, control in ((attributes[is_public], ""), (permuted, ", permuted (control)")):
+                if control and times:
+                    continue
+                found = _read(method, moved[is_public], labels, moved[~is_public])
+                rows.append(_row(f"{name} read", f"{setting}{control}", asked, found))
+    most = int(attributes[is_public].bincount().argmax())
+    return [*rows, _row(f"{name} read", "most frequent (chance)", asked, [most] * len(asked))]
+
+
+def _read(name: str, known: Tensor, labels: Tensor, asked: Tensor) -> list[int]:
+    """Return what a probe says of each change; -1 where it refuses."""
+    centre, scale = known.mean(0), known.std(0).clamp_min(1e-6)
+    known, asked = (known - centre) / scale, (asked - centre) / scale
+    if name == "ridge":
+        wanted = nn.functional.one_hot(labels).double()
+        kernel = known.double() @ known.double().T
+        weights = torch.linalg.solve(kernel + known.shape[1] * torch.eye(len(known)).double(), wanted - wanted.mean(0))
+        return (asked.double() @ known.double().T @ weights + wanted.mean(0)).argmax(1).tolist()
+    method = registry.get("component", name)
+    probe: Any = method.make(method.config())
+    try:
+        learned = probe.fit(known, labels, torch.Generator().manual_seed(0))
+    except NotApplicable:
+        return [-1] * len(asked)
+    return probe.predict(learned, asked).argmax(1).tolist()
+
+
+def _row(name: str, setting: str, asked: Sequence[Text], found: Sequence[int]) -> Row:
+    """Return the mean over documents of the share of texts whose attribute was read."""
+    by_document = defaultdict[int, list[float]](list)
+    for text, own in zip(asked, found, strict=True):
+        by_document[text.document].append(float(text.attribute == own))
+    return with_interval(name, setting, [sum(own) / len(own) for own in by_document.values()], "")
+
+
+if __name__ == "__main__":
+    main(measure, __doc__ or "")

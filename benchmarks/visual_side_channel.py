@@ -1,0 +1,96 @@
+"""What the places of kept visual tokens tell whoever sees them: the kind of question, the cell, where digits are.
+
+The trained tiny VLM keeps 16 of 64 visual tokens by several choices, and an observer sees which, and nothing else. It
+learns on half of the questions, by counting how often each place is kept (naive Bayes with add-one), and answers the
+other half. Beside each share stands that of the most frequent answer. `oracle` must succeed, and keep-all and random
+places must be at chance. Where digits are is the area under the curve of the tokens kept in a cell. Without --full 300
+questions of each kind.
+"""
+
+from __future__ import annotations
+
+from fedsim.core import process
+
+process.prepare()
+
+from collections.abc import Iterator, Mapping  # noqa: E402
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+from torch import Tensor  # noqa: E402
+
+from benchmarks._rows import Row, main, measured  # noqa: E402
+from benchmarks.visual_tokens import Contender, contenders, row  # noqa: E402
+from fedsim.bench import grids  # noqa: E402
+from fedsim.bench.grid_accuracy import ASKED, questions  # noqa: E402
+from fedsim.core.types import Batch  # noqa: E402
+from fedsim.core.visual import visual_passes  # noqa: E402
+from fedsim.core.visual.patches import kept_patches  # noqa: E402
+from fedsim.data._grid_words import Kind  # noqa: E402
+from fedsim.metrics.membership import auc_interval  # noqa: E402
+from fedsim.metrics.statistics import wilson  # noqa: E402
+
+KEPT = 16
+QUESTIONS, SHORT = 1000, 300
+_SEED, _NOISE = 5, 0.1
+
+
+@torch.no_grad()
+def kept(own: Contender, batches: Mapping[Kind, Batch]) -> dict[Kind, Tensor]:
+    """Return which patches the last layer read for each question, (N, 64)."""
+    (model,) = own.models(grids.trained())
+    found: dict[Kind, Tensor] = {}
+    for kind, batch in batches.items():
+        with visual_passes(model) as passes:
+            for some in batch.split(250):
+                model(some.inputs, **some.given)
+        found[kind] = torch.cat([kept_patches(one, model.visual.patches) for one in passes])
+    return found
+
+
+def told(places: Tensor, labels: Tensor) -> tuple[Tensor, float]:
+    """Return which labels of the later half an observer tells who learnt on the earlier, and the usual one's share."""
+    half, classes = len(labels) // 2, int(labels.max()) + 1
+    one_hot = torch.nn.functional.one_hot(labels[:half], classes).double()
+    counts = one_hot.sum(0)
+    odds = (one_hot.T @ places[:half].double() + 1) / (counts[:, None] + 2)
+    seen = places[half:].double()
+    scores = seen @ odds.log().T + (1 - seen) @ (1 - odds).log().T + ((counts + 1) / (half + classes)).log()
+    usual = float((labels[half:] == counts.argmax()).double().mean())
+    return scores.argmax(1) == labels[half:], usual
+
+
+def measure(full: bool) -> list[Row]:
+    """Return all rows."""
+    count = QUESTIONS if full else SHORT
+    batches: dict[Kind, Batch] = {kind: questions(kind, count, _SEED) for kind in ASKED}
+    every = [Contender("keep-all", "keep-all"), *contenders(KEPT)]
+    return [one for own in every for one in rows_of(Contender(own.label, own.component, own.settings), batches)]
+
+
+def rows_of(own: Contender, batches: Mapping[Kind, Batch]) -> Iterator[Row]:
+    """Yield what the places of a contender tell."""
+    places = kept(own, batches)
+    order = torch.randperm(sum(map(len, places.values())), generator=torch.Generator().manual_seed(0))
+    kinds = torch.cat([torch.full((len(one),), number) for number, one in enumerate(places.values())])
+    yield from _answered("kind of question", own, *told(torch.cat([*places.values()])[order], kinds[order]))
+    position = batches["position"]
+    asked = position.given["question"][:, 2:] - torch.tensor([grids.words().of("r0"), grids.words().of("c0")])
+    cells = asked[:, 0] * grids.CELLS + asked[:, 1]
+    yield from _answered("cell that is asked for", own, *told(places["position"], cells))
+    of_patch = torch.nn.functional.one_hot(grids.cells_of_patches(grids.fresh()), grids.CELLS**2)
+    in_cell = places["presence"].long() @ of_patch
+    bright = batches["presence"].inputs.unfold(2, 14, 14).unfold(3, 14, 14).amax((4, 5)).flatten(1) > _NOISE
+    scores, filled = in_cell.flatten().numpy(), bright.flatten().numpy()
+    found = auc_interval(scores[filled], scores[~filled], np.random.default_rng(0))
+    low, high = (found.value if bound is None else bound for bound in (found.low, found.high))
+    yield Row("where digits are, area", own.label, found.value, "", low, found.value, high, found.n, "reported", True)
+
+
+def _answered(name: str, own: Contender, right: Tensor, usual: float) -> Iterator[Row]:
+    yield row(f"told: {name}", own.label, wilson(int(right.sum()), len(right)))
+    yield measured(f"told: {name}", f"{own.label}: most frequent answer", [100 * usual], "%", "")
+
+
+if __name__ == "__main__":
+    main(measure, __doc__ or "")

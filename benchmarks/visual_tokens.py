@@ -1,0 +1,246 @@
+"""How many visual tokens a vision-language model needs: accuracy, cost and seconds of reducers beside keep-all's.
+
+The tiny VLM (`fedsim bench model digit-grids`) answers questions about grids of digits that it never saw, as it was
+trained and with a reducer that it was not trained with. Shares have their 95 % interval over questions; `random-tokens`
+is the mean of three draws of its places. Costs are products of the language model's layers, seconds are processor time
+on one thread, round by round in turn with keep-all's; a prompt is the encoder, the projector and all layers. With
+--figure PATH accuracy is drawn against the visual tokens of a layer, on average. Without --full 200 questions of each
+kind.
+"""
+
+from __future__ import annotations
+
+from fedsim.core import process
+
+process.prepare()
+
+import argparse  # noqa: E402
+import copy  # noqa: E402
+import statistics  # noqa: E402
+import sys  # noqa: E402
+import time  # noqa: E402
+from collections.abc import Callable, Iterator, Mapping, Sequence  # noqa: E402
+from dataclasses import dataclass, field  # noqa: E402
+from pathlib import Path  # noqa: E402
+from typing import Any  # noqa: E402
+
+import torch  # noqa: E402
+
+from benchmarks._rows import Row, as_json, as_table, measured  # noqa: E402
+from fedsim.bench import grids  # noqa: E402
+from fedsim.bench.grid_accuracy import ASKED, accuracy, questions, right_answers  # noqa: E402
+from fedsim.core import registry  # noqa: E402
+from fedsim.core.types import Batch  # noqa: E402
+from fedsim.core.visual import prompt_cost, step_cost, visual_passes  # noqa: E402
+from fedsim.data._grid_words import Kind  # noqa: E402
+from fedsim.metrics.statistics import wilson  # noqa: E402
+from fedsim.models.tiny_vlm import TinyVlm  # noqa: E402
+from fedsim.record import Interval  # noqa: E402
+
+KEPT = (32, 16, 8, 4)
+TIMED = (32, 16, 8)
+DRAWS = 3  # of random places
+QUESTIONS, SHORT = 1000, 200
+ROUNDS, BATCH = 15, 16
+_SEED = 3
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A reducer with settings, how it is called, and how often its first values are drawn."""
+
+    label: str
+    component: str
+    settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    draws: int = 1
+
+    def models(self, plain: TinyVlm) -> Iterator[TinyVlm]:
+        """Yield the trained model with the reducer, once for each draw."""
+        method = registry.get("component", self.component)
+        for seed in range(self.draws):
+            own = method.make(method.config.model_validate(dict(self.settings))).named(self.component)
+            yield own.prepare(copy.deepcopy(plain), torch.Generator().manual_seed(seed)).eval()
+
+
+@dataclass(frozen=True)
+class Point:
+    """A contender's answers.
+
+    Attributes:
+        label: of the contender.
+        tokens: visual tokens of a layer, mean over layers and questions.
+        last: visual tokens of the last layer, mean over questions.
+        right: share of right answers by kind of question.
+    """
+
+    label: str
+    tokens: float
+    last: float
+    right: Mapping[Kind, Interval]
+
+
+def contenders(kept: int) -> list[Contender]:
+    """Return the reference reducers that keep so many tokens."""
+    settings = {"kept": kept}
+    return [
+        Contender("oracle", "oracle-tokens", settings),
+        Contender("class token", "cls-topk", settings),
+        Contender("attention, layer 2", "attention-topk", {**settings, "layer": 2}),
+        Contender("random", "random-tokens", settings, DRAWS),
+    ]
+
+
+def asked(full: bool) -> dict[Kind, Batch]:
+    """Return the questions that all contenders answer."""
+    return {kind: questions(kind, QUESTIONS if full else SHORT, _SEED) for kind in ASKED}
+
+
+def point(own: Contender, plain: TinyVlm, batches: Mapping[Kind, Batch]) -> Point:
+    """Let a contender answer."""
+    right: dict[Kind, list[list[float]]] = {kind: [] for kind in batches}
+    layers: list[list[int]] = []
+    for model in own.models(plain):
+        for kind, batch in batches.items():
+            with visual_passes(model) as passes:
+                right[kind].append(right_answers(model, batch).double().tolist())
+            layers += [list(counts) for one in passes for counts in zip(*one.visual, strict=True)]
+    tokens = statistics.fmean(statistics.fmean(counts) for counts in layers)
+    shares: dict[Kind, Interval] = {kind: _share(found) for kind, found in right.items()}
+    return Point(own.label, tokens, statistics.fmean(counts[-1] for counts in layers), shares)
+
+
+def _share(right: Sequence[Sequence[float]]) -> Interval:
+    """Return a share over questions, each of which counts by the share of the draws that got it right."""
+    each = [statistics.fmean(one) for one in zip(*right, strict=True)]
+    return wilson(sum(each), len(each))
+
+
+def row(name: str, setting: str, right: Interval) -> Row:
+    """Return the row of a share, whose least and greatest are the ends of its interval."""
+    low, high = (100 * (right.value if bound is None else bound) for bound in (right.low, right.high))
+    value = 100 * right.value
+    return Row(name, setting, value, "%", low, value, high, right.n, "reported", True)
+
+
+def accuracy_rows(plain: TinyVlm, batches: Mapping[Kind, Batch], points: list[Point]) -> Iterator[Row]:
+    """Yield accuracies of all contenders, and collect their points."""
+    every = [Contender("keep-all", "keep-all"), *(own for kept in KEPT for own in contenders(kept))]
+    for own in every:
+        found = point(own, plain, batches)
+        points.append(found)
+        setting = f"{own.label}, {found.last:.0f} behind the drop, {found.tokens:.1f} a layer"
+        yield from (row(f"right, {kind}", setting, right) for kind, right in found.right.items())
+    for layer in range(plain.visual.layers - 1):
+        own = Contender("", "attention-topk", {"kept": 16, "layer": layer})
+        found = point(own, plain, batches)
+        setting = f"attention, 16 of 64 behind layer {layer}"
+        yield from (row(f"right, {kind}", setting, right) for kind, right in found.right.items())
+
+
+def blind_rows(plain: TinyVlm, count: int) -> Iterator[Row]:
+    """Yield what is right without the image, and the most frequent answer's share."""
+    for kind in ASKED:
+        found = accuracy(plain, kind, count, _SEED)
+        yield row(f"right, {kind}", "image black", found.blind)
+        yield measured(f"right, {kind}", "most frequent answer", [100 * found.majority], "%", "")
+        if found.several is not None:
+            yield row(f"right, {kind}", "keep-all, digits that occur more than once", found.several)
+
+
+@torch.no_grad()
+def seconds_rows(plain: TinyVlm, batch: Batch) -> Iterator[Row]:
+    """Yield how much faster and cheaper a prompt and a token of the answer are than keep-all's."""
+    some = next(batch.split(BATCH))
+    (base,) = Contender("keep-all", "keep-all").models(plain)
+    for kept in TIMED:
+        for own in contenders(kept)[:3]:
+            (model,) = own.models(plain)
+            ratios: list[tuple[float, float]] = []
+            for number in range(ROUNDS + 2):
+                pair = [_timed(one, some) for one in ((base, model) if number % 2 else (model, base))]
+                slow, fast = pair if number % 2 else pair[::-1]
+                ratios.append((slow[0] / fast[0], slow[1] / fast[1]))
+            prompts, tokens = zip(*ratios[2:], strict=True)  # the first rounds warm up
+            must = "> 1" if kept <= 32 else ""  # noqa: PLR2004 - half of the tokens
+            setting = f"{own.label}, {kept} of 64, batch {BATCH}"
+            yield measured("prompt: keep-all's seconds / own", setting, prompts, "times", must)
+            yield measured("token: keep-all's seconds / own", setting, tokens, "times", "")
+            whole, less = _costs(base, some), _costs(model, some)
+            for name, before, after in zip(("prompt", "token"), whole, less, strict=True):
+                yield measured(f"{name}: own products / keep-all's", setting, [after / before], "share", "")
+
+
+def _timed(model: TinyVlm, batch: Batch) -> tuple[float, float]:
+    """Return processor seconds of a prompt and of a token behind it."""
+    question, first = batch.given["question"], batch.labels[:, 0]
+    begin = time.process_time()
+    read = model.begin(model.encode(batch.inputs, question), question)
+    middle = time.process_time()
+    for _ in range(4):
+        model.follow(read, first)
+    return middle - begin, (time.process_time() - middle) / 4
+
+
+def _costs(model: TinyVlm, batch: Batch) -> tuple[int, int]:
+    question = batch.given["question"][:1]
+    with visual_passes(model) as passes:
+        read = model.begin(model.encode(batch.inputs[:1], question), question)
+    held = [own[0] for own in read.held.store.held]
+    return prompt_cost(model.visual, [own[0] for own in passes[0].tokens]), step_cost(model.visual, held)
+
+
+def measure(full: bool, points: list[Point] | None = None) -> list[Row]:
+    """Return all rows."""
+    plain, batches = grids.trained(), asked(full)
+    found = points if points is not None else list[Point]()
+    return [
+        *accuracy_rows(plain, batches, found),
+        *blind_rows(plain, QUESTIONS if full else SHORT),
+        *seconds_rows(plain, batches["position"]),
+    ]
+
+
+def draw(points: Sequence[Point], path: Path) -> None:
+    """Draw accuracy against the visual tokens of a layer, a panel for each kind of question."""
+    import matplotlib  # noqa: PLC0415 - slow to import
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot  # noqa: PLC0415
+
+    figure, panels = pyplot.subplots(1, len(ASKED), figsize=(11, 3.4), sharey=True, layout="constrained")
+    base = points[0]
+    for panel, kind in zip(panels, ASKED, strict=True):
+        for label in dict.fromkeys(own.label for own in points[1:]):
+            some = sorted(
+                (own for own in [base, *points] if own.label in (base.label, label)), key=lambda own: own.tokens
+            )
+            values = [100 * own.right[kind].value for own in some]
+            low = [100 * (own.right[kind].value - (own.right[kind].low or 0)) for own in some]
+            high = [100 * ((own.right[kind].high or 0) - own.right[kind].value) for own in some]
+            panel.errorbar([own.tokens for own in some], values, [low, high], marker="o", markersize=3, label=label)
+        panel.set_title(kind)
+        panel.set_xlabel("visual tokens of a layer")
+        panel.set_xscale("log", base=2)
+    panels[0].set_ylabel("right answers in %")
+    panels[-1].legend(fontsize=8)
+    figure.savefig(path, dpi=120)
+
+
+def main(run: Callable[[bool, list[Point]], Sequence[Row]]) -> None:
+    """Run the command line, with one thread of torch."""
+    torch.set_num_threads(1)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--full", action="store_true", help="the long version")
+    parser.add_argument("--figure", type=Path, help="file for the figure")
+    chosen = parser.parse_args()
+    points: list[Point] = []
+    rows = run(chosen.full, points)
+    print(as_json(rows) if chosen.json else as_table(rows))
+    if chosen.figure:
+        draw(points, chosen.figure)
+        print(f"Wrote {chosen.figure}.", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main(measure)

@@ -1,0 +1,63 @@
+"""Shared by defenses that promise a client differential privacy: clipping, noise, and the mechanism of a round."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import ClassVar, TypeVar
+
+from pydantic import Field
+
+from fedsim.core.hooks import IMAGES_AND_TEXT, Defense, Place, Rules
+from fedsim.core.types import Mechanism, Modality
+from fedsim.privacy.budget import Budget
+
+PROBE = 3  # examples in the batch that tests the model
+_SENSITIVITY = 2.0  # in units of the clipping norm
+
+
+class ClientBudget(Budget):
+    """Settings of differential privacy of clients."""
+
+    clip: float = Field(
+        default=1.0, gt=0, allow_inf_nan=False, description="S: largest norm of an update over all parameters"
+    )
+
+
+ConfigT = TypeVar("ConfigT", bound=ClientBudget)
+
+
+class ClientLevelDefense(Defense[ConfigT]):
+    """A defense whose neighbours replace an update, which moves what is seen by at most 2S."""
+
+    modalities: ClassVar[frozenset[Modality]] = IMAGES_AND_TEXT
+    place: ClassVar[Place] = "noise"
+
+    @property
+    @abstractmethod
+    def against(self) -> str:
+        """Whom the guarantee holds against, in words."""
+
+    def mechanism(self, rules: Rules) -> Mechanism | None:
+        """Return one Gaussian mechanism per round."""
+        multiplier = self.multiplier(rules)
+        if not multiplier:
+            return None
+        return Mechanism(
+            unit="client",
+            adjacency="replace",
+            noise_multiplier=multiplier / _SENSITIVITY,
+            sampling_rate=1.0,
+            steps=1,
+            delta=self.config.delta,
+            against=self.against,
+        )
+
+    def multiplier(self, rules: Rules | None) -> float:
+        """Return the standard deviation of the noise in units of S, over all rounds if there are rules."""
+        return self.config.multiplier(1.0, 1 if rules is None else rules.rounds, sensitivity=_SENSITIVITY)
+
+    def why_delta_is_large(self, rules: Rules) -> str | None:
+        """Return why the guarantee says nothing at this delta, or None."""
+        if self.config.delta * rules.clients < 1:
+            return None
+        return f"delta is {self.config.delta:g}, expected below 1/{rules.clients}, the number of clients"

@@ -1,0 +1,79 @@
+"""How good a vision-language model is at each kind of question about grids of digits that it never saw."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from fedsim.core import registry, seeding
+from fedsim.core.types import Batch
+from fedsim.data._grid_words import GridWords, Kind
+from fedsim.data.digit_grids import DigitGridsConfig, draw_grids, stocks
+from fedsim.metrics.statistics import Interval, wilson
+from fedsim.tasks.visual_question_answering import are_right
+
+ASKED: tuple[Kind, ...] = ("position", "presence", "counting")
+CELLS = 4
+_AT_ONCE = 250
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """A model on one kind of question.
+
+    Attributes:
+        kind: of the question.
+        right: share of right answers, with its 95 % interval.
+        blind: the same where every pixel of the image is 0.
+        majority: share of the most frequent answer.
+        several: of questions how often: the share where a digit occurs more than once; None elsewhere.
+    """
+
+    kind: Kind
+    right: Interval
+    blind: Interval
+    majority: float
+    several: Interval | None
+
+
+def questions(kind: Kind, count: int, seed: int) -> Batch:
+    """Return so many questions of a kind about images of test digits.
+
+    Digits of an image are drawn from all ten, but from a palette of 1 to 6 where it is asked how often one occurs.
+    """
+    weights = {own: float(own == kind) for own in ASKED}
+    config = DigitGridsConfig.model_validate({"palette": float(kind == "counting"), **weights})
+    return draw_grids(config, count, stocks(config.source)[1], seeding.generator(seed, f"testing {kind}"))[0]
+
+
+@torch.no_grad()
+def right_answers(model: nn.Module, batch: Batch) -> Tensor:
+    """Say which questions a model answers right, (N,)."""
+    method = registry.get("task", "visual-question-answering")
+    task = method.make(method.config())
+    each = [are_right(task.outputs(model, some, {}).argmax(-1), some.labels) for some in batch.split(_AT_ONCE)]
+    return torch.cat(each)
+
+
+def accuracy(model: nn.Module, kind: Kind, count: int, seed: int) -> Accuracy:
+    """Test a model on one kind of question."""
+    batch = questions(kind, count, seed)
+    found = right_answers(model, batch)
+    blind = right_answers(model, Batch(torch.zeros_like(batch.inputs), batch.labels, batch.given))
+    first = batch.labels[:, 0]
+    repeated = first > GridWords(CELLS).of("n1")
+    return Accuracy(
+        kind,
+        share(found.tolist()),
+        share(blind.tolist()),
+        float(first.bincount().max()) / len(first),
+        share(found[repeated].tolist()) if kind == "counting" else None,
+    )
+
+
+def share(right: Sequence[bool]) -> Interval:
+    """Return a share with its interval."""
+    return wilson(sum(right), len(right))

@@ -1,0 +1,241 @@
+"""Trains the tiny VLM on grids of digits once, keeps it in the user's cache, and says how good it is.
+
+Stage 0 stands in for a vision encoder that somebody trained on images and captions: every patch tells the digit, the
+row and the column of its cell, and the class token which digits there are. In stage 1 the encoder is frozen; projector
+and language model learn from 16 questions about each image, which do not see each other. Products are computed in
+bfloat16, weights are kept in single precision. Both stages can be interrupted, and go on where they were.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fedsim.bench.training import share_of_rate
+from fedsim.core import checkpoints, registry, seeding
+from fedsim.core.types import InputSpec
+from fedsim.data._grid_questions import EMPTY, TILE, answer_places, ask, draw_digits, draw_kinds, paint
+from fedsim.data._grid_words import DIGITS, GridWords, Kind
+from fedsim.data.digit_grids import stocks
+
+OnStep = Callable[[str, int, int, float], None]
+Model = Any  # a tiny VLM, which the registry makes
+
+CELLS = 4
+OCCUPIED = (3, 6)
+MIX: Mapping[Kind, float] = {"position": 0.4, "presence": 0.25, "counting": 0.35}
+_WORDS = GridWords(CELLS)
+_EVERY = 100  # steps between two saved states
+_ALIGNED = 0.3
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long and how fast a stage is trained."""
+
+    name: str
+    steps: int
+    rate: float
+    decay: float
+    clip: float
+
+
+ENCODING = Plan("encoder", steps=1000, rate=2e-3, decay=0.05, clip=5.0)
+ANSWERING = Plan("language model", steps=1000, rate=1.5e-3, decay=0.01, clip=1.0)
+_IMAGES = 10_000
+_IMAGES_A_STEP, _TURNS = 16, 16
+
+
+def trained(on_step: OnStep = lambda _stage, _step, _of, _loss: None) -> Model:
+    """Return the trained model, in evaluation mode; the first call trains it, which takes half an hour of a core.
+
+    Raises:
+        FedsimError: the cache cannot be written.
+        MissingExtra: the package with the digits is not installed.
+    """
+    model = fresh()
+
+    def make(folder: Path) -> None:
+        states = checkpoints.cache() / f"{checkpoints.TINY_VLM}.states"
+        states.mkdir(exist_ok=True)
+        train(model, states, ENCODING, ANSWERING, on_step)
+        torch.save({name: own.half() for name, own in model.state_dict().items()}, folder / checkpoints.WEIGHTS)
+        shutil.rmtree(states)
+
+    checkpoints.make_once(checkpoints.TINY_VLM, make, takes="half an hour")
+    return fresh(trained=True)
+
+
+def words() -> GridWords:
+    """Return the words of its questions."""
+    return _WORDS
+
+
+def fresh(**settings: object) -> Model:
+    """Return the model with its first weights, or with those that settings ask for."""
+    method = registry.get("model", "tiny-vlm")
+    side = CELLS * TILE
+    spec = InputSpec((1, side, side), len(_WORDS.words), (0.0,), (1.0,))
+    with seeding.isolate_randomness(0):
+        return method.make(method.config.model_validate(settings), spec).eval()
+
+
+def train(model: Model, states: Path, encoding: Plan, answering: Plan, on_step: OnStep) -> None:
+    """Train a model in place, in two stages, from what `states` holds on."""
+    model.train()
+    with seeding.isolate_randomness(1):
+        taught = _Taught(model)
+    descend(taught, lambda generator: seeing_loss(taught, generator), encoding, states, on_step)
+    for own in _seeing(model):
+        own.requires_grad_(False)
+    digits, features = _stored(model)
+    descend(model, lambda generator: answering_loss(model, digits, features, generator), answering, states, on_step)
+    for own in model.parameters():
+        own.requires_grad_(True)
+    model.eval()
+
+
+def descend(
+    own: nn.Module, loss: Callable[[torch.Generator], Tensor], plan: Plan, states: Path, on_step: OnStep
+) -> None:
+    """Minimise a loss by AdamW, from the last saved state on."""
+    parameters = [one for one in own.parameters() if one.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, plan.rate, betas=(0.9, 0.98), weight_decay=plan.decay)
+    rates = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: share_of_rate(step, plan.steps))
+    generator = seeding.generator(0, f"training {plan.name}")
+    path, start = states / f"{plan.name}.pt", 0
+    if path.is_file():
+        saved = torch.load(path, weights_only=True)
+        own.load_state_dict(saved["model"])
+        optimizer.load_state_dict(saved["optimizer"])
+        rates.load_state_dict(saved["rates"])
+        generator.set_state(saved["generator"])
+        start = saved["step"]
+    for step in range(start, plan.steps):
+        optimizer.zero_grad()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            value = loss(generator)
+        value.backward()
+        nn.utils.clip_grad_norm_(parameters, plan.clip)
+        optimizer.step()
+        rates.step()
+        if (step + 1) % _EVERY == 0 or step + 1 == plan.steps:
+            on_step(plan.name, step + 1, plan.steps, value.item())
+            state = {
+                "model": own.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "rates": rates.state_dict(),
+                "generator": generator.get_state(),
+                "step": step + 1,
+            }
+            torch.save(state, path.with_suffix(".new"))
+            path.with_suffix(".new").replace(path)
+
+
+class _Taught(nn.Module):
+    """The vision encoder with heads that tell what is in a patch's cell, where it is, and what is in the image."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.model = model
+        wide = model.visual.encoder_width
+        self.cell = nn.Linear(wide, DIGITS + 1)
+        self.row, self.column = nn.Linear(wide, CELLS), nn.Linear(wide, CELLS)
+        self.present = nn.Linear(wide, DIGITS)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the normed features of patches, and of the class token behind the last layer."""
+        own = self.model
+        hidden = own.eye().embed(images)
+        places = torch.zeros(hidden.shape[:2], dtype=torch.long)
+        features = hidden
+        for number, block in enumerate(own.encoder):
+            hidden = block(hidden, attention_mask=None, positions=places)
+            features = hidden if number == own.visual.feature_layer else features
+        return own.encoder_norm(features[:, 1:]), own.encoder_norm(hidden[:, 0])
+
+
+def seeing_loss(taught: _Taught, generator: torch.Generator) -> Tensor:
+    """Return the loss of stage 0 on fresh images, which hold more digits than those of questions."""
+    digits = draw_digits(32, CELLS, (3, CELLS**2), 0.0, generator)
+    patches, whole = taught(paint(digits, CELLS, stocks("mnist5k")[0], generator, shift=1))
+    cells = cells_of_patches(taught.model)
+    classes = digits.where(digits != EMPTY, DIGITS)[:, cells]
+    present = (digits[:, :, None] == torch.arange(DIGITS)).any(1).float()
+    where = sum(
+        F.cross_entropy(head(patches).flatten(0, 1), target.expand(len(digits), -1).flatten())
+        for head, target in ((taught.row, cells // CELLS), (taught.column, cells % CELLS))
+    )
+    told = F.cross_entropy(taught.cell(patches).flatten(0, 1), classes.flatten())
+    return told + 0.5 * F.binary_cross_entropy_with_logits(taught.present(whole), present) + 0.2 * where
+
+
+def answering_loss(model: Model, digits: Tensor, features: Tensor, generator: torch.Generator) -> Tensor:
+    """Return the loss of stage 1 on fresh questions about stored images."""
+    chosen = torch.randint(len(digits), (_IMAGES_A_STEP,), generator=generator)
+    grids = digits[chosen].repeat_interleave(_TURNS, 0)
+    kinds = draw_kinds(len(grids), MIX, generator)
+    asked = ask(grids, _WORDS, kinds, answer_places(MIX), generator)
+    visual = model.projector(features[chosen].float())
+    front, asking = model.laid_out(asked.questions)
+    turns = torch.cat((asking, asked.answers[:, :-1]), 1)
+    scores = packed_scores(model, visual, front[:_IMAGES_A_STEP], turns.view(_IMAGES_A_STEP, _TURNS, -1))
+    predicting = scores[:, :, asking.shape[1] - 1 :].flatten(0, 2)
+    answers = F.cross_entropy(predicting, asked.answers.flatten())
+    return answers + _ALIGNED * aligned_loss(model, visual, digits[chosen])
+
+
+def packed_scores(model: Model, visual: Tensor, front: Tensor, turns: Tensor) -> Tensor:
+    """Return the scores (B, M, T, V) behind each token of turns (B, M, T), which see the image and themselves alone."""
+    rows, many, length = turns.shape
+    hidden = torch.cat((model.embed_tokens(front), visual, model.embed_tokens(turns.flatten(1))), 1)
+    before = hidden.shape[1] - many * length
+    own = torch.arange(before, before + length).repeat(many)
+    positions = torch.cat((torch.arange(before), own)).expand(rows, -1)
+    turn = torch.cat((torch.zeros(before, dtype=torch.long), 1 + torch.arange(many).repeat_interleave(length)))
+    sees = ((turn[:, None] == turn) | (turn == 0)).tril()
+    mask = torch.zeros(1, 1, len(turn), len(turn)).masked_fill(~sees, -torch.inf)
+    for block in model.layers:
+        hidden = block(hidden, attention_mask=mask, positions=positions)
+    return model.lm_head(model.norm(hidden[:, before:])).unflatten(1, (many, length))
+
+
+def aligned_loss(model: Model, visual: Tensor, digits: Tensor) -> Tensor:
+    """Return how badly projected visual tokens tell the words of their cell: its digit, its row, its column."""
+    cells = cells_of_patches(model)
+    odds = visual @ model.embed_tokens.weight.T / model.visual.width**0.5
+    words = (_WORDS.of("d0") + digits).where(digits != EMPTY, _WORDS.of("none"))[:, cells]
+    rows, columns = (_WORDS.of("r0") + cells // CELLS, _WORDS.of("c0") + cells % CELLS)
+    targets = (words, rows.expand(len(digits), -1), columns.expand(len(digits), -1))
+    return torch.stack([F.cross_entropy(odds.flatten(0, 1), own.flatten()) for own in targets]).sum()
+
+
+def cells_of_patches(model: Model) -> Tensor:
+    """Return the cell of each patch, in raster order, (N,)."""
+    down, across = model.visual.grid
+    rows, columns = torch.arange(down) * CELLS // down, torch.arange(across) * CELLS // across
+    return (rows[:, None] * CELLS + columns).flatten()
+
+
+def _seeing(model: Model) -> list[nn.Parameter]:
+    """Return the parameters of the vision encoder."""
+    parts = (model.patches, model.encoder, model.encoder_norm)
+    return [model.class_token, model.positions, *(own for part in parts for own in part.parameters())]
+
+
+@torch.no_grad()
+def _stored(model: Model) -> tuple[Tensor, Tensor]:
+    """Return grids for stage 1, and the normed features of their pictures in half precision."""
+    generator = seeding.generator(0, "grids to ask about")
+    digits = draw_digits(_IMAGES, CELLS, OCCUPIED, 0.5, generator)
+    taught, found = _Taught(model), list[Tensor]()
+    for some in digits.split(250):
+        found.append(taught(paint(some, CELLS, stocks("mnist5k")[0], generator))[0].half())
+    return digits, torch.cat(found)

@@ -1,0 +1,56 @@
+"""Scores of drafts among few tokens: the output layer of a large vocabulary costs as much as several layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from fedsim.components.decoder._odds import DrawConfig
+from fedsim.core.past import Stack
+from fedsim.core.past.stack import Weighted
+
+
+class DraftConfig(DrawConfig):
+    """Settings of what drafts."""
+
+    shortlist: int = Field(
+        default=0,
+        ge=0,
+        description="tokens that a draft may hold: the first so many, which are frequent ones in most tokenizers, and "
+        "those of the text so far; 0: all",
+    )
+
+
+def score_drafts(stack: Stack, hidden: Tensor, text: Sequence[int], first: int) -> Tensor:
+    """Return scores (N, V) of hidden states (N, width), below all numbers where a token is not on the short list.
+
+    Zhao et al. 2025, arXiv 2502.14856: a draft among frequent tokens alone is judged by the model among all of them, so
+    what is written stays the model's own.
+
+    Args:
+        stack: the model that drafts.
+        hidden: behind its last layer, or behind an exit.
+        text: tokens that are on the list too.
+        first: tokens from 0 on that are on the list; 0 for all.
+    """
+    short, tokens, count = score_listed(stack, hidden, text, first)
+    if tokens is None:
+        return short
+    return short.new_full((*short.shape[:-1], count), -torch.inf).index_copy_(-1, tokens, short)
+
+
+def score_listed(stack: Stack, hidden: Tensor, text: Sequence[int], first: int) -> tuple[Tensor, Tensor | None, int]:
+    """Return the scores of the listed tokens alone, (N, n), these tokens, None where all are, and how many there are.
+
+    See `score_drafts`.
+    """
+    if not first or not isinstance(stack, Weighted) or (weight := stack.weight) is None or first >= len(weight):
+        scores = stack.score(hidden)
+        return scores, None, scores.shape[-1]
+    normed = stack.norm(hidden)
+    seen = torch.tensor(sorted({own for own in text if own >= first}), dtype=torch.long, device=hidden.device)
+    scores = torch.cat((normed @ weight[:first].T, normed @ weight[seen].T), -1)
+    return scores, torch.cat((torch.arange(first, device=hidden.device), seen)), len(weight)

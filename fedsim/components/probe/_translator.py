@@ -1,0 +1,95 @@
+"""The network that turns feature vectors of any layers into a prompt, and what is left out while it learns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from fedsim.core import seeding
+from fedsim.core.errors import FedsimError
+
+
+class Translator(nn.Module):
+    """Vectors of each layer (B, C_l) to a prompt (B, prompts, out).
+
+    A layer is a token: its vector, scaled and projected, with a learned vector that says which layer it is. Learned
+    queries stand behind the layers, and what a transformer makes of them is the prompt. A hidden layer is hidden from
+    attention; zeros in its place would still say that it is there.
+
+    Args:
+        channels: C_l of each layer.
+        out: width of the prompt's vectors.
+        size: width, blocks, and heads of the transformer.
+        prompts: vectors of the prompt.
+        generator: of the first weights.
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[int],
+        out: int,
+        size: tuple[int, int, int],
+        prompts: int,
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__()
+        width, blocks, heads = size
+        if width % heads:
+            raise FedsimError(f"width {width} is no multiple of {heads} heads. Change one of them.")
+        with seeding.isolate_randomness(int(torch.randint(2**31, (), generator=generator))):
+            block = nn.TransformerEncoderLayer(
+                width, heads, 4 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+            )
+            self.inputs = nn.ModuleList(nn.Linear(own, width) for own in channels)
+            self.places = nn.Parameter(0.1 * torch.randn(len(channels), width))
+            self.queries = nn.Parameter(0.1 * torch.randn(prompts, width))
+            self.blocks = nn.TransformerEncoder(block, blocks, nn.LayerNorm(width), enable_nested_tensor=False)
+            self.out = nn.Linear(width, out)
+        for number, own in enumerate(channels):
+            self.register_buffer(f"mean{number}", torch.zeros(own))
+            self.register_buffer(f"scale{number}", torch.ones(own))
+
+    def fit_scales(self, features: Sequence[Tensor]) -> None:
+        """Let each channel have mean 0 and size 1 over examples and places of features (N, C, H, W)."""
+        for number, own in enumerate(features):
+            values = own.float().transpose(0, 1).flatten(1)
+            size = values.std(1, correction=0)
+            self.get_buffer(f"mean{number}").copy_(values.mean(1))
+            self.get_buffer(f"scale{number}").copy_(torch.where(size > 0, size, 1.0))
+
+    def forward(self, vectors: Sequence[Tensor], is_shown: Tensor) -> Tensor:
+        """Return the prompt.
+
+        Args:
+            vectors: of each layer, shape (B, C_l).
+            is_shown: booleans (B, layers), a layer or more for each row.
+        """
+        tokens = torch.stack(
+            [
+                project((own - self.get_buffer(f"mean{number}")) / self.get_buffer(f"scale{number}"))
+                for number, (own, project) in enumerate(zip(vectors, self.inputs, strict=True))
+            ],
+            1,
+        )
+        queries = self.queries.expand(len(tokens), -1, -1)
+        is_hidden = torch.cat((~is_shown, is_shown.new_zeros(queries.shape[:2])), 1)
+        read = self.blocks(torch.cat((tokens + self.places, queries), 1), src_key_padding_mask=is_hidden)
+        return self.out(read[:, tokens.shape[1] :])
+
+
+def draw_kept(rows: int, count: int, rate: float, generator: torch.Generator) -> Tensor:
+    """Return booleans (rows, count), each false with chance `rate`; a row without a true one is drawn anew."""
+    kept = torch.rand(rows, count, generator=generator) >= rate
+    while not (empty := ~kept.any(1)).logical_not().all():
+        kept[empty] = torch.rand(int(empty.sum()), count, generator=generator) >= rate
+    return kept
+
+
+def pool(features: Tensor, kept: Tensor | None = None) -> Tensor:
+    """Return the mean of features (B, C, H, W) over the kept places (B, H * W), shape (B, C); over all without them."""
+    flat = features.flatten(2)
+    if kept is None:
+        return flat.mean(2)
+    return torch.einsum("bcp,bp->bc", flat, kept.to(flat.dtype)) / kept.sum(1, keepdim=True)

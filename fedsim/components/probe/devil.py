@@ -1,0 +1,361 @@
+"""devil: says in words what a layer, or a place of an image, holds: features become a prompt of a language model.
+
+Idea: a frozen language model writes from a prompt that a small network makes of a frozen vision model's features.
+Equation: min over T of -ln p(caption | T(pooled features)); while it learns, places and layers are left out at random,
+    so that T reads any part. A map: -ln p(phrase | the vector of one place), for every place.
+Assumes: captions, and features of the same layers. As a probe: a class is a text of one token of random meaning.
+Leaks: features that a client sends, as in split learning, are read as sentences about its images.
+Fails: words that no caption has; layers that are far from words; an attacker without features of the client's network.
+Source: Dani et al. 2023, arXiv 2309.01617; sizes, scaled channels and rates are chosen here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple, final
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from fedsim.components.probe._translator import Translator, draw_kept, pool
+from fedsim.core.errors import FedsimError, NotApplicable
+from fedsim.core.hooks import Probe
+from fedsim.core.losses import IGNORED
+from fedsim.core.masks import without_dropout
+from fedsim.core.past import KeyValues, Stack, stack_of
+from fedsim.core.registry import component
+from fedsim.core.types import Config, Tensors
+
+_AT_ONCE = 64
+_NAME_WIDTH = 32
+
+
+class DevilConfig(Config):
+    """Settings of devil."""
+
+    width: int = Field(default=64, ge=8, description="of the translator's transformer")
+    blocks: int = Field(default=2, ge=1, description="of the translator's transformer")
+    heads: int = Field(default=4, ge=1, description="of the translator's transformer; they divide the width")
+    prompts: int = Field(default=4, ge=1, description="m, vectors of the prompt")
+    steps: int = Field(default=100, ge=1, description="of training")
+    batch: int = Field(default=32, ge=1, description="examples of a step")
+    rate: float = Field(default=1e-3, gt=0, description="highest learning rate; a tenth of the steps warms up")
+    hidden_places: float = Field(default=0.5, ge=0, lt=1, description="chance that a place is left out of the mean")
+    hidden_layers: float = Field(default=0.5, ge=0, lt=1, description="chance that a layer is hidden")
+
+
+class Language(NamedTuple):
+    """A causal language model that is not trained, and the token that begins a text."""
+
+    model: nn.Module
+    begin: int
+
+    @property
+    def stack(self) -> Stack:
+        """Its layers.
+
+        Raises:
+            NotApplicable: they are not known.
+        """
+        found = stack_of(self.model)
+        if found is None:
+            raise NotApplicable("the layers of this language model are not known. Choose one of Llama's kind.")
+        return found
+
+    @property
+    def width(self) -> int:
+        """Width of its embedding, which is that of a prompt's vectors."""
+        return self.stack.embed(torch.tensor([[self.begin]])).shape[-1]
+
+
+class Seen(NamedTuple):
+    """What the translator reads: a vector of each layer (B, C_l), and which layers are shown, booleans (B, layers)."""
+
+    vectors: list[Tensor]
+    is_shown: Tensor
+
+
+@final
+@component("devil", summary="probe: features as a prompt of a frozen language model", paper="2309.01617")
+class Devil(Probe[DevilConfig]):
+    """Tells classes by the token that a frozen head scores highest behind the prompt."""
+
+    def fit(self, hidden: Tensor, labels: Tensor, generator: torch.Generator) -> Tensors:
+        """Return the translator's tensors by name, and `names` (K + 1, width), the head.
+
+        Raises:
+            NotApplicable: there are not two classes, or states are no finite vectors with a label each.
+        """
+        if hidden.ndim != 2 or len(hidden) != len(labels):  # noqa: PLR2004 - (N, width)
+            raise NotApplicable(f"states have shape {tuple(hidden.shape)}, expected ({len(labels)}, width).")
+        if not hidden.isfinite().all():
+            raise NotApplicable("some states are no finite numbers.")
+        if not len(labels) or not int(labels.max()):
+            raise NotApplicable("a probe needs examples of two classes or more: there is one class.")
+        names = torch.randn(int(labels.max()) + 2, _NAME_WIDTH, generator=generator)
+        translator = self.make_translator([hidden.shape[1]], _NAME_WIDTH, generator)
+        language = Language(_Names(names), len(names) - 1)
+        self.train(translator, language, [hidden.float()[..., None, None]], labels[:, None].tolist(), generator)
+        return {**translator.state_dict(), "names": names}
+
+    def predict(self, learned: Tensors, hidden: Tensor) -> Tensor:
+        """Return the probability of each class, shape (N, K)."""
+        weights = {name: own for name, own in learned.items() if name != "names"}
+        translator = self.make_translator([hidden.shape[1]], _NAME_WIDTH, torch.Generator())
+        translator.load_state_dict(weights)
+        seen = Seen([hidden.float()], torch.ones(len(hidden), 1, dtype=torch.bool))
+        with torch.no_grad():
+            prompt = translator.eval()(*seen)
+        return (prompt[:, -1] @ learned["names"][:-1].T).softmax(-1).to(hidden.dtype)
+
+    def make_translator(self, channels: Sequence[int], out: int, generator: torch.Generator) -> Translator:
+        """Return a translator with first weights.
+
+        Args:
+            channels: of each layer.
+            out: width of the language model's embedding.
+            generator: of the weights.
+        """
+        own = self.config
+        return Translator(channels, out, (own.width, own.blocks, own.heads), own.prompts, generator)
+
+    def train(
+        self,
+        translator: Translator,
+        language: Language,
+        features: Sequence[Tensor],
+        captions: Sequence[Sequence[int]],
+        generator: torch.Generator,
+    ) -> list[float]:
+        """Train a translator in place, and return the cost of each step in nats a token.
+
+        Args:
+            translator: of `make_translator`.
+            language: stays as it is.
+            features: of each layer, shape (N, C_l, H_l, W_l).
+            captions: of each image its tokens, the one that ends a text among them.
+            generator: of the batches, and of what is left out.
+
+        Raises:
+            NotApplicable: the language model's layers are not known, or there is not one caption an image.
+        """
+        if {len(own) for own in features} != {len(captions)} or not captions:
+            counts = [len(own) for own in features]
+            raise NotApplicable(
+                f"there are {len(captions)} captions, and features of {counts} images: expected one each."
+            )
+        translator.fit_scales(features)
+        search = torch.optim.AdamW(translator.parameters(), lr=self.config.rate, weight_decay=0.0, fused=True)
+        warm = max(1, self.config.steps // 10)
+        course = torch.optim.lr_scheduler.LambdaLR(
+            search, lambda step: min((step + 1) / warm, (self.config.steps - step) / max(1, self.config.steps - warm))
+        )
+        costs = []
+        with _frozen(language.model), torch.enable_grad():
+            for _ in range(self.config.steps):
+                some = torch.randint(len(captions), (self.config.batch,), generator=generator)
+                seen = self._draw([own[some].float() for own in features], generator)
+                loss = _costs(language, translator(*seen), [captions[own] for own in some.tolist()], mean_of_all=True)
+                search.zero_grad()
+                loss.backward()
+                search.step()
+                course.step()
+                costs.append(loss.item())
+        return costs
+
+    def _draw(self, features: list[Tensor], generator: torch.Generator) -> Seen:
+        places = [draw_kept(len(own), own[0, 0].numel(), self.config.hidden_places, generator) for own in features]
+        is_shown = draw_kept(len(features[0]), len(features), self.config.hidden_layers, generator)
+        return Seen([pool(own, kept) for own, kept in zip(features, places, strict=True)], is_shown)
+
+
+def see_whole(features: Sequence[Tensor], layers: Sequence[int]) -> Seen:
+    """Return the mean over all places of features (B, C_l, H_l, W_l), with these layers shown.
+
+    Raises:
+        FedsimError: there is no such layer.
+    """
+    return Seen([pool(own.float()) for own in features], _shown(features, len(features[0]), layers))
+
+
+def see_places(features: Sequence[Tensor], layers: Sequence[int]) -> tuple[Seen, tuple[int, int]]:
+    """Return the vectors of every place, images after one another, and the height and width of their grid.
+
+    The grid is the finest of the shown layers; the others are stretched to it.
+
+    Raises:
+        FedsimError: there is no such layer.
+    """
+    is_shown = _shown(features, 1, layers)
+    height, width = max(tuple(features[own].shape[-2:]) for own in layers)
+    vectors = []
+    for own in features:
+        fitted = own.float()
+        if own.shape[-2:] != (height, width):
+            fitted = F.interpolate(fitted, (height, width), mode="bilinear", align_corners=False)
+        vectors.append(fitted.permute(0, 2, 3, 1).flatten(0, 2))
+    return Seen(vectors, is_shown.expand(len(vectors[0]), -1)), (height, width)
+
+
+def _shown(features: Sequence[Tensor], rows: int, layers: Sequence[int]) -> Tensor:
+    beyond = [own for own in layers if not 0 <= own < len(features)]
+    if beyond or not layers:
+        found = beyond[0] if beyond else "none"
+        raise FedsimError(f"layer {found} is not there: features have layers 0 to {len(features) - 1}.")
+    is_shown = torch.zeros(rows, len(features), dtype=torch.bool)
+    is_shown[:, list(layers)] = True
+    return is_shown
+
+
+def widen(features: Tensor, size: int) -> Tensor:
+    """Return the mean over a square of `size` places (odd) around each place of features; borders do not count."""
+    return F.avg_pool2d(features.float(), size, stride=1, padding=size // 2, count_include_pad=False)
+
+
+@torch.no_grad()
+def cost_of(translator: Translator, language: Language, seen: Seen, phrase: Sequence[int]) -> Tensor:
+    """Return for each row the mean cost of a phrase's tokens in nats, shape (B,): high where it does not fit.
+
+    Raises:
+        NotApplicable: the language model's layers are not known.
+    """
+    found = []
+    with _frozen(language.model):
+        for start in range(0, len(seen.is_shown), _AT_ONCE):
+            prompt = translator(*_rows(seen, start))
+            found.append(_costs(language, prompt, [phrase] * len(prompt)))
+    return torch.cat(found)
+
+
+@torch.no_grad()
+def next_scores(translator: Translator, language: Language, seen: Seen) -> Tensor:
+    """Return the scores (B, V) of the first token of each row's text.
+
+    Raises:
+        NotApplicable: the language model's layers are not known.
+    """
+    found = []
+    with _frozen(language.model):
+        for start in range(0, len(seen.is_shown), _AT_ONCE):
+            prompt = translator(*_rows(seen, start))
+            found.append(_scores(language, prompt, torch.zeros(len(prompt), 0, dtype=torch.long))[:, 0])
+    return torch.cat(found)
+
+
+def map_phrase(
+    translator: Translator, language: Language, features: Sequence[Tensor], layers: Sequence[int], phrase: Sequence[int]
+) -> Tensor:
+    """Return how well a phrase fits each place: the negative cost of its tokens, shape (B, H, W) of the finest layer.
+
+    Args:
+        translator: trained.
+        language: with which it was trained.
+        features: of each layer, shape (B, C_l, H_l, W_l).
+        layers: that are shown.
+        phrase: tokens.
+
+    Raises:
+        NotApplicable: the language model's layers are not known.
+        FedsimError: there is no such layer.
+    """
+    seen, (height, width) = see_places(features, layers)
+    return -cost_of(translator, language, seen, phrase).view(-1, height, width)
+
+
+@torch.no_grad()
+def write(translator: Translator, language: Language, seen: Seen, end: int, most: int = 16) -> list[list[int]]:
+    """Return the text of each row: the likeliest token after the other, up to the one that ends a text.
+
+    Raises:
+        NotApplicable: the language model's layers are not known.
+    """
+    texts = []
+    with _frozen(language.model):
+        for start in range(0, len(seen.is_shown), _AT_ONCE):
+            prompt = translator(*_rows(seen, start))
+            tokens = torch.zeros(len(prompt), 0, dtype=torch.long)
+            for _ in range(most):
+                tokens = torch.cat((tokens, _scores(language, prompt, tokens)[:, -1:].argmax(-1)), 1)
+                if (tokens == end).any(1).all():
+                    break
+            texts += [own[: own.index(end)] if end in own else own for own in tokens.tolist()]
+    return texts
+
+
+def _rows(seen: Seen, start: int) -> Seen:
+    part = slice(start, start + _AT_ONCE)
+    return Seen([own[part] for own in seen.vectors], seen.is_shown[part])
+
+
+def _costs(language: Language, prompt: Tensor, texts: Sequence[Sequence[int]], *, mean_of_all: bool = False) -> Tensor:
+    """Return the mean cost of the tokens of each text, or of all together."""
+    wanted = nn.utils.rnn.pad_sequence([torch.tensor(own) for own in texts], batch_first=True, padding_value=IGNORED)
+    scores = _scores(language, prompt, wanted[:, :-1].clamp_min(0))
+    if mean_of_all:
+        return F.cross_entropy(scores.flatten(0, 1), wanted.flatten(), ignore_index=IGNORED)
+    each = F.cross_entropy(scores.transpose(1, 2), wanted, ignore_index=IGNORED, reduction="none")
+    return each.sum(1) / (wanted != IGNORED).sum(1)
+
+
+def _scores(language: Language, prompt: Tensor, tokens: Tensor) -> Tensor:
+    """Return the scores (B, T + 1, V) of the tokens behind [begin][prompt], and behind each of tokens (B, T)."""
+    stack = language.stack
+    begin = stack.embed(torch.full((len(prompt), 1), language.begin))
+    hidden = torch.cat((begin, prompt.to(begin.dtype), stack.embed(tokens)), 1)
+    length = hidden.shape[1]
+    place = stack.place(hidden, torch.arange(length).expand(len(hidden), -1))
+    mask = torch.full((length, length), -torch.inf, dtype=hidden.dtype).triu(1)[None, None]
+    store = KeyValues(stack.depth, len(hidden))
+    for number in range(stack.depth):
+        hidden = stack.layer(number, hidden, place, mask, store)
+    return stack.score(hidden[:, prompt.shape[1] :])
+
+
+@contextmanager
+def _frozen(model: nn.Module) -> Iterator[None]:
+    """Let a model stay as it is: evaluation mode, no dropout, no gradients of weights; as before behind the context."""
+    training = [own for own in model.modules() if own.training]
+    trained = [own for own in model.parameters() if own.requires_grad]
+    model.eval()
+    for own in trained:
+        own.requires_grad = False
+    try:
+        with without_dropout():
+            yield
+    finally:
+        for own in trained:
+            own.requires_grad = True
+        for own in training:
+            own.training = True
+
+
+class _Names(nn.Module):
+    """A language model without layers: its head scores the prompt's last vector against each token's vector."""
+
+    depth = 0
+
+    def __init__(self, names: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("names", names)
+
+    def stack(self) -> Stack:
+        """Return itself."""
+        return self
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Return the tokens' vectors."""
+        return self.get_buffer("names")[tokens]
+
+    def place(self, hidden: Tensor, positions: Tensor) -> Any:
+        """Return nothing: no layer asks."""
+
+    def layer(self, number: int, hidden: Tensor, place: Any, mask: Tensor | None, store: KeyValues) -> Tensor:
+        """Refuse: there is none."""
+        raise IndexError(number)
+
+    def score(self, hidden: Tensor) -> Tensor:
+        """Return the products with each token's vector."""
+        return hidden @ self.get_buffer("names").T

@@ -1,0 +1,1 @@
+"""Hook sampler: draws samples with a trained denoiser, from noise to none."""

@@ -1,0 +1,196 @@
+"""Solvers of dx/ds = (x - D(x, s)) / s from noise to none: what they are asked, their levels, and their steps."""
+
+from __future__ import annotations
+
+import inspect
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, TypeVar
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from fedsim.core.errors import CannotContinue, FedsimError
+from fedsim.core.hooks import Condition, GenerationContext, Sampler, Sampling
+from fedsim.core.types import Config, Event
+
+Denoise = Callable[[Tensor, Tensor], Tensor]  # x (B, ...) and the level of its noise (B,) to x without noise
+
+
+class SolverConfig(Config):
+    """Settings of a solver. Levels are in units of normalised images, whose standard deviation is 1."""
+
+    steps: int = Field(default=8, ge=1, description="N, levels from noise to none")
+    least: float = Field(default=0.004, gt=0, description="the last level before 0")
+    most: float = Field(default=160.0, gt=0, description="the first level")
+    curve: float = Field(default=7.0, gt=0, description="power by which levels crowd at the end; 1: equal steps")
+    guidance: float = Field(
+        default=0.0, ge=0, description="g in D(x | class) + g (D(x | class) - D(x)); 0 draws of the class as it is"
+    )
+
+    @model_validator(mode="after")
+    def _falling(self) -> SolverConfig:
+        if self.least >= self.most:
+            raise ValueError(
+                f"least is {self.least} and most {self.most}: levels fall, so least must be the smaller one"
+            )
+        return self
+
+
+@dataclass(frozen=True)
+class Drawing(Sampling):
+    """Samples that are being drawn.
+
+    Attributes:
+        classes: class of each, -1 for none, shape (B,).
+    """
+
+    classes: Tensor
+
+
+SolverConfigT = TypeVar("SolverConfigT", bound=SolverConfig)
+
+
+class Solver(Sampler[SolverConfigT, Drawing]):
+    """Steps down the levels of Karras et al. 2022 (arXiv 2206.00364, equation 5). Authors write `move`."""
+
+    counts: ClassVar[frozenset[str]] = frozenset({"evaluations"})
+
+    @abstractmethod
+    def move(self, denoise: Denoise, x: Tensor, level: Tensor, after: Tensor) -> tuple[Tensor, int]:
+        """Return x at the next level, and how often it was denoised for that.
+
+        Args:
+            denoise: the model.
+            x: shape (B, ...).
+            level: of the noise in x, shape (B,).
+            after: the next level, shape (B,); all 0 or none.
+        """
+
+    def denoise(self, model: nn.Module, state: Drawing) -> Denoise:
+        """Return the model as a function of x and level, guided as the settings say."""
+        return lambda x, level: guided(model, x, level, state.classes, self.config.guidance)
+
+    def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Drawing:
+        """Return noise, of each row by its own generator.
+
+        Raises:
+            FedsimError: the model predicts no noise, knows fewer levels, or is told no classes where guidance asks.
+        """
+        config = self.config
+        check_denoiser(model, config.steps)
+        classes = classes_of(model, condition, needed=config.guidance > 0)
+        x = [config.most * torch.randn(context.shape, generator=own) for own in context.generators]
+        return Drawing(torch.stack(x), (config.steps,) * len(x), classes)
+
+    def step(self, model: nn.Module, state: Drawing, context: GenerationContext) -> tuple[Drawing, list[Event]]:
+        """Take one step down."""
+        every = torch.cat((levels(self.config), torch.zeros(1, dtype=torch.double))).to(state.x.dtype)
+        place = len(every) - 1 - torch.tensor(state.level)
+        x, evaluations = self.move(self.denoise(model, state), state.x, every[place], every[place + 1])
+        check_finite(x)
+        calls = evaluations * (1 + (self.config.guidance > 0))
+        left = tuple(level - 1 for level in state.level)
+        return replace(state, x=x, level=left), [Event(evaluations=calls) for _ in left]
+
+    def finished(self, state: Drawing) -> Sequence[bool]:
+        """Say whether no noise is left."""
+        return [level == 0 for level in state.level]
+
+
+def levels(config: SolverConfig) -> Tensor:
+    """Return the N levels from the first to the last before 0, in double precision."""
+    part = torch.linspace(0, 1, config.steps, dtype=torch.double)
+    first, last = config.most ** (1 / config.curve), config.least ** (1 / config.curve)
+    return (first + part * (last - first)) ** config.curve
+
+
+def euler(denoise: Denoise, x: Tensor, level: Tensor, after: Tensor) -> tuple[Tensor, int]:
+    """Follow the slope at this level."""
+    slope = (x - denoise(x, level)) / _wide(level, x)
+    return x + _wide(after - level, x) * slope, 1
+
+
+def heun(denoise: Denoise, x: Tensor, level: Tensor, after: Tensor) -> tuple[Tensor, int]:
+    """Follow the mean of the slopes at both ends; where no noise is left behind, the first one."""
+    slope = (x - denoise(x, level)) / _wide(level, x)
+    moved = x + _wide(after - level, x) * slope
+    if not after.all():
+        return moved, 1
+    second = (moved - denoise(moved, after)) / _wide(after, x)
+    return x + _wide(after - level, x) * (slope + second) / 2, 2
+
+
+def guided(model: nn.Module, x: Tensor, level: Tensor, classes: Tensor, guidance: float) -> Tensor:
+    """Return x without noise, given classes (B,) where the model is told them."""
+    if not getattr(model, "classes", 0):
+        return model(x, level)
+    known = model(x, level, labels=classes)
+    if not guidance:
+        return known
+    return known + guidance * (known - model(x, level, labels=torch.full_like(classes, -1)))
+
+
+def check_denoiser(model: nn.Module, steps: int) -> None:
+    """Check that a model denoises, at as many levels as there are steps.
+
+    Raises:
+        FedsimError: it does not.
+    """
+    if "noise" not in inspect.signature(model.forward).parameters:
+        raise FedsimError(
+            f"the model {type(model).__name__} predicts no noise, so no sample can be drawn with it: its forward takes "
+            "no argument 'noise'. Use one that was trained for task 'denoising', such as 'edm-unet'."
+        )
+    known = getattr(model, "levels", None)
+    if isinstance(known, int) and steps > known:
+        raise FedsimError(
+            f"a sampler takes {steps} steps, and the model {type(model).__name__} knows {known} noise levels. Set "
+            f"steps to at most {known}."
+        )
+
+
+def classes_of(model: nn.Module, condition: Condition, *, needed: bool) -> Tensor:
+    """Return the class of each row, -1 where none is given.
+
+    Raises:
+        FedsimError: guidance needs classes, and there are none, or the model does not know one.
+    """
+    known, asked = getattr(model, "classes", 0), condition.given.get("class")
+    if needed and not known:
+        raise FedsimError(
+            f"guidance compares a class with none, and the model {type(model).__name__} is told no classes. Set "
+            "guidance to 0, or train with model.classes = true and a task with classes = true."
+        )
+    if needed and asked is None:
+        raise FedsimError(
+            "guidance compares a class with none, and no class is given. Give each row one, "
+            'Condition(prompts, {"class": numbers}), or set guidance to 0.'
+        )
+    if asked is None or not known:
+        return torch.full((len(condition),), -1)
+    wrong = asked[(asked < -1) | (asked >= known)]
+    if len(wrong):
+        raise FedsimError(f"class {int(wrong[0])} is asked for, and the model knows those from 0 to {known - 1}.")
+    return asked
+
+
+def check_finite(x: Tensor) -> None:
+    """Check samples (B, ...).
+
+    Raises:
+        CannotContinue: some rows are no finite numbers.
+    """
+    is_broken = ~x.flatten(1).isfinite().all(1)
+    if is_broken.any():
+        raise CannotContinue(
+            "what the model makes of noise are no finite numbers. Look at its weights: a training that diverged leaves "
+            "such ones.",
+            is_broken.nonzero().flatten().tolist(),
+        )
+
+
+def _wide(numbers: Tensor, like: Tensor) -> Tensor:
+    return numbers.view(-1, *[1] * (like.ndim - 1))

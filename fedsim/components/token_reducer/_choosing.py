@@ -1,0 +1,37 @@
+"""How many visual tokens a reducer keeps, and which have the highest scores."""
+
+from __future__ import annotations
+
+from pydantic import Field
+from torch import Tensor
+
+from fedsim.core.types import Config
+from fedsim.core.visual import VisualShape
+
+
+class KeptConfig(Config):
+    """Settings of a reducer that keeps a fixed number of visual tokens."""
+
+    kept: int = Field(default=16, ge=1, description="visual tokens that are kept of each image")
+
+
+def refuses_count(kept: int, visual: VisualShape) -> str | None:
+    """Say whether more tokens are to be kept than there are."""
+    if kept <= visual.patches:
+        return None
+    return f"kept is {kept}, and an image has {visual.patches} visual tokens: expected at most as many"
+
+
+def refuses_layer(layer: int, visual: VisualShape) -> str | None:
+    """Say whether a drop behind a layer of the language model would come too late for any other layer."""
+    if layer < visual.layers - 1:
+        return None
+    return (
+        f"layer is {layer}, and the language model has layers 0 to {visual.layers - 1}: expected at most "
+        f"{visual.layers - 2}, so that a layer follows"
+    )
+
+
+def highest(scores: Tensor, kept: int) -> Tensor:
+    """Return the places (B, kept) of the highest scores (B, n), ascending; of equal ones the first."""
+    return scores.argsort(dim=1, descending=True, stable=True)[:, :kept].sort(1).values

@@ -1,0 +1,57 @@
+"""attention-topk: keeps the visual tokens to which the last token of the prompt attends most at one layer.
+
+Idea: What the answer is about to be read from is worth keeping.
+Equation: V' = the k tokens with the highest mean over heads of attention_l(last, j), for all layers behind l
+Assumes: a model that reads images and text, and at least one layer behind l. Positions stay.
+Leaks: the kept places depend on image and question, so whoever sees them learns about both. The number does not vary.
+    Layers up to l see every token, and their gradient holds every patch.
+Fails: at layers where what is asked has not yet reached the last token.
+Source: Chen et al. 2024, arXiv 2403.06764, section 4, with a number in place of a share.
+"""
+
+from __future__ import annotations
+
+from typing import final
+
+import torch
+from pydantic import Field
+
+from fedsim.components.token_reducer._choosing import KeptConfig, highest, refuses_count, refuses_layer
+from fedsim.core.hooks import VisualTokenReducer
+from fedsim.core.registry import component
+from fedsim.core.visual import LayerView, Stream, VisualReducer, VisualShape
+
+
+class AttentionTopKConfig(KeptConfig):
+    """Settings of the choice by attention."""
+
+    layer: int = Field(default=2, ge=0, description="layer of the language model whose attention ranks, from 0")
+
+
+@final
+@component(
+    "attention-topk", summary="keeps the visual tokens that the prompt's last token attends to", related="2403.06764"
+)
+class AttentionTopK(VisualTokenReducer[AttentionTopKConfig]):
+    """Keeps what the last token of the prompt looks at."""
+
+    def reducer(self, visual: VisualShape, generator: torch.Generator) -> VisualReducer:
+        """Return a module that acts behind one layer."""
+        return _AttentionTopK(self.config.kept, self.config.layer)
+
+    def does_not_fit(self, visual: VisualShape) -> str | None:
+        """Refuse to keep more tokens than there are, and a layer that no other follows."""
+        return refuses_count(self.config.kept, visual) or refuses_layer(self.config.layer, visual)
+
+
+class _AttentionTopK(VisualReducer):
+    def __init__(self, kept: int, layer: int) -> None:
+        super().__init__()
+        self._kept, self._layer = kept, layer
+
+    def after_layer(self, before: Stream, after: Stream, layer: LayerView) -> Stream:
+        """Keep the tokens with the most attention."""
+        if layer.number != self._layer:
+            return after
+        weights = layer.attention(before, slice(before.last, before.last + 1)).mean(1)[:, 0, before.visual]
+        return after.keep(highest(weights, self._kept))

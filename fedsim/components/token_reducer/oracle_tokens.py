@@ -1,0 +1,90 @@
+"""oracle-tokens: keeps the visual tokens of the cell that is asked for, then those of cells with a digit.
+
+Idea: How far dropping can go, if the choice is right.
+Equation: tokens ranked by (not in the asked cell, cell is empty, brighter ones of their cell, place); the first k stay
+Assumes: grids of digits, whose empty cells hold weak noise alone, and words that name rows and columns. Positions stay.
+Leaks: the kept places name the cell that is asked for.
+Fails: on any other images. No client could choose like this.
+Source: none; made for grids of digits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import final
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from fedsim.components.token_reducer._choosing import KeptConfig, highest, refuses_count
+from fedsim.core.hooks import VisualTokenReducer
+from fedsim.core.registry import component
+from fedsim.core.visual import Stream, VisualReducer, VisualShape
+
+_RANK = "oracle-tokens.rank"
+
+
+class OracleTokensConfig(KeptConfig):
+    """Settings of the oracle."""
+
+    noise: float = Field(default=0.1, ge=0, description="pixels up to this value hold no digit")
+
+
+@final
+@component("oracle-tokens", summary="keeps the visual tokens of the cell that is asked for, and of filled cells")
+class OracleTokens(VisualTokenReducer[OracleTokensConfig]):
+    """Knows which cells matter."""
+
+    def reducer(self, visual: VisualShape, generator: torch.Generator) -> VisualReducer:
+        """Return a module that reads pixels and words."""
+        return _Oracle(self.config, visual)
+
+    def does_not_fit(self, visual: VisualShape) -> str | None:
+        """Refuse to keep more tokens than there are, and models whose words name no cells."""
+        if "r0" not in visual.words:
+            return "it needs words that name rows and columns, which the model 'tiny-vlm' has"
+        return refuses_count(self.config.kept, visual)
+
+
+class _Oracle(VisualReducer):
+    def __init__(self, config: OracleTokensConfig, visual: VisualShape) -> None:
+        super().__init__()
+        self._kept, self._noise, self._grid = config.kept, config.noise, visual.grid
+        self._row, self._column = visual.words.index("r0"), visual.words.index("c0")
+        self._cells = sum(word[0] == "r" and word[1:].isdigit() for word in visual.words)
+
+    def look(self, images: Tensor, question: Tensor) -> Mapping[str, Tensor]:
+        """Rank the patches; 0 is the most wanted."""
+        down, across = self._grid
+        size = images.shape[2] // down, images.shape[3] // across
+        bright = F.max_pool2d(images.amax(1, keepdim=True), size, size).flatten(1)
+        cells = self._cells_of_patches(images.device)
+        in_cell = cells[:, None] == torch.arange(self._cells**2, device=images.device)  # (N, cells)
+        filled = (bright[:, :, None].where(in_cell, 0.0).amax(1) > self._noise)[:, cells]
+        brighter = (bright[:, None] > bright[:, :, None]) | (
+            (bright[:, None] == bright[:, :, None]) & torch.ones(len(cells), len(cells)).tril(-1).bool()
+        )
+        within = (brighter & (cells[:, None] == cells)).sum(2)
+        wanted = (self._asked(question)[:, None] == cells).long()
+        key = (2 * wanted + filled.long()) * len(cells) - within
+        rank = key.argsort(dim=1, descending=True, stable=True).argsort(1)
+        return {_RANK: rank}
+
+    def projected(self, stream: Stream) -> Stream:
+        """Keep the tokens of the lowest ranks."""
+        return stream.keep(highest(-stream.notes[_RANK].gather(1, stream.patches), self._kept))
+
+    def _asked(self, question: Tensor) -> Tensor:
+        """Return the cell that is asked for, (B,); -1 where none is."""
+        rows, columns = question - self._row, question - self._column
+        has_row, has_column = ((own >= 0) & (own < self._cells) for own in (rows, columns))
+        row, column = (rows * has_row).sum(1), (columns * has_column).sum(1)
+        return torch.where(has_row.any(1) & has_column.any(1), row * self._cells + column, -1)
+
+    def _cells_of_patches(self, device: torch.device) -> Tensor:
+        down, across = self._grid
+        rows = torch.arange(down, device=device) * self._cells // down
+        columns = torch.arange(across, device=device) * self._cells // across
+        return (rows[:, None] * self._cells + columns).flatten()

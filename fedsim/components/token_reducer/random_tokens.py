@@ -1,0 +1,46 @@
+"""random-tokens: keeps visual tokens at places that are drawn once, the same of every image.
+
+Idea: What a choice is worth is its lead over a random one.
+Equation: V' = V_S, |S| = k, S uniform among the subsets of all places
+Assumes: a model that reads images and text. Tokens are dropped between projector and language model.
+Leaks: nothing about image or question by number or place of the tokens. Dropped patches still shape the kept ones
+    inside the encoder, and reach the update through them.
+Fails: where one cell decides the answer.
+Source: none; the usual control.
+"""
+
+from __future__ import annotations
+
+from typing import final
+
+import torch
+
+from fedsim.components.token_reducer._choosing import KeptConfig, refuses_count
+from fedsim.core.hooks import VisualTokenReducer
+from fedsim.core.registry import component
+from fedsim.core.visual import Stream, VisualReducer, VisualShape
+
+
+@final
+@component("random-tokens", summary="keeps visual tokens at random places, the same of every image")
+class RandomTokens(VisualTokenReducer[KeptConfig]):
+    """Keeps a random subset."""
+
+    def reducer(self, visual: VisualShape, generator: torch.Generator) -> VisualReducer:
+        """Return a module with places of its own."""
+        return _Random(torch.randperm(visual.patches, generator=generator)[: self.config.kept].sort().values)
+
+    def does_not_fit(self, visual: VisualShape) -> str | None:
+        """Refuse to keep more tokens than there are."""
+        return refuses_count(self.config.kept, visual)
+
+
+class _Random(VisualReducer):
+    def __init__(self, places: torch.Tensor) -> None:
+        super().__init__()
+        self.register_buffer("places", places)
+
+    def projected(self, stream: Stream) -> Stream:
+        """Keep the places."""
+        assert isinstance(self.places, torch.Tensor)
+        return stream.keep(self.places.expand(len(stream.patches), -1))

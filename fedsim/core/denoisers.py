@@ -1,0 +1,77 @@
+"""Trained denoisers as folders: weights, settings of the U-Net, and what its images look like."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from fedsim.core import checkpoints, registry, seeding
+from fedsim.core.errors import FedsimError
+from fedsim.core.types import InputSpec
+
+_WEIGHTS, _SETTINGS = "weights.pt", "settings.json"
+
+
+@dataclass(frozen=True)
+class LoadedDenoiser:
+    """A denoiser in evaluation mode, its family, and the spec of the images that it was trained on."""
+
+    model: nn.Module
+    spec: InputSpec
+    family: str = "edm-unet"
+
+
+def save_denoiser(
+    model: nn.Module, settings: Mapping[str, Any], spec: InputSpec, folder: Path, family: str = "edm-unet"
+) -> None:
+    """Write a model of a family that was built with these settings."""
+    torch.save(model.state_dict(), folder / _WEIGHTS)
+    images = {"shape": spec.shape, "classes": spec.classes, "mean": spec.mean, "std": spec.std}
+    (folder / _SETTINGS).write_text(json.dumps({"family": family, "model": dict(settings), "images": images}, indent=1))
+
+
+def load_denoiser(folder: Path) -> LoadedDenoiser:
+    """Read a denoiser.
+
+    Raises:
+        FedsimError: the folder holds none.
+    """
+    try:
+        kept = json.loads((folder / _SETTINGS).read_text())
+        images = kept["images"]
+        spec = InputSpec(tuple(images["shape"]), images["classes"], tuple(images["mean"]), tuple(images["std"]))
+        name = kept.get("family", LoadedDenoiser.family)
+        family = registry.get("model", name)
+        with seeding.isolate_randomness(0):
+            model = family.make(family.config.model_validate(kept["model"]), spec)
+        model.load_state_dict(torch.load(folder / _WEIGHTS, weights_only=True, map_location="cpu"))
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise FedsimError(
+            f"{folder} holds no trained denoiser: {error}. Give the folder that `fedsim bench model digits-unet` names."
+        ) from error
+    return LoadedDenoiser(model.eval(), spec, name)
+
+
+def find_denoiser(name: str) -> Path:
+    """Return the folder of a denoiser: a path, or the name of one in the cache.
+
+    Raises:
+        FedsimError: there is none.
+    """
+    if Path(name).is_dir():
+        return Path(name)
+    cache = checkpoints.cache()
+    every = cache.iterdir() if cache.is_dir() else ()
+    kept = sorted(own for own in every if own.name.startswith(f"{name}-") and (own / _SETTINGS).is_file())
+    if not kept:
+        raise FedsimError(
+            f"there is no trained denoiser '{name}': neither such a folder, nor one of that name in the cache "
+            f"{cache}. `fedsim bench model {name}` trains digits-unet and photographs-unet."
+        )
+    return kept[-1]

@@ -1,0 +1,225 @@
+"""Grids of digits, pictures of them, and questions with their answers, drawn many at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fedsim.core.losses import IGNORED
+from fedsim.data._grid_words import DIGITS, KINDS, MOST_COUNTED, QUESTION_LENGTH, GridWords, Kind
+
+EMPTY = -1
+TILE = 14
+_NOISE = 0.1
+_OCCUPIED = 0.85  # share of the questions for a cell that ask for one with a digit
+_PLACES: Mapping[Kind, int] = {
+    "position": 2,
+    "presence": 2,
+    "counting": 2,
+    "where": 3,
+    "list": MOST_COUNTED + 1,
+}  # of an answer, with its end
+
+
+@dataclass(frozen=True)
+class Stock:
+    """Digits to paint with: tiles (N, TILE, TILE) in [0, 1], sorted by class, and how many each class has (10,)."""
+
+    tiles: Tensor
+    counts: Tensor
+
+    @classmethod
+    def of(cls, pixels: Tensor, labels: Tensor) -> Stock:
+        """Return a stock of pictures (N, 1, H, W) in [0, 1], fitted to tiles."""
+        shrinks = pixels.shape[-1] == 2 * TILE
+        tiles = F.avg_pool2d(pixels, 2) if shrinks else F.interpolate(pixels, (TILE, TILE), mode="bilinear")
+        return cls(tiles[labels.argsort(stable=True), 0], labels.bincount(minlength=DIGITS))
+
+    def drawn(self, digits: Tensor, generator: torch.Generator) -> Tensor:
+        """Return a tile for each digit (n,), drawn among those of its class."""
+        first = self.counts.cumsum(0) - self.counts
+        offset = (torch.rand(len(digits), generator=generator) * self.counts[digits]).long()
+        return self.tiles[first[digits] + offset.minimum(self.counts[digits] - 1)]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Questions about grids.
+
+    Attributes:
+        questions: words (N, QUESTION_LENGTH).
+        answers: words and the end (N, A); IGNORED fills up.
+        kinds: number in KINDS of each (N,).
+    """
+
+    questions: Tensor
+    answers: Tensor
+    kinds: Tensor
+
+
+def draw_digits(
+    count: int, cells: int, occupied: tuple[int, int], palette: float, generator: torch.Generator
+) -> Tensor:
+    """Return grids (count, cells * cells) of digits and EMPTY cells, in raster order.
+
+    Args:
+        count: number of grids.
+        cells: a side.
+        occupied: fewest and most cells with a digit.
+        palette: share of the grids whose digits are drawn from 1 to 6 classes, in place of all ten.
+        generator: all randomness.
+    """
+    places = cells * cells
+    few, many = occupied
+    wanted = torch.randint(few, many + 1, (count, 1), generator=generator)
+    rank = torch.rand(count, places, generator=generator).argsort(1).argsort(1)
+    classes = torch.rand(count, DIGITS, generator=generator).argsort(1)
+    size = torch.randint(1, 7, (count, 1), generator=generator)
+    size = size.where(torch.rand(count, 1, generator=generator) < palette, DIGITS)
+    number = (torch.rand(count, places, generator=generator) * size).long().minimum(size - 1)
+    return classes.gather(1, number).where(rank < wanted, EMPTY)
+
+
+def paint(digits: Tensor, cells: int, stock: Stock, generator: torch.Generator, shift: int = 0) -> Tensor:
+    """Return pictures (N, 1, S, S) in [0, 1] of grids; each digit is moved by up to `shift` pixels."""
+    count = len(digits)
+    tiles = torch.zeros(count, cells * cells, TILE, TILE)
+    filled = digits != EMPTY
+    drawn = stock.drawn(digits[filled], generator)
+    if shift:
+        drawn = _moved(drawn, shift, generator)
+    tiles[filled] = drawn
+    side = cells * TILE
+    pictures = tiles.view(count, cells, cells, TILE, TILE).transpose(2, 3).reshape(count, 1, side, side)
+    return pictures.maximum(_NOISE * torch.rand(pictures.shape, generator=generator))
+
+
+def ask(digits: Tensor, words: GridWords, kinds: Tensor, places: int, generator: torch.Generator) -> Asked:
+    """Return a question for each grid.
+
+    Args:
+        digits: grids (N, cells * cells).
+        words: of questions.
+        kinds: number in KINDS of each question (N,). Where a digit's place is asked for and none occurs once, a cell
+            is asked for.
+        places: of an answer, with its end.
+        generator: all randomness.
+    """
+    once = _counts(digits) == 1
+    kinds = kinds.where((kinds != KINDS.index("where")) | once.any(1), KINDS.index("position"))
+    questions = torch.full((len(digits), QUESTION_LENGTH), words.of("<pad>"))
+    answers = torch.full((len(digits), places), IGNORED)
+    for number, kind in enumerate(KINDS):
+        rows = (kinds == number).nonzero()[:, 0]
+        if len(rows):
+            more, said = _ASK[kind](digits[rows], words, generator)
+            first = torch.tensor(words.beginning(kind)).expand(len(rows), -1)
+            asked = torch.cat((first, more), 1)
+            questions[rows, : asked.shape[1]] = asked
+            answers[rows, : said.shape[1]] = said
+    return Asked(questions, answers, kinds)
+
+
+def draw_kinds(count: int, mix: Mapping[Kind, float], generator: torch.Generator) -> Tensor:
+    """Return kinds (count,) of questions in shares as near to the mix as whole numbers allow, in random order."""
+    shares = torch.tensor([mix.get(kind, 0.0) for kind in KINDS], dtype=torch.double)
+    edges = (shares.cumsum(0) / shares.sum() * count).round().long()
+    counts = edges.diff(prepend=torch.zeros(1, dtype=torch.long))
+    return torch.arange(len(KINDS)).repeat_interleave(counts)[torch.randperm(count, generator=generator)]
+
+
+def answer_places(mix: Mapping[Kind, float]) -> int:
+    """Return the places of the longest answer of a mix, with its end."""
+    return max(_PLACES[kind] for kind, share in mix.items() if share > 0)
+
+
+def right_answer(digits: list[int], words: GridWords, question: list[int]) -> list[int]:
+    """Return the words that answer a question about one grid, worked out anew, with the end."""
+    kind, named = words.kind(question), [words.words[token] for token in question]
+    cells = words.cells
+    if kind == "list":
+        said = [f"d{own}" for own in digits if own != EMPTY]
+    elif kind == "position":
+        found = digits[int(named[2][1:]) * cells + int(named[3][1:])]
+        said = ["none" if found == EMPTY else f"d{found}"]
+    else:
+        digit = int(named[2][1:])
+        place = digits.index(digit) if digit in digits else 0
+        said = {
+            "presence": ["yes" if digit in digits else "no"],
+            "counting": [f"n{digits.count(digit)}"],
+            "where": [f"r{place // cells}", f"c{place % cells}"],
+        }[kind]
+    return [words.of(word) for word in [*said, "<eos>"]]
+
+
+def _moved(tiles: Tensor, shift: int, generator: torch.Generator) -> Tensor:
+    count = len(tiles)
+    down, across = torch.randint(0, 2 * shift + 1, (2, count, 1), generator=generator)
+    padded = F.pad(tiles, (shift, shift, shift, shift))
+    rows, columns = down + torch.arange(TILE), across + torch.arange(TILE)
+    return padded[torch.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]]
+
+
+def _counts(digits: Tensor) -> Tensor:
+    """Return how often each class occurs in each grid, (N, 10)."""
+    return (digits[:, :, None] == torch.arange(DIGITS)).sum(1)
+
+
+def _one_of(allowed: Tensor, generator: torch.Generator) -> Tensor:
+    """Draw one of the allowed entries of each row, (N, 1)."""
+    return allowed.double().multinomial(1, generator=generator)
+
+
+def _ended(words: GridWords, said: Tensor) -> Tensor:
+    return torch.cat((said, torch.full((len(said), 1), words.of("<eos>"))), 1)
+
+
+def _position(digits: Tensor, words: GridWords, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    filled = digits != EMPTY
+    wants_digit = torch.rand(len(digits), 1, generator=generator) < _OCCUPIED
+    wants_digit = (wants_digit & filled.any(1, keepdim=True)) | filled.all(1, keepdim=True)
+    place = _one_of(filled.where(wants_digit, ~filled), generator)
+    found = digits.gather(1, place)
+    said = (words.of("d0") + found).where(found != EMPTY, words.of("none"))
+    asked = (words.of("r0") + place // words.cells, words.of("c0") + place % words.cells)
+    return torch.cat(asked, 1), _ended(words, said)
+
+
+def _presence(digits: Tensor, words: GridWords, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    present = _counts(digits) > 0
+    is_yes = torch.arange(len(digits))[:, None] % 2 == 0
+    is_yes = is_yes[torch.randperm(len(digits), generator=generator)]
+    is_yes = (is_yes & present.any(1, keepdim=True)) | present.all(1, keepdim=True)
+    digit = _one_of(present.where(is_yes, ~present), generator)
+    return words.of("d0") + digit, _ended(words, torch.where(is_yes, words.of("yes"), words.of("no")))
+
+
+def _counting(digits: Tensor, words: GridWords, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    counts = _counts(digits)
+    digit = _one_of(counts > 0, generator)
+    return words.of("d0") + digit, _ended(words, words.of("n0") + counts.gather(1, digit).clamp_max(MOST_COUNTED))
+
+
+def _where(digits: Tensor, words: GridWords, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    digit = _one_of(_counts(digits) == 1, generator)
+    place = (digits == digit).long().argmax(1, keepdim=True)
+    said = torch.cat((words.of("r0") + place // words.cells, words.of("c0") + place % words.cells), 1)
+    return words.of("d0") + digit, _ended(words, said)
+
+
+def _list(digits: Tensor, words: GridWords, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    said = torch.full((len(digits), _PLACES["list"]), IGNORED)
+    filled = digits != EMPTY
+    rows, places = filled.nonzero(as_tuple=True)
+    order = filled.long().cumsum(1) - 1
+    said[rows, order[rows, places]] = words.of("d0") + digits[rows, places]
+    said[torch.arange(len(digits)), filled.sum(1)] = words.of("<eos>")
+    return torch.empty(len(digits), 0, dtype=torch.long), said
+
+
+_ASK = {"position": _position, "presence": _presence, "counting": _counting, "where": _where, "list": _list}

@@ -1,0 +1,65 @@
+"""The words of questions about grids of digits, one a token, and their numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Literal, final, get_args
+
+Kind = Literal["position", "presence", "counting", "where", "list"]
+
+KINDS: tuple[Kind, ...] = get_args(Kind)
+QUESTION_LENGTH = 4  # words of every question, with what fills it up
+MOST_COUNTED = 6
+DIGITS = 10
+
+_FIRST: dict[Kind, tuple[str, ...]] = {
+    "position": ("what", "is"),
+    "presence": ("is", "there"),
+    "counting": ("how", "many"),
+    "where": ("where", "is"),
+    "list": ("list",),
+}
+
+
+@final
+class GridWords:
+    """Numbers of words, for grids of so many cells a side.
+
+    Attributes:
+        words: by their number.
+        cells: rows and columns of a grid.
+    """
+
+    def __init__(self, cells: int) -> None:
+        self.cells = cells
+        self.words = (
+            "<pad>", "<bos>", "<q>", "<a>", "<eos>", "what", "is", "there", "how", "many", "where", "list",
+            "none", "yes", "no",
+            *(f"d{own}" for own in range(DIGITS)),
+            *(f"n{own}" for own in range(MOST_COUNTED + 1)),
+            *(f"r{own}" for own in range(cells)),
+            *(f"c{own}" for own in range(cells)),
+        )  # fmt: skip
+
+    @cached_property
+    def numbers(self) -> dict[str, int]:
+        """The number of each word."""
+        return {word: number for number, word in enumerate(self.words)}
+
+    def of(self, word: str) -> int:
+        """Return the number of a word."""
+        return self.numbers[word]
+
+    def beginning(self, kind: Kind) -> list[int]:
+        """Return the words that all questions of a kind begin with."""
+        return [self.of(word) for word in _FIRST[kind]]
+
+    def kind(self, question: Sequence[int]) -> Kind:
+        """Return the kind of a question."""
+        return next(kind for kind in KINDS if question[0] == self.beginning(kind)[0])
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """Return words with blanks, without what fills up and ends."""
+        silent = {self.of(word) for word in ("<pad>", "<eos>")}
+        return " ".join(self.words[token] for token in tokens if token >= 0 and token not in silent)

@@ -1,0 +1,104 @@
+"""Grids of handwritten digits and questions about them, drawn from MNIST-5k or from scikit-learn's digits.
+
+No paper. An image has 4 x 4 cells of 14 x 14 pixels, 3 to 6 of them with a digit, the others with noise. A question
+asks for a cell, whether a digit is there, how often, where it is, or for all of them; every word is a token. Training
+and test images share no digit. What it may leak: which digit stands where, and what was asked, both known exactly.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Literal, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from fedsim.core import registry, seeding
+from fedsim.core.registry import dataset
+from fedsim.core.types import Batch, Config, Dataset, InputSpec
+from fedsim.data._grid_questions import Stock, answer_places, ask, draw_digits, draw_kinds, paint
+from fedsim.data._grid_words import MOST_COUNTED, GridWords, Kind
+
+Source = Literal["mnist5k", "digits"]
+
+
+class DigitGridsConfig(Config):
+    """Settings of digit-grids."""
+
+    source: Source = Field(default="mnist5k", description="data set of the digits")
+    cells: int = Field(default=4, ge=2, le=8, description="cells a side; a cell has 14 x 14 pixels")
+    fewest: int = Field(default=3, ge=1, description="cells with a digit, at least")
+    most: int = Field(default=6, ge=1, le=MOST_COUNTED, description="cells with a digit, at most")
+    palette: float = Field(
+        default=0.5, ge=0, le=1, description="share of images whose digits are of 1 to 6 classes, so that some repeat"
+    )
+    position: float = Field(default=0.5, ge=0, description="weight of questions for a cell")
+    presence: float = Field(default=0.3, ge=0, description="weight of questions whether a digit is there")
+    counting: float = Field(default=0.2, ge=0, description="weight of questions how often a digit is there")
+    where: float = Field(default=0.0, ge=0, description="weight of questions where a digit is that occurs once")
+    list: float = Field(default=0.0, ge=0, description="weight of questions for all digits")
+    train: int = Field(default=2000, ge=1, description="number of training examples")
+    test: int = Field(default=500, ge=1, description="number of test examples")
+    seed: int = Field(default=0, ge=0, description="of images and questions; not the scenario's seed")
+
+    @property
+    def mix(self) -> dict[Kind, float]:
+        """The weight of each kind of question."""
+        return {
+            "position": self.position,
+            "presence": self.presence,
+            "counting": self.counting,
+            "where": self.where,
+            "list": self.list,
+        }
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.fewest > self.most:
+            raise ValueError(f"fewest is {self.fewest} and most {self.most}: expected at most as many.")
+        if self.most >= self.cells**2:
+            raise ValueError(
+                f"most is {self.most}: expected fewer than the {self.cells**2} cells, so that some stay empty."
+            )
+        if not sum(self.mix.values()):
+            raise ValueError("all kinds of questions have weight 0: give one of position, presence, counting a weight.")
+        return self
+
+
+@dataset("digit-grids", summary="grids of handwritten digits, and questions about them", extra="data")
+def digit_grids(config: DigitGridsConfig) -> Dataset:
+    """Draw images, questions and answers.
+
+    Raises:
+        MissingExtra: the package with the digits is not installed.
+    """
+    words = GridWords(config.cells)
+    stock = stocks(config.source)
+    train, _ = draw_grids(config, config.train, stock[0], seeding.generator(config.seed, "digit grids train"))
+    test, _ = draw_grids(config, config.test, stock[1], seeding.generator(config.seed, "digit grids test"))
+    spec = InputSpec(tuple(train.inputs.shape[1:]), len(words.words), (0.0,), (1.0,))
+    return Dataset(train, test, spec, words.words, task="visual-question-answering")
+
+
+def draw_grids(config: DigitGridsConfig, count: int, stock: Stock, generator: torch.Generator) -> tuple[Batch, Tensor]:
+    """Return so many examples, and the digits (count, cells * cells) of their grids, -1 where a cell is empty."""
+    words = GridWords(config.cells)
+    digits = draw_digits(count, config.cells, (config.fewest, config.most), config.palette, generator)
+    asked = ask(digits, words, draw_kinds(count, config.mix, generator), answer_places(config.mix), generator)
+    pictures = paint(digits, config.cells, stock, generator)
+    return Batch(pictures, asked.answers, {"question": asked.questions}), digits
+
+
+@lru_cache(maxsize=2)
+def stocks(source: Source) -> tuple[Stock, Stock]:
+    """Return the digits of training and of test images, which are disjoint.
+
+    Raises:
+        MissingExtra: the package with the digits is not installed.
+    """
+    method = registry.get("dataset", source)
+    own: Dataset = method.make(method.config())
+    mean, std = own.spec.mean[0], own.spec.std[0]
+    train, test = (Stock.of((part.inputs * std + mean).clamp(0, 1), part.labels) for part in (own.train, own.test))
+    return train, test

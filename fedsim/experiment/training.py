@@ -1,0 +1,68 @@
+"""Trains the federations of arms; those that differ in nothing but what the model writes afterwards share one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from fedsim.federation import engines
+from fedsim.federation.journal import Journal
+from fedsim.record import RoundRecord
+from fedsim.scenario import Scenario
+from fedsim.scenario.world import World, shared
+from fedsim.threat.replay import Replay, replay
+
+
+def train(world_json: str, on_round: Callable[[RoundRecord], None]) -> Journal:
+    """Check that the engine can run the federation of one arm, run it, and return what the server saw."""
+    engines.check(shared(world_json))
+    return federate(world_json, on_round)
+
+
+def federate(world_json: str, on_round: Callable[[RoundRecord], None]) -> Journal:
+    """Run the federation of an arm that was checked before, and return what the server saw."""
+    journal = Journal(on_round)
+    engines.run(world_json, journal)
+    return journal
+
+
+class Trained(NamedTuple):
+    """What the server saw of a federation, what its clients did, and how long training and its repetition took."""
+
+    journal: Journal
+    replays: list[Replay]
+    seconds: float
+
+
+@dataclass
+class Trainings:
+    """The latest training of a run, at hand for the next arm."""
+
+    _known: dict[str, Trained] = field(default_factory=dict)
+
+    def of(self, world: World, world_json: str, on_round: Callable[[RoundRecord], None]) -> Trained:
+        """Train the federation of an arm that is checked, or return the training of the arm before, if it is the same.
+
+        Args:
+            world: of the arm.
+            world_json: the same as text, by which its apps find it.
+            on_round: is called with every round, also with those of a training that is shared.
+        """
+        key = _without_generation(world.scenario)
+        known = self._known.get(key)
+        if known is not None:
+            for record in known.journal.rounds:
+                on_round(record)
+            return known
+        self._known.clear()  # a journal holds models: one at a time
+        begin = time.perf_counter()
+        journal = federate(world_json, on_round)
+        replays = [replay(world, entry) for entry in journal.entries]
+        self._known[key] = Trained(journal, replays, time.perf_counter() - begin)
+        return self._known[key]
+
+
+def _without_generation(scenario: Scenario) -> str:
+    return scenario.model_copy(update={"generation": None}).model_dump_json()

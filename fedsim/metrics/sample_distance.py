@@ -1,0 +1,52 @@
+"""How far samples are from data: the Frechet distance of Gaussians that are fitted to features of both.
+
+    |m - m'|^2 + tr(S + S' - 2 (S S')^(1/2)), with means m and covariances S
+
+(Heusel et al. 2017, arXiv 1706.08500, equation 6). It is called FID where the features are those of Inception, which
+these are not. It falls with the number of samples even where nothing else changes, so that only distances between equal
+numbers compare.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fedsim.core.errors import FedsimError
+from fedsim.core.registry import metric
+
+_FEWEST = 2
+
+
+@metric(
+    "sample_distance",
+    title="Frechet distance",
+    summary="between samples of a trained model and test images, in features that the row names",
+    paper="1706.08500",
+    over="trace",
+    better="lower",
+    digits=3,
+    limits=(0.0, None),
+)
+def sample_distance(first: Tensor, second: Tensor) -> float:
+    """Return the distance of features (N, F) and (M, F).
+
+    Raises:
+        FedsimError: there are fewer than two of one kind.
+    """
+    if min(len(first), len(second)) < _FEWEST:
+        raise FedsimError(f"a Frechet distance needs two samples of each kind, got {len(first)} and {len(second)}.")
+    (m, s), (n, t) = _moments(first), _moments(second)
+    root = _root(s)
+    overlap = torch.linalg.eigvalsh(root @ t @ root).clamp_min(0).sqrt().sum()
+    return float(((m - n).square().sum() + s.trace() + t.trace() - 2 * overlap).clamp_min(0))
+
+
+def _moments(features: Tensor) -> tuple[Tensor, Tensor]:
+    own = features.double()
+    return own.mean(0), own.T.cov()
+
+
+def _root(covariance: Tensor) -> Tensor:
+    values, vectors = torch.linalg.eigh(covariance)
+    return vectors * values.clamp_min(0).sqrt() @ vectors.T

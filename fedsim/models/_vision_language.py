@@ -1,0 +1,245 @@
+"""The loop of a model that reads images and text: every layer one by one, with reducers between them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from fedsim.core.errors import FedsimError
+from fedsim.core.visual import Held, LayerView, Stream, VisualReducer, VisualShape
+
+
+class Eye(ABC):
+    """A vision encoder, layer by layer, with the projector behind it."""
+
+    @abstractmethod
+    def embed(self, images: Tensor) -> Tensor:
+        """Return the class token and the patches of images, (B, 1 + N, width)."""
+
+    @abstractmethod
+    def run(self, number: int, stream: Stream) -> Tensor:
+        """Return what a layer makes of a stream."""
+
+    @abstractmethod
+    def view(self, number: int) -> LayerView:
+        """Return a layer, to be asked about its attention."""
+
+    @abstractmethod
+    def project(self, features: Tensor) -> Tensor:
+        """Return patches (B, n, width) as the language model reads them."""
+
+
+class Mind(ABC):
+    """A causal language model, layer by layer."""
+
+    @abstractmethod
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Return the states (B, T, width) of tokens (B, T)."""
+
+    @abstractmethod
+    def run(self, number: int, stream: Stream, held: Held | None) -> Tensor:
+        """Return what a layer makes of a stream; keys and values go to `held`."""
+
+    @abstractmethod
+    def step(self, number: int, hidden: Tensor, held: Held) -> Tensor:
+        """Return what a layer makes of one more token (B, 1, width)."""
+
+    @abstractmethod
+    def view(self, number: int) -> LayerView:
+        """Return a layer, to be asked about its attention."""
+
+    @abstractmethod
+    def score(self, hidden: Tensor) -> Tensor:
+        """Return the scores (..., V) of the next token."""
+
+
+@dataclass
+class Read:
+    """A prompt that was read, behind which an answer is written.
+
+    Attributes:
+        held: what each layer holds.
+        notes: what reducers noted.
+        scores: of the next token, (B, V).
+    """
+
+    held: Held
+    notes: Mapping[str, Tensor]
+    scores: Tensor
+
+
+class VisionLanguage(nn.Module):
+    """Images, questions and answers to scores of the answer's tokens.
+
+    Attributes:
+        reducers: act on the visual tokens, in their order.
+        visual: what it says of itself.
+        listeners: are called with what each layer of the language model read, after every pass.
+        asked: questions and answers for those who show images alone; image i gets the i-th, from the first on again.
+        end: token that ends an answer.
+    """
+
+    end: int
+
+    def __init__(self, visual: VisualShape) -> None:
+        super().__init__()
+        self.visual = visual
+        self.reducers = nn.ModuleList()
+        self.listeners: list[Callable[[tuple[Stream, ...]], None]] = []
+        self.asked: tuple[Tensor, Tensor | None] | None = None
+
+    @abstractmethod
+    def eye(self) -> Eye:
+        """Return the vision encoder."""
+
+    @abstractmethod
+    def mind(self) -> Mind:
+        """Return the language model."""
+
+    @abstractmethod
+    def laid_out(self, question: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the tokens before the image, and those behind it that ask."""
+
+    def forward(self, images: Tensor, question: Tensor | None = None, answer: Tensor | None = None) -> Tensor:
+        """Return the scores (B, 1 + A, V) of an answer's tokens, each given those before it.
+
+        Args:
+            images: (B, C, H, W).
+            question: tokens (B, T); absent: those that the model was told.
+            answer: tokens (B, A) of it but the last one.
+
+        Raises:
+            FedsimError: there is no question.
+        """
+        if question is None:
+            question, answer = self._told(len(images))
+        stream = self.read(self.sequence(self.encode(images, question), question, answer))
+        return self.mind().score(stream.hidden[:, stream.predicting])
+
+    def encode(self, images: Tensor, question: Tensor) -> Stream:
+        """Return the projected visual tokens alone. Reducers see the question, and no text stands in the stream."""
+        notes: dict[str, Tensor] = {}
+        for reducer in self._reducers():
+            notes.update(reducer.look(images, question))
+        eye, last = self.eye(), self.visual.feature_layer
+        hidden = eye.embed(images)
+        rows, patches = len(images), torch.arange(self.visual.patches, device=images.device)
+        positions = torch.zeros(hidden.shape[:2], dtype=torch.long, device=images.device)
+        stream = features = Stream(hidden, positions, patches.expand(rows, -1), front=1, notes=notes)
+        reads_all = any(own.reads_all_of_encoder for own in self._reducers())
+        for number in range(self.visual.encoder_layers if reads_all else last + 1):
+            before = stream
+            stream = before.with_(eye.run(number, before))
+            for reducer in self._reducers():
+                stream = reducer.after_encoder_layer(before, stream, eye.view(number))
+            features = stream if number == last else features
+        own = features.visual
+        return replace(
+            features,
+            hidden=eye.project(features.hidden[:, own]),
+            positions=features.patches.clamp_min(0),
+            front=0,
+            there=None if features.there is None else features.there[:, own],
+            shares=None if features.shares is None else features.shares[:, own],
+            notes=stream.notes,
+        )
+
+    def sequence(self, encoded: Stream, question: Tensor, answer: Tensor | None = None) -> Stream:
+        """Return what the language model reads: visual tokens at their places, and text behind all that there were."""
+        front, asking = self.laid_out(question)
+        text = asking if answer is None else torch.cat((asking, answer), 1)
+        rows, before, behind = len(text), front.shape[1], text.shape[1]
+        own, mind = torch.arange(behind, device=text.device), self.mind()
+        places = (
+            torch.arange(before, device=text.device).expand(rows, -1),
+            before + encoded.positions,
+            (before + self.visual.patches + own).expand(rows, -1),
+        )
+        return Stream(
+            hidden=torch.cat((mind.embed(front), encoded.hidden, mind.embed(text)), 1),
+            positions=torch.cat(places, 1),
+            patches=encoded.patches,
+            front=before,
+            prompt=asking.shape[1],
+            tokens=text,
+            there=_widened(encoded.there, before, behind, True),
+            shares=_widened(encoded.shares, before, behind, 1.0),
+            notes=encoded.notes,
+        )
+
+    def read(self, stream: Stream, held: Held | None = None) -> Stream:
+        """Run the language model's layers on a sequence, with all reducers."""
+        mind, seen = self.mind(), list[Stream]()
+        for reducer in self._reducers():
+            stream = reducer.projected(stream)
+        for number in range(self.visual.layers):
+            view = mind.view(number)
+            for reducer in self._reducers():
+                stream = reducer.before_layer(stream, view)
+            before = stream
+            seen.append(before)
+            stream = before.with_(mind.run(number, before, held))
+            for reducer in self._reducers():
+                stream = reducer.after_layer(before, stream, view)
+        for listener in self.listeners:
+            listener(tuple(seen))
+        for reducer in self._reducers():
+            reducer.report(seen[-1].counts)
+        return stream
+
+    def begin(self, encoded: Stream, question: Tensor, *, is_contiguous: bool = False) -> Read:
+        """Read visual tokens and a question, and keep what was read.
+
+        Args:
+            encoded: visual tokens, of `encode` or some of them.
+            question: tokens (B, T).
+            is_contiguous: whether positions are counted anew, as if there had been no other visual tokens.
+        """
+        sequence = self.sequence(encoded, question)
+        held = Held(self.visual.layers, len(question))
+        stream = self.read(sequence.reindexed() if is_contiguous else sequence, held)
+        for reducer in self._reducers():
+            reducer.after_prompt(held)
+        return Read(held, stream.notes, self.mind().score(stream.hidden[:, stream.last]))
+
+    def follow(self, read: Read, tokens: Tensor) -> Tensor:
+        """Read one more token (B,) of each answer, and return the scores (B, V) of the next; `read` grows."""
+        mind = self.mind()
+        hidden = mind.embed(tokens[:, None])
+        for number in range(self.visual.layers):
+            hidden = mind.step(number, hidden, read.held)
+            for reducer in self._reducers():
+                hidden = reducer.after_step(hidden, number, read.notes)
+        read.scores = mind.score(hidden[:, 0])
+        return read.scores
+
+    @torch.no_grad()
+    def answers(self, images: Tensor, question: Tensor, longest: int = 8) -> list[tuple[int, ...]]:
+        """Return the likeliest tokens of each answer, one after the other, without its end; of at most so many."""
+        read = self.begin(self.encode(images, question), question)
+        written = [read.scores.argmax(-1)]
+        while len(written) < longest and not bool(torch.stack(written).eq(self.end).any(0).all()):
+            written.append(self.follow(read, written[-1]).argmax(-1))
+        rows = torch.stack(written, 1).tolist()
+        return [tuple(row[: row.index(self.end)] if self.end in row else row) for row in rows]
+
+    def _told(self, count: int) -> tuple[Tensor, Tensor | None]:
+        if self.asked is None:
+            raise FedsimError(
+                "the model reads a question beside each image, and was shown an image alone. For an attack, add "
+                "'given' and 'labels' to threat.knows."
+            )
+        question, answer = self.asked
+        chosen = torch.arange(count, device=question.device) % len(question)
+        return question[chosen], None if answer is None else answer[chosen]
+
+    def _reducers(self) -> list[VisualReducer]:
+        return [own for own in self.reducers if isinstance(own, VisualReducer)]
+
+
+def _widened(own: Tensor | None, front: int, behind: int, value: float) -> Tensor | None:
+    return None if own is None else nn.functional.pad(own, (front, behind), value=value)

@@ -1,0 +1,214 @@
+"""LLaVA of the transformers package, from a folder: the same reducers act between its layers.
+
+Paper: Liu et al. 2023, arXiv 2304.08485 and 2310.03744: a CLIP vision encoder whose class token is not projected, and a
+Llama. A question is the tokens of a whole prompt, with as many image tokens as the image has patches.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fedsim.core.errors import FedsimError
+from fedsim.core.visual import Held, Stream, VisualShape
+from fedsim.models._checkpoint import load
+from fedsim.models._llama import LlamaLayers, is_like_llama
+from fedsim.models._vision_language import Eye, Mind, VisionLanguage
+
+_KIND = "LlavaForConditionalGeneration"
+
+
+def load_llava(folder: Path) -> Llava:
+    """Load a checkpoint in single precision.
+
+    Raises:
+        MissingExtra: transformers is not installed.
+        FedsimError: the checkpoint cannot be loaded, or is none of LLaVA with CLIP and Llama.
+    """
+    return Llava(load(_KIND, folder))
+
+
+class Llava(VisionLanguage):
+    """Images (B, 3, H, W), prompts (B, T) and answers to scores of the answer's tokens.
+
+    Args:
+        own: a `LlavaForConditionalGeneration`.
+
+    Raises:
+        FedsimError: its parts are of other kinds, or it projects several layers or the class token.
+    """
+
+    def __init__(self, own: Any) -> None:
+        config, vision, language = own.config, own.config.vision_config, own.model.language_model
+        layer, depth = config.vision_feature_layer, vision.num_hidden_layers
+        is_known = vision.model_type == "clip_vision_model" and is_like_llama(_causal(own))
+        if not is_known or not isinstance(layer, int) or config.vision_feature_select_strategy != "default":
+            raise FedsimError(
+                "this checkpoint is no LLaVA whose reducers can act: expected a CLIP vision encoder, one feature layer "
+                "without its class token, and a language model of Llama's kind."
+            )
+        side = vision.image_size // vision.patch_size
+        super().__init__(
+            VisualShape(
+                grid=(side, side),
+                encoder_layers=depth,
+                feature_layer=depth + layer if layer < 0 else layer - 1,
+                layers=len(language.layers),
+                encoder_width=vision.hidden_size,
+                width=language.config.hidden_size,
+                hidden=language.config.intermediate_size,
+            )
+        )
+        self.own = own
+        self.end = int(language.config.eos_token_id)
+
+    def eye(self) -> Eye:
+        """Return the vision encoder."""
+        return _ClipEye(self.own)
+
+    def mind(self) -> Mind:
+        """Return the language model."""
+        return _LlamaMind(self.own)
+
+    def laid_out(self, question: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the tokens in front of the image tokens, and those behind.
+
+        Raises:
+            FedsimError: image tokens are missing, are not as many as an image has patches, or stand at other places.
+        """
+        is_image = question == self.own.config.image_token_id
+        counts = is_image.sum(1)
+        if len(set(counts.tolist())) > 1:
+            raise FedsimError(
+                f"prompts of a batch hold unequal numbers of image tokens, {sorted(set(counts.tolist()))}: expected "
+                f"{self.visual.patches} in each."
+            )
+        starts = is_image.long().argmax(1)
+        first, count = int(starts[0]), self.visual.patches
+        if not bool((counts == count).all()) or not bool(is_image[:, first : first + count].all()):
+            raise FedsimError(
+                f"a prompt holds {int(counts[0])} image tokens (number {self.own.config.image_token_id}): expected "
+                f"{count}, one behind the other and at the same places in every prompt of a batch."
+            )
+        return question[:, :first], question[:, first + count :]
+
+
+class _ClipEye(Eye):
+    def __init__(self, own: Any) -> None:
+        self._own = own
+        tower = own.model.vision_tower
+        self._tower = getattr(tower, "vision_model", tower)  # older releases nest it
+
+    def embed(self, images: Tensor) -> Tensor:
+        side = self._own.config.vision_config.image_size
+        if images.shape[-2:] != (side, side):
+            raise FedsimError(
+                f"LLaVA reads images of {side} x {side} pixels, got {tuple(images.shape[-2:])}. Resize them."
+            )
+        return self._tower.pre_layrnorm(self._tower.embeddings(images))
+
+    def run(self, number: int, stream: Stream) -> Tensor:
+        _refuse_shares(stream)
+        found = self._tower.encoder.layers[number](stream.hidden, attention_mask=stream.mask(causal=False))
+        return found[0] if isinstance(found, tuple) else found
+
+    def view(self, number: int) -> _ClipView:
+        return _ClipView(number, self._tower.encoder.layers[number])
+
+    def project(self, features: Tensor) -> Tensor:
+        return self._own.model.multi_modal_projector(features)
+
+
+class _ClipView:
+    def __init__(self, number: int, layer: Any) -> None:
+        self.number, self._layer = number, layer
+
+    def queries_keys(self, stream: Stream) -> tuple[Tensor, Tensor]:
+        own, hidden = self._layer.self_attn, self._layer.layer_norm1(stream.hidden)
+        return _heads(own.q_proj(hidden), own.head_dim), _heads(own.k_proj(hidden), own.head_dim)
+
+    def attention(self, stream: Stream, rows: slice | None = None) -> Tensor:
+        return _weights(*self.queries_keys(stream), stream.mask(causal=False), rows)
+
+
+class _LlamaMind(Mind):
+    def __init__(self, own: Any) -> None:
+        self._inner = own.model.language_model
+        self._layers = LlamaLayers(_causal(own))
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        return self._layers.embed(tokens)
+
+    def run(self, number: int, stream: Stream, held: Held | None) -> Tensor:
+        _refuse_shares(stream)
+        store: Any = _Passing() if held is None else held.store
+        place = self._layers.place(stream.hidden, stream.positions)
+        found = self._layers.layer(number, stream.hidden, place, stream.mask(causal=True), store)
+        if held is not None:
+            held.add(number, stream)
+        return found
+
+    def step(self, number: int, hidden: Tensor, held: Held) -> Tensor:
+        place = self._layers.place(hidden, held.following[number][:, None])
+        found = self._layers.layer(number, hidden, place, held.mask(number, hidden), held.store)
+        held.stepped(number)
+        return found
+
+    def view(self, number: int) -> _LlamaView:
+        return _LlamaView(number, self._inner.layers[number], partial(self._layers.place))
+
+    def score(self, hidden: Tensor) -> Tensor:
+        return self._layers.score(hidden)
+
+
+class _LlamaView:
+    def __init__(self, number: int, layer: Any, place: Any) -> None:
+        self.number, self._layer, self._place = number, layer, place
+
+    def queries_keys(self, stream: Stream) -> tuple[Tensor, Tensor]:
+        from transformers.models.llama.modeling_llama import apply_rotary_pos_emb  # noqa: PLC0415 - an extra
+
+        own, hidden = self._layer.self_attn, self._layer.input_layernorm(stream.hidden)
+        queries, keys = _heads(own.q_proj(hidden), own.head_dim), _heads(own.k_proj(hidden), own.head_dim)
+        found: Any = apply_rotary_pos_emb(queries, keys, *self._place(stream.hidden, stream.positions))
+        return found
+
+    def attention(self, stream: Stream, rows: slice | None = None) -> Tensor:
+        queries, keys = self.queries_keys(stream)
+        keys = keys.repeat_interleave(queries.shape[1] // keys.shape[1], 1)
+        return _weights(queries, keys, stream.mask(causal=True), rows)
+
+
+class _Passing:
+    """Keeps no keys."""
+
+    def update(self, keys: Tensor, values: Tensor, layer: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        return keys, values
+
+
+def _causal(own: Any) -> Any:
+    """Return the language model as one of its own, with its output layer."""
+    inner = own.model.language_model
+    return SimpleNamespace(config=inner.config, model=inner, get_output_embeddings=lambda: own.lm_head)
+
+
+def _heads(projected: Tensor, features: int) -> Tensor:
+    return projected.unflatten(-1, (-1, features)).transpose(1, 2)
+
+
+def _weights(queries: Tensor, keys: Tensor, mask: Tensor | None, rows: slice | None) -> Tensor:
+    own = rows or slice(None)
+    scores = queries[:, :, own] @ keys.mT * queries.shape[-1] ** -0.5
+    if mask is not None:
+        scores = scores + (mask if mask.shape[2] == 1 else mask[:, :, own])
+    return torch.softmax(scores, -1)
+
+
+def _refuse_shares(stream: Stream) -> None:
+    if stream.shares is not None:
+        raise FedsimError("this model's attention takes no shares. Leave visual tokens out instead, or use 'tiny-vlm'.")

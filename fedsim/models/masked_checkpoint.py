@@ -1,0 +1,250 @@
+"""A masked diffusion language model, LLaDA or Dream, from a local Hugging Face folder, without running its own code.
+
+Papers: Nie et al. 2025, arXiv 2502.09992; Ye et al. 2025, arXiv 2508.15487. Both folders bring code for their model,
+which is never run: LLaDA's weights are those of a Llama and Dream's those of a Qwen 2, some under other names, read
+without a causal mask. Dream scores the token of a place at the place before. What it may leak: a trained model
+memorises, and its embedding's gradient names the visible words of a batch.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from fedsim.core.errors import FedsimError, MissingExtra, in_a_line
+from fedsim.core.registry import model
+from fedsim.core.types import Config, InputSpec
+from fedsim.models._language import scores_tokens, text_shape
+
+_NAME = "masked-checkpoint"
+_LLADA, _DREAM = "llada", "Dream"
+_ALWAYS = {  # settings of LLaDA that its published models share; another value is another model
+    "block_type": "llama",
+    "layer_norm_type": "rms",
+    "activation_type": "silu",
+    "rope": True,
+    "alibi": False,
+    "include_bias": False,
+    "include_qkv_bias": False,
+    "weight_tying": False,
+    "scale_logits": False,
+    "input_emb_norm": False,
+}
+_LLADA_SIZES = {
+    "d_model": "hidden_size",
+    "mlp_hidden_size": "intermediate_size",
+    "n_layers": "num_hidden_layers",
+    "n_heads": "num_attention_heads",
+    "n_kv_heads": "num_key_value_heads",
+    "max_sequence_length": "max_position_embeddings",
+    "rms_norm_eps": "rms_norm_eps",
+    "embedding_size": "vocab_size",
+}
+_DREAM_SIZES = {name: name for name in _LLADA_SIZES.values()}
+_LLADA_WHOLE = {
+    "model.transformer.wte.weight": "model.embed_tokens.weight",
+    "model.transformer.ln_f.weight": "model.norm.weight",
+    "model.transformer.ff_out.weight": "lm_head.weight",
+}
+_LLADA_LAYER = {
+    "attn_norm": "input_layernorm",
+    "q_proj": "self_attn.q_proj",
+    "k_proj": "self_attn.k_proj",
+    "v_proj": "self_attn.v_proj",
+    "attn_out": "self_attn.o_proj",
+    "ff_norm": "post_attention_layernorm",
+    "ff_proj": "mlp.gate_proj",
+    "up_proj": "mlp.up_proj",
+    "ff_out": "mlp.down_proj",
+}
+
+
+class MaskedCheckpointConfig(Config):
+    """Settings of masked-checkpoint."""
+
+    path: Path = Field(
+        description="folder with config.json and *.safetensors; data.tokenizer must name the same folder"
+    )
+
+
+@model(_NAME, summary="LLaDA or Dream from a local checkpoint folder", paper="2502.09992", extra="llm")
+def masked_checkpoint(config: MaskedCheckpointConfig, spec: InputSpec) -> nn.Module:
+    """Load the model, in single precision.
+
+    Raises:
+        MissingExtra: transformers is not installed.
+        FedsimError: no such folder, a checkpoint of another kind, weights that are missing or in another format, no
+            mask token, a tokenizer of another model, or examples longer than the model's context.
+    """
+    length, vocabulary = text_shape(spec, _NAME)
+    if not scores_tokens(spec):
+        raise FedsimError(f"model '{_NAME}' scores tokens, and the labels are none. Choose a set for masked diffusion.")
+    loaded = _load(config.path, spec.padding)
+    if length > loaded.context:
+        raise FedsimError(f"data.length is {length}, expected at most {loaded.context}, the context of the model.")
+    if vocabulary > loaded.known:
+        raise FedsimError(
+            f"the tokenizer has {vocabulary} tokens, the model in {config.path} only {loaded.known}: they belong to "
+            f'different models. Set data.tokenizer = "{config.path}".'
+        )
+    return loaded
+
+
+class MaskedModel(nn.Module):
+    """Tokens (B, T) to scores of the token at each place (B, T, V); every token sees all others.
+
+    Args:
+        own: a causal model of the transformers package.
+        mask_token: stands at masked places.
+        is_shifted: whether its scores at a place are of the next place's token.
+        padding: token that fills short examples; None where there is none.
+    """
+
+    def __init__(self, own: Any, mask_token: int, is_shifted: bool, padding: int | None) -> None:
+        super().__init__()
+        self.own = own
+        self.mask_token, self.padding_token = mask_token, padding
+        self._is_shifted = is_shifted
+
+    @property
+    def known(self) -> int:
+        """Number of tokens in the model's embedding."""
+        return self.own.get_input_embeddings().num_embeddings
+
+    @property
+    def context(self) -> int:
+        """Number of tokens that the model was made to read."""
+        return self.own.config.max_position_embeddings
+
+    def forward(self, tokens: Tensor, masked: Tensor | None = None) -> Tensor:
+        """Return scores.
+
+        Args:
+            tokens: shape (B, T); the mask token may be among them.
+            masked: places (B, T) that are masked whatever stands there.
+        """
+        if masked is not None:
+            tokens = tokens.masked_fill(masked, self.mask_token)
+        nothing_hidden = self.own.lm_head.weight.new_zeros(len(tokens), 1, tokens.shape[1], tokens.shape[1])
+        scores = self.own(input_ids=tokens, attention_mask=nothing_hidden, use_cache=False).logits
+        return torch.cat((scores[:, :1], scores[:, :-1]), 1) if self._is_shifted else scores
+
+
+def _load(path: Path, padding: int | None) -> MaskedModel:
+    settings = _settings(path)
+    kind = settings.get("model_type")
+    mask = settings.get("mask_token_id")
+    if not isinstance(mask, int):
+        raise FedsimError(
+            f"{path / 'config.json'} names no mask_token_id, so masked places cannot be shown to the model. Add the "
+            "number of the mask token, as the published checkpoints do."
+        )
+    weights = _weights(path)
+    if kind == _LLADA:
+        weights = {_renamed(name): own for name, own in weights.items()}
+    own = _built(kind, settings, path)
+    missing, strange = own.load_state_dict(weights, strict=False) if _fits(own, weights, path) else ([], [])
+    if missing or strange:
+        what = f"lacks the weight '{missing[0]}'" if missing else f"holds a weight '{strange[0]}' that {kind} has not"
+        raise FedsimError(f"the checkpoint in {path} {what}: expected the names of {kind}'s published checkpoints.")
+    return MaskedModel(own, mask, kind == _DREAM, padding)
+
+
+def _settings(path: Path) -> Mapping[str, Any]:
+    file = path / "config.json"
+    if not file.is_file():
+        raise FedsimError(f"there is no {file}: expected the folder of a Hugging Face checkpoint.")
+    try:
+        settings = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise FedsimError(f"{file} is not JSON: {error}") from error
+    kind = settings.get("model_type")
+    if kind not in (_LLADA, _DREAM):
+        raise FedsimError(
+            f"the checkpoint in {path} is of kind '{kind}', expected '{_LLADA}' or '{_DREAM}'. Causal language models "
+            "are read by model 'hugging-face'."
+        )
+    for name, value in _ALWAYS.items() if kind == _LLADA else ():
+        if settings.get(name, value) != value:
+            raise FedsimError(
+                f"{file} says {name} = {settings[name]!r}, and fedsim computes LLaDA with {value!r} alone, as the "
+                "published checkpoints have it. Its own code is never run."
+            )
+    return settings
+
+
+def _weights(path: Path) -> dict[str, Tensor]:
+    files = sorted(path.glob("*.safetensors"))
+    if not files:
+        raise FedsimError(
+            f"{path} holds no .safetensors file. Other formats can run code when they are read: save the model with "
+            "model.save_pretrained(folder)."
+        )
+    try:
+        from safetensors.torch import load_file  # noqa: PLC0415 - an extra
+    except ImportError:
+        raise MissingExtra("safetensors, which reads weights,", "pip install 'fedsim-privacy[llm]'") from None
+    found: dict[str, Tensor] = {}
+    for file in files:
+        try:
+            found |= {name: own.float() for name, own in load_file(file).items()}
+        except Exception as error:
+            raise FedsimError(f"{file} cannot be read: {in_a_line(error)}") from error
+    return found
+
+
+def _renamed(name: str) -> str:
+    """Return the name that a weight of LLaDA has in a Llama; as it is where there is none."""
+    if name in _LLADA_WHOLE:
+        return _LLADA_WHOLE[name]
+    found = re.fullmatch(r"model\.transformer\.blocks\.(\d+)\.(\w+)\.weight", name)
+    if found is None or found[2] not in _LLADA_LAYER:
+        return name
+    return f"model.layers.{found[1]}.{_LLADA_LAYER[found[2]]}.weight"
+
+
+def _built(kind: object, settings: Mapping[str, Any], path: Path) -> Any:
+    """Return an untrained model of a checkpoint's sizes."""
+    try:
+        import transformers  # noqa: PLC0415 - an extra, and slow to import
+    except ImportError:
+        raise MissingExtra("transformers, which runs real models,", "pip install 'fedsim-privacy[llm]'") from None
+    names = _LLADA_SIZES if kind == _LLADA else _DREAM_SIZES
+    absent = [name for name in names if name not in settings]
+    if absent:
+        raise FedsimError(f"{path / 'config.json'} does not say {absent[0]}, which a checkpoint of {kind} has.")
+    sizes = {theirs: settings[name] for name, theirs in names.items()}
+    shared: dict[str, Any] = {
+        **sizes,
+        "rope_parameters": {"rope_type": "default", "rope_theta": float(settings.get("rope_theta", 10_000.0))},
+        "tie_word_embeddings": bool(settings.get("tie_word_embeddings", False)),
+        "attn_implementation": "eager",
+        "bos_token_id": None,
+        "eos_token_id": None,
+    }
+    if kind == _LLADA:
+        return transformers.LlamaForCausalLM(transformers.LlamaConfig(**shared))
+    return transformers.Qwen2ForCausalLM(transformers.Qwen2Config(**shared))
+
+
+def _fits(own: Any, weights: Mapping[str, Tensor], path: Path) -> bool:
+    """Check the shapes of weights.
+
+    Raises:
+        FedsimError: one has another shape than its config.json says.
+    """
+    expected = own.state_dict()
+    for name, tensor in weights.items():
+        if name in expected and tensor.shape != expected[name].shape:
+            raise FedsimError(
+                f"the checkpoint in {path} has '{name}' of shape {tuple(tensor.shape)}, and its config.json says "
+                f"{tuple(expected[name].shape)}: they belong to different models."
+            )
+    return True

@@ -1,0 +1,188 @@
+"""Patch diffusion: draws an image patch after patch, each by a small diffusion head behind a causal transformer.
+
+Paper: Li, Tian, Li, Deng, He 2024, arXiv 2406.11838 (MAR): a transformer turns the patches so far into a condition,
+and an MLP takes noise off the next one given it. Here patches come in the order of reading, blocks are Llama's with
+learned positions beside the rotary ones, and the head has fixed variances of T cosine levels (Nichol, Dhariwal 2021,
+arXiv 2102.09672). Its last step keeps the noise of the level before, so that every step is a Gaussian. What it may
+leak: the layer that reads patches sees them without noise, so that its gradient mixes few vectors.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from fedsim.core.errors import FedsimError
+from fedsim.core.registry import model
+from fedsim.core.types import Config, InputSpec
+from fedsim.models._inputs import image_shape
+from fedsim.models._llama_block import LlamaBlock
+
+_STD, _OFFSET, _MOST_NOISE, _LEAST_STD = 0.02, 0.008, 0.999, 1e-3
+_LARGEST = 3.0  # of a normalised pixel, where a patch is guessed from noise alone
+
+
+class PatchDiffusionConfig(Config):
+    """Settings of patch diffusion."""
+
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="probability p of dropping an entry in a block")
+    patch: int = Field(default=4, ge=1, description="pixels a side of a patch")
+    width: int = Field(default=128, ge=1, description="size of a token, a multiple of twice the heads")
+    blocks: int = Field(default=4, ge=1)
+    heads: int = Field(default=4, ge=1)
+    hidden: int = Field(default=256, ge=1, description="units between the layers of a block's MLP")
+    head_width: int = Field(default=128, ge=1, description="units of the diffusion head")
+    head_layers: int = Field(default=3, ge=1)
+    levels: int = Field(default=20, ge=2, description="T, noise levels of the head")
+    classes: bool = Field(default=False, description="whether it is told the class of an image")
+    base: float = Field(default=10_000.0, gt=1, description="base of the rotary positions' wavelengths, in patches")
+    epsilon: float = Field(default=1e-5, gt=0, description="added to the mean square in every norm")
+
+    @property
+    def key_value_heads(self) -> int:
+        """Each head has keys and values of its own."""
+        return self.heads
+
+
+@model("patch-diffusion", summary="draws images patch by patch, by a diffusion head", paper="2406.11838")
+def patch_diffusion(config: PatchDiffusionConfig, spec: InputSpec) -> nn.Module:
+    """Build the model.
+
+    Raises:
+        FedsimError: the inputs are no images that patches fill, or the heads do not divide the width.
+    """
+    _, height, width = image_shape(spec, "patch-diffusion")
+    if height % config.patch or width % config.patch:
+        raise FedsimError(
+            f"model 'patch-diffusion' cuts patches of {config.patch} pixels a side, which do not fill {height} x "
+            f"{width}. Set model.patch to a divisor of both."
+        )
+    if config.width % (2 * config.heads):
+        raise FedsimError(
+            f"model 'patch-diffusion' has {config.heads} heads and width {config.width}: expected a width that is a "
+            f"multiple of {2 * config.heads}."
+        )
+    return PatchDiffusion(config, spec)
+
+
+class PatchDiffusion(nn.Module):
+    """Images (B, C, H, W) and noise to the noise that it takes to be in each patch, given those before.
+
+    Attributes:
+        shape: of an image.
+        patches: n, patches of an image.
+        size: m, numbers of a patch.
+        levels: T, noise levels of the head.
+        classes: how many classes it is told; 0 for none.
+        share: of the signal's variance that is left at level t, from 0 to T.
+    """
+
+    share: Tensor
+
+    def __init__(self, config: PatchDiffusionConfig, spec: InputSpec) -> None:
+        super().__init__()
+        channels, height, width = spec.shape
+        self.shape, self._side = (channels, height, width), config.patch
+        self.patches = (height // config.patch) * (width // config.patch)
+        self.size, self.levels = channels * config.patch**2, config.levels
+        self.classes = spec.classes if config.classes else 0
+        self.begin = nn.Embedding(self.classes + 1, config.width)
+        self.read = nn.Linear(self.size, config.width)
+        self.positions = nn.Embedding(self.patches + 1, config.width)
+        self.blocks = nn.ModuleList(LlamaBlock(config) for _ in range(config.blocks))
+        self.norm = nn.RMSNorm(config.width, eps=config.epsilon)
+        self.head = _Head(self.size, config)
+        for module in self.modules():
+            if isinstance(module, nn.Embedding):
+                nn.init.normal_(module.weight, std=_STD)
+        self.register_buffer("share", _cosine(config.levels), persistent=False)
+
+    def forward(
+        self, images: Tensor, time: Tensor | None = None, drawn: Tensor | None = None, labels: Tensor | None = None
+    ) -> Tensor:
+        """Return the noise in every patch, as images.
+
+        Args:
+            images: without noise, shape (B, C, H, W); a patch is told those before it alone.
+            time: in [0, 1) of each image, from little noise to much; the middle when absent.
+            drawn: standard normal noise of the images' shape; none when absent.
+            labels: class of each, shape (B,), or -1 for none; none when absent.
+        """
+        patches = self.cut(images)
+        moment = images.new_full((len(images),), 0.5) if time is None else time
+        level = 1 + (moment * self.levels).long().clamp_max(self.levels - 1)
+        share = self.share.to(patches)[level].view(-1, 1, 1)
+        noise = torch.zeros_like(patches) if drawn is None else self.cut(drawn)
+        noisy = share.sqrt() * patches + (1 - share).sqrt() * noise
+        conditions = self.conditions(patches[:, :-1], labels)
+        return self.join(self.head(noisy, level[:, None].expand(-1, self.patches), conditions))
+
+    def conditions(self, patches: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Return the condition (B, k + 1, width) of each patch and of the one behind, given k patches (B, k, m)."""
+        count, size = patches.shape[:2]
+        known = torch.full((count,), -1, device=patches.device) if labels is None or not self.classes else labels
+        hidden = torch.cat((self.begin(known + 1)[:, None], self.read(patches)), 1)
+        hidden = hidden + self.positions.weight[: size + 1]
+        mask = torch.full((size + 1, size + 1), -torch.inf, dtype=hidden.dtype, device=hidden.device).triu(1)
+        for block in self.blocks:
+            hidden = block(hidden, attention_mask=mask)
+        return self.norm(hidden)
+
+    def reverse(self, x: Tensor, level: int, condition: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and standard deviation of patches (B, m) one level down, given their conditions (B, width)."""
+        now, before = self.share.to(x)[level], self.share.to(x)[level - 1]
+        noise = self.head(x, torch.full((len(x),), level, device=x.device), condition)
+        patch = ((x - (1 - now).sqrt() * noise) / now.sqrt()).clamp(-_LARGEST, _LARGEST)
+        step = now / before
+        mean = (before.sqrt() * (1 - step) * patch + step.sqrt() * (1 - before) * x) / (1 - now)
+        return mean, self._std(max(level, 2)).to(x).expand_as(x)
+
+    def cut(self, images: Tensor) -> Tensor:
+        """Return the patches (B, n, m) of images, in the order of reading."""
+        return F.unfold(images, self._side, stride=self._side).mT
+
+    def join(self, patches: Tensor) -> Tensor:
+        """Return the images (B, C, H, W) of patches (B, n, m)."""
+        return F.fold(patches.mT, self.shape[1:], self._side, stride=self._side)
+
+    def _std(self, level: int) -> Tensor:
+        now, before = self.share[level], self.share[level - 1]
+        return ((1 - before) / (1 - now) * (1 - now / before)).sqrt().clamp_min(_LEAST_STD)
+
+
+class _Head(nn.Module):
+    """Noisy patches (..., m), levels (...) and conditions (..., width) to noise (..., m)."""
+
+    def __init__(self, size: int, config: PatchDiffusionConfig) -> None:
+        super().__init__()
+        self.enter, self.leave = nn.Linear(size, config.head_width), nn.Linear(config.head_width, size)
+        self.condition = nn.Linear(config.width, config.head_width)
+        self.level = nn.Embedding(config.levels + 1, config.head_width)
+        self.layers = nn.ModuleList(
+            nn.Sequential(
+                nn.LayerNorm(config.head_width),
+                nn.Linear(config.head_width, config.head_width),
+                nn.SiLU(),
+                nn.Linear(config.head_width, config.head_width),
+            )
+            for _ in range(config.head_layers)
+        )
+
+    def forward(self, noisy: Tensor, level: Tensor, condition: Tensor) -> Tensor:
+        told = self.condition(condition) + self.level(level)
+        hidden = self.enter(noisy)
+        for layer in self.layers:
+            hidden = hidden + layer(hidden + told)
+        return self.leave(hidden)
+
+
+def _cosine(levels: int) -> Tensor:
+    """Return the share of the signal at each level from 0 to T."""
+    t = torch.arange(levels + 1, dtype=torch.double) / levels
+    raw = (((t + _OFFSET) / (1 + _OFFSET)) * math.pi / 2).cos().square()
+    steps = (raw[1:] / raw[:-1]).clamp_min(1 - _MOST_NOISE)
+    return torch.cat((torch.ones(1, dtype=torch.double), steps.cumprod(0))).float()

@@ -1,0 +1,130 @@
+"""Denoising: a model takes noise off images, at a level of its own in each, and so learns to draw such images.
+
+    ln s ~ N(m, w^2), x = y + s e, e ~ N(0, 1);   loss = (s^2 + d^2) / (s d)^2 * mean over the pixels of (D(x, s) - y)^2
+
+then the mean over the examples (Karras et al. 2022, arXiv 2206.00364, table 1). The weight makes the loss of a model
+with EDM's preconditioning begin near 1 at every level. Images are normalised, so d = 1, and m is larger by ln 2 than
+for the d = 0.5 of the paper. Level s and noise e are hidden draws of a step. A model may be told classes, and of some
+images it is not, so that guidance can compare both. Tested is the same loss on the test set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, final
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from fedsim.core.errors import FedsimError
+from fedsim.core.hooks.tasks import Model, Scored, Shown, Task
+from fedsim.core.registry import task
+from fedsim.core.types import Batch, Config, Dataset, Draws, InputSpec, Knowledge, Reconstruction, Truth
+from fedsim.metrics.denoising import test_denoising_loss
+from fedsim.metrics.image import to_pixels
+from fedsim.tasks.core.fitting import refuses_inputs, refuses_shape
+from fedsim.tasks.core.images import score_images
+
+
+class DenoisingConfig(Config):
+    """Settings of denoising."""
+
+    log_mean: float = Field(default=-0.5, description="m, the mean of ln s")
+    log_std: float = Field(default=1.2, gt=0, description="w, the standard deviation of ln s")
+    data_std: float = Field(default=1.0, gt=0, description="d, the standard deviation of normalised images")
+    classes: bool = Field(default=False, description="whether the model is told the class of an image")
+    class_dropout: float = Field(default=0.1, ge=0, le=1, description="for classes: share of the images without one")
+    drawn_in_tests: int = Field(default=4, ge=1, description="draws of level and noise for each test image")
+
+
+@final
+@task("denoising", summary="images without their noise, at every noise level", paper="2206.00364")
+class Denoising(Task[DenoisingConfig]):
+    """Weighted squared error of denoised images."""
+
+    at_once: ClassVar[int] = 256
+    knowable: ClassVar[frozenset[Knowledge]] = frozenset({"labels", "input-statistics"})
+
+    def refuses(self, data: Dataset) -> str | None:
+        """Say whether examples are no images."""
+        return refuses_inputs(data, tokens=False) or refuses_shape(data)
+
+    def output_shape(self, labels: Tensor, spec: InputSpec) -> tuple[int, ...]:
+        """Return an image each."""
+        return (len(labels), *spec.shape)
+
+    def draw(self, batch: Batch, generator: torch.Generator) -> Draws:
+        """Draw the noise level (B,) and the noise of each image, and which of them come without their class (B,)."""
+        config, count = self.config, len(batch)
+        level = (config.log_mean + config.log_std * torch.randn(count, generator=generator)).exp()
+        drawn = {"level": level.to(batch.inputs.dtype)}
+        drawn["noise"] = torch.randn(batch.inputs.shape, generator=generator).to(batch.inputs.dtype)
+        if config.classes:
+            drawn["unlabelled"] = torch.rand(count, generator=generator) < config.class_dropout
+        return drawn
+
+    def outputs(self, model: Model, batch: Batch, draws: Draws) -> Tensor:
+        """Run the model on the images with their noise; without draws, on clean ones at the level exp(m)."""
+        x, given = batch.inputs, dict[str, Any](batch.given)
+        given["noise"] = self._level(batch, draws)
+        if "noise" in draws:
+            x = x + _by_image(draws["level"], x) * draws["noise"]
+        if self.config.classes:
+            given["labels"] = batch.labels.masked_fill(draws["unlabelled"], -1) if draws else batch.labels
+        try:
+            return model(x, **given)
+        except TypeError as error:
+            raise _refusal(error) from error
+
+    def targets(self, batch: Batch, draws: Draws) -> Tensor:
+        """Return weight and pixels of each image, shape (B, 1 + pixels)."""
+        level, std = self._level(batch, draws), self.config.data_std
+        weight = (level.square() + std**2) / (level * std).square()
+        return torch.cat((weight[:, None], batch.inputs.flatten(1)), 1)
+
+    def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return each image's weighted squared error."""
+        return targets[:, 0] * (outputs.flatten(1) - targets[:, 1:]).square().mean(1)
+
+    def evaluate(self, model: Model, data: Dataset, generator: torch.Generator) -> Mapping[str, float]:
+        """Return the loss on the test set."""
+        each: list[Tensor] = []
+        for batch in data.test.split(self.at_once):
+            for _ in range(self.config.drawn_in_tests):
+                draws = self.draw(batch, generator)
+                each.append(self.losses(self.outputs(model, batch, draws), self.targets(batch, draws)))
+        return {"test_denoising_loss": test_denoising_loss(torch.cat(each))}
+
+    def score(self, truth: Truth, examples: Batch, guess: Reconstruction, data: Dataset) -> Scored:
+        """Score guesses in pixels, against the images that they are nearest to."""
+        return score_images(truth, examples, guess, data)
+
+    def show(self, inputs: Tensor, data: Dataset) -> Shown:
+        """Return pictures."""
+        return to_pixels(inputs, data.spec).numpy()
+
+    def _level(self, batch: Batch, draws: Draws) -> Tensor:
+        """Return the noise level of each image, shape (B,)."""
+        known = draws.get("level")
+        middle = torch.tensor(self.config.log_mean, dtype=batch.inputs.dtype).exp()
+        return middle.to(batch.inputs.device).expand(len(batch)) if known is None else known
+
+
+def _by_image(numbers: Tensor, like: Tensor) -> Tensor:
+    """Return numbers (B,) in a shape that multiplies images."""
+    return numbers.view(-1, *[1] * (like.ndim - 1))
+
+
+def _refusal(error: TypeError) -> Exception:
+    if "'noise'" in str(error):
+        return FedsimError(
+            "task 'denoising': the model predicts no noise, since its forward takes no argument 'noise'. Choose one "
+            'that does, for example model.name = "edm-unet".'
+        )
+    if "'labels'" in str(error):
+        return FedsimError(
+            "task 'denoising': classes is on, and the model takes no argument 'labels'. Choose one that is told "
+            'classes, for example model.name = "edm-unet" with model.classes = true, or set classes = false.'
+        )
+    return error

@@ -1,0 +1,97 @@
+"""Next patch: a model takes noise off each patch of an image, told those before, and so learns to draw patch by patch.
+
+    u uniform in [0, 1) an image, e ~ N(0, 1);   loss = mean over the pixels of (outputs - e)^2
+
+Outputs are the noise that the model takes to be in the patches at time u (Li et al. 2024, arXiv 2406.11838, equation
+1). Times and noise are hidden draws of a step. Tested is the same loss on the test set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, final
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from fedsim.core.errors import FedsimError
+from fedsim.core.hooks.tasks import Model, Scored, Shown, Task
+from fedsim.core.registry import task
+from fedsim.core.types import Batch, Config, Dataset, Draws, InputSpec, Knowledge, Reconstruction, Truth
+from fedsim.metrics.denoising import test_denoising_loss
+from fedsim.metrics.image import to_pixels
+from fedsim.tasks.core.fitting import refuses_inputs, refuses_shape
+from fedsim.tasks.core.images import score_images
+
+
+class NextPatchConfig(Config):
+    """Settings of next patch."""
+
+    classes: bool = Field(default=False, description="whether the model is told the class of an image")
+    drawn_in_tests: int = Field(default=4, ge=1, description="draws of time and noise for each test image")
+
+
+@final
+@task("next-patch", summary="the noise in each patch of an image, told those before", paper="2406.11838")
+class NextPatch(Task[NextPatchConfig]):
+    """Squared error of the noise in patches."""
+
+    at_once: ClassVar[int] = 256
+    knowable: ClassVar[frozenset[Knowledge]] = frozenset({"labels", "input-statistics"})
+
+    def refuses(self, data: Dataset) -> str | None:
+        """Say whether examples are no images."""
+        return refuses_inputs(data, tokens=False) or refuses_shape(data)
+
+    def output_shape(self, labels: Tensor, spec: InputSpec) -> tuple[int, ...]:
+        """Return an image each."""
+        return (len(labels), *spec.shape)
+
+    def draw(self, batch: Batch, generator: torch.Generator) -> Draws:
+        """Draw the time (B,) and the noise of each image."""
+        time = torch.rand(len(batch), generator=generator)
+        noise = torch.randn(batch.inputs.shape, generator=generator)
+        return {"time": time.to(batch.inputs.dtype), "noise": noise.to(batch.inputs.dtype)}
+
+    def outputs(self, model: Model, batch: Batch, draws: Draws) -> Tensor:
+        """Run the model on the images with their noise; without draws, on clean ones in the middle of the time."""
+        given = dict[str, Any](batch.given)
+        if draws:
+            given |= {"time": draws["time"], "drawn": draws["noise"]}
+        if self.config.classes:
+            given["labels"] = batch.labels
+        try:
+            return model(batch.inputs, **given)
+        except TypeError as error:
+            if not any(name in str(error) for name in ("'time'", "'drawn'", "'labels'")):
+                raise
+            raise FedsimError(
+                "task 'next-patch': the model predicts no noise of patches, since its forward does not take time, "
+                'drawn and labels. Choose one that does, for example model.name = "patch-diffusion".'
+            ) from error
+
+    def targets(self, batch: Batch, draws: Draws) -> Tensor:
+        """Return the noise."""
+        return draws["noise"] if draws else torch.zeros_like(batch.inputs)
+
+    def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return each image's squared error."""
+        return (outputs - targets).square().flatten(1).mean(1)
+
+    def evaluate(self, model: Model, data: Dataset, generator: torch.Generator) -> Mapping[str, float]:
+        """Return the loss on the test set."""
+        each: list[Tensor] = []
+        for batch in data.test.split(self.at_once):
+            for _ in range(self.config.drawn_in_tests):
+                draws = self.draw(batch, generator)
+                each.append(self.losses(self.outputs(model, batch, draws), self.targets(batch, draws)))
+        return {"test_denoising_loss": test_denoising_loss(torch.cat(each))}
+
+    def score(self, truth: Truth, examples: Batch, guess: Reconstruction, data: Dataset) -> Scored:
+        """Score guesses in pixels, against the images that they are nearest to."""
+        return score_images(truth, examples, guess, data)
+
+    def show(self, inputs: Tensor, data: Dataset) -> Shown:
+        """Return pictures."""
+        return to_pixels(inputs, data.spec).numpy()

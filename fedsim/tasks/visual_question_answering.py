@@ -1,0 +1,101 @@
+"""Visual question answering: a model reads an image and a question, and writes the answer.
+
+    loss = mean over the answer's tokens t, its end included, of -log softmax(outputs_t)_token(t), then over examples
+
+What asks stands in `given["question"]`, which the loss does not count. Labels are the answer's tokens; the model reads
+those before the one that it predicts. Tested are the share of answers that are right as a whole when each token is
+predicted behind the right ones, and the mean loss. Guesses are scored by MSE, PSNR and SSIM of the image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import ClassVar, final
+
+import torch
+from torch import Tensor, nn
+
+from fedsim.core import losses
+from fedsim.core.errors import FedsimError
+from fedsim.core.hooks.tasks import Model, Scored, Shown
+from fedsim.core.registry import task
+from fedsim.core.types import Batch, Dataset, Draws, Knowledge, Reconstruction, Truth
+from fedsim.core.visual import ReadsImages
+from fedsim.metrics.image import to_pixels
+from fedsim.metrics.missing import complete
+from fedsim.metrics.testing import test_accuracy, test_loss
+from fedsim.tasks.core.classes import ClassTask
+from fedsim.tasks.core.fitting import QUESTION, refuses_classes, refuses_inputs
+from fedsim.tasks.core.images import score_images
+
+_FILLER = 0  # stands in for a token of the answer that does not exist, where nothing that counts can see it
+
+
+@final
+@task("visual-question-answering", summary="the answer to a question about an image", related="2304.08485")
+class VisualQuestionAnswering(ClassTask):
+    """Cross-entropy of an answer's tokens."""
+
+    at_once: ClassVar[int] = 128
+    knowable: ClassVar[frozenset[Knowledge]] = frozenset({"labels", "input-statistics"})
+
+    def refuses(self, data: Dataset) -> str | None:
+        """Say whether examples are no images with a question and an answer of tokens each."""
+        why = refuses_inputs(data, tokens=False) or refuses_classes(data, of_tokens=True)
+        if why is not None or QUESTION in data.train.given:
+            return why
+        return f"it needs a question beside each image, and the data set gives no '{QUESTION}'"
+
+    def outputs(self, model: Model, batch: Batch, draws: Draws) -> Tensor:
+        """Return scores at every place that predicts a token of the answer, (B, A, V)."""
+        try:
+            return model(batch.inputs, **batch.given, answer=_said(batch.labels))
+        except TypeError as error:
+            if f"'{QUESTION}'" not in str(error):
+                raise
+            raise FedsimError(
+                "task 'visual-question-answering': the model has no image tokens beside a question, since its forward "
+                "takes no argument 'question'. Choose a model that does, for example model.name = \"tiny-vlm\"."
+            ) from error
+
+    def tell(self, model: nn.Module, given: Mapping[str, Tensor], labels: Tensor | None) -> None:
+        """Have the model ask the question of every image, and read the answer where it is granted."""
+        if isinstance(model, ReadsImages) and QUESTION in given:
+            model.asked = (given[QUESTION].clone(), None if labels is None else _said(labels))
+
+    def evaluate(self, model: Model, data: Dataset, generator: torch.Generator) -> Mapping[str, float]:
+        """Return the share of whole answers that are right, and the loss."""
+        each: list[Tensor] = []
+        right: list[Tensor] = []
+        for batch in data.test.split(self.at_once):
+            outputs = self.outputs(model, batch, {})
+            each.append(self.losses(outputs, batch.labels))
+            right.append(are_right(outputs.argmax(-1), batch.labels))
+        whole = torch.cat(right)
+        return {
+            "test_accuracy": test_accuracy(whole, torch.ones_like(whole)),
+            "test_loss": test_loss(torch.cat(each)),
+        }
+
+    def score(self, truth: Truth, examples: Batch, guess: Reconstruction, data: Dataset) -> Scored:
+        """Score guesses in pixels, against the images that they are nearest to, and the first word of the answer."""
+        first = replace(examples, labels=examples.labels[:, 0])
+        guessed = guess.labels if guess.labels.dim() == 1 else guess.labels[:, 0]
+        scored = score_images(truth, first, replace(guess, labels=guessed), data)
+        return replace(scored, guess=complete(guess, len(examples)))
+
+    def show(self, inputs: Tensor, data: Dataset) -> Shown:
+        """Return pictures."""
+        return to_pixels(inputs, data.spec).numpy()
+
+
+def _said(labels: Tensor) -> Tensor:
+    """Return the answer's tokens but the last, which no other follows."""
+    said = labels[:, :-1]
+    return said.where(said != losses.IGNORED, _FILLER)
+
+
+def are_right(guessed: Tensor, labels: Tensor) -> Tensor:
+    """Say which answers (B, A) are right in every token that counts."""
+    return ((guessed == labels) | (labels == losses.IGNORED)).all(1)

@@ -1,0 +1,185 @@
+"""What the trained denoiser of an arm draws with its sampler, and whether that gives its training images away."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fedsim.core import registry, seeding
+from fedsim.core.errors import FedsimError, ScenarioError, reason
+from fedsim.core.hooks import Condition
+from fedsim.core.types import Batch, Generated, PlantedImage
+from fedsim.federation.journal import Journal
+from fedsim.generation import sample
+from fedsim.metrics.extraction import copied_share, images_drawn, is_among
+from fedsim.metrics.image import to_pixels
+from fedsim.metrics.sample_distance import sample_distance
+from fedsim.metrics.side_channels import trace_exposure
+from fedsim.record import GenerationRecord, Interval, TraceFinding
+from fedsim.scenario import Scenario
+from fedsim.scenario.world import World
+from fedsim.threat.membership import count_training
+from fedsim.threat.spoken import trained_weights
+
+_AT_ONCE = 64
+_COARSE = 8  # pixels a side of what the distance of samples looks at
+_LOSS_DRAWS = 16
+
+
+def draws(scenario: Scenario) -> bool:
+    """Tell whether a scenario's generation draws samples, and writes no text."""
+    settings = scenario.generation
+    return settings is not None and registry.get("component", settings.decoder.name).hook == "sampler"
+
+
+def check(world: World) -> None:
+    """Say before the first round whether the sampler can draw with this model.
+
+    Raises:
+        ScenarioError: it cannot, with the reason.
+    """
+    settings, scenario = _settings(world), world.scenario
+    if settings.attacks:
+        raise ScenarioError(
+            f"generation.attacks: sampler '{settings.decoder.name}' takes the same steps whatever it draws, so its "
+            "traces tell nothing. Leave attacks out; what samples repeat is looked at unasked."
+        )
+    if settings.model == "client" and scenario.federation.algorithm == "fedsgd":
+        raise ScenarioError(
+            "generation.model is 'client', but with federation.algorithm = 'fedsgd' clients send gradients and train "
+            "no model. Set federation.algorithm = 'fedavg', or generation.model = 'global'."
+        )
+    model = world.models.new()
+    model.load_state_dict(dict(world.models.first_weights))
+    try:
+        (tried,) = _drawn(world, model.eval(), 1)
+    except FedsimError as error:
+        raise ScenarioError(f"generation: {error}") from error
+    if tried.ending == "failed":
+        raise ScenarioError(f"generation: sampler '{settings.decoder.name}' draws nothing here: {tried.reason}")
+
+
+def draw(world: World, journal: Journal) -> GenerationRecord:
+    """Let the trained model draw, and return what the samples repeat.
+
+    Args:
+        world: of a scenario with a sampler, as `check` found it.
+        journal: of the whole training.
+    """
+    settings, begin = _settings(world), time.perf_counter()
+    record = GenerationRecord(
+        decoder=settings.decoder.name, settings=settings.decoder.settings, model=settings.model, texts=0, endings={}
+    )
+    model = world.models.new().eval()
+    try:
+        model.load_state_dict(dict(trained_weights(world, journal)))
+        found = _drawn(world, model, settings.samples)
+        samples = torch.stack([own.x for own in found if own.ending == "finished" and own.x is not None])
+        findings = tuple(_findings(world, journal, model, samples))
+    except (FedsimError, RuntimeError) as error:
+        return record.model_copy(update={"failure": reason(error), "seconds": time.perf_counter() - begin})
+    return record.model_copy(
+        update={
+            "texts": len(found),
+            "endings": dict(sorted(Counter(own.ending for own in found).items())),
+            "reasons": tuple(dict.fromkeys(own.reason for own in found if own.reason)),
+            "findings": findings,
+            "seconds": time.perf_counter() - begin,
+        }
+    )
+
+
+def _settings(world: World) -> Any:
+    settings = world.scenario.generation
+    assert settings is not None, "called for scenarios with a generation"
+    return settings
+
+
+def _drawn(world: World, model: nn.Module, count: int) -> list[Generated]:
+    """Return samples of all classes in turn."""
+    spec, seed = world.data.dataset.spec, world.scenario.seed
+    condition = Condition(((),) * count, {"class": torch.arange(count) % spec.classes})
+    sources = seeding.generators(seed, "generation samples", [(number,) for number in range(count)])
+    sampler = _settings(world).decoder.make("component")
+    return sample(sampler, model, condition, spec.shape, sources, at_once=_AT_ONCE)
+
+
+def _findings(world: World, journal: Journal, model: nn.Module, samples: Tensor) -> Iterator[TraceFinding]:
+    dataset = world.data.dataset
+    confidence = world.scenario.scoring.confidence
+    uses = count_training(world, journal.rounds)
+    known, drawn = dataset.train.inputs[uses > 0], to_pixels(samples, dataset.spec)
+    tests = to_pixels(dataset.test.inputs, dataset.spec)
+    coarse = [F.adaptive_avg_pool2d(own, _COARSE).flatten(1) for own in (drawn, tests)]
+    distance = sample_distance(coarse[0], coarse[1])
+    yield _finding(
+        "drawn", "8 x 8 coarse pixels", "sample_distance", Interval(value=distance, low=None, high=None, n=len(samples))
+    )
+    pixels = to_pixels(known, dataset.spec)
+    as_new = copied_share(tests, pixels, confidence)
+    copied = copied_share(drawn, pixels, confidence)
+    yield _finding("drawn", "samples beside training images", "copied_share", copied, chance=as_new.value)
+    for repetitions in sorted({len(own.examples) for own in dataset.planted_images}):
+        alike = [own for own in dataset.planted_images if len(own.examples) == repetitions]
+        yield from _canaries(world, model, drawn, alike, repetitions)
+
+
+def _canaries(
+    world: World, model: nn.Module, drawn: Tensor, alike: list[PlantedImage], repetitions: int
+) -> Iterator[TraceFinding]:
+    """Ask whether canaries of one number of copies are drawn, and how they rank among their controls by their loss."""
+    spec, scoring = world.data.dataset.spec, world.scenario.scoring
+    role = "attack" if repetitions else "chance"
+    is_drawn = [is_among(drawn, to_pixels(own.image[None], spec)[0]) for own in alike]
+    label = f"{repetitions} {'copy' if repetitions == 1 else 'copies'}"
+    found = images_drawn(is_drawn, scoring.confidence)
+    yield _finding("planted", f"canaries of {label}, drawn", "images_drawn", found, role=role, chance=0.0)
+    scores = np.array([_scores(world, model, own, number) for number, own in enumerate(alike)])
+    source = np.random.default_rng(seeding.derive(world.scenario.seed, f"canaries {repetitions}"))
+    exposure, chance = trace_exposure(scores, source, scoring.confidence)
+    told = f"canaries of {label}, denoising loss"
+    yield _finding("planted", told, "trace_exposure", exposure, role=role, chance=chance, view="the model")
+
+
+@torch.no_grad()
+def _scores(world: World, model: nn.Module, own: PlantedImage, number: int) -> list[float]:
+    """Return minus the mean loss of a canary and of its controls, under the same draws."""
+    images = torch.cat((own.image[None], own.others))
+    batch = Batch(images, torch.full((len(images),), own.label))
+    source = seeding.generator(world.scenario.seed, "canary loss", number)
+    total = torch.zeros(len(images), dtype=torch.double)
+    for _ in range(_LOSS_DRAWS):
+        shared = world.task.drawn(batch.taken(torch.zeros(1, dtype=torch.long)), source)
+        drawn = {name: tensor.expand(len(images), *tensor.shape[1:]) for name, tensor in shared.items()}
+        total += world.task.losses(*world.task.answer(model, batch, drawn))
+    return (-total).tolist()
+
+
+def _finding(
+    question: Any,
+    label: str,
+    metric: str,
+    found: Interval,
+    *,
+    role: Any = "attack",
+    chance: float | None = None,
+    view: str = "outputs",
+) -> TraceFinding:
+    return TraceFinding(
+        question=question,
+        label=label,
+        name="",
+        settings={},
+        view=view,
+        role=role,
+        metric=metric,
+        found=found,
+        chance=chance,
+    )

@@ -1,0 +1,18 @@
+"""What a server sees that may change the model."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from torch import nn
+
+from fedsim.core.types import Observation, ThreatModel, Truth
+
+SHAPE = (3, 4, 4)
+
+
+def observed(
+    toy: Callable[..., tuple[Observation, Truth]], model: nn.Module, batch_size: int, seed: int = 0
+) -> tuple[Observation, Truth]:
+    """Return a client's gradient on random inputs, as a malicious server sees it."""
+    observation, truth = toy(model, SHAPE, batch_size, seed=seed)
+    return replace(observation, threat=ThreatModel(server="malicious", knows=observation.threat.knows)), truth

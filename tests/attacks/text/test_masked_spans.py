@@ -1,0 +1,71 @@
+"""Texts of a masked diffusion client are read with their masked tokens and rates."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from fedsim.core import seeding
+from fedsim.core.errors import NotApplicable
+from fedsim.core.hooks import Attack
+from fedsim.core.types import Observation, Reconstruction, Truth
+
+Texts = Callable[[int], tuple[Observation, Truth]]
+Named = Callable[..., Attack[Any]]
+
+
+def read(attack_named: Named, observation: Observation, **settings: Any) -> Reconstruction:
+    return attack_named("masked-spans", **settings)(observation, seeding.generator(0, "attack"))
+
+
+def in_order(found: Reconstruction, truth: Truth) -> list[int]:
+    """The number of each true text among those that were found."""
+    rows = [own.tolist() for own in found.inputs]
+    return [rows.index(own) for own in truth.private[0].inputs.tolist()]
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_every_text_is_read_with_its_masked_tokens_and_its_rate(
+    size: int, masked_texts: Texts, attack_named: Named
+) -> None:
+    observation, truth = masked_texts(size)
+    masked, rates = truth.draws[0]["task.masked"], truth.draws[0]["task.rate"]
+    found = read(attack_named, observation)
+    order = in_order(found, truth)
+    assert sorted(order) == list(range(size))
+    assert found.is_exact
+    assert found.facts["masked tokens"] == masked.sum()
+    for row, place in enumerate(order):
+        own = found.facts[f"masking rate of sentence {place + 1}"]
+        assert own == pytest.approx(float(rates[row]), rel=1e-3)  # single precision, through a least-squares solution
+
+
+def test_without_the_output_layer_masked_tokens_are_left_out(masked_texts: Texts, attack_named: Named) -> None:
+    observation, truth = masked_texts(2)
+    tensors = {name: own for name, own in observation.update.tensors.items() if name != "lm_head.weight"}
+    hidden = replace(
+        observation,
+        update=replace(observation.update, tensors=tensors),
+        hidden=observation.hidden | {"lm_head.weight"},
+    )
+    found = read(attack_named, hidden)
+    masked, inputs = truth.draws[0]["task.masked"], truth.private[0].inputs
+    assert not found.is_exact
+    assert sorted(found.inputs.tolist()) == sorted(inputs.masked_fill(masked, -1).tolist())
+
+
+def test_noise_instead_of_the_gradient_gives_nothing(
+    masked_texts: Texts, attack_named: Named, without_information: Callable[[Observation], Observation]
+) -> None:
+    found = read(attack_named, without_information(masked_texts(2)[0]))
+    assert not len(found.inputs)
+    assert "lies in the span" in found.stopped
+
+
+def test_models_without_a_mask_token_are_refused(
+    watched: Callable[..., Any], written_text: dict[str, Any], attack_named: Named
+) -> None:
+    observation, _, _ = watched(**written_text, federation={"batch_size": 1}, knows=("batch-size",))
+    with pytest.raises(NotApplicable, match="no mask token"):
+        read(attack_named, observation)

@@ -1,0 +1,60 @@
+"""Small denoisers are trained once, kept, and the same for a recipe."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from fedsim.bench import denoisers
+from fedsim.bench.denoisers import Recipe, build, data_of, train, trained
+from fedsim.core.errors import FedsimError
+
+TINY = Recipe("digits", "digits", {"train": 40, "test": 20}, 3, 8, model={"width": 8, "blocks": 1})
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("FEDSIM_CACHE", str(tmp_path))
+    monkeypatch.setattr(denoisers, "RECIPES", {"tiny": TINY})
+    return tmp_path
+
+
+def test_a_denoiser_is_trained_once_and_read_back(cache: Path) -> None:
+    steps: list[int] = []
+    first = trained("tiny", lambda step, _loss: steps.append(step))
+    second = trained("tiny", lambda step, _loss: steps.append(step))
+    assert steps == [0]
+    assert [folder.name.startswith("tiny-") for folder in cache.iterdir()] == [True]
+    assert all(torch.equal(own, second.model.state_dict()[name]) for name, own in first.model.state_dict().items())
+    assert not first.model.training
+
+
+def test_what_is_kept_is_an_average_of_the_way() -> None:
+    data = data_of(TINY)
+    model = build(TINY, data)
+    before = [own.detach().clone() for own in model.parameters()]
+    kept = train(model, data, TINY, lambda _step, _loss: None)
+    for first, own, last in zip(before, kept.parameters(), model.parameters(), strict=True):
+        low, high = torch.minimum(first, last), torch.maximum(first, last)
+        if (last - first).abs().max() > 0:
+            assert ((own >= low - 3e-3) & (own <= high + 3e-3)).all()  # three steps of Adam are at most 3e-3 long
+
+
+def test_tiles_are_the_pieces_of_images_in_their_order() -> None:
+    whole = data_of(TINY)
+    tiles = data_of(replace(TINY, tile=4))
+    assert tiles.spec.shape == (1, 4, 4)
+    assert len(tiles.train) == 4 * len(whole.train)
+    first = whole.train.inputs[0]
+    assert torch.equal(tiles.train.inputs[1], first[:, :4, 4:])
+    assert torch.equal(tiles.train.inputs[2], first[:, 4:, :4])
+    assert tiles.train.labels[:4].tolist() == [int(whole.train.labels[0])] * 4
+
+
+def test_an_unknown_name_and_a_missing_copy_of_the_photographs_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(FedsimError, match=r"no small denoiser 'digits-net'.*digits-unet"):
+        trained("digits-net")
+    monkeypatch.delenv("FEDSIM_CIFAR10", raising=False)
+    with pytest.raises(FedsimError, match="Set FEDSIM_CIFAR10 to your own copy"):
+        data_of(denoisers.RECIPES["photographs-unet"])

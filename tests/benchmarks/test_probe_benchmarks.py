@@ -1,0 +1,48 @@
+"""The benchmarks of probes ask what they say: tested pairs are new, grids hold their digits, quarters fit."""
+
+import pytest
+import torch
+
+from benchmarks._analogies import as_text, draw_prompts, make_corpus
+from benchmarks.devil import _quarter
+from benchmarks.devil_digits import draw_grids
+from benchmarks.hyperdimensional_probe import _Case, _disjoint
+
+
+def test_tested_pairs_are_in_no_training_prompt_and_their_words_are() -> None:
+    corpus = make_corpus()
+    prompts = draw_prompts(corpus, 1250, torch.Generator().manual_seed(0))
+    empty = torch.zeros(0)
+    trained, tested = _disjoint(_Case(corpus, prompts, empty, empty, empty, empty))
+    known = [own for own, is_trained in zip(prompts, trained.tolist(), strict=True) if is_trained]
+    asked = [own for own, is_tested in zip(prompts, tested.tolist(), strict=True) if is_tested]
+    pairs = {(own.relation, *own.words[start : start + 2]) for own in known for start in (0, 2)}
+    words = {word for own in known for word in own.words}
+    assert len(asked) > 50
+    assert not pairs & {(own.relation, *own.words[2:]) for own in asked}
+    assert {own.words[3] for own in asked} <= words
+
+
+def test_prompts_lack_their_last_word() -> None:
+    corpus = make_corpus()
+    for own in draw_prompts(corpus, 100, torch.Generator().manual_seed(1)):
+        text = as_text(own, corpus.concepts)
+        assert text.endswith(f"= {corpus.concepts[own.words[2]]} :")
+        assert corpus.concepts[own.words[3]] not in text.split()
+        assert all(pair in corpus.pairs[own.relation] for pair in (own.words[:2], own.words[2:]))
+
+
+def test_grids_hold_their_digits_in_their_cells() -> None:
+    digits = torch.arange(10.0).view(10, 1, 1, 1).expand(10, 1, 14, 14) + 1
+    grids = draw_grids(digits, torch.arange(10), 20, torch.Generator().manual_seed(0))
+    for image, own, cells in zip(grids.images, grids.digits.tolist(), grids.cells.tolist(), strict=True):
+        seen = image[0].view(4, 14, 4, 14).amax((1, 3)).flatten()
+        assert [seen[cell].item() - 1 for cell in cells] == own
+        assert own == sorted(set(own))
+
+
+@pytest.mark.parametrize(("place", "quarter"), [((0, 1), 0), ((2, 6), 1), ((6, 0), 2), ((4, 4), 3)])
+def test_the_middle_of_a_map_belongs_to_no_quarter(place: tuple[int, int], quarter: int) -> None:
+    found = torch.zeros(7, 7)
+    found[place], found[3, 3] = 1, 2
+    assert _quarter(found) == quarter

@@ -1,0 +1,76 @@
+"""Skip-Tuning: the ramp from the bottom up, the identity where rho is 1, and its window of levels."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from fedsim.core import seeding
+from fedsim.core.hooks import Condition
+from fedsim.core.skips import skips_of
+from fedsim.generation import sample
+from fedsim.models.edm_unet import EdmUnetConfig, edm_unet
+from tests.components.generating import Denoiser, make, sources
+from tests.models.sizes import spec
+
+
+def unet() -> torch.nn.Module:
+    with seeding.isolate_randomness(0):
+        return edm_unet(EdmUnetConfig(width=8, blocks=2), spec(1, 8, 8)).eval()
+
+
+def drawn(name: str, model: torch.nn.Module, shape: tuple[int, ...] = (1, 8, 8), **settings: Any) -> Tensor:
+    found = sample(make(name, steps=3, **settings), model, Condition(((),) * 2), shape, sources(2))
+    return torch.stack([own.x for own in found if own.x is not None])
+
+
+@pytest.mark.parametrize("solver", ["heun", "euler"])
+def test_a_rho_of_one_is_the_solver_bit_by_bit(solver: str) -> None:
+    model = unet()
+    plain = drawn(solver, model)
+    assert torch.equal(drawn("skip-tuning", model, solver=solver, bottom=1.0), plain)
+    assert not torch.equal(drawn("skip-tuning", model, solver=solver, bottom=0.5), plain)
+    assert torch.equal(drawn("skip-tuning", model, solver=solver, bottom=0.5, below=0.0), plain), "an empty window"
+
+
+def test_the_ramp_rises_in_the_order_in_which_the_decoder_takes_skips_up() -> None:
+    model, tuned = unet(), make("skip-tuning", bottom=0.5, top=1.0)
+    count = len(skips_of(model))
+    assert count == 6
+    assert [float(tuned.factor(i, count, torch.ones(1))) for i in range(6)] == pytest.approx(
+        [0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
+    )
+    assert float(tuned.factor(0, 1, torch.ones(1))) == 0.5, "a single skip is the bottom one"
+    seen: dict[int, list[Tensor]] = {number: [] for number in range(6)}
+    hooks = [
+        skip.register_forward_hook(lambda _own, given, _out, number=number: seen[number].append(given[1]))
+        for number, skip in enumerate(skips_of(model))
+    ]
+    x, level = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([1.0, 2.0])
+    model(x, level)
+    state = make("heun").start(model, Condition(((),) * 2), _context())
+    tuned.denoise(model, state)(x, level)
+    for hook in hooks:
+        hook.remove()
+    for number, (plain, weaker) in seen.items():
+        # The stem's and encoder's features do not depend on skips, so the ratio is rho itself.
+        torch.testing.assert_close(weaker, (0.5 + 0.1 * number) * plain)
+
+
+def test_a_window_of_levels_is_the_identity_outside() -> None:
+    tuned = make("skip-tuning", bottom=0.5, top=0.5, above=1.0, below=10.0)
+    assert tuned.factor(0, 2, torch.tensor([0.9, 1.0, 9.9, 10.0])).tolist() == [1.0, 0.5, 0.5, 1.0]
+
+
+def test_a_denoiser_without_skips_is_drawn_with_by_the_solver_alone() -> None:
+    model = Denoiser()
+    model.join = torch.nn.Identity()  # type: ignore[assignment]
+    model.forward = lambda x, noise: x / (1 + noise.view(-1, 1, 1, 1))  # type: ignore[method-assign]
+    assert torch.equal(drawn("skip-tuning", model, (3, 4, 4)), drawn("heun", model, (3, 4, 4)))
+
+
+def _context() -> Any:
+    from fedsim.core.hooks import GenerationContext
+
+    return GenerationContext(tuple(sources(2)), shape=(1, 8, 8))

@@ -1,0 +1,56 @@
+"""The data set of grids: the same each time, no digit in training and test images, mistakes in a sentence."""
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from fedsim.core import registry
+from fedsim.data.digit_grids import DigitGridsConfig, digit_grids, stocks
+
+
+def small(**settings: object):
+    return digit_grids(DigitGridsConfig.model_validate({"source": "digits", "train": 40, "test": 20, **settings}))
+
+
+def test_it_is_the_same_each_time_and_another_with_another_seed() -> None:
+    before = torch.random.get_rng_state()
+    first, second, other = small(), small(), small(seed=1)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    for own, again in ((first.train, second.train), (first.test, second.test)):
+        assert torch.equal(own.inputs, again.inputs)
+        assert torch.equal(own.given["question"], again.given["question"])
+        assert torch.equal(own.labels, again.labels)
+    assert not torch.equal(first.train.inputs, other.train.inputs)
+
+
+def test_shapes_and_words() -> None:
+    data = small()
+    assert data.train.inputs.shape == (40, 1, 56, 56)
+    assert (data.train.labels.shape, data.train.given["question"].shape) == ((40, 2), (40, 4))
+    assert data.spec.classes == len(data.class_names) == 40
+    assert 0 <= float(data.train.inputs.min()) <= float(data.train.inputs.max()) <= 1
+    longer = small(cells=3, most=5, list=1.0)
+    assert (longer.train.labels.shape, longer.spec.shape) == ((40, 7), (1, 42, 42))
+    task = registry.get("task", data.task)
+    assert task.make(task.config()).refuses(data) is None
+
+
+@pytest.mark.parametrize("source", ["digits", "mnist5k"])
+def test_training_and_test_images_share_no_digit(source) -> None:
+    train, test = stocks(source)
+    assert not {own.numpy().tobytes() for own in train.tiles} & {own.numpy().tobytes() for own in test.tiles}
+    assert len(train.tiles) == pytest.approx(4 * len(test.tiles), rel=0.02)
+    assert 0 <= float(train.tiles.min()) <= float(train.tiles.max()) <= 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"fewest": 5, "most": 4}, "fewest is 5 and most 4"),
+        ({"cells": 2, "most": 4, "fewest": 1}, "fewer than the 4 cells"),
+        ({"position": 0, "presence": 0, "counting": 0}, "all kinds of questions have weight 0"),
+    ],
+)
+def test_mistakes_are_named(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        DigitGridsConfig.model_validate(settings)

@@ -1,0 +1,84 @@
+"""Arms that differ in what the trained model writes alone are trained once, and their records tell the same."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fedsim.experiment import training
+from fedsim.record import RoundRecord
+from tests.experiment.running import Build, Silent, run
+from tests.threat.sentences import write_sentences
+
+
+class Counting(Silent):
+    """Counts the rounds that it is told of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rounds: list[str] = []
+
+    def round(self, record: RoundRecord) -> None:
+        self.rounds.append(self.name)
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The worlds that were trained, as text."""
+    federate, seen = training.federate, list[str]()
+
+    def noting(world_json: str, *more: Any) -> Any:
+        seen.append(world_json)
+        return federate(world_json, *more)
+
+    monkeypatch.setattr(training, "federate", noting)
+    return seen
+
+
+def tables(tmp_path: Path, **arms: Any) -> dict[str, Any]:
+    path = write_sentences(tmp_path / "text.txt", 12)
+    return {
+        "data": {"name": "text-file", "path": str(path), "words": 30},
+        "model": {"name": "tiny-llama", "width": 8, "blocks": 2, "hidden": 8},
+        "federation": {"clients": 2, "rounds": 2, "batch_size": 2},
+        "threat": {"victims": 1, "knows": [], "keep_updates": False},
+        "attacks": [{"name": "word-readout"}],
+        "generation": {"tokens": 3, "repeats": 3, "prompts": {"count": 2, "length": 2}},
+        "arms": arms,
+    }
+
+
+def test_arms_with_other_decoders_share_a_training_and_their_records_are_those_of_single_runs(
+    scenario: Build, tmp_path: Path, trained: list[str]
+) -> None:
+    watcher = Counting()
+    asked = tables(tmp_path, **{"generation.decoder": ["greedy", "sampled"]})
+    greedy, sampled = run(scenario(**asked), tmp_path / "both", watcher).arms
+    assert len(trained) == 1
+    assert watcher.rounds == ["decoder greedy"] * 2 + ["decoder sampled"] * 2
+    assert greedy.model_hash == sampled.model_hash
+    assert greedy.rounds == sampled.rounds
+    assert greedy.generation is not None
+    assert sampled.generation is not None
+    assert (greedy.generation.decoder, sampled.generation.decoder) == ("greedy", "sampled")
+    alone = tables(tmp_path)
+    alone["generation"]["decoder"] = "sampled"
+    (own,) = run(scenario(**alone), tmp_path / "alone").arms
+    assert len(trained) == 2
+    assert own.model_hash == sampled.model_hash
+    assert own.generation == sampled.generation.model_copy(update={"seconds": own.generation.seconds})  # type: ignore[union-attr]
+    assert [attack.victims[0].scores for attack in own.attacks] == [one.victims[0].scores for one in sampled.attacks]
+    for number in (0, 1):
+        assert (tmp_path / "both" / "weights" / f"arm-{number}.npz").exists()
+
+
+def test_arms_that_differ_in_anything_else_are_trained_each(
+    scenario: Build, tmp_path: Path, trained: list[str]
+) -> None:
+    asked = tables(tmp_path, **{"federation.batch_size": [1, 2], "generation.tokens": [2, 3]})
+    asked["attacks"] = []
+    record = run(scenario(**asked), tmp_path / "run")
+    assert [arm.name for arm in record.arms] == [f"batch_size {size}, tokens {n}" for size in (1, 2) for n in (2, 3)]
+    hashes = [arm.model_hash for arm in record.arms]
+    assert hashes[0] == hashes[1] != hashes[2] == hashes[3]
+    assert len(trained) == 2
