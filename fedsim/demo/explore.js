@@ -34,7 +34,7 @@ function nearest(run, values) {
 
 const mean = (values) => values.reduce((a, b) => a + b, 0) / values.length;
 const psnrNow = (run) => (isLast(run) ? mean(run.psnr) : nearest(run, run.mean_psnr));
-const number = (value) => (value === null || value === undefined ? t("curve.nonumber") : value.toPrecision(3));
+const number = (value) => (value === null || value === undefined ? t("curve.nonumber") : significant(value, 3));
 
 // ---- drawing
 

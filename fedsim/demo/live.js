@@ -138,7 +138,7 @@ function drawCourse() {
   drawCurve($("objective"), xs, objective, { log: true, last: end, cursor });
   drawCurve($("psnr"), xs, psnr, { last: end, cursor, kind: "psnr" });
   const known = objective.filter((value) => value !== null);
-  if (known.length) tell("objective-text", "live.course", { first: known[0].toPrecision(2), now: known[known.length - 1].toPrecision(2) });
+  if (known.length) tell("objective-text", "live.course", { first: significant(known[0], 2), now: significant(known[known.length - 1], 2) });
   else tell("objective-text", "curve.nofigure");
   tell("psnr-text", "live.closeness", { first: fixed(psnr[0]), now: fixed(psnr[psnr.length - 1]) });
 }

@@ -10,6 +10,8 @@ const t = (key, values = {}) => template(key).replace(/\{(\w+)\}/g, (whole, name
 const plain = (text) => text.replace(new RegExp(MARKED, "g"), "$1");
 const fixed = (value, digits = 1) =>
   value.toLocaleString(language, { minimumFractionDigits: digits, maximumFractionDigits: digits, useGrouping: false });
+const sign = () => (1.5).toLocaleString(language)[1];
+const significant = (value, digits) => value.toPrecision(digits).replace(".", sign());
 const images = (n) => (n === 1 ? t("images.one") : t("images.other", { n }));
 
 // Fill an element; a marked word becomes a button that explains it.

@@ -2,11 +2,16 @@
 
 import shutil
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from playwright.sync_api import Page
 
+from fedsim.demo.lesson import Lesson
 from fedsim.demo.live import LiveServer
+from fedsim.demo.messages import LANGUAGES
+from fedsim.demo.page import write
+from fedsim.demo.victim import Protection
 from tests.axe import axe_core
 from tests.demo.conftest import SLIDERS, Open
 
@@ -63,6 +68,21 @@ def test_the_recorded_page_fits_at_every_width(browse: Open, page_file: Path) ->
             "(view) => !document.getElementById(view).hidden", arg="story" if "story" in state else "sliders"
         )
         check(page)
+
+
+def test_the_sliders_with_every_defense_and_photographs_fit_a_projector(
+    browse: Open, lesson: Lesson, tmp_path: Path
+) -> None:
+    own = lesson.sets["digits"]
+    every = own.model_copy(update={"grid": own.grid.model_copy(update={"protections": get_args(Protection)})})
+    write(lesson.model_copy(update={"sets": {"digits": every, "photographs": every}}), tmp_path / "demo.html")
+    page = browse(f"{(tmp_path / 'demo.html').as_uri()}#{SLIDERS}")
+    page.wait_for_selector("body[data-ready]")
+    for language in LANGUAGES:
+        page.select_option("#language", language)
+        size = page.evaluate("[document.documentElement.scrollWidth, document.documentElement.scrollHeight]")
+        assert size <= [1024, 768]
+        assert size[1] <= 768
 
 
 def test_the_live_page_fits_at_every_width(live_page: Page) -> None:

@@ -61,7 +61,7 @@ def run(
         if earlier is None:
             folder.create(overwrite=overwrite or resume)
         if not is_silent:
-            say(f"{loaded.title}" + (f" (about {loaded.minutes:g} minutes on two cores)" if loaded.minutes else ""))
+            say(loaded.title + _length(loaded.minutes))
         record, page = _run(loaded, folder, earlier, scenario, isolate=isolate, is_silent=is_silent)
     if as_json:
         _print_json(record, page)
@@ -72,6 +72,13 @@ def run(
     if any(own.contradicts for arm in record.arms for own in arm.audits):
         complain("An audit contradicts a guarantee: the mechanism does not keep its guarantee.")
         raise typer.Exit(1)
+
+
+def _length(minutes: float | None) -> str:
+    """Return how long a run takes, to stand behind its title."""
+    if not minutes:
+        return ""
+    return f" (about {minutes:g} {'minute' if minutes == 1 else 'minutes'} on two cores)"
 
 
 def _run(

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from fedsim.cli.commands.run import _length
 from tests.cli.typed import Say, fedsim
 
 
@@ -34,3 +35,10 @@ def test_an_existing_run_is_kept_and_can_be_replaced_or_resumed(
     assert (folder / "o" / "record.json").read_bytes() == before
     assert command("run", "s.toml", "--out", "o", "--resume")[0] == 0
     assert command("run", "s.toml", "--out", "o", "--overwrite")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("minutes", "told"), [(None, ""), (1, " (about 1 minute on two cores)"), (2.5, " (about 2.5 minutes on two cores)")]
+)
+def test_the_title_says_how_long_it_takes(minutes: float | None, told: str) -> None:
+    assert _length(minutes) == told
