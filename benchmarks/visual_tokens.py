@@ -156,6 +156,28 @@ def accuracy_rows(plain: TinyVlm, batches: Mapping[Kind, Batch], points: list[Po
         yield from (row(f"right, {kind}", setting, right) for kind, right in found.right.items())
 
 
+@torch.no_grad()
+def leaning_rows(plain: TinyVlm, batches: Mapping[Kind, Batch]) -> Iterator[Row]:
+    """Yield which way answers go wrong: too many, too few, and yes in place of no."""
+    words = grids.words()
+    for own in (Contender("keep-all", "keep-all"), *contenders(32), *contenders(16)):
+        model, setting = next(own.models(plain)), own.label
+        if "kept" in own.settings:
+            setting = f"{own.label}, {own.settings['kept']} of 64"
+        said = {kind: _first_words(model, batch) for kind, batch in batches.items()}
+        count, true = said["counting"], batches["counting"].labels[:, 0]
+        yield row("counting: says too many", setting, wilson(int((count > true).sum()), len(true)))
+        yield row("counting: says too few", setting, wilson(int((count < true).sum()), len(true)))
+        for word in ("yes", "no"):
+            asked = batches["presence"].labels[:, 0] == words.of(word)
+            yes = said["presence"][asked] == words.of("yes")
+            yield row(f"presence: says yes where {word} is right", setting, wilson(int(yes.sum()), len(yes)))
+
+
+def _first_words(model: TinyVlm, batch: Batch) -> torch.Tensor:
+    return torch.cat([model(some.inputs, **some.given)[:, 0].argmax(-1) for some in batch.split(250)])
+
+
 def blind_rows(plain: TinyVlm, count: int) -> Iterator[Row]:
     """Yield what is right without the image, and the most frequent answer's share."""
     for kind in ASKED:
@@ -214,6 +236,7 @@ def measure(full: bool, points: list[Point] | None = None) -> list[Row]:
     found = points if points is not None else list[Point]()
     return [
         *accuracy_rows(plain, batches, found),
+        *leaning_rows(plain, batches),
         *blind_rows(plain, QUESTIONS if full else SHORT),
         *seconds_rows(plain, batches["position"]),
     ]
