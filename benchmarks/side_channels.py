@@ -25,7 +25,7 @@ import torch  # noqa: E402
 from fedsim.core import registry  # noqa: E402
 from fedsim.core.errors import FedsimError, reason  # noqa: E402
 from fedsim.core.hooks import Decoder  # noqa: E402
-from fedsim.experiment import arm  # noqa: E402
+from fedsim.experiment.training import train  # noqa: E402
 from fedsim.record import TraceFinding  # noqa: E402
 from fedsim.report.tables import QUESTIONS  # noqa: E402
 from fedsim.scenario import Scenario, load, parse  # noqa: E402
@@ -91,7 +91,7 @@ def prepare(scenario: Scenario) -> Setting:
     """Train the scenario's model once."""
     text = share(scenario)
     world = shared(text)
-    journal = arm.train(text, lambda _round: None)
+    journal = train(text, lambda _round: None)
     assert scenario.generation is not None, "scenario 60 has one"
     speaker = speaker_of(world, journal.weights, scenario.generation.tokens)
     return Setting(speaker, material_of(world, journal), asked_of(world), Judging(scenario.seed))

@@ -1,10 +1,10 @@
 """What the places of kept visual tokens tell whoever sees them: the kind of question, the cell, where digits are.
 
-The trained tiny VLM keeps 16 of 64 visual tokens by several choices, and an observer sees which, and nothing else. It
-learns on half of the questions, by counting how often each place is kept (naive Bayes with add-one), and answers the
-other half. Beside each share stands that of the most frequent answer. `oracle` must succeed, and keep-all and random
-places must be at chance. Where digits are is the area under the curve of the tokens kept in a cell. Without --full 300
-questions of each kind.
+The trained tiny VLM keeps 16 of 64 visual tokens by several choices, or as many as PyramidDrop and MustDrop leave. An
+observer sees which, or only how many, and nothing else. It learns on half of the questions, by counting how often each
+place is kept (naive Bayes with add-one), and answers the other half. Beside each share stands that of the most frequent
+answer. `oracle` must succeed, and keep-all and random places must be at chance. Where digits are is the area under the
+curve of the tokens kept in a cell. Without --full 300 questions of each kind.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from benchmarks._rows import Row, main, measured  # noqa: E402
-from benchmarks.visual_tokens import Contender, contenders, row  # noqa: E402
+from benchmarks.visual_tokens import Contender, contenders, published, row  # noqa: E402
 from fedsim.bench import grids  # noqa: E402
 from fedsim.bench.grid_accuracy import ASKED, questions  # noqa: E402
 from fedsim.core.types import Batch  # noqa: E402
@@ -64,7 +64,8 @@ def measure(full: bool) -> list[Row]:
     """Return all rows."""
     count = QUESTIONS if full else SHORT
     batches: dict[Kind, Batch] = {kind: questions(kind, count, _SEED) for kind in ASKED}
-    every = [Contender("keep-all", "keep-all"), *contenders(KEPT)]
+    staged = [own for own in published() if "kept" in own.label and own.component != "attention-topk"]
+    every = [Contender("keep-all", "keep-all"), *contenders(KEPT), staged[0], staged[3]]
     return [one for own in every for one in rows_of(Contender(own.label, own.component, own.settings), batches)]
 
 
@@ -74,6 +75,8 @@ def rows_of(own: Contender, batches: Mapping[Kind, Batch]) -> Iterator[Row]:
     order = torch.randperm(sum(map(len, places.values())), generator=torch.Generator().manual_seed(0))
     kinds = torch.cat([torch.full((len(one),), number) for number, one in enumerate(places.values())])
     yield from _answered("kind of question", own, *told(torch.cat([*places.values()])[order], kinds[order]))
+    counts = torch.cat([torch.nn.functional.one_hot(one.sum(1), one.shape[1] + 1) for one in places.values()])
+    yield from _answered("kind of question, by the number of tokens", own, *told(counts[order], kinds[order]))
     position = batches["position"]
     asked = position.given["question"][:, 2:] - torch.tensor([grids.words().of("r0"), grids.words().of("c0")])
     cells = asked[:, 0] * grids.CELLS + asked[:, 1]

@@ -37,7 +37,8 @@ def annotate(axes: Axes, points: Sequence[Named]) -> list[str]:
         return []
     figure.draw_without_rendering()  # settles the layout
     scale = figure.dpi / 72
-    taken = [_around(*axes.transData.transform((own.x, own.y)), _MARKER * scale) for own in points]
+    places = [axes.transData.transform((own.x, own.y)) for own in points]
+    taken = [_around(x, y, _MARKER * scale) for x, y in places]
     return [own.name for own in sorted(points, key=lambda own: (own.x, own.y)) if not _placed(axes, own, taken)]
 
 
