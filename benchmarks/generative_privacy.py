@@ -35,7 +35,7 @@ from fedsim.metrics.statistics import mean_interval  # noqa: E402
 
 LEVELS = (0.3, 1.0)
 MEMBER_LEVELS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
-TOLD, SEARCHED, MATCHED = 120, 600, 250
+TOLD, SEARCHED, MATCHED = 400, 600, 250
 SMALL = {"width": 8, "blocks": 1}
 
 
@@ -173,16 +173,18 @@ def _told(values: Sequence[float], digits: int = 1) -> str:
     return f"{found.value:.{digits}f} [{found.low:.{digits}f}, {found.high:.{digits}f}]"
 
 
-def _print_inversion(count: int) -> None:
+def _print_inversion(count: int, iterations: Mapping[bool, int]) -> None:
     data = data_of(RECIPES["digits-unet"])
-    print(f"n = {count} digits; {TOLD} iterations told, {SEARCHED} searched")
+    print(f"n = {count} digits; iterations told {iterations[True]}, searched {iterations[False]}")
     print("| level | told, dB | searched, dB | level found over true, median |")
     print("|---|---|---|---|")
     for level in LEVELS:
-        told = [invert(data, level, own, told=True, iterations=TOLD)[0] for own in range(count)]
-        searched = [invert(data, level, own, told=False, iterations=SEARCHED) for own in range(count)]
+        told, searched = (
+            [invert(data, level, own, told=known, iterations=iterations[known]) for own in range(count)]
+            for known in (True, False)
+        )
         ratio = statistics.median(own[1] for own in searched)
-        cells = (_told(told), _told([own[0] for own in searched]), f"{ratio:.2f}")
+        cells = (_told([own[0] for own in told]), _told([own[0] for own in searched]), f"{ratio:.2f}")
         print(f"| {level} | {' | '.join(cells)} |", flush=True)
 
 
@@ -216,9 +218,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--part", choices=("inversion", "members", "prior"), default="inversion")
     parser.add_argument("--count", type=int, default=4)
+    parser.add_argument("--told", type=int, default=TOLD, help="iterations of an inversion with draws granted")
+    parser.add_argument("--searched", type=int, default=SEARCHED, help="iterations of one without")
     chosen = parser.parse_args()
-    parts = {"inversion": _print_inversion, "members": _print_members, "prior": _print_prior}
-    parts[chosen.part](chosen.count)
+    if chosen.part == "inversion":
+        _print_inversion(chosen.count, {True: chosen.told, False: chosen.searched})
+        return
+    (_print_members if chosen.part == "members" else _print_prior)(chosen.count)
 
 
 if __name__ == "__main__":

@@ -99,8 +99,8 @@ def test_two_patches_have_the_joint_law_of_the_model() -> None:
     speculated = numbers(Other(method.config), 2)
     for weights in ((1.0, 0.0), (0.0, 1.0), (1.0, -1.0), (1.0, 1.0)):
         one, other = (own @ torch.tensor(weights) for own in (plain, speculated))
-        distance = ks_2samp(one.numpy(), other.numpy()).statistic
-        assert distance < 1.63 * math.sqrt(2 / count)  # of two samples, 1 in 100
+        found: Any = ks_2samp(one.numpy(), other.numpy())
+        assert found.statistic < 1.63 * math.sqrt(2 / count)  # of two samples, 1 in 100
 
 
 def test_models_and_drafts_that_do_not_fit_are_named(tmp_path: Path) -> None:
