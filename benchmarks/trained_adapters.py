@@ -137,9 +137,16 @@ def attacked(observation: Observation, truth: Batch, padding: int) -> Counted:
 
 def counted(found: Reconstruction, truth: Batch, padding: int) -> tuple[int, int]:
     """Return how many true sentences were returned token by token, and how many returned ones are none of them."""
-    true = [[token for token in row if token != padding] for row in truth.inputs.tolist()]
+    true = [_without_end(row, padding) for row in truth.inputs.tolist()]
     ours = [[token for token in row if token >= 0] for row in found.inputs.tolist()]
     return sum(own in ours for own in true), sum(own not in true for own in ours)
+
+
+def _without_end(tokens: list[int], padding: int) -> list[int]:
+    length = len(tokens)
+    while length and tokens[length - 1] == padding:
+        length -= 1
+    return tokens[:length]
 
 
 def measure(full: bool) -> list[Row]:

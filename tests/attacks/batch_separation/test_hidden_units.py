@@ -67,5 +67,5 @@ def test_without_zeros_or_with_too_few_hidden_units_there_are_no_hints(toy: Toy,
 
 def test_a_search_that_would_not_fit_into_memory_is_not_begun(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
     observation, _ = toy(build(), SHAPE, 2, seed=1)
-    monkeypatch.setattr(_hidden_units, "_LARGEST", 256 * 8**2 - 1)
+    monkeypatch.setattr(_hidden_units, "_LARGEST", 200 * 8**2)  # a few of 256 units are off for all tokens
     assert hidden_hints(observation, 2, 64, generator()) == [[], [], [], []]
