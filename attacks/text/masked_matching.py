@@ -126,7 +126,7 @@ class MaskedMatching(Attack[MaskedMatchingConfig]):
         )
         pace = Pace(self.config.max_iterations, self.config.learning_rate * task.scale, schedule="cosine")
         labels, starts = torch.zeros(size, dtype=torch.long), self.config.restarts
-        told = [lambda step: on_step(replace(step, guess=task.words.tokens[:0]))]
+        told = [lambda step: on_step(replace(step, guess=task.tokens(step.guess, task.surely_masked(step.guess))))]
         rows = descend(task.comparison, search, [labels], starts, pace, None, [generator], told)
         best = best_of(rows, labels, task.comparison.name)
         if has_failed(rows):
@@ -216,6 +216,10 @@ class _Task:
     def _of(self, tokens: Tensor | None, shape: Sequence[int], generator: torch.Generator) -> Tensor:
         own = torch.arange(len(self.table)) if tokens is None or not len(tokens) else tokens
         return own[torch.randint(len(own), tuple(shape), generator=generator)]
+
+    def surely_masked(self, vectors: Tensor) -> Tensor:
+        """Return which places (B, T) are known to be masked."""
+        return torch.zeros(vectors.shape[:2]).bool() if self.known is None else self.known.masked > _HALF
 
     def ends(self, row: Found) -> tuple[Tensor, Tensor]:
         """Return which places are masked (B, T), and the rates (B,)."""
