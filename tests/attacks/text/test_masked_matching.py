@@ -12,7 +12,7 @@ from attacks.text.masked_matching import MaskedMatching, MaskedMatchingConfig, _
 from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import Attack
-from fedsim.core.types import Observation, Truth
+from fedsim.core.types import Observation, Step, Truth
 
 Texts = Callable[[int], tuple[Observation, Truth]]
 Named = Callable[..., Attack[Any]]
@@ -45,8 +45,11 @@ def test_draws_are_told_estimated_or_searched(how: str, masked_texts: Texts, att
     settings = {"draws": "estimated" if how == "estimated" else "searched", "max_iterations": 6}
     if how == "told":
         observation = replace(observation, draws=truth.draws)
-    found = attack_named("masked-matching", **settings)(observation, seeding.generator(0, "attack"))
+    steps: list[Step] = []
+    found = attack_named("masked-matching", **settings)(observation, seeding.generator(0, "attack"), steps.append)
     true = draws(truth)
+    assert [step.iteration for step in steps] == [1, 2, 3, 4, 5, 6]
+    assert {step.guess.shape for step in steps} == {found.inputs.shape}
     assert found.inputs.shape == truth.private[0].inputs.shape
     if how != "searched":
         assert found.facts["masked places"] == true.masked.sum()
