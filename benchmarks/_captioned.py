@@ -29,9 +29,9 @@ from fedsim.data._images import decode, fitted
 LAYERS = {"block 4": 40, "block 10": 112, "last": 1280}  # name: channels
 _MODULES = ("_blocks.4", "_blocks.10", "_bn1")
 GRID, PIXELS, END = 7, 224, 0
-VIEWS, EVERY = 2, 5
-SETTINGS = DevilConfig(width=256, blocks=3, heads=4, prompts=4, steps=300, batch=16, rate=1e-3)
-TOLD = 50  # images of each class of CIFAR-10 that are captioned
+_VIEWS = 8
+SETTINGS = DevilConfig(width=256, blocks=3, heads=4, prompts=2, steps=240, batch=16, rate=1e-3)
+TOLD = 20  # images of each class of CIFAR-10 that are captioned
 
 
 class Captioned(NamedTuple):
@@ -103,26 +103,25 @@ def load(file: Path) -> Tensor:
 
 @cache
 def told() -> Captioned:
-    """Return what translators learn from: photographs of every fifth class and of those of the samples, and CIFAR-10.
+    """Return what translators learn from: one photograph of each class of the samples, and images of CIFAR-10.
 
-    Each photograph is there twice: as it is, and enlarged and mirrored.
+    Each photograph is there eight times: as it is, and in parts of three quarters, which are mirrored.
     """
     every, named = photographs()
-    chosen = sorted({*range(0, len(every), EVERY), *samples()[1]})
-    files, names = [every[own] for own in chosen], [named[own] for own in chosen]
+    chosen = sorted(set(samples()[1]))
     source = torch.Generator().manual_seed(0)
 
     def views() -> Iterator[Tensor]:
-        for file in files:
-            image = load(file)
+        for image in (load(every[own]) for own in chosen):
             yield image
-            top, left = torch.randint(0, PIXELS // 4, (2,), generator=source).tolist()
-            part = image[None, :, top : top + 3 * PIXELS // 4, left : left + 3 * PIXELS // 4]
-            yield F.interpolate(part, (PIXELS, PIXELS), mode="bilinear").flip(-1)[0]
+            for _ in range(_VIEWS - 1):
+                top, left = torch.randint(0, PIXELS // 4, (2,), generator=source).tolist()
+                part = image[None, :, top : top + 3 * PIXELS // 4, left : left + 3 * PIXELS // 4]
+                yield F.interpolate(part, (PIXELS, PIXELS), mode="bilinear").flip(-1)[0]
 
     small, labels = cifar("train", TOLD)
     features = [torch.cat(own) for own in zip(read(views()), read(small), strict=True)]
-    return Captioned(features, [name for name in names for _ in range(VIEWS)] + labels)
+    return Captioned(features, [named[own] for own in chosen for _ in range(_VIEWS)] + labels)
 
 
 def cifar(part: str, each: int) -> tuple[Tensor, list[str]]:
@@ -170,8 +169,8 @@ def translator(is_dropping: bool = True) -> Translator:
         costs = method.train(own, language(), known.features, captions, torch.Generator().manual_seed(1))
         torch.save({"weights": own.state_dict(), "costs": torch.tensor(costs)}, path / "translator.pt")
 
-    name = f"devil-{SETTINGS.steps}-{'dropping' if is_dropping else 'whole'}-1"
-    path = checkpoints.make_once(name, make, takes="half an hour")
+    name = f"devil-{SETTINGS.steps}-{'dropping' if is_dropping else 'whole'}-2"
+    path = checkpoints.make_once(name, make, takes="ten minutes")
     own.load_state_dict(torch.load(path / "translator.pt", weights_only=True)["weights"])
     return own.eval()
 

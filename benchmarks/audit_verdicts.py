@@ -28,7 +28,7 @@ _HEADINGS = (
     "examples",
     "searched",
     "recovered",
-    "best figure",
+    "median figure",
     "ideal",
     "state",
     "by",

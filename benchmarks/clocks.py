@@ -4,7 +4,8 @@ LoRA-Drop gets adapters of rank 8 beside every second block, with an anchor ever
 model as it came. SkipDecode runs half of the layers on average, which low-rank adapters of all linear layers learn, and
 stands beside the model whose adapters learned as long with all layers. Each training takes 40 steps of two windows of
 64 tokens of reports; what was trained is kept in the cache. Losses are of the 32 tokens behind a prompt of 32, on other
-reports. Then prompts are gone on with; ratios are of processor time, all on one thread. Without ``--full`` 8 of 30.
+reports. Then prompts are gone on with; ratios are of processor time, all on one thread. ``--way`` picks one of the two;
+without ``--full`` 8 of 30 reports.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from fedsim.core import process
 
 process.prepare()
 
+import argparse  # noqa: E402
 from collections.abc import Iterator  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
@@ -21,7 +23,7 @@ import torch  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
 from benchmarks._news_llama import next_tokens, reports  # noqa: E402
-from benchmarks._rows import Row, main, measured, with_interval  # noqa: E402
+from benchmarks._rows import Row, as_json, as_table, measured, with_interval  # noqa: E402
 from benchmarks.decoders import likelihood, timed, written_in_turn  # noqa: E402
 from benchmarks.skipdecode import losses  # noqa: E402
 from fedsim.components.decoder.greedy import Greedy, GreedyConfig  # noqa: E402
@@ -46,6 +48,11 @@ WAYS: dict[str, tuple[tuple[str, dict[str, Any]], ...]] = {
     "SkipDecode": (_LORA, _CLOCK),
 }
 """Components of each way, in the order in which they are put into the model."""
+
+DECODERS: dict[str, Decoder[Any, Any]] = {
+    "LoRA-Drop": LoraDrop(LoraDropConfig()),
+    "SkipDecode": SkipDecode(SkipDecodeConfig(speed_up=2.0, expected=WRITTEN)),
+}
 
 
 def prepared(way: str) -> Writer:
@@ -97,53 +104,55 @@ def windows(writer: Writer, count: int) -> Tensor:
     return torch.tensor([own for own in found if len(own) == LENGTH][:count])
 
 
-def measure(full: bool) -> list[Row]:
-    """Return all rows."""
-    count = REPORTS if full else SHORT
-    return [*compared(count), *gained(count)]
-
-
 def beside(way: str) -> Writer:
     """Return the model with all layers that a way is compared with."""
     return load_writer(checkpoints.SMOLLM2) if way == "LoRA-Drop" else trained("all layers")
 
 
-def compared(count: int) -> Iterator[Row]:
-    """Yield the losses, and what they are above those of all layers, report by report."""
+def compared(way: str, count: int) -> Iterator[Row]:
+    """Yield the losses of a way, and what they are above those of all layers, report by report."""
     texts = windows(load_writer(checkpoints.SMOLLM2), count)
-    for way in ("LoRA-Drop", "SkipDecode"):
-        base = losses(beside(way).model, texts)
-        fresh, learned = losses(prepared(way).model, texts), losses(trained(way).model, texts)
-        yield with_interval("loss of all layers", way, base, "nats a token")
-        for state, found in (("untrained", fresh), ("trained", learned)):
-            above = [own - least for own, least in zip(found, base, strict=True)]
-            yield with_interval("loss", f"{way}, {state}", found, "nats a token")
-            yield with_interval("loss above that of all layers", f"{way}, {state}", above, "nats a token")
-        lost, won = sum(fresh) - sum(base), sum(fresh) - sum(learned)
-        yield measured("share of the loss that training wins back", way, [won / lost], "", "")
+    base = losses(beside(way).model, texts)
+    fresh, learned = losses(prepared(way).model, texts), losses(trained(way).model, texts)
+    yield with_interval("loss of all layers", way, base, "nats a token")
+    for state, found in (("untrained", fresh), ("trained", learned)):
+        above = [own - least for own, least in zip(found, base, strict=True)]
+        yield with_interval("loss", f"{way}, {state}", found, "nats a token")
+        yield with_interval("loss above that of all layers", f"{way}, {state}", above, "nats a token")
+    lost, won = sum(fresh) - sum(base), sum(fresh) - sum(learned)
+    yield measured("share of the loss that training wins back", way, [won / lost], "", "")
 
 
-def gained(count: int) -> Iterator[Row]:
-    """Yield what decoders gain over greedy decoding with all layers, and what their texts cost."""
-    ways: dict[str, Decoder[Any, Any]] = {
-        "LoRA-Drop": LoraDrop(LoraDropConfig()),
-        "SkipDecode": SkipDecode(SkipDecodeConfig(speed_up=2.0, expected=WRITTEN)),
-    }
-    for way, decoder in ways.items():
-        plain, writer = beside(way), trained(way)
-        asked = windows(plain, count)[:, :PROMPT].tolist()
-        timed(writer, decoder, asked[0], WRITTEN)
-        greedy, found = written_in_turn([(plain, Greedy(GreedyConfig())), (writer, decoder)], asked, WRITTEN)
-        speed = [base.seconds / own.seconds for base, own in zip(greedy, found, strict=True)]
-        passes = [len(own.text.tokens) / writer.passes(own.text.trace) for own in found]
-        worse = [
-            likelihood(plain, prompt, own.text) - likelihood(plain, prompt, base.text)
-            for prompt, own, base in zip(asked, found, greedy, strict=True)
-        ]
-        yield measured(f"{way} / greedy: tokens a second", "trained", speed, "times", "")
-        yield measured(f"{way}: tokens a full forward pass", "trained", passes, "tokens", "")
-        yield with_interval(f"{way} - greedy: nats a token under all layers", "trained", worse, "nats")
+def gained(way: str, count: int) -> Iterator[Row]:
+    """Yield what the decoder of a way gains over greedy decoding with all layers, and what its texts cost."""
+    plain, writer, decoder = beside(way), trained(way), DECODERS[way]
+    asked = windows(plain, count)[:, :PROMPT].tolist()
+    timed(writer, decoder, asked[0], WRITTEN)
+    greedy, found = written_in_turn([(plain, Greedy(GreedyConfig())), (writer, decoder)], asked, WRITTEN)
+    speed = [base.seconds / own.seconds for base, own in zip(greedy, found, strict=True)]
+    passes = [len(own.text.tokens) / writer.passes(own.text.trace) for own in found]
+    worse = [
+        likelihood(plain, prompt, own.text) - likelihood(plain, prompt, base.text)
+        for prompt, own, base in zip(asked, found, greedy, strict=True)
+    ]
+    yield measured(f"{way} / greedy: tokens a second", "trained", speed, "times", "")
+    yield measured(f"{way}: tokens a full forward pass", "trained", passes, "tokens", "")
+    yield with_interval(f"{way} - greedy: nats a token under all layers", "trained", worse, "nats")
+
+
+def main() -> None:
+    """Run the command line."""
+    torch.set_num_threads(1)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--full", action="store_true", help="all reports")
+    parser.add_argument("--way", choices=list(DECODERS), help="absent: both")
+    chosen = parser.parse_args()
+    count = REPORTS if chosen.full else SHORT
+    ways = [chosen.way] if chosen.way else list(DECODERS)
+    rows = [row for way in ways for part in (compared, gained) for row in part(way, count)]
+    print(as_json(rows) if chosen.json else as_table(rows))
 
 
 if __name__ == "__main__":
-    main(measure, __doc__ or "")
+    main()

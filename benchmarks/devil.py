@@ -4,9 +4,9 @@
 not in the cache. Sentences: of foolbox's 20 photographs, none of which was trained on; named: the sentence holds the
 last word of the class's name; ranked: of the 20 names the right one costs least, each less its cost under the mean
 features. Controls: what is said of the next photograph, and channels in another order. Maps: four photographs a
-montage, 16 montages; the share of names whose map has its maximum in the photograph's quarter; by chance a quarter.
+montage, 12 montages; the share of names whose map has its maximum in the photograph's quarter; by chance a quarter.
 Attacker: 200 test images of CIFAR-10, whose features a client sends; the class by the first word of the text, among
-ten, beside a log-linear probe of the mean features, which learned from the same 500 images. Intervals are 95 %, by
+ten, beside a log-linear probe of the mean features, which learned from the same 200 images. Intervals are 95 %, by
 bootstrap over images or montages.
 """
 
@@ -30,7 +30,7 @@ from fedsim.components.probe.markov_categorical import MarkovCategorical, Markov
 
 _ALL = tuple(range(len(parts.LAYERS)))
 _SHOWN = {"all layers": _ALL, **{name: (number,) for number, name in enumerate(parts.LAYERS)}}
-_MONTAGES, _ASKED = 16, 20
+_MONTAGES, _ASKED = 12, 20
 
 
 def measure(full: bool) -> list[Row]:
@@ -43,7 +43,7 @@ def measure(full: bool) -> list[Row]:
         translator = parts.translator(is_dropping)
         with_what = "" if is_dropping else ", nothing left out in training"
         rows += _sentences(translator, features, names, with_what)
-        rows += _maps(translator, images, names, with_what)
+        rows += _maps(translator, images, names, with_what, full)
     return rows + _attacker(parts.translator())
 
 
@@ -100,12 +100,12 @@ def _ranked(translator: Translator, features: list[Tensor], layers: Sequence[int
     return [names[own] for own in best]
 
 
-def _maps(translator: Translator, images: list[Tensor], names: list[str], with_what: str) -> list[Row]:
+def _maps(translator: Translator, images: list[Tensor], names: list[str], with_what: str, full: bool) -> list[Row]:
     source = torch.Generator().manual_seed(1)
     drawn = [torch.randperm(len(images), generator=source)[:4].tolist() for _ in range(_MONTAGES)]
     features = parts.read(_montage([images[own] for own in four]) for four in drawn)
     rows = []
-    for shown in ("last", "block 10") if not with_what else ("last",):
+    for shown in ("last", "block 10") if full else ("last",):
         hits = [
             [
                 float(_quarter(map_phrase(translator, parts.language(), some, _SHOWN[shown], phrase)[0]) == place)
@@ -141,7 +141,7 @@ def _attacker(translator: Translator) -> list[Row]:
     rows = []
     for number, layer in enumerate(parts.LAYERS):
         linear = _Linear(public[number], labels)
-        for times in (0, 3, 10):
+        for times in (0, 3):
             some = [own.float() + times * size * noise for own, size, noise in zip(sent, sizes, noises, strict=True)]
             rows += _read_rows(translator, linear, some, number, classes, f"{layer}, noise of {times} sizes")
         shuffled = [_reordered(own.float(), order) for own in sent]

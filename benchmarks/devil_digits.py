@@ -3,9 +3,9 @@
 Four digits of mnist5k stand in a grid of four by four cells, 56x56 pixels. A network of three stages learns which
 digits are there, and is frozen; so is a tiny Llama that learned captions, the digits in ascending order. A translator
 learns from 2,000 grids of training digits; 200 grids of test digits are read. Recall: the share of an image's digits
-in its text. Pointing: the share of its digits whose map has its maximum in the digit's cell; by chance a sixteenth.
-Beside it: the same without places and layers left out in training. Attacker: the four likeliest digits, beside a
-linear probe of the mean features, with noise, behind a client's own training, and of another image (chance).
+in its text. Pointing: the share of the digits of 40 grids whose map has its maximum in the digit's cell; by chance a
+sixteenth. Beside it: the same without places and layers left out in training. Attacker: the four likeliest digits,
+beside a linear probe of the mean features, with noise, behind a client's own training, and of another image (chance).
 Intervals are 95 %, by bootstrap over images.
 """
 
@@ -38,7 +38,7 @@ from fedsim.core.types import InputSpec  # noqa: E402
 from fedsim.generation import hidden_states  # noqa: E402
 
 _CELLS, _SIDE, _DIGITS, _END, _BEGIN = 4, 14, 4, 10, 11
-_KNOWN, _ASKED = 2000, 200
+_KNOWN, _ASKED, _MAPPED = 2000, 200, 40
 _STAGES = ("1", "4", "7")  # behind each convolution's activation
 
 
@@ -153,7 +153,7 @@ def _read_outs(
         texts = write(translator, language, see_whole(sent, layers), _END, most=_DIGITS + 1)
         recall = [len(set(text) & set(own)) / _DIGITS for text, own in zip(texts, asked.digits.tolist(), strict=True)]
         rows.append(with_interval("recall of the text", f"{name}{with_what}", recall, ""))
-    few = [own[:100] for own in sent]
+    few = [own[:_MAPPED] for own in sent]
     for stage in (1, 2):
         maps = torch.stack([map_phrase(translator, language, few, (stage,), [digit]) for digit in range(10)], 1)
         hits = [

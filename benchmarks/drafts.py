@@ -5,7 +5,7 @@ and over a short list, the small draft model, and passes over several tokens. Th
 model says, on its greedy text behind the prompts of `benchmarks.decoders`: news, and news told twice. From these
 follows what a drafter can gain at most, at the best length of a draft; and from the parts alone how often it would have
 to agree. In the end decoders with these drafters beside greedy. The small draft model has four of the thirty layers,
-and learned to copy other reports; it is made once, in minutes on one core. Without ``--full`` four prompts each.
+and learned to copy other reports; it is made once, in minutes on one core. Without ``--full`` six prompts each.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from torch import Tensor  # noqa: E402
 from benchmarks._passes import in_turn  # noqa: E402
 from benchmarks._rows import Row, main, measured, with_interval  # noqa: E402
 from benchmarks._small_draft import small_draft  # noqa: E402
-from benchmarks.decoders import EXACT_GAIN, PROMPTS, SHORT, Timed, prompts, written_in_turn  # noqa: E402
+from benchmarks.decoders import EXACT_GAIN, PROMPTS, Timed, prompts, written_in_turn  # noqa: E402
 from fedsim.components.decoder._shortlist import score_drafts  # noqa: E402
 from fedsim.components.decoder.dynamic_exit import Del, DelConfig  # noqa: E402
 from fedsim.components.decoder.greedy import Greedy, GreedyConfig  # noqa: E402
@@ -35,9 +35,11 @@ from fedsim.core.hooks import Decoder  # noqa: E402
 from fedsim.core.past import Draft, Past, Stack, stack_of  # noqa: E402
 from fedsim.generation.writer import Writer, load_writer  # noqa: E402
 
+SHORT = 6
 EXITS = (4, 10, 18, 20, 24, 28)
 LONGEST = 8
 FIRST = 4096  # tokens of the short list
+PARTS = ((1, 17), (18, 25), (26, 30))  # layers
 SURE = 0.4  # probability below which a draft ends
 TIMES = 20
 WANTED = 1.3
@@ -58,6 +60,11 @@ def measure(full: bool) -> list[Row]:
         told = "no agreement is enough" if need is None else f"drafts of {need[1]}"
         share = 1.0 if need is None else need[0]
         rows.append(measured(f"{name}: agreement needed for {WANTED} times greedy", told, [share], "share", ""))
+    looks = [copying(writer, own) for own in asked["news"]]
+    for first, last in PARTS:
+        shares = [max(own[first - 1 : last]) for own in looks]
+        name = "attention to what stood behind the earlier telling, the best head"
+        rows.append(with_interval(name, f"layers {first} to {last}", shares, "share"))
     for kind, own in asked.items():
         rows += compare(writer, draft, kind, own, drafting, cost)
     return rows
@@ -173,6 +180,17 @@ def _gained(name: str, kind: str, own: Sequence[Timed], greedy: Sequence[Timed])
     yield measured(f"{name} / greedy: tokens a second", kind, speed, "times", must)
     yield with_interval(f"{name}: tokens a round", kind, tokens, "tokens")
     yield measured(f"{name}: texts that are greedy's", kind, same, "share", "", statistics.fmean(same))
+
+
+@torch.no_grad()
+def copying(writer: Writer, text: Sequence[int]) -> list[float]:
+    """Return of each layer how much of its attention the best head gives, in a second telling, to the next token."""
+    inner: Any = writer.model
+    length = len(text)
+    told = torch.tensor([[*text, *text]])
+    places = torch.arange(length + 1, 2 * length)
+    found = inner.own(input_ids=told, use_cache=False, output_attentions=True).attentions
+    return [float(own[0][:, places, places - length + 1].mean(-1).max()) for own in found]
 
 
 @torch.no_grad()

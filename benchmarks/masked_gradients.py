@@ -50,11 +50,11 @@ _SAME_RATE = 1e-3
 def measure(full: bool) -> list[Row]:
     """Return the rows."""
     rows: list[Row] = []
-    for size, victims in ((1, 20), (2, 10), (4, 5)):
+    for size, victims in ((1, 20), (2, 10), (4, 4)):
         seen = list(_observed(_world(size), victims * (1 + full), _KNOWN))
         rows += [*_words(seen, f"batch {size}"), *_texts(seen, f"batch {size}")]
         _refusals(seen[0][0], f"batch {size}")
-    return [*rows, *_searched(20 if full else 10, 1000 if full else 300), *_sharpened(_world(4), 80 if full else 40)]
+    return [*rows, *_searched(20 if full else 8, 1000 if full else 200), *_sharpened(_world(4), 80 if full else 40)]
 
 
 def _world(size: int, **sizes: int) -> World:

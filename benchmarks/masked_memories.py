@@ -38,15 +38,12 @@ HIDDEN: Mapping[str, Sequence[int]] = {
     "between both ends": range(_HALF // 2, _HALF // 2 + _HALF),
     "every second": range(1, LENGTH, 2),
 }
-STEPS = (1, 2, 3, 4, 6, 12)
+STEPS = (1, 2, 4, 6, 12)
 _PLAIN = ("fixed", {"steps": _HALF})
 DECODERS: Mapping[str, tuple[str, dict[str, Any]]] = {
-    "threshold 0.9": ("threshold", {"threshold": 0.9}),
     "threshold 0.5": ("threshold", {"threshold": 0.5}),
-    "credit 0.9": ("credit-decoding", {"threshold": 0.9}),
     "credit 0.5": ("credit-decoding", {"threshold": 0.5}),
     "window 6, active 3, refresh 4": ("window-diffusion", {"window": 6, "active": 3, "refresh": 4}),
-    "explore": ("explore-then-exploit", {}),
 }
 _SCHEDULES = ("threshold 0.5", "credit 0.5")
 _ORDERS, _MASKED_HALVES = 4, 4
@@ -109,26 +106,26 @@ def _extraction(model: nn.Module, texts: Material, trained: str) -> list[Row]:
 
 def _by_steps(model: nn.Module, texts: Material, trained: str) -> list[Row]:
     rows: list[Row] = []
-    for where in ("behind a prefix", "every second"):
-        hidden = HIDDEN[where]
-        finest = _right(model, texts.members, hidden, *_PLAIN)
-        sharpest = _mean_chances(model, texts.members, hidden, _HALF)
-        for steps in STEPS:
-            about = f"{trained}, {where}, {steps} steps"
-            right = _right(model, texts.members, hidden, "fixed", {"steps": steps})
-            rows.append(_share("extracted, members", about, right))
-            chance = _mean_chances(model, texts.members, hidden, steps)
-            rows.append(with_interval("chance, members", about, chance, ""))
-            if steps < _HALF:
-                rows.append(_difference("extracted, one a step less this", about, finest, right))
-                rows.append(_difference("chance, one a step less this", about, sharpest, chance))
-        for label, (name, settings) in DECODERS.items():
-            done = written(model, texts.members, hidden, name, settings)
-            right = _exact(done, texts.members)
-            passes = [float(len(own.trace.tokens)) for own in done]
-            rows.append(_share("extracted, members", f"{trained}, {where}, {label}", right))
-            rows.append(_difference("extracted, one a step less this", f"{trained}, {where}, {label}", finest, right))
-            rows.append(with_interval("steps", f"{trained}, {where}, {label}", passes, ""))
+    where = "behind a prefix"
+    hidden = HIDDEN[where]
+    finest = _right(model, texts.members, hidden, *_PLAIN)
+    sharpest = _mean_chances(model, texts.members, hidden, _HALF)
+    for steps in STEPS:
+        about = f"{trained}, {where}, {steps} steps"
+        right = _right(model, texts.members, hidden, "fixed", {"steps": steps})
+        rows.append(_share("extracted, members", about, right))
+        chance = _mean_chances(model, texts.members, hidden, steps)
+        rows.append(with_interval("chance, members", about, chance, ""))
+        if steps < _HALF:
+            rows.append(_difference("extracted, one a step less this", about, finest, right))
+            rows.append(_difference("chance, one a step less this", about, sharpest, chance))
+    for label, (name, settings) in DECODERS.items():
+        done = written(model, texts.members, hidden, name, settings)
+        right = _exact(done, texts.members)
+        passes = [float(len(own.trace.tokens)) for own in done]
+        rows.append(_share("extracted, members", f"{trained}, {where}, {label}", right))
+        rows.append(_difference("extracted, one a step less this", f"{trained}, {where}, {label}", finest, right))
+        rows.append(with_interval("steps", f"{trained}, {where}, {label}", passes, ""))
     return rows
 
 

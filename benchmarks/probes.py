@@ -5,7 +5,8 @@ computes such changes of public texts whose attribute it knows, and a probe lear
 far each neuron moved.
 Topic: news of war or of business, from documents told apart by keywords; sentences that hold a keyword are left out.
 Name: one of eight, in another sentence than in public text. No document is both public and a client's. Beside it: a
-plain linear probe (ridge), permuted public attributes (control), and noise, of which each entry has so many times the
+plain linear probe (ridge), permuted public attributes (control), the head asked about the neurons of block 0 that
+moved most (control for names, which must succeed), and noise, of which each entry has so many times the
 root mean square of the change, in public changes too. Intervals are 95 %, by bootstrap over documents.
 """
 
@@ -26,11 +27,12 @@ from torch import Tensor, nn  # noqa: E402
 from benchmarks._decoding import news, real_model  # noqa: E402
 from benchmarks._news_llama import reports  # noqa: E402
 from benchmarks._rows import Row, main, with_interval  # noqa: E402
+from fedsim.components.probe.feature_neurons import moved_neurons, name_neurons  # noqa: E402
 from fedsim.core import registry  # noqa: E402
 from fedsim.core.errors import NotApplicable  # noqa: E402
 from fedsim.core.types import Tokenizer  # noqa: E402
 
-_BLOCKS, _LENGTH = (0, 14, 29), 96
+_BLOCKS, _LENGTH, _MOVED = (0, 14, 29), 96, 64
 _PROBES = ("feature-neurons", "hyperdimensional-probe", "markov-categorical", "devil")
 _KEYWORDS = {
     "war": "Taliban Afghanistan Laden troops Israeli Palestinian militants militant Arafat Gaza attack attacks forces "
@@ -65,7 +67,7 @@ def measure(full: bool) -> list[Row]:
     assert tokenizer is not None
     model = real_model().bfloat16()  # half the time
     noises = (0, 1, 10) if full else (0, 1)
-    rows = list[Row]()
+    rows = [_by_head(model, tokenizer, with_names(20 if full else 10))]
     for name, texts in {"topic": topics(), "name": with_names(20 if full else 10)}.items():
         rows += _told(name, _changes(model, tokenizer, texts, noises), noises)
     return rows
@@ -116,8 +118,7 @@ def _changes(model: nn.Module, tokenizer: Tokenizer, texts: Sequence[Text], nois
         own.requires_grad = True
     moved = defaultdict[tuple[int, int], list[Tensor]](list)
     for number, text in enumerate(texts):
-        tokens = torch.tensor([tokenizer.encode(text.words)[:_LENGTH]])
-        loss = nn.functional.cross_entropy(model(tokens[:, :-1])[0].float(), tokens[0, 1:])
+        loss = _loss(model, tokenizer, text)
         source = torch.Generator().manual_seed(number)
         for block, own in zip(_BLOCKS, torch.autograd.grad(loss, chosen), strict=True):
             sent = own.float()
@@ -126,6 +127,26 @@ def _changes(model: nn.Module, tokenizer: Tokenizer, texts: Sequence[Text], nois
                 length = (sent + times * noise).norm(dim=1)
                 moved[block, times].append(length.clamp_min(torch.finfo(length.dtype).tiny).log())
     return Change({key: torch.stack(own) for key, own in moved.items()}, texts)
+
+
+def _by_head(model: nn.Module, tokenizer: Tokenizer, texts: Sequence[Text]) -> Row:
+    """Return how often the head names the right name of all eight in the neurons of block 0 that moved most."""
+    concepts = {name: list(map(int, tokenizer.encode(f" {name}")))[:1] for name in _NAMES}
+    name = f"own.model.layers.{_BLOCKS[0]}.mlp.up_proj.weight"
+    model.requires_grad_(False)
+    model.get_parameter(name).requires_grad = True
+    asked, found = [own for own in texts if not own.is_public], []
+    for text in asked:
+        (own,) = torch.autograd.grad(_loss(model, tokenizer, text), [model.get_parameter(name)])
+        rows = own[[number for _, number in moved_neurons({name: own})[:_MOVED]]]
+        shares = name_neurons(model, rows, concepts=concepts).shares
+        found.append(int(torch.stack([shares[own].max() for own in _NAMES]).argmax()))
+    return _row("name read", "head, block 0, noise 0 (control that must succeed)", asked, found)
+
+
+def _loss(model: nn.Module, tokenizer: Tokenizer, text: Text) -> Tensor:
+    tokens = torch.tensor([tokenizer.encode(text.words)[:_LENGTH]])
+    return nn.functional.cross_entropy(model(tokens[:, :-1])[0].float(), tokens[0, 1:])
 
 
 def _told(name: str, change: Change, noises: Sequence[int]) -> list[Row]:

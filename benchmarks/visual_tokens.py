@@ -90,6 +90,24 @@ def contenders(kept: int) -> list[Contender]:
     ]
 
 
+def published() -> list[Contender]:
+    """Return methods of papers, with positions counted anew as theirs and kept, beside one early drop at equal cost."""
+    anew, kept = ("positions anew", {"recount": True}), ("positions kept", {"recount": False})
+    found = [
+        Contender(f"pyramid, {label}", "pyramid-drop", {"shares": shares, **own})
+        for shares in ((0.5, 0.25), (0.25, 0.0625))
+        for label, own in (anew, kept)
+    ]
+    # As many tokens a layer as each pyramid: 2 N + 2 N r_1 + 2 N r_2 = N + 5 k.
+    found += [Contender("attention, layer 0", "attention-topk", {"kept": own, "layer": 0}) for own in (32, 21)]
+    found += [
+        Contender(f"must-drop, {label}", "must-drop", {"overall": share, "single": share, **own})
+        for share in (0.01, 0.02, 0.04)
+        for label, own in (anew, kept)
+    ]
+    return found
+
+
 def asked(full: bool) -> dict[Kind, Batch]:
     """Return the questions that all contenders answer."""
     return {kind: questions(kind, QUESTIONS if full else SHORT, _SEED) for kind in ASKED}
@@ -124,7 +142,8 @@ def row(name: str, setting: str, right: Interval) -> Row:
 
 def accuracy_rows(plain: TinyVlm, batches: Mapping[Kind, Batch], points: list[Point]) -> Iterator[Row]:
     """Yield accuracies of all contenders, and collect their points."""
-    every = [Contender("keep-all", "keep-all"), *(own for kept in KEPT for own in contenders(kept))]
+    references = [own for kept in KEPT for own in contenders(kept)]
+    every = [Contender("keep-all", "keep-all"), *references, *published()]
     for own in every:
         found = point(own, plain, batches)
         points.append(found)
@@ -135,6 +154,28 @@ def accuracy_rows(plain: TinyVlm, batches: Mapping[Kind, Batch], points: list[Po
         found = point(own, plain, batches)
         setting = f"attention, 16 of 64 behind layer {layer}"
         yield from (row(f"right, {kind}", setting, right) for kind, right in found.right.items())
+
+
+@torch.no_grad()
+def leaning_rows(plain: TinyVlm, batches: Mapping[Kind, Batch]) -> Iterator[Row]:
+    """Yield which way answers go wrong: too many, too few, and yes in place of no."""
+    words = grids.words()
+    for own in (Contender("keep-all", "keep-all"), *contenders(32), *contenders(16)):
+        model, setting = next(own.models(plain)), own.label
+        if "kept" in own.settings:
+            setting = f"{own.label}, {own.settings['kept']} of 64"
+        said = {kind: _first_words(model, batch) for kind, batch in batches.items()}
+        count, true = said["counting"], batches["counting"].labels[:, 0]
+        yield row("counting: says too many", setting, wilson(int((count > true).sum()), len(true)))
+        yield row("counting: says too few", setting, wilson(int((count < true).sum()), len(true)))
+        for word in ("yes", "no"):
+            asked = batches["presence"].labels[:, 0] == words.of(word)
+            yes = said["presence"][asked] == words.of("yes")
+            yield row(f"presence: says yes where {word} is right", setting, wilson(int(yes.sum()), len(yes)))
+
+
+def _first_words(model: TinyVlm, batch: Batch) -> torch.Tensor:
+    return torch.cat([model(some.inputs, **some.given)[:, 0].argmax(-1) for some in batch.split(250)])
 
 
 def blind_rows(plain: TinyVlm, count: int) -> Iterator[Row]:
@@ -195,6 +236,7 @@ def measure(full: bool, points: list[Point] | None = None) -> list[Row]:
     found = points if points is not None else list[Point]()
     return [
         *accuracy_rows(plain, batches, found),
+        *leaning_rows(plain, batches),
         *blind_rows(plain, QUESTIONS if full else SHORT),
         *seconds_rows(plain, batches["position"]),
     ]

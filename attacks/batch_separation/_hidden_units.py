@@ -27,6 +27,7 @@ from fedsim.core.types import DropoutSite, Observation
 
 _ROUNDS = 4  # of restarts; the first finds nearly all
 _ZEROS_PER_TOKEN = 3  # of a hidden unit's gradients, on average; with fewer the search is long and finds little
+_LARGEST = 40_000_000  # hidden units times the square of tokens: entries that the search holds in memory
 _USUAL_RATE = 0.5  # where the rate is not known
 _SAME = 2e-5  # of entries of variance 1: far above rounding, and different entries are farther apart
 _FEWEST_SAME = 4
@@ -94,7 +95,8 @@ def _tokens(observation: Observation, mlp: _Mlp, most: int, restarts: int, gener
     gradient = torch.column_stack([tensors[f"{mlp.layer}.weight"].double(), tensors[f"{mlp.layer}.bias"].double()])
     left, singular, right = torch.linalg.svd(gradient[gradient.norm(dim=1) > 0.0], full_matrices=False)
     read = spectrum(singular, most=most)
-    if not read.is_exact or read.rank >= gradient.shape[1] or mlp.rate * len(left) < _ZEROS_PER_TOKEN * read.rank:
+    is_told = read.is_exact and read.rank < gradient.shape[1] and mlp.rate * len(left) >= _ZEROS_PER_TOKEN * read.rank
+    if not is_told or len(left) * read.rank**2 > _LARGEST:
         return None
     found, space = nothing_found(read.rank), Space.of(left[:, : read.rank])
     for _ in range(_ROUNDS):

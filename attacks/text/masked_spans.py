@@ -13,7 +13,8 @@ Source: spans after Petrov et al. 2024, arXiv 2405.15586; places, arrangement an
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from itertools import combinations
 from typing import ClassVar, NamedTuple, final
 
 import torch
@@ -35,7 +36,7 @@ from fedsim.core.types import Config, Modality, Observation, OnStep, Reconstruct
 
 _TRIES_A_START = 10
 _FEW = 50_000  # arrangements
-_CONTEXTS, _ROUNDS = 4, 3
+_CONTEXTS, _ROUNDS, _STARTS = 2, 3, 10
 _EXPLAINED = 1e-3  # of the output layer's gradient; single precision leaves about 1e-5
 
 
@@ -48,7 +49,7 @@ class MaskedSpansConfig(Config):
     deviations: float = Field(
         default=5.0, gt=0, description="under noise: deviations by which a token that was read is below the others"
     )
-    tries: int = Field(default=60, ge=1, description="descents in search of each sentence of a batch")
+    tries: int = Field(default=20, ge=1, description="descents in search of each sentence of a batch")
 
 
 class _Filled(NamedTuple):
@@ -64,7 +65,7 @@ class _Filled(NamedTuple):
 class MaskedSpans(Attack[MaskedSpansConfig]):
     """Reads visible tokens off spans, and masked ones off the output layer."""
 
-    effort: ClassVar[Effort] = "algebra"
+    effort: ClassVar[Effort] = "search"
     modalities: ClassVar[frozenset[Modality]] = frozenset({"text"})
 
     def not_applicable(self, observation: Observation) -> str | None:
@@ -125,44 +126,61 @@ def _arranged(reading: Reading, tokens: Sequence[Tensor], most: int, tries: int,
     Raises:
         NothingFound: there is none.
     """
-    found: list[Tensor] = []
     if math.prod(map(len, tokens)) <= _FEW:
         every = torch.cartesian_prod(*tokens).view(-1, len(tokens))
         scores = reading.whole(every, len(tokens))
         inside = reading.test.tokens(scores)
-        order = scores[inside].argsort()[:most]
-        found, most = list(every[inside][order]), 0
-    for start in _aligned(reading, tokens, generator) if most else ():
-        if any(torch.equal(start, own) for own in found):
-            continue
-        end = start if _is_inside(reading, start) else _descended(reading, tokens, start)
-        if _is_inside(reading, end) and not any(torch.equal(end, own) for own in found):
-            found.append(end)
-        if len(found) == most:
-            break
-    for _ in range(most - len(found)):
-        end = _searched(reading, tokens, found, tries, generator)
-        if end is None:
-            break
-        found.append(end)
+        found = list(every[inside][scores[inside].argsort()][:most])
+    else:
+        found = _sought(reading, tokens, most, tries, generator)
     if found:
         return torch.stack(found)
     raise NothingFound("no arrangement of the tokens at their places that was tried lies in the second span")
 
 
-def _aligned(reading: Reading, tokens: Sequence[Tensor], generator: torch.Generator) -> Iterator[Tensor]:
-    """Yield arrangements of tokens that lie outside the second span in one direction.
+def _sought(
+    reading: Reading, tokens: Sequence[Tensor], most: int, tries: int, generator: torch.Generator
+) -> list[Tensor]:
+    """Return sentences (T,): those of aligned tokens, then ends of descents from these, then of random descents."""
+    most = min(most, max(1, round(reading.spaces[1].size / len(tokens))))  # those without a masked place add no rank
+    found: list[Tensor] = []
+    for _ in range(_CONTEXTS):
+        if len(found) >= most:
+            break
+        starts = _aligned(reading, tokens, generator)
+        inside = reading.test.tokens(reading.whole(starts, len(tokens)))
+        _add(found, starts[inside])
+        for start in starts[~inside][:_STARTS]:
+            if len(found) >= most:
+                break
+            end = _descended(reading, tokens, start)
+            _add(found, end[None][reading.test.tokens(reading.whole(end[None], len(tokens)))])
+    for _ in range(most - len(found)):
+        end = _searched(reading, tokens, found, tries, generator)
+        if end is None:
+            break
+        found.append(end)
+    return found[:most]
+
+
+def _add(found: list[Tensor], sentences: Tensor) -> None:
+    """Add sentences (N, T) that were not found yet."""
+    for own in sentences:
+        if not any(torch.equal(own, other) for other in found):
+            found.append(own)
+
+
+def _aligned(reading: Reading, tokens: Sequence[Tensor], generator: torch.Generator) -> Tensor:
+    """Return arrangements (N, T) of tokens that lie outside the second span in one direction, the nearest first.
 
     Near even attention, the input at a place is that of its token, x, and what its text gives to all places, u; x + u
     lies in the span. So in any text, x lies outside by what that text gives less u: one direction for each true text.
     """
     fewest = min(range(len(tokens)), key=lambda place: len(tokens[place]))
-    for _ in range(_CONTEXTS):
-        context = _drawn(tokens, generator)
-        rests = [_rests(reading, context, place, own) for place, own in enumerate(tokens)]
-        starts = {tuple(own): near for own, near in (_along(rests, tokens, first) for first in rests[fewest])}
-        for own in sorted(starts, key=starts.__getitem__, reverse=True):
-            yield torch.tensor(own)
+    context = _drawn(tokens, generator)
+    rests = [_rests(reading, context, place, own) for place, own in enumerate(tokens)]
+    starts = {tuple(own): near for own, near in (_along(rests, tokens, first) for first in rests[fewest])}
+    return torch.tensor(sorted(starts, key=starts.__getitem__, reverse=True))
 
 
 def _along(rests: Sequence[Tensor], tokens: Sequence[Tensor], direction: Tensor) -> tuple[list[int], float]:
@@ -225,17 +243,37 @@ def _drawn(tokens: Sequence[Tensor], generator: torch.Generator) -> Tensor:
 
 
 def _descended(reading: Reading, tokens: Sequence[Tensor], sentence: Tensor) -> Tensor:
-    """Take the token that lies nearest to the second span, place by place, until none changes."""
-    changed = True
-    while changed:
+    """Change a sentence until no other token at a place, and no exchange of two places, brings it nearer to the span.
+
+    Under even attention an order of the same tokens gives all places the same, so exchanges matter.
+    """
+    while True:
         before = sentence
         for place, own in enumerate(tokens):
             if len(own) > 1:
                 others = sentence.repeat(len(own), 1)
                 others[:, place] = own
                 sentence = others[_distances(reading, others).argmin()]
-        changed = not torch.equal(sentence, before)
-    return sentence
+        sentence = _exchanged(reading, tokens, sentence)
+        if torch.equal(sentence, before):
+            return sentence
+
+
+def _exchanged(reading: Reading, tokens: Sequence[Tensor], sentence: Tensor) -> Tensor:
+    """Exchange the tokens of two places, the best pair each time, while that brings the sentence nearer to the span."""
+    allowed = [set(own.tolist()) for own in tokens]
+    while True:
+        own = sentence.tolist()
+        others = [sentence]
+        for one, other in combinations(range(len(own)), 2):
+            if own[one] != own[other] and own[other] in allowed[one] and own[one] in allowed[other]:
+                order = list(range(len(own)))
+                order[one], order[other] = other, one
+                others.append(sentence[order])
+        best = int(_distances(reading, torch.stack(others)).argmin())
+        if best == 0:
+            return sentence
+        sentence = others[best]
 
 
 def _distances(reading: Reading, sentences: Tensor) -> Tensor:

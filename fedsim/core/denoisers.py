@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,7 +69,8 @@ def find_denoiser(name: str) -> Path:
         return Path(name)
     cache = checkpoints.cache()
     every = cache.iterdir() if cache.is_dir() else ()
-    kept = sorted(own for own in every if own.name.startswith(f"{name}-") and (own / _SETTINGS).is_file())
+    pattern = rf"{re.escape(name)}-[0-9a-f]+"
+    kept = sorted(own for own in every if re.fullmatch(pattern, own.name) and (own / _SETTINGS).is_file())
     if not kept:
         raise FedsimError(
             f"there is no trained denoiser '{name}': neither such a folder, nor one of that name in the cache "

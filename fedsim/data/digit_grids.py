@@ -18,8 +18,9 @@ from fedsim.core import registry, seeding
 from fedsim.core.registry import dataset
 from fedsim.core.types import Batch, Config, Dataset, InputSpec
 from fedsim.data._grid_questions import Stock, answer_places, ask, draw_digits, draw_kinds, paint
-from fedsim.data._grid_words import MOST_COUNTED, GridWords, Kind
+from fedsim.data._grid_words import DIGITS, KINDS, MOST_COUNTED, GridWords, Kind
 
+_USERS = 40  # who share a kind of question, or a digit
 Source = Literal["mnist5k", "digits"]
 
 
@@ -38,6 +39,11 @@ class DigitGridsConfig(Config):
     counting: float = Field(default=0.2, ge=0, description="weight of questions how often a digit is there")
     where: float = Field(default=0.0, ge=0, description="weight of questions where a digit is that occurs once")
     list: float = Field(default=0.0, ge=0, description="weight of questions for all digits")
+    owners: Literal["question", "digit"] = Field(
+        default="question",
+        description="what the examples of a user share, for clients that differ by user: the kind of question, or the "
+        "most frequent digit",
+    )
     train: int = Field(default=2000, ge=1, description="number of training examples")
     test: int = Field(default=500, ge=1, description="number of test examples")
     seed: int = Field(default=0, ge=0, description="of images and questions; not the scenario's seed")
@@ -75,10 +81,15 @@ def digit_grids(config: DigitGridsConfig) -> Dataset:
     """
     words = GridWords(config.cells)
     stock = stocks(config.source)
-    train, _ = draw_grids(config, config.train, stock[0], seeding.generator(config.seed, "digit grids train"))
+    train, digits = draw_grids(config, config.train, stock[0], seeding.generator(config.seed, "digit grids train"))
     test, _ = draw_grids(config, config.test, stock[1], seeding.generator(config.seed, "digit grids test"))
     spec = InputSpec(tuple(train.inputs.shape[1:]), len(words.words), (0.0,), (1.0,))
-    return Dataset(train, test, spec, words.words, task="visual-question-answering")
+    if config.owners == "digit":
+        shared = (digits[:, :, None] == torch.arange(DIGITS)).sum(1).argmax(1)
+    else:
+        shared = torch.tensor([KINDS.index(words.kind(own)) for own in train.given["question"].tolist()])
+    users = shared * _USERS + torch.arange(len(shared)) % _USERS
+    return Dataset(train, test, spec, words.words, users=users, task="visual-question-answering")
 
 
 def draw_grids(config: DigitGridsConfig, count: int, stock: Stock, generator: torch.Generator) -> tuple[Batch, Tensor]:

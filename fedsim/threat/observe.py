@@ -22,6 +22,7 @@ from fedsim.core.types import (
     PublicKnowledge,
     Server,
     ThreatModel,
+    Update,
 )
 from fedsim.scenario import Scenario
 from fedsim.scenario.world import World
@@ -84,12 +85,7 @@ def observe(
         ),
         model=model,
         loss=world.stack.loss(entry.round),
-        update=replace(
-            entry.update,
-            tensors={name: tensor.clone() for name, tensor in entry.update.tensors.items() if name in shared},
-            buffers=copy.deepcopy(entry.update.buffers),
-            examples=sum(sizes or ()),
-        ),
+        update=_shown(entry.update, shared, sum(sizes or ())),
         spec=spec if "input-statistics" in knows else _without_statistics(spec),
         local_steps=len(truth.batches),
         learning_rate=world.stack.optimizer.learning_rate,
@@ -286,6 +282,12 @@ def _without_statistics(spec: InputSpec) -> InputSpec:
 
 def _misjudged(rate: float, error: float) -> float:
     return min(max(rate + error, 0.0), _HIGHEST_RATE) if rate else 0.0
+
+
+def _shown(update: Update, shared: Collection[str], examples: int) -> Update:
+    """Return a copy of an update that holds the shared tensors and states this number of examples."""
+    tensors = {name: tensor.clone() for name, tensor in update.tensors.items() if name in shared}
+    return replace(update, tensors=tensors, buffers=copy.deepcopy(update.buffers), examples=examples)
 
 
 def _sites(victim: Victim, knows: Collection[Knowledge], model: nn.Module) -> tuple[DropoutSite, ...]:

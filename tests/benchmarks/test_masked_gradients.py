@@ -29,3 +29,8 @@ def test_words_are_those_of_the_two_layers() -> None:
         "masked words found": 1.0,
         "found words that are masked": 1.0,
     }
+
+
+def test_two_sentences_whose_arrangements_are_too_many_to_try_are_sought_and_read() -> None:
+    seen = list(own._observed(own._world(2), 1, own._KNOWN))
+    assert [row.value for row in own._texts(seen, "")] == [1.0, 1.0]

@@ -28,10 +28,11 @@ def test_names_are_looked_up_in_the_cache_and_strangers_are_named(
     monkeypatch.setenv("FEDSIM_CACHE", str(tmp_path))
     with pytest.raises(FedsimError, match=r"no trained denoiser 'small'.*fedsim bench model small"):
         find_denoiser("small")
-    folder = tmp_path / "small-1"
-    folder.mkdir()
+    folder = tmp_path / "small-1a2b3c4d"
     model = edm_unet(EdmUnetConfig.model_validate(SETTINGS), spec(1, 8, 8))
-    save_denoiser(model, SETTINGS, spec(1, 8, 8), folder)
+    for own in (folder, tmp_path / "small-draft-1a2b3c4d"):
+        own.mkdir()
+        save_denoiser(model, SETTINGS, spec(1, 8, 8), own)
     assert find_denoiser("small") == find_denoiser(str(folder)) == folder
     with pytest.raises(FedsimError, match="holds no trained denoiser"):
         load_denoiser(tmp_path)

@@ -5,6 +5,7 @@ import torch
 from pydantic import ValidationError
 
 from fedsim.core import registry
+from fedsim.data._grid_words import GridWords
 from fedsim.data.digit_grids import DigitGridsConfig, digit_grids, stocks
 
 
@@ -33,6 +34,20 @@ def test_shapes_and_words() -> None:
     assert (longer.train.labels.shape, longer.spec.shape) == ((40, 7), (1, 42, 42))
     task = registry.get("task", data.task)
     assert task.make(task.config()).refuses(data) is None
+
+
+def test_a_user_asks_one_kind_of_question_or_has_one_digit_above_all() -> None:
+    words = GridWords(4)
+    own = small(train=300)
+    assert own.users is not None
+    kinds = [words.kind(row) for row in own.train.given["question"].tolist()]
+    of_user = {
+        user: {kind for kind, one in zip(kinds, own.users.tolist(), strict=True) if one == user}
+        for user in own.users.tolist()
+    }
+    assert all(len(some) == 1 for some in of_user.values())
+    assert 100 <= len(of_user) <= 3 * 40
+    assert small(owners="digit").users.unique().numel() > 10
 
 
 @pytest.mark.parametrize("source", ["digits", "mnist5k"])

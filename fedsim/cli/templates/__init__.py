@@ -31,7 +31,6 @@ _PLACES = {  # by family of defenses
     "rounding": "quantise",
 }
 _BASES = {"adapter": "Adapter", "bottleneck": "Bottleneck", "layer": "Layer"}
-_WITHOUT_METHODS = ("sampler",)  # hooks whose folder the first method makes
 
 
 @dataclass(frozen=True)
@@ -47,8 +46,6 @@ def families(kind: NewKind) -> list[Family]:
     spec = importlib.util.find_spec(_PACKAGES[kind])
     home = Path(next(iter((spec and spec.submodule_search_locations) or ("",))))
     found = {path.parent.name: path for path in home.glob("[!_]*/__init__.py")}
-    if kind == "component":
-        found = {hook: found.get(hook, home / hook / "__init__.py") for hook in sorted({*found, *_WITHOUT_METHODS})}
     own = {"attack": set(found) - set(_NOT_FOR_ATTACKS), "defense": set(_PLACES), "component": set(found)}[kind]
     return [Family(name, _sentence(path)) for name, path in sorted(found.items()) if name in own]
 

@@ -31,7 +31,9 @@ def refuses_inputs(data: Dataset, *, tokens: bool) -> str | None:
 
 
 def refuses_shape(data: Dataset) -> str | None:
-    """Say whether the examples are no images (channels, height, width)."""
+    """Say whether the examples are no images (channels, height, width), or are asked about."""
+    if QUESTION in data.train.given:
+        return "it reads images alone, and a question stands beside each of these"
     if len(data.spec.shape) == _IMAGE:
         return None
     return f"it needs images (channels, height, width), and an example has shape {data.spec.shape}"

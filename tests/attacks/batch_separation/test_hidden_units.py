@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from attacks.batch_separation import _hidden_units
 from attacks.batch_separation._hidden_units import hidden_hints
 from attacks.core.patches import embedding_site
 from fedsim.core import seeding
@@ -61,4 +62,10 @@ def test_every_token_has_a_hint_at_its_position_and_sure_features_were_taken(toy
 @pytest.mark.parametrize("settings", [{"inner": 0.0}, {"hidden": 32}])
 def test_without_zeros_or_with_too_few_hidden_units_there_are_no_hints(toy: Toy, settings: dict[str, Any]) -> None:
     observation, _ = toy(build(**settings), SHAPE, 2, seed=1)
+    assert hidden_hints(observation, 2, 64, generator()) == [[], [], [], []]
+
+
+def test_a_search_that_would_not_fit_into_memory_is_not_begun(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    observation, _ = toy(build(), SHAPE, 2, seed=1)
+    monkeypatch.setattr(_hidden_units, "_LARGEST", 256 * 8**2 - 1)
     assert hidden_hints(observation, 2, 64, generator()) == [[], [], [], []]

@@ -120,9 +120,8 @@ def test_every_family_says_what_it_holds_and_every_folder_is_one() -> None:
     for kind, folder in (("attack", "attacks"), ("defense", "defenses"), ("component", "fedsim/components")):
         folders = {path.parent.name for path in (ROOT / folder).glob("[!_]*/__init__.py")}
         known = known_families(kind)  # type: ignore[arg-type]
-        empty = {"sampler"} if kind == "component" else set()
-        assert {own.name for own in known} == folders - {"core", "generation", "membership"} | empty
-        assert {own.name for own in known if not own.holds} == empty
+        assert {own.name for own in known} == folders - {"core", "generation", "membership"}
+        assert all(own.holds for own in known)
 
 
 def test_a_component_is_written_for_its_hook(checkout: Path) -> None:

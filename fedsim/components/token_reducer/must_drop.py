@@ -1,0 +1,175 @@
+"""must-drop: merges like neighbours in the encoder, then drops visual tokens that neither image nor question needs.
+
+Idea: Judge a token over its whole life. What the class token looks at stays whatever is asked; of the rest, what no
+    token of the question looks at goes; then every cache forgets what did not survive.
+Equation: drop j if sum_t A_tj < theta_g sum_tk A_tk and max_t A_tj < theta_i, unless j is protected; A the mean over
+    heads of the attention that tokens t of the question pay to visual tokens
+Assumes: a model with a class token that reads images and text. Nothing is trained.
+Leaks: how many tokens survive depends on image and question, and shows in time and memory.
+Fails: thresholds are shares of attention, so they must fit the number of tokens; batches have examples of unequal cost.
+Source: Liu et al. 2024, arXiv 2411.10803, section 3; thresholds scaled to fewer tokens, and each image merges all of
+    its like windows, where the paper merges as many of each image of a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import ClassVar, final
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from fedsim.core.hooks import VisualTokenReducer
+from fedsim.core.registry import component
+from fedsim.core.types import Config
+from fedsim.core.visual import Held, LayerView, Stream, VisualReducer, VisualShape
+
+_PROTECTED = "must-drop.protected"  # mask over the patches of the image, (B, N)
+
+
+class MustDropConfig(Config):
+    """Settings of the three stages."""
+
+    window: int = Field(default=2, ge=2, description="side of the windows of patches that may be merged into one token")
+    likeness: float = Field(default=0.8, description="mean cosine of a window's tokens from which on it may be merged")
+    protected: float = Field(
+        default=0.08,
+        ge=0,
+        le=1,
+        description="share of the tokens, by attention of the class token, that is never dropped",
+    )
+    layers: tuple[int, ...] = Field(
+        default=(1, 2, 3, 4), min_length=1, description="layers of the language model behind which tokens are dropped"
+    )
+    overall: float = Field(
+        default=0.01, ge=0, description="theta_g: share of the question's attention; 0: drop nothing"
+    )
+    single: float = Field(default=0.01, ge=0, description="theta_i: attention of one token of the question")
+    recount: bool = Field(default=True, description="count positions anew behind a drop, as the paper; else they stay")
+
+
+@final
+@component("must-drop", summary="merges like visual tokens, and drops what nobody looks at", paper="2411.10803")
+class MustDrop(VisualTokenReducer[MustDropConfig]):
+    """Acts in the encoder, in the language model, and on what its layers hold."""
+
+    def reducer(self, visual: VisualShape, generator: torch.Generator) -> VisualReducer:
+        """Return a module of all three stages."""
+        return _MustDrop(self.config, visual)
+
+    def does_not_fit(self, visual: VisualShape) -> str | None:
+        """Refuse windows that do not tile the image, and layers that are not there or that no other follows."""
+        side, layers = self.config.window, self.config.layers
+        if any(length % side for length in visual.grid):
+            return f"windows of {side} x {side} do not tile {visual.grid[0]} x {visual.grid[1]} patches"
+        if any(one >= other for one, other in pairwise((0, *layers, visual.layers - 1))):
+            return (
+                f"layers is {layers}, expected ascending numbers from 1 to {visual.layers - 2}: text must have looked "
+                "at the image, and a layer must follow"
+            )
+        return None
+
+
+class _MustDrop(VisualReducer):
+    reads_all_of_encoder: ClassVar[bool] = True
+
+    def __init__(self, config: MustDropConfig, visual: VisualShape) -> None:
+        super().__init__()
+        self._config, self._visual = config, visual
+
+    def after_encoder_layer(self, before: Stream, after: Stream, layer: LayerView) -> Stream:
+        """Merge windows behind the first layer; protect what the class token looks at in the last one."""
+        if layer.number == 0:
+            after = merged(after, self._visual.grid, self._config.window, self._config.likeness)
+        if layer.number < self._visual.encoder_layers - 1:
+            return after
+        scores = layer.attention(before, slice(0, 1)).mean(1)[:, 0, before.visual]
+        return after.noted(**{_PROTECTED: self._most_attended(scores, before)})
+
+    def _most_attended(self, scores: Tensor, stream: Stream) -> Tensor:
+        """Return the protected share of each image's tokens, as a mask over patches (B, N)."""
+        counts = torch.as_tensor(stream.counts, device=scores.device)
+        wanted = (self._config.protected * counts).ceil().long()
+        rank = scores.argsort(dim=1, descending=True, stable=True).argsort(1)
+        chosen = (rank < wanted[:, None]) & (stream.patches >= 0)
+        mask = torch.zeros(len(scores), self._visual.patches, dtype=torch.long, device=scores.device)
+        return mask.scatter_reduce(1, stream.patches.clamp_min(0), chosen.long(), "amax").bool()
+
+    def projected(self, stream: Stream) -> Stream:
+        """Count positions anew, since merging left fewer tokens."""
+        return self._recounted(stream)
+
+    def _recounted(self, stream: Stream) -> Stream:
+        return stream.reindexed() if self._config.recount else stream
+
+    def after_layer(self, before: Stream, after: Stream, layer: LayerView) -> Stream:
+        """Drop tokens at which neither the question as a whole nor one of its tokens looked."""
+        if layer.number not in self._config.layers:
+            return after
+        with torch.no_grad():
+            rows = layer.attention(before, before.asking).mean(1)[:, :, before.visual]
+        kept = ~unneeded(rows, self._config.overall, self._config.single) | _protected(before)
+        return self._recounted(after.keep_where(_or_best(kept, rows.sum(1), before)))
+
+    def after_prompt(self, held: Held) -> None:
+        """Let the layers from the first drop on hold the final survivors alone, and count positions by them."""
+        final_ones = held.patches[-1]
+        for number in range(len(held.patches)):
+            if number >= self._config.layers[0]:
+                own = held.patches[number]
+                held.keep(number, (own[:, :, None] == final_ones[:, None]).any(-1) & (own >= 0))
+            if self._config.recount:
+                held.reindex(number)
+
+
+def merged(stream: Stream, grid: tuple[int, int], side: int, likeness: float) -> Stream:
+    """Return a stream of the encoder in which each like window of patches is one token, their mean.
+
+    A merged token stands where the first patch of its window stood, and has its number.
+
+    Args:
+        stream: class token and all patches.
+        grid: patches down and across.
+        side: of a window.
+        likeness: least mean cosine between two of a window's tokens.
+    """
+    numbers = torch.arange(grid[0] * grid[1], device=stream.hidden.device).view(grid)
+    windows = numbers.unfold(0, side, side).unfold(1, side, side).reshape(-1, side**2)  # (W, s*s)
+    each = stream.hidden[:, stream.visual][:, windows]  # (B, W, s*s, width)
+    count = side**2
+    alike = (F.normalize(each, dim=-1).sum(2).square().sum(-1) - count) / (count * (count - 1)) >= likeness
+    if not bool(alike.any()):
+        return stream
+    firsts = stream.front + windows[:, 0]
+    hidden = stream.hidden.index_copy(1, firsts, torch.where(alike[..., None], each.mean(2), each[:, :, 0]))
+    kept = torch.ones_like(stream.patches, dtype=torch.bool)
+    kept[:, windows[:, 1:]] = ~alike[..., None].expand(-1, -1, count - 1)
+    return stream.with_(hidden).keep_where(kept)
+
+
+def unneeded(rows: Tensor, overall: float, single: float) -> Tensor:
+    """Say which visual tokens both criteria would drop, (B, n).
+
+    Args:
+        rows: attention that each token of the question pays, (B, T, n).
+        overall: share of all of it below which a token gets too little.
+        single: attention below which no token of the question looks at it.
+    """
+    every = rows.sum(1)
+    return (every < overall * every.sum(1, keepdim=True)) & (rows.amax(1) < single)
+
+
+def _protected(stream: Stream) -> Tensor:
+    mask: Mapping[str, Tensor] = stream.notes
+    return mask[_PROTECTED].gather(1, stream.patches.clamp_min(0)) & (stream.patches >= 0)
+
+
+def _or_best(kept: Tensor, scores: Tensor, stream: Stream) -> Tensor:
+    """Return the mask, with the best token where an example would keep none."""
+    scores = scores.masked_fill(stream.patches < 0, -1.0)
+    best = F.one_hot(scores.argmax(1), kept.shape[1]).bool()
+    is_empty = ~(kept & (stream.patches >= 0)).any(1, keepdim=True)
+    return kept | (best & is_empty)

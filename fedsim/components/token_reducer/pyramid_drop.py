@@ -1,0 +1,89 @@
+"""pyramid-drop: keeps ever fewer visual tokens on the way through the language model, by the prompt's attention.
+
+Idea: Shallow layers need all visual tokens, deep ones few: thin them out in stages.
+Equation: after stage s the floor(r_s N) tokens with the highest mean over heads of softmax(q_last . k_j / sqrt(f))
+    stay; q and k are those of the layer that follows, N the tokens of the image
+Assumes: a model that reads images and text; nothing is trained for it, but clients may train with it.
+Leaks: how many tokens stay follows from the settings alone. Which ones stay depends on image and question. Deep layers
+    have a gradient of the kept tokens only; the encoder has one of all.
+Fails: where the first drop comes before the question has reached the last token.
+Source: Xing et al. 2024, arXiv 2410.17247, section 3.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import final
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from fedsim.components.token_reducer._choosing import highest
+from fedsim.core.hooks import VisualTokenReducer
+from fedsim.core.registry import component
+from fedsim.core.types import Config
+from fedsim.core.visual import LayerView, Stream, VisualReducer, VisualShape
+
+
+class PyramidDropConfig(Config):
+    """Settings of the stages."""
+
+    layers: tuple[int, ...] = Field(
+        default=(2, 4), min_length=1, description="layers of the language model before which tokens are dropped, from 0"
+    )
+    shares: tuple[float, ...] = Field(
+        default=(0.5, 0.25), min_length=1, description="share of the image's tokens that is kept from each of them on"
+    )
+    recount: bool = Field(default=True, description="count positions anew behind a drop, as the paper; else they stay")
+
+
+@final
+@component("pyramid-drop", summary="keeps ever fewer visual tokens, stage by stage", paper="2410.17247")
+class PyramidDrop(VisualTokenReducer[PyramidDropConfig]):
+    """Drops tokens before some layers of the language model."""
+
+    def reducer(self, visual: VisualShape, generator: torch.Generator) -> VisualReducer:
+        """Return a module that acts before the chosen layers."""
+        counts = [int(visual.patches * share) for share in self.config.shares]
+        return _Pyramid(dict(zip(self.config.layers, counts, strict=True)), self.config.recount)
+
+    def does_not_fit(self, visual: VisualShape) -> str | None:
+        """Refuse layers that are not there, shares that grow, and stages that keep nothing."""
+        layers, shares = self.config.layers, self.config.shares
+        if len(layers) != len(shares):
+            return f"layers has {len(layers)} entries and shares {len(shares)}: expected a share for each layer"
+        if not _ascend(layers) or layers[0] < 1 or layers[-1] >= visual.layers:
+            return f"layers is {layers}, expected ascending numbers from 1 to {visual.layers - 1}"
+        if any(one < other for one, other in pairwise((1.0, *shares))):
+            return f"shares is {shares}, expected numbers of at most 1, none larger than the one before"
+        if int(visual.patches * shares[-1]) < 1:
+            return f"a share of {shares[-1]:g} leaves none of {visual.patches} visual tokens, expected one at least"
+        return None
+
+
+class _Pyramid(VisualReducer):
+    def __init__(self, counts: dict[int, int], recount: bool) -> None:
+        super().__init__()
+        self._counts, self._recount = counts, recount
+
+    def before_layer(self, stream: Stream, layer: LayerView) -> Stream:
+        """Keep the tokens that the prompt's last token would attend to most in this layer."""
+        kept = self._counts.get(layer.number)
+        if kept is None or kept >= stream.patches.shape[1]:
+            return stream
+        left = stream.keep(highest(attention_of_last(stream, layer), kept))
+        return left.reindexed() if self._recount else left
+
+
+def attention_of_last(stream: Stream, layer: LayerView) -> Tensor:
+    """Return what the prompt's last token attends to of each visual token in a layer, mean over heads, (B, n).
+
+    The answer's tokens stand behind it, so the choice is the same in training and in writing. No gradient goes through.
+    """
+    with torch.no_grad():
+        return layer.attention(stream, slice(stream.last, stream.last + 1)).mean(1)[:, 0, stream.visual]
+
+
+def _ascend(numbers: tuple[int, ...]) -> bool:
+    return all(one < other for one, other in pairwise(numbers))

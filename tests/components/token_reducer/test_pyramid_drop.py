@@ -1,0 +1,111 @@
+"""pyramid-drop keeps floor(share * N) tokens from each of its layers on, by attention of the layer that follows."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from fedsim.core.errors import NotApplicable
+from fedsim.core.visual import Stream, VisualReducer, visual_passes
+from tests.models.vlms import examples, prepared, small_vlm
+
+STAGES: dict[str, Any] = {"layers": (1, 3), "shares": (0.5, 0.3)}
+
+
+@torch.no_grad()
+def test_shares_of_one_are_the_model_itself() -> None:
+    own = examples()
+    assert torch.equal(prepared("pyramid-drop", layers=(1, 3), shares=(1.0, 1.0))(*own), small_vlm()(*own))
+
+
+@torch.no_grad()
+def test_counts_are_shares_of_the_image_rounded_down_and_the_kept_are_nested() -> None:
+    model = prepared("pyramid-drop", **STAGES)
+    with visual_passes(model) as passes:
+        model(*examples())
+    assert passes[0].visual == [[16] * 3, [8] * 3, [8] * 3, [4] * 3]  # 0.3 * 16 = 4.8
+    for one, other in ((0, 1), (1, 3)):
+        for before, after in zip(passes[0].patches[one].tolist(), passes[0].patches[other].tolist(), strict=True):
+            assert set(after) < set(before)
+            assert after == sorted(after)
+
+
+@torch.no_grad()
+def test_tokens_are_ranked_by_the_row_that_the_next_layer_itself_computes() -> None:
+    rows: list[torch.Tensor] = []
+
+    class Looking(VisualReducer):
+        def after_layer(self, before, after, layer):
+            if layer.number == 1:
+                rows.append(layer.attention(before)[:, :, before.last, before.visual].mean(1))
+            return after
+
+    model, own = prepared("pyramid-drop", layers=(1,), shares=(0.4,)), examples()
+    small_vlm(Looking())(*own)
+    with visual_passes(model) as passes:
+        model(*own)
+    assert torch.equal(passes[0].patches[1], rows[0].topk(6).indices.sort().values)
+
+
+@torch.no_grad()
+def test_positions_are_counted_anew_and_answers_do_not_choose() -> None:
+    seen: dict[int, Stream] = {}
+
+    class Looking(VisualReducer):
+        def after_layer(self, before, after, layer):
+            seen[layer.number] = before
+            return after
+
+    images, question, answer = examples()
+    model = prepared("pyramid-drop", small_vlm(), **STAGES)
+    model.reducers.append(Looking())
+    with visual_passes(model) as passes:
+        model(images, question, answer)
+        model(images, question)
+    assert torch.equal(passes[0].patches[3], passes[1].patches[3])
+    tokens = seen[3].positions.shape[1]
+    assert seen[3].positions.tolist() == [list(range(tokens))] * 3
+
+
+@torch.no_grad()
+def test_an_answer_is_written_as_a_pass_over_all_of_it_predicts() -> None:
+    images, question, answer = examples()
+    model = prepared("pyramid-drop", **STAGES)
+    whole = model(images, question, answer)
+    read = model.begin(model.encode(images, question), question)
+    torch.testing.assert_close(torch.stack((read.scores, model.follow(read, answer[:, 0])), 1), whole)
+    assert read.held.store.held[3][0] < read.held.store.held[1][0] < read.held.store.held[0][0]
+
+
+def test_no_gradient_goes_through_the_ranking_and_dropped_tokens_have_none() -> None:
+    model, (images, question, answer) = prepared("pyramid-drop", layers=(1,), shares=(0.25,)), examples()
+    states: list[torch.Tensor] = []
+
+    class Keeping(VisualReducer):
+        def before_layer(self, stream, layer):
+            if layer.number == 1:
+                stream.hidden.retain_grad()
+                states.append(stream.hidden)
+            return stream
+
+    model.reducers.insert(0, Keeping())
+    with visual_passes(model) as passes:
+        model(images, question, answer)[..., 3].sum().backward()
+    assert states[0].grad is not None
+    moved = states[0].grad[:, 1:17].abs().sum(-1) > 0
+    assert [own.nonzero()[:, 0].tolist() for own in moved] == passes[0].patches[1].tolist()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"layers": (1, 2), "shares": (0.5,)}, "a share for each layer"),
+        ({"layers": (0,), "shares": (0.5,)}, "from 1 to 3"),
+        ({"layers": (2, 4), "shares": (0.5, 0.2)}, "from 1 to 3"),
+        ({"layers": (1, 2), "shares": (0.5, 0.6)}, "none larger than the one before"),
+        ({"layers": (1,), "shares": (0.05,)}, "leaves none of 16"),
+    ],
+)
+def test_stages_that_do_not_fit_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(NotApplicable, match=message):
+        prepared("pyramid-drop", **settings)
