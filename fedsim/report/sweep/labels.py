@@ -7,16 +7,18 @@ from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.path import Path
     from matplotlib.text import Annotation
     from matplotlib.transforms import Bbox
 
 _SIZE, _COLOUR = 7, "#333333"
 _MARKER = 5.0  # points around the middle of a marker that a name leaves free
 _NEAR = 6.0
-_DISTANCES = (_NEAR, 14.0, 23.0, 32.0, 41.0, 54.0, 68.0)  # in points; a line leads to a name that is not near
-_DIRECTIONS = ((1, 1), (1, -1), (-1, 1), (-1, -1), (0, 1), (0, -1), (1, 0), (-1, 0))
-_SIDES = {1: "left", 0: "center", -1: "right"}
-_HEIGHTS = {1: "bottom", 0: "center", -1: "top"}
+_DISTANCES = (_NEAR, *range(14, 104, 9))  # in points; a line leads to a name that is not near
+_DIRECTIONS = (
+    *((1, 1), (1, -1), (-1, 1), (-1, -1), (0, 1), (0, -1), (1, 0), (-1, 0)),
+    *((-1, -0.5), (-1, 0.5), (-0.5, -1), (0.5, -1), (-0.5, 1), (0.5, 1), (1, -0.5), (1, 0.5)),
+)
 
 
 class Named(NamedTuple):
@@ -25,6 +27,14 @@ class Named(NamedTuple):
     name: str
     x: float
     y: float
+
+
+class _Taken(NamedTuple):
+    """What a name must not cover, and lines that should not run through it."""
+
+    markers: list[Bbox]
+    names: list[Bbox]
+    lines: list[Path]
 
 
 def annotate(axes: Axes, points: Sequence[Named]) -> list[str]:
@@ -37,28 +47,40 @@ def annotate(axes: Axes, points: Sequence[Named]) -> list[str]:
         return []
     figure.draw_without_rendering()  # settles the layout
     scale = figure.dpi / 72
-    places = [axes.transData.transform((own.x, own.y)) for own in points]
-    taken = [_around(x, y, _MARKER * scale) for x, y in places]
-    return [own.name for own in sorted(points, key=lambda own: (own.x, own.y)) if not _placed(axes, own, taken)]
+    middles = axes.transData.transform([(own.x, own.y) for own in points])
+    taken = _Taken([_around(float(x), float(y), _MARKER * scale) for x, y in middles], [], [])
+    ordered = sorted(points, key=lambda own: (-own.x, own.y))  # the most accurate crowd at the edge
+    return [
+        own.name for own in ordered if not any(_placed(axes, own, taken, is_clear=clear) for clear in (True, False))
+    ]
 
 
-def _placed(axes: Axes, own: Named, taken: list[Bbox]) -> bool:
-    """Write one name where it meets nothing that is taken."""
+def _placed(axes: Axes, own: Named, taken: _Taken, *, is_clear: bool) -> bool:
+    """Write one name where it meets nothing that is taken; where `is_clear`, no line meets a name either."""
+    x, y = (float(part) for part in axes.transData.transform((own.x, own.y)))
     for across, up, distance in _offsets():
         text = _written(axes, own, across, up, distance, line=False)
         box = text.get_window_extent()
-        if not _is_inside(box, axes.bbox) or any(box.overlaps(other) for other in taken):
+        line = _line(x, y, box)
+        is_far = distance > _NEAR
+        if (
+            not _is_inside(box, axes.bbox)
+            or any(box.overlaps(other) for other in (*taken.markers, *taken.names))
+            or (is_clear and any(old.intersects_bbox(box, filled=False) for old in taken.lines))
+            or (is_clear and is_far and any(line.intersects_bbox(old, filled=False) for old in taken.names))
+        ):
             text.remove()
             continue
-        taken.append(box)
-        if distance > _NEAR:
+        taken.names.append(box)
+        if is_far:
+            taken.lines.append(line)
             text.remove()
             _written(axes, own, across, up, distance, line=True)
         return True
     return False
 
 
-def _written(axes: Axes, own: Named, across: int, up: int, distance: float, *, line: bool) -> Annotation:
+def _written(axes: Axes, own: Named, across: float, up: float, distance: float, *, line: bool) -> Annotation:
     return axes.annotate(
         own.name,
         (own.x, own.y),
@@ -66,13 +88,20 @@ def _written(axes: Axes, own: Named, across: int, up: int, distance: float, *, l
         textcoords="offset points",
         fontsize=_SIZE,
         color=_COLOUR,
-        ha=_SIDES[across],
-        va=_HEIGHTS[up],
+        ha="left" if across > 0 else "right" if across < 0 else "center",
+        va="bottom" if up > 0 else "top" if up < 0 else "center",
         arrowprops={"arrowstyle": "-", "color": _COLOUR, "lw": 0.4, "shrinkA": 0, "shrinkB": 3} if line else None,
     )
 
 
-def _offsets() -> Iterator[tuple[int, int, float]]:
+def _line(x: float, y: float, box: Bbox) -> Path:
+    """Return the line from a point to the middle of its name, where matplotlib's begins."""
+    from matplotlib.path import Path  # noqa: PLC0415 - keeps the import cheap
+
+    return Path([(x, y), ((box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2)])
+
+
+def _offsets() -> Iterator[tuple[float, float, float]]:
     return ((across, up, distance) for distance in _DISTANCES for across, up in _DIRECTIONS)
 
 
