@@ -108,7 +108,7 @@ def weights_of(model: nn.Module, kind: str) -> dict[str, Tensor]:
 
 def loaded(path: Path, about: InputSpec | None = None) -> nn.Module:
     family = registry.get("model", "masked-checkpoint")
-    return family.make(family.config(path=path), about or spec()).eval()
+    return family.make(family.config.model_validate({"path": path}), about or spec()).eval()
 
 
 def texts() -> Tensor:

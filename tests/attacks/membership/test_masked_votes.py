@@ -1,5 +1,8 @@
 """Votes of masks: their weights, their sign, and that outliers of a token do not move them."""
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 import torch
 
@@ -11,7 +14,7 @@ from tests.attacks.membership.linear import Make
 from tests.attacks.membership.masked import COUNT, LENGTH, log_odds, observed, weights
 
 
-def scored(attack: MembershipAttack[object], seen: MembershipObservation) -> torch.Tensor:
+def scored(attack: MembershipAttack[Any], seen: MembershipObservation) -> torch.Tensor:
     return attack(seen, seeding.generator(1, "score"))
 
 
@@ -43,6 +46,8 @@ def test_a_single_token_of_enormous_loss_does_not_decide() -> None:
 
 def test_two_models_that_are_one_never_vote_for_a_member(attack_of: Make) -> None:
     attack = attack_of("masked-votes", shadows=2)
-    seen = observed(attack.plan())
-    same = tuple(type(own)(weights(1), own.candidates, own.reference) for own in seen.shadows[attack.plan()])
-    assert not scored(attack, type(seen)(**{**vars(seen), "shadows": {attack.plan(): same}})).any()
+    plan = attack.plan()
+    assert plan is not None
+    seen = observed(plan)
+    same = tuple(replace(own, weights=weights(1)) for own in seen.shadows[plan])
+    assert not scored(attack, replace(seen, shadows={plan: same})).any()
