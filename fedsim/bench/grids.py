@@ -153,7 +153,7 @@ class _Taught(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return the normed features of patches, and of the class token behind the last layer."""
         own = self.model
-        hidden = own.eye().embed(images)
+        hidden = own.vision().embed(images)
         places = torch.zeros(hidden.shape[:2], dtype=torch.long)
         features = hidden
         for number, block in enumerate(own.encoder):

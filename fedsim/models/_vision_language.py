@@ -13,7 +13,7 @@ from fedsim.core.errors import FedsimError
 from fedsim.core.visual import Held, LayerView, Stream, VisualReducer, VisualShape
 
 
-class Eye(ABC):
+class VisionEncoder(ABC):
     """A vision encoder, layer by layer, with the projector behind it."""
 
     @abstractmethod
@@ -33,7 +33,7 @@ class Eye(ABC):
         """Return patches (B, n, width) as the language model reads them."""
 
 
-class Mind(ABC):
+class LanguageModel(ABC):
     """A causal language model, layer by layer."""
 
     @abstractmethod
@@ -93,11 +93,11 @@ class VisionLanguage(nn.Module):
         self.asked: tuple[Tensor, Tensor | None] | None = None
 
     @abstractmethod
-    def eye(self) -> Eye:
+    def vision(self) -> VisionEncoder:
         """Return the vision encoder."""
 
     @abstractmethod
-    def mind(self) -> Mind:
+    def language(self) -> LanguageModel:
         """Return the language model."""
 
     @abstractmethod
@@ -118,29 +118,29 @@ class VisionLanguage(nn.Module):
         if question is None:
             question, answer = self._told(len(images))
         stream = self.read(self.sequence(self.encode(images, question), question, answer))
-        return self.mind().score(stream.hidden[:, stream.predicting])
+        return self.language().score(stream.hidden[:, stream.predicting])
 
     def encode(self, images: Tensor, question: Tensor) -> Stream:
         """Return the projected visual tokens alone. Reducers see the question, and no text stands in the stream."""
         notes: dict[str, Tensor] = {}
         for reducer in self._reducers():
             notes.update(reducer.look(images, question))
-        eye, last = self.eye(), self.visual.feature_layer
-        hidden = eye.embed(images)
+        vision, last = self.vision(), self.visual.feature_layer
+        hidden = vision.embed(images)
         rows, patches = len(images), torch.arange(self.visual.patches, device=images.device)
         positions = torch.zeros(hidden.shape[:2], dtype=torch.long, device=images.device)
         stream = features = Stream(hidden, positions, patches.expand(rows, -1), front=1, notes=notes)
         reads_all = any(own.reads_all_of_encoder for own in self._reducers())
         for number in range(self.visual.encoder_layers if reads_all else last + 1):
             before = stream
-            stream = before.with_(eye.run(number, before))
+            stream = before.with_(vision.run(number, before))
             for reducer in self._reducers():
-                stream = reducer.after_encoder_layer(before, stream, eye.view(number))
+                stream = reducer.after_encoder_layer(before, stream, vision.view(number))
             features = stream if number == last else features
         own = features.visual
         return replace(
             features,
-            hidden=eye.project(features.hidden[:, own]),
+            hidden=vision.project(features.hidden[:, own]),
             positions=features.patches.clamp_min(0),
             front=0,
             there=None if features.there is None else features.there[:, own],
@@ -153,14 +153,14 @@ class VisionLanguage(nn.Module):
         front, asking = self.laid_out(question)
         text = asking if answer is None else torch.cat((asking, answer), 1)
         rows, before, behind = len(text), front.shape[1], text.shape[1]
-        own, mind = torch.arange(behind, device=text.device), self.mind()
+        own, language = torch.arange(behind, device=text.device), self.language()
         places = (
             torch.arange(before, device=text.device).expand(rows, -1),
             before + encoded.positions,
             (before + self.visual.patches + own).expand(rows, -1),
         )
         return Stream(
-            hidden=torch.cat((mind.embed(front), encoded.hidden, mind.embed(text)), 1),
+            hidden=torch.cat((language.embed(front), encoded.hidden, language.embed(text)), 1),
             positions=torch.cat(places, 1),
             patches=encoded.patches,
             front=before,
@@ -173,16 +173,16 @@ class VisionLanguage(nn.Module):
 
     def read(self, stream: Stream, held: Held | None = None) -> Stream:
         """Run the language model's layers on a sequence, with all reducers."""
-        mind, seen = self.mind(), list[Stream]()
+        language, seen = self.language(), list[Stream]()
         for reducer in self._reducers():
             stream = reducer.projected(stream)
         for number in range(self.visual.layers):
-            view = mind.view(number)
+            view = language.view(number)
             for reducer in self._reducers():
                 stream = reducer.before_layer(stream, view)
             before = stream
             seen.append(before)
-            stream = before.with_(mind.run(number, before, held))
+            stream = before.with_(language.run(number, before, held))
             for reducer in self._reducers():
                 stream = reducer.after_layer(before, stream, view)
         for listener in self.listeners:
@@ -204,17 +204,17 @@ class VisionLanguage(nn.Module):
         stream = self.read(sequence.reindexed() if is_contiguous else sequence, held)
         for reducer in self._reducers():
             reducer.after_prompt(held)
-        return Read(held, stream.notes, self.mind().score(stream.hidden[:, stream.last]))
+        return Read(held, stream.notes, self.language().score(stream.hidden[:, stream.last]))
 
     def follow(self, read: Read, tokens: Tensor) -> Tensor:
         """Read one more token (B,) of each answer, and return the scores (B, V) of the next; `read` grows."""
-        mind = self.mind()
-        hidden = mind.embed(tokens[:, None])
+        language = self.language()
+        hidden = language.embed(tokens[:, None])
         for number in range(self.visual.layers):
-            hidden = mind.step(number, hidden, read.held)
+            hidden = language.step(number, hidden, read.held)
             for reducer in self._reducers():
                 hidden = reducer.after_step(hidden, number, read.notes)
-        read.scores = mind.score(hidden[:, 0])
+        read.scores = language.score(hidden[:, 0])
         return read.scores
 
     @torch.no_grad()

@@ -18,7 +18,7 @@ from fedsim.core.errors import FedsimError
 from fedsim.core.visual import Held, Stream, VisualShape
 from fedsim.models._checkpoint import load
 from fedsim.models._llama import LlamaLayers, is_like_llama
-from fedsim.models._vision_language import Eye, Mind, VisionLanguage
+from fedsim.models._vision_language import LanguageModel, VisionEncoder, VisionLanguage
 
 _KIND = "LlavaForConditionalGeneration"
 
@@ -67,13 +67,13 @@ class Llava(VisionLanguage):
         self.own = own
         self.end = int(language.config.eos_token_id)
 
-    def eye(self) -> Eye:
+    def vision(self) -> VisionEncoder:
         """Return the vision encoder."""
-        return _ClipEye(self.own)
+        return _ClipEncoder(self.own)
 
-    def mind(self) -> Mind:
+    def language(self) -> LanguageModel:
         """Return the language model."""
-        return _LlamaMind(self.own)
+        return _LlamaLanguage(self.own)
 
     def laid_out(self, question: Tensor) -> tuple[Tensor, Tensor]:
         """Return the tokens in front of the image tokens, and those behind.
@@ -98,7 +98,7 @@ class Llava(VisionLanguage):
         return question[:, :first], question[:, first + count :]
 
 
-class _ClipEye(Eye):
+class _ClipEncoder(VisionEncoder):
     def __init__(self, own: Any) -> None:
         self._own = own
         tower = own.model.vision_tower
@@ -136,7 +136,7 @@ class _ClipView:
         return _weights(*self.queries_keys(stream), stream.mask(causal=False), rows)
 
 
-class _LlamaMind(Mind):
+class _LlamaLanguage(LanguageModel):
     def __init__(self, own: Any) -> None:
         self._inner = own.model.language_model
         self._layers = LlamaLayers(_causal(own))

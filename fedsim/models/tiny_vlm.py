@@ -24,7 +24,7 @@ from fedsim.core.visual import Held, Stream, VisualShape
 from fedsim.data._grid_words import GridWords
 from fedsim.models._inputs import image_shape
 from fedsim.models._llama_block import LlamaBlock
-from fedsim.models._vision_language import Eye, Mind, VisionLanguage
+from fedsim.models._vision_language import LanguageModel, VisionEncoder, VisionLanguage
 
 _TILE = 14
 _HEADS = 4
@@ -132,13 +132,13 @@ class TinyVlm(VisionLanguage):
         self.lm_head = nn.Linear(config.width, len(words.words), bias=False)
         self._initialise()
 
-    def eye(self) -> Eye:
+    def vision(self) -> VisionEncoder:
         """Return the vision encoder."""
-        return _TinyEye(self)
+        return _TinyEncoder(self)
 
-    def mind(self) -> Mind:
+    def language(self) -> LanguageModel:
         """Return the language model."""
-        return _TinyMind(self)
+        return _TinyLanguage(self)
 
     def laid_out(self, question: Tensor) -> tuple[Tensor, Tensor]:
         """Return a beginning, and the question between its signs."""
@@ -179,7 +179,7 @@ class _View:
         return self._block.self_attn.weights(queries[:, :, own], keys, some, stream.shares)
 
 
-class _TinyEye(Eye):
+class _TinyEncoder(VisionEncoder):
     def __init__(self, own: TinyVlm) -> None:
         self._own = own
 
@@ -206,7 +206,7 @@ class _TinyEye(Eye):
         return self._own.projector(self._own.encoder_norm(features))
 
 
-class _TinyMind(Mind):
+class _TinyLanguage(LanguageModel):
     def __init__(self, own: TinyVlm) -> None:
         self._own = own
 

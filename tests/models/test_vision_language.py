@@ -100,7 +100,7 @@ def test_what_is_dropped_has_no_gradient_behind_the_drop() -> None:
     encoded = model.encode(images, question)
     kept = torch.tensor([[3, 9]] * 3)
     sequence = model.sequence(encoded.keep(kept), question, answer)
-    scores = model.mind().score(model.read(sequence).hidden[:, -1])
+    scores = model.language().score(model.read(sequence).hidden[:, -1])
     (gradient,) = torch.autograd.grad(scores.sum(), encoded.hidden)
     assert gradient.abs().sum((0, 2)).nonzero()[:, 0].tolist() == [3, 9]
 

@@ -8,7 +8,7 @@ from tests.models.vlms import examples, prepared, small_vlm
 
 def by_hand(model, images: torch.Tensor) -> torch.Tensor:
     """The class token's row of the attention of the layer whose output is projected, by the definition."""
-    hidden = model.eye().embed(images)
+    hidden = model.vision().embed(images)
     for block in model.encoder[: model.visual.feature_layer]:
         hidden = block(hidden, attention_mask=None, positions=torch.zeros(hidden.shape[:2]))
     own = model.encoder[model.visual.feature_layer]
@@ -28,7 +28,7 @@ def test_the_highest_of_the_class_tokens_row_are_kept() -> None:
     assert torch.equal(passes[0].patches[0], kept)
     plain = small_vlm()
     sequence = plain.sequence(plain.encode(images, question).keep(kept), question, answer)
-    expected = plain.mind().score(plain.read(sequence).hidden[:, sequence.predicting])
+    expected = plain.language().score(plain.read(sequence).hidden[:, sequence.predicting])
     torch.testing.assert_close(found, expected)
 
 

@@ -130,7 +130,7 @@ def test_a_step_reads_what_is_held_at_the_positions_that_layers_count() -> None:
     model.reducers.insert(0, Keeping())
     model(images, question)
     survivors = streams[-1].patches[0]
-    hidden = model.mind().embed(answer)
+    hidden = model.language().embed(answer)
     for number, (block, stream) in enumerate(zip(model.layers, streams, strict=True)):
         places = [
             place
@@ -144,7 +144,7 @@ def test_a_step_reads_what_is_held_at_the_positions_that_layers_count() -> None:
         where = torch.cat((at, torch.tensor([[len(places)]])), 1)
         mask = torch.zeros(1, 1, len(places) + 1, len(places) + 1, dtype=torch.double)
         hidden = block(whole, attention_mask=mask, positions=where)[:, -1:]
-    torch.testing.assert_close(model.follow(read, answer[:, 0]), model.mind().score(hidden[:, 0]))
+    torch.testing.assert_close(model.follow(read, answer[:, 0]), model.language().score(hidden[:, 0]))
 
 
 @pytest.mark.parametrize(
