@@ -34,9 +34,10 @@ def _make(folder: Path) -> None:
 
     with checkpoints.quiet():
         own: Any = AutoModelForCausalLM.from_pretrained(checkpoints.smollm2(), dtype=torch.float32)
-    own.model.layers = nn.ModuleList([own.model.layers[number] for number in LAYERS])
-    for number, layer in enumerate(own.model.layers):
+    layers: list[Any] = [own.model.layers[number] for number in LAYERS]
+    for number, layer in enumerate(layers):
         layer.self_attn.layer_idx = number
+    own.model.layers = nn.ModuleList(layers)
     own.config.num_hidden_layers = len(LAYERS)
     if getattr(own.config, "layer_types", None):
         own.config.layer_types = own.config.layer_types[: len(LAYERS)]
