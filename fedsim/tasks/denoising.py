@@ -10,24 +10,20 @@ images it is not, so that guidance can compare both. Tested is the same loss on 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar, final
+from typing import Any, final
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from fedsim.core.errors import FedsimError
-from fedsim.core.hooks.tasks import Model, Scored, Shown, Task
+from fedsim.core.hooks.tasks import Model
 from fedsim.core.registry import task
-from fedsim.core.types import Batch, Config, Dataset, Draws, InputSpec, Knowledge, Reconstruction, Truth
-from fedsim.metrics.denoising import test_denoising_loss
-from fedsim.metrics.image import to_pixels
-from fedsim.tasks.core.fitting import refuses_inputs, refuses_shape
-from fedsim.tasks.core.images import score_images
+from fedsim.core.types import Batch, Draws
+from fedsim.tasks.core.noisy_images import NoisyImageConfig, NoisyImageTask
 
 
-class DenoisingConfig(Config):
+class DenoisingConfig(NoisyImageConfig):
     """Settings of denoising."""
 
     log_mean: float = Field(default=-0.5, description="m, the mean of ln s")
@@ -35,24 +31,12 @@ class DenoisingConfig(Config):
     data_std: float = Field(default=1.0, gt=0, description="d, the standard deviation of normalised images")
     classes: bool = Field(default=False, description="whether the model is told the class of an image")
     class_dropout: float = Field(default=0.1, ge=0, le=1, description="for classes: share of the images without one")
-    drawn_in_tests: int = Field(default=4, ge=1, description="draws of level and noise for each test image")
 
 
 @final
 @task("denoising", summary="images without their noise, at every noise level", paper="2206.00364")
-class Denoising(Task[DenoisingConfig]):
+class Denoising(NoisyImageTask[DenoisingConfig]):
     """Weighted squared error of denoised images."""
-
-    at_once: ClassVar[int] = 256
-    knowable: ClassVar[frozenset[Knowledge]] = frozenset({"labels", "input-statistics"})
-
-    def refuses(self, data: Dataset) -> str | None:
-        """Say whether examples are no images."""
-        return refuses_inputs(data, tokens=False) or refuses_shape(data)
-
-    def output_shape(self, labels: Tensor, spec: InputSpec) -> tuple[int, ...]:
-        """Return an image each."""
-        return (len(labels), *spec.shape)
 
     def draw(self, batch: Batch, generator: torch.Generator) -> Draws:
         """Draw the noise level (B,) and the noise of each image, and which of them come without their class (B,)."""
@@ -86,23 +70,6 @@ class Denoising(Task[DenoisingConfig]):
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return each image's weighted squared error."""
         return targets[:, 0] * (outputs.flatten(1) - targets[:, 1:]).square().mean(1)
-
-    def evaluate(self, model: Model, data: Dataset, generator: torch.Generator) -> Mapping[str, float]:
-        """Return the loss on the test set."""
-        each: list[Tensor] = []
-        for batch in data.test.split(self.at_once):
-            for _ in range(self.config.drawn_in_tests):
-                draws = self.draw(batch, generator)
-                each.append(self.losses(self.outputs(model, batch, draws), self.targets(batch, draws)))
-        return {"test_denoising_loss": test_denoising_loss(torch.cat(each))}
-
-    def score(self, truth: Truth, examples: Batch, guess: Reconstruction, data: Dataset) -> Scored:
-        """Score guesses in pixels, against the images that they are nearest to."""
-        return score_images(truth, examples, guess, data)
-
-    def show(self, inputs: Tensor, data: Dataset) -> Shown:
-        """Return pictures."""
-        return to_pixels(inputs, data.spec).numpy()
 
     def _level(self, batch: Batch, draws: Draws) -> Tensor:
         """Return the noise level of each image, shape (B,)."""

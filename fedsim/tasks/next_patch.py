@@ -8,45 +8,29 @@ Outputs are the noise that the model takes to be in the patches at time u (Li et
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar, final
+from typing import Any, final
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from fedsim.core.errors import FedsimError
-from fedsim.core.hooks.tasks import Model, Scored, Shown, Task
+from fedsim.core.hooks.tasks import Model
 from fedsim.core.registry import task
-from fedsim.core.types import Batch, Config, Dataset, Draws, InputSpec, Knowledge, Reconstruction, Truth
-from fedsim.metrics.denoising import test_denoising_loss
-from fedsim.metrics.image import to_pixels
-from fedsim.tasks.core.fitting import refuses_inputs, refuses_shape
-from fedsim.tasks.core.images import score_images
+from fedsim.core.types import Batch, Draws
+from fedsim.tasks.core.noisy_images import NoisyImageConfig, NoisyImageTask
 
 
-class NextPatchConfig(Config):
+class NextPatchConfig(NoisyImageConfig):
     """Settings of next patch."""
 
     classes: bool = Field(default=False, description="whether the model is told the class of an image")
-    drawn_in_tests: int = Field(default=4, ge=1, description="draws of time and noise for each test image")
 
 
 @final
 @task("next-patch", summary="the noise in each patch of an image, told those before", paper="2406.11838")
-class NextPatch(Task[NextPatchConfig]):
+class NextPatch(NoisyImageTask[NextPatchConfig]):
     """Squared error of the noise in patches."""
-
-    at_once: ClassVar[int] = 256
-    knowable: ClassVar[frozenset[Knowledge]] = frozenset({"labels", "input-statistics"})
-
-    def refuses(self, data: Dataset) -> str | None:
-        """Say whether examples are no images."""
-        return refuses_inputs(data, tokens=False) or refuses_shape(data)
-
-    def output_shape(self, labels: Tensor, spec: InputSpec) -> tuple[int, ...]:
-        """Return an image each."""
-        return (len(labels), *spec.shape)
 
     def draw(self, batch: Batch, generator: torch.Generator) -> Draws:
         """Draw the time (B,) and the noise of each image."""
@@ -78,20 +62,3 @@ class NextPatch(Task[NextPatchConfig]):
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return each image's squared error."""
         return (outputs - targets).square().flatten(1).mean(1)
-
-    def evaluate(self, model: Model, data: Dataset, generator: torch.Generator) -> Mapping[str, float]:
-        """Return the loss on the test set."""
-        each: list[Tensor] = []
-        for batch in data.test.split(self.at_once):
-            for _ in range(self.config.drawn_in_tests):
-                draws = self.draw(batch, generator)
-                each.append(self.losses(self.outputs(model, batch, draws), self.targets(batch, draws)))
-        return {"test_denoising_loss": test_denoising_loss(torch.cat(each))}
-
-    def score(self, truth: Truth, examples: Batch, guess: Reconstruction, data: Dataset) -> Scored:
-        """Score guesses in pixels, against the images that they are nearest to."""
-        return score_images(truth, examples, guess, data)
-
-    def show(self, inputs: Tensor, data: Dataset) -> Shown:
-        """Return pictures."""
-        return to_pixels(inputs, data.spec).numpy()

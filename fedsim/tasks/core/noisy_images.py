@@ -1,0 +1,58 @@
+"""Tasks in which a model learns what noise was added to images: tests, scores and pictures that they share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar, TypeVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from fedsim.core.hooks.tasks import Model, Scored, Shown, Task
+from fedsim.core.types import Batch, Config, Dataset, InputSpec, Knowledge, Reconstruction, Truth
+from fedsim.metrics.denoising import test_denoising_loss
+from fedsim.metrics.image import to_pixels
+from fedsim.tasks.core.fitting import refuses_inputs, refuses_shape
+from fedsim.tasks.core.images import score_images
+
+
+class NoisyImageConfig(Config):
+    """Settings of all of them."""
+
+    drawn_in_tests: int = Field(default=4, ge=1, description="draws of noise for each test image")
+
+
+ConfigT = TypeVar("ConfigT", bound=NoisyImageConfig)
+
+
+class NoisyImageTask(Task[ConfigT]):
+    """Images in, images out. A task adds what it draws, how the model is run, and the loss."""
+
+    at_once: ClassVar[int] = 256
+    knowable: ClassVar[frozenset[Knowledge]] = frozenset({"labels", "input-statistics"})
+
+    def refuses(self, data: Dataset) -> str | None:
+        """Say whether examples are no images."""
+        return refuses_inputs(data, tokens=False) or refuses_shape(data)
+
+    def output_shape(self, labels: Tensor, spec: InputSpec) -> tuple[int, ...]:
+        """Return an image each."""
+        return (len(labels), *spec.shape)
+
+    def evaluate(self, model: Model, data: Dataset, generator: torch.Generator) -> Mapping[str, float]:
+        """Return the loss on the test set."""
+        each: list[Tensor] = []
+        for batch in data.test.split(self.at_once):
+            for _ in range(self.config.drawn_in_tests):
+                draws = self.draw(batch, generator)
+                each.append(self.losses(self.outputs(model, batch, draws), self.targets(batch, draws)))
+        return {"test_denoising_loss": test_denoising_loss(torch.cat(each))}
+
+    def score(self, truth: Truth, examples: Batch, guess: Reconstruction, data: Dataset) -> Scored:
+        """Score guesses in pixels, against the images that they are nearest to."""
+        return score_images(truth, examples, guess, data)
+
+    def show(self, inputs: Tensor, data: Dataset) -> Shown:
+        """Return pictures."""
+        return to_pixels(inputs, data.spec).numpy()
