@@ -13,6 +13,7 @@ from types import FrameType
 _SOON = 1e-2
 _GRACE = 5.0  # seconds, far longer than any switch takes: code that never leaves one is interrupted all the same
 _SWITCHES = {"__enter__", "__exit__"}
+_SWALLOWS = {"__del__", "gc_callback"}  # Python drops what is raised there, with a warning
 _AGAIN = 1.0  # seconds until the signal is repeated, since foreign code may suppress one
 
 
@@ -80,9 +81,9 @@ def _is_importing(frame: FrameType | None) -> bool:
 
 
 def _is_switching(frame: FrameType | None, owner: FrameType) -> bool:
-    """Return whether a context is being entered or left inside the block, whose frame is `owner`."""
+    """Return whether a context is being entered or left inside the block of frame `owner`, or an object collected."""
     while frame is not None and frame is not owner:
-        if frame.f_code.co_name in _SWITCHES:
+        if frame.f_code.co_name in _SWITCHES | _SWALLOWS:
             return True
         frame = frame.f_back
     return False

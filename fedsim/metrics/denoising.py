@@ -1,4 +1,8 @@
-"""How well a denoiser takes noise off images that it was not trained on."""
+"""How well a denoiser takes noise off images that it was not trained on.
+
+The mean over test images and draws of noise of the loss that its task minimises. A model that knows nothing of images
+is at 1 in the tasks of fedsim.
+"""
 
 from __future__ import annotations
 

@@ -122,7 +122,8 @@ def test_a_checkpoint_that_wants_to_run_code(complaint: Any, checkpoint: Path) -
     (checkpoint / "config.json").write_text('{"model_type": "llama", "auto_map": {"AutoModel": "evil.Model"}}')
     (checkpoint / "evil.py").write_text("raise SystemExit('it ran')")
     told = complaint(model={"name": "hugging-face", "path": str(checkpoint)})
-    assert told == f"the checkpoint in {checkpoint} wants to run its own code (auto_map), which fedsim never does."
+    wanted = f"the checkpoint in {checkpoint} wants to run its own code (auto_map), which fedsim never does."
+    assert told == f"{wanted} Those of LLaDA and Dream are read by model 'masked-checkpoint'."
 
 
 def test_a_checkpoint_that_is_cut_off(complaint: Any, checkpoint: Path) -> None:

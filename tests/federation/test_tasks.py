@@ -69,7 +69,7 @@ def numbers(_config: Config) -> Dataset:
     generator = torch.Generator().manual_seed(0)
     rows = torch.randn(20, WIDTH, generator=generator)
     batch = Batch(rows, torch.zeros(20, dtype=torch.long), {"where": torch.arange(20.0)[:, None]})
-    return Dataset(batch, batch, InputSpec((WIDTH,), 1, (), ()), ("number",), task="denoising")
+    return Dataset(batch, batch, InputSpec((WIDTH,), 1, (), ()), ("number",), task="cleaning")
 
 
 def asked(_config: Config, _spec: InputSpec) -> nn.Module:
@@ -80,7 +80,7 @@ def asked(_config: Config, _spec: InputSpec) -> nn.Module:
 @pytest.fixture
 def world(scenario: Callable[..., Scenario]) -> Iterator[Callable[..., World]]:
     with registry.temporary():
-        registry.task("denoising", summary="numbers out of noise")(Denoising)
+        registry.task("cleaning", summary="numbers out of noise")(Denoising)
         registry.dataset("numbers", summary="rows of numbers")(numbers)
         registry.model("asked", summary="reads numbers and where to look")(asked)
 
@@ -182,10 +182,10 @@ def test_a_scenario_may_name_another_task(scenario: Callable[..., Scenario]) -> 
 
 def test_a_data_set_that_names_no_known_task_is_refused(world, scenario: Callable[..., Scenario]) -> None:
     def odd(config: Config) -> Dataset:
-        return Dataset(**{**vars(numbers(config)), "task": "denoisin"})
+        return Dataset(**{**vars(numbers(config)), "task": "cleanin"})
 
     registry.dataset("odd", summary="names a task that does not exist")(odd)
-    with pytest.raises(FedsimError, match=r"data 'odd' names its task: there is no task 'denoisin'.*'denoising'"):
+    with pytest.raises(FedsimError, match=r"data 'odd' names its task: there is no task 'cleanin'.*'cleaning'"):
         worlds.build(scenario(data={"name": "odd"}, model={"name": "asked"}))
 
 

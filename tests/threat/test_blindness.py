@@ -17,7 +17,7 @@ from rich.progress import Progress as Bars
 from fedsim.cli import display
 from fedsim.core.hooks import Attack
 from fedsim.core.types import InputSpec, Knowledge, Observation, OnStep, Reconstruction, Step, Truth, WireEntry
-from fedsim.experiment import arm, runner
+from fedsim.experiment import runner, training
 from fedsim.metrics.image import to_pixels
 from fedsim.record.store import RunFolder
 from fedsim.scenario import Scenario
@@ -75,7 +75,7 @@ class Spy:
 
 @pytest.fixture
 def spy(monkeypatch: pytest.MonkeyPatch) -> Spy:
-    own, replayed, together = Spy(), arm.replay, Attack.together
+    own, replayed, together = Spy(), training.replay, Attack.together
 
     def replay(world: World, entry: WireEntry) -> Replay:
         found = replayed(world, entry)
@@ -94,7 +94,7 @@ def spy(monkeypatch: pytest.MonkeyPatch) -> Spy:
         own.seen += observations
         return together(self, observations, generators, on_steps)
 
-    monkeypatch.setattr(arm, "replay", replay)
+    monkeypatch.setattr(training, "replay", replay)
     monkeypatch.setattr(Attack, "together", spied)
     monkeypatch.setattr("attacks.gradient_matching.inverting_gradients.InvertingGradients.over_rounds", True)
     return own

@@ -50,5 +50,5 @@ def test_the_distance_is_that_of_the_paper() -> None:
 
 def test_masked_places_are_refused_in_a_sentence(masked_client: tuple[Observation, Truth]) -> None:
     tag = registry.get("attack", "tag")
-    with pytest.raises(NotApplicable, match="not the mean cross-entropy of next words"):
+    with pytest.raises(NotApplicable, match="draws something in every step, as masked places"):
         tag.make(tag.config())(masked_client[0], torch.Generator())

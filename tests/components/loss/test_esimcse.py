@@ -32,7 +32,7 @@ from fedsim.core import registry
 from fedsim.core.errors import FedsimError, NotApplicable, ScenarioError
 from fedsim.core.masks import inject_masks, without_dropout
 from fedsim.core.types import Memory, Tensors, WireEntry
-from fedsim.experiment import arm
+from fedsim.experiment import training
 from fedsim.federation import cohort
 from fedsim.federation.apps import evaluate_model
 from fedsim.federation.client import local_training
@@ -89,7 +89,7 @@ def test_a_mean_of_contrastive_gradients_is_not_that_of_the_union_and_is_refused
     assert abs(float(contrast(first, second, 0.05) - halves)) > 0.1
     raw = world.scenario.model_dump(mode="json")
     built = parse({**raw, "threat": {"sees": "sum"}, "attacks": [{"name": "auto"}]}, "test")
-    monkeypatch.setattr(arm, "federate", lambda *_: pytest.fail("it trained"))
+    monkeypatch.setattr(training, "federate", lambda *_: pytest.fail("it trained"))
     with pytest.raises(FedsimError, match="component esimcse takes each client's batch as a whole. Set threat.sees"):
         recorded(built, tmp_path / "run")
 
