@@ -1,8 +1,8 @@
 """Whether samples of a trained model repeat images that it was trained on.
 
 A sample is a copy where its nearest training image is less than half as far from it as its 50 nearest are on average
-(after Carlini et al. 2023, arXiv 2301.13188). A planted image counts as drawn where a sample is within a tenth of it, as
-root mean square of pixels.
+(after Carlini et al. 2023, arXiv 2301.13188). A planted image counts as drawn where a sample is within a tenth of it,
+as root mean square of pixels.
 """
 
 from __future__ import annotations
