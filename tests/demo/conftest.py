@@ -91,6 +91,7 @@ def browse(chromium: BrowserContext) -> Iterator[Open]:
         page = chromium.new_page()
         pages.append(page)
         own = address.partition("#")[0]
+        own = own.rpartition("/")[0] if own.startswith("http") else own  # a served page has a style sheet beside it
         page.on("console", lambda message: trouble.append(f"console: {message.text}"))
         page.on("pageerror", lambda error: trouble.append(f"error: {error}"))
         page.on(
