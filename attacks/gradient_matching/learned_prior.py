@@ -19,6 +19,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from attacks.core.progress import continued
 from attacks.core.unknowns import Unknowns
 from attacks.gradient_matching._engine import Found, Prior, Search, descend
 from attacks.gradient_matching.base import MatchingAttack, MatchingConfig, Searched
@@ -26,7 +27,7 @@ from fedsim.core.denoisers import LoadedDenoiser, find_denoiser, load_denoiser
 from fedsim.core.errors import FedsimError
 from fedsim.core.hooks.attacks import Effort
 from fedsim.core.registry import attack
-from fedsim.core.types import InputSpec, Knowledge, Masks, Observation, OnStep, Step
+from fedsim.core.types import InputSpec, Knowledge, Masks, Observation
 
 
 class LearnedPriorConfig(MatchingConfig):
@@ -75,7 +76,7 @@ class LearnedPrior(MatchingAttack[LearnedPriorConfig]):
         pace, stage, rows = self.pace()._replace(iterations=each), search, list[Found]()
         for number, level in enumerate(config.levels):
             stage = replace(stage, prior=_with_prior(search.prior, denoise, level, config.prior_weight / level))
-            told = [_later(own, number * each, config.max_iterations) for own in on_steps]
+            told = [continued(own, done=number * each, iterations=config.max_iterations) for own in on_steps]
             rows = descend(comparison, stage, labels, config.restarts, pace, box, generators, told)
             stage = replace(stage, first=_in_turn(rows))
         return rows, comparison.name
@@ -118,12 +119,3 @@ def _in_turn(rows: Sequence[Found]) -> Callable[[int, torch.Generator], Tensor]:
     """Return the function that hands out where rows ended, in their order, in which a descent asks for its starts."""
     ends = iter([row.inputs.detach().clone() for row in rows])
     return lambda _victim, _generator: next(ends)
-
-
-def _later(on_step: OnStep, before: int, total: int) -> OnStep:
-    """Return a listener that counts on from the iterations before."""
-
-    def tell(step: Step) -> None:
-        on_step(replace(step, iteration=before + step.iteration, iterations=total))
-
-    return tell

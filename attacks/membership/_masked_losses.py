@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.func import functional_call
 
+from attacks.membership._signals import model_with
 from fedsim.core.losses import IGNORED
 from fedsim.core.masked_places import mask_token
 from fedsim.core.types import Batch, MembershipObservation, Tensors
@@ -43,10 +43,7 @@ def token_losses(observation: MembershipObservation, weights: Tensors, masked: T
         masked: places (N, T) that it does not see.
     """
     task, batch, found = observation.task, observation.candidates, list[Tensor]()
-
-    def model(*inputs: Tensor, **given: Tensor) -> Tensor:
-        return functional_call(observation.model, dict(weights), inputs, given)
-
+    model = model_with(observation, weights)
     for rows in torch.arange(len(batch)).split(task.at_once):
         part = batch.taken(rows)
         outputs = task.outputs(model, part, {"masked": masked[rows]})

@@ -7,6 +7,7 @@ on the length.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,6 +33,15 @@ def scale(observation: MembershipObservation, weights: Tensors, batch: Batch) ->
     return _each(observation, weights, batch, log_odds)
 
 
+def model_with(observation: MembershipObservation, weights: Tensors) -> Callable[..., Tensor]:
+    """Return what runs the observed model with these weights."""
+
+    def model(*inputs: Tensor, **given: Any) -> Tensor:
+        return functional_call(observation.model, dict(weights), inputs, given)
+
+    return model
+
+
 @torch.no_grad()
 def _each(
     observation: MembershipObservation, weights: Tensors, batch: Batch, signal: Callable[[Tensor, Tensor], Tensor]
@@ -41,11 +51,7 @@ def _each(
 
 
 def _answers(observation: MembershipObservation, weights: Tensors, batch: Batch) -> Iterator[tuple[Tensor, Tensor]]:
-    task = observation.task
-
-    def model(*inputs: Tensor, **given: Tensor) -> Tensor:
-        return functional_call(observation.model, dict(weights), inputs, given)
-
+    task, model = observation.task, model_with(observation, weights)
     for part in batch.split(task.at_once):
         outputs, targets = task.answer(model, part, {})
         yield outputs.double(), targets

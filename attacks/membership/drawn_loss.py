@@ -11,13 +11,13 @@ Source: Matsumoto, Miura, Yanai 2023, arXiv 2302.03262; Carlini et al. 2023, arX
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, final
+from typing import ClassVar, final
 
 import torch
 from pydantic import Field
 from torch import Tensor
-from torch.func import functional_call
 
+from attacks.membership._signals import model_with
 from fedsim.core.hooks import IMAGES_AND_TEXT, MembershipAttack
 from fedsim.core.registry import membership
 from fedsim.core.types import Config, MembershipObservation, Modality
@@ -46,11 +46,7 @@ class DrawnLoss(MembershipAttack[DrawnLossConfig]):
         """Return minus the mean loss."""
         _, weights = observation.weights[-1]
         task, rounds = observation.task, self.config.draws if observation.task.draws else 1
-
-        def model(*inputs: Tensor, **given: Any) -> Tensor:
-            return functional_call(observation.model, dict(weights), inputs, given)
-
-        found: list[Tensor] = []
+        model, found = model_with(observation, weights), list[Tensor]()
         for part in observation.candidates.split(task.at_once):
             total = torch.zeros(len(part), dtype=torch.double)
             for _ in range(rounds):

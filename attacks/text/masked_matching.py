@@ -20,7 +20,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from attacks.core.labels import gradient_weight
+from attacks.core.mean_gradient import as_gradient
 from attacks.core.preconditions import one_gradient_only
 from attacks.core.results import NothingFound, no_examples
 from attacks.core.unknowns import Bounded, Logits, Moment, Unknowns, Values
@@ -113,9 +113,7 @@ class MaskedMatching(Attack[MaskedMatchingConfig]):
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         """Return the tokens of the best end."""
-        weight, size = gradient_weight(observation), observation.batch_size or 1
-        tensors = {name: tensor / weight for name, tensor in observation.update.tensors.items()}
-        observation = replace(observation, update=replace(observation.update, kind="gradient", tensors=tensors))
+        observation, size = as_gradient(observation), observation.batch_size or 1
         task = _Task.of(observation, self.config, _known(observation, self.config))
         search = Search(
             task.unknowns(self.config, (size, observation.spec.shape[0])),

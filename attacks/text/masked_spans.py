@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from attacks.core.labels import gradient_weight
+from attacks.core.mean_gradient import gradient_weight
 from attacks.core.preconditions import one_gradient_only
 from attacks.core.results import NothingFound, no_guess
 from attacks.text._masked_places import has_no_spans, spans_with_masks
