@@ -78,10 +78,10 @@ def rows_of(own: Contender, batches: Mapping[Kind, Batch]) -> Iterator[Row]:
     counts = torch.cat([torch.nn.functional.one_hot(one.sum(1), one.shape[1] + 1) for one in places.values()])
     yield from _answered("kind of question, by the number of tokens", own, *told(counts[order], kinds[order]))
     position = batches["position"]
-    asked = position.given["question"][:, 2:] - torch.tensor([grids.words().of("r0"), grids.words().of("c0")])
+    asked = position.given["question"][:, 2:] - torch.tensor([grids.WORDS.of("r0"), grids.WORDS.of("c0")])
     cells = asked[:, 0] * grids.CELLS + asked[:, 1]
     yield from _answered("cell that is asked for", own, *told(places["position"], cells))
-    of_patch = torch.nn.functional.one_hot(grids.cells_of_patches(grids.fresh()), grids.CELLS**2)
+    of_patch = torch.nn.functional.one_hot(grids.fresh().visual.cells_of_patches(grids.CELLS), grids.CELLS**2)
     in_cell = places["presence"].long() @ of_patch
     bright = batches["presence"].inputs.unfold(2, 14, 14).unfold(3, 14, 14).amax((4, 5)).flatten(1) > _NOISE
     scores, filled = in_cell.flatten().numpy(), bright.flatten().numpy()

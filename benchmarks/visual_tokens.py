@@ -159,7 +159,7 @@ def accuracy_rows(plain: TinyVlm, batches: Mapping[Kind, Batch], points: list[Po
 @torch.no_grad()
 def leaning_rows(plain: TinyVlm, batches: Mapping[Kind, Batch]) -> Iterator[Row]:
     """Yield which way answers go wrong: too many, too few, and yes in place of no."""
-    words = grids.words()
+    words = grids.WORDS
     for own in (Contender("keep-all", "keep-all"), *contenders(32), *contenders(16)):
         model, setting = next(own.models(plain)), own.label
         if "kept" in own.settings:

@@ -31,7 +31,7 @@ Model = Any  # a tiny VLM, which the registry makes
 CELLS = 4
 OCCUPIED = (3, 6)
 MIX: Mapping[Kind, float] = {"position": 0.4, "presence": 0.25, "counting": 0.35}
-_WORDS = GridWords(CELLS)
+WORDS = GridWords(CELLS)
 _EVERY = 100  # steps between two saved states
 _ALIGNED = 0.3
 
@@ -73,16 +73,11 @@ def trained(on_step: OnStep = lambda _stage, _step, _of, _loss: None) -> Model:
     return fresh(trained=True)
 
 
-def words() -> GridWords:
-    """Return the words of its questions."""
-    return _WORDS
-
-
 def fresh(**settings: object) -> Model:
     """Return the model with its first weights, or with those that settings ask for."""
     method = registry.get("model", "tiny-vlm")
     side = CELLS * TILE
-    spec = InputSpec((1, side, side), len(_WORDS.words), (0.0,), (1.0,))
+    spec = InputSpec((1, side, side), len(WORDS.words), (0.0,), (1.0,))
     with seeding.isolate_randomness(0):
         return method.make(method.config.model_validate(settings), spec).eval()
 
@@ -166,7 +161,7 @@ def seeing_loss(taught: _Taught, generator: torch.Generator) -> Tensor:
     """Return the loss of stage 0 on fresh images, which hold more digits than those of questions."""
     digits = draw_digits(32, CELLS, (3, CELLS**2), 0.0, generator)
     patches, whole = taught(paint(digits, CELLS, stocks("mnist5k")[0], generator, shift=1))
-    cells = cells_of_patches(taught.model)
+    cells = taught.model.visual.cells_of_patches(CELLS)
     classes = digits.where(digits != EMPTY, DIGITS)[:, cells]
     present = (digits[:, :, None] == torch.arange(DIGITS)).any(1).float()
     where = sum(
@@ -182,7 +177,7 @@ def answering_loss(model: Model, digits: Tensor, features: Tensor, generator: to
     chosen = torch.randint(len(digits), (_IMAGES_A_STEP,), generator=generator)
     grids = digits[chosen].repeat_interleave(_TURNS, 0)
     kinds = draw_kinds(len(grids), MIX, generator)
-    asked = ask(grids, _WORDS, kinds, answer_places(MIX), generator)
+    asked = ask(grids, WORDS, kinds, answer_places(MIX), generator)
     visual = model.projector(features[chosen].float())
     front, asking = model.laid_out(asked.questions)
     turns = torch.cat((asking, asked.answers[:, :-1]), 1)
@@ -209,19 +204,12 @@ def packed_scores(model: Model, visual: Tensor, front: Tensor, turns: Tensor) ->
 
 def aligned_loss(model: Model, visual: Tensor, digits: Tensor) -> Tensor:
     """Return how badly projected visual tokens tell the words of their cell: its digit, its row, its column."""
-    cells = cells_of_patches(model)
+    cells = model.visual.cells_of_patches(CELLS)
     odds = visual @ model.embed_tokens.weight.T / model.visual.width**0.5
-    words = (_WORDS.of("d0") + digits).where(digits != EMPTY, _WORDS.of("none"))[:, cells]
-    rows, columns = (_WORDS.of("r0") + cells // CELLS, _WORDS.of("c0") + cells % CELLS)
+    words = (WORDS.of("d0") + digits).where(digits != EMPTY, WORDS.of("none"))[:, cells]
+    rows, columns = (WORDS.of("r0") + cells // CELLS, WORDS.of("c0") + cells % CELLS)
     targets = (words, rows.expand(len(digits), -1), columns.expand(len(digits), -1))
     return torch.stack([F.cross_entropy(odds.flatten(0, 1), own.flatten()) for own in targets]).sum()
-
-
-def cells_of_patches(model: Model) -> Tensor:
-    """Return the cell of each patch, in raster order, (N,)."""
-    down, across = model.visual.grid
-    rows, columns = torch.arange(down) * CELLS // down, torch.arange(across) * CELLS // across
-    return (rows[:, None] * CELLS + columns).flatten()
 
 
 def _seeing(model: Model) -> list[nn.Parameter]:

@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from fedsim.bench import grids
 from fedsim.bench.grids import (
     ANSWERING,
+    CELLS,
     ENCODING,
     Plan,
     aligned_loss,
     answering_loss,
-    cells_of_patches,
     descend,
     fresh,
     packed_scores,
@@ -42,11 +42,11 @@ def test_packed_questions_are_answered_as_one_by_one() -> None:
 @torch.no_grad()
 def test_an_aligned_token_says_the_words_of_its_cell() -> None:
     model = fresh()
-    assert cells_of_patches(model).view(8, 8)[::2, ::2].flatten().tolist() == list(range(16))
+    assert model.visual.cells_of_patches(CELLS).view(8, 8)[::2, ::2].flatten().tolist() == list(range(16))
     digits = torch.arange(16)[None] % 10
     digits[0, 3] = -1
-    words = grids._WORDS
-    cells = cells_of_patches(model)
+    words = grids.WORDS
+    cells = model.visual.cells_of_patches(CELLS)
     wanted = torch.stack(
         [torch.tensor([words.of("none" if own < 0 else f"d{own}") for own in digits[0].tolist()])[cells],
          words.of("r0") + cells // 4, words.of("c0") + cells % 4]

@@ -40,3 +40,17 @@ def prepared(name: str, model: TinyVlm | None = None, **settings: Any) -> TinyVl
     method = registry.get("component", name)
     own = method.make(method.config.model_validate(settings)).named(name)
     return own.prepare(model or small_vlm(), torch.Generator().manual_seed(1))
+
+
+def attended(own: tuple[Tensor, Tensor, Tensor], number: int) -> Tensor:
+    """What the prompt's last token attends to of each patch at a layer of the small model, mean over heads, (B, n)."""
+    rows: list[Tensor] = []
+
+    class Looking(VisualReducer):
+        def after_layer(self, before, after, layer):
+            if layer.number == number:
+                rows.append(layer.attention(before)[:, :, before.last, before.visual].mean(1))
+            return after
+
+    small_vlm(Looking())(*own)
+    return rows[0]

@@ -1,12 +1,13 @@
-"""How many visual tokens a reducer keeps, and which have the highest scores."""
+"""How many visual tokens a reducer keeps, and which get the most attention or have the highest scores."""
 
 from __future__ import annotations
 
+import torch
 from pydantic import Field
 from torch import Tensor
 
 from fedsim.core.types import Config
-from fedsim.core.visual import VisualShape
+from fedsim.core.visual import LayerView, Stream, VisualShape
 
 
 class KeptConfig(Config):
@@ -35,3 +36,12 @@ def refuses_layer(layer: int, visual: VisualShape) -> str | None:
 def highest(scores: Tensor, kept: int) -> Tensor:
     """Return the places (B, kept) of the highest scores (B, n), ascending; of equal ones the first."""
     return scores.argsort(dim=1, descending=True, stable=True)[:, :kept].sort(1).values
+
+
+@torch.no_grad()
+def attention_from(place: int, stream: Stream, layer: LayerView) -> Tensor:
+    """Return what the token at a place attends to of each visual token in a layer, mean over heads, (B, n).
+
+    No gradient goes through.
+    """
+    return layer.attention(stream, slice(place, place + 1)).mean(1)[:, 0, stream.visual]

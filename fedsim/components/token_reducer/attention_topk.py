@@ -16,7 +16,7 @@ from typing import final
 import torch
 from pydantic import Field
 
-from fedsim.components.token_reducer._choosing import KeptConfig, highest, refuses_count, refuses_layer
+from fedsim.components.token_reducer._choosing import KeptConfig, attention_from, highest, refuses_count, refuses_layer
 from fedsim.core.hooks import VisualTokenReducer
 from fedsim.core.registry import component
 from fedsim.core.visual import LayerView, Stream, VisualReducer, VisualShape
@@ -53,5 +53,4 @@ class _AttentionTopK(VisualReducer):
         """Keep the tokens with the most attention."""
         if layer.number != self._layer:
             return after
-        weights = layer.attention(before, slice(before.last, before.last + 1)).mean(1)[:, 0, before.visual]
-        return after.keep(highest(weights, self._kept))
+        return after.keep(highest(attention_from(before.last, before, layer), self._kept))

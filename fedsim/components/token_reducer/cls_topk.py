@@ -15,7 +15,7 @@ from typing import final
 
 import torch
 
-from fedsim.components.token_reducer._choosing import KeptConfig, highest, refuses_count
+from fedsim.components.token_reducer._choosing import KeptConfig, attention_from, highest, refuses_count
 from fedsim.core.hooks import VisualTokenReducer
 from fedsim.core.registry import component
 from fedsim.core.visual import LayerView, Stream, VisualReducer, VisualShape
@@ -44,5 +44,4 @@ class _ClsTopK(VisualReducer):
         """Keep the tokens with the most attention."""
         if layer.number != self._layer:
             return after
-        weights = layer.attention(before, slice(0, 1)).mean(1)[:, 0, before.visual]
-        return after.keep(highest(weights, self._kept))
+        return after.keep(highest(attention_from(0, before, layer), self._kept))

@@ -13,7 +13,6 @@ Source: Liu et al. 2024, arXiv 2411.10803, section 3; thresholds scaled to fewer
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from itertools import pairwise
 from typing import ClassVar, final
 
@@ -22,6 +21,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
+from fedsim.components.token_reducer._choosing import attention_from
 from fedsim.core.hooks import VisualTokenReducer
 from fedsim.core.registry import component
 from fedsim.core.types import Config
@@ -86,8 +86,7 @@ class _MustDrop(VisualReducer):
             after = merged(after, self._visual.grid, self._config.window, self._config.likeness)
         if layer.number < self._visual.encoder_layers - 1:
             return after
-        scores = layer.attention(before, slice(0, 1)).mean(1)[:, 0, before.visual]
-        return after.noted(**{_PROTECTED: self._most_attended(scores, before)})
+        return after.noted(**{_PROTECTED: self._most_attended(attention_from(0, before, layer), before)})
 
     def _most_attended(self, scores: Tensor, stream: Stream) -> Tensor:
         """Return the protected share of each image's tokens, as a mask over patches (B, N)."""
@@ -163,8 +162,7 @@ def unneeded(rows: Tensor, overall: float, single: float) -> Tensor:
 
 
 def _protected(stream: Stream) -> Tensor:
-    mask: Mapping[str, Tensor] = stream.notes
-    return mask[_PROTECTED].gather(1, stream.patches.clamp_min(0)) & (stream.patches >= 0)
+    return stream.notes[_PROTECTED].gather(1, stream.patches.clamp_min(0)) & (stream.patches >= 0)
 
 
 def _or_best(kept: Tensor, scores: Tensor, stream: Stream) -> Tensor:

@@ -51,16 +51,16 @@ class OracleTokens(VisualTokenReducer[OracleTokensConfig]):
 class _Oracle(VisualReducer):
     def __init__(self, config: OracleTokensConfig, visual: VisualShape) -> None:
         super().__init__()
-        self._kept, self._noise, self._grid = config.kept, config.noise, visual.grid
+        self._kept, self._noise, self._visual = config.kept, config.noise, visual
         self._row, self._column = visual.words.index("r0"), visual.words.index("c0")
         self._cells = sum(word[0] == "r" and word[1:].isdigit() for word in visual.words)
 
     def look(self, images: Tensor, question: Tensor) -> Mapping[str, Tensor]:
         """Rank the patches; 0 is the most wanted."""
-        down, across = self._grid
+        down, across = self._visual.grid
         size = images.shape[2] // down, images.shape[3] // across
         bright = F.max_pool2d(images.amax(1, keepdim=True), size, size).flatten(1)
-        cells = self._cells_of_patches(images.device)
+        cells = self._visual.cells_of_patches(self._cells).to(images.device)
         in_cell = cells[:, None] == torch.arange(self._cells**2, device=images.device)  # (N, cells)
         filled = (bright[:, :, None].where(in_cell, 0.0).amax(1) > self._noise)[:, cells]
         brighter = (bright[:, None] > bright[:, :, None]) | (
@@ -82,9 +82,3 @@ class _Oracle(VisualReducer):
         has_row, has_column = ((own >= 0) & (own < self._cells) for own in (rows, columns))
         row, column = (rows * has_row).sum(1), (columns * has_column).sum(1)
         return torch.where(has_row.any(1) & has_column.any(1), row * self._cells + column, -1)
-
-    def _cells_of_patches(self, device: torch.device) -> Tensor:
-        down, across = self._grid
-        rows = torch.arange(down, device=device) * self._cells // down
-        columns = torch.arange(across, device=device) * self._cells // across
-        return (rows[:, None] * self._cells + columns).flatten()

@@ -17,9 +17,8 @@ from typing import final
 
 import torch
 from pydantic import Field
-from torch import Tensor
 
-from fedsim.components.token_reducer._choosing import highest
+from fedsim.components.token_reducer._choosing import attention_from, highest
 from fedsim.core.hooks import VisualTokenReducer
 from fedsim.core.registry import component
 from fedsim.core.types import Config
@@ -68,21 +67,12 @@ class _Pyramid(VisualReducer):
         self._counts, self._recount = counts, recount
 
     def before_layer(self, stream: Stream, layer: LayerView) -> Stream:
-        """Keep the tokens that the prompt's last token would attend to most in this layer."""
+        """Keep the tokens that the prompt's last token would attend to most in this layer; answers stand behind it."""
         kept = self._counts.get(layer.number)
         if kept is None or kept >= stream.patches.shape[1]:
             return stream
-        left = stream.keep(highest(attention_of_last(stream, layer), kept))
+        left = stream.keep(highest(attention_from(stream.last, stream, layer), kept))
         return left.reindexed() if self._recount else left
-
-
-def attention_of_last(stream: Stream, layer: LayerView) -> Tensor:
-    """Return what the prompt's last token attends to of each visual token in a layer, mean over heads, (B, n).
-
-    The answer's tokens stand behind it, so the choice is the same in training and in writing. No gradient goes through.
-    """
-    with torch.no_grad():
-        return layer.attention(stream, slice(stream.last, stream.last + 1)).mean(1)[:, 0, stream.visual]
 
 
 def _ascend(numbers: tuple[int, ...]) -> bool:

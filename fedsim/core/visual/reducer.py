@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor, nn
 
 from fedsim.core.errors import NotApplicable
@@ -59,6 +60,11 @@ class VisualShape:
     def patches(self) -> int:
         """Visual tokens of an image."""
         return self.grid[0] * self.grid[1]
+
+    def cells_of_patches(self, cells: int) -> Tensor:
+        """Return in which of cells x cells equal parts of the image each patch lies, in the raster's order, (N,)."""
+        rows, columns = (torch.arange(length) * cells // length for length in self.grid)
+        return (rows[:, None] * cells + columns).flatten()
 
 
 class VisualReducer(Reducing):

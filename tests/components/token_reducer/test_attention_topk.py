@@ -4,26 +4,17 @@ import pytest
 import torch
 
 from fedsim.core.errors import NotApplicable
-from fedsim.core.visual import VisualReducer, visual_passes
-from tests.models.vlms import examples, prepared, small_vlm
+from fedsim.core.visual import visual_passes
+from tests.models.vlms import attended, examples, prepared
 
 
 @torch.no_grad()
 def test_the_highest_of_the_last_tokens_row_are_kept_behind_the_layer() -> None:
-    rows: list[torch.Tensor] = []
-
-    class Looking(VisualReducer):
-        def after_layer(self, before, after, layer):
-            if layer.number == 1:
-                rows.append(layer.attention(before)[:, :, before.last, before.visual].mean(1))
-            return after
-
     model, own = prepared("attention-topk", kept=6, layer=1), examples()
-    small_vlm(Looking())(*own)
     with visual_passes(model) as passes:
         model(*own)
     assert passes[0].visual == [[16] * 3] * 2 + [[6] * 3] * 2
-    assert torch.equal(passes[0].patches[3], rows[0].topk(6).indices.sort().values)
+    assert torch.equal(passes[0].patches[3], attended(own, 1).topk(6).indices.sort().values)
 
 
 @torch.no_grad()

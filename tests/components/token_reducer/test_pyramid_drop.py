@@ -7,7 +7,7 @@ import torch
 
 from fedsim.core.errors import NotApplicable
 from fedsim.core.visual import Stream, VisualReducer, visual_passes
-from tests.models.vlms import examples, prepared, small_vlm
+from tests.models.vlms import attended, examples, prepared, small_vlm
 
 STAGES: dict[str, Any] = {"layers": (1, 3), "shares": (0.5, 0.3)}
 
@@ -32,19 +32,10 @@ def test_counts_are_shares_of_the_image_rounded_down_and_the_kept_are_nested() -
 
 @torch.no_grad()
 def test_tokens_are_ranked_by_the_row_that_the_next_layer_itself_computes() -> None:
-    rows: list[torch.Tensor] = []
-
-    class Looking(VisualReducer):
-        def after_layer(self, before, after, layer):
-            if layer.number == 1:
-                rows.append(layer.attention(before)[:, :, before.last, before.visual].mean(1))
-            return after
-
     model, own = prepared("pyramid-drop", layers=(1,), shares=(0.4,)), examples()
-    small_vlm(Looking())(*own)
     with visual_passes(model) as passes:
         model(*own)
-    assert torch.equal(passes[0].patches[1], rows[0].topk(6).indices.sort().values)
+    assert torch.equal(passes[0].patches[1], attended(own, 1).topk(6).indices.sort().values)
 
 
 @torch.no_grad()
