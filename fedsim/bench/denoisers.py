@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -18,6 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from fedsim.bench.training import share_of_rate
 from fedsim.core import checkpoints, registry, seeding
 from fedsim.core.denoisers import load_denoiser, save_denoiser
 from fedsim.core.errors import FedsimError, nearest
@@ -25,7 +25,7 @@ from fedsim.core.hooks.tasks import Task
 from fedsim.core.types import Batch, Dataset
 
 CIFAR_VARIABLE = "FEDSIM_CIFAR10"
-_WARM_UP = 100
+_LEAST_RATE = 0.05  # of the largest
 _KEPT = 0.999  # share of the average that a step leaves, as the paper of EDM has it for small nets
 
 
@@ -179,7 +179,7 @@ def train(model: nn.Module, data: Dataset, recipe: Recipe, on_step: Callable[[in
     task = task_of(recipe)
     generator = seeding.generator(0, f"training {recipe.data}")
     optimizer = torch.optim.Adam(model.parameters(), lr=recipe.rate)
-    rates = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _share(step, recipe.steps))
+    rates = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: share_of_rate(step, recipe.steps, _LEAST_RATE))
     average = copy.deepcopy(model).requires_grad_(False)
     model.train()
     for step in range(recipe.steps):
@@ -201,11 +201,3 @@ def _follow(average: nn.Module, model: nn.Module, kept: float) -> None:
     """Move an average towards a model."""
     for own, new in zip(average.parameters(), model.parameters(), strict=True):
         own.lerp_(new, 1 - kept)
-
-
-def _share(step: int, steps: int) -> float:
-    """Return the learning rate over the largest: a linear warm-up, then a cosine down to a twentieth."""
-    if step < _WARM_UP:
-        return (step + 1) / _WARM_UP
-    done = min(1.0, (step - _WARM_UP) / max(1, steps - _WARM_UP))
-    return 0.05 + 0.95 * (1 + math.cos(math.pi * done)) / 2

@@ -146,12 +146,12 @@ def lengths(recipe: Recipe) -> range:
     return range(config.shortest, config.longest + 1)
 
 
-def share_of_rate(step: int, steps: int) -> float:
-    """Return the learning rate over the largest: a linear warm-up, then a cosine down to a fiftieth."""
+def share_of_rate(step: int, steps: int, least: float = 0.02) -> float:
+    """Return the learning rate over the largest: a linear warm-up, then a cosine down to the least share."""
     if step < _WARM_UP:
         return (step + 1) / _WARM_UP
     done = min(1.0, (step - _WARM_UP) / max(1, steps - _WARM_UP))
-    return 0.02 + 0.98 * (1 + math.cos(math.pi * done)) / 2
+    return least + (1 - least) * (1 + math.cos(math.pi * done)) / 2
 
 
 def _batches(data: Dataset, recipe: Recipe, generator: torch.Generator) -> Iterator[Batch]:
