@@ -26,7 +26,7 @@ from fedsim.record import GenerationRecord, Interval, TraceFinding
 from fedsim.scenario import Scenario
 from fedsim.scenario.world import World
 from fedsim.threat.membership import count_training
-from fedsim.threat.spoken import trained_weights
+from fedsim.threat.spoken import check_trained, trained_weights
 
 _AT_ONCE = 64
 _COARSE = 8  # pixels a side of what the distance of samples looks at
@@ -45,17 +45,13 @@ def check(world: World) -> None:
     Raises:
         ScenarioError: it cannot, with the reason.
     """
-    settings, scenario = _settings(world), world.scenario
+    settings = _settings(world)
     if settings.attacks:
         raise ScenarioError(
             f"generation.attacks: sampler '{settings.decoder.name}' takes the same steps whatever it draws, so its "
             "traces tell nothing. Leave attacks out; what samples repeat is looked at unasked."
         )
-    if settings.model == "client" and scenario.federation.algorithm == "fedsgd":
-        raise ScenarioError(
-            "generation.model is 'client', but with federation.algorithm = 'fedsgd' clients send gradients and train "
-            "no model. Set federation.algorithm = 'fedavg', or generation.model = 'global'."
-        )
+    check_trained(world)
     model = world.models.new()
     model.load_state_dict(dict(world.models.first_weights))
     try:

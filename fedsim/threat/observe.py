@@ -20,7 +20,6 @@ from fedsim.core.types import (
     Knowledge,
     Observation,
     PublicKnowledge,
-    Server,
     ThreatModel,
     Update,
 )
@@ -132,9 +131,8 @@ def _letter(world: World) -> str:
     """Say how a survey calls this attacker: crafted weights and membership attacks use the test set."""
     scenario = world.scenario
     knows: list[Knowledge] = [own for own in scenario.threat.knows if _exists(world, own)]
-    server: Server = "honest-but-curious" if scenario.crafting is None else "malicious"
     owns_test_set = scenario.crafting is not None or scenario.membership is not None
-    return letters.sentence(server, knows, has_public_data=owns_test_set)
+    return letters.sentence(scenario.threat.server, knows, has_public_data=owns_test_set)
 
 
 def _is_at_stake(world: World, knowledge: Knowledge) -> bool:

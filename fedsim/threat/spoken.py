@@ -58,11 +58,7 @@ def check(world: World) -> None:
             f"generation.candidates is {settings.candidates}, but there are {len(dataset.train)} training and "
             f"{len(dataset.test)} test sentences. Set it to at most {most}, or choose more data."
         )
-    if settings.model == "client" and world.scenario.federation.algorithm == "fedsgd":
-        raise ScenarioError(
-            "generation.model is 'client', but with federation.algorithm = 'fedsgd' clients send gradients and train "
-            "no model. Set federation.algorithm = 'fedavg', or generation.model = 'global'."
-        )
+    check_trained(world)
     asked = _prompts(world)
     (tried,) = speaker_of(world, world.models.first_weights, 1).write(asked[:1], "check")
     if tried.ending == "failed":
@@ -130,6 +126,19 @@ def speaker_of(world: World, weights: Tensors, tokens: int) -> Speaker:
     limits = Limits(max_new_tokens=tokens, stop_tokens=stops, context=context if isinstance(context, int) else None)
     decoder = settings.decoder.make("component")
     return Speaker(model.eval(), decoder, tokenizer, limits, world.scenario.seed)
+
+
+def check_trained(world: World) -> None:
+    """Check that the model which is used is trained.
+
+    Raises:
+        ScenarioError: it is a client's, and clients send gradients.
+    """
+    if _settings(world).model == "client" and world.scenario.federation.algorithm == "fedsgd":
+        raise ScenarioError(
+            "generation.model is 'client', but with federation.algorithm = 'fedsgd' clients send gradients and train "
+            "no model. Set federation.algorithm = 'fedavg', or generation.model = 'global'."
+        )
 
 
 def trained_weights(world: World, journal: Journal) -> Tensors:
