@@ -57,7 +57,7 @@ def limit(seconds: float) -> Iterator[None]:
 
     def ring(_number: int, frame: FrameType | None) -> None:
         is_late = time.monotonic() - begin > seconds + _GRACE
-        if not _is_importing(frame) and (is_late or not _is_switching(frame, owner)):
+        if not any(map(_imports, _frames(frame))) and (is_late or not any(map(_switches, _frames(frame, owner)))):
             raise OutOfTime
         signal.setitimer(signal.ITIMER_REAL, _SOON, _AGAIN)
 
@@ -72,18 +72,17 @@ def limit(seconds: float) -> Iterator[None]:
             signal.setitimer(signal.ITIMER_REAL, max(outer - (time.monotonic() - begin), _SOON), _AGAIN)
 
 
-def _is_importing(frame: FrameType | None) -> bool:
-    while frame is not None:
-        if frame.f_code.co_filename.startswith("<frozen importlib"):
-            return True
-        frame = frame.f_back
-    return False
-
-
-def _is_switching(frame: FrameType | None, owner: FrameType) -> bool:
-    """Return whether a context is being entered or left inside the block of frame `owner`, or an object collected."""
+def _frames(frame: FrameType | None, owner: FrameType | None = None) -> Iterator[FrameType]:
+    """Yield a frame and its callers, up to `owner` and without it."""
     while frame is not None and frame is not owner:
-        if frame.f_code.co_name in _SWITCHES | _SWALLOWS:
-            return True
+        yield frame
         frame = frame.f_back
-    return False
+
+
+def _imports(frame: FrameType) -> bool:
+    return frame.f_code.co_filename.startswith("<frozen importlib")
+
+
+def _switches(frame: FrameType) -> bool:
+    """Return whether a context is being entered or left, or an object collected."""
+    return frame.f_code.co_name in _SWITCHES | _SWALLOWS

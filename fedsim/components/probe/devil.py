@@ -222,12 +222,9 @@ def cost_of(translator: Translator, language: Language, seen: Seen, phrase: Sequ
     Raises:
         NotApplicable: the language model's layers are not known.
     """
-    found = []
     with _frozen(language.model):
-        for start in range(0, len(seen.is_shown), _AT_ONCE):
-            prompt = translator(*_rows(seen, start))
-            found.append(_costs(language, prompt, [phrase] * len(prompt)))
-    return torch.cat(found)
+        prompts = _prompts(translator, seen)
+        return torch.cat([_costs(language, prompt, [phrase] * len(prompt)) for prompt in prompts])
 
 
 @torch.no_grad()
@@ -237,12 +234,10 @@ def next_scores(translator: Translator, language: Language, seen: Seen) -> Tenso
     Raises:
         NotApplicable: the language model's layers are not known.
     """
-    found = []
+    nothing = torch.zeros(_AT_ONCE, 0, dtype=torch.long)
     with _frozen(language.model):
-        for start in range(0, len(seen.is_shown), _AT_ONCE):
-            prompt = translator(*_rows(seen, start))
-            found.append(_scores(language, prompt, torch.zeros(len(prompt), 0, dtype=torch.long))[:, 0])
-    return torch.cat(found)
+        prompts = _prompts(translator, seen)
+        return torch.cat([_scores(language, prompt, nothing[: len(prompt)])[:, 0] for prompt in prompts])
 
 
 def map_phrase(
@@ -274,8 +269,7 @@ def write(translator: Translator, language: Language, seen: Seen, end: int, most
     """
     texts = []
     with _frozen(language.model):
-        for start in range(0, len(seen.is_shown), _AT_ONCE):
-            prompt = translator(*_rows(seen, start))
+        for prompt in _prompts(translator, seen):
             tokens = torch.zeros(len(prompt), 0, dtype=torch.long)
             for _ in range(most):
                 tokens = torch.cat((tokens, _scores(language, prompt, tokens)[:, -1:].argmax(-1)), 1)
@@ -285,9 +279,11 @@ def write(translator: Translator, language: Language, seen: Seen, end: int, most
     return texts
 
 
-def _rows(seen: Seen, start: int) -> Seen:
-    part = slice(start, start + _AT_ONCE)
-    return Seen([own[part] for own in seen.vectors], seen.is_shown[part])
+def _prompts(translator: Translator, seen: Seen) -> Iterator[Tensor]:
+    """Yield the prompts of some rows after the other."""
+    for start in range(0, len(seen.is_shown), _AT_ONCE):
+        part = slice(start, start + _AT_ONCE)
+        yield translator([own[part] for own in seen.vectors], seen.is_shown[part])
 
 
 def _costs(language: Language, prompt: Tensor, texts: Sequence[Sequence[int]], *, mean_of_all: bool = False) -> Tensor:
