@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import multiprocessing
+import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -15,8 +15,6 @@ import torch
 
 from fedsim.core import process
 from fedsim.core.errors import FedsimError
-
-_DIE_WITH_PARENT = 1
 
 Job = tuple[Callable[..., Any], tuple[Any, ...]]
 
@@ -31,7 +29,7 @@ def results_of(jobs: Sequence[Job], processes: int) -> Iterator[tuple[int, Any]]
         yield from ((place, function(*arguments)) for place, (function, arguments) in enumerate(jobs))
         return
     fresh = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, fresh, initializer=_begin) as pool:
+    with ProcessPoolExecutor(processes, fresh, initializer=_begin, initargs=(os.getpid(),)) as pool:
         waiting = {pool.submit(function, *arguments): place for place, (function, arguments) in enumerate(jobs)}
         try:
             for done in as_completed(waiting):
@@ -42,10 +40,10 @@ def results_of(jobs: Sequence[Job], processes: int) -> Iterator[tuple[int, Any]]
             pool.shutdown(cancel_futures=True)
 
 
-def _begin() -> None:
+def _begin(parent: int) -> None:
     """Prepare a process that leaves Ctrl-C to its parent and ends with it."""
     process.prepare()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with contextlib.suppress(AttributeError, OSError, TypeError):  # only Linux has it
-        ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
+        process.follow(parent)
     torch.set_num_threads(1)
