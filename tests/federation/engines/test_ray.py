@@ -16,13 +16,15 @@ from fedsim.scenario import Scenario
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
 
 BROKEN = """
+import torch
 from torch import nn
 class Broken(nn.Module):
     def __init__(self, classes):
         super().__init__()
         self.linear = nn.Linear(64, classes)
+        self.first = self.linear.weight.detach().clone()
     def forward(self, x):
-        if self.training:
+        if not torch.equal(self.linear.weight, self.first):  # a model is tried with its first weights
             raise RuntimeError("my layer is broken")
         return self.linear(x.flatten(1))
 def make(spec):
@@ -59,7 +61,10 @@ def test_errors_are_those_of_the_local_engine(
 ) -> None:
     (tmp_path / "models_on_ray.py").write_text(BROKEN)
     monkeypatch.syspath_prepend(str(tmp_path))
-    engine = start("ray", scenario(model={"name": "models_on_ray:make"}), **settings)
+    broken = scenario(
+        model={"name": "models_on_ray:make"}, federation={"clients": 4, "algorithm": "fedavg", "local_steps": 2}
+    )
+    engine = start("ray", broken, **settings)
     error, journal = engine.end(timeout=180)
     assert journal.rounds == []
     with pytest.raises(FedsimError, match=message):
