@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, final
 import torch
 from torch import Tensor, nn
 
+from fedsim.core.devices import CPU, Stay
 from fedsim.core.errors import FedsimError, NotApplicable, nearest
 from fedsim.core.hooks.base import ConfigT, Configured, Grants
 from fedsim.core.hooks.guarding import guard
@@ -176,9 +177,10 @@ class Attack(Configured[ConfigT]):
             FedsimError: tensors of the update are missing, extra, mis-shaped, not finite or all zero; or the search
                 drew from torch's global generator.
         """
-        checked = self._check(observation)
-        with guard([checked]) as draws:
-            return self.search(checked, generator, draws.watched(on_step))
+        with Stay(observation.device) as there:
+            checked = self._check(there.take(observation))
+            with guard([checked]) as draws:
+                return there.bring(self.search(checked, generator, draws.watched(there.outside(on_step))))
 
     @final
     def together(
@@ -190,9 +192,11 @@ class Attack(Configured[ConfigT]):
             NotApplicable: with the reason.
             FedsimError: as for a single observation.
         """
-        checked = [self._check(observation) for observation in observations]
-        with guard(checked) as draws:
-            return self.search_together(checked, generators, [draws.watched(on_step) for on_step in on_steps])
+        with Stay(observations[0].device if observations else CPU) as there:
+            checked = [self._check(there.take(observation)) for observation in observations]
+            with guard(checked) as draws:
+                watched = [draws.watched(there.outside(on_step)) for on_step in on_steps]
+                return there.bring(self.search_together(checked, generators, watched))
 
     def _check(self, observation: Observation) -> Observation:
         check_update(observation)
