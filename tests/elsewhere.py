@@ -85,10 +85,14 @@ def _run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 
 
 def _check(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], tensors: list[Tensor]) -> None:
+    if func is torch.ops.aten.linalg_lstsq.default and kwargs.get("driver") not in (None, "gels"):
+        raise RuntimeError("`driver` must be 'gels' elsewhere, as on a GPU")
     generator = kwargs.get("generator")
     is_far = any(isinstance(own, Far) for own in tensors)
     if generator is not None and (is_far or _names_far(kwargs)):
         raise RuntimeError(f"{func}: expected a generator of the other device, found one of the CPU")
+    if any(own.device == ELSEWHERE and not isinstance(own, Far) for own in tensors):
+        raise AssertionError(f"{func} got a tensor of `meta` that holds no numbers")
     if func in _MOVES or not is_far:
         return
     if func in _INDEXES:
@@ -96,6 +100,10 @@ def _check(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], tensors: li
     near = [own for own in tensors if not isinstance(own, Far) and own.dim() > 0]
     if near and any(isinstance(own, Far) for own in tensors):
         raise RuntimeError(f"{func}: expected all tensors on one device, found one of the CPU of shape {near[0].shape}")
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, list)
 
 
 def _names_far(kwargs: dict[str, Any]) -> bool:
@@ -120,6 +128,8 @@ class _Calls(TorchFunctionMode):
             own = {name: value for name, value in kwargs.items() if name not in ("device", "requires_grad")}
             made = func(*args, **own).to(ELSEWHERE)
             return made.requires_grad_() if kwargs.get("requires_grad") else made
+        if func in (Tensor.__getitem__, Tensor.__setitem__) and isinstance(args[0], Far):
+            args = (args[0], tree_map_only(list, torch.tensor, args[1], is_leaf=_is_list), *args[2:])
         if func is Tensor.tolist and isinstance(args[0], Far):
             return args[0].here.tolist()
         return func(*args, **kwargs)

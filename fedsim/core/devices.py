@@ -49,6 +49,7 @@ _DRAWS_IN_PLACE: frozenset[Callable[..., Any]] = frozenset(
         *(Tensor.log_normal_, Tensor.cauchy_, Tensor.geometric_),
     }
 )
+_ON_CPU: frozenset[Callable[..., Any]] = frozenset({torch.linalg.lstsq})  # GPUs have no routine that sees the rank
 _TO_NUMPY: frozenset[Callable[..., Any]] = frozenset({Tensor.numpy, Tensor.__array__})
 
 
@@ -141,6 +142,8 @@ class _Placed(TorchFunctionMode):
             return self._draw(func, args, kwargs)
         if func in _DRAWS_IN_PLACE or getattr(func, "__module__", None) == "torch.nn.init":
             return _draw_in_place(func, args, kwargs)
+        if func in _ON_CPU:
+            return move(func(*move(args, CPU), **move(kwargs, CPU)), _device_of(args, kwargs) or self.device)
         if func in _TO_NUMPY:
             return func(cast("Tensor", args[0]).cpu(), *args[1:], **kwargs)
         if func in _FACTORIES and kwargs.get("device") is None:
@@ -148,13 +151,18 @@ class _Placed(TorchFunctionMode):
         return func(*args, **kwargs)
 
     def _draw(self, func: Callable[..., Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-        given = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
-        there = kwargs.get("device") or (given[0].device if given else self.device)
+        given = _device_of(args, kwargs)
+        there = kwargs.get("device") or given or self.device
         own = {name: value for name, value in kwargs.items() if name not in ("device", "requires_grad")}
-        if not given:
+        if given is None:
             own["device"] = CPU
         drawn = func(*move(args, CPU), **move(own, CPU)).to(there)
         return drawn.requires_grad_() if kwargs.get("requires_grad") else drawn
+
+
+def _device_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> torch.device | None:
+    given = (value for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
+    return next((tensor.device for tensor in given), None)
 
 
 def _draw_in_place(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
@@ -210,6 +218,6 @@ class _Mover:
         parts = [self.moved(old) for old in value]
         if all(part is old for part, old in zip(parts, value, strict=True)):
             return value
-        if isinstance(value, list):
-            return parts
-        return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
+        if hasattr(value, "_fields"):
+            return type(value)(*parts)
+        return type(value)(parts)  # a list, a tuple, or one of the named results of torch

@@ -18,6 +18,7 @@ from fedsim.core.hooks import Augmentation, Defense, HookContext, LocalStep, Los
 from fedsim.core.masks import KeptPrefixes, keep_masks
 from fedsim.core.showing import Showing
 from fedsim.core.types import Batch, Masks, Memory, Tensors, Truth, Update
+from fedsim.scenario.model_source import Workspace
 from fedsim.scenario.world import World
 
 
@@ -38,10 +39,11 @@ def local_training(
         it again gives the same bits.
     """
     private, memory = tuple(world.data.batches(round_, client)), {} if memory is None else memory
+    bench = world.bench  # made before anything is placed
     with Stay(world.device) as there:
         own = there.take(memory)
         here = ClientRound(world, there.take(received), round_, client, own)
-        found = there.bring(_train(here, there.take(private)))
+        found = there.bring(_train(here, bench, there.take(private)))
         kept = there.bring(own)
     if kept is not memory:
         memory.clear()
@@ -49,13 +51,13 @@ def local_training(
     return found
 
 
-def _train(here: ClientRound, private: tuple[Batch, ...]) -> tuple[Update, Truth]:
+def _train(here: ClientRound, bench: Workspace, private: tuple[Batch, ...]) -> tuple[Update, Truth]:
     world, received, round_, client = here.world, here.received, here.round, here.client
     is_fedsgd = world.scenario.federation.algorithm == "fedsgd"
     expected = world.scenario.federation.batch_size
     with seeding.isolate_randomness(seeding.derive(world.scenario.seed, "foreign", round_, client)):
-        model = world.bench.holding(received)
-        parameters = world.bench.parameters
+        model = bench.holding(received)
+        parameters = bench.parameters
         state = here.optimizer_state()
         gradient: Tensors = {}
         batches: list[Batch] = []
@@ -78,7 +80,7 @@ def _train(here: ClientRound, private: tuple[Batch, ...]) -> tuple[Update, Truth
         raw = Update(
             kind=world.scenario.federation.sends,
             tensors=gradient if is_fedsgd else {n: received[n] - p.detach() for n, p in parameters.items()},
-            buffers={n: received[n] - b for n, b in world.bench.buffers.items()},
+            buffers={n: received[n] - b for n, b in bench.buffers.items()},
             examples=sum(len(batch) for batch in batches),
             loss=mean_loss(step_losses),
         )

@@ -23,6 +23,7 @@ from fedsim.core.errors import FedsimError, describe_exception
 from fedsim.core.masks import draw_masks, inject_masks, mask_not_batch_first, named_calls, without_dropout
 from fedsim.core.types import Batch, Draws, DropoutSite, Masks, Memory, Tensors, Update
 from fedsim.federation.client import ClientRound, local_training
+from fedsim.scenario.model_source import Workspace
 from fedsim.scenario.world import World
 
 ROUNDING = 1e-4
@@ -61,10 +62,10 @@ def cohort_training(
     Returns:
         What each client sends, in the order of `clients`.
     """
-    choices = _choices(world, round_, clients)
+    choices, bench = _choices(world, round_, clients), world.bench  # made before anything is placed
     with Stay(world.device) as there:
         own = [there.take(memory) for memory in memories]
-        trained = there.bring(_Cohort(world, there.take(received), round_, clients, own, choices, there).trained())
+        trained = there.bring(_Cohort(world, bench, there.take(received), round_, clients, own, choices, there).trained())
         for memory, kept in zip(memories, there.bring(own), strict=True):
             if kept is not memory:
                 memory.clear()
@@ -147,6 +148,7 @@ class _Cohort:
     def __init__(
         self,
         world: World,
+        bench: Workspace,
         received: Tensors,
         round_: int,
         clients: Sequence[int],
@@ -159,10 +161,10 @@ class _Cohort:
         self._choices = [list(choices[i]) for i in self._order]
         self._rounds = [ClientRound(world, received, round_, clients[i], memories[i]) for i in self._order]
         self._world, self._received = world, received
-        self._model = world.bench.holding(received)
+        self._model = bench.holding(received)
         self._is_fedsgd = world.scenario.federation.algorithm == "fedsgd"
         self._parameters = {
-            name: received[name].expand(len(clients), *p.shape).clone() for name, p in world.bench.parameters.items()
+            name: received[name].expand(len(clients), *p.shape).clone() for name, p in bench.parameters.items()
         }
         self._fixed = {name: tensor for name, tensor in received.items() if name not in self._parameters}
         self._state: dict[str, Tensor] = {}

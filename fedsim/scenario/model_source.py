@@ -103,6 +103,7 @@ class ModelSource:
         """Return a model to train with on a device: that of `holding` on the CPU, else one more."""
         if device.type == "cpu":
             return self.workspace
+        _ = self.sites  # found on the CPU, before a client asks for them elsewhere
         return Workspace(self.new().to(device), self.layout.buffers)
 
     @property
