@@ -14,8 +14,10 @@ def scenario_hash(scenario: Scenario) -> str:
     left_out = {"expected", "policy", "tune"}
     if scenario.task is None:  # so that a scenario that names no task has the hash that it always had
         left_out.add("task")
+    if scenario.device == "cpu":  # likewise
+        left_out.add("device")
     described = scenario.model_dump(mode="json", exclude=left_out)
-    if not scenario.scoring.ceiling:  # likewise
+    if not scenario.scoring.ceiling:
         del described["scoring"]["ceiling"]
     canonical = json.dumps(described, sort_keys=True)
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]

@@ -13,10 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.core import seeding
+from fedsim.core.devices import Stay
 from fedsim.core.hooks import Augmentation, Defense, HookContext, LocalStep, LossTerm, Task
 from fedsim.core.masks import KeptPrefixes, keep_masks
 from fedsim.core.showing import Showing
 from fedsim.core.types import Batch, Masks, Memory, Tensors, Truth, Update
+from fedsim.scenario.model_source import Workspace
 from fedsim.scenario.world import World
 
 
@@ -36,19 +38,32 @@ def local_training(
         What the client sends, and its private side for the scorer. Both depend on the arguments alone: calling
         it again gives the same bits.
     """
-    here = ClientRound(world, received, round_, client, {} if memory is None else memory)
+    private, memory = tuple(world.data.batches(round_, client)), {} if memory is None else memory
+    bench = world.bench  # made before anything is placed
+    with Stay(world.device) as there:
+        own = there.take(memory)
+        here = ClientRound(world, there.take(received), round_, client, own)
+        found = there.bring(_train(here, bench, there.take(private)))
+        kept = there.bring(own)
+    if kept is not memory:
+        memory.clear()
+        memory.update(kept)
+    return found
+
+
+def _train(here: ClientRound, bench: Workspace, private: tuple[Batch, ...]) -> tuple[Update, Truth]:
+    world, received, round_, client = here.world, here.received, here.round, here.client
     is_fedsgd = world.scenario.federation.algorithm == "fedsgd"
     expected = world.scenario.federation.batch_size
     with seeding.isolate_randomness(seeding.derive(world.scenario.seed, "foreign", round_, client)):
-        model = world.models.holding(received)
-        parameters = world.models.parameters
+        model = bench.holding(received)
+        parameters = bench.parameters
         state = here.optimizer_state()
         gradient: Tensors = {}
         batches: list[Batch] = []
         masks: list[Masks] = []
         step_losses: list[float] = []
 
-        private = tuple(world.data.batches(round_, client))
         augmented, draws = here.augment_in_order(private)
         for step, (batch, dropping) in enumerate(zip(augmented, here.dropout_contexts(len(private)), strict=True)):
             local = here.apply_batch_defenses(LocalStep(model, parameters, batch, expected, draws=draws[step]), step)
@@ -65,7 +80,7 @@ def local_training(
         raw = Update(
             kind=world.scenario.federation.sends,
             tensors=gradient if is_fedsgd else {n: received[n] - p.detach() for n, p in parameters.items()},
-            buffers={n: received[n] - b for n, b in world.models.buffers.items()},
+            buffers={n: received[n] - b for n, b in bench.buffers.items()},
             examples=sum(len(batch) for batch in batches),
             loss=mean_loss(step_losses),
         )

@@ -102,6 +102,7 @@ def observe(
         draws=_copy(truth.draws) if "draws" in knows and not entry.clients else None,
         earlier=tuple(observe(one, knows) for one in earlier) if "earlier-rounds" in knows else (),
         given=given,
+        device=world.device,
         task=world.task,
     )
 

@@ -37,7 +37,7 @@ class Replay:
     Attributes:
         truth: the private side of it.
         matches: whether the repetition gave the observed update: bit by bit, or up to the rounding of an engine that
-            adds up in another order.
+            adds up in another order, or of a GPU.
         raw_is_wire: whether no defense changed the update on its way, bit by bit.
         costs: of the round of every client that took part.
     """
@@ -58,7 +58,7 @@ def replay(world: World, entry: WireEntry) -> Replay:
     expected = world.models.layout.flat(*world.models.layout.named(_observe_vector(world, entry, replayed)))
     sent = _flat(world, entry.update)
     matches = torch.equal(sent, expected)
-    if world.scenario.federation.engine in _ROUNDING_ENGINES:
+    if world.scenario.federation.engine in _ROUNDING_ENGINES or world.device.type != "cpu":
         matches = bool(torch.dist(sent, expected) <= ROUNDING * expected.norm())
     truth = _union(world, entry.round, replayed) if entry.clients else replayed[0].truth
     raw_is_wire = torch.equal(_flat(world, truth.raw), expected)
