@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.core import seeding
+from fedsim.core.errors import Refused
 from fedsim.core.hooks import Augmentation, Defense, HookContext, LocalStep, LossTerm, Task
 from fedsim.core.masks import KeptPrefixes, keep_masks
 from fedsim.core.showing import Showing
@@ -35,11 +36,16 @@ def local_training(
     Returns:
         What the client sends, and its private side for the scorer. Both depend on the arguments alone: calling
         it again gives the same bits.
+
+    Raises:
+        Refused: a defense does not train on the received weights.
     """
     here = ClientRound(world, received, round_, client, {} if memory is None else memory)
     is_fedsgd = world.scenario.federation.algorithm == "fedsgd"
     expected = world.scenario.federation.batch_size
     with seeding.isolate_randomness(seeding.derive(world.scenario.seed, "foreign", round_, client)):
+        private = tuple(world.data.batches(round_, client))
+        here.inspect(private)
         model = world.models.holding(received)
         parameters = world.models.parameters
         state = here.optimizer_state()
@@ -48,7 +54,6 @@ def local_training(
         masks: list[Masks] = []
         step_losses: list[float] = []
 
-        private = tuple(world.data.batches(round_, client))
         augmented, draws = here.augment_in_order(private)
         for step, (batch, dropping) in enumerate(zip(augmented, here.dropout_contexts(len(private)), strict=True)):
             local = here.apply_batch_defenses(LocalStep(model, parameters, batch, expected, draws=draws[step]), step)
@@ -73,6 +78,17 @@ def local_training(
     return update, Truth(tuple(batches), tuple(masks), raw, private, draws)
 
 
+def refusal(world: World, received: Tensors, round_: int, client: int, memory: Memory) -> str | None:
+    """Return why a client does not train on the received weights, or None where it does; arguments as for training."""
+    here = ClientRound(world, received, round_, client, memory)
+    with seeding.isolate_randomness(seeding.derive(world.scenario.seed, "foreign", round_, client)):
+        try:
+            here.inspect(world.data.batches(round_, client))
+        except Refused as reason:
+            return str(reason)
+    return None
+
+
 def mean_loss(losses: Sequence[float]) -> float:
     """Return the mean over the steps that had an example, and 0 when none had one."""
     known = [loss for loss in losses if not math.isnan(loss)]
@@ -89,6 +105,21 @@ class ClientRound:
     client: int
     memory: Memory
     _brief: Memory = field(default_factory=dict[str, dict[str, Tensor]])
+
+    def inspect(self, private: Iterable[Batch]) -> None:
+        """Let the defenses look at the received weights, with the client's first batch at hand.
+
+        Raises:
+            Refused: one of them does not train on these.
+        """
+        models, expected = self.world.models, self.world.scenario.federation.batch_size
+        looking = [(i, own) for i, own in enumerate(self.world.stack.defenses) if own.overrides("on_received")]
+        if not looking:
+            return
+        first = next(iter(private))
+        for index, defense in looking:
+            local = LocalStep(models.holding(self.received), models.parameters, first, expected)
+            defense.on_received(self._shown, self._at(f"defense {index}", defense, 0, local, "received"))
 
     def augment_in_order(self, batches: Sequence[Batch]) -> tuple[Sequence[Batch], tuple[dict[str, Tensor], ...]]:
         """Return the batches of all steps as the model sees them, and what was drawn for each.
