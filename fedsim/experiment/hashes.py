@@ -14,6 +14,8 @@ def scenario_hash(scenario: Scenario) -> str:
     left_out = {"expected", "policy", "tune"}
     if scenario.task is None:  # so that a scenario that names no task has the hash that it always had
         left_out.add("task")
+    if scenario.attributes is None:  # likewise
+        left_out.add("attributes")
     described = scenario.model_dump(mode="json", exclude=left_out)
     if not scenario.scoring.ceiling:  # likewise
         del described["scoring"]["ceiling"]
