@@ -136,11 +136,9 @@ def public_changes(world: World, entry: WireEntry, name: str, attribute: Attribu
     source = seeding.generator(world.scenario.seed, f"public examples of {name}", entry.round)
     pools = {value: (attribute.test == value).nonzero().flatten() for value in _public_values(attribute)}
     size = _examples(world, entry)
-    own = [
-        (value, pool[torch.randperm(len(pool), generator=source)[:size]])
-        for _ in range(world.scenario.attributes.public)
-        for value, pool in pools.items()
-    ]
+    count = world.scenario.attributes.public
+    held = {value: _in_passes(pool, size * count, source).split(min(size, len(pool))) for value, pool in pools.items()}
+    own = [(value, shares[number]) for number in range(count) for value, shares in held.items()]
     first = world.scenario.federation.clients  # so that no real client's randomness is drawn again
     data = replace(
         world.data,
@@ -245,6 +243,12 @@ class _Describing:
 
 def _public_values(attribute: Attribute) -> list[int]:
     return [value for value in attribute.test.unique().tolist() if value >= 0]
+
+
+def _in_passes(pool: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Return at least so many numbers of the pool, in random passes, so that none comes again before all have come."""
+    passes = -(-count // len(pool))
+    return torch.cat([pool[torch.randperm(len(pool), generator=generator)] for _ in range(passes)])
 
 
 def _examples(world: World, entry: WireEntry) -> int:
