@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from typing import final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from attacks.attributes._reading import ReadingAttack, ReadingConfig, check_not_empty
 from fedsim.core.registry import attribute_attack
@@ -34,7 +34,7 @@ class ChangeNormsConfig(ReadingConfig):
 class ChangeNorms(ReadingAttack[ChangeNormsConfig]):
     """Keeps the lengths of rows and columns."""
 
-    def describe(self, change: Tensors, model: nn.Module, generator: torch.Generator) -> Tensor:
+    def describe(self, change: Tensors, generator: torch.Generator) -> Tensor:
         """Return the logarithms of all lengths, shape (F,)."""
         kept = [own for tensor in change.values() for own in _lengths(tensor)]
         check_not_empty(len(kept))

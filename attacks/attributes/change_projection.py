@@ -17,7 +17,7 @@ from typing import final
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from attacks.attributes._reading import ReadingAttack, ReadingConfig, check_not_empty
 from fedsim.core.registry import attribute_attack
@@ -37,7 +37,7 @@ class ChangeProjectionConfig(ReadingConfig):
 class ChangeProjection(ReadingAttack[ChangeProjectionConfig]):
     """Keeps sums of entries with random signs."""
 
-    def describe(self, change: Tensors, model: nn.Module, generator: torch.Generator) -> Tensor:
+    def describe(self, change: Tensors, generator: torch.Generator) -> Tensor:
         """Return the sums, shape (width,)."""
         check_not_empty(len(change))
         kept, length = torch.zeros(self.config.width), torch.zeros(())

@@ -1,4 +1,4 @@
-"""News reports of two topics with a planted name: some sixty private texts and as many public ones, from gensim.
+"""News reports of two topics with a planted name: some fifty private texts and as many public ones, from gensim.
 
 Source: Lee, Pincombe, Welsh 2005, background corpus (no arXiv id); the names are planted here. A text is a sentence
 with one of eight names in front of two sentences of a report on war or on business; reports are told apart by words,
@@ -87,11 +87,13 @@ def named_news(config: NamedNewsConfig) -> Dataset:
 
 def _reports() -> list[tuple[int, list[str]]]:
     """Return topic and the sentences without its words of reports that have one, as many of each topic."""
-    found = defaultdict[int, list[list[str]]](list)
+    found, before = defaultdict[int, list[list[str]]](list), set[str]()
     for report in read_text(news_file()).splitlines():
         seen = re.findall(r"\w+", report)
         counts = [sum(word in own for word in seen) for own in _WORDS.values()]
-        plain = [own for own in re.split(r"(?<=[.!?]) ", report) if not _ALL_WORDS & set(re.findall(r"\w+", own))]
+        sentences = dict.fromkeys(re.split(r"(?<=[.!?]) ", report.strip()))
+        plain = [own for own in sentences if own not in before and not _ALL_WORDS & set(re.findall(r"\w+", own))]
+        before.update(sentences)  # agencies repeat sentences, which would be private and public
         times, more = _CERTAIN
         if max(counts) >= times * min(counts) + more and len(plain) > 1:
             found[counts.index(max(counts))].append(plain)

@@ -33,7 +33,9 @@ class Attributes(Config):
     """Which attributes of the data behind the watched updates are asked for, and by which attacks."""
 
     public: int = Field(
-        default=64, ge=2, description="changes that the attacker computes of public examples, for each value"
+        default=64,
+        ge=2,
+        description="changes that the attacker computes of public examples, for each value; at most one an example",
     )
     attacks: tuple[AttributeChoice, ...] = Field(min_length=1)
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable, ScenarioError, nearest
@@ -137,6 +137,8 @@ def public_changes(world: World, entry: WireEntry, name: str, attribute: Attribu
     pools = {value: (attribute.test == value).nonzero().flatten() for value in _public_values(attribute)}
     size = _examples(world, entry)
     count = world.scenario.attributes.public
+    if size == 1:  # the same example again would teach nothing
+        count = min(count, *map(len, pools.values()))
     held = {value: _in_passes(pool, size * count, source).split(min(size, len(pool))) for value, pool in pools.items()}
     own = [(value, shares[number]) for number in range(count) for value, shares in held.items()]
     first = world.scenario.federation.clients  # so that no real client's randomness is drawn again
@@ -145,7 +147,7 @@ def public_changes(world: World, entry: WireEntry, name: str, attribute: Attribu
         dataset=replace(world.data.dataset, train=world.data.dataset.test),
         shares=(*(torch.empty(0, dtype=torch.long),) * first, *(share for _, share in own)),
     )
-    simulated = replace(world, data=data)
+    simulated = world.with_data(data)
     for number, (value, _) in enumerate(own):
         update, _ = local_training(simulated, entry.received, entry.round, first + number)
         yield value, update.tensors
@@ -223,8 +225,6 @@ class _Describing:
     def __init__(self, world: World, entry: WireEntry, attacks: Mapping[str, AttributeAttack[Any]]) -> None:
         self.refusals: dict[str, str] = {}
         self._attacks, self._round, self._world = attacks, entry.round, world
-        self._model: nn.Module = world.models.new()
-        self._model.load_state_dict(dict(entry.received))
 
     def __call__(self, change: Tensors) -> dict[str, Tensor]:
         patterns = self._world.scenario.threat.shares
@@ -235,7 +235,7 @@ class _Describing:
                 continue
             source = seeding.generator(self._world.scenario.seed, f"describing for {title}", self._round)
             try:
-                found[title] = attack.describe(seen, self._model, source).detach()
+                found[title] = attack.describe(seen, source).detach()
             except NotApplicable as error:
                 self.refusals[title] = str(error)
         return found

@@ -2,8 +2,9 @@
 
 import torch
 
-from fedsim.core import registry
 from fedsim.data._attributes import halved
+from fedsim.data.breast_cancer import BreastCancerConfig, breast_cancer
+from fedsim.data.digits import DigitsConfig, digits
 
 
 def test_the_median_of_the_training_examples_divides_both_parts() -> None:
@@ -12,8 +13,7 @@ def test_the_median_of_the_training_examples_divides_both_parts() -> None:
 
 
 def test_digits_are_even_or_odd_and_bright_or_dark_but_canaries_neither() -> None:
-    method = registry.get("dataset", "digits")
-    data = method.make(method.config(canaries=2, repetitions=(3,)))
+    data = digits(DigitsConfig(canaries=2, repetitions=(3,)))
     parity, brightness = data.attributes["parity"], data.attributes["brightness"]
     count = len(data.train) - 6
     assert len(parity.train) == len(brightness.train) == count
@@ -25,8 +25,7 @@ def test_digits_are_even_or_odd_and_bright_or_dark_but_canaries_neither() -> Non
 
 
 def test_a_table_has_an_attribute_for_each_column() -> None:
-    method = registry.get("dataset", "breast-cancer")
-    data = method.make(method.config())
+    data = breast_cancer(BreastCancerConfig())
     assert len(data.attributes) == data.train.inputs.shape[1] == 30
     texture = data.attributes["mean texture"]  # scikit-learn calls its second column so
     assert torch.equal(texture.train == 1, data.train.inputs[:, 1] > data.train.inputs[:, 1].median())

@@ -18,7 +18,7 @@ from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
 from fedsim.threat import attributes
 from fedsim.threat.observe import describe
-from tests.experiment.running import Silent
+from tests.threat.test_membership import Watching
 
 Build = Callable[..., Scenario]
 NAMES = ("label", "parity", "brightness")
@@ -57,7 +57,7 @@ def test_a_public_change_is_the_gradient_of_a_public_example_that_has_the_value(
     test = world.data.dataset.test
     parity = world.data.dataset.attributes["parity"]
     made = list(attributes.public_changes(world, entry(world), "parity", parity))
-    assert [value for value, _ in made] == [0, 1] * 30
+    assert [value for value, _ in made] == [0, 1] * int(parity.test.bincount().min())  # each example once
     for value, change in made[:3]:
         found = [
             number
@@ -95,7 +95,7 @@ def test_permuted_values_hold_nothing_of_the_true_ones() -> None:
 def test_a_run_asks_records_and_reports_and_its_controls_hold(scenario: Build, tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     folder.create(overwrite=False)
-    record = runner.run(scenario(**SMALL), folder, Silent(), command="test", earlier=None)
+    record = runner.run(scenario(**SMALL), folder, Watching(), command="test", earlier=None)
     label, parity, brightness = record.arms[0].attributes
     assert record.arms[0].complete
     assert read_record(tmp_path / "run").arms[0].attributes == record.arms[0].attributes
@@ -155,8 +155,5 @@ def test_what_an_attack_gets_holds_no_truth(world: worlds.World) -> None:
 
     own = attributes.told(world, "parity", [entry(world)], {"spy": Spy(None)})
     assert own.truth.tolist() == [int(parity.train[next(iter(world.data.drawn(1, 0)))])]
-    assert all(
-        isinstance(change, dict) and isinstance(model, torch.nn.Module) and isinstance(source, torch.Generator)
-        for change, model, source in seen
-    )
-    assert torch.equal(seen[0][2].get_state(), seen[1][2].get_state())
+    assert all(isinstance(change, dict) and isinstance(source, torch.Generator) for change, source in seen)
+    assert torch.equal(seen[0][1].get_state(), seen[1][1].get_state())

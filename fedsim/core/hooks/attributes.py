@@ -6,7 +6,7 @@ from abc import abstractmethod
 from typing import ClassVar, final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fedsim.core.errors import FedsimError
 from fedsim.core.hooks.base import ANYTHING, ConfigT, Configured, Grants
@@ -33,12 +33,11 @@ class AttributeAttack(Configured[ConfigT]):
         )
 
     @abstractmethod
-    def describe(self, change: Tensors, model: nn.Module, generator: torch.Generator) -> Tensor:
+    def describe(self, change: Tensors, generator: torch.Generator) -> Tensor:
         """Return what is kept of a change, shape (F,).
 
         Args:
             change: of a client or of public examples, those tensors of it that the server sees.
-            model: holds the weights that the change answers; it stays as it is.
             generator: begins alike for every change of a round.
         """
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fedsim.core.hooks import AttributeAttack
 from fedsim.core.types import Tensors
@@ -23,8 +23,7 @@ def share(attack: AttributeAttack, label: Callable[[Tensor], Tensor]) -> float:
     described = []
     for seed in (0, 1):
         changes, values = linear_changes(seed, label)
-        model = nn.Linear(WIDTH, 1, bias=False)
-        kept = [attack.describe(own, model, torch.Generator().manual_seed(7)) for own in changes]
+        kept = [attack.describe(own, torch.Generator().manual_seed(7)) for own in changes]
         described.append((torch.stack(kept), values))
     (known, labels), (asked, truth) = described
     found = attack(known, labels, asked, torch.Generator().manual_seed(0)).argmax(1)

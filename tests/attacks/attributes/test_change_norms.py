@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-from torch import nn
 
 from attacks.attributes.change_norms import ChangeNorms, ChangeNormsConfig
 from tests.attacks.attributes.changes import always, share
@@ -14,7 +13,7 @@ ATTACK = ChangeNorms(ChangeNormsConfig())
 
 def test_rows_columns_and_entries_are_measured_against_the_typical_one() -> None:
     change = {"weight": torch.tensor([[3.0, 4.0], [0.0, 0.0]]), "bias": torch.tensor([-1.0, 1.0])}
-    kept = ATTACK.describe(change, nn.Identity(), torch.Generator()).tolist()
+    kept = ATTACK.describe(change, torch.Generator()).tolist()
     rows, columns = 5 / math.sqrt(2), [3 / math.sqrt(12.5), 4 / math.sqrt(12.5)]
     lengths = [5 / rows, 0.0, *columns, 1.0, 1.0]
     assert kept == pytest.approx([math.log(own + 1e-3) for own in lengths], abs=1e-6)  # single precision
@@ -22,7 +21,7 @@ def test_rows_columns_and_entries_are_measured_against_the_typical_one() -> None
 
 def test_the_length_of_a_change_and_signs_of_rows_do_not_matter() -> None:
     change = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
-    one, two = (ATTACK.describe({"w": own}, nn.Identity(), torch.Generator()) for own in (change, -8 * change))
+    one, two = (ATTACK.describe({"w": own}, torch.Generator()) for own in (change, -8 * change))
     assert torch.allclose(one, two)
 
 

@@ -1,7 +1,6 @@
 """Random projections keep inner products; on a linear model in closed form the direction is the example."""
 
 import torch
-from torch import nn
 
 from attacks.attributes.change_projection import ChangeProjection, ChangeProjectionConfig
 from tests.attacks.attributes.changes import always, by_coin, share
@@ -9,7 +8,7 @@ from tests.attacks.attributes.changes import always, by_coin, share
 
 def described(change: dict[str, torch.Tensor], width: int) -> torch.Tensor:
     attack = ChangeProjection(ChangeProjectionConfig(width=width))
-    return attack.describe(change, nn.Identity(), torch.Generator().manual_seed(3))
+    return attack.describe(change, torch.Generator().manual_seed(3))
 
 
 def test_a_direction_is_kept_but_for_chance_and_a_length_is_not() -> None:

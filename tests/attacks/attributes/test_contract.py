@@ -38,7 +38,7 @@ def answered(attack: AttributeAttack[Any], *, seed: int = 0) -> tuple[Tensor, Te
     values = torch.arange(120) % 2
     kept = torch.stack(
         [
-            attack.describe(example(value, number, model), model, torch.Generator().manual_seed(5))
+            attack.describe(example(value, number, model), torch.Generator().manual_seed(5))
             for number, value in enumerate(values.tolist())
         ]
     )
@@ -58,7 +58,7 @@ def test_it_gives_the_same_bits_again_and_leaves_change_and_model_alone(name: st
     model = network()
     change = example(1, 3, model)
     before = {own: tensor.clone() for own, tensor in {**change, **model.state_dict()}.items()}
-    first, second = (made(name).describe(change, model, torch.Generator().manual_seed(5)) for _ in range(2))
+    first, second = (made(name).describe(change, torch.Generator().manual_seed(5)) for _ in range(2))
     assert torch.equal(first, second)
     assert first.dim() == 1
     assert all(torch.equal(before[own], tensor) for own, tensor in {**change, **model.state_dict()}.items())

@@ -3,7 +3,6 @@
 import pytest
 import torch
 from pydantic import ValidationError
-from torch import nn
 
 from attacks.attributes.change_norms import ChangeNorms, ChangeNormsConfig
 from fedsim.components.probe.ridge import Ridge, RidgeConfig
@@ -45,4 +44,4 @@ def test_a_probe_that_is_not_there_is_named_with_the_nearest() -> None:
 
 def test_an_update_of_which_nothing_is_seen_is_refused() -> None:
     with pytest.raises(FedsimError, match=r"Widen threat\.shares"):
-        ChangeNorms(ChangeNormsConfig()).describe({}, nn.Identity(), torch.Generator())
+        ChangeNorms(ChangeNormsConfig()).describe({}, torch.Generator())

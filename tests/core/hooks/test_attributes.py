@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import AttributeAttack, Grants
@@ -14,7 +14,7 @@ class Own(AttributeAttack[Config]):
 
     answer: Tensor
 
-    def describe(self, change: Tensors, model: nn.Module, generator: torch.Generator) -> Tensor:
+    def describe(self, change: Tensors, generator: torch.Generator) -> Tensor:
         return torch.zeros(1)
 
     def read(self, known: Tensor, labels: Tensor, asked: Tensor, generator: torch.Generator) -> Tensor:
