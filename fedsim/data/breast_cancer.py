@@ -7,6 +7,7 @@ unknowns, far fewer than a useful model has parameters.
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,13 @@ from fedsim.core import seeding
 from fedsim.core.errors import MissingExtra
 from fedsim.core.registry import dataset
 from fedsim.core.types import Batch, Config, Dataset, InputSpec
+from fedsim.data._attributes import halved
+
+_MEASURED = (
+    "radius", "texture", "perimeter", "area", "smoothness", "compactness", "concavity", "concave points", "symmetry",
+    "fractal dimension",
+)  # fmt: skip
+_COLUMNS = tuple(f"{kind} {name}" for kind in ("mean", "error of", "worst") for name in _MEASURED)
 
 
 class BreastCancerConfig(Config):
@@ -38,7 +46,10 @@ def breast_cancer(config: BreastCancerConfig) -> Dataset:
     order = torch.randperm(len(rows), generator=seeding.generator(config.seed, "order of rows"))
     rows, labels = rows[order], labels[order]
     kept = len(rows) - round(config.test_fraction * len(rows))
-    return standardised(Batch(rows[:kept], labels[:kept]), Batch(rows[kept:], labels[kept:]), ("malignant", "benign"))
+    data = standardised(Batch(rows[:kept], labels[:kept]), Batch(rows[kept:], labels[kept:]), ("malignant", "benign"))
+    parts = zip(data.train.inputs.T, data.test.inputs.T, strict=True)
+    columns = {name: halved(own) for name, own in zip(_COLUMNS, parts, strict=True)}
+    return replace(data, attributes=columns)
 
 
 def standardised(train: Batch, test: Batch, class_names: tuple[str, ...]) -> Dataset:

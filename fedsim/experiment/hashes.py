@@ -16,6 +16,8 @@ def scenario_hash(scenario: Scenario) -> str:
         left_out.add("task")
     if scenario.device == "cpu":  # likewise
         left_out.add("device")
+    if scenario.attributes is None:
+        left_out.add("attributes")
     described = scenario.model_dump(mode="json", exclude=left_out)
     if not scenario.scoring.ceiling:
         del described["scoring"]["ceiling"]

@@ -49,6 +49,12 @@ class World:
         """What makes the clients' model."""
         return ModelSource(self.scenario, self.data, self.stack, self.own_model)
 
+    def with_data(self, data: Data) -> World:
+        """Return a world with other examples of the same form, and with the models of this one."""
+        other = replace(self, data=data)
+        vars(other)["models"] = self.models  # made once: a model may be large
+        return other
+
     @cached_property
     def device(self) -> torch.device:
         """Where clients train and attacks search."""

@@ -61,3 +61,13 @@ def test_a_model_of_ones_own_is_tried_when_the_world_is_built(
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(FedsimError, match=r"returns shape \(2, 3\) for 2 examples, expected one tensor"):
         worlds.build(scenario(model={"name": "narrow_for_worlds:narrow"}, federation={"batch_size": 4}))
+
+
+def test_a_world_with_other_data_keeps_the_models(scenario: Callable[..., Scenario]) -> None:
+    world = worlds.build(scenario())
+    train = world.data.dataset.test
+    other = world.with_data(replace(world.data, dataset=replace(world.data.dataset, train=train)))
+    assert other.models is world.models
+    assert next(other.data.batches(1, 0)).inputs.shape == next(world.data.batches(1, 0)).inputs.shape
+    assert other.data.dataset.train is train
+    assert world.data.dataset.train is not train

@@ -19,7 +19,7 @@ _HERE = Path(__file__).parent
 _PACKAGES: dict[NewKind, str] = {"attack": "attacks", "defense": "defenses", "component": "fedsim.components"}
 _FAMILY_OF: dict[Like, str] = {"matching": "gradient_matching", "closed-form": "closed_form", "text": "text"}
 _USUAL: dict[NewKind, str] = {"attack": "gradient_matching", "defense": "norm", "component": "augment"}
-_NOT_FOR_ATTACKS = ("core", "generation", "membership")  # code shared by attacks; methods of another kind
+_NOT_FOR_ATTACKS = ("attributes", "core", "generation", "membership")  # code shared by attacks; methods of another kind
 _PLACES = {  # by family of defenses
     "received": "received",
     "batch": "input",
