@@ -58,8 +58,9 @@ class Ceiling(Part):
     `psnr` bounds the mean error in dB, for examples in pixels: of inputs too large for the exact figure between
     `psnr_low` and `psnr_high`. `rank` and `condition` are those of the update's derivative by its `inputs` entries,
     `known` is the effective number of entries that are known. `untold` is the PSNR of who is not told the dropout
-    masks. `informed` is that of who also knows how the entries of public examples vary together, and `scores` are
-    those of what its guess would look like. `undefined` says why there is no ceiling.
+    masks. `others_known` is that of a server that knows the examples of all clients of a sum but one. `informed` is
+    that of who also knows how the entries of public examples vary together, and `scores` are those of what its guess
+    would look like. `undefined` says why there is no ceiling.
     """
 
     psnr: float | None = None
@@ -70,6 +71,7 @@ class Ceiling(Part):
     condition: float | None = None
     known: float | None = None
     untold: float | None = None
+    others_known: float | None = None
     informed: float | None = None
     scores: tuple[ItemScore, ...] = ()
     undefined: str = ""
