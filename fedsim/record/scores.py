@@ -30,7 +30,8 @@ class ItemScore(Part):
     """One example of a client beside the guess that is matched to it: an image, a sentence, or anything else.
 
     `values` holds its metrics by name, in the order in which tables show them. What else is known of it is absent where
-    it has none: `label` and `guessed_label`, `text` and `guess`, and `secret`, the planted span that the text holds.
+    it has none: `label` and `guessed_label`, `text` and `guess`, `secret`, the planted span that the text holds, and
+    `group`, whose risk is compared with that of others.
     An example for which the attack made no guess `is_missing`, and has the worst values.
     """
 
@@ -41,6 +42,7 @@ class ItemScore(Part):
     text: str | None = None
     guess: str | None = None
     secret: str | None = None
+    group: str | None = None
     is_missing: bool = False
 
     def with_values(self, more: Mapping[str, float]) -> ItemScore:
