@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from fedsim.audit.book import AuditJournal
 from fedsim.audit.clock import Clock
 from fedsim.audit.evidence import fewest, may_change
 from fedsim.audit.foreign import reason
+from fedsim.audit.groups import CLASSES
 from fedsim.audit.inspecting import STRENGTH, Inspector, enough, updates
 from fedsim.audit.record import SUGGESTS, AuditRecord, Inspection, Plan
 from fedsim.audit.subject import Checked, Subject, checked
@@ -50,7 +52,7 @@ def run(
         FedsimError: nothing can be audited; the message says why.
     """
     torch.set_num_threads(1)
-    sound = checked(subject, plan.target)
+    sound = checked(subject if plan.by is None else replace(subject, group=plan.by), plan.target)
     tell("loaded")
     record = AuditRecord(
         plan=plan,
@@ -61,6 +63,7 @@ def run(
         shape=sound.dataset.spec.shape,
         classes=sound.dataset.spec.classes,
         noun=sound.noun,
+        group=", ".join(own.name for own in sound.groups if own is not CLASSES),
         own_defenses=tuple(dict(own) for own in subject.defenses),
         notes=sound.notes,
     )
@@ -104,7 +107,7 @@ def _inspect(book: AuditJournal, subject: Checked, size: int, seconds: float) ->
     world = world_of(subject, book.plan, size)
     check(world, subject)
     _introduce(book, world)
-    inspector = Inspector(book.plan.knows, book.arrays, book.tell)
+    inspector = Inspector(book.plan.knows, book.arrays, book.tell, groups=subject.groups)
     allowed = book.record.policy.max_recognisable
     _suggest(book, inspector, world)
     most = book.plan.updates or max(enough(size), fewest(allowed, book.plan.scoring.confidence))
@@ -121,7 +124,7 @@ def _use_the_rest(book: AuditJournal, subject: Checked) -> None:
         if not is_open or book.clock.left < found.seconds / max(1, len(found.victims)):
             continue
         world = world_of(subject, book.plan, found.batch_size)
-        inspector = Inspector(book.plan.knows, book.arrays, book.tell)
+        inspector = Inspector(book.plan.knows, book.arrays, book.tell, groups=subject.groups)
         left = _WITHOUT_DEFENSES * book.clock.left
         name, iterations = f"batch {found.batch_size}", inspector.iterations(world, left)
         longer = inspector.inspect(world, updates(world), most, iterations, left, name, allowed, found)
@@ -150,7 +153,7 @@ def _suggest(book: AuditJournal, inspector: Inspector, world: World) -> None:
 def _inspect_captured(book: AuditJournal, subject: Checked) -> None:
     own = captured.update(subject, book.plan)
     _introduce(book, own.world)
-    inspector = Inspector(own.knows, book.arrays, book.tell, subject.is_scored)
+    inspector = Inspector(own.knows, book.arrays, book.tell, subject.is_scored, subject.groups)
     iterations = inspector.iterations(own.world, book.clock.left)
     found = inspector.inspect(own.world, iter([own.seen]), 1, iterations, book.clock.left, "captured")
     book.keep(inspections=(found,))

@@ -58,6 +58,7 @@ class Plan(_Part):
     memory: float = Field(default=0.0, ge=0)
     updates: int | None = Field(default=None, ge=1)
     command: str = ""
+    by: str | None = Field(default=None, description="column whose groups' risk is compared, beside that of classes")
     defend: bool = Field(default=True, description="whether defenses are tried; without them an audit may end early")
     scoring: Scoring = Scoring()
     client_app: str | None = Field(default=None, description="a Flower ClientApp whose reply is attacked")
@@ -146,6 +147,10 @@ class AuditRecord(_Part):
     by_class: dict[str, tuple[GroupRisk, ...]] = Field(
         default_factory=dict, description="risk of each class, by what was measured"
     )
+    by_group: dict[str, tuple[GroupRisk, ...]] = Field(
+        default_factory=dict, description="the same of what the user named"
+    )
+    group: str = Field(default="", description="what the user named: a column or a function")
     noun: str = Field(default="image", description="what one example is called, as metrics call it")
     dropout: tuple[float, ...] = ()
     own_defenses: tuple[dict[str, Any], ...] = ()
@@ -170,6 +175,8 @@ def command_of(plan: Plan, folder: Path, policy: Path, memory: float | None) -> 
         words += ["--knows", ",".join(plan.knows)]
     if plan.updates is not None:
         words += ["--updates", str(plan.updates)]
+    if plan.by is not None:
+        words += ["--by", plan.by]
     if memory is not None:
         words += ["--memory", f"{memory:g}"]
     if not plan.defend:

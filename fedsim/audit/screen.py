@@ -58,6 +58,19 @@ def members(record: AuditRecord) -> Table:
     return table
 
 
+def groups(record: AuditRecord) -> Table:
+    """Return the risk of the groups that the user named, one row per group."""
+    table = Table(title=Text(f"Risk by {record.group}"), title_justify="left")
+    table.caption = Text("each group against all others; p is that of no difference, after Holm over the groups")
+    for heading in ("what", "group", "n", "value", "p"):
+        table.add_column(heading, justify="left" if heading in ("what", "group") else "right")
+    for what, found in record.by_group.items():
+        for own in found:
+            p = "" if own.p is None else f"{own.p:.2g}"
+            table.add_row(Text(what), Text(own.group), str(own.n), interval(own.value, 1, 2), p)
+    return table
+
+
 def defenses(record: AuditRecord) -> Table:
     """Return what defenses stop and cost, the best first, and the attacks behind it."""
     table = Table(title="Defenses, with default settings unless stated", title_justify="left")

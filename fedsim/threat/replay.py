@@ -23,7 +23,9 @@ _ROUNDING_ENGINES = ("vectorized",)
 
 
 @dataclass(frozen=True)
-class _Replayed:
+class Repeated:
+    """One client's round once more: what it sent, its private side, and what it cost."""
+
     client: int
     update: Update
     truth: Truth
@@ -54,7 +56,7 @@ def replay(world: World, entry: WireEntry) -> Replay:
     A client that remembers is followed through the earlier rounds that counted. Of a mean every participant is
     repeated, and what they do is combined as the server combines it, behind secure aggregation with the same rounding.
     """
-    replayed = [_repeat(world, entry, client) for client in entry.clients or (entry.client,)]
+    replayed = [repeat(world, entry, client) for client in entry.clients or (entry.client,)]
     expected = world.models.layout.flat(*world.models.layout.named(_observe_vector(world, entry, replayed)))
     sent = _flat(world, entry.update)
     matches = torch.equal(sent, expected)
@@ -95,15 +97,16 @@ def check_union(world: World) -> None:
         )
 
 
-def _repeat(world: World, entry: WireEntry, client: int) -> _Replayed:
+def repeat(world: World, entry: WireEntry, client: int) -> Repeated:
+    """Repeat the round of one client behind an observed update, after those that it remembers."""
     memory: Memory = {}
     for round_, received in entry.earlier.get(client, ()):
         local_training(world, received, round_, client, memory)
     (update, truth), cost = measure_cost(lambda: local_training(world, entry.received, entry.round, client, memory))
-    return _Replayed(client, update, truth, cost)
+    return Repeated(client, update, truth, cost)
 
 
-def _observe_vector(world: World, entry: WireEntry, replayed: list[_Replayed]) -> Tensor:
+def _observe_vector(world: World, entry: WireEntry, replayed: list[Repeated]) -> Tensor:
     updates = {one.client: one.update for one in replayed}
     if not entry.clients:
         return _flat(world, updates[entry.client])
@@ -117,7 +120,7 @@ def _observe_vector(world: World, entry: WireEntry, replayed: list[_Replayed]) -
     return mean_of(world, total)[0]
 
 
-def _union(world: World, round_: int, replayed: list[_Replayed]) -> Truth:
+def _union(world: World, round_: int, replayed: list[Repeated]) -> Truth:
     """Put the batches and masks of several clients side by side, step by step; an empty batch has drawn no masks."""
     batches = zip_longest(*(one.truth.batches for one in replayed))
     masks = zip_longest(*(one.truth.masks for one in replayed))

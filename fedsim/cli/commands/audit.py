@@ -47,6 +47,9 @@ def audit(
     junit: Annotated[Path | None, typer.Option(help="write the verdict on each threshold as JUnit XML")] = None,
     sarif: Annotated[Path | None, typer.Option(help="write what is broken or undecided as SARIF 2.1.0")] = None,
     memory: Annotated[float | None, typer.Option(min=0, help="GiB of address space for your code; 0: no limit")] = None,
+    by: Annotated[
+        str | None, typer.Option(help="compare the risk of groups: a key of the loader's mappings, or a table's column")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
 ) -> None:
     """Measure what an update of your own model gives away of a client's data, and what it costs to stop that.
@@ -71,6 +74,7 @@ def audit(
         seed=seed,
         defend=defenses,
         updates=updates,
+        by=by,
         memory=_physical() if memory is None else memory,
         client_app=client_app,
         gradients=gradients,
@@ -100,6 +104,8 @@ def _tell(record: AuditRecord, folder: Path) -> None:
     screen.print(tables.updates(record))
     if record.membership:
         screen.print(tables.members(record))
+    if record.by_group:
+        screen.print(tables.groups(record))
     if record.trials:
         screen.print(tables.defenses(record))
     say(verdict.sentence(record))

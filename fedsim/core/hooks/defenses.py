@@ -29,11 +29,13 @@ class Blur:
         noise: from what `change` returns to the standard deviation of the noise on every entry; None where steps are
             too wide for rounding to be noise. Absent: there is none.
         of_examples: in place of `change`, from each example's gradient, shape (B, *parameter.shape).
+        reads_sent: whether it was read off what went onto the wire, which does not show one step among several.
     """
 
     change: Callable[[Tensors], Tensors] | None = None
     noise: Callable[[Tensors], Tensors | None] | None = None
     of_examples: Callable[[Tensors], Tensors] | None = None
+    reads_sent: bool = False
 
 
 class Defense(Configured[ConfigT]):
@@ -104,6 +106,11 @@ class Defense(Configured[ConfigT]):
             sent: what went onto the wire.
         """
         return None
+
+    @property
+    def changes_steps(self) -> bool:
+        """Whether it changes the gradient of every local step, rather than once what is sent."""
+        return self.overrides("on_gradient") or self.overrides("on_examples")
 
     def mechanism(self, rules: Rules) -> Mechanism | None:
         """Return the private mechanism that a client runs in each round, or None when there is no guarantee."""
