@@ -237,7 +237,7 @@ def main() -> None:
     parser.add_argument("--full", action="store_true", help="every cell (about two hours)")
     parser.add_argument("--only", default="", metavar="TEXT", help="cells whose words contain this text")
     parser.add_argument("--rows", type=Path, metavar="FILE", help="where rows are kept, one JSON object a line")
-    parser.add_argument("--seconds", type=float, help="of the attack on an update; absent: 30 or 60, as the cells say")
+    parser.add_argument("--seconds", type=float, help="of the attack on an update; absent: what the cells say")
     parser.add_argument("--victims", type=int, default=VICTIMS, help="updates a cell")
     parser.add_argument("--json", action="store_true", help="print JSON")
     asked = parser.parse_args()
