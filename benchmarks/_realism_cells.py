@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from itertools import chain
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from benchmarks._captioned import folder
@@ -44,6 +45,11 @@ class Network(NamedTuple):
     steps: int
     seconds: float
     learns_as: Mapping[str, Any] = {}
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether it is trained somewhere, so that its accuracy is asked for."""
+        return self.steps > 0 or "checkpoint" in self.model
 
 
 class Client(NamedTuple):
@@ -195,3 +201,11 @@ _EVERY = tuple(
     )
 )
 CELLS = tuple(sorted(_EVERY, key=lambda own: own.is_long))  # the short version first
+
+
+def cells_of(weights: Path) -> tuple[Cell, ...]:
+    """Return the cells of a vision transformer whose weights lie in a file, as torchvision saves its vit_b_16."""
+    model = {"name": "torchvision", "classifier": "vit_b_16", "checkpoint": os.fspath(weights.resolve())}
+    words = f"ViT-B/16 of torchvision, {weights.name}, photographs of 224 x 224"
+    network = Network(words, "without batch statistics", _PHOTOGRAPHS, model, 20, 0, 120)
+    return tuple(_cells(network, (Client("trained"), Client("trained", dropout=_RATE))))

@@ -1,6 +1,6 @@
 """The table of realism: what `auto` recovers of present-day networks, fresh and trained, and what nobody could.
 
-    python -m benchmarks.realism [--full] [--only TEXT] [--rows FILE] [--seconds S] [--json]
+    python -m benchmarks.realism [--full] [--only TEXT] [--rows FILE] [--seconds S] [--vit FILE] [--json]
 
 Each cell is attacked as an audit attacks, for so many seconds an update on one core: attacks that search nothing, the
 ideal attacker, then one search. The state is the audit's: an update that was not recovered withstood only where a
@@ -29,7 +29,7 @@ from typing import Any  # noqa: E402
 
 import torch  # noqa: E402
 
-from benchmarks._realism_cells import CELLS, Cell  # noqa: E402
+from benchmarks._realism_cells import CELLS, Cell, cells_of  # noqa: E402
 from benchmarks._victims import KNOWN, trained_weights  # noqa: E402
 from benchmarks.trained_victims import accuracy  # noqa: E402
 from fedsim.audit import evidence  # noqa: E402
@@ -45,16 +45,16 @@ from fedsim.scenario.world import World, shared  # noqa: E402
 
 VICTIMS = 3
 _SHOWN = (
-    "cell",
-    "accuracy",
-    "updates",
-    "images",
-    "identified",
+    "network",
+    "weights, accuracy",
+    "B",
+    "sends",
+    "dropout",
+    "images identified; updates with one",
     "exact",
-    "PSNR",
+    "PSNR: median, best",
     "ideal attacker",
-    "searched",
-    "seconds",
+    "steps; seconds (of a processor)",
     "state",
     "by",
 )
@@ -75,7 +75,7 @@ def measured(cell: Cell, victims: int, seconds: float | None = None) -> Row:
     begin = time.process_time()
     found = _attacked(world, weights, victims, budget)
     spent = (time.process_time() - begin) / victims
-    right = accuracy(world, weights) if cell.network.steps else None
+    right = accuracy(world, weights) if cell.network.is_judged else None
     named = {**_named(cell), "accuracy": right, "budget": budget, "processor seconds": spent}
     return {**named, **_figures(found, world)}
 
@@ -189,18 +189,21 @@ def _share(found: Interval) -> str:
 def _shown(row: Row) -> list[str]:
     """Return the cells of a row of the table."""
     right, psnr = row["accuracy"], row["PSNR"]
-    by = ", ".join(f"{name} ({count})" for name, count in Counter(row["by"]).items())
+    by = ", ".join(
+        f"{name} ({count})" if len(set(row["by"])) > 1 else name for name, count in Counter(row["by"]).items()
+    )
+    seconds, images = statistics.median(row["seconds"]), row["images"]
     return [
-        row["cell"],
-        "" if right is None else f"{right:.1%}",
-        str(row["updates"]),
-        str(row["images"]),
-        f"{row['identified']:g}, in {_share(wilson(row['opened'], row['updates']))}",
-        f"{row['exact']:g}",
-        f"{statistics.median(psnr):.1f} dB, best {max(psnr):.1f}" if psnr else "no guess",
+        row["network"],
+        row["weights"] if right is None else f"{row['weights']}, {right:.1%}",
+        str(row["batch"]),
+        row["sends"],
+        f"{row['dropout']:g}",
+        f"{row['identified']:g} of {images}; {_share(wilson(row['opened'], row['updates']))}",
+        f"{row['exact']:g} of {images}",
+        f"{statistics.median(psnr):.1f}, {max(psnr):.1f} dB" if psnr else "no guess",
         row["ideal attacker"],
-        f"{max(row['searched'])} steps, {row['budget']:g} s, {row['converged']} converged",
-        f"{statistics.median(row['seconds']):.0f}, {row['processor seconds']:.0f} of the processor",
+        f"{statistics.median(row['searched']):g}; {seconds:.0f} ({row['processor seconds']:.0f})",
         row["state"],
         by,
     ]
@@ -239,11 +242,15 @@ def main() -> None:
     parser.add_argument("--rows", type=Path, metavar="FILE", help="where rows are kept, one JSON object a line")
     parser.add_argument("--seconds", type=float, help="of the attack on an update; absent: what the cells say")
     parser.add_argument("--victims", type=int, default=VICTIMS, help="updates a cell")
+    parser.add_argument("--vit", type=Path, metavar="FILE", help="weights of torchvision's vit_b_16: attacked too")
     parser.add_argument("--json", action="store_true", help="print JSON")
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    cells = [own for own in CELLS if asked.only in own.words and (asked.full or not own.is_long)]
+    every = (*CELLS, *(cells_of(asked.vit) if asked.vit else ()))
+    cells = [own for own in every if asked.only in own.words and (asked.full or not own.is_long)]
     rows = list(rows_of(cells, asked.victims, asked.seconds, asked.rows))
+    networks = list(dict.fromkeys(row["network"] for row in rows))
+    rows.sort(key=lambda row: networks.index(row["network"]))
     if asked.json:
         print(json.dumps({"cells": rows, "groups": groups(rows)}, indent=1))
         return

@@ -9,8 +9,9 @@ import torch
 
 from benchmarks import realism
 from benchmarks._frontier_models import Norm, resnet18
-from benchmarks._realism_cells import CELLS, Cell, Client, Network
+from benchmarks._realism_cells import CELLS, Cell, Client, Network, cells_of
 from fedsim.core.types import InputSpec
+from fedsim.scenario import parse
 
 _CONTROL = Network("MLP", "control", {"name": "digits"}, {"name": "mlp", "width": 16, "depth": 1}, 64, 2, 60.0)
 _SPEC = InputSpec((3, 8, 8), 10, (0.5,) * 3, (0.25,) * 3)
@@ -46,6 +47,13 @@ def test_every_cell_has_its_own_words_and_a_scenario(tmp_path: Path, monkeypatch
     for cell in CELLS:
         federation = cell.tables()["federation"]
         assert (federation.get("algorithm") == "fedavg") == cell.client.sends.startswith("FedAvg")
+
+
+def test_weights_in_a_file_are_those_of_the_scenario(tmp_path: Path) -> None:
+    for cell in cells_of(tmp_path / "vit.pth"):
+        assert parse(cell.tables(), "benchmark").model.checkpoint == tmp_path / "vit.pth"
+        assert cell.network.is_judged
+        assert cell.steps == 0
 
 
 def test_inference_mode_is_batch_norm_that_does_not_train() -> None:
