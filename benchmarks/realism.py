@@ -38,8 +38,10 @@ from fedsim.audit.record import Inspection  # noqa: E402
 from fedsim.core import checkpoints, seeding  # noqa: E402
 from fedsim.core.types import Tensors, WireEntry  # noqa: E402
 from fedsim.federation.client import local_training  # noqa: E402
+from fedsim.metrics.evidence import recovered  # noqa: E402
 from fedsim.metrics.statistics import wilson  # noqa: E402
-from fedsim.record import Interval, VictimRecord  # noqa: E402
+from fedsim.metrics.success import Rule  # noqa: E402
+from fedsim.record import Ceiling, Interval, VictimRecord  # noqa: E402
 from fedsim.scenario import parse  # noqa: E402
 from fedsim.scenario.world import World, shared  # noqa: E402
 
@@ -73,7 +75,8 @@ def measured(cell: Cell, victims: int, seconds: float | None = None) -> Row:
     world, budget = _world(cell.tables()), seconds or cell.network.seconds
     weights = weights_of(cell)
     begin = time.process_time()
-    found = _attacked(world, weights, victims, budget)
+    inspector = (_Unasking if cell.network.is_large else Inspector)(KNOWN, {}, lambda _what: None)
+    found = _attacked(inspector, world, weights, victims, budget)
     spent = (time.process_time() - begin) / victims
     right = accuracy(world, weights) if cell.network.is_judged else None
     named = {**_named(cell), "accuracy": right, "budget": budget, "processor seconds": spent}
@@ -123,9 +126,15 @@ def _world(tables: dict[str, Any]) -> World:
     return shared(parse(tables, "benchmark").model_dump_json())
 
 
-def _attacked(world: World, weights: Tensors, victims: int, seconds: float) -> Inspection:
+class _Unasking(Inspector):
+    """Attacks without asking the ideal attacker, so that nothing that it does not recover withstood."""
+
+    def _ceiling(self, world: World, seen: Seen, seconds: float, name: str) -> Ceiling:
+        return Ceiling(undefined="not asked of so large a model")
+
+
+def _attacked(inspector: Inspector, world: World, weights: Tensors, victims: int, seconds: float) -> Inspection:
     """Attack one update after the other, each for all of the seconds."""
-    inspector = Inspector(KNOWN, {}, lambda _what: None)
     updates = [_seen(world, weights, client) for client in range(victims)]
     iterations, found = inspector.iterations(world, seconds), None
     for number in range(victims):
@@ -154,13 +163,15 @@ def _named(cell: Cell) -> Row:
 
 def _figures(found: Inspection, world: World) -> Row:
     victims, scoring = found.victims, world.scenario.scoring
+    rule = Rule.of(scoring.metric, scoring.threshold)
     items = [item for own in victims for item in own.scores]
     return {
         "updates": len(victims),
         "images": len(items),
-        "identified": sum(item.values["identified"] for item in items),
-        "exact": sum(item.values["exact_pixels"] for item in items),
-        "opened": sum(any(item.values["identified"] for item in own.scores) for own in victims),
+        "rule": rule.told(items[0].values if items else {}),
+        "identified": sum(rule.has_succeeded(item) for item in items),
+        "exact": sum(item.values["exact_pixels"] > 0 for item in items),
+        "opened": sum(recovered(own, rule) > 0 for own in victims),
         "exact updates": sum(bool(own.scores) and all(i.values["exact_pixels"] for i in own.scores) for own in victims),
         "PSNR": [item.values["psnr"] for item in items],
         "ideal attacker": evidence.ideal(found, scoring),
@@ -192,6 +203,7 @@ def _shown(row: Row) -> list[str]:
     by = ", ".join(
         f"{name} ({count})" if len(set(row["by"])) > 1 else name for name, count in Counter(row["by"]).items()
     )
+    rule = "" if row["rule"] == "identified" else f", by {row['rule']}"
     seconds, images = statistics.median(row["seconds"]), row["images"]
     return [
         row["network"],
@@ -199,8 +211,8 @@ def _shown(row: Row) -> list[str]:
         str(row["batch"]),
         row["sends"],
         f"{row['dropout']:g}",
-        f"{row['identified']:g} of {images}; {_share(wilson(row['opened'], row['updates']))}",
-        f"{row['exact']:g} of {images}",
+        f"{row['identified']} of {images}; {_share(wilson(row['opened'], row['updates']))}{rule}",
+        f"{row['exact']} of {images}",
         f"{statistics.median(psnr):.1f}, {max(psnr):.1f} dB" if psnr else "no guess",
         row["ideal attacker"],
         f"{statistics.median(row['searched']):g}; {seconds:.0f} ({row['processor seconds']:.0f})",

@@ -33,6 +33,11 @@ def test_a_trained_control_is_recovered_exactly_and_kept(tmp_path: Path, monkeyp
     assert [own["state"] for own in realism.rows_of([cell], 1, None, file)] == ["from the file"]
 
 
+def test_the_ideal_attacker_is_not_asked_of_a_large_model() -> None:
+    (row,) = realism.rows_of([Cell(_CONTROL._replace(is_large=True), Client(), is_long=False)], 1, None, None)
+    assert (row["state"], row["ideal attacker"]) == ("recovered", "not asked of so large a model")
+
+
 def test_groups_count_updates_and_states() -> None:
     rows = [_row(), _row(opened=0, state="undecided", **{"exact updates": 0}), _row(weights="trained")]
     fresh, trained = realism.groups(rows)
