@@ -25,7 +25,7 @@ from fedsim.data.digit_grids import stocks
 OnStep = Callable[[int, float, float], None]  # step, loss, share of the tokens that a layer reads
 Reducer = Any  # of component rcp, which the registry makes
 
-_RATE, _DECAY, _BATCH, _IMAGES = 2e-3, 0.01, 32, 2000
+_RATE, _DECAY, _BATCH, _IMAGES = 6e-3, 0.01, 32, 2000
 _WARM, _COOL = 1.5, 0.2  # temperature at first, and from 60 % of the steps on
 _VARIANCE = 3.0
 
