@@ -2,6 +2,7 @@
 
 import gc
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -63,7 +64,7 @@ def test_a_model_of_ones_own_is_tried_when_the_world_is_built(
         worlds.build(scenario(model={"name": "narrow_for_worlds:narrow"}, federation={"batch_size": 4}))
 
 
-def test_a_world_with_other_data_keeps_the_models(scenario: Callable[..., Scenario]) -> None:
+def test_a_world_with_other_data_keeps_the_models(scenario: Build) -> None:
     world = worlds.build(scenario())
     train = world.data.dataset.test
     other = world.with_data(replace(world.data, dataset=replace(world.data.dataset, train=train)))
