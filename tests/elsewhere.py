@@ -1,8 +1,8 @@
 """A second device for machines without one: its tensors compute on the CPU, and meet no tensor of the CPU.
 
-They say that they are on `meta`, since PyTorch has that device everywhere, but hold numbers. As on a GPU, an operation on
-tensors of two devices is an error (but for single numbers and indices), as is a generator of the CPU for a tensor that is
-not there, and NumPy cannot read them.
+They say that they are on `meta`, since PyTorch has that device everywhere, but hold numbers. As on a GPU, an operation
+on tensors of two devices is an error (but for single numbers and indices), as is a generator of the CPU for a tensor
+that is not there, and NumPy cannot read them. What PyTorch creates inside of forward-mode derivatives has no numbers.
 """
 
 from __future__ import annotations

@@ -137,9 +137,7 @@ class Setting:
         return tuple(replace(site, rate=0.0) for site in self.sites)
 
 
-def setting_of(
-    observation: Observation, sites: tuple[DropoutSite, ...], batch_statistics: bool
-) -> Setting:
+def setting_of(observation: Observation, sites: tuple[DropoutSite, ...], batch_statistics: bool) -> Setting:
     """Return the setting of a search, with its own copy of the model; the observed model is not changed.
 
     Its activations work out of place: the outputs of the layers in front of them are needed unchanged.

@@ -60,7 +60,9 @@ class LbfgsConfig(Config):
         description="how unknown labels of several examples are inferred: counting and impact allow repeated "
         "classes, distinct and negative do not",
     )
-    device: Literal["cpu", "cuda"] = Field(default="cpu", description="where the search runs, if the scenario says no device")
+    device: Literal["cpu", "cuda"] = Field(
+        default="cpu", description="where the search runs, if the scenario says no device"
+    )
 
 
 ConfigT = TypeVar("ConfigT", bound=LbfgsConfig)

@@ -79,7 +79,9 @@ class MatchingConfig(Config):
         description="general: build every gradient explicitly; compiled: the fast path through torch.compile, which "
         "needs a C++ compiler and takes minutes to compile",
     )
-    device: Literal["cpu", "cuda"] = Field(default="cpu", description="where the search runs, if the scenario says no device")
+    device: Literal["cpu", "cuda"] = Field(
+        default="cpu", description="where the search runs, if the scenario says no device"
+    )
 
 
 ConfigT = TypeVar("ConfigT", bound=MatchingConfig)

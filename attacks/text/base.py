@@ -61,7 +61,9 @@ class TextMatchingConfig(Config):
     )
     mask_learning_rate: float = Field(default=0.1, gt=0, description="Adam's step for searched masks")
     mask_weight: float = Field(default=1e-4, ge=0, description="weight of the prior of searched masks")
-    device: Literal["cpu", "cuda"] = Field(default="cpu", description="where the search runs, if the scenario says no device")
+    device: Literal["cpu", "cuda"] = Field(
+        default="cpu", description="where the search runs, if the scenario says no device"
+    )
 
 
 ConfigT = TypeVar("ConfigT", bound=TextMatchingConfig)

@@ -12,18 +12,18 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, Literal, Self, TypeVar, cast
+from typing import Any, Literal, Self, TypeVar, cast, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 
-from fedsim.core.errors import FedsimError
+from fedsim.core.errors import FedsimError, nearest
 
 DeviceName = Literal["auto", "cpu", "cuda"]
 CPU = torch.device("cpu")
 ROUNDING = 1e-4
-"""Largest distance between an update trained on a GPU and the same trained on the CPU, relative to the latter's norm."""
+"""Largest distance between what a GPU and the CPU compute, an update or a guess, relative to the norm of the latter."""
 
 _T = TypeVar("_T")
 
@@ -61,12 +61,26 @@ def find_device(name: DeviceName) -> torch.device:
     """
     if name == "cuda" and not torch.cuda.is_available():
         raise FedsimError(
-            "'cuda' is not here: PyTorch finds no CUDA device on this machine. Set device = 'cpu', or 'auto', which takes "
-            "a GPU where there is one."
+            "'cuda' is not here: PyTorch finds no CUDA device on this machine. Set device = 'cpu', or 'auto', which "
+            "takes a GPU where there is one."
         )
     if name == "auto":
         return torch.device("cuda") if torch.cuda.is_available() else CPU
     return torch.device(name)
+
+
+def device_of(text: str) -> DeviceName:
+    """Return what a user wrote, if it is the name of a device that is here.
+
+    Raises:
+        FedsimError: it is not.
+    """
+    if text not in get_args(DeviceName):
+        names = get_args(DeviceName)
+        raise FedsimError(f"there is no device '{text}'. Expected one of: {', '.join(names)}.{nearest(text, names)}")
+    name = cast("DeviceName", text)
+    find_device(name)
+    return name
 
 
 def move(value: _T, device: torch.device) -> _T:
@@ -116,7 +130,7 @@ class Stay:
         return value if self._device.type == "cpu" else move(value, CPU)
 
     def outside(self, call: Callable[[_T], None]) -> Callable[[_T], None]:
-        """Return a function that hands its argument out: what it calls sees it on the CPU, and creates tensors there."""
+        """Return a function that hands its argument out: what it calls sees and creates tensors on the CPU."""
         if self._device.type == "cpu":
             return call
 

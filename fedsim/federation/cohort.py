@@ -65,7 +65,9 @@ def cohort_training(
     choices, bench = _choices(world, round_, clients), world.bench  # made before anything is placed
     with Stay(world.device) as there:
         own = [there.take(memory) for memory in memories]
-        trained = there.bring(_Cohort(world, bench, there.take(received), round_, clients, own, choices, there).trained())
+        trained = there.bring(
+            _Cohort(world, bench, there.take(received), round_, clients, own, choices, there).trained()
+        )
         for memory, kept in zip(memories, there.bring(own), strict=True):
             if kept is not memory:
                 memory.clear()

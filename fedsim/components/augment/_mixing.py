@@ -122,7 +122,11 @@ def mixed_labels(labels: Tensor, draw: Draw, classes: int, like: Tensor) -> Tens
     if labels.is_floating_point() and labels.shape != (len(labels), classes):
         expected = f"classes (B,) or probabilities (B, {classes})"
         raise FedsimError(f"cutmix cannot mix labels of shape {tuple(labels.shape)}: expected {expected}.")
-    own = labels.double() if labels.dim() == _PROBABILITIES else _one_hot(classes).to(labels.device).index_select(0, labels)
+    own = (
+        labels.double()
+        if labels.dim() == _PROBABILITIES
+        else _one_hot(classes).to(labels.device).index_select(0, labels)
+    )
     return torch.lerp(own.index_select(0, draw.partners), own, draw.weights.unsqueeze(1)).to(like)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
+from fedsim.core.devices import CPU
 from fedsim.core.types.basics import Config, Draws, Loss, Masks, Tensors
 from fedsim.core.types.data import InputSpec
 from fedsim.core.types.updates import DropoutSite, Update
@@ -137,5 +138,5 @@ class Observation:
     set_aside: Tensors = field(default_factory=dict[str, Tensor])
     earlier: tuple[Observation, ...] = ()
     given: Mapping[str, Tensor] | None = None
-    device: torch.device = torch.device("cpu")
+    device: torch.device = CPU
     task: Task[Any] = field(kw_only=True)

@@ -1,9 +1,10 @@
 """The apps on Ray: the same bits as on the local engine, the same errors, nothing left behind."""
 
 import importlib.util
+import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -82,3 +83,25 @@ def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, small: 
 def test_an_address_without_a_cluster_is_told_at_once(small: Scenario, address: str) -> None:
     with pytest.raises(FedsimError, match=f"no Ray cluster answers at '{address}'.*HOST:PORT"):
         ray.run(small.model_dump_json(), Journal(lambda _record: None), address=address)
+
+
+@pytest.mark.parametrize(
+    ("device", "whole", "cpus", "expected"),
+    [
+        ("cpu", {"CPU": 4.0, "GPU": 1.0}, 1.0, 0.0),
+        ("cuda", {"CPU": 4.0, "GPU": 1.0}, 1.0, 0.25),
+        ("cuda", {"CPU": 3.0, "GPU": 1.0}, 1.0, 0.3333),
+        ("cuda", {"CPU": 2.0, "GPU": 8.0}, 1.0, 1.0),
+    ],
+)
+def test_a_client_takes_the_share_of_a_gpu_that_lets_all_cpus_work(
+    device: str, whole: dict[str, float], cpus: float, expected: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(cluster_resources=lambda: whole))
+    assert ray._gpus(device, cpus) == expected
+
+
+def test_a_cluster_without_a_gpu_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(cluster_resources=lambda: {"CPU": 4.0}))
+    with pytest.raises(FedsimError, match="no machine of the Ray cluster has a GPU"):
+        ray._gpus("cuda", 1.0)
