@@ -41,6 +41,7 @@ _ATTACKS: Mapping[str, dict[str, Any]] = {
     "vgia": {"name": "vgia", "bins": _UNITS // 2},
     "robbing-the-fed, dense": {"name": "robbing-the-fed", "bins": _UNITS},
     "robbing-the-fed, sparse": {"name": "robbing-the-fed", "bins": _UNITS, "variant": "sparse"},
+    "robbing-the-fed, sparse, gain 1e5": {"name": "robbing-the-fed", "bins": _UNITS, "variant": "sparse", "gain": 1e5},
 }
 
 

@@ -47,7 +47,12 @@ class VgiaConfig(Config):
     """Settings of the attack."""
 
     bins: int = Field(default=512, ge=2, description="number k of bins; the imprint layer has 2 k units")
-    gain: float = Field(default=1000.0, gt=0, description="factor on the imprint's gradient")
+    gain: float = Field(
+        default=1e5,
+        gt=0,
+        description="factor on the imprint's gradient; the larger, the less is rounded, and the farther a local step "
+        "moves a unit away from its bin once an example has entered",
+    )
     uncertified: bool = Field(
         default=False, description="whether guesses without a certificate are returned too, behind those with one"
     )

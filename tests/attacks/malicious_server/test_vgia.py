@@ -29,7 +29,7 @@ def crafted(attack, model: nn.Module, seed: int = 0) -> nn.Module:
     return attack.craft(model, SPEC, public, generator)
 
 
-def companions(model: nn.Module, inputs: torch.Tensor, bins: int, gain: float = 1000.0) -> list[int]:
+def companions(model: nn.Module, inputs: torch.Tensor, bins: int, gain: float = 1e5) -> list[int]:
     """How many examples are in the bin of each, by brute force; 0 where it is in none."""
     with torch.no_grad():
         measured = model[0][1](model[0][0](inputs))[:, :bins] * gain  # type: ignore[index]
