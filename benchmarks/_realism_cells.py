@@ -141,7 +141,7 @@ _SECONDS = 30.0
 def _residual(words: str, group: Group, norm: Norm, learns_as: Mapping[str, Any]) -> Network:
     model = {"name": "benchmarks._frontier_models:resnet18", "width": 16, "activation": "relu", "norm": norm}
     told = f"ResNet-18 of width 16, {words}, CIFAR-10 at 16 x 16"
-    return Network(told, group, _SMALL_CIFAR, model, 10_000, 500, _SECONDS, learns_as)
+    return Network(told, group, _SMALL_CIFAR, model, 10_000, 1200, _SECONDS, learns_as)
 
 
 _TOKENS = {"name": "vit-small", "patch": 8, "width": 128, "heads": 8}

@@ -1,6 +1,6 @@
 """The table of realism: what `auto` recovers of present-day networks, fresh and trained, and what nobody could.
 
-    python -m benchmarks.realism [--full] [--only TEXT] [--rows FILE] [--seconds S] [--vit FILE] [--json]
+    python -m benchmarks.realism [--full] [--only TEXT] [--rows FILE] [--seconds S] [--vit FILE] [--ceilings]
 
 Each cell is attacked as an audit attacks, for so many seconds an update on one core: attacks that search nothing, the
 ideal attacker, then one search. The state is the audit's: an update that was not recovered withstood only where a
@@ -23,7 +23,8 @@ import statistics  # noqa: E402
 import sys  # noqa: E402
 import time  # noqa: E402
 from collections import Counter  # noqa: E402
-from collections.abc import Iterable, Iterator, Sequence  # noqa: E402
+from collections.abc import Callable, Iterable, Iterator, Sequence  # noqa: E402
+from functools import partial  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
@@ -38,12 +39,14 @@ from fedsim.audit.record import Inspection  # noqa: E402
 from fedsim.core import checkpoints, seeding  # noqa: E402
 from fedsim.core.types import Tensors, WireEntry  # noqa: E402
 from fedsim.federation.client import local_training  # noqa: E402
-from fedsim.metrics.evidence import recovered  # noqa: E402
+from fedsim.metrics.evidence import reach, recovered  # noqa: E402
 from fedsim.metrics.statistics import wilson  # noqa: E402
 from fedsim.metrics.success import Rule  # noqa: E402
 from fedsim.record import Ceiling, Interval, VictimRecord  # noqa: E402
 from fedsim.scenario import parse  # noqa: E402
 from fedsim.scenario.world import World, shared  # noqa: E402
+from fedsim.threat.ceiling import ceiling_of  # noqa: E402
+from fedsim.threat.victim import Victim  # noqa: E402
 
 VICTIMS = 3
 _SHOWN = (
@@ -81,6 +84,21 @@ def measured(cell: Cell, victims: int, seconds: float | None = None) -> Row:
     right = accuracy(world, weights) if cell.network.is_judged else None
     named = {**_named(cell), "accuracy": right, "budget": budget, "processor seconds": spent}
     return {**named, **_figures(found, world)}
+
+
+def ceiling(cell: Cell) -> Row:
+    """Return how far the ideal attacker comes on the first update of a cell, computed exactly whatever the time."""
+    world, weights = _world(cell.tables()), weights_of(cell)
+    seen, scoring = _seen(world, weights, 0), world.scenario.scoring
+    begin = time.process_time()
+    found = ceiling_of(Victim(world, seen.entry, seen.truth)).ceiling
+    told = reach([found], Rule.of(scoring.metric, scoring.threshold))
+    return {
+        "cell": cell.words,
+        "ideal attacker": told.told if told else "",
+        "rank": f"{found.rank} of {found.inputs}",
+        "processor seconds": time.process_time() - begin,
+    }
 
 
 def weights_of(cell: Cell) -> Tensors:
@@ -226,24 +244,26 @@ def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join([*lines, *("| " + " | ".join(own) + " |" for own in rows)])
 
 
-def _kept(file: Path | None) -> list[Row]:
-    if file is None or not file.exists():
-        return []
-    return [json.loads(line) for line in file.read_text().splitlines()]
+def rows_of(cells: Iterable[Cell], measure: Callable[[Cell], Row], key: str, file: Path | None) -> Iterator[Row]:
+    """Yield the row of each cell, from the file where it is there, else measured and added to it.
 
-
-def rows_of(cells: Sequence[Cell], victims: int, seconds: float | None, file: Path | None) -> Iterator[Row]:
-    """Yield the rows of cells, those that the file holds and others, which are added to it."""
-    known = {(row["cell"], row["budget"], row["asked"]): row for row in _kept(file)}
+    Args:
+        cells: what is measured.
+        measure: gives a cell's row.
+        key: what is measured of a cell, in words: with those of the cell the name of a row in the file.
+        file: one JSON object a line; None to keep nothing.
+    """
+    lines = file.read_text().splitlines() if file is not None and file.exists() else []
+    known = {row["key"]: row for row in map(json.loads, lines)}
     for cell in cells:
-        key = (cell.words, seconds or cell.network.seconds, victims)
-        if key not in known:
-            known[key] = {**measured(cell, victims, seconds), "asked": victims}
+        name = f"{cell.words}: {key}"
+        if name not in known:
+            known[name] = {"key": name, **measure(cell)}
             if file is not None:
                 with file.open("a") as out:
-                    out.write(json.dumps(known[key]) + "\n")
-            print("| " + " | ".join(_shown(known[key])) + " |", file=sys.stderr, flush=True)
-        yield known[key]
+                    out.write(json.dumps(known[name]) + "\n")
+            print(json.dumps(known[name]), file=sys.stderr, flush=True)
+        yield known[name]
 
 
 def main() -> None:
@@ -253,6 +273,7 @@ def main() -> None:
     parser.add_argument("--only", default="", metavar="TEXT", help="cells whose words contain this text")
     parser.add_argument("--rows", type=Path, metavar="FILE", help="where rows are kept, one JSON object a line")
     parser.add_argument("--seconds", type=float, help="of the attack on an update; absent: what the cells say")
+    parser.add_argument("--ceilings", action="store_true", help="the ideal attacker, exactly, in place of attacks")
     parser.add_argument("--victims", type=int, default=VICTIMS, help="updates a cell")
     parser.add_argument("--vit", type=Path, metavar="FILE", help="weights of torchvision's vit_b_16: attacked too")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -260,7 +281,16 @@ def main() -> None:
     torch.set_num_threads(1)
     every = (*CELLS, *(cells_of(asked.vit) if asked.vit else ()))
     cells = [own for own in every if asked.only in own.words and (asked.full or not own.is_long)]
-    rows = list(rows_of(cells, asked.victims, asked.seconds, asked.rows))
+    if asked.ceilings:
+        found = list(rows_of(cells, ceiling, "ceiling", asked.rows))
+        print(
+            json.dumps(found, indent=1)
+            if asked.json
+            else _table(tuple(found[0]), ([str(figure) for figure in own.values()] for own in found))
+        )
+        return
+    key = f"{asked.victims} updates, {f'{asked.seconds:g} s' if asked.seconds else 'own seconds'}"
+    rows = list(rows_of(cells, partial(measured, victims=asked.victims, seconds=asked.seconds), key, asked.rows))
     networks = list(dict.fromkeys(row["network"] for row in rows))
     rows.sort(key=lambda row: networks.index(row["network"]))
     if asked.json:

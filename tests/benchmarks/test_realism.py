@@ -1,6 +1,7 @@
 """The table of realism: a cell that must be recovered, rows that are kept, groups, and norms in three modes."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ _CONTROL = Network("MLP", "control", {"name": "digits"}, {"name": "mlp", "width"
 _SPEC = InputSpec((3, 8, 8), 10, (0.5,) * 3, (0.25,) * 3)
 
 
+_measure = partial(realism.measured, victims=1)
+
+
 def _row(**own: Any) -> dict[str, Any]:
     known = {"group": "control", "weights": "fresh", "batch": 1, "updates": 3, "opened": 3, "exact updates": 2}
     return {**known, "state": "recovered", **own}
@@ -25,17 +29,24 @@ def _row(**own: Any) -> dict[str, Any]:
 def test_a_trained_control_is_recovered_exactly_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FEDSIM_CACHE", str(tmp_path / "cache"))
     cell, file = Cell(_CONTROL, Client("trained"), is_long=False), tmp_path / "rows.jsonl"
-    (row,) = realism.rows_of([cell], 1, None, file)
+    (row,) = realism.rows_of([cell], _measure, "attack", file)
     assert (row["state"], row["exact"], row["images"], row["by"]) == ("recovered", 1, 1, ["closed-form-linear"])
     assert row["ideal attacker"].endswith(", 1 of 1")
     assert [json.loads(line) for line in file.read_text().splitlines()] == [row]
     file.write_text(json.dumps({**row, "state": "from the file"}) + "\n")
-    assert [own["state"] for own in realism.rows_of([cell], 1, None, file)] == ["from the file"]
+    assert [own["state"] for own in realism.rows_of([cell], _measure, "attack", file)] == ["from the file"]
 
 
 def test_the_ideal_attacker_is_not_asked_of_a_large_model() -> None:
-    (row,) = realism.rows_of([Cell(_CONTROL._replace(is_large=True), Client(), is_long=False)], 1, None, None)
+    cell = Cell(_CONTROL._replace(is_large=True), Client(), is_long=False)
+    row = _measure(cell)
     assert (row["state"], row["ideal attacker"]) == ("recovered", "not asked of so large a model")
+
+
+def test_a_ceiling_is_exact() -> None:
+    row = realism.ceiling(Cell(_CONTROL, Client(), is_long=False))
+    assert row["ideal attacker"].endswith(", 1 of 1")
+    assert row["rank"] == "64 of 64"
 
 
 def test_groups_count_updates_and_states() -> None:
