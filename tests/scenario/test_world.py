@@ -67,7 +67,8 @@ def test_a_model_of_ones_own_is_tried_when_the_world_is_built(
 def test_a_world_with_other_data_keeps_the_models(scenario: Build) -> None:
     world = worlds.build(scenario())
     train = world.data.dataset.test
-    other = world.with_data(replace(world.data, dataset=replace(world.data.dataset, train=train)))
+    data = replace(world.data, dataset=replace(world.data.dataset, train=train), shares=(torch.arange(9),) * 2)
+    other = world.with_data(data)
     assert other.models is world.models
     assert next(other.data.batches(1, 0)).inputs.shape == next(world.data.batches(1, 0)).inputs.shape
     assert other.data.dataset.train is train
