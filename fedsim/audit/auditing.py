@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from fedsim.audit import captured, defending
+from fedsim.audit import captured, defending, planted
 from fedsim.audit.book import AuditJournal
 from fedsim.audit.clock import Clock
 from fedsim.audit.evidence import fewest, may_change
@@ -27,6 +27,7 @@ from fedsim.scenario.world import World
 from fedsim.threat.observe import describe
 
 _FOR_UPDATES = 0.4  # share of the time, where defenses follow
+_FOR_SECRETS = 0.25  # share of the time that is left then
 _WITHOUT_DEFENSES = 0.8  # where none follow
 
 
@@ -72,6 +73,7 @@ def run(
         _inspect_captured(book, sound)
     else:
         sizes = _inspect_batches(book, sound)
+        _plant(book, sound, max(sizes))
         defending.defend(book, sound, max(sizes))
         _use_the_rest(book, sound)
     book.keep(status="finished")
@@ -113,6 +115,17 @@ def _inspect(book: AuditJournal, subject: Checked, size: int, seconds: float) ->
     most = book.plan.updates or max(enough(size), fewest(allowed, book.plan.scoring.confidence))
     iterations = inspector.iterations(world, seconds)
     return inspector.inspect(world, updates(world), most, iterations, seconds, f"batch {size}", allowed)
+
+
+def _plant(book: AuditJournal, subject: Checked, batch_size: int) -> None:
+    """Measure what a causal language model remembers of planted secrets; others learn no text that could hold one."""
+    if subject.dataset.task != "next-token":
+        return
+    book.tell("plants secrets and trains")
+    try:
+        book.keep(exposure=planted.measured(subject, book.plan, batch_size, _FOR_SECRETS * book.clock.left))
+    except Exception as error:
+        book.keep(notes=(*book.record.notes, f"{reason(error).rstrip('.')}."))
 
 
 def _use_the_rest(book: AuditJournal, subject: Checked) -> None:

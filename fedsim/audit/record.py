@@ -15,6 +15,7 @@ from fedsim.core.errors import FedsimError
 from fedsim.core.types import Config, Knowledge
 from fedsim.record import (
     Environment,
+    ExposureRecord,
     GroupRisk,
     GuaranteeRecord,
     Interval,
@@ -160,6 +161,7 @@ class AuditRecord(_Part):
     notes: tuple[str, ...] = ()
     inspections: tuple[Inspection, ...] = ()
     membership: tuple[MembershipRecord, ...] = ()
+    exposure: ExposureRecord | None = Field(default=None, description="of secrets planted into a model's texts")
     guarantees: tuple[GuaranteeRecord, ...] = ()
     training: Training | None = None
     control: Inspection | None = Field(default=None, description="the client as it is, attacked like the trials")

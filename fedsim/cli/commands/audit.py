@@ -99,8 +99,8 @@ def audit(
 
 def _tell(record: AuditRecord, folder: Path) -> None:
     """Print what was found, and what the policy says of it."""
+    from fedsim.audit import planted, verdict
     from fedsim.audit import screen as tables
-    from fedsim.audit import verdict
     from fedsim.audit.adopting import adopted
 
     for sentence in (*record.threat_model, *record.notes):
@@ -108,6 +108,9 @@ def _tell(record: AuditRecord, folder: Path) -> None:
     screen.print(tables.updates(record))
     if record.membership:
         screen.print(tables.members(record))
+    if record.exposure is not None:
+        screen.print(tables.secrets(record.exposure))
+        say(planted.told(record.exposure))
     if record.by_group:
         screen.print(tables.groups(record))
     if record.trials:
