@@ -29,11 +29,6 @@ def test_the_share_that_is_read_is_a_mean_over_layers() -> None:
     assert pruning.read_share([plain, half, half]).item() == pytest.approx((1 + 0.5 + 0.5) / 3)
 
 
-def test_the_share_that_is_asked_for_falls_in_the_first_tenth() -> None:
-    recipe = pruning.Recipe(0.5)
-    assert [pruning.asked_share(recipe, done) for done in (0, 0.05, 0.1, 0.9)] == pytest.approx([1, 0.75, 0.5, 0.5])
-
-
 @pytest.mark.parametrize("mends", [True, False])
 def test_only_the_parts_are_trained(monkeypatch: pytest.MonkeyPatch, mends: bool) -> None:
     monkeypatch.setattr(pruning, "_BATCH", 4)

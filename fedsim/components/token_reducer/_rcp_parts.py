@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+_BOUND = 4.0  # of logits, in units of the noise
 _PLACE = 64  # size of a patch's learned place in the summary of a mask
 
 
@@ -66,8 +67,11 @@ def baseline(attention: Tensor, alive: Tensor) -> Tensor:
 
 
 def chosen(logits: Tensor, temperature: float, noise: Tensor | float = 0.0) -> Tensor:
-    """Return 0 or 1 for each token, with the gradient of sigmoid((logits + noise) / temperature)."""
-    soft = ((logits + noise) / temperature).sigmoid()
+    """Return 0 or 1 for each token, with the gradient of sigmoid((logits + noise) / temperature).
+
+    Logits are bounded first, which changes no choice without noise: else those that ran away have no gradient left.
+    """
+    soft = ((_BOUND * (logits / _BOUND).tanh() + noise) / temperature).sigmoid()
     return (soft > 0.5).to(soft.dtype) + (soft - soft.detach())  # noqa: PLR2004 - as likely kept as not
 
 
