@@ -1,7 +1,7 @@
 """What do a million clients, a thousand rounds and a billion parameters cost in memory, traffic and hours?
 
 Costs of a client's step, of the server's work for one update and of a whole round are measured over decades of
-parameters and clients. Straight lines are fitted to all decades but the last, and compared with what the last one takes.
+parameters and clients. Straight lines are fitted to all decades but the last, and compared with what that one takes.
 The lines are then read at the asked size, for a Ray cluster of a stated size.
 """
 
