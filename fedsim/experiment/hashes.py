@@ -19,6 +19,8 @@ def scenario_hash(scenario: Scenario) -> str:
     if scenario.attributes is None:
         left_out.add("attributes")
     described = scenario.model_dump(mode="json", exclude=left_out)
+    if scenario.secure_aggregation is not None and scenario.secure_aggregation.least_contributors == 1:
+        del described["secure_aggregation"]["least_contributors"]
     if not scenario.scoring.ceiling:
         del described["scoring"]["ceiling"]
     canonical = json.dumps(described, sort_keys=True)

@@ -16,6 +16,7 @@ from fedsim.federation.client import local_training
 from fedsim.federation.cohort import ROUNDING
 from fedsim.federation.secure_client import mean_of, secure_settings, summand
 from fedsim.metrics.cost import Cost, measure_cost
+from fedsim.privacy.secure_aggregation.per_element import tell
 from fedsim.privacy.secure_aggregation.ring import modular_sum
 from fedsim.scenario.world import World
 
@@ -116,8 +117,9 @@ def _observe_vector(world: World, entry: WireEntry, replayed: list[Repeated]) ->
         summand(world, _flat(world, update), update.examples, update.loss, entry.round, client)
         for client, update in updates.items()
     ]
-    total = modular_sum([own for own in summands if own is not None], secure_settings(world).modulus_bits)
-    return mean_of(world, total)[0]
+    settings = secure_settings(world)
+    total = modular_sum([own for own in summands if own is not None], settings.modulus_bits)
+    return mean_of(world, tell(total, settings.least_contributors, settings.modulus_bits))[0]
 
 
 def _union(world: World, round_: int, replayed: list[Repeated]) -> Truth:
