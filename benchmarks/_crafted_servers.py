@@ -171,7 +171,7 @@ def servers() -> list[Server]:
         Server(
             "robbing-the-fed, sparse", False, _attacking("lenet", "0.1", False, "robbing-the-fed", variant="sparse")
         ),
-        Server("vgia", False, _attacking("lenet", "0.1", False, "vgia", bins=_BINS // 2)),
+        Server("vgia", False, _attacking("lenet", "0.measure", False, "vgia", bins=_BINS // 2)),
         Server("trap-weights", False, _attacking("mlp", "1", False, "trap-weights")),
         Server("robbing-the-fed, rows scaled and permuted", True, _shuffled),
         *(
@@ -199,6 +199,8 @@ def recovered(sent: Sent, batch: Batch) -> list[bool]:
         nested = rows[sent.order]
         rows = torch.cat([rows, nested[:-1] - nested[1:]])
     rows = rows[rows[:, -1].abs() > _SMALLEST * rows[:, -1].abs().max()]
+    if not len(rows):  # no unit was active
+        return [False] * len(batch)
     guesses, truth = rows[:, :-1] / rows[:, -1:], batch.inputs.flatten(1).double()
     errors = torch.cdist(truth, guesses) ** 2 / truth.shape[1] * sent.data.spec.std[0] ** 2
     return (-10 * errors.amin(1).log10() > _FOUND).tolist()

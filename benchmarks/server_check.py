@@ -36,7 +36,7 @@ def measure(full: bool) -> list[Row]:
 
 def _false_alarms(models: Sequence[Honest]) -> Iterator[Row]:
     refused = [_beyond(own.model, batch_of(own.data, number, _BATCH), number) for number, own in enumerate(models)]
-    signals = Counter(signal for found in refused for signal in {own.signal for own in found})
+    signals = Counter(signal for found in refused for signal in sorted({own.signal for own in found}))
     told = ", ".join(f"{signal} {count}" for signal, count in signals.most_common()) or "none"
     yield _share("false alarms", f"honest models; signals: {told}", [bool(found) for found in refused])
     for what in ("fresh", "trained", "pruned", "quantised"):
@@ -57,7 +57,7 @@ def _of_server(server: Server, full: bool) -> Iterator[Row]:
         batch = batch_of(sent.data, 1000 + trial, _BATCH)
         beyond = _beyond(sent.model, batch, trial)
         refused.append(bool(beyond))
-        signals.update({own.signal for own in beyond})
+        signals.update(sorted({own.signal for own in beyond}))
         found += recovered(sent, batch)
     name = f"{server.name}{' (informed)' if server.informed else ''}"
     told = "; ".join(f"{signal} {count}" for signal, count in signals.most_common(4)) or "no signal"

@@ -34,7 +34,7 @@ from fedsim.core.hooks import Attack, Effort
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, InputSpec, Observation, OnStep, Reconstruction, View
 
-_LAYER = "0.1"  # the imprint layer in the model that clients get
+_LAYER = "0.measure"  # the imprint layer in the model that clients get
 _FEWEST = 2
 _CONSTANT = 1e-9
 _NARROWEST = 1e-6  # width of a bin relative to the spread of the measurement, where the server's examples repeat
@@ -58,16 +58,21 @@ class VgiaConfig(Config):
     )
 
 
-class _TwinImprint(nn.Sequential):
+class _TwinImprint(nn.Module):
     """The block that the malicious server puts in front of the model.
 
     It adds to the example: if it took its place, the model would see one number, and examples of one bin would have
     nearly the same gradient behind the block, which no certificate could tell apart.
     """
 
+    def __init__(self, measure: nn.Linear, ramp: nn.Module, spread: nn.Linear) -> None:
+        """Take the imprint layer, its activation and the map back."""
+        super().__init__()
+        self.measure, self.ramp, self.spread = measure, ramp, spread
+
     def forward(self, inputs: Tensor) -> Tensor:
         """Return the examples, and what their bins add."""
-        return inputs + super().forward(inputs)
+        return inputs + self.spread(self.ramp(self.measure(inputs.flatten(1)))).view_as(inputs)
 
 
 class Quotients(NamedTuple):
@@ -110,7 +115,7 @@ class Vgia(Attack[VgiaConfig]):
         values = public.flatten(1).double().mean(1)
         if not values.std() > _CONSTANT * values.mean().abs():
             raise NotApplicable("the mean entry is the same for all examples of the test set")
-        block = _block(self.config, _edges(values, self.config.bins), spec.shape, generator)
+        block = _block(self.config, _edges(values, self.config.bins), math.prod(spec.shape), generator)
         return nn.Sequential(block.to(next(model.parameters()).dtype), model)
 
     def not_applicable(self, observation: Observation) -> str | None:
@@ -182,8 +187,8 @@ def _edges(values: Tensor, bins: int) -> Tensor:
     return edges
 
 
-def _block(config: VgiaConfig, edges: Tensor, shape: tuple[int, ...], generator: torch.Generator) -> _TwinImprint:
-    entries, bins = math.prod(shape), config.bins
+def _block(config: VgiaConfig, edges: Tensor, entries: int, generator: torch.Generator) -> _TwinImprint:
+    bins = config.bins
     widths = config.gain * edges.diff().clamp_min(_NARROWEST * (edges[-1] - edges[0]))
     measure, spread = nn.Linear(entries, 2 * bins), nn.Linear(2 * bins, entries, bias=False)
     columns = torch.randn(entries, 2, generator=generator, dtype=torch.float64) * (config.gain / bins)
@@ -191,4 +196,4 @@ def _block(config: VgiaConfig, edges: Tensor, shape: tuple[int, ...], generator:
         measure.weight.copy_((1 / (entries * widths))[:, None].expand(bins, entries).repeat(2, 1))
         measure.bias.copy_((-edges[:-1] / widths).repeat(2))
         spread.weight.copy_(columns.repeat_interleave(bins, 1))
-    return _TwinImprint(nn.Flatten(), measure, nn.Hardtanh(0.0, 1.0 / config.gain), spread, nn.Unflatten(1, shape))
+    return _TwinImprint(measure, nn.Hardtanh(0.0, 1.0 / config.gain), spread)

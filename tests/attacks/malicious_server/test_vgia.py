@@ -32,7 +32,7 @@ def crafted(attack, model: nn.Module, seed: int = 0) -> nn.Module:
 def companions(model: nn.Module, inputs: torch.Tensor, bins: int, gain: float = 1e5) -> list[int]:
     """How many examples are in the bin of each, by brute force; 0 where it is in none."""
     with torch.no_grad():
-        measured = model[0][1](model[0][0](inputs))[:, :bins] * gain  # type: ignore[index]
+        measured = model[0].measure(inputs.flatten(1))[:, :bins] * gain  # type: ignore[union-attr, operator]
     places = [[i for i, z in enumerate(row) if 0 < z < 1] for row in measured.tolist()]
     flat = [own[0] if len(own) == 1 else -1 for own in places]
     return [0 if own < 0 else flat.count(own) for own in flat]
@@ -122,5 +122,5 @@ def test_what_it_cannot_work_on_is_refused(toy, attack_named) -> None:
 
 def test_a_hidden_imprint_is_refused(watched, attack_named) -> None:
     hidden, _, _ = watched(threat={"server": "malicious", "shares": ("1.*",)}, attacks=[{"name": NAME}])
-    with pytest.raises(NotApplicable, match=r"does not see the gradient of its imprint layer '0\.1'"):
+    with pytest.raises(NotApplicable, match=r"does not see the gradient of its imprint layer '0\.measure'"):
         answer(attack_named(NAME), hidden)
