@@ -114,7 +114,7 @@ def check(world: World) -> None:
     clients = range(min(2, world.scenario.federation.clients))
     where: list[str] = []
     try:
-        with named_calls(world.models.holding(world.models.first_weights), where):
+        with named_calls(world.bench.holding(world.models.first_weights), where):
             together = cohort_training(world, world.models.first_weights, 1, clients, [{} for _ in clients])
     except Exception as error:
         raise FedsimError(
