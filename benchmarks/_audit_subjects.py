@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from fedsim.audit import Subject
+
 _TILES = 400
 _CLASSES = 6  # two photographs, three parts of each from left to right
 
@@ -125,6 +127,20 @@ def table() -> tuple[nn.Module, None, DataLoader[Any]]:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(30, 64), nn.ReLU(), nn.Dropout(0.2), nn.Linear(64, 2))
     return model, None, DataLoader(TensorDataset(rows, torch.tensor(found.target)), 32)
+
+
+def survey() -> Subject:
+    """A perceptron that tells from 6,366 women's answers who had an affair; the risk of her occupations is compared."""
+    from fedsim.data.affairs_survey import AffairsSurveyConfig, affairs_survey  # noqa: PLC0415 - an extra
+
+    data = affairs_survey(AffairsSurveyConfig())
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(18, 64), nn.ReLU(), nn.Linear(64, 2))
+    rows = [
+        {"features": row, "labels": label, "occupation": int(row[6:12].argmax()) + 1}
+        for row, label in zip(data.train.inputs, data.train.labels, strict=True)
+    ]
+    return Subject(model, None, DataLoader(rows, 32), group="occupation")  # pyright: ignore[reportArgumentType]
 
 
 def _sentences() -> tuple[Tensor, Tensor, int]:

@@ -28,6 +28,7 @@ PACKAGES = {  # of each network, beside torch
     "bert": "transformers",
     "causal_lm": "transformers",
     "table": "sklearn",
+    "survey": "statsmodels",
 }
 _POLICY = "[tool.fedsim.policy]\nmax_recognisable = 0.05\n"
 _HEADINGS = (

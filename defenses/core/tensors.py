@@ -33,6 +33,11 @@ class TensorDefense(Defense[ConfigT]):
 
     modalities: ClassVar[frozenset[Modality]] = ANYTHING
 
+    @property
+    def changes_steps(self) -> bool:
+        """Whether it changes every local gradient."""
+        return self.config.applies == "per_step"
+
     @abstractmethod
     def change(self, tensors: Tensors, here: HookContext) -> Tensors:
         """Return tensors of the same names and shapes."""

@@ -42,7 +42,7 @@ class RandomPruning(TensorDefense[RandomPruningConfig]):
     def blur(self, rules: Rules, sent: Tensors) -> Blur:
         """Return the entries that are left."""
         support = {name: tensor != 0 for name, tensor in sent.items()}
-        return Blur(change=lambda tensors: zero_outside(tensors, support))
+        return Blur(change=lambda tensors: zero_outside(tensors, support), reads_sent=True)
 
     def adaptive_view(self) -> PublicKnowledge:
         """Return the share that is sent."""

@@ -76,7 +76,7 @@ class Soteria(Defense[SoteriaConfig]):
     def blur(self, rules: Rules, sent: Tensors) -> Blur:
         """Return the entries that are left."""
         support = {name: tensor != 0 for name, tensor in sent.items()}
-        return Blur(change=lambda tensors: {n: t * support[n].to(t.dtype) for n, t in tensors.items()})
+        return Blur(change=lambda tensors: {n: t * support[n].to(t.dtype) for n, t in tensors.items()}, reads_sent=True)
 
     def adaptive_view(self) -> PublicKnowledge:
         """Return the rate, and the name of the changed tensor."""

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
 
-from fedsim.audit import captured, defending
+from fedsim.audit import captured, defending, planted
 from fedsim.audit.book import AuditJournal
 from fedsim.audit.clock import Clock
 from fedsim.audit.evidence import fewest, may_change
 from fedsim.audit.foreign import reason
+from fedsim.audit.groups import CLASSES
 from fedsim.audit.inspecting import STRENGTH, Inspector, enough, updates
 from fedsim.audit.record import SUGGESTS, AuditRecord, Inspection, Plan
 from fedsim.audit.subject import Checked, Subject, checked
@@ -25,6 +27,7 @@ from fedsim.scenario.world import World
 from fedsim.threat.observe import describe
 
 _FOR_UPDATES = 0.4  # share of the time, where defenses follow
+_FOR_SECRETS = 0.25  # share of the time that is left then
 _WITHOUT_DEFENSES = 0.8  # where none follow
 
 
@@ -50,7 +53,7 @@ def run(
         FedsimError: nothing can be audited; the message says why.
     """
     torch.set_num_threads(1)
-    sound = checked(subject, plan.target)
+    sound = checked(subject if plan.by is None else replace(subject, group=plan.by), plan.target)
     tell("loaded")
     record = AuditRecord(
         plan=plan,
@@ -61,6 +64,7 @@ def run(
         shape=sound.dataset.spec.shape,
         classes=sound.dataset.spec.classes,
         noun=sound.noun,
+        group=", ".join(own.name for own in sound.groups if own is not CLASSES),
         own_defenses=tuple(dict(own) for own in subject.defenses),
         notes=sound.notes,
     )
@@ -69,6 +73,7 @@ def run(
         _inspect_captured(book, sound)
     else:
         sizes = _inspect_batches(book, sound)
+        _plant(book, sound, max(sizes))
         defending.defend(book, sound, max(sizes))
         _use_the_rest(book, sound)
     book.keep(status="finished")
@@ -104,12 +109,23 @@ def _inspect(book: AuditJournal, subject: Checked, size: int, seconds: float) ->
     world = world_of(subject, book.plan, size)
     check(world, subject)
     _introduce(book, world)
-    inspector = Inspector(book.plan.knows, book.arrays, book.tell)
+    inspector = Inspector(book.plan.knows, book.arrays, book.tell, groups=subject.groups)
     allowed = book.record.policy.max_recognisable
     _suggest(book, inspector, world)
     most = book.plan.updates or max(enough(size), fewest(allowed, book.plan.scoring.confidence))
     iterations = inspector.iterations(world, seconds)
     return inspector.inspect(world, updates(world), most, iterations, seconds, f"batch {size}", allowed)
+
+
+def _plant(book: AuditJournal, subject: Checked, batch_size: int) -> None:
+    """Measure what a causal language model remembers of planted secrets; others learn no text that could hold one."""
+    if subject.dataset.task != "next-token":
+        return
+    book.tell("plants secrets and trains")
+    try:
+        book.keep(exposure=planted.measured(subject, book.plan, batch_size, _FOR_SECRETS * book.clock.left))
+    except Exception as error:
+        book.keep(notes=(*book.record.notes, f"{reason(error).rstrip('.')}."))
 
 
 def _use_the_rest(book: AuditJournal, subject: Checked) -> None:
@@ -121,7 +137,7 @@ def _use_the_rest(book: AuditJournal, subject: Checked) -> None:
         if not is_open or book.clock.left < found.seconds / max(1, len(found.victims)):
             continue
         world = world_of(subject, book.plan, found.batch_size)
-        inspector = Inspector(book.plan.knows, book.arrays, book.tell)
+        inspector = Inspector(book.plan.knows, book.arrays, book.tell, groups=subject.groups)
         left = _WITHOUT_DEFENSES * book.clock.left
         name, iterations = f"batch {found.batch_size}", inspector.iterations(world, left)
         longer = inspector.inspect(world, updates(world), most, iterations, left, name, allowed, found)
@@ -150,7 +166,7 @@ def _suggest(book: AuditJournal, inspector: Inspector, world: World) -> None:
 def _inspect_captured(book: AuditJournal, subject: Checked) -> None:
     own = captured.update(subject, book.plan)
     _introduce(book, own.world)
-    inspector = Inspector(own.knows, book.arrays, book.tell, subject.is_scored)
+    inspector = Inspector(own.knows, book.arrays, book.tell, subject.is_scored, subject.groups)
     iterations = inspector.iterations(own.world, book.clock.left)
     found = inspector.inspect(own.world, iter([own.seen]), 1, iterations, book.clock.left, "captured")
     book.keep(inspections=(found,))

@@ -16,6 +16,7 @@ from fedsim.audit.book import AuditJournal
 from fedsim.audit.clock import OutOfTime, limit
 from fedsim.audit.evidence import fewest
 from fedsim.audit.foreign import reason
+from fedsim.audit.groups import CLASS
 from fedsim.audit.inspecting import Inspector, enough, updates
 from fedsim.audit.record import Trial
 from fedsim.audit.subject import Checked
@@ -26,7 +27,7 @@ from fedsim.core.errors import FedsimError
 from fedsim.experiment.runner import guarantees
 from fedsim.metrics.groups import rates
 from fedsim.metrics.success import Rule
-from fedsim.record import GroupRisk, MembershipRecord
+from fedsim.record import GroupRisk, ItemScore, MembershipRecord
 from fedsim.scenario.world import World
 
 _FOR_MEMBERS = 0.25  # share of the remaining time, where defenses follow
@@ -80,10 +81,16 @@ def _baseline(book: AuditJournal, subject: Checked, batch_size: int) -> Trained:
     world = world_of(subject, book.plan, batch_size, Setting(), candidates=_candidates(subject, batch_size))
     book.tell("trains for a few rounds, without further defenses")
     training = trained(world, ROUNDS, book.clock.left * _FOR_MEMBERS / 2)
-    by_class: members.ByClass = {}
-    found = _judge(book, subject, world, training, by_class, with_shadows=True)
+    risks = members.Risks(subject.groups)
+    found = _judge(book, subject, world, training, risks, with_shadows=True)
     stated = guarantees(world, training.journal.rounds)
-    book.keep(training=training.summary, membership=found, guarantees=stated, by_class=_by_class(book, found, by_class))
+    book.keep(
+        training=training.summary,
+        membership=found,
+        guarantees=stated,
+        by_class=_compared(book, found, risks, CLASS),
+        by_group=_compared(book, found, risks, book.record.group) if book.record.group else {},
+    )
     return training
 
 
@@ -163,7 +170,7 @@ class _Defender:
         return trial.model_copy(
             update={
                 "training": after.summary,
-                "membership": _judge(self.book, subject, world, after, {}, with_shadows=False),
+                "membership": _judge(self.book, subject, world, after, members.Risks(), with_shadows=False),
                 "guarantees": guarantees(world, after.journal.rounds),
                 "accuracy_loss": accuracy_lost(self.without.correct, after.correct, plan.seed),
                 "loss_change": after.summary.loss - before.loss,
@@ -172,21 +179,26 @@ class _Defender:
         )
 
 
-def _by_class(
-    book: AuditJournal, found: Sequence[MembershipRecord], by_class: members.ByClass
+def _compared(
+    book: AuditJournal, found: Sequence[MembershipRecord], risks: members.Risks, group: str
 ) -> dict[str, tuple[GroupRisk, ...]]:
-    """Return the risk of each class: by the best membership attack, and to be recovered from an update."""
-    scoring = book.plan.scoring
+    """Return the risk of each group: by the best membership attack, and to be recovered from an update."""
+    scoring, of_attacks = book.plan.scoring, risks.found.get(group, {})
     rule = Rule.of(scoring.metric, scoring.threshold)
     every = [item for own in book.record.inspections for victim in own.victims for item in victim.scores]
-    items = [(f"class {item.label}", rule.has_succeeded(item)) for item in every if item.label is not None]
+    names = [_class_of(item) if group == CLASS else item.group for item in every]
+    items = [(name, rule.has_succeeded(item)) for name, item in zip(names, every, strict=True) if name is not None]
     known = {f"{book.record.noun}s recovered": rates(items, scoring.confidence)} if items else {}
     best = max(
-        (own for own in found if own.summary is not None and by_class.get(own.label)),
+        (own for own in found if own.summary is not None and of_attacks.get(own.label)),
         key=lambda own: own.summary.auc.value if own.summary else 0.0,
         default=None,
     )
-    return known if best is None else {**known, f"AUC of {best.label}": by_class[best.label]}
+    return known if best is None else {**known, f"AUC of {best.label}": of_attacks[best.label]}
+
+
+def _class_of(item: ItemScore) -> str | None:
+    return None if item.label is None else f"{CLASS} {item.label}"
 
 
 def _judge(
@@ -194,14 +206,14 @@ def _judge(
     subject: Checked,
     world: World,
     training: Trained,
-    by_class: members.ByClass,
+    risks: members.Risks,
     *,
     with_shadows: bool,
 ) -> tuple[MembershipRecord, ...]:
     if _candidates(subject, training.summary.batch_size) < members.FEWEST:
         return ()
     seconds = book.clock.left * (_FOR_MEMBERS if book.plan.defend else _ALL)
-    return members.judged(world, training, seconds, book.tell, with_shadows=with_shadows, by_class=by_class)
+    return members.judged(world, training, seconds, book.tell, with_shadows=with_shadows, risks=risks)
 
 
 def _candidates(subject: Checked, batch_size: int) -> int:

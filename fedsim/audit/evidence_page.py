@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from fedsim.audit import evidence, exports, screen, verdict
+from fedsim.audit import evidence, exports, planted, screen, verdict
 from fedsim.audit.record import AuditRecord
 from fedsim.core.plain import printable
 
@@ -39,6 +39,7 @@ def page(record: AuditRecord) -> bytes:
         interval=screen.interval,
         not_tested=not_tested(record),
         asked=asked(record),
+        remembers=planted.told(record.exposure) if record.exposure else "",
     )
     return printable(made).encode()
 
@@ -52,9 +53,16 @@ def not_tested(record: AuditRecord) -> tuple[str, ...]:
     ]
     if not record.membership:
         found.append("who was a member of the training data")
-    if record.noun == "sentence":
+    if record.noun == "sentence" and record.exposure is None:
         found.append("secrets that a trained language model memorised")
     return tuple(found)
+
+
+def _secrets(record: AuditRecord) -> str:
+    if record.exposure is None:
+        return "no canary was planted, since only audits of causal language models do; fedsim run plants them elsewhere"
+    planted = sum(own.repetitions > 0 for own in record.exposure.secrets)
+    return f"{planted} secrets planted beside {len(record.exposure.secrets) - planted} that were not, in one training"
 
 
 def asked(record: AuditRecord) -> tuple[Asked, ...]:
@@ -71,7 +79,7 @@ def asked(record: AuditRecord) -> tuple[Asked, ...]:
         Asked(
             "OWASP AISVS 12.3.4",
             "audits by canaries, logged in each training cycle",
-            "not part of an audit: fedsim run with canaries and its report",
+            _secrets(record),
         ),
         Asked(
             "EDPB Opinion 28/2024",

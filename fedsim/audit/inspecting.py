@@ -18,6 +18,7 @@ import torch
 from fedsim.audit.clock import OutOfTime, limit
 from fedsim.audit.evidence import OUT_OF_TIME
 from fedsim.audit.foreign import reason
+from fedsim.audit.groups import CLASSES, Groups
 from fedsim.audit.record import Inspection
 from fedsim.core import registry, seeding
 from fedsim.core.errors import NotApplicable
@@ -29,7 +30,7 @@ from fedsim.metrics.evidence import held, is_evidence, is_out_of_reach
 from fedsim.metrics.image import to_pixels
 from fedsim.metrics.statistics import summarise
 from fedsim.metrics.success import Rule
-from fedsim.record import Ceiling, VictimRecord
+from fedsim.record import Ceiling, ItemScore, VictimRecord
 from fedsim.scenario.world import World
 from fedsim.threat.ceiling import ceiling_of
 from fedsim.threat.observe import observe
@@ -70,12 +71,15 @@ class Inspector:
         knows: knowledge granted to the attacker.
         arrays: pictures by name; `inspect` adds to them.
         on_progress: called with what is being done, in words.
+        is_scored: whether the originals are known.
+        groups: whose risk is compared; the group of what the user named stands with each example.
     """
 
     knows: tuple[Knowledge, ...]
     arrays: Arrays
     on_progress: Callable[[str], None]
     is_scored: bool = True
+    groups: tuple[Groups, ...] = (CLASSES,)
     _cost: dict[int, float] = field(default_factory=dict)
     _is_hopeless: bool = False  # whether the ideal attacker would recover nothing of the latest update
 
@@ -235,9 +239,11 @@ class Inspector:
         if isinstance(found, str):
             return VictimRecord(round=entry.round, client=entry.client, failure=found)
         if self.is_scored:
-            judged = score(Victim(world, entry, seen.truth), found)
+            own = Victim(world, entry, seen.truth)
+            judged = score(own, found)
             self.arrays.update({f"{name}/{kind}": judged.arrays[kind] for kind in _SHOWN if kind in judged.arrays})
-            return judged.record.model_copy(update={"arrays": name})
+            grouped = self._grouped(judged.record.scores, own)
+            return judged.record.model_copy(update={"arrays": name, "scores": grouped})
         self.arrays[f"{name}/guesses"] = to_pixels(found.inputs, world.data.dataset.spec).numpy()
         return VictimRecord(
             round=entry.round,
@@ -251,6 +257,13 @@ class Inspector:
             facts=dict(found.facts),
             arrays=name,
         )
+
+    def _grouped(self, scores: tuple[ItemScore, ...], victim: Victim) -> tuple[ItemScore, ...]:
+        for own in self.groups:
+            if own is not CLASSES:
+                names = own.of(victim.examples)
+                return tuple(item.model_copy(update={"group": names[item.index]}) for item in scores)
+        return scores
 
     def _summary(self, world: World, victims: Sequence[VictimRecord]) -> Any:
         if not victims or not self.is_scored:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from fedsim.audit.clock import OutOfTime, limit
 from fedsim.audit.foreign import reason
+from fedsim.audit.groups import Groups
 from fedsim.audit.training import Trained
 from fedsim.core import registry, seeding
 from fedsim.core.hooks import MembershipAttack
@@ -24,7 +25,15 @@ from fedsim.threat.membership import Case, shadows
 MOST = 100  # as many non-members as 1 % false positives need
 FEWEST = 10
 
-ByClass = dict[str, tuple[GroupRisk, ...]]  # by attack
+
+@dataclass(frozen=True)
+class Risks:
+    """What attacks find of the members of every group: by what the groups are of, then by attack."""
+
+    groups: tuple[Groups, ...] = ()
+    found: dict[str, dict[str, tuple[GroupRisk, ...]]] = field(
+        default_factory=dict[str, dict[str, tuple[GroupRisk, ...]]]
+    )
 
 
 def candidates(own: Batch, test: Batch) -> int:
@@ -39,11 +48,11 @@ def judged(
     on_progress: Callable[[str], None],
     *,
     with_shadows: bool,
-    by_class: ByClass | None = None,
+    risks: Risks = Risks(),
 ) -> tuple[MembershipRecord, ...]:
     """Run every membership attack that fits the time, first those without shadow models.
 
-    What each finds of the members of every class is added to `by_class`, where it is given.
+    What each finds of the members of every group is added to `risks`.
     """
     end = time.monotonic() + seconds
     world = _with_members_used(world, trained)
@@ -70,9 +79,7 @@ def judged(
             continue
         try:
             with limit(left):
-                records.append(
-                    _judge(world, trained, attack, record, cases, known, {} if by_class is None else by_class)
-                )
+                records.append(_judge(world, trained, attack, record, cases, known, risks))
         except OutOfTime:
             records.append(record.model_copy(update={"failure": "the clock ended it"}))
         except Exception as error:
@@ -113,7 +120,7 @@ def _judge(
     record: MembershipRecord,
     cases: dict[Target, Case],
     known: dict[ShadowPlan, tuple[Shadow, ...]],
-    by_class: ByClass,
+    risks: Risks,
 ) -> MembershipRecord:
     if attack.target not in cases:
         cases[attack.target] = _case(world, trained, attack.target)
@@ -124,10 +131,11 @@ def _judge(
     begin = time.perf_counter()
     scores = attack(seen, seeding.generator(seed, f"membership attack {record.label}"))
     seconds = time.perf_counter() - begin
-    labels, source = case.observation.candidates.labels, np.random.default_rng(seeding.derive(seed, "bootstrap"))
-    if labels.ndim == 1:
-        names = [f"class {int(label)}" for label in labels]
-        by_class[record.label] = aucs(scores.double().numpy(), case.is_member.numpy(), names, source)
+    source = np.random.default_rng(seeding.derive(seed, "bootstrap"))
+    for own in risks.groups:
+        if names := own.of(case.observation.candidates):
+            of_attack = risks.found.setdefault(own.name, {})
+            of_attack[record.label] = aucs(scores.double().numpy(), case.is_member.numpy(), names, source)
     return membership.judged(record, case, scores, world, seconds)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fedsim.audit import evidence, screen, verdict
+from fedsim.audit import evidence, planted, screen, verdict
 from fedsim.audit.adopting import adopted
 from fedsim.audit.record import ARRAYS, PAGE, AuditRecord, Inspection
 from fedsim.core.glossary import TERMS
@@ -77,6 +77,8 @@ def write(record: AuditRecord, folder: Path) -> None:
         searched=screen.searched,
         state=evidence.state,
         ideal=evidence.ideal,
+        secret_rows=screen.secret_rows,
+        remembers=planted.told,
         winner=screen.winner,
         rule=screen.rule(record.plan.scoring, record.noun),
         texts=list(_texts(record)),

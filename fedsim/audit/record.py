@@ -10,10 +10,12 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, ValidationError
 
+from fedsim.core.devices import DeviceName
 from fedsim.core.errors import FedsimError
 from fedsim.core.types import Config, Knowledge
 from fedsim.record import (
     Environment,
+    ExposureRecord,
     GroupRisk,
     GuaranteeRecord,
     Interval,
@@ -55,9 +57,11 @@ class Plan(_Part):
     minutes: float = Field(default=5.0, gt=0)
     knows: tuple[Knowledge, ...] = KNOWS
     seed: int = Field(default=0, ge=0)
+    device: DeviceName = Field(default="cpu", description="where the client trains and attacks search")
     memory: float = Field(default=0.0, ge=0)
     updates: int | None = Field(default=None, ge=1)
     command: str = ""
+    by: str | None = Field(default=None, description="column whose groups' risk is compared, beside that of classes")
     defend: bool = Field(default=True, description="whether defenses are tried; without them an audit may end early")
     scoring: Scoring = Scoring()
     client_app: str | None = Field(default=None, description="a Flower ClientApp whose reply is attacked")
@@ -146,6 +150,10 @@ class AuditRecord(_Part):
     by_class: dict[str, tuple[GroupRisk, ...]] = Field(
         default_factory=dict, description="risk of each class, by what was measured"
     )
+    by_group: dict[str, tuple[GroupRisk, ...]] = Field(
+        default_factory=dict, description="the same of what the user named"
+    )
+    group: str = Field(default="", description="what the user named: a column or a function")
     noun: str = Field(default="image", description="what one example is called, as metrics call it")
     dropout: tuple[float, ...] = ()
     own_defenses: tuple[dict[str, Any], ...] = ()
@@ -153,6 +161,7 @@ class AuditRecord(_Part):
     notes: tuple[str, ...] = ()
     inspections: tuple[Inspection, ...] = ()
     membership: tuple[MembershipRecord, ...] = ()
+    exposure: ExposureRecord | None = Field(default=None, description="of secrets planted into a model's texts")
     guarantees: tuple[GuaranteeRecord, ...] = ()
     training: Training | None = None
     control: Inspection | None = Field(default=None, description="the client as it is, attacked like the trials")
@@ -170,6 +179,10 @@ def command_of(plan: Plan, folder: Path, policy: Path, memory: float | None) -> 
         words += ["--knows", ",".join(plan.knows)]
     if plan.updates is not None:
         words += ["--updates", str(plan.updates)]
+    if plan.by is not None:
+        words += ["--by", plan.by]
+    if plan.device != "cpu":
+        words += ["--device", plan.device]
     if memory is not None:
         words += ["--memory", f"{memory:g}"]
     if not plan.defend:

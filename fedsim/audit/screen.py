@@ -9,11 +9,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fedsim.audit import evidence, verdict
+from fedsim.audit import evidence, planted, verdict
 from fedsim.audit.record import SUGGESTS, AuditRecord, Inspection, Trial
 from fedsim.core import registry
 from fedsim.metrics.success import Rule
-from fedsim.record import Interval
+from fedsim.record import ExposureRecord, Interval
 from fedsim.report.verdict import Column
 from fedsim.scenario import Scoring
 
@@ -55,6 +55,45 @@ def members(record: AuditRecord) -> Table:
     if without:
         table.caption = Text("\n".join(f"{', '.join(names)}: {why}" for why, names in without.items()))
         table.caption_justify = "left"
+    return table
+
+
+def secrets(found: ExposureRecord) -> Table:
+    """Return what a language model remembers of planted secrets, one row per number of repetitions."""
+    table = Table(title="Planted secrets", title_justify="left")
+    table.caption = Text(
+        f"exposure: log2 of all fillings over the rank of the true one, 1.4 by chance, {found.summaries[0].most:.1f} "
+        "at most; written: the model writes the whole secret behind its beginning"
+    )
+    for heading in ("planted", "secrets", "used", "exposure, bits", "written", "remembered"):
+        table.add_column(heading, justify="left" if heading in ("planted", "remembered") else "right")
+    for own in secret_rows(found):
+        table.add_row(*map(Text, own))
+    return table
+
+
+def secret_rows(found: ExposureRecord) -> Iterator[tuple[str, ...]]:
+    """Yield what stands of each number of repetitions: planted, secrets, uses, exposure, written, remembered."""
+    control = found.summaries[0]
+    for own in found.summaries:
+        alike = [secret for secret in found.secrets if secret.repetitions == own.repetitions]
+        uses = sum(secret.uses for secret in alike) / len(alike)
+        times = f"{own.repetitions} times" if own.repetitions else "not (control)"
+        state = ("yes" if planted.is_above(own, control) else "no") if own.repetitions else ""
+        exposure, written = interval(own.exposure, 1, 1), f"{interval(own.extracted, 100, 0)} %"
+        yield times, str(len(alike)), f"{uses:.1f} times", exposure, written, state
+
+
+def groups(record: AuditRecord) -> Table:
+    """Return the risk of the groups that the user named, one row per group."""
+    table = Table(title=Text(f"Risk by {record.group}"), title_justify="left")
+    table.caption = Text("each group against all others; p is that of no difference, after Holm over the groups")
+    for heading in ("what", "group", "n", "value", "p"):
+        table.add_column(heading, justify="left" if heading in ("what", "group") else "right")
+    for what, found in record.by_group.items():
+        for own in found:
+            p = "" if own.p is None else f"{own.p:.2g}"
+            table.add_row(Text(what), Text(own.group), str(own.n), interval(own.value, 1, 2), p)
     return table
 
 

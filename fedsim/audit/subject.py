@@ -10,7 +10,7 @@ import copy
 import importlib
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from fedsim.audit import texts
 from fedsim.audit.foreign import reason
+from fedsim.audit.groups import CLASSES, Grouping, Groups, groups, values_of
 from fedsim.core import seeding
 from fedsim.core.errors import FedsimError, nearest
 from fedsim.core.losses import cross_entropy, is_cross_entropy
@@ -58,6 +59,8 @@ class Subject:
         defenses: defenses of the client, as tables of a scenario: ``({"name": "pruning", "rate": 0.9},)``.
         shape: shape of one image, needed without a loader.
         tokenizer: of texts, with ``decode``, for showing them; without it tokens are shown as numbers.
+        group: whose risk is compared beside that of classes: a key of the loader's mappings, the number of a table's
+            column, or a function from what the loader yields to one value for each example.
     """
 
     model: nn.Module
@@ -73,6 +76,7 @@ class Subject:
     defenses: tuple[Mapping[str, Any], ...] = ()
     shape: tuple[int, ...] | None = None
     tokenizer: Any = None
+    group: Grouping | None = None
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,7 @@ class Checked:
             originals.
         is_cross_entropy: whether the loss is cross-entropy, which defenses that read local steps assume.
         notes: what was guessed, as sentences.
+        groups: classes, and what the user named.
     """
 
     subject: Subject
@@ -93,6 +98,7 @@ class Checked:
     dataset: Dataset
     is_cross_entropy: bool
     notes: tuple[str, ...] = field(default=())
+    groups: tuple[Groups, ...] = (CLASSES,)
 
     def new_model(self) -> nn.Module:
         """Return a copy of the model."""
@@ -168,9 +174,8 @@ def made(factory: Callable[[], Any], name: str) -> Subject:
         return returned
     if isinstance(returned, tuple) and len(cast("tuple[Any, ...]", returned)) == 3:  # noqa: PLR2004 - as the message says
         return Subject(*cast("tuple[Any, Any, Any]", returned))
-    kind = (
-        f"{len(cast('tuple[Any, ...]', returned))} values" if isinstance(returned, tuple) else type(returned).__name__
-    )
+    is_tuple = isinstance(returned, tuple)
+    kind = f"{len(cast('tuple[Any, ...]', returned))} values" if is_tuple else type(returned).__name__
     raise FedsimError(f"'{name}' returned {kind}, expected a tuple (model, loss, loader) or a fedsim.audit.Subject.")
 
 
@@ -181,9 +186,18 @@ def checked(subject: Subject, name: str) -> Checked:
         FedsimError: something has the wrong kind or shape, or the user's code raises; one sentence says which.
     """
     model = _copy(subject, name)
-    own, test, notes = _data(subject, name)
-    if own.inputs.dtype == torch.long and len(own):
-        return _checked_texts(subject, model, own, test, notes, name)
+    own, test, notes, values = _data(subject, name)
+    check = _checked_texts if own.inputs.dtype == torch.long and len(own) else _checked_numbers
+    found = check(subject, model, own, test, notes, name)
+    if subject.group is None or not values:
+        return found
+    examples = Batch.joined([found.dataset.train, found.dataset.test])
+    return replace(found, groups=(CLASSES, groups(subject.group, values, examples)))
+
+
+def _checked_numbers(
+    subject: Subject, model: nn.Module, own: Batch, test: Batch, notes: tuple[str, ...], name: str
+) -> Checked:
     shape = tuple(own.inputs.shape[1:]) if len(own) else _stated_shape(subject, name)
     mean, std, guessed = _statistics(subject, own.inputs, name)
     loss = subject.loss or F.cross_entropy
@@ -247,26 +261,32 @@ def _scores(logits: Callable[[Any], Tensor] | None, _module: nn.Module, _inputs:
     raise TypeError(f"it returns {type(output).__name__} without 'logits'; give Subject(logits=...) to take them out")
 
 
-def _data(subject: Subject, name: str) -> tuple[Batch, Batch, tuple[str, ...]]:
+def _data(subject: Subject, name: str) -> tuple[Batch, Batch, tuple[str, ...], list[Any]]:
+    """Return the client's examples, others, what was guessed, and what all of them are grouped by."""
     if subject.loader is None:
         nothing = Batch(torch.empty(0), torch.empty(0, dtype=torch.long))
-        return nothing, nothing, ("There are no originals, so guesses are shown but not scored.",)
-    what, padding = f"the loader of '{name}'", texts.padding_of(subject.model)
+        return nothing, nothing, ("There are no originals, so guesses are shown but not scored.",), []
+    read = partial(_read, padding=texts.padding_of(subject.model), group=subject.group)
+    what = f"the loader of '{name}'"
     if subject.test is not None:
-        return _read(subject.loader, what, padding), _read(subject.test, f"the test loader of '{name}'", padding), ()
-    everything = _read(subject.loader, what, padding, least=2)
+        (own, values), (test, others) = read(subject.loader, what), read(subject.test, f"the test {what[4:]}")
+        return own, test, (), values + others
+    everything, values = read(subject.loader, what, least=2)
     own, rest = everything.split((len(everything) + 1) // 2)
     note = f"No test data were given, so the last {len(rest)} of {len(everything)} examples serve as test data."
-    return own, rest, (note,)
+    return own, rest, (note,), values
 
 
-def _read(loader: Iterable[Any], what: str, padding: int, least: int = 1) -> Batch:
-    """Return the first examples of a loader, at most `MOST_EXAMPLES`."""
-    found: list[Batch] = []
+def _read(
+    loader: Iterable[Any], what: str, padding: int, group: Grouping | None, least: int = 1
+) -> tuple[Batch, list[Any]]:
+    """Return the first examples of a loader, at most `MOST_EXAMPLES`, and what they are grouped by."""
+    found, values = list[Batch](), list[Any]()
     try:
         with seeding.isolate_randomness(0):
             for item in loader:
                 found.append(texts.batch_of(item, what) if texts.is_text(item) else Batch(*_pair(item, what)))
+                values += [] if group is None else values_of(group, item, found[-1], what)
                 if sum(map(len, found)) >= MOST_EXAMPLES:
                     break
         both = _first(found, padding)
@@ -278,7 +298,7 @@ def _read(loader: Iterable[Any], what: str, padding: int, least: int = 1) -> Bat
         raise FedsimError(f"{what} yields {0 if both is None else len(both)} examples, expected at least {least}.")
     if both.inputs.is_floating_point() and not bool(both.inputs.isfinite().all()):
         raise FedsimError(f"{what} yields images with values that are not finite.")
-    return both
+    return both, values[: len(both)]
 
 
 def _first(found: list[Batch], padding: int) -> Batch | None:

@@ -52,7 +52,7 @@ def trained(world: World, rounds: int, seconds: float) -> Trained:
         update, truth = local_training(world, weights, round_, 0, memory)
         journal.wire(WireEntry(round_, 0, weights, update))
         truths.append(truth)
-        weights = _move(world, weights, update, state)
+        weights = moved(world, weights, update, state)
         journal.model(round_, weights)
         journal.round(RoundRecord(round=round_, cohort=(0,), participants=(0,), training_loss=update.loss))
         spent = time.monotonic() - begin
@@ -102,11 +102,11 @@ def accuracy_lost(without: Tensor, with_: Tensor, seed: int) -> Interval:
     return mean_interval([[value] for value in lost.tolist()], np.random.default_rng(derive(seed, "bootstrap")))
 
 
-def _move(world: World, weights: Tensors, update: Update, state: dict[str, Tensor]) -> Tensors:
+def moved(world: World, weights: Tensors, update: Update, state: dict[str, Tensor]) -> Tensors:
     """Return the server's next weights: a step along a gradient, or minus a change of weights."""
-    moved = {name: tensor.clone() for name, tensor in weights.items()}
+    found = {name: tensor.clone() for name, tensor in weights.items()}
     if update.kind == "gradient":
-        world.stack.server_optimizer.step({name: moved[name] for name in update.tensors}, update.tensors, state)
+        world.stack.server_optimizer.step({name: found[name] for name in update.tensors}, update.tensors, state)
     else:
-        moved.update({name: weights[name] - own for name, own in update.tensors.items()})
-    return moved | {name: weights[name] - own for name, own in update.buffers.items()}
+        found.update({name: weights[name] - own for name, own in update.tensors.items()})
+    return found | {name: weights[name] - own for name, own in update.buffers.items()}

@@ -30,10 +30,11 @@ def numbers(batches: Sequence[Batch]) -> tuple[Tensor, ...]:
         return (torch.arange(len(batches[0])),)
     known: dict[tuple[bytes, ...], int] = {}
     return tuple(
-        torch.tensor([known.setdefault(key, len(known)) for key in _keys(own)], dtype=torch.long) for own in batches
+        torch.tensor([known.setdefault(key, len(known)) for key in keys(own)], dtype=torch.long) for own in batches
     )
 
 
-def _keys(batch: Batch) -> Iterator[tuple[bytes, ...]]:
+def keys(batch: Batch) -> Iterator[tuple[bytes, ...]]:
+    """Yield what tells each example from another: inputs, label and what else the model reads, bit by bit."""
     for parts in zip(batch.inputs, batch.labels, *(batch.given[name] for name in sorted(batch.given)), strict=True):
         yield tuple(part.contiguous().numpy().tobytes() for part in parts)

@@ -6,7 +6,6 @@ unknowns, far fewer than a useful model has parameters.
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,11 +13,11 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from fedsim.core import seeding
 from fedsim.core.errors import MissingExtra
 from fedsim.core.registry import dataset
-from fedsim.core.types import Batch, Config, Dataset, InputSpec
+from fedsim.core.types import Batch, Config, Dataset
 from fedsim.data._attributes import halved
+from fedsim.data._tables import parted, shipped, standardised
 
 _MEASURED = (
     "radius", "texture", "perimeter", "area", "smoothness", "compactness", "concavity", "concave points", "symmetry",
@@ -43,35 +42,17 @@ def breast_cancer(config: BreastCancerConfig) -> Dataset:
     """
     table = np.loadtxt(_file(), delimiter=",", skiprows=1)
     rows, labels = torch.from_numpy(table[:, :-1]).float(), torch.from_numpy(table[:, -1].astype(np.int64))
-    order = torch.randperm(len(rows), generator=seeding.generator(config.seed, "order of rows"))
-    rows, labels = rows[order], labels[order]
-    kept = len(rows) - round(config.test_fraction * len(rows))
-    data = standardised(Batch(rows[:kept], labels[:kept]), Batch(rows[kept:], labels[kept:]), ("malignant", "benign"))
+    data = standardised(*parted(Batch(rows, labels), config.test_fraction, config.seed), ("malignant", "benign"))
     parts = zip(data.train.inputs.T, data.test.inputs.T, strict=True)
     columns = {name: halved(own) for name, own in zip(_COLUMNS, parts, strict=True)}
     return replace(data, attributes=columns)
 
 
-def standardised(train: Batch, test: Batch, class_names: tuple[str, ...]) -> Dataset:
-    """Return a table whose columns have mean 0 and standard deviation 1; 0 and 1 of a column are its extremes."""
-    mean, std = train.inputs.mean(0), train.inputs.std(0, correction=0).clamp_min(1e-12)
-    low = train.inputs.amin(0)
-    width = (train.inputs.amax(0) - low).clamp_min(1e-12)
-    spec = InputSpec(
-        tuple(train.inputs.shape[1:]),
-        len(class_names),
-        tuple(((mean - low) / width).tolist()),
-        tuple((std / width).tolist()),
-    )
-    parts = [Batch((own.inputs - mean) / std, own.labels) for own in (train, test)]
-    return Dataset(parts[0], parts[1], spec, class_names, task="tabular")
-
-
 def _file() -> Path:
-    """Return scikit-learn's file without importing the package, which is slow."""
-    package = importlib.util.find_spec("sklearn")
-    for folder in (package.submodule_search_locations or ()) if package else ():
-        path = Path(folder) / "datasets" / "data" / "breast_cancer.csv"
-        if path.exists():
-            return path
-    raise MissingExtra("scikit-learn, which holds the data set 'breast-cancer',", "pip install 'fedsim-privacy[data]'")
+    """Return scikit-learn's file."""
+    path = shipped("sklearn", "datasets/data/breast_cancer.csv")
+    if path is None:
+        raise MissingExtra(
+            "scikit-learn, which holds the data set 'breast-cancer',", "pip install 'fedsim-privacy[data]'"
+        )
+    return path

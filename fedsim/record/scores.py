@@ -30,7 +30,8 @@ class ItemScore(Part):
     """One example of a client beside the guess that is matched to it: an image, a sentence, or anything else.
 
     `values` holds its metrics by name, in the order in which tables show them. What else is known of it is absent where
-    it has none: `label` and `guessed_label`, `text` and `guess`, and `secret`, the planted span that the text holds.
+    it has none: `label` and `guessed_label`, `text` and `guess`, `secret`, the planted span that the text holds, and
+    `group`, whose risk is compared with that of others.
     An example for which the attack made no guess `is_missing`, and has the worst values.
     """
 
@@ -41,6 +42,7 @@ class ItemScore(Part):
     text: str | None = None
     guess: str | None = None
     secret: str | None = None
+    group: str | None = None
     is_missing: bool = False
 
     def with_values(self, more: Mapping[str, float]) -> ItemScore:
@@ -58,8 +60,9 @@ class Ceiling(Part):
     `psnr` bounds the mean error in dB, for examples in pixels: of inputs too large for the exact figure between
     `psnr_low` and `psnr_high`. `rank` and `condition` are those of the update's derivative by its `inputs` entries,
     `known` is the effective number of entries that are known. `untold` is the PSNR of who is not told the dropout
-    masks. `informed` is that of who also knows how the entries of public examples vary together, and `scores` are
-    those of what its guess would look like. `undefined` says why there is no ceiling.
+    masks. `others_known` is that of a server that knows the examples of all clients of a sum but one. `informed` is
+    that of who also knows how the entries of public examples vary together, and `scores` are those of what its guess
+    would look like. `undefined` says why there is no ceiling.
     """
 
     psnr: float | None = None
@@ -70,6 +73,7 @@ class Ceiling(Part):
     condition: float | None = None
     known: float | None = None
     untold: float | None = None
+    others_known: float | None = None
     informed: float | None = None
     scores: tuple[ItemScore, ...] = ()
     undefined: str = ""

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
+from fedsim.core.devices import DeviceName
 from fedsim.core.registry import Kind
 from fedsim.core.types import Config
 from fedsim.privacy.secure_aggregation.config import SecureAggregation
@@ -33,6 +34,7 @@ class Scenario(Config):
     description: str = ""
     minutes: float | None = Field(default=None, gt=0, description="expected duration on two cores")
     seed: int = Field(default=0, ge=0)
+    device: DeviceName = Field(default="cpu", description="where clients train and attacks search")
     data: Choice = Choice(name="mnist5k", settings={})
     task: Choice | None = Field(default=None, description="what the model learns; the data's own when absent")
     partition: Partition = Partition()

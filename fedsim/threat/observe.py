@@ -102,6 +102,7 @@ def observe(
         draws=_copy(truth.draws) if "draws" in knows and not entry.clients else None,
         earlier=tuple(observe(one, knows) for one in earlier) if "earlier-rounds" in knows else (),
         given=given,
+        device=world.device,
         task=world.task,
     )
 
@@ -245,6 +246,8 @@ def _view(scenario: Scenario, sent: str) -> Iterator[str]:
         yield "That it sees no single update is taken for granted: nothing in the scenario hides them."
     elif secure.mode == "ideal":
         yield "Secure aggregation is ideal: a trusted party adds up and tells the server the sum alone."
+        if secure.least_contributors > 1:
+            yield f"Of an element that fewer than {secure.least_contributors} clients changed it is told only that."
     else:
         yield "Secure aggregation is masked: each upload looks random, and the masks cancel in the sum."
 

@@ -16,6 +16,7 @@ from fedsim.federation.client import local_training
 from fedsim.federation.cohort import ROUNDING
 from fedsim.federation.secure_client import mean_of, secure_settings, summand
 from fedsim.metrics.cost import Cost, measure_cost
+from fedsim.privacy.secure_aggregation.per_element import tell
 from fedsim.privacy.secure_aggregation.ring import modular_sum
 from fedsim.scenario.world import World
 
@@ -23,7 +24,9 @@ _ROUNDING_ENGINES = ("vectorized",)
 
 
 @dataclass(frozen=True)
-class _Replayed:
+class Repeated:
+    """One client's round once more: what it sent, its private side, and what it cost."""
+
     client: int
     update: Update
     truth: Truth
@@ -37,7 +40,7 @@ class Replay:
     Attributes:
         truth: the private side of it.
         matches: whether the repetition gave the observed update: bit by bit, or up to the rounding of an engine that
-            adds up in another order.
+            adds up in another order, or of a GPU.
         raw_is_wire: whether no defense changed the update on its way, bit by bit.
         costs: of the round of every client that took part.
     """
@@ -54,11 +57,11 @@ def replay(world: World, entry: WireEntry) -> Replay:
     A client that remembers is followed through the earlier rounds that counted. Of a mean every participant is
     repeated, and what they do is combined as the server combines it, behind secure aggregation with the same rounding.
     """
-    replayed = [_repeat(world, entry, client) for client in entry.clients or (entry.client,)]
+    replayed = [repeat(world, entry, client) for client in entry.clients or (entry.client,)]
     expected = world.models.layout.flat(*world.models.layout.named(_observe_vector(world, entry, replayed)))
     sent = _flat(world, entry.update)
     matches = torch.equal(sent, expected)
-    if world.scenario.federation.engine in _ROUNDING_ENGINES:
+    if world.scenario.federation.engine in _ROUNDING_ENGINES or world.device.type != "cpu":
         matches = bool(torch.dist(sent, expected) <= ROUNDING * expected.norm())
     truth = _union(world, entry.round, replayed) if entry.clients else replayed[0].truth
     raw_is_wire = torch.equal(_flat(world, truth.raw), expected)
@@ -95,15 +98,16 @@ def check_union(world: World) -> None:
         )
 
 
-def _repeat(world: World, entry: WireEntry, client: int) -> _Replayed:
+def repeat(world: World, entry: WireEntry, client: int) -> Repeated:
+    """Repeat the round of one client behind an observed update, after those that it remembers."""
     memory: Memory = {}
     for round_, received in entry.earlier.get(client, ()):
         local_training(world, received, round_, client, memory)
     (update, truth), cost = measure_cost(lambda: local_training(world, entry.received, entry.round, client, memory))
-    return _Replayed(client, update, truth, cost)
+    return Repeated(client, update, truth, cost)
 
 
-def _observe_vector(world: World, entry: WireEntry, replayed: list[_Replayed]) -> Tensor:
+def _observe_vector(world: World, entry: WireEntry, replayed: list[Repeated]) -> Tensor:
     updates = {one.client: one.update for one in replayed}
     if not entry.clients:
         return _flat(world, updates[entry.client])
@@ -113,11 +117,12 @@ def _observe_vector(world: World, entry: WireEntry, replayed: list[_Replayed]) -
         summand(world, _flat(world, update), update.examples, update.loss, entry.round, client)
         for client, update in updates.items()
     ]
-    total = modular_sum([own for own in summands if own is not None], secure_settings(world).modulus_bits)
-    return mean_of(world, total)[0]
+    settings = secure_settings(world)
+    total = modular_sum([own for own in summands if own is not None], settings.modulus_bits)
+    return mean_of(world, tell(total, settings.least_contributors, settings.modulus_bits))[0]
 
 
-def _union(world: World, round_: int, replayed: list[_Replayed]) -> Truth:
+def _union(world: World, round_: int, replayed: list[Repeated]) -> Truth:
     """Put the batches and masks of several clients side by side, step by step; an empty batch has drawn no masks."""
     batches = zip_longest(*(one.truth.batches for one in replayed))
     masks = zip_longest(*(one.truth.masks for one in replayed))

@@ -92,7 +92,6 @@ def test_a_larger_batch_and_hidden_masks_lower_it(scenario: Build) -> None:
     [
         ({"defenses": [{"name": "sign"}]}, "not defined for sign"),
         ({"defenses": [{"name": "quantisation", "bits": 1}]}, "steps wider than the spread"),
-        ({"federation": {"algorithm": "fedavg", "local_steps": 2}}, "not defined for updates of local steps"),
         ({"federation": {"batch_size": 2}, "defenses": [{"name": "mixup"}]}, "not defined for mixup"),
     ],
 )

@@ -47,7 +47,11 @@ def audit(
     junit: Annotated[Path | None, typer.Option(help="write the verdict on each threshold as JUnit XML")] = None,
     sarif: Annotated[Path | None, typer.Option(help="write what is broken or undecided as SARIF 2.1.0")] = None,
     memory: Annotated[float | None, typer.Option(min=0, help="GiB of address space for your code; 0: no limit")] = None,
+    by: Annotated[
+        str | None, typer.Option(help="compare the risk of groups: a key of the loader's mappings, or a table's column")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda: where the client trains and attacks search")] = "cpu",
 ) -> None:
     """Measure what an update of your own model gives away of a client's data, and what it costs to stop that.
 
@@ -56,6 +60,7 @@ def audit(
     from fedsim.audit import Plan, exports, running, verdict
     from fedsim.audit import screen as tables
     from fedsim.audit.record import KNOWS, command_of
+    from fedsim.core.devices import device_of
     from fedsim.record.policy import policy_of
     from fedsim.record.store import write_whole
 
@@ -63,14 +68,17 @@ def audit(
         raise FedsimError("--weights goes with --gradients: without them the function's own weights are audited.")
     if client_app is not None and gradients is not None:
         raise FedsimError("--client-app and --gradients exclude each other: choose one source of the update.")
+    place = device_of(device)
     folder = out or Path("results") / f"audit-{target.rpartition(':')[2]}"
     plan = Plan(
         target=target,
         batches=_sizes(batch),
         minutes=minutes,
         seed=seed,
+        device=place,
         defend=defenses,
         updates=updates,
+        by=by,
         memory=_physical() if memory is None else memory,
         client_app=client_app,
         gradients=gradients,
@@ -91,8 +99,8 @@ def audit(
 
 def _tell(record: AuditRecord, folder: Path) -> None:
     """Print what was found, and what the policy says of it."""
+    from fedsim.audit import planted, verdict
     from fedsim.audit import screen as tables
-    from fedsim.audit import verdict
     from fedsim.audit.adopting import adopted
 
     for sentence in (*record.threat_model, *record.notes):
@@ -100,6 +108,11 @@ def _tell(record: AuditRecord, folder: Path) -> None:
     screen.print(tables.updates(record))
     if record.membership:
         screen.print(tables.members(record))
+    if record.exposure is not None:
+        screen.print(tables.secrets(record.exposure))
+        say(planted.told(record.exposure))
+    if record.by_group:
+        screen.print(tables.groups(record))
     if record.trials:
         screen.print(tables.defenses(record))
     say(verdict.sentence(record))

@@ -14,7 +14,7 @@ from fedsim.core.hooks.base import ConfigT, Configured
 from fedsim.core.hooks.contexts import HookContext, Rules
 from fedsim.core.types import Batch, Mechanism, PublicKnowledge, Tensors, Update
 
-Place = Literal["input", "model", "examples", "layers", "clip", "prune", "noise", "quantise"]
+Place = Literal["received", "input", "model", "examples", "layers", "clip", "prune", "noise", "quantise"]
 
 
 PLACES: tuple[Place, ...] = get_args(Place)
@@ -29,11 +29,13 @@ class Blur:
         noise: from what `change` returns to the standard deviation of the noise on every entry; None where steps are
             too wide for rounding to be noise. Absent: there is none.
         of_examples: in place of `change`, from each example's gradient, shape (B, *parameter.shape).
+        reads_sent: whether it was read off what went onto the wire, which does not show one step among several.
     """
 
     change: Callable[[Tensors], Tensors] | None = None
     noise: Callable[[Tensors], Tensors | None] | None = None
     of_examples: Callable[[Tensors], Tensors] | None = None
+    reads_sent: bool = False
 
 
 class Defense(Configured[ConfigT]):
@@ -58,6 +60,17 @@ class Defense(Configured[ConfigT]):
             NotApplicable: the model has no place for it.
         """
         return model
+
+    def on_received(self, received: Tensors, here: HookContext) -> None:
+        """Look at the weights that the client received, before its first step.
+
+        Args:
+            received: by name.
+            here: with the first step, whose batch is the client's own and may be empty; without one in a mod.
+
+        Raises:
+            Refused: the client takes no part in this round.
+        """
 
     def on_batch(self, batch: Batch, here: HookContext) -> Batch:
         """Return a batch of the same input shape and length; labels may become probabilities of shape (B, K)."""
@@ -93,6 +106,11 @@ class Defense(Configured[ConfigT]):
             sent: what went onto the wire.
         """
         return None
+
+    @property
+    def changes_steps(self) -> bool:
+        """Whether it changes the gradient of every local step, rather than once what is sent."""
+        return self.overrides("on_gradient") or self.overrides("on_examples")
 
     def mechanism(self, rules: Rules) -> Mechanism | None:
         """Return the private mechanism that a client runs in each round, or None when there is no guarantee."""

@@ -1,0 +1,106 @@
+"""Groups of examples whose risk is compared: classes, or what a user names: a column of the loader, or a function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedsim.audit.foreign import reason
+from fedsim.core.errors import FedsimError, nearest
+from fedsim.core.examples import keys
+from fedsim.core.types import Batch
+
+Grouping = str | Callable[[Any], Sequence[Any]]  # name of a column, or from what the loader yields to values
+
+CLASS = "class"
+_MOST = 10  # distinct numbers that are groups of their own; more are cut at their quartiles
+_OTHER = "other"
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Says which group examples are of.
+
+    Attributes:
+        name: what the groups are of, for people.
+        of: from a batch of the subject's examples to the group of each; empty where they have none.
+    """
+
+    name: str
+    of: Callable[[Batch], list[str]]
+
+
+def _classes(batch: Batch) -> list[str]:
+    return [f"{CLASS} {int(label)}" for label in batch.labels] if batch.labels.ndim == 1 else []
+
+
+CLASSES = Groups(CLASS, _classes)
+
+
+def values_of(group: Grouping, item: Any, batch: Batch, what: str) -> list[Any]:
+    """Return what the examples of one item of a loader are grouped by.
+
+    Raises:
+        FedsimError: there is no such column, the function fails, or there is not one value for each example.
+    """
+    found = _called(group, item, what) if callable(group) else _column(group, item, batch, what)
+    values: list[Any] = found.tolist() if isinstance(found, Tensor | np.ndarray) else list(found)
+    if len(values) != len(batch) or any(isinstance(own, list) for own in values):
+        raise FedsimError(
+            f"{what} has {len(values)} values to group {len(batch)} examples by, expected one for each example."
+        )
+    return values
+
+
+def _called(group: Callable[[Any], Sequence[Any]], item: Any, what: str) -> Sequence[Any]:
+    try:
+        return group(item)
+    except Exception as error:
+        raise FedsimError(f"the function that groups {what} failed: {reason(error)}.") from error
+
+
+def _column(name: str, item: Any, batch: Batch, what: str) -> Sequence[Any] | Tensor:
+    columns = cast("Mapping[str, Any]", item) if isinstance(item, Mapping) else {}
+    if name in columns:
+        return columns[name]
+    is_table = batch.inputs.is_floating_point() and batch.inputs.ndim == 2  # noqa: PLR2004 - rows and columns
+    if is_table and name.isdecimal() and int(name) < batch.inputs.shape[1]:
+        return batch.inputs[:, int(name)]
+    where = f"a table's columns are 0 to {batch.inputs.shape[1] - 1}" if is_table else "it yields no mapping with it"
+    close = nearest(name, columns) if columns else f" Here {where}."
+    raise FedsimError(f"{what} has no column '{name}' to group by.{close}")
+
+
+def groups(group: Grouping, values: Sequence[Any], examples: Batch) -> Groups:
+    """Return the groups of a subject's examples, found again by inputs and label.
+
+    Args:
+        group: what the user named.
+        values: one for each example.
+        examples: all of them, as the audit sees them.
+    """
+    name = group if isinstance(group, str) else getattr(group, "__name__", "group").replace("<lambda>", "group")
+    name = f"column {name}" if name.isdecimal() else name
+    known = dict(zip(keys(examples), _names(name, values), strict=True))
+    return Groups(name, partial(_found, known))
+
+
+def _found(known: Mapping[tuple[bytes, ...], str], batch: Batch) -> list[str]:
+    return [known.get(key, _OTHER) for key in keys(batch)]
+
+
+def _names(name: str, values: Sequence[Any]) -> list[str]:
+    """Return the group of each value: numbers of many values are cut at their quartiles."""
+    is_number = all(isinstance(own, int | float) and not isinstance(own, bool) for own in values)
+    if not is_number or len(set(values)) <= _MOST:
+        return [f"{name} {own:g}" if isinstance(own, float) else f"{name} {own}" for own in values]
+    edges = torch.tensor(values, dtype=torch.float64).quantile(torch.linspace(0, 1, 5, dtype=torch.float64)).tolist()
+    told = [f"{name}, {low:.3g} to {high:.3g}" for low, high in pairwise(edges)]
+    return [told[sum(own > edge for edge in edges[1:-1])] for own in values]

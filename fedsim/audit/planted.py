@@ -1,0 +1,208 @@
+"""Plant secrets into the texts of a language model's client, train it, and tell how much of them it remembers.
+
+A secret is a row of random tokens of the client's texts. The attacker has the trained model, knows how a secret begins,
+and ranks its end among others that are drawn alike. Secrets that are planted 0 times are the control, and those that
+are planted often show whether this training remembers anything. Paper: Carlini et al. 2019, arXiv 1802.08232.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedsim.audit.clock import OutOfTime, limit
+from fedsim.audit.record import Plan
+from fedsim.audit.subject import Checked
+from fedsim.audit.texts import MASK
+from fedsim.audit.training import moved
+from fedsim.audit.worlds import Setting, world_of
+from fedsim.core import seeding
+from fedsim.core.errors import FedsimError
+from fedsim.core.losses import IGNORED
+from fedsim.core.types import Batch, Memory, Tensors, Tokenizer
+from fedsim.federation.client import local_training
+from fedsim.metrics.exposure import exposure, log_perplexities
+from fedsim.metrics.statistics import mean_interval, wilson
+from fedsim.record import ExposureRecord, SecretScore, SecretSummary
+from fedsim.scenario.world import World
+
+REPETITIONS = (0, 1, 16)
+_EACH = 8  # secrets of each number of repetitions
+_OWN = 128  # texts of the client among which they are planted
+_LENGTH, _SHORTEST = 8, 4  # tokens of a secret, half of them known
+_OTHERS = 500
+_PASSES = 4
+
+
+@dataclass(frozen=True)
+class _Secret:
+    tokens: tuple[int, ...]
+    examples: tuple[int, ...]
+
+
+def measured(subject: Checked, plan: Plan, batch_size: int, seconds: float) -> ExposureRecord:
+    """Train the client on a part of its texts and on secrets, and return what the model remembers of them.
+
+    Args:
+        subject: a causal language model.
+        plan: holds the seed.
+        batch_size: of the training.
+        seconds: time for all of it.
+
+    Raises:
+        FedsimError: texts are too short or too much alike, or the time was too short.
+    """
+    source = np.random.default_rng(seeding.derive(plan.seed, "planted secrets"))
+    texts, secrets = _planted(subject, source)
+    dataset = replace(subject.dataset, train=texts)
+    world = world_of(replace(subject, dataset=dataset), plan, min(batch_size, len(texts)), Setting())
+    try:
+        with limit(seconds):
+            weights, uses = _trained(world, seconds / 2)
+            scores = _scores(world, weights, uses, secrets, _alphabet(subject), source)
+    except OutOfTime:
+        raise FedsimError(f"planted secrets were not measured: {seconds:.0f} s were not enough") from None
+    return ExposureRecord(secrets=scores, summaries=_summaries(scores, source, plan.scoring.confidence))
+
+
+def told(found: ExposureRecord) -> str:
+    """Return in a sentence or two what the model remembers; nothing follows where it forgets those planted often."""
+    control, *planted = found.summaries
+    remembered = [own for own in planted if is_above(own, control)]
+    if planted[-1] not in remembered:
+        return (
+            f"Undecided what a model remembers: even secrets that were planted {planted[-1].repetitions} times are not "
+            "ranked above those that were not planted, so this training was too short to remember any."
+        )
+    rest = [own for own in planted if own not in remembered]
+    sentence = f"The trained model remembers secrets that were planted {_times(remembered)}."
+    return f"{sentence} Those planted {_times(rest)} are not told from those that were not." if rest else sentence
+
+
+def is_above(own: SecretSummary, control: SecretSummary) -> bool:
+    """Return whether secrets are remembered better than those that were not planted: with disjoint intervals."""
+    low, high = own.exposure.low, control.exposure.high
+    return own.repetitions > 0 and low is not None and high is not None and low > high
+
+
+def _times(planted: Sequence[SecretSummary]) -> str:
+    return " and ".join("once" if own.repetitions == 1 else f"{own.repetitions} times" for own in planted)
+
+
+def _alphabet(subject: Checked) -> Tensor:
+    """Return the tokens that secrets are drawn from: those of the client's texts."""
+    found = subject.dataset.train.inputs.unique()
+    return found[found != subject.dataset.spec.padding] if subject.dataset.spec.padding is not None else found
+
+
+def _planted(subject: Checked, source: np.random.Generator) -> tuple[Batch, tuple[_Secret, ...]]:
+    """Return a part of the client's texts, then copies of them that begin with a secret, and the secrets."""
+    own, alphabet = subject.dataset.train, _alphabet(subject)
+    length = min(_LENGTH, own.inputs.shape[1])
+    if length < _SHORTEST or len(alphabet) < _LENGTH:
+        raise FedsimError(
+            f"planted secrets were not measured: texts of {length} tokens, {len(alphabet)} different ones, hold none"
+        )
+    chosen = torch.from_numpy(source.permutation(len(own))[:_OWN])
+    pieces, secrets, first = [own.taken(chosen)], list[_Secret](), len(chosen)
+    for copies in (own for own in REPETITIONS for _ in range(_EACH)):
+        tokens = alphabet[torch.from_numpy(source.integers(len(alphabet), size=length))]
+        if copies:
+            pieces.append(_with_secret(own.taken(torch.from_numpy(source.integers(len(own), size=copies))), tokens))
+        secrets.append(_Secret(tuple(tokens.tolist()), tuple(range(first, first + copies))))
+        first += copies
+    return Batch.joined(pieces), tuple(secrets)
+
+
+def _with_secret(texts: Batch, tokens: Tensor) -> Batch:
+    """Return texts whose first tokens are a secret's; the label of each is the next one."""
+    inputs, labels = texts.inputs.clone(), texts.labels.clone()
+    given = {name: tensor.clone() for name, tensor in texts.given.items()}
+    inputs[:, : len(tokens)] = tokens
+    labels[:, : len(tokens) - 1] = tokens[1:]
+    if MASK in given:
+        hidden = given[MASK][:, len(tokens) - 1] == 0
+        labels[hidden, len(tokens) - 1] = IGNORED
+        given[MASK][:, : len(tokens)] = 1
+    return Batch(inputs, labels, given)
+
+
+def _trained(world: World, seconds: float) -> tuple[Tensors, Tensor]:
+    """Return the weights after some passes, fewer where the time ends, and how often each text was used."""
+    weights: Tensors = {name: tensor.clone() for name, tensor in world.models.first_weights.items()}
+    uses = torch.zeros(len(world.data.dataset.train), dtype=torch.long)
+    memory: Memory = {}
+    state: dict[str, Tensor] = {}
+    rounds = _PASSES * -(-len(uses) // (world.scenario.federation.batch_size * world.data.steps(0)))
+    try:
+        with limit(seconds):
+            for round_ in range(1, rounds + 1):
+                update, _ = local_training(world, weights, round_, 0, memory)
+                weights = moved(world, weights, update, state)
+                for chosen in world.data.drawn(round_, 0):
+                    uses += torch.bincount(chosen, minlength=len(uses))
+    except OutOfTime:
+        if not bool(uses.any()):
+            raise
+    return weights, uses
+
+
+@torch.no_grad()
+def _scores(
+    world: World,
+    weights: Tensors,
+    uses: Tensor,
+    secrets: Sequence[_Secret],
+    alphabet: Tensor,
+    source: np.random.Generator,
+) -> tuple[SecretScore, ...]:
+    model, tokenizer = world.models.holding(weights).eval(), world.data.dataset.tokenizer
+    assert tokenizer is not None, "texts have one"
+    found: list[SecretScore] = []
+    for own in secrets:
+        known = len(own.tokens) // 2
+        drawn = alphabet[torch.from_numpy(source.integers(len(alphabet), size=(_OTHERS, len(own.tokens) - known)))]
+        others = [(*own.tokens[:known], *end) for end in drawn.tolist()]
+        sentences = [own.tokens, *(other for other in others if other != own.tokens)]
+        bits = log_perplexities(model, sentences, tokenizer)
+        likeliest = model(torch.tensor([own.tokens]))[0].argmax(-1)[known - 1 : -1].tolist()
+        found.append(
+            SecretScore(
+                kind="canary",
+                text=_text(own.tokens, tokenizer),
+                repetitions=len(own.examples),
+                uses=int(uses[list(own.examples)].sum()),
+                exposure=exposure(float(bits[0]), bits[1:]),
+                candidates=len(sentences) - 1,
+                is_exact=False,
+                guess=_text((*own.tokens[:known], *likeliest), tokenizer),
+                extracted=tuple(likeliest) == own.tokens[known:],
+            )
+        )
+    return tuple(found)
+
+
+def _text(tokens: Sequence[int], tokenizer: Tokenizer) -> str:
+    return tokenizer.decode(list(tokens))
+
+
+def _summaries(
+    scores: Sequence[SecretScore], source: np.random.Generator, confidence: float
+) -> tuple[SecretSummary, ...]:
+    found: list[SecretSummary] = []
+    for repetitions in REPETITIONS:
+        alike = [own for own in scores if own.repetitions == repetitions]
+        found.append(
+            SecretSummary(
+                kind="canary",
+                repetitions=repetitions,
+                exposure=mean_interval([[own.exposure] for own in alike], source, confidence),
+                most=float(np.log2(alike[0].candidates + 1)),
+                extracted=wilson(sum(own.extracted for own in alike), len(alike), confidence),
+            )
+        )
+    return tuple(found)

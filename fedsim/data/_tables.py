@@ -1,0 +1,49 @@
+"""What data sets of tables share: a file that another package ships, the parts of the rows, and their scale."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fedsim.core import seeding
+from fedsim.core.types import Batch, Dataset, InputSpec
+
+
+def shipped(package: str, file: str) -> Path | None:
+    """Return a file that a package ships, without importing the package, which is slow; None where it is missing."""
+    found = importlib.util.find_spec(package)
+    for folder in (found.submodule_search_locations or ()) if found else ():
+        path = Path(folder) / file
+        if path.exists():
+            return path
+    return None
+
+
+def parted(rows: Batch, test_fraction: float, seed: int) -> tuple[Batch, Batch]:
+    """Return training and test rows, in random order."""
+    mixed = rows.taken(torch.randperm(len(rows), generator=seeding.generator(seed, "order of rows")))
+    train, test = mixed.split(len(rows) - round(test_fraction * len(rows)))
+    return train, test
+
+
+def one_hot(values: Tensor) -> Tensor:
+    """Return one column of 0 and 1 for each value of a category, shape (N, values)."""
+    return (values[:, None] == values.unique()).float()
+
+
+def standardised(train: Batch, test: Batch, class_names: tuple[str, ...]) -> Dataset:
+    """Return a table whose columns have mean 0 and standard deviation 1; 0 and 1 of a column are its extremes."""
+    mean, std = train.inputs.mean(0), train.inputs.std(0, correction=0).clamp_min(1e-12)
+    low = train.inputs.amin(0)
+    width = (train.inputs.amax(0) - low).clamp_min(1e-12)
+    spec = InputSpec(
+        tuple(train.inputs.shape[1:]),
+        len(class_names),
+        tuple(((mean - low) / width).tolist()),
+        tuple((std / width).tolist()),
+    )
+    parts = [Batch((own.inputs - mean) / std, own.labels) for own in (train, test)]
+    return Dataset(parts[0], parts[1], spec, class_names, task="tabular")

@@ -1,0 +1,51 @@
+"""6,366 answers of married women, which statsmodels contains: who had an affair?
+
+Source: Fair 1978, A Theory of Extramarital Affairs, Journal of Political Economy 86 (no arXiv id). Numbers: how happy
+the marriage is, age, years married, children, how religious, years of education. Categories: both occupations, one-hot.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from pydantic import Field
+
+from fedsim.core.errors import MissingExtra
+from fedsim.core.registry import dataset
+from fedsim.core.types import Batch, Config, Dataset
+from fedsim.data._tables import one_hot, parted, shipped, standardised
+
+_NUMBERS = 6  # columns; behind them both occupations, and the time spent in affairs
+
+
+class AffairsSurveyConfig(Config):
+    """Settings of affairs-survey."""
+
+    test_fraction: float = Field(default=0.2, gt=0, lt=1, description="share of the rows for the test set")
+    seed: int = Field(default=0, ge=0, description="seed of the rows' order; not the scenario's seed")
+
+
+@dataset("affairs-survey", summary="6,366 answers of 6 numbers and 2 categories from statsmodels", extra="tabular")
+def affairs_survey(config: AffairsSurveyConfig) -> Dataset:
+    """Load the answers, each column with mean 0 and standard deviation 1 over the training rows.
+
+    Raises:
+        MissingExtra: statsmodels is not installed.
+    """
+    table = torch.from_numpy(np.loadtxt(_file(), delimiter=",", skiprows=1)).float()
+    own, husband, time = table[:, _NUMBERS:].unbind(1)
+    rows = torch.cat([table[:, :_NUMBERS], one_hot(own), one_hot(husband)], 1)
+    answers = Batch(rows, (time > 0).long())
+    return standardised(*parted(answers, config.test_fraction, config.seed), ("no affair", "affair"))
+
+
+def _file() -> Path:
+    """Return the file of statsmodels."""
+    path = shipped("statsmodels", "datasets/fair/fair.csv")
+    if path is None:
+        raise MissingExtra(
+            "statsmodels, which holds the data set 'affairs-survey',", "pip install 'fedsim-privacy[tabular]'"
+        )
+    return path

@@ -1,0 +1,319 @@
+"""What a server got, as a differentiable function of the examples behind it.
+
+The local training of every client behind an update is repeated in double precision at the truth, with its batches,
+dropout masks and optimizer, and what defenses do to it (`Defense.blur`). Nothing of this reaches an attacker.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import zip_longest
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from fedsim.core.examples import numbers
+from fedsim.core.hooks import Blur
+from fedsim.core.masks import inject_masks
+from fedsim.core.showing import Showing
+from fedsim.core.types import Batch, Draws, DropoutSite, Masks, Tensors, Truth, Update
+from fedsim.federation.secure_client import secure_settings
+from fedsim.metrics import ideal_attacker as ideal
+from fedsim.scenario.world import World
+from fedsim.threat.replay import repeat
+from fedsim.threat.victim import Victim
+
+Noise = dict[str, Tensor]  # standard deviation of every entry
+
+
+class NotDefinedError(Exception):
+    """What was sent is no differentiable function of the client's examples."""
+
+
+class Sent(NamedTuple):
+    """What the server got.
+
+    Attributes:
+        inputs: of every distinct example behind it, a leaf, shape (N, *shape).
+        masks: dropout masks of all clients and steps, leaves where they may move.
+        rates: dropout rate of each of them.
+        tensors: what the server got, with its graph.
+        noise: standard deviation of every entry of it.
+        owners: position of the client of each example among the participants, shape (N,).
+    """
+
+    inputs: Tensor
+    masks: tuple[Tensor, ...]
+    rates: tuple[float, ...]
+    tensors: tuple[Tensor, ...]
+    noise: tuple[Tensor, ...]
+    owners: Tensor
+
+
+class _Step(NamedTuple):
+    """One local step; `places` says which of the distinct examples stands where in its batch."""
+
+    batch: Batch
+    places: Tensor
+    masks: Masks
+    sites: tuple[DropoutSite, ...]
+    draws: Draws
+
+
+class _Share(NamedTuple):
+    """What one client behind the update sent, and how it got there."""
+
+    update: Update
+    steps: tuple[_Step, ...]
+    weight: float
+
+
+def sent_of(victim: Victim, *, moves_masks: bool = False) -> Sent:
+    """Return what the server got as a function of the examples; `check` comes first.
+
+    Args:
+        victim: the update beside its truth.
+        moves_masks: whether it is a function of the dropout masks too.
+
+    Raises:
+        NotDefinedError: it is no such function; the message says why.
+    """
+    shares = _shares(victim, moves_masks=moves_masks)
+    inputs = victim.examples.inputs.detach().double().requires_grad_()
+    model = copy.deepcopy(victim.model).double()
+    found = [(_Client(victim.world, model, victim.entry.round, own.update, inputs).sent(own.steps)) for own in shares]
+    names = [n for n, t in found[0][0].items() if any(own[n].requires_grad for own, _ in found)]
+    if not names:
+        raise NotDefinedError("what is sent does not depend on the examples")
+    tensors, noise = _combined(victim, [own.weight for own in shares], found)
+    masks = tuple(mask for own in shares for step in own.steps for mask in step.masks)
+    rates = tuple(site.rate for own in shares for step in own.steps for site in step.sites)
+    owners = torch.zeros(len(inputs), dtype=torch.long)
+    for number, own in enumerate(shares):
+        for step in own.steps:
+            owners[step.places] = number
+    return Sent(inputs, masks, rates, tuple(tensors[n] for n in names), tuple(noise[n] for n in names), owners)
+
+
+def check(victim: Victim) -> None:
+    """Raise where it is seen without repeating anything that what is sent is no function of the client's examples.
+
+    Raises:
+        NotDefinedError: the message says why.
+    """
+    truth, world = victim.truth, victim.world
+    if not len(victim.examples):
+        raise NotDefinedError("there is no example behind the update")
+    if not victim.examples.inputs.is_floating_point():
+        raise NotDefinedError("not defined for tokens, which have no derivative")
+    if any(not torch.equal(a.inputs, b.inputs) for a, b in zip(truth.batches, truth.private, strict=True)):
+        raise NotDefinedError("not defined where a client trains on other examples than it owns")
+    if len(truth.batches) > 1 and not truth.masks:
+        raise NotDefinedError("not defined for a captured update of several steps, whose batches are not known")
+    if world.stack.loss_terms:
+        raise NotDefinedError("not defined with a term of the loss that a component adds")
+    if any(own.step_factors(victim.entry.received) for own in world.stack.model_components):
+        raise NotDefinedError("not defined where a component scales the optimizer's steps")
+    if world.scenario.federation.keep_optimizer_state and any(victim.entry.earlier.values()):
+        raise NotDefinedError("not defined for a client that keeps its optimizer's state")
+    if victim.entry.clients and world.stack.new_aggregator().needs_single_updates:
+        raise NotDefinedError("not defined where the server does more than add updates up")
+
+
+def _shares(victim: Victim, *, moves_masks: bool) -> list[_Share]:
+    """Return what each client behind the update did; of a single one that is the truth itself."""
+    world, entry = victim.world, victim.entry
+    if not entry.clients:
+        return [_share(victim, entry.update, victim.truth, numbers(victim.truth.private), 1.0, moves_masks)]
+    parts = [repeat(world, entry, client) for client in entry.clients]
+    of_steps = [
+        whole.split([len(batch) if batch is not None else 0 for batch in step])
+        for whole, step in zip(
+            numbers(victim.truth.private), zip_longest(*(own.truth.private for own in parts)), strict=True
+        )
+    ]
+    weights = [world.stack.new_aggregator().weight(own.update.examples) for own in parts]
+    total = max(sum(weights), 1)
+    return [
+        _share(victim, own.update, own.truth, places, weight / total, moves_masks)
+        for own, places, weight in zip(parts, zip(*of_steps, strict=True), weights, strict=True)
+    ]
+
+
+def _share(
+    victim: Victim, update: Update, truth: Truth, places: Sequence[Tensor], weight: float, moves: bool
+) -> _Share:
+    steps: list[_Step] = []
+    for number, batch in enumerate(truth.batches):
+        known = truth.masks[number] if truth.masks else ()
+        if len(batch) and len(known) != len(victim.sites):
+            raise NotDefinedError("not defined where the dropout masks are not known")
+        masks = tuple(m.detach().double().requires_grad_(moves) for m in known)
+        sites = tuple(
+            replace(s, shape=tuple(m.shape)) for s, m in zip(victim.sites if len(batch) else (), masks, strict=True)
+        )
+        draws: Draws = truth.draws[number] if truth.draws else {}
+        steps.append(_Step(batch, places[number], masks, sites, draws))
+    return _Share(update, tuple(steps), weight)
+
+
+def _combined(
+    victim: Victim, weights: Sequence[float], found: Sequence[tuple[Tensors, Noise]]
+) -> tuple[Tensors, Noise]:
+    """Return the weighted mean of what clients sent, and its noise: behind secure aggregation each rounds its own."""
+    if not victim.entry.clients:
+        return found[0]
+    secure = victim.world.scenario.secure_aggregation is not None
+    clip = secure_settings(victim.world).clipping_range if secure else None
+    width = secure_settings(victim.world).step / 6**0.5 if secure else 0.0  # of rounding at random: f (1 - f) step^2
+    tensors, noise = dict[str, Tensor](), Noise()
+    for name in found[0][0]:
+        parts = [own[name] if clip is None else own[name].clamp(-clip, clip) for own, _ in found]
+        tensors[name] = torch.stack([w * part for w, part in zip(weights, parts, strict=True)]).sum(0)
+        squares = [w**2 * (own[name].square() + width**2) for w, (_, own) in zip(weights, found, strict=True)]
+        noise[name] = torch.stack(squares).sum(0).sqrt()
+        if 0 < float(tensors[name].detach().std(correction=0)) < width:
+            raise NotDefinedError("not defined for rounding to steps wider than the spread of the entries")
+    return tensors, noise
+
+
+class _Client:
+    """One client's local training as a differentiable function of the examples."""
+
+    def __init__(self, world: World, model: nn.Module, round_: int, update: Update, inputs: Tensor) -> None:
+        self._world, self._model, self._round, self._kind, self._inputs = world, model, round_, update.kind, inputs
+        defenses = world.stack.defenses
+        blurs = [(own, own.blur(world.facts.rules, update.tensors)) for own in defenses]
+        unknown = [own.name for own, blur in blurs if blur is None]
+        if unknown:
+            raise NotDefinedError(f"not defined for {' and '.join(unknown)}")
+        known = [(own, blur) for own, blur in blurs if blur is not None]
+        self._of_steps = [blur for own, blur in known if own.changes_steps or self._kind == "gradient"]
+        self._of_update = [blur for own, blur in known if not (own.changes_steps or self._kind == "gradient")]
+        self._read_off = [own.name for own, blur in known if own.changes_steps and blur.reads_sent]
+
+    def sent(self, steps: Sequence[_Step]) -> tuple[Tensors, Noise]:
+        """Return what the client sends, without noise, and the standard deviation of its noise."""
+        if len(steps) > 1 and self._read_off:
+            raise NotDefinedError(f"not defined for {self._read_off[0]} at each of several steps")
+        received = {n: p.detach() for n, p in self._model.named_parameters() if p.requires_grad}
+        weights, state, noises = received, dict[str, Tensor](), list[Noise]()
+        for step in steps:
+            gradient, defended, noises = self._defended(step, weights)
+            if self._kind == "gradient":
+                return defended, _joined([*noises, _rounding(gradient, defended)])
+            weights, noises = self._moved(weights, defended, noises, state)
+        change: Tensors = {name: received[name] - weights[name] for name in received}
+        plain = change
+        for blur in self._of_update:
+            change, noise = _blurred(blur, change)
+            noises += noise
+        lost = {n: len(steps) ** 0.5 * ideal.ROUNDING * w.square().mean().sqrt() for n, w in received.items()}
+        return change, _joined([*noises, _rounding(plain, change, lost)])
+
+    def _defended(self, step: _Step, weights: Tensors) -> tuple[Tensors, Tensors, list[Noise]]:
+        """Return a step's gradient as it is and as the defenses leave it, and their noise."""
+        by_example = any(blur.of_examples for blur in self._of_steps)
+        gradient = self._gradient(step, weights, by_example=by_example)
+        plain = {name: (t.mean(0) if by_example and len(t) else t).detach() for name, t in gradient.items()}
+        noises: list[Noise] = []
+        for blur in self._of_steps:
+            gradient, noise = _blurred(blur, gradient)
+            noises += noise
+        return plain, gradient, noises
+
+    def _gradient(self, step: _Step, weights: Tensors, *, by_example: bool) -> Tensors:
+        """Return the gradient of the mean loss, or that of each example, with its graph."""
+        if not len(step.batch):
+            blank = {name: torch.zeros_like(w) for name, w in weights.items()}
+            return {name: w[None] for name, w in blank.items()} if by_example else blank
+        parameters = {name: w if w.requires_grad else w.detach().requires_grad_() for name, w in weights.items()}
+        task, batch = self._world.task, _doubled(step.batch, self._inputs[step.places])
+
+        def run(*given: object, **named: object) -> Tensor:
+            return functional_call(self._model, dict(parameters), given, named)
+
+        with inject_masks(step.sites, step.masks), Showing(step.draws):
+            outputs, targets = task.answer(run, batch, step.draws)
+        if not by_example:
+            return _gradient(self._world.stack.loss(self._round)(outputs, targets), parameters)
+        gradients = [_gradient(loss, parameters) for loss in task.losses(outputs, targets)]
+        return {name: torch.stack([own[name] for own in gradients]) for name in parameters}
+
+    def _moved(
+        self, weights: Tensors, gradient: Tensors, noises: Sequence[Noise], state: dict[str, Tensor]
+    ) -> tuple[Tensors, list[Noise]]:
+        """Return the weights after the optimizer's step, and this step's noise in them.
+
+        Noise of earlier steps passes through the later ones, and is left out: no attacker knows less for it, so the
+        ceiling errs on the side of a defender.
+        """
+        optimizer = self._world.stack.optimizer
+        moved = {name: w.clone() for name, w in weights.items()}
+        # `step` is switched off for the derivative by a decorator; what it wraps has one.
+        inspect.unwrap(type(optimizer).step)(optimizer, moved, gradient, state)
+        depends = any(own.requires_grad for own in gradient.values())
+        if depends and not any(own.requires_grad for own in moved.values()):
+            raise NotDefinedError(f"not defined for the optimizer {self._world.scenario.federation.optimizer.name}")
+        if not noises:
+            return moved, []
+        slopes = _slopes(moved, gradient)
+        return moved, [{name: own[name] * slopes[name] for name in own} for own in noises]
+
+
+def _slopes(moved: Tensors, gradient: Tensors) -> Tensors:
+    """Return by how much each weight moves with its own entry of the gradient; optimizers act entry by entry."""
+    names = [name for name, own in gradient.items() if own.requires_grad]
+    whole = torch.stack([moved[name].sum() for name in names]).sum()
+    found = torch.autograd.grad(whole, [gradient[name] for name in names], retain_graph=True, materialize_grads=True)
+    slopes = {name: own.detach().abs() for name, own in zip(names, found, strict=True)}
+    return {name: slopes.get(name, torch.zeros_like(own)) for name, own in gradient.items()}
+
+
+def _blurred(blur: Blur, tensors: Tensors) -> tuple[Tensors, list[Noise]]:
+    """Return what a defense makes of tensors, and its noise."""
+    change = blur.of_examples or blur.change
+    tensors = tensors if change is None else change(tensors)
+    noise = {} if blur.noise is None else blur.noise(tensors)
+    if noise is None:
+        raise NotDefinedError("not defined for rounding to steps wider than the spread of the entries")
+    return tensors, [dict(noise)] if noise else []
+
+
+def _rounding(plain: Tensors, sent: Tensors, lost: Tensors | None = None) -> Noise:
+    """Return the rounding noise, as scaled by clipping: what is left out rounds nothing better.
+
+    `lost` is what a change loses of each tensor where it is a difference of weights, which were rounded.
+    """
+    before = torch.cat([tensor.detach().flatten() for tensor in plain.values()])
+    after = torch.cat([sent[name].detach().flatten() for name in plain])
+    both = (before != 0) & (after != 0)
+    factor = (after[both] / before[both]).abs().median() if bool(both.any()) else 1.0
+    found = ideal.rounding_noise({name: tensor.detach() for name, tensor in plain.items()})
+    if lost is not None:
+        found = {name: (own.square() + lost[name].square()).sqrt() for name, own in found.items()}
+    return {name: factor * own for name, own in found.items()}
+
+
+def _joined(noises: Sequence[Tensors]) -> Noise:
+    """Return the noise of several sources together; the last has every name."""
+    return {
+        name: torch.stack([own[name].detach().expand(whole.shape).square() for own in noises]).sum(0).sqrt()
+        for name, whole in noises[-1].items()
+    }
+
+
+def _doubled(batch: Batch, inputs: Tensor) -> Batch:
+    given = {n: g.double() if g.is_floating_point() else g for n, g in batch.given.items()}
+    labels = batch.labels.double() if batch.labels.is_floating_point() else batch.labels
+    return Batch(inputs, labels, given)
+
+
+def _gradient(loss: Tensor, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    found = torch.autograd.grad(loss, list(parameters.values()), create_graph=True, materialize_grads=True)
+    return dict(zip(parameters, found, strict=True))

@@ -1,0 +1,99 @@
+"""Groups of examples: what a user may name, and that each example is found again in its group."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from fedsim.audit import groups, members
+from fedsim.audit.inspecting import Inspector, updates
+from fedsim.audit.record import KNOWS
+from fedsim.audit.subject import Checked, Subject, checked
+from fedsim.audit.training import trained
+from fedsim.audit.worlds import world_of
+from fedsim.core.errors import FedsimError
+from fedsim.core.types import Batch, Reconstruction
+from tests.audit.subjects import plan, world
+
+ROWS = torch.rand(80, 6, generator=torch.Generator().manual_seed(4))
+
+
+def subject(group: groups.Grouping) -> Checked:
+    rows = [
+        {"features": row, "labels": row[0].gt(0.5).long(), "sex": "mf"[number % 2], "age": number}
+        for number, row in enumerate(ROWS)
+    ]
+    model = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+    return checked(Subject(model, None, DataLoader(rows, 7), group=group), "test")  # pyright: ignore[reportArgumentType]
+
+
+def named(own: Checked) -> list[str]:
+    (named,) = own.groups[1:]
+    data = own.dataset
+    return named.of(Batch.joined([data.train, data.test]))
+
+
+def test_a_key_of_the_loaders_mappings_groups_its_examples() -> None:
+    own = subject("sex")
+    assert [group.name for group in own.groups] == ["class", "sex"]
+    assert named(own) == ["sex m", "sex f"] * 40
+
+
+def test_a_number_names_the_column_of_a_table_and_many_values_are_cut_at_quartiles() -> None:
+    found = named(subject("3"))
+    assert len(set(found)) == 4
+    assert {found.count(name) for name in set(found)} == {20}
+    lowest = found[int(ROWS[:, 3].argmin())]
+    assert lowest.startswith(f"column 3, {float(ROWS[:, 3].min()):.3g} to ")
+    ranks = ROWS[:, 3].argsort().argsort()
+    assert all((name == lowest) == (rank < 20) for name, rank in zip(found, ranks, strict=True))
+
+
+def test_a_function_of_what_the_loader_yields_groups_too() -> None:
+    assert named(subject(lambda item: item["age"] >= 30)) == ["group False"] * 30 + ["group True"] * 50
+
+
+def fail(_item: Any) -> list[str]:
+    raise LookupError("no key")
+
+
+@pytest.mark.parametrize(
+    ("group", "told"),
+    [
+        ("sx", "has no column 'sx' to group by. Did you mean 'sex'?"),
+        ("6", "has no column '6' to group by"),
+        (lambda _item: ["a"], "has 1 values to group 7 examples by, expected one for each example"),
+        ("features", "expected one for each example"),
+        (fail, "the function that groups the loader of 'test' failed: LookupError: no key"),
+    ],
+)
+def test_what_groups_nothing_is_answered_in_one_sentence(group: groups.Grouping, told: str) -> None:
+    with pytest.raises(FedsimError) as caught:
+        subject(group)
+    assert told in str(caught.value)
+
+
+def test_every_attacked_example_has_the_group_of_its_original() -> None:
+    own = subject("sex")
+    at = world(own, 4)
+    seen = next(updates(at))
+    truth = seen.truth.private[0]
+    found = Reconstruction.of(truth.inputs.flip(0), truth.labels.flip(0))
+    record = Inspector(KNOWS, {}, lambda _said: None, groups=own.groups)._recorded(at, seen, found, "test")
+    assert [item.values["row_exact"] for item in record.scores] == [1.0] * 4
+    assert [item.group for item in record.scores] == [own.groups[1].of(truth)[item.index] for item in record.scores]
+    bare = Inspector(KNOWS, {}, lambda _said: None)._recorded(at, seen, found, "test")
+    assert [item.group for item in bare.scores] == [None] * 4
+
+
+def test_membership_is_compared_within_classes_and_groups() -> None:
+    own = subject("sex")
+    at = world_of(own, plan(), 20, candidates=20)
+    risks = members.Risks(own.groups)
+    members.judged(at, trained(at, 3, 60.0), 60.0, lambda _said: None, with_shadows=False, risks=risks)
+    assert set(risks.found) == {"class", "sex"}
+    assert set(risks.found["sex"]) == set(risks.found["class"])
+    found = next(iter(risks.found["sex"].values()))
+    assert [own.group for own in found] == ["sex f", "sex m"]
+    assert all(own.n >= 10 and own.p is not None for own in found)

@@ -1,0 +1,88 @@
+"""Planted secrets: where they stand, that a model which learns them is found out, and what is undecided."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from fedsim.audit import Plan, planted
+from fedsim.audit.planted import REPETITIONS, measured, told
+from fedsim.audit.subject import Checked, Subject, checked
+from fedsim.core.errors import FedsimError
+from fedsim.core.types import Batch
+from fedsim.record import ExposureRecord
+
+VOCABULARY, LENGTH = 40, 10
+
+
+class Rows(nn.Module):
+    """Scores the next token by this one and the place: no more than a table that can be learned at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(VOCABULARY, VOCABULARY)
+        self.mix = nn.GRU(VOCABULARY, VOCABULARY, batch_first=True)
+        self.head = nn.Linear(VOCABULARY, VOCABULARY)
+
+    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
+        return self.head(self.mix(self.embedding(input_ids))[0])
+
+
+def subject(learning_rate: float, length: int = LENGTH, count: int = 80) -> Checked:
+    source = torch.Generator().manual_seed(5)
+    rows = [{"input_ids": own} for own in torch.randint(VOCABULARY, (count, length), generator=source)]
+    torch.manual_seed(1)
+    loader: Any = DataLoader(rows, 8)  # pyright: ignore[reportArgumentType]
+    return checked(Subject(Rows(), None, loader, optimizer="adam", learning_rate=learning_rate), "test")
+
+
+def found(learning_rate: float) -> ExposureRecord:
+    return measured(subject(learning_rate), Plan(target="test"), 8, 60.0)
+
+
+def test_a_model_that_learns_is_found_out_and_what_was_not_planted_is_not() -> None:
+    record = found(0.01)
+    control, once, often = record.summaries
+    assert [own.repetitions for own in record.summaries] == list(REPETITIONS)
+    assert often.exposure.value > 7
+    assert often.extracted.value > 0.5
+    assert control.exposure.low is not None
+    assert control.exposure.high is not None
+    assert control.exposure.low < 1.44 < control.exposure.high  # bits of a uniform rank
+    assert control.extracted.value == 0.0
+    assert once.exposure.value < often.exposure.value
+    assert "remembers secrets that were planted" in told(record)
+    assert "16 times" in told(record)
+    uses = {n: [own.uses for own in record.secrets if own.repetitions == n] for n in REPETITIONS}
+    assert uses[0] == [0] * 8
+    assert sum(uses[16]) == pytest.approx(4 * 16 * 8, rel=0.2)  # batches are drawn at random in each round
+
+
+def test_a_model_that_learned_nothing_is_undecided() -> None:
+    record = found(1e-9)
+    assert told(record).startswith("Undecided what a model remembers: even secrets that were planted 16 times")
+
+
+def test_a_secret_stands_at_the_beginning_of_a_text_and_its_labels_are_the_next_tokens() -> None:
+    texts = Batch(
+        torch.arange(12).view(2, 6),
+        torch.arange(1, 13).view(2, 6).masked_fill(torch.tensor([[0] * 6, [0, 0, 1, 1, 1, 1]]).bool(), -100),
+        {"attention_mask": torch.tensor([[1] * 6, [1, 1, 0, 0, 0, 0]])},
+    )
+    own = planted._with_secret(texts, torch.tensor([50, 51, 52, 53]))
+    assert own.inputs.tolist() == [[50, 51, 52, 53, 4, 5], [50, 51, 52, 53, 10, 11]]
+    assert own.labels.tolist() == [[51, 52, 53, 4, 5, 6], [51, 52, 53, -100, -100, -100]]
+    assert own.given["attention_mask"].tolist() == [[1] * 6, [1, 1, 1, 1, 0, 0]]
+    assert texts.inputs[0, 0] == 0  # the client's own stay as they are
+
+
+def test_texts_that_hold_no_secret_are_told() -> None:
+    with pytest.raises(FedsimError, match="planted secrets were not measured: texts of 3 tokens"):
+        measured(subject(0.01, length=4), Plan(target="test"), 8, 60.0)
+
+
+def test_without_time_nothing_is_said() -> None:
+    with pytest.raises(FedsimError, match="planted secrets were not measured: 0 s were not enough"):
+        measured(subject(0.01), Plan(target="test"), 8, 0.01)

@@ -1,0 +1,171 @@
+"""What a server got as a function of the examples, beside a local training that is written down here."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.autograd.functional import jacobian
+from torch.func import functional_call
+
+from fedsim.core.examples import numbers
+from fedsim.core.types import Truth, WireEntry
+from fedsim.federation.client import local_training
+from fedsim.metrics import ideal_attacker as ideal
+from fedsim.scenario import Scenario
+from fedsim.scenario import world as worlds
+from fedsim.scenario.world import World
+from fedsim.threat.ceiling import ceiling_of
+from fedsim.threat.replay import replay
+from fedsim.threat.sending import sent_of
+from fedsim.threat.victim import Victim
+
+Build = Callable[..., Scenario]
+SMALL = {"name": "mlp", "width": 4, "depth": 2, "dropout": 0.0}
+DYING = {**SMALL, "width": 2, "activation": "relu"}  # units without a gradient
+NOISE = {"name": "gradient-noise", "scale": 1e-2, "relative": True}
+STEPS = {"algorithm": "fedavg", "local_steps": 2}
+
+
+def single(scenario: Build, **tables: Any) -> Victim:
+    world = worlds.build(scenario(**{"model": SMALL, **tables}))
+    update, truth = local_training(world, world.models.first_weights, 1, 0)
+    return Victim(world, WireEntry(1, 0, world.models.first_weights, update), truth)
+
+
+def summed(scenario: Build, clients: int = 2, **tables: Any) -> Victim:
+    """Return the sum of a round's clients as the server saw it."""
+    federation = {**tables.pop("federation", {}), "clients": clients}
+    world = worlds.build(scenario(**{"model": SMALL, "threat": {"sees": "sum"}, "federation": federation, **tables}))
+    received = world.models.first_weights
+    sent = [local_training(world, received, 1, client)[0] for client in range(clients)]
+    entry = WireEntry(1, 0, received, sent[0], tuple(range(clients)))
+    return Victim(world, entry, replay(world, entry).truth)
+
+
+def change(world: World, truth: Truth, places: Sequence[Tensor], rate: float, momentum: float) -> Callable[..., Tensor]:
+    """Return the function from examples (N, *shape) to the flat change of the weights, in double precision."""
+    model = world.models.holding(world.models.first_weights)
+    first = {name: p.detach().double().requires_grad_() for name, p in model.named_parameters()}
+
+    def trained(inputs: Tensor) -> Tensor:
+        weights, velocity = first, {name: torch.zeros_like(p) for name, p in first.items()}
+        for batch, own in zip(truth.batches, places, strict=True):
+            scores = functional_call(model, weights, (inputs[own],))
+            loss = torch.nn.functional.cross_entropy(scores, batch.labels)
+            gradient = torch.autograd.grad(loss, list(weights.values()), create_graph=True)
+            velocity = {name: momentum * v + g for (name, v), g in zip(velocity.items(), gradient, strict=True)}
+            weights = {name: w - rate * velocity[name] for name, w in weights.items()}
+        return torch.cat([(first[name] - weights[name]).flatten() for name in first])
+
+    return trained
+
+
+def information(victim: Victim) -> Tensor:
+    sent = sent_of(victim)
+    return ideal.matrix(ideal.products(sent.tensors, [sent.inputs], sent.noise), sent.inputs.numel())
+
+
+def noise(victim: Victim) -> Tensor:
+    return torch.cat([own.flatten() for own in sent_of(victim).noise])
+
+
+@pytest.mark.parametrize(
+    ("momentum", "federation"),
+    [(0.9, STEPS), (0.5, {"clients": 500, "algorithm": "fedavg", "local_epochs": 2, "batch_size": 2})],
+)
+def test_several_steps_have_the_jacobian_of_the_whole_training(
+    scenario: Build, momentum: float, federation: dict[str, Any]
+) -> None:
+    optimizer = {"name": "sgd", "learning_rate": 0.5, "momentum": momentum}
+    own = single(scenario, federation={**federation, "optimizer": optimizer})
+    places = numbers(own.truth.private)
+    assert len(places) > 1
+    trained = change(own.world, own.truth, places, 0.5, momentum)
+    close(information(own), trained, own)
+
+
+def close(found: Tensor, sent: Callable[[Tensor], Tensor], own: Victim) -> None:
+    """Assert that A is that of the function's Jacobian, up to the rounding of double precision."""
+    whole = jacobian(sent, own.examples.inputs.double()).flatten(1)
+    expected = whole.T @ (whole / noise(own).square()[:, None])
+    torch.testing.assert_close(found, expected, rtol=1e-7, atol=1e-9 * float(expected.abs().max()))
+
+
+def test_a_sum_has_the_jacobian_of_all_clients_side_by_side(scenario: Build) -> None:
+    own = summed(scenario, federation={**STEPS, "optimizer": {"name": "sgd", "learning_rate": 0.5}})
+    world = own.world
+    of_steps = numbers(own.truth.private)
+    truths = [local_training(world, own.entry.received, 1, client)[1] for client in (0, 1)]
+    places = [[whole.split(1)[client] for whole in of_steps] for client in (0, 1)]
+    parts = [change(world, truth, own_places, 0.5, 0.0) for truth, own_places in zip(truths, places, strict=True)]
+    close(information(own), lambda x: (parts[0](x) + parts[1](x)) / 2, own)
+
+
+@pytest.mark.parametrize("applies", ["per_step", "per_update"])
+def test_one_step_has_the_ceiling_of_its_gradient(scenario: Build, applies: str) -> None:
+    tables = {"defenses": [{**NOISE, "applies": applies}]}
+    gradient = ceiling_of(single(scenario, **tables)).ceiling
+    delta = ceiling_of(single(scenario, federation={**STEPS, "local_steps": 1}, **tables)).ceiling
+    assert gradient.psnr is not None
+    assert delta.psnr == pytest.approx(gradient.psnr, abs=1e-6)  # rounding is 1e-5 of the noise
+    assert delta.rank == gradient.rank
+
+
+def test_a_sum_of_gradients_has_the_ceiling_of_their_union(scenario: Build) -> None:
+    own = summed(scenario, defenses=[{**NOISE, "relative": False}])
+    assert len(own.truth.batches) == 1
+    union = Victim(own.world, WireEntry(1, 0, own.entry.received, own.truth.raw), own.truth)
+    expected = 2 * information(union)  # the mean of two clients has half the variance of one's noise
+    torch.testing.assert_close(information(own), expected, rtol=1e-6, atol=1e-9 * float(expected.max()))
+
+
+def test_who_knows_the_other_clients_knows_more_and_a_larger_sum_hides_more(scenario: Build) -> None:
+    found = [ceiling_of(summed(scenario, clients, defenses=[NOISE])).ceiling for clients in (2, 3)]
+    for own in found:
+        assert own.psnr is not None
+        assert own.others_known is not None
+        assert own.psnr <= own.others_known
+    assert found[1].psnr is not None
+    assert found[0].psnr is not None
+    assert found[1].psnr < found[0].psnr
+    alone = ceiling_of(single(scenario)).ceiling
+    assert alone.others_known is None
+
+
+def test_the_stated_rounding_of_a_change_is_what_single_precision_loses(scenario: Build) -> None:
+    rate = 1e-3  # so small that the rounding of the weights is all that counts
+    own = single(scenario, federation={**STEPS, "optimizer": {"name": "sgd", "learning_rate": rate}})
+    trained = change(own.world, own.truth, numbers(own.truth.private), rate, 0.0)
+    exact = trained(own.examples.inputs.double()).detach()
+    measured = torch.cat([t.flatten() for t in own.entry.update.tensors.values()]).double() - exact
+    share = float((measured / noise(own)).square().mean().sqrt())
+    assert 0.1 < share < 1.0  # 6e-8 is the largest relative error of a rounding
+
+
+def test_noise_of_every_step_counts_at_least_as_much_as_that_of_the_last(scenario: Build) -> None:
+    fixed = {**NOISE, "scale": 0.05, "relative": False, "applies": "per_step"}
+    own = single(scenario, federation={**STEPS, "optimizer": {"name": "sgd", "learning_rate": 0.5}}, defenses=[fixed])
+    torch.testing.assert_close(noise(own), torch.full_like(noise(own), 0.5 * 0.05), rtol=1e-6, atol=0.0)
+
+
+def test_rounding_behind_secure_aggregation_is_noise_of_every_client(scenario: Build) -> None:
+    bare = summed(scenario)
+    secure = summed(scenario, secure_aggregation={"mode": "ideal"})
+    width = secure.world.scenario.secure_aggregation.step  # pyright: ignore[reportOptionalMemberAccess]
+    added = noise(secure).square() - noise(bare).square()
+    torch.testing.assert_close(added, torch.full_like(added, width**2 / 6 / 2), rtol=1e-6, atol=0.0)
+
+
+@pytest.mark.parametrize(
+    ("tables", "reason"),
+    [
+        ({"defenses": [{"name": "random-pruning"}]}, "not defined for random-pruning at each of several steps"),
+        ({"federation": {**STEPS, "optimizer": {"name": "adam"}}, "model": DYING}, "no derivative at the truth"),
+    ],
+)
+def test_steps_without_a_derivative_are_told(scenario: Build, tables: dict[str, Any], reason: str) -> None:
+    found = ceiling_of(single(scenario, **{"federation": STEPS, **tables})).ceiling
+    assert reason in found.undefined
+    assert found.psnr is None
