@@ -29,6 +29,8 @@ def test_it_says_what_was_found_what_was_not_tested_and_what_others_ask_for() ->
     assert html.count('class="broken"') == 2
     assert "0 (0 to 9) %" in html
     assert all(text in html for text in ("12.3.1", "12.3.4", "28/2024", "800-226"))
+    assert "draft of April 2026" in html
+    assert "in fedsim&#39;s own words" in html.replace("'", "&#39;")
     assert "a server that changes the model" in html
     assert "http" not in html.replace("http-equiv", "")
 
