@@ -66,8 +66,8 @@ def folder(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def installed(site: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The package, in this process too."""
-    monkeypatch.syspath_prepend(str(site))
-    with registry.temporary():
+    with registry.temporary():  # first: it discovers what is installed, to keep it
+        monkeypatch.syspath_prepend(str(site))
         importlib.import_module(PACKAGE)
         yield
     for name in [name for name in sys.modules if name.partition(".")[0] == PACKAGE]:
