@@ -23,6 +23,7 @@ NAVIGATION: dict[str, tuple[str, ...]] = {
     "Defenses": ("defenses",),
     "Components": ("components",),
     "Findings": (
+        "realism.md",
         "attacks/dropout-inversion.md",
         "attacks/exact.md",
         "attacks/exact-frontier.md",

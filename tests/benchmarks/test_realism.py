@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.nn.functional import cross_entropy
 
 from benchmarks import realism
 from benchmarks._frontier_models import Norm, resnet18
@@ -88,3 +89,17 @@ def test_only_batch_norm_in_training_mode_mixes_examples(norm: Norm, mixes: bool
     torch.manual_seed(0)
     model, images = resnet18(_SPEC, width=2, norm=norm), torch.randn(4, *_SPEC.shape)
     assert torch.allclose(model(images)[:2], model(images[:2]), atol=1e-5) is not mixes
+
+
+@pytest.mark.parametrize(("norm", "shows"), [("batch", False), ("inference", True)])
+def test_contrast_of_one_image_does_not_pass_batch_norm(norm: Norm, shows: bool) -> None:
+    """The one direction that a gradient does not show: behind batch normalisation it is that of the image."""
+    torch.manual_seed(0)
+    model, image = resnet18(_SPEC, width=8, norm=norm).double(), torch.randn(1, 3, 16, 16).double()
+
+    def gradient(contrast: float) -> torch.Tensor:
+        loss = cross_entropy(model(contrast * image), torch.tensor([3]))
+        return torch.autograd.grad(loss, next(model.parameters()))[0]
+
+    change = float(torch.norm(gradient(1.5) - gradient(1.0)) / torch.norm(gradient(1.0)))
+    assert change > 0.1 if shows else change < 0.01  # what is left is the epsilon of the normalisation
