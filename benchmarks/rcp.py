@@ -23,6 +23,7 @@ import torch.nn.functional as F  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
 from benchmarks._rows import Row, main, measured  # noqa: E402
+from benchmarks.visual_side_channel import rows_of  # noqa: E402
 from benchmarks.visual_tokens import BATCH, ROUNDS, Contender, _timed, point, row  # noqa: E402
 from fedsim.bench import grids, pruning  # noqa: E402
 from fedsim.bench.grid_accuracy import ASKED, questions  # noqa: E402
@@ -80,7 +81,7 @@ def moment_rows(plain: Any, models: Mapping[str, Any], batches: Mapping[Kind, Ba
     true = watched(plain, batch).states
     for name, model in models.items():
         reducer = model.reducers[0]
-        strengths = [float(own.strength) for own in reducer.repairs.values()]
+        strengths = [own.strength.item() for own in reducer.repairs.values()]
         for label, factor in (("as trained", 1.0), ("mending switched off", 0.0)):
             for own, strength in zip(reducer.repairs.values(), strengths, strict=True):
                 nn.init.constant_(own.strength, factor * strength)
@@ -170,6 +171,7 @@ def measure(full: bool) -> list[Row]:
         *moment_rows(plain, models, batches),
         *seconds_rows(plain, used, batches["position"]),
         *(one for name, model in used.items() for one in summary_rows(model, name, batches)),
+        *(one for name in used for one in rows_of(Contender(name, "rcp", {"weights": name}), batches)),
         *gradient_rows(models["rcp-37"], "rcp-37"),
     ]
 
