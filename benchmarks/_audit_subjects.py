@@ -118,6 +118,12 @@ def causal_lm() -> tuple[nn.Module, None, DataLoader[Any]]:
     return model, None, _mappings(input_ids=tokens, attention_mask=mask)
 
 
+def adam_lm() -> Subject:
+    """The same Llama trained by Adam, which learns in an audit's few rounds."""
+    model, loss, loader = causal_lm()
+    return Subject(model, loss, loader, optimizer="adam", learning_rate=3e-3)
+
+
 def table() -> tuple[nn.Module, None, DataLoader[Any]]:
     """A perceptron with dropout on the 30 numbers of a breast cancer record."""
     from sklearn.datasets import load_breast_cancer  # noqa: PLC0415 - an extra

@@ -125,7 +125,7 @@ class ServerCheck(Defense[ServerCheckConfig]):
 
     def _of_bias(self, name: str, bias: Tensor, norms: Tensor) -> Iterator[Finding]:
         most = _most(name)
-        yield most("median |bias| over the row norm", float((bias.abs() / norms).median()), self.config.bias)
+        yield most("median bias over the row norm", float((bias.abs() / norms).median()), self.config.bias)
         if len(bias) >= _FEWEST_FOR_SPREAD and len(bias.unique()) == len(bias):
             ranks = torch.stack([bias.argsort().argsort(), torch.arange(len(bias))]).double()
             yield most("order of biases", float(torch.corrcoef(ranks)[0, 1].abs()), self.config.order)

@@ -27,7 +27,7 @@ from fedsim.scenario.world import World
 from fedsim.threat.observe import describe
 
 _FOR_UPDATES = 0.4  # share of the time, where defenses follow
-_FOR_SECRETS = 0.25  # share of the time that is left then
+_FOR_SECRETS = 0.4  # share of the time that is left then
 _WITHOUT_DEFENSES = 0.8  # where none follow
 
 

@@ -7,12 +7,14 @@ are planted often show whether this training remembers anything. Paper: Carlini 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fedsim.audit.clock import OutOfTime, limit
 from fedsim.audit.record import Plan
@@ -34,7 +36,8 @@ REPETITIONS = (0, 1, 16)
 _EACH = 8  # secrets of each number of repetitions
 _OWN = 128  # texts of the client among which they are planted
 _LENGTH, _SHORTEST = 8, 4  # tokens of a secret, half of them known
-_OTHERS = 500
+_OTHERS = 200
+_FEWEST = 3  # secrets of each number that have an interval
 _PASSES = 4
 
 
@@ -60,13 +63,17 @@ def measured(subject: Checked, plan: Plan, batch_size: int, seconds: float) -> E
     texts, secrets = _planted(subject, source)
     dataset = replace(subject.dataset, train=texts)
     world = world_of(replace(subject, dataset=dataset), plan, min(batch_size, len(texts)), Setting())
-    try:
-        with limit(seconds):
-            weights, uses = _trained(world, seconds / 2)
-            scores = _scores(world, weights, uses, secrets, _alphabet(subject), source)
-    except OutOfTime:
-        raise FedsimError(f"planted secrets were not measured: {seconds:.0f} s were not enough") from None
-    return ExposureRecord(secrets=scores, summaries=_summaries(scores, source, plan.scoring.confidence))
+    scores: list[SecretScore] = []
+    begin = time.monotonic()
+    with suppress(OutOfTime):
+        weights, uses = _trained(world, seconds / 2)
+        with limit(seconds - (time.monotonic() - begin)):
+            model, tokenizer = world.models.holding(weights).eval(), _tokenizer(subject)
+            for own in secrets:
+                scores.append(_score(model, tokenizer, own, uses, _alphabet(subject), source))
+    if len(scores) < _FEWEST * len(REPETITIONS):
+        raise FedsimError(f"planted secrets were not measured: {seconds:.0f} s were not enough")
+    return ExposureRecord(secrets=tuple(scores), summaries=_summaries(scores, source, plan.scoring.confidence))
 
 
 def told(found: ExposureRecord) -> str:
@@ -109,7 +116,7 @@ def _planted(subject: Checked, source: np.random.Generator) -> tuple[Batch, tupl
         )
     chosen = torch.from_numpy(source.permutation(len(own))[:_OWN])
     pieces, secrets, first = [own.taken(chosen)], list[_Secret](), len(chosen)
-    for copies in (own for own in REPETITIONS for _ in range(_EACH)):
+    for copies in REPETITIONS * _EACH:  # in turns, since the time may end
         tokens = alphabet[torch.from_numpy(source.integers(len(alphabet), size=length))]
         if copies:
             pieces.append(_with_secret(own.taken(torch.from_numpy(source.integers(len(own), size=copies))), tokens))
@@ -152,42 +159,31 @@ def _trained(world: World, seconds: float) -> tuple[Tensors, Tensor]:
 
 
 @torch.no_grad()
-def _scores(
-    world: World,
-    weights: Tensors,
-    uses: Tensor,
-    secrets: Sequence[_Secret],
-    alphabet: Tensor,
-    source: np.random.Generator,
-) -> tuple[SecretScore, ...]:
-    model, tokenizer = world.models.holding(weights).eval(), world.data.dataset.tokenizer
-    assert tokenizer is not None, "texts have one"
-    found: list[SecretScore] = []
-    for own in secrets:
-        known = len(own.tokens) // 2
-        drawn = alphabet[torch.from_numpy(source.integers(len(alphabet), size=(_OTHERS, len(own.tokens) - known)))]
-        others = [(*own.tokens[:known], *end) for end in drawn.tolist()]
-        sentences = [own.tokens, *(other for other in others if other != own.tokens)]
-        bits = log_perplexities(model, sentences, tokenizer)
-        likeliest = model(torch.tensor([own.tokens]))[0].argmax(-1)[known - 1 : -1].tolist()
-        found.append(
-            SecretScore(
-                kind="canary",
-                text=_text(own.tokens, tokenizer),
-                repetitions=len(own.examples),
-                uses=int(uses[list(own.examples)].sum()),
-                exposure=exposure(float(bits[0]), bits[1:]),
-                candidates=len(sentences) - 1,
-                is_exact=False,
-                guess=_text((*own.tokens[:known], *likeliest), tokenizer),
-                extracted=tuple(likeliest) == own.tokens[known:],
-            )
-        )
-    return tuple(found)
+def _score(
+    model: nn.Module, tokenizer: Tokenizer, own: _Secret, uses: Tensor, alphabet: Tensor, source: np.random.Generator
+) -> SecretScore:
+    known = len(own.tokens) // 2
+    drawn = alphabet[torch.from_numpy(source.integers(len(alphabet), size=(_OTHERS, len(own.tokens) - known)))]
+    others = [(*own.tokens[:known], *end) for end in drawn.tolist()]
+    sentences = [own.tokens, *(other for other in others if other != own.tokens)]
+    bits = log_perplexities(model, sentences, tokenizer)
+    likeliest = model(torch.tensor([own.tokens]))[0].argmax(-1)[known - 1 : -1].tolist()
+    return SecretScore(
+        kind="canary",
+        text=tokenizer.decode(list(own.tokens)),
+        repetitions=len(own.examples),
+        uses=int(uses[list(own.examples)].sum()),
+        exposure=exposure(float(bits[0]), bits[1:]),
+        candidates=len(sentences) - 1,
+        is_exact=False,
+        guess=tokenizer.decode([*own.tokens[:known], *likeliest]),
+        extracted=tuple(likeliest) == own.tokens[known:],
+    )
 
 
-def _text(tokens: Sequence[int], tokenizer: Tokenizer) -> str:
-    return tokenizer.decode(list(tokens))
+def _tokenizer(subject: Checked) -> Tokenizer:
+    assert subject.dataset.tokenizer is not None, "texts have one"
+    return subject.dataset.tokenizer
 
 
 def _summaries(

@@ -78,7 +78,7 @@ def secret_rows(found: ExposureRecord) -> Iterator[tuple[str, ...]]:
     for own in found.summaries:
         alike = [secret for secret in found.secrets if secret.repetitions == own.repetitions]
         uses = sum(secret.uses for secret in alike) / len(alike)
-        times = f"{own.repetitions} times" if own.repetitions else "not (control)"
+        times = f"{own.repetitions} x" if own.repetitions else "not (control)"
         state = ("yes" if planted.is_above(own, control) else "no") if own.repetitions else ""
         exposure, written = interval(own.exposure, 1, 1), f"{interval(own.extracted, 100, 0)} %"
         yield times, str(len(alike)), f"{uses:.1f} times", exposure, written, state

@@ -317,13 +317,13 @@ def _pair(item: Any, what: str) -> tuple[Tensor, Tensor]:
     else:
         images, labels = item if isinstance(item, list | tuple) and len(cast("Any", item)) == 2 else (None, None)  # noqa: PLR2004
     if not isinstance(images, Tensor) or not isinstance(labels, Tensor):
-        raise FedsimError(f"{what} yields {type(item).__name__}, expected (images, labels) or a mapping with them.")
+        told = f"{what} yields {type(item).__name__}, expected (images, labels) or a mapping with them."
+        raise FedsimError(f"{told} {texts.HINT}")
     is_image = images.ndim == _IMAGES and min(images.shape[-2:]) >= _LEAST_SIDE
     if not images.is_floating_point() or not (is_image or images.ndim == _ROWS):
         raise FedsimError(
             f"{what} yields {images.dtype} of shape {tuple(images.shape)}, expected images of floating-point numbers, "
-            "(batch, channels, height, width), or rows of numbers, (batch, columns). Texts are mappings with "
-            "input_ids, attention_mask and labels."
+            f"(batch, channels, height, width), or rows of numbers, (batch, columns). {texts.HINT}"
         )
     if labels.is_floating_point() or labels.shape != images.shape[:1]:
         raise FedsimError(

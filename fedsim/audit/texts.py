@@ -21,6 +21,7 @@ from fedsim.core.types import Batch, Dataset, InputSpec
 KEY = "input_ids"
 MASK = "attention_mask"
 _GIVEN = (MASK, "token_type_ids")
+HINT = "Texts are mappings with input_ids, attention_mask and labels: let the loader's collate_fn call a tokenizer."
 _LABELS = ("labels", "label", "targets")
 _TEXTS = 2  # dimensions of a batch of tokens
 

@@ -29,6 +29,7 @@ Reducer = Any  # of component rcp, which the registry makes
 _RATE, _DECAY, _BATCH, _IMAGES = 3e-3, 0.01, 16, 2000
 _WARM, _COOL = 1.5, 0.2  # temperature at first, and from 60 % of the steps on
 _VARIANCE = 3.0
+_CLIP = 1.0  # few examples have gradients that outweigh all others
 _SPARSE = 1000.0  # of a square: the paper's absolute distance overshoots at such a rate
 
 
@@ -46,7 +47,7 @@ class Recipe:
     share: float
     repair: float = 3.0
     mends: bool = True
-    steps: int = 300
+    steps: int = 200
 
 
 RECIPES = {
@@ -106,6 +107,7 @@ def train(model: Any, teacher: Any, recipe: Recipe, on_step: OnStep) -> None:
         with torch.autocast("cpu", dtype=torch.bfloat16):
             loss, share = step_loss(model, teacher, stored, recipe, generator)
         loss.backward()
+        nn.utils.clip_grad_norm_(parameters, _CLIP)
         optimizer.step()
         rates.step()
         if (step + 1) % 100 == 0 or step + 1 == recipe.steps:

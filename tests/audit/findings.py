@@ -3,7 +3,17 @@
 from fedsim.audit.record import AuditRecord, Inspection, Plan, Training, Trial
 from fedsim.metrics.statistics import summarise
 from fedsim.metrics.success import Rule
-from fedsim.record import Interval, ItemScore, MembershipRecord, MembershipSummary, TruePositives, VictimRecord
+from fedsim.record import (
+    ExposureRecord,
+    Interval,
+    ItemScore,
+    MembershipRecord,
+    MembershipSummary,
+    SecretScore,
+    SecretSummary,
+    TruePositives,
+    VictimRecord,
+)
 from fedsim.record.environment import environment
 from fedsim.record.policy import Policy
 
@@ -40,6 +50,32 @@ def trial(name: str, recovered: int, lost: float, of: int = ENOUGH, **found: obj
         loss_change=0.1,
         slowdown=1.5,
     )
+
+
+def exposure() -> ExposureRecord:
+    """Return that a model remembers secrets which were planted often, and not those planted once."""
+    secrets, summaries = list[SecretScore](), list[SecretSummary]()
+    for repetitions, bits in ((0, 1.5), (1, 1.9), (16, 6.1)):
+        alike = [
+            SecretScore(
+                kind="canary",
+                text="1 2 3 4",
+                repetitions=repetitions,
+                uses=4 * repetitions,
+                exposure=bits,
+                candidates=200,
+                is_exact=False,
+                guess="1 2 5 5",
+                extracted=False,
+            )
+        ] * 8
+        secrets += alike
+        found = Interval(value=bits, low=bits - 0.5, high=bits + 0.5, n=8)
+        written = Interval(value=0.0, low=0.0, high=0.3, n=8)
+        summaries.append(
+            SecretSummary(kind="canary", repetitions=repetitions, exposure=found, most=7.65, extracted=written)
+        )
+    return ExposureRecord(secrets=tuple(secrets), summaries=tuple(summaries))
 
 
 def membership(tpr: float | None, low: float = 0.0) -> MembershipRecord:

@@ -46,7 +46,7 @@ def test_a_model_that_learns_is_found_out_and_what_was_not_planted_is_not() -> N
     record = found(0.01)
     control, once, often = record.summaries
     assert [own.repetitions for own in record.summaries] == list(REPETITIONS)
-    assert often.exposure.value > 7
+    assert often.exposure.value > 6  # of 7.65
     assert often.extracted.value > 0.5
     assert control.exposure.low is not None
     assert control.exposure.high is not None

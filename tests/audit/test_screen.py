@@ -6,10 +6,10 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from fedsim.audit import screen
-from fedsim.record import Interval, VictimRecord
+from fedsim.audit import planted, screen
+from fedsim.record import GroupRisk, Interval, VictimRecord
 from fedsim.record.policy import Policy
-from tests.audit.findings import inspection, membership, record, trial
+from tests.audit.findings import exposure, inspection, membership, record, trial
 
 
 def shown(table: Table) -> str:
@@ -80,3 +80,24 @@ def test_the_figure_beside_the_share_is_one_of_which_there_is_more_to_say_than_a
     assert screen.told(own, column) == "30.0 (30.0 to 30.0) dB"
     assert screen.told(own.model_copy(update={"summary": None}), column) == ""
     assert screen.recovered(None) == "not scored"
+
+
+def test_what_a_model_remembers_stands_beside_secrets_that_were_not_planted() -> None:
+    rows = list(screen.secret_rows(exposure()))
+    assert [(own[0], own[1], own[2], own[-1]) for own in rows] == [
+        ("not (control)", "8", "0.0 times", ""),
+        ("1 x", "8", "4.0 times", "no"),
+        ("16 x", "8", "64.0 times", "yes"),
+    ]
+    assert planted.told(exposure()) == (
+        "The trained model remembers secrets that were planted 16 times. "
+        "Those planted once are not told from those that were not."
+    )
+    assert screen.secrets(exposure()).row_count == 3
+
+
+def test_the_risk_of_named_groups_is_one_row_each() -> None:
+    risk = GroupRisk(group="sex f", n=9, value=Interval(value=0.5, low=0.2, high=0.8, n=9), p=0.03)
+    table = screen.groups(record(Policy(), group="sex", by_group={"rows recovered": (risk, risk)}))
+    assert table.row_count == 2
+    assert "0.03" in list(table.columns[-1].cells)

@@ -120,3 +120,9 @@ def test_a_model_without_these_tokens_is_a_users_mistake() -> None:
     loader = [{"input_ids": torch.tensor([[1, 9], [2, 3]]), "labels": torch.tensor([0, 1])}]
     with pytest.raises(FedsimError, match="a token is 9, but the model embeds tokens 0 to 4"):
         subject.checked(subject.Subject(Scores(5), None, loader), "it")
+
+
+@pytest.mark.parametrize("item", ["a text", (["a text", "another"], torch.tensor([0, 1]))])
+def test_a_loader_of_plain_texts_is_told_what_to_yield(item: Any) -> None:
+    with pytest.raises(FedsimError, match="let the loader's collate_fn call a tokenizer"):
+        subject.checked(subject.Subject(nn.Linear(4, 2), None, [item] * 4), "it")

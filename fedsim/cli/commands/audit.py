@@ -17,39 +17,45 @@ if TYPE_CHECKING:
 
 _GIB = 1 << 30
 
+_Target = Annotated[
+    str, typer.Argument(help="package.module:function or folder/file.py:function; it returns (model, loss, loader)")
+]
+_ClientApp = Annotated[
+    str | None, typer.Option(help="package.module:app, a Flower ClientApp: attack the reply of one round")
+]
+_Gradients = Annotated[
+    Path | None,
+    typer.Option(help="attack captured gradients, .safetensors or .npz; --batch is their number of images"),
+]
+_Weights = Annotated[
+    Path | None, typer.Option(help="weights of these gradients, .safetensors or .npz; absent: the function's")
+]
+_Updates = Annotated[
+    int | None,
+    typer.Option(min=1, help="attacked updates per batch size and defense; more updates give narrower intervals"),
+]
+_By = Annotated[
+    str | None, typer.Option(help="compare the risk of groups: a key of the loader's mappings, or a table's column")
+]
+
 
 @command(epilog="Example: fedsim audit my_pkg.train:make_client --batch 1,4,16 --minutes 5")
 def audit(
-    target: Annotated[
-        str,
-        typer.Argument(help="package.module:function or folder/file.py:function; it returns (model, loss, loader)"),
-    ],
+    target: _Target,
     batch: Annotated[str, typer.Option(help="batch sizes to attack")] = "1,4,16",
     minutes: Annotated[float, typer.Option(min=0.05, help="wall time of the whole audit")] = 5.0,
     out: Annotated[Path | None, typer.Option(help="folder of the audit; absent: results/audit-NAME")] = None,
     knows: Annotated[str | None, typer.Option(help="knowledge granted to the attacker, separated by commas")] = None,
-    client_app: Annotated[
-        str | None, typer.Option(help="package.module:app, a Flower ClientApp: attack the reply of one round")
-    ] = None,
-    gradients: Annotated[
-        Path | None,
-        typer.Option(help="attack captured gradients, .safetensors or .npz; --batch is their number of images"),
-    ] = None,
-    weights: Annotated[
-        Path | None, typer.Option(help="weights of these gradients, .safetensors or .npz; absent: the function's")
-    ] = None,
+    client_app: _ClientApp = None,
+    gradients: _Gradients = None,
+    weights: _Weights = None,
     defenses: Annotated[bool, typer.Option(help="try defenses; without them an audit may end early")] = True,
-    updates: Annotated[
-        int | None,
-        typer.Option(min=1, help="attacked updates per batch size and defense; more updates give narrower intervals"),
-    ] = None,
+    updates: _Updates = None,
     policy: Annotated[Path, typer.Option(help="file with [tool.fedsim.policy]")] = Path("pyproject.toml"),
     junit: Annotated[Path | None, typer.Option(help="write the verdict on each threshold as JUnit XML")] = None,
     sarif: Annotated[Path | None, typer.Option(help="write what is broken or undecided as SARIF 2.1.0")] = None,
     memory: Annotated[float | None, typer.Option(min=0, help="GiB of address space for your code; 0: no limit")] = None,
-    by: Annotated[
-        str | None, typer.Option(help="compare the risk of groups: a key of the loader's mappings, or a table's column")
-    ] = None,
+    by: _By = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda: where the client trains and attacks search")] = "cpu",
 ) -> None:

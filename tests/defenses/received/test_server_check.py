@@ -56,7 +56,7 @@ def test_weights_as_they_are_initialised_are_trained_on() -> None:
         (lambda w, b: w.add_(w.std() * 2 * torch.randn(1, 50)), "energy in one direction"),
         (lambda w, b: w.copy_(w.abs() * torch.tensor([1.0, -1.0]).repeat(25)), "spread of signs"),
         (lambda w, b: w.sub_(w.mean(1, keepdim=True)), "spread of sums"),
-        (lambda w, b: b.copy_(0.6 * w.norm(dim=1)), "median |bias| over the row norm"),
+        (lambda w, b: b.copy_(0.6 * w.norm(dim=1)), "median bias over the row norm"),
         (lambda w, b: b.copy_(b.sort().values), "order of biases"),
         (lambda w, b: w[3].mul_(50.0), "largest row norm over the median"),
         (lambda w, b: w[:40].mul_(torch.tensor([1.0, 1.0] + [0.0] * 48)), "share of dead rows"),
