@@ -108,9 +108,9 @@ def vectors(world: World, number: int, after: Mapping[int, Tensors]) -> Iterator
     yield Seen("updates of round 1, another digit forgotten (control)", missing(whole, other, _EACH), first)
     for rounds in _ROUNDS:
         retrained = trained(world, without(every, number), rounds)
-        steps = [{n: (first[n] - end[n]) / (_RATE * rounds) for n in whole} for end in (after[rounds], retrained)]
+        both, one = ({n: (first[n] - end[n]) / (_RATE * rounds) for n in whole} for end in (after[rounds], retrained))
         yield Seen(
-            f"global models after {rounds} rounds", missing(*steps, len(every)), first if rounds == 1 else retrained
+            f"global models after {rounds} rounds", missing(both, one, len(every)), first if rounds == 1 else retrained
         )
 
 
