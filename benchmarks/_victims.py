@@ -84,13 +84,13 @@ def observed_victims(
         "federation": {"clients": max(clients, victims), "batch_size": batch_size},
     }
     world = shared(parse(scenario, "benchmark").model_dump_json())
-    received = _train(world, trained) if trained else world.models.first_weights
+    received = trained_weights(world, trained) if trained else world.models.first_weights
     for client in range(victims):
         update, truth = local_training(world, received, 1, client)
         yield observed.Victim(world, WireEntry(1, client, received, update), truth)
 
 
-def _train(world: World, steps: int) -> Tensors:
+def trained_weights(world: World, steps: int) -> Tensors:
     """Return weights after steps of Adam on random batches of the training set."""
     model, train = world.models.new(), world.data.dataset.train
     optimizer = torch.optim.Adam(model.parameters(), lr=_STEP_SIZE)

@@ -65,6 +65,8 @@ def decoders(names: Sequence[str], settings: Sequence[str]) -> dict[str, Decoder
     for name, method in sorted(registry.methods("component").items()):
         if method.hook != "decoder" or (names and name not in (*names, GREEDY)):
             continue
+        if "text" not in getattr(method.make, "modalities", ()):  # writes about images
+            continue
         fields = method.config.model_fields.items()
         needed = {key: field.examples[0] for key, field in fields if field.is_required() and field.examples}
         config = method.config.model_validate(needed | dict(getattr(method.make, "fast", {})))

@@ -71,28 +71,32 @@ def measure(full: bool) -> list[Row]:
 
 def rows_of(own: Contender, batches: Mapping[Kind, Batch]) -> Iterator[Row]:
     """Yield what the places of a contender tell."""
-    places = kept(own, batches)
+    yield from rows_of_places(own.label, kept(own, batches), batches)
+
+
+def rows_of_places(label: str, places: Mapping[Kind, Tensor], batches: Mapping[Kind, Batch]) -> Iterator[Row]:
+    """Yield what places (N, 64) by kind of question tell."""
     order = torch.randperm(sum(map(len, places.values())), generator=torch.Generator().manual_seed(0))
     kinds = torch.cat([torch.full((len(one),), number) for number, one in enumerate(places.values())])
-    yield from _answered("kind of question", own, *told(torch.cat([*places.values()])[order], kinds[order]))
+    yield from _answered("kind of question", label, *told(torch.cat([*places.values()])[order], kinds[order]))
     counts = torch.cat([torch.nn.functional.one_hot(one.sum(1), one.shape[1] + 1) for one in places.values()])
-    yield from _answered("kind of question, by the number of tokens", own, *told(counts[order], kinds[order]))
+    yield from _answered("kind of question, by the number of tokens", label, *told(counts[order], kinds[order]))
     position = batches["position"]
     asked = position.given["question"][:, 2:] - torch.tensor([grids.WORDS.of("r0"), grids.WORDS.of("c0")])
     cells = asked[:, 0] * grids.CELLS + asked[:, 1]
-    yield from _answered("cell that is asked for", own, *told(places["position"], cells))
+    yield from _answered("cell that is asked for", label, *told(places["position"], cells))
     of_patch = torch.nn.functional.one_hot(grids.fresh().visual.cells_of_patches(grids.CELLS), grids.CELLS**2)
     in_cell = places["presence"].long() @ of_patch
     bright = batches["presence"].inputs.unfold(2, 14, 14).unfold(3, 14, 14).amax((4, 5)).flatten(1) > _NOISE
     scores, filled = in_cell.flatten().numpy(), bright.flatten().numpy()
     found = auc_interval(scores[filled], scores[~filled], np.random.default_rng(0))
     low, high = (found.value if bound is None else bound for bound in (found.low, found.high))
-    yield Row("where digits are, area", own.label, found.value, "", low, found.value, high, found.n, "reported", True)
+    yield Row("where digits are, area", label, found.value, "", low, found.value, high, found.n, "reported", True)
 
 
-def _answered(name: str, own: Contender, right: Tensor, usual: float) -> Iterator[Row]:
-    yield row(f"told: {name}", own.label, wilson(int(right.sum()), len(right)))
-    yield measured(f"told: {name}", f"{own.label}: most frequent answer", [100 * usual], "%", "")
+def _answered(name: str, label: str, right: Tensor, usual: float) -> Iterator[Row]:
+    yield row(f"told: {name}", label, wilson(int(right.sum()), len(right)))
+    yield measured(f"told: {name}", f"{label}: most frequent answer", [100 * usual], "%", "")
 
 
 if __name__ == "__main__":

@@ -105,7 +105,12 @@ def published() -> list[Contender]:
         for share in (0.01, 0.02, 0.04)
         for label, own in (anew, kept)
     ]
-    return found
+    return found + trained_ones()
+
+
+def trained_ones() -> list[Contender]:
+    """Return the reducer that is trained for the model, by the share of the tokens that a layer reads."""
+    return [Contender("rcp", "rcp", {"weights": name}) for name in ("rcp-50", "rcp-37")]
 
 
 def asked(full: bool) -> dict[Kind, Batch]:

@@ -27,6 +27,7 @@ NAVIGATION: dict[str, tuple[str, ...]] = {
         "attacks/exact.md",
         "attacks/exact-frontier.md",
         "attacks/membership.md",
+        "attacks/attributes.md",
         "attacks/memorisation.md",
         "benchmarks",
     ),

@@ -52,8 +52,10 @@ KNOWN = ("labels", "batch-size", "dropout-rates", "input-statistics")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give slow tests longer."""
+    """Give slow tests longer, and leave out what needs a GPU where there is none."""
     for item in items:
+        if item.get_closest_marker("cuda") and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="there is no GPU"))
         if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(_SLOW))
 

@@ -47,6 +47,7 @@ def test_headings_in_another_order_are_named() -> None:
 HEADINGS_OF: dict[Kind, tuple[str, ...]] = {
     "attack": ("Idea", "Equation", "Assumes", "Recovers", "Fails", "Source"),
     "membership": ("Idea", "Equation", "Assumes", "Recovers", "Fails", "Source"),
+    "attribute": ("Idea", "Equation", "Assumes", "Recovers", "Fails", "Source"),
     "trace": ("Idea", "Equation", "Assumes", "Recovers", "Fails", "Source"),
     "defense": ("Idea", "Equation", "Assumes", "Protects", "Fails", "Source"),
     "component": ("Idea", "Equation", "Assumes", "Leaks", "Fails", "Source"),

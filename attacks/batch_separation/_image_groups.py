@@ -126,7 +126,7 @@ def _assign(affinities: Tensor, positions: Tensor, images: Tensor, position: int
     members = torch.stack([images == image for image in range(size)]).to(affinities)  # (size, k)
     mean = affinities[own] @ members.T / members.sum(1).clamp_min(1.0)
     rows, columns = linear_sum_assignment(mean.numpy(), maximize=True)
-    images[own[torch.from_numpy(rows)]] = torch.from_numpy(columns)
+    images[own[torch.as_tensor(rows)]] = torch.as_tensor(columns)
 
 
 def _margin(affinities: Tensor, positions: Tensor, images: Tensor) -> float:

@@ -101,7 +101,7 @@ def confirmed_row(reader: Reader, row: Tensor, open_rows: Tensor, mask: Tensor, 
         ahead, behind = _residuals(reader, row + moved @ open_rows, mask, place).chunk(2)
         slopes = (ahead - behind) / (2 * size)
         gram, toward = slopes @ slopes.T, slopes @ residual
-        dampings = damping * _TRIED_DAMPINGS
+        dampings = damping * _TRIED_DAMPINGS.to(gram.device)
         systems = gram + dampings[:, None, None] * torch.diag_embed(gram.diagonal() + _RIDGE * gram.trace())
         tried = factors - torch.linalg.solve(systems, toward.expand(len(dampings), -1))
         residuals = _residuals(reader, row + tried @ open_rows, mask, place)

@@ -223,7 +223,7 @@ def _share_of_rounding(observation: Observation, first: FirstLayer, singular: Te
 def _columns(factors: Factors) -> list[int]:
     """Return in how many leading columns to search: all, then only those of singular values above growing limits."""
     singular = factors.right.norm(dim=1)
-    counts = (singular > singular[0] * _LIMITS[:, None]).sum(1)
+    counts = (singular > singular[0] * _LIMITS.to(singular)[:, None]).sum(1)
     return [own for own in dict.fromkeys(counts.tolist()) if own > 1]
 
 

@@ -103,5 +103,5 @@ def _assign(distances: Tensor, valid: Tensor) -> Tensor:
 
     chosen = distances.masked_fill(~valid[:, None], torch.inf).argmin(-1)
     for codebook in valid.all(1).nonzero().flatten().tolist():
-        chosen[codebook] = torch.from_numpy(np.asarray(linear_sum_assignment(distances[codebook].square().numpy())[1]))
+        chosen[codebook] = torch.as_tensor(np.asarray(linear_sum_assignment(distances[codebook].square().numpy())[1]))
     return chosen.mT

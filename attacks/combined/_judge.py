@@ -132,7 +132,7 @@ class Judge:
     @cached_property
     def _comparison(self) -> Comparison:
         observation = self._observation
-        setting = replace(setting_of(observation, observation.sites, True, "cpu"), names=tuple(self._fitted))
+        setting = replace(setting_of(observation, observation.sites, True), names=tuple(self._fitted))
         shapes = tuple(torch.ones(site.shape) for site in observation.sites)
         return fastest(setting, [observation], len(self._labels), shapes, torch.Generator().manual_seed(0))
 

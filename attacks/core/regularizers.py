@@ -57,9 +57,9 @@ def running_statistics(model: nn.Module) -> dict[str, tuple[Tensor, Tensor]]:
 class StatisticsDistance:
     """Distance between the statistics of a row's activations and the running ones (arXiv 2104.07586, equation 7)."""
 
-    def __init__(self, observation: Observation, sites: Sequence[DropoutSite], device: str) -> None:
+    def __init__(self, observation: Observation, sites: Sequence[DropoutSite]) -> None:
         """Copy the model; the copy runs in training mode, as the client's does."""
-        self._model = copy.deepcopy(observation.model).to(device).train().requires_grad_(False)
+        self._model = copy.deepcopy(observation.model).train().requires_grad_(False)
         self._wanted = {n: (m.clone(), v.clone()) for n, (m, v) in running_statistics(self._model).items()}
         self._sites = sites
 

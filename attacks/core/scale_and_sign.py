@@ -58,7 +58,7 @@ def signed_scales(inputs: Callable[[Tensor], Tensor], outputs: Tensor, compared:
         seen = inputs((scales[:, :, None] * outputs).flatten(0, 1)).view(-1, *outputs.shape)
         return _outside(seen * compared, frames)
 
-    grid = torch.cat([_GRID, -_GRID])
+    grid = torch.cat([_GRID, -_GRID]).to(outputs.device)
     sizes = torch.cat(
         [
             residuals(part[:, None].expand(-1, len(outputs))).norm(dim=2)

@@ -34,4 +34,4 @@ class TraceFigures(TraceAttack[TraceFiguresConfig]):
 
     def search(self, case: TraceCase, generator: torch.Generator) -> Tensor:
         """Return the figures of every seen text."""
-        return torch.from_numpy(summarise(case.seen))
+        return torch.as_tensor(summarise(case.seen))

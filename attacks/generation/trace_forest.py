@@ -50,8 +50,8 @@ class TraceForest(TraceAttack[TraceForestConfig]):
         forest.fit(rows[: len(case.known)], case.labels)
         seen = rows[len(case.known) :]
         if case.question == "prompt":
-            return torch.from_numpy(forest.predict(seen))
-        return torch.from_numpy(forest.predict_proba(seen)[:, -1])
+            return torch.as_tensor(forest.predict(seen))
+        return torch.as_tensor(forest.predict_proba(seen)[:, -1])
 
 
 def _forest(trees: int, seed: int) -> Any:

@@ -137,14 +137,12 @@ class Setting:
         return tuple(replace(site, rate=0.0) for site in self.sites)
 
 
-def setting_of(
-    observation: Observation, sites: tuple[DropoutSite, ...], batch_statistics: bool, device: str
-) -> Setting:
+def setting_of(observation: Observation, sites: tuple[DropoutSite, ...], batch_statistics: bool) -> Setting:
     """Return the setting of a search, with its own copy of the model; the observed model is not changed.
 
     Its activations work out of place: the outputs of the layers in front of them are needed unchanged.
     """
-    model = copy.deepcopy(observation.model).to(device).train(batch_statistics).requires_grad_(False)
+    model = copy.deepcopy(observation.model).train(batch_statistics).requires_grad_(False)
     for module in model.modules():
         if getattr(module, "inplace", False) is True:
             module.inplace = False  # type: ignore[assignment]

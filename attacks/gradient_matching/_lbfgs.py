@@ -60,7 +60,9 @@ class LbfgsConfig(Config):
         description="how unknown labels of several examples are inferred: counting and impact allow repeated "
         "classes, distinct and negative do not",
     )
-    device: Literal["cpu", "cuda"] = Field(default="cpu", description="where the search runs")
+    device: Literal["cpu", "cuda"] = Field(
+        default="cpu", description="where the search runs, if the scenario says no device"
+    )
 
 
 ConfigT = TypeVar("ConfigT", bound=LbfgsConfig)
@@ -98,7 +100,7 @@ class LbfgsAttack(Attack[ConfigT]):
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         """Restart until a start does not diverge, and return the best."""
-        setting = setting_of(observation, observation.sites, True, self.config.device)
+        setting = setting_of(observation, observation.sites, True)
         problem = _Problem(
             setting,
             GeneralComparison(setting, [observation]),
@@ -179,7 +181,7 @@ class _Problem:
         if variables.labels is None:
             assert self.labels is not None
             return self.labels
-        return variables.labels.detach().argmax(1).cpu()
+        return variables.labels.detach().argmax(1)
 
 
 class _Descent:
@@ -261,7 +263,7 @@ def _has_kinks(observation: Observation) -> bool:
     """Whether a forward pass uses an activation that is piecewise linear."""
     like = next(observation.model.parameters())
     example = torch.zeros((2, *observation.spec.shape), dtype=like.dtype, device=like.device)
-    setting = setting_of(observation, observation.sites, True, "cpu")
+    setting = setting_of(observation, observation.sites, True)
     nodes = [setting.outputs(example.requires_grad_(), (), {}).grad_fn]
     seen: set[object] = set()
     while nodes:

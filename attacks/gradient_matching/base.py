@@ -79,7 +79,9 @@ class MatchingConfig(Config):
         description="general: build every gradient explicitly; compiled: the fast path through torch.compile, which "
         "needs a C++ compiler and takes minutes to compile",
     )
-    device: Literal["cpu", "cuda"] = Field(default="cpu", description="where the search runs")
+    device: Literal["cpu", "cuda"] = Field(
+        default="cpu", description="where the search runs, if the scenario says no device"
+    )
 
 
 ConfigT = TypeVar("ConfigT", bound=MatchingConfig)
@@ -222,7 +224,7 @@ class MatchingAttack(Attack[ConfigT]):
     def setting(self, observation: Observation, search: Search) -> Setting:
         """Return the setting of a search, with its own copy of the model; the observed model is not changed."""
         sites = observation.sites if search.sites is None else search.sites
-        return setting_of(observation, sites, self._uses_batch_statistics(), self.config.device)
+        return setting_of(observation, sites, self._uses_batch_statistics())
 
     def comparison(self, observations: Sequence[Observation], search: Search) -> Comparison:
         """Return the comparison of gradients that the settings and the search ask for."""
@@ -289,9 +291,9 @@ def best_of(rows: Sequence[Found], labels: Tensor, engine: str, remarks: tuple[s
     best, count = best_row(rows), 0 if has_failed(rows) else len(labels)
     close = sum(row.objective <= max(best.objective, _CONVERGED * best.objective) for row in rows)
     return Reconstruction(
-        inputs=best.inputs[:count].cpu(),
+        inputs=best.inputs[:count],
         labels=labels[:count].clone(),
-        masks=None if not count else tuple(mask.cpu() for mask in best.masks) or None,
+        masks=None if not count else tuple(best.masks) or None,
         objective=best.objective,
         iterations=sum(len(row.objectives) for row in rows),
         best_iteration=best.iteration,

@@ -114,4 +114,4 @@ class GradInversion(MatchingAttack[GradInversionConfig]):
     def _statistics(self, observation: Observation) -> StatisticsDistance | None:
         if not self.config.statistics_weight or not running_statistics(observation.model):
             return None
-        return StatisticsDistance(observation, observation.sites, self.config.device)
+        return StatisticsDistance(observation, observation.sites)

@@ -85,7 +85,7 @@ class GradVit(MatchingAttack[GradVitConfig]):
         rows, columns = _starts(patches, first.spec.shape)
         statistics = None
         if config.statistics_weight and running_statistics(first.model):
-            statistics = StatisticsDistance(first, first.sites, config.device)
+            statistics = StatisticsDistance(first, first.sites)
 
         def prior(inputs: Tensor, masks: Masks, victims: Sequence[int]) -> Tensor:
             terms = self.smoothness(inputs, masks, victims) + config.norm_weight * inputs.square().flatten(1).sum(1)

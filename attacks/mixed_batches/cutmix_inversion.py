@@ -174,7 +174,7 @@ class CutmixInversion(MultiStepAttack[CutmixInversionConfig]):
         """Return originals in the order of the labels, and the step that pasted them; None if no box fits."""
         (step,) = self._steps(observation)
         _, shares = step.pasting.composites(step.own(best.others), best.inputs, labels.to(best.inputs))
-        found = assemble(best.inputs.cpu(), shares.cpu(), None, _SLACK)
+        found = assemble(best.inputs, shares, None, _SLACK)
         if found is None:
             return None
         pasting = _search(observation, len(labels)).starting_at(found.boxes[0], found.partners)
@@ -209,9 +209,9 @@ def _train(observation: Observation, pasting: Pasting, values: Values, found: Ba
     """Return the inputs of the model and their mixed labels; where maps are pasted, the inputs are the originals."""
     if _layer_of(observation) is None:
         inputs, labels = pasting.composites(values, found.inputs, found.labels)
-        return Batch(inputs.cpu(), labels.cpu())
+        return Batch(inputs, labels)
     shares = cast("BoxPasting", pasting).mixture(values).of_labels(found.labels)
-    return Batch(found.inputs.cpu(), shares.cpu())
+    return Batch(found.inputs, shares)
 
 
 def _shows_composites(observation: Observation) -> bool:

@@ -131,7 +131,7 @@ def square(rows: Tensor) -> Tensor:
 
     array = rows.numpy().T
     (multiply,) = get_blas_funcs(("syrk",), (array,))
-    half = torch.from_numpy(np.ascontiguousarray(multiply(1.0, array, trans=1, lower=0)))
+    half = torch.as_tensor(np.ascontiguousarray(multiply(1.0, array, trans=1, lower=0)))
     return half + half.triu(1).T
 
 

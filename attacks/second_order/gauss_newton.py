@@ -181,7 +181,7 @@ class GaussNewton(Attack[GaussNewtonConfig]):
         most = 2 * config.max_iterations * config.restarts
 
         def tell(iteration: int, objective: float, values: Tensor) -> None:
-            guess = values[: unknowns.pixels].view(-1, *unknowns.shape).float().cpu()
+            guess = values[: unknowns.pixels].view(-1, *unknowns.shape).float()
             shown = _scale(equations) * objective
             on_step(Step(0, iteration, most, shown, shown, guess))
 

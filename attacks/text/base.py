@@ -61,7 +61,9 @@ class TextMatchingConfig(Config):
     )
     mask_learning_rate: float = Field(default=0.1, gt=0, description="Adam's step for searched masks")
     mask_weight: float = Field(default=1e-4, ge=0, description="weight of the prior of searched masks")
-    device: Literal["cpu", "cuda"] = Field(default="cpu", description="where the search runs")
+    device: Literal["cpu", "cuda"] = Field(
+        default="cpu", description="where the search runs, if the scenario says no device"
+    )
 
 
 ConfigT = TypeVar("ConfigT", bound=TextMatchingConfig)
@@ -103,7 +105,7 @@ class Task:
         found = nearest_tokens(vectors[:, : self.observation.spec.shape[0]], self.table, self.words.read)
         places = torch.arange(found.shape[1], device=found.device)
         ends = torch.tensor(self.lengths, device=found.device)
-        return found.masked_fill(places >= ends[:, None], -1).cpu()
+        return found.masked_fill(places >= ends[:, None], -1)
 
     def drawn(self, generator: torch.Generator) -> Tensor:
         """Return a random dummy (B, places, d): noise, or the tokens that were read, if known, in random order.
@@ -119,7 +121,7 @@ class Task:
         words = words[torch.randperm(total, generator=generator)]
         behind = endings[torch.randint(len(endings), shape, generator=generator)]
         places = torch.arange(self.places) < torch.tensor(self.lengths)[:, None]
-        return self.table.cpu()[behind.masked_scatter(places, words)]
+        return self.table[behind.masked_scatter(places, words)]
 
     @property
     def choices(self) -> Tensor:
@@ -189,7 +191,7 @@ class TextMatching(Attack[ConfigT]):
         observation = as_gradient(observation)
         words, lengths = _told(observation), lengths_of(observation)
         sites = self._sites(observation)
-        setting = setting_of(observation, sites, True, self.config.device)
+        setting = setting_of(observation, sites, True)
         table = setting.model.get_submodule(name).get_parameter("weight").detach()
         setting = replace(setting, names=tuple(own for own in setting.names if own != f"{name}.weight"))
         read_vectors(setting.model, name)

@@ -197,7 +197,7 @@ class Lamp(TextMatching[LampConfig]):
         tokens = nearest_tokens(vectors[:, :length], task.table, task.words.read)
         if task.places > length:
             tokens = torch.cat((tokens, nearest_tokens(vectors[:, length:], task.table, task.endings)), 1)
-        present = best = tokens.cpu()
+        present = best = tokens
         (here,) = (least,) = self._judge(task.exact, task, [task.table[present]], task.usual_masks)
         steps = self.config.finishing // _NEIGHBOURS
         for step in range(steps):

@@ -181,7 +181,7 @@ class _Task:
         """Prepare the observation; the observed model is not changed."""
         name, _ = embedding_of(observation)
         mask, words = mask_token(observation.model), words_of(observation)
-        setting = setting_of(observation, (), True, "cpu")
+        setting = setting_of(observation, (), True)
         rows = setting.model.get_submodule(name).get_parameter("weight").detach()
         setting = replace(setting, names=tuple(own for own in setting.names if own != f"{name}.weight"))
         read_vectors(setting.model, name)

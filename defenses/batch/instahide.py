@@ -93,7 +93,7 @@ class Instahide(Defense[InstahideConfig]):
         shapes = torch.tensor([_OWN] + [_OTHER] * (images - 1), dtype=torch.float64)
         bound = self.config.largest if _can_be_drawn(self.config.largest, images) else 2.0 / images
         while True:
-            drawn = torch.from_numpy(gammaincinv(shapes.numpy(), uniforms((images,), generator).numpy()))
+            drawn = torch.as_tensor(gammaincinv(shapes.numpy(), uniforms((images,), generator).numpy()))
             coefficients = drawn / drawn.sum()
             if float(coefficients.max()) < bound:
                 return coefficients

@@ -46,7 +46,7 @@ class Mixup(Defense[MixupConfig]):
         from scipy.special import betaincinv  # noqa: PLC0415 - importing SciPy takes longer than many a run
 
         alpha = self.config.alpha
-        share = torch.from_numpy(betaincinv(alpha, alpha, uniforms((1,), here.generator).numpy())).to(batch.inputs)
+        share = torch.as_tensor(betaincinv(alpha, alpha, uniforms((1,), here.generator).numpy())).to(batch.inputs)
         identity = torch.eye(len(batch), dtype=batch.inputs.dtype)
         partners = torch.randperm(len(batch), generator=here.generator)
         return mixed(batch, share * identity + (1.0 - share) * identity[partners], here)

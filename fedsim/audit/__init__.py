@@ -19,6 +19,7 @@ from fedsim.audit.clock import Clock
 from fedsim.audit.record import KNOWS, AuditRecord, Plan
 from fedsim.audit.subject import Subject, made
 from fedsim.core.callable_modules import call_module
+from fedsim.core.devices import DeviceName, find_device
 from fedsim.core.types import Knowledge
 from fedsim.record.policy import Policy
 
@@ -34,6 +35,7 @@ def audit(
     policy: Policy | None = None,
     knows: Sequence[Knowledge] = KNOWS,
     seed: int = 0,
+    device: DeviceName = "cpu",
     updates: int | None = None,
 ) -> AuditRecord:
     """Audit what a function returns, in this process: without a memory limit; the clock acts between operations.
@@ -46,11 +48,13 @@ def audit(
         policy: thresholds; see `verdict.broken`.
         knows: knowledge granted to the attacker; see `fedsim.core.types.Knowledge`.
         seed: seed of all draws.
+        device: where the client trains and attacks search.
         updates: number of attacked updates per batch size and defense; absent: enough for a few images.
 
     Raises:
-        FedsimError: the factory raises or returns something else, or nothing can be audited.
+        FedsimError: the factory raises or returns something else, nothing can be audited, or the device is absent.
     """
+    find_device(device)
     clock = Clock(60.0 * minutes)
     name = getattr(factory, "__qualname__", type(factory).__name__)
     command = f"fedsim.audit({name}, batches={tuple(batches)}, minutes={minutes:g}, seed={seed})"
@@ -59,6 +63,7 @@ def audit(
         batches=tuple(batches),
         minutes=minutes,
         seed=seed,
+        device=device,
         knows=tuple(knows),
         updates=updates,
         command=command,

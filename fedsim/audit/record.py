@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, ValidationError
 
+from fedsim.core.devices import DeviceName
 from fedsim.core.errors import FedsimError
 from fedsim.core.types import Config, Knowledge
 from fedsim.record import (
@@ -56,6 +57,7 @@ class Plan(_Part):
     minutes: float = Field(default=5.0, gt=0)
     knows: tuple[Knowledge, ...] = KNOWS
     seed: int = Field(default=0, ge=0)
+    device: DeviceName = Field(default="cpu", description="where the client trains and attacks search")
     memory: float = Field(default=0.0, ge=0)
     updates: int | None = Field(default=None, ge=1)
     command: str = ""
@@ -179,6 +181,8 @@ def command_of(plan: Plan, folder: Path, policy: Path, memory: float | None) -> 
         words += ["--updates", str(plan.updates)]
     if plan.by is not None:
         words += ["--by", plan.by]
+    if plan.device != "cpu":
+        words += ["--device", plan.device]
     if memory is not None:
         words += ["--memory", f"{memory:g}"]
     if not plan.defend:

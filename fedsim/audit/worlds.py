@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from fedsim.audit.record import Plan
 from fedsim.audit.subject import Checked
+from fedsim.core.devices import find_device
 from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import Defense, Optimizer
 from fedsim.core.types import Knowledge
@@ -107,6 +108,7 @@ def _scenario(subject: Checked, plan: Plan, batch_size: int, setting: Setting, c
             {
                 "title": f"audit of {plan.target}",
                 "seed": plan.seed,
+                "device": find_device(plan.device).type,
                 "model": {"name": plan.target},
                 "federation": {
                     "algorithm": "fedsgd" if own.local_steps == 1 else "fedavg",

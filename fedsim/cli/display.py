@@ -34,7 +34,7 @@ from fedsim.record import (
     VictimRecord,
 )
 
-_DECLARED: tuple[Cause, ...] = ("dropout", "late", "crash")
+_DECLARED: tuple[Cause, ...] = ("dropout", "late", "crash", "refused")
 _LINE_EVERY_SECONDS = 10.0
 _REFRESH_EVERY_STEPS = 20
 _SENTENCES_SHOWN = 4
@@ -70,6 +70,8 @@ class PlainLines:
             told += self._throughput(record.tokens)
         if told:
             self._say(f"  round {record.round} of {self._rounds}: {', '.join(told)}")
+        for why, count in Counter(own.why for own in record.failures if own.cause == "refused").items():
+            self._say(f"  round {record.round}: {count} of {len(record.cohort)} clients {why}")
         for failure in record.failures:
             if failure.cause not in _DECLARED:
                 what = failure.why if failure.cause == "aborted" else f"{failure.who} left out: {failure.why}"

@@ -47,6 +47,24 @@ def _memberships(record: RunRecord, every_interval: bool) -> Table:
     return table
 
 
+def attributes(record: RunRecord, console: Console) -> Table:
+    """Return the final table of arms and attacks on attributes, with intervals where the console is wide enough."""
+    return _fitting(lambda every_interval: _attributes(record, every_interval), console)
+
+
+def _attributes(record: RunRecord, every_interval: bool) -> Table:
+    table = _table("What are the data like?")
+    _add_columns(table, ("read right", "permuted", "guessing", "n"), every_interval)
+    for arm in record.arms:
+        for own in arm.attributes:
+            cells: Sequence[str] = ("-",) * 4
+            if own.accuracy is not None and own.permuted is not None:
+                shares = [_percent(_shown(share, every_interval)) for share in (own.accuracy, own.permuted)]
+                cells = (*shares, f"{own.chance:.0%}", str(own.updates))
+            table.add_row(arm.name, own.label, *cells)
+    return table
+
+
 def exposures(record: RunRecord) -> Table:
     """Return the final table of arms and planted secrets."""
     table = _table("What was memorised?")
@@ -201,6 +219,7 @@ def _arm(arm: ArmRecord) -> dict[str, Any]:
         **(
             {} if arm.generation is None else {"generation": arm.generation.model_dump(mode="json", exclude={"traces"})}
         ),
+        **({"attributes": [own.model_dump(mode="json") for own in arm.attributes]} if arm.attributes else {}),
         "guarantees": [own.model_dump(mode="json") for own in arm.guarantees],
         "audits": [own.model_dump(mode="json") for own in arm.audits],
     }

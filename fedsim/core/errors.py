@@ -26,6 +26,10 @@ class NotApplicable(FedsimError):
     """A method that does not fit what it was given; the message is the reason."""
 
 
+class Refused(FedsimError):
+    """A client that does not train on the weights that it received; the message is the reason."""
+
+
 class CannotContinue(FedsimError):
     """A generation that ends before its time; the message is the reason, for who asked for it.
 

@@ -6,10 +6,12 @@ import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
 from fedsim.core import registry, seeding
+from fedsim.core.devices import DeviceName, find_device
 from fedsim.core.errors import FedsimError, describe_exception, nearest
 from fedsim.core.hooks import Attack
 from fedsim.core.masks import dropout_sites
@@ -43,6 +45,7 @@ def reconstruct(
     settings: Mapping[str, Any] | None = None,
     hidden: Sequence[str] = (),
     seed: int = 0,
+    device: DeviceName = "cpu",
     on_step: OnStep = lambda _step: None,
 ) -> Reconstruction:
     """Return an attacker's guess of the batch behind a gradient.
@@ -61,18 +64,20 @@ def reconstruct(
         settings: of the attack.
         hidden: names of trained parameters whose gradients are not known.
         seed: of the attack's random numbers.
+        device: where the attack works; the guess is on the CPU.
         on_step: called once an iteration.
 
     Raises:
         FedsimError: gradients are missing, extra, mis-shaped, not finite or all zero; labels or settings are out of
-            range; the model is in evaluation mode although that matters; or the attack does not apply, with the reason.
+            range; the model is in evaluation mode although that matters; the device is absent; or the attack does not
+            apply, with the reason.
     """
-    method = registry.get("attack", attack)
+    method, place = registry.get("attack", attack), find_device(device)
     if batch_size < 1:
         raise FedsimError(f"batch_size is {batch_size}, expected at least 1.")
     _check_mode(model)
     spec = InputSpec(tuple(shape), classes, *_statistics(shape, mean, std))
-    observation = _observation(model, loss, gradients, spec, batch_size, labels, frozenset(hidden))
+    observation = _observation(model, loss, gradients, spec, batch_size, labels, frozenset(hidden), place)
     chosen: Attack[Any] = method.make(_config(method, settings or {}))
     purpose = f"attack {method.name}"
     with seeding.isolate_randomness(
@@ -89,6 +94,7 @@ def _observation(
     batch_size: int,
     labels: Tensor | None,
     hidden: frozenset[str],
+    device: torch.device,
 ) -> Observation:
     own = copy.deepcopy(model).cpu()
     knows: tuple[Knowledge, ...] = ("batch-size", "dropout-rates", "input-statistics")
@@ -115,6 +121,7 @@ def _observation(
         masks=None,
         public=(),
         hidden=hidden,
+        device=device,
         task=registry.get("task", "classification").make(Config()),
     )
 

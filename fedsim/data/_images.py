@@ -21,6 +21,7 @@ from torch import Tensor
 from fedsim.core import seeding
 from fedsim.core.errors import FedsimError
 from fedsim.core.types import Batch, Config, Dataset, InputSpec
+from fedsim.data._attributes import halved
 from fedsim.data._canaries import plant
 from fedsim.data._facts import Facts
 
@@ -87,7 +88,8 @@ def normalise(config: ImageConfig, train: Images, test: Images, facts: Facts) ->
     train_batch, test_batch = _batch(config, train, config.train, facts), _batch(config, test, config.test, facts)
     shape = tuple(train_batch.inputs.shape[1:])
     spec = InputSpec(shape, len(facts.class_names), facts.mean, facts.std)
-    data = Dataset(train_batch, test_batch, spec, facts.class_names, task="classification")
+    own = {"brightness": halved([batch.inputs.flatten(1).mean(1) for batch in (train_batch, test_batch)])}
+    data = Dataset(train_batch, test_batch, spec, facts.class_names, attributes=own, task="classification")
     return plant(data, config.canaries, config.repetitions, config.seed) if config.canaries else data
 
 

@@ -94,8 +94,8 @@ def tokenise(config: TextConfig, documents: Sequence[str]) -> Dataset:
         train += [[*tokens, tokenizer.end]] * secret.repetitions
         users += [len(trained) + number] * secret.repetitions
     return Dataset(
-        train=_batch(train, tokenizer.padding, config.length),
-        test=_batch(test[: config.test], tokenizer.padding, config.length),
+        train=as_batch(train, tokenizer.padding, config.length),
+        test=as_batch(test[: config.test], tokenizer.padding, config.length),
         spec=InputSpec((config.length,), tokenizer.vocabulary, (), (), tokenizer.vocabulary, tokenizer.padding),
         class_names=("text",),
         users=torch.tensor(users),
@@ -171,7 +171,8 @@ def _sentences(
     return found, owners
 
 
-def _batch(sentences: Sequence[Sequence[int]], padding: int, length: int) -> Batch:
+def as_batch(sentences: Sequence[Sequence[int]], padding: int, length: int) -> Batch:
+    """Return inputs and next tokens (N, length), short sentences filled up, long ones cut."""
     inputs = np.full((len(sentences), length), padding, dtype=np.int64)
     labels = np.full((len(sentences), length), IGNORED, dtype=np.int64)
     for row, tokens in enumerate(sentences):

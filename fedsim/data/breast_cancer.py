@@ -6,6 +6,7 @@ unknowns, far fewer than a useful model has parameters.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,14 @@ from pydantic import Field
 from fedsim.core.errors import MissingExtra
 from fedsim.core.registry import dataset
 from fedsim.core.types import Batch, Config, Dataset
+from fedsim.data._attributes import halved
 from fedsim.data._tables import parted, shipped, standardised
+
+_MEASURED = (
+    "radius", "texture", "perimeter", "area", "smoothness", "compactness", "concavity", "concave points", "symmetry",
+    "fractal dimension",
+)  # fmt: skip
+_COLUMNS = tuple(f"{kind} {name}" for kind in ("mean", "error of", "worst") for name in _MEASURED)
 
 
 class BreastCancerConfig(Config):
@@ -34,7 +42,10 @@ def breast_cancer(config: BreastCancerConfig) -> Dataset:
     """
     table = np.loadtxt(_file(), delimiter=",", skiprows=1)
     rows, labels = torch.from_numpy(table[:, :-1]).float(), torch.from_numpy(table[:, -1].astype(np.int64))
-    return standardised(*parted(Batch(rows, labels), config.test_fraction, config.seed), ("malignant", "benign"))
+    data = standardised(*parted(Batch(rows, labels), config.test_fraction, config.seed), ("malignant", "benign"))
+    parts = zip(data.train.inputs.T, data.test.inputs.T, strict=True)
+    columns = {name: halved(own) for name, own in zip(_COLUMNS, parts, strict=True)}
+    return replace(data, attributes=columns)
 
 
 def _file() -> Path:

@@ -15,6 +15,7 @@ from pydantic import Field
 from fedsim.core.errors import MissingExtra
 from fedsim.core.registry import dataset
 from fedsim.core.types import Dataset
+from fedsim.data._attributes import with_parity
 from fedsim.data._facts import DIGITS
 from fedsim.data._images import ImageConfig, in_memory, normalise, split
 
@@ -35,7 +36,8 @@ def digits(config: DigitsConfig) -> Dataset:
     rows = np.loadtxt(_file(), delimiter=",")
     levels, labels = rows[:, :-1], rows[:, -1].astype(np.int64)
     pixels = np.rint(levels * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8)
-    return normalise(config, *split(in_memory(pixels, labels), config.test_fraction, config.seed), DIGITS)
+    parts = split(in_memory(pixels, labels), config.test_fraction, config.seed)
+    return with_parity(normalise(config, *parts, DIGITS))
 
 
 def _file() -> Path:

@@ -16,6 +16,7 @@ from pydantic import Field
 from fedsim.core.errors import MissingExtra
 from fedsim.core.registry import dataset
 from fedsim.core.types import Dataset
+from fedsim.data._attributes import with_parity
 from fedsim.data._facts import MNIST
 from fedsim.data._images import ImageConfig, in_memory, normalise, split
 
@@ -39,4 +40,4 @@ def mnist5k(config: Mnist5kConfig) -> Dataset:
     with gzip.open(Path(package.origin).parent / "data" / "data" / "mnist_5k.csv.gz", "rt") as file:
         table = np.loadtxt(file, delimiter=",", dtype=np.float32)
     images = in_memory(table[:, :-1].astype(np.uint8).reshape(-1, 28, 28), table[:, -1])
-    return normalise(config, *split(images, config.test_fraction, config.seed), MNIST)
+    return with_parity(normalise(config, *split(images, config.test_fraction, config.seed), MNIST))

@@ -14,6 +14,7 @@ from fedsim.core import seeding
 from fedsim.core.types import Update, WireEntry
 from fedsim.data.partition import describe_partition
 from fedsim.experiment.attacking import attack, find_ceilings, place_of, summarise_attack
+from fedsim.experiment.attributes import ask
 from fedsim.experiment.guaranteeing import guarantees
 from fedsim.experiment.hashes import model_hash
 from fedsim.experiment.inference import Inference
@@ -23,6 +24,7 @@ from fedsim.federation.journal import Journal
 from fedsim.record import (
     ArmRecord,
     AttackRecord,
+    AttributeRecord,
     ClientCost,
     GenerationRecord,
     KeptUpdate,
@@ -31,7 +33,7 @@ from fedsim.record import (
 )
 from fedsim.scenario import Scenario
 from fedsim.scenario.world import World
-from fedsim.threat import drawing, membership, memorisation, spoken
+from fedsim.threat import attributes, drawing, membership, memorisation, spoken
 from fedsim.threat.canaries import audited
 from fedsim.threat.replay import Replay, check_union
 from fedsim.threat.victim import Victim
@@ -50,6 +52,8 @@ def check(world: World) -> None:
         check_union(world)
     if scenario.membership is not None:
         membership.check(world)
+    if scenario.attributes is not None:
+        attributes.check(world)
     if scenario.exposure is not None:
         memorisation.check(world)
     if scenario.generation is not None:
@@ -82,6 +86,8 @@ def run_arm(this: RunInProgress, world: World, world_json: str, number: int, nam
     inference = Inference(this, world, journal, [own.truth for own in replays])
     for choice in scenario.membership.attacks if scenario.membership else ():
         arm.add(membership=(*arm.record.membership, inference.record(choice)))
+    if scenario.attributes is not None:
+        arm.add(attributes=ask(this, world, journal))
     if scenario.generation is not None:
         if drawing.draws(scenario):
             arm.add(generation=drawing.draw(world, journal))
@@ -100,7 +106,13 @@ class _Arm:
     scenario: Scenario
     record: ArmRecord
 
-    def add(self, **found: tuple[AttackRecord, ...] | tuple[MembershipRecord, ...] | GenerationRecord) -> None:
+    def add(
+        self,
+        **found: tuple[AttackRecord, ...]
+        | tuple[MembershipRecord, ...]
+        | tuple[AttributeRecord, ...]
+        | GenerationRecord,
+    ) -> None:
         """Put what one more attack found into the record, and keep it."""
         record = self.record.model_copy(update=found)
         seconds = time.perf_counter() - self.begin
@@ -114,6 +126,8 @@ class _Arm:
     def _has_all(self, record: ArmRecord) -> bool:
         wanted = self.scenario.membership.attacks if self.scenario.membership else ()
         if (record.generation is None) != (self.scenario.generation is None):
+            return False
+        if bool(record.attributes) != (self.scenario.attributes is not None):
             return False
         return (len(record.attacks), len(record.membership)) == (len(self.scenario.attacks), len(wanted))
 
@@ -149,7 +163,8 @@ def _train(
         guarantees=stated,
         audits=audited(world, stated) if scenario.audit else (),
         exposure=memorisation.measure_exposure(world, journal) if scenario.exposure else None,
-        complete=not scenario.attacks and scenario.membership is None and scenario.generation is None,
+        complete=not scenario.attacks
+        and all(own is None for own in (scenario.membership, scenario.attributes, scenario.generation)),
         client_cost=_client_cost(replays),
     )
 

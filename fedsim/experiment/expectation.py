@@ -110,6 +110,8 @@ def _of_arm(arm: ArmRecord, declared: Mapping[str, Metric]) -> Iterator[Figure]:
             yield Figure(arm.name, attack.label, name, own.value, own.n, sources[name])
     for member in arm.membership:
         yield from (Figure(arm.name, member.label, *own) for own in _intervals(member.summary))
+    for own in arm.attributes:
+        yield from (Figure(arm.name, own.label, *found) for found in _intervals(own))
     for own in arm.generation.findings if arm.generation else ():
         if own.found is not None:
             where = f"{own.label} ({own.question})"

@@ -14,8 +14,14 @@ def scenario_hash(scenario: Scenario) -> str:
     left_out = {"expected", "policy", "tune"}
     if scenario.task is None:  # so that a scenario that names no task has the hash that it always had
         left_out.add("task")
+    if scenario.device == "cpu":  # likewise
+        left_out.add("device")
+    if scenario.attributes is None:
+        left_out.add("attributes")
     described = scenario.model_dump(mode="json", exclude=left_out)
-    if not scenario.scoring.ceiling:  # likewise
+    if scenario.secure_aggregation is not None and scenario.secure_aggregation.least_contributors == 1:
+        del described["secure_aggregation"]["least_contributors"]
+    if not scenario.scoring.ceiling:
         del described["scoring"]["ceiling"]
     canonical = json.dumps(described, sort_keys=True)
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]

@@ -16,7 +16,7 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
 from fedsim.core import seeding
-from fedsim.core.errors import FedsimError
+from fedsim.core.errors import FedsimError, Refused
 from fedsim.core.types import Tensors
 from fedsim.federation import participation, secure_client
 from fedsim.federation.client import local_training
@@ -45,12 +45,16 @@ def client_app() -> ClientApp:
         fate = participation.fate(world.scenario, round_, client, world.data.steps(client))
         if fate is not None and fate.cause == "crash":
             raise RuntimeError(fate.why)
-        if fate is None or not fate.is_absent:
-            spend(context.state, world.facts.client_mechanisms)
         if fate is not None:
+            if not fate.is_absent:
+                spend(context.state, world.facts.client_mechanisms)
             return Message(lost(fate), reply_to=message)
         memory = recall(context.state, counted)
-        update, _private = local_training(world, _receive(message), round_, client, memory)
+        try:
+            update, _private = local_training(world, _receive(message), round_, client, memory)
+        except Refused as why:
+            return Message(lost(participation.refused(str(why))), reply_to=message)
+        spend(context.state, world.facts.client_mechanisms)
         remember(context.state, round_, memory)
         vector = world.models.layout.flat(update.tensors, update.buffers)
         if world.scenario.secure_aggregation is None:

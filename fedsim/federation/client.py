@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -13,10 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.core import seeding
+from fedsim.core.devices import Stay
+from fedsim.core.errors import Refused
 from fedsim.core.hooks import Augmentation, Defense, HookContext, LocalStep, LossTerm, Task
 from fedsim.core.masks import KeptPrefixes, keep_masks
 from fedsim.core.showing import Showing
 from fedsim.core.types import Batch, Masks, Memory, Tensors, Truth, Update
+from fedsim.scenario.model_source import Workspace
 from fedsim.scenario.world import World
 
 
@@ -35,20 +38,37 @@ def local_training(
     Returns:
         What the client sends, and its private side for the scorer. Both depend on the arguments alone: calling
         it again gives the same bits.
+
+    Raises:
+        Refused: a defense does not train on the received weights.
     """
-    here = ClientRound(world, received, round_, client, {} if memory is None else memory)
+    private, memory = tuple(world.data.batches(round_, client)), {} if memory is None else memory
+    _inspect(world, received, round_, client, memory, private)
+    bench = world.bench  # made before anything is placed
+    with Stay(world.device) as there:
+        own = there.take(memory)
+        here = ClientRound(world, there.take(received), round_, client, own)
+        found = there.bring(_train(here, bench, there.take(private)))
+        kept = there.bring(own)
+    if kept is not memory:
+        memory.clear()
+        memory.update(kept)
+    return found
+
+
+def _train(here: ClientRound, bench: Workspace, private: tuple[Batch, ...]) -> tuple[Update, Truth]:
+    world, received, round_, client = here.world, here.received, here.round, here.client
     is_fedsgd = world.scenario.federation.algorithm == "fedsgd"
     expected = world.scenario.federation.batch_size
     with seeding.isolate_randomness(seeding.derive(world.scenario.seed, "foreign", round_, client)):
-        model = world.models.holding(received)
-        parameters = world.models.parameters
+        model = bench.holding(received)
+        parameters = bench.parameters
         state = here.optimizer_state()
         gradient: Tensors = {}
         batches: list[Batch] = []
         masks: list[Masks] = []
         step_losses: list[float] = []
 
-        private = tuple(world.data.batches(round_, client))
         augmented, draws = here.augment_in_order(private)
         for step, (batch, dropping) in enumerate(zip(augmented, here.dropout_contexts(len(private)), strict=True)):
             local = here.apply_batch_defenses(LocalStep(model, parameters, batch, expected, draws=draws[step]), step)
@@ -65,12 +85,29 @@ def local_training(
         raw = Update(
             kind=world.scenario.federation.sends,
             tensors=gradient if is_fedsgd else {n: received[n] - p.detach() for n, p in parameters.items()},
-            buffers={n: received[n] - b for n, b in world.models.buffers.items()},
+            buffers={n: received[n] - b for n, b in bench.buffers.items()},
             examples=sum(len(batch) for batch in batches),
             loss=mean_loss(step_losses),
         )
         update = here.upload(raw, len(batches))
     return update, Truth(tuple(batches), tuple(masks), raw, private, draws)
+
+
+def refusal(world: World, received: Tensors, round_: int, client: int, memory: Memory) -> str | None:
+    """Return why a client does not train on the received weights, or None where it does; arguments as for training."""
+    try:
+        _inspect(world, received, round_, client, memory, world.data.batches(round_, client))
+    except Refused as reason:
+        return str(reason)
+    return None
+
+
+def _inspect(
+    world: World, received: Tensors, round_: int, client: int, memory: Memory, private: Iterable[Batch]
+) -> None:
+    if any(own.overrides("on_received") for own in world.stack.defenses):
+        with seeding.isolate_randomness(seeding.derive(world.scenario.seed, "foreign", round_, client)):
+            ClientRound(world, received, round_, client, memory).inspect(private)
 
 
 def mean_loss(losses: Sequence[float]) -> float:
@@ -89,6 +126,19 @@ class ClientRound:
     client: int
     memory: Memory
     _brief: Memory = field(default_factory=dict[str, dict[str, Tensor]])
+
+    def inspect(self, private: Iterable[Batch]) -> None:
+        """Let the defenses look at the received weights, with the client's first batch at hand.
+
+        Raises:
+            Refused: one of them does not train on these.
+        """
+        models, first = self.world.models, next(iter(private))
+        expected = self.world.scenario.federation.batch_size
+        for index, defense in enumerate(self.world.stack.defenses):
+            if defense.overrides("on_received"):
+                local = LocalStep(models.holding(self.received), models.parameters, first, expected)
+                defense.on_received(self._shown, self._at(f"defense {index}", defense, 0, local, "received"))
 
     def augment_in_order(self, batches: Sequence[Batch]) -> tuple[Sequence[Batch], tuple[dict[str, Tensor], ...]]:
         """Return the batches of all steps as the model sees them, and what was drawn for each.

@@ -18,10 +18,12 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from fedsim.core import seeding
-from fedsim.core.errors import FedsimError, describe_exception
+from fedsim.core.devices import Stay
+from fedsim.core.errors import FedsimError, Refused, describe_exception
 from fedsim.core.masks import draw_masks, inject_masks, mask_not_batch_first, named_calls, without_dropout
 from fedsim.core.types import Batch, Draws, DropoutSite, Masks, Memory, Tensors, Update
 from fedsim.federation.client import ClientRound, local_training
+from fedsim.scenario.model_source import Workspace
 from fedsim.scenario.world import World
 
 ROUNDING = 1e-4
@@ -60,7 +62,23 @@ def cohort_training(
     Returns:
         What each client sends, in the order of `clients`.
     """
-    return _Cohort(world, received, round_, clients, memories).trained()
+    choices, bench = _choices(world, round_, clients), world.bench  # made before anything is placed
+    with Stay(world.device) as there:
+        own = [there.take(memory) for memory in memories]
+        trained = there.bring(
+            _Cohort(world, bench, there.take(received), round_, clients, own, choices, there).trained()
+        )
+        for memory, kept in zip(memories, there.bring(own), strict=True):
+            if kept is not memory:
+                memory.clear()
+                memory.update(kept)
+    return trained
+
+
+def _choices(world: World, round_: int, clients: Sequence[int]) -> list[list[Tensor]]:
+    """Return the numbers of the examples of every client's steps."""
+    generators = seeding.generators(world.scenario.seed, "batches", [(round_, client) for client in clients])
+    return [list(world.data.choices(c, own)) for c, own in zip(clients, generators, strict=True)]
 
 
 def check(world: World) -> None:
@@ -96,7 +114,7 @@ def check(world: World) -> None:
     clients = range(min(2, world.scenario.federation.clients))
     where: list[str] = []
     try:
-        with named_calls(world.models.holding(world.models.first_weights), where):
+        with named_calls(world.bench.holding(world.models.first_weights), where):
             together = cohort_training(world, world.models.first_weights, 1, clients, [{} for _ in clients])
     except Exception as error:
         raise FedsimError(
@@ -104,7 +122,10 @@ def check(world: World) -> None:
             f"{describe_exception(error)}. {_ADVICE}"
         ) from error
     for client, vector in zip(clients, together.vectors, strict=True):
-        alone, _ = local_training(world, world.models.first_weights, 1, client)
+        try:
+            alone, _ = local_training(world, world.models.first_weights, 1, client)
+        except Refused:  # it sends nothing that could differ
+            continue
         expected = world.models.layout.flat(alone.tensors, alone.buffers)
         if not torch.dist(vector, expected) <= ROUNDING * expected.norm():
             raise FedsimError(
@@ -130,18 +151,25 @@ class _Cohort:
     """One call of `cohort_training`. Clients are ordered by falling number of steps: the active ones come first."""
 
     def __init__(
-        self, world: World, received: Tensors, round_: int, clients: Sequence[int], memories: Sequence[Memory]
+        self,
+        world: World,
+        bench: Workspace,
+        received: Tensors,
+        round_: int,
+        clients: Sequence[int],
+        memories: Sequence[Memory],
+        choices: Sequence[Sequence[Tensor]],
+        there: Stay,
     ) -> None:
-        generators = seeding.generators(world.scenario.seed, "batches", [(round_, client) for client in clients])
-        choices = [list(world.data.choices(c, own)) for c, own in zip(clients, generators, strict=True)]
+        self._there = there
         self._order = sorted(range(len(clients)), key=lambda i: -len(choices[i]))
-        self._choices = [choices[i] for i in self._order]
+        self._choices = [list(choices[i]) for i in self._order]
         self._rounds = [ClientRound(world, received, round_, clients[i], memories[i]) for i in self._order]
         self._world, self._received = world, received
-        self._model = world.models.holding(received)
+        self._model = bench.holding(received)
         self._is_fedsgd = world.scenario.federation.algorithm == "fedsgd"
         self._parameters = {
-            name: received[name].expand(len(clients), *p.shape).clone() for name, p in world.models.parameters.items()
+            name: received[name].expand(len(clients), *p.shape).clone() for name, p in bench.parameters.items()
         }
         self._fixed = {name: tensor for name, tensor in received.items() if name not in self._parameters}
         self._state: dict[str, Tensor] = {}
@@ -182,11 +210,11 @@ class _Cohort:
         if not self._world.stack.augmentations and not self._world.task.draws:
             chosen = pad_sequence(choices, batch_first=True)
             given = {name: own[chosen] for name, own in train.given.items()}
-            return Batch(train.inputs[chosen], train.labels[chosen], given), {}
+            return self._there.take(Batch(train.inputs[chosen], train.labels[chosen], given)), {}
         batches: list[Batch] = []
         drawn: list[dict[str, Tensor]] = []
         for place, part in zip(self._rounds, choices, strict=False):
-            batches.append(place.augment(train.taken(part), step, {}))
+            batches.append(place.augment(self._there.take(train.taken(part)), step, {}))
             drawn.append({})
             place.draw(batches[-1], step, drawn[-1])
         return _pad(batches), _fill_up(drawn)

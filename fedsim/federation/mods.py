@@ -12,7 +12,7 @@ from flwr.clientapp.typing import ClientAppCallable, Mod
 from torch import Tensor
 
 from fedsim.core import registry, seeding
-from fedsim.core.errors import FedsimError
+from fedsim.core.errors import FedsimError, Refused
 from fedsim.core.hooks import Defense, HookContext, Rules
 from fedsim.core.types import Update
 from fedsim.privacy.history import spend
@@ -21,6 +21,7 @@ _TRAIN, _EXAMPLES = "train", "num-examples"
 _MOD_FAILED = 6  # Flower's MOD_FAILED_PRECONDITION
 _COVERED = (torch.float32, torch.float64)  # coarser floats round a clipped update to a larger norm
 _FAILED = "the app failed; the log of the client says why"
+_UNCHECKED = "the check of what the server sent failed; the log of the client says why"
 _LOG = logging.getLogger(__name__)
 # What a mod knows of the app that it is in: one update a call, and nothing that would amplify privacy.
 _ALONE = Rules(
@@ -42,12 +43,14 @@ _ALONE = Rules(
     smallest_sum=1,
     quantisation=None,
 )
+_OUTSIDE = ("on_received", "on_upload")
 _INSIDE = ("prepare", "on_batch", "loss", "on_examples", "on_gradient")
 
 
 def as_mod(name: str, *, seed: int | None = None, **settings: Any) -> Mod:
     """Return a mod that runs a defense on every update that a ClientApp sends.
 
+    A defense that looks at what the server sent does so before the app; where it refuses or fails, the app is not run.
     The update is the difference between the weights in a train message, of any action, and those in the reply. What
     cannot be defended is not sent: Flower gets an error that says why. Integer arrays travel as they are. What the
     defense remembers, and how often it ran, is kept in `Context.state`, so that noise is never used twice; so is what
@@ -59,7 +62,8 @@ def as_mod(name: str, *, seed: int | None = None, **settings: Any) -> Mod:
     happened.
 
     Args:
-        name: of a defense that changes uploads; those with `applies` need ``applies="per_update"``.
+        name: of a defense that changes uploads or looks at what the server sent; those with
+            `applies` need ``applies="per_update"``.
         seed: of its randomness, for tests and simulations; from the operating system when absent, as it must be where
             noise protects somebody.
         settings: of the defense.
@@ -121,6 +125,8 @@ class _DefendingMod:
 
     def _train(self, message: Message, context: Context, call_next: ClientAppCallable) -> Message:
         received = _only_arrays(message.content, "what the server sent").to_torch_state_dict()
+        here = _here(self._name, self._seed, context, received)
+        self._inspect(received, here)
         reply = self._answer(message, context, call_next)
         if reply.has_error():
             return reply
@@ -128,7 +134,6 @@ class _DefendingMod:
         _check_update(received, arrays)
         if self._mechanism is not None:
             _check_covered(arrays, reply.content)
-        here = _here(self._name, self._seed, context, received)
         moved = {n: received[n] - arrays[n] for n in arrays if arrays[n].is_floating_point()}
         update = self._defense.on_upload(Update("delta", moved, {}, _examples(reply.content), 0.0), here)
         sent = {n: received[n] - update.tensors[n] if n in moved else arrays[n] for n in arrays}
@@ -138,6 +143,16 @@ class _DefendingMod:
             _state_examples(reply.content, update.examples)
             spend(context.state, {self._name: self._mechanism})
         return reply
+
+    def _inspect(self, received: dict[str, Tensor], here: HookContext) -> None:
+        """Let the defense look at what the server sent: the app trains only where that ended well."""
+        try:
+            self._defense.on_received({name: tensor.clone() for name, tensor in received.items()}, here)
+        except Refused as why:
+            raise _Refusal(f"refused: {why}") from why
+        except Exception as error:
+            _LOG.exception("defense '%s' failed at what the server sent", self._name)
+            raise _Refusal(_UNCHECKED) from error
 
     def _error(self, message: Message, why: str) -> Message:
         return Message(Error(code=_MOD_FAILED, reason=f"defense '{self._name}': {why}."), reply_to=message)
@@ -149,10 +164,10 @@ def _check(name: str, defense: Defense[Any]) -> None:
             raise FedsimError(f"defense '{name}' works on every local step. Give the mod applies=\"per_update\".")
         return
     inside = [moment for moment in _INSIDE if defense.overrides(moment)]
-    if inside or not defense.overrides("on_upload"):
+    if inside or not any(map(defense.overrides, _OUTSIDE)):
         raise FedsimError(
             f"defense '{name}' works inside local training ({', '.join(inside)}), which a mod does not see. Use one "
-            "that changes uploads, or train with fedsim."
+            "that changes uploads or looks at what the server sent, or train with fedsim."
         )
     if defense.overrides("mechanism") and defense.mechanism(_ALONE) is None:
         raise FedsimError(f"defense '{name}': without noise it guarantees nothing. Set noise_multiplier above 0.")

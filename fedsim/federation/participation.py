@@ -67,6 +67,11 @@ def fate(scenario: Scenario, round_: int, client: int, steps: int) -> Loss | Non
     return _lateness(scenario, round_, client, steps)
 
 
+def refused(why: str) -> Loss:
+    """Return that a client does not train on what the server sent."""
+    return Loss("refused", f"refused: {why}", is_absent=True)
+
+
 def duration(scenario: Scenario, round_: int, client: int, steps: int) -> float:
     """Return the simulated seconds of a client's round: slow clients are slow in every round."""
     settings = scenario.participation

@@ -25,6 +25,7 @@ from fedsim.privacy.secure_aggregation.messages import (
     NeighbourKeys,
     UnmaskRequest,
 )
+from fedsim.privacy.secure_aggregation.per_element import Told, with_contributions
 from fedsim.privacy.secure_aggregation.protocol import MaskingClient
 from fedsim.privacy.secure_aggregation.quantisation import (
     NotFinite,
@@ -47,6 +48,8 @@ _SEVERAL = 2  # examples, to see whether a rule counts them
 def summand(world: World, vector: Tensor, examples: int, loss: float, round_: int, client: int) -> Tensor | None:
     """Return what a client adds to the sum, shape (P + 2,): weighted levels of update and loss, and the weight.
 
+    Where elements need several contributors, P entries more say to which it contributes.
+
     The loss is one more coordinate, scaled so that losses up to 64 fit whatever the clipping range. Masks are int64,
     and so is what they hide; the trusted party of ideal mode takes int32 where that holds the levels: it is less work.
 
@@ -68,17 +71,22 @@ def summand(world: World, vector: Tensor, examples: int, loss: float, round_: in
     weight = world.stack.new_aggregator().weight(examples)
     dtype = narrowest(weight, settings) if settings.mode == "ideal" else torch.int64
     try:
-        return weighted_levels(whole, weight, settings, rounding, dtype)
+        levels = weighted_levels(whole, weight, settings, rounding, dtype)
     except NotFinite:
         return None
+    return levels if settings.least_contributors == 1 else with_contributions(levels, vector)
 
 
-def mean_of(world: World, total: Tensor) -> tuple[Tensor, int, float]:
-    """Return what a sum of summands says: mean update (P,), float64, total weight and mean training loss."""
+def mean_of(world: World, told: Told) -> tuple[Tensor, int, float]:
+    """Return what is told of a sum of summands: mean update (P,), float64, total weight and mean training loss.
+
+    The mean is 0 at elements that were not told.
+    """
     settings = secure_settings(world)
-    result = weighted_mean(total, settings)
+    result = weighted_mean(told.total, settings)
     loss = float(result.mean[-1]) * _LARGEST_LOSS / settings.clipping_range
-    return result.mean[:-1], result.weight, loss
+    mean = result.mean[:-1]
+    return mean if told.revealed is None else mean * told.revealed, result.weight, loss
 
 
 def examples_behind(world: World, round_: int, participants: Sequence[int], weight: int) -> int:

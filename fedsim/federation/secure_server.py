@@ -36,6 +36,7 @@ from fedsim.federation.server import Aggregation, Nodes, Reply, RoundMessages, f
 from fedsim.privacy.secure_aggregation.ideal import ideal_aggregate
 from fedsim.privacy.secure_aggregation.messages import PublicKeys, RevealedShares, SealedShares
 from fedsim.privacy.secure_aggregation.outcome import Aborted, Aggregate, check_cohort
+from fedsim.privacy.secure_aggregation.per_element import Told
 from fedsim.privacy.secure_aggregation.protocol import UnmaskingServer
 from fedsim.record import Failure
 from fedsim.scenario.world import World
@@ -84,7 +85,7 @@ class SecureSum(Aggregation):
             self._abort(error)
             return None, None
         self._settle()
-        mean, weight, loss = mean_of(self._world, aggregate.total)
+        mean, weight, loss = mean_of(self._world, Told(aggregate.total, aggregate.revealed))
         self.tally.participants = list(aggregate.participants)
         self.tally.examples = examples_behind(self._world, server_round, aggregate.participants, weight)
         self.tally.weight, self.tally.loss = weight, loss * weight

@@ -26,7 +26,7 @@ from fedsim.scenario.world import World
 
 Nodes = Sequence[int] | Mapping[int, int]  # client number -> node id
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
-_CAUSES: dict[int, Cause] = {701: "dropout", 702: "late", 703: "not finite"}
+_CAUSES: dict[int, Cause] = {701: "dropout", 702: "late", 703: "not finite", 704: "refused"}
 _DECLARED: tuple[Cause, ...] = ("dropout", "late", "crash")
 
 

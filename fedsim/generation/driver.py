@@ -13,6 +13,7 @@ from fedsim.core.errors import FedsimError, nearest
 from fedsim.core.hooks import Condition, Decoder, Generation, GenerationContext, Sampler, Unmasker
 from fedsim.core.kept_tokens import reducing_places
 from fedsim.core.types import Generated, Limits, Tokenizer, Trace
+from fedsim.core.visual import ReadsImages
 from fedsim.generation.loop import Loop, Piece, Row
 
 _AT_ONCE = 8
@@ -131,7 +132,9 @@ def _collect(pieces: Iterator[Piece], rows: int, on_piece: Callable[[Piece], Non
 
 
 def _known(model: nn.Module) -> int | None:
-    """Return how many tokens a model reads, the rows of its first embedding; None where it has none."""
+    """Return how many tokens a model knows: what it says, or the rows of its first embedding; None without any."""
+    if isinstance(model, ReadsImages):
+        return model.visual.vocabulary
     return next((own.num_embeddings for own in model.modules() if isinstance(own, nn.Embedding)), None)
 
 

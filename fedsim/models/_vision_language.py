@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from fedsim.core.errors import FedsimError
-from fedsim.core.visual import Held, LayerView, Stream, VisualReducer, VisualShape
+from fedsim.core.visual import Held, LayerView, Read, Stream, VisualReducer, VisualShape
 
 
 class VisionEncoder(ABC):
@@ -55,21 +55,6 @@ class LanguageModel(ABC):
     @abstractmethod
     def score(self, hidden: Tensor) -> Tensor:
         """Return the scores (..., V) of the next token."""
-
-
-@dataclass
-class Read:
-    """A prompt that was read, behind which an answer is written.
-
-    Attributes:
-        held: what each layer holds.
-        notes: what reducers noted.
-        scores: of the next token, (B, V).
-    """
-
-    held: Held
-    notes: Mapping[str, Tensor]
-    scores: Tensor
 
 
 class VisionLanguage(nn.Module):

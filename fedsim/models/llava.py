@@ -62,6 +62,7 @@ class Llava(VisionLanguage):
                 encoder_width=vision.hidden_size,
                 width=language.config.hidden_size,
                 hidden=language.config.intermediate_size,
+                vocabulary=language.config.vocab_size,
             )
         )
         self.own = own

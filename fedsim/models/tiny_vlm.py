@@ -113,6 +113,7 @@ class TinyVlm(VisionLanguage):
                 width=config.width,
                 hidden=config.hidden,
                 words=words.words,
+                vocabulary=len(words.words),
             )
         )
         self.end = words.of("<eos>")

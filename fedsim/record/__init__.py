@@ -4,6 +4,7 @@ Everything under `scores`, `rounds` and `model_hash` depends on the scenario and
 are kept apart from them. The record is log, checkpoint and input of the report, written as `record.json`.
 """
 
+from fedsim.record.attributes import AttributeRecord
 from fedsim.record.generations import GenerationRecord, TraceFinding, TraceRecord
 from fedsim.record.guarantees import AuditRecord, GuaranteeRecord
 from fedsim.record.memberships import GroupRisk, MembershipRecord, MembershipSummary, TruePositives
@@ -23,6 +24,7 @@ from fedsim.record.scores import (
 __all__ = [
     "ArmRecord",
     "AttackRecord",
+    "AttributeRecord",
     "AuditRecord",
     "Cause",
     "Ceiling",

@@ -24,13 +24,14 @@ class Interval(Part):
     n: int
 
 
-Cause = Literal["error", "crash", "dropout", "late", "not finite", "no reply", "aborted"]
+Cause = Literal["error", "crash", "dropout", "late", "not finite", "no reply", "refused", "aborted"]
 
 
 class Failure(Part):
     """Somebody or something that was left out, and why.
 
-    `error` covers what nobody declared; `aborted` is a whole round, `who` then being ``round``.
+    `error` covers what nobody declared; `refused` is a client that did not train on what the server sent; `aborted` is
+    a whole round, `who` then being ``round``.
     """
 
     who: str

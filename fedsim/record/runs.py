@@ -9,6 +9,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from fedsim.core.json_schema import SCHEMA_VERSION
 from fedsim.core.metric import Metric
+from fedsim.record.attributes import AttributeRecord
 from fedsim.record.generations import GenerationRecord
 from fedsim.record.guarantees import AuditRecord, GuaranteeRecord
 from fedsim.record.memberships import MembershipRecord
@@ -45,6 +46,7 @@ class ArmRecord(Part):
     audits: tuple[AuditRecord, ...] = Field(default=(), description="empty unless the scenario asks for an audit")
     exposure: ExposureRecord | None = Field(default=None, description="absent unless the scenario asks for it")
     membership: tuple[MembershipRecord, ...] = ()
+    attributes: tuple[AttributeRecord, ...] = Field(default=(), description="empty unless the scenario asks for any")
     generation: GenerationRecord | None = Field(default=None, description="absent unless the scenario asks for it")
     complete: bool = Field(default=True, description="false while attacks of this arm are outstanding")
     seconds: float = 0.0
@@ -52,9 +54,11 @@ class ArmRecord(Part):
 
     @model_serializer(mode="wrap")
     def _without_what_was_not_asked(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out what is absent where nothing was planted, or written."""
-        absent = ("exposure", "generation")
-        return {name: value for name, value in fields(self).items() if value is not None or name not in absent}
+        """Leave out what is absent where nothing was planted, asked or written."""
+        absent = ("exposure", "generation", "attributes")
+        return {
+            name: value for name, value in fields(self).items() if name not in absent or value not in (None, (), [])
+        }
 
 
 class Environment(Part):

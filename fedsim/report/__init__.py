@@ -75,7 +75,11 @@ def build(run_dir: Path) -> Path:
 
 def _page(record: RunRecord, judge: verdict.Judge, **pictures: Any) -> str:
     attacks = [attack for arm in record.arms for attack in arm.attacks]
-    found = [*verdict.sentences(record, judge), *tables.trace_sentences(record)]
+    found = [
+        *verdict.sentences(record, judge),
+        *tables.attribute_sentences(record),
+        *tables.trace_sentences(record),
+    ]
     return look.render(
         "fedsim.report",
         "template.html.j2",
@@ -94,6 +98,7 @@ def _page(record: RunRecord, judge: verdict.Judge, **pictures: Any) -> str:
         results=tables.results(record, judge),
         diagnoses=tables.diagnoses(record, judge),
         memberships=tables.memberships(record),
+        attributes=tables.attributes(record),
         memories=tables.memories(record),
         generations=tables.generations(record),
         own_tables=tables.own_tables(record, judge),

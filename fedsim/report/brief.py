@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 
 from fedsim.record import ArmRecord, AttackRecord, RunRecord
 from fedsim.report.banners import banners
-from fedsim.report.tables import trace_sentences
-from fedsim.report.verdict import Judge, as_strong, has_result, listed, sentences, strength
+from fedsim.report.tables import attribute_sentences, trace_sentences
+from fedsim.report.verdict import Judge, Sentence, as_strong, has_result, listed, sentences, strength
 
 _MOST_NAMED = 3  # arms that a sentence names, and attacks
 
@@ -28,9 +28,13 @@ def _found(record: RunRecord, judge: Judge) -> str:
     return f"{'; '.join(f'{name}: {own}' for name, own in told.items())}."
 
 
+def _every(record: RunRecord, judge: Judge) -> list[Sentence]:
+    return [*sentences(record, judge), *attribute_sentences(record), *trace_sentences(record)]
+
+
 def _over_many(record: RunRecord, judge: Judge, told: Mapping[str, str]) -> str:
     """Return in how many arms attacks succeeded, and the two ends."""
-    leaking = {own.arm for own in (*sentences(record, judge), *trace_sentences(record)) if own.recovered}
+    leaking = {own.arm for own in _every(record, judge) if own.recovered}
     if not leaking:
         return f"No attack succeeded in any of {len(told)} arms."
     shares = {arm.name: (_share(arm, judge), arm.name in leaking) for arm in record.arms}
@@ -43,8 +47,8 @@ def _over_many(record: RunRecord, judge: Judge, told: Mapping[str, str]) -> str:
 
 def _of_arm(record: RunRecord, arm: ArmRecord, judge: Judge) -> str:
     """Return what was found in an arm: examples by the strongest attack, then members."""
-    of_arm = [own for own in (*sentences(record, judge), *trace_sentences(record)) if own.arm == arm.name]
-    has_more = arm.membership or arm.generation
+    of_arm = [own for own in _every(record, judge) if own.arm == arm.name]
+    has_more = arm.membership or arm.attributes or arm.generation
     found = [f"{own.before}{own.finding}" if has_more else own.finding for own in of_arm]
     attack = _strongest(arm, judge)
     if attack is not None:

@@ -216,7 +216,7 @@ def bounds(interval: Interval, scale: float = 1.0, digits: int = 1) -> str:
 
 
 def _about(arm: ArmRecord, judge: Judge) -> Iterator[Sentence]:
-    if arm.attacks or not (arm.membership or arm.generation):
+    if arm.attacks or not (arm.membership or arm.attributes or arm.generation):
         yield _doubt(_sentence(arm, judge), arm)
     if arm.membership:
         yield _membership_sentence(arm)

@@ -76,6 +76,18 @@ class MembershipChoice(Choice):
     label: str = Field(default="", description="name in the report; the attack's name when empty")
 
 
+class AttributeChoice(Choice):
+    """An attack on an attribute of the data behind an update, and under which name it is reported."""
+
+    attribute: str = Field(min_length=1, description="what is asked; `label` is the control that must succeed")
+    label: str = Field(default="", description="name in the report; attack and attribute when empty")
+
+    @property
+    def title(self) -> str:
+        """The name in the report."""
+        return self.label or f"{self.name} ({self.attribute})"
+
+
 class Aggregation(Choice):
     """The rule that combines updates, and the server optimizer that steps along the result."""
 

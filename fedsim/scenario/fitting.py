@@ -83,12 +83,26 @@ def check_hooks(stack: Stack, facts: Facts, models: ModelSource) -> None:
     for defense in stack.defenses_as_written:
         _check_hook(defense, facts, models)
     _check_hook(stack.new_aggregator(), facts, models)
+    _check_concealment(facts)
 
 
 def _check_hook(hook: _Hook, facts: Facts, models: ModelSource) -> None:
     reason = hook.refuses(facts.rules, models.holding(models.first_weights))
     if reason is not None:
         raise ScenarioError(f"{_kind(hook)} '{hook.name}' does not fit: {reason}.")
+
+
+def _check_concealment(facts: Facts) -> None:
+    """Refuse a guarantee whose noise or bound is for whole sums: one client decides whether the others' sum is told."""
+    secure = facts.scenario.secure_aggregation
+    if secure is None or secure.least_contributors == 1:
+        return
+    if facts.client_mechanisms or facts.server_mechanism is not None:
+        raise ScenarioError(
+            f"secure_aggregation.least_contributors is {secure.least_contributors}, and a private mechanism is in use. "
+            "Its guarantee is for sums of all elements; here one client decides whether the sum of others is told. "
+            "Set least_contributors = 1, or leave the mechanism out."
+        )
 
 
 def _kind(hook: _Hook) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from fedsim.core.types import Config, Knowledge, Server, View
-from fedsim.scenario.choices import MembershipChoice
+from fedsim.scenario.choices import AttributeChoice, MembershipChoice
 
 
 class Membership(Config):
@@ -24,6 +24,25 @@ class Membership(Config):
     def _labels_differ(self) -> Membership:
         labels = [attack.label or attack.name for attack in self.attacks]
         twice = sorted({label for label in labels if labels.count(label) > 1})
+        if twice:
+            raise ValueError(f"two attacks are reported as '{twice[0]}'. Give one a label")
+        return self
+
+
+class Attributes(Config):
+    """Which attributes of the data behind the watched updates are asked for, and by which attacks."""
+
+    public: int = Field(
+        default=64,
+        ge=2,
+        description="changes that the attacker computes of public examples, for each value; at most one an example",
+    )
+    attacks: tuple[AttributeChoice, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _labels_differ(self) -> Attributes:
+        titles = [attack.title for attack in self.attacks]
+        twice = sorted({title for title in titles if titles.count(title) > 1})
         if twice:
             raise ValueError(f"two attacks are reported as '{twice[0]}'. Give one a label")
         return self

@@ -38,6 +38,36 @@ class Crafted:
 
 
 @dataclass(frozen=True)
+class Workspace:
+    """A model to train with, on one device; whoever asks for it overwrites its weights."""
+
+    model: nn.Module
+    travelling: tuple[str, ...]
+
+    def holding(self, weights: Tensors) -> nn.Module:
+        """Return the model, holding `weights`. The next call overwrites it."""
+        if weights.keys() != self._slots.keys():
+            self.model.load_state_dict(dict(weights))
+        for name, slot in self._slots.items():
+            slot.copy_(weights[name])
+        return self.model if self.model.training else self.model.train()
+
+    @cached_property
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """The trainable parameters."""
+        return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+
+    @cached_property
+    def buffers(self) -> dict[str, Tensor]:
+        """The floating-point buffers that travel with an update."""
+        return {name: b for name, b in self.model.named_buffers() if name in self.travelling}
+
+    @cached_property
+    def _slots(self) -> dict[str, Tensor]:
+        return dict(self.model.state_dict())
+
+
+@dataclass(frozen=True)
 class ModelSource:
     """Makes the clients' model, always with the same weights, and keeps one of them to train with.
 
@@ -67,26 +97,29 @@ class ModelSource:
 
     def holding(self, weights: Tensors) -> nn.Module:
         """Return this process's one training model, holding `weights`. The next call overwrites it."""
-        if weights.keys() != self._slots.keys():
-            self._workspace.load_state_dict(dict(weights))
-        for name, slot in self._slots.items():
-            slot.copy_(weights[name])
-        return self._workspace if self._workspace.training else self._workspace.train()
+        return self.workspace.holding(weights)
 
-    @cached_property
+    def on(self, device: torch.device) -> Workspace:
+        """Return a model to train with on a device: that of `holding` on the CPU, else one more."""
+        if device.type == "cpu":
+            return self.workspace
+        _ = self.sites  # found on the CPU, before a client asks for them elsewhere
+        return Workspace(self.new().to(device), self.layout.buffers)
+
+    @property
     def parameters(self) -> dict[str, nn.Parameter]:
         """The trainable parameters of the model that `holding` returns."""
-        return {name: p for name, p in self._workspace.named_parameters() if p.requires_grad}
+        return self.workspace.parameters
 
-    @cached_property
+    @property
     def buffers(self) -> dict[str, Tensor]:
         """The floating-point buffers of that model that travel with an update."""
-        return {name: b for name, b in self._workspace.named_buffers() if name in self.layout.buffers}
+        return self.workspace.buffers
 
     @cached_property
     def layout(self) -> Layout:
         """Names and shapes of what an update carries."""
-        return Layout(self._workspace)
+        return Layout(self.workspace.model)
 
     @cached_property
     def first_weights(self) -> Tensors:
@@ -107,7 +140,7 @@ class ModelSource:
     @property
     def mixing_module(self) -> str | None:
         """Name and class of a module that mixes the examples of a batch, for people; None when there is none."""
-        for name, module in self._workspace.named_modules():
+        for name, module in self.workspace.model.named_modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 return f"'{name}' ({type(module).__name__})"
         return None
@@ -178,9 +211,7 @@ class ModelSource:
         return cast("nn.Module", self.scenario.model.make("model", self.data.dataset.spec))
 
     @cached_property
-    def _workspace(self) -> nn.Module:
-        return self.new()
-
-    @cached_property
-    def _slots(self) -> dict[str, Tensor]:
-        return dict(self._workspace.state_dict())
+    def workspace(self) -> Workspace:
+        """This process's one model to train with on the CPU."""
+        model = self.new()
+        return Workspace(model, Layout(model).buffers)

@@ -12,6 +12,7 @@ from typing import Any, cast, get_args
 from pydantic import BaseModel, ValidationError
 
 from fedsim.core import registry
+from fedsim.core.devices import find_device
 from fedsim.core.errors import FedsimError, ScenarioError, nearest
 from fedsim.core.registry import Method
 from fedsim.core.source import read_source
@@ -119,8 +120,7 @@ def _settle(scenario: Scenario, source: str) -> Scenario:
 
     A method whose name differs between the arms is left to the arms: its settings belong to each of them.
     """
-    settled = scenario
-    problems: list[str] = []
+    settled, problems = _with_device(scenario, source)
     for place, kind, choice in scenario.choices():
         key = ".".join(map(str, place))
         if f"{key}.name" in scenario.varied or _is_left_to_arms(scenario, place, choice):
@@ -142,6 +142,17 @@ def _settle(scenario: Scenario, source: str) -> Scenario:
         raise ScenarioError("\n".join(problems))
     check_crafting(scenario, source)
     return settled
+
+
+def _with_device(scenario: Scenario, source: str) -> tuple[Scenario, list[str]]:
+    """Return the scenario with the device that it runs on in place of `auto`, and what is wrong with that."""
+    if "device" in scenario.varied:
+        return scenario, []
+    try:
+        device = find_device(scenario.device)
+    except FedsimError as error:
+        return scenario, [f"{source}: device: {error}"]
+    return scenario if device.type == scenario.device else scenario.model_copy(update={"device": device.type}), []
 
 
 def _is_left_to_arms(scenario: Scenario, place: Sequence[str | int], choice: Choice) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
+from fedsim.core.devices import DeviceName
 from fedsim.core.registry import Kind
 from fedsim.core.types import Config
 from fedsim.privacy.secure_aggregation.config import SecureAggregation
@@ -16,7 +17,7 @@ from fedsim.scenario.choices import Aggregation, AttackChoice, Choice, ModelChoi
 from fedsim.scenario.clients import Federation, LabelNoise, Participation, Partition
 from fedsim.scenario.expectations import Expected
 from fedsim.scenario.generating import Generation
-from fedsim.scenario.judging import AuditSettings, Exposure, Membership, Scoring, Threat
+from fedsim.scenario.judging import Attributes, AuditSettings, Exposure, Membership, Scoring, Threat
 from fedsim.scenario.variations import Sweep, Tune, Values
 
 _FEWEST_IN_A_SUM = 2
@@ -33,6 +34,7 @@ class Scenario(Config):
     description: str = ""
     minutes: float | None = Field(default=None, gt=0, description="expected duration on two cores")
     seed: int = Field(default=0, ge=0)
+    device: DeviceName = Field(default="cpu", description="where clients train and attacks search")
     data: Choice = Choice(name="mnist5k", settings={})
     task: Choice | None = Field(default=None, description="what the model learns; the data's own when absent")
     partition: Partition = Partition()
@@ -47,6 +49,7 @@ class Scenario(Config):
     threat: Threat = Threat()
     attacks: tuple[AttackChoice, ...] = ()
     membership: Membership | None = None
+    attributes: Attributes | None = None
     audit: AuditSettings | None = None
     exposure: Exposure | None = None
     generation: Generation | None = None
@@ -174,6 +177,8 @@ class Scenario(Config):
             yield ("attacks", index), "attack", choice
         for index, choice in enumerate(self.membership.attacks if self.membership else ()):
             yield ("membership", "attacks", index), "membership", choice
+        for index, choice in enumerate(self.attributes.attacks if self.attributes else ()):
+            yield ("attributes", "attacks", index), "attribute", choice
         if self.generation is not None:
             yield ("generation", "decoder"), "component", self.generation.decoder
         for index, choice in enumerate(self.generation.attacks if self.generation else ()):

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.core import seeding
+from fedsim.core.devices import find_device
 from fedsim.core.hooks import ServerRound, Task
 from fedsim.core.types import Batch, Draws, Tensors
 from fedsim.scenario import fitting, own_models, tasks
 from fedsim.scenario.data import Data, build_data
 from fedsim.scenario.facts import Facts
-from fedsim.scenario.model_source import ModelSource
+from fedsim.scenario.model_source import ModelSource, Workspace
 from fedsim.scenario.stack import Stack, build_stack
 from fedsim.scenario.tables import Scenario
 
@@ -47,6 +48,22 @@ class World:
     def models(self) -> ModelSource:
         """What makes the clients' model."""
         return ModelSource(self.scenario, self.data, self.stack, self.own_model)
+
+    def with_data(self, data: Data) -> World:
+        """Return a world with other examples of the same form, and with the models of this one."""
+        other = replace(self, data=data)
+        vars(other)["models"] = self.models  # made once: a model may be large
+        return other
+
+    @cached_property
+    def device(self) -> torch.device:
+        """Where clients train and attacks search."""
+        return find_device(self.scenario.device)
+
+    @cached_property
+    def bench(self) -> Workspace:
+        """The model that clients train with, on that device."""
+        return self.models.on(self.device)
 
     @cached_property
     def facts(self) -> Facts:

@@ -102,6 +102,7 @@ def observe(
         draws=_copy(truth.draws) if "draws" in knows and not entry.clients else None,
         earlier=tuple(observe(one, knows) for one in earlier) if "earlier-rounds" in knows else (),
         given=given,
+        device=world.device,
         task=world.task,
     )
 
@@ -123,15 +124,16 @@ def describe(world: World) -> tuple[str, ...]:
         *(f"It {sentence}." for sentence in unknown),
         *_further_grants(world.scenario),
         *_membership(world.scenario),
+        *_attributes(world.scenario),
         _letter(world),
     )
 
 
 def _letter(world: World) -> str:
-    """Say how a survey calls this attacker: crafted weights and membership attacks use the test set."""
+    """Say how a survey calls this attacker: crafting, and asking for members or attributes, take the test set."""
     scenario = world.scenario
     knows: list[Knowledge] = [own for own in scenario.threat.knows if _exists(world, own)]
-    owns_test_set = scenario.crafting is not None or scenario.membership is not None
+    owns_test_set = any(own is not None for own in (scenario.crafting, scenario.membership, scenario.attributes))
     return letters.sentence(scenario.threat.server, knows, has_public_data=owns_test_set)
 
 
@@ -244,6 +246,8 @@ def _view(scenario: Scenario, sent: str) -> Iterator[str]:
         yield "That it sees no single update is taken for granted: nothing in the scenario hides them."
     elif secure.mode == "ideal":
         yield "Secure aggregation is ideal: a trusted party adds up and tells the server the sum alone."
+        if secure.least_contributors > 1:
+            yield f"Of an element that fewer than {secure.least_contributors} clients changed it is told only that."
     else:
         yield "Secure aggregation is masked: each upload looks random, and the masks cancel in the sum."
 
@@ -270,6 +274,17 @@ def _membership(scenario: Scenario) -> Iterator[str]:
         f"Membership attacks judge {scenario.membership.candidates} training examples and as many others, shuffled. "
         "They know how the federation trains, the global model after every watched round and after the last, and half "
         "of the test set."
+    )
+
+
+def _attributes(scenario: Scenario) -> Iterator[str]:
+    """Say what attacks on attributes ask for, and with what help."""
+    if scenario.attributes is None:
+        return
+    names = ", ".join(dict.fromkeys(own.attribute for own in scenario.attributes.attacks))
+    yield (
+        f"Attacks on attributes ask of every attacked update: {names}. They know how clients train, defenses too, and "
+        f"the attributes of the test set, of which they compute {scenario.attributes.public} changes for each value."
     )
 
 

@@ -16,6 +16,7 @@ from fedsim.federation.client import local_training
 from fedsim.federation.cohort import ROUNDING
 from fedsim.federation.secure_client import mean_of, secure_settings, summand
 from fedsim.metrics.cost import Cost, measure_cost
+from fedsim.privacy.secure_aggregation.per_element import tell
 from fedsim.privacy.secure_aggregation.ring import modular_sum
 from fedsim.scenario.world import World
 
@@ -39,7 +40,7 @@ class Replay:
     Attributes:
         truth: the private side of it.
         matches: whether the repetition gave the observed update: bit by bit, or up to the rounding of an engine that
-            adds up in another order.
+            adds up in another order, or of a GPU.
         raw_is_wire: whether no defense changed the update on its way, bit by bit.
         costs: of the round of every client that took part.
     """
@@ -60,7 +61,7 @@ def replay(world: World, entry: WireEntry) -> Replay:
     expected = world.models.layout.flat(*world.models.layout.named(_observe_vector(world, entry, replayed)))
     sent = _flat(world, entry.update)
     matches = torch.equal(sent, expected)
-    if world.scenario.federation.engine in _ROUNDING_ENGINES:
+    if world.scenario.federation.engine in _ROUNDING_ENGINES or world.device.type != "cpu":
         matches = bool(torch.dist(sent, expected) <= ROUNDING * expected.norm())
     truth = _union(world, entry.round, replayed) if entry.clients else replayed[0].truth
     raw_is_wire = torch.equal(_flat(world, truth.raw), expected)
@@ -116,8 +117,9 @@ def _observe_vector(world: World, entry: WireEntry, replayed: list[Repeated]) ->
         summand(world, _flat(world, update), update.examples, update.loss, entry.round, client)
         for client, update in updates.items()
     ]
-    total = modular_sum([own for own in summands if own is not None], secure_settings(world).modulus_bits)
-    return mean_of(world, total)[0]
+    settings = secure_settings(world)
+    total = modular_sum([own for own in summands if own is not None], settings.modulus_bits)
+    return mean_of(world, tell(total, settings.least_contributors, settings.modulus_bits))[0]
 
 
 def _union(world: World, round_: int, replayed: list[Repeated]) -> Truth:

@@ -34,3 +34,8 @@ def test_what_is_printed_to_run_it_again_can_be_typed() -> None:
         "fedsim audit 'my.train:make client' --batch 1,4 --minutes 2 --out results/audit-make --seed 0 --knows labels "
         "--updates 9 --by age --no-defenses --policy strict.toml --gradients g.npz"
     )
+
+
+def test_the_command_of_an_audit_on_a_gpu_names_the_device() -> None:
+    plan = Plan(target="m:f", device="cuda")
+    assert "--device cuda" in command_of(plan, Path("results/audit-f"), Path("pyproject.toml"), None)

@@ -31,6 +31,14 @@ def test_a_round_says_who_counted_and_gives_reasons_of_what_nobody_declared() ->
     ]
 
 
+def test_a_reason_of_several_clients_to_refuse_is_told_once_with_their_number() -> None:
+    failures = tuple(Failure(who=f"client {c}", why="refused: it is dead", cause="refused") for c in range(2))
+    assert told(RoundRecord(round=1, cohort=(0, 1, 2), failures=failures, training_loss=1.0)) == [
+        "  round 1 of 9: 1 of 3 counted, 2 refused",
+        "  round 1: 2 of 3 clients refused: it is dead",
+    ]
+
+
 def test_a_round_in_which_nothing_happened_is_told_only_when_it_was_evaluated() -> None:
     assert told(RoundRecord(round=1, cohort=(0, 1), training_loss=1.0)) == []
     assert told(RoundRecord(round=1, cohort=(0,), training_loss=1.0, tested={"test_accuracy": 1.0})) == [

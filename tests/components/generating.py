@@ -125,10 +125,16 @@ def registered_toys() -> Iterator[None]:
         yield
 
 
-def names(hook: str) -> list[str]:
-    """Return the components of a hook, with its toys."""
+def names(hook: str, works_on: str | None = None) -> list[str]:
+    """Return the components of a hook, with its toys; of those alone that work on such examples."""
     with registered_toys():
-        return [name for name, method in registry.methods("component").items() if method.hook == hook]
+        every = {name: method for name, method in registry.methods("component").items() if method.hook == hook}
+        return [name for name, own in every.items() if works_on is None or works_on in modalities(own.make)]
+
+
+def modalities(method: Any) -> frozenset[str]:
+    """Return what a method works on."""
+    return method.modalities
 
 
 def make(name: str, **settings: Any) -> Any:

@@ -30,7 +30,7 @@ from tests.components.generating import (
 from tests.components.unmasking import Broken, tiny_llada
 from tests.models.vlms import examples, small_vlm
 
-DECODERS, SAMPLERS, UNMASKERS = names("decoder"), names("sampler"), names("unmasker")
+DECODERS, SAMPLERS, UNMASKERS = names("decoder", "text"), names("sampler"), names("unmasker")
 VISUAL = [name for name in names("token_reducer") if isinstance(make(name), VisualTokenReducer)]
 REDUCERS, PROBES = [name for name in names("token_reducer") if name not in VISUAL], names("probe")
 ASKED = prompts([1, 2, 3], [LEAKING], [4, 5], [LEAKING, 6, 9, 2, 2])

@@ -16,7 +16,7 @@ from fedsim.core.types import Generated, Limits
 from fedsim.generation import generate
 from tests.components.generating import VOCABULARY, greedy, make, names, prompts, sources, tiny_llama
 
-DECODERS = names("decoder")
+DECODERS = names("decoder", "text")
 CONTEXT = 9
 LIMITS = Limits(max_new_tokens=20, context=CONTEXT)
 FINE = [1, 2, 3]

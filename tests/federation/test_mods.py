@@ -12,7 +12,10 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
 from torch import nn
 
-from fedsim.core.errors import FedsimError
+from fedsim.core import registry
+from fedsim.core.errors import FedsimError, Refused
+from fedsim.core.hooks import Defense, HookContext
+from fedsim.core.types import Config, PublicKnowledge, Tensors
 from fedsim.federation.engines.local import LocalGrid
 from fedsim.federation.mods import as_mod
 from fedsim.privacy.accounting import Spent, epsilon, gaussian_epsilon
@@ -284,3 +287,42 @@ def test_what_a_private_defense_has_cost_adds_up_in_the_context_of_the_client() 
     assert total == pytest.approx(gaussian_epsilon(3**0.5, 1e-5), rel=1e-3)
     answer_of(as_mod("clipping", norm=1.0, applies="per_update"), start, start, context)
     assert spent(context.state, "clipping") == ()
+
+
+class Wary(Defense[Config]):
+    """Refuses, fails or agrees, as the first number that it gets says."""
+
+    def on_received(self, received: Tensors, here: HookContext) -> None:
+        value = float(received["w"][0, 0])
+        if value == 1.0:
+            raise Refused("the rows are one direction")
+        if value == 2.0:
+            raise ZeroDivisionError("a secret of the client")
+        received["w"].zero_()
+
+    def adaptive_view(self) -> PublicKnowledge:
+        return PublicKnowledge("wary")
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [(1.0, "defense 'wary': refused: the rows are one direction."), (2.0, "defense 'wary': the check of what the")],
+)
+def test_where_a_check_refuses_or_fails_the_app_is_not_run(own_methods: None, value: float, reason: str) -> None:
+    registry.defense("wary", summary="for a test")(Wary)
+    called: list[Message] = []
+
+    def app(message: Message, _context: Context) -> Message:
+        called.append(message)
+        return Message(RecordDict({"arrays": ArrayRecord(MOVED)}), reply_to=message)
+
+    for first in (value, 0.0):
+        content = RecordDict({"arrays": ArrayRecord({**START, "w": torch.full((2, 3), first)})})
+        message = Message(content, dst_node_id=7, message_type="train")
+        reply = as_mod("wary")(message, Context(1, 7, {}, RecordDict(), {}), app)
+        if first:
+            assert (reply.error.reason or "").startswith(reason)
+            assert "secret" not in (reply.error.reason or "")
+            assert not called
+    arrays = reply.content.array_records["arrays"].to_torch_state_dict()
+    assert all(torch.equal(arrays[name], tensor) for name, tensor in MOVED.items())

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedsim.core import registry
-from fedsim.core.errors import FedsimError, ScenarioError
+from fedsim.core.errors import FedsimError, Refused, ScenarioError
 from fedsim.core.hooks import Defense, HookContext, Place, Rules
 from fedsim.core.types import Batch, Config, PublicKnowledge, Tensors, Update
 from fedsim.federation.client import local_training
@@ -34,6 +34,26 @@ class Deepening(Plain):
 
     def prepare(self, model: nn.Module, generator: torch.Generator) -> nn.Module:
         return nn.Sequential(model, nn.Linear(10, 10))
+
+
+class Wary(Plain):
+    """Refuses weights in which a number stands out, and looks at them once more with its batch."""
+
+    place: ClassVar[Place] = "received"
+
+    def on_received(self, received: Tensors, here: HookContext) -> None:
+        assert here.local is not None
+        assert len(here.local.batch) == 1
+        for name, parameter in here.local.parameters.items():
+            assert torch.equal(parameter, received[name])
+            parameter.data.zero_()  # the client's own step is on the received weights all the same
+        if here.client in (1, 2):
+            raise Refused("this client trusts nobody")
+
+
+class Broken(Plain):
+    def on_received(self, received: Tensors, here: HookContext) -> None:
+        raise ZeroDivisionError("a check that fails")
 
 
 class Brightening(Plain):
@@ -102,7 +122,7 @@ class Choosy(Plain):
 
 @pytest.fixture(autouse=True)
 def defenses(own_methods: None) -> None:
-    for kind in (Deepening, Brightening, Shrinking, PerExample, Repeating, Halving, Signing, Choosy):
+    for kind in (Wary, Broken, Deepening, Brightening, Shrinking, PerExample, Repeating, Halving, Signing, Choosy):
         registry.defense(kind.__name__.lower(), summary="for a test")(kind)
 
 
@@ -119,6 +139,33 @@ def test_a_defense_may_change_the_model_before_everybody_gets_it(scenario: Build
     update, _ = trained(world)
     assert list(update.tensors)[-2:] == ["1.weight", "1.bias"]
     assert world.models.new().state_dict().keys() == world.models.first_weights.keys()
+
+
+@pytest.mark.parametrize("engine", ["local", "vectorized"])
+def test_who_refuses_sends_nothing_and_the_record_says_why(scenario: Build, engine: str) -> None:
+    federation = {"engine": engine, "rounds": 2}
+    journal = run(scenario(federation=federation, defenses=[{"name": "wary"}], threat={"victims": 4}))
+    assert [(f.who, f.why, f.cause) for f in journal.rounds[1].failures] == [
+        (f"client {number}", "refused: this client trusts nobody", "refused") for number in (1, 2)
+    ]
+    assert journal.rounds[0].participants == (0, 3)
+    assert [entry.client for entry in journal.entries] == [0, 3]
+    crashing = {"crashing": [1, 2]}
+    plain = run(scenario(federation=federation, participation=crashing, threat={"victims": 4}))
+    assert all(torch.equal(journal.weights[name], tensor) for name, tensor in plain.weights.items())
+
+
+def test_where_everybody_refuses_the_weights_stay_and_nothing_is_attacked(scenario: Build, tmp_path: Path) -> None:
+    tables: dict[str, Any] = {"threat": {"victims": 1}, "attacks": [{"name": "closed-form-linear"}]}
+    record = recorded(scenario(defenses=[{"name": "wary"}], participation={"crashing": [0, 3]}, **tables), tmp_path)
+    (arm,) = record.arms
+    assert sorted(failure.cause for failure in arm.rounds[0].failures) == ["crash", "crash", "refused", "refused"]
+    assert arm.attacks[0].victims == ()
+
+
+def test_a_check_that_fails_is_an_error_of_its_client(scenario: Build) -> None:
+    with pytest.raises(FedsimError, match="every client of the round failed, the first with: .*a check that fails"):
+        run(scenario(defenses=[{"name": "broken"}]))
 
 
 def test_a_changed_batch_is_trained_on_and_the_private_one_is_what_counts(scenario: Build) -> None:

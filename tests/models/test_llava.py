@@ -7,7 +7,10 @@ import torch
 
 from fedsim.core import registry, seeding
 from fedsim.core.errors import FedsimError
+from fedsim.core.hooks import Condition
+from fedsim.core.types import Limits
 from fedsim.core.visual import visual_passes
+from fedsim.generation import generate
 
 transformers = pytest.importorskip("transformers")
 
@@ -112,3 +115,21 @@ def test_a_folder_is_loaded(model: Llava, tmp_path: Path) -> None:
         )  # weights are loaded in single precision
     with pytest.raises(FedsimError, match="cannot be loaded"):
         load_llava(tmp_path / "nothing")
+
+
+def test_a_decoder_contrasts_branches_of_it(model: Llava) -> None:
+    images, question, _ = asked()
+    del model.reducers[:]
+    method = registry.get("component", "damro")
+    prompts = Condition(tuple(map(tuple, question.tolist())), {"image": images})
+
+    def written(**settings: float) -> list[tuple[int, ...]]:
+        own = method.make(method.config.model_validate(settings))
+        sources = seeding.generators(0, "test", [(number,) for number in range(3)])
+        found = generate(own, model, prompts, Limits(max_new_tokens=4, stop_tokens=frozenset({model.end})), sources)
+        return [one.tokens for one in found]
+
+    plain = model.answers(images, question, 4)
+    for found in (written(strength=0.0), written(outliers=PATCHES, strength=3.0)):
+        assert [tuple(token for token in own if token != model.end) for own in found] == plain
+    assert written(strength=3.0, cutoff=0.0) != written(strength=0.0)

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
 from fedsim.core.errors import ScenarioError
 from fedsim.scenario import Scenario, load, parse
@@ -86,3 +87,23 @@ def test_a_missing_file_names_its_neighbour(tmp_path: Path) -> None:
     write(tmp_path, GOOD)
     with pytest.raises(ScenarioError, match=re.escape("Did you mean") + ".*s.toml"):
         load(tmp_path / "t.toml")
+
+
+def test_a_device_is_refused_where_it_is_absent_and_auto_becomes_what_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    path = write(tmp_path, GOOD)
+    assert load(path).device == load(path, ["device=auto"]).device == "cpu"
+    with pytest.raises(ScenarioError) as found:
+        load(path, ["device=cuda"])
+    assert str(found.value) == (
+        f"{path}: device: 'cuda' is not here: PyTorch finds no CUDA device on this machine. Set device = 'cpu', or "
+        "'auto', which takes a GPU where there is one."
+    )
+    with pytest.raises(ScenarioError, match="device: input should be 'auto', 'cpu' or 'cuda', got 'gpu'"):
+        load(path, ["device=gpu"])
+    with pytest.raises(ScenarioError, match="'cuda' is not here"):
+        load(path, ["arms.device=['cpu','cuda']"])
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert load(path, ["device=auto"]).device == "cuda"

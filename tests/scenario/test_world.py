@@ -2,6 +2,7 @@
 
 import gc
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -61,3 +62,14 @@ def test_a_model_of_ones_own_is_tried_when_the_world_is_built(
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(FedsimError, match=r"returns shape \(2, 3\) for 2 examples, expected one tensor"):
         worlds.build(scenario(model={"name": "narrow_for_worlds:narrow"}, federation={"batch_size": 4}))
+
+
+def test_a_world_with_other_data_keeps_the_models(scenario: Build) -> None:
+    world = worlds.build(scenario())
+    train = world.data.dataset.test
+    data = replace(world.data, dataset=replace(world.data.dataset, train=train), shares=(torch.arange(9),) * 2)
+    other = world.with_data(data)
+    assert other.models is world.models
+    assert next(other.data.batches(1, 0)).inputs.shape == next(world.data.batches(1, 0)).inputs.shape
+    assert other.data.dataset.train is train
+    assert world.data.dataset.train is not train

@@ -139,3 +139,28 @@ def test_the_loss_of_a_union_is_that_of_its_examples(scenario: Build) -> None:
     with torch.no_grad():
         expected = torch.nn.functional.cross_entropy(world.models.holding(entry.received)(batch.inputs), batch.labels)
     assert truth.raw.loss == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_who_observes_a_few_of_a_million_keeps_their_updates_and_repeats_nobody_else(
+    scenario: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = scenario(
+        federation={"clients": 1_000_000, "engine": "vectorized", "evaluate_every": 100},
+        partition={"scheme": "resampled", "examples_per_client": 15},
+        participation={"cohort": 20},
+        threat={"victims": 3},
+    )
+    journal = run(built)
+    assert len(journal.entries) == 3
+    assert len(journal.rounds[0].cohort) == 20
+    world = worlds.build(built)
+    repeated: list[int] = []
+    drawn = type(world.data).batches
+
+    def noted(data: Any, round_: int, client: int) -> Any:
+        repeated.append(client)
+        return drawn(data, round_, client)
+
+    monkeypatch.setattr(type(world.data), "batches", noted)
+    assert all(replay(world, entry).matches for entry in journal.entries)
+    assert repeated == [entry.client for entry in journal.entries] == list(journal.rounds[0].cohort[:3])

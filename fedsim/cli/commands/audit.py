@@ -57,6 +57,7 @@ def audit(
     memory: Annotated[float | None, typer.Option(min=0, help="GiB of address space for your code; 0: no limit")] = None,
     by: _By = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda: where the client trains and attacks search")] = "cpu",
 ) -> None:
     """Measure what an update of your own model gives away of a client's data, and what it costs to stop that.
 
@@ -65,6 +66,7 @@ def audit(
     from fedsim.audit import Plan, exports, running, verdict
     from fedsim.audit import screen as tables
     from fedsim.audit.record import KNOWS, command_of
+    from fedsim.core.devices import device_of
     from fedsim.record.policy import policy_of
     from fedsim.record.store import write_whole
 
@@ -72,12 +74,14 @@ def audit(
         raise FedsimError("--weights goes with --gradients: without them the function's own weights are audited.")
     if client_app is not None and gradients is not None:
         raise FedsimError("--client-app and --gradients exclude each other: choose one source of the update.")
+    place = device_of(device)
     folder = out or Path("results") / f"audit-{target.rpartition(':')[2]}"
     plan = Plan(
         target=target,
         batches=_sizes(batch),
         minutes=minutes,
         seed=seed,
+        device=place,
         defend=defenses,
         updates=updates,
         by=by,

@@ -80,21 +80,22 @@ def model(
     name: Annotated[
         str,
         typer.Argument(
-            help="lists, random-lists, news, digit-grids, digits-unet, photographs-unet, digits-patches or "
-            "digits-patches-draft; each is trained once and kept"
+            help="lists, random-lists, news, digit-grids, rcp-50, rcp-37, digits-unet, photographs-unet, "
+            "digits-patches or digits-patches-draft; each is trained once and kept"
         ),
     ],
     samples: Annotated[int, typer.Option(min=1, help="lists or questions of each kind that it is tested on")] = 200,
     seed: Annotated[int, typer.Option(min=0, help="of what it is tested on")] = 1,
 ) -> None:
     """Train a small model of texts, of images, or of both from scratch, once, and print how good it is."""
-    from fedsim.bench import denoisers, training
+    from fedsim.bench import denoisers, pruning, training
 
     recipes = {**training.RECIPES, **denoisers.RECIPES}
-    if name not in {*recipes, "digit-grids"}:
-        raise FedsimError(f"there is no small model '{name}'.{nearest(name, [*recipes, 'digit-grids'])}")
-    if name == "digit-grids":
-        _show_grids(samples, seed)
+    of_grids = ["digit-grids", *pruning.RECIPES]
+    if name not in {*recipes, *of_grids}:
+        raise FedsimError(f"there is no small model '{name}'.{nearest(name, [*recipes, *of_grids])}")
+    if name in of_grids:
+        _show_grids(name, samples, seed)
         return
 
     def tell(step: int, loss: float) -> None:
@@ -111,14 +112,18 @@ def model(
         _show_bound(own.model, own.data, seed)
 
 
-def _show_grids(samples: int, seed: int) -> None:
-    from fedsim.bench import grid_accuracy, grids
+def _show_grids(name: str, samples: int, seed: int) -> None:
+    from fedsim.bench import grid_accuracy, grids, pruning
 
     def tell(stage: str, step: int, of: int, loss: float) -> None:
         print(f"  {stage}, step {step} of {of}: loss {loss:.3f}", file=sys.stderr, flush=True)
 
-    model = grids.trained(tell)
-    say(f"digit-grids: questions about grids of digits; {sum(p.numel() for p in model.parameters()):,} parameters")
+    def tell_share(step: int, loss: float, share: float) -> None:
+        done = f"  step {step} of {pruning.RECIPES[name].steps}: loss {loss:.3f}"
+        print(f"{done}, a layer reads {share:.0%} of the visual tokens", file=sys.stderr, flush=True)
+
+    model = grids.trained(tell) if name == "digit-grids" else pruning.trained(name, tell_share)
+    say(f"{name}: questions about grids of digits; {sum(p.numel() for p in model.parameters()):,} parameters")
     table = Table(box=None)
     for label in ("question", "right", "95 %", "image black", "usual answer", "several"):
         table.add_column(label, no_wrap=True)

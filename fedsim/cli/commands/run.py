@@ -165,6 +165,8 @@ def _show_tables(record: RunRecord) -> None:
         screen.print(seen)
     if any(arm.membership for arm in record.arms):
         screen.print(endings.memberships(record, screen))
+    if any(arm.attributes for arm in record.arms):
+        screen.print(endings.attributes(record, screen))
     if any(arm.exposure for arm in record.arms):
         screen.print(endings.exposures(record))
     if any(arm.generation for arm in record.arms):

@@ -19,8 +19,9 @@ _HERE = Path(__file__).parent
 _PACKAGES: dict[NewKind, str] = {"attack": "attacks", "defense": "defenses", "component": "fedsim.components"}
 _FAMILY_OF: dict[Like, str] = {"matching": "gradient_matching", "closed-form": "closed_form", "text": "text"}
 _USUAL: dict[NewKind, str] = {"attack": "gradient_matching", "defense": "norm", "component": "augment"}
-_NOT_FOR_ATTACKS = ("core", "generation", "membership")  # code shared by attacks; methods of another kind
+_NOT_FOR_ATTACKS = ("attributes", "core", "generation", "membership")  # code shared by attacks; methods of another kind
 _PLACES = {  # by family of defenses
+    "received": "received",
     "batch": "input",
     "model": "model",
     "examples": "examples",
@@ -143,7 +144,7 @@ def _template(kind: NewKind, family: str, like: Like | None) -> str:
     if kind == "attack":
         return f"attack-{like or next((own for own, name in _FAMILY_OF.items() if name == family), 'matching')}"
     if kind == "defense":
-        return f"defense-{family if family in ('batch', 'model', 'examples') else 'gradient'}"
+        return f"defense-{family if family in ('received', 'batch', 'model', 'examples') else 'gradient'}"
     return f"component-{'model' if family in _BASES else family}"
 
 

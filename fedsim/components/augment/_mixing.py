@@ -65,7 +65,7 @@ def draw_boxes(count: int, size: tuple[int, int], chances: Chances, generator: t
     boxes = boxes_of(shares, height, width, generator)
     weights = [1.0 - (bottom - top) * (right - left) / (height * width) for top, bottom, left, right in boxes]
     own = torch.tensor(weights, dtype=torch.float64)
-    return Draw(partners, torch.from_numpy(np.array(boxes)).expand(count, 4), own.expand(count))
+    return Draw(partners, torch.as_tensor(np.array(boxes)).expand(count, 4), own.expand(count))
 
 
 def draw_nothing(count: int) -> Draw:
@@ -122,13 +122,17 @@ def mixed_labels(labels: Tensor, draw: Draw, classes: int, like: Tensor) -> Tens
     if labels.is_floating_point() and labels.shape != (len(labels), classes):
         expected = f"classes (B,) or probabilities (B, {classes})"
         raise FedsimError(f"cutmix cannot mix labels of shape {tuple(labels.shape)}: expected {expected}.")
-    own = labels.double() if labels.dim() == _PROBABILITIES else _one_hot(classes).index_select(0, labels)
+    own = (
+        labels.double()
+        if labels.dim() == _PROBABILITIES
+        else _one_hot(classes).to(labels.device).index_select(0, labels)
+    )
     return torch.lerp(own.index_select(0, draw.partners), own, draw.weights.unsqueeze(1)).to(like)
 
 
 @cache
 def _one_hot(classes: int) -> Tensor:
-    return torch.eye(classes, dtype=torch.float64)
+    return torch.eye(classes, dtype=torch.float64, device="cpu")  # kept, for every device
 
 
 def _cover(boxes: Tensor, inputs: Tensor) -> Tensor:
@@ -137,7 +141,7 @@ def _cover(boxes: Tensor, inputs: Tensor) -> Tensor:
     rows, columns = np.arange(inputs.shape[-2]), np.arange(inputs.shape[-1])
     is_row, is_column = (rows >= top) & (rows < bottom), (columns >= left) & (columns < right)
     cover = is_row[:, None, :, None].astype(np.float32) * is_column[:, None, None, :]
-    return torch.from_numpy(cover).to(inputs)
+    return torch.as_tensor(cover).to(inputs)
 
 
 def _slices(boxes: Tensor) -> tuple[Any, ...]:
@@ -160,4 +164,4 @@ def _beta(beta: float, count: int, generator: torch.Generator) -> Tensor:
         return uniform
     from scipy.special import betaincinv  # noqa: PLC0415 - importing SciPy takes longer than many a run
 
-    return torch.from_numpy(betaincinv(beta, beta, uniform.numpy()))
+    return torch.as_tensor(betaincinv(beta, beta, uniform.numpy()))

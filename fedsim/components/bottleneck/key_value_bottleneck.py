@@ -294,4 +294,4 @@ def _match(likeness: Tensor) -> tuple[Tensor, Tensor]:
     from scipy.optimize import linear_sum_assignment  # noqa: PLC0415 - takes long to import
 
     rows, columns = linear_sum_assignment(-likeness.numpy())
-    return torch.from_numpy(rows), torch.from_numpy(columns)
+    return torch.as_tensor(rows), torch.as_tensor(columns)

@@ -45,3 +45,11 @@ def attention_from(place: int, stream: Stream, layer: LayerView) -> Tensor:
     No gradient goes through.
     """
     return layer.attention(stream, slice(place, place + 1)).mean(1)[:, 0, stream.visual]
+
+
+def or_best(kept: Tensor, scores: Tensor, stream: Stream) -> Tensor:
+    """Return a mask of visual tokens (B, n), with the best-scored one where an example would keep none."""
+    scores = scores.masked_fill(stream.patches < 0, -torch.inf)
+    best = torch.nn.functional.one_hot(scores.argmax(1), kept.shape[1]).bool()
+    is_empty = ~(kept & (stream.patches >= 0)).any(1, keepdim=True)
+    return kept | (best & is_empty)

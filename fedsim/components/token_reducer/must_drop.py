@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from fedsim.components.token_reducer._choosing import attention_from
+from fedsim.components.token_reducer._choosing import attention_from, or_best
 from fedsim.core.hooks import VisualTokenReducer
 from fedsim.core.registry import component
 from fedsim.core.types import Config
@@ -111,7 +111,7 @@ class _MustDrop(VisualReducer):
         with torch.no_grad():
             rows = layer.attention(before, before.asking).mean(1)[:, :, before.visual]
         kept = ~unneeded(rows, self._config.overall, self._config.single) | _protected(before)
-        return self._recounted(after.keep_where(_or_best(kept, rows.sum(1), before)))
+        return self._recounted(after.keep_where(or_best(kept, rows.sum(1), before)))
 
     def after_prompt(self, held: Held) -> None:
         """Let the layers from the first drop on hold the final survivors alone, and count positions by them."""
@@ -163,11 +163,3 @@ def unneeded(rows: Tensor, overall: float, single: float) -> Tensor:
 
 def _protected(stream: Stream) -> Tensor:
     return stream.notes[_PROTECTED].gather(1, stream.patches.clamp_min(0)) & (stream.patches >= 0)
-
-
-def _or_best(kept: Tensor, scores: Tensor, stream: Stream) -> Tensor:
-    """Return the mask, with the best token where an example would keep none."""
-    scores = scores.masked_fill(stream.patches < 0, -1.0)
-    best = F.one_hot(scores.argmax(1), kept.shape[1]).bool()
-    is_empty = ~(kept & (stream.patches >= 0)).any(1, keepdim=True)
-    return kept | (best & is_empty)

@@ -15,6 +15,7 @@
     aggregate  one vector of a round's updates           aggregators
     attack     what the server does with what it saw     attacks
     score      how likely an example was trained on      membership attacks
+    describe   a change by a vector, and read it         attacks on attributes
     evaluate   the global model, on the test set         the task
     generate   a text or sample, with a trained model    components: decoder, sampler
     probe      hidden states of a trained model          components: probe
@@ -26,6 +27,7 @@ Classes here are abstract; a method is a final subclass of one of them in a file
 
 from fedsim.core.hooks.aggregators import Aggregator
 from fedsim.core.hooks.attacks import Attack, Effort, MembershipAttack, Outlook, check_update
+from fedsim.core.hooks.attributes import AttributeAttack
 from fedsim.core.hooks.base import ANYTHING, IMAGES, IMAGES_AND_TEXT, ConfigT, Configured, Grants
 from fedsim.core.hooks.components import (
     Adapter,
@@ -73,6 +75,7 @@ __all__ = [
     "Adapter",
     "Aggregator",
     "Attack",
+    "AttributeAttack",
     "Augmentation",
     "Blur",
     "Bottleneck",

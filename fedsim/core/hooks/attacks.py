@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, final
 import torch
 from torch import Tensor, nn
 
+from fedsim.core.devices import CPU, DeviceName, Stay, find_device
 from fedsim.core.errors import FedsimError, NotApplicable, nearest
 from fedsim.core.hooks.base import ConfigT, Configured, Grants
 from fedsim.core.hooks.guarding import guard
@@ -176,9 +177,10 @@ class Attack(Configured[ConfigT]):
             FedsimError: tensors of the update are missing, extra, mis-shaped, not finite or all zero; or the search
                 drew from torch's global generator.
         """
-        checked = self._check(observation)
-        with guard([checked]) as draws:
-            return self.search(checked, generator, draws.watched(on_step))
+        with Stay(self._device(observation)) as there:
+            checked = self._check(there.take(observation))
+            with guard([checked]) as draws:
+                return there.bring(self.search(checked, generator, draws.watched(there.outside(on_step))))
 
     @final
     def together(
@@ -190,9 +192,16 @@ class Attack(Configured[ConfigT]):
             NotApplicable: with the reason.
             FedsimError: as for a single observation.
         """
-        checked = [self._check(observation) for observation in observations]
-        with guard(checked) as draws:
-            return self.search_together(checked, generators, [draws.watched(on_step) for on_step in on_steps])
+        with Stay(self._device(observations[0]) if observations else CPU) as there:
+            checked = [self._check(there.take(observation)) for observation in observations]
+            with guard(checked) as draws:
+                watched = [draws.watched(there.outside(on_step)) for on_step in on_steps]
+                return there.bring(self.search_together(checked, generators, watched))
+
+    def _device(self, observation: Observation) -> torch.device:
+        """Return the observation's device; where that is the CPU, an attack's own setting `device` counts."""
+        own: DeviceName = getattr(self.config, "device", "cpu")
+        return observation.device if observation.device.type != "cpu" else find_device(own)
 
     def _check(self, observation: Observation) -> Observation:
         check_update(observation)

@@ -48,7 +48,8 @@ class HookContext:
 
     Attributes:
         received: the weights that the client received this round.
-        local: the local step, for hooks that say that they need it; None in the moment of the upload.
+        local: the local step, for hooks that say that they need it, and the first one for who looks at received
+            weights; None in the moment of the upload.
         rules: what is public about the federation; None outside of one.
         memory: what the hook keeps by name, changed in place. It outlives the round of a client if the hook's
             class says that it `remembers`, and only then, and only if the client's update counted.

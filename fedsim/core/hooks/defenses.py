@@ -14,7 +14,7 @@ from fedsim.core.hooks.base import ConfigT, Configured
 from fedsim.core.hooks.contexts import HookContext, Rules
 from fedsim.core.types import Batch, Mechanism, PublicKnowledge, Tensors, Update
 
-Place = Literal["input", "model", "examples", "layers", "clip", "prune", "noise", "quantise"]
+Place = Literal["received", "input", "model", "examples", "layers", "clip", "prune", "noise", "quantise"]
 
 
 PLACES: tuple[Place, ...] = get_args(Place)
@@ -60,6 +60,17 @@ class Defense(Configured[ConfigT]):
             NotApplicable: the model has no place for it.
         """
         return model
+
+    def on_received(self, received: Tensors, here: HookContext) -> None:
+        """Look at the weights that the client received, before its first step.
+
+        Args:
+            received: by name.
+            here: with the first step, whose batch is the client's own and may be empty; without one in a mod.
+
+        Raises:
+            Refused: the client takes no part in this round.
+        """
 
     def on_batch(self, batch: Batch, here: HookContext) -> Batch:
         """Return a batch of the same input shape and length; labels may become probabilities of shape (B, K)."""

@@ -79,7 +79,7 @@ def draw_prefix(
     if not per_example:
         return prefix_mask(_draw_length(odds, generator), shape, like)
     drawn = prefix_weights(odds).multinomial(shape[0], replacement=True, generator=generator)
-    kept = torch.arange(shape[-1]) <= drawn.view(-1, *(1 for _ in shape[1:]))
+    kept = torch.arange(shape[-1], device=drawn.device) <= drawn.view(-1, *(1 for _ in shape[1:]))
     return kept.to(like).expand(shape)
 
 
@@ -97,5 +97,5 @@ def _ones_then_zeros(channels: int, dtype: torch.dtype, device: torch.device) ->
 
 @lru_cache(maxsize=64)
 def prefix_weights(odds: tuple[float, ...]) -> Tensor:
-    """Return the probabilities of the lengths 1 to D as a tensor."""
-    return torch.tensor(odds, dtype=torch.float64)
+    """Return the probabilities of the lengths 1 to D as a tensor on the CPU, where lengths are drawn."""
+    return torch.tensor(odds, dtype=torch.float64, device="cpu")

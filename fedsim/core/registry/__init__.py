@@ -2,13 +2,14 @@
 
 A method is a class or function with a pydantic config. Third-party packages add theirs by an entry
 point in the group ``fedsim.attacks``, ``fedsim.defenses``, ``fedsim.components``, ``fedsim.aggregators``,
-``fedsim.memberships``, ``fedsim.traces``, ``fedsim.metrics``, ``fedsim.tasks``, ``fedsim.datasets`` or
-``fedsim.models`` that names the module to import.
+``fedsim.memberships``, ``fedsim.attributes``, ``fedsim.traces``, ``fedsim.metrics``, ``fedsim.tasks``,
+``fedsim.datasets`` or ``fedsim.models`` that names the module to import.
 """
 
 from fedsim.core.registry.decorators import (
     aggregator,
     attack,
+    attribute_attack,
     component,
     dataset,
     defense,
@@ -37,6 +38,7 @@ __all__ = [
     "OpenConfig",
     "aggregator",
     "attack",
+    "attribute_attack",
     "check_marked",
     "component",
     "dataset",

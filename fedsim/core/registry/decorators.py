@@ -70,6 +70,11 @@ def membership(name: str, **about: Unpack[About]) -> Callable[[F], F]:
     return _register("membership", name, None, **about)
 
 
+def attribute_attack(name: str, **about: Unpack[About]) -> Callable[[F], F]:
+    """Register an attack on attributes: a final subclass of `fedsim.core.hooks.AttributeAttack`."""
+    return _register("attribute", name, None, **about)
+
+
 def trace_attack(name: str, **about: Unpack[About]) -> Callable[[F], F]:
     """Register an attack on traces of generations: a final subclass of `fedsim.core.hooks.TraceAttack`."""
     return _register("trace", name, None, **about)

@@ -22,6 +22,7 @@ _FOLDERS: dict[Kind, str] = {
     "component": "fedsim.components",
     "aggregator": "fedsim.aggregators",
     "membership": "attacks.membership",
+    "attribute": "attacks.attributes",
     "trace": "attacks.generation",
     "metric": "fedsim.metrics",
     "task": "fedsim.tasks",

@@ -12,7 +12,17 @@ from fedsim.core.metric import Metric
 from fedsim.core.types import Config
 
 Kind = Literal[
-    "attack", "defense", "component", "aggregator", "membership", "trace", "metric", "task", "dataset", "model"
+    "attack",
+    "defense",
+    "component",
+    "aggregator",
+    "membership",
+    "attribute",
+    "trace",
+    "metric",
+    "task",
+    "dataset",
+    "model",
 ]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 

@@ -2,6 +2,7 @@
 
 from fedsim.core.types.basics import Config, Draws, Loss, Masks, Memory, Tensors
 from fedsim.core.types.data import (
+    Attribute,
     Batch,
     Dataset,
     InputSpec,
@@ -33,6 +34,7 @@ __all__ = [
     "Activations",
     "Adjacency",
     "Applicability",
+    "Attribute",
     "Batch",
     "Config",
     "Contribution",

@@ -176,6 +176,21 @@ class PlantedImage:
 
 
 @dataclass(frozen=True)
+class Attribute:
+    """What is true of an example beside its label, so that an attacker may ask for it.
+
+    Attributes:
+        values: names of its values.
+        train: number of the value of each training example, -1 where it has none, shape (training set,).
+        test: the same of the test examples.
+    """
+
+    values: tuple[str, ...]
+    train: Tensor
+    test: Tensor
+
+
+@dataclass(frozen=True)
 class Dataset:
     """Normalised training and test examples with what is public about them.
 
@@ -184,6 +199,7 @@ class Dataset:
         tokenizer: of text, what made its tokens.
         planted: of text, the secrets in it; private.
         planted_images: of images, those that were planted; private.
+        attributes: what else is true of the examples, by name.
         task: name of the task that it is for; when empty, the usual one for such inputs and labels.
         similarities: of sentences without labels, whose labels are all 0, what embeddings are tested on; else None.
     """
@@ -197,4 +213,5 @@ class Dataset:
     planted: tuple[Planted, ...] = ()
     planted_images: tuple[PlantedImage, ...] = ()
     similarities: Similarities | None = None
+    attributes: Mapping[str, Attribute] = field(default_factory=dict[str, Attribute])
     task: str = ""

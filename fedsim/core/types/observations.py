@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+import torch
 from torch import Tensor, nn
 
+from fedsim.core.devices import CPU
 from fedsim.core.types.basics import Config, Draws, Loss, Masks, Tensors
 from fedsim.core.types.data import InputSpec
 from fedsim.core.types.updates import DropoutSite, Update
@@ -110,6 +112,7 @@ class Observation:
         earlier: of the same client's updates in the attacked rounds before, ascending, each without `earlier` of its
             own; empty unless ``earlier-rounds`` are known, and for attacks that do not look over rounds.
         given: what the model reads beside the inputs, in the order of the labels, or None unless ``given`` is known.
+        device: where an attack works. All tensors here are on the CPU; an attack gets them on the device.
         task: what the clients' model is trained to do.
     """
 
@@ -135,4 +138,5 @@ class Observation:
     set_aside: Tensors = field(default_factory=dict[str, Tensor])
     earlier: tuple[Observation, ...] = ()
     given: Mapping[str, Tensor] | None = None
+    device: torch.device = CPU
     task: Task[Any] = field(kw_only=True)

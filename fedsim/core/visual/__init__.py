@@ -1,5 +1,6 @@
 """What a model that reads images and text shows of its visual tokens, to leave them out, merge them or mend them."""
 
+from fedsim.core.visual.answering import Answers, Read, acting
 from fedsim.core.visual.cost import prompt_cost, step_cost
 from fedsim.core.visual.held import Held
 from fedsim.core.visual.reducer import LayerView, ReadsImages, VisualReducer, VisualShape, reads_images
@@ -7,13 +8,16 @@ from fedsim.core.visual.stream import Stream
 from fedsim.core.visual.watching import Passed, visual_passes
 
 __all__ = [
+    "Answers",
     "Held",
     "LayerView",
     "Passed",
+    "Read",
     "ReadsImages",
     "Stream",
     "VisualReducer",
     "VisualShape",
+    "acting",
     "prompt_cost",
     "reads_images",
     "step_cost",

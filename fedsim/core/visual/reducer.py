@@ -45,6 +45,7 @@ class VisualShape:
         width: size of a token in the language model.
         hidden: units of an MLP in the language model.
         words: what each token of the text is; () where nobody says so.
+        vocabulary: tokens of the text that there are; None where nobody says so.
     """
 
     grid: tuple[int, int]
@@ -55,6 +56,7 @@ class VisualShape:
     width: int
     hidden: int
     words: tuple[str, ...] = ()
+    vocabulary: int | None = None
 
     @property
     def patches(self) -> int:

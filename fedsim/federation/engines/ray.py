@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import math
 import os
 import signal
 import socket
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from flwr.server.superlink.fleet.vce.backend import BackendConfig
 
 _CONNECT_TIMEOUT = 5.0
+_GPU_PARTS = 10_000  # Ray counts in ten thousandths
 # Ray's name for it; off means that it listens on the loopback interface alone, on every system.
 _LISTENS_OUTSIDE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 
@@ -59,11 +61,12 @@ def run(
     clients = shared(world_json).scenario.federation.clients
     raised: list[BaseException] = []
     server = _catch(apps.server_app(journal), run_config, raised)
-    backend: BackendConfig = {"client_resources": {"num_cpus": cpus, "num_gpus": 0.0}}
     with _quiet(), cluster(address, cpus):
         # Imported late: it takes a second, and without Ray it would end the process.
         from flwr.simulation import run_simulation  # noqa: PLC0415
 
+        gpus = _gpus(shared(world_json).device.type, cpus)
+        backend: BackendConfig = {"client_resources": {"num_cpus": cpus, "num_gpus": gpus}}
         try:
             run_simulation(server, WorkerApp(run_config), clients, backend_config=backend)
         except Exception as error:
@@ -111,6 +114,24 @@ def cluster(address: str | None, cpus: float) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _gpus(device: str, cpus: float) -> float:
+    """Return the share of a GPU that a client takes: as many train at a time as there are CPUs for.
+
+    Ray hides the GPUs from who asks for none.
+
+    Raises:
+        FedsimError: the scenario wants a GPU, and the cluster has none.
+    """
+    if device == "cpu":
+        return 0.0
+    import ray  # noqa: PLC0415
+
+    whole = ray.cluster_resources()
+    if not whole.get("GPU"):
+        raise FedsimError("device is 'cuda', but no machine of the Ray cluster has a GPU. Set device = 'cpu'.")
+    return min(1.0, math.floor(_GPU_PARTS * cpus * whole["GPU"] / whole["CPU"]) / _GPU_PARTS)
 
 
 def _check_address(address: str) -> None:

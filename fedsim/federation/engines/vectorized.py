@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fedsim.core.types import Memory
 from fedsim.federation import apps, participation, secure_client
+from fedsim.federation.client import refusal
 from fedsim.federation.cohort import cohort_training
 from fedsim.federation.engines.local import LocalGrid
 from fedsim.federation.journal import Journal
@@ -48,9 +49,14 @@ class VectorizedGrid(LocalGrid):
     def _train(self, orders: RoundMessages, clients: Sequence[int]) -> Iterator[Reply]:
         world, scenario = self._world, self._world.scenario
         fates = {c: participation.fate(scenario, orders.round, c, world.data.steps(c)) for c in clients}
-        present = [client for client in clients if fates[client] is None]
+        asked = [client for client in clients if fates[client] is None]
+        known = dict(zip(asked, self._recall(asked, orders.counted), strict=True))
+        for client, memory in known.items():
+            why = refusal(world, orders.weights, orders.round, client, memory)
+            fates[client] = None if why is None else participation.refused(why)
+        present = [client for client in asked if fates[client] is None]
+        memories = [known[client] for client in present]
         self._spend(fates)
-        memories = self._recall(present, orders.counted)
         trained = cohort_training(world, orders.weights, orders.round, present, memories) if present else None
         if world.facts.remembers:
             for client, memory in zip(present, memories, strict=True):

@@ -6,7 +6,7 @@ import math
 from fractions import Fraction
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from fedsim.privacy.secure_aggregation.quantisation import Quantisation
 
@@ -32,6 +32,22 @@ class SecureAggregation(Quantisation):
         description="number of clients with which each client shares masks and secrets (SecAgg+), even; "
         "absent: all others (SecAgg)",
     )
+
+    least_contributors: int = Field(
+        default=1,
+        ge=1,
+        description="an element of the sum is told only where at least so many clients sent a value that is not zero; "
+        "'ideal' mode alone",
+    )
+
+    @model_validator(mode="after")
+    def _can_conceal(self) -> SecureAggregation:
+        if self.least_contributors > 1 and self.mode == "masked":
+            raise ValueError(
+                f"least_contributors is {self.least_contributors}, which mode = 'masked' cannot: it unmasks the whole "
+                "sum. Set mode = 'ideal', whose trusted party tells the elements, or least_contributors = 1"
+            )
+        return self
 
     def survivors_needed(self, cohort: int) -> int:
         """Return how many clients of a cohort of this size must answer at every stage."""

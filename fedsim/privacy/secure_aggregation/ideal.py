@@ -12,11 +12,12 @@ from torch import Tensor
 
 from fedsim.privacy.secure_aggregation.config import SecureAggregation
 from fedsim.privacy.secure_aggregation.outcome import Aggregate, check_cohort, check_survivors
+from fedsim.privacy.secure_aggregation.per_element import tell
 from fedsim.privacy.secure_aggregation.ring import check_element, modular_sum
 
 
 def ideal_aggregate(uploads: Iterable[tuple[int, Tensor]], cohort: int, config: SecureAggregation) -> Aggregate:
-    """Return the modular sum of the uploaded vectors, and the participants.
+    """Return what is told of the modular sum of the uploaded vectors, and the participants.
 
     Args:
         uploads: (client, vector) of every client that uploaded, in any order; int64 vectors of one length with entries
@@ -39,4 +40,5 @@ def ideal_aggregate(uploads: Iterable[tuple[int, Tensor]], cohort: int, config: 
 
     total = modular_sum(checked(), config.modulus_bits)
     check_survivors(len(participants), cohort, config, "uploaded")
-    return Aggregate(total, tuple(sorted(participants)))
+    told = tell(total, config.least_contributors, config.modulus_bits)
+    return Aggregate(told.total, tuple(sorted(participants)), told.revealed)

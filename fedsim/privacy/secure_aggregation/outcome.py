@@ -23,10 +23,12 @@ class Aggregate:
     Attributes:
         total: sum of the participants' vectors modulo 2**modulus_bits, int64.
         participants: clients whose vectors are in it, ascending.
+        revealed: which elements of the update were told; None where all were.
     """
 
     total: Tensor
     participants: tuple[int, ...]
+    revealed: Tensor | None = None
 
 
 def check_cohort(cohort: int) -> None:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.path import Path
-    from matplotlib.text import Annotation
     from matplotlib.transforms import Bbox
 
 _SIZE, _COLOUR = 7, "#333333"
@@ -50,17 +49,20 @@ def annotate(axes: Axes, points: Sequence[Named]) -> list[str]:
     middles = axes.transData.transform([(own.x, own.y) for own in points])
     taken = _Taken([_around(float(x), float(y), _MARKER * scale) for x, y in middles], [], [])
     ordered = sorted(points, key=lambda own: (-own.x, own.y))  # the most accurate crowd at the edge
+    sizes = {name: _size(axes, name) for name in {own.name for own in points}}
     return [
-        own.name for own in ordered if not any(_placed(axes, own, taken, is_clear=clear) for clear in (True, False))
+        own.name
+        for own in ordered
+        if not any(_placed(axes, own, sizes[own.name], taken, is_clear=clear) for clear in (True, False))
     ]
 
 
-def _placed(axes: Axes, own: Named, taken: _Taken, *, is_clear: bool) -> bool:
+def _placed(axes: Axes, own: Named, size: tuple[float, float], taken: _Taken, *, is_clear: bool) -> bool:
     """Write one name where it meets nothing that is taken; where `is_clear`, no line meets a name either."""
     x, y = (float(part) for part in axes.transData.transform((own.x, own.y)))
+    scale = axes.figure.dpi / 72
     for across, up, distance in _offsets():
-        text = _written(axes, own, across, up, distance, line=False)
-        box = text.get_window_extent()
+        box = _box(x + across * distance * scale, y + up * distance * scale, size, across, up)
         line = _line(x, y, box)
         is_far = distance > _NEAR
         if (
@@ -69,19 +71,35 @@ def _placed(axes: Axes, own: Named, taken: _Taken, *, is_clear: bool) -> bool:
             or (is_clear and any(old.intersects_bbox(box, filled=False) for old in taken.lines))
             or (is_clear and is_far and any(line.intersects_bbox(old, filled=False) for old in taken.names))
         ):
-            text.remove()
             continue
         taken.names.append(box)
         if is_far:
             taken.lines.append(line)
-            text.remove()
-            _written(axes, own, across, up, distance, line=True)
+        _write(axes, own, across, up, distance, line=is_far)
         return True
     return False
 
 
-def _written(axes: Axes, own: Named, across: float, up: float, distance: float, *, line: bool) -> Annotation:
-    return axes.annotate(
+def _size(axes: Axes, name: str) -> tuple[float, float]:
+    """Return width and height of a name, in pixels."""
+    text = axes.text(0, 0, name, fontsize=_SIZE)
+    box = text.get_window_extent()
+    text.remove()
+    return box.width, box.height
+
+
+def _box(x: float, y: float, size: tuple[float, float], across: float, up: float) -> Bbox:
+    """Return what a name covers that is written at a place, on the side to which its direction leads."""
+    from matplotlib.transforms import Bbox  # noqa: PLC0415 - keeps the import cheap
+
+    width, height = size
+    left = x if across > 0 else x - width if across < 0 else x - width / 2
+    bottom = y if up > 0 else y - height if up < 0 else y - height / 2
+    return Bbox.from_bounds(left, bottom, width, height)
+
+
+def _write(axes: Axes, own: Named, across: float, up: float, distance: float, *, line: bool) -> None:
+    axes.annotate(
         own.name,
         (own.x, own.y),
         xytext=(across * distance, up * distance),

@@ -11,6 +11,7 @@ from fedsim.report.tables.attacks import (
     readings,
     results,
 )
+from fedsim.report.tables.attributes import Asked, Attributes, attribute_sentences, attributes
 from fedsim.report.tables.clients import (
     CAUSES,
     Attendance,
@@ -32,8 +33,10 @@ __all__ = [
     "CSV_COLUMNS",
     "NOTHING",
     "QUESTIONS",
+    "Asked",
     "Attacker",
     "Attendance",
+    "Attributes",
     "Diagnosis",
     "Estimate",
     "Inference",
@@ -50,6 +53,8 @@ __all__ = [
     "Turnout",
     "attackers",
     "attendances",
+    "attribute_sentences",
+    "attributes",
     "cost",
     "diagnoses",
     "estimate",

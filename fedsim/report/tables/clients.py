@@ -61,6 +61,9 @@ def list_failures(record: RunRecord) -> list[LeftOut]:
         rows += [
             LeftOut(arm.name, f"membership attack {own.label}", own.failure) for own in arm.membership if own.failure
         ]
+        rows += [
+            LeftOut(arm.name, f"attribute attack {own.label}", own.failure) for own in arm.attributes if own.failure
+        ]
     return rows
 
 

@@ -72,7 +72,7 @@ def by_hand(model: nn.Module, x: torch.Tensor, spec: InputSpec, scale: float = 1
 
 
 def compared(path: type[Comparison], observation: Observation, sites: tuple[DropoutSite, ...] | None = None) -> Any:
-    setting = setting_of(observation, observation.sites if sites is None else sites, True, "cpu")
+    setting = setting_of(observation, observation.sites if sites is None else sites, True)
     return path(setting, [observation])  # type: ignore[call-arg]
 
 

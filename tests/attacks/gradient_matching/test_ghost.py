@@ -199,7 +199,7 @@ def observed(toy: Toy, build: Callable[[], nn.Module], shape: tuple[int, ...], d
 
 
 def own(observation: Observation) -> Setting:
-    return setting_of(observation, observation.sites, True, "cpu")
+    return setting_of(observation, observation.sites, True)
 
 
 def chosen(observations: Sequence[Observation]) -> Comparison:

@@ -52,7 +52,7 @@ def attacked(attack_named: Named, observation: Observation, **settings: object) 
 def test_statistics_are_compared_layer_by_layer_under_the_masks(toy: Toy) -> None:
     observation, truth = toy(normalised(0.5), (1, 8, 8), 3)
     model, inputs, masks = observation.model, truth.batches[0].inputs, truth.masks[0]
-    ours = StatisticsDistance(observation, observation.sites, "cpu")(inputs[None], (masks[0][None],))
+    ours = StatisticsDistance(observation, observation.sites)(inputs[None], (masks[0][None],))
     expected, hidden = 0.0, inputs
     with torch.no_grad(), inject_masks(observation.sites, masks):
         for layer in model:  # type: ignore[union-attr]
@@ -71,7 +71,7 @@ def test_statistics_are_compared_layer_by_layer_under_the_masks(toy: Toy) -> Non
 def test_statistics_leave_the_observed_model_alone(toy: Toy) -> None:
     observation, truth = toy(normalised(), (1, 8, 8), 2)
     before = {name: value.clone() for name, value in observation.model.state_dict().items()}
-    StatisticsDistance(observation, observation.sites, "cpu")(truth.batches[0].inputs[None], ())
+    StatisticsDistance(observation, observation.sites)(truth.batches[0].inputs[None], ())
     assert all(torch.equal(value, before[name]) for name, value in observation.model.state_dict().items())
     assert len(running_statistics(observation.model)) == 2
 
@@ -147,7 +147,7 @@ def test_running_statistics_help_and_the_note_is_gone(toy: Toy, attack_named: Na
     observation = replace(observation, labels=truth.batches[0].labels)
     found = attacked(attack_named, observation, max_iterations=20)
     without = attacked(attack_named, observation, max_iterations=20, statistics_weight=0.0)
-    distance = StatisticsDistance(observation, observation.sites, "cpu")
+    distance = StatisticsDistance(observation, observation.sites)
     assert float(distance(found.inputs[None], ())) < float(distance(without.inputs[None], ()))
     assert found.notes == ("gradients compared by the general path",)
 

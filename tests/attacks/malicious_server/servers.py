@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 
+import torch
 from torch import nn
 
 from fedsim.core.types import Observation, ThreatModel, Truth
@@ -11,8 +12,12 @@ SHAPE = (3, 4, 4)
 
 
 def observed(
-    toy: Callable[..., tuple[Observation, Truth]], model: nn.Module, batch_size: int, seed: int = 0
+    toy: Callable[..., tuple[Observation, Truth]],
+    model: nn.Module,
+    batch_size: int,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float64,
 ) -> tuple[Observation, Truth]:
     """Return a client's gradient on random inputs, as a malicious server sees it."""
-    observation, truth = toy(model, SHAPE, batch_size, seed=seed)
+    observation, truth = toy(model, SHAPE, batch_size, seed=seed, dtype=dtype)
     return replace(observation, threat=ThreatModel(server="malicious", knows=observation.threat.knows)), truth

@@ -42,7 +42,7 @@ def test_at_the_truth_the_simulated_client_sends_what_the_client_sent(
         assert pasted is not None
         steps.append(PastingStep(step.examples, (), number=number, pasting=GrantedPasting(pasted, 28, 28)))
         orders.append(SURE * F.one_hot(torch.as_tensor(places), 4).T.float())
-    comparison = PastedComparison(setting_of(observation, (), True, "cpu"), [observation], steps, checkpointed=False)
+    comparison = PastedComparison(setting_of(observation, (), True), [observation], steps, checkpointed=False)
     labels = F.one_hot(originals.labels, 10).float()[None]
     right, wrong = (
         cosine(comparison.gradients(originals.inputs[None], (), labels, [0], in_order(orders, shift)))
@@ -82,7 +82,7 @@ def test_at_the_truth_the_client_that_pastes_maps_sends_what_the_client_sent(
         assert draws["feature-cutmix.weights"].min() < 1.0
         steps.append(PastingStep(step.examples, (), number=number, pasting=pasting_of(observation, number)))
         orders.append(SURE * F.one_hot(torch.as_tensor(places), 4).T.float())
-    comparison = compare(setting_of(observation, (), True, "cpu"), observation, steps)
+    comparison = compare(setting_of(observation, (), True), observation, steps)
     labels = F.one_hot(originals.labels, 10).float()[None]
     right, wrong = (
         cosine(comparison.gradients(originals.inputs[None], (), labels, [0], in_order(orders, shift)))
@@ -102,7 +102,7 @@ def test_boxes_that_are_searched_explain_the_gradient_once_they_are_right(watche
         "boxes of step 1": (4, 4),
         "partners of step 1": (4, 4),
     }
-    comparison = compare(setting_of(observation, (), True, "cpu"), observation, [step])
+    comparison = compare(setting_of(observation, (), True), observation, [step])
     edges = draws["feature-cutmix.map-boxes"] / 14.0
     partners = SURE * F.one_hot(draws["feature-cutmix.partners"], 4).float()
     labels = F.one_hot(originals.labels, 10).float()[None]

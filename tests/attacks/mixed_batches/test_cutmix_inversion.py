@@ -35,7 +35,7 @@ def attacked(watched: Watched, attack: Attack[Any], client: int, *granted: str, 
 def test_without_a_cut_it_is_the_attack_that_knows_nothing(watched: Watched) -> None:
     observation, truth, _ = on_maps(watched, 4, at="3", per_sample=True)
     setting, step, pasting = (
-        setting_of(observation, (), True, "cpu"),
+        setting_of(observation, (), True),
         local_steps(observation)[0],
         pasting_of(observation, 0),
     )

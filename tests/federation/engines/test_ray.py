@@ -1,9 +1,10 @@
 """The apps on Ray: the same bits as on the local engine, the same errors, nothing left behind."""
 
 import importlib.util
+import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,13 +17,15 @@ from fedsim.scenario import Scenario
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
 
 BROKEN = """
+import torch
 from torch import nn
 class Broken(nn.Module):
     def __init__(self, classes):
         super().__init__()
         self.linear = nn.Linear(64, classes)
+        self.first = self.linear.weight.detach().clone()
     def forward(self, x):
-        if self.training:
+        if not torch.equal(self.linear.weight, self.first):  # a model is tried with its first weights
             raise RuntimeError("my layer is broken")
         return self.linear(x.flatten(1))
 def make(spec):
@@ -59,7 +62,10 @@ def test_errors_are_those_of_the_local_engine(
 ) -> None:
     (tmp_path / "models_on_ray.py").write_text(BROKEN)
     monkeypatch.syspath_prepend(str(tmp_path))
-    engine = start("ray", scenario(model={"name": "models_on_ray:make"}), **settings)
+    broken = scenario(
+        model={"name": "models_on_ray:make"}, federation={"clients": 4, "algorithm": "fedavg", "local_steps": 2}
+    )
+    engine = start("ray", broken, **settings)
     error, journal = engine.end(timeout=180)
     assert journal.rounds == []
     with pytest.raises(FedsimError, match=message):
@@ -77,3 +83,25 @@ def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, small: 
 def test_an_address_without_a_cluster_is_told_at_once(small: Scenario, address: str) -> None:
     with pytest.raises(FedsimError, match=f"no Ray cluster answers at '{address}'.*HOST:PORT"):
         ray.run(small.model_dump_json(), Journal(lambda _record: None), address=address)
+
+
+@pytest.mark.parametrize(
+    ("device", "whole", "cpus", "expected"),
+    [
+        ("cpu", {"CPU": 4.0, "GPU": 1.0}, 1.0, 0.0),
+        ("cuda", {"CPU": 4.0, "GPU": 1.0}, 1.0, 0.25),
+        ("cuda", {"CPU": 3.0, "GPU": 1.0}, 1.0, 0.3333),
+        ("cuda", {"CPU": 2.0, "GPU": 8.0}, 1.0, 1.0),
+    ],
+)
+def test_a_client_takes_the_share_of_a_gpu_that_lets_all_cpus_work(
+    device: str, whole: dict[str, float], cpus: float, expected: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(cluster_resources=lambda: whole))
+    assert ray._gpus(device, cpus) == expected
+
+
+def test_a_cluster_without_a_gpu_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(cluster_resources=lambda: {"CPU": 4.0}))
+    with pytest.raises(FedsimError, match="no machine of the Ray cluster has a GPU"):
+        ray._gpus("cuda", 1.0)

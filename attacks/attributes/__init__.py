@@ -1,0 +1,1 @@
+"""Say which value an attribute of the data behind an update has."""

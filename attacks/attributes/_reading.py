@@ -1,0 +1,59 @@
+"""Reading a value from what is kept of changes: by a probe, after scaling."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar, final
+
+import torch
+from pydantic import Field, field_validator
+from torch import Tensor
+
+from fedsim.core import registry
+from fedsim.core.errors import FedsimError, nearest
+from fedsim.core.hooks import AttributeAttack, Probe
+from fedsim.core.types import Config
+
+_LEAST_SPREAD = 1e-6  # of a figure that is the same in all public changes: it says nothing, and must not be enlarged
+
+
+def _probes() -> dict[str, registry.Method]:
+    return {name: own for name, own in registry.methods("component").items() if own.derived_from(Probe)}
+
+
+class ReadingConfig(Config):
+    """Settings of attacks that read by a probe."""
+
+    probe: str = Field(default="ridge", description="component of hook probe that tells the values, with its defaults")
+
+    @field_validator("probe")
+    @classmethod
+    def _is_known(cls, name: str) -> str:
+        if name not in _probes():
+            raise ValueError(f"there is no probe '{name}'.{nearest(name, _probes())}")
+        return name
+
+
+ReadingT = TypeVar("ReadingT", bound=ReadingConfig)
+
+
+class ReadingAttack(AttributeAttack[ReadingT]):
+    """Reads by a probe what `describe` keeps of a change."""
+
+    @final
+    def read(self, known: Tensor, labels: Tensor, asked: Tensor, generator: torch.Generator) -> Tensor:
+        """Return what the probe says, after each figure was given mean 0 and spread 1 over the public changes."""
+        method = _probes()[self.config.probe]
+        probe: Any = method.make(method.config())
+        centre, spread = known.mean(0), known.std(0).clamp_min(_LEAST_SPREAD)
+        learned = probe.fit((known - centre) / spread, labels, generator)
+        return probe.predict(learned, (asked - centre) / spread)
+
+
+def check_not_empty(sizes: int) -> None:
+    """Refuse a change of which the server sees nothing.
+
+    Raises:
+        FedsimError: it has no tensor.
+    """
+    if not sizes:
+        raise FedsimError("the server sees no tensor of the updates. Widen threat.shares.")

@@ -1,0 +1,58 @@
+"""label-shifts: score an image by how many shifted copies of it get its label.
+
+Idea: a model knows its training images by heart where they stood, and some pixels around; labels alone show that.
+Equation: score(x) = sum over shifts (a, b) with |a| + |b| <= d of [f(x shifted by a, b) = y]; what is shifted in is the
+    image's edge.
+Assumes: predicted labels of the final model, 2 d (d + 1) + 1 of them for each candidate.
+Recovers: a score for each candidate.
+Fails: models trained on shifted images, which know all of them; models that do not overfit; scores tie.
+Source: Choquette-Choo, Tramer, Carlini, Papernot 2021, arXiv 2007.14321, section 4.2; they let a classifier learn from
+    shadow models which shifts matter, here all count alike.
+"""
+
+from __future__ import annotations
+
+from typing import final
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from attacks.membership._labels import is_right, without_classes
+from fedsim.core.hooks import MembershipAttack
+from fedsim.core.registry import membership
+from fedsim.core.types import Config, MembershipObservation
+
+_SPATIAL = 4  # dimensions of a batch of images
+
+
+class LabelShiftsConfig(Config):
+    """Settings of the attack."""
+
+    distance: int = Field(default=1, ge=1, description="d, pixels; rows and columns together")
+
+
+@final
+@membership("label-shifts", summary="labels that survive shifts mean a member", paper="2007.14321")
+class LabelShifts(MembershipAttack[LabelShiftsConfig]):
+    """Scores by how many shifted copies get the label."""
+
+    def not_applicable(self, observation: MembershipObservation) -> str | None:
+        """Refuse examples that are no pictures, and labels that are no classes."""
+        if observation.candidates.inputs.dim() != _SPATIAL:
+            return "shifts pictures, and these examples have no rows and columns"
+        return without_classes(observation)
+
+    def score(self, observation: MembershipObservation, generator: torch.Generator) -> Tensor:
+        """Return the number of copies that get the label."""
+        far = self.config.distance
+        inputs = observation.candidates.inputs
+        height, width = inputs.shape[-2:]
+        wide = F.pad(inputs, (far,) * 4, mode="replicate")
+        score = torch.zeros(len(inputs), dtype=torch.double)
+        for down in range(-far, far + 1):
+            for right in range(abs(down) - far, far - abs(down) + 1):
+                top, left = far - down, far - right
+                score += is_right(observation, wide[..., top : top + height, left : left + width])
+        return score

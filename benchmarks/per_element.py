@@ -1,0 +1,149 @@
+"""What does a sum give away at elements that one client alone changed, and what is left where several must contribute?
+
+Control: the plain secure sum (1 contributor). Opponent: a server with one colluding client less than an element needs;
+they send a known number everywhere, and the server takes it off again.
+"""
+
+from __future__ import annotations
+
+from fedsim.core import process
+
+process.prepare()
+
+from collections.abc import Sequence  # noqa: E402
+from dataclasses import dataclass  # noqa: E402
+from typing import Any  # noqa: E402
+
+import torch  # noqa: E402
+from torch import Tensor  # noqa: E402
+
+from benchmarks._rows import Row, main, with_interval  # noqa: E402
+from fedsim.core import registry, seeding  # noqa: E402
+from fedsim.core.types import Update, WireEntry  # noqa: E402
+from fedsim.federation.client import local_training  # noqa: E402
+from fedsim.federation.secure_client import mean_of, secure_settings, summand  # noqa: E402
+from fedsim.privacy.secure_aggregation.per_element import tell  # noqa: E402
+from fedsim.privacy.secure_aggregation.ring import modular_sum  # noqa: E402
+from fedsim.scenario import parse  # noqa: E402
+from fedsim.scenario.world import World, build  # noqa: E402
+from fedsim.threat.attacking import attempt  # noqa: E402
+from fedsim.threat.observe import observe  # noqa: E402
+from fedsim.threat.replay import replay  # noqa: E402
+from fedsim.threat.scoring import score  # noqa: E402
+from fedsim.threat.victim import Victim  # noqa: E402
+
+_EXACT = 60.0  # dB
+_KNOWN = 0.5  # what a colluding client sends everywhere
+_TEXT: dict[str, Any] = {
+    "data": {"name": "lee-news", "length": 16},
+    "model": {"name": "tiny-llama", "width": 32, "hidden": 64, "dropout": 0.0},
+}
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a server makes of a round: the mean update of the honest clients, where it is told, and the true one."""
+
+    mean: Tensor
+    revealed: Tensor
+    honest: Tensor
+
+
+def world_of(least: int, tables: dict[str, Any], seed: int, clients: int) -> World:
+    """Return a federation behind secure aggregation that asks for so many contributors to an element."""
+    raw = {
+        "title": "benchmark",
+        "seed": seed,
+        "federation": {"algorithm": "fedsgd", "clients": clients, "batch_size": 2},
+        "aggregation": {"name": "mean", "weighted": False},
+        "secure_aggregation": {"least_contributors": least},
+        **tables,
+    }
+    raw["threat"] = {**raw.get("threat", {}), "sees": "sum"}
+    return build(parse(raw, "benchmark"))
+
+
+def see(world: World, colluders: int) -> Seen:
+    """Run a round of all clients, beside colluding ones, and return what the server makes of its sum."""
+    settings, layout = secure_settings(world), world.models.layout
+    clients = range(world.scenario.federation.clients)
+    updates = [local_training(world, world.models.first_weights, 1, client)[0] for client in clients]
+    vectors = [layout.flat(own.tensors, own.buffers) for own in updates]
+    known = [torch.full_like(vectors[0], _KNOWN)] * colluders
+    uploads = [summand(world, own, 1, 0.0, 1, client) for client, own in enumerate([*vectors, *known])]
+    total = modular_sum([own for own in uploads if own is not None], settings.modulus_bits)
+    told = tell(total, settings.least_contributors, settings.modulus_bits)
+    mean, weight, _ = mean_of(world, told)
+    revealed = torch.ones_like(mean, dtype=torch.bool) if told.revealed is None else told.revealed
+    honest = (mean * weight - _KNOWN * colluders) / len(vectors) * revealed
+    return Seen(honest, revealed, torch.stack(vectors).double().mean(0))
+
+
+def images_read(variant: str, least: int, colluders: int, seed: int, clients: int = 8) -> list[float]:
+    """Return for each image of a round whether a malicious server reads it exactly off the sum: 1 or 0."""
+    attack = {"name": "robbing-the-fed", "bins": 64, "variant": variant}
+    model = {"name": "mlp", "width": 32, "depth": 1, "dropout": 0.0}
+    tables = {"data": {"name": "digits"}, "model": model, "threat": {"server": "malicious"}, "attacks": [attack]}
+    world = world_of(least, tables, seed, clients)
+    seen, received = see(world, colluders), world.models.first_weights
+    tensors, buffers = world.models.layout.named(seen.mean)
+    entry = WireEntry(1, 0, received, Update("gradient", tensors, buffers, 0, 0.0), tuple(range(clients)))
+    victim = Victim(world, entry, replay(world, entry).truth)
+    observation = observe(victim, world.scenario.threat.knows)
+    method = registry.get("attack", "robbing-the-fed")
+    made = method.make(method.config.model_validate({"bins": 64, "variant": variant}))
+    found = attempt(made, [observation], [seeding.generator(seed, "attack")], lambda _step: None, lambda: False)
+    if isinstance(found, str):
+        return [0.0] * len(victim.examples)
+    record, _ = score(victim, found[0])
+    exact = [float((own.values.get("psnr") or 0.0) > _EXACT) for own in record.scores]
+    return [*exact, *[0.0] * (len(victim.examples) - len(exact))]
+
+
+def tokens_read(least: int, colluders: int, seed: int, clients: int = 10) -> tuple[list[float], float]:
+    """Return for each token that one client alone used whether its row is told, and the share of the mean that is told.
+
+    The second figure is the squared norm of the told mean over that of the true one.
+    """
+    world = world_of(least, _TEXT, seed, clients)
+    seen, layout = see(world, colluders), world.models.layout
+    name, rows = _embedding(world)
+    told = layout.named(seen.mean)[0][name].abs() > _noise(world, colluders)
+    used = [set(torch.cat([b.inputs.flatten() for b in world.data.batches(1, c)]).tolist()) for c in range(clients)]
+    alone = [t for t in range(rows) if sum(t in own for own in used) == 1]
+    kept = float(seen.mean.square().sum() / seen.honest.square().sum())
+    return [float(told[token].any()) for token in alone], kept
+
+
+def _embedding(world: World) -> tuple[str, int]:
+    vocabulary = world.data.dataset.spec.vocabulary
+    for name, own in world.models.parameters.items():
+        if "embed" in name and own.shape[0] == vocabulary:
+            return name, own.shape[0]
+    raise AssertionError("the model has no table of tokens")
+
+
+def _noise(world: World, colluders: int) -> float:
+    """Return what rounding to integers alone leaves of an element, at most."""
+    return 1.01 * secure_settings(world).step * (1 + colluders / world.scenario.federation.clients)
+
+
+def measure(full: bool) -> list[Row]:
+    """Return all rows; the long version takes more seeds."""
+    seeds = range(5 if full else 2)
+    rows: list[Row] = []
+    cases: Sequence[tuple[int, int]] = ((1, 0), (2, 0), (3, 0), (3, 2), (5, 0), (5, 4))
+    for least, colluders in cases:
+        setting = f"{least} contributors" + (f", {colluders} colluding clients" if colluders else "")
+        found = [tokens_read(least, colluders, seed) for seed in seeds]
+        told = [value for own, _ in found for value in own]
+        rows.append(with_interval("tokens of one client whose row is told", setting, told, "share"))
+        rows.append(with_interval("share of the mean that is told", setting, [kept for _, kept in found], "share"))
+        for variant in ("sparse", "dense"):
+            read = [value for seed in seeds for value in images_read(variant, least, colluders, seed)]
+            rows.append(with_interval(f"images read, {variant} imprint", setting, read, "share"))
+    return rows
+
+
+if __name__ == "__main__":
+    main(measure, __doc__ or "")

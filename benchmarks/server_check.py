@@ -1,0 +1,81 @@
+"""The check of received weights: false alarms on 200 honest models, and what crafting servers recover in spite of it.
+
+A server's line says how often the check refuses its model, and which share of a batch of 16 digits could be read from
+what a client without the check sends. Informed servers know the check. Least and greatest are Wilson's 95 % interval.
+"""
+
+from __future__ import annotations
+
+from fedsim.core import process
+
+process.prepare()
+
+from collections import Counter  # noqa: E402
+from collections.abc import Iterator, Sequence  # noqa: E402
+
+import torch  # noqa: E402
+from torch import nn  # noqa: E402
+
+from benchmarks._crafted_servers import Server, recovered, servers  # noqa: E402
+from benchmarks._honest_models import Honest, accuracy, batch_of, honest_models  # noqa: E402
+from benchmarks._rows import Row, main  # noqa: E402
+from defenses.received.server_check import Finding, ServerCheck, ServerCheckConfig  # noqa: E402
+from fedsim.core.hooks import HookContext, LocalStep  # noqa: E402
+from fedsim.core.types import Batch  # noqa: E402
+from fedsim.metrics.statistics import wilson  # noqa: E402
+
+_CHECK = ServerCheck(ServerCheckConfig())
+_BATCH = 16
+_TRIALS, _LONG_TRIALS = 20, 100
+
+
+def measure(full: bool) -> list[Row]:
+    """Return the rows of honest models, then those of servers."""
+    return [*_false_alarms([*honest_models()]), *(row for own in servers() for row in _of_server(own, full))]
+
+
+def _false_alarms(models: Sequence[Honest]) -> Iterator[Row]:
+    refused = [_beyond(own.model, batch_of(own.data, number, _BATCH), number) for number, own in enumerate(models)]
+    signals = Counter(signal for found in refused for signal in sorted({own.signal for own in found}))
+    told = ", ".join(f"{signal} {count}" for signal, count in signals.most_common()) or "none"
+    yield _share("false alarms", f"honest models; signals: {told}", [bool(found) for found in refused])
+    for what in ("fresh", "trained", "pruned", "quantised"):
+        chosen = [bool(found) for own, found in zip(models, refused, strict=True) if own.group.startswith(what)]
+        yield _share("false alarms", what, chosen)
+    for group in dict.fromkeys(own.group for own in models if own.group.startswith(("pruned", "quantised"))):
+        of_group = [(own, found) for own, found in zip(models, refused, strict=True) if own.group == group]
+        mean = sum(accuracy(own) for own, _ in of_group) / len(of_group)
+        yield _share("false alarms", f"{group}; mean accuracy {mean:.0%}", [bool(found) for _, found in of_group])
+
+
+def _of_server(server: Server, full: bool) -> Iterator[Row]:
+    refused: list[bool] = []
+    found: list[bool] = []
+    signals: Counter[str] = Counter()
+    for trial in range(_LONG_TRIALS if full else _TRIALS):
+        sent = server.send(torch.Generator().manual_seed(trial))
+        batch = batch_of(sent.data, 1000 + trial, _BATCH)
+        beyond = _beyond(sent.model, batch, trial)
+        refused.append(bool(beyond))
+        signals.update(sorted({own.signal for own in beyond}))
+        found += recovered(sent, batch)
+    name = f"{server.name}{' (informed)' if server.informed else ''}"
+    told = "; ".join(f"{signal} {count}" for signal, count in signals.most_common(4)) or "no signal"
+    yield _share("refused", f"{name}: {told}", refused)
+    yield _share("recoverable without the check", name, found)
+
+
+def _beyond(model: nn.Module, batch: Batch, seed: int) -> list[Finding]:
+    local = LocalStep(model, dict(model.named_parameters()), batch, float(len(batch)))
+    here = HookContext(1, 0, 0, torch.Generator().manual_seed(seed), local=local)
+    return [own for own in _CHECK.findings(model.state_dict(), here) if own.is_beyond]
+
+
+def _share(name: str, setting: str, held: Sequence[bool]) -> Row:
+    share = wilson(sum(held), len(held))
+    low, high = (share.value if bound is None else bound for bound in (share.low, share.high))
+    return Row(name, setting, share.value, "share", low, share.value, high, len(held), "reported", True)
+
+
+if __name__ == "__main__":
+    main(measure, __doc__ or "")

@@ -1,0 +1,168 @@
+"""Does noise along what a gradient tells hide more than noise on every entry, at equal norm and at equal accuracy?
+
+Noise on every entry is `gradient-noise` with `relative`: its norm is the stated share of the gradient's, as that of
+`shaped-noise`. Three attackers: the ideal one, who whitens the noise; the same who takes shaped noise for independent;
+and gradient matching (`inverting-gradients`). Control: no noise.
+"""
+
+from __future__ import annotations
+
+from fedsim.core import process
+
+process.prepare()
+
+from typing import Any  # noqa: E402
+
+import torch  # noqa: E402
+from torch import Tensor  # noqa: E402
+
+from benchmarks._rows import Row, main, with_interval  # noqa: E402
+from fedsim.core import registry, seeding  # noqa: E402
+from fedsim.core.types import WireEntry  # noqa: E402
+from fedsim.experiment import runner  # noqa: E402
+from fedsim.federation.apps import evaluate_model  # noqa: E402
+from fedsim.federation.client import local_training  # noqa: E402
+from fedsim.scenario import parse  # noqa: E402
+from fedsim.scenario.world import World, build  # noqa: E402
+from fedsim.threat.attacking import attempt  # noqa: E402
+from fedsim.threat.observe import observe  # noqa: E402
+from fedsim.threat.scoring import score  # noqa: E402
+from fedsim.threat.victim import Victim  # noqa: E402
+
+_ROUNDING = 6e-8  # of float32, relative to a tensor's root mean square
+_PRIOR = 0.14  # variance of a pixel of the digits, in [0, 1]
+_ROUNDS = 60
+_KINDS = ("none", "every entry", "shaped")
+
+
+def defenses(kind: str, share: float) -> list[dict[str, Any]]:
+    """Return the table of a kind of noise whose norm is a share of the gradient's."""
+    if kind == "none":
+        return []
+    if kind == "shaped":
+        return [{"name": "shaped-noise", "scale": share}]
+    return [{"name": "gradient-noise", "scale": share, "relative": True}]
+
+
+def world_of(kind: str, share: float, seed: int, batch: int, rounds: int = 1) -> World:
+    """Return a federation of small smooth networks on digits."""
+    raw = {
+        "title": "benchmark",
+        "seed": seed,
+        "data": {"name": "digits"},
+        "model": {"name": "mlp", "width": 32, "depth": 2, "dropout": 0.0},
+        "federation": {
+            "algorithm": "fedsgd",
+            "clients": 8,
+            "batch_size": batch,
+            "rounds": rounds,
+            "evaluate_every": 1000,
+        },
+        "aggregation": {"name": "mean", "optimizer": {"name": "sgd", "learning_rate": 1.0}},
+        "defenses": defenses(kind, share),
+    }
+    return build(parse(raw, "benchmark"))
+
+
+def derivative(world: World) -> tuple[Tensor, Tensor]:
+    """Return J (P, n) of a client's clean gradient by one image in [0, 1], and that gradient (P,), both in float64."""
+    model = world.models.holding(world.models.first_weights).double()
+    (batch,) = tuple(world.data.batches(1, 0))
+    std = torch.tensor(world.data.dataset.spec.std, dtype=torch.float64)
+    parameters = {name: p.detach() for name, p in model.named_parameters()}
+
+    def gradient(pixels: Tensor) -> Tensor:
+        def loss(own: dict[str, Tensor]) -> Tensor:
+            outputs = torch.func.functional_call(model, own, pixels / std.view(-1, 1, 1) + offset)
+            return torch.nn.functional.cross_entropy(outputs, batch.labels)
+
+        return torch.cat([one.flatten() for one in torch.func.grad(loss)(parameters).values()])
+
+    pixels = batch.inputs.double() * std.view(-1, 1, 1)
+    offset = batch.inputs.double() - pixels / std.view(-1, 1, 1)
+    whole = torch.func.jacrev(gradient)(pixels).flatten(1)
+    found = whole.detach(), gradient(pixels).detach()
+    model.float()
+    return found
+
+
+def errors(jacobian: Tensor, gradient: Tensor, sizes: list[int], share: float) -> dict[str, float]:
+    """Return the mean squared error per pixel of each attacker, to first order.
+
+    Args:
+        jacobian: J (P, n).
+        gradient: (P,).
+        sizes: entries of each tensor, in order.
+        share: norm of the noise over that of the gradient.
+    """
+    inputs = jacobian.shape[1]
+    squares = torch.cat([part.square().mean().expand(len(part)) for part in gradient.split(sizes)])
+    floor, every = _ROUNDING**2 * squares, share**2 * squares
+    prior = torch.eye(inputs, dtype=torch.float64) / _PRIOR
+    level = share**2 * gradient.square().sum() / jacobian.square().sum()  # of J w, whose covariance is J J'
+    whitened = jacobian / (every + floor).sqrt()[:, None]
+    naive = torch.linalg.solve(whitened.T @ whitened + prior, (jacobian / (every + floor)[:, None]).T)  # (n, P)
+    bias = torch.eye(inputs, dtype=torch.float64) - naive @ jacobian
+    unaware = _PRIOR * bias.square().sum() + level * (naive @ jacobian).square().sum()
+    # With covariance level J J' + floor, J' S^-1 J = (level + (J' F^-1 J)^-1)^-1, F the floor.
+    exact = jacobian / floor.sqrt()[:, None]
+    told = torch.linalg.pinv(exact.T @ exact, hermitian=True) + level * torch.eye(inputs, dtype=torch.float64)
+    return {
+        "none": _mean(torch.linalg.inv(exact.T @ exact + prior)),
+        "every entry": _mean(torch.linalg.inv(whitened.T @ whitened + prior)),
+        "shaped, taken for independent": float(unaware) / inputs,
+        "shaped": _mean(torch.linalg.inv(torch.linalg.inv(told) + prior)),
+    }
+
+
+def _mean(covariance: Tensor) -> float:
+    return float(covariance.trace()) / len(covariance)
+
+
+def matched(kind: str, share: float, seed: int, iterations: int) -> float:
+    """Return the PSNR of gradient matching on one image."""
+    world = world_of(kind, share, seed, 1)
+    first = world.models.first_weights
+    update, truth = local_training(world, first, 1, 0)
+    victim = Victim(world, WireEntry(1, 0, first, update), truth)
+    method = registry.get("attack", "inverting-gradients")
+    attack = method.make(method.config.model_validate({"max_iterations": iterations}))
+    seen = observe(victim, ("labels", "batch-size", "input-statistics"))
+    found = attempt(attack, [seen], [seeding.generator(seed, "attack")], lambda _step: None, lambda: False)
+    if isinstance(found, str):
+        raise RuntimeError(found)
+    return float(score(victim, found[0])[0].scores[0].values["psnr"] or 0.0)
+
+
+def accuracy(kind: str, share: float, seed: int) -> float:
+    """Return the accuracy after training with noise at every step."""
+    world = world_of(kind, share, seed, 8, _ROUNDS)
+    ended = runner.train(world.scenario.model_dump_json(), lambda _record: None)
+    return float(next(iter(evaluate_model(world, ended.weights).values())))
+
+
+def measure(full: bool) -> list[Row]:
+    """Return all rows; the long version takes more seeds."""
+    seeds, iterations = range(6 if full else 3), 300
+    rows: list[Row] = []
+    for share in (0.03, 0.1, 0.3, 1.0):
+        told: dict[str, list[float]] = {}
+        for seed in seeds:
+            world = world_of("none", 0.0, seed, 1)
+            sizes = [p.numel() for p in world.models.parameters.values()]
+            for name, error in errors(*derivative(world), sizes, share).items():
+                told.setdefault(name, []).append(-10.0 * float(torch.tensor(error).log10()))
+        for name, values in told.items():
+            if name != "none" or share == 0.03:  # noqa: PLR2004 - the control does not depend on the share
+                rows.append(with_interval("ideal attacker", f"{name}, {share:g} of the norm", values, "dB"))
+        for kind in _KINDS[1:] if share > 0.03 else _KINDS:  # noqa: PLR2004
+            setting = f"{kind}, {share:g} of the norm"
+            psnr = [matched(kind, share, seed, iterations) for seed in seeds]
+            rows.append(with_interval("gradient matching", setting, psnr, "dB"))
+            reached = [accuracy(kind, share, seed) for seed in seeds[:4]]
+            rows.append(with_interval("accuracy", setting, reached, "share"))
+    return rows
+
+
+if __name__ == "__main__":
+    main(measure, __doc__ or "")

@@ -1,0 +1,118 @@
+"""VGIA beside Robbing the Fed at as many units: what comes back, and of how much of it an attacker can be certain.
+
+LeNet on digits of 32 x 32 pixels, untrained. Every guess is compared with every example that the client trained on; it
+is right above 40 dB. "right" is the share of returned guesses that are right, "recovered" the share of a client's
+examples. Least and greatest are Wilson's 95 % interval.
+"""
+
+from __future__ import annotations
+
+from fedsim.core import process
+
+process.prepare()
+
+from collections.abc import Iterator, Mapping  # noqa: E402
+from typing import Any  # noqa: E402
+
+import torch  # noqa: E402
+
+from benchmarks._rows import Row, main  # noqa: E402
+from fedsim.core import registry, seeding  # noqa: E402
+from fedsim.core.errors import NotApplicable  # noqa: E402
+from fedsim.core.types import Observation, Truth, WireEntry  # noqa: E402
+from fedsim.federation.client import local_training  # noqa: E402
+from fedsim.metrics.statistics import wilson  # noqa: E402
+from fedsim.scenario import parse  # noqa: E402
+from fedsim.scenario.world import World, shared  # noqa: E402
+from fedsim.threat.observe import observe  # noqa: E402
+from fedsim.threat.victim import Victim  # noqa: E402
+
+_RIGHT = 40.0  # dB
+_UNITS = 1024
+_BATCHES = (16, 64, 128)
+_CLIENTS, _LONG = 5, 20
+_STEPS: Mapping[str, dict[str, Any]] = {
+    "FedSGD": {"algorithm": "fedsgd"},
+    "FedAvg, 1 step": {"algorithm": "fedavg", "local_steps": 1},
+    "FedAvg, 5 steps": {"algorithm": "fedavg", "local_steps": 5},
+    "FedAvg, 2 epochs": {"algorithm": "fedavg", "local_epochs": 2},
+}
+_ATTACKS: Mapping[str, dict[str, Any]] = {
+    "vgia": {"name": "vgia", "bins": _UNITS // 2},
+    "robbing-the-fed, dense": {"name": "robbing-the-fed", "bins": _UNITS},
+    "robbing-the-fed, sparse": {"name": "robbing-the-fed", "bins": _UNITS, "variant": "sparse"},
+    "robbing-the-fed, sparse, gain 1e5": {"name": "robbing-the-fed", "bins": _UNITS, "variant": "sparse", "gain": 1e5},
+}
+
+
+def measure(full: bool) -> list[Row]:
+    """Return the rows of every batch size, way to train and attack."""
+    return [
+        row
+        for size in _BATCHES
+        for steps in _STEPS
+        for attack in _ATTACKS
+        for row in _rows(attack, size, steps, _LONG if full else _CLIENTS)
+    ]
+
+
+def _rows(attack: str, size: int, steps: str, clients: int) -> Iterator[Row]:
+    world = _world(attack, size, steps)
+    right: list[bool] = []
+    recovered: list[bool] = []
+    setting = f"{attack}, {_UNITS} units, B = {size}, {steps}"
+    for client in range(clients):
+        observation, truth = _observed(world, client)
+        try:
+            guess = _made(attack)(observation, seeding.generator(1, "attack"))
+        except NotApplicable as reason:
+            yield Row("right", f"{setting}: {reason}", 0.0, "share", 0.0, 0.0, 0.0, 0, "reported", True)
+            return
+        examples = torch.cat([batch.inputs for batch in truth.batches]).flatten(1).unique(dim=0)
+        errors = torch.cdist(examples, guess.inputs.flatten(1)) ** 2 / examples.shape[1]
+        near = -10 * (errors * world.data.dataset.spec.std[0] ** 2).log10() > _RIGHT
+        right += near.any(0).tolist()
+        recovered += near.any(1).tolist()
+    yield _share("right", setting, right)
+    yield _share("recovered", setting, recovered)
+
+
+def _world(attack: str, size: int, steps: str) -> World:
+    tables = {
+        "title": "benchmark",
+        "seed": 5,
+        "data": {"name": "mnist5k", "size": 32},
+        "model": {"name": "lenet", "dropout": 0.0},
+        "federation": {
+            "clients": _LONG,
+            "batch_size": size,
+            "optimizer": {"name": "sgd", "learning_rate": 0.01},
+            **_STEPS[steps],
+        },
+        "threat": {"server": "malicious"},
+        "attacks": [_ATTACKS[attack]],
+    }
+    return shared(parse(tables, "benchmark").model_dump_json())
+
+
+def _observed(world: World, client: int) -> tuple[Observation, Truth]:
+    received = world.models.first_weights
+    update, truth = local_training(world, received, 1, client)
+    entry = WireEntry(1, client, received, update)
+    return observe(Victim(world, entry, truth), ("batch-size", "input-statistics")), truth
+
+
+def _made(attack: str) -> Any:
+    settings = dict(_ATTACKS[attack])
+    method = registry.get("attack", settings.pop("name"))
+    return method.make(method.config.model_validate(settings))
+
+
+def _share(name: str, setting: str, held: list[bool]) -> Row:
+    share = wilson(sum(held), len(held))
+    low, high = (share.value if bound is None else bound for bound in (share.low, share.high))
+    return Row(name, setting, share.value, "share", low, share.value, high, len(held), "reported", True)
+
+
+if __name__ == "__main__":
+    main(measure, __doc__ or "")

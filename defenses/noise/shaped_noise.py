@@ -1,0 +1,76 @@
+"""shaped-noise: puts noise along what a gradient tells about the inputs, and nowhere else.
+
+Idea: of P directions of a gradient only as many as there are pixels tell anything, to first order. Noise on every entry
+    spends nearly all of its norm on the others.
+Equation: g' = g + r ||g|| J w / ||J w||, J = dg/dx, w ~ N(0, I) over the inputs: covariance in proportion to J J', so
+    the directions that tell most get most, and all become equally unsure.
+Assumes: a server that sees one gradient; a model with second derivatives, images, cross-entropy as the loss.
+Protects: all pixels alike from attackers that see to first order. No guarantee: no bound on what one image changes.
+Fails: against what is not linear: J w is a change of the image, so an exact attack may read a noisy image off it; and
+    against averaging over rounds.
+Source: the spectrum of `fedsim.threat.ceiling`. arXiv 2512.15460, named as a model, was not read.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, final
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from defenses.core.inside import outputs_of
+from fedsim.core.gradients import gradient_of
+from fedsim.core.hooks import Defense, HookContext, LocalStep, Place
+from fedsim.core.losses import cross_entropy
+from fedsim.core.registry import defense
+from fedsim.core.types import Config, PublicKnowledge, Tensors
+
+
+class ShapedNoiseConfig(Config):
+    """Settings of shaped noise."""
+
+    scale: float = Field(default=0.3, ge=0, description="norm of the noise, in units of the gradient's norm")
+
+
+@final
+@defense("shaped-noise", summary="noise along the directions of a gradient that tell about the inputs")
+class ShapedNoise(Defense[ShapedNoiseConfig]):
+    """Takes three more backward passes at every local step."""
+
+    place: ClassVar[Place] = "noise"
+    needs_step: ClassVar[bool] = True
+
+    def on_gradient(self, gradient: Tensors, here: HookContext) -> Tensors:
+        """Return the gradient plus noise; as it is for an empty batch."""
+        if here.local is None or not self.config.scale or not len(here.local.batch):
+            return gradient
+        noise = push_forward(here.local, here.generator)
+        length = _norm(noise)
+        if not float(length):
+            return gradient
+        factor = self.config.scale * _norm(gradient) / length
+        return {name: tensor + factor * noise[name] for name, tensor in gradient.items()}
+
+    def adaptive_view(self) -> PublicKnowledge:
+        """Return the law of the noise; its scale is not one number."""
+        return PublicKnowledge("shaped-noise", {"noise_law": "gaussian"})
+
+
+def push_forward(local: LocalStep, generator: torch.Generator) -> Tensors:
+    """Return how the gradient of a step changes along a random change of its inputs, to first order: J w."""
+    inputs = local.batch.inputs.detach().clone().requires_grad_()
+    loss = cross_entropy(outputs_of(local, inputs), local.batch.labels)
+    own = gradient_of(loss, local.parameters, create_graph=True)
+    duals = {name: torch.zeros_like(tensor).requires_grad_() for name, tensor in own.items()}
+    paired = torch.stack([(own[name] * duals[name]).sum() for name in own]).sum()
+    slope = torch.autograd.grad(paired, inputs, create_graph=True, materialize_grads=True)[0]
+    change = torch.randn(inputs.shape, generator=generator, dtype=inputs.dtype)
+    pushed = torch.autograd.grad(
+        (slope * change).sum(), list(duals.values()), allow_unused=True, materialize_grads=True
+    )
+    return dict(zip(duals, pushed, strict=True))
+
+
+def _norm(tensors: Tensors) -> Tensor:
+    return torch.stack([tensor.norm() for tensor in tensors.values()]).norm()

@@ -1,0 +1,1 @@
+"""Place received: look at the weights that the server sent, before training on them."""

@@ -1,0 +1,189 @@
+"""server-check: looks at the received weights before training, and refuses those that look made to separate examples.
+
+Idea: weights that isolate examples have rows that are parallel, alike in signs or sums, or that fire for one example.
+Equation: signals of a layer's rows w_r, biases b_r: |cos(w_r, w_s)|, the top eigenvalue of their Gram matrix,
+    the spread of sum(w_r) / ||w_r|| and of signs, |b_r| / ||w_r||, order of b_r, norms, units active for one example.
+Assumes: a client that may send nothing; for `isolation` a batch of 8 or more of its own. Malicious servers only.
+Protects: against servers that do not know it, before anything is sent; no guarantee.
+Fails: against a server that stays within the bounds; honest models beyond them are refused. Whether a client refuses
+    is seen, and through `isolation` depends on its data.
+Source: own signals; the idea of client-side detection as in arXiv 2511.10502 and arXiv 2506.20651.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import ClassVar, NamedTuple, final
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from defenses.core.inside import outputs_of
+from fedsim.core.errors import Refused
+from fedsim.core.hooks import ANYTHING, Blur, Defense, HookContext, LocalStep, Place, Rules
+from fedsim.core.layer_calls import layer_outputs
+from fedsim.core.registry import defense
+from fedsim.core.types import Config, Modality, PublicKnowledge, Tensors
+
+_FEWEST_ROWS, _FEWEST_COLUMNS = 16, 32  # fewer numbers leave every statistic to chance
+_FEWEST_FOR_SPREAD = 32  # rows: the standard deviation of a spread is then an eighth of it
+_MOST_ROWS = 1024  # of a layer, drawn at random: the time grows with their square
+_ALIVE = 3  # entries: rows of fewer are parallel by chance once a model is pruned
+_FEWEST_EXAMPLES = 8  # in smaller batches most units of honest models fire for one example
+_TOLD = 3  # findings in a refusal
+
+
+class ServerCheckConfig(Config):
+    """Settings of the check: a bound for each signal."""
+
+    cosine: float = Field(default=0.95, gt=0, lt=1, description="|cosine| from which two rows count as parallel")
+    parallel: int = Field(default=2, ge=0, description="most rows of a layer that are parallel to another one")
+    energy: float = Field(default=0.5, gt=0, le=1, description="largest share of the rows' energy in one direction")
+    regularity: float = Field(
+        default=0.3,
+        ge=0,
+        description="least spread over rows of their signs and sums, 1 for entries that are independent",
+    )
+    bias: float = Field(default=0.5, gt=0, description="largest median of |bias| relative to the row's norm")
+    order: float = Field(default=0.9, gt=0, le=1, description="largest |rank correlation| of biases with their places")
+    norms: float = Field(default=20.0, gt=1, description="largest row norm of a layer relative to their median")
+    dead: float = Field(default=0.5, gt=0, le=1, description="largest share of rows with fewer than 3 entries")
+    isolation: float = Field(
+        default=0.25,
+        gt=0,
+        le=1,
+        description="largest share of a linear layer's units that only one own example activates",
+    )
+
+
+class Finding(NamedTuple):
+    """A figure of a layer, and the bound that it should keep.
+
+    Attributes:
+        is_beyond: whether it does not.
+    """
+
+    layer: str
+    signal: str
+    value: float
+    bound: float
+    is_beyond: bool
+
+
+@final
+@defense("server-check", summary="refuses received weights that look crafted", related="2511.10502")
+class ServerCheck(Defense[ServerCheckConfig]):
+    """Refuses to train on weights that look made to separate examples."""
+
+    place: ClassVar[Place] = "received"
+    modalities: ClassVar[frozenset[Modality]] = ANYTHING
+
+    def on_received(self, received: Tensors, here: HookContext) -> None:
+        """Refuse where a signal leaves its bound; of a mod, which has no batch, the weights alone are looked at."""
+        beyond = [found for found in self.findings(received, here) if found.is_beyond]
+        if beyond:
+            told = "; ".join(
+                f"'{own.layer}': {own.signal} {own.value:.3g}, bound {own.bound:g}" for own in beyond[:_TOLD]
+            )
+            raise Refused(f"the weights look crafted: {told}")
+
+    def findings(self, received: Tensors, here: HookContext) -> Iterator[Finding]:
+        """Yield every signal of every layer that is large enough to have one."""
+        for name, weights in received.items():
+            if not torch.isfinite(weights).all():
+                yield Finding(name, "entries that are not finite", 1.0, 0.0, is_beyond=True)
+            elif _is_layer(weights):
+                bias = received.get(f"{name.removesuffix('weight')}bias") if name.endswith("weight") else None
+                yield from self._of_layer(name, *_drawn(weights, bias, here.generator))
+        if here.local is not None:
+            yield from self._of_batch(here.local)
+
+    def _of_layer(self, name: str, rows: Tensor, bias: Tensor | None) -> Iterator[Finding]:
+        most, least = _most(name), _least(name)
+        entries = (rows != 0).sum(1)
+        is_alive = entries >= _ALIVE
+        if not is_alive.any():  # zeros are a usual start
+            return
+        yield most("share of dead rows", float((~is_alive).double().mean()), self.config.dead)
+        rows, entries = rows[is_alive], entries[is_alive]
+        if len(rows) < _FEWEST_ROWS:
+            return
+        norms = rows.norm(dim=1)
+        units = rows / norms[:, None]
+        gram = units @ units.T
+        yield most("energy in one direction", float(torch.linalg.eigvalsh(gram)[-1]) / len(rows), self.config.energy)
+        is_near = gram.fill_diagonal_(0).abs().amax(1) > self.config.cosine
+        yield most("parallel rows", float(is_near.sum()), self.config.parallel)
+        yield most("largest row norm over the median", float(norms.max() / norms.median()), self.config.norms)
+        if len(rows) >= _FEWEST_FOR_SPREAD:
+            excess = ((rows > 0).sum(1) - (rows < 0).sum(1)) / entries.sqrt()
+            yield least("spread of signs", float(excess.std()), self.config.regularity)
+            yield least("spread of sums", float(units.sum(1).std()), self.config.regularity)
+        if bias is not None:
+            yield from self._of_bias(name, bias[is_alive], norms)
+
+    def _of_bias(self, name: str, bias: Tensor, norms: Tensor) -> Iterator[Finding]:
+        most = _most(name)
+        yield most("median bias over the row norm", float((bias.abs() / norms).median()), self.config.bias)
+        if len(bias) >= _FEWEST_FOR_SPREAD and len(bias.unique()) == len(bias):
+            ranks = torch.stack([bias.argsort().argsort(), torch.arange(len(bias))]).double()
+            yield most("order of biases", float(torch.corrcoef(ranks)[0, 1].abs()), self.config.order)
+
+    def _of_batch(self, local: LocalStep) -> Iterator[Finding]:
+        """Yield how many units of each linear layer only one example of the batch activates."""
+        inputs = local.batch.inputs
+        if len(inputs) < _FEWEST_EXAMPLES or not inputs.is_floating_point() or local.batch.given:
+            return
+        modules = local.model.named_modules()
+        names = [name for name, own in modules if isinstance(own, nn.Linear) and _is_layer(own.weight)]
+        with torch.enable_grad(), layer_outputs(local.model, names) as seen:
+            outputs = outputs_of(local, inputs)
+        read = [(name, own) for name, own in seen if own.dim() == 2 and own.requires_grad]  # noqa: PLR2004 - (B, units)
+        if not read:
+            return
+        # Any function of the outputs has a slope at a unit where, and only where, the unit is active.
+        slopes = torch.autograd.grad(outputs.double().sin().sum(), [own for _, own in read], allow_unused=True)
+        for (name, _), slope in zip(read, slopes, strict=True):
+            if slope is not None:
+                alone = ((slope != 0).sum(0) == 1).double().mean()
+                yield _most(name)("share of units that one example activates", float(alone), self.config.isolation)
+
+    def blur(self, rules: Rules, sent: Tensors) -> Blur:
+        """Return that what is sent is not changed."""
+        return Blur()
+
+    def adaptive_view(self) -> PublicKnowledge:
+        """Return the bounds."""
+        return PublicKnowledge("server-check", self.config.model_dump())
+
+
+def _most(layer: str) -> _Judge:
+    return _Judge(layer, 1)
+
+
+def _least(layer: str) -> _Judge:
+    return _Judge(layer, -1)
+
+
+class _Judge(NamedTuple):
+    """Says of a layer's figures whether they keep an upper bound (sign 1) or a lower one (-1)."""
+
+    layer: str
+    sign: int
+
+    def __call__(self, signal: str, value: float, bound: float) -> Finding:
+        return Finding(self.layer, signal, value, bound, self.sign * value > self.sign * bound)
+
+
+def _is_layer(weights: Tensor) -> bool:
+    is_matrix = weights.is_floating_point() and weights.dim() > 1
+    return is_matrix and weights.shape[0] >= _FEWEST_ROWS and weights[0].numel() >= _FEWEST_COLUMNS
+
+
+def _drawn(weights: Tensor, bias: Tensor | None, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
+    """Return rows of a layer and their biases in float64: all, or a part that the server cannot foresee."""
+    rows = weights.detach().flatten(1).double()
+    chosen = torch.randperm(len(rows), generator=generator)[:_MOST_ROWS].sort().values
+    has_bias = bias is not None and bias.shape == weights.shape[:1]
+    return rows[chosen], bias.detach().double()[chosen] if bias is not None and has_bias else None

@@ -1,0 +1,238 @@
+"""damro: contrast what all visual tokens say with what the few say that the vision encoder's class token looks at most.
+
+Idea: Encoders park what an image is like as a whole in a few tokens, often background. Damp what these alone predict.
+Equation: z = (1 + a) z_all - a z_few, for v with z_all,v >= max z_all + ln b; few: the k patches with the highest
+    softmax(q_class . k_j) in the encoder layer whose output is projected
+Assumes: a model that reads images beside text, with a class token; prompts of at least one token. Nothing is trained.
+Leaks: its counts are those of every text of its length. The chosen patches depend on the image: who sees them sees a
+    drawing of it.
+Fails: encoders without such tokens have nothing to damp. Every token takes two rows of the model.
+Source: Gong et al. 2024, arXiv 2410.04514, section 4; patches in the image's order, where the published code has them
+    by attention.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Literal, final
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from fedsim.components.decoder._drawing import draw
+from fedsim.core.errors import FedsimError, NotApplicable
+from fedsim.core.hooks import IMAGES, Condition, Decoder, GenerationContext, Writing, check_scores
+from fedsim.core.registry import component
+from fedsim.core.types import Config, Event, Modality
+from fedsim.core.visual import Answers, LayerView, Read, Stream, VisualReducer, acting
+
+_ATTENTION = "damro.attention"  # of the class token over the patches of the image, (B, N); -1 for one that is merged
+
+
+class DamroConfig(Config):
+    """Settings of the contrast."""
+
+    strength: float = Field(default=2.0, ge=0, description="alpha of the contrast; 0: the model's own text")
+    outliers: int = Field(default=2, ge=1, description="k, visual tokens that the second branch sees")
+    cutoff: float = Field(
+        default=0.1, ge=0, le=1, description="beta: tokens with less of the largest probability are never written"
+    )
+    heads: Literal["joint", "mean"] = Field(
+        default="joint", description="one product over all channels, as the published code; or each head's, averaged"
+    )
+    order: Literal["raster", "attention"] = Field(
+        default="raster", description="order of the outliers: the image's, or falling attention, as the published code"
+    )
+    recount: bool = Field(
+        default=True, description="the second branch counts positions anew, as published; else they stay"
+    )
+    choice: Literal["class-token", "random"] = Field(
+        default="class-token", description="the outliers, or places drawn for each text. A control"
+    )
+    temperature: float = Field(default=0.0, ge=0, description="T of the draws; 0: the likeliest token")
+
+
+@dataclass(frozen=True)
+class Distrusting(Writing):
+    """Texts about images, and what both branches have read.
+
+    Attributes:
+        outliers: of each row, the patches that the second branch sees, in their order.
+        last: of each row, the scores of both branches behind its text before the last step; empty at first.
+    """
+
+    outliers: tuple[tuple[int, ...], ...]
+    last: tuple[tuple[Tensor, ...], ...] = field(compare=False, repr=False)
+    branches: tuple[tuple[Branch, ...], ...] = field(compare=False, repr=False)
+
+
+class Branch:
+    """What a model has read of one text with some visual tokens. States share it: it compares tokens.
+
+    Args:
+        model: reads.
+        encoded: the visual tokens of one image.
+        prompt: the question.
+        recounts: whether positions are counted anew.
+    """
+
+    def __init__(self, model: Answers, encoded: Stream, prompt: tuple[int, ...], recounts: bool) -> None:
+        self._encoded, self._prompt, self._recounts = encoded, prompt, recounts
+        self._read, self._tokens = self._begin(model), prompt
+
+    def scores(self, model: Answers, tokens: tuple[int, ...]) -> Tensor:
+        """Return the scores (V,) behind a text that begins with the prompt."""
+        if tokens[: len(self._tokens)] != self._tokens:
+            self._read, self._tokens = self._begin(model), self._prompt
+        for token in tokens[len(self._tokens) :]:
+            model.follow(self._read, torch.tensor([token], device=self._read.scores.device))
+        self._tokens = tokens
+        return self._read.scores[0]
+
+    def _begin(self, model: Answers) -> Read:
+        question = torch.tensor([self._prompt], device=self._encoded.hidden.device)
+        return model.begin(self._encoded, question, is_contiguous=self._recounts)
+
+
+@final
+@component("damro", summary="decoder: damps what a few outlying visual tokens say alone", paper="2410.04514")
+class Damro(Decoder[DamroConfig, Distrusting]):
+    """Writes one token a step by the scores of two branches, with all visual tokens and with the outliers alone."""
+
+    modalities: ClassVar[frozenset[Modality]] = IMAGES
+    counts: ClassVar[frozenset[str]] = frozenset({"proposed", "accepted", "rows"})
+
+    def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Distrusting:
+        """Read each prompt with its image, `condition.given["image"]`, in both branches.
+
+        Raises:
+            NotApplicable: the model reads no images, or has fewer visual tokens than outliers.
+            FedsimError: there are no images.
+        """
+        own = self._checked(model)
+        if "image" not in condition.given:
+            raise FedsimError(
+                "decoder 'damro' contrasts views of an image, and there is none. Give Condition(..., {\"image\": ...})."
+            )
+        rows = list[tuple[Branch, ...]]()
+        chosen = list[tuple[int, ...]]()
+        for prompt, image, source in zip(condition.prompts, condition.given["image"], context.generators, strict=True):
+            encoded, places = self._seen(own, image[None], prompt, source)
+            every = Branch(own, encoded, prompt, recounts=False)
+            few = encoded.keep(places[None])
+            is_alone = self.config.strength == 0
+            rows.append((every,) if is_alone else (every, Branch(own, few, prompt, self.config.recount)))
+            chosen.append(tuple(few.patches[0].tolist()))
+        return Distrusting(condition.prompts, tuple(chosen), ((),) * len(rows), tuple(rows))
+
+    def step(self, model: nn.Module, state: Distrusting, context: GenerationContext) -> tuple[Distrusting, list[Event]]:
+        """Write a token behind each row.
+
+        Raises:
+            CannotContinue: scores of some rows are no numbers.
+        """
+        own = self._checked(model)
+        found = [
+            tuple(branch.scores(own, tokens) for branch in row)
+            for row, tokens in zip(state.branches, state.tokens, strict=True)
+        ]
+        for number in range(len(found[0])):
+            check_scores([one[number][None] for one in found])
+        scores = torch.stack([contrasted(one[0], one[-1], self.config.strength, self.config.cutoff) for one in found])
+        after = state.extended([[token] for token in self._chosen(scores, context.generators)])
+        return replace(after, last=tuple(found)), [Event(proposed=1, accepted=1, rows=len(found[0]))] * len(state)
+
+    def outliers(self, model: nn.Module, images: Tensor, question: Tensor) -> Tensor:
+        """Return the patches (B, k) that the class token attends to most, by falling attention.
+
+        Args:
+            model: reads images.
+            images: (B, C, H, W).
+            question: tokens (B, T).
+
+        Raises:
+            NotApplicable: see `start`.
+        """
+        return _highest(self._attention(self._checked(model), images, question)[1], self.config.outliers)
+
+    def _checked(self, model: nn.Module) -> Answers:
+        if not isinstance(model, Answers):
+            raise NotApplicable(
+                f"decoder 'damro' distrusts visual tokens, and model {type(model).__name__} has none. Choose a model "
+                "that reads images beside a question, such as 'tiny-vlm'."
+            )
+        if self.config.outliers > model.visual.patches:
+            raise NotApplicable(
+                f"decoder 'damro': outliers is {self.config.outliers}, and an image has {model.visual.patches} visual "
+                "tokens: expected at most as many."
+            )
+        return model
+
+    def _seen(
+        self, model: Answers, image: Tensor, prompt: tuple[int, ...], source: torch.Generator
+    ) -> tuple[Stream, Tensor]:
+        """Return all visual tokens of an image, and the places of the outliers among them."""
+        encoded, attention = self._attention(model, image, torch.tensor([prompt], device=image.device))
+        scores = attention.gather(1, encoded.patches)  # of those that other reducers left
+        if self.config.choice == "random":
+            scores = torch.rand(scores.shape, generator=source).to(scores.device)
+        places = _highest(scores, self.config.outliers)[0]
+        return encoded, places.sort().values if self.config.order == "raster" else places
+
+    def _attention(self, model: Answers, images: Tensor, question: Tensor) -> tuple[Stream, Tensor]:
+        with acting(model, _Looking(model.visual.feature_layer, model.visual.patches, self.config.heads == "joint")):
+            encoded = model.encode(images, question)
+        return encoded, encoded.notes[_ATTENTION]
+
+    def _chosen(self, scores: Tensor, generators: Sequence[torch.Generator]) -> list[int]:
+        if self.config.temperature == 0:
+            return scores.argmax(-1).tolist()
+        return draw((scores.double() / self.config.temperature).softmax(-1), generators)
+
+
+class _Looking(VisualReducer):
+    """Notes what the class token attends to of each patch, in one layer of the encoder."""
+
+    def __init__(self, number: int, patches: int, is_joint: bool) -> None:
+        super().__init__()
+        self._number, self._patches, self._is_joint = number, patches, is_joint
+
+    def after_encoder_layer(self, before: Stream, after: Stream, layer: LayerView) -> Stream:
+        """Note it, and change nothing."""
+        if layer.number != self._number:
+            return after
+        rows = _joint(before, layer) if self._is_joint else layer.attention(before, slice(0, 1)).mean(1)[:, 0]
+        of_patches = rows.new_full((len(rows), self._patches + 1), -1.0)
+        places = before.patches.where(before.patches >= 0, self._patches)
+        return after.noted(**{_ATTENTION: of_patches.scatter(1, places, rows[:, before.visual])[:, :-1]})
+
+
+def _joint(stream: Stream, layer: LayerView) -> Tensor:
+    """Return the class token's attention (B, L) by one product over all channels."""
+    queries, keys = layer.queries_keys(stream)
+    products = (queries[:, :, 0, None] * keys).sum((1, 3)) / (keys.shape[1] * keys.shape[3]) ** 0.5
+    mask = stream.mask(causal=False)
+    return (products if mask is None else products + mask[:, 0, 0]).softmax(-1)
+
+
+def _highest(scores: Tensor, count: int) -> Tensor:
+    """Return the places (B, count) of the highest scores, by falling score; of equal ones the first."""
+    return scores.argsort(dim=1, descending=True, stable=True)[:, :count]
+
+
+def contrasted(every: Tensor, few: Tensor, strength: float, cutoff: float) -> Tensor:
+    """Return the contrasted scores (..., V); -inf where the model with all visual tokens finds a token too unlikely.
+
+    Args:
+        every: scores with all visual tokens.
+        few: scores with the outliers alone.
+        strength: of the contrast.
+        cutoff: least share of the largest probability of `every`.
+    """
+    found = (1 + strength) * every - strength * few
+    if cutoff == 0:
+        return found
+    return found.masked_fill(every < every.amax(-1, keepdim=True) + math.log(cutoff), -torch.inf)

@@ -1,0 +1,172 @@
+"""rcp: small trained parts drop visual tokens by corrected attention, and mend the states that predict the answer.
+
+Idea: Dropping tokens shifts states away from what a frozen model knows. Learn which to drop, and mend what is left.
+Equation: keep j if ln a_j - mean ln a + look_j + mlp(v_j) + b > 0; later x += s up((1 + F c) gelu(down x) + G c), c of
+    the kept places, the mean of the lost states and x itself, for places that predict the answer alone
+Assumes: a model that reads images and text, which is frozen; parts that were trained for it.
+Leaks: how many tokens stay depends on image and question. The parts' gradient holds sums over lost and kept tokens.
+Fails: with first weights it keeps nearly all. Layers before the first drop read all tokens, whatever is trained.
+Source: arXiv 2604.04972 and the authors' code; no dropout, and the lost states are those that the layer itself dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from itertools import pairwise
+from typing import cast, final
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from fedsim.components.token_reducer._choosing import or_best
+from fedsim.components.token_reducer._rcp_parts import Lost, Pruner, Repair, chosen
+from fedsim.core import checkpoints, seeding
+from fedsim.core.errors import FedsimError
+from fedsim.core.hooks import VisualTokenReducer
+from fedsim.core.registry import component
+from fedsim.core.types import Config
+from fedsim.core.visual import LayerView, Stream, VisualReducer, VisualShape
+
+_HEADS = 4  # of a pruner
+
+
+class RcpConfig(Config):
+    """Settings of pruners and repair."""
+
+    layers: tuple[int, ...] = Field(
+        default=(1, 3), min_length=1, description="layers of the language model before which tokens are dropped, from 0"
+    )
+    repairs: tuple[int, ...] = Field(
+        default=(2, 5), description="layers behind which states are mended, by what the nearest drop before them lost"
+    )
+    inner: int = Field(
+        default=32, ge=4, multiple_of=_HEADS, description="size inside a pruner, a multiple of its 4 heads"
+    )
+    queries: int = Field(default=4, ge=1, description="learned queries of a pruner")
+    size: int = Field(default=32, ge=1, description="of what is kept of the lost tokens, and inside a repair")
+    temperature: float = Field(default=0.2, gt=0, description="of the gradient of a choice")
+    weights: str = Field(
+        default="", description="trained parts of `fedsim bench model`, such as rcp-50; none: first weights"
+    )
+
+
+@final
+@component("rcp", summary="learns which visual tokens to drop, and mends what is left", paper="2604.04972")
+class Rcp(VisualTokenReducer[RcpConfig]):
+    """Adds pruners and repairs between a model's layers."""
+
+    def reducer(self, visual: VisualShape, generator: torch.Generator) -> VisualReducer:
+        """Return the module.
+
+        Raises:
+            FedsimError: there are no such trained parts, or they belong to other sizes.
+        """
+        with seeding.isolate_randomness(int(torch.randint(2**31, (), generator=generator))):
+            own = RcpReducer(self.config, visual)
+        return _with_trained(own, self.config.weights) if self.config.weights else own
+
+    def does_not_fit(self, visual: VisualShape) -> str | None:
+        """Refuse layers that are not there, and repairs that no drop comes before."""
+        layers, repairs = self.config.layers, self.config.repairs
+        if any(one >= other for one, other in pairwise((0, *layers, visual.layers))):
+            return f"layers is {layers}, expected ascending numbers from 1 to {visual.layers - 1}"
+        if any(one >= other for one, other in pairwise((layers[0] - 1, *repairs, visual.layers))):
+            return f"repairs is {repairs}, expected ascending numbers from {layers[0]} to {visual.layers - 1}"
+        return None
+
+
+class RcpReducer(VisualReducer):
+    """Pruners, summaries and repairs. In training the attention that dropped tokens get is 0; else they are taken out.
+
+    Attributes:
+        temperature: of the choices' gradient.
+        noise: source of logistic noise on the choices while they are trained; None for none.
+        repairs: by the number of their layer.
+    """
+
+    def __init__(self, config: RcpConfig, visual: VisualShape) -> None:
+        super().__init__()
+        self.temperature, self.noise = config.temperature, cast("torch.Generator | None", None)
+        self._patches, width = visual.patches, visual.width
+        layers, size = config.layers, config.size
+        self.pruners = nn.ModuleDict({str(own): Pruner(width, config.inner, config.queries, _HEADS) for own in layers})
+        self.lost = nn.ModuleDict({str(own): Lost(visual.patches, width, size) for own in layers})
+        self.repairs = nn.ModuleDict({str(own): Repair(width, size) for own in config.repairs})
+        self._sources = {own: max(one for one in config.layers if one <= own) for own in config.repairs}
+
+    def before_layer(self, stream: Stream, layer: LayerView) -> Stream:
+        """Drop tokens, and note what is lost."""
+        name = str(layer.number)
+        if name not in self.pruners:
+            return stream
+        with torch.no_grad():
+            attention = layer.attention(stream, stream.asking).mean((1, 2))[:, stream.visual]
+        before = _left(stream)
+        visual, question = stream.hidden[:, stream.visual], stream.hidden[:, stream.asking].mean(1)
+        logits = self.pruners[name](visual, attention, before > 0, question)
+        kept = before * chosen(logits, self.temperature, self._drawn(logits))
+        stays = or_best(kept > 0, logits.masked_fill(before <= 0, -torch.inf), stream)
+        kept = kept.where((kept > 0) | ~stays, 1.0)
+        lost = self.lost[name](self._of_image(kept, stream), visual, before - kept)
+        return self._without(stream, kept).noted(**{_note(layer.number): lost})
+
+    def after_layer(self, before: Stream, after: Stream, layer: LayerView) -> Stream:
+        """Mend the states that predict the answer."""
+        if str(layer.number) not in self.repairs:
+            return after
+        lost = after.notes[_note(self._sources[layer.number])]
+        mended = self.repairs[str(layer.number)](after.hidden[:, after.predicting], lost)
+        return after.with_(torch.cat((after.hidden[:, : after.last], mended), 1))
+
+    def after_step(self, hidden: Tensor, layer: int, notes: Mapping[str, Tensor]) -> Tensor:
+        """Mend a token that is being written."""
+        if str(layer) not in self.repairs:
+            return hidden
+        return self.repairs[str(layer)](hidden, notes[_note(self._sources[layer])])
+
+    def _drawn(self, logits: Tensor) -> Tensor | float:
+        if self.noise is None or not self.training:
+            return 0.0
+        uniform = torch.rand(logits.shape, generator=self.noise).clamp(1e-6, 1 - 1e-6)
+        return uniform.logit().to(logits)
+
+    def _of_image(self, kept: Tensor, stream: Stream) -> Tensor:
+        """Return which patches of the image are kept, (B, N)."""
+        places = stream.patches.where(stream.patches >= 0, self._patches)
+        return kept.new_zeros(len(kept), self._patches + 1).scatter(1, places, kept)[:, :-1]
+
+    def _without(self, stream: Stream, kept: Tensor) -> Stream:
+        if not self.training:
+            return stream.keep_where(kept > 0)
+        shares = torch.ones_like(stream.hidden[..., 0]) if stream.shares is None else stream.shares
+        front, behind = shares[:, : stream.front], shares[:, stream.visual.stop :]
+        return replace(stream, shares=torch.cat((front, kept, behind), 1))
+
+
+def _note(layer: int) -> str:
+    return f"rcp.lost.{layer}"
+
+
+def _left(stream: Stream) -> Tensor:
+    """Return 1 for visual tokens that no layer dropped yet, (B, n)."""
+    if stream.shares is not None:
+        return stream.shares[:, stream.visual]
+    ones = torch.ones_like(stream.hidden[:, stream.visual, 0])
+    return ones if stream.there is None else ones * stream.there[:, stream.visual]
+
+
+def _with_trained(own: RcpReducer, name: str) -> RcpReducer:
+    path = checkpoints.cache() / name / checkpoints.WEIGHTS
+    if not path.is_file():
+        raise FedsimError(
+            f"component 'rcp': there are no trained weights '{name}' yet. Make them: fedsim bench model {name}"
+        )
+    try:
+        own.load_state_dict(torch.load(path, weights_only=True))
+    except RuntimeError as error:
+        raise FedsimError(
+            f"component 'rcp': weights '{name}' belong to the usual sizes and to tiny-vlm. Leave other settings out."
+        ) from error
+    return own

@@ -1,0 +1,237 @@
+"""Where clients train and attacks search: the CPU, or a GPU.
+
+One policy for randomness: it is drawn on the CPU, from the same generators in the same order, and then moved. So a seed
+gives the same numbers on every device, and results differ by the rounding of the device's arithmetic alone. What comes
+from a device goes back to the CPU before anybody scores, sends or keeps it.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, Literal, Self, TypeVar, cast, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
+
+from fedsim.core.errors import FedsimError, nearest
+
+DeviceName = Literal["auto", "cpu", "cuda"]
+CPU = torch.device("cpu")
+ROUNDING = 1e-4
+"""Largest distance between what a GPU and the CPU compute, an update or a guess, relative to the norm of the latter."""
+
+_T = TypeVar("_T")
+
+_FACTORIES: frozenset[Callable[..., Any]] = frozenset(
+    {
+        *(torch.empty, torch.zeros, torch.ones, torch.full, torch.eye, torch.arange, torch.linspace, torch.logspace),
+        *(torch.tensor, torch.as_tensor, torch.asarray, torch.scalar_tensor, torch.tril_indices, torch.triu_indices),
+        *(torch.empty_strided, torch.hann_window, torch.hamming_window, torch.blackman_window, torch.kaiser_window),
+        *(torch.fft.fftfreq, torch.fft.rfftfreq, torch.sparse_coo_tensor),
+    }
+)
+_DRAWS: frozenset[Callable[..., Any]] = frozenset(
+    {
+        *(torch.rand, torch.randn, torch.randint, torch.randperm, torch.normal),
+        *(torch.rand_like, torch.randn_like, torch.randint_like),
+        *(torch.bernoulli, torch.multinomial, torch.poisson, torch.binomial),
+        *(Tensor.bernoulli, Tensor.multinomial),
+    }
+)
+_DRAWS_IN_PLACE: frozenset[Callable[..., Any]] = frozenset(
+    {
+        *(Tensor.uniform_, Tensor.normal_, Tensor.bernoulli_, Tensor.random_, Tensor.exponential_),
+        *(Tensor.log_normal_, Tensor.cauchy_, Tensor.geometric_),
+    }
+)
+_ON_CPU: frozenset[Callable[..., Any]] = frozenset({torch.linalg.lstsq})  # GPUs have no routine that sees the rank
+_TO_NUMPY: frozenset[Callable[..., Any]] = frozenset({Tensor.numpy, Tensor.__array__})
+
+
+def find_device(name: DeviceName) -> torch.device:
+    """Return a device by its name; `auto` is a GPU where there is one.
+
+    Raises:
+        FedsimError: it is absent, with what to choose instead.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise FedsimError(
+            "'cuda' is not here: PyTorch finds no CUDA device on this machine. Set device = 'cpu', or 'auto', which "
+            "takes a GPU where there is one."
+        )
+    if name == "auto":
+        return torch.device("cuda") if torch.cuda.is_available() else CPU
+    return torch.device(name)
+
+
+def device_of(text: str) -> DeviceName:
+    """Return what a user wrote, if it is the name of a device that is here.
+
+    Raises:
+        FedsimError: it is not.
+    """
+    if text not in get_args(DeviceName):
+        names = get_args(DeviceName)
+        raise FedsimError(f"there is no device '{text}'. Expected one of: {', '.join(names)}.{nearest(text, names)}")
+    name = cast("DeviceName", text)
+    find_device(name)
+    return name
+
+
+def move(value: _T, device: torch.device) -> _T:
+    """Return a value with all its tensors on a device; what has none, or is there already, is the same object.
+
+    Tensors are found in modules, dataclasses, tuples, lists and mappings. A module is copied before it moves.
+    """
+    return _Mover(device).moved(value)
+
+
+@contextmanager
+def placed(device: torch.device) -> Iterator[None]:
+    """Create what the block creates on a device, drawn on the CPU where it is random. On the CPU nothing is changed."""
+    if device.type == "cpu":
+        yield
+        return
+    # The same numbers from every run: no reduced precision, and no choice among algorithms by their speed.
+    exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
+    with exact, _Placed(device):
+        yield
+
+
+class Stay:
+    """The time that some work spends on a device: what it takes goes there, and what it brings back is on the CPU.
+
+    On the CPU, and within another stay, it does nothing.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        is_there = any(isinstance(mode, _Placed) for mode in _get_current_function_mode_stack())
+        self._device = CPU if is_there else device
+        self._place = placed(self._device)
+
+    def __enter__(self) -> Self:
+        self._place.__enter__()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._place.__exit__(kind, error, at)
+
+    def take(self, value: _T) -> _T:
+        """Return a value on the device."""
+        return value if self._device.type == "cpu" else move(value, self._device)
+
+    def bring(self, value: _T) -> _T:
+        """Return a value on the CPU."""
+        return value if self._device.type == "cpu" else move(value, CPU)
+
+    def outside(self, call: Callable[[_T], None]) -> Callable[[_T], None]:
+        """Return a function that hands its argument out: what it calls sees and creates tensors on the CPU."""
+        if self._device.type == "cpu":
+            return call
+
+        def called(value: _T) -> None:
+            with _Placed(CPU):
+                call(move(value, CPU))
+
+        return called
+
+
+class _Placed(TorchFunctionMode):
+    """Gives every call that creates a tensor a device, and draws on the CPU."""
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__()
+        self.device = device
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func in _DRAWS:
+            return self._draw(func, args, kwargs)
+        if func in _DRAWS_IN_PLACE or getattr(func, "__module__", None) == "torch.nn.init":
+            return _draw_in_place(func, args, kwargs)
+        if func in _ON_CPU:
+            return move(func(*move(args, CPU), **move(kwargs, CPU)), _device_of(args, kwargs) or self.device)
+        if func in _TO_NUMPY:
+            return func(cast("Tensor", args[0]).cpu(), *args[1:], **kwargs)
+        if func in _FACTORIES and kwargs.get("device") is None:
+            kwargs = {**kwargs, "device": self.device}
+        return func(*args, **kwargs)
+
+    def _draw(self, func: Callable[..., Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+        given = _device_of(args, kwargs)
+        there = kwargs.get("device") or given or self.device
+        own = {name: value for name, value in kwargs.items() if name not in ("device", "requires_grad")}
+        if given is None:
+            own["device"] = CPU
+        drawn = func(*move(args, CPU), **move(own, CPU)).to(there)
+        return drawn.requires_grad_() if kwargs.get("requires_grad") else drawn
+
+
+def _device_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> torch.device | None:
+    given = (value for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
+    return next((tensor.device for tensor in given), None)
+
+
+def _draw_in_place(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    own = cast("Tensor", args[0] if args else kwargs["tensor"])
+    rest = {name: value for name, value in kwargs.items() if name != "tensor"}
+    drawn = torch.empty(own.shape, dtype=own.dtype, device=CPU)
+    func(drawn, *move(args[1:], CPU), **move(rest, CPU))
+    with torch.no_grad():
+        return own.copy_(drawn)
+
+
+class _Mover:
+    """Moves what hangs together: what is shared before is shared behind it."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._done: dict[int, tuple[Any, Any]] = {}  # the original is kept, so that no other object gets its number
+
+    def moved(self, value: Any) -> Any:
+        if id(value) not in self._done:
+            self._done[id(value)] = (value, self._fresh(value))
+        return self._done[id(value)][1]
+
+    def _fresh(self, value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return self._tensor(value)
+        if isinstance(value, nn.Module):
+            return self._module(value)
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            own = {one.name: getattr(value, one.name) for one in dataclasses.fields(value) if one.init}
+            changed = {name: part for name, old in own.items() if (part := self.moved(old)) is not old}
+            return dataclasses.replace(value, **changed) if changed else value
+        if isinstance(value, tuple | list):
+            return self._sequence(cast("tuple[Any, ...] | list[Any]", value))
+        if isinstance(value, Mapping):
+            parts = {key: self.moved(old) for key, old in cast("Mapping[Any, Any]", value).items()}
+            same = all(parts[key] is old for key, old in cast("Mapping[Any, Any]", value).items())
+            return value if same else parts
+        return value
+
+    def _tensor(self, tensor: Tensor) -> Tensor:
+        if tensor.device.type == self._device.type:
+            return tensor
+        return tensor.detach().to(self._device).requires_grad_(tensor.requires_grad)
+
+    def _module(self, module: nn.Module) -> nn.Module:
+        tensors = (*module.parameters(), *module.buffers())
+        if all(tensor.device.type == self._device.type for tensor in tensors):
+            return module
+        return copy.deepcopy(module).to(self._device)
+
+    def _sequence(self, value: tuple[Any, ...] | list[Any]) -> Any:
+        parts = [self.moved(old) for old in value]
+        if all(part is old for part, old in zip(parts, value, strict=True)):
+            return value
+        if hasattr(value, "_fields"):
+            return type(value)(*parts)
+        return type(value)(parts)  # a list, a tuple, or one of the named results of torch

@@ -1,0 +1,55 @@
+"""How often an attribute was read: each value counts alike, however frequent it is."""
+
+from __future__ import annotations
+
+import numpy as np
+from torch import Tensor
+
+from fedsim.record import Interval
+
+_FEWEST = 3  # clients; fewer say nothing of how clients differ
+
+
+def share_read(
+    right: Tensor,
+    truth: Tensor,
+    clients: Tensor,
+    generator: np.random.Generator,
+    confidence: float = 0.95,
+    resamples: int = 2000,
+) -> Interval:
+    """Return the mean over values of the share of updates that were read right; n is the number of updates.
+
+    The interval is a percentile bootstrap over clients, since updates of one client share its data; it has no bounds
+    below three clients. Values that a resample lacks are left out of its mean.
+
+    Args:
+        right: how often the value of each update was read, shares (N,).
+        truth: its value, shape (N,).
+        clients: who sent it, shape (N,).
+        generator: source of the resamples.
+        confidence: coverage of the interval, in (0, 1).
+        resamples: number of bootstrap resamples.
+
+    Raises:
+        ValueError: there is no update.
+    """
+    if not len(truth):
+        raise ValueError("a share needs at least one update")
+    owners, values = (np.unique(own.numpy(), return_inverse=True)[1] for own in (clients, truth))
+    totals = np.zeros((owners.max() + 1, values.max() + 1))
+    hits = totals.copy()
+    np.add.at(totals, (owners, values), 1.0)
+    np.add.at(hits, (owners, values), right.double().numpy())
+    value = float(_mean(hits.sum(0), totals.sum(0)))
+    if len(totals) < _FEWEST:
+        return Interval(value=value, low=None, high=None, n=len(truth))
+    copies = generator.multinomial(len(totals), np.full(len(totals), 1 / len(totals)), size=resamples)
+    low, high = np.quantile(_mean(copies @ hits, copies @ totals), [0.5 - confidence / 2, 0.5 + confidence / 2])
+    return Interval(value=value, low=min(float(low), value), high=max(float(high), value), n=len(truth))
+
+
+def _mean(hits: np.ndarray, totals: np.ndarray) -> np.ndarray:
+    """Return the mean over the values that occur of the share that was right."""
+    occurs = totals > 0
+    return np.where(occurs, hits / np.maximum(totals, 1), 0.0).sum(-1) / occurs.sum(-1)

@@ -1,0 +1,59 @@
+"""Per-element secure aggregation: a sum is told only at elements to which enough clients contributed.
+
+The sum hides who contributed, but not what one client alone contributed: where all others sent zero, the sum is that
+client's value. Rows of an embedding and of a layer that sorts examples are such elements (arXiv 2508.04285). Here the
+trusted party counts the clients that sent a non-zero value to each element, and tells neither sum nor count where there
+are too few.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from fedsim.core.errors import FedsimError
+from fedsim.privacy.secure_aggregation.ring import reduce
+
+_TOLD = 2  # entries of a sum that are always told: the loss, and the total weight
+
+
+class Told(NamedTuple):
+    """What is told of a sum.
+
+    Attributes:
+        total: the sum (P + 2,), zero at concealed elements.
+        revealed: which elements of the update are told, shape (P,); None where all are.
+    """
+
+    total: Tensor
+    revealed: Tensor | None
+
+
+def with_contributions(levels: Tensor, update: Tensor) -> Tensor:
+    """Return what a client uploads, shape (2P + 2,): its levels, and 1 for each element to which it contributes.
+
+    Args:
+        levels: those of update and loss, and the weight behind them.
+        update: as it was before the rounding, shape (P,). A client of weight 0 contributes nothing.
+    """
+    contributes = (update != 0).to(levels) * (levels[-1] > 0)
+    return torch.cat((levels, contributes))
+
+
+def tell(total: Tensor, least: int, modulus_bits: int) -> Told:
+    """Return what is told of a sum of uploads, where each element needs at least so many contributing clients.
+
+    Raises:
+        FedsimError: a sum of uploads without contributions.
+    """
+    if least == 1:
+        return Told(total, None)
+    size, rest = divmod(len(total) - _TOLD, 2)
+    if rest or size < 0:
+        raise FedsimError(f"a sum of {len(total)} entries holds no contributions. Use with_contributions.")
+    values, counts = reduce(total, modulus_bits).split((size + _TOLD, size))
+    revealed = counts >= least
+    kept = torch.cat((revealed, revealed.new_ones(_TOLD)))
+    return Told(values * kept, revealed)

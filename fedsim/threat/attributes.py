@@ -1,0 +1,259 @@
+"""From the wire to attackers who ask for an attribute: the only door. What clients' examples are stays on this side.
+
+The attacker owns the test set with its attributes, and computes what a client would send that holds so many public
+examples of one value. It simulates the client with the scenario's own code, defenses included, and with randomness of
+its own.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedsim.core import seeding
+from fedsim.core.errors import NotApplicable, ScenarioError, nearest
+from fedsim.core.hooks import AttributeAttack
+from fedsim.core.types import Attribute, Dataset, Tensors, WireEntry
+from fedsim.federation.client import local_training
+from fedsim.metrics.attributes import share_read
+from fedsim.record import AttributeRecord
+from fedsim.scenario.world import World
+
+LABEL = "label"
+"""The attribute that every data set with one label an example has: the control that must be read."""
+
+_FEWEST_VALUES = 2
+_PERMUTATIONS = 10
+
+
+def known_attributes(dataset: Dataset) -> dict[str, Attribute]:
+    """Return the attributes of a data set, with the label where each example has one of a few."""
+    train, test = dataset.train.labels, dataset.test.labels
+    if train.dim() != 1 or train.is_floating_point() or len(dataset.class_names) != dataset.spec.classes:
+        return dict(dataset.attributes)
+    return {**dataset.attributes, LABEL: Attribute(dataset.class_names, train, test)}
+
+
+def check(world: World) -> None:
+    """Check before the first round that every attribute that is asked for is known and has public examples.
+
+    Raises:
+        ScenarioError: it has not, with the reason.
+    """
+    settings, dataset = world.scenario.attributes, world.data.dataset
+    assert settings is not None, "called for scenarios that ask for attributes"
+    known = known_attributes(dataset)
+    for number, choice in enumerate(settings.attacks):
+        where = f"attributes.attacks.{number}.attribute"
+        if choice.attribute not in known:
+            raise ScenarioError(
+                f"{where}: data '{world.scenario.data.name}' has no attribute '{choice.attribute}'."
+                f"{nearest(choice.attribute, known) if known else ' It has none.'}"
+            )
+        if len(_public_values(known[choice.attribute])) < _FEWEST_VALUES:
+            raise ScenarioError(
+                f"{where}: the public examples, which are the test set, have fewer than two values of "
+                f"'{choice.attribute}'. Ask for another attribute, or raise data.test or data.test_fraction."
+            )
+    if torch.equal(dataset.train.inputs, dataset.test.inputs):
+        raise ScenarioError(
+            "attributes: the test set of this data set is its training set, so the attacker has no examples of its "
+            "own. Choose another data set."
+        )
+
+
+@dataclass(frozen=True)
+class Told:
+    """What attacks make of the changes of one round, and the truth for the scorer.
+
+    Attributes:
+        known: by attack, descriptions of public changes, shape (P, F).
+        labels: their values, shape (P,).
+        asked: by attack, descriptions of the clients' changes, shape (N, F).
+        truth: their values, shape (N,).
+        clients: who sent them, shape (N,).
+        left_out: updates whose examples have no value that most of them share.
+        refusals: by attack, why it describes no change.
+    """
+
+    known: Mapping[str, Tensor]
+    labels: Tensor
+    asked: Mapping[str, Tensor]
+    truth: Tensor
+    clients: Tensor
+    left_out: int
+    refusals: Mapping[str, str]
+
+
+def told(world: World, name: str, entries: Sequence[WireEntry], attacks: Mapping[str, AttributeAttack[Any]]) -> Told:
+    """Return how attacks describe the updates of one round, and changes of public examples.
+
+    Args:
+        world: the scenario made real.
+        name: of the attribute.
+        entries: of one round, at least one.
+        attacks: by their titles; all of them see each change once.
+    """
+    attribute, first = known_attributes(world.data.dataset)[name], entries[0]
+    describe = _Describing(world, first, attacks)
+    values = [value_of(world, entry, attribute) for entry in entries]
+    judged = [number for number, value in enumerate(values) if value is not None]
+    asked = [describe(entries[number].update.tensors) for number in judged]
+    labels, known = list[int](), list[dict[str, Tensor]]()
+    for label, change in public_changes(world, first, name, attribute):
+        labels.append(label)
+        known.append(describe(change))
+    titles = [title for title in attacks if title not in describe.refusals]
+    return Told(
+        known={title: torch.stack([own[title] for own in known]) for title in titles},
+        labels=torch.tensor(labels),
+        asked={title: torch.stack([own[title] for own in asked]) for title in titles if asked},
+        truth=torch.tensor([values[number] for number in judged], dtype=torch.long),
+        clients=torch.tensor([entries[number].client for number in judged], dtype=torch.long),
+        left_out=len(entries) - len(judged),
+        refusals=describe.refusals,
+    )
+
+
+def value_of(world: World, entry: WireEntry, attribute: Attribute) -> int | None:
+    """Return the value that most examples behind an update have, of those that have any; None where there is none."""
+    numbers = torch.cat(list(world.data.drawn(entry.round, entry.client)))
+    inside = numbers[numbers < len(attribute.train)]  # planted examples stand behind those that have attributes
+    values = attribute.train[inside]
+    counts = values[values >= 0].bincount(minlength=2).sort(descending=True)
+    return None if counts.values[0] == counts.values[1] else int(counts.indices[0])
+
+
+def public_changes(world: World, entry: WireEntry, name: str, attribute: Attribute) -> Iterator[tuple[int, Tensors]]:
+    """Yield (value, what a client would send that holds public examples of this value), the values in turn."""
+    assert world.scenario.attributes is not None
+    source = seeding.generator(world.scenario.seed, f"public examples of {name}", entry.round)
+    pools = {value: (attribute.test == value).nonzero().flatten() for value in _public_values(attribute)}
+    size = _examples(world, entry)
+    count = world.scenario.attributes.public
+    if size == 1:  # the same example again would teach nothing
+        count = min(count, *map(len, pools.values()))
+    held = {value: _in_passes(pool, size * count, source).split(min(size, len(pool))) for value, pool in pools.items()}
+    own = [(value, shares[number]) for number in range(count) for value, shares in held.items()]
+    first = world.scenario.federation.clients  # so that no real client's randomness is drawn again
+    data = replace(
+        world.data,
+        dataset=replace(world.data.dataset, train=world.data.dataset.test),
+        shares=(*(torch.empty(0, dtype=torch.long),) * first, *(share for _, share in own)),
+    )
+    simulated = world.with_data(data)
+    for number, (value, _) in enumerate(own):
+        update, _ = local_training(simulated, entry.received, entry.round, first + number)
+        yield value, update.tensors
+
+
+def judged(
+    record: AttributeRecord, attack: AttributeAttack[Any], rounds: Sequence[Told], world: World
+) -> AttributeRecord:
+    """Return the record of an attack, with how often it reads the value, and how often its control does.
+
+    Raises:
+        NotApplicable: with the reason.
+    """
+    refusal = next((own.refusals[record.label] for own in rounds if record.label in own.refusals), None)
+    if refusal is not None:
+        raise NotApplicable(refusal)
+    asked = [own for own in rounds if len(own.truth)]
+    left_out = sum(own.left_out for own in rounds)
+    if not asked:
+        raise NotApplicable(
+            f"no watched update has examples of which most share a value of '{record.attribute}' ({left_out} updates)"
+        )
+    truth, clients = (torch.cat([getattr(own, part) for own in asked]) for part in ("truth", "clients"))
+    scoring, seed = world.scenario.scoring, world.scenario.seed
+    shares = {}
+    for role in ("accuracy", "permuted"):
+        right = torch.cat([_right(attack, own, record.label, seed, is_control=role == "permuted") for own in asked])
+        source = np.random.default_rng(seeding.derive(seed, "bootstrap"))
+        shares[role] = share_read(right, truth, clients, source, scoring.confidence, scoring.resamples)
+    return record.model_copy(
+        update={
+            **shares,
+            "values": known_attributes(world.data.dataset)[record.attribute].values,
+            "updates": len(truth),
+            "left_out": left_out,
+            "public": len(asked[0].labels),
+            "chance": 1 / len(truth.unique()),
+        }
+    )
+
+
+def _right(attack: AttributeAttack[Any], own: Told, label: str, seed: int, *, is_control: bool) -> Tensor:
+    """Return whether an attack reads the value of each change; of its control, in which share of the permutations.
+
+    One permutation would not do: what it keeps by accident is the same for all changes.
+    """
+    labels = [own.labels]
+    if is_control:
+        source = seeding.generator(seed, "permuted attributes")
+        labels = [permuted(own.labels, source) for _ in range(_PERMUTATIONS)]
+    right = []
+    for some in labels:
+        generator = seeding.generator(seed, f"attribute attack {label}")
+        numbers, places = some.unique(return_inverse=True)  # a value without public examples has no number
+        right.append(numbers[attack(own.known[label], places, own.asked[label], generator).argmax(1)] == own.truth)
+    return torch.stack(right).double().mean(0)
+
+
+def permuted(labels: Tensor, generator: torch.Generator) -> Tensor:
+    """Return the values dealt out anew, so that examples of each value get all values equally often.
+
+    A plain permutation of a hundred values keeps about a tenth of the truth, or of its opposite, and a reader finds it.
+    """
+    numbers, dealt = labels.unique(), torch.empty_like(labels)
+    for shift, value in enumerate(numbers.tolist()):
+        own = (labels == value).nonzero().flatten()
+        own = own[torch.randperm(len(own), generator=generator)]
+        dealt[own] = numbers[(torch.arange(len(own)) + shift) % len(numbers)]
+    return dealt
+
+
+class _Describing:
+    """Hands changes of one round to attacks; one that refuses is not asked again."""
+
+    def __init__(self, world: World, entry: WireEntry, attacks: Mapping[str, AttributeAttack[Any]]) -> None:
+        self.refusals: dict[str, str] = {}
+        self._attacks, self._round, self._world = attacks, entry.round, world
+
+    def __call__(self, change: Tensors) -> dict[str, Tensor]:
+        patterns = self._world.scenario.threat.shares
+        seen = {name: own.detach() for name, own in change.items() if any(fnmatch.fnmatch(name, p) for p in patterns)}
+        found: dict[str, Tensor] = {}
+        for title, attack in self._attacks.items():
+            if title in self.refusals:
+                continue
+            source = seeding.generator(self._world.scenario.seed, f"describing for {title}", self._round)
+            try:
+                found[title] = attack.describe(seen, source).detach()
+            except NotApplicable as error:
+                self.refusals[title] = str(error)
+        return found
+
+
+def _public_values(attribute: Attribute) -> list[int]:
+    return [value for value in attribute.test.unique().tolist() if value >= 0]
+
+
+def _in_passes(pool: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Return at least so many numbers of the pool, in random passes, so that none comes again before all have come."""
+    passes = -(-count // len(pool))
+    return torch.cat([pool[torch.randperm(len(pool), generator=generator)] for _ in range(passes)])
+
+
+def _examples(world: World, entry: WireEntry) -> int:
+    """Return how many public examples a simulated client holds: those of its steps, or as many as were trained on."""
+    settings = world.scenario.federation
+    if settings.local_epochs is None:
+        return settings.batch_size * settings.local_steps
+    return max(1, round(entry.update.examples / settings.local_epochs))

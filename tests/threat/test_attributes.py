@@ -1,0 +1,159 @@
+"""From a federation to attackers who ask for an attribute: truth, public changes, what passes the door, the record."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from fedsim import report
+from fedsim.core import registry
+from fedsim.core.errors import FedsimError, ScenarioError
+from fedsim.core.types import Attribute, WireEntry
+from fedsim.experiment import runner
+from fedsim.record.store import RunFolder, read_record
+from fedsim.scenario import Scenario
+from fedsim.scenario import world as worlds
+from fedsim.threat import attributes
+from fedsim.threat.observe import describe
+from tests.threat.test_membership import Watching
+
+Build = Callable[..., Scenario]
+NAMES = ("label", "parity", "brightness")
+SMALL: dict[str, Any] = {
+    "data": {"name": "digits", "test_fraction": 0.5},
+    "model": {"name": "mlp", "width": 32, "depth": 2, "dropout": 0.0},
+    "federation": {"clients": 40, "batch_size": 1, "engine": "vectorized"},
+    "threat": {"victims": 40, "keep_updates": False},
+    "attributes": {"public": 30, "attacks": [{"name": "change-norms", "attribute": name} for name in NAMES]},
+}
+
+
+@pytest.fixture
+def world(scenario: Build) -> worlds.World:
+    return worlds.build(scenario(**SMALL))
+
+
+def entry(world: worlds.World, client: int = 0) -> WireEntry:
+    weights = world.models.first_weights
+    update, _ = attributes.local_training(world, weights, 1, client)
+    return WireEntry(1, client, weights, update)
+
+
+def by_hand(world: worlds.World, inputs: Tensor, label: Tensor) -> Tensor:
+    model = world.models.holding(world.models.first_weights)
+    loss = torch.nn.functional.cross_entropy(model(inputs[None]), label[None])
+    return torch.cat([own.flatten() for own in torch.autograd.grad(loss, list(model.parameters()))])
+
+
+def flat(tensors: Any) -> Tensor:
+    return torch.cat([own.flatten() for own in tensors.values()])
+
+
+def test_a_public_change_is_the_gradient_of_a_public_example_that_has_the_value(scenario: Build) -> None:
+    world = worlds.build(scenario(**{**SMALL, "data": {"name": "digits", "test": 30}}))
+    test = world.data.dataset.test
+    parity = world.data.dataset.attributes["parity"]
+    made = list(attributes.public_changes(world, entry(world), "parity", parity))
+    assert [value for value, _ in made] == [0, 1] * int(parity.test.bincount().min())  # each example once
+    for value, change in made[:3]:
+        found = [
+            number
+            for number, (inputs, label) in enumerate(zip(test.inputs, test.labels, strict=True))
+            if torch.allclose(flat(change), by_hand(world, inputs, label), atol=1e-6)  # single precision
+        ]
+        assert len(found) == 1
+        assert parity.test[found[0]] == value
+
+
+def test_the_truth_is_the_value_of_most_examples_and_a_tie_has_none(scenario: Build) -> None:
+    federation = {"clients": 3, "batch_size": 4}
+    world = worlds.build(scenario(**{**SMALL, "federation": federation, "threat": {"victims": 1}}))
+    (drawn,) = world.data.drawn(1, 0)
+    values = torch.full((len(world.data.dataset.train),), -1)
+
+    def asked(own: list[int]) -> int | None:
+        values[drawn] = torch.tensor(own)
+        return attributes.value_of(world, entry(world), Attribute(("a", "b"), values, values))
+
+    assert asked([1, 1, 1, 0]) == 1
+    assert asked([1, -1, -1, -1]) == 1
+    assert asked([1, 1, 0, 0]) is None
+    assert asked([-1, -1, -1, -1]) is None
+
+
+def test_permuted_values_hold_nothing_of_the_true_ones() -> None:
+    labels = torch.arange(60) % 3
+    own = attributes.permuted(labels, torch.Generator().manual_seed(0))
+    counts = [(own[labels == value]).bincount(minlength=3).tolist() for value in range(3)]
+    assert all(max(count) - min(count) <= 1 for count in counts)
+    assert not torch.equal(own, attributes.permuted(labels, torch.Generator().manual_seed(1)))
+
+
+def test_a_run_asks_records_and_reports_and_its_controls_hold(scenario: Build, tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.create(overwrite=False)
+    record = runner.run(scenario(**SMALL), folder, Watching(), command="test", earlier=None)
+    label, parity, brightness = record.arms[0].attributes
+    assert record.arms[0].complete
+    assert read_record(tmp_path / "run").arms[0].attributes == record.arms[0].attributes
+    assert (label.values, label.chance, label.updates, label.public) == (tuple("0123456789"), 0.1, 40, 300)
+    for own in (label, parity, brightness):
+        assert own.failure is None
+        assert own.accuracy is not None
+        assert own.accuracy.low is not None
+        assert own.permuted is not None
+        assert own.accuracy.low > own.chance
+        assert abs(own.permuted.value - own.chance) < 0.15
+    assert label.accuracy is not None
+    assert label.accuracy.value > 0.9  # the control that must be read: a gradient of one example shows its label
+    sentences = describe(worlds.build(scenario(**SMALL)))
+    assert any("label, parity, brightness" in own and "30 changes for each value" in own for own in sentences)
+    shown_in_the_report(tmp_path)
+
+
+def shown_in_the_report(path: Path) -> None:
+    page = report.build(path / "run").read_text(encoding="utf-8")
+    assert "What are the data like?" in page
+    assert "change-norms (brightness)" in page
+
+
+@pytest.mark.parametrize(
+    ("table", "why"),
+    [
+        (
+            {"attacks": [{"name": "change-norms", "attribute": "partiy"}]},
+            "no attribute 'partiy'. Did you mean 'parity'",
+        ),
+        ({"attacks": [{"name": "change-norms"}]}, "attribute"),
+        ({"attacks": [{"name": "change-norms", "attribute": "parity", "probe": "no"}]}, "there is no probe 'no'"),
+        ({"attacks": []}, "at least 1 item"),
+        ({"attacks": [{"name": "change-norm", "attribute": "parity"}]}, "change-norms"),
+        ({"attacks": [{"name": "change-norms", "attribute": "parity"}] * 2}, "two attacks are reported as"),
+    ],
+)
+def test_a_mistake_is_named_before_the_first_round(scenario: Build, table: dict[str, Any], why: str) -> None:
+    with pytest.raises(FedsimError, match=why):
+        attributes.check(worlds.build(scenario(**{**SMALL, "attributes": table})))
+
+
+def test_who_sees_sums_alone_cannot_ask(scenario: Build) -> None:
+    with pytest.raises(ScenarioError, match="reads updates of single clients"):
+        scenario(**{**SMALL, "threat": {"sees": "sum"}})
+
+
+def test_what_an_attack_gets_holds_no_truth(world: worlds.World) -> None:
+    parity = world.data.dataset.attributes["parity"]
+    seen: list[Any] = []
+
+    class Spy(registry.get("attribute", "change-norms").make):  # type: ignore[misc]
+        def describe(self, *handed: Any) -> Tensor:
+            seen.append(handed)
+            return torch.zeros(1)
+
+    own = attributes.told(world, "parity", [entry(world)], {"spy": Spy(None)})
+    assert own.truth.tolist() == [int(parity.train[next(iter(world.data.drawn(1, 0)))])]
+    assert all(isinstance(change, dict) and isinstance(source, torch.Generator) for change, source in seen)
+    assert torch.equal(seen[0][1].get_state(), seen[1][1].get_state())
