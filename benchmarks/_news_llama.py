@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.core import checkpoints, seeding
+from fedsim.data._shipped import news_file
 from fedsim.data._text import read_text
 from fedsim.data._tokenizer import ModelTokenizer
-from fedsim.data.lee_news import news_file
 from fedsim.generation.writer import Writer, load_writer
 
 DEPTH, WIDTH, TOKENS = 12, 128, 2048

@@ -38,7 +38,7 @@ class LabelOnlyConfig(Config):
 
 
 @final
-@membership("label-only", summary="labels that survive noise mean a member", paper="2007.14321", related="2007.15528")
+@membership("label-only", summary="labels that survive noise mean a member", paper="2007.14321")
 class LabelOnly(MembershipAttack[LabelOnlyConfig]):
     """Scores by how often the label survives noise."""
 

@@ -1,25 +1,12 @@
-"""What data sets of tables share: a file that another package ships, the parts of the rows, and their scale."""
+"""What data sets of tables share: the parts of the rows, and their scale."""
 
 from __future__ import annotations
-
-import importlib.util
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from fedsim.core import seeding
 from fedsim.core.types import Batch, Dataset, InputSpec
-
-
-def shipped(package: str, file: str) -> Path | None:
-    """Return a file that a package ships, without importing the package, which is slow; None where it is missing."""
-    found = importlib.util.find_spec(package)
-    for folder in (found.submodule_search_locations or ()) if found else ():
-        path = Path(folder) / file
-        if path.exists():
-            return path
-    return None
 
 
 def parted(rows: Batch, test_fraction: float, seed: int) -> tuple[Batch, Batch]:

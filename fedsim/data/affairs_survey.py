@@ -15,7 +15,8 @@ from pydantic import Field
 from fedsim.core.errors import MissingExtra
 from fedsim.core.registry import dataset
 from fedsim.core.types import Batch, Config, Dataset
-from fedsim.data._tables import one_hot, parted, shipped, standardised
+from fedsim.data._shipped import shipped
+from fedsim.data._tables import one_hot, parted, standardised
 
 _NUMBERS = 6  # columns; behind them both occupations, and the time spent in affairs
 

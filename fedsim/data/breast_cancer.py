@@ -17,7 +17,8 @@ from fedsim.core.errors import MissingExtra
 from fedsim.core.registry import dataset
 from fedsim.core.types import Batch, Config, Dataset
 from fedsim.data._attributes import halved
-from fedsim.data._tables import parted, shipped, standardised
+from fedsim.data._shipped import shipped
+from fedsim.data._tables import parted, standardised
 
 _MEASURED = (
     "radius", "texture", "perimeter", "area", "smoothness", "compactness", "concavity", "concave points", "symmetry",

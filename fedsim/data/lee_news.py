@@ -6,12 +6,9 @@ What it may leak: names of places and people, which occur in few reports each.
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-
-from fedsim.core.errors import MissingExtra
 from fedsim.core.registry import dataset
 from fedsim.core.types import Dataset
+from fedsim.data._shipped import news_file
 from fedsim.data._text import TextConfig, read_text, tokenise
 
 
@@ -27,17 +24,3 @@ def lee_news(config: LeeNewsConfig) -> Dataset:
         MissingExtra: gensim is not installed (its dependencies are not needed).
     """
     return tokenise(config, read_text(news_file()).splitlines())
-
-
-def news_file() -> Path:
-    """Return the file with the reports, one a line.
-
-    Raises:
-        MissingExtra: gensim is not installed.
-    """
-    package = importlib.util.find_spec("gensim")
-    for folder in (package.submodule_search_locations or ()) if package else ():
-        path = Path(folder) / "test" / "test_data" / "lee_background.cor"
-        if path.exists():
-            return path
-    raise MissingExtra("gensim, which holds the data set 'lee-news',", "pip install --no-deps gensim==4.4.0")

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from fedsim.core.registry import dataset
 from fedsim.core.types import Attribute, Dataset, InputSpec
+from fedsim.data._shipped import news_file
 from fedsim.data._text import TokenConfig, as_batch, read_text, test_and_training, tokenizer_of
-from fedsim.data.lee_news import news_file
 
 _TOPICS = {
     "war": "Taliban Afghanistan Laden troops Israeli Palestinian militants militant Arafat Gaza attack attacks forces "

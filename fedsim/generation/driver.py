@@ -13,7 +13,7 @@ from fedsim.core.errors import FedsimError, nearest
 from fedsim.core.hooks import Condition, Decoder, Generation, GenerationContext, Sampler, Unmasker
 from fedsim.core.kept_tokens import reducing_places
 from fedsim.core.types import Generated, Limits, Tokenizer, Trace
-from fedsim.core.visual import ReadsImages
+from fedsim.core.visual import can_read_images
 from fedsim.generation.loop import Loop, Piece, Row
 
 _AT_ONCE = 8
@@ -133,7 +133,7 @@ def _collect(pieces: Iterator[Piece], rows: int, on_piece: Callable[[Piece], Non
 
 def _known(model: nn.Module) -> int | None:
     """Return how many tokens a model knows: what it says, or the rows of its first embedding; None without any."""
-    if isinstance(model, ReadsImages):
+    if can_read_images(model):
         return model.visual.vocabulary
     return next((own.num_embeddings for own in model.modules() if isinstance(own, nn.Embedding)), None)
 

@@ -21,7 +21,7 @@ from fedsim.core.errors import FedsimError
 from fedsim.core.hooks.tasks import Model, Scored, Shown
 from fedsim.core.registry import task
 from fedsim.core.types import Batch, Dataset, Draws, Knowledge, Reconstruction, Truth
-from fedsim.core.visual import ReadsImages
+from fedsim.core.visual import can_read_images
 from fedsim.metrics.image import to_pixels
 from fedsim.metrics.missing import complete
 from fedsim.metrics.testing import test_accuracy, test_loss
@@ -61,7 +61,7 @@ class VisualQuestionAnswering(ClassTask):
 
     def tell(self, model: nn.Module, given: Mapping[str, Tensor], labels: Tensor | None) -> None:
         """Have the model ask the question of every image, and read the answer where it is granted."""
-        if isinstance(model, ReadsImages) and QUESTION in given:
+        if can_read_images(model) and QUESTION in given:
             model.asked = (given[QUESTION].clone(), None if labels is None else _said(labels))
 
     def evaluate(self, model: Model, data: Dataset, generator: torch.Generator) -> Mapping[str, float]:

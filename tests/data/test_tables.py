@@ -3,7 +3,7 @@
 import torch
 
 from fedsim.core.types import Batch
-from fedsim.data._tables import one_hot, parted, shipped, standardised
+from fedsim.data._tables import one_hot, parted, standardised
 
 
 def test_a_category_has_one_column_for_each_value() -> None:
@@ -20,8 +20,3 @@ def test_rows_are_parted_once_and_scaled_by_the_training_rows() -> None:
     assert torch.allclose(data.train.inputs.mean(0), torch.zeros(2), atol=1e-6)
     plain = data.train.inputs * torch.tensor(data.spec.std) + torch.tensor(data.spec.mean)
     assert torch.allclose(plain.aminmax(dim=0).max, torch.ones(2))
-
-
-def test_a_file_that_no_package_ships_is_none() -> None:
-    assert shipped("no_such_package", "a.csv") is None
-    assert shipped("torch", "no_such_file.csv") is None

@@ -27,7 +27,7 @@ from fedsim.core.errors import FedsimError, NotApplicable
 from fedsim.core.hooks import IMAGES, Condition, Decoder, GenerationContext, Writing, check_scores
 from fedsim.core.registry import component
 from fedsim.core.types import Config, Event, Modality
-from fedsim.core.visual import Answers, LayerView, Read, Stream, VisualReducer, acting
+from fedsim.core.visual import Answers, LayerView, Read, Stream, VisualReducer, acting, can_answer
 
 _ATTENTION = "damro.attention"  # of the class token over the patches of the image, (B, N); -1 for one that is merged
 
@@ -159,7 +159,7 @@ class Damro(Decoder[DamroConfig, Distrusting]):
         return _highest(self._attention(self._checked(model), images, question)[1], self.config.outliers)
 
     def _checked(self, model: nn.Module) -> Answers:
-        if not isinstance(model, Answers):
+        if not can_answer(model):
             raise NotApplicable(
                 f"decoder 'damro' distrusts visual tokens, and model {type(model).__name__} has none. Choose a model "
                 "that reads images beside a question, such as 'tiny-vlm'."

@@ -1,9 +1,16 @@
 """What a model that reads images and text shows of its visual tokens, to leave them out, merge them or mend them."""
 
-from fedsim.core.visual.answering import Answers, Read, acting
+from fedsim.core.visual.answering import Answers, Read, acting, can_answer
 from fedsim.core.visual.cost import prompt_cost, step_cost
 from fedsim.core.visual.held import Held
-from fedsim.core.visual.reducer import LayerView, ReadsImages, VisualReducer, VisualShape, reads_images
+from fedsim.core.visual.reducer import (
+    LayerView,
+    ReadsImages,
+    VisualReducer,
+    VisualShape,
+    can_read_images,
+    reads_images,
+)
 from fedsim.core.visual.stream import Stream
 from fedsim.core.visual.watching import Passed, visual_passes
 
@@ -18,6 +25,8 @@ __all__ = [
     "VisualReducer",
     "VisualShape",
     "acting",
+    "can_answer",
+    "can_read_images",
     "prompt_cost",
     "reads_images",
     "step_cost",

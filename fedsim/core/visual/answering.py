@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeGuard
 
 from torch import Tensor
 
 from fedsim.core.visual.held import Held
-from fedsim.core.visual.reducer import ReadsImages, VisualReducer
+from fedsim.core.visual.reducer import ReadsImages, VisualReducer, can_read_images
 from fedsim.core.visual.stream import Stream
 
 
@@ -29,7 +29,6 @@ class Read:
     scores: Tensor
 
 
-@runtime_checkable
 class Answers(ReadsImages, Protocol):
     """A model that reads images and a question, and writes the answer token by token."""
 
@@ -44,6 +43,11 @@ class Answers(ReadsImages, Protocol):
     def follow(self, read: Read, tokens: Tensor) -> Tensor:
         """Read one more token (B,) of each answer, and return the scores (B, V) of the next; `read` grows."""
         ...
+
+
+def can_answer(model: object) -> TypeGuard[Answers]:
+    """Say whether it is such a model."""
+    return can_read_images(model) and all(hasattr(model, own) for own in ("encode", "begin", "follow"))
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import ClassVar, Protocol, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -111,7 +111,6 @@ class VisualReducer(Reducing):
         return hidden
 
 
-@runtime_checkable
 class ReadsImages(Protocol):
     """A model that reads images and text, and lets reducers act.
 
@@ -128,6 +127,11 @@ class ReadsImages(Protocol):
     asked: tuple[Tensor, Tensor | None] | None
 
 
+def can_read_images(model: object) -> TypeGuard[ReadsImages]:
+    """Say whether it is such a model. From Python 3.12 on `isinstance` overlooks what is a module in a module."""
+    return all(hasattr(model, own) for own in ("reducers", "visual", "listeners", "asked"))
+
+
 def reads_images(model: nn.Module, name: str) -> ReadsImages:
     """Return a model as one that reads images.
 
@@ -138,7 +142,7 @@ def reads_images(model: nn.Module, name: str) -> ReadsImages:
     Raises:
         NotApplicable: it has no visual tokens.
     """
-    if isinstance(model, ReadsImages):
+    if can_read_images(model):
         return model
     raise NotApplicable(
         f"component '{name}' leaves visual tokens out, and model {type(model).__name__} has none. Choose a model that "

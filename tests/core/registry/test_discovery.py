@@ -17,7 +17,9 @@ ROOT = Path(__file__).parents[3]
 
 
 @pytest.mark.parametrize(
-    ("kinds", "folder"), [(("attack", "membership", "trace"), "attacks"), (("defense",), "defenses")], ids=str
+    ("kinds", "folder"),
+    [(("attack", "membership", "attribute", "trace"), "attacks"), (("defense",), "defenses")],
+    ids=str,
 )
 def test_methods_are_found_by_folder(kinds: tuple[registry.Kind, ...], folder: str) -> None:
     """Every file of a family is a method, but for the bases of families, parts with an underscore, and the core."""

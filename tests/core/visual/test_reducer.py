@@ -4,13 +4,14 @@ import pytest
 from torch import nn
 
 from fedsim.core.errors import NotApplicable
-from fedsim.core.visual import ReadsImages, VisualShape, reads_images
+from fedsim.core.visual import VisualShape, can_read_images, reads_images
 from tests.models.vlms import small_vlm
 
 
 def test_models_say_whether_they_read_images() -> None:
     model = small_vlm()
-    assert isinstance(model, ReadsImages)
+    assert can_read_images(model)
+    assert not can_read_images(nn.Linear(2, 2))
     assert reads_images(model, "mine") is model
     with pytest.raises(NotApplicable, match="component 'mine' leaves visual tokens out, and model Linear has none"):
         reads_images(nn.Linear(2, 2), "mine")
