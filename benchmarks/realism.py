@@ -37,6 +37,7 @@ from fedsim.audit import evidence  # noqa: E402
 from fedsim.audit.inspecting import Inspector, Seen  # noqa: E402
 from fedsim.audit.record import Inspection  # noqa: E402
 from fedsim.core import checkpoints, seeding  # noqa: E402
+from fedsim.core.errors import FedsimError  # noqa: E402
 from fedsim.core.types import Tensors, WireEntry  # noqa: E402
 from fedsim.federation.client import local_training  # noqa: E402
 from fedsim.metrics.evidence import reach, recovered  # noqa: E402
@@ -269,7 +270,7 @@ def rows_of(cells: Iterable[Cell], measure: Callable[[Cell], Row], key: str, fil
 def main() -> None:
     """Print a row a cell, then the groups."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--full", action="store_true", help="every cell (about two hours)")
+    parser.add_argument("--full", action="store_true", help="every cell (hours)")
     parser.add_argument("--only", default="", metavar="TEXT", help="cells whose words contain this text")
     parser.add_argument("--rows", type=Path, metavar="FILE", help="where rows are kept, one JSON object a line")
     parser.add_argument("--seconds", type=float, help="of the attack on an update; absent: what the cells say")
@@ -281,25 +282,32 @@ def main() -> None:
     torch.set_num_threads(1)
     every = (*CELLS, *(cells_of(asked.vit) if asked.vit else ()))
     cells = [own for own in every if asked.only in own.words and (asked.full or not own.is_long)]
-    if asked.ceilings:
-        found = list(rows_of(cells, ceiling, "ceiling", asked.rows))
-        print(
-            json.dumps(found, indent=1)
-            if asked.json
-            else _table(tuple(found[0]), ([str(figure) for figure in own.values()] for own in found))
-        )
-        return
+    if not cells:
+        parser.error(f"no cell's words contain '{asked.only}'{'' if asked.full else '; --full has more cells'}")
+    try:
+        print(_ceilings(cells, asked) if asked.ceilings else _attacks(cells, asked))
+    except FedsimError as error:
+        parser.error(str(error))
+
+
+def _ceilings(cells: Sequence[Cell], asked: argparse.Namespace) -> str:
+    found = list(rows_of(cells, ceiling, "ceiling", asked.rows))
+    if asked.json:
+        return json.dumps(found, indent=1)
+    shown = [{name: str(figure) for name, figure in own.items() if name != "key"} for own in found]
+    return _table(tuple(shown[0]), [tuple(own.values()) for own in shown])
+
+
+def _attacks(cells: Sequence[Cell], asked: argparse.Namespace) -> str:
     key = f"{asked.victims} updates, {f'{asked.seconds:g} s' if asked.seconds else 'own seconds'}"
     rows = list(rows_of(cells, partial(measured, victims=asked.victims, seconds=asked.seconds), key, asked.rows))
     networks = list(dict.fromkeys(row["network"] for row in rows))
     rows.sort(key=lambda row: networks.index(row["network"]))
-    if asked.json:
-        print(json.dumps({"cells": rows, "groups": groups(rows)}, indent=1))
-        return
-    print(_table(_SHOWN, map(_shown, rows)))
     summed = groups(rows)
-    if summed:
-        print("\n" + _table(tuple(summed[0]), ([str(own) for own in row.values()] for row in summed)))
+    if asked.json:
+        return json.dumps({"cells": rows, "groups": summed}, indent=1)
+    table = _table(_SHOWN, map(_shown, rows))
+    return f"{table}\n\n{_table(tuple(summed[0]), ([str(own) for own in row.values()] for row in summed))}"
 
 
 if __name__ == "__main__":

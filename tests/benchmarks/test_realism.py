@@ -103,3 +103,31 @@ def test_contrast_of_one_image_does_not_pass_batch_norm(norm: Norm, shows: bool)
 
     change = float(torch.norm(gradient(1.5) - gradient(1.0)) / torch.norm(gradient(1.0)))
     assert change > 0.1 if shows else change < 0.01  # what is left is the epsilon of the normalisation
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"), [("no such network", "no cell's words contain"), ("small ViT", "set FEDSIM_CIFAR10 to")]
+)
+def test_a_mistake_is_told_in_a_line(
+    asked: str, told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("FEDSIM_CIFAR10", raising=False)
+    monkeypatch.setattr("sys.argv", ["realism", "--only", asked])
+    with pytest.raises(SystemExit, match="2"):
+        realism.main()
+    assert told in capsys.readouterr().err
+
+
+def test_kept_rows_are_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cell = next(cell for cell in CELLS if cell.words.startswith("MLP") and cell.client == Client())
+    row = {**realism.measured(Cell(_CONTROL, Client(), is_long=False), 1), "network": cell.network.words}
+    kept = {**row, "key": f"{cell.words}: 3 updates, own seconds"}
+    file = tmp_path / "rows.jsonl"
+    file.write_text(json.dumps(kept) + "\n")
+    monkeypatch.setattr("sys.argv", ["realism", "--only", cell.words, "--rows", str(file)])
+    realism.main()
+    printed = capsys.readouterr().out
+    assert f"| {cell.network.words} | fresh" in printed
+    assert "| control, fresh, B = 1 | 1 | 1 | 1 of 1 [21, 100]% |" in printed
