@@ -58,7 +58,7 @@ def world_of(kind: str, share: float, seed: int, batch: int, rounds: int = 1) ->
             "rounds": rounds,
             "evaluate_every": 1000,
         },
-        "aggregation": {"name": "mean", "optimizer": {"name": "sgd", "learning_rate": 1.0}},
+        "aggregation": {"name": "mean", "optimizer": {"name": "sgd", "learning_rate": 0.3}},
         "defenses": defenses(kind, share),
     }
     return build(parse(raw, "benchmark"))
