@@ -17,6 +17,7 @@ Light = Literal["kept", "undecided", "broken"]
 State = Literal["recovered", "withstood", "undecided"]
 
 _MOST_UPDATES = 1_000_000
+_PICTURE = 20.0  # dB: of an error so small the picture is there, whatever a drawn guess makes of a direction that is lost
 _IMPROBABLE = 0.01  # a verdict on blind guesses is to be wrong in one audit of a hundred at most
 
 
@@ -77,11 +78,21 @@ def is_evidence(victim: VictimRecord, rule: Rule) -> bool:
 
 
 def is_out_of_reach(victim: VictimRecord, rule: Rule) -> bool:
-    """Say whether the ideal attacker would recover nothing that was not recovered."""
-    if victim.ceiling is None or not victim.ceiling.scores:
+    """Say whether the ideal attacker would recover nothing that was not recovered.
+
+    A guess of it that fails says nothing where its expected error is small: one lost direction, such as the contrast
+    behind batch normalisation, may hold the whole picture, and who guesses that direction has the rest.
+    """
+    if victim.ceiling is None or not victim.ceiling.scores or _is_there(victim.ceiling, rule):
         return False
     within = {item.index for item in victim.ceiling.scores if rule.has_succeeded(item)}
     return not within - {item.index for item in victim.scores if rule.has_succeeded(item)}
+
+
+def _is_there(ceiling: Ceiling, rule: Rule) -> bool:
+    """Say whether the expected error is that of a recovered example."""
+    limit = rule.threshold if rule.metric == "psnr" else _PICTURE
+    return ceiling.psnr is not None and ceiling.psnr >= limit
 
 
 class Reach(NamedTuple):

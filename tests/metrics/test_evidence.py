@@ -83,7 +83,7 @@ def test_what_is_alike_pixel_by_pixel_is_proof_among_any_number() -> None:
 
 def ceiling(*hits: float, **found: object) -> Ceiling:
     scores = tuple(ItemScore(index=i, values={"ssim": hit}) for i, hit in enumerate(hits))
-    return Ceiling(psnr=20.0, inputs=4, scores=scores).model_copy(update=found)
+    return Ceiling(psnr=12.0, inputs=4, scores=scores).model_copy(update=found)
 
 
 def test_what_no_attacker_could_recover_withstood_whatever_the_search_did() -> None:
@@ -96,8 +96,19 @@ def test_what_no_attacker_could_recover_withstood_whatever_the_search_did() -> N
     assert not is_evidence(victim(0.1, converged=False, ceiling=undefined), RULE)
 
 
+def test_a_drawn_guess_that_fails_is_no_evidence_where_the_expected_error_is_small() -> None:
+    """The contrast behind batch normalisation is one lost direction of hundreds, and holds the whole picture."""
+    for metric, threshold, psnr, is_open in (("ssim", 0.5, 41.0, True), ("ssim", 0.5, 19.9, False)):
+        own = victim(0.1, converged=False, ceiling=ceiling(0.3, psnr=psnr))
+        assert (state_of([own], Rule.of(metric, threshold)) == "undecided") is is_open
+    strict = Rule.of("psnr", 60.0)
+    scores = (ItemScore(index=0, values={"psnr": 30.0}),)
+    own = VictimRecord(round=1, client=0, scores=scores, ceiling=Ceiling(psnr=49.0, inputs=4, scores=scores))
+    assert state_of([own], strict) == "withstood"
+
+
 def test_how_far_the_ideal_attacker_comes_is_told_over_all_updates() -> None:
-    found = reach([ceiling(0.2, 0.9), None, ceiling(0.9, psnr=30.0)], RULE)
+    found = reach([ceiling(0.2, 0.9, psnr=20.0), None, ceiling(0.9, psnr=30.0)], RULE)
     assert found == (25.0, 2 / 3, "25 dB, 2 of 3")
     wide = Ceiling(psnr_low=12.0, psnr_high=80.0)
     assert reach([wide], RULE) == (None, None, "12 to 80 dB")
