@@ -97,7 +97,7 @@ def train(model: Any, teacher: Any, recipe: Recipe, on_step: OnStep) -> None:
     generator = seeding.generator(0, "training rcp")
     stored = stored_features(teacher, _IMAGES, generator)
     parameters = [own for own in reducer.parameters() if own.requires_grad]
-    optimizer = torch.optim.Adam(parameters, _RATE, weight_decay=_DECAY)
+    optimizer = torch.optim.AdamW(parameters, _RATE, weight_decay=_DECAY)
     rates = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: falling(step / recipe.steps, 0.1))
     for step in range(recipe.steps):
         done = step / recipe.steps
