@@ -110,7 +110,7 @@ def test_one_token_stays_where_none_would() -> None:
 )
 def test_layers_that_do_not_fit_are_named(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(NotApplicable, match=message):
-        prepared("rcp", **(LAYERS | settings))
+        prepared("rcp", None, **(LAYERS | settings))
 
 
 def test_trained_weights_that_are_missing_or_of_other_sizes_are_named(
@@ -123,4 +123,4 @@ def test_trained_weights_that_are_missing_or_of_other_sizes_are_named(
     torch.save(lively().reducers[0].state_dict(), tmp_path / "rcp-50" / "weights.pt")
     prepared("rcp", small_vlm(), **LAYERS, weights="rcp-50")
     with pytest.raises(FedsimError, match="belong to the usual sizes"):
-        prepared("rcp", **(LAYERS | {"repairs": (3,)}), weights="rcp-50")
+        prepared("rcp", None, **(LAYERS | {"repairs": (3,)}), weights="rcp-50")
