@@ -91,8 +91,10 @@ def test_only_places_that_predict_the_answer_are_mended() -> None:
 @torch.no_grad()
 def test_one_token_stays_where_none_would() -> None:
     model = lively()
-    for part in model.reducers[0].pruners.values():  # type: ignore[union-attr]
-        nn.init.constant_(part.bias, -1e3)
+    reducer = model.reducers[0]
+    assert isinstance(reducer, RcpReducer)
+    for part in reducer.pruners.values():
+        nn.init.constant_(part.bias, -1e3)  # type: ignore[arg-type]
     with visual_passes(model) as passes:
         model(*examples())
     assert passes[0].visual[1:] == [[1] * 3] * 3
