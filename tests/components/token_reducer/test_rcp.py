@@ -91,8 +91,10 @@ def test_only_places_that_predict_the_answer_are_mended() -> None:
 @torch.no_grad()
 def test_one_token_stays_where_none_would() -> None:
     model = lively()
-    for part in model.reducers[0].pruners.values():  # type: ignore[union-attr]
-        nn.init.constant_(part.bias, -1e3)
+    reducer = model.reducers[0]
+    assert isinstance(reducer, RcpReducer)
+    for part in reducer.pruners.values():
+        nn.init.constant_(part.bias, -1e3)  # type: ignore[arg-type]
     with visual_passes(model) as passes:
         model(*examples())
     assert passes[0].visual[1:] == [[1] * 3] * 3
@@ -110,7 +112,7 @@ def test_one_token_stays_where_none_would() -> None:
 )
 def test_layers_that_do_not_fit_are_named(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(NotApplicable, match=message):
-        prepared("rcp", **(LAYERS | settings))
+        prepared("rcp", None, **(LAYERS | settings))
 
 
 def test_trained_weights_that_are_missing_or_of_other_sizes_are_named(
@@ -123,4 +125,4 @@ def test_trained_weights_that_are_missing_or_of_other_sizes_are_named(
     torch.save(lively().reducers[0].state_dict(), tmp_path / "rcp-50" / "weights.pt")
     prepared("rcp", small_vlm(), **LAYERS, weights="rcp-50")
     with pytest.raises(FedsimError, match="belong to the usual sizes"):
-        prepared("rcp", **(LAYERS | {"repairs": (3,)}), weights="rcp-50")
+        prepared("rcp", None, **(LAYERS | {"repairs": (3,)}), weights="rcp-50")
