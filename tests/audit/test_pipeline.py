@@ -30,10 +30,6 @@ def make_client():
     return Subject({model}, None, DataLoader(data, batch_size=8), defenses={defenses})
 """
 DENSE = "nn.Sequential(nn.Flatten(), nn.Linear(64, 24), nn.ReLU(), nn.Linear(24, 4))"
-DEEP = (
-    "nn.Sequential(nn.Conv2d(1, 4, 3, 2), nn.Sigmoid(), nn.Conv2d(4, 4, 2), nn.Sigmoid(), nn.AdaptiveAvgPool2d(1), "
-    "nn.Flatten(), nn.Linear(4, 4))"
-)
 NOISE = '({"name": "gradient-noise", "scale": 10.0, "relative": True},)'
 
 pytestmark = pytest.mark.slow
@@ -75,20 +71,20 @@ def run(line: str, folder: Path, environment: dict[str, str]) -> subprocess.Comp
 
 
 @pytest.mark.parametrize(
-    ("model", "defenses", "limit", "code", "state"),
-    [(DENSE, "()", 0.05, 3, "broken"), (DENSE, NOISE, 0.6, 0, "kept"), (DEEP, "()", 0.05, 4, "undecided")],
+    ("defenses", "limit", "code", "state"),
+    [("()", 0.05, 3, "broken"), (NOISE, 0.6, 0, "kept"), (NOISE, 0.05, 4, "undecided")],  # 0 of 4 may be up to 49 %
 )
 def test_its_steps_end_as_the_policy_says_and_leave_what_later_steps_upload(
-    environment: dict[str, str], tmp_path: Path, model: str, defenses: str, limit: float, code: int, state: str
+    environment: dict[str, str], tmp_path: Path, defenses: str, limit: float, code: int, state: str
 ) -> None:
     (tmp_path / "my_pkg").mkdir()
     (tmp_path / "my_pkg" / "__init__.py").touch()
-    (tmp_path / "my_pkg" / "train.py").write_text(SUBJECT.format(model=model, defenses=defenses))
+    (tmp_path / "my_pkg" / "train.py").write_text(SUBJECT.format(model=DENSE, defenses=defenses))
     (tmp_path / "pyproject.toml").write_text(f"[tool.fedsim.policy]\nmax_recognisable = {limit}\n")
     install, audit = [step["run"] for step in steps() if "run" in step]
     done = run(install, tmp_path, environment)
     assert done.returncode == 0, done.stderr
-    done = run(f"{audit} --batch 1 --minutes 1", tmp_path, environment)  # shorter than a pipeline's
+    done = run(f"{audit} --batch 1 --minutes 1 --updates 4", tmp_path, environment)  # shorter than a pipeline's
     assert done.returncode == code, done.stdout + done.stderr
     suite = ET.parse(tmp_path / "audit.xml").getroot()
     assert (suite.get("tests"), suite.get("failures")) == ("1", "0" if code == 0 else "1")

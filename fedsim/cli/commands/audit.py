@@ -70,18 +70,14 @@ def audit(
     from fedsim.record.policy import policy_of
     from fedsim.record.store import write_whole
 
-    if weights is not None and gradients is None:
-        raise FedsimError("--weights goes with --gradients: without them the function's own weights are audited.")
-    if client_app is not None and gradients is not None:
-        raise FedsimError("--client-app and --gradients exclude each other: choose one source of the update.")
-    place = device_of(device)
+    _check_source(client_app, gradients, weights)
     folder = out or Path("results") / f"audit-{target.rpartition(':')[2]}"
     plan = Plan(
         target=target,
         batches=_sizes(batch),
         minutes=minutes,
         seed=seed,
-        device=place,
+        device=device_of(device),
         defend=defenses,
         updates=updates,
         by=by,
@@ -101,6 +97,14 @@ def audit(
             write_whole(path, make(record))
     if code := verdict.exit_code(record):
         raise typer.Exit(code)
+
+
+def _check_source(client_app: str | None, gradients: Path | None, weights: Path | None) -> None:
+    """Raise where options name two sources of the update, or none for the weights."""
+    if weights is not None and gradients is None:
+        raise FedsimError("--weights goes with --gradients: without them the function's own weights are audited.")
+    if client_app is not None and gradients is not None:
+        raise FedsimError("--client-app and --gradients exclude each other: choose one source of the update.")
 
 
 def _tell(record: AuditRecord, folder: Path) -> None:
