@@ -23,7 +23,11 @@ from fedsim.threat.replay import replay
 from tests.attacks.membership.conftest import FITTING
 
 VOCABULARY, LENGTH, COUNT = 7, 5, 40
-ATTACKS = {name: own for name, own in registry.methods("membership").items() if name not in FITTING}
+ATTACKS = {
+    name: own
+    for name, own in registry.methods("membership").items()
+    if name not in FITTING and "text" in getattr(own.make, "modalities", ())
+}
 WORDS = ("rain", "fell", "over", "the", "green", "river", "today", "and", "nobody", "saw", "it", "again", "or", "snow")
 
 
