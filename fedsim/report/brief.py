@@ -37,7 +37,8 @@ def _over_many(record: RunRecord, judge: Judge, told: Mapping[str, str]) -> str:
     leaking = {own.arm for own in _every(record, judge) if own.recovered}
     if not leaking:
         return f"No attack succeeded in any of {len(told)} arms."
-    shares = {arm.name: (_share(arm, judge), arm.name in leaking) for arm in record.arms}
+    tried = [arm for arm in record.arms if arm.name in leaking or _strongest(arm, judge) is not None]
+    shares = {arm.name: (_share(arm, judge), arm.name in leaking) for arm in tried}
     most, least = max(shares, key=shares.__getitem__), min(shares, key=shares.__getitem__)
     if shares[most][0] == shares[least][0]:  # of members only: rates at different false alarms have no order
         return f"Attacks succeeded in {len(leaking)} of {len(told)} arms, as in '{most}' ({told[most]})."

@@ -46,6 +46,14 @@ def test_of_many_arms_the_ends_are_told(records: ModuleType) -> None:
     )
 
 
+def test_an_arm_without_a_result_is_no_end(records: ModuleType) -> None:
+    arms = [records.arm(name, [records.attack("IG", records.recovered())], dropout=()) for name in ("a", "b", "c")]
+    arms += [records.arm("d", [records.attack("IG", records.missed())], dropout=()), records.arm("e", [], dropout=())]
+    found, _ = write_brief(records.run(arms))
+    assert "in 3 of 5 arms" in found
+    assert "least in 'd'" in found
+
+
 def test_a_warning_comes_before_anything_else(records: ModuleType) -> None:
     found, trust = write_brief(records.run([records.arm("all", [records.attack("IG", records.missed())])]))
     assert found == "0 of 4 images recovered by IG."
