@@ -102,10 +102,15 @@ def refusal(world: World, received: Tensors, round_: int, client: int, memory: M
     return None
 
 
+def looks_first(world: World) -> bool:
+    """Say whether a defense looks at the received weights before the first step."""
+    return any(own.overrides("on_received") for own in world.stack.defenses)
+
+
 def _inspect(
     world: World, received: Tensors, round_: int, client: int, memory: Memory, private: Iterable[Batch]
 ) -> None:
-    if any(own.overrides("on_received") for own in world.stack.defenses):
+    if looks_first(world):
         with seeding.isolate_randomness(seeding.derive(world.scenario.seed, "foreign", round_, client)):
             ClientRound(world, received, round_, client, memory).inspect(private)
 

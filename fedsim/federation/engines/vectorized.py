@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fedsim.core.types import Memory
 from fedsim.federation import apps, participation, secure_client
-from fedsim.federation.client import refusal
+from fedsim.federation.client import looks_first, refusal
 from fedsim.federation.cohort import cohort_training
 from fedsim.federation.engines.local import LocalGrid
 from fedsim.federation.journal import Journal
@@ -51,9 +51,10 @@ class VectorizedGrid(LocalGrid):
         fates = {c: participation.fate(scenario, orders.round, c, world.data.steps(c)) for c in clients}
         asked = [client for client in clients if fates[client] is None]
         known = dict(zip(asked, self._recall(asked, orders.counted), strict=True))
-        for client, memory in known.items():
-            why = refusal(world, orders.weights, orders.round, client, memory)
-            fates[client] = None if why is None else participation.refused(why)
+        if looks_first(world):
+            for client, memory in known.items():
+                why = refusal(world, orders.weights, orders.round, client, memory)
+                fates[client] = None if why is None else participation.refused(why)
         present = [client for client in asked if fates[client] is None]
         memories = [known[client] for client in present]
         self._spend(fates)
