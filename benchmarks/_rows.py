@@ -63,9 +63,14 @@ def averaged(name: str, setting: str, values: Sequence[float], unit: str, must: 
 
 def with_interval(name: str, setting: str, values: Sequence[float], unit: str) -> Row:
     """Return the row of a mean; least and greatest are the ends of its 95 % interval by bootstrap over the units."""
-    found = _mean(values)
-    low, high = (found.value if bound is None else bound for bound in (found.low, found.high))
-    return Row(name, setting, found.value, unit, low, found.value, high, len(values), "reported", True)
+    return of_interval(name, setting, _mean(values), unit)
+
+
+def of_interval(name: str, setting: str, found: Interval, unit: str, scale: float = 1.0) -> Row:
+    """Return the row of a figure with an interval, times `scale`; least and greatest are the interval's ends."""
+    value = scale * found.value
+    low, high = (value if bound is None else scale * bound for bound in (found.low, found.high))
+    return Row(name, setting, value, unit, low, value, high, found.n, "reported", True)
 
 
 def half_width(values: Sequence[float]) -> float:

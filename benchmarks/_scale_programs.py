@@ -18,7 +18,7 @@ from typing import Any  # noqa: E402
 
 import torch  # noqa: E402
 
-from benchmarks.federation_peers._report import _peak_mb  # noqa: E402
+from benchmarks.federation_peers._report import peak_mb  # noqa: E402
 from fedsim.core.types import Contribution  # noqa: E402
 from fedsim.experiment import runner  # noqa: E402
 from fedsim.federation.client import local_training  # noqa: E402
@@ -32,7 +32,7 @@ _ADDED = 4  # updates that the server adds up
 
 def client(scenario: dict[str, Any]) -> dict[str, float]:
     """Return the CPU seconds of a client's step, the bytes that it sends, and the memory beyond an empty process."""
-    before = _peak_mb()
+    before = peak_mb()
     world = build(parse(scenario, "benchmark"))
     weights = world.models.first_weights
     seconds = min(_timed(lambda: local_training(world, weights, 1, 0)) for _ in range(_REPEATS))
@@ -43,13 +43,13 @@ def client(scenario: dict[str, Any]) -> dict[str, float]:
         "parameters": float(world.models.layout.size),
         "seconds": seconds,
         "bytes": float(sent),
-        "mb": _peak_mb() - before,
+        "mb": peak_mb() - before,
     }
 
 
 def server(scenario: dict[str, Any]) -> dict[str, float]:
     """Return the CPU seconds that a server takes for one update, and its memory beyond an empty process."""
-    before = _peak_mb()
+    before = peak_mb()
     world = build(parse(scenario, "benchmark"))
     size = world.models.layout.size
     data = torch.ones(size).numpy().tobytes()
@@ -59,7 +59,7 @@ def server(scenario: dict[str, Any]) -> dict[str, float]:
         world.stack.new_aggregator().combine(each, world.server_round(1))
 
     seconds = min(_timed(combined) for _ in range(_REPEATS)) / _ADDED
-    return {"parameters": float(size), "seconds": seconds, "mb": _peak_mb() - before}
+    return {"parameters": float(size), "seconds": seconds, "mb": peak_mb() - before}
 
 
 def federation(scenario: dict[str, Any]) -> dict[str, float]:
@@ -67,7 +67,7 @@ def federation(scenario: dict[str, Any]) -> dict[str, float]:
     marks = [time.process_time()]
     runner.train(parse(scenario, "benchmark").model_dump_json(), lambda _record: marks.append(time.process_time()))
     rounds = [end - begin for begin, end in itertools.pairwise(marks)]
-    return {"clients": float(scenario["federation"]["clients"]), "seconds": min(rounds[1:]), "mb": _peak_mb()}
+    return {"clients": float(scenario["federation"]["clients"]), "seconds": min(rounds[1:]), "mb": peak_mb()}
 
 
 def _timed(work: Callable[[], object]) -> float:

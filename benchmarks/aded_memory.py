@@ -20,7 +20,7 @@ from pathlib import Path  # noqa: E402
 import numpy as np  # noqa: E402
 
 from benchmarks._news_llama import reports  # noqa: E402
-from benchmarks._rows import Row, main, with_interval  # noqa: E402
+from benchmarks._rows import Row, main, of_interval, with_interval  # noqa: E402
 from benchmarks.decoders import timed  # noqa: E402
 from fedsim.components.decoder.aded import Aded, AdedConfig, count_table, save_table  # noqa: E402
 from fedsim.core import checkpoints  # noqa: E402
@@ -51,9 +51,7 @@ def measure(full: bool) -> list[Row]:
     rows = [with_interval("tokens a pass", name, own, "tokens") for name, own in series.items()]
     scores = np.array([*series["lasting, asked again"], *fresh])
     own = trace_auc(scores, np.arange(2 * count) < count, np.random.default_rng(0), 0.95)
-    low, high = (own.value if bound is None else bound for bound in (own.low, own.high))
-    name = "asked before or not, by tokens a pass"
-    told = Row(name, "lasting", own.value, "area", low, own.value, high, own.n, "reported", True)
+    told = of_interval("asked before or not, by tokens a pass", "lasting", own, "area")
     return [*rows, with_interval("tokens a pass", "lasting, beginnings that nobody asked", fresh, "tokens"), told]
 
 

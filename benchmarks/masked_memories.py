@@ -23,14 +23,13 @@ import torch  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
 from benchmarks._masked_memories import LENGTH, TRAINED, Material, material, memory, reference  # noqa: E402
-from benchmarks._rows import Row, main, with_interval  # noqa: E402
+from benchmarks._rows import Row, main, of_interval, with_interval  # noqa: E402
 from fedsim.core import registry, seeding  # noqa: E402
 from fedsim.core.hooks import Condition  # noqa: E402
 from fedsim.core.types import Batch, Generated, Limits, MembershipObservation, Shadow  # noqa: E402
 from fedsim.generation import generate  # noqa: E402
 from fedsim.metrics.membership import auc_interval  # noqa: E402
 from fedsim.metrics.statistics import wilson  # noqa: E402
-from fedsim.record import Interval  # noqa: E402
 
 _HALF = LENGTH // 2
 HIDDEN: Mapping[str, Sequence[int]] = {
@@ -200,16 +199,11 @@ def _scored(name: str, model: nn.Module, other: nn.Module, both: Tensor, texts: 
 
 
 def _auc(name: str, setting: str, inside: Tensor, outside: Tensor) -> Row:
-    return _row(name, setting, auc_interval(inside.numpy(), outside.numpy(), np.random.default_rng(0)))
+    return of_interval(name, setting, auc_interval(inside.numpy(), outside.numpy(), np.random.default_rng(0)), "")
 
 
 def _share(name: str, setting: str, right: Sequence[float]) -> Row:
-    return _row(name, setting, wilson(sum(right), len(right)))
-
-
-def _row(name: str, setting: str, own: Interval) -> Row:
-    low, high = (own.value if bound is None else bound for bound in (own.low, own.high))
-    return Row(name, setting, own.value, "", low, own.value, high, own.n, "reported", True)
+    return of_interval(name, setting, wilson(sum(right), len(right)), "")
 
 
 def _difference(name: str, setting: str, one: Sequence[float], other: Sequence[float]) -> Row:

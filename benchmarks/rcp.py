@@ -22,9 +22,9 @@ import torch  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
-from benchmarks._rows import Row, main, measured  # noqa: E402
+from benchmarks._rows import Row, main, measured, of_interval  # noqa: E402
 from benchmarks.visual_side_channel import rows_of  # noqa: E402
-from benchmarks.visual_tokens import BATCH, ROUNDS, Contender, _timed, point, row  # noqa: E402
+from benchmarks.visual_tokens import BATCH, ROUNDS, Contender, point, row, timed  # noqa: E402
 from fedsim.bench import grids, pruning  # noqa: E402
 from fedsim.bench.grid_accuracy import ASKED, questions  # noqa: E402
 from fedsim.core.types import Batch  # noqa: E402
@@ -143,9 +143,7 @@ def summary_rows(model: Any, name: str, batches: Mapping[Kind, Batch]) -> Iterat
         guess = centred[half:] @ torch.linalg.solve(ridge, known.T @ filled[:half].double())
         scores, is_filled = guess.flatten().numpy(), filled[half:].flatten().numpy()
         found = auc_interval(scores[is_filled], scores[~is_filled], np.random.default_rng(0))
-        low, high = (found.value if bound is None else bound for bound in (found.low, found.high))
-        title = f"cells with digits from the summary of lost tokens, area{label}"
-        yield Row(title, name, found.value, "", low, found.value, high, found.n, "reported", True)
+        yield of_interval(f"cells with digits from the summary of lost tokens, area{label}", name, found, "")
 
 
 @torch.no_grad()
@@ -155,7 +153,7 @@ def seconds_rows(plain: Any, models: Mapping[str, Any], batch: Batch) -> Iterato
     for name, model in models.items():
         ratios = list[float]()
         for number in range(ROUNDS + 2):
-            pair = [_timed(one, some)[0] for one in ((plain, model) if number % 2 else (model, plain))]
+            pair = [timed(one, some)[0] for one in ((plain, model) if number % 2 else (model, plain))]
             ratios.append(pair[0] / pair[1] if number % 2 else pair[1] / pair[0])
         yield measured("prompt: keep-all's seconds / own", f"{name}, batch {BATCH}", ratios[2:], "times", "")
 

@@ -18,7 +18,7 @@ from torch import nn  # noqa: E402
 
 from benchmarks._crafted_servers import Server, recovered, servers  # noqa: E402
 from benchmarks._honest_models import Honest, accuracy, batch_of, honest_models  # noqa: E402
-from benchmarks._rows import Row, main  # noqa: E402
+from benchmarks._rows import Row, main, of_interval  # noqa: E402
 from defenses.received.server_check import Finding, ServerCheck, ServerCheckConfig  # noqa: E402
 from fedsim.core.hooks import HookContext, LocalStep  # noqa: E402
 from fedsim.core.types import Batch  # noqa: E402
@@ -72,9 +72,7 @@ def _beyond(model: nn.Module, batch: Batch, seed: int) -> list[Finding]:
 
 
 def _share(name: str, setting: str, held: Sequence[bool]) -> Row:
-    share = wilson(sum(held), len(held))
-    low, high = (share.value if bound is None else bound for bound in (share.low, share.high))
-    return Row(name, setting, share.value, "share", low, share.value, high, len(held), "reported", True)
+    return of_interval(name, setting, wilson(sum(held), len(held)), "share")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from typing import Any  # noqa: E402
 
 import torch  # noqa: E402
 
-from benchmarks._rows import Row, main  # noqa: E402
+from benchmarks._rows import Row, main, of_interval  # noqa: E402
 from fedsim.core import registry, seeding  # noqa: E402
 from fedsim.core.errors import NotApplicable  # noqa: E402
 from fedsim.core.types import Observation, Truth, WireEntry  # noqa: E402
@@ -109,9 +109,7 @@ def _made(attack: str) -> Any:
 
 
 def _share(name: str, setting: str, held: list[bool]) -> Row:
-    share = wilson(sum(held), len(held))
-    low, high = (share.value if bound is None else bound for bound in (share.low, share.high))
-    return Row(name, setting, share.value, "share", low, share.value, high, len(held), "reported", True)
+    return of_interval(name, setting, wilson(sum(held), len(held)), "share")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from torch import Tensor  # noqa: E402
 
-from benchmarks._rows import Row, main, measured  # noqa: E402
+from benchmarks._rows import Row, main, measured, of_interval  # noqa: E402
 from benchmarks.visual_tokens import Contender, contenders, published, row  # noqa: E402
 from fedsim.bench import grids  # noqa: E402
 from fedsim.bench.grid_accuracy import ASKED, questions  # noqa: E402
@@ -90,8 +90,7 @@ def rows_of_places(label: str, places: Mapping[Kind, Tensor], batches: Mapping[K
     bright = batches["presence"].inputs.unfold(2, 14, 14).unfold(3, 14, 14).amax((4, 5)).flatten(1) > _NOISE
     scores, filled = in_cell.flatten().numpy(), bright.flatten().numpy()
     found = auc_interval(scores[filled], scores[~filled], np.random.default_rng(0))
-    low, high = (found.value if bound is None else bound for bound in (found.low, found.high))
-    yield Row("where digits are, area", label, found.value, "", low, found.value, high, found.n, "reported", True)
+    yield of_interval("where digits are, area", label, found, "")
 
 
 def _answered(name: str, label: str, right: Tensor, usual: float) -> Iterator[Row]:

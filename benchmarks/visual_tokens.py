@@ -26,7 +26,7 @@ from typing import Any  # noqa: E402
 
 import torch  # noqa: E402
 
-from benchmarks._rows import Row, as_json, as_table, measured  # noqa: E402
+from benchmarks._rows import Row, as_json, as_table, measured, of_interval  # noqa: E402
 from fedsim.bench import grids  # noqa: E402
 from fedsim.bench.grid_accuracy import ASKED, accuracy, questions, right_answers  # noqa: E402
 from fedsim.core import registry  # noqa: E402
@@ -140,9 +140,7 @@ def _share(right: Sequence[Sequence[float]]) -> Interval:
 
 def row(name: str, setting: str, right: Interval) -> Row:
     """Return the row of a share, whose least and greatest are the ends of its interval."""
-    low, high = (100 * (right.value if bound is None else bound) for bound in (right.low, right.high))
-    value = 100 * right.value
-    return Row(name, setting, value, "%", low, value, high, right.n, "reported", True)
+    return of_interval(name, setting, right, "%", 100)
 
 
 def accuracy_rows(plain: TinyVlm, batches: Mapping[Kind, Batch], points: list[Point]) -> Iterator[Row]:
@@ -203,7 +201,7 @@ def seconds_rows(plain: TinyVlm, batch: Batch) -> Iterator[Row]:
             (model,) = own.models(plain)
             ratios: list[tuple[float, float]] = []
             for number in range(ROUNDS + 2):
-                pair = [_timed(one, some) for one in ((base, model) if number % 2 else (model, base))]
+                pair = [timed(one, some) for one in ((base, model) if number % 2 else (model, base))]
                 slow, fast = pair if number % 2 else pair[::-1]
                 ratios.append((slow[0] / fast[0], slow[1] / fast[1]))
             prompts, tokens = zip(*ratios[2:], strict=True)  # the first rounds warm up
@@ -216,7 +214,7 @@ def seconds_rows(plain: TinyVlm, batch: Batch) -> Iterator[Row]:
                 yield measured(f"{name}: own products / keep-all's", setting, [after / before], "share", "")
 
 
-def _timed(model: TinyVlm, batch: Batch) -> tuple[float, float]:
+def timed(model: TinyVlm, batch: Batch) -> tuple[float, float]:
     """Return processor seconds of a prompt and of a token behind it."""
     question, first = batch.given["question"], batch.labels[:, 0]
     begin = time.process_time()

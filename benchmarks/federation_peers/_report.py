@@ -23,10 +23,10 @@ class Stopwatch:
     def report(self) -> None:
         """Print one line of JSON."""
         rounds = [end - begin for begin, end in zip(self._marks, self._marks[1:], strict=False)]
-        print(json.dumps({"first": self._first, "rounds": rounds, "peak_mb": _peak_mb()}))
+        print(json.dumps({"first": self._first, "rounds": rounds, "peak_mb": peak_mb()}))
 
 
-def _peak_mb() -> float:
+def peak_mb() -> float:
     """Return this process's peak memory; getrusage would count what its parent had used before."""
     status = Path("/proc/self/status")
     if not status.exists():

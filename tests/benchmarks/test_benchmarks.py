@@ -14,13 +14,14 @@ from benchmarks._frontier_cases import CASES
 from benchmarks._frontier_table import NETWORKS
 from benchmarks._literal_dia import literal_dia
 from benchmarks._programs import engine, prepared_yardstick, stored, with_settings, yardstick
-from benchmarks._rows import as_line, half_width, holds, measured, told_apart
+from benchmarks._rows import as_line, half_width, holds, measured, of_interval, told_apart
 from benchmarks._victims import Victim, read, victims_of, write
 from benchmarks._watch import Goal, Reached, Watch, scores_of
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError
 from fedsim.core.types import Observation, Reconstruction, Step, Truth, Update
 from fedsim.metrics.image import score_items
+from fedsim.record import Interval
 from fedsim.scenario.world import World
 
 Watched = Callable[..., tuple[Observation, Truth, World]]
@@ -189,3 +190,10 @@ def test_an_attack_is_stopped_after_its_budget_and_left_alone_within_it() -> Non
     found = within(60.0, attack, seen, numbers)
     assert found is not None
     assert found.iterations == 20
+
+
+def test_a_row_of_an_interval_holds_its_ends_and_without_them_the_value() -> None:
+    row = of_interval("share", "n = 4", Interval(value=0.5, low=0.25, high=0.75, n=4), "%", 100)
+    assert (row.minimum, row.value, row.maximum, row.n) == (25, 50, 75, 4)
+    alone = of_interval("share", "n = 1", Interval(value=0.5, low=None, high=None, n=1), "share")
+    assert (alone.minimum, alone.value, alone.maximum) == (0.5, 0.5, 0.5)
