@@ -22,6 +22,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from attacks.core.defense_facts import inexact
+from attacks.malicious_server._imprint import check_public, without_imprint
 from attacks.malicious_server._isolated_units import (
     Singles,
     above_rounding,
@@ -38,7 +39,6 @@ from fedsim.core.types import Config, InputSpec, Observation, OnStep, Reconstruc
 _LAYER = "0.1"  # the imprint layer in the model that clients get
 _TAIL = 1e-6
 _SLACK = 0.1
-_FEWEST = 2
 _CONSTANT = 1e-9
 
 
@@ -84,10 +84,7 @@ class RobbingTheFed(Attack[RobbingTheFedConfig]):
         Raises:
             NotApplicable: the server has no examples to standardise the measurement.
         """
-        if len(public) < _FEWEST:
-            raise NotApplicable(
-                "it places its bins by the server's own examples, and the test set of these data is the training set"
-            )
+        check_public(public)
         direction = _direction(self.config.measurement, spec.shape)
         values = public.flatten(1).double() @ direction
         centre, spread = values.mean(), values.std()
@@ -99,10 +96,9 @@ class RobbingTheFed(Attack[RobbingTheFedConfig]):
 
     def not_applicable(self, observation: Observation) -> str | None:
         """Refuse honest models, a hidden imprint layer, and several steps in the dense variant."""
-        if not _has_imprint(observation.model):
-            return "the clients' model has no imprint: the server did not change it for this attack"
-        if not {f"{_LAYER}.weight", f"{_LAYER}.bias"} <= observation.update.tensors.keys():
-            return f"the server does not see the gradient of its imprint layer '{_LAYER}'"
+        reason = without_imprint(observation, _Imprint, _LAYER)
+        if reason is not None:
+            return reason
         if observation.local_steps > 1 and self.config.variant == "dense":
             return (
                 f"the update holds {observation.local_steps} local steps, after which neighbouring rows no longer hold "
@@ -141,10 +137,6 @@ class RobbingTheFed(Attack[RobbingTheFedConfig]):
         widths = torch.cat([bias[:-1] - bias[1:], bias.new_full((1,), torch.inf)])[hit]
         slack = _SLACK * torch.where(widths.isfinite(), widths, 0.0)
         return (place > -slack) & (place < widths + slack)
-
-
-def _has_imprint(model: nn.Module) -> bool:
-    return isinstance(model, nn.Sequential) and isinstance(model[0], _Imprint)
 
 
 def _direction(measurement: str, shape: tuple[int, ...]) -> Tensor:

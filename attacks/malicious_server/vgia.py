@@ -22,6 +22,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from attacks.core.defense_facts import inexact
+from attacks.malicious_server._imprint import check_public, without_imprint
 from attacks.malicious_server._isolated_units import (
     Singles,
     above_rounding,
@@ -35,7 +36,6 @@ from fedsim.core.registry import attack
 from fedsim.core.types import Config, InputSpec, Observation, OnStep, Reconstruction, View
 
 _LAYER = "0.measure"  # the imprint layer in the model that clients get
-_FEWEST = 2
 _CONSTANT = 1e-9
 _NARROWEST = 1e-6  # width of a bin relative to the spread of the measurement, where the server's examples repeat
 _SLACK = 0.1  # of a bin, for examples whose place is rounded
@@ -108,10 +108,7 @@ class Vgia(Attack[VgiaConfig]):
         Raises:
             NotApplicable: the server has no examples to place its bins by.
         """
-        if len(public) < _FEWEST:
-            raise NotApplicable(
-                "it places its bins by the server's own examples, and the test set of these data is the training set"
-            )
+        check_public(public)
         values = public.flatten(1).double().mean(1)
         if not values.std() > _CONSTANT * values.mean().abs():
             raise NotApplicable("the mean entry is the same for all examples of the test set")
@@ -120,11 +117,7 @@ class Vgia(Attack[VgiaConfig]):
 
     def not_applicable(self, observation: Observation) -> str | None:
         """Refuse honest models, and a hidden imprint layer."""
-        if not (isinstance(observation.model, nn.Sequential) and isinstance(observation.model[0], _TwinImprint)):
-            return "the clients' model has no imprint: the server did not change it for this attack"
-        if not {f"{_LAYER}.weight", f"{_LAYER}.bias"} <= observation.update.tensors.keys():
-            return f"the server does not see the gradient of its imprint layer '{_LAYER}'"
-        return None
+        return without_imprint(observation, _TwinImprint, _LAYER)
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         """Read every bin, and return what is certified."""

@@ -16,7 +16,7 @@ from fedsim.audit.book import AuditJournal
 from fedsim.audit.clock import OutOfTime, limit
 from fedsim.audit.evidence import fewest
 from fedsim.audit.foreign import reason
-from fedsim.audit.groups import CLASS
+from fedsim.audit.groups import CLASS, class_name
 from fedsim.audit.inspecting import Inspector, enough, updates
 from fedsim.audit.record import Trial
 from fedsim.audit.subject import Checked
@@ -198,7 +198,7 @@ def _compared(
 
 
 def _class_of(item: ItemScore) -> str | None:
-    return None if item.label is None else f"{CLASS} {item.label}"
+    return None if item.label is None else class_name(item.label)
 
 
 def _judge(

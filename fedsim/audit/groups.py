@@ -37,8 +37,13 @@ class Groups:
     of: Callable[[Batch], list[str]]
 
 
+def class_name(label: int) -> str:
+    """Return what the group of a class is called."""
+    return f"{CLASS} {label}"
+
+
 def _classes(batch: Batch) -> list[str]:
-    return [f"{CLASS} {int(label)}" for label in batch.labels] if batch.labels.ndim == 1 else []
+    return [class_name(int(label)) for label in batch.labels] if batch.labels.ndim == 1 else []
 
 
 CLASSES = Groups(CLASS, _classes)

@@ -48,12 +48,13 @@ def judged(
     on_progress: Callable[[str], None],
     *,
     with_shadows: bool,
-    risks: Risks = Risks(),
+    risks: Risks | None = None,
 ) -> tuple[MembershipRecord, ...]:
     """Run every membership attack that fits the time, first those without shadow models.
 
-    What each finds of the members of every group is added to `risks`.
+    What each finds of the members of every group is added to `risks`, where it is given.
     """
+    risks = Risks() if risks is None else risks
     end = time.monotonic() + seconds
     world = _with_members_used(world, trained)
     cases: dict[Target, Case] = {}

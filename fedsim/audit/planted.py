@@ -27,8 +27,7 @@ from fedsim.core.errors import FedsimError
 from fedsim.core.losses import IGNORED
 from fedsim.core.types import Batch, Memory, Tensors, Tokenizer
 from fedsim.federation.client import local_training
-from fedsim.metrics.exposure import exposure, log_perplexities
-from fedsim.metrics.statistics import mean_interval, wilson
+from fedsim.metrics.exposure import exposure, log_perplexities, summarise
 from fedsim.record import ExposureRecord, SecretScore, SecretSummary
 from fedsim.scenario.world import World
 
@@ -189,16 +188,5 @@ def _tokenizer(subject: Checked) -> Tokenizer:
 def _summaries(
     scores: Sequence[SecretScore], source: np.random.Generator, confidence: float
 ) -> tuple[SecretSummary, ...]:
-    found: list[SecretSummary] = []
-    for repetitions in REPETITIONS:
-        alike = [own for own in scores if own.repetitions == repetitions]
-        found.append(
-            SecretSummary(
-                kind="canary",
-                repetitions=repetitions,
-                exposure=mean_interval([[own.exposure] for own in alike], source, confidence),
-                most=float(np.log2(alike[0].candidates + 1)),
-                extracted=wilson(sum(own.extracted for own in alike), len(alike), confidence),
-            )
-        )
-    return tuple(found)
+    by_repetitions = ([own for own in scores if own.repetitions == times] for times in REPETITIONS)
+    return tuple(summarise(alike, source, confidence) for alike in by_repetitions)

@@ -269,7 +269,7 @@ def _data(subject: Subject, name: str) -> tuple[Batch, Batch, tuple[str, ...], l
     read = partial(_read, padding=texts.padding_of(subject.model), group=subject.group)
     what = f"the loader of '{name}'"
     if subject.test is not None:
-        (own, values), (test, others) = read(subject.loader, what), read(subject.test, f"the test {what[4:]}")
+        (own, values), (test, others) = read(subject.loader, what), read(subject.test, f"the test loader of '{name}'")
         return own, test, (), values + others
     everything, values = read(subject.loader, what, least=2)
     own, rest = everything.split((len(everything) + 1) // 2)

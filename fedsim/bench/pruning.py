@@ -8,7 +8,6 @@ asked for.
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedsim.bench import grids
+from fedsim.bench.training import falling
 from fedsim.core import checkpoints, registry, seeding
 from fedsim.core.visual import Stream
 from fedsim.data._grid_questions import answer_places, ask, draw_digits, draw_kinds, paint
@@ -113,11 +113,6 @@ def train(model: Any, teacher: Any, recipe: Recipe, on_step: OnStep) -> None:
         if (step + 1) % 100 == 0 or step + 1 == recipe.steps:
             on_step(step + 1, loss.item(), share)
     model.eval()
-
-
-def falling(done: float, last: float) -> float:
-    """Return a cosine from 1 to `last`."""
-    return last + (1 - last) * (1 + math.cos(math.pi * done)) / 2
 
 
 def step_loss(

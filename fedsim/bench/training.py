@@ -151,7 +151,12 @@ def share_of_rate(step: int, steps: int, least: float = 0.02) -> float:
     if step < _WARM_UP:
         return (step + 1) / _WARM_UP
     done = min(1.0, (step - _WARM_UP) / max(1, steps - _WARM_UP))
-    return least + (1 - least) * (1 + math.cos(math.pi * done)) / 2
+    return falling(done, least)
+
+
+def falling(done: float, last: float) -> float:
+    """Return a cosine from 1, where nothing is done, to `last`, where all is."""
+    return last + (1 - last) * (1 + math.cos(math.pi * done)) / 2
 
 
 def _batches(data: Dataset, recipe: Recipe, generator: torch.Generator) -> Iterator[Batch]:

@@ -129,6 +129,13 @@ class Stay:
         """Return a value on the CPU."""
         return value if self._device.type == "cpu" else move(value, CPU)
 
+    def put_back(self, value: dict[str, Any], into: dict[str, Any]) -> None:
+        """Write what became of a mapping that was taken into the one on the CPU that it was taken from."""
+        kept = self.bring(value)
+        if kept is not into:
+            into.clear()
+            into.update(kept)
+
     def outside(self, call: Callable[[_T], None]) -> Callable[[_T], None]:
         """Return a function that hands its argument out: what it calls sees and creates tensors on the CPU."""
         if self._device.type == "cpu":

@@ -18,13 +18,29 @@ def shipped(package: str, file: str) -> Path | None:
     return None
 
 
+def needed(package: str, file: str, who: str, install: str) -> Path:
+    """Return a file that a package ships.
+
+    Args:
+        package: name to import.
+        file: path below it.
+        who: the package and what it holds, for the message.
+        install: the command that gets it.
+
+    Raises:
+        MissingExtra: it is missing.
+    """
+    path = shipped(package, file)
+    if path is None:
+        raise MissingExtra(who, install)
+    return path
+
+
 def news_file() -> Path:
     """Return the file with the reports of `lee-news`, one a line.
 
     Raises:
         MissingExtra: gensim is not installed.
     """
-    path = shipped("gensim", "test/test_data/lee_background.cor")
-    if path is None:
-        raise MissingExtra("gensim, which holds the data set 'lee-news',", "pip install --no-deps gensim==4.4.0")
-    return path
+    who = "gensim, which holds the data set 'lee-news',"
+    return needed("gensim", "test/test_data/lee_background.cor", who, "pip install --no-deps gensim==4.4.0")

@@ -12,10 +12,9 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from fedsim.core.errors import MissingExtra
 from fedsim.core.registry import dataset
 from fedsim.core.types import Batch, Config, Dataset
-from fedsim.data._shipped import shipped
+from fedsim.data._shipped import needed
 from fedsim.data._tables import one_hot, parted, standardised
 
 _NUMBERS = 6  # columns; behind them both occupations, and the time spent in affairs
@@ -44,9 +43,5 @@ def affairs_survey(config: AffairsSurveyConfig) -> Dataset:
 
 def _file() -> Path:
     """Return the file of statsmodels."""
-    path = shipped("statsmodels", "datasets/fair/fair.csv")
-    if path is None:
-        raise MissingExtra(
-            "statsmodels, which holds the data set 'affairs-survey',", "pip install 'fedsim-privacy[tabular]'"
-        )
-    return path
+    who = "statsmodels, which holds the data set 'affairs-survey',"
+    return needed("statsmodels", "datasets/fair/fair.csv", who, "pip install 'fedsim-privacy[tabular]'")

@@ -13,11 +13,10 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from fedsim.core.errors import MissingExtra
 from fedsim.core.registry import dataset
 from fedsim.core.types import Batch, Config, Dataset
 from fedsim.data._attributes import halved
-from fedsim.data._shipped import shipped
+from fedsim.data._shipped import needed
 from fedsim.data._tables import parted, standardised
 
 _MEASURED = (
@@ -51,9 +50,5 @@ def breast_cancer(config: BreastCancerConfig) -> Dataset:
 
 def _file() -> Path:
     """Return scikit-learn's file."""
-    path = shipped("sklearn", "datasets/data/breast_cancer.csv")
-    if path is None:
-        raise MissingExtra(
-            "scikit-learn, which holds the data set 'breast-cancer',", "pip install 'fedsim-privacy[data]'"
-        )
-    return path
+    who = "scikit-learn, which holds the data set 'breast-cancer',"
+    return needed("sklearn", "datasets/data/breast_cancer.csv", who, "pip install 'fedsim-privacy[data]'")

@@ -6,18 +6,17 @@ parameters, so use this set for fast runs, not to judge a defense.
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 import numpy as np
 from pydantic import Field
 
-from fedsim.core.errors import MissingExtra
 from fedsim.core.registry import dataset
 from fedsim.core.types import Dataset
 from fedsim.data._attributes import with_parity
 from fedsim.data._facts import DIGITS
 from fedsim.data._images import ImageConfig, in_memory, normalise, split
+from fedsim.data._shipped import needed
 
 
 class DigitsConfig(ImageConfig):
@@ -41,10 +40,6 @@ def digits(config: DigitsConfig) -> Dataset:
 
 
 def _file() -> Path:
-    """Return scikit-learn's file without importing the package, which is slow."""
-    package = importlib.util.find_spec("sklearn")
-    for folder in (package.submodule_search_locations or ()) if package else ():
-        path = Path(folder) / "datasets" / "data" / "digits.csv.gz"
-        if path.exists():
-            return path
-    raise MissingExtra("scikit-learn, which holds the data set 'digits',", "pip install 'fedsim-privacy[data]'")
+    """Return scikit-learn's file."""
+    who = "scikit-learn, which holds the data set 'digits',"
+    return needed("sklearn", "datasets/data/digits.csv.gz", who, "pip install 'fedsim-privacy[data]'")

@@ -22,14 +22,14 @@ def ask(run: RunInProgress, world: World, journal: Journal) -> tuple[AttributeRe
 
     Attacks on one attribute see the same changes of public examples, which are computed once.
     """
-    settings = world.scenario.attributes
+    asked = world.scenario.attributes.attacks if world.scenario.attributes else ()
     by_attribute: dict[str, list[AttributeChoice]] = {}
-    for choice in settings.attacks if settings else ():
+    for choice in asked:
         by_attribute.setdefault(choice.attribute, []).append(choice)
     found: dict[str, AttributeRecord] = {}
     for name, choices in by_attribute.items():
         found.update(_of_one(run, world, journal, name, choices))
-    return tuple(found[choice.title] for choice in (settings.attacks if settings else ()))
+    return tuple(found[choice.title] for choice in asked)
 
 
 def _of_one(

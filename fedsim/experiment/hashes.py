@@ -11,13 +11,13 @@ from fedsim.scenario import Scenario
 
 def scenario_hash(scenario: Scenario) -> str:
     """Return the hash that identifies what a resolved scenario runs, seed included; how it is judged is no part."""
-    left_out = {"expected", "policy", "tune"}
-    if scenario.task is None:  # so that a scenario that names no task has the hash that it always had
-        left_out.add("task")
-    if scenario.device == "cpu":  # likewise
-        left_out.add("device")
-    if scenario.attributes is None:
-        left_out.add("attributes")
+    # A key that a scenario does not use is left out, so that its hash is that of the time before there was such a key.
+    unused = {
+        "task": scenario.task is None,
+        "device": scenario.device == "cpu",
+        "attributes": scenario.attributes is None,
+    }
+    left_out = {"expected", "policy", "tune", *(key for key, is_unused in unused.items() if is_unused)}
     described = scenario.model_dump(mode="json", exclude=left_out)
     if scenario.secure_aggregation is not None and scenario.secure_aggregation.least_contributors == 1:
         del described["secure_aggregation"]["least_contributors"]

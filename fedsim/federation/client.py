@@ -49,10 +49,7 @@ def local_training(
         own = there.take(memory)
         here = ClientRound(world, there.take(received), round_, client, own)
         found = there.bring(_train(here, bench, there.take(private)))
-        kept = there.bring(own)
-    if kept is not memory:
-        memory.clear()
-        memory.update(kept)
+        there.put_back(own, memory)
     return found
 
 

@@ -68,10 +68,8 @@ def cohort_training(
         trained = there.bring(
             _Cohort(world, bench, there.take(received), round_, clients, own, choices, there).trained()
         )
-        for memory, kept in zip(memories, there.bring(own), strict=True):
-            if kept is not memory:
-                memory.clear()
-                memory.update(kept)
+        for memory, changed in zip(memories, own, strict=True):
+            there.put_back(changed, memory)
     return trained
 
 

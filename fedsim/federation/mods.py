@@ -146,6 +146,8 @@ class _DefendingMod:
 
     def _inspect(self, received: dict[str, Tensor], here: HookContext) -> None:
         """Let the defense look at what the server sent: the app trains only where that ended well."""
+        if not self._defense.overrides("on_received"):
+            return
         try:
             self._defense.on_received({name: tensor.clone() for name, tensor in received.items()}, here)
         except Refused as why:

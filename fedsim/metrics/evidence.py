@@ -17,9 +17,7 @@ Light = Literal["kept", "undecided", "broken"]
 State = Literal["recovered", "withstood", "undecided"]
 
 _MOST_UPDATES = 1_000_000
-_PICTURE = (
-    20.0  # dB: of an error so small the picture is there, whatever a drawn guess makes of a direction that is lost
-)
+_PICTURE = 20.0  # dB: with so small an error the picture is there, though the drawn guess may lack a direction
 _IMPROBABLE = 0.01  # a verdict on blind guesses is to be wrong in one audit of a hundred at most
 
 

@@ -22,6 +22,8 @@ from torch import Tensor, nn
 from fedsim.core.losses import IGNORED, per_example
 from fedsim.core.masked_places import mask_token
 from fedsim.core.types import Tokenizer
+from fedsim.metrics.statistics import mean_interval, wilson
+from fedsim.record import SecretScore, SecretSummary
 
 SIGNS = {"#": digits, "?": ascii_lowercase}
 _LOGITS_AT_ONCE = 2**24
@@ -117,6 +119,27 @@ def exposure(own: float, others: Tensor) -> float:
     """
     rank = 1.0 + float((others < own).sum()) + 0.5 * float((others == own).sum())
     return math.log2(len(others) + 1) - math.log2(rank)
+
+
+def summarise(
+    alike: Sequence[SecretScore], source: np.random.Generator, confidence: float = 0.95, resamples: int = 2000
+) -> SecretSummary:
+    """Return what a model remembers of secrets of one kind that stand in its text equally often.
+
+    Args:
+        alike: the secrets, at least one.
+        source: of the resamples.
+        confidence: coverage of the intervals, in (0, 1).
+        resamples: of the bootstrap over secrets.
+    """
+    first = alike[0]
+    return SecretSummary(
+        kind=first.kind,
+        repetitions=first.repetitions,
+        exposure=mean_interval([[own.exposure] for own in alike], source, confidence, resamples),
+        most=float(np.log2(first.candidates + 1)),
+        extracted=wilson(sum(own.extracted for own in alike), len(alike), confidence),
+    )
 
 
 def common_beginning(first: Sequence[int], second: Sequence[int]) -> int:

@@ -48,9 +48,9 @@ def ceiling_of(victim: Victim, *, largest: int = ideal.MOST_DENSE, seconds: floa
         with seeding.isolate_randomness(0):
             if entries > largest and seconds is None:
                 raise NotDefinedError(f"{entries} entries are too many to compute it at once; an audit estimates it")
-            if seconds is None:
-                return _exact(victim, sent_of(victim))
             sent = sent_of(victim)
+            if seconds is None:
+                return _exact(victim, sent)
             a_product = _seconds_of(sent)
             is_cheap = entries <= largest and a_product * entries < seconds
             return _exact(victim, sent) if is_cheap else Found(_estimated(victim, sent, seconds / a_product))

@@ -19,9 +19,9 @@ from fedsim.core.hooks import Condition
 from fedsim.core.types import Limits, Planted, SecretKind, Tokenizer
 from fedsim.federation.journal import Journal
 from fedsim.generation import generate
-from fedsim.metrics.exposure import alternatives, common_beginning, exposure, log_perplexities
+from fedsim.metrics.exposure import alternatives, common_beginning, exposure, log_perplexities, summarise
 from fedsim.metrics.likeliest import likeliest
-from fedsim.metrics.statistics import mean_interval, wilson
+from fedsim.metrics.statistics import wilson
 from fedsim.record import ExposureRecord, SecretScore, SecretSummary
 from fedsim.scenario.choices import Choice
 from fedsim.scenario.world import World
@@ -129,16 +129,12 @@ def _summaries(world: World, secrets: Sequence[SecretScore]) -> Iterator[SecretS
     groups: set[tuple[SecretKind, int]] = {(own.kind, own.repetitions) for own in secrets}
     for kind, repetitions in sorted(groups):
         alike = [own for own in secrets if (own.kind, own.repetitions) == (kind, repetitions)]
-        found = mean_interval([[own.exposure] for own in alike], source, scoring.confidence, scoring.resamples)
-        extracted = wilson(sum(own.extracted for own in alike), len(alike), scoring.confidence)
+        summary = summarise(alike, source, scoring.confidence, scoring.resamples)
         searched = wilson(sum(own.likeliest == own.text for own in alike), len(alike), scoring.confidence)
         written = [own.emission for own in alike if own.emission]
-        yield SecretSummary(
-            kind=kind,
-            repetitions=repetitions,
-            exposure=found,
-            most=float(np.log2(alike[0].candidates + 1)),
-            extracted=extracted,
-            found=searched if world.scenario.exposure and world.scenario.exposure.search else None,
-            emission=over_beginnings(written, source, scoring.confidence) if written else None,
+        yield summary.model_copy(
+            update={
+                "found": searched if world.scenario.exposure and world.scenario.exposure.search else None,
+                "emission": over_beginnings(written, source, scoring.confidence) if written else None,
+            }
         )

@@ -19,7 +19,9 @@ from fedsim.metrics.exposure import (
     fill,
     log_perplexities,
     space_of,
+    summarise,
 )
+from fedsim.record import SecretScore
 from tests.components.unmasking import tiny_llada
 
 TOKENIZER = WordTokenizer()
@@ -131,3 +133,14 @@ def test_two_texts_begin_alike_until_they_differ() -> None:
     assert common_beginning([1, 2, 3], [1, 2, 4, 5]) == 2
     assert common_beginning([1, 2], [1, 2, 4]) == 2
     assert common_beginning([], [1]) == 0
+
+
+def test_secrets_that_stand_equally_often_are_summed_up() -> None:
+    common = {"kind": "canary", "text": "a", "repetitions": 4, "uses": 4, "candidates": 7, "is_exact": False}
+    alike = [
+        SecretScore.model_validate({**common, "exposure": bits, "guess": "a", "extracted": bits > 2})
+        for bits in (1.0, 2.0, 3.0)
+    ]
+    found = summarise(alike, np.random.default_rng(0))
+    assert (found.repetitions, found.exposure.value, found.exposure.n, found.most) == (4, 2.0, 3, 3.0)
+    assert found.extracted.value == pytest.approx(1 / 3)
