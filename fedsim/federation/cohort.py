@@ -64,19 +64,20 @@ def cohort_training(
     """
     choices, bench = _choices(world, round_, clients), world.bench  # made before anything is placed
     with Stay(world.device) as there:
-        own = [there.take(memory) for memory in memories]
+        own = there.take(memories)
         trained = there.bring(
             _Cohort(world, bench, there.take(received), round_, clients, own, choices, there).trained()
         )
-        for memory, changed in zip(memories, own, strict=True):
-            there.put_back(changed, memory)
+        if own is not memories:
+            for memory, changed in zip(memories, own, strict=True):
+                there.put_back(changed, memory)
     return trained
 
 
 def _choices(world: World, round_: int, clients: Sequence[int]) -> list[list[Tensor]]:
     """Return the numbers of the examples of every client's steps."""
     generators = seeding.generators(world.scenario.seed, "batches", [(round_, client) for client in clients])
-    return [list(world.data.choices(c, own)) for c, own in zip(clients, generators, strict=True)]
+    return [list(world.data.choices(client, own)) for client, own in zip(clients, generators, strict=True)]
 
 
 def check(world: World) -> None:
@@ -291,7 +292,7 @@ def _sites(world: World, examples: int) -> tuple[DropoutSite, ...]:
 
 def _shares(choices: Sequence[Tensor]) -> Tensor:
     """Return the share of each example in its client's mean loss, zero for padding."""
-    counts = torch.tensor([len(own) for own in choices]).unsqueeze(1)
+    counts = torch.tensor([own.shape[0] for own in choices]).unsqueeze(1)
     return (torch.arange(int(counts.max())) < counts) / counts
 
 

@@ -54,7 +54,7 @@ class Data:
         settings = self.federation
         if settings.local_epochs is None:
             return settings.local_steps
-        return settings.local_epochs * math.ceil(len(self.shares[client]) / settings.batch_size)
+        return settings.local_epochs * math.ceil(self.shares[client].shape[0] / settings.batch_size)
 
     def batches(self, round_: int, client: int) -> Iterator[Batch]:
         """Yield the batch of every local step."""

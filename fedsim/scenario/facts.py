@@ -49,7 +49,7 @@ class Facts:
             borders=spec.borders,
         )
 
-    @property
+    @cached_property
     def remembers(self) -> bool:
         """Whether what a client sends depends on earlier rounds of its own."""
         hooks = (*self.stack.augmentations, *self.stack.loss_terms, *self.stack.defenses)
