@@ -150,6 +150,24 @@ def test_who_sees_sums_alone_cannot_ask(scenario: Build) -> None:
         scenario(**{**SMALL, "threat": {"sees": "sum"}})
 
 
+def test_an_attack_that_cannot_describe_a_change_leaves_the_others_alone(world: worlds.World) -> None:
+    norms = registry.get("attribute", "change-norms")
+
+    class Broken(norms.make):  # type: ignore[misc]
+        def describe(self, *handed: Any) -> Tensor:
+            raise ZeroDivisionError("a bug")
+
+    class Square(norms.make):  # type: ignore[misc]
+        def describe(self, *handed: Any) -> Tensor:
+            return torch.zeros(2, 2)
+
+    attacks = {"broken": Broken(None), "square": Square(None), "norms": norms.make(norms.config())}
+    own = attributes.told(world, "parity", [entry(world)], attacks)
+    assert own.known.keys() == own.asked.keys() == {"norms"}
+    assert "ZeroDivisionError: a bug" in own.refusals["broken"]
+    assert "expected one vector for each change: (4,)" in own.refusals["square"]
+
+
 def test_what_an_attack_gets_holds_no_truth(world: worlds.World) -> None:
     parity = world.data.dataset.attributes["parity"]
     seen: list[Any] = []
@@ -163,3 +181,5 @@ def test_what_an_attack_gets_holds_no_truth(world: worlds.World) -> None:
     assert own.truth.tolist() == [int(parity.train[next(iter(world.data.drawn(1, 0)))])]
     assert all(isinstance(change, dict) and isinstance(source, torch.Generator) for change, source in seen)
     assert torch.equal(seen[0][1].get_state(), seen[1][1].get_state())
+    for change, _ in seen:  # a view would take along what lies beside it: tensors that the server does not see
+        assert all(own.untyped_storage().nbytes() == own.numel() * own.element_size() for own in change.values())
