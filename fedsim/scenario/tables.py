@@ -30,7 +30,7 @@ class Scenario(Config):
     values, and under each the dotted keys that it sets together.
     """
 
-    title: str = Field(min_length=1)
+    title: str = Field(min_length=1, description="one line that says what is compared")
     description: str = ""
     minutes: float | None = Field(default=None, gt=0, description="expected duration on two cores")
     seed: int = Field(default=0, ge=0)
@@ -39,7 +39,7 @@ class Scenario(Config):
     task: Choice | None = Field(default=None, description="what the model learns; the data's own when absent")
     partition: Partition = Partition()
     label_noise: LabelNoise | None = None
-    model: ModelChoice
+    model: ModelChoice = Field(description='a table with the name of a model of `fedsim list models`, as name = "mlp"')
     federation: Federation = Federation()
     participation: Participation = Participation()
     aggregation: Aggregation = Aggregation()
