@@ -28,7 +28,7 @@ Classes here are abstract; a method is a final subclass of one of them in a file
 from fedsim.core.hooks.aggregators import Aggregator
 from fedsim.core.hooks.attacks import Attack, Effort, MembershipAttack, Outlook, check_update
 from fedsim.core.hooks.attributes import AttributeAttack
-from fedsim.core.hooks.base import ANYTHING, IMAGES, IMAGES_AND_TEXT, ConfigT, Configured, Grants
+from fedsim.core.hooks.base import ANYTHING, IMAGES, IMAGES_AND_TEXT, ConfigT, Configured, Grants, Tables
 from fedsim.core.hooks.components import (
     Adapter,
     Augmentation,
@@ -108,6 +108,7 @@ __all__ = [
     "Sampler",
     "Sampling",
     "ServerRound",
+    "Tables",
     "Task",
     "TokenReducer",
     "TraceAttack",
