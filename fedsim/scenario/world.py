@@ -77,7 +77,7 @@ class World:
         return ServerRound(round_, generator, expected, layout.size, received or {}, layout)
 
     def check(self) -> None:
-        """Check before the first round that the task, all components and defenses, and the aggregation rule fit.
+        """Check before the first round that task, model, components, defenses and the aggregation rule fit.
 
         Raises:
             ScenarioError: one does not, with the reason.
@@ -86,6 +86,7 @@ class World:
         fitting.check_objectives(self.stack)
         fitting.check_modality(self.scenario, self.task, self.stack)
         fitting.check_labels(self.scenario, self.task, self.stack)
+        tasks.check_model(self.scenario, self.task, self.models.holding(self.models.first_weights))
         fitting.check_hooks(self.stack, self.facts, self.models)
 
 
