@@ -2,10 +2,11 @@
 
 import torch
 
+from benchmarks import _records
 from benchmarks._brackets import GRAMMAR, Signs, is_valid
 from benchmarks._brackets import draw as draw_brackets
 from benchmarks._long_lists import Long, draw, draw_repeats
-from benchmarks.unmaskers import strategies, windows
+from benchmarks.unmaskers import Language, grammars, strategies, windows
 from fedsim.components.unmasker._emptiness import completions, witness
 from fedsim.components.unmasker._grammar import read_grammar
 from fedsim.core import registry
@@ -59,3 +60,30 @@ def test_drawn_brackets_are_balanced_and_the_grammar_says_so() -> None:
         assert witness(grammar, pattern) == list(text)
     assert not any(map(is_valid, ("(", ")(", "(]", "a]")))
     assert Signs().decode(Signs().encode("([a])..")) == "([a]).."
+
+
+def test_drawn_objects_say_what_is_asked_and_the_grammar_says_so() -> None:
+    generator, signs = torch.Generator().manual_seed(0), _records.Signs()
+    grammar = read_grammar(_records.GRAMMAR)
+    for number in range(20):
+        asked, answer = _records.draw(generator)
+        assert (len(signs.encode(asked)), len(answer) <= _records.PLACES) == (_records.ASKED, True)
+        found = _records.read(answer)
+        assert isinstance(found, dict)
+        said = "".join(key + "".join(map(str, own if isinstance(own, list) else [own])) for key, own in found.items())
+        assert said == asked.rstrip(";").rstrip(".")
+        if number < 5:
+            pattern = completions([(sign,) for sign in answer], grammar.alphabet, "exact", ends=False)
+            assert witness(grammar, pattern) == list(answer)
+    assert not any(_records.read(own) for own in ("{'a':1", "{'a':}", "[1]", "{'a':1}}", "{a:1}"))
+
+
+def test_texts_of_a_language_are_counted_by_what_they_say() -> None:
+    model = registry.get("model", "tiny-llada")
+    sizes = {"width": 16, "blocks": 1, "hidden": 16, "heads": 2}
+    own = model.make(model.config.model_validate(sizes), InputSpec((8,), 6, (), (), vocabulary=6)).eval()
+    language = Language("brackets", own, Signs(), GRAMMAR, ((),) * 4, 8, is_valid, ("()",) * 4, lambda *_: True)
+    bound = grammars(language)[1::2]
+    assert all("valid 100.0%" in line.right for line in bound)
+    assert all("as asked 100.0%" in line.right for line in bound)
+    assert float(bound[2].passes) <= 2  # eight places, four a step
