@@ -65,7 +65,8 @@ def measure(full: bool) -> list[Row]:
 
 def sums(count: int) -> list[tuple[int, int]]:
     """Draw different pairs of digits other than those that are shown."""
-    every = [own for own in itertools.product(range(1, 10), repeat=2) if own not in _SHOWN]
+    digits = range(1, 10)
+    every = [own for own in itertools.product(digits, digits) if own not in _SHOWN]
     return random.Random(0).sample(every, count)
 
 

@@ -1,11 +1,12 @@
 """Unmaskers beside one place a step and a threshold: right answers, passes, places computed, and seconds.
 
-``--part lists`` has operations on short lists and the small model of `fedsim bench model lists`; ``--part long`` lists
-of 48 letters to copy or reverse, where a window of masked places is computed between full passes; ``--part wide`` the
-same with repeats of 16 letters in texts of 512 tokens; ``--part grammar`` texts of brackets; ``--part records`` JSON of
-what a prompt lists; ``--part information`` how rounds follow the information of a text. Models are trained once, into
-the cache. Seconds are of the processor, all on one thread; with windows, strategies take turns text by text. Without
-``--full`` fewer lists.
+``--part lists`` has operations on short lists and the small model of `fedsim bench model lists`; ``--part credit``
+those with many answers, by the model `random-lists`, and how often credit writes another token than the likeliest;
+``--part long`` lists of 48 letters to copy or reverse, where a window of masked places is computed between full passes;
+``--part reversed`` 24 letters to reverse, with windows down to one place; ``--part wide`` repeats of 16 letters in
+texts of 512 tokens; ``--part grammar`` texts of brackets; ``--part records`` JSON of what a prompt lists; ``--part
+information`` how rounds follow the information of a text. Models are trained once, into the cache. Seconds are of the
+processor, all on one thread; with windows, strategies take turns text by text. Without ``--full`` fewer lists.
 """
 
 from __future__ import annotations
@@ -26,13 +27,13 @@ from torch import nn  # noqa: E402
 
 from benchmarks import _records  # noqa: E402
 from benchmarks._brackets import GRAMMAR, PLACES, Signs, brackets, is_valid  # noqa: E402
-from benchmarks._long_lists import Long, long_lists, repeats  # noqa: E402
+from benchmarks._long_lists import Long, long_lists, repeats, reversed_lists  # noqa: E402
 from benchmarks._passes import in_turn, interval  # noqa: E402
-from fedsim.bench.parallel import Network, Strategy, draw_samples, measure  # noqa: E402
+from fedsim.bench.parallel import Measured, Network, Strategy, draw_samples, measure  # noqa: E402
 from fedsim.bench.training import trained  # noqa: E402
 from fedsim.components.unmasker.explore_then_exploit import analyse  # noqa: E402
 from fedsim.core import registry, seeding  # noqa: E402
-from fedsim.core.hooks import Condition, GenerationContext  # noqa: E402
+from fedsim.core.hooks import Condition, GenerationContext, Unmasker  # noqa: E402
 from fedsim.core.types import Generated, Limits, Tokenizer  # noqa: E402
 from fedsim.generation import generate  # noqa: E402
 from fedsim.metrics.statistics import wilson  # noqa: E402
@@ -74,11 +75,44 @@ def short_lists(count: int) -> list[Line]:
             begin = time.process_time()
             found = measure(strategy, solver, samples, 0)
             seconds = time.process_time() - begin
-            passes = sum(own.passes for own in found.answered) / count
-            positions = sum(own.positions for own in found.answered) / count
+            passes, positions = _means(found)
             right = _share(sum(own.is_right for own in found.answered), count)
             lines.append(Line(operation, strategy.label, right, f"{passes:.2f}", f"{positions:.1f}", f"{seconds:.2f}"))
     return lines
+
+
+def credited(count: int) -> list[Line]:
+    """Compare credit with a threshold where answers are many, and count tokens that were not the likeliest."""
+    model, lines = trained("random-lists").model, list[Line]()
+    solver = Network(model)
+    compared = [own for own in strategies() if own.name in ("threshold", "credit-decoding")]
+    for operation in ("replace-random", "shuffle"):
+        samples = draw_samples(operation, [3, 4], count, 1)
+        for strategy in compared:
+            begin = time.process_time()
+            found = measure(strategy, solver, samples, 0)
+            seconds = time.process_time() - begin
+            passes, positions = _means(found)
+            places = solver.tokenizer.answer_length
+            tokens = [others(strategy.make(places), model, solver.prompt(own), places) for own in samples]
+            told = _share(sum(own.is_right for own in found.answered), count)
+            told += f"; other than the likeliest {_share(sum(tokens), count * places)}"
+            lines.append(Line(operation, strategy.label, told, f"{passes:.2f}", f"{positions:.1f}", f"{seconds:.2f}"))
+    return lines
+
+
+@torch.no_grad()
+def others(method: Unmasker[Any, Any], model: nn.Module, prompt: tuple[int, ...], places: int) -> int:
+    """Return how many tokens of an answer were not the model's likeliest when they were written."""
+    context = GenerationContext((torch.Generator().manual_seed(0),), Limits(max_new_tokens=places))
+    state, count = method.start(model, Condition((prompt,)), context), 0
+    while state.masked[0]:
+        likeliest = method.place_scores(model, state)[0].argmax(-1).tolist()
+        after, _ = method.step(model, state, context)
+        written = set(state.masked[0]) - set(after.masked[0])
+        count += sum(after.tokens[0][place] != likeliest[place] for place in written)
+        state = after
+    return count
 
 
 def windows(own: Long, sizes: Sequence[tuple[int, int, int]]) -> list[Line]:
@@ -249,6 +283,12 @@ def _rounds(method: Any, model: nn.Module, prompt: tuple[int, ...]) -> tuple[flo
     return found.information, found.rounds
 
 
+def _means(found: Measured) -> tuple[float, float]:
+    """Return passes and places computed, of an answer."""
+    count = len(found.answered)
+    return sum(own.passes for own in found.answered) / count, sum(own.positions for own in found.answered) / count
+
+
 def _share(right: int, count: int) -> str:
     own = wilson(right, count)
     return f"{own.value:.1%} [{own.low:.1%}, {own.high:.1%}]"
@@ -266,8 +306,12 @@ def main() -> None:
     lines: list[Line] = []
     if chosen.part == "lists":
         lines = short_lists(200 if chosen.full else 40)
+    elif chosen.part == "credit":
+        lines = credited(200 if chosen.full else 40)
     elif chosen.part == "long":
         lines = windows(long_lists(100 if chosen.full else 20), [(12, 4, 6), (24, 8, 12), (2, 2, 6)])
+    elif chosen.part == "reversed":
+        lines = windows(reversed_lists(100 if chosen.full else 40), [(12, 4, 6), (4, 2, 6), (2, 2, 6), (1, 1, 6)])
     elif chosen.part == "wide":
         lines = windows(repeats(100 if chosen.full else 20), [(64, 16, 32), (128, 32, 32)])
     elif chosen.part == "grammar":

@@ -5,12 +5,14 @@ import torch
 from benchmarks import _records
 from benchmarks._brackets import GRAMMAR, Signs, is_valid
 from benchmarks._brackets import draw as draw_brackets
-from benchmarks._long_lists import Long, draw, draw_repeats
-from benchmarks.unmaskers import Language, grammars, strategies, windows
+from benchmarks._long_lists import Long, draw, draw_repeats, draw_reversed
+from benchmarks.unmaskers import Language, grammars, others, strategies, windows
 from fedsim.components.unmasker._emptiness import completions, witness
 from fedsim.components.unmasker._grammar import read_grammar
 from fedsim.core import registry
 from fedsim.core.types import InputSpec
+from tests.components.generating import make
+from tests.components.unmasking import tiny_llada
 
 
 def test_long_lists_are_copied_or_reversed_as_the_prompt_says() -> None:
@@ -20,6 +22,9 @@ def test_long_lists_are_copied_or_reversed_as_the_prompt_says() -> None:
         assert answer == (items if prompt[0] == 26 else items[::-1])
     assert set(prompts[:, 0].tolist()) == {26, 27}
     assert not torch.equal(draw(6, 40, 1)[0], prompts)
+    backwards, answers = draw_reversed(5, 0)
+    assert (backwards[:, 0] == 27).all()
+    assert torch.equal(backwards[:, 1:-1].flip(1), answers)
 
 
 def test_repeats_fill_512_tokens_and_a_tenth_of_the_prompt_is_drawn_anew() -> None:
@@ -87,3 +92,10 @@ def test_texts_of_a_language_are_counted_by_what_they_say() -> None:
     assert all("valid 100.0%" in line.right for line in bound)
     assert all("as asked 100.0%" in line.right for line in bound)
     assert float(bound[2].passes) <= 2  # eight places, four a step
+
+
+def test_tokens_other_than_the_likeliest_are_counted_when_they_are_written() -> None:
+    model = tiny_llada(std=1.0)
+    assert others(make("threshold"), model, (1, 2, 3), 8) == 0
+    # A bonus that outweighs every score, and a threshold that nothing passes: first likeliest tokens stay.
+    assert others(make("credit-decoding", alpha=1000.0, threshold=2.0), model, (1, 2, 3), 8) > 0
