@@ -51,7 +51,7 @@ def test_the_same_seed_writes_the_same() -> None:
         ((*TINY, "--decoder", "gredy"), "--decoder: there is no decoder 'gredy'. Did you mean 'greedy'?"),
         (
             (*TINY, "--decoder", "threshold"),
-            "--decoder: 'threshold' is of hook unmasker, and this command asks decoders",
+            "'threshold' is of hook unmasker; this command asks decoders",
         ),
         ((*TINY, "--decoder", "beam", "--set", "widht=2"), "beam: widht: there is no such key. Did you mean 'width'?"),
         ((*TINY, "--decoder", "beam", "--set", "width=0"), "beam: width: input should be greater than or equal to 1"),
