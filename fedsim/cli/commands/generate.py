@@ -75,8 +75,8 @@ def _decoder(name: str, settings: list[str]) -> Decoder[Any, Any]:
     known = {own: method for own, method in every.items() if method.hook == "decoder"}
     if name in every and every[name].hook in ("unmasker", "sampler"):
         raise FedsimError(
-            f"--decoder: '{name}' is of hook {every[name].hook}; this command asks decoders, which write from left to right. "
-            "Scenarios run it, by their table [generation]."
+            f"--decoder: '{name}' is of hook {every[name].hook}; this command asks decoders, which write from left to "
+            "right. Scenarios run it, by their table [generation]."
         )
     if name not in known:
         raise FedsimError(f"--decoder: there is no decoder '{name}'.{nearest(name, known)}")
