@@ -86,7 +86,8 @@ def shown(world: World, journal: Journal) -> list[Victim]:
         asked = _Asked(world, journal, client)
         for own in way.forget(asked):
             entry = WireEntry(own.round, client, own.received, own.update)
-            victims.append(Victim(world, entry, asked.truth(own)))
+            is_step = own.truth is not None and _settings(world).judged == "forgotten"
+            victims.append(Victim(world, entry, asked.truth(own), is_step))
     return sorted(victims, key=lambda victim: (victim.entry.round, victim.entry.client))
 
 

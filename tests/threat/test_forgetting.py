@@ -12,7 +12,7 @@ from fedsim.core import registry
 from fedsim.core.errors import FedsimError, ScenarioError
 from fedsim.core.gradients import gradient_of
 from fedsim.core.hooks import Request, Shown, Unlearning
-from fedsim.core.types import Config, Tensors
+from fedsim.core.types import Config, Reconstruction, Tensors
 from fedsim.federation.journal import Journal
 from fedsim.record import ArmRecord
 from fedsim.scenario import Scenario
@@ -178,6 +178,23 @@ def test_an_attack_reads_the_forgotten_digit_in_a_run_and_a_control_that_stays_i
     assert asked.attacked_model == "untrained, asked to forget after 1 round of training"
     assert none.model_hash == asked.model_hash
     assert any(s.startswith("In arm 'request asked': After the last round 2 clients") for s in record.threat_model)
+
+
+@pytest.mark.parametrize(
+    ("asking", "is_step"),
+    [
+        ({"by": "gradient-ascent"}, True),
+        ({"by": "gradient-ascent", "judged": "staying"}, False),
+        ({"by": "retraining"}, False),
+    ],
+)
+def test_a_search_may_have_converged_on_a_step_and_on_nothing_that_is_worked_out(
+    scenario: Build, asking: dict[str, Any], is_step: bool
+) -> None:
+    world, journal = small(scenario, forgetting=asking)
+    (victim,) = forgetting.shown(world, journal)
+    (examples,) = victim.truth.private
+    assert victim.has_converged(Reconstruction.of(examples.inputs, examples.labels)) == (True if is_step else None)
 
 
 def test_the_threat_model_says_who_asks_and_what_is_seen(scenario: Build) -> None:
