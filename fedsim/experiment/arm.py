@@ -89,7 +89,8 @@ def run_arm(this: RunInProgress, world: World, world_json: str, number: int, nam
     for choice in scenario.membership.attacks if scenario.membership else ():
         arm.add(membership=(*arm.record.membership, inference.record(choice)))
     if scenario.attributes is not None:
-        arm.add(attributes=ask(this, world, journal))
+        with this.askers(this.should_stop) as make:
+            arm.add(attributes=ask(this, world, journal, make))
     if scenario.generation is not None:
         if drawing.draws(scenario):
             arm.add(generation=drawing.draw(world, journal))

@@ -70,7 +70,7 @@ def observe(
     batch_size = len(truth.batches[0]) if "batch-size" in knows else None
     spec = world.data.dataset.spec
     sites = _sites(victim, knows, model)
-    shared = _shared(model, world.scenario.threat.shares)
+    seen = shared(model, world.scenario.threat.shares)
     sizes = None if batch_size is None else tuple(len(batch) for batch in truth.batches)
     labels = _labels(victim.examples, len(truth.batches)) if "labels" in knows else None
     given = _given(victim.examples, len(truth.batches)) if "given" in knows else None
@@ -84,7 +84,7 @@ def observe(
         ),
         model=model,
         loss=world.stack.loss(entry.round),
-        update=_shown(entry.update, shared, sum(sizes or ())),
+        update=_shown(entry.update, seen, sum(sizes or ())),
         spec=spec if "input-statistics" in knows else _without_statistics(spec),
         local_steps=len(truth.batches),
         learning_rate=world.stack.optimizer.learning_rate,
@@ -93,7 +93,7 @@ def observe(
         labels=labels,
         masks=tuple(tuple(m.clone() for m in step) for step in truth.masks) if "masks" in knows else None,
         public=_public(world, knows),
-        hidden=frozenset(entry.update.tensors.keys() - shared),
+        hidden=frozenset(entry.update.tensors.keys() - seen),
         optimizer=world.scenario.federation.optimizer.name,
         optimizer_settings=world.stack.optimizer.config.model_dump(),
         is_resumed=world.scenario.federation.keep_optimizer_state and bool(entry.earlier.get(entry.client)),
@@ -174,8 +174,8 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(f"'{name}'" for name in names)
 
 
-def _shared(model: nn.Module, patterns: tuple[str, ...]) -> set[str]:
-    """Names of the trained parameters that match one of the patterns.
+def shared(model: nn.Module, patterns: tuple[str, ...]) -> set[str]:
+    """Return the names of the trained parameters whose tensors the server sees: those that match a pattern.
 
     Raises:
         ScenarioError: a pattern matches none.
@@ -315,9 +315,9 @@ def _misjudged(rate: float, error: float) -> float:
     return min(max(rate + error, 0.0), _HIGHEST_RATE) if rate else 0.0
 
 
-def _shown(update: Update, shared: Collection[str], examples: int) -> Update:
+def _shown(update: Update, seen: Collection[str], examples: int) -> Update:
     """Return a copy of an update that holds the shared tensors and states this number of examples."""
-    tensors = {name: tensor.clone() for name, tensor in update.tensors.items() if name in shared}
+    tensors = {name: tensor.clone() for name, tensor in update.tensors.items() if name in seen}
     return replace(update, tensors=tensors, buffers=copy.deepcopy(update.buffers), examples=examples)
 
 

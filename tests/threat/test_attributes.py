@@ -139,6 +139,12 @@ def test_a_mistake_is_named_before_the_first_round(scenario: Build, table: dict[
         attributes.check(worlds.build(scenario(**{**SMALL, "attributes": table})))
 
 
+def test_a_pattern_that_matches_no_tensor_is_named_before_the_first_round(scenario: Build) -> None:
+    own = {**SMALL, "threat": {"victims": 40, "shares": ["1.wieght"]}}
+    with pytest.raises(ScenarioError, match="threat.shares: no parameter matches '1.wieght'. Did you mean '1.weight'"):
+        attributes.check(worlds.build(scenario(**own)))
+
+
 def test_who_sees_sums_alone_cannot_ask(scenario: Build) -> None:
     with pytest.raises(ScenarioError, match="reads updates of single clients"):
         scenario(**{**SMALL, "threat": {"sees": "sum"}})
