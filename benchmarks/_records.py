@@ -22,7 +22,7 @@ _KEYS, _DIGITS = "abcdef", "0123456789"
 _SIGNS = "{}[]':," + _KEYS + _DIGITS + ";."
 ASKED, PLACES = 10, 32
 _MOST = 3  # keys of an object, which fit
-_EXAMPLES, _STEPS, _BATCH = 6000, 1500, 32
+_EXAMPLES, _STEPS, _BATCH = 6000, 450, 32  # trained for longer it makes no mistake that a grammar could mend
 
 
 def _one_of(signs: str) -> str:

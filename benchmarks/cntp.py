@@ -34,7 +34,7 @@ _WAYS = {
 }
 _BEGINNING, _WRITTEN = 8, 20
 _SHOWN = ((2, 3), (4, 1), (7, 5), (6, 9))
-_LINE = 4  # tokens of an answer: a blank, two digits, a new line
+_SUMS, _LINE = 30, 4  # tokens of an answer: a blank, two digits, a new line
 
 
 def measure(full: bool) -> list[Row]:
@@ -52,7 +52,7 @@ def measure(full: bool) -> list[Row]:
         if way == "CNTP":
             rows.append(averaged("steps with trials", way, [_branching(own) for own in found], "share", ""))
             rows.append(_told(way, [_trials(own) for own in found], costs))
-    digits = sums(30 if full else 12)
+    digits = sums(_SUMS)
     asked = Condition(tuple(tuple(data.tokenizer.encode(question(own))) for own in digits))
     limits = Limits(max_new_tokens=_LINE)
     for way, (name, settings) in _WAYS.items():

@@ -297,9 +297,8 @@ def _share(right: int, count: int) -> str:
 def main() -> None:
     """Print the table of a part."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--part", choices=("lists", "long", "wide", "grammar", "records", "information"), default="lists"
-    )
+    parts = ("lists", "credit", "long", "reversed", "wide", "grammar", "records", "information")
+    parser.add_argument("--part", choices=parts, default="lists")
     parser.add_argument("--full", action="store_true", help="more lists")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
