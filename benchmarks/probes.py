@@ -4,7 +4,8 @@ A client sends one gradient of `up_proj` of a block, of two or three sentences, 
 computes such changes of public texts whose attribute it knows, and a probe learns to tell it from the logarithm of how
 far each neuron moved.
 Topic: news of war or of business, from documents told apart by keywords; sentences that hold a keyword are left out.
-Name: one of eight, in another sentence than in public text. No document is both public and a client's. Beside it: a
+Name: one of eight, in another sentence than in public text. No document and no sentence is both public and a
+client's: of sentences that agencies repeat, the first document keeps its own. Beside it: a
 plain linear probe (ridge), permuted public attributes (control), the head asked about the neurons of block 0 that
 moved most (control for names, which must succeed), and noise, of which each entry has so many times the
 root mean square of the change, in public changes too. Intervals are 95 %, by bootstrap over documents.
@@ -18,7 +19,7 @@ process.prepare()
 
 import re  # noqa: E402
 from collections import defaultdict  # noqa: E402
-from collections.abc import Sequence  # noqa: E402
+from collections.abc import Iterable, Iterator, Sequence  # noqa: E402
 from typing import Any, NamedTuple  # noqa: E402
 
 import torch  # noqa: E402
@@ -73,19 +74,24 @@ def measure(full: bool) -> list[Row]:
     return rows
 
 
-def _sentences(document: str) -> list[str]:
-    return re.split(r"(?<=[.!?]) ", document)
+def _sentences(documents: Iterable[str]) -> Iterator[list[str]]:
+    """Yield the sentences of each document that no document before it holds."""
+    before = set[str]()
+    for document in documents:
+        own = dict.fromkeys(re.split(r"(?<=[.!?]) ", document.strip()))
+        yield [sentence for sentence in own if sentence not in before]
+        before.update(own)
 
 
 def topics() -> list[Text]:
     """Return two sentences each of documents of two topics, as many of each, without their keywords."""
     words = {topic: set(own.split()) for topic, own in _KEYWORDS.items()}
     known, tested = reports()
-    found = defaultdict[int, list[list[str]]](list)
-    for document in known + tested:
+    documents, found = known + tested, defaultdict[int, list[list[str]]](list)
+    for document, sentences in zip(documents, _sentences(documents), strict=True):
         seen = re.findall(r"\w+", document)
         counts = [sum(word in own for word in seen) for own in words.values()]
-        plain = [own for own in _sentences(document) if not set.union(*words.values()) & set(re.findall(r"\w+", own))]
+        plain = [own for own in sentences if not set.union(*words.values()) & set(re.findall(r"\w+", own))]
         if max(counts) >= 2 * min(counts) + 3 and len(plain) > 1:
             found[counts.index(max(counts))].append(plain)
     each = min(map(len, found.values()))
@@ -100,7 +106,7 @@ def topics() -> list[Text]:
 def with_names(each: int) -> list[Text]:
     """Return texts with a name each: a sentence with it between two of news; as many public ones as of clients."""
     known, _ = reports()
-    documents = [own for own in map(_sentences, known) if len(own) > 1][: 2 * each * len(_NAMES)]
+    documents = [own for own in _sentences(known) if len(own) > 1][: 2 * each * len(_NAMES)]
     texts = []
     for place, document in enumerate(documents):
         is_public, turn = place % 2 == 0, place // 2

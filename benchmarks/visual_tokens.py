@@ -252,7 +252,7 @@ def draw(points: Sequence[Point], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot  # noqa: PLC0415
 
-    figure, panels = pyplot.subplots(1, len(ASKED), figsize=(11, 3.4), sharey=True, layout="constrained")
+    figure, panels = pyplot.subplots(1, len(ASKED), figsize=(13, 3.4), sharey=True, layout="constrained")
     base = points[0]
     for panel, kind in zip(panels, ASKED, strict=True):
         for label in dict.fromkeys(own.label for own in points[1:]):
@@ -266,8 +266,9 @@ def draw(points: Sequence[Point], path: Path) -> None:
         panel.set_title(kind)
         panel.set_xlabel("visual tokens of a layer")
         panel.set_xscale("log", base=2)
+        panel.set_xticks((*KEPT[::-1], 64), [str(own) for own in (*KEPT[::-1], 64)])
     panels[0].set_ylabel("right answers in %")
-    panels[-1].legend(fontsize=8)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center", fontsize=8)
     figure.savefig(path, dpi=120)
 
 

@@ -120,15 +120,16 @@ def _check(todo: Sequence[_Arm], done: int) -> tuple[str, ...]:
     """Check every arm that is not done, and describe the attacker.
 
     Returns:
-        That of the first arm in sentences, and what is different in the first arm with another kind of server.
+        That of the first arm in sentences, and what is different in the first arm with another kind of server,
+        or in which somebody asks to be forgotten.
 
     Raises:
         FedsimError: what would stop an arm; of several arms the message names it.
     """
     sentences: tuple[str, ...] = ()
-    servers: set[str] = set()
+    servers: set[tuple[str, bool]] = set()
     for number, arm in enumerate(todo):
-        server = arm.scenario.threat.server
+        server = arm.scenario.threat.server, arm.scenario.forgetting is not None
         if number < done and server in servers:
             continue
         with _named(arm, of=len(todo)):

@@ -41,6 +41,17 @@ def check_task(scenario: Scenario, data: Dataset, task: Task[Any]) -> None:
         raise ScenarioError(f"task '{task.name}' does not fit data '{scenario.data.name}': {reason}.")
 
 
+def check_model(scenario: Scenario, task: Task[Any], model: nn.Module) -> None:
+    """Check that the task can run the clients' model.
+
+    Raises:
+        ScenarioError: it cannot, with the reason.
+    """
+    reason = task.refuses_model(model)
+    if reason is not None:
+        raise ScenarioError(f"task '{task.name}' does not fit model '{scenario.model.name}': {reason}.")
+
+
 def trial(task: Task[Any], data: Dataset, model: nn.Module) -> Callable[[Tensor], Tensor]:
     """Return what runs a model on any inputs, to see how it behaves: with what is given beside the first example."""
 

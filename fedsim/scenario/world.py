@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache, partial
 from typing import Any
@@ -55,6 +55,16 @@ class World:
         vars(other)["models"] = self.models  # made once: a model may be large
         return other
 
+    def again(self, shares: Sequence[Tensor], seed: int, batch_size: int | None = None) -> World:
+        """Return a world with the models of this one, whose clients own other examples and draw all anew."""
+        federation = self.scenario.federation
+        if batch_size is not None:
+            federation = federation.model_copy(update={"batch_size": batch_size})
+        scenario = self.scenario.model_copy(update={"seed": seed, "federation": federation})
+        other = replace(self, scenario=scenario, data=Data(self.data.dataset, shares, federation, seed))
+        vars(other)["models"] = self.models
+        return other
+
     @cached_property
     def device(self) -> torch.device:
         """Where clients train and attacks search."""
@@ -77,7 +87,7 @@ class World:
         return ServerRound(round_, generator, expected, layout.size, received or {}, layout)
 
     def check(self) -> None:
-        """Check before the first round that the task, all components and defenses, and the aggregation rule fit.
+        """Check before the first round that task, model, components, defenses and the aggregation rule fit.
 
         Raises:
             ScenarioError: one does not, with the reason.
@@ -86,6 +96,7 @@ class World:
         fitting.check_objectives(self.stack)
         fitting.check_modality(self.scenario, self.task, self.stack)
         fitting.check_labels(self.scenario, self.task, self.stack)
+        tasks.check_model(self.scenario, self.task, self.models.holding(self.models.first_weights))
         fitting.check_hooks(self.stack, self.facts, self.models)
 
 

@@ -14,13 +14,23 @@ from typing import Any, final
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from fedsim.core.errors import FedsimError
 from fedsim.core.hooks.tasks import Model
 from fedsim.core.registry import task
 from fedsim.core.types import Batch, Draws
+from fedsim.tasks.core.fitting import lacks_argument
 from fedsim.tasks.core.noisy_images import NoisyImageConfig, NoisyImageTask
+
+_NO_LEVELS = (
+    "the model predicts no noise, since its forward takes no argument 'noise'. Choose one that does, for example "
+    'model.name = "edm-unet"'
+)
+_NO_CLASSES = (
+    "classes is on, and the model takes no argument 'labels'. Choose one that is told classes, for example "
+    'model.name = "edm-unet" with model.classes = true, or set classes = false'
+)
 
 
 class DenoisingConfig(NoisyImageConfig):
@@ -37,6 +47,18 @@ class DenoisingConfig(NoisyImageConfig):
 @task("denoising", summary="images without their noise, at every noise level", paper="2206.00364")
 class Denoising(NoisyImageTask[DenoisingConfig]):
     """Weighted squared error of denoised images."""
+
+    def refuses_model(self, model: nn.Module) -> str | None:
+        """Say whether it reads no noise level, or no classes where it is to be told some."""
+        if lacks_argument(model, "noise"):
+            return _NO_LEVELS
+        if not self.config.classes:
+            return None
+        if lacks_argument(model, "labels"):
+            return _NO_CLASSES
+        if getattr(model, "classes", 1) == 0:
+            return "classes is on, and the model is told none. Set model.classes = true, or classes = false"
+        return None
 
     def draw(self, batch: Batch, generator: torch.Generator) -> Draws:
         """Draw the noise level (B,) and the noise of each image, and which of them come without their class (B,)."""
@@ -85,13 +107,7 @@ def _by_image(numbers: Tensor, like: Tensor) -> Tensor:
 
 def _refusal(error: TypeError) -> Exception:
     if "'noise'" in str(error):
-        return FedsimError(
-            "task 'denoising': the model predicts no noise, since its forward takes no argument 'noise'. Choose one "
-            'that does, for example model.name = "edm-unet".'
-        )
+        return FedsimError(f"task 'denoising': {_NO_LEVELS}.")
     if "'labels'" in str(error):
-        return FedsimError(
-            "task 'denoising': classes is on, and the model takes no argument 'labels'. Choose one that is told "
-            'classes, for example model.name = "edm-unet" with model.classes = true, or set classes = false.'
-        )
+        return FedsimError(f"task 'denoising': {_NO_CLASSES}.")
     return error

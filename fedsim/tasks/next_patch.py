@@ -12,13 +12,19 @@ from typing import Any, final
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from fedsim.core.errors import FedsimError
 from fedsim.core.hooks.tasks import Model
 from fedsim.core.registry import task
 from fedsim.core.types import Batch, Draws
+from fedsim.tasks.core.fitting import lacks_argument
 from fedsim.tasks.core.noisy_images import NoisyImageConfig, NoisyImageTask
+
+_NO_PATCHES = (
+    "the model predicts no noise of patches, since its forward does not take time, drawn and labels. Choose one that "
+    'does, for example model.name = "patch-diffusion"'
+)
 
 
 class NextPatchConfig(NoisyImageConfig):
@@ -31,6 +37,15 @@ class NextPatchConfig(NoisyImageConfig):
 @task("next-patch", summary="the noise in each patch of an image, told those before", paper="2406.11838")
 class NextPatch(NoisyImageTask[NextPatchConfig]):
     """Squared error of the noise in patches."""
+
+    def refuses_model(self, model: nn.Module) -> str | None:
+        """Say whether it reads no time or no noise, or no classes where it is to be told some."""
+        read = ("time", "drawn", "labels") if self.config.classes else ("time", "drawn")
+        if any(lacks_argument(model, name) for name in read):
+            return _NO_PATCHES
+        if self.config.classes and getattr(model, "classes", 1) == 0:
+            return "classes is on, and the model is told none. Set model.classes = true, or classes = false"
+        return None
 
     def draw(self, batch: Batch, generator: torch.Generator) -> Draws:
         """Draw the time (B,) and the noise of each image."""
@@ -50,10 +65,7 @@ class NextPatch(NoisyImageTask[NextPatchConfig]):
         except TypeError as error:
             if not any(name in str(error) for name in ("'time'", "'drawn'", "'labels'")):
                 raise
-            raise FedsimError(
-                "task 'next-patch': the model predicts no noise of patches, since its forward does not take time, "
-                'drawn and labels. Choose one that does, for example model.name = "patch-diffusion".'
-            ) from error
+            raise FedsimError(f"task 'next-patch': {_NO_PATCHES}.") from error
 
     def targets(self, batch: Batch, draws: Draws) -> Tensor:
         """Return the noise."""

@@ -26,9 +26,13 @@ from fedsim.metrics.image import to_pixels
 from fedsim.metrics.missing import complete
 from fedsim.metrics.testing import test_accuracy, test_loss
 from fedsim.tasks.core.classes import ClassTask
-from fedsim.tasks.core.fitting import QUESTION, refuses_classes, refuses_inputs
+from fedsim.tasks.core.fitting import QUESTION, lacks_argument, refuses_classes, refuses_inputs
 from fedsim.tasks.core.images import score_images
 
+_BLIND = (
+    "the model has no image tokens beside a question, since its forward takes no argument 'question'. Choose a model "
+    'that does, for example model.name = "tiny-vlm"'
+)
 _FILLER = 0  # stands in for a token of the answer that does not exist, where nothing that counts can see it
 
 
@@ -47,6 +51,10 @@ class VisualQuestionAnswering(ClassTask):
             return why
         return f"it needs a question beside each image, and the data set gives no '{QUESTION}'"
 
+    def refuses_model(self, model: nn.Module) -> str | None:
+        """Say whether it reads no question."""
+        return _BLIND if lacks_argument(model, QUESTION) else None
+
     def outputs(self, model: Model, batch: Batch, draws: Draws) -> Tensor:
         """Return scores at every place that predicts a token of the answer, (B, A, V)."""
         try:
@@ -54,10 +62,7 @@ class VisualQuestionAnswering(ClassTask):
         except TypeError as error:
             if f"'{QUESTION}'" not in str(error):
                 raise
-            raise FedsimError(
-                "task 'visual-question-answering': the model has no image tokens beside a question, since its forward "
-                "takes no argument 'question'. Choose a model that does, for example model.name = \"tiny-vlm\"."
-            ) from error
+            raise FedsimError(f"task 'visual-question-answering': {_BLIND}.") from error
 
     def tell(self, model: nn.Module, given: Mapping[str, Tensor], labels: Tensor | None) -> None:
         """Have the model ask the question of every image, and read the answer where it is granted."""

@@ -111,14 +111,13 @@ def describe(world: World) -> tuple[str, ...]:
     """Return the threat model in plain sentences, for the screen, the record and the report."""
     threat, federation = world.scenario.threat, world.scenario.federation
     sent = "one gradient" if federation.algorithm == "fedsgd" else f"the change after {_training(world)}"
-    rounds = ", ".join(map(str, threat.rounds))
     known = [_SENTENCES[k][0] for k in _SENTENCES if k in threat.knows and _exists(world, k)]
     unknown = [_SENTENCES[k][1] for k in _SENTENCES if k not in threat.knows and _is_at_stake(world, k)]
     return (
         *_server(world),
         *_view(world.scenario, sent),
         *_limits(world.scenario),
-        f"It attacks {_target(threat.victims) if threat.sees == 'single-update' else 'the sum'} in round {rounds}.",
+        _attacked(world.scenario),
         "It knows the model, its weights and the loss" + "".join(f", {k}" for k in known) + ".",
         *_optimizer(world),
         *(f"It {sentence}." for sentence in unknown),
@@ -252,8 +251,27 @@ def _view(scenario: Scenario, sent: str) -> Iterator[str]:
         yield "Secure aggregation is masked: each upload looks random, and the masks cancel in the sum."
 
 
-def _target(victims: int) -> str:
-    return "1 client" if victims == 1 else f"{victims} clients"
+def _attacked(scenario: Scenario) -> str:
+    """Say which updates attacks read, or what they read in their place."""
+    threat, asked = scenario.threat, scenario.forgetting
+    rounds = ", ".join(map(str, threat.rounds))
+    if asked is None:
+        return (
+            f"It attacks {_clients(threat.victims) if threat.sees == 'single-update' else 'the sum'} in round {rounds}."
+        )
+    who = "1 client asks" if asked.clients == 1 else f"{asked.clients} clients ask, each in a federation of its own,"
+    what = "1 of its examples" if asked.examples == 1 else f"{asked.examples} of its examples"
+    seen = (
+        "global models alone" if threat.sees == "sum" else f"single updates, of round {rounds} where it compares them"
+    )
+    return (
+        f"After the last round {who} that the federation forgets {what}, which it does by {asked.by.name}. It attacks "
+        f"what it works out of the answer, from {seen}."
+    )
+
+
+def _clients(count: int) -> str:
+    return "1 client" if count == 1 else f"{count} clients"
 
 
 def _further_grants(scenario: Scenario) -> Iterator[str]:

@@ -1,12 +1,17 @@
 """The benchmarks of probes ask what they say: tested pairs are new, grids hold their digits, quarters fit."""
 
+import re
+from collections.abc import Callable
+
 import pytest
 import torch
 
+from benchmarks import probes
 from benchmarks._analogies import as_text, draw_prompts, make_corpus
 from benchmarks.devil import _quarter
 from benchmarks.devil_digits import draw_grids
 from benchmarks.hyperdimensional_probe import _Case, _disjoint
+from tests.data.installed import need
 
 
 def test_tested_pairs_are_in_no_training_prompt_and_their_words_are() -> None:
@@ -46,3 +51,24 @@ def test_the_middle_of_a_map_belongs_to_no_quarter(place: tuple[int, int], quart
     found = torch.zeros(7, 7)
     found[place], found[3, 3] = 1, 2
     assert _quarter(found) == quarter
+
+
+def test_a_sentence_that_documents_repeat_belongs_to_the_first() -> None:
+    documents = ["One is here. Both say this. One ends.", "Two is here. Both say this. Two ends. Two ends."]
+    assert list(probes._sentences(documents)) == [
+        ["One is here.", "Both say this.", "One ends."],
+        ["Two is here.", "Two ends."],
+    ]
+
+
+@pytest.mark.parametrize("make", [probes.topics, lambda: probes.with_names(10)])
+def test_public_texts_and_those_of_clients_share_no_sentence(make: Callable[[], list[probes.Text]]) -> None:
+    need("gensim")
+    texts = make()
+    public, others = (
+        {sentence for own in texts if own.is_public is wanted for sentence in re.split(r"(?<=[.!?]) ", own.words)}
+        for wanted in (True, False)
+    )
+    assert len(public) > 100
+    assert len(others) > 100
+    assert not public & others

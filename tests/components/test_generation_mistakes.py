@@ -9,12 +9,13 @@ from torch import Tensor, nn
 
 from fedsim.components.loss._pads import add_pad, embedding_of
 from fedsim.core import registry
-from fedsim.core.errors import FedsimError
-from fedsim.core.hooks import Condition
+from fedsim.core.errors import CannotContinue, FedsimError
+from fedsim.core.hooks import Condition, GenerationContext
 from fedsim.core.past import stack_of
 from fedsim.core.types import Generated, Limits
 from fedsim.generation import generate
-from tests.components.generating import VOCABULARY, greedy, make, names, prompts, sources, tiny_llama
+from tests.components.generating import VOCABULARY, Breaking, greedy, make, names, prompts, sources, tiny_llama
+from tests.components.unmasking import Broken, tiny_llada
 
 DECODERS = names("decoder", "text")
 CONTEXT = 9
@@ -148,6 +149,38 @@ def test_one_score_that_is_no_number_ends_the_text_and_what_was_written_goes_on_
     assert broken.tokens == healthy[1].tokens[: len(broken.tokens)]
     assert sum(broken.trace.tokens) == len(broken.tokens) <= 2
     assert fine == healthy[0]
+
+
+def steps(method: Any, model: Any, breaks: Sequence[int]) -> tuple[list[Any], int]:
+    """States of a text, and how many steps failed; some are taken once more with scores that are no numbers."""
+    (source,) = sources(1)
+    context, failed = GenerationContext((source,), Limits(max_new_tokens=24, context=60)), 0
+    states = [method.start(model, prompts([4, 5]), context)]
+    for number in range(6):
+        if number in breaks:
+            before, model.token = source.get_state(), 4
+            try:
+                method.step(model, states[-1], context)
+            except CannotContinue:
+                failed += 1
+            source.set_state(before)
+            model.token = -1
+        states.append(method.step(model, states[-1], context)[0])
+    return states, failed
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", [*DECODERS, *names("unmasker")])
+def test_a_step_that_fails_leaves_text_and_what_was_read_as_they_were(name: str) -> None:
+    def model() -> Any:
+        if name in DECODERS:
+            return Breaking(tiny_llama().eval(), -1, 1)
+        return Broken(tiny_llada(12, length=30), -1, torch.nan)
+
+    healthy, _ = steps(make(name), model(), ())
+    mended, failed = steps(make(name), model(), (0, 2, 4))
+    assert failed  # LoRA-Drop between anchors and Window-Diffusion between full passes do not read what is broken
+    assert [own.tokens for own in mended] == [own.tokens for own in healthy]
 
 
 @pytest.mark.parametrize("name", [name for name in DECODERS if has_a_temperature(name)])

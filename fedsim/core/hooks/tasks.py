@@ -76,6 +76,10 @@ class Task(Configured[ConfigT]):
         """Return why it does not fit this data set, as the end of a sentence, or None when it does."""
         return None
 
+    def refuses_model(self, model: nn.Module) -> str | None:
+        """Return why it cannot run this model, as the end of a sentence, or None when it can."""
+        return None
+
     def refuses_labels(self, labels: Tensor, spec: InputSpec) -> str | None:
         """Return what is wrong with labels that an attacker was given, as the end of a sentence, or None."""
         return None

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
+
+from torch import nn
+
 from fedsim.core.losses import are_tokens
 from fedsim.core.types import Dataset
 
@@ -28,6 +32,12 @@ def refuses_inputs(data: Dataset, *, tokens: bool) -> str | None:
         return None
     read, found = ("tokens", "numbers") if tokens else ("numbers", "tokens")
     return f"it reads {read}, and the examples are {found}"
+
+
+def lacks_argument(model: nn.Module, name: str) -> bool:
+    """Say whether a model's forward takes no argument of this name."""
+    parameters = inspect.signature(model.forward).parameters
+    return name not in parameters and all(own.kind is not own.VAR_KEYWORD for own in parameters.values())
 
 
 def refuses_shape(data: Dataset) -> str | None:

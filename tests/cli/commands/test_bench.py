@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from fedsim.bench import grids, training
+from fedsim.bench import grids, pruning, training
 from fedsim.bench.training import Recipe
 from fedsim.cli.commands import bench as _bench  # noqa: F401 - adds its command
 from fedsim.cli.commands._console import app
+from fedsim.core import checkpoints
 from fedsim.core.errors import FedsimError
 
 
@@ -45,6 +46,8 @@ def test_an_unmasker_with_settings_is_measured_as_json() -> None:
         (("--model", "list"), "there is no model 'list' of lists. Did you mean 'lists'"),
         (("--model", "random-lists", "--operation", "copy"), "model 'random-lists' knows no 'copy'"),
         (("--shortest", "5", "--longest", "4"), "--shortest is 5 and --longest 4"),
+        (("--places", "6"), "--places is for the exact model, expected more than the 6 letters of --longest"),
+        (("--places", "8", "--model", "random-lists"), "--places is for the exact model"),
     ],
 )
 def test_mistakes_are_one_sentence(arguments: tuple[str, ...], message: str) -> None:
@@ -70,3 +73,25 @@ def test_the_model_of_grids_is_tested_on_every_kind_of_question(monkeypatch: pyt
     shown = told("model", "digit-grids", "--samples", "4")
     rows = {line.split()[0]: line.split()[1:3] for line in shown.splitlines() if line.strip()}
     assert rows["position"] == rows["presence"] == rows["counting"] == ["0.0", "0.0-49.0"]  # Wilson's, none of four
+
+
+def test_parts_of_rcp_are_trained_once_and_tested_on_every_kind_of_question(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FEDSIM_CACHE", str(tmp_path))
+    monkeypatch.setattr(grids, "trained", grids.fresh)
+    monkeypatch.setattr(pruning, "RECIPES", {"tiny": pruning.Recipe(0.5, steps=1)})
+    monkeypatch.setattr(pruning, "_BATCH", 2)
+    monkeypatch.setattr(pruning, "_IMAGES", 4)
+    arguments = ("bench", "model", "tiny", "--samples", "2")
+    first, again = (CliRunner().invoke(app, arguments, catch_exceptions=False) for _ in range(2))
+    assert "step 1 of 1: loss" in first.stderr
+    assert "of the visual tokens" in first.stderr
+    assert "step" not in again.stderr
+    assert first.stdout == again.stdout
+    rows = {line.split()[0]: line.split()[1:3] for line in first.stdout.splitlines() if line.strip()}
+    assert {"position", "presence", "counting"} < set(rows)
+    assert rows["position"][1] in {"0.0-65.8", "9.5-90.5", "34.2-100.0"}  # Wilson's, of two questions
+    assert (tmp_path / "tiny" / checkpoints.WEIGHTS).is_file()
+    with pytest.raises(FedsimError, match="there is no small model 'tinny'. Did you mean 'tiny'"):
+        told("model", "tinny")

@@ -4,9 +4,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from fedsim.core.types import Batch, Dataset
-from fedsim.tasks.core.fitting import refuses_classes, refuses_inputs, usual_task
+from fedsim.tasks.core.fitting import lacks_argument, refuses_classes, refuses_inputs, usual_task
 
 
 def test_every_kind_of_data_has_its_usual_task(samples: dict[str, Dataset]) -> None:
@@ -31,3 +32,17 @@ def test_labels_of_tokens_and_of_examples_are_told_apart(samples: dict[str, Data
     whole = samples["classification"]
     fractions = replace(whole, train=Batch(whole.train.inputs, torch.rand(20)))
     assert "numbers with a fraction" in (refuses_classes(fractions, of_tokens=False) or "")
+
+
+def test_an_argument_is_taken_by_its_name_or_with_all_others() -> None:
+    class Named(nn.Module):
+        def forward(self, x: Tensor, noise: Tensor) -> Tensor:
+            return x
+
+    class Open(nn.Module):
+        def forward(self, x: Tensor, **given: Tensor) -> Tensor:
+            return x
+
+    assert not lacks_argument(Named(), "noise")
+    assert lacks_argument(Named(), "labels")
+    assert not lacks_argument(Open(), "labels")
