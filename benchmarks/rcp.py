@@ -4,8 +4,7 @@ The trained parts of `fedsim bench model rcp-50` and the others like it answer q
 drop by the attention of an early layer with as many tokens a layer, and beside parts trained without the moments' loss,
 or without mending. Moments: the distance of mean and variance of states that predict answers from the full model's. The
 gradient of one question that a client would send, of the parts alone, is read for which patches were kept. The summary
-of lost tokens is read by a ridge regression for the cells with digits. Without --full 200 questions of each kind, and
-no parts trained otherwise.
+of lost tokens is read by a ridge regression for the cells with digits. Without --full 200 questions of each kind.
 """
 
 from __future__ import annotations
@@ -162,7 +161,7 @@ def measure(full: bool) -> list[Row]:
     """Return all rows."""
     plain, count = grids.trained(), QUESTIONS if full else SHORT
     batches: dict[Kind, Batch] = {kind: questions(kind, count, _SEED) for kind in ASKED}
-    models = {name: pruning.trained(name) for name in (pruning.RECIPES if full else _USED)}
+    models = {name: pruning.trained(name) for name in pruning.RECIPES}
     used = {name: models[name] for name in _USED}
     return [
         *answer_rows(plain, models, batches),

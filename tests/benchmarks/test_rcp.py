@@ -77,3 +77,11 @@ def test_an_early_drop_reads_as_many_tokens_a_layer(model) -> None:
         rows = list(rcp.answer_rows(grids.fresh(), {"rcp-50": model}, batches))  # type: ignore[arg-type]
     tokens = float(rows[0].setting.rpartition(", ")[2].split()[0])
     assert names == ["rcp-50", round((6 * tokens - 64) / 5)]
+
+
+def test_before_the_first_step_no_row_has_a_gradient() -> None:
+    own = pruning.with_parts(grids.fresh(), **PARTS)
+    own.requires_grad_(False)
+    own.reducers[0].requires_grad_(True)
+    assert rcp._reads_masks(own, questions("position", 1, 0)) == [False, False]
+    assert not any(lost.places.grad.any() for lost in own.reducers[0].lost.values())
