@@ -28,7 +28,7 @@ from attacks.malicious_server._generalised_lasso import generalised_lasso, neigh
 from attacks.malicious_server._imprint import check_public
 from attacks.malicious_server._isolated_units import Singles, above_rounding, expected_examples, linear, reconstruction
 from fedsim.core.errors import NotApplicable
-from fedsim.core.hooks import Attack, Effort
+from fedsim.core.hooks import Attack, Effort, Tables
 from fedsim.core.layer_calls import inputs_in_order, layer_outputs, read_by
 from fedsim.core.masks import keep_masks, without_dropout
 from fedsim.core.registry import attack
@@ -73,6 +73,9 @@ class Ares(Attack[AresConfig]):
     effort: ClassVar[Effort] = "algebra"
     views: ClassVar[frozenset[View]] = frozenset({"single-update", "sum"})
     crafts: ClassVar[bool] = True
+    example: ClassVar[Tables] = {
+        "model": {"name": "mlp", "width": 64, "depth": 2, "dropout": 0.25, "bias": True, "activation": "relu"}
+    }
 
     def craft(self, model: nn.Module, spec: InputSpec, public: Tensor, generator: torch.Generator) -> nn.Module:
         """Return the model with other weights and biases in its first three linear layers.
