@@ -1,5 +1,6 @@
 """From a federation to attackers who ask for an attribute: truth, public changes, what passes the door, the record."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -181,5 +182,22 @@ def test_what_an_attack_gets_holds_no_truth(world: worlds.World) -> None:
     assert own.truth.tolist() == [int(parity.train[next(iter(world.data.drawn(1, 0)))])]
     assert all(isinstance(change, dict) and isinstance(source, torch.Generator) for change, source in seen)
     assert torch.equal(seen[0][1].get_state(), seen[1][1].get_state())
-    for change, _ in seen:  # a view would take along what lies beside it: tensors that the server does not see
-        assert all(own.untyped_storage().nbytes() == own.numel() * own.element_size() for own in change.values())
+
+
+def test_an_attack_gets_copies_since_a_view_would_take_along_what_the_server_does_not_see(scenario: Build) -> None:
+    world = worlds.build(scenario(**{**SMALL, "threat": {"shares": ["1.*"]}}))
+    own = entry(world)
+    whole = flat(own.update.tensors)
+    parts = whole.split([tensor.numel() for tensor in own.update.tensors.values()])
+    views = {key: part.view_as(own.update.tensors[key]) for key, part in zip(own.update.tensors, parts, strict=True)}
+    seen: list[Any] = []
+
+    class Spy(registry.get("attribute", "change-norms").make):  # type: ignore[misc]
+        def describe(self, change: Any, generator: torch.Generator) -> Tensor:
+            seen.append(change)
+            return torch.zeros(1)
+
+    sent = dataclasses.replace(own, update=dataclasses.replace(own.update, tensors=views))
+    attributes.told(world, "parity", [sent], {"spy": Spy(None)})
+    assert list(seen[0]) == ["1.weight"]
+    assert seen[0]["1.weight"].untyped_storage().nbytes() == 4 * seen[0]["1.weight"].numel() < 4 * len(whole)

@@ -56,4 +56,10 @@ def _mean(found: list[AttributeRecord], confidence: float) -> AttributeRecord:
 
 def _over_seeds(figures: list[Interval | None], confidence: float) -> Interval | None:
     values = [own.value for own in figures if own is not None]
-    return mean_over_seeds(values, confidence) if values else None
+    return _within(mean_over_seeds(values, confidence)) if values else None
+
+
+def _within(share: Interval) -> Interval:
+    """Return a share with an interval that holds shares alone."""
+    low, high = (None if bound is None else min(max(bound, 0.0), 1.0) for bound in (share.low, share.high))
+    return share.model_copy(update={"low": low, "high": high})

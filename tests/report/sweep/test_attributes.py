@@ -44,3 +44,9 @@ def test_their_time_is_no_training_and_the_page_has_them_where_somebody_asked(tm
     assert "parity (2 values)" in page
     other = build(save(tmp_path / "t", records, [("none", 1, records.typical())])).read_text(encoding="utf-8")
     assert "What are the data like?" not in other
+
+
+def test_an_interval_over_few_seeds_that_differ_ends_where_shares_end(tmp_path: Path) -> None:
+    runs = [("none", seed, told(own("a", "parity", share, 0.1))) for seed, share in ((1, 0.2), (2, 0.9))]
+    (row,) = attributes(gather(save(tmp_path / "s", records, runs)))
+    assert row.asked.accuracy.interval == "0 to 100"
