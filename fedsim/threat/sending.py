@@ -247,7 +247,7 @@ class _Client:
     def _columns(self, spread: Callable[[Tensors, Tensor], Tensors], gradient: Tensors) -> Spread:
         """Return those columns of a covariance that are not 0."""
         size = self._inputs.numel() * sum(own.numel() for own in gradient.values())
-        if size > _MOST:  # an attacker's examples have as many entries as such noise has directions
+        if size > _MOST:  # of as many columns as inputs, at most
             raise NotDefinedError(
                 f"not defined for a covariance of {size:,} numbers, which is too much to compute with"
             )
