@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import zip_longest
 from typing import NamedTuple
@@ -241,8 +241,19 @@ class _Client:
             gradient, noise = _blurred(blur, gradient)
             noises += noise
             if blur.spread and len(step.batch):
-                spread = _columns(blur.spread(gradient, self._inputs))
+                spread = self._columns(blur.spread, gradient)
         return plain, gradient, noises, spread
+
+    def _columns(self, spread: Callable[[Tensors, Tensor], Tensors], gradient: Tensors) -> Spread:
+        """Return those columns of a covariance that are not 0."""
+        size = self._inputs.numel() * sum(own.numel() for own in gradient.values())
+        if size > _MOST:  # of as many columns as inputs, at most
+            raise NotDefinedError(
+                f"not defined for a covariance of {size:,} numbers, which is too much to compute with"
+            )
+        found = spread(gradient, self._inputs)
+        told = torch.cat([own.detach().flatten(1) for own in found.values()], 1).any(1)
+        return {name: own.detach()[told] for name, own in found.items()}
 
     def _gradient(self, step: _Step, weights: Tensors, *, by_example: bool) -> Tensors:
         """Return the gradient of the mean loss, or that of each example, with its graph."""
@@ -306,19 +317,6 @@ def _blurred(blur: Blur, tensors: Tensors) -> tuple[Tensors, list[Noise]]:
     if noise is None:
         raise NotDefinedError("not defined for rounding to steps wider than the spread of the entries")
     return tensors, [dict(noise)] if noise else []
-
-
-def _columns(found: Tensors) -> Spread:
-    """Return those columns of a covariance that are not 0.
-
-    Raises:
-        NotDefinedError: there are too many to compute with.
-    """
-    flat = torch.cat([own.detach().flatten(1) for own in found.values()], 1)
-    if flat.numel() > _MOST:
-        raise NotDefinedError(f"a covariance of {len(flat)} columns is too much to compute with")
-    told = flat.any(1)
-    return {name: own.detach()[told] for name, own in found.items()}
 
 
 def _side_by_side(weights: Sequence[float], parts: Sequence[Spread]) -> Spread:

@@ -16,6 +16,7 @@ from fedsim.metrics import ideal_attacker as ideal
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
 from fedsim.scenario.world import World
+from fedsim.threat import sending
 from fedsim.threat.ceiling import ceiling_of
 from fedsim.threat.replay import replay
 from fedsim.threat.sending import sent_of
@@ -124,6 +125,12 @@ def test_each_client_of_a_sum_draws_noise_of_its_own(scenario: Build) -> None:
     columns = spread(victim)
     assert len(columns) == sum(map(len, own))
     torch.testing.assert_close(columns.T @ columns, sum(one.T @ one for one in own) / 4, rtol=1e-6, atol=1e-12)
+
+
+def test_a_covariance_that_is_too_large_is_not_computed(scenario: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sending, "_MOST", 1000)
+    victim = single(scenario, defenses=[{"name": "shaped-noise"}])
+    assert "too much to compute with" in (ceiling_of(victim).ceiling.undefined or "")
 
 
 @pytest.mark.parametrize(
