@@ -28,6 +28,7 @@ BUILT = (
     "story.",
     "quiz.digits.",
     "quiz.photographs.",
+    "why.",
 )
 
 
