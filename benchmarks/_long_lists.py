@@ -14,7 +14,7 @@ from fedsim.core.losses import IGNORED
 from fedsim.core.types import Batch, Dataset, InputSpec
 
 _LETTERS, _VOCABULARY = 26, 29  # letters, an operation each, a separator
-_COPIED, _EXAMPLES = 48, 6000
+_COPIED, _REVERSED, _EXAMPLES = 48, 24, 6000
 _WIDE, _MOTIF, _WRONG = 512, 16, 0.1
 
 
@@ -36,6 +36,13 @@ def draw(letters: int, count: int, seed: int) -> tuple[Tensor, Tensor]:
     return prompts, torch.where(reverses == 1, items.flip(1), items)
 
 
+def draw_reversed(count: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Draw prompts and answers of reversed lists of 24 letters alone."""
+    prompts, _ = draw(_REVERSED, count, seed)
+    prompts[:, 0] = _LETTERS + 1
+    return prompts, prompts[:, 1:-1].flip(1)
+
+
 def draw_repeats(count: int, seed: int) -> tuple[Tensor, Tensor]:
     """Draw prompts (N, 256) and answers (N, 256): 16 letters again and again, in the prompt a tenth of them wrong."""
     generator = seeding.generator(seed, "repeats")
@@ -49,6 +56,12 @@ def long_lists(count: int) -> Long:
     """Return the model that copies and reverses lists of 48, trained on the first call, and `count` new lists."""
     model = _trained("long-lists", draw(_COPIED, _EXAMPLES, 0), steps=1500, batch=32, heads=4)
     return Long(model, *draw(_COPIED, count, 1))
+
+
+def reversed_lists(count: int) -> Long:
+    """Return the model that reverses lists of 24, trained on the first call, and `count` new lists."""
+    model = _trained("reversed", draw_reversed(_EXAMPLES, 0), steps=1200, batch=32, heads=4)
+    return Long(model, *draw_reversed(count, 1))
 
 
 def repeats(count: int) -> Long:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.core import checkpoints, seeding
-from fedsim.data._shipped import news_file
+from fedsim.core.shipped import news_file
 from fedsim.data._text import read_text
 from fedsim.data._tokenizer import ModelTokenizer
 from fedsim.generation.writer import Writer, load_writer

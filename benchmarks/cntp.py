@@ -3,7 +3,8 @@
 Beside sampling with the same temperature and nucleus stands the control that branches where the model is sure. Texts go
 on from beginnings of news; n is the texts, and intervals are by bootstrap over them. Rows are texts that the model was
 shown, of which it reads what is new. The side channel: rank correlation over texts of the mean number of trials,
-which a trace shows, with the cost of the text, which it hides; its interval is by bootstrap.
+which a trace shows, with the cost of the text, which it hides; its interval is by bootstrap. Then sums of two digits
+are asked behind four others that are answered; right are those whose line is the sum, with Wilson's interval.
 """
 
 from __future__ import annotations
@@ -13,14 +14,17 @@ from fedsim.core import process
 process.prepare()
 
 import itertools  # noqa: E402
+import random  # noqa: E402
 from collections.abc import Sequence  # noqa: E402
 
 import numpy as np  # noqa: E402
 from scipy.stats import bootstrap, spearmanr  # noqa: E402
 
 from benchmarks._decoding import beginnings, cost, news, real_model, write  # noqa: E402
-from benchmarks._rows import Row, averaged, main  # noqa: E402
+from benchmarks._rows import Row, averaged, main, of_interval  # noqa: E402
+from fedsim.core.hooks import Condition  # noqa: E402
 from fedsim.core.types import Generated, Limits  # noqa: E402
+from fedsim.metrics.statistics import wilson  # noqa: E402
 
 _DRAWN = {"temperature": 0.8, "top_p": 0.9}
 _WAYS = {
@@ -29,6 +33,8 @@ _WAYS = {
     "CNTP where it is sure": ("cntp", {**_DRAWN, "by": "certainty"}),
 }
 _BEGINNING, _WRITTEN = 8, 20
+_SHOWN = ((2, 3), (4, 1), (7, 5), (6, 9))
+_SUMS, _LINE = 30, 4  # tokens of an answer: a blank, two digits, a new line
 
 
 def measure(full: bool) -> list[Row]:
@@ -46,7 +52,33 @@ def measure(full: bool) -> list[Row]:
         if way == "CNTP":
             rows.append(averaged("steps with trials", way, [_branching(own) for own in found], "share", ""))
             rows.append(_told(way, [_trials(own) for own in found], costs))
+    digits = sums(_SUMS)
+    asked = Condition(tuple(tuple(data.tokenizer.encode(question(own))) for own in digits))
+    limits = Limits(max_new_tokens=_LINE)
+    for way, (name, settings) in _WAYS.items():
+        found = write(name, settings, model, asked, limits, data.tokenizer)
+        right = [is_sum(data.tokenizer.decode(text.tokens), own) for text, own in zip(found, digits, strict=True)]
+        rows.append(of_interval("sums that are right", way, wilson(sum(right), len(right)), "share"))
+        rows.append(averaged("rows of the model, of sums", way, [_rows(own) for own in found], "a token", ""))
     return rows
+
+
+def sums(count: int) -> list[tuple[int, int]]:
+    """Draw different pairs of digits other than those that are shown."""
+    digits = range(1, 10)
+    every = [own for own in itertools.product(digits, digits) if own not in _SHOWN]
+    return random.Random(0).sample(every, count)
+
+
+def question(digits: tuple[int, int]) -> str:
+    """Return the answered sums and the one that is asked."""
+    lines = [f"{a} + {b} = {a + b}\n" for a, b in _SHOWN]
+    return "".join(lines) + f"{digits[0]} + {digits[1]} ="
+
+
+def is_sum(written: str, digits: tuple[int, int]) -> bool:
+    """Say whether what was written up to the end of the line is the sum."""
+    return written.partition("\n")[0].strip() == str(sum(digits))
 
 
 def _distinct(tokens: Sequence[int]) -> float:

@@ -26,8 +26,8 @@ from fedsim.core import checkpoints, registry, seeding  # noqa: E402
 from fedsim.core.errors import FedsimError  # noqa: E402
 from fedsim.core.hooks import Condition, Decoder  # noqa: E402
 from fedsim.core.past import Past  # noqa: E402
+from fedsim.core.shipped import news_file  # noqa: E402
 from fedsim.core.types import Generated, Limits  # noqa: E402
-from fedsim.data._shipped import news_file  # noqa: E402
 from fedsim.data._text import read_text  # noqa: E402
 from fedsim.generation import generate  # noqa: E402
 from fedsim.generation.writer import Writer, load_writer  # noqa: E402

@@ -91,6 +91,9 @@ def compare(writer: Writer, setting: str, asked: Sequence[Sequence[int]]) -> Ite
     yield with_interval("del: tokens a round", setting, [statistics.fmean(own["accepted"]) for own in series], "tokens")
     yield with_interval("del: drafted tokens that stand", setting, stands, "share")
     yield with_interval("del: tokens a full forward pass", setting, [_gain(writer, own) for own in found], "tokens")
+    for layers in EXITS:
+        shares = [_drafting(own, layers) for own in series]
+        yield with_interval(f"del: rounds that draft by exit {layers}", setting, shares, "share")
     yield measured("del: texts that are greedy's", setting, same, "share", "", statistics.fmean(same))
     fixed = {
         (layers, length): [_fixed(writer, layers, length, prompt) for prompt in asked]
@@ -107,6 +110,12 @@ def _stands(series: Any) -> float:
     """Return the share of drafted tokens that stand; of a text without drafts 0."""
     drafted = sum(series["proposed"])
     return (sum(series["accepted"]) - len(series["accepted"])) / drafted if drafted else 0.0
+
+
+def _drafting(series: Any, layers: int) -> float:
+    """Return the share of rounds that draft by an exit."""
+    rounds = list(zip(series["exit"], series["proposed"], strict=True))
+    return sum(exit_ == layers and proposed > 0 for exit_, proposed in rounds) / len(rounds)
 
 
 def _gain(writer: Writer, own: Timed) -> float:

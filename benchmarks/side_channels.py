@@ -3,6 +3,7 @@
 The model of scenario 60 is trained once, and every decoder writes with it what that scenario asks for, at temperature
 0.3 where it has one. Greedy is the zero control: its schedule depends on no text. `--decoder` picks some, `--set
 NAME.KEY=VALUE` changes settings, `--page` writes docs/benchmarks/side-channels.md. Without `--full` fewer texts.
+`--protocol` asks the questions about prompts alone, of 50 prompts with 30 texts each, at any `--temperature`.
 """
 
 from __future__ import annotations
@@ -40,6 +41,10 @@ _SCENARIO = _ROOT / "scenarios" / "60_decoder_side_channels.toml"
 _PAGE = _ROOT / "docs" / "benchmarks" / "side-channels.md"
 _TEMPERATURE = 0.3
 _SHORT = {"repeats": 6, "candidates": 30}
+_PROTOCOL = {"prompts": 50, "repeats": 30}
+_ABOUT_PROMPTS = [
+    {"name": name, "view": view} for name in ("trace-forest", "trace-figures") for view in ("counts", "work")
+]
 _ASKED: dict[str, dict[str, Any]] = {  # what they do without says nothing
     "awrs": {"regex": "[^0-9]{400}", "ends": "whole"}
 }
@@ -97,24 +102,29 @@ def prepare(scenario: Scenario) -> Setting:
     return Setting(speaker, material_of(world, journal), asked_of(world), Judging(scenario.seed))
 
 
-def scenario(full: bool) -> Scenario:
-    """Return scenario 60 with one decoder; the short version has fewer texts."""
+def scenario(full: bool, protocol: bool = False) -> Scenario:
+    """Return scenario 60 with one decoder; the short version has fewer texts, that of the protocol more of less."""
     raw = load(_SCENARIO, []).model_dump(mode="json")
     raw["arms"], raw["expected"], raw["generation"]["decoder"] = {}, {}, {"name": "greedy"}
-    if not full:
+    if protocol:
+        raw["generation"] |= {"repeats": _PROTOCOL["repeats"], "attacks": _ABOUT_PROMPTS}
+        raw["generation"]["prompts"]["count"] = _PROTOCOL["prompts"]
+    elif not full:
         raw["generation"] |= _SHORT
         raw["generation"]["prompts"]["count"] = 15
     return parse(raw, "benchmark")
 
 
-def decoders(names: Sequence[str], settings: Sequence[str]) -> Iterator[Decoder[Any, Any]]:
+def decoders(
+    names: Sequence[str], settings: Sequence[str], temperature: float = _TEMPERATURE
+) -> Iterator[Decoder[Any, Any]]:
     """Yield the registry's decoders, or those of these names."""
     for name, method in sorted(registry.methods("component").items()):
         if method.hook != "decoder" or (names and name not in names):
             continue
         fields = method.config.model_fields
         given = {key: field.examples[0] for key, field in fields.items() if field.is_required() and field.examples}
-        given |= {"temperature": _TEMPERATURE} if "temperature" in fields else {}
+        given |= {"temperature": temperature} if "temperature" in fields else {}
         given |= _ASKED.get(name, {})
         chosen = [own.removeprefix(f"{name}.") for own in settings if own.startswith(f"{name}.")]
         changed = read_settings(method, chosen).model_dump(exclude_unset=True) if chosen else {}
@@ -238,14 +248,20 @@ def main() -> None:
     torch.set_num_threads(1)
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--full", action="store_true", help="as many texts as scenario 60 has")
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--full", action="store_true", help="as many texts as scenario 60 has")
+    size.add_argument("--protocol", action="store_true", help="50 prompts with 30 texts each; about prompts alone")
+    parser.add_argument("--temperature", type=float, default=_TEMPERATURE, help="of decoders that draw")
     parser.add_argument("--page", action="store_true", help=f"write {_PAGE.relative_to(_ROOT)} too")
     parser.add_argument("--decoder", action="append", default=[], help="one of those to compare; absent: all")
     parser.add_argument("--set", action="append", default=[], metavar="NAME.KEY=VALUE", help="a decoder's setting")
     chosen = parser.parse_args()
-    own = scenario(chosen.full)
+    if chosen.page and (chosen.protocol or chosen.temperature != _TEMPERATURE):
+        parser.error(f"--page is for all questions, at temperature {_TEMPERATURE:g}")
+    own = scenario(chosen.full, chosen.protocol)
     setting = prepare(own)
-    rows = [row for decoder in decoders(chosen.decoder, chosen.set) for row in lines(setting, decoder)]
+    asked = decoders(chosen.decoder, chosen.set, chosen.temperature)
+    rows = [row for decoder in asked for row in lines(setting, decoder)]
     if chosen.page:
         options = " --full" if chosen.full else ""
         _PAGE.write_text(as_page(rows, own, f"{options} --page"), encoding="utf-8")

@@ -1,10 +1,12 @@
 """Unmaskers beside one place a step and a threshold: right answers, passes, places computed, and seconds.
 
-``--part lists`` has operations on short lists and the small model of `fedsim bench model lists`; ``--part long`` lists
-of 48 letters to copy or reverse, where a window of masked places is computed between full passes; ``--part wide`` the
-same with repeats of 16 letters in texts of 512 tokens; ``--part grammar`` texts of brackets; ``--part information`` how
-rounds follow the information of a text. Models are trained once, into the cache. Seconds are of the processor, all on
-one thread; with windows, strategies take turns text by text. Without ``--full`` fewer lists.
+``--part lists`` has operations on short lists and the small model of `fedsim bench model lists`; ``--part credit``
+those with many answers, by the model `random-lists`, and how often credit writes another token than the likeliest;
+``--part long`` lists of 48 letters to copy or reverse, where a window of masked places is computed between full passes;
+``--part reversed`` 24 letters to reverse, with windows down to one place; ``--part wide`` repeats of 16 letters in
+texts of 512 tokens; ``--part grammar`` texts of brackets; ``--part records`` JSON of what a prompt lists; ``--part
+information`` how rounds follow the information of a text. Models are trained once, into the cache. Seconds are of the
+processor, all on one thread; with windows, strategies take turns text by text. Without ``--full`` fewer lists.
 """
 
 from __future__ import annotations
@@ -23,15 +25,16 @@ from typing import Any, NamedTuple  # noqa: E402
 import torch  # noqa: E402
 from torch import nn  # noqa: E402
 
+from benchmarks import _records  # noqa: E402
 from benchmarks._brackets import GRAMMAR, PLACES, Signs, brackets, is_valid  # noqa: E402
-from benchmarks._long_lists import Long, long_lists, repeats  # noqa: E402
+from benchmarks._long_lists import Long, long_lists, repeats, reversed_lists  # noqa: E402
 from benchmarks._passes import in_turn, interval  # noqa: E402
-from fedsim.bench.parallel import Network, Strategy, draw_samples, measure  # noqa: E402
+from fedsim.bench.parallel import Measured, Network, Strategy, draw_samples, measure  # noqa: E402
 from fedsim.bench.training import trained  # noqa: E402
 from fedsim.components.unmasker.explore_then_exploit import analyse  # noqa: E402
 from fedsim.core import registry, seeding  # noqa: E402
-from fedsim.core.hooks import Condition, GenerationContext  # noqa: E402
-from fedsim.core.types import Generated, Limits  # noqa: E402
+from fedsim.core.hooks import Condition, GenerationContext, Unmasker  # noqa: E402
+from fedsim.core.types import Generated, Limits, Tokenizer  # noqa: E402
 from fedsim.generation import generate  # noqa: E402
 from fedsim.metrics.statistics import wilson  # noqa: E402
 
@@ -72,11 +75,44 @@ def short_lists(count: int) -> list[Line]:
             begin = time.process_time()
             found = measure(strategy, solver, samples, 0)
             seconds = time.process_time() - begin
-            passes = sum(own.passes for own in found.answered) / count
-            positions = sum(own.positions for own in found.answered) / count
+            passes, positions = _means(found)
             right = _share(sum(own.is_right for own in found.answered), count)
             lines.append(Line(operation, strategy.label, right, f"{passes:.2f}", f"{positions:.1f}", f"{seconds:.2f}"))
     return lines
+
+
+def credited(count: int) -> list[Line]:
+    """Compare credit with a threshold where answers are many, and count tokens that were not the likeliest."""
+    model, lines = trained("random-lists").model, list[Line]()
+    solver = Network(model)
+    compared = [own for own in strategies() if own.name in ("threshold", "credit-decoding")]
+    for operation in ("replace-random", "shuffle"):
+        samples = draw_samples(operation, [3, 4], count, 1)
+        for strategy in compared:
+            begin = time.process_time()
+            found = measure(strategy, solver, samples, 0)
+            seconds = time.process_time() - begin
+            passes, positions = _means(found)
+            places = solver.tokenizer.answer_length
+            tokens = [others(strategy.make(places), model, solver.prompt(own), places) for own in samples]
+            told = _share(sum(own.is_right for own in found.answered), count)
+            told += f"; other than the likeliest {_share(sum(tokens), count * places)}"
+            lines.append(Line(operation, strategy.label, told, f"{passes:.2f}", f"{positions:.1f}", f"{seconds:.2f}"))
+    return lines
+
+
+@torch.no_grad()
+def others(method: Unmasker[Any, Any], model: nn.Module, prompt: tuple[int, ...], places: int) -> int:
+    """Return how many tokens of an answer were not the model's likeliest when they were written."""
+    context = GenerationContext((torch.Generator().manual_seed(0),), Limits(max_new_tokens=places))
+    state, count = method.start(model, Condition((prompt,)), context), 0
+    while state.masked[0]:
+        likeliest = method.place_scores(model, state)[0].argmax(-1).tolist()
+        after, _ = method.step(model, state, context)
+        written = set(state.masked[0]) - set(after.masked[0])
+        count += sum(after.tokens[0][place] != likeliest[place] for place in written)
+        state = after
+    return count
 
 
 def windows(own: Long, sizes: Sequence[tuple[int, int, int]]) -> list[Line]:
@@ -136,31 +172,84 @@ def _writer(
     return write
 
 
-def grammars(count: int) -> list[Line]:
+class Language(NamedTuple):
+    """A model with a grammar, and what it is asked.
+
+    Attributes:
+        task: for the lines.
+        signs: one token a sign.
+        prompts: as many as texts are drawn.
+        places: of each text.
+        is_valid: whether a text belongs to the grammar.
+        answers: texts that are asked for; None where any text will do.
+        agree: whether a text says what an answer says.
+    """
+
+    task: str
+    model: nn.Module
+    signs: Tokenizer
+    grammar: str
+    prompts: tuple[tuple[int, ...], ...]
+    places: int
+    is_valid: Callable[[str], bool]
+    answers: tuple[str, ...] | None = None
+    agree: Callable[[str, str], bool] = str.__eq__
+
+
+def of_brackets(count: int) -> Language:
+    """Return brackets, which nobody asks for."""
+    return Language("brackets", brackets(), Signs(), GRAMMAR, ((),) * count, PLACES, is_valid)
+
+
+def of_records(count: int) -> Language:
+    """Return objects with what a prompt lists."""
+    generator, signs = seeding.generator(1, "records"), _records.Signs()
+    drawn = [_records.draw(generator) for _ in range(count)]
+    return Language(
+        "records",
+        _records.records(),
+        signs,
+        _records.GRAMMAR,
+        tuple(tuple(signs.encode(asked)) for asked, _ in drawn),
+        _records.PLACES,
+        lambda text: _records.read(text) is not None,
+        tuple(answer for _, answer in drawn),
+        lambda text, answer: _records.read(text) == _records.read(answer),
+    )
+
+
+def grammars(own: Language) -> list[Line]:
     """Compare texts with and without a grammar, drawn at temperature 1 in random order."""
-    model, signs, lines = brackets(), Signs(), list[Line]()
     drawn: dict[str, Any] = {"temperature": 1.0, "confidence": "random"}
-    limits = Limits(max_new_tokens=PLACES, stop_tokens=frozenset({signs.end}))
+    lines = list[Line]()
     for at_once in (1, 2, 4):
-        plain = {**drawn, "steps": PLACES // at_once}
-        bound = {**drawn, "at_once": at_once, "grammar": GRAMMAR}
+        plain = {**drawn, "steps": own.places // at_once}
+        bound = {**drawn, "at_once": at_once, "grammar": own.grammar}
         for name, settings in (("fixed", plain), ("cfg-constrained", bound)):
-            method = registry.get("component", name)
-            own = method.make(method.config.model_validate(settings))
-            sources = seeding.generators(0, "brackets", [(row,) for row in range(count)])
-            begin = time.process_time()
-            texts = generate(own, model, Condition(((),) * count), limits, sources, at_once=32, tokenizer=signs)
-            seconds = time.process_time() - begin
-            right = sum(is_valid(signs.decode(text.tokens).partition(".")[0]) for text in texts)
-            series = [text.trace.series() for text in texts]
-            checks = sum(sum(own.get("calls", ())) for own in series) / count
-            rejected = sum(sum(own.get("rejected", ())) for own in series) / count
-            told = f"{_share(right, count)}; {rejected:.2f} rejected, {checks:.1f} checks a text"
-            passes = sum(len(text.trace.tokens) for text in texts) / count
-            positions = sum(sum(own["positions"]) for own in series) / count
-            label = f"{name}, {at_once} a step"
-            lines.append(Line("brackets", label, told, f"{passes:.2f}", f"{positions:.0f}", f"{seconds:.2f}"))
+            lines.append(_of_language(own, name, settings, f"{name}, {at_once} a step"))
     return lines
+
+
+def _of_language(own: Language, name: str, settings: dict[str, Any], label: str) -> Line:
+    method, count, end = registry.get("component", name), len(own.prompts), own.signs.end
+    assert end is not None, "signs end texts"
+    decoder = method.make(method.config.model_validate(settings))
+    limits = Limits(max_new_tokens=own.places, stop_tokens=frozenset({end}))
+    sources = seeding.generators(0, own.task, [(row,) for row in range(count)])
+    begin = time.process_time()
+    found = generate(decoder, own.model, Condition(own.prompts), limits, sources, at_once=32, tokenizer=own.signs)
+    seconds = time.process_time() - begin
+    texts = [own.signs.decode([token for token in text.tokens if token != end]) for text in found]
+    series = [text.trace.series() for text in found]
+    checks, rejected = (sum(sum(each.get(key, ())) for each in series) / count for key in ("calls", "rejected"))
+    told = f"valid {_share(sum(map(own.is_valid, texts)), count)}; {rejected:.2f} rejected, {checks:.1f} checks a text"
+    if own.answers is not None:
+        pairs = list(zip(texts, own.answers, strict=True))
+        told += f"; as asked {_share(sum(own.agree(*pair) for pair in pairs), count)}, sign by sign "
+        told += _share(sum(text == answer for text, answer in pairs), count)
+    passes = sum(len(text.trace.tokens) for text in found) / count
+    positions = sum(sum(each["positions"]) for each in series) / count
+    return Line(own.task, label, told, f"{passes:.2f}", f"{positions:.0f}", f"{seconds:.2f}")
 
 
 def information(count: int) -> list[str]:
@@ -194,6 +283,12 @@ def _rounds(method: Any, model: nn.Module, prompt: tuple[int, ...]) -> tuple[flo
     return found.information, found.rounds
 
 
+def _means(found: Measured) -> tuple[float, float]:
+    """Return passes and places computed, of an answer."""
+    count = len(found.answered)
+    return sum(own.passes for own in found.answered) / count, sum(own.positions for own in found.answered) / count
+
+
 def _share(right: int, count: int) -> str:
     own = wilson(right, count)
     return f"{own.value:.1%} [{own.low:.1%}, {own.high:.1%}]"
@@ -202,19 +297,26 @@ def _share(right: int, count: int) -> str:
 def main() -> None:
     """Print the table of a part."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--part", choices=("lists", "long", "wide", "grammar", "information"), default="lists")
+    parts = ("lists", "credit", "long", "reversed", "wide", "grammar", "records", "information")
+    parser.add_argument("--part", choices=parts, default="lists")
     parser.add_argument("--full", action="store_true", help="more lists")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     lines: list[Line] = []
     if chosen.part == "lists":
         lines = short_lists(200 if chosen.full else 40)
+    elif chosen.part == "credit":
+        lines = credited(200 if chosen.full else 40)
     elif chosen.part == "long":
         lines = windows(long_lists(100 if chosen.full else 20), [(12, 4, 6), (24, 8, 12), (2, 2, 6)])
+    elif chosen.part == "reversed":
+        lines = windows(reversed_lists(100 if chosen.full else 40), [(12, 4, 6), (4, 2, 6), (2, 2, 6), (1, 1, 6)])
     elif chosen.part == "wide":
         lines = windows(repeats(100 if chosen.full else 20), [(64, 16, 32), (128, 32, 32)])
     elif chosen.part == "grammar":
-        lines = grammars(400 if chosen.full else 100)
+        lines = grammars(of_brackets(400 if chosen.full else 100))
+    elif chosen.part == "records":
+        lines = grammars(of_records(400 if chosen.full else 100))
     else:
         print("\n".join(information(40 if chosen.full else 10)))
         return

@@ -34,6 +34,7 @@ from fedsim.scenario import Sweep as SweepSettings
 from fedsim.scenario import load as read_scenario
 from fedsim.threat.attacking import in_process
 from fedsim.threat.attacking.apart import start_isolated
+from fedsim.threat.attacking.asking import ask_here, ask_isolated
 from fedsim.threat.attacking.reading import read_here, read_isolated
 
 Source = str | Path | Mapping[str, Any] | Scenario
@@ -137,6 +138,7 @@ def run(
                 earlier=earlier,
                 attackers=start_isolated if isolate else in_process,
                 readers=read_isolated if isolate else read_here,
+                askers=ask_isolated if isolate else ask_here,
             )
         reports.build(folder.path)
     return Run(folder.path)

@@ -24,6 +24,7 @@ from fedsim.federation.client import local_training  # noqa: E402
 from fedsim.federation.server import WireEntry  # noqa: E402
 from fedsim.scenario import Scenario, parse  # noqa: E402
 from fedsim.scenario import world as worlds  # noqa: E402
+from fedsim.scenario.example import SMALL, with_tables  # noqa: E402
 from fedsim.threat.observe import observe  # noqa: E402
 from fedsim.threat.victim import Victim  # noqa: E402
 
@@ -40,13 +41,7 @@ _SLOW = 3600.0  # seconds; the others have `timeout` of pyproject.toml
 hypothesis.settings.register_profile("no deadline", deadline=None)
 hypothesis.settings.load_profile("no deadline")
 
-BASE: dict[str, Any] = {
-    "title": "test",
-    "seed": 3,
-    "data": {"name": "digits"},
-    "model": {"name": "mlp", "width": 24, "depth": 2, "dropout": 0.25},
-    "federation": {"clients": 4, "batch_size": 1},
-}
+BASE: dict[str, Any] = {"title": "test", **SMALL}
 
 KNOWN = ("labels", "batch-size", "dropout-rates", "input-statistics")
 
@@ -75,11 +70,7 @@ def scenario() -> Callable[..., Scenario]:
     """Build a small scenario on real digits; a table among the arguments replaces one that names another method."""
 
     def build(**tables: Any) -> Scenario:
-        raw = {**BASE}
-        for key, value in tables.items():
-            is_update = isinstance(value, dict) and isinstance(raw.get(key), dict) and "name" not in value
-            raw[key] = {**raw[key], **value} if is_update else value
-        return parse(raw, "test")
+        return parse(with_tables(BASE, tables), "test")
 
     return build
 

@@ -31,7 +31,7 @@ from attacks.core.regularizers import pixel_box, total_variation
 from attacks.core.results import labels_or_zeros, no_guess
 from attacks.core.scale_and_sign import largest_in_range, signed_scales
 from attacks.core.tolerances import EXACT, LEAST
-from fedsim.core.hooks import Attack
+from fedsim.core.hooks import Attack, Tables
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Observation, OnStep, Reconstruction, Step, View
 
@@ -79,6 +79,7 @@ class CocktailParty(Attack[CocktailPartyConfig]):
     """Finds independent components of the row space of the first weight gradient."""
 
     views: ClassVar[frozenset[View]] = frozenset({"single-update", "sum"})
+    example: ClassVar[Tables] = {"federation": {"batch_size": 2}}
 
     def not_applicable(self, observation: Observation) -> str | None:
         """Refuse several steps, single examples, and models whose first linear layer sees no flattened pixels."""

@@ -44,7 +44,7 @@ from attacks.core.preconditions import one_gradient_only
 from attacks.core.results import labels_or_zeros, no_examples, no_guess
 from attacks.core.spectrum import spectrum
 from attacks.core.tolerances import EXACT, MATCHES
-from fedsim.core.hooks import Attack, Effort
+from fedsim.core.hooks import Attack, Effort, Tables
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Masks, Observation, OnStep, Reconstruction, Step, View
 
@@ -75,6 +75,9 @@ class PatchDictionary(Attack[PatchDictionaryConfig]):
 
     effort: ClassVar[Effort] = "search"
     views: ClassVar[frozenset[View]] = frozenset({"single-update", "sum"})
+    example: ClassVar[Tables] = {
+        "model": {"name": "vit-small", "width": 64, "heads": 2, "blocks": 1, "hidden": 16, "dropout": 0.5}
+    }
 
     def not_applicable(self, observation: Observation) -> str | None:
         """Refuse several steps, and models whose tokens cannot be told apart by zeros of their positions' gradients."""

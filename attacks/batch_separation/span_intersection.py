@@ -37,7 +37,7 @@ from attacks.core.preconditions import one_gradient_only
 from attacks.core.results import no_examples, no_guess
 from attacks.core.spectrum import Spectrum, spectrum
 from attacks.core.tolerances import EXACT
-from fedsim.core.hooks import Attack, Effort, Outlook
+from fedsim.core.hooks import Attack, Effort, Outlook, Tables
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Observation, OnStep, Reconstruction, Step, View
 
@@ -77,6 +77,10 @@ class SpanIntersection(Attack[SpanIntersectionConfig]):
 
     effort: ClassVar[Effort] = "search"
     views: ClassVar[frozenset[View]] = frozenset({"single-update", "sum"})
+    example: ClassVar[Tables] = {
+        "model": {"name": "mlp", "width": 24, "depth": 2, "dropout": 0.0},
+        "federation": {"batch_size": 2},
+    }
 
     def not_applicable(self, observation: Observation) -> str | None:
         """Refuse several steps, single examples, dropout in between, and activations that leave scale or sign open."""

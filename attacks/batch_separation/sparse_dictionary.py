@@ -38,7 +38,7 @@ from attacks.core.noise_level import rounding_levels
 from attacks.core.results import no_examples, no_guess
 from attacks.core.spectrum import Spectrum, even_rows, even_spectrum, spectrum
 from attacks.core.tolerances import EXACT, LEAST, SURELY_KEPT
-from fedsim.core.hooks import Attack, Effort
+from fedsim.core.hooks import Attack, Effort, Tables
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Observation, OnStep, Reconstruction, Step, View
 
@@ -85,6 +85,10 @@ class SparseDictionary(Attack[SparseDictionaryConfig]):
 
     effort: ClassVar[Effort] = "search"
     views: ClassVar[frozenset[View]] = frozenset({"single-update", "sum"})
+    example: ClassVar[Tables] = {
+        "model": {"name": "mlp", "width": 64, "depth": 2, "dropout": 0.5},
+        "federation": {"batch_size": 2},
+    }
 
     def not_applicable(self, observation: Observation) -> str | None:
         """Refuse several steps, single examples, and models without a first linear layer whose scale can be found."""

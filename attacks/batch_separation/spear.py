@@ -31,7 +31,7 @@ from attacks.core.gradient_distance import knows_rates
 from attacks.core.layers import PixelLayer
 from attacks.core.results import no_examples, no_guess
 from attacks.core.tolerances import EXACT, MATCHES
-from fedsim.core.hooks import Attack, Effort, Outlook
+from fedsim.core.hooks import Attack, Effort, Outlook, Tables
 from fedsim.core.layer_calls import layer_outputs
 from fedsim.core.masks import record_masks
 from fedsim.core.registry import attack
@@ -73,6 +73,7 @@ class Spear(Attack[SpearConfig]):
 
     effort: ClassVar[Effort] = "search"
     views: ClassVar[frozenset[View]] = frozenset({"single-update", "sum"})
+    example: ClassVar[Tables] = {"federation": {"batch_size": 2}}
 
     def not_applicable(self, observation: Observation) -> str | None:
         """Refuse several steps, single examples, and models without a first linear layer whose scale can be found."""

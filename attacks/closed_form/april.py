@@ -28,7 +28,7 @@ from attacks.core.regularizers import pixel_box
 from attacks.core.results import labels_or_zeros, no_guess
 from attacks.core.tolerances import TWO_WAYS
 from fedsim.core.errors import NotApplicable
-from fedsim.core.hooks import Attack, Effort
+from fedsim.core.hooks import Attack, Effort, Tables
 from fedsim.core.masks import inject_masks, without_dropout
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Observation, OnStep, Reconstruction, Step
@@ -78,6 +78,10 @@ class April(Attack[AprilConfig]):
     """Solves for the tokens by least squares, then for the patches."""
 
     effort: ClassVar[Effort] = "algebra"
+    example: ClassVar[Tables] = {
+        "model": {"name": "benchmarks._family_models:attention", "dropout": 0.25},
+        "federation": {"batch_size": 1},
+    }
 
     def not_applicable(self, observation: Observation) -> str | None:
         """Refuse several steps or images, and models whose attention does not see the embedded tokens alone."""

@@ -23,7 +23,7 @@ from torch import Tensor
 from attacks.closed_form._recursion import Equations, Outputs, Recursion, RecursionConfig, Solution, recurse, refusal
 from attacks.closed_form._sequential_network import Layer
 from attacks.core.tolerances import LEAST
-from fedsim.core.hooks import Attack, Effort, Outlook
+from fedsim.core.hooks import Attack, Effort, Outlook, Tables
 from fedsim.core.registry import attack
 from fedsim.core.types import Observation, OnStep, Reconstruction
 
@@ -42,6 +42,10 @@ class Copa(Attack[CopaConfig]):
     """Solves weight, gradient and pulled-back constraints by regularised least squares."""
 
     effort: ClassVar[Effort] = "search"
+    example: ClassVar[Tables] = {
+        "model": {"name": "mlp", "width": 24, "depth": 2, "dropout": 0.25, "activation": "relu"},
+        "federation": {"batch_size": 1},
+    }
 
     def not_applicable(self, observation: Observation) -> str | None:
         """Refuse several steps or examples, unknown rates, and models that are no chain of layers."""

@@ -28,7 +28,7 @@ from attacks.core.preconditions import one_gradient_only
 from attacks.core.scale_and_sign import largest_in_range, signed_scales
 from attacks.core.spectrum import rank_one, spectrum
 from attacks.core.tolerances import EXACT, LEAST
-from fedsim.core.hooks import Attack, Effort
+from fedsim.core.hooks import Attack, Effort, Tables
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Masks, Observation, OnStep, Reconstruction, Step
 
@@ -60,6 +60,7 @@ class ClosedFormLinear(Attack[ClosedFormLinearConfig]):
     """Takes the rank-one factor of the first weight gradient, and its scale from the bias or the next layer."""
 
     effort: ClassVar[Effort] = "algebra"
+    example: ClassVar[Tables] = {"federation": {"batch_size": 1}}
 
     def not_applicable(self, observation: Observation) -> str | None:
         """Refuse several steps, several examples, and models whose first linear layer sees no flattened pixels."""

@@ -21,7 +21,7 @@ from torch import Tensor
 from attacks.core.mask_readout_rules import read_masks
 from attacks.core.preconditions import one_gradient_only
 from attacks.core.results import no_examples
-from fedsim.core.hooks import Attack, Effort
+from fedsim.core.hooks import Attack, Effort, Tables
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Masks, Observation, OnStep, Reconstruction, Step
 
@@ -36,6 +36,7 @@ class MaskReadout(Attack[MaskReadoutConfig]):
     """Reads masks, and returns no images."""
 
     effort: ClassVar[Effort] = "algebra"
+    example: ClassVar[Tables] = {"federation": {"batch_size": 1}}
 
     def not_applicable(self, observation: Observation) -> str | None:
         """Refuse models without dropout, several steps and several examples."""

@@ -21,7 +21,7 @@ from torch import Tensor
 from attacks.closed_form._recursion import Outputs, RecursionConfig, Solution, recurse, refusal
 from attacks.closed_form._sequential_network import Layer, chain_of
 from attacks.core.results import no_guess
-from fedsim.core.hooks import Attack, Effort
+from fedsim.core.hooks import Attack, Effort, Tables
 from fedsim.core.registry import attack
 from fedsim.core.types import Observation, OnStep, Reconstruction
 
@@ -38,6 +38,10 @@ class RGap(Attack[RGapConfig]):
     """Solves weight and gradient constraints by least squares."""
 
     effort: ClassVar[Effort] = "algebra"
+    example: ClassVar[Tables] = {
+        "model": {"name": "mlp", "width": 24, "depth": 2, "dropout": 0.25, "activation": "leaky-relu"},
+        "federation": {"batch_size": 1},
+    }
 
     def not_applicable(self, observation: Observation) -> str | None:
         """Refuse several steps or examples, unknown rates, and models that are no chain of invertible layers."""

@@ -29,7 +29,7 @@ from attacks.core.patches import (
 )
 from attacks.core.preconditions import one_gradient_only
 from attacks.core.tolerances import EXACT, LEAST
-from fedsim.core.hooks import Attack, Effort
+from fedsim.core.hooks import Attack, Effort, Tables
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Observation, OnStep, Reconstruction, Step
 
@@ -53,6 +53,10 @@ class ClosedFormVit(Attack[ClosedFormVitConfig]):
     """Solves for the patches by least squares."""
 
     effort: ClassVar[Effort] = "algebra"
+    example: ClassVar[Tables] = {
+        "model": {"name": "vit-small", "width": 16, "heads": 2, "blocks": 1, "hidden": 16, "dropout": 0.25},
+        "federation": {"batch_size": 1},
+    }
 
     def not_applicable(self, observation: Observation) -> str | None:
         """Refuse several steps or images, and models whose position embedding does not give the tokens' gradients."""

@@ -27,7 +27,7 @@ from attacks.core.results import no_examples, no_guess
 from fedsim.components.bottleneck.codebook import codebooks
 from fedsim.core import registry
 from fedsim.core.errors import NotApplicable
-from fedsim.core.hooks import Attack
+from fedsim.core.hooks import Attack, Tables
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Observation, OnStep, Reconstruction, Step
 
@@ -49,6 +49,8 @@ class CodeReadoutConfig(Config):
 @attack(_NAME, summary="codes from rows of a codebook's gradient, then an inversion with them", related="2310.17230")
 class CodeReadout(Attack[CodeReadoutConfig]):
     """Reads a set of codes for every codebook, and searches images that use them."""
+
+    example: ClassVar[Tables] = {"components": [{"name": "codebook", "at": ["2"], "codes": 40, "active": 2}]}
 
     @classmethod
     def within(cls, gradients: int) -> dict[str, Any]:

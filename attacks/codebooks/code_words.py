@@ -25,7 +25,7 @@ from attacks.text._words import in_rows
 from fedsim.components.bottleneck.codebook import reading
 from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
-from fedsim.core.hooks import Attack, Effort
+from fedsim.core.hooks import Attack, Effort, Tables
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Modality, Observation, OnStep, Reconstruction, Step
 
@@ -44,6 +44,15 @@ class CodeWords(Attack[CodeWordsConfig]):
 
     effort: ClassVar[Effort] = "algebra"
     modalities: ClassVar[frozenset[Modality]] = frozenset({"text"})
+    example: ClassVar[Tables] = {
+        "data": {"name": "list-operations", "train": 40, "test": 10},
+        "task": "next-token",
+        "model": {"name": "tiny-llama", "width": 32, "hidden": 32},
+        "components": [
+            {"name": "codebook", "at": ["layers.0.self_attn.v_proj"], "codes": 40, "active": 2, "loss": "base"}
+        ],
+        "threat": {"knows": ["batch-size", "dropout-rates"]},
+    }
 
     def not_applicable(self, observation: Observation) -> str | None:
         """Refuse models without codebooks, codebooks that are not shared or depend on more, and several steps."""

@@ -32,7 +32,7 @@ from attacks.core.results import no_examples, no_guess
 from fedsim.components.bottleneck._key_value import KeyValueModel, VotingDecoder, nearest
 from fedsim.components.bottleneck.key_value_bottleneck import bottleneck_of
 from fedsim.core.errors import NotApplicable
-from fedsim.core.hooks import Attack
+from fedsim.core.hooks import Attack, Tables
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Observation, OnStep, Reconstruction, Step
 
@@ -72,6 +72,11 @@ class _Read:
 @attack("key-readout", summary="keys that were read, the encoder's output, images", related="2207.11240")
 class KeyReadout(Attack[KeyReadoutConfig]):
     """Recovers cells, labels, encoder outputs and images from one step on a key-value bottleneck."""
+
+    example: ClassVar[Tables] = {
+        "model": {"name": "mlp", "width": 24, "depth": 1, "dropout": 0.25},
+        "components": [{"name": "key-value-bottleneck", "codebooks": 4, "pairs": 16, "key_width": 4, "passes": 2}],
+    }
 
     @classmethod
     def within(cls, gradients: int) -> dict[str, Any]:

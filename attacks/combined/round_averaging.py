@@ -24,7 +24,7 @@ from pydantic import Field
 from attacks.core.preconditions import one_gradient_only
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError, NotApplicable
-from fedsim.core.hooks import Attack, Effort
+from fedsim.core.hooks import Attack, Effort, Tables
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Knowledge, Observation, OnStep, PublicKnowledge, Reconstruction
 
@@ -47,6 +47,12 @@ class RoundAveraging(Attack[RoundAveragingConfig]):
     effort: ClassVar[Effort] = "reference"
     needs: ClassVar[frozenset[Knowledge]] = frozenset({"earlier-rounds"})
     over_rounds: ClassVar[bool] = True
+    example: ClassVar[Tables] = {
+        "federation": {"rounds": 2, "batch_size": 1},
+        "defenses": [{"name": "gradient-noise", "scale": 1e-3}],
+        "threat": {"rounds": [1, 2]},
+        "attacks": [{"attack": "closed-form-linear"}],
+    }
 
     def not_applicable(self, observation: Observation) -> str | None:
         """Refuse updates of several steps."""

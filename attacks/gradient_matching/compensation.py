@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor
@@ -25,6 +25,7 @@ from attacks.gradient_matching._engine import Search
 from attacks.gradient_matching._known_defense import InformedAttack
 from attacks.gradient_matching.base import MatchingConfig
 from fedsim.core.compensation import without_noise
+from fedsim.core.hooks import Tables
 from fedsim.core.registry import attack
 from fedsim.core.types import Observation, OnStep, Reconstruction
 
@@ -39,6 +40,8 @@ class CompensationConfig(MatchingConfig):
 @attack("compensation", summary="takes known noise out of the gradient by its spectrum, then matches it")
 class Compensation(InformedAttack[CompensationConfig]):
     """Uses the server's compensation before a search."""
+
+    example: ClassVar[Tables] = {"defenses": [{"name": "gradient-noise", "scale": 1e-3}]}
 
     def not_applicable(self, observation: Observation) -> str | None:
         """Refuse updates without independent noise of one known scale."""

@@ -26,6 +26,7 @@ from attacks.core.unknowns import NOTHING, Gaussian, Unknowns, Values
 from attacks.gradient_matching._comparison import Comparison, GeneralComparison, Setting, cosine, squared
 from attacks.gradient_matching._engine import Found, Search
 from attacks.gradient_matching.base import MatchingAttack, MatchingConfig, best_of, best_row
+from fedsim.core.hooks import Tables
 from fedsim.core.registry import attack
 from fedsim.core.types import Batch, Draws, Masks, Observation, Reconstruction
 from fedsim.tasks.denoising import Denoising
@@ -53,6 +54,12 @@ class DenoiserInversion(MatchingAttack[DenoiserInversionConfig]):
 
     training_mode: ClassVar[bool] = False
     searches_draws: ClassVar[bool] = True
+    example: ClassVar[Tables] = {
+        "task": "denoising",
+        "model": {"name": "edm-unet", "width": 8, "blocks": 1, "multipliers": [1]},
+        "federation": {"batch_size": 1},
+        "attacks": [{"max_iterations": 5}],
+    }
 
     def not_applicable(self, observation: Observation) -> str | None:
         """Refuse other tasks, and classes that are not known."""

@@ -33,7 +33,7 @@ from attacks.core.unknowns import MASKS
 from attacks.gradient_matching._comparison import Comparison, Gradients
 from attacks.gradient_matching._engine import Found, Pace, Prior, ScheduleName, Search, descend
 from attacks.gradient_matching.base import MatchingAttack, MatchingConfig, best_row, has_failed
-from fedsim.core.hooks import Effort
+from fedsim.core.hooks import Effort, Tables
 from fedsim.core.registry import attack
 from fedsim.core.types import Masks, Observation, OnStep
 
@@ -70,6 +70,9 @@ class GradVit(MatchingAttack[GradVitConfig]):
     """Descends twice: without, then with image statistics."""
 
     effort: ClassVar[Effort] = "reference"
+    example: ClassVar[Tables] = {
+        "model": {"name": "vit-small", "width": 16, "heads": 2, "blocks": 1, "hidden": 16, "dropout": 0.25}
+    }
 
     def not_applicable(self, observation: Observation) -> str | None:
         """Refuse updates of several steps, and models without patches."""

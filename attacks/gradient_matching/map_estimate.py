@@ -27,6 +27,7 @@ from attacks.core.unknown_masks import unknown_masks
 from attacks.gradient_matching._comparison import ExplicitGradients, Gradients
 from attacks.gradient_matching._engine import Search
 from attacks.gradient_matching.base import MatchingAttack, MatchingConfig
+from fedsim.core.hooks import Tables
 from fedsim.core.registry import attack
 from fedsim.core.types import Knowledge, Observation
 
@@ -47,6 +48,7 @@ class Map(MatchingAttack[MapConfig]):
 
     needs: ClassVar[frozenset[Knowledge]] = frozenset({"defenses"})
     training_mode: ClassVar[bool] = False
+    example: ClassVar[Tables] = {"defenses": [{"name": "gradient-noise", "scale": 1e-3}]}
 
     def not_applicable(self, observation: Observation) -> str | None:
         """Refuse updates without known noise, several steps, and changes of weights."""

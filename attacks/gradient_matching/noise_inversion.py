@@ -31,6 +31,7 @@ from attacks.gradient_matching._comparison import Setting
 from attacks.gradient_matching._engine import Search
 from attacks.gradient_matching._known_defense import InformedAttack
 from attacks.gradient_matching.base import MatchingConfig
+from fedsim.core.hooks import Tables
 from fedsim.core.layer_calls import layer_outputs
 from fedsim.core.masks import without_dropout
 from fedsim.core.registry import attack
@@ -58,6 +59,7 @@ class NoiseInversion(InformedAttack[NoiseInversionConfig]):
     """Replaces the outputs of noise modules by unknowns."""
 
     views: ClassVar[frozenset[View]] = frozenset({"single-update", "sum"})
+    example: ClassVar[Tables] = {"defenses": [{"name": "precode", "latent": 16}]}
 
     def not_applicable(self, observation: Observation) -> str | None:
         """Refuse models without known noise."""

@@ -28,6 +28,7 @@ from attacks.core.unknown_masks import OptimisedMasks
 from attacks.core.unknowns import Unknowns
 from attacks.gradient_matching._engine import Found, Search, descend
 from attacks.gradient_matching.base import MatchingAttack, MatchingConfig, Searched
+from fedsim.core.hooks import Tables
 from fedsim.core.masks import prefix_mask
 from fedsim.core.registry import attack
 from fedsim.core.types import Observation, Reconstruction, View
@@ -52,6 +53,7 @@ class PrefixSearch(MatchingAttack[PrefixSearchConfig]):
     """Finds the length of every cut, then searches images."""
 
     views: ClassVar[frozenset[View]] = frozenset({"single-update"})
+    example: ClassVar[Tables] = {"components": [{"name": "nested-dropout", "eta": 4.0}]}
 
     @classmethod
     def within(cls, gradients: int) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from attacks.local_steps._multistep import batch_sizes, sites_for
 from attacks.local_steps._path import Path, follow
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError
-from fedsim.core.hooks import Attack, Effort, Outlook
+from fedsim.core.hooks import Attack, Effort, Outlook, Tables
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Knowledge, Observation, OnStep, Reconstruction
 
@@ -60,6 +60,15 @@ class StepByStep(Attack[StepByStepConfig]):
 
     effort: ClassVar[Effort] = "search"
     needs: ClassVar[frozenset[Knowledge]] = frozenset({"batch-size", "dropout-rates"})
+    example: ClassVar[Tables] = {
+        "model": {"name": "mlp", "width": 128, "depth": 2, "dropout": 0.5, "bias": True},
+        "federation": {
+            "algorithm": "fedavg",
+            "local_steps": 2,
+            "batch_size": 2,
+            "optimizer": {"name": "sgd", "learning_rate": 0.05},
+        },
+    }
 
     def not_applicable(self, observation: Observation) -> str | None:
         """Refuse single steps, other optimizers, repeated examples, and models without two dense layers."""

@@ -31,7 +31,7 @@ from attacks.malicious_server._isolated_units import (
     reconstruction,
 )
 from fedsim.core.errors import NotApplicable
-from fedsim.core.hooks import Attack, Effort
+from fedsim.core.hooks import Attack, Effort, Tables
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, InputSpec, Observation, OnStep, Reconstruction, View
 
@@ -101,6 +101,9 @@ class Vgia(Attack[VgiaConfig]):
     effort: ClassVar[Effort] = "algebra"
     views: ClassVar[frozenset[View]] = frozenset({"single-update", "sum"})
     crafts: ClassVar[bool] = True
+    example: ClassVar[Tables] = {
+        "model": {"name": "mlp", "width": 64, "depth": 2, "dropout": 0.25, "bias": True, "activation": "relu"}
+    }
 
     def craft(self, model: nn.Module, spec: InputSpec, public: Tensor, generator: torch.Generator) -> nn.Module:
         """Return the model with the block in front of it.

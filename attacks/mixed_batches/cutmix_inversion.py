@@ -43,6 +43,7 @@ from attacks.mixed_batches._cutmix_client import (
 )
 from attacks.mixed_batches._undo_defenses import pastes
 from fedsim.core.boxes import Pasted, name_pasted_maps
+from fedsim.core.hooks import Tables
 from fedsim.core.registry import attack
 from fedsim.core.types import Batch, Knowledge, Observation, OnStep, Reconstruction
 
@@ -71,6 +72,10 @@ class CutmixInversion(MultiStepAttack[CutmixInversionConfig]):
 
     needs: ClassVar[frozenset[Knowledge]] = frozenset({"batch-size", "components"})
     undoes: ClassVar[bool] = True
+    example: ClassVar[Tables] = {
+        "components": [{"name": "cutmix", "probability": 1.0}],
+        "federation": {"batch_size": 2},
+    }
 
     @classmethod
     def within(cls, gradients: int) -> dict[str, Any]:

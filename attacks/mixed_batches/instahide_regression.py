@@ -19,7 +19,7 @@ import torch
 from attacks.core.preconditions import one_gradient_only
 from attacks.core.results import no_guess
 from attacks.mixed_batches._undo_defenses import has_random_signs, mixes, seen_exactly, undone
-from fedsim.core.hooks import Attack, Effort
+from fedsim.core.hooks import Attack, Effort, Tables
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Knowledge, Observation, OnStep, Reconstruction, Step
 
@@ -37,6 +37,12 @@ class InstahideRegression(Attack[InstahideRegressionConfig]):
     needs: ClassVar[frozenset[Knowledge]] = frozenset({"defenses", "earlier-rounds"})
     undoes: ClassVar[bool] = True
     over_rounds: ClassVar[bool] = True
+    example: ClassVar[Tables] = {
+        "model": {"name": "mlp", "width": 64, "depth": 2, "dropout": 0.0, "bias": True},
+        "defenses": [{"name": "instahide"}],
+        "federation": {"rounds": 2, "batch_size": 4},
+        "threat": {"rounds": [1, 2]},
+    }
 
     def not_applicable(self, observation: Observation) -> str | None:
         """Refuse if no defense mixes examples under random signs."""

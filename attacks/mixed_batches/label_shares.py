@@ -30,7 +30,7 @@ from attacks.mixed_batches._cutmix_boxes import assemble, assemble_each
 from fedsim.core import registry
 from fedsim.core.boxes import Pasted
 from fedsim.core.errors import NotApplicable
-from fedsim.core.hooks import Attack, Effort
+from fedsim.core.hooks import Attack, Effort, Tables
 from fedsim.core.masks import inject_masks
 from fedsim.core.registry import attack
 from fedsim.core.types import Batch, Config, Knowledge, Masks, Observation, OnStep, Reconstruction, View
@@ -51,6 +51,11 @@ class LabelShares(Attack[LabelSharesConfig]):
     effort: ClassVar[Effort] = "search"
     needs: ClassVar[frozenset[Knowledge]] = frozenset({"components"})
     views: ClassVar[frozenset[View]] = frozenset({"single-update", "sum"})
+    example: ClassVar[Tables] = {
+        "model": {"name": "mlp", "width": 64, "depth": 2, "dropout": 0.25},
+        "components": [{"name": "cutmix", "probability": 1.0}],
+        "federation": {"batch_size": 2},
+    }
 
     def not_applicable(self, observation: Observation) -> str | None:
         """Refuse where no component mixes labels, and where no exact attack applies."""
@@ -84,11 +89,14 @@ def _mixes(observation: Observation) -> bool:
 
 
 def _exact_attacks() -> Iterator[Attack[Any]]:
-    """Yield attacks that solve equations, from cheap to expensive, without this one and those that change the model."""
+    """Yield attacks that solve equations for what the model saw, from cheap to expensive, without this one.
+
+    Those that undo a mixture look for an exact attack themselves, and would find this one.
+    """
     for effort in ("algebra", "search"):
         for name, method in registry.methods("attack").items():
             kind = cast("type[Attack[Any]]", method.make)
-            if name != _NAME and kind.effort == effort and not kind.crafts:
+            if name != _NAME and kind.effort == effort and not (kind.crafts or kind.undoes):
                 yield method.make(method.config())
 
 

@@ -30,6 +30,7 @@ from attacks.gradient_matching._comparison import Comparison, GeneralComparison,
 from attacks.gradient_matching._engine import Found, Search
 from attacks.gradient_matching._hypotheses import HypothesesAttack
 from attacks.gradient_matching.base import MatchingAttack, MatchingConfig, best_row
+from fedsim.core.hooks import Tables
 from fedsim.core.registry import attack
 from fedsim.core.types import Masks, Observation, Reconstruction
 
@@ -53,6 +54,7 @@ class MixupInversion(HypothesesAttack[MixupInversionConfig]):
     """Runs one search for each permutation, each with all restarts."""
 
     undoes: ClassVar[bool] = True
+    example: ClassVar[Tables] = {"defenses": [{"name": "mixup"}], "federation": {"batch_size": 2}}
 
     def not_applicable(self, observation: Observation) -> str | None:
         """Refuse if no defense mixes pairs, and batches with too many pairings."""

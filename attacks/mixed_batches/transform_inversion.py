@@ -26,6 +26,7 @@ from attacks.gradient_matching._engine import Found, Search
 from attacks.gradient_matching._hypotheses import HypothesesAttack
 from attacks.gradient_matching.base import MatchingAttack, MatchingConfig
 from attacks.mixed_batches._undo_defenses import Transform, transforms_of
+from fedsim.core.hooks import Tables
 from fedsim.core.registry import attack
 from fedsim.core.types import Observation, Reconstruction
 
@@ -42,6 +43,7 @@ class TransformInversion(HypothesesAttack[TransformInversionConfig]):
     """Runs one search for each policy, each with all restarts."""
 
     undoes: ClassVar[bool] = True
+    example: ClassVar[Tables] = {"defenses": [{"name": "ats"}]}
 
     def not_applicable(self, observation: Observation) -> str | None:
         """Refuse if no transforms are known."""

@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from attacks.core.unknowns import NOTHING, Values
 from attacks.gradient_matching._comparison import Comparison, GeneralComparison, Gradients, Setting
 from attacks.gradient_matching._ghost import GhostComparison, agrees
+from attacks.text._words import embedding_of
+from fedsim.core.errors import NotApplicable
 from fedsim.core.gradients import gradient_of
 from fedsim.core.types import Masks, Observation
 
@@ -43,6 +45,17 @@ def read_vectors(model: nn.Module, embedding: str) -> None:
 
     model.register_forward_pre_hook(take)
     model.get_submodule(embedding).register_forward_hook(lambda _m, _i, output: given.pop() if given else output)
+
+
+def no_vectors(observation: Observation) -> str | None:
+    """Say why vectors cannot be compared: no embedding reads tokens, or its gradient, in front of them, is all."""
+    try:
+        name = f"{embedding_of(observation)[0]}.weight"
+    except NotApplicable as reason:
+        return str(reason)
+    if set(observation.update.tensors) != {name}:
+        return None
+    return f"only the gradient of '{name}' is shared, and vectors show in those behind it; word-readout reads its rows"
 
 
 def nearest_tokens(vectors: Tensor, table: Tensor, allowed: Tensor | None) -> Tensor:

@@ -35,10 +35,10 @@ from attacks.text._vectors import (
     VectorGhostComparison,
     faster,
     nearest_tokens,
+    no_vectors,
     read_vectors,
 )
 from attacks.text._words import Words, embedding_of, following_of, lengths_of, predicts_words, words_of
-from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import Attack
 from fedsim.core.masks import expected_mask
 from fedsim.core.types import Config, DropoutSite, Masks, Modality, Observation, OnStep, Reconstruction
@@ -148,10 +148,9 @@ class TextMatching(Attack[ConfigT]):
 
     def not_applicable(self, observation: Observation) -> str | None:
         """Refuse several steps, models without an embedding of tokens, and labels that cannot be known."""
-        try:
-            embedding_of(observation)
-        except NotApplicable as reason:
-            return str(reason)
+        reason = no_vectors(observation)
+        if reason is not None:
+            return reason
         if not observation.task.has_labels:
             return (
                 "the sentences have no labels: the clients compare them with one another, in two views each, and a "

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from attacks.core.preconditions import gradient_steps_only
 from attacks.core.results import NothingFound, no_guess
+from attacks.text._examples import TAGS
 from attacks.text._masked_tokens import kept_shares, only_scales
 from attacks.text._multiplicities import multiplicities
 from attacks.text._prefixes import drops_in_front
@@ -30,7 +31,7 @@ from attacks.text._span_search import Found, Reading, arrange, best, grow_prefix
 from attacks.text._step_by_step import behind_first_step, can_go_on
 from attacks.text._subspaces import attentions, gradients_of, rank
 from attacks.text._words import embedding_of, in_rows
-from fedsim.core.hooks import Attack, Effort
+from fedsim.core.hooks import Attack, Effort, Tables
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Modality, Observation, OnStep, Reconstruction, Step
 
@@ -69,6 +70,7 @@ class Dager(Attack[DagerConfig]):
 
     effort: ClassVar[Effort] = "algebra"
     modalities: ClassVar[frozenset[Modality]] = frozenset({"text"})
+    example: ClassVar[Tables] = TAGS
 
     def not_applicable(self, observation: Observation) -> str | None:
         """Refuse attentions with other names, gradients that are hidden, zero or of full rank, and early dropout."""

@@ -25,9 +25,11 @@ from attacks.core.tolerances import EXACT_TEXT, TINY
 from attacks.core.unknowns import MASKS
 from attacks.gradient_matching._comparison import Comparison, Gradients
 from attacks.gradient_matching._engine import Found, Pace, Search, descend
+from attacks.text._examples import LISTS
 from attacks.text._token_edits import change, orders
 from attacks.text._vectors import nearest_tokens
 from attacks.text.base import Task, TextMatching, TextMatchingConfig
+from fedsim.core.hooks import Tables
 from fedsim.core.losses import IGNORED, cross_entropy
 from fedsim.core.masks import without_dropout
 from fedsim.core.registry import attack
@@ -80,6 +82,11 @@ class _Place(NamedTuple):
 @attack("lamp", summary="text by descent and by moving words (LAMP)", paper="2202.08827")
 class Lamp(TextMatching[LampConfig]):
     """Alternates descent and moves of words."""
+
+    example: ClassVar[Tables] = {
+        **LISTS,
+        "attacks": [{"max_iterations": 10, "drafts": 4, "every": 5, "candidates": 4, "finishing": 10}],
+    }
 
     @classmethod
     def within(cls, gradients: int) -> dict[str, Any]:

@@ -27,12 +27,13 @@ from attacks.core.unknowns import Bounded, Logits, Moment, Unknowns, Values
 from attacks.gradient_matching._comparison import GeneralComparison, Gradients, Setting, setting_of
 from attacks.gradient_matching._engine import Found, Pace, Search, descend
 from attacks.gradient_matching.base import best_of, best_row, has_failed
+from attacks.text._examples import MASKED
 from attacks.text._masked_places import masked_in_the_span
-from attacks.text._vectors import NextWords, nearest_tokens, read_vectors
+from attacks.text._vectors import NextWords, nearest_tokens, no_vectors, read_vectors
 from attacks.text._words import embedding_of, words_of
 from fedsim.core.errors import NotApplicable
 from fedsim.core.gradients import gradient_of
-from fedsim.core.hooks import Attack
+from fedsim.core.hooks import Attack, Tables
 from fedsim.core.masked_places import mask_token
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Masks, Modality, Observation, OnStep, Reconstruction
@@ -100,6 +101,7 @@ class MaskedMatching(Attack[MaskedMatchingConfig]):
     """Descends in vectors, odds of masked places, and rates."""
 
     modalities: ClassVar[frozenset[Modality]] = frozenset({"text"})
+    example: ClassVar[Tables] = {**MASKED, "attacks": [{"max_iterations": 10}]}
 
     def not_applicable(self, observation: Observation) -> str | None:
         """Refuse models without a mask token, dropout, several steps, and draws that cannot be estimated."""
@@ -109,7 +111,7 @@ class MaskedMatching(Attack[MaskedMatchingConfig]):
             return "dropout masks are not searched beside masked places"
         if self.config.draws == "estimated" and observation.draws is None and observation.batch_size != 1:
             return "of several texts, spans do not show which places are masked together; draws = 'searched' does"
-        return one_gradient_only(observation)
+        return no_vectors(observation) or one_gradient_only(observation)
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         """Return the tokens of the best end."""

@@ -25,9 +25,10 @@ from torch import Tensor
 from attacks.core.mean_gradient import gradient_weight
 from attacks.core.preconditions import one_gradient_only
 from attacks.core.results import NothingFound, no_guess
+from attacks.text._examples import MASKED
 from attacks.text._masked_places import has_no_spans, spans_with_masks
 from attacks.text._span_search import Reading
-from fedsim.core.hooks import Attack, Effort
+from fedsim.core.hooks import Attack, Effort, Tables
 from fedsim.core.layer_calls import layer_inputs
 from fedsim.core.masked_places import mask_token
 from fedsim.core.output_layer import output_layer
@@ -67,6 +68,7 @@ class MaskedSpans(Attack[MaskedSpansConfig]):
 
     effort: ClassVar[Effort] = "search"
     modalities: ClassVar[frozenset[Modality]] = frozenset({"text"})
+    example: ClassVar[Tables] = MASKED
 
     def not_applicable(self, observation: Observation) -> str | None:
         """Refuse models without a mask token or two attentions, dropout in front of them, and full or hidden spans."""

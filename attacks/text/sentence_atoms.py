@@ -26,9 +26,10 @@ from attacks.core.preconditions import one_gradient_only
 from attacks.core.results import no_guess
 from attacks.core.tolerances import TINY
 from attacks.text._beam import Pool, apart, grow_beam, pool_of, readers_of, unreadable
+from attacks.text._examples import LISTS
 from attacks.text._sentences import behind, explains, with_labels
 from attacks.text._words import lengths_of, words_of
-from fedsim.core.hooks import Attack, Effort
+from fedsim.core.hooks import Attack, Effort, Tables
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Modality, Observation, OnStep, Reconstruction, Step, Tensors
 
@@ -76,6 +77,7 @@ class SentenceAtoms(Attack[SentenceAtomsConfig]):
 
     effort: ClassVar[Effort] = "search"
     modalities: ClassVar[frozenset[Modality]] = frozenset({"text"})
+    example: ClassVar[Tables] = {**LISTS, "attacks": [{"beam": 1, "candidates": 2, "endings": 2, "changes": 4}]}
 
     def not_applicable(self, observation: Observation) -> str | None:
         """Refuse observations from which no candidates can be grown, and labels that are granted or not next words."""

@@ -25,9 +25,10 @@ from torch import Tensor
 from attacks.core.preconditions import one_gradient_only
 from attacks.core.tolerances import EXACT_TEXT
 from attacks.text._beam import Beam, apart, grow_beam, pool_of, readers_of, unreadable
+from attacks.text._examples import LISTS
 from attacks.text._sentences import complete, distance_of, explains
 from attacks.text._words import lengths_of, words_of
-from fedsim.core.hooks import Attack, Effort
+from fedsim.core.hooks import Attack, Effort, Tables
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Modality, Observation, OnStep, Reconstruction, Step
 
@@ -55,6 +56,7 @@ class SubspaceDistance(Attack[SubspaceDistanceConfig]):
 
     effort: ClassVar[Effort] = "search"
     modalities: ClassVar[frozenset[Modality]] = frozenset({"text"})
+    example: ClassVar[Tables] = {**LISTS, "attacks": [{"beam": 1}]}
 
     def not_applicable(self, observation: Observation) -> str | None:
         """Refuse models without two attention layers, gradients that are not shared, and too many tokens."""

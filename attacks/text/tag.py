@@ -21,7 +21,9 @@ from torch import Tensor
 
 from attacks.gradient_matching._comparison import ExplicitGradients, Gradients
 from attacks.gradient_matching._engine import Found, Pace, Search, descend
+from attacks.text._examples import LISTS
 from attacks.text.base import Task, TextMatching, TextMatchingConfig
+from fedsim.core.hooks import Tables
 from fedsim.core.registry import attack
 from fedsim.core.types import OnStep
 
@@ -47,6 +49,8 @@ class Tag(TextMatching[TagConfig]):
     """Descends from noise or from random words."""
 
     reads_entries = True
+
+    example: ClassVar[Tables] = {**LISTS, "attacks": [{"max_iterations": 10}]}
 
     @classmethod
     def within(cls, gradients: int) -> dict[str, Any]:

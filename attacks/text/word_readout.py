@@ -21,6 +21,7 @@ from torch import Tensor
 
 from attacks.core.preconditions import one_gradient_only
 from attacks.core.results import no_guess
+from attacks.text._examples import TAGS
 from attacks.text._words import (
     Words,
     counts_of,
@@ -31,7 +32,7 @@ from attacks.text._words import (
     words_of,
 )
 from fedsim.core.errors import NotApplicable
-from fedsim.core.hooks import Attack, Effort
+from fedsim.core.hooks import Attack, Effort, Tables
 from fedsim.core.masked_places import mask_token
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Modality, Observation, OnStep, Reconstruction, Step
@@ -50,6 +51,7 @@ class WordReadout(Attack[WordReadoutConfig]):
 
     effort: ClassVar[Effort] = "algebra"
     modalities: ClassVar[frozenset[Modality]] = frozenset({"text"})
+    example: ClassVar[Tables] = TAGS
 
     def not_applicable(self, observation: Observation) -> str | None:
         """Refuse models without an embedding, and updates that hold neither of the two layers."""

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from defenses.core.inside import outputs_of
 from fedsim.core.gradients import gradient_of
-from fedsim.core.hooks import Defense, HookContext, LocalStep, Place
+from fedsim.core.hooks import Blur, Defense, HookContext, LocalStep, Place, Rules
 from fedsim.core.losses import cross_entropy
 from fedsim.core.registry import defense
 from fedsim.core.types import Config, PublicKnowledge, Tensors
@@ -52,6 +52,17 @@ class ShapedNoise(Defense[ShapedNoiseConfig]):
         factor = self.config.scale * _norm(gradient) / length
         return {name: tensor + factor * noise[name] for name, tensor in gradient.items()}
 
+    def blur(self, rules: Rules, sent: Tensors) -> Blur:
+        """Return noise of covariance J J', of the mean size that its norm fixes."""
+        return Blur(spread=self._columns if self.config.scale else None)
+
+    def _columns(self, gradient: Tensors, inputs: Tensor) -> Tensors:
+        """Return r ||g|| J / ||J||, column by column: ||J w|| is ||J|| on average."""
+        own = derivative(gradient, inputs)
+        size = _norm(own)
+        factor = self.config.scale * _norm(gradient).detach() / size if float(size) else 0.0
+        return {name: factor * columns for name, columns in own.items()}
+
     def adaptive_view(self) -> PublicKnowledge:
         """Return the law of the noise; its scale is not one number."""
         return PublicKnowledge("shaped-noise", {"noise_law": "gaussian"})
@@ -70,6 +81,18 @@ def push_forward(local: LocalStep, generator: torch.Generator) -> Tensors:
         (slope * change).sum(), list(duals.values()), allow_unused=True, materialize_grads=True
     )
     return dict(zip(duals, pushed, strict=True))
+
+
+def derivative(gradient: Tensors, inputs: Tensor) -> Tensors:
+    """Return J of a gradient, the derivative by each entry of the inputs, each (inputs.numel(), *tensor.shape)."""
+    duals = {name: torch.zeros_like(tensor).requires_grad_() for name, tensor in gradient.items()}
+    paired = torch.stack([(gradient[name] * duals[name]).sum() for name in gradient]).sum()
+    slope = torch.autograd.grad(paired, inputs, create_graph=True, materialize_grads=True)[0].flatten()
+    columns = [
+        torch.autograd.grad(own, list(duals.values()), retain_graph=True, allow_unused=True, materialize_grads=True)
+        for own in slope
+    ]
+    return {name: torch.stack(own) for name, own in zip(duals, zip(*columns, strict=True), strict=True)}
 
 
 def _norm(tensors: Tensors) -> Tensor:

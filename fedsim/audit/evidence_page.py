@@ -88,6 +88,13 @@ def asked(record: AuditRecord) -> tuple[Asked, ...]:
             f"{attacks}; {members}; the ideal attacker beside them",
         ),
         Asked(
+            "EDPB Opinion 28/2024",
+            "tests of resistance: membership and attribute inference, exfiltration, regurgitation, model inversion, "
+            "reconstruction",
+            f"reconstruction: {attacks}; membership: {members}; regurgitation: {_secrets(record)}. Attribute "
+            "inference, exfiltration and inversion of the trained model are not tested",
+        ),
+        Asked(
             "NIST SP 800-226",
             "the privacy loss and the unit of privacy of a guarantee, and who is trusted",
             "; ".join(f"epsilon {own.epsilon:.3g}, unit {own.unit}, against {own.against}" for own in record.guarantees)

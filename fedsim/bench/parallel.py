@@ -21,6 +21,7 @@ from fedsim.data._lists import LETTERS, ListTokenizer, Sample, answers, draw_sam
 from fedsim.generation import generate
 from fedsim.metrics.statistics import Interval, wilson
 
+_END = LETTERS
 GOOD = 0.8  # accuracy from which a number of tokens a step counts as one that can be had
 
 
@@ -90,22 +91,31 @@ class Solver(ABC):
         """Return the list that an answer is."""
 
 
+@dataclass(frozen=True)
 class Exact(Solver):
-    """The exact model of each list, whose answers have as many places as letters."""
+    """The exact model of each list.
+
+    Attributes:
+        places: of each answer, whose letters have ends behind them as those of a network have; None: none has.
+    """
+
+    places: int | None = None
 
     def groups(self, samples: Sequence[Sample]) -> Iterator[tuple[nn.Module, Sequence[Sample], int]]:
         """Yield a model for each list."""
         for sample in samples:
             known = list(answers(sample))
-            yield TableModel(known, LETTERS), [sample], len(known[0])
+            places = self.places or len(known[0])
+            ends = (_END,) * (places - len(known[0]))
+            yield TableModel([(*own, *ends) for own in known], _END + bool(ends)), [sample], places
 
     def prompt(self, sample: Sample) -> tuple[int, ...]:
         """Return nothing: the model knows its list."""
         return ()
 
     def listed(self, answer: Sequence[int]) -> Sequence[int]:
-        """Return the answer."""
-        return answer
+        """Return the letters: no model of a list writes an end before one."""
+        return [own for own in answer if own != _END]
 
 
 @dataclass(frozen=True)

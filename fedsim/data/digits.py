@@ -12,11 +12,11 @@ import numpy as np
 from pydantic import Field
 
 from fedsim.core.registry import dataset
+from fedsim.core.shipped import needed
 from fedsim.core.types import Dataset
 from fedsim.data._attributes import with_parity
 from fedsim.data._facts import DIGITS
 from fedsim.data._images import ImageConfig, in_memory, normalise, split
-from fedsim.data._shipped import needed
 
 
 class DigitsConfig(ImageConfig):

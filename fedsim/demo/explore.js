@@ -63,13 +63,13 @@ function drawSliders() {
 function drawOutcome(run, n) {
   if (!run.frames) {
     blank($("now")); blank($("difference"));
-    tell("now-text", "pictures.failure", { why: run.failure });
+    tell("now-text", "pictures.failure", { why: because(run.failure) });
     tell("difference-text", "pictures.nothing");
   } else {
     drawRow($("now"), strips[run.strip], rowAt(run), n, data().side);
     drawDifference($("difference"), originals[state.set], strips[run.strip], rowAt(run), n, data().side);
     const course = t(n > 1 ? "pictures.average" : "pictures.guess", { iteration: iterationAt(run), psnr: fixed(psnrNow(run)) });
-    put($("now-text"), isLast(run) ? `${course} ${t("pictures.ended", { why: run.stopped })}` : course);
+    put($("now-text"), isLast(run) ? `${course} ${t("pictures.ended", { why: because(run.stopped) })}` : course);
     if (isLast(run)) tell("difference-text", "pictures.identified", { reached: reached(run), images: images(n) });
     else tell("difference-text", "pictures.equal");
   }
@@ -119,7 +119,7 @@ function drawBeside(n) {
   tell("compare-text", "controls.compare", { rate });
   if (run.frames) drawRow($("without"), strips[run.strip], rowAt(run), n, data().side); else blank($("without"));
   if (run.frames) tell("without-text", "pictures.guess", { iteration: iterationAt(run), psnr: fixed(psnrNow(run)) });
-  else tell("without-text", "pictures.failure", { why: run.failure });
+  else tell("without-text", "pictures.failure", { why: because(run.failure) });
   describe($("without"), `${t("pictures.beside", { rate })}. ${$("without-text").textContent}`);
 }
 
@@ -153,7 +153,7 @@ const STAGE = {
   reconstruction: (now, run, n, hidden) => {
     if (run.frames && !hidden) drawRow($("stage-picture"), strips[run.strip], run.frames - 1, n, data().side); else blank($("stage-picture"));
     if (hidden) return t("told.hidden");
-    if (!run.frames) return t("told.none", { failure: run.failure });
+    if (!run.frames) return t("told.none", { failure: because(run.failure) });
     return t("told.reconstruction", { psnr: run.psnr.map((value) => fixed(value)).join(", "), reached: reached(run), images: images(n) });
   },
 };

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
+
+import torch
 
 from fedsim.core import seeding
 from fedsim.core.errors import FedsimError
@@ -12,33 +14,62 @@ from fedsim.core.types import Config
 from fedsim.demo.jobs import Job, results_of
 from fedsim.demo.pictures import contrast, strip
 from fedsim.demo.recording import Grid, Recording, recording_of, scene_of
-from fedsim.demo.victim import Attacker, Pictures, Protection, Setting, attack_of, name_of, observed, world_of
+from fedsim.demo.victim import (
+    Attacker,
+    Pictures,
+    Protection,
+    Setting,
+    attack_of,
+    label_names,
+    name_of,
+    observed,
+    world_of,
+)
 from fedsim.metrics.image import PSNR_CAP, psnr, to_pixels
+from fedsim.scenario.world import World
 
 LEAST_CONTRAST = 0.2  # of the way from black to white: three of the sixteen greys
-_CLIENTS = 8  # those behind the first, whose digits the sliders show
+_ANSWERS = 4  # from which to choose what a photograph shows
+_CLIENTS: dict[Pictures, int] = {"digits": 8, "photographs": 3}  # those behind the first, whom the sliders show
 
 PHOTOGRAPHS = Grid(pictures="photographs", rates=(0.0, 0.5), batches=(1, 4), noises=(1.0,), frames=(1, 15, 40, 90, 200))
 
-Case = tuple[Attacker, Protection, float, float]  # the last two are the noise and the dropout rate
+
+class Case(NamedTuple):
+    """What a question of the quiz is about."""
+
+    attacker: Attacker
+    protection: Protection
+    noise: float
+    rate: float
+    pictures: Pictures = "digits"
+
 
 CASES: tuple[Case, ...] = (
-    ("ignores", "none", 1.0, 0.0),
-    ("estimates", "none", 1.0, 0.25),
-    ("exact", "none", 1.0, 0.5),
-    ("ignores", "noise", 1.0, 0.0),
-    ("knows", "none", 1.0, 0.5),
-    ("ignores", "none", 1.0, 0.25),
-    ("exact", "noise", 100.0, 0.0),
-    ("ignores", "pruning", 1.0, 0.0),
-    ("estimates", "none", 1.0, 0.5),
-    ("knows", "noise", 1.0, 0.25),
-    ("ignores", "none", 1.0, 0.5),
-    ("exact", "noise", 10.0, 0.5),
-    ("estimates", "none", 1.0, 0.75),
-    ("ignores", "precode", 1.0, 0.0),
-    ("estimates", "pruning", 1.0, 0.25),
-    ("knows", "none", 1.0, 0.75),
+    Case("ignores", "none", 1.0, 0.0),
+    Case("estimates", "none", 1.0, 0.25),
+    Case("exact", "none", 1.0, 0.5),
+    Case("ignores", "noise", 1.0, 0.0),
+    Case("knows", "none", 1.0, 0.5),
+    Case("ignores", "none", 1.0, 0.25),
+    Case("exact", "noise", 100.0, 0.0),
+    Case("ignores", "pruning", 1.0, 0.0),
+    Case("estimates", "none", 1.0, 0.5),
+    Case("knows", "noise", 1.0, 0.25),
+    Case("ignores", "none", 1.0, 0.5),
+    Case("exact", "noise", 10.0, 0.5),
+    Case("estimates", "none", 1.0, 0.75),
+    Case("ignores", "precode", 1.0, 0.0),
+    Case("estimates", "pruning", 1.0, 0.25),
+    Case("knows", "none", 1.0, 0.75),
+    Case("ignores", "none", 1.0, 0.0, "photographs"),
+    Case("estimates", "none", 1.0, 0.5, "photographs"),
+    Case("exact", "noise", 100.0, 0.0, "photographs"),
+    Case("knows", "none", 1.0, 0.5, "photographs"),
+    Case("ignores", "noise", 100.0, 0.0, "photographs"),
+    Case("exact", "none", 1.0, 0.5, "photographs"),
+    Case("ignores", "pruning", 1.0, 0.0, "photographs"),
+    Case("ignores", "precode", 1.0, 0.0, "photographs"),
 )
 
 
@@ -46,16 +77,19 @@ class Question(Config):
     """A guess of an attack, to recognise.
 
     Attributes:
-        guess: PNG of the attack's result.
-        truth: PNG of the client's image, which the page shows after the answer.
-        label: digit of the image.
+        guess: the attack's result, as `fedsim.demo.pictures.strip` writes it.
+        truth: the client's image, which the page shows after the answer.
+        label: name of the image's class.
+        answers: from which to choose, the label among them.
         attack: its name for `fedsim show`.
         psnr: of the guess, in dB.
     """
 
+    pictures: Pictures
     guess: str
     truth: str
     label: str
+    answers: tuple[str, ...]
     attack: str
     setting: Setting
     psnr: float
@@ -82,7 +116,7 @@ def record_lesson(
         chosen: settings to record, one grid for a set of pictures.
         processes: number of parallel processes, one thread each.
         on_job: called after each setting and question with the number of those done, and of all.
-        cases: of the quiz.
+        cases: of the quiz; those of pictures that are not recorded are left out.
 
     Raises:
         FedsimError: the pictures are not installed, or a process was killed.
@@ -90,7 +124,9 @@ def record_lesson(
     iterations = chosen[0].frames[-1]
     jobs: list[Job] = [(scene_of, (setting, grid)) for grid in chosen for setting in grid.settings()]
     scenes = len(jobs)
-    jobs += [(question_of, (number, case, iterations)) for number, case in enumerate(cases)]
+    for grid in chosen:
+        own = [case for case in cases if case.pictures == grid.pictures]
+        jobs += [(question_of, (number, case, iterations)) for number, case in enumerate(own)]
     done: dict[int, Any] = {}
     for place, result in results_of(jobs, processes):
         done[place] = result
@@ -104,11 +140,18 @@ def record_lesson(
 
 
 def question_of(number: int, case: Case, iterations: int) -> Question | None:
-    """Attack one digit that the sliders do not show, or return None where the guess is blank."""
-    attacker, protection, noise, rate = case
-    setting = Setting(rate=rate, protection=protection, noise=noise)
-    world = world_of(setting)
-    observation, truth = observed(world, attacker, client=1 + number % _CLIENTS, round_=1 + number // _CLIENTS)
+    """Attack one picture that the sliders do not show, or return None where the guess is blank.
+
+    Args:
+        number: of the case among those of its set of pictures: it chooses the picture.
+        case: the client's setting and the attacker.
+        iterations: of a search.
+    """
+    attacker, pictures = case.attacker, case.pictures
+    setting = Setting(rate=case.rate, protection=case.protection, noise=case.noise)
+    world = world_of(setting, pictures)
+    turn, client = divmod(number, _CLIENTS[pictures])
+    observation, truth = observed(world, attacker, client=1 + client, round_=1 + turn)
     try:
         found = attack_of(attacker, 1, iterations)(
             observation, seeding.generator(world.scenario.seed, f"demo quiz {number}")
@@ -119,11 +162,24 @@ def question_of(number: int, case: Case, iterations: int) -> Question | None:
     pixels, original = to_pixels(found.inputs, spec), to_pixels(own.inputs, spec)
     if not contrast(pixels) >= LEAST_CONTRAST:  # also where it is not a number
         return None
+    (label,) = label_names(pictures, own.labels)
     return Question(
+        pictures=pictures,
         guess=strip(pixels[None]),
         truth=strip(original[None]),
-        label=str(int(own.labels[0])),
+        label=label,
+        answers=_answers(world, pictures, label, number),
         attack=name_of(attacker, 1),
         setting=setting,
         psnr=round(min(float(psnr(pixels, original)), PSNR_CAP), 1),
     )
+
+
+def _answers(world: World, pictures: Pictures, label: str, number: int) -> tuple[str, ...]:
+    """Return all digits, or the name of a photograph's class among others, in alphabetical order."""
+    names = sorted(set(label_names(pictures, world.data.dataset.train.labels)))
+    if pictures == "digits":
+        return tuple(names)
+    others = [name for name in names if name != label]
+    order = torch.randperm(len(others), generator=seeding.generator(world.scenario.seed, "demo answers", number))
+    return tuple(sorted((label, *(others[place] for place in order[: _ANSWERS - 1].tolist()))))

@@ -1,4 +1,4 @@
-// The quiz: results of attacks on digits that the page shows nowhere else. Questions come in a random order, each once.
+// The quiz: results of attacks on pictures that the page shows nowhere else. Questions come in a random order, each once.
 const quiz = { n: 0, right: 0, at: -1, order: [], isAnswered: false };
 
 function shuffled(count) {
@@ -16,22 +16,29 @@ function ask() {
   quiz.at++;
   if (quiz.at % lesson.quiz.length === 0) { quiz.order = shuffled(lesson.quiz.length); quiz.at = 0; }
   quiz.isAnswered = false;
+  $("quiz-answers").replaceChildren(...question().answers.map((answer) => {
+    const button = Object.assign(document.createElement("button"), { type: "button", textContent: answer });
+    button.addEventListener("click", () => answered(answer));
+    return button;
+  }));
   drawQuiz();
 }
 
-function answered(digit) {
+function answered(answer) {
   quiz.isAnswered = true;
   quiz.n++;
-  quiz.said = digit;
-  if (String(digit) === question().label) quiz.right++;
+  quiz.said = answer;
+  if (answer === question().label) quiz.right++;
   drawQuiz();
 }
 
 function drawQuiz() {
   if (quiz.at < 0) return;
-  const { guess, truth, label, attack, setting, psnr } = question();
-  drawRow($("quiz-picture"), strips[guess], 0, 1, SIDE);
-  describe($("quiz-picture"), t("quiz.picture"));
+  const { pictures, guess, truth, label, attack, setting, psnr } = question(), { side } = lesson.sets[pictures];
+  tell("quiz-title", `quiz.${pictures}.title`);
+  tell("quiz-whose", `quiz.${pictures}.original`);
+  drawRow($("quiz-picture"), strips[guess], 0, 1, side);
+  describe($("quiz-picture"), t(`quiz.${pictures}.picture`));
   $("quiz-original").hidden = !quiz.isAnswered;
   document.querySelectorAll("#quiz-answers button").forEach((b) => { b.disabled = quiz.isAnswered; });
   if (!quiz.isAnswered) {
@@ -40,21 +47,14 @@ function drawQuiz() {
     $("quiz-verdict").textContent = "";
     return;
   }
-  drawRow($("quiz-truth"), strips[truth], 0, 1, SIDE);
-  describe($("quiz-truth"), t("quiz.truth", { label }));
+  drawRow($("quiz-truth"), strips[truth], 0, 1, side);
+  describe($("quiz-truth"), t(`quiz.${pictures}.truth`, { label }));
   const fact = t("quiz.fact", { attack, rate: setting.rate.toLocaleString(language), batch: setting.batch, defense: defenseName(setting), psnr: fixed(psnr) });
-  tell("quiz-verdict", String(quiz.said) === label ? "quiz.right" : "quiz.wrong", { label, fact });
+  tell("quiz-verdict", quiz.said === label ? "quiz.right" : "quiz.wrong", { label, fact });
   tell("quiz-text", "quiz.score", { right: quiz.right, n: quiz.n });
 }
 
 function listenToQuiz() {
-  for (let digit = 0; digit < 10; digit++) {
-    const button = document.createElement("button");
-    button.type = "button";
-    button.textContent = digit;
-    button.addEventListener("click", () => answered(digit));
-    $("quiz-answers").append(button);
-  }
   const open = () => { hideWord(); ask(); $("quiz-box").showModal(); };
   for (const button of document.querySelectorAll("[data-quiz]")) { button.hidden = lesson.quiz.length === 0; button.addEventListener("click", open); }
   $("quiz-next").addEventListener("click", ask);

@@ -107,7 +107,7 @@ function drawSearch() {
   describe($("held"), $("held-text").textContent);
   if (run?.frames) drawRow($("search"), strips[run.strip], run.frames - 1, 1, SIDE); else blank($("search"));
   if (run?.frames) tell("search-text", "pictures.guess", { iteration: run.used, psnr: fixed(run.psnr[0]) });
-  else tell("search-text", "pictures.failure", { why: run?.failure ?? "" });
+  else tell("search-text", "pictures.failure", { why: because(run?.failure ?? "") });
   describe($("search"), `${t("attacker.ignores")}. ${$("search-text").textContent}`);
 }
 

@@ -14,6 +14,17 @@ const sign = () => (1.5).toLocaleString(language)[1];
 const significant = (value, digits) => value.toPrecision(digits).replace(".", sign());
 const images = (n) => (n === 1 ? t("images.one") : t("images.other", { n }));
 
+// Why an attack ended, in the page's language: what it said is found among the English messages; else its own words.
+function because(why) {
+  for (const [key, english] of Object.entries(texts.all.en)) {
+    if (!key.startsWith("why.")) continue;
+    const names = [...english.matchAll(/\{(\w+)\}/g)].map(([, name]) => name);
+    const found = new RegExp(`^${english.replace(/\{\w+\}/g, "(\\d+)")}$`).exec(why);
+    if (found) return t(key, Object.fromEntries(names.map((name, at) => [name, found[at + 1]])));
+  }
+  return why;
+}
+
 // Fill an element; a marked word becomes a button that explains it.
 function put(element, text) {
   element.replaceChildren();

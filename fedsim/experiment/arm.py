@@ -33,7 +33,7 @@ from fedsim.record import (
 )
 from fedsim.scenario import Scenario
 from fedsim.scenario.world import World
-from fedsim.threat import attributes, drawing, membership, memorisation, spoken
+from fedsim.threat import attributes, drawing, forgetting, membership, memorisation, spoken
 from fedsim.threat.canaries import audited
 from fedsim.threat.replay import Replay, check_union
 from fedsim.threat.victim import Victim
@@ -54,6 +54,8 @@ def check(world: World) -> None:
         membership.check(world)
     if scenario.attributes is not None:
         attributes.check(world)
+    if scenario.forgetting is not None:
+        forgetting.check(world)
     if scenario.exposure is not None:
         memorisation.check(world)
     if scenario.generation is not None:
@@ -75,7 +77,7 @@ def run_arm(this: RunInProgress, world: World, world_json: str, number: int, nam
     updates = _kept(this, number, journal.entries, replays) if scenario.threat.keep_updates else ()
     arm = _Arm(this, number, begin, scenario, _train(world, journal, replays, name, values, updates))
     arm.keep()
-    attacked = [Victim(world, entry, own.truth) for entry, own in zip(journal.entries, replays, strict=True)]
+    attacked = _attacked(world, journal, replays)
     ceilings = find_ceilings(this, attacked, f"arm-{number}/ceiling") if scenario.scoring.ceiling else {}
     for choice in scenario.attacks:
         label = choice.label or choice.name
@@ -87,13 +89,21 @@ def run_arm(this: RunInProgress, world: World, world_json: str, number: int, nam
     for choice in scenario.membership.attacks if scenario.membership else ():
         arm.add(membership=(*arm.record.membership, inference.record(choice)))
     if scenario.attributes is not None:
-        arm.add(attributes=ask(this, world, journal))
+        with this.askers(this.should_stop) as make:
+            arm.add(attributes=ask(this, world, journal, make))
     if scenario.generation is not None:
         if drawing.draws(scenario):
             arm.add(generation=drawing.draw(world, journal))
             return
         with this.readers(this.should_stop) as answer:
             arm.add(generation=spoken.speak(world, journal, answer))
+
+
+def _attacked(world: World, journal: Journal, replays: Sequence[Replay]) -> list[Victim]:
+    """Return what attacks read: the watched updates, or, where somebody asks to be forgotten, what that shows."""
+    if world.scenario.forgetting is not None:
+        return forgetting.shown(world, journal)
+    return [Victim(world, entry, own.truth) for entry, own in zip(journal.entries, replays, strict=True)]
 
 
 @dataclass
@@ -203,10 +213,17 @@ def _by_name(place: str, update: Update) -> dict[str, np.ndarray]:
     return {f"{place}/{name}": t.detach().numpy() for name, t in {**update.tensors, **update.buffers}.items()}
 
 
+def _rounds(scenario: Scenario) -> str:
+    rounds = scenario.federation.rounds
+    return "1 round of training" if rounds == 1 else f"{rounds} rounds of training"
+
+
 def _state_of_model(scenario: Scenario) -> str:
     start = f"weights of {scenario.model.checkpoint.name}" if scenario.model.checkpoint else "untrained"
     if scenario.crafting is not None:
         start = f"{start}, changed by {scenario.crafting.label or scenario.crafting.name}"
+    if scenario.forgetting is not None:
+        return f"{start}, asked to forget after {_rounds(scenario)}"
     earlier = [round_ - 1 for round_ in scenario.threat.rounds]
     if not any(earlier):
         return start

@@ -16,6 +16,7 @@ def scenario_hash(scenario: Scenario) -> str:
         "task": scenario.task is None,
         "device": scenario.device == "cpu",
         "attributes": scenario.attributes is None,
+        "forgetting": scenario.forgetting is None,
     }
     left_out = {"expected", "policy", "tune", *(key for key, is_unused in unused.items() if is_unused)}
     described = scenario.model_dump(mode="json", exclude=left_out)

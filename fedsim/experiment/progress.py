@@ -14,6 +14,7 @@ from fedsim.experiment.watching import Watcher
 from fedsim.record import ArmRecord, Failure, RunRecord
 from fedsim.record.store import RunFolder
 from fedsim.threat.attacking import Attackers
+from fedsim.threat.attacking.asking import Askers, ask_here
 from fedsim.threat.attacking.reading import Readers, read_here
 
 
@@ -28,6 +29,7 @@ class RunInProgress:
     should_stop: Callable[[], bool]
     attackers: Attackers
     readers: Readers = read_here
+    askers: Askers = ask_here
     trainings: Trainings = field(default_factory=Trainings)
 
     def look_up(self) -> None:

@@ -22,6 +22,7 @@ from fedsim.scenario import Scenario, arms
 from fedsim.scenario.installed import check_installed
 from fedsim.scenario.world import share, shared
 from fedsim.threat.attacking import Attackers, in_process
+from fedsim.threat.attacking.asking import Askers, ask_here
 from fedsim.threat.attacking.reading import Readers, read_here
 from fedsim.threat.observe import describe
 
@@ -38,6 +39,7 @@ def run(
     should_stop: Callable[[], bool] = lambda: False,
     attackers: Attackers = in_process,
     readers: Readers = read_here,
+    askers: Askers = ask_here,
 ) -> RunRecord:
     """Run every arm of a scenario and leave record, arrays and weights in `folder`.
 
@@ -50,6 +52,7 @@ def run(
         should_stop: asked after every round and iteration; when it says yes the run ends with KeyboardInterrupt.
         attackers: where attacks run; records are the same wherever that is.
         readers: where attacks on traces run, likewise.
+        askers: where attacks on attributes run, likewise.
 
     Raises:
         FedsimError: a mistake in any arm, told before the first one is trained: a missing data set, a method that does
@@ -77,7 +80,14 @@ def run(
         arms=done,
     )
     this = RunInProgress(
-        folder, declaring(record), folder.read_arrays() if earlier else {}, watcher, should_stop, attackers, readers
+        folder,
+        declaring(record),
+        folder.read_arrays() if earlier else {},
+        watcher,
+        should_stop,
+        attackers,
+        readers,
+        askers,
     )
     for number, arm in list(enumerate(todo))[len(done) :]:
         watcher.arm(arm.name, number + 1, len(todo), arm.scenario.federation.rounds)
@@ -110,15 +120,16 @@ def _check(todo: Sequence[_Arm], done: int) -> tuple[str, ...]:
     """Check every arm that is not done, and describe the attacker.
 
     Returns:
-        That of the first arm in sentences, and what is different in the first arm with another kind of server.
+        That of the first arm in sentences, and what is different in the first arm with another kind of server,
+        or in which somebody asks to be forgotten.
 
     Raises:
         FedsimError: what would stop an arm; of several arms the message names it.
     """
     sentences: tuple[str, ...] = ()
-    servers: set[str] = set()
+    servers: set[tuple[str, bool]] = set()
     for number, arm in enumerate(todo):
-        server = arm.scenario.threat.server
+        server = arm.scenario.threat.server, arm.scenario.forgetting is not None
         if number < done and server in servers:
             continue
         with _named(arm, of=len(todo)):

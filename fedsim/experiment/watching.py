@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from fedsim.core.types import OnStep
-from fedsim.record import MembershipRecord, RoundRecord, VictimRecord
+from fedsim.record import AttributeRecord, MembershipRecord, RoundRecord, VictimRecord
 
 
 class Watcher(Protocol):
@@ -32,3 +32,9 @@ class Watcher(Protocol):
 
     def judged(self, record: MembershipRecord) -> None:
         """A membership attack ended."""
+
+    def public(self, attribute: str, number: int, total: int) -> None:
+        """The attacker who asks for an attribute is about to compute a change of public examples."""
+
+    def read(self, record: AttributeRecord) -> None:
+        """An attack on an attribute ended."""

@@ -19,6 +19,7 @@ from fedsim.core.types import Contribution, Tensors, Update, WireEntry
 from fedsim.core.vectors import Layout
 from fedsim.federation import participation
 from fedsim.federation.journal import Journal
+from fedsim.federation.stepping import stepped
 from fedsim.metrics.testing import training_loss
 from fedsim.record import Cause, Failure
 from fedsim.scenario import Scenario
@@ -245,11 +246,7 @@ class Aggregation(Strategy):
 
     def _step(self, step: Tensor) -> ArrayRecord:
         """Take the server's step, and return the new weights as they travel."""
-        direction, buffers = self._world.models.layout.named(step)
-        trained = {name: self._weights[name].clone() for name in direction}
-        self._world.stack.server_optimizer.step(trained, direction, self._optimizer_state)
-        changed = {name: self._weights[name] - change for name, change in buffers.items()}
-        self._weights = {**self._weights, **trained, **changed}
+        self._weights = stepped(self._world, self._weights, step, self._optimizer_state)
         self._encoded = ArrayRecord(dict(self._weights))
         return self._encoded
 

@@ -62,14 +62,18 @@ def rounding_noise(sent: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return found
 
 
-def products(sent: Sequence[Tensor], inputs: Sequence[Tensor], noise: Sequence[Tensor]) -> Products:
+def products(
+    sent: Sequence[Tensor], inputs: Sequence[Tensor], noise: Sequence[Tensor], spread: Sequence[Tensor] = ()
+) -> Products:
     """Return the function that multiplies rows (k, n) by A = J' S^-1 J; J itself is never formed.
 
     Args:
         sent: what is sent, a function of the inputs, with its graph.
         inputs: leaves; n is their number of entries.
         noise: standard deviation of every entry of what is sent, above 0.
+        spread: of each tensor of what is sent, k columns U, shape (k, *shape): S = noise^2 + U U'. Absent: no column.
     """
+    whitened = _whitening(noise, spread)
     weights = [torch.zeros_like(tensor, requires_grad=True) for tensor in sent]
     pulled = torch.autograd.grad(sent, inputs, weights, create_graph=True, materialize_grads=True)
     shapes, sizes = [own.shape for own in inputs], [own.numel() for own in inputs]
@@ -85,10 +89,35 @@ def products(sent: Sequence[Tensor], inputs: Sequence[Tensor], noise: Sequence[T
     def times(rows: Tensor) -> Tensor:
         found: list[Tensor] = []
         for row in rows:
-            pushed = [own / s.square() for own, s in zip(forward(row), noise, strict=True)]
+            pushed = whitened(forward(row))
             back = torch.autograd.grad(sent, inputs, pushed, retain_graph=True, materialize_grads=True)
             found.append(torch.cat([own.flatten() for own in back]).detach())
         return torch.stack(found)
+
+    return times
+
+
+def _whitening(noise: Sequence[Tensor], spread: Sequence[Tensor]) -> Callable[[Sequence[Tensor]], list[Tensor]]:
+    """Return the function that multiplies tensors by S^-1.
+
+    With Q R = U / noise, S^-1 is 1 - Q Q' + Q (1 + R R')^-1 Q' between divisions by the noise. The sum of Woodbury's
+    formula would cancel: U may be a million times the noise.
+    """
+    shapes, sizes = [own.shape for own in noise], [own.numel() for own in noise]
+    deviation = torch.cat([own.flatten() for own in noise])
+    if not spread or not len(spread[0]):
+        return lambda parts: [own / s.square() for own, s in zip(parts, noise, strict=True)]
+    columns = torch.cat([own.flatten(1) for own in spread], 1) / deviation
+    basis, corner = torch.linalg.qr(columns.T)
+    inner = torch.linalg.inv(torch.eye(len(corner), dtype=corner.dtype) + corner @ corner.T)
+
+    def times(parts: Sequence[Tensor]) -> list[Tensor]:
+        flat = torch.cat([own.flatten() for own in parts]) / deviation
+        inside = basis.T @ flat
+        outside = flat - basis @ inside
+        outside = outside - basis @ (basis.T @ outside)  # once leaves rounding, which the division below enlarges
+        found = (outside + basis @ (inner @ inside)) / deviation
+        return [own.view(shape) for own, shape in zip(found.split(sizes), shapes, strict=True)]
 
     return times
 

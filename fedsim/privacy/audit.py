@@ -16,8 +16,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.special import expit
-from scipy.stats import binom
 from torch import Tensor
 
 from fedsim.core.errors import FedsimError
@@ -99,6 +97,9 @@ def epsilon_at_least(canaries: int, guesses: int, correct: int, delta: float, co
 
 def p_value(canaries: int, guesses: int, correct: int, epsilon: float, delta: float) -> float:
     """Return a bound on the probability of this many right guesses under (epsilon, delta)."""
+    from scipy.special import expit  # noqa: PLC0415 - most runs need not wait for SciPy
+    from scipy.stats import binom  # noqa: PLC0415 - most runs need not wait for SciPy
+
     rate = float(expit(epsilon))
     tail = float(binom.sf(correct - 1, guesses, rate))
     below = np.cumsum(binom.pmf(np.arange(correct - 1, -1, -1), guesses, rate))

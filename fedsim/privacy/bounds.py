@@ -16,7 +16,6 @@ import math
 from statistics import NormalDist
 
 import torch
-from scipy.stats import beta
 
 _STANDARD = NormalDist()
 
@@ -89,6 +88,8 @@ def sampled_reconstruction_ceiling(
         draws: number of simulated runs, with and without the record.
         confidence: probability that the result is an upper bound.
     """
+    from scipy.stats import beta  # noqa: PLC0415 - most runs need not wait for SciPy
+
     risk = (1.0 - confidence) / 2.0
     without = _log_ratios(noise_multiplier, 0.0, sampling_rate, steps, draws, generator)
     with_it = _log_ratios(noise_multiplier, sampling_rate, sampling_rate, steps, draws, generator)
@@ -119,6 +120,8 @@ def _rank(draws: int, prior: float, risk: float) -> int:
 
     The probability above the k-th largest is Beta(k, draws - k + 1); more draws above make it larger.
     """
+    from scipy.stats import beta  # noqa: PLC0415 - most runs need not wait for SciPy
+
     low, high = 1, draws + 1
     while low < high:
         middle = (low + high) // 2

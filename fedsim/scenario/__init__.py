@@ -8,7 +8,7 @@ from fedsim.scenario.choices import Aggregation, AttackChoice, AttributeChoice, 
 from fedsim.scenario.clients import Federation, LabelNoise, Participation, Partition
 from fedsim.scenario.combinations import expand, expand_sweep, with_values
 from fedsim.scenario.generating import Generation, Prompts, TraceAttackChoice
-from fedsim.scenario.judging import Attributes, AuditSettings, Exposure, Membership, Scoring, Threat
+from fedsim.scenario.judging import Attributes, AuditSettings, Exposure, Forgetting, Membership, Scoring, Threat
 from fedsim.scenario.reading import arms, load, parse
 from fedsim.scenario.tables import Scenario
 from fedsim.scenario.variations import Span, Sweep, Tune, Values
@@ -22,6 +22,7 @@ __all__ = [
     "Choice",
     "Exposure",
     "Federation",
+    "Forgetting",
     "Generation",
     "LabelNoise",
     "Membership",

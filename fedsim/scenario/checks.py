@@ -33,7 +33,7 @@ def _granted_by(scenario: Scenario, choice: Choice) -> Grants:
     threat, more = scenario.threat, choice.also_knows if isinstance(choice, AttackChoice) else ()
     return Grants(
         knows=frozenset({*threat.knows, *more}),
-        sees=threat.sees,
+        sees=threat.sees if scenario.forgetting is None else "single-update",
         may_craft=threat.server == "malicious" or "threat.server" in scenario.varied,
         masks_updates=scenario.secure_aggregation is not None,
         is_attacked=bool(scenario.attacks),
@@ -41,6 +41,10 @@ def _granted_by(scenario: Scenario, choice: Choice) -> Grants:
 
 
 def _check_hook(method: Method, place: tuple[str | int, ...]) -> None:
+    if place[0] == "forgetting":
+        if method.hook != "unlearning":
+            raise FedsimError(f"'{method.name}' is a component for hook {method.hook}, expected an unlearning.")
+        return
     if place[0] == "generation" and method.kind == "component":
         if method.hook != place[-1] and not (place[-1] == "decoder" and method.hook in _WRITERS):
             raise FedsimError(f"'{method.name}' is a component for hook {method.hook}, expected a {place[-1]}.")

@@ -17,7 +17,7 @@ from fedsim.core.types import Config, Knowledge
 class Choice(Config):
     """A method by name; its settings stand beside the name in the same table."""
 
-    name: str = Field(min_length=1)
+    name: str = Field(min_length=1, description="a name that `fedsim list` prints")
     settings: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="before")

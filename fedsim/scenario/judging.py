@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from fedsim.core.types import Config, Knowledge, Server, View
-from fedsim.scenario.choices import AttributeChoice, MembershipChoice
+from fedsim.scenario.choices import AttributeChoice, Choice, MembershipChoice
 
 
 class Membership(Config):
@@ -46,6 +46,28 @@ class Attributes(Config):
         if twice:
             raise ValueError(f"two attacks are reported as '{twice[0]}'. Give one a label")
         return self
+
+
+class Forgetting(Config):
+    """Who asks after the last round that examples be forgotten, and how the federation does that.
+
+    Attacks on updates then read what the server works out of the answer, in place of the watched updates.
+    """
+
+    by: Choice = Field(description="a component of hook unlearning")
+    clients: int = Field(
+        default=1, ge=1, description="who ask: the first, by number, each in a federation that forgets nothing else"
+    )
+    examples: int = Field(default=1, ge=1, description="of each of them, drawn from its share")
+    judged: Literal["forgotten", "staying"] = Field(
+        default="forgotten",
+        description="what guesses are compared with; staying: as many others of the client, a control",
+    )
+
+    @field_validator("by", mode="before")
+    @classmethod
+    def _by_name(cls, raw: Any) -> Any:
+        return {"name": raw} if isinstance(raw, str) else raw
 
 
 class Threat(Config):

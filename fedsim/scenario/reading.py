@@ -186,21 +186,36 @@ def _with_part(whole: Any, place: Sequence[str | int], part: Choice) -> Any:
 def _explain(source: str, error: ValidationError, model: type[BaseModel], place: tuple[str | int, ...] = ()) -> str:
     lines: list[str] = []
     for problem in error.errors():
+        if problem["type"] == "too_short" and problem["input"]:
+            continue  # it lost the items whose own mistakes are told
         where = (*place, *problem["loc"])
         key = ".".join(map(str, where)) or ("scenario" if model is Scenario else "settings")
         if problem["type"] == "extra_forbidden":
             siblings = _fields_at(model, problem["loc"][:-1])
             lines.append(f"{source}: {key}: there is no such key.{nearest(str(where[-1]), siblings)}")
             continue
+        if problem["type"] == "missing":
+            lines.append(f"{source}: {key}: this key is missing.{_wanted(model, problem['loc'])}")
+            continue
         message = problem["msg"].removeprefix("Value error, ")
-        given = "" if problem["type"] in ("missing", "value_error") else f", got {problem['input']!r}"
+        given = "" if problem["type"] == "value_error" else f", got {problem['input']!r}"
         lines.append(f"{source}: {key}: {message[0].lower()}{message[1:]}{given}")
     return "\n".join(lines)
 
 
+def _wanted(model: type[BaseModel], place: Sequence[str | int]) -> str:
+    """Return what a key that is missing is for, if its table says so."""
+    field = _table_at(model, place[:-1]).model_fields.get(str(place[-1]))
+    return f" Expected: {field.description}." if field is not None and field.description else ""
+
+
 def _fields_at(model: type[BaseModel], place: Sequence[str | int]) -> list[str]:
+    return list(_table_at(model, place).model_fields)
+
+
+def _table_at(model: type[BaseModel], place: Sequence[str | int]) -> type[BaseModel]:
     for part in place:
         field = model.model_fields.get(str(part)) if isinstance(part, str) else None
         kinds = (field.annotation, *get_args(field.annotation)) if field is not None else ()
         model = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), model)
-    return list(model.model_fields)
+    return model

@@ -17,7 +17,7 @@ from fedsim.scenario.choices import Aggregation, AttackChoice, Choice, ModelChoi
 from fedsim.scenario.clients import Federation, LabelNoise, Participation, Partition
 from fedsim.scenario.expectations import Expected
 from fedsim.scenario.generating import Generation
-from fedsim.scenario.judging import Attributes, AuditSettings, Exposure, Membership, Scoring, Threat
+from fedsim.scenario.judging import Attributes, AuditSettings, Exposure, Forgetting, Membership, Scoring, Threat
 from fedsim.scenario.variations import Sweep, Tune, Values
 
 _FEWEST_IN_A_SUM = 2
@@ -30,7 +30,7 @@ class Scenario(Config):
     values, and under each the dotted keys that it sets together.
     """
 
-    title: str = Field(min_length=1)
+    title: str = Field(min_length=1, description="one line that says what is compared")
     description: str = ""
     minutes: float | None = Field(default=None, gt=0, description="expected duration on two cores")
     seed: int = Field(default=0, ge=0)
@@ -39,7 +39,7 @@ class Scenario(Config):
     task: Choice | None = Field(default=None, description="what the model learns; the data's own when absent")
     partition: Partition = Partition()
     label_noise: LabelNoise | None = None
-    model: ModelChoice
+    model: ModelChoice = Field(description='a table with the name of a model of `fedsim list models`, as name = "mlp"')
     federation: Federation = Federation()
     participation: Participation = Participation()
     aggregation: Aggregation = Aggregation()
@@ -50,6 +50,7 @@ class Scenario(Config):
     attacks: tuple[AttackChoice, ...] = ()
     membership: Membership | None = None
     attributes: Attributes | None = None
+    forgetting: Forgetting | None = None
     audit: AuditSettings | None = None
     exposure: Exposure | None = None
     generation: Generation | None = None
@@ -131,6 +132,38 @@ class Scenario(Config):
                 "2: raise federation.clients, or the cohort in participation"
             )
 
+    @model_validator(mode="after")
+    def _forgetting_consistent(self) -> Scenario:
+        if self.forgetting is not None:
+            self._check_forgetting(self.forgetting)
+        return self
+
+    def _check_forgetting(self, settings: Forgetting) -> None:
+        clients, settled = self.federation.clients, self.participation
+        if settings.clients > clients:
+            raise ValueError(f"forgetting.clients is {settings.clients}, expected at most {clients}, all clients")
+        if self.federation.algorithm != "fedsgd" or self.federation.sampling != "passes":
+            raise ValueError(
+                "forgetting: what is forgotten is worked out from mean gradients over known numbers of examples. "
+                "Expected federation.algorithm = 'fedsgd' and federation.sampling = 'passes'"
+            )
+        if settled.is_eventful or settled.availability < 1 or settled.crashing or self.cohort_size < clients:
+            raise ValueError(
+                "forgetting: the federation trains once more, and every client must take part in every round. Leave "
+                "out participation"
+            )
+        if self.secure_aggregation is not None:
+            raise ValueError(
+                "forgetting: its second training is not masked. Leave out secure_aggregation; threat.sees = 'sum' "
+                "says that the server sees global models alone"
+            )
+        if self.threat.server == "malicious":
+            raise ValueError("forgetting: is read by an honest server. Expected threat.server = 'honest-but-curious'")
+        if self.scoring.ceiling:
+            raise ValueError(
+                "scoring.ceiling: is of a client's update, and with forgetting none is attacked. Leave it out"
+            )
+
     @property
     def cohort_size(self) -> int:
         """Clients the server asks a round: exactly (fixed) or on average (poisson)."""
@@ -179,6 +212,8 @@ class Scenario(Config):
             yield ("membership", "attacks", index), "membership", choice
         for index, choice in enumerate(self.attributes.attacks if self.attributes else ()):
             yield ("attributes", "attacks", index), "attribute", choice
+        if self.forgetting is not None:
+            yield ("forgetting", "by"), "component", self.forgetting.by
         if self.generation is not None:
             yield ("generation", "decoder"), "component", self.generation.decoder
         for index, choice in enumerate(self.generation.attacks if self.generation else ()):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache, partial
 from typing import Any
@@ -53,6 +53,16 @@ class World:
         """Return a world with other examples of the same form, and with the models of this one."""
         other = replace(self, data=data)
         vars(other)["models"] = self.models  # made once: a model may be large
+        return other
+
+    def again(self, shares: Sequence[Tensor], seed: int, batch_size: int | None = None) -> World:
+        """Return a world with the models of this one, whose clients own other examples and draw all anew."""
+        federation = self.scenario.federation
+        if batch_size is not None:
+            federation = federation.model_copy(update={"batch_size": batch_size})
+        scenario = self.scenario.model_copy(update={"seed": seed, "federation": federation})
+        other = replace(self, scenario=scenario, data=Data(self.data.dataset, shares, federation, seed))
+        vars(other)["models"] = self.models
         return other
 
     @cached_property

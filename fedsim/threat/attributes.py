@@ -7,23 +7,22 @@ its own.
 
 from __future__ import annotations
 
-import fnmatch
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from fedsim.core import seeding
-from fedsim.core.errors import NotApplicable, ScenarioError, nearest
-from fedsim.core.hooks import AttributeAttack
+from fedsim.core.errors import FedsimError, NotApplicable, ScenarioError, nearest, reason
 from fedsim.core.types import Attribute, Dataset, Tensors, WireEntry
 from fedsim.federation.client import local_training
 from fedsim.metrics.attributes import share_read
 from fedsim.record import AttributeRecord
 from fedsim.scenario.world import World
+from fedsim.threat.attacking.asking import AttributeReader
+from fedsim.threat.observe import shared
 
 LABEL = "label"
 """The attribute that every data set with one label an example has: the control that must be read."""
@@ -41,7 +40,7 @@ def known_attributes(dataset: Dataset) -> dict[str, Attribute]:
 
 
 def check(world: World) -> None:
-    """Check before the first round that every attribute that is asked for is known and has public examples.
+    """Check before the first round that every attribute is known and has public examples, and that tensors are seen.
 
     Raises:
         ScenarioError: it has not, with the reason.
@@ -49,6 +48,7 @@ def check(world: World) -> None:
     settings, dataset = world.scenario.attributes, world.data.dataset
     assert settings is not None, "called for scenarios that ask for attributes"
     known = known_attributes(dataset)
+    shared(world.models.new(), world.scenario.threat.shares)
     for number, choice in enumerate(settings.attacks):
         where = f"attributes.attacks.{number}.attribute"
         if choice.attribute not in known:
@@ -79,7 +79,7 @@ class Told:
         truth: their values, shape (N,).
         clients: who sent them, shape (N,).
         left_out: updates whose examples have no value that most of them share.
-        refusals: by attack, why it describes no change.
+        refusals: by attack, why it describes no change: it does not fit, or failed.
     """
 
     known: Mapping[str, Tensor]
@@ -91,7 +91,17 @@ class Told:
     refusals: Mapping[str, str]
 
 
-def told(world: World, name: str, entries: Sequence[WireEntry], attacks: Mapping[str, AttributeAttack[Any]]) -> Told:
+OnChange = Callable[[int, int], None]
+"""Called before a change of public examples is computed, with its number from 1 and how many there are."""
+
+
+def told(
+    world: World,
+    name: str,
+    entries: Sequence[WireEntry],
+    attacks: Mapping[str, AttributeReader],
+    on_change: OnChange = lambda _number, _total: None,
+) -> Told:
     """Return how attacks describe the updates of one round, and changes of public examples.
 
     Args:
@@ -99,6 +109,7 @@ def told(world: World, name: str, entries: Sequence[WireEntry], attacks: Mapping
         name: of the attribute.
         entries: of one round, at least one.
         attacks: by their titles; all of them see each change once.
+        on_change: called before each change of public examples.
     """
     attribute, first = known_attributes(world.data.dataset)[name], entries[0]
     describe = _Describing(world, first, attacks)
@@ -106,7 +117,7 @@ def told(world: World, name: str, entries: Sequence[WireEntry], attacks: Mapping
     judged = [number for number, value in enumerate(values) if value is not None]
     asked = [describe(entries[number].update.tensors) for number in judged]
     labels, known = list[int](), list[dict[str, Tensor]]()
-    for label, change in public_changes(world, first, name, attribute):
+    for label, change in public_changes(world, first, name, attribute, on_change):
         labels.append(label)
         known.append(describe(change))
     titles = [title for title in attacks if title not in describe.refusals]
@@ -130,7 +141,13 @@ def value_of(world: World, entry: WireEntry, attribute: Attribute) -> int | None
     return None if counts.values[0] == counts.values[1] else int(counts.indices[0])
 
 
-def public_changes(world: World, entry: WireEntry, name: str, attribute: Attribute) -> Iterator[tuple[int, Tensors]]:
+def public_changes(
+    world: World,
+    entry: WireEntry,
+    name: str,
+    attribute: Attribute,
+    on_change: OnChange = lambda _number, _total: None,
+) -> Iterator[tuple[int, Tensors]]:
     """Yield (value, what a client would send that holds public examples of this value), the values in turn."""
     assert world.scenario.attributes is not None
     source = seeding.generator(world.scenario.seed, f"public examples of {name}", entry.round)
@@ -149,13 +166,12 @@ def public_changes(world: World, entry: WireEntry, name: str, attribute: Attribu
     )
     simulated = world.with_data(data)
     for number, (value, _) in enumerate(own):
+        on_change(number + 1, len(own))
         update, _ = local_training(simulated, entry.received, entry.round, first + number)
         yield value, update.tensors
 
 
-def judged(
-    record: AttributeRecord, attack: AttributeAttack[Any], rounds: Sequence[Told], world: World
-) -> AttributeRecord:
+def judged(record: AttributeRecord, attack: AttributeReader, rounds: Sequence[Told], world: World) -> AttributeRecord:
     """Return the record of an attack, with how often it reads the value, and how often its control does.
 
     Raises:
@@ -189,7 +205,7 @@ def judged(
     )
 
 
-def _right(attack: AttributeAttack[Any], own: Told, label: str, seed: int, *, is_control: bool) -> Tensor:
+def _right(attack: AttributeReader, own: Told, label: str, seed: int, *, is_control: bool) -> Tensor:
     """Return whether an attack reads the value of each change; of its control, in which share of the permutations.
 
     One permutation would not do: what it keeps by accident is the same for all changes.
@@ -220,25 +236,34 @@ def permuted(labels: Tensor, generator: torch.Generator) -> Tensor:
 
 
 class _Describing:
-    """Hands changes of one round to attacks; one that refuses is not asked again."""
+    """Hands changes of one round to attacks; one that refuses or fails is not asked again."""
 
-    def __init__(self, world: World, entry: WireEntry, attacks: Mapping[str, AttributeAttack[Any]]) -> None:
+    def __init__(self, world: World, entry: WireEntry, attacks: Mapping[str, AttributeReader]) -> None:
         self.refusals: dict[str, str] = {}
-        self._attacks, self._round, self._world = attacks, entry.round, world
+        self._attacks, self._round, self._seed = attacks, entry.round, world.scenario.seed
+        self._shared = shared(world.models.new(), world.scenario.threat.shares)
+        self._sizes: dict[str, int] = {}
 
     def __call__(self, change: Tensors) -> dict[str, Tensor]:
-        patterns = self._world.scenario.threat.shares
-        seen = {name: own.detach() for name, own in change.items() if any(fnmatch.fnmatch(name, p) for p in patterns)}
         found: dict[str, Tensor] = {}
         for title, attack in self._attacks.items():
             if title in self.refusals:
                 continue
-            source = seeding.generator(self._world.scenario.seed, f"describing for {title}", self._round)
+            seen = {name: own.detach().clone() for name, own in change.items() if name in self._shared}
+            source = seeding.generator(self._seed, f"describing for {title}", self._round)
             try:
-                found[title] = attack.describe(seen, source).detach()
-            except NotApplicable as error:
-                self.refusals[title] = str(error)
+                found[title] = self._checked(title, attack.describe(seen, source).detach())
+            except Exception as error:  # a method may raise anything
+                self.refusals[title] = reason(error)
         return found
+
+    def _checked(self, title: str, description: Tensor) -> Tensor:
+        size = self._sizes.setdefault(title, description.numel())
+        if description.shape != (size,):
+            raise FedsimError(
+                f"a description has shape {tuple(description.shape)}, expected one vector for each change: ({size},)."
+            )
+        return description
 
 
 def _public_values(attribute: Attribute) -> list[int]:

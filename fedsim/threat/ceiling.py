@@ -87,7 +87,7 @@ def _public(victim: Victim) -> Tensor:
 
 def _seconds_of(sent: Sent) -> float:
     """Return the time of one product with the matrix A, the second of two."""
-    times = ideal.products(sent.tensors, [sent.inputs], sent.noise)
+    times = ideal.products(sent.tensors, [sent.inputs], sent.noise, sent.spread)
     row = torch.ones(1, sent.inputs.numel(), dtype=torch.float64)
     times(row)
     begin = time.perf_counter()
@@ -97,7 +97,9 @@ def _seconds_of(sent: Sent) -> float:
 
 def _exact(victim: Victim, sent: Sent) -> Found:
     prior = _prior(victim)
-    information = ideal.matrix(ideal.products(sent.tensors, [sent.inputs], sent.noise), sent.inputs.numel())
+    information = ideal.matrix(
+        ideal.products(sent.tensors, [sent.inputs], sent.noise, sent.spread), sent.inputs.numel()
+    )
     if not bool(information.isfinite().all()):
         raise NotDefinedError("not defined where a step has no derivative at the truth, as Adam's at a gradient of 0")
     left = ideal.left(information, prior.variance)
@@ -130,7 +132,7 @@ def _untold(victim: Victim, prior: _Prior) -> float | None:
     sent = sent_of(victim, moves_masks=True)
     spread = [m.new_full((m.numel(),), rate * (1 - rate)) for m, rate in zip(sent.masks, sent.rates, strict=True)]
     whole = torch.cat([prior.variance, *(own.clamp_min(1e-12) for own in spread)])
-    times = ideal.products(sent.tensors, [sent.inputs, *sent.masks], sent.noise)
+    times = ideal.products(sent.tensors, [sent.inputs, *sent.masks], sent.noise, sent.spread)
     left = ideal.left(ideal.matrix(times, len(whole)), whole)
     return _psnr(float((left.error[:n] * prior.square).mean()))
 
@@ -152,7 +154,7 @@ def _estimated(victim: Victim, sent: Sent, affordable: float) -> Ceiling:
     if steps < _FEWEST:
         raise NotDefinedError("its time was too short for an estimate")
     source = seeding.generator(victim.world.scenario.seed, "ideal attacker", victim.entry.round, victim.entry.client)
-    times = ideal.products(sent.tensors, [sent.inputs], sent.noise)
+    times = ideal.products(sent.tensors, [sent.inputs], sent.noise, sent.spread)
     found = ideal.estimated(times, prior.variance, source, probes=_PROBES, steps=min(steps, _STEPS))
     scale = float((prior.variance * prior.square).mean() / prior.variance.mean())
     return Ceiling(psnr_low=_psnr(found.high * scale), psnr_high=_psnr(found.low * scale), inputs=sent.inputs.numel())

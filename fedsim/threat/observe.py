@@ -70,7 +70,7 @@ def observe(
     batch_size = len(truth.batches[0]) if "batch-size" in knows else None
     spec = world.data.dataset.spec
     sites = _sites(victim, knows, model)
-    shared = _shared(model, world.scenario.threat.shares)
+    seen = shared(model, world.scenario.threat.shares)
     sizes = None if batch_size is None else tuple(len(batch) for batch in truth.batches)
     labels = _labels(victim.examples, len(truth.batches)) if "labels" in knows else None
     given = _given(victim.examples, len(truth.batches)) if "given" in knows else None
@@ -84,7 +84,7 @@ def observe(
         ),
         model=model,
         loss=world.stack.loss(entry.round),
-        update=_shown(entry.update, shared, sum(sizes or ())),
+        update=_shown(entry.update, seen, sum(sizes or ())),
         spec=spec if "input-statistics" in knows else _without_statistics(spec),
         local_steps=len(truth.batches),
         learning_rate=world.stack.optimizer.learning_rate,
@@ -93,7 +93,7 @@ def observe(
         labels=labels,
         masks=tuple(tuple(m.clone() for m in step) for step in truth.masks) if "masks" in knows else None,
         public=_public(world, knows),
-        hidden=frozenset(entry.update.tensors.keys() - shared),
+        hidden=frozenset(entry.update.tensors.keys() - seen),
         optimizer=world.scenario.federation.optimizer.name,
         optimizer_settings=world.stack.optimizer.config.model_dump(),
         is_resumed=world.scenario.federation.keep_optimizer_state and bool(entry.earlier.get(entry.client)),
@@ -111,14 +111,13 @@ def describe(world: World) -> tuple[str, ...]:
     """Return the threat model in plain sentences, for the screen, the record and the report."""
     threat, federation = world.scenario.threat, world.scenario.federation
     sent = "one gradient" if federation.algorithm == "fedsgd" else f"the change after {_training(world)}"
-    rounds = ", ".join(map(str, threat.rounds))
     known = [_SENTENCES[k][0] for k in _SENTENCES if k in threat.knows and _exists(world, k)]
     unknown = [_SENTENCES[k][1] for k in _SENTENCES if k not in threat.knows and _is_at_stake(world, k)]
     return (
         *_server(world),
         *_view(world.scenario, sent),
         *_limits(world.scenario),
-        f"It attacks {_target(threat.victims) if threat.sees == 'single-update' else 'the sum'} in round {rounds}.",
+        _attacked(world.scenario),
         "It knows the model, its weights and the loss" + "".join(f", {k}" for k in known) + ".",
         *_optimizer(world),
         *(f"It {sentence}." for sentence in unknown),
@@ -175,8 +174,8 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(f"'{name}'" for name in names)
 
 
-def _shared(model: nn.Module, patterns: tuple[str, ...]) -> set[str]:
-    """Names of the trained parameters that match one of the patterns.
+def shared(model: nn.Module, patterns: tuple[str, ...]) -> set[str]:
+    """Return the names of the trained parameters whose tensors the server sees: those that match a pattern.
 
     Raises:
         ScenarioError: a pattern matches none.
@@ -252,8 +251,27 @@ def _view(scenario: Scenario, sent: str) -> Iterator[str]:
         yield "Secure aggregation is masked: each upload looks random, and the masks cancel in the sum."
 
 
-def _target(victims: int) -> str:
-    return "1 client" if victims == 1 else f"{victims} clients"
+def _attacked(scenario: Scenario) -> str:
+    """Say which updates attacks read, or what they read in their place."""
+    threat, asked = scenario.threat, scenario.forgetting
+    rounds = ", ".join(map(str, threat.rounds))
+    if asked is None:
+        return (
+            f"It attacks {_clients(threat.victims) if threat.sees == 'single-update' else 'the sum'} in round {rounds}."
+        )
+    who = "1 client asks" if asked.clients == 1 else f"{asked.clients} clients ask, each in a federation of its own,"
+    what = "1 of its examples" if asked.examples == 1 else f"{asked.examples} of its examples"
+    seen = (
+        "global models alone" if threat.sees == "sum" else f"single updates, of round {rounds} where it compares them"
+    )
+    return (
+        f"After the last round {who} that the federation forgets {what}, which it does by {asked.by.name}. It attacks "
+        f"what it works out of the answer, from {seen}."
+    )
+
+
+def _clients(count: int) -> str:
+    return "1 client" if count == 1 else f"{count} clients"
 
 
 def _further_grants(scenario: Scenario) -> Iterator[str]:
@@ -297,9 +315,9 @@ def _misjudged(rate: float, error: float) -> float:
     return min(max(rate + error, 0.0), _HIGHEST_RATE) if rate else 0.0
 
 
-def _shown(update: Update, shared: Collection[str], examples: int) -> Update:
+def _shown(update: Update, seen: Collection[str], examples: int) -> Update:
     """Return a copy of an update that holds the shared tensors and states this number of examples."""
-    tensors = {name: tensor.clone() for name, tensor in update.tensors.items() if name in shared}
+    tensors = {name: tensor.clone() for name, tensor in update.tensors.items() if name in seen}
     return replace(update, tensors=tensors, buffers=copy.deepcopy(update.buffers), examples=examples)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import zip_longest
 from typing import NamedTuple
@@ -29,6 +29,8 @@ from fedsim.threat.replay import repeat
 from fedsim.threat.victim import Victim
 
 Noise = dict[str, Tensor]  # standard deviation of every entry
+Spread = dict[str, Tensor]  # k columns of a covariance, each (k, *shape)
+_MOST = 100_000_000  # numbers of these columns
 
 
 class NotDefinedError(Exception):
@@ -44,6 +46,7 @@ class Sent(NamedTuple):
         rates: dropout rate of each of them.
         tensors: what the server got, with its graph.
         noise: standard deviation of every entry of it.
+        spread: columns of the covariance of noise that is not independent, each (k, *shape).
         owners: position of the client of each example among the participants, shape (N,).
     """
 
@@ -52,6 +55,7 @@ class Sent(NamedTuple):
     rates: tuple[float, ...]
     tensors: tuple[Tensor, ...]
     noise: tuple[Tensor, ...]
+    spread: tuple[Tensor, ...]
     owners: Tensor
 
 
@@ -87,17 +91,20 @@ def sent_of(victim: Victim, *, moves_masks: bool = False) -> Sent:
     inputs = victim.examples.inputs.detach().double().requires_grad_()
     model = copy.deepcopy(victim.model).double()
     found = [(_Client(victim.world, model, victim.entry.round, own.update, inputs).sent(own.steps)) for own in shares]
-    names = [n for n, t in found[0][0].items() if any(own[n].requires_grad for own, _ in found)]
+    names = [n for n, t in found[0][0].items() if any(own[n].requires_grad for own, *_ in found)]
     if not names:
         raise NotDefinedError("what is sent does not depend on the examples")
-    tensors, noise = _combined(victim, [own.weight for own in shares], found)
+    weights = [own.weight for own in shares]
+    tensors, noise = _combined(victim, weights, found)
+    spread = _side_by_side(weights, [own for *_, own in found])
     masks = tuple(mask for own in shares for step in own.steps for mask in step.masks)
     rates = tuple(site.rate for own in shares for step in own.steps for site in step.sites)
     owners = torch.zeros(len(inputs), dtype=torch.long)
     for number, own in enumerate(shares):
         for step in own.steps:
             owners[step.places] = number
-    return Sent(inputs, masks, rates, tuple(tensors[n] for n in names), tuple(noise[n] for n in names), owners)
+    sent, known = (tuple(own[n] for n in names) for own in (tensors, noise))
+    return Sent(inputs, masks, rates, sent, known, tuple(spread[n] for n in names if spread), owners)
 
 
 def check(victim: Victim) -> None:
@@ -163,19 +170,19 @@ def _share(
 
 
 def _combined(
-    victim: Victim, weights: Sequence[float], found: Sequence[tuple[Tensors, Noise]]
+    victim: Victim, weights: Sequence[float], found: Sequence[tuple[Tensors, Noise, Spread]]
 ) -> tuple[Tensors, Noise]:
     """Return the weighted mean of what clients sent, and its noise: behind secure aggregation each rounds its own."""
     if not victim.entry.clients:
-        return found[0]
+        return found[0][:2]
     secure = victim.world.scenario.secure_aggregation is not None
     clip = secure_settings(victim.world).clipping_range if secure else None
     width = secure_settings(victim.world).step / 6**0.5 if secure else 0.0  # of rounding at random: f (1 - f) step^2
     tensors, noise = dict[str, Tensor](), Noise()
     for name in found[0][0]:
-        parts = [own[name] if clip is None else own[name].clamp(-clip, clip) for own, _ in found]
+        parts = [own[name] if clip is None else own[name].clamp(-clip, clip) for own, *_ in found]
         tensors[name] = torch.stack([w * part for w, part in zip(weights, parts, strict=True)]).sum(0)
-        squares = [w**2 * (own[name].square() + width**2) for w, (_, own) in zip(weights, found, strict=True)]
+        squares = [w**2 * (own[name].square() + width**2) for w, (_, own, _) in zip(weights, found, strict=True)]
         noise[name] = torch.stack(squares).sum(0).sqrt()
         if 0 < float(tensors[name].detach().std(correction=0)) < width:
             raise NotDefinedError("not defined for rounding to steps wider than the spread of the entries")
@@ -195,37 +202,58 @@ class _Client:
         known = [(own, blur) for own, blur in blurs if blur is not None]
         self._of_steps = [blur for own, blur in known if own.changes_steps or self._kind == "gradient"]
         self._of_update = [blur for own, blur in known if not (own.changes_steps or self._kind == "gradient")]
-        self._read_off = [own.name for own, blur in known if own.changes_steps and blur.reads_sent]
+        self._of_one_step = [own.name for own, blur in known if own.changes_steps and (blur.reads_sent or blur.spread)]
 
-    def sent(self, steps: Sequence[_Step]) -> tuple[Tensors, Noise]:
-        """Return what the client sends, without noise, and the standard deviation of its noise."""
-        if len(steps) > 1 and self._read_off:
-            raise NotDefinedError(f"not defined for {self._read_off[0]} at each of several steps")
+    def sent(self, steps: Sequence[_Step]) -> tuple[Tensors, Noise, Spread]:
+        """Return what the client sends without noise, the standard deviation of its noise, and its covariance."""
+        if len(steps) > 1 and self._of_one_step:
+            raise NotDefinedError(f"not defined for {self._of_one_step[0]} at each of several steps")
         received = {n: p.detach() for n, p in self._model.named_parameters() if p.requires_grad}
         weights, state, noises = received, dict[str, Tensor](), list[Noise]()
+        spread: Spread = {}
         for step in steps:
-            gradient, defended, noises = self._defended(step, weights)
+            gradient, defended, noises, spread = self._defended(step, weights)
             if self._kind == "gradient":
-                return defended, _joined([*noises, _rounding(gradient, defended)])
-            weights, noises = self._moved(weights, defended, noises, state)
+                return defended, _joined([*noises, _rounding(gradient, defended)]), spread
+            weights, noises, spread = self._moved(weights, defended, noises, spread, state)
         change: Tensors = {name: received[name] - weights[name] for name in received}
         plain = change
         for blur in self._of_update:
+            if spread or blur.spread:
+                raise NotDefinedError("not defined for noise with a covariance beside a defense of the whole change")
             change, noise = _blurred(blur, change)
             noises += noise
         lost = {n: len(steps) ** 0.5 * ideal.ROUNDING * w.square().mean().sqrt() for n, w in received.items()}
-        return change, _joined([*noises, _rounding(plain, change, lost)])
+        return change, _joined([*noises, _rounding(plain, change, lost)]), spread
 
-    def _defended(self, step: _Step, weights: Tensors) -> tuple[Tensors, Tensors, list[Noise]]:
+    def _defended(self, step: _Step, weights: Tensors) -> tuple[Tensors, Tensors, list[Noise], Spread]:
         """Return a step's gradient as it is and as the defenses leave it, and their noise."""
         by_example = any(blur.of_examples for blur in self._of_steps)
         gradient = self._gradient(step, weights, by_example=by_example)
         plain = {name: (t.mean(0) if by_example and len(t) else t).detach() for name, t in gradient.items()}
         noises: list[Noise] = []
-        for blur in self._of_steps:
+        spread: Spread = {}
+        for number, blur in enumerate(self._of_steps):
+            if blur.spread and any(own.change or own.of_examples or own.spread for own in self._of_steps[:number]):
+                raise NotDefinedError("not defined for noise with a covariance behind a defense that changes gradients")
+            if spread and blur.change:
+                raise NotDefinedError("not defined for a defense that changes noise with a covariance")
             gradient, noise = _blurred(blur, gradient)
             noises += noise
-        return plain, gradient, noises
+            if blur.spread and len(step.batch):
+                spread = self._columns(blur.spread, gradient)
+        return plain, gradient, noises, spread
+
+    def _columns(self, spread: Callable[[Tensors, Tensor], Tensors], gradient: Tensors) -> Spread:
+        """Return those columns of a covariance that are not 0."""
+        size = self._inputs.numel() * sum(own.numel() for own in gradient.values())
+        if size > _MOST:  # of as many columns as inputs, at most
+            raise NotDefinedError(
+                f"not defined for a covariance of {size:,} numbers, which is too much to compute with"
+            )
+        found = spread(gradient, self._inputs)
+        told = torch.cat([own.detach().flatten(1) for own in found.values()], 1).any(1)
+        return {name: own.detach()[told] for name, own in found.items()}
 
     def _gradient(self, step: _Step, weights: Tensors, *, by_example: bool) -> Tensors:
         """Return the gradient of the mean loss, or that of each example, with its graph."""
@@ -246,8 +274,13 @@ class _Client:
         return {name: torch.stack([own[name] for own in gradients]) for name in parameters}
 
     def _moved(
-        self, weights: Tensors, gradient: Tensors, noises: Sequence[Noise], state: dict[str, Tensor]
-    ) -> tuple[Tensors, list[Noise]]:
+        self,
+        weights: Tensors,
+        gradient: Tensors,
+        noises: Sequence[Noise],
+        spread: Spread,
+        state: dict[str, Tensor],
+    ) -> tuple[Tensors, list[Noise], Spread]:
         """Return the weights after the optimizer's step, and this step's noise in them.
 
         Noise of earlier steps passes through the later ones, and is left out: no attacker knows less for it, so the
@@ -260,10 +293,11 @@ class _Client:
         depends = any(own.requires_grad for own in gradient.values())
         if depends and not any(own.requires_grad for own in moved.values()):
             raise NotDefinedError(f"not defined for the optimizer {self._world.scenario.federation.optimizer.name}")
-        if not noises:
-            return moved, []
+        if not noises and not spread:
+            return moved, [], {}
         slopes = _slopes(moved, gradient)
-        return moved, [{name: own[name] * slopes[name] for name in own} for own in noises]
+        passed = [{name: own[name] * slopes[name] for name in own} for own in (*noises, spread)]
+        return moved, passed[:-1], passed[-1]
 
 
 def _slopes(moved: Tensors, gradient: Tensors) -> Tensors:
@@ -283,6 +317,12 @@ def _blurred(blur: Blur, tensors: Tensors) -> tuple[Tensors, list[Noise]]:
     if noise is None:
         raise NotDefinedError("not defined for rounding to steps wider than the spread of the entries")
     return tensors, [dict(noise)] if noise else []
+
+
+def _side_by_side(weights: Sequence[float], parts: Sequence[Spread]) -> Spread:
+    """Return the columns of the weighted mean of what clients sent: each draws its own noise."""
+    names = next((list(own) for own in parts if own), [])
+    return {n: torch.cat([w * own[n] for w, own in zip(weights, parts, strict=True) if own]) for n in names}
 
 
 def _rounding(plain: Tensors, sent: Tensors, lost: Tensors | None = None) -> Noise:

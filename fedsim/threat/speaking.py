@@ -12,7 +12,7 @@ from torch import nn
 from fedsim.core import seeding
 from fedsim.core.hooks import Condition, Decoder, Unmasker
 from fedsim.core.types import Generated, Limits, Question, Tokenizer
-from fedsim.generation import generate
+from fedsim.generation import Piece, generate, stream
 from fedsim.metrics.exposure import log_perplexities
 from fedsim.metrics.side_channels import prompt_accuracy, secrets_written, trace_auc, trace_exposure
 from fedsim.record import TraceFinding
@@ -85,6 +85,14 @@ class Speaker:
         with seeding.isolate_randomness(seeding.derive(self.seed, "generation")):  # some models are random here too
             return generate(
                 self.decoder, self.model, Condition(tuple(prompts)), self.limits, sources, tokenizer=self.tokenizer
+            )
+
+    def begin(self, prompt: Tokens, purpose: str) -> Piece:
+        """Return what comes first behind a prompt: tokens, or why there are none."""
+        sources = seeding.generators(self.seed, f"generation {purpose}", [(0,)])
+        with seeding.isolate_randomness(seeding.derive(self.seed, "generation")):
+            return next(
+                stream(self.decoder, self.model, Condition((prompt,)), self.limits, sources, tokenizer=self.tokenizer)
             )
 
     def speech(self, question: Question, material: Material) -> Speech:

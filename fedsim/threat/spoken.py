@@ -59,10 +59,9 @@ def check(world: World) -> None:
             f"{len(dataset.test)} test sentences. Set it to at most {most}, or choose more data."
         )
     check_trained(world)
-    asked = _prompts(world)
-    (tried,) = speaker_of(world, world.models.first_weights, 1).write(asked[:1], "check")
-    if tried.ending == "failed":
-        raise ScenarioError(f"generation: decoder '{settings.decoder.name}' writes nothing here: {tried.reason}")
+    begun = _speaker_to_try(world).begin(max(_prompts(world), key=len), "check").generated
+    if begun is not None and begun.ending == "failed":
+        raise ScenarioError(f"generation: decoder '{settings.decoder.name}' writes nothing here: {begun.reason}")
 
 
 def speak(world: World, journal: Journal, answer: Answer = answer_here) -> GenerationRecord:
@@ -126,6 +125,13 @@ def speaker_of(world: World, weights: Tensors, tokens: int) -> Speaker:
     limits = Limits(max_new_tokens=tokens, stop_tokens=stops, context=context if isinstance(context, int) else None)
     decoder = settings.decoder.make("component")
     return Speaker(model.eval(), decoder, tokenizer, limits, world.scenario.seed)
+
+
+def _speaker_to_try(world: World) -> Speaker:
+    """Return the untrained model. It fills in whole answers, whose length decides whether blocks fit."""
+    settings = _settings(world)
+    is_filled_in = registry.get("component", settings.decoder.name).hook == "unmasker"
+    return speaker_of(world, world.models.first_weights, settings.tokens if is_filled_in else 1)
 
 
 def check_trained(world: World) -> None:

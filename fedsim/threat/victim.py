@@ -23,11 +23,14 @@ class Victim:
         world: in which the update was made.
         entry: the update on the wire, or the mean of a round's updates, and the weights that it answers.
         truth: the private side of it.
+        is_step: whether the truth is all that the update was made of. It is not where the update was worked out of
+            several, of other examples and other draws too: then no search that ends proves anything.
     """
 
     world: World
     entry: WireEntry
     truth: Truth
+    is_step: bool = True
 
     @property
     def model(self) -> nn.Module:
@@ -59,8 +62,8 @@ class Victim:
     def has_converged(self, guess: Reconstruction) -> bool | None:
         """Say whether a guess, in the order of the examples, explains what was sent as well as the truth does.
 
-        None also where a defense does not say what it does to a gradient: it may be no noise, and then who knows the
-        defense finds the truth to explain all of it.
+        None also where the update was worked out of several, and where a defense does not say what it does to a
+        gradient: it may be no noise, and then who knows the defense finds the truth to explain all of it.
         """
         at_truth = self._unexplained_at_truth
         at_guess = None if at_truth is None else self._unexplained(guess)
@@ -69,7 +72,7 @@ class Victim:
     @cached_property
     def _unexplained_at_truth(self) -> float | None:
         rules, sent = self.world.facts.rules, self.entry.update.tensors
-        if any(own.blur(rules, sent) is None for own in self.world.stack.defenses):
+        if not self.is_step or any(own.blur(rules, sent) is None for own in self.world.stack.defenses):
             return None
         return self._unexplained()
 

@@ -31,6 +31,7 @@ def test_it_says_what_was_found_what_was_not_tested_and_what_others_ask_for() ->
     assert all(text in html for text in ("12.3.1", "12.3.4", "28/2024", "800-226"))
     assert "16 secrets planted beside 8 that were not" in html
     assert "no canary was planted" in evidence_page.page(audited().model_copy(update={"exposure": None})).decode()
+    assert "Attribute inference, exfiltration and inversion of the trained model are not tested" in html
     assert "draft of April 2026" in html
     assert "in fedsim&#39;s own words" in html.replace("'", "&#39;")
     assert "a server that changes the model" in html

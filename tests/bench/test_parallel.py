@@ -38,6 +38,14 @@ def test_drawn_in_random_order_the_accuracy_is_that_of_the_theory(operation: str
     assert found.tokens_a_pass == at_once
 
 
+def test_with_ends_behind_the_letters_the_accuracy_is_that_of_the_longer_answers() -> None:
+    count, lists = 120, draw_samples("replace-random", [3], 120, 0)
+    found = measure(Strategy("drawn", "fixed", DRAWN, 2), Exact(places=6), lists, 0)
+    expected = accuracy([(*own, *[LETTERS] * 3) for own in answers(lists[0])], 2)
+    assert abs(found.accuracy.value - expected) <= 3 * math.sqrt(expected * (1 - expected) / count)
+    assert {own.places for own in found.answered} == {6}
+
+
 def test_greedy_strategies_fail_and_dawdle_as_predicted() -> None:
     threshold = Strategy("threshold", "threshold", {"threshold": 0.9})
     long = measure(threshold, Exact(), draw_samples("replace-random", [12], 5, 0), 0)

@@ -1,7 +1,8 @@
 """The exact model against conditional frequencies that are counted."""
 
-from itertools import product
+from itertools import permutations, product
 
+import pytest
 import torch
 
 from fedsim.bench.table_model import TableModel
@@ -35,3 +36,11 @@ def test_one_place_a_step_in_random_order_draws_the_law() -> None:
     counts = torch.tensor([ANSWERS.index(own.tokens) for own in drawn]).bincount(minlength=4).double()  # none is wrong
     expected = 3000 * torch.tensor(WEIGHTS, dtype=torch.double) / 10
     assert float(((counts - expected).square() / expected).sum()) < 16.3  # 0.999 of chi square with 3 degrees
+
+
+@pytest.mark.slow
+def test_twelve_thousand_shuffles_of_four_letters_are_equally_often_each_order() -> None:
+    orders = list(permutations(range(4)))
+    drawn = run("fixed", TableModel(orders, 4), [[]] * 12_000, 4, temperature=1, confidence="random")
+    counts = torch.tensor([orders.index(own.tokens) for own in drawn]).bincount(minlength=24).double()
+    assert float((counts - 500).square().sum() / 500) < 49.7  # 0.999 of chi square with 23 degrees

@@ -35,6 +35,17 @@ def test_every_decoder_of_the_registry_is_asked_later_ones_too() -> None:
 def test_settings_are_a_low_temperature_and_what_is_asked() -> None:
     (own,) = decoders(["speculative"], ["speculative.length=7", "greedy.length=1"])
     assert (own.config.temperature, own.config.length) == (0.3, 7)
+    (own,) = decoders(["speculative"], [], 1.0)
+    assert own.config.temperature == 1.0
+
+
+def test_the_protocol_asks_about_prompts_alone_and_more_often() -> None:
+    asked = scenario(full=False, protocol=True).generation
+    assert asked is not None
+    assert (asked.prompts.count, asked.repeats) == (50, 30)
+    assert {(own.name, own.view) for own in asked.attacks} == {
+        (name, view) for name in ("trace-forest", "trace-figures") for view in ("counts", "work")
+    }
 
 
 def test_the_zero_control_stands_beside_what_leaks(setting: Setting) -> None:

@@ -5,7 +5,7 @@ from rich.console import Console
 
 from fedsim.cli.display import PlainLines
 from fedsim.cli.endings import describe_guarantee
-from fedsim.record import Cause, Failure, GuaranteeRecord, RoundRecord
+from fedsim.record import AttributeRecord, Cause, Failure, GuaranteeRecord, Interval, RoundRecord
 
 
 def told(record: RoundRecord) -> list[str]:
@@ -71,3 +71,19 @@ def test_an_epsilon_is_told_with_everything_that_it_needs() -> None:
 def test_a_round_of_text_says_how_many_tokens_a_second_and_what_memory() -> None:
     (line,) = told(RoundRecord(round=1, cohort=(0,), training_loss=1.0, tokens=12_000))
     assert re.fullmatch(r"  round 1 of 9: [\d.]+ s, [\d,]+ tokens/s(, \d+\.\d\d GiB)?", line)
+
+
+def test_attacks_on_attributes_tell_where_they_are_and_how_they_ended() -> None:
+    text = StringIO()
+    lines = PlainLines(Console(file=text, width=200))
+    for number in (1, 2, 3):
+        lines.public("parity", number, 3)
+    own = AttributeRecord(label="norms (parity)", name="change-norms", settings={}, attribute="parity")
+    share, control = (Interval(value=value, low=None, high=None, n=20) for value in (0.8, 0.45))
+    lines.read(own.model_copy(update={"accuracy": share, "permuted": control, "updates": 20, "chance": 0.5}))
+    lines.read(own.model_copy(update={"failure": "it is empty"}))
+    assert text.getvalue().splitlines() == [
+        "    parity: change 1 of 3 of public examples",
+        "  norms (parity): read in 80% of 20 updates (guessing 50%, with permuted values 45%)",
+        "  norms (parity): no result: it is empty",
+    ]

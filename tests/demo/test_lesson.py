@@ -50,6 +50,29 @@ def test_photographs_are_in_colour_and_belong_to_a_grid_of_their_own() -> None:
     assert shown.float().std(2).max() > 10
 
 
+def test_a_photograph_is_asked_for_by_name_and_shown_nowhere_else() -> None:
+    if PHOTOGRAPHS not in grids():
+        pytest.skip("foolbox is not installed")
+    cases = [case for case in CASES if case.pictures == "photographs"]
+    exact = [(number, case) for number, case in enumerate(cases) if case.attacker == "exact"]
+    asked = [question for number, case in exact if (question := question_of(number, case, 1))]
+    assert len(asked) == len(exact) > 1
+    for question in asked:
+        assert len(set(question.answers)) == 4
+        assert question.label in question.answers
+        assert list(question.answers) == sorted(question.answers)  # their order tells nothing
+    world = world_of(Setting(rate=0.5, batch=1), "photographs")
+    private = [next(world.data.batches(1 + n // 3, 1 + n % 3)).inputs[0] for n in range(len(cases))]
+    on_sliders = world.data.dataset.train.inputs[world.data.shares[0]]
+    for place, picture in enumerate(private):
+        assert not any(torch.equal(picture, other) for other in (*private[:place], *on_sliders))
+
+
+def test_questions_about_pictures_that_are_not_recorded_are_left_out() -> None:
+    photograph = next(case for case in CASES if case.pictures == "photographs")
+    assert record_lesson((ONE.model_copy(update={"rates": (0.5,)}),), 1, lambda *_done: None, (photograph,)).quiz == ()
+
+
 def test_only_digits_are_recorded_where_the_photographs_are_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
     assert grids() == (Grid(),)

@@ -15,7 +15,21 @@ FILES = (
     "explore.js", "guess.js", "live.html.j2", "live.js", "live.py", "page.html.j2", "page.js", "quiz.js", "shared.js",
     "sliders.html.j2", "story.html.j2", "story.js", "terminal.py", "words.js",
 )  # fmt: skip
-BUILT = ("words.", "told.", "stage.", "protection.", "attacker.", "set.", "threat.", "grant.", "predict.", "story.")
+BUILT = (
+    "words.",
+    "told.",
+    "stage.",
+    "protection.",
+    "attacker.",
+    "set.",
+    "threat.",
+    "grant.",
+    "predict.",
+    "story.",
+    "quiz.digits.",
+    "quiz.photographs.",
+    "why.",
+)
 
 
 def test_a_message_has_a_key_and_the_meanings_are_those_of_the_glossary() -> None:

@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect
 
-from fedsim.demo.lesson import LEAST_CONTRAST, Lesson
+from fedsim.demo.lesson import LEAST_CONTRAST, PHOTOGRAPHS, Case, Lesson, grids, question_of
 from fedsim.demo.page import write
+from fedsim.demo.recording import recording_of, scene_of
 from tests.demo.conftest import SLIDERS, Open
 
 VISIBLE = "(id) => document.getElementById(id).checkVisibility()"
@@ -77,6 +78,27 @@ def test_every_question_is_asked_once_and_says_nothing_before_the_answer(page: P
     assert len(seen) == len(lesson.quiz)
     page.click("#quiz-close")
     expect(page.locator("#quiz-box")).to_be_hidden()
+
+
+def test_a_photograph_has_names_to_choose_from(browse: Open, lesson: Lesson, tmp_path: Path) -> None:
+    if PHOTOGRAPHS not in grids():
+        pytest.skip("foolbox is not installed")
+    grid = PHOTOGRAPHS.model_copy(
+        update={"rates": (0.5,), "batches": (1,), "protections": ("none",), "attackers": ("exact",), "frames": (1,)}
+    )
+    recording = recording_of(grid, [scene_of(setting, grid) for setting in grid.settings()])
+    asked = question_of(0, Case("exact", "none", 1.0, 0.5, "photographs"), 1)
+    assert asked is not None
+    sets = {**lesson.sets, "photographs": recording}
+    write(lesson.model_copy(update={"sets": sets, "quiz": (asked,)}), tmp_path / "demo.html")
+    page = browse(f"{(tmp_path / 'demo.html').as_uri()}#{SLIDERS}&language=de")
+    expect(page.locator("body")).to_have_attribute("data-ready", "yes")
+    page.locator("[data-quiz]").first.click()
+    expect(page.locator("#quiz-title")).to_have_text("Was zeigt das Foto des Clients?")
+    assert page.locator("#quiz-answers button").all_text_contents() == list(asked.answers)
+    page.locator("#quiz-answers button", has_text=asked.label).click()
+    expect(page.locator("#quiz-verdict")).to_contain_text(f"Richtig, es war {asked.label}")
+    expect(page.locator("#quiz-whose")).to_have_text("Das Foto des Clients")
 
 
 def test_a_lesson_without_questions_offers_none(browse: Open, lesson: Lesson, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from fedsim.core.glossary import TERMS
 from fedsim.core.reconstruct import reconstruct
+from fedsim.demo.lesson import Lesson
 from fedsim.demo.messages import LANGUAGES, messages
 from tests.demo.conftest import Open
 
@@ -175,3 +176,13 @@ def test_the_language_can_be_switched_and_stays_in_the_address(page: Page, langu
     expect(page.locator("#question")).to_be_hidden()
     expect(page.locator("[data-stage=data]")).to_have_text(words["stage.data"])
     assert "{" not in page.evaluate("document.body.innerText")
+
+
+def test_why_an_attack_ended_is_told_in_the_language_of_the_page(page: Page, lesson: Lesson) -> None:
+    runs = [run for own in lesson.sets.values() for scene in own.scenes for run in scene.runs.values()]
+    page.select_option("#language", "de")
+    for why in {run.stopped or run.failure for run in runs}:
+        assert page.evaluate("(why) => because(why)", why) != why
+    told = page.evaluate("because('gave up: 1 of 4 examples stand out in 3 rounds, too few exact zeros')")
+    assert told == messages("de")["why.few"].format(found=1, n=4, rounds=3)
+    assert page.evaluate("because('something else')") == "something else"

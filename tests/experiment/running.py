@@ -5,7 +5,7 @@ from pathlib import Path
 
 from fedsim.core.types import OnStep
 from fedsim.experiment import runner
-from fedsim.record import RoundRecord, RunRecord, VictimRecord
+from fedsim.record import AttributeRecord, RoundRecord, RunRecord, VictimRecord
 from fedsim.record.store import RunFolder
 from fedsim.scenario import Scenario
 
@@ -46,6 +46,12 @@ class Silent:
 
     def attacked(self, label: str, victim: VictimRecord) -> None:
         self.victim = victim
+
+    def public(self, attribute: str, number: int, total: int) -> None:
+        self.change = (attribute, number, total)
+
+    def read(self, record: AttributeRecord) -> None:
+        self.asked = record
 
 
 def run(scenario: Scenario, path: Path, watcher: Silent | None = None, earlier: RunRecord | None = None) -> RunRecord:

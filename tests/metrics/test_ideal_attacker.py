@@ -65,6 +65,32 @@ def test_a_linear_map_has_the_closed_form_and_the_posterior_mean_reaches_it() ->
     assert abs(float(errors.mean()) - float(found.error.mean())) < 3 * float(errors.std()) / math.sqrt(4000)
 
 
+@pytest.mark.parametrize("columns", [1, 3, 12])
+def test_a_covariance_of_the_noise_has_the_closed_form_of_a_linear_map(columns: int) -> None:
+    map_, spread = draw(7, 5), draw(columns, 7, seed=8)
+    noise, inputs = draw(7, seed=9).abs() + 0.1, draw(5, seed=1).requires_grad_()
+    covariance = torch.diag(noise.square()) + spread.T @ spread
+    expected = map_.T @ torch.linalg.inv(covariance) @ map_
+    sent = list((map_ @ inputs).split([3, 4]))
+    times = products(sent, [inputs], noise.split([3, 4]), spread.split([3, 4], 1))
+    assert torch.allclose(matrix(times, 5), expected, rtol=1e-9)  # double precision
+    assert torch.allclose(
+        matrix(products(sent, [inputs], noise.split([3, 4]), spread[:0].split([3, 4], 1)), 5),
+        map_.T @ (map_ / noise.square()[:, None]),
+        rtol=1e-9,
+    )
+
+
+def test_noise_along_the_map_leaves_noise_of_the_inputs_however_small_the_rest_is() -> None:
+    """Covariance c^2 J J' + d^2: (A^-1 + c^2)^-1, A = J' J / d^2. At d = 1e-8 the sum of Woodbury's formula cancels."""
+    map_, level, rest = draw(40, 5), 0.3, 1e-8
+    inputs = draw(5, seed=1).requires_grad_()
+    plain = torch.full((40,), rest, dtype=torch.float64)
+    times = products([map_ @ inputs], [inputs], [plain], [level * map_.T])
+    expected = torch.linalg.inv(rest**2 * torch.linalg.inv(map_.T @ map_) + level**2 * torch.eye(5))
+    assert torch.allclose(matrix(times, 5), expected, rtol=1e-6, atol=1e-6)
+
+
 def test_what_the_ideal_guess_looks_like_is_as_far_from_the_truth_as_the_floor_says() -> None:
     map_, mean = draw(4, 6), torch.zeros(6, dtype=torch.float64)
     variance = torch.full((6,), 2.0, dtype=torch.float64)

@@ -26,7 +26,8 @@ from fedsim.scenario import parse
         ({"threat": {"victims": 11}}, r"threat.victims is 11, expected at most 10"),
         ({"attacks": [{"name": "inverting-gradients"}] * 2}, r"two are reported as 'inverting-gradients'"),
         ({"data": "mnist"}, r"data: "),
-        ({"data": {}}, r"data.name: field required"),
+        ({"data": {}}, r"data.name: this key is missing. Expected: a name that `fedsim list` prints"),
+        ({"attributes": {"attacks": [{"name": "change-norms"}]}}, r"attribute: this key is missing. Expected: what is"),
         ({"arms": {"model.dropuot": [0.1]}}, r"model.dropuot: there is no such key. Did you mean 'dropout'"),
     ],
 )
@@ -34,6 +35,13 @@ def test_values_out_of_range_name_the_bound(table: dict[str, Any], expected: str
     raw = {"title": "t", "data": {"name": "digits"}, "model": {"name": "mlp"}, **table}
     with pytest.raises(ScenarioError, match=expected):
         parse(raw, "s.toml")
+
+
+def test_an_item_that_does_not_fit_is_told_once() -> None:
+    raw = {"title": "t", "model": {"name": "mlp"}, "attributes": {"attacks": [{"name": "change-norms"}]}}
+    with pytest.raises(ScenarioError) as told:
+        parse(raw, "s.toml")
+    assert str(told.value).count("\n") == 0
 
 
 def test_the_data_default_to_real_digits_that_a_package_ships() -> None:

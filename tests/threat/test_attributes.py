@@ -1,5 +1,6 @@
 """From a federation to attackers who ask for an attribute: truth, public changes, what passes the door, the record."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -139,9 +140,33 @@ def test_a_mistake_is_named_before_the_first_round(scenario: Build, table: dict[
         attributes.check(worlds.build(scenario(**{**SMALL, "attributes": table})))
 
 
+def test_a_pattern_that_matches_no_tensor_is_named_before_the_first_round(scenario: Build) -> None:
+    own = {**SMALL, "threat": {"victims": 40, "shares": ["1.wieght"]}}
+    with pytest.raises(ScenarioError, match="threat.shares: no parameter matches '1.wieght'. Did you mean '1.weight'"):
+        attributes.check(worlds.build(scenario(**own)))
+
+
 def test_who_sees_sums_alone_cannot_ask(scenario: Build) -> None:
     with pytest.raises(ScenarioError, match="reads updates of single clients"):
         scenario(**{**SMALL, "threat": {"sees": "sum"}})
+
+
+def test_an_attack_that_cannot_describe_a_change_leaves_the_others_alone(world: worlds.World) -> None:
+    norms = registry.get("attribute", "change-norms")
+
+    class Broken(norms.make):  # type: ignore[misc]
+        def describe(self, *handed: Any) -> Tensor:
+            raise ZeroDivisionError("a bug")
+
+    class Square(norms.make):  # type: ignore[misc]
+        def describe(self, *handed: Any) -> Tensor:
+            return torch.zeros(2, 2)
+
+    attacks = {"broken": Broken(None), "square": Square(None), "norms": norms.make(norms.config())}
+    own = attributes.told(world, "parity", [entry(world)], attacks)
+    assert own.known.keys() == own.asked.keys() == {"norms"}
+    assert "ZeroDivisionError: a bug" in own.refusals["broken"]
+    assert "expected one vector for each change: (4,)" in own.refusals["square"]
 
 
 def test_what_an_attack_gets_holds_no_truth(world: worlds.World) -> None:
@@ -157,3 +182,22 @@ def test_what_an_attack_gets_holds_no_truth(world: worlds.World) -> None:
     assert own.truth.tolist() == [int(parity.train[next(iter(world.data.drawn(1, 0)))])]
     assert all(isinstance(change, dict) and isinstance(source, torch.Generator) for change, source in seen)
     assert torch.equal(seen[0][1].get_state(), seen[1][1].get_state())
+
+
+def test_an_attack_gets_copies_since_a_view_would_take_along_what_the_server_does_not_see(scenario: Build) -> None:
+    world = worlds.build(scenario(**{**SMALL, "threat": {"shares": ["1.*"]}}))
+    own = entry(world)
+    whole = flat(own.update.tensors)
+    parts = whole.split([tensor.numel() for tensor in own.update.tensors.values()])
+    views = {key: part.view_as(own.update.tensors[key]) for key, part in zip(own.update.tensors, parts, strict=True)}
+    seen: list[Any] = []
+
+    class Spy(registry.get("attribute", "change-norms").make):  # type: ignore[misc]
+        def describe(self, change: Any, generator: torch.Generator) -> Tensor:
+            seen.append(change)
+            return torch.zeros(1)
+
+    sent = dataclasses.replace(own, update=dataclasses.replace(own.update, tensors=views))
+    attributes.told(world, "parity", [sent], {"spy": Spy(None)})
+    assert list(seen[0]) == ["1.weight"]
+    assert seen[0]["1.weight"].untyped_storage().nbytes() == 4 * seen[0]["1.weight"].numel() < 4 * len(whole)

@@ -16,6 +16,7 @@ from fedsim.metrics import ideal_attacker as ideal
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
 from fedsim.scenario.world import World
+from fedsim.threat import sending
 from fedsim.threat.ceiling import ceiling_of
 from fedsim.threat.replay import replay
 from fedsim.threat.sending import sent_of
@@ -64,11 +65,87 @@ def change(world: World, truth: Truth, places: Sequence[Tensor], rate: float, mo
 
 def information(victim: Victim) -> Tensor:
     sent = sent_of(victim)
-    return ideal.matrix(ideal.products(sent.tensors, [sent.inputs], sent.noise), sent.inputs.numel())
+    return ideal.matrix(ideal.products(sent.tensors, [sent.inputs], sent.noise, sent.spread), sent.inputs.numel())
 
 
 def noise(victim: Victim) -> Tensor:
     return torch.cat([own.flatten() for own in sent_of(victim).noise])
+
+
+def spread(victim: Victim) -> Tensor:
+    """The columns of the covariance side by side, (k, P)."""
+    return torch.cat([own.flatten(1) for own in sent_of(victim).spread], 1)
+
+
+def slopes(victim: Victim) -> tuple[Tensor, Tensor]:
+    """J (P, n) of what is sent without noise, and that, of the victim's model written down here."""
+    world, (batch,) = victim.world, victim.truth.batches
+    model = world.models.holding(victim.entry.received)
+    first = {name: p.detach().double().requires_grad_() for name, p in model.named_parameters()}
+
+    def gradient(inputs: Tensor) -> Tensor:
+        loss = torch.nn.functional.cross_entropy(functional_call(model, first, (inputs,)), batch.labels)
+        return torch.cat([own.flatten() for own in torch.autograd.grad(loss, list(first.values()), create_graph=True)])
+
+    inputs = batch.inputs.double()
+    found = jacobian(gradient, inputs)
+    assert isinstance(found, Tensor)
+    return found.flatten(1), gradient(inputs).detach()
+
+
+@pytest.mark.parametrize("rate", [None, 0.5])
+def test_shaped_noise_is_a_covariance_and_the_ideal_attacker_whitens_it(scenario: Build, rate: float | None) -> None:
+    """To first order it is noise of the images, of the size that the norm of the noise fixes, beside rounding."""
+    sgd = {"name": "sgd", "learning_rate": rate}
+    steps = {} if rate is None else {"algorithm": "fedavg", "local_steps": 1, "optimizer": sgd}
+    victim = single(scenario, defenses=[{"name": "shaped-noise", "scale": 0.3}], federation=steps)
+    derivative, gradient = slopes(victim)
+    factor, level = 1.0 if rate is None else rate, 0.3 * float(gradient.norm() / derivative.norm())
+    columns = level * factor * derivative.T
+    told = columns.any(1)  # a pixel that is the same in all images tells nothing
+    torch.testing.assert_close(spread(victim), columns[told], rtol=1e-6, atol=1e-9)
+    sent = factor * derivative / noise(victim)[:, None]
+    values, vectors = torch.linalg.eigh(sent.T @ sent)
+    # With J' D^-1 J = V v V' and noise of covariance c^2 J J' beside D, J' S^-1 J = V v / (1 + c^2 v) V'.
+    expected = (vectors * (values / (1 + level**2 * values))) @ vectors.T
+    torch.testing.assert_close(information(victim), expected, rtol=1e-6, atol=1e-6 * float(expected.max()))
+    limit = 1 / level**2  # of who knew everything but the noise
+    assert float(torch.linalg.eigvalsh(information(victim))[-1]) == pytest.approx(limit, rel=1e-3)
+
+
+def test_each_client_of_a_sum_draws_noise_of_its_own(scenario: Build) -> None:
+    """Half of each client's columns, which the other client's do not cancel: S of the sum is the sum of S / 4."""
+    shaped = [{"name": "shaped-noise", "scale": 0.3}]
+    victim = summed(scenario, defenses=shaped)
+    own = [
+        spread(Victim(victim.world, WireEntry(1, client, victim.entry.received, update), truth))
+        for client in range(2)
+        for update, truth in [local_training(victim.world, victim.entry.received, 1, client)]
+    ]
+    columns = spread(victim)
+    assert len(columns) == sum(map(len, own))
+    torch.testing.assert_close(columns.T @ columns, sum(one.T @ one for one in own) / 4, rtol=1e-6, atol=1e-12)
+
+
+def test_a_covariance_that_is_too_large_is_not_computed(scenario: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sending, "_MOST", 1000)
+    victim = single(scenario, defenses=[{"name": "shaped-noise"}])
+    assert "too much to compute with" in (ceiling_of(victim).ceiling.undefined or "")
+
+
+@pytest.mark.parametrize(
+    ("tables", "reason"),
+    [
+        ({"federation": STEPS}, "not defined for shaped-noise at each of several steps"),
+        ({"defenses": [{"name": "shaped-noise"}, {"name": "pruning"}]}, "behind a defense that changes gradients"),
+        ({"defenses": [{"name": "shaped-noise"}, {"name": "local-dp"}]}, "a defense that changes noise"),
+    ],
+)
+def test_a_covariance_that_something_else_would_change_is_not_defined(
+    scenario: Build, tables: dict[str, Any], reason: str
+) -> None:
+    victim = single(scenario, **{"defenses": [{"name": "shaped-noise"}], **tables})
+    assert reason in (ceiling_of(victim).ceiling.undefined or "")
 
 
 @pytest.mark.parametrize(

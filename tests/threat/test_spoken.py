@@ -127,9 +127,44 @@ def test_a_decoder_that_cannot_go_on_says_so_in_the_record(
     assert (own.texts, own.failure) == (0, "the draft is gone.")
 
 
+MASKED: dict[str, Any] = {
+    "task": "masked-diffusion",
+    "data.length": 12,
+    "data.canaries": 0,
+    "model.name": "tiny-llada",
+    "generation.attacks": [{"name": "trace-forest"}],
+}
+
+
+def changed(tables: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """The tables with other values, whose keys may name a table."""
+    for key, value in changes.items():
+        table, _, name = key.partition(".")
+        tables[table] = {**tables[table], name: value} if name else value
+    return tables
+
+
+def unmasker(name: str, **settings: Any) -> dict[str, Any]:
+    return {**MASKED, "generation.decoder": {"name": name, **settings}}
+
+
+def test_an_unmasker_of_blocks_that_divide_the_answer_may_write(
+    scenario: Callable[..., Scenario], tables: dict[str, Any]
+) -> None:
+    spoken.check(worlds.build(scenario(**changed(tables, unmasker("fixed", block=3, steps=4)))))
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        (
+            {**unmasker("fixed"), "generation.tokens": 10},
+            "'fixed' writes nothing here: the prompt has 3 tokens and its answer 10 places, and the model reads 12 in",
+        ),
+        (unmasker("fixed", block=4), "block is 4, and an answer has 6 places: expected a divisor"),
+        (unmasker("fixed", block=3, steps=5), "steps is 5, and the answer has 2 blocks: expected a multiple"),
+        (unmasker("cfg-constrained", grammar='S = "a" S'), "no text can be completed from 'S'"),
+        ({"generation.decoder": "threshold"}, "the model TinyLlama has no mask token"),
         ({"data": {"name": "digits"}, "model": {"name": "mlp"}}, "a decoder writes text, and what clients train here"),
         ({"data.canaries": 0}, "question 'planted' is about secrets, and none is planted"),
         ({"generation.candidates": 400}, "generation.candidates is 400, but there are .* Set it to at most"),
@@ -145,9 +180,7 @@ def test_a_decoder_that_cannot_go_on_says_so_in_the_record(
 def test_what_cannot_work_is_refused_before_training(
     scenario: Callable[..., Scenario], tables: dict[str, Any], changes: dict[str, Any], message: str
 ) -> None:
-    for key, value in changes.items():
-        table, _, name = key.partition(".")
-        tables[table] = {**tables[table], name: value} if name else value
+    tables = changed(tables, changes)
     if "local_epochs" in tables["federation"] and tables["federation"]["algorithm"] == "fedsgd":
         del tables["federation"]["local_epochs"]
     with pytest.raises((ScenarioError, FedsimError), match=message):

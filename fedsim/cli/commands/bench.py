@@ -47,6 +47,10 @@ def parallel(
     ] = False,
     shortest: Annotated[int, typer.Option(min=_SHORTEST, max=_LONGEST, help="letters of the shortest lists")] = 3,
     longest: Annotated[int, typer.Option(min=_SHORTEST, max=_LONGEST, help="letters of the longest lists")] = 6,
+    places: Annotated[
+        int | None,
+        typer.Option(min=1, help="of each answer of the exact model, with ends behind its letters; absent: no ends"),
+    ] = None,
     samples: Annotated[int, typer.Option(min=1, help="lists of each operation")] = 100,
     seed: Annotated[int, typer.Option(min=0, help="of the lists and of what is drawn")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
@@ -57,7 +61,9 @@ def parallel(
 
     if shortest > longest:
         raise FedsimError(f"--shortest is {shortest} and --longest {longest}: expected at most as many.")
-    operations, solver = _operations(model, operation or [], longest), _solver(model)
+    if places is not None and (model != "table" or places <= longest):
+        raise FedsimError(f"--places is for the exact model, expected more than the {longest} letters of --longest.")
+    operations, solver = _operations(model, operation or [], longest), _solver(model, places)
     strategies = _strategies(decoder, set_ or [], grid)
     exact = analyse(longest, [own for own in _AT_ONCE if own <= longest])
     if not as_json:
@@ -207,13 +213,13 @@ def _operations(model: str, asked: Sequence[str], longest: int) -> list[str]:
     return list(dict.fromkeys(asked)) or list(known)
 
 
-def _solver(name: str) -> Solver:
+def _solver(name: str, places: int | None = None) -> Solver:
     from fedsim.bench.parallel import Exact, Network
     from fedsim.bench.training import RECIPES, trained
 
     of_lists = [own for own, recipe in RECIPES.items() if recipe.data == "list-operations"]
     if name == "table":
-        return Exact()
+        return Exact(places)
     if name not in of_lists:
         raise FedsimError(f"--model: there is no model '{name}' of lists.{nearest(name, ['table', *of_lists])}")
     return Network(trained(name).model)

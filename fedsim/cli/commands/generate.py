@@ -71,7 +71,13 @@ def _decoder(name: str, settings: list[str]) -> Decoder[Any, Any]:
     from fedsim.core import registry
     from fedsim.scenario.reading import read_settings
 
-    known = {own: method for own, method in registry.methods("component").items() if method.hook == "decoder"}
+    every = registry.methods("component")
+    known = {own: method for own, method in every.items() if method.hook == "decoder"}
+    if name in every and every[name].hook in ("unmasker", "sampler"):
+        raise FedsimError(
+            f"--decoder: '{name}' is of hook {every[name].hook}; this command asks decoders, which write from left to "
+            "right. Scenarios run it, by their table [generation]."
+        )
     if name not in known:
         raise FedsimError(f"--decoder: there is no decoder '{name}'.{nearest(name, known)}")
     return known[name].make(read_settings(known[name], settings)).named(name)

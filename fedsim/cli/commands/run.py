@@ -91,6 +91,7 @@ def _run(
     from fedsim.scenario import own_models
     from fedsim.threat.attacking import in_process
     from fedsim.threat.attacking.apart import start_isolated
+    from fedsim.threat.attacking.asking import ask_here, ask_isolated
     from fedsim.threat.attacking.reading import read_here, read_isolated
 
     watching = display.silent() if is_silent else display.watching(screen)
@@ -105,6 +106,7 @@ def _run(
                 should_stop=stop.is_set,
                 attackers=start_isolated if isolate else in_process,
                 readers=read_isolated if isolate else read_here,
+                askers=ask_isolated if isolate else ask_here,
             )
     except KeyboardInterrupt:
         complain(f"Interrupted. Results so far are in {folder.path}; add --resume to continue.")

@@ -11,11 +11,13 @@ from rich.text import Text
 
 from fedsim.cli.commands._console import command, say, screen
 from fedsim.core import registry
+from fedsim.report.sweep.reproduce import toml
+from fedsim.scenario.example import example_of
 
 
 @command(epilog="Example: fedsim show dropout-inversion")
 def show(name: Annotated[str, typer.Argument(help="a method, as `fedsim list` names it")]) -> None:
-    """Show what a method does, its paper, and its settings with their bounds."""
+    """Show what a method does, its paper, its settings with their bounds, and a small scenario for an attack."""
     for method in registry.find(name):
         where = f"{method.kind}, hook {method.hook}" if method.hook else method.kind
         say(f"{method.name} ({where}): {method.summary}\n\n{method.doc}\n")
@@ -29,6 +31,9 @@ def show(name: Annotated[str, typer.Argument(help="a method, as `fedsim list` na
         for row in _settings(method):
             table.add_row(*map(Text, row))
         screen.print(table)
+        tables = example_of(method)
+        if tables is not None:
+            say(f"\nA small scenario in which it applies:\n\n{toml(tables)}")
 
 
 def _origin(method: registry.Method) -> list[tuple[str, str]]:

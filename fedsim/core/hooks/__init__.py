@@ -21,6 +21,7 @@
     probe      hidden states of a trained model          components: probe
     veil       what can be seen of generations           components: mitigation
     read       traces of generations                     attacks on traces
+    forget     examples, by a trained federation         components: unlearning
 
 Classes here are abstract; a method is a final subclass of one of them in a file of its own.
 """
@@ -28,7 +29,7 @@ Classes here are abstract; a method is a final subclass of one of them in a file
 from fedsim.core.hooks.aggregators import Aggregator
 from fedsim.core.hooks.attacks import Attack, Effort, MembershipAttack, Outlook, check_update
 from fedsim.core.hooks.attributes import AttributeAttack
-from fedsim.core.hooks.base import ANYTHING, IMAGES, IMAGES_AND_TEXT, ConfigT, Configured, Grants
+from fedsim.core.hooks.base import ANYTHING, IMAGES, IMAGES_AND_TEXT, ConfigT, Configured, Grants, Tables
 from fedsim.core.hooks.components import (
     Adapter,
     Augmentation,
@@ -63,6 +64,7 @@ from fedsim.core.hooks.kinds import KINDS_OF_COMPONENTS, RUN_AFTERWARDS
 from fedsim.core.hooks.probes import Probe
 from fedsim.core.hooks.tasks import Task
 from fedsim.core.hooks.traces import Mitigation, TraceAttack
+from fedsim.core.hooks.unlearning import Part, Request, Shown, Unlearning
 from fedsim.core.renamed import old_names
 
 __all__ = [
@@ -101,16 +103,21 @@ __all__ = [
     "Objective",
     "Optimizer",
     "Outlook",
+    "Part",
     "Place",
     "Probe",
+    "Request",
     "Rows",
     "Rules",
     "Sampler",
     "Sampling",
     "ServerRound",
+    "Shown",
+    "Tables",
     "Task",
     "TokenReducer",
     "TraceAttack",
+    "Unlearning",
     "Unmasker",
     "Unmasking",
     "VisualTokenReducer",

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fedsim.core.devices import CPU, DeviceName, Stay, find_device
 from fedsim.core.errors import FedsimError, NotApplicable, nearest
-from fedsim.core.hooks.base import ConfigT, Configured, Grants
+from fedsim.core.hooks.base import ConfigT, Configured, Grants, Tables
 from fedsim.core.hooks.guarding import guard
 from fedsim.core.informed import informed
 from fedsim.core.types import (
@@ -70,6 +70,9 @@ class Attack(Configured[ConfigT]):
             there before the change, and not what the model saw.
         over_rounds: whether it looks at `Observation.earlier`; other attacks find nothing there.
         continues: whether it overrides `continue_from`: it can go on from the guess of another attack.
+        example: tables of a scenario that it fits, as small as can be, where `fedsim.scenario.example.SMALL` (one digit
+            and an MLP) does not do: contract tests run it, and `fedsim show` prints it. It fits batches of one and of
+            two examples, unless `batch_size` is set; settings of the attack stand in `attacks`, without its name.
     """
 
     effort: ClassVar[Effort] = "descent"
@@ -79,6 +82,7 @@ class Attack(Configured[ConfigT]):
     undoes: ClassVar[bool] = False
     over_rounds: ClassVar[bool] = False
     continues: ClassVar[bool] = False
+    example: ClassVar[Tables] = {}
 
     @classmethod
     def needs_more(cls, grants: Grants) -> str | None:

@@ -60,7 +60,15 @@ class AttributeAttack(Configured[ConfigT]):
             NotApplicable: with the reason.
             FedsimError: the probabilities have another shape, or one of them is not a number.
         """
-        found = self.read(known, labels, asked, generator).detach()
+        return self.checked(self.read(known, labels, asked, generator).detach(), labels, asked)
+
+    @staticmethod
+    def checked(found: Tensor, labels: Tensor, asked: Tensor) -> Tensor:
+        """Return what was read, with its shape and its values checked.
+
+        Raises:
+            FedsimError: the probabilities have another shape, or one of them is not a number.
+        """
         expected = (len(asked), int(labels.max()) + 1)
         if found.shape != expected:
             raise FedsimError(f"the probabilities have shape {tuple(found.shape)}, expected {expected}.")

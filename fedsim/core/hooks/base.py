@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Generic, Self, TypeVar, final
+from typing import Any, ClassVar, Generic, Self, TypeVar, final
 
 from fedsim.core.types import Config, Knowledge, Modality, View
 
 ConfigT = TypeVar("ConfigT", bound=Config)
+Tables = Mapping[str, Any]  # of a scenario, as its file names them
 
 
 IMAGES: frozenset[Modality] = frozenset({"images"})

@@ -31,6 +31,7 @@ Hook = Literal[
     "unmasker",
     "probe",
     "mitigation",
+    "unlearning",
 ]
 
 

@@ -28,12 +28,15 @@ class Blur:
         change: from the gradient to what is sent, apart from noise, by operations with a derivative; None: nothing.
         noise: from what `change` returns to the standard deviation of the noise on every entry; None where steps are
             too wide for rounding to be noise. Absent: there is none.
+        spread: of noise that is not independent, from what `change` returns and the examples (N, *shape) that it is a
+            function of, to U, each (k, *tensor.shape): it has the covariance U U', beside that of `noise`.
         of_examples: in place of `change`, from each example's gradient, shape (B, *parameter.shape).
         reads_sent: whether it was read off what went onto the wire, which does not show one step among several.
     """
 
     change: Callable[[Tensors], Tensors] | None = None
     noise: Callable[[Tensors], Tensors | None] | None = None
+    spread: Callable[[Tensors, Tensor], Tensors] | None = None
     of_examples: Callable[[Tensors], Tensors] | None = None
     reads_sent: bool = False
 

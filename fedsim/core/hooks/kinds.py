@@ -20,6 +20,7 @@ from fedsim.core.hooks.components import (
 from fedsim.core.hooks.generation import Decoder, Sampler, Unmasker
 from fedsim.core.hooks.probes import Probe
 from fedsim.core.hooks.traces import Mitigation
+from fedsim.core.hooks.unlearning import Unlearning
 
 KINDS_OF_COMPONENTS: tuple[type[Component[Any]], ...] = (
     Adapter,
@@ -34,6 +35,7 @@ KINDS_OF_COMPONENTS: tuple[type[Component[Any]], ...] = (
     Probe,
     Sampler,
     TokenReducer,
+    Unlearning,
     Unmasker,
 )
 """The base classes that somebody runs: a client, who builds its model, or whoever `RUN_AFTERWARDS` says."""
@@ -44,6 +46,7 @@ RUN_AFTERWARDS: Mapping[Hook, str] = {
     "mitigation": "fedsim.generation.veil",
     "probe": "fedsim.generation.probe",
     "sampler": "fedsim.generation.sample",
+    "unlearning": "the table [forgetting]",
     "unmasker": "fedsim.generation.generate",
 }
 """What runs the components that no training runs: they take a trained model."""

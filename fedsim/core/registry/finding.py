@@ -12,6 +12,12 @@ from fedsim.core.metric import Metric
 from fedsim.core.registry.discovery import discover
 from fedsim.core.registry.method import KINDS, METHODS, F, Kind, Method, OpenConfig, by_alias
 
+_SPOKEN: dict[Kind, str] = {
+    "attribute": "attack on attributes",
+    "membership": "membership attack",
+    "trace": "attack on traces",
+    "dataset": "data set",
+}
 _marked: list[Callable[..., Any]] = []
 
 
@@ -35,7 +41,7 @@ def get(kind: Kind, name: str) -> Method:
     found = known.get(name) or by_alias(kind, name)
     if found is None:
         names = (own for method in known.values() for own in (method.name, *method.aliases))
-        raise FedsimError(f"there is no {kind} '{name}'.{_hint(name, names)}")
+        raise FedsimError(f"there is no {_SPOKEN.get(kind, kind)} '{name}'.{_hint(name, names)}")
     return found
 
 

@@ -12,6 +12,7 @@ from fedsim.record.store import make_folder, write_whole
 from fedsim.report import figures, look, wall
 from fedsim.report.drawing import Picture
 from fedsim.report.sweep import (
+    attributes,
     curves,
     guarantees,
     health,
@@ -97,6 +98,7 @@ def _page(sweep: Sweep, found: Sequence[Point], drawn: dict[str, list[Picture]],
         floors=guarantees.floors(found),
         odds=guarantees.odds,
         told=traces.traces(sweep),
+        asked=attributes.attributes(sweep),
         false_alarms=FEW_FALSE_ALARMS,
         rules=sorted({f"of {own.decides.noun}s, {own.rule}" for own in sweep.settings}),
         health=health.health(sweep),

@@ -13,6 +13,7 @@ from fedsim.metrics import evidence
 from fedsim.record import (
     ArmRecord,
     AttackRecord,
+    AttributeRecord,
     AuditRecord,
     Ceiling,
     ClientCost,
@@ -80,7 +81,7 @@ class Cell:
     """One setting under one seed.
 
     `seconds` is the training alone, for `client_rounds` trainings of a client. `findings` are of traces that `decoder`
-    left.
+    left; `asked` are attacks on attributes.
     """
 
     digest: str
@@ -97,6 +98,7 @@ class Cell:
     client_cost: ClientCost | None
     decoder: str = ""
     findings: tuple[TraceFinding, ...] = ()
+    asked: tuple[AttributeRecord, ...] = ()
 
 
 def cell_of(planned: PlannedRun, judge: Judge, number: int, arm: ArmRecord) -> Cell:
@@ -106,6 +108,7 @@ def cell_of(planned: PlannedRun, judge: Judge, number: int, arm: ArmRecord) -> C
     attacking = sum(v.seconds for attack in arm.attacks for v in attack.victims) + sum(
         m.seconds for m in arm.membership
     )
+    attacking += sum(own.seconds for own in arm.attributes)
     attacking += arm.generation.seconds if arm.generation else 0.0
     return Cell(
         digest=planned.digest,
@@ -133,6 +136,7 @@ def cell_of(planned: PlannedRun, judge: Judge, number: int, arm: ArmRecord) -> C
         client_cost=arm.client_cost,
         decoder=arm.generation.decoder if arm.generation else "",
         findings=arm.generation.findings if arm.generation else (),
+        asked=arm.attributes,
     )
 
 

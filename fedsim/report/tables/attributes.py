@@ -34,7 +34,7 @@ class Attributes:
 
 def attributes(record: RunRecord) -> list[Attributes]:
     """Return the table of attacks on attributes by arms, of the arms that have any."""
-    return [Attributes(arm.name, tuple(map(_asked, arm.attributes))) for arm in record.arms if arm.attributes]
+    return [Attributes(arm.name, tuple(map(asked, arm.attributes))) for arm in record.arms if arm.attributes]
 
 
 def attribute_sentences(record: RunRecord) -> list[Sentence]:
@@ -67,7 +67,8 @@ def _control(own: AttributeRecord) -> str:
     return "" if own.permuted is None else f", with permuted values {own.permuted.value:.0%}"
 
 
-def _asked(own: AttributeRecord) -> Asked:
+def asked(own: AttributeRecord) -> Asked:
+    """Return an attack on an attribute as a row of a table."""
     return Asked(
         attack=own.label,
         settings=", ".join([own.name, *(f"{key} = {value}" for key, value in own.settings.items())]),

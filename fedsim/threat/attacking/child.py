@@ -18,18 +18,23 @@ import torch  # noqa: E402
 
 from fedsim.core import seeding  # noqa: E402
 from fedsim.core.errors import reason  # noqa: E402
-from fedsim.core.hooks import Attack, TraceAttack  # noqa: E402
+from fedsim.core.hooks import Attack, AttributeAttack, TraceAttack  # noqa: E402
 from fedsim.core.registry import Kind  # noqa: E402
 from fedsim.scenario.choices import Choice  # noqa: E402
-from fedsim.threat.attacking import attempt, frames, together  # noqa: E402
+from fedsim.threat.attacking import asking, attempt, frames, together  # noqa: E402
+
+_Attack = Attack[Any] | AttributeAttack[Any] | TraceAttack[Any]
+_KINDS: tuple[Kind, ...] = ("attack", "attribute", "trace")
 
 
-def answer(attack: Attack[Any] | TraceAttack[Any], kind: frames.Kind, payload: bytes, answers: IO[bytes]) -> bytes:
+def answer(attack: _Attack, kind: frames.Kind, payload: bytes, answers: IO[bytes]) -> bytes:
     """Return the frame that answers a request; steps of a search are written to `answers` meanwhile."""
     try:
         asked = torch.load(io.BytesIO(payload), weights_only=False)  # written by the run that started this process
         if isinstance(attack, TraceAttack):
             return frames.frame(frames.ANSWER, frames.saved(_read(attack, asked)))
+        if isinstance(attack, AttributeAttack):
+            return frames.frame(frames.ANSWER, frames.saved(asking.answer(attack, kind, asked)))
         if kind == frames.AT_ONCE:
             return frames.frame(frames.COUNT, str(together(attack, asked)).encode())
         generators = [torch.Generator() for _ in asked["generators"]]
@@ -55,8 +60,8 @@ def _read(attack: TraceAttack[Any], asked: dict[str, Any]) -> torch.Tensor:
         return attack(asked["case"], generator)
 
 
-def _made(about: dict[str, Any]) -> Attack[Any] | TraceAttack[Any]:
-    kind: Kind = "trace" if "trace" in about else "attack"
+def _made(about: dict[str, Any]) -> _Attack:
+    kind: Kind = next(own for own in _KINDS if own in about)
     return Choice.model_validate(about[kind]).make(kind)
 
 

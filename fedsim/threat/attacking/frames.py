@@ -22,7 +22,7 @@ from fedsim.core.errors import FedsimError
 from fedsim.core.types import Batch, Reconstruction, Step
 
 Kind = bytes
-HELLO, AT_ONCE, SEARCH, READ = b"h", b"a", b"s", b"r"  # to the attack
+HELLO, AT_ONCE, SEARCH, READ, DESCRIBE = b"h", b"a", b"s", b"r", b"d"  # to the attack
 COUNT, STEP, FOUND, ANSWER, FAILED = b"c", b"i", b"g", b"w", b"f"  # from it
 
 _HEAD = struct.Struct("<cQ")
@@ -95,7 +95,7 @@ def of_found(found: list[Reconstruction]) -> bytes:
 
 
 def read_answer(kind: Kind, payload: bytes) -> Tensor:
-    """Return the answer of an attack on traces, which is read as plain values.
+    """Return the answer of an attack on traces or attributes, which is read as plain values.
 
     Raises:
         FedsimError: it failed, or answered with something else.

@@ -7,7 +7,7 @@ from attacks.mixed_batches._cutmix_boxes import assemble
 from fedsim.components.augment.cutmix import CutMix, CutMixConfig
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", [0, 1, 2, 4])
 def test_a_box_is_found_from_a_weight_that_is_a_little_wrong(seed: int) -> None:
     """Smooth images that differ; the boxes are those that the component draws."""
     rows, columns = torch.meshgrid(torch.linspace(0, 1, 20), torch.linspace(0, 1, 20), indexing="ij")
@@ -17,8 +17,7 @@ def test_a_box_is_found_from_a_weight_that_is_a_little_wrong(seed: int) -> None:
     partners = torch.tensor([1, 2, 0])
     composites = cutmix.mixed(images, draw._replace(partners=partners))
     weight = float(draw.weights[0])
-    if not 0.1 < weight < 0.9:
-        pytest.skip("next to nothing is pasted")
+    assert 0.1 < weight < 0.9, "something is pasted"
     own = torch.eye(3)
     found = assemble(composites, (weight + 0.02) * own + (0.98 - weight) * own[partners], None, 0.04)
     assert found is not None

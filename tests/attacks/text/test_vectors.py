@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from attacks.core.unknowns import MASKS, Moment
 from attacks.text._vectors import NextWords, VectorComparison, VectorGhostComparison, nearest_tokens, read_vectors
 from attacks.text.base import TextMatching
+from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import Attack
 from fedsim.core.losses import IGNORED
 from fedsim.core.types import Observation, Truth
@@ -41,6 +42,19 @@ def test_next_words_of_true_vectors_give_the_clients_loss(watched: Watched, writ
     lengths = (labels != IGNORED).sum(1)
     ours = words.loss(outputs, table[labels.clamp_min(0)], lengths)
     assert float(ours) == pytest.approx(float(observation.loss(outputs, labels)), abs=1e-10)
+
+
+@pytest.mark.parametrize(("name", "settings"), [("tag", {}), ("lamp", {}), ("masked-matching", {"draws": "searched"})])
+def test_the_embeddings_gradient_alone_is_refused_in_a_sentence(
+    name: str, settings: dict[str, Any], watched: Watched, written_text: dict[str, Any], attack_named: Named
+) -> None:
+    tables, shares = written_text, {"shares": ("embed_tokens.*",)}
+    if name == "masked-matching":
+        model = {"name": "tiny-llada", "width": 64, "hidden": 64, "blocks": 1}
+        tables = {**written_text, "model": model, "task": "masked-diffusion"}
+    observation, _, _ = watched(**tables, knows=("batch-size",), threat=shares, federation={"batch_size": 2})
+    with pytest.raises(NotApplicable, match="only the gradient of 'embed_tokens.weight' is shared"):
+        attack_named(name, **settings)(observation, torch.Generator())
 
 
 @given(st.integers(0, 999), st.booleans())

@@ -46,6 +46,8 @@ def test_an_unmasker_with_settings_is_measured_as_json() -> None:
         (("--model", "list"), "there is no model 'list' of lists. Did you mean 'lists'"),
         (("--model", "random-lists", "--operation", "copy"), "model 'random-lists' knows no 'copy'"),
         (("--shortest", "5", "--longest", "4"), "--shortest is 5 and --longest 4"),
+        (("--places", "6"), "--places is for the exact model, expected more than the 6 letters of --longest"),
+        (("--places", "8", "--model", "random-lists"), "--places is for the exact model"),
     ],
 )
 def test_mistakes_are_one_sentence(arguments: tuple[str, ...], message: str) -> None:

@@ -49,6 +49,10 @@ def test_the_same_seed_writes_the_same() -> None:
     [
         (("--model", "tiny-llama", "--prompt", ""), "--prompt is empty"),
         ((*TINY, "--decoder", "gredy"), "--decoder: there is no decoder 'gredy'. Did you mean 'greedy'?"),
+        (
+            (*TINY, "--decoder", "threshold"),
+            "'threshold' is of hook unmasker; this command asks decoders",
+        ),
         ((*TINY, "--decoder", "beam", "--set", "widht=2"), "beam: widht: there is no such key. Did you mean 'width'?"),
         ((*TINY, "--decoder", "beam", "--set", "width=0"), "beam: width: input should be greater than or equal to 1"),
         ((*TINY, "--decoder", "sampled", "--set", "temperature=0"), "temperature: input should be greater than 0"),

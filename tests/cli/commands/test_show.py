@@ -1,9 +1,11 @@
 """`fedsim show` gives all that is known of a method."""
 
 import json
+from pathlib import Path
 
 import pytest
 
+from fedsim.scenario import load
 from tests.cli.typed import Say
 
 
@@ -29,3 +31,11 @@ def test_show_and_list_know_other_names_and_papers_of_others(command: Say) -> No
     assert listed["sparse-dictionary"]["aliases"] == ["spear++"]
     assert (listed["round-averaging"]["paper"], listed["round-averaging"]["related"]) == ("", "1906.08935")
     assert "(also: dia)" in command("list", "attacks")[1]
+
+
+@pytest.mark.parametrize("name", ["dlg", "code-words"])
+def test_what_it_prints_as_a_scenario_for_an_attack_is_one(name: str, command: Say, tmp_path: Path) -> None:
+    told = command("show", name)[1]
+    (tmp_path / "small.toml").write_text(told.split("A small scenario in which it applies:\n\n")[1])
+    assert load(tmp_path / "small.toml").attacks[0].name == name
+    assert "A small scenario" not in command("show", "gradient-noise")[1]

@@ -101,3 +101,11 @@ def test_a_list_of_methods_waits_for_no_package_that_takes_long() -> None:
     )
     listed = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
     assert listed.stdout.strip() == "[]"
+
+
+def test_a_run_waits_for_scipy_only_where_it_needs_it() -> None:
+    code = (
+        "import sys; from fedsim.experiment import runner; print(sorted({'scipy.stats', 'sklearn'} & set(sys.modules)))"
+    )
+    listed = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
+    assert listed.stdout.strip() == "[]"

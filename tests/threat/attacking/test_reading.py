@@ -128,6 +128,7 @@ def test_the_record_is_the_same_wherever_traces_are_attacked(scenario: Callable[
     own["attacks"] = []
     own["generation"]["attacks"] = [{"name": "trace-forest", "trees": 5}, {"name": "trace-mean"}]
     own["generation"]["candidates"] = 4
+    own["data"]["test_fraction"] = 0.5
     found = []
     for name, readers in (("here", read_here), ("apart", read_isolated)):
         folder = RunFolder(tmp_path / name)

@@ -1,0 +1,47 @@
+"""What the server does to the global weights, and a whole federation as a function: no messages, no engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from torch import Tensor
+
+from fedsim.core.types import Contribution, Tensors
+from fedsim.federation.client import local_training
+from fedsim.scenario.world import World
+
+
+def stepped(world: World, weights: Tensors, combined: Tensor, state: dict[str, Tensor]) -> Tensors:
+    """Return the weights after a step of the server along what the rule made of a round's updates.
+
+    Args:
+        world: the scenario made real.
+        weights: those that clients received.
+        combined: as the rule returned it, shape (P,).
+        state: of the server's optimizer; changed in place.
+    """
+    direction, buffers = world.models.layout.named(combined)
+    trained = {name: weights[name].clone() for name in direction}
+    world.stack.server_optimizer.step(trained, direction, state)
+    changed = {name: weights[name] - change for name, change in buffers.items()}
+    return {**weights, **trained, **changed}
+
+
+def trained(world: World, rounds: int) -> Iterator[Tensors]:
+    """Yield the global weights that each round begins with, and last those after all rounds.
+
+    Every client takes part in every round, and remembers nothing. The weights are the local engine's, bit by bit.
+    """
+    rule, state = world.stack.new_aggregator(), dict[str, Tensor]()
+    weights = world.models.first_weights
+    yield weights
+    for round_ in range(1, rounds + 1):
+        combined = rule.combine(_contributions(world, round_, weights), world.server_round(round_, weights))
+        weights = stepped(world, weights, combined, state)
+        yield weights
+
+
+def _contributions(world: World, round_: int, weights: Tensors) -> Iterator[Contribution]:
+    for client in range(world.scenario.federation.clients):
+        update, _ = local_training(world, weights, round_, client)
+        yield Contribution(client, world.models.layout.flat(update.tensors, update.buffers), update.examples)

@@ -1,0 +1,200 @@
+"""A request to forget, answered after the last round: what the server works out of it becomes what attacks read.
+
+Each client that asks does so in a federation that forgets nothing else. The answer is a component of hook unlearning,
+which computes with the clients' own code; what it draws anew it draws from a seed of its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fedsim.core import seeding
+from fedsim.core.errors import ScenarioError
+from fedsim.core.hooks import Part, Shown, Unlearning
+from fedsim.core.types import Tensors, Truth, Update, View, WireEntry
+from fedsim.federation.client import local_training, looks_first
+from fedsim.federation.journal import Journal
+from fedsim.federation.stepping import trained
+from fedsim.scenario import Forgetting
+from fedsim.scenario.world import World
+from fedsim.threat.victim import Victim
+
+
+def check(world: World) -> None:
+    """Say before the first round what stands in the way of a second training, or of working anything out of it.
+
+    Raises:
+        ScenarioError: what it is, and what to change.
+    """
+    _check_shares(world)
+    if world.facts.remembers:
+        raise ScenarioError(
+            "forgetting: what clients send depends on rounds before, and the second training remembers none. Leave out "
+            "federation.keep_optimizer_state, and components and defenses with a memory."
+        )
+    if looks_first(world):
+        raise ScenarioError("forgetting: every update must count. Leave out the defense that may refuse to train.")
+    if _way(world).is_one_step:
+        return
+    _check_draws(world)
+    if world.scenario.threat.sees == "sum":
+        _check_means(world)
+
+
+def _check_shares(world: World) -> None:
+    settings = _settings(world)
+    least = settings.examples + (settings.examples if settings.judged == "staying" else 1)
+    for client in range(settings.clients):
+        owned = len(world.data.shares[client])
+        if owned < least:
+            raise ScenarioError(
+                f"forgetting.examples is {settings.examples}, but client {client} owns {owned} examples, and some must "
+                f"stay. Expected at least {least}: forget fewer, or set fewer forgetting.clients."
+            )
+
+
+def _check_draws(world: World) -> None:
+    scenario, why = world.scenario, "what is worked out of two trainings belongs to no single step"
+    granted = {*scenario.threat.knows, *(own for attack in scenario.attacks for own in attack.also_knows)}
+    unknown = sorted({"masks", "draws"} & granted)
+    if unknown:
+        raise ScenarioError(f"threat.knows: {why}, so there is no '{unknown[0]}' to grant. Leave it out.")
+    if world.task.draws:
+        raise ScenarioError(f"forgetting: the task draws in every step, and {why}. Use another task.")
+
+
+def _check_means(world: World) -> None:
+    rule, optimizer = world.scenario.aggregation, world.scenario.aggregation.optimizer
+    is_weighted = rule.name == "mean" and rule.settings["weighted"]
+    if not is_weighted or optimizer.name != "sgd" or optimizer.settings["momentum"]:
+        raise ScenarioError(
+            f"forgetting.by = '{_settings(world).by.name}' with threat.sees = 'sum' takes the change of the global "
+            "model for a mean over all examples. Expected aggregation.name = 'mean', weighted, with the optimizer "
+            "'sgd' without momentum; or threat.sees = 'single-update'."
+        )
+
+
+def shown(world: World, journal: Journal) -> list[Victim]:
+    """Return what attacks read, by client: what the server works out, beside what guesses are judged by."""
+    way, victims = _way(world), list[Victim]()
+    for client in range(_settings(world).clients):
+        asked = _Asked(world, journal, client)
+        for own in way.forget(asked):
+            entry = WireEntry(own.round, client, own.received, own.update)
+            is_step = own.truth is not None and _settings(world).judged == "forgotten"
+            victims.append(Victim(world, entry, asked.truth(own), is_step))
+    return sorted(victims, key=lambda victim: (victim.entry.round, victim.entry.client))
+
+
+def _settings(world: World) -> Forgetting:
+    settings = world.scenario.forgetting
+    assert settings is not None, "called where somebody asks"
+    return settings
+
+
+def _way(world: World) -> Unlearning[Any]:
+    return _settings(world).by.make("component")
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """One client's request; what it offers is described where it is declared, in `fedsim.core.hooks.Request`."""
+
+    world: World
+    journal: Journal
+    client: int
+
+    @property
+    def sees(self) -> View:
+        return self.world.scenario.threat.sees
+
+    @property
+    def rounds(self) -> int:
+        return self.world.scenario.federation.rounds
+
+    @property
+    def watched(self) -> tuple[int, ...]:
+        return tuple(sorted(set(self.world.scenario.threat.rounds)))
+
+    @property
+    def rate(self) -> float:
+        return self.world.stack.server_optimizer.learning_rate
+
+    @property
+    def forgotten(self) -> int:
+        return _settings(self.world).examples
+
+    def examples(self, part: Part) -> int:
+        data = self._world(part).data
+        return sum(len(own) for client in range(len(data.shares)) for own in data.drawn(1, client))
+
+    def weights(self, round_: int) -> Tensors:
+        if round_ == 1:
+            return self.world.models.first_weights
+        if round_ > self.rounds:
+            return self.journal.weights
+        return next(entry.received for entry in self.journal.entries if entry.round == round_)
+
+    def retrained(self, round_: int) -> Tensors:
+        return self._retrained[round_ - 1]
+
+    def update(self, round_: int, weights: Tensors, part: Part) -> tuple[Update, Truth]:
+        return local_training(self._world(part), weights, round_, self.client)
+
+    def truth(self, own: Shown) -> Truth:
+        """Return what guesses are judged by, and of what is one step of the client, the private side."""
+        known = own.truth
+        if known is not None and _settings(self.world).judged == "forgotten":
+            return known
+        judged = self.world.data.dataset.train.taken(self._judged)
+        if known is not None:
+            return replace(known, batches=(judged,), private=(judged,))
+        nothing_drops = ((),) if not self.world.models.sites else ()
+        return Truth((judged,), nothing_drops, own.update, (judged,))
+
+    @cached_property
+    def _order(self) -> Tensor:
+        """The client's examples: first those to forget, then those that stay."""
+        share = self.world.data.shares[self.client]
+        generator = seeding.generator(self.world.scenario.seed, "forgetting", self.client)
+        return share[torch.randperm(len(share), generator=generator)]
+
+    @property
+    def _judged(self) -> Tensor:
+        settings = _settings(self.world)
+        return (
+            self._order[settings.examples :][: settings.examples] if settings.judged == "staying" else self._forgotten
+        )
+
+    @property
+    def _forgotten(self) -> Tensor:
+        return self._order[: self.forgotten]
+
+    def _world(self, part: Part) -> World:
+        return {"all": self.world, "rest": self._rest, "forgotten": self._alone}[part]
+
+    @cached_property
+    def _rest(self) -> World:
+        share = self.world.data.shares[self.client]
+        return self._with(share[~torch.isin(share, self._forgotten)])
+
+    @cached_property
+    def _alone(self) -> World:
+        return self._with(self._forgotten, batch_size=self.forgotten)
+
+    def _with(self, own: Tensor, batch_size: int | None = None) -> World:
+        """Return the world in which the client owns other examples, and all is drawn anew."""
+        shares = tuple(own if number == self.client else share for number, share in enumerate(self.world.data.shares))
+        seed = seeding.derive(self.world.scenario.seed, "forgetting", self.client)
+        return self.world.again(shares, seed, batch_size)
+
+    @cached_property
+    def _retrained(self) -> list[Tensors]:
+        """The weights before every round of the second training that are of use, and after the last."""
+        last = self.rounds if self.sees == "sum" else max(self.watched) - 1
+        return list(trained(self._rest, last))

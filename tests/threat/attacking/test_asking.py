@@ -1,0 +1,132 @@
+"""An attack on attributes in a process of its own reads as here, and what it does to its process is its own failure."""
+
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fedsim.core import seeding
+from fedsim.core.errors import FedsimError
+from fedsim.experiment import runner
+from fedsim.record import AttributeRecord, RunRecord
+from fedsim.record.store import RunFolder
+from fedsim.scenario import AttributeChoice, Scenario
+from fedsim.threat.attacking.asking import ask_here, ask_isolated
+from tests.experiment.running import Silent
+
+Build = Callable[..., Scenario]
+SMALL: dict[str, Any] = {
+    "data": {"name": "digits", "test_fraction": 0.5},
+    "model": {"name": "mlp", "width": 8, "depth": 1, "dropout": 0.0},
+    "federation": {"clients": 12, "batch_size": 1, "engine": "vectorized"},
+    "threat": {"victims": 12, "keep_updates": False},
+}
+STRANGE = '''
+    """Does what its setting says."""
+    import gc, os
+    import torch
+    from fedsim.core.hooks import AttributeAttack
+    from fedsim.core.registry import attribute_attack
+    from fedsim.core.types import Config, Dataset, WireEntry
+    from fedsim.scenario.world import World
+
+    class StrangeConfig(Config):
+        deed: str = ""
+
+    @attribute_attack("strange", summary="does what its setting says")
+    class Strange(AttributeAttack[StrangeConfig]):
+        def describe(self, change, generator):
+            deed = self.config.deed
+            if deed == "end":
+                os._exit(7)
+            if deed == "raise":
+                raise ZeroDivisionError("a bug")
+            print("no answer", flush=True)
+            size = 3 if deed == "sizes" and float(next(iter(change.values())).sum()) > 0 else 2
+            return torch.rand(size) + sum(type(item) in (WireEntry, World, Dataset) for item in gc.get_objects())
+
+        def read(self, known, labels, asked, generator):
+            if self.config.deed == "see" and int(known.max()) > 0:
+                raise ValueError("it sees the world")
+            values = 9 if self.config.deed == "values" else int(labels.max()) + 1
+            return torch.rand(len(asked), values, generator=generator)
+'''
+
+
+@pytest.fixture
+def strange(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_methods: None) -> None:
+    """An installed package with an attack, for this process and its children."""
+    about = tmp_path / "site" / "strange-1.dist-info"
+    about.mkdir(parents=True)
+    (tmp_path / "site" / "strange_reader.py").write_text(textwrap.dedent(STRANGE))
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: strange\nVersion: 1\n")
+    (about / "entry_points.txt").write_text("[fedsim.attributes]\nstrange = strange_reader\n")
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    monkeypatch.delitem(sys.modules, "strange_reader", raising=False)
+    import strange_reader  # noqa: F401 # type: ignore[import-not-found]
+
+
+def run(scenario: Scenario, path: Path, askers: Any) -> RunRecord:
+    folder = RunFolder(path)
+    folder.create(overwrite=False)
+    return runner.run(scenario, folder, Silent(), command="test", earlier=None, askers=askers)
+
+
+def results(record: RunRecord) -> dict[str, AttributeRecord]:
+    return {own.label: own.model_copy(update={"seconds": 0.0}) for own in record.arms[0].attributes}
+
+
+def attacking(*deeds: str) -> dict[str, Any]:
+    strange = [
+        {"name": "strange", "attribute": "parity", "label": deed or "quiet", **({"deed": deed} if deed else {})}
+        for deed in deeds
+    ]
+    return {"public": 4, "attacks": [{"name": "change-norms", "attribute": "parity"}, *strange]}
+
+
+@pytest.mark.slow
+def test_whatever_an_attack_does_to_its_process_the_others_find_what_they_find_here(
+    scenario: Build, tmp_path: Path, strange: None
+) -> None:
+    """`see` raises where the scorer's world lies in its process: that is so here, and not in a process of its own."""
+    deeds = ("raise", "sizes", "values", "see", "")
+    here = results(run(scenario(**SMALL, attributes=attacking(*deeds)), tmp_path / "here", ask_here))
+    apart = results(run(scenario(**SMALL, attributes=attacking("end", *deeds)), tmp_path / "apart", ask_isolated))
+    assert apart["end"].failure == "its process ended with 7 before it answered."
+    assert "ValueError: it sees the world" in str(here.pop("see").failure)
+    assert apart.pop("see").failure is None
+    for label, why in (
+        ("raise", "ZeroDivisionError: a bug (strange_reader.py"),
+        ("sizes", "expected one vector for each change"),
+        ("values", "the probabilities have shape (12, 9), expected (12, 2)"),
+    ):
+        assert why in str(here[label].failure)
+        assert why in str(apart[label].failure)
+    quiet, norms = apart["quiet"], apart["change-norms (parity)"]
+    assert quiet.failure is norms.failure is None
+    assert norms == here["change-norms (parity)"]
+    assert quiet.accuracy is not None
+
+
+def test_somebody_who_asks_to_stop_ends_the_process_and_an_answer_is_checked_on_this_side() -> None:
+    choice = AttributeChoice.model_validate({"name": "change-norms", "attribute": "parity"})
+    known, labels = torch.rand(4, 3), torch.tensor([0, 1, 0, 1])
+    asked: list[int] = []
+    with ask_isolated(lambda: bool(asked)) as make:
+        own = make(choice)
+        found = own(known, labels, known, seeding.generator(1, "reading"))
+        with ask_here(lambda: False) as make_here:
+            assert torch.equal(found, make_here(choice)(known, labels, known, seeding.generator(1, "reading")))
+        own._answer = lambda *_: torch.full((4, 2), torch.nan)  # type: ignore[attr-defined]
+        with pytest.raises(FedsimError, match="no finite number"):
+            own(known, labels, known, seeding.generator(1, "reading"))
+        del own._answer  # type: ignore[attr-defined]
+        asked.append(1)
+        with pytest.raises(KeyboardInterrupt):
+            own.describe({"a": known}, seeding.generator(1, "describing"))
+        process = own._process  # type: ignore[attr-defined]
+    assert process.returncode is not None

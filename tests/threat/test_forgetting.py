@@ -1,0 +1,222 @@
+"""From a request to what attacks read: the gradient of what is forgotten, its truth, and the record of a run."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, final
+
+import pytest
+import torch
+from torch import Tensor
+
+from fedsim.core import registry
+from fedsim.core.errors import FedsimError, ScenarioError
+from fedsim.core.gradients import gradient_of
+from fedsim.core.hooks import Request, Shown, Unlearning
+from fedsim.core.types import Config, Reconstruction, Tensors
+from fedsim.federation.journal import Journal
+from fedsim.record import ArmRecord
+from fedsim.scenario import Scenario
+from fedsim.scenario import world as worlds
+from fedsim.scenario.world import World
+from fedsim.threat import forgetting
+from fedsim.threat.observe import describe
+from fedsim.threat.victim import Victim
+from tests.federating import recorded, run
+
+Build = Callable[..., Scenario]
+CLOSED = [{"name": "closed-form-linear"}]
+SMALL: dict[str, Any] = {
+    "model": {"name": "mlp", "width": 24, "depth": 2, "dropout": 0.0, "bias": True},
+    "federation": {"clients": 3, "batch_size": 30},
+    "data": {"name": "mnist5k", "train": 90},
+    "attacks": CLOSED,
+    "forgetting": {"by": "retraining", "clients": 2},
+}
+
+
+def small(scenario: Build, **tables: Any) -> tuple[World, Journal]:
+    own = scenario(**{**SMALL, **tables})
+    return worlds.build(own), run(own)
+
+
+def by_hand(victim: Victim) -> dict[str, Tensor]:
+    """The mean gradient of the private examples at the weights that the entry answers."""
+    world, (examples,) = victim.world, victim.truth.private
+    model = world.models.holding(victim.entry.received)
+    return gradient_of(
+        torch.nn.functional.cross_entropy(model(examples.inputs), examples.labels), world.models.parameters
+    )
+
+
+def distance(ours: Tensors, theirs: Tensors) -> float:
+    flat, expected = (torch.cat([own[name].flatten() for name in theirs]) for own in (ours, theirs))
+    return float(torch.dist(flat, expected) / expected.norm())
+
+
+ROUNDING = 1e-3  # single precision, of which n g - (n - 1) g' loses a factor of n, here up to 90
+
+
+@pytest.mark.parametrize(
+    "tables",
+    [
+        {},
+        {"forgetting": {"by": "retraining", "clients": 2, "examples": 3}},
+        {"threat": {"sees": "sum"}},
+        {
+            "forgetting": {"by": "gradient-ascent", "clients": 2},
+            "federation": {"clients": 3, "batch_size": 8, "rounds": 4},
+        },
+        {"forgetting": {"by": "gradient-ascent", "examples": 5}, "federation": {"clients": 3, "batch_size": 2}},
+    ],
+)
+def test_what_is_worked_out_is_the_gradient_of_what_is_forgotten_alone(scenario: Build, tables: dict[str, Any]) -> None:
+    world, journal = small(scenario, **tables)
+    forgetting.check(world)
+    asked = world.scenario.forgetting
+    assert asked is not None
+    victims = forgetting.shown(world, journal)
+    assert [victim.entry.client for victim in victims] == list(range(asked.clients))
+    for victim in victims:
+        (forgotten,) = victim.truth.private
+        assert len(forgotten) == victim.entry.update.examples == asked.examples
+        assert distance(victim.entry.update.tensors, by_hand(victim)) < ROUNDING
+
+
+def test_it_is_no_gradient_of_examples_that_stay(scenario: Build) -> None:
+    world, journal = small(scenario, forgetting={"by": "retraining", "judged": "staying"})
+    asked_world, asked_journal = small(scenario)
+    (victim,), asked = forgetting.shown(world, journal), forgetting.shown(asked_world, asked_journal)
+    assert distance(victim.entry.update.tensors, asked[0].entry.update.tensors) == 0
+    assert not torch.equal(victim.truth.private[0].inputs, asked[0].truth.private[0].inputs)
+    assert distance(victim.entry.update.tensors, by_hand(victim)) > 0.1
+
+
+def test_noise_is_drawn_anew_and_stands_in_the_difference_as_often_as_there_are_examples(scenario: Build) -> None:
+    scale, n = 1e-3, 30
+    world, journal = small(scenario, defenses=[{"name": "gradient-noise", "scale": scale}])
+    victim = forgetting.shown(world, journal)[0]
+    expected = by_hand(victim)
+    rest = torch.cat([(victim.entry.update.tensors[name] - expected[name]).flatten() for name in expected])
+    # Normal noise of both trainings; the standard deviation of P entries is known to 5 in the root of 2 P.
+    assert float(rest.std()) == pytest.approx(scale * (n**2 + (n - 1) ** 2) ** 0.5, rel=5 / (2 * len(rest)) ** 0.5)
+
+
+def test_the_clients_masks_are_known_of_its_own_step_and_of_no_difference(scenario: Build) -> None:
+    dropping = {"model": {"name": "mlp", "width": 24, "depth": 2, "dropout": 0.5}}
+    world, journal = small(scenario, **dropping)
+    assert forgetting.shown(world, journal)[0].truth.masks == ()
+    world, journal = small(scenario, **dropping, forgetting={"by": "gradient-ascent"})
+    (victim,) = forgetting.shown(world, journal)
+    assert [len(mask) for mask in victim.truth.masks[0]] == [1] * len(world.models.sites)
+    assert victim.objective_at_truth == pytest.approx(0, abs=1e-6)  # single precision
+
+
+@pytest.mark.parametrize(
+    ("tables", "expected"),
+    [
+        ({"forgetting": {"by": "retraining", "clients": 4}}, r"forgetting.clients is 4, expected at most 3"),
+        ({"federation": {"algorithm": "fedavg"}}, r"Expected federation.algorithm = 'fedsgd'"),
+        ({"federation": {"sampling": "poisson"}}, r"federation.sampling = 'passes'"),
+        ({"participation": {"cohort": 2}}, r"Leave out participation"),
+        ({"secure_aggregation": {}, "threat": {"sees": "sum"}}, r"Leave out secure_aggregation"),
+        ({"scoring": {"ceiling": True}}, r"scoring.ceiling: .*Leave it out"),
+        ({"forgetting": {"by": "sgd"}}, r"'sgd' is a component for hook optimizer, expected an unlearning"),
+        ({"forgetting": {"by": "forget"}}, r"there is no component 'forget'"),
+        ({"components": [{"name": "retraining"}]}, r"give it to the table \[forgetting\]"),
+    ],
+)
+def test_what_does_not_fit_together_is_said_when_the_file_is_read(
+    scenario: Build, tables: dict[str, Any], expected: str
+) -> None:
+    with pytest.raises(ScenarioError, match=expected):
+        scenario(**{**SMALL, **tables})
+
+
+@pytest.mark.parametrize(
+    ("tables", "expected"),
+    [
+        ({"forgetting": {"by": "retraining", "examples": 30}}, r"client 0 owns 30 examples.*at least 31"),
+        ({"federation": {"clients": 3, "keep_optimizer_state": True}}, r"Leave out federation.keep_optimizer_state"),
+        ({"threat": {"knows": ["masks"]}}, r"there is no 'masks' to grant"),
+        ({"threat": {"sees": "sum"}, "aggregation": {"name": "mean", "weighted": False}}, r"'mean', weighted"),
+        (
+            {"threat": {"sees": "sum"}, "aggregation": {"optimizer": {"name": "sgd", "momentum": 0.5}}},
+            r"without momentum",
+        ),
+        ({"defenses": [{"name": "server-check"}]}, r"the defense that may refuse"),
+    ],
+)
+def test_what_stands_in_the_way_is_said_before_the_first_round(
+    scenario: Build, tables: dict[str, Any], expected: str
+) -> None:
+    with pytest.raises(FedsimError, match=expected):
+        forgetting.check(worlds.build(scenario(**{**SMALL, **tables})))
+
+
+def shares(arm: ArmRecord) -> list[float]:
+    return [victim.scores[0].values["psnr"] for victim in arm.attacks[0].victims]
+
+
+def test_an_attack_reads_the_forgotten_digit_in_a_run_and_a_control_that_stays_it_does_not(
+    scenario: Build, tmp_path: Path
+) -> None:
+    asking = {"by": "retraining", "clients": 2}
+    arms = {
+        "request": {
+            "none": {},
+            "asked": {"forgetting": asking},
+            "stays": {"forgetting": {**asking, "judged": "staying"}},
+        }
+    }
+    record = recorded(scenario(**{**SMALL, "forgetting": None, "arms": arms}), tmp_path / "run")
+    none, asked, stays = record.arms
+    assert none.attacks[0].victims[0].failure is not None
+    assert min(shares(asked)) > 60  # dB: exact to single precision
+    assert max(shares(stays)) < 30
+    assert [victim.client for victim in asked.attacks[0].victims] == [0, 1]
+    assert none.attacked_model == "untrained"
+    assert asked.attacked_model == "untrained, asked to forget after 1 round of training"
+    assert none.model_hash == asked.model_hash
+    assert any(s.startswith("In arm 'request asked': After the last round 2 clients") for s in record.threat_model)
+
+
+@pytest.mark.parametrize(
+    ("asking", "is_step"),
+    [
+        ({"by": "gradient-ascent"}, True),
+        ({"by": "gradient-ascent", "judged": "staying"}, False),
+        ({"by": "retraining"}, False),
+    ],
+)
+def test_a_search_may_have_converged_on_a_step_and_on_nothing_that_is_worked_out(
+    scenario: Build, asking: dict[str, Any], is_step: bool
+) -> None:
+    world, journal = small(scenario, forgetting=asking)
+    (victim,) = forgetting.shown(world, journal)
+    (examples,) = victim.truth.private
+    assert victim.has_converged(Reconstruction.of(examples.inputs, examples.labels)) == (True if is_step else None)
+
+
+def test_the_threat_model_says_who_asks_and_what_is_seen(scenario: Build) -> None:
+    own = {**SMALL, "forgetting": {"by": "gradient-ascent", "examples": 2}, "threat": {"sees": "sum"}}
+    sentence = (
+        "After the last round 1 client asks that the federation forgets 2 of its examples, which it does by "
+        "gradient-ascent. It attacks what it works out of the answer, from global models alone."
+    )
+    assert sentence in describe(worlds.build(scenario(**own)))
+
+
+def test_a_way_of_somebody_else_is_one_class(scenario: Build) -> None:
+    with registry.temporary():
+
+        @final
+        @registry.component("nothing", summary="forgets nothing")
+        class Nothing(Unlearning[Config]):
+            def forget(self, request: Request) -> Sequence[Shown]:
+                update, truth = request.update(request.rounds, request.weights(request.rounds), "all")
+                return (Shown(request.rounds, request.weights(request.rounds), update, truth),)
+
+        world, journal = small(scenario, forgetting={"by": "nothing"}, threat={"knows": ["batch-size"]})
+        (victim,) = forgetting.shown(world, journal)
+        assert len(victim.truth.private[0]) == 30
+        assert Nothing.hook == "unlearning"
