@@ -32,6 +32,7 @@ def test_a_pyramid_of_all_tokens_is_the_model_itself(plain: Any) -> None:
     assert not torch.equal(dropped, right)
 
 
+@pytest.mark.slow
 def test_projector_and_language_model_are_trained_and_the_encoder_is_not(
     plain: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -52,7 +52,7 @@ def test_moments_are_those_of_the_model_itself_where_nothing_is_dropped_and_stre
 def test_a_summary_that_holds_the_cells_tells_them_and_that_of_another_image_does_not(
     model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    batch = questions("presence", 200, 0)
+    batch = questions("presence", 80, 0)
     cells = batch.inputs.unfold(2, 14, 14).unfold(3, 14, 14).amax((4, 5)).flatten(1) > 0.1
     seen = rcp._Watching()
     seen.lost = [cells.float()]
