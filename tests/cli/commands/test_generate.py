@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner, Result
+from click.testing import Result
+from typer.testing import CliRunner
 
 from fedsim.cli import main as _commands  # noqa: F401 - adds every command
 from fedsim.cli.commands._console import app
