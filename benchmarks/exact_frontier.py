@@ -5,7 +5,8 @@ twenty-five minutes). With it: 10 victims a setting (hours), the table of networ
 the largest batch of a transformer that is exact by rate, width and patch.
 
 ``--only TEXT`` runs the settings that contain a text: ``--full --only table`` the table of networks (about half an
-hour), ``--full --only largest`` the largest batches.
+hour), ``--full --only largest`` the largest batches. ``--seconds S`` stops an attack of a setting at its first step
+after S processor seconds: a few updates of a batch take hours, and stay undecided.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from fedsim.core import process
 process.prepare()
 
 import argparse  # noqa: E402
+import math  # noqa: E402
 import statistics  # noqa: E402
 import sys  # noqa: E402
 import time  # noqa: E402
@@ -27,6 +29,7 @@ from collections.abc import Iterator  # noqa: E402
 import torch  # noqa: E402
 
 from benchmarks import _frontier_table, _patch_rows  # noqa: E402
+from benchmarks._budget import within  # noqa: E402
 from benchmarks._frontier_cases import CASES, Case  # noqa: E402
 from benchmarks._frontier_gap import measure_gaps  # noqa: E402
 from benchmarks._rows import Row, as_json, as_line, as_table, measured  # noqa: E402
@@ -40,26 +43,27 @@ _ALL = 10
 _EXACT, _EXACT_IN_BATCH = 80.0, 60.0  # dB
 
 
-def measure(full: bool, only: str = "") -> Iterator[Row]:
+def measure(full: bool, only: str = "", seconds: float = math.inf) -> Iterator[Row]:
     """Yield the rows of the short or the long version.
 
     Args:
         full: ten victims a setting, and the table of networks.
         only: a part of the settings to run.
+        seconds: of the processor, after which an attack of a setting is stopped and its update counts as not exact.
     """
     torch.set_num_threads(1)
     for case in CASES:
         if only in case.setting:
-            yield from _rows(case, _ALL if full else case.few)
+            yield from _rows(case, _ALL if full else case.few, seconds)
     yield from measure_gaps(only)
     if full:
         yield from _frontier_table.measure(only)
     yield from _patch_rows.measure(full, only)
 
 
-def _rows(case: Case, victims: int) -> Iterator[Row]:
+def _rows(case: Case, victims: int, budget: float) -> Iterator[Row]:
     try:
-        psnr, seconds, steps, exact_ones = zip(*_attack(case, victims), strict=True)
+        psnr, seconds, steps, exact_ones = zip(*_attack(case, victims, budget), strict=True)
     except NotApplicable as reason:
         yield measured(f"refused: {reason}", case.setting, [1.0], "share", "")
         return
@@ -67,21 +71,29 @@ def _rows(case: Case, victims: int) -> Iterator[Row]:
     exact = [float(worst > bound) for worst in psnr]
     name = f"updates with every image > {bound:g} dB"
     yield measured(name, case.setting, exact, "share", case.share, value=statistics.mean(exact))
+    if math.isfinite(budget):
+        stopped = [float(own >= budget) for own in seconds]
+        yield measured(
+            f"stopped after {budget:g} s", case.setting, stopped, "share", "", value=statistics.mean(stopped)
+        )
     yield measured("called exact", case.setting, exact_ones, "share", "", value=statistics.mean(exact_ones))
     yield measured("worst PSNR of an update", case.setting, psnr, "dB", "")
     yield measured("steps", case.setting, steps, "steps", "")
     yield measured("processor seconds an update", case.setting, seconds, "s", case.seconds)
 
 
-def _attack(case: Case, victims: int) -> Iterator[tuple[float, float, float, float]]:
+def _attack(case: Case, victims: int, budget: float) -> Iterator[tuple[float, float, float, float]]:
     """Yield the worst PSNR of each victim, the processor seconds and steps of its attack, and whether it says exact."""
     method = registry.get("attack", case.attack)
     attack = method.make(method.config.model_validate(dict(case.settings)))
     seen = victims_of(case.data, case.model, victims, batch_size=case.batch_size)
     for number, victim in enumerate(seen):
         begin = time.process_time()
-        guess = attack(victim.observation, seeding.generator(1, "attack", number))
+        guess = within(budget, attack, victim.observation, seeding.generator(1, "attack", number))
         seconds = time.process_time() - begin
+        if guess is None:
+            yield 0.0, seconds, 0.0, 0.0
+            continue
         scores = score_items(complete(guess, case.batch_size), victim.batch, victim.spec).items
         yield min(item.values["psnr"] for item in scores), seconds, float(guess.iterations), float(guess.is_exact)
 
@@ -92,9 +104,12 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--full", action="store_true", help="the long version")
     parser.add_argument("--only", default="", metavar="TEXT", help="run the settings that contain this text")
+    parser.add_argument(
+        "--seconds", type=float, default=math.inf, help="of the processor, for each update of a setting"
+    )
     chosen = parser.parse_args()
     rows: list[Row] = []
-    for row in measure(chosen.full, chosen.only):
+    for row in measure(chosen.full, chosen.only, chosen.seconds):
         print(as_line(row), file=sys.stderr, flush=True)
         rows.append(row)
     print(as_json(rows) if chosen.json else as_table(rows))
