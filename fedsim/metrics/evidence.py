@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 
 from fedsim.metrics.statistics import wilson
 from fedsim.metrics.success import Rule
-from fedsim.record import Ceiling, Interval, ItemScore, VictimRecord
+from fedsim.record import Ceiling, Interval, VictimRecord
 
 Light = Literal["kept", "undecided", "broken"]
 State = Literal["recovered", "withstood", "undecided"]
@@ -129,16 +129,21 @@ def state_of(victims: Sequence[VictimRecord], rule: Rule) -> State:
 
     Where blind guesses may be a success too, there must be more than they explain.
     """
-    items = [item for victim in victims for item in victim.scores]
-    if any(rule.is_proof(item) for item in items) or _is_beyond_chance(items, rule):
+    if is_beyond_chance(victims, rule):
         return "recovered"
     if any(recovered(victim, rule) for victim in victims):
         return "undecided"
     return "withstood" if victims and all(is_evidence(victim, rule) for victim in victims) else "undecided"
 
 
-def _is_beyond_chance(items: Sequence[ItemScore], rule: Rule) -> bool:
-    """Say whether as many successes are improbable for blind guesses, by the binomial distribution."""
+def is_beyond_chance(victims: Sequence[VictimRecord], rule: Rule) -> bool:
+    """Say whether a success is one by a metric by which no blind guess is, or as many are improbable for blind guesses.
+
+    How improbable is a matter of the binomial distribution.
+    """
+    items = [item for victim in victims if victim.failure is None for item in victim.scores]
+    if any(rule.is_proof(item) for item in items):
+        return True
     hits, n = sum(rule.has_succeeded(item) for item in items), len(items)
     chance = max((rule.decides(item.values)[0].chance for item in items), default=0.0)
     fewer, term = 0.0, (1 - chance) ** n

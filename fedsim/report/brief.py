@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from fedsim.metrics.evidence import is_beyond_chance
 from fedsim.record import ArmRecord, AttackRecord, RunRecord
 from fedsim.report.banners import banners
 from fedsim.report.tables import attribute_sentences, trace_sentences
@@ -58,7 +59,9 @@ def _of_arm(record: RunRecord, arm: ArmRecord, judge: Judge) -> str:
         verdict = judge.deciding(attack).verdict
         equals = as_strong(attack, _judged(arm), judge)
         by = listed([own.label for own in (attack, *equals)][:_MOST_NAMED])
+        is_luck = count.recovered and not is_beyond_chance(attack.victims, judge.success)
         found[0] = f"{count.recovered} of {count.examples} {noun} {verdict} by {by}"
+        found[0] += ", as blind guesses may be" if is_luck else ""
     return ", and ".join(found)
 
 
@@ -97,7 +100,8 @@ def _trust(record: RunRecord, judge: Judge) -> str:
 
 def _fooled(record: RunRecord, judge: Judge) -> Iterator[str]:
     for arm in record.arms:
-        if not _share(arm, judge):
+        strongest = _strongest(arm, judge)
+        if strongest is None or not is_beyond_chance(strongest.victims, judge.success):
             continue
         for attack in arm.attacks:
             if has_result(attack) and "masks" not in attack.knows and not judge.count(attack).recovered:

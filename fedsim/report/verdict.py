@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from fedsim.core import registry
 from fedsim.core.metric import Metric
 from fedsim.core.types import Knowledge
+from fedsim.metrics.evidence import is_beyond_chance
 from fedsim.metrics.statistics import summarise
 from fedsim.metrics.success import Rule
 from fedsim.record import (
@@ -282,6 +283,9 @@ def _sentence(arm: ArmRecord, judge: Judge) -> Sentence:
         return Sentence(arm.name, before, f"{images} recovered by the attacks that were tried", after, False)
     verb = "is" if count.recovered == 1 else "are"
     finding = f"{count.recovered} of {_images(count)} {verb} {judge.deciding(strongest).verdict}"
+    if not is_beyond_chance(strongest.victims, judge.success):
+        after = f" ({_measure(strongest, judge)}) with attack {strongest.label}, as blind guesses may be.{control}"
+        return Sentence(arm.name, before, finding, after, False)
     fooled = _fooled_clause(uninformed, judge)
     equals = listed([own.label for own in as_strong(strongest, uninformed, judge)])
     also = f" As many with {equals}." if equals else ""

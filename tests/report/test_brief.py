@@ -1,7 +1,9 @@
 """The two sentences that end a run claim what the record holds, and no more."""
 
 from types import ModuleType
+from typing import Any
 
+from fedsim.record import ItemScore
 from fedsim.report.brief import write_brief
 from fedsim.report.verdict import Judge, sentences
 
@@ -87,3 +89,26 @@ def test_attacks_that_recover_as_many_are_all_named(records: ModuleType) -> None
     assert write_brief(run)[0] == "2 of 2 images recovered by closed form and DIA."
     (told,) = sentences(run, Judge.of(run))
     assert told.after.endswith("with attack closed form. As many with DIA.")
+
+
+def test_no_more_successes_than_blind_guesses_have_are_no_success(records: ModuleType) -> None:
+    def guesses(hits: int) -> list[Any]:
+        values = [{"identified": float(place < hits), "psnr": 9.0, "ssim": 0.1} for place in range(20)]
+        scores = [ItemScore(index=0, values=own, label=1, guessed_label=1) for own in values]
+        return [records.victim(client, [own]) for client, own in enumerate(scores)]
+
+    scenario = records.scenario(scoring={"metric": "identified", "threshold": 0.5})
+    control = records.attack("WIIG", guesses(20), knows=MASKS)
+    arms = {
+        hits: records.arm("all", [records.attack("IG", guesses(hits)), records.attack("A", guesses(0)), control])
+        for hits in (1, 3)
+    }
+    lucky = records.run([arms[1]], scenario=scenario)
+    assert write_brief(lucky)[0] == "1 of 20 images identified by IG, as blind guesses may be."
+    (told,) = sentences(lucky, Judge.of(lucky))
+    assert not told.recovered
+    assert "as blind guesses may be" in told.after
+    found, trust = write_brief(records.run([arms[3]], scenario=scenario))
+    assert found == "3 of 20 images identified by IG."
+    assert trust == "Alone, A recovered none: that would have passed for protection."
+    assert "Alone" not in write_brief(lucky)[1]
