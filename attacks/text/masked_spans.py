@@ -38,6 +38,7 @@ from fedsim.core.types import Config, Modality, Observation, OnStep, Reconstruct
 _TRIES_A_START = 10
 _FEW = 50_000  # arrangements
 _CONTEXTS, _ROUNDS, _STARTS = 2, 3, 10
+_DECIMALS = 12  # of what is left of a gradient: those behind depend on where tensors lie in memory
 _EXPLAINED = 1e-3  # of the output layer's gradient; single precision leaves about 1e-5
 
 
@@ -306,7 +307,7 @@ def _fill_in(observation: Observation, seen: Tensor, mask: int) -> _Filled:
     at = torch.arange(len(tokens))
     weights = -parts[at, tokens] / (1 - odds[at, tokens]).clamp_min(torch.finfo(torch.double).tiny)
     odds[at, tokens] -= 1
-    rest = float((target - (weights[:, None] * odds).T @ hidden).norm() / target.norm())
+    rest = round(float((target - (weights[:, None] * odds).T @ hidden).norm() / target.norm()), _DECIMALS)
     filled = seen.clone()
     filled[masked] = tokens
     rows = masked.nonzero()[:, 0]

@@ -11,8 +11,6 @@ from rich.text import Text
 
 from fedsim.cli.commands._console import command, say, screen
 from fedsim.core import registry
-from fedsim.report.sweep.reproduce import toml
-from fedsim.scenario.example import example_of
 
 
 @command(epilog="Example: fedsim show dropout-inversion")
@@ -31,9 +29,16 @@ def show(name: Annotated[str, typer.Argument(help="a method, as `fedsim list` na
         for row in _settings(method):
             table.add_row(*map(Text, row))
         screen.print(table)
-        tables = example_of(method)
-        if tables is not None:
-            say(f"\nA small scenario in which it applies:\n\n{toml(tables)}")
+        _show_example(method)
+
+
+def _show_example(method: registry.Method) -> None:
+    from fedsim.report.sweep.reproduce import toml
+    from fedsim.scenario.example import example_of
+
+    tables = example_of(method)
+    if tables is not None:
+        say(f"\nA small scenario in which it applies:\n\n{toml(tables)}")
 
 
 def _origin(method: registry.Method) -> list[tuple[str, str]]:
