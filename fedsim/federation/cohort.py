@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import cast
 
 import torch
@@ -163,8 +163,8 @@ class _Cohort:
         self._there = there
         self._order = sorted(range(len(clients)), key=lambda i: -len(choices[i]))
         self._choices = [list(choices[i]) for i in self._order]
-        self._rounds = [ClientRound(world, received, round_, clients[i], memories[i]) for i in self._order]
-        self._world, self._received = world, received
+        self._world, self._received, self._number = world, received, round_
+        self._clients, self._memories = [clients[i] for i in self._order], [memories[i] for i in self._order]
         self._model = bench.holding(received)
         self._is_fedsgd = world.scenario.federation.algorithm == "fedsgd"
         self._parameters = {
@@ -174,8 +174,14 @@ class _Cohort:
         self._state: dict[str, Tensor] = {}
         self._gradient: dict[str, Tensor] = {}
 
+    @cached_property
+    def _rounds(self) -> list[ClientRound]:
+        """The round of each client, for its hooks; without hooks nobody asks."""
+        own = zip(self._clients, self._memories, strict=True)
+        return [ClientRound(self._world, self._received, self._number, client, memory) for client, memory in own]
+
     def trained(self) -> Trained:
-        losses = torch.zeros(len(self._rounds))
+        losses = torch.zeros(len(self._clients))
         for step in range(len(self._choices[0])):
             active = sum(len(own) > step for own in self._choices)
             losses[:active] += self._step(step, active)
@@ -251,7 +257,7 @@ class _Cohort:
         if not self._world.models.sites:
             return ()
         like = next(iter(self._parameters.values()))
-        places = [(place.round, place.client, step) for place in self._rounds[: len(choices)]]
+        places = [(self._number, client, step) for client in self._clients[: len(choices)]]
         generators = seeding.generators(self._world.scenario.seed, "dropout", places)
         drawn = [
             draw_masks(_sites(self._world, len(own)), generator, like)
@@ -273,7 +279,7 @@ class _Cohort:
 
     def _uploads(self, examples: list[int], losses: list[float]) -> Tensor:
         tensors = self._gradient if self._is_fedsgd else {n: self._received[n] - p for n, p in self._parameters.items()}
-        count, layout = len(self._rounds), self._world.models.layout
+        count, layout = len(self._clients), self._world.models.layout
         flat = torch.cat([t.reshape(count, -1) for t in tensors.values()], dim=1)
         vectors = F.pad(flat, (0, layout.size - layout.parameters)) if layout.buffers else flat
         if not self._world.stack.defenses:

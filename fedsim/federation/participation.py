@@ -7,6 +7,7 @@ processes, agree on it without a message, and no engine's timing changes a resul
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -65,6 +66,16 @@ def fate(scenario: Scenario, round_: int, client: int, steps: int) -> Loss | Non
             return loss
         chance = chance - probability
     return _lateness(scenario, round_, client, steps)
+
+
+def fates(
+    scenario: Scenario, round_: int, clients: Sequence[int], steps: Callable[[int], int]
+) -> dict[int, Loss | None]:
+    """Return `fate` of several clients, by number; `steps` says how many local steps one takes in a round."""
+    settings = scenario.participation
+    if not settings.is_eventful and not settings.crashing:
+        return dict.fromkeys(clients)
+    return {client: fate(scenario, round_, client, steps(client)) for client in clients}
 
 
 def refused(why: str) -> Loss:

@@ -258,3 +258,10 @@ def test_who_is_available_and_who_is_asked_are_two_draws(scenario: Build) -> Non
     )
     asked = sum(len(participation.cohort(built, round_)) for round_ in (1, 2, 3, 4))
     assert likely(asked, 4000, 0.25)
+
+
+@pytest.mark.parametrize("events", [{}, {"drop_before": 0.5}, {"crashing": [1]}])
+def test_the_fates_of_clients_are_those_of_each(events: dict[str, Any], scenario: Build) -> None:
+    built = scenario(participation=events)
+    together = participation.fates(built, 1, (0, 1, 3), lambda client: client + 1)
+    assert together == {client: participation.fate(built, 1, client, client + 1) for client in (0, 1, 3)}

@@ -48,7 +48,7 @@ class VectorizedGrid(LocalGrid):
 
     def _train(self, orders: RoundMessages, clients: Sequence[int]) -> Iterator[Reply]:
         world, scenario = self._world, self._world.scenario
-        fates = {c: participation.fate(scenario, orders.round, c, world.data.steps(c)) for c in clients}
+        fates = participation.fates(scenario, orders.round, clients, world.data.steps)
         asked = [client for client in clients if fates[client] is None]
         known = dict(zip(asked, self._recall(asked, orders.counted), strict=True))
         if looks_first(world):
