@@ -25,7 +25,7 @@ from attacks.core.layers import run
 from attacks.core.preconditions import one_gradient_only
 from attacks.core.regularizers import pixel_box
 from attacks.malicious_server._generalised_lasso import generalised_lasso, neighbours
-from attacks.malicious_server._imprint import check_public
+from attacks.malicious_server._imprint import HONEST, check_public, differences, hides_imprint, in_bins
 from attacks.malicious_server._isolated_units import Singles, above_rounding, expected_examples, linear, reconstruction
 from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import Attack, Effort, Tables
@@ -36,7 +36,7 @@ from fedsim.core.types import Config, InputSpec, Observation, OnStep, Reconstruc
 
 _PROBES = 4
 _FEWEST_LAYERS = 3
-_SLACK = 0.1  # of a bin, for examples whose place is rounded
+_SLACK = 0.1  # of the largest entry of an activation, below which an entry counts as 0
 _CONSTANT = 1e-9
 
 
@@ -101,10 +101,8 @@ class Ares(Attack[AresConfig]):
             return layers
         weight, _ = linear(observation.model, layers.imprint)
         if not torch.equal(weight, weight[:1].expand_as(weight)):
-            return "the clients' model has no imprint: the server did not change it for this attack"
-        if not {f"{layers.imprint}.weight", f"{layers.imprint}.bias"} <= observation.update.tensors.keys():
-            return f"the server does not see the gradient of its imprint layer '{layers.imprint}'"
-        return one_gradient_only(observation)
+            return HONEST
+        return hides_imprint(observation, layers.imprint) or one_gradient_only(observation)
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         """Read every bin, and solve each activation for an image."""
@@ -112,8 +110,7 @@ class Ares(Attack[AresConfig]):
         assert not isinstance(layers, str)
         sent = observation.update.tensors[f"{layers.imprint}.weight"]
         bias = observation.update.tensors[f"{layers.imprint}.bias"]
-        weight, parts = sent.double(), bias.double()
-        weight, parts = (torch.cat((own[:-1] - own[1:], own[-1:])) for own in (weight, parts))
+        weight, parts = differences(sent.double()), differences(bias.double())
         hit = above_rounding(parts, sent.dtype).nonzero().flatten()
         activations = weight[hit] / parts[hit, None]
         own = _in_own_bin(observation, layers, activations, hit).nonzero().flatten()
@@ -225,10 +222,8 @@ def _in_own_bin(observation: Observation, layers: _Layers, activations: Tensor, 
     """Return which activations (G, m) lie in the bins from which they were read, and are not negative, shape (G,)."""
     weight, bias = linear(observation.model, layers.imprint)
     place = (activations * weight[hit]).sum(1) + bias[hit]
-    widths = torch.cat((bias[:-1] - bias[1:], bias.new_full((1,), torch.inf)))[hit]
-    slack = _SLACK * torch.where(widths.isfinite(), widths, 0.0)
     is_active = (activations > -_SLACK * activations.abs().amax(1, keepdim=True)).all(1)
-    return (place > -slack) & (place < widths + slack) & is_active
+    return in_bins(place, bias, hit) & is_active
 
 
 def _kept(activations: Tensor) -> Tensor:

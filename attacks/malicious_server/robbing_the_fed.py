@@ -22,7 +22,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from attacks.core.defense_facts import inexact
-from attacks.malicious_server._imprint import check_public, without_imprint
+from attacks.malicious_server._examples import RELU
+from attacks.malicious_server._imprint import SLACK, check_public, differences, in_bins, without_imprint
 from attacks.malicious_server._isolated_units import (
     Singles,
     above_rounding,
@@ -38,7 +39,6 @@ from fedsim.core.types import Config, InputSpec, Observation, OnStep, Reconstruc
 
 _LAYER = "0.1"  # the imprint layer in the model that clients get
 _TAIL = 1e-6
-_SLACK = 0.1
 _CONSTANT = 1e-9
 
 
@@ -77,9 +77,7 @@ class RobbingTheFed(Attack[RobbingTheFedConfig]):
     effort: ClassVar[Effort] = "algebra"
     views: ClassVar[frozenset[View]] = frozenset({"single-update", "sum"})
     crafts: ClassVar[bool] = True
-    example: ClassVar[Tables] = {
-        "model": {"name": "mlp", "width": 64, "depth": 2, "dropout": 0.25, "bias": True, "activation": "relu"}
-    }
+    example: ClassVar[Tables] = RELU
 
     def craft(self, model: nn.Module, spec: InputSpec, public: Tensor, generator: torch.Generator) -> nn.Module:
         """Return the model with the block in front of it.
@@ -114,7 +112,7 @@ class RobbingTheFed(Attack[RobbingTheFedConfig]):
         sent = observation.update.tensors[f"{_LAYER}.weight"]
         weight, bias = sent.double(), observation.update.tensors[f"{_LAYER}.bias"].double()
         if self.config.variant == "dense":
-            weight, bias = _differences(weight), _differences(bias)
+            weight, bias = differences(weight), differences(bias)
         hit = above_rounding(bias, sent.dtype).nonzero().flatten()
         rows = weight[hit] / bias[hit, None]
         examples = rows.view(-1, *observation.spec.shape)
@@ -136,10 +134,8 @@ class RobbingTheFed(Attack[RobbingTheFedConfig]):
         place = (rows * weight[hit]).sum(1) + bias[hit]  # dense: above the lower edge; sparse: in units of the bin
         if self.config.variant == "sparse":
             place = place * self.config.gain
-            return (place > -_SLACK) & (place < 1 + _SLACK)
-        widths = torch.cat([bias[:-1] - bias[1:], bias.new_full((1,), torch.inf)])[hit]
-        slack = _SLACK * torch.where(widths.isfinite(), widths, 0.0)
-        return (place > -slack) & (place < widths + slack)
+            return (place > -SLACK) & (place < 1 + SLACK)
+        return in_bins(place, bias, hit)
 
 
 def _direction(measurement: str, shape: tuple[int, ...]) -> Tensor:
@@ -180,8 +176,3 @@ def _block(
         spread.weight.copy_(column.expand(entries, bins))
     ramp = nn.ReLU() if config.variant == "dense" else nn.Hardtanh(0.0, 1.0 / config.gain)
     return _Imprint(nn.Flatten(), measure, ramp, spread, nn.Unflatten(1, shape))
-
-
-def _differences(rows: Tensor) -> Tensor:
-    """Return each row minus the next, (k, ...); the last row is kept, since no bin is above it."""
-    return torch.cat([rows[:-1] - rows[1:], rows[-1:]])

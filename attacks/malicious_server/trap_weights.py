@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from attacks.core.layers import PixelLayer, examples_from, first_linear, flat_layers
 from attacks.core.preconditions import one_gradient_only
+from attacks.malicious_server._examples import RELU
 from attacks.malicious_server._isolated_units import (
     Singles,
     above_rounding,
@@ -70,9 +71,7 @@ class TrapWeights(Attack[TrapWeightsConfig]):
     effort: ClassVar[Effort] = "algebra"
     views: ClassVar[frozenset[View]] = frozenset({"single-update", "sum"})
     crafts: ClassVar[bool] = True
-    example: ClassVar[Tables] = {
-        "model": {"name": "mlp", "width": 64, "depth": 2, "dropout": 0.25, "bias": True, "activation": "relu"}
-    }
+    example: ClassVar[Tables] = RELU
 
     def craft(self, model: nn.Module, spec: InputSpec, public: Tensor, generator: torch.Generator) -> nn.Module:
         """Return the model with other weights and biases in its first linear layer.

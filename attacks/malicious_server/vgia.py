@@ -22,7 +22,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from attacks.core.defense_facts import inexact
-from attacks.malicious_server._imprint import check_public, without_imprint
+from attacks.malicious_server._examples import RELU
+from attacks.malicious_server._imprint import SLACK, check_public, without_imprint
 from attacks.malicious_server._isolated_units import (
     Singles,
     above_rounding,
@@ -38,7 +39,6 @@ from fedsim.core.types import Config, InputSpec, Observation, OnStep, Reconstruc
 _LAYER = "0.measure"  # the imprint layer in the model that clients get
 _CONSTANT = 1e-9
 _NARROWEST = 1e-6  # width of a bin relative to the spread of the measurement, where the server's examples repeat
-_SLACK = 0.1  # of a bin, for examples whose place is rounded
 _ROUNDING = 32.0  # machine epsilons in an entry of a gradient, which is a sum over a batch
 _RESOLVED = 1e-3  # largest rounding of a quotient relative to it; a mixture of less is the example to the eye
 
@@ -101,9 +101,7 @@ class Vgia(Attack[VgiaConfig]):
     effort: ClassVar[Effort] = "algebra"
     views: ClassVar[frozenset[View]] = frozenset({"single-update", "sum"})
     crafts: ClassVar[bool] = True
-    example: ClassVar[Tables] = {
-        "model": {"name": "mlp", "width": 64, "depth": 2, "dropout": 0.25, "bias": True, "activation": "relu"}
-    }
+    example: ClassVar[Tables] = RELU
 
     def craft(self, model: nn.Module, spec: InputSpec, public: Tensor, generator: torch.Generator) -> nn.Module:
         """Return the model with the block in front of it.
@@ -171,7 +169,7 @@ def _in_bin(observation: Observation, rows: Tensor, bins: Tensor, gain: float) -
     """Return which quotients (G, n) lie in the bins from which they were read, shape (G,)."""
     weight, bias = linear(observation.model, _LAYER)
     place = gain * ((rows * weight[bins]).sum(1) + bias[bins])
-    return (place > -_SLACK) & (place < 1 + _SLACK)
+    return (place > -SLACK) & (place < 1 + SLACK)
 
 
 def _edges(values: Tensor, bins: int) -> Tensor:
