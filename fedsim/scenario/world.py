@@ -51,9 +51,7 @@ class World:
 
     def with_data(self, data: Data) -> World:
         """Return a world with other examples of the same form, and with the models of this one."""
-        other = replace(self, data=data)
-        vars(other)["models"] = self.models  # made once: a model may be large
-        return other
+        return self._with_models(data=data)
 
     def again(self, shares: Sequence[Tensor], seed: int, batch_size: int | None = None) -> World:
         """Return a world with the models of this one, whose clients own other examples and draw all anew."""
@@ -61,8 +59,11 @@ class World:
         if batch_size is not None:
             federation = federation.model_copy(update={"batch_size": batch_size})
         scenario = self.scenario.model_copy(update={"seed": seed, "federation": federation})
-        other = replace(self, scenario=scenario, data=Data(self.data.dataset, shares, federation, seed))
-        vars(other)["models"] = self.models
+        return self._with_models(scenario=scenario, data=Data(self.data.dataset, shares, federation, seed))
+
+    def _with_models(self, **changes: Any) -> World:
+        other = replace(self, **changes)
+        vars(other)["models"] = self.models  # made once: a model may be large
         return other
 
     @cached_property

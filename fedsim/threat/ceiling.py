@@ -85,9 +85,14 @@ def _public(victim: Victim) -> Tensor:
     return known.inputs[:_MOST_PUBLIC].double().flatten(1)
 
 
+def _products(sent: Sent, *masks: Tensor) -> ideal.Products:
+    """Return the function that multiplies by A, of the examples, and of masks where these are unknown too."""
+    return ideal.products(sent.tensors, [sent.inputs, *masks], sent.noise, sent.spread)
+
+
 def _seconds_of(sent: Sent) -> float:
     """Return the time of one product with the matrix A, the second of two."""
-    times = ideal.products(sent.tensors, [sent.inputs], sent.noise, sent.spread)
+    times = _products(sent)
     row = torch.ones(1, sent.inputs.numel(), dtype=torch.float64)
     times(row)
     begin = time.perf_counter()
@@ -97,9 +102,7 @@ def _seconds_of(sent: Sent) -> float:
 
 def _exact(victim: Victim, sent: Sent) -> Found:
     prior = _prior(victim)
-    information = ideal.matrix(
-        ideal.products(sent.tensors, [sent.inputs], sent.noise, sent.spread), sent.inputs.numel()
-    )
+    information = ideal.matrix(_products(sent), sent.inputs.numel())
     if not bool(information.isfinite().all()):
         raise NotDefinedError("not defined where a step has no derivative at the truth, as Adam's at a gradient of 0")
     left = ideal.left(information, prior.variance)
@@ -132,7 +135,7 @@ def _untold(victim: Victim, prior: _Prior) -> float | None:
     sent = sent_of(victim, moves_masks=True)
     spread = [m.new_full((m.numel(),), rate * (1 - rate)) for m, rate in zip(sent.masks, sent.rates, strict=True)]
     whole = torch.cat([prior.variance, *(own.clamp_min(1e-12) for own in spread)])
-    times = ideal.products(sent.tensors, [sent.inputs, *sent.masks], sent.noise, sent.spread)
+    times = _products(sent, *sent.masks)
     left = ideal.left(ideal.matrix(times, len(whole)), whole)
     return _psnr(float((left.error[:n] * prior.square).mean()))
 
@@ -154,7 +157,7 @@ def _estimated(victim: Victim, sent: Sent, affordable: float) -> Ceiling:
     if steps < _FEWEST:
         raise NotDefinedError("its time was too short for an estimate")
     source = seeding.generator(victim.world.scenario.seed, "ideal attacker", victim.entry.round, victim.entry.client)
-    times = ideal.products(sent.tensors, [sent.inputs], sent.noise, sent.spread)
+    times = _products(sent)
     found = ideal.estimated(times, prior.variance, source, probes=_PROBES, steps=min(steps, _STEPS))
     scale = float((prior.variance * prior.square).mean() / prior.variance.mean())
     return Ceiling(psnr_low=_psnr(found.high * scale), psnr_high=_psnr(found.low * scale), inputs=sent.inputs.numel())
