@@ -61,7 +61,7 @@ def _of_arm(record: RunRecord, arm: ArmRecord, judge: Judge) -> str:
         by = listed([own.label for own in (attack, *equals)][:_MOST_NAMED])
         is_luck = count.recovered and not is_beyond_chance(attack.victims, judge.success)
         found[0] = f"{count.recovered} of {count.examples} {noun} {verdict} by {by}"
-        found[0] += ", as blind guesses may be" if is_luck else ""
+        found[0] += ", which blind guesses explain" if is_luck else ""
     return ", and ".join(found)
 
 

@@ -284,7 +284,7 @@ def _sentence(arm: ArmRecord, judge: Judge) -> Sentence:
     verb = "is" if count.recovered == 1 else "are"
     finding = f"{count.recovered} of {_images(count)} {verb} {judge.deciding(strongest).verdict}"
     if not is_beyond_chance(strongest.victims, judge.success):
-        after = f" ({_measure(strongest, judge)}) with attack {strongest.label}, as blind guesses may be.{control}"
+        after = f" ({_measure(strongest, judge)}) with attack {strongest.label}, which blind guesses explain.{control}"
         return Sentence(arm.name, before, finding, after, False)
     fooled = _fooled_clause(uninformed, judge)
     equals = listed([own.label for own in as_strong(strongest, uninformed, judge)])

@@ -104,10 +104,10 @@ def test_no_more_successes_than_blind_guesses_have_are_no_success(records: Modul
         for hits in (1, 3)
     }
     lucky = records.run([arms[1]], scenario=scenario)
-    assert write_brief(lucky)[0] == "1 of 20 images identified by IG, as blind guesses may be."
+    assert write_brief(lucky)[0] == "1 of 20 images identified by IG, which blind guesses explain."
     (told,) = sentences(lucky, Judge.of(lucky))
     assert not told.recovered
-    assert "as blind guesses may be" in told.after
+    assert "which blind guesses explain" in told.after
     found, trust = write_brief(records.run([arms[3]], scenario=scenario))
     assert found == "3 of 20 images identified by IG."
     assert trust == "Alone, A recovered none: that would have passed for protection."
