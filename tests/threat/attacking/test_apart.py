@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import textwrap
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -24,6 +23,7 @@ from fedsim.threat.attacking import in_process
 from fedsim.threat.attacking.apart import start_isolated
 from tests.experiment.running import Silent
 from tests.experiment.test_runner import ROOT, results
+from tests.threat.attacking.packages import install
 
 Build = Callable[..., Scenario]
 
@@ -64,15 +64,7 @@ STRANGE = '''
 @pytest.fixture
 def strange(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_methods: None) -> None:
     """An installed package with an attack, for this process and its children."""
-    site = tmp_path / "site"
-    about = site / "strange-1.dist-info"
-    about.mkdir(parents=True)
-    (site / "strange_attack.py").write_text(textwrap.dedent(STRANGE))
-    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: strange\nVersion: 1\n")
-    (about / "entry_points.txt").write_text("[fedsim.attacks]\nstrange = strange_attack\n")
-    monkeypatch.syspath_prepend(str(site))
-    monkeypatch.delitem(sys.modules, "strange_attack", raising=False)
-    import strange_attack  # noqa: F401 # type: ignore[import-not-found]
+    install(tmp_path / "site", monkeypatch, "fedsim.attacks", "strange_attack", STRANGE)
 
 
 def run(scenario: Scenario, path: Path, attackers: Any) -> RunRecord:

@@ -1,7 +1,5 @@
 """An attack on attributes in a process of its own reads as here, and what it does to its process is its own failure."""
 
-import sys
-import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from fedsim.record.store import RunFolder
 from fedsim.scenario import AttributeChoice, Scenario
 from fedsim.threat.attacking.asking import ask_here, ask_isolated
 from tests.experiment.running import Silent
+from tests.threat.attacking.packages import install
 
 Build = Callable[..., Scenario]
 SMALL: dict[str, Any] = {
@@ -60,14 +59,7 @@ STRANGE = '''
 @pytest.fixture
 def strange(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_methods: None) -> None:
     """An installed package with an attack, for this process and its children."""
-    about = tmp_path / "site" / "strange-1.dist-info"
-    about.mkdir(parents=True)
-    (tmp_path / "site" / "strange_reader.py").write_text(textwrap.dedent(STRANGE))
-    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: strange\nVersion: 1\n")
-    (about / "entry_points.txt").write_text("[fedsim.attributes]\nstrange = strange_reader\n")
-    monkeypatch.syspath_prepend(str(tmp_path / "site"))
-    monkeypatch.delitem(sys.modules, "strange_reader", raising=False)
-    import strange_reader  # noqa: F401 # type: ignore[import-not-found]
+    install(tmp_path / "site", monkeypatch, "fedsim.attributes", "strange_reader", STRANGE)
 
 
 def run(scenario: Scenario, path: Path, askers: Any) -> RunRecord:
