@@ -2,34 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from benchmarks._signs import Signs
 from fedsim.bench.training import Recipe, train
 from fedsim.core import checkpoints, registry, seeding
 from fedsim.core.types import Batch, Dataset, InputSpec
 
 GRAMMAR = 'S = "(" S ")" S | "[" S "]" S | "a" S |'
 PLACES = 16
-_SIGNS = "()[]a."
+SIGNS = Signs("()[]a.")  # the point ends a text
 _EXAMPLES, _STEPS, _BATCH = 4000, 500, 32
-
-
-class Signs:
-    """One token a sign; the point ends a text."""
-
-    padding, begin, end, vocabulary = len(_SIGNS) - 1, None, len(_SIGNS) - 1, len(_SIGNS)
-
-    def encode(self, text: str) -> list[int]:
-        """Return a token for each sign."""
-        return [_SIGNS.index(own) for own in text]
-
-    def decode(self, tokens: Sequence[int]) -> str:
-        """Return a sign for each token."""
-        return "".join(_SIGNS[own] for own in tokens)
 
 
 def is_valid(text: str) -> bool:
@@ -64,10 +50,10 @@ def _drawn(generator: torch.Generator, depth: int) -> str:
 
 def brackets() -> nn.Module:
     """Return the model, which the first call trains."""
-    generator, tokens = seeding.generator(0, "brackets"), Signs()
-    rows = [tokens.encode(draw(generator).ljust(PLACES, ".")) for _ in range(_EXAMPLES)]
+    generator = seeding.generator(0, "brackets")
+    rows = [SIGNS.encode(draw(generator).ljust(PLACES, ".")) for _ in range(_EXAMPLES)]
     examples = Batch(torch.tensor(rows), torch.tensor(rows))
-    spec = InputSpec((PLACES,), tokens.vocabulary, (), (), vocabulary=tokens.vocabulary)
+    spec = InputSpec((PLACES,), SIGNS.vocabulary, (), (), vocabulary=SIGNS.vocabulary)
     data = Dataset(examples, examples.taken(torch.arange(8)), spec, ("text",), task="masked-diffusion")
     family = registry.get("model", "tiny-llada")
     with seeding.isolate_randomness(0):

@@ -3,12 +3,30 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
+from benchmarks._victims import Victim
+from fedsim.core import seeding
 from fedsim.core.hooks import Attack
 from fedsim.core.types import Observation, Reconstruction, Step
+from fedsim.metrics.image import score_items
+from fedsim.metrics.missing import complete
+
+
+class Outcome(NamedTuple):
+    """What an attack came to within a budget.
+
+    Attributes:
+        worst: PSNR of the worst image in dB; 0 where the attack was stopped.
+        seconds: of the processor.
+        guess: None where the attack was stopped.
+    """
+
+    worst: float
+    seconds: float
+    guess: Reconstruction | None
 
 
 class _OverError(Exception):
@@ -33,3 +51,18 @@ def within(
         return attack(observation, generator, stop)
     except _OverError:
         return None
+
+
+def attack_within(seconds: float, attack: Attack[Any], victim: Victim, number: int) -> Outcome:
+    """Attack one update, the `number`-th of several; an image that was not returned counts as a grey one.
+
+    Raises:
+        NotApplicable: the attack does not fit the update.
+    """
+    begin = time.process_time()
+    guess = within(seconds, attack, victim.observation, seeding.generator(1, "attack", number))
+    taken = time.process_time() - begin
+    if guess is None:
+        return Outcome(0.0, taken, None)
+    items = score_items(complete(guess, len(victim.batch)), victim.batch, victim.spec).items
+    return Outcome(min(item.values["psnr"] for item in items), taken, guess)

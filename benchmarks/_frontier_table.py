@@ -7,19 +7,16 @@ of processor seconds. What was not recovered is undecided unless the ideal attac
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from benchmarks._budget import within
+from benchmarks._budget import Outcome, attack_within
 from benchmarks._frontier_cases import CONVNET, GRADIENTS, LENET, RELU, RESNET, SMALL, auto_with
 from benchmarks._rows import Row, measured
 from benchmarks._victims import Victim, observed_victims, seen_of
-from fedsim.core import registry, seeding
+from fedsim.core import registry
 from fedsim.core.errors import NotApplicable
 from fedsim.metrics.evidence import reach
-from fedsim.metrics.image import score_items
-from fedsim.metrics.missing import complete
 from fedsim.metrics.statistics import wilson
 from fedsim.metrics.success import Rule
 from fedsim.threat.ceiling import ceiling_of
@@ -114,28 +111,15 @@ def _rows(name: str, victims: Sequence[Victim], words: str) -> Iterator[Row]:
         "",
         statistics.mean(exact),
     )
-    stopped = [float(one.is_stopped) for one in found]
+    stopped = [float(one.guess is None) for one in found]
     yield measured(f"stopped after {_BUDGET:g} s", setting, stopped, "share", "", statistics.mean(stopped))
     yield measured("worst PSNR of an update", setting, [one.worst for one in found], "dB", "")
     yield measured("processor seconds an update", setting, [one.seconds for one in found], "s", "")
 
 
-class _Outcome(NamedTuple):
-    worst: float  # dB; of an attack that was stopped, 0
-    seconds: float
-    is_stopped: bool
-
-
-def _attacked(name: str, victim: Victim, number: int) -> _Outcome:
+def _attacked(name: str, victim: Victim, number: int) -> Outcome:
     method = registry.get("attack", name)
-    attack = method.make(method.config.model_validate(dict(_ATTACKS[name])))
-    begin = time.process_time()
-    guess = within(_BUDGET, attack, victim.observation, seeding.generator(1, "attack", number))
-    seconds = time.process_time() - begin
-    if guess is None:
-        return _Outcome(0.0, seconds, is_stopped=True)
-    items = score_items(complete(guess, len(victim.batch)), victim.batch, victim.spec).items
-    return _Outcome(min(item.values["psnr"] for item in items), seconds, is_stopped=False)
+    return attack_within(_BUDGET, method.make(method.config.model_validate(dict(_ATTACKS[name]))), victim, number)
 
 
 def _ceiling(victim: Observed, words: str) -> Row:

@@ -7,19 +7,19 @@ them.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from benchmarks._signs import Signs
 from fedsim.bench.training import Recipe, train
 from fedsim.core import checkpoints, registry, seeding
 from fedsim.core.losses import IGNORED
 from fedsim.core.types import Batch, Dataset, InputSpec
 
 _KEYS, _DIGITS = "abcdef", "0123456789"
-_SIGNS = "{}[]':," + _KEYS + _DIGITS + ";."
+SIGNS = Signs("{}[]':," + _KEYS + _DIGITS + ";.")  # the point ends a text, and the semicolon a prompt
 ASKED, PLACES = 10, 32
 _MOST = 3  # keys of an object, which fit
 _EXAMPLES, _STEPS, _BATCH = 6000, 450, 32  # trained for longer it makes no mistake that a grammar could mend
@@ -36,20 +36,6 @@ Value = Digit | "[" List "]"
 List = Digit | Digit "," List
 Key = {_one_of(_KEYS)}
 Digit = {_one_of(_DIGITS)}"""
-
-
-class Signs:
-    """One token a sign; the point ends a text, and the semicolon a prompt."""
-
-    padding, begin, end, vocabulary = len(_SIGNS) - 1, None, len(_SIGNS) - 1, len(_SIGNS)
-
-    def encode(self, text: str) -> list[int]:
-        """Return a token for each sign."""
-        return [_SIGNS.index(own) for own in text]
-
-    def decode(self, tokens: Sequence[int]) -> str:
-        """Return a sign for each token."""
-        return "".join(_SIGNS[own] for own in tokens)
 
 
 def draw(generator: torch.Generator) -> tuple[str, str]:
@@ -78,13 +64,13 @@ def read(text: str) -> object:
 
 def records() -> nn.Module:
     """Return the model, which the first call trains."""
-    generator, tokens = seeding.generator(0, "records"), Signs()
+    generator = seeding.generator(0, "records")
     drawn = [draw(generator) for _ in range(_EXAMPLES)]
-    inputs = torch.tensor([tokens.encode(asked + answer.ljust(PLACES, ".")) for asked, answer in drawn])
+    inputs = torch.tensor([SIGNS.encode(asked + answer.ljust(PLACES, ".")) for asked, answer in drawn])
     labels = inputs.clone()
     labels[:, :ASKED] = IGNORED
     examples = Batch(inputs, labels)
-    spec = InputSpec((ASKED + PLACES,), tokens.vocabulary, (), (), vocabulary=tokens.vocabulary)
+    spec = InputSpec((ASKED + PLACES,), SIGNS.vocabulary, (), (), vocabulary=SIGNS.vocabulary)
     data = Dataset(examples, examples.taken(torch.arange(8)), spec, ("record",), task="masked-diffusion")
     family = registry.get("model", "tiny-llada")
     with seeding.isolate_randomness(0):

@@ -23,21 +23,18 @@ import argparse  # noqa: E402
 import math  # noqa: E402
 import statistics  # noqa: E402
 import sys  # noqa: E402
-import time  # noqa: E402
-from collections.abc import Iterator  # noqa: E402
+from collections.abc import Iterator, Sequence  # noqa: E402
 
 import torch  # noqa: E402
 
 from benchmarks import _frontier_table, _patch_rows  # noqa: E402
-from benchmarks._budget import within  # noqa: E402
+from benchmarks._budget import Outcome, attack_within  # noqa: E402
 from benchmarks._frontier_cases import CASES, Case  # noqa: E402
 from benchmarks._frontier_gap import measure_gaps  # noqa: E402
 from benchmarks._rows import Row, as_json, as_line, as_table, measured  # noqa: E402
 from benchmarks._victims import victims_of  # noqa: E402
-from fedsim.core import registry, seeding  # noqa: E402
+from fedsim.core import registry  # noqa: E402
 from fedsim.core.errors import NotApplicable  # noqa: E402
-from fedsim.metrics.image import score_items  # noqa: E402
-from fedsim.metrics.missing import complete  # noqa: E402
 
 _ALL = 10
 _EXACT, _EXACT_IN_BATCH = 80.0, 60.0  # dB
@@ -63,39 +60,32 @@ def measure(full: bool, only: str = "", seconds: float = math.inf) -> Iterator[R
 
 def _rows(case: Case, victims: int, budget: float) -> Iterator[Row]:
     try:
-        psnr, seconds, steps, exact_ones = zip(*_attack(case, victims, budget), strict=True)
+        found = list(_attack(case, victims, budget))
     except NotApplicable as reason:
         yield measured(f"refused: {reason}", case.setting, [1.0], "share", "")
         return
     bound = _EXACT if case.batch_size == 1 else _EXACT_IN_BATCH
-    exact = [float(worst > bound) for worst in psnr]
-    name = f"updates with every image > {bound:g} dB"
-    yield measured(name, case.setting, exact, "share", case.share, value=statistics.mean(exact))
+    yield _share(f"updates with every image > {bound:g} dB", case, [own.worst > bound for own in found], case.share)
     if math.isfinite(budget):
-        stopped = [float(own >= budget) for own in seconds]
-        yield measured(
-            f"stopped after {budget:g} s", case.setting, stopped, "share", "", value=statistics.mean(stopped)
-        )
-    yield measured("called exact", case.setting, exact_ones, "share", "", value=statistics.mean(exact_ones))
-    yield measured("worst PSNR of an update", case.setting, psnr, "dB", "")
+        yield _share(f"stopped after {budget:g} s", case, [own.guess is None for own in found])
+    guesses = [own.guess for own in found]
+    yield _share("called exact", case, [guess is not None and guess.is_exact for guess in guesses])
+    yield measured("worst PSNR of an update", case.setting, [own.worst for own in found], "dB", "")
+    steps = [float(guess.iterations if guess is not None else 0) for guess in guesses]
     yield measured("steps", case.setting, steps, "steps", "")
-    yield measured("processor seconds an update", case.setting, seconds, "s", case.seconds)
+    yield measured("processor seconds an update", case.setting, [own.seconds for own in found], "s", case.seconds)
 
 
-def _attack(case: Case, victims: int, budget: float) -> Iterator[tuple[float, float, float, float]]:
-    """Yield the worst PSNR of each victim, the processor seconds and steps of its attack, and whether it says exact."""
+def _share(name: str, case: Case, are_so: Sequence[bool], must: str = "") -> Row:
+    shares = list(map(float, are_so))
+    return measured(name, case.setting, shares, "share", must, value=statistics.mean(shares))
+
+
+def _attack(case: Case, victims: int, budget: float) -> Iterator[Outcome]:
     method = registry.get("attack", case.attack)
     attack = method.make(method.config.model_validate(dict(case.settings)))
-    seen = victims_of(case.data, case.model, victims, batch_size=case.batch_size)
-    for number, victim in enumerate(seen):
-        begin = time.process_time()
-        guess = within(budget, attack, victim.observation, seeding.generator(1, "attack", number))
-        seconds = time.process_time() - begin
-        if guess is None:
-            yield 0.0, seconds, 0.0, 0.0
-            continue
-        scores = score_items(complete(guess, case.batch_size), victim.batch, victim.spec).items
-        yield min(item.values["psnr"] for item in scores), seconds, float(guess.iterations), float(guess.is_exact)
+    for number, victim in enumerate(victims_of(case.data, case.model, victims, batch_size=case.batch_size)):
+        yield attack_within(budget, attack, victim, number)
 
 
 def main() -> None:

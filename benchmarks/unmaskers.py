@@ -26,7 +26,7 @@ import torch  # noqa: E402
 from torch import nn  # noqa: E402
 
 from benchmarks import _records  # noqa: E402
-from benchmarks._brackets import GRAMMAR, PLACES, Signs, brackets, is_valid  # noqa: E402
+from benchmarks._brackets import GRAMMAR, PLACES, SIGNS, brackets, is_valid  # noqa: E402
 from benchmarks._long_lists import Long, long_lists, repeats, reversed_lists  # noqa: E402
 from benchmarks._passes import in_turn, interval  # noqa: E402
 from fedsim.bench.parallel import Measured, Network, Strategy, draw_samples, measure  # noqa: E402
@@ -198,12 +198,12 @@ class Language(NamedTuple):
 
 def of_brackets(count: int) -> Language:
     """Return brackets, which nobody asks for."""
-    return Language("brackets", brackets(), Signs(), GRAMMAR, ((),) * count, PLACES, is_valid)
+    return Language("brackets", brackets(), SIGNS, GRAMMAR, ((),) * count, PLACES, is_valid)
 
 
 def of_records(count: int) -> Language:
     """Return objects with what a prompt lists."""
-    generator, signs = seeding.generator(1, "records"), _records.Signs()
+    generator, signs = seeding.generator(1, "records"), _records.SIGNS
     drawn = [_records.draw(generator) for _ in range(count)]
     return Language(
         "records",

@@ -3,7 +3,7 @@
 import torch
 
 from benchmarks import _records
-from benchmarks._brackets import GRAMMAR, Signs, is_valid
+from benchmarks._brackets import GRAMMAR, SIGNS, is_valid
 from benchmarks._brackets import draw as draw_brackets
 from benchmarks._long_lists import Long, draw, draw_repeats, draw_reversed
 from benchmarks.unmaskers import Language, grammars, others, strategies, windows
@@ -64,11 +64,11 @@ def test_drawn_brackets_are_balanced_and_the_grammar_says_so() -> None:
         pattern = completions([(sign,) for sign in text], grammar.alphabet, "exact", ends=False)
         assert witness(grammar, pattern) == list(text)
     assert not any(map(is_valid, ("(", ")(", "(]", "a]")))
-    assert Signs().decode(Signs().encode("([a])..")) == "([a]).."
+    assert SIGNS.decode(SIGNS.encode("([a])..")) == "([a]).."
 
 
 def test_drawn_objects_say_what_is_asked_and_the_grammar_says_so() -> None:
-    generator, signs = torch.Generator().manual_seed(0), _records.Signs()
+    generator, signs = torch.Generator().manual_seed(0), _records.SIGNS
     grammar = read_grammar(_records.GRAMMAR)
     for number in range(20):
         asked, answer = _records.draw(generator)
@@ -87,7 +87,7 @@ def test_texts_of_a_language_are_counted_by_what_they_say() -> None:
     model = registry.get("model", "tiny-llada")
     sizes = {"width": 16, "blocks": 1, "hidden": 16, "heads": 2}
     own = model.make(model.config.model_validate(sizes), InputSpec((8,), 6, (), (), vocabulary=6)).eval()
-    language = Language("brackets", own, Signs(), GRAMMAR, ((),) * 4, 8, is_valid, ("()",) * 4, lambda *_: True)
+    language = Language("brackets", own, SIGNS, GRAMMAR, ((),) * 4, 8, is_valid, ("()",) * 4, lambda *_: True)
     bound = grammars(language)[1::2]
     assert all("valid 100.0%" in line.right for line in bound)
     assert all("as asked 100.0%" in line.right for line in bound)
