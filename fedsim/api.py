@@ -32,10 +32,7 @@ from fedsim.report import sweep as sweep_reports
 from fedsim.scenario import Scenario, own_models, parse
 from fedsim.scenario import Sweep as SweepSettings
 from fedsim.scenario import load as read_scenario
-from fedsim.threat.attacking import in_process
-from fedsim.threat.attacking.apart import start_isolated
-from fedsim.threat.attacking.asking import ask_here, ask_isolated
-from fedsim.threat.attacking.reading import read_here, read_isolated
+from fedsim.threat.attacking.processes import HERE, ISOLATED
 
 Source = str | Path | Mapping[str, Any] | Scenario
 
@@ -136,9 +133,7 @@ def run(
                 cast("Any", Silent()),
                 command=_command("run", scenario, overrides),
                 earlier=earlier,
-                attackers=start_isolated if isolate else in_process,
-                readers=read_isolated if isolate else read_here,
-                askers=ask_isolated if isolate else ask_here,
+                processes=ISOLATED if isolate else HERE,
             )
         reports.build(folder.path)
     return Run(folder.path)

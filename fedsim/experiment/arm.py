@@ -82,20 +82,20 @@ def run_arm(this: RunInProgress, world: World, world_json: str, number: int, nam
     for choice in scenario.attacks:
         label = choice.label or choice.name
         seed = seeding.derive(scenario.seed, f"foreign to attack {label}")
-        with this.attackers(choice, seed, this.should_stop) as attacker:
+        with this.processes.attackers(choice, seed, this.should_stop) as attacker:
             victims = attack(this, world, choice, attacker, attacked, f"arm-{number}/{label}", ceilings)
         arm.add(attacks=(*arm.record.attacks, summarise_attack(scenario, choice, victims)))
     inference = Inference(this, world, journal, [own.truth for own in replays])
     for choice in scenario.membership.attacks if scenario.membership else ():
         arm.add(membership=(*arm.record.membership, inference.record(choice)))
     if scenario.attributes is not None:
-        with this.askers(this.should_stop) as make:
+        with this.processes.askers(this.should_stop) as make:
             arm.add(attributes=ask(this, world, journal, make))
     if scenario.generation is not None:
         if drawing.draws(scenario):
             arm.add(generation=drawing.draw(world, journal))
             return
-        with this.readers(this.should_stop) as answer:
+        with this.processes.readers(this.should_stop) as answer:
             arm.add(generation=spoken.speak(world, journal, answer))
 
 

@@ -13,9 +13,7 @@ from fedsim.experiment.training import Trainings
 from fedsim.experiment.watching import Watcher
 from fedsim.record import ArmRecord, Failure, RunRecord
 from fedsim.record.store import RunFolder
-from fedsim.threat.attacking import Attackers
-from fedsim.threat.attacking.asking import Askers, ask_here
-from fedsim.threat.attacking.reading import Readers, read_here
+from fedsim.threat.attacking.processes import Processes
 
 
 @dataclass
@@ -27,9 +25,7 @@ class RunInProgress:
     arrays: dict[str, np.ndarray]
     watcher: Watcher
     should_stop: Callable[[], bool]
-    attackers: Attackers
-    readers: Readers = read_here
-    askers: Askers = ask_here
+    processes: Processes
     trainings: Trainings = field(default_factory=Trainings)
 
     def look_up(self) -> None:

@@ -21,9 +21,7 @@ from fedsim.record.store import RunFolder
 from fedsim.scenario import Scenario, arms
 from fedsim.scenario.installed import check_installed
 from fedsim.scenario.world import share, shared
-from fedsim.threat.attacking import Attackers, in_process
-from fedsim.threat.attacking.asking import Askers, ask_here
-from fedsim.threat.attacking.reading import Readers, read_here
+from fedsim.threat.attacking.processes import HERE, Processes
 from fedsim.threat.observe import describe
 
 __all__ = ["Watcher", "guarantees", "model_hash", "run", "scenario_hash", "train"]
@@ -37,9 +35,7 @@ def run(
     command: str,
     earlier: RunRecord | None,
     should_stop: Callable[[], bool] = lambda: False,
-    attackers: Attackers = in_process,
-    readers: Readers = read_here,
-    askers: Askers = ask_here,
+    processes: Processes = HERE,
 ) -> RunRecord:
     """Run every arm of a scenario and leave record, arrays and weights in `folder`.
 
@@ -50,9 +46,7 @@ def run(
         command: the command line to keep in the record.
         earlier: an interrupted record of the same scenario whose complete arms are kept.
         should_stop: asked after every round and iteration; when it says yes the run ends with KeyboardInterrupt.
-        attackers: where attacks run; records are the same wherever that is.
-        readers: where attacks on traces run, likewise.
-        askers: where attacks on attributes run, likewise.
+        processes: in which attacks run.
 
     Raises:
         FedsimError: a mistake in any arm, told before the first one is trained: a missing data set, a method that does
@@ -79,16 +73,8 @@ def run(
         started=earlier.started if earlier else now(),
         arms=done,
     )
-    this = RunInProgress(
-        folder,
-        declaring(record),
-        folder.read_arrays() if earlier else {},
-        watcher,
-        should_stop,
-        attackers,
-        readers,
-        askers,
-    )
+    arrays = folder.read_arrays() if earlier else {}
+    this = RunInProgress(folder, declaring(record), arrays, watcher, should_stop, processes)
     for number, arm in list(enumerate(todo))[len(done) :]:
         watcher.arm(arm.name, number + 1, len(todo), arm.scenario.federation.rounds)
         try:

@@ -89,10 +89,7 @@ def _run(
     from fedsim.cli import display
     from fedsim.experiment import runner
     from fedsim.scenario import own_models
-    from fedsim.threat.attacking import in_process
-    from fedsim.threat.attacking.apart import start_isolated
-    from fedsim.threat.attacking.asking import ask_here, ask_isolated
-    from fedsim.threat.attacking.reading import read_here, read_isolated
+    from fedsim.threat.attacking.processes import HERE, ISOLATED
 
     watching = display.silent() if is_silent else display.watching(screen)
     try:
@@ -104,9 +101,7 @@ def _run(
                 command=shlex.join(["fedsim", *sys.argv[1:]]),
                 earlier=earlier,
                 should_stop=stop.is_set,
-                attackers=start_isolated if isolate else in_process,
-                readers=read_isolated if isolate else read_here,
-                askers=ask_isolated if isolate else ask_here,
+                processes=ISOLATED if isolate else HERE,
             )
     except KeyboardInterrupt:
         complain(f"Interrupted. Results so far are in {folder.path}; add --resume to continue.")

@@ -21,6 +21,7 @@ from fedsim.record.store import RunFolder
 from fedsim.scenario import AttackChoice, Scenario
 from fedsim.threat.attacking import in_process
 from fedsim.threat.attacking.apart import start_isolated
+from fedsim.threat.attacking.processes import HERE
 from tests.experiment.running import Silent
 from tests.experiment.test_runner import ROOT, results
 from tests.threat.attacking.packages import install
@@ -70,7 +71,9 @@ def strange(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_methods: None) 
 def run(scenario: Scenario, path: Path, attackers: Any) -> RunRecord:
     folder = RunFolder(path)
     folder.create(overwrite=False)
-    return runner.run(scenario, folder, Silent(), command="test", earlier=None, attackers=attackers)
+    return runner.run(
+        scenario, folder, Silent(), command="test", earlier=None, processes=HERE._replace(attackers=attackers)
+    )
 
 
 def waited_for(ask: Callable[[], Any]) -> Any:

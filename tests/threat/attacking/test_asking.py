@@ -14,6 +14,7 @@ from fedsim.record import AttributeRecord, RunRecord
 from fedsim.record.store import RunFolder
 from fedsim.scenario import AttributeChoice, Scenario
 from fedsim.threat.attacking.asking import ask_here, ask_isolated
+from fedsim.threat.attacking.processes import HERE
 from tests.experiment.running import Silent
 from tests.threat.attacking.packages import install
 
@@ -65,7 +66,7 @@ def strange(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_methods: None) 
 def run(scenario: Scenario, path: Path, askers: Any) -> RunRecord:
     folder = RunFolder(path)
     folder.create(overwrite=False)
-    return runner.run(scenario, folder, Silent(), command="test", earlier=None, askers=askers)
+    return runner.run(scenario, folder, Silent(), command="test", earlier=None, processes=HERE._replace(askers=askers))
 
 
 def results(record: RunRecord) -> dict[str, AttributeRecord]:

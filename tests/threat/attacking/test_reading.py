@@ -17,6 +17,7 @@ from fedsim.record.store import RunFolder
 from fedsim.scenario import Scenario
 from fedsim.threat.attacking import frames
 from fedsim.threat.attacking.apart import Apart
+from fedsim.threat.attacking.processes import HERE
 from fedsim.threat.attacking.reading import Answer, answer_here, read_here, read_isolated
 from tests.attacks.generation.cases import case
 from tests.experiment.running import Silent
@@ -115,7 +116,9 @@ def test_a_run_asks_where_it_was_told(scenario: Callable[..., Scenario], tmp_pat
     own["generation"]["attacks"] = [{"name": "trace-figures"}]
     folder = RunFolder(tmp_path / "run")
     folder.create(overwrite=False)
-    record = runner.run(scenario(**own), folder, Silent(), command="test", earlier=None, readers=noting)
+    record = runner.run(
+        scenario(**own), folder, Silent(), command="test", earlier=None, processes=HERE._replace(readers=noting)
+    )
     (arm,) = record.arms
     assert arm.generation is not None
     assert asked == ["trace-figures bits"] * 2
@@ -133,7 +136,9 @@ def test_the_record_is_the_same_wherever_traces_are_attacked(scenario: Callable[
     for name, readers in (("here", read_here), ("apart", read_isolated)):
         folder = RunFolder(tmp_path / name)
         folder.create(overwrite=False)
-        record = runner.run(scenario(**own), folder, Silent(), command="test", earlier=None, readers=readers)
+        record = runner.run(
+            scenario(**own), folder, Silent(), command="test", earlier=None, processes=HERE._replace(readers=readers)
+        )
         assert record.arms[0].generation is not None
         found.append(record.arms[0].generation.findings)
     assert found[0] == found[1]
