@@ -26,7 +26,7 @@ from benchmarks._rows import Row, as_line, as_table, measured  # noqa: E402
 from fedsim.core import registry, seeding  # noqa: E402
 from fedsim.core.types import Knowledge, WireEntry  # noqa: E402
 from fedsim.federation.client import local_training  # noqa: E402
-from fedsim.metrics.image import score_items, to_pixels  # noqa: E402
+from fedsim.metrics.image import to_pixels  # noqa: E402
 from fedsim.scenario import parse  # noqa: E402
 from fedsim.scenario import world as worlds  # noqa: E402
 from fedsim.scenario.world import World  # noqa: E402
@@ -89,15 +89,16 @@ def blind() -> Row:
 
 
 def searched(arm: str, iterations: int = _ITERATIONS) -> list[Row]:
-    """Return what `gauss-newton` makes of one client's update."""
+    """Return what `gauss-newton` makes of one client's update, and its ceiling."""
     victim, method = sent_by(world_of(arm), 0), registry.get("attack", "gauss-newton")
     attack = method.make(method.config.model_validate({"max_iterations": iterations, "restarts": 1}))
     seen = observe(victim, _KNOWN)
     guess = attack(seen, seeding.generator(0, "attack"))
-    (item,) = score_items(guess, victim.truth.batches[0], victim.world.data.dataset.spec).items
+    world = victim.world
+    (item,) = world.task.score(victim.truth, victim.examples, guess, world.data.dataset).items
     exact = "explains the update up to rounding" if guess.is_exact else "does not explain the update"
     words = f"{arm}: {exact}; {guess.iterations} iterations, {guess.stopped}"
-    return [measured("gauss-newton, PSNR", words, [item.values["psnr"]], "dB", "")]
+    return [measured("gauss-newton, PSNR", words, [item.values["psnr"]], "dB", ""), counted(arm, 1)[1]]
 
 
 def main() -> None:
