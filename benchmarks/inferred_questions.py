@@ -51,13 +51,13 @@ ARMS: Mapping[str, tuple[bool, Mapping[str, Any]]] = {
 _CONFIG = QuestionReadoutConfig(attack="closed-form-vit")
 
 
-def world_of(*components: Mapping[str, Any], is_trained: bool, clients: int, **model: int) -> World:
+def world_of(*components: Mapping[str, Any], is_trained: bool, clients: int) -> World:
     """Return clients of one image each."""
     raw: dict[str, Any] = {
         "title": "inferred questions",
         "seed": 21,
         "data": {"name": "digit-grids", "train": 10 * clients, "test": 20},
-        "model": {"name": "tiny-vlm", "trained": is_trained, **model},
+        "model": {"name": "tiny-vlm", "trained": is_trained},
         "components": list(map(dict, components)),
         "federation": {"clients": clients, "batch_size": 1},
         "threat": {"knows": list(WITHHELD)},
