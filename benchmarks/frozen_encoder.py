@@ -1,6 +1,6 @@
 """What dropped visual tokens hide where clients freeze the vision encoder: the ideal attacker's count, and an attack.
 
-    python -m benchmarks.frozen_encoder [--clients 2] [--attack ARM]
+    python -m benchmarks.frozen_encoder [--clients 2] [--attack ARM] [--iterations 80]
 
 A small vision-language model of 16 patches (28 x 28 pixels) with first weights sends the gradient of one image and its
 question, of projector and language model alone. The ideal attacker counts how many of the 784 pixels' directions the
@@ -36,9 +36,11 @@ from fedsim.threat.victim import Victim  # noqa: E402
 
 ENCODER = ("patches.*", "class_token", "positions", "encoder*")
 SIZES = {"encoder_width": 64, "encoder_hidden": 64, "encoder_blocks": 2, "width": 32, "hidden": 32, "blocks": 3}
+_MERGED = {"name": "must-drop", "overall": 0.0, "single": 0.0, "layers": [1], "recount": False}
 ARMS: Mapping[str, Mapping[str, Any]] = {
     "all 16": {"name": "keep-all"},
     "8 by attention, behind layer 0": {"name": "attention-topk", "kept": 8, "layer": 0},
+    "4 windows merged": {**_MERGED, "likeness": -1.0},
     "8 random": {"name": "random-tokens", "kept": 8},
     "4 random": {"name": "random-tokens", "kept": 4},
     "1 random": {"name": "random-tokens", "kept": 1},
@@ -107,9 +109,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clients", type=int, default=2, help="how many clients' updates are counted")
     parser.add_argument("--attack", choices=list(ARMS), help="search the image of an arm's first client instead")
+    parser.add_argument("--iterations", type=int, default=_ITERATIONS, help="most steps of the attack")
     chosen = parser.parse_args()
     if chosen.attack:
-        print(as_table(searched(chosen.attack)))
+        print(as_table(searched(chosen.attack, chosen.iterations)))
         return
     print(as_table([blind()]))
     for arm in ARMS:
