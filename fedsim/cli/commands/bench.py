@@ -134,8 +134,7 @@ def _show_grids(name: str, samples: int, seed: int) -> None:
     table = Table(box=None)
     for label in ("question", "right", "95 %", "image black", "usual answer", "several"):
         table.add_column(label, no_wrap=True)
-    kinds = [*grid_accuracy.ASKED, *(["list"] if name == unfreezing.NAME else [])]
-    for kind in kinds:
+    for kind in (*grid_accuracy.ASKED, "list") if name == unfreezing.NAME else grid_accuracy.ASKED:
         found = grid_accuracy.accuracy(model, kind, samples, seed)
         several = f"{100 * found.several.value:.1f}" if found.several else ""
         shares = (f"{100 * own:.1f}" for own in (found.blind.value, found.majority))
