@@ -4,7 +4,8 @@ Questions are "What is 7 plus 12?", answers "nineteen"; numbers go from 1 to 20.
 pairs with LoRA (rank 8, all four projections of attention) in one pass of 38 steps, on the answers alone; 40 other
 pairs find the strength, and the last 60 are asked. Costs are of the answers, in nats a token, gains pair by pair
 against the tuned model, with intervals by bootstrap; exact are greedy answers whose line is the right word, with
-Wilson's interval. Without ``--full`` only at ten times the paper's rate; with it at the paper's too.
+Wilson's interval. Pace is processor time against the tuned model alone, question by question. Without ``--full`` only
+at ten times the paper's rate; with it at the paper's too.
 """
 
 from __future__ import annotations
@@ -15,12 +16,14 @@ process.prepare()
 
 import itertools  # noqa: E402
 import random  # noqa: E402
+import time  # noqa: E402
 from collections.abc import Iterator, Sequence  # noqa: E402
 
 import torch  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
 from benchmarks._decoding import real_model, write  # noqa: E402
+from benchmarks._passes import in_turn  # noqa: E402
 from benchmarks._rows import Row, main, measured, of_interval, with_interval  # noqa: E402
 from benchmarks._small_language_model import Trainer, choices  # noqa: E402
 from fedsim.components.adapter._low_rank import adapters_off  # noqa: E402
@@ -39,6 +42,7 @@ TUNED, CALIBRATED, ASKED, BATCH = 300, 40, 60, 8
 RATES = (5e-4, 5e-5)
 LARGEST, LINE = 20, 5  # of a number; tokens of an answer, its new line among them
 CONFIDENCE = 0.1
+PACED = 12  # questions whose answers are timed, and tokens of each
 MODES: tuple[Mode, ...] = ("mean", "ratio", "search")
 _ONES = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
@@ -106,6 +110,20 @@ def rows_of(tokenizer: Tokenizer, rate: float) -> Iterator[Row]:
         yield exact(f"{setting}, base", model, tokenizer, asked, 0.0)
     for name, strength in {"tuned": 0.0, **strengths}.items():
         yield exact(f"{setting}, {name}", model, tokenizer, asked, strength)
+    yield pace(setting, model, tokenizer, asked[:PACED], strengths["search"])
+
+
+def pace(setting: str, model: nn.Module, tokenizer: Tokenizer, asked: Sequence[Pair], strength: float) -> Row:
+    """Return how fast the steered model writes, beside the tuned one alone."""
+
+    def seconds(pair: Pair, own: float) -> float:
+        prompt, begin = Condition((tuple(tokenizer.encode(question(pair))),)), time.process_time()
+        write("svdecode", {"strength": own}, model, prompt, Limits(max_new_tokens=PACED), tokenizer)
+        return time.process_time() - begin
+
+    alone, with_base = in_turn([lambda pair: seconds(pair, 0.0), lambda pair: seconds(pair, strength)], asked)
+    ratios = [fast / slow for fast, slow in zip(alone, with_base, strict=True)]
+    return measured("steered / tuned: tokens a second", setting, ratios, "times", "")
 
 
 def tuned(examples: Batch, rate: float) -> nn.Module:
