@@ -1,6 +1,6 @@
 """What decoder `del` gains on SmolLM2-135M whose first layers learned to exit, on known text, and what it tells.
 
-The first four layers learn beginnings of thirty news reports in 210 steps of six texts, and the other layers stay: text
+The first four layers learn beginnings of thirty news reports in 180 steps of six texts, and the other layers stay: text
 that a client trained on. Every third step has the whole loss of component `early-exits`, the others that of the exit
 alone, which costs a quarter. Prompts are the first 16 tokens of these texts (`learned`) and of other reports (`new`);
 32 tokens are written. `del` may leave at layers 4 and 8, and stands beside greedy. Its packets tell learned beginnings
@@ -37,11 +37,11 @@ from fedsim.generation.writer import Writer, load_writer  # noqa: E402
 EXIT, EXITS = 4, (4, 8)
 SCORING = 5.0  # layers that scoring a token costs as much as; a short list would lack a tenth of these tokens
 PROMPT, WRITTEN = 16, 32
-TEXTS, BATCH, STEPS, RATE = 30, 6, 210, 1e-3
+TEXTS, BATCH, STEPS, RATE = 30, 6, 180, 1e-3
 WHOLE = 3  # every such step has the loss of all layers too
 SHORT = 8
 _FILE = "trained.pt"
-_EVERY = 21  # steps between lines of progress
+_EVERY = 18  # steps between lines of progress
 
 
 def texts(writer: Writer) -> tuple[Tensor, Tensor]:
