@@ -1,11 +1,12 @@
 """What decoder `del` gains on SmolLM2-135M whose first layers learned to exit, on known text, and what it tells.
 
-The first four layers learn beginnings of thirty news reports in 180 steps of six texts, and the other layers stay: text
+The first four layers learn beginnings of thirty news reports in 150 steps of six texts, and the other layers stay: text
 that a client trained on. Every third step has the whole loss of component `early-exits`, the others that of the exit
 alone, which costs a quarter. Prompts are the first 16 tokens of these texts (`learned`) and of other reports (`new`);
 32 tokens are written. `del` may leave at layers 4 and 8, and stands beside greedy. Its packets tell learned beginnings
 from new ones, area under the ROC curve; those of greedy are all alike, the control. Trained layers are kept in the
-cache. Ratios are of processor time, prompt by prompt, all on one thread. Without ``--full`` 8 of 30 prompts.
+cache. Ratios are of processor time, prompt by prompt, all on one thread. Without ``--full`` 8 prompts of each
+kind; with it 30 learned and 15 new ones.
 """
 
 from __future__ import annotations
@@ -37,11 +38,11 @@ from fedsim.generation.writer import Writer, load_writer  # noqa: E402
 EXIT, EXITS = 4, (4, 8)
 SCORING = 5.0  # layers that scoring a token costs as much as; a short list would lack a tenth of these tokens
 PROMPT, WRITTEN = 16, 32
-TEXTS, BATCH, STEPS, RATE = 30, 6, 180, 1e-3
+TEXTS, BATCH, STEPS, RATE = 30, 6, 150, 1e-3
 WHOLE = 3  # every such step has the loss of all layers too
-SHORT = 8
+SHORT, OTHERS = 8, 15  # prompts of each kind, and of new reports in the long version
 _FILE = "trained.pt"
-_EVERY = 18  # steps between lines of progress
+_EVERY = 15  # steps between lines of progress
 
 
 def texts(writer: Writer) -> tuple[Tensor, Tensor]:
@@ -101,7 +102,9 @@ def measure(full: bool) -> list[Row]:
         with torch.no_grad():
             losses = [float(next_tokens(own.model, each[None])) for each in new]
         rows.append(with_interval("all layers: loss on new reports", name, losses, "nats a token"))
-    return rows + list(compare(writer, {"learned": learned[:count, :PROMPT], "new": new[:count, :PROMPT]}))
+    return rows + list(
+        compare(writer, {"learned": learned[:count, :PROMPT], "new": new[: min(count, OTHERS), :PROMPT]})
+    )
 
 
 def compare(writer: Writer, asked: dict[str, Tensor]) -> Iterator[Row]:
