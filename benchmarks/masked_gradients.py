@@ -44,7 +44,7 @@ _KNOWN: tuple[Knowledge, ...] = ("batch-size",)
 _TOLD: tuple[Knowledge, ...] = ("batch-size", "draws")
 _SMALL = {"width": 64, "hidden": 64, "blocks": 2}
 _WIDER = {"width": 128, "hidden": 128, "blocks": 2}  # spans hold fewer tokens than the width
-_SAME_SIZE = {"blocks": 4, "hidden": 344, "key_value_heads": 4}  # as `tiny-llada` has
+_CAUSAL = {"name": "tiny-llama", "blocks": 4, "hidden": 344, "key_value_heads": 4}  # as `tiny-llada` has
 _REFUSING = ("dager", "tag")
 _NOISES = (1, 5, 10, 20)  # of an entry, in units of the root mean square of the output layer's gradient under weight 1
 _HALF = 0.5
@@ -64,13 +64,17 @@ def measure(full: bool) -> list[Row]:
     return [*rows, *_causal(80 if full else 40)]
 
 
-def _world(size: int, task: str = "masked-diffusion", name: str = "tiny-llada", **sizes: int) -> World:
+def _world(size: int, **sizes: int) -> World:
+    return _of(size, "masked-diffusion", {"name": "tiny-llada", **sizes})
+
+
+def _of(size: int, task: str, model: Mapping[str, object]) -> World:
     scenario = {
         "title": "benchmark",
         "seed": 5,
         "task": task,
         "data": {"name": "lee-news", "length": 16},
-        "model": {"name": name, **sizes},
+        "model": model,
         "federation": {"clients": 80, "batch_size": size},
     }
     return shared(parse(scenario, "benchmark").model_dump_json())
@@ -211,7 +215,7 @@ def _sharpened(world: World, victims: int) -> list[Row]:
 
 def _causal(victims: int) -> list[Row]:
     """Return the same of the next tokens of a causal model of the same size."""
-    world = _world(4, "next-token", "tiny-llama", **_SAME_SIZE)
+    world = _of(4, "next-token", _CAUSAL)
     shares: dict[int, list[float]] = {}
     for client in range(victims):
         update, truth = local_training(world, world.models.first_weights, 1, client)

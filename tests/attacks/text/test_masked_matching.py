@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from attacks.core.unknowns import Logits
 from attacks.text import masked_matching
 from attacks.text.masked_matching import MaskedMatchingConfig, _Draws, _draws, _relative, _Task
 from fedsim.core import seeding
@@ -74,7 +75,8 @@ def test_of_several_texts_estimates_stand_if_all_are_shown_and_else_the_search_b
     half = _draws(observation, config, own)
     assert not half.stand
     assert half.rate[1] == 0.5
-    places, _ = _Task.of(observation, config, half).unknowns(config, true.shape).blocks
+    places, _ = _Task.of(observation, config, half).unknowns(config, (2, 7)).blocks
+    assert isinstance(places, Logits)
     (odds,) = places.start
     assert torch.equal(odds[0] > 0, true[0])
     assert odds[0].abs().max() < 3  # in a hundred of Adam's steps the search can leave it
