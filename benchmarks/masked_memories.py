@@ -6,8 +6,8 @@ means that all of them are right. `chance` is the probability that a draw at tem
 all, exactly, as mean over four orders; planted texts must be extracted, and texts that were left out must not. Members
 are told by the steps that a threshold takes to fill in hidden halves, by the masked loss, with and without a reference,
 and by votes of masks against the reference; of texts that nobody trained on half are called members: chance. A grammar
-that allows the tokens of the attacker's own texts alone, behind a prefix, says what it keeps from being written, and
-whether its rejections tell members. Intervals: Wilson of shares, bootstrap over texts of means, differences and AUC.
+that allows the tokens of the attacker's own texts alone, behind a prefix, shows what grammars keep from being written.
+Intervals: Wilson of shares, bootstrap over texts of means, differences and AUC.
 """
 
 from __future__ import annotations
@@ -43,9 +43,10 @@ _PLAIN = ("fixed", {"steps": _HALF})
 DECODERS: Mapping[str, tuple[str, dict[str, Any]]] = {
     "threshold 0.5": ("threshold", {"threshold": 0.5}),
     "credit 0.5": ("credit-decoding", {"threshold": 0.5}),
+    "explore 0.5": ("explore-then-exploit", {"threshold": 0.5}),
     "window 6, active 3, refresh 4": ("window-diffusion", {"window": 6, "active": 3, "refresh": 4}),
 }
-_SCHEDULES = ("threshold 0.5", "credit 0.5")
+_SCHEDULES = ("threshold 0.5", "credit 0.5", "explore 0.5")
 _ORDERS, _MASKED_HALVES = 4, 4
 
 
@@ -158,12 +159,12 @@ def _membership(model: nn.Module, other: nn.Module, texts: Material, trained: st
 
 
 def constrained(model: nn.Module, texts: Material, trained: str) -> list[Row]:
-    """Return what is extracted behind a prefix by a grammar of the tokens in the attacker's texts, and who is told."""
+    """Return what is extracted behind a prefix by a grammar of the tokens in the attacker's texts, and what can be."""
     allowed = texts.own.unique()
     grammar = f"Text = | Token Text\nToken = {' | '.join(map(str, allowed.tolist()))}"
     method = registry.get("component", "cfg-constrained")
     own = method.make(method.config.model_validate({"grammar": grammar}))
-    rows, rejected = list[Row](), dict[str, Tensor]()
+    rows = list[Row]()
     for kind in ("members", "others", "planted"):
         wanted: Tensor = getattr(texts, kind)
         sources = seeding.generators(0, "masked memories", [(row,) for row in range(len(wanted))])
@@ -172,11 +173,7 @@ def constrained(model: nn.Module, texts: Material, trained: str) -> list[Row]:
         about = f"{trained}, behind a prefix, grammar"
         rows.append(_share(f"extracted, {kind}", about, _exact(done, wanted[:, _HALF:])))
         rows.append(_share(f"allowed, {kind}", about, torch.isin(wanted[:, _HALF:], allowed).all(1).double().tolist()))
-        rejected[kind] = torch.tensor([float(sum(text.trace.series()["rejected"])) for text in done])
-    inside, outside = rejected["members"], rejected["others"]
-    strangers = torch.arange(len(outside)) % 2 == 0
-    rows.append(_auc("member: rejections", trained, inside, outside))
-    return [*rows, _auc("chance: rejections", trained, outside[strangers], outside[~strangers])]
+    return rows
 
 
 def _signals(model: nn.Module, other: nn.Module, both: Tensor, texts: Material, halves: int) -> dict[str, Tensor]:
