@@ -5,6 +5,8 @@ on beginnings of news, by its sign. Behind "My favourite animal is", texts are d
 for every c: printed are the likeliest text, the share that mention a dog, with Wilson's 95 % interval, and the cost of
 unchanged news in nats a token, with an interval by bootstrap over sentences. Control: a random neuron of the layer.
 
+The ten most specialised neurons are printed with their three likeliest tokens.
+
 Then the model is trained on for some steps on news, and all neurons are named again: the share whose likeliest token is
 the same, beside the model itself and beside random rows.
 """
@@ -68,6 +70,16 @@ def overall(one: Mapping[str, Named], other: Mapping[str, Named]) -> float:
     return sum(same_top(own, other[name]) for name, own in one.items()) / len(one)
 
 
+def specialised(every: Mapping[str, Named], count: int) -> list[tuple[str, int]]:
+    """Return the neurons of all layers whose likeliest token is likeliest, as (layer, neuron), the first one first."""
+    found = [
+        (odds, name, number)
+        for name, own in every.items()
+        for number, odds in enumerate(own.probabilities[:, 0].tolist())
+    ]
+    return [(name, number) for _, name, number in sorted(found, key=lambda own: -own[0])[:count]]
+
+
 def mention(texts: Sequence[str]) -> str:
     """Return the share of texts that hold the concept, with its interval."""
     found = wilson(sum(CONCEPT in own.lower() for own in texts), len(texts))
@@ -118,6 +130,11 @@ def main() -> None:
     every, seconds = named(model, tokens)
     count = sum(len(own.signs) for own in every.values())
     print(f"{count:,} neurons named in {seconds:.0f} processor seconds of one thread")
+    for layer, number in specialised(every, 10):
+        own = every[layer]
+        words = [repr(data.tokenizer.decode([token])) for token in own.tokens[number, :3].tolist()]
+        odds = float(own.probabilities[number, 0])
+        print(f"{layer}, neuron {number}, sign {float(own.signs[number]):+.0f}: {', '.join(words)}; first {odds:.3f}")
     _print_texts(model, data, every, chosen.count)
     first, rows = next(iter(neuron_rows(model).items()))
     random = name_neurons(model, torch.randn(rows.shape, generator=torch.Generator().manual_seed(0)))
