@@ -5,12 +5,13 @@ shares, means over victims; least and greatest are the ends of their 95 % interv
 are sentences with a masked place, since others have no gradient. Visible words are those whose row in the embedding's
 gradient is not zero, as `word-readout` reads them; masked words those whose row in the output layer's gradient stands
 out. `masked-spans` reads sentences, and rates: one counts as read within a thousandth. `masked-matching` searches
-single texts, on a smaller model, with masked places and rate told, estimated, or among its unknowns; a token counts at
-its place. Why `tag` and `dager` find nothing is said on the error stream.
+texts, one or four at once, on a smaller model, with masked places and rate told, estimated, or among its unknowns; a
+token counts at its place of the sentence to which a guess is assigned. Why `tag` and `dager` find nothing is said on
+the error stream.
 
 Does the weight 1 / p sharpen the leak? The same masked places of batches of four are weighted by 1 / p and by 1, under
-the same noise: the share of a sentence's masked tokens that stand out, where its rate is below a half, and above. Units
-are sentences.
+the same noise: the share of a sentence's masked tokens that stand out, where its rate is below a half, and above.
+Beside them the next tokens of a causal model of the same size. Units are sentences.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ process.prepare()
 
 import statistics  # noqa: E402
 import sys  # noqa: E402
-from collections.abc import Iterator, Sequence  # noqa: E402
+from collections.abc import Iterator, Mapping, Sequence  # noqa: E402
 
 import torch  # noqa: E402
+from scipy.optimize import linear_sum_assignment  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from attacks.core.fired_rows import outstanding_rows  # noqa: E402
@@ -41,6 +43,8 @@ from fedsim.threat.victim import Victim  # noqa: E402
 _KNOWN: tuple[Knowledge, ...] = ("batch-size",)
 _TOLD: tuple[Knowledge, ...] = ("batch-size", "draws")
 _SMALL = {"width": 64, "hidden": 64, "blocks": 2}
+_WIDER = {"width": 128, "hidden": 128, "blocks": 2}  # spans hold fewer tokens than the width
+_CAUSAL = {"name": "tiny-llama", "blocks": 4, "hidden": 344, "key_value_heads": 4}  # as `tiny-llada` has
 _REFUSING = ("dager", "tag")
 _NOISES = (1, 5, 10, 20)  # of an entry, in units of the root mean square of the output layer's gradient under weight 1
 _HALF = 0.5
@@ -50,20 +54,27 @@ _SAME_RATE = 1e-3
 def measure(full: bool) -> list[Row]:
     """Return the rows."""
     rows: list[Row] = []
-    for size, victims in ((1, 20), (2, 10), (4, 4)):
+    for size, victims in ((1, 20), (2, 10), (4, 20)):
         seen = list(_observed(_world(size), victims * (1 + full), _KNOWN))
         rows += [*_words(seen, f"batch {size}"), *_texts(seen, f"batch {size}")]
         _refusals(seen[0][0], f"batch {size}")
-    return [*rows, *_searched(20 if full else 8, 1000 if full else 200), *_sharpened(_world(4), 80 if full else 40)]
+    rows += _searched(1, _SMALL, 20 if full else 8, 1000 if full else 200)
+    rows += _searched(4, _WIDER, 40 if full else 16, 1000 if full else 300)
+    rows += _sharpened(_world(4), 80 if full else 40)
+    return [*rows, *_causal(80 if full else 40)]
 
 
 def _world(size: int, **sizes: int) -> World:
+    return _of(size, "masked-diffusion", {"name": "tiny-llada", **sizes})
+
+
+def _of(size: int, task: str, model: Mapping[str, object]) -> World:
     scenario = {
         "title": "benchmark",
         "seed": 5,
-        "task": "masked-diffusion",
+        "task": task,
         "data": {"name": "lee-news", "length": 16},
-        "model": {"name": "tiny-llada", **sizes},
+        "model": model,
         "federation": {"clients": 80, "batch_size": size},
     }
     return shared(parse(scenario, "benchmark").model_dump_json())
@@ -118,10 +129,10 @@ def _found(found: Reconstruction, truth: Truth, row: int) -> tuple[int, bool]:
     return guesses.index(own), abs(told / answer / rate - 1) < _SAME_RATE
 
 
-def _searched(victims: int, iterations: int) -> list[Row]:
-    """Return what a search finds of single texts where draws are told, estimated, or unknowns."""
+def _searched(size: int, sizes: Mapping[str, int], victims: int, iterations: int) -> list[Row]:
+    """Return what a search finds of texts where draws are told, estimated, or unknowns."""
     rows: list[Row] = []
-    world = _world(1, **_SMALL)
+    world = _world(size, **sizes)
     for how, knows, settings in (
         ("told", _TOLD, {}),
         ("estimated", _KNOWN, {"draws": "estimated"}),
@@ -131,14 +142,24 @@ def _searched(victims: int, iterations: int) -> list[Row]:
         masked: list[float] = []
         for observation, truth in _observed(world, victims, knows):
             found = _attacked("masked-matching", observation, max_iterations=iterations, **settings)
-            right = found.inputs == truth.private[0].inputs
-            own = truth.draws[0]["task.masked"]
+            right, hidden = _right(found.inputs, truth)
             tokens.append(float(right.double().mean()))
-            masked.append(float(right[own].double().mean()) if own.any() else -1.0)
-        setting = f"batch 1, masked-matching, draws {how}"
+            masked.append(float(right[hidden].double().mean()))
+        setting = f"batch {size}, masked-matching, draws {how}"
         rows.append(with_interval("tokens at their place", setting, tokens, ""))
-        rows.append(with_interval("masked tokens at their place", setting, [own for own in masked if own >= 0], ""))
+        rows.append(with_interval("masked tokens at their place", setting, masked, ""))
     return rows
+
+
+def _right(guesses: Tensor, truth: Truth) -> tuple[Tensor, Tensor]:
+    """Return which tokens are right of each sentence that has a gradient, and which are masked, (B, T).
+
+    Each sentence gets a guess of its own, so that most tokens are right.
+    """
+    sentences, masked = _trained(truth)
+    right = guesses[None] == sentences[:, None]  # (B, guesses, T)
+    rows, chosen = linear_sum_assignment(right.sum(-1).numpy(), maximize=True)
+    return right[rows, chosen], masked[rows]
 
 
 def _attacked(name: str, observation: Observation, **settings: object) -> Reconstruction:
@@ -180,7 +201,7 @@ def _sharpened(world: World, victims: int) -> list[Row]:
         draws = dict(truth.draws[0])
         weighted = _output(world, truth, draws)
         flat = _output(world, truth, {**draws, "task.rate": torch.ones_like(draws["task.rate"])})
-        noise = torch.randn(flat.shape, generator=seeding.generator(client, "noise")) * flat.square().mean().sqrt()
+        noise = _noise(flat, client)
         for size in _NOISES:
             for weight, own in (("1 / p", weighted), ("1", flat)):
                 found = outstanding_rows(own + size * noise)
@@ -190,6 +211,30 @@ def _sharpened(world: World, victims: int) -> list[Row]:
         with_interval("masked tokens that stand out", f"noise {size}, rate {side}, weight {weight}", values, "")
         for (size, side, weight), values in sorted(shares.items())
     ]
+
+
+def _causal(victims: int) -> list[Row]:
+    """Return the same of the next tokens of a causal model of the same size."""
+    world = _of(4, "next-token", _CAUSAL)
+    shares: dict[int, list[float]] = {}
+    for client in range(victims):
+        update, truth = local_training(world, world.models.first_weights, 1, client)
+        own = update.tensors["lm_head.weight"]
+        noise = _noise(own, client)
+        for size in _NOISES:
+            found = outstanding_rows(own + size * noise)
+            for labels in truth.private[0].labels:
+                shares.setdefault(size, []).append(_share(labels[labels >= 0], found))
+    return [
+        with_interval("next tokens that stand out", f"noise {size}, causal model", values, "")
+        for size, values in shares.items()
+    ]
+
+
+def _noise(gradient: Tensor, client: int) -> Tensor:
+    """Return noise of the size of a gradient's entries."""
+    own = torch.randn(gradient.shape, generator=seeding.generator(client, "noise"))
+    return own * gradient.square().mean().sqrt()
 
 
 def _by_rate(truth: Truth, found: Tensor) -> Iterator[tuple[str, float]]:

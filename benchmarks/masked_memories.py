@@ -5,8 +5,9 @@ of the tokens of each text are hidden and filled in: behind a prefix, between bo
 means that all of them are right. `chance` is the probability that a draw at temperature 1 in random order writes them
 all, exactly, as mean over four orders; planted texts must be extracted, and texts that were left out must not. Members
 are told by the steps that a threshold takes to fill in hidden halves, by the masked loss, with and without a reference,
-and by votes of masks against the reference; of texts that nobody trained on half are called members: chance. Intervals:
-Wilson of shares, bootstrap over texts of means, differences and AUC.
+and by votes of masks against the reference; of texts that nobody trained on half are called members: chance. A grammar
+that allows the tokens of the attacker's own texts alone, behind a prefix, shows what grammars keep from being written.
+Intervals: Wilson of shares, bootstrap over texts of means, differences and AUC.
 """
 
 from __future__ import annotations
@@ -42,9 +43,10 @@ _PLAIN = ("fixed", {"steps": _HALF})
 DECODERS: Mapping[str, tuple[str, dict[str, Any]]] = {
     "threshold 0.5": ("threshold", {"threshold": 0.5}),
     "credit 0.5": ("credit-decoding", {"threshold": 0.5}),
+    "explore 0.5": ("explore-then-exploit", {"threshold": 0.5}),
     "window 6, active 3, refresh 4": ("window-diffusion", {"window": 6, "active": 3, "refresh": 4}),
 }
-_SCHEDULES = ("threshold 0.5", "credit 0.5")
+_SCHEDULES = ("threshold 0.5", "credit 0.5", "explore 0.5")
 _ORDERS, _MASKED_HALVES = 4, 4
 
 
@@ -56,6 +58,7 @@ def measure(full: bool) -> list[Row]:
         rows += _extraction(model, texts, trained)
         rows += _by_steps(model, texts, trained)
         rows += _membership(model, reference(texts), texts, trained, _MASKED_HALVES * (4 if full else 1))
+        rows += constrained(model, texts, trained)
     return rows
 
 
@@ -152,6 +155,24 @@ def _membership(model: nn.Module, other: nn.Module, texts: Material, trained: st
         rows.append(_auc(f"member: {name}", trained, scores[is_member], scores[~is_member]))
         outside = scores[~is_member]
         rows.append(_auc(f"chance: {name}", trained, outside[strangers], outside[~strangers]))
+    return rows
+
+
+def constrained(model: nn.Module, texts: Material, trained: str) -> list[Row]:
+    """Return what is extracted behind a prefix by a grammar of the tokens in the attacker's texts, and what can be."""
+    allowed = texts.own.unique()
+    grammar = f"Text = | Token Text\nToken = {' | '.join(map(str, allowed.tolist()))}"
+    method = registry.get("component", "cfg-constrained")
+    own = method.make(method.config.model_validate({"grammar": grammar}))
+    rows = list[Row]()
+    for kind in ("members", "others", "planted"):
+        wanted: Tensor = getattr(texts, kind)
+        sources = seeding.generators(0, "masked memories", [(row,) for row in range(len(wanted))])
+        prompts = Condition(tuple(map(tuple, wanted[:, :_HALF].tolist())))
+        done = generate(own, model, prompts, Limits(max_new_tokens=_HALF), sources, at_once=64)
+        about = f"{trained}, behind a prefix, grammar"
+        rows.append(_share(f"extracted, {kind}", about, _exact(done, wanted[:, _HALF:])))
+        rows.append(_share(f"allowed, {kind}", about, torch.isin(wanted[:, _HALF:], allowed).all(1).double().tolist()))
     return rows
 
 

@@ -116,8 +116,11 @@ def others(method: Unmasker[Any, Any], model: nn.Module, prompt: tuple[int, ...]
 
 
 def windows(own: Long, sizes: Sequence[tuple[int, int, int]]) -> list[Line]:
-    """Compare full passes with windows (W, A, R), one text at a time, in turns."""
-    settings: list[tuple[str, str, dict[str, Any]]] = [("one a step", "fixed", {})]
+    """Compare full passes, one a step and by a threshold, with windows (W, A, R), one text at a time, in turns."""
+    settings: list[tuple[str, str, dict[str, Any]]] = [
+        ("one a step", "fixed", {}),
+        ("threshold 0.9", "threshold", {"threshold": 0.9}),
+    ]
     for window, active, refresh in sizes:
         chosen = {"window": window, "active": active, "refresh": refresh}
         settings.append((f"window {window}, active {active}, refresh {refresh}", "window-diffusion", chosen))

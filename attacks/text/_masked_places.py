@@ -1,4 +1,4 @@
-"""Which places of texts are masked, by the first span of a gradient: those where the mask token's input lies in it."""
+"""Which places of texts are masked, by the spans of a gradient: those where the mask token's input lies in them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from attacks.core.results import NothingFound
+from attacks.text._arrangements import arranged
 from attacks.text._prefixes import drops_in_front
 from attacks.text._read_spans import levels_of, read_spans
 from attacks.text._span_search import Reading
@@ -17,7 +18,7 @@ from fedsim.core.masked_places import mask_token
 from fedsim.core.types import Observation
 
 _TWO = 2
-_TOLERANCE, _DEVIATIONS, _PREFIXES = 5e-4, 5.0, 2000
+_TOLERANCE, _DEVIATIONS, _PREFIXES, _TRIES = 5e-4, 5.0, 2000, 20
 
 
 def has_no_spans(observation: Observation) -> str | None:
@@ -54,8 +55,8 @@ def spans_with_masks(
 
 
 @torch.no_grad()
-def masked_in_the_span(observation: Observation) -> Tensor:
-    """Return at which places of a single text the mask token stands, (T,).
+def masked_places(observation: Observation, generator: torch.Generator) -> Tensor:
+    """Return at which places of texts the mask token stands, (N, T): of several texts, those found by the second span.
 
     Raises:
         NothingFound: the spans cannot be read.
@@ -63,5 +64,10 @@ def masked_in_the_span(observation: Observation) -> Tensor:
     if reason := has_no_spans(observation):
         raise NothingFound(reason)
     mask = mask_token(observation.model)
-    _, tokens = spans_with_masks(observation)
-    return torch.tensor([mask in own.tolist() for own in tokens])
+    reading, tokens = spans_with_masks(observation)
+    if observation.batch_size in (None, 1):
+        return torch.tensor([[mask in own.tolist() for own in tokens]])
+    try:
+        return arranged(reading, tokens, observation.batch_size, _TRIES, generator) == mask
+    except NothingFound:
+        return torch.zeros(0, len(tokens)).bool()

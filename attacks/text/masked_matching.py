@@ -28,7 +28,7 @@ from attacks.gradient_matching._comparison import GeneralComparison, Gradients, 
 from attacks.gradient_matching._engine import Found, Pace, Search, descend
 from attacks.gradient_matching.base import best_of, best_row, has_failed
 from attacks.text._examples import MASKED
-from attacks.text._masked_places import masked_in_the_span
+from attacks.text._masked_places import masked_places
 from attacks.text._vectors import NextWords, nearest_tokens, no_vectors, read_vectors
 from attacks.text._words import embedding_of, words_of
 from fedsim.core.errors import NotApplicable
@@ -40,6 +40,7 @@ from fedsim.core.types import Config, Masks, Modality, Observation, OnStep, Reco
 
 _MASKED, _RATE = "masked", "rate"
 _LEAST_RATE, _HALF = 1e-3, 0.5
+_DOUBT = 0.05  # of an estimated place, where the search may still leave it
 
 
 class MaskedMatchingConfig(Config):
@@ -47,8 +48,9 @@ class MaskedMatchingConfig(Config):
 
     draws: Literal["searched", "estimated"] = Field(
         default="searched",
-        description="masked places and rates that are not granted. searched: with the text; estimated, of one text: "
-        "places by the first attention's span, the rate by their share",
+        description="masked places and rates that are not granted. searched: with the text; estimated: of one text, "
+        "places by the first attention's span and the rate by their share; of several, so for those that the second "
+        "span shows, and the search begins there if it does not show all",
     )
     max_iterations: int = Field(default=600, ge=1, description="iterations of each restart")
     learning_rate: float = Field(
@@ -62,10 +64,11 @@ class MaskedMatchingConfig(Config):
 
 
 class _Draws(NamedTuple):
-    """Masked places (B, T) and rates (B,) that are known, or guessed before the search."""
+    """Odds of masked places (B, T) and rates (B,), and whether they stand: others are where the search begins."""
 
     masked: Tensor
     rate: Tensor
+    stand: bool
 
 
 @dataclass(frozen=True)
@@ -109,14 +112,12 @@ class MaskedMatching(Attack[MaskedMatchingConfig]):
             return "the model has no mask token: it does not fill in masked places"
         if observation.sites:
             return "dropout masks are not searched beside masked places"
-        if self.config.draws == "estimated" and observation.draws is None and observation.batch_size != 1:
-            return "of several texts, spans do not show which places are masked together; draws = 'searched' does"
         return no_vectors(observation) or one_gradient_only(observation)
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         """Return the tokens of the best end."""
         observation, size = as_gradient(observation), observation.batch_size or 1
-        task = _Task.of(observation, self.config, _known(observation, self.config))
+        task = _Task.of(observation, self.config, _draws(observation, self.config, generator))
         search = Search(
             task.unknowns(self.config, (size, observation.spec.shape[0])),
             lambda _victim, own: task.drawn((size, observation.spec.shape[0]), own),
@@ -143,22 +144,26 @@ def _relative(gradients: Gradients) -> Tensor:
     return (gradients.difference() / observed.clamp_min(torch.finfo(observed.dtype).tiny)).mean(1)
 
 
-def _known(observation: Observation, config: MaskedMatchingConfig) -> _Draws | None:
-    """Return granted or estimated draws, or None where they are searched.
+def _draws(observation: Observation, config: MaskedMatchingConfig, generator: torch.Generator) -> _Draws:
+    """Return granted draws, estimated ones, or even odds; even odds too of texts that the spans do not show.
 
     Raises:
         NotApplicable: the spans that estimate them cannot be read.
     """
+    shape = (observation.batch_size or 1, observation.spec.shape[0])
     if observation.draws is not None:
         step = observation.draws[0]
-        return _Draws(step["task.masked"].float(), step["task.rate"].float())
+        return _Draws(step["task.masked"].float(), step["task.rate"].float(), stand=True)
+    masked, rate = torch.full(shape, _HALF), torch.full(shape[:1], _HALF)
     if config.draws == "searched":
-        return None
+        return _Draws(masked, rate, stand=False)
     try:
-        masked = masked_in_the_span(observation)[None].float()
+        found = masked_places(observation, generator).float()
     except NothingFound as reason:
         raise NotApplicable(f"masked places cannot be estimated: {reason}") from reason
-    return _Draws(masked, masked.mean(1).clamp_min(_LEAST_RATE))
+    masked[: len(found)] = found
+    rate[: len(found)] = found.mean(1).clamp_min(_LEAST_RATE)
+    return _Draws(masked, rate, stand=len(found) == len(masked))
 
 
 @dataclass(frozen=True)
@@ -169,17 +174,17 @@ class _Task:
         words: tokens that a masked place may hold.
         read: tokens that a visible place may hold; None for all.
         table: the embedding (V, d), without the mask token.
-        known: draws that are not searched.
+        draws: those that stand, or where the search for them begins.
     """
 
     comparison: _MaskedComparison
     words: NextWords
     read: Tensor | None
     table: Tensor
-    known: _Draws | None
+    draws: _Draws
 
     @classmethod
-    def of(cls, observation: Observation, config: MaskedMatchingConfig, known: _Draws | None) -> _Task:
+    def of(cls, observation: Observation, config: MaskedMatchingConfig, draws: _Draws) -> _Task:
         """Prepare the observation; the observed model is not changed."""
         name, _ = embedding_of(observation)
         mask, words = mask_token(observation.model), words_of(observation)
@@ -190,7 +195,7 @@ class _Task:
         table = rows[:mask]
         following = torch.arange(len(table)) if words.following is None else words.following
         fill_in = NextWords(table, following, config.temperature)
-        return cls(_MaskedComparison(setting, observation, rows[mask], fill_in), fill_in, words.read, table, known)
+        return cls(_MaskedComparison(setting, observation, rows[mask], fill_in), fill_in, words.read, table, draws)
 
     @property
     def scale(self) -> float:
@@ -198,19 +203,19 @@ class _Task:
         return float(self.table.square().mean().sqrt())
 
     def unknowns(self, config: MaskedMatchingConfig, shape: tuple[int, int]) -> Unknowns:
-        """Return places and rates, which stay where they start if they are known."""
-        if self.known is None:
-            places = _Places(_MASKED, config.draws_learning_rate, shape, start=(torch.zeros(shape),))
-            middle = (torch.full((shape[0],), _HALF),)
-            return Unknowns((places, Bounded(_RATE, config.draws_learning_rate, middle, _LEAST_RATE)))
-        fixed = Bounded(_MASKED, 0.0, (self.known.masked,))
-        return Unknowns((fixed, Bounded(_RATE, 0.0, (self.known.rate,), _LEAST_RATE)))
+        """Return places and rates, which stay where they start if they stand."""
+        masked, rate, stand = self.draws
+        if stand:
+            return Unknowns((Bounded(_MASKED, 0.0, (masked,)), Bounded(_RATE, 0.0, (rate,), _LEAST_RATE)))
+        start = masked.clamp(_DOUBT, 1 - _DOUBT).logit()
+        places = _Places(_MASKED, config.draws_learning_rate, shape, start=(start,))
+        return Unknowns((places, Bounded(_RATE, config.draws_learning_rate, (rate,), _LEAST_RATE)))
 
     def drawn(self, shape: tuple[int, int], generator: torch.Generator) -> Tensor:
         """Return vectors of random tokens that the gradient shows, (B, T, d)."""
         tokens = self._of(self.read, shape, generator)
-        if self.known is not None:
-            tokens = torch.where(self.known.masked > _HALF, self._of(self.words.tokens, shape, generator), tokens)
+        if self.draws.stand:
+            tokens = torch.where(self.draws.masked > _HALF, self._of(self.words.tokens, shape, generator), tokens)
         return self.table[tokens]
 
     def _of(self, tokens: Tensor | None, shape: Sequence[int], generator: torch.Generator) -> Tensor:
@@ -219,7 +224,7 @@ class _Task:
 
     def surely_masked(self, vectors: Tensor) -> Tensor:
         """Return which places (B, T) are known to be masked."""
-        return torch.zeros(vectors.shape[:2]).bool() if self.known is None else self.known.masked > _HALF
+        return self.draws.masked > _HALF if self.draws.stand else torch.zeros(vectors.shape[:2]).bool()
 
     def ends(self, row: Found) -> tuple[Tensor, Tensor]:
         """Return which places are masked (B, T), and the rates (B,)."""

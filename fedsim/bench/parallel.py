@@ -1,4 +1,4 @@
-"""Runs unmaskers on list operations, with an exact model or a trained one, and counts what is right and what it took.
+"""Runs unmaskers on lists, puzzles and sentences, with an exact model or a trained one: what is right, what it took.
 
 Kang et al. 2025, arXiv 2510.04767. An answer is right if it is one of those that an operation allows.
 """
@@ -9,20 +9,42 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from torch import nn
 
+from fedsim.bench import written
+from fedsim.bench.puzzles import PUZZLES
+from fedsim.bench.sentences import SENTENCES
 from fedsim.bench.table_model import TableModel
 from fedsim.core import registry, seeding
 from fedsim.core.hooks import Condition
 from fedsim.core.types import Generated, Limits
-from fedsim.data._lists import LETTERS, ListTokenizer, Sample, answers, draw_sample, is_answer
+from fedsim.data._lists import LETTERS, ListTokenizer, Sample, draw_sample
 from fedsim.generation import generate
 from fedsim.metrics.statistics import Interval, wilson
 
 _END = LETTERS
 GOOD = 0.8  # accuracy from which a number of tokens a step counts as one that can be had
+OTHERS = {**PUZZLES, **SENTENCES}
+"""What is asked beside operations on lists: for exact models alone."""
+
+
+class Asked(Protocol):
+    """What is asked: an operation on a list, a puzzle, or a sentence."""
+
+    @property
+    def operation(self) -> str:
+        """Its name."""
+        ...
+
+    def answers(self) -> Iterator[tuple[int, ...]]:
+        """Yield every answer, each once."""
+        ...
+
+    def is_answer(self, given: Sequence[int]) -> bool:
+        """Say whether this answers."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -79,11 +101,11 @@ class Solver(ABC):
     """What answers: it says for each list which model reads which prompt, and what its answer means."""
 
     @abstractmethod
-    def groups(self, samples: Sequence[Sample]) -> Iterator[tuple[nn.Module, Sequence[Sample], int]]:
+    def groups(self, samples: Sequence[Asked]) -> Iterator[tuple[nn.Module, Sequence[Asked], int]]:
         """Yield models with the samples that they answer together, and the places of each answer."""
 
     @abstractmethod
-    def prompt(self, sample: Sample) -> tuple[int, ...]:
+    def prompt(self, sample: Asked) -> tuple[int, ...]:
         """Return what the model reads."""
 
     @abstractmethod
@@ -101,21 +123,57 @@ class Exact(Solver):
 
     places: int | None = None
 
-    def groups(self, samples: Sequence[Sample]) -> Iterator[tuple[nn.Module, Sequence[Sample], int]]:
+    def groups(self, samples: Sequence[Asked]) -> Iterator[tuple[nn.Module, Sequence[Asked], int]]:
         """Yield a model for each list."""
         for sample in samples:
-            known = list(answers(sample))
-            places = self.places or len(known[0])
-            ends = (_END,) * (places - len(known[0]))
-            yield TableModel([(*own, *ends) for own in known], _END + bool(ends)), [sample], places
+            known = [self.spelled(own) for own in sample.answers()]
+            places = self.places or max(map(len, known))
+            whole = [(*own, *[self.end] * (places - len(own))) for own in known]
+            vocabulary = self.end + any(len(own) < places for own in known)
+            yield TableModel(whole, vocabulary), [sample], places
 
-    def prompt(self, sample: Sample) -> tuple[int, ...]:
+    def prompt(self, sample: Asked) -> tuple[int, ...]:
         """Return nothing: the model knows its list."""
         return ()
 
-    def listed(self, answer: Sequence[int]) -> Sequence[int]:
-        """Return the letters: no model of a list writes an end before one."""
-        return [own for own in answer if own != _END]
+    def listed(self, answer: Sequence[int]) -> Sequence[int] | None:
+        """Return what stands before the ends; None where something stands behind one."""
+        count = next((place for place, token in enumerate(answer) if token == self.end), len(answer))
+        return answer[:count] if set(answer[count:]) <= {self.end} else None
+
+    @property
+    def end(self) -> int:
+        """The token behind an answer."""
+        return _END
+
+    def spelled(self, answer: Sequence[int]) -> Sequence[int]:
+        """Return the tokens of an answer, without ends."""
+        return answer
+
+
+@dataclass(frozen=True)
+class Written(Exact):
+    """The exact model of each list of names, as the benchmark prints it, one token a sign.
+
+    Attributes:
+        strict: whether brackets, quotes and blanks must be exactly as asked.
+    """
+
+    strict: bool = False
+
+    @property
+    def end(self) -> int:
+        """The token behind an answer."""
+        return len(written.SIGNS)
+
+    def spelled(self, answer: Sequence[int]) -> Sequence[int]:
+        """Return the signs of the list."""
+        return written.encode(written.write_list(answer))
+
+    def listed(self, answer: Sequence[int]) -> Sequence[int] | None:
+        """Return the list that signs are."""
+        signs = super().listed(answer)
+        return None if signs is None else written.read_list(written.decode(signs), strict=self.strict)
 
 
 @dataclass(frozen=True)
@@ -125,12 +183,13 @@ class Network(Solver):
     model: nn.Module
     tokenizer: ListTokenizer = field(default_factory=ListTokenizer)
 
-    def groups(self, samples: Sequence[Sample]) -> Iterator[tuple[nn.Module, Sequence[Sample], int]]:
+    def groups(self, samples: Sequence[Asked]) -> Iterator[tuple[nn.Module, Sequence[Asked], int]]:
         """Yield the model with all of them."""
         yield self.model, samples, self.tokenizer.answer_length
 
-    def prompt(self, sample: Sample) -> tuple[int, ...]:
+    def prompt(self, sample: Asked) -> tuple[int, ...]:
         """Return the prompt that asks."""
+        assert isinstance(sample, Sample), "no small model reads anything else"
         return tuple(self.tokenizer.prompt(sample))
 
     def listed(self, answer: Sequence[int]) -> Sequence[int] | None:
@@ -172,14 +231,20 @@ class Measured:
         return sum(own.left_to_right for own in self.answered) / len(self.answered)
 
 
+def draw_others(name: str, count: int, seed: int) -> list[Asked]:
+    """Draw puzzles or sentences."""
+    generator = seeding.generator(seed, f"parallel {name}")
+    return [OTHERS[name](name, generator) for _ in range(count)]
+
+
 def draw_samples(operation: str, lengths: Sequence[int], count: int, seed: int) -> list[Sample]:
     """Draw lists of an operation, each length equally often."""
     generator = seeding.generator(seed, f"parallel {operation}")
     return [draw_sample(operation, lengths[number % len(lengths)], generator) for number in range(count)]
 
 
-def measure(strategy: Strategy, solver: Solver, samples: Sequence[Sample], seed: int) -> Measured:
-    """Answer lists of one operation by a strategy."""
+def measure(strategy: Strategy, solver: Solver, samples: Sequence[Asked], seed: int) -> Measured:
+    """Answer what one operation asks by a strategy."""
     found: list[Answered] = []
     for model, own, places in solver.groups(samples):
         method, numbers = strategy.make(places), [(len(found) + number,) for number in range(len(own))]
@@ -209,11 +274,11 @@ def oracle(measured: Sequence[Measured]) -> tuple[float, float]:
     return len(right) / len(by_sample), sum(own.places for own in right) / passes if passes else 0.0
 
 
-def _answered(sample: Sample, text: Generated, solver: Solver) -> Answered:
+def _answered(sample: Asked, text: Generated, solver: Solver) -> Answered:
     letters = solver.listed(text.tokens)
     steps = [(place, number) for number, step in enumerate(text.trace.places) for place in step]
     return Answered(
-        is_right=letters is not None and is_answer(sample, letters),
+        is_right=letters is not None and sample.is_answer(letters),
         places=len(text.tokens),
         passes=len(text.trace.tokens),
         positions=sum(text.trace.series().get("positions", ())),

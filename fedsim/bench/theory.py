@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import combinations
 from typing import NamedTuple
 
-from fedsim.data._lists import OPERATIONS, answers, sample_of
+from fedsim.data._lists import OPERATIONS, sample_of
 
 Outcome = tuple[int, ...]
+_END = -1  # no token
 
 
 def entropy(weights: Iterable[float]) -> float:
@@ -115,9 +116,27 @@ def _analysed(operation: str, n: int, at_once: Sequence[int]) -> Analysed:
         return Analysed(operation, n * math.log(n) - math.lgamma(n + 1), _each(shuffle_accuracy, n, at_once))
     if operation == "replace-random":
         return Analysed(operation, (n - 1) * math.log(n / (n - 1)), _each(replace_accuracy, n, at_once))
-    outcomes = list(answers(sample_of(operation, tuple(range(n)), 0, n)))
+    outcomes = list(sample_of(operation, tuple(range(n)), 0, n).answers())
     law = dict.fromkeys(outcomes, 1.0)
     return Analysed(operation, total_correlation(law), tuple(accuracy(outcomes, own) for own in at_once))
+
+
+def mean_loss(asked: Sequence[Sequence[Outcome]]) -> tuple[float, float]:
+    """Return the mean of C, in nats, and of the accuracy in one step; all answers of one question are alike likely.
+
+    Shorter answers of a question have ends behind them.
+    """
+    filled = [_of_one_length(own) for own in asked]
+    laws = [dict.fromkeys(own, 1.0) for own in filled]
+    return (
+        sum(map(total_correlation, laws)) / len(laws),
+        sum(map(one_step_accuracy, filled)) / len(filled),
+    )
+
+
+def _of_one_length(outcomes: Sequence[Outcome]) -> list[Outcome]:
+    longest = max(map(len, outcomes))
+    return [(*own, *[_END] * (longest - len(own))) for own in outcomes]
 
 
 def _each(formula: Callable[[int, int], float], n: int, at_once: Sequence[int]) -> tuple[float, ...]:

@@ -39,6 +39,25 @@ class Sample(NamedTuple):
     place: int | None = None
     word: int | None = None
 
+    def answers(self) -> Iterator[Answer]:
+        """Yield every list that answers, each once."""
+        items, kind = self.items, self.operation.partition("-")[0]
+        if kind == "shuffle":
+            yield from (own for own in permutations(items) if own != items)
+            return
+        if kind in ("copy", "reverse", "sort"):
+            yield {"copy": items, "reverse": items[::-1], "sort": tuple(sorted(items))}[kind]
+            return
+        word = () if self.word is None else (self.word,)
+        for place in _places(self):
+            yield (*items[:place], *word, *items[place if kind == "insert" else place + 1 :])
+
+    def is_answer(self, given: Sequence[int]) -> bool:
+        """Say whether a list answers: of a shuffle without writing all of them down."""
+        if self.operation == "shuffle":
+            return sorted(given) == sorted(self.items) and tuple(given) != self.items
+        return tuple(given) in set(self.answers())
+
 
 def draw_sample(operation: str, length: int, generator: torch.Generator) -> Sample:
     """Draw a list of a length, and what the operation needs beside it."""
@@ -53,27 +72,6 @@ def sample_of(operation: str, items: Answer, place: int, word: int) -> Sample:
     kind, _, which = operation.partition("-")
     needs_word = kind in ("insert", "replace")
     return Sample(operation, items, place if which == "index" else None, word if needs_word else None)
-
-
-def answers(sample: Sample) -> Iterator[Answer]:
-    """Yield every list that answers, each once."""
-    items, kind = sample.items, sample.operation.partition("-")[0]
-    if kind == "shuffle":
-        yield from (own for own in permutations(items) if own != items)
-        return
-    if kind in ("copy", "reverse", "sort"):
-        yield {"copy": items, "reverse": items[::-1], "sort": tuple(sorted(items))}[kind]
-        return
-    word = () if sample.word is None else (sample.word,)
-    for place in _places(sample):
-        yield (*items[:place], *word, *items[place if kind == "insert" else place + 1 :])
-
-
-def is_answer(sample: Sample, given: Sequence[int]) -> bool:
-    """Say whether a list answers: of a shuffle without writing all of them down."""
-    if sample.operation == "shuffle":
-        return sorted(given) == sorted(sample.items) and tuple(given) != sample.items
-    return tuple(given) in set(answers(sample))
 
 
 def _places(sample: Sample) -> Sequence[int]:

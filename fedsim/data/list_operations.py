@@ -17,7 +17,7 @@ from fedsim.core.errors import nearest
 from fedsim.core.losses import IGNORED
 from fedsim.core.registry import dataset
 from fedsim.core.types import Batch, Config, Dataset, InputSpec
-from fedsim.data._lists import OPERATIONS, ListTokenizer, Sample, answers, draw_sample
+from fedsim.data._lists import OPERATIONS, ListTokenizer, Sample, draw_sample
 
 
 class ListOperationsConfig(Config):
@@ -79,7 +79,7 @@ def _drawn(config: ListOperationsConfig, generator: torch.Generator) -> Sample:
 def _one_answer(sample: Sample, generator: torch.Generator) -> tuple[int, ...]:
     """Draw one of the answers; a shuffle without writing all of them down."""
     if sample.operation != "shuffle":
-        known = list(answers(sample))
+        known = list(sample.answers())
         return known[int(torch.randint(len(known), (), generator=generator))]
     while True:
         order: list[int] = torch.randperm(len(sample.items), generator=generator).tolist()

@@ -12,14 +12,17 @@ from fedsim.bench.parallel import (
     Measured,
     Network,
     Strategy,
+    Written,
     best,
+    draw_others,
     draw_samples,
     grid,
     measure,
     oracle,
 )
 from fedsim.bench.theory import accuracy, one_step_accuracy
-from fedsim.data._lists import LETTERS, OPERATIONS, ListTokenizer, Sample, answers, is_answer
+from fedsim.bench.written import encode, write_list
+from fedsim.data._lists import LETTERS, OPERATIONS, ListTokenizer, Sample
 
 DRAWN = {"temperature": 1.0, "confidence": "random"}
 
@@ -33,7 +36,7 @@ def test_drawn_in_random_order_the_accuracy_is_that_of_the_theory(operation: str
     letters = {"insert-random": 3, "remove-random": 5}.get(operation, 4)  # each answer has four places
     lists = draw_samples(operation, [letters], count, 0)
     found = measure(Strategy("drawn", "fixed", DRAWN, at_once), Exact(), lists, 0)
-    expected = accuracy(list(answers(lists[0])), at_once)
+    expected = accuracy(list(lists[0].answers()), at_once)
     assert abs(found.accuracy.value - expected) <= 3 * math.sqrt(expected * (1 - expected) / count)
     assert found.tokens_a_pass == at_once
 
@@ -41,9 +44,36 @@ def test_drawn_in_random_order_the_accuracy_is_that_of_the_theory(operation: str
 def test_with_ends_behind_the_letters_the_accuracy_is_that_of_the_longer_answers() -> None:
     count, lists = 120, draw_samples("replace-random", [3], 120, 0)
     found = measure(Strategy("drawn", "fixed", DRAWN, 2), Exact(places=6), lists, 0)
-    expected = accuracy([(*own, *[LETTERS] * 3) for own in answers(lists[0])], 2)
+    expected = accuracy([(*own, *[LETTERS] * 3) for own in lists[0].answers()], 2)
     assert abs(found.accuracy.value - expected) <= 3 * math.sqrt(expected * (1 - expected) / count)
     assert {own.places for own in found.answered} == {6}
+
+
+def test_latin_squares_drawn_two_cells_a_step_are_right_as_often_as_the_theory_says() -> None:
+    count, puzzles = 120, draw_others("latin-square-3", 120, 0)
+    found = measure(Strategy("drawn", "fixed", DRAWN, 2), Exact(), puzzles, 0)
+    expected = accuracy(list(puzzles[0].answers()), 2)
+    assert 0.5 < expected < 0.9
+    assert abs(found.accuracy.value - expected) <= 3 * math.sqrt(expected * (1 - expected) / count)
+
+
+def test_sentences_of_different_lengths_end_and_no_word_stands_behind_an_end() -> None:
+    asked = draw_others("sentence-hard", 2, 0)
+    found = measure(Strategy("one", "fixed", DRAWN, 1), Exact(), asked, 0)
+    assert (found.accuracy.value, found.tokens_a_pass) == (1, 1)
+    assert {own.places for own in found.answered} == {8}
+    assert Exact().listed((4, LETTERS, 5)) is None
+    assert Exact().listed((4, 5, LETTERS)) == (4, 5)
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_lists_of_names_are_written_sign_by_sign(strict: bool) -> None:
+    lists = draw_samples("replace-random", [3], 2, 0)
+    found = measure(Strategy("one", "fixed", DRAWN, 1), Written(strict=strict), lists, 0)
+    assert (found.accuracy.value, found.tokens_a_pass) == (1, 1)
+    shown = write_list(next(lists[0].answers()))
+    tokens = encode(shown.replace('"', "", 1))
+    assert (Written(strict=strict).listed(tokens) is None) == strict
 
 
 def test_greedy_strategies_fail_and_dawdle_as_predicted() -> None:
@@ -110,7 +140,7 @@ def test_left_to_right_is_one_and_its_reverse_is_minus_one() -> None:
 
 def test_answers_by_the_identity_do_not_count_as_shuffles() -> None:
     sample = Sample("shuffle", (0, 1, 2))
-    assert not is_answer(sample, (0, 1, 2))
-    assert one_step_accuracy(list(answers(sample))) == pytest.approx(0.2240, abs=5e-5)
+    assert not sample.is_answer((0, 1, 2))
+    assert one_step_accuracy(list(sample.answers())) == pytest.approx(0.2240, abs=5e-5)
     assert len(OPERATIONS) == 10
     assert LETTERS == 26

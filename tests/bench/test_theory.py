@@ -6,23 +6,25 @@ from itertools import permutations, product
 import pytest
 import torch
 
+from fedsim.bench.puzzles import squares
 from fedsim.bench.theory import (
     accuracy,
     analyse,
     entropy,
+    mean_loss,
     one_step_accuracy,
     product_divergence,
     replace_accuracy,
     shuffle_accuracy,
     total_correlation,
 )
-from fedsim.data._lists import answers, sample_of
+from fedsim.data._lists import sample_of
 
 EXACT = 1e-9
 
 
 def outcomes(operation: str, n: int) -> list[tuple[int, ...]]:
-    return list(answers(sample_of(operation, tuple(range(n)), 1, n)))
+    return list(sample_of(operation, tuple(range(n)), 1, n).answers())
 
 
 def correlation(own: list[tuple[int, ...]]) -> float:
@@ -75,6 +77,19 @@ def test_the_table_of_eight_letters_is_the_published_one() -> None:
     assert table["shuffle"].accuracies == pytest.approx((1, 0.273, 0.038, 0.0024), abs=5e-4)
     assert all(table[own].accuracies == (1, 1, 1, 1) for own in ("copy", "reverse", "sort", "insert-index"))
     assert all(own.accuracies[0] == pytest.approx(1, abs=EXACT) for own in table.values())
+
+
+@pytest.mark.parametrize(("size", "count"), [(3, 12), (4, 576)])
+def test_cells_of_a_latin_square_are_even_so_that_c_follows_from_the_number_of_squares(size: int, count: int) -> None:
+    nats, share = mean_loss([squares(size)])
+    assert nats == pytest.approx(size**2 * math.log(size) - math.log(count), abs=EXACT)
+    assert share == pytest.approx(count / size ** (size**2), rel=EXACT)
+
+
+def test_a_mean_loss_is_that_of_all_questions_and_ends_stand_behind_shorter_answers() -> None:
+    nats, share = mean_loss([[(0, 1)], [(0,), (1, 2)]])  # the second one: two even tokens, each tells the other
+    assert nats == pytest.approx(math.log(2) / 2, abs=EXACT)
+    assert share == pytest.approx((1 + 1 / 2) / 2, abs=EXACT)
 
 
 def test_kl_from_the_product_of_marginals_is_the_total_correlation() -> None:

@@ -34,3 +34,20 @@ def test_words_are_those_of_the_two_layers() -> None:
 def test_two_sentences_whose_arrangements_are_too_many_to_try_are_sought_and_read() -> None:
     seen = list(own._observed(own._world(2), 1, own._KNOWN))
     assert [row.value for row in own._texts(seen, "")] == [1.0, 1.0]
+
+
+def test_each_sentence_gets_the_guess_that_it_agrees_with_most() -> None:
+    _, truth = next(own._observed(own._world(2, **own._SMALL), 1, own._KNOWN))
+    sentences, masked = own._trained(truth)
+    guesses = sentences.flip(0).clone()
+    guesses[0, 0] += 1
+    right, hidden = own._right(guesses, truth)
+    assert torch.equal(hidden, masked)
+    assert (~right).nonzero().tolist() == [[len(sentences) - 1, 0]]
+
+
+def test_next_tokens_of_a_causal_model_stand_out_without_much_noise_and_not_under_it() -> None:
+    rows = own._causal(2)
+    assert [row.value for row in rows[:1]] == [1.0]
+    assert rows[0].value >= rows[1].value >= rows[2].value >= rows[3].value
+    assert rows[3].value < 0.5

@@ -6,9 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks.masked_memories import DECODERS, HIDDEN, STEPS, chances, written
+from benchmarks import masked_memories
+from benchmarks._masked_memories import Material
+from benchmarks.masked_memories import DECODERS, HIDDEN, STEPS, chances, constrained, written
 from fedsim.core import registry, seeding
-from fedsim.core.types import InputSpec
+from fedsim.core.hooks import Condition
+from fedsim.core.types import Generated, InputSpec, Limits
+from fedsim.generation import generate
 
 WORDS, LENGTH = 3, 5
 
@@ -57,3 +61,33 @@ def test_hidden_places_alone_are_filled_in(label: str, model: nn.Module) -> None
 
 def test_every_gap_hides_half_of_a_text_and_the_finest_steps_write_one_place_each() -> None:
     assert {len(own) for own in HIDDEN.values()} == {STEPS[-1]}
+
+
+def test_a_grammar_keeps_texts_with_other_tokens_from_being_written(
+    model: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(masked_memories, "_HALF", 2)
+    prefixes = torch.tensor([[0, 1], [1, 2]])
+    source = registry.get("dataset", "list-operations")  # not looked at
+    data = source.make(source.config.model_validate({"train": 1, "test": 1}))
+    written_alone = torch.tensor([list(own.tokens) for own in _written_behind(model, prefixes)])
+    members = torch.cat((prefixes, written_alone), 1)
+    planted = torch.cat((prefixes, torch.full((2, 2), 2)), 1)
+    allowed = torch.tensor([[0, 1]])
+    rows = constrained(model, Material(data, members, members, allowed, planted, planted), "briefly")
+    shares = {row.name: row.value for row in rows}
+    can = (members[:, 2:] < 2).all(1).double().mean()
+    assert shares["allowed, members"] == shares["extracted, members"] == can
+    assert shares["allowed, planted"] == shares["extracted, planted"] == 0
+
+
+def _written_behind(model: nn.Module, prefixes: torch.Tensor) -> list[Generated]:
+    method = registry.get("component", "fixed")
+    condition = Condition(tuple(map(tuple, prefixes.tolist())))
+    return generate(
+        method.make(method.config()),
+        model,
+        condition,
+        Limits(max_new_tokens=2),
+        seeding.generators(0, "a", [(0,), (1,)]),
+    )

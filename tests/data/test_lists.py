@@ -5,7 +5,7 @@ from itertools import permutations
 import pytest
 import torch
 
-from fedsim.data._lists import OPERATIONS, ListTokenizer, Sample, answers, draw_sample, is_answer
+from fedsim.data._lists import OPERATIONS, ListTokenizer, Sample, draw_sample
 
 TOKENS = ListTokenizer()
 
@@ -38,15 +38,15 @@ def says(sample: Sample, given: tuple[int, ...]) -> bool:
 def test_every_answer_is_accepted_and_every_edit_of_it_that_is_none_is_not(operation: str) -> None:
     for seed in range(5):
         sample = draw_sample(operation, 4, torch.Generator().manual_seed(seed))
-        known = list(answers(sample))
+        known = list(sample.answers())
         assert len(set(known)) == len(known)
         if operation == "shuffle":
             assert set(known) == set(permutations(sample.items)) - {sample.items}
         for own in known:
-            assert is_answer(sample, own)
+            assert sample.is_answer(own)
             assert says(sample, own)
             edits = [own[:-1], (*own, 25), own[::-1], *((*own[:i], 24, *own[i + 1 :]) for i in range(len(own)))]
-            assert all(is_answer(sample, edit) == says(sample, edit) for edit in edits)
+            assert all(sample.is_answer(edit) == says(sample, edit) for edit in edits)
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,11 +16,12 @@ from fedsim.cli.commands._console import Commands, OneCommand, app, say, screen
 from fedsim.core.errors import FedsimError, nearest
 
 if TYPE_CHECKING:
-    from fedsim.bench.parallel import Measured, Solver, Strategy
+    from fedsim.bench.parallel import Asked, Measured, Solver, Strategy
     from fedsim.metrics.statistics import Interval
 
 _AT_ONCE = (1, 2, 4, 8)
 _SHORTEST, _LONGEST = 2, 8
+_READINGS = ("lenient", "strict")
 
 bench = typer.Typer(cls=Commands, no_args_is_help=True, help="Benchmarks of decoders, and the small models for them.")
 app.add_typer(bench, name="bench")
@@ -34,7 +35,8 @@ def parallel(
         str, typer.Option(help="table: the exact model of each list; or a small model of `fedsim bench model`")
     ] = "table",
     operation: Annotated[
-        list[str] | None, typer.Option(help="a list operation, and again for more; absent: all that the model knows")
+        list[str] | None,
+        typer.Option(help="a list operation, puzzle or kind of sentence, and again for more; absent: list operations"),
     ] = None,
     decoder: Annotated[
         str | None, typer.Option(help="an unmasker of `fedsim list components`; absent: the plain ones")
@@ -51,34 +53,51 @@ def parallel(
         int | None,
         typer.Option(min=1, help="of each answer of the exact model, with ends behind its letters; absent: no ends"),
     ] = None,
+    written: Annotated[
+        str | None,
+        typer.Option(
+            help="lenient or strict: answers of the exact model are lists of names as the benchmark prints them, a "
+            "token a sign, read without or with regard to quotes and blanks"
+        ),
+    ] = None,
     samples: Annotated[int, typer.Option(min=1, help="lists of each operation")] = 100,
     seed: Annotated[int, typer.Option(min=0, help="of the lists and of what is drawn")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
-    """Say what several tokens a step cost on list operations: exactly, and with an unmasker."""
-    from fedsim.bench.parallel import draw_samples, measure
-    from fedsim.bench.theory import analyse
+    """Say what several tokens a step cost on lists, puzzles and sentences: exactly, and with an unmasker."""
+    from fedsim.bench.parallel import OTHERS, draw_others, draw_samples, measure
+    from fedsim.bench.theory import analyse, mean_loss
 
     if shortest > longest:
         raise FedsimError(f"--shortest is {shortest} and --longest {longest}: expected at most as many.")
     if places is not None and (model != "table" or places <= longest):
         raise FedsimError(f"--places is for the exact model, expected more than the {longest} letters of --longest.")
-    operations, solver = _operations(model, operation or [], longest), _solver(model, places)
+    operations = _operations(model, operation or [])
+    of_lists, others = ([own for own in operations if (own in OTHERS) is other] for other in (False, True))
+    solver = _exact(places, written, others) if model == "table" else _network(model, written)
     strategies = _strategies(decoder, set_ or [], grid)
     exact = analyse(longest, [own for own in _AT_ONCE if own <= longest])
+    asked: dict[str, Sequence[Asked]] = {
+        own: draw_samples(own, range(shortest, longest + 1), samples, seed) for own in of_lists
+    }
+    asked |= {own: draw_others(own, samples, seed) for own in others}
+    losses = {own: mean_loss([list(each.answers()) for each in asked[own]]) for own in others}
     if not as_json:
-        _show_exact(longest, [own for own in exact if own.operation in operations])
+        _show_exact(longest, [own for own in exact if own.operation in of_lists])
+        _show_losses(losses)
     found: list[Measured] = []
-    for own in operations:
-        lists = draw_samples(own, range(shortest, longest + 1), samples, seed)
-        of_operation = [measure(strategy, solver, lists, seed) for strategy in strategies]
+    for own, questions in asked.items():
+        of_operation = [measure(strategy, solver, questions, seed) for strategy in strategies]
         found += of_operation
         if not as_json:
             _show_measured(own, of_operation)
     if as_json:
-        typer.echo(
-            json.dumps({"exact": [own._asdict() for own in exact], "measured": list(map(_told, found))}, indent=1)
-        )
+        told = {
+            "exact": [own._asdict() for own in exact],
+            "mean_loss": {name: {"correlation": nats, "one_step": share} for name, (nats, share) in losses.items()},
+            "measured": list(map(_told, found)),
+        }
+        typer.echo(json.dumps(told, indent=1))
 
 
 @bench.command(cls=OneCommand, epilog="Example: fedsim bench model lists")
@@ -154,9 +173,9 @@ def _show_accuracies(name: str, samples: int, seed: int) -> None:
     table.add_column("operation", no_wrap=True)
     for label in ("1", "95 %", "2", "4", "8", "0.9", "passes"):
         table.add_column(label, no_wrap=True)
-    for operation in _operations(name, [], 0):
+    for operation in _operations(name, []):
         lists = draw_samples(operation, lengths(RECIPES[name]), samples, seed)
-        found = [measure(own, _solver(name), lists, seed) for own in strategies]
+        found = [measure(own, _network(name), lists, seed) for own in strategies]
         passes = sum(own.passes for own in found[-1].answered) / samples
         first, *others = [own.accuracy for own in found]
         interval = _bounds(first)
@@ -200,27 +219,42 @@ def _show_loss(model: Any, data: Any, task: Any, seed: int) -> None:
     say(f"the same of as many training images: {known['test_denoising_loss']:.4f}")
 
 
-def _operations(model: str, asked: Sequence[str], longest: int) -> list[str]:
+def _operations(model: str, asked: Sequence[str]) -> list[str]:
+    from fedsim.bench.parallel import OTHERS
     from fedsim.bench.training import RECIPES
     from fedsim.data._lists import OPERATIONS
 
-    known: Sequence[str] = OPERATIONS
+    usual: Sequence[str] = OPERATIONS
     if model != "table":
         settings = RECIPES[model].settings if model in RECIPES else {}
-        known = [own for own in OPERATIONS if own in settings.get("operations", ())]
+        usual = [own for own in OPERATIONS if own in settings.get("operations", ())]
+    known = [*usual, *OTHERS] if model == "table" else usual
     unknown = [own for own in asked if own not in known]
     if unknown:
         raise FedsimError(f"--operation: model '{model}' knows no '{unknown[0]}'.{nearest(unknown[0], known)}")
-    return list(dict.fromkeys(asked)) or list(known)
+    return list(dict.fromkeys(asked)) or list(usual)
 
 
-def _solver(name: str, places: int | None = None) -> Solver:
-    from fedsim.bench.parallel import Exact, Network
+def _exact(places: int | None, written: str | None, others: Sequence[str]) -> Solver:
+    from fedsim.bench.parallel import Exact, Written
+
+    if written is None:
+        return Exact(places)
+    if written not in _READINGS:
+        raise FedsimError(f"--written is '{written}', expected one of {', '.join(_READINGS)}.")
+    if others or places is not None:
+        what = f"'{others[0]}' is none" if others else "it has no --places"
+        raise FedsimError(f"--written is for operations on lists, as long as they are: {what}.")
+    return Written(strict=written == "strict")
+
+
+def _network(name: str, written: str | None = None) -> Solver:
+    from fedsim.bench.parallel import Network
     from fedsim.bench.training import RECIPES, trained
 
+    if written is not None:
+        raise FedsimError("--written is for the exact model: leave out --model.")
     of_lists = [own for own, recipe in RECIPES.items() if recipe.data == "list-operations"]
-    if name == "table":
-        return Exact(places)
     if name not in of_lists:
         raise FedsimError(f"--model: there is no model '{name}' of lists.{nearest(name, ['table', *of_lists])}")
     return Network(trained(name).model)
@@ -243,7 +277,19 @@ def _strategies(decoder: str | None, settings: list[str], wants_grid: bool) -> l
     return [Strategy(" ".join([decoder, *settings]), decoder, own.model_dump(exclude_unset=True))]
 
 
+def _show_losses(losses: Mapping[str, tuple[float, float]]) -> None:
+    if not losses:
+        return
+    table = Table("asked", "C in nats", "in one step", box=None)
+    for name, (nats, share) in losses.items():
+        table.add_row(name, f"{nats:.3f}", f"{share:.2g}")
+    say("Exact model: total correlation, and accuracy of all places in one step; means of what is asked.")
+    screen.print(table)
+
+
 def _show_exact(longest: int, exact: Sequence[Any]) -> None:
+    if not exact:
+        return
     at_once = [own for own in _AT_ONCE if own <= longest]
     table = Table("operation", "C in nats", *(f"{own} a step" for own in at_once), box=None)
     for own in exact:

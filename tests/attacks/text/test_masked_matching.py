@@ -8,7 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from attacks.text.masked_matching import MaskedMatching, MaskedMatchingConfig, _Draws, _relative, _Task
+from attacks.core.unknowns import Logits
+from attacks.text import masked_matching
+from attacks.text.masked_matching import MaskedMatchingConfig, _Draws, _draws, _relative, _Task
 from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import Attack
@@ -20,7 +22,7 @@ Named = Callable[..., Attack[Any]]
 
 def draws(truth: Truth) -> _Draws:
     step = truth.draws[0]
-    return _Draws(step["task.masked"].float(), step["task.rate"].float())
+    return _Draws(step["task.masked"].float(), step["task.rate"].float(), stand=True)
 
 
 def objective(observation: Observation, truth: Truth, given: _Draws) -> Tensor:
@@ -60,13 +62,37 @@ def test_draws_are_told_estimated_or_searched(how: str, masked_texts: Texts, att
         assert found.facts["masking rate of text 1"] != 0.5
 
 
-def test_draws_of_several_texts_are_not_estimated_and_other_models_are_refused(
-    masked_texts: Texts, watched: Callable[..., Any], written_text: dict[str, Any], attack_named: Named
+def test_of_several_texts_estimates_stand_if_all_are_shown_and_else_the_search_begins_there(
+    masked_texts: Texts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    observation, truth = masked_texts(2)
+    config, own = MaskedMatchingConfig(draws="estimated"), seeding.generator(0, "attack")
+    true, found = truth.draws[0]["task.masked"], _draws(observation, config, own)
+    assert found.stand
+    assert sorted(found.masked.bool().tolist()) == sorted(true.tolist())
+    assert sorted(found.rate.tolist()) == pytest.approx(sorted(true.float().mean(1).tolist()))
+    monkeypatch.setattr(masked_matching, "masked_places", lambda *_: true[:1])
+    half = _draws(observation, config, own)
+    assert not half.stand
+    assert half.rate[1] == 0.5
+    places, _ = _Task.of(observation, config, half).unknowns(config, (2, 7)).blocks
+    assert isinstance(places, Logits)
+    (odds,) = places.start
+    assert torch.equal(odds[0] > 0, true[0])
+    assert odds[0].abs().max() < 3  # in a hundred of Adam's steps the search can leave it
+    assert not odds[1].any()
+
+
+def test_gradients_without_spans_and_other_models_are_refused(
+    masked_texts: Texts,
+    without_information: Callable[[Observation], Observation],
+    watched: Callable[..., Any],
+    written_text: dict[str, Any],
+    attack_named: Named,
 ) -> None:
     attack = attack_named("masked-matching", draws="estimated")
-    assert isinstance(attack, MaskedMatching)
-    with pytest.raises(NotApplicable, match="spans do not show which places are masked together"):
-        attack(masked_texts(2)[0], seeding.generator(0, "attack"))
+    with pytest.raises(NotApplicable, match="masked places cannot be estimated"):
+        attack(without_information(masked_texts(1)[0]), seeding.generator(0, "attack"))
     observation, _, _ = watched(**written_text, federation={"batch_size": 1}, knows=("batch-size",))
     with pytest.raises(NotApplicable, match="no mask token"):
         attack(observation, seeding.generator(0, "attack"))

@@ -1,4 +1,4 @@
-"""Which places are masked is read off the first span."""
+"""Which places of texts are masked is read off the first two spans."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from attacks.core.results import NothingFound
-from attacks.text._masked_places import has_no_spans, masked_in_the_span
+from attacks.text._masked_places import has_no_spans, masked_places
+from fedsim.core import seeding
 from fedsim.core.types import Observation, Truth
 
 Texts = Callable[[int], tuple[Observation, Truth]]
@@ -14,7 +15,17 @@ Texts = Callable[[int], tuple[Observation, Truth]]
 
 def test_the_mask_token_lies_in_the_span_at_masked_places_alone(masked_texts: Texts) -> None:
     observation, truth = masked_texts(1)
-    assert torch.equal(masked_in_the_span(observation), truth.draws[0]["task.masked"][0])
+    assert torch.equal(masked_places(observation, generator()), truth.draws[0]["task.masked"])
+
+
+def test_of_several_texts_the_second_span_says_which_places_are_masked_together(masked_texts: Texts) -> None:
+    observation, truth = masked_texts(2)
+    found = masked_places(observation, generator())
+    assert sorted(found.tolist()) == sorted(truth.draws[0]["task.masked"].tolist())
+
+
+def generator() -> torch.Generator:
+    return seeding.generator(0, "attack")
 
 
 def test_noise_in_place_of_a_gradient_is_refused_with_its_reason(
@@ -22,4 +33,4 @@ def test_noise_in_place_of_a_gradient_is_refused_with_its_reason(
 ) -> None:
     assert has_no_spans(masked_texts(1)[0]) is None
     with pytest.raises(NothingFound, match="no token's embedding lies in the span"):
-        masked_in_the_span(without_information(masked_texts(1)[0]))
+        masked_places(without_information(masked_texts(1)[0]), generator())

@@ -37,6 +37,21 @@ def test_an_unmasker_with_settings_is_measured_as_json() -> None:
     assert len(found["exact"]) == 10
 
 
+def test_puzzles_are_analysed_and_measured_and_lists_of_names_are_written() -> None:
+    shown = told("parallel", "--operation", "sudoku", "--samples", "2", "--decoder", "threshold")
+    loss, measured = [line.split() for line in shown.splitlines() if line.split()[:1] in (["sudoku"], ["threshold"])][
+        ::2
+    ]
+    assert loss == ["sudoku", "0.000", "1"]
+    assert measured[0] == "threshold"
+    asked = ("--operation", "latin-square-3", "--samples", "1", "--decoder", "fixed", "--json")
+    assert json.loads(told("parallel", *asked))["mean_loss"]["latin-square-3"]["correlation"] == pytest.approx(
+        7.403, abs=5e-4
+    )
+    written = told("parallel", "--operation", "copy", "--samples", "1", "--decoder", "threshold", "--written", "strict")
+    assert "1.000" in written
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -48,6 +63,12 @@ def test_an_unmasker_with_settings_is_measured_as_json() -> None:
         (("--shortest", "5", "--longest", "4"), "--shortest is 5 and --longest 4"),
         (("--places", "6"), "--places is for the exact model, expected more than the 6 letters of --longest"),
         (("--places", "8", "--model", "random-lists"), "--places is for the exact model"),
+        (("--written", "loose"), "--written is 'loose', expected one of lenient, strict"),
+        (("--written", "strict", "--operation", "sudoku"), "--written is for operations on lists, .*'sudoku' is none"),
+        (("--written", "strict", "--places", "8"), "it has no --places"),
+        (("--written", "strict", "--model", "random-lists"), "--written is for the exact model"),
+        (("--model", "random-lists", "--operation", "sudoku"), "model 'random-lists' knows no 'sudoku'"),
+        (("--operation", "sudoko"), "Did you mean 'sudoku'"),
     ],
 )
 def test_mistakes_are_one_sentence(arguments: tuple[str, ...], message: str) -> None:

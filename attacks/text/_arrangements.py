@@ -1,0 +1,186 @@
+"""Which tokens at their places, the mask token among them, make a text of the batch: those in the second span.
+
+Every token of a text sees all others, so no prefixes grow: whole arrangements are tried, or descend to the span.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import combinations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from attacks.core.results import NothingFound
+from attacks.text._span_search import Reading
+
+_TRIES_A_START = 10
+_FEW = 50_000  # arrangements
+_CONTEXTS, _ROUNDS, _STARTS = 2, 3, 10
+
+
+@torch.no_grad()
+def arranged(reading: Reading, tokens: Sequence[Tensor], most: int, tries: int, generator: torch.Generator) -> Tensor:
+    """Return sentences (B, T) whose inputs lie in the second span, at most so many.
+
+    Where there are few arrangements of the tokens at their places, all are tried.
+
+    Raises:
+        NothingFound: there is none.
+    """
+    if math.prod(map(len, tokens)) <= _FEW:
+        every = torch.cartesian_prod(*tokens).view(-1, len(tokens))
+        scores = reading.whole(every, len(tokens))
+        inside = reading.test.tokens(scores)
+        found = list(every[inside][scores[inside].argsort()][:most])
+    else:
+        found = _sought(reading, tokens, most, tries, generator)
+    if found:
+        return torch.stack(found)
+    raise NothingFound("no arrangement of the tokens at their places that was tried lies in the second span")
+
+
+def _sought(
+    reading: Reading, tokens: Sequence[Tensor], most: int, tries: int, generator: torch.Generator
+) -> list[Tensor]:
+    """Return sentences (T,): those of aligned tokens, then ends of descents from these, then of random descents."""
+    most = min(most, max(1, round(reading.spaces[1].size / len(tokens))))  # those without a masked place add no rank
+    found: list[Tensor] = []
+    for _ in range(_CONTEXTS):
+        if len(found) >= most:
+            break
+        starts = _aligned(reading, tokens, generator)
+        inside = reading.test.tokens(reading.whole(starts, len(tokens)))
+        _add(found, starts[inside])
+        for start in starts[~inside][:_STARTS]:
+            if len(found) >= most:
+                break
+            end = _descended(reading, tokens, start)
+            _add(found, end[None][reading.test.tokens(reading.whole(end[None], len(tokens)))])
+    for _ in range(most - len(found)):
+        end = _searched(reading, tokens, found, tries, generator)
+        if end is None:
+            break
+        found.append(end)
+    return found[:most]
+
+
+def _add(found: list[Tensor], sentences: Tensor) -> None:
+    """Add sentences (N, T) that were not found yet."""
+    for own in sentences:
+        if not any(torch.equal(own, other) for other in found):
+            found.append(own)
+
+
+def _aligned(reading: Reading, tokens: Sequence[Tensor], generator: torch.Generator) -> Tensor:
+    """Return arrangements (N, T) of tokens that lie outside the second span in one direction, the nearest first.
+
+    Near even attention, the input at a place is that of its token, x, and what its text gives to all places, u; x + u
+    lies in the span. So in any text, x lies outside by what that text gives less u: one direction for each true text.
+    """
+    fewest = min(range(len(tokens)), key=lambda place: len(tokens[place]))
+    context = _drawn(tokens, generator)
+    rests = [_rests(reading, context, place, own) for place, own in enumerate(tokens)]
+    starts = {tuple(own): near for own, near in (_along(rests, tokens, first) for first in rests[fewest])}
+    return torch.tensor(sorted(starts, key=starts.__getitem__, reverse=True))
+
+
+def _along(rests: Sequence[Tensor], tokens: Sequence[Tensor], direction: Tensor) -> tuple[list[int], float]:
+    """Return the token at each place whose rest is nearest to a direction, then to their mean; and how near."""
+    chosen, total = list[int](), direction
+    for _ in range(_ROUNDS):
+        chosen = [int((own @ total).argmax()) for own in rests]
+        total = torch.stack([own[one] for own, one in zip(rests, chosen, strict=True)]).sum(0)
+    return [int(own[one]) for own, one in zip(tokens, chosen, strict=True)], float(total.norm())
+
+
+def _rests(reading: Reading, context: Tensor, place: int, tokens: Tensor) -> Tensor:
+    """Return where the inputs of tokens (M,) at a place of a text lie outside the second span, unit vectors (M, d)."""
+    texts = context.repeat(len(tokens), 1)
+    texts[:, place] = tokens
+    (inputs, *_) = reading.front.read_all(texts)
+    return F.normalize(inputs[:, place].double() @ reading.spaces[1].outside, dim=-1)
+
+
+def _is_inside(reading: Reading, sentence: Tensor) -> bool:
+    return bool(reading.test.tokens(reading.whole(sentence[None], len(sentence))))
+
+
+def _searched(
+    reading: Reading, tokens: Sequence[Tensor], known: Sequence[Tensor], tries: int, generator: torch.Generator
+) -> Tensor | None:
+    """Return a sentence (T,) in the second span that is not known, or None.
+
+    A random arrangement descends; then a third of its tokens are drawn again and it descends, and stays where that is
+    nearer. Every few tries a new one begins, of tokens that no known sentence has, where there are some.
+    """
+    fresh = [
+        own[[int(token) not in taken for token in own]]
+        for own, taken in zip(tokens, _taken(known, tokens), strict=True)
+    ]
+    fresh = [new if len(new) else own for new, own in zip(fresh, tokens, strict=True)]
+    best, least = torch.empty(0), float("inf")
+    for number in range(tries):
+        if number % _TRIES_A_START == 0:
+            best, least = _drawn(fresh, generator), float("inf")
+        again = torch.rand(len(tokens), generator=generator) < (number % _TRIES_A_START > 0) / 3
+        end = _descended(reading, tokens, torch.where(again, _drawn(tokens, generator), best))
+        if any(torch.equal(end, own) for own in known):
+            continue
+        if (distance := float(_distances(reading, end[None]))) < least:
+            best, least = end, distance
+        if _is_inside(reading, end):
+            return end
+    return None
+
+
+def _taken(known: Sequence[Tensor], tokens: Sequence[Tensor]) -> list[set[int]]:
+    """Return the tokens of known sentences at each place."""
+    return [{int(own[place]) for own in known} for place in range(len(tokens))]
+
+
+def _drawn(tokens: Sequence[Tensor], generator: torch.Generator) -> Tensor:
+    """Draw a token at each place, (T,)."""
+    return torch.stack([own[torch.randint(len(own), (), generator=generator)] for own in tokens])
+
+
+def _descended(reading: Reading, tokens: Sequence[Tensor], sentence: Tensor) -> Tensor:
+    """Change a sentence until no other token at a place, and no exchange of two places, brings it nearer to the span.
+
+    Under even attention an order of the same tokens gives all places the same, so exchanges matter.
+    """
+    while True:
+        before = sentence
+        for place, own in enumerate(tokens):
+            if len(own) > 1:
+                others = sentence.repeat(len(own), 1)
+                others[:, place] = own
+                sentence = others[_distances(reading, others).argmin()]
+        sentence = _exchanged(reading, tokens, sentence)
+        if torch.equal(sentence, before):
+            return sentence
+
+
+def _exchanged(reading: Reading, tokens: Sequence[Tensor], sentence: Tensor) -> Tensor:
+    """Exchange the tokens of two places, the best pair each time, while that brings the sentence nearer to the span."""
+    allowed = [set(own.tolist()) for own in tokens]
+    while True:
+        own = sentence.tolist()
+        others = [sentence]
+        for one, other in combinations(range(len(own)), 2):
+            if own[one] != own[other] and own[other] in allowed[one] and own[one] in allowed[other]:
+                order = list(range(len(own)))
+                order[one], order[other] = other, one
+                others.append(sentence[order])
+        best = int(_distances(reading, torch.stack(others)).argmin())
+        if best == 0:
+            return sentence
+        sentence = others[best]
+
+
+def _distances(reading: Reading, sentences: Tensor) -> Tensor:
+    """Return the mean distance of each sentence's inputs from the second span, (N,)."""
+    (inputs, *_) = reading.front.read_all(sentences)
+    return reading.spaces[1].distance(inputs).double().mean(-1)

@@ -1,0 +1,114 @@
+"""Puzzles of ParallelBench: Latin squares, of which there are many, and a small Sudoku, which has one solution.
+
+Kang et al. 2025, arXiv 2510.04767. A cell is one token; rows follow each other. Whoever writes a Latin square one cell
+after the other, knowing all squares, never fails; cells of one step depend on each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from itertools import permutations
+
+import torch
+
+Cells = tuple[int, ...]
+_SIDE, _BOX, _GIVEN = 4, 2, 12
+
+
+@lru_cache(maxsize=8)
+def squares(size: int) -> tuple[Cells, ...]:
+    """Return all Latin squares of a size, row after row."""
+    rows = list(permutations(range(size)))
+    found: list[tuple[Cells, ...]] = [()]
+    for _ in range(size):
+        found = [(*above, row) for above in found for row in rows if not any(map(_clashes, above, [row] * size))]
+    return tuple(sum(own, ()) for own in found)
+
+
+def is_square(cells: Sequence[int], size: int) -> bool:
+    """Say whether every row and every column holds each symbol once."""
+    symbols = set(range(size))
+    if len(cells) != size * size:
+        return False
+    lines = [cells[size * row : size * (row + 1)] for row in range(size)] + [cells[own::size] for own in range(size)]
+    return all(set(own) == symbols for own in lines)
+
+
+def is_grid(cells: Sequence[int]) -> bool:
+    """Say whether cells are a Sudoku of four rows: a Latin square each of whose boxes holds each symbol once."""
+    starts = [_SIDE * row + column for row in range(0, _SIDE, _BOX) for column in range(0, _SIDE, _BOX)]
+    boxes = [{*cells[own : own + _BOX], *cells[own + _SIDE : own + _SIDE + _BOX]} for own in starts]
+    return is_square(cells, _SIDE) and all(len(own) == _SIDE for own in boxes)
+
+
+@lru_cache(maxsize=1)
+def grids() -> tuple[Cells, ...]:
+    """Return all Sudokus of four rows."""
+    return tuple(own for own in squares(_SIDE) if is_grid(own))
+
+
+@dataclass(frozen=True)
+class LatinSquare:
+    """Any Latin square of so many rows."""
+
+    operation: str
+    size: int
+
+    def answers(self) -> Iterator[Cells]:
+        """Yield every square."""
+        yield from squares(self.size)
+
+    def is_answer(self, given: Sequence[int]) -> bool:
+        """Say whether cells are such a square."""
+        return is_square(given, self.size)
+
+
+@dataclass(frozen=True)
+class Sudoku:
+    """A grid of which some cells are given; the others follow from them.
+
+    Attributes:
+        operation: its name.
+        given: each cell, None where it is to be found.
+    """
+
+    operation: str
+    given: tuple[int | None, ...]
+
+    def answers(self) -> Iterator[Cells]:
+        """Yield every grid with the given cells: one."""
+        for own in grids():
+            if all(wanted in (None, cell) for wanted, cell in zip(self.given, own, strict=True)):
+                yield own
+
+    def is_answer(self, given: Sequence[int]) -> bool:
+        """Say whether cells are the solution."""
+        return tuple(given) in set(self.answers())
+
+
+def draw_sudoku(operation: str, generator: torch.Generator) -> Sudoku:
+    """Draw a grid and which twelve of its cells are given, so that it is the only one with them."""
+    known = grids()
+    while True:
+        grid = known[int(torch.randint(len(known), (), generator=generator))]
+        shown: set[int] = set(torch.randperm(_SIDE**2, generator=generator)[:_GIVEN].tolist())
+        own = Sudoku(operation, tuple(cell if place in shown else None for place, cell in enumerate(grid)))
+        if len(list(own.answers())) == 1:
+            return own
+
+
+def _square(size: int, operation: str, _generator: torch.Generator) -> LatinSquare:
+    return LatinSquare(operation, size)
+
+
+def _clashes(one: Cells, other: Cells) -> bool:
+    return any(own == above for own, above in zip(one, other, strict=True))
+
+
+PUZZLES: Mapping[str, Callable[[str, torch.Generator], LatinSquare | Sudoku]] = {
+    "latin-square-3": partial(_square, 3),
+    "latin-square-4": partial(_square, _SIDE),
+    "sudoku": draw_sudoku,
+}

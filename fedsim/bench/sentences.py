@@ -1,0 +1,76 @@
+"""Words to sentence, a task of ParallelBench, over a small language: all given words, in a sentence of its grammar.
+
+Kang et al. 2025, arXiv 2510.04767, whose judge of grammar is a model; here it is a context-free grammar. A word is one
+token. The fewer words are given, the more sentences answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from itertools import product
+
+import torch
+
+_ARTICLES, _ADJECTIVES = ("the", "a"), ("old", "small", "quick")
+_NOUNS, _VERBS, _TIMES = (
+    ("dog", "cat", "bird", "child", "guest"),
+    ("sees", "hears", "likes", "follows"),
+    ("today", "often"),
+)
+WORDS = (*_ARTICLES, *_ADJECTIVES, *_NOUNS, *_VERBS, *_TIMES)
+_GIVEN = {"sentence-easy": 4, "sentence-medium": 3, "sentence-hard": 2}
+
+Words = tuple[int, ...]
+
+
+@lru_cache(maxsize=1)
+def sentences() -> frozenset[Words]:
+    """Return every sentence: a phrase, a verb, a phrase and perhaps a time; a phrase may have an adjective."""
+    phrases = [[own for own in phrase if own] for phrase in product(_ARTICLES, ("", *_ADJECTIVES), _NOUNS)]
+    times = [[], *([own] for own in _TIMES)]
+    found = product(phrases, _VERBS, phrases, times)
+    return frozenset(tuple(map(WORDS.index, (*one, verb, *other, *time))) for one, verb, other, time in found)
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """Words that a sentence must have.
+
+    Attributes:
+        operation: its name.
+        words: which, each once.
+    """
+
+    operation: str
+    words: frozenset[int]
+
+    def answers(self) -> Iterator[Words]:
+        """Yield every sentence with these words."""
+        yield from (own for own in _in_order() if self.words <= set(own))
+
+    def is_answer(self, given: Sequence[int]) -> bool:
+        """Say whether words are a sentence with all that are given."""
+        return tuple(given) in sentences() and self.words <= set(given)
+
+
+def draw_sentence(count: int, operation: str, generator: torch.Generator) -> Sentence:
+    """Draw a sentence, and so many of its words beside articles."""
+    known = _in_order()
+    while True:
+        sentence = known[int(torch.randint(len(known), (), generator=generator))]
+        content = sorted({own for own in sentence if own >= len(_ARTICLES)})
+        if len(content) >= count:
+            order: list[int] = torch.randperm(len(content), generator=generator)[:count].tolist()
+            return Sentence(operation, frozenset(content[own] for own in order))
+
+
+@lru_cache(maxsize=1)
+def _in_order() -> tuple[Words, ...]:
+    return tuple(sorted(sentences()))
+
+
+SENTENCES: Mapping[str, Callable[[str, torch.Generator], Sentence]] = {
+    name: partial(draw_sentence, count) for name, count in _GIVEN.items()
+}

@@ -1,0 +1,48 @@
+"""Lists as ParallelBench prints them: names of persons in brackets and quotes, one token a sign.
+
+Kang et al. 2025, arXiv 2510.04767. A name is several tokens, so tokens depend on each other inside a name too.
+"""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Sequence
+from itertools import product
+
+_FIRST, _LAST = ("Ada", "Ben", "Carla", "Dora", "Emil", "Fritz"), ("Adler", "Brandt", "Curie", "Dietz", "Euler")
+NAMES = tuple(map(" ".join, product(_FIRST, _LAST)))
+"""One for each letter of the lists."""
+SIGNS = string.ascii_letters + ' ,"[]'
+
+
+def write_list(items: Sequence[int]) -> str:
+    """Return a list of letters as a list of names."""
+    return "[" + ", ".join(f'"{NAMES[own]}"' for own in items) + "]"
+
+
+def read_list(text: str, *, strict: bool) -> list[int] | None:
+    """Return the letters of a list of names, None where it has others.
+
+    Args:
+        text: the list stands between its last opening bracket and the next closing one.
+        strict: whether it must be written exactly as asked; else quotes and blanks may be missing.
+    """
+    _, bracket, rest = text.rpartition("[")
+    inside, closing, _ = rest.partition("]")
+    if not bracket or not closing:
+        return None
+    names = [own.strip(" \"'") for own in inside.split(",")]
+    if any(own not in NAMES for own in names):
+        return None
+    items = list(map(NAMES.index, names))
+    return items if not strict or text == write_list(items) else None
+
+
+def encode(text: str) -> list[int]:
+    """Return the tokens of a text."""
+    return list(map(SIGNS.index, text))
+
+
+def decode(tokens: Sequence[int]) -> str:
+    """Return the text of tokens."""
+    return "".join(SIGNS[own] for own in tokens)
