@@ -45,6 +45,7 @@ def victims_of(
     knows: Sequence[Knowledge] = KNOWN,
     trained: int = 0,
     clients: int = _CLIENTS,
+    defenses: Sequence[Mapping[str, Any]] = (),
 ) -> Iterator[Victim]:
     """Yield the first gradients of the first clients, each on a batch of its own at the same weights.
 
@@ -56,8 +57,11 @@ def victims_of(
         knows: what the attacker knows.
         trained: steps of Adam on the training set that the weights went through; 0 for fresh ones.
         clients: number of clients that share the data, if the victims are not more.
+        defenses: of the clients, in their order.
     """
-    for own in observed_victims(data, model, victims, batch_size=batch_size, trained=trained, clients=clients):
+    for own in observed_victims(
+        data, model, victims, batch_size=batch_size, trained=trained, clients=clients, defenses=defenses
+    ):
         yield seen_of(own, knows)
 
 
@@ -74,6 +78,7 @@ def observed_victims(
     batch_size: int = 1,
     trained: int = 0,
     clients: int = _CLIENTS,
+    defenses: Sequence[Mapping[str, Any]] = (),
 ) -> Iterator[observed.Victim]:
     """Yield the same updates beside their truth, as `victims_of`."""
     scenario = {
@@ -82,6 +87,7 @@ def observed_victims(
         "data": dict(data),
         "model": dict(model),
         "federation": {"clients": max(clients, victims), "batch_size": batch_size},
+        "defenses": list(map(dict, defenses)),
     }
     world = shared(parse(scenario, "benchmark").model_dump_json())
     received = trained_weights(world, trained) if trained else world.models.first_weights

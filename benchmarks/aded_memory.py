@@ -4,7 +4,8 @@ The table is counted on reports of the Lee news; the prompts are beginnings of o
 A frozen table stays as it is. A lasting one learns from every text and is kept for the next one, as published; when all
 prompts were asked it has read them, and each is asked again. Then beginnings that nobody asked before stand beside
 those that were: the tokens of a step tell the two apart, area under the ROC curve; intervals by bootstrap over texts.
-Without ``--full`` six prompts instead of twenty.
+Controls are the frozen table, and the lasting one of a second user, which holds that user's own texts alone. Without
+``--full`` six prompts instead of twelve.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from fedsim.generation.writer import Writer, load_writer  # noqa: E402
 from fedsim.metrics.side_channels import trace_auc  # noqa: E402
 
 PROMPT, WRITTEN = 32, 64
-PROMPTS, SHORT = 20, 6
+PROMPTS, SHORT = 12, 6
 
 
 def measure(full: bool) -> list[Row]:
@@ -47,12 +48,24 @@ def measure(full: bool) -> list[Row]:
             "lasting, asked for the first time": paces(writer, lasting, asked),
             "lasting, asked again": paces(writer, lasting, asked),
         }
-        fresh = paces(writer, lasting, others)
-    rows = [with_interval("tokens a pass", name, own, "tokens") for name, own in series.items()]
-    scores = np.array([*series["lasting, asked again"], *fresh])
-    own = trace_auc(scores, np.arange(2 * count) < count, np.random.default_rng(0), 0.95)
-    told = of_interval("asked before or not, by tokens a pass", "lasting", own, "area")
-    return [*rows, with_interval("tokens a pass", "lasting, beginnings that nobody asked", fresh, "tokens"), told]
+        nobody = {
+            "lasting": paces(writer, lasting, others),
+            "frozen (control)": paces(writer, frozen, others),
+            "a table for each user (control)": paces(writer, Aded(lasting.config), others),
+        }
+    known = ("lasting, asked again", "frozen, asked", "lasting, asked for the first time")
+    return [
+        *(with_interval("tokens a pass", name, own, "tokens") for name, own in series.items()),
+        *(with_interval("tokens a pass", f"{name}, nobody asked", own, "tokens") for name, own in nobody.items()),
+        *(told(name, series[asked], own) for asked, (name, own) in zip(known, nobody.items(), strict=True)),
+    ]
+
+
+def told(setting: str, asked: Sequence[float], others: Sequence[float]) -> Row:
+    """Return how well tokens a pass tell beginnings that somebody asked before from others."""
+    is_asked = np.arange(len(asked) + len(others)) < len(asked)
+    found = trace_auc(np.array([*asked, *others]), is_asked, np.random.default_rng(0), 0.95)
+    return of_interval("asked before or not, by tokens a pass", setting, found, "area")
 
 
 def paces(writer: Writer, decoder: Aded, asked: Sequence[Sequence[int]]) -> list[float]:

@@ -15,6 +15,7 @@ from fedsim.core import process
 process.prepare()
 
 import argparse  # noqa: E402
+import statistics  # noqa: E402
 from collections.abc import Iterator  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
@@ -30,6 +31,7 @@ from fedsim.components.decoder.greedy import Greedy, GreedyConfig  # noqa: E402
 from fedsim.components.decoder.lora_drop import LoraDrop, LoraDropConfig  # noqa: E402
 from fedsim.components.decoder.skipdecode import SkipDecode, SkipDecodeConfig  # noqa: E402
 from fedsim.core import checkpoints, registry  # noqa: E402
+from fedsim.core.blocks import blocks_of  # noqa: E402
 from fedsim.core.hooks import Decoder  # noqa: E402
 from fedsim.generation.writer import Writer, load_writer  # noqa: E402
 
@@ -131,12 +133,21 @@ def gained(way: str, count: int) -> Iterator[Row]:
     greedy, found = written_in_turn([(plain, Greedy(GreedyConfig())), (writer, decoder)], asked, WRITTEN)
     speed = [base.seconds / own.seconds for base, own in zip(greedy, found, strict=True)]
     passes = [len(own.text.tokens) / writer.passes(own.text.trace) for own in found]
+    layers = [
+        statistics.fmean(own.text.trace.series()["layers"][1:]) for own in found
+    ]  # the first step reads the prompt
     worse = [
         likelihood(plain, prompt, own.text) - likelihood(plain, prompt, base.text)
         for prompt, own, base in zip(asked, found, greedy, strict=True)
     ]
     yield measured(f"{way} / greedy: tokens a second", "trained", speed, "times", "")
     yield measured(f"{way}: tokens a full forward pass", "trained", passes, "tokens", "")
+    yield measured(
+        f"{way}: layers on a written token, of {len(blocks_of(plain.model, way))}", "trained", layers, "", ""
+    )
+    for name, texts in (("greedy", greedy), (way, found)):
+        clock = [1000 * own.seconds / len(own.text.tokens) for own in texts]
+        yield measured(f"{name}: milliseconds a token, the prompt's reading among them", "trained", clock, "ms", "")
     yield with_interval(f"{way} - greedy: nats a token under all layers", "trained", worse, "nats")
 
 

@@ -1,7 +1,8 @@
 """Continuous speculative decoding beside drawing patch by patch: acceptance, passes, seconds, and how near samples are.
 
 The models are those of `fedsim bench model digits-patches` and `digits-patches-draft`. Seconds are of the processor,
-and all ways take turns image by image, on one thread. Distances are of 64 features of a small classifier.
+and all ways take turns image by image, on one thread. Distances are of 64 features of a small classifier, and of
+EfficientNet-Lite0 where its extra is installed, which reads a digit as three equal channels.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
-from benchmarks._drawn import classifier_features, save_pictures  # noqa: E402
+from benchmarks._drawn import Features, classifier_features, efficientnet_features, save_pictures  # noqa: E402
 from fedsim.bench.denoisers import trained  # noqa: E402
 from fedsim.core import registry, seeding  # noqa: E402
 from fedsim.core.hooks import Condition  # noqa: E402
@@ -105,15 +106,21 @@ def main() -> None:
         for name, (model, own) in WAYS.items()
     }
     found = measure(ways, target.data.spec.shape, chosen.count)
-    features = classifier_features(target.data, "digits-unet")
-    tests = features(target.data.test.inputs)
-    print(f"n = {chosen.count} images of 16 patches")
-    print("| way | acceptance | passes of the model an image | speed, middle half | distance to test images |")
-    print("|---|---|---|---|---|")
+    wide = efficientnet_features(target.data.spec)
+    features: dict[str, Features] = {"own classifier": classifier_features(target.data, "digits-unet")}
+    features |= {"EfficientNet-Lite0": wide} if wide else {}
+    tests = {name: kind(target.data.test.inputs) for name, kind in features.items()}
+
+    def distances(images: Tensor) -> list[str]:
+        return [f"{sample_distance(kind(images), tests[name]):.1f}" for name, kind in features.items()]
+
+    floor = distances(target.data.train.inputs[: chosen.count])
+    print(f"n = {chosen.count} images of 16 patches; as many training images are at {', '.join(floor)}")
+    print(f"| way | acceptance | passes of the model an image | speed, middle half | {' | '.join(features)} |")
+    print("|---|---|---|---|" + "---|" * len(features))
     for name, own in found.items():
-        distance = sample_distance(features(own.images), tests)
-        cells = (_acceptance(own), f"{statistics.mean(own.passes):.2f}", _ratio(own, found[PLAIN]), f"{distance:.1f}")
-        print(f"| {name} | {' | '.join(cells)} |")
+        cells = (_acceptance(own), f"{statistics.mean(own.passes):.2f}", _ratio(own, found[PLAIN]))
+        print(f"| {name} | {' | '.join([*cells, *distances(own.images)])} |")
     if chosen.pictures:
         rows = [found[name].images[:20] for name in (PLAIN, "drafts of 4", "the draft alone")]
         save_pictures(rows, target.data.spec, chosen.pictures / "digits-patches.png")

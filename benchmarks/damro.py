@@ -4,7 +4,10 @@ The model of `fedsim bench model digit-grids` answers questions about unseen gri
 with 2 of 64 visual tokens: those that the encoder's class token attends to most, and two random ones (control). Shares
 have their 95 % interval over questions. Outliers: the share of the class token's attention on the top two, how often
 they lie in empty cells, and how many of them are among the two that the language model attends to most. Seconds are
-processor time of a prompt and an answer in turn with plain decoding. Without --full 200 questions of each kind.
+processor time of a prompt and an answer in turn with plain decoding. Free listing (CHAIR) is asked of the model that
+`fedsim bench model digit-grids-unfrozen` trained on, since the first one was never asked for all digits: the share of
+named digits that are not in the image, of answers with one, and of digits that are named. Without --full 200 questions
+of each kind.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from torch import Tensor  # noqa: E402
 from benchmarks._rows import Row, main, measured, with_interval  # noqa: E402
 from benchmarks.visual_side_channel import rows_of_places  # noqa: E402
 from benchmarks.visual_tokens import row  # noqa: E402
-from fedsim.bench import grids  # noqa: E402
+from fedsim.bench import grids, unfreezing  # noqa: E402
 from fedsim.bench.grid_accuracy import ASKED, questions  # noqa: E402
 from fedsim.core import registry, seeding  # noqa: E402
 from fedsim.core.hooks import Condition  # noqa: E402
@@ -46,12 +49,12 @@ _WAYS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-def written(model: Any, batch: Batch, **settings: Any) -> list[tuple[int, ...]]:
+def written(model: Any, batch: Batch, longest: int = _LONGEST, **settings: Any) -> list[tuple[int, ...]]:
     """Return the answers to questions, without their ends."""
     method = registry.get("component", "damro")
     own = method.make(method.config.model_validate(settings))
     asked = Condition(tuple(map(tuple, batch.given["question"].tolist())), {"image": batch.inputs})
-    limits = Limits(max_new_tokens=_LONGEST, stop_tokens=frozenset({model.end}))
+    limits = Limits(max_new_tokens=longest, stop_tokens=frozenset({model.end}))
     sources = seeding.generators(0, "damro", [(number,) for number in range(len(batch))])
     found = generate(own, model, asked, limits, sources)
     return [tuple(token for token in one.tokens if token != model.end) for one in found]
@@ -138,6 +141,25 @@ def bright_patches(model: Any, batch: Batch) -> Tensor:
     return tiles[:, model.visual.cells_of_patches(grids.CELLS)]
 
 
+def listing_rows(model: Any, batch: Batch) -> Iterator[Row]:
+    """Yield what lists of all digits name that is not there, and how much of what is there."""
+    true = [own[(own >= 0) & (own != model.end)].tolist() for own in batch.labels]
+    for label, settings in _WAYS.items():
+        said = written(model, batch, batch.labels.shape[1] + 1, **settings)
+        wrong, named, present, covered = 0, 0, 0, 0
+        bad = list[bool]()
+        for one, other in zip(said, true, strict=True):
+            hallucinated = [token for token in one if token not in other]
+            wrong, named = wrong + len(hallucinated), named + len(one)
+            present, covered = present + len(set(other)), covered + len(set(other) & set(one))
+            bad.append(bool(hallucinated))
+        yield row("list: CHAIR_i, named and not there", label, wilson(wrong, named))
+        yield row("list: CHAIR_s, answers that name one", label, wilson(sum(bad), len(bad)))
+        yield row("list: digits that are named", label, wilson(covered, present))
+        exact = [list(one) == other for one, other in zip(said, true, strict=True)]
+        yield row("list: right as a whole", label, wilson(sum(exact), len(exact)))
+
+
 def cost_rows(model: Any, batch: Batch) -> Iterator[Row]:
     """Yield seconds of an answer beside plain decoding's, in turn."""
     ratios = list[float]()
@@ -178,6 +200,7 @@ def measure(full: bool) -> list[Row]:
         *outlier_rows(model, batches),
         *cost_rows(model, batches["position"]),
         *side_rows(model, batches),
+        *listing_rows(unfreezing.trained(), questions("list", count, _SEED)),
     ]
 
 

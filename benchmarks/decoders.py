@@ -202,12 +202,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--full", action="store_true", help="all prompts")
+    parser.add_argument("--prompts", type=int, help=f"of each kind; absent: {SHORT}, or {PROMPTS} with --full")
     parser.add_argument("--decoder", action="append", default=[], help="one of those to compare; absent: all")
     parser.add_argument("--set", action="append", default=[], metavar="NAME.KEY=VALUE", help="a decoder's setting")
     chosen = parser.parse_args()
     writer = load_writer(checkpoints.SMOLLM2)
     built = decoders(chosen.decoder, chosen.set)
-    asked = prompts(writer, PROMPTS if chosen.full else SHORT)
+    asked = prompts(writer, chosen.prompts or (PROMPTS if chosen.full else SHORT))
     timed(writer, built[GREEDY], asked["news"][0])  # the first one also reads the weights from the disk
     rows = baselines(writer, built[GREEDY], asked["news"])
     for kind, own in asked.items():

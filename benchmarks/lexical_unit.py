@@ -4,7 +4,7 @@ A tiny Llama learns 64 sentences of Lee's news by heart, in 300 steps of 16, and
 blocks, or without, and is decoded with a pad that nobody trained, the control. It goes on from the first four tokens of
 sentences that it knows, and of those of the test set, by twelve. The long version does the same with low-rank adapters
 (rank 16, all linear layers, 40 steps of 4) on SmolLM2-135M: 100 sentences of the news and 100 pieces of Python's own
-library, by 16 tokens behind the first twelve of 6 of each kind; a token follows in a unit from probability 0.5 there,
+library, by 16 tokens behind the first twelve of 8 of each kind; a token follows in a unit from probability 0.5 there,
 by which units are about as long as in the paper. Trained weights are kept in the user's cache. Agreement is ROUGE-L, on
 tokens, with the greedy text of the same model; pace is processor time against greedy, prompt by prompt. Members are
 told by tokens a step: the area under the ROC curve. Intervals are by bootstrap over the texts.
@@ -136,7 +136,7 @@ def large() -> Subject:
         return with_component("pad-blocks", {}, own)
 
     kinds = {"news": (known[0], data.test), "code": (known[1], fresh)}
-    return Subject("SmolLM2-135M", model, train, kinds, data.tokenizer, 40, 4, 1e-3, 0.5, 12, 16, 6)
+    return Subject("SmolLM2-135M", model, train, kinds, data.tokenizer, 40, 4, 1e-3, 0.5, 12, 16, 8)
 
 
 def with_component(name: str, settings: dict[str, Any], model: nn.Module) -> nn.Module:

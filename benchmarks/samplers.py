@@ -2,8 +2,9 @@
 
 The model is one of `fedsim bench model digits-unet` and `photographs-unet`. Skip-Tuning's rho is chosen for each number
 of evaluations on noise of its own, against training images; reported are fresh noise and test images. Every sampler
-gets the same noise. ``--pictures FOLDER`` writes samples; ``--losses`` tells errors of pixels and of features over
-noise levels instead.
+gets the same noise. Distances are in features of a small classifier and, where its extra is installed, of
+EfficientNet-Lite0; these choose rho where images are coloured. ``--pictures FOLDER`` writes samples, and samples above
+the training image that is nearest to each; ``--losses`` tells errors of pixels and of features over noise levels.
 """
 
 from __future__ import annotations
@@ -28,11 +29,13 @@ from fedsim.bench.denoisers import Denoiser, trained  # noqa: E402
 from fedsim.core.skips import scaled_skips, skips_of  # noqa: E402
 from fedsim.metrics.sample_distance import sample_distance  # noqa: E402
 
-EVALUATIONS = (5, 9, 19, 39)
+EVALUATIONS = (4, 5, 9, 19, 39, 40)
 GRID = (0.6, 0.7, 0.8, 0.9)
 CHOSEN_ON, REPORTED_ON, SEEDS = 100, 200, 3
 LEVELS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4)
 _TESTED = 200
+_AGAINST = 2000  # images that samples are compared with, training and test
+_COLOURS = 3
 
 
 class Line(NamedTuple):
@@ -69,9 +72,9 @@ class Judge:
     def __init__(self, own: Denoiser, features: Mapping[str, Features], count: int) -> None:
         self.own, self.features, self.count = own, features, count
         self._chosen_by = next(iter(features.values()))
-        half = own.data.train.inputs[: len(own.data.test)]
-        self._training = self._chosen_by(half)
-        self._tests = {name: kind(own.data.test.inputs) for name, kind in features.items()}
+        train, test = own.data.train.inputs, _spread(own.data.test.inputs, _AGAINST)
+        self._training = self._chosen_by(_spread(train, _AGAINST))
+        self._tests = {name: kind(test) for name, kind in features.items()}
 
     def choose(self, solver: str, evaluations: int, count: int) -> tuple[float, float]:
         """Return the bottom and top of the ramp whose samples are nearest to training images."""
@@ -101,8 +104,18 @@ class Judge:
 
     def floor(self) -> dict[str, float]:
         """Return the distance of as many training images, which no sampler has to beat."""
-        images = self.own.data.train.inputs[-self.count :]
+        images = _spread(self.own.data.train.inputs, self.count)
         return {name: sample_distance(kind(images), self._tests[name]) for name, kind in self.features.items()}
+
+
+def _spread(images: Tensor, count: int) -> Tensor:
+    """Return so many images, evenly spread over a set that may be sorted."""
+    return images[torch.linspace(0, len(images) - 1, min(count, len(images))).long()]
+
+
+def solvers_of(evaluations: int) -> tuple[str, ...]:
+    """Return the solvers that can take so many evaluations: Heun takes odd numbers."""
+    return ("euler", "heun") if evaluations % 2 else ("euler",)
 
 
 @torch.no_grad()
@@ -148,12 +161,14 @@ def main() -> None:
         _draw_pictures(own, chosen.model, chosen.pictures)
         return
     wide = efficientnet_features(own.data.spec)
-    judge = Judge(own, features | ({"EfficientNet-Lite0": wide} if wide else {}), chosen.count)
+    others: dict[str, Features] = {"EfficientNet-Lite0": wide} if wide else {}
+    is_coloured = own.data.spec.shape[0] == _COLOURS
+    judge = Judge(own, {**others, **features} if is_coloured else {**features, **others}, chosen.count)
     print(f"{len(skips_of(own.model))} skips; n = {chosen.count} samples, {chosen.seeds} seeds; floor {judge.floor()}")
     print(f"| evaluations | sampler | rho | {' | '.join(judge.features)} | processor seconds |")
     print("|---|---|---|" + "---|" * (len(judge.features) + 1))
     for count in chosen.evaluations:
-        for solver in ("euler", "heun"):
+        for solver in solvers_of(count):
             for rho in (None, judge.choose(solver, count, CHOSEN_ON)):
                 line = judge.line(solver, count, rho, chosen.seeds)
                 cells = " | ".join(interval(values) for values in line.distances.values())
@@ -178,6 +193,9 @@ def _draw_pictures(own: Denoiser, name: str, folder: Path) -> None:
             judge.draw("skip-tuning", settings_of("euler", count, (0.8, 1.0)), 20, 0),
         ]
         save_pictures(rows, own.data.spec, folder / f"{name}-{count}.png")
+    samples, train = judge.draw("heun", settings_of("heun", 39), 20, 0), own.data.train.inputs
+    near = torch.cdist(samples.flatten(1), train.flatten(1)).argmin(1)
+    save_pictures([samples, train[near]], own.data.spec, folder / f"{name}-nearest.png")
 
 
 if __name__ == "__main__":

@@ -4,8 +4,10 @@ The tiny VLM (`fedsim bench model digit-grids`) answers questions about grids of
 trained and with a reducer that it was not trained with. Shares have their 95 % interval over questions; `random-tokens`
 is the mean of three draws of its places. Costs are products of the language model's layers, seconds are processor time
 on one thread, round by round in turn with keep-all's; a prompt is the encoder, the projector and all layers. With
---figure PATH accuracy is drawn against the visual tokens of a layer, on average. Without --full 200 questions of each
-kind.
+--figure PATH accuracy is drawn against the visual tokens of a layer, on average. --targets asks 400 questions for cells
+alone, of this model and of the one whose encoder was trained on too (`fedsim bench model digit-grids-unfrozen`): 16
+tokens of an oracle must do, and 16 random ones must not, for a model to judge reducers by. Without --full 200 questions
+of each kind.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from typing import Any  # noqa: E402
 import torch  # noqa: E402
 
 from benchmarks._rows import Row, as_json, as_table, measured, of_interval  # noqa: E402
-from fedsim.bench import grids  # noqa: E402
+from fedsim.bench import grids, unfreezing  # noqa: E402
 from fedsim.bench.grid_accuracy import ASKED, accuracy, questions, right_answers  # noqa: E402
 from fedsim.core import registry  # noqa: E402
 from fedsim.core.types import Batch  # noqa: E402
@@ -41,6 +43,7 @@ KEPT = (32, 16, 8, 4)
 TIMED = (32, 16, 8)
 DRAWS = 3  # of random places
 QUESTIONS, SHORT = 1000, 200
+_TARGET, _TARGET_QUESTIONS = 16, 400
 ROUNDS, BATCH = 15, 16
 _SEED = 3
 
@@ -195,23 +198,27 @@ def blind_rows(plain: TinyVlm, count: int) -> Iterator[Row]:
 def seconds_rows(plain: TinyVlm, batch: Batch) -> Iterator[Row]:
     """Yield how much faster and cheaper a prompt and a token of the answer are than keep-all's."""
     some = next(batch.split(BATCH))
-    (base,) = Contender("keep-all", "keep-all").models(plain)
     for kept in TIMED:
         for own in contenders(kept)[:3]:
-            (model,) = own.models(plain)
-            ratios: list[tuple[float, float]] = []
-            for number in range(ROUNDS + 2):
-                pair = [timed(one, some) for one in ((base, model) if number % 2 else (model, base))]
-                slow, fast = pair if number % 2 else pair[::-1]
-                ratios.append((slow[0] / fast[0], slow[1] / fast[1]))
-            prompts, tokens = zip(*ratios[2:], strict=True)  # the first rounds warm up
             must = "> 1" if kept <= 32 else ""  # noqa: PLR2004 - half of the tokens
-            setting = f"{own.label}, {kept} of 64, batch {BATCH}"
-            yield measured("prompt: keep-all's seconds / own", setting, prompts, "times", must)
-            yield measured("token: keep-all's seconds / own", setting, tokens, "times", "")
-            whole, less = _costs(base, some), _costs(model, some)
-            for name, before, after in zip(("prompt", "token"), whole, less, strict=True):
-                yield measured(f"{name}: own products / keep-all's", setting, [after / before], "share", "")
+            yield from cost_rows(own, f"{own.label}, {kept} of 64, batch {BATCH}", plain, some, must)
+
+
+@torch.no_grad()
+def cost_rows(own: Contender, setting: str, plain: TinyVlm, batch: Batch, must: str) -> Iterator[Row]:
+    """Yield seconds and products of a contender's prompt and token beside keep-all's, in turn."""
+    (base,), (model,) = Contender("keep-all", "keep-all").models(plain), own.models(plain)
+    ratios: list[tuple[float, float]] = []
+    for number in range(ROUNDS + 2):
+        pair = [timed(one, batch) for one in ((base, model) if number % 2 else (model, base))]
+        slow, fast = pair if number % 2 else pair[::-1]
+        ratios.append((slow[0] / fast[0], slow[1] / fast[1]))
+    prompts, tokens = zip(*ratios[2:], strict=True)  # the first rounds warm up
+    yield measured("prompt: keep-all's seconds / own", setting, prompts, "times", must)
+    yield measured("token: keep-all's seconds / own", setting, tokens, "times", "")
+    whole, less = _costs(base, batch), _costs(model, batch)
+    for name, before, after in zip(("prompt", "token"), whole, less, strict=True):
+        yield measured(f"{name}: own products / keep-all's", setting, [after / before], "share", "")
 
 
 def timed(model: TinyVlm, batch: Batch) -> tuple[float, float]:
@@ -243,6 +250,16 @@ def measure(full: bool, points: list[Point] | None = None) -> list[Row]:
         *blind_rows(plain, QUESTIONS if full else SHORT),
         *seconds_rows(plain, batches["position"]),
     ]
+
+
+def target_rows() -> Iterator[Row]:
+    """Yield what the oracle's and random tokens come to on questions for cells, of both trained models."""
+    batch = questions("position", _TARGET_QUESTIONS, _SEED)
+    for name, plain in (("encoder frozen", grids.trained()), ("encoder trained on", unfreezing.trained())):
+        oracle, *_, at_random = contenders(_TARGET)
+        for own in (Contender("keep-all", "keep-all"), oracle, at_random):
+            found = point(own, plain, {"position": batch})
+            yield row("right, position", f"{name}, {own.label}, {found.last:.0f} tokens", found.right["position"])
 
 
 def draw(points: Sequence[Point], path: Path) -> None:
@@ -279,9 +296,10 @@ def main(run: Callable[[bool, list[Point]], Sequence[Row]]) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--full", action="store_true", help="the long version")
     parser.add_argument("--figure", type=Path, help="file for the figure")
+    parser.add_argument("--targets", action="store_true", help="whether models are fit to judge reducers by")
     chosen = parser.parse_args()
     points: list[Point] = []
-    rows = run(chosen.full, points)
+    rows = list(target_rows()) if chosen.targets else run(chosen.full, points)
     print(as_json(rows) if chosen.json else as_table(rows))
     if chosen.figure:
         draw(points, chosen.figure)

@@ -12,6 +12,7 @@ from torch.func import functional_call, grad, replace_all_batch_norm_modules_
 from attacks.core.defense_facts import bound_of
 from attacks.core.mean_gradient import gradient_weight
 from attacks.core.tolerances import TINY
+from fedsim.core.layer_calls import layer_inputs
 from fedsim.core.masks import inject_masks
 from fedsim.core.types import DropoutSite, Masks, Observation, Tensors
 
@@ -57,6 +58,12 @@ class Client:
             total = {name: total[name] + velocity[name] for name in found}
         sent = torch.cat([total[name].flatten() for name in self._sent]) / self._weight
         return sent if self._bound is None else sent * (self._bound / sent.norm().clamp_min(TINY)).clamp_max(1.0)
+
+    def features(self, inputs: Tensor, *, name: str, masks: Masks) -> Tensor:
+        """Return what a layer reads of examples (B, *shape), shape (B, ...), in the model that was received."""
+        with inject_masks(self._sites_for(masks), masks), layer_inputs(self._model, [name]) as seen:
+            functional_call(self._model, dict[str, Tensor](self._received), (inputs,))
+        return seen[-1][1]
 
     def _value(self, weights: Tensors, inputs: Tensor, labels: Tensor, masks: Masks) -> Tensor:
         with inject_masks(self._sites_for(masks), masks):

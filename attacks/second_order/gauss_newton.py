@@ -14,7 +14,8 @@ Source: Levenberg 1944; Marquardt 1963. The equations are those of Zhu, Liu, Han
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any, ClassVar, NamedTuple, final
 
 import torch
@@ -30,6 +31,7 @@ from attacks.core.progress import continued
 from attacks.core.regularizers import pixel_box
 from attacks.core.tolerances import MATCHES
 from attacks.second_order._equations import Equations
+from attacks.second_order._feature_start import starts_from_features
 from attacks.second_order._layout import Layout, masks_to_solve
 from attacks.second_order._levenberg_marquardt import CONVERGED, STUCK, Limits, Solution, solve
 from attacks.second_order._patterns import pattern_near
@@ -113,9 +115,8 @@ class GaussNewton(Attack[GaussNewtonConfig]):
         unknowns = Layout(smooth, masks_to_solve(smooth))
         equations = Equations(smooth, unknowns, labels)
         tried: list[_Attempt] = []
-        for _ in range(self.config.restarts):
-            start = unknowns.start(generator, _START).to(equations.prior_mean)
-            tried.append(_Attempt(equations, self._solve(equations, start, observation, _after(tried, on_step))))
+        for start, box in islice(_starts(observation, equations, labels, generator, switches), self.config.restarts):
+            tried.append(_Attempt(equations, self._solve(equations, start, box, _after(tried, on_step))))
             if tried[-1].solution.objective <= equations.tolerable:
                 break
         return _report(observation, labels, tried, switches)
@@ -133,7 +134,7 @@ class GaussNewton(Attack[GaussNewtonConfig]):
         equations = Equations(smooth, unknowns, labels)
         masks = begun.masks or tuple(expected_mask(site) for site in observation.sites)
         start = unknowns.start_at(begun.inputs, masks).to(equations.prior_mean)
-        solution = self._solve(equations, start, observation, on_step)
+        solution = self._solve(equations, start, _box(observation, equations), on_step)
         return _report(observation, labels, [_Attempt(equations, solution)], ())
 
     def _continue_pattern(
@@ -160,9 +161,9 @@ class GaussNewton(Attack[GaussNewtonConfig]):
             inputs = tried[-1].unpack()[0]
         return _report(observation, labels, tried, switches)
 
-    def _solve(self, equations: Equations, start: Tensor, observation: Observation, on_step: OnStep) -> Solution:
-        """Solve with pixels in their range, then without it if that does not end at a solution."""
-        most, box = self.config.max_iterations, _box(observation, equations)
+    def _solve(self, equations: Equations, start: Tensor, box: Box | None, on_step: OnStep) -> Solution:
+        """Solve with pixels in their range, if there is one, then without it if that does not end at a solution."""
+        most = self.config.max_iterations
         if box is None:
             return self._solve_once(equations, start, None, on_step, most)
         first = self._solve_once(equations, start, box, on_step, most)
@@ -188,6 +189,24 @@ class GaussNewton(Attack[GaussNewtonConfig]):
         found = solve(equations, start, limits, tell)
         is_done = not equations.is_noisy and found.stopped == STUCK and found.objective < equations.tolerable
         return found._replace(stopped=CONVERGED) if is_done else found
+
+
+def _starts(
+    observation: Observation,
+    equations: Equations,
+    labels: Tensor,
+    generator: torch.Generator,
+    switches: tuple[int, ...],
+) -> Iterator[tuple[Tensor, Box | None]]:
+    """Yield starts without end: of a smooth model from what its head read of every example, else near grey.
+
+    With the second kind comes the range of pixels. From features it would cut off steps to a solution nearby.
+    """
+    if not switches:
+        yield from ((start, None) for start in starts_from_features(observation, equations, labels, generator))
+    while True:
+        start = equations.unknowns.start(generator, _START).to(equations.prior_mean)
+        yield start, _box(observation, equations)
 
 
 def _begun(observation: Observation, guess: Reconstruction, labels: Tensor, generator: torch.Generator) -> Batch:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fedsim.core import registry, seeding
 from fedsim.core.types import Batch
-from fedsim.data._grid_words import GridWords, Kind
+from fedsim.data._grid_words import KINDS, GridWords, Kind
 from fedsim.data.digit_grids import DigitGridsConfig, draw_grids, stocks
 from fedsim.metrics.statistics import Interval, wilson
 from fedsim.tasks.visual_question_answering import are_right
@@ -44,7 +44,7 @@ def questions(kind: Kind, count: int, seed: int) -> Batch:
 
     Digits of an image are drawn from all ten, but from a palette of 1 to 6 where it is asked how often one occurs.
     """
-    weights = {own: float(own == kind) for own in ASKED}
+    weights = {own: float(own == kind) for own in KINDS}
     config = DigitGridsConfig.model_validate({"palette": float(kind == "counting"), **weights})
     return draw_grids(config, count, stocks(config.source)[1], seeding.generator(seed, f"testing {kind}"))[0]
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from fedsim.bench.training import share_of_rate
 from fedsim.core import checkpoints, registry, seeding
+from fedsim.core.losses import IGNORED
 from fedsim.core.types import InputSpec
 from fedsim.data._grid_questions import EMPTY, TILE, answer_places, ask, draw_digits, draw_kinds, paint
 from fedsim.data._grid_words import DIGITS, GridWords, Kind
@@ -175,16 +176,31 @@ def seeing_loss(taught: _Taught, generator: torch.Generator) -> Tensor:
 def answering_loss(model: Model, digits: Tensor, features: Tensor, generator: torch.Generator) -> Tensor:
     """Return the loss of stage 1 on fresh questions about stored images."""
     chosen = torch.randint(len(digits), (_IMAGES_A_STEP,), generator=generator)
-    grids = digits[chosen].repeat_interleave(_TURNS, 0)
-    kinds = draw_kinds(len(grids), MIX, generator)
-    asked = ask(grids, WORDS, kinds, answer_places(MIX), generator)
-    visual = model.projector(features[chosen].float())
+    return turns_loss(model, digits[chosen], model.projector(features[chosen].float()), MIX, _TURNS, generator)
+
+
+def turns_loss(
+    model: Model, digits: Tensor, visual: Tensor, mix: Mapping[Kind, float], turns: int, generator: torch.Generator
+) -> Tensor:
+    """Return the loss of fresh questions about images that do not see each other, and of aligned tokens.
+
+    Args:
+        model: that answers.
+        digits: grids (B, cells).
+        visual: their projected visual tokens (B, N, width).
+        mix: weight of each kind of question.
+        turns: questions about each image.
+        generator: draws questions.
+    """
+    grids = digits.repeat_interleave(turns, 0)
+    kinds = draw_kinds(len(grids), mix, generator)
+    asked = ask(grids, WORDS, kinds, answer_places(mix), generator)
     front, asking = model.laid_out(asked.questions)
-    turns = torch.cat((asking, asked.answers[:, :-1]), 1)
-    scores = packed_scores(model, visual, front[:_IMAGES_A_STEP], turns.view(_IMAGES_A_STEP, _TURNS, -1))
+    texts = torch.cat((asking, asked.answers[:, :-1].clamp_min(0)), 1)
+    scores = packed_scores(model, visual, front[: len(digits)], texts.view(len(digits), turns, -1))
     predicting = scores[:, :, asking.shape[1] - 1 :].flatten(0, 2)
-    answers = F.cross_entropy(predicting, asked.answers.flatten())
-    return answers + _ALIGNED * aligned_loss(model, visual, digits[chosen])
+    answers = F.cross_entropy(predicting, asked.answers.flatten(), ignore_index=IGNORED)
+    return answers + _ALIGNED * aligned_loss(model, visual, digits)
 
 
 def packed_scores(model: Model, visual: Tensor, front: Tensor, turns: Tensor) -> Tensor:

@@ -26,7 +26,8 @@ from fedsim.data.digit_grids import stocks
 OnStep = Callable[[int, float, float], None]  # step, loss, share of the tokens that a layer reads
 Reducer = Any  # of component rcp, which the registry makes
 
-_RATE, _DECAY, _BATCH, _IMAGES = 3e-3, 0.01, 16, 2000
+BATCH = 16  # questions of a step
+_RATE, _DECAY, _IMAGES = 3e-3, 0.01, 2000
 _WARM, _COOL = 1.5, 0.2  # temperature at first, and from 60 % of the steps on
 _VARIANCE = 3.0
 _CLIP = 1.0  # few examples have gradients that outweigh all others
@@ -96,6 +97,26 @@ def train(model: Any, teacher: Any, recipe: Recipe, on_step: OnStep) -> None:
             own.requires_grad_(False)
     generator = seeding.generator(0, "training rcp")
     stored = stored_features(teacher, _IMAGES, generator)
+    descend(reducer, recipe, lambda: step_loss(model, teacher, stored, recipe, generator), generator, on_step)
+    model.eval()
+
+
+def descend(
+    reducer: Reducer,
+    recipe: Recipe,
+    loss: Callable[[], tuple[Tensor, float]],
+    generator: torch.Generator,
+    on_step: OnStep,
+) -> None:
+    """Minimise a loss by the parts, whose choices get sharper and lose their noise on the way.
+
+    Args:
+        reducer: the parts, in training mode.
+        recipe: says how many steps.
+        loss: of a step, and the share of the tokens that a layer reads.
+        generator: draws the noise of choices.
+        on_step: is told every 100 steps.
+    """
     parameters = [own for own in reducer.parameters() if own.requires_grad]
     optimizer = torch.optim.AdamW(parameters, _RATE, weight_decay=_DECAY)
     rates = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: falling(step / recipe.steps, 0.1))
@@ -105,14 +126,13 @@ def train(model: Any, teacher: Any, recipe: Recipe, on_step: OnStep) -> None:
         reducer.noise = generator if done < 0.8 else None  # noqa: PLR2004 - the last fifth is as it is used
         optimizer.zero_grad()
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            loss, share = step_loss(model, teacher, stored, recipe, generator)
-        loss.backward()
+            value, share = loss()
+        value.backward()
         nn.utils.clip_grad_norm_(parameters, _CLIP)
         optimizer.step()
         rates.step()
         if (step + 1) % 100 == 0 or step + 1 == recipe.steps:
-            on_step(step + 1, loss.item(), share)
-    model.eval()
+            on_step(step + 1, value.item(), share)
 
 
 def step_loss(
@@ -120,20 +140,27 @@ def step_loss(
 ) -> tuple[Tensor, float]:
     """Return the loss on fresh questions about stored images, and the share of the tokens that a layer reads."""
     digits, features = stored
-    chosen = torch.randint(len(digits), (_BATCH,), generator=generator)
+    chosen = torch.randint(len(digits), (BATCH,), generator=generator)
     asked = ask(
-        digits[chosen], grids.WORDS, draw_kinds(_BATCH, grids.MIX, generator), answer_places(grids.MIX), generator
+        digits[chosen], grids.WORDS, draw_kinds(BATCH, grids.MIX, generator), answer_places(grids.MIX), generator
     )
+    return parts_loss(model, teacher, features[chosen], asked.questions, asked.answers, recipe)
+
+
+def parts_loss(
+    model: Any, teacher: Any, features: Tensor, questions: Tensor, answers: Tensor, recipe: Recipe
+) -> tuple[Tensor, float]:
+    """Return the loss on questions about images whose features are stored, and the share of tokens that is read."""
     behind = tuple(model.reducers[0].repairs)
-    scores, mended, share = read_stored(model, features[chosen], asked.questions, asked.answers, behind)
+    scores, mended, share = read_stored(model, features, questions, answers, behind)
     with torch.no_grad():
-        _, true, _ = read_stored(teacher, features[chosen], asked.questions, asked.answers, behind)
-    is_real = (asked.answers >= 0).flatten()
+        _, true, _ = read_stored(teacher, features, questions, answers, behind)
+    is_real = (answers >= 0).flatten()
     gaps = [
         moment_gap(own.flatten(0, 1)[is_real], other.flatten(0, 1)[is_real])
         for own, other in zip(mended, true, strict=True)
     ]
-    right = F.cross_entropy(scores.flatten(0, 1), asked.answers.flatten())
+    right = F.cross_entropy(scores.flatten(0, 1), answers.flatten())
     sparse = (share - recipe.share).square()
     return 1.5 * right + recipe.repair * torch.stack(gaps).mean() + _SPARSE * sparse, share.item()
 

@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import ClassVar, final
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedsim.core import losses
@@ -33,6 +34,7 @@ _BLIND = (
     "the model has no image tokens beside a question, since its forward takes no argument 'question'. Choose a model "
     'that does, for example model.name = "tiny-vlm"'
 )
+READ_QUESTION, READ_ANSWER = "visual-question-answering.question", "visual-question-answering.answer"
 _FILLER = 0  # stands in for a token of the answer that does not exist, where nothing that counts can see it
 
 
@@ -84,15 +86,38 @@ class VisualQuestionAnswering(ClassTask):
         }
 
     def score(self, truth: Truth, examples: Batch, guess: Reconstruction, data: Dataset) -> Scored:
-        """Score guesses in pixels, against the images that they are nearest to, and the first word of the answer."""
+        """Score guesses in pixels, against the images that they are nearest to, and the first word of the answer.
+
+        Where question and answer were read, as `READ_QUESTION` and `READ_ANSWER`, shares say how many are right.
+        """
         first = replace(examples, labels=examples.labels[:, 0])
         guessed = guess.labels if guess.labels.dim() == 1 else guess.labels[:, 0]
         scored = score_images(truth, first, replace(guess, labels=guessed), data)
-        return replace(scored, guess=complete(guess, len(examples)))
+        return replace(scored, guess=complete(guess, len(examples)), found=_read(guess, examples, scored.order))
 
     def show(self, inputs: Tensor, data: Dataset) -> Shown:
         """Return pictures."""
         return to_pixels(inputs, data.spec).numpy()
+
+
+def _read(guess: Reconstruction, examples: Batch, order: Tensor | None) -> dict[str, float]:
+    """Return the shares of questions and of answers that were read right."""
+    right = dict[str, float]()
+    true = (("questions read", READ_QUESTION, examples.given[QUESTION]), ("answers read", READ_ANSWER, examples.labels))
+    for name, key, originals in true:
+        if key in guess.found and order is not None:
+            right[name] = _share_alike(guess.found[key], originals, order)
+    return right
+
+
+def _share_alike(guessed: Tensor, originals: Tensor, order: Tensor) -> float:
+    """Return the share of originals (B, T) of which the guess (N, T') holds each word, `IGNORED` filling up."""
+    wide = max(guessed.shape[1], originals.shape[1])
+    own, other = (F.pad(one, (0, wide - one.shape[1]), value=losses.IGNORED) for one in (guessed, originals))
+    alike = [
+        place < len(own) and torch.equal(own[place], row) for place, row in zip(order.tolist(), other, strict=True)
+    ]
+    return sum(alike) / len(alike)
 
 
 def _said(labels: Tensor) -> Tensor:

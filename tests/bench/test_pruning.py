@@ -31,7 +31,7 @@ def test_the_share_that_is_read_is_a_mean_over_layers() -> None:
 
 @pytest.mark.parametrize("mends", [True, False])
 def test_only_the_parts_are_trained(monkeypatch: pytest.MonkeyPatch, mends: bool) -> None:
-    monkeypatch.setattr(pruning, "_BATCH", 4)
+    monkeypatch.setattr(pruning, "BATCH", 4)
     monkeypatch.setattr(pruning, "_IMAGES", 8)
     plain = grids.fresh()
     before, model = copy.deepcopy(plain.state_dict()), pruning.with_parts(plain)

@@ -9,7 +9,7 @@ import torch
 from benchmarks import probes
 from benchmarks._analogies import as_text, draw_prompts, make_corpus
 from benchmarks.devil import _quarter
-from benchmarks.devil_digits import draw_grids
+from benchmarks.devil_digits import Grids, draw_grids, unordered
 from benchmarks.hyperdimensional_probe import _Case, _disjoint
 from tests.data.installed import need
 
@@ -72,3 +72,12 @@ def test_public_texts_and_those_of_clients_share_no_sentence(make: Callable[[], 
     assert len(public) > 100
     assert len(others) > 100
     assert not public & others
+
+
+def test_captions_in_any_order_say_the_same_digits_of_the_same_cells() -> None:
+    digits, cells = torch.tensor([[1, 3, 4, 9], [0, 2, 5, 6]]), torch.tensor([[7, 8, 2, 0], [1, 4, 3, 15]])
+    own = unordered(Grids(torch.zeros(2, 1, 56, 56), digits, cells), torch.Generator().manual_seed(0))
+    assert torch.equal(own.digits.sort(1).values, digits.repeat(4, 1))
+    where = dict(zip(digits.flatten().tolist(), cells.flatten().tolist(), strict=True))
+    assert own.cells.flatten().tolist() == [where[digit] for digit in own.digits.flatten().tolist()]
+    assert len(set(own.digits[:, 0].tolist())) > 2  # the first word is not the smallest digit each time

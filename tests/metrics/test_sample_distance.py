@@ -33,3 +33,8 @@ def test_more_features_than_samples_are_no_failure_and_a_single_sample_is() -> N
     assert sample_distance(wide, wide + 1) == pytest.approx(10, rel=1e-6)
     with pytest.raises(FedsimError, match="needs two samples of each kind, got 1 and 3"):
         sample_distance(wide[:1], wide)
+
+
+def test_it_is_the_same_in_both_directions_of_which_one_has_fewer_samples_than_features() -> None:
+    few, many = features(4, 3), features(5, 30)
+    assert sample_distance(few, many) == pytest.approx(sample_distance(many, few), rel=1e-6)  # two factorisations

@@ -97,18 +97,18 @@ def model(
     name: Annotated[
         str,
         typer.Argument(
-            help="lists, random-lists, news, digit-grids, rcp-50, rcp-37, digits-unet, photographs-unet, "
-            "digits-patches or digits-patches-draft; each is trained once and kept"
+            help="lists, random-lists, news, digit-grids, digit-grids-unfrozen, rcp-50, rcp-37, digits-unet, "
+            "photographs-unet, digits-patches or digits-patches-draft; each is trained once and kept"
         ),
     ],
     samples: Annotated[int, typer.Option(min=1, help="lists or questions of each kind that it is tested on")] = 200,
     seed: Annotated[int, typer.Option(min=0, help="of what it is tested on")] = 1,
 ) -> None:
     """Train a small model of texts, of images, or of both from scratch, once, and print how good it is."""
-    from fedsim.bench import denoisers, pruning, training
+    from fedsim.bench import denoisers, pruning, training, unfreezing
 
     recipes = {**training.RECIPES, **denoisers.RECIPES}
-    of_grids = ["digit-grids", *pruning.RECIPES]
+    of_grids = ["digit-grids", unfreezing.NAME, *pruning.RECIPES]
     if name not in {*recipes, *of_grids}:
         raise FedsimError(f"there is no small model '{name}'.{nearest(name, [*recipes, *of_grids])}")
     if name in of_grids:
@@ -130,7 +130,7 @@ def model(
 
 
 def _show_grids(name: str, samples: int, seed: int) -> None:
-    from fedsim.bench import grid_accuracy, grids, pruning
+    from fedsim.bench import grid_accuracy, grids, pruning, unfreezing
 
     def tell(stage: str, step: int, of: int, loss: float) -> None:
         print(f"  {stage}, step {step} of {of}: loss {loss:.3f}", file=sys.stderr, flush=True)
@@ -139,12 +139,13 @@ def _show_grids(name: str, samples: int, seed: int) -> None:
         done = f"  step {step} of {pruning.RECIPES[name].steps}: loss {loss:.3f}"
         print(f"{done}, a layer reads {share:.0%} of the visual tokens", file=sys.stderr, flush=True)
 
-    model = grids.trained(tell) if name == "digit-grids" else pruning.trained(name, tell_share)
+    wholes = {"digit-grids": grids, unfreezing.NAME: unfreezing}
+    model = wholes[name].trained(tell) if name in wholes else pruning.trained(name, tell_share)
     say(f"{name}: questions about grids of digits; {sum(p.numel() for p in model.parameters()):,} parameters")
     table = Table(box=None)
     for label in ("question", "right", "95 %", "image black", "usual answer", "several"):
         table.add_column(label, no_wrap=True)
-    for kind in grid_accuracy.ASKED:
+    for kind in (*grid_accuracy.ASKED, "list") if name == unfreezing.NAME else grid_accuracy.ASKED:
         found = grid_accuracy.accuracy(model, kind, samples, seed)
         several = f"{100 * found.several.value:.1f}" if found.several else ""
         shares = (f"{100 * own:.1f}" for own in (found.blind.value, found.majority))

@@ -17,6 +17,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, Self, final
@@ -29,7 +30,8 @@ from fedsim.components.decoder._drawing import draw
 from fedsim.components.decoder._odds import DrawConfig, finite, room
 from fedsim.core.errors import FedsimError, in_a_line
 from fedsim.core.hooks import Condition, Decoder, GenerationContext, Writing, check_scores
-from fedsim.core.past import Draft, Past
+from fedsim.core.past import Draft, Past, stack_of
+from fedsim.core.past.stack import Weighted
 from fedsim.core.registry import component
 from fedsim.core.types import Event
 
@@ -247,9 +249,10 @@ class Aded(Decoder[AdedConfig, Adapting]):
     def _base(self, model: nn.Module, token: tuple[int, ...]) -> Mapping[Pair, Successors]:
         if self.config.table is None:
             return {}
-        base = load_table(self.config.table)
-        vocabulary = Past().scores(model, [token])[0].shape[-1]
-        highest = max((max(*pair, *after) for pair, after in base.items()), default=0)
+        base, highest = _known(self.config.table)
+        stack = stack_of(model)
+        weight = stack.weight if isinstance(stack, Weighted) else None
+        vocabulary = Past().scores(model, [token])[0].shape[-1] if weight is None else len(weight)
         if highest >= vocabulary:
             raise FedsimError(
                 f"table: {self.config.table} holds token {highest}, the model has {vocabulary}: it was counted with "
@@ -273,6 +276,18 @@ def count_table(texts: Iterable[Sequence[int]]) -> dict[Pair, dict[int, float]]:
 def save_table(path: Path, table: Mapping[Pair, Successors]) -> None:
     """Write a table for setting `table`."""
     path.write_text(json.dumps([[*pair, list(after.items())] for pair, after in table.items()]), encoding="utf-8")
+
+
+def _known(path: Path) -> tuple[Mapping[Pair, Successors], int]:
+    """Return a table and its highest token; a file that stays as it is is read once, not for every text."""
+    own = path.stat() if path.exists() else None
+    return _read(path, own and (own.st_dev, own.st_ino, own.st_mtime_ns, own.st_size))
+
+
+@lru_cache(maxsize=4)
+def _read(path: Path, _stamp: tuple[int, ...] | None) -> tuple[Mapping[Pair, Successors], int]:
+    base = load_table(path)
+    return base, max((max(*pair, *after) for pair, after in base.items()), default=0)
 
 
 def load_table(path: Path) -> dict[Pair, dict[int, float]]:

@@ -163,6 +163,19 @@ def _name(scores: Tensor, kept: int, concepts: Mapping[str, Sequence[int]], both
     )
 
 
+def same_top(one: Named, other: Named) -> float:
+    """Return the share of neurons that stand for the same likeliest token in two models, or before and behind a change.
+
+    Raises:
+        FedsimError: they are not equally many neurons.
+    """
+    if len(one.tokens) != len(other.tokens):
+        raise FedsimError(
+            f"one model has {len(one.tokens)} neurons and the other {len(other.tokens)}: expected as many."
+        )
+    return float((one.tokens[:, 0] == other.tokens[:, 0]).double().mean())
+
+
 @contextmanager
 def clamped(
     model: nn.Module, layer: str, values: Mapping[int, float], place: Literal["output", "input"] = "output"

@@ -68,7 +68,7 @@ class Reconstruction:
             explain the update better.
         trained: the batch that the attack takes the model to have seen, labels as probabilities (B, K), in any order;
             None when it takes that for `inputs` and `labels` themselves.
-        found: what else was read, by "component.what"; scored by the component of that name.
+        found: what else was read, by "component.what" or "task.what"; scored by the component or the task of that name.
     """
 
     inputs: Tensor

@@ -210,6 +210,25 @@ def test_a_table_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert len(count_table([[0, 0, token, 9] for token in range(20)])[0, 0]) == 12
 
 
+def test_a_table_is_read_once_for_all_texts_and_anew_when_its_file_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, read = tmp_path / "table.json", list[Path]()
+    monkeypatch.setattr(aded, "load_table", lambda own: (read.append(own), load_table(own))[1])
+
+    def drafted() -> int:
+        limits = Limits(max_new_tokens=3)
+        (text,) = generate(make("aded", table=path), tiny_llama(), prompts([1, 2]), limits, sources(1))
+        return text.trace.series()["proposed"][0]
+
+    save_table(path, {})
+    assert [drafted(), drafted()] == [0, 0]
+    assert read == [path]
+    save_table(path, {(1, 2): {3: 1.0}})
+    assert drafted() == 1
+    assert read == [path, path]
+
+
 def test_a_model_that_cannot_be_taken_apart_drafts_too() -> None:
     model = tiny_llama()
     whole = nn.Sequential(model)

@@ -6,7 +6,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fedsim.components.probe.feature_neurons import auc, clamped, moved_neurons, name_neurons, neuron_rows
+from fedsim.components.probe.feature_neurons import (
+    auc,
+    clamped,
+    moved_neurons,
+    name_neurons,
+    neuron_rows,
+    same_top,
+)
 from fedsim.core.errors import FedsimError, NotApplicable
 from fedsim.core.hooks import Condition
 from fedsim.core.layer_calls import layer_inputs, layer_outputs
@@ -72,6 +79,24 @@ def test_a_planted_neuron_is_found_for_its_token(sign: float) -> None:
     assert found.tokens[5, 0] == token
     assert found.signs[5] == sign
     assert found.shares["own"].argmax() == 5
+
+
+def test_a_model_has_the_tops_of_itself_and_hardly_those_of_random_rows() -> None:
+    model, source = llama(), torch.Generator().manual_seed(5)
+    rows = torch.randn(2000, 16, generator=source).double()
+    own = name_neurons(model, rows)
+    assert same_top(own, own) == 1
+    assert same_top(own, name_neurons(model, rows * 3)) == 1
+    counted = [
+        int(a[0]) == int(b[0]) for a, b in zip(own.tokens, name_neurons(model, rows.flip(0)).tokens, strict=True)
+    ]
+    assert same_top(own, name_neurons(model, rows.flip(0))) == sum(counted) / 2000
+    others = name_neurons(model, torch.randn(2000, 16, generator=source).double())
+    shares = torch.stack([own.tokens[:, 0].bincount(minlength=23), others.tokens[:, 0].bincount(minlength=23)]) / 2000
+    # independent rows agree as often as chance says; 4 standard errors of 2,000 draws
+    assert same_top(own, others) == pytest.approx(float(shares.prod(0).sum()), abs=4 * 0.25 / 2000**0.5)
+    with pytest.raises(FedsimError, match="expected as many"):
+        same_top(own, name_neurons(model, rows[:3]))
 
 
 def test_down_projection_neurons_are_columns() -> None:

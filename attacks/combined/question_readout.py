@@ -1,0 +1,228 @@
+"""question-readout: reads question and answer off the rows of words, then lets an attack on images go on with them.
+
+Idea: a word that was read has a gradient in the embedding and no other has, so a question that is withheld gives its
+    words away; which order they had, the values of the same rows tell, once an image is at hand.
+Equation: min over orders of 1 - cos(dL/dE(x, question, answer), dL/dE*), E the embedding; x grey, then what comes out
+Assumes: honest-but-curious server, one gradient of one image; an embedding that is not tied; no word stands twice in
+    question and answer, but for what fills up; no question is granted. `attack` needs what it needs.
+Recovers: question and answer, which need no grant, and what `attack` recovers once they are known.
+Fails: several questions, whose words are mixed; long texts, whose orders are too many; an image that is not recovered
+    leaves the order a guess. Protects nothing: left-out visual tokens leave the words in the update.
+Source: this project; rows of words: Gupta et al. 2022, arXiv 2205.08514.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import permutations
+from typing import Any, ClassVar, NamedTuple, final
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from attacks.core.client_gradient import client_gradient
+from attacks.core.preconditions import one_gradient_only
+from attacks.core.tolerances import MATCHES
+from attacks.text._words import embedding_of, words_of
+from fedsim.core import registry
+from fedsim.core.errors import FedsimError, NotApplicable
+from fedsim.core.gradients import cosine_distance
+from fedsim.core.hooks import Attack, Effort, Tables
+from fedsim.core.masks import expected_mask
+from fedsim.core.registry import attack
+from fedsim.core.types import Config, Observation, OnStep, Reconstruction
+from fedsim.models._vision_language import VisionLanguage
+from fedsim.tasks.visual_question_answering import READ_ANSWER, READ_QUESTION, VisualQuestionAnswering
+
+
+class QuestionReadoutConfig(Config):
+    """Settings of the read-out."""
+
+    attack: str = Field(default="auto", description="the attack on the image")
+    options: dict[str, Any] = Field(default_factory=dict, description="settings of that attack")
+    length: int = Field(default=4, ge=1, description="words of a question, with those that fill up")
+    filler: int = Field(default=0, ge=0, description="number of the word that fills up short questions")
+    brightness: float = Field(default=0.2, description="of the grey image at which orders are compared first")
+    most: int = Field(default=1000, ge=1, description="most orders that are compared")
+
+
+class Text(NamedTuple):
+    """A question, filled up, and an answer without its end."""
+
+    question: tuple[int, ...]
+    answer: tuple[int, ...]
+
+
+@final
+@attack("question-readout", summary="question and answer from rows of words, then the image", related="2205.08514")
+class QuestionReadout(Attack[QuestionReadoutConfig]):
+    """Infers what else an attack on images is granted."""
+
+    effort: ClassVar[Effort] = "reference"
+    example: ClassVar[Tables] = {
+        "data": {
+            "name": "digit-grids",
+            "cells": 2,
+            "fewest": 2,
+            "most": 2,
+            "palette": 0,
+            "position": 0,
+            "presence": 0,
+            "counting": 0,
+            "list": 1,
+            "train": 20,
+            "test": 4,
+        },
+        "model": {
+            "name": "tiny-vlm",
+            "encoder_width": 24,
+            "encoder_hidden": 16,
+            "encoder_blocks": 2,
+            "width": 16,
+            "hidden": 16,
+            "blocks": 2,
+        },
+        "federation": {"batch_size": 1},
+        "threat": {"knows": ["batch-size", "input-statistics"]},
+        "attacks": [{"attack": "closed-form-vit"}],
+    }
+
+    def not_applicable(self, observation: Observation) -> str | None:
+        """Refuse several examples or steps, models that read no question, and embeddings without a gradient."""
+        model = observation.model
+        if not isinstance(model, VisionLanguage) or not isinstance(observation.task, VisualQuestionAnswering):
+            return "the model answers no questions about images"
+        if (observation.batch_size or 1) > 1:
+            return f"words of {observation.batch_size} questions are mixed in the embedding's rows; it reads one"
+        name, _ = embedding_of(observation)
+        if f"{name}.weight" not in observation.update.tensors:
+            return f"the gradient of the embedding '{name}' is not sent"
+        try:
+            _signs(model, self.config)
+        except FedsimError as error:
+            return f"the model's questions are whole prompts: {error}"
+        return one_gradient_only(observation)
+
+    def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
+        """Read the words, then alternate between their order and the image until the update is explained."""
+        inner = self._inner()
+        orders = orders_of(observation, self.config)
+        image = torch.full((1, *observation.spec.shape), self.config.brightness)
+        tried: dict[Text, Reconstruction] = {}
+        for _ in range(2):
+            text = nearest(observation, orders, image)
+            if text in tried:
+                break
+            tried[text] = inner(_granted(observation, text), generator, on_step)
+            image = tried[text].inputs
+            if tried[text].objective < MATCHES or not len(image):
+                break
+        text = min(tried, key=lambda own: tried[own].objective)
+        return _report(observation, text, tried[text], len(orders), inner.name)
+
+    def _inner(self) -> Attack[Any]:
+        method = registry.get("attack", self.config.attack)
+        try:
+            inner: Attack[Any] = method.make(method.config.model_validate(self.config.options))
+        except ValueError as error:
+            raise FedsimError(f"attack 'question-readout': settings of '{method.name}': {error}") from error
+        if isinstance(inner, QuestionReadout):
+            raise NotApplicable("'attack' names this attack itself: set it to another one")
+        return inner
+
+
+def orders_of(observation: Observation, config: QuestionReadoutConfig) -> list[Text]:
+    """Return every question and answer of the words that were read.
+
+    Raises:
+        NotApplicable: there is none, or there are too many.
+    """
+    read = words_of(observation).read
+    signs = _signs(observation.model, config)
+    words = [] if read is None else [own for own in read.tolist() if own not in signs]
+    orders = list[Text]()
+    for text in arranged(words, config.length, config.filler):
+        if len(orders) == config.most:
+            raise NotApplicable(
+                f"{len(words)} words stand out, which have more orders than the setting 'most' ({config.most})"
+            )
+        orders.append(text)
+    if not orders:
+        raise NotApplicable(f"{len(words)} words stand out, too few or too many for a question and an answer")
+    return orders
+
+
+def arranged(words: Sequence[int], length: int, filler: int) -> Iterator[Text]:
+    """Yield every question of a length and every answer that use each of the words once, but for the filler.
+
+    Args:
+        words: that were read; where the filler is one of them, the question is shorter than its length.
+        length: of a question.
+        filler: stands behind a short question.
+    """
+    own = [word for word in words if word != filler]
+    for count in range(1, length) if filler in words else (length,):
+        for order in permutations(own):
+            if count < len(order):
+                yield Text((*order[:count], *(filler,) * (length - count)), order[count:])
+
+
+def _signs(model: Any, config: QuestionReadoutConfig) -> set[int]:
+    """Return the words that the model puts around every question."""
+    parts = model.laid_out(torch.full((1, config.length), config.filler))
+    return {int(own) for part in parts for own in part.flatten()} - {config.filler}
+
+
+def nearest(observation: Observation, orders: Sequence[Text], image: Tensor) -> Text:
+    """Return the text at which the embedding's gradient is nearest to the observed one, of equal ones the first."""
+    name = f"{embedding_of(observation)[0]}.weight"
+    target = [observation.update.tensors[name]]
+    masks = tuple(expected_mask(site) for site in observation.sites)
+    seen = _copied(observation)
+    distances = list[float]()
+    for text in orders:
+        own = _told(seen, text)
+        assert own.labels is not None
+        gradient = client_gradient(own, image, own.labels, masks, [name])
+        distances.append(cosine_distance([gradient[name]], target))
+    return orders[min(range(len(orders)), key=distances.__getitem__)]
+
+
+def _granted(observation: Observation, text: Text) -> Observation:
+    """Return an observation in which a text counts as granted."""
+    knows = tuple(sorted({*observation.threat.knows, "given", "labels"}))
+    return _told(replace(_copied(observation), threat=observation.threat.model_copy(update={"knows": knows})), text)
+
+
+def _copied(observation: Observation) -> Observation:
+    return replace(observation, model=copy.deepcopy(observation.model))
+
+
+def _told(observation: Observation, text: Text) -> Observation:
+    """Have the model of an observation ask a text, and grant it."""
+    given = {"question": torch.tensor([text.question])}
+    labels = torch.tensor([[*text.answer, observation.model.end]])
+    observation.task.tell(observation.model, given, labels)
+    return replace(observation, given=given, labels=labels)
+
+
+def _report(
+    observation: Observation, text: Text, guess: Reconstruction, orders: int, name: str | None
+) -> Reconstruction:
+    assert isinstance(observation.model, VisionLanguage)
+    words = observation.model.visual.words
+    said = [" ".join(words[own] for own in part) if words else str(part) for part in text]
+    sure = "their order explains the update" if guess.objective < MATCHES else "their order is a guess"
+    read = {
+        READ_QUESTION: torch.tensor([text.question]),
+        READ_ANSWER: torch.tensor([[*text.answer, observation.model.end]]),
+    }
+    return replace(
+        guess,
+        notes=(f"question read: {said[0]}; answer: {said[1]}; {sure}", f"the image by {name}", *guess.notes),
+        facts={**guess.facts, "orders compared": float(orders)},
+        found={**guess.found, **read},
+    )

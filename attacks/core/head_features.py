@@ -1,0 +1,144 @@
+"""What the last linear layer read of each example of a batch, separated by that layer's own gradient.
+
+The layer gives class scores z_b = W h_b + c. Its gradients dW = sum_b k_b h_b^T and dc = sum_b k_b mix the examples,
+with k_b = (softmax(z_b) - onehot(y_b)) / B. But every input lies in the row space of dW, so r numbers say which one it
+is, and it determines its own k_b. That leaves about B r unknowns for K r equations, which a few steps solve.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.func import jacrev
+
+from attacks.core.tolerances import EXACT, LEAST
+
+_STARTS = 32
+_REPEATS = 3  # of the first guess: errors of equal scores, the inputs that follow, and their errors
+_FINEST = 1e-15  # relative change at which a search in double precision ends
+
+
+class Head(NamedTuple):
+    """A last linear layer and its gradient, all float64, on the CPU.
+
+    Attributes:
+        weight: W, shape (K, D).
+        bias: c, shape (K,), or None.
+        gradient: dW, shape (K, D).
+        bias_gradient: dc, shape (K,), or None.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+    gradient: Tensor
+    bias_gradient: Tensor | None
+
+
+class HeadFeatures(NamedTuple):
+    """What the layer read, and the errors of its scores.
+
+    Attributes:
+        inputs: h, shape (B, D).
+        errors: k = dL/dz, shape (B, K), for a mean over the examples.
+        residual: |dW - sum_b k_b h_b^T|, biases included, relative to |dW|.
+    """
+
+    inputs: Tensor
+    errors: Tensor
+    residual: float
+
+
+def separate_features(head: Head, labels: Tensor, generator: torch.Generator) -> HeadFeatures | None:
+    """Return what the layer read of every example, or None where its gradient does not say.
+
+    Examples of one label whose scores hardly differ add nothing to each other's row: the same input, their mean, is
+    then returned for all of them.
+
+    Args:
+        head: with the gradient of a mean cross-entropy over the batch.
+        labels: shape (B,), in any order; row b of the answer has label b.
+        generator: for starts behind the first one.
+    """
+    if len(labels) >= len(head.weight):
+        return None  # the errors sum to zero, so K - 1 are independent at most
+    problem = _Problem(head, labels)
+    best: tuple[float, Tensor] | None = None
+    for start in range(_STARTS):
+        found = problem.solve(problem.likely() if start == 0 else problem.draw(generator))
+        if best is None or found[0] < best[0]:
+            best = found
+        if best[0] < EXACT:
+            return problem.unpack(best[1], best[0])
+    return None
+
+
+class _Problem:
+    """The equations dW E^T = sum_b k(y_b) q_b^T for places q_b = o + y_b C of the inputs in the row space E."""
+
+    def __init__(self, head: Head, labels: Tensor) -> None:
+        constant = head.bias if head.bias is not None else head.weight.new_zeros(len(head.weight))
+        added = [] if head.bias_gradient is None else [head.bias_gradient[:, None]]
+        whole = torch.cat([head.gradient, *added], 1)
+        _, sizes, rows = torch.linalg.svd(whole, full_matrices=False)
+        rank = int((sizes[: len(labels)] > 0.1 * EXACT * sizes[0]).sum())
+        self._rows = rows[:rank]
+        self._columns = head.weight.shape[1]
+        if added:  # the bias reads 1, so the last entry of every input is 1
+            last = self._rows[:, -1]
+            self._offset = last / last.square().sum().clamp_min(LEAST)
+            self._directions = torch.linalg.svd(last[None]).Vh[1:]
+        else:
+            self._offset, self._directions = whole.new_zeros(rank), torch.eye(rank, dtype=whole.dtype)
+        self._scores = self._rows[:, : self._columns] @ head.weight.T  # (rank, K)
+        self._constant = constant
+        self._target = whole @ self._rows.T  # (K, rank)
+        self._size = float(self._target.norm().clamp_min(LEAST))
+        self._labels = F.one_hot(labels, len(head.weight)).to(whole)
+        self._shape = len(labels), len(self._directions)
+
+    def likely(self) -> Tensor:
+        """Return the unknowns (B, r) that follow from equal inputs, and what follows from these."""
+        unknowns = self._target.new_zeros(self._shape)
+        for _ in range(_REPEATS):
+            places = torch.linalg.lstsq(self._errors(unknowns).T, self._target, rcond=EXACT, driver="gelsd").solution
+            unknowns = (places - self._offset) @ self._directions.T
+        return unknowns
+
+    def draw(self, generator: torch.Generator) -> Tensor:
+        """Return random unknowns (B, r), about as large as the inputs."""
+        size = self._offset.norm() + self.likely().norm(dim=1).mean()
+        return float(size) * torch.randn(self._shape, generator=generator, dtype=torch.float64)
+
+    def solve(self, start: Tensor) -> tuple[float, Tensor]:
+        """Return the relative residual and the unknowns (B, r) where second-order steps from a start end."""
+        from scipy.optimize import leastsq  # noqa: PLC0415 - takes long to import
+
+        if not start.numel() or self._target.numel() < start.numel():
+            return float(self._residual(start.flatten()).norm()), start
+        slopes = jacrev(self._residual)
+        values, _ = leastsq(
+            lambda values: self._residual(torch.as_tensor(values)).numpy(),
+            start.flatten().numpy(),
+            Dfun=lambda values: slopes(torch.as_tensor(values)).numpy(),
+            ftol=_FINEST,
+            xtol=_FINEST,
+        )
+        found = torch.as_tensor(values)
+        return float(self._residual(found).norm()), found.view(self._shape)
+
+    def unpack(self, unknowns: Tensor, residual: float) -> HeadFeatures:
+        """Return inputs and errors for unknowns (B, r)."""
+        inputs = (self._offset + unknowns @ self._directions) @ self._rows[:, : self._columns]
+        return HeadFeatures(inputs, self._errors(unknowns), residual)
+
+    def _errors(self, unknowns: Tensor) -> Tensor:
+        places = self._offset + unknowns @ self._directions
+        return ((places @ self._scores + self._constant).softmax(1) - self._labels) / len(self._labels)
+
+    def _residual(self, values: Tensor) -> Tensor:
+        unknowns = values.view(self._shape)
+        places = self._offset + unknowns @ self._directions
+        return (self._target - self._errors(unknowns).T @ places).flatten() / self._size

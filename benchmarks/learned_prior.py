@@ -1,0 +1,202 @@
+"""A denoiser of public images behind gradient matching, where exact attacks end: noise, pruning and DP-SGD.
+
+Clients hold one image each that the denoiser of `fedsim bench model` never saw, and send its gradient at fresh weights.
+The attacker knows labels and defenses. `learned-prior` stands beside the same search without a prior, with total
+variation (the better of two weights, which the attacker could not know), and beside `map` where a defense says the law
+of its noise; DP-SGD of one example is told to `map` as the clipping and the noise that it is. PSNR in dB, means with
+95 % intervals over images.
+
+A search has converged where its guess explains the gradient as the image does, up to 1 % of what a grey image leaves
+unexplained; others are undecided. The control: the public image that is nearest to the guess of `learned-prior`, which
+is what a look-up would return.
+"""
+
+from __future__ import annotations
+
+from fedsim.core import process
+
+process.prepare()
+
+import argparse  # noqa: E402
+from collections.abc import Mapping, Sequence  # noqa: E402
+from dataclasses import replace  # noqa: E402
+from typing import Any, NamedTuple  # noqa: E402
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+from torch import Tensor  # noqa: E402
+
+from benchmarks._victims import KNOWN, Victim, victims_of  # noqa: E402
+from fedsim.bench.denoisers import trained  # noqa: E402
+from fedsim.core import registry, seeding  # noqa: E402
+from fedsim.core.errors import NotApplicable  # noqa: E402
+from fedsim.core.hooks import Attack  # noqa: E402
+from fedsim.core.types import Observation, PublicKnowledge  # noqa: E402
+from fedsim.metrics.image import psnr, to_pixels  # noqa: E402
+from fedsim.metrics.statistics import mean_interval  # noqa: E402
+
+CLOSE = 0.01  # of what a grey image leaves unexplained
+WEIGHTS = (1e-3, 1e-2)  # of total variation
+_DP_CLIP = 1.0
+
+
+class Network(NamedTuple):
+    """What is attacked, in words, and the denoiser that knows such images."""
+
+    words: str
+    denoiser: str
+    model: Mapping[str, Any]
+
+
+NETWORKS = (
+    Network("LeNet, digits", "digits-unet", {"name": "benchmarks._frontier_models:lenet", "activation": "relu"}),
+    Network(
+        "ResNet-18 of width 8, digits", "digits-unet", {"name": "benchmarks._frontier_models:resnet18", "width": 8}
+    ),
+    Network("LeNet, photographs", "photographs-unet", {"name": "benchmarks._frontier_models:lenet"}),
+)
+
+
+def _dp_sgd(multiplier: float) -> Sequence[Mapping[str, Any]]:
+    return ({"name": "dp-sgd", "clip": _DP_CLIP, "noise_multiplier": multiplier},)
+
+
+CHANGES: Mapping[str, Sequence[Mapping[str, Any]]] = {
+    "nothing": (),
+    "noise of 0.1": ({"name": "gradient-noise", "scale": 0.1, "relative": True},),
+    "pruning of 99 %": ({"name": "pruning", "rate": 0.99},),
+    **{f"DP-SGD, multiplier {own:g}": _dp_sgd(own) for own in (0.01, 1.0)},
+}
+
+
+class Guesses(NamedTuple):
+    """What an attack came to on every image.
+
+    Attributes:
+        close: PSNR of the guesses.
+        images: the guesses.
+        is_converged: whether a guess explains the gradient as well as the image does.
+    """
+
+    close: list[float]
+    images: list[Tensor]
+    is_converged: list[bool]
+
+    @property
+    def mean(self) -> float:
+        """The mean PSNR."""
+        return sum(self.close) / len(self.close)
+
+
+def misfit(observation: Observation, inputs: Tensor) -> float:
+    """Return 1 - cosine of the gradient of images and the observed one, on what was sent."""
+    assert observation.labels is not None
+    names, parameters = zip(*observation.model.named_parameters(), strict=True)
+    loss = observation.loss(observation.model(inputs), observation.labels)
+    found = torch.autograd.grad(loss, parameters)
+    sent = [observation.update.tensors[name] for name in names]
+    prunes = any(float(known.facts.get("kept_share", 1.0)) < 1.0 for known in observation.public)
+    own = torch.cat([(one * (seen != 0) if prunes else one).flatten() for one, seen in zip(found, sent, strict=True)])
+    return 1.0 - float(torch.nn.functional.cosine_similarity(own, torch.cat([one.flatten() for one in sent]), dim=0))
+
+
+def attack_all(name: str, victims: Sequence[Victim], settings: Mapping[str, Any]) -> Guesses | None:
+    """Attack every victim at once; None where the attack does not apply."""
+    method = registry.get("attack", name)
+    attack: Attack[Any] = method.make(method.config.model_validate(dict(settings))).named(name)
+    observations = [_told(own.observation) if name == "map" else own.observation for own in victims]
+    sources = [seeding.generator(number, "attack") for number in range(len(victims))]
+    try:
+        found = attack.together(observations, sources, [lambda _step: None] * len(victims))
+    except NotApplicable:
+        return None
+    guesses = [own.inputs for own in found]
+    pairs = list(zip(victims, guesses, strict=True))
+    return Guesses([_psnr(x, v.batch.inputs, v) for v, x in pairs], guesses, [explains(v, x) for v, x in pairs])
+
+
+def explains(victim: Victim, guess: Tensor) -> bool:
+    """Whether a guess explains the gradient as the image does, up to 1 % of what a grey image leaves unexplained."""
+    grey, truth, own = (misfit(victim.observation, x) for x in (torch.zeros_like(guess), victim.batch.inputs, guess))
+    return own <= truth + CLOSE * max(0.0, grey - truth)
+
+
+def _told(observation: Observation) -> Observation:
+    """Return an observation whose DP-SGD, of one example, is called clipping with noise."""
+    dp = next((known.facts for known in observation.public if known.source == "dp-sgd"), None)
+    if dp is None:
+        return observation
+    scale = float(dp["noise_multiplier"]) * float(dp["clip"])
+    facts = {"noise_law": "gaussian", "noise_scale": scale, "norm": float(dp["clip"])}
+    return replace(observation, public=(PublicKnowledge("dp-sgd of one example", facts),))
+
+
+def settings_of(network: Network, iterations: int) -> Mapping[str, Sequence[tuple[str, Mapping[str, Any]]]]:
+    """Return the attacks of each column: the best of them counts."""
+    pace = {"max_iterations": iterations, "schedule": "cosine"}
+    prior = {"max_iterations": iterations, "schedule": "constant", "denoiser": str(trained(network.denoiser).folder)}
+    return {
+        "no prior": [("inverting-gradients", {**pace, "total_variation": 0.0})],
+        "total variation": [("inverting-gradients", {**pace, "total_variation": own}) for own in WEIGHTS],
+        "`map`": [("map", pace)],
+        "`learned-prior`": [("learned-prior", prior)],
+    }
+
+
+def _psnr(guess: Tensor, image: Tensor, victim: Victim) -> float:
+    return float(psnr(to_pixels(guess, victim.spec), to_pixels(image, victim.spec)))
+
+
+def _nearest(public: Tensor, image: Tensor) -> Tensor:
+    return public[(public - image).flatten(1).square().sum(1).argmin()][None]
+
+
+def _interval(values: Sequence[float]) -> str:
+    found = mean_interval([[own] for own in values], np.random.default_rng(0))
+    return f"{found.value:.1f} [{found.low:.1f}, {found.high:.1f}]"
+
+
+def _cell(found: Guesses | None) -> str:
+    if found is None:
+        return "-"
+    return f"{_interval(found.close)}, {sum(found.is_converged)} converged"
+
+
+def row(network: Network, change: str, count: int, iterations: int) -> str:
+    """Return a row of the table."""
+    data = {"name": "benchmarks._unseen:unseen", "recipe": network.denoiser, "count": count}
+    knows = (*KNOWN, "labels", "defenses")
+    victims = list(victims_of(data, network.model, count, knows=knows, clients=count, defenses=CHANGES[change]))
+    columns = {}
+    for name, attacks in settings_of(network, iterations).items():
+        found = [own for own in (attack_all(attack, victims, given) for attack, given in attacks) if own is not None]
+        columns[name] = max(found, key=lambda own: own.mean, default=None)
+    prior = columns["`learned-prior`"]
+    assert prior is not None
+    public = trained(network.denoiser).data.train.inputs
+    looked_up = [_psnr(_nearest(public, x), v.batch.inputs, v) for x, v in zip(prior.images, victims, strict=True)]
+    nearer = sum(own > other for own, other in zip(prior.close, looked_up, strict=True))
+    cells = [_cell(own) for own in columns.values()]
+    return f"| {network.words} | {change} | {' | '.join(cells)} | {_interval(looked_up)} | {nearer} of {count} |"
+
+
+def main() -> None:
+    """Print the table."""
+    torch.set_num_threads(1)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--count", type=int, default=10, help="images")
+    parser.add_argument("--iterations", type=int, default=500)
+    parser.add_argument("--only", default="", help="networks and changes whose words hold this")
+    chosen = parser.parse_args()
+    names = list(settings_of(NETWORKS[0], 1))
+    print(f"n = {chosen.count} images, {chosen.iterations} iterations")
+    print(f"| network | what is done | {' | '.join(names)} | public image nearest to that guess | guess is nearer |")
+    print("|---|---|" + "---|" * (len(names) + 2))
+    for network in NETWORKS:
+        for change in CHANGES:
+            if chosen.only in f"{network.words}, {change}":
+                print(row(network, change, chosen.count, chosen.iterations), flush=True)
+
+
+if __name__ == "__main__":
+    main()

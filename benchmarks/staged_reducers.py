@@ -1,0 +1,98 @@
+"""MustDrop at stated numbers of tokens, and what its stages and PyramidDrop's cost in products and seconds.
+
+The thresholds of `must-drop` are found by bisection, so that of 100 questions as many visual tokens as asked for are
+left behind the last drop, on average; positions stay. 200 other questions of each kind are answered then, beside the
+class token's choice and random places of as many tokens, which are dropped in front of the language model. Products are
+those of the language model's layers for a prompt, of the first question; seconds are processor time on one thread, in
+turn with keep-all's. --full asks 1,000 questions of each kind.
+"""
+
+from __future__ import annotations
+
+from fedsim.core import process
+
+process.prepare()
+
+import statistics  # noqa: E402
+from collections.abc import Iterator, Mapping  # noqa: E402
+
+import torch  # noqa: E402
+
+from benchmarks._rows import Row, main, measured  # noqa: E402
+from benchmarks.visual_tokens import BATCH, Contender, asked, contenders, cost_rows, point, row  # noqa: E402
+from fedsim.bench import grids  # noqa: E402
+from fedsim.bench.grid_accuracy import questions  # noqa: E402
+from fedsim.core.types import Batch  # noqa: E402
+from fedsim.core.visual import visual_passes  # noqa: E402
+from fedsim.data._grid_words import Kind  # noqa: E402
+from fedsim.models.tiny_vlm import TinyVlm  # noqa: E402
+
+BUDGETS = (32, 16, 8)
+PYRAMIDS = ((0.5, 0.25), (0.25, 0.0625))
+LAYERS = ((1, 2, 3, 4), (1,))
+_PROMPTS, _PROMPT_SEED, _HALVINGS = 100, 4, 10
+_THETAS = (0.001, 0.5)  # all tokens stay, and next to none
+
+
+def with_theta(theta: float, layers: tuple[int, ...]) -> Contender:
+    """Return MustDrop with both thresholds alike, which drops behind some layers."""
+    settings = {"overall": theta, "single": theta, "layers": layers, "recount": False}
+    return Contender(f"must-drop behind {len(layers)} of 6 layers", "must-drop", settings)
+
+
+@torch.no_grad()
+def tokens_left(own: Contender, plain: TinyVlm, batch: Batch) -> float:
+    """Return how many visual tokens the last layer reads, mean over questions."""
+    (model,) = own.models(plain)
+    with visual_passes(model) as passes:
+        model(batch.inputs, **batch.given)
+    return statistics.fmean(passes[0].visual[-1])
+
+
+def calibrated(wanted: float, layers: tuple[int, ...], plain: TinyVlm, batch: Batch) -> float:
+    """Return the threshold at which about so many tokens are left, by bisection."""
+    low, high = _THETAS
+    for _ in range(_HALVINGS):
+        middle = (low * high) ** 0.5
+        if tokens_left(with_theta(middle, layers), plain, batch) > wanted:
+            low = middle
+        else:
+            high = middle
+    return (low * high) ** 0.5
+
+
+def budget_rows(plain: TinyVlm, batches: Mapping[Kind, Batch], prompts: Batch) -> Iterator[Row]:
+    """Yield accuracy and cost of MustDrop at each budget, beside choices of one stage."""
+    timed = next(batches["position"].split(BATCH))
+    for wanted in BUDGETS:
+        thetas = [calibrated(wanted, layers, plain, prompts) for layers in LAYERS]
+        staged = [with_theta(theta, layers) for theta, layers in zip(thetas, LAYERS, strict=True)]
+        _, by_class, _, at_random = contenders(wanted)
+        for own in (*staged, by_class, at_random):
+            found = point(own, plain, batches)
+            setting = f"{own.label}, {wanted} asked for, {found.last:.1f} behind the drop, {found.tokens:.1f} a layer"
+            yield from (row(f"right, {kind}", setting, right) for kind, right in found.right.items())
+        for own, theta in zip(staged, thetas, strict=True):
+            yield measured("threshold", f"{own.label}, {wanted} asked for", [theta], "", "")
+            yield from cost_rows(own, f"{own.label}, {wanted} asked for, batch {BATCH}", plain, timed, "")
+
+
+def pyramid_rows(plain: TinyVlm, batch: Batch) -> Iterator[Row]:
+    """Yield the cost of pyramids."""
+    for shares in PYRAMIDS:
+        own = Contender("pyramid", "pyramid-drop", {"shares": shares, "recount": False})
+        yield from cost_rows(own, f"pyramid {shares[0]:g}, {shares[1]:g}, batch {BATCH}", plain, batch, "> 1")
+
+
+def measure(full: bool) -> list[Row]:
+    """Return all rows."""
+    plain, batches = grids.trained(), asked(full)
+    prompts = Batch.joined([questions(kind, _PROMPTS // 3 + 1, _PROMPT_SEED) for kind in batches])
+    return [
+        *pyramid_rows(plain, next(batches["position"].split(BATCH))),
+        *budget_rows(plain, batches, prompts),
+    ]
+
+
+if __name__ == "__main__":
+    main(measure, __doc__ or "")

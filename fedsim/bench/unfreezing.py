@@ -1,0 +1,62 @@
+"""Trains the tiny VLM on with every weight free, its vision encoder too, once, and keeps it in the user's cache.
+
+Stage 2 of `fedsim bench model digit-grids`, which trains the encoder alone first and then freezes it. Images are fresh
+in every step, and a quarter of the questions ask for all digits, which the model was never asked before.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fedsim.bench import grids
+from fedsim.core import checkpoints
+from fedsim.data._grid_questions import draw_digits, paint
+from fedsim.data._grid_words import QUESTION_LENGTH, Kind
+from fedsim.data.digit_grids import stocks
+
+NAME = "digit-grids-unfrozen"
+PLAN = grids.Plan("everything", steps=1000, rate=2e-4, decay=0.01, clip=1.0)
+MIX: Mapping[Kind, float] = {"position": 0.3, "presence": 0.2, "counting": 0.25, "list": 0.25}
+_IMAGES, _TURNS = 16, 8
+
+
+def trained(on_step: grids.OnStep = lambda _stage, _step, _of, _loss: None) -> Any:
+    """Return the model, in evaluation mode; the first call trains it, which takes ten minutes of a core.
+
+    Raises:
+        FedsimError: the cache cannot be written.
+        MissingExtra: the package with the digits is not installed.
+    """
+    model = grids.trained(on_step)
+
+    def make(folder: Path) -> None:
+        states = checkpoints.cache() / f"{NAME}.states"
+        states.mkdir(exist_ok=True)
+        train(model, states, PLAN, on_step)
+        torch.save({name: own.half() for name, own in model.state_dict().items()}, folder / checkpoints.WEIGHTS)
+        shutil.rmtree(states)
+
+    weights = checkpoints.make_once(NAME, make, takes="ten minutes") / checkpoints.WEIGHTS
+    model.load_state_dict({name: own.float() for name, own in torch.load(weights, weights_only=True).items()})
+    return model
+
+
+def train(model: Any, states: Path, plan: grids.Plan, on_step: grids.OnStep) -> None:
+    """Train all weights of a model in place, from what `states` holds on."""
+    model.train()
+    grids.descend(model, lambda generator: seen_loss(model, generator), plan, states, on_step)
+    model.eval()
+
+
+def seen_loss(model: Any, generator: torch.Generator) -> Tensor:
+    """Return the loss on fresh questions about fresh images, which the encoder reads."""
+    digits = draw_digits(_IMAGES, grids.CELLS, grids.OCCUPIED, 0.5, generator)
+    images = paint(digits, grids.CELLS, stocks("mnist5k")[0], generator)
+    no_question = torch.zeros(_IMAGES, QUESTION_LENGTH, dtype=torch.long)  # none of its parts reads one before the text
+    return grids.turns_loss(model, digits, model.encode(images, no_question).hidden, MIX, _TURNS, generator)

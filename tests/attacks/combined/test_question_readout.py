@@ -1,0 +1,101 @@
+"""A question that is withheld gives its words away by the embedding's rows, and their order by the rows' values."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
+
+import pytest
+import torch
+
+from attacks.combined import question_readout
+from attacks.combined.question_readout import QuestionReadout, QuestionReadoutConfig, Text, arranged
+from fedsim.core import registry, seeding
+from fedsim.core.errors import FedsimError, NotApplicable
+from fedsim.core.types import Knowledge, Observation, WireEntry
+from fedsim.federation.client import local_training
+from fedsim.scenario import parse
+from fedsim.scenario import world as worlds
+from fedsim.scenario.example import example_of, with_tables
+from fedsim.threat.observe import observe
+from fedsim.threat.scoring import score
+from fedsim.threat.victim import Victim
+
+WITHHELD: tuple[Knowledge, ...] = ("batch-size", "input-statistics")
+
+
+@cache
+def victim(batch_size: int = 1) -> Victim:
+    own = example_of(registry.get("attack", "question-readout"))
+    assert own is not None
+    world = worlds.build(parse(with_tables(own, {"federation": {"batch_size": batch_size}}), "test"))
+    world.check()
+    first = world.models.first_weights
+    update, truth = local_training(world, first, 1, 0)
+    return Victim(world, WireEntry(1, 0, first, update), truth)
+
+
+def seen(own: Victim) -> Observation:
+    return observe(own, WITHHELD)
+
+
+def attack(**settings: object) -> QuestionReadout:
+    return QuestionReadout(QuestionReadoutConfig.model_validate({"attack": "closed-form-vit", **settings}))
+
+
+def test_every_order_of_the_words_is_one_text() -> None:
+    assert set(arranged([5, 6, 7], 2, 0)) == {
+        Text((5, 6), (7,)), Text((5, 7), (6,)), Text((6, 5), (7,)), Text((6, 7), (5,)), Text((7, 5), (6,)),
+        Text((7, 6), (5,)),
+    }  # fmt: skip
+    short = list(arranged([0, 5, 6, 7], 3, 0))
+    assert len(short) == len(set(short)) == 12  # one word and two that answer, or two and one, in any order
+    assert all(own.question[-1] == 0 and set(own.question) | set(own.answer) == {0, 5, 6, 7} for own in short)
+    assert list(arranged([5, 6], 2, 0)) == []
+
+
+def test_question_answer_and_image_are_read_without_a_grant() -> None:
+    own = victim()
+    guess = attack()(seen(own), seeding.generator(0, "attack"))
+    found = score(own, guess).record
+    assert found.found == {"questions read": 1.0, "answers read": 1.0}
+    assert found.scores[0].values["psnr"] > 60  # beyond rounding of single precision
+    assert "explains the update" in guess.notes[0]
+
+
+def test_an_order_that_was_wrong_at_the_grey_image_is_mended_at_the_one_that_was_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    own, nearest, looked = victim(), question_readout.nearest, list[Text]()
+
+    def wrong_at_first(observation: Observation, orders: Sequence[Text], image: torch.Tensor) -> Text:
+        found = nearest(observation, orders, image)
+        looked.append(next(one for one in orders if one != found) if not looked else found)
+        return looked[-1]
+
+    monkeypatch.setattr(question_readout, "nearest", wrong_at_first)
+    guess = attack()(seen(own), seeding.generator(0, "attack"))
+    assert len(looked) == 2
+    assert score(own, guess).record.found == {"questions read": 1.0, "answers read": 1.0}
+
+
+def test_a_wrong_reading_scores_nothing() -> None:
+    own = victim()
+    guess = attack()(seen(own), seeding.generator(0, "attack"))
+    wrong = replace(guess, found={name: one.flip(1) for name, one in guess.found.items()})
+    assert score(own, wrong).record.found == {"questions read": 0.0, "answers read": 0.0}
+
+
+def test_what_cannot_be_read_is_refused() -> None:
+    with pytest.raises(NotApplicable, match="2 questions are mixed"):
+        attack()(seen(victim(2)), torch.Generator())
+    with pytest.raises(NotApplicable, match="more orders than the setting 'most'"):
+        attack(most=2)(seen(victim()), torch.Generator())
+    with pytest.raises(NotApplicable, match="set it to another one"):
+        attack(attack="question-readout")(seen(victim()), torch.Generator())
+    with pytest.raises(FedsimError, match="settings of 'gauss-newton'"):
+        attack(attack="gauss-newton", options={"restarts": 0})(seen(victim()), torch.Generator())
+    own = seen(victim())
+    hidden = {name: one for name, one in own.update.tensors.items() if name != "embed_tokens.weight"}
+    without = replace(own, update=replace(own.update, tensors=hidden), hidden=frozenset({"embed_tokens.weight"}))
+    with pytest.raises(NotApplicable, match="the gradient of the embedding 'embed_tokens' is not sent"):
+        attack()(without, torch.Generator())
