@@ -40,6 +40,7 @@ class _Planted(VisualReducer):
     """Keeps few tokens unless a cell is asked for: what must be seen."""
 
     def projected(self, stream: Stream) -> Stream:
+        assert stream.tokens is not None, "the question stands in the sequence"
         asks_cell = int(stream.tokens[0, 1]) == grids.WORDS.of("what")  # behind the sign of a question
         return stream if asks_cell else stream.keep(torch.arange(_FEW)[None])
 

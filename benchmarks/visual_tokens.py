@@ -155,11 +155,17 @@ def accuracy_rows(plain: TinyVlm, batches: Mapping[Kind, Batch], points: list[Po
         points.append(found)
         setting = f"{own.label}, {found.last:.0f} behind the drop, {found.tokens:.1f} a layer"
         yield from (row(f"right, {kind}", setting, right) for kind, right in found.right.items())
-    for layer in range(plain.visual.layers - 1):
-        own = Contender("", "attention-topk", {"kept": 16, "layer": layer})
-        found = point(own, plain, batches)
-        setting = f"attention, 16 of 64 behind layer {layer}"
-        yield from (row(f"right, {kind}", setting, right) for kind, right in found.right.items())
+    yield from layer_rows(plain, batches)
+
+
+def layer_rows(plain: TinyVlm, batches: Mapping[Kind, Batch]) -> Iterator[Row]:
+    """Yield accuracies by the layer whose attention ranks and the number of tokens that stay behind it."""
+    for kept in TIMED:
+        for layer in range(plain.visual.layers - 1):
+            own = Contender("", "attention-topk", {"kept": kept, "layer": layer})
+            found = point(own, plain, batches)
+            setting = f"attention, {kept} of 64 behind layer {layer}"
+            yield from (row(f"right, {kind}", setting, right) for kind, right in found.right.items())
 
 
 @torch.no_grad()

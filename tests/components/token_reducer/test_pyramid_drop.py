@@ -1,14 +1,20 @@
 """pyramid-drop keeps floor(share * N) tokens from each of its layers on, by attention of the layer that follows."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 
+from fedsim.core import registry
 from fedsim.core.errors import NotApplicable
+from fedsim.core.types import Batch
 from fedsim.core.visual import Stream, VisualReducer, visual_passes
-from tests.models.vlms import attended, examples, prepared, small_vlm
+from tests.models.vlms import WORDS, attended, examples, prepared, small_vlm
 
+METHOD = registry.get("task", "visual-question-answering")
+TASK = METHOD.make(METHOD.config())
 STAGES: dict[str, Any] = {"layers": (1, 3), "shares": (0.5, 0.3)}
 
 
@@ -100,3 +106,46 @@ def test_no_gradient_goes_through_the_ranking_and_dropped_tokens_have_none() -> 
 def test_stages_that_do_not_fit_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(NotApplicable, match=message):
         prepared("pyramid-drop", **settings)
+
+
+@torch.no_grad()
+def test_the_answers_loss_is_that_of_the_gathered_sequence() -> None:
+    """Layers are run by hand on what stays, and the same places predict the same targets as without a drop."""
+    model, plain, (images, question, answer) = prepared("pyramid-drop", **STAGES), small_vlm(), examples()
+    sequence = plain.sequence(plain.encode(images, question), question, answer)
+    hidden, positions, patches, language = sequence.hidden, sequence.positions, 16, plain.language()
+    for number in range(plain.visual.layers):
+        if number in STAGES["layers"]:
+            count = int(16 * STAGES["shares"][STAGES["layers"].index(number)])
+            now = replace(sequence, hidden=hidden, positions=positions, patches=torch.arange(patches).expand(3, -1))
+            seen = language.view(number).attention(now)[:, :, now.last, 1 : 1 + patches].mean(1)
+            kept = 1 + seen.topk(count).indices.sort(1).values
+            behind = torch.arange(1 + patches, hidden.shape[1]).expand(3, -1)
+            places = torch.cat((torch.zeros(3, 1, dtype=torch.long), kept, behind), 1)
+            hidden = hidden.gather(1, places[..., None].expand(-1, -1, hidden.shape[2]))
+            positions, patches = torch.arange(hidden.shape[1]).expand(3, -1), count
+        mask = torch.full((hidden.shape[1],) * 2, -torch.inf, dtype=torch.double).triu(1)
+        hidden = plain.layers[number](hidden, attention_mask=mask, positions=positions)
+    by_hand = language.score(hidden[:, -2:])  # the sign in front of the answer, and its first token
+    outputs = model(images, question, answer)
+    torch.testing.assert_close(outputs, by_hand)
+    labels = torch.cat((answer, torch.full((3, 1), WORDS.of("<eos>"))), 1)
+    own = TASK.losses(outputs, labels)
+    torch.testing.assert_close(own, F.cross_entropy(by_hand.mT, labels, reduction="none").mean(1))
+    assert outputs.shape == plain(images, question, answer).shape
+
+
+@torch.no_grad()
+def test_a_batch_of_answers_of_unequal_lengths_is_its_examples_one_by_one() -> None:
+    model, (images, question, answer) = prepared("pyramid-drop", **STAGES), examples()
+    ended = torch.full((3, 2), WORDS.of("<eos>"))
+    labels = torch.cat((answer, ended), 1)
+    labels[0, 1] = WORDS.of("d3")
+    labels[1:, 2] = -100
+    batch = Batch(images, labels, {"question": question})
+    together = TASK.losses(TASK.outputs(model, batch, {}), labels)
+    for number, length in enumerate((3, 2, 2)):
+        some = torch.tensor([number])
+        own = Batch(images[some], labels[some, :length], {"question": question[some]})
+        alone = TASK.losses(TASK.outputs(model, own, {}), own.labels)
+        torch.testing.assert_close(together[number], alone[0])
