@@ -49,7 +49,7 @@ _ALONE = ("auto", "gauss-newton", "copa")
 SINGLE = Condition("B = 1", (*_ALONE, "inverting-gradients"))
 DROPPING = Condition("B = 1, dropout 0.5", (*_ALONE, "dropout-inversion"), dropout=0.5)
 TRAINED = Condition("B = 1, trained", _ALONE, trained=_TRAINING)
-BATCHES = tuple(Condition(f"B = {size}", batch_size=size) for size in (2, 4, 8))
+BATCHES = tuple(Condition(f"B = {size}", _ALONE, batch_size=size) for size in (2, 4, 8))
 
 
 class Network(NamedTuple):

@@ -7,8 +7,8 @@ unchanged news in nats a token, with an interval by bootstrap over sentences. Co
 
 The ten most specialised neurons are printed with their three likeliest tokens.
 
-Then the model is trained on for some steps on news, and all neurons are named again: the share whose likeliest token is
-the same, beside the model itself and beside random rows.
+``--part tuned``: the model is trained on for some steps on news, and its neurons are named again: the share whose
+likeliest token is the same, beside the model itself and beside random rows.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ TIMES = (-10, 0, 3, 10, 30)
 _TOKENS, _SENTENCES, _BATCH = 16, 20, 8
 
 
-def named(model: nn.Module, tokens: Sequence[int]) -> tuple[dict[str, Named], float]:
-    """Return what every neuron of `up_proj` stands for, by layer, and the processor seconds that it took."""
-    begin = time.process_time()
-    found = {name: name_neurons(model, rows, concepts={CONCEPT: tokens}) for name, rows in neuron_rows(model).items()}
+def named(model: nn.Module, tokens: Sequence[int], every: int = 1) -> tuple[dict[str, Named], float]:
+    """Return what the neurons of every so-manieth `up_proj` stand for, and the processor seconds that it took."""
+    begin, chosen = time.process_time(), list(neuron_rows(model).items())[::every]
+    found = {name: name_neurons(model, rows, concepts={CONCEPT: tokens}) for name, rows in chosen}
     return found, time.process_time() - begin
 
 
@@ -116,6 +116,25 @@ def _print_texts(model: nn.Module, data: Dataset, every: Mapping[str, Named], co
         print(f"| {words} | {mention(drawn)} | {cost} | {likely.strip()} |", flush=True)
 
 
+def _print_tuned(model: nn.Module, data: Dataset, steps: int, rate: float, every: int) -> None:
+    before, _ = named(model, (), every)
+    first, rows = next(iter(neuron_rows(model).items()))
+    random = name_neurons(model, torch.randn(rows.shape, generator=torch.Generator().manual_seed(0)))
+    new = tuned(model, data, steps, rate)
+    behind, _ = named(new, (), every)
+    tests = data.test.taken(torch.arange(_SENTENCES))
+    with torch.no_grad():
+        costs_of = [float(costs(own, tests.inputs, tests.labels).mean()) for own in (model, new)]
+    print(f"{steps} steps at {rate:g}: cost of test news {costs_of[0]:.2f} before, {costs_of[1]:.2f} behind")
+    count = sum(len(own.signs) for own in before.values())
+    print(
+        f"same top, {count:,} neurons: itself {overall(before, before):.3f}, trained on {overall(before, behind):.4f}"
+    )
+    by_layer = [same_top(own, behind[name]) for name, own in before.items()]
+    print(f"by layer from {min(by_layer):.4f} to {max(by_layer):.4f}")
+    print(f"random rows in place of {first}: {same_top(before[first], random):.4f}")
+
+
 def main() -> None:
     """Run the command line."""
     torch.set_num_threads(1)
@@ -123,31 +142,24 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=20, help="texts of each clamp")
     parser.add_argument("--steps", type=int, default=20, help="of AdamW")
     parser.add_argument("--rate", type=float, default=2e-5)
+    parser.add_argument("--part", choices=("texts", "tuned"), default="texts")
+    parser.add_argument("--every", type=int, default=1, help="with tuned: name the neurons of every so-manieth layer")
     chosen = parser.parse_args()
     model, data = real_model(), news(32)
+    if chosen.part == "tuned":
+        _print_tuned(model, data, chosen.steps, chosen.rate, chosen.every)
+        return
     assert data.tokenizer is not None
     tokens = [int(own[0]) for own in map(data.tokenizer.encode, (f" {CONCEPT}", CONCEPT)) if len(own) == 1]
     every, seconds = named(model, tokens)
     count = sum(len(own.signs) for own in every.values())
-    print(f"{count:,} neurons named in {seconds:.0f} processor seconds of one thread")
+    print(f"{count:,} neurons named in {seconds:.0f} processor seconds of one thread", flush=True)
     for layer, number in specialised(every, 10):
         own = every[layer]
         words = [repr(data.tokenizer.decode([token])) for token in own.tokens[number, :3].tolist()]
         odds = float(own.probabilities[number, 0])
         print(f"{layer}, neuron {number}, sign {float(own.signs[number]):+.0f}: {', '.join(words)}; first {odds:.3f}")
     _print_texts(model, data, every, chosen.count)
-    first, rows = next(iter(neuron_rows(model).items()))
-    random = name_neurons(model, torch.randn(rows.shape, generator=torch.Generator().manual_seed(0)))
-    new = tuned(model, data, chosen.steps, chosen.rate)
-    behind, _ = named(new, tokens)
-    tests = data.test.taken(torch.arange(_SENTENCES))
-    with torch.no_grad():
-        before, after = (float(costs(own, tests.inputs, tests.labels).mean()) for own in (model, new))
-    print(f"{chosen.steps} steps: cost of test news {before:.2f} before, {after:.2f} behind")
-    print(f"same top: itself {overall(every, every):.3f}, trained on {overall(every, behind):.4f}")
-    print(f"random rows in place of {first} {same_top(every[first], random):.4f}")
-    by_layer = [same_top(own, behind[name]) for name, own in every.items()]
-    print(f"by layer from {min(by_layer):.4f} to {max(by_layer):.4f}")
 
 
 if __name__ == "__main__":

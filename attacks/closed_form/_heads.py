@@ -1,4 +1,4 @@
-"""The start of a recursion: the input of the last layer and the gradient of the logits, from the layer's gradient."""
+"""The start of a recursion: the inputs of the last layer and the gradients of the logits, from the layer's gradient."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from attacks.closed_form._sequential_network import Layer
+from attacks.core.head_features import Head, separate_features
 from attacks.core.labels import label_of_one
 from fedsim.core.types import Observation, Tensors
 
@@ -15,10 +16,25 @@ _LARGEST_ODDS = 30.0
 _CELLS, _ZOOMS = 1000, 4
 _BISECTIONS = 60
 _FITS = 1e-3
+_ABOVE_ROUNDING = 1.0  # errors of single entries spread; below this many, a unit of a batch counts as silent
 
 
-def heads_of(observation: Observation, layer: Layer, gradients: Tensors) -> list[tuple[Tensor, Tensor]]:
-    """Pairs of k = dL/dz and input of the last layer. With a bias k is the bias gradient; else see `head_scales`."""
+def heads_of(observation: Observation, layer: Layer, gradients: Tensors, labels: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Pairs of k = dL/dz (B, K) and inputs (B, D) of the last layer; none where it does not tell its examples apart.
+
+    For one example with a bias k is the bias gradient, without one see `head_scales`. Batches are separated.
+    """
+    if len(labels) == 1:
+        return [(k[None], features[None]) for k, features in _heads_of_one(observation, layer, gradients)]
+    head = Head(layer.weight, layer.bias, gradients[f"{layer.name}.weight"], gradients.get(f"{layer.name}.bias"))
+    found = separate_features(head, labels, torch.Generator().manual_seed(0))
+    if found is None:
+        return []
+    is_silent = found.inputs.abs() <= _ABOVE_ROUNDING * found.accuracy * found.inputs.abs().amax()
+    return [(found.errors, found.inputs.masked_fill(is_silent, 0.0))]
+
+
+def _heads_of_one(observation: Observation, layer: Layer, gradients: Tensors) -> list[tuple[Tensor, Tensor]]:
     weight = gradients[f"{layer.name}.weight"]
     k = gradients.get(f"{layer.name}.bias")
     if k is not None and bool(k.any()):

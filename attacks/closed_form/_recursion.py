@@ -1,8 +1,8 @@
-"""From the head of a chain back to its input, one layer at a time, for one example.
+"""From the head of a chain back to its inputs, one layer at a time, for one example or a small batch.
 
-The head gives k_L = dL/dz_L and the input of the last layer. From these, for every layer l, z_l = act^-1(x_l) and
-k_l = (W_{l+1}^T k_{l+1}) * m_l / (1 - p) * act'(z_l) follow, and linear equations give the layer's input. Zeros of a
-recovered input behind a dropout are the dropped units.
+The head gives k_L = dL/dz_L and the input of the last layer, of every example. From these, for every layer l,
+z_l = act^-1(x_l) and k_l = (W_{l+1}^T k_{l+1}) * m_l / (1 - p) * act'(z_l) follow, and linear equations give the
+layer's inputs. Zeros of a recovered input behind a dropout are the dropped units.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from attacks.closed_form._heads import heads_of
 from attacks.closed_form._sequential_network import Layer, chain_of
 from attacks.core.defense_facts import inexact
 from attacks.core.gradient_distance import knows_rates, verdict
+from attacks.core.labels import examples_of, labels_of
 from attacks.core.preconditions import one_gradient_only
 from attacks.core.regularizers import pixel_box
 from attacks.core.tolerances import EXACT, LEAST, MATCHES
@@ -54,10 +55,10 @@ class Equations:
 
 @dataclass(frozen=True)
 class Solution:
-    """What is known of a layer's input.
+    """What is known of a layer's input, of all examples.
 
     Attributes:
-        values: the input, as the layer saw it, shape (n,), float64.
+        values: the input, as the layer saw it, shape (n,), float64; one example behind the other.
         rank: number of independent equations behind it, at most n.
         residual: relative residual of the equations.
         equations: the equations that hold for it, None when it is fully known.
@@ -85,6 +86,10 @@ class Outputs:
     behind: Solution
     is_complete: bool
 
+    def examples(self, layer: Layer) -> int:
+        """Return of how many examples these are the layer's outputs."""
+        return len(self.values) // len(layer.offset)
+
 
 # Solves a convolution from: the layer, its weight gradient, k, its known outputs, and its input for a guess.
 Solve = Callable[[Layer, Tensor, Tensor, Outputs, Tensor], Solution]
@@ -95,8 +100,8 @@ class Recursion:
     """The best walk back.
 
     Attributes:
-        inputs: the example, shape (1, *shape), in the model's precision.
-        labels: shape (1,).
+        inputs: the examples, shape (B, *shape), in the model's precision.
+        labels: shape (B,).
         masks: one per site.
         objective: its value; `meaning` says what it measures.
         ranks: (layer, independent equations, unknowns) of every layer, the last one first.
@@ -200,8 +205,7 @@ def refusal(observation: Observation, largest: int) -> str | None:
         observation: what the attack got.
         largest: most unknowns of a convolution's input.
     """
-    if (observation.batch_size or 1) > 1:
-        return f"the update mixes {observation.batch_size} examples; the recursion solves for one"
+    examples = examples_of(observation)
     reason = one_gradient_only(observation)
     if reason is not None:
         return reason
@@ -213,9 +217,17 @@ def refusal(observation: Observation, largest: int) -> str | None:
         return str(stranger)
     head = layers[-1].module
     assert isinstance(head, nn.Linear)
-    if not is_cross_entropy(observation.loss, (1, head.out_features)):
+    if not is_cross_entropy(observation.loss, (examples, head.out_features)):
         return "the loss is not the cross entropy of the model's outputs"
-    return next((_too_large(layer, largest) for layer in layers if _too_large(layer, largest)), None)
+    too_large = (reason for layer in layers if (reason := _too_large(layer, examples, largest)))
+    return _refuse_batch(observation, examples, head.out_features) or next(too_large, None)
+
+
+def _refuse_batch(observation: Observation, examples: int, classes: int) -> str | None:
+    if examples > 1 and examples >= classes:
+        return f"the update mixes {examples} examples; the last layer tells fewer than its {classes} outputs apart"
+    strange = [site.name for site in observation.sites if site.shape[0] != examples]
+    return f"the dropout mask of '{strange[0]}' does not begin with the examples" if strange else None
 
 
 def recurse(observation: Observation, solve: Solve, walks: int, on_step: OnStep) -> Recursion:
@@ -232,10 +244,14 @@ def recurse(observation: Observation, solve: Solve, walks: int, on_step: OnStep)
     gradients = {name: tensor.double() / factor for name, tensor in observation.update.tensors.items()}
     done: list[Recursion] = []
     head_of: list[int] = []
-    heads = heads_of(observation, layers[-1], gradients)
+    examples = examples_of(observation)
+    labels = labels_of(observation) if examples > 1 else torch.zeros(1, dtype=torch.long)  # one label follows from k
+    heads = heads_of(observation, layers[-1], gradients, labels)
+    if not heads:
+        raise NotApplicable("the gradient of the last layer does not tell the examples apart")
     for number, (k, features) in enumerate(heads):
-        guess = torch.zeros(layers[0].unknowns, dtype=torch.float64)
-        keeps = [torch.ones(layer.unknowns, dtype=torch.float64) for layer in layers]
+        guess = torch.zeros(examples * layers[0].unknowns, dtype=torch.float64)
+        keeps = [torch.ones(examples * layer.unknowns, dtype=torch.float64) for layer in layers]
         for count in range(1, walks + 1):
             centres = _inputs(layers, guess, keeps)
             walk, keeps = _walk(observation, layers, gradients, solve, k, features, centres)
@@ -261,7 +277,7 @@ def _outside(observation: Observation, image: Tensor) -> float:
 
 
 def _inputs(layers: tuple[Layer, ...], guess: Tensor, keeps: list[Tensor]) -> list[Tensor]:
-    """The input (n,) of every layer when the example is `guess`."""
+    """The inputs (n,) of every layer when the examples are `guess`."""
     seen: list[Tensor] = []
     values = guess
     for layer, kept in zip(layers, keeps, strict=True):
@@ -281,28 +297,28 @@ def _walk(
     centres: list[Tensor],
 ) -> tuple[Recursion, list[Tensor]]:
     """One walk, and the entries that each layer's dropout kept; `centres` are the layers' inputs for a guess."""
-    label = observation.labels if observation.labels is not None else k.argmin().view(1)
+    examples, label = len(k), k.argmin(1) if observation.labels is None else observation.labels
     head = gradients[f"{layers[-1].name}.weight"]
-    residual = float((torch.outer(k, features) - head).norm() / head.norm())
-    found = Solution(features, len(features), residual)
+    residual = float((k.T @ features - head).norm() / head.norm())
+    found, k = Solution(features.flatten(), features.numel(), residual), k.flatten()
     solutions = [found]
-    keeps = [_kept(layers[-1], gradients, features)]
+    keeps = [_kept(layers[-1], gradients, found.values, examples)]
     for layer, behind, centre in zip(layers[-2::-1], layers[:0:-1], centres[-2::-1], strict=True):
         rate = behind.drop.rate if behind.drop is not None else 0.0
         outputs = found.values * (1.0 - rate)
         slopes = layer.activation.slope(outputs) * keeps[-1] / (1.0 - rate)
         k = behind.transpose(k) * slopes
-        known = Outputs(layer.activation.inverse(outputs), slopes, found, found.rank == behind.unknowns)
+        known = Outputs(layer.activation.inverse(outputs), slopes, found, found.rank == examples * behind.unknowns)
         found = _solve(layer, gradients[f"{layer.name}.weight"], k, known, solve, centre)
         solutions.append(found)
-        keeps.append(_kept(layer, gradients, found.values))
+        keeps.append(_kept(layer, gradients, found.values, examples))
     first = layers[0]
-    image = (found.values * (1.0 - (first.drop.rate if first.drop else 0.0))).view(1, *observation.spec.shape)
+    image = (found.values * (1.0 - (first.drop.rate if first.drop else 0.0))).view(-1, *observation.spec.shape)
     image = image.to(next(observation.model.parameters()).dtype)
     masks = _masks(observation, layers, keeps[::-1])
     worst = max(solution.residual for solution in solutions)
     objective, meaning = verdict(observation, image, label, masks, (worst, "largest residual of the layers' equations"))
-    ranks = tuple((la.name, s.rank, la.unknowns) for la, s in zip(layers[::-1], solutions, strict=True))
+    ranks = tuple((la.name, s.rank, examples * la.unknowns) for la, s in zip(layers[::-1], solutions, strict=True))
     walk = Recursion(image, label.clone(), masks, objective, meaning, ranks, worst, 1, 1, (objective,))
     return walk, keeps[::-1]
 
@@ -310,24 +326,26 @@ def _walk(
 def _solve(layer: Layer, gradient: Tensor, k: Tensor, outputs: Outputs, solve: Solve, centre: Tensor) -> Solution:
     """Solve for a layer's input: a linear layer from its gradient alone, a convolution from all equations."""
     if not bool(k.any()):
-        return Solution(torch.zeros(layer.unknowns, dtype=torch.float64), 0, 1.0)
+        return Solution(torch.zeros_like(centre), 0, 1.0)
     if isinstance(layer.module, nn.Conv2d):
         return solve(layer, gradient, k, outputs, centre)
-    values = gradient.T @ k / k.square().sum()
-    residual = float((torch.outer(k, values) - gradient).norm() / gradient.norm().clamp_min(LEAST))
-    return Solution(values, layer.unknowns, residual)
+    each = k.view(-1, len(gradient))  # (B, outputs)
+    solved = torch.linalg.lstsq(each.T, gradient, rcond=EXACT**2, driver="gelsd")
+    residual = float((each.T @ solved.solution - gradient).norm() / gradient.norm().clamp_min(LEAST))
+    return Solution(solved.solution.flatten(), int(solved.rank) * layer.unknowns, residual)
 
 
-def _kept(layer: Layer, gradients: Tensors, values: Tensor) -> Tensor:
+def _kept(layer: Layer, gradients: Tensors, values: Tensor, examples: int) -> Tensor:
     """Return 1 for entries of the layer's input (n,) that the dropout in front kept, 0 for dropped ones."""
     if layer.drop is None:
         return torch.ones_like(values)
-    if isinstance(layer.module, nn.Linear):
+    if isinstance(layer.module, nn.Linear) and examples == 1:
         alive = gradients[f"{layer.name}.weight"].any(0)
     else:
         alive = values.abs() > _DROPPED * values.abs().max()
-    mask = _reduce(alive.view(layer.drop.activation), layer.drop.mask)
-    return mask.expand(layer.drop.activation).flatten().double()
+    activation = alive.view(examples, *layer.drop.activation[1:])
+    mask = _reduce(activation, (examples, *layer.drop.mask[1:]))
+    return mask.expand(activation.shape).flatten().double()
 
 
 def _reduce(alive: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -340,14 +358,17 @@ def _reduce(alive: Tensor, shape: tuple[int, ...]) -> Tensor:
 def _masks(observation: Observation, layers: tuple[Layer, ...], keeps: list[Tensor]) -> Masks:
     dtype = next(observation.model.parameters()).dtype
     by_index = {
-        layer.drop.index: _reduce(kept.view(layer.drop.activation).bool(), layer.drop.mask).to(dtype)
+        layer.drop.index: _reduce(
+            kept.view(-1, *layer.drop.activation[1:]).bool(), tuple(observation.sites[layer.drop.index].shape)
+        ).to(dtype)
         for layer, kept in zip(layers, keeps, strict=True)
         if layer.drop is not None
     }
     return tuple(by_index[index] for index in range(len(observation.sites)))
 
 
-def _too_large(layer: Layer, largest: int) -> str | None:
-    if isinstance(layer.module, nn.Linear) or layer.unknowns <= largest:
+def _too_large(layer: Layer, examples: int, largest: int) -> str | None:
+    unknowns = examples * layer.unknowns
+    if isinstance(layer.module, nn.Linear) or unknowns <= largest:
         return None
-    return f"convolution '{layer.name}' has {layer.unknowns} unknowns, more than 'largest_system' = {largest}"
+    return f"convolution '{layer.name}' has {unknowns} unknowns, more than 'largest_system' = {largest}"

@@ -1,8 +1,8 @@
 """Networks that are a chain: linear and convolutional layers with one elementwise activation behind each, and dropout.
 
-They are recognised by what they do: calling the innermost modules one after another must give the model's output. For
-one example each layer then has linear equations for its input: z = W x from its output, and dW = k (x) x from its
-gradient, with k = dL/dz.
+They are recognised by what they do: calling the innermost modules one after another must give the model's output. Each
+layer then has linear equations for its inputs: z = W x from its outputs, and dW = sum over examples of k (x) x from its
+gradient, with k = dL/dz. Vectors of several examples are joined, one example behind the other.
 """
 
 from __future__ import annotations
@@ -94,30 +94,36 @@ class Layer:
 
     @property
     def offset(self) -> Tensor:
-        """The outputs (entries,) for an input of zeros."""
+        """The outputs (entries,) of one example for an input of zeros."""
         return self.apply(torch.zeros(self.unknowns, dtype=torch.float64))
 
     def apply(self, vector: Tensor) -> Tensor:
-        """Return the outputs (entries,) for one flattened input (unknowns,), with the bias."""
-        return self._linear(vector.view(1, *self.shape), self.bias).flatten()
+        """Return the outputs (B entries,) for B flattened inputs (B unknowns,), with the bias."""
+        return self._linear(vector.view(-1, *self.shape), self.bias).flatten()
 
     def transpose(self, vector: Tensor) -> Tensor:
-        """Return W^T k, shape (unknowns,), for a vector k over the outputs."""
-        point = torch.zeros(1, *self.shape, dtype=torch.float64, requires_grad=True)
+        """Return W^T k, shape (B unknowns,), for a vector k over the outputs of B examples."""
+        examples = len(vector) // len(self.offset)
+        point = torch.zeros(examples, *self.shape, dtype=torch.float64, requires_grad=True)
         with torch.enable_grad():
             product = self._linear(point, None).flatten() @ vector
         return torch.autograd.grad(product, point)[0].flatten()
 
-    def weight_rows(self) -> Tensor:
-        """Return the layer without its bias as a matrix, shape (outputs, unknowns)."""
-        return torch.cat([self._linear(part, None).flatten(1) for part in self._basis()]).T
+    def weight_rows(self, examples: int = 1) -> Tensor:
+        """Return the layer without its bias as a matrix, shape (B outputs, B unknowns)."""
+        rows = torch.cat([self._linear(part, None).flatten(1) for part in self._basis()]).T
+        return torch.block_diag(*[rows] * examples)
 
     def gradient_rows(self, k: Tensor) -> Tensor:
-        """Return the matrix from a convolution's input to its weight gradient, both flattened; k over its outputs."""
+        """Return the matrix from a convolution's inputs to its weight gradient, both flattened.
+
+        Args:
+            k: over its outputs of all B examples; the matrix then has B unknowns columns.
+        """
         assert isinstance(self.module, nn.Conv2d)
-        by_channel = k.view(self.module.out_channels, -1)
-        parts = [torch.einsum("ncp,op->noc", self._cut(part), by_channel).flatten(1) for part in self._basis()]
-        return torch.cat(parts).T
+        cut = torch.cat([self._cut(part) for part in self._basis()])  # (unknowns, patch, places)
+        by_example = k.view(-1, self.module.out_channels, cut.shape[2])
+        return torch.cat([torch.einsum("ncp,op->noc", cut, own).flatten(1) for own in by_example]).T
 
     def _basis(self) -> tuple[Tensor, ...]:
         return torch.eye(self.unknowns, dtype=torch.float64).view(-1, *self.shape).split(_ROWS_AT_ONCE)

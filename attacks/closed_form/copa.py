@@ -1,13 +1,14 @@
-"""copa: solve one example of a chain of layers from the last to the first, also with ReLU and strides (COPA).
+"""copa: solve a chain of layers from the last to the first, also with ReLU and strides, for small batches (COPA).
 
 Idea: where the next layer's input x_l has fewer equations than unknowns, the equations C x_l = d that it has are pulled
     back through the slopes s of activation and dropout, x_l = s * (W_l x + b_l). The walk is repeated from its image.
 Equation: (C diag(s) W_l) x = d - C (s * b_l) and k_l (x) x = dW_l, with k_l = dL/dz_l, by regularised least squares.
-Assumes: honest-but-curious server, one exact gradient of one example, known dropout rates; labels granted or not.
-Recovers: image, label and masks. Behind ReLU an inactive unit is read as dropped, which explains the gradient as well.
+Assumes: honest-but-curious server, one exact gradient of fewer examples than classes, known dropout rates; labels
+    granted or not.
+Recovers: images, labels and masks. Behind ReLU an inactive unit is read as dropped: the gradient is the same.
     Masks in front of a layer whose input is only partly known are guesses.
-Fails: GELU, pooling, normalisation, residual connections (refused); noise, which every layer amplifies; narrow ReLU
-    layers in a row; in part, a first layer with too few equations, where many images fit.
+Fails: GELU, pooling, normalisation, residual connections (refused); noise; narrow ReLU layers in a row; examples of
+    one label without dropout; in part, a first layer with too few equations, where many images fit.
 Source: Chen, Campbell 2021, arXiv 2111.10178.
 """
 
@@ -37,7 +38,7 @@ class CopaConfig(RecursionConfig):
 
 
 @final
-@attack("copa", summary="one example of a chain with ReLU or strides, layer by layer (COPA)", paper="2111.10178")
+@attack("copa", summary="a chain with ReLU or strides, layer by layer (COPA)", paper="2111.10178")
 class Copa(Attack[CopaConfig]):
     """Solves weight, gradient and pulled-back constraints by regularised least squares."""
 
@@ -68,7 +69,7 @@ class Copa(Attack[CopaConfig]):
         solved = torch.linalg.lstsq(equations.rows, missing[:, None], rcond=self.config.rank_tolerance, driver="gelsd")
         values, rank = centre + solved.solution[:, 0], int(solved.rank)
         residual = float((equations.rows @ values - equations.targets).norm() / equations.targets.norm())
-        return Solution(values, rank, residual, None if rank == layer.unknowns else equations)
+        return Solution(values, rank, residual, None if rank == len(centre) else equations)
 
 
 def _stop(found: Recursion) -> str:
@@ -87,13 +88,15 @@ def _balance(rows: Tensor, targets: Tensor) -> Equations:
 
 def _weight_constraints(layer: Layer, outputs: Outputs) -> Equations:
     shown = outputs.slopes != 0
-    return _balance(layer.weight_rows()[shown], (outputs.values - layer.offset)[shown])
+    examples = outputs.examples(layer)
+    missing = outputs.values - layer.offset.repeat(examples)
+    return _balance(layer.weight_rows(examples)[shown], missing[shown])
 
 
 def _pull_back(layer: Layer, outputs: Outputs) -> Equations:
     """The next layer's equations for x_l, written for this layer's input and linearised at the estimate of x_l."""
     behind = outputs.behind
     assert behind.equations is not None
-    rows, slopes = behind.equations.rows, outputs.slopes
-    missing = behind.equations.targets - rows @ (behind.values + slopes * (layer.offset - outputs.values))
-    return _balance((rows * slopes) @ layer.weight_rows(), missing)
+    rows, slopes, examples = behind.equations.rows, outputs.slopes, outputs.examples(layer)
+    change = behind.values + slopes * (layer.offset.repeat(examples) - outputs.values)
+    return _balance((rows * slopes) @ layer.weight_rows(examples), behind.equations.targets - rows @ change)

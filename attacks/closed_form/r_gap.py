@@ -1,11 +1,11 @@
-"""r-gap: solve one example of a chain of invertible layers, from the last layer to the first (R-GAP).
+"""r-gap: solve a chain of invertible layers, from the last layer to the first, for small batches (R-GAP).
 
 Idea: a layer's output and its gradient give linear equations for the layer's input; the inverse of the activation leads
     to the layer in front. The head starts it: k_L = db, or without a bias the scale that solves k_L = softmax(W x) -
     onehot(y); for two classes it has two roots, and the pixel range decides where both explain the gradient.
 Equation: W_l x = z_l and k_l (x) x = dW_l; then z_{l-1} = act^-1(x), k_{l-1} = (W_l^T k_l) * act'(z_{l-1}).
-Assumes: honest-but-curious server, one exact gradient of one example, known dropout rates; labels granted or not.
-Recovers: image, label and masks: zeros mark dropped units, which lose their equations W_l x = z_l (convolutions).
+Assumes: honest-but-curious server, one exact gradient of fewer examples than classes, known dropout rates.
+Recovers: images, labels and masks: zeros mark dropped units, which lose their equations W_l x = z_l (convolutions).
 Fails: activations without inverse, pooling, normalisation, residual connections (refused); convolutions with too few
     equations (reported, without an image); noise, which every layer amplifies.
 Source: Zhu, Blaschko 2021, arXiv 2010.07733.
@@ -31,9 +31,7 @@ class RGapConfig(RecursionConfig):
 
 
 @final
-@attack(
-    "r-gap", summary="one example of an invertible chain, layer by layer (R-GAP)", paper="2010.07733", aliases=("rgap",)
-)
+@attack("r-gap", summary="an invertible chain, layer by layer (R-GAP)", paper="2010.07733", aliases=("rgap",))
 class RGap(Attack[RGapConfig]):
     """Solves weight and gradient constraints by least squares."""
 
@@ -67,8 +65,10 @@ class RGap(Attack[RGapConfig]):
         shown = outputs.slopes != 0
         gradient_rows = layer.gradient_rows(k)
         size = gradient_rows.norm() / len(gradient_rows) ** 0.5  # gives both kinds of equations the same weight
-        rows = torch.cat([layer.weight_rows()[shown], gradient_rows / size])
-        targets = torch.cat([(outputs.values - layer.offset)[shown], gradient.flatten() / size])
+        examples = outputs.examples(layer)
+        missing = outputs.values - layer.offset.repeat(examples)
+        rows = torch.cat([layer.weight_rows(examples)[shown], gradient_rows / size])
+        targets = torch.cat([missing[shown], gradient.flatten() / size])
         solved = torch.linalg.lstsq(rows, targets[:, None], rcond=self.config.rank_tolerance, driver="gelsd")
         values = solved.solution[:, 0]
         residual = float((rows @ values - targets).norm() / targets.norm())

@@ -44,11 +44,13 @@ class HeadFeatures(NamedTuple):
         inputs: h, shape (B, D).
         errors: k = dL/dz, shape (B, K), for a mean over the examples.
         residual: |dW - sum_b k_b h_b^T|, biases included, relative to |dW|.
+        accuracy: relative error of an input that rounding of the gradient in single precision leaves, to first order.
     """
 
     inputs: Tensor
     errors: Tensor
     residual: float
+    accuracy: float
 
 
 def separate_features(head: Head, labels: Tensor, generator: torch.Generator) -> HeadFeatures | None:
@@ -131,8 +133,12 @@ class _Problem:
 
     def unpack(self, unknowns: Tensor, residual: float) -> HeadFeatures:
         """Return inputs and errors for unknowns (B, r)."""
-        inputs = (self._offset + unknowns @ self._directions) @ self._rows[:, : self._columns]
-        return HeadFeatures(inputs, self._errors(unknowns), residual)
+        places = self._offset + unknowns @ self._directions
+        inputs = places @ self._rows[:, : self._columns]
+        slopes = jacrev(self._residual)(unknowns.flatten())
+        least = float(torch.linalg.svdvals(slopes)[-1]) if slopes.numel() else 1.0
+        accuracy = torch.finfo(torch.float32).eps / max(least, LEAST) / float(places.norm(dim=1).mean())
+        return HeadFeatures(inputs, self._errors(unknowns), residual, accuracy)
 
     def _errors(self, unknowns: Tensor) -> Tensor:
         places = self._offset + unknowns @ self._directions

@@ -231,10 +231,12 @@ class Measured:
         return sum(own.left_to_right for own in self.answered) / len(self.answered)
 
 
-def draw_others(name: str, count: int, seed: int) -> list[Asked]:
-    """Draw puzzles or sentences."""
-    generator = seeding.generator(seed, f"parallel {name}")
-    return [OTHERS[name](name, generator) for _ in range(count)]
+def draw(operation: str, lengths: Sequence[int], count: int, seed: int) -> Sequence[Asked]:
+    """Draw lists of an operation, each length equally often; or puzzles or sentences, whose lengths are their own."""
+    if operation not in OTHERS:
+        return draw_samples(operation, lengths, count, seed)
+    generator = seeding.generator(seed, f"parallel {operation}")
+    return [OTHERS[operation](operation, generator) for _ in range(count)]
 
 
 def draw_samples(operation: str, lengths: Sequence[int], count: int, seed: int) -> list[Sample]:

@@ -14,7 +14,7 @@ from fedsim.bench.parallel import (
     Strategy,
     Written,
     best,
-    draw_others,
+    draw,
     draw_samples,
     grid,
     measure,
@@ -50,7 +50,7 @@ def test_with_ends_behind_the_letters_the_accuracy_is_that_of_the_longer_answers
 
 
 def test_latin_squares_drawn_two_cells_a_step_are_right_as_often_as_the_theory_says() -> None:
-    count, puzzles = 120, draw_others("latin-square-3", 120, 0)
+    count, puzzles = 120, draw("latin-square-3", [], 120, 0)
     found = measure(Strategy("drawn", "fixed", DRAWN, 2), Exact(), puzzles, 0)
     expected = accuracy(list(puzzles[0].answers()), 2)
     assert 0.5 < expected < 0.9
@@ -58,7 +58,7 @@ def test_latin_squares_drawn_two_cells_a_step_are_right_as_often_as_the_theory_s
 
 
 def test_sentences_of_different_lengths_end_and_no_word_stands_behind_an_end() -> None:
-    asked = draw_others("sentence-hard", 2, 0)
+    asked = draw("sentence-hard", [], 2, 0)
     found = measure(Strategy("one", "fixed", DRAWN, 1), Exact(), asked, 0)
     assert (found.accuracy.value, found.tokens_a_pass) == (1, 1)
     assert {own.places for own in found.answered} == {8}

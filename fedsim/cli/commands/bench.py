@@ -16,7 +16,7 @@ from fedsim.cli.commands._console import Commands, OneCommand, app, say, screen
 from fedsim.core.errors import FedsimError, nearest
 
 if TYPE_CHECKING:
-    from fedsim.bench.parallel import Asked, Measured, Solver, Strategy
+    from fedsim.bench.parallel import Measured, Solver, Strategy
     from fedsim.metrics.statistics import Interval
 
 _AT_ONCE = (1, 2, 4, 8)
@@ -65,7 +65,7 @@ def parallel(
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
     """Say what several tokens a step cost on lists, puzzles and sentences: exactly, and with an unmasker."""
-    from fedsim.bench.parallel import OTHERS, draw_others, draw_samples, measure
+    from fedsim.bench.parallel import OTHERS, draw, measure
     from fedsim.bench.theory import analyse, mean_loss
 
     if shortest > longest:
@@ -73,17 +73,14 @@ def parallel(
     if places is not None and (model != "table" or places <= longest):
         raise FedsimError(f"--places is for the exact model, expected more than the {longest} letters of --longest.")
     operations = _operations(model, operation or [])
-    of_lists, others = ([own for own in operations if (own in OTHERS) is other] for other in (False, True))
+    others = [own for own in operations if own in OTHERS]
     solver = _exact(places, written, others) if model == "table" else _network(model, written)
     strategies = _strategies(decoder, set_ or [], grid)
     exact = analyse(longest, [own for own in _AT_ONCE if own <= longest])
-    asked: dict[str, Sequence[Asked]] = {
-        own: draw_samples(own, range(shortest, longest + 1), samples, seed) for own in of_lists
-    }
-    asked |= {own: draw_others(own, samples, seed) for own in others}
+    asked = {own: draw(own, range(shortest, longest + 1), samples, seed) for own in operations}
     losses = {own: mean_loss([list(each.answers()) for each in asked[own]]) for own in others}
     if not as_json:
-        _show_exact(longest, [own for own in exact if own.operation in of_lists])
+        _show_exact(longest, [own for own in exact if own.operation in operations])
         _show_losses(losses)
     found: list[Measured] = []
     for own, questions in asked.items():
@@ -92,12 +89,7 @@ def parallel(
         if not as_json:
             _show_measured(own, of_operation)
     if as_json:
-        told = {
-            "exact": [own._asdict() for own in exact],
-            "mean_loss": {name: {"correlation": nats, "one_step": share} for name, (nats, share) in losses.items()},
-            "measured": list(map(_told, found)),
-        }
-        typer.echo(json.dumps(told, indent=1))
+        typer.echo(json.dumps(_as_told(exact, losses, found), indent=1))
 
 
 @bench.command(cls=OneCommand, epilog="Example: fedsim bench model lists")
@@ -238,13 +230,15 @@ def _operations(model: str, asked: Sequence[str]) -> list[str]:
 def _exact(places: int | None, written: str | None, others: Sequence[str]) -> Solver:
     from fedsim.bench.parallel import Exact, Written
 
+    if others and (places is not None or written is not None):
+        option = "--places" if written is None else "--written"
+        raise FedsimError(f"{option} is for operations on lists: '{others[0]}' is none.")
     if written is None:
         return Exact(places)
     if written not in _READINGS:
         raise FedsimError(f"--written is '{written}', expected one of {', '.join(_READINGS)}.")
-    if others or places is not None:
-        what = f"'{others[0]}' is none" if others else "it has no --places"
-        raise FedsimError(f"--written is for operations on lists, as long as they are: {what}.")
+    if places is not None:
+        raise FedsimError("--written has lists as long as they are: leave out --places.")
     return Written(strict=written == "strict")
 
 
@@ -318,6 +312,16 @@ def _show_measured(operation: str, found: Sequence[Measured]) -> None:
         most, (share, tokens) = best(found), oracle(found)
         say(f"Most tokens a pass at {GOOD:.0%} or more: {'none' if most is None else f'{most:.2f}'}.")
         say(f"The best strategy of each list: {share:.1%} right, {tokens:.2f} tokens a pass.")
+
+
+def _as_told(
+    exact: Sequence[Any], losses: Mapping[str, tuple[float, float]], found: Sequence[Measured]
+) -> dict[str, Any]:
+    return {
+        "exact": [own._asdict() for own in exact],
+        "mean_loss": {name: {"correlation": nats, "one_step": share} for name, (nats, share) in losses.items()},
+        "measured": list(map(_told, found)),
+    }
 
 
 def _told(own: Measured) -> dict[str, Any]:

@@ -4,8 +4,10 @@ import pytest
 import torch
 from torch import nn
 
+from attacks.core.client_gradient import client_gradient
 from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
+from tests.attacks.second_order.solved import lenet
 from tests.attacks.solving import solve
 
 NAME = "copa"
@@ -54,6 +56,19 @@ def test_relu_layers_of_some_width(toy, attack_named, strides):
     assert guess.objective < 1e-12
 
 
+@pytest.mark.parametrize(("rate", "labels"), [(0.0, [0, 1, 3]), (0.5, [2, 2, 3])])
+def test_a_batch_through_relu_where_labels_or_dropout_tell_its_images_apart(toy, attack_named, rate, labels):
+    observation, truth = toy(lenet(1, 8, 12, rate, nn.ReLU), (1, 8, 8), 3, classes=10)
+    inputs, labels = truth.batches[0].inputs, torch.tensor(labels)
+    tensors = client_gradient(observation, inputs, labels, truth.masks[0])
+    seen = replace(observation, labels=labels, update=replace(observation.update, tensors=tensors))
+    guess = solve(attack_named, NAME, seen)
+    assert guess.is_exact
+    errors = torch.cdist(guess.inputs.flatten(1), inputs.flatten(1))
+    assert sorted(errors.argmin(1).tolist()) == [0, 1, 2]
+    assert float(errors.min(1).values.max()) < 1e-6 * float(inputs.norm())
+
+
 def test_convnets_of_the_zoo_on_digits(watched, attack_named, psnr_of):
     observation, truth, world = watched(model={"name": "convnet", "width": 16, "dropout": 0.25})
     guess = solve(attack_named, NAME, observation)
@@ -94,7 +109,7 @@ def test_a_random_gradient_gives_nothing_better_than_grey(toy, attack_named, wit
 def test_refuses_with_the_reason(toy, watched, attack_named):
     observation = toy(net("relu", (1, 4), (1,), 6), (1, 6, 6), 1)[0]
     cases = {
-        "mixes 2 examples": toy(net("relu", (1, 4), (1,), 6), (1, 6, 6), 2)[0],
+        "mixes 4 examples": toy(net("relu", (1, 4), (1,), 6), (1, 6, 6), 4)[0],
         "3 local steps": replace(observation, local_steps=3),
         "GELU": watched()[0],
     }

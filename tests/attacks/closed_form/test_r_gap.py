@@ -148,7 +148,7 @@ def test_refuses_with_the_reason(toy, watched, attack_named):
     relu = nn.Sequential(nn.Flatten(), nn.Linear(36, 5), nn.ReLU(), nn.Linear(5, 4))
     blind = replace(observation, threat=observation.threat.model_copy(update={"knows": ("batch-size",)}))
     cases = {
-        "mixes 2 examples": toy(net(), shape, 2)[0],
+        "mixes 4 examples": toy(net(), shape, 4)[0],
         "3 local steps": replace(observation, local_steps=3),
         "rates are not known": blind,
         "has no inverse; copa": toy(relu, shape, 1)[0],

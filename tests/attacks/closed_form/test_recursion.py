@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from attacks.closed_form._recursion import Outputs, Recursion, Solution, recurse, refusal
 from attacks.closed_form._sequential_network import Layer
+from attacks.core.client_gradient import client_gradient
 from fedsim.core import seeding
+from fedsim.core.errors import NotApplicable
 from fedsim.core.types import Observation, Step, ThreatModel, Truth
 
 Toy = Callable[..., tuple[Observation, Truth]]
@@ -46,6 +48,27 @@ def test_a_dense_chain_gives_image_label_and_masks_in_one_walk(toy: Toy, rate: f
     assert guess.stopped == "solved"
 
 
+@pytest.mark.parametrize("rate", [0.0, 0.5])
+def test_a_dense_chain_gives_a_batch_of_distinct_labels(toy: Toy, rate: float) -> None:
+    observation, truth = toy(chain(rate), (3, 2, 2), 3)
+    inputs, labels = truth.batches[0].inputs, torch.tensor([0, 2, 3])
+    tensors = client_gradient(observation, inputs, labels, truth.masks[0])
+    seen = replace(observation, labels=labels, update=replace(observation.update, tensors=tensors))
+    found = recurse(seen, no_convolution, 1, lambda _step: None)
+    torch.testing.assert_close(found.inputs, inputs, atol=1e-6, rtol=1e-6)
+    assert torch.equal(found.labels, labels)
+    assert all(torch.equal(own, mask) for own, mask in zip(found.masks, truth.masks[0], strict=True))
+    assert found.short is None
+    assert found.is_exact
+
+
+def test_examples_that_the_head_does_not_tell_apart_are_refused(toy: Toy) -> None:
+    observation, _ = toy(chain(), (3, 2, 2), 2)
+    noisy = {name: own + 0.1 * torch.randn_like(own) for name, own in observation.update.tensors.items()}
+    with pytest.raises(NotApplicable, match="does not tell the examples apart"):
+        recurse(replace(observation, update=replace(observation.update, tensors=noisy)), no_convolution, 1, print)
+
+
 def test_a_convolution_is_left_to_the_solver_that_gets_its_outputs(toy: Toy) -> None:
     with seeding.isolate_randomness(2):
         model = nn.Sequential(nn.Conv2d(1, 3, 2), nn.Sigmoid(), nn.Flatten(), nn.Linear(12, 4))
@@ -67,8 +90,8 @@ def test_a_convolution_is_left_to_the_solver_that_gets_its_outputs(toy: Toy) -> 
 def test_what_no_walk_can_start_from_says_why(toy: Toy) -> None:
     observation, _ = toy(chain(0.5), (3, 2, 2), 1)
     assert refusal(observation, 100) is None
-    batch, _ = toy(chain(), (3, 2, 2), 2)
-    assert "mixes 2 examples" in (refusal(batch, 100) or "")
+    batch, _ = toy(chain(), (3, 2, 2), 4)
+    assert "mixes 4 examples; the last layer tells fewer than its 4 outputs apart" in (refusal(batch, 100) or "")
     untold = replace(observation, threat=ThreatModel(knows=()))
     assert "the dropout rates are not known" in (refusal(untold, 100) or "")
     assert "not the cross entropy" in (refusal(replace(observation, loss=lambda o, _y: F.relu(o).sum()), 100) or "")
