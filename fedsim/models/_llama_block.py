@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 _Past = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # new keys and values to all of them
+_ALL = slice(None)
 
 
 class Sizes(Protocol):
@@ -47,12 +48,14 @@ class LlamaBlock(nn.Module):
         positions: Tensor | None = None,
         past: _Past | None = None,
         shares: Tensor | None = None,
+        seen: Callable[[Tensor], None] | None = None,
     ) -> Tensor:
         """Return what the block makes of tokens at positions (B, T); from 0 on where they are None.
 
-        Attention that a token gets is multiplied by its share (B, S), and rows are made to add up to 1 again.
+        Attention that a token gets is multiplied by its share (B, S), and rows are made to add up to 1 again. It is
+        shown to `seen`, before any of it is dropped out.
         """
-        attended = self.self_attn(self.input_layernorm(hidden), attention_mask, positions, past, shares)
+        attended = self.self_attn(self.input_layernorm(hidden), attention_mask, positions, past, shares, seen)
         hidden = hidden + self.dropout(attended)
         return hidden + self.dropout(self.mlp(self.post_attention_layernorm(hidden)))
 
@@ -81,19 +84,29 @@ class _Attention(nn.Module):
         positions: Tensor | None = None,
         past: _Past | None = None,
         shares: Tensor | None = None,
+        seen: Callable[[Tensor], None] | None = None,
     ) -> Tensor:
         queries, keys = self.queries_keys(tokens, positions)
         values = self._heads(self.v_proj(tokens))
         if past is not None:
             keys, values = past(keys, values)
-        weights = self.dropout(self.weights(queries, keys, mask, shares))
-        return self.o_proj((weights @ values.repeat_interleave(self._repeats, 1)).transpose(1, 2).flatten(2))
+        weights = self.weights(queries, keys, mask, shares)
+        if seen is not None:
+            seen(weights)
+        return self.o_proj(
+            (self.dropout(weights) @ values.repeat_interleave(self._repeats, 1)).transpose(1, 2).flatten(2)
+        )
 
-    def queries_keys(self, tokens: Tensor, positions: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return what heads compare, (B, heads, T, F) and (B, heads of keys, T, F), turned by their positions."""
-        queries, keys = self._heads(self.q_proj(tokens)), self._heads(self.k_proj(tokens))
+    def queries_keys(
+        self, tokens: Tensor, positions: Tensor | None = None, rows: slice = _ALL
+    ) -> tuple[Tensor, Tensor]:
+        """Return what heads compare, (B, heads, T, F) and (B, heads of keys, T, F), turned by their positions.
+
+        Queries are those of a slice of the tokens.
+        """
+        queries, keys = self._heads(self.q_proj(tokens[:, rows])), self._heads(self.k_proj(tokens))
         places = torch.arange(tokens.shape[1], device=tokens.device) if positions is None else positions[:, None]
-        return _rotate(queries, places, self._base), _rotate(keys, places, self._base)
+        return _rotate(queries, places[..., rows], self._base), _rotate(keys, places, self._base)
 
     def weights(self, queries: Tensor, keys: Tensor, mask: Tensor | None, shares: Tensor | None = None) -> Tensor:
         """Return attention (B, heads, T, S), each row of which adds up to 1."""

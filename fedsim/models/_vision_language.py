@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from fedsim.core.errors import FedsimError
 from fedsim.core.visual import Held, LayerView, Read, Stream, VisualReducer, VisualShape
 
+Seen = Callable[[Tensor], None]  # is shown the attention of a layer that runs, (B, heads, L, L)
+
 
 class VisionEncoder(ABC):
     """A vision encoder, layer by layer, with the projector behind it."""
@@ -21,8 +23,8 @@ class VisionEncoder(ABC):
         """Return the class token and the patches of images, (B, 1 + N, width)."""
 
     @abstractmethod
-    def run(self, number: int, stream: Stream) -> Tensor:
-        """Return what a layer makes of a stream."""
+    def run(self, number: int, stream: Stream, seen: Seen | None = None) -> Tensor:
+        """Return what a layer makes of a stream. It shows its attention to `seen` if it has it."""
 
     @abstractmethod
     def view(self, number: int) -> LayerView:
@@ -41,8 +43,8 @@ class LanguageModel(ABC):
         """Return the states (B, T, width) of tokens (B, T)."""
 
     @abstractmethod
-    def run(self, number: int, stream: Stream, held: Held | None) -> Tensor:
-        """Return what a layer makes of a stream; keys and values go to `held`."""
+    def run(self, number: int, stream: Stream, held: Held | None, seen: Seen | None = None) -> Tensor:
+        """Return what a layer makes of a stream. Keys and values go to `held`, attention to `seen` where a layer has it."""
 
     @abstractmethod
     def step(self, number: int, hidden: Tensor, held: Held) -> Tensor:
@@ -115,12 +117,17 @@ class VisionLanguage(nn.Module):
         rows, patches = len(images), torch.arange(self.visual.patches, device=images.device)
         positions = torch.zeros(hidden.shape[:2], dtype=torch.long, device=images.device)
         stream = features = Stream(hidden, positions, patches.expand(rows, -1), front=1, notes=notes)
-        reads_all = any(own.reads_all_of_encoder for own in self._reducers())
-        for number in range(self.visual.encoder_layers if reads_all else last + 1):
-            before = stream
-            stream = before.with_(vision.run(number, before))
+        asked, runs = self._encoder_layers()
+        for number in range(asked):
+            view = _Remembering(vision.view(number))
             for reducer in self._reducers():
-                stream = reducer.after_encoder_layer(before, stream, vision.view(number))
+                stream = reducer.before_encoder_layer(stream, view)
+            if number == runs:
+                break
+            before = stream
+            stream = before.with_(vision.run(number, before, view.reading(before)))
+            for reducer in self._reducers():
+                stream = reducer.after_encoder_layer(before, stream, view)
             features = stream if number == last else features
         own = features.visual
         return replace(
@@ -162,12 +169,12 @@ class VisionLanguage(nn.Module):
         for reducer in self._reducers():
             stream = reducer.projected(stream)
         for number in range(self.visual.layers):
-            view = language.view(number)
+            view = _Remembering(language.view(number))
             for reducer in self._reducers():
                 stream = reducer.before_layer(stream, view)
             before = stream
             seen.append(before)
-            stream = before.with_(language.run(number, before, held))
+            stream = before.with_(language.run(number, before, held, view.reading(before)))
             for reducer in self._reducers():
                 stream = reducer.after_layer(before, stream, view)
         for listener in self.listeners:
@@ -222,8 +229,42 @@ class VisionLanguage(nn.Module):
         chosen = torch.arange(count, device=question.device) % len(question)
         return question[chosen], None if answer is None else answer[chosen]
 
+    def _encoder_layers(self) -> tuple[int, int]:
+        """Return how many layers of the encoder reducers ask, and how many run: nobody reads the last one's output."""
+        every, projected = self.visual.encoder_layers, self.visual.feature_layer + 1
+        if any(own.reads_all_of_encoder for own in self._reducers()):
+            return every, every
+        if any(own.asks_all_of_encoder for own in self._reducers()):
+            return every, max(every - 1, projected)
+        return projected, projected
+
     def _reducers(self) -> list[VisualReducer]:
         return [own for own in self.reducers if isinstance(own, VisualReducer)]
+
+
+class _Remembering:
+    """A layer that remembers the attention of the pass in which it ran, so that nobody computes it again."""
+
+    def __init__(self, view: LayerView) -> None:
+        self.number, self._view = view.number, view
+        self._read: Stream | None = None
+        self._weights: Tensor | None = None
+
+    def reading(self, stream: Stream) -> Seen:
+        """Return what the layer shall show its attention to when it reads a stream."""
+        self._read = stream
+        return self._see
+
+    def queries_keys(self, stream: Stream) -> tuple[Tensor, Tensor]:
+        return self._view.queries_keys(stream)
+
+    def attention(self, stream: Stream, rows: slice | None = None) -> Tensor:
+        if self._weights is None or stream is not self._read:
+            return self._view.attention(stream, rows)
+        return self._weights if rows is None else self._weights[:, :, rows]
+
+    def _see(self, weights: Tensor) -> None:
+        self._weights = weights
 
 
 def _widened(own: Tensor | None, front: int, behind: int, value: float) -> Tensor | None:

@@ -18,7 +18,7 @@ from fedsim.core.errors import FedsimError
 from fedsim.core.visual import Held, Stream, VisualShape
 from fedsim.models._checkpoint import load
 from fedsim.models._llama import LlamaLayers, is_like_llama
-from fedsim.models._vision_language import LanguageModel, VisionEncoder, VisionLanguage
+from fedsim.models._vision_language import LanguageModel, Seen, VisionEncoder, VisionLanguage
 
 _KIND = "LlavaForConditionalGeneration"
 
@@ -113,7 +113,7 @@ class _ClipEncoder(VisionEncoder):
             )
         return self._tower.pre_layrnorm(self._tower.embeddings(images))
 
-    def run(self, number: int, stream: Stream) -> Tensor:
+    def run(self, number: int, stream: Stream, seen: Seen | None = None) -> Tensor:
         _refuse_shares(stream)
         found = self._tower.encoder.layers[number](stream.hidden, attention_mask=stream.mask(causal=False))
         return found[0] if isinstance(found, tuple) else found
@@ -145,7 +145,7 @@ class _LlamaLanguage(LanguageModel):
     def embed(self, tokens: Tensor) -> Tensor:
         return self._layers.embed(tokens)
 
-    def run(self, number: int, stream: Stream, held: Held | None) -> Tensor:
+    def run(self, number: int, stream: Stream, held: Held | None, seen: Seen | None = None) -> Tensor:
         _refuse_shares(stream)
         store: Any = _Passing() if held is None else held.store
         place = self._layers.place(stream.hidden, stream.positions)

@@ -24,7 +24,7 @@ from fedsim.core.visual import Held, Stream, VisualShape
 from fedsim.data._grid_words import GridWords
 from fedsim.models._inputs import image_shape
 from fedsim.models._llama_block import LlamaBlock
-from fedsim.models._vision_language import LanguageModel, VisionEncoder, VisionLanguage
+from fedsim.models._vision_language import LanguageModel, Seen, VisionEncoder, VisionLanguage
 
 _TILE = 14
 _HEADS = 4
@@ -173,11 +173,11 @@ class _View:
         return self._block.self_attn.queries_keys(self._block.input_layernorm(stream.hidden), stream.positions)
 
     def attention(self, stream: Stream, rows: slice | None = None) -> Tensor:
-        own = rows or slice(None)
-        queries, keys = self.queries_keys(stream)
+        own, attends = rows or slice(None), self._block.self_attn
+        queries, keys = attends.queries_keys(self._block.input_layernorm(stream.hidden), stream.positions, own)
         mask = stream.mask(causal=self._is_causal)
         some = mask if mask is None or mask.shape[2] == 1 else mask[:, :, own]
-        return self._block.self_attn.weights(queries[:, :, own], keys, some, stream.shares)
+        return attends.weights(queries, keys, some, stream.shares)
 
 
 class _TinyEncoder(VisionEncoder):
@@ -194,10 +194,10 @@ class _TinyEncoder(VisionEncoder):
             )
         return torch.cat((self._own.class_token.expand(len(images), -1, -1), patches), 1) + self._own.positions
 
-    def run(self, number: int, stream: Stream) -> Tensor:
+    def run(self, number: int, stream: Stream, seen: Seen | None = None) -> Tensor:
         mask = stream.mask(causal=False)
         return self._own.encoder[number](
-            stream.hidden, attention_mask=mask, positions=stream.positions, shares=stream.shares
+            stream.hidden, attention_mask=mask, positions=stream.positions, shares=stream.shares, seen=seen
         )
 
     def view(self, number: int) -> _View:
@@ -214,7 +214,7 @@ class _TinyLanguage(LanguageModel):
     def embed(self, tokens: Tensor) -> Tensor:
         return self._own.embed_tokens(tokens)
 
-    def run(self, number: int, stream: Stream, held: Held | None) -> Tensor:
+    def run(self, number: int, stream: Stream, held: Held | None, seen: Seen | None = None) -> Tensor:
         past = None if held is None else partial(held.store.update, layer=number)
         found = self._own.layers[number](
             stream.hidden,
@@ -222,6 +222,7 @@ class _TinyLanguage(LanguageModel):
             positions=stream.positions,
             past=past,
             shares=stream.shares,
+            seen=seen,
         )
         if held is not None:
             held.add(number, stream)

@@ -74,19 +74,23 @@ class MustDrop(VisualTokenReducer[MustDropConfig]):
 
 
 class _MustDrop(VisualReducer):
-    reads_all_of_encoder: ClassVar[bool] = True
+    asks_all_of_encoder: ClassVar[bool] = True
 
     def __init__(self, config: MustDropConfig, visual: VisualShape) -> None:
         super().__init__()
         self._config, self._visual = config, visual
 
-    def after_encoder_layer(self, before: Stream, after: Stream, layer: LayerView) -> Stream:
-        """Merge windows behind the first layer; protect what the class token looks at in the last one."""
-        if layer.number == 0:
-            after = merged(after, self._visual.grid, self._config.window, self._config.likeness)
+    def before_encoder_layer(self, stream: Stream, layer: LayerView) -> Stream:
+        """Protect what the class token looks at in the last layer, which nobody else needs."""
         if layer.number < self._visual.encoder_layers - 1:
+            return stream
+        return stream.noted(**{_PROTECTED: self._most_attended(attention_from(0, stream, layer), stream)})
+
+    def after_encoder_layer(self, before: Stream, after: Stream, layer: LayerView) -> Stream:
+        """Merge windows behind the first layer."""
+        if layer.number > 0:
             return after
-        return after.noted(**{_PROTECTED: self._most_attended(attention_from(0, before, layer), before)})
+        return merged(after, self._visual.grid, self._config.window, self._config.likeness)
 
     def _most_attended(self, scores: Tensor, stream: Stream) -> Tensor:
         """Return the protected share of each image's tokens, as a mask over patches (B, N)."""

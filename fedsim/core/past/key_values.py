@@ -69,6 +69,18 @@ class KeyValues:
                 chosen = torch.tensor([start + place for place in places], device=own.device)
                 own[row, :, start : start + len(places)] = own[row].index_select(1, chosen)
 
+    def keep_where(self, layer: int, kept: Tensor) -> None:
+        """Let a layer hold some of its first keys alone, in order.
+
+        Args:
+            layer: which.
+            kept: mask (B, S) over the first keys that were written, held or not.
+        """
+        counts = kept.sum(1)
+        order = (~kept).long().argsort(dim=1, stable=True)[:, : int(counts.max())]
+        self._keys[layer], self._values[layer] = (_at(own, order) for own in (self._keys[layer], self._values[layer]))
+        self.held[layer] = counts.tolist()
+
     def keep(self, places: Sequence[int]) -> KeyValues:
         """Return a copy with the rows at these places alone, in their order; a place may come twice."""
         kept = KeyValues(len(self.held), len(places))
@@ -100,6 +112,17 @@ def _grown(buffer: Tensor | None, like: Tensor, end: int) -> Tensor:
     if buffer is not None:
         grown[:, :, : buffer.shape[2]] = buffer
     return grown
+
+
+def _at(buffer: Tensor | None, places: Tensor) -> Tensor:
+    assert buffer is not None, "what is kept was written before"
+    rows, heads, tokens, _ = buffer.shape
+    firsts = tokens * torch.arange(rows * heads, device=places.device).view(rows, heads, 1)
+    return (
+        buffer.flatten(0, 2)
+        .index_select(0, (firsts + places[:, None]).flatten())
+        .view(rows, heads, -1, buffer.shape[3])
+    )
 
 
 def _rows(buffer: Tensor | None, places: Sequence[int]) -> Tensor | None:

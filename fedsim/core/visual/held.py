@@ -31,8 +31,7 @@ class Held:
         if stream.there is None:
             self.store.advance(layer, [tokens] * rows)
         else:
-            for row in range(rows):
-                self.store.pick(row, [layer], stream.there[row].nonzero()[:, 0].tolist())
+            self.store.keep_where(layer, stream.there)
         self.patches.append(stream.patches)
         self.following.append(stream.positions[:, -1] + 1)
         self.front = stream.front
@@ -44,15 +43,13 @@ class Held:
             layer: its number.
             kept: mask (B, n) over `patches` of this layer.
         """
-        kept = kept & (self.patches[layer] >= 0)
-        most = int(kept.sum(1).max())
-        order = (~kept).long().argsort(dim=1, stable=True)[:, :most]
-        left = self.patches[layer].gather(1, order).where(kept.gather(1, order), -1)
-        for row, (own, before) in enumerate(zip(kept, self.patches[layer] >= 0, strict=True)):
-            places = self._places(layer, row, own[before])
-            self.store.drop(row, [layer], self.store.held[layer][row])
-            self.store.pick(row, [layer], places)
-        self.patches[layer] = left
+        is_held = self.patches[layer] >= 0
+        kept = kept & is_held
+        if torch.equal(kept, is_held):
+            return
+        self.store.keep_where(layer, self._stays(layer, kept, is_held))
+        order = (~kept).long().argsort(dim=1, stable=True)[:, : int(kept.sum(1).max())]
+        self.patches[layer] = self.patches[layer].gather(1, order).where(kept.gather(1, order), -1)
 
     def reindex(self, layer: int) -> None:
         """Have the next token's position in a layer be the number of tokens that it holds."""
@@ -75,8 +72,11 @@ class Held:
         self.store.advance(layer, [1] * len(self.store.held[layer]))
         self.following[layer] = self.following[layer] + 1
 
-    def _places(self, layer: int, row: int, kept: Tensor) -> list[int]:
-        """Return the places of a row that stay, where its visual tokens stay or go by a mask."""
-        behind = self.front + len(kept)
-        stays = (self.front + kept.nonzero()[:, 0]).tolist()
-        return [*range(self.front), *stays, *range(behind, self.store.held[layer][row])]
+    def _stays(self, layer: int, kept: Tensor, is_held: Tensor) -> Tensor:
+        """Return which keys of a layer stay, (B, S), by masks (B, n) of visual tokens: those to keep, those held."""
+        in_order = kept.gather(1, (~is_held).long().argsort(dim=1, stable=True))
+        held = torch.tensor(self.store.held[layer], device=kept.device)[:, None]
+        places = torch.arange(int(held.max()), device=kept.device)
+        visual = (places - self.front).expand(len(kept), -1)
+        is_visual = (visual >= 0) & (visual < is_held.sum(1, keepdim=True))
+        return (places < held) & (~is_visual | in_order.gather(1, visual.clamp(0, kept.shape[1] - 1)))

@@ -72,20 +72,27 @@ class VisualShape:
 class VisualReducer(Reducing):
     """Leaves visual tokens out, merges them or mends what is left. Each moment is one method; by default none acts.
 
-    Moments come in this order. In training and in reading a prompt: `look`, `after_encoder_layer` of each layer,
-    `projected`, then `before_layer` and `after_layer` of each layer of the language model. Behind a prompt
-    `after_prompt`, and then `after_step` of each layer for each token that is written. The model reports what is kept.
+    Moments come in this order. In training and in reading a prompt: `look`, `before_encoder_layer` and
+    `after_encoder_layer` of each layer, `projected`, then `before_layer` and `after_layer` of each layer of the
+    language model. Behind a prompt `after_prompt`, and then `after_step` of each layer for each token that is written.
+    The model reports what is kept.
 
     Attributes:
         reads_all_of_encoder: whether it acts on encoder layers behind the one whose output is projected, which a model
             leaves out otherwise.
+        asks_all_of_encoder: whether it acts before those layers alone; then the last one is asked, but does not run.
     """
 
     reads_all_of_encoder: ClassVar[bool] = False
+    asks_all_of_encoder: ClassVar[bool] = False
 
     def look(self, images: Tensor, question: Tensor) -> Mapping[str, Tensor]:
         """Return notes about images (B, C, H, W) and the tokens that ask (B, T)."""
         return {}
+
+    def before_encoder_layer(self, stream: Stream, layer: LayerView) -> Stream:
+        """Return what an encoder layer reads. The token in front is the class token."""
+        return stream
 
     def after_encoder_layer(self, before: Stream, after: Stream, layer: LayerView) -> Stream:
         """Return what the next encoder layer reads. The token in front is the class token."""
