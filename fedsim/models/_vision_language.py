@@ -44,7 +44,7 @@ class LanguageModel(ABC):
 
     @abstractmethod
     def run(self, number: int, stream: Stream, held: Held | None, seen: Seen | None = None) -> Tensor:
-        """Return what a layer makes of a stream. Keys and values go to `held`, attention to `seen` where a layer has it."""
+        """Return what a layer makes of a stream. Keys and values go to `held`, attention to `seen` where it has any."""
 
     @abstractmethod
     def step(self, number: int, hidden: Tensor, held: Held) -> Tensor:

@@ -151,6 +151,64 @@ def test_moments_come_in_order_and_notes_reach_every_step() -> None:
 
 
 @torch.no_grad()
+def test_a_layer_that_ran_shows_the_attention_it_paid_and_computes_nothing_again() -> None:
+    shown: list[tuple[Tensor, Tensor]] = []
+
+    class Looking(VisualReducer):
+        def after_encoder_layer(self, before, after, layer):
+            return self.look_at(before, after, layer, model.vision().view(layer.number))
+
+        def after_layer(self, before, after, layer):
+            return self.look_at(before, after, layer, model.language().view(layer.number))
+
+        def look_at(self, before, after, layer, fresh):
+            run = [calls.copy(), layer.attention(before), layer.attention(before, slice(2, 4))]
+            assert run[0] == calls
+            shown.append((run[1], fresh.attention(before)))
+            shown.append((run[2], fresh.attention(before, slice(2, 4))))
+            other = before.with_(2 * before.hidden + 1)
+            shown.append((layer.attention(other), fresh.attention(other)))  # no layer has read this
+            return after
+
+    calls = {"projections": 0}
+    model = small_vlm(Dropping((1, 2)), Looking(), dropout=0.5).train()
+    for block in (*model.encoder, *model.layers):
+        block.self_attn.q_proj.register_forward_hook(  # type: ignore[union-attr]
+            lambda *_: calls.update(projections=calls["projections"] + 1)
+        )
+    model(*examples())
+    assert len(shown) == 3 * (2 + 4)
+    for found, expected in shown:
+        torch.testing.assert_close(found, expected)
+
+
+@torch.no_grad()
+def test_a_reducer_that_only_asks_the_last_encoder_layer_does_not_let_it_run() -> None:
+    asked, ran = list[int](), list[int]()
+
+    class Asking(VisualReducer):
+        asks_all_of_encoder = True
+
+        def before_encoder_layer(self, stream, layer):
+            asked.append(layer.number)
+            return stream.noted(seen=layer.attention(stream, slice(0, 1)))
+
+        def projected(self, stream):
+            assert stream.notes["seen"].shape == (3, 4, 1, 17)
+            return stream
+
+    for layer, runs in ((-2, [0, 1]), (-1, [0, 1, 2]), (-3, [0, 1])):
+        model = small_vlm(Asking(), feature_layer=layer)
+        for number, block in enumerate(model.encoder):
+            block.register_forward_hook(lambda *_, number=number: ran.append(number))
+        found = model(*examples())
+        assert (asked, ran) == ([0, 1, 2], runs)
+        assert torch.equal(found, small_vlm(feature_layer=layer)(*examples()))
+        asked.clear()
+        ran.clear()
+
+
+@torch.no_grad()
 def test_the_number_of_kept_tokens_is_reported() -> None:
     model, (images, question, answer) = small_vlm(Dropping((1,))), examples()
     with kept_tokens(model) as kept, visual_passes(model) as passes:

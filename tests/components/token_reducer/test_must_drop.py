@@ -8,6 +8,7 @@ import torch
 from fedsim.components.token_reducer.must_drop import merged, unneeded
 from fedsim.core.errors import NotApplicable
 from fedsim.core.visual import Stream, VisualReducer, visual_passes
+from fedsim.models import _vision_language
 from tests.models.vlms import examples, prepared, small_vlm
 
 ALL_GO: dict[str, Any] = {"layers": (1, 2), "overall": 1e9, "single": 1e9, "likeness": 2.0}
@@ -91,6 +92,35 @@ def test_where_all_others_go_the_protected_tokens_stay_through_every_drop() -> N
     expected = heads[0].topk(4).indices.sort().values  # ceil(0.2 * 16)
     assert torch.equal(passes[0].patches[2], expected)
     assert torch.equal(passes[0].patches[3], expected)
+
+
+@torch.no_grad()
+def test_it_projects_each_layers_queries_once_and_keeps_what_attention_computed_anew_would(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def found() -> tuple[torch.Tensor, list[torch.Tensor], list[int], list[int]]:
+        model = prepared("must-drop", layers=(1, 2), overall=0.06, single=0.12, protected=0.1, recount=False)
+        queries, last = list[int](), list[int]()
+        for number, block in enumerate(model.layers):
+            block.self_attn.q_proj.register_forward_hook(  # type: ignore[union-attr]
+                lambda *_, number=number: queries.append(number)
+            )
+        model.encoder[-1].mlp.register_forward_hook(lambda *_: last.append(0))  # type: ignore[union-attr]
+        with visual_passes(model) as passes:
+            scores = model(*examples())
+        return scores, list(passes[0].patches), queries, last
+
+    scores, patches, queries, last = found()
+    assert queries == [0, 1, 2, 3]
+    assert last == []
+    monkeypatch.setattr(
+        _vision_language._Remembering, "attention", lambda self, stream, rows=None: self._view.attention(stream, rows)
+    )
+    anew, expected, more, _ = found()
+    assert more == [0, 1, 1, 2, 2, 3]
+    assert all(torch.equal(own, other) for own, other in zip(patches, expected, strict=True))
+    assert len({own.shape[1] for own in patches}) == 3  # both drops drop
+    torch.testing.assert_close(scores, anew)
 
 
 @torch.no_grad()

@@ -53,6 +53,23 @@ def test_what_is_picked_moves_to_the_end_of_what_is_held(places: list[int]) -> N
     assert torch.equal(values[1, :, : expected.shape[1]], -expected)
 
 
+def test_a_layer_keeps_some_of_the_keys_that_were_written() -> None:
+    source, own = torch.Generator().manual_seed(3), KeyValues(2, 2)
+    keys, values = fresh(2, 4, source)
+    for layer in range(2):
+        own.update(keys, values, layer)
+    own.advance(1, [4, 4])
+    own.keep_where(0, torch.tensor([[True, False, True, True], [False, True, False, False]]))
+    assert own.held == [[3, 1], [4, 4]]
+    new, _ = fresh(2, 1, source)
+    all_keys, all_values = own.update(new, -new, 0)
+    for row, places in enumerate(([0, 2, 3], [1])):
+        expected = torch.cat((keys[row][:, places], new[row]), 1)
+        assert torch.equal(all_keys[row, :, : len(places) + 1], expected)
+        assert torch.equal(all_values[row, :, : len(places) + 1], -expected)
+    assert torch.equal(own.update(new, -new, 1)[0][:, :, :4], keys)
+
+
 def test_a_copy_holds_the_rows_that_were_named_and_shares_nothing() -> None:
     source, own = torch.Generator().manual_seed(2), KeyValues(1, 2)
     keys, values = fresh(2, 3, source)
