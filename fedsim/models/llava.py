@@ -21,6 +21,7 @@ from fedsim.models._llama import LlamaLayers, is_like_llama
 from fedsim.models._vision_language import LanguageModel, Seen, VisionEncoder, VisionLanguage
 
 _KIND = "LlavaForConditionalGeneration"
+_ALL = slice(None)
 
 
 def load_llava(folder: Path) -> Llava:
@@ -129,12 +130,13 @@ class _ClipView:
     def __init__(self, number: int, layer: Any) -> None:
         self.number, self._layer = number, layer
 
-    def queries_keys(self, stream: Stream) -> tuple[Tensor, Tensor]:
+    def queries_keys(self, stream: Stream, rows: slice = _ALL) -> tuple[Tensor, Tensor]:
         own, hidden = self._layer.self_attn, self._layer.layer_norm1(stream.hidden)
-        return _heads(own.q_proj(hidden), own.head_dim), _heads(own.k_proj(hidden), own.head_dim)
+        return _heads(own.q_proj(hidden[:, rows]), own.head_dim), _heads(own.k_proj(hidden), own.head_dim)
 
     def attention(self, stream: Stream, rows: slice | None = None) -> Tensor:
-        return _weights(*self.queries_keys(stream), stream.mask(causal=False), rows)
+        some = rows or _ALL
+        return _weights(*self.queries_keys(stream, some), stream.mask(causal=False), some)
 
 
 class _LlamaLanguage(LanguageModel):
@@ -171,18 +173,20 @@ class _LlamaView:
     def __init__(self, number: int, layer: Any, place: Any) -> None:
         self.number, self._layer, self._place = number, layer, place
 
-    def queries_keys(self, stream: Stream) -> tuple[Tensor, Tensor]:
+    def queries_keys(self, stream: Stream, rows: slice = _ALL) -> tuple[Tensor, Tensor]:
         from transformers.models.llama.modeling_llama import apply_rotary_pos_emb  # noqa: PLC0415 - an extra
 
         own, hidden = self._layer.self_attn, self._layer.input_layernorm(stream.hidden)
-        queries, keys = _heads(own.q_proj(hidden), own.head_dim), _heads(own.k_proj(hidden), own.head_dim)
-        found: Any = apply_rotary_pos_emb(queries, keys, *self._place(stream.hidden, stream.positions))
-        return found
+        queries, keys = _heads(own.q_proj(hidden[:, rows]), own.head_dim), _heads(own.k_proj(hidden), own.head_dim)
+        cosine, sine = self._place(stream.hidden, stream.positions)
+        turned, _ = apply_rotary_pos_emb(queries, queries, cosine[:, rows], sine[:, rows])
+        return turned, apply_rotary_pos_emb(keys, keys, cosine, sine)[1]
 
     def attention(self, stream: Stream, rows: slice | None = None) -> Tensor:
-        queries, keys = self.queries_keys(stream)
+        some = rows or _ALL
+        queries, keys = self.queries_keys(stream, some)
         keys = keys.repeat_interleave(queries.shape[1] // keys.shape[1], 1)
-        return _weights(queries, keys, stream.mask(causal=True), rows)
+        return _weights(queries, keys, stream.mask(causal=True), some)
 
 
 class _Passing:
@@ -202,11 +206,10 @@ def _heads(projected: Tensor, features: int) -> Tensor:
     return projected.unflatten(-1, (-1, features)).transpose(1, 2)
 
 
-def _weights(queries: Tensor, keys: Tensor, mask: Tensor | None, rows: slice | None) -> Tensor:
-    own = rows or slice(None)
-    scores = queries[:, :, own] @ keys.mT * queries.shape[-1] ** -0.5
+def _weights(queries: Tensor, keys: Tensor, mask: Tensor | None, rows: slice) -> Tensor:
+    scores = queries @ keys.mT * queries.shape[-1] ** -0.5
     if mask is not None:
-        scores = scores + (mask if mask.shape[2] == 1 else mask[:, :, own])
+        scores = scores + (mask if mask.shape[2] == 1 else mask[:, :, rows])
     return torch.softmax(scores, -1)
 
 

@@ -91,6 +91,17 @@ def test_attention_on_demand_is_the_packages(model: Llava) -> None:
         del model.reducers[:]
 
 
+@torch.no_grad()
+def test_rows_of_attention_are_those_of_the_whole(model: Llava) -> None:
+    images, question, _ = asked()
+    stream = model.sequence(model.encode(images, question), question)
+    for view in (model.vision().view(1), model.language().view(1)):
+        own = stream.keep(torch.tensor([[1, 4, 9]] * 3))
+        whole = view.attention(own)
+        torch.testing.assert_close(view.attention(own, slice(2, 5)), whole[:, :, 2:5])
+        assert not torch.allclose(whole[:, :, 2:5], whole[:, :, 1:4])
+
+
 def test_prompts_that_do_not_fit_are_named(model: Llava) -> None:
     images, question, _ = asked()
     unequal = question.clone()
