@@ -4,7 +4,8 @@ The thresholds of `must-drop` are found by bisection, so that of 100 questions a
 left behind the last drop, on average; positions stay. 200 other questions of each kind are answered then, beside the
 class token's choice and random places of as many tokens, which are dropped in front of the language model. Products are
 those of the language model's layers for a prompt, of the first question; seconds are processor time on one thread, in
-turn with keep-all's. --full asks 1,000 questions of each kind.
+turn with keep-all's: of 16 questions at once, and of the first one alone. Where 16 or fewer tokens are left, layers
+read half of the tokens on average, and a prompt must take less time. --full asks 1,000 questions of each kind.
 """
 
 from __future__ import annotations
@@ -28,9 +29,11 @@ from fedsim.data._grid_words import Kind  # noqa: E402
 from fedsim.models.tiny_vlm import TinyVlm  # noqa: E402
 
 BUDGETS = (32, 16, 8)
+HALF_READ = 16  # tokens that are left where layers read half of all, on average
 PYRAMIDS = ((0.5, 0.25), (0.25, 0.0625))
 LAYERS = ((1, 2, 3, 4), (1,))
 _PROMPTS, _PROMPT_SEED, _HALVINGS = 100, 4, 10
+_FIRST = torch.tensor([0])
 _THETAS = (0.001, 0.5)  # all tokens stay, and next to none
 
 
@@ -74,7 +77,9 @@ def budget_rows(plain: TinyVlm, batches: Mapping[Kind, Batch], prompts: Batch) -
             yield from (row(f"right, {kind}", setting, right) for kind, right in found.right.items())
         for own, theta in zip(staged, thetas, strict=True):
             yield measured("threshold", f"{own.label}, {wanted} asked for", [theta], "", "")
-            yield from cost_rows(own, f"{own.label}, {wanted} asked for, batch {BATCH}", plain, timed, "")
+            must = "> 1" if wanted <= HALF_READ else ""
+            yield from cost_rows(own, f"{own.label}, {wanted} asked for, batch {BATCH}", plain, timed, must)
+            yield from cost_rows(own, f"{own.label}, {wanted} asked for, alone", plain, timed.taken(_FIRST), "")
 
 
 def pyramid_rows(plain: TinyVlm, batch: Batch) -> Iterator[Row]:

@@ -49,7 +49,9 @@ def attention_from(place: int, stream: Stream, layer: LayerView) -> Tensor:
 
 def or_best(kept: Tensor, scores: Tensor, stream: Stream) -> Tensor:
     """Return a mask of visual tokens (B, n), with the best-scored one where an example would keep none."""
-    scores = scores.masked_fill(stream.patches < 0, -torch.inf)
-    best = torch.nn.functional.one_hot(scores.argmax(1), kept.shape[1]).bool()
-    is_empty = ~(kept & (stream.patches >= 0)).any(1, keepdim=True)
+    is_token = stream.patches >= 0
+    is_empty = ~(kept & is_token).any(1, keepdim=True)
+    if not bool(is_empty.any()):
+        return kept
+    best = torch.nn.functional.one_hot(scores.masked_fill(~is_token, -torch.inf).argmax(1), kept.shape[1]).bool()
     return kept | (best & is_empty)

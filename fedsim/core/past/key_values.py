@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fedsim.core.past.places import places_of
+
 _LEAST = 64
 _SHORT = 128  # keys of a row up to which a copy without gaps costs less than writing into room and reading with gaps
 
@@ -76,10 +78,8 @@ class KeyValues:
             layer: which.
             kept: mask (B, S) over the first keys that were written, held or not.
         """
-        counts = kept.sum(1)
-        order = (~kept).long().argsort(dim=1, stable=True)[:, : int(counts.max())]
-        self._keys[layer], self._values[layer] = (_at(own, order) for own in (self._keys[layer], self._values[layer]))
-        self.held[layer] = counts.tolist()
+        places, self.held[layer] = places_of(kept)
+        self._keys[layer], self._values[layer] = (_at(own, places) for own in (self._keys[layer], self._values[layer]))
 
     def keep(self, places: Sequence[int]) -> KeyValues:
         """Return a copy with the rows at these places alone, in their order; a place may come twice."""
@@ -117,6 +117,8 @@ def _grown(buffer: Tensor | None, like: Tensor, end: int) -> Tensor:
 def _at(buffer: Tensor | None, places: Tensor) -> Tensor:
     assert buffer is not None, "what is kept was written before"
     rows, heads, tokens, _ = buffer.shape
+    if rows == 1:
+        return buffer.index_select(2, places[0])
     firsts = tokens * torch.arange(rows * heads, device=places.device).view(rows, heads, 1)
     return (
         buffer.flatten(0, 2)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from fedsim.core.past import KeyValues
+from fedsim.core.past.places import places_of
 from fedsim.core.visual.stream import Stream
 
 
@@ -48,8 +49,9 @@ class Held:
         if torch.equal(kept, is_held):
             return
         self.store.keep_where(layer, self._stays(layer, kept, is_held))
-        order = (~kept).long().argsort(dim=1, stable=True)[:, : int(kept.sum(1).max())]
-        self.patches[layer] = self.patches[layer].gather(1, order).where(kept.gather(1, order), -1)
+        places, counts = places_of(kept)
+        left = self.patches[layer].gather(1, places)
+        self.patches[layer] = left if min(counts) == max(counts) else left.where(kept.gather(1, places), -1)
 
     def reindex(self, layer: int) -> None:
         """Have the next token's position in a layer be the number of tokens that it holds."""
@@ -74,6 +76,10 @@ class Held:
 
     def _stays(self, layer: int, kept: Tensor, is_held: Tensor) -> Tensor:
         """Return which keys of a layer stay, (B, S), by masks (B, n) of visual tokens: those to keep, those held."""
+        if bool(is_held.all()):
+            everywhere = kept.new_ones(len(kept), max(self.store.held[layer]))
+            everywhere[:, self.front : self.front + kept.shape[1]] = kept
+            return everywhere
         in_order = kept.gather(1, (~is_held).long().argsort(dim=1, stable=True))
         held = torch.tensor(self.store.held[layer], device=kept.device)[:, None]
         places = torch.arange(int(held.max()), device=kept.device)

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from fedsim.core.past.places import places_of
+
 
 @dataclass(frozen=True)
 class Stream:
@@ -96,13 +98,12 @@ class Stream:
             kept = kept & self.there[:, self.visual]
         if bool(kept.all()):
             return self
-        counts = kept.sum(1)
-        most = int(counts.max())
-        chosen = (~kept).long().argsort(dim=1, stable=True)[:, :most]
+        chosen, counts = places_of(kept)
         found = self.keep(chosen)
-        if bool((counts == most).all()):
+        if min(counts) == max(counts):
             return found if found.there is None else replace(found, there=_all_but_fillers(found))
-        is_there = torch.arange(most, device=kept.device) < counts[:, None]
+        numbers = torch.arange(max(counts), device=kept.device)
+        is_there = numbers < torch.tensor(counts, device=kept.device)[:, None]
         there = torch.ones(found.hidden.shape[:2], dtype=torch.bool, device=kept.device)
         there[:, found.visual] = is_there
         return replace(found, there=there, patches=found.patches.where(is_there, -1))
