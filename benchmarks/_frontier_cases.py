@@ -70,7 +70,7 @@ CASES = (
     Case("ReLU, dropout 0.5, digits", SMALL, {**RELU, "dropout": 0.5}, 10, 4, "", attack="copa"),
     Case("ReLU, dropout 0.5, digits", SMALL, {**RELU, "dropout": 0.5}, 10, 8, "", attack="copa"),
     Case("sigmoid, digits", SMALL, {}, 10, 4, "", attack="r-gap"),
-    Case("sigmoid, digits", SMALL, {}, 10, 4, ""),
+    *(Case("sigmoid, digits", SMALL, {}, few, size, "") for few, size in ((10, 4), (5, 8))),
     Case("ReLU, MNIST", DIGITS, RELU, 3, share="", attack="copa"),
     Case("ReLU, MNIST", DIGITS, RELU, 3, share="", attack="auto", settings=auto_with()),
     Case("ReLU, dropout 0.5, MNIST", DIGITS, {**RELU, "dropout": 0.5}, 2, share="", attack="auto",

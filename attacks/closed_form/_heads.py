@@ -16,6 +16,7 @@ _LARGEST_ODDS = 30.0
 _CELLS, _ZOOMS = 1000, 4
 _BISECTIONS = 60
 _FITS = 1e-3
+_BLURRED = 1e-3  # relative error of inputs beyond which every layer behind would be wrong
 _ABOVE_ROUNDING = 1.0  # errors of single entries spread; below this many, a unit of a batch counts as silent
 
 
@@ -28,7 +29,7 @@ def heads_of(observation: Observation, layer: Layer, gradients: Tensors, labels:
         return [(k[None], features[None]) for k, features in _heads_of_one(observation, layer, gradients)]
     head = Head(layer.weight, layer.bias, gradients[f"{layer.name}.weight"], gradients.get(f"{layer.name}.bias"))
     found = separate_features(head, labels, torch.Generator().manual_seed(0))
-    if found is None:
+    if found is None or found.accuracy > _BLURRED:
         return []
     is_silent = found.inputs.abs() <= _ABOVE_ROUNDING * found.accuracy * found.inputs.abs().amax()
     return [(found.errors, found.inputs.masked_fill(is_silent, 0.0))]

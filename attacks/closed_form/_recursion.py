@@ -21,6 +21,7 @@ from attacks.core.gradient_distance import knows_rates, verdict
 from attacks.core.labels import examples_of, labels_of
 from attacks.core.preconditions import one_gradient_only
 from attacks.core.regularizers import pixel_box
+from attacks.core.results import NothingFound
 from attacks.core.tolerances import EXACT, LEAST, MATCHES
 from fedsim.core.errors import NotApplicable
 from fedsim.core.losses import is_cross_entropy
@@ -238,6 +239,9 @@ def recurse(observation: Observation, solve: Solve, walks: int, on_step: OnStep)
         solve: least squares for one convolution.
         walks: most walks per head; each starts from the image of the one before, the first from a grey image.
         on_step: called once per walk.
+
+    Raises:
+        NothingFound: the last layer's gradient does not tell the examples of a batch apart.
     """
     layers = chain_of(observation)
     factor = observation.learning_rate if observation.update.kind == "delta" else 1.0
@@ -248,7 +252,7 @@ def recurse(observation: Observation, solve: Solve, walks: int, on_step: OnStep)
     labels = labels_of(observation) if examples > 1 else torch.zeros(1, dtype=torch.long)  # one label follows from k
     heads = heads_of(observation, layers[-1], gradients, labels)
     if not heads:
-        raise NotApplicable("the gradient of the last layer does not tell the examples apart")
+        raise NothingFound("the gradient of the last layer does not tell the examples apart")
     for number, (k, features) in enumerate(heads):
         guess = torch.zeros(examples * layers[0].unknowns, dtype=torch.float64)
         keeps = [torch.ones(examples * layer.unknowns, dtype=torch.float64) for layer in layers]

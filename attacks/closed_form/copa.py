@@ -23,6 +23,7 @@ from torch import Tensor
 
 from attacks.closed_form._recursion import Equations, Outputs, Recursion, RecursionConfig, Solution, recurse, refusal
 from attacks.closed_form._sequential_network import Layer
+from attacks.core.results import NothingFound, no_guess
 from attacks.core.tolerances import LEAST
 from fedsim.core.hooks import Attack, Effort, Outlook, Tables
 from fedsim.core.registry import attack
@@ -58,7 +59,10 @@ class Copa(Attack[CopaConfig]):
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         """Walk back; a layer with too few equations is solved in part, and named in `stopped`."""
-        found = recurse(observation, self._solve, self.config.walks, on_step)
+        try:
+            found = recurse(observation, self._solve, self.config.walks, on_step)
+        except NothingFound as reason:
+            return no_guess(observation, f"gave up: {reason}")
         return found.reconstruction(observation, _stop(found))
 
     def _solve(self, layer: Layer, gradient: Tensor, k: Tensor, outputs: Outputs, centre: Tensor) -> Solution:

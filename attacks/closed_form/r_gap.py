@@ -20,7 +20,7 @@ from torch import Tensor
 
 from attacks.closed_form._recursion import Outputs, RecursionConfig, Solution, recurse, refusal
 from attacks.closed_form._sequential_network import Layer, chain_of
-from attacks.core.results import no_guess
+from attacks.core.results import NothingFound, no_guess
 from fedsim.core.hooks import Attack, Effort, Tables
 from fedsim.core.registry import attack
 from fedsim.core.types import Observation, OnStep, Reconstruction
@@ -51,7 +51,10 @@ class RGap(Attack[RGapConfig]):
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         """Walk back; give up when a layer has fewer independent equations than unknowns."""
-        found = recurse(observation, self._solve, 1, on_step)
+        try:
+            found = recurse(observation, self._solve, 1, on_step)
+        except NothingFound as reason:
+            return no_guess(observation, f"gave up: {reason}")
         if found.short is not None:
             name, rank, unknowns = found.short
             reason = f"gave up: '{name}' gives {rank} independent equations for {unknowns} unknowns"

@@ -162,6 +162,16 @@ def test_refuses_with_the_reason(toy, watched, attack_named):
         solve(attack_named, NAME, observation, largest_system=100)
 
 
+def test_a_batch_whose_last_layer_is_noisy_ends_without_a_guess(toy, attack_named):
+    observation, _ = toy(net(), (1, 6, 6), 2)
+    tensors = {name: own + 0.1 * torch.randn_like(own) for name, own in observation.update.tensors.items()}
+    noisy = replace(observation, update=replace(observation.update, tensors=tensors))
+    for name in (NAME, "copa"):
+        guess = solve(attack_named, name, noisy)
+        assert guess.stopped == "gave up: the gradient of the last layer does not tell the examples apart"
+        assert len(guess.inputs) == 0
+
+
 def test_it_leaves_observed_weights_and_update_alone(toy, attack_named, left_alone):
     observation, _ = toy(net(0.25), (1, 6, 6), 1)
     with left_alone(observation):

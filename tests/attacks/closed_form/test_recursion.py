@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from attacks.closed_form._recursion import Outputs, Recursion, Solution, recurse, refusal
 from attacks.closed_form._sequential_network import Layer
 from attacks.core.client_gradient import client_gradient
+from attacks.core.results import NothingFound
 from fedsim.core import seeding
-from fedsim.core.errors import NotApplicable
 from fedsim.core.types import Observation, Step, ThreatModel, Truth
 
 Toy = Callable[..., tuple[Observation, Truth]]
@@ -62,10 +62,10 @@ def test_a_dense_chain_gives_a_batch_of_distinct_labels(toy: Toy, rate: float) -
     assert found.is_exact
 
 
-def test_examples_that_the_head_does_not_tell_apart_are_refused(toy: Toy) -> None:
+def test_examples_that_the_head_does_not_tell_apart_end_the_walk(toy: Toy) -> None:
     observation, _ = toy(chain(), (3, 2, 2), 2)
     noisy = {name: own + 0.1 * torch.randn_like(own) for name, own in observation.update.tensors.items()}
-    with pytest.raises(NotApplicable, match="does not tell the examples apart"):
+    with pytest.raises(NothingFound, match="does not tell the examples apart"):
         recurse(replace(observation, update=replace(observation.update, tensors=noisy)), no_convolution, 1, print)
 
 
