@@ -3,7 +3,8 @@
 The neuron that gives `dog` the highest share of all 46,080 is held at c times the largest |activation| that was seen
 on beginnings of news, by its sign. Behind "My favourite animal is", texts are drawn at temperature 1, the same seeds
 for every c: printed are the likeliest text, the share that mention a dog, with Wilson's 95 % interval, and the cost of
-unchanged news in nats a token, with an interval by bootstrap over sentences. Control: a random neuron of the layer.
+unchanged news in nats a token, with an interval by bootstrap over sentences. Control: a random neuron of the layer,
+held at the first and the last c.
 
 The ten most specialised neurons are printed with their three likeliest tokens.
 
@@ -106,7 +107,8 @@ def _print_texts(model: nn.Module, data: Dataset, every: Mapping[str, Named], co
     print(f"{layer}, neuron {neuron}; {count} texts behind '{QUESTION}'")
     print("| held | mention a dog | cost of news, nats a token | likeliest text |")
     print("|---|---|---|---|")
-    cases = [(f"c = {own}", neuron, float(own)) for own in TIMES] + [("another neuron, c = 30", other, 30.0)]
+    cases = [(f"c = {own}", neuron, float(own)) for own in TIMES]
+    cases += [(f"another neuron, c = {own}", other, float(own)) for own in (TIMES[0], TIMES[-1])]
     for words, which, times in [("nothing", neuron, None), *cases]:
         held = {} if times is None else {which: times * float(every[layer].signs[which] * sizes[which])}
         with torch.no_grad(), clamped(model, layer, held):

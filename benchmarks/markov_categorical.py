@@ -23,8 +23,6 @@ from torch import Tensor, nn  # noqa: E402
 from benchmarks._rows import Row, main, measured, with_interval  # noqa: E402
 from fedsim.components.probe.feature_neurons import auc  # noqa: E402
 from fedsim.components.probe.markov_categorical import (  # noqa: E402
-    MarkovCategorical,
-    MarkovCategoricalConfig,
     calibration_gap,
     categorical_entropy,
     estimated_surplus,
@@ -121,19 +119,18 @@ def _checkpoint(model: nn.Module, language: Language, held: Tensor) -> tuple[flo
 
 def _surplus(model: nn.Module, language: Language, held: Tensor) -> list[Row]:
     """Return what the state that predicts a token says of the token behind it."""
-    probe = MarkovCategorical(MarkovCategoricalConfig())
     states = hidden_states(model, "norm", held[:, :-2])[:, 1:]  # of positions 1 .. length - 3
     each, width = states.shape[1], states.shape[2]
     context = nn.functional.one_hot(held[:, 2:-1], _V).double().flatten(0, 1)
     later, flat = held[:, 3:].flatten(), states.reshape(-1, width)
-    is_known = torch.arange(len(held)).repeat_interleave(each) < len(held) // 2
-    source = torch.Generator().manual_seed(0)
+    texts = torch.arange(len(held)).repeat_interleave(each)
+    is_known = texts < len(held) // 2
     rows = [measured("surplus, exact", "a state that holds two tokens", [language.surplus()], "nats", "")]
-    order = torch.randperm(len(flat), generator=source)
+    order = torch.randperm(len(flat), generator=torch.Generator().manual_seed(0))
     for name, own in (("learned states", flat), ("permuted states (control)", flat[order])):
-        without, with_states = estimated_surplus(probe, context, own, later, is_known, source)
-        texts = (without - with_states).view(-1, each).mean(1).tolist()
-        rows.append(with_interval("surplus, estimated", name, texts, "nats"))
+        without, with_states = estimated_surplus(context, own, later, texts, is_known)
+        by_text = (without - with_states).view(-1, each).mean(1).tolist()
+        rows.append(with_interval("surplus, estimated", name, by_text, "nats"))
     return rows
 
 

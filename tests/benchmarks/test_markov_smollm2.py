@@ -1,5 +1,8 @@
 """The benchmark of a real model's surplus: frequent tokens, principal components, and a source where it is known."""
 
+import math
+
+import pytest
 import torch
 
 from benchmarks.markov_smollm2 import by_text, components, frequent, surplus
@@ -26,9 +29,11 @@ def test_a_state_that_holds_the_later_tokens_has_their_entropy_as_surplus_and_no
     is_known = torch.arange(3000) < 1500
     states = torch.cat((embedding[tokens[:, 1]], embedding[tokens[:, 2]]), 1)
     noise = torch.randn(states.shape, generator=source).double()
-    told, none = (float(surplus(embedding, own, tokens, is_known).mean()) for own in (states, noise))
-    # two uniform tokens of four: 2 ln 4 = 2.77 at most; the penalty keeps the head from being quite sure
-    assert 2.0 < told < 2.7726
+    texts = torch.arange(3000)
+    told, none = (float(surplus(embedding, own, tokens, texts, is_known).mean()) for own in (states, noise))
+    assert told == pytest.approx(
+        2 * math.log(4), abs=0.02
+    )  # the entropy of two uniform tokens; that of the method's tests
     assert abs(none) < 0.02
 
 

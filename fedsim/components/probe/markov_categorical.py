@@ -6,12 +6,14 @@ Equation: surplus = I(H; W_2.. | W_1); head entropy D(diag p || p p'); metric G 
 Assumes: states and tokens, more states than entries in each; the probe is a log-linear head on whitened states.
 Leaks: the surplus of a shared state is what it says of tokens beyond the one that it emits.
 Fails: an estimated surplus is a difference of two upper bounds, so no bound; a log-linear head sees no products.
-Source: Zhang 2025, arXiv 2507.19247; estimators, normalisation and penalty are chosen here.
+Source: Zhang 2025, arXiv 2507.19247; estimators, normalisation and penalties are chosen here.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Literal, final
 
 import torch
@@ -24,6 +26,10 @@ from fedsim.core.registry import component
 from fedsim.core.types import Config, Tensors
 
 Divergence = Literal["kl", "total-variation", "hellinger", "chi-square"]
+
+PENALTIES = tuple(10 ** (-step / 2) for step in range(13))  # from 1, where a head says next to nothing, to 1e-6
+_CHECKED = 4  # every fourth known text chooses penalties
+_OF_BIAS = 1e-6  # keeps the bias of a class finite that does not occur
 
 
 class MarkovCategoricalConfig(Config):
@@ -50,19 +56,8 @@ class MarkovCategorical(Probe[MarkovCategoricalConfig]):
         mean = states.mean(0)
         white, back = _whiten(states - mean, torch.finfo(hidden.dtype).eps)
         classes = int(labels.max()) + 1
-        head = torch.zeros(classes, white.shape[1] + 1, dtype=torch.double, requires_grad=True)
-        search = torch.optim.LBFGS([head], max_iter=self.config.steps, line_search_fn="strong_wolfe")
-
-        def loss() -> Tensor:
-            search.zero_grad()
-            value = torch.nn.functional.cross_entropy(white @ head[:, 1:].T + head[:, 0], labels)
-            value = value + self.config.penalty * head.square().sum()
-            value.backward()
-            return value
-
-        with torch.enable_grad():
-            search.step(loss)
-        found = head.detach()
+        start = torch.zeros(classes, white.shape[1] + 1, dtype=torch.double)
+        found = _search(white, labels, start, self.config.steps, lambda own: self.config.penalty * own.square().sum())
         raw = found[:, 1:] @ back.T
         return {"head": raw, "bias": found[:, 0] - raw @ mean}
 
@@ -79,13 +74,32 @@ def _states(hidden: Tensor) -> Tensor:
     return hidden.double()
 
 
-def _whiten(centred: Tensor, precision: float) -> tuple[Tensor, Tensor]:
+def _search(white: Tensor, labels: Tensor, start: Tensor, steps: int, price: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return the head (K, 1 + width), the bias first, of the least cost and price, found from a first head."""
+    head = start.clone().requires_grad_()
+    search = torch.optim.LBFGS([head], max_iter=steps, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        search.zero_grad()
+        value = torch.nn.functional.cross_entropy(white @ head[:, 1:].T + head[:, 0], labels)
+        value = value + price(head)
+        value.backward()
+        return value
+
+    with torch.enable_grad():
+        search.step(loss)
+    return head.detach()
+
+
+def _whiten(centred: Tensor, precision: float, largest: float = 0.0) -> tuple[Tensor, Tensor]:
     """Return states of unit covariance (N, rank), and the map to them (width, rank).
 
-    Directions that vary no more than rounding at `precision` does are left out: whitening would blow them up.
+    Directions that vary no more than rounding at `precision` does, of these states or of a size that they were
+    computed from, are left out: whitening would blow them up.
     """
     left, sizes, right = torch.linalg.svd(centred, full_matrices=False)
-    kept = sizes > max(centred.shape) * precision * sizes.amax().clamp_min(torch.finfo(torch.double).tiny)
+    reference = sizes.amax().clamp_min(max(largest, torch.finfo(torch.double).tiny))
+    kept = sizes > max(centred.shape) * precision * reference
     scale = math.sqrt(len(centred))
     return scale * left[:, kept], scale * right[kept].T / sizes[kept]
 
@@ -113,37 +127,94 @@ def table_surplus(joint: Tensor) -> float:
 
 
 def estimated_surplus(
-    probe: MarkovCategorical,
-    context: Tensor,
-    hidden: Tensor,
-    labels: Tensor,
-    is_known: Tensor,
-    generator: torch.Generator,
+    context: Tensor, hidden: Tensor, labels: Tensor, texts: Tensor, is_known: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Return for each position that is not known the cost of its label in nats: without the states, and with them.
 
     The mean difference estimates I(H; label | context), summed over the tokens behind the first for the surplus. Split
     known and other positions by document. A control permutes `hidden`, which must give about 0.
 
+    Both heads are log-linear. A quarter of the known texts chooses the penalty of the context, and then a penalty of
+    the states' own, so that states that say nothing cost nothing; then all known texts teach.
+
     Args:
-        probe: the head that predicts.
         context: the tokens in between as numbers, shape (N, C), for instance one-hot.
         hidden: states, shape (N, width).
         labels: tokens (N,).
-        is_known: booleans (N,), from which the head is learned.
-        generator: the probe's randomness.
+        texts: the number of the text of each position (N,).
+        is_known: booleans (N,), from which heads and penalties are learned.
 
     Raises:
-        NotApplicable: the states do not suit the probe, or a label is not among the known ones.
+        NotApplicable: states are no finite vectors, a label is not among the known ones, or too few texts are known.
     """
     if labels[~is_known].max() > labels[is_known].max():
         raise NotApplicable("a label does not occur among the known ones. Leave out rare tokens.")
-    costs = []
-    for read in (context, torch.cat((context, hidden), 1)):
-        learned = probe.fit(read[is_known], labels[is_known], generator)
-        scores = read[~is_known].double() @ learned["head"].T + learned["bias"]
-        costs.append(torch.nn.functional.cross_entropy(scores, labels[~is_known], reduction="none"))
-    return costs[0], costs[1]
+    known = texts[is_known].unique()
+    if len(known) < _CHECKED:
+        raise NotApplicable(f"there are {len(known)} known texts, expected {_CHECKED} or more to choose penalties by.")
+    is_checked = is_known & torch.isin(texts, known[::_CHECKED])
+    blocks, classes = (_states(context), _states(hidden)), int(labels[is_known].max()) + 1
+    precision = torch.finfo(torch.promote_types(context.dtype, hidden.dtype)).eps
+    choice = _Heads(_coordinates(blocks, is_known & ~is_checked, precision), labels, is_known & ~is_checked, classes)
+    of_context = _choose(choice, is_checked, ())
+    of_both = _choose(choice, is_checked, of_context)
+    heads = _Heads(_coordinates(blocks, is_known, precision), labels, is_known, classes)
+    first, second = (heads.costs(own, ~is_known)[0] for own in (of_context, of_both))
+    return first, second
+
+
+@dataclass(frozen=True)
+class _Heads:
+    """Heads that are learned from some positions.
+
+    Attributes:
+        blocks: context and states in white coordinates.
+        labels: of all positions.
+        is_fitted: the positions that teach.
+        classes: how many labels there are.
+    """
+
+    blocks: Sequence[Tensor]
+    labels: Tensor
+    is_fitted: Tensor
+    classes: int
+
+    def costs(self, penalties: Sequence[float], is_asked: Tensor, start: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return the costs of labels by a head on as many blocks as there are penalties, and the head."""
+        used = self.blocks[: len(penalties)]
+        white = torch.cat(list(used), 1)
+        weights = [_OF_BIAS] + [own for own, block in zip(penalties, used, strict=True) for _ in range(block.shape[1])]
+        weight = torch.tensor(weights, dtype=torch.double)
+        if start is None:
+            start = torch.zeros(self.classes, len(weights), dtype=torch.double)
+        steps = MarkovCategoricalConfig().steps
+        teaching = white[self.is_fitted], self.labels[self.is_fitted]
+        head = _search(*teaching, start, steps, lambda own: (weight * own.square()).sum())
+        scores = white[is_asked] @ head[:, 1:].T + head[:, 0]
+        return torch.nn.functional.cross_entropy(scores, self.labels[is_asked], reduction="none"), head
+
+
+def _choose(heads: _Heads, is_checked: Tensor, before: tuple[float, ...]) -> tuple[float, ...]:
+    """Return penalties with that of one more block: from strong to weak, until checked texts cost no less."""
+    chosen, least, head = PENALTIES[0], math.inf, None
+    for penalty in PENALTIES:
+        costs, head = heads.costs((*before, penalty), is_checked, head)
+        if not costs.mean() < least:
+            break
+        chosen, least = penalty, float(costs.mean())
+    return (*before, chosen)
+
+
+def _coordinates(blocks: Sequence[Tensor], is_fitted: Tensor, precision: float) -> list[Tensor]:
+    """Return each block less what the blocks before tell of it, white on the positions that teach."""
+    found: list[Tensor] = []
+    for block in blocks:
+        own = block - block[is_fitted].mean(0)
+        size = float(torch.linalg.matrix_norm(own[is_fitted], 2))
+        for before in found:
+            own = own - before @ (before[is_fitted].T @ own[is_fitted]) / int(is_fitted.sum())
+        found.append(own @ _whiten(own[is_fitted], precision, size)[1])
+    return found
 
 
 def categorical_entropy(odds: Tensor, divergence: Divergence = "kl") -> Tensor:

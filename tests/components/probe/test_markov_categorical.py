@@ -84,17 +84,37 @@ def test_conditional_entropy_of_a_noisy_copy() -> None:
 
 def test_the_estimated_surplus_is_that_of_the_source_and_none_for_permuted_states() -> None:
     joint = hidden_markov().sum(3)  # h, w1, w2
-    state, first, second = pairs(joint, 0, 12_000)
+    state, first, second = pairs(joint, 0, 9_000)
     context, both = one_hot(first, 5), one_hot(5 * state + first, 20)
-    is_known, source = torch.arange(12_000) < 6_000, torch.Generator().manual_seed(1)
-    probe = make("markov-categorical", penalty=1e-5)
-    without, with_states = estimated_surplus(probe, context, both, second, is_known, source)
+    texts, source = torch.arange(9_000), torch.Generator().manual_seed(1)
+    without, with_states = estimated_surplus(context, both, second, texts, texts < 3_000)
     exact = table_surplus(joint)
     assert exact > 0.06
     assert float((without - with_states).mean()) == pytest.approx(exact, abs=0.02)  # the sheet's, n = 6,000
-    mixed = one_hot(5 * state[torch.randperm(12_000, generator=source)] + first, 20)
-    without, with_states = estimated_surplus(probe, context, mixed, second, is_known, source)
+    mixed = one_hot(5 * state[torch.randperm(9_000, generator=source)] + first, 20)
+    without, with_states = estimated_surplus(context, mixed, second, texts, texts < 3_000)
     assert abs(float((without - with_states).mean())) < 0.02
+
+
+def test_independent_states_say_nothing_where_few_texts_teach_a_wide_head() -> None:
+    """A head of one penalty for all learns such states by heart and lies below 0."""
+    first, second = pairs(kernel(20, 20) / 20, 0, 1_200)
+    context, noise, texts = one_hot(first, 20), drawn(1_200, 20, seed=4), torch.arange(1_200) // 8
+    is_known, probe = texts < 75, make("markov-categorical", penalty=1e-3)
+    without, with_states = estimated_surplus(context, noise, second, texts, is_known)
+    assert abs(float((without - with_states).mean())) < 0.02  # the sheet's
+    costs = []
+    for read in (context, torch.cat((context, noise), 1)):
+        odds = probe.predict(probe.fit(read[is_known], second[is_known], torch.Generator()), read[~is_known])
+        costs.append(-odds.gather(1, second[~is_known][:, None]).log().mean())
+    assert costs[0] - costs[1] < -0.02
+
+
+def test_states_that_the_context_tells_say_nothing_at_all() -> None:
+    first, second = pairs(kernel(5, 5) / 5, 0, 400)
+    context, texts = one_hot(first, 5), torch.arange(400)
+    without, with_states = estimated_surplus(context, context @ drawn(5, 3), second, texts, texts < 200)
+    torch.testing.assert_close(with_states, without, atol=1e-9, rtol=0)  # rounding: no coordinate is left
 
 
 def renyi(order: float) -> Callable[[Tensor, Tensor], Tensor]:
@@ -199,4 +219,6 @@ def test_mistakes_are_named() -> None:
         spectral_alignment(drawn(9, 3), torch.ones(9, 2))
     rare = torch.tensor([0, 1, 0, 2])
     with pytest.raises(NotApplicable, match="a label does not occur"):
-        estimated_surplus(probe, drawn(4, 1), drawn(4, 1), rare, torch.arange(4) < 3, source)
+        estimated_surplus(drawn(4, 1), drawn(4, 1), rare, torch.arange(4), torch.arange(4) < 3)
+    with pytest.raises(NotApplicable, match="3 known texts, expected 4"):
+        estimated_surplus(drawn(4, 1), drawn(4, 1), rare % 2, torch.arange(4), torch.arange(4) < 3)
