@@ -1,6 +1,7 @@
 """Continuous speculative decoding beside drawing patch by patch: acceptance, passes, seconds, and how near samples are.
 
-The models are those of `fedsim bench model digits-patches` and `digits-patches-draft`. Seconds are of the processor,
+The models are those of `fedsim bench model digits-patches` and `digits-patches-draft`, or with `--model` those of
+photographs. Seconds are of the processor,
 and all ways take turns image by image, on one thread. Distances are of 64 features of a small classifier, and of
 EfficientNet-Lite0 where its extra is installed, which reads a digit as three equal channels.
 """
@@ -23,14 +24,16 @@ import torch  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
 from benchmarks._drawn import Features, classifier_features, efficientnet_features, save_pictures  # noqa: E402
-from fedsim.bench.denoisers import trained  # noqa: E402
+from fedsim.bench.denoisers import RECIPES, trained  # noqa: E402
 from fedsim.core import registry, seeding  # noqa: E402
 from fedsim.core.hooks import Condition  # noqa: E402
 from fedsim.generation import sample  # noqa: E402
 from fedsim.metrics.sample_distance import sample_distance  # noqa: E402
 from fedsim.metrics.statistics import mean_interval  # noqa: E402
 
-TARGET, DRAFT = "digits-patches", "digits-patches-draft"
+MODELS = {"digits-patches": "digits-unet", "photographs-patches": "photographs-unet"}
+"""By name of the model, whose images its classifier knows."""
+TARGET, DRAFT = "target", "draft"
 PLAIN = "the model alone"
 WAYS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     PLAIN: (TARGET, {"length": 0}),
@@ -55,15 +58,16 @@ class Way(NamedTuple):
 
 
 def measure(
-    ways: Mapping[str, tuple[nn.Module, Mapping[str, Any]]], shape: tuple[int, ...], count: int
+    ways: Mapping[str, tuple[nn.Module, Mapping[str, Any]]], shape: tuple[int, ...], count: int, has_classes: bool
 ) -> dict[str, Way]:
-    """Draw images by every way, which take turns."""
+    """Draw images by every way, which take turns; of all classes where the models are told one."""
     method = registry.get("component", "continuous-speculative")
     samplers = {name: method.make(method.config.model_validate(dict(own))) for name, (_, own) in ways.items()}
     found: dict[str, list[Any]] = {name: [] for name in ways}
     for number in range(count):
         for name, (model, _) in ways.items():
-            condition = Condition(((),), {"class": torch.tensor([number % 10])})
+            given = {"class": torch.tensor([number % 10])} if has_classes else {}
+            condition = Condition(((),), given)
             source = [seeding.generator(0, "drawing", number)]
             begin = time.process_time()
             (drawn,) = sample(samplers[name], model, condition, shape, source)
@@ -97,17 +101,18 @@ def main() -> None:
     torch.set_num_threads(1)
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=100)
+    parser.add_argument("--model", choices=sorted(MODELS), default="digits-patches", help="drafts are its draft's")
     parser.add_argument("--pictures", type=Path)
     chosen = parser.parse_args()
-    target, draft = trained(TARGET), trained(DRAFT)
+    target, draft = trained(chosen.model), trained(f"{chosen.model}-draft")
     models = {TARGET: target.model, DRAFT: draft.model}
     ways = {
         name: (models[model], {**own, **({"draft": str(draft.folder)} if own["length"] else {})})
         for name, (model, own) in WAYS.items()
     }
-    found = measure(ways, target.data.spec.shape, chosen.count)
+    found = measure(ways, target.data.spec.shape, chosen.count, RECIPES[chosen.model].classes)
     wide = efficientnet_features(target.data.spec)
-    features: dict[str, Features] = {"own classifier": classifier_features(target.data, "digits-unet")}
+    features: dict[str, Features] = {"own classifier": classifier_features(target.data, MODELS[chosen.model])}
     features |= {"EfficientNet-Lite0": wide} if wide else {}
     tests = {name: kind(target.data.test.inputs) for name, kind in features.items()}
 
@@ -123,7 +128,7 @@ def main() -> None:
         print(f"| {name} | {' | '.join([*cells, *distances(own.images)])} |")
     if chosen.pictures:
         rows = [found[name].images[:20] for name in (PLAIN, "drafts of 4", "the draft alone")]
-        save_pictures(rows, target.data.spec, chosen.pictures / "digits-patches.png")
+        save_pictures(rows, target.data.spec, chosen.pictures / f"{chosen.model}.png")
 
 
 if __name__ == "__main__":

@@ -58,6 +58,16 @@ class Recipe:
     task: str = "denoising"
 
 
+def _patches(holds: str, own: Mapping[str, Any]) -> Recipe:
+    """Return the recipe of a model that draws patch by patch."""
+    settings = {"model": {}, "steps": 1500, "family": "patch-diffusion", "task": "next-patch", **own}
+    return Recipe(holds, **settings)
+
+
+_DIGITS: Mapping[str, Any] = {"data": "mnist5k", "settings": {"size": 16}}
+_TILES: Mapping[str, Any] = {"data": "cifar10", "settings": {}, "classes": False, "tile": 16}
+_DRAFT: Mapping[str, Any] = {"width": 64, "blocks": 1, "hidden": 128, "head_width": 64, "head_layers": 2}
+
 RECIPES: Mapping[str, Recipe] = {
     "digits-unet": Recipe("MNIST digits of 16 x 16 pixels", "mnist5k", {"size": 16}, steps=2000),
     "photographs-unet": Recipe(
@@ -68,24 +78,10 @@ RECIPES: Mapping[str, Recipe] = {
         classes=False,
         tile=16,
     ),
-    "digits-patches": Recipe(
-        "MNIST digits of 16 x 16 pixels, patch by patch",
-        "mnist5k",
-        {"size": 16},
-        steps=1500,
-        model={},
-        family="patch-diffusion",
-        task="next-patch",
-    ),
-    "digits-patches-draft": Recipe(
-        "the same in a smaller model, which drafts",
-        "mnist5k",
-        {"size": 16},
-        steps=1500,
-        model={"width": 64, "blocks": 1, "hidden": 128, "head_width": 64, "head_layers": 2},
-        family="patch-diffusion",
-        task="next-patch",
-    ),
+    "digits-patches": _patches("MNIST digits of 16 x 16 pixels, patch by patch", _DIGITS),
+    "digits-patches-draft": _patches("the same in a smaller model, which drafts", {**_DIGITS, "model": _DRAFT}),
+    "photographs-patches": _patches("tiles of CIFAR-10 photographs, patch by patch", _TILES),
+    "photographs-patches-draft": _patches("the same in a smaller model, which drafts", {**_TILES, "model": _DRAFT}),
 }
 
 

@@ -9,6 +9,7 @@ import torch
 from fedsim.bench import denoisers
 from fedsim.bench.denoisers import Recipe, build, data_of, train, trained
 from fedsim.core.errors import FedsimError
+from fedsim.core.types import Batch
 
 TINY = Recipe("digits", "digits", {"train": 40, "test": 20}, 3, 8, model={"width": 8, "blocks": 1})
 
@@ -50,6 +51,19 @@ def test_tiles_are_the_pieces_of_images_in_their_order() -> None:
     assert torch.equal(tiles.train.inputs[1], first[:, :4, 4:])
     assert torch.equal(tiles.train.inputs[2], first[:, 4:, :4])
     assert tiles.train.labels[:4].tolist() == [int(whole.train.labels[0])] * 4
+
+
+@pytest.mark.parametrize("name", sorted(denoisers.RECIPES))
+def test_every_recipe_trains_a_model_of_its_images(name: str) -> None:
+    recipe = replace(denoisers.RECIPES[name], steps=1, batch=2)
+    known, channels = data_of(TINY), 3 if recipe.tile else 1
+    spec = replace(known.spec, shape=(channels, 16, 16), mean=(0.5,) * channels, std=(0.5,) * channels)
+    images = Batch(torch.rand(4, channels, 16, 16, generator=torch.Generator().manual_seed(0)), torch.arange(4))
+    data = replace(known, spec=spec, train=images)
+    losses: list[float] = []
+    train(build(recipe, data), data, recipe, lambda _step, loss: losses.append(loss))
+    assert len(losses) == 1
+    assert 0.0 < losses[0] < 10.0  # images and noise of size one are told from each other by an untrained net
 
 
 def test_an_unknown_name_and_a_missing_copy_of_the_photographs_are_named(monkeypatch: pytest.MonkeyPatch) -> None:

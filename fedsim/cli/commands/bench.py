@@ -98,7 +98,8 @@ def model(
         str,
         typer.Argument(
             help="lists, random-lists, news, digit-grids, digit-grids-unfrozen, rcp-50, rcp-37, digits-unet, "
-            "photographs-unet, digits-patches or digits-patches-draft; each is trained once and kept"
+            "photographs-unet, digits-patches, digits-patches-draft, photographs-patches or photographs-patches-draft; "
+            "each is trained once and kept"
         ),
     ],
     samples: Annotated[int, typer.Option(min=1, help="lists or questions of each kind that it is tested on")] = 200,
