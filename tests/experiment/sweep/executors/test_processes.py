@@ -11,7 +11,7 @@ from tests.experiment.sweep.sweeping import HERE, made, scenario
 @pytest.mark.parametrize(
     ("mood", "limits", "cause", "why"),
     [
-        ("hang", {"minutes": 0.25}, "timeout", "longer than sweep.minutes"),
+        pytest.param("hang", {"minutes": 0.25}, "timeout", "longer than sweep.minutes", marks=pytest.mark.slow),
         ("die", {}, "killed", "ended with -9"),
         ("eat", {"memory": 8}, "error", "MemoryError"),
     ],
