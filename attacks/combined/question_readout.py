@@ -24,10 +24,10 @@ from pydantic import Field
 from torch import Tensor
 
 from attacks.core.client_gradient import client_gradient
+from attacks.core.inner_attack import inner_attack
 from attacks.core.preconditions import one_gradient_only
 from attacks.core.tolerances import MATCHES
 from attacks.text._words import embedding_of, words_of
-from fedsim.core import registry
 from fedsim.core.errors import FedsimError, NotApplicable
 from fedsim.core.gradients import cosine_distance
 from fedsim.core.hooks import Attack, Effort, Tables
@@ -124,11 +124,7 @@ class QuestionReadout(Attack[QuestionReadoutConfig]):
         return _report(observation, text, tried[text], len(orders), inner.name)
 
     def _inner(self) -> Attack[Any]:
-        method = registry.get("attack", self.config.attack)
-        try:
-            inner: Attack[Any] = method.make(method.config.model_validate(self.config.options))
-        except ValueError as error:
-            raise FedsimError(f"attack 'question-readout': settings of '{method.name}': {error}") from error
+        inner = inner_attack("question-readout", self.config.attack, self.config.options)
         if isinstance(inner, QuestionReadout):
             raise NotApplicable("'attack' names this attack itself: set it to another one")
         return inner

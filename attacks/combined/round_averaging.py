@@ -21,9 +21,9 @@ from typing import Any, ClassVar, final
 import torch
 from pydantic import Field
 
+from attacks.core.inner_attack import inner_attack
 from attacks.core.preconditions import one_gradient_only
-from fedsim.core import registry
-from fedsim.core.errors import FedsimError, NotApplicable
+from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import Attack, Effort, Tables
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Knowledge, Observation, OnStep, PublicKnowledge, Reconstruction
@@ -60,16 +60,12 @@ class RoundAveraging(Attack[RoundAveragingConfig]):
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         """Average, then attack the mean."""
-        method = registry.get("attack", self.config.attack)
-        try:
-            inner: Attack[Any] = method.make(method.config.model_validate(self.config.options))
-        except ValueError as error:
-            raise FedsimError(f"attack 'round-averaging': settings of '{method.name}': {error}") from error
+        inner = inner_attack("round-averaging", self.config.attack, self.config.options)
         if isinstance(inner, RoundAveraging):
             raise NotApplicable("'attack' names this attack itself: set it to another one")
         mean, rounds = average(observation, self.config.movement)
         found = inner(mean, generator, on_step)
-        notes = (f"the mean of {rounds} rounds, attacked by {method.name}", *found.notes)
+        notes = (f"the mean of {rounds} rounds, attacked by {inner.name}", *found.notes)
         return replace(found, notes=notes, facts={**found.facts, "rounds averaged": float(rounds)})
 
 

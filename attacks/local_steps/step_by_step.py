@@ -21,6 +21,7 @@ import torch
 from pydantic import Field
 
 from attacks.core.gradient_distance import may_be_exact
+from attacks.core.inner_attack import inner_attack
 from attacks.core.labels import examples_of
 from attacks.core.layers import first_linear, layer_behind
 from attacks.core.patches import patch_projection
@@ -29,8 +30,6 @@ from attacks.core.results import NothingFound
 from attacks.core.tolerances import MATCHES
 from attacks.local_steps._multistep import batch_sizes, sites_for
 from attacks.local_steps._path import Path, follow
-from fedsim.core import registry
-from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import Attack, Effort, Outlook, Tables
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Knowledge, Observation, OnStep, Reconstruction
@@ -106,12 +105,7 @@ class StepByStep(Attack[StepByStepConfig]):
 
     def _inner(self, observation: Observation) -> Attack[Any]:
         name, options = _DENSE if first_linear(observation) is not None else _PATCHES
-        options = self.config.options or options
-        method = registry.get("attack", self.config.attack or name)
-        try:
-            return method.make(method.config.model_validate(options))
-        except ValueError as error:
-            raise FedsimError(f"attack 'step-by-step': settings of '{method.name}': {error}") from error
+        return inner_attack("step-by-step", self.config.attack or name, self.config.options or options)
 
 
 def _as_one_step(observation: Observation) -> Observation:

@@ -1,0 +1,28 @@
+"""An attack that another attack names in its settings and goes on with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fedsim.core import registry
+from fedsim.core.errors import FedsimError
+from fedsim.core.hooks import Attack
+
+
+def inner_attack(outer: str, name: str, options: Mapping[str, Any]) -> Attack[Any]:
+    """Return the attack of a name with its settings, told its own name.
+
+    Args:
+        outer: name of the attack that asks, for messages.
+        name: of the attack to make.
+        options: its settings.
+
+    Raises:
+        FedsimError: there is no such attack, or its settings do not fit.
+    """
+    method = registry.get("attack", name)
+    try:
+        return method.make(method.config.model_validate(options)).named(method.name)
+    except ValueError as error:
+        raise FedsimError(f"attack '{outer}': settings of '{method.name}': {error}") from error
