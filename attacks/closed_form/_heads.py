@@ -9,7 +9,7 @@ from torch import Tensor
 
 from attacks.closed_form._sequential_network import Layer
 from attacks.core.head_features import Head, separate_features
-from attacks.core.labels import label_of_one
+from attacks.core.labels import examples_of, label_of_one, labels_of
 from fedsim.core.types import Observation, Tensors
 
 _LARGEST_ODDS = 30.0
@@ -20,15 +20,15 @@ _BLURRED = 1e-3  # relative error of inputs beyond which every layer behind woul
 _ABOVE_ROUNDING = 1.0  # errors of single entries spread; below this many, a unit of a batch counts as silent
 
 
-def heads_of(observation: Observation, layer: Layer, gradients: Tensors, labels: Tensor) -> list[tuple[Tensor, Tensor]]:
+def heads_of(observation: Observation, layer: Layer, gradients: Tensors) -> list[tuple[Tensor, Tensor]]:
     """Pairs of k = dL/dz (B, K) and inputs (B, D) of the last layer; none where it does not tell its examples apart.
 
     For one example with a bias k is the bias gradient, without one see `head_scales`. Batches are separated.
     """
-    if len(labels) == 1:
+    if examples_of(observation) == 1:
         return [(k[None], features[None]) for k, features in _heads_of_one(observation, layer, gradients)]
     head = Head(layer.weight, layer.bias, gradients[f"{layer.name}.weight"], gradients.get(f"{layer.name}.bias"))
-    found = separate_features(head, labels, torch.Generator().manual_seed(0))
+    found = separate_features(head, labels_of(observation), torch.Generator().manual_seed(0))
     if found is None or found.accuracy > _BLURRED:
         return []
     is_silent = found.inputs.abs() <= _ABOVE_ROUNDING * found.accuracy * found.inputs.abs().amax()

@@ -18,7 +18,7 @@ from attacks.closed_form._heads import heads_of
 from attacks.closed_form._sequential_network import Layer, chain_of
 from attacks.core.defense_facts import inexact
 from attacks.core.gradient_distance import knows_rates, verdict
-from attacks.core.labels import examples_of, labels_of
+from attacks.core.labels import examples_of
 from attacks.core.preconditions import one_gradient_only
 from attacks.core.regularizers import pixel_box
 from attacks.core.results import NothingFound
@@ -249,8 +249,7 @@ def recurse(observation: Observation, solve: Solve, walks: int, on_step: OnStep)
     done: list[Recursion] = []
     head_of: list[int] = []
     examples = examples_of(observation)
-    labels = labels_of(observation) if examples > 1 else torch.zeros(1, dtype=torch.long)  # one label follows from k
-    heads = heads_of(observation, layers[-1], gradients, labels)
+    heads = heads_of(observation, layers[-1], gradients)
     if not heads:
         raise NothingFound("the gradient of the last layer does not tell the examples apart")
     for number, (k, features) in enumerate(heads):

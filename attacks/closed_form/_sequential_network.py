@@ -11,6 +11,7 @@ import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -92,7 +93,7 @@ class Layer:
         """The bias in float64, one entry per row or channel, or None."""
         return None if self.module.bias is None else self.module.bias.detach().double()
 
-    @property
+    @cached_property
     def offset(self) -> Tensor:
         """The outputs (entries,) of one example for an input of zeros."""
         return self.apply(torch.zeros(self.unknowns, dtype=torch.float64))

@@ -67,13 +67,11 @@ def separate_features(head: Head, labels: Tensor, generator: torch.Generator) ->
     if len(labels) >= len(head.weight):
         return None  # the errors sum to zero, so K - 1 are independent at most
     problem = _Problem(head, labels)
-    best: tuple[float, Tensor] | None = None
-    for start in range(_STARTS):
-        found = problem.solve(problem.likely() if start == 0 else problem.draw(generator))
-        if best is None or found[0] < best[0]:
-            best = found
-        if best[0] < EXACT:
-            return problem.unpack(best[1], best[0])
+    likely = problem.likely()
+    for number in range(_STARTS):
+        residual, unknowns = problem.solve(problem.draw_about(likely, generator) if number else likely)
+        if residual < EXACT:
+            return problem.unpack(unknowns, residual)
     return None
 
 
@@ -109,9 +107,9 @@ class _Problem:
             unknowns = (places - self._offset) @ self._directions.T
         return unknowns
 
-    def draw(self, generator: torch.Generator) -> Tensor:
-        """Return random unknowns (B, r), about as large as the inputs."""
-        size = self._offset.norm() + self.likely().norm(dim=1).mean()
+    def draw_about(self, likely: Tensor, generator: torch.Generator) -> Tensor:
+        """Return random unknowns (B, r), about as large as the inputs that likely ones (B, r) stand for."""
+        size = self._offset.norm() + likely.norm(dim=1).mean()
         return float(size) * torch.randn(self._shape, generator=generator, dtype=torch.float64)
 
     def solve(self, start: Tensor) -> tuple[float, Tensor]:
