@@ -37,6 +37,18 @@ class Row(NamedTuple):
     holds: bool
 
 
+def in_words(found: Interval, digits: int) -> str:
+    """Return a value with its interval, "0.52 [0.40, 0.63]"; the value alone where it has none."""
+    if found.low is None or found.high is None:
+        return f"{found.value:.{digits}f}"
+    return f"{found.value:.{digits}f} [{found.low:.{digits}f}, {found.high:.{digits}f}]"
+
+
+def mean_in_words(values: Sequence[float], digits: int) -> str:
+    """Return the mean of values with its bootstrap interval over them, in words."""
+    return in_words(mean_interval([[own] for own in values], np.random.default_rng(0)), digits)
+
+
 def measured(name: str, setting: str, values: Sequence[float], unit: str, must: str, value: float | None = None) -> Row:
     """Return the row of a figure that was measured several times.
 

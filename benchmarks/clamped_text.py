@@ -27,7 +27,7 @@ import torch  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
 from benchmarks._decoding import beginnings, news, real_model, write  # noqa: E402
-from benchmarks._rows import with_interval  # noqa: E402
+from benchmarks._rows import in_words, with_interval  # noqa: E402
 from fedsim.components.probe.feature_neurons import Named, clamped, name_neurons, neuron_rows, same_top  # noqa: E402
 from fedsim.core.hooks import Condition  # noqa: E402
 from fedsim.core.layer_calls import layer_outputs  # noqa: E402
@@ -83,8 +83,7 @@ def specialised(every: Mapping[str, Named], count: int) -> list[tuple[str, int]]
 
 def mention(texts: Sequence[str]) -> str:
     """Return the share of texts that hold the concept, with its interval."""
-    found = wilson(sum(CONCEPT in own.lower() for own in texts), len(texts))
-    return f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]"
+    return in_words(wilson(sum(CONCEPT in own.lower() for own in texts), len(texts)), 2)
 
 
 def _texts(model: nn.Module, data: Dataset, count: int, name: str) -> list[str]:

@@ -19,17 +19,16 @@ from collections.abc import Mapping, Sequence  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any, NamedTuple  # noqa: E402
 
-import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
 from benchmarks._drawn import Features, classifier_features, efficientnet_features, save_pictures  # noqa: E402
+from benchmarks._rows import mean_in_words  # noqa: E402
 from fedsim.bench.denoisers import RECIPES, trained  # noqa: E402
 from fedsim.core import registry, seeding  # noqa: E402
 from fedsim.core.hooks import Condition  # noqa: E402
 from fedsim.generation import sample  # noqa: E402
 from fedsim.metrics.sample_distance import sample_distance  # noqa: E402
-from fedsim.metrics.statistics import mean_interval  # noqa: E402
 
 MODELS = {"digits-patches": "digits-unet", "photographs-patches": "photographs-unet"}
 """By name of the model, whose images its classifier knows."""
@@ -84,10 +83,7 @@ def _way(drawn: Sequence[Any]) -> Way:
 
 def _acceptance(own: Way) -> str:
     pairs = [(a / d) for a, d in zip(own.accepted, own.drafted, strict=True) if d]
-    if not pairs:
-        return ""
-    found = mean_interval([[one] for one in pairs], np.random.default_rng(0))
-    return f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]"
+    return mean_in_words(pairs, 2) if pairs else ""
 
 
 def _ratio(own: Way, plain: Way) -> str:

@@ -13,7 +13,7 @@ process.prepare()
 
 import argparse  # noqa: E402
 import statistics  # noqa: E402
-from collections.abc import Mapping, Sequence  # noqa: E402
+from collections.abc import Mapping  # noqa: E402
 from typing import Any  # noqa: E402
 
 import numpy as np  # noqa: E402
@@ -21,13 +21,13 @@ import torch  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from benchmarks._denoising_client import client_step  # noqa: E402
+from benchmarks._rows import in_words, mean_in_words  # noqa: E402
 from fedsim.bench.denoisers import RECIPES, data_of, task_of, trained  # noqa: E402
 from fedsim.core import registry, seeding  # noqa: E402
 from fedsim.core.hooks import Attack  # noqa: E402
 from fedsim.core.types import Dataset  # noqa: E402
 from fedsim.metrics.image import psnr, to_pixels  # noqa: E402
 from fedsim.metrics.membership import auc_interval  # noqa: E402
-from fedsim.metrics.statistics import mean_interval  # noqa: E402
 
 LEVELS = (0.3, 1.0)
 MEMBER_LEVELS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
@@ -78,13 +78,6 @@ def _close(guess: Tensor, image: Tensor, data: Dataset) -> float:
     return float(psnr(to_pixels(guess, data.spec), to_pixels(image, data.spec)))
 
 
-def _told(values: Sequence[float], digits: int = 1) -> str:
-    found = mean_interval([[own] for own in values], np.random.default_rng(0))
-    if found.low is None or found.high is None:
-        return f"{found.value:.{digits}f}"
-    return f"{found.value:.{digits}f} [{found.low:.{digits}f}, {found.high:.{digits}f}]"
-
-
 def _print_inversion(count: int, iterations: Mapping[bool, int]) -> None:
     data = data_of(RECIPES["digits-unet"])
     print(f"n = {count} digits; iterations told {iterations[True]}, searched {iterations[False]}")
@@ -96,7 +89,11 @@ def _print_inversion(count: int, iterations: Mapping[bool, int]) -> None:
             for known in (True, False)
         )
         ratio = statistics.median(own[1] for own in searched)
-        cells = (_told([own[0] for own in told]), _told([own[0] for own in searched]), f"{ratio:.2f}")
+        cells = (
+            mean_in_words([own[0] for own in told], 1),
+            mean_in_words([own[0] for own in searched], 1),
+            f"{ratio:.2f}",
+        )
         print(f"| {level} | {' | '.join(cells)} |", flush=True)
 
 
@@ -107,7 +104,7 @@ def _print_members(count: int) -> None:
     for level in MEMBER_LEVELS:
         members, others = member_scores(level, count)
         own = auc_interval(members, others, np.random.default_rng(0), 0.95)
-        print(f"| {level} | {own.value:.3f} [{own.low:.3f}, {own.high:.3f}] |", flush=True)
+        print(f"| {level} | {in_words(own, 3)} |", flush=True)
 
 
 def main() -> None:

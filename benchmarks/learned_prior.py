@@ -22,10 +22,10 @@ from collections.abc import Mapping, Sequence  # noqa: E402
 from dataclasses import replace  # noqa: E402
 from typing import Any, NamedTuple  # noqa: E402
 
-import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from torch import Tensor  # noqa: E402
 
+from benchmarks._rows import mean_in_words  # noqa: E402
 from benchmarks._victims import KNOWN, Victim, victims_of  # noqa: E402
 from fedsim.bench.denoisers import trained  # noqa: E402
 from fedsim.core import registry, seeding  # noqa: E402
@@ -33,7 +33,6 @@ from fedsim.core.errors import NotApplicable  # noqa: E402
 from fedsim.core.hooks import Attack  # noqa: E402
 from fedsim.core.types import Observation, PublicKnowledge  # noqa: E402
 from fedsim.metrics.image import psnr, to_pixels  # noqa: E402
-from fedsim.metrics.statistics import mean_interval  # noqa: E402
 
 CLOSE = 0.01  # of what a grey image leaves unexplained
 WEIGHTS = (1e-3, 1e-2)  # of total variation
@@ -151,15 +150,10 @@ def _nearest(public: Tensor, image: Tensor) -> Tensor:
     return public[(public - image).flatten(1).square().sum(1).argmin()][None]
 
 
-def _interval(values: Sequence[float]) -> str:
-    found = mean_interval([[own] for own in values], np.random.default_rng(0))
-    return f"{found.value:.1f} [{found.low:.1f}, {found.high:.1f}]"
-
-
 def _cell(found: Guesses | None) -> str:
     if found is None:
         return "-"
-    return f"{_interval(found.close)}, {sum(found.is_converged)} converged"
+    return f"{mean_in_words(found.close, 1)}, {sum(found.is_converged)} converged"
 
 
 def row(network: Network, change: str, count: int, iterations: int) -> str:
@@ -177,7 +171,7 @@ def row(network: Network, change: str, count: int, iterations: int) -> str:
     looked_up = [_psnr(_nearest(public, x), v.batch.inputs, v) for x, v in zip(prior.images, victims, strict=True)]
     nearer = sum(own > other for own, other in zip(prior.close, looked_up, strict=True))
     cells = [_cell(own) for own in columns.values()]
-    return f"| {network.words} | {change} | {' | '.join(cells)} | {_interval(looked_up)} | {nearer} of {count} |"
+    return f"| {network.words} | {change} | {' | '.join(cells)} | {mean_in_words(looked_up, 1)} | {nearer} of {count} |"
 
 
 def main() -> None:

@@ -25,13 +25,13 @@ import torch  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
 from benchmarks._drawn import draw, save_pictures  # noqa: E402
+from benchmarks._rows import in_words  # noqa: E402
 from fedsim.bench.denoisers import RECIPES, Recipe, build, data_of, task_of, train  # noqa: E402
 from fedsim.core.types import Batch, Dataset, PlantedImage  # noqa: E402
 from fedsim.data._canaries import plant  # noqa: E402
 from fedsim.metrics.extraction import copied_share, images_drawn, is_among, nearness  # noqa: E402
 from fedsim.metrics.image import to_pixels  # noqa: E402
 from fedsim.metrics.membership import auc_interval  # noqa: E402
-from fedsim.record import Interval  # noqa: E402
 
 REPETITIONS = (0, 1, 2, 4, 8, 16, 32, 64)
 LEVELS = (0.1, 0.3, 1.0, 3.0)
@@ -76,10 +76,6 @@ def scores(model: nn.Module, canaries: Sequence[PlantedImage], level: float) -> 
     return np.array(own), np.array(others)
 
 
-def _told(found: Interval, digits: int) -> str:
-    return f"{found.value:.{digits}f} [{found.low:.{digits}f}, {found.high:.{digits}f}]"
-
-
 def main() -> None:
     """Run the command line."""
     torch.set_num_threads(1)
@@ -98,7 +94,9 @@ def main() -> None:
     images = samples_of(model, data, chosen.samples)
     drawn, known = to_pixels(images, data.spec), to_pixels(data.train.inputs, data.spec)
     tests = copied_share(to_pixels(data.test.inputs[: chosen.samples], data.spec), known)
-    print(f"{chosen.samples} samples: copied {_told(copied_share(drawn, known), 3)}, test images {_told(tests, 3)}")
+    print(
+        f"{chosen.samples} samples: copied {in_words(copied_share(drawn, known), 3)}, test images {in_words(tests, 3)}"
+    )
     print(f"| copies | n | drawn again | {' | '.join(f'area, level {own:g}' for own in LEVELS)} |")
     print("|---|---|---|" + "---|" * len(LEVELS))
     for copies in REPETITIONS:
@@ -106,7 +104,7 @@ def main() -> None:
         again = images_drawn([is_among(drawn, to_pixels(own.image[None], data.spec)[0]) for own in alike])
         areas = [auc_interval(*scores(model, alike, level), np.random.default_rng(0)) for level in LEVELS]
         print(
-            f"| {copies} | {len(alike)} | {_told(again, 2)} | {' | '.join(_told(own, 2) for own in areas)} |",
+            f"| {copies} | {len(alike)} | {in_words(again, 2)} | {' | '.join(in_words(own, 2) for own in areas)} |",
             flush=True,
         )
     if chosen.pictures:
