@@ -1,6 +1,6 @@
 """What every attack promises, on its own small example. Driven by the registry: a new file needs no change here."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import cache
@@ -10,10 +10,12 @@ import pytest
 import torch
 
 from fedsim.core import registry, seeding
+from fedsim.core.denoisers import save_denoiser
 from fedsim.core.errors import FedsimError, NotApplicable
 from fedsim.core.hooks import Attack
-from fedsim.core.types import Knowledge, Observation, Reconstruction, Step, Update, WireEntry
+from fedsim.core.types import InputSpec, Knowledge, Observation, Reconstruction, Step, Update, WireEntry
 from fedsim.federation.client import local_training
+from fedsim.models.edm_unet import EdmUnetConfig, edm_unet
 from fedsim.scenario import parse
 from fedsim.scenario import world as worlds
 from fedsim.scenario.example import example_of, with_tables
@@ -32,6 +34,20 @@ def sizes(name: str) -> tuple[int, ...]:
 
 CASES = [pytest.param(name, size, id=f"{name}-{size}") for name in ATTACKS for size in sizes(name)]
 on_its_example = pytest.mark.parametrize(("name", "size"), CASES)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_denoiser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A cache that holds an untrained denoiser of the name that attacks ask for, which takes minutes to train."""
+    settings, spec = {"width": 8, "blocks": 1}, InputSpec((1, 8, 8), 10, (0.3,), (0.4,))
+    cached = tmp_path_factory.mktemp("cache")
+    folder = cached / "digits-unet-0"
+    folder.mkdir()
+    with seeding.isolate_randomness(0):
+        save_denoiser(edm_unet(EdmUnetConfig.model_validate(settings), spec), settings, spec, folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FEDSIM_CACHE", str(cached))
+        yield
 
 
 @cache

@@ -50,7 +50,8 @@ def test_examples_of_tiny_loss_come_back_as_well(toy, attack_named, bias):
     found = errors(guess, truth)
     assert int((found < 1e-3).sum()) == len(guess.inputs) >= SIZE - 1
     nearest = torch.cdist(guess.inputs.flatten(1), truth.batches[0].inputs.flatten(1)).argmin(1)
-    assert torch.equal(guess.labels, truth.batches[0].labels[nearest])
+    told = nearest < SIZE - 1  # the class of the last one lies in the rounding of the first one's gradient
+    assert torch.equal(guess.labels[told], truth.batches[0].labels[nearest[told]])
 
 
 def test_what_drowns_in_rounding_is_missing_and_nothing_wrong_is_returned(toy, attack_named):
