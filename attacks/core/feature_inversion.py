@@ -17,18 +17,36 @@ _STILL = 0.999  # a step that gains less is the last one
 _CHUNK = 64  # rows of a Jacobian at once
 
 
-def follow_back(read: Callable[[Tensor], Tensor], wanted: Tensor, start: Tensor) -> Tensor:
-    """Return an example (1, *shape) whose features (1, D) are near the wanted ones (D,), by steps of least norm."""
+def as_they_are(slopes: Tensor) -> Tensor:
+    """Return slopes times the covariance of examples whose entries are independent and equally likely."""
+    return slopes
+
+
+def follow_back(
+    read: Callable[[Tensor], Tensor],
+    wanted: Tensor,
+    start: Tensor,
+    spread: Callable[[Tensor], Tensor] = as_they_are,
+) -> Tensor:
+    """Return an example (1, *shape) whose features are near the wanted ones, by damped steps of least norm.
+
+    Args:
+        read: features (1, D) of an example.
+        wanted: shape (D,).
+        start: where steps begin, shape (1, *shape).
+        spread: slopes (D, n) times the covariance (n, n) of examples, in whose norm steps are least.
+    """
     values, damping = start, _FIRST_DAMPING
     residual = wanted - read(values)[0]
     for _ in range(_STEPS):
         slopes = jacrev(lambda own: read(own)[0], chunk_size=_CHUNK)(values).flatten(1)  # (D, n)
-        products = slopes @ slopes.T
+        ways = spread(slopes)
+        products = slopes @ ways.T
         size = float(products.diagonal().mean().clamp_min(TINY))
         for tightened in range(_TRIES):
             damped = products.clone()
             damped.diagonal().add_(damping * _TIGHTEN**tightened * size)
-            tried = values + (slopes.T @ torch.linalg.solve(damped, residual)).view_as(values)
+            tried = values + (ways.T @ torch.linalg.solve(damped, residual)).view_as(values)
             missing = wanted - read(tried)[0]
             if missing.norm() < residual.norm():
                 break

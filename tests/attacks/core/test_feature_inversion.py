@@ -17,6 +17,14 @@ def test_linear_features_lead_to_the_example_that_is_nearest_to_the_start() -> N
     torch.testing.assert_close(found.flatten(), nearest, atol=1e-5, rtol=0)  # steps end at single precision
 
 
+def test_steps_are_least_in_the_norm_of_a_covariance() -> None:
+    matrix, root, start, wanted = drawn(5, 12), drawn(12, 12, seed=3), drawn(1, 12, seed=1), drawn(5, seed=2)
+    covariance = root @ root.T
+    found = follow_back(lambda own: own @ matrix.T, wanted, start, lambda slopes: slopes @ covariance)
+    gain = covariance @ matrix.T @ torch.linalg.inv(matrix @ covariance @ matrix.T)
+    torch.testing.assert_close(found[0], start[0] + gain @ (wanted - matrix @ start[0]), atol=1e-4, rtol=0)
+
+
 def test_as_many_smooth_features_as_entries_lead_to_the_example() -> None:
     matrix, true = drawn(20, 12), drawn(1, 12, seed=1)
 
