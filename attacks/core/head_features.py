@@ -14,7 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.func import jacrev
 
+from attacks.core.mean_gradient import gradient_weight
 from attacks.core.tolerances import EXACT, LEAST
+from fedsim.core.losses import is_cross_entropy
+from fedsim.core.output_layer import output_layer
+from fedsim.core.types import Observation
 
 _STARTS = 32
 _REPEATS = 3  # of the first guess: errors of equal scores, the inputs that follow, and their errors
@@ -51,6 +55,26 @@ class HeadFeatures(NamedTuple):
     errors: Tensor
     residual: float
     accuracy: float
+
+
+def features_of(observation: Observation, labels: Tensor, generator: torch.Generator) -> tuple[str, Tensor] | None:
+    """Return the name of the last layer and what it read of every example, (B, D), or None where that is not told."""
+    found = output_layer(observation.model, observation.spec.classes)
+    tensors = observation.update.tensors
+    if found is None or observation.local_steps > 1 or f"{found[0]}.weight" not in tensors:
+        return None
+    name, layer = found
+    if not is_cross_entropy(observation.loss, (2, layer.out_features)):
+        return None
+    factor, bias = gradient_weight(observation), tensors.get(f"{name}.bias")
+    head = Head(
+        layer.weight.detach().cpu().double(),
+        None if layer.bias is None else layer.bias.detach().cpu().double(),
+        tensors[f"{name}.weight"].cpu().double() / factor,
+        None if bias is None else bias.cpu().double() / factor,
+    )
+    separated = separate_features(head, labels.cpu(), generator)
+    return None if separated is None else (name, separated.inputs)
 
 
 def separate_features(head: Head, labels: Tensor, generator: torch.Generator) -> HeadFeatures | None:

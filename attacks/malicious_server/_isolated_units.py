@@ -49,6 +49,38 @@ def above_rounding(bias: Tensor, dtype: torch.dtype) -> Tensor:
     return bias.abs() > _ROUNDING * torch.finfo(dtype).eps * bias.abs().max()
 
 
+def distinct(
+    singles: Singles, rows: Tensor, layer: tuple[Tensor, Tensor], agrees: Tensor, is_alike: Tensor
+) -> tuple[Tensor, int]:
+    """Return the indices of distinct guesses, those on which most units agree first, and on how many several do.
+
+    A guess of one unit alone is a mixture where that unit fires for an example that was found.
+
+    Args:
+        singles: the guesses, of G units.
+        rows: the same as inputs of the layer, shape (G, n).
+        layer: weight (k, n) and bias (k,) that clients received.
+        agrees: which guesses agree with which up to rounding, shape (G, G).
+        is_alike: which of them show one example, shape (G, G).
+    """
+    weight, bias = layer
+    supports, strength = agrees.sum(1), singles.coefficients.abs()
+    order = sorted(range(len(rows)), key=lambda g: (-int(supports[g]), -float(strength[g])))
+    fires = (
+        weight[singles.units] @ rows.T + bias[singles.units, None] > 0
+    )  # (G, G): the row of one, the input of another
+    kept: list[int] = []
+    for place in order:
+        if not fires[place, place]:
+            continue
+        is_known = bool(is_alike[place, kept].any())
+        is_mixture = int(supports[place]) == 1 and bool(fires[place, kept].any())
+        if not is_known and not is_mixture:
+            kept.append(place)
+    agreed = sum(int(supports[place]) > 1 for place in kept)
+    return torch.tensor(kept, dtype=torch.long), agreed
+
+
 def in_pixel_range(examples: Tensor, observation: Observation, tolerance: float) -> Tensor:
     """Return which examples (G, *shape) are in the pixel range, shape (G,); all when the normalisation is unknown.
 

@@ -27,6 +27,7 @@ from attacks.malicious_server._examples import RELU
 from attacks.malicious_server._isolated_units import (
     Singles,
     above_rounding,
+    distinct,
     expected_examples,
     in_pixel_range,
     linear,
@@ -118,7 +119,8 @@ class TrapWeights(Attack[TrapWeightsConfig]):
         examples = examples_from(rows, layer, observation)
         plausible = in_pixel_range(examples, observation, self.config.range_tolerance).nonzero().flatten()
         singles = Singles(examples, fired, bias[fired]).chosen(plausible)
-        kept, agreed = _distinct(observation, layer, rows[plausible], singles)
+        rows = rows[plausible]
+        kept, agreed = distinct(singles, rows, linear(observation.model, layer.name), *_agreeing(rows))
         size = expected_examples(observation)
         facts = {"rows that fired": float(len(fired)), "examples seen in several rows": float(agreed)}
         if size is not None:
@@ -158,31 +160,8 @@ def _is_rectified(model: nn.Module, layer: str, shape: tuple[int, ...]) -> bool:
     return not bool(slopes[signs < 0].any()) and bool(slopes[signs > 0].any())
 
 
-def _distinct(observation: Observation, layer: PixelLayer, rows: Tensor, singles: Singles) -> tuple[Tensor, int]:
-    """Return the indices of distinct guesses, best first, and on how many of them several rows agree.
-
-    Args:
-        observation: with the weights that clients received.
-        layer: the first layer.
-        rows: the guesses as inputs of that layer, shape (G, n).
-        singles: the same, as examples.
-    """
-    weight, bias = linear(observation.model, layer.name)
+def _agreeing(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Return which guesses (G, n) agree with which, and which show one example, both (G, G)."""
     norms = rows.norm(dim=1)
-    supports = (torch.cdist(rows, rows) <= _AGREEMENT * norms[:, None]).sum(1)
-    strength = singles.coefficients.abs()
-    order = sorted(range(len(rows)), key=lambda g: (-int(supports[g]), -float(strength[g])))
     cosines = (rows @ rows.T) / (norms[:, None] * norms)
-    fires = (
-        weight[singles.units] @ rows.T + bias[singles.units, None] > 0
-    )  # (G, G): the row of one, the input of another
-    kept: list[int] = []
-    for place in order:
-        if not fires[place, place]:
-            continue
-        is_known = bool((cosines[place, kept] > _ONE_IMAGE).any())
-        is_mixture = int(supports[place]) == 1 and bool(fires[place, kept].any())
-        if not is_known and not is_mixture:
-            kept.append(place)
-    agreed = sum(int(supports[place]) > 1 for place in kept)
-    return torch.tensor(kept, dtype=torch.long), agreed
+    return torch.cdist(rows, rows) <= _AGREEMENT * norms[:, None], cosines > _ONE_IMAGE

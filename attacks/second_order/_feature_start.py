@@ -13,48 +13,19 @@ from itertools import cycle
 
 import torch
 from torch import Tensor
-from torch.func import jacrev
 
-from attacks.core.head_features import Head, separate_features
+from attacks.core.feature_inversion import follow_back
+from attacks.core.head_features import features_of
 from attacks.core.mask_readout_rules import linear_behind
-from attacks.core.mean_gradient import gradient_weight
-from attacks.core.tolerances import TINY
 from attacks.second_order._client import Client
 from attacks.second_order._equations import Equations
-from fedsim.core.losses import is_cross_entropy
 from fedsim.core.masks import expected_mask
-from fedsim.core.output_layer import output_layer
 from fedsim.core.types import Masks, Observation
 
 Read = Callable[..., Tensor]  # what the last layer reads of examples (1, *shape), given its masks
 
 _SPREADS = (0.1, 1.0, 3.0)  # standard deviations of noise in normalised units: near grey, images, far away
-_STEPS, _TRIES = 30, 8
-_FIRST_DAMPING, _EASE, _TIGHTEN = 1e-2, 0.2, 4.0
-_CLOSE = 3e-7  # relative distance of features: those of a gradient in single precision are no closer
-_STILL = 0.999  # a step that gains less is the last one
 _DROPPED = 1e-6  # of the largest feature; rounding errors of separated ones stay below
-_CHUNK = 64  # rows of a Jacobian at once
-
-
-def features_of(observation: Observation, labels: Tensor, generator: torch.Generator) -> tuple[str, Tensor] | None:
-    """Return the name of the last layer and what it read of every example, (B, D), or None where that is not told."""
-    found = output_layer(observation.model, observation.spec.classes)
-    tensors = observation.update.tensors
-    if found is None or observation.local_steps > 1 or f"{found[0]}.weight" not in tensors:
-        return None
-    name, layer = found
-    if not is_cross_entropy(observation.loss, (2, layer.out_features)):
-        return None
-    factor, bias = gradient_weight(observation), tensors.get(f"{name}.bias")
-    head = Head(
-        layer.weight.detach().cpu().double(),
-        None if layer.bias is None else layer.bias.detach().cpu().double(),
-        tensors[f"{name}.weight"].cpu().double() / factor,
-        None if bias is None else bias.cpu().double() / factor,
-    )
-    separated = separate_features(head, labels.cpu(), generator)
-    return None if separated is None else (name, separated.inputs)
 
 
 def starts_from_features(
@@ -90,7 +61,7 @@ def _start_at(equations: Equations, read: Read, features: Tensor, noise: Tensor,
     images: list[Tensor] = []
     for part, wanted in zip(equations.parts, features, strict=True):
         begun, steps = part.unpack(start[part.places], unknowns.shape)
-        images.append(_follow_back(partial(read, masks=steps[0]), wanted.to(begun), begun).flatten())
+        images.append(follow_back(partial(read, masks=steps[0]), wanted.to(begun), begun).flatten())
     return torch.cat([*images, start[unknowns.pixels :]])
 
 
@@ -102,27 +73,3 @@ def _likely_masks(observation: Observation, name: str, features: Tensor) -> Mask
             is_kept = features.abs() > _DROPPED * features.abs().amax(1, keepdim=True)
             masks[index] = is_kept.to(masks[index]).view(masks[index].shape)
     return tuple(masks)
-
-
-def _follow_back(read: Read, wanted: Tensor, start: Tensor) -> Tensor:
-    """Return an example (1, *shape) whose features (1, D) are near the wanted ones (D,), by steps of least norm."""
-    values, damping = start, _FIRST_DAMPING
-    residual = wanted - read(values)[0]
-    for _ in range(_STEPS):
-        slopes = jacrev(lambda own: read(own)[0], chunk_size=_CHUNK)(values).flatten(1)  # (D, n)
-        products = slopes @ slopes.T
-        size = float(products.diagonal().mean().clamp_min(TINY))
-        for tightened in range(_TRIES):
-            damped = products.clone()
-            damped.diagonal().add_(damping * _TIGHTEN**tightened * size)
-            tried = values + (slopes.T @ torch.linalg.solve(damped, residual)).view_as(values)
-            missing = wanted - read(tried)[0]
-            if missing.norm() < residual.norm():
-                break
-        else:
-            return values
-        gain = float(missing.norm() / residual.norm())
-        values, residual, damping = tried, missing, damping * _TIGHTEN**tightened * _EASE
-        if gain > _STILL or float(residual.norm()) < _CLOSE * float(wanted.norm()):
-            break
-    return values

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from attacks.core.client_gradient import client_gradient
-from attacks.second_order._feature_start import features_of, starts_from_features
+from attacks.core.head_features import features_of
+from attacks.second_order._feature_start import starts_from_features
 from fedsim.core.layer_calls import layer_inputs
 from fedsim.core.types import Observation
 from tests.attacks.second_order.solved import Toy, distances, equations_of, lenet, solve

@@ -1,0 +1,59 @@
+"""An example whose features are given ones, followed back through the layers that made them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.func import jacrev
+
+from attacks.core.tolerances import TINY
+
+_STEPS, _TRIES = 30, 8
+_FIRST_DAMPING, _EASE, _TIGHTEN = 1e-2, 0.2, 4.0
+_CLOSE = 3e-7  # relative distance of features: those of a gradient in single precision are no closer
+_STILL = 0.999  # a step that gains less is the last one
+_CHUNK = 64  # rows of a Jacobian at once
+
+
+def as_they_are(slopes: Tensor) -> Tensor:
+    """Return slopes times the covariance of examples whose entries are independent and equally likely."""
+    return slopes
+
+
+def follow_back(
+    read: Callable[[Tensor], Tensor],
+    wanted: Tensor,
+    start: Tensor,
+    spread: Callable[[Tensor], Tensor] = as_they_are,
+) -> Tensor:
+    """Return an example (1, *shape) whose features are near the wanted ones, by damped steps of least norm.
+
+    Args:
+        read: features (1, D) of an example.
+        wanted: shape (D,).
+        start: where steps begin, shape (1, *shape).
+        spread: slopes (D, n) times the covariance (n, n) of examples, in whose norm steps are least.
+    """
+    values, damping = start, _FIRST_DAMPING
+    residual = wanted - read(values)[0]
+    for _ in range(_STEPS):
+        slopes = jacrev(lambda own: read(own)[0], chunk_size=_CHUNK)(values).flatten(1)  # (D, n)
+        ways = spread(slopes)
+        products = slopes @ ways.T
+        size = float(products.diagonal().mean().clamp_min(TINY))
+        for tightened in range(_TRIES):
+            damped = products.clone()
+            damped.diagonal().add_(damping * _TIGHTEN**tightened * size)
+            tried = values + (ways.T @ torch.linalg.solve(damped, residual)).view_as(values)
+            missing = wanted - read(tried)[0]
+            if missing.norm() < residual.norm():
+                break
+        else:
+            return values
+        gain = float(missing.norm() / residual.norm())
+        values, residual, damping = tried, missing, damping * _TIGHTEN**tightened * _EASE
+        if gain > _STILL or float(residual.norm()) < _CLOSE * float(wanted.norm()):
+            break
+    return values

@@ -1,0 +1,78 @@
+"""What linear layers of a model read and return, and what dropout in front of one does."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from attacks.core.layers import run
+from fedsim.core.layer_calls import inputs_in_order, layer_outputs, read_by
+from fedsim.core.masks import keep_masks, without_dropout
+from fedsim.core.types import Observation
+
+PROBES = 4
+
+
+class LinearCall(NamedTuple):
+    """A linear layer in a forward pass without dropout.
+
+    Attributes:
+        name: of the module.
+        read: its input, shape (PROBES, ...).
+        gave: its output, shape (PROBES, ...).
+    """
+
+    name: str
+    read: Tensor
+    gave: Tensor
+
+
+def probes(model: nn.Module, shape: tuple[int, ...]) -> Tensor:
+    """Return the inputs of `linear_calls`, shape (PROBES, *shape)."""
+    drawn = torch.rand((PROBES, *shape), generator=torch.Generator().manual_seed(0))
+    return drawn.to(next(model.parameters()))
+
+
+def linear_calls(model: nn.Module, shape: tuple[int, ...]) -> list[LinearCall] | str:
+    """Return the calls of linear layers on `probes` in their order, or why the model does not run."""
+    names = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    try:
+        with (
+            torch.no_grad(),
+            without_dropout(),
+            inputs_in_order(model, (nn.Linear,)) as seen,
+            layer_outputs(model, names) as outputs,
+        ):
+            run(model, probes(model, shape))
+    except (RuntimeError, TypeError) as error:
+        return f"the model does not run on an image: {error}"
+    return [LinearCall(name, read, gave) for (name, read), (_, gave) in zip(seen, outputs, strict=True)]
+
+
+def lacks_relu(call: LinearCall, behind: LinearCall) -> str | None:
+    """Return that no ReLU alone stands between a layer and the one behind it, or None where one does."""
+    if torch.equal(call.gave.relu(), behind.read):
+        return None
+    return f"behind layer '{call.name}' stands no plain ReLU (for model 'mlp' set activation = 'relu')"
+
+
+def lacks_bias(model: nn.Module, name: str) -> str | None:
+    """Return that a linear layer has no bias, or None where it has."""
+    if model.get_submodule(name).bias is not None:
+        return None
+    return f"layer '{name}' has no bias (for model 'mlp' set bias = true)"
+
+
+@torch.no_grad()
+def kept_scale(observation: Observation, layer: str) -> float:
+    """Return how much larger dropout makes what it keeps in front of a layer, by the rate that the attacker has."""
+    probe = torch.zeros(1, *observation.spec.shape).to(next(observation.model.parameters()))
+    model, generator = observation.model.train(), torch.Generator().manual_seed(0)
+    (whole,) = read_by(model, [layer], probe, without_dropout())
+    with keep_masks(generator):
+        (dropped,) = read_by(model, [layer], probe, nullcontext())
+    kept = dropped != 0
+    return float((dropped[kept] / whole[kept]).max()) if kept.any() else 1.0

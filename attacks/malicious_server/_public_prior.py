@@ -1,0 +1,64 @@
+"""What the server's own images say of an image of which some features are known."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from attacks.core.tolerances import LEAST
+
+_RIDGES = (1e-4, 1e-3, 1e-2, 1e-1)  # of a kernel that is 1 on its diagonal
+_NARROW = 0.5  # a kernel falls to 1 / sqrt(e) at the median distance
+_FLOOR = 0.1  # of the mean spread of features: those that hardly vary are not blown up
+_OWN = 0.05  # share of an image's variance that is no other pixel's: 1,000 images do not span all
+
+
+class PublicPrior:
+    """Images of the server's own, as a mean, a covariance and a way from features to pixels."""
+
+    def __init__(self, images: Tensor) -> None:
+        """Keep the images, (N, *shape), float64."""
+        self._shape = images.shape[1:]
+        self._mean = images.flatten(1).mean(0)
+        self._centred = images.flatten(1) - self._mean
+        self._variance = self._centred.square().mean()
+
+    def spread(self, slopes: Tensor) -> Tensor:
+        """Return slopes (D, n) times the images' covariance (n, n), of which a share is that of independent pixels."""
+        common = slopes @ self._centred.T @ self._centred / len(self._centred)
+        return (1 - _OWN) * common + _OWN * self._variance * slopes
+
+    def guess(self, features: Tensor, wanted: Tensor) -> Tensor:
+        """Return images (G, *shape) for wanted features, by kernel ridge regression of pixels on features.
+
+        The ridge is the one of few that predicts each image best from the others.
+
+        Args:
+            features: of the images, shape (N, D), float64.
+            wanted: shape (G, D), float64.
+        """
+        spread = features.std(0)
+        scale = spread + _FLOOR * spread.mean().clamp_min(LEAST)
+        own, asked = features / scale, wanted / scale
+        distances = torch.cdist(own, own).square()
+        width = distances.median().clamp_min(LEAST) / _NARROW
+        values, vectors = torch.linalg.eigh((-distances / width).exp())
+        rotated = vectors.T @ self._centred
+        fits = [_ridge(values, vectors, rotated, ridge) for ridge in _RIDGES]
+        weights, _ = min(fits, key=lambda fit: fit[1])
+        kernel = (-torch.cdist(asked, own).square() / width).exp()
+        return (kernel @ weights + self._mean).view(-1, *self._shape)
+
+
+def _ridge(values: Tensor, vectors: Tensor, rotated: Tensor, ridge: float) -> tuple[Tensor, float]:
+    """Return weights (N, n) of a ridge regression, and the mean squared error of each target from the others.
+
+    Args:
+        values: eigenvalues (N,) of the kernel.
+        vectors: its eigenvectors (N, N).
+        rotated: their products (N, n) with the targets.
+        ridge: added to the kernel's diagonal.
+    """
+    scaled = vectors / (values.clamp_min(0) + ridge)
+    weights, diagonal = scaled @ rotated, (scaled * vectors).sum(1)
+    return weights, float((weights / diagonal[:, None]).square().mean())
