@@ -1,9 +1,9 @@
 """Per-element secure aggregation: a sum is told only at elements to which enough clients contributed.
 
 The sum hides who contributed, but not what one client alone contributed: where all others sent zero, the sum is that
-client's value. Rows of an embedding and of a layer that sorts examples are such elements (arXiv 2508.04285). Here the
-trusted party counts the clients that sent a non-zero value to each element, and tells neither sum nor count where there
-are too few.
+client's value. Rows of an embedding and of a layer that sorts examples are such elements (arXiv 2508.04285). In ideal
+mode a trusted party counts the clients that sent a non-zero value to each element, and tells neither sum nor count
+where there are too few; `per_element_protocol` does without it.
 """
 
 from __future__ import annotations
