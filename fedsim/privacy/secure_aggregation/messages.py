@@ -133,6 +133,7 @@ class Memory(_Message):
 
     Attributes:
         round: round of this memory.
+        cohort: how many clients it was said to have.
         stage: next stage, from 0.
         mask_keys: its neighbours' public keys for pairwise masks.
         seal_keys: its neighbours' public keys for sealing.
@@ -142,6 +143,7 @@ class Memory(_Message):
     """
 
     round: int
+    cohort: int
     stage: int = 0
     mask_keys: Mapping[int, bytes] = field(default_factory=dict[int, bytes])
     seal_keys: Mapping[int, bytes] = field(default_factory=dict[int, bytes])

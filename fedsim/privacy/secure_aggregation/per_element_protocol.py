@@ -100,7 +100,7 @@ class ConcealingClient(MaskingClient):
         self._check_turn("supply")
         self._check_silent(set(silent.clients))
         shares = {client: self._open(client, self.memory.sealed[client])[2] for client in silent.clients}
-        self.memory = Memory(self._round, stage=len(self.stages))
+        self.memory = Memory(self._round, self._cohort, len(self.stages))
         return RevealedShares(self._client, shares, {})
 
     def _plaintexts(self, points: Sequence[int]) -> dict[int, bytes]:

@@ -61,6 +61,9 @@ class MaskingClient:
         """Join a cohort of `cohort` clients, with the memory of earlier stages.
 
         Memory of another round, which this client did not finish, is dropped.
+
+        Raises:
+            FedsimError: the cohort had another size before, on which depends who can open a secret.
         """
         check_cohort(cohort)
         self._round = round_
@@ -73,7 +76,9 @@ class MaskingClient:
         self._self_mask = derive_secret(seed, "self-mask", round_, client)
         self._mask_key_polynomial = derive_secret(seed, "polynomial of the mask key", round_, client)
         self._self_mask_polynomial = derive_secret(seed, "polynomial of the self-mask", round_, client)
-        self.memory = memory if memory and memory.round == round_ else Memory(round_)
+        self.memory = memory if memory and memory.round == round_ else Memory(round_, cohort)
+        if self.memory.cohort != cohort:
+            raise self._refusal(f"the cohort had {self.memory.cohort} clients, and is said to have {cohort} now")
 
     def advertise(self) -> PublicKeys:
         """Stage 0: return both public keys."""
@@ -91,7 +96,7 @@ class MaskingClient:
             neighbour: encrypt(self._channel(self._client, neighbour, public), plaintexts[point])
             for (neighbour, public), point in zip(neighbours.seal_keys.items(), points, strict=True)
         }
-        self.memory = Memory(self._round, 2, neighbours.mask_keys, neighbours.seal_keys)
+        self.memory = replace(self.memory, stage=2, mask_keys=neighbours.mask_keys, seal_keys=neighbours.seal_keys)
         return SealedShares(self._client, shares)
 
     def upload(self, vector: Tensor, forwarded: ForwardedShares) -> Tensor:
@@ -125,7 +130,7 @@ class MaskingClient:
         own = shamir.shares(self._self_mask, self._holders_needed, [_point(self._client)], self._self_mask_polynomial)
         self_masks = {self._client: own[_point(self._client)]}
         self_masks |= {survivor: halves[survivor][0] for survivor in request.survivors if survivor != self._client}
-        self.memory = Memory(self._round, stage=len(MaskingClient.stages))
+        self.memory = Memory(self._round, self.memory.cohort, len(MaskingClient.stages))
         return RevealedShares(self._client, self_masks, {dropped: halves[dropped][1] for dropped in request.dropped})
 
     def _plaintexts(self, points: Sequence[int]) -> dict[int, bytes]:

@@ -147,7 +147,7 @@ class Insiders:
 
     def side(self, client: int) -> tuple[ConcealingClient, dict[int, bytes]]:
         got = {stage: message for stage, who, message, _ in self.round_.wire if who == client}
-        memory = Memory(1, 3, got["share"].mask_keys, got["share"].seal_keys)
+        memory = Memory(1, N, 3, got["share"].mask_keys, got["share"].seal_keys)
         return ConcealingClient(0, 1, client, N, self.round_.config, memory), got["upload"].sealed
 
     def group_key(self) -> bytes:
@@ -276,7 +276,7 @@ def test_stages_are_answered_once_and_in_order() -> None:
     side.supply(Silent((4,)))
     with pytest.raises(FedsimError, match="asked for 'supply' when 'nothing more' is next"):
         side.supply(Silent((3,)))
-    assert side.memory == Memory(1, stage=len(STAGES))
+    assert side.memory == Memory(1, N, len(STAGES))
 
 
 def test_each_secret_has_a_polynomial_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
