@@ -1,7 +1,8 @@
 """What does a sum give away at elements that one client alone changed, and what is left where several must contribute?
 
 Control: the plain secure sum (1 contributor). Opponent: a server with one colluding client less than an element needs;
-they send a known number everywhere, and the server takes it off again.
+they send a known number everywhere, and the server takes it off again. Then: what does the protocol cost beside masks
+that tell the whole sum?
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from fedsim.core import process
 
 process.prepare()
 
+import itertools  # noqa: E402
 from collections.abc import Sequence  # noqa: E402
 from dataclasses import dataclass  # noqa: E402
 from typing import Any  # noqa: E402
@@ -18,11 +20,13 @@ import torch  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from benchmarks._rows import Row, main, with_interval  # noqa: E402
+from benchmarks._secure_round import SecureRound  # noqa: E402
 from fedsim.core import registry, seeding  # noqa: E402
 from fedsim.core.types import Update, WireEntry  # noqa: E402
 from fedsim.federation.client import local_training  # noqa: E402
 from fedsim.federation.secure_client import mean_of, secure_settings, summand  # noqa: E402
-from fedsim.privacy.secure_aggregation.per_element import tell  # noqa: E402
+from fedsim.privacy.secure_aggregation.config import SecureAggregation  # noqa: E402
+from fedsim.privacy.secure_aggregation.per_element import tell, with_contributions  # noqa: E402
 from fedsim.privacy.secure_aggregation.ring import modular_sum  # noqa: E402
 from fedsim.scenario import parse  # noqa: E402
 from fedsim.scenario.world import World, build  # noqa: E402
@@ -128,6 +132,34 @@ def _noise(world: World, colluders: int) -> float:
     return 1.01 * secure_settings(world).step * (1 + colluders / world.scenario.federation.clients)
 
 
+def costs(least: int, clients: int, size: int, seeds: Sequence[int]) -> list[Row]:
+    """Return what a masked round costs one client and the server, where all elements are told, which costs most.
+
+    Seconds are those of this process, their mean over clients; a unit is a round.
+    """
+    config = SecureAggregation(mode="masked", least_contributors=least)
+    rounds = [_round_of(config, clients, size, seed) for seed in seeds]
+    setting = f"{clients} clients, {size} elements, " + (f"{least} contributors" if least > 1 else "plain masks")
+    got, sent = rounds[0].bytes_of(0)
+    figures: list[tuple[str, list[float], str]] = [
+        ("a client gets", [got / 1e6], "MB"),
+        ("a client sends", [sent / 1e6], "MB"),
+        ("a client computes", [1e3 * own.client_seconds / clients for own in rounds], "ms"),
+        ("the server computes", [1e3 * own.server_seconds for own in rounds], "ms"),
+    ]
+    return [with_interval(name, setting, values, unit) for name, values, unit in figures]
+
+
+def _round_of(config: SecureAggregation, clients: int, size: int, seed: int) -> SecureRound:
+    numbers = seeding.generator(seed, "costs")
+    levels = torch.randint(config.levels, (clients, size + 2), generator=numbers)
+    if config.least_contributors > 1:
+        levels = torch.stack([with_contributions(own, torch.ones(size)) for own in levels])
+    done = SecureRound(dict(enumerate(levels)), config, seed=seed)
+    done.run()
+    return done
+
+
 def measure(full: bool) -> list[Row]:
     """Return all rows; the long version takes more seeds."""
     seeds = range(5 if full else 2)
@@ -142,6 +174,9 @@ def measure(full: bool) -> list[Row]:
         for variant in ("sparse", "dense"):
             read = [value for seed in seeds for value in images_read(variant, least, colluders, seed)]
             rows.append(with_interval(f"images read, {variant} imprint", setting, read, "share"))
+    for clients, size in itertools.product((10, 50), (10_000, 100_000)) if full else ((10, 10_000),):
+        for least in (1, 3):
+            rows.extend(costs(least, clients, size, seeds))
     return rows
 
 

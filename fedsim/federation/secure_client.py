@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Sequence
-from typing import Literal, Protocol, cast
+from typing import Literal, Protocol, cast, get_args
 
 import torch
 from flwr.app import ConfigRecord, RecordDict
@@ -18,14 +18,18 @@ from fedsim.core import seeding
 from fedsim.core.errors import FedsimError, ScenarioError
 from fedsim.federation.participation import Loss
 from fedsim.privacy.secure_aggregation.config import SecureAggregation
+from fedsim.privacy.secure_aggregation.counting import check_modulus
 from fedsim.privacy.secure_aggregation.messages import (
     ConfigValue,
     ForwardedShares,
+    MaskedCounts,
     Memory,
     NeighbourKeys,
+    Silent,
     UnmaskRequest,
 )
 from fedsim.privacy.secure_aggregation.per_element import Told, with_contributions
+from fedsim.privacy.secure_aggregation.per_element_protocol import ConcealingClient
 from fedsim.privacy.secure_aggregation.protocol import MaskingClient
 from fedsim.privacy.secure_aggregation.quantisation import (
     NotFinite,
@@ -36,8 +40,8 @@ from fedsim.privacy.secure_aggregation.quantisation import (
 )
 from fedsim.scenario.world import World
 
-Stage = Literal["advertise", "share", "reveal"]
-STAGES: tuple[Stage, ...] = ("advertise", "share", "reveal")  # the upload is the reply to a train message
+Stage = Literal["advertise", "share", "reveal", "open", "supply"]
+STAGES: tuple[Stage, ...] = get_args(Stage)  # the upload is the reply to a train message
 PROTOCOL, ROUND, UPLOAD, VECTOR, TYPE = "protocol", "config", "update", "vector", "type"
 NOT_FINITE = Loss("not finite", "the update is not finite")
 _STATE = "secure-aggregation"
@@ -110,13 +114,7 @@ def answered(stage: Stage, world: World, client: int, content: RecordDict, state
         FedsimError: asked out of turn, or for something that would endanger a client's vector.
     """
     side = _side(world, client, content, state)
-    received = content.config_records.get(PROTOCOL, ConfigRecord())
-    if stage == "advertise":
-        answer = side.advertise()
-    elif stage == "share":
-        answer = side.share(NeighbourKeys.from_config(received))
-    else:
-        answer = side.reveal(UnmaskRequest.from_config(received))
+    answer = _answer(stage, side, content.config_records.get(PROTOCOL, ConfigRecord()))
     state[_STATE] = as_record(side.memory)
     return RecordDict({PROTOCOL: as_record(answer)})
 
@@ -143,20 +141,29 @@ def check_largest_sum(world: World) -> None:
     """Say before the first round whether the sums fit.
 
     Raises:
-        ScenarioError: the largest total weight of a round does not fit the modulus.
+        ScenarioError: the largest total weight of a round does not fit the modulus, or masked counts do not.
     """
-    scenario = world.scenario
+    scenario, settings = world.scenario, secure_settings(world)
     clients = scenario.federation.clients
     most = clients if scenario.participation.sampling == "poisson" else scenario.cohort_size
+    if settings.mode == "masked" and settings.least_contributors > 1:
+        _check_counts(most, settings)
     rule = world.stack.new_aggregator()
     total = sum(rule.weight(examples) for examples in heapq.nlargest(most, _most_examples(world)))
     try:
-        check_total_weight(total, secure_settings(world))
+        check_total_weight(total, settings)
     except FedsimError as error:
         raise ScenarioError(
             f"secure_aggregation.modulus_bits: {error} Weights are numbers of examples unless aggregation.weighted = "
             f"false; here up to {most} clients a round{_largest_batch(world)}."
         ) from error
+
+
+def _check_counts(most: int, settings: SecureAggregation) -> None:
+    try:
+        check_modulus(most, settings.modulus_bits)
+    except FedsimError as error:
+        raise ScenarioError(f"secure_aggregation.{error}") from error
 
 
 class Sent(Protocol):
@@ -207,11 +214,28 @@ def _largest_batch(world: World) -> str:
     return ", each of which may draw all that it owns into every Poisson batch"
 
 
+def _answer(stage: Stage, side: MaskingClient, received: ConfigRecord) -> Sent:
+    match stage:
+        case "advertise":
+            return side.advertise()
+        case "share":
+            return side.share(NeighbourKeys.from_config(received))
+        case "reveal":
+            return side.reveal(UnmaskRequest.from_config(received))
+        case "open" if isinstance(side, ConcealingClient):
+            return side.open(MaskedCounts.from_config(received))
+        case "supply" if isinstance(side, ConcealingClient):
+            return side.supply(Silent.from_config(received))
+        case _:
+            raise FedsimError(f"the server asks for '{stage}', which only sums told element by element have.")
+
+
 def _side(world: World, client: int, content: RecordDict, state: RecordDict) -> MaskingClient:
-    order = content.config_records[ROUND]
+    order, settings = content.config_records[ROUND], secure_settings(world)
     memory = Memory.from_config(state.config_records[_STATE]) if _STATE in state else None
     round_, cohort = cast("int", order["round"]), cast("int", order["cohort"])
-    return MaskingClient(world.scenario.seed, round_, client, cohort, secure_settings(world), memory)
+    side = MaskingClient if settings.least_contributors == 1 else ConcealingClient
+    return side(world.scenario.seed, round_, client, cohort, settings, memory)
 
 
 def _pack(vector: Tensor) -> RecordDict:

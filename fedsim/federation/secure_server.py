@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import cast, final
+from typing import Generic, TypeVar, cast, final
 
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
@@ -34,14 +34,16 @@ from fedsim.federation.secure_client import (
 )
 from fedsim.federation.server import Aggregation, Nodes, Reply, RoundMessages, failed, silent, unpack
 from fedsim.privacy.secure_aggregation.ideal import ideal_aggregate
-from fedsim.privacy.secure_aggregation.messages import PublicKeys, RevealedShares, SealedShares
+from fedsim.privacy.secure_aggregation.messages import Opening, PublicKeys, RevealedShares, SealedShares
 from fedsim.privacy.secure_aggregation.outcome import Aborted, Aggregate, check_cohort
 from fedsim.privacy.secure_aggregation.per_element import Told
+from fedsim.privacy.secure_aggregation.per_element_protocol import ConcealingServer
 from fedsim.privacy.secure_aggregation.protocol import UnmaskingServer
 from fedsim.record import Failure
 from fedsim.scenario.world import World
 
 Uploads = Iterable[tuple[int, Tensor]]
+_Server = TypeVar("_Server", bound=UnmaskingServer)
 _TYPES = {"int32": torch.int32, "int64": torch.int64}
 
 
@@ -100,7 +102,8 @@ class SecureSum(Aggregation):
     def _new_adder(self, orders: RoundMessages, grid: Grid) -> _Adder:
         if secure_settings(self._world).mode == "ideal":
             return _TrustedParty(self._world, orders)
-        return _MaskedSum(self._world, orders, grid, lambda reply: self._lose(orders.round, reply))
+        side = _MaskedSum if secure_settings(self._world).least_contributors == 1 else _ConcealedSum
+        return side(self._world, orders, grid, lambda reply: self._lose(orders.round, reply))
 
     def _uploads(self, round_: int, asked: tuple[int, ...], replies: Iterable[Message]) -> Iterator[tuple[int, Tensor]]:
         """Yield uploads as they come, for the adder alone, and note who sent none."""
@@ -167,13 +170,14 @@ class _TrustedParty(_Adder):
         return ideal_aggregate(uploads, len(self._orders.cohort), self._settings)
 
 
-@final
-class _MaskedSum(_Adder):
-    """Runs the server's side of the protocol over a grid."""
+class _Masked(_Adder, Generic[_Server]):
+    """Runs the server's side of a protocol over a grid."""
+
+    _server_type: type[_Server]
 
     def __init__(self, world: World, orders: RoundMessages, grid: Grid, lose: Callable[[Reply], None]) -> None:
         """Take whom to ask and how, and whom to tell when a client falls silent before its upload."""
-        self._server = UnmaskingServer(world.scenario.seed, orders.round, orders.cohort, secure_settings(world))
+        self._server = self._server_type(world.scenario.seed, orders.round, orders.cohort, secure_settings(world))
         self._timeout = world.scenario.participation.timeout
         self._orders = orders
         self._grid = grid
@@ -188,11 +192,13 @@ class _MaskedSum(_Adder):
         self.asked = tuple(forwarded)
         return self._with_shares(forwarded)
 
-    def total(self, uploads: Uploads) -> Aggregate:
-        requests = self._server.ask(dict(uploads))
+    def _revealed(self, uploads: Uploads) -> list[RevealedShares]:
+        revealed = self._ask_survivors("reveal", self._server.ask(dict(uploads)))
+        return [RevealedShares.from_config(answer) for answer in revealed]
+
+    def _ask_survivors(self, stage: Stage, messages: Mapping[int, Sent]) -> Iterable[ConfigRecord]:
         # Who uploaded is in the sum, whether or not it reveals anything.
-        revealed = self._exchange("reveal", requests, lambda _reply: None)
-        return self._server.unmask(RevealedShares.from_config(answer) for answer in revealed.values())
+        return self._exchange(stage, messages, lambda _reply: None).values()
 
     def _with_shares(self, forwarded: Mapping[int, Sent]) -> Iterator[Message]:
         orders = replace(self._orders, cohort=self.asked)
@@ -225,6 +231,29 @@ class _MaskedSum(_Adder):
         if message is not None:
             content[PROTOCOL] = as_record(message)
         return Message(content, dst_node_id=self._orders.nodes[client], message_type=f"query.{stage}")
+
+
+@final
+class _MaskedSum(_Masked[UnmaskingServer]):
+    """The sum of all elements."""
+
+    _server_type = UnmaskingServer
+
+    def total(self, uploads: Uploads) -> Aggregate:
+        return self._server.unmask(self._revealed(uploads))
+
+
+@final
+class _ConcealedSum(_Masked[ConcealingServer]):
+    """The sum of the elements to which enough clients contributed."""
+
+    _server_type = ConcealingServer
+
+    def total(self, uploads: Uploads) -> Aggregate:
+        opened = self._ask_survivors("open", self._server.count(self._revealed(uploads)))
+        silent = self._server.seek(map(Opening.from_config, opened))
+        supplied = self._ask_survivors("supply", silent) if silent else ()
+        return self._server.unmask(map(RevealedShares.from_config, supplied))
 
 
 def _unpack(message: Message, client: int) -> Reply:

@@ -245,10 +245,10 @@ def _view(scenario: Scenario, sent: str) -> Iterator[str]:
         yield "That it sees no single update is taken for granted: nothing in the scenario hides them."
     elif secure.mode == "ideal":
         yield "Secure aggregation is ideal: a trusted party adds up and tells the server the sum alone."
-        if secure.least_contributors > 1:
-            yield f"Of an element that fewer than {secure.least_contributors} clients changed it is told only that."
     else:
         yield "Secure aggregation is masked: each upload looks random, and the masks cancel in the sum."
+    if secure is not None and secure.least_contributors > 1:
+        yield f"Of an element that fewer than {secure.least_contributors} clients changed it is told only that."
 
 
 def _attacked(scenario: Scenario) -> str:

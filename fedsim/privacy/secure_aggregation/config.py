@@ -37,15 +37,16 @@ class SecureAggregation(Quantisation):
         default=1,
         ge=1,
         description="an element of the sum is told only where at least so many clients sent a value that is not zero; "
-        "'ideal' mode alone",
+        "in 'masked' mode without neighbours",
     )
 
     @model_validator(mode="after")
-    def _can_conceal(self) -> SecureAggregation:
-        if self.least_contributors > 1 and self.mode == "masked":
+    def _all_hold_the_key_of_counts(self) -> SecureAggregation:
+        if self.least_contributors > 1 and self.mode == "masked" and self.neighbours is not None:
             raise ValueError(
-                f"least_contributors is {self.least_contributors}, which mode = 'masked' cannot: it unmasks the whole "
-                "sum. Set mode = 'ideal', whose trusted party tells the elements, or least_contributors = 1"
+                f"least_contributors is {self.least_contributors} and neighbours is {self.neighbours}, but mode = "
+                "'masked' counts contributors with a key of all clients. Leave out neighbours, or set mode = 'ideal', "
+                "which gives the same integers"
             )
         return self
 

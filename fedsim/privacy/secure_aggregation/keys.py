@@ -23,7 +23,7 @@ def derive_secret(seed: int, purpose: str, round_: int, client: int) -> bytes:
     This is for simulations only: the run can be repeated, and whoever knows the scenario's seed knows every secret. In
     a deployment each client draws its secrets from its operating system.
     """
-    return _expand(str(seed).encode(), f"{purpose}/{round_}/{client}")
+    return expand(str(seed).encode(), f"{purpose}/{round_}/{client}")
 
 
 def public_key(private: bytes) -> bytes:
@@ -41,7 +41,7 @@ def agree_on_key(private: bytes, public: bytes, purpose: str) -> bytes:
         secret = X25519PrivateKey.from_private_bytes(private).exchange(X25519PublicKey.from_public_bytes(public))
     except ValueError as error:
         raise FedsimError(f"not a usable X25519 public key: {public.hex()}. Leave its owner out.") from error
-    return _expand(secret, purpose)
+    return expand(secret, purpose)
 
 
 def encrypt(key: bytes, plaintext: bytes) -> bytes:
@@ -63,6 +63,7 @@ def decrypt(key: bytes, ciphertext: bytes) -> bytes:
         ) from error
 
 
-def _expand(secret: bytes, purpose: str) -> bytes:
+def expand(secret: bytes, purpose: str) -> bytes:
+    """Return the 32 bytes of one purpose, from which those of another cannot be told."""
     info = f"fedsim secure aggregation/{purpose}".encode()
     return HKDF(algorithm=SHA256(), length=_KEY_BYTES, salt=None, info=info).derive(secret)

@@ -99,19 +99,54 @@ class RevealedShares(_Message):
 
 
 @dataclass(frozen=True)
+class MaskedCounts(_Message):
+    """Stage 4 of sums that are told element by element, server to client: int64 of what survivors added as counts."""
+
+    total: bytes
+
+
+@dataclass(frozen=True)
+class Opening(_Message):
+    """Stage 4 of such sums, client to server.
+
+    Attributes:
+        client: the client that opens its mask.
+        told: where, a bit for each element of the update.
+        values: its self-mask there, and on the entries that are always told, int64.
+    """
+
+    client: int
+    told: bytes
+    values: bytes
+
+
+@dataclass(frozen=True)
+class Silent(_Message):
+    """Stage 5 of such sums, server to client: the clients that uploaded, and opened nothing."""
+
+    clients: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Memory(_Message):
     """What a client keeps between the stages of a round.
 
     Attributes:
         round: round of this memory.
+        cohort: how many clients it was said to have.
         stage: next stage, from 0.
         mask_keys: its neighbours' public keys for pairwise masks.
         seal_keys: its neighbours' public keys for sealing.
         sealed: sealed shares that it received.
+        survivors: who uploaded, where stages follow that need it.
+        entries: length of the vector that it uploaded.
     """
 
     round: int
+    cohort: int
     stage: int = 0
     mask_keys: Mapping[int, bytes] = field(default_factory=dict[int, bytes])
     seal_keys: Mapping[int, bytes] = field(default_factory=dict[int, bytes])
     sealed: Mapping[int, bytes] = field(default_factory=dict[int, bytes])
+    survivors: tuple[int, ...] = ()
+    entries: int = 0

@@ -1,9 +1,9 @@
 """Per-element secure aggregation: a sum is told only at elements to which enough clients contributed.
 
 The sum hides who contributed, but not what one client alone contributed: where all others sent zero, the sum is that
-client's value. Rows of an embedding and of a layer that sorts examples are such elements (arXiv 2508.04285). Here the
-trusted party counts the clients that sent a non-zero value to each element, and tells neither sum nor count where there
-are too few.
+client's value. Rows of an embedding and of a layer that sorts examples are such elements (arXiv 2508.04285). In ideal
+mode a trusted party counts the clients that sent a non-zero value to each element, and tells neither sum nor count
+where there are too few; `per_element_protocol` does without it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 from fedsim.core.errors import FedsimError
 from fedsim.privacy.secure_aggregation.ring import reduce
 
-_TOLD = 2  # entries of a sum that are always told: the loss, and the total weight
+ALWAYS_TOLD = 2  # entries of a sum: the loss, and the total weight
 
 
 class Told(NamedTuple):
@@ -50,10 +50,24 @@ def tell(total: Tensor, least: int, modulus_bits: int) -> Told:
     """
     if least == 1:
         return Told(total, None)
-    size, rest = divmod(len(total) - _TOLD, 2)
-    if rest or size < 0:
-        raise FedsimError(f"a sum of {len(total)} entries holds no contributions. Use with_contributions.")
-    values, counts = reduce(total, modulus_bits).split((size + _TOLD, size))
+    values, counts = halves(reduce(total, modulus_bits))
     revealed = counts >= least
-    kept = torch.cat((revealed, revealed.new_ones(_TOLD)))
-    return Told(values * kept, revealed)
+    return Told(values * with_always_told(revealed), revealed)
+
+
+def halves(vector: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the levels (P + 2,) and the contributions (P,) of an upload, or of a sum of uploads.
+
+    Raises:
+        FedsimError: a vector without contributions.
+    """
+    size, rest = divmod(len(vector) - ALWAYS_TOLD, 2)
+    if rest or size < 0:
+        raise FedsimError(f"a vector of {len(vector)} entries holds no contributions. Use with_contributions.")
+    values, counts = vector.split((size + ALWAYS_TOLD, size))
+    return values, counts
+
+
+def with_always_told(revealed: Tensor) -> Tensor:
+    """Return which entries of a sum (P + 2,) are told, where these elements of the update (P,) are."""
+    return torch.cat((revealed, revealed.new_ones(ALWAYS_TOLD)))

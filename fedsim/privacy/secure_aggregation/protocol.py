@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -44,8 +45,6 @@ from fedsim.privacy.secure_aggregation.messages import (
 from fedsim.privacy.secure_aggregation.outcome import Aborted, Aggregate, check_cohort, check_survivors
 from fedsim.privacy.secure_aggregation.ring import check_element, modular_sum, reduce
 
-_STAGES = ("advertise", "share", "upload", "reveal")
-
 
 class MaskingClient:
     """One client in one round. Its secrets follow from (seed, round, client); all other state is in `memory`.
@@ -54,12 +53,17 @@ class MaskingClient:
     answer would reveal this or another client's vector.
     """
 
+    stages: ClassVar[tuple[str, ...]] = ("advertise", "share", "upload", "reveal")
+
     def __init__(
         self, seed: int, round_: int, client: int, cohort: int, config: SecureAggregation, memory: Memory | None = None
     ) -> None:
         """Join a cohort of `cohort` clients, with the memory of earlier stages.
 
         Memory of another round, which this client did not finish, is dropped.
+
+        Raises:
+            FedsimError: the cohort had another size before, on which depends who can open a secret.
         """
         check_cohort(cohort)
         self._round = round_
@@ -72,7 +76,9 @@ class MaskingClient:
         self._self_mask = derive_secret(seed, "self-mask", round_, client)
         self._mask_key_polynomial = derive_secret(seed, "polynomial of the mask key", round_, client)
         self._self_mask_polynomial = derive_secret(seed, "polynomial of the self-mask", round_, client)
-        self.memory = memory if memory and memory.round == round_ else Memory(round_)
+        self.memory = memory if memory and memory.round == round_ else Memory(round_, cohort)
+        if self.memory.cohort != cohort:
+            raise self._refusal(f"the cohort had {self.memory.cohort} clients, and is said to have {cohort} now")
 
     def advertise(self) -> PublicKeys:
         """Stage 0: return both public keys."""
@@ -85,13 +91,12 @@ class MaskingClient:
         self._check_turn("share")
         self._check_neighbours(neighbours)
         points = [_point(neighbour) for neighbour in neighbours.seal_keys]
-        self_mask = shamir.shares(self._self_mask, self._holders_needed, points, self._self_mask_polynomial)
-        mask_key = shamir.shares(self._mask_key, self._holders_needed, points, self._mask_key_polynomial)
+        plaintexts = self._plaintexts(points)
         shares = {
-            neighbour: encrypt(self._channel(self._client, neighbour, public), self_mask[point] + mask_key[point])
+            neighbour: encrypt(self._channel(self._client, neighbour, public), plaintexts[point])
             for (neighbour, public), point in zip(neighbours.seal_keys.items(), points, strict=True)
         }
-        self.memory = Memory(self._round, 2, neighbours.mask_keys, neighbours.seal_keys)
+        self.memory = replace(self.memory, stage=2, mask_keys=neighbours.mask_keys, seal_keys=neighbours.seal_keys)
         return SealedShares(self._client, shares)
 
     def upload(self, vector: Tensor, forwarded: ForwardedShares) -> Tensor:
@@ -108,7 +113,7 @@ class MaskingClient:
             raise self._refusal(f"shares came from clients {sorted(strangers)}, which are not neighbours")
         self._check_holders(len(forwarded.sealed) + 1)
         bits = self._config.modulus_bits
-        masked = reduce(vector + mask(self._self_mask, len(vector), bits), bits)
+        masked = self._self_masked(vector, forwarded.sealed)
         for neighbour in forwarded.sealed:
             seed = _pairwise_seed(
                 self._mask_key, self.memory.mask_keys[neighbour], self._round, self._client, neighbour
@@ -121,25 +126,35 @@ class MaskingClient:
         """Stage 3: return the shares of the survivors' self-masks and of the dropped neighbours' mask keys."""
         self._check_turn("reveal")
         self._check_request(request)
-        halves = {sender: self._open(sender) for sender in self.memory.sealed}
+        halves = {sender: self._open(sender, sealed) for sender, sealed in self.memory.sealed.items()}
         own = shamir.shares(self._self_mask, self._holders_needed, [_point(self._client)], self._self_mask_polynomial)
         self_masks = {self._client: own[_point(self._client)]}
         self_masks |= {survivor: halves[survivor][0] for survivor in request.survivors if survivor != self._client}
-        self.memory = Memory(self._round, stage=len(_STAGES))
+        self.memory = Memory(self._round, self.memory.cohort, len(MaskingClient.stages))
         return RevealedShares(self._client, self_masks, {dropped: halves[dropped][1] for dropped in request.dropped})
 
-    def _open(self, sender: int) -> tuple[bytes, bytes]:
-        plaintext = decrypt(
-            self._channel(sender, self._client, self.memory.seal_keys[sender]), self.memory.sealed[sender]
-        )
-        return plaintext[: shamir.SHARE_BYTES], plaintext[shamir.SHARE_BYTES :]
+    def _plaintexts(self, points: Sequence[int]) -> dict[int, bytes]:
+        """Return what the holder at each point is given: shares of the self-mask's seed and of the mask key."""
+        self_mask = shamir.shares(self._self_mask, self._holders_needed, points, self._self_mask_polynomial)
+        mask_key = shamir.shares(self._mask_key, self._holders_needed, points, self._mask_key_polynomial)
+        return {point: self_mask[point] + mask_key[point] for point in points}
+
+    def _self_masked(self, vector: Tensor, _sealed: Mapping[int, bytes]) -> Tensor:
+        """Return the vector with the client's own mask on it, with the sealed shares that came at hand."""
+        return reduce(vector + mask(self._self_mask, len(vector), self._config.modulus_bits), self._config.modulus_bits)
+
+    def _open(self, sender: int, sealed: bytes) -> tuple[bytes, ...]:
+        """Return what a neighbour sealed for this client, cut into shares; what is no share comes last."""
+        plaintext = decrypt(self._channel(sender, self._client, self.memory.seal_keys[sender]), sealed)
+        cuts = range(0, len(plaintext), shamir.SHARE_BYTES)
+        return tuple(plaintext[cut : cut + shamir.SHARE_BYTES] for cut in cuts)
 
     def _channel(self, sender: int, recipient: int, public: bytes) -> bytes:
         # One key per direction and round, so it seals one message.
         return agree_on_key(self._seal_key, public, f"shares/{self._round}/{sender}/{recipient}")
 
     def _check_turn(self, stage: str) -> None:
-        due = _STAGES[self.memory.stage] if self.memory.stage < len(_STAGES) else "nothing more"
+        due = self.stages[self.memory.stage] if self.memory.stage < len(self.stages) else "nothing more"
         if due != stage:
             raise self._refusal(f"it was asked for '{stage}' when '{due}' is next")
 
@@ -255,21 +270,36 @@ class UnmaskingServer:
             Aborted: fewer clients than the threshold, in the cohort or in a neighbourhood.
             FedsimError: shares do not open a secret, or came from a client that did not upload.
         """
-        answers = {message.client: message for message in revealed}
+        self_masked, answers = self._without_dropped(revealed)
+        total = self._without_self_masks(self_masked, self._uploaded, answers)
+        return Aggregate(total, tuple(sorted(self._uploaded)))
+
+    def _without_dropped(self, revealed: Iterable[RevealedShares]) -> tuple[Tensor, dict[int, RevealedShares]]:
+        """Return the sum of the uploads, on which only self-masks are left, and the answers of stage 3 by client."""
         if self._masked_total is None:
             raise FedsimError("there is no sum to unmask: collect the uploads first, with `ask`.")
-        self._check_known(answers, self._uploaded)
-        self._check_survivors(answers, "revealed shares")
-        self._check_neighbourhoods(self._shared, set(answers))
-        total, bits = self._masked_total, self._config.modulus_bits
-        for survivor in sorted(self._uploaded):
-            seed = self._secret({c: answer.self_masks for c, answer in answers.items()}, survivor)
-            total = reduce(total - mask(seed, len(total), bits), bits)
+        answers, total = self._answers(revealed), self._masked_total
         for dropped in sorted(self._shared - self._uploaded):
             total = self._without_pairwise_masks(
                 total, dropped, self._secret({c: answer.mask_keys for c, answer in answers.items()}, dropped)
             )
-        return Aggregate(total, tuple(sorted(self._uploaded)))
+        return total, answers
+
+    def _answers(self, revealed: Iterable[RevealedShares]) -> dict[int, RevealedShares]:
+        answers = {message.client: message for message in revealed}
+        self._check_known(answers, self._uploaded)
+        self._check_survivors(answers, "revealed shares")
+        self._check_neighbourhoods(self._shared, set(answers))
+        return answers
+
+    def _without_self_masks(
+        self, total: Tensor, owners: Iterable[int], answers: Mapping[int, RevealedShares]
+    ) -> Tensor:
+        bits = self._config.modulus_bits
+        for owner in sorted(owners):
+            seed = self._secret({c: answer.self_masks for c, answer in answers.items()}, owner)
+            total = reduce(total - mask(seed, len(total), bits), bits)
+        return total
 
     def _request(self, client: int) -> UnmaskRequest:
         known = sorted({client, *self._neighbours[client]} & self._shared)

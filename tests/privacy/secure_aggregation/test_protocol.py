@@ -335,9 +335,17 @@ def test_the_server_takes_answers_of_its_cohort_only(federation):
 def test_a_client_forgets_a_round_that_it_did_not_finish(federation):
     sides, _, _ = introduced(federation, round_=1)
     later = MaskingClient(federation.SEED, 2, 0, 4, SecureAggregation(), sides[0].memory)
-    assert later.memory == Memory(2)
+    assert later.memory == Memory(2, 4)
     first = MaskingClient(federation.SEED, 1, 0, 4, SecureAggregation())
     assert later.advertise().mask_key != first.advertise().mask_key
+
+
+def test_a_client_refuses_a_cohort_that_changes_its_size(federation):
+    """With a smaller one fewer clients would be enough to go on, and so to open a secret."""
+    sides, _, _ = introduced(federation)
+    for cohort in (3, 5):
+        with pytest.raises(FedsimError, match=f"the cohort had 4 clients, and is said to have {cohort} now"):
+            MaskingClient(federation.SEED, federation.ROUND, 0, cohort, SecureAggregation(), sides[0].memory)
 
 
 def test_a_client_remembers_no_secret_of_its_own(federation):

@@ -1,0 +1,230 @@
+"""Masked sums that are told element by element: the stages of `protocol`, and two more.
+
+    stage  client                               server
+    3      reveal   shares for the counts    -> count    what the survivors added as counts
+    4      open     its mask, where told     -> seek     who uploaded and opened nothing
+    5      supply   shares of their masks    -> unmask   the sum, where it is told
+
+Client i uploads two halves with one pairwise mask over both, and a self-mask on each:
+
+    values x_i + PRG(b_i),    counts as in `counting` + PRG(b'_i).
+
+For the counts' key each client seals a random part for every other in stage 1; the key follows from the parts of all
+that shared. In stage 3 the server gets the seeds b'_i, as those of self-masks in `protocol`, and so the sum of what
+survivors added as counts, which tells it nothing. It returns that sum. Each survivor reads the counts, and refuses a
+sum that is none. It opens PRG(b_i) where enough clients contributed, and for loss and weight. For a survivor that opens
+nothing the others reveal shares of b_i itself.
+
+Elements that are not told stay masked by b_i of every honest client that opened. At least `holders_needed` clients did,
+so a server that follows the protocol and runs fewer learns none. A single client of its own tells it the counts.
+
+A construction of this project, after the idea of arXiv 2508.04285, whose protocol is another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import ClassVar, final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedsim.core.errors import FedsimError
+from fedsim.privacy.secure_aggregation import counting, shamir
+from fedsim.privacy.secure_aggregation.config import SecureAggregation
+from fedsim.privacy.secure_aggregation.keys import derive_secret, expand
+from fedsim.privacy.secure_aggregation.masks import mask
+from fedsim.privacy.secure_aggregation.messages import (
+    ForwardedShares,
+    MaskedCounts,
+    Memory,
+    Opening,
+    RevealedShares,
+    Silent,
+    UnmaskRequest,
+)
+from fedsim.privacy.secure_aggregation.outcome import Aggregate
+from fedsim.privacy.secure_aggregation.per_element import ALWAYS_TOLD, halves, with_always_told
+from fedsim.privacy.secure_aggregation.protocol import MaskingClient, UnmaskingServer
+from fedsim.privacy.secure_aggregation.ring import check_element, reduce
+
+_ENTRY_BYTES = 8
+
+
+@final
+class ConcealingClient(MaskingClient):
+    """One client in one round. Its vector is that of `with_contributions`."""
+
+    stages: ClassVar[tuple[str, ...]] = (*MaskingClient.stages, "open", "supply")
+
+    def __init__(
+        self, seed: int, round_: int, client: int, cohort: int, config: SecureAggregation, memory: Memory | None = None
+    ) -> None:
+        """Join a cohort, with the memory of earlier stages; raise FedsimError where the modulus is small for counts."""
+        super().__init__(seed, round_, client, cohort, config, memory)
+        counting.check_modulus(cohort, config.modulus_bits)
+        self._cohort = cohort
+        self._value_mask = derive_secret(seed, "mask of values", round_, client)
+        self._value_mask_polynomial = derive_secret(seed, "polynomial of the mask of values", round_, client)
+        self._part = derive_secret(seed, "part of the group key", round_, client)
+
+    def upload(self, vector: Tensor, forwarded: ForwardedShares) -> Tensor:
+        """Stage 2: return the masked vector, shape (2P + 2,)."""
+        masked = super().upload(vector, forwarded)
+        self.memory = replace(self.memory, entries=len(vector))
+        return masked
+
+    def reveal(self, request: UnmaskRequest) -> RevealedShares:
+        """Stage 3: return the shares that unmask the sum of the counts, and those of the dropped clients' mask keys."""
+        before, answer = self.memory, super().reveal(request)
+        self.memory = replace(before, stage=self.memory.stage, survivors=request.survivors)
+        return answer
+
+    def open(self, counts: MaskedCounts) -> Opening:
+        """Stage 4: return the mask of the values where enough clients contributed.
+
+        Raises:
+            FedsimError: the server sent no sum of the survivors' counts.
+        """
+        self._check_turn("open")
+        revealed = self._counts(counts.total) >= self._config.least_contributors
+        told = with_always_told(revealed)
+        values = mask(self._value_mask, len(told), self._config.modulus_bits)[told]
+        self.memory = replace(self.memory, stage=self.memory.stage + 1)
+        return Opening(self._client, np.packbits(revealed.numpy()).tobytes(), as_bytes(values))
+
+    def supply(self, silent: Silent) -> RevealedShares:
+        """Stage 5: return the shares of the masks of survivors that opened nothing."""
+        self._check_turn("supply")
+        self._check_silent(set(silent.clients))
+        shares = {client: self._open(client, self.memory.sealed[client])[2] for client in silent.clients}
+        self.memory = Memory(self._round, self._cohort, len(self.stages))
+        return RevealedShares(self._client, shares, {})
+
+    def _plaintexts(self, points: Sequence[int]) -> dict[int, bytes]:
+        """Return what each holder is given: also a share of the mask of the values, and a part of the group key."""
+        shares = shamir.shares(self._value_mask, self._holders_needed, points, self._value_mask_polynomial)
+        return {point: own + shares[point] + self._part for point, own in super()._plaintexts(points).items()}
+
+    def _self_masked(self, vector: Tensor, sealed: Mapping[int, bytes]) -> Tensor:
+        values, contributes = halves(vector)
+        bits = self._config.modulus_bits
+        counts = counting.encode(contributes, self._group_key(sealed), self._cohort, bits)
+        own = mask(self._value_mask, len(values), bits)
+        return torch.cat((reduce(values + own, bits), super()._self_masked(counts, sealed)))
+
+    def _counts(self, total: bytes) -> Tensor:
+        size = (self.memory.entries - ALWAYS_TOLD) // 2
+        if len(total) != _ENTRY_BYTES * size:
+            # Of a shorter sum the entries that are always told would lie at elements.
+            raise self._refusal(f"the sum of counts has {len(total)} bytes, expected {_ENTRY_BYTES * size}")
+        key, survivors = self._group_key(self.memory.sealed), len(self.memory.survivors)
+        masked = as_vector(total)
+        check_element(masked, self._config.modulus_bits)
+        return counting.decode(masked, key, survivors, self._cohort, self._config.modulus_bits)
+
+    def _group_key(self, sealed: Mapping[int, bytes]) -> bytes:
+        parts = {sender: self._open(sender, own)[-1] for sender, own in sealed.items()}
+        parts[self._client] = self._part
+        order = sorted(parts)
+        return expand(b"".join(parts[client] for client in order), f"group key/{self._round}/{order}")
+
+    def _check_silent(self, silent: set[int]) -> None:
+        survivors = set(self.memory.survivors)
+        if self._client in silent:
+            raise self._refusal("it opened its mask, but is said to be silent")
+        if silent - survivors:
+            raise self._refusal(f"clients {sorted(silent - survivors)} did not upload")
+        self._check_holders(len(survivors - silent))
+
+
+@final
+class ConcealingServer(UnmaskingServer):
+    """The server in one round: the stages of `UnmaskingServer`, with `count` and `seek` before `unmask`."""
+
+    def __init__(self, seed: int, round_: int, cohort: Sequence[int], config: SecureAggregation) -> None:
+        """Take the cohort's client numbers; raise FedsimError where the modulus is small for counts."""
+        super().__init__(seed, round_, cohort, config)
+        counting.check_modulus(len(cohort), config.modulus_bits)
+        self._values = torch.empty(0, dtype=torch.int64)
+        self._counted: set[int] = set()
+        self._silent: set[int] = set()
+        self._revealed: Tensor | None = None
+
+    def count(self, revealed: Iterable[RevealedShares]) -> dict[int, MaskedCounts]:
+        """Stage 3 to 4: return, for every client that revealed shares, the sum of what survivors added as counts.
+
+        Raises:
+            Aborted: fewer clients than the threshold.
+            FedsimError: shares do not open a secret, or came from a client that did not upload.
+        """
+        self_masked, answers = self._without_dropped(revealed)
+        self._values, masked = halves(self_masked)
+        counts = MaskedCounts(as_bytes(self._without_self_masks(masked, self._uploaded, answers)))
+        self._counted = set(answers)
+        return dict.fromkeys(sorted(answers), counts)
+
+    def seek(self, openings: Iterable[Opening]) -> dict[int, Silent]:
+        """Stage 4 to 5: return, for every client that opened its mask, who did not; empty where all did.
+
+        Raises:
+            Aborted: fewer clients than the threshold.
+            FedsimError: the openings do not fit each other, or came from a client that was not asked.
+        """
+        opened = {message.client: message for message in openings}
+        self._check_known(opened, self._counted)
+        self._check_survivors(opened, "opened their masks")
+        if len({opening.told for opening in opened.values()}) > 1:
+            raise FedsimError("clients do not agree at which elements the sum is told. Leave the round out.")
+        self._revealed = self._bits(next(iter(opened.values())).told)
+        told = with_always_told(self._revealed)
+        for opening in opened.values():
+            self._values[told] = self._without(opening, self._values[told])
+        self._silent = self._uploaded - set(opened)
+        if not self._silent:
+            return {}
+        return dict.fromkeys(sorted(opened), Silent(tuple(sorted(self._silent))))
+
+    def unmask(self, revealed: Iterable[RevealedShares]) -> Aggregate:
+        """Stage 5: return the sum where it is told, and 0 elsewhere. No shares are needed where nobody was silent.
+
+        Raises:
+            Aborted: fewer clients than the threshold.
+            FedsimError: called before `seek`, or shares do not open a mask.
+        """
+        if self._revealed is None:
+            raise FedsimError("there is no sum to unmask: collect what clients open first, with `seek`.")
+        answers = {message.client: message for message in revealed}
+        self._check_known(answers, self._uploaded - self._silent)
+        if self._silent:
+            self._check_survivors(answers, "supplied shares")
+        total = self._without_self_masks(self._values, self._silent, answers)
+        participants = tuple(sorted(self._uploaded))
+        return Aggregate(total * with_always_told(self._revealed), participants, self._revealed)
+
+    def _bits(self, told: bytes) -> Tensor:
+        size = len(self._values) - ALWAYS_TOLD
+        if len(told) != -(-size // 8):
+            raise FedsimError(f"{len(told)} bytes do not say of {size} elements which are told.")
+        return torch.from_numpy(np.unpackbits(np.frombuffer(told, np.uint8), count=size).astype(bool))
+
+    def _without(self, opening: Opening, values: Tensor) -> Tensor:
+        own = as_vector(opening.values)
+        check_element(own, self._config.modulus_bits)
+        if len(own) != len(values):
+            raise FedsimError(f"client {opening.client} opened {len(own)} entries, expected {len(values)}.")
+        return reduce(values - own, self._config.modulus_bits)
+
+
+def as_bytes(vector: Tensor) -> bytes:
+    """Return an int64 vector as it travels."""
+    return vector.numpy().astype("<i8").tobytes()
+
+
+def as_vector(data: bytes) -> Tensor:
+    """Return the vector behind `as_bytes`; raise FedsimError for bytes that are none."""
+    if len(data) % _ENTRY_BYTES:
+        raise FedsimError(f"{len(data)} bytes are no vector of int64.")
+    return torch.from_numpy(np.frombuffer(data, "<i8").astype(np.int64))
