@@ -16,6 +16,7 @@ from fedsim.core import process
 process.prepare()
 
 import argparse  # noqa: E402
+import json  # noqa: E402
 from collections.abc import Callable, Iterator, Sequence  # noqa: E402
 from dataclasses import dataclass, replace  # noqa: E402
 from typing import Any, NamedTuple  # noqa: E402
@@ -220,6 +221,15 @@ def _hidden(redaction: str, asked: Sequence[Asked], is_planted: np.ndarray) -> I
             yield line((redaction, "none", told, count), hidden, by_count(hidden, count), is_planted)
 
 
+def as_json(rows: Sequence[Line]) -> str:
+    """Return a list of all figures."""
+    plain = [
+        {key: own.model_dump() if isinstance(own, Interval) else own for key, own in row._asdict().items()}
+        for row in rows
+    ]
+    return json.dumps(plain, indent=1)
+
+
 def as_table(rows: Sequence[Line]) -> str:
     """Return Markdown."""
     head = (
@@ -242,8 +252,10 @@ def as_table(rows: Sequence[Line]) -> str:
 def main() -> None:
     """Run the command line."""
     torch.set_num_threads(1)
-    argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "").parse_args()
-    print(as_table(list(measure())))
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    chosen, rows = parser.parse_args(), list(measure())
+    print(as_json(rows) if chosen.json else as_table(rows))
 
 
 if __name__ == "__main__":

@@ -52,6 +52,7 @@ _ASKED: dict[str, dict[str, Any]] = {  # what they do without says nothing
 _TRAINED: dict[str, dict[str, Any]] = {  # the clients' component that trains parts of a decoder
     "lexical-unit": {"name": "pad-blocks", "sure": 0.5}
 }
+_VIEWS = {"counts": "packets", "work": "work", "outputs": "the text itself"}
 _HEAD = """# What a decoder's trace gives away
 
 `python -m benchmarks.side_channels{options}` wrote this page on {day}: the model of scenario
@@ -240,18 +241,23 @@ def _overview(rows: Sequence[Line]) -> str:
 def as_protocol(rows: Sequence[Line]) -> str:
     """Return the table for the pages of decoders: a line a decoder, and a column a question and view."""
     columns = [(question, view) for question in ("prompt", "bits") for view in ("counts", "work", "outputs")]
-    told = {"counts": "packets", "work": "work", "outputs": "the text itself (must succeed)"}
-    heads = [f"{'prompt told' if question == 'prompt' else 'bits'}, {told[view]}" for question, view in columns]
-    head = ["decoder", "settings", "tokens a step", *heads]
-    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    heads = [f"{'bits, ' * (question == 'bits')}{_VIEWS[view]}" for question, view in columns]
+    lines = [f"| decoder | settings | {' | '.join(heads)} |", f"|{'---|' * (2 + len(heads))}"]
     for name in dict.fromkeys(row.decoder for row in rows):
         own = [row for row in rows if row.decoder == name]
         by_attack = [row for row in own if row.attack.startswith("trace-") and row.role != "chance"]
-        found = {(row.question, row.view): _short(row) for row in by_attack}
-        pace = f"{own[0].tokens_a_step:.2f}" if own[0].question else f"does not run here: {own[0].why}"
-        cells = [found.get(column, "") for column in columns]
-        lines.append(f"| {name} | {_settings(own[0])} | {pace} | {' | '.join(cells)} |")
+        found = {(row.question, row.view): _brief(row) for row in by_attack}
+        cells = [found.get(column, own[0].why) for column in columns]
+        lines.append(f"| {name} | {_settings(own[0])} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _brief(row: Line) -> str:
+    if row.value is None or row.low is None or row.high is None:
+        return "failed"
+    if row.question == "prompt":
+        return f"{row.value:.0%} [{100 * row.low:.0f}, {100 * row.high:.0f}]"
+    return f"{row.value:.2f} [{row.low:.2f}, {row.high:.2f}], p {row.p:.2f}"
 
 
 def _settings(row: Line) -> str:

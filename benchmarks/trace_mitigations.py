@@ -2,9 +2,10 @@
 
 The protocol of `side_channels`: 50 prompts with 30 texts each, and under every mitigation of the registry the bits that
 one figure of the packets, or of the work, says of the prompt. The clock is this decoder's own: 50 texts are written one
-at a time, on one thread. A text lasts as many steps as were taken or are shown, whichever are more, and each lasts as
-long as the mean of those that were measured. Where a schedule also hides the work, each lasts as long as the slowest
-but one in a hundred. The network is not the bottleneck. Tokens are those that the user gets; means over prompts.
+at a time, on one thread. Assumption: a text lasts as many steps as were taken or are shown, whichever are more, each as
+long as the mean of those that were measured, or as the slowest but one in a hundred where the work is hidden too, and
+the network is faster than that. Tokens are those that the user gets. Means with 95 % intervals by bootstrap over the
+prompts.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from fedsim.core import process
 process.prepare()
 
 import argparse  # noqa: E402
+import json  # noqa: E402
+import time  # noqa: E402
 from collections.abc import Iterator, Sequence  # noqa: E402
 from dataclasses import dataclass  # noqa: E402
 from typing import Any, NamedTuple  # noqa: E402
@@ -26,7 +29,7 @@ from benchmarks.side_channels import Arm, arms, decoders  # noqa: E402
 from fedsim.core import registry, seeding  # noqa: E402
 from fedsim.core.hooks import Condition, Mitigation  # noqa: E402
 from fedsim.core.types import Generated, TraceView  # noqa: E402
-from fedsim.generation import generate, veil  # noqa: E402
+from fedsim.generation import stream, veil  # noqa: E402
 from fedsim.record import TraceFinding  # noqa: E402
 from fedsim.threat.side_channels import Asked, Judging, Speech, judge  # noqa: E402
 from fedsim.threat.speaking import Speaker, Tokens  # noqa: E402
@@ -66,19 +69,21 @@ class Line(NamedTuple):
 
 
 def clock(speaker: Speaker, prompts: Sequence[Tokens]) -> Clock:
-    """Write a text behind each prompt, one at a time, and return what its steps took."""
+    """Write a text behind each prompt, one at a time, and return what its steps took.
+
+    Seconds are those of the processor: of one thread on a quiet machine the same as by the clock.
+    """
     sources = seeding.generators(speaker.seed, "clock", [(row,) for row in range(len(prompts))])
+    asked = Condition(tuple(prompts))
+    seconds, begin = list[float](), time.process_time()
     with seeding.isolate_randomness(speaker.seed):
-        texts = generate(
-            speaker.decoder,
-            speaker.model,
-            Condition(tuple(prompts)),
-            speaker.limits,
-            sources,
-            at_once=1,
-            tokenizer=speaker.tokenizer,
-        )
-    seconds = [own for text in texts for own in text.seconds]
+        for piece in stream(
+            speaker.decoder, speaker.model, asked, speaker.limits, sources, at_once=1, tokenizer=speaker.tokenizer
+        ):
+            now = time.process_time()
+            if piece.tokens:
+                seconds.append(now - begin)
+            begin = now
     return Clock(float(np.mean(seconds)), float(np.quantile(seconds, _SLOWEST)), len(seconds))
 
 
@@ -129,6 +134,12 @@ def _mitigations() -> Iterator[Mitigation[Any]]:
             yield made
 
 
+def as_json(rows: Sequence[Line]) -> str:
+    """Return a list of all figures."""
+    told = [own._asdict() | {"bits": [one.model_dump(mode="json") for one in own.bits]} for own in rows]
+    return json.dumps(told, indent=1)
+
+
 def as_table(rows: Sequence[Line]) -> str:
     """Return Markdown."""
     head = ("decoder", "mitigation", "a step, ms", "tokens a second", "of that without", "bits, packets", "bits, work")
@@ -152,9 +163,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--temperature", type=float, default=0.3, help="of decoders that draw")
     parser.add_argument("--decoder", action="append", default=[], help="one of those to compare; absent: all that leak")
+    parser.add_argument("--json", action="store_true", help="print JSON")
     chosen = parser.parse_args()
     asked = decoders(chosen.decoder or _LEAKING, [], chosen.temperature)
-    print(as_table([row for arm in arms(False, True, asked) for row in measure(arm, arm.setting.judging)]))
+    rows = [row for arm in arms(False, True, asked) for row in measure(arm, arm.setting.judging)]
+    print(as_json(rows) if chosen.json else as_table(rows))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
 """Refusals of a redaction, against a model that wants one token and a list of one number."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmarks.redacted_values import Asked, Listed, Watched, ask, by_count, by_token, line
+from benchmarks.redacted_values import Asked, Listed, Watched, as_json, as_table, ask, by_count, by_token, line
 from fedsim.core.types import Event, Generated, Limits, Trace
 from fedsim.threat.speaking import Secret, Speaker
 from tests.components.decoder.lettered import Letters
@@ -53,6 +55,8 @@ def test_exposure_is_full_where_the_true_number_scores_most_and_members_are_told
     assert found.chance == pytest.approx(np.log2(4) - np.log2([1, 2, 3, 4]).mean())
     doubled = line(("", "", "", ""), [*asked, *asked], [*scores, *(0.0 for _ in asked)], is_planted)  # means, not sums
     assert doubled.planted.value == found.planted.value
+    assert json.loads(as_json([found]))[0]["planted"]["value"] == 2.0
+    assert as_table([found]).splitlines()[-1].startswith("| digits | none |  | rejected | 2.00 [2.00, 2.00] | ")
 
 
 def test_a_watched_constraint_says_what_its_own_says() -> None:

@@ -1,9 +1,11 @@
 """What a mitigation costs in tokens a second, against sums by hand and a decoder that leaks by construction."""
 
+import json
+
 import pytest
 
 from benchmarks.side_channels import Arm, Setting
-from benchmarks.trace_mitigations import as_table, clock, measure, paces
+from benchmarks.trace_mitigations import as_json, as_table, clock, measure, paces
 from fedsim.core import registry
 from fedsim.core.types import Event, Generated, Limits, Trace
 from fedsim.threat.side_channels import Judging
@@ -50,3 +52,4 @@ def test_every_mitigation_has_a_line_and_padding_one_more_for_the_work() -> None
     assert padded[1].step >= padded[0].step
     assert [own.found.value for own in padded[0].bits if own.found] == [0.0, 0.0]
     assert as_table(rows).count("\n") == 1 + len(rows)
+    assert len(json.loads(as_json(rows))) == len(rows)
