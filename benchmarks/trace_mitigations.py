@@ -31,7 +31,7 @@ from fedsim.core.hooks import Condition, Mitigation  # noqa: E402
 from fedsim.core.types import Generated, TraceView  # noqa: E402
 from fedsim.generation import stream, veil  # noqa: E402
 from fedsim.record import TraceFinding  # noqa: E402
-from fedsim.threat.side_channels import Asked, Judging, Speech, judge  # noqa: E402
+from fedsim.threat.side_channels import Asked, Judging, Speech, case_of, judge  # noqa: E402
 from fedsim.threat.speaking import Speaker, Tokens  # noqa: E402
 
 _LEAKING = ("speculative", "aded", "del", "cntp", "awrs", "lexical-unit")
@@ -109,20 +109,29 @@ def measure(arm: Arm, judging: Judging) -> Iterator[Line]:
     speaker, material = arm.speaker, arm.setting.material
     speech, own = speaker.speech("bits", material), clock(speaker, material.prompts)
     plain = paces(speech.texts, speech.texts, speech.truth, own.mean)
-    yield Line(arm.name, "", own.mean, plain, [1.0] * len(plain), _bits(speech, None, judging))
+    free = tuple(_bits(speech, view, judging) for view in _VIEWS)
+    yield Line(arm.name, "", own.mean, plain, [1.0] * len(plain), free)
     for mitigation in _mitigations():
         source = seeding.generator(judging.seed, f"mitigation {mitigation.name}")
-        shown, bits = veil(mitigation, speech.texts, source), _bits(speech, mitigation, judging)
+        shown = veil(mitigation, speech.texts, source)
+        bits = tuple(
+            found if _looks_alike(speech, shown, view) else _bits(speech.of(shown), view, judging)
+            for view, found in zip(_VIEWS, free, strict=True)
+        )
         for step in (own.mean, own.slowest)[: 1 + mitigation.hides_work]:
             pace = paces(speech.texts, shown, speech.truth, step)
-            share = [hidden / free for hidden, free in zip(pace, plain, strict=True)]
+            share = [hidden / open_ for hidden, open_ in zip(pace, plain, strict=True)]
             yield Line(arm.name, mitigation.name, step, pace, share, bits)
 
 
-def _bits(speech: Speech, mitigation: Mitigation[Any] | None, judging: Judging) -> tuple[TraceFinding, ...]:
+def _looks_alike(speech: Speech, shown: Sequence[Generated], view: TraceView) -> bool:
+    return case_of(speech, view).seen == case_of(speech.of(shown), view).seen
+
+
+def _bits(speech: Speech, view: TraceView, judging: Judging) -> TraceFinding:
     method = registry.get("trace", "trace-figures")
     attack = method.make(method.config()).named("trace-figures")
-    return tuple(judge(speech, Asked(attack, f"trace-figures, {view}", view, mitigation), judging) for view in _VIEWS)
+    return judge(speech, Asked(attack, f"trace-figures, {view}", view), judging)
 
 
 def _mitigations() -> Iterator[Mitigation[Any]]:
