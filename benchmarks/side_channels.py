@@ -3,7 +3,8 @@
 The model of scenario 60 is trained once, and every decoder writes with it what that scenario asks for, at temperature
 0.3 where it has one. Greedy is the zero control: its schedule depends on no text. `--decoder` picks some, `--set
 NAME.KEY=VALUE` changes settings, `--page` writes docs/benchmarks/side-channels.md. Without `--full` fewer texts.
-`--protocol` asks the questions about prompts alone, of 50 prompts with 30 texts each, at any `--temperature`.
+`--protocol` asks the questions about prompts alone, of 50 prompts with 30 texts each, at any `--temperature`, and
+prints a line for the page of each decoder. A decoder whose parts clients can train runs a second time, with them.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ process.prepare()
 import argparse  # noqa: E402
 import json  # noqa: E402
 import statistics  # noqa: E402
-from collections.abc import Iterator, Sequence  # noqa: E402
+from collections.abc import Iterable, Iterator, Sequence  # noqa: E402
 from dataclasses import dataclass, replace  # noqa: E402
 from datetime import UTC, datetime  # noqa: E402
 from pathlib import Path  # noqa: E402
@@ -48,6 +49,10 @@ _ABOUT_PROMPTS = [
 _ASKED: dict[str, dict[str, Any]] = {  # what they do without says nothing
     "awrs": {"regex": "[^0-9]{400}", "ends": "whole"}
 }
+_TRAINED: dict[str, dict[str, Any]] = {  # the clients' component that trains parts of a decoder
+    "lexical-unit": {"name": "pad-blocks", "sure": 0.5}
+}
+_VIEWS = {"counts": "packets", "work": "work", "outputs": "the text itself"}
 _HEAD = """# What a decoder's trace gives away
 
 `python -m benchmarks.side_channels{options}` wrote this page on {day}: the model of scenario
@@ -92,6 +97,20 @@ class Setting:
     judging: Judging
 
 
+class Arm(NamedTuple):
+    """A decoder under the name that the table has, with its settings in words."""
+
+    name: str
+    settings: str
+    decoder: Decoder[Any, Any]
+    setting: Setting
+
+    @property
+    def speaker(self) -> Speaker:
+        """The model with this decoder."""
+        return replace(self.setting.speaker, decoder=self.decoder)
+
+
 def prepare(scenario: Scenario) -> Setting:
     """Train the scenario's model once."""
     text = share(scenario)
@@ -102,9 +121,15 @@ def prepare(scenario: Scenario) -> Setting:
     return Setting(speaker, material_of(world, journal), asked_of(world), Judging(scenario.seed))
 
 
-def scenario(full: bool, protocol: bool = False) -> Scenario:
-    """Return scenario 60 with one decoder; the short version has fewer texts, that of the protocol more of less."""
-    raw = load(_SCENARIO, []).model_dump(mode="json")
+def scenario(full: bool, protocol: bool = False, components: Sequence[dict[str, Any]] = ()) -> Scenario:
+    """Return scenario 60 with one decoder; the short version has fewer texts, that of the protocol more of less.
+
+    Args:
+        full: as many texts as the scenario has.
+        protocol: those of the protocol.
+        components: what clients train with.
+    """
+    raw: dict[str, Any] = load(_SCENARIO, []).model_dump(mode="json") | {"components": list(components)}
     raw["arms"], raw["expected"], raw["generation"]["decoder"] = {}, {}, {"name": "greedy"}
     if protocol:
         raw["generation"] |= {"repeats": _PROTOCOL["repeats"], "attacks": _ABOUT_PROMPTS}
@@ -131,17 +156,32 @@ def decoders(
         yield method.make(method.config.model_validate(given | changed)).named(name)
 
 
-def lines(setting: Setting, decoder: Decoder[Any, Any]) -> list[Line]:
+def arms(full: bool, protocol: bool, asked: Iterable[Decoder[Any, Any]]) -> Iterator[Arm]:
+    """Yield these decoders, and once more with what clients trained those whose parts they can train."""
+    setting = prepare(scenario(full, protocol))
+    for decoder in asked:
+        told = _told(decoder.config.model_dump(exclude_unset=True))
+        yield Arm(decoder.name, told, decoder, setting)
+        if own := _TRAINED.get(decoder.name):
+            trained = prepare(scenario(full, protocol, [own]))
+            yield Arm(f"{decoder.name}, trained", f"{told}; clients: {_told(own)}", decoder, trained)
+
+
+def lines(arm: Arm) -> list[Line]:
     """Return all findings about one decoder, or the line that says why it does not run here."""
-    told = ", ".join(f"{key} {value}" for key, value in decoder.config.model_dump(exclude_unset=True).items())
+    own = arm.setting
     try:
-        done = study(replace(setting.speaker, decoder=decoder), setting.material, setting.asked, setting.judging)
+        done = study(arm.speaker, own.material, own.asked, own.judging)
     except FedsimError as error:
-        return [Line(decoder.name, told, why=reason(error))]
+        return [Line(arm.name, arm.settings, why=reason(error))]
     different = {id(speech.texts): speech.texts for speech in done.speeches}.values()  # prompt and bits share theirs
     paces = [sum(own.trace.tokens) / len(own.trace.tokens) for texts in different for own in texts if own.trace.tokens]
     pace = statistics.fmean(paces) if paces else 0.0
-    return [_line(decoder.name, told, pace, finding) for finding in done.findings]
+    return [_line(arm.name, arm.settings, pace, finding) for finding in done.findings]
+
+
+def _told(settings: dict[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in settings.items())
 
 
 def _line(name: str, settings: str, pace: float, own: TraceFinding) -> Line:
@@ -189,14 +229,39 @@ def _overview(rows: Sequence[Line]) -> str:
     at_chance = [_number(own, own.chance) if (own := chances.get(key)) else "" for key in columns]
     lines.append(f"| (chance) | | | {' | '.join(at_chance)} |")
     for own in {row.decoder: row for row in rows}.values():
-        told = own.settings.replace("|", "\\|")
         if not own.question:
-            lines.append(f"| {own.decoder} | {told} | does not run here: {own.why} |{' |' * len(columns)}")
+            lines.append(f"| {own.decoder} | {_settings(own)} | does not run here: {own.why} |{' |' * len(columns)}")
             continue
         found = {(row.question, row.attack): row for row in shown if row.decoder == own.decoder}
         cells = [_short(one) if (one := found.get(key)) else "" for key in columns]
-        lines.append(f"| {own.decoder} | {told} | {own.tokens_a_step:.2f} | {' | '.join(cells)} |")
+        lines.append(f"| {own.decoder} | {_settings(own)} | {own.tokens_a_step:.2f} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def as_protocol(rows: Sequence[Line]) -> str:
+    """Return the table for the pages of decoders: a line a decoder, and a column a question and view."""
+    columns = [(question, view) for question in ("prompt", "bits") for view in ("counts", "work", "outputs")]
+    heads = [f"{'bits, ' * (question == 'bits')}{_VIEWS[view]}" for question, view in columns]
+    lines = [f"| decoder | settings | {' | '.join(heads)} |", f"|{'---|' * (2 + len(heads))}"]
+    for name in dict.fromkeys(row.decoder for row in rows):
+        own = [row for row in rows if row.decoder == name]
+        by_attack = [row for row in own if row.attack.startswith("trace-") and row.role != "chance"]
+        found = {(row.question, row.view): _brief(row) for row in by_attack}
+        cells = [found.get(column, own[0].why) for column in columns]
+        lines.append(f"| {name} | {_settings(own[0])} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _brief(row: Line) -> str:
+    if row.value is None or row.low is None or row.high is None:
+        return "failed"
+    if row.question == "prompt":
+        return f"{row.value:.0%} [{100 * row.low:.0f}, {100 * row.high:.0f}]"
+    return f"{row.value:.2f} [{row.low:.2f}, {row.high:.2f}], p {row.p:.2f}"
+
+
+def _settings(row: Line) -> str:
+    return row.settings.replace("|", "\\|")
 
 
 def _short(row: Line) -> str:
@@ -258,14 +323,15 @@ def main() -> None:
     chosen = parser.parse_args()
     if chosen.page and (chosen.protocol or chosen.temperature != _TEMPERATURE):
         parser.error(f"--page is for all questions, at temperature {_TEMPERATURE:g}")
-    own = scenario(chosen.full, chosen.protocol)
-    setting = prepare(own)
     asked = decoders(chosen.decoder, chosen.set, chosen.temperature)
-    rows = [row for decoder in asked for row in lines(setting, decoder)]
+    rows = [row for arm in arms(chosen.full, chosen.protocol, asked) for row in lines(arm)]
     if chosen.page:
         options = " --full" if chosen.full else ""
-        _PAGE.write_text(as_page(rows, own, f"{options} --page"), encoding="utf-8")
-    print(json.dumps([row._asdict() for row in rows], indent=1) if chosen.json else as_table(rows))
+        _PAGE.write_text(as_page(rows, scenario(chosen.full), f"{options} --page"), encoding="utf-8")
+    if chosen.json:
+        print(json.dumps([row._asdict() for row in rows], indent=1))
+        return
+    print(*([as_protocol(rows), ""] if chosen.protocol else []), as_table(rows), sep="\n")
 
 
 if __name__ == "__main__":

@@ -5,11 +5,12 @@ from typing import Any
 import pytest
 
 from benchmarks import side_channels
-from benchmarks.side_channels import Setting, as_page, as_table, decoders, lines, scenario
+from benchmarks.side_channels import Arm, Setting, arms, as_page, as_protocol, as_table, decoders, lines, scenario
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import Decoder
 from fedsim.core.types import Limits
+from fedsim.scenario import Scenario
 from fedsim.threat.side_channels import Asked, Judging
 from fedsim.threat.speaking import Material, Speaker
 from tests.components.decoder.lettered import Letters
@@ -49,12 +50,14 @@ def test_the_protocol_asks_about_prompts_alone_and_more_often() -> None:
 
 
 def test_the_zero_control_stands_beside_what_leaks(setting: Setting) -> None:
-    rows = [row for name in ("greedy", "toy-leaky") for row in lines(setting, make(name))]
+    rows = [row for name in ("greedy", "toy-leaky") for row in lines(Arm(name, "", make(name), setting))]
     greedy, _, leaky, text = rows
     assert (greedy.value, greedy.p, greedy.tokens_a_step) == (0.0, 1.0, 1.0)
     assert leaky.value is not None
     assert leaky.value > 0.3
     assert text.role == "must succeed"
+    assert as_protocol(rows).splitlines()[-1].startswith("| toy-leaky |  | ")
+    assert as_protocol(rows).count("|\n") == 3
     table = as_table(rows)
     assert "## How many bits about the prompt?" in table
     assert "| toy-leaky | trace-figures, counts | counts | bits |" in table
@@ -63,12 +66,27 @@ def test_the_zero_control_stands_beside_what_leaks(setting: Setting) -> None:
     assert table in page
 
 
+def test_pads_that_clients_trained_are_an_arm_of_their_own(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, ...]] = []
+
+    def prepared(own: Scenario) -> Setting:
+        asked.append(tuple(one.name for one in own.components))
+        return setting
+
+    monkeypatch.setattr(side_channels, "prepare", prepared)
+    found = list(arms(False, True, decoders(["greedy", "lexical-unit"], [])))
+    assert [own.name for own in found] == ["greedy", "lexical-unit", "lexical-unit, trained"]
+    assert found[-1].settings == "temperature 0.3; clients: name pad-blocks, sure 0.5"
+    assert asked == [(), ("pad-blocks",)]
+    assert found[-1].speaker.decoder.name == "lexical-unit"
+
+
 def test_a_decoder_that_does_not_run_says_why(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any) -> None:
         raise FedsimError("it wants trained exits.")
 
     monkeypatch.setattr(side_channels, "study", fail)
     decoder: Decoder[Any, Any] = make("greedy")
-    (row,) = lines(setting, decoder)
+    (row,) = lines(Arm("greedy", "", decoder, setting))
     assert row.why == "it wants trained exits."
     assert "| greedy |  | does not run here: it wants trained exits. |" in as_table([row])

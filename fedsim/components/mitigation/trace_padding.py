@@ -11,7 +11,7 @@ Source: padding of packets, Wei et al. 2024, arXiv 2411.01076.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import final
+from typing import ClassVar, final
 
 import torch
 
@@ -28,6 +28,8 @@ class TracePaddingConfig(Config):
 @component("trace-padding", summary="mitigation: all steps as large as the largest, all texts as long as the longest")
 class TracePadding(Mitigation[TracePaddingConfig]):
     """Shows one trace for all."""
+
+    hides_work: ClassVar[bool] = True
 
     def veil(self, traces: Sequence[Trace], generator: torch.Generator) -> list[Trace]:
         """Return the largest trace, for every text."""

@@ -57,9 +57,14 @@ class TraceAttack(Configured[ConfigT]):
 
 
 class Mitigation(Component[ConfigT]):
-    """Hook mitigation: changes what can be seen of generations, and nothing that they write."""
+    """Hook mitigation: changes what can be seen of generations, and nothing that they write.
+
+    Attributes:
+        hides_work: whether all steps shall do as much, so that each has to last as long as the slowest.
+    """
 
     hook: ClassVar[Hook] = "mitigation"
+    hides_work: ClassVar[bool] = False
     modalities: ClassVar[frozenset[Modality]] = ANYTHING
 
     @abstractmethod
