@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from fedsim.record.store import RunFolder, read_record
+from tests.cli import typed
 
 ROOT = Path(__file__).parent.parent.parent
 RUN = """
@@ -43,10 +44,9 @@ def start(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
 
 
 def fedsim(*arguments: str, cwd: Path) -> tuple[int, str]:
-    process = start(*arguments, cwd=cwd)
-    output, errors = process.communicate(timeout=300)
-    assert "Traceback" not in errors, errors
-    return process.returncode, output + errors
+    done = typed.fedsim(*arguments, cwd=cwd, columns=160)
+    assert "Traceback" not in done.stderr, done.stderr
+    return done.returncode, done.stdout + done.stderr
 
 
 @pytest.fixture

@@ -1,8 +1,6 @@
 """Scenario files that want something else than an experiment."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,8 +8,8 @@ import pytest
 from fedsim.core.errors import FedsimError, ScenarioError
 from fedsim.experiment.sweep.origin import origin_of
 from fedsim.scenario import load
+from tests.cli.typed import fedsim
 
-ROOT = Path(__file__).parent.parent.parent
 MODEL = '[model]\nname = "mlp"\nwidth = 8\ndepth = 1\n[federation]\nclients = 4\n'
 DATA = '[data]\nname = "digits"\n'
 OWN = """
@@ -27,18 +25,6 @@ def marked():
     digits = registry.get("dataset", "digits")
     return digits.make(digits.config())
 """
-
-
-def fedsim(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "fedsim.cli", *arguments],
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"},
-        capture_output=True,
-        check=False,
-        text=True,
-        timeout=300,
-    )
 
 
 @pytest.mark.parametrize(

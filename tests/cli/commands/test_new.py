@@ -14,7 +14,7 @@ import pytest
 from fedsim.cli.templates import families as known_families
 from fedsim.cli.templates import write_new
 from fedsim.core.errors import FedsimError
-from tests.cli.typed import ROOT, fedsim
+from tests.cli.typed import ROOT, fresh
 
 
 def families(kind: str, *names: str) -> list[tuple[str, tuple[str, ...], str]]:
@@ -52,7 +52,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("kind", ["attack", "defense", "component"])
 def test_a_new_method_is_one_file_that_is_listed_and_passes_its_contract(kind: str, checkout: Path) -> None:
     mine = [(f"my-{own}-n{n}", family) for n, (own, _, family) in enumerate(NEW) if own == kind]
-    listed = fedsim("list", f"{kind}s", "--json", cwd=checkout, path=checkout)
+    listed = fresh("list", f"{kind}s", "--json", cwd=checkout, path=checkout)
     assert {name for name, _ in mine} <= {entry["name"] for entry in json.loads(listed.stdout)}
     above = "fedsim/components" if kind == "component" else f"{kind}s"
     for name, family in mine:
@@ -90,11 +90,11 @@ def test_new_files_are_as_the_linter_wants_them(checkout: Path) -> None:
 
 
 def test_the_command_says_what_it_wrote_and_the_other_families(checkout: Path) -> None:
-    written = fedsim("new", "attack", "another", cwd=checkout, path=checkout)
+    written = fresh("new", "attack", "another", cwd=checkout, path=checkout)
     assert written.returncode == 0, written.stderr
     assert "Wrote attacks/gradient_matching/another.py" in written.stdout
     assert "Other families, for --family: batch_separation, closed_form" in written.stdout
-    again = fedsim("new", "attack", "another", cwd=checkout, path=checkout)
+    again = fresh("new", "attack", "another", cwd=checkout, path=checkout)
     assert again.returncode == 2
     assert "exists already" in again.stderr
 
@@ -125,7 +125,7 @@ def test_every_family_says_what_it_holds_and_every_folder_is_one() -> None:
 
 
 def test_a_component_is_written_for_its_hook(checkout: Path) -> None:
-    written = fedsim("new", "component", "another-writer", "--hook", "decoder", cwd=checkout, path=checkout)
+    written = fresh("new", "component", "another-writer", "--hook", "decoder", cwd=checkout, path=checkout)
     assert written.returncode == 0, written.stderr
     assert "Wrote fedsim/components/decoder/another_writer.py" in written.stdout
 
