@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import cycle
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.func import jacrev
 
-from attacks.core.head_features import Head, separate_features
+from attacks.core.head_features import Head, HeadFeatures, separate_features
 from attacks.core.mask_readout_rules import linear_behind
 from attacks.core.mean_gradient import gradient_weight
 from attacks.core.tolerances import TINY
@@ -37,8 +38,16 @@ _DROPPED = 1e-6  # of the largest feature; rounding errors of separated ones sta
 _CHUNK = 64  # rows of a Jacobian at once
 
 
-def features_of(observation: Observation, labels: Tensor, generator: torch.Generator) -> tuple[str, Tensor] | None:
-    """Return the name of the last layer and what it read of every example, (B, D), or None where that is not told."""
+class Told(NamedTuple):
+    """What the head tells: the name of the last layer, what it read of every example, (B, D), and its errors (B,)."""
+
+    name: str
+    features: Tensor
+    errors: Tensor
+
+
+def features_of(observation: Observation, labels: Tensor, generator: torch.Generator) -> Told | None:
+    """Return what the last layer read of every example, or None where its gradient does not tell."""
     found = output_layer(observation.model, observation.spec.classes)
     tensors = observation.update.tensors
     if found is None or observation.local_steps > 1 or f"{found[0]}.weight" not in tensors:
@@ -54,7 +63,14 @@ def features_of(observation: Observation, labels: Tensor, generator: torch.Gener
         None if bias is None else bias.cpu().double() / factor,
     )
     separated = separate_features(head, labels.cpu(), generator)
-    return None if separated is None else (name, separated.inputs)
+    return None if separated is None else Told(name, separated.inputs, _errors(separated, labels.cpu()))
+
+
+def _errors(separated: HeadFeatures, labels: Tensor) -> Tensor:
+    """Return how far each input (B, D) may be from the truth: by rounding, and by the blur of what labels share."""
+    alike = (labels[:, None] == labels).double()
+    means = alike @ separated.inputs / alike.sum(1, keepdim=True)
+    return _CLOSE * separated.inputs.norm(dim=1) + separated.blur * (separated.inputs - means).norm(dim=1)
 
 
 def starts_from_features(
@@ -75,22 +91,22 @@ def starts_from_features(
     found = features_of(observation, labels, generator)
     if found is None:
         return
-    name, features = found
-    read, masks = partial(Client(observation).features, name=name), _likely_masks(observation, name, features)
-    shape = (len(features), *observation.spec.shape)
+    masks = _likely_masks(observation, found.name, found.features)
+    read = partial(Client(observation).features, name=found.name)
+    shape = (len(found.features), *observation.spec.shape)
     for spread in cycle(_SPREADS):
         noise = spread * torch.randn(shape, generator=generator, dtype=torch.float64)
-        yield _start_at(equations, read, features, noise, masks)
+        yield _start_at(equations, read, found, noise, masks)
 
 
-def _start_at(equations: Equations, read: Read, features: Tensor, noise: Tensor, masks: Masks) -> Tensor:
+def _start_at(equations: Equations, read: Read, found: Told, noise: Tensor, masks: Masks) -> Tensor:
     """Return a start (n,) whose examples were followed back from noise (B, *shape)."""
     unknowns = equations.unknowns
     start = unknowns.start_at(noise, masks).to(equations.prior_mean)
     images: list[Tensor] = []
-    for part, wanted in zip(equations.parts, features, strict=True):
+    for part, wanted, error in zip(equations.parts, found.features, found.errors.tolist(), strict=True):
         begun, steps = part.unpack(start[part.places], unknowns.shape)
-        images.append(_follow_back(partial(read, masks=steps[0]), wanted.to(begun), begun).flatten())
+        images.append(_follow_back(partial(read, masks=steps[0]), wanted.to(begun), error, begun).flatten())
     return torch.cat([*images, start[unknowns.pixels :]])
 
 
@@ -104,8 +120,11 @@ def _likely_masks(observation: Observation, name: str, features: Tensor) -> Mask
     return tuple(masks)
 
 
-def _follow_back(read: Read, wanted: Tensor, start: Tensor) -> Tensor:
-    """Return an example (1, *shape) whose features (1, D) are near the wanted ones (D,), by steps of least norm."""
+def _follow_back(read: Read, wanted: Tensor, error: float, start: Tensor) -> Tensor:
+    """Return an example (1, *shape) whose features (1, D) are near the wanted ones (D,), by steps of least norm.
+
+    They end where only the error is left: nearer ones would be those of noise, which pixels have to follow far away.
+    """
     values, damping = start, _FIRST_DAMPING
     residual = wanted - read(values)[0]
     for _ in range(_STEPS):
@@ -123,6 +142,6 @@ def _follow_back(read: Read, wanted: Tensor, start: Tensor) -> Tensor:
             return values
         gain = float(missing.norm() / residual.norm())
         values, residual, damping = tried, missing, damping * _TIGHTEN**tightened * _EASE
-        if gain > _STILL or float(residual.norm()) < _CLOSE * float(wanted.norm()):
+        if gain > _STILL or float(residual.norm()) < error:
             break
     return values

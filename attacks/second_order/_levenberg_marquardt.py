@@ -1,4 +1,8 @@
-"""Levenberg-Marquardt: damped Gauss-Newton steps (J^T J + damping * scale * I) s = J^T r, dense or matrix-free."""
+"""Levenberg-Marquardt: damped Gauss-Newton steps (J^T J + damping * scale * I) s = J^T r, dense or matrix-free.
+
+Where the matrix is factored, a step is also bent: its second derivative along s gives an acceleration a by the same
+factor, and s + a / 2 is taken where it gains more. (Geodesic acceleration: Transtrum, Sethna 2012, arXiv 1201.5885.)
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,8 @@ from attacks.second_order._equations import Equations, Linearisation
 _FIRST_DAMPING, _EASE, _TIGHTEN, _TRIES = 1e-2, 0.2, 4.0, 8
 _AGAIN = 0.25  # a factor that is at hand is used again while it lowers the objective to this share
 _STILL = 1.0 - 1e-6  # a step that gains less is the last one
+_SETTLED = 1e-3  # of an unknown's unit: what a further step may still change where the equations hold
+_BEND = 0.1  # share of a step for its second difference: rounding divided by its square is still nothing
 _PROBES = 4
 _LOOSEST = 1e-2  # relative residual of conjugate gradients in the first steps
 
@@ -25,7 +31,8 @@ class Limits(NamedTuple):
         iterations: most linearisations.
         products: most iterations of conjugate gradients a step.
         dense: most entries of the Jacobian; larger ones are never formed.
-        converged: objective below which the equations hold up to rounding.
+        converged: objective below which the equations hold up to rounding. Steps then go on until the next one would
+            hardly change the unknowns: what only small equations tell may still be wrong.
         box: least and greatest values of pixels, or None for no such range.
     """
 
@@ -155,10 +162,22 @@ def solve(equations: Equations, start: Tensor, limits: Limits, tell: Callable[[i
             values, here, objective, damping = moved
         history.append(objective)
         tell(iteration, objective, values)
-        if objective < limits.converged or objective > _STILL * before:
-            stopped = CONVERGED if objective < limits.converged else STUCK
+        if objective > _STILL * before:
+            stopped = STUCK
             break
+        if objective < limits.converged and _is_settled(normal, here, damping):
+            break
+    if objective < limits.converged:
+        stopped = CONVERGED
     return Solution(values, objective, tuple(history), stopped, is_dense)
+
+
+def _is_settled(normal: Normal, here: Linearisation, damping: float) -> bool:
+    """Say whether a further step would hardly change the unknowns, by the factor at hand if there is one."""
+    if not isinstance(normal, DenseNormal):
+        return True
+    step = normal.solve_step(damping, here.backward(here.residual), 0.0)
+    return step is None or float(step.abs().max()) < _SETTLED
 
 
 class _Place(NamedTuple):
@@ -181,11 +200,24 @@ class _Path(NamedTuple):
         step = self.normal.solve_step(place.damping, right, min(_LOOSEST, place.objective**0.5))
         if step is None:
             return None
-        values = equations.unknowns.project(place.values + step, self.box)
-        objective = equations.objective(equations.residual(values), values)
+        ends = [self._end(place.values + own) for own in (step, *self._bent(place, step))]
+        values, objective = min(ends, key=lambda end: end[1])
         if not objective < place.objective:
             return None
         return _Place(values, equations.linearise(values), objective, place.damping)
+
+    def _end(self, values: Tensor) -> tuple[Tensor, float]:
+        values = self.equations.unknowns.project(values, self.box)
+        return values, self.equations.objective(self.equations.residual(values), values)
+
+    def _bent(self, place: _Place, step: Tensor) -> list[Tensor]:
+        """Return the step with half its acceleration, or nothing where that costs as much as another step."""
+        if not isinstance(self.normal, DenseNormal):
+            return []
+        beside = (self.equations.residual(place.values + sign * _BEND * step) for sign in (1.0, -1.0))
+        bending = (sum(beside) - 2.0 * place.here.residual) / _BEND**2  # of the residual, so its sign is already turned
+        acceleration = self.normal.solve_step(place.damping, place.here.backward(bending), 0.0)
+        return [] if acceleration is None else [step + 0.5 * acceleration]
 
 
 def _move(path: _Path, place: _Place) -> _Place | None:
