@@ -8,11 +8,10 @@ import torch
 from torch import Tensor
 from torch.func import jacrev
 
-from attacks.core.tolerances import TINY
+from attacks.core.tolerances import SINGLE, TINY
 
 _STEPS, _TRIES = 30, 8
 _FIRST_DAMPING, _EASE, _TIGHTEN = 1e-2, 0.2, 4.0
-_CLOSE = 3e-7  # relative distance of features: those of a gradient in single precision are no closer
 _STILL = 0.999  # a step that gains less is the last one
 _CHUNK = 64  # rows of a Jacobian at once
 
@@ -27,16 +26,21 @@ def follow_back(
     wanted: Tensor,
     start: Tensor,
     spread: Callable[[Tensor], Tensor] = as_they_are,
+    error: float | None = None,
 ) -> Tensor:
     """Return an example (1, *shape) whose features are near the wanted ones, by damped steps of least norm.
+
+    Steps end where only the error is left: nearer features would be those of noise, which pixels follow far away.
 
     Args:
         read: features (1, D) of an example.
         wanted: shape (D,).
         start: where steps begin, shape (1, *shape).
         spread: slopes (D, n) times the covariance (n, n) of examples, in whose norm steps are least.
+        error: how far wanted features may be from the truth; absent: what single precision leaves.
     """
     values, damping = start, _FIRST_DAMPING
+    enough = SINGLE * float(wanted.norm()) if error is None else error
     residual = wanted - read(values)[0]
     for _ in range(_STEPS):
         slopes = jacrev(lambda own: read(own)[0], chunk_size=_CHUNK)(values).flatten(1)  # (D, n)
@@ -54,6 +58,6 @@ def follow_back(
             return values
         gain = float(missing.norm() / residual.norm())
         values, residual, damping = tried, missing, damping * _TIGHTEN**tightened * _EASE
-        if gain > _STILL or float(residual.norm()) < _CLOSE * float(wanted.norm()):
+        if gain > _STILL or float(residual.norm()) < enough:
             break
     return values

@@ -3,6 +3,10 @@
 The layer gives class scores z_b = W h_b + c. Its gradients dW = sum_b k_b h_b^T and dc = sum_b k_b mix the examples,
 with k_b = (softmax(z_b) - onehot(y_b)) / B. But every input lies in the row space of dW, so r numbers say which one it
 is, and it determines its own k_b. That leaves about B r unknowns for K r equations, which a few steps solve.
+
+Two examples of one label have almost the same k in a fresh model, so dW holds their sum and, far smaller, what their
+difference does to their scores times that difference. It counts as long as it stands out of rounding, which shows in
+the singular values behind the B-th: exact ones would be zero.
 """
 
 from __future__ import annotations
@@ -15,7 +19,7 @@ from torch import Tensor
 from torch.func import jacrev
 
 from attacks.core.mean_gradient import gradient_weight
-from attacks.core.tolerances import EXACT, LEAST
+from attacks.core.tolerances import EXACT, LEAST, SINGLE
 from fedsim.core.losses import is_cross_entropy
 from fedsim.core.output_layer import output_layer
 from fedsim.core.types import Observation
@@ -23,6 +27,9 @@ from fedsim.core.types import Observation
 _STARTS = 32
 _REPEATS = 3  # of the first guess: errors of equal scores, the inputs that follow, and their errors
 _FINEST = 1e-15  # relative change at which a search in double precision ends
+_CLEAR = 5.0  # singular values of rounding beyond which one is told: structured rounding stays below
+_DOUBLE = 1e-12  # of the largest singular value: far above rounding in double precision
+_APART = 1e-2  # of the inputs' size: enough to leave the saddle at equal inputs
 
 
 class Head(NamedTuple):
@@ -49,16 +56,26 @@ class HeadFeatures(NamedTuple):
         errors: k = dL/dz, shape (B, K), for a mean over the examples.
         residual: |dW - sum_b k_b h_b^T|, biases included, relative to |dW|.
         accuracy: relative error of an input that rounding of the gradient in single precision leaves, to first order.
+        blur: error of the difference of inputs that share a label, relative to it; 1 where nothing tells them apart.
     """
 
     inputs: Tensor
     errors: Tensor
     residual: float
     accuracy: float
+    blur: float
 
 
-def features_of(observation: Observation, labels: Tensor, generator: torch.Generator) -> tuple[str, Tensor] | None:
-    """Return the name of the last layer and what it read of every example, (B, D), or None where that is not told."""
+class Told(NamedTuple):
+    """What the head tells: the name of the last layer, what it read of every example, (B, D), and its errors (B,)."""
+
+    name: str
+    features: Tensor
+    errors: Tensor
+
+
+def features_of(observation: Observation, labels: Tensor, generator: torch.Generator) -> Told | None:
+    """Return what the last layer read of every example, or None where its gradient does not tell."""
     found = output_layer(observation.model, observation.spec.classes)
     tensors = observation.update.tensors
     if found is None or observation.local_steps > 1 or f"{found[0]}.weight" not in tensors:
@@ -74,14 +91,21 @@ def features_of(observation: Observation, labels: Tensor, generator: torch.Gener
         None if bias is None else bias.cpu().double() / factor,
     )
     separated = separate_features(head, labels.cpu(), generator)
-    return None if separated is None else (name, separated.inputs)
+    return None if separated is None else Told(name, separated.inputs, _errors_of(separated, labels.cpu()))
+
+
+def _errors_of(separated: HeadFeatures, labels: Tensor) -> Tensor:
+    """Return how far each input (B, D) may be from the truth: by rounding, and by the blur of what labels share."""
+    alike = (labels[:, None] == labels).double()
+    means = alike @ separated.inputs / alike.sum(1, keepdim=True)
+    return SINGLE * separated.inputs.norm(dim=1) + separated.blur * (separated.inputs - means).norm(dim=1)
 
 
 def separate_features(head: Head, labels: Tensor, generator: torch.Generator) -> HeadFeatures | None:
     """Return what the layer read of every example, or None where its gradient does not say.
 
-    Examples of one label whose scores hardly differ add nothing to each other's row: the same input, their mean, is
-    then returned for all of them.
+    Examples of one label whose scores hardly differ may add nothing to each other's row but rounding: the same input,
+    their mean, is then returned for all of them.
 
     Args:
         head: with the gradient of a mean cross-entropy over the batch.
@@ -92,6 +116,8 @@ def separate_features(head: Head, labels: Tensor, generator: torch.Generator) ->
         return None  # the errors sum to zero, so K - 1 are independent at most
     problem = _Problem(head, labels)
     likely = problem.likely()
+    if problem.blur < 1.0:
+        likely = likely + _APART * problem.draw_about(likely, generator)
     for number in range(_STARTS):
         residual, unknowns = problem.solve(problem.draw_about(likely, generator) if number else likely)
         if residual < EXACT:
@@ -107,7 +133,9 @@ class _Problem:
         added = [] if head.bias_gradient is None else [head.bias_gradient[:, None]]
         whole = torch.cat([head.gradient, *added], 1)
         _, sizes, rows = torch.linalg.svd(whole, full_matrices=False)
-        rank = int((sizes[: len(labels)] > 0.1 * EXACT * sizes[0]).sum())
+        floor = _floor(sizes, len(labels))
+        rank = int((sizes[: len(labels)] > _CLEAR * floor).sum())
+        self.blur = float(floor / sizes[rank - 1]) if rank == len(labels) else 1.0
         self._rows = rows[:rank]
         self._columns = head.weight.shape[1]
         if added:  # the bias reads 1, so the last entry of every input is 1
@@ -160,7 +188,7 @@ class _Problem:
         slopes = jacrev(self._residual)(unknowns.flatten())
         least = float(torch.linalg.svdvals(slopes)[-1]) if slopes.numel() else 1.0
         accuracy = torch.finfo(torch.float32).eps / max(least, LEAST) / float(places.norm(dim=1).mean())
-        return HeadFeatures(inputs, self._errors(unknowns), residual, accuracy)
+        return HeadFeatures(inputs, self._errors(unknowns), residual, accuracy, self.blur)
 
     def _errors(self, unknowns: Tensor) -> Tensor:
         places = self._offset + unknowns @ self._directions
@@ -170,3 +198,11 @@ class _Problem:
         unknowns = values.view(self._shape)
         places = self._offset + unknowns @ self._directions
         return (self._target - self._errors(unknowns).T @ places).flatten() / self._size
+
+
+def _floor(sizes: Tensor, examples: int) -> float:
+    """Return how large rounding makes a singular value: as large as those which no example accounts for."""
+    most = 0.1 * EXACT * float(sizes[0])
+    if len(sizes) <= examples:
+        return most / _CLEAR
+    return min(max(float(sizes[examples]), _DOUBLE * float(sizes[0])), most / _CLEAR)

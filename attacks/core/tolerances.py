@@ -26,3 +26,6 @@ label or mask does not."""
 SURELY_KEPT = 1e-3
 """The least entry of a unit's output gradient, relative to its row's norm, that shows a unit to be neither dropped nor
 inactive: rounding errors of a factorisation are far smaller."""
+
+SINGLE = 3e-7
+"""Relative distance of features: those that a gradient in single precision tells are no closer to the truth."""

@@ -1,19 +1,22 @@
-"""ares: imprint the second layer on what the first one measures, and solve the measurement for a sparse image.
+"""ares: imprint a dense layer on what the layers in front of it measure, and solve the measurement for a sparse image.
 
-Idea: no layer is added. The first layer becomes random measurements that a ReLU leaves as they are; all rows of the
-    second one are alike but for their bias, so that neighbours differ in the examples of one bin, as in an imprint.
+Idea: no layer is added. Convolutions, or else a dense layer, become random measurements that a ReLU leaves as they are;
+    all rows of the next dense layer are alike but for their bias, so that neighbours differ in the examples of one bin.
 Equation: h = (dW_i - dW_i+1) / (db_i - db_i+1) = s (A x + b), then x = argmin ||A x - (h / s - b)||^2 / 2 + l ||D x||_1
     over the entries that dropout kept, D the differences of neighbouring pixels, s = 1 / (1 - p) or 1.
-Assumes: malicious server that changes weights, not shapes, with own examples for its bins; three linear layers with
-    biases and ReLU, the first on the pixels; one step. The rate of dropout between the first two, if there is any.
+Assumes: malicious server that changes weights, not shapes, with own examples for its bins; convolutions and two dense
+    layers, or three dense ones, with biases and ReLU; one step. The rate of dropout in front of the imprint, if any.
 Recovers: images from fewer measurements than pixels, approximately; from as many as pixels, nearly exactly.
-Fails: examples that share a bin; dropout behind the second layer, which spoils the differences; noise on the wire.
+Fails: examples that share a bin; dropout behind the imprint, which spoils the differences; noise on the wire; maximum
+    pooling and normalisation (refused). Dropout in front of a layer that measures.
 Source: after arXiv 2603.17623, of which the abstract was read; layers and bins are our own. Bins: arXiv 2110.13057.
 """
 
 from __future__ import annotations
 
+import copy
 import math
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import ClassVar, NamedTuple, final
 
@@ -27,6 +30,7 @@ from attacks.core.regularizers import pixel_box
 from attacks.malicious_server._generalised_lasso import generalised_lasso, neighbours
 from attacks.malicious_server._imprint import HONEST, check_public, differences, hides_imprint, in_bins
 from attacks.malicious_server._isolated_units import Singles, above_rounding, expected_examples, linear, reconstruction
+from attacks.malicious_server._linear_calls import kept_scale, lacks_bias, lacks_relu, linear_calls, probes
 from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import Attack, Effort, Tables
 from fedsim.core.layer_calls import inputs_in_order, layer_outputs, read_by
@@ -34,9 +38,10 @@ from fedsim.core.masks import keep_masks, without_dropout
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, InputSpec, Observation, OnStep, Reconstruction, View
 
-_PROBES = 4
-_FEWEST_LAYERS = 3
-_SLACK = 0.1  # of the largest entry of an activation, below which an entry counts as 0
+_LEAST = 1.0  # of every unit that measures, over all images
+_SLACK = 0.1  # of the largest entry of an activation, by which noise may make an entry negative
+_CHUNK = 256  # images at once
+_AFFINE = 1e-6  # of how far apart images are read, in double precision: rounding is far below
 _CONSTANT = 1e-9
 
 
@@ -58,11 +63,23 @@ class AresConfig(Config):
 
 
 class _Layers(NamedTuple):
-    """Names of the three linear layers that the server writes."""
+    """Names of the layers that the server writes: those that measure, and two linear ones behind them."""
 
-    measure: str
+    measures: tuple[str, ...]
     imprint: str
     spread: str
+
+
+class _Affine(NamedTuple):
+    """What a layer reads of a flattened image x where every unit is active, A x + b, float64.
+
+    Attributes:
+        matrix: A, shape (m, n).
+        offset: b, shape (m,).
+    """
+
+    matrix: Tensor
+    offset: Tensor
 
 
 @final
@@ -79,7 +96,7 @@ class Ares(Attack[AresConfig]):
     }
 
     def craft(self, model: nn.Module, spec: InputSpec, public: Tensor, generator: torch.Generator) -> nn.Module:
-        """Return the model with other weights and biases in its first three linear layers.
+        """Return the model with other weights and biases in the layers that measure, and in the two behind them.
 
         Raises:
             NotApplicable: it has no such layers, or the server has no examples to place its bins by.
@@ -88,10 +105,17 @@ class Ares(Attack[AresConfig]):
         layers = _layers(model, spec.shape)
         if isinstance(layers, str):
             raise NotApplicable(layers)
-        _measure(model.get_submodule(layers.measure), spec, generator)
+        for name in layers.measures:
+            _measure(model, name, spec, generator)
+        measured = _measured(model, layers.imprint, spec)
+        if not _is_affine(model, layers.imprint, measured, spec):
+            raise NotApplicable(
+                f"what stands in front of layer '{layers.imprint}' is not affine where every unit is active: a plain "
+                "ReLU and average pooling are, maximum pooling, normalisation and other activations are not"
+            )
         with torch.no_grad(), keep_masks(generator):
             (seen,) = read_by(model.train(), [layers.imprint], public.to(next(model.parameters())), nullcontext())
-        _imprint(model, layers, seen.double(), self.config.gain, generator)
+        _imprint(model, layers, seen.double(), measured, self.config.gain, generator)
         return model
 
     def not_applicable(self, observation: Observation) -> str | None:
@@ -118,26 +142,26 @@ class Ares(Attack[AresConfig]):
         own = own[: expected_examples(observation)]  # the solver is what takes time
         examples = self._solved(observation, layers, activations[own])
         singles = Singles(examples, hit[own], parts[hit[own]])
-        measured, pixels = observation.model.get_parameter(f"{layers.measure}.weight").shape
+        measured, pixels = activations.shape[1], math.prod(observation.spec.shape)
         facts = {
             "bins hit": float(len(hit)),
             "in their bin": float(len(own)),
             "measurements a pixel": measured / pixels,
         }
-        notes = (f"layer '{layers.imprint}' holds an imprint on what layer '{layers.measure}' measures",)
+        notes = (f"layer '{layers.imprint}' holds an imprint on what {_listed(layers.measures)} measures",)
         return reconstruction(observation, layers.imprint, singles, on_step, facts=facts, notes=notes)
 
     def _solved(self, observation: Observation, layers: _Layers, activations: Tensor) -> Tensor:
         """Return the image of each activation (G, m), within the pixel range where that is known."""
-        weight, start = linear(observation.model, layers.measure)
-        length = weight.norm(dim=1).mean()
-        values = activations / _kept_scale(observation, layers) - start
+        matrix, start = _measured(observation.model, layers.imprint, observation.spec)
+        length = matrix.norm(dim=1).mean()
+        values = activations / kept_scale(observation, layers.imprint) - start
         pairs = neighbours((1, 1, *observation.spec.shape)[-3:])
         kept = _kept(activations)
-        examples = torch.empty(len(values), weight.shape[1], dtype=torch.float64)
+        examples = torch.empty(len(values), matrix.shape[1], dtype=torch.float64)
         for pattern in kept.unique(dim=0):  # one for all, without dropout between the layers
             same = (kept == pattern).all(1)
-            rows, part = weight[pattern] / length, values[same][:, pattern] / length
+            rows, part = matrix[pattern] / length, values[same][:, pattern] / length
             examples[same] = generalised_lasso(rows, part, pairs, self.config.strength, self.config.iterations)
         found = examples.view(-1, *observation.spec.shape)
         if "input-statistics" not in observation.threat.knows:
@@ -147,58 +171,113 @@ class Ares(Attack[AresConfig]):
 
 
 def _layers(model: nn.Module, shape: tuple[int, ...]) -> _Layers | str:
-    """Return the first three linear layers, or why they do not suit."""
-    try:
-        device = next(model.parameters())
-        probe = torch.rand((_PROBES, *shape), generator=torch.Generator().manual_seed(0)).to(device)
-        with torch.no_grad(), without_dropout(), inputs_in_order(model, (nn.Linear,)) as seen:
-            names = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-            with layer_outputs(model, names) as outputs:
-                run(model, probe)
-    except (RuntimeError, TypeError) as error:
-        return f"the model does not run on an image: {error}"
-    if len(seen) < _FEWEST_LAYERS:
-        return f"it needs three linear layers, and the model has {len(seen)}"
-    layers = _Layers(*(name for name, _ in seen[:3]))
-    read, gave = [own for _, own in seen[:3]], [own for _, own in outputs[:2]]
-    if read[0].shape != probe.flatten(1).shape or not torch.equal(read[0], probe.flatten(1)):
-        return f"the first linear layer '{layers.measure}' does not read the pixels"
-    for name, before, behind in zip(layers[:2], gave, read[1:], strict=True):
-        if not torch.equal(before.relu(), behind):
-            return f"behind layer '{name}' stands no plain ReLU (for model 'mlp' set activation = 'relu')"
-    for name in layers:
-        if model.get_submodule(name).bias is None:
-            return f"layer '{name}' has no bias (for model 'mlp' set bias = true)"
-    return layers
+    """Return the layers that measure and the two linear ones behind them, or why there are none that suit."""
+    calls = linear_calls(model, shape)
+    if isinstance(calls, str):
+        return calls
+    names = [name for name, _ in _weighted(model, shape)]
+    convolutions = names[: names.index(calls[0].name)] if calls else names
+    measures = tuple(convolutions) or tuple(own.name for own in calls[:1])
+    behind = calls if convolutions else calls[1:]
+    if len(behind) < len(_Layers._fields) - 1:
+        return f"it needs two linear layers behind those that measure, and the model has {len(behind)}"
+    imprint, spread = behind[:2]
+    unsuited = [lacks_relu(imprint, spread), *(lacks_bias(model, own) for own in (*measures, imprint.name))]
+    return next((reason for reason in unsuited if reason is not None), _Layers(measures, imprint.name, spread.name))
+
+
+def _weighted(model: nn.Module, shape: tuple[int, ...]) -> list[tuple[str, Tensor]]:
+    """Return the convolutions and linear layers in the order in which they are called, and what they read."""
+    with torch.no_grad(), without_dropout(), inputs_in_order(model, (nn.Conv1d, nn.Conv2d, nn.Linear)) as seen:
+        run(model, probes(model, shape))
+    return seen
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    layers = ", ".join(f"'{name}'" for name in names)
+    return f"layer {layers}" if len(names) == 1 else f"the chain of layers {layers}"
 
 
 @torch.no_grad()
-def _measure(layer: nn.Module, spec: InputSpec, generator: torch.Generator) -> None:
-    """Write random rows of about length 1, with biases that keep every unit active for every image of pixels."""
-    assert isinstance(layer, nn.Linear)
-    units, entries = layer.weight.shape
-    rows = torch.randn(units, entries, generator=generator, dtype=torch.float64) / math.sqrt(entries)
-    channels = entries // len(spec.mean)
-    mean, std = (torch.tensor(own, dtype=torch.float64).repeat_interleave(channels) for own in (spec.mean, spec.std))
-    low, high = -mean / std, (1 - mean) / std
-    least = torch.minimum(rows * low, rows * high).sum(1)
+def _measure(model: nn.Module, name: str, spec: InputSpec, generator: torch.Generator) -> None:
+    """Write random rows of about length 1, with biases that keep every unit active for every image of pixels.
+
+    Args:
+        model: whose layers in front of this one are written.
+        name: of the layer.
+        spec: of the images.
+        generator: of the rows.
+    """
+    layer = model.get_submodule(name)
+    assert isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d)
+    units, *rest = layer.weight.shape
+    rows = torch.randn(units, *rest, generator=generator, dtype=torch.float64) / math.sqrt(math.prod(rest))
+    assert layer.bias is not None
     layer.weight.copy_(rows)
-    layer.bias.copy_(1 - least)
+    layer.bias.zero_()
+    matrix, offset = _seen_by(model, spec, lambda own, images: _given_by(own, name, images))
+    low, high = (bound.flatten().double() for bound in _range(spec))
+    least = (offset + torch.minimum(matrix * low, matrix * high).sum(1)).view(units, -1)
+    layer.bias.copy_(_LEAST - least.amin(1))
+
+
+def _given_by(model: nn.Module, name: str, images: Tensor) -> Tensor:
+    with without_dropout(), layer_outputs(model, [name]) as seen:
+        model(images)
+    return seen[0][1]
+
+
+def _measured(model: nn.Module, imprint: str, spec: InputSpec) -> _Affine:
+    """Return what the imprint reads of an image, where every unit in front of it is active."""
+    return _seen_by(model, spec, lambda own, images: read_by(own, [imprint], images, without_dropout())[0])
 
 
 @torch.no_grad()
-def _imprint(model: nn.Module, layers: _Layers, seen: Tensor, gain: float, generator: torch.Generator) -> None:
+def _seen_by(model: nn.Module, spec: InputSpec, look: Callable[[nn.Module, Tensor], Tensor]) -> _Affine:
+    """Return a part of the model, (N, ...) of images (N, *shape), as an affine map, from images of one bright pixel."""
+    still = copy.deepcopy(model).double().eval()
+    low, high = (bound.flatten().double() for bound in _range(spec))
+    images = torch.cat([low[None], low + torch.diag(high - low)])
+    parts = [look(still, own.view(-1, *spec.shape)).flatten(1) for own in images.split(_CHUNK)]
+    values = torch.cat(parts)
+    matrix = ((values[1:] - values[0]) / (high - low)[:, None]).T
+    return _Affine(matrix, values[0] - matrix @ low)
+
+
+@torch.no_grad()
+def _is_affine(model: nn.Module, imprint: str, measured: _Affine, spec: InputSpec) -> bool:
+    """Return whether the imprint reads of images what an affine map says."""
+    still = copy.deepcopy(model).double().eval()
+    low, high = (bound.double() for bound in _range(spec))
+    images = low + (high - low) * probes(still, spec.shape)
+    read = read_by(still, [imprint], images, without_dropout())[0]
+    told = images.flatten(1) @ measured.matrix.T + measured.offset
+    return float((read.flatten(1) - told).norm()) < _AFFINE * float((read - read.mean(0)).norm())
+
+
+def _range(spec: InputSpec) -> tuple[Tensor, Tensor]:
+    """Return the least and the largest image, (*shape), each normalised."""
+    across = (-1, *[1] * (len(spec.shape) - 1))
+    mean, std = (torch.tensor(own, dtype=torch.float64).view(across) for own in (spec.mean, spec.std))
+    return (-mean / std).expand(spec.shape), ((1 - mean) / std).expand(spec.shape)
+
+
+@torch.no_grad()
+def _imprint(
+    model: nn.Module, layers: _Layers, seen: Tensor, measured: _Affine, gain: float, generator: torch.Generator
+) -> None:
     """Write one row for all units, which measures how bright an image is, and biases at quantiles of public examples.
 
     Args:
-        model: with the first layer written.
+        model: with the layers that measure written.
         layers: whose weights are written.
-        seen: what the second layer reads of public examples, dropout drawn, shape (N, m), float64.
+        seen: what the imprint reads of public examples, dropout drawn, shape (N, m), float64.
+        measured: what it reads of any image.
         gain: factor on the imprint's gradient.
         generator: of the columns behind the imprint.
     """
-    weight, start = linear(model, layers.measure)
-    row = weight.sum(1)
+    start = measured.offset
+    row = measured.matrix.sum(1)
     row -= start * (row @ start) / (start @ start)  # else a large constant hides small differences
     places = seen @ row
     spread = places.std()
@@ -215,7 +294,8 @@ def _imprint(model: nn.Module, layers: _Layers, seen: Tensor, gain: float, gener
     sums = (places[:, None] - edges).relu().sum(1)
     columns = torch.randn(behind.out_features, 1, generator=generator, dtype=torch.float64) / sums.std()
     behind.weight.copy_(gain * columns.expand(-1, units))
-    behind.bias.copy_(-columns[:, 0] * sums.mean())
+    if behind.bias is not None:
+        behind.bias.copy_(-columns[:, 0] * sums.mean())
 
 
 def _in_own_bin(observation: Observation, layers: _Layers, activations: Tensor, hit: Tensor) -> Tensor:
@@ -227,16 +307,5 @@ def _in_own_bin(observation: Observation, layers: _Layers, activations: Tensor, 
 
 
 def _kept(activations: Tensor) -> Tensor:
-    """Return which entries (G, m) dropout kept: every unit is active, so an entry near 0 was dropped."""
-    return activations > _SLACK * activations.amax(1, keepdim=True)
-
-
-@torch.no_grad()
-def _kept_scale(observation: Observation, layers: _Layers) -> float:
-    """Return how much larger dropout makes what it keeps, by the rate that the attacker's model has."""
-    probe = torch.zeros(1, *observation.spec.shape).to(next(observation.model.parameters()))
-    model, generator = observation.model.train(), torch.Generator().manual_seed(0)
-    (whole,) = read_by(model, [layers.imprint], probe, without_dropout())
-    with keep_masks(generator):
-        (dropped,) = read_by(model, [layers.imprint], probe, nullcontext())
-    return float((dropped / whole).max())
+    """Return which entries (G, m) dropout kept: it makes what it keeps no smaller than the least of a unit."""
+    return activations > _LEAST / 2

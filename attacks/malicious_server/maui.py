@@ -223,8 +223,8 @@ def _separated(observation: Observation, entry: str, generator: torch.Generator)
     if found is None:
         return Singles(torch.empty(0), torch.empty(0, dtype=torch.long), torch.empty(0))
     weight, bias = linear(observation.model, entry)
-    chances = (found[1] @ weight.T + bias).softmax(1).gather(1, labels[:, None])[:, 0]
-    return Singles(found[1], labels, gradient_weight(observation) * (chances - 1) / len(labels))
+    chances = (found.features @ weight.T + bias).softmax(1).gather(1, labels[:, None])[:, 0]
+    return Singles(found.features, labels, gradient_weight(observation) * (chances - 1) / len(labels))
 
 
 def follow_features(observation: Observation, features: Tensor) -> tuple[Tensor, Tensor]:

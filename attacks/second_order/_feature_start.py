@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from attacks.core.feature_inversion import follow_back
-from attacks.core.head_features import features_of
+from attacks.core.head_features import Told, features_of
 from attacks.core.mask_readout_rules import linear_behind
 from attacks.second_order._client import Client
 from attacks.second_order._equations import Equations
@@ -46,22 +46,22 @@ def starts_from_features(
     found = features_of(observation, labels, generator)
     if found is None:
         return
-    name, features = found
-    read, masks = partial(Client(observation).features, name=name), _likely_masks(observation, name, features)
-    shape = (len(features), *observation.spec.shape)
+    masks = _likely_masks(observation, found.name, found.features)
+    read = partial(Client(observation).features, name=found.name)
+    shape = (len(found.features), *observation.spec.shape)
     for spread in cycle(_SPREADS):
         noise = spread * torch.randn(shape, generator=generator, dtype=torch.float64)
-        yield _start_at(equations, read, features, noise, masks)
+        yield _start_at(equations, read, found, noise, masks)
 
 
-def _start_at(equations: Equations, read: Read, features: Tensor, noise: Tensor, masks: Masks) -> Tensor:
+def _start_at(equations: Equations, read: Read, found: Told, noise: Tensor, masks: Masks) -> Tensor:
     """Return a start (n,) whose examples were followed back from noise (B, *shape)."""
     unknowns = equations.unknowns
     start = unknowns.start_at(noise, masks).to(equations.prior_mean)
     images: list[Tensor] = []
-    for part, wanted in zip(equations.parts, features, strict=True):
+    for part, wanted, error in zip(equations.parts, found.features, found.errors.tolist(), strict=True):
         begun, steps = part.unpack(start[part.places], unknowns.shape)
-        images.append(follow_back(partial(read, masks=steps[0]), wanted.to(begun), begun).flatten())
+        images.append(follow_back(partial(read, masks=steps[0]), wanted.to(begun), begun, error=error).flatten())
     return torch.cat([*images, start[unknowns.pixels :]])
 
 

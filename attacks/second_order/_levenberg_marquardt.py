@@ -1,9 +1,14 @@
-"""Levenberg-Marquardt: damped Gauss-Newton steps (J^T J + damping * scale * I) s = J^T r, dense or matrix-free."""
+"""Levenberg-Marquardt: damped Gauss-Newton steps (J^T J + damping * scale * I) s = J^T r, dense or matrix-free.
+
+Where the matrix is formed, a step is also bent: the second derivative along s gives an acceleration a by the same
+matrix, and s + a / 2 is taken where it gains more. (Geodesic acceleration: Transtrum, Sethna 2012, arXiv 1201.5885.)
+Further steps use products, and the matrix of an earlier point to precondition them, as long as that is quick.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, cast
 
 import numpy as np
 import torch
@@ -12,8 +17,11 @@ from torch import Tensor
 from attacks.second_order._equations import Equations, Linearisation
 
 _FIRST_DAMPING, _EASE, _TIGHTEN, _TRIES = 1e-2, 0.2, 4.0, 8
-_AGAIN = 0.25  # a factor that is at hand is used again while it lowers the objective to this share
+_AGAIN = 0.25  # a matrix that is at hand is used again while it lowers the objective to this share
+_QUICK = 50  # unknowns for each iteration of a step near a matrix: it takes half as long as forming another one
 _STILL = 1.0 - 1e-6  # a step that gains less is the last one
+_SETTLED = 1e-3  # of an unknown's unit: what a further step may still change where the equations hold
+_BEND = 0.1  # share of a step for its second difference: rounding divided by its square is still nothing
 _PROBES = 4
 _LOOSEST = 1e-2  # relative residual of conjugate gradients in the first steps
 
@@ -25,7 +33,8 @@ class Limits(NamedTuple):
         iterations: most linearisations.
         products: most iterations of conjugate gradients a step.
         dense: most entries of the Jacobian; larger ones are never formed.
-        converged: objective below which the equations hold up to rounding.
+        converged: objective below which the equations hold up to rounding. Steps then go on until the next one would
+            hardly change the unknowns: what only small equations tell may still be wrong.
         box: least and greatest values of pixels, or None for no such range.
     """
 
@@ -64,6 +73,9 @@ STUCK = "no step lowers the residual"
 USED_UP = "iterations used up"
 
 
+Map = Callable[[Tensor], Tensor]
+
+
 class Normal(Protocol):
     """Solves damped normal equations at one point."""
 
@@ -73,12 +85,16 @@ class Normal(Protocol):
 
 
 class DenseNormal:
-    """Forms J^T J and factors it by Cholesky."""
+    """Forms J^T J and factors it by Cholesky.
+
+    Attributes:
+        scale: mean diagonal of J^T J, which is what damping is measured in.
+    """
 
     def __init__(self, equations: Equations, values: Tensor) -> None:
         """Compute the matrix."""
         self._matrix = square(equations.jacobian(values))
-        self._scale = float(self._matrix.diagonal().mean())
+        self.scale = float(self._matrix.diagonal().mean())
         self._matrix.diagonal().add_(equations.prior_precision)
         self._factor: tuple[float, Tensor] | None = None
 
@@ -86,7 +102,7 @@ class DenseNormal:
         """Return the step, up to rounding."""
         if self._factor is None or self._factor[0] != damping:
             damped = self._matrix.clone()
-            damped.diagonal().add_(damping * self._scale)
+            damped.diagonal().add_(damping * self.scale)
             factor, failed = torch.linalg.cholesky_ex(damped)
             if int(failed):
                 return None
@@ -108,19 +124,60 @@ class ProductNormal:
 
     def solve_step(self, damping: float, right: Tensor, accuracy: float) -> Tensor | None:
         """Return the step once the residual is `accuracy` of the right side, or the products are used up."""
-        step, left = torch.zeros_like(right), right.clone()
-        direction, size = left.clone(), left.square().sum()
-        end = float(size) * accuracy**2
-        for _ in range(self._products):
-            image = self._here.backward(self._here.forward(direction))
-            image = image + (self._prior + damping * self._scale) * direction
-            length = size / (direction @ image)
-            step, left = step + length * direction, left - length * image
-            size, before = left.square().sum(), size
-            if float(size) <= end:
-                break
-            direction = left + size / before * direction
-        return step
+        return conjugate_gradients(
+            lambda own: self._here.backward(self._here.forward(own)) + (self._prior + damping * self._scale) * own,
+            right,
+            lambda own: own,
+            accuracy,
+            self._products,
+        )
+
+
+class NearNormal:
+    """Solves by conjugate gradients that the matrix of a point nearby preconditions."""
+
+    def __init__(self, equations: Equations, here: Linearisation, near: DenseNormal) -> None:
+        """Allow so many iterations that forming the matrix anew would take about twice as long."""
+        self._here, self._prior, self._near = here, equations.prior_precision, near
+        self._iterations = max(1, equations.unknowns.size // _QUICK)
+
+    def solve_step(self, damping: float, right: Tensor, accuracy: float) -> Tensor | None:
+        """Return the step once the residual is small enough for a step that others follow, or it takes too long."""
+        if self._near.solve_step(damping, right, accuracy) is None:
+            return None
+        return conjugate_gradients(
+            lambda own: self._here.backward(self._here.forward(own)) + (self._prior + damping * self._near.scale) * own,
+            right,
+            lambda own: cast("Tensor", self._near.solve_step(damping, own, accuracy)),
+            _LOOSEST,
+            self._iterations,
+        )
+
+
+def conjugate_gradients(multiply: Map, right: Tensor, precondition: Map, accuracy: float, iterations: int) -> Tensor:
+    """Return x (n,) with A x = right up to `accuracy` in the norm of the preconditioner, or after some iterations.
+
+    Args:
+        multiply: maps (n,) to A (n,), for a positive definite A.
+        right: right side (n,).
+        precondition: maps (n,) to M^-1 (n,), where M is like A.
+        accuracy: relative residual at which to end.
+        iterations: at most.
+    """
+    found, left = torch.zeros_like(right), right
+    direction = nearly = precondition(left)
+    size = left @ nearly
+    end = float(size) * accuracy**2
+    for _ in range(iterations):
+        image = multiply(direction)
+        length = size / (direction @ image)
+        found, left = found + length * direction, left - length * image
+        nearly = precondition(left)
+        size, before = left @ nearly, size
+        if float(size) <= end:
+            break
+        direction = nearly + size / before * direction
+    return found
 
 
 def square(rows: Tensor) -> Tensor:
@@ -155,10 +212,22 @@ def solve(equations: Equations, start: Tensor, limits: Limits, tell: Callable[[i
             values, here, objective, damping = moved
         history.append(objective)
         tell(iteration, objective, values)
-        if objective < limits.converged or objective > _STILL * before:
-            stopped = CONVERGED if objective < limits.converged else STUCK
+        if objective > _STILL * before:
+            stopped = STUCK
             break
+        if objective < limits.converged and _is_settled(normal, here, damping):
+            break
+    if objective < limits.converged:
+        stopped = CONVERGED
     return Solution(values, objective, tuple(history), stopped, is_dense)
+
+
+def _is_settled(normal: Normal, here: Linearisation, damping: float) -> bool:
+    """Say whether a further step would hardly change the unknowns, by the factor at hand if there is one."""
+    if not isinstance(normal, DenseNormal):
+        return True
+    step = normal.solve_step(damping, here.backward(here.residual), 0.0)
+    return step is None or float(step.abs().max()) < _SETTLED
 
 
 class _Place(NamedTuple):
@@ -181,22 +250,44 @@ class _Path(NamedTuple):
         step = self.normal.solve_step(place.damping, right, min(_LOOSEST, place.objective**0.5))
         if step is None:
             return None
-        values = equations.unknowns.project(place.values + step, self.box)
-        objective = equations.objective(equations.residual(values), values)
+        ends = [self._end(place.values + own) for own in (step, *self._bent(place, step))]
+        values, objective = min(ends, key=lambda end: end[1])
         if not objective < place.objective:
             return None
         return _Place(values, equations.linearise(values), objective, place.damping)
 
+    def _end(self, values: Tensor) -> tuple[Tensor, float]:
+        values = self.equations.unknowns.project(values, self.box)
+        return values, self.equations.objective(self.equations.residual(values), values)
+
+    def _bent(self, place: _Place, step: Tensor) -> list[Tensor]:
+        """Return the step with half its acceleration, or nothing where that costs as much as another step."""
+        if isinstance(self.normal, ProductNormal):
+            return []
+        beside = (self.equations.residual(place.values + sign * _BEND * step) for sign in (1.0, -1.0))
+        bending = (sum(beside) - 2.0 * place.here.residual) / _BEND**2  # of the residual, so its sign is already turned
+        acceleration = self.normal.solve_step(place.damping, place.here.backward(bending), 0.0)
+        return [] if acceleration is None else [step + 0.5 * acceleration]
+
 
 def _move(path: _Path, place: _Place) -> _Place | None:
-    """Return where the first step leads that lowers the objective, and as many more as the same factor is good for."""
+    """Return where the first step leads that lowers the objective, and as many more as the same matrix is good for."""
     for tightened in range(_TRIES):
         moved = path.step(place._replace(damping=place.damping * _TIGHTEN**tightened))
         if moved is not None:
             break
     else:
         return None
+    moved = moved._replace(damping=moved.damping * _EASE)
     is_good = isinstance(path.normal, DenseNormal)
-    while is_good and (further := path.step(moved)) is not None:
+    while is_good and (further := _step_near(path, moved)) is not None:
         is_good, moved = further.objective < _AGAIN * moved.objective, further
-    return moved._replace(damping=moved.damping * _EASE)
+    return moved
+
+
+def _step_near(path: _Path, place: _Place) -> _Place | None:
+    """Return where a step leads that the matrix of an earlier point makes quick, if it lowers the objective."""
+    if not isinstance(path.normal, DenseNormal):
+        return None
+    near = path._replace(normal=NearNormal(path.equations, place.here, path.normal)).step(place)
+    return None if near is None else near._replace(damping=near.damping * _EASE)

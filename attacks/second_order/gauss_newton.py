@@ -45,6 +45,7 @@ from fedsim.core.types import Config, Masks, Observation, OnStep, Reconstruction
 
 Box = tuple[Tensor, Tensor]
 _FEW, _MEDIUM = 20, 49_000_000  # steps, and entries of the Jacobian, within a budget of minutes
+_SMALL = 512  # unknowns of which several starts take seconds within such a budget
 # Of switches that are solved for, in root mean squares of what a ReLU gets; narrow again once the image is sharper.
 _MARGINS = (0.1, 0.2, 0.4, 0.1, 0.2, 0.8)
 _NEAR = 8  # steps within a margin: a wrong switch shows by then, and further steps only fit it
@@ -60,6 +61,7 @@ class GaussNewtonConfig(Config):
         default=60, ge=1, description="most steps from one start, with pixels in their range; then as many without"
     )
     restarts: int = Field(default=3, ge=1, description="most starts; the first that solves the equations ends it")
+    repeated: int = Field(default=20_000, ge=0, description="most unknowns with which there is more than one start")
     products: int = Field(
         default=400, ge=1, description="matrix-free: most iterations of conjugate gradients a step, two products each"
     )
@@ -105,8 +107,9 @@ class GaussNewton(Attack[GaussNewtonConfig]):
 
     @classmethod
     def within(cls, gradients: int) -> dict[str, Any]:
-        """Return one start, of about so many products, and no Jacobian that takes minutes to square."""
-        return {"restarts": 1, "max_iterations": _FEW, "products": max(1, gradients // (2 * _FEW)), "dense": _MEDIUM}
+        """Return one start, or a few of a small problem, and no Jacobian that takes minutes to square."""
+        products = max(1, gradients // (2 * _FEW))
+        return {"repeated": _SMALL, "max_iterations": _FEW, "products": products, "dense": _MEDIUM}
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         """Solve from one start after the other, and report the best solution."""
@@ -115,7 +118,8 @@ class GaussNewton(Attack[GaussNewtonConfig]):
         unknowns = Layout(smooth, masks_to_solve(smooth))
         equations = Equations(smooth, unknowns, labels)
         tried: list[_Attempt] = []
-        for start, box in islice(_starts(observation, equations, labels, generator, switches), self.config.restarts):
+        most = self.config.restarts if unknowns.size <= self.config.repeated else 1
+        for start, box in islice(_starts(observation, equations, labels, generator, switches), most):
             tried.append(_Attempt(equations, self._solve(equations, start, box, _after(tried, on_step))))
             if tried[-1].solution.objective <= equations.tolerable:
                 break

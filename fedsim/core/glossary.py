@@ -10,6 +10,8 @@ TERMS: Final = {
     "arm": "One variant in a comparison, such as a defended client beside an undefended one. Arms of a record share "
     "seed, victims and everything that the comparison does not change.",
     "attack": "A method that reconstructs data, or tells who was a member, from an observation.",
+    "backbone": "What of a model turns an input into features. In transfer learning it was trained before, and is "
+    "frozen.",
     "batch": "The examples over which one gradient is averaged.",
     "client": "A participant who owns data and trains on it locally.",
     "clipping": "To scale an update down until its norm is at most a limit. It limits what one example can add.",
@@ -30,6 +32,7 @@ TERMS: Final = {
     "gradient": "For each weight of the model, how fast the loss grows with it. Training moves the weights against it.",
     "grant": "A fact that the threat model gives the attacker, listed under knows: labels, masks, rates, a batch size.",
     "guess": "What an attack returns for one example. An example without a guess is missing and gets the worst scores.",
+    "head": "The last layers of a model, which turn features into scores: one linear layer, or a few.",
     "ideal attacker": "Who knows of an update all that anybody could, to first order at the truth, without a search. "
     "Its PSNR is a ceiling for attacks, and no guarantee.",
     "identified": "Of a guessed picture: among the true picture and 1,000 public ones, the true one is nearest to it, "

@@ -79,3 +79,25 @@ def test_a_gradient_with_noise_is_not_separated(has_bias: bool) -> None:
 
 def _new() -> torch.Generator:
     return torch.Generator().manual_seed(0)
+
+
+def test_inputs_of_one_label_are_told_apart_as_far_as_rounding_allows() -> None:
+    inputs, labels = 0.5 + 0.01 * draw(4, 600), torch.tensor([2, 5, 5, 7])
+    head = mix(inputs, labels, 10, has_bias=True)
+    rounded = head._replace(gradient=head.gradient.float().double())
+    found = separate_features(rounded, labels, _new())
+    assert found is not None
+    difference = inputs[1] - inputs[2]
+    error = min(float((found.inputs[1] - found.inputs[2] - sign * difference).norm()) for sign in (1.0, -1.0))
+    assert 1e-3 < found.blur < 0.2
+    assert error < 2.0 * found.blur * float(difference.norm())
+    torch.testing.assert_close(found.inputs[1:3].mean(0), inputs[1:3].mean(0), rtol=1e-5, atol=1e-5)
+
+
+def test_rounding_that_hides_a_difference_leaves_the_mean() -> None:
+    inputs, labels = 0.5 + 1e-3 * draw(4, 600), torch.tensor([2, 5, 5, 7])
+    head = mix(inputs, labels, 10, has_bias=True)
+    found = separate_features(head._replace(gradient=head.gradient.float().double()), labels, _new())
+    assert found is not None
+    assert found.blur == 1.0
+    torch.testing.assert_close(found.inputs[1:3].mean(0), inputs[1:3].mean(0), rtol=1e-5, atol=1e-5)

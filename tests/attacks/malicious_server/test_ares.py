@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from attacks.malicious_server.ares import _measured
 from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
 from fedsim.core.types import InputSpec, Observation, ThreatModel, Truth
@@ -34,6 +35,16 @@ def dense(
         )
 
 
+def convolved(between: nn.Module, bins: int = 64) -> nn.Sequential:
+    """Convolutions with strides and a padding, something between them, and two dense layers."""
+    features = 20 * (2 if isinstance(between, nn.MaxPool2d | nn.AvgPool2d) else 4) ** 2
+    with seeding.isolate_randomness(2):
+        return nn.Sequential(
+            *(nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), between, nn.Conv2d(16, 20, 3, padding=1), nn.ReLU()),
+            *(nn.Flatten(), nn.Linear(features, bins), nn.ReLU(), nn.Linear(bins, 4, bias=False)),
+        )
+
+
 def public(seed: int = 0) -> Tensor:
     return torch.randn((600, *SHAPE), generator=torch.Generator().manual_seed(1000 + seed), dtype=torch.float64)
 
@@ -45,8 +56,7 @@ def crafted(attack, model: nn.Module, seed: int = 0) -> nn.Module:
 def client(toy, model: nn.Module, batch: int, seed: int = 0) -> tuple[Observation, Truth]:
     """Without the normalisation, so that no guess is pressed into the range of pixels."""
     observation, truth = observed(toy, model, batch, seed)
-    knows = tuple(own for own in observation.threat.knows if own != "input-statistics")
-    return replace(observation, threat=ThreatModel(server="malicious", knows=knows)), truth
+    return replace(observation, threat=ThreatModel(server="malicious", knows=("batch-size", "dropout-rates"))), truth
 
 
 def alone(model: nn.Module, inputs: Tensor) -> list[bool]:
@@ -85,6 +95,31 @@ def test_every_unit_of_the_first_layer_is_active_for_every_image(attack_named) -
     worst = (torch.where(weight > 0, 0.0, 1.0).double() - 0.5) / 0.2  # the image that is least for each unit
     assert bool((model[1]((pixels.double() - 0.5) / 0.2) >= 1 - 1e-9).all())  # type: ignore[index, operator]
     torch.testing.assert_close((weight * worst).sum(1) + bias, torch.ones(120).double())
+
+
+def test_behind_convolutions_what_is_alone_comes_back_and_nothing_else(toy, attack_named) -> None:
+    attack = attack_named(NAME, strength=1e-9, iterations=2000)
+    model = crafted(attack, convolved(nn.Identity()))
+    observation, truth = client(toy, model, 6)
+    inputs = truth.batches[0].inputs
+    with torch.no_grad():
+        fired = (model[:7](inputs) > 0).sum(1).tolist()  # type: ignore[index, operator]
+    expected = [count > 0 and fired.count(count) == 1 for count in fired]
+    assert found(answer(attack, observation).inputs, inputs, 1e-2) == expected  # some singular values are small
+    assert sum(expected) > 3
+
+
+def test_what_an_imprint_behind_convolutions_reads_is_the_affine_map_by_derivatives(attack_named) -> None:
+    model = crafted(attack_named(NAME), convolved(nn.AvgPool2d(2)))
+    source = torch.Generator().manual_seed(0)
+    corners = (torch.rand((100, *SHAPE), generator=source).double() > 0.5).double()
+    images = (torch.cat([corners, torch.rand((9, *SHAPE), generator=source).double()]) - 0.5) / 0.2
+    affine = _measured(model, "6", SPEC)
+    slopes = torch.autograd.functional.jacobian(model[:6], images[-1:]).view(80, PIXELS)  # type: ignore[index]
+    torch.testing.assert_close(affine.matrix, slopes)
+    with torch.no_grad():
+        torch.testing.assert_close(images.flatten(1) @ affine.matrix.T + affine.offset, model[:6](images))  # type: ignore[index, operator]
+        assert all(float(model[:end](images).min()) > 1 - 1e-9 for end in (1, 4))  # type: ignore[index, operator]
 
 
 def test_an_image_of_few_edges_comes_back_from_half_as_many_measurements_as_pixels(toy, attack_named) -> None:
@@ -154,10 +189,15 @@ def test_only_weights_of_three_layers_change(scenario) -> None:
     [
         (
             nn.Sequential(nn.Flatten(), nn.Linear(48, 9), nn.ReLU(), nn.Linear(9, 4)),
-            "three linear layers, and .* has 2",
+            "two linear layers behind those that measure, and the model has 1",
         ),
-        (nn.Sequential(nn.AvgPool2d(2), *dense()[:1], nn.Linear(12, 9), *dense(9)[2:]), "does not read the pixels"),  # type: ignore[index]
-        (nn.Sequential(*dense()[:2], nn.GELU(), *dense()[3:]), "behind layer '1' stands no plain ReLU"),  # type: ignore[index]
+        (nn.Sequential(*dense()[:2], nn.Tanh(), *dense()[3:]), "in front of layer '4' is not affine"),  # type: ignore[index]
+        (convolved(nn.MaxPool2d(2)), "in front of layer '6' is not affine"),
+        (convolved(nn.GroupNorm(2, 16)), "in front of layer '6' is not affine"),
+        (
+            nn.Sequential(nn.Conv2d(3, 20, 3, padding=1, bias=False), *convolved(nn.Identity())[5:]),  # type: ignore[index]
+            "layer '0' has no bias",
+        ),
         (nn.Sequential(*dense()[:5], nn.Tanh(), *dense()[6:]), "behind layer '4' stands no plain ReLU"),  # type: ignore[index]
         (dense(bias=False), "layer '1' has no bias"),
     ],

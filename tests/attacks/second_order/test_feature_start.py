@@ -41,12 +41,16 @@ def test_a_start_has_the_features_of_the_examples(toy: Toy) -> None:
     assert float((own - found[1]).norm()) < 1e-2 * spread  # damped steps end where they gain little
 
 
-@pytest.mark.parametrize(("labels", "restarts"), [([0, 2, 5, 9], 1), ([3, 3], 3)])
-def test_a_batch_is_solved_where_labels_differ_from_one_start(toy: Toy, labels: list[int], restarts: int) -> None:
-    observation, truth = toy(lenet(1, 8, 12), (1, 8, 8), len(labels), classes=10)
+@pytest.mark.parametrize(
+    ("labels", "precision", "restarts"),
+    [([0, 2, 5, 9], torch.float64, 1), ([3, 3], torch.float64, 1), ([1, 3, 3, 8], torch.float32, 3)],
+)
+def test_a_batch_is_solved(toy: Toy, labels: list[int], precision: torch.dtype, restarts: int) -> None:
+    """Single precision blurs the difference of two examples of one label, and may take several starts."""
+    observation, truth = toy(lenet(1, 8, 12), (1, 8, 8), len(labels), classes=10, dtype=precision)
     batch = replace(truth.batches[0], labels=torch.tensor(labels))
     guess = solve(observe_labels(observation, batch.inputs, batch.labels))
-    assert float(distances(guess, replace(truth, batches=(batch,))).max()) < 1e-4
+    assert float(distances(guess, replace(truth, batches=(batch,))).max()) < 1e-3
     assert guess.is_exact
     assert guess.facts["restarts"] <= restarts
 

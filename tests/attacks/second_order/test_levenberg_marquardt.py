@@ -1,7 +1,17 @@
-"""Matrix-free and dense solutions are equal."""
+"""Matrix-free and dense solutions are equal; valleys and small equations are solved."""
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
+import torch
+from torch import Tensor
+from torch.func import jacrev
 
+from attacks.second_order._equations import Equations, Linearisation
+from attacks.second_order._levenberg_marquardt import Limits, Solution
+from attacks.second_order._levenberg_marquardt import solve as solve_from
 from tests.attacks.second_order.solved import Toy, distances, lenet, solve
 
 
@@ -12,3 +22,45 @@ def test_matrix_free_and_dense_solutions_are_equal(toy: Toy, size: int) -> None:
     assert dense.notes[0] != free.notes[0]
     assert float(distances(dense, truth).max()) < 1e-6
     assert float(distances(free, truth).max()) < 1e-6
+
+
+class Zeros:
+    """The equations f(x) = 0 of two unknowns."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        self.function = function
+        self.unknowns = SimpleNamespace(size=2, project=lambda values, box: values)
+        self.prior_precision = self.prior_mean = torch.zeros(2, dtype=torch.float64)
+        self.count = 2
+
+    def objective(self, residual: Tensor, values: Tensor) -> float:
+        return float(residual.square().sum())
+
+    def residual(self, values: Tensor) -> Tensor:
+        return -self.function(values)
+
+    def jacobian(self, values: Tensor) -> Tensor:
+        return cast("Tensor", jacrev(self.function)(values)).T
+
+    def linearise(self, values: Tensor) -> Linearisation:
+        rows = self.jacobian(values)
+        return Linearisation(self.residual(values), lambda change: change @ rows, lambda weights: rows @ weights)
+
+
+def solve_zeros(function: Callable[[Tensor], Tensor], converged: float) -> Solution:
+    start = torch.tensor([-1.2, 1.0], dtype=torch.float64)
+    limits = Limits(iterations=60, products=10, dense=100, converged=converged)
+    return solve_from(cast("Equations", cast("Any", Zeros(function))), start, limits, lambda *_: None)
+
+
+def test_a_bent_valley_is_followed_in_a_few_steps() -> None:
+    found = solve_zeros(lambda x: torch.stack([1.0 - x[0], 100.0 * (x[1] - x[0] ** 2)]), 1e-20)
+    assert found.has_converged
+    torch.testing.assert_close(found.values, torch.ones(2, dtype=torch.float64))
+    assert len(found.history) <= 25  # straight steps take twice as many
+
+
+def test_what_only_small_equations_tell_is_solved_too() -> None:
+    found = solve_zeros(lambda x: torch.stack([x[0] - 3.0, 1e-4 * (x[1] ** 3 - 125.0)]), 1e-3)
+    assert found.has_converged
+    torch.testing.assert_close(found.values, torch.tensor([3.0, 5.0]).double(), rtol=1e-3, atol=1e-3)
