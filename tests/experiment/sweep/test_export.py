@@ -10,24 +10,30 @@ from fedsim.experiment.sweep.export import write_csv, write_duckdb, write_parque
 from tests.experiment.sweep.sweeping import GRID, made, scenario
 
 
-def test_the_table_is_the_same_as_csv_and_parquet(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished sweep of four runs."""
+    path = tmp_path_factory.mktemp("swept") / "s"
+    made(path, scenario(grid=GRID))
+    return path
+
+
+def test_the_table_is_the_same_as_csv_and_parquet(swept: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
-    made(tmp_path / "s", scenario(grid=GRID))
-    with write_csv(tmp_path / "s").open() as file:
+    with write_csv(swept).open() as file:
         texts = list(csv.DictReader(file))
-    table = parquet.read_table(write_parquet(tmp_path / "s")).to_pylist()
+    table = parquet.read_table(write_parquet(swept)).to_pylist()
     assert len(texts) == len(table) == 8
     assert [float(row["psnr_db"]) for row in texts] == [row["psnr_db"] for row in table]
-    with (tmp_path / "s" / "table-columns.csv").open() as file:
+    with (swept / "table-columns.csv").open() as file:
         assert {row["column"] for row in csv.DictReader(file)} >= set(sweeps.COLUMNS)
 
 
-def test_the_table_can_be_asked_in_sql(tmp_path: Path) -> None:
+def test_the_table_can_be_asked_in_sql(swept: Path) -> None:
     duckdb = pytest.importorskip("duckdb")
-    made(tmp_path / "s", scenario(grid=GRID))
-    with duckdb.connect(str(write_duckdb(tmp_path / "s")), read_only=True) as database:
+    with duckdb.connect(str(write_duckdb(swept)), read_only=True) as database:
         (rows, best), *_ = database.sql("select count(*), max(psnr_db) from results").fetchall()
         assert database.sql("select count(*) from best").fetchall() == [(8,)]
-    with write_csv(tmp_path / "s").open() as file:
+    with write_csv(swept).open() as file:
         texts = list(csv.DictReader(file))
     assert (rows, best) == (len(texts), max(float(row["psnr_db"]) for row in texts))
