@@ -1,10 +1,12 @@
 """The command line as a whole: mistakes and help."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.cli.typed import Say, fedsim
+from tests.cli.typed import ROOT, Say, fedsim
 
 
 @pytest.mark.parametrize(
@@ -47,3 +49,10 @@ def test_a_process_of_its_own_ends_in_the_same_way(folder: Path) -> None:
     assert done.returncode == 2
     assert "Did you mean 'mlp'" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_help_waits_for_no_package_that_takes_long() -> None:
+    heavy = "{'torch', 'numpy', 'pydantic', 'flwr', 'matplotlib'}"
+    code = f"import sys; import fedsim.cli.main; print(sorted({heavy} & set(sys.modules)))"
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
+    assert loaded.stdout.strip() == "[]"

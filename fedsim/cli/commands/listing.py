@@ -8,16 +8,18 @@ import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
-from typing import Annotated, Literal, TypedDict
+from typing import TYPE_CHECKING, Annotated, Literal, TypedDict
 
 import typer
 from rich.table import Table
 from rich.text import Text
 
 from fedsim.cli.commands._console import command, say, screen
-from fedsim.core import registry
 from fedsim.core.errors import ScenarioError, in_a_line
 from fedsim.core.source import list_scenarios, read_source
+
+if TYPE_CHECKING:
+    from fedsim.core import registry
 
 Group = Literal[
     "attacks",
@@ -134,6 +136,8 @@ def _families(entries: Iterable[_Entry]) -> Iterator[tuple[str, list[_Entry]]]:
 def _entries(group: str) -> list[_Entry]:
     if group == "scenarios":
         return _scenarios()
+    from fedsim.core import registry
+
     return [
         _Entry(
             group=group,

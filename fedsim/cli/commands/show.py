@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 from rich.text import Text
 
 from fedsim.cli.commands._console import command, say, screen
-from fedsim.core import registry
+
+if TYPE_CHECKING:
+    from fedsim.core import registry
 
 
 @command(epilog="Example: fedsim show dropout-inversion")
 def show(name: Annotated[str, typer.Argument(help="a method, as `fedsim list` names it")]) -> None:
     """Show what a method does, its paper, its settings with their bounds, and a small scenario for an attack."""
+    from fedsim.core import registry
+
     for method in registry.find(name):
         where = f"{method.kind}, hook {method.hook}" if method.hook else method.kind
         say(f"{method.name} ({where}): {method.summary}\n\n{method.doc}\n")
