@@ -48,13 +48,13 @@ class Trainings:
         Args:
             world: of the arm.
             world_json: the same as text, by which its apps find it.
-            on_round: is called with every round, also with those of a training that is shared.
+            on_round: is called with every round; if it was trained before, without tokens, whose speed was told then.
         """
         key = _without_generation(world.scenario)
         known = self._known.get(key)
         if known is not None:
             for record in known.journal.rounds:
-                on_round(record)
+                on_round(record.model_copy(update={"tokens": None}))
             return known
         self._known.clear()  # a journal holds models: one at a time
         begin = time.perf_counter()

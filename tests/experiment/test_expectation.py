@@ -107,6 +107,8 @@ def test_departures_name_what_is_wrong(run_folder: Path) -> None:
         (Figure("all", "IG", "label_accuracy", 0.5, 4, METRICS["label_accuracy"]), 0.25),
         (Figure("all", "", "test_accuracy", 0.8, 0, METRICS["test_accuracy"]), 0.02),
         (Figure("all", "dp-sgd", "epsilon", 8.0, 0), 0.16),
+        (Figure("all", "trace-figures (bits)", "trace_bits", 0.8, 270, METRICS["trace_bits"], 0.2), 0.2828),
+        (Figure("all", "trace-figures (bits)", "trace_bits", 0.0, 270, METRICS["trace_bits"], 0.0), 0.02),
     ],
 )
 def test_the_tolerance_follows_what_can_change_on_another_processor(figure: Figure, tolerance: float) -> None:

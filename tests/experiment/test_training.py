@@ -12,14 +12,16 @@ from tests.threat.sentences import write_sentences
 
 
 class Counting(Silent):
-    """Counts the rounds that it is told of."""
+    """Counts the rounds that it is told of, and those whose speed can be told."""
 
     def __init__(self) -> None:
         super().__init__()
         self.rounds: list[str] = []
+        self.timed = 0
 
     def round(self, record: RoundRecord) -> None:
         self.rounds.append(self.name)
+        self.timed += record.tokens is not None
 
 
 @pytest.fixture
@@ -56,6 +58,7 @@ def test_arms_with_other_decoders_share_a_training_and_their_records_are_those_o
     greedy, sampled = run(scenario(**asked), tmp_path / "both", watcher).arms
     assert len(trained) == 1
     assert watcher.rounds == ["decoder greedy"] * 2 + ["decoder sampled"] * 2
+    assert watcher.timed == 2, "rounds that were trained before take no time"
     assert greedy.model_hash == sampled.model_hash
     assert greedy.rounds == sampled.rounds
     assert greedy.generation is not None
