@@ -42,8 +42,34 @@ class Adam:
             gradients: one for each variable.
             rates: step sizes (R,) of each variable.
         """
-        variables, gradients = list(variables), list(gradients)
         self._steps += 1
+        table = torch.stack(list(rates), 1)  # (R, variables)
+        if bool((table == table[:1]).all()):
+            self._step_alike(list(variables), list(gradients), table[0].tolist())
+        else:
+            self._step_apart(list(variables), list(gradients), rates)
+
+    def _step_alike(self, variables: list[Tensor], gradients: list[Tensor], rates: list[float]) -> None:
+        """Step where all rows have the same rates: torch's own kernel passes over memory once."""
+        for rate in set(rates):
+            chosen = [index for index, own in enumerate(rates) if own == rate]
+            torch._fused_adam_(
+                [variables[index] for index in chosen],
+                [gradients[index].contiguous() for index in chosen],
+                [self._first[index] for index in chosen],
+                [self._second[index] for index in chosen],
+                [],
+                [variables[index].new_tensor(float(self._steps)) for index in chosen],
+                lr=rate,
+                beta1=BETAS[0],
+                beta2=BETAS[1],
+                weight_decay=0.0,
+                eps=EPSILON,
+                amsgrad=False,
+                maximize=False,
+            )
+
+    def _step_apart(self, variables: list[Tensor], gradients: list[Tensor], rates: Sequence[Tensor]) -> None:
         first, second = 1.0 - BETAS[0] ** self._steps, math.sqrt(1.0 - BETAS[1] ** self._steps)
         torch._foreach_lerp_(self._first, gradients, 1.0 - BETAS[0])
         torch._foreach_mul_(self._second, BETAS[1])

@@ -3,6 +3,9 @@
 Many victims and restarts are rows of one computation; a row that has ended leaves it. An attack adds a `Search`.
 """
 
+# torch documents its list operations, one kernel call for all variables, but exports them under private names.
+# pyright: reportPrivateImportUsage=false
+
 from __future__ import annotations
 
 import math
@@ -272,8 +275,12 @@ def _note(
         return
     moment = Moment(rows.victims, generators, (iteration - 1) / pace.iterations)
     values = search.unknowns.searched(rows.variables, moment)
+    every, now = [rows.best, *flat(rows.values)], [rows.inputs, *flat(values)]
+    if len(better) == len(rows.found):
+        torch._foreach_copy_(every, now)
+        return
     index = torch.tensor(better, device=rows.inputs.device)
-    for kept, present in zip([rows.best, *flat(rows.values)], [rows.inputs, *flat(values)], strict=True):
+    for kept, present in zip(every, now, strict=True):
         kept[index] = present[index]
 
 

@@ -12,7 +12,6 @@ The probe also shows where examples are in the second dimension, as in `nn.Multi
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import cast
 
 import torch
 from torch import Tensor
@@ -20,7 +19,7 @@ from torch.func import functional_call
 
 from attacks.core.unknowns import NOTHING, Values, each, flat
 from attacks.gradient_matching._comparison import Comparison, GeneralComparison, Gradients, Setting
-from attacks.gradient_matching._ghost_figures import Factors, Figures, Vectors, is_single, target_of
+from attacks.gradient_matching._ghost_figures import Figures, Layout, is_single, target_of
 from attacks.gradient_matching._watched_calls import Outer, Part, Watch, joined
 from fedsim.core.types import Loss, Masks, Observation
 
@@ -50,7 +49,7 @@ class GhostComparison:
         self.like = next(iter(setting.parameters.values()))
         tensors = [o.update.tensors for o in observations]
         self._targets = {n: target_of([t[n].to(self.like) for t in tensors]) for n in setting.names}
-        self._vectors: dict[tuple[str, ...], Vectors] = {}
+        self._layouts: dict[tuple[bool, ...], Layout] = {}
         norms = [[float(t[n].double().square().sum()) for n in setting.names] for t in tensors]
         self._norms = torch.tensor(norms, dtype=torch.float64).to(self.like)
 
@@ -59,10 +58,11 @@ class GhostComparison:
     ) -> Gradients:
         """Run all rows as one batch."""
         parts = self.parts(inputs, masks, labels, others)
-        single = tuple(n for n, p in parts.items() if is_single(p) and isinstance(self._targets[n], Factors))
-        if single and single not in self._vectors:
-            self._vectors[single] = Vectors([cast("Factors", self._targets[name]) for name in single])
-        return Figures(parts, self._targets, self._vectors.get(single), single, self._norms, list(victims))
+        kinds = tuple(is_single(part) for part in parts.values())
+        layout = self._layouts.get(kinds)
+        if layout is None:
+            layout = self._layouts[kinds] = Layout(parts, self._targets)
+        return Figures(parts, self._targets, layout, self._norms, list(victims))
 
     def parts(
         self, inputs: Tensor, masks: Masks, labels: Tensor, others: Values = NOTHING

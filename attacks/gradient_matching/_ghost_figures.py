@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cached_property
 from typing import NamedTuple, cast
 
 import torch
@@ -50,46 +51,82 @@ def _side_by_side(factors: list[Tensor]) -> tuple[Tensor, Tensor]:
     return joined, F.one_hot(owner, len(factors)).to(joined)
 
 
+class Entries:
+    """Observed gradients of T tensors that are compared entry by entry, one behind the other.
+
+    Biases and scales are many and small, so their figures are a few operations on all of them.
+    """
+
+    def __init__(self, targets: list[Tensor]) -> None:
+        sizes = torch.tensor([target[0].numel() for target in targets])
+        self._values = torch.cat([target.flatten(1) for target in targets], 1)  # (V, N)
+        self._owner = torch.arange(len(targets)).repeat_interleave(sizes).to(self._values.device)
+        self._count = len(targets)
+
+    def figures(self, parts: list[Tensor], victims: list[int]) -> tuple[Tensor, Tensor]:
+        """Return inner products and squared norms of gradients (R, ...), shape (R, T) each."""
+        ours = torch.cat([part.flatten(1) for part in parts], 1)
+        return self._sums(ours * _of(self._values, victims)), self._sums(ours.square())
+
+    def _sums(self, values: Tensor) -> Tensor:
+        none = values.new_zeros(len(values), self._count)
+        return none.scatter_add(1, self._owner.expand_as(values), values)
+
+
+class Layout:
+    """Which tensors are compared together: those with one outer product per row, those entry by entry, and the rest."""
+
+    def __init__(self, parts: dict[str, Part], targets: dict[str, Factors | Tensor]) -> None:
+        self.single = [n for n, p in parts.items() if is_single(p) and isinstance(targets[n], Factors)]
+        self.entries = [n for n, p in parts.items() if isinstance(p, Tensor) and isinstance(targets[n], Tensor)]
+        self.others = [n for n in parts if n not in self.single and n not in self.entries]
+        self.vectors = Vectors([cast("Factors", targets[n]) for n in self.single]) if self.single else None
+        self.values = Entries([cast("Tensor", targets[n]) for n in self.entries]) if self.entries else None
+        names = [*self.single, *self.entries, *self.others]
+        self.order = None if names == list(parts) else [names.index(name) for name in parts]
+
+
 class Figures:
-    """Figures of R rows from the parts of their gradients; those of the `single` tensors are computed together."""
+    """Figures of R rows from the parts of their gradients."""
 
     def __init__(
         self,
         parts: dict[str, Part],
         targets: dict[str, Factors | Tensor],
-        vectors: Vectors | None,
-        single: tuple[str, ...],
+        layout: Layout,
         norms: Tensor,
         victims: list[int],
     ) -> None:
+        self._parts = parts
         self._targets = targets
-        self._vectors = vectors
+        self._layout = layout
         self._norms = norms
         self._victims = victims
-        together = [cast("Outer", parts[name]) for name in single]
-        self._whole = Outer(*(torch.cat(side, 2) for side in zip(*together, strict=True))) if together else None
-        self._others = {name: part for name, part in parts.items() if name not in single}
-        names = [*single, *self._others]
-        self._order = None if names == list(parts) else [names.index(name) for name in parts]
 
     def inner(self) -> Tensor:
-        others = [_inner(part, self._targets[n], self._victims) for n, part in self._others.items()]
-        if self._vectors is None or self._whole is None:
-            return torch.stack(others, 1)
-        return self._in_order(self._vectors.inner(self._whole, self._victims), others)
+        return self._all[0]
 
     def squared(self) -> Tensor:
-        others = [
-            part.squared() if isinstance(part, Outer) else part.square().flatten(1).sum(1)
-            for part in self._others.values()
-        ]
-        if self._vectors is None or self._whole is None:
-            return torch.stack(others, 1)
-        return self._in_order(self._vectors.squared(self._whole), others)
+        return self._all[1]
 
-    def _in_order(self, single: Tensor, others: list[Tensor]) -> Tensor:
-        joined = torch.cat([single, torch.stack(others, 1)], 1) if others else single
-        return joined if self._order is None else joined[:, self._order]
+    @cached_property
+    def _all(self) -> tuple[Tensor, Tensor]:
+        """Inner products and squared norms, shape (R, T) each."""
+        layout, pairs = self._layout, list[tuple[Tensor, Tensor]]()
+        if layout.vectors is not None:
+            together = [cast("Outer", self._parts[name]) for name in layout.single]
+            whole = Outer(*(torch.cat(side, 2) for side in zip(*together, strict=True)))
+            pairs.append((layout.vectors.inner(whole, self._victims), layout.vectors.squared(whole)))
+        if layout.values is not None:
+            pairs.append(layout.values.figures([cast("Tensor", self._parts[n]) for n in layout.entries], self._victims))
+        pairs += [self._other(name) for name in layout.others]
+        inner, squared = (torch.cat(side, 1) for side in zip(*pairs, strict=True))
+        return (inner, squared) if layout.order is None else (inner[:, layout.order], squared[:, layout.order])
+
+    def _other(self, name: str) -> tuple[Tensor, Tensor]:
+        part = self._parts[name]
+        squared = part.squared() if isinstance(part, Outer) else part.square().flatten(1).sum(1)
+        return _inner(part, self._targets[name], self._victims)[:, None], squared[:, None]
 
     def difference(self) -> Tensor:
         return self.squared() - 2.0 * self.inner() + self.observed()
@@ -100,10 +137,8 @@ class Figures:
 
 def _inner(part: Part, target: Factors | Tensor, victims: list[int]) -> Tensor:
     if isinstance(target, Tensor):
-        values = _of(target, victims)
-        if isinstance(part, Outer):
-            return ((part.deltas @ values) * part.inputs).sum((1, 2))
-        return (part.flatten(1) * values.flatten(1)).sum(1)
+        outer = cast("Outer", part)
+        return ((outer.deltas @ _of(target, victims)) * outer.inputs).sum((1, 2))
     left, right = _of(target.left, victims), _of(target.right, victims)
     if isinstance(part, Outer):
         return (_product(part.deltas, left) * _product(part.inputs, right)).sum((1, 2))

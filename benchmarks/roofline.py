@@ -1,0 +1,142 @@
+"""How near is an iteration of dropout-inversion to the least time that this core needs for its products of matrices?
+
+The least time is the roofline's: of every product the longer of its operations at the core's highest rate and its bytes
+at the rate of memory outside the core's own cache, both measured beside it. The rest is element-wise work, dispatch and
+Python. Seconds are those of the processor, one thread. About two minutes on a quiet core.
+"""
+
+from __future__ import annotations
+
+from fedsim.core import process
+
+process.prepare()
+
+import statistics  # noqa: E402
+import time  # noqa: E402
+from collections.abc import Callable, Iterator, Mapping, Sequence  # noqa: E402
+from typing import Any, NamedTuple  # noqa: E402
+
+import torch  # noqa: E402
+from torch import Tensor  # noqa: E402
+from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
+from torch.utils._pytree import tree_leaves  # noqa: E402
+from torch.utils.flop_counter import flop_registry  # noqa: E402
+
+from benchmarks._rows import Row, main, measured  # noqa: E402
+from benchmarks._victims import DIGITS, PHOTOGRAPHS, Victim, victims_of  # noqa: E402
+from fedsim.core import registry, seeding  # noqa: E402
+from fedsim.core.hooks import Attack  # noqa: E402
+from fedsim.core.types import Step  # noqa: E402
+
+_CASES: tuple[tuple[str, Mapping[str, Any], Mapping[str, Any], tuple[int, ...], int], ...] = (
+    ("MLP, MNIST, p = 0.25", DIGITS, {"name": "mlp", "dropout": 0.25}, (1, 8, 32), 100),
+    ("small ViT, CIFAR-10, p = 0.25", PHOTOGRAPHS, {"name": "vit-small", "dropout": 0.25}, (1, 8), 20),
+)
+_SETTLING = 5
+_SIDE = 1024  # of the matrices whose product gives the core's rate
+_IN_SHARED_CACHE = 1 << 22  # numbers: more than a core's own cache holds, less than what all cores share
+_KNOWS = ("batch-size", "dropout-rates", "input-statistics", "labels")
+
+
+class Rates(NamedTuple):
+    """Of this core: operations and bytes a second."""
+
+    operations: float
+    bytes: float
+
+
+class Products(TorchDispatchMode):
+    """Adds up the least time of all products of matrices while it is active.
+
+    Attributes:
+        operations: multiplications and additions.
+        seconds: the least time.
+    """
+
+    def __init__(self, rates: Rates) -> None:
+        super().__init__()
+        self._rates = rates
+        self.operations = 0.0
+        self.seconds = 0.0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        count = flop_registry.get(func.overloadpacket)
+        if count is not None:
+            operations = float(count(*args, **(kwargs or {}), out_val=result))
+            tensors = [leaf for leaf in tree_leaves((args, result)) if isinstance(leaf, Tensor)]
+            moved = sum(own.numel() * own.element_size() for own in tensors)
+            self.operations += operations
+            self.seconds += max(operations / self._rates.operations, moved / self._rates.bytes)
+        return result
+
+
+def rows(full: bool) -> Sequence[Row]:
+    """Return an iteration's least time and its share of the time that passed."""
+    return list(_rows(7 if full else 3))
+
+
+def _rows(passes: int) -> Iterator[Row]:
+    rates = core_rates()
+    yield measured("products of matrices, highest rate", f"{_SIDE} x {_SIDE}", [rates.operations / 1e9], "GFLOP/s", "")
+    yield measured("reading outside the core's cache", "sum of 16 MiB", [rates.bytes / 1e9], "GB/s", "")
+    for setting, data, model, together, iterations in _CASES:
+        victims = list(victims_of(data, model, max(together), knows=_KNOWS))
+        for count in together:
+            yield from _of_iteration(f"{setting}, {count} at once", victims[:count], rates, iterations, passes)
+
+
+def _of_iteration(setting: str, victims: Sequence[Victim], rates: Rates, iterations: int, passes: int) -> Iterator[Row]:
+    short, long = (_products(victims, rates, count) for count in (2, 3))
+    least = 1000.0 * (long.seconds - short.seconds) / len(victims)
+    operations = (long.operations - short.operations) / len(victims) / 1e9
+    times = [1000.0 * _seconds_an_iteration(victims, iterations) / len(victims) for _ in range(passes)]
+    yield measured("products of an iteration of one victim", setting, [operations], "GFLOP", "")
+    yield measured("their least time", setting, [least], "ms", "")
+    yield measured("iteration of one victim", setting, times, "ms", "")
+    shares = [100.0 * least / own for own in times]
+    yield measured("share of the roofline", setting, shares, "%", "", value=100.0 * least / statistics.median(times))
+
+
+def core_rates() -> Rates:
+    """Measure this core, the best of many tries each."""
+    one, other = torch.randn(2, _SIDE, _SIDE)
+    long = torch.ones(_IN_SHARED_CACHE)
+    product, reading = _quickest(lambda: one @ other), _quickest(long.sum)
+    return Rates(2.0 * _SIDE**3 / product, 4.0 * _IN_SHARED_CACHE / reading)
+
+
+def _quickest(work: Callable[[], object], tries: int = 20) -> float:
+    seconds: list[float] = []
+    for _ in range(tries):
+        begin = time.process_time()
+        work()
+        seconds.append(time.process_time() - begin)
+    return min(seconds)
+
+
+def _products(victims: Sequence[Victim], rates: Rates, iterations: int) -> Products:
+    with Products(rates) as found:
+        _attack(victims, iterations, lambda _step: None)
+    return found
+
+
+def _seconds_an_iteration(victims: Sequence[Victim], iterations: int) -> float:
+    marks: list[float] = []
+    _attack(victims, iterations, lambda _step: marks.append(time.process_time()))
+    return (marks[-1] - marks[_SETTLING]) / (len(marks) - 1 - _SETTLING)
+
+
+def _attack(victims: Sequence[Victim], iterations: int, on_step: Callable[[Step], None]) -> None:
+    method = registry.get("attack", "dropout-inversion")
+    settings = {"max_iterations": iterations, "threshold": 0.0, "patience": 1_000_000}
+    attack: Attack[Any] = method.make(method.config.model_validate(settings))
+    generators = [seeding.generator(1, "attack", index) for index in range(len(victims))]
+    others = [lambda _step: None for _ in victims[1:]]
+    attack.together([victim.observation for victim in victims], generators, [on_step, *others])
+
+
+if __name__ == "__main__":
+    main(rows, __doc__ or "")
