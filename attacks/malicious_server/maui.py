@@ -49,7 +49,8 @@ from fedsim.core.registry import attack
 from fedsim.core.types import Config, InputSpec, Observation, OnStep, Reconstruction, View
 
 _IMAGES = "images_of_the_server"  # beside the model, no part of its state: the server keeps them, and sends none
-_AGREEMENT, _ALIKE = 1e-3, 1e-2  # of how far features lie apart: rounding is below, and other examples are beyond
+_AGREEMENT = 1e-5  # of how far features lie apart: rounding is below; mixtures of one class differ by little more
+_ALIKE = 1e-3  # of the same: other examples are beyond
 _DROPPED = 1e-6  # of an example's largest feature; rounding errors stay below
 
 

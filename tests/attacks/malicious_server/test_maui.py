@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from attacks.malicious_server.maui import _isolated
 from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
 from fedsim.core.types import InputSpec, Observation, ThreatModel, Truth
@@ -59,6 +60,20 @@ def test_what_fires_a_unit_alone_comes_back_and_nothing_else(toy, attack_named, 
     assert found(guess, inputs, 1e-3) == alone.tolist()
     assert len(guess) == int(alone.sum())
     assert int(alone.sum()) > 0.7 * batch
+
+
+def test_mixtures_of_one_class_whose_errors_are_nearly_parallel_are_not_taken_for_examples(toy, attack_named) -> None:
+    model = crafted(attack_named(NAME), transferred())
+    observation, truth = client(toy, model, 8)
+    inputs, names = truth.batches[0].inputs, list(observation.update.tensors)
+    loss = nn.functional.cross_entropy(model(inputs), torch.ones(8, dtype=torch.long))
+    gradient = torch.autograd.grad(loss, [model.get_parameter(name) for name in names])
+    sent = replace(observation.update, tensors=dict(zip(names, gradient, strict=True)))
+    with torch.no_grad():
+        fired = model[:2](inputs) > 0  # type: ignore[index, operator]
+    several = ((fired & (fired.sum(0) == 1)).sum(1) > 1).sum()
+    _, facts = _isolated(replace(observation, update=sent), "1")
+    assert facts["examples seen in several units"] == int(several)
 
 
 def test_a_head_of_one_layer_tells_fewer_examples_than_classes(toy, attack_named) -> None:
