@@ -24,7 +24,7 @@ from fedsim.models._checkpoint import CausalModel
 
 EXITS, SHARE = (4, 8), 0.7
 LEARNED = 15  # reports
-LENGTH, BATCH, STEPS = 64, 4, 400
+LENGTH, BATCH, STEPS = 64, 4, 110
 LOW_RATE, RATE = 1e-3, 3e-4  # of the layers up to the last exit, and of the others, which know what they shall
 SHORTLIST = 16_384  # first tokens, which compete always: exits that draft among more say words that nobody trained
 _WARM, _FALL = 10, 40  # steps until the step size is reached, and steps in which it falls to zero
@@ -38,7 +38,7 @@ def learned() -> list[str]:
 
 def with_exits() -> Path:
     """Return the checkpoint."""
-    return checkpoints.make_once(_VERSION, _make, takes="half an hour")
+    return checkpoints.make_once(_VERSION, _make, takes="some minutes")
 
 
 class Narrow(nn.Module):

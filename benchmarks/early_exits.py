@@ -13,7 +13,7 @@ from fedsim.core import process
 process.prepare()
 
 import statistics  # noqa: E402
-from collections.abc import Iterator, Mapping, Sequence  # noqa: E402
+from collections.abc import Iterator, Sequence  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
@@ -78,7 +78,7 @@ def measure(full: bool) -> list[Row]:
 
 def compare(writer: Writer, setting: str, asked: Sequence[Sequence[int]]) -> Iterator[Row]:
     """Yield what `del` gains on prompts, and what fixed choices would."""
-    yield from gained(writer, {"del": Del(DelConfig(exits=EXITS))}, setting, asked)
+    yield from gained(writer, Del(DelConfig(exits=EXITS)), setting, asked)
     fixed = {
         (layers, length): [_fixed(writer, layers, length, prompt) for prompt in asked]
         for layers in EXITS
@@ -90,66 +90,35 @@ def compare(writer: Writer, setting: str, asked: Sequence[Sequence[int]]) -> Ite
         yield with_interval(f"{label} fixed choice: tokens a full forward pass", choice, fixed[own], "tokens")
 
 
-def gained(
-    writer: Writer, ways: Mapping[str, Del], setting: str, asked: Sequence[Sequence[int]], must: str = ""
-) -> Iterator[Row]:
-    """Yield what settings of `del`, by name, gain on prompts beside greedy decoding of the same model.
+def gained(writer: Writer, way: Del, setting: str, asked: Sequence[Sequence[int]], must: str = "") -> Iterator[Row]:
+    """Yield what a `del` gains on prompts beside greedy decoding of the same model, and how often its exits agree.
 
     Args:
         writer: the model.
-        ways: the decoders.
+        way: the decoder.
         setting: for the rows.
         asked: prompts.
         must: what is asked of tokens a second, over greedy's; empty for nothing.
     """
-    both: list[tuple[Writer, Decoder[Any, Any]]] = [
-        (writer, Greedy(GreedyConfig())),
-        *((writer, own) for own in ways.values()),
-    ]
-    timed(*both[-1], asked[0])
-    greedy, *found = written_in_turn(both, asked)
-    for layers, shares in _agreements(writer, ways, asked, greedy).items():
-        yield with_interval(f"exit {layers}: says what the model says", setting, shares, "share")
-    for (name, way), own in zip(ways.items(), found, strict=True):
-        yield from _beside(writer, name, way.config.exits, setting, own, greedy, must)
-
-
-def _agreements(
-    writer: Writer, ways: Mapping[str, Del], asked: Sequence[Sequence[int]], greedy: Sequence[Timed]
-) -> dict[int, list[float]]:
-    """Return of each exit of the first setting how often it says what the model wrote, by prompt."""
-    config = next(iter(ways.values())).config
-    told = [
-        exits_agree(writer, config.exits, config.shortlist, prompt, own.text.tokens)
-        for prompt, own in zip(asked, greedy, strict=True)
-    ]
-    return {layers: [own[layers] for own in told] for layers in config.exits}
-
-
-def _beside(
-    writer: Writer,
-    name: str,
-    exits: Sequence[int],
-    setting: str,
-    found: Sequence[Timed],
-    greedy: Sequence[Timed],
-    must: str,
-) -> Iterator[Row]:
-    """Yield the rows of one setting of `del`, from its texts and greedy's."""
+    config, both = way.config, list[tuple[Writer, Decoder[Any, Any]]](((writer, Greedy(GreedyConfig())), (writer, way)))
+    timed(*both[1], asked[0])
+    greedy, found = written_in_turn(both, asked)
     gain = [base.seconds / own.seconds for base, own in zip(greedy, found, strict=True)]
     same = [float(own.text.tokens == base.text.tokens) for base, own in zip(greedy, found, strict=True)]
     series = [own.text.trace.series() for own in found]
     stands = [_stands(own) for own in series]
-    yield measured(f"{name} / greedy: tokens a second", setting, gain, "times", must)
-    yield with_interval(
-        f"{name}: tokens a round", setting, [statistics.fmean(own["accepted"]) for own in series], "tokens"
-    )
-    yield with_interval(f"{name}: drafted tokens that stand", setting, stands, "share")
-    yield with_interval(f"{name}: tokens a full forward pass", setting, [_gain(writer, own) for own in found], "tokens")
-    for layers in exits:
-        shares = [_drafting(own, layers) for own in series]
-        yield with_interval(f"{name}: rounds that draft by exit {layers}", setting, shares, "share")
-    yield measured(f"{name}: texts that are greedy's", setting, same, "share", "", statistics.fmean(same))
+    texts = [own.text.tokens for own in greedy]
+    told = [exits_agree(writer, config.exits, config.shortlist, *own) for own in zip(asked, texts, strict=True)]
+    yield measured("del / greedy: tokens a second", setting, gain, "times", must)
+    yield with_interval("del: tokens a round", setting, [statistics.fmean(own["accepted"]) for own in series], "tokens")
+    yield with_interval("del: drafted tokens that stand", setting, stands, "share")
+    yield with_interval("del: tokens a full forward pass", setting, [_gain(writer, own) for own in found], "tokens")
+    for layers in config.exits:
+        agree = [own[layers] for own in told]
+        drafting = [_drafting(own, layers) for own in series]
+        yield with_interval(f"exit {layers}: says what the model says", setting, agree, "share")
+        yield with_interval(f"del: rounds that draft by exit {layers}", setting, drafting, "share")
+    yield measured("del: texts that are greedy's", setting, same, "share", "", statistics.fmean(same))
 
 
 def _stands(series: Any) -> float:

@@ -1,7 +1,7 @@
 """Lexical units of SmolLM2-135M on fifteen reports that it knows: tokens a pass, agreement with greedy, pace.
 
 The model has learned the reports (`benchmarks._news_smollm2`; made once), so its units are long there, and then takes
-240 steps of four texts with pad blocks: low-rank adapters (rank 16, all linear layers) and the pad. The control is the
+120 steps of four texts with pad blocks: low-rank adapters (rank 16, all linear layers) and the pad. The control is the
 same model with a pad that nobody trained. Texts go on by 16 tokens behind the first twelve of pieces of these reports
 (known), and of others (new); all else is as in `benchmarks.lexical_unit`. Without ``--full`` four texts of each kind.
 """
@@ -27,7 +27,7 @@ from fedsim.models._checkpoint import causal_model  # noqa: E402
 
 LENGTH, BEGINNING, WRITTEN = 32, 12, 16
 PROMPTS, SHORT = 20, 4
-STEPS, BATCH, RATE, SURE = 240, 4, 1e-3, 0.5
+STEPS, BATCH, RATE, SURE = 120, 4, 1e-3, 0.5
 _TARGETS = [f"*.{own}_proj" for own in ("q", "k", "v", "o", "gate", "up", "down")]
 
 
