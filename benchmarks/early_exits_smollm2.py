@@ -38,8 +38,8 @@ def measure(full: bool) -> list[Row]:
     count, rows = REPORTS if full else SHORT, list(passes())
     for name, model in ((UNTRAINED, checkpoints.SMOLLM2), (TRAINED, str(with_exits()))):
         writer = load_writer(model)
-        for kind, reports_ in (("learned", learned()), ("new", reports()[1])):
-            texts, setting = [writer.tokenizer.encode(own) for own in reports_], f"{name}, {kind}"
+        for kind, known in (("learned", learned()), ("new", reports()[1])):
+            texts, setting = [writer.tokenizer.encode(own) for own in known], f"{name}, {kind}"
             rows.append(with_interval("all layers: loss", setting, losses(writer, texts), "nats a token"))
             if kind == "new" or name == TRAINED:
                 asked = [own[start : start + PROMPT] for own in texts[:count] for start in PLACES]
