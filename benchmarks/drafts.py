@@ -198,15 +198,26 @@ def copying(writer: Writer, text: Sequence[int]) -> list[float]:
 @torch.no_grad()
 def agreements(writer: Writer, draft: Writer, prompt: Sequence[int], text: Sequence[int]) -> dict[str, float]:
     """Return how often each drafter says the next token of a text behind a prompt."""
-    said, states = torch.tensor(text), dict[int, Tensor]()
-    tokens, behind = [*prompt, *text[:-1]], slice(len(prompt) - 1, None)
-    Past().states(writer.model, [tokens], seen=lambda number, hidden: states.__setitem__(number + 1, hidden[0]))
-    last = Past().states(draft.model, [tokens])[0][0]
-    drafters = {f"exit {own}": (known(writer), states[own]) for own in EXITS} | {_DRAFT: (known(draft), last)}
-    return {
-        name: float((score_drafts(stack, hidden[behind], prompt, FIRST).argmax(-1) == said).double().mean())
-        for name, (stack, hidden) in drafters.items()
-    }
+    exits = exits_agree(writer, EXITS, FIRST, prompt, text)
+    last = Past().states(draft.model, [[*prompt, *text[:-1]]])[0][0]
+    own = _agreement(draft, last[len(prompt) - 1 :], FIRST, prompt, text)
+    return {f"exit {layers}": share for layers, share in exits.items()} | {_DRAFT: own}
+
+
+@torch.no_grad()
+def exits_agree(
+    writer: Writer, exits: Sequence[int], first: int, prompt: Sequence[int], text: Sequence[int]
+) -> dict[int, float]:
+    """Return how often each exit, with a short list, says the next token of a text behind a prompt."""
+    states = dict[int, Tensor]()
+    tokens = [[*prompt, *text[:-1]]]
+    Past().states(writer.model, tokens, seen=lambda number, hidden: states.__setitem__(number + 1, hidden[0]))
+    return {own: _agreement(writer, states[own][len(prompt) - 1 :], first, prompt, text) for own in exits}
+
+
+def _agreement(writer: Writer, hidden: Tensor, first: int, prompt: Sequence[int], text: Sequence[int]) -> float:
+    said = score_drafts(known(writer), hidden, prompt, first).argmax(-1)
+    return float((said == torch.tensor(text)).double().mean())
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ import torch  # noqa: E402
 from benchmarks import _news_llama as news  # noqa: E402
 from benchmarks._rows import Row, main, measured, with_interval  # noqa: E402
 from benchmarks.decoders import LENGTH, Timed, timed, written_in_turn  # noqa: E402
+from benchmarks.drafts import exits_agree  # noqa: E402
 from fedsim.components.decoder.dynamic_exit import Del, DelConfig  # noqa: E402
 from fedsim.components.decoder.greedy import Greedy, GreedyConfig  # noqa: E402
 from fedsim.components.decoder.speculative import Speculative, SpeculativeConfig  # noqa: E402
@@ -77,24 +78,7 @@ def measure(full: bool) -> list[Row]:
 
 def compare(writer: Writer, setting: str, asked: Sequence[Sequence[int]]) -> Iterator[Row]:
     """Yield what `del` gains on prompts, and what fixed choices would."""
-    ways: list[tuple[Writer, Decoder[Any, Any]]] = [
-        (writer, Greedy(GreedyConfig())),
-        (writer, Del(DelConfig(exits=EXITS))),
-    ]
-    timed(*ways[1], asked[0])
-    greedy, found = written_in_turn(ways, asked)
-    gain = [base.seconds / own.seconds for base, own in zip(greedy, found, strict=True)]
-    same = [float(own.text.tokens == base.text.tokens) for base, own in zip(greedy, found, strict=True)]
-    series = [own.text.trace.series() for own in found]
-    stands = [_stands(own) for own in series]
-    yield measured("del / greedy: tokens a second", setting, gain, "times", "")
-    yield with_interval("del: tokens a round", setting, [statistics.fmean(own["accepted"]) for own in series], "tokens")
-    yield with_interval("del: drafted tokens that stand", setting, stands, "share")
-    yield with_interval("del: tokens a full forward pass", setting, [_gain(writer, own) for own in found], "tokens")
-    for layers in EXITS:
-        shares = [_drafting(own, layers) for own in series]
-        yield with_interval(f"del: rounds that draft by exit {layers}", setting, shares, "share")
-    yield measured("del: texts that are greedy's", setting, same, "share", "", statistics.fmean(same))
+    yield from gained(writer, Del(DelConfig(exits=EXITS)), setting, asked)
     fixed = {
         (layers, length): [_fixed(writer, layers, length, prompt) for prompt in asked]
         for layers in EXITS
@@ -104,6 +88,37 @@ def compare(writer: Writer, setting: str, asked: Sequence[Sequence[int]]) -> Ite
     for label, own in (("worst", ranked[0]), ("best", ranked[-1])):
         choice = f"{setting}; exit {own[0]}, length {own[1]}"
         yield with_interval(f"{label} fixed choice: tokens a full forward pass", choice, fixed[own], "tokens")
+
+
+def gained(writer: Writer, way: Del, setting: str, asked: Sequence[Sequence[int]], must: str = "") -> Iterator[Row]:
+    """Yield what a `del` gains on prompts beside greedy decoding of the same model, and how often its exits agree.
+
+    Args:
+        writer: the model.
+        way: the decoder.
+        setting: for the rows.
+        asked: prompts.
+        must: what is asked of tokens a second, over greedy's; empty for nothing.
+    """
+    config, both = way.config, list[tuple[Writer, Decoder[Any, Any]]](((writer, Greedy(GreedyConfig())), (writer, way)))
+    timed(*both[1], asked[0])
+    greedy, found = written_in_turn(both, asked)
+    gain = [base.seconds / own.seconds for base, own in zip(greedy, found, strict=True)]
+    same = [float(own.text.tokens == base.text.tokens) for base, own in zip(greedy, found, strict=True)]
+    series = [own.text.trace.series() for own in found]
+    stands = [_stands(own) for own in series]
+    texts = [own.text.tokens for own in greedy]
+    told = [exits_agree(writer, config.exits, config.shortlist, *own) for own in zip(asked, texts, strict=True)]
+    yield measured("del / greedy: tokens a second", setting, gain, "times", must)
+    yield with_interval("del: tokens a round", setting, [statistics.fmean(own["accepted"]) for own in series], "tokens")
+    yield with_interval("del: drafted tokens that stand", setting, stands, "share")
+    yield with_interval("del: tokens a full forward pass", setting, [_gain(writer, own) for own in found], "tokens")
+    for layers in config.exits:
+        agree = [own[layers] for own in told]
+        drafting = [_drafting(own, layers) for own in series]
+        yield with_interval(f"exit {layers}: says what the model says", setting, agree, "share")
+        yield with_interval(f"del: rounds that draft by exit {layers}", setting, drafting, "share")
+    yield measured("del: texts that are greedy's", setting, same, "share", "", statistics.fmean(same))
 
 
 def _stands(series: Any) -> float:

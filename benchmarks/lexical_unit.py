@@ -61,6 +61,8 @@ class Subject(NamedTuple):
         beginning: tokens of a prompt.
         written: tokens behind it.
         prompts: texts of each kind that are begun.
+        control: steps of the training without pads; absent: as many as with them.
+        mixed: whether training multiplies in bfloat16.
     """
 
     name: str
@@ -75,6 +77,12 @@ class Subject(NamedTuple):
     beginning: int
     written: int
     prompts: int = _PROMPTS
+    control: int | None = None
+    mixed: bool = False
+
+    def steps_of(self, has_pads: bool) -> int:
+        """Return the steps of one of the trainings."""
+        return self.steps if has_pads or self.control is None else self.control
 
 
 def measure(full: bool) -> list[Row]:
@@ -172,7 +180,8 @@ def tuned(own: Subject, has_pads: bool) -> nn.Module:
         tune(own, model, has_pads)
         torch.save({name: one.detach() for name, one in trained.items()}, folder / _FILE)
 
-    name = f"lexical-unit-{own.name.replace(' ', '-')}-{'pads' if has_pads else 'plain'}-{own.steps}x{own.batch}"
+    size = f"{own.steps_of(has_pads)}x{own.batch}"
+    name = f"lexical-unit-{own.name.replace(' ', '-')}-{'pads' if has_pads else 'plain'}-{size}"
     folder = checkpoints.make_once(name, save)
     model.load_state_dict(torch.load(folder / _FILE, weights_only=True), strict=False)
     return model.eval()
@@ -180,26 +189,29 @@ def tuned(own: Subject, has_pads: bool) -> nn.Module:
 
 def tune(own: Subject, model: nn.Module, has_pads: bool) -> None:
     """Train a model, and its pad, in one pass a step: the texts with their blocks behind them."""
+    if not (steps := own.steps_of(has_pads)):
+        return
     stack, pad, generator = stack_of(model), pad_of(model), torch.Generator().manual_seed(1)
     assert stack is not None
     assert pad is not None
     config = PadBlocksConfig(sure=own.sure, blocks=6)
     lengths = marked(own, model) if has_pads else []
     optimizer = torch.optim.AdamW([one for one in model.parameters() if one.requires_grad], lr=own.rate)
-    for number, chosen in enumerate(choices(len(own.train), own.steps, 0, own.batch)):
+    for number, chosen in enumerate(choices(len(own.train), steps, 0, own.batch)):
         inputs, labels = own.train.inputs[chosen], own.train.labels[chosen]
         of_rows = [lengths[row] if has_pads else [] for row in chosen.tolist()]
         blocks = [draw_blocks(row, config.blocks, config.most, config.unsure, generator) for row in of_rows]
         room = max(sum(block.pads for block in row) for row in blocks)
         packed = pack(inputs, labels, blocks, pad, room)
-        scores = read(stack, packed)
+        with torch.autocast("cpu", torch.bfloat16, enabled=own.mixed):
+            scores = read(stack, packed).float()
         loss = cross_entropy(scores[:, : inputs.shape[1]], labels)
         loss = loss + cross_entropy(scores[:, inputs.shape[1] :], packed.targets) if room else loss
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         if number % 10 == 0:
-            print(f"step {number} of {own.steps}: loss {loss.item():.3f}", file=sys.stderr, flush=True)
+            print(f"step {number} of {steps}: loss {loss.item():.3f}", file=sys.stderr, flush=True)
 
 
 @torch.no_grad()
