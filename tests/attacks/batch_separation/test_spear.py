@@ -141,7 +141,9 @@ def test_null_vectors_are_columns_of_a_sparse_factor(rank, seed):
     columns = columns * torch.rand((200, rank), generator=generator).gt(0.5)
     columns = columns[columns.any(1)]
     basis = torch.linalg.svd(columns, full_matrices=False).U
-    drawn = null_vectors(basis, 2000, 1e-9, live_zero_share(0.5, rank, 2) + 0.15, generator)
+    least = live_zero_share(0.5, rank, 2) + 0.15
+    drawn = null_vectors(basis, 2000, 1e-9, least, generator)
     agreement = nn.functional.normalize(basis @ drawn.T, dim=0).T @ nn.functional.normalize(columns, dim=0)
     assert float(agreement.abs().max(1).values.min()) > 1 - 1e-8
-    assert set(agreement.abs().argmax(1).tolist()) == set(range(rank))
+    is_sparse = columns.eq(0).double().mean(0) >= least  # of few seeds a column has hardly more zeros than two together
+    assert set(agreement.abs().argmax(1).tolist()) == set(is_sparse.nonzero().flatten().tolist())
