@@ -2,7 +2,7 @@
 
 Constants are means and standard deviations of the training images in units of [0, 1], per channel. Those of
 MNIST, CIFAR-10 and ImageNet are from Scheliga, Maeder, Seeland 2023 (arXiv 2208.06163); those of
-Fashion-MNIST and digits were computed from the complete sets, those of CIFAR-100 are the published ones.
+Fashion-MNIST, digits and spoken digits were computed from the complete sets, those of CIFAR-100 are the published ones.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ FASHION_MNIST = Facts(
     (0.35302,),
     ("T-shirt/top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot"),
 )
+SPOKEN_DIGITS = Facts((0.19744,), (0.25445,), _DIGITS)
 CIFAR10 = Facts(
     (0.49147, 0.48226, 0.44677),
     (0.24703, 0.24349, 0.26159),

@@ -93,6 +93,12 @@ def normalise(config: ImageConfig, train: Images, test: Images, facts: Facts) ->
     return plant(data, config.canaries, config.repetitions, config.seed) if config.canaries else data
 
 
+def picked(labels: Tensor, limit: int | None, seed: int) -> Tensor:
+    """Return which images `normalise` keeps of a part under such a limit, in their order: indices of the labels."""
+    order, place = _shuffle_within_classes(labels, seeding.generator(seed, "order of examples"))
+    return order[place.argsort(stable=True)][:limit]
+
+
 def fitted(pixels: Tensor, size: int | None) -> Tensor:
     """Shrink images (N, C, H, W), uint8, to a shorter side of `size`, then crop or pad them to a square.
 
@@ -129,8 +135,7 @@ def decode_bytes(content: bytes, name: str) -> Tensor:
 
 
 def _batch(config: ImageConfig, images: Images, limit: int | None, facts: Facts) -> Batch:
-    order, place = _shuffle_within_classes(images.labels, seeding.generator(config.seed, "order of examples"))
-    chosen = order[place.argsort(stable=True)][:limit]
+    chosen = picked(images.labels, limit, config.seed)
     pixels = fitted(images.read(chosen), config.size)
     mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (facts.mean, facts.std))
     return Batch(pixels.float().div_(255).sub_(mean).div_(std), images.labels[chosen])

@@ -3,6 +3,7 @@
 import gzip
 import io
 import struct
+import wave
 from pathlib import Path
 from typing import Any
 
@@ -58,13 +59,37 @@ def photo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def write_wave(file: Path, samples: np.ndarray, rate: int = 8000) -> None:
+    with wave.open(str(file), "wb") as opened:
+        opened.setparams((1, 2, rate, 0, "NONE", ""))
+        opened.writeframes(samples.astype("<i2").tobytes())
+
+
 @pytest.fixture(scope="session")
-def settings(fashion_folder: Path, cifar_pack: Path, photo_folder: Path) -> dict[str, dict[str, Any]]:
+def sounds_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two voices: of the first a tone is low, of the second high; a numeral's last digit shifts it a little."""
+    folder = tmp_path_factory.mktemp("sounds")
+    tens = range(20, 100, 10)
+    names = [*map(str, (*range(20), *tens)), *(f"h-{number}" for number in (*range(1, 21), *tens[1:]))]
+    for voice, tone in (("it_IT_f_Menardi", 600), ("it_IT_m_Carlo", 2000)):
+        (folder / voice / "digits").mkdir(parents=True)
+        for number, name in enumerate(names):
+            hertz = tone + 100 * int(name[-1])
+            sound = 9000 * np.sin(2 * np.pi * hertz * np.arange(2000 + 20 * number) / 8000)
+            write_wave(folder / voice / "digits" / f"{name}.wav", sound)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def settings(
+    fashion_folder: Path, cifar_pack: Path, photo_folder: Path, sounds_folder: Path
+) -> dict[str, dict[str, Any]]:
     """Settings that a data set cannot do without."""
     return {
         "fashion-mnist": {"path": fashion_folder},
         "cifar10": {"path": cifar_pack},
         "image-folder": {"path": photo_folder},
+        "spoken-digits": {"path": sounds_folder, "voices": ["menardi-it", "carlo-it"]},
     }
 
 

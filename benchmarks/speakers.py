@@ -1,0 +1,133 @@
+"""Who speaks, read off the reconstruction of a spectrogram, with and without dropout of 0.2.
+
+Each client sends the gradient of one spoken digit at fresh weights. An attacker reconstructs the spectrogram, and a
+linear reader of its frames, fitted on other numerals of the same speakers, names the speaker. Beside the attacks stand
+the true spectrogram, which the reader must tell, the true one with the answers permuted, and a reader that never heard
+one speaker's other language. Chance is one in five. Shares are of clients, with Wilson's 95 % interval as least and
+greatest. Without --full a fifth of the clients, and the MLP alone. Paper: Dang et al. 2021, arXiv 2104.07815.
+"""
+
+from __future__ import annotations
+
+from fedsim.core import process
+
+process.prepare()
+
+from collections.abc import Iterator, Mapping, Sequence  # noqa: E402
+from typing import Any, NamedTuple, cast  # noqa: E402
+
+import torch  # noqa: E402
+from torch import Tensor  # noqa: E402
+
+from benchmarks._rows import Row, holds, main, of_interval  # noqa: E402
+from benchmarks._victims import observed_victims, seen_of  # noqa: E402
+from fedsim.components.probe.ridge import Ridge, RidgeConfig  # noqa: E402
+from fedsim.core import registry, seeding  # noqa: E402
+from fedsim.core.errors import NotApplicable  # noqa: E402
+from fedsim.core.hooks import Attack  # noqa: E402
+from fedsim.core.types import Dataset, InputSpec, Observation, Tensors  # noqa: E402
+from fedsim.metrics.statistics import wilson  # noqa: E402
+
+DATA: Mapping[str, Any] = {"name": "spoken-digits"}
+CLIENTS, SHORT = 60, 12
+RATES = (0.0, 0.2)
+ATTACKS: Mapping[str, Mapping[str, Any]] = {
+    "auto": {"max_iterations": 100},
+    "inverting-gradients": {"max_iterations": 100},
+    "dropout-inversion": {"max_iterations": 100},
+}
+_THINNED = 4
+_QUIETEST = 0.15  # of the range of 60 dB: frames below it hold no voice
+
+
+class Reader(NamedTuple):
+    """What a linear map of frames learned of speakers."""
+
+    probe: Ridge
+    learned: Tensors
+    spec: InputSpec
+
+    def speaker(self, spectrogram: Tensor) -> int:
+        """Return who speaks in a normalised spectrogram, shape (1, bands, frames): the most likely over its frames."""
+        frames = voiced(spectrogram, self.spec)
+        return int(self.probe.predict(self.learned, frames).sum(0).argmax())
+
+
+def voiced(spectrogram: Tensor, spec: InputSpec) -> Tensor:
+    """Return the frames that hold a voice, in [0, 1], shape (N, bands); all frames where none does."""
+    pixels = (spectrogram.detach()[0] * spec.std[0] + spec.mean[0]).clamp(0, 1).T
+    loud = pixels.mean(1) > _QUIETEST
+    return pixels[loud] if loud.any() else pixels
+
+
+def reader(inputs: Tensor, speakers: Tensor, spec: InputSpec) -> Reader:
+    """Fit a reader on normalised spectrograms (N, 1, bands, frames) whose speakers (N,) are known."""
+    frames = [voiced(own, spec)[::_THINNED] for own in inputs]  # neighbours overlap and say the same
+    owners = torch.cat([own.expand(len(part)) for own, part in zip(speakers, frames, strict=True)])
+    probe = Ridge(RidgeConfig())
+    return Reader(probe, probe.fit(torch.cat(frames), owners, seeding.generator(0, "speakers")), spec)
+
+
+def controls(data: Dataset) -> Iterator[Row]:
+    """Yield what the reader tells of true spectrograms, also in a language that it never heard the speaker use."""
+    speaker, language = data.attributes["speaker"], data.attributes["language"]
+    told = reader(data.test.inputs, speaker.test, data.spec)
+    guesses = torch.tensor([told.speaker(own) for own in data.train.inputs])
+    yield _row("true spectrogram", "control", guesses == speaker.train, ">= 0.9")
+    order = torch.randperm(len(guesses), generator=seeding.generator(0, "permuted"))
+    yield _row("true spectrogram, permuted", "control", guesses[order] == speaker.train)
+    for name in ("en", "es"):
+        unheard = language.values.index(name)
+        kept, asked = language.test != unheard, language.train == unheard
+        other = reader(data.test.inputs[kept], speaker.test[kept], data.spec)
+        own = torch.tensor([other.speaker(x) for x in data.train.inputs[asked]])
+        yield _row(f"true spectrogram, {name} never heard", "allison alone", own == speaker.train[asked])
+
+
+def reconstructed(name: str, settings: Mapping[str, Any], seen: Observation) -> Tensor | None:
+    """Return the attack's spectrogram, or None where it does not apply."""
+    method = registry.get("attack", name)
+    attack = cast("Attack[Any]", method.make(method.config(**settings)))
+    try:
+        return attack(seen, seeding.generator(0, name)).inputs[0]
+    except NotApplicable:
+        return None
+
+
+def attacked(model: Mapping[str, Any], clients: int, told: Reader, data: Dataset) -> Iterator[Row]:
+    """Yield the share of speakers that each attack tells under this model."""
+    victims = list(observed_victims(DATA, model, clients, clients=CLIENTS))
+    views = [seen_of(own) for own in victims]
+    owners = [_owner(own.batch.inputs[0], data) for own in views]
+    setting = ", ".join(f"{key} {own}" for key, own in model.items() if key != "name")
+    for name, settings in ATTACKS.items():
+        guesses = [reconstructed(name, settings, own.observation) for own in views]
+        right = [own is not None and told.speaker(own) == owner for own, owner in zip(guesses, owners, strict=True)]
+        yield _row(name, f"{model['name']}, {setting}", torch.tensor(right))
+
+
+def measure(full: bool) -> Sequence[Row]:
+    """Return the rows of the short or the long version."""
+    method = registry.get("dataset", DATA["name"])
+    data = cast("Dataset", method.make(method.config()))
+    rows = list(controls(data))
+    told = reader(data.test.inputs, data.attributes["speaker"].test, data.spec)
+    for name in ("mlp", "lenet") if full else ("mlp",):
+        for rate in RATES:
+            model: dict[str, Any] = {"name": name, "dropout": rate, **({"width": 128} if name == "mlp" else {})}
+            rows += attacked(model, CLIENTS if full else SHORT, told, data)
+    return rows
+
+
+def _owner(example: Tensor, data: Dataset) -> int:
+    place = (data.train.inputs == example).flatten(1).all(1).nonzero()[0]
+    return int(data.attributes["speaker"].train[place])
+
+
+def _row(name: str, setting: str, right: Tensor, must: str = "") -> Row:
+    row = of_interval(name, setting, wilson(int(right.sum()), len(right)), "of speakers told")
+    return row._replace(must=must, holds=holds(row.value, must)) if must else row
+
+
+if __name__ == "__main__":
+    main(measure, __doc__ or "")
