@@ -59,7 +59,7 @@ class Adam:
                 [self._first[index] for index in chosen],
                 [self._second[index] for index in chosen],
                 [],
-                [variables[index].new_tensor(float(self._steps)) for index in chosen],
+                [torch.tensor(float(self._steps), device=variables[index].device) for index in chosen],
                 lr=rate,
                 beta1=BETAS[0],
                 beta2=BETAS[1],
