@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from benchmarks._checkpoint_training import tokens_of
 from fedsim.core import checkpoints, seeding
 from fedsim.core.shipped import news_file
 from fedsim.data._text import read_text
@@ -88,8 +89,7 @@ def windows(writer: Writer) -> Tensor:
 
 
 def _training_text() -> Tensor:
-    encoder = ModelTokenizer(_tokenizer())
-    return torch.tensor([token for own in reports()[0] for token in encoder.encode(own + "\n")])
+    return tokens_of(reports()[0], ModelTokenizer(_tokenizer()))
 
 
 def _tokenizer() -> Path:

@@ -6,8 +6,6 @@ reports and the first ones of the tokenizer compete: the others cost most of the
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchmarks._checkpoint_training import descend, places, tokens_of
 from benchmarks._news_llama import reports
 from fedsim.components.loss.early_exits import EarlyExits, EarlyExitsConfig
 from fedsim.core import checkpoints
@@ -59,12 +58,6 @@ class Narrow(nn.Module):
         return F.linear(hidden, self.rows)
 
 
-def places(tokens: Tensor) -> Tensor:
-    """Return at which place of ascending tokens each stands, by its number; -1 of those that are not among them."""
-    found = torch.full((int(tokens.max()) + 1,), -1)
-    return found.scatter_(0, tokens, torch.arange(len(tokens)))
-
-
 def _make(folder: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: PLC0415 - an extra
 
@@ -81,35 +74,25 @@ def _make(folder: Path) -> None:
 
 def _train(own: Any, tokenizer: ModelTokenizer) -> None:
     """Train a model of the transformers package in place; its output layer is replaced."""
-    text = _tokens(learned(), tokenizer)
-    known = torch.cat((torch.arange(SHORTLIST), _tokens(reports()[0], tokenizer))).unique()
+    text = tokens_of(learned(), tokenizer)
+    known = torch.cat((torch.arange(SHORTLIST), tokens_of(reports()[0], tokenizer))).unique()
     place, spec = places(known), InputSpec((LENGTH,), tokenizer.vocabulary, (), (), vocabulary=tokenizer.vocabulary)
     plain = CausalModel(own, spec)
     own.model.embed_tokens.weight.requires_grad_(False)
     own.set_output_embeddings(Narrow(own.model.embed_tokens.weight[known].clone()))
     method = EarlyExits(EarlyExitsConfig(exits=EXITS, share=SHARE))
     model = method.prepare(plain, torch.Generator()).train()
-    parameters = [weight for weight in model.parameters() if weight.requires_grad]
-    optimizer, schedule = _optimizer(own)
     numbers = torch.Generator().manual_seed(0)
-    for number in range(STEPS):
+
+    def loss() -> Tensor:
         starts = torch.randint(len(text) - LENGTH, (BATCH,), generator=numbers)
         texts = torch.stack([text[start : start + LENGTH + 1] for start in starts])
         with torch.autocast("cpu", torch.bfloat16):
             scores = model(texts[:, :-1])
-        loss = method.objective(scores.float(), place[texts[:, 1:]], 1)
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        schedule.step()
-        if number % 10 == 0:
-            print(f"step {number} of {STEPS}: loss {loss.item():.3f}", file=sys.stderr, flush=True)
+        return method.objective(scores.float(), place[texts[:, 1:]], 1)
+
+    descend(loss, *_optimizer(own), STEPS)
     model.eval()
-
-
-def _tokens(texts: Sequence[str], tokenizer: ModelTokenizer) -> Tensor:
-    return torch.tensor([token for own in texts for token in tokenizer.encode(own + "\n")])
 
 
 def _optimizer(own: Any) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:

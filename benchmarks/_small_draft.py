@@ -6,13 +6,13 @@ telling of what it reads. It learns what stands behind the first telling of a be
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from benchmarks._checkpoint_training import descend, places, tokens_of
 from benchmarks._news_llama import reports
 from fedsim.core import checkpoints
 from fedsim.data._tokenizer import ModelTokenizer
@@ -49,30 +49,26 @@ def _make(folder: Path) -> None:
 
 def _train(own: Any, tokenizer: ModelTokenizer) -> None:
     """Train the layers in place; embeddings stay, and only tokens of the reports compete."""
-    text = torch.tensor([token for report in reports()[0] for token in tokenizer.encode(report + "\n")])
+    text = tokens_of(reports()[0], tokenizer)
     between = torch.tensor(tokenizer.encode("\n\n"))
     known = torch.cat((text, between)).unique()
-    place = torch.zeros(int(known.max()) + 1, dtype=torch.long).scatter_(0, known, torch.arange(len(known)))
+    place = places(known)
     own.model.embed_tokens.weight.requires_grad_(False)
     heads = own.model.embed_tokens.weight[known]
     parameters = [weight for weight in own.model.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(parameters, RATE, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
     source = torch.Generator().manual_seed(0)
-    own.train()
-    for number in range(STEPS):
+
+    def loss() -> Tensor:
         pairs = [_window(text, between, source) for _ in range(BATCH)]
         texts = torch.stack([own for own, _ in pairs])
         hidden = own.model(input_ids=texts[:, :-1], use_cache=False).last_hidden_state
         again = torch.arange(1, LENGTH)[None] >= torch.tensor([start for _, start in pairs])[:, None]
-        loss = nn.functional.cross_entropy(hidden[again] @ heads.T, place[texts[:, 1:][again]])
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        schedule.step()
-        if number % 10 == 0:
-            print(f"step {number} of {STEPS}: loss {loss.item():.3f}", file=sys.stderr, flush=True)
+        return nn.functional.cross_entropy(hidden[again] @ heads.T, place[texts[:, 1:][again]])
+
+    own.train()
+    descend(loss, optimizer, schedule, STEPS)
     own.eval()
 
 

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from benchmarks._news_smollm2 import Narrow, places
+from benchmarks._checkpoint_training import places
+from benchmarks._news_smollm2 import Narrow
 from benchmarks.decoders import timed
 from benchmarks.drafts import exits_agree
 from benchmarks.lexical_unit import Subject
