@@ -28,6 +28,7 @@ class SecureRound:
         config: settings of mode 'masked'.
         silent: who no longer answers, by the stage from which on.
         seed: of all secrets.
+        number: of the round.
         wire: all that was sent: stage, client, what the server sent and what the client answered.
         client_seconds: seconds of this process in the clients.
         server_seconds: the same in the server.
@@ -37,6 +38,7 @@ class SecureRound:
     config: SecureAggregation
     silent: Mapping[str, set[int]] = field(default_factory=dict[str, set[int]])
     seed: int = 0
+    number: int = 1
     wire: list[tuple[str, int, Any, Any]] = field(default_factory=list[tuple[str, int, Any, Any]])
     client_seconds: float = 0.0
     server_seconds: float = 0.0
@@ -46,7 +48,7 @@ class SecureRound:
         """Return what the server learns; raise what either side raises."""
         begin = time.process_time()
         side = ConcealingServer if self.config.least_contributors > 1 else UnmaskingServer
-        aggregate = self._serve(side(self.seed, 1, sorted(self.vectors), self.config))
+        aggregate = self._serve(side(self.seed, self.number, sorted(self.vectors), self.config))
         self.server_seconds += time.process_time() - begin - self.client_seconds
         return aggregate
 
@@ -63,6 +65,11 @@ class SecureRound:
     def received(self, _stage: str, _client: int, message: Any) -> Any:
         """Return what arrives of a message of the server; a test may change it."""
         return message
+
+    @property
+    def uploads(self) -> dict[int, Tensor]:
+        """The masked vector of each client that uploaded."""
+        return {client: answer for stage, client, _, answer in self.wire if stage == "upload"}
 
     def bytes_of(self, client: int) -> tuple[int, int]:
         """Return how many bytes a client got and sent."""
@@ -81,7 +88,7 @@ class SecureRound:
         begin = time.process_time()
         memory = Memory.from_config(self._memories[client]) if client in self._memories else None
         kind = ConcealingClient if self.config.least_contributors > 1 else MaskingClient
-        side = kind(self.seed, 1, client, len(self.vectors), self.config, memory)
+        side = kind(self.seed, self.number, client, len(self.vectors), self.config, memory)
         given = () if message is None else (message,)
         answer = getattr(side, stage)(*((self.vectors[client],) if stage == "upload" else ()), *given)
         self._memories[client] = side.memory.to_config()

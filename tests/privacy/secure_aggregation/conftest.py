@@ -6,7 +6,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def federation():
-    """The module with a federation around the protocol, beside this file."""
+    """The module with rounds of the protocol, beside this file."""
     spec = importlib.util.spec_from_file_location(
         "secure_aggregation_federation", Path(__file__).with_name("federation.py")
     )

@@ -1,51 +1,19 @@
-"""A federation around the masked protocol: every client lives in its memory alone, and may fall silent at any stage."""
-
-from dataclasses import dataclass, field
+"""Rounds of the masked protocol, vectors for them, and their plain sum."""
 
 import torch
 from torch import Tensor
 
-from fedsim.privacy.secure_aggregation.config import SecureAggregation
-from fedsim.privacy.secure_aggregation.messages import Memory
-from fedsim.privacy.secure_aggregation.outcome import Aggregate
-from fedsim.privacy.secure_aggregation.protocol import MaskingClient, UnmaskingServer
+from benchmarks._secure_round import SecureRound
+from fedsim.privacy.secure_aggregation.protocol import MaskingClient
 
 SEED = 11
 ROUND = 4
 
 
-@dataclass
-class Federation:
-    """Runs the four stages; `silent` holds the clients that no longer answer from the stage of that number on."""
-
-    vectors: dict[int, Tensor]
-    config: SecureAggregation
-    silent: dict[int, set[int]] = field(default_factory=dict)
-    uploads: dict[int, Tensor] = field(default_factory=dict)
-    _memories: dict[int, dict] = field(default_factory=dict)
-
-    def run(self) -> Aggregate:
-        server = UnmaskingServer(SEED, ROUND, sorted(self.vectors), self.config)
-        keys = server.introduce([self._at(c, "advertise") for c in self._answering(0, self.vectors)])
-        sealed = server.forward([self._at(c, "share", keys[c]) for c in self._answering(1, keys)])
-        self.uploads = {
-            c: self._at(c, "upload", self.vectors[c], forwarded)
-            for c, forwarded in sealed.items()
-            if c in self._answering(2, sealed)
-        }
-        requests = server.ask(self.uploads)
-        return server.unmask([self._at(c, "reveal", requests[c]) for c in self._answering(3, requests)])
-
-    def _answering(self, stage, clients):
-        gone = set().union(*(who for since, who in self.silent.items() if since <= stage))
-        return [client for client in clients if client not in gone]
-
-    def _at(self, client, stage, *received):
-        memory = Memory.from_config(self._memories[client]) if client in self._memories else None
-        side = MaskingClient(SEED, ROUND, client, len(self.vectors), self.config, memory)
-        answer = getattr(side, stage)(*received)
-        self._memories[client] = side.memory.to_config()
-        return answer
+def masked_round(vectors, config, silent=None) -> SecureRound:
+    """Return a round of the masked protocol; `silent` holds who answers no more from the stage of that number on."""
+    stages = MaskingClient.stages
+    return SecureRound(vectors, config, {stages[since]: who for since, who in (silent or {}).items()}, SEED, ROUND)
 
 
 def random_vectors(clients, length, modulus_bits, seed=0) -> dict[int, Tensor]:

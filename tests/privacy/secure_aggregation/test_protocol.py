@@ -60,7 +60,7 @@ def test_the_sum_is_exact_with_as_many_drop_outs_as_the_threshold_allows(federat
     config = SecureAggregation(modulus_bits=bits)
     vectors = federation.random_vectors(range(N), 30, bits)
     silent = {stage: set(range(1, 1 + gone))}
-    result = federation.Federation(vectors, config, silent).run()
+    result = federation.masked_round(vectors, config, silent).run()
     there = in_the_sum(vectors, silent)
     assert result.participants == tuple(sorted(there))
     assert result.total.tolist() == federation.plain_sum(there.values(), bits)
@@ -74,7 +74,7 @@ def test_below_the_threshold_there_is_no_sum(federation, stage):
     vectors = federation.random_vectors(range(N), 3, BITS)
     silent = {stage: set(range(N - T + 1))}
     with pytest.raises(Aborted, match=r"4 of 7 clients .*, but at least 5 must"):
-        federation.Federation(vectors, SecureAggregation(), silent).run()
+        federation.masked_round(vectors, SecureAggregation(), silent).run()
 
 
 def test_the_ideal_functionality_aborts_on_the_same_uploads(federation):
@@ -98,7 +98,7 @@ def test_drop_outs_over_several_stages(federation, clients, threshold, bits, dat
     for client in order[: data.draw(st.integers(0, spare))]:
         silent[data.draw(st.sampled_from(STAGES))].add(client)
     vectors = federation.random_vectors(clients, 5, bits)
-    result = federation.Federation(vectors, config, silent).run()
+    result = federation.masked_round(vectors, config, silent).run()
     assert result.total.tolist() == federation.plain_sum(in_the_sum(vectors, silent).values(), bits)
 
 
@@ -106,7 +106,7 @@ def test_drop_outs_over_several_stages(federation, clients, threshold, bits, dat
 def test_a_ring_of_neighbours_gives_the_same_sum(federation, silent):
     config = SecureAggregation(neighbours=6, threshold=0.55)
     vectors = federation.random_vectors(range(20), 10, BITS)
-    result = federation.Federation(vectors, config, silent).run()
+    result = federation.masked_round(vectors, config, silent).run()
     assert result.total.tolist() == federation.plain_sum(in_the_sum(vectors, silent).values(), BITS)
 
 
@@ -118,7 +118,7 @@ def test_a_ring_aborts_when_one_neighbourhood_is_gone(federation):
     gone = {7, *keys[7].mask_keys}
     vectors = federation.random_vectors(range(20), 3, BITS)
     with pytest.raises(Aborted, match="of the neighbourhood of client .* are left, but 2 are needed"):
-        federation.Federation(vectors, config, {2: gone}).run()
+        federation.masked_round(vectors, config, {2: gone}).run()
 
 
 def test_shares_that_do_not_open_a_neighbourhood_abort_the_round(federation):
@@ -129,13 +129,13 @@ def test_shares_that_do_not_open_a_neighbourhood_abort_the_round(federation):
     keys = server.introduce([client.advertise() for client in clients])
     vectors = federation.random_vectors(range(20), 3, BITS)
     with pytest.raises(Aborted, match="of the neighbourhood of client .* are left, but 2 are needed"):
-        federation.Federation(vectors, config, {3: {7, *keys[7].mask_keys}}).run()
+        federation.masked_round(vectors, config, {3: {7, *keys[7].mask_keys}}).run()
 
 
 def test_masks_cancel_and_hide(federation):
     """Without drop-outs the uploads add up to the sum and the self-masks; each upload alone is another vector."""
     vectors = federation.random_vectors(range(N), 40, BITS)
-    round_ = federation.Federation(vectors, SecureAggregation())
+    round_ = federation.masked_round(vectors, SecureAggregation())
     result = round_.run()
     assert result.total.tolist() == federation.plain_sum(vectors.values(), BITS)
     for client, vector in vectors.items():
@@ -146,7 +146,7 @@ def test_masks_cancel_and_hide(federation):
 def test_one_masked_upload_is_uniform(federation):
     """Top bits of the upload of the same constant vector by everybody; the vector itself fails the test."""
     constant = torch.full((30_000,), 5)
-    round_ = federation.Federation(dict.fromkeys(range(4), constant), SecureAggregation())
+    round_ = federation.masked_round(dict.fromkeys(range(4), constant), SecureAggregation())
     round_.run()
 
     def pvalue(vector):
@@ -174,7 +174,7 @@ def test_the_weighted_mean_of_a_round_is_within_one_step(federation):
     vectors = {
         c: weighted_levels(updates[c], weights[c], config, seeding.generator(1, "rounding", c)) for c in range(N)
     }
-    result = weighted_mean(federation.Federation(vectors, config, {2: {4}}).run().total, config)
+    result = weighted_mean(federation.masked_round(vectors, config, {2: {4}}).run().total, config)
     there = [c for c in range(N) if c != 4]
     total = sum(weights[c] for c in there)
     expected = sum(updates[c].clamp(-1, 1) * weights[c] for c in there) / total
