@@ -38,9 +38,10 @@ class TraceRedaction(Mitigation[TraceRedactionConfig]):
         return [Trace(own.tokens, tuple(map(self._told, own.events)), own.places) for own in traces]
 
     def _told(self, event: Event) -> Event:
-        named, size = self.config.counts, self.config.size
-        hidden = {name for name in event if not named or name in named}
+        named = self.config.counts
         return Event(
-            {name: count - count % size if size else 0 for name, count in event.items() if name in hidden}
-            | {name: count for name, count in event.items() if name not in hidden}
+            {name: self._coarse(count) if not named or name in named else count for name, count in event.items()}
         )
+
+    def _coarse(self, count: int) -> int:
+        return count - count % self.config.size if self.config.size else 0

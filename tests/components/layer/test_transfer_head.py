@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from fedsim.components.layer.transfer_head import TransferHead, TransferHeadConfig
+from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
 from fedsim.federation.client import local_training
 from fedsim.scenario import Scenario
@@ -14,15 +15,15 @@ from fedsim.scenario import world as worlds
 
 
 def prepared(seed: int = 0, **settings: float) -> nn.Module:
-    torch.manual_seed(1)
-    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
+    with seeding.isolate_randomness(1):
+        model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
     config = TransferHeadConfig.model_validate(settings)
     return TransferHead(config).prepare(model, torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize("layers", [1, 2, 3])
 def test_the_head_computes_what_its_equation_says(layers: int) -> None:
-    model, inputs = prepared(layers=layers, width=5), torch.randn(6, 3)
+    model, inputs = prepared(layers=layers, width=5), torch.randn(6, 3, generator=torch.Generator().manual_seed(2))
     state = model.state_dict()
     values = (inputs @ state["0.weight"].T + state["0.bias"]).tanh()
     for place in range(0, 3 * layers, 3):
