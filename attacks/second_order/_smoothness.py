@@ -2,48 +2,76 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import torch
+from torch import Tensor
 
 from attacks.core.layers import once_a_model
 from attacks.core.tolerances import TINY
 from attacks.second_order._client import Client
-from attacks.second_order._derivatives import push_all_forward
+from attacks.second_order._derivatives import Function, push_all_forward
 from attacks.second_order._layout import Layout
 from fedsim.core.types import Observation
 
-_STEP = 0.1  # in normalised units: crosses kinks of every layer of ReLUs, and leaves smooth ones nearly linear
-_JUMPS = 0.1  # of the change: smooth activations stay an order below, ReLU and maximum pooling lie above
+_STEPS = tuple(0.1 / 4**number for number in range(5))  # normalised units; the first crosses kinks of all layers
+_DIRECTIONS = 3  # each from a point of its own: along one, kinks may thin out by chance as if it were smooth
+_SHARE = (
+    0.03  # of a slope: less does not mislead a step; where only a derivative jumps, as with ELU, slopes change less
+)
+# A quartered step divides the change of a slope by 16, by 4 where a derivative jumps, by 1 where the gradient does;
+# between the last two lies 2. It divides by 256 at most, if the third derivative vanishes; where the last jump is left
+# out, by far more. The first step may be too long to be divided at all, if a network bends much.
+_LEAST, _MOST = 2.0, 256.0
 
 
 @once_a_model
 def refuse_kinks(observation: Observation) -> str | None:
-    """Return why Newton steps mean nothing for this model, or None: how far a change is from its derivative's.
+    """Return why Newton steps mean nothing for this model, or None: how fast slopes settle as their step shrinks.
 
-    Of a smooth function, the difference g(x + h d) - g(x - h d) differs from the derivative along d by a share of h^2;
-    where units switch on and off, their contributions jump.
+    Of a smooth function, the slope (g(x + h d) - g(x - h d)) / 2h differs from the derivative along d by a multiple of
+    h^2, however much it bends. Where units switch on and off, their contributions jump: a quarter of the step meets a
+    quarter of the jumps, and divided by it they weigh the same, until none is left.
     """
-    masks = tuple(torch.ones(site.shape, dtype=torch.float64) for site in observation.sites)
-    unknowns = Layout(observation, (masks,) * observation.local_steps)
-    client, generator = Client(observation), torch.Generator().manual_seed(0)
-    values = torch.randn((2, unknowns.pixels), generator=generator, dtype=torch.float64).to(client.device)
-    (part,) = unknowns.split(1)
-    labels = torch.zeros(unknowns.examples, dtype=torch.long, device=client.device)
-
-    def gradient(point: torch.Tensor) -> torch.Tensor:
-        inputs, own = part.unpack(point, unknowns.shape)
-        return client.gradient(inputs, labels, own)
-
+    gradient, points, directions = _lines(observation)
     try:
-        with torch.no_grad():
-            change = gradient(values[0] + _STEP * values[1]) - gradient(values[0] - _STEP * values[1])
-        derivative = push_all_forward(gradient, values[0], 2.0 * _STEP * values[1:])[0]
+        push_all_forward(gradient, points[0], directions[:1])
     except (NotImplementedError, RuntimeError) as error:
         return (
             f"the gradient has no derivative that can be taken in many directions at once: {str(error).splitlines()[0]}"
         )
-    size = float(change.norm())
-    if not math.isfinite(size) or float((change - derivative).norm()) > _JUMPS * max(size, TINY):
-        return "the gradient is no smooth function of the inputs, as with ReLU or maximum pooling"
-    return None
+    with torch.no_grad():
+        is_smooth = all(_settle(list(_slopes(gradient, *line))) for line in zip(points, directions, strict=True))
+    return None if is_smooth else "the gradient is no smooth function of the inputs, as with ReLU or maximum pooling"
+
+
+def _lines(observation: Observation) -> tuple[Function, Tensor, Tensor]:
+    """Return the gradient as a function of the pixels (n,), and points and directions, each of shape (3, n)."""
+    client, generator = Client(observation), torch.Generator().manual_seed(0)
+    masks = tuple(torch.ones(site.shape, dtype=torch.float64) for site in observation.sites)
+    unknowns = Layout(observation, (masks,) * observation.local_steps)
+    (part,) = unknowns.split(1)
+    labels = torch.zeros(unknowns.examples, dtype=torch.long, device=client.device)
+
+    def gradient(point: Tensor) -> Tensor:
+        inputs, own = part.unpack(point, unknowns.shape)
+        return client.gradient(inputs, labels, own)
+
+    values = torch.randn((2, _DIRECTIONS, unknowns.pixels), generator=generator, dtype=torch.float64)
+    points, directions = values.to(client.device)
+    return gradient, points, directions
+
+
+def _slopes(gradient: Function, point: Tensor, direction: Tensor) -> Iterator[Tensor]:
+    """Yield the gradient's change over a step, divided by the step, from the longest step to the shortest."""
+    for step in _STEPS:
+        yield (gradient(point + step * direction) - gradient(point - step * direction)) / (2.0 * step)
+
+
+def _settle(slopes: Sequence[Tensor]) -> bool:
+    """Say whether slopes settle as a smooth function's do."""
+    changes = [float((long - short).norm() / short.norm().clamp_min(TINY)) for long, short in pairwise(slopes)]
+    falls = list(pairwise(changes))
+    is_jump_left_out = any(before > max(_SHARE, _MOST * after) for before, after in falls)
+    return not is_jump_left_out and all(after <= max(_SHARE, before / _LEAST) for before, after in falls[1:])
