@@ -6,8 +6,9 @@ import copy
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call, grad, replace_all_batch_norm_modules_
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from attacks.core.defense_facts import bound_of
 from attacks.core.mean_gradient import gradient_weight
@@ -30,7 +31,7 @@ class Client:
         self.steps = observation.local_steps
         self.device = next(observation.model.parameters()).device
         self._model = copy.deepcopy(observation.model).double().train().requires_grad_(False)
-        replace_all_batch_norm_modules_(self._model)  # running statistics would be written in place
+        _write_no_statistics(self._model)
         trained = {name for name, own in observation.model.named_parameters() if own.requires_grad}
         self._received = {name: own for name, own in self._model.named_parameters() if name in trained}
         self._sent = list(observation.update.tensors)
@@ -71,3 +72,10 @@ class Client:
 
     def _sites_for(self, masks: Masks) -> tuple[DropoutSite, ...]:
         return self._sites if masks else ()
+
+
+def _write_no_statistics(model: nn.Module) -> None:
+    """Let batch normalisations write nothing in place; those with a forward of their own may read their statistics."""
+    for module in list(model.modules()):
+        if type(module).forward is _BatchNorm.forward:
+            replace_all_batch_norm_modules_(module)

@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from torch import Tensor, nn
+from torch.nn.functional import batch_norm
 
 from attacks.core.client_gradient import client_gradient
 from attacks.second_order._client import Client
@@ -15,6 +17,22 @@ def test_the_simulated_client_computes_what_autograd_computes(toy: Toy, rate: fl
     ours = Client(observation).gradient(batch.inputs, batch.labels, (masks,))
     theirs = client_gradient(observation, batch.inputs, batch.labels, masks)
     torch.testing.assert_close(ours, torch.cat([own.flatten() for own in theirs.values()]))
+
+
+def test_statistics_that_a_layer_reads_in_training_mode_too_stay(toy: Toy) -> None:
+    class Fixed(nn.BatchNorm2d):
+        def forward(self, input: Tensor) -> Tensor:
+            return batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias)
+
+    norm = Fixed(4)
+    norm.running_mean, norm.running_var = torch.linspace(-1.0, 1.0, 4), torch.linspace(0.5, 2.0, 4)
+    model = nn.Sequential(nn.Conv2d(1, 4, 3, 2), norm, nn.SiLU(), nn.Flatten(), nn.Linear(36, 4))
+    observation, truth = toy(model, (1, 8, 8), 1)
+    batch = truth.batches[0]
+    ours = Client(observation).gradient(batch.inputs, batch.labels, ((),))
+    theirs = client_gradient(observation, batch.inputs, batch.labels, ())
+    torch.testing.assert_close(ours, torch.cat([own.flatten() for own in theirs.values()]))
+    assert solve(observation).is_exact
 
 
 def test_several_steps_with_momentum_are_unrolled(watched: Watched) -> None:
