@@ -51,6 +51,11 @@ def auto_with(*descents: str) -> Mapping[str, Any]:
     return {"leave_out": tuple(others), "max_iterations": GRADIENTS}
 
 
+def fixed(activation: str) -> Mapping[str, Any]:
+    """Return a narrow ResNet-18 that normalises by statistics that it received, as in fine-tuning."""
+    return {"name": RESNET, "width": 4, "activation": activation, "norm": "inference"}
+
+
 _NARROW: Mapping[str, Any] = {"name": RESNET, "width": 8, "activation": "silu"}
 CASES = (
     Case("sigmoid, MNIST", DIGITS, {}, 5, seconds="< 8"),
@@ -85,5 +90,9 @@ CASES = (
             ("dropout-inversion", {"max_iterations": GRADIENTS}),
             ("auto", auto_with("inverting-gradients")),
         )
+    ),
+    *(
+        Case(f"ResNet-18 of width 4, {own}, fixed statistics, digits", SMALL, fixed(own), 5, size, "")
+        for own, size in (("silu", 1), ("gelu", 1), ("silu", 2), ("silu", 4), ("relu", 1))
     ),
 )  # fmt: skip

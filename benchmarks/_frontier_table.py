@@ -6,12 +6,13 @@ of processor seconds. What was not recovered is undecided unless the ideal attac
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from benchmarks._budget import Outcome, attack_within
-from benchmarks._frontier_cases import CONVNET, GRADIENTS, LENET, RELU, RESNET, SMALL, auto_with
+from benchmarks._frontier_cases import CONVNET, GRADIENTS, LENET, RELU, RESNET, SMALL, auto_with, fixed
 from benchmarks._rows import Row, measured
 from benchmarks._victims import Victim, observed_victims, seen_of
 from fedsim.core import registry
@@ -25,6 +26,7 @@ from fedsim.threat.victim import Victim as Observed
 _VICTIMS = 3
 _EXACT = 60.0  # dB, of every image of an update
 _BUDGET = 5.0  # processor seconds of an attack
+_CEILING = 60.0  # seconds of the ideal attacker, who is asked for an interval where they do not suffice
 _TRAINING = 300  # steps of Adam
 _DESCENTS = ("inverting-gradients", "dropout-inversion")
 _ATTACKS: Mapping[str, Mapping[str, Any]] = {
@@ -46,58 +48,53 @@ class Condition(NamedTuple):
 
 
 _ALONE = ("auto", "gauss-newton", "copa")
-SINGLE = Condition("B = 1", (*_ALONE, "inverting-gradients"))
-DROPPING = Condition("B = 1, dropout 0.5", (*_ALONE, "dropout-inversion"), dropout=0.5)
-TRAINED = Condition("B = 1, trained", _ALONE, trained=_TRAINING)
-BATCHES = tuple(Condition(f"B = {size}", _ALONE, batch_size=size) for size in (2, 4, 8))
-
-
-class Network(NamedTuple):
-    """A network, and the conditions that it is attacked under."""
-
-    words: str
-    model: Mapping[str, Any]
-    conditions: Sequence[Condition]
-
-
-def _residual(activation: str) -> Mapping[str, Any]:
-    return {"name": RESNET, "width": 4, "activation": activation}
-
-
-_EVERY = (SINGLE, DROPPING, TRAINED, *BATCHES)
-NETWORKS = (
-    Network("LeNet, sigmoid", {"name": LENET}, _EVERY),
-    Network("LeNet, ReLU", {"name": LENET, **RELU}, _EVERY),
-    Network("ResNet-18 of width 4, SiLU", _residual("silu"), (SINGLE, DROPPING, TRAINED, BATCHES[0])),
-    Network("ResNet-18 of width 4, ReLU", _residual("relu"), (SINGLE,)),
-    Network("ResNet-18 of width 4, GELU", _residual("gelu"), (SINGLE,)),
-    Network("convnet, ReLU", CONVNET, _EVERY[:4]),
+CONDITIONS = (
+    Condition("B = 1", (*_ALONE, "inverting-gradients")),
+    Condition("B = 1, dropout 0.5", (*_ALONE, "dropout-inversion"), dropout=0.5),
+    Condition("B = 1, trained", (*_ALONE, "inverting-gradients"), trained=_TRAINING),
+    *(Condition(f"B = {size}", (*_ALONE, "inverting-gradients"), batch_size=size) for size in (2, 4, 8)),
 )
+NETWORKS: Mapping[str, Mapping[str, Any]] = {
+    "LeNet, sigmoid": {"name": LENET},
+    "LeNet, ReLU": {"name": LENET, **RELU},
+    **{
+        f"ResNet-18 of width 4, {words}": {"name": RESNET, "width": 4, "activation": words.lower()}
+        for words in ("SiLU", "ReLU", "GELU")
+    },
+    "ResNet-18 of width 4 with fixed statistics, SiLU": fixed("silu"),
+    "ResNet-18 of width 4 with fixed statistics, ReLU": fixed("relu"),
+    "convnet, ReLU": CONVNET,
+}
 
 
-def measure(only: str) -> Iterator[Row]:
-    """Yield the rows of the cells whose words contain a text: what each attack recovers, then the ceiling."""
-    for condition in _EVERY:
-        for network in NETWORKS:
-            words = f"table, {network.words}, digits, {condition.words}"
-            if condition in network.conditions and only in words:
-                yield from _cell(network, condition, words)
+def measure(only: str, seconds: float = math.inf) -> Iterator[Row]:
+    """Yield the rows of the cells whose words contain a text: what each attack recovers, then the ceiling.
+
+    Args:
+        only: the text.
+        seconds: of the processor, for each update; without an end, five.
+    """
+    budget = seconds if math.isfinite(seconds) else _BUDGET
+    for condition in CONDITIONS:
+        for network, model in NETWORKS.items():
+            words = f"table, {network}, digits, {condition.words}"
+            if only in words:
+                yield from _cell({**model, "dropout": condition.dropout}, condition, words, budget)
 
 
-def _cell(network: Network, condition: Condition, words: str) -> Iterator[Row]:
-    model = {**network.model, "dropout": condition.dropout}
+def _cell(model: Mapping[str, Any], condition: Condition, words: str, budget: float) -> Iterator[Row]:
     observed = list(
         observed_victims(SMALL, model, _VICTIMS, batch_size=condition.batch_size, trained=condition.trained)
     )
     for name in condition.attacks:
-        yield from _rows(name, [seen_of(own) for own in observed], words)
+        yield from _rows(name, [seen_of(own) for own in observed], words, budget)
     yield _ceiling(observed[0], words)
 
 
-def _rows(name: str, victims: Sequence[Victim], words: str) -> Iterator[Row]:
+def _rows(name: str, victims: Sequence[Victim], words: str, budget: float) -> Iterator[Row]:
     setting = f"{words}, {name}"
     try:
-        found = [_attacked(name, victim, number) for number, victim in enumerate(victims)]
+        found = [_attacked(name, victim, number, budget) for number, victim in enumerate(victims)]
     except NotApplicable as reason:
         yield measured(f"refused: {reason}", setting, [1.0], "share", "")
         return
@@ -112,19 +109,19 @@ def _rows(name: str, victims: Sequence[Victim], words: str) -> Iterator[Row]:
         statistics.mean(exact),
     )
     stopped = [float(one.guess is None) for one in found]
-    yield measured(f"stopped after {_BUDGET:g} s", setting, stopped, "share", "", statistics.mean(stopped))
+    yield measured(f"stopped after {budget:g} s", setting, stopped, "share", "", statistics.mean(stopped))
     yield measured("worst PSNR of an update", setting, [one.worst for one in found], "dB", "")
     yield measured("processor seconds an update", setting, [one.seconds for one in found], "s", "")
 
 
-def _attacked(name: str, victim: Victim, number: int) -> Outcome:
+def _attacked(name: str, victim: Victim, number: int, budget: float) -> Outcome:
     method = registry.get("attack", name)
-    return attack_within(_BUDGET, method.make(method.config.model_validate(dict(_ATTACKS[name]))), victim, number)
+    return attack_within(budget, method.make(method.config.model_validate(dict(_ATTACKS[name]))), victim, number)
 
 
 def _ceiling(victim: Observed, words: str) -> Row:
     """Return the share of images that the ideal attacker recovers of one update, up to the same PSNR."""
-    found = reach([ceiling_of(victim).ceiling], Rule.of("psnr", _EXACT))
+    found = reach([ceiling_of(victim, seconds=_CEILING).ceiling], Rule.of("psnr", _EXACT))
     if found is None or found.share is None or found.psnr is None:
         return measured(f"ceiling: {found.told if found else 'none'}", words, [0.0], "share", "")
     return measured(

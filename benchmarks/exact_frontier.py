@@ -1,12 +1,12 @@
 """Exact attacks beyond dense first layers: a LeNet's images by second-order steps, a transformer's batches by zeros.
 
 Labels are inferred, masks unknown; seconds are those of one core. Without ``--full``: few victims a setting (about
-twenty-five minutes). With it: 10 victims a setting (hours), the table of networks by batch, dropout and training, and
-the largest batch of a transformer that is exact by rate, width and patch.
+twenty-five minutes). With it: 10 victims a setting (hours), a control of normalised networks, the table of networks by
+batch, dropout and training, and the largest batch of a transformer that is exact by rate, width and patch.
 
-``--only TEXT`` runs the settings that contain a text: ``--full --only table`` the table of networks (about half an
-hour), ``--full --only largest`` the largest batches. ``--seconds S`` stops an attack of a setting at its first step
-after S processor seconds: a few updates of a batch take hours, and stay undecided.
+``--only TEXT`` runs the settings that contain a text: ``--full --only table`` the table of networks (about an hour),
+``--full --only control`` the control, ``--full --only largest`` the largest batches. ``--seconds S`` stops an attack of
+a setting at its first step after S processor seconds: a few updates of a batch take hours, and stay undecided.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from collections.abc import Iterator, Sequence  # noqa: E402
 
 import torch  # noqa: E402
 
-from benchmarks import _frontier_table, _patch_rows  # noqa: E402
+from benchmarks import _frontier_control, _frontier_table, _patch_rows  # noqa: E402
 from benchmarks._budget import Outcome, attack_within  # noqa: E402
 from benchmarks._frontier_cases import CASES, Case  # noqa: E402
 from benchmarks._frontier_gap import measure_gaps  # noqa: E402
@@ -54,7 +54,8 @@ def measure(full: bool, only: str = "", seconds: float = math.inf) -> Iterator[R
             yield from _rows(case, _ALL if full else case.few, seconds)
     yield from measure_gaps(only)
     if full:
-        yield from _frontier_table.measure(only)
+        yield from _frontier_control.measure(only)
+        yield from _frontier_table.measure(only, seconds)
     yield from _patch_rows.measure(full, only)
 
 

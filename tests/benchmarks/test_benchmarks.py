@@ -11,7 +11,8 @@ import torch
 from benchmarks import attack_family
 from benchmarks._budget import within
 from benchmarks._frontier_cases import CASES
-from benchmarks._frontier_table import NETWORKS
+from benchmarks._frontier_control import sent_in_double
+from benchmarks._frontier_table import CONDITIONS, NETWORKS
 from benchmarks._literal_dia import literal_dia
 from benchmarks._programs import engine, prepared_yardstick, stored, with_settings, yardstick
 from benchmarks._rows import as_line, half_width, holds, measured, of_interval, told_apart
@@ -177,9 +178,17 @@ def test_trained_victims_send_the_gradient_of_weights_that_fit_better() -> None:
 
 def test_the_table_of_networks_holds_every_setting_once() -> None:
     settings = [case.setting for case in CASES]
-    settings += [f"{own.words}, {condition.words}" for own in NETWORKS for condition in own.conditions]
+    settings += [f"{network}, {condition.words}" for network in NETWORKS for condition in CONDITIONS]
     assert len(set(settings)) == len(settings)
     assert all(case.few >= 1 for case in CASES)
+
+
+def test_a_client_in_double_precision_sends_the_same_gradient_but_for_rounding() -> None:
+    (single,) = victims_of(DIGITS, {**MLP, "dropout": 0.0}, 1)
+    double = sent_in_double(single)
+    for name, own in double.observation.update.tensors.items():
+        torch.testing.assert_close(own.float(), single.observation.update.tensors[name])
+        assert own.dtype == torch.float64
 
 
 def test_an_attack_is_stopped_after_its_budget_and_left_alone_within_it() -> None:

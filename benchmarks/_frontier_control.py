@@ -1,0 +1,74 @@
+"""The control of normalised residual networks: second-order steps that begin near the image, in either precision.
+
+It tells whether the steps, the rounding of the update or the start is what keeps such a network's images back.
+"""
+
+from __future__ import annotations
+
+import copy
+import statistics
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+
+from benchmarks._frontier_cases import RESNET, SMALL
+from benchmarks._rows import Row, measured
+from benchmarks._victims import Victim, victims_of
+from fedsim.core import registry, seeding
+from fedsim.core.types import Reconstruction
+from fedsim.metrics.image import score_items
+from fedsim.metrics.statistics import wilson
+
+_VICTIMS = 5
+_EXACT = 60.0  # dB
+_NEAR = 0.2  # standard deviation of the noise on the image, in normalised units
+_MODEL = {"name": RESNET, "width": 4, "activation": "silu"}
+
+
+def measure(only: str) -> Iterator[Row]:
+    """Yield the rows whose words contain a text."""
+    for precision in ("double", "single"):
+        setting = f"control, gauss-newton, ResNet-18 of width 4, SiLU, digits, B = 1, {precision} precision"
+        if only in setting:
+            yield from _rows(f"{setting}, from noise of {_NEAR:g} on the image", precision)
+
+
+def _rows(setting: str, precision: str) -> Iterator[Row]:
+    starts, ends = [], []
+    for number, victim in enumerate(victims_of(SMALL, _MODEL, _VICTIMS)):
+        seen = sent_in_double(victim) if precision == "double" else victim
+        start = _near(seen, number)
+        method = registry.get("attack", "gauss-newton")
+        attack = method.make(method.config())
+        source = seeding.generator(1, "attack", number)
+        starts.append(_psnr(start, seen))
+        ends.append(_psnr(attack.continue_from(seen.observation, start, source, lambda _step: None), seen))
+    exact = [float(end > _EXACT) for end in ends]
+    bounds = wilson(sum(exact), len(exact))
+    told = f"{setting}, 95 % [{bounds.low:.2f}, {bounds.high:.2f}]"
+    yield measured(f"images > {_EXACT:g} dB", told, exact, "share", "", statistics.mean(exact))
+    yield measured("PSNR of the start", setting, starts, "dB", "")
+    yield measured("PSNR of the end", setting, ends, "dB", "")
+
+
+def sent_in_double(victim: Victim) -> Victim:
+    """Return the update as a client would send it that computes in double precision and has no dropout."""
+    seen = victim.observation
+    model = copy.deepcopy(seen.model).double()
+    loss = seen.loss(model(victim.batch.inputs.double()), victim.batch.labels)
+    names, weights = list(seen.update.tensors), dict(model.named_parameters())
+    gradient = torch.autograd.grad(loss, [weights[name] for name in names])
+    update = replace(seen.update, tensors=dict(zip(names, gradient, strict=True)))
+    return replace(victim, observation=replace(seen, model=model, update=update))
+
+
+def _near(victim: Victim, number: int) -> Reconstruction:
+    generator = seeding.generator(1, "start", number)
+    inputs = victim.batch.inputs
+    return Reconstruction.of(inputs + _NEAR * torch.randn(inputs.shape, generator=generator), victim.batch.labels)
+
+
+def _psnr(guess: Reconstruction, victim: Victim) -> float:
+    found = replace(guess, inputs=guess.inputs.float())
+    return min(item.values["psnr"] for item in score_items(found, victim.batch, victim.spec).items)
