@@ -13,8 +13,9 @@ from dataclasses import replace
 import torch
 
 from benchmarks._frontier_cases import RESNET, SMALL
+from benchmarks._frontier_table import ceiling_row
 from benchmarks._rows import Row, measured
-from benchmarks._victims import Victim, victims_of
+from benchmarks._victims import Victim, observed_victims, victims_of
 from fedsim.core import registry, seeding
 from fedsim.core.types import Reconstruction
 from fedsim.metrics.image import score_items
@@ -23,6 +24,7 @@ from fedsim.metrics.statistics import wilson
 _VICTIMS = 5
 _EXACT = 60.0  # dB
 _NEAR = 0.2  # standard deviation of the noise on the image, in normalised units
+_WIDTHS = (4, 8, 16)
 _MODEL = {"name": RESNET, "width": 4, "activation": "silu"}
 
 
@@ -32,6 +34,11 @@ def measure(only: str) -> Iterator[Row]:
         setting = f"control, gauss-newton, ResNet-18 of width 4, SiLU, digits, B = 1, {precision} precision"
         if only in setting:
             yield from _rows(f"{setting}, from noise of {_NEAR:g} on the image", precision)
+    for width in _WIDTHS:
+        setting = f"control, rounding, ResNet-18 of width {width}, SiLU, digits, B = 1, single precision"
+        if only in setting:
+            (victim,) = observed_victims(SMALL, {**_MODEL, "width": width}, 1)
+            yield ceiling_row(victim, setting)
 
 
 def _rows(setting: str, precision: str) -> Iterator[Row]:

@@ -88,7 +88,7 @@ def _cell(model: Mapping[str, Any], condition: Condition, words: str, budget: fl
     )
     for name in condition.attacks:
         yield from _rows(name, [seen_of(own) for own in observed], words, budget)
-    yield _ceiling(observed[0], words)
+    yield ceiling_row(observed[0], words)
 
 
 def _rows(name: str, victims: Sequence[Victim], words: str, budget: float) -> Iterator[Row]:
@@ -119,7 +119,7 @@ def _attacked(name: str, victim: Victim, number: int, budget: float) -> Outcome:
     return attack_within(budget, method.make(method.config.model_validate(dict(_ATTACKS[name]))), victim, number)
 
 
-def _ceiling(victim: Observed, words: str) -> Row:
+def ceiling_row(victim: Observed, words: str) -> Row:
     """Return the share of images that the ideal attacker recovers of one update, up to the same PSNR."""
     found = reach([ceiling_of(victim, seconds=_CEILING).ceiling], Rule.of("psnr", _EXACT))
     if found is None or found.share is None or found.psnr is None:
