@@ -22,6 +22,7 @@ from torch import Tensor
 ROUNDING = 6e-8  # of float32, relative to the root mean square of a tensor: noise that nobody added still exists
 MOST_DENSE = 4096  # entries of which the whole matrix A is computed
 _SMALLEST = 1e-12  # eigenvalues of A below this share of the largest: singular values of J below 1e-6
+_WEAK = 1e-10  # of the largest eigenvalue: below, what eigh rounds is a millionth of an eigenvalue or more
 _CHUNK = 64
 
 Products = Callable[[Tensor], Tensor]
@@ -129,19 +130,41 @@ def matrix(times: Products, n: int, chunk: int = _CHUNK) -> Tensor:
     return (whole + whole.T) / 2
 
 
-def left(information: Tensor, variance: Tensor) -> Left:
+def _spectrum(matrix: Tensor, times: Products | None) -> tuple[Tensor, Tensor]:
+    """Return eigenvalues of a positive matrix (n, n), 0 where rounding hides them, and eigenvectors.
+
+    A formed matrix holds small eigenvalues as differences of large entries. A product with A = J' S^-1 J, where it is
+    given, begins with J v instead, which is as small as its root: so weak directions are asked for theirs once more.
+    """
+    values, vectors = torch.linalg.eigh(matrix)
+    if not len(values):
+        return values, vectors
+    floor = torch.finfo(values.dtype).eps * len(values)
+    weak = values < _WEAK * values[-1]
+    if times is None or not bool(weak.any()):
+        return values.where(values > floor * values[-1], 0.0), vectors
+    block = vectors[:, weak]
+    inner = block.T @ times(block.T).T
+    small, turns = torch.linalg.eigh((inner + inner.T) / 2)
+    hidden = floor * (values[-1] * small[-1].clamp_min(0.0)).sqrt()
+    values = torch.cat([small.where(small > hidden, 0.0), values[~weak]])
+    return values, torch.cat([block @ turns, vectors[:, ~weak]], 1)
+
+
+def left(information: Tensor, variance: Tensor, times: Products | None = None) -> Left:
     """Return what an ideal attacker does not know.
 
     Args:
         information: A, shape (n, n).
         variance: of the prior, shape (n,), above 0.
+        times: multiplies rows by A; with it, directions that hardly show are measured to their own precision.
     """
     scale = variance.sqrt()
     seen = information.diagonal() > 0  # an entry that nothing depends on keeps its variance, whatever rounding does
     scaled = (scale[:, None] * information * scale)[seen][:, seen]
-    values, vectors = torch.linalg.eigh(scaled)
+    spread = torch.diag(scale)[seen]
+    values, vectors = _spectrum(scaled, None if times is None else lambda rows: times(rows @ spread) @ spread.T)
     largest = float(values[-1]) if len(values) else 0.0
-    values = values.where(values > torch.finfo(values.dtype).eps * len(values) * largest, 0.0)
     counted = values[values > _SMALLEST * largest]
     remaining = 1 / (1 + values)
     error = variance.clone()
@@ -160,17 +183,18 @@ def left(information: Tensor, variance: Tensor) -> Left:
     return Left(error, len(counted), condition, float((values / (1 + values)).sum()), guess)
 
 
-def left_to_who_knows(information: Tensor, root: Tensor) -> Left:
+def left_to_who_knows(information: Tensor, root: Tensor, times: Products | None = None) -> Left:
     """Return what is left to an ideal attacker that knows how the entries of an example vary together.
 
     Args:
         information: A, shape (n, n), of n / d examples side by side.
         root: symmetric root of the prior's covariance of one example, shape (d, d), invertible.
+        times: as of `left`.
     """
     whole = torch.block_diag(*[root] * (len(information) // len(root)))
-    values, vectors = torch.linalg.eigh(whole @ information @ whole)
+    turned_times = None if times is None else lambda rows: times(rows @ whole) @ whole
+    values, vectors = _spectrum(whole @ information @ whole, turned_times)
     largest = float(values[-1])
-    values = values.where(values > torch.finfo(values.dtype).eps * len(values) * largest, 0.0)
     counted = values[values > _SMALLEST * largest]
     turned = whole @ vectors
 

@@ -102,12 +102,13 @@ def _seconds_of(sent: Sent) -> float:
 
 def _exact(victim: Victim, sent: Sent) -> Found:
     prior = _prior(victim)
-    information = ideal.matrix(_products(sent), sent.inputs.numel())
+    times = _products(sent)
+    information = ideal.matrix(times, sent.inputs.numel())
     if not bool(information.isfinite().all()):
         raise NotDefinedError("not defined where a step has no derivative at the truth, as Adam's at a gradient of 0")
-    left = ideal.left(information, prior.variance)
+    left = ideal.left(information, prior.variance, times)
     public = _public(victim)
-    informed = ideal.left_to_who_knows(information, ideal.root_of(public))
+    informed = ideal.left_to_who_knows(information, ideal.root_of(public), times)
     source = seeding.generator(victim.world.scenario.seed, "ideal attacker", victim.entry.round, victim.entry.client)
     mean = public.mean(0).repeat(len(sent.inputs))
     guess = informed.guess(sent.inputs.detach().flatten(), mean, source).view(sent.inputs.shape)
@@ -136,7 +137,7 @@ def _untold(victim: Victim, prior: _Prior) -> float | None:
     spread = [m.new_full((m.numel(),), rate * (1 - rate)) for m, rate in zip(sent.masks, sent.rates, strict=True)]
     whole = torch.cat([prior.variance, *(own.clamp_min(1e-12) for own in spread)])
     times = _products(sent, *sent.masks)
-    left = ideal.left(ideal.matrix(times, len(whole)), whole)
+    left = ideal.left(ideal.matrix(times, len(whole)), whole, times)
     return _psnr(float((left.error[:n] * prior.square).mean()))
 
 

@@ -177,6 +177,22 @@ def test_the_estimate_covers_the_exact_figure_and_chunks_change_nothing(relative
     assert whole.low == pytest.approx(whole.high, rel=0.5)
 
 
+def test_what_hardly_shows_is_known_as_well_as_its_own_product_says() -> None:
+    """A direction that shows a thousand million times less than another, as contrast does behind a normalisation."""
+    turned, _ = torch.linalg.qr(draw(12, 12, seed=1))
+    sizes = 1e12 * torch.logspace(0, -9, 12, dtype=torch.float64)
+    jacobian = torch.linalg.qr(draw(20, 12, seed=2))[0] * sizes @ turned.T
+
+    def times(rows: torch.Tensor) -> torch.Tensor:
+        return (rows @ jacobian.T) @ jacobian
+
+    information, ones = matrix(times, 12), torch.ones(12, dtype=torch.float64)
+    truth = turned.square() @ (1 / (1 + sizes.square()))
+    for found in (left(information, ones, times), left_to_who_knows(information, torch.diag(ones), times)):
+        assert torch.allclose(found.error, truth, rtol=1e-2, atol=0.0)
+    assert float(left(information, ones).error.max()) > 1e3 * float(truth.max())
+
+
 def test_rounding_is_relative_to_each_tensor_and_never_zero() -> None:
     noise = rounding_noise({"a": torch.tensor([3.0, -3.0]), "b": torch.zeros(2)})
     assert noise["a"].tolist() == pytest.approx([1.8e-7] * 2)
