@@ -24,7 +24,7 @@ from fedsim.metrics.statistics import wilson
 _VICTIMS = 5
 _EXACT = 60.0  # dB
 _NEAR = 0.2  # standard deviation of the noise on the image, in normalised units
-_WIDTHS = (4, 8, 16)
+_WIDTHS = (4, 8)
 _MODEL = {"name": RESNET, "width": 4, "activation": "silu"}
 
 
