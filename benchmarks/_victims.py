@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from fedsim.core import registry, seeding
+from fedsim.core import checkpoints, registry, seeding
 from fedsim.core.losses import cross_entropy
 from fedsim.core.masks import dropout_sites, keep_masks
 from fedsim.core.types import Batch, InputSpec, Knowledge, Observation, Tensors, ThreatModel, Update, WireEntry
@@ -96,9 +98,10 @@ def observed_victims(
         yield observed.Victim(world, WireEntry(1, client, received, update), truth)
 
 
-def trained_weights(world: World, steps: int) -> Tensors:
-    """Return weights after steps of Adam on random batches of the training set."""
+def trained_weights(world: World, steps: int, among: Tensor | None = None) -> Tensors:
+    """Return weights after steps of Adam on random batches of the training set, or of those with these numbers."""
     model, train = world.models.new(), world.data.dataset.train
+    train = train if among is None else train.taken(among)
     optimizer = torch.optim.Adam(model.parameters(), lr=_STEP_SIZE)
     generator = seeding.generator(7, "training")
     for _ in range(steps):
@@ -109,6 +112,23 @@ def trained_weights(world: World, steps: int) -> Tensors:
         loss.backward()
         optimizer.step()
     return {name: own.detach().clone() for name, own in model.state_dict().items()}
+
+
+def kept_weights(kind: str, told: Any, make: Callable[[], Tensors]) -> Path:
+    """Return the file of weights in the cache; the first call makes them, with the same randomness everywhere.
+
+    Args:
+        kind: what the folder's name starts with.
+        told: all that they depend on, as JSON can hold it.
+        make: returns them.
+    """
+
+    def fill(into: Path) -> None:
+        with seeding.isolate_randomness(0):
+            torch.save(make(), into / checkpoints.WEIGHTS)
+
+    name = f"{kind}-{hashlib.sha256(json.dumps(told).encode()).hexdigest()[:8]}"
+    return checkpoints.make_once(name, fill, takes="some minutes") / checkpoints.WEIGHTS
 
 
 def write(victims: Iterable[Victim], folder: Path) -> None:

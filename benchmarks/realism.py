@@ -17,7 +17,6 @@ from fedsim.core import process
 process.prepare()
 
 import argparse  # noqa: E402
-import hashlib  # noqa: E402
 import json  # noqa: E402
 import statistics  # noqa: E402
 import sys  # noqa: E402
@@ -31,12 +30,11 @@ from typing import Any  # noqa: E402
 import torch  # noqa: E402
 
 from benchmarks._realism_cells import CELLS, Cell, cells_of  # noqa: E402
-from benchmarks._victims import KNOWN, trained_weights  # noqa: E402
+from benchmarks._victims import KNOWN, kept_weights, trained_weights  # noqa: E402
 from benchmarks.trained_victims import accuracy  # noqa: E402
 from fedsim.audit import evidence  # noqa: E402
 from fedsim.audit.inspecting import Inspector, Seen  # noqa: E402
 from fedsim.audit.record import Inspection  # noqa: E402
-from fedsim.core import checkpoints, seeding  # noqa: E402
 from fedsim.core.errors import FedsimError  # noqa: E402
 from fedsim.core.types import Tensors, WireEntry  # noqa: E402
 from fedsim.federation.client import local_training  # noqa: E402
@@ -107,15 +105,10 @@ def weights_of(cell: Cell) -> Tensors:
     if not cell.steps:
         return _world(cell.tables()).models.first_weights
     lesson = cell.lesson()
-    told = {**lesson, "data": dict(cell.network.data)}
-    name = f"realism-{hashlib.sha256(json.dumps([told, cell.steps]).encode()).hexdigest()[:8]}"
-
-    def make(into: Path) -> None:
-        with seeding.isolate_randomness(0):
-            torch.save(trained_weights(_world(lesson), cell.steps), into / checkpoints.WEIGHTS)
-
-    kept = checkpoints.make_once(name, make, takes="some minutes") / checkpoints.WEIGHTS
-    return torch.load(kept, weights_only=True)
+    told = [{**lesson, "data": dict(cell.network.data)}, cell.steps]
+    return torch.load(
+        kept_weights("realism", told, lambda: trained_weights(_world(lesson), cell.steps)), weights_only=True
+    )
 
 
 def groups(rows: Iterable[Row]) -> list[Row]:

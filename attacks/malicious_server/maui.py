@@ -120,23 +120,17 @@ class Maui(Attack[MauiConfig]):
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         """Read the features of examples, and follow each of them back."""
-        head = _head(observation.model, observation.spec.shape)
-        assert not isinstance(head, str)
-        if head.is_rectified:
-            singles, facts = _isolated(observation, head.entry)
-        else:
-            singles, facts = _separated(observation, head.entry, generator), dict[str, float]()
+        singles, facts = single_features(observation, generator)
         if not len(singles.units):
             return no_guess(observation, "gave up: the head tells no example apart", facts=facts)
-        singles = singles.chosen(torch.arange(len(singles.units))[: expected_examples(observation)])
         examples, apart = follow_features(observation, singles.examples)
         facts |= {
             "distance of features, median": float(apart.median()),
             "features a pixel": singles.examples.shape[1] / examples[0].numel(),
         }
-        found = Singles(examples, singles.units, singles.coefficients)
-        notes = (f"layer '{head.entry}' reads the features",)
-        return reconstruction(observation, head.entry, found, on_step, facts=facts, notes=notes)
+        found, entry = Singles(examples, singles.units, singles.coefficients), _entry(observation)
+        notes = (f"layer '{entry}' reads the features",)
+        return reconstruction(observation, entry, found, on_step, facts=facts, notes=notes)
 
 
 def _head(model: nn.Module, shape: tuple[int, ...]) -> _Head | str:
@@ -182,6 +176,22 @@ def _write(layer: nn.Linear, read: Tensor, shares: MauiConfig | None, generator:
     fires = shares.rarest * (shares.commonest / shares.rarest) ** drawn
     below = ((1 - fires) * (len(read) - 1)).long().clamp_max(len(read) - 2)[None]
     layer.bias.copy_(-(places.gather(0, below) + places.gather(0, below + 1))[0] / 2)
+
+
+def single_features(observation: Observation, generator: torch.Generator) -> tuple[Singles, dict[str, float]]:
+    """Return what the head read of single examples, no more than there are, and figures.
+
+    Args:
+        observation: of a client whose head the server wrote.
+        generator: of the search that separates the examples of a head of one layer.
+    """
+    head, facts = _head(observation.model, observation.spec.shape), dict[str, float]()
+    assert not isinstance(head, str)
+    if head.is_rectified:
+        singles, facts = _isolated(observation, head.entry)
+    else:
+        singles = _separated(observation, head.entry, generator)
+    return singles.chosen(torch.arange(len(singles.units))[: expected_examples(observation)]), facts
 
 
 def read_features(observation: Observation, images: Tensor) -> Tensor:

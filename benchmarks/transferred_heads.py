@@ -1,0 +1,241 @@
+"""Attack maui behind backbones that were trained, with convolutions, blocks and attention, beside three other guesses.
+
+Clients train a head of two layers behind a frozen backbone: one that nobody trained, or one that learnt from images
+that no attacked client holds. Each attacked client sends the gradient of 8 images. Beside the attack stand the same
+search from the true features of every image (granted: what inversion loses, and isolation does not), the image next to
+those features among those that the backbone learnt from (look-up), and the mean of the server's images.
+
+An image is undecided where it is not identified and the search for it ended before its features were reached. Least and
+greatest are 95 % intervals: Wilson's of shares, over updates; by bootstrap over updates of medians. A missing guess
+counts as 0 dB. Without ``--full``: LeNet, 2 updates. CIFAR-10 is the pack or folder that FEDSIM_CIFAR10 names; the
+first run trains the backbones, once, and keeps them in the cache.
+"""
+
+from __future__ import annotations
+
+from fedsim.core import process
+
+process.prepare()
+
+import sys  # noqa: E402
+import time  # noqa: E402
+from collections.abc import Iterator, Mapping, Sequence  # noqa: E402
+from typing import Any, NamedTuple, cast  # noqa: E402
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+from torch import Tensor  # noqa: E402
+
+from attacks.malicious_server.maui import follow_features, read_features, single_features  # noqa: E402
+from benchmarks._realism_cells import GROUP_NORM, LENET, SMALL_VIT, Network, located  # noqa: E402
+from benchmarks._rows import Row, as_line, main, measured, of_interval  # noqa: E402
+from benchmarks._victims import DIGITS, KNOWN, kept_weights, trained_weights  # noqa: E402
+from benchmarks.trained_victims import accuracy  # noqa: E402
+from fedsim.core import seeding  # noqa: E402
+from fedsim.core.types import Observation, Reconstruction, Tensors, WireEntry  # noqa: E402
+from fedsim.federation.client import local_training, refusal  # noqa: E402
+from fedsim.metrics.statistics import median_interval, wilson  # noqa: E402
+from fedsim.record import ItemScore  # noqa: E402
+from fedsim.scenario import parse  # noqa: E402
+from fedsim.scenario.world import World, shared  # noqa: E402
+from fedsim.threat.observe import observe  # noqa: E402
+from fedsim.threat.victim import Victim  # noqa: E402
+
+_DIGITS = LENET._replace(words="LeNet, ReLU, MNIST digits", data=DIGITS, examples=4000)
+_NETWORKS = (_DIGITS, SMALL_VIT, GROUP_NORM)
+_STATES = ("fresh", "trained")
+_CLIENTS, _SHORT = 10, 2
+_OWNS = 100  # images of a client
+_BATCH = 8
+_LOOKED_UP = 3000  # images at most
+_SAME = 1e-3  # of how far features lie apart: rounding is far below
+_REACHED = 1e-3  # of the features' size: nearer ones show no difference that a person sees
+
+
+class Place(NamedTuple):
+    """A backbone in the hands of clients, and what the server has.
+
+    Attributes:
+        words: for people.
+        world: clients whose head the server wrote.
+        honest: the same with a head as it comes, where clients look at what they receive.
+        known: images that the backbone learns from, (N, *shape).
+    """
+
+    words: str
+    world: World
+    honest: World
+    known: Tensor
+
+
+class Seen(NamedTuple):
+    """One client's update, attacked.
+
+    Attributes:
+        isolated: whether the attack has the features of each image, (B,).
+        strange: features that it takes for an image's, and that are no image's.
+        items: the scores of each image, by the name of the guess.
+        undecided: images that no search decides, by the name of the search.
+        seconds: of a processor, for the attack.
+    """
+
+    isolated: Tensor
+    strange: int
+    items: Mapping[str, Sequence[ItemScore]]
+    undecided: Mapping[str, int]
+    seconds: float
+
+
+def measure(full: bool) -> list[Row]:
+    """Return the rows of the short or the long version."""
+    rows: list[Row] = []
+    for network in _NETWORKS if full else _NETWORKS[:1]:
+        for state in _STATES:
+            for row in rows_of(network, state, _CLIENTS if full else _SHORT):
+                print(as_line(row), file=sys.stderr, flush=True)
+                rows.append(row)
+    return rows
+
+
+def rows_of(network: Network, state: str, clients: int) -> Iterator[Row]:
+    """Yield the rows of a backbone that is "fresh" or "trained", over so many clients."""
+    place = place_of(network, state)
+    seen = list(_seen(place, clients))
+    words = place.words
+    yield _share("images isolated", words, [own.isolated.double().mean().item() for own in seen])
+    yield _share("features that are no image's", words, [own.strange / _BATCH for own in seen])
+    for guess in seen[0].items:
+        items = [own.items[guess] for own in seen]
+        right = [[item.values["identified"] for item in own] for own in items]
+        psnr = [[item.values["psnr"] for item in own] for own in items]
+        yield _share("images identified", f"{guess}, {words}", [sum(own) / len(own) for own in right])
+        yield of_interval("PSNR, median", f"{guess}, {words}", median_interval(psnr, np.random.default_rng(0)), "dB")
+    for search in seen[0].undecided:
+        yield _share("images undecided", f"{search}, {words}", [own.undecided[search] / _BATCH for own in seen])
+    yield measured("processor seconds an update", words, [own.seconds for own in seen], "s", "")
+    for head, source in (("crafted", place.world), ("honest", place.honest)):
+        received = source.models.first_weights
+        refused = [refusal(place.honest, received, 1, client, {}) is not None for client in range(clients)]
+        yield _share("clients that refuse", f"{head} head, {words}", [float(own) for own in refused])
+
+
+def place_of(network: Network, state: str) -> Place:
+    """Return clients behind a backbone, whose `steps` are taken on images that no attacked client holds."""
+    plain = _tables(network)
+    bare = _world(plain)
+    shares = [bare.data.shares[client] for client in range(bare.scenario.federation.clients)]
+    among = torch.cat(shares[_CLIENTS:])
+    weights = bare.models.first_weights
+    model = plain["model"]
+    if state == "trained":
+        told = [{**plain, "data": dict(network.data)}, network.steps, _CLIENTS]
+        learnt = kept_weights("backbone", told, lambda: trained_weights(bare, network.steps, among))
+        weights = torch.load(learnt, weights_only=True)
+        kept = kept_weights("transferred", told, lambda: _headed(plain, weights))
+        model = {**model, "checkpoint": str(kept)}
+    right = accuracy(bare, weights)
+    headed = {**plain, "model": model, "components": [{"name": "transfer-head"}]}
+    crafted = {**headed, "threat": {"server": "malicious"}, "attacks": [{"name": "maui"}]}
+    words = f"{network.words}, {state}, accuracy {right:.1%}"
+    known = bare.data.dataset.train.inputs.index_select(0, among[:_LOOKED_UP])
+    return Place(words, _world(crafted), _world({**headed, "defenses": [{"name": "server-check"}]}), known)
+
+
+def _headed(plain: dict[str, Any], learnt: Tensors) -> Tensors:
+    """Return weights of a model with a new head, all else as it was learnt."""
+    first = _world({**plain, "components": [{"name": "transfer-head"}]}).models.first_weights
+    return {**first, **{name: own for name, own in learnt.items() if name in first}}
+
+
+def _tables(network: Network) -> dict[str, Any]:
+    return {
+        "title": "benchmark",
+        "seed": 5,
+        "data": located(network.data),
+        "model": {**network.model, "dropout": 0.0},
+        "federation": {"clients": network.examples // _OWNS, "batch_size": _BATCH},
+    }
+
+
+def _world(tables: dict[str, Any]) -> World:
+    return shared(parse(tables, "benchmark").model_dump_json())
+
+
+def _seen(place: Place, clients: int) -> Iterator[Seen]:
+    world, received = place.world, place.world.models.first_weights
+    features: Tensor | None = None
+    for client in range(clients):
+        update, truth = local_training(world, received, 1, client)
+        victim = Victim(world, WireEntry(1, client, received, update), truth)
+        observation = observe(victim, KNOWN)
+        features = read_features(observation, place.known) if features is None else features
+        yield _attacked(victim, observation, place.known, features)
+
+
+def _attacked(victim: Victim, observation: Observation, known: Tensor, features: Tensor) -> Seen:
+    """Run the attack in its two halves, and the guesses beside it.
+
+    What is granted of an image whose features the attack has would be searched for twice: its guess stands for both.
+    """
+    images = victim.examples.inputs
+    begin = time.process_time()
+    singles, _ = single_features(observation, seeding.generator(1, "attack"))
+    found, apart = _followed(observation, singles.examples, images)
+    seconds = time.process_time() - begin
+    true = read_features(observation, images)
+    spread = (true - true.mean(0)).norm(dim=1).median()
+    pairs = _pairs(true, singles.examples) <= _SAME * spread
+    isolated = pairs.any(1)
+    granted, its_apart = _followed(observation, true[~isolated], images)
+    place = pairs.double().argmax(1)[isolated] if len(found) else torch.empty(0, dtype=torch.long)
+    whole, whole_apart = images.double(), its_apart.new_zeros(len(images))
+    whole[isolated], whole[~isolated] = found[place], granted
+    whole_apart[isolated], whole_apart[~isolated] = apart[place], its_apart
+    public = victim.world.data.public.mean(0).expand_as(images)
+    guesses = {
+        "maui": (found, apart),
+        "granted": (whole, whole_apart),
+        "look-up": (known[_pairs(true, features).argmin(1)], None),
+        "mean image": (public, None),
+    }
+    items, undecided = {}, {}
+    for name, (guess, distance) in guesses.items():
+        items[name], order = _scored(victim, guess)
+        if distance is not None:
+            undecided[name] = _undecided(items[name], order, distance)
+    return Seen(isolated, int((~pairs.any(0)).sum()), items, undecided, seconds)
+
+
+def _followed(observation: Observation, features: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+    if not len(features):
+        return like[:0].double(), like.new_zeros(0, dtype=torch.float64)
+    return follow_features(observation, features)
+
+
+def _pairs(some: Tensor, others: Tensor) -> Tensor:
+    """Return how far some features (N, D) are from others, (N, M)."""
+    return torch.cdist(some, others.view(-1, some.shape[1]))
+
+
+def _scored(victim: Victim, guess: Tensor) -> tuple[tuple[ItemScore, ...], Tensor]:
+    """Return the scores of each image, and which guess stands beside it; missing ones are the last."""
+    made = Reconstruction.of(guess.to(victim.examples.inputs.dtype), victim.examples.labels[:1].expand(len(guess)))
+    scored = victim.world.task.score(victim.truth, victim.examples, made, victim.world.data.dataset)
+    assert scored.order is not None
+    return cast("tuple[ItemScore, ...]", scored.items), scored.order
+
+
+def _undecided(items: Sequence[ItemScore], order: Tensor, apart: Tensor) -> int:
+    """Return how many images are not identified though there is a search for them, which did not end."""
+    pairs = zip(items, order.tolist(), strict=True)
+    return sum(
+        not item.values["identified"] and guess < len(apart) and float(apart[guess]) > _REACHED for item, guess in pairs
+    )
+
+
+def _share(name: str, setting: str, shares: Sequence[float]) -> Row:
+    return of_interval(name, setting, wilson(min(sum(shares), len(shares)), len(shares)), "share")
+
+
+if __name__ == "__main__":
+    main(measure, __doc__ or "")
