@@ -42,7 +42,7 @@ from fedsim.threat.observe import observe  # noqa: E402
 from fedsim.threat.victim import Victim  # noqa: E402
 
 _DIGITS = LENET._replace(words="LeNet, ReLU, MNIST digits", data=DIGITS, examples=4000)
-_NETWORKS = (_DIGITS, SMALL_VIT, GROUP_NORM)
+_NETWORKS = ((_DIGITS, 10), (SMALL_VIT, 10), (GROUP_NORM, 5))  # and updates; many steps lead back through residuals
 _STATES = ("fresh", "trained")
 _CLIENTS, _SHORT = 10, 2
 _OWNS = 100  # images of a client
@@ -89,9 +89,9 @@ class Seen(NamedTuple):
 def measure(full: bool) -> list[Row]:
     """Return the rows of the short or the long version."""
     rows: list[Row] = []
-    for network in _NETWORKS if full else _NETWORKS[:1]:
+    for network, updates in _NETWORKS if full else _NETWORKS[:1]:
         for state in _STATES:
-            for row in rows_of(network, state, _CLIENTS if full else _SHORT):
+            for row in rows_of(network, state, updates if full else _SHORT):
                 print(as_line(row), file=sys.stderr, flush=True)
                 rows.append(row)
     return rows

@@ -14,6 +14,7 @@ _STEPS, _TRIES = 30, 8
 _FIRST_DAMPING, _EASE, _TIGHTEN = 1e-2, 0.2, 4.0
 _STILL = 0.999  # a step that gains less is the last one
 _CHUNK = 64  # rows of a Jacobian at once
+_FAR = 1e-3  # of the wanted features' norm: from farther away, slopes in single precision lead as well
 
 
 def as_they_are(slopes: Tensor) -> Tensor:
@@ -27,6 +28,7 @@ def follow_back(
     start: Tensor,
     spread: Callable[[Tensor], Tensor] = as_they_are,
     error: float | None = None,
+    roughly: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
     """Return an example (1, *shape) whose features are near the wanted ones, by damped steps of least norm.
 
@@ -38,12 +40,14 @@ def follow_back(
         start: where steps begin, shape (1, *shape).
         spread: slopes (D, n) times the covariance (n, n) of examples, in whose norm steps are least.
         error: how far wanted features may be from the truth; absent: what single precision leaves.
+        roughly: reads the same features at less cost, to few digits; far away its slopes are taken. Absent: `read`.
     """
     values, damping = start, _FIRST_DAMPING
     enough = SINGLE * float(wanted.norm()) if error is None else error
     residual = wanted - read(values)[0]
     for _ in range(_STEPS):
-        slopes = jacrev(lambda own: read(own)[0], chunk_size=_CHUNK)(values).flatten(1)  # (D, n)
+        is_far = float(residual.norm()) > _FAR * float(wanted.norm())
+        slopes = _slopes(roughly if roughly is not None and is_far else read, values)
         ways = spread(slopes)
         products = slopes @ ways.T
         size = float(products.diagonal().mean().clamp_min(TINY))
@@ -61,3 +65,8 @@ def follow_back(
         if gain > _STILL or float(residual.norm()) < enough:
             break
     return values
+
+
+def _slopes(read: Callable[[Tensor], Tensor], values: Tensor) -> Tensor:
+    """Return the slopes of features (D,) by the entries of an example (n,), shape (D, n)."""
+    return jacrev(lambda own: read(own)[0], chunk_size=_CHUNK)(values).flatten(1)

@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 from contextlib import nullcontext
-from functools import partial
 from typing import ClassVar, NamedTuple, final
 
 import torch
@@ -246,26 +246,30 @@ def follow_features(observation: Observation, features: Tensor) -> tuple[Tensor,
         features: of single examples, with what dropout made of them, shape (G, D), float64.
     """
     entry, images = _entry(observation), _images(observation)
-    model = _still(observation)
+    models = _still(observation), _still(observation).float()
     prior, known = PublicPrior(images), read_features(observation, images)
     scale = kept_scale(observation, entry)
     examples, apart = images.new_empty(len(features), *images.shape[1:]), images.new_zeros(len(features))
     kept = (features.abs() > _DROPPED * features.abs().amax(1, keepdim=True)) | (scale == 1.0)
 
-    def read(image: Tensor, pattern: Tensor) -> Tensor:
-        return read_by(model, [entry], image, without_dropout())[0][:, pattern]
-
     for pattern in kept.unique(dim=0):  # one for all, without dropout in front of the head
         same = (kept == pattern).all(1).nonzero().flatten()
         wanted = features[same][:, pattern] / scale
         starts = prior.guess(known[:, pattern], wanted)
+        read, roughly = (_reader(own, entry, pattern) for own in models)
         for place, own, start in zip(same, wanted, starts, strict=True):
-            found = follow_back(partial(read, pattern=pattern), own, start[None], prior.spread)
+            found = follow_back(read, own, start[None], prior.spread, roughly=roughly)
             examples[place] = found[0]
-            apart[place] = (read(found, pattern)[0] - own).norm() / own.norm()
+            apart[place] = (read(found)[0] - own).norm() / own.norm()
     if "input-statistics" in observation.threat.knows:
         examples = examples.clamp(*(bound.double() for bound in pixel_box(observation)))
     return examples, apart
+
+
+def _reader(model: nn.Module, entry: str, pattern: Tensor) -> Callable[[Tensor], Tensor]:
+    """Return what reads the features of a pattern (D,) in the model's precision, and hands them on as float64."""
+    own = next(model.parameters())
+    return lambda image: read_by(model, [entry], image.to(own), without_dropout())[0][:, pattern].double()
 
 
 def _images(observation: Observation) -> Tensor:

@@ -45,3 +45,21 @@ def test_features_that_cannot_be_had_leave_the_start_or_something_nearer() -> No
     found = follow_back(read, wanted, start)
     assert float((read(found)[0] - wanted).norm()) <= float((read(start)[0] - wanted).norm())
     assert torch.equal(found[:, 2:], start[:, 2:])
+
+
+def test_slopes_are_taken_roughly_far_away_and_exactly_nearby() -> None:
+    matrix, true = drawn(20, 12), drawn(1, 12, seed=1)
+    asked: list[float] = []
+
+    def read(own: Tensor) -> Tensor:
+        return (own @ matrix.T / 4).tanh()
+
+    def roughly(own: Tensor) -> Tensor:
+        asked.append(float((read(own.detach())[0] - wanted).norm() / wanted.norm()))
+        return read(own.float().double())
+
+    wanted = read(true)[0]
+    found = follow_back(read, wanted, torch.zeros(1, 12, dtype=torch.float64), roughly=roughly)
+    torch.testing.assert_close(found, true, atol=1e-4, rtol=0)
+    assert asked
+    assert min(asked) > 1e-3
