@@ -113,10 +113,16 @@ def rows_of(network: Network, state: str, clients: int) -> Iterator[Row]:
     for search in seen[0].undecided:
         yield _share("images undecided", f"{search}, {words}", [own.undecided[search] / _BATCH for own in seen])
     yield measured("processor seconds an update", words, [own.seconds for own in seen], "s", "")
+    yield from _refusals(place, clients)
+
+
+def _refusals(place: Place, clients: int) -> Iterator[Row]:
+    """Yield how many clients with the check refuse the head that the server wrote, and the head as it comes."""
     for head, source in (("crafted", place.world), ("honest", place.honest)):
         received = source.models.first_weights
-        refused = [refusal(place.honest, received, 1, client, {}) is not None for client in range(clients)]
-        yield _share("clients that refuse", f"{head} head, {words}", [float(own) for own in refused])
+        told = [refusal(place.honest, received, 1, client, {}) for client in range(clients)]
+        first = next((f" ({own})" for own in told if own), "")
+        yield _share("clients that refuse", f"{head} head{first}, {place.words}", [float(bool(own)) for own in told])
 
 
 def place_of(network: Network, state: str) -> Place:

@@ -49,7 +49,7 @@ def test_images_come_back_exactly_from_more_smooth_features_than_pixels_and_blin
     assert rows["images identified", "mean image"].value < 0.5
     assert rows["images undecided", "granted"].value == 0
     assert rows["features that are no image's", "MLP"].value == 0
-    assert {"crafted head", "honest head"} <= {setting for _, setting in rows}
+    assert rows["clients that refuse", "honest head"].value == 0
 
 
 def test_undecided_is_an_image_whose_search_ended_early_and_which_is_not_identified() -> None:
@@ -57,3 +57,13 @@ def test_undecided_is_an_image_whose_search_ended_early_and_which_is_not_identif
     apart = torch.tensor([0.5, 0.5, 0.0])
     # The last image has no guess, the third one is not identified by a guess that has its features.
     assert transferred_heads._undecided(items, torch.tensor([0, 1, 2, 3]), apart) == 1  # type: ignore[arg-type]
+
+
+def test_a_refusal_is_counted_and_told() -> None:
+    place = transferred_heads.place_of(_SMOOTH, "fresh")
+    weights = dict(place.world.models.first_weights)
+    weights["4.0.weight"] = torch.ones_like(weights["4.0.weight"])
+    server = SimpleNamespace(models=SimpleNamespace(first_weights=weights))
+    crafted, honest = transferred_heads._refusals(place._replace(world=server), 2)  # type: ignore[arg-type]
+    assert (crafted.value, honest.value, crafted.n) == (1, 0, 2)
+    assert "'4.0.weight': energy in one direction 1, bound 0.5" in crafted.setting
