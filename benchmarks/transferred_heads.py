@@ -26,6 +26,7 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from torch import Tensor  # noqa: E402
 
+from attacks.core.feature_inversion import STEPS  # noqa: E402
 from attacks.malicious_server.maui import follow_features, read_features, single_features  # noqa: E402
 from benchmarks._realism_cells import GROUP_NORM, LENET, SMALL_VIT, Network, located  # noqa: E402
 from benchmarks._rows import Row, as_line, main, measured, of_interval  # noqa: E402
@@ -42,14 +43,32 @@ from fedsim.threat.observe import observe  # noqa: E402
 from fedsim.threat.victim import Victim  # noqa: E402
 
 _DIGITS = LENET._replace(words="LeNet, ReLU, MNIST digits", data=DIGITS, examples=4000)
-_NETWORKS = ((_DIGITS, 10), (SMALL_VIT, 10), (GROUP_NORM, 5))  # and updates; many steps lead back through residuals
-_STATES = ("fresh", "trained")
 _CLIENTS, _SHORT = 10, 2
 _OWNS = 100  # images of a client
 _BATCH = 8
 _LOOKED_UP = 3000  # images at most
 _SAME = 1e-3  # of how far features lie apart: rounding is far below
 _REACHED = 1e-3  # of the features' size: nearer ones show no difference that a person sees
+
+
+class Case(NamedTuple):
+    """A network that is "fresh" or "trained", the updates that are attacked, and the most steps to an image."""
+
+    network: Network
+    state: str
+    updates: int
+    steps: int = STEPS
+
+
+_CASES = (
+    Case(_DIGITS, "fresh", _CLIENTS),
+    Case(_DIGITS, "trained", _CLIENTS),
+    Case(SMALL_VIT, "fresh", _CLIENTS),
+    Case(SMALL_VIT, "trained", _CLIENTS),
+    Case(GROUP_NORM, "fresh", 5),  # many steps lead back through residuals, and each takes long
+    Case(GROUP_NORM, "trained", 5),
+    Case(GROUP_NORM, "trained", 5, 100),
+)
 
 
 class Place(NamedTuple):
@@ -60,12 +79,14 @@ class Place(NamedTuple):
         world: clients whose head the server wrote.
         honest: the same with a head as it comes, where clients look at what they receive.
         known: images that the backbone learns from, (N, *shape).
+        steps: of the search for an image, at most.
     """
 
     words: str
     world: World
     honest: World
     known: Tensor
+    steps: int = STEPS
 
 
 class Seen(NamedTuple):
@@ -89,17 +110,20 @@ class Seen(NamedTuple):
 def measure(full: bool) -> list[Row]:
     """Return the rows of the short or the long version."""
     rows: list[Row] = []
-    for network, updates in _NETWORKS if full else _NETWORKS[:1]:
-        for state in _STATES:
-            for row in rows_of(network, state, updates if full else _SHORT):
-                print(as_line(row), file=sys.stderr, flush=True)
-                rows.append(row)
+    cases = _CASES if full else [own._replace(updates=_SHORT) for own in _CASES[:2]]
+    for case in cases:
+        for row in rows_of(case):
+            print(as_line(row), file=sys.stderr, flush=True)
+            rows.append(row)
     return rows
 
 
-def rows_of(network: Network, state: str, clients: int) -> Iterator[Row]:
-    """Yield the rows of a backbone that is "fresh" or "trained", over so many clients."""
-    place = place_of(network, state)
+def rows_of(case: Case) -> Iterator[Row]:
+    """Yield the rows of a case."""
+    place = place_of(case.network, case.state)
+    if case.steps != STEPS:
+        place = place._replace(words=f"{place.words}, {case.steps} steps", steps=case.steps)
+    clients = case.updates
     seen = list(_seen(place, clients))
     words = place.words
     yield _share("images isolated", words, [own.isolated.double().mean().item() for own in seen])
@@ -175,10 +199,10 @@ def _seen(place: Place, clients: int) -> Iterator[Seen]:
         victim = Victim(world, WireEntry(1, client, received, update), truth)
         observation = observe(victim, KNOWN)
         features = read_features(observation, place.known) if features is None else features
-        yield _attacked(victim, observation, place.known, features)
+        yield _attacked(victim, observation, place, features)
 
 
-def _attacked(victim: Victim, observation: Observation, known: Tensor, features: Tensor) -> Seen:
+def _attacked(victim: Victim, observation: Observation, place: Place, features: Tensor) -> Seen:
     """Run the attack in its two halves, and the guesses beside it.
 
     What is granted of an image whose features the attack has would be searched for twice: its guess stands for both.
@@ -186,22 +210,22 @@ def _attacked(victim: Victim, observation: Observation, known: Tensor, features:
     images = victim.examples.inputs
     begin = time.process_time()
     singles, _ = single_features(observation, seeding.generator(1, "attack"))
-    found, apart = _followed(observation, singles.examples, images)
+    found, apart = _followed(observation, singles.examples, images, place.steps)
     seconds = time.process_time() - begin
     true = read_features(observation, images)
     spread = (true - true.mean(0)).norm(dim=1).median()
     pairs = _pairs(true, singles.examples) <= _SAME * spread
     isolated = pairs.any(1)
-    granted, its_apart = _followed(observation, true[~isolated], images)
-    place = pairs.double().argmax(1)[isolated] if len(found) else torch.empty(0, dtype=torch.long)
+    granted, its_apart = _followed(observation, true[~isolated], images, place.steps)
+    which = pairs.double().argmax(1)[isolated] if len(found) else torch.empty(0, dtype=torch.long)
     whole, whole_apart = images.double(), its_apart.new_zeros(len(images))
-    whole[isolated], whole[~isolated] = found[place], granted
-    whole_apart[isolated], whole_apart[~isolated] = apart[place], its_apart
+    whole[isolated], whole[~isolated] = found[which], granted
+    whole_apart[isolated], whole_apart[~isolated] = apart[which], its_apart
     public = victim.world.data.public.mean(0).expand_as(images)
     guesses = {
         "maui": (found, apart),
         "granted": (whole, whole_apart),
-        "look-up": (known[_pairs(true, features).argmin(1)], None),
+        "look-up": (place.known[_pairs(true, features).argmin(1)], None),
         "mean image": (public, None),
     }
     items, undecided = {}, {}
@@ -212,10 +236,10 @@ def _attacked(victim: Victim, observation: Observation, known: Tensor, features:
     return Seen(isolated, int((~pairs.any(0)).sum()), items, undecided, seconds)
 
 
-def _followed(observation: Observation, features: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+def _followed(observation: Observation, features: Tensor, like: Tensor, steps: int) -> tuple[Tensor, Tensor]:
     if not len(features):
         return like[:0].double(), like.new_zeros(0, dtype=torch.float64)
-    return follow_features(observation, features)
+    return follow_features(observation, features, steps)
 
 
 def _pairs(some: Tensor, others: Tensor) -> Tensor:

@@ -10,7 +10,8 @@ from torch.func import jacrev
 
 from attacks.core.tolerances import SINGLE, TINY
 
-_STEPS, _TRIES = 30, 8
+STEPS = 30
+_TRIES = 8
 _FIRST_DAMPING, _EASE, _TIGHTEN = 1e-2, 0.2, 4.0
 _STILL = 0.999  # a step that gains less is the last one
 _CHUNK = 64  # rows of a Jacobian at once
@@ -29,6 +30,7 @@ def follow_back(
     spread: Callable[[Tensor], Tensor] = as_they_are,
     error: float | None = None,
     roughly: Callable[[Tensor], Tensor] | None = None,
+    steps: int = STEPS,
 ) -> Tensor:
     """Return an example (1, *shape) whose features are near the wanted ones, by damped steps of least norm.
 
@@ -41,11 +43,12 @@ def follow_back(
         spread: slopes (D, n) times the covariance (n, n) of examples, in whose norm steps are least.
         error: how far wanted features may be from the truth; absent: what single precision leaves.
         roughly: reads the same features at less cost, to few digits; far away its slopes are taken. Absent: `read`.
+        steps: at most.
     """
     values, damping = start, _FIRST_DAMPING
     enough = SINGLE * float(wanted.norm()) if error is None else error
     residual = wanted - read(values)[0]
-    for _ in range(_STEPS):
+    for _ in range(steps):
         is_far = float(residual.norm()) > _FAR * float(wanted.norm())
         slopes = _slopes(roughly if roughly is not None and is_far else read, values)
         ways = spread(slopes)

@@ -23,7 +23,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from attacks.core.feature_inversion import follow_back
+from attacks.core.feature_inversion import STEPS, follow_back
 from attacks.core.head_features import features_of
 from attacks.core.labels import examples_of, labels_of
 from attacks.core.mean_gradient import gradient_weight
@@ -62,6 +62,7 @@ class MauiConfig(Config):
         default=0.5, gt=0, lt=1, description="largest such share; logarithms of shares are drawn evenly between both"
     )
     images: int = Field(default=1000, ge=2, description="most images of the server's own that it looks at")
+    steps: int = Field(default=STEPS, ge=1, description="most steps that lead from features to an image")
 
 
 class _Head(NamedTuple):
@@ -123,7 +124,7 @@ class Maui(Attack[MauiConfig]):
         singles, facts = single_features(observation, generator)
         if not len(singles.units):
             return no_guess(observation, "gave up: the head tells no example apart", facts=facts)
-        examples, apart = follow_features(observation, singles.examples)
+        examples, apart = follow_features(observation, singles.examples, self.config.steps)
         facts |= {
             "distance of features, median": float(apart.median()),
             "features a pixel": singles.examples.shape[1] / examples[0].numel(),
@@ -238,12 +239,13 @@ def _separated(observation: Observation, entry: str, generator: torch.Generator)
     return Singles(found.features, labels, gradient_weight(observation) * (chances - 1) / len(labels))
 
 
-def follow_features(observation: Observation, features: Tensor) -> tuple[Tensor, Tensor]:
+def follow_features(observation: Observation, features: Tensor, steps: int = STEPS) -> tuple[Tensor, Tensor]:
     """Return an image (G, *shape) for each of the features, and how far from them it is, relative, shape (G,).
 
     Args:
         observation: of a client whose head the server wrote.
         features: of single examples, with what dropout made of them, shape (G, D), float64.
+        steps: at most, for each image.
     """
     entry, images = _entry(observation), _images(observation)
     models = _still(observation), _still(observation).float()
@@ -258,7 +260,7 @@ def follow_features(observation: Observation, features: Tensor) -> tuple[Tensor,
         starts = prior.guess(known[:, pattern], wanted)
         read, roughly = (_reader(own, entry, pattern) for own in models)
         for place, own, start in zip(same, wanted, starts, strict=True):
-            found = follow_back(read, own, start[None], prior.spread, roughly=roughly)
+            found = follow_back(read, own, start[None], prior.spread, roughly=roughly, steps=steps)
             examples[place] = found[0]
             apart[place] = (read(found)[0] - own).norm() / own.norm()
     if "input-statistics" in observation.threat.knows:

@@ -40,7 +40,8 @@ def test_clients_receive_the_learnt_backbone_with_a_head_that_only_the_server_wr
 
 
 def test_images_come_back_exactly_from_more_smooth_features_than_pixels_and_blind_guesses_do_not() -> None:
-    rows = {(row.name, row.setting.split(",")[0]): row for row in transferred_heads.rows_of(_SMOOTH, "fresh", 1)}
+    found = transferred_heads.rows_of(transferred_heads.Case(_SMOOTH, "fresh", 1))
+    rows = {(row.name, row.setting.split(",")[0]): row for row in found}
     isolated = rows["images isolated", "MLP"].value
     assert isolated >= 0.5
     assert rows["images identified", "maui"].value == isolated
