@@ -67,7 +67,7 @@ _CASES = (
     Case(SMALL_VIT, "trained", _CLIENTS),
     Case(GROUP_NORM, "fresh", 5),  # many steps lead back through residuals, and each takes long
     Case(GROUP_NORM, "trained", 5),
-    Case(GROUP_NORM, "trained", 5, 100),
+    Case(GROUP_NORM, "trained", 3, 100),
 )
 
 
