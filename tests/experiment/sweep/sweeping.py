@@ -1,18 +1,21 @@
-"""Small sweeps, and data sets of users that go wrong."""
+"""Small sweeps, made in the process of the test, and data sets of users that go wrong."""
 
 import errno
 import os
 import signal
 import sys
+import threading
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from fedsim.core.registry import for_scenarios
 from fedsim.experiment import sweep as sweeps
 from fedsim.experiment.runner import scenario_hash
-from fedsim.experiment.sweep.executors.processes import Processes
-from fedsim.experiment.sweep.folder import SweepFolder, plan_of
+from fedsim.experiment.sweep.executors import Order, failure_of
+from fedsim.experiment.sweep.executors.worker import answer
+from fedsim.experiment.sweep.folder import Failed, SweepFolder, plan_of
 from fedsim.experiment.sweep.run import Outcome
 from fedsim.scenario import Scenario, Sweep, parse
 
@@ -31,6 +34,23 @@ GRID = {
 }
 
 
+class Here:
+    """An executor and its worker: it makes runs in this process, one at a time, and starts no other."""
+
+    def __init__(self) -> None:
+        self._one_at_a_time = threading.Lock()  # they share the random state of the process
+
+    def worker(self, number: int, settings: Sweep, log: Path) -> "Here":
+        return self
+
+    def make(self, order: Order) -> Failed | None:
+        with self._one_at_a_time:
+            return failure_of(answer(asdict(order)))
+
+    def stop(self) -> None:
+        """Nothing: every run has ended when a test asks."""
+
+
 def scenario(**sweep: Any) -> Scenario:
     return parse({**SMALL, "sweep": sweep}, "test")
 
@@ -40,7 +60,7 @@ def made(path: Path, wanted: Scenario, jobs: int = 1, **options: Any) -> list[Ou
     folder = SweepFolder(path)
     folder.prepare(plan_of(wanted.title, scenario_hash(wanted), wanted.model_dump_json(), runs))
     with folder.locked():
-        options = {"executor": Processes(), "command": "test", **options}
+        options = {"executor": Here(), "command": "test", **options}
         return sweeps.sweep(folder, runs, wanted.sweep or Sweep(), jobs=jobs, **options)
 
 
