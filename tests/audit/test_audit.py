@@ -2,9 +2,6 @@
 
 import csv
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,16 +10,9 @@ import pytest
 from fedsim.audit import audit, verdict
 from fedsim.metrics.statistics import wilson
 from fedsim.record.policy import Policy
+from tests.cli.typed import fedsim
 
-HERE, ROOT = Path(__file__).parent, Path(__file__).parents[2]
-
-
-def fedsim(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    path = {"PYTHONPATH": f"{ROOT}:{HERE}", "COLUMNS": "160"}
-    command = [sys.executable, "-m", "fedsim.cli", "audit", *arguments]
-    return subprocess.run(
-        command, cwd=cwd, env={**os.environ, **path}, capture_output=True, check=False, text=True, timeout=240
-    )
+HERE = Path(__file__).parent
 
 
 def test_one_image_of_a_perceptron_is_recovered_and_the_policy_is_broken(
@@ -54,7 +44,8 @@ def test_one_image_of_a_perceptron_is_recovered_and_the_policy_is_broken(
 
 def test_a_pipeline_sees_exit_code_3_and_what_is_printed_is_nobodys_order(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text("[tool.fedsim.policy]\nmax_recognisable = 0.05\n")
-    done = fedsim("clients:prints", "--batch", "1", "--minutes", "3", "--no-defenses", cwd=tmp_path)
+    options = ("--batch", "1", "--minutes", "3", "--no-defenses")
+    done = fedsim("audit", "clients:prints", *options, cwd=tmp_path, path=[HERE])
     assert done.returncode == 3, done.stderr
     assert "The policy is broken: max_recognisable = 0.05, but 100 %" in done.stderr
     assert "Page: results/audit-prints/audit.html" in done.stdout

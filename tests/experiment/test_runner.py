@@ -1,10 +1,7 @@
 """From scenario to record and report, on real digits."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -21,9 +18,8 @@ from fedsim.record import RunRecord
 from fedsim.record.store import RunFolder, read_record
 from fedsim.scenario import Scenario
 from fedsim.scenario.world import build as build_world
+from tests.cli.typed import started
 from tests.experiment.running import SHORT, Build, Silent, run
-
-ROOT = Path(__file__).parents[2]
 
 
 def results(record: RunRecord) -> Any:
@@ -203,18 +199,16 @@ def test_a_killed_command_leaves_a_valid_interrupted_record(tmp_path: Path, how:
         'title="t"\n[data]\nname="digits"\n[model]\nname="mlp"\nwidth=24\n[federation]\nclients=4\n'
         '[[attacks]]\nname="inverting-gradients"\niterations=1000000\nthreshold=0.0\npatience=1000000\n'
     )
-    command = [sys.executable, "-m", "fedsim.cli", "run", "s.toml", "--out", "out"]
-    process = subprocess.Popen(
-        command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE, text=True
-    )
     record = tmp_path / "out" / "record.json"
     deadline = time.monotonic() + 60
-    while not record.exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    process.send_signal(how)
-    _, errors = process.communicate(timeout=60)
+    with started("run", "s.toml", "--out", "out", cwd=tmp_path) as process:
+        while not record.exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.signal(how)
+        code = process.wait(60)
+        errors = process.errors()
     assert read_record(tmp_path / "out").status == "interrupted"
     if how != signal.SIGKILL:
-        assert process.returncode == 130
+        assert code == 130
         assert "add --resume to continue" in errors
         assert "Traceback" not in errors

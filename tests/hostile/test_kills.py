@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from fedsim.federation import guardian
+from tests.cli import typed
 
 ROOT = Path(__file__).parent.parent.parent
 MARK = "FEDSIM_TEST_MARK"
@@ -39,17 +40,9 @@ def make(spec):
 
 
 @contextlib.contextmanager
-def started(*arguments: str, cwd: Path) -> Iterator[tuple[subprocess.Popen[str], Callable[[], set[int]]]]:
+def started(*arguments: str, cwd: Path) -> Iterator[tuple[typed.Started, Callable[[], set[int]]]]:
     """Start the command; yield it and what tells the processes that it, or what it started, started."""
     mark = f"{MARK}={uuid.uuid4()}"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "fedsim.cli", *arguments],
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(ROOT), MARK: mark.partition("=")[2], "TMPDIR": str(cwd / "tmp")},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
 
     def others() -> set[int]:
         found: set[int] = set()
@@ -57,13 +50,16 @@ def started(*arguments: str, cwd: Path) -> Iterator[tuple[subprocess.Popen[str],
             with contextlib.suppress(OSError):
                 if mark.encode() in (path / "environ").read_bytes():
                     found.add(int(path.name))
-        return found - {process.pid}
+        return found
 
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(MARK, mark.partition("=")[2])
+        patch.setenv("TMPDIR", str(cwd / "tmp"))
+        process = typed.Started(arguments, cwd)
     try:
         yield process, others
     finally:
-        process.kill()
-        process.communicate()
+        process.end()
         for pid in others():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -84,18 +80,18 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("wait", [0.0, 0.1, 0.5, 2.0])
+@pytest.mark.parametrize("wait", [0.0, *(pytest.param(own, marks=pytest.mark.slow) for own in (0.1, 0.5, 2.0))])
 def test_the_workers_of_a_sweep_end_with_it(folder: Path, wait: float) -> None:
     (folder / "s.toml").write_text(RUN + "federation = { clients = 4 }\n[sweep]\nseeds = [1, 2]\n")
     with started("sweep", "s.toml", "--jobs", "2", "--out", "o", cwd=folder) as (process, others):
         assert until(lambda: len(others()) >= 2)
         time.sleep(wait)
-        process.kill()
+        process.signal(signal.SIGKILL)
         assert until(lambda: not others(), 20.0)  # a process that begins first has to come to where it looks
         assert not list((folder / "o").rglob("report.html"))
 
 
-@pytest.mark.parametrize("wait", [0.0, 1.0])
+@pytest.mark.parametrize("wait", [0.0, pytest.param(1.0, marks=pytest.mark.slow)])
 def test_the_pool_of_a_run_ends_with_it(folder: Path, wait: float) -> None:
     (folder / "slow_net.py").write_text(SLOW)
     tables = "federation = { clients = 40, workers = 2, rounds = 100, batch_size = 1 }\n"
@@ -105,7 +101,7 @@ def test_the_pool_of_a_run_ends_with_it(folder: Path, wait: float) -> None:
     with started("run", "s.toml", "--out", "o", cwd=folder) as (process, others):
         assert until(lambda: len(others()) >= 3)  # two workers and what tracks their resources
         time.sleep(wait)
-        process.kill()
+        process.signal(signal.SIGKILL)
         assert until(lambda: not others(), 60.0)  # they come to where they look after torch is loaded
 
 
@@ -116,7 +112,7 @@ def test_flower_processes_and_their_folder_go_with_a_killed_run(folder: Path, pr
     (folder / "s.toml").write_text(RUN + tables)
     with started("run", "s.toml", "--out", "o", cwd=folder) as (process, others):
         assert until(lambda: len(others()) >= processes)
-        process.kill()
+        process.signal(signal.SIGKILL)
         assert until(lambda: not others(), 20.0)
         assert until(lambda: not list((folder / "tmp").iterdir()), 20.0)
 

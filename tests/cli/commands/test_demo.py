@@ -1,19 +1,17 @@
 """`fedsim demo` as a person types it: which demo, where to, and how the live one ends."""
 
 import json
-import os
 import re
 import signal
-import subprocess
-import sys
+import time
 import urllib.request
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[3]
-COMMAND = [sys.executable, "-m", "fedsim.cli", "demo"]
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "160", "PYTHONUNBUFFERED": "1"}
+from tests.cli.typed import Say, Started, started
+
+LIVE = ("demo", "--live", "--port", "0")
 
 
 @pytest.mark.parametrize(
@@ -28,77 +26,55 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "160", "PYTHONU
         (("--terminal", "--language", "xx"), "Known: en, de, fr"),
     ],
 )
-def test_a_mistake_is_one_clear_sentence(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [*COMMAND, *arguments], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=300
-    )
-    assert done.returncode == 2
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
+def test_a_mistake_is_one_clear_sentence(
+    arguments: tuple[str, ...], message: str, tmp_path: Path, command: Say, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "160")
+    code, _, told = command("demo", *arguments)
+    assert code == 2
+    assert message in told
+    assert "Traceback" not in told
 
 
-def test_the_live_demo_says_where_it_is_and_ends_with_ctrl_c(tmp_path: Path) -> None:
-    process = subprocess.Popen(
-        [*COMMAND, "--live", "--port", "0"], cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True
-    )
-    try:
-        assert process.stdout is not None
-        found = re.search(r"http://127\.0\.0\.1:\d+/", process.stdout.readline())
-        assert found is not None
-        with urllib.request.urlopen(found[0], timeout=60) as answer:
-            assert b"Draw a digit" in answer.read()
-        process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 0
-    finally:
-        process.kill()
-        process.communicate()
-    assert list(tmp_path.iterdir()) == []
+def lines(process: Started, count: int) -> list[str]:
+    """Wait until a command has printed so many lines."""
+    deadline = time.monotonic() + 120
+    while len(told := process.printed().splitlines()) < count:
+        assert time.monotonic() < deadline, process.errors()
+        time.sleep(0.02)
+    return told
+
+
+def address(process: Started, host: str = "127.0.0.1") -> str:
+    """Wait until the demo says where it is."""
+    found = re.search(rf"http://{re.escape(host)}:\d+/", lines(process, 1)[0])
+    assert found is not None
+    return found[0]
 
 
 def test_a_room_gets_a_warning_and_a_code_to_scan(tmp_path: Path) -> None:
-    with subprocess.Popen(
-        [*COMMAND, "--live", "--port", "0", "--host", "127.0.0.2", "--language", "fr"],
-        cwd=tmp_path,
-        env=ENVIRONMENT,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        try:
-            assert process.stdout is not None
-            found = re.search(r"http://127\.0\.0\.2:\d+/", process.stdout.readline())
-            assert found is not None
-            told = [process.stdout.readline() for _ in range(4)]
-            assert told[0].startswith("Warning: everybody in this network")
-            assert "unencrypted" in told[1]
-            assert "█" in told[2] or told[2].startswith("No code to scan: segno")
-            with urllib.request.urlopen(found[0], timeout=60) as answer:
-                assert b'lang="fr"' in answer.read()
-            process.send_signal(signal.SIGINT)
+    with started(*LIVE, "--host", "127.0.0.2", "--language", "fr", cwd=tmp_path) as process:
+        place = address(process, "127.0.0.2")
+        told = lines(process, 5)[1:5]
+        assert told[0].startswith("Warning: everybody in this network")
+        assert "unencrypted" in told[1]
+        assert "█" in told[2] or told[2].startswith("No code to scan: segno")
+        with urllib.request.urlopen(place, timeout=60) as answer:
+            assert b'lang="fr"' in answer.read()
+        process.signal(signal.SIGINT)
+        assert process.wait(60) == 0
+
+
+def test_the_live_demo_says_where_it_is_and_ctrl_c_ends_it_in_peace_while_an_attack_runs(tmp_path: Path) -> None:
+    with started(*LIVE, cwd=tmp_path) as process:
+        with urllib.request.urlopen(address(process), timeout=60) as answer:
+            assert b"Draw a digit" in answer.read()
+        order = {"pixels": [255 * (pixel % 28 == 14) for pixel in range(784)], "label": 1}
+        request = urllib.request.Request(f"{address(process)}attack", json.dumps(order).encode())
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            assert b"event: step\n" in iter(answer.readline, b"")
+            process.signal(signal.SIGINT)
             assert process.wait(60) == 0
-        finally:
-            process.kill()
-
-
-def test_ctrl_c_ends_it_in_peace_while_an_attack_runs(tmp_path: Path) -> None:
-    with subprocess.Popen(
-        [*COMMAND, "--live", "--port", "0"],
-        cwd=tmp_path,
-        env=ENVIRONMENT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        try:
-            assert process.stdout is not None
-            found = re.search(r"http://127\.0\.0\.1:\d+/", process.stdout.readline())
-            assert found is not None
-            order = {"pixels": [255 * (pixel % 28 == 14) for pixel in range(784)], "label": 1}
-            request = urllib.request.Request(f"{found[0]}attack", json.dumps(order).encode())
-            with urllib.request.urlopen(request, timeout=60) as answer:
-                assert b"event: step\n" in iter(answer.readline, b"")
-                process.send_signal(signal.SIGINT)
-                assert process.wait(60) == 0
-            assert process.stderr is not None
-            assert process.stderr.read() == ""
-        finally:
-            process.kill()
+        assert process.errors() == ""
+    assert list(tmp_path.iterdir()) == []

@@ -14,7 +14,7 @@ import pytest
 from fedsim.cli.templates import families as known_families
 from fedsim.cli.templates import write_new
 from fedsim.core.errors import FedsimError
-from tests.cli.typed import ROOT, fresh
+from tests.cli.typed import ROOT, Say, fresh
 
 
 def families(kind: str, *names: str) -> list[tuple[str, tuple[str, ...], str]]:
@@ -49,7 +49,10 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.mark.parametrize("kind", ["attack", "defense", "component"])
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param("attack", marks=pytest.mark.slow), "defense", pytest.param("component", marks=pytest.mark.slow)],
+)
 def test_a_new_method_is_one_file_that_is_listed_and_passes_its_contract(kind: str, checkout: Path) -> None:
     mine = [(f"my-{own}-n{n}", family) for n, (own, _, family) in enumerate(NEW) if own == kind]
     listed = fresh("list", f"{kind}s", "--json", cwd=checkout, path=checkout)
@@ -89,14 +92,18 @@ def test_new_files_are_as_the_linter_wants_them(checkout: Path) -> None:
         assert done.returncode == 0, done.stdout
 
 
-def test_the_command_says_what_it_wrote_and_the_other_families(checkout: Path) -> None:
-    written = fresh("new", "attack", "another", cwd=checkout, path=checkout)
-    assert written.returncode == 0, written.stderr
-    assert "Wrote attacks/gradient_matching/another.py" in written.stdout
-    assert "Other families, for --family: batch_separation, closed_form" in written.stdout
-    again = fresh("new", "attack", "another", cwd=checkout, path=checkout)
-    assert again.returncode == 2
-    assert "exists already" in again.stderr
+def test_the_command_says_what_it_wrote_and_the_other_families(
+    checkout: Path, command: Say, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(checkout)
+    monkeypatch.setenv("COLUMNS", "200")
+    code, told, wrong = command("new", "attack", "another")
+    assert code == 0, wrong
+    assert "Wrote attacks/gradient_matching/another.py" in told
+    assert "Other families, for --family: batch_separation, closed_form" in told
+    code, _, wrong = command("new", "attack", "another")
+    assert code == 2
+    assert "exists already" in wrong
 
 
 @pytest.mark.parametrize(
@@ -124,10 +131,12 @@ def test_every_family_says_what_it_holds_and_every_folder_is_one() -> None:
         assert all(own.holds for own in known)
 
 
-def test_a_component_is_written_for_its_hook(checkout: Path) -> None:
-    written = fresh("new", "component", "another-writer", "--hook", "decoder", cwd=checkout, path=checkout)
-    assert written.returncode == 0, written.stderr
-    assert "Wrote fedsim/components/decoder/another_writer.py" in written.stdout
+def test_a_component_is_written_for_its_hook(checkout: Path, command: Say, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(checkout)
+    monkeypatch.setenv("COLUMNS", "200")
+    code, told, wrong = command("new", "component", "another-writer", "--hook", "decoder")
+    assert code == 0, wrong
+    assert "Wrote fedsim/components/decoder/another_writer.py" in told
 
 
 def test_like_is_for_attacks() -> None:

@@ -1,9 +1,9 @@
 """`fedsim tune`, as a person uses it."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
+
+from tests.cli.typed import fedsim
 
 
 def test_the_command_writes_what_it_found(tmp_path: Path) -> None:
@@ -13,8 +13,8 @@ def test_the_command_writes_what_it_found(tmp_path: Path) -> None:
         'name = "inverting-gradients"\niterations = 5\n[tune]\nattack = "inverting-gradients"\ntrials = 2\n'
         "[tune.space]\nlearning_rate = [0.01, 0.1]\n"
     )
-    line = [sys.executable, "-m", "fedsim.cli", "tune", str(path), "--out", str(tmp_path / "out")]
-    done = subprocess.run(line, check=True, capture_output=True, text=True)
+    done = fedsim("tune", "s.toml", "--out", "out", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
     assert "trial 2 of 2" in done.stdout
     (found,) = json.loads((tmp_path / "out" / "tuned.json").read_text())
     assert found["trials"] == 2
