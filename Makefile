@@ -10,7 +10,8 @@ BIN := $(VENV)/bin
 FEDSIM := $(BIN)/fedsim
 QUICKSTART := results/00_quickstart/report.html
 SENTENCES := results/55_text_from_gradients/report.html
-INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# Python compiles what is imported when it is first imported; most of what is installed never is.
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 # Packages that are installed for a file in them alone, without the packages that they import.
 IMAGES := foolbox==3.3.4
 # Nothing of it is imported, so the wheel for one Python serves all; for some there is none, and it does not compile.
