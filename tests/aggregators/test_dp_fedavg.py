@@ -58,7 +58,7 @@ def test_zero_and_unusable_vectors_add_nothing(rule, contributions) -> None:
 
 
 @pytest.mark.parametrize("start", [0.01, 100.0])
-@pytest.mark.parametrize("quantile", [0.2, 0.5, 0.9])
+@pytest.mark.parametrize("quantile", [0.2, pytest.param(0.5, marks=pytest.mark.slow), 0.9])
 def test_the_clipping_norm_follows_the_quantile(rule, contributions, start, quantile) -> None:
     norms = torch.linspace(1.0, 3.0, 101)
     private = rule("dp-fedavg", clip=start, noise_multiplier=0.0, quantile=quantile)

@@ -27,7 +27,7 @@ FAMILIES = sorted(registry.methods("model").keys() - PRETRAINED - DENOISING - LA
 SHAPES = [(1, 28, 28), (3, 32, 32)]
 REFUSES = {("lenet", (1, 28, 28)), ("vit-b16", (1, 28, 28))}
 CASES = [(name, shape) for name in FAMILIES for shape in SHAPES if (name, shape) not in REFUSES]
-CASES += [("lenet", (1, 32, 32)), ("vit-b16", (1, 16, 16))]
+CASES += [("lenet", (1, 32, 32)), pytest.param("vit-b16", (1, 16, 16), marks=pytest.mark.slow)]
 
 
 def spec(shape: tuple[int, ...]) -> InputSpec:

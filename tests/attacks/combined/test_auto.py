@@ -83,14 +83,14 @@ def test_convolutions_with_smooth_activations_are_solved_before_anything_descend
 
 def test_the_same_seed_gives_the_same_choice(watched: Watched) -> None:
     observation, _, _ = watched(model={"name": "lenet", "dropout": 0.5}, data={"name": "digits", "size": 32})
-    first, second = (attacked(observation, max_iterations=5, mask_iterations=5, leave_out=SLOW) for _ in range(2))
+    first, second = (attacked(observation, max_iterations=2, mask_iterations=2, leave_out=SLOW) for _ in range(2))
     assert first.notes == second.notes
     assert torch.equal(first.inputs, second.inputs)
 
 
 def test_without_an_exact_answer_the_lowest_distance_wins(watched: Watched) -> None:
     observation, _, _ = watched(model={"name": "lenet", "dropout": 0.0}, data={"name": "digits", "size": 32})
-    guess = attacked(observation, max_iterations=40, mask_iterations=5, leave_out=SLOW)
+    guess = attacked(observation, max_iterations=10, mask_iterations=5, leave_out=SLOW)
     scores = dict(note.split(": distance ") for note in guess.notes if ": distance " in note)
     winner = guess.notes[0].removeprefix("won: ").partition(",")[0]
     assert len(scores) > 1

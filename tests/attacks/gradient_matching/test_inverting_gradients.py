@@ -12,6 +12,6 @@ MLP = {"name": "mlp", "width": 64, "depth": 2, "dropout": 0.0}
 CONVNET = {"name": "convnet", "width": 8, "dropout": 0.0}
 
 
-@pytest.mark.parametrize("model", [MLP, CONVNET], ids=["mlp", "convnet"])
+@pytest.mark.parametrize("model", [MLP, pytest.param(CONVNET, marks=pytest.mark.slow)], ids=["mlp", "convnet"])
 def test_without_a_defense_the_naive_attack_succeeds(attacked: Attacked, model: dict[str, Any]) -> None:
     assert attacked("inverting-gradients", None, model=model)[0] > 40

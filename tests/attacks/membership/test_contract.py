@@ -15,6 +15,7 @@ from fedsim.core.types import Config, MembershipObservation
 from fedsim.metrics.membership import separation
 
 ATTACKS = registry.methods("membership")
+DEAR = ("lira", "masked-votes")  # they ask models many times of every candidate
 
 
 def made(name: str) -> MembershipAttack[Any]:
@@ -35,7 +36,9 @@ def test_it_tells_members_of_an_overfitted_model_from_others(name: str, trained_
     assert summary.auc.low > 0.55
 
 
-@pytest.mark.parametrize("name", ATTACKS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in DEAR else ()) for name in ATTACKS]
+)
 def test_it_cannot_tell_examples_apart_that_nobody_trained_on(name: str, trained_for: Any) -> None:
     attack, trained = made(name), trained_for(name)
     scores = scored(attack, trained.of_strangers(attack))
