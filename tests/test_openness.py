@@ -4,9 +4,7 @@ import csv
 import importlib
 import importlib.util
 import json
-import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +17,7 @@ from fedsim.experiment.sweep.export import write_csv
 from fedsim.experiment.sweep.tuning import tune
 from fedsim.report.sweep import build
 from fedsim.scenario import load
+from tests.cli import typed
 
 ROOT = Path(__file__).resolve().parents[1]
 OUTSIDE = ROOT / "tests" / "openness"
@@ -41,14 +40,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def fedsim(site: Path, folder: Path, *arguments: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "fedsim.cli", *arguments],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": f"{site}{os.pathsep}{ROOT}", "COLUMNS": "200", "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = typed.fedsim(*arguments, cwd=folder, path=[site])
     assert done.returncode == 0, done.stderr
     return done.stdout
 

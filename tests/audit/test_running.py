@@ -43,7 +43,12 @@ def audited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Audited:
         ),
         ("clients:eats_memory", {"memory": 6.0}, "'clients:eats_memory' ran out of the 6 GiB that --memory allows"),
         ("clients:dies", {}, "ended with -9, perhaps for lack of memory"),
-        ("clients:leaves", {}, r"'clients:leaves' ended the process with exit code 0 \(clients.py, line"),
+        pytest.param(
+            "clients:leaves",
+            {},
+            r"'clients:leaves' ended the process with exit code 0 \(clients.py, line",
+            marks=pytest.mark.slow,
+        ),
         ("clients:exits", {}, r"'clients:exits' ended the process with exit code 3 \(clients.py, line"),
     ],
 )

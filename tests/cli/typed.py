@@ -29,19 +29,32 @@ _SERVER.set_forkserver_preload(["tests.cli.preloaded"])
 class Started:
     """A command in a process of its own, which may get signals while it runs."""
 
-    def __init__(self, arguments: Sequence[str], cwd: Path, path: Sequence[Path] = (), columns: int = 200) -> None:
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        cwd: Path,
+        path: Sequence[Path] = (),
+        columns: int = 200,
+        variables: Mapping[str, str] | None = None,
+    ) -> None:
         self._kept = Path(tempfile.mkdtemp())
         self._arguments = arguments
         printed = self._kept / "out", self._kept / "errors"
         for own in printed:
             own.touch()
         found = [*map(str, path), str(ROOT)]
-        told = {**os.environ, "PYTHONPATH": os.pathsep.join(found), "COLUMNS": str(columns)}
+        told = {**os.environ, "PYTHONPATH": os.pathsep.join(found), "COLUMNS": str(columns), **(variables or {})}
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("PYTHONPATH", str(ROOT))  # where the server finds what it loads, wherever a test has gone
             forkserver.ensure_running()
         self.process = _SERVER.Process(target=_command, args=(arguments, cwd.resolve(), told, found, printed))
         self.process.start()
+
+    @property
+    def pid(self) -> int:
+        """Return the number of its process."""
+        assert self.process.pid is not None
+        return self.process.pid
 
     def printed(self) -> str:
         """Return what it has printed until now."""
@@ -53,8 +66,7 @@ class Started:
 
     def signal(self, how: signal.Signals) -> None:
         """Send it a signal."""
-        assert self.process.pid is not None
-        os.kill(self.process.pid, how)
+        os.kill(self.pid, how)
 
     def wait(self, seconds: float = _SECONDS) -> int:
         """Wait until it ends, and return its exit code, or the signal that ended it, negative."""

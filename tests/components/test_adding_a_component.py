@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.typed import fedsim
+
 ROOT = Path(__file__).parent.parent.parent
 PAGE = ROOT / "docs" / "components" / "adding-a-component.md"
 
@@ -29,19 +31,16 @@ def followed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(folder: Path, *command: str) -> str:
-    environment = {**os.environ, "PYTHONPATH": f"{folder / 'site'}{os.pathsep}{ROOT}"}
-    done = subprocess.run(
-        [sys.executable, "-m", *command], cwd=folder, env=environment, capture_output=True, text=True, check=False
-    )
+    done = fedsim(*command, cwd=folder, path=[folder / "site"])
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
 def test_the_component_is_listed_runs_and_is_told_of(followed: Path) -> None:
-    components = json.loads(run(followed, "fedsim.cli", "list", "components", "--json"))
+    components = json.loads(run(followed, "list", "components", "--json"))
     (listed,) = [own for own in components if own["name"] == "my-flip"]
     assert listed["hook"] == "augment"
-    run(followed, "fedsim.cli", "run", "flip.toml", "--out", "results")
+    run(followed, "run", "flip.toml", "--out", "results")
     record = json.loads((followed / "results" / "record.json").read_text())
     (attack,) = record["arms"][0]["attacks"]
     assert all(victim["objective"] < 1e-9 for victim in attack["victims"])
@@ -49,4 +48,13 @@ def test_the_component_is_listed_runs_and_is_told_of(followed: Path) -> None:
 
 
 def test_its_own_test_passes(followed: Path) -> None:
-    assert "1 passed" in run(followed, "pytest", "-q", "test_flip.py", "-p", "no:cacheprovider")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "test_flip.py", "-p", "no:cacheprovider"],
+        cwd=followed,
+        env={**os.environ, "PYTHONPATH": f"{followed / 'site'}{os.pathsep}{ROOT}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 passed" in done.stdout

@@ -5,12 +5,17 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+import attacks
 from fedsim.cli.templates import write_new
+from fedsim.core import registry
+from fedsim.core.registry.discovery import discover
 from fedsim.record.store import read_record
+from tests.cli.typed import Say
 
 ROOT = Path(__file__).parent.parent.parent
 SCENARIO = """
@@ -80,27 +85,47 @@ def test_methods_of_fedsim_and_of_the_folder_are_listed_and_scripts_do_not_run(f
     assert {"dropout-inversion", "dp-sgd", "my-attack", "my-defense", "lira"} <= names
 
 
-def test_a_method_that_cannot_be_imported_is_named(folder: Path) -> None:
+@pytest.fixture
+def undiscovered(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """This process has looked for no attack yet, and will look in the folder too."""
+    known = set(sys.modules)
+    with registry.temporary():
+        monkeypatch.chdir(folder)
+        monkeypatch.setenv("COLUMNS", "400")
+        monkeypatch.setattr(attacks, "__path__", [*attacks.__path__, str(folder / "attacks")])
+        discover.cache_clear()
+        yield
+    discover.cache_clear()
+    for name in set(sys.modules) - known:
+        del sys.modules[name]
+
+
+@pytest.mark.usefixtures("undiscovered")
+def test_a_method_that_cannot_be_imported_is_named(folder: Path, command: Say) -> None:
     (folder / "attacks" / "broken.py").write_text("from fedsim.core.registry import atack\n")
-    done = fedsim("list", "attacks", cwd=folder)
-    assert done.returncode == 2
-    assert "attacks/broken.py cannot be imported: ImportError" in done.stderr
-    assert "Traceback" not in done.stderr
+    code, _, told = command("list", "attacks")
+    assert code == 2
+    assert "attacks/broken.py cannot be imported: ImportError" in told
+    assert "Traceback" not in told
 
 
-def test_a_method_in_a_file_that_is_called_like_one_of_our_folders_is_named(folder: Path) -> None:
+@pytest.mark.usefixtures("undiscovered")
+def test_a_method_in_a_file_that_is_called_like_one_of_our_folders_is_named(folder: Path, command: Say) -> None:
     (folder / "attacks" / "my_attack.py").rename(folder / "attacks" / "text.py")
-    done = fedsim("list", "attacks", cwd=folder)
-    assert done.returncode == 2
-    assert "attacks/text.py has the name of fedsim's own 'attacks.text'. Rename the file." in done.stderr
+    code, _, told = command("list", "attacks")
+    assert code == 2
+    assert "attacks/text.py has the name of fedsim's own 'attacks.text'. Rename the file." in told
 
 
-def test_a_checkout_of_fedsim_is_no_folder_of_ones_own(tmp_path: Path) -> None:
+def test_a_checkout_of_fedsim_is_no_folder_of_ones_own(
+    tmp_path: Path, command: Say, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("attacks", "defenses", "fedsim"):
         shutil.copytree(ROOT / name, tmp_path / name)
     done = fedsim("list", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == json.loads(fedsim("list", "--json", cwd=tmp_path.parent).stdout)
+    monkeypatch.chdir(tmp_path.parent)
+    assert json.loads(done.stdout) == json.loads(command("list", "--json")[1])
 
 
 def test_a_sweep_finds_both_in_every_process(folder: Path) -> None:

@@ -149,11 +149,14 @@ def test_a_name_that_is_too_long_is_said(
     assert "File name too long" in told.replace("\n", " ") or "[tune]" in told
 
 
-def test_of_two_runs_in_one_folder_the_second_is_refused(folder: Path) -> None:
+def test_of_two_runs_in_one_folder_the_second_is_refused(
+    folder: Path, command: typed.Say, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
     with typed.started("run", "long.toml", "--out", "o", cwd=folder):
         until((folder / "o" / "record.json").exists)
         for option in ("--overwrite", "--resume"):
-            code, told = fedsim("run", "long.toml", "--out", "o", option, cwd=folder)
+            code, _, told = command("run", "long.toml", "--out", "o", option)
             assert (code, "another fedsim is at work in o" in told) == (2, True), told
         assert read_record(folder / "o").status == "interrupted"
     with RunFolder(folder / "o").locked():  # the lock ended with its process

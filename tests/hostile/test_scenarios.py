@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 
 from fedsim.core.errors import FedsimError, ScenarioError
+from fedsim.experiment.sweep.executors import processes
 from fedsim.experiment.sweep.origin import origin_of
 from fedsim.scenario import load
-from tests.cli.typed import fedsim
+from tests.cli.typed import Say, fedsim
+from tests.experiment.sweep.sweeping import Here
 
 MODEL = '[model]\nname = "mlp"\nwidth = 8\ndepth = 1\n[federation]\nclients = 4\n'
 DATA = '[data]\nname = "digits"\n'
@@ -90,24 +92,24 @@ def test_a_listing_bears_whatever_lies_among_the_scenarios(tmp_path: Path) -> No
     assert "no regular file" in done.stdout
 
 
-def test_titles_labels_and_names_of_groups_cannot_act_on_a_terminal_a_page_or_a_spreadsheet(tmp_path: Path) -> None:
+def test_titles_labels_and_names_of_groups_cannot_act_on_a_terminal_a_page_or_a_spreadsheet(
+    tmp_path: Path, command: Say, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(processes, "Processes", Here)
     escape = r"\u001b]0;owned\u0007"
     (tmp_path / "s.toml").write_text(
         f'title = "{escape}title"\ndescription = "{escape}"\n{DATA}{MODEL}'
         f'[[attacks]]\nname = "closed-form-linear"\nlabel = "=HYPERLINK(1){escape}"\n'
         f'[sweep.grid]\n"=cmd|{escape}" = {{ "@SUM{escape}" = {{ "model.width" = 9 }} }}\n'
     )
-    told = [
-        fedsim("sweep", "s.toml", "--out", "o", cwd=tmp_path),
-        fedsim("export", "o", "--csv", cwd=tmp_path),
-        fedsim("report", "o", cwd=tmp_path),
-    ]
-    assert [done.returncode for done in told] == [0, 0, 0], told
+    told = [command("sweep", "s.toml", "--out", "o"), command("export", "o", "--csv"), command("report", "o")]
     (run,) = (tmp_path / "o" / "runs").iterdir()
-    told.append(fedsim("report", str(run), cwd=tmp_path))
-    for done in told:
-        assert "\x1b" not in done.stdout + done.stderr
-    assert r"\x1b]0;ownedtitle" in told[0].stdout
+    told.append(command("report", str(run)))
+    assert [code for code, *_ in told] == [0, 0, 0, 0], told
+    for _, *printed in told:
+        assert "\x1b" not in "".join(printed)
+    assert r"\x1b]0;ownedtitle" in told[0][1]
     written = [*(tmp_path / "o").rglob("*.html"), *(tmp_path / "o").rglob("*.md"), *(tmp_path / "o").rglob("*.csv")]
     assert len(written) > 6
     for path in written:

@@ -1,10 +1,11 @@
-"""A sweep of two runs that was made on the command line."""
+"""The folder of a sweep of two runs."""
 
 from pathlib import Path
 
 import pytest
 
-from tests.cli.typed import fedsim
+from fedsim.scenario import load
+from tests.experiment.sweep.sweeping import made
 
 SWEEP = """
 title = "small <script>alert(1)</script>"
@@ -32,6 +33,5 @@ defenses = [{ name = "gradient-noise", scale = 10.0 }]
 def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("commands")
     (path / "s.toml").write_text(SWEEP)
-    done = fedsim("sweep", "s.toml", "--jobs", "1", "--out", "s", cwd=path)
-    assert done.returncode == 0, done.stderr
+    made(path / "s", load(path / "s.toml"))
     return path

@@ -27,6 +27,6 @@ def test_a_hostile_run_fails_alone(
     assert ended[0].failure is not None
     assert (ended[0].failure.cause, why in ended[0].failure.why) == (cause, True)
     monkeypatch.setenv("MOOD", "")
-    ended = made(tmp_path / "s", wanted, executor=Processes())
+    ended = made(tmp_path / "s", wanted)
     assert sorted(outcome.status for outcome in ended) == ["finished", "reused"]
     assert "{not json" in (tmp_path / "s" / "logs" / "worker-0.log").read_text()
