@@ -32,7 +32,11 @@ def sizes(name: str) -> tuple[int, ...]:
     return (own["batch_size"],) if "batch_size" in own else (1, 2)
 
 
-CASES = [pytest.param(name, size, id=f"{name}-{size}") for name in ATTACKS for size in sizes(name)]
+CASES = [
+    pytest.param(name, size, id=f"{name}-{size}", marks=pytest.mark.slow if size != sizes(name)[0] else ())
+    for name in ATTACKS
+    for size in sizes(name)
+]
 on_its_example = pytest.mark.parametrize(("name", "size"), CASES)
 
 

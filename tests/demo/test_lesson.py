@@ -18,13 +18,18 @@ ONE = TINY.model_copy(
 )
 
 
-def test_processes_record_the_same() -> None:
+def test_a_lesson_is_its_scenes_and_its_quiz() -> None:
     told: list[tuple[int, int]] = []
     alone = record_lesson((ONE,), 1, lambda *done: told.append(done), CASES[2:3])
     assert told == [(1, 3), (2, 3), (3, 3)]
-    assert record_lesson((ONE,), 2, lambda *_done: None, CASES[2:3]) == alone
     assert len(alone.sets["digits"].scenes) == 2
     assert [question.psnr > 100 for question in alone.quiz] == [True]
+
+
+@pytest.mark.slow
+def test_two_processes_record_the_same_as_one() -> None:
+    alone, together = (record_lesson((ONE,), jobs, lambda *_done: None, CASES[2:3]) for jobs in (1, 2))
+    assert alone == together
 
 
 def test_a_blank_guess_is_no_question(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -88,7 +88,7 @@ def test_too_little_noise_is_caught() -> None:
 
 def test_randomised_response_is_bounded_with_the_stated_confidence() -> None:
     """It is exactly epsilon-DP and reaches the binomial bound: the audit may exceed epsilon in 5 % of the runs."""
-    true, runs, generator = 1.0, 400, torch.Generator().manual_seed(6)
+    true, runs, generator = 1.0, 200, torch.Generator().manual_seed(6)
     rate = float(torch.tensor(true).sigmoid())
     bounds = []
     for _ in range(runs):

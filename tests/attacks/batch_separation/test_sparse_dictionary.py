@@ -73,12 +73,12 @@ def test_zeros_of_relu_serve_as_well_as_those_of_dropout(toy, attack_named):
     ("rate", "size", "bias"),
     [
         (0.5, 8, False),
-        (0.25, 8, False),
+        pytest.param(0.25, 8, False, marks=pytest.mark.slow),
         (0.1, 4, False),
         (0.5, 16, True),
-        (0.5, 16, False),
-        (0.5, 32, False),
-        (0.25, 16, False),
+        pytest.param(0.5, 16, False, marks=pytest.mark.slow),
+        pytest.param(0.5, 32, False, marks=pytest.mark.slow),
+        pytest.param(0.25, 16, False, marks=pytest.mark.slow),
     ],
 )
 def test_batches_of_digits_come_back_exactly(watched, attack_named, psnr_of, rate, size, bias):
@@ -135,7 +135,7 @@ def test_it_says_so_when_there_is_nothing_to_find(watched, attack_named):
     assert guess.masks is None
 
 
-@pytest.mark.parametrize(("rate", "size"), [(0.1, 12), (0.25, 40)])
+@pytest.mark.parametrize(("rate", "size"), [(0.1, 12), pytest.param(0.25, 40, marks=pytest.mark.slow)])
 def test_incomplete_bases_are_finished_by_the_next_layer(watched, attack_named, psnr_of, monkeypatch, rate, size):
     """One round of few starts misses examples; the rows of those found are completed and subtracted."""
     completed = []
@@ -178,7 +178,7 @@ def test_a_partial_answer_consists_of_exact_images(watched, attack_named, psnr_o
     ],
     ids=["noise", "int8", "bfloat16"],
 )
-@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("bias", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_without_a_clean_rank_the_images_are_as_blurred_as_the_noise(
     watched, attack_named, psnr_of, spoil, least, bias
 ):

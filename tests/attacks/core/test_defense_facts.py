@@ -51,7 +51,7 @@ def mean_psnr(watched: Watched, knows: tuple[str, ...], defense: dict[str, Any],
     ("defense", "model", "gain"),
     [
         ({"name": "sign"}, WIDE, 3.0),
-        ({"name": "sign", "scaled": True}, WIDE, 3.0),
+        pytest.param({"name": "sign", "scaled": True}, WIDE, 3.0, marks=pytest.mark.slow),
         ({"name": "pruning", "rate": 0.8}, PLAIN, 3.0),
         ({"name": "random-pruning", "rate": 0.8}, PLAIN, 3.0),
     ],
@@ -138,8 +138,15 @@ def test_of_several_steps_what_was_sent_is_compared_too(watched: Watched) -> Non
 
 @pytest.mark.parametrize("defense", DISTURBING, ids=lambda d: "-".join(map(str, d.values())))
 @pytest.mark.parametrize("knows", [(), ("defenses",)], ids=["naive", "informed"])
-@pytest.mark.parametrize("batch_size", [1, 2])
-@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize(
+    ("batch_size", "bias"),
+    [
+        (1, True),
+        (2, False),
+        pytest.param(1, False, marks=pytest.mark.slow),
+        pytest.param(2, True, marks=pytest.mark.slow),
+    ],
+)
 def test_no_attack_calls_a_disturbed_update_exact(
     watched: Watched, defense: dict[str, Any], knows: tuple[str, ...], batch_size: int, bias: bool
 ) -> None:

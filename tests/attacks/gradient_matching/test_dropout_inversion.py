@@ -79,9 +79,11 @@ def held(rows: list[Row]) -> dict[str, bool]:
     "settings",
     [
         {},
-        {"mask_learning_rate": 0.03},
-        {"first_masks": "mean", "mask_learning_rate": 0.03},
-        {"relaxation": "sigmoid", "mask_learning_rate": 0.3, "first_masks": "mean"},
+        pytest.param({"mask_learning_rate": 0.03}, marks=pytest.mark.slow),
+        pytest.param({"first_masks": "mean", "mask_learning_rate": 0.03}, marks=pytest.mark.slow),
+        pytest.param(
+            {"relaxation": "sigmoid", "mask_learning_rate": 0.3, "first_masks": "mean"}, marks=pytest.mark.slow
+        ),
         {"relaxation": "sigmoid", "mask_learning_rate": 0.3, "first_masks": "mean", "annealed": True},
         {"relaxation": "straight-through", "first_masks": "mean", "mask_learning_rate": 0.03},
     ],

@@ -72,8 +72,8 @@ def test_a_clipped_gradient_is_compared_with_clipped_ones(law: Any) -> None:
     "noise",
     [
         {"scale": 0.03},
-        {"scale": 0.03, "law": "laplace"},
-        {"scale": 1.0, "relative": True},
+        pytest.param({"scale": 0.03, "law": "laplace"}, marks=pytest.mark.slow),
+        pytest.param({"scale": 1.0, "relative": True}, marks=pytest.mark.slow),
         {"scale": 1.0, "relative": True, "law": "laplace"},
     ],
     ids=["gaussian", "laplace", "relative gaussian", "relative laplace"],

@@ -21,7 +21,7 @@ MLP = {"name": "mlp", "width": 64, "depth": 2, "dropout": 0.0}
 CONVNET = {"name": "convnet", "width": 8, "dropout": 0.0}
 
 
-@pytest.mark.parametrize("client", [0, 1])
+@pytest.mark.parametrize("client", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_precode_stops_the_naive_attacker_and_not_the_one_who_searches_the_noise(
     attacked: Attacked, client: int
 ) -> None:

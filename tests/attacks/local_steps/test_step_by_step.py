@@ -27,7 +27,9 @@ def errors(found, batch):
     return torch.cdist(inputs, found.double().flatten(1)).min(1).values / inputs.norm(dim=1)
 
 
-@pytest.mark.parametrize(("bias", "momentum"), [(True, 0.0), (False, 0.0), (False, 0.9)])
+@pytest.mark.parametrize(
+    ("bias", "momentum"), [(True, 0.0), pytest.param(False, 0.0, marks=pytest.mark.slow), (False, 0.9)]
+)
 def test_images_of_every_step_come_back(watched, attack_named, bias, momentum):
     observation, truth, _ = steps(watched, bias=bias, momentum=momentum)
     guess = solve(attack_named, NAME, observation)
@@ -40,7 +42,7 @@ def test_images_of_every_step_come_back(watched, attack_named, bias, momentum):
         assert sorted(guess.labels[own].tolist()) == sorted(batch.labels.tolist())
 
 
-@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize("count", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_images_of_a_transformer_come_back_from_every_step(watched, attack_named, count):
     model = {"name": "vit-small", "patch": 8, "width": 256, "dropout": 0.5}
     tables = {"data": {"name": "foolbox-samples", "collection": "cifar10"}, "model": model}

@@ -22,7 +22,10 @@ def worst(guess: Reconstruction, truth: Truth, world: World) -> float:
     return min(item.values["psnr"] for item in score_items(guess, truth.private[0], world.data.dataset.spec).items)
 
 
-@pytest.mark.parametrize(("name", "batch", "client"), [("mixup", 2, 2), ("mixup", 4, 0), ("instahide", 4, 2)])
+@pytest.mark.parametrize(
+    ("name", "batch", "client"),
+    [("mixup", 2, 2), pytest.param("mixup", 4, 0, marks=pytest.mark.slow), ("instahide", 4, 2)],
+)
 def test_who_knows_that_images_were_mixed_has_them_back_unmixed(
     watched: Watched, name: str, batch: int, client: int
 ) -> None:

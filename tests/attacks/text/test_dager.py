@@ -294,7 +294,7 @@ def test_a_repeated_first_token_is_a_sentence_where_places_are_learned(
 
 
 @pytest.mark.parametrize(("steps", "rate"), [(1, 1.0), (1, 1e-3), (2, 1e-4), (2, 1.0), (4, 1e-2)])
-@pytest.mark.parametrize("client", range(2))
+@pytest.mark.parametrize("client", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_sentences_of_several_local_steps_are_exact(
     steps: int, rate: float, client: int, watched: Watched, tables: dict[str, Any]
 ) -> None:
@@ -357,7 +357,7 @@ def test_dropout_behind_the_first_attentions_input_leaves_the_tokens_alone(
     assert spaces[1].distance(read_second)[:, 1:].sqrt().min() > 0.01
 
 
-@pytest.mark.parametrize("rate", [0.1, 0.5])
+@pytest.mark.parametrize("rate", [pytest.param(0.1, marks=pytest.mark.slow), 0.5])
 def test_words_come_back_through_dropout_where_the_embedding_is_not_shared(
     rate: float, watched: Watched, tables: dict[str, Any]
 ) -> None:

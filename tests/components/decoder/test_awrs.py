@@ -87,13 +87,13 @@ def test_the_enumeration_is_of_a_law() -> None:
     "settings",
     [
         {},
-        {"share": 1.0},
+        pytest.param({"share": 1.0}, marks=pytest.mark.slow),
         {"share": 0.0},
         {"estimator": "geometric", "accepts": 4},
         {"estimator": "two-loops"},
         {"max_rejects": 2},
-        {"particles": 1},
-        {"particles": 2, "share": 1.0},
+        pytest.param({"particles": 1}, marks=pytest.mark.slow),
+        pytest.param({"particles": 2, "share": 1.0}, marks=pytest.mark.slow),
     ],
 )
 def test_evidence_and_weights_are_unbiased(settings: dict[str, Any]) -> None:

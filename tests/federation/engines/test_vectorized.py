@@ -16,6 +16,8 @@ from tests.federating import run
 
 Build = Callable[..., Scenario]
 
+SLOW = pytest.mark.slow
+
 MLP = {"name": "mlp", "width": 24, "depth": 2, "dropout": 0.25}
 
 CONVNET = {"name": "convnet", "width": 4, "normalisation": "group"}
@@ -50,17 +52,23 @@ def difference(first: Tensors, second: Tensors, start: Tensors) -> float:
     return float(apart.norm() / change.norm())
 
 
-@pytest.mark.parametrize("model", [MLP, CONVNET, VIT], ids=lambda m: m["name"])
 @pytest.mark.parametrize(
-    "federation",
+    ("federation", "model"),
     [
-        {"algorithm": "fedsgd"},
-        FEDAVG,
-        {**FEDAVG, "optimizer": {"name": "sgd", "learning_rate": 0.05, "momentum": 0.9}},
-        {**FEDAVG, "optimizer": ADAM},
-        UNEVEN,
+        pytest.param(federation, model, id=f"{name}-{model['name']}", marks=SLOW if name in slow else ())
+        for model, slow in (
+            (MLP, ()),
+            (CONVNET, ("momentum", "adam", "epochs")),
+            (VIT, ("steps", "momentum", "epochs")),
+        )
+        for name, federation in {
+            "fedsgd": {"algorithm": "fedsgd"},
+            "steps": FEDAVG,
+            "momentum": {**FEDAVG, "optimizer": {"name": "sgd", "learning_rate": 0.05, "momentum": 0.9}},
+            "adam": {**FEDAVG, "optimizer": ADAM},
+            "epochs": UNEVEN,
+        }.items()
     ],
-    ids=["fedsgd", "steps", "momentum", "adam", "epochs"],
 )
 def test_both_engines_train_alike(scenario: Build, model: dict[str, Any], federation: dict[str, Any]) -> None:
     local, fast, start = on_both(
