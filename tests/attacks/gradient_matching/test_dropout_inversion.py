@@ -211,7 +211,7 @@ def test_several_dropouts_of_the_same_features_are_sites_of_their_own(
 
 def test_dropout_fools_ig_and_not_dia_on_eight_digits() -> None:
     expected = {"IG": True, "DIA": True, "WIIG": True, "closed form": True}
-    assert held(dropout_inversion.mlp_on_mnist(iterations=600, plateau_patience=100)) == expected
+    assert held(dropout_inversion.mlp_on_mnist(iterations=400, plateau_patience=70)) == expected
 
 
 @pytest.mark.slow
