@@ -1,7 +1,7 @@
 """Exact attacks beyond dense first layers: a LeNet's images by second-order steps, a transformer's batches by zeros.
 
 Labels are inferred, masks unknown; seconds are those of one core. Without ``--full``: few victims a setting (about
-twenty-five minutes). With it: 10 victims a setting (hours), a control of normalised networks, the table of networks by
+half an hour). With it: 10 victims a setting (hours), a control of normalised networks, the table of networks by
 batch, dropout and training, and the largest batch of a transformer that is exact by rate, width and patch.
 
 ``--only TEXT`` runs the settings that contain a text: ``--full --only table`` the table of networks (about an hour),
