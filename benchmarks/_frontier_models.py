@@ -68,7 +68,7 @@ def resnet18(
     )
 
 
-class _InferenceNorm(nn.BatchNorm2d):
+class FixedNorm(nn.BatchNorm2d):
     """Batch normalisation by running statistics, also while the model trains."""
 
     def forward(self, input: Tensor) -> Tensor:
@@ -82,7 +82,7 @@ def _group_norm(channels: int) -> nn.Module:
 _NORMS: Mapping[Norm, Callable[[int], nn.Module]] = {
     "group": _group_norm,
     "batch": nn.BatchNorm2d,
-    "inference": _InferenceNorm,
+    "inference": FixedNorm,
 }
 
 
