@@ -130,8 +130,19 @@ def matrix(times: Products, n: int, chunk: int = _CHUNK) -> Tensor:
     return (whole + whole.T) / 2
 
 
-def _spectrum(matrix: Tensor, times: Products | None) -> tuple[Tensor, Tensor]:
-    """Return eigenvalues of a positive matrix (n, n), 0 where rounding hides them, and eigenvectors.
+def restricted(times: Products, own: Tensor) -> Products:
+    """Return what multiplies rows by the part of A whose rows and columns a mask (n,) chooses."""
+
+    def part(rows: Tensor) -> Tensor:
+        whole = rows.new_zeros(len(rows), len(own))
+        whole[:, own] = rows
+        return times(whole)[:, own]
+
+    return part
+
+
+def _spectrum(matrix: Tensor, spread: Tensor, times: Products | None) -> tuple[Tensor, Tensor]:
+    """Return eigenvalues of a positive matrix, spread A spread', 0 where rounding hides them, and eigenvectors.
 
     A formed matrix holds small eigenvalues as differences of large entries. A product with A = J' S^-1 J, where it is
     given, begins with J v instead, which is as small as its root: so weak directions are asked for theirs once more.
@@ -144,7 +155,8 @@ def _spectrum(matrix: Tensor, times: Products | None) -> tuple[Tensor, Tensor]:
     if times is None or not bool(weak.any()):
         return values.where(values > floor * values[-1], 0.0), vectors
     block = vectors[:, weak]
-    inner = block.T @ times(block.T).T
+    rows = block.T @ spread
+    inner = times(rows) @ rows.T
     small, turns = torch.linalg.eigh((inner + inner.T) / 2)
     hidden = floor * (values[-1] * small[-1].clamp_min(0.0)).sqrt()
     values = torch.cat([small.where(small > hidden, 0.0), values[~weak]])
@@ -162,8 +174,7 @@ def left(information: Tensor, variance: Tensor, times: Products | None = None) -
     scale = variance.sqrt()
     seen = information.diagonal() > 0  # an entry that nothing depends on keeps its variance, whatever rounding does
     scaled = (scale[:, None] * information * scale)[seen][:, seen]
-    spread = torch.diag(scale)[seen]
-    values, vectors = _spectrum(scaled, None if times is None else lambda rows: times(rows @ spread) @ spread.T)
+    values, vectors = _spectrum(scaled, torch.diag(scale)[seen], times)
     largest = float(values[-1]) if len(values) else 0.0
     counted = values[values > _SMALLEST * largest]
     remaining = 1 / (1 + values)
@@ -192,8 +203,7 @@ def left_to_who_knows(information: Tensor, root: Tensor, times: Products | None 
         times: as of `left`.
     """
     whole = torch.block_diag(*[root] * (len(information) // len(root)))
-    turned_times = None if times is None else lambda rows: times(rows @ whole) @ whole
-    values, vectors = _spectrum(whole @ information @ whole, turned_times)
+    values, vectors = _spectrum(whole @ information @ whole, whole, times)
     largest = float(values[-1])
     counted = values[values > _SMALLEST * largest]
     turned = whole @ vectors

@@ -121,7 +121,7 @@ def _exact(victim: Victim, sent: Sent) -> Found:
         condition=left.condition,
         known=left.known,
         untold=_untold(victim, prior),
-        others_known=_others_known(victim, sent, information, prior),
+        others_known=_others_known(victim, sent, information, times, prior),
         informed=_psnr(float((informed.error * prior.square).mean())),
         scores=tuple(scored.items),  # pyright: ignore[reportArgumentType] - the items of images are scores
     )
@@ -141,7 +141,9 @@ def _untold(victim: Victim, prior: _Prior) -> float | None:
     return _psnr(float((left.error[:n] * prior.square).mean()))
 
 
-def _others_known(victim: Victim, sent: Sent, information: Tensor, prior: _Prior) -> float | None:
+def _others_known(
+    victim: Victim, sent: Sent, information: Tensor, times: ideal.Products, prior: _Prior
+) -> float | None:
     """Return the ceiling of who knows the examples of all clients but one; None for an update of a single client."""
     if len(victim.entry.clients) < 2:  # noqa: PLR2004 - of one client there are no others
         return None
@@ -149,7 +151,8 @@ def _others_known(victim: Victim, sent: Sent, information: Tensor, prior: _Prior
     error = torch.zeros_like(prior.variance)
     for number in owner.unique():
         own = owner == number
-        error[own] = ideal.left(information[own][:, own], prior.variance[own]).error
+        part, variance = information[own][:, own], prior.variance[own]
+        error[own] = ideal.left(part, variance, ideal.restricted(times, own)).error
     return _psnr(float((error * prior.square).mean()))
 
 

@@ -14,6 +14,7 @@ from fedsim.metrics.ideal_attacker import (
     left_to_who_knows,
     matrix,
     products,
+    restricted,
     root_of,
     rounding_noise,
 )
@@ -191,6 +192,11 @@ def test_what_hardly_shows_is_known_as_well_as_its_own_product_says() -> None:
     for found in (left(information, ones, times), left_to_who_knows(information, torch.diag(ones), times)):
         assert torch.allclose(found.error, truth, rtol=1e-2, atol=0.0)
     assert float(left(information, ones).error.max()) > 1e3 * float(truth.max())
+
+
+def test_a_restricted_product_is_that_of_the_part() -> None:
+    times, own = linear(draw(9, 6), 0.5), torch.tensor([True, False, True, True, False, False])
+    torch.testing.assert_close(matrix(restricted(times, own), 3), matrix(times, 6)[own][:, own])
 
 
 def test_rounding_is_relative_to_each_tensor_and_never_zero() -> None:
