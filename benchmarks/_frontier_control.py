@@ -6,23 +6,21 @@ It tells whether the steps, the rounding of the update or the start is what keep
 from __future__ import annotations
 
 import copy
-import statistics
 from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
 
+from attacks.core.client_gradient import client_gradient
+from benchmarks._budget import worst_psnr
 from benchmarks._frontier_cases import RESNET, SMALL
-from benchmarks._frontier_table import ceiling_row
+from benchmarks._frontier_table import ceiling_row, exact_row
 from benchmarks._rows import Row, measured
 from benchmarks._victims import Victim, observed_victims, victims_of
 from fedsim.core import registry, seeding
 from fedsim.core.types import Reconstruction
-from fedsim.metrics.image import score_items
-from fedsim.metrics.statistics import wilson
 
 _VICTIMS = 5
-_EXACT = 60.0  # dB
 _NEAR = 0.2  # standard deviation of the noise on the image, in normalised units
 _WIDTHS = (4, 8)
 _MODEL = {"name": RESNET, "width": 4, "activation": "silu"}
@@ -51,23 +49,17 @@ def _rows(setting: str, precision: str) -> Iterator[Row]:
         source = seeding.generator(1, "attack", number)
         starts.append(_psnr(start, seen))
         ends.append(_psnr(attack.continue_from(seen.observation, start, source, lambda _step: None), seen))
-    exact = [float(end > _EXACT) for end in ends]
-    bounds = wilson(sum(exact), len(exact))
-    told = f"{setting}, 95 % [{bounds.low:.2f}, {bounds.high:.2f}]"
-    yield measured(f"images > {_EXACT:g} dB", told, exact, "share", "", statistics.mean(exact))
+    yield exact_row(setting, ends)
     yield measured("PSNR of the start", setting, starts, "dB", "")
     yield measured("PSNR of the end", setting, ends, "dB", "")
 
 
 def sent_in_double(victim: Victim) -> Victim:
     """Return the update as a client would send it that computes in double precision and has no dropout."""
-    seen = victim.observation
-    model = copy.deepcopy(seen.model).double()
-    loss = seen.loss(model(victim.batch.inputs.double()), victim.batch.labels)
-    names, weights = list(seen.update.tensors), dict(model.named_parameters())
-    gradient = torch.autograd.grad(loss, [weights[name] for name in names])
-    update = replace(seen.update, tensors=dict(zip(names, gradient, strict=True)))
-    return replace(victim, observation=replace(seen, model=model, update=update))
+    seen = replace(victim.observation, model=copy.deepcopy(victim.observation.model).double())
+    gradient = client_gradient(seen, victim.batch.inputs, victim.batch.labels, None)
+    update = replace(seen.update, tensors={name: gradient[name] for name in seen.update.tensors})
+    return replace(victim, observation=replace(seen, update=update))
 
 
 def _near(victim: Victim, number: int) -> Reconstruction:
@@ -77,5 +69,4 @@ def _near(victim: Victim, number: int) -> Reconstruction:
 
 
 def _psnr(guess: Reconstruction, victim: Victim) -> float:
-    found = replace(guess, inputs=guess.inputs.float())
-    return min(item.values["psnr"] for item in score_items(found, victim.batch, victim.spec).items)
+    return worst_psnr(replace(guess, inputs=guess.inputs.float()), victim)

@@ -98,20 +98,19 @@ def _rows(name: str, victims: Sequence[Victim], words: str, budget: float) -> It
     except NotApplicable as reason:
         yield measured(f"refused: {reason}", setting, [1.0], "share", "")
         return
-    exact = [float(one.worst > _EXACT) for one in found]
-    bounds = wilson(sum(exact), len(exact))
-    yield measured(
-        f"updates with every image > {_EXACT:g} dB",
-        f"{setting}, 95 % [{bounds.low:.2f}, {bounds.high:.2f}]",
-        exact,
-        "share",
-        "",
-        statistics.mean(exact),
-    )
+    yield exact_row(setting, [one.worst for one in found])
     stopped = [float(one.guess is None) for one in found]
     yield measured(f"stopped after {budget:g} s", setting, stopped, "share", "", statistics.mean(stopped))
     yield measured("worst PSNR of an update", setting, [one.worst for one in found], "dB", "")
     yield measured("processor seconds an update", setting, [one.seconds for one in found], "s", "")
+
+
+def exact_row(setting: str, worst: Sequence[float]) -> Row:
+    """Return the share of updates whose worst image is above the bound, with its interval in the setting."""
+    exact = [float(own > _EXACT) for own in worst]
+    bounds = wilson(sum(exact), len(exact))
+    told = f"{setting}, 95 % [{bounds.low:.2f}, {bounds.high:.2f}]"
+    return measured(f"updates with every image > {_EXACT:g} dB", told, exact, "share", "", statistics.mean(exact))
 
 
 def _attacked(name: str, victim: Victim, number: int, budget: float) -> Outcome:

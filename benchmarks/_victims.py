@@ -91,11 +91,16 @@ def observed_victims(
         "federation": {"clients": max(clients, victims), "batch_size": batch_size},
         "defenses": list(map(dict, defenses)),
     }
-    world = shared(parse(scenario, "benchmark").model_dump_json())
+    world = world_of(scenario)
     received = trained_weights(world, trained) if trained else world.models.first_weights
     for client in range(victims):
         update, truth = local_training(world, received, 1, client)
         yield observed.Victim(world, WireEntry(1, client, received, update), truth)
+
+
+def world_of(tables: dict[str, Any]) -> World:
+    """Return the world of a scenario's tables."""
+    return shared(parse(tables, "benchmark").model_dump_json())
 
 
 def trained_weights(world: World, steps: int, among: Tensor | None = None) -> Tensors:

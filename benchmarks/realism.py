@@ -30,7 +30,7 @@ from typing import Any  # noqa: E402
 import torch  # noqa: E402
 
 from benchmarks._realism_cells import CELLS, Cell, cells_of  # noqa: E402
-from benchmarks._victims import KNOWN, kept_weights, trained_weights  # noqa: E402
+from benchmarks._victims import KNOWN, kept_weights, trained_weights, world_of  # noqa: E402
 from benchmarks.trained_victims import accuracy  # noqa: E402
 from fedsim.audit import evidence  # noqa: E402
 from fedsim.audit.inspecting import Inspector, Seen  # noqa: E402
@@ -42,8 +42,7 @@ from fedsim.metrics.evidence import reach, recovered  # noqa: E402
 from fedsim.metrics.statistics import wilson  # noqa: E402
 from fedsim.metrics.success import Rule  # noqa: E402
 from fedsim.record import Ceiling, Interval, VictimRecord  # noqa: E402
-from fedsim.scenario import parse  # noqa: E402
-from fedsim.scenario.world import World, shared  # noqa: E402
+from fedsim.scenario.world import World  # noqa: E402
 from fedsim.threat.ceiling import ceiling_of  # noqa: E402
 from fedsim.threat.victim import Victim  # noqa: E402
 
@@ -74,7 +73,7 @@ def measured(cell: Cell, victims: int, seconds: float | None = None) -> Row:
         victims: number of updates.
         seconds: of an attack; those of the network when absent.
     """
-    world, budget = _world(cell.tables()), seconds or cell.network.seconds
+    world, budget = world_of(cell.tables()), seconds or cell.network.seconds
     weights = weights_of(cell)
     begin = time.process_time()
     inspector = (_Unasking if cell.network.is_large else Inspector)(KNOWN, {}, lambda _what: None)
@@ -87,7 +86,7 @@ def measured(cell: Cell, victims: int, seconds: float | None = None) -> Row:
 
 def ceiling(cell: Cell) -> Row:
     """Return how far the ideal attacker comes on the first update of a cell, computed exactly whatever the time."""
-    world, weights = _world(cell.tables()), weights_of(cell)
+    world, weights = world_of(cell.tables()), weights_of(cell)
     seen, scoring = _seen(world, weights, 0), world.scenario.scoring
     begin = time.process_time()
     found = ceiling_of(Victim(world, seen.entry, seen.truth)).ceiling
@@ -103,11 +102,11 @@ def ceiling(cell: Cell) -> Row:
 def weights_of(cell: Cell) -> Tensors:
     """Return the weights that the clients receive; trained ones come from the cache."""
     if not cell.steps:
-        return _world(cell.tables()).models.first_weights
+        return world_of(cell.tables()).models.first_weights
     lesson = cell.lesson()
     told = [{**lesson, "data": dict(cell.network.data)}, cell.steps]
     return torch.load(
-        kept_weights("realism", told, lambda: trained_weights(_world(lesson), cell.steps)), weights_only=True
+        kept_weights("realism", told, lambda: trained_weights(world_of(lesson), cell.steps)), weights_only=True
     )
 
 
@@ -132,10 +131,6 @@ def groups(rows: Iterable[Row]) -> list[Row]:
             }
         )
     return found
-
-
-def _world(tables: dict[str, Any]) -> World:
-    return shared(parse(tables, "benchmark").model_dump_json())
 
 
 class _Unasking(Inspector):

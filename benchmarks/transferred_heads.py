@@ -30,15 +30,14 @@ from attacks.core.feature_inversion import STEPS  # noqa: E402
 from attacks.malicious_server.maui import follow_features, read_features, single_features  # noqa: E402
 from benchmarks._realism_cells import GROUP_NORM, LENET, SMALL_VIT, Network, located  # noqa: E402
 from benchmarks._rows import Row, as_line, main, measured, of_interval  # noqa: E402
-from benchmarks._victims import DIGITS, KNOWN, kept_weights, trained_weights  # noqa: E402
+from benchmarks._victims import DIGITS, KNOWN, kept_weights, trained_weights, world_of  # noqa: E402
 from benchmarks.trained_victims import accuracy  # noqa: E402
 from fedsim.core import seeding  # noqa: E402
 from fedsim.core.types import Observation, Reconstruction, Tensors, WireEntry  # noqa: E402
 from fedsim.federation.client import local_training, refusal  # noqa: E402
 from fedsim.metrics.statistics import median_interval, wilson  # noqa: E402
 from fedsim.record import ItemScore  # noqa: E402
-from fedsim.scenario import parse  # noqa: E402
-from fedsim.scenario.world import World, shared  # noqa: E402
+from fedsim.scenario.world import World  # noqa: E402
 from fedsim.threat.observe import observe  # noqa: E402
 from fedsim.threat.victim import Victim  # noqa: E402
 
@@ -152,7 +151,7 @@ def _refusals(place: Place, clients: int) -> Iterator[Row]:
 def place_of(network: Network, state: str) -> Place:
     """Return clients behind a backbone, whose `steps` are taken on images that no attacked client holds."""
     plain = _tables(network)
-    bare = _world(plain)
+    bare = world_of(plain)
     shares = [bare.data.shares[client] for client in range(bare.scenario.federation.clients)]
     among = torch.cat(shares[_CLIENTS:])
     weights = bare.models.first_weights
@@ -168,12 +167,12 @@ def place_of(network: Network, state: str) -> Place:
     crafted = {**headed, "threat": {"server": "malicious"}, "attacks": [{"name": "maui"}]}
     words = f"{network.words}, {state}, accuracy {right:.1%}"
     known = bare.data.dataset.train.inputs.index_select(0, among[:_LOOKED_UP])
-    return Place(words, _world(crafted), _world({**headed, "defenses": [{"name": "server-check"}]}), known)
+    return Place(words, world_of(crafted), world_of({**headed, "defenses": [{"name": "server-check"}]}), known)
 
 
 def _headed(plain: dict[str, Any], learnt: Tensors) -> Tensors:
     """Return weights of a model with a new head, all else as it was learnt."""
-    first = _world({**plain, "components": [{"name": "transfer-head"}]}).models.first_weights
+    first = world_of({**plain, "components": [{"name": "transfer-head"}]}).models.first_weights
     return {**first, **{name: own for name, own in learnt.items() if name in first}}
 
 
@@ -185,10 +184,6 @@ def _tables(network: Network) -> dict[str, Any]:
         "model": {**network.model, "dropout": 0.0},
         "federation": {"clients": network.examples // _OWNS, "batch_size": _BATCH},
     }
-
-
-def _world(tables: dict[str, Any]) -> World:
-    return shared(parse(tables, "benchmark").model_dump_json())
 
 
 def _seen(place: Place, clients: int) -> Iterator[Seen]:

@@ -17,9 +17,8 @@ from fedsim.core.types import Observation
 
 _STEPS = tuple(0.1 / 4**number for number in range(5))  # normalised units; the first crosses kinks of all layers
 _DIRECTIONS = 3  # each from a point of its own: along one, kinks may thin out by chance as if it were smooth
-_SHARE = (
-    0.03  # of a slope: less does not mislead a step; where only a derivative jumps, as with ELU, slopes change less
-)
+# Of a slope: less does not mislead a step; where only a derivative jumps, as with ELU, slopes change less.
+_SHARE = 0.03
 # A quartered step divides the change of a slope by 16, by 4 where a derivative jumps, by 1 where the gradient does;
 # between the last two lies 2. It divides by 256 at most, if the third derivative vanishes; where the last jump is left
 # out, by far more. The first step may be too long to be divided at all, if a network bends much.
