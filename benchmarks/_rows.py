@@ -6,7 +6,8 @@ import argparse
 import json
 import operator
 import statistics
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -130,6 +131,15 @@ def main(measure: Callable[[bool], Sequence[Row]], description: str) -> None:
     chosen = parser.parse_args()
     rows = measure(chosen.full)
     print(as_json(rows) if chosen.json else as_table(rows))
+
+
+def as_they_come(rows: Iterable[Row]) -> list[Row]:
+    """Return rows, each told on standard error as soon as it is measured."""
+    found: list[Row] = []
+    for row in rows:
+        print(as_line(row), file=sys.stderr, flush=True)
+        found.append(row)
+    return found
 
 
 def as_json(rows: Sequence[Row]) -> str:

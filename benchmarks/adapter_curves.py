@@ -14,7 +14,6 @@ from fedsim.core import process
 
 process.prepare()
 
-import sys  # noqa: E402
 from collections.abc import Iterator  # noqa: E402
 from dataclasses import dataclass  # noqa: E402
 from typing import Any  # noqa: E402
@@ -23,7 +22,7 @@ import torch  # noqa: E402
 from torch import nn  # noqa: E402
 
 from benchmarks._adapter_rows import sharing  # noqa: E402
-from benchmarks._rows import Row, as_line, main, measured  # noqa: E402
+from benchmarks._rows import Row, as_they_come, main, measured  # noqa: E402
 from benchmarks._small_language_model import Sentences, Trainer, choices, trained  # noqa: E402
 from fedsim.core import registry  # noqa: E402
 from fedsim.core.hooks import ModelComponent, Optimizer  # noqa: E402
@@ -133,11 +132,7 @@ def small() -> Setting:
 
 def measure(full: bool) -> list[Row]:
     """Return all rows."""
-    found: list[Row] = []
-    for row in rows(large() if full else small()):
-        print(as_line(row), file=sys.stderr, flush=True)
-        found.append(row)
-    return found
+    return as_they_come(rows(large() if full else small()))
 
 
 if __name__ == "__main__":

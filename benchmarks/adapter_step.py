@@ -9,19 +9,14 @@ from fedsim.core import process
 
 process.prepare()
 
-import sys  # noqa: E402
 
 from benchmarks._adapter_rows import all_rows, llama_135m  # noqa: E402
-from benchmarks._rows import Row, as_line, main  # noqa: E402
+from benchmarks._rows import Row, as_they_come, main  # noqa: E402
 
 
 def measure(full: bool) -> list[Row]:
     """Return all rows; the long version takes more passes."""
-    model, found = llama_135m(), list[Row]()
-    for row in all_rows(model, 49152, full, "135M"):
-        print(as_line(row), file=sys.stderr, flush=True)
-        found.append(row)
-    return found
+    return as_they_come(all_rows(llama_135m(), 49152, full, "135M"))
 
 
 if __name__ == "__main__":

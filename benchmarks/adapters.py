@@ -16,7 +16,6 @@ from fedsim.core import process
 process.prepare()
 
 import copy  # noqa: E402
-import sys  # noqa: E402
 from collections.abc import Iterator, Sequence  # noqa: E402
 from contextlib import nullcontext  # noqa: E402
 from dataclasses import dataclass, field  # noqa: E402
@@ -25,7 +24,7 @@ from typing import Any  # noqa: E402
 import torch  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
-from benchmarks._rows import Row, as_line, averaged, main, measured  # noqa: E402
+from benchmarks._rows import Row, as_they_come, averaged, main, measured  # noqa: E402
 from benchmarks._small_language_model import Sentences, Trainer, choices, trained  # noqa: E402
 from fedsim.core import layer_calls, registry  # noqa: E402
 from fedsim.core.losses import cross_entropy  # noqa: E402
@@ -263,12 +262,7 @@ def _told_given_beginnings(model: nn.Module, tokens: Tensor, basis: Tensor) -> f
 def measure(full: bool) -> list[Row]:
     """Return all rows; the long version has no more."""
     source = trained()
-    rows: list[Row] = []
-    for own in (over_rounds, over_ranks, over_placements):
-        for row in own(source):
-            print(as_line(row), file=sys.stderr, flush=True)
-            rows.append(row)
-    return rows
+    return as_they_come(row for own in (over_rounds, over_ranks, over_placements) for row in own(source))
 
 
 if __name__ == "__main__":

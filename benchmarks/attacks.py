@@ -13,14 +13,13 @@ from fedsim.core import process
 process.prepare()
 
 import argparse  # noqa: E402
-import sys  # noqa: E402
 from collections.abc import Callable, Iterator, Mapping, Sequence  # noqa: E402
 from typing import Any  # noqa: E402
 
 import torch  # noqa: E402
 
 from benchmarks import _breaching_rows, _descent_rows, _exact_rows  # noqa: E402
-from benchmarks._rows import Row, as_json, as_line, as_table  # noqa: E402
+from benchmarks._rows import Row, as_json, as_table, as_they_come  # noqa: E402
 from benchmarks._watch import Goal  # noqa: E402
 
 Settings = dict[str, Any]
@@ -42,12 +41,7 @@ INVERTING: Settings = {"schedule": "cosine", "sign": "soft", "max_iterations": 4
 
 def measure(full: bool, parts: Sequence[str]) -> Sequence[Row]:
     """Return the rows of the short or the long version of some parts."""
-    rows: list[Row] = []
-    for part in parts:
-        for row in PARTS[part](full):
-            print(as_line(row), file=sys.stderr, flush=True)
-            rows.append(row)
-    return rows
+    return as_they_come(row for part in parts for row in PARTS[part](full))
 
 
 def _exact(_full: bool) -> Iterator[Row]:

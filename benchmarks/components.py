@@ -10,13 +10,12 @@ from fedsim.core import process
 
 process.prepare()
 
-import sys  # noqa: E402
 from collections.abc import Callable, Iterator  # noqa: E402
 from functools import partial  # noqa: E402
 from typing import Any  # noqa: E402
 
 from benchmarks._passes import alternating, ratio  # noqa: E402
-from benchmarks._rows import Row, as_line, main  # noqa: E402
+from benchmarks._rows import Row, as_they_come, main  # noqa: E402
 from fedsim.federation.client import local_training  # noqa: E402
 from fedsim.scenario import parse  # noqa: E402
 from fedsim.scenario.world import World, build  # noqa: E402
@@ -82,12 +81,7 @@ MEASURED: tuple[Callable[[int], Iterator[Row]], ...] = (cutmix, multi_sample_dro
 
 def measure(full: bool) -> list[Row]:
     """Return all rows; the long version takes more passes."""
-    rows: list[Row] = []
-    for own in MEASURED:
-        for row in own(150 if full else 40):
-            print(as_line(row), file=sys.stderr, flush=True)
-            rows.append(row)
-    return rows
+    return as_they_come(row for own in MEASURED for row in own(150 if full else 40))
 
 
 def _train(world: World, number: int) -> None:

@@ -12,14 +12,13 @@ from fedsim.core import process
 process.prepare()
 
 import statistics  # noqa: E402
-import sys  # noqa: E402
 from collections.abc import Iterator, Sequence  # noqa: E402
 from typing import Any, NamedTuple  # noqa: E402
 
 import torch  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
-from benchmarks._rows import Row, as_line, half_width, main, measured  # noqa: E402
+from benchmarks._rows import Row, as_they_come, half_width, main, measured  # noqa: E402
 from fedsim.core import seeding  # noqa: E402
 from fedsim.core.types import Batch  # noqa: E402
 from fedsim.federation.client import local_training  # noqa: E402
@@ -75,11 +74,7 @@ def trained(name: str, seed: int, epochs: int = EPOCHS) -> Accuracy:
 
 def measure(full: bool) -> list[Row]:
     """Return the rows of every training."""
-    rows: list[Row] = []
-    for row in _rows(range(1, 11 if full else 4)):
-        print(as_line(row), file=sys.stderr, flush=True)
-        rows.append(row)
-    return rows
+    return as_they_come(_rows(range(1, 11 if full else 4)))
 
 
 def _rows(seeds: Sequence[int]) -> Iterator[Row]:

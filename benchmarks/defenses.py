@@ -21,7 +21,7 @@ import torch  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
 
 from benchmarks._passes import SETTLING, alternating, ratio  # noqa: E402
-from benchmarks._rows import Row, as_line, main  # noqa: E402
+from benchmarks._rows import Row, as_they_come, main  # noqa: E402
 from fedsim.core import registry  # noqa: E402
 from fedsim.core.errors import FedsimError  # noqa: E402
 from fedsim.experiment import runner  # noqa: E402
@@ -41,11 +41,7 @@ _MANY = 100
 
 def measure(full: bool) -> list[Row]:
     """Return all rows; the long version takes more passes."""
-    rows: list[Row] = []
-    for row in _rows(30 if full else 8):
-        print(as_line(row), file=sys.stderr, flush=True)
-        rows.append(row)
-    return rows
+    return as_they_come(_rows(30 if full else 8))
 
 
 def _rows(passes: int) -> Iterator[Row]:

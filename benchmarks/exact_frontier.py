@@ -22,7 +22,6 @@ process.prepare()
 import argparse  # noqa: E402
 import math  # noqa: E402
 import statistics  # noqa: E402
-import sys  # noqa: E402
 from collections.abc import Iterator, Sequence  # noqa: E402
 
 import torch  # noqa: E402
@@ -31,7 +30,7 @@ from benchmarks import _frontier_control, _frontier_table, _patch_rows  # noqa: 
 from benchmarks._budget import Outcome, attack_within  # noqa: E402
 from benchmarks._frontier_cases import CASES, Case  # noqa: E402
 from benchmarks._frontier_gap import measure_gaps  # noqa: E402
-from benchmarks._rows import Row, as_json, as_line, as_table, measured  # noqa: E402
+from benchmarks._rows import Row, as_json, as_table, as_they_come, measured  # noqa: E402
 from benchmarks._victims import victims_of  # noqa: E402
 from fedsim.core import registry  # noqa: E402
 from fedsim.core.errors import NotApplicable  # noqa: E402
@@ -99,10 +98,7 @@ def main() -> None:
         "--seconds", type=float, default=math.inf, help="of the processor, for each update of a setting"
     )
     chosen = parser.parse_args()
-    rows: list[Row] = []
-    for row in measure(chosen.full, chosen.only, chosen.seconds):
-        print(as_line(row), file=sys.stderr, flush=True)
-        rows.append(row)
+    rows = as_they_come(measure(chosen.full, chosen.only, chosen.seconds))
     print(as_json(rows) if chosen.json else as_table(rows))
 
 

@@ -14,7 +14,6 @@ from fedsim.core import process
 
 process.prepare()
 
-import sys  # noqa: E402
 from collections.abc import Iterator, Mapping, Sequence  # noqa: E402
 from itertools import product  # noqa: E402
 from statistics import mean  # noqa: E402
@@ -23,7 +22,7 @@ from typing import Any, NamedTuple  # noqa: E402
 import torch  # noqa: E402
 from torch import Tensor  # noqa: E402
 
-from benchmarks._rows import Row, as_line, main, measured  # noqa: E402
+from benchmarks._rows import Row, as_they_come, main, measured  # noqa: E402
 from fedsim.core import registry, seeding  # noqa: E402
 from fedsim.core.boxes import inside  # noqa: E402
 from fedsim.core.examples import distinct  # noqa: E402
@@ -139,11 +138,7 @@ def _is_mixed(draws: Draws) -> bool:
 
 def measure(full: bool) -> Sequence[Row]:
     """Return all rows."""
-    rows: list[Row] = []
-    for row in _rows(20 if full else 5):
-        print(as_line(row), file=sys.stderr, flush=True)
-        rows.append(row)
-    return rows
+    return as_they_come(_rows(20 if full else 5))
 
 
 def _rows(victims: int) -> Iterator[Row]:

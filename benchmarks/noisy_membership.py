@@ -15,7 +15,6 @@ from fedsim.core import process
 process.prepare()
 
 import statistics  # noqa: E402
-import sys  # noqa: E402
 from collections.abc import Iterator, Sequence  # noqa: E402
 from typing import Any, NamedTuple  # noqa: E402
 
@@ -24,7 +23,7 @@ import torch  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
-from benchmarks._rows import Row, as_line, half_width, main, measured  # noqa: E402
+from benchmarks._rows import Row, as_they_come, half_width, main, measured  # noqa: E402
 from fedsim.core import seeding  # noqa: E402
 from fedsim.core.types import Batch, Memory  # noqa: E402
 from fedsim.data.label_noise import noisy_labels  # noqa: E402
@@ -132,12 +131,7 @@ def _separated(inside: Tensor, outside: Tensor, seed: int) -> tuple[float, float
 
 def measure(full: bool) -> Sequence[Row]:
     """Return the rows over five seeds, or over twenty."""
-    rows: list[Row] = []
-    for name in TRAININGS:
-        for row in _rows(name, range(20 if full else 5)):
-            print(as_line(row), file=sys.stderr, flush=True)
-            rows.append(row)
-    return rows
+    return as_they_come(row for name in TRAININGS for row in _rows(name, range(20 if full else 5)))
 
 
 def _rows(name: str, seeds: Sequence[int]) -> Iterator[Row]:

@@ -13,7 +13,6 @@ from fedsim.core import process
 process.prepare()
 
 import argparse  # noqa: E402
-import sys  # noqa: E402
 import time  # noqa: E402
 from collections.abc import Iterator, Mapping  # noqa: E402
 from dataclasses import replace  # noqa: E402
@@ -22,7 +21,7 @@ from typing import Any, NamedTuple  # noqa: E402
 import torch  # noqa: E402
 
 from benchmarks._frontier_cases import LENET, SMALL  # noqa: E402
-from benchmarks._rows import Row, as_json, as_line, as_table, averaged, measured  # noqa: E402
+from benchmarks._rows import Row, as_json, as_table, as_they_come, averaged, measured  # noqa: E402
 from benchmarks._victims import DIGITS, KNOWN, PHOTOGRAPHS  # noqa: E402
 from fedsim.core import registry, seeding  # noqa: E402
 from fedsim.core.errors import NotApplicable  # noqa: E402
@@ -97,12 +96,8 @@ CASES = (
 
 def measure(full: bool, only: str = "") -> list[Row]:
     """Return the rows of the short or the long version, for settings that contain a text."""
-    rows: list[Row] = []
-    for case in (own for own in CASES if only in own.setting):
-        for row in _rows(case, _ALL if full else _FEW):
-            print(as_line(row), file=sys.stderr, flush=True)
-            rows.append(row)
-    return rows
+    cases = [own for own in CASES if only in own.setting]
+    return as_they_come(row for case in cases for row in _rows(case, _ALL if full else _FEW))
 
 
 def _rows(case: Case, victims: int) -> Iterator[Row]:

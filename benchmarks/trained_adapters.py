@@ -12,7 +12,6 @@ from fedsim.core import process
 
 process.prepare()
 
-import sys  # noqa: E402
 import time  # noqa: E402
 from collections.abc import Iterator, Mapping, Sequence  # noqa: E402
 from dataclasses import replace  # noqa: E402
@@ -20,7 +19,7 @@ from typing import Any, NamedTuple  # noqa: E402
 
 import torch  # noqa: E402
 
-from benchmarks._rows import Row, as_line, averaged, main, measured  # noqa: E402
+from benchmarks._rows import Row, as_they_come, averaged, main, measured  # noqa: E402
 from benchmarks._small_language_model import trained  # noqa: E402
 from fedsim.core import registry, seeding  # noqa: E402
 from fedsim.core.errors import NotApplicable  # noqa: E402
@@ -151,12 +150,7 @@ def _without_end(tokens: list[int], padding: int) -> list[int]:
 
 def measure(full: bool) -> list[Row]:
     """Return the rows of the short or the long version."""
-    rows: list[Row] = []
-    for case in (TINY, LARGE) if full else (TINY,):
-        for row in _rows(case):
-            print(as_line(row), file=sys.stderr, flush=True)
-            rows.append(row)
-    return rows
+    return as_they_come(row for case in (TINY, LARGE)[: 1 + full] for row in _rows(case))
 
 
 def _rows(case: Case) -> Iterator[Row]:

@@ -13,7 +13,6 @@ from fedsim.core import process
 
 process.prepare()
 
-import sys  # noqa: E402
 import time  # noqa: E402
 from collections.abc import Iterator, Mapping, Sequence  # noqa: E402
 from typing import Any, NamedTuple  # noqa: E402
@@ -21,7 +20,7 @@ from typing import Any, NamedTuple  # noqa: E402
 import torch  # noqa: E402
 from torch import Tensor  # noqa: E402
 
-from benchmarks._rows import Row, as_line, averaged, main, measured  # noqa: E402
+from benchmarks._rows import Row, as_they_come, averaged, main, measured  # noqa: E402
 from benchmarks._victims import DIGITS, KNOWN, Victim  # noqa: E402
 from fedsim.core import registry, seeding  # noqa: E402
 from fedsim.core.types import Reconstruction, Tensors, WireEntry  # noqa: E402
@@ -144,12 +143,8 @@ def _rows(case: Case, rounds: Sequence[int], clients: int) -> Iterator[Row]:
 
 def measure(full: bool) -> list[Row]:
     """Return the rows of the short or the long version."""
-    rows: list[Row] = []
-    for case in CASES if full else CASES[:1]:
-        for row in _rows(case, case.rounds if full else SHORT, _CLIENTS if full else 4):
-            print(as_line(row), file=sys.stderr, flush=True)
-            rows.append(row)
-    return rows
+    cases, clients = (CASES, _CLIENTS) if full else (CASES[:1], 4)
+    return as_they_come(row for case in cases for row in _rows(case, case.rounds if full else SHORT, clients))
 
 
 if __name__ == "__main__":

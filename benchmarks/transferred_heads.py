@@ -17,7 +17,6 @@ from fedsim.core import process
 
 process.prepare()
 
-import sys  # noqa: E402
 import time  # noqa: E402
 from collections.abc import Iterator, Mapping, Sequence  # noqa: E402
 from typing import Any, NamedTuple, cast  # noqa: E402
@@ -29,7 +28,7 @@ from torch import Tensor  # noqa: E402
 from attacks.core.feature_inversion import STEPS  # noqa: E402
 from attacks.malicious_server.maui import follow_features, read_features, single_features  # noqa: E402
 from benchmarks._realism_cells import GROUP_NORM, LENET, SMALL_VIT, Network, located  # noqa: E402
-from benchmarks._rows import Row, as_line, main, measured, of_interval  # noqa: E402
+from benchmarks._rows import Row, as_they_come, main, measured, of_interval  # noqa: E402
 from benchmarks._victims import DIGITS, KNOWN, kept_weights, trained_weights, world_of  # noqa: E402
 from benchmarks.trained_victims import accuracy  # noqa: E402
 from fedsim.core import seeding  # noqa: E402
@@ -108,13 +107,8 @@ class Seen(NamedTuple):
 
 def measure(full: bool) -> list[Row]:
     """Return the rows of the short or the long version."""
-    rows: list[Row] = []
     cases = _CASES if full else [own._replace(updates=_SHORT) for own in _CASES[:2]]
-    for case in cases:
-        for row in rows_of(case):
-            print(as_line(row), file=sys.stderr, flush=True)
-            rows.append(row)
-    return rows
+    return as_they_come(row for case in cases for row in rows_of(case))
 
 
 def rows_of(case: Case) -> Iterator[Row]:
