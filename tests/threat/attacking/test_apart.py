@@ -99,6 +99,7 @@ def test_the_record_and_the_pictures_are_the_same_bytes(scenario: Build, tmp_pat
         attacks=[
             {"name": "inverting-gradients", "max_iterations": 12, "label": "IG"},
             {"name": "wiig", "max_iterations": 8, "also_knows": ["masks"]},
+            {"name": "closed-form-linear"},
         ],
     )
     here, apart = run(built, tmp_path / "here", in_process), run(built, tmp_path / "apart", start_isolated)
@@ -110,15 +111,15 @@ def test_the_record_and_the_pictures_are_the_same_bytes(scenario: Build, tmp_pat
 def test_what_an_attack_does_to_its_process_is_its_own_failure(scenario: Build, tmp_path: Path, strange: None) -> None:
     deeds = ("end", "raise", "object", "")
     attacks = [{"name": "strange", "label": deed or "quiet", "deed": deed} for deed in deeds]
-    built = scenario(attacks=attacks, threat={"victims": 1}, model={"dropout": 0.0})
+    built = scenario(attacks=attacks, threat={"victims": 2}, model={"dropout": 0.0})
     record = run(built, tmp_path / "apart", start_isolated)
     found = {attack.label: attack.victims for attack in record.arms[0].attacks}
     why = {label: [victim.failure for victim in victims] for label, victims in found.items()}
-    assert why["end"] == ["its process ended with 7 before it answered."]
+    assert why["end"] == ["its process ended with 7 before it answered."] * 2
     assert all("ZeroDivisionError: a bug (strange_attack.py" in str(one) for one in why["raise"])
     assert all("its guess holds a object, expected tensors, numbers and text" in str(one) for one in why["object"])
-    assert why["quiet"] == [None]
-    assert [victim.facts["truths"] for victim in found["quiet"]] == [0]
+    assert why["quiet"] == [None, None]
+    assert [victim.facts["truths"] for victim in found["quiet"]] == [0, 0]
 
 
 def test_in_the_scorers_process_the_truth_can_be_found_and_the_guess_is_the_same(
