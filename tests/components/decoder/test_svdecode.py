@@ -1,7 +1,7 @@
 """Steering vector decoding: closed forms against the explicit Jacobian, slopes, calibration, and a trained model."""
 
 import copy
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -115,6 +115,24 @@ def test_costs_are_those_of_one_pass_and_calibration_lowers_them() -> None:
     ]
     assert min(steered_costs) == steered_costs[0] < steered_costs[1]
     assert steered_costs[2] <= steered_costs[1]
+
+
+@pytest.mark.parametrize("sign", ["task", "paper"])
+def test_costs_move_the_sure_tokens_alone_and_refuse_none(sign: Literal["task", "paper"]) -> None:
+    model, strength = pair().eval(), 3.0
+    examples = batch(model, 6)
+    config = SvdecodeConfig(strength=strength if sign == "task" else -strength, confidence=0.5, sign=sign)
+    assert config.outside == "refused"
+    with torch.no_grad():
+        tuned, base = (own(examples.inputs).double() for own in (model.tuned, model.base))
+    odds, moved = tuned.softmax(-1), tuned - base
+    delta = odds * (moved - (odds * moved).sum(-1, keepdim=True))
+    is_sure = odds >= 0.5 * odds.amax(-1, keepdim=True)
+    scores = tuned + strength * delta * is_sure
+    expected = cross_entropy(scores.flatten(0, 1), examples.labels.flatten(), reduction="none").view(6, -1).sum(1)
+    true = examples.labels.clamp_min(0)[..., None]
+    assert not is_sure.gather(-1, true)[examples.labels != IGNORED].all(), "some true tokens are not sure"
+    torch.testing.assert_close(costs(model, examples, config), expected)
 
 
 def test_adapters_that_are_taken_off_are_the_base() -> None:

@@ -161,6 +161,19 @@ def test_the_neurons_that_tell_a_class_are_kept() -> None:
     assert learned["neurons"].tolist() == [17]
 
 
+def test_the_probability_of_a_class_is_that_of_gaussians_with_its_share() -> None:
+    hidden = torch.tensor([[0.0, 1.0], [2.0, 5.0], [1.0, 3.0], [4.0, 9.0], [6.0, 5.0]], dtype=torch.double)
+    labels = torch.tensor([0, 0, 0, 1, 1])
+    probe = make("feature-neurons", neurons=2)
+    learned = probe.fit(hidden, labels, torch.Generator())
+    # class means 1, 3 and 5, 7; squares about them 2 + 2 and 8 + 8, of five examples
+    means, variances = torch.tensor([[1.0, 3.0], [5.0, 7.0]]).double(), torch.tensor([4 / 5, 16 / 5]).double()
+    at = torch.tensor([[2.5, 4.0], [3.0, 5.5], [9.0, 0.0]], dtype=torch.double)
+    density = torch.distributions.Normal(means, variances.sqrt()).log_prob(at[:, None]).sum(-1).exp()
+    joint = torch.tensor([3 / 5, 2 / 5]) * density
+    torch.testing.assert_close(probe.predict(learned, at), joint / joint.sum(1, keepdim=True))
+
+
 def test_moved_neurons_are_sorted_and_those_that_stand_still_are_left_out() -> None:
     change = {f"{UP}.weight": torch.tensor([[0.0, 1.0], [0.0, 0.0], [3.0, 4.0]]), f"{DOWN}.weight": torch.ones(2, 3)}
     assert moved_neurons(change) == [(f"{UP}.weight", 2), (f"{UP}.weight", 0)]
