@@ -15,8 +15,6 @@ import importlib
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
-from fedsim import _moved
-
 if TYPE_CHECKING:
     from fedsim.api import Run, Runs, load, run, sweep
     from fedsim.audit import audit
@@ -30,18 +28,15 @@ except PackageNotFoundError:
 __all__ = ["Run", "Runs", "__version__", "audit", "load", "reconstruct", "run", "sweep"]
 
 _HOMES = {
-    **dict.fromkeys(("Run", "Runs", "load", "run"), "fedsim.api"),
+    **dict.fromkeys(("Run", "Runs", "load", "run", "sweep"), "fedsim.api"),
     "reconstruct": "fedsim.core.reconstruct",
 }
-_CALLED = ("audit", "sweep")  # modules that are called themselves; see fedsim.core.callable_modules
-
-_moved.install()
 
 
 def __getattr__(name: str) -> Any:
     """Import what is asked for: `import fedsim` alone loads no torch."""
-    if name in _CALLED:
-        return importlib.import_module(f"fedsim.{name}")
+    if name == "audit":
+        return importlib.import_module("fedsim.audit")  # called itself; see fedsim.core.callable_modules
     if name not in _HOMES:
         raise AttributeError(f"module 'fedsim' has no attribute '{name}'")
     return getattr(importlib.import_module(_HOMES[name]), name)

@@ -7,8 +7,6 @@ import traceback
 from collections.abc import Iterable
 from pathlib import Path
 
-from fedsim.core.renamed import old_names
-
 _MOST_NAMED = 30  # words of a list that somebody reads
 
 
@@ -76,6 +74,3 @@ def nearest(word: str, known: Iterable[str]) -> str:
     if close:
         return f" Did you mean '{folded[close[0]]}'?"
     return f" Known: {', '.join(options)}." if 0 < len(options) <= _MOST_NAMED else ""
-
-
-__getattr__ = old_names(__name__, {"told": "describe_exception"})

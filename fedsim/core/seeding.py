@@ -16,8 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from fedsim.core.renamed import old_names
-
 _WORD = (1 << 32) - 1
 _HALF = 16
 _POOL = 4
@@ -175,6 +173,3 @@ def _constants(done: int, constants: tuple[int, int]) -> tuple[int, int]:
     start, factor = constants
     before = start * pow(factor, done, 1 << 32) & _WORD
     return before, before * factor & _WORD
-
-
-__getattr__ = old_names(__name__, {"contained": "isolate_randomness"})

@@ -65,7 +65,6 @@ from fedsim.core.hooks.probes import Probe
 from fedsim.core.hooks.tasks import Task
 from fedsim.core.hooks.traces import Mitigation, TraceAttack
 from fedsim.core.hooks.unlearning import Part, Request, Shown, Unlearning
-from fedsim.core.renamed import old_names
 
 __all__ = [
     "ANYTHING",
@@ -127,5 +126,3 @@ __all__ = [
     "check_scores",
     "check_update",
 ]
-
-__getattr__ = old_names(__name__, {"Here": "HookContext"})

@@ -46,7 +46,7 @@ class Defense(Configured[ConfigT]):
 
     Attributes:
         place: where it stands when a scenario has several; those of one place keep the scenario's order.
-        needs_step: whether its moments read `Here.local`, which an engine that trains clients together cannot give.
+        needs_step: whether its moments read `HookContext.local`, which engines that train clients together cannot give.
     """
 
     place: ClassVar[Place] = "layers"

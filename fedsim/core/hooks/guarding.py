@@ -38,9 +38,9 @@ class Draws:
         torch.random.set_rng_state(self._before)
         raise FedsimError(
             "the attack drew from torch's global generator, so that its seed does not tell what it finds. Pass "
-            "generator=generator to torch.rand and its like; run the model inside injected_masks, kept_masks or "
+            "generator=generator to torch.rand and its like; run the model inside inject_masks, keep_masks or "
             "without_dropout of fedsim.core.masks; and put what takes no generator, as a new layer, into "
-            "fedsim.core.seeding.contained."
+            "fedsim.core.seeding.isolate_randomness."
         )
 
     def watched(self, on_step: OnStep) -> OnStep:

@@ -17,7 +17,6 @@ from fedsim.core.masks.passes import (
 )
 from fedsim.core.masks.prefixes import KeptPrefixes, prefix_dropout, prefix_mask
 from fedsim.core.masks.sites import draw_masks, expected_mask, named_calls, rescaling
-from fedsim.core.renamed import old_names
 
 __all__ = [
     "KeptPrefixes",
@@ -35,13 +34,3 @@ __all__ = [
     "rescaling",
     "without_dropout",
 ]
-
-__getattr__ = old_names(
-    __name__,
-    {
-        "drawn_masks": "draw_masks",
-        "injected_masks": "inject_masks",
-        "kept_masks": "keep_masks",
-        "recorded_masks": "record_masks",
-    },
-)

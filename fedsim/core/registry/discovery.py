@@ -31,7 +31,7 @@ _FOLDERS: dict[Kind, str] = {
 }
 
 _HOME = Path(__file__).resolve().parents[3]
-_MARKS = (b"fedsim.core.registry", b"fedsim.registry", b"from fedsim.core import registry")
+_MARKS = (b"fedsim.core.registry", b"from fedsim.core import registry")
 
 
 class _Own(MetaPathFinder):

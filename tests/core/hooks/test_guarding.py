@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fedsim.core import seeding
+from fedsim.core import masks, seeding
 from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import Attack
-from fedsim.core.masks import keep_masks, without_dropout
+from fedsim.core.masks import inject_masks, keep_masks, without_dropout
 from fedsim.core.types import Config, Observation, OnStep, Reconstruction, Step, Truth
 from fedsim.scenario.world import World
 
@@ -68,8 +68,13 @@ def own_layer(_observation: Observation, _generator: torch.Generator) -> None:
 )
 def test_a_draw_from_the_global_generator_is_refused_and_undone(observation: Observation, does: Search) -> None:
     before = torch.random.get_rng_state()
-    with pytest.raises(FedsimError, match="drew from torch's global generator.*generator=generator.*without_dropout"):
+    with pytest.raises(
+        FedsimError, match="drew from torch's global generator.*generator=generator.*without_dropout"
+    ) as refused:
         attacked(observation, does)
+    inside = ", ".join(own.__name__ for own in (inject_masks, keep_masks))
+    assert f"inside {inside} or without_dropout of {masks.__name__}" in str(refused.value)
+    assert f"{seeding.__name__}.{seeding.isolate_randomness.__name__}." in str(refused.value)
     assert torch.equal(before, torch.random.get_rng_state())
 
 
