@@ -14,7 +14,6 @@ Source: Kariyappa et al. 2023, arXiv 2209.05578; the weights of the terms are th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import ClassVar, NamedTuple, final
 
 import torch
@@ -43,7 +42,6 @@ _HISTORY_POINTS = 400
 class CocktailPartyConfig(Config):
     """Settings. On one core, 1,000 iterations take about 4 seconds for 32 images of 784 pixels."""
 
-    old_names: ClassVar[Mapping[str, str]] = {"iterations": "max_iterations"}
     max_iterations: int = Field(default=1000, ge=1, description="Adam steps")
     learning_rate: float = Field(
         default=0.01, gt=0, description="Adam's step, relative to the length of the unmixing vectors"

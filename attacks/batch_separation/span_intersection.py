@@ -14,7 +14,6 @@ Source: the principle of TIGER, Kalikman et al. 2026, arXiv 2606.18312, applied 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import ClassVar, NamedTuple, final
 
 import torch
@@ -48,8 +47,6 @@ _ABOVE_NOISE, _CONTRADICTED = 3.0, 0.2
 
 class SpanIntersectionConfig(Config):
     """Settings of the search."""
-
-    old_names: ClassVar[Mapping[str, str]] = {"starts": "restarts"}
 
     restarts: int = Field(default=128, ge=1, description="random restarts in each round")
     rounds: int = Field(default=12, ge=1, description="most rounds before giving up")

@@ -13,7 +13,7 @@ Source: SPEAR++, Bakarsky et al. 2025, arXiv 2510.24200, after SPEAR, arXiv 2403
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, final
 
@@ -54,8 +54,6 @@ _COMPARED_IN_NOISE = 0.25
 
 class SparseDictionaryConfig(Config):
     """Settings of the search. A round of 1,024 restarts takes about half a second on one core for 512 units."""
-
-    old_names: ClassVar[Mapping[str, str]] = {"starts": "restarts"}
 
     rounds: int = Field(default=4, ge=1, description="most rounds before giving up")
     restarts: int = Field(default=1024, ge=1, description="random restarts in each round")

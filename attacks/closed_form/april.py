@@ -14,7 +14,6 @@ Source: Lu et al. 2022, arXiv 2112.14087.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple, final
 
 import torch
@@ -38,8 +37,6 @@ _RIDGE = 1e-10
 
 class AprilConfig(Config):
     """Settings of APRIL. All but `rank_tolerance` are used only where tokens are dropped out."""
-
-    old_names: ClassVar[Mapping[str, str]] = {"starts": "restarts"}
 
     sweeps: int = Field(default=200, ge=1, description="sweeps of alternating least squares in one restart")
     restarts: int = Field(

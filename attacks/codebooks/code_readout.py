@@ -39,7 +39,6 @@ class CodeReadoutConfig(Config):
     """Settings of the read-out."""
 
     inversion: str = Field(default="dropout-inversion", description="attack that searches the images")
-    old_names: ClassVar[Mapping[str, str]] = {"iterations": "max_iterations"}
     max_iterations: int = Field(
         default=2000, ge=0, description="about how many gradients that attack may take; 0: read codes only"
     )

@@ -13,7 +13,6 @@ Source: the bottleneck: Traeuble et al. 2023, arXiv 2207.11240, which describes 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
@@ -44,7 +43,6 @@ _HISTORY_POINTS = 200
 class KeyReadoutConfig(Config):
     """Settings of the read-out."""
 
-    old_names: ClassVar[Mapping[str, str]] = {"iterations": "max_iterations"}
     max_iterations: int = Field(default=300, ge=0, description="iterations of the descent to images; 0: keys alone")
     learning_rate: float = Field(default=0.1, gt=0, description="Adam's step, in normalised units; it falls to 0")
     total_variation: float = Field(

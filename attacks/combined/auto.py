@@ -13,7 +13,7 @@ Source: this project; the notes name the attack that won.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar, cast, final, get_args
@@ -43,7 +43,6 @@ _NAME = "auto"
 class AutoConfig(Config):
     """Settings of the attacker."""
 
-    old_names: ClassVar[Mapping[str, str]] = {"iterations": "max_iterations"}
     max_iterations: int = Field(
         default=2000, ge=1, description="about how many gradients each attack that descends may take"
     )

@@ -8,7 +8,7 @@ are built explicitly: close to the truth the fast path's differences would be ro
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, TypeVar
 
@@ -35,7 +35,6 @@ _KINKED = ("ReluBackward", "LeakyReluBackward", "HardtanhBackward", "PreluKernel
 class LbfgsConfig(Config):
     """Settings of L-BFGS."""
 
-    old_names: ClassVar[Mapping[str, str]] = {"iterations": "max_iterations"}
     max_iterations: int = Field(default=300, ge=1, description="most iterations of one start")
     inner: int = Field(default=20, ge=1, description="most steps within an iteration")
     learning_rate: float = Field(default=1.0, gt=0, description="factor on the length of L-BFGS's steps")

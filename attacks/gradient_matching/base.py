@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
@@ -37,8 +37,6 @@ Statistics = Literal["attack", "batch", "running"]
 
 class MatchingConfig(Config):
     """Settings of the search. The defaults are those of the reference experiments of the Dropout Inversion Attack."""
-
-    old_names: ClassVar[Mapping[str, str]] = {"trials": "restarts", "iterations": "max_iterations"}
 
     max_iterations: int = Field(default=20_000, ge=1, description="most iterations of one restart")
     learning_rate: float = Field(default=0.1, gt=0, description="Adam's step, in normalised input units and mask units")

@@ -14,7 +14,7 @@ Source: Levenberg 1944; Marquardt 1963. The equations are those of Zhu, Liu, Han
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any, ClassVar, NamedTuple, final
 
@@ -56,7 +56,6 @@ _START = 0.1  # standard deviation of the first inputs: near grey, where smooth 
 class GaussNewtonConfig(Config):
     """Settings of the solver."""
 
-    old_names: ClassVar[Mapping[str, str]] = {"iterations": "max_iterations"}
     max_iterations: int = Field(
         default=60, ge=1, description="most steps from one start, with pixels in their range; then as many without"
     )

@@ -13,7 +13,7 @@ Source: Balunovic et al. 2022, arXiv 2202.08827; new is a last search over token
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple, final
 
 import torch
@@ -42,8 +42,6 @@ _AT_ONCE = 25  # dummies that are compared together
 
 class LampConfig(TextMatchingConfig):
     """Settings of LAMP."""
-
-    old_names: ClassVar[Mapping[str, str]] = {"searches": "restarts", "iterations": "max_iterations"}
 
     max_iterations: int = Field(default=2000, ge=1, description="iterations of the descent in total")
     learning_rate: float = Field(

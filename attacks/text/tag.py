@@ -12,7 +12,6 @@ Source: Deng et al. 2021, arXiv 2103.06819, which attacks classifiers of given l
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, ClassVar, cast, final
 
 import torch
@@ -31,7 +30,6 @@ from fedsim.core.types import OnStep
 class TagConfig(TextMatchingConfig):
     """Settings of TAG."""
 
-    old_names: ClassVar[Mapping[str, str]] = {"iterations": "max_iterations"}
     max_iterations: int = Field(default=1000, ge=1, description="iterations of each restart")
     learning_rate: float = Field(
         default=0.25, gt=0, description="Adam's step, in units of the root mean square of the embedding's entries"
