@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import typing
-import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, Required, TypedDict, Unpack, get_args
+from typing import Any, Required, TypedDict, Unpack, cast, get_args
 
 from fedsim.core.errors import FedsimError
-from fedsim.core.hooks import KINDS_OF_COMPONENTS, Component, Hook, ModelComponent
+from fedsim.core.hooks import KINDS_OF_COMPONENTS, Component, Hook
 from fedsim.core.metric import Metric
 from fedsim.core.registry.method import METHODS, F, Kind, Method, by_alias
 from fedsim.core.types import Config
-
-_KINDS_OF_MODEL = tuple(kind for kind in KINDS_OF_COMPONENTS if issubclass(kind, ModelComponent))
 
 
 class About(TypedDict, total=False):
@@ -44,18 +41,17 @@ def defense(name: str, **about: Unpack[About]) -> Callable[[F], F]:
     return _register("defense", name, None, **about)
 
 
-def component(name: str, *, hook: str | None = None, **about: Unpack[About]) -> Callable[[F], F]:
+def component(name: str, **about: Unpack[About]) -> Callable[[F], F]:
     """Register a component: a final subclass of one of `fedsim.core.hooks.KINDS_OF_COMPONENTS`.
 
-    Its hook is that of the first of these among its base classes. To say it here as well, as was necessary before,
-    works for one version more.
+    Its hook is that of the first of these among its base classes.
 
     Raises:
-        FedsimError: nothing runs its base class, or `hook` says otherwise.
+        FedsimError: nothing runs its base class.
     """
 
     def decorate(make: F) -> F:
-        return _register("component", name, _hook_of(name, make, hook), **about)(make)
+        return _register("component", name, _hook_of(name, make), **about)(make)
 
     return decorate
 
@@ -148,34 +144,16 @@ def _check_names(kind: Kind, name: str, aliases: Sequence[str], make: Callable[.
             raise FedsimError(f"two {kind}s are called '{own}': {known.module} and {make.__module__}. Rename one.")
 
 
-def _hook_of(name: str, make: Callable[..., Any], stated: str | None) -> Hook:
-    """The hook of the first base class that something runs; `stated` is what the decorator says, if anything."""
-    ancestors = make.__mro__ if isinstance(make, type) else ()
-    base: type[Component[Any]] | None = next(
-        (kind for own in ancestors for kind in KINDS_OF_COMPONENTS if kind is own), None
+def _hook_of(name: str, make: Callable[..., Any]) -> Hook:
+    """The hook of the first base class that something runs."""
+    for base in make.__mro__ if isinstance(make, type) else ():
+        if base in KINDS_OF_COMPONENTS:
+            return cast("type[Component[Any]]", base).hook
+    bases = " and ".join(base.__name__ for base in getattr(make, "__bases__", ())) or "no class"
+    raise FedsimError(
+        f"nothing runs the component '{name}' ({make.__module__}), which derives from {bases}. Derive it from one "
+        f"of these of fedsim.core.hooks: {', '.join(kind.__name__ for kind in KINDS_OF_COMPONENTS)}."
     )
-    if base is None and ModelComponent in ancestors:
-        base = next((kind for kind in _KINDS_OF_MODEL if kind.hook == stated), None)
-    if base is None:
-        bases = " and ".join(own.__name__ for own in getattr(make, "__bases__", ())) or "no class"
-        raise FedsimError(
-            f"nothing runs the component '{name}' ({make.__module__}), which derives from {bases}. Derive it from one "
-            f"of these of fedsim.core.hooks: {', '.join(kind.__name__ for kind in KINDS_OF_COMPONENTS)}."
-        )
-    hook = base.hook
-    if stated is not None and stated != hook:
-        raise FedsimError(
-            f"the component '{name}' ({make.__module__}) says hook=\"{stated}\", but derives from {base.__name__}, "
-            f"whose hook is {hook}. Leave hook= out, or derive it from another base class first."
-        )
-    if stated is not None:
-        warnings.warn(
-            f"component '{name}': leave hook=\"{stated}\" out and derive it from {base.__name__}, which says the hook. "
-            "The next version does not take hook= any more.",
-            DeprecationWarning,
-            stacklevel=3,
-        )
-    return hook
 
 
 def _config_of(make: Callable[..., Any]) -> type[Config]:

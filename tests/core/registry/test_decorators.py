@@ -6,7 +6,7 @@ import pytest
 
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError
-from fedsim.core.hooks import Component, ModelComponent
+from fedsim.core.hooks import Component, ModelComponent, Objective
 from fedsim.core.types import Config
 from tests.core.registry.layers import Nothing
 
@@ -21,28 +21,25 @@ class Decoder(Component[Config]):
 
 
 @pytest.mark.parametrize(
-    ("kind", "stated", "message"),
+    ("kind", "message"),
     [
-        (Decoder, None, r"nothing runs the component 'own' .* derives from Component. Derive it .*: Adapter, Augm.*"),
-        (Decoder, "decoder", "nothing runs the component 'own'"),
-        (Decoder, "layer", "nothing runs the component 'own'"),
-        (Model, None, "derives from ModelComponent. Derive it from one of these"),
-        (Model, "loss", "derives from ModelComponent. Derive it from one of these"),
-        (Nothing, "adapter", 'says hook="adapter", but derives from Layer, whose hook is layer. Leave hook= out'),
+        (Decoder, r"nothing runs the component 'own' .* derives from Component. Derive it .*: Adapter, Augm.*"),
+        (Model, "derives from ModelComponent. Derive it from one of these"),
+        (lambda config: None, "derives from no class"),
     ],
 )
-def test_a_component_that_nothing_runs_is_refused(kind: type, stated: str | None, message: str) -> None:
+def test_a_component_that_nothing_runs_is_refused(kind: Any, message: str) -> None:
     with registry.temporary(), pytest.raises(FedsimError, match=message):
-        registry.component("own", hook=stated, summary="does nothing")(kind)
+        registry.component("own", summary="does nothing")(kind)
 
 
-@pytest.mark.parametrize(("kind", "stated", "base"), [(Nothing, "layer", "Layer"), (Model, "adapter", "Adapter")])
-def test_a_hook_beside_the_base_class_warns(kind: type, stated: str, base: str) -> None:
+def test_a_component_has_the_hook_of_its_first_base_class() -> None:
+    class Both(Model, Nothing, Objective[Config]):
+        """Changes the model, and has two hooks."""
+
     with registry.temporary():
-        with pytest.warns(DeprecationWarning, match=f'leave hook="{stated}" out and derive it from {base}') as told:
-            registry.component("own", hook=stated, summary="does nothing")(kind)
-        assert registry.get("component", "own").hook == stated
-    assert told[0].filename == __file__
+        registry.component("own", summary="does nothing")(Both)
+        assert registry.get("component", "own").hook == "layer"
 
 
 def test_an_alias_is_known_to_nobody_else() -> None:
