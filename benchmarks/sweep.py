@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 from benchmarks._rows import Row, main, measured
+from fedsim.core.json_schema import SCHEMA_VERSION
 from fedsim.experiment.runner import scenario_hash
 from fedsim.experiment.sweep.folder import SweepFolder, plan_of
 from fedsim.experiment.sweep.origin import origin_of
@@ -98,7 +99,7 @@ def _again(place: Path, repeats: int) -> list[float]:
     folder.keep_origin(origin_of(path, []))
     for run in runs:
         folder.run_path(run.digest).mkdir()
-        record = json.dumps({"schema_version": 1, "status": "finished"}, indent=1)
+        record = json.dumps({"schema_version": SCHEMA_VERSION, "status": "finished"}, indent=1)
         (folder.run_path(run.digest) / "record.json").write_text(record)
     return [_seconds(path, out, 1) for _ in range(repeats)]
 

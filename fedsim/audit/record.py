@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
 import shlex
 from pathlib import Path
 from typing import Any, Literal
@@ -22,13 +20,12 @@ from fedsim.record import (
     MembershipRecord,
     Summary,
     VictimRecord,
-    conversion,
 )
 from fedsim.record.policy import Policy
+from fedsim.record.store import check_schema
 from fedsim.scenario import Scoring
 
 RECORD = "audit.json"
-_SCHEMA = re.compile(rb'\s*\{\s*"schema_version":\s*(\d+)')
 ARRAYS = "audit.npz"
 SUGGESTS = "For stronger evidence give --minutes"  # how the note begins that an audit tells before it searches
 PAGE = "audit.html"
@@ -194,25 +191,6 @@ def command_of(plan: Plan, folder: Path, policy: Path, memory: float | None) -> 
     return shlex.join(words)
 
 
-def _present_schema(content: bytes) -> bytes | str:
-    """Return the text of an audit in the present schema: schema 1 had each metric as a field of its own."""
-    found = _SCHEMA.match(content)
-    if found is None or int(found[1]) != 1:
-        return content
-    raw = json.loads(content)
-    raw["inspections"] = [_inspection(own) for own in raw["inspections"]]
-    raw["control"] = _inspection(raw["control"])
-    raw["trials"] = [{**own, "inspection": _inspection(own["inspection"])} for own in raw["trials"]]
-    return json.dumps({**raw, "schema_version": 2})
-
-
-def _inspection(own: dict[str, Any] | None) -> dict[str, Any] | None:
-    if own is None:
-        return None
-    victims = [conversion.victim_from_first(victim) for victim in own["victims"]]
-    return {**own, "victims": victims, "summary": conversion.summary_from_first(own["summary"])}
-
-
 def read(folder: Path) -> AuditRecord:
     """Return the record in a folder.
 
@@ -220,7 +198,9 @@ def read(folder: Path) -> AuditRecord:
         FedsimError: the folder has no record, or it cannot be read.
     """
     try:
-        return AuditRecord.model_validate_json(_present_schema((folder / RECORD).read_bytes()))
+        content = (folder / RECORD).read_bytes()
+        check_schema(folder / RECORD, content)
+        return AuditRecord.model_validate_json(content)
     except OSError as error:
         raise FedsimError(f"{folder} holds no {RECORD}, so it is not the folder of an audit.") from error
     except ValidationError as error:

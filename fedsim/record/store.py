@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import io
-import json
 import math
 import os
 import re
@@ -23,7 +22,7 @@ from fedsim.core.errors import FedsimError
 from fedsim.core.json_schema import SCHEMA_VERSION
 from fedsim.core.plain import printable_json, slug
 from fedsim.core.types import Tensors
-from fedsim.record import RunRecord, conversion
+from fedsim.record import RunRecord
 
 RECORD = "record.json"
 ARRAYS = "arrays.npz"
@@ -47,7 +46,7 @@ _FILES = (
 _FOLDERS = (_FIGURES, _WEIGHTS, UPDATES)
 _OF_AN_ARM = re.compile(r"(?:wall|curves|exceedance|partition|participation|roc)-(\d+)-[a-z0-9-]+\.(?:png|csv)")
 _OF_A_RUN = re.compile(r"epsilon-\d+\.(?:png|csv)")
-_SCHEMA = re.compile(r'\s*\{\s*"schema_version":\s*(\d+)')
+_SCHEMA = re.compile(rb'\s*\{\s*"schema_version":\s*(\d{1,9})')
 _LARGE = 64 * 2**20  # bytes; weights hardly shrink, at 5 MB a second
 
 
@@ -162,10 +161,12 @@ def read_record(path: Path) -> RunRecord:
     """Return the record in a run folder.
 
     Raises:
-        FedsimError: there is none, it is broken, or a later version of fedsim made it.
+        FedsimError: there is none, it is broken, or has another schema.
     """
     try:
-        return RunRecord.model_validate_json(_present_schema(path, printable_json((path / RECORD).read_bytes())))
+        content = (path / RECORD).read_bytes()
+        check_schema(path / RECORD, content)
+        return RunRecord.model_validate_json(printable_json(content))
     except OSError as error:
         raise FedsimError(f"{path} holds no {RECORD}: not a run folder.") from error
     except ValidationError as error:
@@ -174,26 +175,18 @@ def read_record(path: Path) -> RunRecord:
         raise FedsimError(f"{path / RECORD} cannot be read: {place}: {first['msg']}") from error
 
 
-def _present_schema(path: Path, content: str | bytes) -> str | bytes:
-    """Return the text of a record in the present schema.
+def check_schema(record: Path, content: bytes) -> None:
+    """Check that a record's content has the schema that this fedsim reads, or says nothing of one.
 
     Raises:
-        FedsimError: it was made by a later version of fedsim.
+        FedsimError: it has another.
     """
-    text = content.decode(errors="replace") if isinstance(content, bytes) else content
-    found = _SCHEMA.match(text)
-    version = int(found[1]) if found else SCHEMA_VERSION
-    if version > SCHEMA_VERSION:
+    found = _SCHEMA.match(content)
+    if found is not None and int(found[1]) != SCHEMA_VERSION:
         raise FedsimError(
-            f"{path / RECORD} has schema version {version}, and this fedsim reads up to {SCHEMA_VERSION}: a later one "
-            "made it. Install that version to read it."
+            f"{record} has schema version {int(found[1])}, expected {SCHEMA_VERSION}: another version of fedsim made "
+            "it. Run it again, or read it with that version."
         )
-    if version != 1:
-        return content
-    try:
-        return json.dumps(conversion.from_first(json.loads(text)))
-    except (ValueError, KeyError, TypeError, AttributeError):  # validation says what is wrong with it
-        return content
 
 
 def npz(arrays: dict[str, Any]) -> bytes:

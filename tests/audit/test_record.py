@@ -1,27 +1,22 @@
-"""Records of audits that a version before this one wrote."""
+"""Records of audits: which are read, and the command that makes one again."""
 
-import json
 from pathlib import Path
 
+import pytest
+
 from fedsim.audit.record import RECORD, AuditRecord, Plan, command_of, read
+from fedsim.core.errors import FedsimError
 from fedsim.record.environment import environment
 
-STORED = Path(__file__).parents[1] / "record" / "schema_1" / "images.json"
 
-
-def test_an_audit_of_schema_1_is_read_in_the_present_one(tmp_path: Path) -> None:
-    attack = json.loads(STORED.read_text())["arms"][0]["attacks"][0]
-    found = {"batch_size": 1, "iterations": 5, "victims": attack["victims"], "summary": attack["summary"]}
-    now = AuditRecord(plan=Plan(target="m:f"), environment=environment("fedsim audit m:f"), started="2026-01-01")
-    before = {**now.model_dump(mode="json"), "schema_version": 1, "inspections": [found], "control": found}
-    before["trials"] = [{"name": "pruning", "settings": {}, "inspection": None}]
-    (tmp_path / RECORD).write_text(json.dumps(before))
-    record = read(tmp_path)
-    assert record.schema_version == 2
-    assert record.control == record.inspections[0]
-    item = record.inspections[0].victims[0].scores[0]
-    assert item.values["psnr"] == attack["victims"][0]["scores"][0]["psnr"]
-    assert record.inspections[0].recovered == attack["summary"]["success"]["value"]
+def test_an_audit_of_another_schema_is_refused(tmp_path: Path) -> None:
+    record = AuditRecord(plan=Plan(target="m:f"), environment=environment("fedsim audit m:f"), started="2026-01-01")
+    (tmp_path / RECORD).write_text(record.model_dump_json(indent=1))
+    assert read(tmp_path) == record
+    older = record.model_dump_json(indent=1).replace('"schema_version": 2', '"schema_version": 1')
+    (tmp_path / RECORD).write_text(older)
+    with pytest.raises(FedsimError, match=r"audit.json has schema version 1, expected 2: .* Run it again"):
+        read(tmp_path)
 
 
 def test_what_is_printed_to_run_it_again_can_be_typed() -> None:

@@ -205,13 +205,21 @@ def test_a_round_of_a_version_that_did_not_name_participants_is_read() -> None:
     assert (read.cohort, read.participants) == ((0, 1), None)
 
 
-@pytest.mark.parametrize("content", ["", "{", '{"schema_version": 1}', '{"schema_version": 1, "arms": [1]}'])
+@pytest.mark.parametrize("content", ["", "{", '{"schema_version": 2}', '{"schema_version": 2, "arms": [1]}'])
 def test_a_corrupt_record_is_named(tmp_path: Path, content: str) -> None:
     (tmp_path / "record.json").write_text(content)
     with pytest.raises(FedsimError, match=r"record.json cannot be read"):
         read_record(tmp_path)
     with pytest.raises(FedsimError, match="not a run folder"):
         read_record(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("version", [1, 3])
+def test_a_record_of_another_schema_is_refused(tmp_path: Path, version: int) -> None:
+    (tmp_path / "record.json").write_text(f'{{"schema_version": {version}, "arms": [1]}}')
+    wanted = rf"record.json has schema version {version}, expected 2: another version of fedsim made it\. Run it again"
+    with pytest.raises(FedsimError, match=wanted):
+        read_record(tmp_path)
 
 
 def test_large_arrays_are_not_compressed_and_read_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,8 @@ import sys
 import pytest
 
 from fedsim.core.errors import FedsimError
-from fedsim.record import ClientCost
+from fedsim.experiment.sweep.results import load
+from fedsim.record import ClientCost, RunRecord
 from fedsim.report import build
 
 
@@ -102,6 +103,25 @@ def test_missing_and_foreign_records_are_named(tmp_path):
     (tmp_path / "record.json").write_text('{"schema_version": 7}', encoding="utf-8")
     with pytest.raises(FedsimError, match="schema"):
         build(tmp_path)
+
+
+def test_a_record_needs_no_package_that_a_metric_came_from(tmp_path, records):
+    """Its declaration stands in the record, as here of a metric that nobody has installed."""
+    raw = records.run([records.arm("none", [records.attack("own", records.recovered(2))])]).model_dump(mode="json")
+    declared = {"name": "gone", "title": "Gone", "meaning": "of a package that is not here", "over": "item"}
+    raw["metrics"].append({**declared, "statistics": {"gone_mean": "mean"}})
+    attack = raw["arms"][0]["attacks"][0]
+    for victim in attack["victims"]:
+        for item in victim["scores"]:
+            item["values"]["gone"] = 0.625
+    interval = {"value": 0.625, "low": None, "high": None, "n": 2}
+    attack["summary"] = {"success": {**interval, "value": 1.0}, "metrics": {"gone_mean": interval}}
+    folder = records.save(tmp_path / "run", RunRecord.model_validate(raw))
+    page = build(folder).read_text()
+    assert "mean Gone" in page
+    assert "of a package that is not here" in page
+    assert [row["gone"] for row in load(folder)] == [0.625, 0.625]
+    assert "gone" in (folder / "scores.csv").read_text().splitlines()[0].split(",")
 
 
 def test_an_unwritable_page_leaves_the_old_one(tmp_path, records, monkeypatch):

@@ -21,7 +21,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from fedsim.core.errors import FedsimError
-from fedsim.core.json_schema import READABLE
+from fedsim.core.json_schema import SCHEMA_VERSION
 from fedsim.core.plain import printable_json
 from fedsim.core.types import Config
 from fedsim.experiment.sweep import heads
@@ -140,10 +140,10 @@ class SweepFolder:
         start = heads.head(path)
         if start is None:
             return f"{path} cannot be read: its beginning is no record's" if path.exists() else None
-        if start[0] in READABLE:
+        if start[0] == SCHEMA_VERSION:
             is_cut = start[1] == "finished" and not heads.is_whole(path)
             return f"{path} cannot be read: it is cut off; the sweep makes this run again" if is_cut else None
-        return f"{path} has schema version {start[0]}, expected {READABLE[-1]}: the sweep makes this run again"
+        return f"{path} has schema version {start[0]}, expected {SCHEMA_VERSION}: the sweep makes this run again"
 
     def failure(self, digest: str) -> Failed | None:
         """Return why the last attempt at a run failed, or None when it did not fail."""

@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 
-from fedsim.core.json_schema import READABLE
+from fedsim.core.json_schema import SCHEMA_VERSION
 
 _START = re.compile(rb'^\{\s*"schema_version":\s*(\d+),\s*"status":\s*"(\w+)"')
 _LENGTH = 128
@@ -35,5 +35,4 @@ def is_whole(record: Path) -> bool:
 
 def is_finished(record: Path) -> bool:
     """Tell whether a run was finished by a fedsim whose schema this one reads, and its record is whole."""
-    found = head(record)
-    return found is not None and found[0] in READABLE and found[1] == "finished" and is_whole(record)
+    return head(record) == (SCHEMA_VERSION, "finished") and is_whole(record)
