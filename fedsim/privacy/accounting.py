@@ -118,21 +118,6 @@ def guarantee(mechanism: Mechanism, spent: Sequence[Spent]) -> Guarantee:
     )
 
 
-def compose(mechanisms: Sequence[Mechanism]) -> Guarantee:
-    """Return the joint guarantee of several mechanisms on the same data, each run for one round.
-
-    Raises:
-        FedsimError: there is none, or they differ in unit, adjacency, delta or opponent.
-    """
-    stated = {(m.unit, m.adjacency, m.delta, m.against) for m in mechanisms}
-    if len(stated) != 1:
-        raise FedsimError(
-            f"expected mechanisms of one unit, adjacency, delta and opponent, got {len(stated)} kinds: guarantees of "
-            "different kinds do not add up. Compose each kind by itself."
-        )
-    return guarantee(mechanisms[0], [in_rounds(mechanism, 1) for mechanism in mechanisms])
-
-
 def in_rounds(mechanism: Mechanism, rounds: int) -> Spent:
     """Return the steps of a mechanism over this many rounds."""
     return Spent(mechanism.noise_multiplier, mechanism.sampling_rate, mechanism.steps * rounds)
