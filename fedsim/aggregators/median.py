@@ -5,7 +5,7 @@ Equation: u_j = median over clients k of u_kj, for every coordinate j
 Assumes: fewer than half of the clients send anything but their update. Numbers of examples do not count, since clients
     state them.
 Fails: with more attackers; it needs single updates.
-Source: Yin et al. 2018, arXiv 1803.01498, definition 1; computed by Flower's FedMedian.
+Source: Yin et al. 2018, arXiv 1803.01498, definition 1.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import ClassVar, final
 
 from torch import Tensor
 
-from fedsim.aggregators._flower import by_coordinate
+from fedsim.aggregators._middle import middle_mean
 from fedsim.core.hooks import Aggregator, ServerRound
 from fedsim.core.registry import aggregator
 from fedsim.core.types import Config, Contribution
@@ -34,6 +34,5 @@ class Median(Aggregator[MedianConfig]):
 
     def combine(self, contributions: Iterable[Contribution], here: ServerRound) -> Tensor:
         """Return the coordinate-wise median."""
-        from flwr.serverapp.strategy import FedMedian  # noqa: PLC0415 - a list of methods need not load Flower
-
-        return by_coordinate(FedMedian(), [contribution.vector for contribution in contributions])
+        vectors = [contribution.vector for contribution in contributions]
+        return middle_mean(vectors, (len(vectors) - 1) // 2)
