@@ -197,7 +197,7 @@ def test_a_share_smaller_than_a_batch_names_the_bound(scenario: Build, tmp_path:
 def test_a_killed_command_leaves_a_valid_interrupted_record(tmp_path: Path, how: signal.Signals) -> None:
     (tmp_path / "s.toml").write_text(
         'title="t"\n[data]\nname="digits"\n[model]\nname="mlp"\nwidth=24\n[federation]\nclients=4\n'
-        '[[attacks]]\nname="inverting-gradients"\niterations=1000000\nthreshold=0.0\npatience=1000000\n'
+        '[[attacks]]\nname="inverting-gradients"\nmax_iterations=1000000\nthreshold=0.0\npatience=1000000\n'
     )
     record = tmp_path / "out" / "record.json"
     deadline = time.monotonic() + 60

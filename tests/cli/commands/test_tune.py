@@ -10,7 +10,7 @@ def test_the_command_writes_what_it_found(tmp_path: Path) -> None:
     path = tmp_path / "s.toml"
     path.write_text(
         'title = "s"\n[data]\nname = "digits"\n[model]\nname = "mlp"\nwidth = 8\ndepth = 1\n[[attacks]]\n'
-        'name = "inverting-gradients"\niterations = 5\n[tune]\nattack = "inverting-gradients"\ntrials = 2\n'
+        'name = "inverting-gradients"\nmax_iterations = 5\n[tune]\nattack = "inverting-gradients"\ntrials = 2\n'
         "[tune.space]\nlearning_rate = [0.01, 0.1]\n"
     )
     done = fedsim("tune", "s.toml", "--out", "out", cwd=tmp_path)

@@ -180,7 +180,7 @@ def test_an_observation_that_cannot_travel_is_the_attacks_failure(watched: Watch
 def test_the_process_ends_with_its_run(tmp_path: Path, how: signal.Signals) -> None:
     (tmp_path / "s.toml").write_text(
         'title="t"\n[data]\nname="digits"\n[model]\nname="mlp"\nwidth=24\n[federation]\nclients=4\n'
-        '[[attacks]]\nname="inverting-gradients"\niterations=1000000\nthreshold=0.0\npatience=1000000\n'
+        '[[attacks]]\nname="inverting-gradients"\nmax_iterations=1000000\nthreshold=0.0\npatience=1000000\n'
     )
     with started("run", "s.toml", "--out", "out", "--isolate", cwd=tmp_path) as process:
         child = waited_for(lambda: next(iter(children(process.pid)), None))
