@@ -31,8 +31,7 @@ class Utility(NamedTuple):
 class RoundRecord(Part):
     """One federated round. What is tested is the new global model on the test set, when it is evaluated.
 
-    `participants` are the clients of the cohort whose updates counted, none in an aborted round; None in records of
-    versions that did not say so.
+    `participants` are the clients of the cohort whose updates counted, none in an aborted round.
     `training_loss` is the mean over the examples of the updates that counted, as they were stated; behind secure
     aggregation with equal weights it is the mean over their clients, since the sum tells no more.
     `tested` holds the metrics of the test set by name, the most telling first; empty when nothing was evaluated.
@@ -42,7 +41,7 @@ class RoundRecord(Part):
 
     round: int
     cohort: tuple[int, ...]
-    participants: tuple[int, ...] | None = None
+    participants: tuple[int, ...]
     failures: tuple[Failure, ...] = ()
     training_loss: float
     tested: dict[str, float] = Field(default_factory=dict)

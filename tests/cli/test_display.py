@@ -23,7 +23,12 @@ def lost(client: int, cause: Cause) -> Failure:
 def test_a_round_says_who_counted_and_gives_reasons_of_what_nobody_declared() -> None:
     failures = (lost(0, "dropout"), lost(2, "error"), lost(3, "dropout"), lost(4, "crash"))
     record = RoundRecord(
-        round=3, cohort=(0, 1, 2, 3, 4), failures=failures, training_loss=1.0, tested={"test_accuracy": 0.5}
+        round=3,
+        cohort=(0, 1, 2, 3, 4),
+        participants=(1,),
+        failures=failures,
+        training_loss=1.0,
+        tested={"test_accuracy": 0.5},
     )
     assert told(record) == [
         "  round 3 of 9: 1 of 5 counted, 1 crash, 2 dropout, 1 error, accuracy 50.0%",
@@ -33,18 +38,20 @@ def test_a_round_says_who_counted_and_gives_reasons_of_what_nobody_declared() ->
 
 def test_a_reason_of_several_clients_to_refuse_is_told_once_with_their_number() -> None:
     failures = tuple(Failure(who=f"client {c}", why="refused: it is dead", cause="refused") for c in range(2))
-    assert told(RoundRecord(round=1, cohort=(0, 1, 2), failures=failures, training_loss=1.0)) == [
+    assert told(RoundRecord(round=1, cohort=(0, 1, 2), participants=(2,), failures=failures, training_loss=1.0)) == [
         "  round 1 of 9: 1 of 3 counted, 2 refused",
         "  round 1: 2 of 3 clients refused: it is dead",
     ]
 
 
 def test_a_round_in_which_nothing_happened_is_told_only_when_it_was_evaluated() -> None:
-    assert told(RoundRecord(round=1, cohort=(0, 1), training_loss=1.0)) == []
-    assert told(RoundRecord(round=1, cohort=(0,), training_loss=1.0, tested={"test_accuracy": 1.0})) == [
-        "  round 1 of 9: accuracy 100.0%"
+    assert told(RoundRecord(round=1, cohort=(0, 1), participants=(0, 1), training_loss=1.0)) == []
+    assert told(
+        RoundRecord(round=1, cohort=(0,), participants=(0,), training_loss=1.0, tested={"test_accuracy": 1.0})
+    ) == ["  round 1 of 9: accuracy 100.0%"]
+    assert told(RoundRecord(round=2, cohort=(), participants=(), training_loss=1.0)) == [
+        "  round 2 of 9: 0 of 0 counted"
     ]
-    assert told(RoundRecord(round=2, cohort=(), training_loss=1.0)) == ["  round 2 of 9: 0 of 0 counted"]
 
 
 def test_an_epsilon_is_told_with_everything_that_it_needs() -> None:
@@ -69,7 +76,7 @@ def test_an_epsilon_is_told_with_everything_that_it_needs() -> None:
 
 
 def test_a_round_of_text_says_how_many_tokens_a_second_and_what_memory() -> None:
-    (line,) = told(RoundRecord(round=1, cohort=(0,), training_loss=1.0, tokens=12_000))
+    (line,) = told(RoundRecord(round=1, cohort=(0,), participants=(0,), training_loss=1.0, tokens=12_000))
     assert re.fullmatch(r"  round 1 of 9: [\d.]+ s, [\d,]+ tokens/s(, \d+\.\d\d GiB)?", line)
 
 

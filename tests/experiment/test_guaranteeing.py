@@ -19,7 +19,10 @@ CLIENT = replace(RECORD, unit="client", steps=1, against="the others", holds_aga
 
 
 def rounds(*cohorts: tuple[int, ...]) -> list[RoundRecord]:
-    return [RoundRecord(round=n, cohort=cohort, training_loss=1.0) for n, cohort in enumerate(cohorts, 1)]
+    return [
+        RoundRecord(round=n, cohort=cohort, participants=cohort, training_loss=1.0)
+        for n, cohort in enumerate(cohorts, 1)
+    ]
 
 
 def stated(records: list[RoundRecord], client: Any, server: Any = None) -> tuple[GuaranteeRecord, ...]:

@@ -79,7 +79,9 @@ def test_a_tagger_of_spans_is_judged_by_their_f1(scenario: Callable[..., Scenari
     assert [own["test_accuracy"] for own in measured.values()] == [0.5, 0.5]
     # Two guesses a sentence, one of them right.
     assert [own["test_span_f1"] for own in measured.values()] == [0.0, 2 / 3]
-    record = RoundRecord(round=1, cohort=(0,), training_loss=1.0, tested={"test_span_f1": 0.25, "test_accuracy": 0.5})
+    record = RoundRecord(
+        round=1, cohort=(0,), participants=(0,), training_loss=1.0, tested={"test_span_f1": 0.25, "test_accuracy": 0.5}
+    )
     out = StringIO()
     display.PlainLines(Console(file=out, width=200)).round(record)
     assert "accuracy 50.0%, span F1 25.0%" in out.getvalue()

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from fedsim.core.errors import FedsimError
-from fedsim.record import Environment, RoundRecord, RunRecord, store
+from fedsim.record import Environment, RunRecord, store
 from fedsim.record.store import RunFolder, read_record
 
 
@@ -198,11 +198,6 @@ def test_what_killed_writes_left_goes_when_the_run_goes_on(run_folder: RunFolder
         run_folder.reopen()
         assert (run_folder.path / ".fedsim-lock").exists()
     assert not [name for name in everything(run_folder.path) if ".fedsim-" in name]
-
-
-def test_a_round_of_a_version_that_did_not_name_participants_is_read() -> None:
-    read = RoundRecord.model_validate_json('{"round": 1, "cohort": [0, 1], "failures": [], "training_loss": 0.5}')
-    assert (read.cohort, read.participants) == ((0, 1), None)
 
 
 @pytest.mark.parametrize("content", ["", "{", '{"schema_version": 2}', '{"schema_version": 2, "arms": [1]}'])

@@ -85,7 +85,11 @@ def arm(name, attacks, **changes):
         "attacked_model": "untrained",
         "rounds": tuple(
             RoundRecord(
-                round=r, cohort=(0, 1), training_loss=1.0, tested={"test_accuracy": 0.4 + 0.1 * r, "test_loss": 1.0}
+                round=r,
+                cohort=(0, 1),
+                participants=(0, 1),
+                training_loss=1.0,
+                tested={"test_accuracy": 0.4 + 0.1 * r, "test_loss": 1.0},
             )
             for r in range(1, 5)
         ),
@@ -158,7 +162,7 @@ def typical():
     masks = (MaskScore(site="2", units=512, identifiable=512, accuracy=0.99, auc=1.0),)
     informed = ("labels", "batch-size", "masks")
     left_out = RoundRecord(
-        round=5, cohort=(0, 1), training_loss=1.0, failures=(Failure(who="client 1", why="no data"),)
+        round=5, cohort=(0, 1), participants=(0,), training_loss=1.0, failures=(Failure(who="client 1", why="no data"),)
     )
     first = arm("model.dropout = 0", [attack("ig", recovered())], values={"model.dropout": 0}, dropout=())
     second = arm(

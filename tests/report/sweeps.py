@@ -13,7 +13,11 @@ def scenario(records, defense="none", seed=1, **changes):
 
 def run(records, defense, seed, victims, *, accuracy=0.9, attacks=None, **arm):
     """One run: an accuracy, and what attack "ig" made of its victims."""
-    rounds = (records.RoundRecord(round=1, cohort=(0, 1), training_loss=1.0, tested={"test_accuracy": accuracy}),)
+    rounds = (
+        records.RoundRecord(
+            round=1, cohort=(0, 1), participants=(0, 1), training_loss=1.0, tested={"test_accuracy": accuracy}
+        ),
+    )
     tried = [records.attack("ig", victims), *(attacks or ())]
     one = records.arm("one arm", tried, dropout=(), rounds=rounds, **arm)
     return records.run([one], scenario=scenario(records, defense, seed))

@@ -316,7 +316,7 @@ def test_evaluation_uses_the_plain_embedding_and_is_a_rank_correlation(sentences
     expected = agreement(plain, world.data.dataset.similarities)
     assert utility == {"test_spearman": pytest.approx(expected, abs=1e-6)}
     out = StringIO()
-    record = RoundRecord(round=1, cohort=(0,), training_loss=1.0, tested={"test_spearman": 0.25})
+    record = RoundRecord(round=1, cohort=(0,), participants=(0,), training_loss=1.0, tested={"test_spearman": 0.25})
     display.PlainLines(Console(file=out, width=200)).round(record)
     assert "Spearman correlation 0.250" in out.getvalue()
 

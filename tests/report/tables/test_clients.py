@@ -50,7 +50,8 @@ def test_of_a_large_population_the_first_are_shown(report, records):
 def losing(records, *rounds):
     """An arm whose rounds have (clients asked, causes of those that did not count)."""
     return records.arm("a", [], rounds=tuple(
-        RoundRecord(round=number, cohort=tuple(range(asked)), training_loss=1.0, failures=tuple(
+        RoundRecord(round=number, cohort=tuple(range(asked)), participants=tuple(range(len(causes), asked)),
+                    training_loss=1.0, failures=tuple(
             Failure(who=f"client {client}", why=f"why {cause}", cause=cause) for client, cause in enumerate(causes)
         ))
         for number, (asked, causes) in enumerate(rounds, 1)
