@@ -124,7 +124,7 @@ def test_an_empty_client_gets_one_example_of_the_largest() -> None:
 def test_the_shares_of_a_seed_stay_what_they_were(
     scheme: Scheme, clients: int, settings: dict[str, Any], expected: str
 ) -> None:
-    """Records of earlier versions can be run again."""
+    """A record can be run again."""
     digest = hashlib.sha256()
     for share in partition(torch.arange(300) * 7 % 10, clients, generator(5), scheme=scheme, **settings):
         digest.update(len(share).to_bytes(8, "little"))
