@@ -21,7 +21,7 @@ from fedsim.core.types import Tensors
 from fedsim.federation import participation, secure_client
 from fedsim.federation.client import local_training
 from fedsim.federation.journal import Journal
-from fedsim.federation.memory import recall, remember
+from fedsim.federation.memory import begin, recall, remember
 from fedsim.federation.secure_server import SecureSum
 from fedsim.federation.server import Aggregation, Nodes, lost, pack
 from fedsim.privacy.history import spend
@@ -42,6 +42,7 @@ def client_app() -> ClientApp:
         world, client = _world(context), _client(context)
         order = cast("ConfigRecord", message.content["config"])
         round_, counted = cast("int", order["round"]), cast("int", order["counted"])
+        begin(context.state, round_)
         fate = participation.fate(world.scenario, round_, client, world.data.steps(client))
         if fate is not None and fate.cause == "crash":
             raise RuntimeError(fate.why)

@@ -17,6 +17,7 @@ from torch import Tensor
 from fedsim.core import seeding
 from fedsim.core.errors import FedsimError, ScenarioError
 from fedsim.federation.participation import Loss
+from fedsim.federation.server import TYPE, UPDATE, VECTOR
 from fedsim.privacy.secure_aggregation.config import SecureAggregation
 from fedsim.privacy.secure_aggregation.counting import check_modulus
 from fedsim.privacy.secure_aggregation.messages import (
@@ -42,7 +43,7 @@ from fedsim.scenario.world import World
 
 Stage = Literal["advertise", "share", "reveal", "open", "supply"]
 STAGES: tuple[Stage, ...] = get_args(Stage)  # the upload is the reply to a train message
-PROTOCOL, ROUND, UPLOAD, VECTOR, TYPE = "protocol", "config", "update", "vector", "type"
+PROTOCOL, ROUND = "protocol", "config"
 NOT_FINITE = Loss("not finite", "the update is not finite")
 _STATE = "secure-aggregation"
 _LARGEST_LOSS = 64.0
@@ -240,4 +241,4 @@ def _side(world: World, client: int, content: RecordDict, state: RecordDict) -> 
 
 def _pack(vector: Tensor) -> RecordDict:
     data = vector.contiguous().numpy()
-    return RecordDict({UPLOAD: ConfigRecord({VECTOR: data.tobytes(), TYPE: str(data.dtype)})})
+    return RecordDict({UPDATE: ConfigRecord({VECTOR: data.tobytes(), TYPE: str(data.dtype)})})
