@@ -10,7 +10,7 @@ from typing import cast
 
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
-from fedsim.core.errors import FedsimError
+from fedsim.core.errors import Refused
 from fedsim.core.types import Memory
 
 _KEPT, _PENDING, _ROUND = "memory", "pending", "pending-round"
@@ -22,13 +22,11 @@ def begin(state: RecordDict, round_: int) -> None:
     """Note that a client answers a round. It answers each once: its noise and its masks follow from the round.
 
     Raises:
-        FedsimError: it has answered this round or a later one.
+        Refused: it has answered this round or a later one.
     """
     last = cast("int", state.config_records[_BEGUN]["round"]) if _BEGUN in state else 0
     if round_ <= last:
-        raise FedsimError(
-            f"the client was asked to train in round {round_}, but has answered round {last}: it answers each once."
-        )
+        raise Refused(f"it was asked to train in round {round_}, but answers each round once, the last was {last}")
     state[_BEGUN] = ConfigRecord({"round": round_})
 
 

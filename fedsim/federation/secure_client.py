@@ -7,7 +7,8 @@ different processes.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Literal, Protocol, cast, get_args
 
 import torch
@@ -15,7 +16,7 @@ from flwr.app import ConfigRecord, RecordDict
 from torch import Tensor
 
 from fedsim.core import seeding
-from fedsim.core.errors import FedsimError, ScenarioError
+from fedsim.core.errors import FedsimError, Refused, ScenarioError
 from fedsim.federation.participation import Loss
 from fedsim.federation.server import TYPE, UPDATE, VECTOR
 from fedsim.privacy.secure_aggregation.config import SecureAggregation
@@ -112,10 +113,11 @@ def answered(stage: Stage, world: World, client: int, content: RecordDict, state
         state: Flower's state of the client; changed.
 
     Raises:
-        FedsimError: asked out of turn, or for something that would endanger a client's vector.
+        Refused: asked out of turn, or for something that would endanger a client's vector.
     """
-    side = _side(world, client, content, state)
-    answer = _answer(stage, side, content.config_records.get(PROTOCOL, ConfigRecord()))
+    with _refusing():
+        side = _side(world, client, content, state)
+        answer = _answer(stage, side, content.config_records.get(PROTOCOL, ConfigRecord()))
     state[_STATE] = as_record(side.memory)
     return RecordDict({PROTOCOL: as_record(answer)})
 
@@ -129,11 +131,15 @@ def upload(world: World, own: Tensor, client: int, content: RecordDict, state: R
         client: its number.
         content: the train message; in masked mode it holds the shares of the neighbours.
         state: Flower's state of the client; changed in masked mode.
+
+    Raises:
+        Refused: as for `answered`.
     """
     if secure_settings(world).mode == "ideal":
         return _pack(own)
-    side = _side(world, client, content, state)
-    masked = side.upload(own, ForwardedShares.from_config(content.config_records[PROTOCOL]))
+    with _refusing():
+        side = _side(world, client, content, state)
+        masked = side.upload(own, ForwardedShares.from_config(content.config_records.get(PROTOCOL, ConfigRecord())))
     state[_STATE] = as_record(side.memory)
     return _pack(masked)
 
@@ -213,6 +219,15 @@ def _largest_batch(world: World) -> str:
     if world.scenario.federation.sampling != "poisson":
         return ""
     return ", each of which may draw all that it owns into every Poisson batch"
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """Turn what is wrong with the server's message into a refusal."""
+    try:
+        yield
+    except FedsimError as error:
+        raise Refused(str(error)) from error
 
 
 def _answer(stage: Stage, side: MaskingClient, received: ConfigRecord) -> Sent:

@@ -112,7 +112,7 @@ class SecureSum(Aggregation):
             raise Aborted(f"a client uploaded what is no update, and nobody can tell which: {error}") from error
 
     def _uploads(self, round_: int, asked: tuple[int, ...], replies: Iterable[Message]) -> Iterator[tuple[int, Tensor]]:
-        """Yield uploads as they come, for the adder alone, and note who sent none. The first reply of a client counts."""
+        """Yield the first upload of each client as it comes, for the adder alone, and note who sent none."""
         clients = {self._nodes[client]: client for client in asked}
         missing = set(asked)
         for message in replies:
@@ -247,7 +247,7 @@ class _Masked(_Adder, Generic[_Server]):
         lose: Callable[[Reply], None],
         read: Callable[[ConfigRecord], _Answer],
     ) -> dict[int, _Answer]:
-        """Send each client its message, and return what was read of its first answer, in the order of client numbers."""
+        """Send each client its message, and return its first answer as it was read, in the order of client numbers."""
         nodes = {self._orders.nodes[client]: client for client in messages}
         sent = [self._message(stage, client, message) for client, message in messages.items()]
         answers: dict[int, _Answer] = {}
