@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,13 +53,13 @@ class SecureRound:
         return aggregate
 
     def _serve(self, server: UnmaskingServer) -> Aggregate:
-        keys = server.introduce(self._answers("advertise", dict.fromkeys(self.vectors)).values())
-        forwarded = server.forward(self._answers("share", keys).values())
+        keys = server.introduce(self._answers("advertise", dict.fromkeys(self.vectors)))
+        forwarded = server.forward(self._answers("share", keys))
         requests = server.ask(self._answers("upload", forwarded))
-        revealed: Iterable[Any] = self._answers("reveal", requests).values()
+        revealed = self._answers("reveal", requests)
         if isinstance(server, ConcealingServer):
-            openings = self._answers("open", server.count(revealed)).values()
-            revealed = self._answers("supply", server.seek(openings)).values()
+            openings = self._answers("open", server.count(revealed))
+            revealed = self._answers("supply", server.seek(openings))
         return server.unmask(revealed)
 
     def received(self, _stage: str, _client: int, message: Any) -> Any:

@@ -70,7 +70,7 @@ def run_arm(this: RunInProgress, world: World, world_json: str, number: int, nam
         this.watcher.round(record)
         this.look_up()
 
-    journal, replays, seconds = this.trainings.of(world, world_json, on_round)
+    journal, replays, seconds = this.trainings.of(world, world_json, on_round, this.look_up)
     begin = time.perf_counter() - seconds  # a training that is shared counts in every arm
     this.folder.write_record(this.record)  # before anything else lies there: it says that the rest is ours
     this.folder.write_weights(number, journal.weights)

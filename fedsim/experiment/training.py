@@ -21,9 +21,11 @@ def train(world_json: str, on_round: Callable[[RoundRecord], None]) -> Journal:
     return federate(world_json, on_round)
 
 
-def federate(world_json: str, on_round: Callable[[RoundRecord], None]) -> Journal:
+def federate(
+    world_json: str, on_round: Callable[[RoundRecord], None], look_up: Callable[[], None] = lambda: None
+) -> Journal:
     """Run the federation of an arm that was checked before, and return what the server saw."""
-    journal = Journal(on_round)
+    journal = Journal(on_round, look_up=look_up)
     engines.run(world_json, journal)
     return journal
 
@@ -42,13 +44,20 @@ class Trainings:
 
     _known: dict[str, Trained] = field(default_factory=dict)
 
-    def of(self, world: World, world_json: str, on_round: Callable[[RoundRecord], None]) -> Trained:
+    def of(
+        self,
+        world: World,
+        world_json: str,
+        on_round: Callable[[RoundRecord], None],
+        look_up: Callable[[], None] = lambda: None,
+    ) -> Trained:
         """Train the federation of an arm that is checked, or return the training of the arm before, if it is the same.
 
         Args:
             world: of the arm.
             world_json: the same as text, by which its apps find it.
             on_round: is called with every round; if it was trained before, without tokens, whose speed was told then.
+            look_up: is called while an engine waits; raises KeyboardInterrupt where somebody asked to stop.
         """
         key = _without_generation(world.scenario)
         known = self._known.get(key)
@@ -58,7 +67,7 @@ class Trainings:
             return known
         self._known.clear()  # a journal holds models: one at a time
         begin = time.perf_counter()
-        journal = federate(world_json, on_round)
+        journal = federate(world_json, on_round, look_up)
         replays = [replay(world, entry) for entry in journal.entries]
         self._known[key] = Trained(journal, replays, time.perf_counter() - begin)
         return self._known[key]

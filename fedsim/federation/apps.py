@@ -13,6 +13,7 @@ from typing import Protocol, cast, runtime_checkable
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
+from flwr.clientapp.typing import ClientAppCallable
 from flwr.serverapp import Grid, ServerApp
 
 from fedsim.core import seeding
@@ -21,7 +22,7 @@ from fedsim.core.types import Tensors
 from fedsim.federation import participation, secure_client
 from fedsim.federation.client import local_training
 from fedsim.federation.journal import Journal
-from fedsim.federation.memory import recall, remember
+from fedsim.federation.memory import begin, recall, remember
 from fedsim.federation.secure_server import SecureSum
 from fedsim.federation.server import Aggregation, Nodes, lost, pack
 from fedsim.privacy.history import spend
@@ -38,10 +39,12 @@ def client_app() -> ClientApp:
     app = ClientApp()
 
     @app.train()
+    @_or_why_not
     def train(message: Message, context: Context) -> Message:
         world, client = _world(context), _client(context)
         order = cast("ConfigRecord", message.content["config"])
         round_, counted = cast("int", order["round"]), cast("int", order["counted"])
+        begin(context.state, round_)
         fate = participation.fate(world.scenario, round_, client, world.data.steps(client))
         if fate is not None and fate.cause == "crash":
             raise RuntimeError(fate.why)
@@ -50,10 +53,7 @@ def client_app() -> ClientApp:
                 spend(context.state, world.facts.client_mechanisms)
             return Message(lost(fate), reply_to=message)
         memory = recall(context.state, counted)
-        try:
-            update, _private = local_training(world, _receive(message), round_, client, memory)
-        except Refused as why:
-            return Message(lost(participation.refused(str(why))), reply_to=message)
+        update, _private = local_training(world, _receive(message), round_, client, memory)
         spend(context.state, world.facts.client_mechanisms)
         remember(context.state, round_, memory)
         vector = world.models.layout.flat(update.tensors, update.buffers)
@@ -69,7 +69,7 @@ def client_app() -> ClientApp:
         return Message(RecordDict({"client": MetricRecord({"number": _client(context)})}), reply_to=message)
 
     for stage in secure_client.STAGES:
-        app.query(stage)(partial(_answer, stage))
+        app.query(stage)(_or_why_not(partial(_answer, stage)))
     return app
 
 
@@ -118,6 +118,18 @@ def evaluate_model(world: World, weights: Tensors) -> Mapping[str, float]:
     model, seed = world.models.holding(weights).eval(), world.scenario.seed
     with seeding.isolate_randomness(seeding.derive(seed, "evaluation")):  # some models are random here too
         return world.task.evaluate(model, world.data.dataset, seeding.generator(seed, "evaluation"))
+
+
+def _or_why_not(answer: ClientAppCallable) -> ClientAppCallable:
+    """Return the answers, or that the client refuses, and why."""
+
+    def answering(message: Message, context: Context) -> Message:
+        try:
+            return answer(message, context)
+        except Refused as why:
+            return Message(lost(participation.refused(str(why))), reply_to=message)
+
+    return answering
 
 
 def _answer(stage: secure_client.Stage, message: Message, context: Context) -> Message:

@@ -11,13 +11,18 @@ from fedsim.record import RoundRecord
 
 @dataclass
 class Journal:
-    """Keeps everything, and hands every finished round on."""
+    """Keeps everything, and hands every finished round on.
+
+    An engine that waits for others calls `look_up` while it waits, since a round may take minutes. It raises
+    KeyboardInterrupt where somebody asked to stop.
+    """
 
     on_round: Callable[[RoundRecord], None]
     rounds: list[RoundRecord] = field(default_factory=list)
     entries: list[WireEntry] = field(default_factory=list)
     weights: Tensors = field(default_factory=dict)
     models: dict[int, Tensors] = field(default_factory=dict)
+    look_up: Callable[[], None] = lambda: None
 
     def wire(self, entry: WireEntry) -> None:
         """Keep an observed update."""

@@ -10,10 +10,24 @@ from typing import cast
 
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
+from fedsim.core.errors import Refused
 from fedsim.core.types import Memory
 
 _KEPT, _PENDING, _ROUND = "memory", "pending", "pending-round"
+_BEGUN = "begun-round"
 _SEPARATOR = " / "
+
+
+def begin(state: RecordDict, round_: int) -> None:
+    """Note that a client answers a round. It answers each once: its noise and its masks follow from the round.
+
+    Raises:
+        Refused: it has answered this round or a later one.
+    """
+    last = cast("int", state.config_records[_BEGUN]["round"]) if _BEGUN in state else 0
+    if round_ <= last:
+        raise Refused(f"it was asked to train in round {round_}, but answers each round once, the last was {last}")
+    state[_BEGUN] = ConfigRecord({"round": round_})
 
 
 def recall(state: RecordDict, counted: int) -> Memory:

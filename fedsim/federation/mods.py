@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import secrets
 from typing import Any, cast, final
 
+import numpy as np
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
 from flwr.clientapp.typing import ClientAppCallable, Mod
@@ -15,13 +17,16 @@ from fedsim.core import registry, seeding
 from fedsim.core.errors import FedsimError, Refused
 from fedsim.core.hooks import Defense, HookContext, Rules
 from fedsim.core.types import Update
-from fedsim.privacy.history import spend
+from fedsim.privacy.history import history_key, spend
 
-_TRAIN, _EXAMPLES = "train", "num-examples"
+_TRAIN, _METRICS, _EXAMPLES = "train", "metrics", "num-examples"
 _MOD_FAILED = 6  # Flower's MOD_FAILED_PRECONDITION
 _COVERED = (torch.float32, torch.float64)  # coarser floats round a clipped update to a larger norm
 _FAILED = "the app failed; the log of the client says why"
 _UNCHECKED = "the check of what the server sent failed; the log of the client says why"
+_TOUCHED = "the app's state holds what this mod keeps there: the app writes it, or is behind two mods of one defense"
+_STATE_WORDS = 624  # of 32 bits, in torch's generator; its state holds 64 bits for each, after a head of 24 bytes
+_STATE = slice(24, 24 + 8 * _STATE_WORDS)
 _LOG = logging.getLogger(__name__)
 # What a mod knows of the app that it is in: one update a call, and nothing that would amplify privacy.
 _ALONE = Rules(
@@ -53,19 +58,20 @@ def as_mod(name: str, *, seed: int | None = None, **settings: Any) -> Mod:
     A defense that looks at what the server sent does so before the app; where it refuses or fails, the app is not run.
     The update is the difference between the weights in a train message, of any action, and those in the reply. What
     cannot be defended is not sent: Flower gets an error that says why. Integer arrays travel as they are. What the
-    defense remembers, and how often it ran, is kept in `Context.state`, so that noise is never used twice; so is what
-    every call of a private defense has cost: `fedsim.privacy.history.spent` returns it. A `target_epsilon` is that of
-    one call.
+    defense remembers, and how often it ran, is kept in `Context.state`, in records that the app does not get; so is
+    what every call of a private defense has cost: `fedsim.privacy.history.spent` returns it, and a mod outside of this
+    one can read it. A `target_epsilon` is that of one call.
 
-    A private defense lets nothing through that its guarantee does not cover: of a train reply float32 and float64
-    arrays, and `num-examples` as the defense states it; of other messages an empty answer; of errors that they
-    happened.
+    A private defense lets nothing through that its guarantee does not cover. It writes a reply of its own, with names,
+    types and order of the arrays that the server sent, their private values, and `num-examples` as the defense states
+    it; to other messages an empty one; of errors that they happened.
 
     Args:
         name: of a defense that changes uploads or looks at what the server sent; those with
             `applies` need ``applies="per_update"``.
-        seed: of its randomness, for tests and simulations; from the operating system when absent, as it must be where
-            noise protects somebody.
+        seed: of its randomness, for tests and simulations, together with run, node and number of the call; when
+            absent, every call has fresh randomness of the operating system, as it must be where noise protects
+            somebody.
         settings: of the defense.
 
     Raises:
@@ -78,22 +84,23 @@ def as_mod(name: str, *, seed: int | None = None, **settings: Any) -> Mod:
     except ValueError as error:
         raise FedsimError(f"defense '{name}': {error}") from error
     _check(name, defense)
-    return _DefendingMod(name, defense, secrets.randbits(63) if seed is None else seed)
+    return _DefendingMod(name, defense, seed)
 
 
 class _Refusal(FedsimError):
-    """What a client must not send."""
+    """What a client must not send. The message goes to the server, so it holds no words of the app."""
 
 
 @final
 class _DefendingMod:
     """Flower's mod: it sends what it has defended, or why it sends nothing."""
 
-    def __init__(self, name: str, defense: Defense[Any], seed: int) -> None:
+    def __init__(self, name: str, defense: Defense[Any], seed: int | None) -> None:
         self._name = name
         self._defense = defense
         self._seed = seed
         self._mechanism = defense.mechanism(_ALONE)
+        self._kept = frozenset((_calls(name), _memory(name), history_key(name)))
 
     def __call__(self, message: Message, context: Context, call_next: ClientAppCallable) -> Message:
         try:
@@ -112,37 +119,50 @@ class _DefendingMod:
         if message_type.split(".")[0] == _TRAIN:
             return self._train(message, context, call_next)
         reply = self._answer(message, context, call_next)
-        if self._mechanism is not None and not reply.has_error():
-            _check_empty(message_type, reply.content)
-        return reply
+        if self._mechanism is None or reply.has_error():
+            return reply
+        _check_empty(message_type, reply.content)
+        return Message(RecordDict(), reply_to=message)
 
     def _answer(self, message: Message, context: Context, call_next: ClientAppCallable) -> Message:
-        reply = call_next(message, context)
+        """Return the app's reply, or that it failed. The app gets copies: of the message, and of what is its state."""
+        inner = copy.copy(context)
+        inner.state = RecordDict({key: record for key, record in context.state.items() if key not in self._kept})
+        reply = call_next(message if self._mechanism is None else _copied(message), inner)
+        if not self._kept.isdisjoint(inner.state):
+            raise _Refusal(_TOUCHED)
+        for key in set(context.state) - self._kept:
+            del context.state[key]
+        context.state.update(inner.state)
         if self._mechanism is None or not reply.has_error():
             return reply
         _LOG.error("the app behind defense '%s' failed: %s", self._name, reply.error.reason)
         return self._error(message, _FAILED)
 
     def _train(self, message: Message, context: Context, call_next: ClientAppCallable) -> Message:
-        received = _only_arrays(message.content, "what the server sent").to_torch_state_dict()
+        name, record = _only_arrays(message.content, "what the server sent")
+        received = record.to_torch_state_dict()
         here = _here(self._name, self._seed, context, received)
         self._inspect(received, here)
         reply = self._answer(message, context, call_next)
         if reply.has_error():
             return reply
-        arrays = _only_arrays(reply.content, "the reply").to_torch_state_dict()
+        place, trained = _only_arrays(reply.content, "the reply")
+        arrays = trained.to_torch_state_dict()
         _check_update(received, arrays)
         if self._mechanism is not None:
-            _check_covered(arrays, reply.content)
-        moved = {n: received[n] - arrays[n] for n in arrays if arrays[n].is_floating_point()}
-        update = self._defense.on_upload(Update("delta", moved, {}, _examples(reply.content), 0.0), here)
-        sent = {n: received[n] - update.tensors[n] if n in moved else arrays[n] for n in arrays}
-        reply.content[next(iter(reply.content.array_records))] = ArrayRecord(sent)
+            _check_covered(received, arrays, reply.content)
+        moved = {n: received[n] - arrays[n] for n in received if arrays[n].is_floating_point()}
+        examples = 1 if self._mechanism is not None else _examples(reply.content)
+        update = self._defense.on_upload(Update("delta", moved, {}, examples, 0.0), here)
+        sent = ArrayRecord({n: received[n] - update.tensors[n] if n in moved else arrays[n] for n in received})
         _remember(self._name, context, self._defense, here)
-        if self._mechanism is not None:
-            _state_examples(reply.content, update.examples)
-            spend(context.state, {self._name: self._mechanism})
-        return reply
+        if self._mechanism is None:
+            reply.content[place] = sent
+            return reply
+        spend(context.state, {self._name: self._mechanism})
+        metrics = MetricRecord({_EXAMPLES: update.examples})
+        return Message(RecordDict({name: sent, _METRICS: metrics}), reply_to=message)
 
     def _inspect(self, received: dict[str, Tensor], here: HookContext) -> None:
         """Let the defense look at what the server sent: the app trains only where that ended well."""
@@ -181,42 +201,49 @@ def _check_update(received: dict[str, Tensor], trained: dict[str, Tensor]) -> No
         raise _Refusal("the reply's arrays have other names than those the server sent: there is no update")
     for name, tensor in trained.items():
         if tensor.shape != received[name].shape:
-            raise _Refusal(f"array '{name}' of the reply has another shape than the one that the server sent")
+            raise _refusal("an array of the reply has another shape than the one that the server sent", name)
         if tensor.is_complex():
-            raise _Refusal(f"array '{name}' of the reply is complex, and would travel undefended. Send real numbers")
+            raise _refusal("an array of the reply is complex, and would travel undefended. Send real numbers", name)
 
 
-def _check_covered(trained: dict[str, Tensor], content: RecordDict) -> None:
+def _check_covered(received: dict[str, Tensor], trained: dict[str, Tensor], content: RecordDict) -> None:
     """Refuse what the guarantee of a private defense does not cover."""
     for name, tensor in trained.items():
         if tensor.dtype not in _COVERED:
-            raise _Refusal(
-                f"array '{name}' of the reply is {str(tensor.dtype).removeprefix('torch.')}, which the guarantee does "
-                "not cover. Expected float32 or float64; in place of batch normalisation, which counts steps, use "
-                "group or layer normalisation"
+            raise _refusal(
+                "an array of the reply is of a type that the guarantee does not cover. Expected float32 or float64; in "
+                "place of batch normalisation, which counts steps, use group or layer normalisation",
+                f"{name}, {tensor.dtype}",
             )
+        if tensor.dtype != received[name].dtype:
+            raise _refusal("an array of the reply is of another type than the one that the server sent", name)
     for metrics in content.metric_records.values():
         extra = [metric for metric in metrics if metric != _EXAMPLES]
         if extra:
-            raise _Refusal(
-                f"the reply states the metric '{extra[0]}', which the guarantee does not cover. Leave out all metrics "
-                f"but '{_EXAMPLES}'"
+            raise _refusal(
+                f"the reply states a metric that the guarantee does not cover. Leave out all metrics but '{_EXAMPLES}'",
+                str(extra[0]),
             )
     for key, config in content.config_records.items():
         if len(config):
-            raise _Refusal(
-                f"the reply holds the config record '{key}', which the guarantee does not cover. Leave it out"
-            )
+            raise _refusal("the reply holds a config record, which the guarantee does not cover. Leave it out", key)
 
 
 def _check_empty(message_type: str, content: RecordDict) -> None:
     """Refuse an answer outside of training that says anything."""
     held = [key for key, record in content.items() if len(record)]
     if held:
-        raise _Refusal(
-            f"the answer to '{message_type}' holds '{held[0]}', and the guarantee covers the arrays of training alone. "
-            "Answer with nothing, or send this app train messages only"
+        raise _refusal(
+            f"the answer to '{message_type}' is not empty, and the guarantee covers the arrays of training alone. "
+            "Answer with nothing, or send this app train messages only",
+            held[0],
         )
+
+
+def _refusal(why: str, what: str) -> _Refusal:
+    """Return a refusal, and write what of the app's it is about into the client's log alone."""
+    _LOG.error("%s: %s", why, what)
+    return _Refusal(why)
 
 
 def _examples(content: RecordDict) -> int:
@@ -227,18 +254,33 @@ def _examples(content: RecordDict) -> int:
     return 1
 
 
-def _state_examples(content: RecordDict, examples: int) -> None:
-    for key, metrics in list(content.metric_records.items()):
-        if _EXAMPLES in metrics:
-            content[key] = MetricRecord({_EXAMPLES: examples})
+def _copied(message: Message) -> Message:
+    """Return a message that the app may change; a reply to the other one is not changed by that."""
+    content = RecordDict({key: record.copy() for key, record in message.content.items()})
+    # The overload that keeps the metadata is not among Flower's declared ones.
+    return Message(content, metadata=copy.copy(message.metadata))  # pyright: ignore[reportCallIssue]
 
 
-def _here(name: str, seed: int, context: Context, received: dict[str, Tensor]) -> HookContext:
+def _here(name: str, seed: int | None, context: Context, received: dict[str, Tensor]) -> HookContext:
     count = cast("int", context.state.config_records.get(_calls(name), ConfigRecord({"calls": 0}))["calls"]) + 1
     kept = context.state.array_records.get(_memory(name), ArrayRecord())
-    generator = seeding.generator(seed, f"mod {name}", context.node_id, count)
+    generator = (
+        _fresh_generator()
+        if seed is None
+        else seeding.generator(seed, f"mod {name}", context.run_id, context.node_id, count)
+    )
     memory: dict[str, Tensor] = {key: torch.as_tensor(array.numpy()).clone() for key, array in kept.items()}
     return HookContext(count, context.node_id, 0, generator, received, memory)
+
+
+def _fresh_generator() -> torch.Generator:
+    """Return a generator whose whole state is the operating system's: of a seed torch takes 32 bits, soon tried out."""
+    generator = torch.Generator()
+    state = generator.get_state()
+    words = np.frombuffer(secrets.token_bytes(4 * _STATE_WORDS), np.uint32).astype(np.uint64)
+    state[_STATE] = torch.from_numpy(words.view(np.uint8))
+    generator.set_state(state)
+    return generator
 
 
 def _remember(name: str, context: Context, defense: Defense[Any], here: HookContext) -> None:
@@ -247,10 +289,10 @@ def _remember(name: str, context: Context, defense: Defense[Any], here: HookCont
         context.state[_memory(name)] = ArrayRecord(here.memory)
 
 
-def _only_arrays(content: RecordDict, what: str) -> ArrayRecord:
-    records = list(content.array_records.values())
+def _only_arrays(content: RecordDict, what: str) -> tuple[str, ArrayRecord]:
+    records = list(content.array_records.items())
     if len(records) != 1:
-        raise _Refusal(f"{what} holds {len(records)} array records, expected one")
+        raise _refusal(f"{what} must hold one array record", f"it holds {len(records)}")
     return records[0]
 
 

@@ -7,7 +7,8 @@ different processes.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Literal, Protocol, cast, get_args
 
 import torch
@@ -15,8 +16,9 @@ from flwr.app import ConfigRecord, RecordDict
 from torch import Tensor
 
 from fedsim.core import seeding
-from fedsim.core.errors import FedsimError, ScenarioError
+from fedsim.core.errors import FedsimError, Refused, ScenarioError
 from fedsim.federation.participation import Loss
+from fedsim.federation.server import TYPE, UPDATE, VECTOR
 from fedsim.privacy.secure_aggregation.config import SecureAggregation
 from fedsim.privacy.secure_aggregation.counting import check_modulus
 from fedsim.privacy.secure_aggregation.messages import (
@@ -42,7 +44,7 @@ from fedsim.scenario.world import World
 
 Stage = Literal["advertise", "share", "reveal", "open", "supply"]
 STAGES: tuple[Stage, ...] = get_args(Stage)  # the upload is the reply to a train message
-PROTOCOL, ROUND, UPLOAD, VECTOR, TYPE = "protocol", "config", "update", "vector", "type"
+PROTOCOL, ROUND = "protocol", "config"
 NOT_FINITE = Loss("not finite", "the update is not finite")
 _STATE = "secure-aggregation"
 _LARGEST_LOSS = 64.0
@@ -111,10 +113,11 @@ def answered(stage: Stage, world: World, client: int, content: RecordDict, state
         state: Flower's state of the client; changed.
 
     Raises:
-        FedsimError: asked out of turn, or for something that would endanger a client's vector.
+        Refused: asked out of turn, or for something that would endanger a client's vector.
     """
-    side = _side(world, client, content, state)
-    answer = _answer(stage, side, content.config_records.get(PROTOCOL, ConfigRecord()))
+    with _refusing():
+        side = _side(world, client, content, state)
+        answer = _answer(stage, side, content.config_records.get(PROTOCOL, ConfigRecord()))
     state[_STATE] = as_record(side.memory)
     return RecordDict({PROTOCOL: as_record(answer)})
 
@@ -128,11 +131,15 @@ def upload(world: World, own: Tensor, client: int, content: RecordDict, state: R
         client: its number.
         content: the train message; in masked mode it holds the shares of the neighbours.
         state: Flower's state of the client; changed in masked mode.
+
+    Raises:
+        Refused: as for `answered`.
     """
     if secure_settings(world).mode == "ideal":
         return _pack(own)
-    side = _side(world, client, content, state)
-    masked = side.upload(own, ForwardedShares.from_config(content.config_records[PROTOCOL]))
+    with _refusing():
+        side = _side(world, client, content, state)
+        masked = side.upload(own, ForwardedShares.from_config(content.config_records.get(PROTOCOL, ConfigRecord())))
     state[_STATE] = as_record(side.memory)
     return _pack(masked)
 
@@ -214,6 +221,15 @@ def _largest_batch(world: World) -> str:
     return ", each of which may draw all that it owns into every Poisson batch"
 
 
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """Turn what is wrong with the server's message into a refusal."""
+    try:
+        yield
+    except FedsimError as error:
+        raise Refused(str(error)) from error
+
+
 def _answer(stage: Stage, side: MaskingClient, received: ConfigRecord) -> Sent:
     match stage:
         case "advertise":
@@ -240,4 +256,4 @@ def _side(world: World, client: int, content: RecordDict, state: RecordDict) -> 
 
 def _pack(vector: Tensor) -> RecordDict:
     data = vector.contiguous().numpy()
-    return RecordDict({UPLOAD: ConfigRecord({VECTOR: data.tobytes(), TYPE: str(data.dtype)})})
+    return RecordDict({UPDATE: ConfigRecord({VECTOR: data.tobytes(), TYPE: str(data.dtype)})})

@@ -16,14 +16,12 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from flwr.serverapp import Grid
 from torch import Tensor
 
+from fedsim.core.errors import FedsimError
 from fedsim.core.types import Contribution
 from fedsim.federation.journal import Journal
 from fedsim.federation.secure_client import (
     PROTOCOL,
     ROUND,
-    TYPE,
-    UPLOAD,
-    VECTOR,
     Sent,
     Stage,
     as_record,
@@ -32,18 +30,20 @@ from fedsim.federation.secure_client import (
     mean_of,
     secure_settings,
 )
-from fedsim.federation.server import Aggregation, Nodes, Reply, RoundMessages, failed, silent, unpack
+from fedsim.federation.server import Aggregation, Nodes, Reply, RoundMessages, failed, failure_of, sent_vector, silent
 from fedsim.privacy.secure_aggregation.ideal import ideal_aggregate
 from fedsim.privacy.secure_aggregation.messages import Opening, PublicKeys, RevealedShares, SealedShares
 from fedsim.privacy.secure_aggregation.outcome import Aborted, Aggregate, check_cohort
-from fedsim.privacy.secure_aggregation.per_element import Told
+from fedsim.privacy.secure_aggregation.per_element import ALWAYS_TOLD, Told
 from fedsim.privacy.secure_aggregation.per_element_protocol import ConcealingServer
 from fedsim.privacy.secure_aggregation.protocol import UnmaskingServer
+from fedsim.privacy.secure_aggregation.ring import check_element
 from fedsim.record import Failure
 from fedsim.scenario.world import World
 
 Uploads = Iterable[tuple[int, Tensor]]
 _Server = TypeVar("_Server", bound=UnmaskingServer)
+_Answer = TypeVar("_Answer")
 _TYPES = {"int32": torch.int32, "int64": torch.int64}
 
 
@@ -83,11 +83,11 @@ class SecureSum(Aggregation):
             return None, None
         try:
             aggregate = self._adder.total(self._uploads(server_round, self._adder.asked, replies))
+            mean, weight, loss = self._mean(aggregate)
         except Aborted as error:
             self._abort(error)
             return None, None
         self._settle()
-        mean, weight, loss = mean_of(self._world, Told(aggregate.total, aggregate.revealed))
         self.tally.participants = list(aggregate.participants)
         self.tally.examples = examples_behind(self._world, server_round, aggregate.participants, weight)
         self.tally.weight, self.tally.loss = weight, loss * weight
@@ -105,12 +105,20 @@ class SecureSum(Aggregation):
         side = _MaskedSum if secure_settings(self._world).least_contributors == 1 else _ConcealedSum
         return side(self._world, orders, grid, lambda reply: self._lose(orders.round, reply))
 
+    def _mean(self, aggregate: Aggregate) -> tuple[Tensor, int, float]:
+        try:
+            return mean_of(self._world, Told(aggregate.total, aggregate.revealed))
+        except FedsimError as error:
+            raise Aborted(f"a client uploaded what is no update, and nobody can tell which: {error}") from error
+
     def _uploads(self, round_: int, asked: tuple[int, ...], replies: Iterable[Message]) -> Iterator[tuple[int, Tensor]]:
-        """Yield uploads as they come, for the adder alone, and note who sent none."""
+        """Yield the first upload of each client as it comes, for the adder alone, and note who sent none."""
         clients = {self._nodes[client]: client for client in asked}
         missing = set(asked)
         for message in replies:
-            reply = message if isinstance(message, Reply) else _unpack(message, clients[message.metadata.src_node_id])
+            reply = message if isinstance(message, Reply) else self._upload(message, clients)
+            if reply is None or reply.client not in missing:
+                continue
             missing.discard(reply.client)
             if reply.vector is None:
                 self._lose(round_, reply)
@@ -119,18 +127,38 @@ class SecureSum(Aggregation):
         for client in missing:
             self._lose(round_, silent(client))
 
+    def _upload(self, message: Message, clients: Mapping[int, int]) -> Reply | None:
+        """Return what the client of a node uploaded, or why that is nothing; None of a node that was not asked."""
+        client = clients.get(message.metadata.src_node_id)
+        if client is None:
+            return None
+        if message.has_error():
+            return failure_of(message, client)
+        vector, settings = sent_vector(message, _TYPES), secure_settings(self._world)
+        size = self._world.models.layout.size
+        expected = ALWAYS_TOLD + (size if settings.least_contributors == 1 else 2 * size)
+        if vector is None or vector.shape != (expected,):
+            return failed(client, f"the upload is no vector of {expected} integers")
+        try:
+            check_element(vector, settings.modulus_bits)
+        except FedsimError as error:
+            return failed(client, str(error))
+        return Reply(client, vector)
+
     def _lose(self, round_: int, reply: Reply) -> None:
         self._lost[reply.client] = self._failure(round_, reply) or Failure(
             who=f"client {reply.client}", why="no upload"
         )
 
     def _settle(self) -> None:
+        if self._adder is not None:
+            self._lost |= {c: Failure(who=f"client {c}", why=why) for c, why in self._adder.rejected.items()}
         self.tally.failures = [self._lost[client] for client in sorted(self._lost)]
 
     def _abort(self, error: Aborted) -> None:
         """Leave the weights as they are. That every client failed for a reason nobody declared is no abort."""
-        self._adder = None
         self._settle()
+        self._adder = None
         if len(self._lost) == len(self.tally.cohort):
             self._check_failures()
         self.tally.failures.append(Failure(who="round", why=str(error), cause="aborted"))
@@ -141,9 +169,11 @@ class _Adder(ABC):
 
     Attributes:
         asked: the clients that are asked for an upload, once `orders` has returned.
+        rejected: why a client's answer to a stage of the protocol was not used.
     """
 
     asked: tuple[int, ...]
+    rejected: Mapping[int, str]
 
     @abstractmethod
     def orders(self) -> Iterable[Message]:
@@ -162,6 +192,7 @@ class _TrustedParty(_Adder):
         self._settings = secure_settings(world)
         self._orders = orders
         self.asked = orders.cohort
+        self.rejected = {}
 
     def orders(self) -> Iterable[Message]:
         return self._orders
@@ -183,22 +214,24 @@ class _Masked(_Adder, Generic[_Server]):
         self._grid = grid
         self._lose = lose
         self._where = ConfigRecord({"round": orders.round, "cohort": len(orders.cohort)})
+        self.rejected = self._server.rejected
 
     def orders(self) -> Iterable[Message]:
-        advertised = self._exchange("advertise", dict.fromkeys(self._orders.cohort), self._lose)
-        keys = self._server.introduce(PublicKeys.from_config(answer) for answer in advertised.values())
-        shared = self._exchange("share", keys, self._lose)
-        forwarded = self._server.forward(SealedShares.from_config(answer) for answer in shared.values())
+        everybody = dict.fromkeys(self._orders.cohort)
+        keys = self._server.introduce(self._exchange("advertise", everybody, self._lose, PublicKeys.from_config))
+        shared = self._exchange("share", keys, self._lose, SealedShares.from_config)
+        forwarded = self._server.forward(shared)
         self.asked = tuple(forwarded)
         return self._with_shares(forwarded)
 
-    def _revealed(self, uploads: Uploads) -> list[RevealedShares]:
-        revealed = self._ask_survivors("reveal", self._server.ask(dict(uploads)))
-        return [RevealedShares.from_config(answer) for answer in revealed]
+    def _revealed(self, uploads: Uploads) -> dict[int, RevealedShares]:
+        return self._ask_survivors("reveal", self._server.ask(dict(uploads)), RevealedShares.from_config)
 
-    def _ask_survivors(self, stage: Stage, messages: Mapping[int, Sent]) -> Iterable[ConfigRecord]:
+    def _ask_survivors(
+        self, stage: Stage, messages: Mapping[int, Sent], read: Callable[[ConfigRecord], _Answer]
+    ) -> dict[int, _Answer]:
         # Who uploaded is in the sum, whether or not it reveals anything.
-        return self._exchange(stage, messages, lambda _reply: None).values()
+        return self._exchange(stage, messages, lambda _reply: None, read)
 
     def _with_shares(self, forwarded: Mapping[int, Sent]) -> Iterator[Message]:
         orders = replace(self._orders, cohort=self.asked)
@@ -208,20 +241,29 @@ class _Masked(_Adder, Generic[_Server]):
             yield message
 
     def _exchange(
-        self, stage: Stage, messages: Mapping[int, Sent | None], lose: Callable[[Reply], None]
-    ) -> dict[int, ConfigRecord]:
-        """Send each client its message, and return the answers by client, in the order of client numbers."""
+        self,
+        stage: Stage,
+        messages: Mapping[int, Sent | None],
+        lose: Callable[[Reply], None],
+        read: Callable[[ConfigRecord], _Answer],
+    ) -> dict[int, _Answer]:
+        """Send each client its message, and return its first answer as it was read, in the order of client numbers."""
         nodes = {self._orders.nodes[client]: client for client in messages}
         sent = [self._message(stage, client, message) for client, message in messages.items()]
-        answers: dict[int, ConfigRecord] = {}
+        answers: dict[int, _Answer] = {}
         missing = set(messages)
         for message in self._grid.send_and_receive(sent, timeout=self._timeout):
-            client = nodes[message.metadata.src_node_id]
+            client = nodes.get(message.metadata.src_node_id)
+            if client is None or client not in missing:
+                continue
             missing.discard(client)
             if message.has_error():
-                lose(unpack(message, client))
-            else:
-                answers[client] = message.content.config_records[PROTOCOL]
+                lose(failure_of(message, client))
+                continue
+            try:
+                answers[client] = read(message.content.config_records.get(PROTOCOL, ConfigRecord()))
+            except FedsimError as error:
+                self._server.rejected[client] = f"its answer to '{stage}' cannot be read: {error}"
         for client in missing:
             lose(silent(client))
         return dict(sorted(answers.items()))
@@ -250,17 +292,6 @@ class _ConcealedSum(_Masked[ConcealingServer]):
     _server_type = ConcealingServer
 
     def total(self, uploads: Uploads) -> Aggregate:
-        opened = self._ask_survivors("open", self._server.count(self._revealed(uploads)))
-        silent = self._server.seek(map(Opening.from_config, opened))
-        supplied = self._ask_survivors("supply", silent) if silent else ()
-        return self._server.unmask(map(RevealedShares.from_config, supplied))
-
-
-def _unpack(message: Message, client: int) -> Reply:
-    if message.has_error():
-        return unpack(message, client)
-    entries = message.content.config_records[UPLOAD]
-    data, dtype = cast("bytes", entries[VECTOR]), _TYPES.get(str(entries[TYPE]))
-    if dtype is None or len(data) % dtype.itemsize:
-        return failed(client, "the upload is no vector of integers")
-    return Reply(client, torch.frombuffer(bytearray(data), dtype=dtype))
+        opened = self._ask_survivors("open", self._server.count(self._revealed(uploads)), Opening.from_config)
+        silent = self._server.seek(opened)
+        return self._server.unmask(self._ask_survivors("supply", silent, RevealedShares.from_config) if silent else {})

@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
@@ -26,6 +26,7 @@ from fedsim.scenario import Scenario
 from fedsim.scenario.world import World
 
 Nodes = Sequence[int] | Mapping[int, int]  # client number -> node id
+UPDATE, VECTOR, TYPE = "update", "vector", "type"
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 _CAUSES: dict[int, Cause] = {701: "dropout", 702: "late", 703: "not finite", 704: "refused"}
 _DECLARED: tuple[Cause, ...] = ("dropout", "late", "crash")
@@ -166,20 +167,28 @@ class Aggregation(Strategy):
         """Log nothing: the display and the record tell the story."""
 
     def _in_order(self, replies: Iterable[Message]) -> Iterator[Reply]:
-        """Yield replies in the order of client numbers, as early as that allows, and a failure for each missing."""
+        """Yield replies in the order of client numbers, as early as that allows, and a failure for each missing.
+
+        The first reply of a client counts, and none of a node that was not asked.
+        """
         clients = {self._nodes[client]: client for client in self.tally.cohort}
         waiting: dict[int, Reply] = {}
         outstanding = iter(self.tally.cohort)
         due = next(outstanding, None)
         for message in replies:
-            reply = message if isinstance(message, Reply) else unpack(message, clients[message.metadata.src_node_id])
-            waiting[reply.client] = reply
+            reply = message if isinstance(message, Reply) else self._reply(message, clients)
+            if reply is not None:
+                waiting.setdefault(reply.client, reply)
             while due in waiting:
                 yield waiting.pop(due)
                 due = next(outstanding, None)
         while due is not None:
             yield waiting.pop(due, None) or silent(due)
             due = next(outstanding, None)
+
+    def _reply(self, message: Message, clients: Mapping[int, int]) -> Reply | None:
+        client = clients.get(message.metadata.src_node_id)
+        return None if client is None else unpack(message, client)
 
     def _contributions(self, round_: int, replies: Iterable[Reply]) -> Iterator[Contribution]:
         tally, threat = self.tally, self._world.scenario.threat
@@ -258,8 +267,8 @@ def pack(vector: Tensor, examples: int, loss: float) -> RecordDict:
     small model that takes as long as the client's gradient.
     """
     data = vector.contiguous().numpy()
-    entries = {"vector": data.tobytes(), "type": str(data.dtype), "examples": examples, "loss": loss}
-    return RecordDict({"update": ConfigRecord(entries)})
+    entries = {VECTOR: data.tobytes(), TYPE: str(data.dtype), "examples": examples, "loss": loss}
+    return RecordDict({UPDATE: ConfigRecord(entries)})
 
 
 def lost(loss: participation.Loss) -> Error:
@@ -269,17 +278,32 @@ def lost(loss: participation.Loss) -> Error:
 
 
 def unpack(message: Message, client: int) -> Reply:
-    """Return what a message says."""
+    """Return what a client's message says, or why that is no update."""
     if message.has_error():
-        error = message.error
-        why, cause = error.reason or "no reason given", _CAUSES.get(error.code, "error")
-        return failed(client, why, cause)
-    entries = cast("ConfigRecord", message.content["update"])
-    data, dtype = cast("bytes", entries["vector"]), _DTYPES.get(str(entries["type"]))
-    if dtype is None or len(data) % dtype.itemsize:
+        return failure_of(message, client)
+    vector = sent_vector(message, _DTYPES)
+    if vector is None:
         return failed(client, "the update is no vector of numbers")
-    examples, loss = cast("int", entries["examples"]), cast("float", entries["loss"])
-    return Reply(client, torch.frombuffer(bytearray(data), dtype=dtype), examples, loss)
+    entries = message.content.config_records[UPDATE]
+    examples, loss = entries.get("examples"), entries.get("loss")
+    if type(examples) is not int or examples < 0 or type(loss) is not float:
+        return failed(client, "the update needs a number of examples of at least 0, and a loss")
+    return Reply(client, vector, examples, loss)
+
+
+def failure_of(message: Message, client: int) -> Reply:
+    """Return why a client answered with an error."""
+    error = message.error
+    return failed(client, error.reason or "no reason given", _CAUSES.get(error.code, "error"))
+
+
+def sent_vector(message: Message, types: Mapping[str, torch.dtype]) -> Tensor | None:
+    """Return the vector that a message holds as raw bytes, of one of these types; None where it holds none."""
+    entries = message.content.config_records.get(UPDATE, ConfigRecord())
+    data, dtype = entries.get(VECTOR), types.get(str(entries.get(TYPE)))
+    if not isinstance(data, bytes) or not data or dtype is None or len(data) % dtype.itemsize:
+        return None
+    return torch.frombuffer(bytearray(data), dtype=dtype)
 
 
 def _why_diverged(scenario: Scenario, round_: int) -> str:

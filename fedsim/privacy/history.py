@@ -17,11 +17,16 @@ from fedsim.privacy.accounting import Spent, in_rounds
 _PREFIX = "privacy / "
 
 
+def history_key(name: str) -> str:
+    """Return the key of a mechanism's history in a client's state."""
+    return f"{_PREFIX}{name}"
+
+
 def spend(state: RecordDict, mechanisms: Mapping[str, Mechanism]) -> None:
     """Add one trained round of each mechanism to a client's state, by name."""
     for name, mechanism in mechanisms.items():
         rounds = (*spent(state, name), in_rounds(mechanism, 1))
-        state[f"{_PREFIX}{name}"] = ConfigRecord(
+        state[history_key(name)] = ConfigRecord(
             {
                 "sigma": [part.noise_multiplier for part in rounds],
                 "q": [part.sampling_rate for part in rounds],
@@ -32,7 +37,7 @@ def spend(state: RecordDict, mechanisms: Mapping[str, Mechanism]) -> None:
 
 def spent(state: RecordDict, name: str) -> tuple[Spent, ...]:
     """Return the spent steps of a client's mechanism so far, one entry per trained round."""
-    key = f"{_PREFIX}{name}"
+    key = history_key(name)
     if key not in state:
         return ()
     record = state.config_records[key]

@@ -1,7 +1,9 @@
 """Sums of clipped per-example gradients, sum over i of g_i min(1, C / ||g_i||), by Opacus' rules, on any model.
 
-Source: Abadi et al. 2016, arXiv 1607.00133, algorithm 1; ghost norms: Li et al. 2022, arXiv 2110.05679. The norm covers
-all parameters jointly, including scalars. A gradient that is not finite counts as zero, since no bound holds for it.
+Source: Abadi et al. 2016, arXiv 1607.00133, algorithm 1; ghost norms: Li et al. 2022, arXiv 2110.05679; sums of
+the same inputs and gradients of outputs: Bu et al. 2022, arXiv 2210.00038. The norm covers all parameters jointly,
+including scalars. A gradient that is not finite counts as zero, since no bound holds for it. What is summed is what was
+measured: a weight that a model uses without calling its layer gets no gradient, and so escapes no clipping.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import copy
 import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -25,14 +28,16 @@ from fedsim.core.types import Batch
 Mode = Literal["hooks", "functorch", "ghost"]
 _GHOSTS = (nn.Linear, nn.Embedding)  # layers whose gradient norms Opacus computes without the gradients
 _SMALLEST_NORM = 1e-30
+_FAR = 1e3  # factor of an example that a probe moves away from the others
+_NOTHING = 1e-6
 _ROUNDING = 1e-6  # tolerance of the probe in double precision, relative to the clipping norm
 
 
 def cheapest(model: nn.Module) -> Mode:
     """Return how to clip: ghost norms where only dense layers and embeddings have matrices, else stored gradients.
 
-    Ghost norms need a second backward pass, but no gradient per example; that pays for dense layers and embeddings,
-    not for small convolutions. Vectors, such as norm weights, are stored per example in both ways.
+    Ghost norms need no gradient per example; that pays for dense layers and embeddings, not for small convolutions.
+    Vectors, such as norm weights, are stored per example in both ways.
     """
     owners = [module for module in model.modules() if _train(module)]
     ties = len(list(model.named_parameters(remove_duplicate=False))) - len(list(model.parameters()))
@@ -53,7 +58,7 @@ def sum_clipped(
         mode: hooks and functorch store every example's gradient, ghost only its norm.
 
     Raises:
-        FedsimError: an example's gradient is not finite in mode ghost, which cannot leave it out.
+        FedsimError: a layer was called for other rows than the examples, or twice in mode ghost.
     """
     with _recorded(model) as uses:
         each = losses()
@@ -84,8 +89,9 @@ def example_gradients(
 def why_inseparable(model: nn.Module, batch: Batch, mode: Mode) -> str | None:
     """Return why the gradients of single examples cannot be separated, or None where they can.
 
-    It compares the clipped sum of a batch with the sum over single examples, before and after one example changes. This
-    detects any layer that mixes examples, and any gradient that the hooks miss. It probes a copy of the model.
+    It compares the clipped sum of a batch with the sum over single examples, before and after one example changes, a
+    little and far away from the others. This detects any layer that mixes examples, any gradient that the hooks miss,
+    and models that compute otherwise for large inputs. It probes a copy of the model.
 
     Args:
         model: in training mode.
@@ -96,10 +102,13 @@ def why_inseparable(model: nn.Module, batch: Batch, mode: Mode) -> str | None:
     before = {name: buffer.clone() for name, buffer in probed.named_buffers()}
     numbers = batch.inputs.double() if batch.inputs.is_floating_point() else batch.inputs
     inputs, labels, other = numbers[:-1], batch.labels[:-1], numbers[-1:]
-    changed = torch.cat((other + 5.0 if other.is_floating_point() else other, inputs[1:]))
+    moves = (
+        (lambda x: x + 5.0, lambda x: x * _FAR, lambda x: x * -_FAR) if other.is_floating_point() else (lambda x: x,)
+    )
+    batches = (inputs, *(torch.cat((move(other), inputs[1:])) for move in moves))
     try:
         with seeding.isolate_randomness(0):
-            found = next((why for x in (inputs, changed) if (why := _why_not_a_sum(probed, x, labels, mode))), None)
+            found = next((why for x in batches if (why := _why_not_a_sum(probed, x, labels, mode))), None)
             if found is None and dropout_sites(probed, inputs.shape[1:], len(inputs), inputs.dtype):
                 found = _why_masks_differ(probed, inputs, labels, mode)
     except Exception as error:
@@ -131,7 +140,8 @@ def _why_not_a_sum(model: nn.Module, inputs: Tensor, labels: Tensor, mode: Mode)
     with without_dropout():
         single = torch.stack([alone(example) for example in range(len(inputs))])
         norms = single.norm(dim=1)
-        clip = float(norms.min()) / 2 or 1.0  # so that every gradient is clipped, however long it is
+        # So that every gradient is clipped, however long it is, but one that is nothing beside the others.
+        clip = float(norms[norms >= _NOTHING * norms.max()].min()) / 2 or 1.0
         _, total = sum_clipped(model, parameters, losses, clip, mode)
     together = torch.cat([t.flatten() for t in total.values()])
     expected = (clip / norms.clamp_min(clip)) @ single
@@ -187,6 +197,18 @@ class _Use(NamedTuple):
     output: GradientEdge
 
 
+class _Part(NamedTuple):
+    """What the examples' gradients of one parameter are.
+
+    Attributes:
+        norms: of each example's, shape (B,).
+        summed: returns the sum of some examples', each times a factor, given these factors and which examples.
+    """
+
+    norms: Tensor
+    summed: Callable[[Tensor, Tensor | slice], Tensor]
+
+
 def _stored_sum(
     uses: Sequence[_Use], parameters: Mapping[str, nn.Parameter], each: Tensor, clip: float, mode: Mode
 ) -> dict[str, Tensor]:
@@ -204,7 +226,7 @@ def _stored_sum(
 
 def _each_stored(uses: Sequence[_Use], each: Tensor, mode: Mode) -> dict[nn.Parameter, Tensor]:
     stored: dict[nn.Parameter, Tensor] = {}
-    for use, gradient in _output_gradients(uses, each, keep=False):
+    for use, gradient in _output_gradients(uses, each):
         for parameter, own in _yield_example_gradients(use, gradient, mode):
             stored[parameter] = stored[parameter] + own if parameter in stored else own
     return stored
@@ -213,32 +235,34 @@ def _each_stored(uses: Sequence[_Use], each: Tensor, mode: Mode) -> dict[nn.Para
 def _ghost_sum(
     uses: Sequence[_Use], parameters: Mapping[str, nn.Parameter], each: Tensor, clip: float
 ) -> dict[str, Tensor]:
-    norms_of: dict[nn.Parameter, Tensor] = {}
-    for use, gradient in _output_gradients(uses, each, keep=True):
-        for parameter, own in _norms(use, gradient):
-            if parameter in norms_of:
+    parts: dict[nn.Parameter, _Part] = {}
+    for use, gradient in _output_gradients(uses, each):
+        for parameter, part in _measured(use, gradient):
+            if parameter in parts:
                 raise FedsimError("ghost norms of a parameter that is used twice do not add up. Set mode = 'hooks'.")
-            norms_of[parameter] = own
-    norms = torch.stack(list(norms_of.values())).norm(dim=0)
-    if not bool(torch.isfinite(norms).all()):
-        raise FedsimError(
-            "the gradient of an example is not finite, and ghost clipping cannot leave out one example. Set mode = "
-            "'hooks', which counts it as zero, or lower the learning rate."
-        )
-    factors = (clip / norms.clamp_min(_SMALLEST_NORM)).clamp_max(1.0)
-    tensors = torch.autograd.grad(
-        (factors * each).sum(), list(parameters.values()), allow_unused=True, materialize_grads=True
-    )
-    return dict(zip(parameters, tensors, strict=True))
+            parts[parameter] = part
+    norms = torch.stack([part.norms for part in parts.values()]).norm(dim=0)
+    usable = torch.isfinite(norms)
+    rows = slice(None) if bool(usable.all()) else usable  # a selection would copy every input
+    factors = (clip / norms[rows].clamp_min(_SMALLEST_NORM)).clamp_max(1.0)
+    return {
+        name: parts[p].summed(factors, rows) if p in parts else torch.zeros_like(p) for name, p in parameters.items()
+    }
 
 
-def _output_gradients(uses: Sequence[_Use], each: Tensor, *, keep: bool) -> Iterator[tuple[_Use, Tensor]]:
+def _output_gradients(uses: Sequence[_Use], each: Tensor) -> Iterator[tuple[_Use, Tensor]]:
     """Yield each use that the losses depend on with the gradient of its output; parameters get no gradient."""
     edges = [use.output for use in uses]
-    gradients = torch.autograd.grad(each.sum(), edges, allow_unused=True, retain_graph=keep) if edges else ()
+    gradients = torch.autograd.grad(each.sum(), edges, allow_unused=True) if edges else ()
     for use, own in zip(uses, gradients, strict=True):
-        if own is not None:
-            yield from _by_child(use, own)
+        if own is None:
+            continue
+        if len(own) != len(each) or len(use.inputs) != len(each):
+            raise FedsimError(
+                f"a layer '{type(use.module).__name__}' was called with {len(use.inputs)} rows for {len(each)} "
+                "examples, so their gradients cannot be told apart. Call it for all examples, one row each."
+            )
+        yield from _by_child(use, own)
 
 
 @torch.no_grad()
@@ -273,19 +297,47 @@ def _by_functorch(module: nn.Module, inputs: list[Tensor], gradient: Tensor) -> 
         vars(module).pop("ft_compute_sample_grad", None)
 
 
-def _norms(use: _Use, gradient: Tensor) -> Iterator[tuple[nn.Parameter, Tensor]]:
-    """Yield the module's trained parameters with the norm of each example's gradient (B,)."""
+def _measured(use: _Use, gradient: Tensor) -> Iterator[tuple[nn.Parameter, _Part]]:
+    """Yield the module's trained parameters with the norms of their examples' gradients, and how to sum these."""
     from opacus.grad_sample import GradSampleHooksFastGradientClipping  # noqa: PLC0415
 
     rule = GradSampleHooksFastGradientClipping.NORM_SAMPLERS.get(type(use.module))
     if rule is None:
-        return (
-            (parameter, own.reshape(len(own), -1).norm(dim=1))
-            for parameter, own in _yield_example_gradients(use, gradient, "hooks")
-        )
+        for parameter, own in _yield_example_gradients(use, gradient, "hooks"):
+            yield parameter, _Part(own.reshape(len(own), -1).norm(dim=1), partial(_sum_stored, own))
+        return
+    summed = _sum_embedded if isinstance(use.module, nn.Embedding) else _sum_dense
     with torch.no_grad():
         norms = rule(use.module, [use.inputs], gradient)
-    return ((parameter, own) for parameter, own in norms.items() if parameter.requires_grad)
+    for parameter, own in norms.items():
+        if parameter.requires_grad:
+            yield parameter, _Part(own, partial(summed, parameter, use.inputs, gradient))
+
+
+def _sum_stored(own: Tensor, factors: Tensor, rows: Tensor | slice) -> Tensor:
+    return torch.tensordot(factors, own[rows], dims=1)
+
+
+@torch.no_grad()
+def _sum_dense(
+    parameter: nn.Parameter, inputs: Tensor, gradient: Tensor, factors: Tensor, rows: Tensor | slice
+) -> Tensor:
+    outer = _scaled(gradient[rows], factors)
+    if parameter.dim() == 1:
+        return outer.sum(dim=0)
+    return outer.T @ inputs[rows].flatten(0, -2).to(outer.dtype)
+
+
+@torch.no_grad()
+def _sum_embedded(
+    parameter: nn.Parameter, inputs: Tensor, gradient: Tensor, factors: Tensor, rows: Tensor | slice
+) -> Tensor:
+    return torch.zeros_like(parameter).index_add_(0, inputs[rows].flatten(), _scaled(gradient[rows], factors))
+
+
+def _scaled(gradient: Tensor, factors: Tensor) -> Tensor:
+    """Return each example's gradient of the output (B, ..., F) times its factor (B,), as rows (N, F)."""
+    return (gradient * factors.view(-1, *[1] * (gradient.dim() - 1))).flatten(0, -2)
 
 
 @contextmanager

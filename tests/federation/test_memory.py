@@ -1,23 +1,28 @@
 """What clients remember: only rounds that counted, on every engine, and the replay follows it bit by bit."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from flwr.app import RecordDict
+from flwr.app import Message, RecordDict
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fedsim.core.types import Memory, Tensors
 from fedsim.experiment.runner import model_hash
+from fedsim.federation import apps
 from fedsim.federation.client import local_training
+from fedsim.federation.journal import Journal
 from fedsim.federation.memory import recall, remember
 from fedsim.record import RoundRecord
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
 from tests.federating import recorded, run, stepped, who_counted
+from tests.federation.secured import Tapped
 
 Build = Callable[..., Scenario]
 ENGINES = ["local", "vectorized"]
@@ -196,3 +201,35 @@ def test_the_replay_of_a_victim_that_remembers_gives_what_was_on_the_wire(
         amnesiac, _ = local_training(world, entry.received, entry.round, entry.client)
         matches = all(torch.equal(amnesiac.tensors[n], entry.update.tensors[n]) for n in amnesiac.tensors)
         assert engine == "vectorized" or matches == (not earlier)
+
+
+@dataclass
+class Noting(Tapped):
+    """A grid that keeps every message of the server."""
+
+    orders: list[Message] = field(default_factory=list)
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
+        sent = list(messages)
+        self.orders.extend(sent)
+        return super().send_and_receive(sent, timeout=timeout)
+
+
+@pytest.mark.parametrize(
+    ("secure", "stages"), [(None, 1), ({"mode": "ideal"}, 1), ({"mode": "masked", "least_contributors": 2}, 5)]
+)
+def test_a_message_that_was_answered_is_refused_the_second_time(
+    scenario: Build, secure: dict[str, Any] | None, stages: int
+) -> None:
+    """Noise, rounding and masks follow from the round: two uploads of one round would differ by the updates alone."""
+    threat = {"sees": "sum"} if secure else {}
+    grid = Noting(scenario(federation={"clients": 3, "rounds": 2}, threat=threat, secure_aggregation=secure))
+    grid.serve(apps.server_app(Journal(lambda _record: None)))
+    assert len(grid.orders) == 3 * 2 * stages
+    assert not any(reply.has_error() for reply in grid.replies)
+    for order in list(grid.orders):
+        again = Message(order.content, dst_node_id=order.metadata.dst_node_id, message_type=order.metadata.message_type)
+        (reply,) = grid.send_and_receive([again])
+        assert reply.has_error()
+        reason = reply.error.reason or ""
+        assert re.fullmatch(r"refused: .*(answers each round once|has begun|is next)[^\n]*", reason)

@@ -154,6 +154,33 @@ def test_noise_is_never_used_twice_and_differs_between_nodes() -> None:
     assert torch.equal(first, answer_of(mod, start, start, Context(1, 7, {}, RecordDict(), {}))["w"])
 
 
+def test_a_seeded_mod_draws_other_noise_in_another_run() -> None:
+    mod = as_mod("gradient-noise", scale=1.0, applies="per_update", seed=3)
+    start = {"w": torch.zeros(50)}
+    first, second = (answer_of(mod, start, start, Context(run, 7, {}, RecordDict(), {}))["w"] for run in (1, 2))
+    assert not torch.equal(first, second)
+
+
+def test_without_a_seed_one_mod_draws_other_noise_for_each_message_whatever_the_contexts_say() -> None:
+    """With the same noise, uploads of 0 and 0.01 would differ by 0.01."""
+    mod = as_mod("gradient-noise", scale=1.0, applies="per_update")
+    start = {"w": torch.zeros(50)}
+    moved = {"w": torch.full((50,), 0.01)}
+    first, second = (answer_of(mod, start, end, Context(1, 7, {}, RecordDict(), {}))["w"] for end in (start, moved))
+    assert float((first - second).std()) == pytest.approx(2**0.5, rel=0.5)  # 50 values: five deviations of the estimate
+
+
+def test_noise_without_a_seed_depends_on_all_that_the_operating_system_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a seed torch takes 32 bits alone, which a server could try out."""
+    start, noise = {"w": torch.zeros(2000)}, []
+    mod = as_mod("gradient-noise", scale=1.0, applies="per_update")
+    for last in (b"0", b"0", b"1"):
+        monkeypatch.setattr("secrets.token_bytes", lambda size, last=last: (b"noise" * size)[: size - 1] + last)
+        noise.append(answer_of(mod, start, start, Context(1, 7, {}, RecordDict(), {}))["w"])
+    assert torch.equal(noise[0], noise[1])
+    assert not torch.equal(noise[0], noise[2])
+
+
 def test_what_a_defense_remembers_lives_in_the_context_of_the_client() -> None:
     mod = as_mod("pruning", rate=0.5, error_feedback=True, applies="per_update", seed=3)
     context = Context(1, 7, {}, RecordDict(), {})
@@ -203,19 +230,24 @@ def test_a_private_defense_states_the_number_of_examples_itself() -> None:
 @pytest.mark.parametrize(
     ("message_type", "answer", "why"),
     [
-        ("train", {"metrics": MetricRecord({"num-examples": 137, "train_loss": 0.3})}, "the metric 'train_loss'"),
-        ("train", {"more": MetricRecord({"accuracy": [0.3, 0.4]})}, "the metric 'accuracy'"),
-        ("train", {"more": ConfigRecord({"batch": b"1234"})}, "the config record 'more'"),
-        ("train.personal", {"more": ArrayRecord(MOVED)}, "2 array records"),
-        ("train", {"arrays": ArrayRecord({**MOVED, "b": torch.zeros(3, dtype=torch.float16)})}, "'b' .* is float16"),
-        ("train", {"arrays": ArrayRecord({**MOVED, "b": torch.zeros(3, dtype=torch.int64)})}, "'b' .* is int64"),
-        ("train", {"arrays": ArrayRecord({**MOVED, "b": torch.zeros(3, dtype=torch.complex64)})}, "'b' .* complex"),
-        ("train", {"arrays": ArrayRecord({**MOVED, "b": torch.zeros(137)})}, "'b' .* another shape than"),
+        ("train", {"metrics": MetricRecord({"num-examples": 137, "train_loss": 0.3})}, "a metric that"),
+        ("train", {"more": MetricRecord({"accuracy": [0.3, 0.4]})}, "a metric that"),
+        ("train", {"more": ConfigRecord({"batch": b"1234"})}, "a config record, which"),
+        ("train.personal", {"more": ArrayRecord(MOVED)}, "the reply must hold one array record"),
+        ("train", {"arrays": ArrayRecord({**MOVED, "b": torch.zeros(3, dtype=torch.float16)})}, "of a type that"),
+        ("train", {"arrays": ArrayRecord({**MOVED, "b": torch.zeros(3, dtype=torch.int64)})}, "of a type that"),
+        (
+            "train",
+            {"arrays": ArrayRecord({**MOVED, "b": torch.zeros(3, dtype=torch.complex64)})},
+            "an array .* is complex",
+        ),
+        ("train", {"arrays": ArrayRecord({**MOVED, "b": torch.zeros(3, dtype=torch.float64)})}, "of another type than"),
+        ("train", {"arrays": ArrayRecord({**MOVED, "b": torch.zeros(137)})}, "an array .* has another shape than"),
         ("train", {"arrays": ArrayRecord({**MOVED, "c": torch.zeros(1)})}, "other names"),
-        ("query", {}, "'query' holds 'arrays'"),
-        ("evaluate.here", {}, "'evaluate.here' holds 'arrays'"),
-        ("evaluate", {"arrays": MetricRecord({"accuracy": 0.5})}, "'evaluate' holds 'arrays'"),
-        ("query", {"arrays": ConfigRecord({"labels": [1, 2]})}, "'query' holds 'arrays'"),
+        ("query", {}, "'query' is not empty"),
+        ("evaluate.here", {}, "'evaluate.here' is not empty"),
+        ("evaluate", {"arrays": MetricRecord({"accuracy": 0.5})}, "'evaluate' is not empty"),
+        ("query", {"arrays": ConfigRecord({"labels": [1, 2]})}, "'query' is not empty"),
     ],
 )
 def test_behind_a_private_defense_nothing_is_sent_that_its_guarantee_does_not_cover(
@@ -234,7 +266,7 @@ def test_behind_a_private_defense_nothing_is_sent_that_its_guarantee_does_not_co
 @pytest.mark.parametrize("message_type", ["query", "evaluate.here"])
 def test_an_empty_answer_passes_a_private_defense_and_other_answers_pass_an_open_one(message_type: str) -> None:
     empty = RecordDict({"metrics": MetricRecord()})
-    assert simulated([as_mod("local-dp", seed=3)], message_type, empty)[0].content == empty
+    assert simulated([as_mod("local-dp", seed=3)], message_type, empty)[0].content == RecordDict()
     full = RecordDict({"arrays": ArrayRecord(MOVED), "metrics": MetricRecord({"accuracy": 0.5})})
     assert simulated([as_mod("clipping", norm=1.0, applies="per_update")], message_type, full)[0].content == full
 
@@ -273,7 +305,9 @@ def test_other_messages_and_failures_pass_and_foreign_arrays_are_refused() -> No
         reply = reply_of(mod, received, RecordDict({"arrays": ArrayRecord(arrays)}), context)
         assert why in (reply.error.reason or "")
     empty = Message(RecordDict(), dst_node_id=7, message_type="train")
-    assert "0 array records" in (mod(empty, context, lambda message, _context: message).error.reason or "")
+    assert "what the server sent must hold one array record" in (
+        mod(empty, context, lambda message, _context: message).error.reason or ""
+    )
 
 
 def test_what_a_private_defense_has_cost_adds_up_in_the_context_of_the_client() -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import pytest
+import torch
 
 from fedsim.core import registry, seeding
 from fedsim.core.errors import FedsimError
@@ -47,6 +48,19 @@ def test_a_missing_row_has_the_worst_values(scenario: Build) -> None:
     items = score(own, guess).record.scores
     assert [item.is_missing for item in items] == [True, False]
     assert (items[0].values["row_exact"], items[1].values["row_exact"]) == (0.0, 1.0)
+
+
+def test_labels_are_scored_with_their_rows_in_whatever_order_they_were_guessed(scenario: Build) -> None:
+    own = victim(scenario, 6)
+    rows = own.truth.private[0]
+    turned = torch.arange(6).roll(1)
+    assert not torch.equal(rows.labels, rows.labels[turned])
+    found = score(own, Reconstruction.of(rows.inputs[turned], rows.labels[turned])).record
+    assert (
+        [item.guessed_label for item in found.scores] == [item.label for item in found.scores] == rows.labels.tolist()
+    )
+    assert all(item.values["row_exact"] == 1.0 for item in found.scores)
+    assert found.values["label_accuracy"] == 1.0
 
 
 def test_images_are_no_rows(scenario: Build) -> None:

@@ -1,12 +1,14 @@
 """Questions about images: what is compared, and what is right."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError
 from fedsim.core.types import Batch, Dataset, Reconstruction
-from fedsim.tasks.visual_question_answering import are_right
+from fedsim.tasks.visual_question_answering import READ_QUESTION, are_right
 from tests.models.vlms import SPEC, WORDS, examples, small_vlm
 from tests.tasks.truths import truth
 
@@ -74,6 +76,17 @@ def test_a_guess_is_scored_by_its_image_and_the_first_word() -> None:
     assert [item.label for item in found.items] == own.labels[:, 0].tolist()
     assert all(item.values["mse"] == 0 for item in found.items)
     assert TASK.show(own.inputs, data).shape == (3, 1, 28, 28)
+
+
+def test_a_missing_guess_has_read_no_question_even_where_all_ask_the_same() -> None:
+    own = batch()
+    same = replace(own, given={**own.given, "question": own.given["question"][:1].expand(len(own), -1).clone()})
+    data = Dataset(same, same, SPEC, WORDS.words)
+    guess = replace(
+        Reconstruction.of(same.inputs[:1], same.labels[:1, 0]), found={READ_QUESTION: same.given["question"][:1]}
+    )
+    found = TASK.score(truth(same), same, guess, data)
+    assert found.found == {"questions read": pytest.approx(1 / len(own))}
 
 
 def test_data_without_questions_are_refused() -> None:

@@ -17,7 +17,7 @@ import sysconfig
 import tempfile
 import time
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -92,7 +92,8 @@ def run(world_json: str, journal: Journal, *, address: str | None = None) -> Non
     """
     server = apps.server_app(journal)
     clients = shared(world_json).scenario.federation.clients
-    with contextlib.nullcontext(_Deployment(address)) if address else _start(clients) as deployment:
+    theirs = contextlib.nullcontext(_Deployment(address, journal.look_up)) if address else None
+    with theirs or _start(clients, journal.look_up) as deployment:
         try:
             run_id = _submit(deployment.address, world_json)
             with _serving(deployment, run_id) as grid:
@@ -167,6 +168,7 @@ class _Deployment:
     """A SuperLink's address, and the processes behind it when they are ours."""
 
     address: str
+    look_up: Callable[[], None] = lambda: None
     link: _Process | None = None
     nodes: list[_Process] = field(default_factory=list)
 
@@ -175,23 +177,30 @@ class _Deployment:
         if self.link is not None:
             self.link.check()
 
+    def pause(self) -> None:
+        """Wait a little; raise when our SuperLink has died, or somebody asked to stop."""
+        self.look_up()
+        self.check_link()
+        time.sleep(_POLL_INTERVAL)
+
     def check(self) -> None:
-        """Raise when one of our processes has died."""
+        """Raise when one of our processes has died, or somebody asked to stop."""
+        self.look_up()
         self.check_link()
         for node in self.nodes:
             node.check()
 
     def stop(self) -> None:
         """End every process of ours, the nodes while their SuperLink still answers."""
-        _stop(self.nodes)
-        _stop([self.link] if self.link else [])
+        deadline = time.monotonic() + _STOP_TIMEOUT
+        _stop(self.nodes, deadline)
+        _stop([self.link] if self.link else [], deadline)
 
 
-def _stop(processes: list[_Process]) -> None:
+def _stop(processes: list[_Process], deadline: float) -> None:
     """End processes and what they started: first politely, then for certain."""
     for process in processes:
         process.signal(signal.SIGTERM)
-    deadline = time.monotonic() + _STOP_TIMEOUT
     for process in processes:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.process.wait(max(0.0, deadline - time.monotonic()))
@@ -200,12 +209,12 @@ def _stop(processes: list[_Process]) -> None:
 
 
 @contextmanager
-def _start(clients: int) -> Iterator[_Deployment]:
+def _start(clients: int, look_up: Callable[[], None]) -> Iterator[_Deployment]:
     """Start a SuperLink and one SuperNode a client; end them, and remove what they wrote, whatever happens."""
     with tempfile.TemporaryDirectory(prefix="fedsim-") as name, guard(Path(name)) as guardian:
         folder = Path(name)
         port, *node_ports = _free_ports(clients + 1)
-        deployment = _Deployment(f"{_HOST}:{port}")
+        deployment = _Deployment(f"{_HOST}:{port}", look_up)
         try:
             link = ["flower-superlink", "--insecure", "--isolation", "process", "--host", _HOST, "--port", str(port)]
             deployment.link = _Process.start("the SuperLink", link, folder / "superlink")
@@ -226,12 +235,11 @@ def _start(clients: int) -> Iterator[_Deployment]:
 def _await_port(deployment: _Deployment, port: int) -> None:
     deadline = time.monotonic() + _START_TIMEOUT
     while True:
-        deployment.check_link()
         with contextlib.suppress(OSError), socket.create_connection((_HOST, port), timeout=1.0):
             return
         if time.monotonic() > deadline:
             raise FedsimError(f"the SuperLink did not open port {port} within {_START_TIMEOUT:g} seconds.")
-        time.sleep(_POLL_INTERVAL)
+        deployment.pause()
 
 
 def _free_ports(count: int) -> list[int]:
@@ -264,7 +272,7 @@ def _submit(address: str, world_json: str) -> int:
 @contextmanager
 def _serving(deployment: _Deployment, run_id: int) -> Iterator[_NodeGrid]:
     """Take the run's ServerApp over from the SuperLink, and tell it how that ended."""
-    grid = _NodeGrid(deployment, _acquire(deployment.address, run_id))
+    grid = _NodeGrid(deployment, _acquire(deployment, run_id))
     heartbeat = HeartbeatSender(grid.beat)
     try:
         grid.begin(run_id)
@@ -272,6 +280,8 @@ def _serving(deployment: _Deployment, run_id: int) -> Iterator[_NodeGrid]:
         yield grid
         grid.finish(SubStatus.COMPLETED, "")
     except BaseException as error:
+        if isinstance(error, KeyboardInterrupt):
+            deployment.stop()  # first: on a busy machine an answer of the SuperLink may take half a minute
         with contextlib.suppress(httpx.HTTPError):
             grid.finish(SubStatus.FAILED, str(error))
         raise
@@ -281,8 +291,9 @@ def _serving(deployment: _Deployment, run_id: int) -> Iterator[_NodeGrid]:
         grid.close()
 
 
-def _acquire(address: str, run_id: int) -> str:
+def _acquire(deployment: _Deployment, run_id: int) -> str:
     """Return the token of the run's ServerApp."""
+    address = deployment.address
     client = RuntimeHttpClient.from_server_address(
         address, insecure=True, root_certificates=None, interceptors=[RuntimeVersionHttpInterceptor("SuperExec")]
     )
@@ -297,7 +308,7 @@ def _acquire(address: str, run_id: int) -> str:
                 )
             if answer.token:
                 return answer.token
-            time.sleep(_POLL_INTERVAL)
+            deployment.pause()
     raise FedsimError(
         f"the SuperLink at {address} did not hand over the run within {_HANDOVER_TIMEOUT:g} seconds. "
         "Start it with --isolation process."
@@ -359,8 +370,8 @@ class _NodeGrid(HttpGrid):
                 question = waiting.pop(reply.metadata.reply_to_message_id)
                 is_from_node = reply.metadata.src_node_id == question.metadata.dst_node_id
                 replies.append(reply if is_from_node else Message(reply.error, reply_to=question))
-            self._deployment.check_link()
-            time.sleep(_POLL_INTERVAL if waiting else 0.0)
+            if waiting:
+                self._deployment.pause()
         return replies
 
 

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from fedsim.core.errors import FedsimError
 
+TAG_BYTES = 16  # by which a sealed message is longer
 _KEY_BYTES = 32
 _NONCE = bytes(12)
 
@@ -29,6 +30,11 @@ def derive_secret(seed: int, purpose: str, round_: int, client: int) -> bytes:
 def public_key(private: bytes) -> bytes:
     """Return the X25519 public key, 32 bytes, of a private key of 32 bytes."""
     return X25519PrivateKey.from_private_bytes(private).public_key().public_bytes_raw()
+
+
+def check_public_key(public: bytes) -> None:
+    """Raise FedsimError for a public key that gives no secret with any private key."""
+    agree_on_key(bytes(_KEY_BYTES), public, "check")
 
 
 def agree_on_key(private: bytes, public: bytes, purpose: str) -> bytes:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Self
+from typing import Any, Self, get_args, get_origin, get_type_hints
+
+from fedsim.core.errors import FedsimError
 
 ConfigValue = int | bytes | list[int] | list[bytes]
 
@@ -26,15 +28,39 @@ class _Message:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
-        """Return the message of a mapping from `to_config`."""
-        return cls(**{each.name: _field(each.name, config) for each in fields(cls)})
+        """Return the message of a mapping from `to_config`.
+
+        Raises:
+            FedsimError: an entry is missing, of another type, or names a client twice.
+        """
+        kinds = get_type_hints(cls)
+        return cls(**{each.name: _field(each.name, kinds[each.name], config) for each in fields(cls)})
 
 
-def _field(name: str, config: Mapping[str, Any]) -> Any:
-    if name in config:
-        value = config[name]
-        return tuple(value) if isinstance(value, list) else value
-    return dict(zip(config[f"{name}.clients"], config[f"{name}.values"], strict=True))
+def _field(name: str, kind: Any, config: Mapping[str, Any]) -> Any:
+    if get_origin(kind) is tuple:
+        return tuple(_entries(name, int, config))
+    if get_origin(kind) is Mapping:
+        key, value = get_args(kind)
+        clients, values = _entries(f"{name}.clients", key, config), _entries(f"{name}.values", value, config)
+        if len(clients) != len(values) or len(set(clients)) != len(clients):
+            raise FedsimError(f"the message of the protocol needs one value of '{name}' for each client")
+        return dict(zip(clients, values, strict=True))
+    return _entry(name, kind, config)
+
+
+def _entries(name: str, kind: type[Any], config: Mapping[str, Any]) -> list[Any]:
+    values = _entry(name, list, config)
+    if any(type(value) is not kind for value in values):
+        raise FedsimError(f"the message of the protocol needs '{name}' as a list of {kind.__name__}")
+    return values
+
+
+def _entry(name: str, kind: type[Any], config: Mapping[str, Any]) -> Any:
+    value = config.get(name)
+    if type(value) is not kind:
+        raise FedsimError(f"the message of the protocol needs '{name}' as {kind.__name__}")
+    return value
 
 
 @dataclass(frozen=True)
@@ -42,12 +68,10 @@ class PublicKeys(_Message):
     """Stage 0, client to server.
 
     Attributes:
-        client: owner of the keys.
         mask_key: X25519 public key for pairwise masks.
         seal_key: X25519 public key for sealing shares.
     """
 
-    client: int
     mask_key: bytes
     seal_key: bytes
 
@@ -62,9 +86,8 @@ class NeighbourKeys(_Message):
 
 @dataclass(frozen=True)
 class SealedShares(_Message):
-    """Stage 1, client to server: for each neighbour, sealed shares of both secrets of `client`."""
+    """Stage 1, client to server: for each neighbour, sealed shares of both secrets of the client."""
 
-    client: int
     sealed: Mapping[int, bytes]
 
 
@@ -88,12 +111,10 @@ class RevealedShares(_Message):
     """Stage 3, client to server.
 
     Attributes:
-        client: the client that reveals.
         self_masks: shares of the self-mask's seed, by survivor.
         mask_keys: shares of the private key for pairwise masks, by dropped client.
     """
 
-    client: int
     self_masks: Mapping[int, bytes]
     mask_keys: Mapping[int, bytes]
 
@@ -110,12 +131,10 @@ class Opening(_Message):
     """Stage 4 of such sums, client to server.
 
     Attributes:
-        client: the client that opens its mask.
         told: where, a bit for each element of the update.
         values: its self-mask there, and on the entries that are always told, int64.
     """
 
-    client: int
     told: bytes
     values: bytes
 

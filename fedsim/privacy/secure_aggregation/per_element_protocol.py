@@ -23,7 +23,8 @@ A construction of this project, after the idea of arXiv 2508.04285, whose protoc
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import ClassVar, final
 
@@ -47,7 +48,7 @@ from fedsim.privacy.secure_aggregation.messages import (
 )
 from fedsim.privacy.secure_aggregation.outcome import Aggregate
 from fedsim.privacy.secure_aggregation.per_element import ALWAYS_TOLD, halves, with_always_told
-from fedsim.privacy.secure_aggregation.protocol import MaskingClient, UnmaskingServer
+from fedsim.privacy.secure_aggregation.protocol import MaskingClient, UnmaskingServer, check_lengths
 from fedsim.privacy.secure_aggregation.ring import check_element, reduce
 
 _ENTRY_BYTES = 8
@@ -93,7 +94,7 @@ class ConcealingClient(MaskingClient):
         told = with_always_told(revealed)
         values = mask(self._value_mask, len(told), self._config.modulus_bits)[told]
         self.memory = replace(self.memory, stage=self.memory.stage + 1)
-        return Opening(self._client, np.packbits(revealed.numpy()).tobytes(), as_bytes(values))
+        return Opening(np.packbits(revealed.numpy()).tobytes(), as_bytes(values))
 
     def supply(self, silent: Silent) -> RevealedShares:
         """Stage 5: return the shares of the masks of survivors that opened nothing."""
@@ -101,7 +102,7 @@ class ConcealingClient(MaskingClient):
         self._check_silent(set(silent.clients))
         shares = {client: self._open(client, self.memory.sealed[client])[2] for client in silent.clients}
         self.memory = Memory(self._round, self._cohort, len(self.stages))
-        return RevealedShares(self._client, shares, {})
+        return RevealedShares(shares, {})
 
     def _plaintexts(self, points: Sequence[int]) -> dict[int, bytes]:
         """Return what each holder is given: also a share of the mask of the values, and a part of the group key."""
@@ -144,6 +145,9 @@ class ConcealingClient(MaskingClient):
 class ConcealingServer(UnmaskingServer):
     """The server in one round: the stages of `UnmaskingServer`, with `count` and `seek` before `unmask`."""
 
+    # Three shares, and a part of the group key.
+    sealed_secrets: ClassVar[int] = 3 * shamir.SHARE_BYTES + shamir.SECRET_BYTES
+
     def __init__(self, seed: int, round_: int, cohort: Sequence[int], config: SecureAggregation) -> None:
         """Take the cohort's client numbers; raise FedsimError where the modulus is small for counts."""
         super().__init__(seed, round_, cohort, config)
@@ -153,12 +157,12 @@ class ConcealingServer(UnmaskingServer):
         self._silent: set[int] = set()
         self._revealed: Tensor | None = None
 
-    def count(self, revealed: Iterable[RevealedShares]) -> dict[int, MaskedCounts]:
+    def count(self, revealed: Mapping[int, RevealedShares]) -> dict[int, MaskedCounts]:
         """Stage 3 to 4: return, for every client that revealed shares, the sum of what survivors added as counts.
 
         Raises:
-            Aborted: fewer clients than the threshold.
-            FedsimError: shares do not open a secret, or came from a client that did not upload.
+            Aborted: fewer clients than the threshold, or shares that do not open a secret.
+            FedsimError: shares came from a client that did not upload.
         """
         self_masked, answers = self._without_dropped(revealed)
         self._values, masked = halves(self_masked)
@@ -166,38 +170,39 @@ class ConcealingServer(UnmaskingServer):
         self._counted = set(answers)
         return dict.fromkeys(sorted(answers), counts)
 
-    def seek(self, openings: Iterable[Opening]) -> dict[int, Silent]:
+    def seek(self, openings: Mapping[int, Opening]) -> dict[int, Silent]:
         """Stage 4 to 5: return, for every client that opened its mask, who did not; empty where all did.
+
+        All clients read the same counts, so who opens at other elements than most is wrong about them.
 
         Raises:
             Aborted: fewer clients than the threshold.
-            FedsimError: the openings do not fit each other, or came from a client that was not asked.
+            FedsimError: openings came from a client that was not asked.
         """
-        opened = {message.client: message for message in openings}
-        self._check_known(opened, self._counted)
+        well_formed = self._usable(openings, self._counted, self._check_opening)
+        votes = Counter(opening.told for opening in well_formed.values())
+        most = max(votes, key=lambda told: votes[told], default=b"")
+        opened = self._usable(well_formed, self._counted, lambda _client, opening: _check_told(opening, most))
         self._check_survivors(opened, "opened their masks")
-        if len({opening.told for opening in opened.values()}) > 1:
-            raise FedsimError("clients do not agree at which elements the sum is told. Leave the round out.")
-        self._revealed = self._bits(next(iter(opened.values())).told)
+        self._revealed = self._bits(most)
         told = with_always_told(self._revealed)
         for opening in opened.values():
-            self._values[told] = self._without(opening, self._values[told])
+            self._values[told] = reduce(self._values[told] - as_vector(opening.values), self._config.modulus_bits)
         self._silent = self._uploaded - set(opened)
         if not self._silent:
             return {}
         return dict.fromkeys(sorted(opened), Silent(tuple(sorted(self._silent))))
 
-    def unmask(self, revealed: Iterable[RevealedShares]) -> Aggregate:
+    def unmask(self, revealed: Mapping[int, RevealedShares]) -> Aggregate:
         """Stage 5: return the sum where it is told, and 0 elsewhere. No shares are needed where nobody was silent.
 
         Raises:
-            Aborted: fewer clients than the threshold.
-            FedsimError: called before `seek`, or shares do not open a mask.
+            Aborted: fewer clients than the threshold, or shares that do not open a mask.
+            FedsimError: called before `seek`, or shares came from a client that was not asked.
         """
         if self._revealed is None:
             raise FedsimError("there is no sum to unmask: collect what clients open first, with `seek`.")
-        answers = {message.client: message for message in revealed}
-        self._check_known(answers, self._uploaded - self._silent)
+        answers = self._usable(revealed, self._uploaded - self._silent, self._check_supplied)
         if self._silent:
             self._check_survivors(answers, "supplied shares")
         total = self._without_self_masks(self._values, self._silent, answers)
@@ -210,12 +215,21 @@ class ConcealingServer(UnmaskingServer):
             raise FedsimError(f"{len(told)} bytes do not say of {size} elements which are told.")
         return torch.from_numpy(np.unpackbits(np.frombuffer(told, np.uint8), count=size).astype(bool))
 
-    def _without(self, opening: Opening, values: Tensor) -> Tensor:
-        own = as_vector(opening.values)
-        check_element(own, self._config.modulus_bits)
-        if len(own) != len(values):
-            raise FedsimError(f"client {opening.client} opened {len(own)} entries, expected {len(values)}.")
-        return reduce(values - own, self._config.modulus_bits)
+    def _check_opening(self, _client: int, opening: Opening) -> None:
+        values, told = as_vector(opening.values), with_always_told(self._bits(opening.told))
+        check_element(values, self._config.modulus_bits)
+        if len(values) != int(told.sum()):
+            raise FedsimError(f"it opened {len(values)} entries, expected {int(told.sum())}.")
+
+    def _check_supplied(self, _client: int, shares: RevealedShares) -> None:
+        if set(shares.self_masks) != self._silent or shares.mask_keys:
+            raise FedsimError("it must reveal the shares that it was asked for and no others.")
+        check_lengths(shares.self_masks, shamir.SHARE_BYTES)
+
+
+def _check_told(opening: Opening, most: bytes) -> None:
+    if opening.told != most:
+        raise FedsimError("it opened its mask at other elements than most.")
 
 
 def as_bytes(vector: Tensor) -> bytes:

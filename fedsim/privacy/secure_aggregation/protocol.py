@@ -20,9 +20,11 @@ Papers: Bonawitz et al. 2017 (ePrint 2017/281), Bell et al. 2020 (ePrint 2020/70
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 from torch import Tensor
 
@@ -31,7 +33,15 @@ from fedsim.core.errors import FedsimError
 from fedsim.privacy.secure_aggregation import shamir
 from fedsim.privacy.secure_aggregation.config import SecureAggregation
 from fedsim.privacy.secure_aggregation.graph import neighbourhoods
-from fedsim.privacy.secure_aggregation.keys import agree_on_key, decrypt, derive_secret, encrypt, public_key
+from fedsim.privacy.secure_aggregation.keys import (
+    TAG_BYTES,
+    agree_on_key,
+    check_public_key,
+    decrypt,
+    derive_secret,
+    encrypt,
+    public_key,
+)
 from fedsim.privacy.secure_aggregation.masks import mask
 from fedsim.privacy.secure_aggregation.messages import (
     ForwardedShares,
@@ -44,6 +54,8 @@ from fedsim.privacy.secure_aggregation.messages import (
 )
 from fedsim.privacy.secure_aggregation.outcome import Aborted, Aggregate, check_cohort, check_survivors
 from fedsim.privacy.secure_aggregation.ring import check_element, modular_sum, reduce
+
+_Answer = TypeVar("_Answer")
 
 
 class MaskingClient:
@@ -60,10 +72,11 @@ class MaskingClient:
     ) -> None:
         """Join a cohort of `cohort` clients, with the memory of earlier stages.
 
-        Memory of another round, which this client did not finish, is dropped.
+        Memory of an earlier round, which this client did not finish, is dropped.
 
         Raises:
-            FedsimError: the cohort had another size before, on which depends who can open a secret.
+            FedsimError: a later round has begun, so this one would use its masks again; or the cohort had another size
+                before, on which depends who can open a secret.
         """
         check_cohort(cohort)
         self._round = round_
@@ -76,7 +89,9 @@ class MaskingClient:
         self._self_mask = derive_secret(seed, "self-mask", round_, client)
         self._mask_key_polynomial = derive_secret(seed, "polynomial of the mask key", round_, client)
         self._self_mask_polynomial = derive_secret(seed, "polynomial of the self-mask", round_, client)
-        self.memory = memory if memory and memory.round == round_ else Memory(round_, cohort)
+        self.memory = memory if memory and memory.round >= round_ else Memory(round_, cohort)
+        if self.memory.round != round_:
+            raise self._refusal(f"it was asked for round {round_} when round {self.memory.round} has begun")
         if self.memory.cohort != cohort:
             raise self._refusal(f"the cohort had {self.memory.cohort} clients, and is said to have {cohort} now")
 
@@ -84,7 +99,7 @@ class MaskingClient:
         """Stage 0: return both public keys."""
         self._check_turn("advertise")
         self.memory = replace(self.memory, stage=1)
-        return PublicKeys(self._client, public_key(self._mask_key), public_key(self._seal_key))
+        return PublicKeys(public_key(self._mask_key), public_key(self._seal_key))
 
     def share(self, neighbours: NeighbourKeys) -> SealedShares:
         """Stage 1: return, sealed for each neighbour, shares of the self-mask's seed and of the mask key."""
@@ -97,7 +112,7 @@ class MaskingClient:
             for (neighbour, public), point in zip(neighbours.seal_keys.items(), points, strict=True)
         }
         self.memory = replace(self.memory, stage=2, mask_keys=neighbours.mask_keys, seal_keys=neighbours.seal_keys)
-        return SealedShares(self._client, shares)
+        return SealedShares(shares)
 
     def upload(self, vector: Tensor, forwarded: ForwardedShares) -> Tensor:
         """Stage 2: return the masked vector.
@@ -131,7 +146,7 @@ class MaskingClient:
         self_masks = {self._client: own[_point(self._client)]}
         self_masks |= {survivor: halves[survivor][0] for survivor in request.survivors if survivor != self._client}
         self.memory = Memory(self._round, self.memory.cohort, len(MaskingClient.stages))
-        return RevealedShares(self._client, self_masks, {dropped: halves[dropped][1] for dropped in request.dropped})
+        return RevealedShares(self_masks, {dropped: halves[dropped][1] for dropped in request.dropped})
 
     def _plaintexts(self, points: Sequence[int]) -> dict[int, bytes]:
         """Return what the holder at each point is given: shares of the self-mask's seed and of the mask key."""
@@ -196,7 +211,15 @@ class MaskingClient:
 
 
 class UnmaskingServer:
-    """The server in one round. Call its methods in the order of the stages, with the messages that arrived in time."""
+    """The server in one round. Call its methods in the order of the stages, with the answers that arrived in time.
+
+    An answer that cannot be used counts as one that never came, so a client can spoil nothing but its own part.
+
+    Attributes:
+        rejected: why an answer was not used, by the client that sent it.
+    """
+
+    sealed_secrets: ClassVar[int] = 2 * shamir.SHARE_BYTES  # bytes that a client seals for each neighbour
 
     def __init__(self, seed: int, round_: int, cohort: Sequence[int], config: SecureAggregation) -> None:
         """Take the cohort's client numbers; the seed draws the neighbours."""
@@ -210,16 +233,17 @@ class UnmaskingServer:
         self._shared: set[int] = set()
         self._uploaded: set[int] = set()
         self._masked_total: Tensor | None = None
+        self.rejected: dict[int, str] = {}
 
-    def introduce(self, advertised: Iterable[PublicKeys]) -> dict[int, NeighbourKeys]:
+    def introduce(self, advertised: Mapping[int, PublicKeys]) -> dict[int, NeighbourKeys]:
         """Stage 0 to 1: return, for every client that advertised keys, its neighbours' keys.
 
         Raises:
             Aborted: fewer clients than the threshold.
             FedsimError: keys came from a client outside the cohort.
         """
-        self._keys = {keys.client: keys for keys in advertised}
-        self._check_known(self._keys, self._cohort)
+        seen = Counter(key for keys in advertised.values() for key in (keys.mask_key, keys.seal_key))
+        self._keys = self._usable(advertised, self._cohort, lambda _client, keys: _check_keys(keys, seen))
         self._check_survivors(self._keys, "advertised keys")
         generator = seeding.generator(self._seed, "secure-aggregation-graph", self._round)
         self._neighbours = neighbourhoods(sorted(self._keys), self._config.neighbours, generator)
@@ -230,20 +254,19 @@ class UnmaskingServer:
             for client, neighbours in self._neighbours.items()
         }
 
-    def forward(self, shared: Iterable[SealedShares]) -> dict[int, ForwardedShares]:
+    def forward(self, shared: Mapping[int, SealedShares]) -> dict[int, ForwardedShares]:
         """Stage 1 to 2: return, for every client that shared secrets, the sealed shares for it.
 
         Raises:
             Aborted: fewer clients than the threshold, in the cohort or in a neighbourhood.
             FedsimError: shares came from a client that advertised no keys.
         """
-        sent = {message.client: message.sealed for message in shared}
-        self._check_known(sent, self._keys)
+        sent = self._usable(shared, self._keys, self._check_sealed)
         self._shared = set(sent)
         self._check_survivors(self._shared, "shared their secrets")
         self._check_neighbourhoods(self._shared, self._shared)
         return {
-            client: ForwardedShares({n: sent[n][client] for n in self._neighbours[client] if n in sent})
+            client: ForwardedShares({n: sent[n].sealed[client] for n in self._neighbours[client] if n in sent})
             for client in sorted(sent)
         }
 
@@ -252,29 +275,28 @@ class UnmaskingServer:
 
         Raises:
             Aborted: fewer clients than the threshold, in the cohort or in a neighbourhood.
-            FedsimError: uploads cannot be added, or came from a client that sent no shares.
+            FedsimError: uploads differ in length, or came from a client that sent no shares.
         """
-        self._check_known(uploads, self._shared)
+        uploads = self._usable(uploads, self._shared, self._check_upload)
         self._check_survivors(uploads, "uploaded")
         self._uploaded = set(uploads)
         self._check_neighbourhoods(self._shared, self._uploaded)
-        for upload in uploads.values():
-            check_element(upload, self._config.modulus_bits)
         self._masked_total = modular_sum(uploads.values(), self._config.modulus_bits)
         return {client: self._request(client) for client in sorted(uploads)}
 
-    def unmask(self, revealed: Iterable[RevealedShares]) -> Aggregate:
+    def unmask(self, revealed: Mapping[int, RevealedShares]) -> Aggregate:
         """Stage 3: return the sum.
 
         Raises:
-            Aborted: fewer clients than the threshold, in the cohort or in a neighbourhood.
-            FedsimError: shares do not open a secret, or came from a client that did not upload.
+            Aborted: fewer clients than the threshold, in the cohort or in a neighbourhood, or shares that do not open a
+                secret.
+            FedsimError: shares came from a client that did not upload.
         """
         self_masked, answers = self._without_dropped(revealed)
         total = self._without_self_masks(self_masked, self._uploaded, answers)
         return Aggregate(total, tuple(sorted(self._uploaded)))
 
-    def _without_dropped(self, revealed: Iterable[RevealedShares]) -> tuple[Tensor, dict[int, RevealedShares]]:
+    def _without_dropped(self, revealed: Mapping[int, RevealedShares]) -> tuple[Tensor, dict[int, RevealedShares]]:
         """Return the sum of the uploads, on which only self-masks are left, and the answers of stage 3 by client."""
         if self._masked_total is None:
             raise FedsimError("there is no sum to unmask: collect the uploads first, with `ask`.")
@@ -285,9 +307,8 @@ class UnmaskingServer:
             )
         return total, answers
 
-    def _answers(self, revealed: Iterable[RevealedShares]) -> dict[int, RevealedShares]:
-        answers = {message.client: message for message in revealed}
-        self._check_known(answers, self._uploaded)
+    def _answers(self, revealed: Mapping[int, RevealedShares]) -> dict[int, RevealedShares]:
+        answers = self._usable(revealed, self._uploaded, self._check_revealed)
         self._check_survivors(answers, "revealed shares")
         self._check_neighbourhoods(self._shared, set(answers))
         return answers
@@ -308,17 +329,55 @@ class UnmaskingServer:
         )
 
     def _secret(self, given: Mapping[int, Mapping[int, bytes]], owner: int) -> bytes:
+        """Return the secret of which these shares are, by holder; one of them may be of something else."""
         shares = [shamir.Share(_point(holder), values[owner]) for holder, values in given.items() if owner in values]
-        return shamir.reconstruct(shares, self._config.holders_needed(len(self._cohort)))
+        for left_out in (None, *shares):
+            with suppress(FedsimError):
+                return shamir.reconstruct(
+                    [share for share in shares if share is not left_out],
+                    self._config.holders_needed(len(self._cohort)),
+                )
+        raise Aborted(f"secure aggregation aborted: the shares of client {owner} do not open its secret.")
 
     def _without_pairwise_masks(self, total: Tensor, dropped: int, mask_key: bytes) -> Tensor:
         if public_key(mask_key) != self._keys[dropped].mask_key:
-            raise FedsimError(f"the revealed shares give a mask key that client {dropped} never advertised.")
+            raise Aborted(
+                f"secure aggregation aborted: the revealed shares give a mask key that client {dropped} never "
+                "advertised."
+            )
         bits = self._config.modulus_bits
         for survivor in self._uploaded.intersection(self._neighbours[dropped]):
             seed = _pairwise_seed(mask_key, self._keys[survivor].mask_key, self._round, dropped, survivor)
             total = reduce(total - _sign(survivor, dropped) * mask(seed, len(total), bits), bits)
         return total
+
+    def _usable(
+        self, answers: Mapping[int, _Answer], expected: Iterable[int], check: Callable[[int, _Answer], None]
+    ) -> dict[int, _Answer]:
+        """Return the answers that pass a check, and note why the others do not."""
+        self._check_known(answers, expected)
+        usable: dict[int, _Answer] = {}
+        for client, answer in answers.items():
+            try:
+                check(client, answer)
+                usable[client] = answer
+            except FedsimError as error:
+                self.rejected[client] = str(error)
+        return usable
+
+    def _check_sealed(self, client: int, shares: SealedShares) -> None:
+        if set(shares.sealed) != set(self._neighbours[client]):
+            raise FedsimError("it must seal shares for each of its neighbours and for nobody else.")
+        check_lengths(shares.sealed, self.sealed_secrets + TAG_BYTES)
+
+    def _check_upload(self, _client: int, upload: Tensor) -> None:
+        check_element(upload, self._config.modulus_bits)
+
+    def _check_revealed(self, client: int, shares: RevealedShares) -> None:
+        request = self._request(client)
+        if set(shares.self_masks) != set(request.survivors) or set(shares.mask_keys) != set(request.dropped):
+            raise FedsimError("it must reveal the shares that it was asked for and no others.")
+        check_lengths({**shares.self_masks, **shares.mask_keys}, shamir.SHARE_BYTES)
 
     def _check_known(self, senders: Iterable[int], expected: Iterable[int]) -> None:
         strangers = set(senders) - set(expected)
@@ -340,6 +399,20 @@ class UnmaskingServer:
                     f"{needed} are needed to open its secrets. Raise 'neighbours' ({self._config.neighbours}), lower "
                     f"the threshold ({self._config.threshold:g}, above 0.5), or let fewer clients drop out."
                 )
+
+
+def _check_keys(keys: PublicKeys, seen: Mapping[bytes, int]) -> None:
+    for key in (keys.mask_key, keys.seal_key):
+        check_public_key(key)
+        if seen[key] > 1:
+            raise FedsimError("its public key was sent more than once.")
+
+
+def check_lengths(values: Mapping[int, bytes], expected: int) -> None:
+    """Raise FedsimError where one of the values has another number of bytes."""
+    wrong = next((value for value in values.values() if len(value) != expected), None)
+    if wrong is not None:
+        raise FedsimError(f"a share has {len(wrong)} bytes, expected {expected}.")
 
 
 def _point(client: int) -> int:

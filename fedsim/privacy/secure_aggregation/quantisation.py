@@ -146,11 +146,13 @@ def weighted_mean(total: Tensor, quantisation: Quantisation) -> WeightedMean:
     must check the largest total beforehand with `check_total_weight`.
 
     Raises:
-        FedsimError: the sum may have wrapped around at this total weight.
+        FedsimError: the sum may have wrapped around at this total weight, or is larger than levels can make it.
     """
     check_element(total, quantisation.modulus_bits)
     weight = int(total[-1])
     check_total_weight(weight, quantisation)
+    if bool((total[:-1] > (quantisation.levels - 1) * weight).any()):
+        raise FedsimError(f"the sum is larger than {quantisation.levels} levels and a weight of {weight} can make it.")
     if not weight:
         return WeightedMean(torch.zeros(len(total) - 1, dtype=torch.float64), 0)
     return WeightedMean(total[:-1].double() / weight * quantisation.step - quantisation.clipping_range, weight)

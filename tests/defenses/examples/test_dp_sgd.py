@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError, ScenarioError
 from fedsim.core.hooks import Defense, HookContext, LocalStep
+from fedsim.core.losses import per_example
 from fedsim.core.masks import keep_masks
 from fedsim.core.types import Batch, Config, PublicKnowledge, Tensors, Update
 from fedsim.federation.client import local_training
@@ -204,20 +205,65 @@ def test_nothing_stays_on_a_borrowed_model_even_after_an_error(mode) -> None:
     assert traces() == before
 
 
-@pytest.mark.parametrize("mode", ["hooks", "functorch"])
-def test_an_example_without_a_finite_gradient_counts_as_zero(mode) -> None:
+@pytest.mark.parametrize("value", [torch.inf, torch.nan, 1e30])
+@pytest.mark.parametrize("mode", MODES)
+def test_an_example_without_a_finite_gradient_counts_as_zero(mode, value) -> None:
     model, parameters = built("dense")
     rest = batch(5)
     spoilt = Batch(rest.inputs.clone(), rest.labels)
-    spoilt.inputs[2] = torch.inf
+    spoilt.inputs[2] = value
     keep = torch.tensor([0, 1, 3, 4])
     cast("nn.Dropout", model[3]).p = 0.0
     _, with_it = sum_clipped(model, parameters, losses_of(model, spoilt), 1.0, mode)
     others = Batch(rest.inputs[keep], rest.labels[keep])
     _, without = sum_clipped(model, parameters, losses_of(model, others), 1.0, mode)
-    assert distance(with_it, without) <= 1e-6
-    with pytest.raises(FedsimError, match="Set mode = 'hooks'"):
-        sum_clipped(model, parameters, losses_of(model, spoilt), 1.0, "ghost")
+    assert norm(without) > 0.1
+    # 1e30 has a finite gradient where a layer normalises it away: it moves the sum by the clipping norm at most.
+    assert distance(with_it, without) <= (1e-6 if value != 1e30 else 1.0 + 1e-6)
+
+
+class Branching(nn.Module):
+    """Has other weights for a batch with a large input, or for large inputs, and uses these without their layer."""
+
+    def __init__(self, *, is_called: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.usual, self.large, self.is_called = nn.Linear(6, 3), nn.Linear(6, 3), is_called
+
+    def forward(self, x: Tensor) -> Tensor:
+        large = x.abs().amax(dim=1, keepdim=True) > 50
+        if self.is_called:
+            return self.large(x) if bool(large.any()) else self.usual(x)
+        return torch.where(large, nn.functional.linear(x, self.large.weight, self.large.bias), self.usual(x))
+
+
+@pytest.mark.parametrize("is_called", [True, False])
+@pytest.mark.parametrize("mode", MODES)
+def test_a_model_with_other_weights_for_large_inputs_is_refused(mode, is_called) -> None:
+    assert "clipped gradients are off" in (why(Branching(is_called=is_called), mode=mode) or "")
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_weights_that_are_used_without_their_layer_escape_no_clipping(mode) -> None:
+    model = Branching(is_called=False)
+    parameters = dict(model.named_parameters())
+    large = Batch(batch(1).inputs * 1e3, torch.tensor([1]))
+    _, total = sum_clipped(model, parameters, losses_of(model, large), 0.5, mode)
+    assert norm(total) <= 0.5 * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_layer_that_is_called_for_some_examples_is_an_error_that_says_so(mode) -> None:
+    layer = nn.Linear(6, 3)
+    some = batch(4)
+    with pytest.raises(FedsimError, match="'Linear' was called with 3 rows for 4 examples"):
+        sum_clipped(
+            layer,
+            dict(layer.named_parameters()),
+            lambda: per_example(layer(some.inputs[:3])[[0, 1, 2, 2]], some.labels),
+            1.0,
+            mode,
+        )
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import sysconfig
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from flwr.app import Message, Metadata, RecordDict
 
 from fedsim.core.errors import FedsimError
 from fedsim.federation.engines import superlink
@@ -102,6 +104,83 @@ def test_an_interrupt_ends_every_process(start: Start, scenario: Callable[..., S
     error, journal = engine.end(timeout=60)
     assert error == "interrupted"
     assert len(journal.rounds) < 50
+
+
+SCENARIO = """\
+title = "one node that stands still"
+[data]
+name = "digits"
+[model]
+name = "mlp"
+width = 8
+depth = 1
+[federation]
+algorithm = "fedavg"
+clients = 1
+rounds = 2
+batch_size = 4
+engine = "superlink"
+"""
+
+
+@pytest.mark.slow
+def test_one_interrupt_ends_a_command_that_waits_for_a_node(tmp_path: Path, running: ModuleType) -> None:
+    """The node stands still, so the round would last the ten minutes of `participation.timeout`."""
+    (tmp_path / "scenario.toml").write_text(SCENARIO)
+    mark = "fedsim-test-waiting"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "fedsim", "run", "scenario.toml", "--out", "out"],
+        cwd=tmp_path,
+        env={**os.environ, "FEDSIM_TEST_MARK": mark, "PYTHONPATH": os.pathsep.join(sys.path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    engine = running.Engine(process, mark, tmp_path, tmp_path)
+    try:
+        while not (nodes := [p for p, c in engine.descendants().items() if "--node-config" in c]):
+            assert process.poll() is None
+            time.sleep(0.1)
+        os.kill(nodes[0], signal.SIGSTOP)
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=200)
+    finally:
+        process.kill()
+    assert process.returncode == 130, output
+    assert "Interrupted." in output
+    assert engine._left() == {}
+
+
+class Stopped(Exception):
+    """Somebody asked to stop."""
+
+
+def stop() -> None:
+    raise Stopped
+
+
+def test_who_waits_for_a_port_or_for_replies_looks_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    deployment = superlink._Deployment("127.0.0.1:1", stop)
+    with pytest.raises(Stopped):
+        superlink._await_port(deployment, 1)
+    grid = superlink._NodeGrid.__new__(superlink._NodeGrid)
+    grid._deployment = deployment
+    monkeypatch.setattr(grid, "push_messages", lambda messages: ["1" for _ in messages])
+    monkeypatch.setattr(grid, "pull_messages", lambda _ids: [])
+    metadata = Metadata(1, "", 1, 2, "", "", 0.0, 1.0, "train")
+    with pytest.raises(Stopped):
+        # The overload that keeps the metadata is not among Flower's declared ones.
+        grid.send_and_receive([Message(RecordDict(), metadata=metadata)])  # pyright: ignore[reportCallIssue]
+    with pytest.raises(Stopped):
+        grid.get_node_ids()
+
+
+def test_nodes_and_link_share_the_time_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    deadlines: list[float] = []
+    monkeypatch.setattr(superlink, "_stop", lambda _processes, deadline: deadlines.append(deadline))
+    superlink._Deployment("127.0.0.1:1").stop()
+    assert len(deadlines) == 2
+    assert len(set(deadlines)) == 1
 
 
 @pytest.fixture

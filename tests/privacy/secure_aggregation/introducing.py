@@ -10,4 +10,4 @@ def introduced(federation, clients=4, round_=None, **settings_):
     round_ = federation.ROUND if round_ is None else round_
     server = UnmaskingServer(federation.SEED, round_, range(clients), config)
     sides = {c: MaskingClient(federation.SEED, round_, c, clients, config) for c in range(clients)}
-    return sides, server, server.introduce([side.advertise() for side in sides.values()])
+    return sides, server, server.introduce({c: side.advertise() for c, side in sides.items()})

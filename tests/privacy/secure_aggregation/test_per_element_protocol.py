@@ -1,5 +1,7 @@
 """Masked sums told element by element, against the ideal ones; what the server sees, and what clients refuse."""
 
+import copy
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -297,32 +299,37 @@ def test_the_server_takes_openings_that_fit_each_other() -> None:
     round_ = ran(SecureRound(uploads(), CONFIG))
     answers = {stage: {who: own for at_, who, _, own in round_.wire if at_ == stage} for stage in STAGES}
     server = ConcealingServer(0, 1, range(N), CONFIG)
-    server.introduce(answers["advertise"].values())
-    server.forward(answers["share"].values())
+    server.introduce(answers["advertise"])
+    server.forward(answers["share"])
     server.ask(answers["upload"])
-    server.count(answers["reveal"].values())
+    server.count(answers["reveal"])
     openings = dict(answers["open"])
     first: Opening = openings[0]
+    fewer = bytes(1) + first.told[1:]
+    kept = 2 + sum(byte.bit_count() for byte in fewer)
     for bad, why in [
-        (replace(first, told=bytes(1) + first.told[1:]), "do not agree at which elements"),
-        (replace(first, values=first.values[8:]), "client 0 opened"),
+        (replace(first, told=fewer, values=first.values[: 8 * kept]), "at other elements than most"),
+        (replace(first, values=first.values[8:]), "it opened .* entries, expected"),
         (replace(first, values=first.values[1:]), "are no vector of int64"),
         (replace(first, values=as_bytes(as_vector(first.values) - 2**BITS)), r"entries in \[0, 2\*\*40\)"),
-        (replace(first, client=9), r"clients \[9\], which take no part"),
+        (replace(first, told=first.told + bytes(1)), "6 bytes do not say of 40 elements which are told"),
     ]:
-        with pytest.raises(FedsimError, match=why):
-            server.seek([bad, *(own for who, own in openings.items() if who)])
-    with pytest.raises(FedsimError, match="6 bytes do not say of 40 elements which are told"):
-        server.seek([replace(own, told=own.told + bytes(1)) for own in openings.values()])
-    assert server.seek(openings.values()) == {}
+        trial = copy.deepcopy(server)
+        assert trial.seek({**openings, 0: bad}) == dict.fromkeys(range(1, N), Silent((0,)))
+        assert trial.rejected.keys() == {0}
+        assert re.search(why, trial.rejected[0])
+    with pytest.raises(FedsimError, match=r"clients \[9\], which take no part"):
+        server.seek({**openings, 9: first})
+    assert server.seek(openings) == {}
+    assert server.rejected == {}
 
 
 def test_the_server_goes_through_its_stages_in_order() -> None:
     server = ConcealingServer(0, 1, range(N), CONFIG)
     with pytest.raises(FedsimError, match="collect what clients open first, with `seek`"):
-        server.unmask([])
+        server.unmask({})
     with pytest.raises(FedsimError, match="collect the uploads first"):
-        server.count([])
+        server.count({})
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from scipy.stats import chisquare
 
 from fedsim.core import seeding
 from fedsim.core.errors import FedsimError
-from fedsim.privacy.secure_aggregation import protocol
+from fedsim.privacy.secure_aggregation import protocol, shamir
 from fedsim.privacy.secure_aggregation.config import SecureAggregation
 from fedsim.privacy.secure_aggregation.ideal import ideal_aggregate
 from fedsim.privacy.secure_aggregation.messages import (
@@ -46,7 +46,7 @@ def in_the_sum(vectors, silent):
 def uploaded(federation, silent=(), **settings_):
     """Clients and the server's requests after stage 2; `silent` shared but did not upload."""
     sides, server, keys = introduced(federation, **settings_)
-    sealed = server.forward([side.share(keys[c]) for c, side in sides.items()])
+    sealed = server.forward({c: side.share(keys[c]) for c, side in sides.items()})
     vector = torch.tensor([1, 2, 3])
     there = {c: side for c, side in sides.items() if c not in silent}
     requests = server.ask({c: side.upload(vector, sealed[c]) for c, side in there.items()})
@@ -114,7 +114,7 @@ def test_a_ring_aborts_when_one_neighbourhood_is_gone(federation):
     config = SecureAggregation(neighbours=2, threshold=0.6)
     server = UnmaskingServer(federation.SEED, federation.ROUND, range(20), config)
     clients = [MaskingClient(federation.SEED, federation.ROUND, c, 20, config) for c in range(20)]
-    keys = server.introduce([client.advertise() for client in clients])
+    keys = server.introduce({c: client.advertise() for c, client in enumerate(clients)})
     gone = {7, *keys[7].mask_keys}
     vectors = federation.random_vectors(range(20), 3, BITS)
     with pytest.raises(Aborted, match="of the neighbourhood of client .* are left, but 2 are needed"):
@@ -126,7 +126,7 @@ def test_shares_that_do_not_open_a_neighbourhood_abort_the_round(federation):
     config = SecureAggregation(neighbours=2, threshold=0.6)
     server = UnmaskingServer(federation.SEED, federation.ROUND, range(20), config)
     clients = [MaskingClient(federation.SEED, federation.ROUND, c, 20, config) for c in range(20)]
-    keys = server.introduce([client.advertise() for client in clients])
+    keys = server.introduce({c: client.advertise() for c, client in enumerate(clients)})
     vectors = federation.random_vectors(range(20), 3, BITS)
     with pytest.raises(Aborted, match="of the neighbourhood of client .* are left, but 2 are needed"):
         federation.masked_round(vectors, config, {3: {7, *keys[7].mask_keys}}).run()
@@ -162,7 +162,7 @@ def test_uploads_differ_by_round(federation):
     uploads = []
     for round_ in (1, 2):
         clients, server, keys = introduced(federation, round_=round_)
-        sealed = server.forward([client.share(keys[c]) for c, client in clients.items()])
+        sealed = server.forward({c: client.share(keys[c]) for c, client in clients.items()})
         uploads.append(clients[0].upload(torch.zeros(50, dtype=torch.int64), sealed[0]))
     assert (uploads[0] == uploads[1]).float().mean() < 0.1
 
@@ -217,8 +217,8 @@ def test_no_two_groups_of_a_neighbourhood_can_both_open_a_secret():
 
 def test_a_revealed_share_is_of_one_secret_a_client(federation):
     sides, server, requests = uploaded(federation, silent={3})
-    answers = [side.reveal(requests[c]) for c, side in sides.items()]
-    for answer in answers:
+    answers = {c: side.reveal(requests[c]) for c, side in sides.items()}
+    for answer in answers.values():
         assert (set(answer.self_masks), set(answer.mask_keys)) == ({0, 1, 2}, {3})
     assert server.unmask(answers).total.tolist() == [3, 6, 9]
 
@@ -284,7 +284,7 @@ def test_a_client_refuses_unfit_neighbours(federation):
 
 def test_a_client_uploads_only_when_enough_neighbours_are_left(federation):
     sides, server, keys = introduced(federation)
-    sealed = server.forward([side.share(keys[c]) for c, side in sides.items()])
+    sealed = server.forward({c: side.share(keys[c]) for c, side in sides.items()})
     vector = torch.zeros(3, dtype=torch.int64)
     with pytest.raises(FedsimError, match="2 clients of its neighbourhood are left"):
         sides[0].upload(vector, ForwardedShares({1: sealed[0].sealed[1]}))
@@ -298,15 +298,18 @@ def test_a_client_uploads_only_when_enough_neighbours_are_left(federation):
 @pytest.mark.parametrize("bad", [torch.tensor([-1, 0, 0]), torch.tensor([0, 2**BITS, 0]), torch.zeros(3)])
 def test_the_server_adds_up_nothing_but_elements_of_the_ring(federation, bad):
     sides, server, keys = introduced(federation)
-    sealed = server.forward([side.share(keys[c]) for c, side in sides.items()])
+    sealed = server.forward({c: side.share(keys[c]) for c, side in sides.items()})
     uploads = {c: side.upload(torch.tensor([1, 2, 3]), sealed[c]) for c, side in sides.items()}
-    with pytest.raises(FedsimError, match="one-dimensional integer vector with entries in"):
-        server.ask({**uploads, 2: bad})
+    requests = server.ask({**uploads, 2: bad})
+    assert list(requests) == [0, 1, 3]
+    assert requests[0] == UnmaskRequest((0, 1, 3), (2,))
+    assert server.rejected.keys() == {2}
+    assert "one-dimensional integer vector with entries in" in server.rejected[2]
 
 
 def test_shares_do_not_open_when_they_were_swapped(federation):
     sides, server, keys = introduced(federation)
-    sealed = server.forward([side.share(keys[c]) for c, side in sides.items()])
+    sealed = server.forward({c: side.share(keys[c]) for c, side in sides.items()})
     vector = torch.zeros(3, dtype=torch.int64)
     mixed = {**sealed[0].sealed, 1: sealed[0].sealed[2]}
     sides[0].upload(vector, ForwardedShares(mixed))
@@ -316,9 +319,9 @@ def test_shares_do_not_open_when_they_were_swapped(federation):
 
 def test_the_server_notices_wrong_shares_of_a_mask_key(federation):
     sides, server, requests = uploaded(federation, silent={3})
-    answers = [side.reveal(requests[c]) for c, side in sides.items()]
+    answers = {c: side.reveal(requests[c]) for c, side in sides.items()}
     # The shares of a survivor's seed are valid shares of another secret.
-    swapped = [replace(answer, mask_keys={3: answer.self_masks[1]}) for answer in answers]
+    swapped = {c: replace(answer, mask_keys={3: answer.self_masks[1]}) for c, answer in answers.items()}
     with pytest.raises(FedsimError, match="a mask key that client 3 never advertised"):
         server.unmask(swapped)
 
@@ -326,10 +329,10 @@ def test_the_server_notices_wrong_shares_of_a_mask_key(federation):
 def test_the_server_takes_answers_of_its_cohort_only(federation):
     _, server, _ = uploaded(federation)
     with pytest.raises(FedsimError, match=r"clients \[9\], which take no part"):
-        server.unmask([RevealedShares(9, {}, {})])
+        server.unmask({9: RevealedShares({}, {})})
     fresh = UnmaskingServer(1, 1, range(3), SecureAggregation())
     with pytest.raises(FedsimError, match="there is no sum to unmask"):
-        fresh.unmask([])
+        fresh.unmask({})
 
 
 def test_a_client_forgets_a_round_that_it_did_not_finish(federation):
@@ -338,6 +341,42 @@ def test_a_client_forgets_a_round_that_it_did_not_finish(federation):
     assert later.memory == Memory(2, 4)
     first = MaskingClient(federation.SEED, 1, 0, 4, SecureAggregation())
     assert later.advertise().mask_key != first.advertise().mask_key
+
+
+def test_a_client_refuses_a_round_that_is_over(federation):
+    """Its masks would be the same, and the difference of two uploads that of two vectors."""
+    later = MaskingClient(federation.SEED, 2, 0, 4, SecureAggregation())
+    later.advertise()
+    with pytest.raises(FedsimError, match="it was asked for round 1 when round 2 has begun"):
+        MaskingClient(federation.SEED, 1, 0, 4, SecureAggregation(), later.memory)
+
+
+def test_a_public_key_that_cannot_be_used_or_was_sent_twice_costs_its_senders_alone(federation):
+    sides, _, _ = introduced(federation, clients=7)
+    advertised = {
+        c: MaskingClient(federation.SEED, federation.ROUND, c, 7, SecureAggregation()).advertise() for c in sides
+    }
+    server = UnmaskingServer(federation.SEED, federation.ROUND, range(7), SecureAggregation())
+    copied = replace(advertised[1], mask_key=advertised[1].seal_key)
+    keys = server.introduce({**advertised, 1: copied, 4: replace(advertised[4], seal_key=bytes(32))})
+    assert server.rejected.keys() == {1, 4}
+    assert "sent more than once" in server.rejected[1]
+    assert "not a usable X25519 public key" in server.rejected[4]
+    assert set(keys) == {0, 2, 3, 5, 6}
+
+
+@pytest.mark.parametrize("wrong", [{1}, {0, 1}])
+def test_one_wrong_share_of_a_secret_is_left_out_and_more_abort_the_round(federation, wrong):
+    sides, server, requests = uploaded(federation, clients=6, threshold=0.6)
+    answers = {c: side.reveal(requests[c]) for c, side in sides.items()}
+    for client in wrong:
+        shares = dict.fromkeys(answers[client].self_masks, bytes(shamir.SHARE_BYTES))
+        answers[client] = replace(answers[client], self_masks=shares)
+    if len(wrong) == 1:
+        assert server.unmask(answers).total.tolist() == [6, 12, 18]
+        return
+    with pytest.raises(Aborted, match="the shares of client 0 do not open its secret"):
+        server.unmask(answers)
 
 
 def test_a_client_refuses_a_cohort_that_changes_its_size(federation):
