@@ -45,7 +45,8 @@ class Subject:
     Attributes:
         model: any module that maps images (B, C, H, W), or rows of a table (B, C), to scores (B, classes), or to an
             object with them as ``logits``; or ``input_ids`` to scores of each text, or of the next token at each. The
-            client receives its weights.
+            client receives its weights, and trains with each module in the mode, training or evaluation, that it has
+            here.
         loss: ``loss(scores, labels) -> scalar``; cross-entropy when absent.
         loader: yields the client's data as (images, labels), or as mappings with these entries, or with ``input_ids``,
             ``attention_mask`` and ``labels``. Absent only for captured gradients whose originals are unknown.
@@ -84,7 +85,7 @@ class Checked:
     """A checked subject that works.
 
     Attributes:
-        model: a copy in training mode that returns a tensor; nothing changes it.
+        model: a copy that returns a tensor; nothing changes it. Modules in evaluation mode stay in it.
         dataset: the client's examples as the training set, the others as the test set; both are empty without
             originals.
         is_cross_entropy: whether the loss is cross-entropy, which defenses that read local steps assume.
@@ -187,6 +188,7 @@ def checked(subject: Subject, name: str) -> Checked:
     """
     model = _copy(subject, name)
     own, test, notes, values = _data(subject, name)
+    notes = (*_modes(model), *notes)
     check = _checked_texts if own.inputs.dtype == torch.long and len(own) else _checked_numbers
     found = check(subject, model, own, test, notes, name)
     if subject.group is None or not values:
@@ -242,11 +244,37 @@ def _copy(subject: Subject, name: str) -> nn.Module:
         raise FedsimError(f"'{name}' returned {type(model).__name__} for the model, expected a torch.nn.Module.")
     own_models.check_structure(model, f"the model of '{name}'")
     try:
-        copied = copy.deepcopy(model).cpu().float().train()
+        copied = copy.deepcopy(model).cpu().float()
     except Exception as error:
         raise FedsimError(f"the model of '{name}' cannot be copied: {reason(error)}.") from error
+    for frozen in _frozen(copied).values():
+        cast("Any", frozen).train = partial(_train_children, frozen)
     copied.register_forward_hook(partial(_scores, subject.logits))
     return copied
+
+
+def _frozen(model: nn.Module) -> dict[str, nn.Module]:
+    """Return the modules in evaluation mode, by name."""
+    return {name: module for name, module in model.named_modules() if not module.training}
+
+
+def _train_children(frozen: nn.Module, mode: bool = True) -> nn.Module:
+    """Set the mode of what a module holds, and leave its own evaluation mode; stands in for `nn.Module.train`."""
+    for child in frozen.children():
+        child.train(mode)
+    return frozen
+
+
+def _modes(model: nn.Module) -> tuple[str, ...]:
+    """Return a sentence where modules stay in evaluation mode, since pretrained models often come so by accident."""
+    frozen = [own for own in _frozen(model).values() if not any(True for _ in own.children())]
+    if not frozen:
+        return ()
+    kinds = ", ".join(sorted({type(own).__name__ for own in frozen}))
+    return (
+        f"Modules that were returned in evaluation mode stay in it: {kinds}. If the client calls model.train() first, "
+        "call it before you return the model.",
+    )
 
 
 def _scores(logits: Callable[[Any], Tensor] | None, _module: nn.Module, _inputs: Any, output: Any) -> Tensor:
