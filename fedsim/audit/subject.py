@@ -1,8 +1,4 @@
-"""The audited subject: a user's model, loss and data, as the factory returns them, and the checks on them.
-
-Users need not change their model. Where it returns an object instead of a tensor, a hook on a copy reads its
-``logits``.
-"""
+"""The audited subject: a user's model, loss and data, as the factory returns them, and the checks on them."""
 
 from __future__ import annotations
 
@@ -20,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedsim.audit import texts
+from fedsim.audit.copying import copied, modes
 from fedsim.audit.foreign import reason
 from fedsim.audit.groups import CLASSES, Grouping, Groups, groups, values_of
 from fedsim.core import seeding
@@ -186,9 +183,9 @@ def checked(subject: Subject, name: str) -> Checked:
     Raises:
         FedsimError: something has the wrong kind or shape, or the user's code raises; one sentence says which.
     """
-    model = _copy(subject, name)
+    model = copied(subject.model, subject.logits, name)
     own, test, notes, values = _data(subject, name)
-    notes = (*_modes(model), *notes)
+    notes = (*modes(model), *notes)
     check = _checked_texts if own.inputs.dtype == torch.long and len(own) else _checked_numbers
     found = check(subject, model, own, test, notes, name)
     if subject.group is None or not values:
@@ -236,57 +233,6 @@ def _checked_texts(
         names = " and ".join(sorted(dataset.train.given))
         notes = (*notes, f"What the model reads beside the tokens ({names}) is the attacker's only with --knows given.")
     return Checked(subject, model, cross_entropy if is_plain else loss, dataset, is_plain, notes)
-
-
-def _copy(subject: Subject, name: str) -> nn.Module:
-    model = cast("Any", subject.model)
-    if not isinstance(model, nn.Module):
-        raise FedsimError(f"'{name}' returned {type(model).__name__} for the model, expected a torch.nn.Module.")
-    own_models.check_structure(model, f"the model of '{name}'")
-    try:
-        copied = copy.deepcopy(model).cpu().float()
-    except Exception as error:
-        raise FedsimError(f"the model of '{name}' cannot be copied: {reason(error)}.") from error
-    for frozen in _frozen(copied).values():
-        cast("Any", frozen).train = partial(_train_children, frozen)
-    copied.register_forward_hook(partial(_scores, subject.logits))
-    return copied
-
-
-def _frozen(model: nn.Module) -> dict[str, nn.Module]:
-    """Return the modules in evaluation mode, by name."""
-    return {name: module for name, module in model.named_modules() if not module.training}
-
-
-def _train_children(frozen: nn.Module, mode: bool = True) -> nn.Module:
-    """Set the mode of what a module holds, and leave its own evaluation mode; stands in for `nn.Module.train`."""
-    for child in frozen.children():
-        child.train(mode)
-    return frozen
-
-
-def _modes(model: nn.Module) -> tuple[str, ...]:
-    """Return a sentence where modules stay in evaluation mode, since pretrained models often come so by accident."""
-    frozen = [own for own in _frozen(model).values() if not any(True for _ in own.children())]
-    if not frozen:
-        return ()
-    kinds = ", ".join(sorted({type(own).__name__ for own in frozen}))
-    return (
-        f"Modules that were returned in evaluation mode stay in it: {kinds}. If the client calls model.train() first, "
-        "call it before you return the model.",
-    )
-
-
-def _scores(logits: Callable[[Any], Tensor] | None, _module: nn.Module, _inputs: Any, output: Any) -> Tensor:
-    """Return the scores in a model's output; a forward hook."""
-    if logits is not None:
-        return logits(output)
-    if isinstance(output, Tensor):
-        return output
-    inside = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
-    if isinstance(inside, Tensor):
-        return inside
-    raise TypeError(f"it returns {type(output).__name__} without 'logits'; give Subject(logits=...) to take them out")
 
 
 def _data(subject: Subject, name: str) -> tuple[Batch, Batch, tuple[str, ...], list[Any]]:
