@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 
 from fedsim.audit import Plan, Subject, auditing
-from fedsim.audit.captured import read_tensors
+from fedsim.audit.captured import read_tensors, update
 from fedsim.audit.clock import Clock
 from fedsim.audit.record import AuditRecord
+from fedsim.audit.subject import checked
 from fedsim.core.errors import FedsimError
 from fedsim.record.policy import Policy
 
@@ -161,6 +162,23 @@ def test_the_reply_of_a_client_app_is_attacked(tmp_path: Path, monkeypatch: pyte
     assert found.batch_size == apps.EXAMPLES
     assert [len(victim.scores) for victim in found.victims] == [apps.EXAMPLES]
     assert found.recovered == 1.0
+
+
+def test_the_reply_of_a_client_app_points_as_its_gradient_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import apps
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pyproject.toml").write_text("[tool.flwr.app.config.fedskel]\npasses = 1\n")
+    subject = checked(apps.make(), "test")
+    sent = update(subject, Plan(target="test:make", client_app="apps:app")).seen.entry.update
+    model = subject.new_model()
+    inputs, labels = apps.images(apps.EXAMPLES).tensors
+    torch.manual_seed(1)  # as the app does: the same dropout
+    gradients = torch.autograd.grad(F.cross_entropy(model(inputs), labels), list(model.parameters()))
+    assert sent.kind == "delta"
+    for (name, _), gradient in zip(model.named_parameters(), gradients, strict=True):
+        # a difference of weights of about 0.1 has their rounding, about 1e-8
+        torch.testing.assert_close(sent.tensors[name], apps.RATE * gradient, rtol=1e-4, atol=1e-7)
 
 
 @pytest.mark.parametrize(
