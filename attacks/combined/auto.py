@@ -262,12 +262,14 @@ def _lowest(tried: list[_Tried], leak: Leak, passed: list[str]) -> Reconstructio
 
 
 def _best_text(observation: Observation, leak: Leak, tried: list[_Tried], passed: list[str]) -> Reconstruction:
-    """Return the guess whose tokens explain the gradient best."""
+    """Return the guess whose tokens explain the gradient best, with what any attack read beside its guess."""
     distances = [_text_distance(observation, one.guess) for one in tried]
     first = min(range(len(tried)), key=distances.__getitem__)
     scores = [f"{one.name}: distance {own:.2e}" for one, own in zip(tried, distances, strict=True)]
     notes = [f"won: {tried[first].name}", "distances are 1 - cosine of the whole gradient", *scores, *passed]
-    return _report(replace(tried[first].guess, objective=distances[first]), leak, notes)
+    won = tried[first].guess
+    read = {name: tensor for one in tried for name, tensor in one.guess.found.items()}
+    return _report(replace(won, objective=distances[first], found={**read, **won.found}), leak, notes)
 
 
 def _text_distance(observation: Observation, guess: Reconstruction) -> float:

@@ -3,8 +3,8 @@
 Idea: a fresh adapter B A has B = 0. Plain steps keep B's rows and A x of all inputs x in one space S. Once every input
     has contributed, B's rows span S, so A x of a member lies in it; others have no reason to. No model is asked.
 Equation: score(x) = -|(I - P) A x| / |A x|, with P the projector on the row space of B after the client's steps.
-Assumes: a server that sees one client's update of fresh adapters and knows the first weights; plain steps of any size,
-    order, number, momentum, weight decay, or ALLoRA's factors; nothing changes what the adapter reads.
+Assumes: a server that sees one client's update of fresh adapters (ours, peft's) and knows the first weights; plain
+    steps of any size, order, number, momentum, weight decay, or ALLoRA's factors; nothing changes what adapters read.
 Recovers: the members, without error up to rounding; of a text every place must be certified.
 Fails: as many independent inputs as the rank, Adam, noise (the certificate is void, and it says so); dropout or another
     adapter in front. A text of words that the client read elsewhere passes where the adapter reads single words.
@@ -62,7 +62,7 @@ class AdapterCertificate(MembershipAttack[AdapterCertificateConfig]):
 
     def not_applicable(self, observation: MembershipObservation) -> str | None:
         """Refuse models without adapters, and updates that did not start from fresh ones."""
-        if not any(isinstance(module, LowRankLinear) for module in observation.model.modules()):
+        if not any(_factors(observation.model)):
             return "the model has no low-rank adapter"
         if not any(_fresh(observation.model, watched) for watched in observation.updates):
             return "no watched update starts from fresh adapters, whose B is zero: add round 1 to threat.rounds"
@@ -113,11 +113,23 @@ def _fresh(model: nn.Module, watched: WatchedUpdate) -> list[Trained]:
     """Return the adapters of an update that started at B = 0 and whose trained B is shared."""
     found: list[Trained] = []
     received, sent = watched.received, watched.update.tensors
-    for name, module in model.named_modules():
-        a, b = f"{name}.lora_a.weight", f"{name}.lora_b.weight"
-        if isinstance(module, LowRankLinear) and b in sent and not received[b].any() and bool(sent[b].any()):
+    for name, a, b in _factors(model):
+        if b in sent and not received[b].any() and bool(sent[b].any()):
             found.append(Trained(name, received[a], sent[b]))
     return found
+
+
+def _factors(model: nn.Module) -> Iterator[tuple[str, str, str]]:
+    """Yield the name of every adapted layer and those of its weights A and B; layers of peft hold several of each."""
+    for name, module in model.named_modules():
+        if isinstance(module, LowRankLinear):
+            yield name, f"{name}.lora_a.weight", f"{name}.lora_b.weight"
+        factors = getattr(module, "lora_A", None)
+        if not isinstance(factors, nn.ModuleDict):
+            continue
+        for key, factor in factors.items():
+            if isinstance(factor, nn.Linear):
+                yield name, f"{name}.lora_A.{key}.weight", f"{name}.lora_B.{key}.weight"
 
 
 def _unchanged(

@@ -75,7 +75,7 @@ class Client:
 
 
 def _write_no_statistics(model: nn.Module) -> None:
-    """Let batch normalisations write nothing in place; those with a forward of their own may read their statistics."""
+    """Let batch normalisations write nothing in place; frozen ones and those with a forward of their own stay."""
     for module in list(model.modules()):
-        if type(module).forward is _BatchNorm.forward:
+        if module.training and type(module).forward is _BatchNorm.forward:
             replace_all_batch_norm_modules_(module)

@@ -36,6 +36,7 @@ from fedsim.core.hooks import Attack, Effort, Tables
 from fedsim.core.masked_places import mask_token
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Modality, Observation, OnStep, Reconstruction, Step
+from fedsim.tasks.core.sentences import READ_WORDS
 
 _COUNTED_ONCE = "the model fills in masked places, each weighted by an unknown rate: every word is named once"
 
@@ -82,7 +83,9 @@ class WordReadout(Attack[WordReadoutConfig]):
             facts |= _told_apart(words.read, words.following, fills_in)
         notes = (*_notes(words), _COUNTED_ONCE) if fills_in else _notes(words)
         none = torch.zeros(len(guess), dtype=torch.long)
-        return Reconstruction(guess, none, None, 0.0, 1, 1, ((1, 0.0),), "read off rows", notes, facts)
+        certain = {READ_WORDS: words.read} if words.read is not None and words.is_exact else {}
+        history = ((1, 0.0),)
+        return Reconstruction(guess, none, None, 0.0, 1, 1, history, "read off rows", notes, facts, found=certain)
 
 
 def _told_apart(read: Tensor, following: Tensor, fills_in: bool) -> dict[str, float]:

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,7 +18,8 @@ from fedsim.audit.inspecting import Seen
 from fedsim.audit.record import Plan
 from fedsim.audit.subject import Checked, found
 from fedsim.audit.worlds import world_of
-from fedsim.core.errors import FedsimError, MissingExtra, nearest
+from fedsim.core.errors import FedsimError, MissingExtra, in_a_line, nearest
+from fedsim.core.tensor_files import read_npz
 from fedsim.core.types import Batch, Knowledge, Tensors, Truth, Update, WireEntry
 from fedsim.scenario.world import World
 
@@ -57,56 +57,71 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """
     if not path.is_file():
         raise FedsimError(f"there is no file {path}.")
-    try:
-        if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as stored:
-                return {name: torch.from_numpy(stored[name]) for name in stored.files}
-        if path.suffix == ".safetensors":
-            return dict(_safetensors(path))
-    except MissingExtra:
-        raise
-    except Exception as error:
-        raise FedsimError(f"cannot read tensors from {path}: {error}.") from error
+    if path.suffix == ".npz":
+        return read_npz(path)
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
     raise FedsimError(f"{path} ends in '{path.suffix}', expected .safetensors or .npz: a pickled file could run code.")
 
 
-def _safetensors(path: Path) -> Mapping[str, Tensor]:
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         from safetensors.torch import load_file  # noqa: PLC0415 - an optional package
     except ImportError as error:
         raise MissingExtra("safetensors", 'pip install "fedsim-privacy[audit]"') from error
-    return load_file(path)
+    try:
+        return load_file(path)
+    except Exception as error:
+        raise FedsimError(f"cannot read tensors from {path}: {in_a_line(error).rstrip('.')}.") from error
 
 
 def _of_files(subject: Checked, plan: Plan, path: Path) -> Captured:
-    gradients = {name: tensor.float() for name, tensor in read_tensors(path).items()}
     if plan.weights is not None:
         subject = replace(subject, model=_load(subject, plan.weights))
-    _check_names(gradients, dict(subject.model.named_parameters()), str(path))
+    gradients = read_tensors(path)
+    trained = {name: p for name, p in subject.model.named_parameters() if p.requires_grad}
+    _check_names(gradients, trained, path)
+    _check_values(gradients, trained, path)
     size = plan.batches[0]
     kind = "gradient" if subject.subject.local_steps == 1 else "delta"
-    return _seen(subject, plan, size, Update(kind, gradients, {}, size, 0.0))
+    sent = {name: tensor.float() for name, tensor in gradients.items()}
+    return _seen(subject, plan, size, Update(kind, sent, {}, size, 0.0))
 
 
 def _load(subject: Checked, path: Path) -> torch.nn.Module:
     model, weights = subject.new_model(), read_tensors(path)
+    known = model.state_dict()
+    _check_values({name: tensor for name, tensor in weights.items() if name in known}, known, path)
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
-        raise FedsimError(f"{path} does not fit the model of the factory: {error}.") from error
+        why = " ".join(str(error).split()).rstrip(".")
+        raise FedsimError(f"{path} does not fit the model of the factory: {why}.") from error
     return model
 
 
-def _check_names(gradients: Tensors, parameters: Mapping[str, Tensor], where: str) -> None:
-    trained = {name: p for name, p in parameters.items() if p.requires_grad}
+def _check_names(gradients: Tensors, trained: Mapping[str, Tensor], path: Path) -> None:
     strangers = sorted(gradients.keys() - trained.keys())
     if strangers:
         raise FedsimError(
-            f"{where} holds '{strangers[0]}', which the model does not train.{nearest(strangers[0], trained)}"
+            f"{path} holds '{strangers[0]}', which the model does not train.{nearest(strangers[0], trained)}"
         )
     missing = sorted(trained.keys() - gradients.keys())
     if missing:
-        raise FedsimError(f"{where} lacks '{missing[0]}', which the model trains.")
+        raise FedsimError(f"{path} lacks '{missing[0]}', which the model trains.")
+
+
+def _check_values(tensors: Tensors, known: Mapping[str, Tensor], path: Path) -> None:
+    """Compare shapes and kinds of numbers of tensors with those of the model that have their names."""
+    for name, tensor in tensors.items():
+        expected = known[name]
+        if tensor.shape != expected.shape:
+            raise FedsimError(
+                f"{path} holds '{name}' of shape {tuple(tensor.shape)}, expected {tuple(expected.shape)}, as in the "
+                "model."
+            )
+        if expected.is_floating_point() and not tensor.is_floating_point():
+            raise FedsimError(f"{path} holds '{name}' of type {tensor.dtype}, expected floating-point numbers.")
 
 
 def _of_client_app(subject: Checked, plan: Plan, target: str) -> Captured:

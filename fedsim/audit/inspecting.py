@@ -8,23 +8,22 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 
 from fedsim.audit.clock import OutOfTime, limit
-from fedsim.audit.evidence import OUT_OF_TIME
 from fedsim.audit.foreign import reason
 from fedsim.audit.groups import CLASSES, Groups
 from fedsim.audit.record import Inspection
+from fedsim.audit.searching import Latest, descents, read_words, search, searching
 from fedsim.core import registry, seeding
 from fedsim.core.errors import NotApplicable
-from fedsim.core.hooks import Attack
 from fedsim.core.masks import without_dropout
-from fedsim.core.types import Batch, Knowledge, Observation, Reconstruction, Step, Truth, WireEntry
+from fedsim.core.types import Batch, Knowledge, Observation, Reconstruction, Truth, WireEntry
 from fedsim.federation.client import local_training
 from fedsim.metrics.evidence import held, is_evidence, is_out_of_reach
 from fedsim.metrics.image import to_pixels
@@ -37,11 +36,9 @@ from fedsim.threat.observe import observe
 from fedsim.threat.scoring import score
 from fedsim.threat.victim import Victim
 
-_ATTACK = "auto"
 _LEAST_IMAGES = 8
 _LEAST_UPDATES = 2
 STRENGTH = 4800  # iterations of one start, as in the experiments of Geiping et al. 2020, arXiv 2003.14053
-_SEARCHES = ("dropout-inversion", "fedavg-inversion", "lamp")  # the first that fits; without dropout that is IG
 _SHORT = 300  # iterations where the ideal attacker would recover nothing
 _MOST_EXACT = 1000  # gradients of an exact attack that takes any
 _FOR_EXACT, _LEAST_EXACT = 0.3, 10.0  # share of the time of an update, and as many seconds at least
@@ -149,16 +146,18 @@ class Inspector:
         self, world: World, seen: Seen, iterations: int, seconds: float, name: str
     ) -> tuple[VictimRecord, bool]:
         begin, entry, short = time.monotonic(), seen.entry, False
-        latest = _Latest()
+        latest = Latest()
         observation = observe(Victim(world, entry, seen.truth), self.knows)
         try:
             with limit(seconds):
                 found: Reconstruction | str = self._find(world, seen, observation, iterations, seconds, name, latest)
         except OutOfTime:
             short = latest.exact is None or not latest.exact.is_exact
-            found = latest.best(observation, seen.truth)
+            found = latest.best(observation)
         except Exception as error:
             found = reason(error)
+        if not isinstance(found, str):
+            found = replace(found, found={**latest.read, **found.found})
         victim = self._recorded(world, seen, found, name)
         return victim.model_copy(update={"seconds": time.monotonic() - begin, "ceiling": latest.ceiling}), short
 
@@ -170,7 +169,7 @@ class Inspector:
         iterations: int,
         seconds: float,
         name: str,
-        latest: _Latest,
+        latest: Latest,
     ) -> Reconstruction | str:
         """Try the exact attacks, ask the ideal attacker, then search where that can still change the verdict.
 
@@ -178,7 +177,8 @@ class Inspector:
         """
         round_, scoring = seen.entry.round, world.scenario.scoring
         rule = Rule.of(scoring.metric, scoring.threshold)
-        others = set(registry.methods("attack")) - _searching(observation)
+        others = set(registry.methods("attack")) - searching(observation)
+        latest.read = read_words(world, observation, round_)
         if self._is_hopeless:
             latest.ceiling = self._ceiling(world, seen, _FOR_THE_CEILING * seconds, name)
             self._is_hopeless = is_out_of_reach(VictimRecord(round=round_, client=0, ceiling=latest.ceiling), rule)
@@ -190,16 +190,16 @@ class Inspector:
         if latest.exact is not None and self._is_settled(world, seen, latest.exact, latest.ceiling):
             return latest.exact
         strength = min(iterations, _SHORT) if self._is_hopeless else iterations  # a short search must agree
-        found = _search(world, observation, strength, others, round_, latest)
+        found = search(world, observation, strength, others, round_, latest)
         return latest.exact if latest.exact is not None and latest.exact.objective < found.objective else found
 
     def _exact(
-        self, world: World, observation: Observation, iterations: int, seconds: float, round_: int, latest: _Latest
+        self, world: World, observation: Observation, iterations: int, seconds: float, round_: int, latest: Latest
     ) -> Reconstruction | None:
         """Return the best guess of the attacks that search nothing; None where there is none."""
         try:
             with limit(max(_FOR_EXACT * seconds, min(seconds, _LEAST_EXACT))):
-                found = _search(world, observation, min(iterations, _MOST_EXACT), _descents(), round_, latest)
+                found = search(world, observation, min(iterations, _MOST_EXACT), descents(), round_, latest)
         except (OutOfTime, NotApplicable):
             latest.step = None
             return None
@@ -291,82 +291,6 @@ def updates(world: World) -> Iterator[Seen]:
 def enough(batch_size: int, images: int = _LEAST_IMAGES) -> int:
     """Return how many updates give this many images, at least 2."""
     return max(_LEAST_UPDATES, images // batch_size)
-
-
-@dataclass
-class _Latest:
-    """What was found before the clock ends an update: the guess of the exact attacks, and the last of the search."""
-
-    exact: Reconstruction | None = None
-    step: Step | None = None
-    ceiling: Ceiling | None = None
-
-    def best(self, observation: Observation, truth: Truth) -> Reconstruction | str:
-        """Return the guess of lower objective."""
-        if self.exact is not None and self.exact.is_exact:
-            return self.exact
-        if self.exact is not None and (self.step is None or self.exact.objective <= self.step.best):
-            return replace(self.exact, stopped=OUT_OF_TIME)
-        return "no guess within the time" if self.step is None else _unfinished(observation, self.step, truth)
-
-
-def _search(
-    world: World,
-    observation: Observation,
-    iterations: int,
-    leave_out: Collection[str],
-    round_: int,
-    latest: _Latest,
-) -> Reconstruction:
-    method = registry.get("attack", _ATTACK)
-    settings = {
-        "max_iterations": max(1, iterations),
-        "mask_iterations": max(1, iterations // 10),
-        "leave_out": tuple(sorted(leave_out)),
-    }
-    attack = cast("Attack[Any]", method.make(method.config.model_validate(settings)))
-
-    def on_step(step: Step) -> None:
-        latest.step = step
-
-    seed = world.scenario.seed
-    with seeding.isolate_randomness(seeding.derive(seed, "foreign to the audit", round_)):
-        return attack(observation, seeding.generator(seed, "attack auto", round_, 0), on_step)
-
-
-def _descents() -> dict[str, type[Attack[Any]]]:
-    every = {name: own.derived_from(Attack) for name, own in registry.methods("attack").items()}
-    return {name: own for name, own in every.items() if own is not None and own.effort == "descent"}
-
-
-def _searching(observation: Observation) -> set[str]:
-    """Return the one search that gets the time, and what undoes known changes of the batch; all where none is known."""
-    descents = _descents()
-    fitting = [name for name in _SEARCHES if name in descents and _fits(name, observation)]
-    undoing = {name for name, own in descents.items() if own.undoes}
-    return {fitting[0], *undoing} if fitting else set(descents)
-
-
-def _fits(name: str, observation: Observation) -> bool:
-    method = registry.get("attack", name)
-    return cast("Attack[Any]", method.make(method.config())).fits(observation).holds
-
-
-def _unfinished(observation: Observation, step: Step, truth: Truth) -> Reconstruction:
-    """Return the last guess of a search that the clock ended."""
-    guess, known = step.guess, observation.labels
-    labels = known if known is not None and len(known) == len(guess) else torch.full((len(guess),), -1)
-    return Reconstruction(
-        inputs=guess.detach().clone(),
-        labels=labels,
-        masks=None,
-        objective=float("nan"),
-        iterations=step.iteration,
-        best_iteration=0,
-        history=(),
-        stopped=OUT_OF_TIME,
-        notes=("the clock ended the search: this is the last guess of the attack that was running",),
-    )
 
 
 def _cost(world: World, batch_size: int) -> float:

@@ -12,6 +12,7 @@ from rich.text import Text
 from fedsim.audit import evidence, planted, verdict
 from fedsim.audit.record import SUGGESTS, AuditRecord, Inspection, Trial
 from fedsim.core import registry
+from fedsim.metrics.evidence import is_every_word_read
 from fedsim.metrics.success import Rule
 from fedsim.record import ExposureRecord, Interval
 from fedsim.report.verdict import Column
@@ -204,7 +205,9 @@ def told(own: Inspection, column: Column) -> str:
 
 
 def winner(inspection: Inspection) -> str:
-    """Return the attack that `auto` chose for most updates."""
+    """Return the attack that `auto` chose for most updates, or what read the words where none read a sentence."""
+    if inspection.recovered == 0.0 and any(map(is_every_word_read, inspection.victims)):
+        return "word-readout: every word, not their order"
     won = [
         note.removeprefix("won: ").partition(",")[0]
         for victim in inspection.victims

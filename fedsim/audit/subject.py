@@ -1,8 +1,4 @@
-"""The audited subject: a user's model, loss and data, as the factory returns them, and the checks on them.
-
-Users need not change their model. Where it returns an object instead of a tensor, a hook on a copy reads its
-``logits``.
-"""
+"""The audited subject: a user's model, loss and data, as the factory returns them, and the checks on them."""
 
 from __future__ import annotations
 
@@ -20,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedsim.audit import texts
+from fedsim.audit.copying import copied, modes
 from fedsim.audit.foreign import reason
 from fedsim.audit.groups import CLASSES, Grouping, Groups, groups, values_of
 from fedsim.core import seeding
@@ -45,7 +42,8 @@ class Subject:
     Attributes:
         model: any module that maps images (B, C, H, W), or rows of a table (B, C), to scores (B, classes), or to an
             object with them as ``logits``; or ``input_ids`` to scores of each text, or of the next token at each. The
-            client receives its weights.
+            client receives its weights, and trains with each module in the mode, training or evaluation, that it has
+            here.
         loss: ``loss(scores, labels) -> scalar``; cross-entropy when absent.
         loader: yields the client's data as (images, labels), or as mappings with these entries, or with ``input_ids``,
             ``attention_mask`` and ``labels``. Absent only for captured gradients whose originals are unknown.
@@ -84,7 +82,7 @@ class Checked:
     """A checked subject that works.
 
     Attributes:
-        model: a copy in training mode that returns a tensor; nothing changes it.
+        model: a copy that returns a tensor; nothing changes it. Modules in evaluation mode stay in it.
         dataset: the client's examples as the training set, the others as the test set; both are empty without
             originals.
         is_cross_entropy: whether the loss is cross-entropy, which defenses that read local steps assume.
@@ -185,8 +183,9 @@ def checked(subject: Subject, name: str) -> Checked:
     Raises:
         FedsimError: something has the wrong kind or shape, or the user's code raises; one sentence says which.
     """
-    model = _copy(subject, name)
+    model = copied(subject.model, subject.logits, name)
     own, test, notes, values = _data(subject, name)
+    notes = (*modes(model), *notes)
     check = _checked_texts if own.inputs.dtype == torch.long and len(own) else _checked_numbers
     found = check(subject, model, own, test, notes, name)
     if subject.group is None or not values:
@@ -234,31 +233,6 @@ def _checked_texts(
         names = " and ".join(sorted(dataset.train.given))
         notes = (*notes, f"What the model reads beside the tokens ({names}) is the attacker's only with --knows given.")
     return Checked(subject, model, cross_entropy if is_plain else loss, dataset, is_plain, notes)
-
-
-def _copy(subject: Subject, name: str) -> nn.Module:
-    model = cast("Any", subject.model)
-    if not isinstance(model, nn.Module):
-        raise FedsimError(f"'{name}' returned {type(model).__name__} for the model, expected a torch.nn.Module.")
-    own_models.check_structure(model, f"the model of '{name}'")
-    try:
-        copied = copy.deepcopy(model).cpu().float().train()
-    except Exception as error:
-        raise FedsimError(f"the model of '{name}' cannot be copied: {reason(error)}.") from error
-    copied.register_forward_hook(partial(_scores, subject.logits))
-    return copied
-
-
-def _scores(logits: Callable[[Any], Tensor] | None, _module: nn.Module, _inputs: Any, output: Any) -> Tensor:
-    """Return the scores in a model's output; a forward hook."""
-    if logits is not None:
-        return logits(output)
-    if isinstance(output, Tensor):
-        return output
-    inside = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
-    if isinstance(inside, Tensor):
-        return inside
-    raise TypeError(f"it returns {type(output).__name__} without 'logits'; give Subject(logits=...) to take them out")
 
 
 def _data(subject: Subject, name: str) -> tuple[Batch, Batch, tuple[str, ...], list[Any]]:

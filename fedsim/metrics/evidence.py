@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 
 from fedsim.metrics.statistics import wilson
 from fedsim.metrics.success import Rule
+from fedsim.metrics.text import EVERY_WORD
 from fedsim.record import Ceiling, Interval, VictimRecord
 
 Light = Literal["kept", "undecided", "broken"]
@@ -127,13 +128,18 @@ def reach(ceilings: Sequence[Ceiling | None], rule: Rule) -> Reach | None:
 def state_of(victims: Sequence[VictimRecord], rule: Rule) -> State:
     """Say what became of some updates: a recovered example is proof, a failed search only where it is evidence.
 
-    Where blind guesses may be a success too, there must be more than they explain.
+    Where blind guesses may be a success too, there must be more than they explain. Of texts every word is proof too.
     """
-    if is_beyond_chance(victims, rule):
+    if is_beyond_chance(victims, rule) or any(map(is_every_word_read, victims)):
         return "recovered"
     if any(recovered(victim, rule) for victim in victims):
         return "undecided"
     return "withstood" if victims and all(is_evidence(victim, rule) for victim in victims) else "undecided"
+
+
+def is_every_word_read(victim: VictimRecord) -> bool:
+    """Say whether an attack read for certain which words an update is of, though perhaps not their order."""
+    return victim.found.get(EVERY_WORD) == 1.0
 
 
 def is_beyond_chance(victims: Sequence[VictimRecord], rule: Rule) -> bool:

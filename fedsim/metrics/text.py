@@ -18,6 +18,7 @@ from fedsim.core import registry
 from fedsim.core.types import Batch, Reconstruction, Tokenizer
 from fedsim.record import ItemScore
 
+EVERY_WORD = "every word read"  # name of a figure of an update: 1 for yes, 0 for no
 _PAPER = "Lin 2004, ROUGE: a package for automatic evaluation of summaries"
 
 
@@ -188,13 +189,25 @@ def score_words(found: Reconstruction, batch: Batch, tokenizer: Tokenizer) -> di
         batch: the originals (B, T), filled up at the end.
         tokenizer: knows what they are filled up with.
     """
-    original = {token for row in batch.inputs.tolist() for token in _tokens(row, tokenizer.padding)}
+    original = _words(batch, tokenizer)
     guessed = {token for token in found.inputs.flatten().tolist() if token >= 0}
     right = len(original & guessed)
     return {
         "words found": right / len(original) if original else 1.0,
         "found words that are right": right / len(guessed) if guessed else 1.0,
     }
+
+
+def is_every_word(read: Tensor, batch: Batch, tokenizer: Tokenizer) -> bool:
+    """Tell whether tokens (K,) are those of the originals (B, T), none missing and none too many.
+
+    What fills sentences up counts on neither side.
+    """
+    return {*read.tolist()} - {tokenizer.padding} == _words(batch, tokenizer)
+
+
+def _words(batch: Batch, tokenizer: Tokenizer) -> set[int]:
+    return {token for row in batch.inputs.tolist() for token in _tokens(row, tokenizer.padding)}
 
 
 def _tokens(inputs: list[int], padding: int) -> list[int]:

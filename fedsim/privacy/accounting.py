@@ -184,9 +184,13 @@ def rdp_epsilon(spent: Sequence[Spent], delta: float) -> float:
 def noise_multiplier(target: float, delta: float, sampling_rate: float, steps: int) -> float:
     """Return the smallest noise multiplier, up to 0.2 % above, with which the steps cost at most `target`.
 
+    No steps, or steps in which nobody takes part, need no noise.
+
     Raises:
         FedsimError: no noise multiplier up to a million suffices.
     """
+    if not _merge([Spent(_LEAST_MULTIPLIER, sampling_rate, steps)]):
+        return 0.0
     from scipy.optimize import root_scalar  # noqa: PLC0415 - listing methods need not wait for SciPy
 
     def excess(multiplier: float) -> float:

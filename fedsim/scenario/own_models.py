@@ -21,6 +21,7 @@ from fedsim.core.errors import FedsimError, describe_exception, in_a_line
 Run = Callable[[nn.Module, Tensor], Tensor]
 
 _WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+_OF_OPACUS = "AbstractGradSampleModule"  # by name, since importing Opacus takes seconds
 
 
 def checked(
@@ -64,6 +65,11 @@ def check_structure(model: nn.Module, whose: str) -> None:
             raise FedsimError(
                 f"{whose} is wrapped in {type(module).__name__}, which spreads a batch over devices. Return its "
                 ".module."
+            )
+        if any(kind.__name__ == _OF_OPACUS for kind in type(module).__mro__):
+            raise FedsimError(
+                f"{whose} is wrapped in {type(module).__name__} of Opacus, which keeps a gradient of every example. "
+                "Return its .to_standard_module(), and give its clipping and noise as defense 'dp-sgd'."
             )
         if isinstance(module, torch.jit.ScriptModule):
             raise FedsimError(

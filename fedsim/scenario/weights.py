@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import pickle
-import warnings
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
-import torch
 from torch import Tensor, nn
 
-from fedsim.core.errors import ScenarioError, in_a_line
+from fedsim.core.errors import FedsimError, ScenarioError
+from fedsim.core.tensor_files import read_npz, read_saved
 
 
 def load_checkpoint(model: nn.Module, path: Path) -> None:
@@ -39,18 +36,9 @@ def _read_weights(path: Path) -> dict[Any, Any]:
     if not path.is_file():
         raise ScenarioError(f"model.checkpoint: there is no file {path}.")
     try:
-        if path.suffix == ".npz":
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-                return {name: torch.from_numpy(stored[name]) for name in stored.files}
-        with warnings.catch_warnings(action="ignore"):  # of torch, about pickles that it then refuses
-            found = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:  # torch's own words advise to run the file
-        raise ScenarioError(
-            f"model.checkpoint: {path} is no file of weights, or holds more than tensors, which could run code, so it "
-            "was not opened. Write it with torch.save(model.state_dict(), path)."
-        ) from error
-    except Exception as error:
-        raise ScenarioError(f"model.checkpoint: cannot read weights from {path}: {in_a_line(error)}") from error
+        found = read_npz(path) if path.suffix == ".npz" else read_saved(path)
+    except FedsimError as error:
+        raise ScenarioError(f"model.checkpoint: {error}") from error
     if not isinstance(found, dict):
         raise ScenarioError(
             f"model.checkpoint: {path} holds a {type(found).__name__}, expected a state dict of tensors by name, as "

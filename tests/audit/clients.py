@@ -111,6 +111,12 @@ def parallel() -> tuple[nn.Module, nn.Module, DataLoader]:
     return nn.DataParallel(perceptron()), nn.CrossEntropyLoss(), loader()
 
 
+def of_opacus() -> tuple[nn.Module, nn.Module, DataLoader]:
+    from opacus import GradSampleModule
+
+    return GradSampleModule(perceptron()), nn.CrossEntropyLoss(), loader()
+
+
 def in_place() -> tuple[nn.Module, nn.Module, DataLoader]:
     return nn.Sequential(nn.ReLU(inplace=True), perceptron()), nn.CrossEntropyLoss(), loader()
 

@@ -5,6 +5,7 @@ from fedsim.metrics.statistics import summarise
 from fedsim.metrics.success import Rule
 from fedsim.record import (
     ExposureRecord,
+    GuaranteeRecord,
     Interval,
     ItemScore,
     MembershipRecord,
@@ -84,6 +85,23 @@ def membership(tpr: float | None, low: float = 0.0) -> MembershipRecord:
     summary = MembershipSummary(auc=auc, advantage=0.1, low_fpr=(TruePositives(fpr=0.01, tpr=found),), roc=())
     return MembershipRecord(
         label="lira", name="lira", settings={}, target="model", members=100, non_members=100, summary=summary
+    )
+
+
+def guarantee(epsilon: float) -> GuaranteeRecord:
+    return GuaranteeRecord(
+        source="dp-sgd",
+        epsilon=epsilon,
+        delta=1e-5,
+        rdp_epsilon=epsilon + 1,
+        accountant="PRV",
+        unit="record",
+        adjacency="add-or-remove",
+        noise_multiplier=1.0,
+        sampling_rate=0.1,
+        steps=10,
+        composition="10 steps",
+        against="the server",
     )
 
 

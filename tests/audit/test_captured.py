@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 
 from fedsim.audit import Plan, Subject, auditing
-from fedsim.audit.captured import read_tensors
+from fedsim.audit.captured import read_tensors, update
 from fedsim.audit.clock import Clock
 from fedsim.audit.record import AuditRecord
+from fedsim.audit.subject import checked
 from fedsim.core.errors import FedsimError
 from fedsim.record.policy import Policy
 
@@ -115,6 +116,41 @@ def test_gradients_of_another_model_are_refused(tmp_path: Path) -> None:
         audited(tmp_path, subject, gradients=tmp_path / "nowhere.npz")
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda g: g.to(torch.complex64),
+            r"captured.npz holds '4.bias' of type torch.complex64, expected floating-point",
+        ),
+        (lambda g: g > 0, r"captured.npz holds '4.bias' of type torch.bool, expected floating-point numbers\.$"),
+        (lambda g: g[:, None], r"holds '4.bias' of shape \(4, 1\), expected \(4,\), as in the model\.$"),
+        (lambda g: g[:1], r"holds '4.bias' of shape \(1,\), expected \(4,\), as in the model\.$"),
+    ],
+)
+def test_what_is_no_gradient_is_refused(
+    tmp_path: Path, change: Callable[[torch.Tensor], torch.Tensor], message: str
+) -> None:
+    model, gradient, inputs, labels = model_and_gradient()
+    subject = Subject(model, loader=[(inputs, labels)])
+    with pytest.raises(FedsimError, match=message):
+        audited(tmp_path, subject, gradients=as_npz(tmp_path, {**gradient, "4.bias": change(gradient["4.bias"])}))
+    (tmp_path / "weights").mkdir()
+    weights = {**model.state_dict(), "4.bias": change(model.state_dict()["4.bias"])}
+    files = {"gradients": as_npz(tmp_path, gradient), "weights": as_npz(tmp_path / "weights", weights)}
+    with pytest.raises(FedsimError, match=message):
+        audited(tmp_path, subject, **files)
+
+
+def test_weights_of_another_model_are_one_sentence(tmp_path: Path) -> None:
+    model, gradient, inputs, labels = model_and_gradient()
+    (tmp_path / "weights").mkdir()
+    files = {"gradients": as_npz(tmp_path, gradient), "weights": as_npz(tmp_path / "weights", {"0.weight": inputs})}
+    with pytest.raises(FedsimError, match="captured.npz does not fit the model of the factory: ") as raised:
+        audited(tmp_path, Subject(model, loader=[(inputs, labels)]), **files)
+    assert "\n" not in str(raised.value)
+
+
 def test_the_reply_of_a_client_app_is_attacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import apps
 
@@ -126,6 +162,23 @@ def test_the_reply_of_a_client_app_is_attacked(tmp_path: Path, monkeypatch: pyte
     assert found.batch_size == apps.EXAMPLES
     assert [len(victim.scores) for victim in found.victims] == [apps.EXAMPLES]
     assert found.recovered == 1.0
+
+
+def test_the_reply_of_a_client_app_points_as_its_gradient_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import apps
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pyproject.toml").write_text("[tool.flwr.app.config.fedskel]\npasses = 1\n")
+    subject = checked(apps.make(), "test")
+    sent = update(subject, Plan(target="test:make", client_app="apps:app")).seen.entry.update
+    model = subject.new_model()
+    inputs, labels = apps.images(apps.EXAMPLES).tensors
+    torch.manual_seed(1)  # as the app does: the same dropout
+    gradients = torch.autograd.grad(F.cross_entropy(model(inputs), labels), list(model.parameters()))
+    assert sent.kind == "delta"
+    for (name, _), gradient in zip(model.named_parameters(), gradients, strict=True):
+        # a difference of weights of about 0.1 has their rounding, about 1e-8
+        torch.testing.assert_close(sent.tensors[name], apps.RATE * gradient, rtol=1e-4, atol=1e-7)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -84,6 +85,24 @@ def test_after_a_block_nothing_rings() -> None:
     with limit(0.05):
         pass
     time.sleep(0.1)
+
+
+@pytest.mark.parametrize(("outer", "took", "left"), [(7.0, 0.5, [6.5]), (7.0, 9.0, [0.01]), (0.0, 0.5, [])])
+def test_the_outer_block_has_the_time_that_the_inner_one_left(
+    monkeypatch: pytest.MonkeyPatch, outer: float, took: float, left: list[float]
+) -> None:
+    now, rung = [100.0], list[float]()
+
+    def setitimer(_which: int, seconds: float, _again: float = 0.0) -> tuple[float, float]:
+        rung.append(seconds)
+        return outer, 1.0
+
+    monkeypatch.setattr(clock, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    timer = {"setitimer": setitimer, "signal": lambda *_: None, "SIGALRM": 14, "ITIMER_REAL": 0}
+    monkeypatch.setattr(clock, "signal", SimpleNamespace(**timer))
+    with limit(2.0):
+        now[0] += took
+    assert rung == [2.0, 0, *left]
 
 
 def test_a_clock_never_shows_less_than_nothing() -> None:

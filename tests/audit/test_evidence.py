@@ -1,5 +1,7 @@
 """When a failed search is evidence."""
 
+import pytest
+
 from fedsim.audit import evidence
 from tests.audit.findings import LEARNED, inspection
 
@@ -14,3 +16,15 @@ def test_less_is_recovered_only_where_the_intervals_are_apart() -> None:
     assert evidence.is_below(inspection(0, 40), inspection(40, 40))
     assert not evidence.is_below(inspection(1, 4), inspection(3, 4))
     assert not evidence.is_below(None, inspection(3, 4))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "minutes"), [(240.0, "31 more minutes"), (4.0, "1 more minute"), (8.0, "2 more minutes")]
+)
+def test_how_much_more_would_decide_is_stated_in_updates_and_in_minutes(seconds: float, minutes: str) -> None:
+    """4 updates without a recovered one need 31 more to keep 10 %; each took a quarter of the seconds."""
+    found = inspection(0, 4).model_copy(update={"seconds": seconds})
+    assert evidence.more(found, 0.1, 0.95) == (
+        f"about 31 more updates and {minutes} would decide, if the share stays the same (--updates 35)"
+    )
+    assert evidence.more(inspection(1, 4), 0.25, 0.95) == ""  # no number of updates decides about its own share

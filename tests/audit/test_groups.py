@@ -50,6 +50,13 @@ def test_a_number_names_the_column_of_a_table_and_many_values_are_cut_at_quartil
     assert all((name == lowest) == (rank < 20) for name, rank in zip(found, ranks, strict=True))
 
 
+def test_a_value_on_a_quartile_is_in_the_group_that_ends_there() -> None:
+    assert groups._names("age", range(13)) == (
+        ["age, 0 to 3"] * 4 + ["age, 3 to 6"] * 3 + ["age, 6 to 9"] * 3 + ["age, 9 to 12"] * 3
+    )
+    assert groups._names("age", [0.5, *[2] * 20]) == ["age 0.5", *["age 2"] * 20]
+
+
 def test_a_function_of_what_the_loader_yields_groups_too() -> None:
     assert named(subject(lambda item: item["age"] >= 30)) == ["group False"] * 30 + ["group True"] * 50
 

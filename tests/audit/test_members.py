@@ -72,6 +72,13 @@ def test_what_is_left_out_for_lack_of_time_says_how_much_it_needs() -> None:
     )
 
 
+def test_shadow_models_cost_as_much_as_so_many_trainings(victim: tuple[World, Trained]) -> None:
+    _, training = victim
+    summary = training.summary.model_copy(update={"rounds": 3, "seconds_a_round": 0.5})
+    plan = ShadowPlan(count=16, with_candidates=True)
+    assert members._cost(plan, replace(training, summary=summary)) == 16 * 3 * 0.5
+
+
 def test_no_more_members_are_asked_for_than_were_trained_on(victim: tuple[World, Trained]) -> None:
     own, training = victim
     settings = own.scenario.membership

@@ -49,12 +49,18 @@ def test_a_defense_that_failed_is_undecided_and_the_control_comes_first() -> Non
     assert screen.kept(record(Policy(), trials=()), trial("noise", 0, 0.0)) == "no policy"
 
 
+WORDS = {"found": {"every word read": 1.0}}
+
+
 def test_the_winner_is_the_attack_that_auto_chose_most_often() -> None:
     def victims(*notes: str) -> tuple[VictimRecord, ...]:
         return tuple(VictimRecord(round=1, client=0, notes=(note,)) for note in notes)
 
     own = inspection(0).model_copy(update={"victims": victims("won: dia, 2 starts", "won: ig", "won: dia")})
     assert screen.winner(own) == "dia"
+    read = own.model_copy(update={"victims": (*own.victims, own.victims[0].model_copy(update=WORDS))})
+    assert screen.winner(read) == "word-readout: every word, not their order"
+    assert screen.winner(inspection(1).model_copy(update={"victims": read.victims})) == "dia"
     nobody = own.model_copy(update={"victims": victims("tried all")})
     assert screen.winner(nobody) == "none"
     assert screen.winner(nobody.model_copy(update={"is_short": True})) == "an unfinished search"

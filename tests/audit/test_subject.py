@@ -31,6 +31,10 @@ from fedsim.record.policy import Policy
         ("clients:frozen", "the model of 'clients:frozen' has nothing to train: all its parameters are frozen"),
         ("clients:lazy", "the model of 'clients:lazy' has a lazy layer: '1.weight' has no size yet"),
         ("clients:parallel", "the model of 'clients:parallel' is wrapped in DataParallel"),
+        (
+            "clients:of_opacus",
+            r"is wrapped in GradSampleModule of Opacus, .*Return its .to_standard_module\(\), and give .*'dp-sgd'\.$",
+        ),
         ("clients:in_place", "the model of 'clients:in_place' changes its input in place"),
         (
             "clients:normalised_over_batches",

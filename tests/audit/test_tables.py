@@ -5,7 +5,7 @@ from pathlib import Path
 
 from fedsim.audit import tables
 from fedsim.record.policy import Policy
-from tests.audit.findings import HOSTILE, inspection, record, trial
+from tests.audit.findings import HOSTILE, guarantee, inspection, record, trial
 
 
 def read(path: Path) -> list[dict[str, str]]:
@@ -26,7 +26,8 @@ def test_every_attacked_image_is_a_row_with_its_scores_and_what_it_was_defended_
 
 
 def test_a_defense_has_what_it_stopped_what_it_cost_and_whether_it_keeps_the_policy(tmp_path: Path) -> None:
-    weak, lost = trial("weak", 30, 0.02), trial(HOSTILE, 0, 0.0).model_copy(update={"failure": "broke"})
+    weak = trial("weak", 30, 0.02).model_copy(update={"guarantees": (guarantee(1.0), guarantee(9.0), guarantee(3.0))})
+    lost = trial(HOSTILE, 0, 0.0).model_copy(update={"failure": "broke"})
     tables.write(record(Policy(max_recognisable=0.1), trials=(weak, lost)), tmp_path)
     control, first, second = read(tmp_path / tables.DEFENSES)
     assert [*control] == [*tables.DEFENSE_COLUMNS]
@@ -34,6 +35,7 @@ def test_a_defense_has_what_it_stopped_what_it_cost_and_whether_it_keeps_the_pol
     assert (first["updates"], first["recovered_share"], first["accuracy_loss"]) == ("40", "0.75", "0.02")
     assert (first["keeps_policy"], first["test_examples"]) == ("no", "100")
     assert "max_recognisable" in first["breaks"]
+    assert (control["epsilon"], first["epsilon"]) == ("", "9.0")
     assert (second["defense"], second["keeps_policy"], second["failure"]) == (HOSTILE, "undecided", "broke")
 
 

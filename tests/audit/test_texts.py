@@ -92,6 +92,7 @@ def test_words_of_unchanged_models_are_found_and_they_train(name: str) -> None:
     assert victim.failure is None
     assert victim.scores[0].text
     assert victim.found["words found"] > 0.5 if "words found" in victim.found else victim.found
+    assert victim.found.get("every word read") == {"bert": 1.0, "gpt": None}[name]  # tied weights have no zero rows
     assert trained(world, 2, 1.0).summary.test_examples == 12
 
 

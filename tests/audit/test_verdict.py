@@ -10,7 +10,7 @@ from fedsim.metrics.statistics import summarise
 from fedsim.metrics.success import Rule
 from fedsim.record import VictimRecord
 from fedsim.record.policy import Policy
-from tests.audit.findings import ENOUGH, LEARNED, inspection, membership, record, trial
+from tests.audit.findings import ENOUGH, LEARNED, guarantee, inspection, membership, record, trial
 
 
 def test_thresholds_are_upper_bounds_and_what_reaches_them_keeps_them() -> None:
@@ -30,6 +30,48 @@ def test_membership_is_judged_only_where_there_are_enough_others() -> None:
     unknown = record(policy, membership=(membership(None),))
     assert verdict.broken(unknown) == ()
     assert "max_membership_tpr was not judged" in verdict.unjudged(unknown)[0]
+
+
+@pytest.mark.parametrize("rates", [(0.1, 0.6), (0.6, 0.1)])
+def test_of_several_membership_attacks_the_best_is_judged(rates: tuple[float, float]) -> None:
+    attacks = [membership(rate, low=rate - 0.05).model_copy(update={"label": f"finds {rate}"}) for rate in rates]
+    found = (membership(None), *attacks)
+    best = verdict.best_membership(found)
+    assert best is not None
+    assert (best[0], best[1].value) == ("finds 0.6", 0.6)
+    (broken,) = verdict.broken(record(Policy(max_membership_tpr=0.3), membership=found))
+    assert broken == "max_membership_tpr = 0.3, but finds 0.6 finds 60 % of the members at 1 % false positives."
+    assert verdict.unjudged(record(Policy(max_membership_tpr=0.3), membership=found)) == ()
+    assert verdict.best_membership((membership(None),)) is None
+
+
+@pytest.mark.parametrize("stated", [(1.0, 9.0), (9.0, 1.0)])
+def test_of_several_guarantees_the_weakest_is_judged_and_stated(stated: tuple[float, float]) -> None:
+    both = tuple(map(guarantee, stated))
+    (broken,) = verdict.broken(record(Policy(max_epsilon=8), guarantees=both))
+    assert broken == "max_epsilon = 8, but the weakest guarantee is epsilon 9."
+    assert verdict.broken(record(Policy(max_epsilon=9), guarantees=both)) == ()  # what reaches a limit keeps it
+    kept = trial("dp", 0, 0.0).model_copy(update={"guarantees": both})
+    text = verdict.sentence(record(Policy(max_recognisable=0.1, max_epsilon=9), trials=(kept,), guarantees=both))
+    assert text.endswith("Guarantee: epsilon 9.")
+
+
+def test_of_several_batch_sizes_each_is_judged_by_itself() -> None:
+    policy = Policy(max_recognisable=0.2)
+    sizes = (
+        inspection(0, ENOUGH),
+        inspection(30, 40, batch=4),
+        inspection(1, 4, batch=8),
+        inspection(40, 40, batch=16),
+    )
+    found = record(policy, inspections=sizes)
+    assert [sentence.rpartition("batch ")[2] for sentence in verdict.broken(found)] == [
+        "4 were recovered.",
+        "16 were recovered.",
+    ]
+    (undecided,) = verdict.unjudged(found)
+    assert undecided.startswith("Undecided: max_recognisable on batch 8, since n = 4 leaves 5 to 70 % open")
+    assert verdict.exit_code(found) == verdict.BROKEN
 
 
 def test_a_client_without_a_guarantee_breaks_a_bound_on_epsilon() -> None:

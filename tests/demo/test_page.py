@@ -291,3 +291,9 @@ def test_the_whole_page_stays_below_three_megabytes(browse: Open, tmp_path: Path
     assert {name: len(own["scenes"]) for name, own in data["sets"].items()} == {
         grid.pictures: len(grid.settings()) for grid in grids()
     }
+
+
+def test_what_fills_a_template_is_escaped_unless_it_is_trusted() -> None:
+    page = pages.render("words.html.j2", glossary={"<b>word": "a & b", "safe": pages.Safe("<i>meant</i>")})
+    assert "<dt>&lt;b&gt;word</dt><dd>a &amp; b</dd>" in page
+    assert "<dt>safe</dt><dd><i>meant</i></dd>" in page

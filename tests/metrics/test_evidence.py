@@ -63,6 +63,13 @@ def test_one_recovered_example_is_proof_and_one_open_search_leaves_all_open() ->
     assert state_of([], RULE) == "undecided"
 
 
+@pytest.mark.parametrize(("read", "state"), [(1.0, "recovered"), (0.0, "undecided"), (None, "undecided")])
+def test_every_word_of_an_update_is_proof_whatever_became_of_the_sentences(read: float | None, state: str) -> None:
+    found = {} if read is None else {"every word read": read}
+    open_, words = victim(0.1, converged=False), victim(0.1, converged=False, found=found)
+    assert state_of([open_, words, open_], RULE) == state
+
+
 @pytest.mark.parametrize(("hits", "n"), [(1, 1), (1, 4), (2, 8), (2, 20), (2, 40), (4, 40), (9, 300), (0, 3)])
 def test_successes_that_blind_guesses_have_too_are_proof_only_where_there_are_more(hits: int, n: int) -> None:
     rule = Rule.of("identified", 0.5)

@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 
 from fedsim.core.types import Batch, Planted, Reconstruction
 from fedsim.data._tokenizer import WordTokenizer
-from fedsim.metrics.text import common_subsequence, rouge_l, rouge_n, score_sentences, score_words, token_accuracy
+from fedsim.metrics.text import (
+    common_subsequence,
+    is_every_word,
+    rouge_l,
+    rouge_n,
+    score_sentences,
+    score_words,
+    token_accuracy,
+)
 
 SHORT = st.lists(st.integers(0, 3), max_size=6)
 
@@ -161,3 +169,10 @@ def test_words_count_once_wherever_they_stand() -> None:
         "words found": 1.0,
         "found words that are right": 0.0,
     }
+
+
+def test_every_word_is_read_only_where_none_is_missing_and_none_too_many() -> None:
+    padding = WordTokenizer().padding
+    batch = Batch(torch.tensor([[3, 1, 3], [8, 1, padding]]), torch.zeros(2, dtype=torch.long))
+    for read, expected in (([1, 3, 8], True), ([8, 3, 1, padding], True), ([1, 3], False), ([1, 3, 8, 9], False)):
+        assert is_every_word(torch.tensor(read), batch, WordTokenizer()) is expected

@@ -149,6 +149,12 @@ def test_calibrated_noise_spends_the_target_and_no_more(target, delta, q, number
     assert epsilon(steps(q, 0.95 * sigma, number), delta).value > target
 
 
+@pytest.mark.parametrize(("rate", "number"), [(0.1, 0), (1.0, 0), (0.0, 10)])
+@pytest.mark.parametrize("target", [1e-3, 3.0])
+def test_steps_that_nobody_takes_need_no_noise(target: float, rate: float, number: int) -> None:
+    assert noise_multiplier(target, 1e-5, rate, number) == 0.0
+
+
 @pytest.mark.parametrize("error", [OverflowError, ValueError, RuntimeError, MemoryError])
 def test_where_the_tight_accountant_fails_the_figure_is_that_of_rdp(
     monkeypatch: pytest.MonkeyPatch, error: type[Exception]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import warnings
 from pathlib import Path
 from typing import Any, NoReturn, final
 
@@ -14,7 +13,8 @@ from torch import Tensor, nn
 
 from fedsim.components.adapter._low_rank import LowRankLinear
 from fedsim.core.blocks import states_in, with_states
-from fedsim.core.errors import FedsimError, NotApplicable, in_a_line
+from fedsim.core.errors import FedsimError, NotApplicable
+from fedsim.core.tensor_files import read_saved
 from fedsim.core.types import Config
 
 NAME = "lora-drop-adapters"
@@ -64,14 +64,13 @@ def read_adapters(path: Path, settings: LoraDropAdaptersConfig, width: int) -> d
         FedsimError: there is no such file, or it holds no adapters of this width.
     """
     try:
-        with warnings.catch_warnings(action="ignore"):  # of torch, about pickles that it then refuses
-            held = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise FedsimError(f"adapters = {path} cannot be read: {in_a_line(error)}") from error
+        held = read_saved(path)
+    except FedsimError as error:
+        raise FedsimError(f"adapters = {error}") from error
     found: dict[int, DropAdapter] = {}
-    names = {name: _WEIGHT.search(str(name)) for name in (held if isinstance(held, dict) else ())}
-    for name, match in names.items():
-        a, b = held[name], held.get(str(name).replace("lora_a", "lora_b"))
+    tensors = {str(n): t for n, t in (held.items() if isinstance(held, dict) else ()) if isinstance(t, Tensor)}
+    for name, a in tensors.items():
+        match, b = _WEIGHT.search(name), tensors.get(name.replace("lora_a", "lora_b"))
         if match is None or a.shape[1:] != (width,) or b is None or b.shape != (width, len(a)):
             continue
         config = settings.model_copy(update={"rank": len(a)})

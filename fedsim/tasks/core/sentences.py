@@ -9,7 +9,9 @@ from torch import Tensor
 from fedsim.core.hooks.base import ConfigT
 from fedsim.core.hooks.tasks import Scored, Shown, Task
 from fedsim.core.types import Batch, Dataset, Modality, Reconstruction, Truth
-from fedsim.metrics.text import score_sentences, score_words
+from fedsim.metrics.text import EVERY_WORD, is_every_word, score_sentences, score_words
+
+READ_WORDS = "text.words"  # tokens that were read for certain, wherever they stand, shape (K,)
 
 
 class TextTask(Task[ConfigT]):
@@ -18,11 +20,17 @@ class TextTask(Task[ConfigT]):
     modality: ClassVar[Modality] = "text"
 
     def score(self, truth: Truth, examples: Batch, guess: Reconstruction, data: Dataset) -> Scored:
-        """Score guesses against the sentences that they are matched to, and the set of their words."""
+        """Score guesses against the sentences that they are matched to, and the set of their words.
+
+        Where words were read for certain, as `READ_WORDS`, a flag says whether they are all words and no others.
+        """
         assert data.tokenizer is not None, "data sets of text have one"
         planted = [secret.span for secret in data.planted]
         sentences = score_sentences(guess, examples, data.tokenizer, planted).sentences
-        return Scored(items=sentences, found=score_words(guess, examples, data.tokenizer))
+        found = score_words(guess, examples, data.tokenizer)
+        if READ_WORDS in guess.found:
+            found[EVERY_WORD] = float(is_every_word(guess.found[READ_WORDS], examples, data.tokenizer))
+        return Scored(items=sentences, found=found)
 
     def show(self, inputs: Tensor, data: Dataset) -> Shown:
         """Return the text of each example; a negative token ends it."""

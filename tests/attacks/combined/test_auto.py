@@ -10,10 +10,12 @@ import torch
 from fedsim.core import registry, seeding
 from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import Attack, Outlook
+from fedsim.core.losses import IGNORED
 from fedsim.core.types import Batch, Observation, Reconstruction, Truth
 from fedsim.metrics.image import score_items
 from fedsim.metrics.text import score_sentences
 from fedsim.scenario.world import World
+from fedsim.tasks.core.sentences import READ_WORDS
 
 Watched = Callable[..., tuple[Observation, Truth, World]]
 SLOW = ("copa",)  # a minute a walk through LeNet
@@ -145,13 +147,16 @@ def test_of_a_text_without_an_exact_answer_the_lowest_distance_wins(
     watched: Watched, written_text: dict[str, Any]
 ) -> None:
     tables = {**written_text, "model": {**written_text["model"], "dropout": 0.2}}
-    observation, _, _ = watched(**tables, knows=UNKNOWN_LABELS, federation={"batch_size": 1})
+    observation, truth, _ = watched(**tables, knows=UNKNOWN_LABELS, federation={"batch_size": 1})
     guess = attacked(observation, leave_out=("lamp",))
     scores = dict(note.split(": distance ") for note in guess.notes if ": distance " in note)
     assert set(scores) == {"word-readout", "sentence-atoms", "subspace-distance", "tag"}
     winner = guess.notes[0].removeprefix("won: ")
     assert float(scores[winner]) == min(map(float, scores.values()))
     assert any(note.startswith("dager does not apply") for note in guess.notes)
+    assert winner != "word-readout"
+    words = truth.private[0].inputs[truth.private[0].labels != IGNORED]
+    assert set(guess.found[READ_WORDS].tolist()) == set(words.tolist())  # whoever wins, they were read
 
 
 def test_whoever_watches_may_stop_the_search(watched: Watched) -> None:

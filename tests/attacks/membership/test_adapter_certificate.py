@@ -1,6 +1,8 @@
 """Directions in which an adapter is blind to what it was trained on: by hand, in federations, where there are none."""
 
+import copy
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from torch import Tensor
 from attacks.membership.adapter_certificate import blind
 from fedsim.core import registry, seeding
 from fedsim.core.errors import NotApplicable
+from fedsim.core.types import MembershipObservation, Tensors
 from fedsim.experiment import runner
 from fedsim.scenario import parse
 from fedsim.scenario import world as worlds
@@ -191,3 +194,32 @@ def test_sentences_are_certified_place_by_place(case: Built, tmp_path: Path) -> 
 def test_it_says_why_it_does_not_apply(changes: dict[str, Any], reason: str, case: Built) -> None:
     with pytest.raises(NotApplicable, match=reason):
         scored(case(**changes))
+
+
+def as_peft(observation: MembershipObservation) -> MembershipObservation:
+    """Return the observation of a client that has layer "1" adapted by peft, with the same weights."""
+    peft = pytest.importorskip("peft")
+    model = copy.deepcopy(observation.model)
+    model.set_submodule("1", copy.deepcopy(model.get_submodule("1.base")))
+    config = peft.LoraConfig(r=ONE_LAYER["rank"], lora_alpha=ONE_LAYER["rank"], target_modules=["1"])
+    theirs = {"1.lora_a.": "1.lora_A.default.", "1.lora_b.": "1.lora_B.default.", "1.base.": "1.base_layer."}
+
+    def renamed(tensors: Tensors) -> Tensors:
+        heads = {name: next((own for own in theirs if name.startswith(own)), "") for name in tensors}
+        return {
+            f"base_model.model.{theirs.get(head, '')}{name.removeprefix(head)}": tensors[name]
+            for name, head in heads.items()
+        }
+
+    updates = tuple(
+        replace(own, received=renamed(own.received), update=replace(own.update, tensors=renamed(own.update.tensors)))
+        for own in observation.updates
+    )
+    return replace(observation, model=peft.get_peft_model(model, config), updates=updates)
+
+
+def test_adapters_of_peft_are_certified_alike(case: Built) -> None:
+    own = case()
+    theirs = Case(as_peft(own.observation), own.is_member)
+    assert torch.equal(scored(theirs), scored(own))
+    assert both(theirs)[0] < 1e-5

@@ -35,6 +35,21 @@ def test_statistics_that_a_layer_reads_in_training_mode_too_stay(toy: Toy) -> No
     assert solve(observation).is_exact
 
 
+def test_a_normalisation_that_stays_in_evaluation_mode_reads_its_statistics(toy: Toy) -> None:
+    class Frozen(nn.BatchNorm2d):
+        def train(self, mode: bool = True) -> "Frozen":
+            return super().train(False)
+
+    norm = Frozen(4)
+    norm.running_mean, norm.running_var = torch.linspace(-1.0, 1.0, 4), torch.linspace(0.5, 2.0, 4)
+    model = nn.Sequential(nn.Conv2d(1, 4, 3, 2), norm, nn.SiLU(), nn.Flatten(), nn.Linear(36, 4))
+    observation, truth = toy(model, (1, 8, 8), 1)
+    batch = truth.batches[0]
+    ours = Client(observation).gradient(batch.inputs, batch.labels, ((),))
+    theirs = client_gradient(observation, batch.inputs, batch.labels, ())
+    torch.testing.assert_close(ours, torch.cat([own.flatten() for own in theirs.values()]))
+
+
 def test_several_steps_with_momentum_are_unrolled(watched: Watched) -> None:
     optimizer = {"name": "sgd", "learning_rate": 0.5, "momentum": 0.5}
     observation, truth, _ = watched(

@@ -18,6 +18,7 @@ from fedsim.core.losses import IGNORED
 from fedsim.core.types import Observation, Truth
 from fedsim.metrics.text import score_words
 from fedsim.scenario.world import World
+from fedsim.tasks.core.sentences import READ_WORDS
 
 Watched = Callable[..., tuple[Observation, Truth, World]]
 KNOWN = ("batch-size", "dropout-rates")
@@ -69,6 +70,7 @@ def test_tokens_are_counted_as_they_stand_in_the_batch(
         "found words that are right": 1.0,
     }
     assert guess.facts["tokens that never follow"] == 1.0
+    assert set(guess.found[READ_WORDS].tolist()) == set(read.tolist())
 
 
 @pytest.mark.parametrize(
@@ -92,6 +94,7 @@ def test_tied_weights_show_the_union(
     guess = attack_named("word-readout")(observation, torch.Generator())
     assert set(guess.inputs[guess.inputs >= 0].tolist()) == set(torch.cat(tokens_of(truth)).tolist())
     assert "input and output layer are one" in guess.notes[1]
+    assert guess.found == {}  # which of them were read is not certain
 
 
 def test_words_stand_out_of_weak_noise_and_drown_in_strong_noise(
@@ -109,6 +112,7 @@ def test_words_stand_out_of_weak_noise_and_drown_in_strong_noise(
         "found words that are right": 1.0,
     }
     assert "no row is exactly zero" in guess.notes[1]
+    assert guess.found == {}
     nothing = attack_named("word-readout")(under(10.0)[0], torch.Generator())
     assert nothing.inputs.shape == (0, *observation.spec.shape)
     assert nothing.stopped.startswith("no row of the gradient stands out")

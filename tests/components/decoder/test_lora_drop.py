@@ -129,6 +129,14 @@ def test_adapters_from_a_file_do_what_those_in_the_model_do(tmp_path: Path) -> N
         write(model, asked, adapters=file)
     with pytest.raises(FedsimError, match=r"missing.pt cannot be read"):
         write(plain, asked, adapters=tmp_path / "missing.pt")
+    file.write_bytes(b"no file of torch")
+    with pytest.raises(
+        FedsimError, match=r"^adapters = .*adapters\.pt is no file of weights, or holds more than tensors"
+    ):
+        write(plain, asked, adapters=file)
+    torch.save({"layers.1.lora_drop.lora_a.weight": 3.0}, file)
+    with pytest.raises(FedsimError, match="holds no adapters of width 16"):
+        write(plain, asked, adapters=file)
     torch.save({"layers.1.lora_drop.lora_a.weight": torch.zeros(2, 5)}, file)
     with pytest.raises(FedsimError, match=r"holds no adapters of width 16: expected tensors such as 'layers\.1"):
         write(plain, asked, adapters=file)

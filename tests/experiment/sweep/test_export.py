@@ -2,10 +2,13 @@
 
 import csv
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from fedsim.core import registry
 from fedsim.experiment import sweep as sweeps
+from fedsim.experiment.sweep import export
 from fedsim.experiment.sweep.export import write_csv, write_duckdb, write_parquet
 from tests.experiment.sweep.sweeping import GRID, made, scenario
 
@@ -37,3 +40,15 @@ def test_the_table_can_be_asked_in_sql(swept: Path) -> None:
     with write_csv(swept).open() as file:
         texts = list(csv.DictReader(file))
     assert (rows, best) == (len(texts), max(float(row["psnr_db"]) for row in texts))
+
+
+def test_the_best_attack_on_an_example_comes_first_whichever_direction_is_better(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    every = registry.every_metric()
+    (low,) = [own for own in every.values() if own.name == "number_error"]
+    leading = next(own for own in every.values() if own.leads and own.better == "higher")
+    assert low.better == "lower"
+    record = SimpleNamespace(scenario={"scoring": {"metric": low.name}}, declared={"a": leading, "b": low})
+    monkeypatch.setattr(export, "read", lambda _path: [("run", record), ("broken", "it cannot be read")])
+    assert export._order(Path()) == (f'"{leading.in_tables}" desc nulls last, "{low.in_tables}" asc nulls last')

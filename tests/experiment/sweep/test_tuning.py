@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from fedsim.core.errors import ScenarioError
+from fedsim.experiment.sweep import tuning
 from fedsim.experiment.sweep.tuning import tune
-from fedsim.scenario import parse
+from fedsim.scenario import Scenario, parse
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("optuna") is None, reason="optuna is not installed")
 
@@ -66,3 +67,21 @@ def test_an_attack_on_sentences_is_scored_by_rouge_l(tmp_path: Path) -> None:
 def test_mistakes_are_one_sentence(tmp_path: Path, changed: dict[str, Any], message: str) -> None:
     with pytest.raises(ScenarioError, match=message):
         tune(parse(raw(**changed), "test"), tmp_path)
+
+
+class Seen(Exception):
+    """The scenario that would have run."""
+
+
+def test_settings_are_scored_on_victims_that_the_run_itself_does_not_attack(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(single: Scenario, *_: object, **__: object) -> None:
+        raise Seen(single.seed, single.attacks[0].settings["learning_rate"])
+
+    own = parse(raw(), "test")
+    assert own.tune is not None
+    monkeypatch.setattr(tuning.runner, "run", run)
+    with pytest.raises(Seen) as seen:
+        tuning._score(own, own.tune, {"learning_rate": 0.2})
+    seed, rate = seen.value.args
+    assert seed != own.seed
+    assert rate == 0.2

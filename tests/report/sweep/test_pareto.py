@@ -37,3 +37,10 @@ def test_dominance_and_frontier_are_brute_force(typical):
     steps = [(place.utility.value, place.risk.value) for place in frontier(places)]
     assert set(steps) == best
     assert steps == sorted(steps)
+
+
+def test_intervals_that_touch_do_not_beat_each_other(typical):
+    _, found = estimated(typical[0])
+    near, far = (Interval(value=value, low=value - 0.125, high=value + 0.125, n=9) for value in (0.5, 0.75))
+    assert dominate([Place(found[0], "ig", far, near), Place(found[0], "ig", near, near)]) == [False, False]
+    assert dominate([Place(found[0], "ig", near, near), Place(found[0], "ig", near, far)]) == [False, False]

@@ -60,3 +60,18 @@ def test_a_control_that_fails_forbids_any_verdict(tmp_path, records, sweeps, pag
 def test_a_sweep_without_control_says_so(tmp_path, records, sweeps):
     runs = [("gradient-noise 1.0", 1, sweeps.run(records, "gradient-noise 1.0", 1, records.missed(8)))]
     assert judged(sweeps.save(tmp_path, records, runs))[1] == ["caution"]
+
+
+def test_an_epsilon_that_reaches_the_limit_keeps_it(tmp_path, records, sweeps):
+    for epsilon, light in ((2.0, "kept"), (2.001, "broken")):
+        stated = (records.guarantee(epsilon=epsilon),)
+        runs = [
+            ("none", 1, sweeps.run(records, "none", 1, records.recovered(8), guarantees=stated)),
+            (
+                "gradient-noise 1.0",
+                1,
+                sweeps.run(records, "gradient-noise 1.0", 1, records.missed(8), guarantees=stated),
+            ),
+        ]
+        verdict, _ = judged(sweeps.save(tmp_path / f"{epsilon}", records, runs, policy={"max_epsilon": 2.0}))
+        assert [check.light for check in verdict.checks] == [light]

@@ -1,8 +1,11 @@
 """Sentences are scored with their words, and shown as text."""
 
+from dataclasses import replace
+
 import torch
 
 from fedsim.core.types import Batch, Dataset, InputSpec, Planted, Reconstruction
+from fedsim.tasks.core.sentences import READ_WORDS
 from tests.tasks.truths import TEXT, truth
 
 
@@ -29,5 +32,8 @@ def test_sentences_are_scored_with_their_words_and_shown_as_text() -> None:
     assert [item.values["exact"] for item in found.items] == [0.0, 1.0]
     assert [item.values["token_accuracy"] for item in found.items] == [0.75, 1.0]
     assert found.found == {"words found": 6 / 7, "found words that are right": 6 / 7}
+    for words, flag in (([1, 2, 3, 4, 24, 25, 26, 0], 1.0), ([1, 2, 3, 4, 24, 25], 0.0)):
+        read = replace(guess, found={READ_WORDS: torch.tensor(words)})
+        assert TEXT.score(truth(own), own, read, data).found == {**found.found, "every word read": flag}
     assert (found.order, found.values, dict(found.arrays)) == (None, {}, {})
     assert TEXT.show(guess.inputs, data) == ("xyz", "abce")

@@ -1,0 +1,79 @@
+"""A copy of a user's model to audit.
+
+Users need not change their model. Where it returns an object instead of a tensor, a hook on the copy reads its
+``logits``. Modules in evaluation mode stay in it, whoever calls ``train()``.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, cast
+
+from torch import Tensor, nn
+
+from fedsim.audit.foreign import reason
+from fedsim.core.errors import FedsimError
+from fedsim.scenario import own_models
+
+
+def copied(returned: object, logits: Callable[[Any], Tensor] | None, name: str) -> nn.Module:
+    """Return a copy on the CPU that returns scores, each module in the mode in which the user returned it.
+
+    Args:
+        returned: what should be a model.
+        logits: extracts the scores from what it returns; absent: that is a tensor, or has them as ``logits``.
+        name: of the factory, for errors.
+
+    Raises:
+        FedsimError: it is no model, cannot be copied, or is built so that it cannot be trained or watched.
+    """
+    model = cast("Any", returned)
+    if not isinstance(model, nn.Module):
+        raise FedsimError(f"'{name}' returned {type(model).__name__} for the model, expected a torch.nn.Module.")
+    own_models.check_structure(model, f"the model of '{name}'")
+    try:
+        own = copy.deepcopy(model).cpu().float()
+    except Exception as error:
+        raise FedsimError(f"the model of '{name}' cannot be copied: {reason(error)}.") from error
+    for frozen in _frozen(own).values():
+        cast("Any", frozen).train = partial(_train_children, frozen)
+    own.register_forward_hook(partial(_scores, logits))
+    return own
+
+
+def _frozen(model: nn.Module) -> dict[str, nn.Module]:
+    """Return the modules in evaluation mode, by name."""
+    return {name: module for name, module in model.named_modules() if not module.training}
+
+
+def _train_children(frozen: nn.Module, mode: bool = True) -> nn.Module:
+    """Set the mode of what a module holds, and leave its own evaluation mode; stands in for `nn.Module.train`."""
+    for child in frozen.children():
+        child.train(mode)
+    return frozen
+
+
+def modes(model: nn.Module) -> tuple[str, ...]:
+    """Return a sentence where modules stay in evaluation mode, since pretrained models often come so by accident."""
+    frozen = [own for own in _frozen(model).values() if not any(True for _ in own.children())]
+    if not frozen:
+        return ()
+    kinds = ", ".join(sorted({type(own).__name__ for own in frozen}))
+    return (
+        f"Modules that were returned in evaluation mode stay in it: {kinds}. If the client calls model.train() first, "
+        "call it before you return the model.",
+    )
+
+
+def _scores(logits: Callable[[Any], Tensor] | None, _module: nn.Module, _inputs: Any, output: Any) -> Tensor:
+    """Return the scores in a model's output; a forward hook."""
+    if logits is not None:
+        return logits(output)
+    if isinstance(output, Tensor):
+        return output
+    inside = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
+    if isinstance(inside, Tensor):
+        return inside
+    raise TypeError(f"it returns {type(output).__name__} without 'logits'; give Subject(logits=...) to take them out")

@@ -1,0 +1,130 @@
+"""Searches of an audit: all by attack `auto`, restricted to the attacks that are to run, and what a clock leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from fedsim.audit.evidence import OUT_OF_TIME
+from fedsim.core import registry, seeding
+from fedsim.core.errors import NotApplicable
+from fedsim.core.hooks import Attack
+from fedsim.core.types import Observation, Reconstruction, Step, Tensors
+from fedsim.record import Ceiling
+from fedsim.scenario.world import World
+
+_ATTACK = "auto"
+_SEARCHES = ("dropout-inversion", "fedavg-inversion", "lamp")  # the first that fits; without dropout that is IG
+_READS = "word-readout"  # what needs no search, and stands beside the guess of any attack
+
+
+@dataclass
+class Latest:
+    """What was found before the clock ends an update.
+
+    Attributes:
+        exact: the guess of the exact attacks.
+        step: the last of the search.
+        ceiling: what the ideal attacker reaches.
+        read: what was read beside any guess.
+    """
+
+    exact: Reconstruction | None = None
+    step: Step | None = None
+    ceiling: Ceiling | None = None
+    read: Tensors = field(default_factory=dict[str, Tensor])
+
+    def best(self, observation: Observation) -> Reconstruction | str:
+        """Return the guess of lower objective."""
+        if self.exact is not None and self.exact.is_exact:
+            return self.exact
+        if self.exact is not None and (self.step is None or self.exact.objective <= self.step.best):
+            return replace(self.exact, stopped=OUT_OF_TIME)
+        return "no guess within the time" if self.step is None else _unfinished(observation, self.step)
+
+
+def search(
+    world: World,
+    observation: Observation,
+    iterations: int,
+    leave_out: Collection[str],
+    round_: int,
+    latest: Latest,
+) -> Reconstruction:
+    """Return the best guess of all attacks but those to leave out; `latest` follows its steps.
+
+    Args:
+        world: world of the update.
+        observation: what the attacker sees of it.
+        iterations: approximate number of gradients of an attack that descends.
+        leave_out: names of attacks.
+        round_: of the update; randomness follows from it.
+        latest: gets every step.
+
+    Raises:
+        NotApplicable: no attack applies.
+    """
+    method = registry.get("attack", _ATTACK)
+    settings = {
+        "max_iterations": max(1, iterations),
+        "mask_iterations": max(1, iterations // 10),
+        "leave_out": tuple(sorted(leave_out)),
+    }
+    attack = cast("Attack[Any]", method.make(method.config.model_validate(settings)))
+
+    def on_step(step: Step) -> None:
+        latest.step = step
+
+    seed = world.scenario.seed
+    with seeding.isolate_randomness(seeding.derive(seed, "foreign to the audit", round_)):
+        return attack(observation, seeding.generator(seed, "attack auto", round_, 0), on_step)
+
+
+def read_words(world: World, observation: Observation, round_: int) -> Tensors:
+    """Return the words of a text that rows of the gradient name for certain."""
+    if world.data.dataset.spec.vocabulary is None:
+        return {}
+    try:
+        return search(world, observation, 1, registry.methods("attack").keys() - {_READS}, round_, Latest()).found
+    except NotApplicable:
+        return {}
+
+
+def descents() -> dict[str, type[Attack[Any]]]:
+    """Return the attacks that search by descent, by name."""
+    every = {name: own.derived_from(Attack) for name, own in registry.methods("attack").items()}
+    return {name: own for name, own in every.items() if own is not None and own.effort == "descent"}
+
+
+def searching(observation: Observation) -> set[str]:
+    """Return the one search that gets the time, and what undoes known changes of the batch; all where none is known."""
+    known = descents()
+    fitting = [name for name in _SEARCHES if name in known and _fits(name, observation)]
+    undoing = {name for name, own in known.items() if own.undoes}
+    return {fitting[0], *undoing} if fitting else set(known)
+
+
+def _fits(name: str, observation: Observation) -> bool:
+    method = registry.get("attack", name)
+    return cast("Attack[Any]", method.make(method.config())).fits(observation).holds
+
+
+def _unfinished(observation: Observation, step: Step) -> Reconstruction:
+    """Return the last guess of a search that the clock ended."""
+    guess, known = step.guess, observation.labels
+    labels = known if known is not None and len(known) == len(guess) else torch.full((len(guess),), -1)
+    return Reconstruction(
+        inputs=guess.detach().clone(),
+        labels=labels,
+        masks=None,
+        objective=float("nan"),
+        iterations=step.iteration,
+        best_iteration=0,
+        history=(),
+        stopped=OUT_OF_TIME,
+        notes=("the clock ended the search: this is the last guess of the attack that was running",),
+    )
