@@ -124,7 +124,7 @@ def test_a_walk_from_the_case_finds_no_text_and_no_truth(view: TraceView) -> Non
         Generated(Trace((1, 2), (Event(accepted=1), Event(accepted=2))), "length", (7001, 7002, 7003)) for _ in range(4)
     )
     own = Speech("bits", texts, (8001, 8002, 8001, 8002), (False,) * 4)
-    seen: Sequence[object] = list(reachable(case_of(own, view)))
+    seen: Sequence[object] = list(reachable(case_of(own, view, range(4))))
     assert 2 in seen
     assert not {7001, 7002, 7003, 8001, 8002} & {item for item in seen if isinstance(item, int)}
     assert not any(isinstance(item, Generated | Trace | Speech | nn.Module) for item in seen)
