@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from math import factorial, log2
 from typing import Any
 
 import pytest
@@ -80,6 +81,9 @@ def test_controls_are_the_text_itself_and_shuffled_labels() -> None:
     assert shuffled.role == "chance"
     low, _, high = found(shuffled)
     assert low <= 1 / 12 <= high
+    hidden = asked("trace-forest", hidden="trace-padding")
+    under_padding, _ = controls(many(leaks=True), hidden, JUDGING)
+    assert (under_padding.mitigation, under_padding.longer, found(under_padding)) == ("", None, found(text_itself))
     (member,) = controls(speech("member", copies=60), asked("trace-mean"), JUDGING)
     low, _, high = found(member)
     assert low <= 0.5 <= high
@@ -97,6 +101,20 @@ def test_every_finding_is_a_declared_metric_with_an_interval_and_its_chance(ques
     assert registry.get("metric", own.metric).declares is not None
     assert found(own)[0] <= found(own)[1] <= found(own)[2]
     assert own.chance is not None
+
+
+def test_a_planted_secret_is_ranked_among_the_others_of_its_form() -> None:
+    def exposure(first: int, others: int) -> float:
+        """Score three secrets of eight fillings, whose planted ones take steps of so many tokens."""
+        paces = (first, *[others] * 7) * 3
+        truth, is_secret = tuple(number for number in range(3) for _ in range(8)), (True, *[False] * 7) * 3
+        texts = Speech("planted", tuple(map(text, paces)), truth, (False,) * 24, is_secret)
+        own = judge(texts, asked("trace-mean"), JUDGING)
+        assert own.chance == pytest.approx(3 - log2(factorial(8)) / 8)  # the mean over ranks 1 to 8
+        return found(own)[1]
+
+    assert exposure(3, 2) == 3.0
+    assert exposure(2, 3) == 0.0
 
 
 def test_rates_at_few_false_alarms_stand_where_enough_others_allow_them() -> None:
