@@ -75,6 +75,14 @@ def test_padding_removes_the_bit_and_says_what_it_costs() -> None:
     assert grouped.mitigation == "trace-grouping (steps 4)"
 
 
+def test_a_cost_is_told_of_the_smallest_texts_too() -> None:
+    texts = Speech("bits", (text(1, 1), text(1, 0)), (0, 1), (False, False))
+    hidden = judge(texts, asked("trace-figures", hidden="trace-padding"), JUDGING)
+    assert (hidden.failure, hidden.longer, hidden.larger) == (None, 2.0, 2.0)
+    empty = judge(texts.of([text(1, 0)] * 2), asked("trace-figures", hidden="trace-padding"), JUDGING)
+    assert (empty.failure, empty.longer, empty.larger) == (None, 0.0, 0.0)
+
+
 def test_controls_are_the_text_itself_and_shuffled_labels() -> None:
     text_itself, shuffled = controls(many(leaks=True), asked("trace-forest"), JUDGING)
     assert (text_itself.view, text_itself.role, found(text_itself)[1]) == ("outputs", "must succeed", 1.0)
@@ -101,6 +109,8 @@ def test_every_finding_is_a_declared_metric_with_an_interval_and_its_chance(ques
     assert registry.get("metric", own.metric).declares is not None
     assert found(own)[0] <= found(own)[1] <= found(own)[2]
     assert own.chance is not None
+    if question in ("prompt", "member"):
+        assert own.chance == 0.5
 
 
 def test_a_planted_secret_is_ranked_among_the_others_of_its_form() -> None:
