@@ -170,8 +170,11 @@ def test_a_secret_is_whole_and_half_and_the_control_says_that_it_was_left_out(
 def test_the_model_of_the_only_client_is_the_one_that_the_server_has_after_the_round(
     scenario: Callable[..., Scenario], tables: dict[str, Any]
 ) -> None:
+    world, journal = trained(scenario, tables)
+    assert spoken.trained_weights(world, journal) is journal.weights
     world, journal = trained(scenario, changed(tables, {"generation.model": "client"}))
     weights = spoken.trained_weights(world, journal)
+    assert weights is not journal.weights
     assert weights.keys() == journal.weights.keys()
     for name, own in journal.weights.items():
         torch.testing.assert_close(weights[name], own)
