@@ -100,6 +100,8 @@ def test_a_run_holds_traces_findings_and_their_metrics(
     ]
     assert own.endings == {"length": own.texts}
     assert own.tokens_a_step is not None
+    paces = [sum(trace.tokens) / len(trace.tokens) for trace in own.traces]
+    assert own.tokens_a_step.value == pytest.approx(sum(paces) / len(paces))
     assert own.tokens_a_step.value > 1.0
     assert all(sum(trace.tokens) == 6 for trace in own.traces)
     assert [finding.label for finding in own.findings if finding.role == "attack" and finding.name] == [
@@ -145,6 +147,18 @@ def test_members_were_trained_on_strangers_were_not_and_no_secret_is_either(
     own = [line for line in sentences["train"] if line not in planted]
     assert len(own) == len(sentences["test"])  # so that the same draw would choose the same places
     assert [own.index(line) for line in members] != [sentences["test"].index(line) for line in strangers]
+
+
+@pytest.mark.parametrize(("source", "share"), [("clients", "train"), ("test", "test")])
+def test_prompts_begin_sentences_of_the_clients_or_of_the_test_set_and_no_secret(
+    scenario: Callable[..., Scenario], tables: dict[str, Any], source: str, share: str
+) -> None:
+    tables["generation"]["prompts"] = {"source": source, "count": 99, "length": 40}
+    world = worlds.build(scenario(**tables))
+    dataset = world.data.dataset
+    assert dataset.tokenizer is not None
+    sentences = set(lines(world, getattr(dataset, share))) - {own.text for own in dataset.planted}
+    assert {dataset.tokenizer.decode(own) for own in spoken._prompts(world)} == sentences
 
 
 def test_a_secret_is_whole_and_half_and_the_control_says_that_it_was_left_out(
