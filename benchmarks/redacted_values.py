@@ -154,7 +154,7 @@ def by_count(asked: Sequence[Asked], count: str) -> list[float]:
     speech = Speech("planted", texts, tuple(own.secret for own in asked), (False,) * len(texts))
     method = registry.get("trace", "trace-mean")
     attack = method.make(method.config.model_validate({"count": count})).named("trace-mean")
-    return attack(case_of(speech, "work"), torch.Generator()).tolist()
+    return attack(case_of(speech, "work", range(len(texts))), torch.Generator()).tolist()
 
 
 def by_token(asked: Sequence[Asked]) -> list[float]:

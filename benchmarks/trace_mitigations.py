@@ -31,7 +31,8 @@ from fedsim.core.hooks import Condition, Mitigation  # noqa: E402
 from fedsim.core.types import Generated, TraceView  # noqa: E402
 from fedsim.generation import stream, veil  # noqa: E402
 from fedsim.record import TraceFinding  # noqa: E402
-from fedsim.threat.side_channels import Asked, Judging, Speech, case_of, judge  # noqa: E402
+from fedsim.threat.observe_trace import observe_trace  # noqa: E402
+from fedsim.threat.side_channels import Asked, Judging, Speech, judge  # noqa: E402
 from fedsim.threat.speaking import Speaker, Tokens  # noqa: E402
 
 _LEAKING = ("speculative", "aded", "del", "cntp", "awrs", "lexical-unit")
@@ -125,7 +126,8 @@ def measure(arm: Arm, judging: Judging) -> Iterator[Line]:
 
 
 def _looks_alike(speech: Speech, shown: Sequence[Generated], view: TraceView) -> bool:
-    return case_of(speech, view).seen == case_of(speech.of(shown), view).seen
+    pairs = zip(speech.texts, shown, strict=True)
+    return all(observe_trace(before, [view]) == observe_trace(after, [view]) for before, after in pairs)
 
 
 def _bits(speech: Speech, view: TraceView, judging: Judging) -> TraceFinding:

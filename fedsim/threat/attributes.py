@@ -75,7 +75,7 @@ class Told:
     Attributes:
         known: by attack, descriptions of public changes, shape (P, F).
         labels: their values, shape (P,).
-        asked: by attack, descriptions of the clients' changes, shape (N, F).
+        asked: by attack, descriptions of the clients' changes in a secret order, shape (N, F).
         truth: their values, shape (N,).
         clients: who sent them, shape (N,).
         left_out: updates whose examples have no value that most of them share.
@@ -115,6 +115,8 @@ def told(
     describe = _Describing(world, first, attacks)
     values = [value_of(world, entry, attribute) for entry in entries]
     judged = [number for number, value in enumerate(values) if value is not None]
+    shuffle = seeding.generator(world.scenario.seed, f"order of updates {name}", first.round)
+    judged = [judged[place] for place in torch.randperm(len(judged), generator=shuffle)]
     asked = [describe(entries[number].update.tensors) for number in judged]
     labels, known = list[int](), list[dict[str, Tensor]]()
     for label, change in public_changes(world, first, name, attribute, on_change):

@@ -75,13 +75,20 @@ class Judging:
     answer: Answer = answer_here
 
 
-def case_of(speech: Speech, view: TraceView) -> TraceCase:
-    """Return what an attacker gets of texts under one view; nothing else passes."""
+def case_of(speech: Speech, view: TraceView, order: Sequence[int]) -> TraceCase:
+    """Return what an attacker gets of texts under one view; nothing else passes.
+
+    Args:
+        speech: the texts.
+        view: what the attacker sees of each.
+        order: numbers of the seen texts, in the order in which the attacker gets them.
+    """
     observed = [observe_trace(own, [view]) for own in speech.texts]
+    seen = [own for own, known in zip(observed, speech.is_known, strict=True) if not known]
     truth = [own for own, known in zip(speech.truth, speech.is_known, strict=True) if known]
     return TraceCase(
         question=speech.question,
-        seen=tuple(own for own, known in zip(observed, speech.is_known, strict=True) if not known),
+        seen=tuple(seen[place] for place in order),
         known=tuple(own for own, known in zip(observed, speech.is_known, strict=True) if known),
         labels=tuple(truth),
     )
@@ -134,10 +141,17 @@ def _score(speech: Speech, asked: Asked, judging: Judging) -> dict[str, Any]:
         source = seeding.generator(judging.seed, f"mitigation {asked.mitigation.name}")
         veiled = veil(asked.mitigation, speech.texts, source)
         cost, speech = _cost(speech.texts, veiled), speech.of(veiled)
-    source = seeding.generator(judging.seed, f"trace attack {asked.label}")
-    answer = judging.answer(asked.attack, case_of(speech, asked.view), source)
     draws = np.random.default_rng(seeding.derive(judging.seed, f"side channel {asked.label} {speech.question}"))
-    return {**cost, **_SCORES[speech.question](speech, answer.numpy(), draws, judging.confidence)}
+    return {**cost, **_SCORES[speech.question](speech, _answers(speech, asked, judging), draws, judging.confidence)}
+
+
+def _answers(speech: Speech, asked: Asked, judging: Judging) -> np.ndarray:
+    """Return an attack's answer for each seen text, in the order of the speech, which would tell the truth."""
+    shuffle = seeding.generator(judging.seed, f"order of traces {asked.label} {speech.question}")
+    order = torch.randperm(len(speech.seen_truth), generator=shuffle)
+    source = seeding.generator(judging.seed, f"trace attack {asked.label}")
+    answer = judging.answer(asked.attack, case_of(speech, asked.view, order.tolist()), source)
+    return answer[order.argsort()].numpy()
 
 
 def _prompt_accuracy(speech: Speech, answer: np.ndarray, draws: np.random.Generator, confidence: float) -> Any:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
 from fedsim.core import seeding
@@ -80,12 +81,17 @@ class Speaker:
     seed: int = 0
 
     def write(self, prompts: Sequence[Tokens], purpose: str) -> list[Generated]:
-        """Return a text behind each prompt, each with a seed of its own."""
-        sources = seeding.generators(self.seed, f"generation {purpose}", [(number,) for number in range(len(prompts))])
+        """Return a text behind each prompt, each with a seed of its own.
+
+        They are written in a random order: texts of one step share its seconds, and a machine may slow down.
+        """
+        shuffle = seeding.generator(self.seed, f"order of writing {purpose}")
+        order = torch.randperm(len(prompts), generator=shuffle)
+        sources = seeding.generators(self.seed, f"generation {purpose}", [(number,) for number in order.tolist()])
+        asked = Condition(tuple(prompts[number] for number in order.tolist()))
         with seeding.isolate_randomness(seeding.derive(self.seed, "generation")):  # some models are random here too
-            return generate(
-                self.decoder, self.model, Condition(tuple(prompts)), self.limits, sources, tokenizer=self.tokenizer
-            )
+            texts = generate(self.decoder, self.model, asked, self.limits, sources, tokenizer=self.tokenizer)
+        return [texts[place] for place in order.argsort().tolist()]
 
     def begin(self, prompt: Tokens, purpose: str) -> Piece:
         """Return what comes first behind a prompt: tokens, or why there are none."""

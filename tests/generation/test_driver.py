@@ -102,10 +102,12 @@ def test_a_filled_text_ends_at_a_stop_token_with_nothing_masked_before_it() -> N
     limits = Limits(max_new_tokens=4, stop_tokens=frozenset({5}))
     (own,) = generate(Meddling(Config()), tiny_llada(), prompts([1, 2]), limits, sources(1))
     assert (own.ending, own.tokens, own.trace.places) == ("stop", (5,), ((0,),))
-    answer = torch.tensor([[9, 5, 9, 9]])
-    condition = Condition(((1, 2),), {"answer": answer})
-    (late,) = generate(Meddling(Config()), tiny_llada(), condition, Limits(max_new_tokens=4), sources(1))
-    assert (late.ending, late.tokens, late.trace.places) == ("length", (5, 5, 5, 5), ((0,), (2,), (3,)))
+    condition = Condition(((1, 2),), {"answer": torch.tensor([[9, 9, 6, 9]])})
+    behind = Limits(max_new_tokens=4, stop_tokens=frozenset({6}))
+    (late,) = generate(Meddling(Config()), tiny_llada(), condition, behind, sources(1))
+    assert (late.ending, late.tokens, late.trace.places) == ("stop", (5, 5, 6), ((0,), (1,)))
+    (whole,) = generate(Meddling(Config()), tiny_llada(), condition, Limits(max_new_tokens=4), sources(1))
+    assert (whole.ending, whole.tokens, whole.trace.places) == ("length", (5, 5, 6, 5), ((0,), (1,), (3,)))
 
 
 def test_an_answer_that_stands_already_takes_no_step_and_an_empty_prompt_is_none_too_few() -> None:

@@ -11,7 +11,7 @@ from torch import nn
 from fedsim.core.errors import CannotContinue, FedsimError
 from fedsim.core.hooks import Condition, Decoder, GenerationContext, Writing
 from fedsim.core.types import Config, Event, Limits
-from fedsim.generation import generate
+from fedsim.generation import generate, loop
 from tests.components.generating import (
     LEAKING,
     make,
@@ -102,3 +102,38 @@ def test_a_row_with_no_way_on_ends_with_its_text_and_the_others_as_if_it_had_not
     ] * 3  # asked again, it refuses the next first
     spent = generate(odd("all"), tiny_llama(), ASKED, FIVE, sources(3))
     assert [(own.ending, own.reason, own.tokens) for own in spent] == [("failed", "the budget is spent.", ())] * 3
+
+
+class ReadsAhead(Odd):
+    """Reads the prompt before its first step, and one token in every step."""
+
+    def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Noted:
+        for prompt in condition.prompts:
+            model(torch.tensor([prompt]))
+        return super().start(model, condition, context)
+
+    def step(self, model: nn.Module, state: Noted, context: GenerationContext) -> tuple[Noted, Sequence[Event]]:
+        model(torch.tensor([own[-1:] for own in state.tokens]))
+        return super().step(model, state, context)
+
+
+def test_what_the_start_takes_and_reads_is_counted_once_and_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Clock:
+        """A second for every look at it."""
+
+        def __init__(self) -> None:
+            self.now = 0.0
+
+        def perf_counter(self) -> float:
+            self.now += 1.0
+            return self.now
+
+    monkeypatch.setattr(loop, "time", Clock())
+    method = ReadsAhead(OwnConfig()).named("ahead")
+    (own,) = generate(method, tiny_llama(), prompts([1, 2, 3]), Limits(max_new_tokens=3), sources(1), cuts=["layers.0"])
+    assert [[tensor.shape for _, tensor in step] for step in own.activations] == [
+        [(1, 3, 16), (1, 1, 16)],
+        [(1, 1, 16)],
+        [(1, 1, 16)],
+    ]
+    assert own.seconds == (2.0, 1.0, 1.0)

@@ -5,6 +5,8 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.core.errors import FedsimError
+from fedsim.core.hooks import Probe
+from fedsim.core.types import Config, Tensors
 from fedsim.generation import hidden_states, probe
 from tests.components.generating import make
 
@@ -35,6 +37,24 @@ def test_states_of_several_tokens_are_averaged() -> None:
     found = probe(make("toy-nearest-mean"), model, "0", (inputs, labels), inputs, torch.Generator())
     assert found.shape == (8, 2)
     assert (found.argmax(1) == labels).all()
+
+
+class Seen(Probe[Config]):
+    """Returns the vectors that it was asked about."""
+
+    def fit(self, hidden: Tensor, labels: Tensor, generator: torch.Generator) -> Tensors:
+        return {}
+
+    def predict(self, learned: Tensors, hidden: Tensor) -> Tensor:
+        return hidden
+
+
+@pytest.mark.parametrize("shape", [(4,), (5, 4), (2, 3, 4)])
+def test_a_probe_gets_the_mean_over_all_but_the_first_and_the_last_dimension(shape: tuple[int, ...]) -> None:
+    inputs = torch.randn(6, *shape, generator=torch.Generator().manual_seed(0))
+    own = Seen(Config()).named("seen")
+    found = probe(own, nn.Sequential(nn.Identity()), "0", (inputs, torch.zeros(6)), inputs, torch.Generator())
+    torch.testing.assert_close(found, inputs.view(6, -1, 4).mean(1))
 
 
 def test_layers_that_are_not_there_or_run_more_than_once_are_refused() -> None:

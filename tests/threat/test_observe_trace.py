@@ -84,6 +84,12 @@ def test_a_step_that_sends_nothing_is_no_packet() -> None:
     assert observe_trace(quiet, ["work"]).work == {"trials": (1, 9, 2)}
 
 
+def test_places_are_part_of_the_text_alone() -> None:
+    filled = Generated(Trace((1, 2), (Event(trials=1),) * 2, ((1,), (0, 2))), "length", (5, 6, 7))
+    for view in VIEWS[:4]:
+        assert observe_trace(filled, [view]).places == (filled.trace.places if view == "outputs" else None)
+
+
 def test_a_sample_is_copied_and_sends_no_tokens() -> None:
     (drawn,) = sample(make("toy-euler"), Denoiser(), Condition(((),)), (3, 4, 4), sources(1))
     seen = observe_trace(drawn, ["outputs", "counts"])

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from math import factorial, log2
 from typing import Any
 
 import pytest
@@ -74,12 +75,23 @@ def test_padding_removes_the_bit_and_says_what_it_costs() -> None:
     assert grouped.mitigation == "trace-grouping (steps 4)"
 
 
+def test_a_cost_is_told_of_the_smallest_texts_too() -> None:
+    texts = Speech("bits", (text(1, 1), text(1, 0)), (0, 1), (False, False))
+    hidden = judge(texts, asked("trace-figures", hidden="trace-padding"), JUDGING)
+    assert (hidden.failure, hidden.longer, hidden.larger) == (None, 2.0, 2.0)
+    empty = judge(texts.of([text(1, 0)] * 2), asked("trace-figures", hidden="trace-padding"), JUDGING)
+    assert (empty.failure, empty.longer, empty.larger) == (None, 0.0, 0.0)
+
+
 def test_controls_are_the_text_itself_and_shuffled_labels() -> None:
     text_itself, shuffled = controls(many(leaks=True), asked("trace-forest"), JUDGING)
     assert (text_itself.view, text_itself.role, found(text_itself)[1]) == ("outputs", "must succeed", 1.0)
     assert shuffled.role == "chance"
     low, _, high = found(shuffled)
     assert low <= 1 / 12 <= high
+    hidden = asked("trace-forest", hidden="trace-padding")
+    under_padding, _ = controls(many(leaks=True), hidden, JUDGING)
+    assert (under_padding.mitigation, under_padding.longer, found(under_padding)) == ("", None, found(text_itself))
     (member,) = controls(speech("member", copies=60), asked("trace-mean"), JUDGING)
     low, _, high = found(member)
     assert low <= 0.5 <= high
@@ -97,6 +109,22 @@ def test_every_finding_is_a_declared_metric_with_an_interval_and_its_chance(ques
     assert registry.get("metric", own.metric).declares is not None
     assert found(own)[0] <= found(own)[1] <= found(own)[2]
     assert own.chance is not None
+    if question in ("prompt", "member"):
+        assert own.chance == 0.5
+
+
+def test_a_planted_secret_is_ranked_among_the_others_of_its_form() -> None:
+    def exposure(first: int, others: int) -> float:
+        """Score three secrets of eight fillings, whose planted ones take steps of so many tokens."""
+        paces = (first, *[others] * 7) * 3
+        truth, is_secret = tuple(number for number in range(3) for _ in range(8)), (True, *[False] * 7) * 3
+        texts = Speech("planted", tuple(map(text, paces)), truth, (False,) * 24, is_secret)
+        own = judge(texts, asked("trace-mean"), JUDGING)
+        assert own.chance == pytest.approx(3 - log2(factorial(8)) / 8)  # the mean over ranks 1 to 8
+        return found(own)[1]
+
+    assert exposure(3, 2) == 3.0
+    assert exposure(2, 3) == 0.0
 
 
 def test_rates_at_few_false_alarms_stand_where_enough_others_allow_them() -> None:
@@ -124,7 +152,7 @@ def test_a_walk_from_the_case_finds_no_text_and_no_truth(view: TraceView) -> Non
         Generated(Trace((1, 2), (Event(accepted=1), Event(accepted=2))), "length", (7001, 7002, 7003)) for _ in range(4)
     )
     own = Speech("bits", texts, (8001, 8002, 8001, 8002), (False,) * 4)
-    seen: Sequence[object] = list(reachable(case_of(own, view)))
+    seen: Sequence[object] = list(reachable(case_of(own, view, range(4))))
     assert 2 in seen
     assert not {7001, 7002, 7003, 8001, 8002} & {item for item in seen if isinstance(item, int)}
     assert not any(isinstance(item, Generated | Trace | Speech | nn.Module) for item in seen)

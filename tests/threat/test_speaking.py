@@ -1,6 +1,7 @@
 """A model writes for the four questions; its texts are the same again, and a decoder that leaks one bit shows it."""
 
 from dataclasses import replace
+from math import factorial, log2
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from torch import nn
 from fedsim.core import registry
 from fedsim.core.types import Limits, Question
 from fedsim.threat.side_channels import Asked, Judging
-from fedsim.threat.speaking import Material, Secret, Speaker, study
+from fedsim.threat.speaking import Material, Secret, Speaker, references, study
 from tests.components.decoder.lettered import Letters
 from tests.components.generating import LEAKING, VOCABULARY, make, tiny_llama
 
@@ -104,11 +105,22 @@ def test_what_tells_without_a_trace_stands_beside() -> None:
         "written by the decoder": 2,
         "written, though never planted": 1,
     }
+    assert {label: (own.role, own.chance) for label, own in beside.items()} == {
+        "loss of the whole sentence": ("must succeed", 0.5),
+        "log-perplexity of planted sentences": ("must succeed", pytest.approx(2 - log2(factorial(4)) / 4)),
+        "written by the decoder": ("attack", 0.01),
+        "written, though never planted": ("chance", 0.01),
+    }
     (strange,) = [own for own in done.findings if own.label == "trace-mean, never planted"]
     assert strange.role == "chance"
     assert strange.found is not None
     assert strange.found.n == 1
-    assert beside["written by the decoder"].chance == 0.01
+
+
+def test_where_none_was_planted_what_is_written_is_asked_all_the_same() -> None:
+    material = replace(MATERIAL, secrets=(SECRETS[2],))
+    (own,) = references(speaker(), material, "planted", Judging())
+    assert own.label == "written, though never planted"
 
 
 def test_who_has_the_text_and_the_model_tells_most_prompts() -> None:

@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from rich.console import Console
 
 from fedsim import report
 from fedsim.cli import display, endings
 from fedsim.core.errors import FedsimError, ScenarioError
+from fedsim.core.types import Batch
 from fedsim.experiment import expectation, runner
+from fedsim.federation.journal import Journal
 from fedsim.record import GenerationRecord, RunRecord
 from fedsim.record.store import RunFolder, read_record
 from fedsim.scenario import Scenario
@@ -59,6 +62,22 @@ def run(scenario: Scenario, folder: Path) -> RunRecord:
     return runner.run(scenario, own, display.PlainLines(console), command="test", earlier=None)
 
 
+def trained(scenario: Callable[..., Scenario], tables: dict[str, Any]) -> tuple[worlds.World, Journal]:
+    """The world, and its journal after one pass over the text."""
+    built = scenario(**changed(tables, {"federation.local_epochs": 1}))
+    return worlds.build(built), runner.train(built.model_dump_json(), lambda _: None)
+
+
+def lines(world: worlds.World, batch: Batch) -> list[str]:
+    """The sentences of a batch, each once, in order."""
+    tokenizer = world.data.dataset.tokenizer
+    assert tokenizer is not None
+    drop = {tokenizer.padding, tokenizer.end}
+    return list(
+        dict.fromkeys(tokenizer.decode([own for own in row if own not in drop]) for row in batch.inputs.tolist())
+    )
+
+
 def spoken_by(record: RunRecord) -> GenerationRecord:
     (arm,) = record.arms
     assert arm.complete
@@ -73,8 +92,16 @@ def test_a_run_holds_traces_findings_and_their_metrics(
     own = spoken_by(record)
     assert own.failure is None
     assert own.texts == 3 * 3 + 2 * 4 + 4 * 4 == len(own.traces)
+    assert [(trace.question, trace.about) for trace in own.traces] == [
+        *[("prompt", number) for number in range(3) for _ in range(3)],
+        *[("member", label) for label in (1, 0) for _ in range(4)],
+        *[("planted", number) for number in range(2) for _ in range(4)],  # those in the text, then the control
+        *[("planted", number) for number in range(2) for _ in range(4)],
+    ]
     assert own.endings == {"length": own.texts}
     assert own.tokens_a_step is not None
+    paces = [sum(trace.tokens) / len(trace.tokens) for trace in own.traces]
+    assert own.tokens_a_step.value == pytest.approx(sum(paces) / len(paces))
     assert own.tokens_a_step.value > 1.0
     assert all(sum(trace.tokens) == 6 for trace in own.traces)
     assert [finding.label for finding in own.findings if finding.role == "attack" and finding.name] == [
@@ -100,6 +127,73 @@ def test_a_run_holds_traces_findings_and_their_metrics(
     RunFolder(tmp_path / "run").create(overwrite=True)
     again = run(scenario(**tables), tmp_path / "again")
     assert spoken_by(again).model_copy(update={"seconds": own.seconds}) == own
+
+
+def test_members_were_trained_on_strangers_were_not_and_no_secret_is_either(
+    scenario: Callable[..., Scenario], tables: dict[str, Any]
+) -> None:
+    world, journal = trained(scenario, changed(tables, {"data.test_fraction": 0.5, "generation.candidates": 12}))
+    material, dataset = spoken.material_of(world, journal), world.data.dataset
+    assert dataset.tokenizer is not None
+    sentences = {name: lines(world, batch) for name, batch in (("train", dataset.train), ("test", dataset.test))}
+    planted = {own.text for own in dataset.planted}
+    assert planted & set(sentences["train"]), "no secret stands in the text: it proves nothing"
+    members, strangers = (
+        [dataset.tokenizer.decode(own) for own in some] for some in (material.members, material.strangers)
+    )
+    assert len(set(members)) == len(set(strangers)) == 12
+    assert set(members) <= set(sentences["train"]) - planted
+    assert set(strangers) <= set(sentences["test"])
+    own = [line for line in sentences["train"] if line not in planted]
+    assert len(own) == len(sentences["test"])  # so that the same draw would choose the same places
+    assert [own.index(line) for line in members] != [sentences["test"].index(line) for line in strangers]
+
+
+@pytest.mark.parametrize(("source", "share"), [("clients", "train"), ("test", "test")])
+def test_prompts_begin_sentences_of_the_clients_or_of_the_test_set_and_no_secret(
+    scenario: Callable[..., Scenario], tables: dict[str, Any], source: str, share: str
+) -> None:
+    tables["generation"]["prompts"] = {"source": source, "count": 99, "length": 40}
+    world = worlds.build(scenario(**tables))
+    dataset = world.data.dataset
+    assert dataset.tokenizer is not None
+    sentences = set(lines(world, getattr(dataset, share))) - {own.text for own in dataset.planted}
+    assert {dataset.tokenizer.decode(own) for own in spoken._prompts(world)} == sentences
+
+
+def test_a_secret_is_whole_and_half_and_the_control_says_that_it_was_left_out(
+    scenario: Callable[..., Scenario], tables: dict[str, Any]
+) -> None:
+    world, journal = trained(scenario, tables)
+    tokenizer, planted = world.data.dataset.tokenizer, world.data.dataset.planted
+    assert tokenizer is not None
+    secrets = spoken.material_of(world, journal).secrets
+    assert [own.text for own in secrets] == [own.text for own in planted]
+    assert [own.is_planted for own in secrets] == [bool(own.examples) for own in planted]
+    assert {own.is_planted for own in secrets} == {True, False}
+    for own in secrets:
+        texts = [tokenizer.decode(whole) for whole in own.wholes]
+        assert (texts[0], len(set(texts))) == (own.text, 4)
+        assert tokenizer.decode(own.known) == "The secret number is"
+        for whole, half in zip(own.wholes, own.halves, strict=True):
+            filling = len(whole) - len(own.known)
+            assert filling == 11  # a blank, nine digits, and the end: an odd number, of which the larger half is asked
+            assert half == whole[: len(own.known) + 6]
+
+
+def test_the_model_of_the_only_client_is_the_one_that_the_server_has_after_the_round(
+    scenario: Callable[..., Scenario], tables: dict[str, Any]
+) -> None:
+    world, journal = trained(scenario, tables)
+    assert spoken.trained_weights(world, journal) is journal.weights
+    world, journal = trained(scenario, changed(tables, {"generation.model": "client"}))
+    weights = spoken.trained_weights(world, journal)
+    assert weights is not journal.weights
+    assert weights.keys() == journal.weights.keys()
+    for name, own in journal.weights.items():
+        torch.testing.assert_close(weights[name], own)
+    moved = [name for name, own in journal.weights.items() if not torch.equal(own, world.models.first_weights[name])]
+    assert moved
 
 
 def test_a_client_s_own_model_writes_other_texts(

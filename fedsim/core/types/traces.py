@@ -18,7 +18,7 @@ class TraceCase:
 
     Attributes:
         question: which prompt, a member or not, what was planted, or how many bits.
-        seen: the observed texts, which the question is about.
+        seen: the observed texts, which the question is about, in a random order.
         known: texts that the attacker asked for itself, and so knows about; none where it cannot.
         labels: what it knows of each: the prompt's number, or 1 for a member and 0 for another.
     """

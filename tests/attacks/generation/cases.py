@@ -32,4 +32,4 @@ def case(question: Question, view: TraceView, leaks: bool = True, hidden: Mitiga
     own = speech(question, leaks=leaks)
     if hidden is not None:
         own = own.of(veil(hidden, own.texts, torch.Generator().manual_seed(0)))
-    return case_of(own, view)
+    return case_of(own, view, range(len(own.seen_truth)))

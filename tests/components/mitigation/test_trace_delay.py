@@ -19,6 +19,12 @@ def test_no_token_is_early_and_none_is_lost() -> None:
     assert all(one in (0, other) or one in ready for one, other in zip(sent, ready, strict=True))
 
 
+def test_tokens_that_wait_at_the_end_leave_with_the_last_step() -> None:
+    for seed in range(50):
+        (hidden,) = TraceDelay(TraceDelayConfig(chance=0.5)).veil([Trace((1, 2, 3))], source(seed))
+        assert (len(hidden.tokens), sum(hidden.tokens)) == (3, 6)
+
+
 def test_so_many_steps_send_nothing() -> None:
     (hidden,) = TraceDelay(TraceDelayConfig(chance=0.3)).veil([OWN], source())
     share = sum(count == 0 for count in hidden.tokens) / len(hidden.tokens)

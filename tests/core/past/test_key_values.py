@@ -85,6 +85,20 @@ def test_a_copy_holds_the_rows_that_were_named_and_shares_nothing() -> None:
     assert torch.equal(again[0, :, :3], keys[0])
 
 
+def test_a_copy_of_all_rows_writes_into_room_of_its_own() -> None:
+    source, own = torch.Generator().manual_seed(4), KeyValues(1, 2)
+    for counts in ([3, 2], [1, 1]):  # rows of other lengths: the second update makes room, which later ones write into
+        own.update(*fresh(2, max(counts), source), 0)
+        own.advance(0, counts)
+    copy = own.keep([0, 1])
+    keys, values = fresh(2, 1, source)
+    all_keys, all_values = own.update(keys, values, 0)
+    copy.update(torch.zeros_like(keys), torch.zeros_like(values), 0)
+    for row, place in enumerate((4, 3)):
+        assert torch.equal(all_keys[row, :, place], keys[row, :, 0])
+        assert torch.equal(all_values[row, :, place], values[row, :, 0])
+
+
 def test_room_behind_what_is_held_is_zero_however_it_grows() -> None:
     own = KeyValues(1, 2)
     for length in (1, 200):

@@ -38,6 +38,22 @@ def test_rows_of_other_lengths_and_a_tree_have_the_scores_of_reading_each_alone(
     torch.testing.assert_close(scores[1, 0], anew(model, [4]), rtol=0, atol=ROUNDING)
 
 
+def test_each_row_sees_the_branches_of_its_own_tree() -> None:
+    model = tiny_llama().eval()
+    stack = stack_of(model)
+    other = Draft((3, 4, 5, 3, 6), (-1, 0, 0, 1, -1))
+    reading = Reading(stack, KeyValues(stack.depth, 2), [[1, 2], [4, 5]], [0, 0], [TREE, other])
+    scores = passed(reading, stack)
+    for row, (text, ways) in enumerate(
+        (
+            ([1, 2], [[3], [4], [3, 5], [4, 3], [3, 5, 6]]),
+            ([4, 5], [[3], [3, 4], [3, 5], [3, 4, 3], [6]]),
+        )
+    ):
+        for place, way in enumerate(ways, 2):
+            torch.testing.assert_close(scores[row, place], anew(model, [*text, *way]), rtol=0, atol=ROUNDING)
+
+
 def test_what_follows_a_kept_text_is_read_at_its_place() -> None:
     model = tiny_llama().eval()
     stack = stack_of(model)

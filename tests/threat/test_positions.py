@@ -1,0 +1,202 @@
+"""An attack that looks at nothing and answers by position alone is at chance, whatever question fedsim asks."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from math import sqrt
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from fedsim.core import registry, seeding
+from fedsim.core.hooks import Mitigation, TraceAttack
+from fedsim.core.types import Config, Question, Target, Tensors, TraceCase, TraceView, Update, WireEntry
+from fedsim.generation import loop
+from fedsim.privacy.audit import audit, coins
+from fedsim.record import AttributeRecord, TraceFinding
+from fedsim.scenario import Scenario
+from fedsim.scenario import world as worlds
+from fedsim.threat import attributes
+from fedsim.threat.attacking.reading import answer_here
+from fedsim.threat.side_channels import Asked, Judging, Speech, controls, judge
+from fedsim.threat.speaking import Material, Speaker, study
+from tests.attacks.generation.cases import text
+from tests.threat.test_attributes import SMALL
+from tests.threat.test_membership import Cases, cases
+from tests.threat.test_speaking import MATERIAL, speaker
+
+Build = Callable[..., Scenario]
+__all__ = ["cases"]
+
+QUESTIONS: tuple[Question, ...] = tuple(own for own in get_args(Question) if own != "drawn")  # no attack answers that
+PROMPTS, COPIES = 12, 6
+JUDGED = 24  # how often; chance is asked of their mean
+
+
+class Positions(TraceAttack[Config]):
+    """Knows how the texts were asked for, and answers as if they came in that order."""
+
+    questions = QUESTIONS
+
+    def search(self, case: TraceCase, generator: torch.Generator) -> Tensor:
+        place = torch.arange(len(case.seen), dtype=torch.double)
+        if case.question == "prompt":
+            return (place * PROMPTS / len(case.seen)).floor()
+        if case.question == "planted":
+            return -(place % COPIES)
+        return place[:, None] if case.question == "bits" else -place
+
+
+def asked(view: TraceView = "counts", hidden: Mitigation[Any] | None = None) -> Asked:
+    return Asked(Positions(Config()).named("positions"), "positions", view, hidden)
+
+
+def spoken(question: Question) -> Speech:
+    """Texts that are all alike, in the order in which they are asked for."""
+    truth = tuple(number for number in range(PROMPTS) for _ in range(COPIES))
+    first = tuple(place % COPIES == 0 for place in range(len(truth))) if question == "planted" else ()
+    if question == "member":
+        truth = tuple(int(number < PROMPTS / 2) for number in truth)
+    known = tuple(question in ("prompt", "member") and place % COPIES < COPIES - 2 for place in range(len(truth)))
+    return Speech(question, (text(1),) * len(truth), truth, known, first)
+
+
+def value(own: TraceFinding) -> float:
+    assert own.failure is None
+    assert own.found is not None
+    return own.found.value
+
+
+def assert_at_chance(found: Sequence[float], chance: float) -> None:
+    """Assert that the mean is within four of its own standard errors: one in 1 800 of 24 fair draws is outside."""
+    error = np.std(found, ddof=1) / sqrt(len(found))
+    assert abs(np.mean(found) - chance) < 4 * error + 1e-9
+
+
+@pytest.mark.parametrize("hidden", [None, "trace-padding"])
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_the_position_of_a_trace_tells_nothing(question: Question, hidden: str | None) -> None:
+    method = registry.get("component", hidden) if hidden else None
+    mitigation = method.make(method.config()).named(method.name) if method else None
+    findings = [judge(spoken(question), asked(hidden=mitigation), Judging(seed)) for seed in range(JUDGED)]
+    if question == "bits":
+        at_random = [own.p for own in findings if own.p is not None]
+        assert len(at_random) == JUDGED
+        assert sum(p <= 0.05 for p in at_random) <= 6  # more come of 24 fair draws once in 1 500
+        return
+    assert findings[0].chance is not None
+    assert_at_chance([value(own) for own in findings], findings[0].chance)
+
+
+@pytest.mark.parametrize("question", ["prompt", "member"])
+def test_the_position_tells_nothing_in_controls_either(question: Question) -> None:
+    found = [[value(own) for own in controls(spoken(question), asked(), Judging(seed))] for seed in range(JUDGED)]
+    for of_control in zip(*found, strict=True):
+        assert_at_chance(of_control, 1 / PROMPTS if question == "prompt" else 0.5)
+
+
+def test_answers_come_back_in_the_order_of_the_texts() -> None:
+    class Reads(Positions):
+        """Reads what the text says."""
+
+        def search(self, case: TraceCase, generator: torch.Generator) -> Tensor:
+            return torch.tensor([float(sum(own.counts or ())) for own in case.seen])
+
+    lengths = Speech("prompt", tuple(text(1, 1 + own) for own in range(40)), tuple(range(1, 41)), (False,) * 40)
+    assert value(judge(lengths, replace(asked(), attack=Reads(Config()).named("reads")), Judging())) == 1.0
+
+
+def test_every_case_that_a_study_hands_out_is_in_an_order_of_its_own() -> None:
+    orders: list[tuple[str, list[int]]] = []
+
+    def noting(attack: TraceAttack[Any], case: TraceCase, generator: torch.Generator) -> Tensor:
+        orders.append((case.question, [sum(own.counts or (len(own.output or ()),)) for own in case.seen]))
+        return answer_here(attack, case, generator)
+
+    class Numbered(Speaker):
+        """Writes texts whose lengths number them."""
+
+        def write(self, prompts: Any, purpose: str) -> Any:
+            return [text(1, 1 + number) for number in range(len(prompts))]
+
+    plain = speaker()
+    numbered = Numbered(plain.model, plain.decoder, plain.tokenizer, plain.limits)
+    study(numbered, MATERIAL, [(own, asked()) for own in QUESTIONS], Judging(answer=noting))
+    assert [question for question, _ in orders] == [
+        *["prompt"] * 3, *["member"] * 2, *["planted"] * 2, "bits", "bits"
+    ]  # fmt: skip
+    for _, order in orders:
+        assert order != sorted(order)
+    assert len({tuple(order) for _, order in orders}) == len(orders)
+
+
+def test_texts_are_written_in_another_order_than_that_of_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that grows slower would tell the place by the seconds, and so would rows that share a step."""
+
+    class Slower:
+        """A clock whose every interval is longer than the one before."""
+
+        def __init__(self) -> None:
+            self.calls = 0
+
+        def perf_counter(self) -> float:
+            self.calls += 1
+            return float(self.calls**2)
+
+    found = list[float]()
+    material = Material(members=tuple((1, own) for own in range(16)), strangers=tuple((2, own) for own in range(16)))
+    mean = registry.get("trace", "trace-mean")
+    timing = Asked(mean.make(mean.config()).named("trace-mean"), "trace-mean", "timing")
+    for seed in range(JUDGED):
+        monkeypatch.setattr(loop, "time", Slower())
+        speech = replace(speaker("greedy"), seed=seed).speech("member", material)
+        found.append(value(judge(speech, timing, Judging(seed))))
+    assert_at_chance(found, 0.5)
+
+
+@pytest.mark.parametrize("target", get_args(Target))
+def test_the_position_of_a_candidate_tells_nothing(cases: Cases, target: Target) -> None:
+    is_member = cases()[target].is_member
+    members, others = is_member.nonzero().flatten(), (~is_member).nonzero().flatten()
+    auc = float((members[:, None] < others).double().mean())
+    deviation = sqrt((len(is_member) + 1) / (12 * len(members) * len(others)))  # of Mann and Whitney's statistic
+    assert abs(auc - 0.5) < 4 * deviation
+
+
+class CallsOfDescribe:
+    """Reads the value of an update off when it was described, as if those of each value came together."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def describe(self, change: Tensors, generator: torch.Generator) -> Tensor:
+        self.calls += 1
+        return torch.tensor([float(self.calls)])
+
+    def __call__(self, known: Tensor, labels: Tensor, asked: Tensor, generator: torch.Generator) -> Tensor:
+        return torch.eye(2)[(asked[:, 0] > asked.median()).long()]
+
+
+def test_the_position_of_an_update_tells_nothing_of_its_attribute(scenario: Build) -> None:
+    world = worlds.build(scenario(**{**SMALL, "attributes": {**SMALL["attributes"], "public": 2}}))
+    parity, weights = world.data.dataset.attributes["parity"], world.models.first_weights
+    sent = Update("gradient", {name: torch.zeros_like(own) for name, own in weights.items()}, {}, 1, 0.0)
+    entries = [WireEntry(1, client, weights, sent) for client in range(40)]
+    entries.sort(key=lambda own: attributes.value_of(world, own, parity) or 0)  # clients own values in order
+    found = list[float]()
+    for seed in range(JUDGED):
+        own, attack = replace(world, scenario=world.scenario.model_copy(update={"seed": seed})), CallsOfDescribe()
+        told = attributes.told(own, "parity", entries, {"calls": attack})
+        record = AttributeRecord(label="calls", name="calls", settings={}, attribute="parity")
+        accuracy = attributes.judged(record, attack, [told], own).accuracy
+        assert accuracy is not None
+        found.append(accuracy.value)
+    assert_at_chance(found, 0.5)
+
+
+def test_the_position_of_a_canary_tells_nothing() -> None:
+    scores = torch.arange(400).double()
+    included = [coins(400, seeding.generator(seed, "audit dp-sgd")) for seed in range(JUDGED)]
+    assert_at_chance([audit(own, scores, 400, 1e-5).correct / 400 for own in included], 0.5)
