@@ -149,7 +149,9 @@ def whole_batch(
             *doubts(observation),
         ),
         facts=facts,
-        is_exact=objective < MATCHES and may_be_exact(observation, objective),
+        is_exact=objective < MATCHES
+        and may_be_exact(observation, objective)
+        and (masks is not None or inner.holds),  # else nothing says that the labels are right
     )
 
 

@@ -70,6 +70,25 @@ class _Attempts:
         self.passed: list[str] = []
         self.ran = False
 
+    def price(self, name: str, candidate: Attack[Any]) -> float:
+        """Return what an attack expects to cost; it comes last where it cannot say."""
+        try:
+            return candidate.outlook(self._observation).price
+        except Exception as error:  # a bug in one attack must not hide the guesses of the others
+            self.passed.append(f"{name} failed: {describe_exception(error)}")
+            return math.inf
+
+    def fits(self, name: str, candidate: Attack[Any]) -> bool:
+        """Say whether an attack applies; why not is kept."""
+        try:
+            verdict = candidate.fits(self._observation)
+        except Exception as error:  # a bug in one attack must not hide the guesses of the others
+            self.passed.append(f"{name} failed: {describe_exception(error)}")
+            return False
+        if not verdict.holds:
+            self.passed.append(f"{name} does not apply: {verdict.reason}")
+        return verdict.holds
+
     def ends_with(self, name: str, search: Callable[[], Reconstruction]) -> bool:
         """Search, keep the guess or the reason why there is none, and say whether it ends the attempts."""
         try:
@@ -108,7 +127,7 @@ class Auto(Attack[AutoConfig]):
         found, why = self._undone(observation, generator, counted)
         if found is not None and found.objective < CONVINCING:
             return found
-        tried, passed, ran = self._attempt(observation, generator, counted, self._candidates(observation, undoing=True))
+        tried, passed, ran = self._attempt(observation, generator, counted, undoing=True)
         others = [_report(one.guess, leak_of(observation), [f"won: {one.name}", *passed]) for one in tried]
         guesses = [*([] if found is None else [found]), *others]
         if not guesses and not ran:
@@ -130,9 +149,7 @@ class Auto(Attack[AutoConfig]):
     def _seen(self, observation: Observation, generator: torch.Generator, counted: Numbered) -> Reconstruction:
         """Return the best guess of the batch that the model saw."""
         leak = leak_of(observation)
-        tried, passed, ran = self._attempt(
-            observation, generator, counted, self._candidates(observation, undoing=False)
-        )
+        tried, passed, ran = self._attempt(observation, generator, counted, undoing=False)
         if not tried and ran:
             return _nothing(observation, passed)
         if not tried:
@@ -143,25 +160,19 @@ class Auto(Attack[AutoConfig]):
         return self._best(observation, leak, tried, passed, generator, counted)
 
     def _attempt(
-        self,
-        observation: Observation,
-        generator: torch.Generator,
-        counted: Numbered,
-        candidates: Iterator[tuple[str, Attack[Any]]],
+        self, observation: Observation, generator: torch.Generator, counted: Numbered, *, undoing: bool
     ) -> tuple[list[_Tried], list[str], bool]:
         """Return the guesses up to the first exact one, why other attacks gave none, and whether any attack ran."""
         attempts = _Attempts(observation, counted)
-        for name, candidate in candidates:
-            verdict = candidate.fits(observation)
-            if not verdict.holds:
-                attempts.passed.append(f"{name} does not apply: {verdict.reason}")
+        for name, candidate in self._candidates(attempts, undoing=undoing):
+            if not attempts.fits(name, candidate):
                 continue
             for words, way in _ways(observation, name, candidate, tuple(attempts.tried)):
                 if attempts.ends_with(words, lambda way=way: way(generator, counted)):
                     return attempts.tried, attempts.passed, True
         return attempts.tried, attempts.passed, attempts.ran
 
-    def _candidates(self, observation: Observation, *, undoing: bool) -> Iterator[tuple[str, Attack[Any]]]:
+    def _candidates(self, attempts: _Attempts, *, undoing: bool) -> Iterator[tuple[str, Attack[Any]]]:
         """Yield attacks in the order of their effort, then of what they expect: those that undo a change, or others."""
         known = {name: m for name, m in registry.methods("attack").items() if name not in self.config.leave_out}
         for effort in get_args(Effort)[:-1]:
@@ -171,7 +182,7 @@ class Auto(Attack[AutoConfig]):
                 if kind.effort == effort and kind.undoes is undoing:
                     settings = kind.within(self.config.max_iterations)
                     group.append((name, method.make(method.config.model_validate(settings))))
-            yield from sorted(group, key=lambda one: one[1].outlook(observation).price)
+            yield from sorted(group, key=lambda one: attempts.price(*one))
 
     def _continued(
         self,
@@ -183,9 +194,9 @@ class Auto(Attack[AutoConfig]):
     ) -> _Tried | None:
         """Return the exact guess that an attack reaches from the best one, also from one of a later attack, or None."""
         attempts = _Attempts(observation, counted)
-        for name, candidate in self._candidates(observation, undoing=False):
+        for name, candidate in self._candidates(attempts, undoing=False):
             words = f"{name} from {best.name}"
-            if not candidate.continues or words in known or not candidate.fits(observation).holds:
+            if not candidate.continues or words in known or not attempts.fits(name, candidate):
                 continue
             if attempts.ends_with(words, partial(candidate.continue_from, observation, best.guess, generator, counted)):
                 return attempts.tried[-1]

@@ -43,11 +43,14 @@ class Peeled:
         masks: one per site, in the model's precision, or None when some site is not between two linear layers.
         labels: shape (B,), or None when the last linear layer does not have one output per class.
         deltas: dL/d(outputs) of the last linear layer, shape (B, K) float64, or None as for the labels.
+        holds: whether the labels are those of equations that hold: what the last layer is taken to read explains its
+            gradient. True where there are no such equations.
     """
 
     masks: Masks | None
     labels: Tensor | None
     deltas: Tensor | None
+    holds: bool = True
 
 
 class Forward(Protocol):
@@ -71,6 +74,8 @@ def peel(observation: Observation, examples: Tensor, forward: Forward | None = N
     masks = [torch.ones((len(examples), *site.shape[1:]), dtype=torch.float64) for site in observation.sites]
     site_before = {name: index for index, name in linear_behind(observation).items()}
     names = [name for name, _ in forward(masks)[0]]
+    unread = [index for index in range(len(masks)) if index not in site_before.values()]
+    holds = False
     deltas = errors = torch.zeros(0)
     for position, name in enumerate(names):
         inputs = forward(masks)[0][position][1]
@@ -81,15 +86,23 @@ def peel(observation: Observation, examples: Tensor, forward: Forward | None = N
             mask = _decided(deltas, errors, inputs, gradient)
             masks[site_before[name]] = mask
             inputs = inputs * mask
+        elif unread and deltas.shape[1:] == masks[unread[0]].shape[1:]:
+            tried = [*masks]
+            tried[unread[0]] = _split_at_widest_gap(deltas)
+            read = forward(tried)[0][position][1]
+            if _left(read, gradient) < EXACT:  # the site is behind the layer before, and something is added to it
+                masks, inputs = tried, read
+                unread = unread[1:]
+        holds = _left(inputs, gradient) < EXACT
         deltas, errors = _solved(inputs, gradient)
     dtype = next(observation.model.parameters()).dtype
-    is_complete = len(site_before) == len(masks)
     expected = [torch.full_like(mask, 1.0 - site.rate) for mask, site in zip(masks, observation.sites, strict=True)]
     has_head = deltas.shape[1] == observation.spec.classes
     return Peeled(
-        tuple(mask.to(dtype) for mask in masks) if is_complete else None,
+        tuple(mask.to(dtype) for mask in masks) if not unread else None,
         _labels(forward(expected)[1], deltas) if has_head else None,
         deltas if has_head else None,
+        holds or not has_head,
     )
 
 

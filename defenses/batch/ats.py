@@ -91,7 +91,7 @@ class Ats(Defense[AtsConfig]):
 
     def adaptive_view(self) -> PublicKnowledge:
         """Return the policies, as functions and as text."""
-        return PublicKnowledge("ats", {"transforms": self._policies, "policies": tuple(map(str, self._policies))})
+        return PublicKnowledge("ats", {"transforms": self._policies}, {"policies": tuple(map(str, self._policies))})
 
 
 def privacy_score(model: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator) -> float:

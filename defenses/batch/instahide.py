@@ -72,8 +72,8 @@ class Instahide(Defense[InstahideConfig]):
 
     def adaptive_view(self) -> PublicKnowledge:
         """Return the number of mixed examples, the bound of their coefficients, and that signs are random."""
-        facts = {"mixed_examples": self.config.images, "largest": self.config.largest, "random_signs": True}
-        return PublicKnowledge("instahide", facts)
+        facts = {"mixed_examples": self.config.images, "random_signs": True}
+        return PublicKnowledge("instahide", facts, {"largest": self.config.largest})
 
     def _weights(self, examples: int, images: int, generator: torch.Generator) -> Tensor:
         """Return each mixture's coefficients over the batch, (B, B); partners follow in a random circular order."""

@@ -53,4 +53,4 @@ class Mixup(Defense[MixupConfig]):
 
     def adaptive_view(self) -> PublicKnowledge:
         """Return the number of mixed examples, and the distribution of the weight."""
-        return PublicKnowledge("mixup", {"mixed_examples": 2, "alpha": self.config.alpha})
+        return PublicKnowledge("mixup", {"mixed_examples": 2}, {"alpha": self.config.alpha})

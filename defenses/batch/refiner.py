@@ -68,7 +68,7 @@ class Refiner(Defense[RefinerConfig]):
 
     def adaptive_view(self) -> PublicKnowledge:
         """Return the settings of the search."""
-        return PublicKnowledge("refiner", self.config.model_dump())
+        return PublicKnowledge("refiner", settings=self.config.model_dump())
 
     def _objective(self, batch: Batch, local: LocalStep, low: Tensor, high: Tensor) -> Callable[[Tensor], Tensor]:
         wanted = [g.detach() for g in _gradient(local, batch.inputs, batch.labels)]

@@ -59,7 +59,7 @@ class Pruning(TensorDefense[PruningConfig]):
     def adaptive_view(self) -> PublicKnowledge:
         """Return the share that is sent."""
         config = self.config
-        return PublicKnowledge("pruning", {"kept_share": 1.0 - config.rate, "error_feedback": config.error_feedback})
+        return PublicKnowledge("pruning", {"kept_share": 1.0 - config.rate}, {"error_feedback": config.error_feedback})
 
     def _sent(self, tensors: Tensors) -> Tensors:
         support = largest({name: t.abs() for name, t in tensors.items()}, self.config.rate, self.config.per)

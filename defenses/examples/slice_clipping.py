@@ -73,7 +73,7 @@ class SliceClipping(Defense[SliceClippingConfig]):
 
     def adaptive_view(self) -> PublicKnowledge:
         """Return the bound and the number of slices; the cuts depend on the batch."""
-        return PublicKnowledge("slice-clipping", {"slice_norm": self.config.norm, "slices": self.config.slices})
+        return PublicKnowledge("slice-clipping", settings=self.config.model_dump())
 
     def _factors(self, gradients: Tensors, slices: Tensors) -> Tensor:
         """Return the factor of each example's slices, shape (B, slices)."""

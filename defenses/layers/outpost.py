@@ -60,8 +60,8 @@ class Outpost(Defense[OutpostConfig]):
     def adaptive_view(self) -> PublicKnowledge:
         """Return the share sent in a changed step, and the noise law; its scale depends on the weights."""
         config = self.config
-        facts = {"kept_share": 1.0 - config.rate, "beta": config.beta, "noise": config.noise}
-        return PublicKnowledge("outpost", {**facts, "noise_law": "gaussian"} if config.noise else facts)
+        facts = {"kept_share": 1.0 - config.rate, **({"noise_law": "gaussian"} if config.noise else {})}
+        return PublicKnowledge("outpost", facts, {"beta": config.beta, "noise": config.noise})
 
 
 def risk(weights: Tensor) -> Tensor:

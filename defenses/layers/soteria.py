@@ -81,7 +81,7 @@ class Soteria(Defense[SoteriaConfig]):
     def adaptive_view(self) -> PublicKnowledge:
         """Return the rate, and the name of the changed tensor."""
         unreliable = () if self._layer is None or not self.config.rate else (weight_of(self._layer),)
-        return PublicKnowledge("soteria", {"rate": self.config.rate, "unreliable": unreliable})
+        return PublicKnowledge("soteria", {"unreliable": unreliable}, {"rate": self.config.rate})
 
 
 def _trained_output_layer(model: nn.Module) -> str | None:

@@ -171,7 +171,7 @@ class VariationalDefense(Defense[ConfigT]):
     @final
     def adaptive_view(self) -> PublicKnowledge:
         """Return where noise is drawn, the loss term, and the parameters whose gradients are random."""
-        return PublicKnowledge(type(self).__name__.lower(), {"beta": self.config.beta, **self._facts})
+        return PublicKnowledge(type(self).__name__.lower(), self._facts, {"beta": self.config.beta})
 
     def _of(self, here: HookContext) -> list[Bottleneck]:
         model = nn.Module() if here.local is None else here.local.model

@@ -155,7 +155,7 @@ class ServerCheck(Defense[ServerCheckConfig]):
 
     def adaptive_view(self) -> PublicKnowledge:
         """Return the bounds."""
-        return PublicKnowledge("server-check", self.config.model_dump())
+        return PublicKnowledge("server-check", settings=self.config.model_dump())
 
 
 def _most(layer: str) -> _Judge:

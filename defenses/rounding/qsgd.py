@@ -45,7 +45,7 @@ class Qsgd(TensorDefense[QsgdConfig]):
 
     def adaptive_view(self) -> PublicKnowledge:
         """Return the number of levels."""
-        return PublicKnowledge("qsgd", {"rounded": True, "levels": self.config.levels})
+        return PublicKnowledge("qsgd", {"rounded": True}, {"levels": self.config.levels})
 
     def _round(self, tensor: Tensor, generator: torch.Generator) -> Tensor:
         norm, levels = tensor.norm(), self.config.levels

@@ -50,7 +50,7 @@ class Quantisation(TensorDefense[QuantisationConfig]):
 
     def adaptive_view(self) -> PublicKnowledge:
         """Return the number of bits."""
-        return PublicKnowledge("quantisation", {"rounded": True, "bits": self.config.bits})
+        return PublicKnowledge("quantisation", {"rounded": True}, {"bits": self.config.bits})
 
     def _round(self, tensor: Tensor, generator: torch.Generator) -> Tensor:
         low, high = tensor.aminmax()

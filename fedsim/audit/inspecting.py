@@ -29,7 +29,7 @@ from fedsim.metrics.evidence import held, is_evidence, is_out_of_reach
 from fedsim.metrics.image import to_pixels
 from fedsim.metrics.statistics import summarise
 from fedsim.metrics.success import Rule
-from fedsim.record import Ceiling, ItemScore, VictimRecord
+from fedsim.record import Ceiling, ItemScore, Summary, VictimRecord
 from fedsim.scenario.world import World
 from fedsim.threat.ceiling import ceiling_of
 from fedsim.threat.observe import observe
@@ -265,8 +265,8 @@ class Inspector:
                 return tuple(item.model_copy(update={"group": names[item.index]}) for item in scores)
         return scores
 
-    def _summary(self, world: World, victims: Sequence[VictimRecord]) -> Any:
-        if not victims or not self.is_scored:
+    def _summary(self, world: World, victims: Sequence[VictimRecord]) -> Summary | None:
+        if not self.is_scored:
             return None
         scoring = world.scenario.scoring
         return summarise(

@@ -15,7 +15,7 @@ from fedsim.core import registry
 from fedsim.metrics.evidence import is_every_word_read
 from fedsim.metrics.success import Rule
 from fedsim.record import ExposureRecord, Interval
-from fedsim.report.verdict import Column
+from fedsim.report.verdict import Column, failed_on
 from fedsim.scenario import Scoring
 
 
@@ -175,11 +175,12 @@ def interval(own: Interval, scale: float, digits: int) -> str:
 
 def recovered(inspection: Inspection | None) -> str:
     """Return the recovered share in percent, as text."""
+    if inspection is not None and inspection.is_unknown:
+        return "not known" if inspection.is_short else "failed"
     if inspection is None or inspection.summary is None:
         return "not scored"
-    if inspection.is_unknown:
-        return "not known"
-    return f"{interval(inspection.summary.success, 100, 0)} %"
+    failed = failed_on(sum(victim.failure is not None for victim in inspection.victims), len(inspection.victims))
+    return f"{interval(inspection.summary.success, 100, 0)} %{f', {failed}' if failed else ''}"
 
 
 def rule(scoring: Scoring, noun: str = "image") -> str:

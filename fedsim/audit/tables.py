@@ -63,12 +63,16 @@ def _image_columns(noun: str) -> tuple[str, ...]:
 
 
 def images(record: AuditRecord) -> list[tuple[Any, ...]]:
-    """Return one row per attacked image."""
+    """Return one row per attacked image, and one per update on which the attack failed."""
     tried = [("", own) for own in record.inspections]
     if record.control is not None:
         tried.append(("control", record.control))
     tried += [(own.name, own.inspection) for own in record.trials if own.inspection is not None]
-    return [row for defense, inspection in tried for row in _rows(record, defense, inspection)]
+    return [
+        row
+        for defense, inspection in tried
+        for row in (*_rows(record, defense, inspection), *_failed_rows(record, defense, inspection))
+    ]
 
 
 def defenses(record: AuditRecord) -> list[tuple[Any, ...]]:
@@ -107,7 +111,7 @@ def _search(found: Inspection | None, scoring: Scoring) -> tuple[Any, ...]:
         found.iterations,
         evidence.restarts(found),
         evidence.converged(found),
-        *((share.value, share.low, share.high) if share else [""] * 3),
+        *((share.value, share.low, share.high) if share else ("failed" if found.is_unknown else "", "", "")),
         *("" if own is None else own for own in evidence.ideal_figures(found, scoring)),
     )
 
@@ -127,4 +131,13 @@ def _rows(record: AuditRecord, defense: str, inspection: Inspection) -> list[tup
         )
         for number, victim in enumerate(inspection.victims, 1)
         for item in victim.scores
+    ]
+
+
+def _failed_rows(record: AuditRecord, defense: str, inspection: Inspection) -> list[tuple[Any, ...]]:
+    blanks = (None,) * (3 + len(_metrics(record.noun)))
+    return [
+        (defense, inspection.batch_size, number, *blanks, "failed")
+        for number, victim in enumerate(inspection.victims, 1)
+        if victim.failure is not None
     ]

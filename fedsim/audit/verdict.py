@@ -267,8 +267,10 @@ def _cost(trial: Trial) -> str:
 
 def _recover(found: Inspection) -> str:
     share = found.summary.success if found.summary else None
-    if share is None or share.low is None or share.high is None:
-        return f"{100 * _share(found):.0f} %"
+    if share is None:
+        return "an unknown share"
+    if share.low is None or share.high is None:
+        return f"{100 * share.value:.0f} %"
     return f"{100 * share.value:.0f} % ({100 * share.low:.0f} to {100 * share.high:.0f})"
 
 
@@ -282,7 +284,8 @@ def control_failed(record: AuditRecord) -> bool:
 
 
 def _share(inspection: Inspection | None) -> float:
-    return inspection.recovered or 0.0 if inspection is not None else 0.0
+    """Return what a defense lets through, as far as is known: all, where every attack on it failed."""
+    return 1.0 if inspection is None or inspection.recovered is None else inspection.recovered
 
 
 def _recognisable(policy: Policy, inspections: Sequence[Inspection]) -> Iterator[str]:

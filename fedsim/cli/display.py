@@ -255,7 +255,7 @@ def turnout(record: RoundRecord) -> list[str]:
 def outcome(victim: VictimRecord) -> str:
     """Return one line about one attacked update."""
     if victim.failure is not None:
-        return f"no result: {victim.failure}"
+        return f"failed: {victim.failure}"
     told = [*_figures(victim), *(f"{name}: {figure:.0%}" for name, figure in victim.found.items())]
     search = f"{victim.iterations} iterations, {victim.seconds:.1f} s ({victim.stopped})"
     lines = [f"{', '.join(told)}, {search}" if told else search]
@@ -284,7 +284,7 @@ def _printable(text: str) -> str:
 def separate(record: MembershipRecord) -> str:
     """Return one line about a membership attack's success."""
     if record.summary is None:
-        return f"no result: {record.failure}"
+        return f"failed: {record.failure}"
     found = ", ".join(
         f"{low.tpr.value:.1%} at FPR {low.fpr:.1%}" for low in record.summary.low_fpr if low.tpr is not None
     )
@@ -295,7 +295,7 @@ def separate(record: MembershipRecord) -> str:
 def read_off(record: AttributeRecord) -> str:
     """Return one line about how often an attack reads an attribute."""
     if record.accuracy is None:
-        return f"no result: {record.failure}"
+        return f"failed: {record.failure}"
     control = "" if record.permuted is None else f", with permuted values {record.permuted.value:.0%}"
     return f"read in {record.accuracy.value:.0%} of {record.updates} updates (guessing {record.chance:.0%}{control})"
 

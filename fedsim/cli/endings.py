@@ -14,6 +14,7 @@ from rich.table import Table
 
 from fedsim.record import (
     ArmRecord,
+    AttackRecord,
     GuaranteeRecord,
     Interval,
     RunRecord,
@@ -21,9 +22,10 @@ from fedsim.record import (
 )
 from fedsim.report.brief import write_brief
 from fedsim.report.tables.attacks import ceiling
-from fedsim.report.verdict import Column, Judge
+from fedsim.report.verdict import Column, Judge, failed_on, has_guess
 
 _ANY_WIDTH = 1_000  # columns
+_FAILED = "failed"
 
 
 def memberships(record: RunRecord, console: Console) -> Table:
@@ -37,7 +39,7 @@ def _memberships(record: RunRecord, every_interval: bool) -> Table:
     _add_columns(table, ("AUC", *(f"TPR at FPR {fpr:.1%}" for fpr in fractions[::-1]), "n"), every_interval)
     for arm in record.arms:
         for own in arm.membership:
-            cells: Sequence[str] = ("-",) * (len(fractions) + 2)
+            cells = (_FAILED, *("-",) * (len(fractions) + 1))
             if own.summary is not None:
                 rates = (low.tpr and _shown(low.tpr, every_interval) for low in own.summary.low_fpr)
                 auc = _number(_shown(own.summary.auc, every_interval), 2)
@@ -57,7 +59,7 @@ def _attributes(record: RunRecord, every_interval: bool) -> Table:
     _add_columns(table, ("read right", "permuted", "guessing", "n"), every_interval)
     for arm in record.arms:
         for own in arm.attributes:
-            cells: Sequence[str] = ("-",) * 4
+            cells = (_FAILED, *("-",) * 3)
             if own.accuracy is not None and own.permuted is not None:
                 shares = [_percent(_shown(share, every_interval)) for share in (own.accuracy, own.permuted)]
                 cells = (*shares, f"{own.chance:.0%}", str(own.updates))
@@ -126,12 +128,14 @@ def _results(record: RunRecord, every_interval: bool) -> Table:
     for arm in record.arms:
         for attack in arm.attacks:
             summary = attack.summary
-            cells: Sequence[str] = ("-",) * (len(columns) + 2)
+            cells = (_FAILED if attack.victims else "-", *("-",) * (len(columns) + 1))
             end = (ceiling(attack, judge),) if ideal else ()
             if summary is not None:
                 unsure = "" if arm.replay_matches else " (truth unsure)"
+                failed = failed_on(judge.count(attack).failed, len(attack.victims))
                 rest = _cells(summary, columns, every_interval)
-                cells = (_percent(summary.success) + unsure, *rest, str(summary.success.n))
+                n = f"{summary.success.n}{f' ({failed})' if failed else ''}"
+                cells = (_percent(summary.success) + unsure, *rest, n)
             table.add_row(arm.name, attack.label, *cells, *end)
     return table
 
@@ -214,7 +218,7 @@ def _arm(arm: ArmRecord) -> dict[str, Any]:
         "model_hash": arm.model_hash,
         "truth_is_sure": arm.replay_matches,
         "tested": tested,
-        "attacks": [_outcome(own.label, own.summary) for own in arm.attacks],
+        "attacks": [{**_outcome(own.label, own.summary), **_failures(own)} for own in arm.attacks],
         "membership": [_outcome(own.label, own.summary) for own in arm.membership],
         **(
             {} if arm.generation is None else {"generation": arm.generation.model_dump(mode="json", exclude={"traces"})}
@@ -227,6 +231,12 @@ def _arm(arm: ArmRecord) -> dict[str, Any]:
 
 def _outcome(label: str, summary: BaseModel | None) -> dict[str, Any]:
     return {"label": label, **(summary.model_dump(mode="json") if summary is not None else {})}
+
+
+def _failures(attack: AttackRecord) -> dict[str, int]:
+    """Return on how many victims an attack failed, where it did on any."""
+    failed = sum(not has_guess(victim) for victim in attack.victims)
+    return {"failed": failed} if failed else {}
 
 
 def guarantees(record: RunRecord) -> list[str]:

@@ -34,12 +34,12 @@ class Metric(Config):
         worst: of an example for which the attack made no guess.
         noun: what an example is called that has this metric.
         decides: whether `scoring.metric` may name it.
-        threshold: an example is a success beyond it, where `scoring.metric` is no metric of the example; None: this
-            metric does not say so.
+        threshold: an example is a success beyond it, where nobody set `scoring.metric` and the example is not
+            identified; None: this metric does not say so.
         verdict: what an example is called that is a success by this metric.
         chance: share of blind guesses that are a success beyond `threshold`, at most.
-        of_pictures: whether its function takes pixels of guesses and of originals, (B, C, H, W), and returns (B,):
-            reports then say what a guess without any update reaches.
+        of_pictures: whether its function takes pixels of guesses and of originals, (B, C, H, W), and returns (B,);
+            every guessed picture then has it, and reports say what a guess without any update reaches.
         leads: whether attacks of the same success are ordered by it, and settings tuned for it, where `scoring.metric`
             is no metric of the examples.
         spread: whether figures show its whole distribution.
@@ -87,6 +87,12 @@ class Metric(Config):
     def _check_round(self) -> Self:
         if self.over == "round" and self.statistics:
             raise ValueError("a metric of a round has one value a round: leave statistics out")
+        return self
+
+    @model_validator(mode="after")
+    def _check_pictures(self) -> Self:
+        if self.of_pictures and self.worst is None:
+            raise ValueError("a metric of pictures scores guesses that are none: say by worst which value they have")
         return self
 
     @model_serializer(mode="wrap")

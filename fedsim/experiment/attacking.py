@@ -135,9 +135,7 @@ def summarise_attack(scenario: Scenario, choice: AttackChoice, victims: list[Vic
             scenario.seed,
             confidence=scoring.confidence,
             resamples=scoring.resamples,
-        )
-        if victims
-        else None,
+        ),
     )
 
 

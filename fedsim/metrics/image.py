@@ -231,13 +231,8 @@ def score_items(reconstruction: Reconstruction, batch: Batch, spec: InputSpec) -
     usable = finite[order]
     pixels = pixels[order]
     worst_normalised = sum(std**-2 for std in spec.std) / len(spec.std)
-    values = {
-        "mse": mse(pixels, target).where(usable, _WORST_MSE).tolist(),
-        "mse_normalised": mse_normalised(guesses[order], originals).where(usable, worst_normalised).tolist(),
-        "psnr": psnr(pixels, target).where(usable, _WORST_PSNR).tolist(),
-        "ssim": ssim(pixels, target).where(usable, _WORST_SSIM).tolist(),
-        "exact_pixels": exact_pixels(pixels, target).where(usable, 0.0).tolist(),
-    }
+    normalised = mse_normalised(guesses[order], originals).where(usable, worst_normalised)
+    values = {"mse_normalised": normalised.tolist(), **_of_pictures(pixels, target, usable)}
     labels = zip(batch.labels.tolist(), reconstruction.labels[order].tolist(), strict=True)
     items = tuple(
         ItemScore(
@@ -250,6 +245,22 @@ def score_items(reconstruction: Reconstruction, batch: Batch, spec: InputSpec) -
         for index, (label, guess) in enumerate(labels)
     )
     return ScoredItems(items, order)
+
+
+def _of_pictures(guesses: Tensor, originals: Tensor, usable: Tensor) -> dict[str, list[float]]:
+    """Return the values of every metric of pictures that is installed; a guess that is not usable has the worst."""
+    found: dict[str, list[float]] = {}
+    for name, method in registry.methods("metric").items():
+        own = registry.every_metric()[name]
+        if own.of_pictures and own.over == "item" and own.worst is not None:
+            values = torch.as_tensor(method.make(guesses, originals)).double()
+            if values.shape != usable.shape:
+                raise FedsimError(
+                    f"metric '{name}' returned shape {tuple(values.shape)}, expected one value for each picture, "
+                    f"{tuple(usable.shape)}."
+                )
+            found[name] = values.where(usable, own.worst).tolist()
+    return found
 
 
 def nearest(pixels: Tensor, others: Tensor) -> Tensor:

@@ -72,24 +72,23 @@ def wilson(successes: float, n: int, confidence: float = 0.95) -> Interval:
 
 def summarise(
     victims: Sequence[VictimRecord], rule: Rule, seed: int, *, confidence: float = 0.95, resamples: int = 2000
-) -> Summary:
-    """Summarise one attack over its victims.
+) -> Summary | None:
+    """Summarise one attack over its victims; None where it gave a guess of none of them.
 
     The unit of resampling is the victim (a cluster bootstrap when it has several examples). A victim on which the
-    attack failed counts as no success; it has no example, so it is absent from every other statistic, whose n shows how
-    many remained. All statistics use the same resamples of the victims.
+    attack failed is absent from every statistic, since a failure is no evidence; n shows how many remained. All
+    statistics use the same resamples of the victims.
 
     Args:
-        victims: at least one.
+        victims: whom the attack was tried on.
         rule: says what is a success, and how metrics are summarised.
         seed: the scenario's seed.
         confidence: coverage of every interval, in (0, 1).
         resamples: number of bootstrap resamples.
-
-    Raises:
-        ValueError: there are no victims.
     """
     scored = [victim for victim in victims if victim.failure is None and victim.scores]
+    if not scored:
+        return None
     shares = [float(np.mean([rule.has_succeeded(item) for item in victim.scores])) for victim in scored]
 
     def interval(statistic: Statistic, values: Clusters) -> Interval:
@@ -99,7 +98,7 @@ def summarise(
         return _bootstrap(_STATISTICS[statistic], values, source, confidence, resamples)
 
     return Summary(
-        success=wilson(min(sum(shares), len(victims)), len(victims), confidence),
+        success=wilson(min(sum(shares), len(scored)), len(scored), confidence),
         metrics={
             column: interval(statistic, values)
             for name, values in _by_metric(scored).items()

@@ -10,10 +10,12 @@ from fedsim.core.errors import FedsimError
 from fedsim.core.metric import Metric
 from fedsim.record import ItemScore
 
+USUAL = "identified"  # stands for the deciding metric of examples' own, where they have no such value
+
 
 @dataclass(frozen=True)
 class Rule:
-    """The rule of a scenario, for examples that have its metric; others are judged by a metric that says so itself.
+    """The rule of a scenario: its metric decides. Where it is the usual one, examples without it have one of their own.
 
     Attributes:
         metric: name of the metric that decides.
@@ -38,7 +40,7 @@ class Rule:
         """
         if self.metric in values or not values:
             return self.declared[self.metric], self.threshold
-        for name in values:
+        for name in values if self.metric == USUAL else ():
             own = self.declared[name]
             if own.threshold is not None:
                 return own, own.threshold

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fedsim.record import RunRecord
-from fedsim.report.verdict import Judge, listed
+from fedsim.report.verdict import Count, Judge, listed
 
 
 @dataclass(frozen=True)
@@ -50,12 +50,12 @@ def _about_controls(record: RunRecord, judge: Judge) -> Iterator[Banner]:
             "protection from an attack that does not fit.",
         )
     elif controls:
-        tried = "; ".join(f"{attack.label} in {arm.name}, {judge.count(attack).in_words}" for arm, attack in controls)
+        tried = "; ".join(f"{attack.label} in {arm.name}, {_told(judge.count(attack))}" for arm, attack in controls)
         yield Banner(
             "alarm",
             "This report shows nothing about privacy",
             f"A control ought to succeed: an attack that was granted the masks, or any attack where nothing protects "
-            f"the client. None did ({tried} images). The attacks below may fail because they are weak or wrongly set, "
+            f"the client. None did ({tried}). The attacks below may fail because they are weak or wrongly set, "
             "not because the clients are protected.",
         )
     elif attacked:
@@ -65,6 +65,10 @@ def _about_controls(record: RunRecord, judge: Judge) -> Iterator[Banner]:
             "No attack was granted the masks, and every arm has dropout, a component or a defense. An attack that "
             "fails here cannot be told from an attack that is weak. Add an arm without protection.",
         )
+
+
+def _told(count: Count) -> str:
+    return f"{count.recovered} of {count.examples} {count.noun}s" if count.victims else "failed"
 
 
 def _about_status(record: RunRecord) -> Iterator[Banner]:

@@ -388,7 +388,7 @@ def _scores(attack: AttackRecord, metric: Metric) -> list[float]:
 
 
 def _shares_above(values: Sequence[float], images: int) -> list[tuple[float, float]]:
-    """Return (t, share above t) at 0 and at every value; an image that an attack failed on is above nothing."""
+    """Return (t, share above t) at 0 and at every value, of so many images that were guessed."""
     if not values:
         return []
     return [(t, sum(value > t for value in values) / images) for t in sorted({0.0, *values})]

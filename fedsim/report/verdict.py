@@ -58,17 +58,21 @@ class Sentence:
 
 
 class Count(NamedTuple):
-    """Recovered examples among all examples of the victims, those of failed attacks included."""
+    """Recovered examples among those of the victims that the attack gave a guess of; on `failed` others it failed."""
 
     recovered: int
     examples: int
     victims: int
     noun: str = "image"
+    failed: int = 0
 
     @property
     def in_words(self) -> str:
         """How many of them."""
-        return f"{self.recovered} of {self.examples}"
+        failed = failed_on(self.failed, self.failed + self.victims)
+        if not self.victims:
+            return failed or "none"
+        return f"{self.recovered} of {self.examples}{f', {failed}' if failed else ''}"
 
 
 class Column(NamedTuple):
@@ -146,8 +150,8 @@ class Judge:
         return [Column(name, own.heading(statistic), own) for own, (name, statistic) in firsts if name in found]
 
     def summary(self, attack: AttackRecord) -> Summary | None:
-        """Return the attack's summary, made now if the run ended before; None without victims."""
-        if attack.summary is not None or not attack.victims:
+        """Return the attack's summary, made now if the run ended before; None where the attack gave no guess."""
+        if attack.summary is not None:
             return attack.summary
         return summarise(
             attack.victims,
@@ -159,14 +163,18 @@ class Judge:
 
     def recovered(self, victim: VictimRecord) -> int:
         """Return how many of a victim's examples count as recovered."""
-        return 0 if victim.failure is not None else sum(map(self.success.has_succeeded, victim.scores))
+        return sum(map(self.success.has_succeeded, victim.scores))
 
     def count(self, attack: AttackRecord) -> Count:
-        """Count examples; a victim without scores has as many as the largest batch among the others, at least one."""
-        batch = max([1, *(victim.examples for victim in attack.victims)])
-        examples = sum(v.examples if v.failure is None and v.examples else batch for v in attack.victims)
-        noun = self.deciding(attack).noun
-        return Count(sum(map(self.recovered, attack.victims)), examples, len(attack.victims), noun)
+        """Count the examples of the victims that the attack gave a guess of."""
+        guessed = [victim for victim in attack.victims if has_guess(victim)]
+        return Count(
+            sum(map(self.recovered, guessed)),
+            sum(victim.examples for victim in guessed),
+            len(guessed),
+            self.deciding(attack).noun,
+            len(attack.victims) - len(guessed),
+        )
 
     def is_control(self, arm: ArmRecord, attack: AttackRecord) -> bool:
         """Tell whether the attack ought to succeed: it knows the masks, or nothing protects the arm."""
@@ -191,7 +199,17 @@ class Judge:
 
 def has_result(attack: AttackRecord) -> bool:
     """Tell whether the attack gave a guess for at least one victim."""
-    return any(victim.failure is None and victim.examples for victim in attack.victims)
+    return any(map(has_guess, attack.victims))
+
+
+def has_guess(victim: VictimRecord) -> bool:
+    """Tell whether an attack gave a guess of a victim."""
+    return victim.failure is None and victim.examples > 0
+
+
+def failed_on(failed: int, victims: int) -> str:
+    """Return on how many victims an attack failed, for people; nothing where it did on none."""
+    return f"failed on {failed} of {victims}" if failed else ""
 
 
 def _values(attacks: Sequence[AttackRecord]) -> Mapping[str, float]:
@@ -270,7 +288,7 @@ def _sentence(arm: ArmRecord, judge: Judge) -> Sentence:
     tried = [attack for attack in arm.attacks if has_result(attack)]
     if not tried:
         labels = listed([attack.label for attack in arm.attacks])
-        return Sentence(arm.name, "", "No attack gave a result", f" ({labels}); the reasons are listed below.", False)
+        return Sentence(arm.name, "", "Every attack failed", f" ({labels}); the reasons are listed below.", False)
     uninformed = [attack for attack in tried if "masks" not in attack.knows]
     strongest = max(uninformed or tried, key=lambda attack: strength(attack, judge))
     count = judge.count(strongest)
@@ -312,10 +330,11 @@ def _control_clause(arm: ArmRecord, judge: Judge) -> str:
 
 
 def _measure(attack: AttackRecord, judge: Judge) -> str:
-    summary = judge.summary(attack)
+    summary, count = judge.summary(attack), judge.count(attack)
     interval = "" if summary is None else bounds(summary.success, 100, 0)
-    rule = judge.rule(attack)
-    return f"{rule}, {100 * judge.scoring.confidence:g}% interval {interval}%" if interval else rule
+    told = f"{100 * judge.scoring.confidence:g}% interval {interval}%" if interval else ""
+    failed = failed_on(count.failed, len(attack.victims))
+    return ", ".join(filter(None, (judge.rule(attack), told, f"{failed} updates" if failed else "")))
 
 
 def as_strong(strongest: AttackRecord, attacks: Sequence[AttackRecord], judge: Judge) -> list[AttackRecord]:
@@ -326,10 +345,13 @@ def as_strong(strongest: AttackRecord, attacks: Sequence[AttackRecord], judge: J
 
 
 def strength(attack: AttackRecord, judge: Judge) -> tuple[float, float]:
-    """Rank by success; attacks of the same success by the metric that orders their guesses."""
+    """Rank by how many victims were recovered; attacks of the same rank by the metric that orders their guesses."""
     summary, goal = judge.summary(attack), judge.goal(attack)
     values = [item.values[goal.name] for victim in attack.victims for item in victim.scores]
-    return (summary.success.value if summary else 0.0, goal.sign * fmean(values) if values else -math.inf)
+    return (
+        summary.success.value * summary.success.n if summary else 0.0,
+        goal.sign * fmean(values) if values else -math.inf,
+    )
 
 
 def _images(count: Count) -> str:

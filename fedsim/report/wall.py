@@ -171,7 +171,7 @@ def guess(
 ) -> Cell:
     """Return the picture of what an attack made of an example."""
     if key not in scores:
-        return Cell(key, None, "", text="no result")
+        return Cell(key, None, "", text="failed")
     victim, item = scores[key]
     if item.is_missing:
         return Cell(key, None, "", text="no guess")

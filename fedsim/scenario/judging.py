@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from fedsim.core.types import Config, Knowledge, Server, View
+from fedsim.metrics.success import USUAL
 from fedsim.scenario.choices import AttributeChoice, Choice, MembershipChoice
 
 
@@ -137,7 +138,11 @@ class Exposure(Config):
 class Scoring(Config):
     """When a reconstruction counts as a success, and how intervals are drawn."""
 
-    metric: str = Field(default="identified", description="of an example; `fedsim list metrics` names them")
+    metric: str = Field(
+        default=USUAL,
+        description="of an example; `fedsim list metrics` names them. Where examples are not identified, as texts and "
+        "rows of a table, identified stands for what says of them that they are recovered",
+    )
     threshold: float = Field(default=0.5, description="success: beyond it, below where less is better, as of mse")
     confidence: float = Field(default=0.95, gt=0.5, lt=1)
     resamples: int = Field(default=2000, ge=100, description="bootstrap resamples of the victims")

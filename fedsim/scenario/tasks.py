@@ -8,9 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fedsim.core.errors import FedsimError, ScenarioError
+from fedsim.core import registry
+from fedsim.core.errors import FedsimError, ScenarioError, nearest
 from fedsim.core.hooks import Task
-from fedsim.core.types import Batch, Dataset
+from fedsim.core.types import Batch, Dataset, Reconstruction, Truth, Update
+from fedsim.metrics.success import USUAL
 from fedsim.scenario.choices import Choice
 from fedsim.scenario.tables import Scenario
 from fedsim.tasks.core.fitting import usual_task
@@ -50,6 +52,28 @@ def check_model(scenario: Scenario, task: Task[Any], model: nn.Module) -> None:
     reason = task.refuses_model(model)
     if reason is not None:
         raise ScenarioError(f"task '{task.name}' does not fit model '{scenario.model.name}': {reason}.")
+
+
+def check_scoring(scenario: Scenario, data: Dataset, task: Task[Any]) -> None:
+    """Check that the examples of the task have the metric that decides, by scoring one as its own guess.
+
+    Raises:
+        ScenarioError: they do not; the message names what they have.
+    """
+    wanted = scenario.scoring.metric
+    if wanted == USUAL:
+        return
+    own = data.train.taken(torch.tensor([0]))
+    guess = Reconstruction.of(own.inputs, own.labels, objective=0.0, stopped="is the truth")
+    truth = Truth((own,), ((),), Update("gradient", {}, {}, 1, 0.0), (own,))
+    values = list(task.score(truth, own, guess, data).items[0].values)
+    if wanted not in values:
+        deciding = [name for name in values if registry.every_metric()[name].decides]
+        way = f"{', '.join(deciding)} can decide" if deciding else "leave the key out"
+        raise ScenarioError(
+            f"scoring.metric: task '{task.name}' has no '{wanted}'.{nearest(wanted, deciding)} Its examples have "
+            f"{', '.join(values)}; {way}."
+        )
 
 
 def trial(task: Task[Any], data: Dataset, model: nn.Module) -> Callable[[Tensor], Tensor]:

@@ -94,6 +94,7 @@ class World:
             ScenarioError: one does not, with the reason.
         """
         tasks.check_task(self.scenario, self.data.dataset, self.task)
+        tasks.check_scoring(self.scenario, self.data.dataset, self.task)
         fitting.check_objectives(self.stack)
         fitting.check_modality(self.scenario, self.task, self.stack)
         fitting.check_labels(self.scenario, self.task, self.stack)

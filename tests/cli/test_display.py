@@ -92,5 +92,5 @@ def test_attacks_on_attributes_tell_where_they_are_and_how_they_ended() -> None:
     assert text.getvalue().splitlines() == [
         "    parity: change 1 of 3 of public examples",
         "  norms (parity): read in 80% of 20 updates (guessing 50%, with permuted values 45%)",
-        "  norms (parity): no result: it is empty",
+        "  norms (parity): failed: it is empty",
     ]

@@ -33,7 +33,7 @@ class Shift(Augmentation[Config]):
         return Batch(batch.inputs + amount, batch.labels)
 
     def public_view(self) -> PublicKnowledge:
-        return PublicKnowledge("shift", {"most": 1.0})
+        return PublicKnowledge("shift", settings={"most": 1.0})
 
     def refuses(self, rules: Rules, model: nn.Module) -> str | None:
         return "it needs two examples" if rules.batch_size < 2 else None
@@ -86,7 +86,7 @@ def test_an_attacker_learns_of_components_only_if_granted(scenario: Build) -> No
     entry, truth = entry_of(world)
     assert observe(Victim(world, entry, truth), {"batch-size", "defenses"}).public == ()  # type: ignore[arg-type]
     (view,) = observe(Victim(world, entry, truth), {"batch-size", "components"}).public  # type: ignore[arg-type]
-    assert (view.source, dict(view.facts)) == ("shift", {"most": 1.0})
+    assert (view.source, dict(view.settings)) == ("shift", {"most": 1.0})
     assert any("does not know which components" in sentence for sentence in describe(world))
     assert not any("components" in sentence for sentence in describe(worlds.build(scenario())))
 

@@ -10,24 +10,23 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from torch import Tensor
 
 from fedsim import report
 from fedsim.cli import display, endings
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError, ScenarioError
-from fedsim.core.types import Batch, InputSpec, Reconstruction, Truth
+from fedsim.core.types import Reconstruction
 from fedsim.experiment import attacking, runner
 from fedsim.experiment.expectation import expectation, figures
 from fedsim.experiment.sweep.export import write_csv
 from fedsim.experiment.sweep.tuning import tune
-from fedsim.metrics.image import ScoredItems, to_pixels
 from fedsim.metrics.success import Rule
 from fedsim.record import RunRecord
 from fedsim.record.store import RunFolder, read_record
 from fedsim.report.sweep import build
 from fedsim.scenario import Scenario, parse
 from fedsim.tasks.classification import Classification
-from fedsim.tasks.core import images
 from fedsim.threat.scoring import Judged, score
 from fedsim.threat.victim import Victim
 
@@ -48,17 +47,12 @@ SMALL: dict[str, Any] = {
 def own_metrics(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A score of images of which less is better, and a figure of the model after a round, of which less is, too."""
 
-    def with_worst(batch: ScoredItems, found: Reconstruction, _truth: Truth, own: Batch, spec: InputSpec) -> Any:
-        guesses, originals = to_pixels(found.inputs[batch.order], spec), to_pixels(own.inputs, spec)
-        pairs = zip(batch.items, guesses, originals, strict=True)
-        return tuple(item.with_values({"worst_pixel": worst_pixel(guess, true)}) for item, guess, true in pairs)
-
     def tested(*asked: Any) -> dict[str, float]:
         found = evaluate(*asked)
         return {"test_error": 1.0 - found["test_accuracy"], "test_loss": found["test_loss"]}
 
-    def worst_pixel(guess: Any, original: Any) -> float:
-        return float(abs(guess - original).max())
+    def worst_pixel(guesses: Tensor, originals: Tensor) -> Tensor:
+        return (guesses - originals).abs().flatten(1).amax(1)
 
     with registry.temporary():
         registry.metric(
@@ -72,11 +66,11 @@ def own_metrics(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
             worst=1.0,
             noun="image",
             decides=True,
+            of_pictures=True,
             verdict="within reach",
         )(worst_pixel)
         registry.metric("test_error", title="error rate", summary="share wrong", over="round", better="lower")(tested)
         evaluate = Classification.evaluate
-        monkeypatch.setattr(images, "with_composites", with_worst)
         monkeypatch.setattr(Classification, "evaluate", tested)
         yield
 
@@ -154,9 +148,9 @@ def test_a_metric_that_cannot_decide_is_refused_before_anything_runs(name: str, 
 
 
 def test_examples_that_lack_the_deciding_metric_need_another_one() -> None:
-    rule = Rule.of("ssim", 0.5)
-    assert rule.decides({"exact": 1.0, "rouge_l": 0.5})[0].name == "exact"
-    assert rule.goal({"exact": 1.0, "rouge_l": 0.5}).name == "rouge_l"
+    usual, rule = Rule.of("identified", 0.5), Rule.of("ssim", 0.5)
+    assert usual.decides({"exact": 1.0, "rouge_l": 0.5})[0].name == "exact"
+    assert usual.goal({"exact": 1.0, "rouge_l": 0.5}).name == "rouge_l"
     with pytest.raises(FedsimError, match="scoring.metric is 'ssim', but what is scored has mse, psnr"):
         rule.decides({"mse": 0.0, "psnr": 160.0})
 

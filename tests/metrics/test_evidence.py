@@ -25,6 +25,8 @@ def victim(*hits: float, **found: object) -> VictimRecord:
         (wilson(2, 20), "undecided"),  # 2.8 to 30 %
         (wilson(5, 20), "broken"),  # 11 to 47 %
         (Interval(value=0.9, low=None, high=None, n=1), "undecided"),
+        (Interval(value=0.1, low=0.05, high=0.2, n=9), "undecided"),  # what reaches the limit keeps it
+        (Interval(value=0.01, low=0.0, high=0.05, n=9), "kept"),
         (None, "undecided"),
     ],
 )

@@ -104,6 +104,10 @@ def test_public_pictures_are_the_test_set_and_are_measured_once() -> None:
     assert gallery(data) is found
     torch.testing.assert_close(found._distinct, pictures(100, 1))
     assert gallery(replace(data, test=test.taken(torch.tensor([0])))) is None
+    other = gallery(replace(data, test=train))
+    assert other is not None
+    torch.testing.assert_close(other._distinct, pictures(100, 0))
+    assert gallery(data) is found
 
 
 def test_exact_means_that_a_file_of_256_steps_is_the_same() -> None:

@@ -84,6 +84,17 @@ def test_one_bit_is_one_bit_and_what_is_alike_is_none() -> None:
     assert (none.found.value, none.p) == (0.0, 1.0)
 
 
+def test_the_interval_has_the_coverage_that_is_asked_for() -> None:
+    prompts = np.repeat([0, 1], 60)
+    figures = (prompts + draws(5).normal(size=120))[:, None]
+    usual, narrow = (trace_bits(figures, prompts, draws(), confidence=own, shuffles=39).found for own in (0.95, 0.9))
+    assert usual.low is not None
+    assert usual.high is not None
+    assert narrow.low is not None
+    assert narrow.high is not None
+    assert usual.low <= narrow.low <= narrow.high < usual.high  # of the same halves, so the ends are nested
+
+
 def test_chance_is_told_by_a_permutation_test() -> None:
     source = draws(4)
     bits = trace_bits(source.normal(size=(200, 3)), np.repeat(np.arange(5), 40), source, shuffles=19)

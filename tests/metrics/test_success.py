@@ -14,6 +14,7 @@ DECLARED = {
         Metric(name="likeness", title="likeness", meaning="", over="item", leads=True),
         Metric(name="exact", title="word for word", meaning="", over="item", form="flag", threshold=0.5),
         Metric(name="plain", title="plain", meaning="", over="item"),
+        Metric(name="identified", title="identified", meaning="", over="item", form="flag", threshold=0.5),
     )
 }
 
@@ -30,20 +31,22 @@ def test_the_scenarios_metric_decides_in_its_own_direction_and_strictly(value: f
     assert rule.goal({"error": value, "likeness": 0.0}).name == "error"
 
 
-def test_without_it_the_first_metric_with_a_threshold_of_its_own_decides() -> None:
-    rule, values = Rule("error", 1.0, DECLARED), {"plain": 0.0, "likeness": 0.0, "exact": 1.0}
+def test_where_nothing_is_identified_the_first_metric_with_a_threshold_of_its_own_decides() -> None:
+    rule, values = Rule("identified", 0.5, DECLARED), {"plain": 0.0, "likeness": 0.0, "exact": 1.0}
     assert rule.decides(values) == (DECLARED["exact"], 0.5)
     assert rule.has_succeeded(item(**values))
     assert not rule.has_succeeded(item(**{**values, "exact": 0.0}))
     assert rule.told(values) == "word for word"
     assert rule.goal(values).name == "likeness"
     assert rule.goal({"exact": 1.0}).name == "exact"
-    assert rule.decides({}) == (DECLARED["error"], 1.0)
+    assert Rule("error", 1.0, DECLARED).decides({}) == (DECLARED["error"], 1.0)
 
 
 def test_where_none_decides_the_user_is_told_what_to_set() -> None:
     with pytest.raises(FedsimError, match="scoring.metric is 'error', but what is scored has plain. Set scoring"):
         Rule("error", 1.0, DECLARED).decides({"plain": 1.0})
+    with pytest.raises(FedsimError, match="scoring.metric is 'error', but what is scored has exact"):
+        Rule("error", 1.0, DECLARED).decides({"exact": 1.0})
 
 
 def test_a_rule_of_a_run_knows_the_metrics_that_are_installed() -> None:

@@ -75,7 +75,7 @@ def test_a_run_without_attacks_says_so(records: ModuleType) -> None:
         "The trained model: accuracy 80.0%.",
     )
     none = records.arm("all", [records.attack("IG", [records.failed(0)])])
-    assert write_brief(records.run([none]))[0] == "No attack gave a result."
+    assert write_brief(records.run([none]))[0] == "Every attack failed."
 
 
 def test_attacks_that_recover_as_many_are_all_named(records: ModuleType) -> None:

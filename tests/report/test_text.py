@@ -19,6 +19,8 @@ from fedsim.report.sweep.tables import by_attack, headings, rows
 from . import records, sweeps
 from .records import arm, attack, run
 
+SCORING = {"metric": "identified", "threshold": 0.5, "resamples": 200}  # sentences have a metric of their own
+
 
 def sentence(index: int, exact: bool, secret: str | None = None, read: bool = False) -> ItemScore:
     values = {"exact": float(exact), "token_accuracy": float(exact), "rouge_1": 0.25, "rouge_2": 0.125, "rouge_l": 0.75}
@@ -37,8 +39,8 @@ def written(folder: Path) -> RunRecord:
     ]
     victims.append(VictimRecord(round=1, client=4, failure="diverged"))
     made = attack("reader", victims)
-    made = made.model_copy(update={"summary": summarise(victims, Rule.of("ssim", 0.5), seed=0)})
-    record = run([arm("plain", [made])])
+    made = made.model_copy(update={"summary": summarise(victims, Rule.of("identified", 0.5), seed=0)})
+    record = run([arm("plain", [made])], scenario=records.scenario(scoring=SCORING))
     folder.mkdir()
     RunFolder(folder).write_record(record)
     return record
@@ -93,10 +95,11 @@ def swept(folder: Path, measure: str, values: dict[str, float]) -> Path:
                 RoundRecord(round=2, cohort=(0,), participants=(0,), training_loss=1.0, tested={measure: value}),
             )
             own = sweeps.run(records, defense, seed, victims)
-            own = own.model_copy(update={"arms": (own.arms[0].model_copy(update={"rounds": rounds}),)})
+            arms = (own.arms[0].model_copy(update={"rounds": rounds}),)
+            own = own.model_copy(update={"arms": arms, "scenario": {**own.scenario, "scoring": SCORING}})
             own = declaring(own)
             runs.append((defense, seed, own))
-    return sweeps.save(folder, records, runs)
+    return sweeps.save(folder, records, runs, scoring=SCORING)
 
 
 def test_a_sweep_on_text_counts_exact_sentences_and_names_what_it_measured(tmp_path: Path) -> None:

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+from fedsim.core import registry
 from fedsim.core.errors import FedsimError, ScenarioError
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
@@ -41,3 +43,22 @@ def test_a_model_is_tried_on_as_many_inputs_as_are_given(scenario: Build) -> Non
     for count in (0, 1, 3):
         inputs = torch.ones(count, *data.spec.shape)
         assert torch.equal(run(inputs), model(inputs))
+
+
+@pytest.mark.parametrize(
+    ("tables", "told"),
+    [
+        ({"data": {"name": "breast-cancer"}, "model": {"name": "mlp"}}, "leave the key out"),
+        ({}, "Did you mean 'ssim'"),
+    ],
+    ids=["rows", "images"],
+)
+def test_a_deciding_metric_that_the_task_does_not_have_is_refused_before_training(
+    scenario: Build, tables: dict[str, Any], told: str
+) -> None:
+    with registry.temporary():
+        registry.metric("ssimm", title="s", summary="s", over="item", worst=0.0, decides=True)(len)
+        world = worlds.build(scenario(**tables, scoring={"metric": "ssimm"}))
+        with pytest.raises(ScenarioError, match="scoring.metric: task '.*' has no 'ssimm'") as caught:
+            world.check()
+    assert told in str(caught.value)

@@ -110,7 +110,7 @@ class Allora(Adapter[AlloraConfig]):
 
     def public_view(self) -> PublicKnowledge:
         """Return the rule; it reads only public weights."""
-        return PublicKnowledge("allora", self.config.model_dump())
+        return PublicKnowledge("allora", settings=self.config.model_dump())
 
 
 @final

@@ -93,7 +93,7 @@ class CausalMaskRemoval(Adapter[CausalMaskRemovalConfig]):
 
     def public_view(self) -> PublicKnowledge:
         """Return which groups are open."""
-        return PublicKnowledge("causal-mask-removal", self.config.model_dump())
+        return PublicKnowledge("causal-mask-removal", settings=self.config.model_dump())
 
 
 @final

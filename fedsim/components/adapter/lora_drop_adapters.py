@@ -63,4 +63,4 @@ class LoraDropAdapters(Adapter[LoraDropAdaptersConfig]):
 
     def public_view(self) -> PublicKnowledge:
         """Return the schedule."""
-        return PublicKnowledge(NAME, self.config.model_dump())
+        return PublicKnowledge(NAME, settings=self.config.model_dump())

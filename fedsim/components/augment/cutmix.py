@@ -106,6 +106,5 @@ class CutMix(Augmentation[CutMixConfig]):
 
     def public_view(self) -> PublicKnowledge:
         """Return the mode and the distribution of the draws."""
-        facts = self.config.model_dump()
-        own = {"cutmix": {"pasted_examples": 2}, "mixup": {"mixed_examples": 2}}
-        return PublicKnowledge("cutmix", {**facts, **own.get(self.config.mode, {})})
+        facts = {"cutmix": {"pasted_examples": 2, "per_sample": self.config.per_sample}, "mixup": {"mixed_examples": 2}}
+        return PublicKnowledge("cutmix", facts.get(self.config.mode, {}), self.config.model_dump())

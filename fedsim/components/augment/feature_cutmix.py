@@ -113,7 +113,9 @@ class FeatureCutMix(ModelComponent[FeatureCutMixConfig], Augmentation[FeatureCut
 
     def public_view(self) -> PublicKnowledge:
         """Return the place and the distribution of the draws."""
-        return PublicKnowledge(_NAME, {**self.config.model_dump(), "mixed_features": 2})
+        config = self.config
+        facts = {"mixed_features": 2, "at": config.at, "size": config.size, "per_sample": config.per_sample}
+        return PublicKnowledge(_NAME, facts, config.model_dump())
 
 
 def _mix(layer: nn.Module, _inputs: object, maps: Tensor) -> Tensor:

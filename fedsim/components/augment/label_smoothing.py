@@ -46,4 +46,4 @@ class LabelSmoothing(Augmentation[LabelSmoothingConfig]):
 
     def public_view(self) -> PublicKnowledge:
         """Return the share s."""
-        return PublicKnowledge("label-smoothing", {"smoothing": self.config.smoothing})
+        return PublicKnowledge("label-smoothing", settings={"smoothing": self.config.smoothing})

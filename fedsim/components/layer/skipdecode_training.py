@@ -58,7 +58,7 @@ class SkipDecodeTraining(Layer[SkipDecodeTrainingConfig]):
 
     def public_view(self) -> PublicKnowledge:
         """Return the schedule."""
-        return PublicKnowledge(_NAME, self.config.model_dump())
+        return PublicKnowledge(_NAME, settings=self.config.model_dump())
 
 
 @final

@@ -76,7 +76,7 @@ class EarlyExits(ModelComponent[EarlyExitsConfig], Objective[EarlyExitsConfig]):
 
     def public_view(self) -> PublicKnowledge:
         """Return the exits."""
-        return PublicKnowledge(_NAME, self.config.model_dump())
+        return PublicKnowledge(_NAME, settings=self.config.model_dump())
 
 
 @final

@@ -153,7 +153,7 @@ class EsimCse(
 
     def public_view(self) -> PublicKnowledge:
         """Return the settings; repetition and queue are private."""
-        return PublicKnowledge(_NAME, self.config.model_dump())
+        return PublicKnowledge(_NAME, settings=self.config.model_dump())
 
 
 @final

@@ -94,7 +94,7 @@ class PadBlocks(ModelComponent[PadBlocksConfig], LossTerm[PadBlocksConfig]):
 
     def public_view(self) -> PublicKnowledge:
         """Return the settings; which spans are units is private."""
-        return PublicKnowledge("pad-blocks", self.config.model_dump())
+        return PublicKnowledge("pad-blocks", settings=self.config.model_dump())
 
 
 def sure_of(odds: Tensor, labels: Tensor) -> list[list[float]]:

@@ -23,7 +23,7 @@ from fedsim.record import (
     Utility,
     VictimRecord,
 )
-from fedsim.report.verdict import Judge
+from fedsim.report.verdict import Judge, has_guess
 
 _LATE = 0.95  # of a search: an objective that is lowest behind it was still falling
 
@@ -31,13 +31,14 @@ _LATE = 0.95  # of a search: an objective that is lowest behind it was still fal
 class Attacked(NamedTuple):
     """One update under one attack; `share` of its examples were recovered, each metric has one value an example.
 
+    Where the attack failed, `share` is None.
     `is_evidence` says whether no more could be recovered (`fedsim.metrics.evidence`).
     """
 
     seed: int
     round: int
     client: int
-    share: float
+    share: float | None
     values: Mapping[str, tuple[float, ...]]
     is_evidence: bool = False
     ceiling: Ceiling | None = None
@@ -154,8 +155,8 @@ def _attempt(attack: AttackRecord, seed: int, judge: Judge) -> Tried:
 
 
 def _attack(victim: VictimRecord, seed: int, judge: Judge) -> Attacked:
-    if victim.failure is not None or not victim.examples:
-        return Attacked(seed, victim.round, victim.client, 0.0, {}, False, victim.ceiling)
+    if not has_guess(victim):
+        return Attacked(seed, victim.round, victim.client, None, {}, False, victim.ceiling)
     return Attacked(
         seed,
         victim.round,

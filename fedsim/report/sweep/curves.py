@@ -48,13 +48,10 @@ def rocs(points: Sequence[Point]) -> list[Picture]:
 
 
 def shares_above(victims: Sequence[Attacked], score: str, thresholds: np.ndarray) -> np.ndarray:
-    """Return P(score > t) for every t, each victim counted alike; one without a guess is above nothing."""
-    shares = np.zeros(len(thresholds))
-    for victim in victims:
-        values = np.asarray(victim.values.get(score, ()))
-        if len(values):
-            shares += (values[:, None] > thresholds).mean(0)
-    return shares / max(1, len(victims))
+    """Return P(score > t) for every t, each victim counted alike; one without a guess does not count."""
+    guessed = [values for victim in victims if len(values := np.asarray(victim.values.get(score, ())))]
+    each = [(values[:, None] > thresholds).mean(0) for values in guessed]
+    return np.mean(each, axis=0) if each else np.zeros(len(thresholds))
 
 
 def average_roc(setting: Setting, label: str) -> list[tuple[float, float]]:

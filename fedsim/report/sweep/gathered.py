@@ -86,8 +86,8 @@ class Setting:
         return len({victim[:3] for victim in every} - proved)
 
     def shares(self, label: str) -> Victims:
-        """Return the share of every victim's examples that one attack recovered."""
-        return {(v.seed, v.round, v.client): v.share for v in self.victims(label)}
+        """Return the share of examples that one attack recovered, of every victim on which it did not fail."""
+        return {(v.seed, v.round, v.client): v.share for v in self.victims(label) if v.share is not None}
 
     def knows(self, label: str) -> tuple[Knowledge, ...]:
         """Return what an attack was granted."""

@@ -56,7 +56,7 @@ def _health(sweep: Sweep, label: str) -> Health:
     reasons = dict.fromkeys(reason for own in tried for reason in own.reasons)
     return Health(
         attack=label,
-        control=estimate(best, 100, 0, "%") if best else Estimate(NOTHING),
+        control=estimate(best, 100, 0, "%") if best else Estimate("failed" if controls else NOTHING),
         succeeded=best is not None and best.value > 0,
         victims=sum(own.searches.victims for own in tried),
         gave_up=sum(own.searches.gave_up for own in tried),

@@ -76,6 +76,11 @@ class Point:
         return self.setting.name
 
     @property
+    def has_failed(self) -> bool:
+        """Whether attacks were tried, and every one failed on every victim."""
+        return self.strongest is None and any(self.setting.victims(label) for label in self.setting.labels)
+
+    @property
     def told(self) -> str:
         """What was measured on the test set, with the mean figure, for people."""
         measured = self.setting.measured
@@ -138,15 +143,16 @@ def strongest_attack(setting: Setting) -> str | None:
 
 
 def by_seed(victims: Sequence[Attacked]) -> list[list[float]]:
-    """Return the shares of victims, seed by seed."""
+    """Return the shares of victims, seed by seed; those on which the attack failed have none."""
     seeds: dict[int, list[float]] = {}
     for victim in victims:
-        seeds.setdefault(victim.seed, []).append(victim.share)
+        if victim.share is not None:
+            seeds.setdefault(victim.seed, []).append(victim.share)
     return list(seeds.values())
 
 
 def risk(setting: Setting, label: str, judge: Judge) -> Risk | None:
-    """Return the success of one attack; None when it had no victim."""
+    """Return the success of one attack; None when it gave no guess."""
     shares = tuple(map(tuple, by_seed(setting.victims(label))))
     return Risk(label, _rate(shares, judge.scoring.confidence, judge.scoring.resamples)) if shares else None
 
@@ -201,7 +207,7 @@ def _strength(setting: Setting, label: str) -> tuple[float, float]:
     values = [
         own.goal.sign * v for own in tried for victim in own.victims for v in victim.values.get(own.goal.name, ())
     ]
-    share = sum(victim.share for victim in victims) / max(1, len(victims))
+    share = sum(victim.share or 0.0 for victim in victims) / max(1, len(victims))
     return share, float(np.mean(values)) if values else -math.inf
 
 

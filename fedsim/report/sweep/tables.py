@@ -163,8 +163,7 @@ def by_attack(sweep: Sweep, points: Sequence[Point]) -> list[ByAttack]:
 def _by_attack(sweep: Sweep, setting: Setting, label: str) -> ByAttack:
     found = risk(setting, label, sweep.judge)
     reasons = dict.fromkeys(reason for tried in setting.attempt(label) for reason in tried.reasons)
-    has_guess = any(victim.values for victim in setting.victims(label))
-    success = estimate(found.rate, 100, 0, "%") if found and has_guess else Estimate(NOTHING)
+    success = estimate(found.rate, 100, 0, "%") if found else Estimate("failed")
     told = "; ".join(list(reasons)[:2])
     is_control = label not in attackers(setting)
     return ByAttack(setting.name, label, is_control, success, len(setting.victims(label)), told)
@@ -185,7 +184,7 @@ def _line(sweep: Sweep, point: Point, is_beaten: bool) -> Line:
     cells = (
         _measure(point, point.utility),
         _measure(point, point.loss, has_unit=False),
-        estimate(success, 100, 0, "%"),
+        Estimate("failed") if point.has_failed else estimate(success, 100, 0, "%"),
         Estimate(point.strongest.attack if point.strongest else NOTHING),
         *(_extremes_told(own, *found) for own, found in zip(counted(sweep), extremes, strict=True)),
         Estimate(point.reach.told if point.reach else NOTHING),

@@ -13,7 +13,7 @@ from fedsim.record.policy import Policy
 from fedsim.report.banners import Banner
 from fedsim.report.sweep.gathered import Sweep
 from fedsim.report.sweep.points import Point
-from fedsim.report.verdict import CONTROL_SUCCEEDS, bounds
+from fedsim.report.verdict import CONTROL_SUCCEEDS, bounds, failed_on
 
 Light = Literal["kept", "undecided", "broken", "not measured"]
 
@@ -81,10 +81,14 @@ def sentence(point: Point) -> str:
     parts = [_cost(point)]
     if point.strongest:
         rate, what = point.strongest.rate, point.setting.what
+        victims = point.setting.victims(point.strongest.attack)
+        failed = failed_on(sum(v.share is None for v in victims), len(victims))
         parts.append(
             f"leaves {_percent(rate)} of the {what} to {point.strongest.attack} "
-            f"(95% interval {bounds(rate, 100, 0)}%, {rate.n} updates)"
+            f"(95% interval {bounds(rate, 100, 0)}%, {rate.n} updates{f', {failed}' if failed else ''})"
         )
+    elif point.has_failed:
+        parts.append("was attacked in vain, since every attack failed")
     if point.membership:
         label, rate = point.membership
         parts.append(f"lets {label} find {_percent(rate)} of the members at 1% false alarms ({bounds(rate, 100, 1)}%)")
@@ -112,7 +116,8 @@ def _checks(point: Point, policy: Policy) -> Iterator[Check]:
     if policy.max_recognisable is not None:
         what = point.setting.what
         rate = point.strongest.rate if point.strongest else None
-        yield _check(what, rate, policy.max_recognisable, is_evidence=not point.unproved)
+        is_evidence, without = not point.unproved, "every attack failed" if point.has_failed else "nothing"
+        yield _check(what, rate, policy.max_recognisable, is_evidence=is_evidence, without=without)
     if policy.max_accuracy_loss is not None:
         loss = Interval(value=0, low=0, high=0, n=1) if point.setting.is_undefended and point.utility else point.loss
         yield _check(f"{point.setting.measure or 'utility'} loss", loss, policy.max_accuracy_loss)
@@ -126,10 +131,12 @@ def _checks(point: Point, policy: Policy) -> Iterator[Check]:
         yield Check("epsilon", told, f"{policy.max_epsilon:g}", "kept" if is_kept else "broken", excess)
 
 
-def _check(what: str, measured: Interval | None, limit: float, *, is_evidence: bool = True) -> Check:
+def _check(
+    what: str, measured: Interval | None, limit: float, *, is_evidence: bool = True, without: str = "nothing"
+) -> Check:
     told = f"{100 * limit:g}%"
     if measured is None:
-        return Check(what, "nothing", told, "not measured", math.inf)
+        return Check(what, without, told, "not measured", math.inf)
     value = f"{100 * measured.value:.1f}%"
     value += f" ({interval})" if (interval := bounds(measured, 100, 1)) else ""
     light = held(measured, limit, is_evidence=is_evidence)

@@ -135,15 +135,15 @@ def _result(arm: ArmRecord, attack: AttackRecord, judge: Judge, columns: Sequenc
     count = judge.count(attack)
     if summary is None or not has_result(attack):
         reasons = dict.fromkeys(victim.failure for victim in attack.victims if victim.failure)
-        return _no_result(arm, attack, judge, "; ".join(reasons) or "no victim was attacked")
+        return _no_result(arm, attack, judge, f"failed: {'; '.join(reasons)}" if reasons else "no victim was attacked")
     return Result(
         attack=attack.label,
         is_control=judge.is_control(arm, attack),
         n=count.victims,
-        recovered=f"{count.recovered} of {count.examples}",
+        recovered=count.in_words,
         success=estimate(summary.success, 100, 0, "%"),
         figures=tuple(figure_of(summary, column) for column in columns),
-        seconds=duration(sum(victim.seconds for victim in attack.victims) / count.victims),
+        seconds=duration(sum(victim.seconds for victim in attack.victims) / len(attack.victims)),
         reason="",
         ceiling=ceiling(attack, judge),
     )

@@ -52,7 +52,7 @@ def _score_rows(
         victim.failure,
     )
     if victim.failure is not None or not victim.examples:
-        yield (*start, *(None,) * (3 + len(metrics)), False, *end)
+        yield (*start, *(None,) * (3 + len(metrics)), "failed", *end)
         return
     for item in victim.scores:
         values = (own.plain(item.values[own.name]) if own.name in item.values else None for own in metrics)

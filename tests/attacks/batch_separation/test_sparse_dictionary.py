@@ -4,12 +4,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
 from attacks.batch_separation import sparse_dictionary
 from attacks.batch_separation._sparsest import Sparse, searched
+from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
 from tests.attacks.solving import network, solve
 
@@ -256,3 +258,41 @@ def test_refuses_with_the_reason(toy, watched, attack_named):
     for reason, observation in cases.items():
         with pytest.raises(NotApplicable, match=reason):
             solve(attack_named, NAME, observation)
+
+
+class Residual(nn.Module):
+    """Two hidden layers, of which the second adds to the first; dropout is a function behind each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.head = nn.Linear(48, 384), nn.Linear(384, 384), nn.Linear(384, 10)
+        with torch.no_grad():  # so that what the second adds tells the classes
+            self.second.weight *= 4
+            self.head.weight *= 3
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        first = F.dropout(F.silu(self.first(inputs.flatten(1))), 0.5, self.training)
+        return self.head(first + F.dropout(F.silu(self.second(first)), 0.5, self.training))
+
+
+def test_masks_of_what_is_added_to_a_layer_are_read_so_that_the_labels_are_right(toy, attack_named):
+    with seeding.isolate_randomness(0):
+        model = Residual()
+    observation, truth = toy(model, (3, 4, 4), 24, classes=10)
+    guess = solve(attack_named, NAME, replace(observation, labels=None), restarts=256)
+    assert_recovered(guess, truth)
+    assert guess.masks is not None
+    assert guess.is_exact
+
+
+def test_without_these_masks_labels_are_not_sure_and_nothing_is_called_exact(toy, attack_named, monkeypatch):
+    monkeypatch.setattr("attacks.core.masks_by_layer._split_at_widest_gap", torch.ones_like)
+    with seeding.isolate_randomness(0):
+        model = Residual()
+    observation, truth = toy(model, (3, 4, 4), 24, classes=10)
+    guess = solve(attack_named, NAME, replace(observation, labels=None), restarts=256)
+    batch = truth.batches[0]
+    order = torch.cdist(batch.inputs.flatten(1), guess.inputs.flatten(1)).argmin(1)
+    torch.testing.assert_close(guess.inputs[order], batch.inputs, atol=1e-8, rtol=1e-8)
+    assert not torch.equal(guess.labels[order], batch.labels)
+    assert not guess.is_exact

@@ -169,18 +169,22 @@ def test_whoever_watches_may_stop_the_search(watched: Watched) -> None:
         auto()(observation, seeding.generator(1, "attack"), enough)
 
 
+@pytest.mark.parametrize("moment", ["outlook", "not_applicable", "search"])
 def test_an_attack_that_breaks_does_not_hide_what_others_find(
-    watched: Watched, monkeypatch: pytest.MonkeyPatch
+    watched: Watched, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
     def broken(*_: object) -> None:
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr("attacks.closed_form.r_gap.RGap.not_applicable", lambda *_: None)
-    monkeypatch.setattr("attacks.closed_form.r_gap.RGap.search", broken)
-    monkeypatch.setattr("attacks.closed_form.linear.ClosedFormLinear.not_applicable", lambda *_: "tried elsewhere")
+    own = registry.get("attack", "cpl").make
+    monkeypatch.setattr(own, "not_applicable", lambda *_: None)
+    monkeypatch.setattr(own, "continues", True)
+    monkeypatch.setattr(own, moment, broken)
     observation, _, _ = watched()
-    guess = attacked(observation, max_iterations=3, mask_iterations=3, leave_out=SLOW)
-    assert any(note.startswith("r-gap failed: ZeroDivisionError: a bug") for note in guess.notes)
+    others = tuple(name for name in registry.methods("attack") if name not in ("cpl", "inverting-gradients"))
+    guess = attacked(observation, max_iterations=3, mask_iterations=3, leave_out=others)
+    assert len(guess.inputs) == 1
+    assert any("failed: ZeroDivisionError: a bug" in note for note in guess.notes if note.startswith("cpl"))
 
 
 def found(batch: Batch, examples: list[int], *, noise: float = 0.0) -> Reconstruction:

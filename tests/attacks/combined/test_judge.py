@@ -6,6 +6,7 @@ from dataclasses import replace
 import torch
 
 from attacks.combined._judge import Judge
+from attacks.core.gradient_distance import gradient_distance
 from fedsim.core import registry, seeding
 from fedsim.core.types import Observation, PublicKnowledge, Truth
 from fedsim.scenario.world import World
@@ -22,6 +23,8 @@ def test_under_noise_the_judge_holds_tensors_out_and_keeps_a_good_guess(watched:
     assert judge.held_out == ("7.weight",)
     generator = torch.Generator().manual_seed(0)
     true = judge.judge(truth.batches[0].inputs, truth.masks[0], generator)
+    held = replace(noisy, update=replace(noisy.update, tensors={"7.weight": noisy.update.tensors["7.weight"]}))
+    assert true.distance == gradient_distance(held, true.inputs, noisy.labels, true.masks)
     wrong = judge.judge(torch.zeros_like(truth.batches[0].inputs), None, generator)
     assert true.distance < 0.01 * wrong.distance
     blurred = judge.judge(truth.batches[0].inputs + 0.3, None, generator)

@@ -1,6 +1,7 @@
 """Noise drawn anew for the same batch: what is left of it in the mean of several rounds."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -87,6 +88,14 @@ def test_rounds_whose_weights_moved_are_left_out(noisy: Noisy) -> None:
         return {name: tensor * (1.0 if number > ROUNDS - 3 else 2.0) for name, tensor in first.items()}
 
     assert average(noisy(moving)[0], 0.05)[1] == 3
+
+
+def test_rounds_on_examples_of_other_labels_are_left_out(noisy: Noisy) -> None:
+    observation = noisy()[0]
+    assert observation.labels is not None
+    first, *rest = observation.earlier
+    other = replace(first, labels=(observation.labels + 1) % 10)
+    assert average(replace(observation, earlier=(other, *rest)), 0.05)[1] == ROUNDS - 1
 
 
 def test_the_mean_gradient_is_that_at_the_mean_weights(noisy: Noisy) -> None:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from attacks.combined._union import unite
+from attacks.combined._union import _filled, unite
 from attacks.core.batches import Batch
 
 TRUTH = torch.tensor([[1.0, 0.0], [0.0, 1.0], [2.0, 2.0]])
@@ -40,3 +40,9 @@ def test_what_does_not_lower_the_distance_is_left_out() -> None:
     found = unite([batch(0, 1, 2), batch(wrong=1)], LABELS, distance, swaps=True)
     assert torch.equal(found.batch.inputs, TRUTH)
     assert found.sources == (0,)
+
+
+def test_an_example_fills_no_place_of_another_label() -> None:
+    of_class_one = Batch(TRUTH[[1, 0, 2]], None, torch.tensor([False, True, False]))
+    assert _filled(batch(1, 2), of_class_one, LABELS) is None  # what is empty is of class 0
+    assert _filled(batch(0, 2), of_class_one, LABELS) is None  # and this example is there already

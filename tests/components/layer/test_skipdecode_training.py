@@ -71,4 +71,4 @@ def test_an_attacker_who_knows_the_components_knows_the_schedule() -> None:
     method = registry.get("component", "skipdecode-training")
     view = method.make(method.config.model_validate({"prompt": 5})).public_view()
     assert view is not None
-    assert view.facts["prompt"] == 5
+    assert view.settings["prompt"] == 5

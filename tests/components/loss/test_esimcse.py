@@ -328,7 +328,7 @@ def test_an_attacker_who_runs_the_model_sees_two_equal_views_without_dropout(sen
         first, second = model(tokens).unbind(1)
     assert torch.allclose(first, second, atol=1e-6)
     view = EsimCse(EsimCseConfig(queue_size=5)).public_view()
-    assert view.facts["queue_size"] == 5
+    assert view.settings["queue_size"] == 5
 
 
 def test_every_word_is_read_off_the_gradient_of_a_model_that_is_no_language_model(

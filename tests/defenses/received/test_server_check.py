@@ -73,6 +73,13 @@ def test_each_way_to_craft_weights_is_seen_by_its_signal(change: Callable[[Tenso
         ServerCheck(ServerCheckConfig()).on_received(weights, here())
 
 
+def test_of_a_large_layer_rows_are_looked_at_that_the_server_cannot_foresee(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("defenses.received.server_check._MOST_ROWS", 32)
+    weights = drawn(128)
+    weights["0.weight"][32:] = 0.0  # whoever looks at the first rows alone sees none of these
+    assert figures(weights)["share of dead rows"] > 0.5
+
+
 def test_the_signals_of_rows_are_what_a_count_by_hand_gives() -> None:
     weights = drawn(40, 33)
     rows = weights["0.weight"].double()

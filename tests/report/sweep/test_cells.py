@@ -32,7 +32,7 @@ def test_seconds_are_those_of_training_alone_and_the_utility_is_that_of_the_last
 def test_a_victim_has_its_share_of_examples_and_a_failed_search_has_none(read, records):
     half = records.victim(0, [records.item(0, psnr=30.0, ssim=0.95), records.item(1, psnr=8.0, ssim=0.05)])
     (tried,) = read([half, records.failed(1, "needs a bias"), records.failed(2, "needs a bias")]).attacks
-    assert [victim.share for victim in tried.victims] == [0.5, 0.0, 0.0]
+    assert [victim.share for victim in tried.victims] == [0.5, None, None]
     assert tried.victims[0].values["psnr"] == (30.0, 8.0)
     assert not tried.victims[1].values
     assert tried.reasons == ("needs a bias",)

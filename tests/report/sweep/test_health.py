@@ -23,7 +23,7 @@ def test_searches_are_counted_over_all_settings_and_the_control_alone_says_wheth
     sweep, _ = estimated(sweeps.save(tmp_path, records, runs))
     (own,) = health(sweep)
     assert (own.attack, own.victims, own.gave_up, own.succeeded) == ("ig", 7, 2, True)
-    assert own.control.value == "50%"
+    assert own.control.value == "100%"
     assert own.converged == "2 of 5"
     assert own.reasons == "needs a bias; diverged"
 

@@ -4,8 +4,8 @@
 def test_attacks_that_never_applied_have_a_reason_instead_of_numbers(report, records):
     victims = [records.failed(c, "needs a bias") for c in range(3)]
     page = report(records.run([records.arm("a", [records.attack("analytic", victims)])]))
-    assert "No attack gave a result (analytic)" in page.text
-    assert "no result: needs a bias" in page.text
+    assert "Every attack failed (analytic)" in page.text
+    assert "failed: needs a bias" in page.text
     assert "attack analytic client 0, 1, 2 needs a bias" in page.text
 
 

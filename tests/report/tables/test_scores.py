@@ -17,5 +17,5 @@ def test_scores_match_the_record(typical):
     assert [(row["arm"], row["attack"], row["client"], row["psnr_db"]) for row in scored] == expected
     (failure,) = [row for row in rows if row["failure"]]
     assert (failure["attack"], failure["client"], failure["failure"], failure["success"]) == (
-        "dia", "3", "diverged", "False",
+        "dia", "3", "diverged", "failed",
     )  # fmt: skip
