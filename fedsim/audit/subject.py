@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from fedsim.audit import texts
 from fedsim.audit.foreign import reason
 from fedsim.audit.groups import CLASSES, Grouping, Groups, groups, values_of
-from fedsim.core import seeding
+from fedsim.core import process, seeding
 from fedsim.core.errors import FedsimError, nearest
 from fedsim.core.losses import cross_entropy, is_cross_entropy
 from fedsim.core.types import Batch, Dataset, InputSpec, Loss
@@ -129,6 +129,7 @@ def found(target: str) -> Any:
         )
     if module_name.endswith(".py"):
         module_name = _reachable(Path(module_name), target)
+    process.find_own_modules(module_name)
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
