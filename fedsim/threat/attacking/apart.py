@@ -8,18 +8,17 @@ import math
 import os
 import select
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import IO, Any
 
 import torch
 
-from fedsim.core import keeper
+from fedsim.core import keeper, landlock
 from fedsim.core.errors import FedsimError, reason
 from fedsim.core.types import Observation, OnStep, Reconstruction
 from fedsim.scenario import AttackChoice
-from fedsim.threat.attacking import Attacker, ShouldStop, frames
+from fedsim.threat.attacking import Attacker, ShouldStop, confining, frames
 
 _LOOK_UP_EVERY = 0.1
 _MOST_AT_ONCE = 1 << 20
@@ -181,11 +180,11 @@ class _Searching(Apart):
 
 def _start() -> subprocess.Popen[bytes]:
     process = subprocess.Popen(
-        keeper.command_of([sys.executable, "-P", "-m", "fedsim.threat.attacking.child"]),
+        keeper.command_of(landlock.command_of("fedsim.threat.attacking.child", confining.places())),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         bufsize=0,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))},
+        env=confining.environment(),
         start_new_session=True,  # Ctrl-C is for the run, which ends this process
     )
     os.set_blocking(_opened(process.stdin), False)
