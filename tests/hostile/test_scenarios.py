@@ -119,3 +119,46 @@ def test_titles_labels_and_names_of_groups_cannot_act_on_a_terminal_a_page_or_a_
         if path.suffix == ".csv":
             cells = [cell.strip('"') for line in text.splitlines() for cell in line.split(",")]
             assert not [cell for cell in cells if cell.startswith(("=", "@"))]
+
+
+def test_what_nests_without_end_is_told_in_a_sentence(tmp_path: Path, command: Say) -> None:
+    for depth in (60, 5_000):
+        (tmp_path / "s.toml").write_text(f'title = "t"\nmodel = {"[" * depth}{"]" * depth}\n')
+        code, _, told = command("run", str(tmp_path / "s.toml"))
+        assert code == 2
+        assert "nests tables and lists more than 50 deep" in told
+
+
+def test_a_byte_order_mark_is_left_out(tmp_path: Path) -> None:
+    (tmp_path / "s.toml").write_bytes(b"\xef\xbb\xbf" + f'title = "t"\n{DATA}{MODEL}'.encode())
+    assert load(tmp_path / "s.toml").title == "t"
+
+
+@pytest.mark.parametrize(
+    ("table", "told"),
+    [
+        ("arms", "arms: its values combine to 1,000,000 arms, expected at most 10,000"),
+        ("sweep.grid", "sweep: its values combine to 2,000,000 runs, expected at most 10,000"),
+    ],
+)
+def test_a_million_combinations_are_counted_and_not_made(tmp_path: Path, table: str, told: str, command: Say) -> None:
+    values = list(range(1, 101))
+    seeds = "[sweep]\nseeds = [1, 2]\n" if table != "arms" else ""
+    (tmp_path / "s.toml").write_text(
+        f'title = "t"\n{DATA}{MODEL}{seeds}[{table}]\n"model.width" = {values}\n"model.depth" = {values}\n'
+        f'"federation.clients" = {values}\n'
+    )
+    code, _, said = command("sweep" if seeds else "run", str(tmp_path / "s.toml"), "--out", str(tmp_path / "o"))
+    assert code == 2
+    assert told in said
+
+
+@pytest.mark.parametrize("model", ["edm-unet", "patch-diffusion"])
+def test_a_model_of_another_task_is_refused_before_anything_is_trained(
+    tmp_path: Path, model: str, command: Say
+) -> None:
+    (tmp_path / "s.toml").write_text(f'title = "t"\n{DATA}[model]\nname = "{model}"\n[federation]\nclients = 4\n')
+    code, _, told = command("run", str(tmp_path / "s.toml"), "--out", str(tmp_path / "o"))
+    assert code == 2
+    assert f"task 'classification' does not fit model '{model}', which returns shape (2, 1, 8, 8)" in told
+    assert "task.name" in told
