@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,7 +20,7 @@ from fedsim import report as reports
 from fedsim.core.errors import FedsimError
 from fedsim.core.source import find_source
 from fedsim.experiment import runner
-from fedsim.experiment.isolating import choose_processes
+from fedsim.experiment.isolating import choose_processes, describe_open
 from fedsim.experiment.sweep import columns, plan_runs
 from fedsim.experiment.sweep import sweep as make_runs
 from fedsim.experiment.sweep.executors.processes import Processes
@@ -129,6 +130,8 @@ def run(
         earlier = folder.reopen() if resume else None
         if earlier is None:
             folder.create(overwrite=overwrite or resume)
+        if isolate and (gaps := describe_open()):
+            warnings.warn(gaps, stacklevel=2)
         processes = choose_processes(folder, isolate=isolate, salt=Path(salt) if salt is not None else None)
         with own_models.staying("code that the scenario names"):
             runner.run(

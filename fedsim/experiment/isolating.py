@@ -5,10 +5,19 @@ from __future__ import annotations
 import secrets
 from pathlib import Path
 
+from fedsim.core import landlock
 from fedsim.core.errors import FedsimError
 from fedsim.record.store import SALT, SALT_BYTES, RunFolder, read_salt
 from fedsim.threat.attacking.processes import HERE, ISOLATED, Processes
 from fedsim.threat.attacking.salting import salted
+
+
+def describe_open() -> str:
+    """Return a sentence about what isolated attacks are not kept from here, '' where Landlock is recent."""
+    gaps = landlock.describe_gaps(landlock.version())
+    if not gaps:
+        return ""
+    return f"This machine has no recent Landlock (Linux 6.12): isolated attacks are not kept from {gaps}."
 
 
 def choose_processes(folder: RunFolder, *, isolate: bool, salt: Path | None) -> Processes:

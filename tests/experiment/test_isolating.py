@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from fedsim.core import landlock
 from fedsim.core.errors import FedsimError
 from fedsim.experiment import runner
-from fedsim.experiment.isolating import choose_processes
+from fedsim.experiment.isolating import choose_processes, describe_open
 from fedsim.record import RunRecord
 from fedsim.record.store import RunFolder
 from fedsim.scenario import Scenario
@@ -51,6 +52,14 @@ def test_without_isolation_nothing_is_salted_unless_somebody_gives_a_salt(folder
     assert not (folder.path / "salt").exists()
     assert choose_processes(folder, isolate=False, salt=salt) is not HERE
     assert (folder.path / "salt").read_text().strip() == KNOWN
+
+
+@pytest.mark.parametrize(("version", "gaps"), [(0, "files, the network"), (5, "signals to other processes"), (6, "")])
+def test_an_older_machine_says_what_it_does_not_close(monkeypatch: pytest.MonkeyPatch, version: int, gaps: str) -> None:
+    monkeypatch.setattr(landlock, "version", lambda: version)
+    sentence = describe_open()
+    assert gaps in sentence
+    assert bool(sentence) == bool(gaps)
 
 
 def test_a_resumed_run_goes_on_with_the_salt_that_it_kept(folder: RunFolder, salt: Path, tmp_path: Path) -> None:

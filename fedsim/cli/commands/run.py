@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fedsim.cli.commands._console import ScenarioFile, ask_to_stop, command, complain, say, screen
-from fedsim.core import landlock
 from fedsim.core.errors import FedsimError
 
 if TYPE_CHECKING:
@@ -50,7 +49,7 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="print the verdict and all figures as JSON alone")] = False,
 ) -> None:
     """Run a scenario: train, observe, attack, score, and write record, arrays and report into one folder."""
-    from fedsim.experiment.isolating import choose_processes
+    from fedsim.experiment.isolating import choose_processes, describe_open
     from fedsim.record.store import RunFolder
     from fedsim.scenario import load, own_models
 
@@ -70,8 +69,8 @@ def run(
         if not is_silent:
             say(loaded.title + _length(loaded.minutes))
         processes = choose_processes(folder, isolate=isolate, salt=salt)
-        if isolate:
-            _say_what_stays_open()
+        if isolate and (gaps := describe_open()):
+            complain(gaps)
         record, page = _run(loaded, folder, earlier, scenario, processes, is_silent=is_silent)
     if as_json:
         _print_json(record, page)
@@ -89,13 +88,6 @@ def _length(minutes: float | None) -> str:
     if not minutes:
         return ""
     return f" (about {minutes:g} {'minute' if minutes == 1 else 'minutes'} on two cores)"
-
-
-def _say_what_stays_open() -> None:
-    """Warn where this machine cannot shut attacks off."""
-    gaps = landlock.describe_gaps(landlock.version())
-    if gaps:
-        complain(f"This machine has no recent Landlock (Linux 6.12): isolated attacks can still reach {gaps}.")
 
 
 def _run(

@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,7 +37,7 @@ def salted(processes: Processes, salt: bytes) -> Processes:
     def readers(should_stop: ShouldStop) -> Iterator[Answer]:
         with processes.readers(should_stop) as answer:
 
-            def salted_answer(attack: TraceAttack[object], case: TraceCase, generator: torch.Generator) -> Tensor:
+            def salted_answer(attack: TraceAttack[Any], case: TraceCase, generator: torch.Generator) -> Tensor:
                 return answer(attack, case, _changed(generator, salt))
 
             yield salted_answer
