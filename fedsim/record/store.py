@@ -175,13 +175,20 @@ def read_record(path: Path) -> RunRecord:
         FedsimError: there is none, it is broken, or a later version of fedsim made it.
     """
     try:
-        return RunRecord.model_validate_json(_present_schema(path, printable_json((path / RECORD).read_bytes())))
+        record = RunRecord.model_validate_json(_present_schema(path, printable_json((path / RECORD).read_bytes())))
     except OSError as error:
         raise FedsimError(f"{path} holds no {RECORD}: not a run folder.") from error
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "the file"
         raise FedsimError(f"{path / RECORD} cannot be read: {place}: {first['msg']}") from error
+    undeclared = sorted(set(record.figures) - {metric.name for metric in record.metrics})
+    if undeclared:
+        raise FedsimError(
+            f"{path / RECORD} cannot be read: metrics: it has figures of '{undeclared[0]}', which it does not declare. "
+            "Somebody has changed the file: repeat the run with --overwrite."
+        )
+    return record
 
 
 def read_salt(path: Path) -> bytes:

@@ -1,5 +1,6 @@
 """Scenario files that want something else than an experiment."""
 
+import json
 import os
 from pathlib import Path
 
@@ -162,3 +163,15 @@ def test_a_model_of_another_task_is_refused_before_anything_is_trained(
     assert code == 2
     assert f"task 'classification' does not fit model '{model}', which returns shape (2, 1, 8, 8)" in told
     assert "task.name" in told
+
+
+def test_a_record_whose_metrics_were_changed_is_named_and_not_reported(tmp_path: Path, command: Say) -> None:
+    (tmp_path / "s.toml").write_text(f'title = "t"\n{DATA}{MODEL}[[attacks]]\nname = "closed-form-linear"\n')
+    out = tmp_path / "o"
+    assert command("run", str(tmp_path / "s.toml"), "--out", str(out))[0] == 0
+    record = json.loads((out / "record.json").read_text())
+    record["metrics"] = [metric for metric in record["metrics"] if metric["name"] != "psnr"]
+    (out / "record.json").write_text(json.dumps(record))
+    code, _, told = command("report", str(out))
+    assert code == 2
+    assert "record.json cannot be read: metrics: it has figures of 'psnr', which it does not declare" in told
