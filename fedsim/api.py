@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +20,7 @@ from fedsim import report as reports
 from fedsim.core.errors import FedsimError
 from fedsim.core.source import find_source
 from fedsim.experiment import runner
+from fedsim.experiment.isolating import choose_processes, describe_open
 from fedsim.experiment.sweep import columns, plan_runs
 from fedsim.experiment.sweep import sweep as make_runs
 from fedsim.experiment.sweep.executors.processes import Processes
@@ -32,7 +34,6 @@ from fedsim.report import sweep as sweep_reports
 from fedsim.scenario import Scenario, own_models, parse
 from fedsim.scenario import Sweep as SweepSettings
 from fedsim.scenario import load as read_scenario
-from fedsim.threat.attacking.processes import HERE, ISOLATED
 
 Source = str | Path | Mapping[str, Any] | Scenario
 
@@ -102,6 +103,7 @@ def run(
     overwrite: bool = False,
     resume: bool = False,
     isolate: bool = False,
+    salt: str | Path | None = None,
 ) -> Run:
     """Run a scenario: train, observe, attack, score, and write record, arrays and report into one folder.
 
@@ -112,7 +114,9 @@ def run(
         out: folder of the run; ``results/NAME`` when absent, of the file or made of the title.
         overwrite: replace the run that the folder holds.
         resume: go on with an interrupted run in that folder.
-        isolate: run each attack in a process that holds nothing but what it may see.
+        isolate: run each attack in a process that holds nothing but what it may see. What it draws from then depends
+            on a secret salt, which is kept in the folder as ``salt``.
+        salt: a file with such a salt, to repeat a run; with or without `isolate`.
 
     Raises:
         FedsimError: the scenario cannot be run as written, or the folder holds something else.
@@ -126,6 +130,9 @@ def run(
         earlier = folder.reopen() if resume else None
         if earlier is None:
             folder.create(overwrite=overwrite or resume)
+        if isolate and (gaps := describe_open()):
+            warnings.warn(gaps, stacklevel=2)
+        processes = choose_processes(folder, isolate=isolate, salt=Path(salt) if salt is not None else None)
         with own_models.staying("code that the scenario names"):
             runner.run(
                 loaded,
@@ -133,7 +140,7 @@ def run(
                 cast("Any", Silent()),
                 command=_command("run", scenario, overrides),
                 earlier=earlier,
-                processes=ISOLATED if isolate else HERE,
+                processes=processes,
             )
         reports.build(folder.path)
     return Run(folder.path)

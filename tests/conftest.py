@@ -168,7 +168,8 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     from fedsim.cli import main as cli
 
     def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "path", list(sys.path))  # it adds the working folder
+        monkeypatch.setattr(sys, "path", list(sys.path))  # it may add the working folder
+        monkeypatch.setattr("fedsim.core.process.own_folders", [])
         monkeypatch.setattr(sys, "argv", ["fedsim", *arguments])
         capsys.readouterr()
         try:

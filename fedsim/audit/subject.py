@@ -19,7 +19,7 @@ from fedsim.audit import texts
 from fedsim.audit.copying import copied, modes
 from fedsim.audit.foreign import reason
 from fedsim.audit.groups import CLASSES, Grouping, Groups, groups, values_of
-from fedsim.core import seeding
+from fedsim.core import process, seeding
 from fedsim.core.errors import FedsimError, nearest
 from fedsim.core.losses import cross_entropy, is_cross_entropy
 from fedsim.core.types import Batch, Dataset, InputSpec, Loss
@@ -127,6 +127,7 @@ def found(target: str) -> Any:
         )
     if module_name.endswith(".py"):
         module_name = _reachable(Path(module_name), target)
+    process.find_own_modules(module_name)
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:

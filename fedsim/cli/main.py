@@ -35,7 +35,7 @@ _OF_THE_PLACE = (errno.EACCES, errno.EDQUOT, errno.ENAMETOOLONG, errno.ENOSPC, e
 
 def main() -> None:
     """Run the command line."""
-    process.find_own_modules()
+    process.offer_working_folder()
     try:
         app()
     except FedsimError as error:

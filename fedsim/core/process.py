@@ -31,6 +31,8 @@ _GLIBC_MMAP_THRESHOLD = -3
 _KEEP = 1 << 30
 _GIB = 1 << 30
 _DIE_WITH_PARENT = 1
+own_folders: list[str] = []
+"""Folders of the user's own methods and modules; see `find_own_modules`."""
 _FOLLOW = (  # what is set for a process outlives the change of its program
     "import os, sys; from fedsim.core.process import follow; "
     "follow(int(sys.argv[1])); os.execv(sys.argv[2], sys.argv[2:])"
@@ -80,23 +82,33 @@ def prepare_to_follow(parent: int) -> None:
     prepare()
 
 
-def find_own_modules() -> None:
-    """Have modules of the working folder found: before installed ones, but after Python's own, which others need."""
+def offer_working_folder() -> None:
+    """Have modules of the working folder found once somebody names one: see `find_own_modules`."""
     here = os.getcwd()
-    if here in sys.path:
-        return
-    installed = (n for n, entry in enumerate(sys.path) if Path(entry).name in ("site-packages", "dist-packages"))
-    sys.path.insert(next(installed, len(sys.path)), here)
+    if here not in own_folders:
+        own_folders.append(here)
+
+
+def find_own_modules(name: str) -> None:
+    """Have modules found beside the one of this name, if that lies in a folder that was offered, after all others.
+
+    Nothing in such a folder is imported before: a file there may be called like an installed module, or like one that
+    is missing.
+    """
+    top = name.partition(".")[0]
+    for folder in map(Path, own_folders):
+        if ((folder / f"{top}.py").is_file() or (folder / top).is_dir()) and str(folder) not in sys.path:
+            sys.path.append(str(folder))
 
 
 def serve_parent() -> TextIO:
     """Make this a process that works for its parent, and return where its answers go, a line each.
 
-    It leaves Ctrl-C to its parent, finds modules where it was started, and sends what foreign code prints to standard
-    error.
+    It leaves Ctrl-C to its parent, offers the folder where it was started, and sends what foreign code prints to
+    standard error.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    find_own_modules()
+    offer_working_folder()
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     return answers

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 import stat
+import tomllib
 from pathlib import Path
+from typing import Any
 
 from fedsim.core.errors import ScenarioError, nearest
 
 _LARGEST = 4 << 20  # bytes; a written scenario has thousands
+_DEEPEST = 50  # tables and lists in each other; a written scenario has five
 _PACKAGE = Path(__file__).resolve().parents[1]
 _NUMBER = re.compile(r"^\d+_")
 
@@ -71,6 +74,33 @@ def read_source(path: Path) -> bytes:
         raise ScenarioError(f"there is no scenario file {path}.{_instead(path)}") from error
     except OSError as error:
         raise ScenarioError(f"cannot read {path}: {error.strerror}") from error
+
+
+def read_tables(path: Path) -> dict[str, Any]:
+    """Return the tables of a TOML file; a byte-order mark, as some editors write it, is left out.
+
+    Raises:
+        ScenarioError: it cannot be read, is not TOML, or nests too deeply; see `read_source`.
+    """
+    try:
+        tables = tomllib.loads(read_source(path).decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise ScenarioError(f"cannot read {path}: {error}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ScenarioError(f"{path} is not valid TOML: {error}") from error
+    except RecursionError as error:
+        raise _too_deep(path) from error
+    level: list[Any] = [tables]
+    for _ in range(_DEEPEST):
+        level = [part for whole in level for part in (whole.values() if isinstance(whole, dict) else whole)]
+        level = [part for part in level if isinstance(part, dict | list)]
+    if level:
+        raise _too_deep(path)
+    return tables
+
+
+def _too_deep(path: Path) -> ScenarioError:
+    return ScenarioError(f"{path} nests tables and lists more than {_DEEPEST} deep, which no key of a scenario needs.")
 
 
 def _held(folder: Path) -> str:

@@ -27,6 +27,8 @@ from fedsim.record import RunRecord
 RECORD = "record.json"
 ARRAYS = "arrays.npz"
 UPDATES = "updates"
+SALT = "salt"
+SALT_BYTES = 16
 _WEIGHTS = "weights"
 _FIGURES = "figures"
 _REST = ".fedsim-"  # begins the name of a file that is being written
@@ -35,6 +37,7 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _FILES = (
     RECORD,
     ARRAYS,
+    SALT,
     "report.html",
     "scores.csv",
     "side_channels.csv",
@@ -69,6 +72,9 @@ class RunFolder:
         if strangers:
             raise FedsimError(f"{self.path} holds '{strangers[0]}', which is not part of a run. Choose another --out.")
         kept = [name for name in files if not _is_rest(name)]
+        if kept == [SALT]:
+            read_salt(self.path / SALT)
+            kept = []  # of a run that was killed before it had a record
         if kept and not overwrite:
             raise FedsimError(
                 f"{self.path} already holds a run. Choose another --out, add --overwrite to replace it, "
@@ -130,6 +136,10 @@ class RunFolder:
         """Write `record.json`."""
         write_whole(self.path / RECORD, record.model_dump_json(indent=1).encode())
 
+    def write_salt(self, salt: bytes) -> None:
+        """Write the secret salt of what attackers draw from, for its owner alone."""
+        write_whole(self.path / SALT, f"{salt.hex()}\n".encode(), mode=0o600)
+
     def write_arrays(self, arrays: dict[str, np.ndarray]) -> None:
         """Write pictures and other arrays to `arrays.npz`."""
         write_whole(self.path / ARRAYS, npz(arrays))
@@ -166,13 +176,40 @@ def read_record(path: Path) -> RunRecord:
     try:
         content = (path / RECORD).read_bytes()
         check_schema(path / RECORD, content)
-        return RunRecord.model_validate_json(printable_json(content))
+        record = RunRecord.model_validate_json(printable_json(content))
     except OSError as error:
         raise FedsimError(f"{path} holds no {RECORD}: not a run folder.") from error
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "the file"
         raise FedsimError(f"{path / RECORD} cannot be read: {place}: {first['msg']}") from error
+    undeclared = sorted(set(record.figures) - {metric.name for metric in record.metrics})
+    if undeclared:
+        raise FedsimError(
+            f"{path / RECORD} cannot be read: metrics: it has figures of '{undeclared[0]}', which it does not declare. "
+            "Somebody has changed the file: repeat the run with --overwrite."
+        )
+    return record
+
+
+def read_salt(path: Path) -> bytes:
+    """Return the salt in a file.
+
+    Raises:
+        FedsimError: it cannot be read, or holds something else.
+    """
+    try:
+        salt = bytes.fromhex(path.read_text())
+    except OSError as error:
+        raise FedsimError(f"cannot read the salt {path}: {error.strerror}.") from error
+    except ValueError:
+        salt = b""
+    if len(salt) != SALT_BYTES:
+        raise FedsimError(
+            f"{path} holds no salt, expected {2 * SALT_BYTES} hexadecimal digits. `fedsim run --isolate` leaves its "
+            f"salt in the run's folder as '{SALT}'."
+        )
+    return salt
 
 
 def check_schema(record: Path, content: bytes) -> None:
@@ -197,15 +234,20 @@ def npz(arrays: dict[str, Any]) -> bytes:
     return buffer.getvalue()
 
 
-def write_whole(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes, *, mode: int = 0o666) -> None:
     """Write a file so that a reader sees the old one or the new one, never a part, also after a crash.
+
+    Args:
+        path: of the file.
+        content: of the file.
+        mode: who may read and write it, less the umask.
 
     Raises:
         FedsimError: it cannot be written, for lack of room or of the right to.
     """
     temporary = path.parent / f"{_REST}{secrets.token_hex(8)}"
     with explain(path):
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)  # less the umask
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(content)

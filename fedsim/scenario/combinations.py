@@ -4,22 +4,36 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from fedsim.core.errors import ScenarioError
 from fedsim.scenario.tables import Scenario
 from fedsim.scenario.variations import Sweep
 
+MOST = 10_000  # arms of a scenario, or runs of a sweep: to write down so many takes a minute
+
 
 def expand(scenario: Scenario) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    """Yield (values, raw scenario) of every combination of the values in ``scenario.arms``."""
+    """Yield (values, raw scenario) of every combination of the values in ``scenario.arms``.
+
+    Raises:
+        ScenarioError: there are too many.
+    """
+    _check_count("arms", "arms", map(len, scenario.arms.values()))
     for values in _combinations(scenario.arms):
         yield values, with_values(scenario.model_dump(mode="json"), values)
 
 
 def expand_sweep(scenario: Scenario) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    """Yield (values, raw scenario) of every run of ``scenario.sweep``, seeds last; without one, of the scenario."""
+    """Yield (values, raw scenario) of every run of ``scenario.sweep``, seeds last; without one, of the scenario.
+
+    Raises:
+        ScenarioError: there are too many.
+    """
     sweep = scenario.sweep or Sweep()
+    _check_count("sweep", "runs", (*map(len, sweep.grid.values()), len(sweep.runs) or 1, len(sweep.seeds) or 1))
     raw = scenario.model_dump(mode="json", exclude={"sweep"})
     for values in _combinations(sweep.grid):
         for listed in sweep.runs or ({},):
@@ -32,6 +46,15 @@ def with_values(raw: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, 
     """Return a copy of a raw scenario without `arms`, an arm's values filled in: by dotted key, or several by name."""
     bare = {key: value for key, value in raw.items() if key != "arms"}
     return _fill(bare, raw.get("arms", {}), values)
+
+
+def _check_count(table: str, noun: str, lengths: Iterable[int]) -> None:
+    """Refuse too many combinations before any is made."""
+    count = math.prod(lengths)
+    if count > MOST:
+        raise ScenarioError(
+            f"{table}: its values combine to {count:,} {noun}, expected at most {MOST:,}. Leave some out."
+        )
 
 
 def _combinations(declared: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

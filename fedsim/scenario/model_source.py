@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from fedsim.core import seeding
+from fedsim.core import memory, seeding
 from fedsim.core.errors import FedsimError, NotApplicable, ScenarioError
 from fedsim.core.hooks import Attack
 from fedsim.core.masks import dropout_sites
@@ -208,7 +208,8 @@ class ModelSource:
     def _bare(self) -> nn.Module:
         if self.own_model is not None:
             return self.own_model()
-        return cast("nn.Module", self.scenario.model.make("model", self.data.dataset.spec))
+        with memory.refusing_too_large(f"model '{self.scenario.model.name}'"):
+            return cast("nn.Module", self.scenario.model.make("model", self.data.dataset.spec))
 
     @cached_property
     def workspace(self) -> Workspace:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -15,7 +14,7 @@ from fedsim.core import registry
 from fedsim.core.devices import find_device
 from fedsim.core.errors import FedsimError, ScenarioError, nearest
 from fedsim.core.registry import Method
-from fedsim.core.source import read_source
+from fedsim.core.source import read_tables
 from fedsim.scenario.checks import check_choice, check_crafting, check_scoring
 from fedsim.scenario.choices import Choice
 from fedsim.scenario.combinations import expand
@@ -40,12 +39,7 @@ def load(path: Path, overrides: Sequence[str] = (), *, trust: bool = False) -> S
         ScenarioError: the file is missing, is not TOML, or does not fit; the message lists every problem.
         FedsimError: it names a function that is not marked.
     """
-    try:
-        raw = tomllib.loads(read_source(path).decode())
-    except UnicodeDecodeError as error:
-        raise ScenarioError(f"cannot read {path}: {error}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise ScenarioError(f"{path} is not valid TOML: {error}") from error
+    raw = read_tables(path)
     for text in overrides:
         override(raw, text)
     for name in () if trust else sorted(set(_functions(raw))):

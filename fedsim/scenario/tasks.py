@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fedsim.core import registry
+from fedsim.core import registry, seeding
 from fedsim.core.errors import FedsimError, ScenarioError, nearest
-from fedsim.core.hooks import Task
+from fedsim.core.hooks import IMAGES, Task
 from fedsim.core.types import Batch, Dataset, Reconstruction, Truth, Update
 from fedsim.metrics.success import USUAL
 from fedsim.scenario.choices import Choice
@@ -52,6 +52,26 @@ def check_model(scenario: Scenario, task: Task[Any], model: nn.Module) -> None:
     reason = task.refuses_model(model)
     if reason is not None:
         raise ScenarioError(f"task '{task.name}' does not fit model '{scenario.model.name}': {reason}.")
+
+
+def check_outputs(scenario: Scenario, task: Task[Any], data: Dataset, model: nn.Module) -> None:
+    """Check that a model of images returns what the task compares: it may give several answers for each example.
+
+    Raises:
+        ScenarioError: it does not.
+    """
+    few = next(data.train.split(2))
+    expected = task.output_shape(few.labels, data.spec)
+    if task.does_not_suit(IMAGES) or expected is None:
+        return
+    with seeding.isolate_randomness(0), torch.no_grad():
+        shape = tuple(trial(task, data, model)(few.inputs).shape)
+    if len(shape) > len(expected) + 1 or (shape[0], shape[-1]) != (expected[0], expected[-1]):
+        raise ScenarioError(
+            f"task '{task.name}' does not fit model '{scenario.model.name}', which returns shape {shape} for "
+            f"{len(few)} examples, expected {expected}. Name the task that the model is for under task.name: "
+            "`fedsim list tasks` shows all."
+        )
 
 
 def check_scoring(scenario: Scenario, data: Dataset, task: Task[Any]) -> None:

@@ -99,6 +99,10 @@ class World:
         fitting.check_modality(self.scenario, self.task, self.stack)
         fitting.check_labels(self.scenario, self.task, self.stack)
         tasks.check_model(self.scenario, self.task, self.models.holding(self.models.first_weights))
+        if not self.stack.objectives:
+            tasks.check_outputs(
+                self.scenario, self.task, self.data.dataset, self.models.holding(self.models.first_weights)
+            )
         fitting.check_hooks(self.stack, self.facts, self.models)
 
 

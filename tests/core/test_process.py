@@ -37,14 +37,25 @@ def test_memory_beyond_the_bound_is_refused() -> None:
     assert python(code) == "refused"
 
 
-def test_own_modules_are_found_before_installed_ones_and_behind_pythons(
+def test_own_modules_are_found_behind_all_others_and_once_one_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    (tmp_path / "mine.py").touch()
+    (tmp_path / "package").mkdir()
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(process, "own_folders", [])
     monkeypatch.setattr(sys, "path", ["/usr/lib/python3", "/usr/lib/python3/site-packages", "/other"])
-    process.find_own_modules()
-    process.find_own_modules()
-    assert sys.path == ["/usr/lib/python3", str(tmp_path), "/usr/lib/python3/site-packages", "/other"]
+    before = [*sys.path]
+    process.find_own_modules("mine")
+    assert sys.path == before, "a program that offers no folder imports from none"
+    process.offer_working_folder()
+    process.offer_working_folder()
+    assert process.own_folders == [str(tmp_path)]
+    process.find_own_modules("pandas")
+    assert sys.path == before
+    process.find_own_modules("package.mine")
+    process.find_own_modules("mine")
+    assert sys.path == [*before, str(tmp_path)]
 
 
 def test_a_process_ends_with_the_one_that_started_it(tmp_path: Path) -> None:

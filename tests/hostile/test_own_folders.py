@@ -135,3 +135,57 @@ def test_a_sweep_finds_both_in_every_process(folder: Path) -> None:
     attacks = read_record(path).arms[0].attacks
     assert [own.name for own in attacks] == ["inverting-gradients", "my-attack"]
     assert [victim.failure for own in attacks for victim in own.victims] == [None, None]
+
+
+SHADOWED = (
+    "torch",
+    "numpy",
+    "matplotlib",
+    "typer",
+    "rich",
+    "flwr",
+    "pandas",
+    "seaborn",
+    "sklearn",
+    "statistics",
+    "tests",
+)
+
+
+def test_modules_beside_a_scenario_that_it_does_not_name_never_run(tmp_path: Path) -> None:
+    """They are called like installed modules, like Python's own, and like some that are not installed."""
+    for name in (*SHADOWED, "sitecustomize", "duckdb", "faker", "ray", "yaml", "_remote_module_non_scriptable"):
+        (tmp_path / f"{name}.py").write_text('open("ran", "w")\nraise SystemExit("a stranger\'s module ran")\n')
+    (tmp_path / "s.toml").write_text(
+        'title = "t"\ndata = { name = "digits" }\nmodel = { name = "mlp", width = 8, depth = 1 }\n'
+        "federation = { clients = 2, batch_size = 1 }\n"
+        'attacks = [{ name = "inverting-gradients", max_iterations = 2 }]\n'
+    )
+    done = fedsim("run", "s.toml", "--out", "o", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "o" / "report.html").exists()
+    assert not (tmp_path / "ran").exists()
+
+
+def test_an_installed_module_comes_before_one_of_the_folder_and_the_message_says_which(tmp_path: Path) -> None:
+    (tmp_path / "textwrap.py").write_text('open("ran", "w")\n')
+    (tmp_path / "s.toml").write_text('title = "t"\ndata = { name = "textwrap:load" }\nmodel = { name = "mlp" }\n')
+    done = fedsim("run", "s.toml", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "textwrap.py has no 'load'" in done.stderr
+    assert str(tmp_path) not in done.stderr
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_named_module_finds_its_neighbours(tmp_path: Path) -> None:
+    (tmp_path / "beside.py").write_text("COUNT = 8\n")
+    (tmp_path / "nets.py").write_text(
+        "from torch import nn\nfrom fedsim.core.registry import for_scenarios\n"
+        "@for_scenarios\ndef make(spec):\n    from beside import COUNT\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(64, COUNT), nn.Sigmoid(), nn.Linear(COUNT, spec.classes))\n"
+    )
+    (tmp_path / "s.toml").write_text(
+        'title = "t"\ndata = { name = "digits" }\nmodel = { name = "nets:make" }\nfederation = { clients = 2 }\n'
+    )
+    done = fedsim("run", "s.toml", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr

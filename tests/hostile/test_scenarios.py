@@ -1,5 +1,6 @@
 """Scenario files that want something else than an experiment."""
 
+import json
 import os
 from pathlib import Path
 
@@ -119,3 +120,58 @@ def test_titles_labels_and_names_of_groups_cannot_act_on_a_terminal_a_page_or_a_
         if path.suffix == ".csv":
             cells = [cell.strip('"') for line in text.splitlines() for cell in line.split(",")]
             assert not [cell for cell in cells if cell.startswith(("=", "@"))]
+
+
+def test_what_nests_without_end_is_told_in_a_sentence(tmp_path: Path, command: Say) -> None:
+    for depth in (60, 5_000):
+        (tmp_path / "s.toml").write_text(f'title = "t"\nmodel = {"[" * depth}{"]" * depth}\n')
+        code, _, told = command("run", str(tmp_path / "s.toml"))
+        assert code == 2
+        assert "nests tables and lists more than 50 deep" in told
+
+
+def test_a_byte_order_mark_is_left_out(tmp_path: Path) -> None:
+    (tmp_path / "s.toml").write_bytes(b"\xef\xbb\xbf" + f'title = "t"\n{DATA}{MODEL}'.encode())
+    assert load(tmp_path / "s.toml").title == "t"
+
+
+@pytest.mark.parametrize(
+    ("table", "told"),
+    [
+        ("arms", "arms: its values combine to 1,000,000 arms, expected at most 10,000"),
+        ("sweep.grid", "sweep: its values combine to 2,000,000 runs, expected at most 10,000"),
+    ],
+)
+def test_a_million_combinations_are_counted_and_not_made(tmp_path: Path, table: str, told: str, command: Say) -> None:
+    values = list(range(1, 101))
+    seeds = "[sweep]\nseeds = [1, 2]\n" if table != "arms" else ""
+    (tmp_path / "s.toml").write_text(
+        f'title = "t"\n{DATA}{MODEL}{seeds}[{table}]\n"model.width" = {values}\n"model.depth" = {values}\n'
+        f'"federation.clients" = {values}\n'
+    )
+    code, _, said = command("sweep" if seeds else "run", str(tmp_path / "s.toml"), "--out", str(tmp_path / "o"))
+    assert code == 2
+    assert told in said
+
+
+@pytest.mark.parametrize("model", ["edm-unet", "patch-diffusion"])
+def test_a_model_of_another_task_is_refused_before_anything_is_trained(
+    tmp_path: Path, model: str, command: Say
+) -> None:
+    (tmp_path / "s.toml").write_text(f'title = "t"\n{DATA}[model]\nname = "{model}"\n[federation]\nclients = 4\n')
+    code, _, told = command("run", str(tmp_path / "s.toml"), "--out", str(tmp_path / "o"))
+    assert code == 2
+    assert f"task 'classification' does not fit model '{model}', which returns shape (2, 1, 8, 8)" in told
+    assert "task.name" in told
+
+
+def test_a_record_whose_metrics_were_changed_is_named_and_not_reported(tmp_path: Path, command: Say) -> None:
+    (tmp_path / "s.toml").write_text(f'title = "t"\n{DATA}{MODEL}[[attacks]]\nname = "closed-form-linear"\n')
+    out = tmp_path / "o"
+    assert command("run", str(tmp_path / "s.toml"), "--out", str(out))[0] == 0
+    record = json.loads((out / "record.json").read_text())
+    record["metrics"] = [metric for metric in record["metrics"] if metric["name"] != "psnr"]
+    (out / "record.json").write_text(json.dumps(record))
+    code, _, told = command("report", str(out))
+    assert code == 2
+    assert "record.json cannot be read: metrics: it has figures of 'psnr', which it does not declare" in told

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import pydoc
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
@@ -16,7 +15,7 @@ from rich.text import Text
 
 from fedsim.cli.commands._console import command, say, screen
 from fedsim.core.errors import ScenarioError, in_a_line
-from fedsim.core.source import list_scenarios, read_source
+from fedsim.core.source import list_scenarios, read_tables
 
 if TYPE_CHECKING:
     from fedsim.core import registry
@@ -179,7 +178,7 @@ def _scenarios() -> list[_Entry]:
 
 def _title(path: Path) -> str:
     try:
-        own = tomllib.loads(read_source(path).decode())
-    except (ScenarioError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        own = read_tables(path)
+    except ScenarioError as error:
         return in_a_line(error)
     return str(own.get("title", ""))

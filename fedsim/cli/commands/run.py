@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from fedsim.record import RunRecord
     from fedsim.record.store import RunFolder
     from fedsim.scenario import Scenario
+    from fedsim.threat.attacking.processes import Processes
 
 
 @command(
@@ -39,11 +40,16 @@ def run(
     isolate: Annotated[
         bool, typer.Option("--isolate", help="run each attack in its own process, which holds only what it may see")
     ] = False,
+    salt: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="salt of what attacks draw from, as --isolate leaves it in the run's folder"),
+    ] = None,
     trust: Annotated[bool, typer.Option("--trust", help="allow the scenario to name any function")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="print the verdict alone")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print the verdict and all figures as JSON alone")] = False,
 ) -> None:
     """Run a scenario: train, observe, attack, score, and write record, arrays and report into one folder."""
+    from fedsim.experiment.isolating import choose_processes, describe_open
     from fedsim.record.store import RunFolder
     from fedsim.scenario import load, own_models
 
@@ -53,7 +59,7 @@ def run(
     if loaded.sweep is not None:
         raise FedsimError(f"{scenario} is a sweep of many runs. Use: fedsim sweep {scenario}")
     if check:
-        _check_is_possible(loaded, scenario, overrides)
+        _check_is_possible(loaded, scenario, overrides, is_salted=isolate or salt is not None)
     folder = RunFolder(out or Path("results") / scenario.stem)
     is_silent = quiet or as_json
     with folder.locked():
@@ -62,7 +68,10 @@ def run(
             folder.create(overwrite=overwrite or resume)
         if not is_silent:
             say(loaded.title + _length(loaded.minutes))
-        record, page = _run(loaded, folder, earlier, scenario, isolate=isolate, is_silent=is_silent)
+        processes = choose_processes(folder, isolate=isolate, salt=salt)
+        if isolate and (gaps := describe_open()):
+            complain(gaps)
+        record, page = _run(loaded, folder, earlier, scenario, processes, is_silent=is_silent)
     if as_json:
         _print_json(record, page)
     else:
@@ -82,14 +91,19 @@ def _length(minutes: float | None) -> str:
 
 
 def _run(
-    loaded: Scenario, folder: RunFolder, earlier: RunRecord | None, path: Path, *, isolate: bool, is_silent: bool
+    loaded: Scenario,
+    folder: RunFolder,
+    earlier: RunRecord | None,
+    path: Path,
+    processes: Processes,
+    *,
+    is_silent: bool,
 ) -> tuple[RunRecord, Path]:
     """Make the run, and return its record and the path of its page."""
     from fedsim import report
     from fedsim.cli import display
     from fedsim.experiment import runner
     from fedsim.scenario import own_models
-    from fedsim.threat.attacking.processes import HERE, ISOLATED
 
     watching = display.silent() if is_silent else display.watching(screen)
     try:
@@ -101,7 +115,7 @@ def _run(
                 command=shlex.join(["fedsim", *sys.argv[1:]]),
                 earlier=earlier,
                 should_stop=stop.is_set,
-                processes=ISOLATED if isolate else HERE,
+                processes=processes,
             )
     except KeyboardInterrupt:
         complain(f"Interrupted. Results so far are in {folder.path}; add --resume to continue.")
@@ -109,8 +123,10 @@ def _run(
     return record, report.build(folder.path)
 
 
-def _check_is_possible(loaded: Scenario, path: Path, overrides: Sequence[str]) -> None:
-    """Refuse, before anything runs, a check without figures or of a changed scenario."""
+def _check_is_possible(loaded: Scenario, path: Path, overrides: Sequence[str], *, is_salted: bool) -> None:
+    """Refuse, before anything runs, a check without figures, or of a changed scenario or other random numbers."""
+    if is_salted:
+        raise FedsimError("--check compares with figures of attacks without a salt: leave out --isolate and --salt.")
     if overrides:
         raise FedsimError("--check compares the scenario as it stands with its figures: leave out --set and --seed.")
     if not loaded.expected.figures and not loaded.expected.model_hash:

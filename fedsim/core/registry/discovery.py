@@ -13,6 +13,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 
+from fedsim.core import process
 from fedsim.core.errors import FedsimError, describe_exception
 from fedsim.core.registry.method import Kind
 
@@ -50,6 +51,8 @@ class _Own(MetaPathFinder):
         spec = PathFinder.find_spec(fullname, [str(_HOME)] if path is None else path)
         if spec is not None and spec.submodule_search_locations is not None:
             every = pkgutil.extend_path(list(spec.submodule_search_locations), fullname)
+            if path is None:
+                every += [str(own) for folder in process.own_folders if (own := Path(folder, fullname)).is_dir()]
             spec.submodule_search_locations = list(dict.fromkeys(every))
         return spec
 
@@ -105,6 +108,7 @@ def _add(package: str, folder: Path) -> None:
     for path in sorted(folder.glob("*.py")):
         if path.stem.startswith("_") or not path.stem.isidentifier() or not _is_marked(path):
             continue
+        process.find_own_modules(package)
         try:
             module = importlib.import_module(f"{package}.{path.stem}")
         except Exception as error:

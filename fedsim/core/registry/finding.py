@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from typing import Any, cast
 
+from fedsim.core import process
 from fedsim.core.errors import FedsimError, describe_exception, nearest
 from fedsim.core.metric import Metric
 from fedsim.core.registry.discovery import discover
@@ -133,6 +134,7 @@ def check_marked(name: str) -> None:
 def _import_callable(name: str) -> Any:
     """Return what ``package.module:function`` names."""
     module_name, _, attribute = name.partition(":")
+    process.find_own_modules(module_name)
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:
@@ -145,7 +147,8 @@ def _import_callable(name: str) -> Any:
         return getattr(module, attribute)
     except AttributeError as error:
         names = [n for n in vars(module) if not n.startswith("_")]
-        raise FedsimError(f"module '{module_name}' has no '{attribute}'.{nearest(attribute, names)}") from error
+        where = f" of {module.__file__}" if getattr(module, "__file__", None) else ""
+        raise FedsimError(f"module '{module_name}'{where} has no '{attribute}'.{nearest(attribute, names)}") from error
 
 
 def _foreign(kind: Kind, name: str) -> Method:

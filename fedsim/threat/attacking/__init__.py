@@ -1,9 +1,9 @@
 """Running one attack: in this process, or in a process of its own that gets what the attacker sees and nothing else.
 
 An attack cannot see by accident what the threat model does not grant. One that is hostile can, where it shares its
-process with the scorer: `sys._getframe` and `gc` reach every object there. `isolated` keeps the truth out of its
-process. Its module is imported by the run all the same, to read its settings, and what it crafts for a malicious server
-is part of the world; code that acts there is not kept out.
+process with the scorer: `sys._getframe` and `gc` reach every object there. `processes.ISOLATED` keeps the truth out of
+its process, and its process away from the run. Its module is imported by the run all the same, to read its settings,
+and what it crafts for a malicious server is part of the world; code that acts there is not kept out.
 """
 
 from __future__ import annotations

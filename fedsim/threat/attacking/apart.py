@@ -4,35 +4,40 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import select
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import IO, Any
 
 import torch
 
+from fedsim.core import keeper, landlock
 from fedsim.core.errors import FedsimError, reason
 from fedsim.core.types import Observation, OnStep, Reconstruction
 from fedsim.scenario import AttackChoice
-from fedsim.threat.attacking import Attacker, ShouldStop, frames
+from fedsim.threat.attacking import Attacker, ShouldStop, confining, frames
 
 _LOOK_UP_EVERY = 0.1
 _MOST_AT_ONCE = 1 << 20
 _FAREWELL = 10.0
+_ROOM = 64 << 20  # bytes that any answer may have
+_TIMES = 4  # beside those, so many times what was sent and what the examples and masks that it asks about take
+_WORD = 8  # bytes of a number
+_MANY = 256  # examples, where their number is not known
 
 
 @contextmanager
 def start_isolated(choice: AttackChoice, seed: int, should_stop: ShouldStop) -> Iterator[Attacker]:
     """Yield the attack in a process of its own, which ends with this block."""
     about = {"name": choice.name, "settings": choice.settings}
-    own = _Searching({"attack": about, "seed": seed}, should_stop)
+    attacker = _Searching({"attack": about, "seed": seed}, should_stop)
     try:
-        yield own
+        yield attacker
     finally:
-        own.end()
+        attacker.end()
 
 
 class Apart:
@@ -45,16 +50,20 @@ class Apart:
 
     def __init__(self, hello: dict[str, Any], should_stop: ShouldStop) -> None:
         self._hello, self._should_stop = hello, should_stop
-        self._process = self._start()
+        self._process = _start()
+        self._greet()
 
     def end(self) -> None:
-        """End the process, whatever it is doing."""
-        self._process.kill()
-        self._process.wait(_FAREWELL)
+        """End the process, whatever it is doing, and all that it started."""
+        self._process.terminate()  # its keeper ends the others
+        try:
+            self._process.wait(_FAREWELL)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
             assert pipe is not None
-            with contextlib.suppress(OSError):  # what it did not read any more cannot be flushed
-                pipe.close()
+            pipe.close()
 
     def _status(self) -> int:
         """Return with what the process ended, after its last word; one that lives on in silence is ended."""
@@ -63,36 +72,44 @@ class Apart:
         self.end()
         return self._process.returncode
 
-    def _start(self) -> subprocess.Popen[bytes]:
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "fedsim.threat.attacking.child"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))},
-            start_new_session=True,  # Ctrl-C is for the run, which ends this process
-        )
-        _write(process, frames.frame(frames.HELLO, json.dumps(self._hello).encode()))
-        return process
+    def _greet(self) -> None:
+        """Tell a new process which attack it is."""
+        try:
+            self._write(frames.frame(frames.HELLO, json.dumps(self._hello).encode()))
+        except KeyboardInterrupt:
+            self.end()
+            raise
 
-    def ask(self, kind: frames.Kind, request: object, watch: OnStep = lambda _step: None) -> tuple[frames.Kind, bytes]:
+    def ask(
+        self, kind: frames.Kind, request: object, watch: OnStep = lambda _step: None, expected: int = 0
+    ) -> tuple[frames.Kind, bytes]:
         """Return the answer to a request, and show steps meanwhile.
+
+        Args:
+            kind: of the request.
+            request: what can travel.
+            watch: is shown the steps.
+            expected: bytes of what is asked about; an answer of many times that and of the request is refused.
 
         Raises:
             KeyboardInterrupt: somebody asked to stop.
-            FedsimError: the request cannot travel, or the process ended.
+            FedsimError: the request cannot travel, the process ended, or its answer is too long.
         """
         content = frames.saved(request)
         if self._process.poll() is not None:
-            self._process = self._start()
-        _write(self._process, frames.frame(kind, content))
+            self._process = _start()
+            self._greet()
+        self._write(frames.frame(kind, content))
         while True:
-            told, payload = self._frame()
-            if told != frames.STEP:
-                return told, payload
+            kind_of_answer, payload = self._frame(_ROOM + _TIMES * (len(content) + expected))
+            if kind_of_answer != frames.STEP:
+                return kind_of_answer, payload
             watch(frames.step_of(payload))
 
-    def _frame(self) -> tuple[frames.Kind, bytes]:
+    def _frame(self, most: int) -> tuple[frames.Kind, bytes]:
         kind, length = frames.head(self._read(frames.HEAD_SIZE))
+        if length > most:
+            raise FedsimError(f"its answer has {length:,} bytes, expected at most {most:,} for what it was asked.")
         return kind, self._read(length)
 
     def _read(self, length: int) -> bytes:
@@ -102,20 +119,37 @@ class Apart:
             KeyboardInterrupt: somebody asked to stop.
             FedsimError: the process ended.
         """
-        pipe = self._process.stdout
-        assert pipe is not None
+        pipe = _opened(self._process.stdout)
         parts: list[bytes] = []
         while length:
-            if self._should_stop():
-                raise KeyboardInterrupt
+            self._look_up()
             if not select.select([pipe], [], [], _LOOK_UP_EVERY)[0]:
                 continue
-            part = os.read(pipe.fileno(), min(length, _MOST_AT_ONCE))
+            part = os.read(pipe, min(length, _MOST_AT_ONCE))
             if not part:
                 raise FedsimError(f"its process ended with {self._status()} before it answered.")
             parts.append(part)
             length -= len(part)
         return b"".join(parts)
+
+    def _write(self, content: bytes) -> None:
+        """Send bytes, as fast as they are read; a process that is gone says so by its missing answer.
+
+        Raises:
+            KeyboardInterrupt: somebody asked to stop.
+        """
+        pipe, rest = _opened(self._process.stdin), memoryview(content)
+        while rest:
+            self._look_up()
+            if select.select([], [pipe], [], _LOOK_UP_EVERY)[1]:
+                try:
+                    rest = rest[os.write(pipe, rest[:_MOST_AT_ONCE]) :]
+                except BrokenPipeError:
+                    return
+
+    def _look_up(self) -> None:
+        if self._should_stop():
+            raise KeyboardInterrupt
 
 
 class _Searching(Apart):
@@ -134,19 +168,36 @@ class _Searching(Apart):
     ) -> list[Reconstruction] | str:
         request = {"seen": list(seen), "generators": [generator.get_state() for generator in generators]}
         try:
-            kind, payload = self.ask(frames.SEARCH, request, watch)
-            if kind == frames.FOUND:
-                found = frames.read_guesses(payload)
-                return found if len(found) == len(seen) else "its process returned another number of guesses"
-            return payload.decode(errors="replace")
+            kind, payload = self.ask(frames.SEARCH, request, watch, sum(map(_size_of, seen)))
+            if kind != frames.FOUND:
+                return frames.read_reason(payload)
+            guesses = frames.read_guesses(payload)
+            return guesses if len(guesses) == len(seen) else "its process returned another number of guesses"
         except Exception as error:  # what an attack sends may be anything
             self.end()  # what else is in the pipe answers nothing that will be asked
             return reason(error)
 
 
-def _write(process: subprocess.Popen[bytes], content: bytes) -> None:
-    """Send bytes; a process that is gone says so by its missing answer."""
-    assert process.stdin is not None
-    with contextlib.suppress(OSError):
-        process.stdin.write(content)
-        process.stdin.flush()
+def _start() -> subprocess.Popen[bytes]:
+    process = subprocess.Popen(
+        keeper.command_of(landlock.command_of("fedsim.threat.attacking.child", confining.places())),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        bufsize=0,
+        env=confining.environment(),
+        start_new_session=True,  # Ctrl-C is for the run, which ends this process
+    )
+    os.set_blocking(_opened(process.stdin), False)
+    return process
+
+
+def _opened(pipe: IO[bytes] | None) -> int:
+    assert pipe is not None
+    return pipe.fileno()
+
+
+def _size_of(seen: Observation) -> int:
+    """Return how many bytes the examples and masks behind an update take, as far as the observation says."""
+    examples = seen.examples or seen.batch_size or _MANY
+    masks = sum(math.prod(site.shape) for site in seen.sites) * (1 if seen.batch_size else examples)
+    return _WORD * (examples * math.prod(seen.spec.shape) + seen.local_steps * masks)

@@ -32,9 +32,9 @@ def answer(attack: _Attack, kind: frames.Kind, payload: bytes, answers: IO[bytes
     try:
         asked = torch.load(io.BytesIO(payload), weights_only=False)  # written by the run that started this process
         if isinstance(attack, TraceAttack):
-            return frames.frame(frames.ANSWER, frames.saved(_read(attack, asked)))
+            return frames.frame(frames.ANSWER, frames.packed(_read(attack, asked)))
         if isinstance(attack, AttributeAttack):
-            return frames.frame(frames.ANSWER, frames.saved(asking.answer(attack, kind, asked)))
+            return frames.frame(frames.ANSWER, frames.packed(asking.answer(attack, kind, asked)))
         if kind == frames.AT_ONCE:
             return frames.frame(frames.COUNT, str(together(attack, asked)).encode())
         generators = [torch.Generator() for _ in asked["generators"]]

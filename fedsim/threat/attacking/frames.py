@@ -1,19 +1,20 @@
 """What travels between a run and the process of an attack: frames of one kind byte, a length and a payload.
 
 To the attack goes `torch.save` of the observation: tensors by value, classes by name. Both ends are ours then, and only
-what `observe` built is in it. What comes back was made by the attack, so it is read as plain values: numbers and text
-as JSON, tensors with ``weights_only=True``.
+what `observe` built is in it. What comes back was made by the attack, so it is plain values: a line of JSON, then the
+bytes of its tensors. Nothing of it is code, and nothing grows when it is read.
 """
 
 from __future__ import annotations
 
 import io
 import json
+import math
 import pickle
 import struct
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import IO, Any, cast
+from typing import IO, Any
 
 import torch
 from torch import Tensor
@@ -27,6 +28,15 @@ COUNT, STEP, FOUND, ANSWER, FAILED = b"c", b"i", b"g", b"w", b"f"  # from it
 
 _HEAD = struct.Struct("<cQ")
 HEAD_SIZE = _HEAD.size
+MOST_TEXT = 8 << 20  # bytes of a reply's JSON: a history of a hundred thousand steps has a third of that
+_LONGEST_REASON = 10_000  # characters
+_TYPES = {
+    str(kind).removeprefix("torch."): kind
+    for kind in (
+        *(torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
+        *(torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64, torch.complex128),
+    )
+}
 
 
 def frame(kind: Kind, payload: bytes) -> bytes:
@@ -65,24 +75,39 @@ def saved(value: Any) -> bytes:
     return file.getvalue()
 
 
+def packed(value: Any) -> bytes:
+    """Return plain values and tensors as a payload.
+
+    Raises:
+        FedsimError: something in it is neither tensor, number, text, batch, nor a list or table of those.
+    """
+    parts: list[bytes] = []
+    line = json.dumps(_plain(value, parts)).encode()
+    return b"".join([line, b"\n", *parts])
+
+
+def unpacked(payload: bytes) -> Any:
+    """Return the values of a payload, lists as tuples.
+
+    Raises:
+        FedsimError: it is longer or shorter than it says, or a tensor has no such shape or type.
+    """
+    end = payload.find(b"\n", 0, MOST_TEXT + 1)
+    if end < 0:
+        raise FedsimError(f"its answer has more than {MOST_TEXT:,} bytes beside its tensors, or is no answer.")
+    return _Reader(memoryview(payload)[end + 1 :]).whole(json.loads(payload[:end]))
+
+
 def of_step(step: Step) -> bytes:
-    """Return a step as a payload: a line of JSON, then the guess."""
-    guess = step.guess.detach().contiguous()
-    about = {
-        "numbers": [step.restart, step.iteration, step.iterations, float(step.objective), float(step.best)],
-        "shape": list(guess.shape),
-        "dtype": str(guess.dtype).removeprefix("torch."),
-    }
-    return json.dumps(about).encode() + b"\n" + guess.flatten().view(torch.uint8).numpy().tobytes()
+    """Return a step as a payload."""
+    numbers = (step.restart, step.iteration, step.iterations, float(step.objective), float(step.best))
+    return packed([*numbers, step.guess])
 
 
 def step_of(payload: bytes) -> Step:
     """Return the step of a payload."""
-    line, _, content = payload.partition(b"\n")
-    about = json.loads(line)
-    kind = getattr(torch, about["dtype"])
-    flat = torch.frombuffer(bytearray(content), dtype=kind) if content else torch.empty(0, dtype=kind)
-    return Step(*about["numbers"], guess=flat.reshape(about["shape"]))
+    *numbers, guess = unpacked(payload)
+    return Step(*numbers, guess=guess)
 
 
 def of_found(found: list[Reconstruction]) -> bytes:
@@ -91,45 +116,92 @@ def of_found(found: list[Reconstruction]) -> bytes:
     Raises:
         FedsimError: a guess holds what is neither tensor, number nor text.
     """
-    return saved([{field.name: _plain(getattr(one, field.name)) for field in fields(one)} for one in found])
+    return packed([{field.name: getattr(one, field.name) for field in fields(one)} for one in found])
+
+
+def read_guesses(payload: bytes) -> list[Reconstruction]:
+    """Return the guesses of a payload."""
+    return [Reconstruction(**one) for one in unpacked(payload)]
 
 
 def read_answer(kind: Kind, payload: bytes) -> Tensor:
-    """Return the answer of an attack on traces or attributes, which is read as plain values.
+    """Return the answer of an attack on traces or attributes.
 
     Raises:
         FedsimError: it failed, or answered with something else.
     """
     if kind != ANSWER:
-        raise FedsimError(payload.decode(errors="replace"))
-    answer = torch.load(io.BytesIO(payload), weights_only=True)
+        raise FedsimError(read_reason(payload))
+    answer = unpacked(payload)
     if not isinstance(answer, Tensor):
         raise FedsimError(f"its answer is a {type(answer).__name__}, expected a tensor.")
     return answer
 
 
-def read_guesses(payload: bytes) -> list[Reconstruction]:
-    """Return the guesses of a payload, which stems from the attack and is read as plain values."""
-    read = cast("list[dict[str, Any]]", torch.load(io.BytesIO(payload), weights_only=True))
-    return [_guess(one) for one in read]
+def read_reason(payload: bytes) -> str:
+    """Return why an attack failed, in its own words, of which there may be too many."""
+    return payload.decode(errors="replace")[:_LONGEST_REASON]
 
 
-def _guess(values: dict[str, Any]) -> Reconstruction:
-    trained = values["trained"]
-    return Reconstruction(**{**values, "trained": None if trained is None else Batch(*trained)})
-
-
-def _plain(value: Any) -> Any:
+def _plain(value: Any, parts: list[bytes]) -> Any:
+    """Return a value as JSON knows it, and put the bytes of its tensors to `parts`."""
     if isinstance(value, Tensor):
-        return value.detach()
+        return {"tensor": _described(value.detach().cpu(), parts)}
     if value is None or isinstance(value, bool | str):
         return value
     if isinstance(value, int | float):
         return int(value) if isinstance(value, int) else float(value)
     if isinstance(value, Batch):
-        return (_plain(value.inputs), _plain(value.labels), _plain(value.given))
+        return {"batch": [_plain(part, parts) for part in (value.inputs, value.labels, value.given)]}
     if isinstance(value, Mapping):
-        return {str(key): _plain(own) for key, own in value.items()}
+        return {"table": {str(key): _plain(part, parts) for key, part in value.items()}}
     if isinstance(value, list | tuple):
-        return tuple(_plain(own) for own in value)
+        return [_plain(part, parts) for part in value]
     raise FedsimError(f"its guess holds a {type(value).__name__}, expected tensors, numbers and text.")
+
+
+def _described(tensor: Tensor, parts: list[bytes]) -> list[Any]:
+    name = str(tensor.dtype).removeprefix("torch.")
+    if name not in _TYPES or tensor.layout != torch.strided:
+        raise FedsimError(f"its guess holds a tensor of {tensor.dtype} ({tensor.layout}), expected plain numbers.")
+    parts.append(tensor.resolve_conj().resolve_neg().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return [name, *tensor.shape]
+
+
+class _Reader:
+    """Reads values; the bytes of their tensors lie one after the other."""
+
+    def __init__(self, content: memoryview) -> None:
+        self._content = content
+
+    def whole(self, value: Any) -> Any:
+        """Return a value that all bytes belong to."""
+        result = self._value(value)
+        if len(self._content):
+            raise FedsimError(f"its answer has {len(self._content):,} bytes too many.")
+        return result
+
+    def _value(self, value: Any) -> Any:
+        if isinstance(value, list):
+            return tuple([self._value(part) for part in value])
+        if not isinstance(value, dict):
+            return value
+        ((kind, content),) = value.items()
+        if kind == "tensor":
+            return self._tensor(*content)
+        if kind == "batch":
+            return Batch(*(self._value(part) for part in content))
+        return {key: self._value(part) for key, part in content.items()}
+
+    def _tensor(self, name: str, *shape: int) -> Tensor:
+        kind = _TYPES[name]
+        length = kind.itemsize * math.prod(shape)
+        most = kind.itemsize * math.prod(max(1, size) for size in shape)  # no tensor without values has many of them
+        if min(shape, default=0) < 0 or length > len(self._content) or (not length and most > MOST_TEXT):
+            raise FedsimError(f"its answer has no {length:,} bytes for a tensor of shape {shape}.")
+        content, self._content = bytearray(self._content[:length]), self._content[length:]
+        if not length:
+            return torch.empty(shape, dtype=kind)
+        if kind == torch.bool:  # another byte than 0 and 1 would be neither
+            return torch.frombuffer(content, dtype=torch.uint8).ne(0).reshape(shape)
+        return torch.frombuffer(content, dtype=kind).reshape(shape)

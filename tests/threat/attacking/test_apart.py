@@ -1,6 +1,10 @@
 """An attack in a process of its own: the same result, nothing of the truth in it, and its failures stay its own."""
 
+import os
 import signal
+import struct
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,14 +14,15 @@ from typing import Any
 import pytest
 import torch
 
-from fedsim.core import seeding
+from fedsim.core import keeper, seeding
+from fedsim.core.errors import FedsimError
 from fedsim.core.types import Observation, Step
 from fedsim.experiment import runner
 from fedsim.record import RunRecord
 from fedsim.record.store import RunFolder
 from fedsim.scenario import AttackChoice, Scenario
-from fedsim.threat.attacking import in_process
-from fedsim.threat.attacking.apart import start_isolated
+from fedsim.threat.attacking import apart, frames, in_process
+from fedsim.threat.attacking.apart import Apart, start_isolated
 from fedsim.threat.attacking.processes import HERE
 from tests.cli.typed import started
 from tests.experiment.running import Silent
@@ -187,3 +192,72 @@ def test_the_process_ends_with_its_run(tmp_path: Path, how: signal.Signals) -> N
         process.signal(how)
         assert process.wait(60) == (130 if how == signal.SIGINT else -signal.SIGKILL)
         assert waited_for(lambda: not alive(child))
+
+
+def answering(monkeypatch: pytest.MonkeyPatch, code: str, should_stop: Callable[[], bool] = lambda: False) -> Apart:
+    """Return a process that runs this code in place of an attack's."""
+
+    def start() -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(
+            keeper.command_of([sys.executable, "-c", code]), stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
+        )
+        assert process.stdin is not None
+        os.set_blocking(process.stdin.fileno(), False)
+        return process
+
+    monkeypatch.setattr(apart, "_start", start)
+    return Apart({}, should_stop)
+
+
+@pytest.mark.parametrize("kind", [frames.FOUND, frames.STEP])
+def test_an_answer_longer_than_any_guess_is_refused_before_it_is_read(
+    monkeypatch: pytest.MonkeyPatch, kind: bytes
+) -> None:
+    head = struct.pack("<cQ", kind, 1 << 62)
+    endless = f"import os\nos.write(1, {head!r})\nwhile True: os.write(1, bytes(1 << 20))"
+    process = answering(monkeypatch, endless)
+    try:
+        with pytest.raises(FedsimError, match=r"its answer has 4,611,686,018,427,387,904 bytes, expected at most 67,"):
+            process.ask(frames.SEARCH, None)
+    finally:
+        process.end()
+
+
+def test_a_larger_question_may_have_a_longer_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    most = apart._ROOM + 4 * (len(frames.saved(None)) + 1000)
+    for length, is_refused in ((most, False), (most + 1, True)):
+        head = struct.pack("<cQ", frames.ANSWER, length)
+        process = answering(monkeypatch, f"import os, sys\nsys.stdout.buffer.write({head!r} + bytes({length}))")
+        try:
+            if is_refused:
+                with pytest.raises(FedsimError, match="expected at most"):
+                    process.ask(frames.READ, None, expected=1000)
+            else:
+                assert len(process.ask(frames.READ, None, expected=1000)[1]) == length
+        finally:
+            process.end()
+
+
+def test_somebody_who_asks_to_stop_is_heard_while_the_process_reads_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    begin = time.monotonic()
+    process = answering(monkeypatch, "import time\ntime.sleep(600)", lambda: time.monotonic() > begin + 0.5)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            process.ask(frames.SEARCH, torch.zeros(1 << 20))
+    finally:
+        process.end()
+    assert process._process.returncode == -signal.SIGKILL
+
+
+def test_examples_and_masks_that_are_asked_about_make_room(watched: Watched) -> None:
+    observation, _, _ = watched()
+    known = replace(observation, batch_size=3, examples=6, local_steps=2)
+    masks = sum(_product(site.shape) for site in known.sites)
+    assert masks > 0
+    assert apart._size_of(known) == 8 * (6 * 64 + 2 * masks)
+    unknown = replace(observation, batch_size=None, examples=None, local_steps=2)
+    assert apart._size_of(unknown) == 8 * 256 * (64 + 2 * masks)
+
+
+def _product(shape: tuple[int, ...]) -> int:
+    return int(torch.tensor(shape).prod())

@@ -41,10 +41,45 @@ def test_what_an_attack_sends_is_no_code() -> None:
         def __reduce__(self) -> tuple[Any, ...]:
             return os.system, ("true",)
 
-    with pytest.raises(Exception, match=r"(?i)weights_only|unsupported"):
-        frames.read_guesses(frames.saved([{"inputs": Evil()}]))
+    with pytest.raises(ValueError, match="decode"):
+        frames.read_guesses(frames.saved([{"inputs": torch.zeros(1)}]))
     with pytest.raises(FedsimError, match="holds a Evil"):
         frames.of_found([guess(found={"x": Evil()})])
+    with pytest.raises(FedsimError, match="sparse"):
+        frames.of_found([guess(inputs=torch.zeros(2).to_sparse())])
+
+
+@pytest.mark.parametrize("kind", frames._TYPES.values(), ids=frames._TYPES)
+@pytest.mark.parametrize("shape", [(), (3, 2), (0, 4)])
+def test_tensors_of_every_type_come_back_as_they_were(kind: torch.dtype, shape: tuple[int, ...]) -> None:
+    sent = (torch.rand(shape) * 5 - 1).to(kind)
+    back, strided = frames.unpacked(frames.packed([sent, torch.arange(6.0).reshape(2, 3).T]))
+    assert torch.equal(back, sent)
+    assert (back.dtype, back.shape) == (kind, sent.shape)
+    assert torch.equal(strided, torch.arange(6.0).reshape(2, 3).T)
+
+
+@pytest.mark.parametrize(
+    ("payload", "why"),
+    [
+        (b'{"tensor": ["float32", 1000000000000]}\n', "no 4,000,000,000,000 bytes"),
+        (b'{"tensor": ["float32", -1, -1]}\n0000', "for a tensor of shape"),
+        (b'{"tensor": ["float32", 0, 1000000000]}\n', "for a tensor of shape"),
+        (b'{"tensor": ["float32", 1]}\n00000000', "4 bytes too many"),
+        (b"[" + b"0," * frames.MOST_TEXT, "more than 8,388,608 bytes"),
+    ],
+)
+def test_an_answer_is_no_larger_than_what_was_sent(payload: bytes, why: str) -> None:
+    with pytest.raises(FedsimError, match=why):
+        frames.unpacked(payload)
+
+
+def test_a_byte_that_is_no_truth_value_counts_as_true() -> None:
+    assert frames.unpacked(b'{"tensor": ["bool", 2]}\n\x00\x07').tolist() == [False, True]
+
+
+def test_of_many_words_about_a_failure_the_first_are_kept() -> None:
+    assert len(frames.read_reason(b"no" * 1_000_000)) == 10_000
 
 
 def test_a_step_comes_back_as_it_was() -> None:

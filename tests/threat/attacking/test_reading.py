@@ -71,7 +71,7 @@ def test_what_an_attack_draws_elsewhere_follows_its_seed_and_leaves_others_alone
     ("kind", "payload", "told"),
     [
         (frames.FAILED, b"a bug", "a bug"),
-        (frames.ANSWER, frames.saved({"a": 1}), "its answer is a dict, expected a tensor"),
+        (frames.ANSWER, frames.packed({"a": 1}), "its answer is a dict, expected a tensor"),
         (frames.COUNT, b"3", "3"),
     ],
 )
@@ -89,7 +89,7 @@ def test_a_process_is_of_one_attack_with_its_settings_and_ends_with_the_block(mo
 
     monkeypatch.setattr(Apart, "__init__", start)
     monkeypatch.setattr(Apart, "end", lambda self: ended.append(1))
-    monkeypatch.setattr(Apart, "ask", lambda self, kind, request: (frames.ANSWER, frames.saved(torch.zeros(1))))
+    monkeypatch.setattr(Apart, "ask", lambda self, kind, request: (frames.ANSWER, frames.packed(torch.zeros(1))))
     with read_isolated(lambda: False) as answer:
         for trees in (3, 3, 4):
             answer(make("trace-forest", trees=trees), paces("prompt"), source())

@@ -1,0 +1,93 @@
+"""How much memory a process may still take, and models that are refused before they take more."""
+
+from __future__ import annotations
+
+import math
+import resource
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from fedsim.core.errors import FedsimError
+
+_COPIES = 2  # of every value of a model that trains: itself and its gradient
+_MADE = ("empty", "zeros", "ones", "full", "rand", "randn")
+_KIB, _GIB = 1 << 10, 1 << 30
+_OF_GROUP = Path("/sys/fs/cgroup")
+
+
+def free() -> int | None:
+    """Return how many bytes this process may still take, by the machine, its group and its own limit; None: unknown."""
+    rooms = [room for room in (_of_machine(), _of_group(), _of_process()) if room is not None]
+    return min(rooms, default=None)
+
+
+@contextmanager
+def refusing_too_large(whose: str) -> Iterator[None]:
+    """Refuse a model whose values and gradients would not fit into memory, before torch asks for it.
+
+    Args:
+        whose: names the model at the start of a sentence.
+
+    Raises:
+        FedsimError: the tensors that are made in this block are too large.
+    """
+    room = free()
+    if room is None:
+        yield
+        return
+    with _Counting(room, whose):
+        yield
+
+
+class _Counting(TorchDispatchMode):
+    """Adds up the tensors that are made."""
+
+    def __init__(self, room: int, whose: str) -> None:
+        super().__init__()
+        self._room, self._whose, self._taken = room, whose, 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        given = kwargs or {}
+        if func.overloadpacket.__name__ in _MADE and torch.device(given.get("device") or "cpu").type == "cpu":
+            kind = given.get("dtype") or torch.get_default_dtype()
+            self._take(math.prod(args[0]) * kind.itemsize)
+        return func(*args, **given)
+
+    def _take(self, size: int) -> None:
+        self._taken += size
+        if _COPIES * self._taken > self._room:
+            raise FedsimError(
+                f"{self._whose} needs more than {_COPIES * self._taken / _GIB:.1f} GiB for its weights and their "
+                f"gradient, and {self._room / _GIB:.1f} GiB of memory are free. Make the model smaller."
+            )
+
+
+def _of_machine() -> int | None:
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * _KIB for line in lines if line.startswith("MemAvailable:")), None)
+
+
+def _of_group() -> int | None:
+    try:
+        most, used = ((_OF_GROUP / f"memory.{name}").read_text().strip() for name in ("max", "current"))
+    except OSError:
+        return None
+    return None if most == "max" else int(most) - int(used)
+
+
+def _of_process() -> int | None:
+    most, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if most == resource.RLIM_INFINITY:
+        return None
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    return most - pages * resource.getpagesize()

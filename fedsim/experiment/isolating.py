@@ -1,0 +1,45 @@
+"""In which processes the attacks of a run work, and the secret salt of what they draw from."""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+
+from fedsim.core import landlock
+from fedsim.core.errors import FedsimError
+from fedsim.record.store import SALT, SALT_BYTES, RunFolder, read_salt
+from fedsim.threat.attacking.processes import HERE, ISOLATED, Processes
+from fedsim.threat.attacking.salting import salted
+
+
+def describe_open() -> str:
+    """Return a sentence about what isolated attacks are not kept from here, '' where Landlock is recent."""
+    gaps = landlock.describe_gaps(landlock.version())
+    if not gaps:
+        return ""
+    return f"This machine has no recent Landlock (Linux 6.12): isolated attacks are not kept from {gaps}."
+
+
+def choose_processes(folder: RunFolder, *, isolate: bool, salt: Path | None) -> Processes:
+    """Return in which processes the attacks of a run work, and keep the salt of their generators in its folder.
+
+    Args:
+        folder: of the run; the salt of an interrupted run is taken from it.
+        isolate: whether each attack gets a process of its own. Then there is a salt, a new one if none is given.
+        salt: a file with a salt, as an earlier run has left it in its folder.
+
+    Raises:
+        FedsimError: the file holds no salt, or the folder holds another one.
+    """
+    kept = read_salt(folder.path / SALT) if (folder.path / SALT).exists() else None
+    given = read_salt(salt) if salt is not None else None
+    if kept is not None and given not in (None, kept):
+        raise FedsimError(
+            f"{folder.path} holds a run with another salt than {salt}. Leave out --salt to go on with it."
+        )
+    chosen = kept or given or (secrets.token_bytes(SALT_BYTES) if isolate else None)
+    processes = ISOLATED if isolate else HERE
+    if chosen is None:
+        return processes
+    folder.write_salt(chosen)
+    return salted(processes, chosen)

@@ -1,0 +1,72 @@
+"""What the process of an isolated attack still gets of this machine: variables, and places in the file system."""
+
+from __future__ import annotations
+
+import os
+import sys
+import sysconfig
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from fedsim.core import checkpoints, process
+from fedsim.core.landlock import Places
+
+_VARIABLES = frozenset(
+    ("PATH", "HOME", "LANG", "TZ", "FEDSIM_CACHE", "LD_LIBRARY_PATH", "PYTHONHASHSEED", *process.ENVIRONMENT)
+)
+_OF_ARITHMETIC = (
+    "LC_",
+    "OMP_",
+    "KMP_",
+    "MKL_",
+    "OPENBLAS_",
+    "ATEN_",
+    "DNNL_",
+    "ONEDNN_",
+    "CUDA_",
+    "CUBLAS_",
+    "PYTORCH_",
+)
+_LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/usr/local/cuda", "/etc/ld.so.cache")
+_FACTS = (  # about the processor and this process
+    *("/proc/self", "/proc/cpuinfo", "/proc/meminfo", "/proc/driver/nvidia", "/sys/devices/system"),
+    *("/etc/localtime", "/usr/share/zoneinfo", "/dev/urandom", "/dev/random"),
+)
+
+
+def environment() -> dict[str, str]:
+    """Return the variables of an attack's process: where Python and fedsim look, and how numbers are computed."""
+    kept = {name: value for name, value in os.environ.items() if name in _VARIABLES or name.startswith(_OF_ARITHMETIC)}
+    return {**kept, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
+
+
+def places() -> Places:
+    """Return what an attack's process may read: Python, installed packages, and what this process has imported."""
+    installed = {str(Path(path).resolve()) for path in _installed()}
+    imported = [[place for place in one if not any(map(place.is_relative_to, installed))] for one in _imported()]
+    readable = {*installed, *_LIBRARIES, *_FACTS, str(checkpoints.cache()), *(str(p) for one in imported for p in one)}
+    listed = {
+        str(one[0].parent) for one in imported if one
+    }  # further folders of a package are not found by their names
+    devices = ["/dev/null", *map(str, sorted(Path("/dev").glob("nvidia*")))]
+    return Places(sorted(readable), sorted(listed), devices)
+
+
+def _installed() -> Iterator[str]:
+    """Yield the folders of Python's own modules and libraries, and of installed packages."""
+    paths = sysconfig.get_paths()
+    yield from (paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib"))
+    yield from (os.path.join(sys.base_prefix, name) for name in ("lib", "lib64"))
+    yield from (entry for entry in sys.path if Path(entry).name in ("site-packages", "dist-packages"))
+
+
+def _imported() -> Iterator[list[Path]]:
+    """Yield where each package or module lies that this process has imported, and what packages say of themselves."""
+    for entry in sys.path:
+        yield from ([about.resolve()] for kind in ("dist-info", "egg-info") for about in Path(entry).glob(f"*.{kind}"))
+    for name, module in list(sys.modules.items()):
+        if "." in name or name in ("__main__", "__mp_main__"):
+            continue
+        file: str | None = getattr(module, "__file__", None)
+        folders: Iterable[str] = getattr(module, "__path__", [file] if file is not None else [])
+        yield [Path(folder).resolve() for folder in folders]

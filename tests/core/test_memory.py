@@ -1,0 +1,49 @@
+"""Models that do not fit into memory are refused before torch asks for it."""
+
+import pytest
+import torch
+from torch import nn
+
+from fedsim.core import memory
+from fedsim.core.errors import FedsimError
+from fedsim.core.memory import free, refusing_too_large
+
+
+def test_the_smallest_room_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (free() or 0) > 1 << 20
+    for name, room in (("_of_machine", 30), ("_of_group", None), ("_of_process", 20)):
+        monkeypatch.setattr(memory, name, lambda room=room: room)
+    assert free() == 20
+    for name in ("_of_machine", "_of_process"):
+        monkeypatch.setattr(memory, name, lambda: None)
+    assert free() is None
+    with refusing_too_large("a model"):
+        torch.empty(3)
+
+
+def test_a_layer_that_is_too_large_is_never_made() -> None:
+    words = r"model 'mlp' needs more than [\d.]+ GiB .* GiB of memory are free. Make"
+    with pytest.raises(FedsimError, match=words), refusing_too_large("model 'mlp'"):
+        nn.Linear(1 << 24, 1 << 24)
+
+
+def test_weights_and_their_gradient_are_counted_over_all_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    size = 2 * 4 * (10 * 10 + 10 + 10 * 10)
+    for room in (size, size - 1):
+        monkeypatch.setattr(memory, "free", lambda room=room: room)
+        with refusing_too_large("it"):
+            nn.Linear(10, 10)
+            if room == size:
+                torch.zeros(10, 10)
+            else:
+                with pytest.raises(FedsimError):
+                    torch.zeros(10, 10)
+
+
+def test_a_model_that_fits_has_the_same_weights() -> None:
+    torch.manual_seed(1)
+    bare = nn.Linear(5, 7)
+    torch.manual_seed(1)
+    with refusing_too_large("it"):
+        counted = nn.Linear(5, 7)
+    assert torch.equal(bare.weight, counted.weight)
