@@ -39,7 +39,8 @@ def measure(full: bool) -> list[Row]:
 
 
 def _scenario(full: bool) -> Scenario:
-    raw = load(_SCENARIO, []).model_dump(mode="json", exclude={"membership"})
+    raw = load(_SCENARIO, []).model_dump(mode="json")
+    raw.pop("membership", None)
     raw["exposure"]["search"] = _SEARCH
     chosen = raw["arms"]["training"]
     raw["arms"]["training"] = {name: own for name, own in chosen.items() if full or name in _SHORT}
@@ -47,16 +48,17 @@ def _scenario(full: bool) -> Scenario:
 
 
 def _of_arm(arm: ArmRecord) -> Iterator[Row]:
-    assert arm.exposure is not None
-    for own in arm.exposure.summaries:
-        assert own.found is not None
-        setting = f"{arm.name}: {own.kind}, {own.repetitions} times"
-        secrets = [one for one in arm.exposure.secrets if (one.kind, one.repetitions) == (own.kind, own.repetitions)]
-        exposures = [one.exposure for one in secrets]
-        yield measured("exposure", _with_bounds(setting, own.exposure), exposures, "bits", "", own.exposure.value)
-        yield _share("written greedily", setting, own.extracted)
-        yield _share("found by search", setting, own.found)
-    ended = [float(own.likeliest is not None) for own in arm.exposure.secrets]
+    secrets = arm.items["exposure/secrets"]
+    for own in arm.findings:
+        assert own.value is not None
+        kind, times = own.about["secrets"], own.about["repetitions"]
+        setting = f"{arm.name}: {kind}, {times} times"
+        rows = zip(secrets["kind"], secrets["repetitions"], secrets["exposure"], strict=True)
+        exposures = [bits for its_kind, its_times, bits in rows if (its_kind, its_times) == (kind, times)]
+        yield measured("exposure", _with_bounds(setting, own.value), exposures, "bits", "", own.value.value)
+        yield _share("written greedily", setting, own.more["secrets_written"])
+        yield _share("found by search", setting, own.more["likeliest"])
+    ended = [float(text is not None) for text in secrets["likeliest"]]
     yield measured("searches that ended", arm.name, ended, "share", "", sum(ended) / len(ended))
 
 

@@ -28,9 +28,8 @@ from fedsim.core import registry  # noqa: E402
 from fedsim.core.errors import FedsimError, reason  # noqa: E402
 from fedsim.core.hooks import Decoder  # noqa: E402
 from fedsim.experiment.training import train  # noqa: E402
-from fedsim.record import TraceFinding  # noqa: E402
-from fedsim.report.tables import QUESTIONS  # noqa: E402
-from fedsim.scenario import Scenario, load, parse  # noqa: E402
+from fedsim.record import Finding  # noqa: E402
+from fedsim.scenario import Generation, Scenario, load, parse  # noqa: E402
 from fedsim.scenario.reading import read_settings  # noqa: E402
 from fedsim.scenario.world import share, shared  # noqa: E402
 from fedsim.threat.side_channels import Asked, Judging  # noqa: E402
@@ -51,6 +50,12 @@ _ASKED: dict[str, dict[str, Any]] = {  # what they do without says nothing
 }
 _TRAINED: dict[str, dict[str, Any]] = {  # the clients' component that trains parts of a decoder
     "lexical-unit": {"name": "pad-blocks", "sure": 0.5}
+}
+_QUESTIONS = {
+    "prompt": "Which prompt?",
+    "member": "Trained on or not?",
+    "planted": "What was planted?",
+    "bits": "How many bits about the prompt?",
 }
 _VIEWS = {"counts": "packets", "work": "work", "outputs": "the text itself"}
 _HEAD = """# What a decoder's trace gives away
@@ -116,8 +121,7 @@ def prepare(scenario: Scenario) -> Setting:
     text = share(scenario)
     world = shared(text)
     journal = train(text, lambda _round: None)
-    assert scenario.generation is not None, "scenario 60 has one"
-    speaker = speaker_of(world, journal.weights, scenario.generation.tokens)
+    speaker = speaker_of(world, journal.weights)
     return Setting(speaker, material_of(world, journal), asked_of(world), Judging(scenario.seed))
 
 
@@ -184,15 +188,15 @@ def _told(settings: dict[str, Any]) -> str:
     return ", ".join(f"{key} {value}" for key, value in settings.items())
 
 
-def _line(name: str, settings: str, pace: float, own: TraceFinding) -> Line:
-    found = own.found
+def _line(name: str, settings: str, pace: float, own: Finding) -> Line:
+    found = own.value
     return Line(
         decoder=name,
         settings=settings,
         tokens_a_step=pace,
-        question=own.question,
+        question=str(own.about["question"]),
         attack=own.label,
-        view=own.view,
+        view=str(own.about["view"]),
         role=own.role,
         figure=own.metric,
         value=found and found.value,
@@ -201,16 +205,20 @@ def _line(name: str, settings: str, pace: float, own: TraceFinding) -> Line:
         n=found.n if found else 0,
         chance=own.chance,
         p=own.p,
-        longer=own.longer,
-        larger=own.larger,
+        longer=_value(own, "times_the_steps"),
+        larger=_value(own, "times_the_tokens"),
         why=own.failure or "",
     )
+
+
+def _value(own: Finding, name: str) -> float | None:
+    return own.more[name].value if name in own.more else None
 
 
 def as_table(rows: Sequence[Line]) -> str:
     """Return Markdown: what was found of every decoder in one table, then a table a question with all controls."""
     parts = [_overview(rows)]
-    for question, title in QUESTIONS.items():
+    for question, title in _QUESTIONS.items():
         own = [row for row in rows if row.question == question]
         if own:
             head = "| decoder | attack | view | figure | found | interval | chance | p | n | costs |"
@@ -294,8 +302,7 @@ def _bounds(row: Line) -> str:
 
 def as_page(rows: Sequence[Line], own: Scenario, options: str) -> str:
     """Return the page of documentation."""
-    asked = own.generation
-    assert asked is not None, "scenario 60 has one"
+    asked = Generation.model_validate(own.questions["generation"].settings)
     head = _HEAD.format(
         options=options,
         day=f"{datetime.now(UTC):%d %B %Y}",

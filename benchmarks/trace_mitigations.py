@@ -30,7 +30,7 @@ from fedsim.core import registry, seeding  # noqa: E402
 from fedsim.core.hooks import Condition, Mitigation  # noqa: E402
 from fedsim.core.types import Generated, TraceView  # noqa: E402
 from fedsim.generation import stream, veil  # noqa: E402
-from fedsim.record import TraceFinding  # noqa: E402
+from fedsim.record import Finding  # noqa: E402
 from fedsim.threat.observe_trace import observe_trace  # noqa: E402
 from fedsim.threat.side_channels import Asked, Judging, Speech, judge  # noqa: E402
 from fedsim.threat.speaking import Speaker, Tokens  # noqa: E402
@@ -66,7 +66,7 @@ class Line(NamedTuple):
     step: float
     pace: list[float]
     share: list[float]
-    bits: tuple[TraceFinding, ...]
+    bits: tuple[Finding, ...]
 
 
 def clock(speaker: Speaker, prompts: Sequence[Tokens]) -> Clock:
@@ -130,7 +130,7 @@ def _looks_alike(speech: Speech, shown: Sequence[Generated], view: TraceView) ->
     return all(observe_trace(before, [view]) == observe_trace(after, [view]) for before, after in pairs)
 
 
-def _bits(speech: Speech, view: TraceView, judging: Judging) -> TraceFinding:
+def _bits(speech: Speech, view: TraceView, judging: Judging) -> Finding:
     method = registry.get("trace", "trace-figures")
     attack = method.make(method.config()).named("trace-figures")
     return judge(speech, Asked(attack, f"trace-figures, {view}", view), judging)
@@ -162,10 +162,10 @@ def as_table(rows: Sequence[Line]) -> str:
     return "\n".join(lines)
 
 
-def _told(own: TraceFinding) -> str:
-    if own.found is None:
+def _told(own: Finding) -> str:
+    if own.value is None:
         return f"failed: {own.failure}"
-    return f"{in_words(own.found, 2)}, p {own.p:.2f}"
+    return f"{in_words(own.value, 2)}, p {own.p:.2f}"
 
 
 def main() -> None:

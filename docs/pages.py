@@ -37,6 +37,7 @@ NAVIGATION: dict[str, tuple[str, ...]] = {
     "Develop": (
         "contributing.md",
         "writing-an-attack.md",
+        "writing-a-question.md",
         "adding-a-task.md",
         "design.md",
         "testing.md",

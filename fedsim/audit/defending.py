@@ -78,7 +78,7 @@ def defend(book: AuditJournal, subject: Checked, largest: int) -> None:
 
 def _baseline(book: AuditJournal, subject: Checked, batch_size: int) -> Trained:
     """Train without further defenses, and find members."""
-    world = world_of(subject, book.plan, batch_size, Setting(), candidates=_candidates(subject, batch_size))
+    world = world_of(subject, book.plan, batch_size, Setting())
     book.tell("trains for a few rounds, without further defenses")
     training = trained(world, ROUNDS, book.clock.left * _FOR_MEMBERS / 2)
     risks = members.Risks(subject.groups)
@@ -163,7 +163,7 @@ class _Defender:
     def _train(self, trial: Trial, setting: Setting) -> Trial:
         """Train with the defense for as many rounds as without it, and compare."""
         subject, plan, before = self.subject, self.book.plan, self.without.summary
-        world = world_of(subject, plan, before.batch_size, setting, candidates=_candidates(subject, before.batch_size))
+        world = world_of(subject, plan, before.batch_size, setting)
         check(world, subject)
         self.book.tell(f"{trial.name}: trains for {before.rounds} rounds")
         after = trained(world, before.rounds, math.inf)
@@ -210,10 +210,11 @@ def _judge(
     *,
     with_shadows: bool,
 ) -> tuple[MembershipRecord, ...]:
-    if _candidates(subject, training.summary.batch_size) < members.FEWEST:
+    wanted = _candidates(subject, training.summary.batch_size)
+    if wanted < members.FEWEST:
         return ()
     seconds = book.clock.left * (_FOR_MEMBERS if book.plan.defend else _ALL)
-    return members.judged(world, training, seconds, book.tell, with_shadows=with_shadows, risks=risks)
+    return members.judged(world, training, seconds, book.tell, wanted, with_shadows=with_shadows, risks=risks)
 
 
 def _candidates(subject: Checked, batch_size: int) -> int:

@@ -46,6 +46,7 @@ def judged(
     trained: Trained,
     seconds: float,
     on_progress: Callable[[str], None],
+    wanted: int,
     *,
     with_shadows: bool,
     risks: Risks | None = None,
@@ -56,7 +57,7 @@ def judged(
     """
     risks = Risks() if risks is None else risks
     end = time.monotonic() + seconds
-    world = _with_members_used(world, trained)
+    most = _most(world, trained, wanted)
     cases: dict[Target, Case] = {}
     known: dict[ShadowPlan, tuple[Shadow, ...]] = {}
     records: list[MembershipRecord] = []
@@ -80,7 +81,7 @@ def judged(
             continue
         try:
             with limit(left):
-                records.append(_judge(world, trained, attack, record, cases, known, risks))
+                records.append(_judge(world, trained, most, attack, record, cases, known, risks))
         except OutOfTime:
             records.append(record.model_copy(update={"failure": "the clock ended it"}))
         except Exception as error:
@@ -89,14 +90,10 @@ def judged(
     return tuple(records)
 
 
-def _with_members_used(world: World, trained: Trained) -> World:
-    """Return the world with as many candidates as examples were used; some are drawn twice, or the time ended."""
-    settings = world.scenario.membership
+def _most(world: World, trained: Trained, wanted: int) -> int:
+    """Return how many members there are to judge: some examples are drawn twice, or the time ended."""
     used = int((membership.count_training(world, trained.journal.rounds) > 0).sum())
-    if settings is None or settings.candidates <= used:
-        return world
-    fewer = settings.model_copy(update={"candidates": max(2, used)})
-    return replace(world, scenario=world.scenario.model_copy(update={"membership": fewer}))
+    return min(wanted, max(2, used))
 
 
 def _too_long(plan: ShadowPlan | None, cost: float, seconds: float) -> str:
@@ -117,6 +114,7 @@ def _cost(plan: ShadowPlan, trained: Trained) -> float:
 def _judge(
     world: World,
     trained: Trained,
+    most: int,
     attack: MembershipAttack[Any],
     record: MembershipRecord,
     cases: dict[Target, Case],
@@ -124,7 +122,7 @@ def _judge(
     risks: Risks,
 ) -> MembershipRecord:
     if attack.target not in cases:
-        cases[attack.target] = _case(world, trained, attack.target)
+        cases[attack.target] = _case(world, trained, most, attack.target)
     case, plan, seed = cases[attack.target], attack.plan(), world.scenario.seed
     if plan is not None and plan not in known:
         known[plan] = shadows(case.observation, plan, seed, lambda _number: None)
@@ -140,10 +138,10 @@ def _judge(
     return membership.judged(record, case, scores, world, seconds)
 
 
-def _case(world: World, trained: Trained, target: Target) -> Case:
+def _case(world: World, trained: Trained, most: int, target: Target) -> Case:
     if target == "model":
-        return membership.of_model(world, trained.journal)
+        return membership.of_model(world, trained.journal, most)
     size = max(1, min(len(truth.private[0]) for truth in trained.truths))
-    watched = -(-world.scenario.membership.candidates // size) if world.scenario.membership else 1
+    watched = -(-most // size)
     journal = replace(trained.journal, entries=trained.journal.entries[:watched])
-    return membership.of_updates(world, journal, trained.truths[:watched])
+    return membership.of_updates(world, journal, trained.truths[:watched], most)

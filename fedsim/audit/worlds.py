@@ -50,9 +50,7 @@ class Setting:
 _WHOLE_STEP = {"name": "sgd", "learning_rate": 1.0}
 
 
-def world_of(
-    subject: Checked, plan: Plan, batch_size: int, setting: Setting = Setting(), *, candidates: int = 2
-) -> World:
+def world_of(subject: Checked, plan: Plan, batch_size: int, setting: Setting = Setting()) -> World:
     """Return the world of one client that owns all the subject's examples.
 
     Args:
@@ -60,7 +58,6 @@ def world_of(
         plan: holds the attacker's knowledge.
         batch_size: examples per step, at most as many as the client owns; under Poisson sampling the expectation.
         setting: change of the subject's client.
-        candidates: number of members that membership attacks judge.
 
     Raises:
         FedsimError: a method or setting is unknown, or the client owns too few examples.
@@ -71,7 +68,7 @@ def world_of(
             f"batch {batch_size} is more than the {owned} examples of the client. Choose a smaller --batch, or let the "
             "loader yield more."
         )
-    scenario = _scenario(subject, plan, batch_size, setting, candidates)
+    scenario = _scenario(subject, plan, batch_size, setting)
     return World(
         scenario=scenario,
         data=Data(subject.dataset, (torch.arange(max(owned, batch_size)),), scenario.federation, scenario.seed),
@@ -99,7 +96,7 @@ def check(world: World, subject: Checked) -> None:
             raise FedsimError(f"defense '{defense.name}' computes cross-entropy, but the loss is another.")
 
 
-def _scenario(subject: Checked, plan: Plan, batch_size: int, setting: Setting, candidates: int) -> Scenario:
+def _scenario(subject: Checked, plan: Plan, batch_size: int, setting: Setting) -> Scenario:
     own = subject.subject
     optimizer = {"name": own.optimizer, "learning_rate": own.learning_rate}
     knows: list[Knowledge] = list(plan.knows)
@@ -122,7 +119,6 @@ def _scenario(subject: Checked, plan: Plan, batch_size: int, setting: Setting, c
                 "aggregation": {"name": "mean", "optimizer": optimizer if own.local_steps == 1 else _WHOLE_STEP},
                 "defenses": [*own.defenses, *setting.tables],
                 "threat": {"knows": knows},
-                "membership": {"candidates": max(2, candidates), "attacks": [{"name": "all"}]},
                 "scoring": plan.scoring.model_dump(),
             }
         )

@@ -28,9 +28,8 @@ from fedsim.experiment.sweep.run import Outcome
 from fedsim.experiment.watching import Watcher
 from fedsim.metrics.cost import measure_memory
 from fedsim.record import (
-    AttributeRecord,
     Cause,
-    MembershipRecord,
+    Finding,
     RoundRecord,
     VictimRecord,
 )
@@ -102,21 +101,13 @@ class PlainLines:
         """Print the outcome of one attack."""
         self._say(f"  {label} on {victim.who}: {outcome(victim)}")
 
-    def shadow(self, label: str, number: int, total: int) -> None:
-        """Print that shadow models are trained, before the first one and every ten seconds."""
-        self._from_time_to_time(number, f"    {label}: shadow model {number} of {total}")
+    def progress(self, what: str, number: int, of: int) -> None:
+        """Print that a question takes steps, before the first one and every ten seconds."""
+        self._from_time_to_time(number, f"    {what} {number} of {of}")
 
-    def judged(self, record: MembershipRecord) -> None:
-        """Print the outcome of a membership attack."""
-        self._say(f"  {record.label} on {_judge(record)}: {separate(record)}")
-
-    def public(self, attribute: str, number: int, total: int) -> None:
-        """Print that changes of public examples are computed, before the first one and every ten seconds."""
-        self._from_time_to_time(number, f"    {attribute}: change {number} of {total} of public examples")
-
-    def read(self, record: AttributeRecord) -> None:
-        """Print the outcome of an attack on an attribute."""
-        self._say(f"  {record.label}: {read_off(record)}")
+    def found(self, finding: Finding) -> None:
+        """Print a finding."""
+        self._say(f"  {tell(finding)}")
 
     def _from_time_to_time(self, number: int, line: str) -> None:
         if number > 1 and time.monotonic() - self._told < _LINE_EVERY_SECONDS:
@@ -199,28 +190,16 @@ class LiveBars:
         """Print the outcome of one attack."""
         self._lines.attacked(label, victim)
 
-    def shadow(self, label: str, number: int, total: int) -> None:
-        """Move the bar of shadow models."""
-        self._move(f"{label}: shadow models", number, total)
-
-    def judged(self, record: MembershipRecord) -> None:
-        """Print the outcome of a membership attack."""
-        self._progress.update(self._step_bar, visible=False)
-        self._lines.judged(record)
-
-    def public(self, attribute: str, number: int, total: int) -> None:
-        """Move the bar of changes of public examples."""
-        self._move(f"{attribute}: changes of public examples", number, total)
-
-    def read(self, record: AttributeRecord) -> None:
-        """Print the outcome of an attack on an attribute."""
-        self._progress.update(self._step_bar, visible=False)
-        self._lines.read(record)
-
-    def _move(self, what: str, number: int, total: int) -> None:
+    def progress(self, what: str, number: int, of: int) -> None:
+        """Move the bar of a question's steps."""
         self._progress.update(
-            self._step_bar, description=what, total=total, completed=number - 1, visible=True, refresh=True
+            self._step_bar, description=what, total=of, completed=number - 1, visible=True, refresh=True
         )
+
+    def found(self, finding: Finding) -> None:
+        """Print a finding."""
+        self._progress.update(self._step_bar, visible=False)
+        self._lines.found(finding)
 
 
 @contextmanager
@@ -281,24 +260,12 @@ def _printable(text: str) -> str:
     return "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in text)
 
 
-def separate(record: MembershipRecord) -> str:
-    """Return one line about a membership attack's success."""
-    if record.summary is None:
-        return f"failed: {record.failure}"
-    found = ", ".join(
-        f"{low.tpr.value:.1%} at FPR {low.fpr:.1%}" for low in record.summary.low_fpr if low.tpr is not None
-    )
-    n = f"{record.members} members, {record.non_members} others"
-    return f"AUC {record.summary.auc.value:.2f}" + (f", TPR {found}" if found else "") + f" ({n})"
-
-
-def read_off(record: AttributeRecord) -> str:
-    """Return one line about how often an attack reads an attribute."""
-    if record.accuracy is None:
-        return f"failed: {record.failure}"
-    control = "" if record.permuted is None else f", with permuted values {record.permuted.value:.0%}"
-    return f"read in {record.accuracy.value:.0%} of {record.updates} updates (guessing {record.chance:.0%}{control})"
-
-
-def _judge(record: MembershipRecord) -> str:
-    return "the model" if record.target == "model" else f"client {record.client}"
+def tell(finding: Finding) -> str:
+    """Return one line about a finding."""
+    if finding.failure:
+        return f"{finding.label}: failed: {finding.failure}"
+    metric = registry.every_metric()[finding.metric]
+    found = "" if finding.value is None else f"{metric.title} {metric.format(finding.value.value)}, n = {finding.n}"
+    chance = "" if finding.chance is None else f", chance {metric.format(finding.chance)}"
+    role = "" if finding.role == "attack" else f" ({finding.role})"
+    return f"{finding.label}{role}: {found or finding.note}{chance}"

@@ -22,87 +22,38 @@ from fedsim.record import (
 )
 from fedsim.report.brief import write_brief
 from fedsim.report.tables.attacks import ceiling
+from fedsim.report.tables.figures import Estimate
+from fedsim.report.tables.findings import Answers, answers
 from fedsim.report.verdict import Column, Judge, failed_on, has_guess
 
 _ANY_WIDTH = 1_000  # columns
 _FAILED = "failed"
 
 
-def memberships(record: RunRecord, console: Console) -> Table:
-    """Return the final table of arms and membership attacks, with intervals where the console is wide enough."""
-    return _fitting(lambda every_interval: _memberships(record, every_interval), console)
+def findings(record: RunRecord, console: Console) -> list[Table]:
+    """Return a table for every question, with intervals where the console is wide enough."""
+    return [
+        _fitting(lambda every_interval, own=own: _findings(own, every_interval), console) for own in answers(record)
+    ]
 
 
-def _memberships(record: RunRecord, every_interval: bool) -> Table:
-    fractions = sorted({low.fpr for a in record.arms for m in a.membership if m.summary for low in m.summary.low_fpr})
-    table = _table("Who was a member?")
-    _add_columns(table, ("AUC", *(f"TPR at FPR {fpr:.1%}" for fpr in fractions[::-1]), "n"), every_interval)
-    for arm in record.arms:
-        for own in arm.membership:
-            cells = (_FAILED, *("-",) * (len(fractions) + 1))
-            if own.summary is not None:
-                rates = (low.tpr and _shown(low.tpr, every_interval) for low in own.summary.low_fpr)
-                auc = _number(_shown(own.summary.auc, every_interval), 2)
-                n = f"{own.members} + {own.non_members}"
-                cells = (auc, *(_rate(rate) if rate else "-" for rate in rates), n)
-            table.add_row(arm.name, own.label, *cells)
+def _findings(own: Answers, every_interval: bool) -> Table:
+    table = _table(own.question.title)
+    headings = ("figure", "found", "chance", *(("p",) if own.has_p else ()), *own.headings, "n")
+    _add_columns(table, headings, every_interval)
+    for row in own.rows:
+        role = f" ({row.role})" if row.role else ""
+        if row.reason:
+            table.add_row(row.group, f"{row.label}{role}", "failed", *("-",) * (len(headings) - 1))
+            continue
+        p = (row.p,) if own.has_p else ()
+        value, *more = (_in_a_cell(one, every_interval) for one in (row.value, *row.more))
+        table.add_row(row.group, f"{row.label}{role}", row.figure, value, row.chance, *p, *more, row.n)
     return table
 
 
-def attributes(record: RunRecord, console: Console) -> Table:
-    """Return the final table of arms and attacks on attributes, with intervals where the console is wide enough."""
-    return _fitting(lambda every_interval: _attributes(record, every_interval), console)
-
-
-def _attributes(record: RunRecord, every_interval: bool) -> Table:
-    table = _table("What are the data like?")
-    _add_columns(table, ("read right", "permuted", "guessing", "n"), every_interval)
-    for arm in record.arms:
-        for own in arm.attributes:
-            cells = (_FAILED, *("-",) * 3)
-            if own.accuracy is not None and own.permuted is not None:
-                shares = [_percent(_shown(share, every_interval)) for share in (own.accuracy, own.permuted)]
-                cells = (*shares, f"{own.chance:.0%}", str(own.updates))
-            table.add_row(arm.name, own.label, *cells)
-    return table
-
-
-def exposures(record: RunRecord) -> Table:
-    """Return the final table of arms and planted secrets."""
-    table = _table("What was memorised?")
-    summaries = [(arm, own) for arm in record.arms if arm.exposure for own in arm.exposure.summaries]
-    has_emission = any(own.emission for _, own in summaries)
-    headings = ["arm", "secrets", "repetitions", "exposure (bits)", "at most", "extracted", "found by search"]
-    for heading in (*headings, *(["any of the form"] if has_emission else []), "n"):
-        table.add_column(heading, justify="left" if heading in ("arm", "secrets") else "right")
-    for arm, own in summaries:
-        found = "-" if own.found is None else _percent(own.found)
-        figures = [_number(own.exposure, 2), f"{own.most:.1f}", _percent(own.extracted), found]
-        figures += [_rate(own.emission) if own.emission else "-"] if has_emission else []
-        table.add_row(arm.name, own.kind, str(own.repetitions), *figures, str(own.exposure.n))
-    return table
-
-
-def generations(record: RunRecord, console: Console) -> Table:
-    """Return the final table of arms and what their traces gave away."""
-    return _fitting(lambda every_interval: _generations(record, every_interval), console)
-
-
-def _generations(record: RunRecord, every_interval: bool) -> Table:
-    table = _table("What generation gives away")
-    _add_columns(table, ("question", "figure", "found", "chance", "n"), every_interval)
-    for arm in record.arms:
-        for own in arm.generation.findings if arm.generation else ():
-            metric = record.declared[own.metric]
-            cells: Sequence[str] = ("-",) * 3
-            if own.found is not None:
-                shown = _shown(own.found, every_interval)
-                found = _percent(shown) if metric.form == "percent" else _number(shown, metric.digits)
-                chance = "-" if own.chance is None else metric.format(own.chance)
-                cells = (found, chance, str(own.found.n))
-            role = "" if own.role == "attack" else f" ({own.role})"
-            table.add_row(arm.name, f"{own.label}{role}", own.question, metric.title, *cells)
-    return table
+def _in_a_cell(own: Estimate, every_interval: bool) -> str:
+    return f"{own.value} [{own.interval}]" if own.interval and every_interval else own.value
 
 
 def results(record: RunRecord, console: Console) -> Table:
@@ -219,13 +170,8 @@ def _arm(arm: ArmRecord) -> dict[str, Any]:
         "truth_is_sure": arm.replay_matches,
         "tested": tested,
         "attacks": [{**_outcome(own.label, own.summary), **_failures(own)} for own in arm.attacks],
-        "membership": [_outcome(own.label, own.summary) for own in arm.membership],
-        **(
-            {} if arm.generation is None else {"generation": arm.generation.model_dump(mode="json", exclude={"traces"})}
-        ),
-        **({"attributes": [own.model_dump(mode="json") for own in arm.attributes]} if arm.attributes else {}),
+        "findings": [own.model_dump(mode="json") for own in arm.findings],
         "guarantees": [own.model_dump(mode="json") for own in arm.guarantees],
-        "audits": [own.model_dump(mode="json") for own in arm.audits],
     }
 
 
@@ -244,15 +190,6 @@ def guarantees(record: RunRecord) -> list[str]:
     return [f"{arm.name}: {describe_guarantee(own)}" for arm in record.arms for own in arm.guarantees]
 
 
-def audits(record: RunRecord) -> list[str]:
-    """Return a line for every audited claim, marked where it is contradicted."""
-    return [
-        f"{'CONTRADICTED: ' if own.contradicts else 'Audit: '}{arm.name}: {own.figure}."
-        for arm in record.arms
-        for own in arm.audits
-    ]
-
-
 def describe_guarantee(own: GuaranteeRecord) -> str:
     """Return a guarantee with all that gives its epsilon meaning."""
     return (
@@ -264,12 +201,6 @@ def _percent(interval: Interval) -> str:
     if interval.low is None or interval.high is None:
         return f"{interval.value:.0%}"
     return f"{interval.value:.0%} [{interval.low:.0%}, {interval.high:.0%}]"
-
-
-def _rate(interval: Interval) -> str:
-    if interval.low is None or interval.high is None:
-        return f"{interval.value:.1%}"
-    return f"{interval.value:.1%} [{interval.low:.1%}, {interval.high:.1%}]"
 
 
 def _number(interval: Interval | None, digits: int) -> str:

@@ -11,7 +11,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, mod
 
 from fedsim.core.types import Config
 
-Over = Literal["item", "update", "round", "trace"]
+Over = Literal["item", "update", "round", "finding"]
 Statistic = Literal["mean", "median", "share"]
 Form = Literal["number", "percent", "flag"]
 
@@ -23,8 +23,8 @@ class Metric(Config):
         name: under which scorers give it and records hold it.
         title: for people, as it stands in a heading and in a sentence.
         meaning: in a sentence, for whoever reads a table.
-        over: what it is taken of: an example under attack, an attacked update, the model after a round, or traces of
-            what the model wrote.
+        over: what it is taken of: an example under attack, an attacked update, the model after a round, or what a
+            question found.
         unit: of a number, for example ``dB``.
         form: a number, a share that people read in per cent, or a flag, which is 1 for yes and 0 for no.
         digits: behind the point, for people.

@@ -14,27 +14,16 @@ from fedsim.core import seeding
 from fedsim.core.types import Update, WireEntry
 from fedsim.data.partition import describe_partition
 from fedsim.experiment.attacking import attack, find_ceilings, place_of, summarise_attack
-from fedsim.experiment.attributes import ask
 from fedsim.experiment.guaranteeing import guarantees
 from fedsim.experiment.hashes import model_hash
-from fedsim.experiment.inference import Inference
 from fedsim.experiment.progress import RunInProgress
 from fedsim.federation import engines
 from fedsim.federation.journal import Journal
-from fedsim.record import (
-    ArmRecord,
-    AttackRecord,
-    AttributeRecord,
-    ClientCost,
-    GenerationRecord,
-    KeptUpdate,
-    MembershipRecord,
-    RoundRecord,
-)
+from fedsim.questions import Evidence, Work, describe, questions_of
+from fedsim.record import ArmRecord, ClientCost, KeptUpdate, RoundRecord
 from fedsim.scenario import Scenario
 from fedsim.scenario.world import World
-from fedsim.threat import attributes, drawing, forgetting, membership, memorisation, spoken
-from fedsim.threat.canaries import audited
+from fedsim.threat import forgetting
 from fedsim.threat.replay import Replay, check_union
 from fedsim.threat.victim import Victim
 
@@ -50,16 +39,10 @@ def check(world: World) -> None:
     engines.check(world)
     if scenario.threat.sees == "sum" and scenario.attacks:
         check_union(world)
-    if scenario.membership is not None:
-        membership.check(world)
-    if scenario.attributes is not None:
-        attributes.check(world)
     if scenario.forgetting is not None:
         forgetting.check(world)
-    if scenario.exposure is not None:
-        memorisation.check(world)
-    if scenario.generation is not None:
-        (drawing if drawing.draws(scenario) else spoken).check(world)
+    for question in questions_of(world):
+        question.check(world)
 
 
 def run_arm(this: RunInProgress, world: World, world_json: str, number: int, name: str, values: dict[str, Any]) -> None:
@@ -70,12 +53,13 @@ def run_arm(this: RunInProgress, world: World, world_json: str, number: int, nam
         this.watcher.round(record)
         this.look_up()
 
+    this.ask(describe(world))
     journal, replays, seconds = this.trainings.of(world, world_json, on_round, this.look_up)
     begin = time.perf_counter() - seconds  # a training that is shared counts in every arm
     this.folder.write_record(this.record)  # before anything else lies there: it says that the rest is ours
     this.folder.write_weights(number, journal.weights)
     updates = _kept(this, number, journal.entries, replays) if scenario.threat.keep_updates else ()
-    arm = _Arm(this, number, begin, scenario, _train(world, journal, replays, name, values, updates))
+    arm = _Arm(this, number, begin, _train(world, journal, replays, name, values, updates))
     arm.keep()
     attacked = _attacked(world, journal, replays)
     ceilings = find_ceilings(this, attacked, f"arm-{number}/ceiling") if scenario.scoring.ceiling else {}
@@ -85,18 +69,13 @@ def run_arm(this: RunInProgress, world: World, world_json: str, number: int, nam
         with this.processes.attackers(choice, seed, this.should_stop) as attacker:
             victims = attack(this, world, choice, attacker, attacked, f"arm-{number}/{label}", ceilings)
         arm.add(attacks=(*arm.record.attacks, summarise_attack(scenario, choice, victims)))
-    inference = Inference(this, world, journal, [own.truth for own in replays])
-    for choice in scenario.membership.attacks if scenario.membership else ():
-        arm.add(membership=(*arm.record.membership, inference.record(choice)))
-    if scenario.attributes is not None:
-        with this.processes.askers(this.should_stop) as make:
-            arm.add(attributes=ask(this, world, journal, make))
-    if scenario.generation is not None:
-        if drawing.draws(scenario):
-            arm.add(generation=drawing.draw(world, journal))
-            return
-        with this.processes.readers(this.should_stop) as answer:
-            arm.add(generation=spoken.speak(world, journal, answer))
+    evidence = Evidence(world, journal, replays, arm.record.guarantees)
+    work = Work(this.processes, this.should_stop, this.watcher.progress)
+    for question in questions_of(world):
+        for finding in question.ask(evidence, work):
+            this.watcher.found(finding)
+            arm.add(findings=(*arm.record.findings, finding), items=work.items)
+    arm.add(complete=True)
 
 
 def _attacked(world: World, journal: Journal, replays: Sequence[Replay]) -> list[Victim]:
@@ -113,33 +92,16 @@ class _Arm:
     run: RunInProgress
     number: int
     begin: float
-    scenario: Scenario
     record: ArmRecord
 
-    def add(
-        self,
-        **found: tuple[AttackRecord, ...]
-        | tuple[MembershipRecord, ...]
-        | tuple[AttributeRecord, ...]
-        | GenerationRecord,
-    ) -> None:
-        """Put what one more attack found into the record, and keep it."""
-        record = self.record.model_copy(update=found)
-        seconds = time.perf_counter() - self.begin
-        self.record = record.model_copy(update={"complete": self._has_all(record), "seconds": seconds})
+    def add(self, **found: Any) -> None:
+        """Put what was found into the record, and keep it."""
+        self.record = self.record.model_copy(update={**found, "seconds": time.perf_counter() - self.begin})
         self.keep()
 
     def keep(self) -> None:
         """Write what is known of the arm."""
         self.run.keep(self.record, self.number)
-
-    def _has_all(self, record: ArmRecord) -> bool:
-        wanted = self.scenario.membership.attacks if self.scenario.membership else ()
-        if (record.generation is None) != (self.scenario.generation is None):
-            return False
-        if bool(record.attributes) != (self.scenario.attributes is not None):
-            return False
-        return (len(record.attacks), len(record.membership)) == (len(self.scenario.attacks), len(wanted))
 
 
 def _train(
@@ -152,7 +114,6 @@ def _train(
 ) -> ArmRecord:
     """Return the record of an arm that no attack has looked at yet."""
     scenario, dataset = world.scenario, world.data.dataset
-    stated = guarantees(world, journal.rounds)
     return ArmRecord(
         name=name,
         values=values,
@@ -170,11 +131,8 @@ def _train(
         replay_matches=all(own.matches for own in replays),
         attacks=(),
         updates=updates,
-        guarantees=stated,
-        audits=audited(world, stated) if scenario.audit else (),
-        exposure=memorisation.measure_exposure(world, journal) if scenario.exposure else None,
-        complete=not scenario.attacks
-        and all(own is None for own in (scenario.membership, scenario.attributes, scenario.generation)),
+        guarantees=guarantees(world, journal.rounds),
+        complete=False,
         client_cost=_client_cost(replays),
     )
 

@@ -6,15 +6,13 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from pydantic import BaseModel
-
 from fedsim.core.errors import nearest
 from fedsim.core.metric import Metric
 from fedsim.record import ArmRecord, Interval, RunRecord
 from fedsim.scenario.expectations import Expected, ExpectedFigure
 
 _SEARCHED = 60.0  # dB; what is above comes from algebra, and its last digits from rounding
-_COUNTED = ("success", "extracted", "found")  # of no metric: shares of attacks, secrets and searches
+_COUNTED = ("success",)  # of no metric: shares of attacked updates
 
 
 class Figure(NamedTuple):
@@ -116,24 +114,15 @@ def _of_arm(arm: ArmRecord, declared: Mapping[str, Metric]) -> Iterator[Figure]:
         yield Figure(arm.name, attack.label, "success", attack.summary.success.value, attack.summary.success.n)
         for name, own in attack.summary.metrics.items():
             yield Figure(arm.name, attack.label, name, own.value, own.n, sources[name])
-    for member in arm.membership:
-        yield from (Figure(arm.name, member.label, *own) for own in _intervals(member.summary))
-    for own in arm.attributes:
-        yield from (Figure(arm.name, own.label, *found) for found in _intervals(own))
-    for own in arm.generation.findings if arm.generation else ():
-        if own.found is not None:
-            where, told = f"{own.label} ({own.question})", own.found
-            half = 0.0 if told.low is None or told.high is None else (told.high - told.low) / 2
-            yield Figure(arm.name, where, own.metric, told.value, told.n, declared[own.metric], half)
+    for finding in arm.findings:
+        figures = {finding.metric: finding.value, **finding.more}
+        for name, value in figures.items():
+            if value is not None:
+                yield Figure(arm.name, finding.label, name, value.value, value.n, declared[name], _half(value))
     for own in arm.guarantees:
         yield Figure(arm.name, own.source, "epsilon", own.epsilon, 0)
-    for own in arm.exposure.summaries if arm.exposure else ():
-        planted = f"{own.kind} x {own.repetitions}"
-        yield from (Figure(arm.name, planted, *found) for found in _intervals(own))
 
 
-def _intervals(summary: BaseModel | None) -> Iterator[tuple[str, float, int]]:
-    """Yield (metric, value, n) of every interval of a summary."""
-    for name, value in summary or ():
-        if isinstance(value, Interval):
-            yield name, value.value, value.n
+def _half(value: Interval) -> float:
+    """Return half the width of an interval; 0 where there is none."""
+    return 0.0 if value.low is None or value.high is None else (value.high - value.low) / 2

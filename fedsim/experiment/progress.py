@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -11,7 +11,7 @@ import numpy as np
 from fedsim.core import registry
 from fedsim.experiment.training import Trainings
 from fedsim.experiment.watching import Watcher
-from fedsim.record import ArmRecord, Failure, RunRecord
+from fedsim.record import ArmRecord, Failure, QuestionAsked, RunRecord
 from fedsim.record.store import RunFolder
 from fedsim.threat.attacking.processes import Processes
 
@@ -32,6 +32,11 @@ class RunInProgress:
         """Stop here, between two steps, if somebody asked for it."""
         if self.should_stop():
             raise KeyboardInterrupt
+
+    def ask(self, questions: Iterable[QuestionAsked]) -> None:
+        """Let the record say what is asked."""
+        known = {own.name: own for own in (*self.record.questions, *questions)}
+        self.record = self.record.model_copy(update={"questions": tuple(known.values())})
 
     def keep(self, arm: ArmRecord, number: int) -> None:
         """Write what is known of an arm."""

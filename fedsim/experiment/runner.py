@@ -15,12 +15,13 @@ from fedsim.experiment.hashes import model_hash, scenario_hash
 from fedsim.experiment.progress import RunInProgress, declaring, now
 from fedsim.experiment.training import train
 from fedsim.experiment.watching import Watcher
+from fedsim.questions import questions_of
 from fedsim.record import RunRecord
 from fedsim.record.environment import environment
 from fedsim.record.store import RunFolder
 from fedsim.scenario import Scenario, arms
 from fedsim.scenario.installed import check_installed
-from fedsim.scenario.world import share, shared
+from fedsim.scenario.world import World, share, shared
 from fedsim.threat.attacking.processes import HERE, Processes
 from fedsim.threat.observe import describe
 
@@ -123,10 +124,17 @@ def _check(todo: Sequence[_Arm], done: int) -> tuple[str, ...]:
             if number >= done:
                 check(world)
         if server not in servers:
-            new = [sentence for sentence in describe(world) if sentence not in sentences]
+            new = [sentence for sentence in _describe(world) if sentence not in sentences]
             sentences += tuple(f"In arm '{arm.name}': {sentence}" if servers else sentence for sentence in new)
             servers.add(server)
     return sentences
+
+
+def _describe(world: World) -> tuple[str, ...]:
+    """Return the attacker in sentences, with what questions add."""
+    asked = questions_of(world)
+    sentences = [sentence for question in asked for sentence in question.describe_attacker()]
+    return describe(world, sentences, has_public_data=any(question.needs_public_data for question in asked))
 
 
 @contextmanager

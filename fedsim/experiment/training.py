@@ -1,4 +1,4 @@
-"""Trains the federations of arms; those that differ in nothing but what the model writes afterwards share one."""
+"""Trains the federations of arms; those that differ in nothing but what is asked afterwards share one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import NamedTuple
 from fedsim.federation import engines
 from fedsim.federation.journal import Journal
 from fedsim.record import RoundRecord
-from fedsim.scenario import Scenario
 from fedsim.scenario.world import World, shared
 from fedsim.threat.replay import Replay, replay
 
@@ -59,7 +58,7 @@ class Trainings:
             on_round: is called with every round; if it was trained before, without tokens, whose speed was told then.
             look_up: is called while an engine waits; raises KeyboardInterrupt where somebody asked to stop.
         """
-        key = _without_generation(world.scenario)
+        key = _as_trained(world)
         known = self._known.get(key)
         if known is not None:
             for record in known.journal.rounds:
@@ -73,5 +72,6 @@ class Trainings:
         return self._known[key]
 
 
-def _without_generation(scenario: Scenario) -> str:
-    return scenario.model_copy(update={"generation": None}).model_dump_json()
+def _as_trained(world: World) -> str:
+    """Return a scenario without what is asked after the training, as text."""
+    return f"{world.watches_models} {world.scenario.model_copy(update={'questions': {}}).model_dump_json()}"

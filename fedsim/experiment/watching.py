@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from fedsim.core.types import OnStep
-from fedsim.record import AttributeRecord, MembershipRecord, RoundRecord, VictimRecord
+from fedsim.record import Finding, RoundRecord, VictimRecord
 
 
 class Watcher(Protocol):
@@ -27,14 +27,8 @@ class Watcher(Protocol):
     def attacked(self, label: str, victim: VictimRecord) -> None:
         """That attack ended."""
 
-    def shadow(self, label: str, number: int, total: int) -> None:
-        """A membership attack is about to train one of its shadow models."""
+    def progress(self, what: str, number: int, of: int) -> None:
+        """A question is about to take a step: what it does, its number from 1, and of how many."""
 
-    def judged(self, record: MembershipRecord) -> None:
-        """A membership attack ended."""
-
-    def public(self, attribute: str, number: int, total: int) -> None:
-        """The attacker who asks for an attribute is about to compute a change of public examples."""
-
-    def read(self, record: AttributeRecord) -> None:
-        """An attack on an attribute ended."""
+    def found(self, finding: Finding) -> None:
+        """A question has a finding."""

@@ -85,7 +85,7 @@ def server_app(journal: Journal) -> ServerApp:
         strategy = server(world, _nodes(grid, settings.clients), journal)
 
         def evaluate(round_: int, arrays: ArrayRecord) -> MetricRecord | None:
-            if world.scenario.membership is not None and round_ in world.scenario.threat.rounds:
+            if world.watches_models and round_ in world.scenario.threat.rounds:
                 journal.model(round_, arrays.to_torch_state_dict())
             if round_ > 0:
                 is_due = round_ % settings.evaluate_every == 0 or round_ == settings.rounds

@@ -1,15 +1,29 @@
-"""How often an attribute was read: each value counts alike, however frequent it is."""
+"""How often an attribute was read: each value counts alike, however frequent it is.
+
+So who always names the commonest value reads no more than who guesses.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 from torch import Tensor
 
+from fedsim.core.registry import metric
 from fedsim.record import Interval
 
 _FEWEST = 3  # clients; fewer say nothing of how clients differ
 
 
+@metric(
+    "read_right",
+    title="read right",
+    summary="mean over the values of an attribute of the share of their updates whose value was read",
+    over="finding",
+    form="percent",
+    digits=0,
+    counted=True,
+    limits=(0.0, 1.0),
+)
 def share_read(
     right: Tensor,
     truth: Tensor,

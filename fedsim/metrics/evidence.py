@@ -12,10 +12,9 @@ from typing import Literal, NamedTuple
 from fedsim.metrics.statistics import wilson
 from fedsim.metrics.success import Rule
 from fedsim.metrics.text import EVERY_WORD
-from fedsim.record import Ceiling, Interval, VictimRecord
+from fedsim.record import Ceiling, Interval, State, VictimRecord
 
 Light = Literal["kept", "undecided", "broken"]
-State = Literal["recovered", "withstood", "undecided"]
 
 _MOST_UPDATES = 1_000_000
 _PICTURE = 20.0  # dB: with so small an error the picture is there, though the drawn guess may lack a direction
@@ -152,7 +151,12 @@ def is_beyond_chance(victims: Sequence[VictimRecord], rule: Rule) -> bool:
         return True
     hits, n = sum(rule.has_succeeded(item) for item in items), len(items)
     chance = max((rule.decides(item.values)[0].chance for item in items), default=0.0)
+    return hits > 0 and at_least(hits, n, chance) < _IMPROBABLE
+
+
+def at_least(hits: int, n: int, chance: float) -> float:
+    """Return the probability of so many hits or more among n that are independent, each with this chance below 1."""
     fewer, term = 0.0, (1 - chance) ** n
     for k in range(hits):
         fewer, term = fewer + term, term * (n - k) / (k + 1) * chance / (1 - chance)
-    return hits > 0 and 1 - fewer < _IMPROBABLE
+    return 1 - fewer

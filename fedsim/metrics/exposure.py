@@ -21,9 +21,10 @@ from torch import Tensor, nn
 
 from fedsim.core.losses import IGNORED, per_example
 from fedsim.core.masked_places import mask_token
+from fedsim.core.registry import metric
 from fedsim.core.types import Tokenizer
 from fedsim.metrics.statistics import mean_interval, wilson
-from fedsim.record import SecretScore, SecretSummary
+from fedsim.record import Interval, SecretScore, SecretSummary
 
 SIGNS = {"#": digits, "?": ascii_lowercase}
 _LOGITS_AT_ONCE = 2**24
@@ -110,6 +111,13 @@ def _by_masking(model: nn.Module, sentences: Sequence[Sequence[int]], tokenizer:
     return bits
 
 
+@metric(
+    "exposure",
+    title="exposure",
+    summary="log2 of how many times likelier the secret is to be guessed first than by chance",
+    over="finding",
+    unit="bits",
+)
 def exposure(own: float, others: Tensor) -> float:
     """Return log2 |R| - log2 rank, in bits, where R holds the secret and all others; half of the equals are before it.
 
@@ -140,6 +148,39 @@ def summarise(
         most=float(np.log2(first.candidates + 1)),
         extracted=wilson(sum(own.extracted for own in alike), len(alike), confidence),
     )
+
+
+@metric(
+    "emission",
+    title="any of the form",
+    summary="mean probability that the model writes any string of a secret's form behind its beginning",
+    over="finding",
+    form="percent",
+    digits=2,
+    limits=(0.0, None),
+)
+def over_beginnings(
+    estimates: Sequence[tuple[float, ...]], generator: np.random.Generator, confidence: float = 0.95
+) -> Interval:
+    """Return the mean over different beginnings with its interval; of one alone, the units are its runs."""
+    different = list(dict.fromkeys(estimates))
+    units = [[own] for own in different[0]] if len(different) == 1 else different
+    return mean_interval(units, generator, confidence)
+
+
+@metric(
+    "likeliest",
+    title="found by search",
+    summary="share of the secrets that a search gives as the likeliest of all sentences of their form",
+    over="finding",
+    counted=True,
+    form="percent",
+    digits=0,
+    limits=(0.0, 1.0),
+)
+def share_likeliest(alike: Sequence[SecretScore], confidence: float = 0.95) -> Interval:
+    """Return the share with Wilson's interval, n the number of secrets."""
+    return wilson(sum(own.likeliest == own.text for own in alike), len(alike), confidence)
 
 
 def common_beginning(first: Sequence[int], second: Sequence[int]) -> int:

@@ -7,10 +7,12 @@ so the AUC alone says little (Carlini et al. 2022, arXiv 2112.03570, section III
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 from torch import Tensor
 
+from fedsim.core.registry import metric
 from fedsim.record import Interval, MembershipSummary, TruePositives
 
 LOW_FPR = (0.1, 0.01, 0.001)
@@ -62,6 +64,13 @@ def roc(inside: np.ndarray, outside: np.ndarray) -> tuple[np.ndarray, np.ndarray
     return fpr, tpr
 
 
+@metric(
+    "auc",
+    title="AUC",
+    summary="probability that a member scores above another example",
+    over="finding",
+    limits=(0.0, 1.0),
+)
 def auc_interval(
     inside: np.ndarray,
     outside: np.ndarray,
@@ -94,6 +103,33 @@ def tpr_at(inside: np.ndarray, outside: np.ndarray, fpr: float, confidence: floa
     return clopper_pearson(found, len(inside), confidence)
 
 
+def _declare_tpr(fpr: float) -> Callable[..., Interval | None]:
+    """Register the share of members that are found at one rate of false alarms."""
+
+    @metric(
+        name_of(fpr),
+        title=f"TPR at FPR {100 * fpr:g}%",
+        summary=f"share of the members that are found where at most {100 * fpr:g}% of the others are accused",
+        over="finding",
+        form="percent",
+        digits=1,
+        limits=(0.0, 1.0),
+    )
+    def found_at(inside: np.ndarray, outside: np.ndarray, confidence: float = 0.95) -> Interval | None:
+        return tpr_at(inside, outside, fpr, confidence)
+
+    return found_at
+
+
+def name_of(fpr: float) -> str:
+    """Return the name of the metric of members found at a rate of false alarms."""
+    return f"tpr_at_fpr_{fpr:g}"
+
+
+for _fpr in LOW_FPR:
+    _declare_tpr(_fpr)
+
+
 def clopper_pearson(successes: int, n: int, confidence: float = 0.95) -> Interval:
     """Return a rate with its exact interval, which covers at least as often as it says.
 
@@ -106,6 +142,13 @@ def clopper_pearson(successes: int, n: int, confidence: float = 0.95) -> Interva
     return Interval(value=successes / n, low=float(bounds.low), high=float(bounds.high), n=n)
 
 
+@metric(
+    "advantage",
+    title="advantage",
+    summary="TPR - FPR at a threshold that is chosen on one half of the candidates and judged on the other",
+    over="finding",
+    limits=(-1.0, 1.0),
+)
 def advantage(values: np.ndarray, members: np.ndarray) -> float:
     """Return TPR - FPR at a threshold that is chosen on one half of the candidates and judged on the other.
 

@@ -31,7 +31,7 @@ class Bits(NamedTuple):
     "prompt_accuracy",
     title="prompt told",
     summary="share of the texts whose prompt was told from what was seen",
-    over="trace",
+    over="finding",
     counted=True,
     form="percent",
     digits=0,
@@ -48,7 +48,7 @@ def prompt_accuracy(guesses: np.ndarray, prompts: np.ndarray, confidence: float 
     "trace_auc",
     title="AUC",
     summary="probability that a text that was trained on has a larger score than another",
-    over="trace",
+    over="finding",
     limits=(0.0, 1.0),
 )
 def trace_auc(
@@ -62,7 +62,7 @@ def trace_auc(
     "trace_exposure",
     title="exposure",
     summary="log2 of the number of secrets of one form, less log2 of the planted one's rank by its trace",
-    over="trace",
+    over="finding",
     unit="bits",
     limits=(0.0, None),
 )
@@ -86,10 +86,40 @@ def trace_exposure(
 
 
 @metric(
+    "times_the_steps",
+    title="steps (times)",
+    summary="how many times as many steps a mitigation takes",
+    over="finding",
+    better="lower",
+)
+@metric(
+    "times_the_tokens",
+    title="tokens (times)",
+    summary="how many times as many tokens a mitigation sends",
+    over="finding",
+    better="lower",
+)
+def times(after: int, before: int, n: int) -> Interval:
+    """Return a ratio of two counts over n texts, which has no interval."""
+    return Interval(value=after / max(1, before), low=None, high=None, n=n)
+
+
+@metric(
+    "tokens_a_step",
+    title="tokens a step",
+    summary="mean over texts of the tokens that a step wrote",
+    over="finding",
+)
+def tokens_a_step(paces: Sequence[float], generator: np.random.Generator, confidence: float = 0.95) -> Interval:
+    """Return the mean over texts with its interval by bootstrap."""
+    return mean_interval([[own] for own in paces], generator, confidence)
+
+
+@metric(
     "secrets_written",
     title="written",
     summary="share of the planted secrets that the decoder writes behind their beginning",
-    over="trace",
+    over="finding",
     counted=True,
     form="percent",
     digits=0,
@@ -104,7 +134,7 @@ def secrets_written(is_written: Sequence[bool], confidence: float = 0.95) -> Int
     "trace_bits",
     title="bits",
     summary="mutual information between the prompt and one figure of the trace, the figure that says most",
-    over="trace",
+    over="finding",
     unit="bits",
     limits=(0.0, None),
     related="Ross 2014, PLoS ONE 9(2) e87357",

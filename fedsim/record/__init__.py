@@ -4,9 +4,8 @@ Everything under `scores`, `rounds` and `model_hash` depends on the scenario and
 are kept apart from them. The record is log, checkpoint and input of the report, written as `record.json`.
 """
 
-from fedsim.record.attributes import AttributeRecord
-from fedsim.record.generations import GenerationRecord, TraceFinding, TraceRecord
-from fedsim.record.guarantees import AuditRecord, GuaranteeRecord
+from fedsim.record.findings import SIGNIFICANT, Columns, Finding, QuestionAsked, Role, State
+from fedsim.record.guarantees import GuaranteeRecord
 from fedsim.record.memberships import GroupRisk, MembershipRecord, MembershipSummary, TruePositives
 from fedsim.record.memorisation import ExposureRecord, SecretScore, SecretSummary
 from fedsim.record.parts import Cause, Failure, Interval, Part
@@ -22,17 +21,17 @@ from fedsim.record.scores import (
 )
 
 __all__ = [
+    "SIGNIFICANT",
     "ArmRecord",
     "AttackRecord",
-    "AttributeRecord",
-    "AuditRecord",
     "Cause",
     "Ceiling",
     "ClientCost",
+    "Columns",
     "Environment",
     "ExposureRecord",
     "Failure",
-    "GenerationRecord",
+    "Finding",
     "GroupRisk",
     "GuaranteeRecord",
     "Interval",
@@ -43,13 +42,14 @@ __all__ = [
     "MembershipSummary",
     "Part",
     "PartitionRecord",
+    "QuestionAsked",
+    "Role",
     "RoundRecord",
     "RunRecord",
     "SecretScore",
     "SecretSummary",
+    "State",
     "Summary",
-    "TraceFinding",
-    "TraceRecord",
     "TruePositives",
     "Utility",
     "VictimRecord",

@@ -47,34 +47,3 @@ class GuaranteeRecord(Part):
     def sampling(self) -> str:
         """Who takes part in a step, for people."""
         return "no sampling" if self.sampling_rate == 1 else f"Poisson sampling at rate {self.sampling_rate:.4g}"
-
-
-class AuditRecord(Part):
-    """What canaries in a client's private training showed about a claimed epsilon.
-
-    `floor` is a lower bound on the true epsilon at `delta`, with `confidence`: `correct` of `guesses` about `canaries`
-    were right. A floor above `claimed` contradicts the claim; one below proves nothing.
-    """
-
-    source: str
-    claimed: float
-    floor: float
-    delta: float
-    confidence: float
-    canaries: int
-    guesses: int
-    correct: int
-
-    @property
-    def contradicts(self) -> bool:
-        """Whether the claim is wrong, with the stated confidence."""
-        return self.floor > self.claimed
-
-    @property
-    def figure(self) -> str:
-        """Both figures and what they rest on, for people."""
-        return (
-            f"{self.source} claims epsilon {self.claimed:.3g} at delta {self.delta:g}; an audit with {self.canaries} "
-            f"canaries ({self.correct} of {self.guesses} guesses right) shows at least {self.floor:.3g} "
-            f"(confidence {self.confidence:.0%})"
-        )

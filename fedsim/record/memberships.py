@@ -34,6 +34,12 @@ class MembershipSummary(Part):
     low_fpr: tuple[TruePositives, ...]
     roc: tuple[tuple[float, float], ...]
 
+    @property
+    def more(self) -> dict[str, Interval]:
+        """Its figures beside the AUC, by the name of their metric."""
+        rates = {f"tpr_at_fpr_{own.fpr:g}": own.tpr for own in self.low_fpr if own.tpr is not None}
+        return {**rates, "advantage": Interval(value=self.advantage, low=None, high=None, n=self.auc.n)}
+
 
 class GroupRisk(Part):
     """Risk of one group of examples: a share or an AUC with its interval.

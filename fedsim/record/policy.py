@@ -31,6 +31,10 @@ class Policy(Config):
     max_epsilon: Annotated[float, Field(gt=0)] | None = Field(
         default=None, description="stated epsilon of the weakest guarantee; a defense without one breaks this"
     )
+    findings: dict[str, float] = Field(
+        default_factory=dict,
+        description="by the name of a metric, the most that any attack of a question may reach, as read_right = 0.6",
+    )
 
     undecided: Literal["fail", "pass"] = Field(
         default="fail", description="whether an audit fails, with exit code 4, where a threshold is undecided"
@@ -39,7 +43,7 @@ class Policy(Config):
     @property
     def is_empty(self) -> bool:
         """Whether nothing is judged."""
-        return not self.model_dump(exclude_none=True, exclude={"undecided"})
+        return not self.model_dump(exclude_none=True, exclude_defaults=True, exclude={"undecided"})
 
 
 def policy_of(project: Path) -> Policy:

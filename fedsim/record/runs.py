@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field
 
 from fedsim.core.json_schema import SCHEMA_VERSION
 from fedsim.core.metric import Metric
-from fedsim.record.attributes import AttributeRecord
-from fedsim.record.generations import GenerationRecord
-from fedsim.record.guarantees import AuditRecord, GuaranteeRecord
-from fedsim.record.memberships import MembershipRecord
-from fedsim.record.memorisation import ExposureRecord
+from fedsim.record.findings import Columns, Finding, QuestionAsked
+from fedsim.record.guarantees import GuaranteeRecord
 from fedsim.record.parts import Failure, Part
 from fedsim.record.rounds import ClientCost, KeptUpdate, PartitionRecord, RoundRecord
 from fedsim.record.scores import AttackRecord
@@ -43,22 +40,11 @@ class ArmRecord(Part):
     guarantees: tuple[GuaranteeRecord, ...] = Field(
         default=(), description="one for each method of the arm that states a private mechanism"
     )
-    audits: tuple[AuditRecord, ...] = Field(default=(), description="empty unless the scenario asks for an audit")
-    exposure: ExposureRecord | None = Field(default=None, description="absent unless the scenario asks for it")
-    membership: tuple[MembershipRecord, ...] = ()
-    attributes: tuple[AttributeRecord, ...] = Field(default=(), description="empty unless the scenario asks for any")
-    generation: GenerationRecord | None = Field(default=None, description="absent unless the scenario asks for it")
+    findings: tuple[Finding, ...] = Field(default=(), description="what the questions of the scenario found, in order")
+    items: dict[str, Columns] = Field(default_factory=dict, description="values of single examples, by name")
     complete: bool = Field(default=True, description="false while attacks of this arm are outstanding")
     seconds: float = 0.0
     client_cost: ClientCost | None = Field(default=None, description="absent when no update was observed")
-
-    @model_serializer(mode="wrap")
-    def _without_what_was_not_asked(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out what is absent where nothing was planted, asked or written."""
-        absent = ("exposure", "generation", "attributes")
-        return {
-            name: value for name, value in fields(self).items() if name not in absent or value not in (None, (), [])
-        }
 
 
 class Environment(Part):
@@ -88,6 +74,7 @@ class RunRecord(Part):
     ended: str | None = None
     arms: tuple[ArmRecord, ...] = ()
     failures: tuple[Failure, ...] = ()
+    questions: tuple[QuestionAsked, ...] = Field(default=(), description="what was asked beside attacks on updates")
     metrics: tuple[Metric, ...] = Field(default=(), description="what the metrics in it are, for its readers")
 
     @property
@@ -104,5 +91,6 @@ class RunRecord(Part):
             for victim in (victim for attack in arm.attacks for victim in attack.victims):
                 yield from (name for item in victim.scores for name in item.values)
                 yield from victim.values
-            if arm.generation is not None:
-                yield from (own.metric for own in arm.generation.findings)
+            for finding in arm.findings:
+                yield finding.metric
+                yield from finding.more

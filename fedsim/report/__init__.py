@@ -9,6 +9,7 @@ from typing import Any
 from fedsim.core.glossary import TERMS
 from fedsim.core.plain import csv_table, printable
 from fedsim.record import RunRecord
+from fedsim.record.finding_rows import FINDING_COLUMNS, finding_rows
 from fedsim.record.store import RunFolder, make_folder, read_record, write_whole
 from fedsim.report import ceilings, figures, look, tables, verdict, wall
 from fedsim.report.banners import banners
@@ -21,8 +22,8 @@ def build(run_dir: Path) -> Path:
     """Write the report of a run beside its record.
 
     Reads `record.json` and, when it is there, `arrays.npz`. Writes `figures/` (each picture as PNG, its data as
-    CSV), `scores.csv`, where the model wrote `side_channels.csv`, and last `report.html`, every file whole or not at
-    all. Nothing in it refers to another file or to the network.
+    CSV), `scores.csv`, where more was asked than attacks on updates `findings.csv`, and last `report.html`, every file
+    whole or not at all. Nothing in it refers to another file or to the network.
 
     Args:
         run_dir: folder of the run.
@@ -52,8 +53,9 @@ def build(run_dir: Path) -> Path:
         write_whole(folder / f"{picture.name}.png", picture.png)
         write_whole(folder / f"{picture.name}.csv", csv_table(picture.columns, picture.rows))
     write_whole(run_dir / "scores.csv", csv_table(tables.score_columns(judge), tables.scores(record, judge)))
-    if any(arm.generation for arm in record.arms):
-        write_whole(run_dir / "side_channels.csv", csv_table(tables.CSV_COLUMNS, tables.trace_rows(record)))
+    if any(arm.findings for arm in record.arms):
+        rows = [tuple(row.values()) for row in finding_rows(record)]
+        write_whole(run_dir / "findings.csv", csv_table(tuple(FINDING_COLUMNS), rows))
     page = _page(
         record,
         judge,
@@ -77,8 +79,7 @@ def _page(record: RunRecord, judge: verdict.Judge, **pictures: Any) -> str:
     attacks = [attack for arm in record.arms for attack in arm.attacks]
     found = [
         *verdict.sentences(record, judge),
-        *tables.attribute_sentences(record),
-        *tables.trace_sentences(record),
+        *tables.finding_sentences(record),
     ]
     return look.render(
         "fedsim.report",
@@ -97,10 +98,7 @@ def _page(record: RunRecord, judge: verdict.Judge, **pictures: Any) -> str:
         ceilings=any(victim.ceiling for attack in attacks for victim in attack.victims),
         results=tables.results(record, judge),
         diagnoses=tables.diagnoses(record, judge),
-        memberships=tables.memberships(record),
-        attributes=tables.attributes(record),
-        memories=tables.memories(record),
-        generations=tables.generations(record),
+        answers=tables.answers(record),
         own_tables=tables.own_tables(record, judge),
         readings=tables.readings(record, judge),
         rule=judge.rule(*attacks),

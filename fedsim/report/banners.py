@@ -21,19 +21,13 @@ class Banner:
 
 def banners(record: RunRecord, judge: Judge) -> list[Banner]:
     """Return the warnings a reader must see first."""
-    return [*_about_audits(record), *_about_controls(record, judge), *_about_status(record), *_about_replay(record)]
+    return [*_about_alarms(record), *_about_controls(record, judge), *_about_status(record), *_about_replay(record)]
 
 
-def _about_audits(record: RunRecord) -> Iterator[Banner]:
-    wrong = [(arm, own) for arm in record.arms for own in arm.audits if own.contradicts]
-    if wrong:
-        told = "; ".join(f"{arm.name}: {own.figure}" for arm, own in wrong)
-        yield Banner(
-            "alarm",
-            "An audit contradicts a guarantee",
-            f"{told}. The mechanism is not what it is said to be: look for missing noise, a batch clipped as a whole, "
-            "or a sensitivity that is too small. No epsilon of that arm counts.",
-        )
+def _about_alarms(record: RunRecord) -> Iterator[Banner]:
+    for arm in record.arms:
+        for title, _, text in (own.alarm.partition(". ") for own in arm.findings if own.alarm):
+            yield Banner("alarm", title, f"{arm.name}: {text}")
 
 
 def _about_controls(record: RunRecord, judge: Judge) -> Iterator[Banner]:

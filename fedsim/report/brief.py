@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from fedsim.metrics.evidence import is_beyond_chance
 from fedsim.record import ArmRecord, AttackRecord, RunRecord
 from fedsim.report.banners import banners
-from fedsim.report.tables import attribute_sentences, trace_sentences
+from fedsim.report.tables import finding_sentences
 from fedsim.report.verdict import Judge, Sentence, as_strong, has_result, listed, sentences, strength
 
 _MOST_NAMED = 3  # arms that a sentence names, and attacks
@@ -30,7 +30,7 @@ def _found(record: RunRecord, judge: Judge) -> str:
 
 
 def _every(record: RunRecord, judge: Judge) -> list[Sentence]:
-    return [*sentences(record, judge), *attribute_sentences(record), *trace_sentences(record)]
+    return [*sentences(record, judge), *finding_sentences(record)]
 
 
 def _over_many(record: RunRecord, judge: Judge, told: Mapping[str, str]) -> str:
@@ -50,8 +50,7 @@ def _over_many(record: RunRecord, judge: Judge, told: Mapping[str, str]) -> str:
 def _of_arm(record: RunRecord, arm: ArmRecord, judge: Judge) -> str:
     """Return what was found in an arm: examples by the strongest attack, then members."""
     of_arm = [own for own in _every(record, judge) if own.arm == arm.name]
-    has_more = arm.membership or arm.attributes or arm.generation
-    found = [f"{own.before}{own.finding}" if has_more else own.finding for own in of_arm]
+    found = [f"{own.before}{own.finding}" if arm.findings else own.finding for own in of_arm]
     attack = _strongest(arm, judge)
     if attack is not None:
         count = judge.count(attack)
@@ -94,8 +93,7 @@ def _trust(record: RunRecord, judge: Judge) -> str:
         return f"Alone, {', '.join(fooled[:_MOST_NAMED])}{rest} recovered none: that would have passed for protection."
     if any(arm.attacks for arm in record.arms) and not any(_share(arm, judge) for arm in record.arms):
         return "That these attacks recovered nothing is no guarantee."
-    audited = "No audit contradicts a guarantee; the" if any(arm.audits for arm in record.arms) else "The"
-    return f"{audited} trained model: {'; '.join(_utility(record))}."
+    return f"The trained model: {'; '.join(_utility(record))}."
 
 
 def _fooled(record: RunRecord, judge: Judge) -> Iterator[str]:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from fedsim.core import registry
+from fedsim.metrics.membership import LOW_FPR, name_of
 from fedsim.privacy.bounds import membership_ceiling, reconstruction_ceiling
 from fedsim.record import ArmRecord, AttackRecord, GuaranteeRecord, Interval, RunRecord
 from fedsim.report.verdict import Judge
@@ -58,11 +59,13 @@ def marks(record: RunRecord, arrays: Mapping[str, np.ndarray], judge: Judge) -> 
 
 
 def _memberships(arm: ArmRecord, own: GuaranteeRecord) -> Iterator[Mark]:
-    for attack in arm.membership:
-        for low in attack.summary.low_fpr if attack.summary else ():
-            if low.tpr is not None:
-                ceiling = membership_ceiling(own.epsilon, own.delta, low.fpr)
-                yield _mark(arm, own, f"membership, FPR {low.fpr:g}", attack.label, low.tpr, low.fpr, ceiling)
+    for finding in arm.findings:
+        figures = {finding.metric: finding.value, **finding.more}
+        for fpr in LOW_FPR:
+            rate = figures.get(name_of(fpr)) if finding.question == "membership" else None
+            if rate is not None:
+                ceiling = membership_ceiling(own.epsilon, own.delta, fpr)
+                yield _mark(arm, own, f"membership, FPR {fpr:g}", finding.label, rate, fpr, ceiling)
 
 
 def _reconstructions(
@@ -82,7 +85,10 @@ def _mark(
     arm: ArmRecord, own: GuaranteeRecord, what: str, attack: str, rate: Interval, prior: float, ceiling: float
 ) -> Mark:
     low, high = (rate.value if bound is None else bound for bound in (rate.low, rate.high))
-    floor = max((audit.floor for audit in arm.audits if audit.source == own.source), default=None)
+    audits = [
+        one.value.value for one in arm.findings if one.value and (one.question, one.label) == ("audit", own.source)
+    ]
+    floor = max(audits, default=None)
     return Mark(
         arm.name, own.source, own.epsilon, own.delta, what, attack, rate.value, low, high, prior, ceiling, floor
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from textwrap import fill
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from fedsim.core.metric import Metric
 from fedsim.core.plain import slug
-from fedsim.record import ArmRecord, AttackRecord, PartitionRecord, RunRecord
+from fedsim.record import ArmRecord, AttackRecord, Finding, PartitionRecord, RunRecord
 from fedsim.report.ceilings import COLUMNS, Mark
 from fedsim.report.drawing import (
     DASHES,
@@ -130,12 +130,17 @@ def participation(attendances: Sequence[Attendance]) -> list[Picture]:
 
 @styled()
 def rocs(record: RunRecord) -> list[Picture]:
-    """Return one picture an arm: TPR over FPR of every membership attack, both logarithmic, with the diagonal."""
-    return [
-        _roc_of(arm, number)
-        for number, arm in enumerate(record.arms, 1)
-        if any(own.summary is not None for own in arm.membership)
-    ]
+    """Return one picture an arm: TPR over FPR of every attack that left both, both logarithmic, with the diagonal."""
+    curves = {number: list(roc_curves(arm)) for number, arm in enumerate(record.arms, 1)}
+    return [_roc_of(record.arms[number - 1].name, number, found) for number, found in curves.items() if found]
+
+
+def roc_curves(arm: ArmRecord) -> Iterator[tuple[Finding, list[tuple[float, float]]]]:
+    """Yield the findings that left a curve of false alarms and hits, each with its points (FPR, TPR)."""
+    for finding in arm.findings:
+        table = arm.items.get(finding.items, {})
+        if "fpr" in table and "tpr" in table:
+            yield finding, list(zip(table["fpr"], table["tpr"], strict=True))
 
 
 @styled()
@@ -319,29 +324,26 @@ def _participation_of(attended: Attendance, number: int) -> Picture:
     )
 
 
-def _roc_of(arm: ArmRecord, number: int) -> Picture:
+def _roc_of(arm: str, number: int, curves: Sequence[tuple[Finding, list[tuple[float, float]]]]) -> Picture:
     figure, axes = canvas()
     rows: list[tuple[Any, ...]] = []
-    ends: list[str] = []
-    least = 1 / max(own.non_members for own in arm.membership if own.summary is not None)
+    least = min((fpr for _, points in curves for fpr, _ in points if fpr > 0), default=1.0)
     axes.plot([least / 2, 1], [least / 2, 1], color="#999999", lw=1, label="guessing")
     axes.axvline(least, color="#555555", lw=1, ls=(0, (1, 2)))
-    for index, own in enumerate(arm.membership):
-        if own.summary is None:
-            continue
+    for index, (finding, points) in enumerate(curves):
         colour, dash = PALETTE[index % len(PALETTE)], DASHES[index % len(DASHES)]
-        seen = [(max(fpr, least / 2), tpr) for fpr, tpr in own.summary.roc if tpr > 0]
-        axes.step(*zip(*seen, strict=True), dash, where="post", color=colour, lw=1.6, label=own.label)
-        rows += [(arm.name, own.label, fpr, tpr) for fpr, tpr in own.summary.roc]
-        ends.append(f"AUC of {own.label}: {own.summary.auc.value:.2f}.")
-    axes.set(xscale="log", yscale="log", xlim=(least / 2, 1), ylim=(least / 2, 1.1), title=arm.name)
+        seen = [(max(fpr, least / 2), tpr) for fpr, tpr in points if tpr > 0]
+        axes.step(*zip(*seen, strict=True), dash, where="post", color=colour, lw=1.6, label=finding.label)
+        rows += [(arm, finding.label, fpr, tpr) for fpr, tpr in points]
+    axes.set(xscale="log", yscale="log", xlim=(least / 2, 1), ylim=(least / 2, 1.1), title=arm)
     axes.set(xlabel="false-positive rate", ylabel="true-positive rate")
     figure.legend(loc="outside right upper", fontsize=8)
+    ends = " ".join(f"{own.label} at FPR {fpr:.1%}: {tpr:.1%}." for own, points in curves for fpr, tpr in points[1:2])
     return picture(
-        f"roc-{number}-{slug(arm.name)}",
+        f"roc-{number}-{slug(arm)}",
         figure,
-        arm=arm.name,
-        alt=f"True-positive over false-positive rate of membership attacks in arm {arm.name}. {' '.join(ends)}",
+        arm=arm,
+        alt=f"True-positive over false-positive rate in arm {arm}. {ends}",
         columns=("arm", "attack", "fpr", "tpr"),
         rows=rows,
     )

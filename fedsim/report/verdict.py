@@ -22,8 +22,6 @@ from fedsim.record import (
     ArmRecord,
     AttackRecord,
     Interval,
-    MembershipRecord,
-    MembershipSummary,
     RunRecord,
     Summary,
     VictimRecord,
@@ -223,7 +221,7 @@ def knowledge(attack: AttackRecord) -> str:
 
 
 def sentences(record: RunRecord, judge: Judge) -> list[Sentence]:
-    """Return one sentence an arm about images, and one about members, where either was attacked."""
+    """Return one sentence an arm about what attacks on updates recovered."""
     return [sentence for arm in record.arms for sentence in _about(arm, judge)]
 
 
@@ -235,10 +233,8 @@ def bounds(interval: Interval, scale: float = 1.0, digits: int = 1) -> str:
 
 
 def _about(arm: ArmRecord, judge: Judge) -> Iterator[Sentence]:
-    if arm.attacks or not (arm.membership or arm.attributes or arm.generation):
+    if arm.attacks or not arm.findings:
         yield _doubt(_sentence(arm, judge), arm)
-    if arm.membership:
-        yield _membership_sentence(arm)
 
 
 def _doubt(sentence: Sentence, arm: ArmRecord) -> Sentence:
@@ -247,39 +243,6 @@ def _doubt(sentence: Sentence, arm: ArmRecord) -> Sentence:
         return sentence
     after = f"{sentence.after} The truth of this score is unsure: what the clients did could not be repeated."
     return replace(sentence, after=after)
-
-
-def _membership_sentence(arm: ArmRecord) -> Sentence:
-    """Name the membership attack that finds most where false alarms are rarest, and say how many that is."""
-    tried = [(own, own.summary) for own in arm.membership if own.summary is not None]
-    if not tried:
-        labels = listed([own.label for own in arm.membership])
-        return Sentence(arm.name, "", "No membership attack gave a result", f" ({labels}).", False)
-    strongest, summary = max(tried, key=lambda pair: _membership_strength(pair[1]))
-    low = next((own for own in reversed(summary.low_fpr) if own.tpr is not None), None)
-    of_all = f"the strongest of {len(tried)}" if tried[1:] else "the only one"
-    auc = f"AUC {summary.auc.value:.2f}, {bounds(summary.auc, 1, 2)}"
-    if low is None or low.tpr is None:
-        finding, after = f"has {auc}", ", on too few candidates for a rate of false alarms."
-        return Sentence(arm.name, f"{_against(strongest)}{of_all}, ", finding, after, _beats_guessing(summary.auc, 0.5))
-    finding = f"finds {low.tpr.value:.1%} of the members"
-    after = f" ({bounds(low.tpr, 100, 1)}%) while it accuses at most {low.fpr:.1%} of the others; {auc}."
-    return Sentence(arm.name, f"{_against(strongest)}{of_all}, ", finding, after, _beats_guessing(low.tpr, low.fpr))
-
-
-def _against(own: MembershipRecord) -> str:
-    judged = "the final model" if own.target == "model" else f"updates of client {own.client}"
-    return f"Membership attack {own.label} on {judged}, "
-
-
-def _membership_strength(summary: MembershipSummary) -> tuple[float, ...]:
-    """Rank by the TPR at the rarest false alarms that n supports, then at the next; the AUC decides last."""
-    rates = [own.tpr.value if own.tpr is not None else 0.0 for own in reversed(summary.low_fpr)]
-    return (*rates, summary.auc.value)
-
-
-def _beats_guessing(interval: Interval, guessing: float) -> bool:
-    return interval.low is not None and interval.low > guessing
 
 
 def _sentence(arm: ArmRecord, judge: Judge) -> Sentence:

@@ -4,11 +4,11 @@ TOML in, frozen pydantic models out. Every mistake is reported with the file, th
 valid name.
 """
 
-from fedsim.scenario.choices import Aggregation, AttackChoice, AttributeChoice, Choice, MembershipChoice, ModelChoice
+from fedsim.scenario.choices import Aggregation, AttackChoice, Choice, ModelChoice
 from fedsim.scenario.clients import Federation, LabelNoise, Participation, Partition
 from fedsim.scenario.combinations import expand, expand_sweep, with_values
 from fedsim.scenario.generating import Generation, Prompts, TraceAttackChoice
-from fedsim.scenario.judging import Attributes, AuditSettings, Exposure, Forgetting, Membership, Scoring, Threat
+from fedsim.scenario.judging import Forgetting, Scoring, Threat
 from fedsim.scenario.reading import arms, load, parse
 from fedsim.scenario.tables import Scenario
 from fedsim.scenario.variations import Span, Sweep, Tune, Values
@@ -16,17 +16,11 @@ from fedsim.scenario.variations import Span, Sweep, Tune, Values
 __all__ = [
     "Aggregation",
     "AttackChoice",
-    "AttributeChoice",
-    "Attributes",
-    "AuditSettings",
     "Choice",
-    "Exposure",
     "Federation",
     "Forgetting",
     "Generation",
     "LabelNoise",
-    "Membership",
-    "MembershipChoice",
     "ModelChoice",
     "Participation",
     "Partition",

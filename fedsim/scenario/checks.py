@@ -22,7 +22,7 @@ def check_choice(method: Method, place: tuple[str | int, ...], choice: Choice, s
     Raises:
         FedsimError: it does not fit; the message says what to change.
     """
-    _check_hook(method, place)
+    _check_hook(method, place, choice)
     own = method.derived_from(Configured)
     reason = own.needs_more(_granted_by(scenario, choice)) if own is not None else None
     if reason is not None:
@@ -40,14 +40,14 @@ def _granted_by(scenario: Scenario, choice: Choice) -> Grants:
     )
 
 
-def _check_hook(method: Method, place: tuple[str | int, ...]) -> None:
+def _check_hook(method: Method, place: tuple[str | int, ...], choice: Choice) -> None:
     if place[0] == "forgetting":
         if method.hook != "unlearning":
             raise FedsimError(f"'{method.name}' is a component for hook {method.hook}, expected an unlearning.")
         return
-    if place[0] == "generation" and method.kind == "component":
-        if method.hook != place[-1] and not (place[-1] == "decoder" and method.hook in _WRITERS):
-            raise FedsimError(f"'{method.name}' is a component for hook {method.hook}, expected a {place[-1]}.")
+    if choice.hooks:
+        if method.hook not in choice.hooks:
+            raise FedsimError(f"'{method.name}' is a component for hook {method.hook}, expected a {choice.hooks[0]}.")
         return
     is_optimizer = method.hook == "optimizer"
     if place[-1] == "optimizer" and not is_optimizer:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
-from pydantic import Field, model_serializer, model_validator
+from pydantic import BaseModel, Field, model_serializer, model_validator
 
 from fedsim.core import registry
 from fedsim.core.hooks import Attack, Configured
@@ -15,8 +15,15 @@ from fedsim.core.types import Config, Knowledge
 
 
 class Choice(Config):
-    """A method by name; its settings stand beside the name in the same table."""
+    """A method by name; its settings stand beside the name in the same table.
 
+    Attributes:
+        kind: of the methods that it may name, where that is always the same.
+        hooks: of components that it may name; empty: any.
+    """
+
+    kind: ClassVar[Kind | None] = None
+    hooks: ClassVar[tuple[str, ...]] = ()
     name: str = Field(min_length=1, description="a name that `fedsim list` prints")
     settings: dict[str, Any] = Field(default_factory=dict)
 
@@ -70,24 +77,6 @@ class AttackChoice(Choice):
         return crafts(registry.get("attack", self.name))
 
 
-class MembershipChoice(Choice):
-    """A membership attack, and under which name it is reported."""
-
-    label: str = Field(default="", description="name in the report; the attack's name when empty")
-
-
-class AttributeChoice(Choice):
-    """An attack on an attribute of the data behind an update, and under which name it is reported."""
-
-    attribute: str = Field(min_length=1, description="what is asked; `label` is the control that must succeed")
-    label: str = Field(default="", description="name in the report; attack and attribute when empty")
-
-    @property
-    def title(self) -> str:
-        """The name in the report."""
-        return self.label or f"{self.name} ({self.attribute})"
-
-
 class Aggregation(Choice):
     """The rule that combines updates, and the server optimizer that steps along the result."""
 
@@ -96,3 +85,16 @@ class Aggregation(Choice):
         default=Choice(name="sgd", settings={}),
         description="sgd without a rate takes steps of 0.1 (fedsgd) or 1 (fedavg)",
     )
+
+
+def choices_in(table: BaseModel, place: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], Choice]]:
+    """Yield every choice of a table that says its kind, with its place in the table, the outer before the inner."""
+    for name in type(table).model_fields:
+        value = getattr(table, name)
+        parts = enumerate(cast("tuple[Any, ...]", value)) if isinstance(value, tuple) else [(None, value)]
+        for number, part in parts:
+            where = (*place, name) if number is None else (*place, name, number)
+            if isinstance(part, Choice) and part.kind is not None:
+                yield where, part
+            if isinstance(part, BaseModel):
+                yield from choices_in(part, where)

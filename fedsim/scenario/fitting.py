@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fedsim.core.errors import ScenarioError
-from fedsim.core.hooks import IMAGES, Aggregator, Component, Defense, Task
+from fedsim.core.hooks import Aggregator, Component, Defense, Task
 from fedsim.scenario.facts import Facts
 from fedsim.scenario.model_source import ModelSource
 from fedsim.scenario.stack import Stack
@@ -35,10 +35,6 @@ def check_modality(scenario: Scenario, task: Task[Any], stack: Stack) -> None:
         reason = task.does_not_suit(hook.modalities)
         if reason is not None:
             raise ScenarioError(f"{_kind(hook)} '{hook.name}' does not fit: it {reason}.")
-    if scenario.audit is not None and task.does_not_suit(IMAGES):
-        raise ScenarioError(
-            f"audit: its canaries are images, and the examples are {task.modality}. Leave the audit out."
-        )
     granted = {*scenario.threat.knows, *(known for attack in scenario.attacks for known in attack.also_knows)}
     if scenario.attacks and "labels" in granted and task.labels_are_inputs:
         raise ScenarioError(
@@ -47,10 +43,10 @@ def check_modality(scenario: Scenario, task: Task[Any], stack: Stack) -> None:
 
 
 def check_labels(scenario: Scenario, task: Task[Any], stack: Stack) -> None:
-    """Check that examples without labels have what they need, and are not used for what they cannot do.
+    """Check that examples without labels have what they need.
 
     Raises:
-        ScenarioError: no component says what a client minimises, or membership is asked for.
+        ScenarioError: no component says what a client minimises.
     """
     name = scenario.data.name
     if task.has_labels:
@@ -59,11 +55,6 @@ def check_labels(scenario: Scenario, task: Task[Any], stack: Stack) -> None:
         raise ScenarioError(
             f"components: the examples of data '{name}' have no labels, so a component must say what a client "
             "minimises. Add one, for example 'esimcse'."
-        )
-    if scenario.membership is not None:
-        raise ScenarioError(
-            f"membership: its attacks look at the loss of an example, and those of data '{name}' have no labels. "
-            "Leave the membership out."
         )
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from fedsim.core.registry import Kind
 from fedsim.core.types import Config, Question, TraceView
 from fedsim.scenario.choices import Choice
 
@@ -32,13 +33,29 @@ class Prompts(Config):
         return self
 
 
+class DecoderChoice(Choice):
+    """What writes."""
+
+    kind: ClassVar[Kind | None] = "component"
+    hooks: ClassVar[tuple[str, ...]] = ("decoder", "unmasker", "sampler")
+
+
+class MitigationChoice(Choice):
+    """What hides how something was written."""
+
+    kind: ClassVar[Kind | None] = "component"
+    hooks: ClassVar[tuple[str, ...]] = ("mitigation",)
+
+
 class TraceAttackChoice(Choice):
     """An attack on traces: its question, what it sees, and what hides that."""
+
+    kind: ClassVar[Kind | None] = "trace"
 
     label: str = Field(default="", description="name in the report; what it is and sees when empty")
     question: Question | None = Field(default=None, description="prompt, member, planted or bits; its first if absent")
     view: TraceView = Field(default="counts", description="outputs, counts, work or timing")
-    mitigation: Choice | None = Field(default=None, description="a component of hook mitigation")
+    mitigation: MitigationChoice | None = Field(default=None, description="a component of hook mitigation")
 
     @field_validator("mitigation", mode="before")
     @classmethod
@@ -63,8 +80,8 @@ class TraceAttackChoice(Choice):
 class Generation(Config):
     """What the trained model writes after the last round, and who looks at its traces."""
 
-    decoder: Choice = Field(
-        default=Choice(name="greedy"), description="a component of hook decoder, unmasker or sampler"
+    decoder: DecoderChoice = Field(
+        default=DecoderChoice(name="greedy"), description="a component of hook decoder, unmasker or sampler"
     )
     model: Literal["global", "client"] = Field(
         default="global", description="the last global model, or that of the first watched client after its training"

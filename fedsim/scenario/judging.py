@@ -4,49 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
 from fedsim.core.types import Config, Knowledge, Server, View
 from fedsim.metrics.success import USUAL
-from fedsim.scenario.choices import AttributeChoice, Choice, MembershipChoice
-
-
-class Membership(Config):
-    """Whom membership attacks judge, and which are tried."""
-
-    candidates: int = Field(
-        default=500,
-        ge=2,
-        description="members, and as many non-members; against a client's updates at most as many as it trained on",
-    )
-    attacks: tuple[MembershipChoice, ...] = Field(min_length=1)
-
-    @model_validator(mode="after")
-    def _labels_differ(self) -> Membership:
-        labels = [attack.label or attack.name for attack in self.attacks]
-        twice = sorted({label for label in labels if labels.count(label) > 1})
-        if twice:
-            raise ValueError(f"two attacks are reported as '{twice[0]}'. Give one a label")
-        return self
-
-
-class Attributes(Config):
-    """Which attributes of the data behind the watched updates are asked for, and by which attacks."""
-
-    public: int = Field(
-        default=64,
-        ge=2,
-        description="changes that the attacker computes of public examples, for each value; at most one an example",
-    )
-    attacks: tuple[AttributeChoice, ...] = Field(min_length=1)
-
-    @model_validator(mode="after")
-    def _labels_differ(self) -> Attributes:
-        titles = [attack.title for attack in self.attacks]
-        twice = sorted({title for title in titles if titles.count(title) > 1})
-        if twice:
-            raise ValueError(f"two attacks are reported as '{twice[0]}'. Give one a label")
-        return self
+from fedsim.scenario.choices import Choice
 
 
 class Forgetting(Config):
@@ -96,42 +58,6 @@ class Threat(Config):
     )
     keep_updates: bool = Field(
         default=True, description="store the attacked updates, on the wire and before the defenses that change uploads"
-    )
-
-
-class AuditSettings(Config):
-    """A test of every private training's own guarantee, with canaries in the training of one client."""
-
-    canaries: int = Field(default=400, ge=2, description="added by fair coins")
-    guesses: int = Field(default=100, ge=2, multiple_of=2, description="about the canaries that stand out most")
-    client: int = Field(default=0, ge=0, description="whose training is audited")
-    confidence: float = Field(default=0.95, gt=0.5, lt=1)
-
-    @model_validator(mode="after")
-    def _enough(self) -> AuditSettings:
-        if self.guesses > self.canaries:
-            raise ValueError(f"guesses is {self.guesses}, expected at most {self.canaries}, the canaries")
-        return self
-
-
-class Exposure(Config):
-    """What the trained model remembers of the secrets that were planted into the training text."""
-
-    candidates: int = Field(
-        default=1000,
-        ge=1,
-        description="other sentences of a secret's form that it is ranked among; or all there are",
-    )
-    search: int = Field(
-        default=0,
-        ge=0,
-        description="beginnings that the model is shown at most in a search for the likeliest filling; 0: no search",
-    )
-    emission: int = Field(
-        default=0,
-        ge=0,
-        description="runs that estimate how likely the model writes any string of a secret's form; 0: none (extra "
-        "constrain)",
     )
 
 

@@ -13,10 +13,10 @@ from pydantic import BaseModel, ValidationError
 from fedsim.core import registry
 from fedsim.core.devices import find_device
 from fedsim.core.errors import FedsimError, ScenarioError, nearest
-from fedsim.core.registry import Method
+from fedsim.core.registry import Kind, Method
 from fedsim.core.source import read_tables
 from fedsim.scenario.checks import check_choice, check_crafting, check_scoring
-from fedsim.scenario.choices import Choice
+from fedsim.scenario.choices import Choice, choices_in
 from fedsim.scenario.combinations import expand
 from fedsim.scenario.overriding import override
 from fedsim.scenario.tables import Scenario
@@ -116,26 +116,48 @@ def _settle(scenario: Scenario, source: str) -> Scenario:
     """
     settled, problems = _with_device(scenario, source)
     for place, kind, choice in scenario.choices():
-        key = ".".join(map(str, place))
-        if f"{key}.name" in scenario.varied or _is_left_to_arms(scenario, place, choice):
-            continue
-        try:
-            method = registry.get(kind, choice.name)
-            check_choice(method, place, choice, scenario)
-            given = {**_server_rate(scenario, place, choice), **choice.settings}
-            settings = method.config.model_validate(given).model_dump(mode="json")
-        except ValidationError as error:
-            problems.append(_explain(source, error, registry.get(kind, choice.name).config, place))
-        except FedsimError as error:
-            problems.append(f"{source}: {key}.name: {error}")
-        else:
-            named = {"name": _own_name(method, choice.name), "settings": settings}  # seeds follow names, not aliases
-            settled = _with_part(settled, place, choice.model_copy(update=named))
+        filled = _fill_in(scenario, source, place, kind, choice, problems)
+        if filled is not None:
+            settled = _with_part(settled, place, filled)
     problems += [f"{source}: {problem}" for problem in check_scoring(scenario)]
     if problems:
         raise ScenarioError("\n".join(problems))
     check_crafting(scenario, source)
     return settled
+
+
+def _fill_in(
+    scenario: Scenario, source: str, place: tuple[str | int, ...], kind: Kind, choice: Choice, problems: list[str]
+) -> Choice | None:
+    """Return a choice with every default of its method, and of the choices in its settings.
+
+    None where arms decide, or where something is wrong, which is added to `problems`.
+    """
+    key = _key(place)
+    if f"{key}.name" in scenario.varied or _is_left_to_arms(scenario, place, choice):
+        return None
+    try:
+        method = registry.get(kind, choice.name)
+        check_choice(method, place, choice, scenario)
+        given = {**_server_rate(scenario, place, choice), **choice.settings}
+        settings = method.config.model_validate(given)
+    except ValidationError as error:
+        problems.append(_explain(source, error, registry.get(kind, choice.name).config, place))
+        return None
+    except FedsimError as error:
+        problems.append(f"{source}: {key}.name: {error}")
+        return None
+    for inner, part in choices_in(settings):
+        assert part.kind is not None, "such choices alone are yielded"
+        filled = _fill_in(scenario, source, (*place, *inner), part.kind, part, problems)
+        settings = settings if filled is None else _with_part(settings, inner, filled)
+    named = {"name": _own_name(method, choice.name), "settings": settings.model_dump(mode="json")}
+    return choice.model_copy(update=named)  # seeds follow names, not aliases
+
+
+def _key(place: Sequence[str | int]) -> str:
+    """Return the dotted key of a place in the file."""
+    return ".".join(map(str, place[1:] if place[:1] == ("questions",) else place))
 
 
 def _with_device(scenario: Scenario, source: str) -> tuple[Scenario, list[str]]:
@@ -170,6 +192,8 @@ def _with_part(whole: Any, place: Sequence[str | int], part: Choice) -> Any:
     """Return a copy of a model, or of a tuple of models, with another choice at a place."""
     if not place:
         return part
+    if isinstance(whole, dict):
+        return {**whole, place[0]: part}
     if isinstance(whole, tuple):
         held = cast("tuple[Any, ...]", whole)
         return tuple(_with_part(own, place[1:], part) if at == place[0] else own for at, own in enumerate(held))
@@ -183,9 +207,9 @@ def _explain(source: str, error: ValidationError, model: type[BaseModel], place:
         if problem["type"] == "too_short" and problem["input"]:
             continue  # it lost the items whose own mistakes are told
         where = (*place, *problem["loc"])
-        key = ".".join(map(str, where)) or ("scenario" if model is Scenario else "settings")
+        key = _key(where) or ("scenario" if model is Scenario else "settings")
         if problem["type"] == "extra_forbidden":
-            siblings = _fields_at(model, problem["loc"][:-1])
+            siblings = _keys_at(model, problem["loc"][:-1])
             lines.append(f"{source}: {key}: there is no such key.{nearest(str(where[-1]), siblings)}")
             continue
         if problem["type"] == "missing":
@@ -203,8 +227,11 @@ def _wanted(model: type[BaseModel], place: Sequence[str | int]) -> str:
     return f" Expected: {field.description}." if field is not None and field.description else ""
 
 
-def _fields_at(model: type[BaseModel], place: Sequence[str | int]) -> list[str]:
-    return list(_table_at(model, place).model_fields)
+def _keys_at(model: type[BaseModel], place: Sequence[str | int]) -> list[str]:
+    table = _table_at(model, place)
+    if table is not Scenario:
+        return list(table.model_fields)
+    return [*(own for own in table.model_fields if own != "questions"), *registry.methods("question")]
 
 
 def _table_at(model: type[BaseModel], place: Sequence[str | int]) -> type[BaseModel]:

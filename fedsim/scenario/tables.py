@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, cast
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
+from fedsim.core import registry
 from fedsim.core.devices import DeviceName
 from fedsim.core.registry import Kind
 from fedsim.core.types import Config
@@ -16,8 +17,7 @@ from fedsim.record.policy import Policy
 from fedsim.scenario.choices import Aggregation, AttackChoice, Choice, ModelChoice
 from fedsim.scenario.clients import Federation, LabelNoise, Participation, Partition
 from fedsim.scenario.expectations import Expected
-from fedsim.scenario.generating import Generation
-from fedsim.scenario.judging import Attributes, AuditSettings, Exposure, Forgetting, Membership, Scoring, Threat
+from fedsim.scenario.judging import Forgetting, Scoring, Threat
 from fedsim.scenario.variations import Sweep, Tune, Values
 
 _FEWEST_IN_A_SUM = 2
@@ -48,18 +48,38 @@ class Scenario(Config):
     defenses: tuple[Choice, ...] = ()
     threat: Threat = Threat()
     attacks: tuple[AttackChoice, ...] = ()
-    membership: Membership | None = None
-    attributes: Attributes | None = None
     forgetting: Forgetting | None = None
-    audit: AuditSettings | None = None
-    exposure: Exposure | None = None
-    generation: Generation | None = None
+    questions: dict[str, Choice] = Field(
+        default_factory=dict, description="what else is asked; in a file each is a table of its own name"
+    )
     scoring: Scoring = Scoring()
     arms: Values = Field(default_factory=dict)
     sweep: Sweep | None = None
     tune: Tune | None = None
     policy: Policy = Field(default=Policy(), description="what a report judges; no part of what is run")
     expected: Expected = Field(default=Expected(), description="what `fedsim run --check` compares a run with")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather_questions(cls, raw: Any) -> Any:
+        """Take the tables of questions together: every other key that a question is called."""
+        if not isinstance(raw, Mapping) or "questions" in raw:
+            return raw
+        table = cast("Mapping[str, Any]", raw)
+        others = [key for key in table if key not in cls.model_fields]
+        known = registry.methods("question") if others else {}
+        asked = {key: table[key] for key in others if key in known}
+        rest = {key: value for key, value in table.items() if key not in asked}
+        choices = {key: {"name": key, "settings": value} for key, value in asked.items() if value is not None}
+        return {**rest, "questions": choices}
+
+    @model_serializer(mode="wrap")
+    def _with_tables_of_questions(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        raw = fields(self)
+        if "questions" not in raw:
+            return raw
+        del raw["questions"]
+        return {**raw, **{name: choice.settings for name, choice in self.questions.items()}}
 
     @field_validator("task", mode="before")
     @classmethod
@@ -81,8 +101,6 @@ class Scenario(Config):
             raise ValueError(
                 f"participation.crashing: there is no client {strangers[0]}, expected numbers from 0 to {clients - 1}"
             )
-        if self.audit is not None and self.audit.client >= clients:
-            raise ValueError(f"audit.client: there is no client {self.audit.client}, expected 0 to {clients - 1}")
         if self.threat.victims > self.cohort_size:
             raise ValueError(
                 f"threat.victims is {self.threat.victims}, expected at most {self.cohort_size}, the cohort"
@@ -208,15 +226,7 @@ class Scenario(Config):
             yield ("defenses", index), "defense", choice
         for index, choice in enumerate(self.attacks):
             yield ("attacks", index), "attack", choice
-        for index, choice in enumerate(self.membership.attacks if self.membership else ()):
-            yield ("membership", "attacks", index), "membership", choice
-        for index, choice in enumerate(self.attributes.attacks if self.attributes else ()):
-            yield ("attributes", "attacks", index), "attribute", choice
         if self.forgetting is not None:
             yield ("forgetting", "by"), "component", self.forgetting.by
-        if self.generation is not None:
-            yield ("generation", "decoder"), "component", self.generation.decoder
-        for index, choice in enumerate(self.generation.attacks if self.generation else ()):
-            yield ("generation", "attacks", index), "trace", choice
-            if choice.mitigation is not None:
-                yield ("generation", "attacks", index, "mitigation"), "component", choice.mitigation
+        for name, choice in self.questions.items():
+            yield ("questions", name), "question", choice

@@ -11,7 +11,7 @@ from weakref import WeakValueDictionary
 import torch
 from torch import Tensor, nn
 
-from fedsim.core import seeding
+from fedsim.core import registry, seeding
 from fedsim.core.devices import find_device
 from fedsim.core.hooks import ServerRound, Task
 from fedsim.core.types import Batch, Draws, Tensors
@@ -65,6 +65,12 @@ class World:
         other = replace(self, **changes)
         vars(other)["models"] = self.models  # made once: a model may be large
         return other
+
+    @cached_property
+    def watches_models(self) -> bool:
+        """Whether a question reads the global model before the watched rounds."""
+        asked = [registry.get("question", name).make for name in self.scenario.questions]
+        return any(getattr(question, "watches_models", False) for question in asked)
 
     @cached_property
     def device(self) -> torch.device:

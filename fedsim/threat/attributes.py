@@ -19,7 +19,7 @@ from fedsim.core.errors import FedsimError, NotApplicable, ScenarioError, neares
 from fedsim.core.types import Attribute, Dataset, Tensors, WireEntry
 from fedsim.federation.client import local_training
 from fedsim.metrics.attributes import share_read
-from fedsim.record import AttributeRecord
+from fedsim.record import Interval
 from fedsim.scenario.world import World
 from fedsim.threat.attacking.asking import AttributeReader
 from fedsim.threat.observe import shared
@@ -39,27 +39,30 @@ def known_attributes(dataset: Dataset) -> dict[str, Attribute]:
     return {**dataset.attributes, LABEL: Attribute(dataset.class_names, train, test)}
 
 
-def check(world: World) -> None:
+def check(world: World, names: Sequence[str]) -> None:
     """Check before the first round that every attribute is known and has public examples, and that tensors are seen.
+
+    Args:
+        world: the scenario made real.
+        names: of the attributes, in the order of `attributes.attacks`.
 
     Raises:
         ScenarioError: it has not, with the reason.
     """
-    settings, dataset = world.scenario.attributes, world.data.dataset
-    assert settings is not None, "called for scenarios that ask for attributes"
+    dataset = world.data.dataset
     known = known_attributes(dataset)
     shared(world.models.new(), world.scenario.threat.shares)
-    for number, choice in enumerate(settings.attacks):
+    for number, name in enumerate(names):
         where = f"attributes.attacks.{number}.attribute"
-        if choice.attribute not in known:
+        if name not in known:
             raise ScenarioError(
-                f"{where}: data '{world.scenario.data.name}' has no attribute '{choice.attribute}'."
-                f"{nearest(choice.attribute, known) if known else ' It has none.'}"
+                f"{where}: data '{world.scenario.data.name}' has no attribute '{name}'."
+                f"{nearest(name, known) if known else ' It has none.'}"
             )
-        if len(_public_values(known[choice.attribute])) < _FEWEST_VALUES:
+        if len(_public_values(known[name])) < _FEWEST_VALUES:
             raise ScenarioError(
                 f"{where}: the public examples, which are the test set, have fewer than two values of "
-                f"'{choice.attribute}'. Ask for another attribute, or raise data.test or data.test_fraction."
+                f"'{name}'. Ask for another attribute, or raise data.test or data.test_fraction."
             )
     if torch.equal(dataset.train.inputs, dataset.test.inputs):
         raise ScenarioError(
@@ -69,7 +72,7 @@ def check(world: World) -> None:
 
 
 @dataclass(frozen=True)
-class Told:
+class Descriptions:
     """What attacks make of the changes of one round, and the truth for the scorer.
 
     Attributes:
@@ -95,13 +98,14 @@ OnChange = Callable[[int, int], None]
 """Called before a change of public examples is computed, with its number from 1 and how many there are."""
 
 
-def told(
+def describe_round(
     world: World,
     name: str,
     entries: Sequence[WireEntry],
     attacks: Mapping[str, AttributeReader],
+    public: int,
     on_change: OnChange = lambda _number, _total: None,
-) -> Told:
+) -> Descriptions:
     """Return how attacks describe the updates of one round, and changes of public examples.
 
     Args:
@@ -109,6 +113,7 @@ def told(
         name: of the attribute.
         entries: of one round, at least one.
         attacks: by their titles; all of them see each change once.
+        public: changes of public examples, for each value; at most one an example.
         on_change: called before each change of public examples.
     """
     attribute, first = known_attributes(world.data.dataset)[name], entries[0]
@@ -119,11 +124,11 @@ def told(
     judged = [judged[place] for place in torch.randperm(len(judged), generator=shuffle)]
     asked = [describe(entries[number].update.tensors) for number in judged]
     labels, known = list[int](), list[dict[str, Tensor]]()
-    for label, change in public_changes(world, first, name, attribute, on_change):
+    for label, change in public_changes(world, first, name, attribute, public, on_change):
         labels.append(label)
         known.append(describe(change))
     titles = [title for title in attacks if title not in describe.refusals]
-    return Told(
+    return Descriptions(
         known={title: torch.stack([own[title] for own in known]) for title in titles},
         labels=torch.tensor(labels),
         asked={title: torch.stack([own[title] for own in asked]) for title in titles if asked},
@@ -148,14 +153,14 @@ def public_changes(
     entry: WireEntry,
     name: str,
     attribute: Attribute,
+    public: int,
     on_change: OnChange = lambda _number, _total: None,
 ) -> Iterator[tuple[int, Tensors]]:
     """Yield (value, what a client would send that holds public examples of this value), the values in turn."""
-    assert world.scenario.attributes is not None
     source = seeding.generator(world.scenario.seed, f"public examples of {name}", entry.round)
     pools = {value: (attribute.test == value).nonzero().flatten() for value in _public_values(attribute)}
     size = _examples(world, entry)
-    count = world.scenario.attributes.public
+    count = public
     if size == 1:  # the same example again would teach nothing
         count = min(count, *map(len, pools.values()))
     held = {value: _in_passes(pool, size * count, source).split(min(size, len(pool))) for value, pool in pools.items()}
@@ -173,41 +178,59 @@ def public_changes(
         yield value, update.tensors
 
 
-def judged(record: AttributeRecord, attack: AttributeReader, rounds: Sequence[Told], world: World) -> AttributeRecord:
-    """Return the record of an attack, with how often it reads the value, and how often its control does.
+@dataclass(frozen=True)
+class Read:
+    """How often an attack reads the value of an attribute.
+
+    Attributes:
+        right: mean over the values of the share of their updates that were read right.
+        permuted: the same of the same attack, with permuted values of the public examples: the control.
+        chance: what guesses without the updates reach.
+        values: of the attribute.
+        left_out: updates whose examples have no value that most of them share.
+        public: changes of public examples that the attacker computed, a round.
+    """
+
+    right: Interval
+    permuted: Interval
+    chance: float
+    values: tuple[str, ...]
+    left_out: int
+    public: int
+
+
+def score(label: str, attribute: str, attack: AttributeReader, rounds: Sequence[Descriptions], world: World) -> Read:
+    """Return how often an attack reads the value, and how often its control does.
 
     Raises:
         NotApplicable: with the reason.
     """
-    refusal = next((own.refusals[record.label] for own in rounds if record.label in own.refusals), None)
+    refusal = next((own.refusals[label] for own in rounds if label in own.refusals), None)
     if refusal is not None:
         raise NotApplicable(refusal)
-    asked = [own for own in rounds if len(own.truth)]
+    judged = [own for own in rounds if len(own.truth)]
     left_out = sum(own.left_out for own in rounds)
-    if not asked:
+    if not judged:
         raise NotApplicable(
-            f"no watched update has examples of which most share a value of '{record.attribute}' ({left_out} updates)"
+            f"no watched update has examples of which most share a value of '{attribute}' ({left_out} updates)"
         )
-    truth, clients = (torch.cat([getattr(own, part) for own in asked]) for part in ("truth", "clients"))
+    truth, clients = (torch.cat([getattr(own, part) for own in judged]) for part in ("truth", "clients"))
     scoring, seed = world.scenario.scoring, world.scenario.seed
-    shares = {}
-    for role in ("accuracy", "permuted"):
-        right = torch.cat([_right(attack, own, record.label, seed, is_control=role == "permuted") for own in asked])
+    shares: list[Interval] = []
+    for is_control in (False, True):
+        right = torch.cat([_right(attack, own, label, seed, is_control=is_control) for own in judged])
         source = np.random.default_rng(seeding.derive(seed, "bootstrap"))
-        shares[role] = share_read(right, truth, clients, source, scoring.confidence, scoring.resamples)
-    return record.model_copy(
-        update={
-            **shares,
-            "values": known_attributes(world.data.dataset)[record.attribute].values,
-            "updates": len(truth),
-            "left_out": left_out,
-            "public": len(asked[0].labels),
-            "chance": 1 / len(truth.unique()),
-        }
+        shares.append(share_read(right, truth, clients, source, scoring.confidence, scoring.resamples))
+    return Read(
+        *shares,
+        chance=1 / len(truth.unique()),
+        values=known_attributes(world.data.dataset)[attribute].values,
+        left_out=left_out,
+        public=len(judged[0].labels),
     )
 
 
-def _right(attack: AttributeReader, own: Told, label: str, seed: int, *, is_control: bool) -> Tensor:
+def _right(attack: AttributeReader, own: Descriptions, label: str, seed: int, *, is_control: bool) -> Tensor:
     """Return whether an attack reads the value of each change; of its control, in which share of the permutations.
 
     One permutation would not do: what it keeps by accident is the same for all changes.

@@ -10,7 +10,7 @@ claimed epsilon, and never prove one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -19,45 +19,28 @@ from torch import Tensor
 from fedsim.core import seeding
 from fedsim.core.types import Batch, Memory
 from fedsim.federation.client import local_training
-from fedsim.privacy.audit import audit, coins
-from fedsim.record import AuditRecord, GuaranteeRecord
+from fedsim.privacy.audit import Audit, audit, coins
+from fedsim.record import GuaranteeRecord
 from fedsim.scenario.data import Data
 from fedsim.scenario.world import World
 
 _STANDS_OUT = 20.0  # normalised input units, far above any pixel
 
 
-def audited(world: World, guarantees: Sequence[GuaranteeRecord]) -> tuple[AuditRecord, ...]:
-    """Return what an audit shows about every guarantee for a record of a client; those for clients are not audited.
-
-    Args:
-        world: of a scenario that asks for an audit.
-        guarantees: over the rounds that were run.
-    """
-    return tuple(_audit(world, own) for own in guarantees if own.source in world.facts.client_mechanisms and _fits(own))
+def can_audit(world: World, guarantee: GuaranteeRecord) -> bool:
+    """Say whether a guarantee is one for a record of a client; those for whole clients are not audited."""
+    of_a_client = guarantee.source in world.facts.client_mechanisms
+    return of_a_client and guarantee.unit == "record" and guarantee.steps > 0
 
 
-def _fits(own: GuaranteeRecord) -> bool:
-    return own.unit == "record" and own.steps > 0
-
-
-def _audit(world: World, own: GuaranteeRecord) -> AuditRecord:
-    settings = world.scenario.audit
-    assert settings is not None, "called for scenarios with an audit"
-    rounds = max(1, own.steps // world.facts.client_mechanisms[own.source].steps)
-    included = coins(settings.canaries, seeding.generator(world.scenario.seed, f"audit {own.source}"))
-    scores = _scores(*_with_canaries(world, included, own.sampling_rate), rounds, settings.client)
-    found = audit(included, scores, settings.guesses, own.delta, settings.confidence)
-    return AuditRecord(
-        source=own.source,
-        claimed=own.epsilon,
-        floor=found.epsilon,
-        delta=found.delta,
-        confidence=found.confidence,
-        canaries=found.canaries,
-        guesses=found.guesses,
-        correct=found.correct,
-    )
+def audit_guarantee(
+    world: World, guarantee: GuaranteeRecord, *, canaries: int, guesses: int, client: int, confidence: float
+) -> Audit:
+    """Return what canaries in a client's training show about a guarantee that `can_audit`."""
+    rounds = max(1, guarantee.steps // world.facts.client_mechanisms[guarantee.source].steps)
+    included = coins(canaries, seeding.generator(world.scenario.seed, f"audit {guarantee.source}"))
+    scores = _scores(*_with_canaries(world, included, guarantee.sampling_rate), rounds, client)
+    return audit(included, scores, guesses, guarantee.delta, confidence)
 
 
 @dataclass(frozen=True)

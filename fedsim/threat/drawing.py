@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections import Counter
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,30 +10,31 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedsim.core import registry, seeding
-from fedsim.core.errors import FedsimError, ScenarioError, reason
+from fedsim.core.errors import FedsimError, ScenarioError
 from fedsim.core.hooks import Condition
 from fedsim.core.types import Batch, Generated, PlantedImage
+from fedsim.core.types import Question as TraceQuestion
 from fedsim.federation.journal import Journal
 from fedsim.generation import sample
 from fedsim.metrics.extraction import copied_share, images_drawn, is_among
 from fedsim.metrics.image import to_pixels
 from fedsim.metrics.sample_distance import sample_distance
 from fedsim.metrics.side_channels import trace_exposure
-from fedsim.record import GenerationRecord, Interval, TraceFinding
-from fedsim.scenario import Scenario
+from fedsim.record import Finding, Interval, Role
+from fedsim.scenario import Generation
 from fedsim.scenario.world import World
 from fedsim.threat.membership import count_training
-from fedsim.threat.spoken import check_trained, trained_weights
+from fedsim.threat.side_channels import about
+from fedsim.threat.spoken import Written, check_trained, trained_weights
 
 _AT_ONCE = 64
 _COARSE = 8  # pixels a side of what the distance of samples looks at
 _LOSS_DRAWS = 16
 
 
-def draws(scenario: Scenario) -> bool:
-    """Tell whether a scenario's generation draws samples, and writes no text."""
-    settings = scenario.generation
-    return settings is not None and registry.get("component", settings.decoder.name).hook == "sampler"
+def draws(settings: Generation) -> bool:
+    """Tell whether a generation draws samples, and writes no text."""
+    return registry.get("component", settings.decoder.name).hook == "sampler"
 
 
 def check(world: World) -> None:
@@ -62,40 +60,26 @@ def check(world: World) -> None:
         raise ScenarioError(f"generation: sampler '{settings.decoder.name}' draws nothing here: {tried.reason}")
 
 
-def draw(world: World, journal: Journal) -> GenerationRecord:
+def draw(world: World, journal: Journal) -> Written:
     """Let the trained model draw, and return what the samples repeat.
 
     Args:
         world: of a scenario with a sampler, as `check` found it.
         journal: of the whole training.
+
+    Raises:
+        FedsimError: the model cannot draw.
     """
-    settings, begin = _settings(world), time.perf_counter()
-    record = GenerationRecord(
-        decoder=settings.decoder.name, settings=settings.decoder.settings, model=settings.model, texts=0, endings={}
-    )
     model = world.models.new().eval()
-    try:
-        model.load_state_dict(dict(trained_weights(world, journal)))
-        found = _drawn(world, model, settings.samples)
-        samples = torch.stack([own.x for own in found if own.ending == "finished" and own.x is not None])
-        findings = tuple(_findings(world, journal, model, samples))
-    except (FedsimError, RuntimeError) as error:
-        return record.model_copy(update={"failure": reason(error), "seconds": time.perf_counter() - begin})
-    return record.model_copy(
-        update={
-            "texts": len(found),
-            "endings": dict(sorted(Counter(own.ending for own in found).items())),
-            "reasons": tuple(dict.fromkeys(own.reason for own in found if own.reason)),
-            "findings": findings,
-            "seconds": time.perf_counter() - begin,
-        }
-    )
+    model.load_state_dict(dict(trained_weights(world, journal)))
+    found = _drawn(world, model, _settings(world).samples)
+    samples = torch.stack([own.x for own in found if own.ending == "finished" and own.x is not None])
+    return Written(found, tuple(_findings(world, journal, model, samples)))
 
 
-def _settings(world: World) -> Any:
-    settings = world.scenario.generation
-    assert settings is not None, "called for scenarios with a generation"
-    return settings
+def _settings(world: World) -> Generation:
+    """Return the table of a scenario that has one."""
+    return Generation.model_validate(world.scenario.questions["generation"].settings)
 
 
 def _drawn(world: World, model: nn.Module, count: int) -> list[Generated]:
@@ -107,7 +91,7 @@ def _drawn(world: World, model: nn.Module, count: int) -> list[Generated]:
     return sample(sampler, model, condition, spec.shape, sources, at_once=_AT_ONCE)
 
 
-def _findings(world: World, journal: Journal, model: nn.Module, samples: Tensor) -> Iterator[TraceFinding]:
+def _findings(world: World, journal: Journal, model: nn.Module, samples: Tensor) -> Iterator[Finding]:
     dataset = world.data.dataset
     confidence = world.scenario.scoring.confidence
     uses = count_training(world, journal.rounds)
@@ -129,10 +113,10 @@ def _findings(world: World, journal: Journal, model: nn.Module, samples: Tensor)
 
 def _canaries(
     world: World, model: nn.Module, drawn: Tensor, alike: list[PlantedImage], repetitions: int
-) -> Iterator[TraceFinding]:
+) -> Iterator[Finding]:
     """Ask whether canaries of one number of copies are drawn, and how they rank among their controls by their loss."""
     spec, scoring = world.data.dataset.spec, world.scenario.scoring
-    role = "attack" if repetitions else "chance"
+    role: Role = "attack" if repetitions else "chance"
     is_drawn = [is_among(drawn, to_pixels(own.image[None], spec)[0]) for own in alike]
     label = f"{repetitions} {'copy' if repetitions == 1 else 'copies'}"
     found = images_drawn(is_drawn, scoring.confidence)
@@ -159,23 +143,16 @@ def _scores(world: World, model: nn.Module, own: PlantedImage, number: int) -> l
 
 
 def _finding(
-    question: Any,
+    question: TraceQuestion,
     label: str,
     metric: str,
-    found: Interval,
+    value: Interval,
     *,
-    role: Any = "attack",
+    role: Role = "attack",
     chance: float | None = None,
     view: str = "outputs",
-) -> TraceFinding:
-    return TraceFinding(
-        question=question,
-        label=label,
-        name="",
-        settings={},
-        view=view,
-        role=role,
-        metric=metric,
-        found=found,
-        chance=chance,
+) -> Finding:
+    about_it = about(question, view)
+    return Finding(
+        question="generation", label=label, about=about_it, role=role, metric=metric, value=value, chance=chance
     )

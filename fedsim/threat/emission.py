@@ -126,15 +126,6 @@ def emissions(
     return [found[own.prompt, own.form] for own in planted]
 
 
-def over_beginnings(
-    estimates: Sequence[tuple[float, ...]], generator: np.random.Generator, confidence: float = 0.95
-) -> Interval:
-    """Return the mean over different beginnings with its interval; of one alone, the units are its runs."""
-    different = list(dict.fromkeys(estimates))
-    units = [[own] for own in different[0]] if len(different) == 1 else different
-    return mean_interval(units, generator, confidence)
-
-
 def _weigher(name: str | None) -> tuple[str, type[Weigher[Any, Any]]]:
     """Return name and class of a decoder that weighs texts: the one of that name, or the first."""
     known = {own: method.derived_from(Weigher) for own, method in registry.methods("component").items()}

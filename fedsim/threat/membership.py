@@ -104,13 +104,13 @@ class Recipe:
         return order[: steps * size].split(size)
 
 
-def check(world: World) -> None:
-    """Check before the first round that there are enough candidates.
+def check(world: World, wanted: int) -> None:
+    """Check before the first round that there are so many candidates.
 
     Raises:
         ScenarioError: the test set is the training set, or the data set is too small.
     """
-    dataset, wanted = world.data.dataset, _wanted(world)
+    dataset = world.data.dataset
     if torch.equal(dataset.train.inputs, dataset.test.inputs):
         raise ScenarioError(
             "membership: the test set of this data set is its training set, so there are no non-members. Choose "
@@ -120,8 +120,8 @@ def check(world: World) -> None:
     _check_enough(wanted, len(dataset.train), "the training set")
 
 
-def of_model(world: World, journal: Journal) -> Case:
-    """Return the case against the final model: who among the candidates was in any batch of an update that counted?
+def of_model(world: World, journal: Journal, wanted: int) -> Case:
+    """Return the case against the final model: who among `wanted` members, and others, was in a batch that counted?
 
     Planted secrets are no candidates: they are repeated, and nothing in the test set is like them.
 
@@ -131,19 +131,19 @@ def of_model(world: World, journal: Journal) -> Case:
     uses = count_training(world, journal.rounds)
     uses[[number for secret in world.data.dataset.planted for number in secret.examples]] = 0
     members = uses.nonzero().flatten()
-    wanted = _wanted(world)
     _check_enough(wanted, len(members), "the training examples that updates were computed from")
     chosen = members[torch.randperm(len(members), generator=_generator(world, "members"))][:wanted]
     return _case(world, journal, world.data.dataset.train.taken(chosen), ())
 
 
-def of_updates(world: World, journal: Journal, truths: Sequence[Truth]) -> Case:
+def of_updates(world: World, journal: Journal, truths: Sequence[Truth], most: int) -> Case:
     """Return the case against the first watched client: who among the candidates was in its batches of these rounds?
 
     Args:
         world: the scenario made real.
         journal: with one entry a watched update.
         truths: the private side of each entry.
+        most: members to judge, if the client has so many.
 
     Raises:
         ScenarioError: no update was watched.
@@ -158,7 +158,7 @@ def of_updates(world: World, journal: Journal, truths: Sequence[Truth]) -> Case:
     private = distinct(drawn)
     order = torch.randperm(len(private), generator=_generator(world, "members"))
     updates = tuple(WatchedUpdate(e.round, _copy(e.received), _seen(world.scenario.threat, e.update)) for e, _ in own)
-    return _case(world, journal, private.taken(order[: _wanted(world)]), updates, client)
+    return _case(world, journal, private.taken(order[:most]), updates, client)
 
 
 def count_training(world: World, rounds: Sequence[RoundRecord]) -> Tensor:
@@ -277,12 +277,6 @@ def _seen(threat: Threat, update: Update) -> Update:
         buffers=_copy(update.buffers),
         examples=update.examples if "batch-size" in threat.knows else 0,
     )
-
-
-def _wanted(world: World) -> int:
-    settings = world.scenario.membership
-    assert settings is not None
-    return settings.candidates
 
 
 def _check_enough(wanted: int, found: int, where: str) -> None:

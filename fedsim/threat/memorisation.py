@@ -19,13 +19,20 @@ from fedsim.core.hooks import Condition
 from fedsim.core.types import Limits, Planted, SecretKind, Tokenizer
 from fedsim.federation.journal import Journal
 from fedsim.generation import generate
-from fedsim.metrics.exposure import alternatives, common_beginning, exposure, log_perplexities, summarise
+from fedsim.metrics.exposure import (
+    alternatives,
+    common_beginning,
+    exposure,
+    log_perplexities,
+    over_beginnings,
+    share_likeliest,
+    summarise,
+)
 from fedsim.metrics.likeliest import likeliest
-from fedsim.metrics.statistics import wilson
 from fedsim.record import ExposureRecord, SecretScore, SecretSummary
 from fedsim.scenario.choices import Choice
 from fedsim.scenario.world import World
-from fedsim.threat.emission import emissions, over_beginnings
+from fedsim.threat.emission import emissions
 from fedsim.threat.membership import count_training
 
 _DECODER = Choice(name="greedy")
@@ -50,12 +57,17 @@ def check(world: World) -> None:
         )
 
 
-def measure_exposure(world: World, journal: Journal) -> ExposureRecord:
+def measure_exposure(
+    world: World, journal: Journal, *, candidates: int, search: int = 0, emission: int = 0
+) -> ExposureRecord:
     """Return what the final model remembers of every planted secret, and means by kind and number of repetitions.
 
     Args:
         world: of a scenario that asks for it, as `check` found it.
         journal: of the whole training.
+        candidates: other sentences of a secret's form that it is ranked among; or all there are.
+        search: beginnings that the model is shown at most in a search for the likeliest filling; 0: no search.
+        emission: runs that estimate how likely the model writes any string of a secret's form; 0: none.
     """
     model, tokenizer = world.models.new().eval(), world.data.dataset.tokenizer
     model.load_state_dict(dict(journal.weights))
@@ -63,28 +75,25 @@ def measure_exposure(world: World, journal: Journal) -> ExposureRecord:
     uses = count_training(world, journal.rounds)
     with seeding.isolate_randomness(seeding.derive(world.scenario.seed, "exposure")):  # some models are random here too
         secrets = tuple(
-            _score(world, model, tokenizer, own, number, sum(uses[list(own.examples)].tolist()))
+            _score(world, model, tokenizer, own, candidates, number, sum(uses[list(own.examples)].tolist()))
             for number, own in enumerate(world.data.dataset.planted)
         )
-        if world.scenario.exposure and world.scenario.exposure.search:
-            secrets = _search(secrets, model, tokenizer, world.data.dataset.planted, world.scenario.exposure.search)
-        if world.scenario.exposure and world.scenario.exposure.emission:
-            own = emissions(
-                model, tokenizer, world.data.dataset.planted, world.scenario.exposure.emission, world.scenario.seed
-            )
-            pairs = zip(secrets, own, strict=True)
-            secrets = tuple(secret.model_copy(update={"emission": found}) for secret, found in pairs)
-    return ExposureRecord(secrets=secrets, summaries=tuple(_summaries(world, secrets)))
+        if search:
+            secrets = _search(secrets, model, tokenizer, world.data.dataset.planted, search)
+        if emission:
+            estimates = emissions(model, tokenizer, world.data.dataset.planted, emission, world.scenario.seed)
+            pairs = zip(secrets, estimates, strict=True)
+            secrets = tuple(secret.model_copy(update={"emission": own}) for secret, own in pairs)
+    return ExposureRecord(secrets=secrets, summaries=tuple(_summaries(world, secrets, is_searched=bool(search))))
 
 
 def _score(
-    world: World, model: nn.Module, tokenizer: Tokenizer, planted: Planted, number: int, uses: int
+    world: World, model: nn.Module, tokenizer: Tokenizer, planted: Planted, most: int, number: int, uses: int
 ) -> SecretScore:
-    settings, seed = world.scenario.exposure, world.scenario.seed
-    assert settings is not None, "called for scenarios that ask for exposure"
+    seed = world.scenario.seed
     source = np.random.default_rng(seeding.derive(seed, "exposure candidates", number))
     secret = planted.text[len(planted.prompt) :]
-    others = alternatives(planted.form, secret, settings.candidates, source)
+    others = alternatives(planted.form, secret, most, source)
     sentences = [tokenizer.encode(planted.prompt + filling) for filling in (secret, *others.texts)]
     bits = log_perplexities(model, sentences, tokenizer)
     guess = _written(model, tokenizer, planted, sentences[0], seeding.generator(seed, "exposure text", number))
@@ -123,18 +132,17 @@ def _written(
     return tokenizer.decode([*known, *written.tokens])
 
 
-def _summaries(world: World, secrets: Sequence[SecretScore]) -> Iterator[SecretSummary]:
+def _summaries(world: World, secrets: Sequence[SecretScore], *, is_searched: bool) -> Iterator[SecretSummary]:
     scoring = world.scenario.scoring
     source = np.random.default_rng(seeding.derive(world.scenario.seed, "bootstrap"))
     groups: set[tuple[SecretKind, int]] = {(own.kind, own.repetitions) for own in secrets}
     for kind, repetitions in sorted(groups):
         alike = [own for own in secrets if (own.kind, own.repetitions) == (kind, repetitions)]
         summary = summarise(alike, source, scoring.confidence, scoring.resamples)
-        searched = wilson(sum(own.likeliest == own.text for own in alike), len(alike), scoring.confidence)
         written = [own.emission for own in alike if own.emission]
         yield summary.model_copy(
             update={
-                "found": searched if world.scenario.exposure and world.scenario.exposure.search else None,
+                "found": share_likeliest(alike, scoring.confidence) if is_searched else None,
                 "emission": over_beginnings(written, source, scoring.confidence) if written else None,
             }
         )

@@ -107,8 +107,14 @@ def observe(
     )
 
 
-def describe(world: World) -> tuple[str, ...]:
-    """Return the threat model in plain sentences, for the screen, the record and the report."""
+def describe(world: World, asked: Sequence[str] = (), *, has_public_data: bool = False) -> tuple[str, ...]:
+    """Return the threat model in plain sentences, for the screen, the record and the report.
+
+    Args:
+        world: the scenario made real.
+        asked: what questions say of their attackers.
+        has_public_data: whether one of these owns examples like the clients'.
+    """
     threat, federation = world.scenario.threat, world.scenario.federation
     sent = "one gradient" if federation.algorithm == "fedsgd" else f"the change after {_training(world)}"
     known = [_SENTENCES[k][0] for k in _SENTENCES if k in threat.knows and _exists(world, k)]
@@ -122,17 +128,16 @@ def describe(world: World) -> tuple[str, ...]:
         *_optimizer(world),
         *(f"It {sentence}." for sentence in unknown),
         *_further_grants(world.scenario),
-        *_membership(world.scenario),
-        *_attributes(world.scenario),
-        _letter(world),
+        *asked,
+        _letter(world, has_public_data=has_public_data),
     )
 
 
-def _letter(world: World) -> str:
-    """Say how a survey calls this attacker: crafting, and asking for members or attributes, take the test set."""
+def _letter(world: World, *, has_public_data: bool) -> str:
+    """Say how a survey calls this attacker: crafting takes public data, and so do some questions."""
     scenario = world.scenario
     knows: list[Knowledge] = [own for own in scenario.threat.knows if _exists(world, own)]
-    owns_test_set = any(own is not None for own in (scenario.crafting, scenario.membership, scenario.attributes))
+    owns_test_set = has_public_data or scenario.crafting is not None
     return letters.sentence(scenario.threat.server, knows, has_public_data=owns_test_set)
 
 
@@ -282,28 +287,6 @@ def _further_grants(scenario: Scenario) -> Iterator[str]:
         if granted:
             words = ", ".join(_SENTENCES[knowledge][0] for knowledge in granted)
             yield f"Attack '{attack.label or attack.name}' is granted more: {words}."
-
-
-def _membership(scenario: Scenario) -> Iterator[str]:
-    """Say what membership attacks judge, and with what help."""
-    if scenario.membership is None:
-        return
-    yield (
-        f"Membership attacks judge {scenario.membership.candidates} training examples and as many others, shuffled. "
-        "They know how the federation trains, the global model after every watched round and after the last, and half "
-        "of the test set."
-    )
-
-
-def _attributes(scenario: Scenario) -> Iterator[str]:
-    """Say what attacks on attributes ask for, and with what help."""
-    if scenario.attributes is None:
-        return
-    names = ", ".join(dict.fromkeys(own.attribute for own in scenario.attributes.attacks))
-    yield (
-        f"Attacks on attributes ask of every attacked update: {names}. They know how clients train, defenses too, and "
-        f"the attributes of the test set, of which they compute {scenario.attributes.public} changes for each value."
-    )
 
 
 def _without_statistics(spec: InputSpec) -> InputSpec:

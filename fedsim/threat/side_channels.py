@@ -15,8 +15,8 @@ from fedsim.core.hooks import Mitigation, TraceAttack
 from fedsim.core.types import Generated, Question, TraceCase, TraceView
 from fedsim.generation.veiling import veil
 from fedsim.metrics import side_channels as figures
-from fedsim.metrics.membership import LOW_FPR, tpr_at
-from fedsim.record import TraceFinding
+from fedsim.metrics.membership import LOW_FPR, name_of, tpr_at
+from fedsim.record import Finding, Interval
 from fedsim.threat.attacking.reading import Answer, answer_here
 from fedsim.threat.observe_trace import observe_trace
 
@@ -94,17 +94,17 @@ def case_of(speech: Speech, view: TraceView, order: Sequence[int]) -> TraceCase:
     )
 
 
-def judge(speech: Speech, asked: Asked, judging: Judging) -> TraceFinding:
+def judge(speech: Speech, asked: Asked, judging: Judging) -> Finding:
     """Run an attack and score it; why it failed stands in the finding."""
     return _judge(speech, asked, judging, "attack")
 
 
-def judge_at_chance(speech: Speech, asked: Asked, judging: Judging, what: str) -> TraceFinding:
+def judge_at_chance(speech: Speech, asked: Asked, judging: Judging, what: str) -> Finding:
     """Run an attack where there is nothing to find, because of what `what` says."""
     return _judge(speech, replace(asked, label=f"{asked.label}, {what}"), judging, "chance")
 
 
-def controls(speech: Speech, asked: Asked, judging: Judging) -> Iterator[TraceFinding]:
+def controls(speech: Speech, asked: Asked, judging: Judging) -> Iterator[Finding]:
     """Yield what the same attack finds where it must succeed, and where it must be at chance.
 
     What was written tells the prompt, so view `outputs` must. Labels that are shuffled tell nothing.
@@ -118,14 +118,13 @@ def controls(speech: Speech, asked: Asked, judging: Judging) -> Iterator[TraceFi
         yield judge_at_chance(replace(speech, truth=tuple(shuffled)), asked, judging, "labels shuffled")
 
 
-def _judge(speech: Speech, asked: Asked, judging: Judging, role: Any) -> TraceFinding:
-    finding = TraceFinding(
-        question=speech.question,
+def _judge(speech: Speech, asked: Asked, judging: Judging, role: Any) -> Finding:
+    finding = Finding(
+        question="generation",
         label=asked.label,
-        name=asked.attack.name,
+        method=asked.attack.name,
         settings=asked.attack.config.model_dump(mode="json"),
-        view=asked.view,
-        mitigation=_told(asked.mitigation),
+        about=about(speech.question, asked.view, _describe(asked.mitigation)),
         role=role,
         metric=_METRICS[speech.question],
     )
@@ -135,14 +134,20 @@ def _judge(speech: Speech, asked: Asked, judging: Judging, role: Any) -> TraceFi
         return finding.model_copy(update={"failure": reason(error)})
 
 
+def about(question: Question, view: str, mitigation: str = "") -> dict[str, str | int | float]:
+    """Return what a finding about texts is of: the question, what was seen of them, and what hid that."""
+    return {"question": question, "view": view, **({"mitigation": mitigation} if mitigation else {})}
+
+
 def _score(speech: Speech, asked: Asked, judging: Judging) -> dict[str, Any]:
-    cost: dict[str, Any] = {}
+    cost: dict[str, Interval] = {}
     if asked.mitigation is not None:
         source = seeding.generator(judging.seed, f"mitigation {asked.mitigation.name}")
         veiled = veil(asked.mitigation, speech.texts, source)
         cost, speech = _cost(speech.texts, veiled), speech.of(veiled)
     draws = np.random.default_rng(seeding.derive(judging.seed, f"side channel {asked.label} {speech.question}"))
-    return {**cost, **_SCORES[speech.question](speech, _answers(speech, asked, judging), draws, judging.confidence)}
+    found = _SCORES[speech.question](speech, _answers(speech, asked, judging), draws, judging.confidence)
+    return {**found, "more": {**found.get("more", {}), **cost}}
 
 
 def _answers(speech: Speech, asked: Asked, judging: Judging) -> np.ndarray:
@@ -158,15 +163,15 @@ def _prompt_accuracy(speech: Speech, answer: np.ndarray, draws: np.random.Genera
     """Score which prompt each text answers."""
     truth = speech.seen_truth
     found = figures.prompt_accuracy(answer, truth, confidence)
-    return {"found": found, "chance": 1 / len(set(speech.truth))}
+    return {"value": found, "chance": 1 / len(set(speech.truth))}
 
 
 def _trace_auc(speech: Speech, answer: np.ndarray, draws: np.random.Generator, confidence: float) -> Any:
     """Score who was trained on."""
     is_member = speech.seen_truth == 1
-    rates = {f"tpr at {fpr:g}": tpr_at(answer[is_member], answer[~is_member], fpr, confidence) for fpr in LOW_FPR}
+    rates = {name_of(fpr): tpr_at(answer[is_member], answer[~is_member], fpr, confidence) for fpr in LOW_FPR}
     more = {name: own for name, own in rates.items() if own is not None}
-    return {"found": figures.trace_auc(answer, is_member, draws, confidence), "chance": 0.5, "more": more}
+    return {"value": figures.trace_auc(answer, is_member, draws, confidence), "chance": 0.5, "more": more}
 
 
 def _trace_exposure(speech: Speech, answer: np.ndarray, draws: np.random.Generator, confidence: float) -> Any:
@@ -174,13 +179,13 @@ def _trace_exposure(speech: Speech, answer: np.ndarray, draws: np.random.Generat
     secrets, is_own = np.array(speech.truth), np.array(speech.is_secret)
     rows = np.array([[*answer[(secrets == own) & is_own], *answer[(secrets == own) & ~is_own]] for own in set(secrets)])
     found, chance = figures.trace_exposure(rows, draws, confidence)
-    return {"found": found, "chance": chance}
+    return {"value": found, "chance": chance}
 
 
 def _trace_bits(speech: Speech, answer: np.ndarray, draws: np.random.Generator, confidence: float) -> Any:
     """Estimate how much the best figure says of the prompt."""
     bits = figures.trace_bits(answer, speech.seen_truth, draws, confidence)
-    return {"found": bits.found, "chance": bits.chance, "p": bits.p}
+    return {"value": bits.found, "chance": bits.chance, "p": bits.p}
 
 
 _METRICS: dict[Question, str] = {
@@ -197,17 +202,20 @@ _SCORES: dict[Question, Callable[[Speech, np.ndarray, np.random.Generator, float
 }
 
 
-def _cost(before: Sequence[Generated], after: Sequence[Generated]) -> dict[str, float]:
+def _cost(before: Sequence[Generated], after: Sequence[Generated]) -> dict[str, Interval]:
     """Return how many times as many steps, and tokens, there are."""
     (old_steps, old_tokens), (steps, tokens) = _size(before), _size(after)
-    return {"longer": steps / max(1, old_steps), "larger": tokens / max(1, old_tokens)}
+    return {
+        "times_the_steps": figures.times(steps, old_steps, len(after)),
+        "times_the_tokens": figures.times(tokens, old_tokens, len(after)),
+    }
 
 
 def _size(texts: Sequence[Generated]) -> tuple[int, int]:
     return sum(len(own.trace.tokens) for own in texts), sum(sum(own.trace.tokens) for own in texts)
 
 
-def _told(mitigation: Mitigation[Any] | None) -> str:
+def _describe(mitigation: Mitigation[Any] | None) -> str:
     if mitigation is None:
         return ""
     settings = ", ".join(f"{key} {value}" for key, value in mitigation.config.model_dump(mode="json").items())

@@ -16,8 +16,8 @@ from fedsim.core.types import Generated, Limits, Question, Tokenizer
 from fedsim.generation import Piece, generate, stream
 from fedsim.metrics.exposure import log_perplexities
 from fedsim.metrics.side_channels import prompt_accuracy, secrets_written, trace_auc, trace_exposure
-from fedsim.record import TraceFinding
-from fedsim.threat.side_channels import Asked, Judging, Speech, controls, judge, judge_at_chance
+from fedsim.record import Finding
+from fedsim.threat.side_channels import Asked, Judging, Speech, about, controls, judge, judge_at_chance
 
 Tokens = tuple[int, ...]
 
@@ -129,7 +129,7 @@ class Study:
     """What was written for each question, and what was found."""
 
     speeches: tuple[Speech, ...]
-    findings: tuple[TraceFinding, ...]
+    findings: tuple[Finding, ...]
 
 
 def study(speaker: Speaker, material: Material, asked: Sequence[tuple[Question, Asked]], judging: Judging) -> Study:
@@ -146,7 +146,7 @@ def study(speaker: Speaker, material: Material, asked: Sequence[tuple[Question, 
     never = replace(material, secrets=tuple(own for own in material.secrets if not own.is_planted))
     asks_secrets = never.secrets and any(question == "planted" for question, _ in asked)
     strange = speaker.speech("planted", never) if asks_secrets else None
-    found: list[TraceFinding] = []
+    found: list[Finding] = []
     controlled: set[tuple[Question, str]] = set()
     for question, own in asked:
         if question not in speeches:
@@ -163,7 +163,7 @@ def study(speaker: Speaker, material: Material, asked: Sequence[tuple[Question, 
     return Study((*speeches.values(), *([strange] if strange is not None else [])), tuple(found))
 
 
-def references(speaker: Speaker, material: Material, question: Question, judging: Judging) -> Iterator[TraceFinding]:
+def references(speaker: Speaker, material: Material, question: Question, judging: Judging) -> Iterator[Finding]:
     """Yield what tells without a trace: the model's loss of candidates and secrets, and secrets that are written."""
     if question == "member":
         yield _by_loss(speaker, material, judging)
@@ -183,12 +183,12 @@ def references(speaker: Speaker, material: Material, question: Question, judging
             "outputs",
             "attack" if is_planted else "chance",
             metric="secrets_written",
-            found=secrets_written(written, judging.confidence),
+            value=secrets_written(written, judging.confidence),
             chance=float(np.mean([1 / own.space for own, _ in pairs])),
         )
 
 
-def _by_loss(speaker: Speaker, material: Material, judging: Judging) -> TraceFinding:
+def _by_loss(speaker: Speaker, material: Material, judging: Judging) -> Finding:
     sentences = (*material.members, *material.strangers)
     bits = log_perplexities(speaker.model, sentences, speaker.tokenizer).numpy()
     scores = -bits / np.array([len(own) - 1 for own in sentences])
@@ -200,12 +200,12 @@ def _by_loss(speaker: Speaker, material: Material, judging: Judging) -> TraceFin
         "the model",
         "must succeed",
         metric="trace_auc",
-        found=trace_auc(scores, is_member, draws, judging.confidence),
+        value=trace_auc(scores, is_member, draws, judging.confidence),
         chance=0.5,
     )
 
 
-def _by_likelihood(speaker: Speaker, material: Material, speech: Speech, judging: Judging) -> TraceFinding:
+def _by_likelihood(speaker: Speaker, material: Material, speech: Speech, judging: Judging) -> Finding:
     """Tell the prompt of each seen text as the one behind which the model finds it likeliest."""
     seen = [text.tokens for text, known in zip(speech.texts, speech.is_known, strict=True) if not known]
     alone = _bits(speaker, material.prompts)
@@ -219,7 +219,7 @@ def _by_likelihood(speaker: Speaker, material: Material, speech: Speech, judging
         "outputs",
         "must succeed",
         metric="prompt_accuracy",
-        found=found,
+        value=found,
         chance=1 / len(material.prompts),
     )
 
@@ -234,7 +234,7 @@ def _bits(speaker: Speaker, sentences: Sequence[Tokens]) -> np.ndarray:
     return found
 
 
-def _by_rank(speaker: Speaker, secrets: Sequence[Secret], judging: Judging) -> TraceFinding:
+def _by_rank(speaker: Speaker, secrets: Sequence[Secret], judging: Judging) -> Finding:
     """Rank planted secrets by the model's own scores."""
     scores = [-log_perplexities(speaker.model, own.wholes, speaker.tokenizer).numpy() for own in secrets]
     draws = np.random.default_rng(seeding.derive(judging.seed, "side channel rank"))
@@ -245,13 +245,13 @@ def _by_rank(speaker: Speaker, secrets: Sequence[Secret], judging: Judging) -> T
         "the model",
         "must succeed",
         metric="trace_exposure",
-        found=found,
+        value=found,
         chance=chance,
     )
 
 
-def _reference(question: Question, label: str, view: str, role: Any, **found: Any) -> TraceFinding:
-    return TraceFinding(question=question, label=label, name="", settings={}, view=view, role=role, **found)
+def _reference(question: Question, label: str, view: str, role: Any, **found: Any) -> Finding:
+    return Finding(question="generation", label=label, about=about(question, view), role=role, **found)
 
 
 def _speech(speaker: Speaker, question: Question, material: Material, before: dict[Question, Speech]) -> Speech:

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import time
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from fedsim.core import registry, seeding
-from fedsim.core.errors import FedsimError, ScenarioError, reason
+from fedsim.core.errors import FedsimError, ScenarioError
 from fedsim.core.hooks import TraceAttack
 from fedsim.core.types import Generated, Limits, Planted, Question, Tensors, Tokenizer
 from fedsim.data._text import read_text
 from fedsim.federation.journal import Journal
 from fedsim.metrics.exposure import alternatives, common_beginning, space_of
-from fedsim.metrics.statistics import mean_interval
-from fedsim.record import GenerationRecord, Interval, TraceRecord
+from fedsim.record import Finding
 from fedsim.scenario.generating import Generation, TraceAttackChoice
 from fedsim.scenario.world import World
 from fedsim.threat.attacking.reading import Answer, answer_here
@@ -64,43 +63,44 @@ def check(world: World) -> None:
         raise ScenarioError(f"generation: decoder '{settings.decoder.name}' writes nothing here: {begun.reason}")
 
 
-def speak(world: World, journal: Journal, answer: Answer = answer_here) -> GenerationRecord:
+@dataclass(frozen=True)
+class Written:
+    """What a trained model wrote or drew, and what that gave away.
+
+    Attributes:
+        texts: every one, each once.
+        traces: their traces as a table: question, number of what it is about, ending, tokens and counts a step.
+        findings: about them.
+    """
+
+    texts: Sequence[Generated]
+    findings: Sequence[Finding]
+    traces: Mapping[str, Sequence[Any]] = field(default_factory=dict[str, Sequence[Any]])
+
+
+def speak(world: World, journal: Journal, answer: Answer = answer_here) -> Written:
     """Let the trained model write, run every attack on the traces, and return what was found.
 
     Args:
         world: of a scenario with a generation, as `check` found it.
         journal: of the whole training.
         answer: has attacks answer, here or elsewhere.
+
+    Raises:
+        FedsimError: the model cannot write.
     """
-    settings, scenario, begin = _settings(world), world.scenario, time.perf_counter()
-    record = GenerationRecord(
-        decoder=settings.decoder.name, settings=settings.decoder.settings, model=settings.model, texts=0, endings={}
-    )
-    try:
-        speaker = speaker_of(world, trained_weights(world, journal), settings.tokens)
-        material = material_of(world, journal)
-        done = study(speaker, material, asked_of(world), Judging(scenario.seed, scenario.scoring.confidence, answer))
-        speeches = done.speeches or (speaker.speech("prompt", material),)
-    except FedsimError as error:
-        return record.model_copy(update={"failure": reason(error), "seconds": time.perf_counter() - begin})
-    texts = [text for speech in _distinct(speeches) for text in speech.texts]
-    return record.model_copy(
-        update={
-            "texts": len(texts),
-            "tokens_a_step": _pace(world, texts),
-            "endings": dict(sorted(Counter(text.ending for text in texts).items())),
-            "reasons": tuple(dict.fromkeys(text.reason for text in texts if text.reason)),
-            "traces": tuple(trace for speech in _distinct(speeches) for trace in _traces(speech)),
-            "findings": done.findings,
-            "seconds": time.perf_counter() - begin,
-        }
-    )
+    scenario = world.scenario
+    speaker = speaker_of(world, trained_weights(world, journal))
+    material = material_of(world, journal)
+    done = study(speaker, material, asked_of(world), Judging(scenario.seed, scenario.scoring.confidence, answer))
+    speeches = _distinct(done.speeches or (speaker.speech("prompt", material),))
+    texts = [text for speech in speeches for text in speech.texts]
+    return Written(texts, done.findings, _traces(speeches))
 
 
 def _settings(world: World) -> Generation:
-    settings = world.scenario.generation
-    assert settings is not None, "called for scenarios with a generation"
-    return settings
+    """Return the table of a scenario that has one."""
+    return Generation.model_validate(world.scenario.questions["generation"].settings)
 
 
 def _question(choice: TraceAttackChoice) -> Question:
@@ -116,13 +116,14 @@ def _asked(choice: TraceAttackChoice) -> Asked:
     return Asked(choice.make("trace"), choice.reported, choice.view, hidden)
 
 
-def speaker_of(world: World, weights: Tensors, tokens: int) -> Speaker:
-    """Return the model with these weights and the scenario's decoder."""
+def speaker_of(world: World, weights: Tensors, tokens: int | None = None) -> Speaker:
+    """Return the model with these weights and the scenario's decoder; absent `tokens` are those of the scenario."""
     settings, tokenizer, model = _settings(world), _tokenizer(world), world.models.new()
     model.load_state_dict(dict(weights))
     context = getattr(model, "context", None)
     stops = frozenset({tokenizer.end}) if settings.ends else frozenset[int]()
-    limits = Limits(max_new_tokens=tokens, stop_tokens=stops, context=context if isinstance(context, int) else None)
+    most = settings.tokens if tokens is None else tokens
+    limits = Limits(max_new_tokens=most, stop_tokens=stops, context=context if isinstance(context, int) else None)
     decoder = settings.decoder.make("component")
     return Speaker(model.eval(), decoder, tokenizer, limits, world.scenario.seed)
 
@@ -254,12 +255,6 @@ def _tokenizer(world: World) -> Tokenizer:
     return tokenizer
 
 
-def _pace(world: World, texts: Sequence[Generated]) -> Interval | None:
-    paces = [[sum(own.trace.tokens) / len(own.trace.tokens)] for own in texts if own.trace.tokens]
-    draws = np.random.default_rng(seeding.derive(world.scenario.seed, "bootstrap"))
-    return mean_interval(paces, draws, world.scenario.scoring.confidence) if paces else None
-
-
 def _distinct(speeches: Sequence[Speech]) -> list[Speech]:
     """Return speeches without those that share their texts with one before."""
     kept: dict[int, Speech] = {}
@@ -268,12 +263,20 @@ def _distinct(speeches: Sequence[Speech]) -> list[Speech]:
     return list(kept.values())
 
 
-def _traces(speech: Speech) -> Iterator[TraceRecord]:
-    for about, text in zip(speech.truth, speech.texts, strict=True):
-        yield TraceRecord(
-            question=speech.question,
-            about=about,
-            ending=text.ending,
-            tokens=text.trace.tokens,
-            counts=text.trace.series(),
-        )
+def _traces(speeches: Sequence[Speech]) -> dict[str, list[Any]]:
+    """Return the traces as a table, a text a row; series are numbers in a text, since each would take a line."""
+    rows = [
+        (speech.question, about, text.ending, _in_a_line(text.trace.tokens), _counts(text))
+        for speech in speeches
+        for about, text in zip(speech.truth, speech.texts, strict=True)
+    ]
+    columns = ("question", "about", "ending", "tokens", "counts")
+    return {name: [row[place] for row in rows] for place, name in enumerate(columns)}
+
+
+def _counts(text: Generated) -> dict[str, str]:
+    return {name: _in_a_line(series) for name, series in text.trace.series().items()}
+
+
+def _in_a_line(series: Sequence[int]) -> str:
+    return " ".join(map(str, series))

@@ -96,9 +96,9 @@ def test_every_attacked_example_has_the_group_of_its_original() -> None:
 
 def test_membership_is_compared_within_classes_and_groups() -> None:
     own = subject("sex")
-    at = world_of(own, plan(), 20, candidates=20)
+    at = world_of(own, plan(), 20)
     risks = members.Risks(own.groups)
-    members.judged(at, trained(at, 3, 60.0), 60.0, lambda _said: None, with_shadows=False, risks=risks)
+    members.judged(at, trained(at, 3, 60.0), 60.0, lambda _said: None, 20, with_shadows=False, risks=risks)
     assert set(risks.found) == {"class", "sex"}
     assert set(risks.found["sex"]) == set(risks.found["class"])
     found = next(iter(risks.found["sex"].values()))

@@ -38,7 +38,7 @@ def by_plan() -> tuple[list[str], list[str]]:
 
 def test_without_time_every_attack_says_what_it_lacked(victim: tuple[World, Trained]) -> None:
     told: list[str] = []
-    records = members.judged(*victim, 0.0, told.append, with_shadows=True)
+    records = members.judged(*victim, 0.0, told.append, 2, with_shadows=True)
     plain, shadowed = by_plan()
     assert [own.label for own in records[: len(plain)]] == plain, "those without shadow models come first"
     assert {own.label for own in records[len(plain) :]} == {*shadowed}
@@ -48,7 +48,7 @@ def test_without_time_every_attack_says_what_it_lacked(victim: tuple[World, Trai
 
 
 def test_shadow_models_are_left_out_where_the_caller_says_so(victim: tuple[World, Trained]) -> None:
-    records = members.judged(*victim, 0.0, lambda _said: None, with_shadows=False)
+    records = members.judged(*victim, 0.0, lambda _said: None, 2, with_shadows=False)
     assert [own.label for own in records] == by_plan()[0]
 
 
@@ -59,7 +59,7 @@ def test_an_attack_that_fails_has_its_reason_and_the_next_one_runs(
         raise LookupError("no candidates")
 
     monkeypatch.setattr(members, "_judge", fail)
-    records = members.judged(*victim, 60.0, lambda _said: None, with_shadows=False)
+    records = members.judged(*victim, 60.0, lambda _said: None, 2, with_shadows=False)
     assert len(records) == len(by_plan()[0])
     assert all("LookupError: no candidates" in (own.failure or "") for own in records)
 
@@ -81,11 +81,7 @@ def test_shadow_models_cost_as_much_as_so_many_trainings(victim: tuple[World, Tr
 
 def test_no_more_members_are_asked_for_than_were_trained_on(victim: tuple[World, Trained]) -> None:
     own, training = victim
-    settings = own.scenario.membership
-    assert settings is not None
     used = int((membership.count_training(own, training.journal.rounds) > 0).sum())
-    many = settings.model_copy(update={"candidates": used + 6})
-    wanting = replace(own, scenario=own.scenario.model_copy(update={"membership": many}))
-    found = members.judged(wanting, training, 60.0, lambda _said: None, with_shadows=False)
+    found = members.judged(own, training, 60.0, lambda _said: None, used + 6, with_shadows=False)
     assert not [record.failure for record in found if "membership.candidates" in (record.failure or "")]
     assert {record.members for record in found if record.failure is None and record.target == "model"} == {used}

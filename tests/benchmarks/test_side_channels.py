@@ -41,8 +41,7 @@ def test_settings_are_a_low_temperature_and_what_is_asked() -> None:
 
 
 def test_the_protocol_asks_about_prompts_alone_and_more_often() -> None:
-    asked = scenario(full=False, protocol=True).generation
-    assert asked is not None
+    asked = scenario(full=False, protocol=True).questions["generation"].make("question").config
     assert (asked.prompts.count, asked.repeats) == (50, 30)
     assert {(own.name, own.view) for own in asked.attacks} == {
         (name, view) for name in ("trace-forest", "trace-figures") for view in ("counts", "work")

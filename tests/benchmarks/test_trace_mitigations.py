@@ -50,6 +50,6 @@ def test_every_mitigation_has_a_line_and_padding_one_more_for_the_work() -> None
         [0.5, 1.0, 1.0]
     )  # the first writes two tokens a step, and is padded to four steps
     assert padded[1].step >= padded[0].step
-    assert [own.found.value for own in padded[0].bits if own.found] == [0.0, 0.0]
+    assert [own.value.value for own in padded[0].bits if own.value] == [0.0, 0.0]
     assert as_table(rows).count("\n") == 1 + len(rows)
     assert len(json.loads(as_json(rows))) == len(rows)

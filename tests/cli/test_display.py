@@ -5,7 +5,7 @@ from rich.console import Console
 
 from fedsim.cli.display import PlainLines
 from fedsim.cli.endings import describe_guarantee
-from fedsim.record import AttributeRecord, Cause, Failure, GuaranteeRecord, Interval, RoundRecord
+from fedsim.record import Cause, Failure, Finding, GuaranteeRecord, Interval, RoundRecord
 
 
 def told(record: RoundRecord) -> list[str]:
@@ -80,17 +80,21 @@ def test_a_round_of_text_says_how_many_tokens_a_second_and_what_memory() -> None
     assert re.fullmatch(r"  round 1 of 9: [\d.]+ s, [\d,]+ tokens/s(, \d+\.\d\d GiB)?", line)
 
 
-def test_attacks_on_attributes_tell_where_they_are_and_how_they_ended() -> None:
+def test_questions_tell_where_they_are_and_what_they_found() -> None:
     text = StringIO()
     lines = PlainLines(Console(file=text, width=200))
     for number in (1, 2, 3):
-        lines.public("parity", number, 3)
-    own = AttributeRecord(label="norms (parity)", name="change-norms", settings={}, attribute="parity")
+        lines.progress("parity: changes of public examples", number, 3)
     share, control = (Interval(value=value, low=None, high=None, n=20) for value in (0.8, 0.45))
-    lines.read(own.model_copy(update={"accuracy": share, "permuted": control, "updates": 20, "chance": 0.5}))
-    lines.read(own.model_copy(update={"failure": "it is empty"}))
+    own = Finding(question="attributes", label="norms (parity)", metric="read_right", chance=0.5)
+    lines.found(own.model_copy(update={"value": share}))
+    lines.found(own.model_copy(update={"value": control, "label": "norms (parity), values permuted", "role": "chance"}))
+    lines.found(own.model_copy(update={"failure": "it is empty"}))
+    lines.found(own.model_copy(update={"role": "context", "note": "greedy wrote.", "chance": None}))
     assert text.getvalue().splitlines() == [
-        "    parity: change 1 of 3 of public examples",
-        "  norms (parity): read in 80% of 20 updates (guessing 50%, with permuted values 45%)",
+        "    parity: changes of public examples 1 of 3",
+        "  norms (parity): read right 80%, n = 20, chance 50%",
+        "  norms (parity), values permuted (chance): read right 45%, n = 20, chance 50%",
         "  norms (parity): failed: it is empty",
+        "  norms (parity) (context): greedy wrote.",
     ]

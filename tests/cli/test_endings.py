@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from rich.table import Table
 
 from fedsim.cli import endings
-from fedsim.record import RunRecord
+from fedsim.record import Finding, RunRecord
 from tests.cli.typed import Say
+from tests.report import records as reports
+from tests.report.made_findings import CONTROL, LOST, STRONG, of_attributes, of_traces
 
 NARROW = 80
 SCENARIO = """
@@ -94,3 +97,36 @@ def test_a_narrow_table_breaks_no_word_and_a_wide_one_has_every_interval(record:
         assert word in shown[NARROW]
     assert "…" not in shown[NARROW]
     assert shown[200].count("[") > shown[NARROW].count("[") == 4  # of four attacks' success alone
+
+
+def test_findings_are_a_table_a_question_with_every_interval_where_there_is_room() -> None:
+    bits = of_traces(0.3, 0.4, label="figures (bits)", metric="trace_bits", chance=0.1, p=0.01)
+    found = (STRONG, CONTROL, bits, LOST, of_attributes("a", "parity", 0.9, 0.8))
+    run = reports.run([reports.arm("all", [], findings=found)])
+    shown = {width: printed(endings.findings(run, Console(width=width)), width) for width in (NARROW, 200)}
+    attributes, traces = shown[200]
+    assert "What are the data like?" in attributes
+    assert " p " not in attributes.splitlines()[1]
+    lines = [" ".join(line.split()) for line in traces.splitlines()]
+    assert lines[0] == "What generation gives away"
+    assert "all forest (prompt) prompt told 60% [50 to 70] 2% \N{EN DASH} 50" in lines
+    assert "all text (prompt) (must succeed) prompt told 96% [90 to 100] 2% \N{EN DASH} 50" in lines
+    assert "all figures (bits) bits 0.40 [0.30 to 0.50] 0.10 bits 0.01 50" in lines
+    assert "all lost (prompt) failed - - - -" in lines
+    assert max(len(line.rstrip()) for text in shown[NARROW] for line in text.splitlines()) <= NARROW
+
+
+def printed(tables: list[Table], width: int) -> list[str]:
+    """Return each table as a console of this width shows it."""
+    texts: list[str] = []
+    for table in tables:
+        text = StringIO()
+        Console(file=text, width=width).print(table)
+        texts.append(text.getvalue())
+    return texts
+
+
+def test_json_holds_every_finding(tmp_path: Path) -> None:
+    run = reports.run([reports.arm("all", [], findings=(STRONG, LOST))])
+    (arm,) = endings.summary_of(run, tmp_path)["arms"]
+    assert [Finding.model_validate(own) for own in arm["findings"]] == [STRONG, LOST]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from fedsim.core.types import OnStep
 from fedsim.experiment import runner
-from fedsim.record import AttributeRecord, RoundRecord, RunRecord, VictimRecord
+from fedsim.record import Finding, RoundRecord, RunRecord, VictimRecord
 from fedsim.record.store import RunFolder
 from fedsim.scenario import Scenario
 
@@ -47,11 +47,11 @@ class Silent:
     def attacked(self, label: str, victim: VictimRecord) -> None:
         self.victim = victim
 
-    def public(self, attribute: str, number: int, total: int) -> None:
-        self.change = (attribute, number, total)
+    def progress(self, what: str, number: int, of: int) -> None:
+        self.step = (what, number, of)
 
-    def read(self, record: AttributeRecord) -> None:
-        self.asked = record
+    def found(self, finding: Finding) -> None:
+        self.finding = finding
 
 
 def run(scenario: Scenario, path: Path, watcher: Silent | None = None, earlier: RunRecord | None = None) -> RunRecord:

@@ -9,10 +9,12 @@ import pytest
 from fedsim.core import registry
 from fedsim.experiment.expectation import Figure, departures, expectation, figures
 from fedsim.experiment.runner import scenario_hash
+from fedsim.record import Finding, Interval
 from fedsim.record.store import read_record
 from fedsim.scenario import Scenario
 from fedsim.scenario.expectations import Expected
 from tests.cli.typed import Say, fedsim
+from tests.report import records
 
 METRICS = registry.every_metric()
 SMALL = """
@@ -118,3 +120,18 @@ def test_the_tolerance_follows_what_can_change_on_another_processor(figure: Figu
 def test_what_is_expected_is_no_part_of_what_is_run(scenario: Callable[..., Scenario]) -> None:
     figure = {"arm": "all", "metric": "test_accuracy", "value": 1.0}
     assert scenario_hash(scenario(expected={"figures": [figure]})) == scenario_hash(scenario())
+
+
+def test_every_figure_of_a_finding_may_be_expected_and_one_that_failed_has_none() -> None:
+    value, seen = Interval(value=0.3, low=0.2, high=0.5, n=100), Interval(value=0.6, low=None, high=None, n=200)
+    own = Finding(question="membership", label="lira", metric="tpr_at_fpr_0.01", value=value, more={"auc": seen})
+    lost = Finding(question="membership", label="lost", metric="auc", failure="no shadows")
+    record = records.run([records.arm("all", [], findings=(own, lost), rounds=())])
+    told = [(figure.attack, figure.metric, figure.value, figure.n, figure.half) for figure in figures(record)]
+    assert told == [("lira", "tpr_at_fpr_0.01", 0.3, 100, pytest.approx(0.15)), ("lira", "auc", 0.6, 200, 0.0)]
+    names = [(row["attack"], row["metric"]) for row in expectation(record)["figures"]]
+    assert names == [("lira", "tpr_at_fpr_0.01"), ("lira", "auc")]
+    expected = Expected.model_validate(
+        {"figures": [{"arm": "all", "attack": "lira", "metric": "auc", "value": 0.5, "tolerance": 0.05}]}
+    )
+    assert departures(record, expected) == ["all, lira, auc is 0.6, expected 0.5 within 0.05"]

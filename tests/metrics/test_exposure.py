@@ -18,9 +18,12 @@ from fedsim.metrics.exposure import (
     exposure,
     fill,
     log_perplexities,
+    over_beginnings,
+    share_likeliest,
     space_of,
     summarise,
 )
+from fedsim.metrics.statistics import wilson
 from fedsim.record import SecretScore
 from tests.components.unmasking import tiny_llada
 
@@ -144,3 +147,19 @@ def test_secrets_that_stand_equally_often_are_summed_up() -> None:
     found = summarise(alike, np.random.default_rng(0))
     assert (found.repetitions, found.exposure.value, found.exposure.n, found.most) == (4, 2.0, 3, 3.0)
     assert found.extracted.value == pytest.approx(1 / 3)
+
+
+def test_a_search_finds_a_secret_where_it_gives_that_very_text() -> None:
+    common = {"kind": "canary", "repetitions": 4, "uses": 4, "candidates": 7, "is_exact": False, "exposure": 1.0}
+    alike = [
+        SecretScore.model_validate({**common, "text": "a", "guess": "a", "extracted": True, "likeliest": likeliest})
+        for likeliest in ("a", "b", None, None)
+    ]
+    assert share_likeliest(alike) == wilson(1, 4)
+
+
+def test_beginnings_are_the_units_and_of_one_alone_its_runs() -> None:
+    one, other, third = (0.5, 0.25, 0.75), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    assert over_beginnings([one, one], np.random.default_rng(0)).n == 3
+    every = over_beginnings([one, other, third, third], np.random.default_rng(0))
+    assert (every.value, every.n) == (0.5, 3)

@@ -1,8 +1,8 @@
-"""Guarantees and audits, told for people."""
+"""Guarantees, told for people."""
 
 import pytest
 
-from fedsim.record import AuditRecord, GuaranteeRecord
+from fedsim.record import GuaranteeRecord
 
 STATED = {
     "source": "dp-sgd", "epsilon": 2.345, "delta": 1e-5, "rdp_epsilon": 2.9, "accountant": "PRV", "unit": "record",
@@ -26,12 +26,3 @@ def test_an_epsilon_is_told_with_what_it_means(changes: dict[str, object], neigh
     own = GuaranteeRecord.model_validate({**STATED, **changes})
     assert own.figure == "epsilon 2.35 at delta 1e-05 (RDP 2.9)"
     assert (own.neighbours, own.sampling) == (neighbours, sampling)
-
-
-@pytest.mark.parametrize(("floor", "contradicts"), [(0.5, False), (1.0, False), (1.01, True)])
-def test_only_a_floor_above_the_claim_contradicts_it(floor: float, contradicts: bool) -> None:
-    own = AuditRecord(
-        source="s", claimed=1.0, floor=floor, delta=1e-5, confidence=0.95, canaries=9, guesses=8, correct=7
-    )
-    assert own.contradicts is contradicts
-    assert own.figure.startswith("s claims epsilon 1 at delta 1e-05; an audit with 9 canaries (7 of 8 guesses right)")

@@ -1,6 +1,6 @@
 """A record lists every figure in it, and leaves out what nobody asked for."""
 
-from fedsim.record import ExposureRecord, RunRecord
+from fedsim.record import Finding, Interval, RunRecord
 from tests.report import records
 
 
@@ -13,9 +13,12 @@ def test_figures_are_those_of_rounds_examples_and_updates() -> None:
     assert RunRecord.model_validate_json(run.model_dump_json()) == run
 
 
-def test_exposure_is_written_only_where_secrets_were_planted() -> None:
-    arm = records.arm("all", [])
-    assert "exposure" not in arm.model_dump()
-    assert "client_cost" in arm.model_dump()
-    planted = arm.model_copy(update={"exposure": ExposureRecord(secrets=(), summaries=())})
-    assert "exposure" in planted.model_dump()
+def test_figures_of_findings_are_declared_too() -> None:
+    found = Interval(value=3.0, low=2.0, high=4.0, n=8)
+    written = Interval(value=0.5, low=0.2, high=0.8, n=8)
+    own = Finding(
+        question="exposure", label="canary x 8", metric="exposure", value=found, more={"secrets_written": written}
+    )
+    run = records.run([records.arm("all", [], findings=(own,), items={"exposure/secrets": {"text": ["a"]}})])
+    assert {"exposure", "secrets_written"} <= set(run.figures) <= set(run.declared)
+    assert RunRecord.model_validate_json(run.model_dump_json()) == run

@@ -2,7 +2,9 @@
 
 import numpy as np
 
+from fedsim.core import registry
 from fedsim.experiment.progress import declaring
+from fedsim.questions import Question
 from fedsim.record import (
     ArmRecord,
     AttackRecord,
@@ -12,6 +14,7 @@ from fedsim.record import (
     ItemScore,
     MaskScore,
     PartitionRecord,
+    QuestionAsked,
     RoundRecord,
     RunRecord,
     VictimRecord,
@@ -110,8 +113,21 @@ def run(arms, **changes):
         "started": "2026-01-01T10:00:00Z",
         "ended": "2026-01-01T10:05:00Z",
         "arms": tuple(arms),
+        "questions": questions(arms),
     }
     return declaring(RunRecord(**{**settings, **changes}))
+
+
+def questions(arms):
+    """What the questions that findings are about say of themselves."""
+    names = sorted({finding.question for one in arms for finding in one.findings})
+    return tuple(_asked(name) for name in names)
+
+
+def _asked(name):
+    own = registry.get("question", name).derived_from(Question)
+    assert own is not None
+    return QuestionAsked(name=name, title=own.title, summary=own.summary, method=own.method)
 
 
 def recovered(clients=4, batch=1):

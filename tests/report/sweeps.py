@@ -2,7 +2,8 @@
 
 import json
 
-from fedsim.record import Interval, MembershipRecord, MembershipSummary, TruePositives
+from fedsim.metrics.membership import name_of
+from fedsim.record import Finding, Interval
 
 
 def scenario(records, defense="none", seed=1, **changes):
@@ -56,13 +57,23 @@ def typical(records, seeds=(1, 2, 3)):
 
 
 def membership(label, hits, *, n=1000, fpr=0.01):
+    """The finding of a membership attack and its curve, as parts of an arm."""
     tpr = Interval(value=hits / n, low=max(0.0, hits / n - 0.02), high=hits / n + 0.02, n=n)
-    summary = MembershipSummary(
-        auc=Interval(value=0.6, low=0.55, high=0.65, n=2 * n),
-        advantage=0.2,
-        low_fpr=(TruePositives(fpr=fpr, tpr=tpr), TruePositives(fpr=0.0001, tpr=None)),
-        roc=((0.0, 0.0), (fpr, hits / n), (1.0, 1.0)),
+    finding = Finding(
+        question="membership",
+        label=label,
+        method=label,
+        about={"target": "model", "members": n, "others": n},
+        metric=name_of(fpr),
+        value=tpr,
+        chance=fpr,
+        more={
+            "auc": Interval(value=0.6, low=0.55, high=0.65, n=2 * n),
+            "advantage": Interval(value=0.2, low=None, high=None, n=2 * n),
+        },
+        items=f"membership/{label}/roc",
     )
-    return MembershipRecord(
-        label=label, name=label, settings={}, target="model", members=n, non_members=n, summary=summary
-    )
+    return {
+        "findings": (finding,),
+        "items": {finding.items: {"fpr": [0.0, fpr, 1.0], "tpr": [0.0, hits / n, 1.0]}},
+    }

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fedsim.record import Failure
+from fedsim.record import Failure, Finding
 from tests.report.reading import banners
 
 
@@ -54,3 +54,12 @@ def test_an_unfinished_run_says_so(report, records, status):
     assert banners(page) == ["banner caution"]
     assert f"This run {'was interrupted' if status == 'interrupted' else 'failed'}" in page.text
     assert "out of memory" in page.text
+
+
+def test_the_alarm_of_a_finding_stands_above_everything(report, records):
+    alarm = "An audit contradicts a guarantee. s states epsilon 1. No epsilon of that arm counts."
+    own = Finding(question="audit", label="s", metric="epsilon_shown", alarm=alarm)
+    arms = [records.arm("a", [records.attack("ig", records.recovered())], dropout=(), findings=(own,))]
+    page = report(records.run(arms))
+    assert banners(page) == ["banner alarm"]
+    assert "An audit contradicts a guarantee a: s states epsilon 1. No epsilon of that arm counts." in page.text

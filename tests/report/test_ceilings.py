@@ -6,26 +6,31 @@ import numpy as np
 import pytest
 
 from fedsim.metrics.statistics import wilson
-from fedsim.record import AuditRecord, Interval, MembershipRecord, MembershipSummary, TruePositives
+from fedsim.record import Finding, Interval
 from fedsim.report import build
 from fedsim.report.ceilings import marks
 from fedsim.report.verdict import Judge
 
 
 def membership():
-    found = TruePositives(fpr=0.01, tpr=Interval(value=0.03, low=0.02, high=0.05, n=500))
-    unseen = TruePositives(fpr=0.001, tpr=None)
     auc = Interval(value=0.6, low=0.55, high=0.65, n=1000)
-    summary = MembershipSummary(auc=auc, advantage=0.1, low_fpr=(found, unseen), roc=((0.0, 0.0), (1.0, 1.0)))
-    return MembershipRecord(
-        label="lira", name="lira", settings={}, target="model", members=500, non_members=500, summary=summary
+    advantage = Interval(value=0.1, low=None, high=None, n=1000)
+    return Finding(
+        question="membership",
+        label="lira",
+        method="lira",
+        about={"target": "model", "members": 500, "others": 500},
+        metric="tpr_at_fpr_0.01",
+        value=Interval(value=0.03, low=0.02, high=0.05, n=500),
+        chance=0.01,
+        more={"auc": auc, "advantage": advantage},
     )
 
 
 def marked(records, attacks, **changes):
     own = records.guarantee(**changes)
     record, arrays = records.with_arrays(
-        records.run([records.arm("noisy", attacks, guarantees=(own,), membership=(membership(),))])
+        records.run([records.arm("noisy", attacks, guarantees=(own,), findings=(membership(),))])
     )
     return marks(record, arrays, Judge.of(record)), arrays
 
@@ -55,18 +60,21 @@ def test_the_interval_is_over_updates_whose_images_share_one_fate(records, clien
 
 
 def test_an_audited_floor_stands_beside_the_epsilon_that_it_belongs_to(records, tmp_path):
-    audit = AuditRecord(
-        source="dp-sgd", claimed=3.0, floor=1.25, delta=1e-5, confidence=0.95, canaries=100, guesses=50, correct=40
+    audit = Finding(
+        question="audit",
+        label="dp-sgd",
+        metric="epsilon_shown",
+        value=Interval(value=1.25, low=1.25, high=None, n=100),
+        chance=3.0,
     )
     own = records.guarantee(source="dp-sgd")
-    arm = records.arm("noisy", [records.attack("dia", records.missed())], guarantees=(own,), audits=(audit,))
+    arm = records.arm("noisy", [records.attack("dia", records.missed())], guarantees=(own,), findings=(audit,))
     record, arrays = records.with_arrays(records.run([arm]))
     assert {mark.floor for mark in marks(record, arrays, Judge.of(record))} == {1.25}
     page = build(records.save(tmp_path / "run", record, arrays)).read_text(encoding="utf-8")
     assert "An audit of noisy proved epsilon at least 1.25." in page
-    strange = records.run(
-        [record.arms[0].model_copy(update={"audits": (audit.model_copy(update={"source": "local-dp"}),)})]
-    )
+    other = audit.model_copy(update={"label": "local-dp"})
+    strange = records.run([record.arms[0].model_copy(update={"findings": (other,)})])
     assert {mark.floor for mark in marks(strange, arrays, Judge.of(strange))} == {None}
 
 

@@ -46,3 +46,17 @@ def test_more_arms_and_attacks_than_colours(report, records):
         for a in range(2)
     ]
     assert "attack 8" in report(records.run(arms)).text
+
+
+def test_false_alarms_and_hits_are_a_curve_an_attack_beside_their_points(records, sweeps, report, tmp_path):
+    parts = sweeps.membership("lira", 100)
+    (found,) = parts["findings"]
+    failed = found.model_copy(update={"label": "lost", "value": None, "failure": "no shadows", "items": ""})
+    arms = [records.arm("quiet", []), records.arm("told", [], findings=(found, failed), items=parts["items"])]
+    page = report(records.run(arms))
+    rows = read_csv(tmp_path / "figures" / "roc-2-told.csv")
+    assert [tuple(row.values()) for row in rows] == [
+        ("told", "lira", "0.0", "0.0"), ("told", "lira", "0.01", "0.1"), ("told", "lira", "1.0", "1.0")
+    ]  # fmt: skip
+    assert not list((tmp_path / "figures").glob("roc-1-*"))
+    assert any("lira at FPR 1.0%: 10.0%." in image["alt"] for image in page.images)

@@ -1,8 +1,12 @@
 """Methods by name, with their settings beside it, written as they were read."""
 
+from typing import ClassVar
+
 import pytest
 
-from fedsim.scenario.choices import AttackChoice, Choice
+from fedsim.core.registry import Kind
+from fedsim.core.types import Config
+from fedsim.scenario.choices import AttackChoice, Choice, choices_in
 
 
 def test_settings_stand_beside_the_name_and_are_written_there() -> None:
@@ -22,3 +26,36 @@ def test_what_is_made_knows_the_name_under_which_it_was_chosen() -> None:
 @pytest.mark.parametrize(("name", "crafts"), [("trap-weights", True), ("dlg", False)])
 def test_some_attacks_change_the_model(name: str, crafts: bool) -> None:
     assert AttackChoice(name=name).crafts is crafts
+
+
+class Decoder(Choice):
+    """A choice that says its kind."""
+
+    kind: ClassVar[Kind | None] = "component"
+
+
+class Inner(Config):
+    """A table within another one."""
+
+    several: tuple[Decoder, ...] = ()
+    plain: Choice = Choice(name="a")
+
+
+class Outer(Config):
+    """A table of choices and tables."""
+
+    inner: Inner = Inner()
+    rows: tuple[Inner, ...] = ()
+    decoder: Decoder = Decoder(name="b")
+
+
+def test_choices_of_a_table_that_say_their_kind_are_found_with_their_place() -> None:
+    several = Decoder(name="c"), Decoder(name="d")
+    table = Outer(inner=Inner(several=several), rows=(Inner(several=(Decoder(name="e"),)),))
+    assert [(place, own.name) for place, own in choices_in(table)] == [
+        (("inner", "several", 0), "c"),
+        (("inner", "several", 1), "d"),
+        (("rows", 0, "several", 0), "e"),
+        (("decoder",), "b"),
+    ]
+    assert next(choices_in(table, ("generation",)))[0] == ("generation", "inner", "several", 0)

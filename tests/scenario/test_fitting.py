@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from fedsim.core.errors import ScenarioError
+from fedsim.experiment.arm import check
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
 from fedsim.scenario.fitting import check_objectives
@@ -45,7 +46,7 @@ def test_what_does_not_fit_is_named_before_the_first_round(
     scenario: Build, tables: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ScenarioError, match=message):
-        worlds.build(scenario(**tables)).check()
+        check(worlds.build(scenario(**tables)))
 
 
 def test_examples_without_labels_need_a_component_that_says_what_is_minimised_and_are_no_members(
@@ -65,7 +66,7 @@ def test_examples_without_labels_need_a_component_that_says_what_is_minimised_an
     worlds.build(scenario(**esimcse)).check()
     judged = {**esimcse, "membership": {"candidates": 4, "attacks": [{"name": "loss-threshold"}]}}
     with pytest.raises(ScenarioError, match="membership: its attacks look at the loss of an example"):
-        worlds.build(scenario(**judged)).check()
+        check(worlds.build(scenario(**judged)))
 
 
 def test_two_components_cannot_both_say_what_is_minimised() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from fedsim.core.errors import ScenarioError
-from fedsim.scenario import Scenario, arms
+from fedsim.scenario import Generation, Scenario, arms
 
 ATTACK = {"name": "trace-forest"}
 
@@ -16,23 +16,25 @@ def table(**own: Any) -> dict[str, Any]:
     return {"generation": {"attacks": [ATTACK], **own}}
 
 
+def asked(own: Scenario) -> Generation:
+    """The table of a scenario that has one, as the question reads it."""
+    return own.questions["generation"].make("question").config
+
+
 def test_decoders_and_attacks_are_filled_in_and_may_be_named_alone(scenario: Callable[..., Scenario]) -> None:
-    own = scenario(**table(decoder="sampled", attacks=[{**ATTACK, "mitigation": "trace-grouping"}])).generation
-    assert own is not None
+    own = asked(scenario(**table(decoder="sampled", attacks=[{**ATTACK, "mitigation": "trace-grouping"}])))
     assert own.decoder.settings == {"temperature": 1.0, "top_p": 1.0}
     (attack,) = own.attacks
     assert attack.settings == {"trees": 100}
     assert attack.mitigation is not None
     assert attack.mitigation.settings == {"steps": 4}
     assert attack.reported == "trace-forest, counts, trace-grouping"
-    default = scenario(generation={}).generation
-    assert default is not None
-    assert default.decoder.name == "greedy"
+    assert asked(scenario(generation={})).decoder.name == "greedy"
+    assert "generation" not in scenario().questions
 
 
 def test_an_unmasker_writes_too(scenario: Callable[..., Scenario]) -> None:
-    own = scenario(**table(decoder={"name": "threshold", "threshold": 0.8})).generation
-    assert own is not None
+    own = asked(scenario(**table(decoder={"name": "threshold", "threshold": 0.8})))
     assert own.decoder.settings["threshold"] == 0.8
     with pytest.raises(ScenarioError, match=r"or to the table \[generation\]"):
         scenario(components=[{"name": "threshold"}])
@@ -40,7 +42,7 @@ def test_an_unmasker_writes_too(scenario: Callable[..., Scenario]) -> None:
 
 def test_arms_may_compare_decoders(scenario: Callable[..., Scenario]) -> None:
     own = scenario(**table(), arms={"generation.decoder": [{"name": "greedy"}, {"name": "beam", "width": 2}]})
-    found = [arm.generation.decoder for _, arm in arms(own) if arm.generation is not None]
+    found = [asked(arm).decoder for _, arm in arms(own)]
     assert [(one.name, one.settings.get("width")) for one in found] == [("greedy", None), ("beam", 2)]
 
 
@@ -74,6 +76,5 @@ def test_a_decoder_among_the_components_is_sent_to_the_table(scenario: Callable[
 
 
 def test_a_file_of_prompts_is_named_by_its_path(scenario: Callable[..., Scenario], tmp_path: Path) -> None:
-    own = scenario(**table(prompts={"source": "file", "path": str(tmp_path / "prompts.txt")})).generation
-    assert own is not None
+    own = asked(scenario(**table(prompts={"source": "file", "path": str(tmp_path / "prompts.txt")})))
     assert own.prompts.path == tmp_path / "prompts.txt"

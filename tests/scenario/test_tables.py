@@ -46,3 +46,31 @@ def test_an_item_that_does_not_fit_is_told_once() -> None:
 
 def test_the_data_default_to_real_digits_that_a_package_ships() -> None:
     assert parse({"title": "t", "model": {"name": "mlp"}}, "s").data.name == "mnist5k"
+
+
+ASKED: dict[str, Any] = {
+    "title": "t",
+    "data": {"name": "digits"},
+    "model": {"name": "mlp"},
+    "membership": {"candidates": 4, "attacks": [{"name": "lira"}]},
+    "exposure": {},
+}
+
+
+def test_tables_of_questions_stand_among_the_others_and_are_gathered() -> None:
+    own = parse(ASKED, "s")
+    assert {name: choice.name for name, choice in own.questions.items()} == {
+        "exposure": "exposure", "membership": "membership"
+    }  # fmt: skip
+    written = own.model_dump(mode="json")
+    assert "questions" not in written
+    assert written["exposure"] == {"candidates": 1000, "search": 0, "emission": 0}
+    (attack,) = written["membership"]["attacks"]
+    assert (attack["name"], attack["shadows"]) == ("lira", 16), "defaults of attacks in it are filled in too"
+    assert parse(written, "again") == own
+    assert parse(ASKED | {"exposure": None}, "s").questions.keys() == {"membership"}
+
+
+def test_a_table_that_is_nearly_called_as_a_question_is_named() -> None:
+    with pytest.raises(ScenarioError, match="exposur: there is no such key. Did you mean 'exposure'"):
+        parse({**ASKED, "exposur": {}}, "s.toml")

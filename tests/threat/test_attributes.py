@@ -14,11 +14,11 @@ from fedsim.core import registry
 from fedsim.core.errors import FedsimError, ScenarioError
 from fedsim.core.types import Attribute, WireEntry
 from fedsim.experiment import runner
+from fedsim.questions import questions_of
 from fedsim.record.store import RunFolder, read_record
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
 from fedsim.threat import attributes
-from fedsim.threat.observe import describe
 from tests.threat.test_membership import Watching
 
 Build = Callable[..., Scenario]
@@ -57,7 +57,7 @@ def test_a_public_change_is_the_gradient_of_a_public_example_that_has_the_value(
     world = worlds.build(scenario(**{**SMALL, "data": {"name": "digits", "test": 30}}))
     test = world.data.dataset.test
     parity = world.data.dataset.attributes["parity"]
-    made = list(attributes.public_changes(world, entry(world), "parity", parity))
+    made = list(attributes.public_changes(world, entry(world), "parity", parity, 30))
     assert [value for value, _ in made] == [0, 1] * int(parity.test.bincount().min())  # each example once
     for value, change in made[:3]:
         found = [
@@ -96,24 +96,30 @@ def test_permuted_values_hold_nothing_of_the_true_ones() -> None:
     assert not torch.equal(own, attributes.permuted(labels, torch.Generator().manual_seed(1)))
 
 
+def questions_check(world: worlds.World) -> None:
+    for question in questions_of(world):
+        question.check(world)
+
+
 def test_a_run_asks_records_and_reports_and_its_controls_hold(scenario: Build, tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     folder.create(overwrite=False)
     record = runner.run(scenario(**SMALL), folder, Watching(), command="test", earlier=None)
-    label, parity, brightness = record.arms[0].attributes
+    pairs = list(zip(record.arms[0].findings[::2], record.arms[0].findings[1::2], strict=True))
+    assert [own.about["attribute"] for own, _ in pairs] == ["label", "parity", "brightness"]
+    assert [own.role for own, _ in pairs] == ["must succeed", "attack", "attack"]
     assert record.arms[0].complete
-    assert read_record(tmp_path / "run").arms[0].attributes == record.arms[0].attributes
-    assert (label.values, label.chance, label.updates, label.public) == (tuple("0123456789"), 0.1, 40, 300)
-    for own in (label, parity, brightness):
-        assert own.failure is None
-        assert own.accuracy is not None
-        assert own.accuracy.low is not None
-        assert own.permuted is not None
-        assert own.accuracy.low > own.chance
-        assert abs(own.permuted.value - own.chance) < 0.15
-    assert label.accuracy is not None
-    assert label.accuracy.value > 0.9  # the control that must be read: a gradient of one example shows its label
-    sentences = describe(worlds.build(scenario(**SMALL)))
+    assert read_record(tmp_path / "run").arms[0].findings == record.arms[0].findings
+    label = pairs[0][0]
+    assert (label.about["values"], label.chance, label.n, label.about["public"]) == (10, 0.1, 40, 300)
+    for own, control in pairs:
+        assert (own.state, control.role, control.chance) == ("recovered", "chance", own.chance)
+        assert control.value is not None
+        assert own.chance is not None
+        assert abs(control.value.value - own.chance) < 0.15
+    assert label.value is not None
+    assert label.value.value > 0.9  # the control that must be read: a gradient of one example shows its label
+    sentences = record.threat_model
     assert any("label, parity, brightness" in own and "30 changes for each value" in own for own in sentences)
     shown_in_the_report(tmp_path)
 
@@ -140,13 +146,13 @@ def shown_in_the_report(path: Path) -> None:
 )
 def test_a_mistake_is_named_before_the_first_round(scenario: Build, table: dict[str, Any], why: str) -> None:
     with pytest.raises(FedsimError, match=why):
-        attributes.check(worlds.build(scenario(**{**SMALL, "attributes": table})))
+        questions_check(worlds.build(scenario(**{**SMALL, "attributes": table})))
 
 
 def test_a_pattern_that_matches_no_tensor_is_named_before_the_first_round(scenario: Build) -> None:
     own = {**SMALL, "threat": {"victims": 40, "shares": ["1.wieght"]}}
     with pytest.raises(ScenarioError, match="threat.shares: no parameter matches '1.wieght'. Did you mean '1.weight'"):
-        attributes.check(worlds.build(scenario(**own)))
+        questions_check(worlds.build(scenario(**own)))
 
 
 def test_who_sees_sums_alone_cannot_ask(scenario: Build) -> None:
@@ -166,7 +172,7 @@ def test_an_attack_that_cannot_describe_a_change_leaves_the_others_alone(world: 
             return torch.zeros(2, 2)
 
     attacks = {"broken": Broken(None), "square": Square(None), "norms": norms.make(norms.config())}
-    own = attributes.told(world, "parity", [entry(world)], attacks)
+    own = attributes.describe_round(world, "parity", [entry(world)], attacks, 4)
     assert own.known.keys() == own.asked.keys() == {"norms"}
     assert "ZeroDivisionError: a bug" in own.refusals["broken"]
     assert "expected one vector for each change: (4,)" in own.refusals["square"]
@@ -181,7 +187,7 @@ def test_what_an_attack_gets_holds_no_truth(world: worlds.World) -> None:
             seen.append(handed)
             return torch.zeros(1)
 
-    own = attributes.told(world, "parity", [entry(world)], {"spy": Spy(None)})
+    own = attributes.describe_round(world, "parity", [entry(world)], {"spy": Spy(None)}, 4)
     assert own.truth.tolist() == [int(parity.train[next(iter(world.data.drawn(1, 0)))])]
     assert all(isinstance(change, dict) and isinstance(source, torch.Generator) for change, source in seen)
     assert torch.equal(seen[0][1].get_state(), seen[1][1].get_state())
@@ -201,6 +207,6 @@ def test_an_attack_gets_copies_since_a_view_would_take_along_what_the_server_doe
             return torch.zeros(1)
 
     sent = dataclasses.replace(own, update=dataclasses.replace(own.update, tensors=views))
-    attributes.told(world, "parity", [sent], {"spy": Spy(None)})
+    attributes.describe_round(world, "parity", [sent], {"spy": Spy(None)}, 4)
     assert list(seen[0]) == ["1.weight"]
     assert seen[0]["1.weight"].untyped_storage().nbytes() == 4 * seen[0]["1.weight"].numel() < 4 * len(whole)

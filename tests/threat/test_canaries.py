@@ -12,7 +12,8 @@ from fedsim.cli.main import app
 from fedsim.core import registry
 from fedsim.core.hooks import Defense, HookContext, Rules
 from fedsim.core.types import Config, Mechanism, PublicKnowledge, Tensors
-from fedsim.record import AuditRecord
+from fedsim.questions import Evidence, Work, questions_of
+from fedsim.record import Finding
 from fedsim.record.store import read_record
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
@@ -60,25 +61,29 @@ TABLES: dict[str, Any] = {
 }
 
 
-def audits(scenario: Callable[..., Scenario], name: str, **settings: Any) -> tuple[AuditRecord, ...]:
+def audits(scenario: Callable[..., Scenario], name: str, **settings: Any) -> list[Finding]:
     from fedsim.experiment.runner import guarantees
     from fedsim.record import RoundRecord
 
     world = worlds.build(scenario(defenses=[{"name": name, **settings}], **TABLES))
-    fields = {"cohort": (0, 1, 2, 3)}
-    return canaries.audited(world, guarantees(world, [RoundRecord.model_construct(**fields)]))
+    stated = guarantees(world, [RoundRecord.model_construct(cohort=(0, 1, 2, 3))])
+    (question,) = questions_of(world)
+    return list(question.ask(Evidence(world, None, guarantees=stated), Work()))  # type: ignore[arg-type]
 
 
 def test_dp_sgd_is_not_contradicted(scenario: Callable[..., Scenario]) -> None:
     (found,) = audits(scenario, "dp-sgd", noise_multiplier=2.0)
-    assert 0.0 <= found.floor <= found.claimed < 3.0
-    assert not found.contradicts
+    assert found.value is not None
+    assert found.chance is not None
+    assert 0.0 <= found.value.value <= found.chance < 3.0
+    assert (found.state, found.alarm) == ("withstood", "")
 
 
 @pytest.mark.usefixtures("forgetful")
 def test_one_that_forgets_its_noise_is(scenario: Callable[..., Scenario]) -> None:
     (found,) = audits(scenario, "forgetful")
-    assert found.contradicts
+    assert found.state == "recovered"
+    assert found.alarm.startswith("An audit contradicts a guarantee: forgetful states")
 
 
 def test_canaries_leave_what_is_public_alone(scenario: Callable[..., Scenario]) -> None:
@@ -103,9 +108,9 @@ def test_a_contradiction_is_loud_and_ends_the_run_with_exit_code_one(tmp_path: P
     path.write_text("\n".join(lines))
     result = CliRunner().invoke(app, ["run", str(path), "--out", str(tmp_path / "out")])
     assert result.exit_code == 1
-    assert "CONTRADICTED" in result.output
     (arm,) = read_record(tmp_path / "out").arms
-    assert arm.audits[0].contradicts
+    assert arm.findings[0].alarm
+    assert "An audit contradicts a guarantee: forgetful states" in " ".join(result.output.split())
     assert "An audit contradicts a guarantee" in (tmp_path / "out" / "report.html").read_text()
 
 

@@ -12,9 +12,8 @@ from rich.console import Console
 from fedsim.cli import display
 from fedsim.core.errors import ScenarioError
 from fedsim.experiment import runner
-from fedsim.record import GenerationRecord
+from fedsim.record import Finding
 from fedsim.record.store import RunFolder
-from fedsim.report.tables.generations import generations
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
 from fedsim.threat import drawing
@@ -40,30 +39,30 @@ def changed(**tables: dict[str, Any]) -> dict[str, Any]:
     return {**TABLES, **{name: {**TABLES[name], **own} for name, own in tables.items()}}
 
 
-def drawn(scenario: Scenario, folder: Path) -> tuple[GenerationRecord, str]:
+def drawn(scenario: Scenario, folder: Path) -> list[Finding]:
     own = RunFolder(folder)
     own.create(overwrite=False)
     record = runner.run(scenario, own, display.PlainLines(Console(file=StringIO())), command="test", earlier=None)
     (arm,) = record.arms
     assert arm.complete
-    assert arm.generation is not None
-    return arm.generation, generations(record)[0].told
+    return list(arm.findings)
 
 
 def test_a_run_holds_what_was_drawn_and_what_was_planted(scenario: Built, tmp_path: Path) -> None:
-    own, told = drawn(scenario(**TABLES), tmp_path / "run")
-    assert own.failure is None
-    assert (own.texts, own.endings) == (11, {"finished": 11})
-    assert "11 samples" in told
-    assert [(found.question, found.label, found.metric, found.role) for found in own.findings] == [
-        ("drawn", "8 x 8 coarse pixels", "sample_distance", "attack"),
-        ("drawn", "samples beside training images", "copied_share", "attack"),
-        ("planted", "canaries of 0 copies, drawn", "images_drawn", "chance"),
-        ("planted", "canaries of 0 copies, denoising loss", "trace_exposure", "chance"),
-        ("planted", "canaries of 30 copies, drawn", "images_drawn", "attack"),
-        ("planted", "canaries of 30 copies, denoising loss", "trace_exposure", "attack"),
+    context, *own = drawn(scenario(**TABLES), tmp_path / "run")
+    assert (context.role, context.failure, context.value) == ("context", "", None)
+    assert (context.about["texts"], context.about["ended finished"]) == (11, 11)
+    assert "11 samples" in context.note
+    assert [(found.label, found.metric, found.role) for found in own] == [
+        ("8 x 8 coarse pixels (drawn)", "sample_distance", "attack"),
+        ("samples beside training images (drawn)", "copied_share", "attack"),
+        ("canaries of 0 copies, drawn (planted)", "images_drawn", "chance"),
+        ("canaries of 0 copies, denoising loss (planted)", "trace_exposure", "chance"),
+        ("canaries of 30 copies, drawn (planted)", "images_drawn", "attack"),
+        ("canaries of 30 copies, denoising loss (planted)", "trace_exposure", "attack"),
     ]
-    assert own.findings[1].chance is not None
+    assert {found.about["by"] for found in own} == {"heun"}
+    assert own[1].chance is not None
 
 
 def test_a_model_that_knows_a_canary_by_heart_exposes_it_and_no_other(scenario: Built) -> None:
@@ -80,11 +79,11 @@ def test_a_model_that_knows_a_canary_by_heart_exposes_it_and_no_other(scenario: 
     pixels = drawing.to_pixels(known[:1], world.data.dataset.spec)
     for copies, alike in ((30, planted), (0, [own for own in world.data.dataset.planted_images if not own.examples])):
         is_drawn, exposure = drawing._canaries(world, Knowing(), pixels, alike, copies)
-        assert is_drawn.found is not None
-        assert exposure.found is not None
-        assert is_drawn.found.value == pytest.approx(1 / 3 if copies else 0)
+        assert is_drawn.value is not None
+        assert exposure.value is not None
+        assert is_drawn.value.value == pytest.approx(1 / 3 if copies else 0)
         # log2 of 128 candidates. At large levels each canary is answered by any of those that are known.
-        assert (exposure.found.value > 5) == bool(copies)
+        assert (exposure.value.value > 5) == bool(copies)
 
 
 @pytest.mark.parametrize(

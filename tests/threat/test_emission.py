@@ -16,7 +16,7 @@ from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import Condition, GenerationContext, Weigher, Writing
 from fedsim.core.types import Config, Event, Planted
 from fedsim.data._tokenizer import WordTokenizer
-from fedsim.threat.emission import Emission, emission, emissions, over_beginnings, pattern_of
+from fedsim.threat.emission import Emission, emission, emissions, pattern_of
 from tests.components.decoder.lettered import END, Letters, Table, probability
 
 LONGEST = 4
@@ -159,10 +159,3 @@ def test_the_estimates_of_a_secrets_form_are_the_enumerated_probability() -> Non
     (found,) = emissions(Table(), Letters(), [Planted("canary", "c12", (), "c", "##")], 150, seed=1)
     values = torch.tensor(found, dtype=torch.double)
     assert abs(float(values.mean()) - enumerated("[12]{2}")) <= 4 * float(values.std()) / math.sqrt(150)
-
-
-def test_beginnings_are_the_units_and_of_one_alone_its_runs() -> None:
-    one, other, third = (0.5, 0.25, 0.75), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-    assert over_beginnings([one, one], np.random.default_rng(0)).n == 3
-    every = over_beginnings([one, other, third, third], np.random.default_rng(0))
-    assert (every.value, every.n) == (0.5, 3)

@@ -10,32 +10,19 @@ import torch
 
 from fedsim import report
 from fedsim.core.errors import FedsimError, ScenarioError
-from fedsim.core.types import OnStep
 from fedsim.experiment import runner
 from fedsim.federation.journal import Journal
-from fedsim.record import RoundRecord, RunRecord, VictimRecord
+from fedsim.record import RunRecord
 from fedsim.record.store import RunFolder
 from fedsim.scenario import Scenario, arms, parse
 from fedsim.scenario import world as worlds
 from fedsim.threat.observe import describe
+from tests.experiment.running import Silent
 
 Build = Callable[..., Scenario]
 RTF = {"name": "robbing-the-fed", "bins": 64}
 RELU_MLP = {"name": "mlp", "width": 64, "depth": 2, "bias": True, "activation": "relu"}
 MALICIOUS: dict[str, Any] = {"threat": {"server": "malicious"}, "attacks": [RTF], "federation": {"batch_size": 4}}
-
-
-class Silent:
-    def threat_model(self, sentences: tuple[str, ...]) -> None: ...
-
-    def arm(self, name: str, number: int, total: int, rounds: int) -> None: ...
-
-    def round(self, record: RoundRecord) -> None: ...
-
-    def attack(self, label: str, victim: int, victims: int) -> OnStep:
-        return lambda _step: None
-
-    def attacked(self, label: str, victim: VictimRecord) -> None: ...
 
 
 def recorded(scenario: Scenario, path: Path) -> RunRecord:

@@ -13,8 +13,9 @@ from fedsim.core import seeding
 from fedsim.core.errors import FedsimError, ScenarioError
 from fedsim.core.types import Batch, ShadowPlan, Target
 from fedsim.experiment import runner
-from fedsim.record import Failure, MembershipRecord, RoundRecord, RunRecord
+from fedsim.record import Failure, Finding, Interval, RoundRecord, RunRecord
 from fedsim.record.store import RunFolder, read_record
+from fedsim.report.tables.findings import finding_sentences
 from fedsim.scenario import Scenario, parse
 from fedsim.scenario import world as worlds
 from fedsim.threat import membership
@@ -25,12 +26,13 @@ from tests.threat.test_observe import holds, tensors
 
 Build = Callable[..., Scenario]
 Cases = Callable[..., dict[Target, membership.Case]]
+CANDIDATES = 40
 ALL = ["loss-threshold", "calibrated", "rmia", "loss-trajectory", "update-alignment"]
 SMALL: dict[str, Any] = {
     "data": {"name": "digits", "test_fraction": 0.8},
     "federation": {"algorithm": "fedavg", "clients": 4, "rounds": 2, "local_steps": 3, "batch_size": 8},
     "threat": {"rounds": [1, 2]},
-    "membership": {"candidates": 40, "attacks": [{"name": name} for name in ALL]},
+    "membership": {"candidates": CANDIDATES, "attacks": [{"name": name} for name in ALL]},
 }
 
 
@@ -42,8 +44,8 @@ def cases(scenario: Build) -> Cases:
         world = worlds.shared(world_json)
         truths = [replay(world, entry).truth for entry in journal.entries]
         return {
-            "model": membership.of_model(world, journal),
-            "update": membership.of_updates(world, journal, truths),
+            "model": membership.of_model(world, journal, CANDIDATES),
+            "update": membership.of_updates(world, journal, truths, CANDIDATES),
         }
 
     return build
@@ -54,21 +56,21 @@ def rows(batch: Batch) -> list[bytes]:
 
 
 class Watching(Silent):
-    """Counts shadow models, keeps records, and can stop the run at a shadow model."""
+    """Counts shadow models, keeps findings, and can stop the run at a shadow model."""
 
     def __init__(self, stop_at: int | None = None) -> None:
         super().__init__()
         self.stop_at_shadow = stop_at
         self.shadows: list[str] = []
-        self.records: list[MembershipRecord] = []
+        self.findings: list[Finding] = []
 
-    def shadow(self, label: str, number: int, total: int) -> None:
+    def progress(self, what: str, number: int, of: int) -> None:
         if len(self.shadows) == self.stop_at_shadow:
             raise KeyboardInterrupt
-        self.shadows.append(f"{label} {number}/{total}")
+        self.shadows.append(f"{what} {number}/{of}")
 
-    def judged(self, record: MembershipRecord) -> None:
-        self.records.append(record)
+    def found(self, finding: Finding) -> None:
+        self.findings.append(finding)
 
 
 def run(scenario: Scenario, path: Path, watcher: Watching, earlier: RunRecord | None = None) -> RunRecord:
@@ -82,9 +84,14 @@ def without_times(record: RunRecord) -> str:
     dumped = record.model_dump(mode="json", include={"arms"})
     for arm in dumped["arms"]:
         del arm["seconds"], arm["client_cost"]
-        for own in arm["membership"]:
+        for own in arm["findings"]:
             del own["seconds"]
     return json.dumps(dumped)
+
+
+def figures_of(own: Finding) -> dict[str, Interval]:
+    assert own.value is not None
+    return {own.metric: own.value, **own.more}
 
 
 def test_members_are_what_updates_were_computed_from_and_the_others_are_not(scenario: Build) -> None:
@@ -96,7 +103,7 @@ def test_members_are_what_updates_were_computed_from_and_the_others_are_not(scen
     assert int(uses.sum()) == sum(map(len, drawn)) == 2 * 4 * 3 * 8
     used = {row for batch in drawn for row in rows(batch)}
     assert {row for row, count in zip(rows(train), uses, strict=True) if count} == used
-    case = membership.of_model(world, journal)
+    case = membership.of_model(world, journal, CANDIDATES)
     assert int(case.is_member.sum()) == 40 == len(case.is_member) // 2
     test, reference = set(rows(world.data.dataset.test)), set(rows(case.observation.reference))
     for row, is_member in zip(rows(case.observation.candidates), case.is_member, strict=True):
@@ -193,13 +200,12 @@ def test_a_shadow_model_in_fedsgd_takes_the_federations_own_steps(scenario: Buil
         "partition": {"scheme": "iid"},
         "federation": {"clients": 4, "rounds": 3, "batch_size": 91},
         "aggregation": {"name": "mean", "optimizer": {"name": "sgd", "learning_rate": 0.5}},
-        "membership": {"candidates": 40, "attacks": [{"name": "loss-threshold"}]},
     }
     built = scenario(**tables)
     journal = runner.train(built.model_dump_json(), lambda _: None)
     world = worlds.build(built)
     used = membership.count_training(world, journal.rounds).nonzero().flatten()
-    case = membership.of_model(world, journal)
+    case = membership.of_model(world, journal, CANDIDATES)
     train = world.data.dataset.train
     weights = case.observation.train_shadow(
         Batch(train.inputs[used], train.labels[used]), seeding.generator(0, "shadow")
@@ -215,16 +221,17 @@ def test_a_run_records_every_attack_and_shares_shadow_models(scenario: Build, tm
     assert record == read_record(tmp_path / "run")
     (arm,) = record.arms
     assert arm.complete
-    assert [own.label for own in arm.membership] == ALL
-    assert list(arm.membership) == watcher.records
-    assert watcher.shadows == [f"calibrated {number}/8" for number in range(1, 9)], "rmia found them trained"
-    for own in arm.membership:
-        assert own.failure is None
-        assert own.summary is not None
-        assert own.summary.auc.n == own.members + own.non_members
-    assert [(own.target, own.client, own.rounds) for own in arm.membership[-2:]] == [
-        ("model", None, ()),
-        ("update", 0, (1, 2)),
+    assert [own.label for own in arm.findings] == ALL
+    assert list(arm.findings) == watcher.findings
+    shown = [f"calibrated: shadow model {number}/8" for number in range(1, 9)]
+    assert watcher.shadows == shown, "rmia found them trained"
+    for own in arm.findings:
+        assert own.failure == ""
+        assert figures_of(own)["auc"].n == int(own.about["members"]) + int(own.about["others"])
+        assert set(arm.items[own.items]) == {"fpr", "tpr"}
+    assert [tuple(own.about.get(name) for name in ("target", "client", "rounds")) for own in arm.findings[-2:]] == [
+        ("model", None, None),
+        ("update", 0, "1, 2"),
     ]
     again = run(scenario(**SMALL), tmp_path / "again", Watching())
     assert without_times(again) == without_times(record)
@@ -237,27 +244,32 @@ def test_an_arm_is_complete_only_after_its_membership_attacks(scenario: Build, t
         run(built, tmp_path / "cut", Watching(stop_at=3))
     left = read_record(tmp_path / "cut")
     assert [arm.complete for arm in left.arms] == [False]
-    assert [own.label for own in left.arms[0].membership] == ["loss-threshold"]
+    assert [own.label for own in left.arms[0].findings] == ["loss-threshold"]
     assert report.build(tmp_path / "cut").is_file()
     resumed = run(built, tmp_path / "cut", Watching(), earlier=left)
-    assert [own.summary for own in resumed.arms[0].membership] == [own.summary for own in whole.arms[0].membership]
+    assert [figures_of(own) for own in resumed.arms[0].findings] == [figures_of(own) for own in whole.arms[0].findings]
+    assert resumed.arms[0].items == whole.arms[0].items
 
 
 def test_an_attack_that_fails_is_recorded_and_the_others_go_on(scenario: Build, tmp_path: Path) -> None:
     built = scenario(**{**SMALL, "threat": {"rounds": [2]}})
     (arm,) = run(built, tmp_path / "run", Watching()).arms
-    failures = {own.label: own.failure for own in arm.membership if own.failure}
+    failures = {own.label: own.failure for own in arm.findings if own.failure}
     assert list(failures) == ["loss-trajectory"]
     assert "at least one round before the last" in failures["loss-trajectory"]
     assert arm.complete
 
 
-def test_the_report_shows_curves_with_their_data_and_says_when_n_is_too_small(scenario: Build, tmp_path: Path) -> None:
-    run(scenario(**SMALL), tmp_path / "run", Watching())
+def test_the_report_shows_curves_with_their_data_and_no_rate_for_which_n_is_too_small(
+    scenario: Build, tmp_path: Path
+) -> None:
+    record = run(scenario(**SMALL), tmp_path / "run", Watching())
     page = report.build(tmp_path / "run").read_text()
     assert "Who was a member?" in page
-    assert "n too small" in page
-    assert "Membership attack" in page
+    assert "TPR at FPR 10%" in page
+    assert "TPR at FPR 1%" not in page
+    (sentence,) = finding_sentences(record)
+    assert sentence.finding in page
     assert "No attack was tried, so nothing" not in page
     lines = (tmp_path / "run" / "figures" / "roc-1-all.csv").read_text().splitlines()
     assert lines[0] == "arm,attack,fpr,tpr"
@@ -270,13 +282,12 @@ def test_too_few_candidates_are_named_before_anything_is_trained(scenario: Build
     for fraction, words in ((0.2, "half of the test set holds only"), (0.8, "the training set holds only")):
         built = scenario(**{**SMALL, "data": {"name": "digits", "test_fraction": fraction}, "membership": table})
         with pytest.raises(ScenarioError, match=f"membership.candidates is 500, but {words}"):
-            membership.check(worlds.build(built))
+            membership.check(worlds.build(built), 500)
 
 
 def test_fewer_examples_used_than_wanted_are_told_in_the_record(scenario: Build, tmp_path: Path) -> None:
     built = scenario(**{**SMALL, "membership": {"candidates": 300, "attacks": [{"name": "loss-threshold"}]}})
-    (own,) = run(built, tmp_path / "run", Watching()).arms[0].membership
-    assert own.failure is not None
+    (own,) = run(built, tmp_path / "run", Watching()).arms[0].findings
     assert "the training examples that updates were computed from holds only" in own.failure
 
 
@@ -312,9 +323,13 @@ def test_a_mistake_is_named_with_its_key_and_the_nearest_name(tables: dict[str, 
 
 def test_settings_are_filled_in_and_the_threat_model_tells_of_candidates(scenario: Build) -> None:
     built = scenario(**{**SMALL, "membership": {"attacks": [{"name": "lira", "label": "L"}], "candidates": 40}})
-    assert built.membership is not None
-    assert built.membership.attacks[0].settings == {"shadows": 16, "mode": "online", "variance": "fixed"}
+    assert built.questions["membership"].settings["attacks"] == [
+        {"name": "lira", "label": "L", "shadows": 16, "mode": "online", "variance": "fixed"}
+    ]
     assert parse(built.model_dump(mode="json"), "again") == built
     sentence = "Membership attacks judge 40 training examples and as many others"
-    assert any(sentence in told for told in describe(worlds.build(built)))
-    assert not any("Membership" in told for told in describe(worlds.build(scenario())))
+    world = worlds.build(built)
+    told = runner._describe(world)
+    assert any(sentence in own for own in told)
+    assert told[-1] == describe(world, has_public_data=True)[-1] != describe(world)[-1]
+    assert not any("Membership" in own for own in runner._describe(worlds.build(scenario())))

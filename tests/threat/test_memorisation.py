@@ -20,6 +20,8 @@ from fedsim.scenario import world as worlds
 from fedsim.threat import memorisation
 from tests.threat.sentences import write_sentences
 
+MEASURED = {"candidates": 255, "search": 300, "emission": 3}
+
 
 @pytest.fixture
 def tables(tmp_path: Path) -> dict[str, Any]:
@@ -36,7 +38,7 @@ def tables(tmp_path: Path) -> dict[str, Any]:
             "optimizer": {"name": "adam", "learning_rate": 0.01},
         },
         "threat": {"victims": 1, "keep_updates": False},
-        "exposure": {"candidates": 255, "search": 300, "emission": 3},
+        "exposure": MEASURED,
     }
 
 
@@ -52,39 +54,43 @@ def test_what_was_repeated_is_written_out_and_what_was_left_out_is_at_chance(
 ) -> None:
     record = run(scenario(**tables), tmp_path / "run")
     (arm,) = record.arms
-    assert arm.exposure is not None
-    left_out, planted = arm.exposure.summaries
-    assert (left_out.kind, left_out.repetitions, planted.repetitions) == ("canary", 0, 8)
-    assert planted.exposure.value > 6.0
-    assert planted.exposure.value > 2.0 * left_out.exposure.value
-    assert left_out.extracted.value == 0.0
-    assert planted.most == left_out.most == 8.0
-    assert planted.found is not None
-    assert left_out.found is not None
-    assert (round(4 * planted.found.value), left_out.found.value) == (1, 0.0)  # canaries share their beginning
-    assert planted.emission is not None
-    assert planted.emission == left_out.emission  # canaries share beginning and form
-    assert planted.emission.n == 3
-    assert 0.5 < planted.emission.value <= 1.0  # it learned the form by heart
-    assert arm.exposure.secrets[0].emission == arm.exposure.secrets[-1].emission
-    for own in arm.exposure.secrets:
-        assert own.uses == 60 * own.repetitions
-        assert not own.is_exact
-        assert own.extracted == (own.guess == own.text)
-        assert own.guess.startswith("The secret number is")
+    left_out, planted = arm.findings
+    assert (left_out.about, planted.about) == (
+        {"secrets": "canary", "repetitions": 0},
+        {"secrets": "canary", "repetitions": 8},
+    )
+    assert (planted.state, left_out.role) == ("recovered", "chance")
+    assert planted.value is not None
+    assert left_out.value is not None
+    assert planted.value.value > 6.0
+    assert planted.value.value > 2.0 * left_out.value.value
+    assert left_out.more["secrets_written"].value == 0.0
+    assert planted.limit == left_out.limit == 8.0
+    found, nothing = planted.more["likeliest"], left_out.more["likeliest"]
+    assert (round(4 * found.value), nothing.value) == (1, 0.0)  # canaries share their beginning
+    emission = planted.more["emission"]
+    assert emission == left_out.more["emission"]  # canaries share beginning and form
+    assert emission.n == 3
+    assert 0.5 < emission.value <= 1.0  # it learned the form by heart
+    secrets = arm.items["exposure/secrets"]
+    assert secrets["uses"] == [60 * repetitions for repetitions in secrets["repetitions"]]
+    assert all(guess.startswith("The secret number is") for guess in secrets["guess"])
+    pairs = zip(secrets["guess"], secrets["text"], strict=True)
+    assert secrets["extracted"] == [guess == text for guess, text in pairs]
     table = StringIO()
-    Console(file=table, width=200).print(endings.exposures(record))
+    for own in endings.findings(record, Console(width=200)):
+        Console(file=table, width=200).print(own)
     assert "What was memorised?" in table.getvalue()
     page = report.build(tmp_path / "run").read_text(encoding="utf-8")
     assert "What was memorised?" in page
-    assert arm.exposure.secrets[0].text in page
+    assert secrets["text"][0] in page
 
 
 @pytest.mark.slow
 def test_a_second_run_finds_the_same(scenario: Callable[..., Scenario], tables: dict[str, Any], tmp_path: Path) -> None:
-    first, second = (run(scenario(**tables), tmp_path / name).arms[0].exposure for name in ("first", "second"))
-    assert first is not None
-    assert first == second
+    first, second = (run(scenario(**tables), tmp_path / name).arms[0] for name in ("first", "second"))
+    assert len(first.findings) == 2
+    assert (first.findings, first.items) == (second.findings, second.items)
 
 
 @pytest.mark.slow
@@ -103,11 +109,12 @@ def test_a_real_model_remembers_through_its_adapters_alone(
         "exposure": {"candidates": 63},
     }
     (arm,) = run(scenario(**real), tmp_path / "run").arms
-    assert arm.exposure is not None
-    left_out, planted = arm.exposure.summaries
-    assert planted.exposure.value == planted.most == 6.0
-    assert left_out.exposure.value < 6.0
-    assert left_out.extracted.value == 0.0
+    left_out, planted = arm.findings
+    assert planted.value is not None
+    assert left_out.value is not None
+    assert planted.value.value == planted.limit == 6.0
+    assert left_out.value.value < 6.0
+    assert left_out.more["secrets_written"].value == 0.0
 
 
 def test_an_untrained_model_remembers_nothing(scenario: Callable[..., Scenario], tables: dict[str, Any]) -> None:
@@ -115,8 +122,10 @@ def test_an_untrained_model_remembers_nothing(scenario: Callable[..., Scenario],
     tables["data"]["canaries"] = 40
     world = worlds.build(scenario(**tables))
     journal = runner.train(world.scenario.model_dump_json(), lambda _: None)
-    found = memorisation.measure_exposure(world, journal)
+    found = memorisation.measure_exposure(world, journal, **MEASURED)
     assert not any(own.extracted for own in found.secrets)
+    assert not any(own.is_exact for own in found.secrets)
+    assert found.secrets[0].emission == found.secrets[-1].emission  # canaries share beginning and form
     for own in found.summaries:
         assert own.exposure.n == 20
         assert own.exposure.value < 1.44 + 4 * 1.44 / 20**0.5
@@ -129,7 +138,7 @@ def test_small_spaces_are_enumerated(scenario: Callable[..., Scenario], tables: 
     planted = tuple(replace(own, text=f"{own.prompt} 42.", form=form) for own in world.data.dataset.planted[:2])
     world = replace(world, data=replace(world.data, dataset=replace(world.data.dataset, planted=planted)))
     journal = runner.train(world.scenario.model_dump_json(), lambda _: None)
-    found = memorisation.measure_exposure(world, journal)
+    found = memorisation.measure_exposure(world, journal, **MEASURED)
     assert [(own.candidates, own.is_exact) for own in found.secrets] == [(99, True)] * 2
 
 
@@ -153,7 +162,7 @@ def test_numbers_and_addresses_of_generated_persons_are_secrets_too(
     memorisation.check(world)
     assert [own.kind for own in world.data.dataset.planted] == ["identity"] * 2 + ["address"] * 2
     journal = runner.train(world.scenario.model_dump_json(), lambda _: None)
-    found = memorisation.measure_exposure(world, journal)
+    found = memorisation.measure_exposure(world, journal, **MEASURED)
     assert [(own.kind, own.repetitions) for own in found.summaries] == [
         ("address", 0),
         ("address", 8),

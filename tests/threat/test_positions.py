@@ -15,7 +15,7 @@ from fedsim.core.hooks import Mitigation, TraceAttack
 from fedsim.core.types import Config, Question, Target, Tensors, TraceCase, TraceView, Update, WireEntry
 from fedsim.generation import loop
 from fedsim.privacy.audit import audit, coins
-from fedsim.record import AttributeRecord, TraceFinding
+from fedsim.record import Finding
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
 from fedsim.threat import attributes
@@ -63,10 +63,10 @@ def spoken(question: Question) -> Speech:
     return Speech(question, (text(1),) * len(truth), truth, known, first)
 
 
-def value(own: TraceFinding) -> float:
-    assert own.failure is None
-    assert own.found is not None
-    return own.found.value
+def value(own: Finding) -> float:
+    assert not own.failure
+    assert own.value is not None
+    return own.value.value
 
 
 def assert_at_chance(found: Sequence[float], chance: float) -> None:
@@ -188,11 +188,8 @@ def test_the_position_of_an_update_tells_nothing_of_its_attribute(scenario: Buil
     found = list[float]()
     for seed in range(JUDGED):
         own, attack = replace(world, scenario=world.scenario.model_copy(update={"seed": seed})), CallsOfDescribe()
-        told = attributes.told(own, "parity", entries, {"calls": attack})
-        record = AttributeRecord(label="calls", name="calls", settings={}, attribute="parity")
-        accuracy = attributes.judged(record, attack, [told], own).accuracy
-        assert accuracy is not None
-        found.append(accuracy.value)
+        described = attributes.describe_round(own, "parity", entries, {"calls": attack}, 2)
+        found.append(attributes.score("calls", "parity", attack, [described], own).right.value)
     assert_at_chance(found, 0.5)
 
 

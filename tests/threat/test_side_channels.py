@@ -12,7 +12,7 @@ from torch import nn
 from fedsim.core import registry
 from fedsim.core.hooks import Mitigation, TraceAttack
 from fedsim.core.types import Config, Event, Generated, Question, Trace, TraceCase, TraceView
-from fedsim.record import TraceFinding
+from fedsim.record import Finding
 from fedsim.threat.side_channels import Asked, Judging, Speech, case_of, controls, judge
 from tests.attacks.generation.cases import speech, text
 from tests.threat.test_observe import reachable
@@ -31,12 +31,16 @@ def asked(name: str, view: TraceView = "counts", hidden: str | None = None) -> A
     return Asked(attack, f"{name}, {view}", view, mitigation)
 
 
-def found(own: TraceFinding) -> tuple[float, float, float]:
-    assert own.failure is None
-    assert own.found is not None
-    assert own.found.low is not None
-    assert own.found.high is not None
-    return own.found.low, own.found.value, own.found.high
+def costs(own: Finding) -> list[float]:
+    return [own.more[name].value for name in ("times_the_steps", "times_the_tokens")]
+
+
+def found(own: Finding) -> tuple[float, float, float]:
+    assert not own.failure
+    assert own.value is not None
+    assert own.value.low is not None
+    assert own.value.high is not None
+    return own.value.low, own.value.value, own.value.high
 
 
 def many(leaks: bool, prompts: int = 12, copies: int = 6) -> Speech:
@@ -66,32 +70,36 @@ def test_a_bit_that_leaks_by_construction_is_read_whole() -> None:
 def test_padding_removes_the_bit_and_says_what_it_costs() -> None:
     hidden = judge(speech("bits"), asked("trace-figures", hidden="trace-padding"), JUDGING)
     assert found(hidden)[1] == 0.0
-    assert hidden.mitigation == "trace-padding"
-    assert hidden.longer == pytest.approx(24 / 18)
-    assert hidden.larger == 2.0
+    assert hidden.about["mitigation"] == "trace-padding"
+    assert hidden.more["times_the_steps"].value == pytest.approx(24 / 18)
+    assert hidden.more["times_the_tokens"].value == 2.0
     accuracy = judge(speech("prompt"), asked("trace-forest", hidden="trace-padding"), JUDGING)
     assert found(accuracy)[1] == 0.5
     grouped = judge(speech("bits"), asked("trace-figures", hidden="trace-grouping"), JUDGING)
-    assert grouped.mitigation == "trace-grouping (steps 4)"
+    assert grouped.about["mitigation"] == "trace-grouping (steps 4)"
 
 
 def test_a_cost_is_told_of_the_smallest_texts_too() -> None:
     texts = Speech("bits", (text(1, 1), text(1, 0)), (0, 1), (False, False))
     hidden = judge(texts, asked("trace-figures", hidden="trace-padding"), JUDGING)
-    assert (hidden.failure, hidden.longer, hidden.larger) == (None, 2.0, 2.0)
+    assert (hidden.failure, *costs(hidden)) == ("", 2.0, 2.0)
     empty = judge(texts.of([text(1, 0)] * 2), asked("trace-figures", hidden="trace-padding"), JUDGING)
-    assert (empty.failure, empty.longer, empty.larger) == (None, 0.0, 0.0)
+    assert (empty.failure, *costs(empty)) == ("", 0.0, 0.0)
 
 
 def test_controls_are_the_text_itself_and_shuffled_labels() -> None:
     text_itself, shuffled = controls(many(leaks=True), asked("trace-forest"), JUDGING)
-    assert (text_itself.view, text_itself.role, found(text_itself)[1]) == ("outputs", "must succeed", 1.0)
+    assert (text_itself.about["view"], text_itself.role, found(text_itself)[1]) == ("outputs", "must succeed", 1.0)
     assert shuffled.role == "chance"
     low, _, high = found(shuffled)
     assert low <= 1 / 12 <= high
     hidden = asked("trace-forest", hidden="trace-padding")
     under_padding, _ = controls(many(leaks=True), hidden, JUDGING)
-    assert (under_padding.mitigation, under_padding.longer, found(under_padding)) == ("", None, found(text_itself))
+    assert (under_padding.about, under_padding.more, found(under_padding)) == (
+        text_itself.about,
+        {},
+        found(text_itself),
+    )
     (member,) = controls(speech("member", copies=60), asked("trace-mean"), JUDGING)
     low, _, high = found(member)
     assert low <= 0.5 <= high
@@ -129,8 +137,8 @@ def test_a_planted_secret_is_ranked_among_the_others_of_its_form() -> None:
 
 def test_rates_at_few_false_alarms_stand_where_enough_others_allow_them() -> None:
     own = judge(speech("member", copies=40), asked("trace-mean"), JUDGING)
-    assert list(own.more) == ["tpr at 0.1"]
-    assert own.more["tpr at 0.1"].value == 1.0
+    assert list(own.more) == ["tpr_at_fpr_0.1"]
+    assert own.more["tpr_at_fpr_0.1"].value == 1.0
 
 
 def test_why_an_attack_failed_stands_in_the_finding() -> None:
@@ -141,8 +149,7 @@ def test_why_an_attack_failed_stands_in_the_finding() -> None:
             raise ZeroDivisionError("oh")
 
     own = judge(speech("prompt"), Asked(Broken(Config()).named("broken"), "broken", "counts"), JUDGING)
-    assert own.found is None
-    assert own.failure is not None
+    assert own.value is None
     assert "oh" in own.failure
 
 

@@ -77,14 +77,14 @@ def test_of_prompts_two_thirds_are_the_attackers_and_of_candidates_every_other_o
 def test_a_decoder_that_leaks_by_construction_is_read_and_a_constant_one_is_not() -> None:
     wanted: list[tuple[Question, Asked]] = [("member", asked("trace-mean")), ("bits", asked("trace-figures"))]
     leaky = {own.label: own for own in study(speaker(), MATERIAL, wanted, Judging()).findings}
-    assert leaky["trace-mean"].found is not None
-    assert leaky["trace-mean"].found.value == 1.0
-    assert leaky["trace-figures"].found is not None
-    assert leaky["trace-figures"].found.value == pytest.approx(1.0, abs=0.6)  # four deviations of 24 texts
+    assert leaky["trace-mean"].value is not None
+    assert leaky["trace-mean"].value.value == 1.0
+    assert leaky["trace-figures"].value is not None
+    assert leaky["trace-figures"].value.value == pytest.approx(1.0, abs=0.6)  # four deviations of 24 texts
     assert leaky["trace-figures"].p == 0.01
     plain = {own.label: own for own in study(speaker("greedy"), MATERIAL, wanted, Judging()).findings}
-    assert plain["trace-mean"].found is not None
-    assert plain["trace-mean"].found.value == 0.5
+    assert plain["trace-mean"].value is not None
+    assert plain["trace-mean"].value.value == 0.5
     assert plain["trace-figures"].p == 1.0
 
 
@@ -98,8 +98,8 @@ def test_prompt_and_bits_share_their_texts() -> None:
 
 def test_what_tells_without_a_trace_stands_beside() -> None:
     done = study(speaker(), MATERIAL, [("member", asked("trace-mean")), ("planted", asked("trace-mean"))], Judging())
-    beside = {own.label: own for own in done.findings if not own.name}
-    assert {label: own.found.n for label, own in beside.items() if own.found} == {
+    beside = {own.label: own for own in done.findings if not own.method}
+    assert {label: own.value.n for label, own in beside.items() if own.value} == {
         "loss of the whole sentence": 24,
         "log-perplexity of planted sentences": 2,
         "written by the decoder": 2,
@@ -113,8 +113,8 @@ def test_what_tells_without_a_trace_stands_beside() -> None:
     }
     (strange,) = [own for own in done.findings if own.label == "trace-mean, never planted"]
     assert strange.role == "chance"
-    assert strange.found is not None
-    assert strange.found.n == 1
+    assert strange.value is not None
+    assert strange.value.n == 1
 
 
 def test_where_none_was_planted_what_is_written_is_asked_all_the_same() -> None:
@@ -127,7 +127,7 @@ def test_who_has_the_text_and_the_model_tells_most_prompts() -> None:
     done = study(speaker("sampled"), MATERIAL, [("prompt", asked("trace-forest"))], Judging())
     (own,) = [finding for finding in done.findings if finding.label.startswith("likelihood")]
     assert (own.role, own.chance) == ("must succeed", 0.25)
-    assert own.found is not None
+    assert own.value is not None
     texts = done.speeches[0]
     seen = [place for place, known in enumerate(texts.is_known) if not known]
     model, right = speaker().model, list[bool]()
@@ -135,8 +135,8 @@ def test_who_has_the_text_and_the_model_tells_most_prompts() -> None:
         text = texts.texts[place].tokens
         odds = [_probability(model, prompt, text) for prompt in MATERIAL.prompts]
         right.append(odds.index(max(odds)) == texts.truth[place])
-    assert own.found.value == pytest.approx(sum(right) / len(right))  # prompts have as many seen texts each
-    assert own.found.value > 0.5
+    assert own.value.value == pytest.approx(sum(right) / len(right))  # prompts have as many seen texts each
+    assert own.value.value > 0.5
 
 
 def _probability(model: nn.Module, prompt: tuple[int, ...], text: tuple[int, ...]) -> float:
@@ -155,5 +155,5 @@ def test_a_secret_that_is_written_counts() -> None:
     material = replace(MATERIAL, secrets=(replace(SECRETS[0], text=whole), SECRETS[1]))
     done = study(own, material, [("planted", asked("trace-mean"))], Judging())
     (written,) = [finding for finding in done.findings if finding.metric == "secrets_written"]
-    assert written.found is not None
-    assert written.found.value == 0.5
+    assert written.value is not None
+    assert written.value.value == 0.5

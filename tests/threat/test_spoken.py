@@ -15,7 +15,7 @@ from fedsim.core.errors import FedsimError, ScenarioError
 from fedsim.core.types import Batch
 from fedsim.experiment import expectation, runner
 from fedsim.federation.journal import Journal
-from fedsim.record import GenerationRecord, RunRecord
+from fedsim.record import ArmRecord, Finding, RunRecord
 from fedsim.record.store import RunFolder, read_record
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
@@ -78,55 +78,69 @@ def lines(world: worlds.World, batch: Batch) -> list[str]:
     )
 
 
-def spoken_by(record: RunRecord) -> GenerationRecord:
+def spoken_by(record: RunRecord) -> ArmRecord:
     (arm,) = record.arms
     assert arm.complete
-    assert arm.generation is not None
-    return arm.generation
+    return arm
+
+
+def timeless(arm: ArmRecord) -> list[Finding]:
+    return [own.model_copy(update={"seconds": 0.0}) for own in arm.findings]
 
 
 def test_a_run_holds_traces_findings_and_their_metrics(
     scenario: Callable[..., Scenario], tables: dict[str, Any], tmp_path: Path
 ) -> None:
     record = run(scenario(**tables), tmp_path / "run")
-    own = spoken_by(record)
-    assert own.failure is None
-    assert own.texts == 3 * 3 + 2 * 4 + 4 * 4 == len(own.traces)
-    assert [(trace.question, trace.about) for trace in own.traces] == [
+    arm = spoken_by(record)
+    (context, *found), traces = arm.findings, arm.items["generation/traces"]
+    assert context.failure == ""
+    assert context.about["texts"] == 3 * 3 + 2 * 4 + 4 * 4 == len(traces["tokens"])
+    assert list(zip(traces["question"], traces["about"], strict=True)) == [
         *[("prompt", number) for number in range(3) for _ in range(3)],
         *[("member", label) for label in (1, 0) for _ in range(4)],
         *[("planted", number) for number in range(2) for _ in range(4)],  # those in the text, then the control
         *[("planted", number) for number in range(2) for _ in range(4)],
     ]
-    assert own.endings == {"length": own.texts}
-    assert own.tokens_a_step is not None
-    paces = [sum(trace.tokens) / len(trace.tokens) for trace in own.traces]
-    assert own.tokens_a_step.value == pytest.approx(sum(paces) / len(paces))
-    assert own.tokens_a_step.value > 1.0
-    assert all(sum(trace.tokens) == 6 for trace in own.traces)
-    assert [finding.label for finding in own.findings if finding.role == "attack" and finding.name] == [
-        "trace-forest, counts", "pace", "trace-mean, work", "trace-figures, counts, trace-padding"
-    ]  # fmt: skip
-    assert [finding.failure for finding in own.findings if finding.failure] == []
-    (padded,) = [finding for finding in own.findings if finding.mitigation]
-    assert padded.found is not None
-    assert (padded.found.value, padded.p) == (0.0, 1.0)
+    assert set(traces["ending"]) == {"length"}
+    assert context.about["ended length"] == context.about["texts"]
+    assert (context.role, context.metric) == ("context", "tokens_a_step")
+    assert context.value is not None
+    steps = [[int(tokens) for tokens in series.split()] for series in traces["tokens"]]
+    paces = [sum(own) / len(own) for own in steps]
+    assert context.value.value == pytest.approx(sum(paces) / len(paces))
+    assert context.value.value > 1.0
+    assert all(sum(own) == 6 for own in steps)
+    assert [finding.label for finding in found if finding.role == "attack" and finding.method] == [
+        "trace-forest, counts (prompt)",
+        "pace (member)",
+        "trace-mean, work (planted)",
+        "trace-figures, counts, trace-padding (bits)",
+    ]
+    assert [finding.failure for finding in found if finding.failure] == []
+    (padded,) = [finding for finding in found if "mitigation" in finding.about]
+    assert padded.value is not None
+    assert (padded.value.value, padded.p) == (0.0, 1.0)
+    assert padded.more.keys() == {"times_the_steps", "times_the_tokens"}
     declared = {metric.name for metric in record.metrics}
-    assert {finding.metric for finding in own.findings} <= declared
+    assert {finding.metric for finding in arm.findings} <= declared
     named = {(figure.attack, figure.metric) for figure in expectation.figures(record)}
     assert ("pace (member)", "trace_auc") in named
     assert read_record(tmp_path / "run") == record
     page = report.build(tmp_path / "run").read_text(encoding="utf-8")
     assert "What generation gives away" in page
     assert "No attack was tried, so" not in page
-    assert (tmp_path / "run" / "side_channels.csv").read_text(encoding="utf-8").count("\n") == 1 + len(own.findings)
+    figures = sum(1 + len(finding.more) for finding in arm.findings)
+    assert (tmp_path / "run" / "findings.csv").read_text(encoding="utf-8").count("\n") == 1 + figures
     table = StringIO()
-    Console(file=table, width=200).print(endings.generations(record, Console(width=200)))
+    for own in endings.findings(record, Console(width=200)):
+        Console(file=table, width=200).print(own)
     assert "trace-mean, work" in table.getvalue()
-    assert "generation" in endings.summary_of(record, tmp_path)["arms"][0]
+    assert len(endings.summary_of(record, tmp_path)["arms"][0]["findings"]) == len(arm.findings)
     RunFolder(tmp_path / "run").create(overwrite=True)
     again = run(scenario(**tables), tmp_path / "again")
-    assert spoken_by(again).model_copy(update={"seconds": own.seconds}) == own
+    assert timeless(spoken_by(again)) == timeless(arm)
+    assert spoken_by(again).items == arm.items
 
 
 def test_members_were_trained_on_strangers_were_not_and_no_secret_is_either(
@@ -205,9 +219,11 @@ def test_a_client_s_own_model_writes_other_texts(
         whose: spoken_by(run(scenario(**{**tables, "generation": {**asked, "model": whose}}), tmp_path / whose))
         for whose in ("global", "client")
     }
-    assert records["client"].texts == records["global"].texts == 6
-    assert records["client"].model == "client"
-    assert records["client"].traces != records["global"].traces
+    contexts = {whose: own.findings[0] for whose, own in records.items()}
+    assert contexts["client"].about["texts"] == contexts["global"].about["texts"] == 6
+    assert "the client's model: 6 texts" in contexts["client"].note
+    assert "the global model: 6 texts" in contexts["global"].note
+    assert records["client"].items != records["global"].items
 
 
 def test_a_decoder_that_cannot_go_on_says_so_in_the_record(
@@ -217,8 +233,8 @@ def test_a_decoder_that_cannot_go_on_says_so_in_the_record(
         raise FedsimError("the draft is gone.")
 
     monkeypatch.setattr(spoken, "study", fail)
-    own = spoken_by(run(scenario(**tables), tmp_path / "run"))
-    assert (own.texts, own.failure) == (0, "the draft is gone.")
+    (own,) = spoken_by(run(scenario(**tables), tmp_path / "run")).findings
+    assert (own.role, own.state, own.failure) == ("context", "failed", "the draft is gone.")
 
 
 MASKED: dict[str, Any] = {

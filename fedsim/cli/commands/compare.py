@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +13,7 @@ from rich.text import Text
 from fedsim.cli.commands._console import command, say, screen
 
 if TYPE_CHECKING:
-    from fedsim.report.sweep.compare import Compared, Difference
+    from fedsim.report.sweep.compare import Compared, Difference, FindingsCompared
 
 
 @command(epilog="Example: fedsim compare results/before results/after")
@@ -31,9 +32,24 @@ def compare(
     for row in found.rows:
         table.add_row(*map(Text, _cells(row)))
     screen.print(table)
+    if found.findings:
+        screen.print(_findings_table(found.findings))
     for side, names in (("A", found.only_a), ("B", found.only_b)):
         if names:
             say(f"Only {side} has: {'; '.join(names)}")
+
+
+def _findings_table(rows: Sequence[FindingsCompared]) -> Table:
+    """Return what questions found on both sides, a row a finding."""
+    table = Table(box=None, pad_edge=False)
+    for heading in ("setting", "finding", "figure", "A", "B", "p", "better"):
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        values = [row.metric.format(value) for value in row.values]
+        p = "" if row.difference.p is None else f"{row.difference.p:.3f}"
+        cells = (row.name, row.label, row.metric.title, *values, p, row.difference.better)
+        table.add_row(*map(Text, cells))
+    return table
 
 
 def _cells(row: Compared) -> list[str]:

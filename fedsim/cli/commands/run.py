@@ -51,6 +51,7 @@ def run(
     """Run a scenario: train, observe, attack, score, and write record, arrays and report into one folder."""
     from fedsim.experiment.isolating import choose_processes, describe_open
     from fedsim.record.store import RunFolder
+    from fedsim.report.tables.findings import alarms
     from fedsim.scenario import load, own_models
 
     overrides = [*(set_ or []), *([f"seed={seed}"] if seed is not None else [])]
@@ -78,8 +79,8 @@ def run(
         _show(record, page, is_short=quiet)
     if check:
         _check(record, loaded, is_silent=as_json)
-    if any(own.contradicts for arm in record.arms for own in arm.audits):
-        complain("An audit contradicts a guarantee: the mechanism does not keep its guarantee.")
+    if found := alarms(record):
+        complain("\n".join(found))
         raise typer.Exit(1)
 
 
@@ -176,15 +177,9 @@ def _show_tables(record: RunRecord) -> None:
         screen.print(endings.results(record, screen))
     for seen in endings.own_tables(record):
         screen.print(seen)
-    if any(arm.membership for arm in record.arms):
-        screen.print(endings.memberships(record, screen))
-    if any(arm.attributes for arm in record.arms):
-        screen.print(endings.attributes(record, screen))
-    if any(arm.exposure for arm in record.arms):
-        screen.print(endings.exposures(record))
-    if any(arm.generation for arm in record.arms):
-        screen.print(endings.generations(record, screen))
-    for line in (*endings.guarantees(record), *endings.audits(record)):
+    for table in endings.findings(record, screen):
+        screen.print(table)
+    for line in (*endings.guarantees(record), *(own.note for arm in record.arms for own in arm.findings if own.note)):
         say(line)
     for arm in record.arms:
         say(f"Hash of the trained model{'' if len(record.arms) == 1 else f', {arm.name}'}: {arm.model_hash}")

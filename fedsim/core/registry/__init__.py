@@ -2,8 +2,8 @@
 
 A method is a class or function with a pydantic config. Third-party packages add theirs by an entry
 point in the group ``fedsim.attacks``, ``fedsim.defenses``, ``fedsim.components``, ``fedsim.aggregators``,
-``fedsim.memberships``, ``fedsim.attributes``, ``fedsim.traces``, ``fedsim.metrics``, ``fedsim.tasks``,
-``fedsim.datasets`` or ``fedsim.models`` that names the module to import.
+``fedsim.memberships``, ``fedsim.attributes``, ``fedsim.traces``, ``fedsim.questions``, ``fedsim.metrics``,
+``fedsim.tasks``, ``fedsim.datasets`` or ``fedsim.models`` that names the module to import.
 """
 
 from fedsim.core.registry.decorators import (
@@ -16,6 +16,7 @@ from fedsim.core.registry.decorators import (
     membership,
     metric,
     model,
+    question,
     task,
     trace_attack,
 )
@@ -52,6 +53,7 @@ __all__ = [
     "methods",
     "metric",
     "model",
+    "question",
     "task",
     "temporary",
     "trace_attack",

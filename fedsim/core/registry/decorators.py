@@ -76,6 +76,11 @@ def trace_attack(name: str, **about: Unpack[About]) -> Callable[[F], F]:
     return _register("trace", name, None, **about)
 
 
+def question(name: str, **about: Unpack[About]) -> Callable[[F], F]:
+    """Register a question: a final subclass of `fedsim.questions.Question`, whose name is that of its table."""
+    return _register("question", name, None, **about)
+
+
 def metric(
     name: str, *, title: str, summary: str, paper: str = "", related: str = "", **declared: Any
 ) -> Callable[[F], F]:

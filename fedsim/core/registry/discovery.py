@@ -25,6 +25,7 @@ _FOLDERS: dict[Kind, str] = {
     "membership": "attacks.membership",
     "attribute": "attacks.attributes",
     "trace": "attacks.generation",
+    "question": "fedsim.questions",
     "metric": "fedsim.metrics",
     "task": "fedsim.tasks",
     "dataset": "fedsim.data",

@@ -25,6 +25,8 @@ _marked: list[Callable[..., Any]] = []
 def methods(kind: Kind) -> dict[str, Method]:
     """Return every method of a kind by name, built-in ones and those of installed packages, sorted."""
     discover(kind)
+    if kind == "metric":  # a question may declare the figures that it gives
+        discover("question")
     return {name: method for (k, name), method in sorted(METHODS.items()) if k == kind}
 
 

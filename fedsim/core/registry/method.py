@@ -19,6 +19,7 @@ Kind = Literal[
     "membership",
     "attribute",
     "trace",
+    "question",
     "metric",
     "task",
     "dataset",

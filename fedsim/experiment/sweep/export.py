@@ -9,18 +9,22 @@ from typing import Any
 from fedsim.core.errors import FedsimError, MissingExtra, in_a_line
 from fedsim.core.plain import csv_table
 from fedsim.experiment.sweep.results import Found, columns, problems_of, read, rows_of
-from fedsim.experiment.sweep.traces import BEFORE, COLUMNS, findings_of
+from fedsim.record.finding_rows import FINDING_COLUMNS, finding_rows
 from fedsim.record.store import explain, write_whole
 
-_TRACES, _TRACE_COLUMNS = "side_channels.csv", "side_channels-columns.csv"
+_FINDINGS, _FINDINGS_COLUMNS = "findings.csv", "findings-columns.csv"
+BEFORE = {
+    "run": "hash of the resolved scenario",
+    "setting": "what the sweep set, for people",
+    "seed": "seed of the run",
+}
 _SET = "what the sweep set"
 
 
 def write_csv(path: Path) -> Path:
     """Write ``table.csv`` and ``table-columns.csv`` into the folder of a sweep or run, and return the first.
 
-    Where traces of generations were attacked, their findings stand in ``side_channels.csv`` and
-    ``side_channels-columns.csv``.
+    Where more was asked than attacks on updates, its findings stand in ``findings.csv`` and ``findings-columns.csv``.
 
     Raises:
         FedsimError: it is the folder of neither.
@@ -29,7 +33,7 @@ def write_csv(path: Path) -> Path:
     names, rows = _table(found)
     _explain(path, names, found)
     write_whole(path / "table.csv", csv_table(names, rows))
-    _write_traces(path, found)
+    _write_findings(path, found)
     return path / "table.csv"
 
 
@@ -60,8 +64,8 @@ def write_duckdb(path: Path) -> Path:
     """Write ``results.duckdb`` and return it.
 
     Its table `results` holds the rows, its view `best` those of the attack that did best on each example: by the metric
-    that decides about success, or the one by which such examples are ordered. Findings about traces of generations,
-    where there are any, are its table `side_channels`.
+    that decides about success, or the one by which such examples are ordered. Findings of questions, where
+    there are any, are its table `findings`.
 
     Raises:
         FedsimError: it is the folder of neither a sweep nor a run.
@@ -78,8 +82,8 @@ def write_duckdb(path: Path) -> Path:
         fresh.unlink(missing_ok=True)
         with duckdb.connect(str(fresh)) as database:
             database.read_csv(str(source), sample_size=-1).create("results")
-            if (traces := path / _TRACES).exists():
-                database.read_csv(str(traces), sample_size=-1).create("side_channels")
+            if (findings := path / _FINDINGS).exists():
+                database.read_csv(str(findings), sample_size=-1).create("findings")
             database.execute(
                 "create view best as select * from results qualify "
                 "row_number() over (partition by run, arm, round, client, image "
@@ -112,17 +116,23 @@ def _table(found: Found) -> tuple[list[str], list[list[Any]]]:
     return names, [[_plain(row.get(name)) for name in names] for row in rows]
 
 
-def _write_traces(path: Path, found: Found) -> None:
-    """Write what traces gave away; an older table of a sweep that has none now is taken away."""
-    rows = findings_of(found)
+def _write_findings(path: Path, found: Found) -> None:
+    """Write what questions found; an older table of a sweep that has none now is taken away."""
+    rows = [
+        {"run": planned.digest, "setting": planned.name, "seed": record.scenario.get("seed"), **row, **planned.values}
+        for planned, record in found
+        if not isinstance(record, str)
+        for row in finding_rows(record)
+    ]
     if not rows:
-        for name in (_TRACES, _TRACE_COLUMNS):
+        for name in (_FINDINGS, _FINDINGS_COLUMNS):
             (path / name).unlink(missing_ok=True)
         return
-    known = {**BEFORE, **COLUMNS}
+    known = {**BEFORE, **FINDING_COLUMNS}
     names = list(dict.fromkeys([*known, *(name for row in rows for name in row)]))
-    write_whole(path / _TRACE_COLUMNS, csv_table(("column", "meaning"), [(own, known.get(own, _SET)) for own in names]))
-    write_whole(path / _TRACES, csv_table(names, [[_plain(row.get(name)) for name in names] for row in rows]))
+    meanings = [(own, known.get(own, _SET)) for own in names]
+    write_whole(path / _FINDINGS_COLUMNS, csv_table(("column", "meaning"), meanings))
+    write_whole(path / _FINDINGS, csv_table(names, [[_plain(row.get(name)) for name in names] for row in rows]))
 
 
 def _plain(value: Any) -> Any:

@@ -126,7 +126,7 @@ def _suggest(trial: optuna.Trial, name: str, span: Span | tuple[Any, ...]) -> An
 
 def _score(arm: Scenario, wanted: Tune, settings: dict[str, Any]) -> tuple[str, float]:
     """Return what was scored of the attack with these settings and its mean, on victims of another seed."""
-    raw = arm.model_dump(mode="json", exclude={"tune", "sweep", "membership", "attributes", "generation"})
+    raw = arm.model_dump(mode="json", exclude={"tune", "sweep", "questions"})
     own = next(attack for attack in raw["attacks"] if (attack["label"] or attack["name"]) == wanted.attack)
     seed = seeding.derive(arm.seed, "tune victims") % 2**31
     single = parse({**raw, "seed": seed, "attacks": [{**own, **settings}]}, "tune")

@@ -12,8 +12,8 @@ from fedsim.record.store import make_folder, write_whole
 from fedsim.report import figures, look, wall
 from fedsim.report.drawing import Picture
 from fedsim.report.sweep import (
-    attributes,
     curves,
+    findings,
     guarantees,
     health,
     markdown,
@@ -23,7 +23,6 @@ from fedsim.report.sweep import (
     sensitivity,
     tables,
     threat,
-    traces,
     verdict,
 )
 from fedsim.report.sweep.gathered import Sweep, gather
@@ -97,8 +96,7 @@ def _page(sweep: Sweep, found: Sequence[Point], drawn: dict[str, list[Picture]],
         assumptions=threat.assumptions(sweep),
         floors=guarantees.floors(found),
         odds=guarantees.odds,
-        told=traces.traces(sweep),
-        asked=attributes.attributes(sweep),
+        answers=findings.findings_tables(sweep),
         false_alarms=FEW_FALSE_ALARMS,
         rules=sorted({f"of {own.decides.noun}s, {own.rule}" for own in sweep.settings}),
         health=health.health(sweep),

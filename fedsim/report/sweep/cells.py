@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -10,19 +10,18 @@ from fedsim.core.metric import Metric
 from fedsim.core.types import Knowledge
 from fedsim.experiment.sweep.folder import PlannedRun
 from fedsim.metrics import evidence
+from fedsim.metrics.membership import LOW_FPR, name_of
 from fedsim.record import (
     ArmRecord,
     AttackRecord,
-    AttributeRecord,
-    AuditRecord,
     Ceiling,
     ClientCost,
+    Finding,
     GuaranteeRecord,
-    Interval,
-    TraceFinding,
     Utility,
     VictimRecord,
 )
+from fedsim.report.figures import roc_curves
 from fedsim.report.verdict import Judge, has_guess
 
 _LATE = 0.95  # of a search: an objective that is lowest behind it was still falling
@@ -72,7 +71,6 @@ class Inferred(NamedTuple):
     label: str
     members: int
     non_members: int
-    auc: Interval
     rates: tuple[tuple[float, float], ...]
     roc: tuple[tuple[float, float], ...]
 
@@ -81,8 +79,7 @@ class Inferred(NamedTuple):
 class Cell:
     """One setting under one seed.
 
-    `seconds` is the training alone, for `client_rounds` trainings of a client. `findings` are of traces that `decoder`
-    left; `asked` are attacks on attributes.
+    `seconds` is the training alone, for `client_rounds` trainings of a client.
     """
 
     digest: str
@@ -90,55 +87,42 @@ class Cell:
     seed: int
     utility: Utility | None
     guarantees: tuple[GuaranteeRecord, ...]
-    audits: tuple[AuditRecord, ...]
     attacks: tuple[Tried, ...]
     members: tuple[Inferred, ...]
     parameters: int
     seconds: float
     client_rounds: int
     client_cost: ClientCost | None
-    decoder: str = ""
-    findings: tuple[TraceFinding, ...] = ()
-    asked: tuple[AttributeRecord, ...] = ()
+    findings: tuple[Finding, ...] = ()
 
 
 def cell_of(planned: PlannedRun, judge: Judge, number: int, arm: ArmRecord) -> Cell:
     """Read the arm of this number from the record of a planned run."""
     seed = int(planned.values.get("seed", judge.seed))
     utilities = [own for entry in arm.rounds if (own := entry.utility(judge.declared)) is not None]
-    attacking = sum(v.seconds for attack in arm.attacks for v in attack.victims) + sum(
-        m.seconds for m in arm.membership
-    )
-    attacking += sum(own.seconds for own in arm.attributes)
-    attacking += arm.generation.seconds if arm.generation else 0.0
+    attacking = sum(v.seconds for attack in arm.attacks for v in attack.victims)
+    attacking += sum(finding.seconds for finding in arm.findings)
     return Cell(
         digest=planned.digest,
         arm=number,
         seed=seed,
         utility=utilities[-1] if utilities else None,
         guarantees=arm.guarantees,
-        audits=arm.audits,
         attacks=tuple(_attempt(attack, seed, judge) for attack in arm.attacks),
-        members=tuple(
-            Inferred(
-                own.label,
-                own.members,
-                own.non_members,
-                own.summary.auc,
-                tuple((low.fpr, low.tpr.value) for low in own.summary.low_fpr if low.tpr is not None),
-                own.summary.roc,
-            )
-            for own in arm.membership
-            if own.summary is not None
-        ),
+        members=tuple(_inferred(arm)),
         parameters=arm.parameters,
         seconds=max(0.0, arm.seconds - attacking),
         client_rounds=sum(len(entry.cohort) for entry in arm.rounds),
         client_cost=arm.client_cost,
-        decoder=arm.generation.decoder if arm.generation else "",
-        findings=arm.generation.findings if arm.generation else (),
-        asked=arm.attributes,
+        findings=arm.findings,
     )
+
+
+def _inferred(arm: ArmRecord) -> Iterator[Inferred]:
+    for finding, points in roc_curves(arm):
+        figures = {finding.metric: finding.value, **finding.more}
+        rates = tuple((fpr, rate.value) for fpr in LOW_FPR if (rate := figures.get(name_of(fpr))) is not None)
+        yield Inferred(finding.label, int(finding.about["members"]), int(finding.about["others"]), rates, tuple(points))
 
 
 def _attempt(attack: AttackRecord, seed: int, judge: Judge) -> Tried:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Literal, NamedTuple
 
 import numpy as np
 from scipy.stats import ttest_1samp
 
 from fedsim.core.errors import FedsimError
+from fedsim.core.metric import Metric
 from fedsim.metrics.comparison import holm, mean_over_seeds
 from fedsim.record import Interval
 from fedsim.report.sweep.gathered import Setting, Sweep, gather
@@ -37,11 +39,22 @@ class Compared(NamedTuple):
     utility: Difference
 
 
+class FindingsCompared(NamedTuple):
+    """One finding of a question that both sweeps have in one setting: the figure of each, and their difference."""
+
+    name: str
+    label: str
+    metric: Metric
+    values: tuple[float, float]
+    difference: Difference
+
+
 class Comparison(NamedTuple):
     """All settings that both have, and the names of those that only one has."""
 
     titles: tuple[str, str]
     rows: tuple[Compared, ...]
+    findings: tuple[FindingsCompared, ...]
     only_a: tuple[str, ...]
     only_b: tuple[str, ...]
 
@@ -70,7 +83,8 @@ def compare(first: Path, second: Path) -> Comparison:
         attacks = tuple(strongest_attack(own) or "" for own in (setting, b[json.dumps(setting.values)]))
         tried = _judge(*success, adjusted, more_is="A"), _judge(*utility, adjusted, more_is="B")
         rows.append(Compared(setting.name, (attacks[0], attacks[1]), *tried))
-    return Comparison((one.title, other.title), tuple(rows), _names(a, b), _names(b, a))
+    findings = tuple(own for key in common for own in _findings(a[key], b[key], one))
+    return Comparison((one.title, other.title), tuple(rows), findings, _names(a, b), _names(b, a))
 
 
 def _success(a: Setting, b: Setting, sweep: Sweep) -> tuple[Interval | None, float | None]:
@@ -83,6 +97,32 @@ def _utility(a: Setting, b: Setting, sweep: Sweep) -> tuple[Interval | None, flo
     if not differences:
         return None, None
     return mean_over_seeds(differences, sweep.judge.scoring.confidence), _t_test(differences)
+
+
+def _findings(a: Setting, b: Setting, sweep: Sweep) -> Iterator[FindingsCompared]:
+    """Yield what questions found in both settings, B minus A, paired by seed; p-values stand by themselves."""
+    here, there = _figures(a), _figures(b)
+    for key in (key for key in here if key in there):
+        label, name = key
+        seeds = here[key].keys() & there[key].keys()
+        if not seeds:
+            continue
+        metric = sweep.judge.declared[name]
+        differences = [there[key][seed] - here[key][seed] for seed in sorted(seeds)]
+        value, p = mean_over_seeds(differences, sweep.judge.scoring.confidence), _t_test(differences)
+        more_is: Literal["A", "B"] = "A" if metric.better == "higher" else "B"
+        values = (fmean(here[key].values()), fmean(there[key].values()))
+        yield FindingsCompared(a.name, label, metric, values, _judge(value, p, iter((p,)), more_is=more_is))
+
+
+def _figures(setting: Setting) -> dict[tuple[str, str], dict[int, float]]:
+    """Return the figures of attacks by label and metric, each by seed."""
+    found: dict[tuple[str, str], dict[int, float]] = {}
+    for cell in setting.cells:
+        for own in cell.findings:
+            if own.role == "attack" and own.value is not None:
+                found.setdefault((own.label, own.metric), {})[cell.seed] = own.value.value
+    return found
 
 
 def _t_test(differences: Sequence[float]) -> float:

@@ -14,7 +14,7 @@ from fedsim.core.types import Knowledge
 from fedsim.experiment.sweep.folder import PLAN, PlannedRun, SweepFolder
 from fedsim.experiment.sweep.results import each
 from fedsim.metrics.comparison import Victims
-from fedsim.record import ArmRecord, RunRecord
+from fedsim.record import ArmRecord, QuestionAsked, RunRecord
 from fedsim.record.policy import Policy
 from fedsim.report.sweep.cells import Attacked, Cell, Tried, cell_of
 from fedsim.report.verdict import Judge
@@ -103,6 +103,7 @@ class Sweep:
         problems: (run, reason) of every run without a usable record.
         environments: how many records were made in each, as JSON.
         left_out: what records themselves left out, with how often.
+        questions: what was asked beside attacks on updates, by name.
     """
 
     path: Path
@@ -117,6 +118,7 @@ class Sweep:
     environments: Counter[str] = field(default_factory=Counter)
     threats: dict[str, tuple[str, ...]] = field(default_factory=dict)
     left_out: Counter[str] = field(default_factory=Counter)
+    questions: dict[str, QuestionAsked] = field(default_factory=dict)
     started: str = ""
     ended: str = ""
 
@@ -173,6 +175,7 @@ def _empty(path: Path) -> Sweep:
 
 
 def _note(sweep: Sweep, record: RunRecord) -> None:
+    sweep.questions.update({own.name: own for own in record.questions})
     sweep.environments[record.environment.model_dump_json()] += 1
     sweep.started = min(filter(None, (sweep.started, record.started)))
     sweep.ended = max(sweep.ended, record.ended or "")

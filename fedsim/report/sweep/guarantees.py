@@ -76,8 +76,9 @@ def _mark(
     point: Point, own: GuaranteeRecord, what: str, attack: str, rate: Interval, prior: float, ceiling: float
 ) -> Mark:
     low, high = (rate.value if bound is None else bound for bound in (rate.low, rate.high))
-    audits = (audit for cell in point.setting.cells for audit in cell.audits if audit.source == own.source)
-    floor = max((audit.floor for audit in audits), default=None)
+    findings = (finding for cell in point.setting.cells for finding in cell.findings)
+    audits = [one.value.value for one in findings if one.value and (one.question, one.label) == ("audit", own.source)]
+    floor = max(audits, default=None)
     return Mark(
         point.name, own.source, own.epsilon, own.delta, what, attack, rate.value, low, high, prior, ceiling, floor
     )

@@ -6,8 +6,8 @@ An attack that was granted the dropout masks is a control and no attacker; it co
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from statistics import fmean, median_high
 
@@ -20,6 +20,7 @@ from fedsim.metrics.evidence import Reach, reach
 from fedsim.metrics.statistics import wilson
 from fedsim.record import GuaranteeRecord, Interval
 from fedsim.report.sweep.cells import Attacked, Cell, Inferred
+from fedsim.report.sweep.findings import worst_figure
 from fedsim.report.sweep.gathered import Setting, Sweep
 from fedsim.report.verdict import Judge
 
@@ -50,6 +51,7 @@ class Point:
         membership: members found by the best membership attack at 1 % false alarms, over all seeds.
         guarantee: the weakest over all seeds, or None when a seed has none.
         seconds: training of one client, once.
+        figures: the largest of each metric that the policy limits, by its name; None where none was measured.
         processor_seconds: of that, the mean over seeds; `peak_memory` the most bytes of any; None where not recorded.
     """
 
@@ -69,6 +71,7 @@ class Point:
     processor_seconds: float | None
     peak_memory: int | None
     attack_seconds: float
+    figures: Mapping[str, Interval | None] = field(default_factory=dict[str, Interval | None])
 
     @property
     def name(self) -> str:
@@ -112,7 +115,7 @@ def turned(own: Interval, metric: Metric | None) -> Interval:
 
 def points(sweep: Sweep) -> list[Point]:
     """Return a point for every setting, in order."""
-    found = [_point(setting, control_of(setting, sweep.settings), sweep.judge) for setting in sweep.settings]
+    found = [_point(setting, control_of(setting, sweep.settings), sweep) for setting in sweep.settings]
     tested = [index for index, point in enumerate(found) if point.p is not None]
     adjusted = holm([found[index].p or 0.0 for index in tested])
     for index, p in zip(tested, adjusted, strict=True):
@@ -163,7 +166,8 @@ def _rate(shares: tuple[tuple[float, ...], ...], confidence: float, resamples: i
     return nested_rate(shares, _draws(), confidence, resamples)
 
 
-def _point(setting: Setting, control: Setting | None, judge: Judge) -> Point:
+def _point(setting: Setting, control: Setting | None, sweep: Sweep) -> Point:
+    judge = sweep.judge
     strongest = strongest_attack(setting)
     fewer, p = _fewer(setting, control, judge)
     unaware = [label for label in attackers(setting) if "defenses" not in setting.knows(label)]
@@ -190,6 +194,7 @@ def _point(setting: Setting, control: Setting | None, judge: Judge) -> Point:
         processor_seconds=fmean(cost.processor_seconds for cost in costs) if costs else None,
         peak_memory=max((cost.peak_memory for cost in costs if cost.peak_memory is not None), default=None),
         attack_seconds=sum(t.seconds for cell in setting.cells for t in cell.attacks) / max(1, victims),
+        figures={name: worst_figure(setting, name, judge.scoring.confidence) for name in sweep.policy.findings},
     )
 
 

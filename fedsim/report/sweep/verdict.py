@@ -124,6 +124,8 @@ def _checks(point: Point, policy: Policy) -> Iterator[Check]:
     if policy.max_membership_tpr is not None:
         found = point.membership[1] if point.membership else None
         yield _check("members found at 1% false alarms", found, policy.max_membership_tpr)
+    for name, limit in policy.findings.items():
+        yield _check_figure(name, point.figures.get(name), limit)
     if policy.max_epsilon is not None:
         is_kept = point.epsilon <= policy.max_epsilon
         told = f"{point.epsilon:.3g}" if math.isfinite(point.epsilon) else "no guarantee"
@@ -141,6 +143,16 @@ def _check(
     value += f" ({interval})" if (interval := bounds(measured, 100, 1)) else ""
     light = held(measured, limit, is_evidence=is_evidence)
     return Check(what, value, told, light, max(0.0, measured.value - limit) / max(limit, 0.01))
+
+
+def _check_figure(name: str, measured: Interval | None, limit: float) -> Check:
+    """Hold the largest figure of this metric that an attack reached to its limit."""
+    if measured is None:
+        return Check(name, "nothing", f"{limit:g}", "not measured", math.inf)
+    interval = bounds(measured, 1, 2)
+    value = f"{measured.value:.3g}{f' ({interval})' if interval else ''}"
+    excess = max(0.0, measured.value - limit) / max(abs(limit), 0.01)
+    return Check(name, value, f"{limit:g}", held(measured, limit), excess)
 
 
 def _verdict(threat: str, points: Sequence[Point], policy: Policy, can_judge: bool) -> Verdict:

@@ -58,12 +58,7 @@ def list_failures(record: RunRecord) -> list[LeftOut]:
             rows += [LeftOut(where, ", ".join(who), why) for why, who in _clients_by_reason(entry).items()]
         for attack in arm.attacks:
             rows += _failed_attacks(arm, attack)
-        rows += [
-            LeftOut(arm.name, f"membership attack {own.label}", own.failure) for own in arm.membership if own.failure
-        ]
-        rows += [
-            LeftOut(arm.name, f"attribute attack {own.label}", own.failure) for own in arm.attributes if own.failure
-        ]
+        rows += [LeftOut(arm.name, f"{own.question}: {own.label}", own.failure) for own in arm.findings if own.failure]
     return rows
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from fedsim.core import seeding
 from fedsim.core.hooks import AttributeAttack
 from fedsim.core.types import Tensors
-from fedsim.scenario.choices import AttributeChoice
+from fedsim.scenario.choices import Choice
 from fedsim.threat.attacking import ShouldStop, frames
 from fedsim.threat.attacking.apart import Apart
 
@@ -30,7 +30,7 @@ class AttributeReader(Protocol):
         ...
 
 
-Askers = Callable[[ShouldStop], AbstractContextManager[Callable[[AttributeChoice], AttributeReader]]]
+Askers = Callable[[ShouldStop], AbstractContextManager[Callable[[Choice], AttributeReader]]]
 """Gives out what makes an attack on an attribute ready, for as long as updates are asked about."""
 
 
@@ -52,17 +52,17 @@ class ReadsHere:
 
 
 @contextmanager
-def ask_here(should_stop: ShouldStop) -> Iterator[Callable[[AttributeChoice], AttributeReader]]:
+def ask_here(should_stop: ShouldStop) -> Iterator[Callable[[Choice], AttributeReader]]:
     """Have attacks read in this process."""
     yield lambda choice: ReadsHere(choice.make("attribute"))
 
 
 @contextmanager
-def ask_isolated(should_stop: ShouldStop) -> Iterator[Callable[[AttributeChoice], AttributeReader]]:
+def ask_isolated(should_stop: ShouldStop) -> Iterator[Callable[[Choice], AttributeReader]]:
     """Have each attack read in a process of its own; all of them end with this block."""
     with ExitStack() as processes:
 
-        def make(choice: AttributeChoice) -> AttributeReader:
+        def make(choice: Choice) -> AttributeReader:
             own = _ReadsApart({"attribute": {"name": choice.name, "settings": choice.settings}, "seed": 0}, should_stop)
             processes.callback(own.end)
             return own

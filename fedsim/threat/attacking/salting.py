@@ -18,7 +18,7 @@ from torch import Tensor
 from fedsim.core.hooks import TraceAttack
 from fedsim.core.types import Observation, OnStep, Reconstruction, Tensors, TraceCase
 from fedsim.scenario import AttackChoice
-from fedsim.scenario.choices import AttributeChoice
+from fedsim.scenario.choices import Choice
 from fedsim.threat.attacking import Attacker, ShouldStop
 from fedsim.threat.attacking.asking import AttributeReader
 from fedsim.threat.attacking.processes import Processes
@@ -43,7 +43,7 @@ def salted(processes: Processes, salt: bytes) -> Processes:
             yield salted_answer
 
     @contextmanager
-    def askers(should_stop: ShouldStop) -> Iterator[Callable[[AttributeChoice], AttributeReader]]:
+    def askers(should_stop: ShouldStop) -> Iterator[Callable[[Choice], AttributeReader]]:
         with processes.askers(should_stop) as make:
             yield lambda choice: _Reading(make(choice), salt)
 

@@ -103,10 +103,14 @@ def federated(tables: dict[str, Any]) -> Trained:
     journal = runner.train(world_json, lambda _: None)
     world = worlds.build(parse(tables, "test"))
     truths = [replay(world, entry).truth for entry in journal.entries]
+    wanted = tables["membership"]["candidates"]
     return Trained(
         world,
         journal,
-        {"model": membership.of_model(world, journal), "update": membership.of_updates(world, journal, truths)},
+        {
+            "model": membership.of_model(world, journal, wanted),
+            "update": membership.of_updates(world, journal, truths, wanted),
+        },
     )
 
 

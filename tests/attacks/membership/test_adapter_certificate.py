@@ -98,7 +98,7 @@ ONE_LAYER = {"name": "lora", "targets": ["1"], "rank": 48}
 @pytest.fixture
 def case() -> Built:
     def build(**changes: Any) -> Case:
-        tables = {
+        tables: dict[str, Any] = {
             "title": "t",
             "seed": 3,
             "data": {"name": "digits"},
@@ -113,7 +113,8 @@ def case() -> Built:
         scenario = parse(tables, "test")
         journal = runner.train(scenario.model_dump_json(), lambda _: None)
         world = worlds.build(scenario)
-        return membership.of_updates(world, journal, [replay(world, entry).truth for entry in journal.entries])
+        truths = [replay(world, entry).truth for entry in journal.entries]
+        return membership.of_updates(world, journal, truths, tables["membership"]["candidates"])
 
     return build
 

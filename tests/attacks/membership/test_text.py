@@ -28,6 +28,7 @@ ATTACKS = {
     for name, own in registry.methods("membership").items()
     if name not in FITTING and "text" in getattr(own.make, "modalities", ())
 }
+CANDIDATES = 30
 WORDS = ("rain", "fell", "over", "the", "green", "river", "today", "and", "nobody", "saw", "it", "again", "or", "snow")
 
 
@@ -107,12 +108,15 @@ def memorising(tmp_path_factory: pytest.TempPathFactory) -> Any:
             "optimizer": {"name": "adam", "learning_rate": 0.01},
         },
         "threat": {"rounds": [1, 2]},
-        "membership": {"candidates": 30, "attacks": [{"name": "loss-threshold"}]},
+        "membership": {"candidates": CANDIDATES, "attacks": [{"name": "loss-threshold"}]},
     }
     world = worlds.build(parse(tables, "test"))
     journal = runner.train(world.scenario.model_dump_json(), lambda _: None)
     truths = [replay(world, entry).truth for entry in journal.entries]
-    cases = {"model": membership.of_model(world, journal), "update": membership.of_updates(world, journal, truths)}
+    cases = {
+        "model": membership.of_model(world, journal, CANDIDATES),
+        "update": membership.of_updates(world, journal, truths, CANDIDATES),
+    }
     return world, cases
 
 

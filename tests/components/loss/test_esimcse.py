@@ -38,6 +38,7 @@ from fedsim.federation.apps import evaluate_model
 from fedsim.federation.client import local_training
 from fedsim.metrics.embedding import agreement
 from fedsim.metrics.text import score_words
+from fedsim.questions import questions_of
 from fedsim.record import RoundRecord
 from fedsim.scenario import Scenario, parse
 from fedsim.scenario import world as worlds
@@ -375,10 +376,11 @@ def test_sentences_without_labels_need_an_objective_and_have_no_members(sentence
     raw = sentences().scenario.model_dump(mode="json")
     with pytest.raises(ScenarioError, match="have no labels, so a component must say what a client minimises"):
         worlds.build(Scenario.model_validate({**raw, "components": []})).check()
+    asking = {**raw, "membership": {"candidates": 4, "attacks": [{"name": "loss-threshold"}]}}
+    world = worlds.build(Scenario.model_validate(asking))
+    (question,) = questions_of(world)
     with pytest.raises(ScenarioError, match="membership: its attacks look at the loss of an example"):
-        worlds.build(
-            Scenario.model_validate({**raw, "membership": {"candidates": 4, "attacks": [{"name": "loss-threshold"}]}})
-        ).check()
+        question.check(world)
 
 
 def test_other_models_and_other_moments_are_refused() -> None:

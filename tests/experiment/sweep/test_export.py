@@ -3,14 +3,21 @@
 import csv
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from fedsim.core import registry
 from fedsim.experiment import sweep as sweeps
 from fedsim.experiment.sweep import export
-from fedsim.experiment.sweep.export import write_csv, write_duckdb, write_parquet
+from fedsim.experiment.sweep.export import BEFORE, write_csv, write_duckdb, write_parquet
+from fedsim.record import Finding, RunRecord
+from fedsim.record.finding_rows import FINDING_COLUMNS
+from fedsim.record.store import RunFolder
 from tests.experiment.sweep.sweeping import GRID, made, scenario
+from tests.report import records
+from tests.report.made_findings import LOST, PADDED, STRONG
+from tests.report.sweeps import save
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +49,55 @@ def test_the_table_can_be_asked_in_sql(swept: Path) -> None:
     assert (rows, best) == (len(texts), max(float(row["psnr_db"]) for row in texts))
 
 
+def stored(folder: Path, *runs: RunRecord | str) -> Path:
+    return save(folder, records, [("none", number, own) for number, own in enumerate(runs)])
+
+
+def told(*findings: Finding) -> RunRecord:
+    return records.run([records.arm("all", [], findings=findings)])
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_every_figure_of_a_finding_is_a_row_with_what_the_sweep_set(tmp_path: Path) -> None:
+    folder = stored(tmp_path / "sweep", told(STRONG), told(PADDED, LOST), "not finished yet", records.typical())
+    write_csv(folder)
+    rows = read(folder / "findings.csv")
+    assert all(list(row) == [*BEFORE, *FINDING_COLUMNS, "defense"] for row in rows)
+    assert [(row["label"], row["metric"], row["value"], row["low"], row["defense"]) for row in rows] == [
+        ("forest (prompt)", "prompt_accuracy", "0.6", "0.5", "none"),
+        ("padded (prompt)", "prompt_accuracy", "0.02", "0.01", "none"),
+        ("padded (prompt)", "times_the_steps", "1.5", "", "none"),
+        ("padded (prompt)", "times_the_tokens", "3.0", "", "none"),
+        ("lost (prompt)", "prompt_accuracy", "", "", "none"),
+    ]
+    assert [row["failure"] for row in rows][-2:] == ["", "it learns from known texts"]
+    assert {row["setting"] for row in rows} == {"defense none"}
+    assert [row["run"][-1] for row in rows] == ["0", "1", "1", "1", "1"]
+
+
+def test_an_export_writes_findings_beside_the_table_and_takes_old_ones_away(tmp_path: Path) -> None:
+    folder = stored(tmp_path / "sweep", told(STRONG), told(LOST))
+    write_csv(folder)
+    meanings = {row["column"]: row["meaning"] for row in read(folder / "findings-columns.csv")}
+    assert list(meanings) == list(read(folder / "findings.csv")[0])
+    assert meanings["defense"] == "what the sweep set"
+    for path in (folder / "runs").iterdir():
+        records.save(path, records.typical())
+    write_csv(folder)
+    assert not list(folder.glob("findings*"))
+
+
+def test_findings_are_a_table_of_the_data_base(tmp_path: Path) -> None:
+    duckdb = pytest.importorskip("duckdb")
+    folder = stored(tmp_path / "sweep", told(STRONG))
+    with duckdb.connect(str(write_duckdb(folder)), read_only=True) as database:
+        assert database.execute("select label, value from findings").fetchall() == [("forest (prompt)", 0.6)]
+
+
 def test_the_best_attack_on_an_example_comes_first_whichever_direction_is_better(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -52,3 +108,11 @@ def test_the_best_attack_on_an_example_comes_first_whichever_direction_is_better
     record = SimpleNamespace(scenario={"scoring": {"metric": low.name}}, declared={"a": leading, "b": low})
     monkeypatch.setattr(export, "read", lambda _path: [("run", record), ("broken", "it cannot be read")])
     assert export._order(Path()) == (f'"{leading.in_tables}" desc nulls last, "{low.in_tables}" asc nulls last')
+
+
+def test_what_an_export_writes_into_a_run_goes_with_it(tmp_path: Path) -> None:
+    folder = records.save(tmp_path / "run", told(STRONG))
+    write_csv(folder)
+    assert (folder / "findings-columns.csv").exists()
+    RunFolder(folder).create(overwrite=True)
+    assert list(folder.iterdir()) == []

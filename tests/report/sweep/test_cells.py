@@ -48,3 +48,18 @@ def test_a_search_is_judged_where_it_ended_and_still_falls_where_its_best_step_i
     ]
     (tried,) = read(victims).attacks
     assert tried.searches == Searches(victims=4, gave_up=1, searched=2, converged=1, falling=2)
+
+
+def test_members_are_those_of_attacks_that_left_a_curve_and_the_time_of_findings_is_no_training(records, sweeps):
+    parts = sweeps.membership("lira", 100)
+    (found,) = parts["findings"]
+    slow = found.model_copy(update={"seconds": 5.0})
+    lost = found.model_copy(update={"label": "lost", "value": None, "items": "", "seconds": 2.0})
+    record = records.run([records.arm("plain", [], findings=(slow, lost), items=parts["items"])])
+    planned = PlannedRun(digest="cafe" * 4, name="plain", values={})
+    cell = cell_of(planned, Judge.of(record), 0, record.arms[0])
+    (own,) = cell.members
+    assert (own.label, own.members, own.non_members, own.rates) == ("lira", 1000, 1000, ((0.01, 0.1),))
+    assert own.roc == ((0.0, 0.0), (0.01, 0.1), (1.0, 1.0))
+    assert cell.findings == (slow, lost)
+    assert cell.seconds == 60.0 - 5.0 - 2.0

@@ -24,8 +24,8 @@ def test_a_guarantee_is_stated_with_whom_it_holds_against(tmp_path, records, swe
 def test_the_floor_on_epsilon_is_that_of_its_docstring(tmp_path, records, sweeps):
     runs = []
     for (name, hits), seed in itertools.product((("none", 100), ("gradient-noise 1", 10)), (1, 2)):
-        inferred = (sweeps.membership("lira", hits),)
-        runs.append((name, seed, sweeps.run(records, name, seed, records.recovered(4), membership=inferred)))
+        judged_by = sweeps.membership("lira", hits)
+        runs.append((name, seed, sweeps.run(records, name, seed, records.recovered(4), **judged_by)))
     _, found = estimated(sweeps.save(tmp_path, records, runs))
     tpr, fpr = beta.ppf(0.025, 200, 1801), beta.ppf(0.975, 21, 1980)
     assert [floor.floor for floor in floors(found)] == pytest.approx([np.log(tpr / fpr), 0.0])
@@ -35,7 +35,7 @@ def test_the_floor_on_epsilon_is_that_of_its_docstring(tmp_path, records, sweeps
 
 def test_membership_has_curves_and_floors_in_the_page(tmp_path, records, sweeps, page_of):
     runs = [
-        (name, 1, sweeps.run(records, name, 1, [], membership=(sweeps.membership("lira", 100),), guarantees=stated))
+        (name, 1, sweeps.run(records, name, 1, [], **sweeps.membership("lira", 100), guarantees=stated))
         for name, stated in (("none", ()), ("gradient-noise 1", (records.guarantee(),)))
     ]
     page = page_of(build(sweeps.save(tmp_path, records, runs, policy={"max_membership_tpr": 0.05})).read_text())

@@ -10,9 +10,9 @@ import torch
 from fedsim.core import seeding
 from fedsim.core.errors import FedsimError
 from fedsim.experiment import runner
-from fedsim.record import AttributeRecord, RunRecord
+from fedsim.record import Finding, RunRecord
 from fedsim.record.store import RunFolder
-from fedsim.scenario import AttributeChoice, Scenario
+from fedsim.scenario import Choice, Scenario
 from fedsim.threat.attacking.asking import ask_here, ask_isolated
 from fedsim.threat.attacking.processes import HERE
 from tests.experiment.running import Silent
@@ -69,8 +69,9 @@ def run(scenario: Scenario, path: Path, askers: Any) -> RunRecord:
     return runner.run(scenario, folder, Silent(), command="test", earlier=None, processes=HERE._replace(askers=askers))
 
 
-def results(record: RunRecord) -> dict[str, AttributeRecord]:
-    return {own.label: own.model_copy(update={"seconds": 0.0}) for own in record.arms[0].attributes}
+def results(record: RunRecord) -> dict[str, Finding]:
+    attacks = [own for own in record.arms[0].findings if own.role == "attack"]
+    return {own.label: own.model_copy(update={"seconds": 0.0}) for own in attacks}
 
 
 def attacking(*deeds: str) -> dict[str, Any]:
@@ -91,7 +92,7 @@ def test_whatever_an_attack_does_to_its_process_the_others_find_what_they_find_h
     apart = results(run(scenario(**SMALL, attributes=attacking("end", *deeds)), tmp_path / "apart", ask_isolated))
     assert apart["end"].failure == "its process ended with 7 before it answered."
     assert "ValueError: it sees the world" in str(here.pop("see").failure)
-    assert apart.pop("see").failure is None
+    assert not apart.pop("see").failure
     for label, why in (
         ("raise", "ZeroDivisionError: a bug (strange_reader.py"),
         ("sizes", "expected one vector for each change"),
@@ -100,13 +101,13 @@ def test_whatever_an_attack_does_to_its_process_the_others_find_what_they_find_h
         assert why in str(here[label].failure)
         assert why in str(apart[label].failure)
     quiet, norms = apart["quiet"], apart["change-norms (parity)"]
-    assert quiet.failure is norms.failure is None
+    assert quiet.failure == norms.failure == ""
     assert norms == here["change-norms (parity)"]
-    assert quiet.accuracy is not None
+    assert quiet.value is not None
 
 
 def test_somebody_who_asks_to_stop_ends_the_process_and_an_answer_is_checked_on_this_side() -> None:
-    choice = AttributeChoice.model_validate({"name": "change-norms", "attribute": "parity"})
+    choice = Choice(name="change-norms")
     known, labels = torch.rand(4, 3), torch.tensor([0, 1, 0, 1])
     asked: list[int] = []
     with ask_isolated(lambda: bool(asked)) as make:

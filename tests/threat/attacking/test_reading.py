@@ -120,9 +120,8 @@ def test_a_run_asks_where_it_was_told(scenario: Callable[..., Scenario], tmp_pat
         scenario(**own), folder, Silent(), command="test", earlier=None, processes=HERE._replace(readers=noting)
     )
     (arm,) = record.arms
-    assert arm.generation is not None
     assert asked == ["trace-figures bits"] * 2
-    assert [finding.failure for finding in arm.generation.findings] == [None] * 2
+    assert [finding.failure for finding in arm.findings] == [""] * 3  # what was written stands before
 
 
 @pytest.mark.slow
@@ -139,7 +138,6 @@ def test_the_record_is_the_same_wherever_traces_are_attacked(scenario: Callable[
         record = runner.run(
             scenario(**own), folder, Silent(), command="test", earlier=None, processes=HERE._replace(readers=readers)
         )
-        assert record.arms[0].generation is not None
-        found.append(record.arms[0].generation.findings)
+        found.append([own.model_copy(update={"seconds": 0.0}) for own in record.arms[0].findings])
     assert found[0] == found[1]
     assert not [finding.failure for finding in found[0] if finding.failure]

@@ -8,8 +8,7 @@ from typing import Any
 import torch
 
 from fedsim.core import seeding
-from fedsim.scenario import AttackChoice
-from fedsim.scenario.choices import AttributeChoice
+from fedsim.scenario import AttackChoice, Choice
 from fedsim.threat.attacking.processes import Processes
 from fedsim.threat.attacking.salting import salted
 
@@ -67,7 +66,7 @@ def test_every_generator_that_an_attack_gets_is_salted() -> None:
     with processes.readers(lambda: False) as answer:
         answer(empty, empty, sources[0])
     with processes.askers(lambda: False) as make:
-        reader = make(AttributeChoice(name="change-norms", attribute="parity"))
+        reader = make(Choice(name="change-norms"))
         reader.describe({}, sources[0])
         reader(empty, empty, empty, sources[1])
     given = [5, *seeds, seeds[0], seeds[0], seeds[1]]

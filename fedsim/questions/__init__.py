@@ -1,0 +1,131 @@
+"""Questions: what somebody could learn from a federation. One question a file, registered like a method.
+
+A scenario asks a question by a table of its name. Whatever reads results reads `Finding`s, so a new question needs no
+edit elsewhere: record, terminal, pages, CSV, `[expected]`, comparison and policy have it at once.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+from fedsim.core.hooks import ANYTHING, Configured
+from fedsim.core.types import Config, Modality, Truth
+from fedsim.federation.journal import Journal
+from fedsim.record import Finding, GuaranteeRecord, QuestionAsked
+from fedsim.scenario.world import World
+from fedsim.threat.attacking.processes import HERE, Processes
+
+if TYPE_CHECKING:  # it loads flwr, for which a list of methods does not wait
+    from fedsim.threat.replay import Replay
+
+ConfigT = TypeVar("ConfigT", bound=Config)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a training leaves behind.
+
+    Attributes:
+        world: the scenario made real.
+        journal: what the server saw.
+        replays: what led to each observed update, one an entry of the journal.
+        guarantees: what private methods guaranteed over the rounds that were run.
+    """
+
+    world: World
+    journal: Journal
+    replays: Sequence[Replay] = ()
+    guarantees: Sequence[GuaranteeRecord] = ()
+
+    @property
+    def truths(self) -> list[Truth]:
+        """The private side of each observed update."""
+        return [replay.truth for replay in self.replays]
+
+
+@dataclass
+class Work:
+    """Where a question does its work, and who watches.
+
+    Attributes:
+        processes: in which attacks run.
+        should_stop: says that somebody asked to stop.
+        on_progress: called with what is being done, its number from 1, and of how many.
+        items: tables of per-example values by name, which findings refer to.
+    """
+
+    processes: Processes = HERE
+    should_stop: Callable[[], bool] = lambda: False
+    on_progress: Callable[[str, int, int], None] = lambda _what, _number, _of: None
+    items: dict[str, Mapping[str, Sequence[Any]]] = field(default_factory=dict)
+
+    def progress(self, what: str, number: int, of: int) -> None:
+        """Show that a step begins, or stop here if somebody asked for it.
+
+        Raises:
+            KeyboardInterrupt: somebody asked to stop.
+        """
+        self.on_progress(what, number, of)
+        self.look_up()
+
+    def look_up(self) -> None:
+        """Stop here, between two steps, if somebody asked for it.
+
+        Raises:
+            KeyboardInterrupt: somebody asked to stop.
+        """
+        if self.should_stop():
+            raise KeyboardInterrupt
+
+
+class Question(Configured[ConfigT]):
+    """What somebody could learn. Its config is the scenario's table of its name.
+
+    Attributes:
+        title: the question, for people.
+        summary: what was compared with what, in a few sentences.
+        method: how the figures are made.
+        watches_models: whether it reads the global model before each watched round.
+        needs_public_data: whether its attacker owns the test set, or half of it.
+    """
+
+    title: ClassVar[str]
+    summary: ClassVar[str] = ""
+    method: ClassVar[str] = ""
+    watches_models: ClassVar[bool] = False
+    needs_public_data: ClassVar[bool] = False
+    modalities: ClassVar[frozenset[Modality]] = ANYTHING
+
+    def check(self, world: World) -> None:
+        """Say before anything is trained what would stop it.
+
+        Raises:
+            ScenarioError: what it is, and what to change.
+        """
+
+    def describe_attacker(self) -> Iterator[str]:
+        """Yield sentences on what its attacker knows, for the threat model."""
+        yield from ()
+
+    @abstractmethod
+    def ask(self, evidence: Evidence, work: Work) -> Iterator[Finding]:
+        """Yield one finding after the other, in the order in which people read them.
+
+        An attack that fails is a finding with its `failure`; what is raised ends the run.
+        """
+
+
+def questions_of(world: World) -> list[Question[Any]]:
+    """Return the questions that a scenario asks, by name."""
+    return [choice.make("question") for _, choice in sorted(world.scenario.questions.items())]
+
+
+def describe(world: World) -> tuple[QuestionAsked, ...]:
+    """Return what the questions of a scenario say of themselves, for its record."""
+    return tuple(
+        QuestionAsked(name=own.name, title=own.title, summary=own.summary, method=own.method)
+        for own in questions_of(world)
+    )

@@ -1,0 +1,170 @@
+"""attributes: what are the data behind an update like?
+
+An attack says of every watched update which value most of its examples have. It learns from changes that it computes
+itself, of public examples whose value it knows.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import ClassVar, final
+
+from pydantic import Field, model_validator
+
+from fedsim.core.errors import reason
+from fedsim.core.registry import Kind, question
+from fedsim.core.types import Config
+from fedsim.questions import Evidence, Question, Work
+from fedsim.record import Finding
+from fedsim.scenario import Choice
+from fedsim.scenario.world import World
+from fedsim.threat import attributes
+from fedsim.threat.attacking.asking import AttributeReader
+
+
+class AttributeChoice(Choice):
+    """An attack on an attribute of the data behind an update, and under which name it is reported."""
+
+    kind: ClassVar[Kind | None] = "attribute"
+    attribute: str = Field(min_length=1, description="what is asked; `label` is the control that must succeed")
+    label: str = Field(default="", description="name in the report; attack and attribute when empty")
+
+    @property
+    def title(self) -> str:
+        """The name in the report."""
+        return self.label or f"{self.name} ({self.attribute})"
+
+
+class Attributes(Config):
+    """Which attributes of the data behind the watched updates are asked for, and by which attacks."""
+
+    public: int = Field(
+        default=64,
+        ge=2,
+        description="changes that the attacker computes of public examples, for each value; at most one an example",
+    )
+    attacks: tuple[AttributeChoice, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _labels_differ(self) -> Attributes:
+        titles = [attack.title for attack in self.attacks]
+        twice = sorted({title for title in titles if titles.count(title) > 1})
+        if twice:
+            raise ValueError(f"two attacks are reported as '{twice[0]}'. Give one a label")
+        return self
+
+
+@final
+@question("attributes", summary="which value has an attribute of the data behind an update?", related="1805.04049")
+class WhatAreTheDataLike(Question[Attributes]):
+    """Has attacks read attributes from updates, each beside itself with permuted public values."""
+
+    title: ClassVar[str] = "What are the data like?"
+    summary: ClassVar[str] = (
+        "Attacks on an attribute say of every watched update which value most of its examples have. They learn from "
+        "changes that they compute themselves, of public examples whose value they know, at the weights that the "
+        "clients received."
+    )
+    method: ClassVar[str] = (
+        "Each value of the attribute counts alike; intervals are over clients. With permuted public values an attack "
+        "must be at the level of guessing; the label, where it was asked for, is the control that must be read."
+    )
+
+    needs_public_data: ClassVar[bool] = True
+
+    def describe_attacker(self) -> Iterator[str]:
+        """Say what attacks ask for, and with what help."""
+        names = ", ".join(dict.fromkeys(choice.attribute for choice in self.config.attacks))
+        yield (
+            f"Attacks on attributes ask of every attacked update: {names}. They know how clients train, defenses too, "
+            f"and the attributes of the test set, of which they compute {self.config.public} changes for each value."
+        )
+
+    def check(self, world: World) -> None:
+        """Check that every attribute is known and has public examples."""
+        attributes.check(world, [choice.attribute for choice in self.config.attacks])
+
+    def ask(self, evidence: Evidence, work: Work) -> Iterator[Finding]:
+        """Yield a finding an attack, and its control; attacks on one attribute see the same public changes."""
+        by_attribute: dict[str, list[AttributeChoice]] = {}
+        for choice in self.config.attacks:
+            by_attribute.setdefault(choice.attribute, []).append(choice)
+        with work.processes.askers(work.should_stop) as make:
+            attacks = {choice.title: make(choice) for choice in self.config.attacks}
+            for name, choices in by_attribute.items():
+                yield from self._ask_one(evidence, work, name, choices, attacks)
+
+    def _ask_one(
+        self,
+        evidence: Evidence,
+        work: Work,
+        name: str,
+        choices: Sequence[AttributeChoice],
+        attacks: Mapping[str, AttributeReader],
+    ) -> Iterator[Finding]:
+        what = f"{name}: changes of public examples"
+
+        def on_change(number: int, of: int) -> None:
+            work.progress(what, number, of)
+
+        begin = time.perf_counter()
+        try:
+            rounds = self._describe(evidence, name, {own.title: attacks[own.title] for own in choices}, on_change)
+        except Exception as error:  # a method may raise anything
+            yield from (_finding(choice).model_copy(update={"failure": reason(error)}) for choice in choices)
+            return
+        shared = (time.perf_counter() - begin) / len(choices)
+        for choice in choices:
+            yield from _score(choice, attacks[choice.title], rounds, evidence.world, shared)
+
+    def _describe(
+        self,
+        evidence: Evidence,
+        name: str,
+        attacks: Mapping[str, AttributeReader],
+        on_change: Callable[[int, int], None],
+    ) -> list[attributes.Descriptions]:
+        """Return what attacks make of the updates of every round."""
+        by_round = groupby(evidence.journal.entries, key=lambda entry: entry.round)
+        return [
+            attributes.describe_round(evidence.world, name, tuple(entries), attacks, self.config.public, on_change)
+            for _, entries in by_round
+        ]
+
+
+def _finding(choice: AttributeChoice) -> Finding:
+    return Finding(
+        question="attributes",
+        label=choice.title,
+        method=choice.name,
+        settings=choice.settings,
+        about={"attribute": choice.attribute},
+        role="must succeed" if choice.attribute == attributes.LABEL else "attack",
+        metric="read_right",
+    )
+
+
+def _score(
+    choice: AttributeChoice,
+    attack: AttributeReader,
+    rounds: Sequence[attributes.Descriptions],
+    world: World,
+    shared: float,
+) -> Iterator[Finding]:
+    """Yield how often an attack reads the value, and how often it does with permuted public values."""
+    begin, finding = time.perf_counter(), _finding(choice)
+    try:
+        read = attributes.score(choice.title, choice.attribute, attack, rounds, world)
+    except Exception as error:  # a method may raise anything
+        seconds = shared + time.perf_counter() - begin
+        yield finding.model_copy(update={"failure": reason(error), "seconds": seconds})
+        return
+    left_out = {"left out": read.left_out} if read.left_out else {}
+    about = {**finding.about, "values": len(read.values), "public": read.public, **left_out}
+    known = finding.model_copy(update={"about": about, "chance": read.chance})
+    seconds = shared + time.perf_counter() - begin
+    yield known.model_copy(update={"value": read.right, "seconds": seconds})
+    control = {"label": f"{choice.title}, values permuted", "role": "chance", "value": read.permuted}
+    yield known.model_copy(update=control)

@@ -1,0 +1,95 @@
+"""audit: does a private training keep the epsilon that it states?
+
+Canaries are added to a client's private training by fair coins, and guessed afterwards. An audit can contradict a
+stated epsilon, and never prove one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import ClassVar, final
+
+from pydantic import Field, model_validator
+
+from fedsim.core.errors import ScenarioError
+from fedsim.core.hooks import IMAGES
+from fedsim.core.registry import question
+from fedsim.core.types import Config
+from fedsim.metrics.shown_epsilon import epsilon_shown
+from fedsim.privacy.audit import Audit
+from fedsim.questions import Evidence, Question, Work
+from fedsim.record import Finding, GuaranteeRecord
+from fedsim.scenario.world import World
+from fedsim.threat.canaries import audit_guarantee, can_audit
+
+
+class AuditSettings(Config):
+    """A test of every private training's own guarantee, with canaries in the training of one client."""
+
+    canaries: int = Field(default=400, ge=2, description="added by fair coins")
+    guesses: int = Field(default=100, ge=2, multiple_of=2, description="about the canaries that stand out most")
+    client: int = Field(default=0, ge=0, description="whose training is audited")
+    confidence: float = Field(default=0.95, gt=0.5, lt=1)
+
+    @model_validator(mode="after")
+    def _enough(self) -> AuditSettings:
+        if self.guesses > self.canaries:
+            raise ValueError(f"guesses is {self.guesses}, expected at most {self.canaries}, the canaries")
+        return self
+
+
+@final
+@question("audit", summary="does a private training keep the epsilon that it states?", related="2305.08846")
+class IsTheGuaranteeKept(Question[AuditSettings]):
+    """Audits every guarantee for a record of a client with canaries."""
+
+    title: ClassVar[str] = "Is the guarantee kept?"
+    summary: ClassVar[str] = (
+        "Canaries were added to a client's private training by fair coins, and guessed afterwards. The figure is the "
+        "least epsilon under which so many guesses are right; above the stated one it contradicts the guarantee, and "
+        "below it proves nothing."
+    )
+    method: ClassVar[str] = (
+        "The bound is that of an audit in one run (Steinke et al. 2023): under (epsilon, delta) the number of right "
+        "guesses is stochastically below a binomial, up to a term in delta."
+    )
+
+    def check(self, world: World) -> None:
+        """Check that the client exists, and that examples are images."""
+        clients = world.scenario.federation.clients
+        if self.config.client >= clients:
+            raise ScenarioError(f"audit.client: there is no client {self.config.client}, expected 0 to {clients - 1}.")
+        if world.task.does_not_suit(IMAGES):
+            raise ScenarioError(
+                f"audit: its canaries are images, and the examples are {world.task.modality}. Leave the audit out."
+            )
+
+    def ask(self, evidence: Evidence, work: Work) -> Iterator[Finding]:
+        """Yield one finding for each guarantee that can be audited."""
+        for guarantee in evidence.guarantees:
+            if can_audit(evidence.world, guarantee):
+                work.progress(f"audit of {guarantee.source}", 1, 1)
+                yield _finding(guarantee, audit_guarantee(evidence.world, guarantee, **dict(self.config)))
+
+
+def _finding(guarantee: GuaranteeRecord, shown: Audit) -> Finding:
+    figure = (
+        f"{guarantee.source} states epsilon {guarantee.epsilon:.3g} at delta {shown.delta:g}; an audit with "
+        f"{shown.canaries} canaries ({shown.correct} of {shown.guesses} guesses right) shows at least "
+        f"{shown.epsilon:.3g} (confidence {shown.confidence:.0%})"
+    )
+    is_contradicted = shown.epsilon > guarantee.epsilon
+    alarm = (
+        f"An audit contradicts a guarantee. {figure}. The mechanism is not what it is said to be: look for missing "
+        "noise, a batch clipped as a whole, or a sensitivity that is too small. No epsilon of that arm counts."
+    )
+    return Finding(
+        question="audit",
+        label=guarantee.source,
+        about={"guesses": shown.guesses, "right": shown.correct, "canaries": shown.canaries, "delta": shown.delta},
+        metric="epsilon_shown",
+        value=epsilon_shown(shown),
+        chance=guarantee.epsilon,
+        note=f"{figure}.",
+        alarm=alarm if is_contradicted else "",
+    )

@@ -1,0 +1,109 @@
+"""generation: what does a trained model give away when it writes or draws?
+
+Its decoder writes texts, attacks see how, each beside controls; a sampler draws images, and copies of training images
+among them are counted.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from typing import ClassVar, final
+
+import numpy as np
+
+from fedsim.core import seeding
+from fedsim.core.errors import FedsimError, reason
+from fedsim.core.registry import question
+from fedsim.metrics.side_channels import tokens_a_step
+from fedsim.questions import Evidence, Question, Work
+from fedsim.record import Finding
+from fedsim.scenario import Generation
+from fedsim.scenario.world import World
+from fedsim.threat import drawing, spoken
+
+_TRACES = "generation/traces"
+
+
+@final
+@question("generation", summary="what does a trained model give away when it writes or draws?")
+class WhatGenerationGivesAway(Question[Generation]):
+    """Lets the trained model write or draw, and has attacks look at how."""
+
+    title: ClassVar[str] = "What generation gives away"
+    summary: ClassVar[str] = (
+        "The trained model wrote, and attackers saw how: tokens of each packet (counts), the work of each step, its "
+        "seconds (timing), or the text itself (outputs). Controls that must succeed know more; those at chance have "
+        "nothing to find, and show what an attack finds then."
+    )
+    method: ClassVar[str] = (
+        "Which prompt: share of texts whose prompt was told, Wilson's interval with prompts as units. Member: AUC over "
+        "texts behind the beginnings of candidates, of which the attacker knows half; interval by bootstrap. "
+        "Planted: exposure of a secret among others of its form by the trace behind its first half, and how many the "
+        "decoder writes out. Bits: mutual information of the prompt and the one figure of the trace that says most, by "
+        "nearest neighbours; chance is the mean over shuffled prompts, p that of a permutation test. Mitigations are "
+        "applied to the traces, and their cost is counted in steps and tokens."
+    )
+
+    def check(self, world: World) -> None:
+        """Check that the decoder can write, or the sampler draw, and that each attack can be asked."""
+        (drawing if drawing.draws(self.config) else spoken).check(world)
+
+    def ask(self, evidence: Evidence, work: Work) -> Iterator[Finding]:
+        """Yield what was written, and then what every attack and control found."""
+        begin = time.perf_counter()
+        try:
+            written = self._written(evidence, work)
+        except (FedsimError, RuntimeError) as error:
+            seconds = time.perf_counter() - begin
+            yield self._context().model_copy(update={"failure": reason(error), "seconds": seconds})
+            return
+        if written.traces:
+            work.items[_TRACES] = written.traces
+        yield self._summary(evidence.world, written, time.perf_counter() - begin)
+        for own in written.findings:
+            label = f"{own.label} ({own.about['question']})"
+            yield own.model_copy(update={"label": label, "about": {**own.about, "by": self._by}})
+
+    def _written(self, evidence: Evidence, work: Work) -> spoken.Written:
+        if drawing.draws(self.config):
+            return drawing.draw(evidence.world, evidence.journal)
+        with work.processes.readers(work.should_stop) as answer:
+            return spoken.speak(evidence.world, evidence.journal, answer)
+
+    @property
+    def _by(self) -> str:
+        return self.config.decoder.name
+
+    def _context(self) -> Finding:
+        decoder = self.config.decoder
+        return Finding(
+            question="generation",
+            label=decoder.name,
+            method=decoder.name,
+            settings=decoder.settings,
+            about={"by": decoder.name},
+            role="context",
+            metric="tokens_a_step",
+        )
+
+    def _summary(self, world: World, written: spoken.Written, seconds: float) -> Finding:
+        """Say what was written, by whose model, how fast, and how it ended."""
+        endings = Counter(text.ending for text in written.texts)
+        about = {**self._context().about, "texts": len(written.texts), **{f"ended {k}": n for k, n in endings.items()}}
+        paces = [sum(own.trace.tokens) / len(own.trace.tokens) for own in written.texts if any(own.trace.tokens)]
+        draws = np.random.default_rng(seeding.derive(world.scenario.seed, "bootstrap"))
+        pace = tokens_a_step(paces, draws, world.scenario.scoring.confidence) if paces else None
+        update = {"about": about, "value": pace, "note": self._note(written, endings), "seconds": seconds}
+        return self._context().model_copy(update={**update, "items": _TRACES if written.traces else ""})
+
+    def _note(self, written: spoken.Written, endings: Counter[str]) -> str:
+        settings = ", ".join(f"{key} = {value}" for key, value in self.config.decoder.settings.items() if value)
+        who = f"{self._by}{f' ({settings})' if settings else ''}"
+        whose = "the global model" if self.config.model == "global" else "the client's model"
+        thing = "sample" if drawing.draws(self.config) else "text"
+        count = f"{len(written.texts):,} {thing}{'' if len(written.texts) == 1 else 's'}"
+        ended = ", ".join(f"{count} by {ending}" for ending, count in sorted(endings.items()))
+        reasons = " ".join(dict.fromkeys(text.reason for text in written.texts if text.reason))
+        return f"{who}, {whose}: {count}; ended {ended}.{f' {reasons}' if reasons else ''}"

@@ -1,0 +1,187 @@
+"""membership: was an example trained on?
+
+Members are examples behind updates that counted; as many others come from the test set. An attacker that is sure of a
+few members is a threat, so the share of members at few false alarms counts more than the AUC.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, final
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from fedsim.core import seeding
+from fedsim.core.errors import ScenarioError, reason
+from fedsim.core.hooks import MembershipAttack
+from fedsim.core.registry import Kind, question
+from fedsim.core.types import Config, Shadow, ShadowPlan, Target
+from fedsim.metrics.membership import name_of, separation
+from fedsim.questions import Evidence, Question, Work
+from fedsim.record import Finding
+from fedsim.scenario import Choice
+from fedsim.scenario.world import World
+from fedsim.threat import membership
+
+
+class MembershipChoice(Choice):
+    """A membership attack, and under which name it is reported."""
+
+    kind: ClassVar[Kind | None] = "membership"
+    label: str = Field(default="", description="name in the report; the attack's name when empty")
+
+
+class Membership(Config):
+    """Whom membership attacks judge, and which are tried."""
+
+    candidates: int = Field(
+        default=500,
+        ge=2,
+        description="members, and as many non-members; against a client's updates at most as many as it trained on",
+    )
+    attacks: tuple[MembershipChoice, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _labels_differ(self) -> Membership:
+        labels = [attack.label or attack.name for attack in self.attacks]
+        twice = sorted({label for label in labels if labels.count(label) > 1})
+        if twice:
+            raise ValueError(f"two attacks are reported as '{twice[0]}'. Give one a label")
+        return self
+
+
+@final
+@question("membership", summary="was an example trained on?", related="2112.03570")
+class WhoWasAMember(Question[Membership]):
+    """Has attacks score candidates, and says how well the scores tell members from others.
+
+    A finding is judged at the rarest false alarms that so many candidates support.
+    """
+
+    title: ClassVar[str] = "Who was a member?"
+    summary: ClassVar[str] = (
+        "Membership attacks give every candidate a score; members are training examples, the others come from the test "
+        "set. An attacker that is sure of a few is a threat, so what counts is the share of the members that is found "
+        "(TPR) while hardly anybody is accused wrongly (FPR)."
+    )
+    method: ClassVar[str] = (
+        "TPR at a low FPR is the largest whose FPR is not above it, with a Clopper-Pearson interval at that threshold; "
+        "a rate below one in the number of others cannot be seen. The advantage is TPR - FPR at a threshold that is "
+        "chosen on one half of the candidates and judged on the other, 0 for guessing. The AUC has a bootstrap "
+        "interval over candidates. Members of the model are examples in batches behind updates that counted; of a "
+        "client's updates, those of its own batches."
+    )
+    watches_models: ClassVar[bool] = True
+    needs_public_data: ClassVar[bool] = True
+
+    def describe_attacker(self) -> Iterator[str]:
+        """Say whom attacks judge, and with what help."""
+        yield (
+            f"Membership attacks judge {self.config.candidates} training examples and as many others, shuffled. They "
+            "know how the federation trains, the global model after every watched round and after the last, and half "
+            "of the test set."
+        )
+
+    def check(self, world: World) -> None:
+        """Check that examples have a loss, and that there are enough candidates."""
+        if not world.task.has_labels:
+            raise ScenarioError(
+                "membership: its attacks look at the loss of an example, and those of data "
+                f"'{world.scenario.data.name}' have no labels. Leave the membership out."
+            )
+        membership.check(world, self.config.candidates)
+
+    def ask(self, evidence: Evidence, work: Work) -> Iterator[Finding]:
+        """Yield one finding an attack; candidates and shadow models are made once."""
+        cases = _Cases(evidence, work, self.config.candidates)
+        for choice in self.config.attacks:
+            yield _find(choice, cases)
+
+
+@dataclass
+class _Cases:
+    """Candidates and shadow models, made when the first attack asks."""
+
+    evidence: Evidence
+    work: Work
+    candidates: int
+    made: dict[Target, membership.Case] = field(default_factory=dict)
+    trained: dict[tuple[Target, ShadowPlan], tuple[Shadow, ...]] = field(default_factory=dict)
+
+    def case(self, target: Target) -> membership.Case:
+        """Return the candidates that are judged against the model, or against a client's updates."""
+        if target not in self.made:
+            world, journal = self.evidence.world, self.evidence.journal
+            self.made[target] = (
+                membership.of_model(world, journal, self.candidates)
+                if target == "model"
+                else membership.of_updates(world, journal, self.evidence.truths, self.candidates)
+            )
+        return self.made[target]
+
+    def shadows(self, label: str, target: Target, plan: ShadowPlan | None) -> dict[ShadowPlan, tuple[Shadow, ...]]:
+        """Return the shadow models that an attack asks for, and no others."""
+        if plan is None:
+            return {}
+        if (target, plan) not in self.trained:
+            self.trained[target, plan] = membership.shadows(
+                self.case(target).observation,
+                plan,
+                self.evidence.world.scenario.seed,
+                lambda number: self.work.progress(f"{label}: shadow model", number, plan.count),
+            )
+        return {plan: self.trained[target, plan]}
+
+
+def _find(choice: MembershipChoice, cases: _Cases) -> Finding:
+    """Run one attack and score it; why it failed stands in its finding."""
+    attack: MembershipAttack[Any] = choice.make("membership")
+    finding = Finding(
+        question="membership",
+        label=choice.label or choice.name,
+        method=choice.name,
+        settings=choice.settings,
+        about={"target": attack.target},
+        metric="auc",
+        chance=0.5,
+    )
+    try:
+        return _judge(finding, attack, cases)
+    except Exception as error:  # an attack may raise anything
+        return finding.model_copy(update={"failure": reason(error)})
+
+
+def _judge(finding: Finding, attack: MembershipAttack[Any], cases: _Cases) -> Finding:
+    scenario, case = cases.evidence.world.scenario, cases.case(attack.target)
+    seen = replace(case.observation, shadows=cases.shadows(finding.label, attack.target, attack.plan()))
+    begin = time.perf_counter()
+    scores = attack(seen, seeding.generator(scenario.seed, f"membership attack {finding.label}"))
+    seconds = time.perf_counter() - begin
+    cases.work.look_up()
+    source = np.random.default_rng(seeding.derive(scenario.seed, "bootstrap"))
+    summary = separation(scores, case.is_member, source, scenario.scoring.confidence, scenario.scoring.resamples)
+    items = f"membership/{finding.label}/roc"
+    cases.work.items[items] = dict(zip(("fpr", "tpr"), map(list, zip(*summary.roc, strict=True)), strict=True))
+    members = int(case.is_member.sum())
+    about: dict[str, Any] = {**finding.about, "members": members, "others": len(case.is_member) - members}
+    if case.client is not None:
+        about |= {"client": case.client, "rounds": ", ".join(map(str, case.rounds))}
+    figures = {"auc": summary.auc, **summary.more}
+    metric, chance = next(
+        ((name_of(low.fpr), low.fpr) for low in reversed(summary.low_fpr) if low.tpr is not None), ("auc", 0.5)
+    )
+    value = figures.pop(metric)
+    return finding.model_copy(
+        update={
+            "about": about,
+            "metric": metric,
+            "chance": chance,
+            "value": value,
+            "more": figures,
+            "seconds": seconds,
+            "items": items,
+        }
+    )

@@ -1,0 +1,46 @@
+"""Findings as a table for programs: one row a figure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from fedsim.record.findings import Finding
+from fedsim.record.parts import Interval
+from fedsim.record.runs import ArmRecord, RunRecord
+
+FINDING_COLUMNS: Mapping[str, str] = {
+    "arm": "arm within the run",
+    "question": "what was asked: the name of the scenario's table",
+    "label": "who found it, or what was compared",
+    "method": "name of the attack; empty where none was needed",
+    "about": "what it is of",
+    "role": "attack; a control: must succeed, or chance; or context",
+    "metric": "of value, low, high, chance and limit",
+    "is_main": "whether the finding is judged by this figure; the others stand beside it",
+    "value": "what was found",
+    "low": "lower end of its interval",
+    "high": "upper end",
+    "n": "units that the interval is over",
+    "chance": "the value without any information",
+    "limit": "the largest possible value, where it depends on the question",
+    "p": "of a permutation test, where there was one",
+    "state": "recovered, withstood, undecided or failed",
+    "failure": "why there is no value; empty otherwise",
+}
+
+
+def finding_rows(record: RunRecord) -> Iterator[dict[str, Any]]:
+    """Yield a row of plain values for every figure of every finding, by the names of `FINDING_COLUMNS`."""
+    for arm in record.arms:
+        for finding in arm.findings:
+            yield _row(arm, finding, finding.metric, finding.value, is_main=True)
+            for name, value in finding.more.items():
+                yield _row(arm, finding, name, value, is_main=False)
+
+
+def _row(arm: ArmRecord, own: Finding, metric: str, value: Interval | None, *, is_main: bool) -> dict[str, Any]:
+    identity = (arm.name, own.question, own.label, own.method, own.about_in_words, own.role, metric, is_main)
+    interval = (None,) * 4 if value is None else (value.value, value.low, value.high, value.n)
+    beside = (own.chance, own.limit, own.p) if is_main else (None,) * 3
+    return dict(zip(FINDING_COLUMNS, (*identity, *interval, *beside, own.state, own.failure), strict=True))

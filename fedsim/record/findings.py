@@ -1,0 +1,111 @@
+"""The one shape of a result: what an attack, or a control beside it, made of a question."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+
+from fedsim.record.parts import Interval, Part
+
+Role = Literal["attack", "must succeed", "chance", "context"]
+State = Literal["recovered", "withstood", "undecided", "failed"]
+Columns = Mapping[str, Sequence[Any]]
+"""A table of per-example values: column by column, all of one length."""
+
+SIGNIFICANT = 0.05  # one permutation test in twenty errs
+
+
+class Finding(Part):
+    """One result of a question in an arm.
+
+    Attributes:
+        question: name of the question, which is the name of its table in the scenario.
+        label: who found it, for people: the label of an attack, or what was compared.
+        method: name of the attack; empty where none was needed.
+        settings: of the method, for display.
+        about: what it is of, by name: an attribute, a view, a client, rounds.
+        role: `attack`; a control that `must succeed` or must be at `chance`; or `context`, which explains the others.
+        metric: what `value`, `chance` and `limit` are of.
+        value: what was found; None where it failed.
+        chance: the value of who sees nothing.
+        limit: the largest possible value, where it depends on the question.
+        p: that the value is one of chance, where a permutation test says so.
+        more: further figures, by the name of their metric.
+        failure: why there is no value.
+        note: a sentence for people.
+        alarm: what must stand above everything else: a short sentence, and what it rests on.
+        seconds: wall time; differs between runs.
+        items: name of the arm's table that holds the values of single examples.
+    """
+
+    question: str
+    label: str
+    method: str = ""
+    settings: dict[str, Any] = Field(default_factory=dict)
+    about: dict[str, str | int | float] = Field(default_factory=dict)
+    role: Role = "attack"
+    metric: str
+    value: Interval | None = None
+    chance: float | None = None
+    limit: float | None = None
+    p: float | None = None
+    more: dict[str, Interval] = Field(default_factory=dict)
+    failure: str = ""
+    note: str = ""
+    alarm: str = ""
+    seconds: float = 0.0
+    items: str = ""
+
+    @model_serializer(mode="wrap")
+    def _without_defaults(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        known = type(self).model_fields
+        return {
+            name: value
+            for name, value in fields(self).items()
+            if value != known[name].get_default(call_default_factory=True)
+        }
+
+    @property
+    def n(self) -> int:
+        """How many units it rests on."""
+        return 0 if self.value is None else self.value.n
+
+    @property
+    def is_above_chance(self) -> bool:
+        """Whether its whole interval lies above chance, and a permutation test agrees where there is one."""
+        if self.value is None or self.value.low is None or self.chance is None:
+            return False
+        return self.value.low > self.chance and (self.p is None or self.p <= SIGNIFICANT)
+
+    @property
+    def state(self) -> State:
+        """What it says: an attack without a value failed, and one without interval or chance is undecided."""
+        if self.failure:
+            return "failed"
+        if self.is_above_chance:
+            return "recovered"
+        is_open = self.value is None or self.value.low is None or self.chance is None
+        return "undecided" if is_open else "withstood"
+
+    @property
+    def about_in_words(self) -> str:
+        """What it is of, for people."""
+        return ", ".join(f"{name} {value}" for name, value in self.about.items())
+
+
+class QuestionAsked(Part):
+    """What a question says of itself, for whoever reads a record.
+
+    Attributes:
+        name: of the question.
+        title: the question, for people.
+        summary: what was compared with what, in a few sentences.
+        method: how the figures are made.
+    """
+
+    name: str
+    title: str
+    summary: str = ""
+    method: str = ""

@@ -1,0 +1,117 @@
+"""Attacks on attributes: changes are made once for all that ask alike, and a failure stays its own."""
+
+from contextlib import nullcontext
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from fedsim.core.errors import NotApplicable
+from fedsim.questions import Evidence, Work
+from fedsim.questions import attributes as asking
+from fedsim.questions.attributes import AttributeChoice, Attributes, WhatAreTheDataLike
+from fedsim.record import Finding, Interval
+from fedsim.threat.attributes import LABEL, Read
+
+
+def choice(title: str, attribute: str) -> AttributeChoice:
+    return AttributeChoice(name="change-norms", attribute=attribute, label=title, settings={})
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Notes which changes are made for whom; the attack `refuses` does, and the attribute `none` cannot be made."""
+    made: list[Any] = []
+
+    def describe_round(
+        _world: object, name: str, entries: tuple[Any, ...], attacks: dict[str, Any], public: int, on_change: Any
+    ) -> Any:
+        if name == "none":
+            raise LookupError("no such attribute")
+        on_change(1, public)
+        made.append((name, len(entries), sorted(attacks)))
+        return name
+
+    def score(label: str, _attribute: str, attack: str, rounds: list[str], _world: object) -> Read:
+        assert label == attack
+        if attack == "refuses":
+            raise NotApplicable("it refuses")
+        right, permuted = (Interval(value=value, low=None, high=None, n=len(rounds)) for value in (0.9, 0.5))
+        return Read(right, permuted, chance=0.5, values=("even", "odd"), left_out=1, public=64)
+
+    monkeypatch.setattr(asking.attributes, "describe_round", describe_round)
+    monkeypatch.setattr(asking.attributes, "score", score)
+    return made
+
+
+def asked(*choices: AttributeChoice, told: list[Any]) -> list[Finding]:
+    journal = SimpleNamespace(entries=[SimpleNamespace(round=number) for number in (1, 1, 2)])
+    evidence = Evidence(SimpleNamespace(), journal)  # type: ignore[arg-type]
+    processes: Any = SimpleNamespace(askers=lambda _should_stop: nullcontext(lambda own: own.title))
+    work = Work(processes, on_progress=lambda *about: told.append(about))
+    findings: list[Finding] = []
+    for finding in WhatAreTheDataLike(Attributes(attacks=choices, public=2)).ask(evidence, work):
+        told.append(finding.label)
+        findings.append(finding)
+    return findings
+
+
+def test_attacks_on_one_attribute_share_its_changes_and_each_stands_beside_its_control(calls: list[Any]) -> None:
+    told: list[Any] = []
+    found = asked(choice("a", "topic"), choice("b", "name"), choice("c", "topic"), told=told)
+    assert [own.label for own in found] == [
+        "a", "a, values permuted", "c", "c, values permuted", "b", "b, values permuted"
+    ]  # fmt: skip
+    assert [own.n for own in found] == [2] * 6
+    assert [(own.role, own.value.value) for own in found[:2] if own.value] == [("attack", 0.9), ("chance", 0.5)]
+    assert all(own.chance == 0.5 for own in found)
+    assert found[0].about == {"attribute": "topic", "values": 2, "public": 64, "left out": 1}
+    assert calls == [("topic", 2, ["a", "c"]), ("topic", 1, ["a", "c"]), ("name", 2, ["b"]), ("name", 1, ["b"])]
+    topic, name = (f"{own}: changes of public examples" for own in ("topic", "name"))
+    assert told == [
+        (topic, 1, 2), (topic, 1, 2), "a", "a, values permuted", "c", "c, values permuted",
+        (name, 1, 2), (name, 1, 2), "b", "b, values permuted",
+    ]  # fmt: skip
+
+
+def test_who_fails_says_why_and_the_others_go_on(calls: list[Any]) -> None:
+    told: list[Any] = []
+    refused, fine, control, lost = asked(
+        choice("refuses", "topic"), choice("a", "none"), choice("b", "topic"), told=told
+    )
+    assert (refused.failure, refused.state) == ("it refuses", "failed")
+    assert "LookupError: no such attribute" in lost.failure
+    assert (fine.failure, fine.n, control.role) == ("", 2, "chance")
+    assert [own for own in told if isinstance(own, str)] == ["refuses", "b", "b, values permuted", "a"]
+
+
+def test_the_label_must_be_read(calls: list[Any]) -> None:
+    label, control = asked(choice("a", LABEL), told=[])
+    assert (label.role, control.role) == ("must succeed", "chance")
+
+
+def test_who_asks_to_stop_is_heard_before_a_change_is_computed(calls: list[Any]) -> None:
+    journal = SimpleNamespace(entries=[SimpleNamespace(round=1)])
+    processes: Any = SimpleNamespace(askers=lambda _should_stop: nullcontext(lambda own: own.title))
+    question = WhatAreTheDataLike(Attributes(attacks=(choice("a", "topic"),)))
+    with pytest.raises(KeyboardInterrupt):
+        next(question.ask(Evidence(SimpleNamespace(), journal), Work(processes, lambda: True)))  # type: ignore[arg-type]
+    assert calls == []
+
+
+def test_two_attacks_of_one_title_are_refused() -> None:
+    plain = {"name": "change-norms", "attribute": "parity"}
+    message = r"two attacks are reported as 'change-norms \(parity\)'. Give one a label"
+    with pytest.raises(ValidationError, match=message):
+        Attributes.model_validate({"attacks": [plain, plain]})
+    own = Attributes.model_validate({"attacks": [plain, {**plain, "label": "b"}]})
+    assert [attack.title for attack in own.attacks] == ["change-norms (parity)", "b"]
+
+
+def test_its_attacker_knows_the_test_set() -> None:
+    question = WhatAreTheDataLike(Attributes(attacks=(choice("a", "topic"), choice("b", "name")), public=3))
+    (sentence,) = question.describe_attacker()
+    assert sentence.startswith("Attacks on attributes ask of every attacked update: topic, name.")
+    assert "compute 3 changes for each value" in sentence
+    assert question.needs_public_data

@@ -1,0 +1,89 @@
+"""Audits of guarantees: what contradicts one is an alarm, and who cannot be audited is named before any training."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from fedsim.core.errors import ScenarioError
+from fedsim.privacy.audit import Audit
+from fedsim.questions import Evidence, Work, questions_of
+from fedsim.questions import audit as asking
+from fedsim.questions.audit import AuditSettings, IsTheGuaranteeKept
+from fedsim.record import Finding, GuaranteeRecord
+from fedsim.scenario import Scenario
+from fedsim.scenario import world as worlds
+
+Build = Callable[..., Scenario]
+
+STATED = GuaranteeRecord(
+    source="s", epsilon=1.0, delta=1e-5, rdp_epsilon=1.5, accountant="PRV", unit="record", adjacency="add-or-remove",
+    noise_multiplier=1.0, sampling_rate=0.01, steps=100, composition="100 steps", against="the server",
+)  # fmt: skip
+FOR_CLIENTS = STATED.model_copy(update={"source": "t", "unit": "client"})
+SETTINGS = AuditSettings(canaries=10, guesses=8, client=2, confidence=0.9)
+
+
+def asked(monkeypatch: pytest.MonkeyPatch, shown: float, *guarantees: GuaranteeRecord) -> tuple[list[Finding], Any]:
+    """Return findings where canaries show this epsilon, and what was shown of the work; records are audited alone."""
+    steps: list[Any] = []
+
+    def audit_guarantee(_world: object, guarantee: GuaranteeRecord, **settings: Any) -> Audit:
+        assert settings == {"canaries": 10, "guesses": 8, "client": 2, "confidence": 0.9}
+        return Audit(canaries=9, guesses=8, correct=7, delta=guarantee.delta, confidence=0.95, epsilon=shown)
+
+    monkeypatch.setattr(asking, "can_audit", lambda _world, guarantee: guarantee.unit == "record")
+    monkeypatch.setattr(asking, "audit_guarantee", audit_guarantee)
+    work = Work(on_progress=lambda *about: steps.append(about))
+    evidence = Evidence(None, None, guarantees=guarantees)  # type: ignore[arg-type]
+    return list(IsTheGuaranteeKept(SETTINGS).ask(evidence, work)), steps
+
+
+@pytest.mark.parametrize(
+    ("shown", "state"), [(0.5, "withstood"), (1.0, "withstood"), (1.01, "recovered"), (3.0, "recovered")]
+)
+def test_only_a_bound_above_the_stated_epsilon_contradicts_it(
+    monkeypatch: pytest.MonkeyPatch, shown: float, state: str
+) -> None:
+    (own,), steps = asked(monkeypatch, shown, FOR_CLIENTS, STATED)
+    assert own.label == "s"
+    assert (own.metric, own.chance, own.state, own.n) == ("epsilon_shown", 1.0, state, 9)
+    assert own.value is not None
+    assert (own.value.value, own.value.low, own.value.high) == (shown, shown, None)
+    assert bool(own.alarm) is (state == "recovered")
+    assert own.about == {"guesses": 8, "right": 7, "canaries": 9, "delta": 1e-5}
+    assert own.note == (
+        "s states epsilon 1 at delta 1e-05; an audit with 9 canaries (7 of 8 guesses right) shows at least "
+        f"{shown:.3g} (confidence 95%)."
+    )
+    assert steps == [("audit of s", 1, 1)]
+
+
+def test_the_alarm_says_what_to_look_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    (own,), _ = asked(monkeypatch, 2.0, STATED)
+    assert own.alarm.startswith("An audit contradicts a guarantee. s states epsilon 1")
+    assert "look for missing noise" in own.alarm
+    assert own.alarm.endswith("No epsilon of that arm counts.")
+
+
+def test_without_a_guarantee_for_a_record_there_is_no_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert asked(monkeypatch, 2.0, FOR_CLIENTS) == ([], [])
+
+
+def test_a_client_that_is_not_there_is_named_before_any_training(scenario: Build) -> None:
+    table = {"canaries": 10, "guesses": 2}
+    (fine,) = questions_of(world := worlds.build(scenario(audit={**table, "client": 0})))
+    fine.check(world)
+    beyond = world.scenario.federation.clients
+    (question,) = questions_of(world := worlds.build(scenario(audit={**table, "client": beyond})))
+    with pytest.raises(ScenarioError, match=f"audit.client: there is no client {beyond}, expected 0 to {beyond - 1}"):
+        question.check(world)
+
+
+def test_nobody_guesses_about_more_canaries_than_there_are() -> None:
+    assert AuditSettings(canaries=100, guesses=100).guesses == 100
+    with pytest.raises(ValidationError, match="guesses is 102, expected at most 100, the canaries"):
+        AuditSettings(canaries=100, guesses=102)
+    with pytest.raises(ValidationError, match="multiple of 2"):
+        AuditSettings(guesses=3)

@@ -1,0 +1,84 @@
+"""What generation gives away: what was written stands first, and every finding says of whose texts it is."""
+
+from contextlib import nullcontext
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from fedsim.core.errors import FedsimError
+from fedsim.core.types import Generated, Trace
+from fedsim.questions import Evidence, Work
+from fedsim.questions import generation as asking
+from fedsim.questions.generation import WhatGenerationGivesAway
+from fedsim.record import Finding, Interval
+from fedsim.scenario import Generation
+from fedsim.threat.spoken import Written
+
+ADED = {"name": "aded", "depth": 4, "table": None}
+TEXTS = [
+    Generated(Trace((2, 1)), "length", (1, 2, 3)),
+    Generated(Trace((2, 1)), "length", (4, 5, 6)),
+    Generated(Trace((2, 1)), "length", (7, 8, 9)),
+    Generated(Trace(), "failed", reason="no way on."),
+]
+TOLD = Finding(
+    question="generation",
+    label="forest",
+    method="trace-forest",
+    about={"question": "prompt", "view": "counts"},
+    metric="prompt_accuracy",
+    value=Interval(value=0.6, low=0.5, high=0.7, n=50),
+    chance=0.02,
+)
+
+
+def asked(monkeypatch: pytest.MonkeyPatch, written: Written | Exception, **table: Any) -> tuple[list[Finding], Work]:
+    """Return what a generation finds whose model wrote this, or failed so."""
+
+    def give(*_: object) -> Written:
+        if isinstance(written, Exception):
+            raise written
+        return written
+
+    monkeypatch.setattr(asking.spoken, "speak", give)
+    monkeypatch.setattr(asking.drawing, "draw", give)
+    processes: Any = SimpleNamespace(readers=lambda _should_stop: nullcontext(lambda *_: None))
+    world = SimpleNamespace(scenario=SimpleNamespace(seed=3, scoring=SimpleNamespace(confidence=0.95)))
+    question = WhatGenerationGivesAway(Generation.model_validate({"decoder": ADED, **table}))
+    work = Work(processes)
+    return list(question.ask(Evidence(world, None), work)), work  # type: ignore[arg-type]
+
+
+def test_what_was_written_is_told_before_what_that_gave_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    (context, told), work = asked(monkeypatch, Written(TEXTS, (TOLD,), {"tokens": ["2 1"]}))
+    assert (context.role, context.label, context.metric, context.method) == ("context", "aded", "tokens_a_step", "aded")
+    assert context.value is not None
+    assert (context.value.value, context.n) == (1.5, 3)  # of two steps 2 + 1 tokens; a text without steps has no pace
+    assert context.about == {"by": "aded", "texts": 4, "ended length": 3, "ended failed": 1}
+    assert context.note == ("aded (depth = 4), the global model: 4 texts; ended 1 by failed, 3 by length. no way on.")
+    assert work.items == {"generation/traces": {"tokens": ["2 1"]}}
+    assert (context.items, told.items) == ("generation/traces", "")
+    assert told.label == "forest (prompt)"
+    assert told.about == {"question": "prompt", "view": "counts", "by": "aded"}
+    assert told.model_copy(update={"label": TOLD.label, "about": TOLD.about}) == TOLD
+
+
+def test_a_client_s_model_is_named_and_without_traces_there_is_no_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    (context,), work = asked(monkeypatch, Written(TEXTS[:1], ()), model="client", decoder="greedy")
+    assert context.note == "greedy, the client's model: 1 text; ended 1 by length."
+    assert (context.items, work.items) == ("", {})
+
+
+def test_samples_are_no_texts_and_have_no_pace(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = [Generated(Trace(), "finished")] * 2
+    (context,), _ = asked(monkeypatch, Written(drawn, ()), decoder="heun")
+    assert "2 samples; ended 2 by finished." in context.note
+    assert context.value is None
+
+
+@pytest.mark.parametrize("error", [FedsimError("the draft is gone."), RuntimeError("the draft is gone.")])
+def test_a_decoder_that_wrote_nothing_says_why(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    (context,), work = asked(monkeypatch, error)
+    assert "the draft is gone." in context.failure
+    assert (context.label, context.value, context.state, work.items) == ("aded", None, "failed", {})
