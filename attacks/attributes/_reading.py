@@ -10,14 +10,14 @@ from torch import Tensor
 
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError, nearest
-from fedsim.core.hooks import AttributeAttack, Probe
+from fedsim.core.hooks import AttributeAttack
 from fedsim.core.types import Config
 
 _LEAST_SPREAD = 1e-6  # of a figure that is the same in all public changes: it says nothing, and must not be enlarged
 
 
-def _probes() -> dict[str, registry.Method]:
-    return {name: own for name, own in registry.methods("component").items() if own.derived_from(Probe)}
+def _probes() -> list[str]:
+    return [name for name, entry in registry.entries("component").items() if entry.hook == "probe"]
 
 
 class ReadingConfig(Config):
@@ -42,7 +42,7 @@ class ReadingAttack(AttributeAttack[ReadingT]):
     @final
     def read(self, known: Tensor, labels: Tensor, asked: Tensor, generator: torch.Generator) -> Tensor:
         """Return what the probe says, after each figure was given mean 0 and spread 1 over the public changes."""
-        method = _probes()[self.config.probe]
+        method = registry.get("component", self.config.probe)
         probe: Any = method.make(method.config())
         centre, spread = known.mean(0), known.std(0).clamp_min(_LEAST_SPREAD)
         learned = probe.fit((known - centre) / spread, labels, generator)

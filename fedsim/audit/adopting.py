@@ -16,7 +16,7 @@ def adopted(trial: Trial) -> tuple[str, ...]:
     Nothing for a defense that is not installed here.
     """
     name = trial.name.partition(" ")[0]
-    if name not in registry.methods("defense"):
+    if name not in registry.entries("defense"):
         return ()
     settings = _changed(name, trial.settings)
     table = ", ".join(f'"{key}": {value!r}' for key, value in {"name": name, **settings}.items())

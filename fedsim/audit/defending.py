@@ -102,7 +102,7 @@ def _fitting(book: AuditJournal, subject: Checked, size: int) -> tuple[list[Sett
     own = {str(defense.get("name")) for defense in book.record.own_defenses}
     fitting: list[tuple[bool, bool, str, Setting]] = []
     unfit: list[tuple[str, str]] = []
-    for setting in (each for name in registry.methods("defense") if name not in own for each in _settings(name)):
+    for setting in (each for name in registry.entries("defense") if name not in own for each in _settings(name)):
         try:
             found, world = _sample(book, subject, size, setting)
         except Exception as error:

@@ -176,7 +176,7 @@ class Inspector:
         """
         round_, scoring = seen.entry.round, world.scenario.scoring
         rule = Rule.of(scoring.metric, scoring.threshold)
-        others = set(registry.methods("attack")) - searching(observation)
+        others = set(registry.entries("attack")) - searching(observation)
         latest.read = read_words(world, observation, round_)
         if self._is_hopeless:
             latest.ceiling = self._ceiling(world, seen, _FOR_THE_CEILING * seconds, name)

@@ -89,7 +89,7 @@ def read_words(world: World, observation: Observation, round_: int) -> Tensors:
     if world.data.dataset.spec.vocabulary is None:
         return {}
     try:
-        return search(world, observation, 1, registry.methods("attack").keys() - {_READS}, round_, Latest()).found
+        return search(world, observation, 1, registry.entries("attack").keys() - {_READS}, round_, Latest()).found
     except NotApplicable:
         return {}
 

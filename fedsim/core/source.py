@@ -5,8 +5,11 @@ from __future__ import annotations
 import re
 import stat
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import tomli_w
 
 from fedsim.core.errors import ScenarioError, nearest
 
@@ -97,6 +100,19 @@ def read_tables(path: Path) -> dict[str, Any]:
     if level:
         raise _too_deep(path)
     return tables
+
+
+def toml(scenario: Mapping[str, Any]) -> str:
+    """Return a scenario as TOML, which has no word for nothing: such keys are left out, and so take their default."""
+    return tomli_w.dumps(_stated(scenario))
+
+
+def _stated(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _stated(inner) for key, inner in value.items() if inner is not None}
+    if isinstance(value, (list, tuple)):
+        return [_stated(inner) for inner in value if inner is not None]
+    return value
 
 
 def _too_deep(path: Path) -> ScenarioError:

@@ -7,7 +7,7 @@ so the AUC alone says little (Carlini et al. 2022, arXiv 2112.03570, section III
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -18,6 +18,7 @@ from fedsim.record import Interval, MembershipSummary, TruePositives
 LOW_FPR = (0.1, 0.01, 0.001)
 _FULLY_DRAWN = 20
 _POINTS_A_DECADE = 40
+_RATE: dict[str, Any] = {"over": "finding", "form": "percent", "digits": 1, "limits": (0.0, 1.0)}
 
 
 def separation(
@@ -103,31 +104,42 @@ def tpr_at(inside: np.ndarray, outside: np.ndarray, fpr: float, confidence: floa
     return clopper_pearson(found, len(inside), confidence)
 
 
-def _declare_tpr(fpr: float) -> Callable[..., Interval | None]:
-    """Register the share of members that are found at one rate of false alarms."""
+@metric(
+    "tpr_at_fpr_0.1",
+    title="TPR at FPR 10%",
+    summary="share of the members that are found where at most 10% of the others are accused",
+    **_RATE,
+)
+def tpr_at_one_in_ten(inside: np.ndarray, outside: np.ndarray, confidence: float = 0.95) -> Interval | None:
+    """Return `tpr_at` a rate of 0.1."""
+    return tpr_at(inside, outside, 0.1, confidence)
 
-    @metric(
-        name_of(fpr),
-        title=f"TPR at FPR {100 * fpr:g}%",
-        summary=f"share of the members that are found where at most {100 * fpr:g}% of the others are accused",
-        over="finding",
-        form="percent",
-        digits=1,
-        limits=(0.0, 1.0),
-    )
-    def found_at(inside: np.ndarray, outside: np.ndarray, confidence: float = 0.95) -> Interval | None:
-        return tpr_at(inside, outside, fpr, confidence)
 
-    return found_at
+@metric(
+    "tpr_at_fpr_0.01",
+    title="TPR at FPR 1%",
+    summary="share of the members that are found where at most 1% of the others are accused",
+    **_RATE,
+)
+def tpr_at_one_in_a_hundred(inside: np.ndarray, outside: np.ndarray, confidence: float = 0.95) -> Interval | None:
+    """Return `tpr_at` a rate of 0.01."""
+    return tpr_at(inside, outside, 0.01, confidence)
+
+
+@metric(
+    "tpr_at_fpr_0.001",
+    title="TPR at FPR 0.1%",
+    summary="share of the members that are found where at most 0.1% of the others are accused",
+    **_RATE,
+)
+def tpr_at_one_in_a_thousand(inside: np.ndarray, outside: np.ndarray, confidence: float = 0.95) -> Interval | None:
+    """Return `tpr_at` a rate of 0.001."""
+    return tpr_at(inside, outside, 0.001, confidence)
 
 
 def name_of(fpr: float) -> str:
     """Return the name of the metric of members found at a rate of false alarms."""
     return f"tpr_at_fpr_{fpr:g}"
-
-
-for _fpr in LOW_FPR:
-    _declare_tpr(_fpr)
 
 
 def clopper_pearson(successes: int, n: int, confidence: float = 0.95) -> Interval:

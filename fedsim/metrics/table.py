@@ -140,7 +140,7 @@ def categories_guessed(original: Tensor, columns: Columns) -> float:
 @registry.metric(
     "row_exact",
     title="row read",
-    summary=f"of a row: whether every category is right and every number within {TOLERANCE:g} standard deviations",
+    summary="of a row: whether every category is right and every number within 0.1 standard deviations",
     over="item",
     form="flag",
     digits=0,

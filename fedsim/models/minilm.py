@@ -33,7 +33,7 @@ class MiniLmConfig(Config):
     )
 
 
-@model(checkpoints.MINILM, summary="trained sentence encoder of 6 BERT blocks", paper="2002.10957", extra="llm")
+@model("minilm", summary="trained sentence encoder of 6 BERT blocks", paper="2002.10957", extra="llm")
 def minilm(config: MiniLmConfig, spec: InputSpec) -> nn.Module:
     """Load the model, in single precision.
 

@@ -22,7 +22,7 @@ class Smollm2Config(Config):
     """No settings: the model has no dropout."""
 
 
-@model(checkpoints.SMOLLM2, summary="trained chat model of 30 Llama blocks", paper="2502.02737", extra="llm")
+@model("smollm2-135m", summary="trained chat model of 30 Llama blocks", paper="2502.02737", extra="llm")
 def smollm2_135m(config: Smollm2Config, spec: InputSpec) -> nn.Module:
     """Load the model in single precision; the first call converts it, which takes half a minute.
 

@@ -100,11 +100,11 @@ def blind(attack: AttackRecord, arrays: Mapping[str, np.ndarray], judge: Judge) 
     None without images, and where the metric that decides is not installed or takes something else.
     """
     metric = judge.deciding(attack)
-    known = registry.methods("metric").get(metric.name)
     found = [arrays[f"{v.arrays}/originals"] for v in attack.victims if f"{v.arrays}/originals" in arrays]
-    if not found or known is None or not metric.of_pictures:
+    if not found or not metric.of_pictures or metric.name not in registry.entries("metric"):
         return None
+    compare = registry.get("metric", metric.name).make
     originals = torch.from_numpy(np.concatenate(found))
     blind = originals.mean(0, keepdim=True).expand_as(originals)
-    close = sum(metric.is_beyond(value, judge.scoring.threshold) for value in known.make(blind, originals).tolist())
+    close = sum(metric.is_beyond(value, judge.scoring.threshold) for value in compare(blind, originals).tolist())
     return max(1, close) / (len(originals) + 1)

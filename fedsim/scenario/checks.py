@@ -80,8 +80,10 @@ def check_scoring(scenario: Scenario) -> list[str]:
     """Return what is wrong with the metric that decides about success; nothing where it does so."""
     own = scenario.scoring.metric
     try:
-        registry.get("metric", own)
+        declared = registry.get("metric", own).declares
     except FedsimError as error:
         return [f"scoring.metric: {error}"]
+    if declared is not None and declared.decides:
+        return []
     deciding = [name for name, metric in registry.every_metric().items() if metric.decides]
-    return [] if own in deciding else [f"scoring.metric: '{own}' cannot decide; {', '.join(deciding)} can."]
+    return [f"scoring.metric: '{own}' cannot decide; {', '.join(deciding)} can."]

@@ -231,7 +231,7 @@ def _keys_at(model: type[BaseModel], place: Sequence[str | int]) -> list[str]:
     table = _table_at(model, place)
     if table is not Scenario:
         return list(table.model_fields)
-    return [*(own for own in table.model_fields if own != "questions"), *registry.methods("question")]
+    return [*(own for own in table.model_fields if own != "questions"), *registry.entries("question")]
 
 
 def _table_at(model: type[BaseModel], place: Sequence[str | int]) -> type[BaseModel]:

@@ -67,7 +67,7 @@ class Scenario(Config):
             return raw
         table = cast("Mapping[str, Any]", raw)
         others = [key for key in table if key not in cls.model_fields]
-        known = registry.methods("question") if others else {}
+        known = registry.entries("question") if others else {}
         asked = {key: table[key] for key in others if key in known}
         rest = {key: value for key, value in table.items() if key not in asked}
         choices = {key: {"name": key, "settings": value} for key, value in asked.items() if value is not None}

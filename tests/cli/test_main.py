@@ -44,6 +44,9 @@ def test_help_shows_an_example(name: tuple[str, ...], command: Say) -> None:
     assert not name or f"Example: fedsim {name[0]}" in told
 
 
+HEAVY = "{'torch', 'numpy', 'pydantic', 'flwr', 'matplotlib'}"
+
+
 def test_a_process_of_its_own_ends_in_the_same_way(folder: Path) -> None:
     done = fedsim("run", "s.toml", "--set", "model.name=mpl", cwd=folder)
     assert done.returncode == 2
@@ -52,7 +55,31 @@ def test_a_process_of_its_own_ends_in_the_same_way(folder: Path) -> None:
 
 
 def test_help_waits_for_no_package_that_takes_long() -> None:
-    heavy = "{'torch', 'numpy', 'pydantic', 'flwr', 'matplotlib'}"
-    code = f"import sys; import fedsim.cli.main; print(sorted({heavy} & set(sys.modules)))"
+    code = f"import sys; import fedsim.cli.main; print(sorted({HEAVY} & set(sys.modules)))"
     loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
     assert loaded.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told", "code"),
+    [
+        (["list"], "attacks (", 0),
+        (["list", "components", "--json"], '"lora"', 0),
+        (["show", "dropout-inversoin"], "Did you mean 'dropout-inversion'", 2),
+        (["run", "nofile.toml"], "there is no scenario file nofile.toml", 2),
+        (["audit", "a:b", "--batch", "0"], "--batch is '0'", 2),
+        (["audit", "a:b", "--weights", "w.npz"], "--weights goes with --gradients", 2),
+    ],
+    ids=str,
+)
+def test_what_needs_no_method_waits_for_no_package_that_takes_long(arguments: list[str], told: str, code: int) -> None:
+    run = (
+        "import atexit, sys; from fedsim.cli.main import main; "
+        f"atexit.register(lambda: print(sorted({HEAVY} & set(sys.modules)))); main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", run, *arguments], cwd=ROOT, check=False, capture_output=True, text=True
+    )
+    assert done.returncode == code, done.stderr
+    assert told in done.stdout + done.stderr
+    assert done.stdout.splitlines()[-1] == "[]"

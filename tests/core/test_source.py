@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fedsim.core.errors import ScenarioError
-from fedsim.core.source import find_source, list_scenarios, read_source, shipped
+from fedsim.core.source import find_source, list_scenarios, read_source, read_tables, shipped, toml
 
 
 @pytest.fixture(autouse=True)
@@ -73,3 +73,9 @@ def test_what_is_no_scenario_file_is_named(tmp_path: Path) -> None:
         read_source(tmp_path / "large.toml")
     with pytest.raises(ScenarioError, match="cannot read"):
         read_source(tmp_path / "good.toml" / "below")
+
+
+def test_a_key_without_a_value_is_left_out_of_toml(tmp_path: Path) -> None:
+    path = tmp_path / "written.toml"
+    path.write_text(toml({"a": None, "b": {"c": None, "d": [1, None, 2.5]}, "e": ({"f": None, "g": "x"},)}))
+    assert read_tables(path) == {"b": {"d": [1, 2.5]}, "e": [{"g": "x"}]}

@@ -13,7 +13,8 @@ import pytest
 import attacks
 from fedsim.cli.templates import write_new
 from fedsim.core import registry
-from fedsim.core.registry.discovery import discover
+from fedsim.core.errors import FedsimError
+from fedsim.core.registry.discovery import add_others, discover
 from fedsim.record.store import read_record
 from tests.cli.typed import Say
 
@@ -93,11 +94,57 @@ def undiscovered(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
         monkeypatch.chdir(folder)
         monkeypatch.setenv("COLUMNS", "400")
         monkeypatch.setattr(attacks, "__path__", [*attacks.__path__, str(folder / "attacks")])
-        discover.cache_clear()
+        _forget()
         yield
-    discover.cache_clear()
+    _forget()
     for name in set(sys.modules) - known:
         del sys.modules[name]
+
+
+def _forget() -> None:
+    for once in (discover, add_others):
+        once.cache_clear()
+
+
+METHOD = """
+from fedsim.core.hooks import Attack
+from fedsim.core.registry import attack
+from fedsim.core.types import Config
+NAME = "-".join(["com", "puted"])
+@attack({name}, summary="somebody's")
+class Own(Attack[Config]):
+    def search(self, observation, generator, on_step): ...
+"""
+
+
+@pytest.mark.usefixtures("undiscovered")
+def test_a_file_of_the_folder_is_imported_when_its_method_is_named(folder: Path) -> None:
+    (folder / "attacks" / "broken.py").write_text(METHOD.format(name='"broken"') + "raise SystemExit")
+    assert registry.get("attack", "my-attack").module == "attacks.my_attack"
+    assert registry.get("attack", "dia").module == "attacks.gradient_matching.dropout_inversion"
+    assert "attacks.broken" not in sys.modules
+    with pytest.raises(SystemExit):
+        registry.get("attack", "broken")
+
+
+@pytest.mark.usefixtures("undiscovered")
+def test_a_method_that_computes_its_name_is_found(folder: Path) -> None:
+    (folder / "attacks" / "later.py").write_text(METHOD.format(name="NAME"))
+    assert registry.get("attack", "com-puted").module == "attacks.later"
+
+
+@pytest.mark.usefixtures("undiscovered")
+@pytest.mark.parametrize("name", ['"dia"', '"mine", aliases=("dia",)'])
+def test_a_method_that_is_called_like_one_of_ours_is_refused_where_that_is_named_or_all_are_listed(
+    folder: Path, command: Say, name: str
+) -> None:
+    (folder / "attacks" / "twice.py").write_text(METHOD.format(name=name))
+    registry.get("attack", "tag")
+    with pytest.raises(FedsimError, match="two attacks are called 'dia': attacks.gradient_matching.dropout_inversion"):
+        registry.get("attack", "dia")
+    code, _, told = command("list", "attacks")
+    assert code == 2
+    assert "two attacks are called 'dia'" in told
 
 
 @pytest.mark.usefixtures("undiscovered")

@@ -11,10 +11,13 @@ from hypothesis import strategies as st
 from scipy.stats import beta
 from sklearn.metrics import roc_auc_score, roc_curve
 
+from fedsim.core import registry
 from fedsim.metrics.membership import (
+    LOW_FPR,
     advantage,
     auc_interval,
     clopper_pearson,
+    name_of,
     roc,
     separation,
     thin,
@@ -131,3 +134,13 @@ def test_thinning_keeps_few_alarms_about_40_a_decade_and_the_end() -> None:
 def test_one_kind_alone_cannot_be_told_apart() -> None:
     with pytest.raises(ValueError, match="at least one member and one non-member"):
         separation(torch.zeros(3), torch.ones(3, dtype=torch.bool), np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("fpr", LOW_FPR)
+def test_every_rate_of_few_false_alarms_is_a_metric_that_says_it(fpr: float) -> None:
+    method = registry.get("metric", name_of(fpr))
+    assert method.declares is not None
+    assert method.declares.title == f"TPR at FPR {100 * fpr:g}%"
+    assert f"at most {100 * fpr:g}% of the others" in method.summary
+    inside, outside = np.linspace(0, 3, 50), np.linspace(-2, 2, 2000)
+    assert method.make(inside, outside) == tpr_at(inside, outside, fpr)

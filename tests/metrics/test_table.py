@@ -3,8 +3,10 @@
 import pytest
 import torch
 
+from fedsim.core import registry
 from fedsim.core.types import InputSpec
 from fedsim.metrics.table import (
+    TOLERANCE,
     categories_guessed,
     categories_right,
     columns_of,
@@ -49,3 +51,7 @@ def test_numbers_are_compared_in_standard_deviations_and_categories_by_their_lik
 def test_marginals_give_the_mean_and_the_most_frequent_value() -> None:
     assert number_error_guessed(ROWS[0], COLUMNS) == pytest.approx((3 / 5**0.5 + 1.0 + 0.0) / 3)
     assert [categories_guessed(row, COLUMNS) for row in ROWS] == [1.0, 0.0, 0.0, 1.0]
+
+
+def test_the_summary_of_a_row_that_was_read_says_the_tolerance() -> None:
+    assert f"within {TOLERANCE:g} standard deviations" in registry.get("metric", "row_exact").summary

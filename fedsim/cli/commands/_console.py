@@ -20,7 +20,7 @@ from typer.models import ArgumentInfo
 from fedsim import __version__
 from fedsim.core.errors import FedsimError, nearest
 from fedsim.core.plain import printable
-from fedsim.core.source import find_source
+from fedsim.core.source import find_source, read_tables
 
 
 class Commands(TyperGroup):
@@ -75,9 +75,18 @@ app = typer.Typer(
 )
 
 
+def _find_scenario(given: Path) -> Path:
+    """Return the scenario file that a person means, once it can be read: that it cannot waits for no torch."""
+    path = find_source(given)
+    read_tables(path)
+    return path
+
+
 ScenarioFile = Annotated[
     Path,
-    typer.Argument(callback=find_source, help="a scenario file (TOML), or a name that `fedsim list scenarios` shows"),
+    typer.Argument(
+        callback=_find_scenario, help="a scenario file (TOML), or a name that `fedsim list scenarios` shows"
+    ),
 ]
 
 

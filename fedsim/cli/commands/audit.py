@@ -63,6 +63,9 @@ def audit(
 
     Ends with exit code 3 where a threshold of the policy is broken, with 4 where one is undecided.
     """
+    _check_source(client_app, gradients, weights)
+    batches = _sizes(batch)
+
     from fedsim.audit import Plan, exports, running, verdict
     from fedsim.audit import screen as tables
     from fedsim.audit.record import KNOWS, command_of
@@ -70,11 +73,10 @@ def audit(
     from fedsim.record.policy import policy_of
     from fedsim.record.store import write_whole
 
-    _check_source(client_app, gradients, weights)
     folder = out or Path("results") / f"audit-{target.rpartition(':')[2]}"
     plan = Plan(
         target=target,
-        batches=_sizes(batch),
+        batches=batches,
         minutes=minutes,
         seed=seed,
         device=device_of(device),

@@ -265,10 +265,10 @@ def _strategies(decoder: str | None, settings: list[str], wants_grid: bool) -> l
         raise FedsimError("--set names a setting of an unmasker: say which one with --decoder.")
     if decoder is None:
         return grid(ListTokenizer().answer_length) if wants_grid else usual(_AT_ONCE[:3])
-    known = {own: method for own, method in registry.methods("component").items() if method.hook == "unmasker"}
+    known = [own for own, entry in registry.entries("component").items() if entry.hook == "unmasker"]
     if decoder not in known:
         raise FedsimError(f"--decoder: there is no unmasker '{decoder}'.{nearest(decoder, known)}")
-    own = read_settings(known[decoder], settings)
+    own = read_settings(registry.get("component", decoder), settings)
     return [Strategy(" ".join([decoder, *settings]), decoder, own.model_dump(exclude_unset=True))]
 
 

@@ -71,8 +71,8 @@ def _decoder(name: str, settings: list[str]) -> Decoder[Any, Any]:
     from fedsim.core import registry
     from fedsim.scenario.reading import read_settings
 
-    every = registry.methods("component")
-    known = {own: method for own, method in every.items() if method.hook == "decoder"}
+    every = registry.entries("component")
+    known = [own for own, entry in every.items() if entry.hook == "decoder"]
     if name in every and every[name].hook in ("unmasker", "sampler"):
         raise FedsimError(
             f"--decoder: '{name}' is of hook {every[name].hook}; this command asks decoders, which write from left to "
@@ -80,7 +80,8 @@ def _decoder(name: str, settings: list[str]) -> Decoder[Any, Any]:
         )
     if name not in known:
         raise FedsimError(f"--decoder: there is no decoder '{name}'.{nearest(name, known)}")
-    return known[name].make(read_settings(known[name], settings)).named(name)
+    method = registry.get("component", name)
+    return method.make(read_settings(method, settings)).named(name)
 
 
 def _tokens(pieces: Iterator[Piece], found: list[Generated]) -> Iterator[tuple[int, ...]]:

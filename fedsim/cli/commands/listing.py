@@ -150,11 +150,11 @@ def _entries(group: str) -> list[_Entry]:
             family=_family(m),
             aliases=list(m.aliases),
         )
-        for m in registry.methods(_KINDS[group]).values()
+        for m in registry.entries(_KINDS[group]).values()
     ]
 
 
-def _family(method: registry.Method) -> str:
+def _family(method: registry.Entry) -> str:
     """Return the folder of a method among those of its kind, or the package of somebody else's."""
     if method.kind not in ("attack", "defense", "component"):
         return ""

@@ -37,7 +37,7 @@ def show(name: Annotated[str, typer.Argument(help="a method, as `fedsim list` na
 
 
 def _show_example(method: registry.Method) -> None:
-    from fedsim.report.sweep.reproduce import toml
+    from fedsim.core.source import toml
     from fedsim.scenario.example import example_of
 
     tables = example_of(method)

@@ -32,7 +32,11 @@ from fedsim.core.types import Modality, PublicKnowledge
 
 
 @final
-@component(NAME, summary="trains low-rank stand-ins for blocks, which decoder lora-drop runs", paper="2601.02569")
+@component(
+    "lora-drop-adapters",
+    summary="trains low-rank stand-ins for blocks, which decoder lora-drop runs",
+    paper="2601.02569",
+)
 class LoraDropAdapters(Adapter[LoraDropAdaptersConfig]):
     """Freezes a model, and puts an adapter beside chosen blocks, which acts wherever whole texts are read."""
 

@@ -1,39 +1,39 @@
-"""Methods are discovered, never listed: a file with a decorator in the right folder is enough.
+"""Methods are found, never listed: a file with a decorator in the right folder is enough.
 
-A method is a class or function with a pydantic config. Third-party packages add theirs by an entry
-point in the group ``fedsim.attacks``, ``fedsim.defenses``, ``fedsim.components``, ``fedsim.aggregators``,
-``fedsim.memberships``, ``fedsim.attributes``, ``fedsim.traces``, ``fedsim.questions``, ``fedsim.metrics``,
-``fedsim.tasks``, ``fedsim.datasets`` or ``fedsim.models`` that names the module to import.
+A method is a class or function with a pydantic config. It is imported when it is named: what fedsim's own decorators
+say is read from their files. Third-party packages add theirs by an entry point in the group ``fedsim.attacks``,
+``fedsim.defenses``, ``fedsim.components``, ``fedsim.aggregators``, ``fedsim.memberships``, ``fedsim.attributes``,
+``fedsim.traces``, ``fedsim.questions``, ``fedsim.metrics``, ``fedsim.tasks``, ``fedsim.datasets`` or ``fedsim.models``
+that names the module to import.
 """
 
-from fedsim.core.registry.decorators import (
-    aggregator,
-    attack,
-    attribute_attack,
-    component,
-    dataset,
-    defense,
-    membership,
-    metric,
-    model,
-    question,
-    task,
-    trace_attack,
-)
-from fedsim.core.registry.finding import (
-    check_marked,
-    declared,
-    every_metric,
-    find,
-    for_scenarios,
-    get,
-    methods,
-    temporary,
-)
-from fedsim.core.registry.method import KINDS, Kind, Method, OpenConfig
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fedsim.core.registry.decorators import (
+        aggregator,
+        attack,
+        attribute_attack,
+        component,
+        dataset,
+        defense,
+        membership,
+        metric,
+        model,
+        question,
+        task,
+        trace_attack,
+    )
+    from fedsim.core.registry.finding import declared, entries, every_metric, find, get, methods, temporary
+    from fedsim.core.registry.method import KINDS, Entry, Kind, Method
+    from fedsim.core.registry.own_functions import OpenConfig, check_marked, for_scenarios
 
 __all__ = [
     "KINDS",
+    "Entry",
     "Kind",
     "Method",
     "OpenConfig",
@@ -45,6 +45,7 @@ __all__ = [
     "dataset",
     "declared",
     "defense",
+    "entries",
     "every_metric",
     "find",
     "for_scenarios",
@@ -58,3 +59,14 @@ __all__ = [
     "temporary",
     "trace_attack",
 ]
+
+_HOMES = ("method", "finding", "own_functions", "decorators")  # those that wait for torch come last
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        """Import what is asked for: a list of methods waits for no torch."""
+        if name in __all__:
+            modules = (importlib.import_module(f"{__name__}.{home}") for home in _HOMES)
+            return next(getattr(module, name) for module in modules if hasattr(module, name))
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")

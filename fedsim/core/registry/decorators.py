@@ -9,7 +9,8 @@ from typing import Any, Required, TypedDict, Unpack, cast, get_args
 from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import KINDS_OF_COMPONENTS, Component, Hook
 from fedsim.core.metric import Metric
-from fedsim.core.registry.method import METHODS, F, Kind, Method, by_alias
+from fedsim.core.registry.index import entry_of
+from fedsim.core.registry.method import METHODS, F, Kind, Method, registered
 from fedsim.core.types import Config
 
 
@@ -99,7 +100,15 @@ def metric(
     def decorate(make: F) -> F:
         _check_names("metric", name, (), make)
         METHODS["metric", name] = Method(
-            "metric", name, summary, paper, None, None, make, Config, make.__module__, related, declares=own
+            kind="metric",
+            name=name,
+            module=make.__module__,
+            summary=summary,
+            paper=paper,
+            related=related,
+            make=make,
+            config=Config,
+            declares=own,
         )
         return make
 
@@ -135,7 +144,17 @@ def _register(
     def decorate(make: F) -> F:
         _check_names(kind, name, aliases, make)
         METHODS[kind, name] = Method(
-            kind, name, summary, paper, extra, hook, make, _config_of(make), make.__module__, related, tuple(aliases)
+            kind=kind,
+            name=name,
+            module=make.__module__,
+            summary=summary,
+            paper=paper,
+            extra=extra,
+            hook=hook,
+            related=related,
+            aliases=tuple(aliases),
+            make=make,
+            config=_config_of(make),
         )
         return make
 
@@ -144,7 +163,7 @@ def _register(
 
 def _check_names(kind: Kind, name: str, aliases: Sequence[str], make: Callable[..., Any]) -> None:
     for own in (name, *aliases):
-        known = METHODS.get((kind, own)) or by_alias(kind, own)
+        known = entry_of(kind, own) or registered(kind, own)
         if known is not None and (known.module, known.name) != (make.__module__, name):
             raise FedsimError(f"two {kind}s are called '{own}': {known.module} and {make.__module__}. Rename one.")
 

@@ -1,4 +1,4 @@
-"""Finds methods by their folders: fedsim's own, those of the working folder, and those of installed packages."""
+"""Imports methods from their folders: fedsim's own, those of the working folder, and those of installed packages."""
 
 from __future__ import annotations
 
@@ -15,25 +15,11 @@ from types import ModuleType
 
 from fedsim.core import process
 from fedsim.core.errors import FedsimError, describe_exception
+from fedsim.core.registry import index
+from fedsim.core.registry.index import FOLDERS, HOME
 from fedsim.core.registry.method import Kind
 
-_FOLDERS: dict[Kind, str] = {
-    "attack": "attacks",
-    "defense": "defenses",
-    "component": "fedsim.components",
-    "aggregator": "fedsim.aggregators",
-    "membership": "attacks.membership",
-    "attribute": "attacks.attributes",
-    "trace": "attacks.generation",
-    "question": "fedsim.questions",
-    "metric": "fedsim.metrics",
-    "task": "fedsim.tasks",
-    "dataset": "fedsim.data",
-    "model": "fedsim.models",
-}
-
-_HOME = Path(__file__).resolve().parents[3]
-_MARKS = (b"fedsim.core.registry", b"from fedsim.core import registry")
+_entry_points = cache(entry_points)  # of every kind: to look for those of one alone takes as long
 
 
 class _Own(MetaPathFinder):
@@ -42,14 +28,14 @@ class _Own(MetaPathFinder):
     Folders of that name elsewhere on the search path, as one in the working folder, add what ours does not have.
     """
 
-    names = frozenset(folder for folder in _FOLDERS.values() if not folder.startswith("fedsim."))
+    names = frozenset(folder for folder in FOLDERS.values() if not folder.startswith("fedsim."))
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         if fullname not in self.names:
             return None
-        spec = PathFinder.find_spec(fullname, [str(_HOME)] if path is None else path)
+        spec = PathFinder.find_spec(fullname, [str(HOME)] if path is None else path)
         if spec is not None and spec.submodule_search_locations is not None:
             every = pkgutil.extend_path(list(spec.submodule_search_locations), fullname)
             if path is None:
@@ -68,19 +54,34 @@ def discover(kind: Kind) -> None:
     Raises:
         FedsimError: one cannot be imported, or another package took the name of one of fedsim's folders.
     """
-    package = importlib.import_module(_FOLDERS[kind])
-    ours, *others = package.__path__
-    if not Path(ours).resolve().is_relative_to(_HOME):
-        raise FedsimError(
-            f"'{package.__name__}' was imported from {ours} before fedsim, which has a package of this name. "
-            "Import fedsim first, or rename the other one."
-        )
-    for module in modules_below(package.__name__, ours):
+    package = _import_package(FOLDERS[kind])
+    for module in modules_below(package.__name__, package.__path__[0]):
         importlib.import_module(module)
-    for folder in others:
-        if not _is_of_a_copy(package.__name__, Path(folder)):
-            _add(package.__name__, Path(folder))
-    for point in entry_points(group=f"fedsim.{kind}s"):
+    add_others(kind)
+
+
+def import_own(module: str) -> None:
+    """Import one of fedsim's own methods.
+
+    Raises:
+        FedsimError: another package took the name of its folder.
+    """
+    package = module.partition(".")[0]
+    if package in _Own.names:
+        _import_package(package)
+    importlib.import_module(module)
+
+
+@cache
+def add_others(kind: Kind) -> None:
+    """Import the methods of a kind that are not fedsim's: those of the working folder, and of installed packages.
+
+    Raises:
+        FedsimError: one cannot be imported.
+    """
+    for path in _files_of_others(kind):
+        _add(FOLDERS[kind], path)
+    for point in _entry_points().select(group=f"fedsim.{kind}s"):
         try:
             point.load()
         except Exception as error:
@@ -88,6 +89,17 @@ def discover(kind: Kind) -> None:
                 f"the {kind} '{point.name}' of package '{point.dist.name if point.dist else point.value}' "
                 f"cannot be imported: {error!r}. Repair or uninstall that package."
             ) from error
+
+
+def add_named(kind: Kind, name: str) -> None:
+    """Import the files of the working folder that have, or may have, a method of this name.
+
+    Raises:
+        FedsimError: one cannot be imported, or its method is called like another one.
+    """
+    for path in _files_of_others(kind):
+        if _may_have(path, kind, name):
+            _add(FOLDERS[kind], path)
 
 
 def modules_below(package: str, folder: str) -> Iterator[str]:
@@ -98,28 +110,51 @@ def modules_below(package: str, folder: str) -> Iterator[str]:
             yield info.name
 
 
+def _import_package(name: str) -> ModuleType:
+    package = importlib.import_module(name)
+    ours = package.__path__[0]
+    if not Path(ours).resolve().is_relative_to(HOME):
+        raise FedsimError(
+            f"'{name}' was imported from {ours} before fedsim, which has a package of this name. "
+            "Import fedsim first, or rename the other one."
+        )
+    return package
+
+
+def _files_of_others(kind: Kind) -> Iterator[Path]:
+    """Yield the files in folders that are not fedsim's and may hold methods of a kind: those that name the registry."""
+    if FOLDERS[kind] not in _Own.names:
+        return
+    package = _import_package(FOLDERS[kind])
+    for folder in map(Path, package.__path__[1:]):
+        if _is_of_a_copy(package.__name__, folder):
+            continue
+        for path in sorted(folder.glob("*.py")):
+            if not path.stem.startswith("_") and path.stem.isidentifier() and index.is_marked(path):
+                yield path
+
+
 def _is_of_a_copy(package: str, folder: Path) -> bool:
     """Tell whether a folder belongs to another copy of fedsim, as a checkout beside an installed one."""
     root = folder.resolve().parents[package.count(".")]
     return (root / "fedsim" / "core" / "registry" / "__init__.py").exists()
 
 
-def _add(package: str, folder: Path) -> None:
-    """Import the methods in a folder that is not fedsim's: files that name the registry. Others may do anything."""
-    for path in sorted(folder.glob("*.py")):
-        if path.stem.startswith("_") or not path.stem.isidentifier() or not _is_marked(path):
-            continue
-        process.find_own_modules(package)
-        try:
-            module = importlib.import_module(f"{package}.{path.stem}")
-        except Exception as error:
-            raise FedsimError(
-                f"{path} cannot be imported: {describe_exception(error)}. Repair it, or move it elsewhere."
-            ) from error
-        if module.__file__ is None or not Path(module.__file__).samefile(path):
-            raise FedsimError(f"{path} has the name of fedsim's own '{package}.{path.stem}'. Rename the file.")
+def _may_have(path: Path, kind: Kind, name: str) -> bool:
+    try:
+        return any(entry.kind == kind and name in entry.names for entry in index.read(path))
+    except FedsimError:  # it computes what it is called
+        return True
 
 
-def _is_marked(path: Path) -> bool:
-    content = path.read_bytes()
-    return any(mark in content for mark in _MARKS)
+def _add(package: str, path: Path) -> None:
+    """Import a file of methods that is not fedsim's."""
+    process.find_own_modules(package)
+    try:
+        module = importlib.import_module(f"{package}.{path.stem}")
+    except Exception as error:
+        raise FedsimError(
+            f"{path} cannot be imported: {describe_exception(error)}. Repair it, or move it elsewhere."
+        ) from error
+    if module.__file__ is None or not Path(module.__file__).samefile(path):
+        raise FedsimError(f"{path} has the name of fedsim's own '{package}.{path.stem}'. Rename the file.")

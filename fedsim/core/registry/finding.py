@@ -1,17 +1,18 @@
-"""Methods by name: those that were discovered, and a user's own functions."""
+"""Methods by name. Each is imported when it is named; what a kind has is known before. This waits for no torch."""
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import TYPE_CHECKING
 
-from fedsim.core import process
-from fedsim.core.errors import FedsimError, describe_exception, nearest
-from fedsim.core.metric import Metric
-from fedsim.core.registry.discovery import discover
-from fedsim.core.registry.method import KINDS, METHODS, F, Kind, Method, OpenConfig, by_alias
+from fedsim.core.errors import FedsimError, nearest
+from fedsim.core.registry.discovery import add_named, add_others, discover, import_own
+from fedsim.core.registry.index import entries_of, entry_of
+from fedsim.core.registry.method import KINDS, METHODS, Entry, Kind, Method, registered
+
+if TYPE_CHECKING:
+    from fedsim.core.metric import Metric
 
 _SPOKEN: dict[Kind, str] = {
     "attribute": "attack on attributes",
@@ -19,19 +20,24 @@ _SPOKEN: dict[Kind, str] = {
     "trace": "attack on traces",
     "dataset": "data set",
 }
-_marked: list[Callable[..., Any]] = []
 
 
 def methods(kind: Kind) -> dict[str, Method]:
-    """Return every method of a kind by name, built-in ones and those of installed packages, sorted."""
-    discover(kind)
-    if kind == "metric":  # a question may declare the figures that it gives
-        discover("question")
-    return {name: method for (k, name), method in sorted(METHODS.items()) if k == kind}
+    """Import every method of a kind, and return them by name, sorted: fedsim's own and those of installed packages."""
+    for part in _parts(kind):
+        discover(part)
+    return _registered_of(kind)
+
+
+def entries(kind: Kind) -> dict[str, Entry]:
+    """Return what every method of a kind says of itself, by name, sorted. None of fedsim's own is imported for it."""
+    for part in _parts(kind):
+        add_others(part)
+    return dict(sorted({**entries_of(kind), **_registered_of(kind)}.items()))
 
 
 def get(kind: Kind, name: str) -> Method:
-    """Return one method, by its name or an alias.
+    """Import one method, by its name or an alias, and return it.
 
     ``package.module:function`` names a data set or model of the user's own.
 
@@ -39,13 +45,15 @@ def get(kind: Kind, name: str) -> Method:
         FedsimError: no such method; the message names the nearest one.
     """
     if ":" in name and kind in ("dataset", "model"):
-        return _foreign(kind, name)
-    known = methods(kind)
-    found = known.get(name) or by_alias(kind, name)
-    if found is None:
-        names = (own for method in known.values() for own in (method.name, *method.aliases))
+        from fedsim.core.registry.own_functions import method_of  # noqa: PLC0415 - a list of names waits for no torch
+
+        return method_of(kind, name)
+    _import(kind, name)
+    method = registered(kind, name)
+    if method is None:
+        names = (name for entry in entries(kind).values() for name in entry.names)
         raise FedsimError(f"there is no {_SPOKEN.get(kind, kind)} '{name}'.{_hint(name, names)}")
-    return found
+    return method
 
 
 def find(name: str) -> list[Method]:
@@ -56,13 +64,35 @@ def find(name: str) -> list[Method]:
     Raises:
         FedsimError: no kind has it.
     """
-    everything = [method for kind in KINDS for method in methods(kind).values()]
+    everything = [entry for kind in KINDS for entry in entries(kind).values()]
     wanted = "-".join(name.casefold().split())
-    found = [method for method in everything if wanted in (method.name, *method.aliases)]
-    if not found:
-        names = {own for method in everything for own in (method.name, *method.aliases)}
-        raise FedsimError(f"there is no method '{name}'.{_hint(wanted, names)}")
-    return found
+    named = [get(entry.kind, entry.name) for entry in everything if wanted in entry.names]
+    if not named:
+        raise FedsimError(
+            f"there is no method '{name}'.{_hint(wanted, {name for entry in everything for name in entry.names})}"
+        )
+    return named
+
+
+def _parts(kind: Kind) -> tuple[Kind, ...]:
+    """Return the kinds whose folders hold methods of a kind: a question may declare the figures that it gives."""
+    return ("metric", "question") if kind == "metric" else (kind,)
+
+
+def _registered_of(kind: Kind) -> dict[str, Method]:
+    return {name: method for (k, name), method in sorted(METHODS.items()) if k == kind}
+
+
+def _import(kind: Kind, name: str) -> None:
+    """Import the method of this name, if there is one, and whatever has the same name."""
+    entry = entry_of(kind, name)
+    if entry is not None:
+        import_own(entry.module)
+    for part in _parts(kind):
+        add_named(part, name)
+    if registered(kind, name) is None:
+        for part in _parts(kind):
+            add_others(part)
 
 
 def _hint(name: str, names: Iterable[str]) -> str:
@@ -77,9 +107,9 @@ def _hint(name: str, names: Iterable[str]) -> str:
 def every_metric() -> dict[str, Metric]:
     """Return what every metric declares, by name: fedsim's own first, file by file, as they stand there."""
     discover("metric")
-    found = [method for (kind, _), method in METHODS.items() if kind == "metric"]
-    found.sort(key=lambda method: (not method.module.startswith("fedsim."), method.module))
-    return {method.name: method.declares for method in found if method.declares is not None}
+    known = [method for (kind, _), method in METHODS.items() if kind == "metric"]
+    known.sort(key=lambda method: (not method.module.startswith("fedsim."), method.module))
+    return {method.name: method.declares for method in known if method.declares is not None}
 
 
 def declared(names: Iterable[str]) -> tuple[Metric, ...]:
@@ -102,7 +132,7 @@ def declared(names: Iterable[str]) -> tuple[Metric, ...]:
 @contextmanager
 def temporary() -> Generator[None]:
     """Forget afterwards what was registered inside the block, for a test that adds a method of its own."""
-    for kind in KINDS:  # what is first discovered inside would be forgotten with the rest
+    for kind in KINDS:  # what is first imported inside would be forgotten with the rest
         discover(kind)
     before = dict(METHODS)
     try:
@@ -110,58 +140,3 @@ def temporary() -> Generator[None]:
     finally:
         METHODS.clear()
         METHODS.update(before)
-
-
-def for_scenarios(function: F) -> F:
-    """Mark a function of your own: scenario files may name it. They may name no other one, unless they are trusted."""
-    _marked.append(function)
-    return function
-
-
-def check_marked(name: str) -> None:
-    """Refuse ``package.module:function`` unless the function is marked with `for_scenarios`.
-
-    Raises:
-        FedsimError: it is not, or cannot be imported.
-    """
-    function = _import_callable(name)
-    if not any(function is own for own in _marked):
-        raise FedsimError(
-            f"the scenario names the function '{name}', which is not marked for that. If it is yours, write "
-            "@for_scenarios above it (from fedsim.core.registry import for_scenarios); --trust lets a scenario name "
-            "any function, which may do whatever you may."
-        )
-
-
-def _import_callable(name: str) -> Any:
-    """Return what ``package.module:function`` names."""
-    module_name, _, attribute = name.partition(":")
-    process.find_own_modules(module_name)
-    try:
-        module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise FedsimError(
-            f"cannot import '{module_name}' for '{name}': {error}. Run from the folder that holds it, or install it."
-        ) from error
-    except Exception as error:
-        raise FedsimError(f"importing '{module_name}' for '{name}' failed: {error!r}.") from error
-    try:
-        return getattr(module, attribute)
-    except AttributeError as error:
-        names = [n for n in vars(module) if not n.startswith("_")]
-        where = f" of {module.__file__}" if getattr(module, "__file__", None) else ""
-        raise FedsimError(f"module '{module_name}'{where} has no '{attribute}'.{nearest(attribute, names)}") from error
-
-
-def _foreign(kind: Kind, name: str) -> Method:
-    function = _import_callable(name)
-
-    def make(config: OpenConfig, *context: Any) -> Any:
-        try:
-            return cast("Callable[..., Any]", function)(*context, **(config.model_extra or {}))
-        except FedsimError:
-            raise
-        except Exception as error:
-            raise FedsimError(f"{kind} '{name}' failed: {describe_exception(error)}.") from error
-
-    return Method(kind, name, "a function of your own", "", None, None, make, OpenConfig, name.partition(":")[0])

@@ -1,15 +1,16 @@
-"""What is known of a registered method, and the table of all of them."""
+"""What is known of a method, and the table of all that were registered. Importing this waits for no torch."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
-from fedsim.core.hooks import Hook
-from fedsim.core.metric import Metric
-from fedsim.core.types import Config
+if TYPE_CHECKING:
+    from fedsim.core.hooks import Hook
+    from fedsim.core.metric import Metric
+    from fedsim.core.types import Config
 
 Kind = Literal[
     "attack",
@@ -31,36 +32,47 @@ F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 
 
-class OpenConfig(Config, extra="allow"):
-    """Settings of a user's own function: passed on as keyword arguments, not checked here."""
-
-
-@dataclass(frozen=True)
-class Method:
-    """A registered method.
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """What is known of a method before it is imported.
 
     Attributes:
-        make: class (called with its config) or function (called with its config and what its kind needs).
-        config: the pydantic class of its settings.
+        module: that imports it.
         paper: arXiv id or citation of the method itself, empty when there is none.
         extra: the optional extra of the distribution that it needs, if any.
         hook: where a component plugs in; None for other kinds.
         related: arXiv id or citation of what the method builds on, attacks or undoes, where that is not its own.
         aliases: other names that find it, as those of papers.
-        declares: what a metric is; None for other kinds.
     """
 
     kind: Kind
     name: str
-    summary: str
-    paper: str
-    extra: str | None
-    hook: Hook | None
-    make: Callable[..., Any]
-    config: type[Config]
     module: str
+    summary: str
+    paper: str = ""
+    extra: str | None = None
+    hook: Hook | None = None
     related: str = ""
     aliases: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Its name and its aliases."""
+        return (self.name, *self.aliases)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method(Entry):
+    """A registered method.
+
+    Attributes:
+        make: class (called with its config) or function (called with its config and what its kind needs).
+        config: the pydantic class of its settings.
+        declares: what a metric is; None for other kinds.
+    """
+
+    make: Callable[..., Any]
+    config: type[Config]
     declares: Metric | None = None
 
     def derived_from(self, base: type[T]) -> type[T] | None:
@@ -77,6 +89,7 @@ METHODS: dict[tuple[Kind, str], Method] = {}
 """Every method that was registered so far."""
 
 
-def by_alias(kind: Kind, name: str) -> Method | None:
-    """Return the method of a kind that has another name too, or None."""
-    return next((own for (k, _), own in METHODS.items() if k == kind and name in own.aliases), None)
+def registered(kind: Kind, name: str) -> Method | None:
+    """Return the method that was registered under a name or an alias, or None."""
+    by_alias = (method for (k, _), method in METHODS.items() if k == kind and name in method.aliases)
+    return METHODS.get((kind, name)) or next(by_alias, None)

@@ -8,6 +8,7 @@ from typing import Any
 
 from fedsim.core.glossary import TERMS
 from fedsim.core.plain import csv_table, printable
+from fedsim.core.source import toml
 from fedsim.record.store import make_folder, write_whole
 from fedsim.report import figures, look, wall
 from fedsim.report.drawing import Picture
@@ -101,6 +102,6 @@ def _page(sweep: Sweep, found: Sequence[Point], drawn: dict[str, list[Picture]],
         rules=sorted({f"of {own.decides.noun}s, {own.rule}" for own in sweep.settings}),
         health=health.health(sweep),
         made=reproduce.environments(sweep),
-        scenario=reproduce.toml(sweep.scenario),
+        scenario=toml(sweep.scenario),
         **parts,
     )

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
-
-import tomli_w
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from fedsim.record import Environment
 from fedsim.report.sweep.gathered import Sweep
@@ -39,16 +37,3 @@ def environments(sweep: Sweep) -> list[Made]:
 def _made(group: Sequence[tuple[Environment, int]]) -> Made:
     commits = tuple(Commit(one.git_commit, bool(one.git_dirty), count) for one, count in group)
     return Made(group[0][0], commits, sum(count for _, count in group))
-
-
-def toml(scenario: Mapping[str, Any]) -> str:
-    """Return a scenario as TOML, which has no word for nothing: such keys are left out, and so take their default."""
-    return tomli_w.dumps(_stated(scenario))
-
-
-def _stated(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _stated(inner) for key, inner in value.items() if inner is not None}
-    if isinstance(value, (list, tuple)):
-        return [_stated(inner) for inner in value if inner is not None]
-    return value

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from fedsim.core import checkpoints, process
 from fedsim.core.landlock import Places
+from fedsim.core.registry import index
 
 _VARIABLES = frozenset(
     ("PATH", "HOME", "LANG", "TZ", "FEDSIM_CACHE", "LD_LIBRARY_PATH", "PYTHONHASHSEED", *process.ENVIRONMENT)
@@ -41,7 +42,10 @@ def environment() -> dict[str, str]:
 
 
 def places() -> Places:
-    """Return what an attack's process may read: Python, installed packages, and what this process has imported."""
+    """Return what an attack's process may read: Python, installed packages, and what this process has imported.
+
+    It reads fedsim's own methods too: which of them it needs is known when it runs.
+    """
     installed = {str(Path(path).resolve()) for path in _installed()}
     imported = [[place for place in one if not any(map(place.is_relative_to, installed))] for one in _imported()]
     readable = {*installed, *_LIBRARIES, *_FACTS, str(checkpoints.cache()), *(str(p) for one in imported for p in one)}
@@ -64,6 +68,7 @@ def _imported() -> Iterator[list[Path]]:
     """Yield where each package or module lies that this process has imported, and what packages say of themselves."""
     for entry in sys.path:
         yield from ([about.resolve()] for kind in ("dist-info", "egg-info") for about in Path(entry).glob(f"*.{kind}"))
+    yield from ([index.HOME / name] for name in index.BESIDE)
     for name, module in list(sys.modules.items()):
         if "." in name or name in ("__main__", "__mp_main__"):
             continue

@@ -1,5 +1,6 @@
 """Methods are found by folder and by entry point."""
 
+import ast
 import subprocess
 import sys
 import textwrap
@@ -88,12 +89,60 @@ def test_an_installed_package_adds_an_attack(tmp_path: Path) -> None:
     assert '"grey-guess"' in listed.stdout, listed.stderr
 
 
-def test_a_list_of_methods_and_a_run_wait_for_no_package_that_takes_long() -> None:
+SLOW = "{'scipy.stats', 'sklearn', 'matplotlib', 'transformers', 'opacus'}"
+
+
+def printed(code: str) -> list[str]:
+    """Return the lines that code prints in an interpreter of its own."""
+    command = [sys.executable, "-c", f"import sys; from fedsim.core import registry; {code}"]
+    return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()
+
+
+def test_names_of_methods_wait_for_no_package_that_takes_long() -> None:
+    heavy = "{'torch', 'pydantic', 'numpy', 'scipy', 'sklearn', 'matplotlib', 'transformers', 'flwr', 'opacus'}"
+    assert printed(f"[registry.entries(kind) for kind in registry.KINDS]; print({heavy} & set(sys.modules))") == [
+        "set()"
+    ]
+
+
+def test_importing_all_methods_and_a_run_wait_for_no_package_that_takes_long() -> None:
     code = (
-        "import sys; from fedsim.core import registry; [registry.methods(kind) for kind in registry.KINDS]; "
-        "slow = {'scipy.stats', 'sklearn', 'matplotlib', 'transformers', 'flwr', 'opacus'}; "
-        "print(sorted(slow & set(sys.modules))); "
-        "from fedsim.experiment import runner; print(sorted({'scipy.stats', 'sklearn'} & set(sys.modules)))"
+        f"[registry.methods(kind) for kind in registry.KINDS]; print({SLOW} & set(sys.modules)); "
+        "from fedsim.experiment import runner; print({'scipy.stats', 'sklearn'} & set(sys.modules))"
     )
-    listed = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
-    assert listed.stdout.split() == ["[]", "[]"]
+    assert printed(code) == ["set()", "set()"]
+
+
+def test_a_method_is_imported_when_it_is_named() -> None:
+    code = (
+        "method = registry.get('component', 'lora'); print(method.module); "
+        "print([name for name in sys.modules if name.startswith(('fedsim.components.', 'attacks', 'fedsim.models'))])"
+    )
+    module, imported = printed(code)
+    assert module == "fedsim.components.adapter.lora"
+    names = set(ast.literal_eval(imported))
+    assert module in names
+    assert {name for name in names if name.count(".") == 3 and "._" not in name} == {module}
+    assert not any(name.startswith(("attacks.", "fedsim.models")) for name in names)
+
+
+def test_a_run_imports_no_method_that_its_scenario_does_not_name(tmp_path: Path) -> None:
+    (tmp_path / "s.toml").write_text(
+        'title = "t"\ndata = { name = "digits" }\nmodel = { name = "mlp", width = 8, depth = 1 }\n'
+        "federation = { clients = 2, batch_size = 1 }\n"
+        'attacks = [{ name = "closed-form-linear" }]\n'
+    )
+    code = (
+        "from fedsim.core.registry.method import METHODS; import fedsim; "
+        f"fedsim.run({str(tmp_path / 's.toml')!r}, out={str(tmp_path / 'run')!r}); "
+        "print(sorted(f'{kind} {name}' for kind, name in METHODS if kind != 'metric'))"
+    )
+    *_, imported = printed(code)
+    assert ast.literal_eval(imported) == [
+        "aggregator mean",
+        "attack closed-form-linear",
+        "component sgd",
+        "dataset digits",
+        "model mlp",
+        "task classification",
+    ]

@@ -1,11 +1,15 @@
 """Methods are found by name."""
 
-from pathlib import Path
-
 import pytest
 
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError
+from fedsim.core.hooks import Attack
+from fedsim.core.types import Config
+
+
+class Search(Attack[Config]):
+    """Searches for nothing."""
 
 
 def test_a_misspelt_name_is_answered_with_the_nearest() -> None:
@@ -28,16 +32,18 @@ def test_the_name_of_a_paper_finds_the_method(kind: registry.Kind, alias: str, n
     assert alias not in registry.methods(kind)
 
 
-def test_a_function_of_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "my_models.py").write_text(
-        "from torch import nn\ndef tiny(spec, width):\n    return nn.Linear(width, spec.classes)\nbroken = 1 \n"
-    )
-    monkeypatch.syspath_prepend(str(tmp_path))
-    method = registry.get("model", "my_models:tiny")
-    assert method.config.model_validate({"width": 5}).model_dump() == {"width": 5}
-    with pytest.raises(FedsimError, match=r"model 'my_models:tiny' failed: TypeError: .*'colour'"):
-        method.make(method.config.model_validate({"colour": 1}), None)
-    with pytest.raises(FedsimError, match="has no 'tinny'. Did you mean 'tiny'"):
-        registry.get("model", "my_models:tinny")
-    with pytest.raises(FedsimError, match="cannot import 'no_such_module'"):
-        registry.get("model", "no_such_module:tiny")
+def test_what_was_registered_in_a_block_is_entered_and_named_to_who_mistypes_it() -> None:
+    with registry.temporary():
+        registry.attack("quite-new", summary="is new", aliases=("qn",))(Search)
+        assert registry.entries("attack")["quite-new"].names == ("quite-new", "qn")
+        with pytest.raises(FedsimError, match="there is no attack 'quite-nwe'. Did you mean 'quite-new'"):
+            registry.get("attack", "quite-nwe")
+    assert "quite-new" not in registry.entries("attack")
+
+
+def test_a_metric_that_a_question_declares_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[str] = []
+    monkeypatch.setattr("fedsim.core.registry.finding.add_others", looked.append)
+    with pytest.raises(FedsimError, match="there is no metric 'no-such'"):
+        registry.get("metric", "no-such")
+    assert {"metric", "question"} == set(looked)

@@ -2,10 +2,11 @@
 
 import tomllib
 
+from fedsim.core.source import toml
 from fedsim.experiment.runner import scenario_hash
 from fedsim.report.sweep import build
 from fedsim.report.sweep.gathered import gather
-from fedsim.report.sweep.reproduce import environments, toml
+from fedsim.report.sweep.reproduce import environments
 from fedsim.scenario import parse
 
 

@@ -25,6 +25,7 @@ def test_packages_and_what_was_imported_are_readable_and_what_lies_beside_it_is_
     mine = types.ModuleType("mine")
     mine.__file__ = str(tmp_path / "mine" / "mine.py")
     monkeypatch.setitem(sys.modules, "mine", mine)
+    monkeypatch.delitem(sys.modules, "defenses", raising=False)
     monkeypatch.setattr(attacks, "__path__", [*attacks.__path__, str(tmp_path / "project" / "attacks")])
     (tmp_path / "site" / "other-1.dist-info").mkdir(parents=True)
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
@@ -33,7 +34,7 @@ def test_packages_and_what_was_imported_are_readable_and_what_lies_beside_it_is_
     readable = {Path(path) for path in found.readable}
     inside = {path.relative_to(tmp_path) for path in readable if path.is_relative_to(tmp_path)}
     assert inside == {Path("mine/mine.py"), Path("project/attacks"), Path("site/other-1.dist-info")}
-    assert {home / "fedsim", home / "attacks", Path(sys.base_prefix).resolve() / "lib"} <= readable
+    assert {home / "fedsim", home / "attacks", home / "defenses", Path(sys.base_prefix).resolve() / "lib"} <= readable
     assert not readable & {home, tmp_path, Path.cwd(), Path.home(), Path("/"), Path("/etc"), Path("/tmp")}
     listed = {Path(path) for path in found.listed}
     assert {home, tmp_path / "mine", tmp_path / "site"} <= listed

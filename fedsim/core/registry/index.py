@@ -1,0 +1,112 @@
+"""What fedsim's own methods say of themselves, read from their decorators: nothing is imported for it."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any, cast
+
+from fedsim.core.errors import FedsimError
+from fedsim.core.registry.method import Entry, Kind
+
+FOLDERS: dict[Kind, str] = {
+    "attack": "attacks",
+    "defense": "defenses",
+    "component": "fedsim.components",
+    "aggregator": "fedsim.aggregators",
+    "membership": "attacks.membership",
+    "attribute": "attacks.attributes",
+    "trace": "attacks.generation",
+    "question": "fedsim.questions",
+    "metric": "fedsim.metrics",
+    "task": "fedsim.tasks",
+    "dataset": "fedsim.data",
+    "model": "fedsim.models",
+}
+"""The package of each kind; its files are one method each."""
+
+HOME = Path(__file__).resolve().parents[3]
+"""The folder that fedsim's packages stand in."""
+
+BESIDE = ("attacks", "defenses")
+"""The packages of methods that stand beside fedsim."""
+
+_KINDS: dict[str, Kind] = {
+    **{kind: kind for kind in FOLDERS if kind not in ("attribute", "trace")},
+    "attribute_attack": "attribute",
+    "trace_attack": "trace",
+}
+_MARKS = ("fedsim.core.registry", "from fedsim.core import registry")
+_DECORATOR = re.compile(rf"^@(?:registry\.)?({'|'.join(_KINDS)})(\(.*?\))\n(?=@|class |def )", re.MULTILINE | re.DOTALL)
+_TEXT = re.compile(r'^(\w+) = (".*?")(?: *#.*)?$', re.MULTILINE)
+_FIELDS = ("summary", "paper", "extra", "related", "aliases")
+
+
+def entry_of(kind: Kind, name: str) -> Entry | None:
+    """Return what one of fedsim's own methods says of itself, by its name or an alias; None: it has no such method."""
+    return _by_names().get((kind, name))
+
+
+@cache
+def entries_of(kind: Kind) -> dict[str, Entry]:
+    """Return what fedsim's own methods of a kind say of themselves, by name."""
+    return {entry.name: entry for entry in _by_names().values() if entry.kind == kind}
+
+
+@cache
+def _by_names() -> dict[tuple[Kind, str], Entry]:
+    return {(entry.kind, name): entry for path in _files() for entry in read(path) for name in entry.names}
+
+
+def _files() -> Iterator[Path]:
+    """Yield every file of fedsim's that may hold methods; those at or below a name with an underscore are parts."""
+    for folder in (*BESIDE, *(name for name in FOLDERS.values() if name.startswith("fedsim."))):
+        root = HOME.joinpath(*folder.split("."))
+        for path in sorted(root.rglob("*.py")):
+            if not any(part.startswith("_") for part in path.relative_to(root).parts):
+                yield path
+
+
+def is_marked(path: Path) -> bool:
+    """Tell whether a file names the registry; others may do anything."""
+    return _is_marked(path.read_text(encoding="utf-8", errors="replace"))
+
+
+def _is_marked(text: str) -> bool:
+    return any(mark in text for mark in _MARKS)
+
+
+def read(path: Path) -> list[Entry]:
+    """Return what the decorators in a file say.
+
+    Raises:
+        FedsimError: one says it otherwise than by text, or by a name that the file gives to a text.
+    """
+    text = path.read_text(encoding="utf-8", errors="replace")
+    if not _is_marked(text):
+        return []
+    texts = {name: ast.literal_eval(value) for name, value in _TEXT.findall(text)}
+    module = ".".join(path.relative_to(HOME).with_suffix("").parts) if path.is_relative_to(HOME) else path.stem
+    return [_entry(_KINDS[name], call, texts, module, path) for name, call in _DECORATOR.findall(text)]
+
+
+def _entry(kind: Kind, call: str, texts: dict[str, str], module: str, path: Path) -> Entry:
+    try:
+        decorator = cast("ast.Call", ast.parse(f"_{call}", mode="eval").body)
+        (name,) = (_value(node, texts) for node in decorator.args)
+        about = {word.arg: _value(word.value, texts) for word in decorator.keywords if word.arg in _FIELDS}
+    except (KeyError, SyntaxError, ValueError) as error:
+        raise FedsimError(
+            f"{path}: name and {', '.join(_FIELDS)} in @{kind} are read before the file is imported. Write each as "
+            "text, or as a name that the file gives to a text of one line."
+        ) from error
+    hook = cast("Any", module.split(".")[2] if module.startswith("fedsim.components.") else None)
+    aliases = tuple(about.pop("aliases", ()))
+    return Entry(kind=kind, name=name, module=module, hook=hook, aliases=aliases, **about)
+
+
+def _value(node: ast.expr, texts: dict[str, str]) -> Any:
+    return texts[node.id] if isinstance(node, ast.Name) else ast.literal_eval(node)

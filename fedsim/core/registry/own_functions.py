@@ -1,0 +1,85 @@
+"""A user's own functions, which a scenario names as ``package.module:function``."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any, cast
+
+from fedsim.core import process
+from fedsim.core.errors import FedsimError, describe_exception, nearest
+from fedsim.core.registry.method import F, Kind, Method
+from fedsim.core.types import Config
+
+_marked: list[Callable[..., Any]] = []
+
+
+class OpenConfig(Config, extra="allow"):
+    """Settings of a user's own function: passed on as keyword arguments, not checked here."""
+
+
+def for_scenarios(function: F) -> F:
+    """Mark a function of your own: scenario files may name it. They may name no other one, unless they are trusted."""
+    _marked.append(function)
+    return function
+
+
+def check_marked(name: str) -> None:
+    """Refuse ``package.module:function`` unless the function is marked with `for_scenarios`.
+
+    Raises:
+        FedsimError: it is not, or cannot be imported.
+    """
+    function = _import_callable(name)
+    if not any(function is own for own in _marked):
+        raise FedsimError(
+            f"the scenario names the function '{name}', which is not marked for that. If it is yours, write "
+            "@for_scenarios above it (from fedsim.core.registry import for_scenarios); --trust lets a scenario name "
+            "any function, which may do whatever you may."
+        )
+
+
+def method_of(kind: Kind, name: str) -> Method:
+    """Return the method that calls ``package.module:function``.
+
+    Raises:
+        FedsimError: it cannot be imported.
+    """
+    function = _import_callable(name)
+
+    def make(config: OpenConfig, *context: Any) -> Any:
+        try:
+            return cast("Callable[..., Any]", function)(*context, **(config.model_extra or {}))
+        except FedsimError:
+            raise
+        except Exception as error:
+            raise FedsimError(f"{kind} '{name}' failed: {describe_exception(error)}.") from error
+
+    return Method(
+        kind=kind,
+        name=name,
+        module=name.partition(":")[0],
+        summary="a function of your own",
+        make=make,
+        config=OpenConfig,
+    )
+
+
+def _import_callable(name: str) -> Any:
+    """Return what ``package.module:function`` names."""
+    module_name, _, attribute = name.partition(":")
+    process.find_own_modules(module_name)
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise FedsimError(
+            f"cannot import '{module_name}' for '{name}': {error}. Run from the folder that holds it, or install it."
+        ) from error
+    except Exception as error:
+        raise FedsimError(f"importing '{module_name}' for '{name}' failed: {error!r}.") from error
+    try:
+        return getattr(module, attribute)
+    except AttributeError as error:
+        names = [n for n in vars(module) if not n.startswith("_")]
+        where = f" of {module.__file__}" if getattr(module, "__file__", None) else ""
+        raise FedsimError(f"module '{module_name}'{where} has no '{attribute}'.{nearest(attribute, names)}") from error
