@@ -1,8 +1,8 @@
 """Changes one place of a source file at a time and counts the changes that its tests do not notice.
 
 `make mutants FILE=fedsim/threat/observe.py` runs it; docs/testing.md says how to read what it prints. The changes are
-cosmic-ray's, and one of our own. Each is made in a copy of the project and tried in a process of its own, which starts
-from one that has the large packages loaded.
+cosmic-ray's, one mended, and one of our own. Each is made in a copy of the project and tried in a process of its own,
+which starts from one that has the large packages loaded.
 """
 
 from __future__ import annotations
@@ -33,9 +33,11 @@ from typing import Any, NoReturn
 
 import parso
 from cosmic_ray.ast import ast_nodes, get_ast
+from cosmic_ray.exceptions import CosmicRayTestingException
 from cosmic_ray.mutating import mutate_code
 from cosmic_ray.operators.operator import Example, Operator
 from cosmic_ray.plugins import get_operator
+from parso.python.tree import Name
 
 # What a slip of the hand could make. Others of cosmic-ray's swaps, such as + for <<, raise an error at once, and a
 # reversed condition is what its AddNot makes.
@@ -47,7 +49,7 @@ _COMPARISON = "Eq_NotEq NotEq_Eq Lt_LtE Lt_Gt LtE_Lt LtE_GtE Gt_GtE Gt_Lt GtE_Gt
 _OTHER = (
     "ReplaceUnaryOperator_Delete_Not ReplaceUnaryOperator_Delete_USub ReplaceUnaryOperator_Delete_Invert AddNot "
     "ReplaceTrueWithFalse ReplaceFalseWithTrue ReplaceAndWithOr ReplaceOrWithAnd ReplaceBreakWithContinue "
-    "ReplaceContinueWithBreak ExceptionReplacer NumberReplacer RemoveDecorator ZeroIterationForLoop"
+    "ReplaceContinueWithBreak NumberReplacer RemoveDecorator ZeroIterationForLoop"
 )
 NAMES = (
     *(f"ReplaceBinaryOperator_{swap}" for swap in _BINARY.split()),
@@ -83,6 +85,38 @@ class DropStatement(Operator):
     @classmethod
     def examples(cls) -> Any:
         return (Example("check(x)\n", "pass\n"), Example("x += 1\n", "pass\n"))
+
+
+class ExceptionReplacer(Operator):
+    """Replaces an exception that is caught by one that nobody raises; cosmic-ray's fails on names with dots."""
+
+    def mutation_positions(self, node: Any) -> Any:
+        return ((name.start_pos, name.end_pos) for name in self._caught(node))
+
+    def mutate(self, node: Any, index: int) -> Any:
+        name = self._caught(node)[index]
+        siblings = name.parent.children
+        prefix = name.get_first_leaf().prefix
+        siblings[siblings.index(name)] = Name(CosmicRayTestingException.__name__, name.start_pos, prefix)
+        return node
+
+    @staticmethod
+    def _caught(node: Any) -> list[Any]:
+        if node.type != "except_clause":
+            return []
+        caught = node.children[1]
+        if caught.type == "atom":
+            caught = caught.children[1]
+        return caught.children[::2] if caught.type == "testlist_comp" else [caught]
+
+    @classmethod
+    def examples(cls) -> Any:
+        before = "try:\n    x\nexcept {}:\n    y\n"
+        return (
+            Example(before.format("OSError as e"), before.format("CosmicRayTestingException as e")),
+            Example(before.format("a.Error"), before.format("CosmicRayTestingException")),
+            Example(before.format("(a.Error, OSError)"), before.format("(CosmicRayTestingException, OSError)")),
+        )
 
 
 @dataclass(frozen=True)
@@ -149,7 +183,8 @@ def wilson(noticed: int, n: int, confidence: float = 0.95) -> tuple[float, float
 
 def mutants(source: str) -> list[Mutant]:
     """Return every change of a file that still is Python, in the order of places."""
-    operators = {name: get_operator(f"core/{name}")() for name in NAMES} | {"DropStatement": DropStatement()}
+    operators = {name: get_operator(f"core/{name}")() for name in NAMES}
+    operators |= {"DropStatement": DropStatement(), "ExceptionReplacer": ExceptionReplacer()}
     tree = get_ast(source)
     found = []
     for name, operator in operators.items():

@@ -85,9 +85,13 @@ def test_changes_what_a_slip_could_make() -> None:
     assert ("DropStatement", "pass\n") in made("x += a\n")
 
 
-@pytest.mark.parametrize("example", mutants.DropStatement.examples())
-def test_drops_statements_as_its_examples_say(example: mutants.Example) -> None:
-    assert mutants.mutate_code(example.pre_mutation_code, mutants.DropStatement(), 0) == example.post_mutation_code
+@pytest.mark.parametrize(
+    ("operator", "example"),
+    [(own, example) for own in (mutants.DropStatement, mutants.ExceptionReplacer) for example in own.examples()],
+)
+def test_operators_change_what_their_examples_say(operator: type[mutants.Operator], example: mutants.Example) -> None:
+    assert mutants.mutate_code(example.pre_mutation_code, operator(), 0) == example.post_mutation_code
+    assert (operator.__name__, example.post_mutation_code) in made(example.pre_mutation_code)
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,17 @@ def fails(message: Message, context: Context) -> Message:
     raise LookupError("no partition")
 
 
+short = ClientApp()
+
+
+@short.train()
+def forgets(message: Message, context: Context) -> Message:
+    """Answer without the last tensor."""
+    arrays = message.content.array_records["arrays"].to_torch_state_dict()
+    arrays.popitem()
+    return Message(RecordDict({"arrays": ArrayRecord(arrays)}), reply_to=message)
+
+
 def make() -> Subject:
     """Return the same model, and the examples that the app trains on."""
     torch.manual_seed(3)

@@ -51,8 +51,8 @@ def model_and_gradient() -> tuple[torch.nn.Module, dict[str, torch.Tensor], torc
 
 
 def audited(folder: Path, subject: Subject, **settings: object) -> AuditRecord:
-    plan = Plan.model_validate({"target": "test:make", "batches": (1,), "minutes": 0.1, **settings})
-    return auditing.run(subject, plan, Policy(), folder, Clock(6.0))
+    plan = Plan.model_validate({"target": "test:make", "batches": (1,), "minutes": 1.0, **settings})
+    return auditing.run(subject, plan, Policy(), folder, Clock(60.0))
 
 
 @pytest.mark.parametrize("write", [as_npz, as_safetensors])
@@ -70,6 +70,17 @@ def test_gradients_and_weights_from_files_give_the_image_back(tmp_path: Path, wr
     (victim,) = record.inspections[0].victims
     assert victim.scores[0].values["psnr"] > 60
     assert record.trials == ()
+
+
+@pytest.mark.parametrize(("steps", "kind"), [(1, "gradient"), (2, "delta")])
+def test_a_file_holds_a_gradient_of_one_step_or_the_change_of_several(tmp_path: Path, steps: int, kind: str) -> None:
+    model, gradient, inputs, labels = model_and_gradient()
+    subject = checked(Subject(model, loader=[(inputs, labels)], test=[(inputs, labels)], local_steps=steps), "test")
+    sent = update(
+        subject, Plan(target="test:make", batches=(2,), gradients=as_npz(tmp_path, gradient))
+    ).seen.entry.update
+    assert (sent.kind, sent.examples, sent.loss) == (kind, 2, 0.0)  # the loss is not known
+    assert all(torch.equal(sent.tensors[name], own) for name, own in gradient.items())
 
 
 def test_without_originals_the_guess_is_shown_and_not_scored(tmp_path: Path) -> None:
@@ -175,7 +186,7 @@ def test_the_reply_of_a_client_app_points_as_its_gradient_does(tmp_path: Path, m
     inputs, labels = apps.images(apps.EXAMPLES).tensors
     torch.manual_seed(1)  # as the app does: the same dropout
     gradients = torch.autograd.grad(F.cross_entropy(model(inputs), labels), list(model.parameters()))
-    assert sent.kind == "delta"
+    assert (sent.kind, sent.examples, sent.loss) == ("delta", apps.EXAMPLES, 0.0)  # the loss is not known
     for (name, _), gradient in zip(model.named_parameters(), gradients, strict=True):
         # a difference of weights of about 0.1 has their rounding, about 1e-8
         torch.testing.assert_close(sent.tensors[name], apps.RATE * gradient, rtol=1e-4, atol=1e-7)
@@ -185,6 +196,7 @@ def test_the_reply_of_a_client_app_points_as_its_gradient_does(tmp_path: Path, m
     ("name", "message"),
     [
         ("apps:broken", "the ClientApp 'apps:broken' failed: LookupError: no partition"),
+        ("apps:short", r"the reply of 'apps:short' and the model of the factory do not agree about '4.bias'\.$"),
         ("apps:make", "is of type function, expected a flwr.clientapp.ClientApp"),
     ],
 )

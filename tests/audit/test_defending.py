@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -11,8 +13,9 @@ from fedsim.audit.book import AuditJournal
 from fedsim.audit.clock import Clock, OutOfTime
 from fedsim.audit.inspecting import Inspector
 from fedsim.audit.training import trained
-from fedsim.audit.worlds import Setting
+from fedsim.audit.worlds import ROUNDS, Setting, reads_steps
 from fedsim.core import registry
+from fedsim.core.errors import FedsimError
 from fedsim.record.policy import Policy
 from tests.audit.findings import inspection, record, trial
 from tests.audit.subjects import small, world
@@ -29,9 +32,9 @@ def test_a_defense_that_the_client_has_is_not_tried_and_guarantees_come_first(bo
     tried = {own.name for own in fitting} | {label.partition(" ")[0] for label, _ in unfit}
     assert tried == {*registry.methods("defense")} - {"pruning"}
     assert all(reason for _, reason in unfit)
-    guaranteed = ["dp" in own.name for own in fitting]
-    assert guaranteed == sorted(guaranteed, reverse=True)
-    assert any(guaranteed)
+    order = [("dp" not in own.name, reads_steps(own), own.label) for own in fitting]
+    assert order == sorted(order)
+    assert {first for first, _, _ in order} == {second for _, second, _ in order} == {True, False}
     assert [own.name for own in fitting].count("gradient-noise") == 1 + len(defending._STRONGER["gradient-noise"])
 
 
@@ -70,6 +73,97 @@ def test_defenses_are_tried_on_the_smallest_batch_of_those_that_leaked_most(
     with pytest.raises(Reached) as reached:
         defending.defend(book, small(), 8)
     assert reached.value.args == (4,)
+
+
+class StoppedClock(Clock):
+    """A clock of 60 seconds that stands still until a test moves it."""
+
+    now = 0.0
+
+    def __init__(self) -> None:
+        super().__init__(60.0)
+
+    @property
+    def left(self) -> float:
+        return max(0.0, 60.0 - self.now)
+
+
+def test_each_defense_gets_its_share_of_the_time_until_none_is_left(
+    book: AuditJournal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    book.clock = clock = StoppedClock()
+    settings = [Setting(f"own-{number}") for number in range(5)]  # with the control six shares of ten seconds
+    given: list[tuple[str, float]] = []
+    taken = iter((20.0, 20.0, 19.0, 1.0))
+
+    def attempt(_self: object, setting: Setting, seconds: float) -> Any:
+        given.append((setting.label, seconds))
+        clock.now += next(taken)
+        return trial(setting.label, 0, 0.0)
+
+    monkeypatch.setattr(defending, "_baseline", lambda *_: None)
+    monkeypatch.setattr(defending, "_fitting", lambda *_: (settings, (("unfit", "why"),)))
+    monkeypatch.setattr(Inspector, "iterations", lambda *_: 7)
+    monkeypatch.setattr(Inspector, "inspect", lambda *_: inspection(3))
+    monkeypatch.setattr(defending._Defender, "attempt", attempt)
+    book.keep(control=None)
+    defending.defend(book, small(), 8)
+    assert given == [("own-0", 20.0), ("own-1", 20.0), ("own-2", 20.0), ("own-3", 1.0)]
+    assert [own.name for own in book.record.trials] == ["own-0", "own-1", "own-2", "own-3"]
+    assert book.record.not_tried == ("own-4",)
+    assert (book.record.control, book.record.unfit) == (inspection(3), (("unfit", "why"),))
+
+
+def test_before_any_defense_the_client_trains_and_members_are_found_with_shadows(
+    book: AuditJournal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    book.clock, book.tell = StoppedClock(), said.append
+    subject, given = small(), []
+    summary = trained(world(subject), 2, 60.0)
+
+    def judge(*_: object, with_shadows: bool) -> tuple[()]:
+        given.append(with_shadows)
+        return ()
+
+    monkeypatch.setattr(defending, "trained", lambda _world, *told: given.append(told) or summary)
+    monkeypatch.setattr(defending, "_judge", judge)
+    assert defending._baseline(book, subject, 2) is summary
+    assert given == [(ROUNDS, 7.5), True]  # half of the quarter that members get
+    assert said == ["trains for a few rounds, without further defenses"]
+    assert book.record.training == summary.summary
+
+
+def test_a_defense_that_refuses_passes_is_tried_with_poisson_sampling(
+    book: AuditJournal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse_passes(seen: object, _subject: object) -> None:
+        checked.append(seen)
+        if len(checked) == 1:
+            raise FedsimError("it wants another sampling")
+
+    checked: list[object] = []
+    monkeypatch.setattr(defending, "check", refuse_passes)
+    found, made = defending._sample(book, small(), 2, Setting("gradient-noise"))
+    assert found == Setting("gradient-noise", sampling="poisson")
+    assert len(checked) == 2
+    assert checked[1] is made
+
+
+@pytest.mark.parametrize(("defends", "seconds"), [(True, 15.0), (False, 57.0)])
+def test_members_are_judged_in_a_share_of_the_time_and_as_many_as_the_training_touched(
+    book: AuditJournal, monkeypatch: pytest.MonkeyPatch, defends: bool, seconds: float
+) -> None:
+    book.clock = StoppedClock()
+    book.keep(plan=book.plan.model_copy(update={"defend": defends}))
+    monkeypatch.setattr(defending.members, "candidates", lambda *_: 10**6)
+    monkeypatch.setattr(defending.members, "judged", lambda *given, **_: given[2:])
+    data = SimpleNamespace(train=None, test=None)
+    subject: Any = SimpleNamespace(dataset=data, subject=SimpleNamespace(local_steps=3))
+    training: Any = SimpleNamespace(summary=SimpleNamespace(batch_size=4))
+    none: Any = None
+    found = defending._judge(book, subject, none, training, none, with_shadows=True)
+    assert found == (seconds, book.tell, ROUNDS * 4 * 3)
 
 
 def test_what_a_defense_costs_is_what_it_adds(book: AuditJournal, monkeypatch: pytest.MonkeyPatch) -> None:

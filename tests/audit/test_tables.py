@@ -23,6 +23,18 @@ def test_every_attacked_image_is_a_row_with_its_scores_and_what_it_was_defended_
     assert [row["recovered"] for row in rows[:6]] == ["True"] * 3 + ["False"] * 3
     assert [(row["batch"], row["update"]) for row in rows[4:6]] == [("4", "1"), ("4", "2")]
     assert {row["psnr_db"] if "psnr_db" in row else row["psnr"] for row in rows} == {"30.0"}
+    is_shown = [metric.shown for metric in tables._metrics("image")]
+    assert is_shown == sorted(is_shown, reverse=True)
+    assert {*is_shown} == {True, False}
+
+
+def test_an_update_without_a_guess_is_a_row_that_failed(tmp_path: Path) -> None:
+    lost = inspection(0, of=2, scores=(), failure="no guess")
+    tables.write(record(Policy(), inspections=(lost,), control=None), tmp_path)
+    rows = read(tmp_path / tables.IMAGES)
+    assert [(row["update"], row["recovered"], row["image"]) for row in rows] == [
+        ("1", "failed", ""), ("2", "failed", "")
+    ]  # fmt: skip
 
 
 def test_a_defense_has_what_it_stopped_what_it_cost_and_whether_it_keeps_the_policy(tmp_path: Path) -> None:
@@ -34,6 +46,7 @@ def test_a_defense_has_what_it_stopped_what_it_cost_and_whether_it_keeps_the_pol
     assert (control["defense"], control["recovered_share"], control["accuracy_loss"]) == ("control", "1.0", "")
     assert (first["updates"], first["recovered_share"], first["accuracy_loss"]) == ("40", "0.75", "0.02")
     assert (first["keeps_policy"], first["test_examples"]) == ("no", "100")
+    assert (first["loss_change"], first["slowdown"]) == ("0.1", "1.5")
     assert "max_recognisable" in first["breaks"]
     assert (control["epsilon"], first["epsilon"]) == ("", "9.0")
     assert (second["defense"], second["keeps_policy"], second["failure"]) == (HOSTILE, "undecided", "broke")

@@ -90,6 +90,8 @@ def test_the_cheapest_defense_that_keeps_the_policy_is_recommended() -> None:
     )
     assert "costs +1.0 (+0.0 to +2.0) points of test accuracy (n = 100) after 5 rounds" in text
     assert text.endswith("Guarantee: none, and no attack that failed is one.")
+    only = verdict.sentence(record(Policy(max_recognisable=0.1), trials=(trial("ruinous", 0, 0.4),)))
+    assert "costs +40.0 (+39.0 to +41.0) points of test accuracy" in only
 
 
 def test_where_none_keeps_the_policy_none_is_recommended() -> None:
@@ -175,6 +177,12 @@ def test_the_client_itself_is_undecided_where_its_attacks_prove_nothing() -> Non
         "(--updates 35).",
     )
     assert verdict.unjudged(record(policy, inspections=(inspection(0, ENOUGH),))) == ()
+    broken = record(policy, inspections=(inspection(30, 40, converged=False),))
+    assert verdict.unjudged(broken) == ()  # what was recovered needs no long search
+    blind = inspection(0).model_copy(update={"summary": None, "is_scored": False})
+    assert verdict.unjudged(record(policy, inspections=(blind,))) == (
+        "Undecided: max_recognisable was not judged, since no reconstruction was scored.",
+    )
 
 
 def test_an_audit_without_a_guess_says_that_nothing_is_known() -> None:

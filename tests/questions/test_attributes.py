@@ -1,12 +1,14 @@
 """Attacks on attributes: changes are made once for all that ask alike, and a failure stays its own."""
 
 from contextlib import nullcontext
+from itertools import count
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
+from fedsim.core import registry
 from fedsim.core.errors import NotApplicable
 from fedsim.questions import Evidence, Work
 from fedsim.questions import attributes as asking
@@ -73,6 +75,25 @@ def test_attacks_on_one_attribute_share_its_changes_and_each_stands_beside_its_c
         (topic, 1, 2), (topic, 1, 2), "a", "a, values permuted", "c", "c, values permuted",
         (name, 1, 2), (name, 1, 2), "b", "b, values permuted",
     ]  # fmt: skip
+
+
+def test_attacks_on_one_attribute_share_the_time_of_its_changes(
+    calls: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asking, "time", SimpleNamespace(perf_counter=count(10.0).__next__))  # every look is a second
+    found = asked(choice("a", "topic"), choice("refuses", "topic"), choice("b", "name"), told=[])
+    assert [(own.label, own.seconds) for own in found if own.role == "attack"] == [
+        ("a", 1.5), ("refuses", 1.5), ("b", 2.0)
+    ]  # fmt: skip
+
+
+def test_it_is_registered_and_checks_each_attribute_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    checked: list[Any] = []
+    monkeypatch.setattr(asking.attributes, "check", lambda *given: checked.append(given))
+    question = WhatAreTheDataLike(Attributes(attacks=(choice("a", "topic"), choice("b", "name"))))
+    question.check("world")  # type: ignore[arg-type]
+    assert checked == [("world", ["topic", "name"])]
+    assert registry.get("question", "attributes").make is WhatAreTheDataLike
 
 
 def test_who_fails_says_why_and_the_others_go_on(calls: list[Any]) -> None:

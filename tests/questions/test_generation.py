@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from fedsim.core import registry
 from fedsim.core.errors import FedsimError
 from fedsim.core.types import Generated, Trace
 from fedsim.questions import Evidence, Work
@@ -41,8 +42,9 @@ def asked(monkeypatch: pytest.MonkeyPatch, written: Written | Exception, **table
             raise written
         return written
 
-    monkeypatch.setattr(asking.spoken, "speak", give)
-    monkeypatch.setattr(asking.drawing, "draw", give)
+    module, way = (asking.drawing, "draw") if table.get("decoder") == "heun" else (asking.spoken, "speak")
+    monkeypatch.setattr(module, way, give)
+    monkeypatch.setattr(asking, "time", SimpleNamespace(perf_counter=iter((10.0, 13.0)).__next__))
     processes: Any = SimpleNamespace(readers=lambda _should_stop: nullcontext(lambda *_: None))
     world = SimpleNamespace(scenario=SimpleNamespace(seed=3, scoring=SimpleNamespace(confidence=0.95)))
     question = WhatGenerationGivesAway(Generation.model_validate({"decoder": ADED, **table}))
@@ -54,6 +56,7 @@ def test_what_was_written_is_told_before_what_that_gave_away(monkeypatch: pytest
     (context, told), work = asked(monkeypatch, Written(TEXTS, (TOLD,), {"tokens": ["2 1"]}))
     assert (context.role, context.label, context.metric, context.method) == ("context", "aded", "tokens_a_step", "aded")
     assert context.value is not None
+    assert context.seconds == 3.0
     assert (context.value.value, context.n) == (1.5, 3)  # of two steps 2 + 1 tokens; a text without steps has no pace
     assert context.about == {"by": "aded", "texts": 4, "ended length": 3, "ended failed": 1}
     assert context.note == ("aded (depth = 4), the global model: 4 texts; ended 1 by failed, 3 by length. no way on.")
@@ -82,3 +85,8 @@ def test_a_decoder_that_wrote_nothing_says_why(monkeypatch: pytest.MonkeyPatch, 
     (context,), work = asked(monkeypatch, error)
     assert "the draft is gone." in context.failure
     assert (context.label, context.value, context.state, work.items) == ("aded", None, "failed", {})
+    assert context.seconds == 3.0
+
+
+def test_it_is_registered_under_the_name_of_its_table() -> None:
+    assert registry.get("question", "generation").make is WhatGenerationGivesAway

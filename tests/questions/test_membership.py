@@ -8,6 +8,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from fedsim.core import registry
 from fedsim.core.hooks import MembershipAttack
 from fedsim.core.types import Config, MembershipObservation, ShadowPlan
 from fedsim.questions import Evidence, Work
@@ -129,6 +130,11 @@ def test_an_attack_that_fails_says_why_and_the_next_one_runs(calls: list[str]) -
     assert told == ["a", "b"]
 
 
+def test_an_attack_took_what_its_clock_says(monkeypatch: pytest.MonkeyPatch, calls: list[str]) -> None:
+    monkeypatch.setattr(asking, "time", SimpleNamespace(perf_counter=iter((10.0, 13.0)).__next__))
+    assert asked(choice("a"))[0].seconds == 3.0
+
+
 def test_who_asks_to_stop_is_heard_between_two_attacks(calls: list[str]) -> None:
     with pytest.raises(KeyboardInterrupt):
         asked(choice("a"), work=Work(should_stop=lambda: True))
@@ -178,6 +184,13 @@ def test_an_attack_on_updates_names_their_client_and_rounds(monkeypatch: pytest.
 def test_two_attacks_of_one_label_are_refused(attacks: list[dict[str, Any]], twice: str) -> None:
     with pytest.raises(ValidationError, match=f"two attacks are reported as '{twice}'. Give one a label"):
         Membership.model_validate({"attacks": attacks})
+
+
+def test_its_table_names_at_least_one_attack() -> None:
+    assert registry.get("question", "membership").make is WhoWasAMember
+    assert [own.name for own in Membership.model_validate({"attacks": [{"name": "lira"}]}).attacks] == ["lira"]
+    with pytest.raises(ValidationError, match="at least 1 item"):
+        Membership.model_validate({"attacks": []})
 
 
 def test_of_two_alike_one_may_have_a_label() -> None:

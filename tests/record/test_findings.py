@@ -51,6 +51,7 @@ def test_what_it_is_of_is_told_in_words() -> None:
 def test_defaults_are_left_out_of_json_and_come_back() -> None:
     bare = Finding(question="audit", label="", metric="epsilon_shown")
     assert bare.model_dump() == {"question": "audit", "label": "", "metric": "epsilon_shown"}
+    assert bare.seconds == 0.0
     full = finding(role="chance", p=0.0, limit=1.0, more={"auc": Interval(value=1.0, low=None, high=None, n=2)})
     assert "failure" not in full.model_dump()
     for own in (bare, full, finding(failure="why", note="a", alarm="b", seconds=2.0, items="c", settings={"k": 0})):

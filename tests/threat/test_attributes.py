@@ -67,6 +67,9 @@ def test_a_public_change_is_the_gradient_of_a_public_example_that_has_the_value(
         ]
         assert len(found) == 1
         assert parity.test[found[0]] == value
+    unknown = dataclasses.replace(parity, test=parity.test.where(torch.arange(30) >= 4, -1))
+    few = attributes.public_changes(world, entry(world), "parity", unknown, 2)
+    assert [value for value, _ in few] == [0, 1, 0, 1]  # examples without the attribute are of no value
 
 
 def test_the_truth_is_the_value_of_most_examples_and_a_tie_has_none(scenario: Build) -> None:

@@ -67,6 +67,17 @@ def test_where_all_masks_follow_the_whole_gradient_finds_images_and_labels(toy, 
     assert torch.equal(guess.labels, truth.batches[0].labels[order])
 
 
+@pytest.mark.parametrize(("size", "seed", "is_sure"), [(2, 1, True), (3, 0, False)])
+def test_images_are_exact_only_where_their_tokens_surely_belong_together(toy, attack_named, size, seed, is_sure):
+    observation, truth = toy(build(), SHAPE, size, seed=seed)
+    guess = solve(attack_named, NAME, replace(observation, threat=ThreatModel(knows=("batch-size",))))
+    assert guess.objective < 1e-8  # every token is right
+    assert (guess.facts["margin of the images"] > 0) is is_sure
+    distances = torch.cdist(guess.inputs.flatten(1), truth.batches[0].inputs.flatten(1)).amin(1)
+    assert bool(distances.max() < 1e-6) is is_sure  # and so are the images, or else they are mixed
+    assert guess.is_exact is is_sure
+
+
 @pytest.mark.parametrize(("hidden", "is_separated"), [(384, True), (64, False)])
 def test_hidden_units_of_the_first_block_open_batches_whose_positions_have_no_zeros(
     watched, attack_named, psnr_of, hidden, is_separated

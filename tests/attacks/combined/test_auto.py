@@ -242,6 +242,18 @@ def test_examples_that_do_not_lower_the_distance_stay_out(watched: Watched, monk
     assert len(guess.inputs) == 3
 
 
+@pytest.mark.parametrize(("noise", "is_refined"), [(0.0, False), (0.3, True)])
+def test_refining_is_kept_only_where_it_explains_the_gradient_better(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch, noise: float, is_refined: bool
+) -> None:
+    observation, truth, _ = watched(model={"name": "mlp", "width": 32, "dropout": 0.0})
+    others = returning(monkeypatch, inverting_gradients=found(truth.batches[0], [0], noise=noise))
+    guess = attacked(observation, leave_out=others, mask_iterations=5)
+    start = found(truth.batches[0], [0], noise=noise).inputs
+    assert torch.equal(guess.inputs, start) is not is_refined
+    assert guess.notes[0].endswith("not refined: refining did not explain the gradient better") is not is_refined
+
+
 def test_what_an_attack_expects_puts_it_in_order(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
     model = {"name": "mlp", "width": 256, "depth": 2, "dropout": 0.5}
     observation, _, _ = watched(model=model, federation={"batch_size": 2})

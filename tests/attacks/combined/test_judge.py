@@ -3,9 +3,10 @@
 from collections.abc import Callable
 from dataclasses import replace
 
+import pytest
 import torch
 
-from attacks.combined._judge import Judge
+from attacks.combined._judge import _INPUT_RATE, _MASK_RATE, Judge
 from attacks.core.gradient_distance import gradient_distance
 from fedsim.core import registry, seeding
 from fedsim.core.types import Observation, PublicKnowledge, Truth
@@ -39,6 +40,42 @@ def test_the_judge_is_exact_at_the_truth(watched: Watched) -> None:
     assert judge.held_out == ()
     at_truth = judge.judge(truth.batches[0].inputs, truth.masks[0], torch.Generator().manual_seed(0))
     assert at_truth.distance < 1e-6
+
+
+def test_settling_moves_the_masks_alone_and_polishing_the_inputs_too(watched: Watched) -> None:
+    model = {"name": "mlp", "width": 32, "depth": 2, "dropout": 0.25}
+    observation, truth, _ = watched(model=model, federation={"batch_size": 2})
+    assert observation.labels is not None
+    judge = Judge(observation, observation.labels, is_noisy=False, iterations=20)
+    generator = torch.Generator().manual_seed(0)
+    begun = judge.judge(0.9 * truth.batches[0].inputs, None, generator)
+    settled, polished = judge.settle(begun, generator), judge.polish(begun, generator)
+    assert torch.equal(settled.inputs, begun.inputs)
+    assert not torch.equal(settled.masks[0], begun.masks[0])
+    assert 0 < float((polished.inputs - begun.inputs).abs().max()) < 20 * _INPUT_RATE  # that far in as many steps
+    assert max(settled.distance, polished.distance) < begun.distance
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_masks_are_read_from_the_update_of_one_example_alone(watched: Watched, size: int) -> None:
+    model = {"name": "mlp", "width": 32, "depth": 2, "dropout": 0.25}
+    observation, truth, _ = watched(model=model, federation={"batch_size": size})
+    assert observation.labels is not None
+    judge = Judge(observation, observation.labels, is_noisy=False, iterations=1)
+    guess = judge.judge(-truth.batches[0].inputs, None, torch.Generator().manual_seed(0))
+    assert torch.equal(guess.masks[0], truth.masks[0][0]) is (size == 1)
+
+
+@pytest.mark.parametrize(("knows", "begun"), [(("batch-size", "dropout-rates"), 0.75), (("batch-size",), 1.0)])
+def test_a_search_for_masks_begins_at_their_mean_where_rates_are_known(
+    watched: Watched, knows: tuple[str, ...], begun: float
+) -> None:
+    model = {"name": "mlp", "width": 32, "depth": 2, "dropout": 0.25}
+    observation, truth, _ = watched(model=model, federation={"batch_size": 2}, knows=knows)
+    judge = Judge(observation, truth.batches[0].labels, is_noisy=False, iterations=1)
+    guess = judge.judge(truth.batches[0].inputs, None, torch.Generator().manual_seed(0))
+    for mask in guess.masks:
+        assert float((mask - begun).abs().max()) < 2 * _MASK_RATE  # one step
 
 
 def test_where_only_a_part_is_sent_nothing_else_is_compared(watched: Watched) -> None:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from attacks.combined._union import _filled, unite
+from attacks.combined._union import _filled, _is_among, unite
 from attacks.core.batches import Batch
 
 TRUTH = torch.tensor([[1.0, 0.0], [0.0, 1.0], [2.0, 2.0]])
@@ -46,3 +46,16 @@ def test_an_example_fills_no_place_of_another_label() -> None:
     of_class_one = Batch(TRUTH[[1, 0, 2]], None, torch.tensor([False, True, False]))
     assert _filled(batch(1, 2), of_class_one, LABELS) is None  # what is empty is of class 0
     assert _filled(batch(0, 2), of_class_one, LABELS) is None  # and this example is there already
+
+
+def test_an_example_in_an_empty_place_is_found_there() -> None:
+    found = unite([batch(0), batch(1, wrong=2)], LABELS, distance, swaps=True)  # the other guess as a whole is worse
+    assert torch.equal(found.batch.inputs[:2], TRUTH[:2])
+    assert found.batch.are_found.tolist() == [True, True, False]
+
+
+def test_two_examples_are_the_same_within_a_share_of_their_size() -> None:
+    large, small = torch.tensor([100.0, 0.0]), torch.tensor([0.01, 0.0])
+    assert _is_among(large, large[None] + 0.5)
+    assert not _is_among(large, large[None] + 1.5)
+    assert not _is_among(small, 2.0 * small[None])

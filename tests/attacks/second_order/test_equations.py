@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from attacks.second_order._equations import _sum_rounding
 from tests.attacks.second_order.solved import ALL, SMOOTH, Toy, Watched, distances, equations_of, lenet, solve
 
 
@@ -44,3 +45,17 @@ def test_entries_that_were_not_sent_are_no_equations(watched: Watched) -> None:
 def test_hidden_layers_are_left_out(watched: Watched) -> None:
     observation, truth, _ = watched(model=SMOOTH, threat={"shares": ["4.*", "1.*"]})
     assert float(distances(solve(observation), truth).max()) < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("measured", "relative"),
+    [
+        (0.0, 4 * 2.0**-23),  # four roundings of float32
+        (1e-6, 2e-6),  # twice what was measured at other examples
+        (1e-2, 1e-5),  # no more than what an unstable model loses
+    ],
+)
+def test_rounding_counts_twice_what_was_measured_within_bounds(toy: Toy, measured: float, relative: float) -> None:
+    observation, _ = toy(nn.Sequential(nn.Flatten(), nn.Linear(16, 4)), (1, 4, 4), 1, dtype=torch.float32)
+    rounding = _sum_rounding(observation, {"1.weight": measured, "1.bias": measured})
+    assert rounding == pytest.approx(2 * relative**2, rel=1e-12, abs=0)  # two tensors, but for rounding of the sum

@@ -73,6 +73,16 @@ def test_each_way_to_craft_weights_is_seen_by_its_signal(change: Callable[[Tenso
         ServerCheck(ServerCheckConfig()).on_received(weights, here())
 
 
+def test_a_figure_at_its_bound_keeps_it() -> None:
+    weights = drawn()
+    spread = figures(weights)["spread of signs"]
+    assert "spread of signs" not in beyond(weights, regularity=spread)
+    weights["0.weight"][4] = 2.0 * weights["0.weight"][5]
+    assert figures(weights)["parallel rows"] == 2
+    assert "parallel rows" not in beyond(weights, parallel=2)
+    assert "parallel rows" in beyond(weights, parallel=1)
+
+
 def test_of_a_large_layer_rows_are_looked_at_that_the_server_cannot_foresee(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("defenses.received.server_check._MOST_ROWS", 32)
     weights = drawn(128)

@@ -37,6 +37,7 @@ def test_a_finding_is_a_row_with_what_stands_beside_it_and_a_failure_says_why() 
         "told", "attribute parity, values 2, left out 3", "60", "50%"
     )  # fmt: skip
     assert (first.role, first.figure, first.value.value, first.value.interval) == ("", "read right", "90%", "80 to 100")
+    assert own.groups == [("told", list(own.rows))]
     assert (control.role, control.value.value) == ("chance", "50%")
     assert (failed.value.value, failed.chance, failed.n, failed.reason) == (NOTHING, NOTHING, NOTHING, "no tensor")
     assert not own.has_p
