@@ -29,6 +29,7 @@ NAVIGATION: dict[str, tuple[str, ...]] = {
         "attacks/exact-frontier.md",
         "attacks/membership.md",
         "attacks/attributes.md",
+        "attacks/sources.md",
         "speakers.md",
         "attacks/memorisation.md",
         "benchmarks",

@@ -1,0 +1,220 @@
+"""sources: which client did an example come from?
+
+The server sees the updates of a round with names withheld, and holds an example of one of these clients. It compares
+what each update does to the example: the loss under each client's model, or how well each update agrees with the
+example's gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import ClassVar, final
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from fedsim.core import seeding
+from fedsim.core.errors import ScenarioError
+from fedsim.core.examples import distinct
+from fedsim.core.registry import metric, question
+from fedsim.core.types import Batch, Config, Tensors, WireEntry
+from fedsim.metrics.attributes import share_read
+from fedsim.questions import Evidence, Question, Work
+from fedsim.record import Finding, Interval
+from fedsim.scenario.world import World
+
+_FEWEST = 2  # clients between whom there is a question
+_PERMUTATIONS = 10
+
+
+class Sources(Config):
+    """Whose examples are asked about."""
+
+    examples: int = Field(default=20, ge=1, description="of each watched client and round, from behind its update")
+
+
+@metric(
+    "source_told",
+    title="source told",
+    summary="mean over clients of the share of their examples whose client was told",
+    over="finding",
+    form="percent",
+    digits=0,
+    counted=True,
+    limits=(0.0, 1.0),
+)
+def source_told(guesses: Tensor, clients: Tensor, generator: np.random.Generator, confidence: float = 0.95) -> Interval:
+    """Return the share with its interval by bootstrap over clients, which has no bounds below three of them.
+
+    Args:
+        guesses: shape (N,) or, of several permutations, (P, N).
+        clients: whose each example is, shape (N,).
+        generator: source of the resamples.
+        confidence: coverage of the interval.
+    """
+    right = (guesses == clients).double()
+    return share_read(right.mean(0) if right.dim() > 1 else right, clients, clients, generator, confidence)
+
+
+@final
+@question("sources", summary="which client did an example come from?", paper="2109.05659")
+class WhoseExampleIsIt(Question[Sources]):
+    """Tells the client of an example by what each client's update does to it."""
+
+    title: ClassVar[str] = "Whose example is it?"
+    summary: ClassVar[str] = (
+        "The server sees the updates of a round with names withheld, and holds examples from behind them. It gives "
+        "each example to the client under whose model its loss is lowest, or whose update agrees best with its "
+        "gradient."
+    )
+    method: ClassVar[str] = (
+        "Each client counts alike; intervals are by bootstrap over clients, and chance is one in their number. The "
+        "control deals the clients' updates out anew, and must be at chance."
+    )
+
+    def check(self, world: World) -> None:
+        """Check that there are several updates to tell apart, and that examples have a loss of their own."""
+        threat = world.scenario.threat
+        if threat.sees != "single-update":
+            raise ScenarioError("sources: a sum has no single source. Expected threat.sees = 'single-update'.")
+        if threat.victims < _FEWEST:
+            raise ScenarioError(
+                f"sources: threat.victims is {threat.victims}, so there is nothing to tell apart. Expected at least "
+                f"{_FEWEST}."
+            )
+        if not world.task.has_labels or world.task.draws:
+            raise ScenarioError(
+                f"sources: the loss of a single example is needed, and task '{world.task.name}' has none without draws."
+            )
+
+    def describe_attacker(self) -> Iterator[str]:
+        """Say what is asked, and with what help."""
+        yield (
+            f"It is asked which client up to {self.config.examples} examples of each attacked update came from. It "
+            "holds these examples, and sees the round's updates without their clients' names."
+        )
+
+    def ask(self, evidence: Evidence, work: Work) -> Iterator[Finding]:
+        """Yield a finding and its control for each way of comparing."""
+        rounds = list(self._rounds(evidence))
+        for label, score in _WAYS.items():
+            scores = []
+            for number, own in enumerate(rounds, 1):
+                work.progress(f"{label}: round", number, len(rounds))
+                scores.append(score(evidence.world, own))
+            yield from _findings(evidence.world, label, rounds, scores)
+
+    def _rounds(self, evidence: Evidence) -> Iterator[_Round]:
+        """Yield the watched rounds in which several clients' updates counted, with examples of each."""
+        pairs = zip(evidence.journal.entries, evidence.truths, strict=True)
+        for number, group in groupby(pairs, key=lambda pair: pair[0].round):
+            some = [(entry, distinct([b for b in truth.private if len(b)])) for entry, truth in group]
+            if len(some) >= _FEWEST:
+                source = seeding.generator(evidence.world.scenario.seed, "sources", number)
+                yield _Round.of(some, self.config.examples, source)
+
+
+@dataclass(frozen=True)
+class _Round:
+    """Updates of a round, and examples from behind them; `sources` holds the place of each one's update."""
+
+    entries: tuple[WireEntry, ...]
+    examples: Batch
+    sources: Tensor
+
+    @classmethod
+    def of(cls, some: Sequence[tuple[WireEntry, Batch]], most: int, generator: torch.Generator) -> _Round:
+        """Take examples of each client, in an order that tells nothing."""
+        chosen = [batch.taken(torch.randperm(len(batch), generator=generator)[:most]) for _, batch in some]
+        sources = torch.cat([torch.full((len(own),), place) for place, own in enumerate(chosen)])
+        order = torch.randperm(len(sources), generator=generator)
+        return cls(tuple(entry for entry, _ in some), Batch.joined(chosen).taken(order), sources[order])
+
+    @property
+    def numbers(self) -> Tensor:
+        """The client of each update."""
+        return torch.tensor([entry.client for entry in self.entries])
+
+    @property
+    def clients(self) -> Tensor:
+        """The client of each example."""
+        return self.numbers[self.sources]
+
+
+def _by_loss(world: World, own: _Round) -> Tensor:
+    """Return minus the loss of each example under each client's model, shape (N, K)."""
+    return torch.stack([-_losses(world, _trained(world, entry), own.examples) for entry in own.entries], dim=1)
+
+
+def _by_alignment(world: World, own: _Round) -> Tensor:
+    """Return the cosine of each example's gradient with each update, as a gradient, shape (N, K)."""
+    model = _holding(world, own.entries[0].received)
+    parameters = {name: p for name, p in model.named_parameters() if name in own.entries[0].update.tensors}
+    updates = torch.stack([_flat(entry.update.tensors, parameters) for entry in own.entries])
+    gradients = []
+    for place in range(len(own.examples)):
+        loss = world.task.loss(*world.task.answer(model, own.examples.taken(torch.tensor([place])), {}))
+        slopes = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True, materialize_grads=True)
+        gradients.append(torch.cat([slope.flatten() for slope in slopes]))
+    return nn.functional.cosine_similarity(torch.stack(gradients)[:, None], updates[None], dim=-1)
+
+
+_WAYS: dict[str, Callable[[World, _Round], Tensor]] = {
+    "loss under each model": _by_loss,
+    "agreement with each update": _by_alignment,
+}
+
+
+def _findings(world: World, label: str, rounds: Sequence[_Round], scores: Sequence[Tensor]) -> Iterator[Finding]:
+    finding = Finding(question="sources", label=label, metric="source_told")
+    if not rounds:
+        yield finding.model_copy(update={"failure": "no watched round has updates of two clients that counted"})
+        return
+    clients = torch.cat([own.clients for own in rounds])
+    guesses = _guess(rounds, scores)
+    source = seeding.generator(world.scenario.seed, "permuted sources")
+    permuted = torch.stack([_guess(rounds, [_shuffled(own, source) for own in scores]) for _ in range(_PERMUTATIONS)])
+    chance = float(np.mean([1 / len(own.entries) for own in rounds]))
+    about = {"clients": len(clients.unique()), "rounds": len(rounds)}
+    known = finding.model_copy(update={"chance": chance, "about": about})
+    for role, name, guess in (("attack", label, guesses), ("chance", f"{label}, updates permuted", permuted)):
+        draws = np.random.default_rng(seeding.derive(world.scenario.seed, "bootstrap"))
+        value = source_told(guess, clients, draws, world.scenario.scoring.confidence)
+        yield known.model_copy(update={"role": role, "label": name, "value": value})
+
+
+def _guess(rounds: Sequence[_Round], scores: Sequence[Tensor]) -> Tensor:
+    """Return the client with the highest score for each example of every round, shape (N,)."""
+    return torch.cat([own.numbers[score.argmax(1)] for own, score in zip(rounds, scores, strict=True)])
+
+
+def _shuffled(scores: Tensor, generator: torch.Generator) -> Tensor:
+    """Return scores whose updates are dealt out anew."""
+    return scores[:, torch.randperm(scores.shape[1], generator=generator)]
+
+
+def _trained(world: World, entry: WireEntry) -> Tensors:
+    """Return a client's model: what it received, less what it sent; a gradient counts as one step of the server's."""
+    is_gradient = world.scenario.federation.algorithm == "fedsgd"
+    rate = world.stack.server_optimizer.learning_rate if is_gradient else 1.0
+    sent = {**entry.update.tensors, **entry.update.buffers}
+    return {name: own - rate * sent[name] if name in sent else own for name, own in entry.received.items()}
+
+
+def _holding(world: World, weights: Tensors) -> nn.Module:
+    model = world.models.new().eval()
+    model.load_state_dict(dict(weights))
+    return model
+
+
+@torch.no_grad()
+def _losses(world: World, weights: Tensors, examples: Batch) -> Tensor:
+    return world.task.losses(*world.task.answer(_holding(world, weights), examples, {}))
+
+
+def _flat(tensors: Tensors, like: dict[str, nn.Parameter]) -> Tensor:
+    return torch.cat([tensors[name].flatten() for name in like])

@@ -1,0 +1,118 @@
+"""Sources: the client of an example is told by its update, and not where the updates are dealt out anew."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from fedsim.core.errors import ScenarioError
+from fedsim.core.types import Batch
+from fedsim.experiment.runner import train
+from fedsim.questions import Evidence, Work
+from fedsim.questions import sources as asking
+from fedsim.questions.sources import Sources, WhoseExampleIsIt
+from fedsim.record import Finding
+from fedsim.scenario import Scenario
+from fedsim.scenario import world as worlds
+from fedsim.threat.replay import replay
+
+Build = Callable[..., Scenario]
+STEPS: dict[str, Any] = {
+    "model": {"name": "mlp", "width": 32, "depth": 1, "dropout": 0.0},
+    "partition": {"scheme": "by-class", "classes_per_client": 1},
+    "federation": {
+        "algorithm": "fedavg",
+        "clients": 5,
+        "batch_size": 8,
+        "local_steps": 10,
+        "optimizer": {"name": "sgd", "learning_rate": 0.5},
+    },
+    "threat": {"victims": 5, "keep_updates": False},
+    "sources": {"examples": 6},
+}
+GRADIENTS = {
+    **STEPS,
+    "partition": {"scheme": "iid"},
+    "federation": {"algorithm": "fedsgd", "clients": 6, "batch_size": 1},
+    "threat": {"victims": 6, "keep_updates": False},
+}
+
+
+def evidence(scenario: Scenario) -> Evidence:
+    world = worlds.build(scenario)
+    journal = train(scenario.model_dump_json(), lambda _round: None)
+    return Evidence(world, journal, [replay(world, entry) for entry in journal.entries])
+
+
+def ask(scenario: Scenario) -> list[Finding]:
+    question = WhoseExampleIsIt(Sources.model_validate(scenario.questions["sources"].settings))
+    return list(question.ask(evidence(scenario), Work()))
+
+
+def test_clients_of_one_class_each_are_told_by_loss_and_by_agreement(scenario: Build) -> None:
+    by_loss, control, by_agreement, other = ask(scenario(**STEPS))
+    for finding in (by_loss, by_agreement):
+        assert (finding.state, finding.role, finding.chance) == ("recovered", "attack", 0.2)
+        assert finding.value is not None
+        assert finding.value.value > 0.9  # ten steps on one class: no other client's model knows it
+        assert finding.about == {"clients": 5, "rounds": 1}
+        assert finding.n == 30
+    for finding in (control, other):
+        assert (finding.state, finding.role) == ("withstood", "chance")
+
+
+def test_the_gradient_of_one_example_agrees_with_no_other_as_well(scenario: Build) -> None:
+    known = evidence(scenario(**GRADIENTS))
+    (own,) = WhoseExampleIsIt(Sources(examples=6))._rounds(known)
+    cosines = asking._by_alignment(known.world, own)
+    assert cosines.shape == (6, 6)
+    assert cosines[torch.arange(6), own.sources].tolist() == pytest.approx([1.0] * 6, abs=1e-5)  # single precision
+    assert int((cosines > 1 - 1e-4).sum()) == 6
+    assert torch.equal(own.clients, own.numbers[own.sources])
+
+
+def test_a_clients_model_is_what_it_trained(scenario: Build) -> None:
+    """Brute force: the loss of each example under the model that one client alone would have made."""
+    alone = {**STEPS, "federation": {**STEPS["federation"], "clients": 1}, "threat": {"victims": 1}}
+    alone["partition"] = {"scheme": "iid"}
+    del alone["sources"]
+    known = evidence(scenario(**alone))
+    weights = asking._trained(known.world, known.journal.entries[0])
+    for name, own in known.journal.weights.items():
+        torch.testing.assert_close(weights[name], own)
+
+
+def test_an_order_that_tells_nothing(scenario: Build) -> None:
+    known = evidence(scenario(**STEPS))
+    (own,) = WhoseExampleIsIt(Sources(examples=6))._rounds(known)
+    assert own.sources.bincount().tolist() == [6] * 5
+    assert not torch.equal(own.sources, own.sources.sort().values)
+
+
+def test_examples_of_a_round_stay_with_their_labels(scenario: Build) -> None:
+    known = evidence(scenario(**STEPS))
+    (own,) = WhoseExampleIsIt(Sources(examples=6))._rounds(known)
+    held = [Batch.joined([b for b in truth.private if len(b)]) for truth in known.truths]
+    for place, source in enumerate(own.sources.tolist()):
+        alike = (held[source].inputs == own.examples.inputs[place]).flatten(1).all(1)
+        assert bool(alike.any())
+        assert int(held[source].labels[alike][0]) == int(own.examples.labels[place])
+
+
+@pytest.mark.parametrize(
+    ("tables", "message"),
+    [
+        ({"threat": {"victims": 1}}, "threat.victims is 1, so there is nothing to tell apart"),
+        ({"threat": {"sees": "sum"}, "attacks": []}, "a sum has no single source"),
+    ],
+)
+def test_what_has_no_answer_is_refused_before_training(scenario: Build, tables: dict[str, Any], message: str) -> None:
+    with pytest.raises(ScenarioError, match=message):
+        WhoseExampleIsIt(Sources()).check(worlds.build(scenario(**{**STEPS, **tables})))
+
+
+def test_no_round_with_two_updates_is_a_failure(scenario: Build) -> None:
+    known = evidence(scenario(**{**STEPS, "threat": {"victims": 1}}))
+    found = list(WhoseExampleIsIt(Sources()).ask(known, Work()))
+    assert [finding.state for finding in found] == ["failed", "failed"]
