@@ -69,7 +69,7 @@ def defend(book: AuditJournal, subject: Checked, largest: int) -> None:
     book.keep(control=control)
     defender = _Defender(book, subject, inspector, training, worst, most, iterations)
     for setting in fitting:
-        if book.clock.left < min(seconds, _LEAST_SECONDS):
+        if book.clock.left < _LEAST_SECONDS:
             book.keep(not_tried=(*book.record.not_tried, setting.label))
             continue
         trial = defender.attempt(setting, min(2 * seconds, book.clock.left))
