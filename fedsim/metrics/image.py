@@ -250,10 +250,9 @@ def score_items(reconstruction: Reconstruction, batch: Batch, spec: InputSpec) -
 def _of_pictures(guesses: Tensor, originals: Tensor, usable: Tensor) -> dict[str, list[float]]:
     """Return the values of every metric of pictures that is installed; a guess that is not usable has the worst."""
     found: dict[str, list[float]] = {}
-    for name, method in registry.methods("metric").items():
-        own = registry.every_metric()[name]
+    for name, own in sorted(registry.every_metric().items()):
         if own.of_pictures and own.over == "item" and own.worst is not None:
-            values = torch.as_tensor(method.make(guesses, originals)).double()
+            values = torch.as_tensor(registry.get("metric", name).make(guesses, originals)).double()
             if values.shape != usable.shape:
                 raise FedsimError(
                     f"metric '{name}' returned shape {tuple(values.shape)}, expected one value for each picture, "

@@ -83,7 +83,7 @@ def test_dp_sgd_is_not_contradicted(scenario: Callable[..., Scenario]) -> None:
 def test_one_that_forgets_its_noise_is(scenario: Callable[..., Scenario]) -> None:
     (found,) = audits(scenario, "forgetful")
     assert found.state == "recovered"
-    assert found.alarm.startswith("An audit contradicts a guarantee: forgetful states")
+    assert found.alarm.startswith("An audit contradicts a guarantee. forgetful states")
 
 
 def test_canaries_leave_what_is_public_alone(scenario: Callable[..., Scenario]) -> None:
@@ -110,7 +110,7 @@ def test_a_contradiction_is_loud_and_ends_the_run_with_exit_code_one(tmp_path: P
     assert result.exit_code == 1
     (arm,) = read_record(tmp_path / "out").arms
     assert arm.findings[0].alarm
-    assert "An audit contradicts a guarantee: forgetful states" in " ".join(result.output.split())
+    assert "An audit contradicts a guarantee. forgetful states" in " ".join(result.output.split())
     assert "An audit contradicts a guarantee" in (tmp_path / "out" / "report.html").read_text()
 
 
