@@ -12,12 +12,15 @@ from attacks.malicious_server._linear_calls import (
     linear_calls,
     probes,
 )
+from fedsim.core import seeding
 
 SHAPE = (3, 4, 4)
 
 
 def network(between: nn.Module, rate: float = 0.0) -> nn.Module:
-    return nn.Sequential(nn.Flatten(), nn.Linear(48, 9), between, nn.Dropout(rate), nn.Linear(9, 4, bias=False))
+    """A network whose weights are the same in each process: of nine units, dropout may leave none that a bias opens."""
+    with seeding.isolate_randomness(0):
+        return nn.Sequential(nn.Flatten(), nn.Linear(48, 9), between, nn.Dropout(rate), nn.Linear(9, 4, bias=False))
 
 
 def test_calls_are_what_layers_read_and_return() -> None:
