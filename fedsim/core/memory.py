@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.overrides import TorchFunctionMode
 
 from fedsim.core.errors import FedsimError
 
@@ -44,20 +44,20 @@ def refusing_too_large(whose: str) -> Iterator[None]:
         yield
 
 
-class _Counting(TorchDispatchMode):
-    """Adds up the tensors that are made."""
+class _Counting(TorchFunctionMode):
+    """Adds up the tensors that are made. A dispatch mode would do so too, and load torch's compiler for it."""
 
     def __init__(self, room: int, whose: str) -> None:
         super().__init__()
         self._room, self._whose, self._taken = room, whose, 0
 
-    def __torch_dispatch__(
+    def __torch_function__(
         self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         given = kwargs or {}
-        if func.overloadpacket.__name__ in _MADE and torch.device(given.get("device") or "cpu").type == "cpu":
+        if getattr(func, "__name__", "") in _MADE and torch.device(given.get("device") or "cpu").type == "cpu":
             kind = given.get("dtype") or torch.get_default_dtype()
-            self._take(math.prod(args[0]) * kind.itemsize)
+            self._take(math.prod(_size(args, given)) * kind.itemsize)
         return func(*args, **given)
 
     def _take(self, size: int) -> None:
@@ -67,6 +67,12 @@ class _Counting(TorchDispatchMode):
                 f"{self._whose} needs more than {_COPIES * self._taken / _GIB:.1f} GiB for its weights and their "
                 f"gradient, and {self._room / _GIB:.1f} GiB of memory are free. Make the model smaller."
             )
+
+
+def _size(args: tuple[Any, ...], given: Mapping[str, Any]) -> Sequence[int]:
+    """Return the size that somebody asks for: by name, as one sequence, or as numbers."""
+    size = given.get("size", args[0] if args and isinstance(args[0], Sequence) else args)
+    return size if isinstance(size, Sequence) else (size,)
 
 
 def _of_machine() -> int | None:

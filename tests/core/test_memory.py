@@ -1,5 +1,9 @@
 """Models that do not fit into memory are refused before torch asks for it."""
 
+import subprocess
+import sys
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import nn
@@ -47,3 +51,22 @@ def test_a_model_that_fits_has_the_same_weights() -> None:
     with refusing_too_large("it"):
         counted = nn.Linear(5, 7)
     assert torch.equal(bare.weight, counted.weight)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: torch.ones(8, 4), lambda: torch.ones((8, 4)), lambda: torch.ones(size=(8, 4))]
+)
+def test_sizes_are_read_in_each_way_of_saying_them(monkeypatch: pytest.MonkeyPatch, make: Callable[[], object]) -> None:
+    monkeypatch.setattr(memory, "free", lambda: 2 * 4 * 32 - 1)
+    with refusing_too_large("it"), pytest.raises(FedsimError):
+        make()
+
+
+def test_counting_does_not_load_torchs_compiler() -> None:
+    code = (
+        "import sys; from torch import nn; from fedsim.core.memory import refusing_too_large\n"
+        "with refusing_too_large('it'): nn.Linear(2, 2)\n"
+        "print('torch._dynamo' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100, check=True)
+    assert done.stdout.strip() == "False"
