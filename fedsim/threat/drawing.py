@@ -25,7 +25,7 @@ from fedsim.scenario import Generation
 from fedsim.scenario.world import World
 from fedsim.threat.membership import count_training
 from fedsim.threat.side_channels import about
-from fedsim.threat.spoken import Written, check_trained, trained_weights
+from fedsim.threat.spoken import Written, check_trained, generation_of, trained_weights
 
 _AT_ONCE = 64
 _COARSE = 8  # pixels a side of what the distance of samples looks at
@@ -43,7 +43,7 @@ def check(world: World) -> None:
     Raises:
         ScenarioError: it cannot, with the reason.
     """
-    settings = _settings(world)
+    settings = generation_of(world)
     if settings.attacks:
         raise ScenarioError(
             f"generation.attacks: sampler '{settings.decoder.name}' takes the same steps whatever it draws, so its "
@@ -72,14 +72,9 @@ def draw(world: World, journal: Journal) -> Written:
     """
     model = world.models.new().eval()
     model.load_state_dict(dict(trained_weights(world, journal)))
-    found = _drawn(world, model, _settings(world).samples)
+    found = _drawn(world, model, generation_of(world).samples)
     samples = torch.stack([own.x for own in found if own.ending == "finished" and own.x is not None])
     return Written(found, tuple(_findings(world, journal, model, samples)))
-
-
-def _settings(world: World) -> Generation:
-    """Return the table of a scenario that has one."""
-    return Generation.model_validate(world.scenario.questions["generation"].settings)
 
 
 def _drawn(world: World, model: nn.Module, count: int) -> list[Generated]:
@@ -87,7 +82,7 @@ def _drawn(world: World, model: nn.Module, count: int) -> list[Generated]:
     spec, seed = world.data.dataset.spec, world.scenario.seed
     condition = Condition(((),) * count, {"class": torch.arange(count) % spec.classes})
     sources = seeding.generators(seed, "generation samples", [(number,) for number in range(count)])
-    sampler = _settings(world).decoder.make("component")
+    sampler = generation_of(world).decoder.make("component")
     return sample(sampler, model, condition, spec.shape, sources, at_once=_AT_ONCE)
 
 

@@ -33,7 +33,7 @@ def check(world: World) -> None:
         ScenarioError: it cannot, with the reason.
         FedsimError: the decoder does not run on this model.
     """
-    settings, dataset = _settings(world), world.data.dataset
+    settings, dataset = generation_of(world), world.data.dataset
     if dataset.tokenizer is None or not world.task.labels_are_inputs:
         raise ScenarioError(
             "generation: a decoder writes text, and what clients train here is no language model. Choose a text set "
@@ -98,8 +98,8 @@ def speak(world: World, journal: Journal, answer: Answer = answer_here) -> Writt
     return Written(texts, done.findings, _traces(speeches))
 
 
-def _settings(world: World) -> Generation:
-    """Return the table of a scenario that has one."""
+def generation_of(world: World) -> Generation:
+    """Return the table [generation] of a scenario that has one."""
     return Generation.model_validate(world.scenario.questions["generation"].settings)
 
 
@@ -118,7 +118,7 @@ def _asked(choice: TraceAttackChoice) -> Asked:
 
 def speaker_of(world: World, weights: Tensors, tokens: int | None = None) -> Speaker:
     """Return the model with these weights and the scenario's decoder; absent `tokens` are those of the scenario."""
-    settings, tokenizer, model = _settings(world), _tokenizer(world), world.models.new()
+    settings, tokenizer, model = generation_of(world), _tokenizer(world), world.models.new()
     model.load_state_dict(dict(weights))
     context = getattr(model, "context", None)
     stops = frozenset({tokenizer.end}) if settings.ends else frozenset[int]()
@@ -130,7 +130,7 @@ def speaker_of(world: World, weights: Tensors, tokens: int | None = None) -> Spe
 
 def _speaker_to_try(world: World) -> Speaker:
     """Return the untrained model. It fills in whole answers, whose length decides whether blocks fit."""
-    settings = _settings(world)
+    settings = generation_of(world)
     is_filled_in = registry.get("component", settings.decoder.name).hook == "unmasker"
     return speaker_of(world, world.models.first_weights, settings.tokens if is_filled_in else 1)
 
@@ -141,7 +141,7 @@ def check_trained(world: World) -> None:
     Raises:
         ScenarioError: it is a client's, and clients send gradients.
     """
-    if _settings(world).model == "client" and world.scenario.federation.algorithm == "fedsgd":
+    if generation_of(world).model == "client" and world.scenario.federation.algorithm == "fedsgd":
         raise ScenarioError(
             "generation.model is 'client', but with federation.algorithm = 'fedsgd' clients send gradients and train "
             "no model. Set federation.algorithm = 'fedavg', or generation.model = 'global'."
@@ -150,7 +150,7 @@ def check_trained(world: World) -> None:
 
 def trained_weights(world: World, journal: Journal) -> Tensors:
     """Return the weights that are used: the last global ones, or those of the first watched client, trained."""
-    if _settings(world).model == "global":
+    if generation_of(world).model == "global":
         return journal.weights
     if not journal.entries:
         raise FedsimError("no watched update counted, so there is no client's model. See threat.rounds.")
@@ -161,12 +161,12 @@ def trained_weights(world: World, journal: Journal) -> Tensors:
 
 def asked_of(world: World) -> list[tuple[Question, Asked]]:
     """Return the attacks of the scenario, each with its question."""
-    return [(_question(own), _asked(own)) for own in _settings(world).attacks]
+    return [(_question(own), _asked(own)) for own in generation_of(world).attacks]
 
 
 def material_of(world: World, journal: Journal) -> Material:
     """Return what the model is asked, as far as the scenario's questions need it."""
-    settings, dataset = _settings(world), world.data.dataset
+    settings, dataset = generation_of(world), world.data.dataset
     questions = {_question(own) for own in settings.attacks}
     members, strangers = list[Tokens](), list[Tokens]()
     if "member" in questions:
@@ -193,7 +193,7 @@ def _prompts(world: World) -> list[Tokens]:
     Raises:
         ScenarioError: there are fewer than two, or their file cannot be read.
     """
-    asked, tokenizer, dataset = _settings(world).prompts, _tokenizer(world), world.data.dataset
+    asked, tokenizer, dataset = generation_of(world).prompts, _tokenizer(world), world.data.dataset
     if asked.source in ("clients", "test"):
         planted = {number for secret in dataset.planted for number in secret.examples}
         own = [number for number in range(len(dataset.train)) if number not in planted]
@@ -235,7 +235,7 @@ def _secret(world: World, planted: Planted, number: int) -> Secret:
     tokenizer = _tokenizer(world)
     source = np.random.default_rng(seeding.derive(world.scenario.seed, "generation secrets", number))
     filling = planted.text[len(planted.prompt) :]
-    others = alternatives(planted.form, filling, _settings(world).others, source)
+    others = alternatives(planted.form, filling, generation_of(world).others, source)
     beginning = tokenizer.encode(planted.prompt)
     wholes = tuple(tuple(tokenizer.encode(planted.prompt + own)) for own in (filling, *others.texts))
     shared = [common_beginning(own, beginning) for own in wholes]
