@@ -21,8 +21,8 @@ from fedsim.core.types import Observation, Reconstruction, WireEntry  # noqa: E4
 from fedsim.federation.client import local_training  # noqa: E402
 from fedsim.scenario import AttackChoice, parse  # noqa: E402
 from fedsim.scenario import world as worlds  # noqa: E402
-from fedsim.threat.attacking import Attackers, frames, in_process  # noqa: E402
-from fedsim.threat.attacking.apart import start_isolated  # noqa: E402
+from fedsim.threat.attacking import Start, at_once, frames, search, start_here  # noqa: E402
+from fedsim.threat.attacking.apart import start_apart  # noqa: E402
 from fedsim.threat.observe import observe  # noqa: E402
 from fedsim.threat.victim import Victim  # noqa: E402
 
@@ -51,12 +51,12 @@ def _of_model(name: str, repeats: int) -> Iterator[Row]:
     observation = _observation(name)
     size = len(frames.saved(observation)) / 1e6
     yield measured("observation, serialised", name, [size], "MB", "")
-    one = [[_timed(how, observation, 1) for _ in range(repeats)] for how in (in_process, start_isolated)]
+    one = [[_timed(how, observation, 1) for _ in range(repeats)] for how in (start_here, start_apart)]
     yield measured("start of a process, until its first answer", name, [own.start for own in one[1]], "s", "")
     there = [apart.search - here.search for here, apart in zip(*one, strict=True)]
     yield measured("an attack's update there and its guess back", name, there, "s", "")
     steps = 200 if "MLP" in name else 5
-    many = [[_timed(how, observation, steps) for _ in range(repeats)] for how in (in_process, start_isolated)]
+    many = [[_timed(how, observation, steps) for _ in range(repeats)] for how in (start_here, start_apart)]
     here, apart = ([1e3 * own.search / steps for own in timed] for timed in many)
     yield measured("a step in process", name, here, "ms", "")
     yield measured("a step in a process of its own", name, apart, "ms", "")
@@ -74,14 +74,14 @@ def _observation(name: str) -> Observation:
     )
 
 
-def _timed(how: Attackers, observation: Observation, iterations: int) -> _Timed:
+def _timed(how: Start, observation: Observation, iterations: int) -> _Timed:
     settings = {"max_iterations": iterations, "threshold": 0.0, "patience": iterations}
     choice = AttackChoice.model_validate({"name": "inverting-gradients", **settings})
     begin = time.perf_counter()
-    with how(choice, 1, lambda: False) as attacker:
-        attacker.at_once(observation)
+    with how("attack", choice, lambda: False) as attacker:
+        at_once(attacker, observation)
         started = time.perf_counter()
-        found = attacker.search([observation], [seeding.generator(1, "attack")], lambda _step: None)
+        found = search(attacker, [observation], [seeding.generator(1, "attack")])
         ended = time.perf_counter()
     if isinstance(found, str):
         raise RuntimeError(found)

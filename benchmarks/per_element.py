@@ -30,7 +30,7 @@ from fedsim.privacy.secure_aggregation.per_element import tell, with_contributio
 from fedsim.privacy.secure_aggregation.ring import modular_sum  # noqa: E402
 from fedsim.scenario import parse  # noqa: E402
 from fedsim.scenario.world import World, build  # noqa: E402
-from fedsim.threat.attacking import attempt  # noqa: E402
+from fedsim.threat.attacking import Here, search  # noqa: E402
 from fedsim.threat.observe import observe  # noqa: E402
 from fedsim.threat.replay import replay  # noqa: E402
 from fedsim.threat.scoring import score  # noqa: E402
@@ -96,7 +96,7 @@ def images_read(variant: str, least: int, colluders: int, seed: int, clients: in
     observation = observe(victim, world.scenario.threat.knows)
     method = registry.get("attack", "robbing-the-fed")
     made = method.make(method.config.model_validate({"bins": 64, "variant": variant}))
-    found = attempt(made, [observation], [seeding.generator(seed, "attack")], lambda _step: None, lambda: False)
+    found = search(Here(made), [observation], [seeding.generator(seed, "attack")])
     if isinstance(found, str):
         return [0.0] * len(victim.examples)
     record, _ = score(victim, found[0])

@@ -24,7 +24,7 @@ from fedsim.federation.apps import evaluate_model  # noqa: E402
 from fedsim.federation.client import local_training  # noqa: E402
 from fedsim.scenario import parse  # noqa: E402
 from fedsim.scenario.world import World, build  # noqa: E402
-from fedsim.threat.attacking import attempt  # noqa: E402
+from fedsim.threat.attacking import Here, search  # noqa: E402
 from fedsim.threat.observe import observe  # noqa: E402
 from fedsim.threat.scoring import score  # noqa: E402
 from fedsim.threat.victim import Victim  # noqa: E402
@@ -128,7 +128,7 @@ def matched(kind: str, share: float, seed: int, iterations: int) -> float:
     method = registry.get("attack", "inverting-gradients")
     attack = method.make(method.config.model_validate({"max_iterations": iterations}))
     seen = observe(victim, ("labels", "batch-size", "input-statistics"))
-    found = attempt(attack, [seen], [seeding.generator(seed, "attack")], lambda _step: None, lambda: False)
+    found = search(Here(attack), [seen], [seeding.generator(seed, "attack")])
     if isinstance(found, str):
         raise RuntimeError(found)
     return float(score(victim, found[0])[0].scores[0].values["psnr"] or 0.0)

@@ -20,7 +20,7 @@ from fedsim import report as reports
 from fedsim.core.errors import FedsimError
 from fedsim.core.source import find_source
 from fedsim.experiment import runner
-from fedsim.experiment.isolating import choose_processes, describe_open
+from fedsim.experiment.isolating import choose_start, describe_open
 from fedsim.experiment.sweep import columns, plan_runs
 from fedsim.experiment.sweep import sweep as make_runs
 from fedsim.experiment.sweep.executors.processes import Processes
@@ -132,7 +132,7 @@ def run(
             folder.create(overwrite=overwrite or resume)
         if isolate and (gaps := describe_open()):
             warnings.warn(gaps, stacklevel=2)
-        processes = choose_processes(folder, isolate=isolate, salt=Path(salt) if salt is not None else None)
+        start = choose_start(folder, isolate=isolate, salt=Path(salt) if salt is not None else None)
         with own_models.staying("code that the scenario names"):
             runner.run(
                 loaded,
@@ -140,7 +140,7 @@ def run(
                 cast("Any", Silent()),
                 command=_command("run", scenario, overrides),
                 earlier=earlier,
-                processes=processes,
+                start=start,
             )
         reports.build(folder.path)
     return Run(folder.path)

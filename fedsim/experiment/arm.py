@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from fedsim.core import seeding
 from fedsim.core.types import Update, WireEntry
 from fedsim.data.partition import describe_partition
 from fedsim.experiment.attacking import attack, find_ceilings, place_of, summarise_attack
@@ -65,12 +64,11 @@ def run_arm(this: RunInProgress, world: World, world_json: str, number: int, nam
     ceilings = find_ceilings(this, attacked, f"arm-{number}/ceiling") if scenario.scoring.ceiling else {}
     for choice in scenario.attacks:
         label = choice.label or choice.name
-        seed = seeding.derive(scenario.seed, f"foreign to attack {label}")
-        with this.processes.attackers(choice, seed, this.should_stop) as attacker:
+        with this.start("attack", choice, this.should_stop) as attacker:
             victims = attack(this, world, choice, attacker, attacked, f"arm-{number}/{label}", ceilings)
         arm.add(attacks=(*arm.record.attacks, summarise_attack(scenario, choice, victims)))
     evidence = Evidence(world, journal, replays, arm.record.guarantees)
-    work = Work(this.processes, this.should_stop, this.watcher.progress)
+    work = Work(this.start, this.should_stop, this.watcher.progress)
     for question in questions_of(world):
         for finding in question.ask(evidence, work):
             this.watcher.found(finding)

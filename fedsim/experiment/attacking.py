@@ -15,7 +15,7 @@ from fedsim.metrics.success import Rule
 from fedsim.record import AttackRecord, Ceiling, VictimRecord
 from fedsim.scenario import AttackChoice, Scenario
 from fedsim.scenario.world import World
-from fedsim.threat.attacking import Attacker
+from fedsim.threat.attacking import AtWork, at_once, search
 from fedsim.threat.ceiling import ceiling_of
 from fedsim.threat.observe import observe
 from fedsim.threat.scoring import score
@@ -26,7 +26,7 @@ def attack(
     this: RunInProgress,
     world: World,
     choice: AttackChoice,
-    attacker: Attacker,
+    attacker: AtWork,
     attacked: Sequence[Victim],
     prefix: str,
     ceilings: Mapping[str, Ceiling],
@@ -41,7 +41,7 @@ def attack(
     while len(records) < len(attacked):
         before = attacked if over_rounds else ()
         first = _observe(attacked[len(records)], before, knows)
-        chunk = attacked[len(records) : len(records) + attacker.at_once(first)]
+        chunk = attacked[len(records) : len(records) + at_once(attacker, first)]
         seen = [first, *(_observe(victim, before, knows) for victim in chunk[1:])]
         watch = this.watcher.attack(choice.label or choice.name, len(records) + len(chunk), len(attacked))
         begin = time.perf_counter()
@@ -87,7 +87,7 @@ def _unharmed(entry: WireEntry) -> VictimRecord:
 def _found(
     world: World,
     choice: AttackChoice,
-    attacker: Attacker,
+    attacker: AtWork,
     seen: Sequence[Observation],
     entries: Sequence[WireEntry],
     watch: OnStep,
@@ -95,7 +95,7 @@ def _found(
     """What the attack made of each observation, or why it failed. One failure among several does not spoil the rest."""
     purpose = f"attack {choice.label or choice.name}"
     generators = [seeding.generator(world.scenario.seed, purpose, entry.round, entry.client) for entry in entries]
-    found = attacker.search(seen, generators, watch)
+    found = search(attacker, seen, generators, watch)
     if not isinstance(found, str):
         return [*found]
     if len(seen) == 1:

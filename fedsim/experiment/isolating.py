@@ -8,7 +8,8 @@ from pathlib import Path
 from fedsim.core import landlock
 from fedsim.core.errors import FedsimError
 from fedsim.record.store import SALT, SALT_BYTES, RunFolder, read_salt
-from fedsim.threat.attacking.processes import HERE, ISOLATED, Processes
+from fedsim.threat.attacking import Start, start_here
+from fedsim.threat.attacking.apart import start_apart
 from fedsim.threat.attacking.salting import salted
 
 
@@ -20,8 +21,8 @@ def describe_open() -> str:
     return f"This machine has no recent Landlock (Linux 6.12): isolated attacks are not kept from {gaps}."
 
 
-def choose_processes(folder: RunFolder, *, isolate: bool, salt: Path | None) -> Processes:
-    """Return in which processes the attacks of a run work, and keep the salt of their generators in its folder.
+def choose_start(folder: RunFolder, *, isolate: bool, salt: Path | None) -> Start:
+    """Return what starts the attacks of a run, and keep the salt of their generators in its folder.
 
     Args:
         folder: of the run; the salt of an interrupted run is taken from it.
@@ -38,8 +39,8 @@ def choose_processes(folder: RunFolder, *, isolate: bool, salt: Path | None) -> 
             f"{folder.path} holds a run with another salt than {salt}. Leave out --salt to go on with it."
         )
     chosen = kept or given or (secrets.token_bytes(SALT_BYTES) if isolate else None)
-    processes = ISOLATED if isolate else HERE
+    start = start_apart if isolate else start_here
     if chosen is None:
-        return processes
+        return start
     folder.write_salt(chosen)
-    return salted(processes, chosen)
+    return salted(start, chosen)

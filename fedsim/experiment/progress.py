@@ -13,7 +13,7 @@ from fedsim.experiment.training import Trainings
 from fedsim.experiment.watching import Watcher
 from fedsim.record import ArmRecord, Failure, QuestionAsked, RunRecord
 from fedsim.record.store import RunFolder
-from fedsim.threat.attacking.processes import Processes
+from fedsim.threat.attacking import Start
 
 
 @dataclass
@@ -25,7 +25,7 @@ class RunInProgress:
     arrays: dict[str, np.ndarray]
     watcher: Watcher
     should_stop: Callable[[], bool]
-    processes: Processes
+    start: Start
     trainings: Trainings = field(default_factory=Trainings)
 
     def look_up(self) -> None:

@@ -22,7 +22,7 @@ from fedsim.record.store import RunFolder
 from fedsim.scenario import Scenario, arms
 from fedsim.scenario.installed import check_installed
 from fedsim.scenario.world import World, share, shared
-from fedsim.threat.attacking.processes import HERE, Processes
+from fedsim.threat.attacking import Start, start_here
 from fedsim.threat.observe import describe
 
 __all__ = ["Watcher", "guarantees", "model_hash", "run", "scenario_hash", "train"]
@@ -36,7 +36,7 @@ def run(
     command: str,
     earlier: RunRecord | None,
     should_stop: Callable[[], bool] = lambda: False,
-    processes: Processes = HERE,
+    start: Start = start_here,
 ) -> RunRecord:
     """Run every arm of a scenario and leave record, arrays and weights in `folder`.
 
@@ -47,7 +47,7 @@ def run(
         command: the command line to keep in the record.
         earlier: an interrupted record of the same scenario whose complete arms are kept.
         should_stop: asked after every round and iteration; when it says yes the run ends with KeyboardInterrupt.
-        processes: in which attacks run.
+        start: starts attacks, here or in processes of their own.
 
     Raises:
         FedsimError: a mistake in any arm, told before the first one is trained: a missing data set, a method that does
@@ -75,7 +75,7 @@ def run(
         arms=done,
     )
     arrays = folder.read_arrays() if earlier else {}
-    this = RunInProgress(folder, declaring(record), arrays, watcher, should_stop, processes)
+    this = RunInProgress(folder, declaring(record), arrays, watcher, should_stop, start)
     for number, arm in list(enumerate(todo))[len(done) :]:
         watcher.arm(arm.name, number + 1, len(todo), arm.scenario.federation.rounds)
         try:

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from fedsim.core.hooks import ANYTHING, Configured
+from fedsim.core.registry import Kind
 from fedsim.core.types import Config, Modality, Truth
 from fedsim.federation.journal import Journal
 from fedsim.record import Finding, GuaranteeRecord, QuestionAsked
+from fedsim.scenario.choices import Choice
 from fedsim.scenario.world import World
-from fedsim.threat.attacking.processes import HERE, Processes
+from fedsim.threat.attacking import AtWork, Start, start_here
 
 if TYPE_CHECKING:  # it loads flwr, for which a list of methods does not wait
     from fedsim.threat.replay import Replay
@@ -51,16 +54,20 @@ class Work:
     """Where a question does its work, and who watches.
 
     Attributes:
-        processes: in which attacks run.
+        starts: starts methods, here or in a process of their own each.
         should_stop: says that somebody asked to stop.
         on_progress: called with what is being done, its number from 1, and of how many.
         items: tables of per-example values by name, which findings refer to.
     """
 
-    processes: Processes = HERE
+    starts: Start = start_here
     should_stop: Callable[[], bool] = lambda: False
     on_progress: Callable[[str, int, int], None] = lambda _what, _number, _of: None
     items: dict[str, Mapping[str, Sequence[Any]]] = field(default_factory=dict)
+
+    def start(self, kind: Kind, choice: Choice) -> AbstractContextManager[AtWork]:
+        """Start a method for as long as the block lasts."""
+        return self.starts(kind, choice, self.should_stop)
 
     def progress(self, what: str, number: int, of: int) -> None:
         """Show that a step begins, or stop here if somebody asked for it.

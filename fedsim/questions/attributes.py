@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from itertools import groupby
 from typing import ClassVar, final
 
@@ -21,7 +22,7 @@ from fedsim.record import Finding
 from fedsim.scenario import Choice
 from fedsim.scenario.world import World
 from fedsim.threat import attributes
-from fedsim.threat.attacking.asking import AttributeReader
+from fedsim.threat.attacking import AtWork
 
 
 class AttributeChoice(Choice):
@@ -91,8 +92,10 @@ class WhatAreTheDataLike(Question[Attributes]):
         by_attribute: dict[str, list[AttributeChoice]] = {}
         for choice in self.config.attacks:
             by_attribute.setdefault(choice.attribute, []).append(choice)
-        with work.processes.askers(work.should_stop) as make:
-            attacks = {choice.title: make(choice) for choice in self.config.attacks}
+        with ExitStack() as started:
+            attacks = {
+                choice.title: started.enter_context(work.start("attribute", choice)) for choice in self.config.attacks
+            }
             for name, choices in by_attribute.items():
                 yield from self._ask_one(evidence, work, name, choices, attacks)
 
@@ -102,7 +105,7 @@ class WhatAreTheDataLike(Question[Attributes]):
         work: Work,
         name: str,
         choices: Sequence[AttributeChoice],
-        attacks: Mapping[str, AttributeReader],
+        attacks: Mapping[str, AtWork],
     ) -> Iterator[Finding]:
         what = f"{name}: changes of public examples"
 
@@ -123,7 +126,7 @@ class WhatAreTheDataLike(Question[Attributes]):
         self,
         evidence: Evidence,
         name: str,
-        attacks: Mapping[str, AttributeReader],
+        attacks: Mapping[str, AtWork],
         on_change: Callable[[int, int], None],
     ) -> list[attributes.Descriptions]:
         """Return what attacks make of the updates of every round."""
@@ -148,7 +151,7 @@ def _finding(choice: AttributeChoice) -> Finding:
 
 def _score(
     choice: AttributeChoice,
-    attack: AttributeReader,
+    attack: AtWork,
     rounds: Sequence[attributes.Descriptions],
     world: World,
     shared: float,

@@ -6,22 +6,30 @@ among them are counted.
 
 from __future__ import annotations
 
+import json
 import time
 from collections import Counter
 from collections.abc import Iterator
-from typing import ClassVar, final
+from contextlib import ExitStack, contextmanager
+from typing import Any, ClassVar, final
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from fedsim.core import seeding
 from fedsim.core.errors import FedsimError, reason
+from fedsim.core.hooks import TraceAttack
 from fedsim.core.registry import question
+from fedsim.core.types import TraceCase
 from fedsim.metrics.side_channels import tokens_a_step
 from fedsim.questions import Evidence, Question, Work
 from fedsim.record import Finding
-from fedsim.scenario import Generation
+from fedsim.scenario import Choice, Generation
 from fedsim.scenario.world import World
 from fedsim.threat import drawing, spoken
+from fedsim.threat.attacking import AtWork, tensor_of
+from fedsim.threat.side_channels import Answer
 
 _TRACES = "generation/traces"
 
@@ -69,7 +77,7 @@ class WhatGenerationGivesAway(Question[Generation]):
     def _written(self, evidence: Evidence, work: Work) -> spoken.Written:
         if drawing.draws(self.config):
             return drawing.draw(evidence.world, evidence.journal)
-        with work.processes.readers(work.should_stop) as answer:
+        with _answering(work) as answer:
             return spoken.speak(evidence.world, evidence.journal, answer)
 
     @property
@@ -107,3 +115,20 @@ class WhatGenerationGivesAway(Question[Generation]):
         ended = ", ".join(f"{count} by {ending}" for ending, count in sorted(endings.items()))
         reasons = " ".join(dict.fromkeys(text.reason for text in written.texts if text.reason))
         return f"{who}, {whose}: {count}; ended {ended}.{f' {reasons}' if reasons else ''}"
+
+
+@contextmanager
+def _answering(work: Work) -> Iterator[Answer]:
+    """Yield what has attacks answer; each is started when it is first asked, and ends with this block."""
+    attacks: dict[str, AtWork] = {}
+    with ExitStack() as started:
+
+        def answer(attack: TraceAttack[Any], case: TraceCase, generator: torch.Generator) -> Tensor:
+            settings = attack.config.model_dump(mode="json")
+            whose = json.dumps([attack.name, settings], sort_keys=True)
+            if whose not in attacks:
+                choice = Choice(name=attack.name, settings=settings)
+                attacks[whose] = started.enter_context(work.start("trace", choice))
+            return tensor_of(attacks[whose].call("__call__", case, generators=[generator]))
+
+        yield answer

@@ -25,6 +25,7 @@ from fedsim.record import Finding
 from fedsim.scenario import Choice
 from fedsim.scenario.world import World
 from fedsim.threat import membership
+from fedsim.threat.attacking import tensor_of
 
 
 class MembershipChoice(Choice):
@@ -149,20 +150,22 @@ def _find(choice: MembershipChoice, cases: _Cases) -> Finding:
         chance=0.5,
     )
     try:
-        return _judge(finding, attack, cases)
+        return _judge(finding, choice, attack, cases)
     except Exception as error:  # an attack may raise anything
         return finding.model_copy(update={"failure": reason(error)})
 
 
-def _judge(finding: Finding, attack: MembershipAttack[Any], cases: _Cases) -> Finding:
+def _judge(finding: Finding, choice: MembershipChoice, attack: MembershipAttack[Any], cases: _Cases) -> Finding:
     scenario, case = cases.evidence.world.scenario, cases.case(attack.target)
     seen = replace(case.observation, shadows=cases.shadows(finding.label, attack.target, attack.plan()))
     begin = time.perf_counter()
-    scores = attack(seen, seeding.generator(scenario.seed, f"membership attack {finding.label}"))
+    source = seeding.generator(scenario.seed, f"membership attack {finding.label}")
+    with cases.work.start("membership", choice) as at_work:
+        scores = attack.checked(tensor_of(at_work.call("__call__", seen, generators=[source])), seen)
     seconds = time.perf_counter() - begin
     cases.work.look_up()
-    source = np.random.default_rng(seeding.derive(scenario.seed, "bootstrap"))
-    summary = separation(scores, case.is_member, source, scenario.scoring.confidence, scenario.scoring.resamples)
+    draws = np.random.default_rng(seeding.derive(scenario.seed, "bootstrap"))
+    summary = separation(scores, case.is_member, draws, scenario.scoring.confidence, scenario.scoring.resamples)
     items = f"membership/{finding.label}/roc"
     cases.work.items[items] = dict(zip(("fpr", "tpr"), map(list, zip(*summary.roc, strict=True)), strict=True))
     members = int(case.is_member.sum())

@@ -16,12 +16,13 @@ from torch import Tensor
 
 from fedsim.core import seeding
 from fedsim.core.errors import FedsimError, NotApplicable, ScenarioError, nearest, reason
+from fedsim.core.hooks import AttributeAttack
 from fedsim.core.types import Attribute, Dataset, Tensors, WireEntry
 from fedsim.federation.client import local_training
 from fedsim.metrics.attributes import share_read
 from fedsim.record import Interval
 from fedsim.scenario.world import World
-from fedsim.threat.attacking.asking import AttributeReader
+from fedsim.threat.attacking import AtWork, tensor_of
 from fedsim.threat.observe import shared
 
 LABEL = "label"
@@ -102,7 +103,7 @@ def describe_round(
     world: World,
     name: str,
     entries: Sequence[WireEntry],
-    attacks: Mapping[str, AttributeReader],
+    attacks: Mapping[str, AtWork],
     public: int,
     on_change: OnChange = lambda _number, _total: None,
 ) -> Descriptions:
@@ -199,7 +200,7 @@ class Read:
     public: int
 
 
-def score(label: str, attribute: str, attack: AttributeReader, rounds: Sequence[Descriptions], world: World) -> Read:
+def score(label: str, attribute: str, attack: AtWork, rounds: Sequence[Descriptions], world: World) -> Read:
     """Return how often an attack reads the value, and how often its control does.
 
     Raises:
@@ -230,7 +231,7 @@ def score(label: str, attribute: str, attack: AttributeReader, rounds: Sequence[
     )
 
 
-def _right(attack: AttributeReader, own: Descriptions, label: str, seed: int, *, is_control: bool) -> Tensor:
+def _right(attack: AtWork, own: Descriptions, label: str, seed: int, *, is_control: bool) -> Tensor:
     """Return whether an attack reads the value of each change; of its control, in which share of the permutations.
 
     One permutation would not do: what it keeps by accident is the same for all changes.
@@ -243,8 +244,15 @@ def _right(attack: AttributeReader, own: Descriptions, label: str, seed: int, *,
     for some in labels:
         generator = seeding.generator(seed, f"attribute attack {label}")
         numbers, places = some.unique(return_inverse=True)  # a value without public examples has no number
-        right.append(numbers[attack(own.known[label], places, own.asked[label], generator).argmax(1)] == own.truth)
+        read = _read(attack, own.known[label], places, own.asked[label], generator)
+        right.append(numbers[read.argmax(1)] == own.truth)
     return torch.stack(right).double().mean(0)
+
+
+def _read(attack: AtWork, known: Tensor, labels: Tensor, changes: Tensor, generator: torch.Generator) -> Tensor:
+    """Return the probability of each value for every change that is asked about, shape (N, K)."""
+    read = tensor_of(attack.call("read", known, labels, changes, generators=[generator]))
+    return AttributeAttack.checked(read.detach(), labels, changes)
 
 
 def permuted(labels: Tensor, generator: torch.Generator) -> Tensor:
@@ -263,7 +271,7 @@ def permuted(labels: Tensor, generator: torch.Generator) -> Tensor:
 class _Describing:
     """Hands changes of one round to attacks; one that refuses or fails is not asked again."""
 
-    def __init__(self, world: World, entry: WireEntry, attacks: Mapping[str, AttributeReader]) -> None:
+    def __init__(self, world: World, entry: WireEntry, attacks: Mapping[str, AtWork]) -> None:
         self.refusals: dict[str, str] = {}
         self._attacks, self._round, self._seed = attacks, entry.round, world.scenario.seed
         self._shared = shared(world.models.new(), world.scenario.threat.shares)
@@ -277,7 +285,8 @@ class _Describing:
             seen = {name: own.detach().clone() for name, own in change.items() if name in self._shared}
             source = seeding.generator(self._seed, f"describing for {title}", self._round)
             try:
-                found[title] = self._checked(title, attack.describe(seen, source).detach())
+                description = tensor_of(attack.call("describe", seen, generators=[source]))
+                found[title] = self._checked(title, description.detach())
             except Exception as error:  # a method may raise anything
                 self.refusals[title] = reason(error)
         return found

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from fedsim.core import seeding
 from fedsim.core.errors import reason
@@ -17,8 +18,16 @@ from fedsim.generation.veiling import veil
 from fedsim.metrics import side_channels as figures
 from fedsim.metrics.membership import LOW_FPR, name_of, tpr_at
 from fedsim.record import Finding, Interval
-from fedsim.threat.attacking.reading import Answer, answer_here
+from fedsim.threat.attacking import Here, tensor_of
 from fedsim.threat.observe_trace import observe_trace
+
+Answer = Callable[[TraceAttack[Any], TraceCase, torch.Generator], Tensor]
+"""Has an attack answer a case; raises what the attack raised, or says why it failed."""
+
+
+def answer_here(attack: TraceAttack[Any], case: TraceCase, generator: torch.Generator) -> Tensor:
+    """Return an attack's answer, from this process."""
+    return tensor_of(Here(attack).call("__call__", case, generators=[generator]))
 
 
 @dataclass(frozen=True)

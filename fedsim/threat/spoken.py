@@ -20,9 +20,8 @@ from fedsim.metrics.exposure import alternatives, common_beginning, space_of
 from fedsim.record import Finding
 from fedsim.scenario.generating import Generation, TraceAttackChoice
 from fedsim.scenario.world import World
-from fedsim.threat.attacking.reading import Answer, answer_here
 from fedsim.threat.membership import count_training
-from fedsim.threat.side_channels import Asked, Judging, Speech
+from fedsim.threat.side_channels import Answer, Asked, Judging, Speech, answer_here
 from fedsim.threat.speaking import Material, Secret, Speaker, Tokens, study
 
 

@@ -20,7 +20,7 @@ from fedsim.federation.client import local_training
 from fedsim.federation.cohort import cohort_training
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
-from fedsim.threat.attacking import attempt
+from fedsim.threat.attacking import Here, search
 from fedsim.threat.observe import observe
 from fedsim.threat.replay import replay
 from fedsim.threat.scoring import score
@@ -232,9 +232,7 @@ def test_an_attack_that_leaves_a_tensor_behind_is_seen(watched: Watched, monkeyp
 
     monkeypatch.setattr(attack, "search", careless)
     with second_device():
-        found = attempt(
-            attack, [replace(observation, device=ELSEWHERE)], [numbers()], lambda _step: None, lambda: False
-        )
+        found = search(Here(attack), [replace(observation, device=ELSEWHERE)], [numbers()])
     assert isinstance(found, str)
     assert "expected all tensors on one device" in found
 
@@ -252,7 +250,7 @@ def test_a_replay_elsewhere_matches_what_was_sent_and_scores_are_the_same(scenar
             seen = observe(victim, KNOWN)
             assert seen.device == device
             assert replayed.matches
-            found = attempt(few("closed-form-linear"), [seen], [numbers()], lambda _step: None, lambda: False)
+            found = search(Here(few("closed-form-linear")), [seen], [numbers()])
             assert not isinstance(found, str)
             scores.append(score(victim, found[0])[0].values)
     assert scores[0] == scores[1]

@@ -10,11 +10,11 @@ import pytest
 from fedsim.core import landlock
 from fedsim.core.errors import FedsimError
 from fedsim.experiment import runner
-from fedsim.experiment.isolating import choose_processes, describe_open
+from fedsim.experiment.isolating import choose_start, describe_open
 from fedsim.record import RunRecord
 from fedsim.record.store import RunFolder
 from fedsim.scenario import Scenario
-from fedsim.threat.attacking.processes import HERE, Processes
+from fedsim.threat.attacking import Start, start_here
 from tests.experiment.running import Silent
 from tests.experiment.test_runner import results
 
@@ -37,20 +37,20 @@ def salt(tmp_path: Path) -> Path:
 
 
 def test_an_isolated_run_keeps_a_new_salt_for_its_owner_alone(folder: RunFolder, tmp_path: Path) -> None:
-    choose_processes(folder, isolate=True, salt=None)
+    choose_start(folder, isolate=True, salt=None)
     kept = folder.path / "salt"
     assert stat.S_IMODE(kept.stat().st_mode) == 0o600
     assert len(bytes.fromhex(kept.read_text())) == 16
     other = RunFolder(tmp_path / "other")
     other.create(overwrite=False)
-    choose_processes(other, isolate=True, salt=None)
+    choose_start(other, isolate=True, salt=None)
     assert (other.path / "salt").read_text() != kept.read_text()
 
 
 def test_without_isolation_nothing_is_salted_unless_somebody_gives_a_salt(folder: RunFolder, salt: Path) -> None:
-    assert choose_processes(folder, isolate=False, salt=None) is HERE
+    assert choose_start(folder, isolate=False, salt=None) is start_here
     assert not (folder.path / "salt").exists()
-    assert choose_processes(folder, isolate=False, salt=salt) is not HERE
+    assert choose_start(folder, isolate=False, salt=salt) is not start_here
     assert (folder.path / "salt").read_text().strip() == KNOWN
 
 
@@ -64,21 +64,21 @@ def test_an_older_machine_says_what_it_does_not_close(monkeypatch: pytest.Monkey
 
 def test_a_resumed_run_goes_on_with_the_salt_that_it_kept(folder: RunFolder, salt: Path, tmp_path: Path) -> None:
     folder.write_salt(bytes.fromhex(KNOWN))
-    choose_processes(folder, isolate=True, salt=None)
-    choose_processes(folder, isolate=True, salt=salt)
+    choose_start(folder, isolate=True, salt=None)
+    choose_start(folder, isolate=True, salt=salt)
     assert (folder.path / "salt").read_text().strip() == KNOWN
     salt.write_text(KNOWN[::-1])
     with pytest.raises(FedsimError, match="another salt than .*known. Leave out --salt"):
-        choose_processes(folder, isolate=True, salt=salt)
+        choose_start(folder, isolate=True, salt=salt)
 
 
 @pytest.mark.parametrize("content", ["", "0011", "no salt", f"{KNOWN}00"])
 def test_a_file_that_holds_no_salt_is_refused(folder: RunFolder, tmp_path: Path, content: str) -> None:
     (tmp_path / "bad").write_text(content)
     with pytest.raises(FedsimError, match="bad holds no salt, expected 32 hexadecimal digits"):
-        choose_processes(folder, isolate=True, salt=tmp_path / "bad")
+        choose_start(folder, isolate=True, salt=tmp_path / "bad")
     with pytest.raises(FedsimError, match="cannot read the salt .*absent: No such file"):
-        choose_processes(folder, isolate=True, salt=tmp_path / "absent")
+        choose_start(folder, isolate=True, salt=tmp_path / "absent")
 
 
 def test_a_run_that_was_killed_before_its_first_record_can_begin_again(folder: RunFolder) -> None:
@@ -91,17 +91,17 @@ def test_a_run_that_was_killed_before_its_first_record_can_begin_again(folder: R
     assert (folder.path / "salt").read_text() == "mine"
 
 
-def run(scenario: Scenario, path: Path, processes: Processes) -> RunRecord:
+def run(scenario: Scenario, path: Path, start: Start) -> RunRecord:
     made = RunFolder(path)
     made.create(overwrite=False)
-    return runner.run(scenario, made, Silent(), command="test", earlier=None, processes=processes)
+    return runner.run(scenario, made, Silent(), command="test", earlier=None, start=start)
 
 
 def test_seed_and_salt_together_say_what_attacks_draw_and_nothing_else(
     scenario: Build, tmp_path: Path, folder: RunFolder, salt: Path
 ) -> None:
     built = scenario(attacks=[{"name": "inverting-gradients", "max_iterations": 2}], threat={"victims": 2})
-    plain = run(built, tmp_path / "plain", HERE)
+    plain = run(built, tmp_path / "plain", start_here)
     salted = [run(built, tmp_path / f"salted{n}", _salted(tmp_path, n, salt)) for n in range(2)]
     salt.write_text(KNOWN[::-1])
     other = run(built, tmp_path / "other", _salted(tmp_path, 2, salt))
@@ -111,10 +111,10 @@ def test_seed_and_salt_together_say_what_attacks_draw_and_nothing_else(
     assert plain.arms[0].model_hash == salted[0].arms[0].model_hash == other.arms[0].model_hash
 
 
-def _salted(tmp_path: Path, number: int, salt: Path, *, isolate: bool = False) -> Processes:
+def _salted(tmp_path: Path, number: int, salt: Path, *, isolate: bool = False) -> Start:
     made = RunFolder(tmp_path / f"place{number}")
     made.create(overwrite=False)
-    return choose_processes(made, isolate=isolate, salt=salt)
+    return choose_start(made, isolate=isolate, salt=salt)
 
 
 @pytest.mark.slow

@@ -19,8 +19,7 @@ from fedsim.record import Finding
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
 from fedsim.threat import attributes
-from fedsim.threat.attacking.reading import answer_here
-from fedsim.threat.side_channels import Asked, Judging, Speech, controls, judge
+from fedsim.threat.side_channels import Asked, Judging, Speech, answer_here, controls, judge
 from fedsim.threat.speaking import Material, Speaker, study
 from tests.attacks.generation.cases import text
 from tests.threat.test_attributes import SMALL

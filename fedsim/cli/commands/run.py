@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from fedsim.record import RunRecord
     from fedsim.record.store import RunFolder
     from fedsim.scenario import Scenario
-    from fedsim.threat.attacking.processes import Processes
+    from fedsim.threat.attacking import Start
 
 
 @command(
@@ -49,7 +49,7 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="print the verdict and all figures as JSON alone")] = False,
 ) -> None:
     """Run a scenario: train, observe, attack, score, and write record, arrays and report into one folder."""
-    from fedsim.experiment.isolating import choose_processes, describe_open
+    from fedsim.experiment.isolating import choose_start, describe_open
     from fedsim.record.store import RunFolder
     from fedsim.report.tables.findings import alarms
     from fedsim.scenario import load, own_models
@@ -69,10 +69,10 @@ def run(
             folder.create(overwrite=overwrite or resume)
         if not is_silent:
             say(loaded.title + _length(loaded.minutes))
-        processes = choose_processes(folder, isolate=isolate, salt=salt)
+        start = choose_start(folder, isolate=isolate, salt=salt)
         if isolate and (gaps := describe_open()):
             complain(gaps)
-        record, page = _run(loaded, folder, earlier, scenario, processes, is_silent=is_silent)
+        record, page = _run(loaded, folder, earlier, scenario, start, is_silent=is_silent)
     if as_json:
         _print_json(record, page)
     else:
@@ -96,7 +96,7 @@ def _run(
     folder: RunFolder,
     earlier: RunRecord | None,
     path: Path,
-    processes: Processes,
+    start: Start,
     *,
     is_silent: bool,
 ) -> tuple[RunRecord, Path]:
@@ -116,7 +116,7 @@ def _run(
                 command=shlex.join(["fedsim", *sys.argv[1:]]),
                 earlier=earlier,
                 should_stop=stop.is_set,
-                processes=processes,
+                start=start,
             )
     except KeyboardInterrupt:
         complain(f"Interrupted. Results so far are in {folder.path}; add --resume to continue.")

@@ -286,7 +286,15 @@ class MembershipAttack(Configured[ConfigT]):
         reason = observation.task.does_not_suit(self.modalities) or self.not_applicable(observation)
         if reason is not None:
             raise NotApplicable(reason)
-        scores = self.score(observation, generator)
+        return self.checked(self.score(observation, generator), observation)
+
+    @staticmethod
+    def checked(scores: Tensor, observation: MembershipObservation) -> Tensor:
+        """Return scores, with their shape and their values checked.
+
+        Raises:
+            FedsimError: they have another shape, or one of them is not a number.
+        """
         if scores.shape != (len(observation.candidates),):
             raise FedsimError(
                 f"the scores have shape {tuple(scores.shape)}, expected one a candidate: "

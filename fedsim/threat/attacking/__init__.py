@@ -1,7 +1,7 @@
-"""Running one attack: in this process, or in a process of its own that gets what the attacker sees and nothing else.
+"""Calling a method: in this process, or in one of its own that gets what the attacker sees and nothing else.
 
 An attack cannot see by accident what the threat model does not grant. One that is hostile can, where it shares its
-process with the scorer: `sys._getframe` and `gc` reach every object there. `processes.ISOLATED` keeps the truth out of
+process with the scorer: `sys._getframe` and `gc` reach every object there. `apart.start_apart` keeps the truth out of
 its process, and its process away from the run. Its module is imported by the run all the same, to read its settings,
 and what it crafts for a malicious server is part of the world; code that acts there is not kept out.
 """
@@ -14,35 +14,49 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
 from fedsim.core import seeding
 from fedsim.core.errors import FedsimError, reason
-from fedsim.core.hooks import Attack
+from fedsim.core.hooks import Configured
+from fedsim.core.registry import Kind
 from fedsim.core.types import Observation, OnStep, Reconstruction, Step
-from fedsim.scenario import AttackChoice
+from fedsim.scenario.choices import Choice
 
 
-class Attacker(Protocol):
-    """One attack at work on the victims of an arm."""
+def ignore_step(_step: Step) -> None:
+    """Show a step to nobody."""
 
-    def at_once(self, first: Observation) -> int:
-        """Return how many observations like this one are best searched together, at least 1."""
-        ...
 
-    def search(
-        self, seen: Sequence[Observation], generators: Sequence[torch.Generator], watch: OnStep
-    ) -> list[Reconstruction] | str:
-        """Return a guess for each observation, or why the attack failed.
+def never() -> bool:
+    """Say that nobody asked to stop."""
+    return False
+
+
+class AtWork(Protocol):
+    """A method at work."""
+
+    def call(
+        self, name: str, *seen: Any, generators: Sequence[torch.Generator] = (), watch: OnStep = ignore_step
+    ) -> Any:
+        """Return what a function of the method answers.
+
+        Args:
+            name: of the function.
+            seen: what it may see: its first arguments.
+            generators: its randomness: its last arguments, or of ``together`` one an observation.
+            watch: is shown the steps of a search.
 
         Raises:
             KeyboardInterrupt: somebody asked to stop.
+            Exception: the method failed; it may raise anything.
         """
         ...
 
 
 ShouldStop = Callable[[], bool]
-Attackers = Callable[[AttackChoice, int, ShouldStop], AbstractContextManager[Attacker]]
-"""Gives out the attacker of a choice: with the seed of torch's global generator, and what says that it should stop."""
+Start = Callable[[Kind, Choice, ShouldStop], AbstractContextManager[AtWork]]
+"""Starts a method of a kind for as long as the block lasts. Records are the same wherever methods run."""
 
 
 @dataclass(slots=True)
@@ -67,50 +81,66 @@ class Progress:
             raise KeyboardInterrupt
 
 
-def attempt(
-    attack: Attack[Any],
-    seen: Sequence[Observation],
-    generators: Sequence[torch.Generator],
-    watch: OnStep,
-    should_stop: ShouldStop,
-) -> list[Reconstruction] | str:
-    """Return an attack's guess for each observation, or why it failed."""
-    on_step = Progress(watch, should_stop, len(seen) == 1)
-    try:
-        found = list(attack.together(seen, generators, [on_step] * len(seen)))
-        if len(found) != len(seen):
-            raise FedsimError(f"the attack returned {len(found)} guesses for {len(seen)} updates.")
-    except Exception as error:  # a method may raise anything
-        return reason(error)
-    return found
-
-
-def together(attack: Attack[Any], first: Observation) -> int:
-    """Return how many observations an attack takes at once; one where it cannot say."""
-    try:
-        return max(1, int(attack.at_once(first)))
-    except Exception:  # the search will say what is wrong
-        return 1
-
-
 @dataclass(frozen=True)
-class _Here:
-    """An attack in this process."""
+class Here:
+    """A method in this process. What it draws from torch's global generator follows from its own generators."""
 
-    attack: Attack[Any]
-    should_stop: ShouldStop
+    method: Configured[Any]
+    should_stop: ShouldStop = never
 
-    def at_once(self, first: Observation) -> int:
-        return together(self.attack, first)
-
-    def search(
-        self, seen: Sequence[Observation], generators: Sequence[torch.Generator], watch: OnStep
-    ) -> list[Reconstruction] | str:
-        return attempt(self.attack, seen, generators, watch, self.should_stop)
+    def call(
+        self, name: str, *seen: Any, generators: Sequence[torch.Generator] = (), watch: OnStep = ignore_step
+    ) -> Any:
+        """Return what a function of the method answers."""
+        seed = seeding.derive(generators[0].initial_seed(), "foreign to a method") if generators else 0
+        function = getattr(self.method, name)
+        with seeding.isolate_randomness(seed):
+            if name != "together":
+                return function(*seen, *generators)
+            on_step = Progress(watch, self.should_stop, len(generators) == 1)
+            return function(*seen, generators, [on_step] * len(generators))
 
 
 @contextmanager
-def in_process(choice: AttackChoice, seed: int, should_stop: ShouldStop) -> Iterator[Attacker]:
-    """Yield the attack in this process."""
-    with seeding.isolate_randomness(seed):
-        yield _Here(choice.make("attack"), should_stop)
+def start_here(kind: Kind, choice: Choice, should_stop: ShouldStop) -> Iterator[AtWork]:
+    """Yield a method in this process."""
+    yield Here(choice.make(kind), should_stop)
+
+
+def search(
+    attack: AtWork, seen: Sequence[Observation], generators: Sequence[torch.Generator], watch: OnStep = ignore_step
+) -> list[Reconstruction] | str:
+    """Return an attack's guess for each observation, or why it failed.
+
+    Raises:
+        KeyboardInterrupt: somebody asked to stop.
+    """
+    try:
+        guesses = list(attack.call("together", list(seen), generators=generators, watch=watch))
+        if len(guesses) != len(seen):
+            raise FedsimError(f"the attack returned {len(guesses)} guesses for {len(seen)} updates.")
+        strange = [type(guess).__name__ for guess in guesses if not isinstance(guess, Reconstruction)]
+        if strange:
+            raise FedsimError(f"the attack returned a {strange[0]}, expected a Reconstruction.")
+    except Exception as error:  # a method may raise anything
+        return reason(error)
+    return guesses
+
+
+def tensor_of(answer: object) -> Tensor:
+    """Return an answer that must be a tensor.
+
+    Raises:
+        FedsimError: it is something else.
+    """
+    if isinstance(answer, Tensor):
+        return answer
+    raise FedsimError(f"its answer is a {type(answer).__name__}, expected a tensor.")
+
+
+def at_once(attack: AtWork, first: Observation) -> int:
+    """Return how many observations like this one an attack takes at once; one where it cannot say."""
+    try:
+        return max(1, int(attack.call("at_once", first)))
+    except Exception:  # the search will say what is wrong
+        return 1

@@ -1,4 +1,4 @@
-"""An attack in a process of its own, which gets the serialised observation and nothing else."""
+"""A method in a process of its own, which gets what the attacker sees, serialised, and nothing else."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from typing import IO, Any
 import torch
 
 from fedsim.core import keeper, landlock
-from fedsim.core.errors import FedsimError, reason
-from fedsim.core.types import Observation, OnStep, Reconstruction
-from fedsim.scenario import AttackChoice
-from fedsim.threat.attacking import Attacker, ShouldStop, confining, frames
+from fedsim.core.errors import FedsimError
+from fedsim.core.registry import Kind
+from fedsim.core.types import Observation, OnStep
+from fedsim.scenario.choices import Choice
+from fedsim.threat.attacking import AtWork, ShouldStop, confining, frames, ignore_step
 
 _LOOK_UP_EVERY = 0.1
 _MOST_AT_ONCE = 1 << 20
@@ -30,21 +31,20 @@ _MANY = 256  # examples, where their number is not known
 
 
 @contextmanager
-def start_isolated(choice: AttackChoice, seed: int, should_stop: ShouldStop) -> Iterator[Attacker]:
-    """Yield the attack in a process of its own, which ends with this block."""
-    about = {"name": choice.name, "settings": choice.settings}
-    attacker = _Searching({"attack": about, "seed": seed}, should_stop)
+def start_apart(kind: Kind, choice: Choice, should_stop: ShouldStop) -> Iterator[AtWork]:
+    """Yield a method in a process of its own, which ends with this block."""
+    method = Apart({"kind": kind, "name": choice.name, "settings": choice.settings}, should_stop)
     try:
-        yield attacker
+        yield method
     finally:
-        attacker.end()
+        method.end()
 
 
 class Apart:
-    """An attack in another process; a new one takes its place when it ended by itself.
+    """A method in another process; a new one takes its place when it ended by itself.
 
     Args:
-        hello: which attack, with its settings, and the seed of torch's global generator.
+        hello: kind and name of the method, with its settings.
         should_stop: says that somebody asked to stop.
     """
 
@@ -52,6 +52,25 @@ class Apart:
         self._hello, self._should_stop = hello, should_stop
         self._process = _start()
         self._greet()
+
+    def call(
+        self, name: str, *seen: Any, generators: Sequence[torch.Generator] = (), watch: OnStep = ignore_step
+    ) -> Any:
+        """Return what a function of the method answers: tensors, numbers, text, guesses, and tuples of those.
+
+        Raises:
+            KeyboardInterrupt: somebody asked to stop.
+            FedsimError: the method failed, its process ended, or what it sent cannot be read.
+        """
+        states = [(generator.initial_seed(), generator.get_state()) for generator in generators]
+        try:
+            kind, payload = self.ask(frames.CALL, (name, seen, states), watch, sum(map(_size_of, _observations(seen))))
+            if kind == frames.ANSWER:
+                return frames.unpacked(payload)
+        except Exception:  # what a method sends may be anything
+            self.end()  # what else is in the pipe answers nothing that will be asked
+            raise
+        raise FedsimError(frames.read_reason(payload))
 
     def end(self) -> None:
         """End the process, whatever it is doing, and all that it started."""
@@ -73,7 +92,7 @@ class Apart:
         return self._process.returncode
 
     def _greet(self) -> None:
-        """Tell a new process which attack it is."""
+        """Tell a new process which method it is."""
         try:
             self._write(frames.frame(frames.HELLO, json.dumps(self._hello).encode()))
         except KeyboardInterrupt:
@@ -81,7 +100,7 @@ class Apart:
             raise
 
     def ask(
-        self, kind: frames.Kind, request: object, watch: OnStep = lambda _step: None, expected: int = 0
+        self, kind: frames.Kind, request: object, watch: OnStep = ignore_step, expected: int = 0
     ) -> tuple[frames.Kind, bytes]:
         """Return the answer to a request, and show steps meanwhile.
 
@@ -152,32 +171,6 @@ class Apart:
             raise KeyboardInterrupt
 
 
-class _Searching(Apart):
-    """An attack on updates."""
-
-    def at_once(self, first: Observation) -> int:
-        try:
-            kind, payload = self.ask(frames.AT_ONCE, first)
-            return max(1, int(payload)) if kind == frames.COUNT else 1
-        except Exception:  # the search will say what is wrong
-            self.end()
-            return 1
-
-    def search(
-        self, seen: Sequence[Observation], generators: Sequence[torch.Generator], watch: OnStep
-    ) -> list[Reconstruction] | str:
-        request = {"seen": list(seen), "generators": [generator.get_state() for generator in generators]}
-        try:
-            kind, payload = self.ask(frames.SEARCH, request, watch, sum(map(_size_of, seen)))
-            if kind != frames.FOUND:
-                return frames.read_reason(payload)
-            guesses = frames.read_guesses(payload)
-            return guesses if len(guesses) == len(seen) else "its process returned another number of guesses"
-        except Exception as error:  # what an attack sends may be anything
-            self.end()  # what else is in the pipe answers nothing that will be asked
-            return reason(error)
-
-
 def _start() -> subprocess.Popen[bytes]:
     process = subprocess.Popen(
         keeper.command_of(landlock.command_of("fedsim.threat.attacking.child", confining.places())),
@@ -194,6 +187,12 @@ def _start() -> subprocess.Popen[bytes]:
 def _opened(pipe: IO[bytes] | None) -> int:
     assert pipe is not None
     return pipe.fileno()
+
+
+def _observations(seen: Sequence[Any]) -> Iterator[Observation]:
+    """Yield the observations among what a method may see, alone or in lists."""
+    for part in seen:
+        yield from (one for one in (part if isinstance(part, list) else [part]) if isinstance(one, Observation))
 
 
 def _size_of(seen: Observation) -> int:

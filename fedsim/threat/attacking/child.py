@@ -1,6 +1,6 @@
-"""The process of an isolated attack: reads observations from standard input, and answers with guesses.
+"""The process of an isolated method: reads requests from standard input, and answers.
 
-What the attack prints goes to standard error.
+What the method prints goes to standard error.
 """
 
 from __future__ import annotations
@@ -16,53 +16,30 @@ process.prepare()
 
 import torch  # noqa: E402
 
-from fedsim.core import seeding  # noqa: E402
 from fedsim.core.errors import reason  # noqa: E402
-from fedsim.core.hooks import Attack, AttributeAttack, TraceAttack  # noqa: E402
-from fedsim.core.registry import Kind  # noqa: E402
 from fedsim.scenario.choices import Choice  # noqa: E402
-from fedsim.threat.attacking import asking, attempt, frames, together  # noqa: E402
-
-_Attack = Attack[Any] | AttributeAttack[Any] | TraceAttack[Any]
-_KINDS: tuple[Kind, ...] = ("attack", "attribute", "trace")
+from fedsim.threat.attacking import Here, frames  # noqa: E402
 
 
-def answer(attack: _Attack, kind: frames.Kind, payload: bytes, answers: IO[bytes]) -> bytes:
+def answer(method: Here, payload: bytes, answers: IO[bytes]) -> bytes:
     """Return the frame that answers a request; steps of a search are written to `answers` meanwhile."""
+
+    def watch(step: Any) -> None:
+        answers.write(frames.frame(frames.STEP, frames.of_step(step)))
+        answers.flush()
+
     try:
-        asked = torch.load(io.BytesIO(payload), weights_only=False)  # written by the run that started this process
-        if isinstance(attack, TraceAttack):
-            return frames.frame(frames.ANSWER, frames.packed(_read(attack, asked)))
-        if isinstance(attack, AttributeAttack):
-            return frames.frame(frames.ANSWER, frames.packed(asking.answer(attack, kind, asked)))
-        if kind == frames.AT_ONCE:
-            return frames.frame(frames.COUNT, str(together(attack, asked)).encode())
-        generators = [torch.Generator() for _ in asked["generators"]]
-        for generator, state in zip(generators, asked["generators"], strict=True):
-            generator.set_state(state)
-
-        def watch(step: Any) -> None:
-            answers.write(frames.frame(frames.STEP, frames.of_step(step)))
-            answers.flush()
-
-        found = attempt(attack, asked["seen"], generators, watch, lambda: False)
-        if isinstance(found, str):
-            return frames.frame(frames.FAILED, found.encode())
-        return frames.frame(frames.FOUND, frames.of_found(found))
-    except Exception as error:  # whatever it is, it is this attack's failure
+        name, seen, states = torch.load(io.BytesIO(payload), weights_only=False)  # the run that started this wrote it
+        generators = [_generator(seed, state) for seed, state in states]
+        return frames.frame(frames.ANSWER, frames.packed(method.call(name, *seen, generators=generators, watch=watch)))
+    except Exception as error:  # whatever it is, it is this method's failure
         return frames.frame(frames.FAILED, reason(error).encode())
 
 
-def _read(attack: TraceAttack[Any], asked: dict[str, Any]) -> torch.Tensor:
-    generator = torch.Generator()
-    generator.set_state(asked["generator"])
-    with seeding.isolate_randomness(asked["seed"]):
-        return attack(asked["case"], generator)
-
-
-def _made(about: dict[str, Any]) -> _Attack:
-    kind: Kind = next(own for own in _KINDS if own in about)
-    return Choice.model_validate(about[kind]).make(kind)
+def _generator(seed: int, state: torch.Tensor) -> torch.Generator:
+    generator = torch.Generator().manual_seed(seed)
+    generator.set_state(state)
+    return generator
 
 
 def _serve() -> None:
@@ -74,11 +51,11 @@ def _serve() -> None:
     if hello is None:
         return
     about = json.loads(hello[1])
-    attack = _made(about)
-    with seeding.isolate_randomness(about["seed"]):
-        while (request := frames.read(requests)) is not None:
-            answers.write(answer(attack, *request, answers))
-            answers.flush()
+    kind = about.pop("kind")
+    method = Here(Choice.model_validate(about).make(kind))
+    while (request := frames.read(requests)) is not None:
+        answers.write(answer(method, request[1], answers))
+        answers.flush()
 
 
 if __name__ == "__main__":

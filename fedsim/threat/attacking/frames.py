@@ -23,8 +23,8 @@ from fedsim.core.errors import FedsimError
 from fedsim.core.types import Batch, Reconstruction, Step
 
 Kind = bytes
-HELLO, AT_ONCE, SEARCH, READ, DESCRIBE = b"h", b"a", b"s", b"r", b"d"  # to the attack
-COUNT, STEP, FOUND, ANSWER, FAILED = b"c", b"i", b"g", b"w", b"f"  # from it
+HELLO, CALL = b"h", b"c"  # to the method
+STEP, ANSWER, FAILED = b"i", b"w", b"f"  # from it
 
 _HEAD = struct.Struct("<cQ")
 HEAD_SIZE = _HEAD.size
@@ -79,7 +79,7 @@ def packed(value: Any) -> bytes:
     """Return plain values and tensors as a payload.
 
     Raises:
-        FedsimError: something in it is neither tensor, number, text, batch, nor a list or table of those.
+        FedsimError: something in it is neither tensor, number, text, batch, guess, nor a list or table of those.
     """
     parts: list[bytes] = []
     line = json.dumps(_plain(value, parts)).encode()
@@ -110,34 +110,6 @@ def step_of(payload: bytes) -> Step:
     return Step(*numbers, guess=guess)
 
 
-def of_found(found: list[Reconstruction]) -> bytes:
-    """Return guesses as a payload.
-
-    Raises:
-        FedsimError: a guess holds what is neither tensor, number nor text.
-    """
-    return packed([{field.name: getattr(one, field.name) for field in fields(one)} for one in found])
-
-
-def read_guesses(payload: bytes) -> list[Reconstruction]:
-    """Return the guesses of a payload."""
-    return [Reconstruction(**one) for one in unpacked(payload)]
-
-
-def read_answer(kind: Kind, payload: bytes) -> Tensor:
-    """Return the answer of an attack on traces or attributes.
-
-    Raises:
-        FedsimError: it failed, or answered with something else.
-    """
-    if kind != ANSWER:
-        raise FedsimError(read_reason(payload))
-    answer = unpacked(payload)
-    if not isinstance(answer, Tensor):
-        raise FedsimError(f"its answer is a {type(answer).__name__}, expected a tensor.")
-    return answer
-
-
 def read_reason(payload: bytes) -> str:
     """Return why an attack failed, in its own words, of which there may be too many."""
     return payload.decode(errors="replace")[:_LONGEST_REASON]
@@ -153,17 +125,19 @@ def _plain(value: Any, parts: list[bytes]) -> Any:
         return int(value) if isinstance(value, int) else float(value)
     if isinstance(value, Batch):
         return {"batch": [_plain(part, parts) for part in (value.inputs, value.labels, value.given)]}
-    if isinstance(value, Mapping):
-        return {"table": {str(key): _plain(part, parts) for key, part in value.items()}}
+    if isinstance(value, Mapping | Reconstruction):
+        table = value if isinstance(value, Mapping) else {one.name: getattr(value, one.name) for one in fields(value)}
+        kind = "table" if isinstance(value, Mapping) else "guess"
+        return {kind: {str(key): _plain(part, parts) for key, part in table.items()}}
     if isinstance(value, list | tuple):
         return [_plain(part, parts) for part in value]
-    raise FedsimError(f"its guess holds a {type(value).__name__}, expected tensors, numbers and text.")
+    raise FedsimError(f"its answer holds a {type(value).__name__}, expected tensors, numbers and text.")
 
 
 def _described(tensor: Tensor, parts: list[bytes]) -> list[Any]:
     name = str(tensor.dtype).removeprefix("torch.")
     if name not in _TYPES or tensor.layout != torch.strided:
-        raise FedsimError(f"its guess holds a tensor of {tensor.dtype} ({tensor.layout}), expected plain numbers.")
+        raise FedsimError(f"its answer holds a tensor of {tensor.dtype} ({tensor.layout}), expected plain numbers.")
     parts.append(tensor.resolve_conj().resolve_neg().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return [name, *tensor.shape]
 
@@ -191,7 +165,8 @@ class _Reader:
             return self._tensor(*content)
         if kind == "batch":
             return Batch(*(self._value(part) for part in content))
-        return {key: self._value(part) for key, part in content.items()}
+        table = {key: self._value(part) for key, part in content.items()}
+        return Reconstruction(**table) if kind == "guess" else table
 
     def _tensor(self, name: str, *shape: int) -> Tensor:
         kind = _TYPES[name]

@@ -21,9 +21,8 @@ from fedsim.experiment import runner
 from fedsim.record import RunRecord
 from fedsim.record.store import RunFolder
 from fedsim.scenario import AttackChoice, Scenario
-from fedsim.threat.attacking import apart, frames, in_process
-from fedsim.threat.attacking.apart import Apart, start_isolated
-from fedsim.threat.attacking.processes import HERE
+from fedsim.threat.attacking import apart, at_once, frames, search, start_here
+from fedsim.threat.attacking.apart import Apart, start_apart
 from tests.cli.typed import started
 from tests.experiment.running import Silent
 from tests.experiment.test_runner import results
@@ -71,12 +70,10 @@ def strange(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_methods: None) 
     install(tmp_path / "site", monkeypatch, "fedsim.attacks", "strange_attack", STRANGE)
 
 
-def run(scenario: Scenario, path: Path, attackers: Any) -> RunRecord:
+def run(scenario: Scenario, path: Path, start: Any) -> RunRecord:
     folder = RunFolder(path)
     folder.create(overwrite=False)
-    return runner.run(
-        scenario, folder, Silent(), command="test", earlier=None, processes=HERE._replace(attackers=attackers)
-    )
+    return runner.run(scenario, folder, Silent(), command="test", earlier=None, start=start)
 
 
 def waited_for(ask: Callable[[], Any]) -> Any:
@@ -107,7 +104,7 @@ def test_the_record_and_the_pictures_are_the_same_bytes(scenario: Build, tmp_pat
             {"name": "closed-form-linear"},
         ],
     )
-    here, apart = run(built, tmp_path / "here", in_process), run(built, tmp_path / "apart", start_isolated)
+    here, apart = run(built, tmp_path / "here", start_here), run(built, tmp_path / "apart", start_apart)
     assert results(here) == results(apart)
     assert (tmp_path / "here" / "arrays.npz").read_bytes() == (tmp_path / "apart" / "arrays.npz").read_bytes()
     assert here.arms[0].attacks[0].victims[0].failure is None
@@ -117,12 +114,12 @@ def test_what_an_attack_does_to_its_process_is_its_own_failure(scenario: Build, 
     deeds = ("end", "raise", "object", "")
     attacks = [{"name": "strange", "label": deed or "quiet", "deed": deed} for deed in deeds]
     built = scenario(attacks=attacks, threat={"victims": 2}, model={"dropout": 0.0})
-    record = run(built, tmp_path / "apart", start_isolated)
+    record = run(built, tmp_path / "apart", start_apart)
     found = {attack.label: attack.victims for attack in record.arms[0].attacks}
     why = {label: [victim.failure for victim in victims] for label, victims in found.items()}
     assert why["end"] == ["its process ended with 7 before it answered."] * 2
     assert all("ZeroDivisionError: a bug (strange_attack.py" in str(one) for one in why["raise"])
-    assert all("its guess holds a object, expected tensors, numbers and text" in str(one) for one in why["object"])
+    assert all("its answer holds a object, expected tensors, numbers and text" in str(one) for one in why["object"])
     assert why["quiet"] == [None, None]
     assert [victim.facts["truths"] for victim in found["quiet"]] == [0, 0]
 
@@ -131,7 +128,7 @@ def test_in_the_scorers_process_the_truth_can_be_found_and_the_guess_is_the_same
     scenario: Build, tmp_path: Path, strange: None
 ) -> None:
     built = scenario(attacks=[{"name": "strange"}], threat={"victims": 2}, model={"dropout": 0.0})
-    here, apart = (run(built, tmp_path / name, how) for name, how in (("here", in_process), ("apart", start_isolated)))
+    here, apart = (run(built, tmp_path / name, how) for name, how in (("here", start_here), ("apart", start_apart)))
     assert all(victim.facts["truths"] > 0 for victim in here.arms[0].attacks[0].victims)
     assert (tmp_path / "here" / "arrays.npz").read_bytes() == (tmp_path / "apart" / "arrays.npz").read_bytes()
     assert apart.arms[0].attacks[0].victims[1].failure is None
@@ -141,10 +138,10 @@ def test_somebody_who_asks_to_stop_is_heard_between_two_steps_and_ends_the_proce
     observation, _, _ = watched()
     endless = {"name": "inverting-gradients", "max_iterations": 1_000_000, "threshold": 0.0, "patience": 1_000_000}
     shown: list[Step] = []
-    with start_isolated(AttackChoice.model_validate(endless), 1, lambda: len(shown) > 2) as attacker:
-        assert attacker.at_once(observation) >= 1
+    with start_apart("attack", AttackChoice.model_validate(endless), lambda: len(shown) > 2) as attacker:
+        assert at_once(attacker, observation) >= 1
         with pytest.raises(KeyboardInterrupt):
-            attacker.search([observation], [seeding.generator(1, "attack")], shown.append)
+            search(attacker, [observation], [seeding.generator(1, "attack")], shown.append)
         process = attacker._process  # type: ignore[attr-defined]
         assert process.poll() is None
     assert process.returncode == -signal.SIGKILL
@@ -159,12 +156,12 @@ def test_after_an_answer_that_cannot_be_read_a_new_process_answers(watched: Watc
     def broken(_step: Step) -> None:
         raise ValueError("nobody understands this step")
 
-    with start_isolated(choice, 1, lambda: False) as attacker:
-        why = attacker.search([observation], [seeding.generator(1, "attack")], broken)
+    with start_apart("attack", choice, lambda: False) as attacker:
+        why = search(attacker, [observation], [seeding.generator(1, "attack")], broken)
         assert "nobody understands this step" in str(why)
-        found = attacker.search([observation], [seeding.generator(1, "attack")], lambda _step: None)
-    with in_process(choice, 1, lambda: False) as attacker:
-        expected = attacker.search([observation], [seeding.generator(1, "attack")], lambda _step: None)
+        found = search(attacker, [observation], [seeding.generator(1, "attack")], lambda _step: None)
+    with start_here("attack", choice, lambda: False) as attacker:
+        expected = search(attacker, [observation], [seeding.generator(1, "attack")], lambda _step: None)
     assert isinstance(found, list)
     assert isinstance(expected, list)
     assert torch.equal(found[0].inputs, expected[0].inputs)
@@ -174,9 +171,9 @@ def test_an_observation_that_cannot_travel_is_the_attacks_failure(watched: Watch
     observation, _, _ = watched()
     choice = AttackChoice.model_validate({"name": "inverting-gradients", "max_iterations": 3})
     local = replace(observation, loss=lambda outputs, _labels: outputs.sum())
-    with start_isolated(choice, 1, lambda: False) as attacker:
-        assert attacker.at_once(local) == 1
-        why = attacker.search([local], [seeding.generator(1, "attack")], lambda _step: None)
+    with start_apart("attack", choice, lambda: False) as attacker:
+        assert at_once(attacker, local) == 1
+        why = search(attacker, [local], [seeding.generator(1, "attack")], lambda _step: None)
     assert "cannot be sent to another process" in str(why)
     assert "without --isolate" in str(why)
 
@@ -209,7 +206,7 @@ def answering(monkeypatch: pytest.MonkeyPatch, code: str, should_stop: Callable[
     return Apart({}, should_stop)
 
 
-@pytest.mark.parametrize("kind", [frames.FOUND, frames.STEP])
+@pytest.mark.parametrize("kind", [frames.ANSWER, frames.STEP])
 def test_an_answer_longer_than_any_guess_is_refused_before_it_is_read(
     monkeypatch: pytest.MonkeyPatch, kind: bytes
 ) -> None:
@@ -218,7 +215,7 @@ def test_an_answer_longer_than_any_guess_is_refused_before_it_is_read(
     process = answering(monkeypatch, endless)
     try:
         with pytest.raises(FedsimError, match=r"its answer has 4,611,686,018,427,387,904 bytes, expected at most 67,"):
-            process.ask(frames.SEARCH, None)
+            process.ask(frames.CALL, None)
     finally:
         process.end()
 
@@ -231,9 +228,9 @@ def test_a_larger_question_may_have_a_longer_answer(monkeypatch: pytest.MonkeyPa
         try:
             if is_refused:
                 with pytest.raises(FedsimError, match="expected at most"):
-                    process.ask(frames.READ, None, expected=1000)
+                    process.ask(frames.CALL, None, expected=1000)
             else:
-                assert len(process.ask(frames.READ, None, expected=1000)[1]) == length
+                assert len(process.ask(frames.CALL, None, expected=1000)[1]) == length
         finally:
             process.end()
 
@@ -243,7 +240,7 @@ def test_somebody_who_asks_to_stop_is_heard_while_the_process_reads_nothing(monk
     process = answering(monkeypatch, "import time\ntime.sleep(600)", lambda: time.monotonic() > begin + 0.5)
     try:
         with pytest.raises(KeyboardInterrupt):
-            process.ask(frames.SEARCH, torch.zeros(1 << 20))
+            process.ask(frames.CALL, torch.zeros(1 << 20))
     finally:
         process.end()
     assert process._process.returncode == -signal.SIGKILL

@@ -1,4 +1,4 @@
-"""What the process of an isolated attack answers to a request, without the process."""
+"""What the process of an isolated method answers to a request, without the process."""
 
 import io
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from fedsim.core import seeding
 from fedsim.core.hooks import Attack
 from fedsim.core.types import Observation
 from fedsim.scenario import AttackChoice
-from fedsim.threat.attacking import frames
+from fedsim.threat.attacking import Here, frames
 from fedsim.threat.attacking.child import answer
 
 Watched = Callable[..., tuple[Observation, Any, Any]]
@@ -22,46 +22,51 @@ def attack() -> Attack[Any]:
     return AttackChoice(name="inverting-gradients", settings={"max_iterations": 3}).make("attack")
 
 
-def asked(attack: Attack[Any], kind: frames.Kind, request: Any) -> tuple[frames.Kind, bytes, list[frames.Kind]]:
+def answered(attack: Attack[Any], request: Any) -> tuple[frames.Kind, bytes, list[frames.Kind]]:
     """Return kind and content of the answer, and the kinds of what came before it."""
     meanwhile = io.BytesIO()
     payload = request if isinstance(request, bytes) else frames.saved(request)
-    found = frames.read(io.BytesIO(answer(attack, kind, payload, meanwhile)))
+    found = frames.read(io.BytesIO(answer(Here(attack), payload, meanwhile)))
     assert found is not None
     meanwhile.seek(0)
     return *found, [kind for kind, _ in iter(lambda: frames.read(meanwhile), None)]
+
+
+def _request(observation: Observation) -> tuple[str, tuple[Any, ...], list[tuple[int, torch.Tensor]]]:
+    source = seeding.generator(1, "attack")
+    return "together", ([observation],), [(source.initial_seed(), source.get_state())]
 
 
 def test_a_search_is_answered_with_its_steps_and_the_guess_of_the_same_search_here(
     watched: Watched, attack: Attack[Any]
 ) -> None:
     observation, _, _ = watched()
-    request = {"seen": [observation], "generators": [seeding.generator(1, "attack").get_state()]}
-    kind, content, meanwhile = asked(attack, frames.SEARCH, request)
-    assert kind == frames.FOUND
+    request = _request(observation)
+    kind, content, meanwhile = answered(attack, request)
+    assert kind == frames.ANSWER
     assert meanwhile == [frames.STEP] * 3
-    (found,) = frames.read_guesses(content)
+    (found,) = frames.unpacked(content)
     expected = attack(observation, seeding.generator(1, "attack"))
     assert torch.equal(found.inputs, expected.inputs)
 
 
 def test_how_many_are_searched_together_is_a_number(watched: Watched, attack: Attack[Any]) -> None:
     observation, _, _ = watched()
-    kind, content, _ = asked(attack, frames.AT_ONCE, observation)
-    assert (kind, int(content)) == (frames.COUNT, attack.at_once(observation))
+    kind, content, _ = answered(attack, ("at_once", (observation,), []))
+    assert (kind, frames.unpacked(content)) == (frames.ANSWER, attack.at_once(observation))
 
 
 def test_whatever_goes_wrong_is_the_attacks_failure(
     watched: Watched, attack: Attack[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert asked(attack, frames.SEARCH, b"no tensors")[0] == frames.FAILED
+    assert answered(attack, b"no tensors")[0] == frames.FAILED
     observation, _, _ = watched()
-    request = {"seen": [observation], "generators": [seeding.generator(1, "attack").get_state()]}
+    request = _request(observation)
 
     def broken(*_: object) -> None:
         raise ZeroDivisionError("a bug")
 
     monkeypatch.setattr(type(attack), "search_together", broken)
-    kind, content, _ = asked(attack, frames.SEARCH, request)
+    kind, content, _ = answered(attack, request)
     assert kind == frames.FAILED
     assert b"ZeroDivisionError: a bug" in content

@@ -26,7 +26,7 @@ def test_a_guess_comes_back_as_it_was() -> None:
         found={"part.what": torch.arange(3)},
         is_exact=True,
     )
-    (back,) = frames.read_guesses(frames.of_found([whole]))
+    (back,) = frames.unpacked(frames.packed([whole]))
     assert torch.equal(back.inputs, whole.inputs)
     assert back.trained is not None
     assert whole.trained is not None
@@ -42,11 +42,11 @@ def test_what_an_attack_sends_is_no_code() -> None:
             return os.system, ("true",)
 
     with pytest.raises(ValueError, match="decode"):
-        frames.read_guesses(frames.saved([{"inputs": torch.zeros(1)}]))
+        frames.unpacked(frames.saved([{"inputs": torch.zeros(1)}]))
     with pytest.raises(FedsimError, match="holds a Evil"):
-        frames.of_found([guess(found={"x": Evil()})])
+        frames.packed([guess(found={"x": Evil()})])
     with pytest.raises(FedsimError, match="sparse"):
-        frames.of_found([guess(inputs=torch.zeros(2).to_sparse())])
+        frames.packed([guess(inputs=torch.zeros(2).to_sparse())])
 
 
 @pytest.mark.parametrize("kind", frames._TYPES.values(), ids=frames._TYPES)

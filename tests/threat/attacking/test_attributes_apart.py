@@ -9,12 +9,13 @@ import torch
 
 from fedsim.core import seeding
 from fedsim.core.errors import FedsimError
+from fedsim.core.hooks import AttributeAttack
 from fedsim.experiment import runner
 from fedsim.record import Finding, RunRecord
 from fedsim.record.store import RunFolder
 from fedsim.scenario import Choice, Scenario
-from fedsim.threat.attacking.asking import ask_here, ask_isolated
-from fedsim.threat.attacking.processes import HERE
+from fedsim.threat.attacking import start_here, tensor_of
+from fedsim.threat.attacking.apart import start_apart
 from tests.experiment.running import Silent
 from tests.threat.attacking.packages import install
 
@@ -63,10 +64,10 @@ def strange(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_methods: None) 
     install(tmp_path / "site", monkeypatch, "fedsim.attributes", "strange_reader", STRANGE)
 
 
-def run(scenario: Scenario, path: Path, askers: Any) -> RunRecord:
+def run(scenario: Scenario, path: Path, start: Any) -> RunRecord:
     folder = RunFolder(path)
     folder.create(overwrite=False)
-    return runner.run(scenario, folder, Silent(), command="test", earlier=None, processes=HERE._replace(askers=askers))
+    return runner.run(scenario, folder, Silent(), command="test", earlier=None, start=start)
 
 
 def results(record: RunRecord) -> dict[str, Finding]:
@@ -88,8 +89,8 @@ def test_whatever_an_attack_does_to_its_process_the_others_find_what_they_find_h
 ) -> None:
     """`see` raises where the scorer's world lies in its process: that is so here, and not in a process of its own."""
     deeds = ("raise", "sizes", "values", "see", "")
-    here = results(run(scenario(**SMALL, attributes=attacking(*deeds)), tmp_path / "here", ask_here))
-    apart = results(run(scenario(**SMALL, attributes=attacking("end", *deeds)), tmp_path / "apart", ask_isolated))
+    here = results(run(scenario(**SMALL, attributes=attacking(*deeds)), tmp_path / "here", start_here))
+    apart = results(run(scenario(**SMALL, attributes=attacking("end", *deeds)), tmp_path / "apart", start_apart))
     assert apart["end"].failure == "its process ended with 7 before it answered."
     assert "ValueError: it sees the world" in str(here.pop("see").failure)
     assert not apart.pop("see").failure
@@ -106,21 +107,28 @@ def test_whatever_an_attack_does_to_its_process_the_others_find_what_they_find_h
     assert quiet.value is not None
 
 
-def test_somebody_who_asks_to_stop_ends_the_process_and_an_answer_is_checked_on_this_side() -> None:
+def test_somebody_who_asks_to_stop_ends_the_process_and_reads_what_is_read_here() -> None:
     choice = Choice(name="change-norms")
     known, labels = torch.rand(4, 3), torch.tensor([0, 1, 0, 1])
-    asked: list[int] = []
-    with ask_isolated(lambda: bool(asked)) as make:
-        own = make(choice)
-        found = own(known, labels, known, seeding.generator(1, "reading"))
-        with ask_here(lambda: False) as make_here:
-            assert torch.equal(found, make_here(choice)(known, labels, known, seeding.generator(1, "reading")))
-        own._answer = lambda *_: torch.full((4, 2), torch.nan)  # type: ignore[attr-defined]
-        with pytest.raises(FedsimError, match="no finite number"):
-            own(known, labels, known, seeding.generator(1, "reading"))
-        del own._answer  # type: ignore[attr-defined]
-        asked.append(1)
+    stops: list[int] = []
+
+    def source() -> torch.Generator:
+        return seeding.generator(1, "reading")
+
+    with start_apart("attribute", choice, lambda: bool(stops)) as apart:
+        read = apart.call("read", known, labels, known, generators=[source()])
+        with start_here("attribute", choice, lambda: False) as here:
+            assert torch.equal(read, here.call("read", known, labels, known, generators=[source()]))
+        stops.append(1)
         with pytest.raises(KeyboardInterrupt):
-            own.describe({"a": known}, seeding.generator(1, "describing"))
-        process = own._process  # type: ignore[attr-defined]
+            apart.call("describe", {"a": known}, generators=[source()])
+        process = apart._process  # type: ignore[attr-defined]
     assert process.returncode is not None
+
+
+def test_an_answer_is_checked_on_this_side() -> None:
+    known, labels = torch.rand(4, 3), torch.tensor([0, 1, 0, 1])
+    with pytest.raises(FedsimError, match="no finite number"):
+        AttributeAttack.checked(torch.full((4, 2), torch.nan), labels, known)
+    with pytest.raises(FedsimError, match="its answer is a dict, expected a tensor"):
+        tensor_of({"a": 1})
