@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
@@ -58,22 +57,24 @@ def run_arm(this: RunInProgress, world: World, world_json: str, number: int, nam
     this.folder.write_record(this.record)  # before anything else lies there: it says that the rest is ours
     this.folder.write_weights(number, journal.weights)
     updates = _kept(this, number, journal.entries, replays) if scenario.threat.keep_updates else ()
-    arm = _Arm(this, number, begin, _train(world, journal, replays, name, values, updates))
-    arm.keep()
+    this.begin(_train(world, journal, replays, name, values, updates))
     attacked = _attacked(world, journal, replays)
     ceilings = find_ceilings(this, attacked, f"arm-{number}/ceiling") if scenario.scoring.ceiling else {}
     for choice in scenario.attacks:
         label = choice.label or choice.name
         with this.start("attack", choice, this.should_stop) as attacker:
             victims = attack(this, world, choice, attacker, attacked, f"arm-{number}/{label}", ceilings)
-        arm.add(attacks=(*arm.record.attacks, summarise_attack(scenario, choice, victims)))
-    evidence = Evidence(world, journal, replays, arm.record.guarantees)
+        record = summarise_attack(scenario, choice, victims)
+        this.add(time.perf_counter() - begin, attacks=(record,))
+    evidence = Evidence(world, journal, replays, this.record.arms[-1].guarantees)
     work = Work(this.start, this.should_stop, this.watcher.progress)
     for question in questions_of(world):
         for finding in question.ask(evidence, work):
             this.watcher.found(finding)
-            arm.add(findings=(*arm.record.findings, finding), items=work.items)
-    arm.add(complete=True)
+            new = finding.items and finding.items not in this.record.arms[-1].items
+            items = {finding.items: work.items[finding.items]} if new else {}
+            this.add(time.perf_counter() - begin, findings=(finding,), items=items)
+    this.end(time.perf_counter() - begin)
 
 
 def _attacked(world: World, journal: Journal, replays: Sequence[Replay]) -> list[Victim]:
@@ -81,25 +82,6 @@ def _attacked(world: World, journal: Journal, replays: Sequence[Replay]) -> list
     if world.scenario.forgetting is not None:
         return forgetting.shown(world, journal)
     return [Victim(world, entry, own.truth) for entry, own in zip(journal.entries, replays, strict=True)]
-
-
-@dataclass
-class _Arm:
-    """An arm in progress."""
-
-    run: RunInProgress
-    number: int
-    begin: float
-    record: ArmRecord
-
-    def add(self, **found: Any) -> None:
-        """Put what was found into the record, and keep it."""
-        self.record = self.record.model_copy(update={**found, "seconds": time.perf_counter() - self.begin})
-        self.keep()
-
-    def keep(self) -> None:
-        """Write what is known of the arm."""
-        self.run.keep(self.record, self.number)
 
 
 def _train(

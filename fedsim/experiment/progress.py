@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 
 from fedsim.core import registry
 from fedsim.experiment.training import Trainings
 from fedsim.experiment.watching import Watcher
-from fedsim.record import ArmRecord, Failure, QuestionAsked, RunRecord
+from fedsim.record import ArmPart, ArmRecord, Failure, QuestionAsked, RunRecord
+from fedsim.record.runs import figures_of
 from fedsim.record.store import RunFolder
 from fedsim.threat.attacking import Start
 
@@ -27,6 +29,11 @@ class RunInProgress:
     should_stop: Callable[[], bool]
     start: Start
     trainings: Trainings = field(default_factory=Trainings)
+    kept: set[str] = field(default_factory=set[str])
+
+    def __post_init__(self) -> None:
+        """Note which arrays are on disk."""
+        self.kept.update(self.arrays)
 
     def look_up(self) -> None:
         """Stop here, between two steps, if somebody asked for it."""
@@ -35,13 +42,30 @@ class RunInProgress:
 
     def ask(self, questions: Iterable[QuestionAsked]) -> None:
         """Let the record say what is asked."""
-        known = {own.name: own for own in (*self.record.questions, *questions)}
+        known = {question.name: question for question in (*self.record.questions, *questions)}
         self.record = self.record.model_copy(update={"questions": tuple(known.values())})
 
-    def keep(self, arm: ArmRecord, number: int) -> None:
-        """Write what is known of an arm."""
-        kept = (*self.record.arms[:number], arm)
-        self.record = declaring(self.record.model_copy(update={"arms": kept}))
+    def begin(self, arm: ArmRecord) -> None:
+        """Write an arm that is trained, and that nothing has looked at yet."""
+        self.record = declaring(self.record.model_copy(update={"arms": (*self.record.arms, arm)}))
+        self.folder.write_record(self.record)
+
+    def add(self, seconds: float, **results: Any) -> None:
+        """Append results to the arm in work, with the pictures behind them."""
+        arm = self.record.arms[-1]
+        place = len(arm.attacks) + len(arm.findings)
+        part = ArmPart(arm=len(self.record.arms) - 1, place=place, seconds=seconds, **results)
+        part = part.model_copy(update={"metrics": registry.declared([*figures_of(part.attacks, part.findings)])})
+        new = {name: array for name, array in self.arrays.items() if name not in self.kept}
+        self.folder.append(part, new)
+        self.kept.update(new)
+        self.record = self.record.with_part(part)
+
+    def end(self, seconds: float) -> None:
+        """Write the arm in work whole: it is complete."""
+        *before, arm = self.record.arms
+        whole = arm.model_copy(update={"seconds": seconds, "complete": True})
+        self.record = declaring(self.record.model_copy(update={"arms": (*before, whole)}))
         self.folder.write_arrays(self.arrays)
         self.folder.write_record(self.record)
 
@@ -51,6 +75,7 @@ class RunInProgress:
             return
         failure = Failure(who="run", why=str(error))
         self.record = self.record.model_copy(update={"status": "failed", "failures": (failure,), "ended": now()})
+        self.folder.write_arrays(self.arrays)
         self.folder.write_record(self.record)
 
     def finish(self) -> RunRecord:

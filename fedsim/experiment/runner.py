@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from fedsim.core.errors import FedsimError, MissingExtra, ScenarioError
@@ -74,7 +75,7 @@ def run(
         started=earlier.started if earlier else now(),
         arms=done,
     )
-    arrays = folder.read_arrays() if earlier else {}
+    arrays = _arrays_of(folder, len(done)) if earlier else {}
     this = RunInProgress(folder, declaring(record), arrays, watcher, should_stop, start)
     for number, arm in list(enumerate(todo))[len(done) :]:
         watcher.arm(arm.name, number + 1, len(todo), arm.scenario.federation.rounds)
@@ -85,6 +86,12 @@ def run(
             this.fail(error)
             raise
     return this.finish()
+
+
+def _arrays_of(folder: RunFolder, arms: int) -> dict[str, np.ndarray]:
+    """Return the arrays of the first arms of a run."""
+    kept = {f"arm-{number}" for number in range(arms)}
+    return {name: array for name, array in folder.read_arrays().items() if name.partition("/")[0] in kept}
 
 
 class _Arm(NamedTuple):

@@ -10,7 +10,7 @@ from fedsim.record.memberships import GroupRisk, MembershipRecord, MembershipSum
 from fedsim.record.memorisation import ExposureRecord, SecretScore, SecretSummary
 from fedsim.record.parts import Cause, Failure, Interval, Part
 from fedsim.record.rounds import ClientCost, KeptUpdate, PartitionRecord, RoundRecord, Utility
-from fedsim.record.runs import ArmRecord, Environment, RunRecord
+from fedsim.record.runs import ArmPart, ArmRecord, Environment, RunRecord
 from fedsim.record.scores import (
     AttackRecord,
     Ceiling,
@@ -22,6 +22,7 @@ from fedsim.record.scores import (
 
 __all__ = [
     "SIGNIFICANT",
+    "ArmPart",
     "ArmRecord",
     "AttackRecord",
     "Cause",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 from pydantic import Field
@@ -47,6 +47,18 @@ class ArmRecord(Part):
     client_cost: ClientCost | None = Field(default=None, description="absent when no update was observed")
 
 
+class ArmPart(Part):
+    """What one attack or question adds to the record of an arm in work."""
+
+    arm: int = Field(description="its number from 0")
+    place: int = Field(description="how many attacks and findings the arm had before")
+    attacks: tuple[AttackRecord, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    items: dict[str, Columns] = Field(default_factory=dict)
+    seconds: float = 0.0
+    metrics: tuple[Metric, ...] = Field(default=(), description="what the metrics in it are")
+
+
 class Environment(Part):
     """What a reader needs to run it again."""
 
@@ -77,10 +89,26 @@ class RunRecord(Part):
     questions: tuple[QuestionAsked, ...] = Field(default=(), description="what was asked beside attacks on updates")
     metrics: tuple[Metric, ...] = Field(default=(), description="what the metrics in it are, for its readers")
 
+    def with_part(self, part: ArmPart) -> RunRecord:
+        """Return the record with this part added to its last arm, unless it has it or is of another."""
+        *before, arm = self.arms
+        if (part.arm, part.place) != (len(before), len(arm.attacks) + len(arm.findings)):
+            return self
+        grown = arm.model_copy(
+            update={
+                "attacks": (*arm.attacks, *part.attacks),
+                "findings": (*arm.findings, *part.findings),
+                "items": {**arm.items, **part.items},
+                "seconds": part.seconds,
+            }
+        )
+        declared = {metric.name: metric for metric in (*self.metrics, *part.metrics)}
+        return self.model_copy(update={"arms": (*before, grown), "metrics": tuple(declared.values())})
+
     @property
     def declared(self) -> dict[str, Metric]:
         """What the metrics in it declare, by name."""
-        return {own.name: own for own in self.metrics}
+        return {metric.name: metric for metric in self.metrics}
 
     @property
     def figures(self) -> Iterator[str]:
@@ -88,9 +116,14 @@ class RunRecord(Part):
         for arm in self.arms:
             for entry in arm.rounds:
                 yield from entry.tested
-            for victim in (victim for attack in arm.attacks for victim in attack.victims):
-                yield from (name for item in victim.scores for name in item.values)
-                yield from victim.values
-            for finding in arm.findings:
-                yield finding.metric
-                yield from finding.more
+            yield from figures_of(arm.attacks, arm.findings)
+
+
+def figures_of(attacks: Sequence[AttackRecord], findings: Sequence[Finding]) -> Iterator[str]:
+    """Yield the name of every metric in what attacks and questions found, again and again."""
+    for victim in (victim for attack in attacks for victim in attack.victims):
+        yield from (name for item in victim.scores for name in item.values)
+        yield from victim.values
+    for finding in findings:
+        yield finding.metric
+        yield from finding.more

@@ -5,11 +5,10 @@ from __future__ import annotations
 import errno
 import fcntl
 import io
-import math
 import os
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -17,94 +16,88 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from fedsim.core import registry
 from fedsim.core.errors import FedsimError
 from fedsim.core.json_schema import SCHEMA_VERSION
-from fedsim.core.plain import printable_json, slug
+from fedsim.core.plain import printable_json
 from fedsim.core.types import Tensors
-from fedsim.record import RunRecord
+from fedsim.record import ArmPart, RunRecord
 
 RECORD = "record.json"
 ARRAYS = "arrays.npz"
 UPDATES = "updates"
 SALT = "salt"
 SALT_BYTES = 16
-_WEIGHTS = "weights"
-_FIGURES = "figures"
+WEIGHTS = "weights"
+_IN_WORK = "in-work"
+_PARTS = f"{_IN_WORK}/parts.jsonl"
 _REST = ".fedsim-"  # begins the name of a file that is being written
 _LOCK = ".fedsim-lock"
+_MANIFEST = ".fedsim-files"
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
-_FILES = (
-    RECORD,
-    ARRAYS,
-    SALT,
-    "report.html",
-    "scores.csv",
-    "findings.csv",
-    "findings-columns.csv",
-    "table.csv",
-    "table-columns.csv",
-    "table.parquet",
-    "results.duckdb",
-)
-_FOLDERS = (_FIGURES, _WEIGHTS, UPDATES)
-_OF_AN_ARM = re.compile(r"(?:wall|curves|exceedance|partition|participation|roc)-(\d+)-[a-z0-9-]+\.(?:png|csv)")
-_OF_A_RUN = re.compile(r"epsilon-\d+\.(?:png|csv)")
 _SCHEMA = re.compile(rb'\s*\{\s*"schema_version":\s*(\d{1,9})')
 _LARGE = 64 * 2**20  # bytes; weights hardly shrink, at 5 MB a second
 
 
 class RunFolder:
-    """The folder of one run."""
+    """The folder of one run. Its manifest names every file that fedsim wrote there, before the file is written."""
 
     def __init__(self, path: Path) -> None:
         """Name the folder; nothing is touched."""
         self.path = path
 
     def create(self, *, overwrite: bool) -> None:
-        """Make an empty run folder. Of an earlier run it removes what that run's record accounts for, nothing else.
+        """Make an empty run folder. Of an earlier run it removes what the manifest names, nothing else.
 
         Raises:
             FedsimError: it exists and `overwrite` is false, holds other things than a run, or cannot be written.
         """
         with explain(self.path):
             files = list(_files(self.path)) if self.path.is_dir() else []
-        strangers = [name for name in files if not _may_be_ours(self.path, name)]
-        if strangers:
-            raise FedsimError(f"{self.path} holds '{strangers[0]}', which is not part of a run. Choose another --out.")
-        kept = [name for name in files if not _is_rest(name)]
-        if kept == [SALT]:
-            read_salt(self.path / SALT)
-            kept = []  # of a run that was killed before it had a record
-        if kept and not overwrite:
+        ours = self._manifest()
+        for name in files:
+            if name not in ours and not _is_rest(self.path, name):
+                raise FedsimError(
+                    f"{self.path} holds '{name}', which no run has written. fedsim removes nothing that it does not "
+                    "know: move it elsewhere, or choose another --out."
+                )
+        if RECORD in files and not overwrite:
             raise FedsimError(
                 f"{self.path} already holds a run. Choose another --out, add --overwrite to replace it, "
                 "or --resume to go on with an interrupted one."
             )
-        if kept:
-            self._check_owner(kept)
         self._make()
         with explain(self.path):
-            for name in sorted(files, key=lambda name: name == RECORD):  # until then it says whose the others are
+            for name in sorted(files, key=lambda name: name == _MANIFEST):  # until then it says whose the others are
                 (self.path / name).unlink()
-            for name in _FOLDERS:
-                if (self.path / name).is_dir():
-                    (self.path / name).rmdir()
+            for folder in {name.partition("/")[0] for name in files if "/" in name}:
+                (self.path / folder).rmdir()
 
-    def _check_owner(self, files: list[str]) -> None:
-        """Refuse files that no record accounts for."""
-        if RECORD not in files:
-            raise FedsimError(
-                f"{self.path} holds '{files[0]}', but no {RECORD} that says it is part of a run. fedsim removes "
-                "nothing that it does not know: remove it yourself, or choose another --out."
-            )
-        record = read_record(self.path)
-        foreign = [name for name in files if not _belongs(name, record)]
-        if foreign:
-            raise FedsimError(
-                f"{self.path} holds '{foreign[0]}', which is not part of the run that its {RECORD} tells of. "
-                "Move it elsewhere, or choose another --out."
-            )
+    def _manifest(self) -> frozenset[str]:
+        """Return the names of all files that are ours, the manifest's too."""
+        path = self.path / _MANIFEST
+        if path.is_symlink() or not path.is_file():
+            return frozenset()
+        return frozenset((_MANIFEST, *path.read_text(encoding="utf-8").splitlines()))
+
+    def write(self, name: str, content: bytes, *, mode: int = 0o666) -> None:
+        """Write a file whole, and note before that it is ours.
+
+        Args:
+            name: path within the folder, through one folder at most.
+            content: of the file.
+            mode: who may read and write it, less the umask.
+
+        Raises:
+            FedsimError: it cannot be written.
+        """
+        self.note(name)
+        write_whole(self.path / name, content, mode=mode)
+
+    def note(self, name: str) -> None:
+        """Note that a file is ours, and make its folder."""
+        make_folder((self.path / name).parent)
+        if name not in self._manifest():
+            _append(self.path / _MANIFEST, name.encode())
 
     def reopen(self) -> RunRecord | None:
         """Return the record of an earlier run in this folder, or None when there is none."""
@@ -112,7 +105,7 @@ class RunFolder:
         if not (self.path / RECORD).exists():
             return None
         record = read_record(self.path)
-        for folder in (self.path, *(self.path / name for name in _FOLDERS)):
+        for folder in (self.path, *(path for path in self.path.iterdir() if path.is_dir())):
             remove_rests(folder)
         return record
 
@@ -134,35 +127,59 @@ class RunFolder:
                     self.path.rmdir()
 
     def write_record(self, record: RunRecord) -> None:
-        """Write `record.json`."""
-        write_whole(self.path / RECORD, record.model_dump_json(indent=1).encode())
+        """Write `record.json`, which then holds what was appended to it as well."""
+        self.write(RECORD, record.model_dump_json(indent=1).encode())
+        self._forget_parts()
+
+    def append(self, part: ArmPart, arrays: Mapping[str, np.ndarray]) -> None:
+        """Add what one attack or question found to the last arm of the record, on disk at once."""
+        if arrays:
+            count = sum(1 for _ in self._parts_of_arrays())
+            self.write(f"{_IN_WORK}/{count:04}.npz", npz(dict(arrays)))
+        self.note(_PARTS)
+        _append(self.path / _PARTS, part.model_dump_json().encode())
+
+    def _parts_of_arrays(self) -> Iterator[Path]:
+        yield from sorted((self.path / _IN_WORK).glob("*.npz"))
+
+    def _forget_parts(self) -> None:
+        """Remove what was appended."""
+        folder = self.path / _IN_WORK
+        if folder.is_symlink() or not folder.is_dir():
+            return
+        with explain(folder):
+            for path in (self.path / _PARTS, *self._parts_of_arrays()):
+                path.unlink(missing_ok=True)
+            remove_rests(folder)
+            with suppress(OSError):  # somebody else has put something there
+                folder.rmdir()
 
     def write_salt(self, salt: bytes) -> None:
         """Write the secret salt of what attackers draw from, for its owner alone."""
-        write_whole(self.path / SALT, f"{salt.hex()}\n".encode(), mode=0o600)
+        self.write(SALT, f"{salt.hex()}\n".encode(), mode=0o600)
 
     def write_arrays(self, arrays: dict[str, np.ndarray]) -> None:
         """Write pictures and other arrays to `arrays.npz`."""
-        write_whole(self.path / ARRAYS, npz(arrays))
+        self.write(ARRAYS, npz(arrays))
 
     def read_arrays(self) -> dict[str, np.ndarray]:
-        """Return what `arrays.npz` holds, nothing when it does not exist."""
-        path = self.path / ARRAYS
-        if not path.exists():
-            return {}
-        with np.load(path, allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files}
+        """Return what `arrays.npz` holds, and what was appended."""
+        arrays: dict[str, np.ndarray] = {}
+        for path in (self.path / ARRAYS, *self._parts_of_arrays()):
+            if path.exists():
+                with np.load(path, allow_pickle=False) as stored:
+                    arrays.update({name: stored[name] for name in stored.files})
+        return arrays
 
     def write_weights(self, arm: int, weights: Tensors) -> None:
         """Write the final weights of an arm as ``weights/arm-N.npz``, which `model.checkpoint` accepts."""
-        folder = make_folder(self.path / _WEIGHTS)
-        write_whole(folder / f"arm-{arm}.npz", npz({name: tensor.numpy() for name, tensor in weights.items()}))
+        self.write(f"{WEIGHTS}/arm-{arm}.npz", npz({name: tensor.numpy() for name, tensor in weights.items()}))
 
     def write_updates(self, arm: int, arrays: dict[str, np.ndarray]) -> str:
         """Write the attacked updates of an arm as ``updates/arm-N.npz`` and return that path within the folder."""
-        folder = make_folder(self.path / UPDATES)
-        write_whole(folder / f"arm-{arm}.npz", npz(arrays))
-        return f"{UPDATES}/arm-{arm}.npz"
+        name = f"{UPDATES}/arm-{arm}.npz"
+        self.write(name, npz(arrays))
+        return name
 
     def _make(self) -> None:
         check_writable(make_folder(self.path))
@@ -178,6 +195,8 @@ def read_record(path: Path) -> RunRecord:
         content = (path / RECORD).read_bytes()
         check_schema(path / RECORD, content)
         record = RunRecord.model_validate_json(printable_json(content))
+        for part in _parts(path):
+            record = record.with_part(part)
     except OSError as error:
         raise FedsimError(f"{path} holds no {RECORD}: not a run folder.") from error
     except ValidationError as error:
@@ -191,6 +210,15 @@ def read_record(path: Path) -> RunRecord:
             "Somebody has changed the file: repeat the run with --overwrite."
         )
     return record
+
+
+def _parts(path: Path) -> Iterator[ArmPart]:
+    """Yield what was appended to the record of a run; a last line that a kill cut off is none."""
+    if not (path / _PARTS).is_file():
+        return
+    *whole, _cut = (path / _PARTS).read_bytes().split(b"\n")
+    for line in whole:
+        yield ArmPart.model_validate_json(printable_json(line))
 
 
 def read_salt(path: Path) -> bytes:
@@ -260,6 +288,17 @@ def write_whole(path: Path, content: bytes, *, mode: int = 0o666) -> None:
             raise
 
 
+def _append(path: Path, line: bytes) -> None:
+    """Add a line to a file, on disk when this returns; one that a kill cut off before it is ended."""
+    with explain(path):
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+        with os.fdopen(handle, "a+b") as file:
+            is_cut = file.tell() and os.pread(handle, 1, file.tell() - 1) != b"\n"
+            file.write(b"\n" * bool(is_cut) + line + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+
 def make_folder(path: Path) -> Path:
     """Make a folder, and those above it, unless it is there, and return it.
 
@@ -289,7 +328,7 @@ def remove_rests(folder: Path) -> None:
         return
     with explain(folder):
         for path in folder.glob(f"{_REST}*"):
-            if path.name != _LOCK:
+            if path.name not in (_LOCK, _MANIFEST):
                 path.unlink()
 
 
@@ -356,34 +395,13 @@ def _files(folder: Path) -> Iterator[str]:
     for path in sorted(folder.iterdir()):
         if path.name == _LOCK:
             continue
-        if path.name not in _FOLDERS or path.is_symlink() or not path.is_dir():
+        if path.is_symlink() or not path.is_dir():
             yield path.name
         else:
-            yield from (f"{path.name}/{own.name}" for own in sorted(path.iterdir()))
+            yield from (f"{path.name}/{inner.name}" for inner in sorted(path.iterdir()))
 
 
-def _is_rest(name: str) -> bool:
-    return name.rpartition("/")[2].startswith(_REST)
-
-
-def _may_be_ours(folder: Path, name: str) -> bool:
+def _is_rest(folder: Path, name: str) -> bool:
+    """Tell whether a write that was killed has left this file."""
     path = folder / name
-    if path.is_symlink() or not path.is_file():
-        return False
-    return _is_rest(name) or name in _FILES or "/" in name
-
-
-def _belongs(name: str, record: RunRecord) -> bool:
-    """Tell whether a run with this record wrote a file of this name."""
-    if name in _FILES:
-        return True
-    most = max(len(record.arms), math.prod(len(values) for values in record.scenario.get("arms", {}).values()))
-    folder, _, own = name.partition("/")
-    if folder != _FIGURES:
-        return own in {f"arm-{number}.npz" for number in range(most)}
-    metrics = (*registry.every_metric().values(), *record.metrics)
-    measured = {f"{slug(metric.title)}.{kind}" for metric in metrics for kind in ("png", "csv")}
-    if own in measured or _OF_A_RUN.fullmatch(own):
-        return True
-    number = _OF_AN_ARM.fullmatch(own)
-    return number is not None and 1 <= int(number[1]) <= most
+    return path.name.startswith(_REST) and path.is_file() and not path.is_symlink()

@@ -10,7 +10,7 @@ from fedsim.core.glossary import TERMS
 from fedsim.core.plain import csv_table, printable
 from fedsim.record import RunRecord
 from fedsim.record.finding_rows import FINDING_COLUMNS, finding_rows
-from fedsim.record.store import RunFolder, make_folder, read_record, write_whole
+from fedsim.record.store import RunFolder, read_record
 from fedsim.report import ceilings, figures, look, tables, verdict, wall
 from fedsim.report.banners import banners
 from fedsim.report.brief import write_brief
@@ -48,14 +48,14 @@ def build(run_dir: Path) -> Path:
     attendances = tables.attendances(record)
     participation = figures.participation(attendances)
     sheets = [figures.wall_sheet(pictures, number) for number, pictures in enumerate(walls, 1)]
-    folder = make_folder(run_dir / "figures")
+    folder = RunFolder(run_dir)
     for picture in (*curves, *exceedance, *ownership, *participation, *utility, *epsilons, *rocs, *sheets):
-        write_whole(folder / f"{picture.name}.png", picture.png)
-        write_whole(folder / f"{picture.name}.csv", csv_table(picture.columns, picture.rows))
-    write_whole(run_dir / "scores.csv", csv_table(tables.score_columns(judge), tables.scores(record, judge)))
+        folder.write(f"figures/{picture.name}.png", picture.png)
+        folder.write(f"figures/{picture.name}.csv", csv_table(picture.columns, picture.rows))
+    folder.write("scores.csv", csv_table(tables.score_columns(judge), tables.scores(record, judge)))
     if any(arm.findings for arm in record.arms):
         rows = [tuple(row.values()) for row in finding_rows(record)]
-        write_whole(run_dir / "findings.csv", csv_table(tuple(FINDING_COLUMNS), rows))
+        folder.write("findings.csv", csv_table(tuple(FINDING_COLUMNS), rows))
     page = _page(
         record,
         judge,
@@ -71,7 +71,7 @@ def build(run_dir: Path) -> Path:
         epsilons=epsilons,
         rocs=rocs,
     )
-    write_whole(run_dir / "report.html", printable(page).encode())
+    folder.write("report.html", printable(page).encode())
     return run_dir / "report.html"
 
 

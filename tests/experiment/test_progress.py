@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pytest
 
 from fedsim.experiment.progress import RunInProgress, declaring
@@ -24,19 +25,64 @@ def arm(name: str, hits: int) -> Any:
     return records.arm(name, [records.attack("ig", records.recovered(hits))])
 
 
-def test_what_is_known_of_an_arm_is_on_disk_at_once_and_replaced_later(folder: RunFolder) -> None:
+def test_what_is_known_of_an_arm_is_on_disk_at_once(folder: RunFolder) -> None:
     run = begun(folder)
-    folder.path.mkdir()
-    run.keep(arm("first", 1), 0)
-    assert read_record(folder.path).status == "interrupted"
-    run.keep(arm("second", 2), 1)
-    run.keep(arm("second", 3), 1)
-    kept = read_record(folder.path)
-    assert [(own.name, len(own.attacks[0].victims)) for own in kept.arms] == [("first", 1), ("second", 3)]
-    assert {"psnr", "ssim"} <= set(kept.declared)
+    run.begin(arm("first", 1))
+    run.end(1.0)
+    run.begin(records.arm("second", []))
+    run.arrays["arm-1/ig/guesses"] = np.ones(2)
+    run.add(2.0, attacks=(records.attack("ig", records.recovered(3)),))
+    run.arrays["arm-1/dia/guesses"] = np.zeros(2)
+    run.add(3.0, attacks=(records.attack("dia", records.recovered(2)),))
+    killed = read_record(folder.path)
+    assert killed == run.record
+    assert [[len(attack.victims) for attack in arm.attacks] for arm in killed.arms] == [[1], [3, 2]]
+    assert (killed.status, killed.arms[1].seconds) == ("interrupted", 3.0)
+    assert {"psnr", "ssim"} <= set(killed.declared)
+    assert sorted(folder.read_arrays()) == ["arm-1/dia/guesses", "arm-1/ig/guesses"]
+    run.end(4.0)
     finished = run.finish()
     assert (finished.status, read_record(folder.path)) == ("finished", finished)
     assert finished.ended is not None
+    assert sorted(path.name for path in folder.path.iterdir()) == [".fedsim-files", "arrays.npz", "record.json"]
+
+
+def test_an_arm_is_written_whole_twice_however_many_attacks_it_has(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[str] = []
+    whole = RunFolder.write_record
+    monkeypatch.setattr(RunFolder, "write_record", lambda self, record: (written.append("record"), whole(self, record)))
+    run = begun(folder)
+    run.begin(records.arm("all", []))
+    for number in range(8):
+        run.add(1.0, attacks=(records.attack(f"ig {number}", records.recovered(1)),))
+    run.end(1.0)
+    assert written == ["record"] * 2
+    assert len(read_record(folder.path).arms[0].attacks) == 8
+
+
+@pytest.mark.parametrize("cut", [1, 40])
+def test_of_a_part_that_a_kill_cut_off_nothing_is_read(folder: RunFolder, cut: int) -> None:
+    run = begun(folder)
+    run.begin(records.arm("all", []))
+    for label in ("ig", "dia"):
+        run.add(1.0, attacks=(records.attack(label, records.recovered(1)),))
+    parts = folder.path / "in-work" / "parts.jsonl"
+    parts.write_bytes(parts.read_bytes()[:-cut])
+    assert [attack.label for attack in read_record(folder.path).arms[0].attacks] == ["ig"]
+
+
+def test_a_part_that_the_record_has_already_or_that_is_of_another_arm_counts_once(folder: RunFolder) -> None:
+    run = begun(folder)
+    run.begin(records.arm("all", []))
+    run.add(1.0, attacks=(records.attack("ig", records.recovered(1)),))
+    parts = (folder.path / "in-work" / "parts.jsonl").read_bytes()
+    for step in (lambda: run.end(2.0), lambda: run.begin(records.arm("next", []))):
+        step()
+        (folder.path / "in-work").mkdir()
+        (folder.path / "in-work" / "parts.jsonl").write_bytes(parts)
+        assert read_record(folder.path) == run.record
 
 
 def test_an_error_of_a_later_arm_is_told_and_one_of_the_first_leaves_nothing(folder: RunFolder) -> None:
@@ -44,10 +90,10 @@ def test_an_error_of_a_later_arm_is_told_and_one_of_the_first_leaves_nothing(fol
     folder.path.mkdir()
     run.fail(ValueError("five"))
     assert not (folder.path / "record.json").exists()
-    run.keep(arm("first", 1), 0)
+    run.begin(arm("first", 1))
     run.fail(ValueError("five"))
     failed = read_record(folder.path)
-    assert (failed.status, [(own.who, own.why) for own in failed.failures]) == ("failed", [("run", "five")])
+    assert (failed.status, [(one.who, one.why) for one in failed.failures]) == ("failed", [("run", "five")])
 
 
 def test_it_stops_only_where_somebody_asked(folder: RunFolder) -> None:
@@ -57,4 +103,4 @@ def test_it_stops_only_where_somebody_asked(folder: RunFolder) -> None:
 
 
 def test_the_metric_that_decides_is_declared_without_any_figure() -> None:
-    assert [own.name for own in declaring(records.run([])).metrics] == ["ssim"]
+    assert [metric.name for metric in declaring(records.run([])).metrics] == ["ssim"]

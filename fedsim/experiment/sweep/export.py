@@ -10,7 +10,7 @@ from fedsim.core.errors import FedsimError, MissingExtra, in_a_line
 from fedsim.core.plain import csv_table
 from fedsim.experiment.sweep.results import Found, columns, problems_of, read, rows_of
 from fedsim.record.finding_rows import FINDING_COLUMNS, finding_rows
-from fedsim.record.store import explain, write_whole
+from fedsim.record.store import RunFolder, explain
 
 _FINDINGS, _FINDINGS_COLUMNS = "findings.csv", "findings-columns.csv"
 BEFORE = {
@@ -32,7 +32,7 @@ def write_csv(path: Path) -> Path:
     found = read(path)
     names, rows = _table(found)
     _explain(path, names, found)
-    write_whole(path / "table.csv", csv_table(names, rows))
+    RunFolder(path).write("table.csv", csv_table(names, rows))
     _write_findings(path, found)
     return path / "table.csv"
 
@@ -56,7 +56,7 @@ def write_parquet(path: Path) -> Path:
     table = pyarrow.table({name: list(column) for name, column in zip(names, values, strict=True)})
     buffer = io.BytesIO()
     pyarrow.parquet.write_table(table, buffer)
-    write_whole(path / "table.parquet", buffer.getvalue())
+    RunFolder(path).write("table.parquet", buffer.getvalue())
     return path / "table.parquet"
 
 
@@ -78,6 +78,7 @@ def write_duckdb(path: Path) -> Path:
     source, target = write_csv(path), path / "results.duckdb"
     fresh = path / ".fedsim-results.duckdb"
     log = path / ".fedsim-results.duckdb.wal"
+    RunFolder(path).note(target.name)
     try:
         fresh.unlink(missing_ok=True)
         with duckdb.connect(str(fresh)) as database:
@@ -131,8 +132,8 @@ def _write_findings(path: Path, found: Found) -> None:
     known = {**BEFORE, **FINDING_COLUMNS}
     names = list(dict.fromkeys([*known, *(name for row in rows for name in row)]))
     meanings = [(own, known.get(own, _SET)) for own in names]
-    write_whole(path / _FINDINGS_COLUMNS, csv_table(("column", "meaning"), meanings))
-    write_whole(path / _FINDINGS, csv_table(names, [[_plain(row.get(name)) for name in names] for row in rows]))
+    RunFolder(path).write(_FINDINGS_COLUMNS, csv_table(("column", "meaning"), meanings))
+    RunFolder(path).write(_FINDINGS, csv_table(names, [[_plain(row.get(name)) for name in names] for row in rows]))
 
 
 def _plain(value: Any) -> Any:
@@ -143,4 +144,4 @@ def _explain(path: Path, names: list[str], found: Found) -> None:
     known = columns(found)
     meanings = [(name, known.get(name, _SET)) for name in names]
     absent = [(f"left out: {run.name}", why) for run, why in problems_of(found)]
-    write_whole(path / "table-columns.csv", csv_table(("column", "meaning"), [*meanings, *absent]))
+    RunFolder(path).write("table-columns.csv", csv_table(("column", "meaning"), [*meanings, *absent]))

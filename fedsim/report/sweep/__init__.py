@@ -9,7 +9,7 @@ from typing import Any
 from fedsim.core.glossary import TERMS
 from fedsim.core.plain import csv_table, printable
 from fedsim.core.source import toml
-from fedsim.record.store import make_folder, write_whole
+from fedsim.record.store import RunFolder
 from fedsim.report import figures, look, wall
 from fedsim.report.drawing import Picture
 from fedsim.report.sweep import (
@@ -62,18 +62,18 @@ def build(path: Path) -> Path:
     banners, verdicts, lines = verdict.banners(sweep, found), verdict.verdicts(sweep, found), tables.lines(sweep, found)
     page = _page(sweep, found, drawn, table, banners=banners, verdicts=verdicts, lines=lines, marks=marks, shown=shown)
     _write(path, [picture for own in drawn.values() for picture in own], table)
-    write_whole(path / "report.md", printable(markdown.summary(sweep, banners, verdicts, lines)).encode())
-    write_whole(path / "report.html", printable(page).encode())
+    RunFolder(path).write("report.md", printable(markdown.summary(sweep, banners, verdicts, lines)).encode())
+    RunFolder(path).write("report.html", printable(page).encode())
     return path / "report.html"
 
 
 def _write(path: Path, drawn: Sequence[Picture], table: bytes) -> None:
-    folder = make_folder(path / "figures")
-    write_whole(folder / "table.csv", table)
+    folder = RunFolder(path)
+    folder.write("figures/table.csv", table)
     for picture in drawn:
-        write_whole(folder / f"{picture.name}.png", picture.png)
-        write_whole(folder / f"{picture.name}.svg", picture.svg)
-        write_whole(folder / f"{picture.name}.csv", csv_table(picture.columns, picture.rows))
+        folder.write(f"figures/{picture.name}.png", picture.png)
+        folder.write(f"figures/{picture.name}.svg", picture.svg)
+        folder.write(f"figures/{picture.name}.csv", csv_table(picture.columns, picture.rows))
 
 
 def _page(sweep: Sweep, found: Sequence[Point], drawn: dict[str, list[Picture]], table: bytes, **parts: Any) -> str:
