@@ -45,7 +45,7 @@ def client_step(
     """
     method = registry.get("task", "denoising")
     task = method.make(method.config.model_validate({"classes": classes, "class_dropout": 0.0})).named("denoising")
-    draws = task.drawn(batch, seeding.generator(seed, "client step"))
+    draws = task.named_draws(batch, seeding.generator(seed, "client step"))
     if level is not None:
         draws["task.level"] = torch.full_like(draws["task.level"], level)
     names = [name for name, own in model.named_parameters() if own.requires_grad]

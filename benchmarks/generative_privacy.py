@@ -56,7 +56,7 @@ def member_scores(level: float, count: int, draws: int = 4) -> tuple[np.ndarray,
         part, source = images.taken(torch.arange(count)), torch.Generator().manual_seed(1)
         total = torch.zeros(count)
         for _ in range(draws):
-            drawn = {**task.drawn(part, source), "task.level": torch.full((count,), level)}
+            drawn = {**task.named_draws(part, source), "task.level": torch.full((count,), level)}
             drawn["task.unlabelled"] = torch.zeros(count, dtype=torch.bool)
             total -= task.losses(*task.answer(own.model, part, drawn))
         found.append((total / draws).numpy())

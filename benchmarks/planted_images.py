@@ -66,7 +66,7 @@ def scores(model: nn.Module, canaries: Sequence[PlantedImage], level: float) -> 
         batch, source = Batch(images, torch.full((len(images),), canary.label)), torch.Generator().manual_seed(number)
         total = torch.zeros(len(images))
         for _ in range(DRAWS):
-            shared = task.drawn(batch.taken(torch.zeros(1, dtype=torch.long)), source)
+            shared = task.named_draws(batch.taken(torch.zeros(1, dtype=torch.long)), source)
             drawn = {name: tensor.expand(len(images), *tensor.shape[1:]) for name, tensor in shared.items()}
             drawn |= {"task.level": torch.full((len(images),), level)}
             drawn |= {"task.unlabelled": torch.zeros(len(images), dtype=torch.bool)}

@@ -50,7 +50,7 @@ class DrawnLoss(MembershipAttack[DrawnLossConfig]):
         for part in observation.candidates.split(task.at_once):
             total = torch.zeros(len(part), dtype=torch.double)
             for _ in range(rounds):
-                drawn = task.drawn(part, generator)
+                drawn = task.named_draws(part, generator)
                 if self.config.level is not None and _LEVEL in drawn:
                     drawn[_LEVEL] = torch.full_like(drawn[_LEVEL], self.config.level)
                 total += task.losses(*task.answer(model, part, drawn))

@@ -58,9 +58,9 @@ class Recipe:
     task: str = "denoising"
 
 
-def _patches(holds: str, own: Mapping[str, Any]) -> Recipe:
+def _patches(holds: str, overrides: Mapping[str, Any]) -> Recipe:
     """Return the recipe of a model that draws patch by patch."""
-    settings = {"model": {}, "steps": 1500, "family": "patch-diffusion", "task": "next-patch", **own}
+    settings = {"model": {}, "steps": 1500, "family": "patch-diffusion", "task": "next-patch", **overrides}
     return Recipe(holds, **settings)
 
 
@@ -180,7 +180,7 @@ def train(model: nn.Module, data: Dataset, recipe: Recipe, on_step: Callable[[in
     model.train()
     for step in range(recipe.steps):
         batch = data.train.taken(torch.randint(len(data.train), (recipe.batch,), generator=generator))
-        loss = task.loss(*task.answer(model, batch, task.drawn(batch, generator)))
+        loss = task.loss(*task.answer(model, batch, task.named_draws(batch, generator)))
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -195,5 +195,5 @@ def train(model: nn.Module, data: Dataset, recipe: Recipe, on_step: Callable[[in
 @torch.no_grad()
 def _follow(average: nn.Module, model: nn.Module, kept: float) -> None:
     """Move an average towards a model."""
-    for own, new in zip(average.parameters(), model.parameters(), strict=True):
-        own.lerp_(new, 1 - kept)
+    for averaged, new in zip(average.parameters(), model.parameters(), strict=True):
+        averaged.lerp_(new, 1 - kept)

@@ -28,10 +28,10 @@ Words = tuple[int, ...]
 @lru_cache(maxsize=1)
 def sentences() -> frozenset[Words]:
     """Return every sentence: a phrase, a verb, a phrase and perhaps a time; a phrase may have an adjective."""
-    phrases = [[own for own in phrase if own] for phrase in product(_ARTICLES, ("", *_ADJECTIVES), _NOUNS)]
-    times = [[], *([own] for own in _TIMES)]
-    found = product(phrases, _VERBS, phrases, times)
-    return frozenset(tuple(map(WORDS.index, (*one, verb, *other, *time))) for one, verb, other, time in found)
+    phrases = [[word for word in phrase if word] for phrase in product(_ARTICLES, ("", *_ADJECTIVES), _NOUNS)]
+    times = [[], *([time] for time in _TIMES)]
+    combinations = product(phrases, _VERBS, phrases, times)
+    return frozenset(tuple(map(WORDS.index, (*one, verb, *other, *time))) for one, verb, other, time in combinations)
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Sentence:
 
     def answers(self) -> Iterator[Words]:
         """Yield every sentence with these words."""
-        yield from (own for own in _in_order() if self.words <= set(own))
+        yield from (sentence for sentence in _in_order() if self.words <= set(sentence))
 
     def is_answer(self, given: Sequence[int]) -> bool:
         """Say whether words are a sentence with all that are given."""
@@ -60,10 +60,10 @@ def draw_sentence(count: int, operation: str, generator: torch.Generator) -> Sen
     known = _in_order()
     while True:
         sentence = known[int(torch.randint(len(known), (), generator=generator))]
-        content = sorted({own for own in sentence if own >= len(_ARTICLES)})
+        content = sorted({word for word in sentence if word >= len(_ARTICLES)})
         if len(content) >= count:
             order: list[int] = torch.randperm(len(content), generator=generator)[:count].tolist()
-            return Sentence(operation, frozenset(content[own] for own in order))
+            return Sentence(operation, frozenset(content[place] for place in order))
 
 
 @lru_cache(maxsize=1)

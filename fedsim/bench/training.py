@@ -128,7 +128,7 @@ def train(model: nn.Module, data: Dataset, recipe: Recipe, on_step: Callable[[in
     rates = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: share_of_rate(step, recipe.steps))
     model.train()
     for step, batch in enumerate(_batches(data, recipe, generator)):
-        outputs, targets = task.answer(model, batch, task.drawn(batch, generator))
+        outputs, targets = task.answer(model, batch, task.named_draws(batch, generator))
         loss = task.loss(outputs, targets)
         optimizer.zero_grad()
         loss.backward()

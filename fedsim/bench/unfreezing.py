@@ -39,11 +39,11 @@ def trained(on_step: grids.OnStep = lambda _stage, _step, _of, _loss: None) -> A
         states = checkpoints.cache() / f"{NAME}.states"
         states.mkdir(exist_ok=True)
         train(model, states, PLAN, on_step)
-        torch.save({name: own.half() for name, own in model.state_dict().items()}, folder / checkpoints.WEIGHTS)
+        torch.save({name: weight.half() for name, weight in model.state_dict().items()}, folder / checkpoints.WEIGHTS)
         shutil.rmtree(states)
 
     weights = checkpoints.make_once(NAME, make, takes="ten minutes") / checkpoints.WEIGHTS
-    model.load_state_dict({name: own.float() for name, own in torch.load(weights, weights_only=True).items()})
+    model.load_state_dict({name: weight.float() for name, weight in torch.load(weights, weights_only=True).items()})
     return model
 
 

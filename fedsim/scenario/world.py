@@ -69,8 +69,8 @@ class World:
     @cached_property
     def watches_models(self) -> bool:
         """Whether a question reads the global model before the watched rounds."""
-        asked = [registry.get("question", name).make for name in self.scenario.questions]
-        return any(getattr(question, "watches_models", False) for question in asked)
+        questions = [registry.get("question", name).make for name in self.scenario.questions]
+        return any(getattr(question, "watches_models", False) for question in questions)
 
     @cached_property
     def device(self) -> torch.device:
@@ -147,7 +147,7 @@ def _check_own_model(world: World) -> None:
     scenario, dataset = world.scenario, world.data.dataset
     few = min(2, scenario.federation.batch_size)
     batch, task = next(dataset.train.split(few)), world.task
-    draws = task.drawn(batch, torch.Generator().manual_seed(0))
+    draws = task.named_draws(batch, torch.Generator().manual_seed(0))
     own_models.checked(
         lambda: scenario.model.make("model", dataset.spec),
         batch.inputs,

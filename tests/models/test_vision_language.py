@@ -233,8 +233,8 @@ def test_images_alone_are_asked_what_the_model_was_told() -> None:
     with pytest.raises(FedsimError, match="add 'given' and 'labels' to threat.knows"):
         model(images)
     whole = model(images, question, answer)
-    model.asked = (question, answer)
+    model.dialogue = (question, answer)
     assert torch.equal(model(images), whole)
     torch.testing.assert_close(model(images.repeat(2, 1, 1, 1)), whole.repeat(2, 1, 1))
-    model.asked = (question, None)
+    model.dialogue = (question, None)
     torch.testing.assert_close(model(images[:1]), whole[:1, :1])

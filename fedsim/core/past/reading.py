@@ -71,9 +71,9 @@ class Reading:
         held = tuple(self._store.held[number])
         if held not in self._masks:
             self._masks[held] = self._mask(held, hidden)
-        found = self._stack.layer(number, hidden, self._place, self._masks[held], self._store)
+        output = self._stack.layer(number, hidden, self._place, self._masks[held], self._store)
         self._store.advance(number, self.counts)
-        return found
+        return output
 
     def _sight(self, texts: Sequence[Sequence[int]], drafts: Sequence[Draft]) -> Tensor | None:
         """Return which new tokens each new one sees, shape (B or 1, T, T); None of a single token."""

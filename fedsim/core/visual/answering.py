@@ -47,7 +47,7 @@ class Answers(ReadsImages, Protocol):
 
 def can_answer(model: object) -> TypeGuard[Answers]:
     """Say whether it is such a model."""
-    return can_read_images(model) and all(hasattr(model, own) for own in ("encode", "begin", "follow"))
+    return can_read_images(model) and all(hasattr(model, method) for method in ("encode", "begin", "follow"))
 
 
 @contextmanager
