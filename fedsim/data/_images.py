@@ -88,8 +88,8 @@ def normalise(config: ImageConfig, train: Images, test: Images, facts: Facts) ->
     train_batch, test_batch = _batch(config, train, config.train, facts), _batch(config, test, config.test, facts)
     shape = tuple(train_batch.inputs.shape[1:])
     spec = InputSpec(shape, len(facts.class_names), facts.mean, facts.std)
-    own = {"brightness": halved([batch.inputs.flatten(1).mean(1) for batch in (train_batch, test_batch)])}
-    data = Dataset(train_batch, test_batch, spec, facts.class_names, attributes=own, task="classification")
+    attributes = {"brightness": halved([batch.inputs.flatten(1).mean(1) for batch in (train_batch, test_batch)])}
+    data = Dataset(train_batch, test_batch, spec, facts.class_names, attributes=attributes, task="classification")
     return plant(data, config.canaries, config.repetitions, config.seed) if config.canaries else data
 
 

@@ -125,8 +125,8 @@ def record_lesson(
     jobs: list[Job] = [(scene_of, (setting, grid)) for grid in chosen for setting in grid.settings()]
     scenes = len(jobs)
     for grid in chosen:
-        own = [case for case in cases if case.pictures == grid.pictures]
-        jobs += [(question_of, (number, case, iterations)) for number, case in enumerate(own)]
+        grid_cases = [case for case in cases if case.pictures == grid.pictures]
+        jobs += [(question_of, (number, case, iterations)) for number, case in enumerate(grid_cases)]
     done: dict[int, Any] = {}
     for place, result in results_of(jobs, processes):
         done[place] = result
@@ -153,16 +153,16 @@ def question_of(number: int, case: Case, iterations: int) -> Question | None:
     turn, client = divmod(number, _CLIENTS[pictures])
     observation, truth = observed(world, attacker, client=1 + client, round_=1 + turn)
     try:
-        found = attack_of(attacker, 1, iterations)(
+        reconstruction = attack_of(attacker, 1, iterations)(
             observation, seeding.generator(world.scenario.seed, f"demo quiz {number}")
         )
     except FedsimError:
         return None
-    spec, own = world.data.dataset.spec, truth.private[0]
-    pixels, original = to_pixels(found.inputs, spec), to_pixels(own.inputs, spec)
+    spec, batch = world.data.dataset.spec, truth.private[0]
+    pixels, original = to_pixels(reconstruction.inputs, spec), to_pixels(batch.inputs, spec)
     if not contrast(pixels) >= LEAST_CONTRAST:  # also where it is not a number
         return None
-    (label,) = label_names(pictures, own.labels)
+    (label,) = label_names(pictures, batch.labels)
     return Question(
         pictures=pictures,
         guess=strip(pixels[None]),

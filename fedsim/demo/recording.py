@@ -181,17 +181,23 @@ def _run(world: World, observation: Observation, truth: Truth, attacker: Attacke
     steps: list[Step] = []
     generator = seeding.generator(world.scenario.seed, f"demo {attacker}")
     try:
-        found = attack(observation, generator, lambda step: steps.append(replace(step, guess=step.guess.clone())))
+        reconstruction = attack(
+            observation, generator, lambda step: steps.append(replace(step, guess=step.guess.clone()))
+        )
     except FedsimError as error:
         return Run(failure=str(error))
     spec, originals = world.data.dataset.spec, truth.private[0]
-    found = complete(found, len(originals))
-    items, order = score_items(found, originals, spec)
-    steps = steps[: found.iterations] or [Step(0, 1, 1, found.objective, found.objective, found.inputs)]
+    reconstruction = complete(reconstruction, len(originals))
+    items, order = score_items(reconstruction, originals, spec)
+    steps = steps[: reconstruction.iterations] or [
+        Step(0, 1, 1, reconstruction.objective, reconstruction.objective, reconstruction.inputs)
+    ]
     shown = [step for step in steps if step.iteration in grid.frames[:-1]]
     if shown and len(shown) < len(grid.frames) - 1 and shown[-1].iteration == steps[-1].iteration:
         shown.pop()
-    guesses = torch.stack([*(_pixels(step.guess, order, spec) for step in shown), _pixels(found.inputs, order, spec)])
+    guesses = torch.stack(
+        [*(_pixels(step.guess, order, spec) for step in shown), _pixels(reconstruction.inputs, order, spec)]
+    )
     points = steps[:: max(1, len(steps) // _CURVE_POINTS)]
     target = to_pixels(originals.inputs, spec)
     return Run(
@@ -202,10 +208,12 @@ def _run(world: World, observation: Observation, truth: Truth, attacker: Attacke
         mean_psnr=tuple(_mean_psnr(_pixels(step.guess, order, spec), target) for step in points),
         psnr=tuple(round(min(item.values["psnr"], PSNR_CAP), 1) for item in items),
         identified=_identified(guesses[-1], target, world),
-        masks=_by_image(tuple(mask.round() for mask in found.masks or ()), world.scenario.federation.batch_size, order),
-        agreement=agreement(world, found, truth, order),
-        used=found.iterations,
-        stopped=found.stopped,
+        masks=_by_image(
+            tuple(mask.round() for mask in reconstruction.masks or ()), world.scenario.federation.batch_size, order
+        ),
+        agreement=agreement(world, reconstruction, truth, order),
+        used=reconstruction.iterations,
+        stopped=reconstruction.stopped,
     )
 
 
@@ -230,15 +238,15 @@ def _by_image(masks: Sequence[Tensor], batch: int, order: Tensor | None = None) 
     return tuple(bits(torch.cat([mask[image].flatten() for mask in masks])) for image in order.tolist())
 
 
-def agreement(world: World, found: Reconstruction, truth: Truth, order: Tensor) -> float | None:
+def agreement(world: World, reconstruction: Reconstruction, truth: Truth, order: Tensor) -> float | None:
     """Return the share of right mask entries, over all units that show in the gradient."""
-    if found.masks is None or not world.models.sites:
+    if reconstruction.masks is None or not world.models.sites:
         return None
     batch, masks = truth.batches[0], truth.masks[0]
     model = world.models.holding(world.models.first_weights)
     sites = dropout_sites(model, world.data.dataset.spec.shape, len(batch))
     relevant = identifiable(model, batch, sites, masks, world.stack.loss(1))
-    return mask_accuracy(score_masks(sites, found.masks, masks, relevant, order))
+    return mask_accuracy(score_masks(sites, reconstruction.masks, masks, relevant, order))
 
 
 def _short(value: float) -> float:

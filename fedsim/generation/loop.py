@@ -127,13 +127,13 @@ class Loop:
         """Take a step; the first one counts what the start took too."""
         begin = time.perf_counter()
         with reading_inside(self._model, self._cuts, self._reduces) as inside:
-            found = self._ask(self._method.step, state)
+            answer = self._ask(self._method.step, state)
         seconds = self._start_seconds + time.perf_counter() - begin
         inside = self._at_start.followed_by(inside)
         self._at_start, self._start_seconds = Inside(), 0.0
-        if found is None:
+        if answer is None:
             return None
-        after, events = found
+        after, events = answer
         self._check_rows(len(events), "events")
         self._check_rows(len(after), "a state")
         for place, (row, event) in enumerate(zip(self._rows, events, strict=True)):
@@ -215,22 +215,22 @@ class Loop:
         """Return what the method makes of the rows; those that it cannot go on with leave, and it is asked again."""
         while self._rows:
             generators = tuple(row.generator for row in self._rows)
-            states = [own.get_state() for own in generators]
+            states = [generator.get_state() for generator in generators]
             try:
                 with evaluating(self._modules):
                     return act(self._model, what, replace(self._context, generators=generators))
             except CannotContinue as error:
-                for own, state in zip(generators, states, strict=True):
-                    own.set_state(state)
+                for source, state in zip(generators, states, strict=True):
+                    source.set_state(state)
                 for place in error.rows or range(len(self._rows)):
                     self._rows[place].ending, self._rows[place].reason = "failed", str(error)
                 what = self._without_ended(what)
         return None
 
-    def _check_rows(self, found: int, what: str) -> None:
-        if found != len(self._rows):
+    def _check_rows(self, count: int, what: str) -> None:
+        if count != len(self._rows):
             raise FedsimError(
-                f"'{self._method.name}' returned {what} of {found} rows, expected {len(self._rows)}: one for each row "
+                f"'{self._method.name}' returned {what} of {count} rows, expected {len(self._rows)}: one for each row "
                 "of the state that it was given."
             )
 

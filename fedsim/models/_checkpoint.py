@@ -22,21 +22,21 @@ class CausalModel(nn.Module):
     """Tokens (B, T) to scores of the next token (B, T, vocabulary), or of each token's tag (B, T, K).
 
     Args:
-        own: a model of the transformers package; where labels are tags, its output layer is replaced.
+        wrapped: a model of the transformers package; where labels are tags, its output layer is replaced.
         spec: shape and labels of the examples.
 
     Attributes:
         padding_token: token that fills short examples, for open attention; None where there is none.
     """
 
-    def __init__(self, own: Any, spec: InputSpec) -> None:
+    def __init__(self, wrapped: Any, spec: InputSpec) -> None:
         super().__init__()
-        head, embedding = own.get_output_embeddings(), own.get_input_embeddings()
+        head, embedding = wrapped.get_output_embeddings(), wrapped.get_input_embeddings()
         if not scores_tokens(spec):
-            own.set_output_embeddings(TaggingHead(head.weight.shape[1], spec.classes))
+            wrapped.set_output_embeddings(TaggingHead(head.weight.shape[1], spec.classes))
         elif head.weight is embedding.weight:
-            own.set_output_embeddings(TiedHead(embedding))
-        self.own = own
+            wrapped.set_output_embeddings(TiedHead(embedding))
+        self.own = wrapped
         self.padding_token = spec.padding
 
     @property
@@ -118,9 +118,9 @@ def causal_model(folder: Path, spec: InputSpec) -> CausalModel:
         MissingExtra: transformers is not installed.
         FedsimError: the checkpoint cannot be loaded, or its context is shorter than an example of `spec`.
     """
-    own = load("AutoModelForCausalLM", folder)
+    wrapped = load("AutoModelForCausalLM", folder)
     length = spec.shape[0]
-    context = getattr(own.config, "max_position_embeddings", length)
+    context = getattr(wrapped.config, "max_position_embeddings", length)
     if length > context:
         raise FedsimError(f"data.length is {length}, expected at most {context}, the context of the model.")
-    return CausalModel(own, spec)
+    return CausalModel(wrapped, spec)
