@@ -32,9 +32,9 @@ from fedsim.record import Finding  # noqa: E402
 from fedsim.scenario import Generation, Scenario, load, parse  # noqa: E402
 from fedsim.scenario.reading import read_settings  # noqa: E402
 from fedsim.scenario.world import share, shared  # noqa: E402
-from fedsim.threat.side_channels import Asked, Judging  # noqa: E402
+from fedsim.threat.side_channels import Judging, TraceInquiry  # noqa: E402
 from fedsim.threat.speaking import Material, Question, Speaker, study  # noqa: E402
-from fedsim.threat.spoken import asked_of, material_of, speaker_of  # noqa: E402
+from fedsim.threat.spoken import inquiries_of, material_of, speaker_of  # noqa: E402
 
 _ROOT = Path(__file__).parent.parent
 _SCENARIO = _ROOT / "scenarios" / "60_decoder_side_channels.toml"
@@ -98,7 +98,7 @@ class Setting:
 
     speaker: Speaker
     material: Material
-    asked: list[tuple[Question, Asked]]
+    asked: list[tuple[Question, TraceInquiry]]
     judging: Judging
 
 
@@ -122,7 +122,7 @@ def prepare(scenario: Scenario) -> Setting:
     world = shared(text)
     journal = train(text, lambda _round: None)
     speaker = speaker_of(world, journal.weights)
-    return Setting(speaker, material_of(world, journal), asked_of(world), Judging(scenario.seed))
+    return Setting(speaker, material_of(world, journal), inquiries_of(world), Judging(scenario.seed))
 
 
 def scenario(full: bool, protocol: bool = False, components: Sequence[dict[str, Any]] = ()) -> Scenario:

@@ -32,7 +32,7 @@ from fedsim.core.types import Generated, TraceView  # noqa: E402
 from fedsim.generation import stream, veil  # noqa: E402
 from fedsim.record import Finding  # noqa: E402
 from fedsim.threat.observe_trace import observe_trace  # noqa: E402
-from fedsim.threat.side_channels import Asked, Judging, Speech, judge  # noqa: E402
+from fedsim.threat.side_channels import Judging, Speech, TraceInquiry, judge  # noqa: E402
 from fedsim.threat.speaking import Speaker, Tokens  # noqa: E402
 
 _LEAKING = ("speculative", "aded", "del", "cntp", "awrs", "lexical-unit")
@@ -133,7 +133,7 @@ def _looks_alike(speech: Speech, shown: Sequence[Generated], view: TraceView) ->
 def _bits(speech: Speech, view: TraceView, judging: Judging) -> Finding:
     method = registry.get("trace", "trace-figures")
     attack = method.make(method.config()).named("trace-figures")
-    return judge(speech, Asked(attack, f"trace-figures, {view}", view), judging)
+    return judge(speech, TraceInquiry(attack, f"trace-figures, {view}", view), judging)
 
 
 def _mitigations() -> Iterator[Mitigation[Any]]:

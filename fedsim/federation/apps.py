@@ -59,10 +59,10 @@ def client_app() -> ClientApp:
         vector = world.models.layout.flat(update.tensors, update.buffers)
         if world.scenario.secure_aggregation is None:
             return Message(pack(vector, update.examples, update.loss), reply_to=message)
-        own = secure_client.summand(world, vector, update.examples, update.loss, round_, client)
-        if own is None:
+        summand = secure_client.summand(world, vector, update.examples, update.loss, round_, client)
+        if summand is None:
             return Message(lost(secure_client.NOT_FINITE), reply_to=message)
-        return Message(secure_client.upload(world, own, client, message.content, context.state), reply_to=message)
+        return Message(secure_client.upload(world, summand, client, message.content, context.state), reply_to=message)
 
     @app.query("client")
     def which(message: Message, context: Context) -> Message:
@@ -89,7 +89,7 @@ def server_app(journal: Journal) -> ServerApp:
                 journal.model(round_, arrays.to_torch_state_dict())
             if round_ > 0:
                 is_due = round_ % settings.evaluate_every == 0 or round_ == settings.rounds
-                found = evaluate_model(world, arrays.to_torch_state_dict()) if is_due else None
+                figures = evaluate_model(world, arrays.to_torch_state_dict()) if is_due else None
                 journal.round(
                     RoundRecord(
                         round=round_,
@@ -97,7 +97,7 @@ def server_app(journal: Journal) -> ServerApp:
                         participants=tuple(strategy.tally.participants),
                         failures=tuple(strategy.tally.failures),
                         training_loss=strategy.tally.training_loss,
-                        tested=dict(found or {}),
+                        tested=dict(figures or {}),
                         tokens=None if spec.tokens is None else strategy.tally.examples * spec.tokens,
                     )
                 )

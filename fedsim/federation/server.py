@@ -227,8 +227,8 @@ class Aggregation(Strategy):
         if causes == {"error"}:
             raise FedsimError(f"every client of the round failed, the first with: {undeclared[0].why}")
         if causes == {"not finite"}:
-            told = f"round {self.tally.round}: no finite update of {len(undeclared)}"
-            raise FedsimError(f"{told}; {_why_diverged(self._world.scenario, self.tally.round)}")
+            failure = f"round {self.tally.round}: no finite update of {len(undeclared)}"
+            raise FedsimError(f"{failure}; {_why_diverged(self._world.scenario, self.tally.round)}")
 
     def _note_counted(self, round_: int, client: int) -> None:
         if self._world.facts.remembers:

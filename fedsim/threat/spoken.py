@@ -22,7 +22,7 @@ from fedsim.scenario.generating import Generation, TraceAttackChoice
 from fedsim.scenario.world import World
 from fedsim.threat.attacking.reading import Answer, answer_here
 from fedsim.threat.membership import count_training
-from fedsim.threat.side_channels import Asked, Judging, Speech
+from fedsim.threat.side_channels import Judging, Speech, TraceInquiry
 from fedsim.threat.speaking import Material, Secret, Speaker, Tokens, study
 
 
@@ -39,13 +39,13 @@ def check(world: World) -> None:
             "generation: a decoder writes text, and what clients train here is no language model. Choose a text set "
             "and a model such as tiny-llama, or leave the generation out."
         )
-    questions = {_question(own) for own in settings.attacks}
-    if "planted" in questions and not any(own.examples for own in dataset.planted):
+    questions = {_question(attack) for attack in settings.attacks}
+    if "planted" in questions and not any(secret.examples for secret in dataset.planted):
         raise ScenarioError(
             "generation.attacks: question 'planted' is about secrets, and none is planted in the training text. Set "
             "data.canaries, data.identities or data.addresses, and data.repetitions above 0."
         )
-    cut = [own for own in dataset.planted if len(own.text) != len(own.prompt) + len(own.form)]
+    cut = [secret for secret in dataset.planted if len(secret.text) != len(secret.prompt) + len(secret.form)]
     if "planted" in questions and cut:
         raise ScenarioError(
             f"generation.attacks: data.length is {dataset.spec.shape[0]}, which cuts a secret after '{cut[0].text}'. "
@@ -92,7 +92,7 @@ def speak(world: World, journal: Journal, answer: Answer = answer_here) -> Writt
     scenario = world.scenario
     speaker = speaker_of(world, trained_weights(world, journal))
     material = material_of(world, journal)
-    done = study(speaker, material, asked_of(world), Judging(scenario.seed, scenario.scoring.confidence, answer))
+    done = study(speaker, material, inquiries_of(world), Judging(scenario.seed, scenario.scoring.confidence, answer))
     speeches = _distinct(done.speeches or (speaker.speech("prompt", material),))
     texts = [text for speech in speeches for text in speech.texts]
     return Written(texts, done.findings, _traces(speeches))
@@ -111,9 +111,9 @@ def _question(choice: TraceAttackChoice) -> Question:
     return attack.questions[0]
 
 
-def _asked(choice: TraceAttackChoice) -> Asked:
+def _inquiry_of(choice: TraceAttackChoice) -> TraceInquiry:
     hidden = None if choice.mitigation is None else choice.mitigation.make("component")
-    return Asked(choice.make("trace"), choice.reported, choice.view, hidden)
+    return TraceInquiry(choice.make("trace"), choice.reported, choice.view, hidden)
 
 
 def speaker_of(world: World, weights: Tensors, tokens: int | None = None) -> Speaker:
@@ -156,18 +156,18 @@ def trained_weights(world: World, journal: Journal) -> Tensors:
         raise FedsimError("no watched update counted, so there is no client's model. See threat.rounds.")
     entry = journal.entries[-1]
     sent = {**entry.update.tensors, **entry.update.buffers}
-    return {name: own - sent[name] if name in sent else own for name, own in entry.received.items()}
+    return {name: tensor - sent[name] if name in sent else tensor for name, tensor in entry.received.items()}
 
 
-def asked_of(world: World) -> list[tuple[Question, Asked]]:
+def inquiries_of(world: World) -> list[tuple[Question, TraceInquiry]]:
     """Return the attacks of the scenario, each with its question."""
-    return [(_question(own), _asked(own)) for own in generation_of(world).attacks]
+    return [(_question(attack), _inquiry_of(attack)) for attack in generation_of(world).attacks]
 
 
 def material_of(world: World, journal: Journal) -> Material:
     """Return what the model is asked, as far as the scenario's questions need it."""
     settings, dataset = generation_of(world), world.data.dataset
-    questions = {_question(own) for own in settings.attacks}
+    questions = {_question(attack) for attack in settings.attacks}
     members, strangers = list[Tokens](), list[Tokens]()
     if "member" in questions:
         uses = count_training(world, journal.rounds)
@@ -176,7 +176,7 @@ def material_of(world: World, journal: Journal) -> Material:
         others = _sentences(world, dataset.test.inputs)
         count = min(settings.candidates, len(trained), len(others))
         members, strangers = _some(world, trained, count, "members"), _some(world, others, count, "strangers")
-    secrets = [_secret(world, own, number) for number, own in enumerate(dataset.planted)]
+    secrets = [_secret(world, secret, number) for number, secret in enumerate(dataset.planted)]
     return Material(
         prompts=tuple(_prompts(world)),
         repeats=settings.repeats,
@@ -193,22 +193,24 @@ def _prompts(world: World) -> list[Tokens]:
     Raises:
         ScenarioError: there are fewer than two, or their file cannot be read.
     """
-    asked, tokenizer, dataset = generation_of(world).prompts, _tokenizer(world), world.data.dataset
-    if asked.source in ("clients", "test"):
+    settings, tokenizer, dataset = generation_of(world).prompts, _tokenizer(world), world.data.dataset
+    if settings.source in ("clients", "test"):
         planted = {number for secret in dataset.planted for number in secret.examples}
-        own = [number for number in range(len(dataset.train)) if number not in planted]
-        sentences = _sentences(world, dataset.train.inputs[own] if asked.source == "clients" else dataset.test.inputs)
+        places = [number for number in range(len(dataset.train)) if number not in planted]
+        sentences = _sentences(
+            world, dataset.train.inputs[places] if settings.source == "clients" else dataset.test.inputs
+        )
         sentences = _some(world, sentences, len(sentences), "prompts")
     else:
-        lines = asked.texts if asked.path is None else _lines(asked.path)
+        lines = settings.texts if settings.path is None else _lines(settings.path)
         sentences = [tuple(tokenizer.encode(line)) for line in lines if line.strip()]
-    found = list(dict.fromkeys(own[: asked.length] for own in sentences if own))[: asked.count]
-    if len(found) < 2:  # noqa: PLR2004 - what there is to tell apart
+    prompts = list(dict.fromkeys(sentence[: settings.length] for sentence in sentences if sentence))[: settings.count]
+    if len(prompts) < 2:  # noqa: PLR2004 - what there is to tell apart
         raise ScenarioError(
-            f"generation.prompts: {len(found)} different prompts of up to {asked.length} tokens, expected at least 2. "
-            "Raise generation.prompts.length, or give more texts."
+            f"generation.prompts: {len(prompts)} different prompts of up to {settings.length} tokens, expected at "
+            "least 2. Raise generation.prompts.length, or give more texts."
         )
-    return found
+    return prompts
 
 
 def _lines(path: Path) -> list[str]:
@@ -223,7 +225,7 @@ def _sentences(world: World, inputs: torch.Tensor) -> list[Tokens]:
     tokenizer = _tokenizer(world)
     drop = {tokenizer.padding, tokenizer.end}
     rows = (tuple(token for token in row if token not in drop) for row in inputs.tolist())
-    return [own for own in dict.fromkeys(rows) if len(own) > 1]
+    return [row for row in dict.fromkeys(rows) if len(row) > 1]
 
 
 def _some(world: World, sentences: Sequence[Tokens], count: int, purpose: str) -> list[Tokens]:
@@ -237,13 +239,15 @@ def _secret(world: World, planted: Planted, number: int) -> Secret:
     filling = planted.text[len(planted.prompt) :]
     others = alternatives(planted.form, filling, generation_of(world).others, source)
     beginning = tokenizer.encode(planted.prompt)
-    wholes = tuple(tuple(tokenizer.encode(planted.prompt + own)) for own in (filling, *others.texts))
-    shared = [common_beginning(own, beginning) for own in wholes]
+    wholes = tuple(tuple(tokenizer.encode(planted.prompt + ending)) for ending in (filling, *others.texts))
+    shared = [common_beginning(whole, beginning) for whole in wholes]
     return Secret(
         text=planted.text,
         known=wholes[0][: shared[0]],
         wholes=wholes,
-        halves=tuple(own[: known + (len(own) - known + 1) // 2] for own, known in zip(wholes, shared, strict=True)),
+        halves=tuple(
+            whole[: known + (len(whole) - known + 1) // 2] for whole, known in zip(wholes, shared, strict=True)
+        ),
         is_planted=bool(planted.examples),
         space=space_of(planted.form),
     )
@@ -258,8 +262,8 @@ def _tokenizer(world: World) -> Tokenizer:
 def _distinct(speeches: Sequence[Speech]) -> list[Speech]:
     """Return speeches without those that share their texts with one before."""
     kept: dict[int, Speech] = {}
-    for own in speeches:
-        kept.setdefault(id(own.texts), own)
+    for speech in speeches:
+        kept.setdefault(id(speech.texts), speech)
     return list(kept.values())
 
 

@@ -11,7 +11,7 @@ from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import Decoder
 from fedsim.core.types import Limits
 from fedsim.scenario import Scenario
-from fedsim.threat.side_channels import Asked, Judging
+from fedsim.threat.side_channels import Judging, TraceInquiry
 from fedsim.threat.speaking import Material, Speaker
 from tests.components.decoder.lettered import Letters
 from tests.components.generating import LEAKING, make, registered_toys, tiny_llama
@@ -20,7 +20,7 @@ from tests.components.generating import LEAKING, make, registered_toys, tiny_lla
 @pytest.fixture(scope="module")
 def setting() -> Setting:
     method = registry.get("trace", "trace-figures")
-    asked = Asked(method.make(method.config()).named("trace-figures"), "trace-figures, counts", "counts")
+    asked = TraceInquiry(method.make(method.config()).named("trace-figures"), "trace-figures, counts", "counts")
     speaker = Speaker(tiny_llama(), make("greedy"), Letters(), Limits(max_new_tokens=4))
     material = Material(prompts=((LEAKING, 1), (1, 2), (2, 3)), repeats=4)
     return Setting(speaker, material, [("bits", asked)], Judging())

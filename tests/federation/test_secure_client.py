@@ -15,7 +15,7 @@ from fedsim.core.errors import FedsimError, ScenarioError
 from fedsim.core.types import WireEntry
 from fedsim.experiment.runner import model_hash
 from fedsim.federation.secure_client import mean_of, summand
-from fedsim.privacy.secure_aggregation.per_element import Told
+from fedsim.privacy.secure_aggregation.per_element import Disclosed
 from fedsim.scenario import world as worlds
 from fedsim.threat.replay import replay
 from tests.federating import run
@@ -200,7 +200,7 @@ def test_the_loss_fits_whatever_the_clipping_range(scenario: Build, loss: float)
     world = worlds.build(built)
     own = summand(world, torch.zeros(world.models.layout.size), 7, loss, 1, 0)
     assert own is not None
-    mean, weight, found = mean_of(world, Told(own, None))
+    mean, weight, found = mean_of(world, Disclosed(own, None))
     assert weight == 7
     assert found == pytest.approx(min(loss, 64.0), abs=2 * 64.0 / (2**22 - 1) + 1e-5)
     assert float(mean.abs().max()) <= 2 * 0.01 / (2**22 - 1)

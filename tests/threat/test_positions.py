@@ -20,7 +20,7 @@ from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
 from fedsim.threat import attributes
 from fedsim.threat.attacking.reading import answer_here
-from fedsim.threat.side_channels import Asked, Judging, Speech, controls, judge
+from fedsim.threat.side_channels import Judging, Speech, TraceInquiry, controls, judge
 from fedsim.threat.speaking import Material, Speaker, study
 from tests.attacks.generation.cases import text
 from tests.threat.test_attributes import SMALL
@@ -49,8 +49,8 @@ class Positions(TraceAttack[Config]):
         return place[:, None] if case.question == "bits" else -place
 
 
-def asked(view: TraceView = "counts", hidden: Mitigation[Any] | None = None) -> Asked:
-    return Asked(Positions(Config()).named("positions"), "positions", view, hidden)
+def asked(view: TraceView = "counts", hidden: Mitigation[Any] | None = None) -> TraceInquiry:
+    return TraceInquiry(Positions(Config()).named("positions"), "positions", view, hidden)
 
 
 def spoken(question: Question) -> Speech:
@@ -148,7 +148,7 @@ def test_texts_are_written_in_another_order_than_that_of_the_answer(monkeypatch:
     found = list[float]()
     material = Material(members=tuple((1, own) for own in range(16)), strangers=tuple((2, own) for own in range(16)))
     mean = registry.get("trace", "trace-mean")
-    timing = Asked(mean.make(mean.config()).named("trace-mean"), "trace-mean", "timing")
+    timing = TraceInquiry(mean.make(mean.config()).named("trace-mean"), "trace-mean", "timing")
     for seed in range(JUDGED):
         monkeypatch.setattr(loop, "time", Slower())
         speech = replace(speaker("greedy"), seed=seed).speech("member", material)

@@ -13,7 +13,7 @@ from fedsim.core import registry
 from fedsim.core.hooks import Mitigation, TraceAttack
 from fedsim.core.types import Config, Event, Generated, Question, Trace, TraceCase, TraceView
 from fedsim.record import Finding
-from fedsim.threat.side_channels import Asked, Judging, Speech, case_of, controls, judge
+from fedsim.threat.side_channels import Judging, Speech, TraceInquiry, case_of, controls, judge
 from tests.attacks.generation.cases import speech, text
 from tests.threat.test_observe import reachable
 
@@ -21,14 +21,14 @@ JUDGING = Judging(seed=5)
 METRICS = {"prompt": "prompt_accuracy", "member": "trace_auc", "planted": "trace_exposure", "bits": "trace_bits"}
 
 
-def asked(name: str, view: TraceView = "counts", hidden: str | None = None) -> Asked:
+def asked(name: str, view: TraceView = "counts", hidden: str | None = None) -> TraceInquiry:
     made = registry.get("trace", name)
     attack = made.make(made.config()).named(name)
     mitigation: Mitigation[Any] | None = None
     if hidden is not None:
         own = registry.get("component", hidden)
         mitigation = own.make(own.config()).named(hidden)
-    return Asked(attack, f"{name}, {view}", view, mitigation)
+    return TraceInquiry(attack, f"{name}, {view}", view, mitigation)
 
 
 def costs(own: Finding) -> list[float]:
@@ -148,7 +148,7 @@ def test_why_an_attack_failed_stands_in_the_finding() -> None:
         def search(self, case: TraceCase, generator: torch.Generator) -> torch.Tensor:
             raise ZeroDivisionError("oh")
 
-    own = judge(speech("prompt"), Asked(Broken(Config()).named("broken"), "broken", "counts"), JUDGING)
+    own = judge(speech("prompt"), TraceInquiry(Broken(Config()).named("broken"), "broken", "counts"), JUDGING)
     assert own.value is None
     assert "oh" in own.failure
 

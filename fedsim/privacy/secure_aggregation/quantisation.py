@@ -113,18 +113,18 @@ def weighted_levels(
             f"expected a finite vector to quantise, got shape {tuple(vector.shape)} with "
             f"{int((~torch.isfinite(vector)).sum())} entries that are not finite. Leave this client out of the round."
         )
-    own = torch.empty(len(vector) + 1, dtype=dtype)
-    own[-1] = weight
+    levels = torch.empty(len(vector) + 1, dtype=dtype)
+    levels[-1] = weight
     words = _random_words(len(vector), generator)
     middle = 0.5 + 0.5 / _WORDS  # offset of u, whose words are signed
     least, most = middle, quantisation.levels - 1.0 + middle
     for values, word, out in zip(
-        *(part.split(_BLOCK) for part in (vector.detach().cpu(), words, own[:-1])), strict=True
+        *(part.split(_BLOCK) for part in (vector.detach().cpu(), words, levels[:-1])), strict=True
     ):
         position = values.to(torch.float64, copy=True).mul_(1.0 / quantisation.step)
         position.add_(quantisation.clipping_range / quantisation.step + middle).clamp_(least, most)
         out.copy_(position.add_(word.double(), alpha=1.0 / _WORDS)).mul_(weight)  # the copy to integers rounds down
-    return own
+    return levels
 
 
 def _random_words(count: int, generator: torch.Generator) -> Tensor:
