@@ -36,8 +36,8 @@ class RandomPruning(TensorDefense[RandomPruningConfig]):
 
     def change(self, tensors: Tensors, here: HookContext) -> Tensors:
         """Return the tensors, with zeros for entries that are not sent."""
-        drawn = {name: torch.rand(t.shape, generator=here.generator) for name, t in tensors.items()}
-        return zero_outside(tensors, largest(drawn, self.config.rate, self.config.per))
+        uniforms = {name: torch.rand(t.shape, generator=here.generator) for name, t in tensors.items()}
+        return zero_outside(tensors, largest(uniforms, self.config.rate, self.config.per))
 
     def blur(self, rules: Rules, sent: Tensors) -> Blur:
         """Return the entries that are left."""

@@ -102,8 +102,8 @@ class DpSgd(Defense[DpSgdConfig]):
 
     def _mean(self, gradients: Tensors, expected: int) -> Tensors:
         each = [{n: g[i] for n, g in gradients.items()} for i in range(len(next(iter(gradients.values()))))]
-        clipped = [clip_with_derivative(own, self.config.clip) for own in each]
-        return {name: torch.stack([own[name] for own in clipped]).sum(0) / expected for name in gradients}
+        clipped = [clip_with_derivative(gradient, self.config.clip) for gradient in each]
+        return {name: torch.stack([gradient[name] for gradient in clipped]).sum(0) / expected for name in gradients}
 
     def mechanism(self, rules: Rules) -> Mechanism | None:
         """Return a round's subsampled Gaussian mechanism, at the rate of the client with the fewest examples."""

@@ -85,8 +85,8 @@ class Soteria(Defense[SoteriaConfig]):
 
 
 def _trained_output_layer(model: nn.Module) -> str | None:
-    found = output_layer(model)
-    return found[0] if found is not None and found[1].weight.requires_grad else None
+    output = output_layer(model)
+    return output[0] if output is not None and output[1].weight.requires_grad else None
 
 
 def telling_scores(local: LocalStep, layer: str) -> Tensor:

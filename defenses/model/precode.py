@@ -52,9 +52,9 @@ class Precode(VariationalDefense[PrecodeConfig]):
         Raises:
             NotApplicable: the model does not end in a linear layer.
         """
-        found = output_layer(model)
-        if found is None:
+        output = output_layer(model)
+        if output is None:
             raise NotApplicable("the model does not end in a linear layer")
-        name, layer = found
+        name, layer = output
         bottleneck = LinearBottleneck(layer.in_features, self.config.latent).to(layer.weight)
         return with_module(model, name, nn.Sequential(bottleneck, layer))

@@ -31,7 +31,7 @@ _FEWEST_FOR_SPREAD = 32  # rows: the standard deviation of a spread is then an e
 _MOST_ROWS = 1024  # of a layer, drawn at random: the time grows with their square
 _ALIVE = 3  # entries: rows of fewer are parallel by chance once a model is pruned
 _FEWEST_EXAMPLES = 8  # in smaller batches most units of honest models fire for one example
-_TOLD = 3  # findings in a refusal
+_MOST_SHOWN = 3  # findings in a refusal
 
 
 class ServerCheckConfig(Config):
@@ -81,12 +81,13 @@ class ServerCheck(Defense[ServerCheckConfig]):
 
     def on_received(self, received: Tensors, here: HookContext) -> None:
         """Refuse where a signal leaves its bound; of a mod, which has no batch, the weights alone are looked at."""
-        beyond = [found for found in self.findings(received, here) if found.is_beyond]
+        beyond = [finding for finding in self.findings(received, here) if finding.is_beyond]
         if beyond:
-            told = "; ".join(
-                f"'{own.layer}': {own.signal} {own.value:.3g}, bound {own.bound:g}" for own in beyond[:_TOLD]
+            reasons = "; ".join(
+                f"'{finding.layer}': {finding.signal} {finding.value:.3g}, bound {finding.bound:g}"
+                for finding in beyond[:_MOST_SHOWN]
             )
-            raise Refused(f"the weights look crafted: {told}")
+            raise Refused(f"the weights look crafted: {reasons}")
 
     def findings(self, received: Tensors, here: HookContext) -> Iterator[Finding]:
         """Yield every signal of every layer that is large enough to have one."""
@@ -95,7 +96,7 @@ class ServerCheck(Defense[ServerCheckConfig]):
                 yield Finding(name, "entries that are not finite", 1.0, 0.0, is_beyond=True)
             elif _is_layer(weights):
                 bias = received.get(f"{name.removesuffix('weight')}bias") if name.endswith("weight") else None
-                yield from self._of_layer(name, *_drawn(weights, bias, here.generator))
+                yield from self._of_layer(name, *_sampled(weights, bias, here.generator))
         if here.local is not None:
             yield from self._of_batch(here.local)
 
@@ -136,14 +137,14 @@ class ServerCheck(Defense[ServerCheckConfig]):
         if len(inputs) < _FEWEST_EXAMPLES or not inputs.is_floating_point() or local.batch.given:
             return
         modules = local.model.named_modules()
-        names = [name for name, own in modules if isinstance(own, nn.Linear) and _is_layer(own.weight)]
+        names = [name for name, module in modules if isinstance(module, nn.Linear) and _is_layer(module.weight)]
         with torch.enable_grad(), layer_outputs(local.model, names) as seen:
             outputs = outputs_of(local, inputs)
-        read = [(name, own) for name, own in seen if own.dim() == 2 and own.requires_grad]  # noqa: PLR2004 - (B, units)
+        read = [(name, output) for name, output in seen if output.dim() == 2 and output.requires_grad]  # noqa: PLR2004 - (B, units)
         if not read:
             return
         # Any function of the outputs has a slope at a unit where, and only where, the unit is active.
-        slopes = torch.autograd.grad(outputs.double().sin().sum(), [own for _, own in read], allow_unused=True)
+        slopes = torch.autograd.grad(outputs.double().sin().sum(), [output for _, output in read], allow_unused=True)
         for (name, _), slope in zip(read, slopes, strict=True):
             if slope is not None:
                 alone = ((slope != 0).sum(0) == 1).double().mean()
@@ -181,7 +182,7 @@ def _is_layer(weights: Tensor) -> bool:
     return is_matrix and weights.shape[0] >= _FEWEST_ROWS and weights[0].numel() >= _FEWEST_COLUMNS
 
 
-def _drawn(weights: Tensor, bias: Tensor | None, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
+def _sampled(weights: Tensor, bias: Tensor | None, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
     """Return rows of a layer and their biases in float64: all, or a part that the server cannot foresee."""
     rows = weights.detach().flatten(1).double()
     chosen = torch.randperm(len(rows), generator=generator)[:_MOST_ROWS].sort().values

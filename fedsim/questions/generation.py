@@ -62,9 +62,9 @@ class WhatGenerationGivesAway(Question[Generation]):
         if written.traces:
             work.items[_TRACES] = written.traces
         yield self._summary(evidence.world, written, time.perf_counter() - begin)
-        for own in written.findings:
-            label = f"{own.label} ({own.about['question']})"
-            yield own.model_copy(update={"label": label, "about": {**own.about, "by": self._by}})
+        for finding in written.findings:
+            label = f"{finding.label} ({finding.about['question']})"
+            yield finding.model_copy(update={"label": label, "about": {**finding.about, "by": self._by}})
 
     def _written(self, evidence: Evidence, work: Work) -> spoken.Written:
         if drawing.draws(self.config):
@@ -92,7 +92,7 @@ class WhatGenerationGivesAway(Question[Generation]):
         """Say what was written, by whose model, how fast, and how it ended."""
         endings = Counter(text.ending for text in written.texts)
         about = {**self._context().about, "texts": len(written.texts), **{f"ended {k}": n for k, n in endings.items()}}
-        paces = [sum(own.trace.tokens) / len(own.trace.tokens) for own in written.texts if any(own.trace.tokens)]
+        paces = [sum(text.trace.tokens) / len(text.trace.tokens) for text in written.texts if any(text.trace.tokens)]
         draws = np.random.default_rng(seeding.derive(world.scenario.seed, "bootstrap"))
         pace = tokens_a_step(paces, draws, world.scenario.scoring.confidence) if paces else None
         update = {"about": about, "value": pace, "note": self._note(written, endings), "seconds": seconds}

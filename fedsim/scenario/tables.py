@@ -68,9 +68,9 @@ class Scenario(Config):
         table = cast("Mapping[str, Any]", raw)
         others = [key for key in table if key not in cls.model_fields]
         known = registry.entries("question") if others else {}
-        asked = {key: table[key] for key in others if key in known}
-        rest = {key: value for key, value in table.items() if key not in asked}
-        choices = {key: {"name": key, "settings": value} for key, value in asked.items() if value is not None}
+        questions = {key: table[key] for key in others if key in known}
+        rest = {key: value for key, value in table.items() if key not in questions}
+        choices = {key: {"name": key, "settings": value} for key, value in questions.items() if value is not None}
         return {**rest, "questions": choices}
 
     @model_serializer(mode="wrap")

@@ -176,7 +176,7 @@ def test_an_attack_that_cannot_describe_a_change_leaves_the_others_alone(world: 
 
     attacks = {"broken": Broken(None), "square": Square(None), "norms": norms.make(norms.config())}
     own = attributes.describe_round(world, "parity", [entry(world)], attacks, 4)
-    assert own.known.keys() == own.asked.keys() == {"norms"}
+    assert own.known.keys() == own.unknown.keys() == {"norms"}
     assert "ZeroDivisionError: a bug" in own.refusals["broken"]
     assert "expected one vector for each change: (4,)" in own.refusals["square"]
 
