@@ -38,7 +38,7 @@ from fedsim.metrics.side_channels import trace_exposure  # noqa: E402
 from fedsim.record import Interval  # noqa: E402
 from fedsim.scenario import Scenario, parse  # noqa: E402
 from fedsim.threat.side_channels import Speech, case_of  # noqa: E402
-from fedsim.threat.speaking import Secret, Speaker, Tokens  # noqa: E402
+from fedsim.threat.trace_study import Secret, Speaker, Tokens  # noqa: E402
 
 _PERSONS, _REPEATS, _TEMPERATURE = 32, 4, 0.3
 _NO_DIGIT = "[^0-9]{400}"

@@ -33,8 +33,8 @@ from fedsim.scenario import Generation, Scenario, load, parse  # noqa: E402
 from fedsim.scenario.reading import read_settings  # noqa: E402
 from fedsim.scenario.world import share, shared  # noqa: E402
 from fedsim.threat.side_channels import Judging, TraceInquiry  # noqa: E402
-from fedsim.threat.speaking import Material, Question, Speaker, study  # noqa: E402
-from fedsim.threat.spoken import inquiries_of, material_of, speaker_of  # noqa: E402
+from fedsim.threat.trace_study import Material, Speaker, TraceQuestion, study  # noqa: E402
+from fedsim.threat.written_texts import inquiries_of, material_of, speaker_of  # noqa: E402
 
 _ROOT = Path(__file__).parent.parent
 _SCENARIO = _ROOT / "scenarios" / "60_decoder_side_channels.toml"
@@ -98,7 +98,7 @@ class Setting:
 
     speaker: Speaker
     material: Material
-    asked: list[tuple[Question, TraceInquiry]]
+    asked: list[tuple[TraceQuestion, TraceInquiry]]
     judging: Judging
 
 

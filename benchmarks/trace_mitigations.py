@@ -33,7 +33,7 @@ from fedsim.generation import stream, veil  # noqa: E402
 from fedsim.record import Finding  # noqa: E402
 from fedsim.threat.observe_trace import observe_trace  # noqa: E402
 from fedsim.threat.side_channels import Judging, Speech, TraceInquiry, judge  # noqa: E402
-from fedsim.threat.speaking import Speaker, Tokens  # noqa: E402
+from fedsim.threat.trace_study import Speaker, Tokens  # noqa: E402
 
 _LEAKING = ("speculative", "aded", "del", "cntp", "awrs", "lexical-unit")
 _VIEWS: tuple[TraceView, ...] = ("counts", "work")

@@ -21,7 +21,7 @@ from torch import Tensor
 from fedsim.core.errors import NotApplicable, nearest
 from fedsim.core.hooks import TraceAttack
 from fedsim.core.registry import trace_attack
-from fedsim.core.types import Config, Question, TraceCase, TraceObservation, TraceView
+from fedsim.core.types import Config, TraceCase, TraceObservation, TraceQuestion, TraceView
 
 
 class TraceMeanConfig(Config):
@@ -35,7 +35,7 @@ class TraceMeanConfig(Config):
 class TraceMean(TraceAttack[TraceMeanConfig]):
     """Takes the mean of a series, with the sign that the known texts teach."""
 
-    questions: ClassVar[tuple[Question, ...]] = ("member", "planted")
+    questions: ClassVar[tuple[TraceQuestion, ...]] = ("member", "planted")
     views: ClassVar[frozenset[TraceView]] = frozenset({"counts", "work", "timing"})
 
     def search(self, case: TraceCase, generator: torch.Generator) -> Tensor:

@@ -20,7 +20,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from fedsim.core.hooks import IMAGES_AND_TEXT, Blur, Defense, HookContext, Place, Rules
+from fedsim.core.hooks import IMAGES_AND_TEXT, Defense, Distortion, HookContext, Place, Rules
 from fedsim.core.registry import defense
 from fedsim.core.types import Mechanism, Modality, PublicKnowledge, Tensors, Update
 from fedsim.privacy.budget import Budget
@@ -92,10 +92,10 @@ class DpSgd(Defense[DpSgdConfig]):
         buffers = {name: torch.zeros_like(b) for name, b in update.buffers.items()}
         return replace(update, buffers=buffers, examples=expected, loss=0.0)
 
-    def blur(self, rules: Rules, sent: Tensors) -> Blur:
+    def describe_distortion(self, rules: Rules, sent: Tensors) -> Distortion:
         """Return the clipping of every example, and the noise on the mean."""
         deviation = self._multiplier(rules) * self.config.clip / rules.batch_size
-        return Blur(
+        return Distortion(
             of_examples=lambda gradients: self._mean(gradients, rules.batch_size),
             noise=lambda tensors: {name: t.new_ones(t.shape) * deviation for name, t in tensors.items()},
         )

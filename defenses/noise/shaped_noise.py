@@ -21,7 +21,7 @@ from torch import Tensor
 
 from defenses.core.inside import outputs_of
 from fedsim.core.gradients import gradient_of
-from fedsim.core.hooks import Blur, Defense, HookContext, LocalStep, Place, Rules
+from fedsim.core.hooks import Defense, Distortion, HookContext, LocalStep, Place, Rules
 from fedsim.core.losses import cross_entropy
 from fedsim.core.registry import defense
 from fedsim.core.types import Config, PublicKnowledge, Tensors
@@ -52,9 +52,9 @@ class ShapedNoise(Defense[ShapedNoiseConfig]):
         factor = self.config.scale * _norm(gradient) / length
         return {name: tensor + factor * noise[name] for name, tensor in gradient.items()}
 
-    def blur(self, rules: Rules, sent: Tensors) -> Blur:
+    def describe_distortion(self, rules: Rules, sent: Tensors) -> Distortion:
         """Return noise of covariance J J', of the mean size that its norm fixes."""
-        return Blur(spread=self._columns if self.config.scale else None)
+        return Distortion(spread=self._columns if self.config.scale else None)
 
     def _columns(self, gradient: Tensors, inputs: Tensor) -> Tensors:
         """Return r ||g|| J / ||J||, column by column: ||J w|| is ||J|| on average."""

@@ -17,7 +17,7 @@ from fedsim.record.policy import Policy
 from fedsim.scenario.choices import Aggregation, AttackChoice, Choice, ModelChoice
 from fedsim.scenario.clients import Federation, LabelNoise, Participation, Partition
 from fedsim.scenario.expectations import Expected
-from fedsim.scenario.judging import Forgetting, Scoring, Threat
+from fedsim.scenario.threat_tables import Forgetting, Scoring, Threat
 from fedsim.scenario.variations import Sweep, Tune, Values
 
 _FEWEST_IN_A_SUM = 2

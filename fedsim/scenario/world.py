@@ -17,7 +17,7 @@ from fedsim.core.hooks import ServerRound, Task
 from fedsim.core.types import Batch, Draws, Tensors
 from fedsim.scenario import fitting, own_models, tasks
 from fedsim.scenario.data import Data, build_data
-from fedsim.scenario.facts import Facts
+from fedsim.scenario.federation_facts import FederationFacts
 from fedsim.scenario.model_source import ModelSource, Workspace
 from fedsim.scenario.stack import Stack, build_stack
 from fedsim.scenario.tables import Scenario
@@ -83,9 +83,9 @@ class World:
         return self.models.on(self.device)
 
     @cached_property
-    def facts(self) -> Facts:
+    def facts(self) -> FederationFacts:
         """What follows from the scenario without running it."""
-        return Facts(self.scenario, self.data, self.stack)
+        return FederationFacts(self.scenario, self.data, self.stack)
 
     def server_round(self, round_: int, received: Tensors | None = None) -> ServerRound:
         """Return a round as the aggregation rule sees it; `received` are the weights that clients started from."""

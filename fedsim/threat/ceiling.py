@@ -1,7 +1,7 @@
 """The ceiling of an attacked update: how well anybody could know the examples behind it, to first order.
 
 The client's computation is repeated in double precision at the truth, with its dropout masks, and differentiated by the
-examples. Defenses say what they do to it (`Defense.blur`). Nothing of this reaches an attacker.
+examples. Defenses say what they do to it (`Defense.describe_distortion`). Nothing of this reaches an attacker.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from fedsim.core.errors import describe_exception
 from fedsim.core.types import Reconstruction
 from fedsim.metrics import ideal_attacker as ideal
 from fedsim.record import Ceiling
-from fedsim.threat.sending import NotDefinedError, Sent, check, sent_of
+from fedsim.threat.differentiable_update import NotDefinedError, Sent, check, sent_of
 from fedsim.threat.victim import Victim
 
 _MOST_PUBLIC = 2000
@@ -125,7 +125,7 @@ def _exact(victim: Victim, sent: Sent) -> MeasuredCeiling:
         rank=left.rank,
         condition=left.condition,
         known=left.known,
-        untold=_untold(victim, prior),
+        untold=_psnr_without_draws(victim, prior),
         others_known=_others_known(victim, sent, information, times, prior),
         informed=_psnr(float((informed.error * prior.square).mean())),
         scores=tuple(scored.items),  # pyright: ignore[reportArgumentType] - the items of images are scores
@@ -133,7 +133,7 @@ def _exact(victim: Victim, sent: Sent) -> MeasuredCeiling:
     return MeasuredCeiling(ceiling, (1 - left.error / prior.variance).view(sent.inputs.shape))
 
 
-def _untold(victim: Victim, prior: _Prior) -> float | None:
+def _psnr_without_draws(victim: Victim, prior: _Prior) -> float | None:
     """Return the ceiling of who is not told the masks; None without dropout, and where there are too many entries."""
     n, masks = len(prior.mean), [mask for step_masks in victim.truth.masks for mask in step_masks]
     if not masks or n + sum(mask.numel() for mask in masks) > ideal.MOST_DENSE:

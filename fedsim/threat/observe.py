@@ -25,7 +25,7 @@ from fedsim.core.types import (
 )
 from fedsim.scenario import Scenario
 from fedsim.scenario.world import World
-from fedsim.threat import letters
+from fedsim.threat import survey_letters
 from fedsim.threat.victim import Victim
 
 _HIGHEST_RATE = 0.95
@@ -138,7 +138,7 @@ def _letter(world: World, *, has_public_data: bool) -> str:
     scenario = world.scenario
     knows: list[Knowledge] = [grant for grant in scenario.threat.knows if _exists(world, grant)]
     owns_test_set = has_public_data or scenario.crafting is not None
-    return letters.sentence(scenario.threat.server, knows, has_public_data=owns_test_set)
+    return survey_letters.sentence(scenario.threat.server, knows, has_public_data=owns_test_set)
 
 
 def _is_at_stake(world: World, knowledge: Knowledge) -> bool:

@@ -12,7 +12,7 @@ import torch
 from fedsim.core import seeding
 from fedsim.core.errors import reason
 from fedsim.core.hooks import Mitigation, TraceAttack
-from fedsim.core.types import Generated, Question, TraceCase, TraceView
+from fedsim.core.types import Generated, TraceCase, TraceQuestion, TraceView
 from fedsim.generation.veiling import veil
 from fedsim.metrics import side_channels as figures
 from fedsim.metrics.membership import LOW_FPR, name_of, tpr_at
@@ -33,7 +33,7 @@ class Speech:
         is_secret: of question planted: whether it goes on from the planted secret, and not from another of its form.
     """
 
-    question: Question
+    question: TraceQuestion
     texts: tuple[Generated, ...]
     truth: tuple[int, ...]
     is_known: tuple[bool, ...]
@@ -134,7 +134,7 @@ def _judge(speech: Speech, inquiry: TraceInquiry, judging: Judging, role: Any) -
         return finding.model_copy(update={"failure": reason(error)})
 
 
-def about(question: Question, view: str, mitigation: str = "") -> dict[str, str | int | float]:
+def about(question: TraceQuestion, view: str, mitigation: str = "") -> dict[str, str | int | float]:
     """Return what a finding about texts is of: the question, what was seen of them, and what hid that."""
     return {"question": question, "view": view, **({"mitigation": mitigation} if mitigation else {})}
 
@@ -190,13 +190,13 @@ def _trace_bits(speech: Speech, answer: np.ndarray, draws: np.random.Generator, 
     return {"value": bits.information, "chance": bits.chance, "p": bits.p}
 
 
-_METRICS: dict[Question, str] = {
+_METRICS: dict[TraceQuestion, str] = {
     "prompt": "prompt_accuracy",
     "member": "trace_auc",
     "planted": "trace_exposure",
     "bits": "trace_bits",
 }
-_SCORES: dict[Question, Callable[[Speech, np.ndarray, np.random.Generator, float], dict[str, Any]]] = {
+_SCORES: dict[TraceQuestion, Callable[[Speech, np.ndarray, np.random.Generator, float], dict[str, Any]]] = {
     "prompt": _prompt_accuracy,
     "member": _trace_auc,
     "planted": _trace_exposure,

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from benchmarks.redacted_values import Asked, Listed, Watched, as_json, as_table, ask, by_count, by_token, line
 from fedsim.core.types import Event, Generated, Limits, Trace
-from fedsim.threat.speaking import Secret, Speaker
+from fedsim.threat.trace_study import Secret, Speaker
 from tests.components.decoder.lettered import Letters
 from tests.components.generating import make
 

@@ -12,7 +12,7 @@ from fedsim.core.hooks import Decoder
 from fedsim.core.types import Limits
 from fedsim.scenario import Scenario
 from fedsim.threat.side_channels import Judging, TraceInquiry
-from fedsim.threat.speaking import Material, Speaker
+from fedsim.threat.trace_study import Material, Speaker
 from tests.components.decoder.lettered import Letters
 from tests.components.generating import LEAKING, make, registered_toys, tiny_llama
 

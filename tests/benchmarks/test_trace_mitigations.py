@@ -9,7 +9,7 @@ from benchmarks.trace_mitigations import as_json, as_table, clock, measure, pace
 from fedsim.core import registry
 from fedsim.core.types import Event, Generated, Limits, Trace
 from fedsim.threat.side_channels import Judging
-from fedsim.threat.speaking import Material, Speaker
+from fedsim.threat.trace_study import Material, Speaker
 from tests.components.decoder.lettered import Letters
 from tests.components.generating import LEAKING, make, tiny_llama
 

@@ -14,7 +14,7 @@ from fedsim.questions import generation as asking
 from fedsim.questions.generation import WhatGenerationGivesAway
 from fedsim.record import Finding, Interval
 from fedsim.scenario import Generation
-from fedsim.threat.spoken import Written
+from fedsim.threat.written_texts import Written
 
 ADED = {"name": "aded", "depth": 4, "table": None}
 TEXTS = [
@@ -42,7 +42,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, written: Written | Exception, **table
             raise written
         return written
 
-    module, way = (asking.drawing, "draw") if table.get("decoder") == "heun" else (asking.spoken, "speak")
+    module, way = (asking.sampled_images, "draw") if table.get("decoder") == "heun" else (asking.written_texts, "speak")
     monkeypatch.setattr(module, way, give)
     monkeypatch.setattr(asking, "time", SimpleNamespace(perf_counter=iter((10.0, 13.0)).__next__))
     processes: Any = SimpleNamespace(readers=lambda _should_stop: nullcontext(lambda *_: None))

@@ -8,11 +8,12 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 import torch
+from tests.threat.test_speaking import MATERIAL, speaker
 from torch import Tensor
 
 from fedsim.core import registry, seeding
 from fedsim.core.hooks import Mitigation, TraceAttack
-from fedsim.core.types import Config, Question, Target, Tensors, TraceCase, TraceView, Update, WireEntry
+from fedsim.core.types import Config, Target, Tensors, TraceCase, TraceQuestion, TraceView, Update, WireEntry
 from fedsim.generation import loop
 from fedsim.privacy.audit import audit, coins
 from fedsim.record import Finding
@@ -21,16 +22,17 @@ from fedsim.scenario import world as worlds
 from fedsim.threat import attributes
 from fedsim.threat.attacking.reading import answer_here
 from fedsim.threat.side_channels import Judging, Speech, TraceInquiry, controls, judge
-from fedsim.threat.speaking import Material, Speaker, study
+from fedsim.threat.trace_study import Material, Speaker, study
 from tests.attacks.generation.cases import text
 from tests.threat.test_attributes import SMALL
 from tests.threat.test_membership import Cases, cases
-from tests.threat.test_speaking import MATERIAL, speaker
 
 Build = Callable[..., Scenario]
 __all__ = ["cases"]
 
-QUESTIONS: tuple[Question, ...] = tuple(own for own in get_args(Question) if own != "drawn")  # no attack answers that
+QUESTIONS: tuple[TraceQuestion, ...] = tuple(
+    own for own in get_args(TraceQuestion) if own != "drawn"
+)  # no attack answers that
 PROMPTS, COPIES = 12, 6
 JUDGED = 24  # how often; chance is asked of their mean
 
@@ -53,7 +55,7 @@ def asked(view: TraceView = "counts", hidden: Mitigation[Any] | None = None) -> 
     return TraceInquiry(Positions(Config()).named("positions"), "positions", view, hidden)
 
 
-def spoken(question: Question) -> Speech:
+def spoken(question: TraceQuestion) -> Speech:
     """Texts that are all alike, in the order in which they are asked for."""
     truth = tuple(number for number in range(PROMPTS) for _ in range(COPIES))
     first = tuple(place % COPIES == 0 for place in range(len(truth))) if question == "planted" else ()
@@ -77,7 +79,7 @@ def assert_at_chance(found: Sequence[float], chance: float) -> None:
 
 @pytest.mark.parametrize("hidden", [None, "trace-padding"])
 @pytest.mark.parametrize("question", QUESTIONS)
-def test_the_position_of_a_trace_tells_nothing(question: Question, hidden: str | None) -> None:
+def test_the_position_of_a_trace_tells_nothing(question: TraceQuestion, hidden: str | None) -> None:
     method = registry.get("component", hidden) if hidden else None
     mitigation = method.make(method.config()).named(method.name) if method else None
     findings = [judge(spoken(question), asked(hidden=mitigation), Judging(seed)) for seed in range(JUDGED)]
@@ -91,7 +93,7 @@ def test_the_position_of_a_trace_tells_nothing(question: Question, hidden: str |
 
 
 @pytest.mark.parametrize("question", ["prompt", "member"])
-def test_the_position_tells_nothing_in_controls_either(question: Question) -> None:
+def test_the_position_tells_nothing_in_controls_either(question: TraceQuestion) -> None:
     found = [[value(own) for own in controls(spoken(question), asked(), Judging(seed))] for seed in range(JUDGED)]
     for of_control in zip(*found, strict=True):
         assert_at_chance(of_control, 1 / PROMPTS if question == "prompt" else 0.5)

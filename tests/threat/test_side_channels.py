@@ -11,7 +11,7 @@ from torch import nn
 
 from fedsim.core import registry
 from fedsim.core.hooks import Mitigation, TraceAttack
-from fedsim.core.types import Config, Event, Generated, Question, Trace, TraceCase, TraceView
+from fedsim.core.types import Config, Event, Generated, Trace, TraceCase, TraceQuestion, TraceView
 from fedsim.record import Finding
 from fedsim.threat.side_channels import Judging, Speech, TraceInquiry, case_of, controls, judge
 from tests.attacks.generation.cases import speech, text
@@ -106,7 +106,7 @@ def test_controls_are_the_text_itself_and_shuffled_labels() -> None:
 
 
 @pytest.mark.parametrize("question", METRICS)
-def test_every_finding_is_a_declared_metric_with_an_interval_and_its_chance(question: Question) -> None:
+def test_every_finding_is_a_declared_metric_with_an_interval_and_its_chance(question: TraceQuestion) -> None:
     kinds = {name: own.derived_from(TraceAttack) for name, own in registry.methods("trace").items()}
     name = next(name for name, own in kinds.items() if own is not None and question in own.questions)
     texts = many(leaks=True, copies=12)

@@ -12,7 +12,7 @@ from torch import Tensor
 from fedsim.core.errors import FedsimError, NotApplicable
 from fedsim.core.hooks.base import ANYTHING, ConfigT, Configured
 from fedsim.core.hooks.components import Component, Hook
-from fedsim.core.types import Modality, Question, Trace, TraceCase, TraceView
+from fedsim.core.types import Modality, Trace, TraceCase, TraceQuestion, TraceView
 
 
 class TraceAttack(Configured[ConfigT]):
@@ -23,7 +23,7 @@ class TraceAttack(Configured[ConfigT]):
         views: of what it makes something; all others tell it nothing.
     """
 
-    questions: ClassVar[tuple[Question, ...]]
+    questions: ClassVar[tuple[TraceQuestion, ...]]
     views: ClassVar[frozenset[TraceView]] = frozenset({"outputs", "counts", "work", "timing"})
     modalities: ClassVar[frozenset[Modality]] = ANYTHING
 

@@ -11,7 +11,7 @@ import torch
 from fedsim.core import registry, seeding
 from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import TraceAttack
-from fedsim.core.types import Config, Question, TraceCase
+from fedsim.core.types import Config, TraceCase, TraceQuestion
 from fedsim.experiment import runner
 from fedsim.record.store import RunFolder
 from fedsim.scenario import Scenario
@@ -29,7 +29,7 @@ def make(name: str, **settings: Any) -> TraceAttack[Any]:
     return method.make(method.config.model_validate(settings)).named(name)
 
 
-def paces(question: Question) -> TraceCase:
+def paces(question: TraceQuestion) -> TraceCase:
     return case(question, "counts")
 
 

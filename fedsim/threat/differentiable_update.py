@@ -1,7 +1,8 @@
 """What a server got, as a differentiable function of the examples behind it.
 
 The local training of every client behind an update is repeated in double precision at the truth, with its batches,
-dropout masks and optimizer, and what defenses do to it (`Defense.blur`). Nothing of this reaches an attacker.
+dropout masks and optimizer, and what defenses do to it (`Defense.describe_distortion`). Nothing of this reaches an
+attacker.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from fedsim.core.examples import numbers
-from fedsim.core.hooks import Blur
+from fedsim.core.hooks import Distortion
 from fedsim.core.masks import inject_masks
 from fedsim.core.showing import Showing
 from fedsim.core.types import Batch, Draws, DropoutSite, Masks, Tensors, Truth, Update
@@ -203,15 +204,23 @@ class _Client:
     def __init__(self, world: World, model: nn.Module, round_: int, update: Update, inputs: Tensor) -> None:
         self._world, self._model, self._round, self._kind, self._inputs = world, model, round_, update.kind, inputs
         defenses = world.stack.defenses
-        blurs = [(defense, defense.blur(world.facts.rules, update.tensors)) for defense in defenses]
-        unknown = [defense.name for defense, blur in blurs if blur is None]
+        distortions = [
+            (defense, defense.describe_distortion(world.facts.rules, update.tensors)) for defense in defenses
+        ]
+        unknown = [defense.name for defense, distortion in distortions if distortion is None]
         if unknown:
             raise NotDefinedError(f"not defined for {' and '.join(unknown)}")
-        known = [(defense, blur) for defense, blur in blurs if blur is not None]
-        self._of_steps = [blur for defense, blur in known if defense.changes_steps or self._kind == "gradient"]
-        self._of_update = [blur for defense, blur in known if not (defense.changes_steps or self._kind == "gradient")]
+        known = [(defense, distortion) for defense, distortion in distortions if distortion is not None]
+        self._of_steps = [
+            distortion for defense, distortion in known if defense.changes_steps or self._kind == "gradient"
+        ]
+        self._of_update = [
+            distortion for defense, distortion in known if not (defense.changes_steps or self._kind == "gradient")
+        ]
         self._of_one_step = [
-            defense.name for defense, blur in known if defense.changes_steps and (blur.reads_sent or blur.spread)
+            defense.name
+            for defense, distortion in known
+            if defense.changes_steps and (distortion.reads_sent or distortion.spread)
         ]
 
     def sent(self, steps: Sequence[_Step]) -> tuple[Tensors, Noise, Spread]:
@@ -228,32 +237,32 @@ class _Client:
             weights, noises, spread = self._moved(weights, defended, noises, spread, state)
         change: Tensors = {name: received[name] - weights[name] for name in received}
         plain = change
-        for blur in self._of_update:
-            if spread or blur.spread:
+        for distortion in self._of_update:
+            if spread or distortion.spread:
                 raise NotDefinedError("not defined for noise with a covariance beside a defense of the whole change")
-            change, noise = _blurred(blur, change)
+            change, noise = _distorted(distortion, change)
             noises += noise
         lost = {n: len(steps) ** 0.5 * ideal.ROUNDING * w.square().mean().sqrt() for n, w in received.items()}
         return change, _joined([*noises, _rounding(plain, change, lost)]), spread
 
     def _defended(self, step: _Step, weights: Tensors) -> tuple[Tensors, Tensors, list[Noise], Spread]:
         """Return a step's gradient as it is and as the defenses leave it, and their noise."""
-        by_example = any(blur.of_examples for blur in self._of_steps)
+        by_example = any(distortion.of_examples for distortion in self._of_steps)
         gradient = self._gradient(step, weights, by_example=by_example)
         plain = {name: (t.mean(0) if by_example and len(t) else t).detach() for name, t in gradient.items()}
         noises: list[Noise] = []
         spread: Spread = {}
-        for number, blur in enumerate(self._of_steps):
-            if blur.spread and any(
+        for number, distortion in enumerate(self._of_steps):
+            if distortion.spread and any(
                 earlier.change or earlier.of_examples or earlier.spread for earlier in self._of_steps[:number]
             ):
                 raise NotDefinedError("not defined for noise with a covariance behind a defense that changes gradients")
-            if spread and blur.change:
+            if spread and distortion.change:
                 raise NotDefinedError("not defined for a defense that changes noise with a covariance")
-            gradient, noise = _blurred(blur, gradient)
+            gradient, noise = _distorted(distortion, gradient)
             noises += noise
-            if blur.spread and len(step.batch):
-                spread = self._columns(blur.spread, gradient)
+            if distortion.spread and len(step.batch):
+                spread = self._columns(distortion.spread, gradient)
         return plain, gradient, noises, spread
 
     def _columns(self, spread: Callable[[Tensors, Tensor], Tensors], gradient: Tensors) -> Spread:
@@ -323,11 +332,11 @@ def _slopes(moved: Tensors, gradient: Tensors) -> Tensors:
     return {name: slopes.get(name, torch.zeros_like(part)) for name, part in gradient.items()}
 
 
-def _blurred(blur: Blur, tensors: Tensors) -> tuple[Tensors, list[Noise]]:
+def _distorted(distortion: Distortion, tensors: Tensors) -> tuple[Tensors, list[Noise]]:
     """Return what a defense makes of tensors, and its noise."""
-    change = blur.of_examples or blur.change
+    change = distortion.of_examples or distortion.change
     tensors = tensors if change is None else change(tensors)
-    noise = {} if blur.noise is None else blur.noise(tensors)
+    noise = {} if distortion.noise is None else distortion.noise(tensors)
     if noise is None:
         raise NotDefinedError("not defined for rounding to steps wider than the spread of the entries")
     return tensors, [dict(noise)] if noise else []

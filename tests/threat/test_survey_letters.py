@@ -5,7 +5,7 @@ from itertools import combinations
 import pytest
 
 from fedsim.core.types import Knowledge, Server
-from fedsim.threat.letters import NAMES, letter, sentence
+from fedsim.threat.survey_letters import NAMES, letter, sentence
 
 GRANTS: tuple[Knowledge, ...] = ("batch-size", "input-statistics", "labels")
 

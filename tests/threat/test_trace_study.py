@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from fedsim.core import registry
-from fedsim.core.types import Limits, Question
+from fedsim.core.types import Limits, TraceQuestion
 from fedsim.threat.side_channels import Judging, TraceInquiry
-from fedsim.threat.speaking import Material, Secret, Speaker, references, study
+from fedsim.threat.trace_study import Material, Secret, Speaker, references, study
 from tests.components.decoder.lettered import Letters
 from tests.components.generating import LEAKING, VOCABULARY, make, tiny_llama
 
@@ -75,7 +75,10 @@ def test_of_prompts_two_thirds_are_the_attackers_and_of_candidates_every_other_o
 
 
 def test_a_decoder_that_leaks_by_construction_is_read_and_a_constant_one_is_not() -> None:
-    wanted: list[tuple[Question, TraceInquiry]] = [("member", asked("trace-mean")), ("bits", asked("trace-figures"))]
+    wanted: list[tuple[TraceQuestion, TraceInquiry]] = [
+        ("member", asked("trace-mean")),
+        ("bits", asked("trace-figures")),
+    ]
     leaky = {own.label: own for own in study(speaker(), MATERIAL, wanted, Judging()).findings}
     assert leaky["trace-mean"].value is not None
     assert leaky["trace-mean"].value.value == 1.0

@@ -12,7 +12,7 @@ from torch import nn
 
 from fedsim.core import seeding
 from fedsim.core.hooks import Condition, Decoder, Unmasker
-from fedsim.core.types import Generated, Limits, Question, Tokenizer
+from fedsim.core.types import Generated, Limits, Tokenizer, TraceQuestion
 from fedsim.generation import Piece, generate, stream
 from fedsim.metrics.exposure import log_perplexities
 from fedsim.metrics.side_channels import prompt_accuracy, secrets_written, trace_auc, trace_exposure
@@ -101,7 +101,7 @@ class Speaker:
                 stream(self.decoder, self.model, Condition((prompt,)), self.limits, sources, tokenizer=self.tokenizer)
             )
 
-    def speech(self, question: Question, material: Material) -> Speech:
+    def speech(self, question: TraceQuestion, material: Material) -> Speech:
         """Return texts that answer a question.
 
         Of prompts the attacker asks two thirds of the texts itself, and of candidates it knows every other one.
@@ -133,7 +133,7 @@ class Study:
 
 
 def study(
-    speaker: Speaker, material: Material, inquiries: Sequence[tuple[Question, TraceInquiry]], judging: Judging
+    speaker: Speaker, material: Material, inquiries: Sequence[tuple[TraceQuestion, TraceInquiry]], judging: Judging
 ) -> Study:
     """Write the texts that the questions need, and run every attack, each followed by its controls.
 
@@ -143,13 +143,13 @@ def study(
         inquiries: a question, and who answers it.
         judging: how figures are drawn.
     """
-    speeches: dict[Question, Speech] = {}
+    speeches: dict[TraceQuestion, Speech] = {}
     planted = replace(material, secrets=tuple(secret for secret in material.secrets if secret.is_planted))
     never = replace(material, secrets=tuple(secret for secret in material.secrets if not secret.is_planted))
     asks_secrets = never.secrets and any(question == "planted" for question, _ in inquiries)
     strange = speaker.speech("planted", never) if asks_secrets else None
     findings: list[Finding] = []
-    controlled: set[tuple[Question, str]] = set()
+    controlled: set[tuple[TraceQuestion, str]] = set()
     for question, inquiry in inquiries:
         if question not in speeches:
             speeches[question] = _speech(speaker, question, planted, speeches)
@@ -165,7 +165,7 @@ def study(
     return Study((*speeches.values(), *([strange] if strange is not None else [])), tuple(findings))
 
 
-def references(speaker: Speaker, material: Material, question: Question, judging: Judging) -> Iterator[Finding]:
+def references(speaker: Speaker, material: Material, question: TraceQuestion, judging: Judging) -> Iterator[Finding]:
     """Yield what tells without a trace: the model's loss of candidates and secrets, and secrets that are written."""
     if question == "member":
         yield _by_loss(speaker, material, judging)
@@ -258,11 +258,13 @@ def _by_rank(speaker: Speaker, secrets: Sequence[Secret], judging: Judging) -> F
     )
 
 
-def _reference(question: Question, label: str, view: str, role: Any, **figures: Any) -> Finding:
+def _reference(question: TraceQuestion, label: str, view: str, role: Any, **figures: Any) -> Finding:
     return Finding(question="generation", label=label, about=about(question, view), role=role, **figures)
 
 
-def _speech(speaker: Speaker, question: Question, material: Material, before: dict[Question, Speech]) -> Speech:
+def _speech(
+    speaker: Speaker, question: TraceQuestion, material: Material, before: dict[TraceQuestion, Speech]
+) -> Speech:
     """Return texts for a question; prompt and bits share them."""
     shared = before.get("bits" if question == "prompt" else "prompt") if question in ("prompt", "bits") else None
     if shared is None:

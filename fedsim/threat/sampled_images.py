@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from fedsim.core import registry, seeding
 from fedsim.core.errors import FedsimError, ScenarioError
 from fedsim.core.hooks import Condition
-from fedsim.core.types import Batch, Generated, PlantedImage
-from fedsim.core.types import Question as TraceQuestion
+from fedsim.core.types import Batch, Generated, PlantedImage, TraceQuestion
 from fedsim.federation.journal import Journal
 from fedsim.generation import sample
 from fedsim.metrics.extraction import copied_share, images_drawn, is_among
@@ -25,7 +24,7 @@ from fedsim.scenario import Generation
 from fedsim.scenario.world import World
 from fedsim.threat.membership import count_training
 from fedsim.threat.side_channels import about
-from fedsim.threat.spoken import Written, check_trained, generation_of, trained_weights
+from fedsim.threat.written_texts import Written, check_trained, generation_of, trained_weights
 
 _AT_ONCE = 64
 _COARSE = 8  # pixels a side of what the distance of samples looks at

@@ -13,7 +13,7 @@ import torch
 from fedsim.core import registry, seeding
 from fedsim.core.errors import FedsimError, ScenarioError
 from fedsim.core.hooks import TraceAttack
-from fedsim.core.types import Generated, Limits, Planted, Question, Tensors, Tokenizer
+from fedsim.core.types import Generated, Limits, Planted, Tensors, Tokenizer, TraceQuestion
 from fedsim.data._text import read_text
 from fedsim.federation.journal import Journal
 from fedsim.metrics.exposure import alternatives, common_beginning, space_of
@@ -23,7 +23,7 @@ from fedsim.scenario.world import World
 from fedsim.threat.attacking.reading import Answer, answer_here
 from fedsim.threat.membership import count_training
 from fedsim.threat.side_channels import Judging, Speech, TraceInquiry
-from fedsim.threat.speaking import Material, Secret, Speaker, Tokens, study
+from fedsim.threat.trace_study import Material, Secret, Speaker, Tokens, study
 
 
 def check(world: World) -> None:
@@ -103,7 +103,7 @@ def generation_of(world: World) -> Generation:
     return Generation.model_validate(world.scenario.questions["generation"].settings)
 
 
-def _question(choice: TraceAttackChoice) -> Question:
+def _question(choice: TraceAttackChoice) -> TraceQuestion:
     if choice.question is not None:
         return choice.question
     attack = registry.get("trace", choice.name).derived_from(TraceAttack)
@@ -159,7 +159,7 @@ def trained_weights(world: World, journal: Journal) -> Tensors:
     return {name: tensor - sent[name] if name in sent else tensor for name, tensor in entry.received.items()}
 
 
-def inquiries_of(world: World) -> list[tuple[Question, TraceInquiry]]:
+def inquiries_of(world: World) -> list[tuple[TraceQuestion, TraceInquiry]]:
     """Return the attacks of the scenario, each with its question."""
     return [(_question(attack), _inquiry_of(attack)) for attack in generation_of(world).attacks]
 

@@ -19,7 +19,7 @@ from fedsim.record import ArmRecord, Finding, RunRecord
 from fedsim.record.store import RunFolder, read_record
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
-from fedsim.threat import spoken
+from fedsim.threat import written_texts
 from tests.threat.sentences import write_sentences
 
 
@@ -147,7 +147,7 @@ def test_members_were_trained_on_strangers_were_not_and_no_secret_is_either(
     scenario: Callable[..., Scenario], tables: dict[str, Any]
 ) -> None:
     world, journal = trained(scenario, changed(tables, {"data.test_fraction": 0.5, "generation.candidates": 12}))
-    material, dataset = spoken.material_of(world, journal), world.data.dataset
+    material, dataset = written_texts.material_of(world, journal), world.data.dataset
     assert dataset.tokenizer is not None
     sentences = {name: lines(world, batch) for name, batch in (("train", dataset.train), ("test", dataset.test))}
     planted = {own.text for own in dataset.planted}
@@ -172,7 +172,7 @@ def test_prompts_begin_sentences_of_the_clients_or_of_the_test_set_and_no_secret
     dataset = world.data.dataset
     assert dataset.tokenizer is not None
     sentences = set(lines(world, getattr(dataset, share))) - {own.text for own in dataset.planted}
-    assert {dataset.tokenizer.decode(own) for own in spoken._prompts(world)} == sentences
+    assert {dataset.tokenizer.decode(own) for own in written_texts._prompts(world)} == sentences
 
 
 def test_a_secret_is_whole_and_half_and_the_control_says_that_it_was_left_out(
@@ -181,7 +181,7 @@ def test_a_secret_is_whole_and_half_and_the_control_says_that_it_was_left_out(
     world, journal = trained(scenario, tables)
     tokenizer, planted = world.data.dataset.tokenizer, world.data.dataset.planted
     assert tokenizer is not None
-    secrets = spoken.material_of(world, journal).secrets
+    secrets = written_texts.material_of(world, journal).secrets
     assert [own.text for own in secrets] == [own.text for own in planted]
     assert [own.is_planted for own in secrets] == [bool(own.examples) for own in planted]
     assert {own.is_planted for own in secrets} == {True, False}
@@ -199,9 +199,9 @@ def test_the_model_of_the_only_client_is_the_one_that_the_server_has_after_the_r
     scenario: Callable[..., Scenario], tables: dict[str, Any]
 ) -> None:
     world, journal = trained(scenario, tables)
-    assert spoken.trained_weights(world, journal) is journal.weights
+    assert written_texts.trained_weights(world, journal) is journal.weights
     world, journal = trained(scenario, changed(tables, {"generation.model": "client"}))
-    weights = spoken.trained_weights(world, journal)
+    weights = written_texts.trained_weights(world, journal)
     assert weights is not journal.weights
     assert weights.keys() == journal.weights.keys()
     for name, own in journal.weights.items():
@@ -232,7 +232,7 @@ def test_a_decoder_that_cannot_go_on_says_so_in_the_record(
     def fail(*_: object, **__: object) -> None:
         raise FedsimError("the draft is gone.")
 
-    monkeypatch.setattr(spoken, "study", fail)
+    monkeypatch.setattr(written_texts, "study", fail)
     (own,) = spoken_by(run(scenario(**tables), tmp_path / "run")).findings
     assert (own.role, own.state, own.failure) == ("context", "failed", "the draft is gone.")
 
@@ -261,7 +261,7 @@ def unmasker(name: str, **settings: Any) -> dict[str, Any]:
 def test_an_unmasker_of_blocks_that_divide_the_answer_may_write(
     scenario: Callable[..., Scenario], tables: dict[str, Any]
 ) -> None:
-    spoken.check(worlds.build(scenario(**changed(tables, unmasker("fixed", block=3, steps=4)))))
+    written_texts.check(worlds.build(scenario(**changed(tables, unmasker("fixed", block=3, steps=4)))))
 
 
 @pytest.mark.parametrize(
@@ -294,4 +294,4 @@ def test_what_cannot_work_is_refused_before_training(
     if "local_epochs" in tables["federation"] and tables["federation"]["algorithm"] == "fedsgd":
         del tables["federation"]["local_epochs"]
     with pytest.raises((ScenarioError, FedsimError), match=message):
-        spoken.check(worlds.build(scenario(**tables)))
+        written_texts.check(worlds.build(scenario(**tables)))
