@@ -13,7 +13,7 @@ from fedsim.core import registry, seeding
 from fedsim.core.checkpoints import SMOLLM2, smollm2
 from fedsim.core.hooks import Condition
 from fedsim.core.losses import IGNORED
-from fedsim.core.past import KeyValues, Stack, stack_of
+from fedsim.core.past import KeyValues, LayerStack, stack_of
 from fedsim.core.types import Dataset, Generated, InputSpec, Limits, Tokenizer
 from fedsim.generation import generate
 from fedsim.models._checkpoint import causal_model
@@ -35,14 +35,14 @@ class Timed(nn.Module):
         self.rows, self.seconds = self.rows + len(tokens), self.seconds + time.perf_counter() - begin
         return found
 
-    def stack(self) -> Stack | None:
+    def stack(self) -> LayerStack | None:
         """Return the layers, which count and are timed too."""
         own = stack_of(self.own)
         return None if own is None else _TimedLayers(self, own)
 
 
 class _TimedLayers:
-    def __init__(self, timed: Timed, own: Stack) -> None:
+    def __init__(self, timed: Timed, own: LayerStack) -> None:
         self._timed, self._own, self.depth = timed, own, own.depth
 
     def embed(self, tokens: Tensor) -> Tensor:

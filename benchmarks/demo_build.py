@@ -14,7 +14,7 @@ from collections.abc import Sequence  # noqa: E402
 from typing import Any  # noqa: E402
 
 from benchmarks._rows import Row, main, measured  # noqa: E402
-from fedsim.demo.attempt import Order, attempt  # noqa: E402
+from fedsim.demo.attempt import ViewerOrder, attempt  # noqa: E402
 from fedsim.demo.lesson import grids, record_lesson  # noqa: E402
 from fedsim.demo.page import page_of  # noqa: E402
 from fedsim.demo.victim import Setting, world_of  # noqa: E402
@@ -48,7 +48,7 @@ def live_rows(digits: int = _DIGITS, iterations: int = _ITERATIONS) -> list[Row]
     for rate in _RATES:
         results: dict[str, list[dict[str, Any]]] = {"exact": [], "estimates": []}
         for grey, label in zip(pixels, batch.labels[:digits].tolist(), strict=True):
-            order = Order(pixels=tuple(grey), label=label, setting=Setting(rate=rate))
+            order = ViewerOrder(pixels=tuple(grey), label=label, setting=Setting(rate=rate))
 
             def tell(event: str, about: dict[str, Any]) -> None:
                 if event == "result":

@@ -33,7 +33,7 @@ from fedsim.components.decoder.greedy import Greedy, GreedyConfig  # noqa: E402
 from fedsim.components.decoder.speculative import Speculative, SpeculativeConfig  # noqa: E402
 from fedsim.core import checkpoints  # noqa: E402
 from fedsim.core.hooks import Decoder  # noqa: E402
-from fedsim.core.past import Draft, Past, Stack, stack_of  # noqa: E402
+from fedsim.core.past import Draft, LayerStack, Past, stack_of  # noqa: E402
 from fedsim.generation.writer import Writer, load_writer  # noqa: E402
 
 SHORT, NEWS = 6, 12  # prompts of each kind, and of news in the long version: nothing is gained there
@@ -114,7 +114,7 @@ def _seconds(way: Callable[[], object]) -> float:
     return time.process_time() - begin
 
 
-def known(writer: Writer) -> Stack:
+def known(writer: Writer) -> LayerStack:
     """Return the layers of a model that has some."""
     stack = stack_of(writer.model)
     assert stack is not None

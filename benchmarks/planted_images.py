@@ -26,7 +26,7 @@ from torch import Tensor, nn  # noqa: E402
 
 from benchmarks._drawn import draw, save_pictures  # noqa: E402
 from benchmarks._rows import in_words  # noqa: E402
-from fedsim.bench.denoisers import RECIPES, Recipe, build, data_of, task_of, train  # noqa: E402
+from fedsim.bench.denoisers import RECIPES, DenoiserRecipe, build, data_of, task_of, train  # noqa: E402
 from fedsim.core.types import Batch, Dataset, PlantedImage  # noqa: E402
 from fedsim.data._canaries import plant  # noqa: E402
 from fedsim.metrics.extraction import copied_share, images_drawn, is_among, nearness  # noqa: E402
@@ -47,7 +47,7 @@ def planted(count: int) -> Dataset:
     return plant(few, count * len(REPETITIONS), REPETITIONS, SEED)
 
 
-def recipe_of(data: Dataset, passes: int) -> Recipe:
+def recipe_of(data: Dataset, passes: int) -> DenoiserRecipe:
     """Return the recipe that shows every training image so often."""
     return replace(RECIPE, steps=passes * len(data.train) // RECIPE.batch)
 

@@ -38,7 +38,7 @@ from fedsim.metrics.side_channels import trace_exposure  # noqa: E402
 from fedsim.record import Interval  # noqa: E402
 from fedsim.scenario import Scenario, parse  # noqa: E402
 from fedsim.threat.side_channels import Speech, case_of  # noqa: E402
-from fedsim.threat.trace_study import Secret, Speaker, Tokens  # noqa: E402
+from fedsim.threat.trace_study import SecretAmongOthers, Speaker, Tokens  # noqa: E402
 
 _PERSONS, _REPEATS, _TEMPERATURE = 32, 4, 0.3
 _NO_DIGIT = "[^0-9]{400}"
@@ -126,7 +126,7 @@ def persons() -> Scenario:
     return parse(raw, "benchmark")
 
 
-def ask(speaker: Speaker, secrets: Sequence[Secret], redaction: Redaction, cap: int | None) -> list[Asked]:
+def ask(speaker: Speaker, secrets: Sequence[SecretAmongOthers], redaction: Redaction, cap: int | None) -> list[Asked]:
     """Return texts of one token behind every part of every candidate."""
     config, found = AwrsConfig(ends="whole", temperature=_TEMPERATURE, max_rejects=cap), list[Asked]()
     for number, secret in enumerate(secrets):
@@ -140,7 +140,7 @@ def ask(speaker: Speaker, secrets: Sequence[Secret], redaction: Redaction, cap: 
     return found
 
 
-def _parts(secret: Secret, tokenizer: Tokenizer) -> Iterator[tuple[int, int]]:
+def _parts(secret: SecretAmongOthers, tokenizer: Tokenizer) -> Iterator[tuple[int, int]]:
     """Yield the places of the digits in the second half of each candidate."""
     for candidate, (whole, half) in enumerate(zip(secret.wholes, secret.halves, strict=True)):
         for place in range(len(half), len(whole)):
@@ -198,7 +198,7 @@ def measure() -> Iterator[Line]:
                 yield from _hidden(name, asked, is_planted)
 
 
-def _by_the_model(speaker: Speaker, secrets: Sequence[Secret], is_planted: np.ndarray) -> Line:
+def _by_the_model(speaker: Speaker, secrets: Sequence[SecretAmongOthers], is_planted: np.ndarray) -> Line:
     """Return the control: how the model itself ranks the candidates."""
     asked = [
         Asked(number, candidate, 0, Generated(Trace(), "length"), None)

@@ -19,7 +19,7 @@ from torch import nn  # noqa: E402
 from benchmarks._crafted_servers import Server, recovered, servers  # noqa: E402
 from benchmarks._honest_models import Honest, accuracy, batch_of, honest_models  # noqa: E402
 from benchmarks._rows import Row, main, of_interval  # noqa: E402
-from defenses.received.server_check import Finding, ServerCheck, ServerCheckConfig  # noqa: E402
+from defenses.received.server_check import BoundedFigure, ServerCheck, ServerCheckConfig  # noqa: E402
 from fedsim.core.hooks import HookContext, LocalStep  # noqa: E402
 from fedsim.core.types import Batch  # noqa: E402
 from fedsim.metrics.statistics import wilson  # noqa: E402
@@ -65,7 +65,7 @@ def _of_server(server: Server, full: bool) -> Iterator[Row]:
     yield _share("recoverable without the check", name, found)
 
 
-def _beyond(model: nn.Module, batch: Batch, seed: int) -> list[Finding]:
+def _beyond(model: nn.Module, batch: Batch, seed: int) -> list[BoundedFigure]:
     local = LocalStep(model, dict(model.named_parameters()), batch, float(len(batch)))
     here = HookContext(1, 0, 0, torch.Generator().manual_seed(seed), local=local)
     return [own for own in _CHECK.findings(model.state_dict(), here) if own.is_beyond]

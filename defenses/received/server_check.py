@@ -57,7 +57,7 @@ class ServerCheckConfig(Config):
     )
 
 
-class Finding(NamedTuple):
+class BoundedFigure(NamedTuple):
     """A figure of a layer, and the bound that it should keep.
 
     Attributes:
@@ -89,18 +89,18 @@ class ServerCheck(Defense[ServerCheckConfig]):
             )
             raise Refused(f"the weights look crafted: {reasons}")
 
-    def findings(self, received: Tensors, here: HookContext) -> Iterator[Finding]:
+    def findings(self, received: Tensors, here: HookContext) -> Iterator[BoundedFigure]:
         """Yield every signal of every layer that is large enough to have one."""
         for name, weights in received.items():
             if not torch.isfinite(weights).all():
-                yield Finding(name, "entries that are not finite", 1.0, 0.0, is_beyond=True)
+                yield BoundedFigure(name, "entries that are not finite", 1.0, 0.0, is_beyond=True)
             elif _is_layer(weights):
                 bias = received.get(f"{name.removesuffix('weight')}bias") if name.endswith("weight") else None
                 yield from self._of_layer(name, *_sampled(weights, bias, here.generator))
         if here.local is not None:
             yield from self._of_batch(here.local)
 
-    def _of_layer(self, name: str, rows: Tensor, bias: Tensor | None) -> Iterator[Finding]:
+    def _of_layer(self, name: str, rows: Tensor, bias: Tensor | None) -> Iterator[BoundedFigure]:
         most, least = _most(name), _least(name)
         entries = (rows != 0).sum(1)
         is_alive = entries >= _ALIVE
@@ -124,14 +124,14 @@ class ServerCheck(Defense[ServerCheckConfig]):
         if bias is not None:
             yield from self._of_bias(name, bias[is_alive], norms)
 
-    def _of_bias(self, name: str, bias: Tensor, norms: Tensor) -> Iterator[Finding]:
+    def _of_bias(self, name: str, bias: Tensor, norms: Tensor) -> Iterator[BoundedFigure]:
         most = _most(name)
         yield most("median bias over the row norm", float((bias.abs() / norms).median()), self.config.bias)
         if len(bias) >= _FEWEST_FOR_SPREAD and len(bias.unique()) == len(bias):
             ranks = torch.stack([bias.argsort().argsort(), torch.arange(len(bias))]).double()
             yield most("order of biases", float(torch.corrcoef(ranks)[0, 1].abs()), self.config.order)
 
-    def _of_batch(self, local: LocalStep) -> Iterator[Finding]:
+    def _of_batch(self, local: LocalStep) -> Iterator[BoundedFigure]:
         """Yield how many units of each linear layer only one example of the batch activates."""
         inputs = local.batch.inputs
         if len(inputs) < _FEWEST_EXAMPLES or not inputs.is_floating_point() or local.batch.given:
@@ -173,8 +173,8 @@ class _Judge(NamedTuple):
     layer: str
     sign: int
 
-    def __call__(self, signal: str, value: float, bound: float) -> Finding:
-        return Finding(self.layer, signal, value, bound, self.sign * value > self.sign * bound)
+    def __call__(self, signal: str, value: float, bound: float) -> BoundedFigure:
+        return BoundedFigure(self.layer, signal, value, bound, self.sign * value > self.sign * bound)
 
 
 def _is_layer(weights: Tensor) -> bool:

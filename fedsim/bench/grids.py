@@ -38,7 +38,7 @@ _ALIGNED = 0.3
 
 
 @dataclass(frozen=True)
-class Plan:
+class StagePlan:
     """How long and how fast a stage is trained."""
 
     name: str
@@ -48,8 +48,8 @@ class Plan:
     clip: float
 
 
-ENCODING = Plan("encoder", steps=1000, rate=2e-3, decay=0.05, clip=5.0)
-ANSWERING = Plan("language model", steps=1000, rate=1.5e-3, decay=0.01, clip=1.0)
+ENCODING = StagePlan("encoder", steps=1000, rate=2e-3, decay=0.05, clip=5.0)
+ANSWERING = StagePlan("language model", steps=1000, rate=1.5e-3, decay=0.01, clip=1.0)
 _IMAGES = 10_000
 _IMAGES_A_STEP, _TURNS = 16, 16
 
@@ -83,7 +83,7 @@ def fresh(**settings: object) -> Model:
         return method.make(method.config.model_validate(settings), spec).eval()
 
 
-def train(model: Model, states: Path, encoding: Plan, answering: Plan, on_step: OnStep) -> None:
+def train(model: Model, states: Path, encoding: StagePlan, answering: StagePlan, on_step: OnStep) -> None:
     """Train a model in place, in two stages, from what `states` holds on."""
     model.train()
     with seeding.isolate_randomness(1):
@@ -99,7 +99,7 @@ def train(model: Model, states: Path, encoding: Plan, answering: Plan, on_step: 
 
 
 def descend(
-    module: nn.Module, loss: Callable[[torch.Generator], Tensor], plan: Plan, states: Path, on_step: OnStep
+    module: nn.Module, loss: Callable[[torch.Generator], Tensor], plan: StagePlan, states: Path, on_step: OnStep
 ) -> None:
     """Minimise a loss by AdamW, from the last saved state on."""
     parameters = [one for one in module.parameters() if one.requires_grad]

@@ -156,7 +156,7 @@ class Exact(Solver):
 
 
 @dataclass(frozen=True)
-class Written(Exact):
+class SpelledLists(Exact):
     """The exact model of each list of names, as the benchmark prints it, one token a sign.
 
     Attributes:

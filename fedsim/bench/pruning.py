@@ -35,7 +35,7 @@ _SPARSE = 1000.0  # of a square: the paper's absolute distance overshoots at suc
 
 
 @dataclass(frozen=True)
-class Recipe:
+class PruningRecipe:
     """What is trained.
 
     Attributes:
@@ -52,10 +52,10 @@ class Recipe:
 
 
 RECIPES = {
-    "rcp-50": Recipe(0.5),
-    "rcp-37": Recipe(0.375),
-    "rcp-37-unmatched": Recipe(0.375, repair=0.0),
-    "rcp-37-unmended": Recipe(0.375, repair=0.0, mends=False),
+    "rcp-50": PruningRecipe(0.5),
+    "rcp-37": PruningRecipe(0.375),
+    "rcp-37-unmatched": PruningRecipe(0.375, repair=0.0),
+    "rcp-37-unmended": PruningRecipe(0.375, repair=0.0, mends=False),
 }
 
 
@@ -84,7 +84,7 @@ def with_parts(plain: Any, **settings: Any) -> Any:
     return reducer.prepare(copy.deepcopy(plain), seeding.generator(0, "parts of rcp"))
 
 
-def train(model: Any, teacher: Any, recipe: Recipe, on_step: OnStep) -> None:
+def train(model: Any, teacher: Any, recipe: PruningRecipe, on_step: OnStep) -> None:
     """Train the parts of a model in place; all else stays as it is."""
     reducer: Reducer = model.reducers[0]
     model.requires_grad_(False)
@@ -103,7 +103,7 @@ def train(model: Any, teacher: Any, recipe: Recipe, on_step: OnStep) -> None:
 
 def descend(
     reducer: Reducer,
-    recipe: Recipe,
+    recipe: PruningRecipe,
     loss: Callable[[], tuple[Tensor, float]],
     generator: torch.Generator,
     on_step: OnStep,
@@ -136,7 +136,7 @@ def descend(
 
 
 def step_loss(
-    model: Any, teacher: Any, stored: tuple[Tensor, Tensor], recipe: Recipe, generator: torch.Generator
+    model: Any, teacher: Any, stored: tuple[Tensor, Tensor], recipe: PruningRecipe, generator: torch.Generator
 ) -> tuple[Tensor, float]:
     """Return the loss on fresh questions about stored images, and the share of the tokens that a layer reads."""
     digits, features = stored
@@ -148,7 +148,7 @@ def step_loss(
 
 
 def parts_loss(
-    model: Any, teacher: Any, features: Tensor, questions: Tensor, answers: Tensor, recipe: Recipe
+    model: Any, teacher: Any, features: Tensor, questions: Tensor, answers: Tensor, recipe: PruningRecipe
 ) -> tuple[Tensor, float]:
     """Return the loss on questions about images whose features are stored, and the share of tokens that is read."""
     behind = tuple(model.reducers[0].repairs)

@@ -35,7 +35,7 @@ def sentences() -> frozenset[Words]:
 
 
 @dataclass(frozen=True)
-class Sentence:
+class SentencePuzzle:
     """Words that a sentence must have.
 
     Attributes:
@@ -55,7 +55,7 @@ class Sentence:
         return tuple(given) in sentences() and self.words <= set(given)
 
 
-def draw_sentence(count: int, operation: str, generator: torch.Generator) -> Sentence:
+def draw_sentence(count: int, operation: str, generator: torch.Generator) -> SentencePuzzle:
     """Draw a sentence, and so many of its words beside articles."""
     known = _in_order()
     while True:
@@ -63,7 +63,7 @@ def draw_sentence(count: int, operation: str, generator: torch.Generator) -> Sen
         content = sorted({word for word in sentence if word >= len(_ARTICLES)})
         if len(content) >= count:
             order: list[int] = torch.randperm(len(content), generator=generator)[:count].tolist()
-            return Sentence(operation, frozenset(content[place] for place in order))
+            return SentencePuzzle(operation, frozenset(content[place] for place in order))
 
 
 @lru_cache(maxsize=1)
@@ -71,6 +71,6 @@ def _in_order() -> tuple[Words, ...]:
     return tuple(sorted(sentences()))
 
 
-SENTENCES: Mapping[str, Callable[[str, torch.Generator], Sentence]] = {
+SENTENCES: Mapping[str, Callable[[str, torch.Generator], SentencePuzzle]] = {
     name: partial(draw_sentence, count) for name, count in _GIVEN.items()
 }

@@ -21,7 +21,7 @@ from fedsim.data._grid_words import QUESTION_LENGTH, Kind
 from fedsim.data.digit_grids import stocks
 
 NAME = "digit-grids-unfrozen"
-PLAN = grids.Plan("everything", steps=1000, rate=2e-4, decay=0.01, clip=1.0)
+PLAN = grids.StagePlan("everything", steps=1000, rate=2e-4, decay=0.01, clip=1.0)
 MIX: Mapping[Kind, float] = {"position": 0.3, "presence": 0.2, "counting": 0.25, "list": 0.25}
 _IMAGES, _TURNS = 16, 8
 
@@ -47,7 +47,7 @@ def trained(on_step: grids.OnStep = lambda _stage, _step, _of, _loss: None) -> A
     return model
 
 
-def train(model: Any, states: Path, plan: grids.Plan, on_step: grids.OnStep) -> None:
+def train(model: Any, states: Path, plan: grids.StagePlan, on_step: grids.OnStep) -> None:
     """Train all weights of a model in place, from what `states` holds on."""
     model.train()
     grids.descend(model, lambda generator: seen_loss(model, generator), plan, states, on_step)

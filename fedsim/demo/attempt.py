@@ -26,7 +26,7 @@ _WHITE = 255.0
 Tell = Callable[[str, dict[str, Any]], None]
 
 
-class Order(Config):
+class ViewerOrder(Config):
     """A viewer's order.
 
     Attributes:
@@ -43,7 +43,7 @@ class Order(Config):
 _one_client_at_a_time = threading.Lock()
 
 
-def attempt(order: Order, iterations: int, tell: Tell) -> None:
+def attempt(order: ViewerOrder, iterations: int, tell: Tell) -> None:
     """Let a client compute the gradient of the drawing; solve for the drawing, then search for it.
 
     Args:
@@ -85,7 +85,7 @@ def attempt(order: Order, iterations: int, tell: Tell) -> None:
         tell("result", {**result, **_shown(world, image, reconstruction.inputs)})
 
 
-def _attackers(order: Order) -> Iterator[Attacker]:
+def _attackers(order: ViewerOrder) -> Iterator[Attacker]:
     yield "exact"
     if order.attacker != "exact":
         yield order.attacker

@@ -38,7 +38,7 @@ _CURVE_POINTS = 40
 ATTACKERS: tuple[Attacker, ...] = get_args(Attacker)
 
 
-class Grid(Config):
+class RecordedGrid(Config):
     """All combinations of these values are recorded; noise applies to one protection only.
 
     Attributes:
@@ -62,7 +62,7 @@ class Grid(Config):
         )
 
 
-class Run(Config):
+class RecordedAttack(Config):
     """One attack on one gradient.
 
     Attributes:
@@ -108,7 +108,7 @@ class Scene(Config):
     masks: tuple[str, ...]
     layers: tuple[tuple[str, float], ...]
     unit: str
-    runs: dict[Attacker, Run]
+    runs: dict[Attacker, RecordedAttack]
 
 
 class Recording(Config):
@@ -122,7 +122,7 @@ class Recording(Config):
         grants: what each attacker knows.
     """
 
-    grid: Grid
+    grid: RecordedGrid
     side: int
     originals: str
     labels: tuple[str, ...]
@@ -132,7 +132,7 @@ class Recording(Config):
     scenes: tuple[Scene, ...]
 
 
-def recording_of(grid: Grid, scenes: Sequence[Scene]) -> Recording:
+def recording_of(grid: RecordedGrid, scenes: Sequence[Scene]) -> Recording:
     """Return the recording of a grid, whose scenes are those of its settings in the same order.
 
     Raises:
@@ -152,10 +152,10 @@ def recording_of(grid: Grid, scenes: Sequence[Scene]) -> Recording:
     )
 
 
-def scene_of(setting: Setting, grid: Grid) -> Scene:
+def scene_of(setting: Setting, grid: RecordedGrid) -> Scene:
     """Let one client compute its gradient, and run every attacker on it."""
     world = world_of(setting, grid.pictures)
-    runs: dict[Attacker, Run] = {}
+    runs: dict[Attacker, RecordedAttack] = {}
     for attacker in grid.attackers:
         observation, truth = observed(world, attacker)
         if setting.rate == 0 and attacker in ("estimates", "knows") and "ignores" in runs:
@@ -176,7 +176,9 @@ def scene_of(setting: Setting, grid: Grid) -> Scene:
     )
 
 
-def _run(world: World, observation: Observation, truth: Truth, attacker: Attacker, grid: Grid) -> Run:
+def _run(
+    world: World, observation: Observation, truth: Truth, attacker: Attacker, grid: RecordedGrid
+) -> RecordedAttack:
     attack = attack_of(attacker, world.scenario.federation.batch_size, grid.frames[-1])
     steps: list[Step] = []
     generator = seeding.generator(world.scenario.seed, f"demo {attacker}")
@@ -185,7 +187,7 @@ def _run(world: World, observation: Observation, truth: Truth, attacker: Attacke
             observation, generator, lambda step: steps.append(replace(step, guess=step.guess.clone()))
         )
     except FedsimError as error:
-        return Run(failure=str(error))
+        return RecordedAttack(failure=str(error))
     spec, originals = world.data.dataset.spec, truth.private[0]
     reconstruction = complete(reconstruction, len(originals))
     items, order = score_items(reconstruction, originals, spec)
@@ -200,7 +202,7 @@ def _run(world: World, observation: Observation, truth: Truth, attacker: Attacke
     )
     points = steps[:: max(1, len(steps) // _CURVE_POINTS)]
     target = to_pixels(originals.inputs, spec)
-    return Run(
+    return RecordedAttack(
         strip=strip(guesses),
         frames=len(guesses),
         iterations=tuple(step.iteration for step in points),

@@ -24,7 +24,7 @@ from fedsim.federation.client import local_training
 from fedsim.federation.journal import Journal
 from fedsim.federation.memory import begin, recall, remember
 from fedsim.federation.secure_server import SecureSum
-from fedsim.federation.server import Aggregation, Nodes, lost, pack
+from fedsim.federation.server import AggregationStrategy, Nodes, lost, pack
 from fedsim.privacy.history import spend
 from fedsim.record import RoundRecord
 from fedsim.scenario.world import World, shared
@@ -81,7 +81,7 @@ def server_app(journal: Journal) -> ServerApp:
     def main(grid: Grid, context: Context) -> None:
         world = _world(context)
         settings, spec = world.scenario.federation, world.data.dataset.spec
-        server = Aggregation if world.scenario.secure_aggregation is None else SecureSum
+        server = AggregationStrategy if world.scenario.secure_aggregation is None else SecureSum
         strategy = server(world, _nodes(grid, settings.clients), journal)
 
         def evaluate(round_: int, arrays: ArrayRecord) -> MetricRecord | None:

@@ -35,7 +35,7 @@ _ADVICE = "Use engine = 'local'."
 
 
 @dataclass(frozen=True)
-class Trained:
+class CohortUpdates:
     """Updates of several clients: one row of `vectors` (n, P), one number of examples and one mean loss each."""
 
     vectors: Tensor
@@ -49,7 +49,7 @@ class Trained:
 
 def cohort_training(
     world: World, received: Tensors, round_: int, clients: Sequence[int], memories: Sequence[Memory]
-) -> Trained:
+) -> CohortUpdates:
     """Train on the batches of several clients at once.
 
     Args:
@@ -180,7 +180,7 @@ class _Cohort:
         pairs = zip(self._clients, self._memories, strict=True)
         return [ClientRound(self._world, self._received, self._number, client, memory) for client, memory in pairs]
 
-    def trained(self) -> Trained:
+    def trained(self) -> CohortUpdates:
         losses = torch.zeros(len(self._clients))
         for step in range(len(self._choices[0])):
             active = sum(len(choice) > step for choice in self._choices)
@@ -189,9 +189,9 @@ class _Cohort:
         examples = [sum(chosen.shape[0] for chosen in choice) for choice in self._choices]
         vectors = self._uploads(examples, losses.tolist())
         if self._order == sorted(self._order):
-            return Trained(vectors, tuple(examples), tuple(losses.tolist()))
+            return CohortUpdates(vectors, tuple(examples), tuple(losses.tolist()))
         places = sorted(range(len(self._order)), key=self._order.__getitem__)
-        return Trained(vectors[places], tuple(examples[i] for i in places), tuple(losses[places].tolist()))
+        return CohortUpdates(vectors[places], tuple(examples[i] for i in places), tuple(losses[places].tolist()))
 
     def _step(self, step: int, active: int) -> Tensor:
         parameters = {name: p[:active] for name, p in self._parameters.items()}

@@ -30,7 +30,16 @@ from fedsim.federation.secure_client import (
     mean_of,
     secure_settings,
 )
-from fedsim.federation.server import Aggregation, Nodes, Reply, RoundMessages, failed, failure_of, sent_vector, silent
+from fedsim.federation.server import (
+    AggregationStrategy,
+    Nodes,
+    Reply,
+    RoundMessages,
+    failed,
+    failure_of,
+    sent_vector,
+    silent,
+)
 from fedsim.privacy.secure_aggregation.ideal import ideal_aggregate
 from fedsim.privacy.secure_aggregation.messages import Opening, PublicKeys, RevealedShares, SealedShares
 from fedsim.privacy.secure_aggregation.outcome import Aborted, Aggregate, check_cohort
@@ -47,7 +56,7 @@ _Answer = TypeVar("_Answer")
 _TYPES = {"int32": torch.int32, "int64": torch.int64}
 
 
-class SecureSum(Aggregation):
+class SecureSum(AggregationStrategy):
     """Steps along what the rule makes of the mean of a round's updates; a round below the threshold changes nothing."""
 
     def __init__(self, world: World, nodes: Nodes, journal: Journal) -> None:

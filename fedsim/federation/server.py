@@ -101,7 +101,7 @@ class RoundState:
         return training_loss(self.loss, self.weight)
 
 
-class Aggregation(Strategy):
+class AggregationStrategy(Strategy):
     """Combines the updates of a round by the scenario's rule, and steps along the result.
 
     Cohorts are drawn by client number from the scenario's seed, replies are combined in the order of client numbers,

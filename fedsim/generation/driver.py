@@ -14,7 +14,7 @@ from fedsim.core.hooks import Condition, Decoder, Generation, GenerationContext,
 from fedsim.core.kept_tokens import reducing_places
 from fedsim.core.types import Generated, Limits, Tokenizer, Trace
 from fedsim.core.visual import can_read_images
-from fedsim.generation.loop import Loop, Piece, Row
+from fedsim.generation.loop import Loop, Piece, RowState
 
 _AT_ONCE = 8
 
@@ -25,7 +25,7 @@ Part = TypeVar("Part")
 class _Plan:
     """Rows that begin, and those that cannot."""
 
-    rows: list[Row]
+    rows: list[RowState]
     refused: list[Piece]
 
 
@@ -100,7 +100,7 @@ def sample(
         FedsimError: not one generator of its own for each row, or no module of such a name.
     """
     _check(model, condition, generators, cuts)
-    rows = [Row(number, generator) for number, generator in enumerate(generators)]
+    rows = [RowState(number, generator) for number, generator in enumerate(generators)]
     context = GenerationContext((), shape=shape)
     pieces = _stream(sampler, model, condition, _Plan(rows, []), context, _size(model, at_once, cuts), cuts)
     return _collect(pieces, len(condition), lambda _piece: None)
@@ -154,7 +154,7 @@ def _plan(
         elif limits.max_new_tokens == 0:
             plan.refused.append(Piece(number, (), Generated(Trace(), "length")))
         else:
-            plan.rows.append(Row(number, generator, seen=len(prompt)))
+            plan.rows.append(RowState(number, generator, seen=len(prompt)))
     return plan
 
 

@@ -40,7 +40,7 @@ class Piece:
 
 
 @dataclass
-class Row:
+class RowState:
     """What the loop keeps of one row.
 
     Attributes:
@@ -94,7 +94,7 @@ class Loop:
         self,
         method: Generation[Any, Any],
         model: nn.Module,
-        rows: list[Row],
+        rows: list[RowState],
         context: GenerationContext,
         cuts: Sequence[str],
     ) -> None:
@@ -148,7 +148,7 @@ class Loop:
                 self._take(row, after, place)
         return after
 
-    def _take_places(self, row: Row, new: tuple[int, ...], still: tuple[int, ...]) -> None:
+    def _take_places(self, row: RowState, new: tuple[int, ...], still: tuple[int, ...]) -> None:
         """Take what the step wrote at masked places of a row, of which some are masked still."""
         written = sorted(set(row.masked) - set(still))
         stands = [new[place] if place in written else token for place, token in enumerate(row.text)]
@@ -172,7 +172,7 @@ class Loop:
             tokens = tuple(new[place] for place in written)
             self._pieces.append(Piece(row.number, tokens, places=row.places[-1]))
 
-    def _take(self, row: Row, state: Writing | Sampling, place: int) -> None:
+    def _take(self, row: RowState, state: Writing | Sampling, place: int) -> None:
         """Take what the step made of a row out of the state."""
         if isinstance(state, Sampling):
             row.x = state.x[place].clone()

@@ -11,7 +11,7 @@ from torch import Tensor, float32, nn
 
 from fedsim.core.checkpoints import quiet
 from fedsim.core.errors import FedsimError, MissingExtra, in_a_line
-from fedsim.core.past import Stack
+from fedsim.core.past import LayerStack
 from fedsim.core.past.stack import is_listened_to
 from fedsim.core.types import InputSpec
 from fedsim.models._language import TaggingHead, TiedHead, scores_tokens
@@ -53,7 +53,7 @@ class CausalModel(nn.Module):
         """Return scores."""
         return self.own(input_ids=tokens, use_cache=False).logits
 
-    def stack(self) -> Stack | None:
+    def stack(self) -> LayerStack | None:
         """Return the layers; None of another kind than Llama's, or where something listens to the model as a whole."""
         if not is_like_llama(self.own) or is_listened_to(self, self.own, self.own.model):
             return None

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.core.errors import FedsimError
-from fedsim.core.visual import Held, LayerView, Read, Stream, VisualReducer, VisualShape
+from fedsim.core.visual import Held, LayerView, ReadPrompt, Stream, VisualReducer, VisualShape
 
 Seen = Callable[[Tensor], None]  # is shown the attention of a layer that runs, (B, heads, L, L)
 
@@ -183,7 +183,7 @@ class VisionLanguage(nn.Module):
             reducer.report(seen[-1].counts)
         return stream
 
-    def begin(self, encoded: Stream, question: Tensor, *, is_contiguous: bool = False) -> Read:
+    def begin(self, encoded: Stream, question: Tensor, *, is_contiguous: bool = False) -> ReadPrompt:
         """Read visual tokens and a question, and keep what was read.
 
         Args:
@@ -196,9 +196,9 @@ class VisionLanguage(nn.Module):
         stream = self.read(sequence.reindexed() if is_contiguous else sequence, held)
         for reducer in self._reducers():
             reducer.after_prompt(held)
-        return Read(held, stream.notes, self.language().score(stream.hidden[:, stream.last]))
+        return ReadPrompt(held, stream.notes, self.language().score(stream.hidden[:, stream.last]))
 
-    def follow(self, read: Read, tokens: Tensor) -> Tensor:
+    def follow(self, read: ReadPrompt, tokens: Tensor) -> Tensor:
         """Read one more token (B,) of each answer, and return the scores (B, V) of the next; `read` grows."""
         language = self.language()
         hidden = language.embed(tokens[:, None])

@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fedsim.core.errors import FedsimError
-from fedsim.core.past import KeyValues, Stack
+from fedsim.core.past import KeyValues, LayerStack
 from fedsim.core.past.stack import is_listened_to
 from fedsim.core.registry import model
 from fedsim.core.types import Config, InputSpec
@@ -97,7 +97,7 @@ class TinyLlama(nn.Module):
             hidden = block(hidden, attention_mask=later)
         return self.lm_head(self.norm(hidden))
 
-    def stack(self) -> Stack | None:
+    def stack(self) -> LayerStack | None:
         """Return the layers; None where something listens to the model as a whole."""
         return None if is_listened_to(self) else _Layers(self)
 

@@ -66,7 +66,7 @@ class WhatGenerationGivesAway(Question[Generation]):
             label = f"{finding.label} ({finding.about['question']})"
             yield finding.model_copy(update={"label": label, "about": {**finding.about, "by": self._by}})
 
-    def _written(self, evidence: Evidence, work: Work) -> written_texts.Written:
+    def _written(self, evidence: Evidence, work: Work) -> written_texts.GenerationStudy:
         if sampled_images.draws(self.config):
             return sampled_images.draw(evidence.world, evidence.journal)
         with work.processes.readers(work.should_stop) as answer:
@@ -88,7 +88,7 @@ class WhatGenerationGivesAway(Question[Generation]):
             metric="tokens_a_step",
         )
 
-    def _summary(self, world: World, written: written_texts.Written, seconds: float) -> Finding:
+    def _summary(self, world: World, written: written_texts.GenerationStudy, seconds: float) -> Finding:
         """Say what was written, by whose model, how fast, and how it ended."""
         endings = Counter(text.ending for text in written.texts)
         about = {**self._context().about, "texts": len(written.texts), **{f"ended {k}": n for k, n in endings.items()}}
@@ -98,7 +98,7 @@ class WhatGenerationGivesAway(Question[Generation]):
         update = {"about": about, "value": pace, "note": self._note(written, endings), "seconds": seconds}
         return self._context().model_copy(update={**update, "items": _TRACES if written.traces else ""})
 
-    def _note(self, written: written_texts.Written, endings: Counter[str]) -> str:
+    def _note(self, written: written_texts.GenerationStudy, endings: Counter[str]) -> str:
         settings = ", ".join(f"{key} = {value}" for key, value in self.config.decoder.settings.items() if value)
         who = f"{self._by}{f' ({settings})' if settings else ''}"
         whose = "the global model" if self.config.model == "global" else "the client's model"

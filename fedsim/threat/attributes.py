@@ -179,7 +179,7 @@ def public_changes(
 
 
 @dataclass(frozen=True)
-class Read:
+class AttributeAccuracy:
     """How often an attack reads the value of an attribute.
 
     Attributes:
@@ -199,7 +199,9 @@ class Read:
     public: int
 
 
-def score(label: str, attribute: str, attack: AttributeReader, rounds: Sequence[Descriptions], world: World) -> Read:
+def score(
+    label: str, attribute: str, attack: AttributeReader, rounds: Sequence[Descriptions], world: World
+) -> AttributeAccuracy:
     """Return how often an attack reads the value, and how often its control does.
 
     Raises:
@@ -221,7 +223,7 @@ def score(label: str, attribute: str, attack: AttributeReader, rounds: Sequence[
         right = torch.cat([_right(attack, round_, label, seed, is_control=is_control) for round_ in judged])
         source = np.random.default_rng(seeding.derive(seed, "bootstrap"))
         shares.append(share_read(right, truth, clients, source, scoring.confidence, scoring.resamples))
-    return Read(
+    return AttributeAccuracy(
         *shares,
         chance=1 / len(truth.unique()),
         values=known_attributes(world.data.dataset)[attribute].values,

@@ -18,7 +18,7 @@ from fedsim.core.errors import describe_exception
 from fedsim.core.types import Reconstruction
 from fedsim.metrics import ideal_attacker as ideal
 from fedsim.record import Ceiling
-from fedsim.threat.differentiable_update import NotDefinedError, Sent, check, sent_of
+from fedsim.threat.differentiable_update import DifferentiableUpdate, NotDefinedError, check, sent_of
 from fedsim.threat.victim import Victim
 
 _MOST_PUBLIC = 2000
@@ -90,12 +90,12 @@ def _public(victim: Victim) -> Tensor:
     return known.inputs[:_MOST_PUBLIC].double().flatten(1)
 
 
-def _products(sent: Sent, *masks: Tensor) -> ideal.Products:
+def _products(sent: DifferentiableUpdate, *masks: Tensor) -> ideal.Products:
     """Return the function that multiplies by A, of the examples, and of masks where these are unknown too."""
     return ideal.products(sent.tensors, [sent.inputs, *masks], sent.noise, sent.spread)
 
 
-def _seconds_of(sent: Sent) -> float:
+def _seconds_of(sent: DifferentiableUpdate) -> float:
     """Return the time of one product with the matrix A, the second of two."""
     times = _products(sent)
     row = torch.ones(1, sent.inputs.numel(), dtype=torch.float64)
@@ -105,7 +105,7 @@ def _seconds_of(sent: Sent) -> float:
     return time.perf_counter() - begin
 
 
-def _exact(victim: Victim, sent: Sent) -> MeasuredCeiling:
+def _exact(victim: Victim, sent: DifferentiableUpdate) -> MeasuredCeiling:
     prior = _prior(victim)
     times = _products(sent)
     information = ideal.matrix(times, sent.inputs.numel())
@@ -147,7 +147,7 @@ def _psnr_without_draws(victim: Victim, prior: _Prior) -> float | None:
 
 
 def _others_known(
-    victim: Victim, sent: Sent, information: Tensor, times: ideal.Products, prior: _Prior
+    victim: Victim, sent: DifferentiableUpdate, information: Tensor, times: ideal.Products, prior: _Prior
 ) -> float | None:
     """Return the ceiling of who knows the examples of all clients but one; None for an update of a single client."""
     if len(victim.entry.clients) < 2:  # noqa: PLR2004 - of one client there are no others
@@ -161,7 +161,7 @@ def _others_known(
     return _psnr(float((error * prior.square).mean()))
 
 
-def _estimated(victim: Victim, sent: Sent, affordable: float) -> Ceiling:
+def _estimated(victim: Victim, sent: DifferentiableUpdate, affordable: float) -> Ceiling:
     prior, steps = _prior(victim), int(affordable / _PROBES)
     if steps < _FEWEST:
         raise NotDefinedError("its time was too short for an estimate")

@@ -38,7 +38,7 @@ class NotDefinedError(Exception):
     """What was sent is no differentiable function of the client's examples."""
 
 
-class Sent(NamedTuple):
+class DifferentiableUpdate(NamedTuple):
     """What the server got.
 
     Attributes:
@@ -78,7 +78,7 @@ class _Share(NamedTuple):
     weight: float
 
 
-def sent_of(victim: Victim, *, moves_masks: bool = False) -> Sent:
+def sent_of(victim: Victim, *, moves_masks: bool = False) -> DifferentiableUpdate:
     """Return what the server got as a function of the examples; `check` comes first.
 
     Args:
@@ -107,7 +107,7 @@ def sent_of(victim: Victim, *, moves_masks: bool = False) -> Sent:
         for step in client_share.steps:
             owners[step.places] = number
     sent, known = (tuple(named[n] for n in names) for named in (tensors, noise))
-    return Sent(inputs, masks, rates, sent, known, tuple(spread[n] for n in names if spread), owners)
+    return DifferentiableUpdate(inputs, masks, rates, sent, known, tuple(spread[n] for n in names if spread), owners)
 
 
 def check(victim: Victim) -> None:

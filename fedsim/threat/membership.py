@@ -54,7 +54,7 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class ShadowTraining:
     """Trains a shadow model about as the federation trained its own, in one place and without clients.
 
     It starts from the federation's first weights, which the server chose, passes over the examples as often, and takes
@@ -255,11 +255,11 @@ def _case(
     return Case(observation, is_member[shuffled], client)
 
 
-def _recipe(world: World, journal: Journal) -> Recipe:
+def _recipe(world: World, journal: Journal) -> ShadowTraining:
     settings = world.scenario.federation
     is_fedsgd = settings.algorithm == "fedsgd"
     uses = count_training(world, journal.rounds)
-    return Recipe(
+    return ShadowTraining(
         model=world.models.new(),
         start=_copy(world.models.first_weights),
         optimizer=world.stack.server_optimizer if is_fedsgd else world.stack.optimizer,

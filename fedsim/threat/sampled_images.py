@@ -24,7 +24,7 @@ from fedsim.scenario import Generation
 from fedsim.scenario.world import World
 from fedsim.threat.membership import count_training
 from fedsim.threat.side_channels import about
-from fedsim.threat.written_texts import Written, check_trained, generation_of, trained_weights
+from fedsim.threat.written_texts import GenerationStudy, check_trained, generation_of, trained_weights
 
 _AT_ONCE = 64
 _COARSE = 8  # pixels a side of what the distance of samples looks at
@@ -59,7 +59,7 @@ def check(world: World) -> None:
         raise ScenarioError(f"generation: sampler '{settings.decoder.name}' draws nothing here: {tried.reason}")
 
 
-def draw(world: World, journal: Journal) -> Written:
+def draw(world: World, journal: Journal) -> GenerationStudy:
     """Let the trained model draw, and return what the samples repeat.
 
     Args:
@@ -75,7 +75,7 @@ def draw(world: World, journal: Journal) -> Written:
     samples = torch.stack(
         [picture.x for picture in generated if picture.ending == "finished" and picture.x is not None]
     )
-    return Written(generated, tuple(_findings(world, journal, model, samples)))
+    return GenerationStudy(generated, tuple(_findings(world, journal, model, samples)))
 
 
 def _sample(world: World, model: nn.Module, count: int) -> list[Generated]:

@@ -23,7 +23,7 @@ Tokens = tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Secret:
+class SecretAmongOthers:
     """A secret, and others of its form.
 
     Attributes:
@@ -61,7 +61,7 @@ class Material:
     members: tuple[Tokens, ...] = ()
     strangers: tuple[Tokens, ...] = ()
     length: int = 8
-    secrets: tuple[Secret, ...] = ()
+    secrets: tuple[SecretAmongOthers, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -242,7 +242,7 @@ def _bits(speaker: Speaker, sentences: Sequence[Tokens]) -> np.ndarray:
     return bits
 
 
-def _by_rank(speaker: Speaker, secrets: Sequence[Secret], judging: Judging) -> Finding:
+def _by_rank(speaker: Speaker, secrets: Sequence[SecretAmongOthers], judging: Judging) -> Finding:
     """Rank planted secrets by the model's own scores."""
     scores = [-log_perplexities(speaker.model, secret.wholes, speaker.tokenizer).numpy() for secret in secrets]
     draws = np.random.default_rng(seeding.derive(judging.seed, "side channel rank"))

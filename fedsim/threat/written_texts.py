@@ -23,7 +23,7 @@ from fedsim.scenario.world import World
 from fedsim.threat.attacking.reading import Answer, answer_here
 from fedsim.threat.membership import count_training
 from fedsim.threat.side_channels import Judging, Speech, TraceInquiry
-from fedsim.threat.trace_study import Material, Secret, Speaker, Tokens, study
+from fedsim.threat.trace_study import Material, SecretAmongOthers, Speaker, Tokens, study
 
 
 def check(world: World) -> None:
@@ -64,7 +64,7 @@ def check(world: World) -> None:
 
 
 @dataclass(frozen=True)
-class Written:
+class GenerationStudy:
     """What a trained model wrote or drew, and what that gave away.
 
     Attributes:
@@ -78,7 +78,7 @@ class Written:
     traces: Mapping[str, Sequence[Any]] = field(default_factory=dict[str, Sequence[Any]])
 
 
-def speak(world: World, journal: Journal, answer: Answer = answer_here) -> Written:
+def speak(world: World, journal: Journal, answer: Answer = answer_here) -> GenerationStudy:
     """Let the trained model write, run every attack on the traces, and return what was found.
 
     Args:
@@ -95,7 +95,7 @@ def speak(world: World, journal: Journal, answer: Answer = answer_here) -> Writt
     done = study(speaker, material, inquiries_of(world), Judging(scenario.seed, scenario.scoring.confidence, answer))
     speeches = _distinct(done.speeches or (speaker.speech("prompt", material),))
     texts = [text for speech in speeches for text in speech.texts]
-    return Written(texts, done.findings, _traces(speeches))
+    return GenerationStudy(texts, done.findings, _traces(speeches))
 
 
 def generation_of(world: World) -> Generation:
@@ -233,7 +233,7 @@ def _some(world: World, sentences: Sequence[Tokens], count: int, purpose: str) -
     return [sentences[place] for place in torch.randperm(len(sentences), generator=source)[:count].tolist()]
 
 
-def _secret(world: World, planted: Planted, number: int) -> Secret:
+def _secret(world: World, planted: Planted, number: int) -> SecretAmongOthers:
     tokenizer = _tokenizer(world)
     source = np.random.default_rng(seeding.derive(world.scenario.seed, "generation secrets", number))
     filling = planted.text[len(planted.prompt) :]
@@ -241,7 +241,7 @@ def _secret(world: World, planted: Planted, number: int) -> Secret:
     beginning = tokenizer.encode(planted.prompt)
     wholes = tuple(tuple(tokenizer.encode(planted.prompt + ending)) for ending in (filling, *others.texts))
     shared = [common_beginning(whole, beginning) for whole in wholes]
-    return Secret(
+    return SecretAmongOthers(
         text=planted.text,
         known=wholes[0][: shared[0]],
         wholes=wholes,

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from fedsim.bench import denoisers
-from fedsim.bench.denoisers import Recipe, build, data_of, train, trained
+from fedsim.bench.denoisers import DenoiserRecipe, build, data_of, train, trained
 from fedsim.core.errors import FedsimError
 from fedsim.core.types import Batch
 
-TINY = Recipe("digits", "digits", {"train": 40, "test": 20}, 3, 8, model={"width": 8, "blocks": 1})
+TINY = DenoiserRecipe("digits", "digits", {"train": 40, "test": 20}, 3, 8, model={"width": 8, "blocks": 1})
 
 
 @pytest.fixture

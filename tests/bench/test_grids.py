@@ -11,7 +11,7 @@ from fedsim.bench.grids import (
     ANSWERING,
     CELLS,
     ENCODING,
-    Plan,
+    StagePlan,
     aligned_loss,
     answering_loss,
     descend,
@@ -78,7 +78,7 @@ def test_an_interrupted_descent_goes_on_where_it_was(tmp_path: Path) -> None:
                 raise KeyboardInterrupt
             return F.mse_loss(own(torch.rand(8, 3, generator=generator)), torch.zeros(8, 1))
 
-        descend(own, loss, Plan("test", 200, 1e-2, 0.0, 1.0), folder, lambda *_: None)
+        descend(own, loss, StagePlan("test", 200, 1e-2, 0.0, 1.0), folder, lambda *_: None)
         return own.weight.detach()
 
     whole = descended(tmp_path / "whole", 200)
@@ -89,8 +89,8 @@ def test_an_interrupted_descent_goes_on_where_it_was(tmp_path: Path) -> None:
 
 def test_the_model_is_trained_once_and_kept_in_half_precision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FEDSIM_CACHE", str(tmp_path))
-    monkeypatch.setattr(grids, "ENCODING", Plan(ENCODING.name, 1, 1e-3, 0.0, 1.0))
-    monkeypatch.setattr(grids, "ANSWERING", Plan(ANSWERING.name, 1, 1e-3, 0.0, 1.0))
+    monkeypatch.setattr(grids, "ENCODING", StagePlan(ENCODING.name, 1, 1e-3, 0.0, 1.0))
+    monkeypatch.setattr(grids, "ANSWERING", StagePlan(ANSWERING.name, 1, 1e-3, 0.0, 1.0))
     monkeypatch.setattr(grids, "_IMAGES", 20)
     told: list[tuple[str, int, int]] = []
     first = trained(lambda stage, step, of, _loss: told.append((stage, step, of)))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fedsim.bench.sentences import SENTENCES, WORDS, Sentence, sentences
+from fedsim.bench.sentences import SENTENCES, WORDS, SentencePuzzle, sentences
 from fedsim.components.unmasker._emptiness import completions, witness
 from fedsim.components.unmasker._grammar import read_grammar, token_symbol
 
@@ -42,7 +42,7 @@ def test_sentences_are_those_of_the_grammar() -> None:
 
 
 def test_all_given_words_must_stand_in_a_sentence() -> None:
-    asked = Sentence("sentence-hard", frozenset(numbers("dog today")))
+    asked = SentencePuzzle("sentence-hard", frozenset(numbers("dog today")))
     assert asked.is_answer(numbers("a dog hears the bird today"))
     assert not asked.is_answer(numbers("a dog hears the bird often"))
     assert not asked.is_answer(numbers("a dog today hears the bird"))

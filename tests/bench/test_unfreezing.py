@@ -16,7 +16,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two images with two questions each, and one step."""
     monkeypatch.setattr(unfreezing, "_IMAGES", 2)
     monkeypatch.setattr(unfreezing, "_TURNS", 2)
-    monkeypatch.setattr(unfreezing, "PLAN", grids.Plan("everything", steps=1, rate=1e-3, decay=0.01, clip=1.0))
+    monkeypatch.setattr(unfreezing, "PLAN", grids.StagePlan("everything", steps=1, rate=1e-3, decay=0.01, clip=1.0))
 
 
 def weights(model: torch.nn.Module) -> Mapping[str, Tensor]:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from benchmarks.redacted_values import Asked, Listed, Watched, as_json, as_table, ask, by_count, by_token, line
 from fedsim.core.types import Event, Generated, Limits, Trace
-from fedsim.threat.trace_study import Secret, Speaker
+from fedsim.threat.trace_study import SecretAmongOthers, Speaker
 from tests.components.decoder.lettered import Letters
 from tests.components.generating import make
 
@@ -25,9 +25,9 @@ class Wants(nn.Module):
         return scores
 
 
-def secret() -> Secret:
+def secret() -> SecretAmongOthers:
     wholes = ((A, TWO, ONE), (A, TWO, TWO))  # the true number is 21
-    return Secret("a21", (A,), wholes, tuple(own[:2] for own in wholes), True, 100)
+    return SecretAmongOthers("a21", (A,), wholes, tuple(own[:2] for own in wholes), True, 100)
 
 
 def test_a_list_refuses_the_last_sign_of_its_numbers_alone() -> None:

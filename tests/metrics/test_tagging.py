@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedsim.metrics.tagging import Span, SpanScore, are_spans, score_spans, spans
+from fedsim.metrics.tagging import SpanScore, TaggedSpan, are_spans, score_spans, spans
 
 NAMES = ("O", "B-a", "I-a", "B-b", "I-b")
 TAGS = st.lists(st.sampled_from(NAMES), max_size=8)
@@ -30,14 +30,14 @@ TAGS = st.lists(st.sampled_from(NAMES), max_size=8)
     ],
 )
 def test_spans_by_hand(tags: str, expected: list[tuple[int, int, str]]) -> None:
-    assert spans(tags.split()) == [Span(*span) for span in expected]
+    assert spans(tags.split()) == [TaggedSpan(*span) for span in expected]
 
 
 @given(TAGS)
 def test_spans_are_those_of_a_regular_expression(tags: list[str]) -> None:
     letters = {"O": "o", "B-a": "A", "I-a": "a", "B-b": "B", "I-b": "b"}
     written = "".join(letters[tag] for tag in tags)
-    expected = [Span(*found.span(), found[0][0].lower()) for found in re.finditer("Aa*|Bb*", written)]
+    expected = [TaggedSpan(*found.span(), found[0][0].lower()) for found in re.finditer("Aa*|Bb*", written)]
     assert spans(tags) == expected
 
 

@@ -14,7 +14,7 @@ from fedsim.questions import Evidence, Work
 from fedsim.questions import attributes as asking
 from fedsim.questions.attributes import AttributeChoice, Attributes, WhatAreTheDataLike
 from fedsim.record import Finding, Interval
-from fedsim.threat.attributes import LABEL, Read
+from fedsim.threat.attributes import LABEL, AttributeAccuracy
 
 
 def choice(title: str, attribute: str) -> AttributeChoice:
@@ -35,12 +35,12 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         made.append((name, len(entries), sorted(attacks)))
         return name
 
-    def score(label: str, _attribute: str, attack: str, rounds: list[str], _world: object) -> Read:
+    def score(label: str, _attribute: str, attack: str, rounds: list[str], _world: object) -> AttributeAccuracy:
         assert label == attack
         if attack == "refuses":
             raise NotApplicable("it refuses")
         right, permuted = (Interval(value=value, low=None, high=None, n=len(rounds)) for value in (0.9, 0.5))
-        return Read(right, permuted, chance=0.5, values=("even", "odd"), left_out=1, public=64)
+        return AttributeAccuracy(right, permuted, chance=0.5, values=("even", "odd"), left_out=1, public=64)
 
     monkeypatch.setattr(asking.attributes, "describe_round", describe_round)
     monkeypatch.setattr(asking.attributes, "score", score)

@@ -14,7 +14,7 @@ from fedsim.questions import generation as asking
 from fedsim.questions.generation import WhatGenerationGivesAway
 from fedsim.record import Finding, Interval
 from fedsim.scenario import Generation
-from fedsim.threat.written_texts import Written
+from fedsim.threat.written_texts import GenerationStudy
 
 ADED = {"name": "aded", "depth": 4, "table": None}
 TEXTS = [
@@ -34,10 +34,12 @@ TOLD = Finding(
 )
 
 
-def asked(monkeypatch: pytest.MonkeyPatch, written: Written | Exception, **table: Any) -> tuple[list[Finding], Work]:
+def asked(
+    monkeypatch: pytest.MonkeyPatch, written: GenerationStudy | Exception, **table: Any
+) -> tuple[list[Finding], Work]:
     """Return what a generation finds whose model wrote this, or failed so."""
 
-    def give(*_: object) -> Written:
+    def give(*_: object) -> GenerationStudy:
         if isinstance(written, Exception):
             raise written
         return written
@@ -53,7 +55,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, written: Written | Exception, **table
 
 
 def test_what_was_written_is_told_before_what_that_gave_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    (context, told), work = asked(monkeypatch, Written(TEXTS, (TOLD,), {"tokens": ["2 1"]}))
+    (context, told), work = asked(monkeypatch, GenerationStudy(TEXTS, (TOLD,), {"tokens": ["2 1"]}))
     assert (context.role, context.label, context.metric, context.method) == ("context", "aded", "tokens_a_step", "aded")
     assert context.value is not None
     assert context.seconds == 3.0
@@ -68,14 +70,14 @@ def test_what_was_written_is_told_before_what_that_gave_away(monkeypatch: pytest
 
 
 def test_a_client_s_model_is_named_and_without_traces_there_is_no_table(monkeypatch: pytest.MonkeyPatch) -> None:
-    (context,), work = asked(monkeypatch, Written(TEXTS[:1], ()), model="client", decoder="greedy")
+    (context,), work = asked(monkeypatch, GenerationStudy(TEXTS[:1], ()), model="client", decoder="greedy")
     assert context.note == "greedy, the client's model: 1 text; ended 1 by length."
     assert (context.items, work.items) == ("", {})
 
 
 def test_samples_are_no_texts_and_have_no_pace(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = [Generated(Trace(), "finished")] * 2
-    (context,), _ = asked(monkeypatch, Written(drawn, ()), decoder="heun")
+    (context,), _ = asked(monkeypatch, GenerationStudy(drawn, ()), decoder="heun")
     assert "2 samples; ended 2 by finished." in context.note
     assert context.value is None
 

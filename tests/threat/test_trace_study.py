@@ -11,12 +11,12 @@ from torch import nn
 from fedsim.core import registry
 from fedsim.core.types import Limits, TraceQuestion
 from fedsim.threat.side_channels import Judging, TraceInquiry
-from fedsim.threat.trace_study import Material, Secret, Speaker, references, study
+from fedsim.threat.trace_study import Material, SecretAmongOthers, Speaker, references, study
 from tests.components.decoder.lettered import Letters
 from tests.components.generating import LEAKING, VOCABULARY, make, tiny_llama
 
 SECRETS = tuple(
-    Secret(
+    SecretAmongOthers(
         "never",
         (3, number),
         tuple((3, number, other, 1) for other in range(4)),

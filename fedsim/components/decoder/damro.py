@@ -27,7 +27,7 @@ from fedsim.core.errors import FedsimError, NotApplicable
 from fedsim.core.hooks import IMAGES, Condition, Decoder, GenerationContext, Writing, check_scores
 from fedsim.core.registry import component
 from fedsim.core.types import Config, Event, Modality
-from fedsim.core.visual import Answers, LayerView, Read, Stream, VisualReducer, acting, can_answer
+from fedsim.core.visual import AnsweringModel, LayerView, ReadPrompt, Stream, VisualReducer, acting, can_answer
 
 _ATTENTION = "damro.attention"  # of the class token over the patches of the image, (B, N); -1 for one that is merged
 
@@ -79,11 +79,11 @@ class Branch:
         recounts: whether positions are counted anew.
     """
 
-    def __init__(self, model: Answers, encoded: Stream, prompt: tuple[int, ...], recounts: bool) -> None:
+    def __init__(self, model: AnsweringModel, encoded: Stream, prompt: tuple[int, ...], recounts: bool) -> None:
         self._encoded, self._prompt, self._recounts = encoded, prompt, recounts
         self._read, self._tokens = self._begin(model), prompt
 
-    def scores(self, model: Answers, tokens: tuple[int, ...]) -> Tensor:
+    def scores(self, model: AnsweringModel, tokens: tuple[int, ...]) -> Tensor:
         """Return the scores (V,) behind a text that begins with the prompt."""
         if tokens[: len(self._tokens)] != self._tokens:
             self._read, self._tokens = self._begin(model), self._prompt
@@ -92,7 +92,7 @@ class Branch:
         self._tokens = tokens
         return self._read.scores[0]
 
-    def _begin(self, model: Answers) -> Read:
+    def _begin(self, model: AnsweringModel) -> ReadPrompt:
         question = torch.tensor([self._prompt], device=self._encoded.hidden.device)
         return model.begin(self._encoded, question, is_contiguous=self._recounts)
 
@@ -158,7 +158,7 @@ class Damro(Decoder[DamroConfig, Distrusting]):
         """
         return _highest(self._attention(self._checked(model), images, question)[1], self.config.outliers)
 
-    def _checked(self, model: nn.Module) -> Answers:
+    def _checked(self, model: nn.Module) -> AnsweringModel:
         if not can_answer(model):
             raise NotApplicable(
                 f"decoder 'damro' distrusts visual tokens, and model {type(model).__name__} has none. Choose a model "
@@ -172,7 +172,7 @@ class Damro(Decoder[DamroConfig, Distrusting]):
         return model
 
     def _seen(
-        self, model: Answers, image: Tensor, prompt: tuple[int, ...], source: torch.Generator
+        self, model: AnsweringModel, image: Tensor, prompt: tuple[int, ...], source: torch.Generator
     ) -> tuple[Stream, Tensor]:
         """Return all visual tokens of an image, and the places of the outliers among them."""
         encoded, attention = self._attention(model, image, torch.tensor([prompt], device=image.device))
@@ -182,7 +182,7 @@ class Damro(Decoder[DamroConfig, Distrusting]):
         places = _highest(scores, self.config.outliers)[0]
         return encoded, places.sort().values if self.config.order == "raster" else places
 
-    def _attention(self, model: Answers, images: Tensor, question: Tensor) -> tuple[Stream, Tensor]:
+    def _attention(self, model: AnsweringModel, images: Tensor, question: Tensor) -> tuple[Stream, Tensor]:
         with acting(model, _Looking(model.visual.feature_layer, model.visual.patches, self.config.heads == "joint")):
             encoded = model.encode(images, question)
         return encoded, encoded.notes[_ATTENTION]

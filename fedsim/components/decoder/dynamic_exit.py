@@ -25,7 +25,7 @@ from fedsim.components.decoder._odds import finite, room
 from fedsim.components.decoder._shortlist import DraftConfig, score_drafts, score_listed
 from fedsim.core.errors import CannotContinue, FedsimError
 from fedsim.core.hooks import Condition, Decoder, GenerationContext, Writing, check_scores
-from fedsim.core.past import Past, Stack, stack_of
+from fedsim.core.past import LayerStack, Past, stack_of
 from fedsim.core.registry import component
 from fedsim.core.types import Event
 
@@ -267,7 +267,7 @@ class _Round:
         return note
 
 
-def _stack(model: nn.Module) -> Stack:
+def _stack(model: nn.Module) -> LayerStack:
     stack = stack_of(model)
     if stack is None:
         raise FedsimError(

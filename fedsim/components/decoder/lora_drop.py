@@ -33,7 +33,7 @@ from fedsim.components.decoder._drawing import draw
 from fedsim.components.decoder._odds import DrawConfig
 from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import Condition, Decoder, GenerationContext, Writing, check_scores
-from fedsim.core.past import Past, Stack, stack_of
+from fedsim.core.past import LayerStack, Past, stack_of
 from fedsim.core.registry import component
 from fedsim.core.types import Event
 
@@ -57,7 +57,7 @@ class Clock:
     """Which blocks of a model run when, and what stands for the others: the same for all rows."""
 
     model: nn.Module
-    stack: Stack
+    stack: LayerStack
     dropped: tuple[int, ...]
     cycle: int
     adapters: Mapping[int, DropAdapter]
@@ -157,7 +157,7 @@ class LoraDrop(Decoder[LoraDropConfig, Dropping]):
         after = replace(state.extended([[token] for token in chosen]), anchors=anchors)
         return after, [Event(accepted=1, layers=layers)] * len(state)
 
-    def _clock(self, model: nn.Module, stack: Stack) -> Clock:
+    def _clock(self, model: nn.Module, stack: LayerStack) -> Clock:
         own, blocks, cycle = adapters_of(model), self.config.blocks, self.config.cycle
         if own and self.config.adapters is not None:
             raise FedsimError("the model has adapters of its own. Leave out adapters.")

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedsim.core.losses import IGNORED
-from fedsim.core.past import KeyValues, Stack
+from fedsim.core.past import KeyValues, LayerStack
 
 
 class PadEmbedding(nn.Embedding):
@@ -134,7 +134,7 @@ def pack(inputs: Tensor, labels: Tensor, blocks: Sequence[Sequence[Block]], pad:
     return Packed(tokens, positions.to(inputs.device), sees.to(inputs.device), targets.to(inputs.device))
 
 
-def read(stack: Stack, packed: Packed, first: int = 0) -> Tensor:
+def read(stack: LayerStack, packed: Packed, first: int = 0) -> Tensor:
     """Return the scores (B, T + P - first, V) behind each token and pad, from the first one that is asked for."""
     hidden = stack.embed(packed.tokens)
     place = stack.place(hidden, packed.positions)

@@ -25,7 +25,7 @@ from fedsim.core.errors import FedsimError, NotApplicable
 from fedsim.core.hooks import Probe
 from fedsim.core.losses import IGNORED
 from fedsim.core.masks import without_dropout
-from fedsim.core.past import KeyValues, Stack, stack_of
+from fedsim.core.past import KeyValues, LayerStack, stack_of
 from fedsim.core.registry import component
 from fedsim.core.types import Config, Tensors
 
@@ -54,7 +54,7 @@ class Language(NamedTuple):
     begin: int
 
     @property
-    def stack(self) -> Stack:
+    def stack(self) -> LayerStack:
         """Its layers.
 
         Raises:
@@ -337,7 +337,7 @@ class _Names(nn.Module):
         super().__init__()
         self.register_buffer("names", names)
 
-    def stack(self) -> Stack:
+    def stack(self) -> LayerStack:
         """Return itself."""
         return self
 

@@ -12,7 +12,7 @@ from fedsim.core.kept_tokens import reducing_places
 from fedsim.core.past.draft import Draft
 from fedsim.core.past.key_values import KeyValues
 from fedsim.core.past.reading import Reading
-from fedsim.core.past.stack import Stack, stack_of
+from fedsim.core.past.stack import LayerStack, stack_of
 from fedsim.core.past.whole_texts import reads_whole_texts
 
 _ROWS_AT_ONCE = 16  # that are read from the beginning: their scores are those of every place
@@ -32,7 +32,7 @@ class Past:
     def __init__(self) -> None:
         self._model: nn.Module | None = None
         self._reduces = False
-        self._stack: Stack | None = None
+        self._stack: LayerStack | None = None
         self._store = KeyValues(0, 0)
         self._rows: list[_Row] = []
 
@@ -141,7 +141,7 @@ class Past:
         return hidden
 
     @property
-    def _known(self) -> Stack:
+    def _known(self) -> LayerStack:
         assert self._stack is not None, "a model was bound that has layers"
         return self._stack
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fedsim.core.past.draft import Draft
 from fedsim.core.past.key_values import KeyValues
-from fedsim.core.past.stack import Stack
+from fedsim.core.past.stack import LayerStack
 
 
 class Reading:
@@ -31,7 +31,7 @@ class Reading:
 
     def __init__(
         self,
-        stack: Stack,
+        stack: LayerStack,
         store: KeyValues,
         texts: Sequence[Sequence[int]],
         starts: Sequence[int],

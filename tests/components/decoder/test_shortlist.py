@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from fedsim.components.decoder._odds import DrawConfig
 from fedsim.components.decoder._shortlist import score_drafts
 from fedsim.core.past import stack_of
-from fedsim.core.past.stack import Stack
+from fedsim.core.past.stack import LayerStack
 from fedsim.core.types import Limits
 from fedsim.generation import generate
 from tests.components.generating import VOCABULARY, greedy, make, prompts, sources, tiny_llama
@@ -17,13 +17,13 @@ ASKED = [[1, 2, 3, 4], [5, 6], [22], [8, 9, 10, 11, 12, 13]]
 ROUNDING = 1e-12  # double precision: one product of other shape
 
 
-def stack() -> Stack:
+def stack() -> LayerStack:
     found = stack_of(tiny_llama().eval())
     assert found is not None
     return found
 
 
-def states(own: Stack) -> Tensor:
+def states(own: LayerStack) -> Tensor:
     return own.embed(torch.tensor([[3, 4, 5]]))[0]
 
 
