@@ -28,7 +28,7 @@ from torch import Tensor, nn  # noqa: E402
 
 from benchmarks._decoding import beginnings, news, real_model, write  # noqa: E402
 from benchmarks._rows import in_words, with_interval  # noqa: E402
-from fedsim.components.probe.feature_neurons import Named, clamped, name_neurons, neuron_rows, same_top  # noqa: E402
+from fedsim.components.probe.feature_neurons import NamedNeurons, clamped, name_neurons, neuron_rows, same_top  # noqa: E402
 from fedsim.core.hooks import Condition  # noqa: E402
 from fedsim.core.layer_calls import layer_outputs  # noqa: E402
 from fedsim.core.losses import IGNORED  # noqa: E402
@@ -40,7 +40,7 @@ TIMES = (-10, 0, 3, 10, 30)
 _TOKENS, _SENTENCES, _BATCH = 16, 20, 8
 
 
-def named(model: nn.Module, tokens: Sequence[int], every: int = 1) -> tuple[dict[str, Named], float]:
+def named(model: nn.Module, tokens: Sequence[int], every: int = 1) -> tuple[dict[str, NamedNeurons], float]:
     """Return what the neurons of every so-manieth `up_proj` stand for, and the processor seconds that it took."""
     begin, chosen = time.process_time(), list(neuron_rows(model).items())[::every]
     found = {name: name_neurons(model, rows, concepts={CONCEPT: tokens}) for name, rows in chosen}
@@ -66,12 +66,12 @@ def costs(model: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
     return each.sum(1) / (labels != IGNORED).sum(1)
 
 
-def overall(one: Mapping[str, Named], other: Mapping[str, Named]) -> float:
+def overall(one: Mapping[str, NamedNeurons], other: Mapping[str, NamedNeurons]) -> float:
     """Return the share of neurons of all layers, equally many each, that keep their likeliest token."""
     return sum(same_top(own, other[name]) for name, own in one.items()) / len(one)
 
 
-def specialised(every: Mapping[str, Named], count: int) -> list[tuple[str, int]]:
+def specialised(every: Mapping[str, NamedNeurons], count: int) -> list[tuple[str, int]]:
     """Return the neurons of all layers whose likeliest token is likeliest, as (layer, neuron), the first one first."""
     found = [
         (odds, name, number)
@@ -94,7 +94,7 @@ def _texts(model: nn.Module, data: Dataset, count: int, name: str) -> list[str]:
     return [data.tokenizer.decode(own.tokens).replace("\n", " ") for own in found]
 
 
-def _print_texts(model: nn.Module, data: Dataset, every: Mapping[str, Named], count: int) -> None:
+def _print_texts(model: nn.Module, data: Dataset, every: Mapping[str, NamedNeurons], count: int) -> None:
     layer = max(every, key=lambda name: float(every[name].shares[CONCEPT].max()))
     neuron = int(every[layer].shares[CONCEPT].argmax())
     other = int(torch.randint(len(every[layer].signs), (), generator=torch.Generator().manual_seed(0)))

@@ -21,7 +21,7 @@ import torch  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
 from benchmarks._rows import Row, as_line, main, measured  # noqa: E402
-from fedsim.components.loss.co_teaching import CoTeaching, Pair, halves, small_losses  # noqa: E402
+from fedsim.components.loss.co_teaching import CoTeaching, NetworkPair, halves, small_losses  # noqa: E402
 from fedsim.core.types import Memory, Tensors  # noqa: E402
 from fedsim.federation.client import local_training  # noqa: E402
 from fedsim.metrics.prefixes import best_prefix, features_and_head, prefix_accuracies, prefix_logits  # noqa: E402
@@ -86,7 +86,7 @@ def trained(world: World, weights: Tensors, epochs: int, *, cuts: bool, first: i
 def judged(model: nn.Module, world: World, *, cuts: bool) -> tuple[int, float, float]:
     """Return k, its accuracy on validation images, and that on test images."""
     test = world.data.dataset.test
-    networks = [model.first, model.second] if isinstance(model, Pair) else [model]
+    networks = [model.first, model.second] if isinstance(model, NetworkPair) else [model]
     validated = prefix_accuracies(_logits(networks, test.inputs[::2]), test.labels[::2])
     tested = prefix_accuracies(_logits(networks, test.inputs[1::2]), test.labels[1::2])
     kept = best_prefix(validated) if cuts else len(validated)
@@ -113,7 +113,7 @@ def _paired(first: Tensors, second: Tensors) -> Tensors:
 def purity(world: World, clean: Tensor, weights: Tensors) -> tuple[float, float]:
     """Return the share of right labels among the examples that are kept in one pass, and the share that is kept."""
     model, own = world.models.holding(weights), next(c for c in world.stack.components if isinstance(c, CoTeaching))
-    assert isinstance(model, Pair)
+    assert isinstance(model, NetworkPair)
     model.eval()
     right = kept = seen = 0
     for chosen in world.data.drawn(1, 0):

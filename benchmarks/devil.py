@@ -25,7 +25,7 @@ from torch import Tensor  # noqa: E402
 from benchmarks import _captioned as parts  # noqa: E402
 from benchmarks._rows import Row, main, with_interval  # noqa: E402
 from fedsim.components.probe._translator import Translator, pool  # noqa: E402
-from fedsim.components.probe.devil import Seen, cost_of, map_phrase, next_scores, see_whole, write  # noqa: E402
+from fedsim.components.probe.devil import ShownLayers, cost_of, map_phrase, next_scores, see_whole, write  # noqa: E402
 from fedsim.components.probe.markov_categorical import MarkovCategorical, MarkovCategoricalConfig  # noqa: E402
 
 _ALL = tuple(range(len(parts.LAYERS)))
@@ -169,7 +169,7 @@ def _read_rows(
 ) -> list[Row]:
     """Return the shares of images whose class is read by either probe."""
     first = [parts.tokens(own)[0] for own in parts.CIFAR]
-    seen: Seen = see_whole(sent, (layer,))
+    seen: ShownLayers = see_whole(sent, (layer,))
     found = next_scores(translator, parts.language(), seen)[:, first].argmax(1).tolist()
     right = [parts.CIFAR.index(own) for own in classes]
     pairs = {"class read by devil": found, "class read by a log-linear probe": linear.read(sent[layer])}

@@ -30,7 +30,7 @@ from benchmarks._rows import Row, main, measured, with_interval  # noqa: E402
 from benchmarks.adapters import outside, span, vocabulary_of  # noqa: E402
 from benchmarks.decoders import likelihood, timed, written_in_turn  # noqa: E402
 from benchmarks.early_exits import plain  # noqa: E402
-from fedsim.components.decoder._schedule import Schedule  # noqa: E402
+from fedsim.components.decoder._schedule import LayerSchedule  # noqa: E402
 from fedsim.components.decoder.greedy import Greedy, GreedyConfig  # noqa: E402
 from fedsim.components.decoder.skipdecode import SkipDecode, SkipDecodeConfig  # noqa: E402
 from fedsim.components.layer.skipdecode_training import SkipDecodeTraining, SkipDecodeTrainingConfig  # noqa: E402
@@ -49,7 +49,7 @@ BLOCKS = (1, 3)
 Prepare = Callable[[nn.Module], nn.Module]
 
 
-class _FromBelow(Schedule):
+class _FromBelow(LayerSchedule):
     """The same numbers of layers, from below: what early termination runs."""
 
     def layers(self, number: int) -> tuple[int, ...]:
@@ -57,7 +57,7 @@ class _FromBelow(Schedule):
 
 
 class _EarlyTermination(SkipDecodeTrainingConfig):
-    def schedule(self, depth: int) -> Schedule:
+    def schedule(self, depth: int) -> LayerSchedule:
         return _FromBelow(*astuple(super().schedule(depth)))
 
 
@@ -149,7 +149,7 @@ def leaks() -> Iterator[Row]:
                 yield with_interval(f"told by block {block}, of the {part}", label, shares, "share")
 
 
-def _told(model: nn.Module, tokens: Tensor, labels: Tensor, schedule: Schedule | None) -> dict[int, list[float]]:
+def _told(model: nn.Module, tokens: Tensor, labels: Tensor, schedule: LayerSchedule | None) -> dict[int, list[float]]:
     """Return of each place whether the attentions of some blocks tell it."""
     loss, spaces = cross_entropy(model.train()(tokens[None]), labels[None]), dict[int, Tensor]()
     for block in BLOCKS:
@@ -163,7 +163,7 @@ def _told(model: nn.Module, tokens: Tensor, labels: Tensor, schedule: Schedule |
 
 
 @torch.no_grad()
-def _read(model: nn.Module, tokens: list[int], schedule: Schedule | None) -> Iterator[dict[int, Tensor]]:
+def _read(model: nn.Module, tokens: list[int], schedule: LayerSchedule | None) -> Iterator[dict[int, Tensor]]:
     """Yield for each place what the attentions of some blocks read there of every token, behind the true beginning."""
     past, every = Past(), vocabulary_of(model).tolist()
     for place in range(len(tokens)):

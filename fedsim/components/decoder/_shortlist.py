@@ -53,6 +53,6 @@ def score_listed(
         scores = stack.score(hidden)
         return scores, None, scores.shape[-1]
     normed = stack.norm(hidden)
-    seen = torch.tensor(sorted({own for own in text if own >= first}), dtype=torch.long, device=hidden.device)
+    seen = torch.tensor(sorted({token for token in text if token >= first}), dtype=torch.long, device=hidden.device)
     scores = torch.cat((normed @ weight[:first].T, normed @ weight[seen].T), -1)
     return scores, torch.cat((torch.arange(first, device=hidden.device), seen)), len(weight)

@@ -112,7 +112,7 @@ class Damro(Decoder[DamroConfig, Distrusting]):
             NotApplicable: the model reads no images, or has fewer visual tokens than outliers.
             FedsimError: there are no images.
         """
-        own = self._checked(model)
+        reader = self._checked(model)
         if "image" not in condition.given:
             raise FedsimError(
                 "decoder 'damro' contrasts views of an image, and there is none. Give Condition(..., {\"image\": ...})."
@@ -120,11 +120,11 @@ class Damro(Decoder[DamroConfig, Distrusting]):
         rows = list[tuple[Branch, ...]]()
         chosen = list[tuple[int, ...]]()
         for prompt, image, source in zip(condition.prompts, condition.given["image"], context.generators, strict=True):
-            encoded, places = self._seen(own, image[None], prompt, source)
-            every = Branch(own, encoded, prompt, recounts=False)
+            encoded, places = self._seen(reader, image[None], prompt, source)
+            every = Branch(reader, encoded, prompt, recounts=False)
             few = encoded.keep(places[None])
             is_alone = self.config.strength == 0
-            rows.append((every,) if is_alone else (every, Branch(own, few, prompt, self.config.recount)))
+            rows.append((every,) if is_alone else (every, Branch(reader, few, prompt, self.config.recount)))
             chosen.append(tuple(few.patches[0].tolist()))
         return Distrusting(condition.prompts, tuple(chosen), ((),) * len(rows), tuple(rows))
 
@@ -134,16 +134,16 @@ class Damro(Decoder[DamroConfig, Distrusting]):
         Raises:
             CannotContinue: scores of some rows are no numbers.
         """
-        own = self._checked(model)
-        found = [
-            tuple(branch.scores(own, tokens) for branch in row)
+        reader = self._checked(model)
+        read = [
+            tuple(branch.scores(reader, tokens) for branch in row)
             for row, tokens in zip(state.branches, state.tokens, strict=True)
         ]
-        for number in range(len(found[0])):
-            check_scores([one[number][None] for one in found])
-        scores = torch.stack([contrasted(one[0], one[-1], self.config.strength, self.config.cutoff) for one in found])
+        for number in range(len(read[0])):
+            check_scores([one[number][None] for one in read])
+        scores = torch.stack([contrasted(one[0], one[-1], self.config.strength, self.config.cutoff) for one in read])
         after = state.extended([[token] for token in self._chosen(scores, context.generators)])
-        return replace(after, last=tuple(found)), [Event(proposed=1, accepted=1, rows=len(found[0]))] * len(state)
+        return replace(after, last=tuple(read)), [Event(proposed=1, accepted=1, rows=len(read[0]))] * len(state)
 
     def outliers(self, model: nn.Module, images: Tensor, question: Tensor) -> Tensor:
         """Return the patches (B, k) that the class token attends to most, by falling attention.
@@ -232,7 +232,7 @@ def contrasted(every: Tensor, few: Tensor, strength: float, cutoff: float) -> Te
         strength: of the contrast.
         cutoff: least share of the largest probability of `every`.
     """
-    found = (1 + strength) * every - strength * few
+    contrast = (1 + strength) * every - strength * few
     if cutoff == 0:
-        return found
-    return found.masked_fill(every < every.amax(-1, keepdim=True) + math.log(cutoff), -torch.inf)
+        return contrast
+    return contrast.masked_fill(every < every.amax(-1, keepdim=True) + math.log(cutoff), -torch.inf)

@@ -89,11 +89,11 @@ class Exits(nn.Module):
         exits: numbers of layers, ascending.
     """
 
-    def __init__(self, own: nn.Module, stack: LayerStack, exits: tuple[int, ...]) -> None:
+    def __init__(self, module: nn.Module, stack: LayerStack, exits: tuple[int, ...]) -> None:
         super().__init__()
-        self.own, self._stack = own, stack
+        self.own, self._stack = module, stack
         self._seen: dict[int, Tensor] = {}
-        blocks = blocks_of(own, _NAME)
+        blocks = blocks_of(module, _NAME)
         for number in exits:
             blocks[number - 1].register_forward_hook(_Note(self._seen, number).take)
 
@@ -103,7 +103,7 @@ class Exits(nn.Module):
             return self.own(tokens)
         try:
             whole = self.own(tokens)
-            return torch.stack([*(self._stack.score(self._seen[own]) for own in sorted(self._seen)), whole], 1)
+            return torch.stack([*(self._stack.score(self._seen[layer]) for layer in sorted(self._seen)), whole], 1)
         finally:
             self._seen.clear()
 

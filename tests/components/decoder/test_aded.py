@@ -184,7 +184,7 @@ def test_rejected_tokens_teach_nothing(tmp_path: Path) -> None:
     text = [1, 2, *found.tokens]
     base, kept = load_table(tmp_path / "table.json"), method.lasting.table
     assert kept is not None
-    changed = {pair for pair in kept._own if kept.after(pair) != base.get(pair, {})}
+    changed = {pair for pair in kept._changed if kept.after(pair) != base.get(pair, {})}
     assert changed <= set(pairwise(text))
 
 

@@ -74,14 +74,14 @@ def test_texts_follow_the_law_of_the_model_whatever_is_on_the_list(name: str, se
 
 
 def test_only_listed_tokens_are_drafted(monkeypatch: pytest.MonkeyPatch) -> None:
-    drawn, seen = DrawConfig.drawn, set[int]()
+    drawn, seen = DrawConfig.draw, set[int]()
 
     def noting(self: DrawConfig, scores: Tensor, generator: torch.Generator) -> tuple[int, Tensor | None]:
         token, odds = drawn(self, scores, generator)
         seen.add(token)
         return token, odds
 
-    monkeypatch.setattr(DrawConfig, "drawn", noting)
+    monkeypatch.setattr(DrawConfig, "draw", noting)
     method = make("speculative", layers=1, shortlist=3, temperature=2.0)
     found = generate(method, tiny_llama(), prompts([20, 21]), Limits(max_new_tokens=30), sources(1))
     assert seen <= {0, 1, 2, 20, 21, *found[0].tokens}

@@ -21,11 +21,11 @@ from fedsim.components.loss.esimcse import (
     EsimCse,
     EsimCseConfig,
     contrast,
-    drawn,
     followed,
     most_repeated,
     queued,
     repeat,
+    repeated,
     two_views,
 )
 from fedsim.core import registry
@@ -124,7 +124,7 @@ def test_the_second_view_is_the_sentence_with_chosen_tokens_twice(words: list[in
     mode = data.draw(st.sampled_from(["paper", "bpe"]))
     rate = data.draw(st.floats(0, 1))
     tokens = torch.tensor([sentence, sentence])
-    places = drawn(
+    places = repeated(
         tokens, PADDING, (BEGIN, END), mode, rate, torch.Generator().manual_seed(data.draw(st.integers(0, 99)))
     )
     more = most_repeated(len(sentence), mode, rate)
@@ -147,7 +147,7 @@ def test_the_second_view_is_the_sentence_with_chosen_tokens_twice(words: list[in
 def test_the_number_of_repetitions_is_uniform_up_to_the_most(mode: Any, rate: float, length: int, most: int) -> None:
     assert most_repeated(length, mode, rate) == most
     tokens = torch.full((20_000, length), 5)
-    numbers = drawn(tokens, None, (), mode, rate, torch.Generator().manual_seed(4)).sum(1)
+    numbers = repeated(tokens, None, (), mode, rate, torch.Generator().manual_seed(4)).sum(1)
     counts = numbers.bincount(minlength=most + 1)
     assert len(counts) == most + 1
     if most:
@@ -156,7 +156,7 @@ def test_the_number_of_repetitions_is_uniform_up_to_the_most(mode: Any, rate: fl
 
 def test_places_are_uniform_among_words() -> None:
     tokens = torch.tensor([[BEGIN, 5, 6, 7, 8, END, PADDING]]).repeat(20_000, 1)
-    places = drawn(tokens, PADDING, (BEGIN, END), "paper", 0.32, torch.Generator().manual_seed(5))
+    places = repeated(tokens, PADDING, (BEGIN, END), "paper", 0.32, torch.Generator().manual_seed(5))
     counts = places.sum(0)
     assert counts[[0, 5, 6]].tolist() == [0, 0, 0]
     assert chisquare(counts[1:5].numpy()).pvalue > 1e-3
@@ -164,7 +164,7 @@ def test_places_are_uniform_among_words() -> None:
 
 def test_a_sentence_with_too_few_words_repeats_all_it_has() -> None:
     tokens = torch.tensor([[BEGIN, 5, END]]).repeat(300, 1)
-    places = drawn(tokens, PADDING, (BEGIN, END), "paper", 1.0, torch.Generator().manual_seed(0))
+    places = repeated(tokens, PADDING, (BEGIN, END), "paper", 1.0, torch.Generator().manual_seed(0))
     assert Counter(places.sum(1).tolist()).keys() == {0, 1}
 
 
