@@ -80,7 +80,7 @@ def test_the_fast_comparison_is_the_general_one(
         tasks.append(attack.prepare(in_double(observation, truth)))
     assert [type(task.comparison) for task in tasks] == [VectorGhostComparison, VectorComparison]
     generator = torch.Generator().manual_seed(0)
-    vectors = torch.stack([tasks[0].drawn(generator) for _ in range(2)]).requires_grad_()
+    vectors = torch.stack([tasks[0].draw(generator) for _ in range(2)]).requires_grad_()
     own = tasks[0].unknowns.relaxed({}, Moment()).get(MASKS, ())
     masks = tuple(m.repeat(2, *[1] * (m.ndim - 1)) for m in own)
     figures, slopes = [], []
