@@ -39,7 +39,7 @@ class Stock:
         tiles = F.avg_pool2d(pixels, 2) if shrinks else F.interpolate(pixels, (TILE, TILE), mode="bilinear")
         return cls(tiles[labels.argsort(stable=True), 0], labels.bincount(minlength=DIGITS))
 
-    def pictures(self, digits: Tensor, generator: torch.Generator) -> Tensor:
+    def draw_tiles(self, digits: Tensor, generator: torch.Generator) -> Tensor:
         """Return a tile for each digit (n,), drawn among those of its class."""
         first = self.counts.cumsum(0) - self.counts
         offset = (torch.rand(len(digits), generator=generator) * self.counts[digits]).long()
@@ -89,10 +89,10 @@ def paint(digits: Tensor, cells: int, stock: Stock, generator: torch.Generator, 
     count = len(digits)
     tiles = torch.zeros(count, cells * cells, TILE, TILE)
     filled = digits != EMPTY
-    digit_pictures = stock.pictures(digits[filled], generator)
+    digit_tiles = stock.draw_tiles(digits[filled], generator)
     if shift:
-        digit_pictures = _moved(digit_pictures, shift, generator)
-    tiles[filled] = digit_pictures
+        digit_tiles = _moved(digit_tiles, shift, generator)
+    tiles[filled] = digit_tiles
     side = cells * TILE
     pictures = tiles.view(count, cells, cells, TILE, TILE).transpose(2, 3).reshape(count, 1, side, side)
     return pictures.maximum(_NOISE * torch.rand(pictures.shape, generator=generator))

@@ -70,9 +70,9 @@ def test_a_span_tells_its_tokens_and_noise_tells_none() -> None:
     mixed = torch.randn(5, 4, generator=torch.Generator().manual_seed(1)) @ inputs[own]
     basis = adapters.span(mixed)
     assert len(basis) == 3
-    assert adapters.told(own, inputs, basis) == 1.0
-    assert adapters.told(own, inputs, adapters.span(torch.zeros(5, 16))) == 0.0
-    assert adapters.told(own, inputs, adapters.span(torch.eye(16))) == 0.0
+    assert adapters.share_told(own, inputs, basis) == 1.0
+    assert adapters.share_told(own, inputs, adapters.span(torch.zeros(5, 16))) == 0.0
+    assert adapters.share_told(own, inputs, adapters.span(torch.eye(16))) == 0.0
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])

@@ -72,7 +72,7 @@ def test_drawn_objects_say_what_is_asked_and_the_grammar_says_so() -> None:
     grammar = read_grammar(_records.GRAMMAR)
     for number in range(20):
         asked, answer = _records.draw(generator)
-        assert (len(signs.encode(asked)), len(answer) <= _records.PLACES) == (_records.ASKED, True)
+        assert (len(signs.encode(asked)), len(answer) <= _records.PLACES) == (_records.QUESTION_LENGTH, True)
         found = _records.read(answer)
         assert isinstance(found, dict)
         said = "".join(key + "".join(map(str, own if isinstance(own, list) else [own])) for key, own in found.items())

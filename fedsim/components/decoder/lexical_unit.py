@@ -114,7 +114,7 @@ def _extends(before: int, token: int, tokenizer: Tokenizer | None) -> bool:
     """Say whether a token is the one before it, or its text begins with that one's."""
     if token == before or tokenizer is None:
         return token == before
-    first, second = (tokenizer.decode([token_]).strip() for token_ in (before, token))
+    first, second = (tokenizer.decode([number]).strip() for number in (before, token))
     return bool(first) and second.startswith(first)
 
 

@@ -193,7 +193,7 @@ class _Heads:
             start = torch.zeros(self.classes, len(weights), dtype=torch.double)
         steps = MarkovCategoricalConfig().steps
         teaching = white[self.is_fitted], self.labels[self.is_fitted]
-        head = _search(*teaching, start, steps, lambda head_: (weight * head_.square()).sum())
+        head = _search(*teaching, start, steps, lambda new_head: (weight * new_head.square()).sum())
         scores = white[is_asked] @ head[:, 1:].T + head[:, 0]
         return torch.nn.functional.cross_entropy(scores, self.labels[is_asked], reduction="none"), head
 
