@@ -20,7 +20,7 @@ Time = 14 | 15
 
 def is_derived(words: tuple[int, ...]) -> bool:
     grammar = read_grammar(GRAMMAR)
-    pattern = [(token_symbol(own),) for own in words]
+    pattern = [(token_symbol(word),) for word in words]
     return witness(grammar, completions(pattern, grammar.alphabet, "exact", ends=False)) is not None
 
 
@@ -57,5 +57,5 @@ def test_so_many_words_of_a_sentence_are_given(name: str, count: int) -> None:
         asked = SENTENCES[name](name, torch.Generator().manual_seed(seed))
         assert asked == SENTENCES[name](name, torch.Generator().manual_seed(seed))
         assert len(asked.words) == count
-        assert not {"the", "a"} & {WORDS[own] for own in asked.words}
+        assert not {"the", "a"} & {WORDS[word] for word in asked.words}
         assert next(asked.answers())

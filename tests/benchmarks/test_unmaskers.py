@@ -51,8 +51,8 @@ def test_windows_are_compared_with_full_passes_text_by_text() -> None:
 
 def test_every_strategy_is_an_unmasker_and_has_a_label_of_its_own() -> None:
     known = registry.methods("component")
-    assert all(known[own.name].hook == "unmasker" and own.make(8) for own in strategies())
-    assert len({own.label for own in strategies()}) == len(strategies())
+    assert all(known[strategy.name].hook == "unmasker" and strategy.make(8) for strategy in strategies())
+    assert len({strategy.label for strategy in strategies()}) == len(strategies())
 
 
 def test_drawn_brackets_are_balanced_and_the_grammar_says_so() -> None:

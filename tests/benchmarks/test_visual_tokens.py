@@ -14,7 +14,7 @@ from fedsim.metrics.statistics import wilson
 
 def test_a_point_counts_the_tokens_of_every_layer() -> None:
     plain, batches = grids.fresh(), {"position": questions("position", 6, 0)}
-    found = {own.label: point(own, plain, batches) for own in contenders(16)}  # type: ignore[arg-type]
+    found = {contender.label: point(contender, plain, batches) for contender in contenders(16)}  # type: ignore[arg-type]
     assert {label: (own.tokens, own.last) for label, own in found.items()} == {
         "oracle": (16, 16), "class token": (16, 16), "attention, layer 2": (40, 16), "random": (16, 16),
     }  # fmt: skip

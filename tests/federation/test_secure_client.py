@@ -222,7 +222,7 @@ def test_every_client_rounds_by_its_own_draws_in_every_round(scenario: Build) ->
     world = worlds.build(scenario(threat=SUM, secure_aggregation={}))
     values = torch.linspace(-1, 1, world.models.layout.size)
     levels = [summand(world, values, 1, 1.0, round_, client) for round_, client in ((1, 0), (1, 1), (2, 0), (1, 0))]
-    first, other_client, other_round, again = (own for own in levels if own is not None)
+    first, other_client, other_round, again = (level for level in levels if level is not None)
     assert torch.equal(first, again)
     for other in (other_client, other_round):
         assert int((first - other).abs().max()) == 1  # the two levels around a value

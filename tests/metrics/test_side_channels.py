@@ -58,8 +58,8 @@ def test_the_bits_of_a_texts_length_are_those_of_all_texts_enumerated() -> None:
     """A table of scores writes behind five letters until the end or four tokens: the packets tell the length alone."""
     odds = np.zeros((END, LONGEST + 1))
     for begin in range(END):
-        for own in texts():
-            odds[begin, len(own)] += probability(own, begin)
+        for text in texts():
+            odds[begin, len(text)] += probability(text, begin)
         odds[begin, LONGEST] += 1 - odds[begin].sum()  # those without an end are cut there
     exact = entropy(odds.mean(0)) - np.mean([entropy(own) for own in odds])
     each = 300

@@ -43,7 +43,7 @@ def test_spans_are_those_of_a_regular_expression(tags: list[str]) -> None:
 
 @given(st.lists(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=5, max_size=5), min_size=1))
 def test_the_corpus_count_is_that_of_all_sentences_together(sentences: list[list[tuple[int, int]]]) -> None:
-    guesses, labels = (torch.tensor([[pair[i] for pair in own] for own in sentences]) for i in (0, 1))
+    guesses, labels = (torch.tensor([[pair[i] for pair in sentence] for sentence in sentences]) for i in (0, 1))
     expected = [0, 0, 0]
     for guess, label in zip(guesses.tolist(), labels.tolist(), strict=True):
         own, other = (spans([NAMES[number] for number in row]) for row in (guess, label))

@@ -50,7 +50,7 @@ def by_hand(world: worlds.World, inputs: Tensor, label: Tensor) -> Tensor:
 
 
 def flat(tensors: Any) -> Tensor:
-    return torch.cat([own.flatten() for own in tensors.values()])
+    return torch.cat([tensor.flatten() for tensor in tensors.values()])
 
 
 def test_a_public_change_is_the_gradient_of_a_public_example_that_has_the_value(scenario: Build) -> None:
@@ -123,7 +123,9 @@ def test_a_run_asks_records_and_reports_and_its_controls_hold(scenario: Build, t
     assert label.value is not None
     assert label.value.value > 0.9  # the control that must be read: a gradient of one example shows its label
     sentences = record.threat_model
-    assert any("label, parity, brightness" in own and "30 changes for each value" in own for own in sentences)
+    assert any(
+        "label, parity, brightness" in sentence and "30 changes for each value" in sentence for sentence in sentences
+    )
     shown_in_the_report(tmp_path)
 
 

@@ -52,8 +52,8 @@ def change(world: World, truth: Truth, places: Sequence[Tensor], rate: float, mo
 
     def trained(inputs: Tensor) -> Tensor:
         weights, velocity = first, {name: torch.zeros_like(p) for name, p in first.items()}
-        for batch, own in zip(truth.batches, places, strict=True):
-            scores = functional_call(model, weights, (inputs[own],))
+        for batch, place in zip(truth.batches, places, strict=True):
+            scores = functional_call(model, weights, (inputs[place],))
             loss = torch.nn.functional.cross_entropy(scores, batch.labels)
             gradient = torch.autograd.grad(loss, list(weights.values()), create_graph=True)
             velocity = {name: momentum * v + g for (name, v), g in zip(velocity.items(), gradient, strict=True)}

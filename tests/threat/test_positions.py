@@ -84,17 +84,19 @@ def test_the_position_of_a_trace_tells_nothing(question: TraceQuestion, hidden: 
     mitigation = method.make(method.config()).named(method.name) if method else None
     findings = [judge(spoken(question), asked(hidden=mitigation), Judging(seed)) for seed in range(JUDGED)]
     if question == "bits":
-        at_random = [own.p for own in findings if own.p is not None]
+        at_random = [finding.p for finding in findings if finding.p is not None]
         assert len(at_random) == JUDGED
         assert sum(p <= 0.05 for p in at_random) <= 6  # more come of 24 fair draws once in 1 500
         return
     assert findings[0].chance is not None
-    assert_at_chance([value(own) for own in findings], findings[0].chance)
+    assert_at_chance([value(finding) for finding in findings], findings[0].chance)
 
 
 @pytest.mark.parametrize("question", ["prompt", "member"])
 def test_the_position_tells_nothing_in_controls_either(question: TraceQuestion) -> None:
-    found = [[value(own) for own in controls(spoken(question), asked(), Judging(seed))] for seed in range(JUDGED)]
+    found = [
+        [value(control) for control in controls(spoken(question), asked(), Judging(seed))] for seed in range(JUDGED)
+    ]
     for of_control in zip(*found, strict=True):
         assert_at_chance(of_control, 1 / PROMPTS if question == "prompt" else 0.5)
 
@@ -106,7 +108,7 @@ def test_answers_come_back_in_the_order_of_the_texts() -> None:
         def search(self, case: TraceCase, generator: torch.Generator) -> Tensor:
             return torch.tensor([float(sum(own.counts or ())) for own in case.seen])
 
-    lengths = Speech("prompt", tuple(text(1, 1 + own) for own in range(40)), tuple(range(1, 41)), (False,) * 40)
+    lengths = Speech("prompt", tuple(text(1, 1 + number) for number in range(40)), tuple(range(1, 41)), (False,) * 40)
     assert value(judge(lengths, replace(asked(), attack=Reads(Config()).named("reads")), Judging())) == 1.0
 
 
@@ -148,7 +150,9 @@ def test_texts_are_written_in_another_order_than_that_of_the_answer(monkeypatch:
             return float(self.calls**2)
 
     found = list[float]()
-    material = Material(members=tuple((1, own) for own in range(16)), strangers=tuple((2, own) for own in range(16)))
+    material = Material(
+        members=tuple((1, number) for number in range(16)), strangers=tuple((2, number) for number in range(16))
+    )
     mean = registry.get("trace", "trace-mean")
     timing = TraceInquiry(mean.make(mean.config()).named("trace-mean"), "trace-mean", "timing")
     for seed in range(JUDGED):
@@ -184,14 +188,14 @@ class CallsOfDescribe:
 def test_the_position_of_an_update_tells_nothing_of_its_attribute(scenario: Build) -> None:
     world = worlds.build(scenario(**{**SMALL, "attributes": {**SMALL["attributes"], "public": 2}}))
     parity, weights = world.data.dataset.attributes["parity"], world.models.first_weights
-    sent = Update("gradient", {name: torch.zeros_like(own) for name, own in weights.items()}, {}, 1, 0.0)
+    sent = Update("gradient", {name: torch.zeros_like(weight) for name, weight in weights.items()}, {}, 1, 0.0)
     entries = [WireEntry(1, client, weights, sent) for client in range(40)]
     entries.sort(key=lambda own: attributes.value_of(world, own, parity) or 0)  # clients own values in order
     found = list[float]()
     for seed in range(JUDGED):
-        own, attack = replace(world, scenario=world.scenario.model_copy(update={"seed": seed})), CallsOfDescribe()
-        described = attributes.describe_round(own, "parity", entries, {"calls": attack}, 2)
-        found.append(attributes.score("calls", "parity", attack, [described], own).right.value)
+        changed, attack = replace(world, scenario=world.scenario.model_copy(update={"seed": seed})), CallsOfDescribe()
+        described = attributes.describe_round(changed, "parity", entries, {"calls": attack}, 2)
+        found.append(attributes.score("calls", "parity", attack, [described], changed).right.value)
     assert_at_chance(found, 0.5)
 
 

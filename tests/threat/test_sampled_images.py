@@ -36,13 +36,15 @@ TABLES: dict[str, Any] = {
 
 
 def changed(**tables: dict[str, Any]) -> dict[str, Any]:
-    return {**TABLES, **{name: {**TABLES[name], **own} for name, own in tables.items()}}
+    return {**TABLES, **{name: {**TABLES[name], **table} for name, table in tables.items()}}
 
 
 def drawn(scenario: Scenario, folder: Path) -> list[Finding]:
-    own = RunFolder(folder)
-    own.create(overwrite=False)
-    record = runner.run(scenario, own, display.PlainLines(Console(file=StringIO())), command="test", earlier=None)
+    run_folder = RunFolder(folder)
+    run_folder.create(overwrite=False)
+    record = runner.run(
+        scenario, run_folder, display.PlainLines(Console(file=StringIO())), command="test", earlier=None
+    )
     (arm,) = record.arms
     assert arm.complete
     return list(arm.findings)
@@ -67,7 +69,7 @@ def test_a_run_holds_what_was_drawn_and_what_was_planted(scenario: Built, tmp_pa
 
 def test_a_model_that_knows_a_canary_by_heart_exposes_it_and_no_other(scenario: Built) -> None:
     world = worlds.build(scenario(**changed(data={"canaries": 6, "repetitions": [0, 30]})))
-    planted = [own for own in world.data.dataset.planted_images if own.examples]
+    planted = [planted_image for planted_image in world.data.dataset.planted_images if planted_image.examples]
     known = torch.stack([own.image for own in planted])
 
     class Knowing(torch.nn.Module):
@@ -77,7 +79,10 @@ def test_a_model_that_knows_a_canary_by_heart_exposes_it_and_no_other(scenario: 
             return known[torch.cdist(x.flatten(1), known.flatten(1)).argmin(1)]
 
     pixels = sampled_images.to_pixels(known[:1], world.data.dataset.spec)
-    for copies, alike in ((30, planted), (0, [own for own in world.data.dataset.planted_images if not own.examples])):
+    for copies, alike in (
+        (30, planted),
+        (0, [planted_image for planted_image in world.data.dataset.planted_images if not planted_image.examples]),
+    ):
         is_drawn, exposure = sampled_images._canaries(world, Knowing(), pixels, alike, copies)
         assert is_drawn.value is not None
         assert exposure.value is not None

@@ -60,9 +60,9 @@ def check_law(vocabulary: int, length: int, draws: int, folder: Path) -> None:
     rare = sorted(expected, key=expected.__getitem__)[: len(expected) // 2]
     save_table(folder / "table.json", count_table([[*prompt, *own] for own in rare]))
     limits = Limits(max_new_tokens=length)
-    found = generate(make("aded", **config), model, prompts(*[prompt] * draws), limits, sources(draws), at_once=500)
-    assert follows([own.tokens for own in found], expected)
-    assert len({own.trace.tokens for own in found}) > 1
+    texts = generate(make("aded", **config), model, prompts(*[prompt] * draws), limits, sources(draws), at_once=500)
+    assert follows([text.tokens for text in texts], expected)
+    assert len({text.trace.tokens for text in texts}) > 1
 
 
 def test_texts_follow_the_law_of_the_model(tmp_path: Path) -> None:

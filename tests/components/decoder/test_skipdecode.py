@@ -80,11 +80,11 @@ def test_no_layer_is_called_for_a_token_outside_its_set(model: nn.Module) -> Non
             calls[number] += inputs[0].shape[0] * inputs[0].shape[1]
 
         model.get_submodule(f"layers.{number}").register_forward_hook(count)
-    found = write(model, [[1, 2, 3], [4, 5, 6]], 10, first=5, last=2, expected=7)
+    texts = write(model, [[1, 2, 3], [4, 5, 6]], 10, first=5, last=2, expected=7)
     schedule = LayerSchedule(DEPTH, 5, 2, 1, 7)
     sets = [schedule.layers(number) for number in range(9)]  # the tenth token is written and never read
     assert calls == [2 * (3 + sum(number in layers for layers in sets)) for number in range(DEPTH)]
-    assert [own.trace.series()["layers"] for own in found] == [(DEPTH, *map(len, sets))] * 2
+    assert [text.trace.series()["layers"] for text in texts] == [(DEPTH, *map(len, sets))] * 2
 
 
 def test_a_text_beside_longer_ones_is_written_as_alone(model: nn.Module) -> None:
@@ -97,9 +97,9 @@ def test_a_text_beside_longer_ones_is_written_as_alone(model: nn.Module) -> None
 
 
 def test_work_is_the_same_for_every_text(model: nn.Module) -> None:
-    found = write(model, [[1, 2, 3], [4], [5, 6, 1, 1, 2, 3, 3]])
-    assert len({own.tokens for own in found}) == 3
-    assert len({own.trace.series()["layers"] for own in found}) == 1
+    texts = write(model, [[1, 2, 3], [4], [5, 6, 1, 1, 2, 3, 3]])
+    assert len({text.tokens for text in texts}) == 3
+    assert len({text.trace.series()["layers"] for text in texts}) == 1
 
 
 def test_settings_that_do_not_fit_are_refused(model: nn.Module) -> None:

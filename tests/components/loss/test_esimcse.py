@@ -130,11 +130,11 @@ def test_the_second_view_is_the_sentence_with_chosen_tokens_twice(words: list[in
     more = most_repeated(len(sentence), mode, rate)
     view = repeat(tokens, places, more, PADDING)
     assert view.shape == (2, len(sentence) + more)
-    for own, row in zip(places.tolist(), view.tolist(), strict=True):
-        assert row == doubled(sentence, own) + [PADDING] * (more - sum(own))
-        assert not any(twice for token, twice in zip(sentence, own, strict=True) if token in (PADDING, BEGIN, END))
-        assert sum(own) <= min(len(words), most_repeated(len(words) + 2, mode, rate))
-        assert sum(token != PADDING for token in row) == len(words) + 2 + sum(own)
+    for place, row in zip(places.tolist(), view.tolist(), strict=True):
+        assert row == doubled(sentence, place) + [PADDING] * (more - sum(place))
+        assert not any(twice for token, twice in zip(sentence, place, strict=True) if token in (PADDING, BEGIN, END))
+        assert sum(place) <= min(len(words), most_repeated(len(words) + 2, mode, rate))
+        assert sum(token != PADDING for token in row) == len(words) + 2 + sum(place)
 
 
 @pytest.mark.parametrize(
@@ -247,7 +247,7 @@ def outputs_of(world: World, weights: Tensors, truth: Any) -> Tensor:
     assert padding is not None
     inputs, places = truth.private[0].inputs, truth.draws[0]["esimcse.repeated"]
     more = truth.masks[0][7].shape[1] - 12
-    longer = [doubled(row, own) for row, own in zip(inputs.tolist(), places.tolist(), strict=True)]
+    longer = [doubled(row, place) for row, place in zip(inputs.tolist(), places.tolist(), strict=True)]
     second = torch.tensor([row + [padding] * (12 + more - len(row)) for row in longer])
     half = len(truth.masks[0]) // 2
     found = []
