@@ -20,11 +20,11 @@ from typing import Any, NamedTuple  # noqa: E402
 import torch  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
+from benchmarks._prefixes import best_prefix, features_and_head, prefix_accuracies, prefix_logits  # noqa: E402
 from benchmarks._rows import Row, as_line, main, measured  # noqa: E402
 from fedsim.components.loss.co_teaching import CoTeaching, NetworkPair, halves, small_losses  # noqa: E402
 from fedsim.core.types import Memory, Tensors  # noqa: E402
 from fedsim.federation.client import local_training  # noqa: E402
-from fedsim.metrics.prefixes import best_prefix, features_and_head, prefix_accuracies, prefix_logits  # noqa: E402
 from fedsim.scenario import parse  # noqa: E402
 from fedsim.scenario.world import World, build  # noqa: E402
 
