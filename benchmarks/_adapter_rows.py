@@ -106,9 +106,9 @@ def rows(
         "ALLoRA": ours(model, "allora", places),
     }
     others = [theirs(model, places, dropout) for dropout in (0.0, 0.1, 0.0)]
-    *own, plain, dropped, again = alternating([step(m, tokens) for m in (*ways.values(), *others)], passes)
+    *of_ways, plain, dropped, again = alternating([step(m, tokens) for m in (*ways.values(), *others)], passes)
     setting = f"{label}, {examples} x {LENGTH} tokens, {where}, rank {RANK}"
-    for name, seconds in zip(ways, own, strict=True):
+    for name, seconds in zip(ways, of_ways, strict=True):
         under, against = (dropped, "peft's LoRA, p = 0.1") if "0.1" in name else (plain, "peft's LoRA")
         yield _row(f"{name} / {against}: a step", setting, seconds, under, "<= 1.0")
     yield _row("peft's LoRA / peft's LoRA: a step", setting, again, plain, "")

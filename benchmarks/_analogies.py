@@ -48,10 +48,10 @@ def make_corpus() -> Corpus:
     countries = [[word.replace("_", " ") for word in line.split()] for line in _COUNTRIES.split(";")]
     opposites = [line.split() for line in _OPPOSITES.split(";")]
     named = {
-        name: [(own[0], own[place]) for own in countries]
+        name: [(country[0], country[place]) for country in countries]
         for place, name in enumerate(("capital", "currency", "language", "continent"), 1)
     }
-    named["opposite"] = [(own[0], own[1]) for own in opposites]
+    named["opposite"] = [(opposite[0], opposite[1]) for opposite in opposites]
     concepts = tuple(dict.fromkeys(word for pairs in named.values() for pair in pairs for word in pair))
     number = {word: place for place, word in enumerate(concepts)}
     return Corpus(concepts, {name: tuple((number[a], number[b]) for a, b in pairs) for name, pairs in named.items()})
@@ -59,12 +59,12 @@ def make_corpus() -> Corpus:
 
 def draw_prompts(corpus: Corpus, count: int, generator: torch.Generator) -> list[Prompt]:
     """Return distinct analogies, as many of each relation, between pairs with different words on both sides."""
-    found = list[Prompt]()
+    prompts = list[Prompt]()
     for relation, pairs in corpus.pairs.items():
         every = [(*one, *two) for one in pairs for two in pairs if one[0] != two[0] and one[1] != two[1]]
         order = torch.randperm(len(every), generator=generator)[: count // len(corpus.pairs)]
-        found += [Prompt(every[place], relation) for place in order.tolist()]
-    return found
+        prompts += [Prompt(every[place], relation) for place in order.tolist()]
+    return prompts
 
 
 def as_text(prompt: Prompt, concepts: Sequence[str]) -> str:
@@ -86,12 +86,12 @@ def read_last(model: nn.Module, tokenizer: Tokenizer, texts: Sequence[str], laye
     encoded = [tokenizer.encode(text) for text in texts]
     for start in range(0, len(encoded), 32):
         some = encoded[start : start + 32]
-        ends = torch.tensor([len(own) - 1 for own in some])
+        ends = torch.tensor([len(tokens_of_text) - 1 for tokens_of_text in some])
         # what stands behind a text does not change its states: attention looks back
-        tokens = nn.utils.rnn.pad_sequence([torch.tensor(own) for own in some], batch_first=True)
+        tokens = nn.utils.rnn.pad_sequence([torch.tensor(row) for row in some], batch_first=True)
         each = torch.arange(len(some))
         with torch.no_grad(), without_dropout(), layer_outputs(model, layers) as seen:
             scores = model(tokens)
-        states.append(torch.stack([own[each, ends] for _, own in seen], 1))
+        states.append(torch.stack([outputs[each, ends] for _, outputs in seen], 1))
         likeliest.append(scores[each, ends].argmax(-1))
     return Read(torch.cat(states), torch.cat(likeliest))

@@ -21,10 +21,10 @@ def photographs(side: int) -> DataLoader[Any]:
 
     source = torch.Generator().manual_seed(0)
     tiles, labels = list[Tensor](), list[int]()
-    pictures = [torch.tensor(own).permute(2, 0, 1).float() / 255 for own in load_sample_images().images]
+    pictures = [torch.tensor(image).permute(2, 0, 1).float() / 255 for image in load_sample_images().images]
     for number in range(_TILES):
         picture = pictures[number % 2]
-        top, left = (int(torch.randint(own - side + 1, (), generator=source)) for own in picture.shape[1:])
+        top, left = (int(torch.randint(size - side + 1, (), generator=source)) for size in picture.shape[1:])
         tiles.append(picture[:, top : top + side, left : left + side])
         labels.append(number % 2 * 3 + left * 3 // (picture.shape[2] - side + 1))
     return DataLoader(TensorDataset(torch.stack(tiles), torch.tensor(labels)), 32)
@@ -128,11 +128,11 @@ def table() -> tuple[nn.Module, None, DataLoader[Any]]:
     """A perceptron with dropout on the 30 numbers of a breast cancer record."""
     from sklearn.datasets import load_breast_cancer  # noqa: PLC0415 - an extra
 
-    found: Any = load_breast_cancer()
-    rows = torch.tensor((found.data - found.data.mean(0)) / found.data.std(0)).float()
+    cancer: Any = load_breast_cancer()
+    rows = torch.tensor((cancer.data - cancer.data.mean(0)) / cancer.data.std(0)).float()
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(30, 64), nn.ReLU(), nn.Dropout(0.2), nn.Linear(64, 2))
-    return model, None, DataLoader(TensorDataset(rows, torch.tensor(found.target)), 32)
+    return model, None, DataLoader(TensorDataset(rows, torch.tensor(cancer.target)), 32)
 
 
 def survey() -> Subject:

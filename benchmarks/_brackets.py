@@ -32,20 +32,20 @@ def is_valid(text: str) -> bool:
 def draw(generator: torch.Generator) -> str:
     """Draw a text of the grammar that fits."""
     while True:
-        text = _drawn(generator, 0)
+        text = _draw_balanced(generator, 0)
         if 2 <= len(text) <= PLACES:  # noqa: PLR2004 - the empty text and a single letter are too easy
             return text
 
 
-def _drawn(generator: torch.Generator, depth: int) -> str:
+def _draw_balanced(generator: torch.Generator, depth: int) -> str:
     kind = int(torch.randint(6, (), generator=generator))
     if kind >= 4 or depth > PLACES:  # noqa: PLR2004 - two of six draws end
         return ""
     first = {0: "a", 1: "("}.get(kind, "[" if kind == 2 else "(")  # noqa: PLR2004
     if first == "a":
-        return "a" + _drawn(generator, depth + 1)
+        return "a" + _draw_balanced(generator, depth + 1)
     last = ")" if first == "(" else "]"
-    return first + _drawn(generator, depth + 1) + last + _drawn(generator, depth + 1)
+    return first + _draw_balanced(generator, depth + 1) + last + _draw_balanced(generator, depth + 1)
 
 
 def brackets() -> nn.Module:

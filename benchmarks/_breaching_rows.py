@@ -30,7 +30,7 @@ def beside_breaching(
     """
     psnr, seconds = [], []
     ratios: dict[str, list[float]] = {"auto": [], "inverting-gradients": []}
-    own: Mapping[str, Mapping[str, Any]] = {"auto": {}, "inverting-gradients": settings}
+    attack_settings: Mapping[str, Mapping[str, Any]] = {"auto": {}, "inverting-gradients": settings}
     with stored(PHOTOGRAPHS, model, victims) as task, breaching() as theirs, engine() as ours:
         theirs.ask(with_settings(task, max_iterations=2))
         for attack in ratios:
@@ -40,13 +40,13 @@ def beside_breaching(
             peer = theirs.ask(with_settings(one, max_iterations=iterations))
             psnr.append(peer.psnr)
             seconds.append(peer.seconds)
-            for attack, found in ratios.items():
+            for attack, ratio in ratios.items():
                 goal = Goal("psnr", peer.psnr)
-                aim = one.model_copy(update={"attack": attack, "goal": goal, "settings": own[attack]})
+                aim = one.model_copy(update={"attack": attack, "goal": goal, "settings": attack_settings[attack]})
                 run = ours.ask(aim)
-                found.append(peer.seconds / run.seconds if run.reached or run.psnr >= peer.psnr else 0.0)
+                ratio.append(peer.seconds / run.seconds if run.reached or run.psnr >= peer.psnr else 0.0)
     where, musts = f"{setting}, {iterations} iterations of breaching", {"auto": ">= 5", "inverting-gradients": least}
     yield measured("breaching: PSNR", where, psnr, "dB", "")
     yield measured("breaching: seconds", where, seconds, "s", "")
-    for attack, found in ratios.items():
-        yield measured(f"breaching / {attack}: time to the same PSNR", where, found, "times", musts[attack])
+    for attack, ratio in ratios.items():
+        yield measured(f"breaching / {attack}: time to the same PSNR", where, ratio, "times", musts[attack])

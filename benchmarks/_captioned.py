@@ -31,7 +31,7 @@ _MODULES = ("_blocks.4", "_blocks.10", "_bn1")
 GRID, PIXELS, END = 7, 224, 0
 _VIEWS = 8
 SETTINGS = DevilConfig(width=256, blocks=3, heads=4, prompts=2, steps=240, batch=16, rate=1e-3)
-TOLD = 20  # images of each class of CIFAR-10 that are captioned
+CAPTIONED = 20  # images of each class of CIFAR-10 that are captioned
 
 
 class Captioned(NamedTuple):
@@ -86,14 +86,14 @@ def network() -> nn.Module:
 @torch.no_grad()
 def read(images: Iterable[Tensor]) -> list[Tensor]:
     """Return features of images (3, 224, 224), each layer averaged to the grid of the deepest."""
-    found: list[list[Tensor]] = [[] for _ in LAYERS]
-    names = [f"encoder.network.{own}" for own in _MODULES]
+    parts: list[list[Tensor]] = [[] for _ in LAYERS]
+    names = [f"encoder.network.{module}" for module in _MODULES]
     for image in images:
         with layer_outputs(network(), names) as seen:
             network()(image[None])
-        for own, (_, features) in zip(found, seen, strict=True):
-            own.append(F.adaptive_avg_pool2d(features, GRID).half())
-    return [torch.cat(own) for own in found]
+        for part, (_, features) in zip(parts, seen, strict=True):
+            part.append(F.adaptive_avg_pool2d(features, GRID).half())
+    return [torch.cat(pieces) for pieces in parts]
 
 
 def load(file: Path) -> Tensor:
@@ -102,7 +102,7 @@ def load(file: Path) -> Tensor:
 
 
 @cache
-def told() -> Captioned:
+def captioned_images() -> Captioned:
     """Return what translators learn from: one photograph of each class of the samples, and images of CIFAR-10.
 
     Each photograph is there eight times: as it is, and in parts of three quarters, which are mirrored.
@@ -112,16 +112,16 @@ def told() -> Captioned:
     source = torch.Generator().manual_seed(0)
 
     def views() -> Iterator[Tensor]:
-        for image in (load(every[own]) for own in chosen):
+        for image in (load(every[number]) for number in chosen):
             yield image
             for _ in range(_VIEWS - 1):
                 top, left = torch.randint(0, PIXELS // 4, (2,), generator=source).tolist()
                 part = image[None, :, top : top + 3 * PIXELS // 4, left : left + 3 * PIXELS // 4]
                 yield F.interpolate(part, (PIXELS, PIXELS), mode="bilinear").flip(-1)[0]
 
-    small, labels = cifar("train", TOLD)
-    features = [torch.cat(own) for own in zip(read(views()), read(small), strict=True)]
-    return Captioned(features, [named[own] for own in chosen for _ in range(_VIEWS)] + labels)
+    small, labels = cifar("train", CAPTIONED)
+    features = [torch.cat(pair) for pair in zip(read(views()), read(small), strict=True)]
+    return Captioned(features, [named[number] for number in chosen for _ in range(_VIEWS)] + labels)
 
 
 def cifar(part: str, each: int) -> tuple[Tensor, list[str]]:
@@ -130,7 +130,7 @@ def cifar(part: str, each: int) -> tuple[Tensor, list[str]]:
     path = folder("FEDSIM_CIFAR10", "a torchvision root or pack of CIFAR-10")
     data = method.make(method.config.model_validate({"path": path, "train": 10 * each, "test": 10 * each}))
     batch = data.train if part == "train" else data.test
-    mean, std = (torch.tensor(own).view(-1, 1, 1) for own in (data.spec.mean, data.spec.std))
+    mean, std = (torch.tensor(statistic).view(-1, 1, 1) for statistic in (data.spec.mean, data.spec.std))
     pixels = F.interpolate(batch.inputs * std + mean, (PIXELS, PIXELS), mode="bicubic").clamp(0, 1)
     return pixels, [CIFAR[label] for label in batch.labels.tolist()]
 
@@ -141,9 +141,9 @@ CIFAR = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse"
 @cache
 def tokenizer() -> Tokenizer:
     """Return the language model's tokenizer."""
-    found = news(8).tokenizer
-    assert found is not None
-    return found
+    words = news(8).tokenizer
+    assert words is not None
+    return words
 
 
 @cache
@@ -161,18 +161,18 @@ def translator(is_dropping: bool = True) -> Translator:
     """Return a trained translator; without dropping, neither places nor layers were left out while it learned."""
     rates = {} if is_dropping else {"hidden_places": 0.0, "hidden_layers": 0.0}
     method = Devil(SETTINGS.model_copy(update=rates))
-    own = method.make_translator(list(LAYERS.values()), language().width, torch.Generator().manual_seed(0))
+    made = method.make_translator(list(LAYERS.values()), language().width, torch.Generator().manual_seed(0))
 
     def make(path: Path) -> None:
-        known = told()
+        known = captioned_images()
         captions: Sequence[list[int]] = [tokens(name) for name in known.names]
-        costs = method.train(own, language(), known.features, captions, torch.Generator().manual_seed(1))
-        torch.save({"weights": own.state_dict(), "costs": torch.tensor(costs)}, path / "translator.pt")
+        costs = method.train(made, language(), known.features, captions, torch.Generator().manual_seed(1))
+        torch.save({"weights": made.state_dict(), "costs": torch.tensor(costs)}, path / "translator.pt")
 
     name = f"devil-{SETTINGS.steps}-{'dropping' if is_dropping else 'whole'}-2"
     path = checkpoints.make_once(name, make, takes="ten minutes")
-    own.load_state_dict(torch.load(path / "translator.pt", weights_only=True)["weights"])
-    return own.eval()
+    made.load_state_dict(torch.load(path / "translator.pt", weights_only=True)["weights"])
+    return made.eval()
 
 
 if __name__ == "__main__":

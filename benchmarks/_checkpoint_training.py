@@ -13,13 +13,13 @@ from fedsim.core.types import Tokenizer
 
 def tokens_of(texts: Sequence[str], tokenizer: Tokenizer) -> Tensor:
     """Return the tokens of texts, one text a line, shape (N,)."""
-    return torch.tensor([token for own in texts for token in tokenizer.encode(own + "\n")])
+    return torch.tensor([token for text in texts for token in tokenizer.encode(text + "\n")])
 
 
 def places(tokens: Tensor) -> Tensor:
     """Return at which place of ascending tokens each stands, by its number; -1 of those that are not among them."""
-    found = torch.full((int(tokens.max()) + 1,), -1)
-    return found.scatter_(0, tokens, torch.arange(len(tokens)))
+    numbers = torch.full((int(tokens.max()) + 1,), -1)
+    return numbers.scatter_(0, tokens, torch.arange(len(tokens)))
 
 
 def descend(

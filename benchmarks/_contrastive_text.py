@@ -48,7 +48,7 @@ class Contrast:
             loss = self._loss(self._model(tokens), torch.zeros(len(tokens), dtype=torch.long))
         gradients = torch.autograd.grad(loss, self._parameters, allow_unused=True, materialize_grads=True)
         pairs = zip(gradients, self._observed, strict=True)
-        cosines = [(own * g).sum() / (own.norm() * g.norm()).clamp_min(_TINY) for own, g in pairs]
+        cosines = [(slope * g).sum() / (slope.norm() * g.norm()).clamp_min(_TINY) for slope, g in pairs]
         return 1.0 - float(torch.stack(cosines).mean())
 
     def _dropout(self) -> AbstractContextManager[None]:

@@ -23,7 +23,7 @@ from fedsim.scenario.data import load_dataset
 
 _BINS = 512
 _ALMOST = 0.45  # median |bias| over the row norm that an informed server allows itself; the check's bound is 0.5
-_FOUND = 25.0  # dB
+_RECOVERED = 25.0  # dB
 _SMALLEST = 1e-6  # share of the largest bias gradient below which a quotient is rounding
 
 
@@ -104,8 +104,8 @@ def _slabs(noise: float, share: float, units: int = _BINS) -> Callable[[torch.Ge
         model, data = _bare("lenet", generator)
         public, entries = data.test.inputs.flatten(1).double(), math.prod(data.spec.shape)
         common = torch.ones(entries, dtype=torch.float64) / entries**0.5
-        own = torch.randn(units, entries, generator=generator, dtype=torch.float64) / entries**0.5
-        rows = own if math.isinf(noise) else common + noise * own
+        noises = torch.randn(units, entries, generator=generator, dtype=torch.float64) / entries**0.5
+        rows = noises if math.isinf(noise) else common + noise * noises
         rows = rows / rows.norm(dim=1, keepdim=True)
         lows, highs = _bounds(public @ rows.T, share, generator)
         steep = (1 / (highs - lows)).clamp_max(10 * (1 / (highs - lows)).median())
@@ -193,7 +193,7 @@ def recovered(sent: Sent, batch: Batch) -> list[bool]:
     layer = cast("nn.Linear", sent.model.get_submodule(sent.layer))
     with seeding.isolate_randomness(0):
         loss = cross_entropy(sent.model(batch.inputs), batch.labels)
-        weight, bias = (own.double() for own in torch.autograd.grad(loss, [layer.weight, layer.bias]))
+        weight, bias = (slope.double() for slope in torch.autograd.grad(loss, [layer.weight, layer.bias]))
     rows = torch.cat([weight, bias[:, None]], 1) * sent.scales[:, None]
     if len(sent.order):
         nested = rows[sent.order]
@@ -203,4 +203,4 @@ def recovered(sent: Sent, batch: Batch) -> list[bool]:
         return [False] * len(batch)
     guesses, truth = rows[:, :-1] / rows[:, -1:], batch.inputs.flatten(1).double()
     errors = torch.cdist(truth, guesses) ** 2 / truth.shape[1] * sent.data.spec.std[0] ** 2
-    return (-10 * errors.amin(1).log10() > _FOUND).tolist()
+    return (-10 * errors.amin(1).log10() > _RECOVERED).tolist()

@@ -13,7 +13,7 @@ from fedsim.core import registry, seeding
 from fedsim.core.checkpoints import SMOLLM2, smollm2
 from fedsim.core.hooks import Condition
 from fedsim.core.losses import IGNORED
-from fedsim.core.past import KeyValues, Stack, stack_of
+from fedsim.core.past import KeyValues, LayerStack, stack_of
 from fedsim.core.types import Dataset, Generated, InputSpec, Limits, Tokenizer
 from fedsim.generation import generate
 from fedsim.models._checkpoint import causal_model
@@ -24,45 +24,45 @@ _TOKENS = 49_152
 class Timed(nn.Module):
     """A model that counts the rows it is shown, and the seconds that it takes."""
 
-    def __init__(self, own: nn.Module) -> None:
+    def __init__(self, module: nn.Module) -> None:
         super().__init__()
-        self.own, self.rows, self.seconds = own, 0, 0.0
+        self.module, self.rows, self.seconds = module, 0, 0.0
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Return scores."""
         begin = time.perf_counter()
-        found = self.own(tokens)
+        scores = self.module(tokens)
         self.rows, self.seconds = self.rows + len(tokens), self.seconds + time.perf_counter() - begin
-        return found
+        return scores
 
-    def stack(self) -> Stack | None:
+    def stack(self) -> LayerStack | None:
         """Return the layers, which count and are timed too."""
-        own = stack_of(self.own)
-        return None if own is None else _TimedLayers(self, own)
+        layers = stack_of(self.module)
+        return None if layers is None else _TimedLayers(self, layers)
 
 
 class _TimedLayers:
-    def __init__(self, timed: Timed, own: Stack) -> None:
-        self._timed, self._own, self.depth = timed, own, own.depth
+    def __init__(self, timed: Timed, layers: LayerStack) -> None:
+        self._timed, self._layers, self.depth = timed, layers, layers.depth
 
     def embed(self, tokens: Tensor) -> Tensor:
         self._timed.rows += len(tokens)
-        return self._own.embed(tokens)
+        return self._layers.embed(tokens)
 
     def place(self, hidden: Tensor, positions: Tensor) -> Any:
-        return self._own.place(hidden, positions)
+        return self._layers.place(hidden, positions)
 
     def layer(self, number: int, hidden: Tensor, place: Any, mask: Tensor | None, store: KeyValues) -> Tensor:
         begin = time.perf_counter()
-        found = self._own.layer(number, hidden, place, mask, store)
+        output = self._layers.layer(number, hidden, place, mask, store)
         self._timed.seconds += time.perf_counter() - begin
-        return found
+        return output
 
     def score(self, hidden: Tensor) -> Tensor:
         begin = time.perf_counter()
-        found = self._own.score(hidden)
+        scores = self._layers.score(hidden)
         self._timed.seconds += time.perf_counter() - begin
-        return found
+        return scores
 
 
 def real_model(length: int = 64) -> nn.Module:
@@ -79,17 +79,17 @@ def news(length: int, seed: int = 1) -> Dataset:
 def beginnings(data: Dataset, count: int, tokens: int) -> Condition:
     """Return the first tokens of test sentences that are longer."""
     enough = (data.test.labels != IGNORED).sum(1) > tokens
-    return Condition(tuple(tuple(own) for own in data.test.inputs[enough][:count, :tokens].tolist()))
+    return Condition(tuple(tuple(row) for row in data.test.inputs[enough][:count, :tokens].tolist()))
 
 
 def write(
-    name: str, settings: dict[str, Any], model: nn.Module, asked: Condition, limits: Limits, tokenizer: Tokenizer
+    name: str, settings: dict[str, Any], model: nn.Module, condition: Condition, limits: Limits, tokenizer: Tokenizer
 ) -> list[Generated]:
     """Return what a decoder writes behind each beginning, with the same seeds for all decoders."""
     method = registry.get("component", name)
     decoder = method.make(method.config.model_validate(settings)).named(name)
-    sources = seeding.generators(0, "written", [(row,) for row in range(len(asked))])
-    return generate(decoder, model, asked, limits, sources, tokenizer=tokenizer)
+    sources = seeding.generators(0, "written", [(row,) for row in range(len(condition))])
+    return generate(decoder, model, condition, limits, sources, tokenizer=tokenizer)
 
 
 @torch.no_grad()

@@ -30,7 +30,7 @@ def client_step(
     *,
     classes: bool = False,
     level: float | None = None,
-    told: bool = False,
+    grants_draws: bool = False,
 ) -> Client:
     """Return a step of task denoising on a batch.
 
@@ -41,19 +41,19 @@ def client_step(
         seed: of the noise.
         classes: whether the model is told them.
         level: the noise level of all images; drawn when absent.
-        told: whether the server knows level and noise.
+        grants_draws: whether the server knows level and noise.
     """
     method = registry.get("task", "denoising")
     task = method.make(method.config.model_validate({"classes": classes, "class_dropout": 0.0})).named("denoising")
-    draws = task.drawn(batch, seeding.generator(seed, "client step"))
+    draws = task.named_draws(batch, seeding.generator(seed, "client step"))
     if level is not None:
         draws["task.level"] = torch.full_like(draws["task.level"], level)
-    names = [name for name, own in model.named_parameters() if own.requires_grad]
+    names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     loss = task.loss(*task.answer(model, batch, draws))
     slopes = torch.autograd.grad(loss, [model.get_parameter(name) for name in names])
     tensors: dict[str, Tensor] = dict(zip(names, slopes, strict=True))
     observation = observed(model, spec, batch, tensors, task)
-    return Client(batch, draws, replace(observation, draws=(draws,)) if told else observation)
+    return Client(batch, draws, replace(observation, draws=(draws,)) if grants_draws else observation)
 
 
 def observed(

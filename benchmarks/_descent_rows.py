@@ -99,7 +99,7 @@ def _iterations(
     setting: str, data: Settings, model: Settings, iterations: int, musts: Musts, passes: int
 ) -> Iterator[Row]:
     default, prepared = [], []
-    own: dict[int, list[float]] = {victims: [] for victims in musts}
+    of_victims: dict[int, list[float]] = {victims: [] for victims in musts}
     with (
         stored(data, model, max(musts)) as task,
         yardstick() as plain,
@@ -111,17 +111,17 @@ def _iterations(
         for _ in range(passes):
             default.append(_seconds_an_iteration(plain.ask(one)))
             prepared.append(_seconds_an_iteration(tuned.ask(one)))
-            for victims, seconds in own.items():
+            for victims, seconds in of_victims.items():
                 together = with_settings(one, **_ENDLESS).model_copy(update={"together": victims})
                 seconds.append(_seconds_an_iteration(ours.ask(together)) / victims)
     yield _milliseconds("yardstick, default process", setting, default)
     yield _milliseconds("yardstick, our process settings", setting, prepared)
     for victims, (must_default, must_prepared) in musts.items():
         where = f"{setting}, {victims} at once"
-        yield _milliseconds("ours", where, own[victims])
-        yield _ratio("yardstick, default process / ours: iteration", where, default, own[victims], must_default)
+        yield _milliseconds("ours", where, of_victims[victims])
+        yield _ratio("yardstick, default process / ours: iteration", where, default, of_victims[victims], must_default)
         name = "yardstick, our process settings / ours: iteration"
-        yield _ratio(name, where, prepared, own[victims], must_prepared)
+        yield _ratio(name, where, prepared, of_victims[victims], must_prepared)
 
 
 def _seconds_an_iteration(run: Run) -> float:

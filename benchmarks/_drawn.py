@@ -31,8 +31,8 @@ def draw(model: nn.Module, name: str, settings: Mapping[str, Any], spec: InputSp
     sampler = method.make(method.config.model_validate(dict(settings)))
     classes = torch.arange(count) % spec.classes
     sources = seeding.generators(seed, "drawing", [(number,) for number in range(count)])
-    found = sample(sampler, model, Condition(((),) * count, {"class": classes}), spec.shape, sources, at_once=AT_ONCE)
-    return torch.stack([own.x for own in found if own.x is not None])
+    samples = sample(sampler, model, Condition(((),) * count, {"class": classes}), spec.shape, sources, at_once=AT_ONCE)
+    return torch.stack([generated.x for generated in samples if generated.x is not None])
 
 
 def classifier_features(data: Dataset, name: str) -> Features:
@@ -68,8 +68,8 @@ def efficientnet_features(spec: InputSpec) -> Features | None:
 def save_pictures(images: Sequence[Tensor], spec: InputSpec, file: Path, larger: int = 2) -> None:
     """Write rows of images as one PNG, each row a tensor (N, C, H, W)."""
     rows = []
-    for own in images:
-        pixels = np.asarray(to_pixels(own, spec)).transpose(0, 2, 3, 1)
+    for row in images:
+        pixels = np.asarray(to_pixels(row, spec)).transpose(0, 2, 3, 1)
         rows.append(np.concatenate([np.pad(one, ((1, 1), (1, 1), (0, 0)), constant_values=1.0) for one in pixels], 1))
     whole = (np.concatenate(rows, 0) * 255).round().astype(np.uint8)
     picture = Image.fromarray(whole[..., 0] if whole.shape[-1] == 1 else whole)

@@ -18,7 +18,7 @@ class Case(NamedTuple):
 
     words: str
     data: Mapping[str, Any]
-    own: Mapping[str, Any]
+    model_settings: Mapping[str, Any]
     few: int
     batch_size: int = 1
     share: str = ">= 0.9"
@@ -29,7 +29,7 @@ class Case(NamedTuple):
     @property
     def model(self) -> Mapping[str, Any]:
         """The model and its settings."""
-        return {"name": LENET, **self.own}
+        return {"name": LENET, **self.model_settings}
 
     @property
     def setting(self) -> str:
@@ -59,7 +59,7 @@ def fixed(activation: str) -> Mapping[str, Any]:
 _NARROW: Mapping[str, Any] = {"name": RESNET, "width": 8, "activation": "silu"}
 CASES = (
     Case("sigmoid, MNIST", DIGITS, {}, 5, seconds="< 8"),
-    *(Case(f"{own}, MNIST", DIGITS, {"activation": own}, 1) for own in ("tanh", "silu", "gelu", "softplus")),
+    *(Case(f"{kind}, MNIST", DIGITS, {"activation": kind}, 1) for kind in ("tanh", "silu", "gelu", "softplus")),
     Case("sigmoid, dropout 0.5, MNIST", DIGITS, {"dropout": 0.5}, 3),
     Case("sigmoid, CIFAR-10", PHOTOGRAPHS, {}, 2, seconds="< 40"),
     Case("sigmoid, MNIST", DIGITS, {}, 3, 2, ">= 0.8"),
@@ -92,7 +92,7 @@ CASES = (
         )
     ),
     *(
-        Case(f"ResNet-18 of width 4, {own}, fixed statistics, digits", SMALL, fixed(own), 5, size, "")
-        for own, size in (("silu", 1), ("gelu", 1), ("silu", 2), ("silu", 4))
+        Case(f"ResNet-18 of width 4, {activation}, fixed statistics, digits", SMALL, fixed(activation), 5, size, "")
+        for activation, size in (("silu", 1), ("gelu", 1), ("silu", 2), ("silu", 4))
     ),
 )  # fmt: skip

@@ -87,30 +87,32 @@ def _cell(model: Mapping[str, Any], condition: Condition, words: str, budget: fl
         observed_victims(SMALL, model, _VICTIMS, batch_size=condition.batch_size, trained=condition.trained)
     )
     for name in condition.attacks:
-        yield from _rows(name, [seen_of(own) for own in observed], words, budget)
+        yield from _rows(name, [seen_of(victim) for victim in observed], words, budget)
     yield ceiling_row(observed[0], words)
 
 
 def _rows(name: str, victims: Sequence[Victim], words: str, budget: float) -> Iterator[Row]:
     setting = f"{words}, {name}"
     try:
-        found = [_attacked(name, victim, number, budget) for number, victim in enumerate(victims)]
+        outcomes = [_attacked(name, victim, number, budget) for number, victim in enumerate(victims)]
     except NotApplicable as reason:
         yield measured(f"refused: {reason}", setting, [1.0], "share", "")
         return
-    yield exact_row(setting, [one.worst for one in found])
-    stopped = [float(one.guess is None) for one in found]
+    yield exact_row(setting, [one.worst for one in outcomes])
+    stopped = [float(one.guess is None) for one in outcomes]
     yield measured(f"stopped after {budget:g} s", setting, stopped, "share", "", statistics.mean(stopped))
-    yield measured("worst PSNR of an update", setting, [one.worst for one in found], "dB", "")
-    yield measured("processor seconds an update", setting, [one.seconds for one in found], "s", "")
+    yield measured("worst PSNR of an update", setting, [one.worst for one in outcomes], "dB", "")
+    yield measured("processor seconds an update", setting, [one.seconds for one in outcomes], "s", "")
 
 
 def exact_row(setting: str, worst: Sequence[float]) -> Row:
     """Return the share of updates whose worst image is above the bound, with its interval in the setting."""
-    exact = [float(own > _EXACT) for own in worst]
+    exact = [float(psnr > _EXACT) for psnr in worst]
     bounds = wilson(sum(exact), len(exact))
-    told = f"{setting}, 95 % [{bounds.low:.2f}, {bounds.high:.2f}]"
-    return measured(f"updates with every image > {_EXACT:g} dB", told, exact, "share", "", statistics.mean(exact))
+    words_with_bounds = f"{setting}, 95 % [{bounds.low:.2f}, {bounds.high:.2f}]"
+    return measured(
+        f"updates with every image > {_EXACT:g} dB", words_with_bounds, exact, "share", "", statistics.mean(exact)
+    )
 
 
 def _attacked(name: str, victim: Victim, number: int, budget: float) -> Outcome:
@@ -120,9 +122,9 @@ def _attacked(name: str, victim: Victim, number: int, budget: float) -> Outcome:
 
 def ceiling_row(victim: Observed, words: str) -> Row:
     """Return the share of images that the ideal attacker recovers of one update, up to the same PSNR."""
-    found = reach([ceiling_of(victim, seconds=_CEILING).ceiling], Rule.of("psnr", _EXACT))
-    if found is None or found.share is None or found.psnr is None:
-        return measured(f"ceiling: {found.told if found else 'none'}", words, [0.0], "share", "")
+    reached = reach([ceiling_of(victim, seconds=_CEILING).ceiling], Rule.of("psnr", _EXACT))
+    if reached is None or reached.share is None or reached.psnr is None:
+        return measured(f"ceiling: {reached.told if reached else 'none'}", words, [0.0], "share", "")
     return measured(
-        f"ideal attacker: images > {_EXACT:g} dB, median {found.psnr:.0f} dB", words, [found.share], "share", ""
+        f"ideal attacker: images > {_EXACT:g} dB, median {reached.psnr:.0f} dB", words, [reached.share], "share", ""
     )

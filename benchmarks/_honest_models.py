@@ -104,13 +104,13 @@ def _trained(kind: str, seed: int) -> Iterator[Honest]:
             yield made._replace(group=f"trained, {after} steps", model=copy.deepcopy(made.model))
 
 
-def _changed(own: Honest, what: str, strength: float, change: Callable[[Tensor, float], Tensor]) -> Honest:
-    model = copy.deepcopy(own.model)
+def _changed(honest: Honest, what: str, strength: float, change: Callable[[Tensor, float], Tensor]) -> Honest:
+    model = copy.deepcopy(honest.model)
     with torch.no_grad():
         for weight in model.parameters():
             if weight.dim() > 1:
                 weight.copy_(change(weight, strength))
-    return own._replace(group=f"{what}, {strength:g}", model=model)
+    return honest._replace(group=f"{what}, {strength:g}", model=model)
 
 
 def _pruned(weight: Tensor, share: float) -> Tensor:
@@ -124,14 +124,14 @@ def _quantised(weight: Tensor, bits: float) -> Tensor:
     return (weight / step).round() * step
 
 
-def accuracy(own: Honest) -> float:
+def accuracy(honest: Honest) -> float:
     """Return the share of the test set that a model classifies rightly."""
-    model, test = copy.deepcopy(own.model).eval(), own.data.test
+    model, test = copy.deepcopy(honest.model).eval(), honest.data.test
     with torch.no_grad():
         return float((model(test.inputs).argmax(1) == test.labels).double().mean())
 
 
 def batch_of(data: Dataset, seed: int, examples: int) -> Batch:
     """Return some training examples, drawn at random."""
-    drawn = torch.randint(len(data.train.inputs), (examples,), generator=torch.Generator().manual_seed(seed))
-    return data.train.taken(drawn)
+    chosen = torch.randint(len(data.train.inputs), (examples,), generator=torch.Generator().manual_seed(seed))
+    return data.train.taken(chosen)

@@ -45,7 +45,7 @@ def literal_dia(observation: Observation, iterations: int, generator: torch.Gene
     lowest, highest = _pixel_range(observation.spec, image)
     optimizer = torch.optim.Adam([image, *masks], lr=_LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.1, patience=_PLATEAU)
-    best, least, found = image.detach().clone(), math.inf, 0
+    best, least, best_iteration = image.detach().clone(), math.inf, 0
     for iteration in range(1, iterations + 1):
         optimizer.zero_grad()
         model.zero_grad()
@@ -60,8 +60,8 @@ def literal_dia(observation: Observation, iterations: int, generator: torch.Gene
         value = objective.item()
         on_step(Step(0, iteration, iterations, value, min(least, value), image.detach()))
         if value < least:
-            best, least, found = image.detach().clone(), value, iteration
-        if value < _THRESHOLD or iteration - found >= _STALL:
+            best, least, best_iteration = image.detach().clone(), value, iteration
+        if value < _THRESHOLD or iteration - best_iteration >= _STALL:
             break
         optimizer.step()
         schedule.step(value)
@@ -75,9 +75,9 @@ def literal_dia(observation: Observation, iterations: int, generator: torch.Gene
 def _cosine_distance(gradient: Sequence[Tensor], observed: Sequence[Tensor]) -> Tensor:
     """Return 1 - cosine of the whole gradients."""
     product, ours, theirs = (torch.zeros(()).to(gradient[0]) for _ in range(3))
-    for own, target in zip(gradient, observed, strict=True):
-        product = product + (own * target).sum()
-        ours = ours + own.pow(2).sum()
+    for slope, target in zip(gradient, observed, strict=True):
+        product = product + (slope * target).sum()
+        ours = ours + slope.pow(2).sum()
         theirs = theirs + target.pow(2).sum()
     return 1.0 - product / (ours.sqrt() * theirs.sqrt() + 1e-8)
 

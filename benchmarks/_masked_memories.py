@@ -29,7 +29,7 @@ class Material(NamedTuple):
     data: Dataset
     members: Tensor
     others: Tensor
-    own: Tensor
+    of_attacker: Tensor
     planted: Tensor
     left_out: Tensor
 
@@ -41,9 +41,9 @@ def material() -> Material:
     texts = data.train.inputs
     whole = texts[(texts != data.spec.padding).all(1)].unique(dim=0)
     generator = seeding.generator(0, "masked memories")
-    members, others, own = whole[torch.randperm(len(whole), generator=generator)[: 3 * MEMBERS]].chunk(3)
-    drawn = torch.randint(data.spec.vocabulary or 0, (2 * PLANTED, LENGTH), generator=generator)
-    return Material(data, members, others, own, *drawn.chunk(2))
+    members, others, of_attacker = whole[torch.randperm(len(whole), generator=generator)[: 3 * MEMBERS]].chunk(3)
+    random_texts = torch.randint(data.spec.vocabulary or 0, (2 * PLANTED, LENGTH), generator=generator)
+    return Material(data, members, others, of_attacker, *random_texts.chunk(2))
 
 
 def memory(texts: Material, trained: str) -> nn.Module:
@@ -55,7 +55,7 @@ def memory(texts: Material, trained: str) -> nn.Module:
 def reference(texts: Material) -> nn.Module:
     """Return the attacker's reference, trained briefly on texts of its own."""
     steps = TRAINED["briefly"]
-    return _model(texts.data, texts.own, f"masked-reference-{steps}", steps)
+    return _model(texts.data, texts.of_attacker, f"masked-reference-{steps}", steps)
 
 
 def _model(data: Dataset, texts: Tensor, name: str, steps: int) -> nn.Module:
@@ -63,10 +63,10 @@ def _model(data: Dataset, texts: Tensor, name: str, steps: int) -> nn.Module:
     with seeding.isolate_randomness(0):
         model = family.make(family.config.model_validate({"width": 64, "blocks": 2, "hidden": 172}), data.spec)
     examples = Batch(texts, texts)
-    own = Dataset(examples, examples.taken(torch.arange(8)), data.spec, ("text",), task="masked-diffusion")
+    dataset = Dataset(examples, examples.taken(torch.arange(8)), data.spec, ("text",), task="masked-diffusion")
 
     def make(folder: Path) -> None:
-        train(model, own, Recipe(name, name, {}, steps, _BATCH, rate=3e-3), lambda _step, _loss: None)
+        train(model, dataset, Recipe(name, name, {}, steps, _BATCH, rate=3e-3), lambda _step, _loss: None)
         torch.save(model.state_dict(), folder / "weights.pt")
 
     folder = checkpoints.make_once(f"{name}-{len(texts)}-{LENGTH}", make, takes="some minutes")

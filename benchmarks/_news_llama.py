@@ -58,9 +58,9 @@ def went_on(name: str, prepare: Callable[[nn.Module], nn.Module], loss: Loss) ->
     start = base()
 
     def make(folder: Path) -> None:
-        own = load_writer(str(start))
-        train(prepare(own.model), loss, MORE_STEPS, MORE_RATE, seed=1)
-        _save(own, folder)
+        writer = load_writer(str(start))
+        train(prepare(writer.model), loss, MORE_STEPS, MORE_RATE, seed=1)
+        _save(writer, folder)
 
     return checkpoints.make_once(f"{_VERSION}-{name}", make)
 
@@ -68,14 +68,14 @@ def went_on(name: str, prepare: Callable[[nn.Module], nn.Module], loss: Loss) ->
 def train(model: nn.Module, loss: Loss, steps: int, rate: float, seed: int) -> None:
     """Train in place on random windows of the training reports, with a step size that falls to zero."""
     model.train()
-    parameters = [own for own in model.parameters() if own.requires_grad]
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, rate, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     text, numbers = _training_text(), torch.Generator().manual_seed(seed)
     for _ in range(steps):
         starts = torch.randint(len(text) - LENGTH, (BATCH,), generator=numbers)
         optimizer.zero_grad()
-        loss(model, torch.stack([text[own : own + LENGTH] for own in starts])).backward()
+        loss(model, torch.stack([text[start : start + LENGTH] for start in starts])).backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         schedule.step()
@@ -84,8 +84,8 @@ def train(model: nn.Module, loss: Loss, steps: int, rate: float, seed: int) -> N
 
 def windows(writer: Writer) -> Tensor:
     """Return the first window of every test report that is long enough, shape (N, LENGTH)."""
-    found = [writer.tokenizer.encode(own)[:LENGTH] for own in reports()[1]]
-    return torch.tensor([own for own in found if len(own) == LENGTH])
+    texts = [writer.tokenizer.encode(report)[:LENGTH] for report in reports()[1]]
+    return torch.tensor([text for text in texts if len(text) == LENGTH])
 
 
 def _training_text() -> Tensor:
@@ -101,14 +101,14 @@ def _make_tokenizer(folder: Path) -> None:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers  # noqa: PLC0415 - an extra
     from transformers import PreTrainedTokenizerFast  # noqa: PLC0415 - an extra
 
-    own = Tokenizer(models.BPE())
-    own.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    own.decoder = decoders.ByteLevel()
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    own.train_from_iterator(
+    tokenizer.train_from_iterator(
         reports()[0], trainers.BpeTrainer(vocab_size=TOKENS, initial_alphabet=alphabet, special_tokens=[_END])
     )
-    PreTrainedTokenizerFast(tokenizer_object=own, eos_token=_END).save_pretrained(folder)
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=_END).save_pretrained(folder)
 
 
 def _make_base(folder: Path) -> None:
@@ -129,15 +129,15 @@ def _make_base(folder: Path) -> None:
     with seeding.isolate_randomness(0), checkpoints.quiet():
         LlamaForCausalLM(config).save_pretrained(folder)
         AutoTokenizer.from_pretrained(_tokenizer(), local_files_only=True).save_pretrained(folder)
-    own = load_writer(str(folder))
-    train(own.model, next_tokens, BASE_STEPS, RATE, seed=0)
-    _save(own, folder)
+    writer = load_writer(str(folder))
+    train(writer.model, next_tokens, BASE_STEPS, RATE, seed=0)
+    _save(writer, folder)
 
 
 def _save(writer: Writer, folder: Path) -> None:
     from transformers import AutoTokenizer  # noqa: PLC0415 - an extra
 
-    own: Any = writer.model
+    model: Any = writer.model
     with checkpoints.quiet():
-        own.own.save_pretrained(folder)
+        model.own.save_pretrained(folder)
         AutoTokenizer.from_pretrained(_tokenizer(), local_files_only=True).save_pretrained(folder)

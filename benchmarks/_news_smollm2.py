@@ -63,23 +63,23 @@ def _make(folder: Path) -> None:
 
     source = checkpoints.smollm2()
     with checkpoints.quiet():
-        own = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, attn_implementation="sdpa")
+        model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, attn_implementation="sdpa")
         saved: Any = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
-    _train(own, ModelTokenizer(source))
-    saved.model.load_state_dict(own.model.state_dict())
+    _train(model, ModelTokenizer(source))
+    saved.model.load_state_dict(model.model.state_dict())
     with checkpoints.quiet():
         saved.save_pretrained(folder)
         AutoTokenizer.from_pretrained(source, local_files_only=True).save_pretrained(folder)
 
 
-def _train(own: Any, tokenizer: ModelTokenizer) -> None:
+def _train(wrapped: Any, tokenizer: ModelTokenizer) -> None:
     """Train a model of the transformers package in place; its output layer is replaced."""
     text = tokens_of(learned(), tokenizer)
     known = torch.cat((torch.arange(SHORTLIST), tokens_of(reports()[0], tokenizer))).unique()
     place, spec = places(known), InputSpec((LENGTH,), tokenizer.vocabulary, (), (), vocabulary=tokenizer.vocabulary)
-    plain = CausalModel(own, spec)
-    own.model.embed_tokens.weight.requires_grad_(False)
-    own.set_output_embeddings(Narrow(own.model.embed_tokens.weight[known].clone()))
+    plain = CausalModel(wrapped, spec)
+    wrapped.model.embed_tokens.weight.requires_grad_(False)
+    wrapped.set_output_embeddings(Narrow(wrapped.model.embed_tokens.weight[known].clone()))
     method = EarlyExits(EarlyExitsConfig(exits=EXITS, share=SHARE))
     model = method.prepare(plain, torch.Generator()).train()
     numbers = torch.Generator().manual_seed(0)
@@ -91,14 +91,14 @@ def _train(own: Any, tokenizer: ModelTokenizer) -> None:
             scores = model(texts[:, :-1])
         return method.objective(scores.float(), place[texts[:, 1:]], 1)
 
-    descend(loss, *_optimizer(own), STEPS)
+    descend(loss, *_optimizer(wrapped), STEPS)
     model.eval()
 
 
-def _optimizer(own: Any) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+def _optimizer(wrapped: Any) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
     """Return AdamW with larger steps for the layers that learn to leave, and a step size that rises and falls."""
-    low = [weight for layer in own.model.layers[: max(EXITS)] for weight in layer.parameters()]
-    rest = [*own.model.layers[max(EXITS) :].parameters(), *own.model.norm.parameters()]
+    low = [weight for layer in wrapped.model.layers[: max(EXITS)] for weight in layer.parameters()]
+    rest = [*wrapped.model.layers[max(EXITS) :].parameters(), *wrapped.model.norm.parameters()]
     groups: list[dict[str, Any]] = [{"params": low, "lr": LOW_RATE}, {"params": rest, "lr": RATE}]
     optimizer = torch.optim.AdamW(groups, weight_decay=0.01, fused=True)
 

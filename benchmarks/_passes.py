@@ -24,7 +24,7 @@ SETTLING = 2
 def alternating(ways: Sequence[Callable[[int], None]], passes: int) -> list[list[float]]:
     """Return the seconds of processor time of every pass of every way, which is called with the pass's number."""
     seconds = in_turn([partial(_seconds, way) for way in ways], range(passes + SETTLING))
-    return [own[SETTLING:] for own in seconds]
+    return [of_way[SETTLING:] for of_way in seconds]
 
 
 def _seconds(way: Callable[[int], None], number: int) -> float:
@@ -53,6 +53,8 @@ def interval(over: Sequence[float], under: Sequence[float]) -> tuple[float, floa
     """Return the 95 % interval of the ratio of medians, by 1000 draws of passes with replacement."""
     draws = random.Random(0)
     chosen = [draws.choices(range(len(over)), k=len(over)) for _ in range(1000)]
-    ratios = [statistics.median(over[n] for n in own) / statistics.median(under[n] for n in own) for own in chosen]
+    ratios = [
+        statistics.median(over[n] for n in numbers) / statistics.median(under[n] for n in numbers) for numbers in chosen
+    ]
     low, *_, high = statistics.quantiles(ratios, n=40)
     return low, high

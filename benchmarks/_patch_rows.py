@@ -116,17 +116,17 @@ class _Outcome(NamedTuple):
 
 
 def _rows(case: Case, victims: int) -> list[Row]:
-    found = [_attack(case, victim, number) for number, victim in enumerate(case.setting.victims(victims))]
+    outcomes = [_attack(case, victim, number) for number, victim in enumerate(case.setting.victims(victims))]
     words = case.words
-    exact = [float(one.worst > _EXACT) for one in found]
-    placed, separated = [one.placed for one in found], [one.separated for one in found]
+    exact = [float(one.worst > _EXACT) for one in outcomes]
+    placed, separated = [one.placed for one in outcomes], [one.separated for one in outcomes]
     must_place = ">= 1" if case.share else ""
     return [
         measured(_NAME, words, exact, "share", case.share, statistics.mean(exact)),
-        measured("worst PSNR of an update", words, [one.worst for one in found], "dB", ""),
+        measured("worst PSNR of an update", words, [one.worst for one in outcomes], "dB", ""),
         measured("patches found at their position", words, placed, "share", must_place, statistics.mean(placed)),
         measured("tokens separated", words, separated, "share", "", statistics.mean(separated)),
-        measured("processor seconds an update", words, [one.seconds for one in found], "s", ""),
+        measured("processor seconds an update", words, [one.seconds for one in outcomes], "s", ""),
     ]
 
 
@@ -139,12 +139,14 @@ def growing_batches(rate: float, width: int, patch: int, hidden: int, victims: i
     words = _limit_words(rate, width, patch, hidden)
     for images in _BATCHES:
         case = Case(Setting(rate, width, patch, images, hidden), victims)
-        found = [_attack(case, own, number, _MINUTE) for number, own in enumerate(case.setting.victims(victims))]
-        exact, setting = [float(one.worst > _EXACT) for one in found], f"{words}, B = {images}"
+        outcomes = [
+            _attack(case, victim, number, _MINUTE) for number, victim in enumerate(case.setting.victims(victims))
+        ]
+        exact, setting = [float(one.worst > _EXACT) for one in outcomes], f"{words}, B = {images}"
         yield measured(_NAME, setting, exact, "share", "", statistics.mean(exact))
-        yield measured("tokens separated", setting, [one.separated for one in found], "share", "")
-        yield measured("processor seconds an update", setting, [one.seconds for one in found], "s", "")
-        failed = [one.end for one in found if one.worst <= _EXACT]
+        yield measured("tokens separated", setting, [one.separated for one in outcomes], "share", "")
+        yield measured("processor seconds an update", setting, [one.seconds for one in outcomes], "s", "")
+        failed = [one.end for one in outcomes if one.worst <= _EXACT]
         if failed:
             yield measured(f"largest batch that is exact; the next: {failed[0]}", words, [images - 1.0], "images", "")
             return
@@ -170,11 +172,11 @@ def _attack(case: Case, victim: Victim, number: int, budget: float = math.inf) -
     return _Outcome(worst, _placed(guess.inputs, victim.batch.inputs, case.setting.patch), separated, seconds)
 
 
-def _placed(found: Tensor, wanted: Tensor, patch: int) -> float:
+def _placed(patches: Tensor, wanted: Tensor, patch: int) -> float:
     """Share of the true patches that one of the found images has at the same position."""
-    if not len(found):
+    if not len(patches):
         return 0.0
-    ours, theirs = _cut(found, patch), _cut(wanted, patch)
+    ours, theirs = _cut(patches, patch), _cut(wanted, patch)
     errors = torch.cdist(theirs, ours).amin(2) / theirs.norm(dim=2)
     return float((errors < _PLACED).double().mean())
 

@@ -140,8 +140,8 @@ _SECONDS = 30.0
 
 def _residual(words: str, group: Group, norm: Norm, learns_as: Mapping[str, Any]) -> Network:
     model = {"name": "benchmarks._frontier_models:resnet18", "width": 16, "activation": "relu", "norm": norm}
-    told = f"ResNet-18 of width 16, {words}, CIFAR-10 at 16 x 16"
-    return Network(told, group, _SMALL_CIFAR, model, 10_000, 1200, _SECONDS, learns_as)
+    label = f"ResNet-18 of width 16, {words}, CIFAR-10 at 16 x 16"
+    return Network(label, group, _SMALL_CIFAR, model, 10_000, 1200, _SECONDS, learns_as)
 
 
 _TOKENS = {"name": "vit-small", "patch": 8, "width": 128, "heads": 8}
@@ -194,7 +194,7 @@ _LONG = (
 
 
 def _cells(network: Network, short: Sequence[Client], long: Sequence[Client] = ()) -> list[Cell]:
-    return [*(Cell(network, own, False) for own in short), *(Cell(network, own, True) for own in long)]
+    return [*(Cell(network, client, False) for client in short), *(Cell(network, client, True) for client in long)]
 
 
 _EVERY = tuple(
@@ -209,7 +209,7 @@ _EVERY = tuple(
         _cells(VIT_B16, (Client(), Client(dropout=_RATE)), (Client(batch_size=4), Client(batch_size=4, dropout=_RATE))),
     )
 )
-CELLS = tuple(sorted(_EVERY, key=lambda own: own.is_long))  # the short version first
+CELLS = tuple(sorted(_EVERY, key=lambda cell: cell.is_long))  # the short version first
 
 
 def cells_of(weights: Path) -> tuple[Cell, ...]:

@@ -20,13 +20,13 @@ from fedsim.core.types import Batch, Dataset, InputSpec
 
 _KEYS, _DIGITS = "abcdef", "0123456789"
 SIGNS = Signs("{}[]':," + _KEYS + _DIGITS + ";.")  # the point ends a text, and the semicolon a prompt
-ASKED, PLACES = 10, 32
+QUESTION_LENGTH, PLACES = 10, 32
 _MOST = 3  # keys of an object, which fit
 _EXAMPLES, _STEPS, _BATCH = 6000, 450, 32  # trained for longer it makes no mistake that a grammar could mend
 
 
 def _one_of(signs: str) -> str:
-    return " | ".join(f'"{own}"' for own in signs)
+    return " | ".join(f'"{sign}"' for sign in signs)
 
 
 GRAMMAR = f"""Object = "{{" Members "}}"
@@ -41,12 +41,12 @@ Digit = {_one_of(_DIGITS)}"""
 def draw(generator: torch.Generator) -> tuple[str, str]:
     """Draw a prompt and its object."""
     count = 1 + int(torch.randint(_MOST, (), generator=generator))
-    keys = [_KEYS[own] for own in torch.randperm(len(_KEYS), generator=generator)[:count].tolist()]
+    keys = [_KEYS[place] for place in torch.randperm(len(_KEYS), generator=generator)[:count].tolist()]
     sizes = (1 + torch.randint(2, (count,), generator=generator)).tolist()
-    values = [[_DIGITS[own] for own in torch.randint(10, (size,), generator=generator).tolist()] for size in sizes]
-    asked = "".join(key + "".join(value) for key, value in zip(keys, values, strict=True))
+    values = [[_DIGITS[digit] for digit in torch.randint(10, (size,), generator=generator).tolist()] for size in sizes]
+    pairs = "".join(key + "".join(value) for key, value in zip(keys, values, strict=True))
     members = [f"'{key}':{_shown(value)}" for key, value in zip(keys, values, strict=True)]
-    return f"{asked:.<{ASKED - 1}};", f"{{{','.join(members)}}}"
+    return f"{pairs:.<{QUESTION_LENGTH - 1}};", f"{{{','.join(members)}}}"
 
 
 def _shown(value: list[str]) -> str:
@@ -56,21 +56,21 @@ def _shown(value: list[str]) -> str:
 def read(text: str) -> object:
     """Return the object that a text is; None where it is none."""
     try:
-        found = json.loads(text.replace("'", '"'))
+        value = json.loads(text.replace("'", '"'))
     except json.JSONDecodeError:
         return None
-    return found if isinstance(found, dict) else None
+    return value if isinstance(value, dict) else None
 
 
 def records() -> nn.Module:
     """Return the model, which the first call trains."""
     generator = seeding.generator(0, "records")
-    drawn = [draw(generator) for _ in range(_EXAMPLES)]
-    inputs = torch.tensor([SIGNS.encode(asked + answer.ljust(PLACES, ".")) for asked, answer in drawn])
+    pairs_of_texts = [draw(generator) for _ in range(_EXAMPLES)]
+    inputs = torch.tensor([SIGNS.encode(question + answer.ljust(PLACES, ".")) for question, answer in pairs_of_texts])
     labels = inputs.clone()
-    labels[:, :ASKED] = IGNORED
+    labels[:, :QUESTION_LENGTH] = IGNORED
     examples = Batch(inputs, labels)
-    spec = InputSpec((ASKED + PLACES,), SIGNS.vocabulary, (), (), vocabulary=SIGNS.vocabulary)
+    spec = InputSpec((QUESTION_LENGTH + PLACES,), SIGNS.vocabulary, (), (), vocabulary=SIGNS.vocabulary)
     data = Dataset(examples, examples.taken(torch.arange(8)), spec, ("record",), task="masked-diffusion")
     family = registry.get("model", "tiny-llada")
     with seeding.isolate_randomness(0):

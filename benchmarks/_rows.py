@@ -38,16 +38,16 @@ class Row(NamedTuple):
     holds: bool
 
 
-def in_words(found: Interval, digits: int) -> str:
+def in_words(interval: Interval, digits: int) -> str:
     """Return a value with its interval, "0.52 [0.40, 0.63]"; the value alone where it has none."""
-    if found.low is None or found.high is None:
-        return f"{found.value:.{digits}f}"
-    return f"{found.value:.{digits}f} [{found.low:.{digits}f}, {found.high:.{digits}f}]"
+    if interval.low is None or interval.high is None:
+        return f"{interval.value:.{digits}f}"
+    return f"{interval.value:.{digits}f} [{interval.low:.{digits}f}, {interval.high:.{digits}f}]"
 
 
 def mean_in_words(values: Sequence[float], digits: int) -> str:
     """Return the mean of values with its bootstrap interval over them, in words."""
-    return in_words(mean_interval([[own] for own in values], np.random.default_rng(0)), digits)
+    return in_words(mean_interval([[value] for value in values], np.random.default_rng(0)), digits)
 
 
 def measured(name: str, setting: str, values: Sequence[float], unit: str, must: str, value: float | None = None) -> Row:
@@ -69,9 +69,11 @@ def measured(name: str, setting: str, values: Sequence[float], unit: str, must: 
 
 def averaged(name: str, setting: str, values: Sequence[float], unit: str, must: str) -> Row:
     """Return the row of a mean, as `measured`; its setting says the 95 % interval by bootstrap over the units."""
-    found = _mean(values)
-    bounds = "" if found.low is None or found.high is None else f", mean [{found.low:.3g}, {found.high:.3g}]"
-    return measured(name, setting + bounds, values, unit, must, found.value)
+    interval = _mean(values)
+    bounds = (
+        "" if interval.low is None or interval.high is None else f", mean [{interval.low:.3g}, {interval.high:.3g}]"
+    )
+    return measured(name, setting + bounds, values, unit, must, interval.value)
 
 
 def with_interval(name: str, setting: str, values: Sequence[float], unit: str) -> Row:
@@ -79,11 +81,11 @@ def with_interval(name: str, setting: str, values: Sequence[float], unit: str) -
     return of_interval(name, setting, _mean(values), unit)
 
 
-def of_interval(name: str, setting: str, found: Interval, unit: str, scale: float = 1.0) -> Row:
+def of_interval(name: str, setting: str, interval: Interval, unit: str, scale: float = 1.0) -> Row:
     """Return the row of a figure with an interval, times `scale`; least and greatest are the interval's ends."""
-    value = scale * found.value
-    low, high = (value if bound is None else scale * bound for bound in (found.low, found.high))
-    return Row(name, setting, value, unit, low, value, high, found.n, "reported", True)
+    value = scale * interval.value
+    low, high = (value if bound is None else scale * bound for bound in (interval.low, interval.high))
+    return Row(name, setting, value, unit, low, value, high, interval.n, "reported", True)
 
 
 def half_width(values: Sequence[float]) -> float:
@@ -100,8 +102,8 @@ def told_apart(name: str, setting: str, members: Sequence[float], others: Sequen
     """
     from scipy.stats import bootstrap  # noqa: PLC0415 - takes a while to import
 
-    found, source = (members, others), np.random.default_rng(0)
-    bounds = bootstrap(found, _area, vectorized=False, method="percentile", n_resamples=2000, rng=source)
+    samples, source = (members, others), np.random.default_rng(0)
+    bounds = bootstrap(samples, _area, vectorized=False, method="percentile", n_resamples=2000, rng=source)
     low, high = bounds.confidence_interval
     value, count = _area(np.array(members), np.array(others)), len(members) + len(others)
     return Row(name, setting, value, "area", low, value, high, count, "reported", True)
@@ -135,11 +137,11 @@ def main(measure: Callable[[bool], Sequence[Row]], description: str) -> None:
 
 def as_they_come(rows: Iterable[Row]) -> list[Row]:
     """Return rows, each told on standard error as soon as it is measured."""
-    found: list[Row] = []
+    seen: list[Row] = []
     for row in rows:
         print(as_line(row), file=sys.stderr, flush=True)
-        found.append(row)
-    return found
+        seen.append(row)
+    return seen
 
 
 def as_json(rows: Sequence[Row]) -> str:

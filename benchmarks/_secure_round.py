@@ -73,8 +73,8 @@ class SecureRound:
 
     def bytes_of(self, client: int) -> tuple[int, int]:
         """Return how many bytes a client got and sent."""
-        own = [(got, answered) for _, who, got, answered in self.wire if who == client]
-        return sum(_size(got) for got, _ in own), sum(_size(answered) for _, answered in own)
+        sizes = [(got, answered) for _, who, got, answered in self.wire if who == client]
+        return sum(_size(got) for got, _ in sizes), sum(_size(answered) for _, answered in sizes)
 
     def _answers(self, stage: str, messages: Mapping[int, Any]) -> dict[int, Any]:
         gone = {c for since, who in self.silent.items() if _STAGES.index(since) <= _STAGES.index(stage) for c in who}

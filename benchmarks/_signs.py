@@ -17,8 +17,8 @@ class Signs:
 
     def encode(self, text: str) -> list[int]:
         """Return a token for each sign."""
-        return [self._signs.index(own) for own in text]
+        return [self._signs.index(sign) for sign in text]
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Return a sign for each token."""
-        return "".join(self._signs[own] for own in tokens)
+        return "".join(self._signs[token] for token in tokens)

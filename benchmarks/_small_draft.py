@@ -19,7 +19,7 @@ from fedsim.data._tokenizer import ModelTokenizer
 
 LAYERS = (0, 1, 16, 18)
 LENGTH, BATCH, STEPS = 72, 4, 250
-TOLD = (20, 44)  # tokens of what is told twice
+REPEATED = (20, 44)  # tokens of what is told twice
 RATE = 1e-3
 _VERSION = "smollm2-copy-draft-1"
 
@@ -33,48 +33,48 @@ def _make(folder: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: PLC0415 - an extra
 
     with checkpoints.quiet():
-        own: Any = AutoModelForCausalLM.from_pretrained(checkpoints.smollm2(), dtype=torch.float32)
-    layers: list[Any] = [own.model.layers[number] for number in LAYERS]
+        model: Any = AutoModelForCausalLM.from_pretrained(checkpoints.smollm2(), dtype=torch.float32)
+    layers: list[Any] = [model.model.layers[number] for number in LAYERS]
     for number, layer in enumerate(layers):
         layer.self_attn.layer_idx = number
-    own.model.layers = nn.ModuleList(layers)
-    own.config.num_hidden_layers = len(LAYERS)
-    if getattr(own.config, "layer_types", None):
-        own.config.layer_types = own.config.layer_types[: len(LAYERS)]
-    _train(own, ModelTokenizer(checkpoints.smollm2()))
+    model.model.layers = nn.ModuleList(layers)
+    model.config.num_hidden_layers = len(LAYERS)
+    if getattr(model.config, "layer_types", None):
+        model.config.layer_types = model.config.layer_types[: len(LAYERS)]
+    _train(model, ModelTokenizer(checkpoints.smollm2()))
     with checkpoints.quiet():
-        own.save_pretrained(folder)
+        model.save_pretrained(folder)
         AutoTokenizer.from_pretrained(checkpoints.smollm2(), local_files_only=True).save_pretrained(folder)
 
 
-def _train(own: Any, tokenizer: ModelTokenizer) -> None:
+def _train(network: Any, tokenizer: ModelTokenizer) -> None:
     """Train the layers in place; embeddings stay, and only tokens of the reports compete."""
     text = tokens_of(reports()[0], tokenizer)
     between = torch.tensor(tokenizer.encode("\n\n"))
     known = torch.cat((text, between)).unique()
     place = places(known)
-    own.model.embed_tokens.weight.requires_grad_(False)
-    heads = own.model.embed_tokens.weight[known]
-    parameters = [weight for weight in own.model.parameters() if weight.requires_grad]
+    network.model.embed_tokens.weight.requires_grad_(False)
+    heads = network.model.embed_tokens.weight[known]
+    parameters = [weight for weight in network.model.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(parameters, RATE, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
     source = torch.Generator().manual_seed(0)
 
     def loss() -> Tensor:
         pairs = [_window(text, between, source) for _ in range(BATCH)]
-        texts = torch.stack([own for own, _ in pairs])
-        hidden = own.model(input_ids=texts[:, :-1], use_cache=False).last_hidden_state
+        texts = torch.stack([window for window, _ in pairs])
+        hidden = network.model(input_ids=texts[:, :-1], use_cache=False).last_hidden_state
         again = torch.arange(1, LENGTH)[None] >= torch.tensor([start for _, start in pairs])[:, None]
         return nn.functional.cross_entropy(hidden[again] @ heads.T, place[texts[:, 1:][again]])
 
-    own.train()
+    network.train()
     descend(loss, optimizer, schedule, STEPS)
-    own.eval()
+    network.eval()
 
 
 def _window(text: Tensor, between: Tensor, source: torch.Generator) -> tuple[Tensor, int]:
     """Return a beginning told again and again, and the place of the first token that can be copied."""
-    length = int(torch.randint(*TOLD, (), generator=source))
+    length = int(torch.randint(*REPEATED, (), generator=source))
     start = int(torch.randint(len(text) - length, (), generator=source))
-    told = torch.cat((text[start : start + length], between))
-    return told.repeat(1 + LENGTH // len(told))[:LENGTH], len(told) + 1
+    repeated = torch.cat((text[start : start + length], between))
+    return repeated.repeat(1 + LENGTH // len(repeated))[:LENGTH], len(repeated) + 1

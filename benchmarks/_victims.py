@@ -61,10 +61,10 @@ def victims_of(
         clients: number of clients that share the data, if the victims are not more.
         defenses: of the clients, in their order.
     """
-    for own in observed_victims(
+    for observed_victim in observed_victims(
         data, model, victims, batch_size=batch_size, trained=trained, clients=clients, defenses=defenses
     ):
-        yield seen_of(own, knows)
+        yield seen_of(observed_victim, knows)
 
 
 def seen_of(victim: observed.Victim, knows: Sequence[Knowledge] = KNOWN) -> Victim:
@@ -116,15 +116,15 @@ def trained_weights(world: World, steps: int, among: Tensor | None = None) -> Te
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    return {name: own.detach().clone() for name, own in model.state_dict().items()}
+    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
 
 
-def kept_weights(kind: str, told: Any, make: Callable[[], Tensors]) -> Path:
+def kept_weights(kind: str, description: Any, make: Callable[[], Tensors]) -> Path:
     """Return the file of weights in the cache; the first call makes them, with the same randomness everywhere.
 
     Args:
         kind: what the folder's name starts with.
-        told: all that they depend on, as JSON can hold it.
+        description: all that they depend on, as JSON can hold it.
         make: returns them.
     """
 
@@ -132,7 +132,7 @@ def kept_weights(kind: str, told: Any, make: Callable[[], Tensors]) -> Path:
         with seeding.isolate_randomness(0):
             torch.save(make(), into / checkpoints.WEIGHTS)
 
-    name = f"{kind}-{hashlib.sha256(json.dumps(told).encode()).hexdigest()[:8]}"
+    name = f"{kind}-{hashlib.sha256(json.dumps(description).encode()).hexdigest()[:8]}"
     return checkpoints.make_once(name, fill, takes="some minutes") / checkpoints.WEIGHTS
 
 
@@ -143,7 +143,7 @@ def write(victims: Iterable[Victim], folder: Path) -> None:
             spec, weights = victim.spec, victim.observation.model.state_dict()
             torch.save({"weights": weights, "spec": (spec.shape, spec.classes, spec.mean, spec.std)}, _shared(folder))
         gradient, batch = dict(victim.observation.update.tensors), victim.batch
-        torch.save({"gradient": gradient, "inputs": batch.inputs, "labels": batch.labels}, _own(folder, number))
+        torch.save({"gradient": gradient, "inputs": batch.inputs, "labels": batch.labels}, _file_of(folder, number))
 
 
 def read(folder: Path, model: Mapping[str, Any], numbers: Sequence[int]) -> list[Victim]:
@@ -158,7 +158,7 @@ def read(folder: Path, model: Mapping[str, Any], numbers: Sequence[int]) -> list
     spec = InputSpec(*stored["spec"])
     network = _network(model, spec)
     network.load_state_dict(stored["weights"])
-    return [_read(_own(folder, number), network, spec) for number in numbers]
+    return [_read(_file_of(folder, number), network, spec) for number in numbers]
 
 
 def _read(file: Path, network: nn.Module, spec: InputSpec) -> Victim:
@@ -192,5 +192,5 @@ def _shared(folder: Path) -> Path:
     return folder / "model.pt"
 
 
-def _own(folder: Path, number: int) -> Path:
+def _file_of(folder: Path, number: int) -> Path:
     return folder / f"victim-{number}.pt"

@@ -56,13 +56,13 @@ def accepted(model: nn.Module, shape: tuple[int, ...], draft: Path, classes: Seq
     """Return the share of drafted patches that stood, of an image of each class."""
     method = registry.get("component", "continuous-speculative")
     sampler = method.make(method.config.model_validate({"length": 4, "draft": str(draft), "soft": soft}))
-    found = []
-    for number, asked in enumerate(classes):
-        condition = Condition(((),), {"class": torch.tensor([asked])})
-        (drawn,) = sample(sampler, model, condition, shape, [seeding.generator(0, "drawing", number)])
-        counts = drawn.trace.series()
-        found.append(sum(counts["accepted"]) / max(1, sum(counts["drafted"])))
-    return found
+    shares = []
+    for number, wanted in enumerate(classes):
+        condition = Condition(((),), {"class": torch.tensor([wanted])})
+        (generated,) = sample(sampler, model, condition, shape, [seeding.generator(0, "drawing", number)])
+        counts = generated.trace.series()
+        shares.append(sum(counts["accepted"]) / max(1, sum(counts["drafted"])))
+    return shares
 
 
 def main() -> None:
@@ -75,8 +75,8 @@ def main() -> None:
     target, draft = denoisers.trained(TARGET), denoisers.trained(DRAFT)
     private = turned(target.data, CLASS)
     new = trained_on(TARGET, target.model, private, STEPS)
-    others = [own for own in range(_CLASSES) if own != CLASS]
-    classes = [CLASS] * chosen.count + [others[own % len(others)] for own in range(chosen.count)]
+    others = [number for number in range(_CLASSES) if number != CLASS]
+    classes = [CLASS] * chosen.count + [others[index % len(others)] for index in range(chosen.count)]
     rows: list[Any] = []
     with tempfile.TemporaryDirectory() as folder:
         recipe = denoisers.RECIPES[DRAFT]
@@ -90,12 +90,12 @@ def main() -> None:
         }
         for name, (model, place) in cases.items():
             shares = accepted(model, target.data.spec.shape, place, classes, chosen.soft)
-            own, rest = np.array(shares[: chosen.count]), np.array(shares[chosen.count :])
-            area = auc_interval(-own, -rest, np.random.default_rng(0))
+            of_class, rest = np.array(shares[: chosen.count]), np.array(shares[chosen.count :])
+            area = auc_interval(-of_class, -rest, np.random.default_rng(0))
             rows.append(of_interval("fewer accepted: the class, area", name, area, ""))
             rows += [
                 with_interval(f"accepted, {who}", name, list(some), "")
-                for who, some in (("class", own), ("others", rest))
+                for who, some in (("class", of_class), ("others", rest))
             ]
     print(as_table(rows))
 

@@ -80,15 +80,15 @@ def curve(way: Way, optimizer: Optimizer[Any], setting: Setting, seed: int) -> l
     """Return the losses on training sentences after each of STEPS steps, and on others after the last."""
     component, source = way.component(), setting.source
     model = component.prepare(sharing(source.model), torch.Generator().manual_seed(seed)).train()
-    own = Batch(source.fresh.inputs[:SENTENCES], source.fresh.labels[:SENTENCES])
+    batch = Batch(source.fresh.inputs[:SENTENCES], source.fresh.labels[:SENTENCES])
     trainer = Trainer(model, optimizer, component)
-    found: list[float] = []
+    losses: list[float] = []
     torch.manual_seed(seed)
     for number, chosen in enumerate(choices(SENTENCES, STEPS[-1], seed, setting.batch), 1):
-        trainer.step(model, own.inputs[chosen], own.labels[chosen])
+        trainer.step(model, batch.inputs[chosen], batch.labels[chosen])
         if number in STEPS:
-            found.append(loss_on(model, own, setting.measured))
-    return [*found, loss_on(model, source.test, setting.measured)]
+            losses.append(loss_on(model, batch, setting.measured))
+    return [*losses, loss_on(model, source.test, setting.measured)]
 
 
 @torch.no_grad()

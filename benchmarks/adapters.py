@@ -72,12 +72,12 @@ class Seen:
 def seen(model: nn.Module, inputs: Tensor, labels: Tensor, seed: int) -> Seen:
     """Return what a victim sends of one sentence (1, T), and its masks."""
     names = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    with torch.no_grad(), record_masks(model, torch.Generator().manual_seed(seed)) as drawn:
+    with torch.no_grad(), record_masks(model, torch.Generator().manual_seed(seed)) as recorded:
         model(inputs)
-    with inject_masks(drawn.sites, tuple(drawn.masks)):
-        found = torch.autograd.grad(cross_entropy(model(inputs), labels), list(names.values()))
-    first = {name.removeprefix("layers.0.self_attn."): g for name, g in zip(names, found, strict=True)}
-    sites = zip(drawn.sites, drawn.masks, strict=True)
+    with inject_masks(recorded.sites, tuple(recorded.masks)):
+        slopes = torch.autograd.grad(cross_entropy(model(inputs), labels), list(names.values()))
+    first = {name.removeprefix("layers.0.self_attn."): g for name, g in zip(names, slopes, strict=True)}
+    sites = zip(recorded.sites, recorded.masks, strict=True)
     masks = {s.name.removeprefix("layers.0.self_attn.").split(".")[0]: m[0] for s, m in sites if "layers.0" in s.name}
     return Seen(inputs[0], first, masks)
 
@@ -109,50 +109,50 @@ def read_by(model: nn.Module, tokens: Tensor) -> Tensor:
     return block(model.get_submodule("embed_tokens")(tokens))
 
 
-def told(own: Tensor, inputs: Tensor, basis: Tensor) -> float:
+def share_told(tokens: Tensor, inputs: Tensor, basis: Tensor) -> float:
     """Return the share of a sentence's different tokens among those nearest to a span."""
     if not len(basis):
         return 0.0
     nearest = outside(inputs, basis).argsort(stable=True)[: len(basis)]
-    wanted = own.unique()
+    wanted = tokens.unique()
     is_whole = len(basis) >= inputs.shape[-1]
     return 0.0 if is_whole else float(torch.isin(wanted, nearest).double().mean())
 
 
-def told_by_place(own: Seen, inputs: Tensor, basis: Tensor) -> float:
+def told_by_place(victim: Seen, inputs: Tensor, basis: Tensor) -> float:
     """Return the share of places whose token is nearest of all, once masked as its place was."""
     if not len(basis):
         return 0.0
-    guesses = [outside(inputs * mask, basis).argmin() for mask in own.masks["v_proj"]]
-    return float((torch.stack(guesses) == own.tokens).double().mean())
+    guesses = [outside(inputs * mask, basis).argmin() for mask in victim.masks["v_proj"]]
+    return float((torch.stack(guesses) == victim.tokens).double().mean())
 
 
 def figures(model: nn.Module, victims: Sequence[Seen]) -> dict[str, list[float]]:
     """Return what the value adapter of the first block tells, one figure a victim, by what was looked at."""
     inputs = read_by(model, vocabulary_of(model))
     a = model.get_parameter("layers.0.self_attn.v_proj.lora_a.weight").detach()
-    found: dict[str, list[float]] = {}
+    values: dict[str, list[float]] = {}
 
     def note(what: str, value: float) -> None:
-        found.setdefault(what, []).append(value)
+        values.setdefault(what, []).append(value)
 
-    for own in victims:
-        of_a = span(own.gradient["v_proj.lora_a.weight"])
-        of_b = span(own.gradient["v_proj.lora_b.weight"])
+    for victim in victims:
+        of_a = span(victim.gradient["v_proj.lora_a.weight"])
+        of_b = span(victim.gradient["v_proj.lora_b.weight"])
         note("rank of dA", len(of_a))
         note("rank of dB", len(of_b))
-        true, others = own.tokens.unique(), torch.ones(len(inputs), dtype=torch.bool)
+        true, others = victim.tokens.unique(), torch.ones(len(inputs), dtype=torch.bool)
         others[true] = False
         for what, read, basis in (("inputs outside dA's", inputs, of_a), ("A x outside dB's", inputs @ a.T, of_b)):
             if len(basis):
                 left = outside(read, basis)
                 note(f"true {what} span", float(left[true].median()))
                 note(f"other {what} span, nearest", float(left[others].min()))
-        note("tokens told by dA", told(own.tokens, inputs, of_a))
-        note("tokens told by dB", told(own.tokens, inputs @ a.T, of_b))
-        if own.masks:
-            note("places told by dA, masks known", told_by_place(own, inputs, of_a))
-    return found
+        note("tokens told by dA", share_told(victim.tokens, inputs, of_a))
+        note("tokens told by dB", share_told(victim.tokens, inputs @ a.T, of_b))
+        if victim.masks:
+            note("places told by dA, masks known", told_by_place(victim, inputs, of_a))
+    return values
 
 
 def after(way: Way, source: Sentences, rounds: Sequence[int]) -> Iterator[tuple[int, nn.Module]]:
@@ -168,8 +168,8 @@ def after(way: Way, source: Sentences, rounds: Sequence[int]) -> Iterator[tuple[
 
 def victims_of(model: nn.Module, source: Sentences) -> list[Seen]:
     """Return what each victim sends: the sentences that nobody trained on."""
-    own = range(len(source.fresh) - VICTIMS, len(source.fresh))
-    return [seen(model, source.fresh.inputs[i : i + 1], source.fresh.labels[i : i + 1], i) for i in own]
+    chosen = range(len(source.fresh) - VICTIMS, len(source.fresh))
+    return [seen(model, source.fresh.inputs[i : i + 1], source.fresh.labels[i : i + 1], i) for i in chosen]
 
 
 def over_rounds(source: Sentences) -> Iterator[Row]:
@@ -232,19 +232,19 @@ def over_placements(source: Sentences) -> Iterator[Row]:
             model, steps, loss = until(Way("LoRA", rank=rank, places=places), source, goal)
             setting = f"{label}, rank {rank}, test loss {loss:.2f} (at first {first:.2f}) after {steps} steps"
             sent = victims_of(model, source)
-            values = [_told_at(model, own, label) for own in sent[: VICTIMS if label != "MLP" else 5]]
+            values = [_told_at(model, victim, label) for victim in sent[: VICTIMS if label != "MLP" else 5]]
             what = "tokens told by dA" if label != "MLP" else "places told by dA, given all before"
             yield _row(f"LoRA: {what}", setting, values)
 
 
-def _told_at(model: nn.Module, own: Seen, label: str) -> float:
+def _told_at(model: nn.Module, victim: Seen, label: str) -> float:
     """Return what all adapters of the first block that read the same thing tell together."""
     if label == "MLP":
-        basis = span(*(own.gradient[f"layers.0.mlp.{place}.lora_a.weight"] for place in MLP[:2]))
-        return _told_given_beginnings(model, own.tokens, basis)
-    names = [name for name in ("q_proj", "k_proj", "v_proj") if f"{name}.lora_a.weight" in own.gradient]
+        basis = span(*(victim.gradient[f"layers.0.mlp.{place}.lora_a.weight"] for place in MLP[:2]))
+        return _told_given_beginnings(model, victim.tokens, basis)
+    names = [name for name in ("q_proj", "k_proj", "v_proj") if f"{name}.lora_a.weight" in victim.gradient]
     inputs = read_by(model, vocabulary_of(model))
-    return told(own.tokens, inputs, span(*(own.gradient[f"{name}.lora_a.weight"] for name in names)))
+    return share_told(victim.tokens, inputs, span(*(victim.gradient[f"{name}.lora_a.weight"] for name in names)))
 
 
 @torch.no_grad()
@@ -262,7 +262,7 @@ def _told_given_beginnings(model: nn.Module, tokens: Tensor, basis: Tensor) -> f
 def measure(full: bool) -> list[Row]:
     """Return all rows; the long version has no more."""
     source = trained()
-    return as_they_come(row for own in (over_rounds, over_ranks, over_placements) for row in own(source))
+    return as_they_come(row for part in (over_rounds, over_ranks, over_placements) for row in part(source))
 
 
 if __name__ == "__main__":

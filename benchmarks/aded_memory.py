@@ -35,8 +35,8 @@ PROMPTS, SHORT = 12, 6
 def measure(full: bool) -> list[Row]:
     """Return all rows."""
     writer, count = load_writer(checkpoints.SMOLLM2), PROMPTS if full else SHORT
-    found = [writer.tokenizer.encode(own)[:PROMPT] for own in reports()[1]]
-    asked, others = found[:count], found[count : 2 * count]
+    texts = [writer.tokenizer.encode(report)[:PROMPT] for report in reports()[1]]
+    prompts, others = texts[:count], texts[count : 2 * count]
     with tempfile.TemporaryDirectory() as folder:
         table = Path(folder) / "table.json"
         save_table(table, count_table(map(writer.tokenizer.encode, reports()[0])))
@@ -44,9 +44,9 @@ def measure(full: bool) -> list[Row]:
         frozen = Aded(AdedConfig.model_validate({**quick, "adaptive": False}))
         lasting = Aded(AdedConfig.model_validate({**quick, "persist": True}))
         series = {
-            "frozen, asked": paces(writer, frozen, asked),
-            "lasting, asked for the first time": paces(writer, lasting, asked),
-            "lasting, asked again": paces(writer, lasting, asked),
+            "frozen, asked": paces(writer, frozen, prompts),
+            "lasting, asked for the first time": paces(writer, lasting, prompts),
+            "lasting, asked again": paces(writer, lasting, prompts),
         }
         nobody = {
             "lasting": paces(writer, lasting, others),
@@ -55,23 +55,26 @@ def measure(full: bool) -> list[Row]:
         }
     known = ("lasting, asked again", "frozen, asked", "lasting, asked for the first time")
     return [
-        *(with_interval("tokens a pass", name, own, "tokens") for name, own in series.items()),
-        *(with_interval("tokens a pass", f"{name}, nobody asked", own, "tokens") for name, own in nobody.items()),
-        *(told(name, series[asked], own) for asked, (name, own) in zip(known, nobody.items(), strict=True)),
+        *(with_interval("tokens a pass", name, values, "tokens") for name, values in series.items()),
+        *(with_interval("tokens a pass", f"{name}, nobody asked", values, "tokens") for name, values in nobody.items()),
+        *(
+            told_apart_by_pace(name, series[first], others_of_series)
+            for first, (name, others_of_series) in zip(known, nobody.items(), strict=True)
+        ),
     ]
 
 
-def told(setting: str, asked: Sequence[float], others: Sequence[float]) -> Row:
+def told_apart_by_pace(setting: str, of_asked: Sequence[float], others: Sequence[float]) -> Row:
     """Return how well tokens a pass tell beginnings that somebody asked before from others."""
-    is_asked = np.arange(len(asked) + len(others)) < len(asked)
-    found = trace_auc(np.array([*asked, *others]), is_asked, np.random.default_rng(0), 0.95)
-    return of_interval("asked before or not, by tokens a pass", setting, found, "area")
+    is_asked = np.arange(len(of_asked) + len(others)) < len(of_asked)
+    area = trace_auc(np.array([*of_asked, *others]), is_asked, np.random.default_rng(0), 0.95)
+    return of_interval("asked before or not, by tokens a pass", setting, area, "area")
 
 
-def paces(writer: Writer, decoder: Aded, asked: Sequence[Sequence[int]]) -> list[float]:
+def paces(writer: Writer, decoder: Aded, prompts: Sequence[Sequence[int]]) -> list[float]:
     """Return the tokens of a pass behind each prompt."""
-    texts = [timed(writer, decoder, own, WRITTEN).text for own in asked]
-    return [len(own.tokens) / len(own.trace.tokens) for own in texts]
+    texts = [timed(writer, decoder, prompt, WRITTEN).text for prompt in prompts]
+    return [len(text.tokens) / len(text.trace.tokens) for text in texts]
 
 
 if __name__ == "__main__":

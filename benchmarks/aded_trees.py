@@ -36,23 +36,23 @@ OTHERS, SHORT = 10, 8
 def measure(full: bool) -> list[Row]:
     """Return all rows."""
     writer = load_writer(checkpoints.SMOLLM2)
-    others, new = ([writer.tokenizer.encode(own) for own in some] for some in reports())
-    asked = [own[:LENGTH] for own in new if len(own) >= LENGTH][: PROMPTS if full else SHORT]
+    others, new = ([writer.tokenizer.encode(report) for report in some] for some in reports())
+    prompts = [text[:LENGTH] for text in new if len(text) >= LENGTH][: PROMPTS if full else SHORT]
     with tempfile.TemporaryDirectory() as folder:
         plain = trees(Path(folder), others)
-        timed(writer, plain[max(NODES)], asked[0])  # the first one also reads weights and table from the disk
-        rows = compared(writer, "a table of other reports", asked[: OTHERS if full else SHORT], plain)
-        known = trees(Path(folder), [*others, *answers(writer, asked)])
-        timed(writer, known[max(NODES)], asked[0])
-        return [*rows, *compared(writer, "its own answers too", asked, known, EXACT_GAIN)]
+        timed(writer, plain[max(NODES)], prompts[0])  # the first one also reads weights and table from the disk
+        rows = compared(writer, "a table of other reports", prompts[: OTHERS if full else SHORT], plain)
+        known = trees(Path(folder), [*others, *answers(writer, prompts)])
+        timed(writer, known[max(NODES)], prompts[0])
+        return [*rows, *compared(writer, "its own answers too", prompts, known, EXACT_GAIN)]
 
 
-def answers(writer: Writer, asked: Sequence[Sequence[int]]) -> list[list[int]]:
+def answers(writer: Writer, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
     """Return prompts with what greedy decoding writes behind them."""
-    condition, limits = Condition(tuple(map(tuple, asked))), Limits(max_new_tokens=LENGTH)
-    sources = seeding.generators(0, "text", [(row,) for row in range(len(asked))])
+    condition, limits = Condition(tuple(map(tuple, prompts))), Limits(max_new_tokens=LENGTH)
+    sources = seeding.generators(0, "text", [(row,) for row in range(len(prompts))])
     written = generate(Greedy(GreedyConfig()), writer.model, condition, limits, sources)
-    return [[*prompt, *own.tokens] for prompt, own in zip(asked, written, strict=True)]
+    return [[*prompt, *text.tokens] for prompt, text in zip(prompts, written, strict=True)]
 
 
 def trees(folder: Path, texts: Sequence[Sequence[int]]) -> dict[int, Decoder[Any, Any]]:
@@ -63,21 +63,25 @@ def trees(folder: Path, texts: Sequence[Sequence[int]]) -> dict[int, Decoder[Any
 
 
 def compared(
-    writer: Writer, table: str, asked: Sequence[Sequence[int]], built: dict[int, Decoder[Any, Any]], must: str = ""
+    writer: Writer, table: str, prompts: Sequence[Sequence[int]], built: dict[int, Decoder[Any, Any]], must: str = ""
 ) -> list[Row]:
     """Return what trees gain beside greedy."""
     greedy = Greedy(GreedyConfig())
-    base, *found = written_in_turn([(writer, own) for own in (greedy, *built.values())], asked)
-    sized = zip(built, found, strict=True)
-    return [row for nodes, own in sized for row in described(f"{table}; trees of {nodes}", own, base, must)]
+    base, *of_trees = written_in_turn([(writer, decoder) for decoder in (greedy, *built.values())], prompts)
+    sized = zip(built, of_trees, strict=True)
+    return [
+        row for nodes, timed_texts in sized for row in described(f"{table}; trees of {nodes}", timed_texts, base, must)
+    ]
 
 
-def described(setting: str, own: Sequence[Timed], base: Sequence[Timed], must: str) -> Iterator[Row]:
+def described(setting: str, timed_texts: Sequence[Timed], base: Sequence[Timed], must: str) -> Iterator[Row]:
     """Yield pace, tokens a pass, and whether the text is greedy's."""
-    pace = [slow.seconds / fast.seconds for slow, fast in zip(base, own, strict=True)]
-    same = [float(a.text.tokens == b.text.tokens) for a, b in zip(own, base, strict=True)]
+    pace = [slow.seconds / fast.seconds for slow, fast in zip(base, timed_texts, strict=True)]
+    same = [float(a.text.tokens == b.text.tokens) for a, b in zip(timed_texts, base, strict=True)]
     yield measured("aded / greedy: tokens a second", setting, pace, "times", must)
-    yield with_interval("aded: tokens a pass", setting, [statistics.fmean(each.text.trace.tokens) for each in own], "")
+    yield with_interval(
+        "aded: tokens a pass", setting, [statistics.fmean(each.text.trace.tokens) for each in timed_texts], ""
+    )
     yield measured("aded: texts that are greedy's", setting, same, "share", "", statistics.fmean(same))
 
 

@@ -59,10 +59,10 @@ def case_of(name: str) -> Case:
     file = CASES / f"{name}.toml"
     if not file.exists():
         return Case()
-    own = tomllib.loads(file.read_text(encoding="utf-8"))
-    tables = {key: own.pop(key) for key in [*own] if key in Scenario.model_fields}
+    table = tomllib.loads(file.read_text(encoding="utf-8"))
+    tables = {key: table.pop(key) for key in [*table] if key in Scenario.model_fields}
     try:
-        return Case(**own, tables=tables)
+        return Case(**table, tables=tables)
     except (ValidationError, TypeError) as error:
         raise FedsimError(f"{file} is no case of an attack: {in_a_line(error)}") from error
 
@@ -93,7 +93,7 @@ def scenario_of(name: str, case: Case) -> Scenario:
             "model": {"name": "mlp", "width": 128, "depth": 2},
             "attacks": [{"name": name, **case.attack}],
             "arms": {"model.dropout": RATES},
-            **{key: {**own, **given.pop(key, {})} for key, own in usual.items()},
+            **{key: {**settings, **given.pop(key, {})} for key, settings in usual.items()},
             **given,
         },
         f"case of {name}",
@@ -132,11 +132,11 @@ def _sentences(setting: str, victims: Sequence[VictimRecord]) -> Iterator[Row]:
 
 def _words(setting: str, victims: Sequence[VictimRecord]) -> Iterator[Row]:
     """Share of a batch's words that were found."""
-    found = [victim.found["words found"] for victim in victims if victim.found]
-    if not found:
+    shares = [victim.found["words found"] for victim in victims if victim.found]
+    if not shares:
         yield _absent("words found", setting, "share", victims[0].failure or "no text was scored")
         return
-    yield _row("words found", setting, "share", found, mean=True)
+    yield _row("words found", setting, "share", shares, mean=True)
 
 
 _FIGURES: Mapping[str, Callable[[str, Sequence[VictimRecord]], Iterator[Row]]] = {

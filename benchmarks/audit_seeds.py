@@ -54,18 +54,18 @@ def _checked(model: nn.Module, scale: float) -> Checked:
     return checked(Subject(model, nn.functional.cross_entropy, DataLoader(data, batch_size=8), defenses=noise), "seeds")
 
 
-def judged(own: Checked, seed: int) -> str:
+def judged(subject: Checked, seed: int) -> str:
     """Return what an audit with a seed says of the limit."""
     plan = Plan(target="seeds", seed=seed)
-    world = worlds.world_of(own, plan, 1)
+    world = worlds.world_of(subject, plan, 1)
     inspector = Inspector(KNOWS, {}, lambda _said: None)
-    found = inspector.inspect(world, updates(world), _UPDATES, _ITERATIONS, _SECONDS, "seeds")
+    inspection = inspector.inspect(world, updates(world), _UPDATES, _ITERATIONS, _SECONDS, "seeds")
     record = AuditRecord(
         plan=plan,
         policy=Policy(max_recognisable=_LIMIT),
         environment=environment(""),
         started="",
-        inspections=(found,),
+        inspections=(inspection,),
     )
     return exports.findings(record)[0].state
 
@@ -77,8 +77,8 @@ def main() -> None:
     seeds = parser.parse_args().seeds
     torch.set_num_threads(1)
     print("| subject | kept | undecided | broken | contradict |\n|---|---|---|---|---|")
-    for name, own in subjects():
-        counts = Counter(judged(own, seed) for seed in range(seeds))
+    for name, subject in subjects():
+        counts = Counter(judged(subject, seed) for seed in range(seeds))
         contradict = "yes" if counts["kept"] and counts["broken"] else "no"
         print(f"| {name} | {counts['kept']} | {counts['undecided']} | {counts['broken']} | {contradict} |", flush=True)
 

@@ -52,8 +52,18 @@ def audited(name: str, minutes: float, folder: Path) -> tuple[int, AuditRecord]:
     policy.write_text(_POLICY)
     out = folder / name
     target = f"{Path(subjects.__file__)}:{name}"
-    asked = ["--batch", "1,4", "--minutes", f"{minutes:g}", "--no-defenses", "--policy", str(policy), "--out", str(out)]
-    command = [sys.executable, "-m", "fedsim", "audit", target, *asked]
+    options = [
+        "--batch",
+        "1,4",
+        "--minutes",
+        f"{minutes:g}",
+        "--no-defenses",
+        "--policy",
+        str(policy),
+        "--out",
+        str(out),
+    ]
+    command = [sys.executable, "-m", "fedsim", "audit", target, *options]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if not (out / "audit.json").exists():
         raise SystemExit(f"{name}: {done.stderr or done.stdout}")
@@ -62,7 +72,7 @@ def audited(name: str, minutes: float, folder: Path) -> tuple[int, AuditRecord]:
 
 def rows(name: str, code: int, record: AuditRecord) -> list[tuple[str, ...]]:
     """Return a row for each batch size."""
-    return [(name, *screen.row(own, record), str(code)) for own in record.inspections]
+    return [(name, *screen.row(inspection, record), str(code)) for inspection in record.inspections]
 
 
 def main() -> None:
@@ -72,22 +82,22 @@ def main() -> None:
     parser.add_argument("--only", default="", help="networks whose name contains this text")
     parser.add_argument("--out", type=Path, help="folder for the audits; absent: a temporary one")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    asked = parser.parse_args()
-    found = list[tuple[str, ...]]()
+    chosen = parser.parse_args()
+    table = list[tuple[str, ...]]()
     with tempfile.TemporaryDirectory() as temporary:
-        folder = asked.out or Path(temporary)
+        folder = chosen.out or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        for name in (own for own in PACKAGES if asked.only in own):
+        for name in (package for package in PACKAGES if chosen.only in package):
             if importlib.util.find_spec(PACKAGES[name]) is None:
                 print(f"{name} is left out: {PACKAGES[name]} is not installed", file=sys.stderr)
                 continue
-            found += rows(name, *audited(name, asked.minutes, folder))
-    if asked.json:
-        print(json.dumps([dict(zip(_HEADINGS, own, strict=True)) for own in found], indent=1))
+            table += rows(name, *audited(name, chosen.minutes, folder))
+    if chosen.json:
+        print(json.dumps([dict(zip(_HEADINGS, line, strict=True)) for line in table], indent=1))
         return
     print("| " + " | ".join(_HEADINGS) + " |\n" + "|---" * len(_HEADINGS) + "|")
-    for own in found:
-        print("| " + " | ".join(own) + " |")
+    for cells in table:
+        print("| " + " | ".join(cells) + " |")
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ def measure(full: bool) -> list[Row]:
     model, tokenizer, rows = real_model(), news(32).tokenizer, list[Row]()
     assert tokenizer is not None
     for what, constraint in _CONSTRAINTS.items():
-        prompts = tuple(tuple(tokenizer.encode(own)) for own in _BEGINNINGS[what]) * (4 if full else 1)
+        prompts = tuple(tuple(tokenizer.encode(beginning)) for beginning in _BEGINNINGS[what]) * (4 if full else 1)
         for way, settings in _WAYS.items():
             rows += _of_way(f"{what}, {way}", {**constraint, **settings}, model, Condition(prompts), tokenizer)
         rows.append(_masking(what, constraint))
@@ -65,25 +65,25 @@ def measure(full: bool) -> list[Row]:
 
 
 def _of_way(
-    setting: str, settings: dict[str, Any], model: nn.Module, asked: Condition, tokenizer: Tokenizer
+    setting: str, settings: dict[str, Any], model: nn.Module, condition: Condition, tokenizer: Tokenizer
 ) -> list[Row]:
     timed, limits = Timed(model), Limits(max_new_tokens=40, stop_tokens=frozenset({tokenizer.end}))
     begin = time.perf_counter()
-    found = write("awrs", {**settings, "ends": "whole"}, timed, asked, limits, tokenizer)
+    texts = write("awrs", {**settings, "ends": "whole"}, timed, condition, limits, tokenizer)
     seconds = time.perf_counter() - begin - timed.seconds
-    whole = [(prompt, own) for prompt, own in zip(asked.prompts, found, strict=True) if own.ending == "finished"]
-    drawn = sum(sum(own.trace.series()["particles"]) for own in found)
-    costs = [cost(model, prompt, own.tokens) * len(own.tokens) for prompt, own in whole]
+    whole = [(prompt, text) for prompt, text in zip(condition.prompts, texts, strict=True) if text.ending == "finished"]
+    draws = sum(sum(text.trace.series()["particles"]) for text in texts)
+    costs = [cost(model, prompt, text.tokens) * len(text.tokens) for prompt, text in whole]
     rows = [
-        averaged("texts that satisfy it", setting, [float(own.ending == "finished") for own in found], "share", ""),
-        averaged("calls of the constraint", setting, [_calls(own) for own in found], "a token and particle", _MASKED),
-        measured("seconds without the model", setting, [seconds / drawn], "s a token and particle", ""),
+        averaged("texts that satisfy it", setting, [float(text.ending == "finished") for text in texts], "share", ""),
+        averaged("calls of the constraint", setting, [_calls(text) for text in texts], "a token and particle", _MASKED),
+        measured("seconds without the model", setting, [seconds / draws], "s a token and particle", ""),
     ]
     return [*rows, averaged("cost of the text by the model itself", setting, costs, "nats", "")] if costs else rows
 
 
-def _calls(own: Generated) -> float:
-    series = own.trace.series()
+def _calls(generated: Generated) -> float:
+    series = generated.trace.series()
     return sum(series["calls"]) / sum(series["particles"])
 
 
@@ -93,7 +93,7 @@ def _masking(what: str, constraint: dict[str, Any]) -> Row:
     import llguidance.hf  # noqa: PLC0415
     from transformers import AutoTokenizer  # noqa: PLC0415 - an extra, and slow to import
 
-    own = llguidance.hf.from_tokenizer(AutoTokenizer.from_pretrained(smollm2()))
+    tokenizer = llguidance.hf.from_tokenizer(AutoTokenizer.from_pretrained(smollm2()))
     text = " May 12, 1999" if "regex" in constraint else json.dumps({"name": "Ann", "age": 7}, separators=(",", ":"))
     matcher_of = llguidance.LLMatcher
     grammar = (
@@ -101,8 +101,8 @@ def _masking(what: str, constraint: dict[str, Any]) -> Row:
         if "regex" in constraint
         else matcher_of.grammar_from_json_schema(json.dumps(constraint["json_schema"]))
     )
-    matcher, seconds = matcher_of(own, grammar), list[float]()
-    for token in own.tokenize_str(text):
+    matcher, seconds = matcher_of(tokenizer, grammar), list[float]()
+    for token in tokenizer.tokenize_str(text):
         begin = time.perf_counter()
         matcher.compute_bitmask()
         seconds.append(time.perf_counter() - begin)
@@ -113,14 +113,14 @@ def _masking(what: str, constraint: dict[str, Any]) -> Row:
 def _emitted(model: nn.Module, tokenizer: Tokenizer, runs: int) -> Sequence[Row]:
     timed = Timed(model)
     sources = seeding.generators(0, "emission", [(run,) for run in range(runs)])
-    found = emission(timed, tokenizer, _WHO, pattern_of(_FORM), 12, sources)
-    interval = found.interval(np.random.default_rng(0))
+    emitted = emission(timed, tokenizer, _WHO, pattern_of(_FORM), 12, sources)
+    interval = emitted.interval(np.random.default_rng(0))
     setting = f"'{_WHO}{_FORM}', 5 particles"
     return [
-        with_interval("probability of the form", setting, found.estimates, ""),
+        with_interval("probability of the form", setting, emitted.estimates, ""),
         measured("plain texts until one has the form, on average", setting, [1 / interval.value], "texts", ""),
         measured("rows of the model", setting, [timed.rows / runs], "a run", ""),
-        measured("calls of the constraint", setting, [found.calls / timed.rows], "a row", ""),
+        measured("calls of the constraint", setting, [emitted.calls / timed.rows], "a row", ""),
     ]
 
 

@@ -39,7 +39,7 @@ LENGTH, BATCH, STEPS, RATE = 64, 2, 40, 3e-3
 PROMPT = WRITTEN = LENGTH // 2
 REPORTS, SHORT = 30, 8
 _FILE = "trained.pt"
-_LINEAR = [f"*.{own}_proj" for own in ("q", "k", "v", "o", "gate", "up", "down")]
+_LINEAR = [f"*.{projection}_proj" for projection in ("q", "k", "v", "o", "gate", "up", "down")]
 _LORA = ("lora", {"targets": _LINEAR, "rank": 16, "alpha": 32.0})
 _CLOCK = ("skipdecode-training", {"speed_up": 2.0, "expected": WRITTEN, "prompt": PROMPT})
 _DROP = ("lora-drop-adapters", {"rank": 8, "cycle": 4, "prompt": PROMPT})
@@ -71,11 +71,11 @@ def prepared(way: str) -> Writer:
 def trained(way: str) -> Writer:
     """Return it after its steps, from the cache if it was trained before."""
     writer = prepared(way)
-    learned = {name: own for name, own in writer.model.named_parameters() if own.requires_grad}
+    learned = {name: parameter for name, parameter in writer.model.named_parameters() if parameter.requires_grad}
 
     def make(folder: Path) -> None:
         _train(writer)
-        torch.save({name: own.detach() for name, own in learned.items()}, folder / _FILE)
+        torch.save({name: parameter.detach() for name, parameter in learned.items()}, folder / _FILE)
 
     name = f"smollm2-clock-{way.replace(' ', '-')}-{STEPS}x{BATCH}"
     folder = checkpoints.make_once(name, make, takes="some minutes")
@@ -85,8 +85,8 @@ def trained(way: str) -> Writer:
 
 
 def _train(writer: Writer) -> None:
-    text = torch.tensor([token for own in reports()[0] for token in writer.tokenizer.encode(own + "\n")])
-    parameters = [own for own in writer.model.parameters() if own.requires_grad]
+    text = torch.tensor([token for report in reports()[0] for token in writer.tokenizer.encode(report + "\n")])
+    parameters = [parameter for parameter in writer.model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, RATE, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
     source = torch.Generator().manual_seed(0)
@@ -94,7 +94,7 @@ def _train(writer: Writer) -> None:
     for _ in range(STEPS):
         starts = torch.randint(len(text) - LENGTH, (BATCH,), generator=source)
         optimizer.zero_grad()
-        next_tokens(writer.model, torch.stack([text[own : own + LENGTH] for own in starts])).backward()
+        next_tokens(writer.model, torch.stack([text[start : start + LENGTH] for start in starts])).backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         schedule.step()
@@ -102,8 +102,8 @@ def _train(writer: Writer) -> None:
 
 def windows(writer: Writer, count: int) -> Tensor:
     """Return the first tokens of other reports that are long enough, shape (count, LENGTH)."""
-    found = [writer.tokenizer.encode(own)[:LENGTH] for own in reports()[1]]
-    return torch.tensor([own for own in found if len(own) == LENGTH][:count])
+    texts = [writer.tokenizer.encode(report)[:LENGTH] for report in reports()[1]]
+    return torch.tensor([text for text in texts if len(text) == LENGTH][:count])
 
 
 def beside(way: str) -> Writer:
@@ -117,9 +117,9 @@ def compared(way: str, count: int) -> Iterator[Row]:
     base = losses(beside(way).model, texts)
     fresh, learned = losses(prepared(way).model, texts), losses(trained(way).model, texts)
     yield with_interval("loss of all layers", way, base, "nats a token")
-    for state, found in (("untrained", fresh), ("trained", learned)):
-        above = [own - least for own, least in zip(found, base, strict=True)]
-        yield with_interval("loss", f"{way}, {state}", found, "nats a token")
+    for state, losses_of_state in (("untrained", fresh), ("trained", learned)):
+        above = [loss - least for loss, least in zip(losses_of_state, base, strict=True)]
+        yield with_interval("loss", f"{way}, {state}", losses_of_state, "nats a token")
         yield with_interval("loss above that of all layers", f"{way}, {state}", above, "nats a token")
     lost, won = sum(fresh) - sum(base), sum(fresh) - sum(learned)
     yield measured("share of the loss that training wins back", way, [won / lost], "", "")
@@ -128,25 +128,25 @@ def compared(way: str, count: int) -> Iterator[Row]:
 def gained(way: str, count: int) -> Iterator[Row]:
     """Yield what the decoder of a way gains over greedy decoding with all layers, and what its texts cost."""
     plain, writer, decoder = beside(way), trained(way), DECODERS[way]
-    asked = windows(plain, count)[:, :PROMPT].tolist()
-    timed(writer, decoder, asked[0], WRITTEN)
-    greedy, found = written_in_turn([(plain, Greedy(GreedyConfig())), (writer, decoder)], asked, WRITTEN)
-    speed = [base.seconds / own.seconds for base, own in zip(greedy, found, strict=True)]
-    passes = [len(own.text.tokens) / writer.passes(own.text.trace) for own in found]
+    prompts = windows(plain, count)[:, :PROMPT].tolist()
+    timed(writer, decoder, prompts[0], WRITTEN)
+    greedy, timed_texts = written_in_turn([(plain, Greedy(GreedyConfig())), (writer, decoder)], prompts, WRITTEN)
+    speed = [base.seconds / each.seconds for base, each in zip(greedy, timed_texts, strict=True)]
+    passes = [len(each.text.tokens) / writer.passes(each.text.trace) for each in timed_texts]
     layers = [
-        statistics.fmean(own.text.trace.series()["layers"][1:]) for own in found
+        statistics.fmean(each.text.trace.series()["layers"][1:]) for each in timed_texts
     ]  # the first step reads the prompt
     worse = [
-        likelihood(plain, prompt, own.text) - likelihood(plain, prompt, base.text)
-        for prompt, own, base in zip(asked, found, greedy, strict=True)
+        likelihood(plain, prompt, each.text) - likelihood(plain, prompt, base.text)
+        for prompt, each, base in zip(prompts, timed_texts, greedy, strict=True)
     ]
     yield measured(f"{way} / greedy: tokens a second", "trained", speed, "times", "")
     yield measured(f"{way}: tokens a full forward pass", "trained", passes, "tokens", "")
     yield measured(
         f"{way}: layers on a written token, of {len(blocks_of(plain.model, way))}", "trained", layers, "", ""
     )
-    for name, texts in (("greedy", greedy), (way, found)):
-        clock = [1000 * own.seconds / len(own.text.tokens) for own in texts]
+    for name, texts in (("greedy", greedy), (way, timed_texts)):
+        clock = [1000 * each.seconds / len(each.text.tokens) for each in texts]
         yield measured(f"{name}: milliseconds a token, the prompt's reading among them", "trained", clock, "ms", "")
     yield with_interval(f"{way} - greedy: nats a token under all layers", "trained", worse, "nats")
 

@@ -26,11 +26,11 @@ from fedsim.core.hooks import Condition  # noqa: E402
 from fedsim.core.types import Generated, Limits  # noqa: E402
 from fedsim.metrics.statistics import wilson  # noqa: E402
 
-_DRAWN = {"temperature": 0.8, "top_p": 0.9}
+_SAMPLING = {"temperature": 0.8, "top_p": 0.9}
 _WAYS = {
-    "sampling": ("sampled", _DRAWN),
-    "CNTP": ("cntp", _DRAWN),
-    "CNTP where it is sure": ("cntp", {**_DRAWN, "by": "certainty"}),
+    "sampling": ("sampled", _SAMPLING),
+    "CNTP": ("cntp", _SAMPLING),
+    "CNTP where it is sure": ("cntp", {**_SAMPLING, "by": "certainty"}),
 }
 _BEGINNING, _WRITTEN = 8, 20
 _SHOWN = ((2, 3), (4, 1), (7, 5), (6, 9))
@@ -40,33 +40,33 @@ _SUMS, _LINE = 30, 4  # tokens of an answer: a blank, two digits, a new line
 def measure(full: bool) -> list[Row]:
     """Return the rows; the long version writes 30 texts each way instead of 12."""
     model, data, rows = real_model(), news(32), list[Row]()
-    asked = beginnings(data, 30 if full else 12, _BEGINNING)
+    condition = beginnings(data, 30 if full else 12, _BEGINNING)
     limits = Limits(max_new_tokens=_WRITTEN)
     assert data.tokenizer is not None
     for way, (name, settings) in _WAYS.items():
-        found = write(name, settings, model, asked, limits, data.tokenizer)
-        costs = [cost(model, own, text.tokens) for own, text in zip(asked.prompts, found, strict=True)]
+        texts = write(name, settings, model, condition, limits, data.tokenizer)
+        costs = [cost(model, prompt, text.tokens) for prompt, text in zip(condition.prompts, texts, strict=True)]
         rows.append(averaged("cost of its own text", way, costs, "nats a token", ""))
-        rows.append(averaged("distinct pairs of tokens", way, [_distinct(own.tokens) for own in found], "share", ""))
-        rows.append(averaged("rows of the model", way, [_rows(own) for own in found], "a token", ""))
+        rows.append(averaged("distinct pairs of tokens", way, [_distinct(text.tokens) for text in texts], "share", ""))
+        rows.append(averaged("rows of the model", way, [_rows(text) for text in texts], "a token", ""))
         if way == "CNTP":
-            rows.append(averaged("steps with trials", way, [_branching(own) for own in found], "share", ""))
-            rows.append(_told(way, [_trials(own) for own in found], costs))
+            rows.append(averaged("steps with trials", way, [_branching(text) for text in texts], "share", ""))
+            rows.append(_correlated(way, [_trials(text) for text in texts], costs))
     digits = sums(_SUMS)
-    asked = Condition(tuple(tuple(data.tokenizer.encode(question(own))) for own in digits))
+    condition = Condition(tuple(tuple(data.tokenizer.encode(question(digit))) for digit in digits))
     limits = Limits(max_new_tokens=_LINE)
     for way, (name, settings) in _WAYS.items():
-        found = write(name, settings, model, asked, limits, data.tokenizer)
-        right = [is_sum(data.tokenizer.decode(text.tokens), own) for text, own in zip(found, digits, strict=True)]
+        texts = write(name, settings, model, condition, limits, data.tokenizer)
+        right = [is_sum(data.tokenizer.decode(text.tokens), digit) for text, digit in zip(texts, digits, strict=True)]
         rows.append(of_interval("sums that are right", way, wilson(sum(right), len(right)), "share"))
-        rows.append(averaged("rows of the model, of sums", way, [_rows(own) for own in found], "a token", ""))
+        rows.append(averaged("rows of the model, of sums", way, [_rows(text) for text in texts], "a token", ""))
     return rows
 
 
 def sums(count: int) -> list[tuple[int, int]]:
     """Draw different pairs of digits other than those that are shown."""
     digits = range(1, 10)
-    every = [own for own in itertools.product(digits, digits) if own not in _SHOWN]
+    every = [pair for pair in itertools.product(digits, digits) if pair not in _SHOWN]
     return random.Random(0).sample(every, count)
 
 
@@ -86,27 +86,27 @@ def _distinct(tokens: Sequence[int]) -> float:
     return len(set(pairs)) / len(pairs)
 
 
-def _rows(own: Generated) -> float:
-    return sum(own.trace.series().get("rows", own.trace.tokens)) / len(own.tokens)
+def _rows(generated: Generated) -> float:
+    return sum(generated.trace.series().get("rows", generated.trace.tokens)) / len(generated.tokens)
 
 
-def _branching(own: Generated) -> float:
-    trials = own.trace.series()["trials"]
+def _branching(generated: Generated) -> float:
+    trials = generated.trace.series()["trials"]
     return sum(count > 1 for count in trials) / len(trials)
 
 
-def _trials(own: Generated) -> float:
-    trials = own.trace.series()["trials"]
+def _trials(generated: Generated) -> float:
+    trials = generated.trace.series()["trials"]
     return sum(trials) / len(trials)
 
 
-def _told(way: str, trials: Sequence[float], costs: Sequence[float]) -> Row:
+def _correlated(way: str, trials: Sequence[float], costs: Sequence[float]) -> Row:
     def statistic(some: np.ndarray, others: np.ndarray) -> float:
         return float(spearmanr(some, others)[0])  # type: ignore[arg-type]
 
     source = np.random.default_rng(0)
-    found = bootstrap((trials, costs), statistic, paired=True, vectorized=False, method="percentile", rng=source)
-    low, high = found.confidence_interval
+    bounds = bootstrap((trials, costs), statistic, paired=True, vectorized=False, method="percentile", rng=source)
+    low, high = bounds.confidence_interval
     value = statistic(np.array(trials), np.array(costs))
     return Row(
         "trials against the cost of the text",

@@ -20,11 +20,11 @@ from typing import Any, NamedTuple  # noqa: E402
 import torch  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
+from benchmarks._prefixes import best_prefix, features_and_head, prefix_accuracies, prefix_logits  # noqa: E402
 from benchmarks._rows import Row, as_line, main, measured  # noqa: E402
-from fedsim.components.loss.co_teaching import CoTeaching, Pair, halves, small_losses  # noqa: E402
+from fedsim.components.loss.co_teaching import CoTeaching, NetworkPair, halves, small_losses  # noqa: E402
 from fedsim.core.types import Memory, Tensors  # noqa: E402
 from fedsim.federation.client import local_training  # noqa: E402
-from fedsim.metrics.prefixes import best_prefix, features_and_head, prefix_accuracies, prefix_logits  # noqa: E402
 from fedsim.scenario import parse  # noqa: E402
 from fedsim.scenario.world import World, build  # noqa: E402
 
@@ -86,7 +86,7 @@ def trained(world: World, weights: Tensors, epochs: int, *, cuts: bool, first: i
 def judged(model: nn.Module, world: World, *, cuts: bool) -> tuple[int, float, float]:
     """Return k, its accuracy on validation images, and that on test images."""
     test = world.data.dataset.test
-    networks = [model.first, model.second] if isinstance(model, Pair) else [model]
+    networks = [model.first, model.second] if isinstance(model, NetworkPair) else [model]
     validated = prefix_accuracies(_logits(networks, test.inputs[::2]), test.labels[::2])
     tested = prefix_accuracies(_logits(networks, test.inputs[1::2]), test.labels[1::2])
     kept = best_prefix(validated) if cuts else len(validated)
@@ -107,13 +107,16 @@ def _heads(networks: Sequence[nn.Module], inputs: Tensor) -> Iterator[tuple[Tens
 
 def _paired(first: Tensors, second: Tensors) -> Tensors:
     named = (("first", first), ("second", second))
-    return {f"{name}.{key}": tensor.clone() for name, own in named for key, tensor in own.items()}
+    return {f"{name}.{key}": tensor.clone() for name, tensors in named for key, tensor in tensors.items()}
 
 
 def purity(world: World, clean: Tensor, weights: Tensors) -> tuple[float, float]:
     """Return the share of right labels among the examples that are kept in one pass, and the share that is kept."""
-    model, own = world.models.holding(weights), next(c for c in world.stack.components if isinstance(c, CoTeaching))
-    assert isinstance(model, Pair)
+    model, component = (
+        world.models.holding(weights),
+        next(c for c in world.stack.components if isinstance(c, CoTeaching)),
+    )
+    assert isinstance(model, NetworkPair)
     model.eval()
     right = kept = seen = 0
     for chosen in world.data.drawn(1, 0):
@@ -122,7 +125,7 @@ def purity(world: World, clean: Tensor, weights: Tensors) -> tuple[float, float]
             labels = world.data.dataset.train.labels[part]
             with torch.no_grad():
                 logits = network(world.data.dataset.train.inputs[part])
-            small = small_losses(logits, labels, own.rate(1))
+            small = small_losses(logits, labels, component.rate(1))
             right += int((labels[small] == clean[part][small]).sum())
             kept, seen = kept + len(small), seen + len(part)
     return right / kept, kept / seen
@@ -130,27 +133,29 @@ def purity(world: World, clean: Tensor, weights: Tensors) -> tuple[float, float]
 
 def seeded(seed: int, epochs: int = EPOCHS, fine: int = FINE) -> dict[str, float]:
     """Return all figures of one seed, by name."""
-    found: dict[str, float] = {}
+    figures: dict[str, float] = {}
     for name, dropout in (("CE", 0.0), ("dropout 0.3", 0.3)):
         world = world_of(seed, (), STEP, dropout=dropout, noise=NOISE)
         one = trained(world, world.models.first_weights, epochs, cuts=False)
-        found |= {f"{name}, best epoch": one.best, f"{name}, last epoch": one.last}
+        figures |= {f"{name}, best epoch": one.best, f"{name}, last epoch": one.last}
     worlds = [world_of(number, NESTED, STEP, dropout=0.0, noise=NOISE) for number in (seed, seed + _ANOTHER)]
     world = worlds[0]
     one = trained(world, world.models.first_weights, epochs, cuts=True)
     two = trained(world, worlds[1].models.first_weights, epochs, cuts=True, first=_ANOTHER)  # the same wrong labels
-    found |= {"Nested, best epoch": one.best, "Nested, last epoch": one.last, "k of Nested": one.kept}
+    figures |= {"Nested, best epoch": one.best, "Nested, last epoch": one.last, "k of Nested": one.kept}
     both = _paired(one.weights, two.weights)
     components = [{**NESTED[0], "kept": one.kept}, {"name": "co-teaching", "forget_rate": FORGET}]
     together = world_of(seed, components, STEP / 10.0, dropout=0.0, noise=NOISE)
     kept, _, tested = judged(together.models.holding(both), together, cuts=True)
-    found |= {"mean of two Nested": tested, "k of the mean": kept}
+    figures |= {"mean of two Nested": tested, "k of the mean": kept}
     clean = world_of(seed, (), STEP, dropout=0.0, noise=0.0).data.dataset.train.labels
-    found["share of right labels among those kept, before"] = purity(together, clean, both)[0]
+    figures["share of right labels among those kept, before"] = purity(together, clean, both)[0]
     last = trained(together, both, fine, cuts=True)
-    found |= {"Nested + Co-teaching, best epoch": last.best, "Nested + Co-teaching, last epoch": last.last}
-    found["share of right labels among those kept, after"], found["share kept"] = purity(together, clean, last.weights)
-    return found
+    figures |= {"Nested + Co-teaching, best epoch": last.best, "Nested + Co-teaching, last epoch": last.last}
+    figures["share of right labels among those kept, after"], figures["share kept"] = purity(
+        together, clean, last.weights
+    )
+    return figures
 
 
 def measure(full: bool) -> Sequence[Row]:

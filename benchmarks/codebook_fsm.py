@@ -175,8 +175,8 @@ def neuron_precisions(activations: Tensor, states: Tensor, number: int) -> list[
         hits = is_state[:half][order].cumsum(0)
         precision = (hits / torch.arange(1, half + 1)[:, None]).where(hits >= needed, 0.0)
         top, cut = precision.max(0)
-        own = torch.stack((torch.full((number,), float(neuron)), values[order][cut]), 1)
-        rule = torch.where((top > best)[:, None], own, rule)
+        cuts = torch.stack((torch.full((number,), float(neuron)), values[order][cut]), 1)
+        rule = torch.where((top > best)[:, None], cuts, rule)
         best = torch.maximum(best, top)
     fires = activations[half:, rule[:, 0].long()] >= rule[:, 1]
     return ((fires & is_state[half:].bool()).sum(0) / fires.sum(0).clamp_min(1)).tolist()
@@ -213,11 +213,11 @@ def _second_digit(
         return model.continued(tokens, 1, source)
     longer: list[Tensor] = []
     for digit in tokens[:, -1].unique().tolist():
-        own = tokens[tokens[:, -1] == digit]
+        chosen = tokens[tokens[:, -1] == digit]
         with ExitStack() as held:
             if digit != BOUNDARY:
                 _force(held, model, codes[:, digit], tokens.shape[1] - 1)
-            longer.append(model.continued(own, 1, source))
+            longer.append(model.continued(chosen, 1, source))
     return torch.cat(longer)
 
 
@@ -240,17 +240,17 @@ def measure(full: bool) -> list[Row]:
     rows: list[Row] = []
     for seed in range(3 if full else 1):
         plan = Plan(seed=seed)
-        found, chance = experiment(plan), plan.edges / plan.states
+        results, chance = experiment(plan), plan.edges / plan.states
         setting = f"{plan.states} states, {plan.edges} edges, C = {plan.codes}, k = 1, seed {seed}"
         figures = (
-            ("valid transitions, plain model", found.accuracy_plain, ""),
-            ("valid transitions, with codebooks", found.accuracy, ""),
-            ("precision of a state's best neuron", found.precision_neurons, ""),
-            ("precision of a state's best code", found.precision_codes, f">= {_mean(found.precision_neurons):.4f}"),
-            ("precision of a state's best code, one digit later", found.precision_behind, ""),
-            ("successor of b, nothing forced", found.untouched, ""),
-            ("successor of b, forced at one digit", found.steered_once, f"> {chance:.4f}"),
-            ("successor of b, forced at both digits", found.steered, f"> {chance:.4f}"),
+            ("valid transitions, plain model", results.accuracy_plain, ""),
+            ("valid transitions, with codebooks", results.accuracy, ""),
+            ("precision of a state's best neuron", results.precision_neurons, ""),
+            ("precision of a state's best code", results.precision_codes, f">= {_mean(results.precision_neurons):.4f}"),
+            ("precision of a state's best code, one digit later", results.precision_behind, ""),
+            ("successor of b, nothing forced", results.untouched, ""),
+            ("successor of b, forced at one digit", results.steered_once, f"> {chance:.4f}"),
+            ("successor of b, forced at both digits", results.steered, f"> {chance:.4f}"),
         )
         rows += [measured(name, setting, values, "share", must, _mean(values)) for name, values, must in figures]
     return rows

@@ -72,7 +72,7 @@ def _steered(model: nn.Module, data: Dataset, setting: str) -> list[Row]:
     untouched = _written(model, prompts, None)
     nothing = [_share(untouched, word) for word in words.tolist()]
     wrong, right = (
-        [_share(_written(model, prompts, own), word) for own, word in zip(codes, words.tolist(), strict=True)]
+        [_share(_written(model, prompts, code), word) for code, word in zip(codes, words.tolist(), strict=True)]
         for codes in (random, best)
     )
     mean = sum(right) / WORDS
@@ -90,32 +90,34 @@ def _best_codes(model: nn.Module, batch: Batch, words: Tensor) -> Tensor:
     with reading(model) as seen:
         for inputs in batch.inputs.split(64):
             model(inputs)
-    real, found = batch.labels != IGNORED, list[Tensor]()
+    real, best = batch.labels != IGNORED, list[Tensor]()
     follows = (batch.labels[real][:, None] == words).double()
-    for codes in (torch.cat(own)[real][..., 0] for own in seen.values()):
+    for codes in (torch.cat(pieces)[real][..., 0] for pieces in seen.values()):
         for head in codes.unbind(1):
             fired = torch.bincount(head, minlength=CODES)[:, None]
             precision = torch.zeros(CODES, len(words), dtype=torch.double).index_add(
                 0, head, follows
             ) / fired.clamp_min(1)
-            found.append(precision.masked_fill(fired < FEWEST, -1.0).argmax(0))
-    return torch.stack(found, 1).unflatten(1, (-1, HEADS))
+            best.append(precision.masked_fill(fired < FEWEST, -1.0).argmax(0))
+    return torch.stack(best, 1).unflatten(1, (-1, HEADS))
 
 
 @torch.no_grad()
 def _written(model: nn.Module, prompts: Sequence[Sequence[int]], codes: Tensor | None) -> list[list[int]]:
     """Return how the model goes on, with these codes (places, heads) at the last token of a beginning and behind it."""
     with ExitStack() as stack:
-        for place, own in zip(codebooks(model), () if codes is None else codes.tolist(), strict=codes is not None):
-            for head, code in enumerate(own):
+        for place, head_codes in zip(
+            codebooks(model), () if codes is None else codes.tolist(), strict=codes is not None
+        ):
+            for head, code in enumerate(head_codes):
                 where = slice(BEGINNING - 1, None)
                 stack.enter_context(force_codes(model, place, [code], group=head, positions=where))
         decoder = registry.get("component", "greedy")
         sources = seeding.generators(0, "written", [(row,) for row in range(len(prompts))])
-        condition = Condition(tuple(tuple(own) for own in prompts))
+        condition = Condition(tuple(tuple(prompt) for prompt in prompts))
         limits = Limits(max_new_tokens=WRITTEN)
-        found = generate(decoder.make(decoder.config()), model, condition, limits, sources)
-        return [list(own.tokens) for own in found]
+        texts = generate(decoder.make(decoder.config()), model, condition, limits, sources)
+        return [list(text.tokens) for text in texts]
 
 
 def _share(texts: Sequence[Sequence[int]], word: int) -> float:

@@ -55,11 +55,11 @@ def beside_plain(component: dict[str, Any], setting: str, must: str, passes: int
 
 def cutmix(passes: int) -> Iterator[Row]:
     """CutMix on every batch, with one box and with a box an image."""
-    for model, tables, own in (("MLP", MLP, passes), ("LeNet", LENET, passes), ("ResNet-18", RESNET, _few(passes))):
+    for model, tables, count in (("MLP", MLP, passes), ("LeNet", LENET, passes), ("ResNet-18", RESNET, _few(passes))):
         for per_sample in (False, True):
             component = {"name": "cutmix", "probability": 1.0, "per_sample": per_sample}
             setting = f"{model}, {'a box an image' if per_sample else 'one box'}"
-            yield beside_plain(component, setting, "<= 1.05", own, **tables)
+            yield beside_plain(component, setting, "<= 1.05", count, **tables)
 
 
 def multi_sample_dropout(passes: int) -> Iterator[Row]:
@@ -81,7 +81,7 @@ MEASURED: tuple[Callable[[int], Iterator[Row]], ...] = (cutmix, multi_sample_dro
 
 def measure(full: bool) -> list[Row]:
     """Return all rows; the long version takes more passes."""
-    return as_they_come(row for own in MEASURED for row in own(150 if full else 40))
+    return as_they_come(row for part in MEASURED for row in part(150 if full else 40))
 
 
 def _train(world: World, number: int) -> None:

@@ -61,33 +61,33 @@ def measure(
 ) -> dict[str, Way]:
     """Draw images by every way, which take turns; of all classes where the models are told one."""
     method = registry.get("component", "continuous-speculative")
-    samplers = {name: method.make(method.config.model_validate(dict(own))) for name, (_, own) in ways.items()}
-    found: dict[str, list[Any]] = {name: [] for name in ways}
+    samplers = {name: method.make(method.config.model_validate(dict(settings))) for name, (_, settings) in ways.items()}
+    samples: dict[str, list[Any]] = {name: [] for name in ways}
     for number in range(count):
         for name, (model, _) in ways.items():
             given = {"class": torch.tensor([number % 10])} if has_classes else {}
             condition = Condition(((),), given)
             source = [seeding.generator(0, "drawing", number)]
             begin = time.process_time()
-            (drawn,) = sample(samplers[name], model, condition, shape, source)
-            found[name].append((drawn, time.process_time() - begin))
-    return {name: _way(own) for name, own in found.items()}
+            (sampled,) = sample(samplers[name], model, condition, shape, source)
+            samples[name].append((sampled, time.process_time() - begin))
+    return {name: _way(timed_samples) for name, timed_samples in samples.items()}
 
 
-def _way(drawn: Sequence[Any]) -> Way:
-    series = [own.trace.series() for own, _ in drawn]
-    sums = {key: [sum(own[key]) for own in series] for key in ("drafted", "accepted", "passes")}
-    images = torch.stack([own.x for own, _ in drawn])
-    return Way(images, sums["drafted"], sums["accepted"], sums["passes"], [seconds for _, seconds in drawn])
+def _way(timed_samples: Sequence[Any]) -> Way:
+    series = [generated.trace.series() for generated, _ in timed_samples]
+    sums = {key: [sum(counts[key]) for counts in series] for key in ("drafted", "accepted", "passes")}
+    images = torch.stack([generated.x for generated, _ in timed_samples])
+    return Way(images, sums["drafted"], sums["accepted"], sums["passes"], [seconds for _, seconds in timed_samples])
 
 
-def _acceptance(own: Way) -> str:
-    pairs = [(a / d) for a, d in zip(own.accepted, own.drafted, strict=True) if d]
+def _acceptance(way: Way) -> str:
+    pairs = [(a / d) for a, d in zip(way.accepted, way.drafted, strict=True) if d]
     return mean_in_words(pairs, 2) if pairs else ""
 
 
-def _ratio(own: Way, plain: Way) -> str:
-    ratios = sorted(a / b for a, b in zip(plain.seconds, own.seconds, strict=True))
+def _ratio(way: Way, plain: Way) -> str:
+    ratios = sorted(a / b for a, b in zip(plain.seconds, way.seconds, strict=True))
     quarter = len(ratios) // 4
     return f"{statistics.median(ratios):.2f} ({ratios[quarter]:.2f} to {ratios[-1 - quarter]:.2f})"
 
@@ -103,10 +103,10 @@ def main() -> None:
     target, draft = trained(chosen.model), trained(f"{chosen.model}-draft")
     models = {TARGET: target.model, DRAFT: draft.model}
     ways = {
-        name: (models[model], {**own, **({"draft": str(draft.folder)} if own["length"] else {})})
-        for name, (model, own) in WAYS.items()
+        name: (models[model], {**settings, **({"draft": str(draft.folder)} if settings["length"] else {})})
+        for name, (model, settings) in WAYS.items()
     }
-    found = measure(ways, target.data.spec.shape, chosen.count, RECIPES[chosen.model].classes)
+    measured = measure(ways, target.data.spec.shape, chosen.count, RECIPES[chosen.model].classes)
     wide = efficientnet_features(target.data.spec)
     features: dict[str, Features] = {"own classifier": classifier_features(target.data, MODELS[chosen.model])}
     features |= {"EfficientNet-Lite0": wide} if wide else {}
@@ -119,11 +119,11 @@ def main() -> None:
     print(f"n = {chosen.count} images of 16 patches; as many training images are at {', '.join(floor)}")
     print(f"| way | acceptance | passes of the model an image | speed, middle half | {' | '.join(features)} |")
     print("|---|---|---|---|" + "---|" * len(features))
-    for name, own in found.items():
-        cells = (_acceptance(own), f"{statistics.mean(own.passes):.2f}", _ratio(own, found[PLAIN]))
-        print(f"| {name} | {' | '.join([*cells, *distances(own.images)])} |")
+    for name, way in measured.items():
+        cells = (_acceptance(way), f"{statistics.mean(way.passes):.2f}", _ratio(way, measured[PLAIN]))
+        print(f"| {name} | {' | '.join([*cells, *distances(way.images)])} |")
     if chosen.pictures:
-        rows = [found[name].images[:20] for name in (PLAIN, "drafts of 4", "the draft alone")]
+        rows = [measured[name].images[:20] for name in (PLAIN, "drafts of 4", "the draft alone")]
         save_pictures(rows, target.data.spec, chosen.pictures / f"{chosen.model}.png")
 
 

@@ -67,8 +67,8 @@ def trained(name: str, seed: int, epochs: int = EPOCHS) -> Accuracy:
     update, _ = local_training(world, world.models.first_weights, 1, 0)
     changes = {**update.tensors, **update.buffers}
     weights = {name: t - changes[name] if name in changes else t for name, t in world.models.first_weights.items()}
-    own = world.data.shares[0]
-    seen = Batch(world.data.dataset.train.inputs[own], world.data.dataset.train.labels[own])
+    share = world.data.shares[0]
+    seen = Batch(world.data.dataset.train.inputs[share], world.data.dataset.train.labels[share])
     return Accuracy(_right(world, weights, world.data.dataset.test), _right(world, weights, seen))
 
 
@@ -80,8 +80,11 @@ def measure(full: bool) -> list[Row]:
 def _rows(seeds: Sequence[int]) -> Iterator[Row]:
     setting = f"{EXAMPLES} digits, {EPOCHS} epochs"
     for name in TRAININGS:
-        found = [trained(name, seed) for seed in seeds]
-        tests, gaps = [own.test for own in found], [own.train - own.test for own in found]
+        accuracies = [trained(name, seed) for seed in seeds]
+        tests, gaps = (
+            [accuracy.test for accuracy in accuracies],
+            [accuracy.train - accuracy.test for accuracy in accuracies],
+        )
         yield measured(f"{name}: test accuracy {_interval(tests)}", setting, tests, "%", "", statistics.mean(tests))
         yield measured(f"{name}: train-test gap {_interval(gaps)}", setting, gaps, "points", "", statistics.mean(gaps))
 

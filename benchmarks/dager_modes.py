@@ -50,8 +50,8 @@ class Condition(NamedTuple):
 
 def measure(full: bool) -> list[Row]:
     """Return the rows; the long version has more victims."""
-    found = [row for condition in conditions() for row in rows(condition, 20 if full else 6)]
-    return found + [row for condition in dropping() for row in words(condition, 6 if full else 2)]
+    table = [row for condition in conditions() for row in rows(condition, 20 if full else 6)]
+    return table + [row for condition in dropping() for row in words(condition, 6 if full else 2)]
 
 
 def conditions() -> Iterator[Condition]:
@@ -83,24 +83,26 @@ def words(condition: Condition, victims: int) -> Iterator[Row]:
     method = registry.get("attack", "dager")
     scores: list[dict[str, float]] = []
     for observation, truth, world in observed(condition, victims):
-        tensors = {name: own for name, own in observation.update.tensors.items() if name != _EMBEDDING}
+        tensors = {name: tensor for name, tensor in observation.update.tensors.items() if name != _EMBEDDING}
         hidden = replace(
             observation, update=replace(observation.update, tensors=tensors), hidden=frozenset({_EMBEDDING})
         )
-        found = method.make(method.config())(hidden, seeding.generator(0, "benchmark dager"))
+        guess = method.make(method.config())(hidden, seeding.generator(0, "benchmark dager"))
         assert world.data.dataset.tokenizer is not None
-        scores.append(score_words(found, truth.private[0], world.data.dataset.tokenizer))
+        scores.append(score_words(guess, truth.private[0], world.data.dataset.tokenizer))
     for figure in ("words found", "found words that are right"):
-        yield with_interval(f"DAGER, {figure}", condition.name, [own[figure] for own in scores], "share")
+        yield with_interval(f"DAGER, {figure}", condition.name, [score[figure] for score in scores], "share")
 
 
 def rows(condition: Condition, victims: int) -> Iterator[Row]:
     """Yield the rows of one condition."""
     seen = list(observed(condition, victims))
     exact = [exact_sentences(*one) for one in seen]
-    yield with_interval("DAGER, exact sentences", condition.name, [sum(own) / len(own) for own in exact], "share")
+    yield with_interval("DAGER, exact sentences", condition.name, [sum(flags) / len(flags) for flags in exact], "share")
     if condition.federation.get("local_steps", 1) > 1:
-        yield with_interval("DAGER, first step's sentences", condition.name, [float(own[0]) for own in exact], "share")
+        yield with_interval(
+            "DAGER, first step's sentences", condition.name, [float(flags[0]) for flags in exact], "share"
+        )
     yield with_interval(
         "spans with room", condition.name, [float(leaves_room(observation)) for observation, _, _ in seen], "share"
     )
@@ -120,7 +122,7 @@ def observed(condition: Condition, victims: int) -> Iterator[tuple[Observation, 
     world = shared(parse(scenario, "benchmark").model_dump_json())
     for client in range(victims):
         update, truth = local_training(world, world.models.first_weights, 1, client)
-        tensors = {name: own.to(condition.dtype) for name, own in update.tensors.items()}
+        tensors = {name: tensor.to(condition.dtype) for name, tensor in update.tensors.items()}
         entry = WireEntry(1, client, world.models.first_weights, replace(update, tensors=tensors))
         yield observe(Victim(world, entry, truth), _KNOWN), truth, world
 
@@ -128,23 +130,23 @@ def observed(condition: Condition, victims: int) -> Iterator[tuple[Observation, 
 def exact_sentences(observation: Observation, truth: Truth, world: World) -> list[bool]:
     """Return of every sentence of all steps whether it came back exactly."""
     method = registry.get("attack", "dager")
-    inputs, labels = (torch.cat([getattr(own, part) for own in truth.private]) for part in ("inputs", "labels"))
+    inputs, labels = (torch.cat([getattr(batch, part) for batch in truth.private]) for part in ("inputs", "labels"))
     try:
-        found = method.make(method.config())(observation, seeding.generator(0, "benchmark dager"))
+        guess = method.make(method.config())(observation, seeding.generator(0, "benchmark dager"))
     except NotApplicable:
         return [False] * len(inputs)
     assert world.data.dataset.tokenizer is not None
     return [
-        bool(own.values["exact"])
-        for own in score_sentences(found, Batch(inputs, labels), world.data.dataset.tokenizer).sentences
+        bool(sentence.values["exact"])
+        for sentence in score_sentences(guess, Batch(inputs, labels), world.data.dataset.tokenizer).sentences
     ]
 
 
 def leaves_room(observation: Observation) -> bool:
     """Say whether both spans, of all that stands out of rounding to single precision, are smaller than the width."""
     for layer in attentions(observation.model)[:2]:
-        gradients = [own.double() for own in gradients_of(observation, layer).values()]
-        singular = torch.linalg.svdvals(torch.cat([own / own.norm() for own in gradients]))
+        gradients = [gradient.double() for gradient in gradients_of(observation, layer).values()]
+        singular = torch.linalg.svdvals(torch.cat([gradient / gradient.norm() for gradient in gradients]))
         if int((singular > _SINGLE * singular[0]).sum()) == gradients[0].shape[1]:
             return False
     return True

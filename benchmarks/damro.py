@@ -41,7 +41,7 @@ ROUNDS = 40
 _SEED, _K, _LONGEST = 3, 2, 4
 _WAYS: Mapping[str, Mapping[str, Any]] = {
     "plain": {"strength": 0.0},
-    **{f"alpha {own:g}": {"strength": own} for own in (0.5, 1.0, 2.0)},
+    **{f"alpha {alpha:g}": {"strength": alpha} for alpha in (0.5, 1.0, 2.0)},
     "alpha 2, positions kept": {"strength": 2.0, "recount": False},
     "alpha 2, random tokens": {"strength": 2.0, "choice": "random"},
     "alpha 2, 10 outliers": {"strength": 2.0, "outliers": 10},
@@ -52,12 +52,12 @@ _WAYS: Mapping[str, Mapping[str, Any]] = {
 def written(model: Any, batch: Batch, longest: int = _LONGEST, **settings: Any) -> list[tuple[int, ...]]:
     """Return the answers to questions, without their ends."""
     method = registry.get("component", "damro")
-    own = method.make(method.config.model_validate(settings))
-    asked = Condition(tuple(map(tuple, batch.given["question"].tolist())), {"image": batch.inputs})
+    decoder = method.make(method.config.model_validate(settings))
+    condition = Condition(tuple(map(tuple, batch.given["question"].tolist())), {"image": batch.inputs})
     limits = Limits(max_new_tokens=longest, stop_tokens=frozenset({model.end}))
     sources = seeding.generators(0, "damro", [(number,) for number in range(len(batch))])
-    found = generate(own, model, asked, limits, sources)
-    return [tuple(token for token in one.tokens if token != model.end) for one in found]
+    texts = generate(decoder, model, condition, limits, sources)
+    return [tuple(token for token in one.tokens if token != model.end) for one in texts]
 
 
 def answer_rows(model: Any, batches: Mapping[Kind, Batch]) -> Iterator[Row]:
@@ -65,7 +65,7 @@ def answer_rows(model: Any, batches: Mapping[Kind, Batch]) -> Iterator[Row]:
     for label, settings in _WAYS.items():
         for kind, batch in batches.items():
             said = written(model, batch, **settings)
-            true = [tuple(own[(own >= 0) & (own != model.end)].tolist()) for own in batch.labels]
+            true = [tuple(answer[(answer >= 0) & (answer != model.end)].tolist()) for answer in batch.labels]
             right = [one == other for one, other in zip(said, true, strict=True)]
             yield row(f"right, {kind}", label, wilson(sum(right), len(right)))
             if kind == "presence":
@@ -103,10 +103,10 @@ def outlier_rows(model: Any, batches: Mapping[Kind, Batch]) -> Iterator[Row]:
     chosen = chosen_patches(model, batch)
     stream = model.vision().embed(batch.inputs)
     places = torch.zeros(stream.shape[:2], dtype=torch.long)
-    own = Stream(stream, places, torch.arange(patches).expand(len(batch), -1), front=1)
+    visual_stream = Stream(stream, places, torch.arange(patches).expand(len(batch), -1), front=1)
     for number in range(model.visual.feature_layer):
-        own = own.with_(model.vision().run(number, own))
-    attention = model.vision().view(model.visual.feature_layer).attention(own, slice(0, 1)).mean(1)[:, 0, 1:]
+        visual_stream = visual_stream.with_(model.vision().run(number, visual_stream))
+    attention = model.vision().view(model.visual.feature_layer).attention(visual_stream, slice(0, 1)).mean(1)[:, 0, 1:]
     attention = attention / attention.sum(1, keepdim=True)
     top = attention.topk(_K).values.sum(1).tolist()
     yield with_interval("class token: share of attention on the top two of 64", "mean over heads", top, "share")
@@ -143,7 +143,7 @@ def bright_patches(model: Any, batch: Batch) -> Tensor:
 
 def listing_rows(model: Any, batch: Batch) -> Iterator[Row]:
     """Yield what lists of all digits name that is not there, and how much of what is there."""
-    true = [own[(own >= 0) & (own != model.end)].tolist() for own in batch.labels]
+    true = [answer[(answer >= 0) & (answer != model.end)].tolist() for answer in batch.labels]
     for label, settings in _WAYS.items():
         said = written(model, batch, batch.labels.shape[1] + 1, **settings)
         wrong, named, present, covered = 0, 0, 0, 0
@@ -173,7 +173,7 @@ def cost_rows(model: Any, batch: Batch) -> Iterator[Row]:
         ratios.append(pair[2.0] / pair[0.0])
     yield measured("prompt and answer: own seconds / plain's", "alpha 2, one by one", ratios[2:], "times", "")
     layers, text = model.visual.layers, model.laid_out(batch.given["question"])[1].shape[1] + 1
-    every, few = ([text + own] * layers for own in (model.visual.patches, _K))
+    every, few = ([text + count] * layers for count in (model.visual.patches, _K))
     for name, cost in (("prompt", prompt_cost), ("token", step_cost)):
         more = (cost(model.visual, every) + cost(model.visual, few)) / cost(model.visual, every)
         yield measured(f"{name}: own products / plain's", "2 of 64 outliers", [more], "times", "")

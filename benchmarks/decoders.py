@@ -48,15 +48,15 @@ class Timed(NamedTuple):
 
 def prompts(writer: Writer, count: int) -> dict[str, list[list[int]]]:
     """Return prompts by kind, from the first reports that are long enough."""
-    found: dict[str, list[list[int]]] = {"news": [], "again": []}
+    by_kind: dict[str, list[list[int]]] = {"news": [], "again": []}
     for report in read_text(news_file()).splitlines():
         tokens = writer.tokenizer.encode(report)
-        if len(tokens) < 2 * LENGTH or len(found["news"]) == count:
+        if len(tokens) < 2 * LENGTH or len(by_kind["news"]) == count:
             continue
-        found["news"].append(tokens[:LENGTH])
+        by_kind["news"].append(tokens[:LENGTH])
         beginning = tokens[: LENGTH + LENGTH // 4]
-        found["again"].append([*beginning, *writer.tokenizer.encode("\n\n"), *beginning[: LENGTH // 4]])
-    return found
+        by_kind["again"].append([*beginning, *writer.tokenizer.encode("\n\n"), *beginning[: LENGTH // 4]])
+    return by_kind
 
 
 def decoders(names: Sequence[str], settings: Sequence[str]) -> dict[str, Decoder[Any, Any]]:
@@ -70,7 +70,7 @@ def decoders(names: Sequence[str], settings: Sequence[str]) -> dict[str, Decoder
         fields = method.config.model_fields.items()
         needed = {key: field.examples[0] for key, field in fields if field.is_required() and field.examples}
         config = method.config.model_validate(needed | dict(getattr(method.make, "fast", {})))
-        chosen = [own.removeprefix(f"{name}.") for own in settings if own.startswith(f"{name}.")]
+        chosen = [setting.removeprefix(f"{name}.") for setting in settings if setting.startswith(f"{name}.")]
         changed = read_settings(method, chosen).model_dump(exclude_unset=True) if chosen else {}
         built[name] = method.make(config.model_validate(config.model_dump() | changed)).named(name)
     return built
@@ -90,13 +90,15 @@ def written_in_turn(
     ways: Sequence[tuple[Writer, Decoder[Any, Any]]], prompts: Sequence[Sequence[int]], length: int = LENGTH
 ) -> list[list[Timed]]:
     """Return what each model with its decoder writes behind each prompt, timed side by side."""
-    return in_turn([lambda prompt, own=own: timed(*own, prompt, length) for own in ways], prompts)
+    return in_turn([lambda prompt, pair=way: timed(*pair, prompt, length) for way in ways], prompts)
 
 
-def compare(writer: Writer, built: dict[str, Decoder[Any, Any]], kind: str, asked: list[list[int]]) -> list[Row]:
+def compare(
+    writer: Writer, built: dict[str, Decoder[Any, Any]], kind: str, prompts_of_kind: list[list[int]]
+) -> list[Row]:
     """Time every decoder on every prompt of a kind; each prompt begins with another one."""
     names, seen, broken = list(built), {name: list[Timed]() for name in built}, dict[str, str]()
-    for number, prompt in enumerate(asked):
+    for number, prompt in enumerate(prompts_of_kind):
         for turn in range(len(names)):
             name = names[(number + turn) % len(names)]
             if name in broken:
@@ -112,7 +114,7 @@ def compare(writer: Writer, built: dict[str, Decoder[Any, Any]], kind: str, aske
                 Row(f"{name}: does not run here", f"{kind}; {broken[name]}", 0, "", 0, 0, 0, 0, "reported", True)
             )
         else:
-            rows += describe(writer, built[name], kind, asked, seen[name], seen[GREEDY])
+            rows += describe(writer, built[name], kind, prompts_of_kind, seen[name], seen[GREEDY])
     return rows
 
 
@@ -120,20 +122,20 @@ def describe(
     writer: Writer,
     decoder: Decoder[Any, Any],
     kind: str,
-    asked: list[list[int]],
-    own: list[Timed],
+    prompts_of_kind: list[list[int]],
+    timed_texts: list[Timed],
     greedy: list[Timed],
 ) -> list[Row]:
     """Return what a decoder gains and loses beside greedy."""
-    name, n = decoder.name, [len(each.text.tokens) for each in own]
-    pace = [count / each.seconds for count, each in zip(n, own, strict=True)]
+    name, n = decoder.name, [len(each.text.tokens) for each in timed_texts]
+    pace = [count / each.seconds for count, each in zip(n, timed_texts, strict=True)]
     base = [len(each.text.tokens) / each.seconds for each in greedy]
     must = EXACT_GAIN if decoder.exact and kind == "again" else ""
     gain = [over / under for over, under in zip(pace, base, strict=True)]
-    passes = [count / writer.passes(each.text.trace) for count, each in zip(n, own, strict=True)]
-    same = [float(each.text.tokens == other.text.tokens) for each, other in zip(own, greedy, strict=True)]
-    loss = [likelihood(writer, prompt, each.text) for prompt, each in zip(asked, own, strict=True)]
-    best = [likelihood(writer, prompt, each.text) for prompt, each in zip(asked, greedy, strict=True)]
+    passes = [count / writer.passes(each.text.trace) for count, each in zip(n, timed_texts, strict=True)]
+    same = [float(each.text.tokens == other.text.tokens) for each, other in zip(timed_texts, greedy, strict=True)]
+    loss = [likelihood(writer, prompt, each.text) for prompt, each in zip(prompts_of_kind, timed_texts, strict=True)]
+    best = [likelihood(writer, prompt, each.text) for prompt, each in zip(prompts_of_kind, greedy, strict=True)]
     worse = [mine - theirs for mine, theirs in zip(loss, best, strict=True)]
     return [
         measured(f"{name} / greedy: tokens a second", kind, gain, "times", must),
@@ -162,11 +164,11 @@ def bare(writer: Writer, prompt: Sequence[int]) -> float:
     return time.process_time() - begin
 
 
-def package(prompt: Sequence[int], own: Any) -> float:
+def package(prompt: Sequence[int], model: Any) -> float:
     """Return the seconds of the transformers package's own greedy decoding."""
     tokens = torch.tensor([list(prompt)])
     begin = time.process_time()
-    own.generate(
+    model.generate(
         tokens,
         attention_mask=torch.ones_like(tokens),
         do_sample=False,
@@ -176,18 +178,18 @@ def package(prompt: Sequence[int], own: Any) -> float:
     return time.process_time() - begin
 
 
-def baselines(writer: Writer, greedy: Decoder[Any, Any], asked: list[list[int]]) -> list[Row]:
+def baselines(writer: Writer, greedy: Decoder[Any, Any], prompts_of_kind: list[list[int]]) -> list[Row]:
     """Compare greedy decoding with that of the transformers package, and with a loop without the driver."""
     from transformers import AutoModelForCausalLM  # noqa: PLC0415 - an extra
 
     with checkpoints.quiet():
-        own = AutoModelForCausalLM.from_pretrained(checkpoints.smollm2(), dtype=torch.float32).eval()
+        model = AutoModelForCausalLM.from_pretrained(checkpoints.smollm2(), dtype=torch.float32).eval()
     ways: list[Callable[[list[int]], float]] = [
         lambda prompt: timed(writer, greedy, prompt).seconds,
-        lambda prompt: package(prompt, own),
+        lambda prompt: package(prompt, model),
         lambda prompt: bare(writer, prompt),
     ]
-    driver, theirs, loop = in_turn(ways, asked)
+    driver, theirs, loop = in_turn(ways, prompts_of_kind)
     speed = [b / a for a, b in zip(driver, theirs, strict=True)]
     trace = [100 * (a / b - 1) for a, b in zip(driver, loop, strict=True)]
     return [
@@ -208,11 +210,11 @@ def main() -> None:
     chosen = parser.parse_args()
     writer = load_writer(checkpoints.SMOLLM2)
     built = decoders(chosen.decoder, chosen.set)
-    asked = prompts(writer, chosen.prompts or (PROMPTS if chosen.full else SHORT))
-    timed(writer, built[GREEDY], asked["news"][0])  # the first one also reads the weights from the disk
-    rows = baselines(writer, built[GREEDY], asked["news"])
-    for kind, own in asked.items():
-        rows += compare(writer, built, kind, own)
+    by_kind = prompts(writer, chosen.prompts or (PROMPTS if chosen.full else SHORT))
+    timed(writer, built[GREEDY], by_kind["news"][0])  # the first one also reads the weights from the disk
+    rows = baselines(writer, built[GREEDY], by_kind["news"])
+    for kind, prompts_of_kind in by_kind.items():
+        rows += compare(writer, built, kind, prompts_of_kind)
     print(as_json(rows) if chosen.json else as_table(rows))
 
 

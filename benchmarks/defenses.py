@@ -127,7 +127,7 @@ def _scenario(model: str, defenses: list[dict[str, Any]], **tables: Any) -> Scen
         "clients": _CLIENTS,
         "local_steps": _STEPS,
         "batch_size": _BATCH,
-        "sampling": "poisson" if any(own["name"] == "dp-sgd" for own in defenses) else "passes",
+        "sampling": "poisson" if any(defense["name"] == "dp-sgd" for defense in defenses) else "passes",
         "optimizer": {"name": "sgd", "learning_rate": _RATE},
         **tables.pop("federation", {}),
     }

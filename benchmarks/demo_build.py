@@ -14,7 +14,7 @@ from collections.abc import Sequence  # noqa: E402
 from typing import Any  # noqa: E402
 
 from benchmarks._rows import Row, main, measured  # noqa: E402
-from fedsim.demo.attempt import Order, attempt  # noqa: E402
+from fedsim.demo.attempt import ViewerOrder, attempt  # noqa: E402
 from fedsim.demo.lesson import grids, record_lesson  # noqa: E402
 from fedsim.demo.page import page_of  # noqa: E402
 from fedsim.demo.victim import Setting, world_of  # noqa: E402
@@ -31,7 +31,7 @@ def build_rows() -> list[Row]:
     lesson = record_lesson(grids(), 2, lambda _done, _total: None)
     page = page_of(lesson).encode()
     seconds = time.perf_counter() - begin
-    counts = ", ".join(f"{len(own.scenes)} of {name}" for name, own in lesson.sets.items())
+    counts = ", ".join(f"{len(pictures.scenes)} of {name}" for name, pictures in lesson.sets.items())
     setting = f"settings: {counts}, 4 attacks each"
     return [
         measured("record the page", f"{setting}, 2 processes", [seconds], "s", "<= 300"),
@@ -48,7 +48,7 @@ def live_rows(digits: int = _DIGITS, iterations: int = _ITERATIONS) -> list[Row]
     for rate in _RATES:
         results: dict[str, list[dict[str, Any]]] = {"exact": [], "estimates": []}
         for grey, label in zip(pixels, batch.labels[:digits].tolist(), strict=True):
-            order = Order(pixels=tuple(grey), label=label, setting=Setting(rate=rate))
+            order = ViewerOrder(pixels=tuple(grey), label=label, setting=Setting(rate=rate))
 
             def tell(event: str, about: dict[str, Any]) -> None:
                 if event == "result":
@@ -57,9 +57,9 @@ def live_rows(digits: int = _DIGITS, iterations: int = _ITERATIONS) -> list[Row]
             attempt(order, iterations, tell)
         where = f"MLP 3 x 256, p = {rate:g}, one thread"
         for attacker, name, must in (("exact", "closed form", "<= 1"), ("estimates", "DIA", "<= 10")):
-            own = results[attacker]
-            rows.append(measured(f"live {name}, time", where, [about["seconds"] for about in own], "s", must))
-            rows.append(measured(f"live {name}, PSNR", where, [about["psnr"] for about in own], "dB", ""))
+            of_attacker = results[attacker]
+            rows.append(measured(f"live {name}, time", where, [about["seconds"] for about in of_attacker], "s", must))
+            rows.append(measured(f"live {name}, PSNR", where, [about["psnr"] for about in of_attacker], "dB", ""))
     return rows
 
 

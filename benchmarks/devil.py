@@ -25,18 +25,18 @@ from torch import Tensor  # noqa: E402
 from benchmarks import _captioned as parts  # noqa: E402
 from benchmarks._rows import Row, main, with_interval  # noqa: E402
 from fedsim.components.probe._translator import Translator, pool  # noqa: E402
-from fedsim.components.probe.devil import Seen, cost_of, map_phrase, next_scores, see_whole, write  # noqa: E402
+from fedsim.components.probe.devil import ShownLayers, cost_of, map_phrase, next_scores, see_whole, write  # noqa: E402
 from fedsim.components.probe.markov_categorical import MarkovCategorical, MarkovCategoricalConfig  # noqa: E402
 
 _ALL = tuple(range(len(parts.LAYERS)))
 _SHOWN = {"all layers": _ALL, **{name: (number,) for number, name in enumerate(parts.LAYERS)}}
-_MONTAGES, _ASKED = 12, 20
+_MONTAGES, _TESTED = 12, 20
 
 
 def measure(full: bool) -> list[Row]:
     """Return the rows; the long version adds a translator that learned without leaving anything out."""
     images, classes = parts.samples()
-    names = [parts.photographs()[1][own] for own in classes]
+    names = [parts.photographs()[1][number] for number in classes]
     features = parts.read(images)
     rows = []
     for is_dropping in (True, False) if full else (True,):
@@ -64,7 +64,7 @@ def _sentences(translator: Translator, features: list[Tensor], names: list[str],
     for shown, layers in _SHOWN.items():
         cases = {"": features}
         if layers == _ALL:
-            cases[", channels in another order (control)"] = [_reordered(own, order) for own in features]
+            cases[", channels in another order (control)"] = [_reordered(feature, order) for feature in features]
         for case, some in cases.items():
             setting = f"{shown}{with_what}{case}"
             texts, best = sentences(translator, some, layers), _ranked(translator, some, layers, names)
@@ -77,8 +77,8 @@ def _sentences(translator: Translator, features: list[Tensor], names: list[str],
     return rows
 
 
-def _same(found: Sequence[str], names: Sequence[str]) -> list[float]:
-    return [float(own == name) for own, name in zip(found, names, strict=True)]
+def _same(texts: Sequence[str], names: Sequence[str]) -> list[float]:
+    return [float(text == name) for text, name in zip(texts, names, strict=True)]
 
 
 def _reordered(features: Tensor, order: Tensor) -> Tensor:
@@ -87,64 +87,68 @@ def _reordered(features: Tensor, order: Tensor) -> Tensor:
 
 def mean_features(features: Sequence[Tensor]) -> list[Tensor]:
     """Return the mean of features over images and places, as features of one image."""
-    return [own.float().mean((0, 2, 3), keepdim=True) for own in features]
+    return [feature.float().mean((0, 2, 3), keepdim=True) for feature in features]
 
 
 def _ranked(translator: Translator, features: list[Tensor], layers: Sequence[int], names: list[str]) -> list[str]:
     """Return the name that fits each image best."""
     seen, usual = see_whole(features, layers), see_whole(mean_features(features), layers)
     phrases = [parts.tokens(name) for name in names]
-    costs = [cost_of(translator, parts.language(), seen, own) for own in phrases]
-    less = [cost_of(translator, parts.language(), usual, own) for own in phrases]
+    costs = [cost_of(translator, parts.language(), seen, phrase) for phrase in phrases]
+    less = [cost_of(translator, parts.language(), usual, phrase) for phrase in phrases]
     best = (torch.stack(costs, 1) - torch.cat(less)).argmin(1).tolist()
-    return [names[own] for own in best]
+    return [names[place] for place in best]
 
 
 def _maps(translator: Translator, images: list[Tensor], names: list[str], with_what: str, full: bool) -> list[Row]:
     source = torch.Generator().manual_seed(1)
-    drawn = [torch.randperm(len(images), generator=source)[:4].tolist() for _ in range(_MONTAGES)]
-    features = parts.read(_montage([images[own] for own in four]) for four in drawn)
+    quartets = [torch.randperm(len(images), generator=source)[:4].tolist() for _ in range(_MONTAGES)]
+    features = parts.read(_montage([images[number] for number in four]) for four in quartets)
     rows = []
     for shown in ("last", "block 10") if full else ("last",):
         hits = [
             [
                 float(_quarter(map_phrase(translator, parts.language(), some, _SHOWN[shown], phrase)[0]) == place)
-                for place, phrase in enumerate(parts.tokens(names[own])[:-1] for own in four)
+                for place, phrase in enumerate(parts.tokens(names[number])[:-1] for number in four)
             ]
-            for four, some in zip(drawn, ([own[i : i + 1] for own in features] for i in range(_MONTAGES)), strict=True)
+            for four, some in zip(
+                quartets, ([feature[i : i + 1] for feature in features] for i in range(_MONTAGES)), strict=True
+            )
         ]
-        means = [sum(own) / len(own) for own in hits]
+        means = [sum(hit) / len(hit) for hit in hits]
         rows.append(with_interval("name's maximum in its quarter", f"{shown}{with_what}", means, ""))
     return rows
 
 
 def _montage(four: Sequence[Tensor]) -> Tensor:
-    small = [F.interpolate(own[None], scale_factor=0.5, mode="area")[0] for own in four]
+    small = [F.interpolate(image[None], scale_factor=0.5, mode="area")[0] for image in four]
     return torch.cat((torch.cat(small[:2], 2), torch.cat(small[2:], 2)), 1)
 
 
-def _quarter(found: Tensor) -> int:
+def _quarter(heat: Tensor) -> int:
     """Return which quarter of the image holds the maximum, in the order of reading; a middle row belongs to none."""
-    height, width = found.shape[0] // 2, found.shape[1] // 2
-    quarters = [own for half in (found[:height], found[-height:]) for own in (half[:, :width], half[:, -width:])]
-    return int(torch.stack([own.max() for own in quarters]).argmax())
+    height, width = heat.shape[0] // 2, heat.shape[1] // 2
+    quarters = [quarter for half in (heat[:height], heat[-height:]) for quarter in (half[:, :width], half[:, -width:])]
+    return int(torch.stack([quarter.max() for quarter in quarters]).argmax())
 
 
 def _attacker(translator: Translator) -> list[Row]:
-    images, classes = parts.cifar("test", _ASKED)
-    known, labels = parts.cifar("train", parts.TOLD)
+    images, classes = parts.cifar("test", _TESTED)
+    known, labels = parts.cifar("train", parts.CAPTIONED)
     sent, public = parts.read(images), parts.read(known)
-    sizes = [own.float().std((0, 2, 3), keepdim=True) for own in public]
+    sizes = [feature.float().std((0, 2, 3), keepdim=True) for feature in public]
     source = torch.Generator().manual_seed(2)
-    noises = [torch.randn(own.shape, generator=source) for own in sent]
+    noises = [torch.randn(feature.shape, generator=source) for feature in sent]
     order = torch.randperm(sum(parts.LAYERS.values()), generator=source)
     rows = []
     for number, layer in enumerate(parts.LAYERS):
         linear = _Linear(public[number], labels)
         for times in (0, 3):
-            some = [own.float() + times * size * noise for own, size, noise in zip(sent, sizes, noises, strict=True)]
+            some = [
+                feature.float() + times * size * noise for feature, size, noise in zip(sent, sizes, noises, strict=True)
+            ]
             rows += _read_rows(translator, linear, some, number, classes, f"{layer}, noise of {times} sizes")
-        shuffled = [_reordered(own.float(), order) for own in sent]
+        shuffled = [_reordered(feature.float(), order) for feature in sent]
         rows += _read_rows(
             translator, linear, shuffled, number, classes, f"{layer}, channels in another order (control)"
         )
@@ -156,7 +160,7 @@ class _Linear:
 
     def __init__(self, features: Tensor, labels: Sequence[str]) -> None:
         self._probe = MarkovCategorical(MarkovCategoricalConfig())
-        numbers = torch.tensor([parts.CIFAR.index(own) for own in labels])
+        numbers = torch.tensor([parts.CIFAR.index(label) for label in labels])
         self._learned = self._probe.fit(pool(features.float()), numbers, torch.Generator())
 
     def read(self, features: Tensor) -> list[int]:
@@ -168,14 +172,14 @@ def _read_rows(
     translator: Translator, linear: _Linear, sent: list[Tensor], layer: int, classes: list[str], setting: str
 ) -> list[Row]:
     """Return the shares of images whose class is read by either probe."""
-    first = [parts.tokens(own)[0] for own in parts.CIFAR]
-    seen: Seen = see_whole(sent, (layer,))
-    found = next_scores(translator, parts.language(), seen)[:, first].argmax(1).tolist()
-    right = [parts.CIFAR.index(own) for own in classes]
-    pairs = {"class read by devil": found, "class read by a log-linear probe": linear.read(sent[layer])}
+    first = [parts.tokens(name)[0] for name in parts.CIFAR]
+    seen: ShownLayers = see_whole(sent, (layer,))
+    guesses = next_scores(translator, parts.language(), seen)[:, first].argmax(1).tolist()
+    right = [parts.CIFAR.index(name) for name in classes]
+    pairs = {"class read by devil": guesses, "class read by a log-linear probe": linear.read(sent[layer])}
     return [
-        with_interval(name, setting, [float(a == b) for a, b in zip(own, right, strict=True)], "")
-        for name, own in pairs.items()
+        with_interval(name, setting, [float(a == b) for a, b in zip(guessed, right, strict=True)], "")
+        for name, guessed in pairs.items()
     ]
 
 

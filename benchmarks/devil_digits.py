@@ -40,7 +40,7 @@ from fedsim.core.types import InputSpec  # noqa: E402
 from fedsim.generation import hidden_states  # noqa: E402
 
 _CELLS, _SIDE, _DIGITS, _END, _BEGIN = 4, 14, 4, 10, 11
-_KNOWN, _ASKED, _MAPPED = 2000, 200, 40
+_KNOWN, _TESTED, _MAPPED = 2000, 200, 40
 _ORDERS = 4  # of the digits of a caption, where their order is free
 _STAGES = ("1", "4", "7")  # behind each convolution's activation
 
@@ -57,55 +57,58 @@ def measure(full: bool) -> list[Row]:
     """Return the rows; the long version trains translators for 1,500 steps in place of 600."""
     train, test = _digits()
     source = torch.Generator().manual_seed(0)
-    known, asked = draw_grids(*train, _KNOWN, source), draw_grids(*test, _ASKED, source)
+    known, shown = draw_grids(*train, _KNOWN, source), draw_grids(*test, _TESTED, source)
     with seeding.isolate_randomness(0):
         network = _network()
     _learn(network, known, 400, source)
     several = unordered(known, source)
     language = _language(several, source)
-    features, sent = _read(network, known.images), _read(network, asked.images)
-    rows, steps = _planted(several, language, asked), 1500 if full else 600
+    features, sent = _read(network, known.images), _read(network, shown.images)
+    rows, steps = _planted(several, language, shown), 1500 if full else 600
     reader = _translator(features, several, language, steps)
     plain = _translator(features, several, language, steps, hidden_places=0.0, hidden_layers=0.0)
-    rows += _read_outs(reader, language, sent, asked, "")
-    rows += _read_outs(plain, language, sent, asked, ", nothing left out in training")
+    rows += _read_outs(reader, language, sent, shown, "")
+    rows += _read_outs(plain, language, sent, shown, ", nothing left out in training")
     client = _client(network, test, source)
-    return rows + _attacker(reader, language, (features, known), (sent, _read(client, asked.images)), asked)
+    return rows + _attacker(reader, language, (features, known), (sent, _read(client, shown.images)), shown)
 
 
 def unordered(known: Grids, generator: torch.Generator) -> Grids:
     """Return the same images several times, the digits of each in other orders; cells follow their digits."""
     orders = torch.rand(_ORDERS, *known.digits.shape, generator=generator).argsort(2).flatten(0, 1)
-    digits, cells = (own.repeat(_ORDERS, 1).gather(1, orders) for own in (known.digits, known.cells))
+    digits, cells = (table.repeat(_ORDERS, 1).gather(1, orders) for table in (known.digits, known.cells))
     return Grids(known.images, digits, cells)
 
 
 def _translator(features: list[Tensor], several: Grids, language: Language, steps: int, **rates: float) -> Translator:
     """Return a translator that learned captions in any order."""
     method = Devil(DevilConfig(steps=steps, batch=64).model_copy(update=rates))
-    own = method.make_translator([one.shape[1] for one in features], 64, torch.Generator().manual_seed(1))
+    made = method.make_translator([one.shape[1] for one in features], 64, torch.Generator().manual_seed(1))
     captions = [[*digits, _END] for digits in several.digits.tolist()]
     repeated = [one.repeat(_ORDERS, 1, 1, 1) for one in features]
-    method.train(own, language, repeated, captions, torch.Generator().manual_seed(2))
-    return own.eval()
+    method.train(made, language, repeated, captions, torch.Generator().manual_seed(2))
+    return made.eval()
 
 
-def _planted(several: Grids, language: Language, asked: Grids) -> list[Row]:
+def _planted(several: Grids, language: Language, shown: Grids) -> list[Row]:
     """Return what is read where features say which digits there are (control), and of another image (chance)."""
     known, sent = (
-        F.one_hot(own, 10).sum(1).float()[:, :, None, None]
-        for own in (several.digits[: len(several.images)], asked.digits)
+        F.one_hot(numbers, 10).sum(1).float()[:, :, None, None]
+        for numbers in (several.digits[: len(several.images)], shown.digits)
     )
     reader = _translator([known], several, language, 300, hidden_places=0.0, hidden_layers=0.0)
     scores = next_scores(reader, language, see_whole([sent], (0,)))[:, :10]
     cases = {"planted digits (control)": scores, "planted digits of another image": scores.roll(1, 0)}
-    return [with_interval("digits read by devil", case, _recall(own, asked), "") for case, own in cases.items()]
+    return [
+        with_interval("digits read by devil", case, _recall(case_scores, shown), "")
+        for case, case_scores in cases.items()
+    ]
 
 
 def _digits() -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     method = registry.get("dataset", "mnist5k")
     data = method.make(method.config())
-    small = [F.interpolate(own.inputs, (_SIDE, _SIDE), mode="area") for own in (data.train, data.test)]
+    small = [F.interpolate(part.inputs, (_SIDE, _SIDE), mode="area") for part in (data.train, data.test)]
     return (small[0], data.train.labels), (small[1], data.test.labels)
 
 
@@ -113,16 +116,16 @@ def draw_grids(digits: Tensor, labels: Tensor, count: int, generator: torch.Gene
     """Return grids with four different digits in four cells; the others are as dark as a digit's darkest pixel."""
     size = _CELLS * _SIDE
     images = torch.full((count, 1, size, size), float(digits.min()))
-    drawn, cells = torch.zeros(count, _DIGITS, dtype=torch.long), torch.zeros(count, _DIGITS, dtype=torch.long)
-    of_label = [(labels == own).nonzero()[:, 0] for own in range(10)]
+    digits_of_rows, cells = torch.zeros(count, _DIGITS, dtype=torch.long), torch.zeros(count, _DIGITS, dtype=torch.long)
+    of_label = [(labels == number).nonzero()[:, 0] for number in range(10)]
     for row in range(count):
-        drawn[row] = torch.randperm(10, generator=generator)[:_DIGITS].sort().values
+        digits_of_rows[row] = torch.randperm(10, generator=generator)[:_DIGITS].sort().values
         cells[row] = torch.randperm(_CELLS**2, generator=generator)[:_DIGITS]
-        for digit, cell in zip(drawn[row].tolist(), cells[row].tolist(), strict=True):
+        for digit, cell in zip(digits_of_rows[row].tolist(), cells[row].tolist(), strict=True):
             chosen = of_label[digit][int(torch.randint(len(of_label[digit]), (), generator=generator))]
-            top, left = (_SIDE * own for own in divmod(cell, _CELLS))
+            top, left = (_SIDE * position for position in divmod(cell, _CELLS))
             images[row, :, top : top + _SIDE, left : left + _SIDE] = digits[chosen]
-    return Grids(images, drawn, cells)
+    return Grids(images, digits_of_rows, cells)
 
 
 def _network() -> nn.Sequential:
@@ -146,10 +149,10 @@ def _learn(network: nn.Module, known: Grids, steps: int, generator: torch.Genera
 
 def _client(network: nn.Sequential, test: tuple[Tensor, Tensor], generator: torch.Generator) -> nn.Module:
     """Return the network behind a client's own training, on digits that are not public."""
-    own: Any = _network()
-    own.load_state_dict(network.state_dict())
-    _learn(own, draw_grids(*test, 500, generator), 200, generator)
-    return own
+    network_of_client: Any = _network()
+    network_of_client.load_state_dict(network.state_dict())
+    _learn(network_of_client, draw_grids(*test, 500, generator), 200, generator)
+    return network_of_client
 
 
 def _language(known: Grids, generator: torch.Generator) -> Language:
@@ -169,32 +172,32 @@ def _language(known: Grids, generator: torch.Generator) -> Language:
 
 
 def _read(network: nn.Module, images: Tensor) -> list[Tensor]:
-    return [hidden_states(network, own, images) for own in _STAGES]
+    return [hidden_states(network, stage, images) for stage in _STAGES]
 
 
 def _read_outs(
-    translator: Translator, language: Language, sent: list[Tensor], asked: Grids, with_what: str
+    translator: Translator, language: Language, sent: list[Tensor], shown: Grids, with_what: str
 ) -> list[Row]:
     rows = []
     for name, layers in {"all stages": (0, 1, 2), "stage 1": (0,), "stage 2": (1,), "stage 3": (2,)}.items():
         texts = write(translator, language, see_whole(sent, layers), _END, most=_DIGITS + 1)
-        recall = [len(set(text) & set(own)) / _DIGITS for text, own in zip(texts, asked.digits.tolist(), strict=True)]
+        recall = [len(set(text) & set(row)) / _DIGITS for text, row in zip(texts, shown.digits.tolist(), strict=True)]
         rows.append(with_interval("recall of the text", f"{name}{with_what}", recall, ""))
-    few = [own[:_MAPPED] for own in sent]
+    few = [feature[:_MAPPED] for feature in sent]
     for stage in (1, 2):
         maps = torch.stack([map_phrase(translator, language, few, (stage,), [digit]) for digit in range(10)], 1)
         hits = [
-            sum(_cell(found[digit]) == cell for digit, cell in zip(digits, cells, strict=True)) / _DIGITS
-            for found, digits, cells in zip(maps, asked.digits.tolist(), asked.cells.tolist(), strict=False)
+            sum(_cell(by_digit[digit]) == cell for digit, cell in zip(digits, cells, strict=True)) / _DIGITS
+            for by_digit, digits, cells in zip(maps, shown.digits.tolist(), shown.cells.tolist(), strict=False)
         ]
         rows.append(with_interval("pointing", f"stage {stage + 1}{with_what}", hits, ""))
     return rows
 
 
-def _cell(found: Tensor) -> int:
+def _cell(heat: Tensor) -> int:
     """Return the cell in which the maximum of a map, stretched to the image, lies."""
     size = _CELLS * _SIDE
-    whole = F.interpolate(found[None, None], (size, size), mode="bilinear", align_corners=False)[0, 0]
+    whole = F.interpolate(heat[None, None], (size, size), mode="bilinear", align_corners=False)[0, 0]
     top, left = divmod(int(whole.flatten().argmax()), size)
     return top // _SIDE * _CELLS + left // _SIDE
 
@@ -204,7 +207,7 @@ def _attacker(
     language: Language,
     public: tuple[list[Tensor], Grids],
     sent: tuple[list[Tensor], list[Tensor]],
-    asked: Grids,
+    shown: Grids,
 ) -> list[Row]:
     """Return the shares of an image's digits among the four likeliest, from what a client sends of each stage."""
     features, known = public
@@ -217,17 +220,17 @@ def _attacker(
         cases["client's own training"] = sent[1][stage]
         cases["features of another image (chance)"] = sent[0][stage].roll(1, 0)
         for case, some in cases.items():
-            whole = [some if number == stage else own for number, own in enumerate(sent[0])]
+            whole = [some if number == stage else feature for number, feature in enumerate(sent[0])]
             scores = next_scores(translator, language, see_whole(whole, (stage,)))[:, :10]
             setting = f"stage {stage + 1}, {case}"
-            rows.append(with_interval("digits read by devil", setting, _recall(scores, asked), ""))
-            rows.append(with_interval("digits read by a linear probe", setting, _recall(linear(pool(some)), asked), ""))
+            rows.append(with_interval("digits read by devil", setting, _recall(scores, shown), ""))
+            rows.append(with_interval("digits read by a linear probe", setting, _recall(linear(pool(some)), shown), ""))
     return rows
 
 
-def _recall(scores: Tensor, asked: Grids) -> Sequence[float]:
-    found = scores.topk(_DIGITS).indices.tolist()
-    return [len(set(some) & set(own)) / _DIGITS for some, own in zip(found, asked.digits.tolist(), strict=True)]
+def _recall(scores: Tensor, shown: Grids) -> Sequence[float]:
+    guesses = scores.topk(_DIGITS).indices.tolist()
+    return [len(set(some) & set(row)) / _DIGITS for some, row in zip(guesses, shown.digits.tolist(), strict=True)]
 
 
 def _linear(features: Tensor, digits: Tensor) -> nn.Module:

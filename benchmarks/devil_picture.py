@@ -31,16 +31,16 @@ def draw(file: Path) -> None:
     from matplotlib.figure import Figure  # noqa: PLC0415 - slow to import
 
     images, classes = parts.samples()
-    names = [parts.photographs()[1][own] for own in classes]
+    names = [parts.photographs()[1][class_number] for class_number in classes]
     features = parts.read(images)
     translator, last = parts.translator(), len(parts.LAYERS) - 1
     texts = sentences(translator, features, range(len(parts.LAYERS)))
     figure = Figure(figsize=(10, 9.5), layout="constrained")
     axes = figure.subplots(-(-len(images) // _COLUMNS), _COLUMNS).flatten()
     for number, (place, image, name, text) in enumerate(zip(axes, images, names, texts, strict=False)):
-        some = [own[number : number + 1] for own in features]
-        found = map_phrase(translator, parts.language(), some, (last,), parts.tokens(name)[:-1])
-        wide = F.interpolate(found[None].float(), (_SHOWN, _SHOWN), mode="bilinear", align_corners=False)[0, 0]
+        some = [feature[number : number + 1] for feature in features]
+        heat = map_phrase(translator, parts.language(), some, (last,), parts.tokens(name)[:-1])
+        wide = F.interpolate(heat[None].float(), (_SHOWN, _SHOWN), mode="bilinear", align_corners=False)[0, 0]
         grey = F.interpolate(image.mean(0)[None, None], (_SHOWN, _SHOWN), mode="area")[0, 0]
         place.imshow(grey, cmap="gray", vmin=0, vmax=1)
         place.imshow(wide, cmap="viridis", alpha=0.5)
@@ -48,9 +48,9 @@ def draw(file: Path) -> None:
         place.set_xlabel(text, fontsize=9)
         place.set_xticks([])
         place.set_yticks([])
-    drawn = io.BytesIO()
-    figure.savefig(drawn, dpi=80, format="png")
-    Image.open(drawn).convert("RGB").quantize(128).save(file, optimize=True)  # a third of the bytes
+    bytes_io = io.BytesIO()
+    figure.savefig(bytes_io, dpi=80, format="png")
+    Image.open(bytes_io).convert("RGB").quantize(128).save(file, optimize=True)  # a third of the bytes
 
 
 if __name__ == "__main__":

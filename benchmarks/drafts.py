@@ -33,7 +33,7 @@ from fedsim.components.decoder.greedy import Greedy, GreedyConfig  # noqa: E402
 from fedsim.components.decoder.speculative import Speculative, SpeculativeConfig  # noqa: E402
 from fedsim.core import checkpoints  # noqa: E402
 from fedsim.core.hooks import Decoder  # noqa: E402
-from fedsim.core.past import Draft, Past, Stack, stack_of  # noqa: E402
+from fedsim.core.past import Draft, LayerStack, Past, stack_of  # noqa: E402
 from fedsim.generation.writer import Writer, load_writer  # noqa: E402
 
 SHORT, NEWS = 6, 12  # prompts of each kind, and of news in the long version: nothing is gained there
@@ -50,25 +50,25 @@ _DRAFT = "small draft model"
 def measure(full: bool) -> list[Row]:
     """Return all rows."""
     writer, draft = load_writer(checkpoints.SMOLLM2), load_writer(str(small_draft()))
-    asked = prompts(writer, PROMPTS if full else SHORT)
-    asked["news"] = asked["news"][:NEWS]
-    parts = timed_parts(writer, draft, asked["news"][0])
-    rows = [measured(name, "a pass over one token is 1", own, "passes", "") for name, own in parts.items()]
-    cost = {name: statistics.median(own) for name, own in parts.items()}
-    drafting = {f"exit {own}": own * cost["a layer"] + cost[f"output layer, {FIRST:,} tokens"] for own in EXITS}
+    by_kind = prompts(writer, PROMPTS if full else SHORT)
+    by_kind["news"] = by_kind["news"][:NEWS]
+    parts = timed_parts(writer, draft, by_kind["news"][0])
+    rows = [measured(name, "a pass over one token is 1", part, "passes", "") for name, part in parts.items()]
+    cost = {name: statistics.median(part) for name, part in parts.items()}
+    drafting = {f"exit {depth}": depth * cost["a layer"] + cost[f"output layer, {FIRST:,} tokens"] for depth in EXITS}
     drafting[_DRAFT] = cost[_DRAFT]
     for name, price in drafting.items():
         need = needed(price, cost)
-        told = "no agreement is enough" if need is None else f"drafts of {need[1]}"
+        words = "no agreement is enough" if need is None else f"drafts of {need[1]}"
         share = 1.0 if need is None else need[0]
-        rows.append(measured(f"{name}: agreement needed for {WANTED} times greedy", told, [share], "share", ""))
-    looks = [copying(writer, own) for own in asked["news"]]
+        rows.append(measured(f"{name}: agreement needed for {WANTED} times greedy", words, [share], "share", ""))
+    looks = [copying(writer, prompt) for prompt in by_kind["news"]]
     for first, last in PARTS:
-        shares = [max(own[first - 1 : last]) for own in looks]
+        shares = [max(look[first - 1 : last]) for look in looks]
         name = "attention to what stood behind the earlier telling, the best head"
         rows.append(with_interval(name, f"layers {first} to {last}", shares, "share"))
-    for kind, own in asked.items():
-        rows += compare(writer, draft, kind, own, drafting, cost)
+    for kind, prompts_of_kind in by_kind.items():
+        rows += compare(writer, draft, kind, prompts_of_kind, drafting, cost)
     return rows
 
 
@@ -100,12 +100,12 @@ def timed_parts(writer: Writer, draft: Writer, prompt: Sequence[int]) -> dict[st
         _DRAFT: drafting,
         **{f"a pass over {1 + count} tokens": passing(1 + count) for count in range(1, LONGEST + 1)},
     }
-    seconds = in_turn([lambda _, own=own: _seconds(own) for own in ways.values()], range(TIMES + 2))
-    whole = dict(zip(ways, (own[2:] for own in seconds), strict=True))
+    seconds = in_turn([lambda _, run=way: _seconds(run) for way in ways.values()], range(TIMES + 2))
+    whole = dict(zip(ways, (second[2:] for second in seconds), strict=True))
     base = whole.pop("a pass over one token")
-    found = {name: [a / b for a, b in zip(own, base, strict=True)] for name, own in whole.items()}
-    ten, twenty = found.pop("10 layers"), found.pop("20 layers")
-    return {"a layer": [(b - a) / 10 for a, b in zip(ten, twenty, strict=True)], **found}
+    ratios = {name: [a / b for a, b in zip(times, base, strict=True)] for name, times in whole.items()}
+    ten, twenty = ratios.pop("10 layers"), ratios.pop("20 layers")
+    return {"a layer": [(b - a) / 10 for a, b in zip(ten, twenty, strict=True)], **ratios}
 
 
 def _seconds(way: Callable[[], object]) -> float:
@@ -114,7 +114,7 @@ def _seconds(way: Callable[[], object]) -> float:
     return time.process_time() - begin
 
 
-def known(writer: Writer) -> Stack:
+def known(writer: Writer) -> LayerStack:
     """Return the layers of a model that has some."""
     stack = stack_of(writer.model)
     assert stack is not None
@@ -141,9 +141,9 @@ def _gain(agreement: float, price: float, cost: dict[str, float], length: int) -
 def needed(price: float, cost: dict[str, float]) -> tuple[float, int] | None:
     """Return the least agreement with which a drafter reaches what is wanted, in hundredths; None of none."""
     for hundredths in range(101):
-        found = gain(hundredths / 100, price, cost)
-        if found[0] >= WANTED:
-            return hundredths / 100, found[1]
+        best = gain(hundredths / 100, price, cost)
+        if best[0] >= WANTED:
+            return hundredths / 100, best[1]
     return None
 
 
@@ -151,7 +151,7 @@ def compare(
     writer: Writer,
     draft: Writer,
     kind: str,
-    asked: Sequence[Sequence[int]],
+    prompts_of_kind: Sequence[Sequence[int]],
     drafting: dict[str, float],
     cost: dict[str, float],
 ) -> Iterator[Row]:
@@ -163,21 +163,24 @@ def compare(
         ),
         "del": Del(DelConfig(exits=(10, 20, 26), shortlist=FIRST, scoring=1.0)),
     }
-    found = written_in_turn([(writer, own) for own in ways.values()], asked)
-    told = [agreements(writer, draft, prompt, own.text.tokens) for prompt, own in zip(asked, found[0], strict=True)]
+    timed_texts = written_in_turn([(writer, way) for way in ways.values()], prompts_of_kind)
+    agreed = [
+        agreements(writer, draft, prompt, each.text.tokens)
+        for prompt, each in zip(prompts_of_kind, timed_texts[0], strict=True)
+    ]
     for name, price in drafting.items():
-        shares = [own[name] for own in told]
+        shares = [shares_of_prompt[name] for shares_of_prompt in agreed]
         most, length = gain(statistics.fmean(shares), price, cost)
         yield with_interval(f"{name}: says what the model says", kind, shares, "share")
         yield measured(f"{name}: gain at most, by the parts", f"{kind}; drafts of {length}", [most], "times", "")
-    for name, own in list(zip(ways, found, strict=True))[1:]:
-        yield from _gained(name, kind, own, found[0])
+    for name, of_way in list(zip(ways, timed_texts, strict=True))[1:]:
+        yield from _gained(name, kind, of_way, timed_texts[0])
 
 
-def _gained(name: str, kind: str, own: Sequence[Timed], greedy: Sequence[Timed]) -> Iterator[Row]:
-    speed = [base.seconds / each.seconds for base, each in zip(greedy, own, strict=True)]
-    tokens = [len(each.text.tokens) / len(each.text.trace.tokens) for each in own]
-    same = [float(each.text.tokens == base.text.tokens) for each, base in zip(own, greedy, strict=True)]
+def _gained(name: str, kind: str, timed_texts: Sequence[Timed], greedy: Sequence[Timed]) -> Iterator[Row]:
+    speed = [base.seconds / each.seconds for base, each in zip(greedy, timed_texts, strict=True)]
+    tokens = [len(each.text.tokens) / len(each.text.trace.tokens) for each in timed_texts]
+    same = [float(each.text.tokens == base.text.tokens) for each, base in zip(timed_texts, greedy, strict=True)]
     must = EXACT_GAIN if kind == "again" else ""
     yield measured(f"{name} / greedy: tokens a second", kind, speed, "times", must)
     yield with_interval(f"{name}: tokens a round", kind, tokens, "tokens")
@@ -189,10 +192,10 @@ def copying(writer: Writer, text: Sequence[int]) -> list[float]:
     """Return of each layer how much of its attention the best head gives, in a second telling, to the next token."""
     inner: Any = writer.model
     length = len(text)
-    told = torch.tensor([[*text, *text]])
+    repeated = torch.tensor([[*text, *text]])
     places = torch.arange(length + 1, 2 * length)
-    found = inner.own(input_ids=told, use_cache=False, output_attentions=True).attentions
-    return [float(own[0][:, places, places - length + 1].mean(-1).max()) for own in found]
+    attentions = inner.own(input_ids=repeated, use_cache=False, output_attentions=True).attentions
+    return [float(layer[0][:, places, places - length + 1].mean(-1).max()) for layer in attentions]
 
 
 @torch.no_grad()
@@ -200,8 +203,8 @@ def agreements(writer: Writer, draft: Writer, prompt: Sequence[int], text: Seque
     """Return how often each drafter says the next token of a text behind a prompt."""
     exits = exits_agree(writer, EXITS, FIRST, prompt, text)
     last = Past().states(draft.model, [[*prompt, *text[:-1]]])[0][0]
-    own = _agreement(draft, last[len(prompt) - 1 :], FIRST, prompt, text)
-    return {f"exit {layers}": share for layers, share in exits.items()} | {_DRAFT: own}
+    of_draft = _agreement(draft, last[len(prompt) - 1 :], FIRST, prompt, text)
+    return {f"exit {layers}": share for layers, share in exits.items()} | {_DRAFT: of_draft}
 
 
 @torch.no_grad()
@@ -212,7 +215,7 @@ def exits_agree(
     states = dict[int, Tensor]()
     tokens = [[*prompt, *text[:-1]]]
     Past().states(writer.model, tokens, seen=lambda number, hidden: states.__setitem__(number + 1, hidden[0]))
-    return {own: _agreement(writer, states[own][len(prompt) - 1 :], first, prompt, text) for own in exits}
+    return {depth: _agreement(writer, states[depth][len(prompt) - 1 :], first, prompt, text) for depth in exits}
 
 
 def _agreement(writer: Writer, hidden: Tensor, first: int, prompt: Sequence[int], text: Sequence[int]) -> float:

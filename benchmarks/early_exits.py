@@ -53,12 +53,12 @@ def with_exits() -> Path:
 
 def prompts(writer: Writer, count: int) -> dict[str, list[list[int]]]:
     """Return prompts by kind."""
-    learned, new = ([writer.tokenizer.encode(own) for own in some[:count]] for some in news.reports())
+    learned, new = ([writer.tokenizer.encode(report) for report in some[:count]] for some in news.reports())
     once, more = COPY
     return {
-        "learned": [own[:LENGTH] for own in learned],
-        "new": [own[:LENGTH] for own in new],
-        "again": [[*own[:once], *own[:more]] for own in new],
+        "learned": [text[:LENGTH] for text in learned],
+        "new": [text[:LENGTH] for text in new],
+        "again": [[*text[:once], *text[:more]] for text in new],
     }
 
 
@@ -69,53 +69,61 @@ def measure(full: bool) -> list[Row]:
         writer = load_writer(str(folder))
         texts = news.windows(writer)
         with torch.no_grad():
-            losses = [float(news.next_tokens(writer.model, own[None])) for own in texts]
+            losses = [float(news.next_tokens(writer.model, text[None])) for text in texts]
         rows.append(with_interval("all layers: loss on new reports", name, losses, "nats a token"))
-        for kind, asked in prompts(writer, count).items():
-            rows += compare(writer, f"{name}, {kind}", asked)
+        for kind, prompts_of_kind in prompts(writer, count).items():
+            rows += compare(writer, f"{name}, {kind}", prompts_of_kind)
     return rows
 
 
-def compare(writer: Writer, setting: str, asked: Sequence[Sequence[int]]) -> Iterator[Row]:
+def compare(writer: Writer, setting: str, prompts_of_kind: Sequence[Sequence[int]]) -> Iterator[Row]:
     """Yield what `del` gains on prompts, and what fixed choices would."""
-    yield from gained(writer, Del(DelConfig(exits=EXITS)), setting, asked)
+    yield from gained(writer, Del(DelConfig(exits=EXITS)), setting, prompts_of_kind)
     fixed = {
-        (layers, length): [_fixed(writer, layers, length, prompt) for prompt in asked]
+        (layers, length): [_fixed(writer, layers, length, prompt) for prompt in prompts_of_kind]
         for layers in EXITS
         for length in LENGTHS
     }
-    ranked = sorted(fixed, key=lambda own: statistics.fmean(fixed[own]))
-    for label, own in (("worst", ranked[0]), ("best", ranked[-1])):
-        choice = f"{setting}; exit {own[0]}, length {own[1]}"
-        yield with_interval(f"{label} fixed choice: tokens a full forward pass", choice, fixed[own], "tokens")
+    ranked = sorted(fixed, key=lambda candidate: statistics.fmean(fixed[candidate]))
+    for label, pick in (("worst", ranked[0]), ("best", ranked[-1])):
+        choice = f"{setting}; exit {pick[0]}, length {pick[1]}"
+        yield with_interval(f"{label} fixed choice: tokens a full forward pass", choice, fixed[pick], "tokens")
 
 
-def gained(writer: Writer, way: Del, setting: str, asked: Sequence[Sequence[int]], must: str = "") -> Iterator[Row]:
+def gained(
+    writer: Writer, way: Del, setting: str, prompts_of_kind: Sequence[Sequence[int]], must: str = ""
+) -> Iterator[Row]:
     """Yield what a `del` gains on prompts beside greedy decoding of the same model, and how often its exits agree.
 
     Args:
         writer: the model.
         way: the decoder.
         setting: for the rows.
-        asked: prompts.
+        prompts_of_kind: prompts.
         must: what is asked of tokens a second, over greedy's; empty for nothing.
     """
     config, both = way.config, list[tuple[Writer, Decoder[Any, Any]]](((writer, Greedy(GreedyConfig())), (writer, way)))
-    timed(*both[1], asked[0])
-    greedy, found = written_in_turn(both, asked)
-    gain = [base.seconds / own.seconds for base, own in zip(greedy, found, strict=True)]
-    same = [float(own.text.tokens == base.text.tokens) for base, own in zip(greedy, found, strict=True)]
-    series = [own.text.trace.series() for own in found]
-    stands = [_stands(own) for own in series]
-    texts = [own.text.tokens for own in greedy]
-    told = [exits_agree(writer, config.exits, config.shortlist, *own) for own in zip(asked, texts, strict=True)]
+    timed(*both[1], prompts_of_kind[0])
+    greedy, timed_texts = written_in_turn(both, prompts_of_kind)
+    gain = [base.seconds / each.seconds for base, each in zip(greedy, timed_texts, strict=True)]
+    same = [float(each.text.tokens == base.text.tokens) for base, each in zip(greedy, timed_texts, strict=True)]
+    series = [each.text.trace.series() for each in timed_texts]
+    stands = [_stands(counts) for counts in series]
+    texts = [each.text.tokens for each in greedy]
+    agreed = [
+        exits_agree(writer, config.exits, config.shortlist, *pair) for pair in zip(prompts_of_kind, texts, strict=True)
+    ]
     yield measured("del / greedy: tokens a second", setting, gain, "times", must)
-    yield with_interval("del: tokens a round", setting, [statistics.fmean(own["accepted"]) for own in series], "tokens")
+    yield with_interval(
+        "del: tokens a round", setting, [statistics.fmean(counts["accepted"]) for counts in series], "tokens"
+    )
     yield with_interval("del: drafted tokens that stand", setting, stands, "share")
-    yield with_interval("del: tokens a full forward pass", setting, [_gain(writer, own) for own in found], "tokens")
+    yield with_interval(
+        "del: tokens a full forward pass", setting, [_gain(writer, each) for each in timed_texts], "tokens"
+    )
     for layers in config.exits:
-        agree = [own[layers] for own in told]
-        drafting = [_drafting(own, layers) for own in series]
+        agree = [shares[layers] for shares in agreed]
+        drafting = [_drafting(counts, layers) for counts in series]
         yield with_interval(f"exit {layers}: says what the model says", setting, agree, "share")
         yield with_interval(f"del: rounds that draft by exit {layers}", setting, drafting, "share")
     yield measured("del: texts that are greedy's", setting, same, "share", "", statistics.fmean(same))
@@ -133,8 +141,8 @@ def _drafting(series: Any, layers: int) -> float:
     return sum(exit_ == layers and proposed > 0 for exit_, proposed in rounds) / len(rounds)
 
 
-def _gain(writer: Writer, own: Timed) -> float:
-    return len(own.text.tokens) / writer.passes(own.text.trace)
+def _gain(writer: Writer, timed_text: Timed) -> float:
+    return len(timed_text.text.tokens) / writer.passes(timed_text.text.trace)
 
 
 def _fixed(writer: Writer, layers: int, length: int, prompt: Sequence[int]) -> float:

@@ -39,11 +39,11 @@ def measure(full: bool) -> list[Row]:
     for name, model in ((UNTRAINED, checkpoints.SMOLLM2), (TRAINED, str(with_exits()))):
         writer = load_writer(model)
         for kind, known in (("learned", learned()), ("new", reports()[1])):
-            texts, setting = [writer.tokenizer.encode(own) for own in known], f"{name}, {kind}"
+            texts, setting = [writer.tokenizer.encode(report) for report in known], f"{name}, {kind}"
             rows.append(with_interval("all layers: loss", setting, losses(writer, texts), "nats a token"))
             if kind == "new" or name == TRAINED:
-                asked = [own[start : start + PROMPT] for own in texts[:count] for start in PLACES]
-                rows += gained(writer, Del(DRAFTING), setting, asked, EXACT_GAIN)
+                prompts = [text[start : start + PROMPT] for text in texts[:count] for start in PLACES]
+                rows += gained(writer, Del(DRAFTING), setting, prompts, EXACT_GAIN)
     return rows
 
 
@@ -51,16 +51,16 @@ def passes() -> Iterator[Row]:
     """Yield what passes over several tokens cost here, which says how long a draft may be."""
     writer = load_writer(checkpoints.SMOLLM2)
     parts = timed_parts(writer, writer, writer.tokenizer.encode(learned()[0])[:PROMPT])
-    for name, own in parts.items():
+    for name, part in parts.items():
         if name.startswith("a pass over"):
-            yield measured(name, "a pass over one token is 1", own, "passes", "")
+            yield measured(name, "a pass over one token is 1", part, "passes", "")
 
 
 @torch.no_grad()
 def losses(writer: Writer, texts: Sequence[Sequence[int]]) -> list[float]:
     """Return the loss of all layers on the first window of each text, in nats a token."""
-    windows = torch.tensor([own[: LENGTH + 1] for own in texts])
-    return [float(next_tokens(writer.model, own[None])) for own in windows]
+    windows = torch.tensor([text[: LENGTH + 1] for text in texts])
+    return [float(next_tokens(writer.model, window[None])) for window in windows]
 
 
 if __name__ == "__main__":

@@ -41,17 +41,17 @@ _MEASURED_FOR_UNIFORMITY = 1000
 _SPEARMAN, _BIAS, _RETRIEVAL = "STS-B Spearman correlation x 100", "length bias", "right partner is the nearest"
 
 
-def figures(own: World, weights: Tensors) -> dict[str, float]:
+def figures(world: World, weights: Tensors) -> dict[str, float]:
     """Return what is measured of an encoder."""
     model, tokens, similarities = (
-        own.models.holding(weights).eval(),
-        own.data.dataset.test.inputs,
-        own.data.dataset.similarities,
+        world.models.holding(weights).eval(),
+        world.data.dataset.test.inputs,
+        world.data.dataset.similarities,
     )
     assert similarities is not None
     with torch.no_grad():
         embeddings = torch.cat([model(chunk) for chunk in tokens.split(256)])
-    lengths = (tokens != own.data.dataset.spec.padding).sum(1)
+    lengths = (tokens != world.data.dataset.spec.padding).sum(1)
     alike = similarities.pairs[similarities.scores >= _ALIKE]
     return {
         _SPEARMAN: 100 * agreement(embeddings, similarities),
@@ -78,24 +78,27 @@ def measure(full: bool) -> list[Row]:
     """Return the rows."""
     arms = {**ARMS, "with queue": {"dup_rate": 0.0}} if full else ARMS
     seeds = range(_FULL_SEEDS if full else _SEEDS)
-    found: dict[str, list[dict[str, float]]] = {"untrained": [], **{arm: [] for arm in arms}}
+    by_arm: dict[str, list[dict[str, float]]] = {"untrained": [], **{arm: [] for arm in arms}}
     for seed in seeds:
         for arm, settings in arms.items():
-            own = encoders(seed, _FEDERATION, settings)
+            encoder_world = encoders(seed, _FEDERATION, settings)
             if arm == "SimCSE":
-                found["untrained"].append(figures(own, own.models.first_weights))
-            update, _ = local_training(own, own.models.first_weights, 1, 0)
+                by_arm["untrained"].append(figures(encoder_world, encoder_world.models.first_weights))
+            update, _ = local_training(encoder_world, encoder_world.models.first_weights, 1, 0)
             weights = {
-                n: first - update.tensors.get(n, torch.zeros(())) for n, first in own.models.first_weights.items()
+                n: first - update.tensors.get(n, torch.zeros(()))
+                for n, first in encoder_world.models.first_weights.items()
             }
-            found[arm].append(figures(own, weights))
+            by_arm[arm].append(figures(encoder_world, weights))
     rows = [
-        _row(name, arm, [one[name] for one in own], "") for arm, own in found.items() for name in found["untrained"][0]
+        _row(name, arm, [one[name] for one in of_arm], "")
+        for arm, of_arm in by_arm.items()
+        for name in by_arm["untrained"][0]
     ]
-    base = found["SimCSE"]
+    base = by_arm["SimCSE"]
     for arm in list(arms)[1:]:
         for name, must in ((_BIAS, "> 0"), (_SPEARMAN, ">= 0"), (_RETRIEVAL, ">= 0")):
-            changes = [own[name] - before[name] for own, before in zip(found[arm], base, strict=True)]
+            changes = [after[name] - before[name] for after, before in zip(by_arm[arm], base, strict=True)]
             rows.append(_row(f"change of {name}", arm, changes, must if "repetition" in arm else ""))
     return rows
 

@@ -67,7 +67,7 @@ class Case(NamedTuple):
     Attributes:
         queue: sentences that it holds.
         rounds: before the attacked one.
-        asked: which of the earlier sentences are candidates, as a slice.
+        candidates_at: which of the earlier sentences are candidates, as a slice.
         strong: whether masks and repetitions are known.
         step: of plain gradient steps between two rounds; 0 where the weights stand still.
         must: of the area under the curve.
@@ -76,7 +76,7 @@ class Case(NamedTuple):
     name: str
     queue: int
     rounds: int
-    asked: slice
+    candidates_at: slice
     strong: bool
     step: float
     must: str
@@ -96,44 +96,44 @@ CASES = (
 )
 
 
-def attacked(own: World, weights: Tensors, client: int, rounds: int, step: float) -> Attacked:
+def attacked(world: World, weights: Tensors, client: int, rounds: int, step: float) -> Attacked:
     """Let a client send its gradients of some rounds and one more."""
     memory: Memory = {}
     earlier: list[Tensor] = []
     for round_ in range(1, rounds + 1):
-        update, truth = local_training(own, weights, round_, client, memory)
+        update, truth = local_training(world, weights, round_, client, memory)
         earlier.append(truth.private[0].inputs)
         weights = {n: w - step * update.tensors.get(n, torch.zeros(())) for n, w in weights.items()}
-    update, truth = local_training(own, weights, rounds + 1, client, memory)
+    update, truth = local_training(world, weights, rounds + 1, client, memory)
     none = truth.private[0].inputs[:0]
     return Attacked(weights, update, truth, torch.cat([none, *earlier]))
 
 
-def read(own: World, seen: Attacked) -> dict[str, float]:
+def read(world: World, seen: Attacked) -> dict[str, float]:
     """Return what rows of two gradients tell about words and length."""
-    tokens, padding = seen.truth.private[0].inputs, own.data.dataset.spec.padding
+    tokens, padding = seen.truth.private[0].inputs, world.data.dataset.spec.padding
     words = set(tokens[tokens != padding].tolist())
-    found = set(seen.update.tensors["encoder.embed_tokens.weight"].any(1).nonzero().flatten().tolist())
+    read_words = set(seen.update.tensors["encoder.embed_tokens.weight"].any(1).nonzero().flatten().tolist())
     places = int(seen.update.tensors["encoder.embed_positions.weight"].any(1).sum())
     return {
-        "words found": len(words & found) / len(words),
-        "found words that are right": len(words & found) / len(found),
+        "words found": len(words & read_words) / len(words),
+        "found words that are right": len(words & read_words) / len(read_words),
         "longest sentence read too long by": places - int((tokens != padding).sum(1).max()),
     }
 
 
 @torch.no_grad()
-def explained(own: World, seen: Attacked, candidates: Tensor, noise: float, *, strong: bool) -> Tensor:
+def explained(world: World, seen: Attacked, candidates: Tensor, noise: float, *, strong: bool) -> Tensor:
     """Return how much of the gradient of the head each candidate (C, T) explains as an entry of the queue, (C,).
 
     The gradient is a sum of products with the known embeddings, which gives the derivative u of each sentence's loss,
     up to its known positive pair. With e = exp(cos / t), G the derivative of cos / t, and S and K the sums of e and e G
     over the batch, sum_c x_c e_c (G_c - u) = S u - K is linear in the weights x.
     """
-    model = own.models.holding(seen.received)
+    model = world.models.holding(seen.received)
     views = two_views(model)
     assert views is not None
-    embeddings = _embeddings(own, model, views, seen, strong=strong).double()
+    embeddings = _embeddings(world, model, views, seen, strong=strong).double()
     queue = F.normalize(views.eval().head(views.encoder(candidates)).double(), dim=1)
     views.train()
     observed = seen.update.tensors["head.0.weight"].double() @ torch.linalg.pinv(embeddings.T).T
@@ -165,12 +165,12 @@ def _bounded(columns: Tensor, target: Tensor, noise: Tensor) -> Tensor:
     return torch.from_numpy(lsq_linear(triangle.numpy(), (basis.T @ wanted).numpy(), bounds=(0.0, _MOST)).x)
 
 
-def _embeddings(own: World, model: nn.Module, views: TwoViews, seen: Attacked, *, strong: bool) -> Tensor:
+def _embeddings(world: World, model: nn.Module, views: TwoViews, seen: Attacked, *, strong: bool) -> Tensor:
     """Return what the head reads, first views before second (2B, d): as the client drew, or without any draws."""
     tokens = seen.truth.private[0].inputs
     with layer_inputs(views, ["head"]) as read:
         if strong:
-            with Showing(seen.truth.draws[0]), inject_masks(_sites(own, len(tokens)), seen.truth.masks[0]):
+            with Showing(seen.truth.draws[0]), inject_masks(_sites(world, len(tokens)), seen.truth.masks[0]):
                 model(tokens)
         else:
             with without_dropout():
@@ -178,8 +178,8 @@ def _embeddings(own: World, model: nn.Module, views: TwoViews, seen: Attacked, *
     return torch.cat([given for _, given in read])
 
 
-def _sites(own: World, examples: int) -> tuple[Any, ...]:
-    return tuple(type(s)(s.call, s.name, s.rate, (examples, *s.shape[1:])) for s in own.models.sites)
+def _sites(world: World, examples: int) -> tuple[Any, ...]:
+    return tuple(type(s)(s.call, s.name, s.rate, (examples, *s.shape[1:])) for s in world.models.sites)
 
 
 class Text(NamedTuple):
@@ -197,23 +197,23 @@ TEXTS = (
 )
 
 
-def text(own: World, sent: Tensors, case: Text, client: int) -> tuple[float, float]:
+def text(world: World, sent: Tensors, case: Text, client: int) -> tuple[float, float]:
     """Return ROUGE-L of the words that a search for a client's text ends with, and of those that it begins with."""
-    update, truth = local_training(own, sent, 1, client)
-    batch, sites = truth.private[0], _sites(own, len(truth.private[0].inputs))
+    update, truth = local_training(world, sent, 1, client)
+    batch, sites = truth.private[0], _sites(world, len(truth.private[0].inputs))
     masks = truth.masks[0] if case.knows_masks else None
-    contrast = Contrast(own.models.holding(sent), own.stack.loss(1), update.tensors, sites, masks)
-    spec = own.data.dataset.spec
+    contrast = Contrast(world.models.holding(sent), world.stack.loss(1), update.tensors, sites, masks)
+    spec = world.data.dataset.spec
     given = torch.isin(batch.inputs, torch.tensor([-1 if spec.padding is None else spec.padding, *spec.borders]))
     known = torch.where(given, batch.inputs, -1)
     generator = seeding.generator(0, "text of two views", client)
     first, last = searched(contrast, known, _TRIES, generator)
-    return _rouge(own, batch.inputs, last), _rouge(own, batch.inputs, first)
+    return _rouge(world, batch.inputs, last), _rouge(world, batch.inputs, first)
 
 
-def _rouge(own: World, originals: Tensor, guesses: Tensor) -> float:
+def _rouge(world: World, originals: Tensor, guesses: Tensor) -> float:
     """Return the mean ROUGE-L of two sentences' words, in the better of both orders."""
-    tokenizer = own.data.dataset.tokenizer
+    tokenizer = world.data.dataset.tokenizer
     assert tokenizer is not None
     theirs, ours = ([tokenizer.decode(row).split() for row in rows.tolist()] for rows in (originals, guesses))
     return max(
@@ -224,9 +224,9 @@ def _rouge(own: World, originals: Tensor, guesses: Tensor) -> float:
 
 def warm() -> Tensors:
     """Return the weights after a first training without repetition or queue."""
-    own = encoders(0, _WARM_UP, ARMS["SimCSE"])
-    update, _ = local_training(own, own.models.first_weights, 1, 0)
-    return {n: first - update.tensors.get(n, torch.zeros(())) for n, first in own.models.first_weights.items()}
+    warm_world = encoders(0, _WARM_UP, ARMS["SimCSE"])
+    update, _ = local_training(warm_world, warm_world.models.first_weights, 1, 0)
+    return {n: first - update.tensors.get(n, torch.zeros(())) for n, first in warm_world.models.first_weights.items()}
 
 
 def measure(full: bool) -> list[Row]:
@@ -240,14 +240,17 @@ def _measured(clients: range, group: str) -> list[Row]:
     start = warm()
     rows: list[Row] = []
     for arm, settings in ARMS.items():
-        own = encoders(0, federation, settings)
-        found = [read(own, attacked(own, start, client, 1, _STEP)) for client in clients]
-        for name in found[0]:
+        arm_world = encoders(0, federation, settings)
+        figures = [read(arm_world, attacked(arm_world, start, client, 1, _STEP)) for client in clients]
+        for name in figures[0]:
             unit, must = ("tokens", "") if "longest" in name else ("share", ">= 1")
-            rows.append(measured(name, arm + group, [one[name] for one in found], unit, must))
+            rows.append(measured(name, arm + group, [one[name] for one in figures], unit, must))
     for case in CASES:
-        own = encoders(0, federation, {"queue_size": case.queue})
-        areas = [_area(own, client, attacked(own, start, client, case.rounds, case.step), case) for client in clients]
+        arm_world = encoders(0, federation, {"queue_size": case.queue})
+        areas = [
+            _area(arm_world, client, attacked(arm_world, start, client, case.rounds, case.step), case)
+            for client in clients
+        ]
         name = "area under the curve, earlier sentences against those of another client"
         rows.append(measured(name, case.name + group, areas, "", case.must, sum(areas) / len(areas)))
     return rows + _read_texts(clients, start, group)
@@ -257,24 +260,24 @@ def _read_texts(clients: range, start: Tensors, group: str) -> list[Row]:
     federation = {"clients": 2 * _CLIENTS, "batch_size": 2}
     rows: list[Row] = []
     for case in TEXTS:
-        own = encoders(0, federation, ARMS["SimCSE"], {"name": "tiny-encoder", "dropout": case.dropout})
-        for weights, sent in (("fresh", own.models.first_weights), ("trained", start)):
-            found = [text(own, sent, case, client) for client in clients]
-            for name, values in zip(_SEARCHED, zip(*found, strict=True), strict=True):
+        case_world = encoders(0, federation, ARMS["SimCSE"], {"name": "tiny-encoder", "dropout": case.dropout})
+        for weights, sent in (("fresh", case_world.models.first_weights), ("trained", start)):
+            scores = [text(case_world, sent, case, client) for client in clients]
+            for name, values in zip(_SEARCHED, zip(*scores, strict=True), strict=True):
                 row = measured(f"ROUGE-L, {name}", f"{weights}, {case.name}{group}", values, "", "")
                 rows.append(row._replace(value=sum(values) / len(values)))
     return rows
 
 
-def _area(own: World, client: int, seen: Attacked, case: Case) -> float:
-    kept = seen.earlier[case.asked.stop :] if case.asked.stop else seen.earlier[:0]
+def _area(world: World, client: int, seen: Attacked, case: Case) -> float:
+    kept = seen.earlier[case.candidates_at.stop :] if case.candidates_at.stop else seen.earlier[:0]
     present = _rows(torch.cat([kept, seen.truth.private[0].inputs]))
-    asked = torch.tensor(sorted(_rows(seen.earlier[case.asked]) - present))
-    others = own.data.dataset.train.inputs[own.data.shares[(client + 1) % len(own.data.shares)]]
+    candidates = torch.tensor(sorted(_rows(seen.earlier[case.candidates_at]) - present))
+    others = world.data.dataset.train.inputs[world.data.shares[(client + 1) % len(world.data.shares)]]
     noise = _DRIFT if case.step else _ROUNDING
     also = torch.tensor(sorted(present))  # may stand in the queue too, but nothing is asked about them
-    scores = explained(own, seen, torch.cat([asked, others[: len(asked)], also]), noise, strong=case.strong)
-    inside, outside = scores[: len(asked), None], scores[len(asked) : 2 * len(asked)]
+    scores = explained(world, seen, torch.cat([candidates, others[: len(candidates)], also]), noise, strong=case.strong)
+    inside, outside = scores[: len(candidates), None], scores[len(candidates) : 2 * len(candidates)]
     return float(((inside > outside).double() + 0.5 * (inside == outside).double()).mean())
 
 

@@ -60,20 +60,24 @@ def measure(full: bool, only: str = "", seconds: float = math.inf) -> Iterator[R
 
 def _rows(case: Case, victims: int, budget: float) -> Iterator[Row]:
     try:
-        found = list(_attack(case, victims, budget))
+        outcomes = list(_attack(case, victims, budget))
     except NotApplicable as reason:
         yield measured(f"refused: {reason}", case.setting, [1.0], "share", "")
         return
     bound = _EXACT if case.batch_size == 1 else _EXACT_IN_BATCH
-    yield _share(f"updates with every image > {bound:g} dB", case, [own.worst > bound for own in found], case.share)
+    yield _share(
+        f"updates with every image > {bound:g} dB", case, [outcome.worst > bound for outcome in outcomes], case.share
+    )
     if math.isfinite(budget):
-        yield _share(f"stopped after {budget:g} s", case, [own.guess is None for own in found])
-    guesses = [own.guess for own in found]
+        yield _share(f"stopped after {budget:g} s", case, [outcome.guess is None for outcome in outcomes])
+    guesses = [outcome.guess for outcome in outcomes]
     yield _share("called exact", case, [guess is not None and guess.is_exact for guess in guesses])
-    yield measured("worst PSNR of an update", case.setting, [own.worst for own in found], "dB", "")
+    yield measured("worst PSNR of an update", case.setting, [outcome.worst for outcome in outcomes], "dB", "")
     steps = [float(guess.iterations if guess is not None else 0) for guess in guesses]
     yield measured("steps", case.setting, steps, "steps", "")
-    yield measured("processor seconds an update", case.setting, [own.seconds for own in found], "s", case.seconds)
+    yield measured(
+        "processor seconds an update", case.setting, [outcome.seconds for outcome in outcomes], "s", case.seconds
+    )
 
 
 def _share(name: str, case: Case, are_so: Sequence[bool], must: str = "") -> Row:

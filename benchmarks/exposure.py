@@ -43,21 +43,21 @@ def _scenario(full: bool) -> Scenario:
     raw.pop("membership", None)
     raw["exposure"]["search"] = _SEARCH
     chosen = raw["arms"]["training"]
-    raw["arms"]["training"] = {name: own for name, own in chosen.items() if full or name in _SHORT}
+    raw["arms"]["training"] = {name: settings for name, settings in chosen.items() if full or name in _SHORT}
     return parse(raw, "benchmark")
 
 
 def _of_arm(arm: ArmRecord) -> Iterator[Row]:
     secrets = arm.items["exposure/secrets"]
-    for own in arm.findings:
-        assert own.value is not None
-        kind, times = own.about["secrets"], own.about["repetitions"]
+    for finding in arm.findings:
+        assert finding.value is not None
+        kind, times = finding.about["secrets"], finding.about["repetitions"]
         setting = f"{arm.name}: {kind}, {times} times"
         rows = zip(secrets["kind"], secrets["repetitions"], secrets["exposure"], strict=True)
         exposures = [bits for its_kind, its_times, bits in rows if (its_kind, its_times) == (kind, times)]
-        yield measured("exposure", _with_bounds(setting, own.value), exposures, "bits", "", own.value.value)
-        yield _share("written greedily", setting, own.more["secrets_written"])
-        yield _share("found by search", setting, own.more["likeliest"])
+        yield measured("exposure", _with_bounds(setting, finding.value), exposures, "bits", "", finding.value.value)
+        yield _share("written greedily", setting, finding.more["secrets_written"])
+        yield _share("found by search", setting, finding.more["likeliest"])
     ended = [float(text is not None) for text in secrets["likeliest"]]
     yield measured("searches that ended", arm.name, ended, "share", "", sum(ended) / len(ended))
 
@@ -68,8 +68,8 @@ def _share(name: str, setting: str, share: Interval) -> Row:
     return measured(name, _with_bounds(setting, share), each, "share", "", share.value)
 
 
-def _with_bounds(setting: str, found: Interval) -> str:
-    return setting if found.low is None else f"{setting}, mean [{found.low:.3g}, {found.high:.3g}]"
+def _with_bounds(setting: str, interval: Interval) -> str:
+    return setting if interval.low is None else f"{setting}, mean [{interval.low:.3g}, {interval.high:.3g}]"
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ _KNOWN: tuple[Knowledge, ...] = ("batch-size", "components", "dropout-rates", "i
 _PACE = {"max_iterations": ITERATIONS, "schedule": "cosine", "sign": "soft", "restarts": 2}
 
 
-class Found(NamedTuple):
+class Recovered(NamedTuple):
     """What an attack found of one victim, means over its images.
 
     Attributes:
@@ -76,8 +76,8 @@ def world_of(place: str | None) -> World:
     components: list[dict[str, Any]] = []
     if place is not None:
         at, size = PLACES[place]
-        own = {"name": "feature-cutmix", "at": at, "size": size, "probability": 1.0, "per_sample": True}
-        components.append(own)
+        component = {"name": "feature-cutmix", "at": at, "size": size, "probability": 1.0, "per_sample": True}
+        components.append(component)
     raw: dict[str, Any] = {
         "title": "feature cutmix",
         "seed": 5,
@@ -92,9 +92,9 @@ def world_of(place: str | None) -> World:
     return world
 
 
-def attacked(place: str | None, attacker: Attacker, victims: int, iterations: int = ITERATIONS) -> list[Found]:
+def attacked(place: str | None, attacker: Attacker, victims: int, iterations: int = ITERATIONS) -> list[Recovered]:
     """Return what the attacker finds of each victim."""
-    world, found, method = world_of(place), list[Found](), registry.get("attack", attacker.attack)
+    world, outcomes, method = world_of(place), list[Recovered](), registry.get("attack", attacker.attack)
     attack = method.make(method.config.model_validate({**_PACE, "max_iterations": iterations}))
     for client in range(CLIENTS):
         received = world.models.first_weights
@@ -103,13 +103,13 @@ def attacked(place: str | None, attacker: Attacker, victims: int, iterations: in
             continue
         seen = observe(Victim(world, WireEntry(1, client, received, update), truth), (*_KNOWN, *attacker.also_knows))
         guess = attack(seen, seeding.generator(client, "attack"))
-        found.append(_scored(guess, truth, world.data.dataset.spec, place))
-        if len(found) == victims:
-            return found
-    raise RuntimeError(f"{CLIENTS} clients have {len(found)} mixed batches, expected {victims}")
+        outcomes.append(_scored(guess, truth, world.data.dataset.spec, place))
+        if len(outcomes) == victims:
+            return outcomes
+    raise RuntimeError(f"{CLIENTS} clients have {len(outcomes)} mixed batches, expected {victims}")
 
 
-def _scored(guess: Reconstruction, truth: Truth, spec: InputSpec, place: str | None) -> Found:
+def _scored(guess: Reconstruction, truth: Truth, spec: InputSpec, place: str | None) -> Recovered:
     originals = distinct(truth.private)
     scored = score_items(guess, originals, spec)
     pixels, true = to_pixels(guess.inputs, spec)[scored.order], to_pixels(originals.inputs, spec)
@@ -118,7 +118,7 @@ def _scored(guess: Reconstruction, truth: Truth, spec: InputSpec, place: str | N
         used = used_pixels(truth.draws[0], PLACES[place][1], spec.shape[-1])
     errors = [(ours - theirs)[:, where].square().mean() for ours, theirs, where in zip(pixels, true, used, strict=True)]
     whole, part = [item.values["psnr"] for item in scored.items], [-10.0 * float(error.log10()) for error in errors]
-    return Found(mean(whole), mean(part), float(used.double().mean()))
+    return Recovered(mean(whole), mean(part), float(used.double().mean()))
 
 
 def used_pixels(draws: Draws, size: tuple[int, int], side: int) -> Tensor:
@@ -143,14 +143,14 @@ def measure(full: bool) -> Sequence[Row]:
 
 def _rows(victims: int) -> Iterator[Row]:
     setting = f"convnet, 2 digits, {ITERATIONS} iterations, 2 starts"
-    control = [own.whole for own in attacked(None, PLAIN, victims)]
+    control = [outcome.whole for outcome in attacked(None, PLAIN, victims)]
     yield measured("plain training (control)", setting, control, "dB", f">= {CONTROL:g}")
     for place, (words, attacker) in product(PLACES, ATTACKERS.items()):
-        name, found = f"behind the {place} convolution, {words}", attacked(place, attacker, victims)
-        yield measured(f"{name}: whole images", setting, [own.whole for own in found], "dB", "")
-        yield measured(f"{name}: pixels in use", setting, [own.used for own in found], "dB", "")
+        name, outcomes = f"behind the {place} convolution, {words}", attacked(place, attacker, victims)
+        yield measured(f"{name}: whole images", setting, [outcome.whole for outcome in outcomes], "dB", "")
+        yield measured(f"{name}: pixels in use", setting, [outcome.used for outcome in outcomes], "dB", "")
         if attacker is PLAIN:
-            shares = [100.0 * own.share for own in found]
+            shares = [100.0 * outcome.share for outcome in outcomes]
             yield measured(f"behind the {place} convolution: share of pixels in use", setting, shares, "%", "")
 
 

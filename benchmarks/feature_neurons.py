@@ -43,11 +43,11 @@ def measure(full: bool) -> list[Row]:
     """Return the rows; the long version adds updates of eight sentences."""
     model, data = real_model(), news(32)
     assert data.tokenizer is not None
-    concepts = {own: _tokens(own, data.tokenizer) for own in _CONCEPTS}
-    row, found = _map(model, concepts)
+    concepts = {word: _tokens(word, data.tokenizer) for word in _CONCEPTS}
+    row, neurons = _map(model, concepts)
     rows = [row]
     prompts = torch.tensor(beginnings(data, _PROMPTS, 6).prompts)
-    for concept, (neuron, share) in found.items():
+    for concept, (neuron, share) in neurons.items():
         rows.append(measured("share of the concept", f"{concept}: {neuron.layer}, {neuron.number}", [share], "", ""))
         rows += _clamps(model, prompts, concept, concepts[concept], neuron)
     for sentences in (1, 8) if full else (1,):
@@ -57,20 +57,20 @@ def measure(full: bool) -> list[Row]:
 
 def _tokens(word: str, tokenizer: Tokenizer) -> list[int]:
     """Return the first token of the word with a space and without one, where it is the whole word."""
-    every = [tokenizer.encode(own) for own in (f" {word}", word)]
-    return [int(own[0]) for own in every if len(own) == 1]
+    every = [tokenizer.encode(spelling) for spelling in (f" {word}", word)]
+    return [int(tokens[0]) for tokens in every if len(tokens) == 1]
 
 
 def _map(model: nn.Module, concepts: dict[str, list[int]]) -> tuple[Row, dict[str, tuple[_Neuron, float]]]:
     begin, named = time.process_time(), 0
     best: dict[str, tuple[_Neuron, float]] = {}
     for layer, rows in neuron_rows(model).items():
-        found = name_neurons(model, rows, concepts=concepts)
+        names = name_neurons(model, rows, concepts=concepts)
         named += len(rows)
-        for concept, shares in found.shares.items():
-            share, number = (own.item() for own in shares.max(0))
+        for concept, shares in names.shares.items():
+            share, number = (entry.item() for entry in shares.max(0))
             if concept not in best or share > best[concept][1]:
-                best[concept] = _Neuron(layer, int(number), float(found.signs[int(number)])), share
+                best[concept] = _Neuron(layer, int(number), float(names.signs[int(number)])), share
     seconds = time.process_time() - begin
     return measured("all neurons named", f"{named} neurons, one thread", [seconds], "CPU s", "<= 60"), best
 
@@ -80,19 +80,19 @@ def _log_odds(model: nn.Module, prompts: Tensor, tokens: Sequence[int]) -> Tenso
     return model(prompts)[:, -1].double().softmax(-1)[:, list(tokens)].sum(1).logit()
 
 
-def _clamps(model: nn.Module, prompts: Tensor, concept: str, tokens: Sequence[int], own: _Neuron) -> list[Row]:
-    with torch.no_grad(), layer_outputs(model, [own.layer]) as seen:
+def _clamps(model: nn.Module, prompts: Tensor, concept: str, tokens: Sequence[int], neuron: _Neuron) -> list[Row]:
+    with torch.no_grad(), layer_outputs(model, [neuron.layer]) as seen:
         model(prompts)
     sizes = seen[0][1].abs().flatten(0, -2).amax(0)
     before = _log_odds(model, prompts, tokens)
 
     def change(number: int, times: float) -> list[float]:
-        with clamped(model, own.layer, {number: times * float(sizes[number])}):
+        with clamped(model, neuron.layer, {number: times * float(sizes[number])}):
             return (_log_odds(model, prompts, tokens) - before).tolist()
 
     what = f"log-odds of '{concept}'"
     rows = [
-        with_interval(what, f"held at {times:+d}, by its sign", change(own.number, own.sign * times), "nats")
+        with_interval(what, f"held at {times:+d}, by its sign", change(neuron.number, neuron.sign * times), "nats")
         for times in (-10, -3, 3, 10)
     ]
     source = torch.Generator().manual_seed(0)
@@ -102,7 +102,7 @@ def _clamps(model: nn.Module, prompts: Tensor, concept: str, tokens: Sequence[in
 
 
 def _updates(model: nn.Module, data: Dataset, sentences: int) -> list[Row]:
-    chosen = {name: own for name, own in model.named_parameters() if name.endswith("up_proj.weight")}
+    chosen = {name: weight for name, weight in model.named_parameters() if name.endswith("up_proj.weight")}
     for parameter in model.parameters():
         parameter.requires_grad = False
     for parameter in chosen.values():
@@ -112,26 +112,28 @@ def _updates(model: nn.Module, data: Dataset, sentences: int) -> list[Row]:
         part = slice(client * sentences, (client + 1) * sentences)
         inputs, labels = data.test.inputs[part], data.test.labels[part]
         loss = nn.functional.cross_entropy(model(inputs).flatten(0, 1), labels.flatten(), ignore_index=IGNORED)
-        found = torch.autograd.grad(loss, list(chosen.values()))
-        changes.append(dict(zip(chosen, found, strict=True)))
+        slopes = torch.autograd.grad(loss, list(chosen.values()))
+        changes.append(dict(zip(chosen, slopes, strict=True)))
         texts.append(set(inputs[labels != IGNORED].tolist()))
     layers = list(chosen)
     rows = [
         row
         for name, some in (("all layers", layers), ("first layer", layers[:1]), ("last layer", layers[-1:]))
-        for row in _told(f"{sentences} sentences, {name}", [_said(model, own, some) for own in changes], texts)
+        for row in _rows_of_updates(
+            f"{sentences} sentences, {name}", [_said(model, change, some) for change in changes], texts
+        )
     ]
     for times in (1, 10):
-        noisy = [_said(model, _noisy(own, times, client), layers[:1]) for client, own in enumerate(changes)]
-        rows += _told(f"{sentences} sentences, first layer, noise {times} times the update", noisy, texts)
+        noisy = [_said(model, _noisy(change, times, client), layers[:1]) for client, change in enumerate(changes)]
+        rows += _rows_of_updates(f"{sentences} sentences, first layer, noise {times} times the update", noisy, texts)
     return rows
 
 
 def _noisy(change: dict[str, Tensor], times: int, client: int) -> dict[str, Tensor]:
     source = torch.Generator().manual_seed(client)
     return {
-        name: own + times * float(own.square().mean().sqrt()) * torch.randn(own.shape, generator=source)
-        for name, own in change.items()
+        name: tensor + times * float(tensor.square().mean().sqrt()) * torch.randn(tensor.shape, generator=source)
+        for name, tensor in change.items()
     }
 
 
@@ -143,13 +145,13 @@ def _said(model: nn.Module, change: dict[str, Tensor], layers: Sequence[str]) ->
     )
 
 
-def _told(setting: str, said: Sequence[set[int]], texts: Sequence[set[int]]) -> list[Row]:
-    share = [[len(own & text) / len(text) for text in texts] for own in said]
-    own = [share[client][client] for client in range(len(texts))]
+def _rows_of_updates(setting: str, said: Sequence[set[int]], texts: Sequence[set[int]]) -> list[Row]:
+    share = [[len(words & text) / len(text) for text in texts] for words in said]
+    of_client = [share[client][client] for client in range(len(texts))]
     others = [(sum(row) - row[client]) / (len(row) - 1) for client, row in enumerate(share)]
     best = [float(max(range(len(row)), key=row.__getitem__) == client) for client, row in enumerate(share)]
     return [
-        with_interval("tokens of the client's own text", setting, own, "share"),
+        with_interval("tokens of the client's own text", setting, of_client, "share"),
         with_interval("tokens of the others' texts (chance)", setting, others, "share"),
         with_interval(f"own text among {len(texts)} found", setting, best, "share"),
     ]

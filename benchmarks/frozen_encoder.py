@@ -76,11 +76,11 @@ def sent_by(world: World, client: int) -> Victim:
 def counted(arm: str, clients: int) -> list[Row]:
     """Return how many directions of pixels updates hold, and what the ideal attacker reaches."""
     world = world_of(arm)
-    found = [ceiling_of(sent_by(world, client)).ceiling for client in range(clients)]
-    ranks, ceilings = [own.rank for own in found], [own.psnr for own in found]
+    ceilings_of_clients = [ceiling_of(sent_by(world, client)).ceiling for client in range(clients)]
+    ranks, ceilings = [each.rank for each in ceilings_of_clients], [each.psnr for each in ceilings_of_clients]
     return [
-        measured(name, arm, [float(one) for one in own if one is not None], unit, "")
-        for name, own, unit in (("directions of 784", ranks, ""), ("ceiling", ceilings, "dB"))
+        measured(name, arm, [float(one) for one in values if one is not None], unit, "")
+        for name, values, unit in (("directions of 784", ranks, ""), ("ceiling", ceilings, "dB"))
     ]
 
 

@@ -31,36 +31,36 @@ from fedsim.metrics.membership import auc_interval  # noqa: E402
 
 LEVELS = (0.3, 1.0)
 MEMBER_LEVELS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
-TOLD, SEARCHED = 400, 600
+GRANTED_ITERATIONS, SEARCHED = 400, 600
 SMALL = {"width": 8, "blocks": 1}
 
 
-def invert(data: Dataset, level: float, number: int, *, told: bool, iterations: int) -> tuple[float, float]:
+def invert(data: Dataset, level: float, number: int, *, grants_draws: bool, iterations: int) -> tuple[float, float]:
     """Return PSNR of the image, and the level found over the true one, of one step."""
     model = _model("edm-unet", SMALL, data, 0)
     batch = data.test.taken(torch.tensor([number]))
-    own = client_step(model, data.spec, batch, number, level=level, told=told)
+    client = client_step(model, data.spec, batch, number, level=level, grants_draws=grants_draws)
     method = _attack("denoiser-inversion", max_iterations=iterations, schedule="cosine")
-    found = method(own.observation, seeding.generator(number, "attack"))
-    close = _close(found.inputs, batch.inputs, data)
-    return close, found.facts.get("noise level found, of the first example", level) / level
+    guess = method(client.observation, seeding.generator(number, "attack"))
+    close = _close(guess.inputs, batch.inputs, data)
+    return close, guess.facts.get("noise level found, of the first example", level) / level
 
 
 @torch.no_grad()
 def member_scores(level: float, count: int, draws: int = 4) -> tuple[np.ndarray, np.ndarray]:
     """Return minus the loss at a level of images that the denoiser was trained on, and of others."""
-    own = trained("digits-unet")
+    denoiser = trained("digits-unet")
     task = task_of(RECIPES["digits-unet"])
-    found = []
-    for images in (own.data.train, own.data.test):
+    scores = []
+    for images in (denoiser.data.train, denoiser.data.test):
         part, source = images.taken(torch.arange(count)), torch.Generator().manual_seed(1)
         total = torch.zeros(count)
         for _ in range(draws):
-            drawn = {**task.drawn(part, source), "task.level": torch.full((count,), level)}
-            drawn["task.unlabelled"] = torch.zeros(count, dtype=torch.bool)
-            total -= task.losses(*task.answer(own.model, part, drawn))
-        found.append((total / draws).numpy())
-    return found[0], found[1]
+            draws_of_part = {**task.named_draws(part, source), "task.level": torch.full((count,), level)}
+            draws_of_part["task.unlabelled"] = torch.zeros(count, dtype=torch.bool)
+            total -= task.losses(*task.answer(denoiser.model, part, draws_of_part))
+        scores.append((total / draws).numpy())
+    return scores[0], scores[1]
 
 
 def _model(family: str, settings: Mapping[str, Any], data: Dataset, seed: int) -> torch.nn.Module:
@@ -84,14 +84,14 @@ def _print_inversion(count: int, iterations: Mapping[bool, int]) -> None:
     print("| level | told, dB | searched, dB | level found over true, median |")
     print("|---|---|---|---|")
     for level in LEVELS:
-        told, searched = (
-            [invert(data, level, own, told=known, iterations=iterations[known]) for own in range(count)]
+        granted, searched = (
+            [invert(data, level, number, grants_draws=known, iterations=iterations[known]) for number in range(count)]
             for known in (True, False)
         )
-        ratio = statistics.median(own[1] for own in searched)
+        ratio = statistics.median(pair[1] for pair in searched)
         cells = (
-            mean_in_words([own[0] for own in told], 1),
-            mean_in_words([own[0] for own in searched], 1),
+            mean_in_words([pair[0] for pair in granted], 1),
+            mean_in_words([pair[0] for pair in searched], 1),
             f"{ratio:.2f}",
         )
         print(f"| {level} | {' | '.join(cells)} |", flush=True)
@@ -103,8 +103,8 @@ def _print_members(count: int) -> None:
     print("|---|---|")
     for level in MEMBER_LEVELS:
         members, others = member_scores(level, count)
-        own = auc_interval(members, others, np.random.default_rng(0), 0.95)
-        print(f"| {level} | {in_words(own, 3)} |", flush=True)
+        area = auc_interval(members, others, np.random.default_rng(0), 0.95)
+        print(f"| {level} | {in_words(area, 3)} |", flush=True)
 
 
 def main() -> None:
@@ -113,7 +113,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--part", choices=("inversion", "members"), default="inversion")
     parser.add_argument("--count", type=int, default=4)
-    parser.add_argument("--told", type=int, default=TOLD, help="iterations of an inversion with draws granted")
+    parser.add_argument(
+        "--told", type=int, default=GRANTED_ITERATIONS, help="iterations of an inversion with draws granted"
+    )
     parser.add_argument("--searched", type=int, default=SEARCHED, help="iterations of one without")
     chosen = parser.parse_args()
     if chosen.part == "inversion":

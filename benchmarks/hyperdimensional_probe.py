@@ -69,18 +69,18 @@ def measure(full: bool) -> list[Row]:
 def _read(count: int, tokenizer: Tokenizer) -> tuple[_Case, Tensor]:
     source, corpus, model = torch.Generator().manual_seed(0), make_corpus(), real_model()
     prompts = draw_prompts(corpus, count, source)
-    found = read_last(model, tokenizer, [as_text(own, corpus.concepts) for own in prompts], _LAYERS)
+    read = read_last(model, tokenizer, [as_text(prompt, corpus.concepts) for prompt in prompts], _LAYERS)
     keys = read_last(model, tokenizer, [f"{word} :" for word in corpus.concepts], _LAYERS).states
     first = torch.tensor([int(tokenizer.encode(f" {word}")[0]) for word in corpus.concepts])
-    answers = torch.tensor([own.words[3] for own in prompts])
-    pooled = torch.stack([pool_layers(own, _STARTS) for own in found.states])
-    of_keys = torch.stack([pool_layers(own, _STARTS) for own in keys])[[own.words[2] for own in prompts]]
+    answers = torch.tensor([prompt.words[3] for prompt in prompts])
+    pooled = torch.stack([pool_layers(state, _STARTS) for state in read.states])
+    of_keys = torch.stack([pool_layers(key, _STARTS) for key in keys])[[prompt.words[2] for prompt in prompts]]
     book = make_codebook(len(corpus.concepts), _DIMENSION, source)
-    return _Case(corpus, prompts, pooled, of_keys, found.likeliest == first[answers], book), found.states
+    return _Case(corpus, prompts, pooled, of_keys, read.likeliest == first[answers], book), read.states
 
 
 def _codes(case: _Case) -> Tensor:
-    a, b, c, d = (case.book[list(words)] for words in zip(*(own.words for own in case.prompts), strict=True))
+    a, b, c, d = (case.book[list(words)] for words in zip(*(prompt.words for prompt in case.prompts), strict=True))
     return bundle(bind(a, b), bind(c, d))
 
 
@@ -95,7 +95,7 @@ def _oracle(case: _Case) -> list[Row]:
 
 def _disjoint(case: _Case) -> tuple[Tensor, Tensor]:
     """Return which prompts are trained on, and which are tested: their second pair is in no training prompt."""
-    pairs = [(name, *pair) for name, own in case.corpus.pairs.items() for pair in own]
+    pairs = [(name, *pair) for name, pairs_of_relation in case.corpus.pairs.items() for pair in pairs_of_relation]
     occurrences = Counter(word for _, *pair in pairs for word in pair)
     tested = set[tuple[str, int, int]]()
     for place in torch.randperm(len(pairs), generator=torch.Generator().manual_seed(2)).tolist():
@@ -103,7 +103,9 @@ def _disjoint(case: _Case) -> tuple[Tensor, Tensor]:
         if len(tested) < len(pairs) // 5 and min(occurrences[key], occurrences[value]) > 2:  # noqa: PLR2004
             tested.add((name, key, value))
             occurrences.subtract((key, value))
-    is_tested = [[(own.relation, *own.words[start : start + 2]) in tested for start in (0, 2)] for own in case.prompts]
+    is_tested = [
+        [(prompt.relation, *prompt.words[start : start + 2]) in tested for start in (0, 2)] for prompt in case.prompts
+    ]
     first, second = torch.tensor(is_tested).T
     return ~first & ~second, ~first & second
 
@@ -112,22 +114,22 @@ def _split(name: str, case: _Case, is_trained: Tensor, is_tested: Tensor) -> lis
     codes, source = _codes(case), torch.Generator().manual_seed(3)
     method = HyperdimensionalProbe(HyperdimensionalProbeConfig(dimension=_DIMENSION))
     learned = method.learn(case.states[is_trained], codes[is_trained], source)
-    found = method.encode(learned, case.states[is_tested])
+    encoded = method.encode(learned, case.states[is_tested])
     is_right = case.is_right[is_tested]
-    hits = _extracted(case, found, is_tested)
-    chances = _chances(case, found, is_tested)
+    hits = _extracted(case, encoded, is_tested)
+    chances = _chances(case, encoded, is_tested)
     order = torch.randperm(int(is_trained.sum()), generator=source)
     permuted = method.learn(case.states[is_trained], codes[is_trained][order], source)
     keyed = method.learn(case.keys[is_trained], codes[is_trained], source)
     of_keys = method.encode(keyed, case.keys[is_tested])
     of_permuted = method.encode(permuted, case.states[is_tested])
-    near = (found * codes[is_tested]).mean(1).tolist()
+    near = (encoded * codes[is_tested]).mean(1).tolist()
     constant = (-codes[is_tested]).mean(1).tolist()
     return [
         _row("cosine with the true code", name, case, is_tested, near),
         _row("cosine of the code of -1 alone with the true code", name, case, is_tested, constant),
         _row("probing@1", name, case, is_tested, hits),
-        _row("probing@1, chosen by the answer (not honest)", name, case, is_tested, _aware(case, found, is_tested)),
+        _row("probing@1, chosen by the answer (not honest)", name, case, is_tested, _aware(case, encoded, is_tested)),
         _row("probing@1, where the model is wrong", name, case, is_tested, hits, ~is_right),
         _row("probing@1, where the chance of the reading is below 0.01", name, case, is_tested, hits, chances < 0.01),  # noqa: PLR2004
         _row("probing@1, where it is not", name, case, is_tested, hits, chances >= 0.01),  # noqa: PLR2004
@@ -140,55 +142,58 @@ def _split(name: str, case: _Case, is_trained: Tensor, is_tested: Tensor) -> lis
 
 
 def _chosen(case: _Case, chosen: Tensor | None) -> list[Prompt]:
-    return case.prompts if chosen is None else [case.prompts[own] for own in chosen.nonzero()[:, 0].tolist()]
+    return case.prompts if chosen is None else [case.prompts[number] for number in chosen.nonzero()[:, 0].tolist()]
 
 
 def _extracted(case: _Case, codes: Tensor, chosen: Tensor | None = None) -> list[float]:
     pairs = zip(codes, _chosen(case, chosen), strict=True)
-    return [float(extract(code, case.book, own.words[:3]).concept == own.words[3]) for code, own in pairs]
+    return [float(extract(code, case.book, prompt.words[:3]).concept == prompt.words[3]) for code, prompt in pairs]
 
 
 def _chances(case: _Case, codes: Tensor, chosen: Tensor) -> Tensor:
     pairs = zip(codes, _chosen(case, chosen), strict=True)
-    return torch.tensor([extract(code, case.book, own.words[:3]).chance for code, own in pairs])
+    return torch.tensor([extract(code, case.book, prompt.words[:3]).chance for code, prompt in pairs])
 
 
-def _queries(case: _Case, code: Tensor, own: Prompt) -> Tensor:
+def _queries(case: _Case, code: Tensor, prompt: Prompt) -> Tensor:
     """Return the similarities of all queries (queries, concepts)."""
-    some = [list(few) for count in range(4) for few in itertools.combinations(own.words[:3], count)]
+    some = [list(few) for count in range(4) for few in itertools.combinations(prompt.words[:3], count)]
     return torch.stack([similarity(bind(code, *case.book[few]), case.book) for few in some])
 
 
 def _extracted_of_all(case: _Case, codes: Tensor) -> list[float]:
-    found = [_queries(case, code, own) for code, own in zip(codes, case.prompts, strict=True)]
-    best = [int(own.flatten().argmax()) % len(case.book) for own in found]
-    return [float(concept == own.words[3]) for concept, own in zip(best, case.prompts, strict=True)]
+    scores = [_queries(case, code, prompt) for code, prompt in zip(codes, case.prompts, strict=True)]
+    best = [int(score.flatten().argmax()) % len(case.book) for score in scores]
+    return [float(concept == prompt.words[3]) for concept, prompt in zip(best, case.prompts, strict=True)]
 
 
 def _aware(case: _Case, codes: Tensor, chosen: Tensor) -> list[float]:
     pairs = zip(codes, _chosen(case, chosen), strict=True)
-    return [float((_queries(case, code, own).argmax(1) == own.words[3]).any()) for code, own in pairs]
+    return [float((_queries(case, code, prompt).argmax(1) == prompt.words[3]).any()) for code, prompt in pairs]
 
 
 def _linear(case: _Case, is_trained: Tensor, is_tested: Tensor) -> list[float]:
-    answers = torch.tensor([own.words[3] for own in case.prompts])
+    answers = torch.tensor([prompt.words[3] for prompt in case.prompts])
     known, labels = answers[is_trained].unique(return_inverse=True)
     probe = MarkovCategorical(MarkovCategoricalConfig())
     learned = probe.fit(case.states[is_trained], labels, torch.Generator())
     odds = torch.zeros(int(is_tested.sum()), len(case.book))
     odds[:, known] = probe.predict(learned, case.states[is_tested])
-    for row, own in zip(odds, _chosen(case, is_tested), strict=True):
-        row[list(own.words[:3])] = -1
+    for row, case_prompt in zip(odds, _chosen(case, is_tested), strict=True):
+        row[list(case_prompt.words[:3])] = -1
     return (odds.argmax(1) == answers[is_tested]).double().tolist()
 
 
 def _frequent(case: _Case, is_trained: Tensor, is_tested: Tensor) -> list[float]:
     seen = defaultdict[str, Counter[int]](Counter)
-    for own in _chosen(case, is_trained):
-        seen[own.relation][own.words[3]] += 1
+    for prompt in _chosen(case, is_trained):
+        seen[prompt.relation][prompt.words[3]] += 1
     return [
-        float(next(word for word, _ in seen[own.relation].most_common() if word not in own.words[:3]) == own.words[3])
-        for own in _chosen(case, is_tested)
+        float(
+            next(word for word, _ in seen[case_prompt.relation].most_common() if word not in case_prompt.words[:3])
+            == case_prompt.words[3]
+        )
+        for case_prompt in _chosen(case, is_tested)
     ]
 
 
@@ -198,10 +203,10 @@ def _row(
     """Return the mean over tested pairs of the mean of each."""
     by_pair = defaultdict[tuple[int, ...], list[float]](list)
     keeps = [True] * len(values) if kept is None else kept.tolist()
-    for own, value, keep in zip(_chosen(case, chosen), values, keeps, strict=True):
+    for prompt, value, keep in zip(_chosen(case, chosen), values, keeps, strict=True):
         if keep:
-            by_pair[own.words[2:]].append(value)
-    means = [sum(own) / len(own) for own in by_pair.values()]
+            by_pair[prompt.words[2:]].append(value)
+    means = [sum(hits) / len(hits) for hits in by_pair.values()]
     return with_interval(name, f"{setting}, {sum(keeps)} prompts", means or [0.0], "")
 
 

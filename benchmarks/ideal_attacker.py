@@ -48,15 +48,15 @@ def ceilings(scenario: Scenario, victims: int) -> Iterator[Ceiling]:
 
 def row(name: str, scenario: Scenario, victims: int) -> str:
     """Return a row of the table."""
-    found = list(ceilings(scenario, victims))
+    of_updates = list(ceilings(scenario, victims))
     rule = Rule.of(scenario.scoring.metric, scenario.scoring.threshold)
-    told = reach(found, rule)
-    if told is None or told.psnr is None:
-        return f"| {name} | {told.told if told else 'no update'} | | |"
-    exact = [own for own in found if own.known is not None and own.rank is not None]
-    ranks = ", ".join(sorted({f"{own.rank} of {own.inputs}" for own in exact}))
-    known = sum(own.known or 0.0 for own in exact) / len(exact)
-    return f"| {name} | {told.told} | {ranks} | {known:.0f} |"
+    reached = reach(of_updates, rule)
+    if reached is None or reached.psnr is None:
+        return f"| {name} | {reached.told if reached else 'no update'} | | |"
+    exact = [ceiling for ceiling in of_updates if ceiling.known is not None and ceiling.rank is not None]
+    ranks = ", ".join(sorted({f"{ceiling.rank} of {ceiling.inputs}" for ceiling in exact}))
+    known = sum(ceiling.known or 0.0 for ceiling in exact) / len(exact)
+    return f"| {name} | {reached.told} | {ranks} | {known:.0f} |"
 
 
 def main() -> None:

@@ -57,15 +57,15 @@ def ceiling(seed: int, *, steps: int = 1, clients: int = 1, noise: float = 0.0, 
     return ceiling_of(Victim(world, entry, replay(world, entry).truth if clients > 1 else truth)).ceiling
 
 
-def row(words: str, found: list[Ceiling]) -> str:
+def row(words: str, ceilings: list[Ceiling]) -> str:
     """Return a row of the table."""
-    told = [_median([own.psnr for own in found]), _median([own.others_known for own in found])]
-    ranks = ", ".join(sorted({f"{own.rank} of {own.inputs}" for own in found}))
-    return f"| {words} | {' | '.join(told)} | {ranks} |"
+    figures = [_median([each.psnr for each in ceilings]), _median([each.others_known for each in ceilings])]
+    ranks = ", ".join(sorted({f"{each.rank} of {each.inputs}" for each in ceilings}))
+    return f"| {words} | {' | '.join(figures)} | {ranks} |"
 
 
 def _median(values: list[float | None]) -> str:
-    known = [own for own in values if own is not None]
+    known = [value for value in values if value is not None]
     return f"{median(known):.1f} dB" if known else ""
 
 
@@ -78,13 +78,13 @@ def main() -> None:
     print("| update | ceiling | others known | rank |\n|---|---|---|---|")
     for level, words in ((0.0, "rounding"), (noise, f"noise {noise:g}")):
         for steps in STEPS:
-            found = [ceiling(seed, steps=steps, noise=level) for seed in SEEDS]
-            print(row(f"{steps} local steps, {words}", found), flush=True)
+            of_seeds = [ceiling(seed, steps=steps, noise=level) for seed in SEEDS]
+            print(row(f"{steps} local steps, {words}", of_seeds), flush=True)
         for clients in CLIENTS[1:]:
-            found = [ceiling(seed, clients=clients, noise=level) for seed in SEEDS]
-            print(row(f"sum of {clients} clients, {words}", found), flush=True)
-    found = [ceiling(seed, clients=4, is_secure=True) for seed in SEEDS]
-    print(row("sum of 4 clients behind secure aggregation", found), flush=True)
+            of_seeds = [ceiling(seed, clients=clients, noise=level) for seed in SEEDS]
+            print(row(f"sum of {clients} clients, {words}", of_seeds), flush=True)
+    of_seeds = [ceiling(seed, clients=4, is_secure=True) for seed in SEEDS]
+    print(row("sum of 4 clients behind secure aggregation", of_seeds), flush=True)
 
 
 if __name__ == "__main__":

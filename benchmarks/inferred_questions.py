@@ -76,7 +76,7 @@ def found_in(victim: Victim) -> tuple[VictimRecord, VictimRecord]:
         (solve.make(solve.config()), GRANTED),
     )
     inferred, granted = (
-        score(victim, own(observe(victim, knows), seeding.generator(0, "attack"))).record for own, knows in ways
+        score(victim, attack(observe(victim, knows), seeding.generator(0, "attack"))).record for attack, knows in ways
     )
     return inferred, granted
 
@@ -85,7 +85,7 @@ def solved_rows(label: str, world: World, clients: int) -> Iterator[Row]:
     """Yield how many questions and answers are inferred, and the images' PSNR with them and with granted ones."""
     pairs = [found_in(sent_by(world, client)) for client in range(clients)]
     for name in ("questions read", "answers read"):
-        yield row(name, label, wilson(sum(own.found[name] == 1 for own, _ in pairs), clients))
+        yield row(name, label, wilson(sum(inferred.found[name] == 1 for inferred, _ in pairs), clients))
     for number, name in enumerate(("inferred", "granted")):
         values = [pair[number].scores[0].values["psnr"] for pair in pairs]
         yield measured(f"PSNR of the image, question and answer {name}", label, values, "dB", "")
@@ -106,9 +106,9 @@ def frozen_rows(label: str, world: World, clients: int) -> Iterator[Row]:
             right[name].append(_compared(nearest(seen, texts, shown), victim))
         known = [text for text in texts if text.question in spoken]
         right["public questions"].append(_compared(known[0], victim) if len(known) == 1 else (False, False))
-    for name, own in right.items():
-        yield row("questions read", f"{label}, {name}", wilson(sum(one for one, _ in own), clients))
-        yield row("answers read", f"{label}, {name}", wilson(sum(one for _, one in own), clients))
+    for name, flags in right.items():
+        yield row("questions read", f"{label}, {name}", wilson(sum(one for one, _ in flags), clients))
+        yield row("answers read", f"{label}, {name}", wilson(sum(one for _, one in flags), clients))
     yield measured("orders of the words", label, orders, "", "")
 
 

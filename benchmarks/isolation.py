@@ -37,7 +37,7 @@ _MODELS = {
 class _Timed(NamedTuple):
     start: float  # until the first answer
     search: float
-    found: Reconstruction
+    guess: Reconstruction
 
 
 def rows(full: bool) -> list[Row]:
@@ -52,15 +52,15 @@ def _of_model(name: str, repeats: int) -> Iterator[Row]:
     size = len(frames.saved(observation)) / 1e6
     yield measured("observation, serialised", name, [size], "MB", "")
     one = [[_timed(how, observation, 1) for _ in range(repeats)] for how in (start_here, start_apart)]
-    yield measured("start of a process, until its first answer", name, [own.start for own in one[1]], "s", "")
+    yield measured("start of a process, until its first answer", name, [timing.start for timing in one[1]], "s", "")
     there = [apart.search - here.search for here, apart in zip(*one, strict=True)]
     yield measured("an attack's update there and its guess back", name, there, "s", "")
     steps = 200 if "MLP" in name else 5
     many = [[_timed(how, observation, steps) for _ in range(repeats)] for how in (start_here, start_apart)]
-    here, apart = ([1e3 * own.search / steps for own in timed] for timed in many)
+    here, apart = ([1e3 * timing.search / steps for timing in timed] for timed in many)
     yield measured("a step in process", name, here, "ms", "")
     yield measured("a step in a process of its own", name, apart, "ms", "")
-    same = [float(torch.equal(a.found.inputs, b.found.inputs)) for a, b in zip(*many, strict=True)]
+    same = [float(torch.equal(a.guess.inputs, b.guess.inputs)) for a, b in zip(*many, strict=True)]
     yield measured("guesses of the same bits", name, same, "of 1", ">= 1", min(same))
 
 
@@ -81,11 +81,11 @@ def _timed(how: Start, observation: Observation, iterations: int) -> _Timed:
     with how("attack", choice, lambda: False) as attacker:
         at_once(attacker, observation)
         started = time.perf_counter()
-        found = search(attacker, [observation], [seeding.generator(1, "attack")])
+        guesses = search(attacker, [observation], [seeding.generator(1, "attack")])
         ended = time.perf_counter()
-    if isinstance(found, str):
-        raise RuntimeError(found)
-    return _Timed(started - begin, ended - started, found[0])
+    if isinstance(guesses, str):
+        raise RuntimeError(guesses)
+    return _Timed(started - begin, ended - started, guesses[0])
 
 
 if __name__ == "__main__":

@@ -74,33 +74,33 @@ def task(seed: int) -> Task:
     )
 
 
-def bottleneck(own: Task, epochs: int) -> Accuracies:
+def bottleneck(problem: Task, epochs: int) -> Accuracies:
     """Return what the key-value bottleneck reaches."""
     results: list[float] = []
-    for splits in _orders(own.seed):
-        model = _model(own)
+    for splits in _orders(problem.seed):
+        model = _model(problem)
         component = KeyValueBottleneck(KeyValueBottleneckConfig())
-        prepared = component.prepare(model, seeding.generator(own.seed, "prepare")).train()
-        component.initialise(prepared, own.public, seeding.generator(own.seed, "initialise"))
+        prepared = component.prepare(model, seeding.generator(problem.seed, "prepare")).train()
+        component.initialise(prepared, problem.public, seeding.generator(problem.seed, "initialise"))
         network = bottleneck_of(prepared)
         head = nn.Sequential(network.table, network.decoder)
-        _train(head, network.read(own.stream.inputs), own.stream.labels, splits, epochs, own.seed)
-        results.append(_right(prepared.eval(), own.test))
+        _train(head, network.read(problem.stream.inputs), problem.stream.labels, splits, epochs, problem.seed)
+        results.append(_right(prepared.eval(), problem.test))
     return Accuracies(*results)
 
 
-def linear_probe(own: Task, epochs: int) -> Accuracies:
+def linear_probe(problem: Task, epochs: int) -> Accuracies:
     """Return what a linear layer on the same features reaches."""
     results: list[float] = []
-    for splits in _orders(own.seed):
-        encoder = _model(own)
+    for splits in _orders(problem.seed):
+        encoder = _model(problem)
         encoder[-1] = nn.Identity()
         with torch.no_grad():
-            features = encoder.eval()(own.stream.inputs)
-        with seeding.isolate_randomness(own.seed):
+            features = encoder.eval()(problem.stream.inputs)
+        with seeding.isolate_randomness(problem.seed):
             head = nn.Linear(features.shape[1], CLASSES)
-        _train(head, features, own.stream.labels, splits, epochs, own.seed)
-        results.append(_right(nn.Sequential(encoder, head).eval(), own.test))
+        _train(head, features, problem.stream.labels, splits, epochs, problem.seed)
+        results.append(_right(nn.Sequential(encoder, head).eval(), problem.test))
     return Accuracies(*results)
 
 
@@ -113,11 +113,11 @@ def measure(full: bool) -> list[Row]:
     setting = f"MNIST, 5 splits of 2 classes, {epochs} epochs"
     rows: list[Row] = []
     for name, learner in LEARNERS.items():
-        found = [learner(task(seed), epochs) for seed in seeds]
+        results = [learner(task(seed), epochs) for seed in seeds]
         for what, values in (
-            ("accuracy, incremental", [own.incremental for own in found]),
-            ("accuracy, i.i.d.", [own.iid for own in found]),
-            ("forgetting", [own.forgetting for own in found]),
+            ("accuracy, incremental", [result.incremental for result in results]),
+            ("accuracy, i.i.d.", [result.iid for result in results]),
+            ("forgetting", [result.forgetting for result in results]),
         ):
             row = measured(f"{name}: {what} {interval(values)}", setting, values, "", "", statistics.mean(values))
             print(as_line(row), file=sys.stderr, flush=True)
@@ -137,11 +137,11 @@ def _orders(seed: int) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     return order.split(SPLIT), (order,)
 
 
-def _model(own: Task) -> nn.Sequential:
+def _model(problem: Task) -> nn.Sequential:
     method = registry.get("model", "mlp")
-    with seeding.isolate_randomness(own.seed):
+    with seeding.isolate_randomness(problem.seed):
         config = method.config.model_validate({"width": 256, "depth": 1, "dropout": 0.0})
-        model = method.make(config, own.dataset.spec)
+        model = method.make(config, problem.dataset.spec)
     assert isinstance(model, nn.Sequential)
     return model
 
@@ -153,9 +153,9 @@ def _train(head: nn.Module, inputs: Tensor, labels: Tensor, splits: Sequence[Ten
     generator = seeding.generator(seed, "batches")
     steps = epochs * len(labels) // BATCH // len(splits)
     for classes in splits:
-        own = torch.isin(labels, classes).nonzero().flatten()
+        members = torch.isin(labels, classes).nonzero().flatten()
         for _ in range(steps):
-            chosen = own[torch.randint(len(own), (BATCH,), generator=generator)]
+            chosen = members[torch.randint(len(members), (BATCH,), generator=generator)]
             optimizer.zero_grad()
             F.cross_entropy(head(inputs[chosen]), labels[chosen], label_smoothing=SMOOTHING).backward()
             nn.utils.clip_grad_norm_(parameters, 1.0)

@@ -68,10 +68,10 @@ def writing() -> list[Row]:
     theirs, ours = loaded.eval(), causal_model(smollm2(), _SPEC).eval()
     tokenizer: Any = AutoTokenizer.from_pretrained(smollm2())
     prompt = torch.tensor([tokenizer(_PROMPT)["input_ids"]])
-    asked: dict[str, Any] = {"do_sample": False, "max_new_tokens": _WRITTEN, "min_new_tokens": _WRITTEN}
+    options: dict[str, Any] = {"do_sample": False, "max_new_tokens": _WRITTEN, "min_new_tokens": _WRITTEN}
 
     def generated() -> Tensor:
-        return theirs.generate(prompt, attention_mask=torch.ones_like(prompt), **asked)[:, prompt.shape[1] :]
+        return theirs.generate(prompt, attention_mask=torch.ones_like(prompt), **options)[:, prompt.shape[1] :]
 
     same = bool(torch.equal(generated(), ours.continued(prompt, _WRITTEN)))
     ratios: list[float] = []
@@ -99,10 +99,10 @@ def reading(model: nn.Module, dataset: Dataset, size: int, must: str, trials: in
         batch = Batch(dataset.train.inputs[chosen], dataset.train.labels[chosen])
         observation = observed(model, batch, dataset)
         begin = time.process_time()
-        found: Reconstruction = attack(observation, seeding.generator(trial, "attack"))
+        reconstruction: Reconstruction = attack(observation, seeding.generator(trial, "attack"))
         seconds.append(time.process_time() - begin)
-        scored = score_sentences(found, batch, dataset.tokenizer).sentences
-        exact.append(sum(own.values["exact"] for own in scored) / size)
+        scored = score_sentences(reconstruction, batch, dataset.tokenizer).sentences
+        exact.append(sum(sentence.values["exact"] for sentence in scored) / size)
     setting = f"135M, {size} x {dataset.spec.shape[0]} tokens"
     return [
         measured("DAGER, the attack alone", setting, seconds, "s", must),

@@ -64,7 +64,7 @@ CHANGES: Mapping[str, Sequence[Mapping[str, Any]]] = {
     "nothing": (),
     "noise of 0.1": ({"name": "gradient-noise", "scale": 0.1, "relative": True},),
     "pruning of 99 %": ({"name": "pruning", "rate": 0.99},),
-    **{f"DP-SGD, multiplier {own:g}": _dp_sgd(own) for own in (0.01, 1.0)},
+    **{f"DP-SGD, multiplier {multiplier:g}": _dp_sgd(multiplier) for multiplier in (0.01, 1.0)},
 }
 
 
@@ -92,32 +92,36 @@ def misfit(observation: Observation, inputs: Tensor) -> float:
     assert observation.labels is not None
     names, parameters = zip(*observation.model.named_parameters(), strict=True)
     loss = observation.loss(observation.model(inputs), observation.labels)
-    found = torch.autograd.grad(loss, parameters)
+    slopes = torch.autograd.grad(loss, parameters)
     sent = [observation.update.tensors[name] for name in names]
     prunes = any(float(known.facts.get("kept_share", 1.0)) < 1.0 for known in observation.public)
-    own = torch.cat([(one * (seen != 0) if prunes else one).flatten() for one, seen in zip(found, sent, strict=True)])
-    return 1.0 - float(torch.nn.functional.cosine_similarity(own, torch.cat([one.flatten() for one in sent]), dim=0))
+    slope = torch.cat(
+        [(one * (seen != 0) if prunes else one).flatten() for one, seen in zip(slopes, sent, strict=True)]
+    )
+    return 1.0 - float(torch.nn.functional.cosine_similarity(slope, torch.cat([one.flatten() for one in sent]), dim=0))
 
 
 def attack_all(name: str, victims: Sequence[Victim], settings: Mapping[str, Any]) -> Guesses | None:
     """Attack every victim at once; None where the attack does not apply."""
     method = registry.get("attack", name)
     attack: Attack[Any] = method.make(method.config.model_validate(dict(settings))).named(name)
-    observations = [_told(own.observation) if name == "map" else own.observation for own in victims]
+    observations = [_told(victim.observation) if name == "map" else victim.observation for victim in victims]
     sources = [seeding.generator(number, "attack") for number in range(len(victims))]
     try:
-        found = attack.together(observations, sources, [lambda _step: None] * len(victims))
+        answers = attack.together(observations, sources, [lambda _step: None] * len(victims))
     except NotApplicable:
         return None
-    guesses = [own.inputs for own in found]
+    guesses = [guess_of_victim.inputs for guess_of_victim in answers]
     pairs = list(zip(victims, guesses, strict=True))
     return Guesses([_psnr(x, v.batch.inputs, v) for v, x in pairs], guesses, [explains(v, x) for v, x in pairs])
 
 
 def explains(victim: Victim, guess: Tensor) -> bool:
     """Whether a guess explains the gradient as the image does, up to 1 % of what a grey image leaves unexplained."""
-    grey, truth, own = (misfit(victim.observation, x) for x in (torch.zeros_like(guess), victim.batch.inputs, guess))
-    return own <= truth + CLOSE * max(0.0, grey - truth)
+    grey, truth, misfit_of_guess = (
+        misfit(victim.observation, x) for x in (torch.zeros_like(guess), victim.batch.inputs, guess)
+    )
+    return misfit_of_guess <= truth + CLOSE * max(0.0, grey - truth)
 
 
 def _told(observation: Observation) -> Observation:
@@ -136,7 +140,7 @@ def settings_of(network: Network, iterations: int) -> Mapping[str, Sequence[tupl
     prior = {"max_iterations": iterations, "schedule": "constant", "denoiser": str(trained(network.denoiser).folder)}
     return {
         "no prior": [("inverting-gradients", {**pace, "total_variation": 0.0})],
-        "total variation": [("inverting-gradients", {**pace, "total_variation": own}) for own in WEIGHTS],
+        "total variation": [("inverting-gradients", {**pace, "total_variation": weight}) for weight in WEIGHTS],
         "`map`": [("map", pace)],
         "`learned-prior`": [("learned-prior", prior)],
     }
@@ -150,10 +154,10 @@ def _nearest(public: Tensor, image: Tensor) -> Tensor:
     return public[(public - image).flatten(1).square().sum(1).argmin()][None]
 
 
-def _cell(found: Guesses | None) -> str:
-    if found is None:
+def _cell(guesses: Guesses | None) -> str:
+    if guesses is None:
         return "-"
-    return f"{mean_in_words(found.close, 1)}, {sum(found.is_converged)} converged"
+    return f"{mean_in_words(guesses.close, 1)}, {sum(guesses.is_converged)} converged"
 
 
 def row(network: Network, change: str, count: int, iterations: int) -> str:
@@ -163,14 +167,18 @@ def row(network: Network, change: str, count: int, iterations: int) -> str:
     victims = list(victims_of(data, network.model, count, knows=knows, clients=count, defenses=CHANGES[change]))
     columns = {}
     for name, attacks in settings_of(network, iterations).items():
-        found = [own for own in (attack_all(attack, victims, given) for attack, given in attacks) if own is not None]
-        columns[name] = max(found, key=lambda own: own.mean, default=None)
+        attempts = [
+            attempt
+            for attempt in (attack_all(attack, victims, given) for attack, given in attacks)
+            if attempt is not None
+        ]
+        columns[name] = max(attempts, key=lambda attempt: attempt.mean, default=None)
     prior = columns["`learned-prior`"]
     assert prior is not None
     public = trained(network.denoiser).data.train.inputs
     looked_up = [_psnr(_nearest(public, x), v.batch.inputs, v) for x, v in zip(prior.images, victims, strict=True)]
-    nearer = sum(own > other for own, other in zip(prior.close, looked_up, strict=True))
-    cells = [_cell(own) for own in columns.values()]
+    nearer = sum(nearest > other for nearest, other in zip(prior.close, looked_up, strict=True))
+    cells = [_cell(column) for column in columns.values()]
     return f"| {network.words} | {change} | {' | '.join(cells)} | {mean_in_words(looked_up, 1)} | {nearer} of {count} |"
 
 

@@ -90,18 +90,18 @@ def measure(full: bool) -> list[Row]:
     return [row for subject in (small, large)[: 1 + full] for row in rows_of(subject())]
 
 
-def rows_of(own: Subject) -> Iterator[Row]:
+def rows_of(subject: Subject) -> Iterator[Row]:
     """Yield the rows of one model, with and without training on pads."""
     for way in (WITH, WITHOUT):
-        model = tuned(own, way == WITH)
-        for kind, (known, fresh) in own.kinds.items():
+        model = tuned(subject, way == WITH)
+        for kind, (known, fresh) in subject.kinds.items():
             prompts = {
-                "known": begun(known, own.beginning, own.prompts),
-                "new": begun(fresh, own.beginning, own.prompts),
+                "known": begun(known, subject.beginning, subject.prompts),
+                "new": begun(fresh, subject.beginning, subject.prompts),
             }
-            for which, asked in prompts.items():
-                yield from compare(own, model, f"{own.name}, {which} {kind}, {way}", asked)
-            yield told(own, model, f"{own.name}, {kind}, {way}", *prompts.values())
+            for which, condition in prompts.items():
+                yield from compare(subject, model, f"{subject.name}, {which} {kind}, {way}", condition)
+            yield told_by_pace(subject, model, f"{subject.name}, {kind}, {way}", *prompts.values())
 
 
 def small() -> Subject:
@@ -114,16 +114,18 @@ def small() -> Subject:
     def model() -> nn.Module:
         method = registry.get("model", "tiny-llama")
         with seeding.isolate_randomness(0):
-            own = method.make(method.config(), data.spec)
+            network = method.make(method.config(), data.spec)
 
         def save(folder: Path) -> None:
-            trainer = Trainer(own, 3e-3)
+            trainer = Trainer(network, 3e-3)
             for chosen in choices(len(known), 300, 0, 16):
-                trainer.step(own, known.inputs[chosen], known.labels[chosen])
-            torch.save(own.state_dict(), folder / _FILE)
+                trainer.step(network, known.inputs[chosen], known.labels[chosen])
+            torch.save(network.state_dict(), folder / _FILE)
 
-        own.load_state_dict(torch.load(checkpoints.make_once("lexical-unit-known", save) / _FILE, weights_only=True))
-        return with_component("pad-blocks", {}, own)
+        network.load_state_dict(
+            torch.load(checkpoints.make_once("lexical-unit-known", save) / _FILE, weights_only=True)
+        )
+        return with_component("pad-blocks", {}, network)
 
     return Subject("tiny Llama", model, known, {"news": (known, data.test)}, data.tokenizer, 400, 16, 3e-3, 0.9, 4, 12)
 
@@ -133,15 +135,15 @@ def large() -> Subject:
     length, each = 32, 100
     data, code = news(length), pieces(length)
     assert data.tokenizer is not None
-    known = [Batch(own.inputs[:each], own.labels[:each]) for own in (data.train, code)]
-    train = Batch(torch.cat([own.inputs for own in known]), torch.cat([own.labels for own in known]))
+    known = [Batch(part.inputs[:each], part.labels[:each]) for part in (data.train, code)]
+    train = Batch(torch.cat([batch.inputs for batch in known]), torch.cat([batch.labels for batch in known]))
     # Modules further down the alphabet, so that no new piece is of a module that was trained on.
     fresh = Batch(code.inputs[each + _PER_FILE :], code.labels[each + _PER_FILE :])
 
     def model() -> nn.Module:
-        targets = [f"*.{own}_proj" for own in ("q", "k", "v", "o", "gate", "up", "down")]
-        own = with_component("lora", {"targets": targets, "rank": 16, "alpha": 32.0}, real_model(length))
-        return with_component("pad-blocks", {}, own)
+        targets = [f"*.{projection}_proj" for projection in ("q", "k", "v", "o", "gate", "up", "down")]
+        network = with_component("lora", {"targets": targets, "rank": 16, "alpha": 32.0}, real_model(length))
+        return with_component("pad-blocks", {}, network)
 
     kinds = {"news": (known[0], data.test), "code": (known[1], fresh)}
     return Subject("SmolLM2-135M", model, train, kinds, data.tokenizer, 40, 4, 1e-3, 0.5, 12, 16, 8)
@@ -155,55 +157,55 @@ def with_component(name: str, settings: dict[str, Any], model: nn.Module) -> nn.
 
 def pieces(length: int) -> Batch:
     """Return pieces of the modules of Python's library, in alphabetical order."""
-    tokenizer, found = news(length).tokenizer, list[list[int]]()
+    tokenizer, rows = news(length).tokenizer, list[list[int]]()
     assert tokenizer is not None
     for file in sorted(Path(sysconfig.get_paths()["stdlib"]).glob("[a-z]*.py")):
         tokens = tokenizer.encode(file.read_text(encoding="utf-8", errors="replace"))
         parts = [tokens[start : start + length + 1] for start in range(0, len(tokens) - length, length + 1)]
-        found += parts[:: max(1, len(parts) // _PER_FILE)][:_PER_FILE]
-    code = torch.tensor(found)
+        rows += parts[:: max(1, len(parts) // _PER_FILE)][:_PER_FILE]
+    code = torch.tensor(rows)
     return Batch(code[:, :-1], code[:, 1:])
 
 
 def begun(batch: Batch, length: int, count: int) -> Condition:
     """Return the first tokens of texts that are longer."""
     enough = (batch.labels != IGNORED).sum(1) > length
-    return Condition(tuple(tuple(own) for own in batch.inputs[enough][:count, :length].tolist()))
+    return Condition(tuple(tuple(row) for row in batch.inputs[enough][:count, :length].tolist()))
 
 
-def tuned(own: Subject, has_pads: bool) -> nn.Module:
+def tuned(subject: Subject, has_pads: bool) -> nn.Module:
     """Return a model after its training, from the cache if it was trained before."""
-    model = own.model()
+    model = subject.model()
     trained = {name: one for name, one in model.named_parameters() if one.requires_grad}
 
     def save(folder: Path) -> None:
-        tune(own, model, has_pads)
+        tune(subject, model, has_pads)
         torch.save({name: one.detach() for name, one in trained.items()}, folder / _FILE)
 
-    size = f"{own.steps_of(has_pads)}x{own.batch}"
-    name = f"lexical-unit-{own.name.replace(' ', '-')}-{'pads' if has_pads else 'plain'}-{size}"
+    size = f"{subject.steps_of(has_pads)}x{subject.batch}"
+    name = f"lexical-unit-{subject.name.replace(' ', '-')}-{'pads' if has_pads else 'plain'}-{size}"
     folder = checkpoints.make_once(name, save)
     model.load_state_dict(torch.load(folder / _FILE, weights_only=True), strict=False)
     return model.eval()
 
 
-def tune(own: Subject, model: nn.Module, has_pads: bool) -> None:
+def tune(subject: Subject, model: nn.Module, has_pads: bool) -> None:
     """Train a model, and its pad, in one pass a step: the texts with their blocks behind them."""
-    if not (steps := own.steps_of(has_pads)):
+    if not (steps := subject.steps_of(has_pads)):
         return
     stack, pad, generator = stack_of(model), pad_of(model), torch.Generator().manual_seed(1)
     assert stack is not None
     assert pad is not None
-    config = PadBlocksConfig(sure=own.sure, blocks=6)
-    lengths = marked(own, model) if has_pads else []
-    optimizer = torch.optim.AdamW([one for one in model.parameters() if one.requires_grad], lr=own.rate)
-    for number, chosen in enumerate(choices(len(own.train), steps, 0, own.batch)):
-        inputs, labels = own.train.inputs[chosen], own.train.labels[chosen]
+    config = PadBlocksConfig(sure=subject.sure, blocks=6)
+    lengths = marked(subject, model) if has_pads else []
+    optimizer = torch.optim.AdamW([one for one in model.parameters() if one.requires_grad], lr=subject.rate)
+    for number, chosen in enumerate(choices(len(subject.train), steps, 0, subject.batch)):
+        inputs, labels = subject.train.inputs[chosen], subject.train.labels[chosen]
         of_rows = [lengths[row] if has_pads else [] for row in chosen.tolist()]
         blocks = [draw_blocks(row, config.blocks, config.most, config.unsure, generator) for row in of_rows]
         room = max(sum(block.pads for block in row) for row in blocks)
         packed = pack(inputs, labels, blocks, pad, room)
-        with torch.autocast("cpu", torch.bfloat16, enabled=own.mixed):
+        with torch.autocast("cpu", torch.bfloat16, enabled=subject.mixed):
             scores = read(stack, packed).float()
         loss = cross_entropy(scores[:, : inputs.shape[1]], labels)
         loss = loss + cross_entropy(scores[:, inputs.shape[1] :], packed.targets) if room else loss
@@ -215,39 +217,44 @@ def tune(own: Subject, model: nn.Module, has_pads: bool) -> None:
 
 
 @torch.no_grad()
-def marked(own: Subject, model: nn.Module) -> list[list[int]]:
+def marked(subject: Subject, model: nn.Module) -> list[list[int]]:
     """Return the lengths of the units of each text under the model before this training."""
-    most, found = PadBlocksConfig().most, list[list[int]]()
-    batches = zip(own.train.inputs.split(own.batch), own.train.labels.split(own.batch), strict=True)
+    most, lengths = PadBlocksConfig().most, list[list[int]]()
+    batches = zip(subject.train.inputs.split(subject.batch), subject.train.labels.split(subject.batch), strict=True)
     with adapters_off(model):
         for inputs, labels in batches:
-            found += [units(row, own.sure, most) for row in sure_of(model(inputs).softmax(-1), labels)]
-    count = [length for row in found for length in row]
+            lengths += [units(row, subject.sure, most) for row in sure_of(model(inputs).softmax(-1), labels)]
+    count = [length for row in lengths for length in row]
     print(f"units of {sum(count) / len(count):.2f} tokens on average", file=sys.stderr, flush=True)
-    return found
+    return lengths
 
 
-def compare(own: Subject, model: nn.Module, way: str, asked: Condition) -> list[Row]:
+def compare(subject: Subject, model: nn.Module, way: str, condition: Condition) -> list[Row]:
     """Return what spans gain and lose beside the model's own greedy text."""
     ways = {"greedy": ("greedy", {})} | {f"beta {beta:g}": ("lexical-unit", {"beta": beta}) for beta in _BETAS}
-    found: dict[str, list[Generated]] = {name: [] for name in ways}
+    texts: dict[str, list[Generated]] = {name: [] for name in ways}
     seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for place in range(len(asked)):
+    for place in range(len(condition)):
         for name, (decoder, settings) in ways.items():
             begin = time.process_time()
-            found[name] += write(
-                decoder, settings, model, asked.keep([place]), Limits(max_new_tokens=own.written), own.tokenizer
+            texts[name] += write(
+                decoder,
+                settings,
+                model,
+                condition.keep([place]),
+                Limits(max_new_tokens=subject.written),
+                subject.tokenizer,
             )
             seconds[name].append(time.process_time() - begin)
     rows: list[Row] = []
-    greedy = found["greedy"]
+    greedy = texts["greedy"]
     for name in list(ways)[1:]:
-        setting, mine = f"{way}, {name}", found[name]
+        setting, mine = f"{way}, {name}", texts[name]
         pace = [slow / fast for slow, fast in zip(seconds["greedy"], seconds[name], strict=True)]
         same = [rouge(text.tokens, other.tokens) for text, other in zip(mine, greedy, strict=True)]
         worse = [
             cost(model, prompt, text.tokens) - cost(model, prompt, other.tokens)
-            for prompt, text, other in zip(asked.prompts, mine, greedy, strict=True)
+            for prompt, text, other in zip(condition.prompts, mine, greedy, strict=True)
         ]
         rows.append(averaged("tokens a pass", setting, [paces(text) for text in mine], "tokens", ""))
         rows.append(averaged("agreement with greedy", setting, same, "ROUGE-L", ""))
@@ -261,25 +268,25 @@ def paces(text: Generated) -> float:
     return len(text.tokens) / len(text.trace.tokens)
 
 
-def rouge(own: Sequence[int], other: Sequence[int]) -> float:
+def rouge(tokens: Sequence[int], other: Sequence[int]) -> float:
     """Return the F1 of the longest common subsequence of two texts of equal length."""
     row = [0] * (len(other) + 1)
-    for token in own:
+    for token in tokens:
         before = row
         row = [0]
         for place, again in enumerate(other):
             row.append(before[place] + 1 if token == again else max(before[place + 1], row[-1]))
-    return 2 * row[-1] / (len(own) + len(other))
+    return 2 * row[-1] / (len(tokens) + len(other))
 
 
-def told(own: Subject, model: nn.Module, way: str, members: Condition, others: Condition) -> Row:
+def told_by_pace(subject: Subject, model: nn.Module, way: str, members: Condition, others: Condition) -> Row:
     """Return how well tokens a step tell beginnings that were trained on from others."""
-    settings, limits = {"beta": 0.9}, Limits(max_new_tokens=own.written)
-    found = [
-        [paces(text) for text in write("lexical-unit", settings, model, asked, limits, own.tokenizer)]
-        for asked in (members, others)
+    settings, limits = {"beta": 0.9}, Limits(max_new_tokens=subject.written)
+    speeds = [
+        [paces(text) for text in write("lexical-unit", settings, model, condition, limits, subject.tokenizer)]
+        for condition in (members, others)
     ]
-    return told_apart("members told by tokens a step", way, *found)
+    return told_apart("members told by tokens a step", way, *speeds)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from fedsim.models._checkpoint import causal_model  # noqa: E402
 LENGTH, BEGINNING, WRITTEN = 32, 12, 16
 PROMPTS, SHORT = 20, 4
 STEPS, BATCH, RATE, SURE = 120, 4, 1e-3, 0.5
-_TARGETS = [f"*.{own}_proj" for own in ("q", "k", "v", "o", "gate", "up", "down")]
+_TARGETS = [f"*.{projection}_proj" for projection in ("q", "k", "v", "o", "gate", "up", "down")]
 
 
 def measure(full: bool) -> list[Row]:
@@ -40,13 +40,13 @@ def subject(prompts: int) -> Subject:
     """Return the model that knows the reports, with fresh adapters."""
     folder = with_exits()
     tokenizer = ModelTokenizer(folder)
-    known, new = (pieces(tokenizer, own) for own in (learned(), reports()[1]))
+    known, new = (pieces(tokenizer, texts) for texts in (learned(), reports()[1]))
     spec = InputSpec((LENGTH,), tokenizer.vocabulary, (), (), vocabulary=tokenizer.vocabulary)
 
     def model() -> nn.Module:
         bare = causal_model(folder, spec).eval()
-        own = with_component("lora", {"targets": _TARGETS, "rank": 16, "alpha": 32.0}, bare)
-        return with_component("pad-blocks", {}, own)
+        network = with_component("lora", {"targets": _TARGETS, "rank": 16, "alpha": 32.0}, bare)
+        return with_component("pad-blocks", {}, network)
 
     kinds = {"reports": (known, new)}
     return Subject(
@@ -69,12 +69,12 @@ def subject(prompts: int) -> Subject:
 
 def pieces(tokenizer: Tokenizer, texts: Sequence[str]) -> Batch:
     """Return all pieces of texts, in turn the first of each, the second, and so on."""
-    found: list[tuple[int, list[int]]] = []
+    rows_by_start: list[tuple[int, list[int]]] = []
     for text in texts:
         tokens = tokenizer.encode(text)
         starts = range(0, len(tokens) - LENGTH, LENGTH + 1)
-        found += [(start, tokens[start : start + LENGTH + 1]) for start in starts]
-    rows = torch.tensor([own for _, own in sorted(found, key=lambda own: own[0])])
+        rows_by_start += [(start, tokens[start : start + LENGTH + 1]) for start in starts]
+    rows = torch.tensor([tokens_of_row for _, tokens_of_row in sorted(rows_by_start, key=lambda entry: entry[0])])
     return Batch(rows[:, :-1], rows[:, 1:])
 
 

@@ -79,7 +79,7 @@ def worth(count: int) -> Iterator[Row]:
     best = losses(full.model, texts)
     yield with_interval("loss", "all blocks", best, "nats a token")
     for label in SETS:
-        fresh, learned = (losses(adapted(label, own).model, texts) for own in (False, True))
+        fresh, learned = (losses(adapted(label, is_trained).model, texts) for is_trained in (False, True))
         yield with_interval("loss", f"{label} dropped, B = 0", fresh, "nats a token")
         yield with_interval("loss", f"{label} dropped, trained", learned, "nats a token")
         won = (statistics.fmean(fresh) - statistics.fmean(learned)) / (statistics.fmean(fresh) - statistics.fmean(best))
@@ -95,12 +95,12 @@ def speeds(writer: Writer, full: Writer, prompts: list[list[int]], label: str) -
         (writer, LoraDrop(LoraDropConfig())),
     ]
     timed(*ways[1], prompts[0], WRITTEN)
-    greedy, found = written_in_turn(ways, prompts, WRITTEN)
-    gain = [base.seconds / each.seconds for base, each in zip(greedy, found, strict=True)]
-    layers = [statistics.fmean(each.text.trace.series()["layers"][1:]) for each in found]
+    greedy, timed_texts = written_in_turn(ways, prompts, WRITTEN)
+    gain = [base.seconds / each.seconds for base, each in zip(greedy, timed_texts, strict=True)]
+    layers = [statistics.fmean(each.text.trace.series()["layers"][1:]) for each in timed_texts]
     worse = [
         likelihood(full, prompt, each.text) - likelihood(full, prompt, base.text)
-        for prompt, each, base in zip(prompts, found, greedy, strict=True)
+        for prompt, each, base in zip(prompts, timed_texts, greedy, strict=True)
     ]
     yield measured("lora-drop / greedy: tokens a second", label, gain, "times", "")
     yield measured("lora-drop: layers on a written token, of 12", label, layers, "layers", "")
@@ -111,17 +111,17 @@ def leaks() -> Iterator[Row]:
     """Yield what the gradient of one adapter tells, for LoRA-Drop and for LoRA on what reads the same."""
     source = trained()
     for rank in RANKS:
-        yield from _told(source, f"LoRA, rank {rank}", "lora", targets=("layers.1.self_attn.v_proj",), rank=rank)
-        yield from _told(source, f"LoRA-Drop, rank {rank}", "lora-drop-adapters", rank=rank, cycle=CYCLE)
+        yield from _told_rows(source, f"LoRA, rank {rank}", "lora", targets=("layers.1.self_attn.v_proj",), rank=rank)
+        yield from _told_rows(source, f"LoRA-Drop, rank {rank}", "lora-drop-adapters", rank=rank, cycle=CYCLE)
 
 
-def _told(source: Sentences, setting: str, component: str, **settings: Any) -> Iterator[Row]:
+def _told_rows(source: Sentences, setting: str, component: str, **settings: Any) -> Iterator[Row]:
     """Yield shares of the places that leaned on an anchor, and of the anchors, that are told."""
     model = prepared(copy.deepcopy(source.model), component, **settings).train()
-    whole = [own for own in range(len(source.fresh)) if (source.fresh.labels[own] != IGNORED).all()]
+    whole = [number for number in range(len(source.fresh)) if (source.fresh.labels[number] != IGNORED).all()]
     trainer, others = Trainer(model, RATE), whole[:-VICTIMS]
     for chosen in choices(len(others), ROUND - 1, 1):
-        rows = [others[own] for own in chosen]
+        rows = [others[number] for number in chosen]
         trainer.step(model, source.fresh.inputs[rows], source.fresh.labels[rows])
     (name,) = (name for name in trainer.parameters if name.endswith("lora_a.weight"))
     leaning: list[float] = []
@@ -132,13 +132,13 @@ def _told(source: Sentences, setting: str, component: str, **settings: Any) -> I
         loss = cross_entropy(model(tokens[None]), labels[None])
         (gradient,) = torch.autograd.grad(loss, [trainer.parameters[name]])
         basis = span(gradient)
-        told = [_is_told(model, name, tokens, place, place, basis) for place in range(len(tokens))]
-        leaning.append(statistics.fmean(told[own] for own in range(len(told)) if own % CYCLE))
-        behind = [_is_told(model, name, tokens, own, own + 1, basis) for own in range(0, len(tokens), CYCLE)]
+        flags = [_is_told(model, name, tokens, place, place, basis) for place in range(len(tokens))]
+        leaning.append(statistics.fmean(flags[number] for number in range(len(flags)) if number % CYCLE))
+        behind = [_is_told(model, name, tokens, number, number + 1, basis) for number in range(0, len(tokens), CYCLE)]
         anchors.append(statistics.fmean(behind))
         ranks.append(len(basis))
         if component == "lora":
-            anchors[-1] = statistics.fmean(told[own] for own in range(0, len(told), CYCLE))
+            anchors[-1] = statistics.fmean(flags[number] for number in range(0, len(flags), CYCLE))
     yield averaged("rank of dA", setting, ranks, "", "")
     yield averaged("told of the places between anchors", setting, leaning, "share", "")
     yield averaged("told of the anchors' places", setting, anchors, "share", "")
@@ -151,7 +151,7 @@ def _is_told(model: nn.Module, name: str, tokens: Tensor, place: int, seen_at: i
     if place:
         past.states(model, [known[:place]], layers=(0,))
         past = past.keep([0] * len(every))
-    texts = [(*known[:place], own, *known[place + 1 : seen_at + 1]) for own in every.tolist()]
+    texts = [(*known[:place], token, *known[place + 1 : seen_at + 1]) for token in every.tolist()]
     inputs = past.states(model, texts, layers=(0,))[0][:, -1]
     if "self_attn" in name:
         inputs = model.get_submodule("layers.1.input_layernorm")(inputs)

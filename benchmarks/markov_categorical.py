@@ -81,15 +81,15 @@ def measure(full: bool) -> list[Row]:
     for stop in stops:
         _train(model, optimizer, [language.draw(32) for _ in range(stop - done)])
         done = stop
-        cost, of_model, found, permuted = _checkpoint(model, language, held)
+        cost, of_model, alignment, permuted = _checkpoint(model, language, held)
         costs.append(cost)
-        aligned.append(found)
+        aligned.append(alignment)
         rows += [
             measured("cost of held-out text", f"step {stop}", [cost], "nats", ""),
             measured(
                 "entropy of the head less that of the language, without sign", f"step {stop}", [of_model], "nats", ""
             ),
-            measured("alignment", f"step {stop}", [found], "", ""),
+            measured("alignment", f"step {stop}", [alignment], "", ""),
             measured("alignment, contexts permuted (control)", f"step {stop}", [permuted], "", ""),
         ]
     rank = float(spearmanr(costs, aligned)[0])  # type: ignore[arg-type]
@@ -110,7 +110,7 @@ def _checkpoint(model: nn.Module, language: Language, held: Tensor) -> tuple[flo
     scores = model(held[:, :-1])[:, 1:].flatten(0, 1)
     cost = float(nn.functional.cross_entropy(scores, held[:, 2:].flatten()))
     truth = language.kernel[held[:, :-2], held[:, 1:-1]].flatten(0, 1)
-    entropies = [float(categorical_entropy(own).mean()) for own in (scores.softmax(-1), truth)]
+    entropies = [float(categorical_entropy(odds).mean()) for odds in (scores.softmax(-1), truth)]
     states = hidden_states(model, "norm", held[:, :-1])[:, 1:].flatten(0, 1)
     order = torch.randperm(len(truth), generator=torch.Generator().manual_seed(0))
     permuted = spectral_alignment(states, truth[order])
@@ -127,8 +127,8 @@ def _surplus(model: nn.Module, language: Language, held: Tensor) -> list[Row]:
     is_known = texts < len(held) // 2
     rows = [measured("surplus, exact", "a state that holds two tokens", [language.surplus()], "nats", "")]
     order = torch.randperm(len(flat), generator=torch.Generator().manual_seed(0))
-    for name, own in (("learned states", flat), ("permuted states (control)", flat[order])):
-        without, with_states = estimated_surplus(context, own, later, texts, is_known)
+    for name, some_states in (("learned states", flat), ("permuted states (control)", flat[order])):
+        without, with_states = estimated_surplus(context, some_states, later, texts, is_known)
         by_text = (without - with_states).view(-1, each).mean(1).tolist()
         rows.append(with_interval("surplus, estimated", name, by_text, "nats"))
     return rows
@@ -163,10 +163,10 @@ def _area(name: str, setting: str, score: Tensor, is_member: Tensor) -> Row:
         return float(auc(torch.cat((some, rest))[:, None], torch.arange(len(some) + len(rest)) < len(some)))
 
     draws = [
-        area(*(own[torch.from_numpy(source.integers(0, len(own), len(own)))] for own in (inside, outside)))
+        area(*(part[torch.from_numpy(source.integers(0, len(part), len(part)))] for part in (inside, outside)))
         for _ in range(500)
     ]
-    low, high = (float(own) for own in np.quantile(draws, (0.025, 0.975)))
+    low, high = (float(bound) for bound in np.quantile(draws, (0.025, 0.975)))
     value = area(inside, outside)
     return Row(f"membership by {name}", setting, value, "AUC", low, value, high, len(score), "reported", True)
 

@@ -49,18 +49,20 @@ def measure(full: bool) -> list[Row]:
     """Return the rows; the long version reads four times the sentences."""
     model, data = real_model(), news(_LENGTH)
     count = _SENTENCES * (4 if full else 1)
-    own = read(model, data.train.inputs[:count], data.train.labels[:count])
-    is_known = own.texts < count // 2
+    places = read(model, data.train.inputs[:count], data.train.labels[:count])
+    is_known = places.texts < count // 2
     embedding = model.get_parameter("own.model.embed_tokens.weight").detach()
-    order = torch.randperm(len(own.tokens), generator=torch.Generator().manual_seed(0))
-    tested = own.texts[~is_known]
+    order = torch.randperm(len(places.tokens), generator=torch.Generator().manual_seed(0))
+    tested = places.texts[~is_known]
     rows = []
-    for layer, states in own.states.items():
-        found = surplus(embedding, states, own.tokens, own.texts, is_known)
-        rows.append(with_interval("surplus of w_2 and w_3", layer, by_text(found, tested), "nats"))
-        found = surplus(embedding, states[order], own.tokens, own.texts, is_known)
-        rows.append(with_interval("the same, permuted states (control)", layer, by_text(found, tested), "nats"))
-    rows.append(with_interval("cost less entropy of the next token", "head", by_text(own.gaps, own.texts), "nats"))
+    for layer, states in places.states.items():
+        gain = surplus(embedding, states, places.tokens, places.texts, is_known)
+        rows.append(with_interval("surplus of w_2 and w_3", layer, by_text(gain, tested), "nats"))
+        gain = surplus(embedding, states[order], places.tokens, places.texts, is_known)
+        rows.append(with_interval("the same, permuted states (control)", layer, by_text(gain, tested), "nats"))
+    rows.append(
+        with_interval("cost less entropy of the next token", "head", by_text(places.gaps, places.texts), "nats")
+    )
     return rows
 
 
@@ -74,25 +76,25 @@ def read(model: nn.Module, inputs: Tensor, labels: Tensor) -> Places:
     for part, wanted, places in zip(inputs.split(20), labels.split(20), is_read.split(20), strict=True):
         with layer_outputs(model, LAYERS) as seen:
             scores = model(part)
-        for name, found in seen:
-            states[name].append(_tensor(found)[places])
+        for name, output in seen:
+            states[name].append(_tensor(output)[places])
         gaps.append(calibration_gap(scores[places], wanted[places]))
     rows, columns = is_read.nonzero(as_tuple=True)
     tokens = torch.stack([labels[rows, columns + ahead] for ahead in range(3)], 1)
-    return Places({name: torch.cat(own) for name, own in states.items()}, tokens, rows, torch.cat(gaps))
+    return Places({name: torch.cat(parts) for name, parts in states.items()}, tokens, rows, torch.cat(gaps))
 
 
-def _tensor(found: Any) -> Tensor:
-    return found if isinstance(found, Tensor) else found[0]
+def _tensor(output: Any) -> Tensor:
+    return output if isinstance(output, Tensor) else output[0]
 
 
 def surplus(embedding: Tensor, states: Tensor, tokens: Tensor, texts: Tensor, is_known: Tensor) -> Tensor:
     """Return what states say of w_2 given w_1, and of w_3 given both, at each position that is not known, in nats."""
-    own, total = components(states, is_known), torch.zeros(int((~is_known).sum()), dtype=torch.double)
+    coordinates, total = components(states, is_known), torch.zeros(int((~is_known).sum()), dtype=torch.double)
     for ahead in (1, 2):
         context = torch.cat([components(embedding[tokens[:, before]], is_known) for before in range(ahead)], 1)
         labels = frequent(tokens[:, ahead], is_known)
-        without, with_states = estimated_surplus(context, own, labels, texts, is_known)
+        without, with_states = estimated_surplus(context, coordinates, labels, texts, is_known)
         total += without - with_states
     return total
 
@@ -115,7 +117,7 @@ def frequent(tokens: Tensor, is_known: Tensor, kept: int = _KEPT) -> Tensor:
 
 def by_text(values: Tensor, texts: Tensor) -> list[float]:
     """Return the mean of each text."""
-    return [float(values[texts == own].mean()) for own in texts.unique()]
+    return [float(values[texts == text].mean()) for text in texts.unique()]
 
 
 if __name__ == "__main__":

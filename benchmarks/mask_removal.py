@@ -87,22 +87,25 @@ def tagger(plan: Plan, task: str, chosen: str, seed: int) -> World:
     return world.build(parse(raw, "benchmark"))
 
 
-def trained(own: World) -> Tensors:
+def trained(task_world: World) -> Tensors:
     """Return the weights after the client's training."""
-    update, _ = local_training(own, own.models.first_weights, 1, 0)
-    return {name: first - update.tensors.get(name, torch.zeros(())) for name, first in own.models.first_weights.items()}
+    update, _ = local_training(task_world, task_world.models.first_weights, 1, 0)
+    return {
+        name: first - update.tensors.get(name, torch.zeros(()))
+        for name, first in task_world.models.first_weights.items()
+    }
 
 
-def accuracy(own: World, weights: Tensors) -> float:
+def accuracy(task_world: World, weights: Tensors) -> float:
     """Return the share of the test set's tokens that are tagged rightly."""
-    found = evaluate_model(own, weights)["test_accuracy"]
-    assert found is not None
-    return found
+    share = evaluate_model(task_world, weights)["test_accuracy"]
+    assert share is not None
+    return share
 
 
-def majority(own: World) -> float:
+def majority(task_world: World) -> float:
     """Return the share of the more frequent tag among the test set's."""
-    labels = own.data.dataset.test.labels
+    labels = task_world.data.dataset.test.labels
     share = float((labels[labels != losses.IGNORED] == 0).double().mean())
     return max(share, 1.0 - share)
 
@@ -118,17 +121,17 @@ def _task(plan: Plan, task: str) -> list[Row]:
     frequent: list[float] = []
     opened_late: list[float] = []
     for seed in plan.seeds:
-        for chosen, found in accuracies.items():
-            own = tagger(plan, task, chosen, seed)
-            weights = trained(own)
-            found.append(accuracy(own, weights))
-            print(f"{task}, seed {seed}, open {chosen}: {found[-1]:.3f}", file=sys.stderr, flush=True)
+        for chosen, of_choice in accuracies.items():
+            tagger_world = tagger(plan, task, chosen, seed)
+            weights = trained(tagger_world)
+            of_choice.append(accuracy(tagger_world, weights))
+            print(f"{task}, seed {seed}, open {chosen}: {of_choice[-1]:.3f}", file=sys.stderr, flush=True)
             if "1" not in chosen:
-                frequent.append(majority(own))
+                frequent.append(majority(tagger_world))
                 opened_late.append(accuracy(tagger(plan, task, "1" * _GROUPS, seed), weights))
     rows = [_row("share of the more frequent tag", task, frequent, "")]
     closed = accuracies["0" * _GROUPS]
-    for chosen, found in accuracies.items():
+    for chosen, of_choice in accuracies.items():
         must = ""
         if task == "next-word" and "1" in chosen:
             must = f">= {_mean(frequent) + _NEEDED_GAIN:.4f}"
@@ -136,7 +139,7 @@ def _task(plan: Plan, task: str) -> list[Row]:
             must = f"<= {_mean(frequent) + _NO_GAIN:.4f}"
         elif "1" in chosen:
             must = f"<= {_mean(closed) + _NO_GAIN:.4f}"
-        rows.append(_row(f"open {chosen}", task, found, must))
+        rows.append(_row(f"open {chosen}", task, of_choice, must))
     return [*rows, _row("trained with 000, tested with 111", task, opened_late, "")]
 
 

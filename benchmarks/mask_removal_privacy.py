@@ -62,8 +62,8 @@ def rank(matrix: Tensor) -> int:
 
 def words_in_span(seen: Observation) -> set[int]:
     """Return the tokens whose input of the first attention lies in the span of its gradients."""
-    rows = [seen.update.tensors[f"layers.0.self_attn.{own}_proj.weight"].double() for own in "qkv"]
-    _, values, basis = torch.linalg.svd(torch.cat([own / own.norm() for own in rows]), full_matrices=False)
+    rows = [seen.update.tensors[f"layers.0.self_attn.{letter}_proj.weight"].double() for letter in "qkv"]
+    _, values, basis = torch.linalg.svd(torch.cat([row / row.norm() for row in rows]), full_matrices=False)
     basis = basis[values > _LEVEL * values[0]]
     with torch.no_grad():
         read = seen.model.get_submodule("layers.0.input_layernorm")(seen.model.get_parameter("embed_tokens.weight"))
@@ -71,21 +71,21 @@ def words_in_span(seen: Observation) -> set[int]:
     return set((outside < 1e-4).nonzero().flatten().tolist())  # noqa: PLR2004 - what the attack takes for inside
 
 
-def attacked(own: World, client: int, received: Tensors) -> dict[str, float]:
+def attacked(task_world: World, client: int, received: Tensors) -> dict[str, float]:
     """Return the figures of one client."""
-    update, truth = local_training(own, received, 1, client)
-    seen = observe(Victim(own, WireEntry(1, client, received, update), truth), ("batch-size", "dropout-rates"))
-    (batch,), tokenizer = truth.private, own.data.dataset.tokenizer
+    update, truth = local_training(task_world, received, 1, client)
+    seen = observe(Victim(task_world, WireEntry(1, client, received, update), truth), ("batch-size", "dropout-rates"))
+    (batch,), tokenizer = truth.private, task_world.data.dataset.tokenizer
     assert tokenizer is not None
     real = batch.inputs[batch.inputs != tokenizer.padding]
     words, read = set(real.tolist()), words_in_span(seen)
-    found = {
+    figures = {
         f"rank of dWq over tokens, block {block}": rank(
             update.tensors[f"layers.{block}.self_attn.q_proj.weight"]) / len(real)
         for block in (0, 1)
     }  # fmt: skip
-    found["words read, share of all"] = len(words & read) / len(words)
-    found["words read, share that is right"] = len(words & read) / max(1, len(read))
+    figures["words read, share of all"] = len(words & read) / len(words)
+    figures["words read, share that is right"] = len(words & read) / max(1, len(read))
     method = registry.get("attack", "dager")
     attack = cast("Attack[Any]", method.make(method.config()))
     begin, exact, right = time.perf_counter(), 0.0, 0.0
@@ -97,9 +97,11 @@ def attacked(own: World, client: int, received: Tensors) -> dict[str, float]:
     except NotApplicable:
         pass
     seconds = time.perf_counter() - begin
-    count = arrangements(len(read), batch.inputs.shape[1]) if looks_ahead(own) else beginnings(len(read), len(real))
+    count = (
+        arrangements(len(read), batch.inputs.shape[1]) if looks_ahead(task_world) else beginnings(len(read), len(real))
+    )
     return {
-        **found,
+        **figures,
         "tokens read exactly by dager": right,
         "sentences read exactly by dager": exact,
         "seconds of dager": seconds,
@@ -107,9 +109,9 @@ def attacked(own: World, client: int, received: Tensors) -> dict[str, float]:
     }
 
 
-def looks_ahead(own: World) -> bool:
+def looks_ahead(task_world: World) -> bool:
     """Say whether the lowest block is open."""
-    return any(table.get("open", "").startswith("1") for table in own.scenario.model_dump()["components"])
+    return any(table.get("open", "").startswith("1") for table in task_world.scenario.model_dump()["components"])
 
 
 def beginnings(words: int, tokens: int) -> int:
@@ -127,10 +129,10 @@ def measure(full: bool) -> list[Row]:
     rows: list[Row] = []
     for sentences, words in ((1, 6), (1, 12), (4, 12), *(((8, 12),) if full else ())):
         for chosen in _OPEN:
-            own = federation(chosen, sentences, words)
+            client_world = federation(chosen, sentences, words)
             figures: dict[str, list[float]] = defaultdict(list)
             for client in range(_CLIENTS):
-                for name, value in attacked(own, client, own.models.first_weights).items():
+                for name, value in attacked(client_world, client, client_world.models.first_weights).items():
                     figures[name].append(value)
             setting = f"open {chosen}, {sentences} sentence{'s' if sentences > 1 else ''} of up to {words} words"
             rows += [_row(name, setting, values, chosen) for name, values in figures.items()]
@@ -145,8 +147,10 @@ def _row(name: str, setting: str, values: list[float], chosen: str) -> Row:
     if "exactly" not in name:
         return averaged(name, setting, values, "share", "")
     must = ">= 0.99" if chosen.startswith("00") else ""  # the attack's control
-    found = wilson(sum(values), len(values))
-    return measured(name, f"{setting}, mean [{found.low:.2f}, {found.high:.2f}]", values, "share", must, found.value)
+    interval = wilson(sum(values), len(values))
+    return measured(
+        name, f"{setting}, mean [{interval.low:.2f}, {interval.high:.2f}]", values, "share", must, interval.value
+    )
 
 
 if __name__ == "__main__":

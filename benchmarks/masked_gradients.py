@@ -41,7 +41,7 @@ from fedsim.threat.observe import observe  # noqa: E402
 from fedsim.threat.victim import Victim  # noqa: E402
 
 _KNOWN: tuple[Knowledge, ...] = ("batch-size",)
-_TOLD: tuple[Knowledge, ...] = ("batch-size", "draws")
+_GRANTED: tuple[Knowledge, ...] = ("batch-size", "draws")
 _SMALL = {"width": 64, "hidden": 64, "blocks": 2}
 _WIDER = {"width": 128, "hidden": 128, "blocks": 2}  # spans hold fewer tokens than the width
 _CAUSAL = {"name": "tiny-llama", "blocks": 4, "hidden": 344, "key_value_heads": 4}  # as `tiny-llada` has
@@ -95,10 +95,12 @@ def _words(seen: Sequence[tuple[Observation, Truth]], setting: str) -> list[Row]
         visible, masked = _tokens(truth)
         read = outstanding_rows(observation.update.tensors["embed_tokens.weight"][:-1])  # the last one is the mask's
         following = outstanding_rows(observation.update.tensors["lm_head.weight"])
-        for name, found, wanted in (("visible", read, visible), ("masked", following, masked)):
-            figures.setdefault(f"{name} words found", []).append(_share(wanted, found))
-            figures.setdefault(f"found words that are {name}", []).append(_share(found, wanted))
-    return [with_interval(name, setting, [own for own in values if own >= 0], "") for name, values in figures.items()]
+        for name, words, wanted in (("visible", read, visible), ("masked", following, masked)):
+            figures.setdefault(f"{name} words found", []).append(_share(wanted, words))
+            figures.setdefault(f"found words that are {name}", []).append(_share(words, wanted))
+    return [
+        with_interval(name, setting, [share for share in values if share >= 0], "") for name, values in figures.items()
+    ]
 
 
 def _texts(seen: Sequence[tuple[Observation, Truth]], setting: str) -> list[Row]:
@@ -106,27 +108,27 @@ def _texts(seen: Sequence[tuple[Observation, Truth]], setting: str) -> list[Row]
     exact: list[float] = []
     rates: list[float] = []
     for observation, truth in seen:
-        found = _attacked("masked-spans", observation)
+        guess = _attacked("masked-spans", observation)
         rows = truth.draws[0]["task.masked"].any(1).nonzero().flatten().tolist()
-        own = [_found(found, truth, row) for row in rows]
-        exact.append(statistics.fmean(number >= 0 for number, _ in own))
-        rates.append(statistics.fmean(is_right for _, is_right in own))
+        outcomes = [_match_of(guess, truth, row) for row in rows]
+        exact.append(statistics.fmean(number >= 0 for number, _ in outcomes))
+        rates.append(statistics.fmean(is_right for _, is_right in outcomes))
     return [
         with_interval("sentences read exactly", f"{setting}, masked-spans", exact, ""),
         with_interval("rates read", f"{setting}, masked-spans", rates, ""),
     ]
 
 
-def _found(found: Reconstruction, truth: Truth, row: int) -> tuple[int, bool]:
+def _match_of(reconstruction: Reconstruction, truth: Truth, row: int) -> tuple[int, bool]:
     """Return which guess is a true sentence, -1 for none, and whether its rate is right."""
-    own, rate = truth.private[0].inputs[row].tolist(), float(truth.draws[0]["task.rate"][row])
-    guesses = found.inputs.tolist()
-    if own not in guesses:
+    sentence, rate = truth.private[0].inputs[row].tolist(), float(truth.draws[0]["task.rate"][row])
+    guesses = reconstruction.inputs.tolist()
+    if sentence not in guesses:
         return -1, False
     # The attack reads 1 / (p n) and takes all places for the answer; where a sentence ends early, fewer are.
     answer = float((truth.private[0].labels[row] >= 0).double().mean())
-    told = found.facts.get(f"masking rate of sentence {guesses.index(own) + 1}", 0.0)
-    return guesses.index(own), abs(told / answer / rate - 1) < _SAME_RATE
+    rate_of_guess = reconstruction.facts.get(f"masking rate of sentence {guesses.index(sentence) + 1}", 0.0)
+    return guesses.index(sentence), abs(rate_of_guess / answer / rate - 1) < _SAME_RATE
 
 
 def _searched(size: int, sizes: Mapping[str, int], victims: int, iterations: int) -> list[Row]:
@@ -134,15 +136,15 @@ def _searched(size: int, sizes: Mapping[str, int], victims: int, iterations: int
     rows: list[Row] = []
     world = _world(size, **sizes)
     for how, knows, settings in (
-        ("told", _TOLD, {}),
+        ("told", _GRANTED, {}),
         ("estimated", _KNOWN, {"draws": "estimated"}),
         ("not told", _KNOWN, {"draws": "searched"}),
     ):
         tokens: list[float] = []
         masked: list[float] = []
         for observation, truth in _observed(world, victims, knows):
-            found = _attacked("masked-matching", observation, max_iterations=iterations, **settings)
-            right, hidden = _right(found.inputs, truth)
+            guess = _attacked("masked-matching", observation, max_iterations=iterations, **settings)
+            right, hidden = _right(guess.inputs, truth)
             tokens.append(float(right.double().mean()))
             masked.append(float(right[hidden].double().mean()))
         setting = f"batch {size}, masked-matching, draws {how}"
@@ -180,16 +182,16 @@ def _trained(truth: Truth) -> tuple[Tensor, Tensor]:
     return inputs[masked.any(1)], masked[masked.any(1)]
 
 
-def _share(own: Tensor, among: Tensor) -> float:
+def _share(tokens: Tensor, among: Tensor) -> float:
     """Return the share of tokens that are among others; -1 where there are none."""
-    return float(torch.isin(own, among).double().mean()) if len(own) else -1.0
+    return float(torch.isin(tokens, among).double().mean()) if len(tokens) else -1.0
 
 
 def _refusals(observation: Observation, setting: str) -> None:
     for name in _REFUSING:
         try:
-            found = _attacked(name, observation)
-            print(f"{name}, {setting}: {len(found.inputs)} rows, {found.stopped}", file=sys.stderr)
+            guess = _attacked(name, observation)
+            print(f"{name}, {setting}: {len(guess.inputs)} rows, {guess.stopped}", file=sys.stderr)
         except NotApplicable as reason:
             print(f"{name}, {setting}: refused: {reason}", file=sys.stderr)
 
@@ -203,9 +205,9 @@ def _sharpened(world: World, victims: int) -> list[Row]:
         flat = _output(world, truth, {**draws, "task.rate": torch.ones_like(draws["task.rate"])})
         noise = _noise(flat, client)
         for size in _NOISES:
-            for weight, own in (("1 / p", weighted), ("1", flat)):
-                found = outstanding_rows(own + size * noise)
-                for side, share in _by_rate(truth, found):
+            for weight, gradient in (("1 / p", weighted), ("1", flat)):
+                words = outstanding_rows(gradient + size * noise)
+                for side, share in _by_rate(truth, words):
                     shares.setdefault((size, side, weight), []).append(share)
     return [
         with_interval("masked tokens that stand out", f"noise {size}, rate {side}, weight {weight}", values, "")
@@ -219,12 +221,12 @@ def _causal(victims: int) -> list[Row]:
     shares: dict[int, list[float]] = {}
     for client in range(victims):
         update, truth = local_training(world, world.models.first_weights, 1, client)
-        own = update.tensors["lm_head.weight"]
-        noise = _noise(own, client)
+        gradient = update.tensors["lm_head.weight"]
+        noise = _noise(gradient, client)
         for size in _NOISES:
-            found = outstanding_rows(own + size * noise)
+            words = outstanding_rows(gradient + size * noise)
             for labels in truth.private[0].labels:
-                shares.setdefault(size, []).append(_share(labels[labels >= 0], found))
+                shares.setdefault(size, []).append(_share(labels[labels >= 0], words))
     return [
         with_interval("next tokens that stand out", f"noise {size}, causal model", values, "")
         for size, values in shares.items()
@@ -233,18 +235,18 @@ def _causal(victims: int) -> list[Row]:
 
 def _noise(gradient: Tensor, client: int) -> Tensor:
     """Return noise of the size of a gradient's entries."""
-    own = torch.randn(gradient.shape, generator=seeding.generator(client, "noise"))
-    return own * gradient.square().mean().sqrt()
+    noise = torch.randn(gradient.shape, generator=seeding.generator(client, "noise"))
+    return noise * gradient.square().mean().sqrt()
 
 
-def _by_rate(truth: Truth, found: Tensor) -> Iterator[tuple[str, float]]:
+def _by_rate(truth: Truth, tokens: Tensor) -> Iterator[tuple[str, float]]:
     """Yield whether each sentence's rate is above a half, and the share of its masked tokens that were found."""
     draws = truth.draws[0]
     for inputs, rate, masked in zip(
         truth.private[0].inputs, draws["task.rate"].tolist(), draws["task.masked"], strict=True
     ):
         if masked.any():
-            yield "below a half" if rate < _HALF else "above a half", _share(inputs[masked], found)
+            yield "below a half" if rate < _HALF else "above a half", _share(inputs[masked], tokens)
 
 
 def _output(world: World, truth: Truth, draws: dict[str, Tensor]) -> Tensor:

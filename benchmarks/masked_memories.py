@@ -65,12 +65,12 @@ def measure(full: bool) -> list[Row]:
 def written(model: nn.Module, texts: Tensor, hidden: Sequence[int], name: str, settings: Any) -> list[Generated]:
     """Fill in the hidden places of texts (N, T) with an unmasker."""
     method = registry.get("component", name)
-    own = method.make(method.config.model_validate(settings)).named(name)
+    unmasker = method.make(method.config.model_validate(settings)).named(name)
     answer = texts.clone()
     answer[:, list(hidden)] = model.mask_token  # type: ignore[assignment] - these models have one
     sources = seeding.generators(0, "masked memories", [(row,) for row in range(len(texts))])
     condition = Condition(((),) * len(texts), {"answer": answer})
-    return generate(own, model, condition, Limits(max_new_tokens=texts.shape[1]), sources, at_once=64)
+    return generate(unmasker, model, condition, Limits(max_new_tokens=texts.shape[1]), sources, at_once=64)
 
 
 @torch.no_grad()
@@ -124,7 +124,7 @@ def _by_steps(model: nn.Module, texts: Material, trained: str) -> list[Row]:
     for label, (name, settings) in DECODERS.items():
         done = written(model, texts.members, hidden, name, settings)
         right = _exact(done, texts.members)
-        passes = [float(len(own.trace.tokens)) for own in done]
+        passes = [float(len(text.trace.tokens)) for text in done]
         rows.append(_share("extracted, members", f"{trained}, {where}, {label}", right))
         rows.append(_difference("extracted, one a step less this", f"{trained}, {where}, {label}", finest, right))
         rows.append(with_interval("steps", f"{trained}, {where}, {label}", passes, ""))
@@ -136,13 +136,13 @@ def _right(model: nn.Module, texts: Tensor, hidden: Sequence[int], name: str, se
 
 
 def _exact(done: Sequence[Generated], texts: Tensor) -> list[float]:
-    return [float(list(own.tokens) == text) for own, text in zip(done, texts.tolist(), strict=True)]
+    return [float(list(generated.tokens) == text) for generated, text in zip(done, texts.tolist(), strict=True)]
 
 
 def _mean_chances(model: nn.Module, texts: Tensor, hidden: Sequence[int], steps: int) -> list[float]:
     generator = seeding.generator(0, "orders")  # the same orders for every number of steps
-    drawn = [chances(model, texts, hidden, steps, generator) for _ in range(_ORDERS)]
-    return torch.stack(drawn).mean(0).tolist()
+    of_orders = [chances(model, texts, hidden, steps, generator) for _ in range(_ORDERS)]
+    return torch.stack(of_orders).mean(0).tolist()
 
 
 def _membership(model: nn.Module, other: nn.Module, texts: Material, trained: str, halves: int) -> list[Row]:
@@ -160,16 +160,16 @@ def _membership(model: nn.Module, other: nn.Module, texts: Material, trained: st
 
 def constrained(model: nn.Module, texts: Material, trained: str) -> list[Row]:
     """Return what is extracted behind a prefix by a grammar of the tokens in the attacker's texts, and what can be."""
-    allowed = texts.own.unique()
+    allowed = texts.of_attacker.unique()
     grammar = f"Text = | Token Text\nToken = {' | '.join(map(str, allowed.tolist()))}"
     method = registry.get("component", "cfg-constrained")
-    own = method.make(method.config.model_validate({"grammar": grammar}))
+    unmasker = method.make(method.config.model_validate({"grammar": grammar}))
     rows = list[Row]()
     for kind in ("members", "others", "planted"):
         wanted: Tensor = getattr(texts, kind)
         sources = seeding.generators(0, "masked memories", [(row,) for row in range(len(wanted))])
         prompts = Condition(tuple(map(tuple, wanted[:, :_HALF].tolist())))
-        done = generate(own, model, prompts, Limits(max_new_tokens=_HALF), sources, at_once=64)
+        done = generate(unmasker, model, prompts, Limits(max_new_tokens=_HALF), sources, at_once=64)
         about = f"{trained}, behind a prefix, grammar"
         rows.append(_share(f"extracted, {kind}", about, _exact(done, wanted[:, _HALF:])))
         rows.append(_share(f"allowed, {kind}", about, torch.isin(wanted[:, _HALF:], allowed).all(1).double().tolist()))
@@ -177,37 +177,37 @@ def constrained(model: nn.Module, texts: Material, trained: str) -> list[Row]:
 
 
 def _signals(model: nn.Module, other: nn.Module, both: Tensor, texts: Material, halves: int) -> dict[str, Tensor]:
-    found = {
+    signals = {
         f"steps behind a prefix, {label}": -_steps(model, both, HIDDEN["behind a prefix"], label)
         for label in _SCHEDULES
     }
     generator = seeding.generator(0, "halves")
-    drawn = [sorted(torch.randperm(LENGTH, generator=generator)[:_HALF].tolist()) for _ in range(halves)]
+    halves_hidden = [sorted(torch.randperm(LENGTH, generator=generator)[:_HALF].tolist()) for _ in range(halves)]
     for label in _SCHEDULES:
-        every = torch.stack([_steps(model, both, hidden, label) for hidden in drawn])
-        found[f"mean steps of {halves} hidden halves, {label}"] = -every.mean(0)
+        every = torch.stack([_steps(model, both, hidden, label) for hidden in halves_hidden])
+        signals[f"mean steps of {halves} hidden halves, {label}"] = -every.mean(0)
     for name in ("masked-loss", "calibrated-masked-loss", "masked-votes"):
-        found[name] = _scored(name, model, other, both, texts)
-    return found
+        signals[name] = _scored(name, model, other, both, texts)
+    return signals
 
 
 def _steps(model: nn.Module, texts: Tensor, hidden: Sequence[int], label: str) -> Tensor:
     done = written(model, texts, hidden, *DECODERS[label])
-    return torch.tensor([float(len(own.trace.tokens)) for own in done])
+    return torch.tensor([float(len(text.trace.tokens)) for text in done])
 
 
 def _scored(name: str, model: nn.Module, other: nn.Module, both: Tensor, texts: Material) -> Tensor:
     if name == "calibrated-masked-loss":
-        own, theirs = (_scored("masked-loss", each, other, both, texts) for each in (model, other))
-        return own - theirs
+        scores, theirs = (_scored("masked-loss", each, other, both, texts) for each in (model, other))
+        return scores - theirs
     method = registry.get("membership", name)
     attack = method.make(method.config())
     task = registry.get("task", "masked-diffusion")
     about, plan = task.make(task.config()), attack.plan()
-    shadow = Shadow(dict(other.state_dict()), torch.zeros(len(both)).bool(), torch.ones(len(texts.own)).bool())
+    shadow = Shadow(dict(other.state_dict()), torch.zeros(len(both)).bool(), torch.ones(len(texts.of_attacker)).bool())
     seen = MembershipObservation(
         candidates=Batch(both, both),
-        reference=Batch(texts.own, texts.own),
+        reference=Batch(texts.of_attacker, texts.of_attacker),
         model=model,
         loss=about.loss,
         weights=((1, dict(model.state_dict())),),

@@ -43,7 +43,7 @@ def world_of(samples: int, at: str, clients: int) -> World:
 
 def cosines(samples: int, at: str, clients: int) -> list[float]:
     """Return the cosine of each client's gradient with that of the same image without dropout."""
-    world, found = world_of(samples, at, clients), list[float]()
+    world, values = world_of(samples, at, clients), list[float]()
     for client in range(clients):
         update, truth = local_training(world, world.models.first_weights, 1, client)
         model, (batch,) = world.models.holding(world.models.first_weights), truth.batches
@@ -51,11 +51,11 @@ def cosines(samples: int, at: str, clients: int) -> list[float]:
             loss = world.stack.criterion(model(batch.inputs), batch.labels)
         whole = torch.autograd.grad(loss, list(world.models.parameters.values()))
         ours, theirs = (
-            torch.cat([g.flatten() for g in own])
-            for own in (whole, [update.tensors[n] for n in world.models.parameters])
+            torch.cat([g.flatten() for g in tensors])
+            for tensors in (whole, [update.tensors[n] for n in world.models.parameters])
         )
-        found.append(float(torch.cosine_similarity(ours.double(), theirs.double(), 0)))
-    return found
+        values.append(float(torch.cosine_similarity(ours.double(), theirs.double(), 0)))
+    return values
 
 
 def tangent(cosine: float) -> float:
@@ -67,11 +67,16 @@ def measure(full: bool) -> Sequence[Row]:
     """Return both figures for every number of samples at both places."""
     rows: list[Row] = []
     for (place, at), samples in product(PLACES.items(), SAMPLES):
-        setting, found = f"MLP, p = 0.5, one digit, M = {samples}, {place}", cosines(samples, at, 100 if full else 20)
-        rows.append(
-            measured("1 - cosine to the gradient without dropout", setting, [1.0 - own for own in found], "", "")
+        setting, of_clients = (
+            f"MLP, p = 0.5, one digit, M = {samples}, {place}",
+            cosines(samples, at, 100 if full else 20),
         )
-        rows.append(measured("tangent of that angle", setting, [tangent(own) for own in found], "", ""))
+        rows.append(
+            measured(
+                "1 - cosine to the gradient without dropout", setting, [1.0 - value for value in of_clients], "", ""
+            )
+        )
+        rows.append(measured("tangent of that angle", setting, [tangent(value) for value in of_clients], "", ""))
     return rows
 
 

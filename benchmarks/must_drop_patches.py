@@ -76,24 +76,24 @@ def solved(world: Any, client: int) -> tuple[dict[str, float], dict[str, int], f
     model.load_state_dict(dict(victim.entry.received))
     with torch.no_grad(), visual_passes(model) as passes:
         model(batch.inputs, **batch.given)
-    own = fates(passes[0].patches[0][0], passes[0].patches[-1][0], model.visual.grid, WINDOW)
+    fate = fates(passes[0].patches[0][0], passes[0].patches[-1][0], model.visual.grid, WINDOW)
     errors = patch_errors(guess.inputs, batch.inputs, model.visual.grid)[0].double()
-    there = [number for number in range(len(GROUPS)) if bool((own == number).any())]
-    psnrs = {GROUPS[number]: -10 * math.log10(max(float(errors[own == number].mean()), 1e-30)) for number in there}
-    return psnrs, {GROUPS[number]: int((own == number).sum()) for number in there}, guess.facts["condition number"]
+    there = [number for number in range(len(GROUPS)) if bool((fate == number).any())]
+    psnrs = {GROUPS[number]: -10 * math.log10(max(float(errors[fate == number].mean()), 1e-30)) for number in there}
+    return psnrs, {GROUPS[number]: int((fate == number).sum()) for number in there}, guess.facts["condition number"]
 
 
 def arm_rows(label: str, clients: int) -> Iterator[Row]:
     """Yield how many patches of each group there are, and how well they are known."""
     world = world_of(ARMS[label], is_trained=True, clients=clients)
-    found = [solved(world, client) for client in range(clients)]
+    outcomes = [solved(world, client) for client in range(clients)]
     for group in GROUPS:
-        counts = [float(own[1].get(group, 0)) for own in found]
+        counts = [float(outcome[1].get(group, 0)) for outcome in outcomes]
         yield measured(f"{group}: patches of 64", label, counts, "", "", sum(counts) / clients)
-        psnrs = [own[0][group] for own in found if group in own[0]]
+        psnrs = [outcome[0][group] for outcome in outcomes if group in outcome[0]]
         if psnrs:
             yield measured(f"{group}: PSNR", label, psnrs, "dB", "")
-    yield measured("condition number", label, [own[2] for own in found], "", "")
+    yield measured("condition number", label, [outcome[2] for outcome in outcomes], "", "")
 
 
 def merging_rows(count: int) -> Iterator[Row]:

@@ -125,8 +125,8 @@ def _separated(inside: Tensor, outside: Tensor, seed: int) -> tuple[float, float
     scores = -torch.cat([inside, outside])
     is_member = torch.arange(len(scores)) < len(inside)
     order = torch.randperm(len(scores), generator=seeding.generator(seed, "candidates"))
-    found = separation(scores[order], is_member[order], np.random.default_rng(seed), resamples=1)
-    return found.auc.value, found.advantage
+    separated = separation(scores[order], is_member[order], np.random.default_rng(seed), resamples=1)
+    return separated.auc.value, separated.advantage
 
 
 def measure(full: bool) -> Sequence[Row]:

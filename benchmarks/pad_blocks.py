@@ -53,7 +53,7 @@ _PADS: Mapping[str, dict[str, Any] | None] = {
 
 def measure(full: bool) -> list[Row]:
     """Return the rows; the long version reads adapters of rank 32 too."""
-    known = {name: own.detach() for name, own in trained().model.state_dict().items()}
+    known = {name: tensor.detach() for name, tensor in trained().model.state_dict().items()}
     rows: list[Row] = []
     for name, pads in _PADS.items():
         for rank in (32, 64) if full else (64,):
@@ -78,9 +78,11 @@ def federation(pads: dict[str, Any] | None, length: int, lora: dict[str, Any], r
     return world.build(parse(raw, "benchmark"))
 
 
-def received(own: World, known: Tensors) -> dict[str, Tensor]:
+def received(pad_world: World, known: Tensors) -> dict[str, Tensor]:
     """Return the weights of the first round: the trained model below fresh adapters."""
-    first = {name: known.get(name.replace(".base.", "."), tensor) for name, tensor in own.models.first_weights.items()}
+    first = {
+        name: known.get(name.replace(".base.", "."), tensor) for name, tensor in pad_world.models.first_weights.items()
+    }
     if "embed_tokens.pad" in first:
         first["embed_tokens.pad"] = known["embed_tokens.weight"].mean(0)
     return first
@@ -89,25 +91,27 @@ def received(own: World, known: Tensors) -> dict[str, Tensor]:
 def read_by_dager(name: str, pads: dict[str, Any] | None, rank: int, sentences: int, known: Tensors) -> Iterator[Row]:
     """Yield how many sentences DAGER reads off a gradient of the second round."""
     lora = {"targets": ["*.q_proj", "*.v_proj"], "rank": rank}
-    own = federation(pads, 16, lora, {"batch_size": sentences})
-    first = received(own, known)
-    sent = [local_training(own, first, 1, _CLIENTS + other)[0].tensors for other in range(_OTHERS)]
+    dager_world = federation(pads, 16, lora, {"batch_size": sentences})
+    first = received(dager_world, known)
+    sent = [local_training(dager_world, first, 1, _CLIENTS + other)[0].tensors for other in range(_OTHERS)]
     second = {
-        name: own - _STEP * torch.stack([one[name] for one in sent]).mean(0) if name in sent[0] else own
-        for name, own in first.items()
+        name: tensor - _STEP * torch.stack([one[name] for one in sent]).mean(0) if name in sent[0] else tensor
+        for name, tensor in first.items()
     }
     method = registry.get("attack", "dager")
     attack = cast("Attack[Any]", method.make(method.config()))
-    tokenizer = own.data.dataset.tokenizer
+    tokenizer = dager_world.data.dataset.tokenizer
     assert tokenizer is not None
     exact: list[float] = []
     right: list[float] = []
     refused: list[float] = []
     counts: list[float] = []
     for client in range(_CLIENTS):
-        update, truth = local_training(own, second, 2, client)
-        seen = observe(Victim(own, WireEntry(2, client, second, update), truth), ("batch-size", "dropout-rates"))
-        counts.append(pads_of(own, second, truth, pads))
+        update, truth = local_training(dager_world, second, 2, client)
+        seen = observe(
+            Victim(dager_world, WireEntry(2, client, second, update), truth), ("batch-size", "dropout-rates")
+        )
+        counts.append(pads_of(dager_world, second, truth, pads))
         try:
             scores = score_sentences(attack(seen, seeding.generator(0, "dager")), truth.private[0], tokenizer).sentences
         except NotApplicable:
@@ -124,11 +128,11 @@ def read_by_dager(name: str, pads: dict[str, Any] | None, rank: int, sentences: 
     yield averaged("DAGER: refuses", setting, refused, "share", "")
 
 
-def pads_of(own: World, weights: Tensors, truth: Truth, pads: dict[str, Any] | None) -> float:
+def pads_of(pad_world: World, weights: Tensors, truth: Truth, pads: dict[str, Any] | None) -> float:
     """Return how many followers the client's units have; none where there are no pads."""
     if pads is None:
         return 0.0
-    model, batch = own.models.holding(dict(weights)), truth.private[0]
+    model, batch = pad_world.models.holding(dict(weights)), truth.private[0]
     with torch.no_grad():
         odds = model.eval()(batch.inputs).softmax(-1)
     model.train()
@@ -140,16 +144,20 @@ def told_by_certificate(name: str, pads: dict[str, Any] | None, block: int, know
     """Yield how well the certificate tells what a client trained on from other sentences, in the first round."""
     lora = {"targets": [f"layers.{block}.self_attn.v_proj"], "rank": 64}
     optimizer = {"name": "sgd", "learning_rate": 0.1}
-    own = federation(pads, 8, lora, {"algorithm": "fedavg", "batch_size": 1, "local_steps": 4, "optimizer": optimizer})
-    first, method = received(own, known), registry.get("membership", "adapter-certificate")
+    certificate_world = federation(
+        pads, 8, lora, {"algorithm": "fedavg", "batch_size": 1, "local_steps": 4, "optimizer": optimizer}
+    )
+    first, method = received(certificate_world, known), registry.get("membership", "adapter-certificate")
     attack = cast("MembershipAttack[Any]", method.make(method.config()))
     areas: list[float] = []
     void: list[float] = []
     for client in range(_CLIENTS):
-        update, truth = local_training(own, first, 1, client)
+        update, truth = local_training(certificate_world, first, 1, client)
         members = Batch.joined(truth.private)
-        others = own.data.dataset.test.taken(torch.arange(client * len(members), (client + 1) * len(members)))
-        seen = seen_by_server(own, first, update, Batch.joined((members, others)))
+        others = certificate_world.data.dataset.test.taken(
+            torch.arange(client * len(members), (client + 1) * len(members))
+        )
+        seen = seen_by_server(certificate_world, first, update, Batch.joined((members, others)))
         try:
             scores = attack(seen, seeding.generator(0, "certificate"))
         except NotApplicable:
@@ -162,14 +170,21 @@ def told_by_certificate(name: str, pads: dict[str, Any] | None, block: int, know
     yield averaged("certificate: void", setting, void, "share", "")
 
 
-def seen_by_server(own: World, first: Tensors, update: Update, candidates: Batch) -> MembershipObservation:
+def seen_by_server(pad_world: World, first: Tensors, update: Update, candidates: Batch) -> MembershipObservation:
     """Return what a server has of one client's update."""
-    model = own.models.new()
+    model = pad_world.models.new()
     model.load_state_dict(dict(first))
     watched = WatchedUpdate(1, first, update)
     none: Any = None  # nothing is trained
     return MembershipObservation(
-        candidates, candidates, model.eval(), own.stack.loss(1), ((1, first),), (watched,), none, task=own.task
+        candidates,
+        candidates,
+        model.eval(),
+        pad_world.stack.loss(1),
+        ((1, first),),
+        (watched,),
+        none,
+        task=pad_world.task,
     )
 
 

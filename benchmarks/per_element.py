@@ -72,13 +72,13 @@ def see(world: World, colluders: int) -> Seen:
     settings, layout = secure_settings(world), world.models.layout
     clients = range(world.scenario.federation.clients)
     updates = [local_training(world, world.models.first_weights, 1, client)[0] for client in clients]
-    vectors = [layout.flat(own.tensors, own.buffers) for own in updates]
+    vectors = [layout.flat(update.tensors, update.buffers) for update in updates]
     known = [torch.full_like(vectors[0], _KNOWN)] * colluders
-    uploads = [summand(world, own, 1, 0.0, 1, client) for client, own in enumerate([*vectors, *known])]
-    total = modular_sum([own for own in uploads if own is not None], settings.modulus_bits)
-    told = tell(total, settings.least_contributors, settings.modulus_bits)
-    mean, weight, _ = mean_of(world, told)
-    revealed = torch.ones_like(mean, dtype=torch.bool) if told.revealed is None else told.revealed
+    uploads = [summand(world, vector, 1, 0.0, 1, client) for client, vector in enumerate([*vectors, *known])]
+    total = modular_sum([upload for upload in uploads if upload is not None], settings.modulus_bits)
+    disclosed = tell(total, settings.least_contributors, settings.modulus_bits)
+    mean, weight, _ = mean_of(world, disclosed)
+    revealed = torch.ones_like(mean, dtype=torch.bool) if disclosed.revealed is None else disclosed.revealed
     honest = (mean * weight - _KNOWN * colluders) / len(vectors) * revealed
     return Seen(honest, revealed, torch.stack(vectors).double().mean(0))
 
@@ -96,11 +96,11 @@ def images_read(variant: str, least: int, colluders: int, seed: int, clients: in
     observation = observe(victim, world.scenario.threat.knows)
     method = registry.get("attack", "robbing-the-fed")
     made = method.make(method.config.model_validate({"bins": 64, "variant": variant}))
-    found = search(Here(made), [observation], [seeding.generator(seed, "attack")])
-    if isinstance(found, str):
+    guesses = search(Here(made), [observation], [seeding.generator(seed, "attack")])
+    if isinstance(guesses, str):
         return [0.0] * len(victim.examples)
-    record, _ = score(victim, found[0])
-    exact = [float((own.values.get("psnr") or 0.0) > _EXACT) for own in record.scores]
+    record, _ = score(victim, guesses[0])
+    exact = [float((item.values.get("psnr") or 0.0) > _EXACT) for item in record.scores]
     return [*exact, *[0.0] * (len(victim.examples) - len(exact))]
 
 
@@ -112,18 +112,18 @@ def tokens_read(least: int, colluders: int, seed: int, clients: int = 10) -> tup
     world = world_of(least, _TEXT, seed, clients)
     seen, layout = see(world, colluders), world.models.layout
     name, rows = _embedding(world)
-    told = layout.named(seen.mean)[0][name].abs() > _noise(world, colluders)
+    is_disclosed = layout.named(seen.mean)[0][name].abs() > _noise(world, colluders)
     used = [set(torch.cat([b.inputs.flatten() for b in world.data.batches(1, c)]).tolist()) for c in range(clients)]
-    alone = [t for t in range(rows) if sum(t in own for own in used) == 1]
+    alone = [t for t in range(rows) if sum(t in tokens for tokens in used) == 1]
     kept = float(seen.mean.square().sum() / seen.honest.square().sum())
-    return [float(told[token].any()) for token in alone], kept
+    return [float(is_disclosed[token].any()) for token in alone], kept
 
 
 def _embedding(world: World) -> tuple[str, int]:
     vocabulary = world.data.dataset.spec.vocabulary
-    for name, own in world.models.parameters.items():
-        if "embed" in name and own.shape[0] == vocabulary:
-            return name, own.shape[0]
+    for name, parameter in world.models.parameters.items():
+        if "embed" in name and parameter.shape[0] == vocabulary:
+            return name, parameter.shape[0]
     raise AssertionError("the model has no table of tokens")
 
 
@@ -144,8 +144,8 @@ def costs(least: int, clients: int, size: int, seeds: Sequence[int]) -> list[Row
     figures: list[tuple[str, list[float], str]] = [
         ("a client gets", [got / 1e6], "MB"),
         ("a client sends", [sent / 1e6], "MB"),
-        ("a client computes", [1e3 * own.client_seconds / clients for own in rounds], "ms"),
-        ("the server computes", [1e3 * own.server_seconds for own in rounds], "ms"),
+        ("a client computes", [1e3 * timing.client_seconds / clients for timing in rounds], "ms"),
+        ("the server computes", [1e3 * timing.server_seconds for timing in rounds], "ms"),
     ]
     return [with_interval(name, setting, values, unit) for name, values, unit in figures]
 
@@ -154,7 +154,7 @@ def _round_of(config: SecureAggregation, clients: int, size: int, seed: int) -> 
     numbers = seeding.generator(seed, "costs")
     levels = torch.randint(config.levels, (clients, size + 2), generator=numbers)
     if config.least_contributors > 1:
-        levels = torch.stack([with_contributions(own, torch.ones(size)) for own in levels])
+        levels = torch.stack([with_contributions(level, torch.ones(size)) for level in levels])
     done = SecureRound(dict(enumerate(levels)), config, seed=seed)
     done.run()
     return done
@@ -167,10 +167,10 @@ def measure(full: bool) -> list[Row]:
     cases: Sequence[tuple[int, int]] = ((1, 0), (2, 0), (3, 0), (3, 2), (5, 0), (5, 4))
     for least, colluders in cases:
         setting = f"{least} contributors" + (f", {colluders} colluding clients" if colluders else "")
-        found = [tokens_read(least, colluders, seed) for seed in seeds]
-        told = [value for own, _ in found for value in own]
-        rows.append(with_interval("tokens of one client whose row is told", setting, told, "share"))
-        rows.append(with_interval("share of the mean that is told", setting, [kept for _, kept in found], "share"))
+        of_seeds = [tokens_read(least, colluders, seed) for seed in seeds]
+        flags = [value for flags_of_seed, _ in of_seeds for value in flags_of_seed]
+        rows.append(with_interval("tokens of one client whose row is told", setting, flags, "share"))
+        rows.append(with_interval("share of the mean that is told", setting, [kept for _, kept in of_seeds], "share"))
         for variant in ("sparse", "dense"):
             read = [value for seed in seeds for value in images_read(variant, least, colluders, seed)]
             rows.append(with_interval(f"images read, {variant} imprint", setting, read, "share"))

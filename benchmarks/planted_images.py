@@ -26,7 +26,7 @@ from torch import Tensor, nn  # noqa: E402
 
 from benchmarks._drawn import draw, save_pictures  # noqa: E402
 from benchmarks._rows import in_words  # noqa: E402
-from fedsim.bench.denoisers import RECIPES, Recipe, build, data_of, task_of, train  # noqa: E402
+from fedsim.bench.denoisers import RECIPES, DenoiserRecipe, build, data_of, task_of, train  # noqa: E402
 from fedsim.core.types import Batch, Dataset, PlantedImage  # noqa: E402
 from fedsim.data._canaries import plant  # noqa: E402
 from fedsim.metrics.extraction import copied_share, images_drawn, is_among, nearness  # noqa: E402
@@ -47,7 +47,7 @@ def planted(count: int) -> Dataset:
     return plant(few, count * len(REPETITIONS), REPETITIONS, SEED)
 
 
-def recipe_of(data: Dataset, passes: int) -> Recipe:
+def recipe_of(data: Dataset, passes: int) -> DenoiserRecipe:
     """Return the recipe that shows every training image so often."""
     return replace(RECIPE, steps=passes * len(data.train) // RECIPE.batch)
 
@@ -60,20 +60,20 @@ def samples_of(model: nn.Module, data: Dataset, count: int) -> Tensor:
 @torch.no_grad()
 def scores(model: nn.Module, canaries: Sequence[PlantedImage], level: float) -> tuple[np.ndarray, np.ndarray]:
     """Return minus the loss at a level of canaries, and of those that were left out, under the same noise."""
-    task, own, others = task_of(RECIPE), list[float](), list[float]()
+    task, of_canaries, others = task_of(RECIPE), list[float](), list[float]()
     for number, canary in enumerate(canaries):
         images = torch.cat((canary.image[None], canary.others[:_OTHERS]))
         batch, source = Batch(images, torch.full((len(images),), canary.label)), torch.Generator().manual_seed(number)
         total = torch.zeros(len(images))
         for _ in range(DRAWS):
-            shared = task.drawn(batch.taken(torch.zeros(1, dtype=torch.long)), source)
-            drawn = {name: tensor.expand(len(images), *tensor.shape[1:]) for name, tensor in shared.items()}
-            drawn |= {"task.level": torch.full((len(images),), level)}
-            drawn |= {"task.unlabelled": torch.zeros(len(images), dtype=torch.bool)}
-            total -= task.losses(*task.answer(model, batch, drawn))
-        own.append(float(total[0]))
+            shared = task.named_draws(batch.taken(torch.zeros(1, dtype=torch.long)), source)
+            draws = {name: tensor.expand(len(images), *tensor.shape[1:]) for name, tensor in shared.items()}
+            draws |= {"task.level": torch.full((len(images),), level)}
+            draws |= {"task.unlabelled": torch.zeros(len(images), dtype=torch.bool)}
+            total -= task.losses(*task.answer(model, batch, draws))
+        of_canaries.append(float(total[0]))
         others += total[1:].tolist()
-    return np.array(own), np.array(others)
+    return np.array(of_canaries), np.array(others)
 
 
 def main() -> None:
@@ -92,23 +92,24 @@ def main() -> None:
         f"{len(data.train)} training images, {recipe.steps} steps, {time.process_time() - begin:.0f} processor seconds"
     )
     images = samples_of(model, data, chosen.samples)
-    drawn, known = to_pixels(images, data.spec), to_pixels(data.train.inputs, data.spec)
+    sampled, known = to_pixels(images, data.spec), to_pixels(data.train.inputs, data.spec)
     tests = copied_share(to_pixels(data.test.inputs[: chosen.samples], data.spec), known)
     print(
-        f"{chosen.samples} samples: copied {in_words(copied_share(drawn, known), 3)}, test images {in_words(tests, 3)}"
+        f"{chosen.samples} samples: copied {in_words(copied_share(sampled, known), 3)}, "
+        f"test images {in_words(tests, 3)}"
     )
-    print(f"| copies | n | drawn again | {' | '.join(f'area, level {own:g}' for own in LEVELS)} |")
+    print(f"| copies | n | drawn again | {' | '.join(f'area, level {level:g}' for level in LEVELS)} |")
     print("|---|---|---|" + "---|" * len(LEVELS))
     for copies in REPETITIONS:
-        alike = [own for own in data.planted_images if len(own.examples) == copies]
-        again = images_drawn([is_among(drawn, to_pixels(own.image[None], data.spec)[0]) for own in alike])
+        alike = [canary for canary in data.planted_images if len(canary.examples) == copies]
+        again = images_drawn([is_among(sampled, to_pixels(canary.image[None], data.spec)[0]) for canary in alike])
         areas = [auc_interval(*scores(model, alike, level), np.random.default_rng(0)) for level in LEVELS]
         print(
-            f"| {copies} | {len(alike)} | {in_words(again, 2)} | {' | '.join(in_words(own, 2) for own in areas)} |",
+            f"| {copies} | {len(alike)} | {in_words(again, 2)} | {' | '.join(in_words(area, 2) for area in areas)} |",
             flush=True,
         )
     if chosen.pictures:
-        near = nearness(drawn, known)[1][:20]
+        near = nearness(sampled, known)[1][:20]
         save_pictures([images[:20], data.train.inputs[near]], data.spec, chosen.pictures / "planted-nearest.png")
 
 

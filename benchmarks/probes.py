@@ -70,7 +70,7 @@ def measure(full: bool) -> list[Row]:
     noises = (0, 1, 10) if full else (0, 1)
     rows = [_by_head(model, tokenizer, with_names(20 if full else 10))]
     for name, texts in {"topic": topics(), "name": with_names(20 if full else 10)}.items():
-        rows += _told(name, _changes(model, tokenizer, texts, noises), noises)
+        rows += _rows_of_probes(name, _changes(model, tokenizer, texts, noises), noises)
     return rows
 
 
@@ -78,26 +78,28 @@ def _sentences(documents: Iterable[str]) -> Iterator[list[str]]:
     """Yield the sentences of each document that no document before it holds."""
     before = set[str]()
     for document in documents:
-        own = dict.fromkeys(re.split(r"(?<=[.!?]) ", document.strip()))
-        yield [sentence for sentence in own if sentence not in before]
-        before.update(own)
+        sentences = dict.fromkeys(re.split(r"(?<=[.!?]) ", document.strip()))
+        yield [sentence for sentence in sentences if sentence not in before]
+        before.update(sentences)
 
 
 def topics() -> list[Text]:
     """Return two sentences each of documents of two topics, as many of each, without their keywords."""
-    words = {topic: set(own.split()) for topic, own in _KEYWORDS.items()}
+    words = {topic: set(line.split()) for topic, line in _KEYWORDS.items()}
     known, tested = reports()
-    documents, found = known + tested, defaultdict[int, list[list[str]]](list)
+    documents, by_topic = known + tested, defaultdict[int, list[list[str]]](list)
     for document, sentences in zip(documents, _sentences(documents), strict=True):
         seen = re.findall(r"\w+", document)
-        counts = [sum(word in own for word in seen) for own in words.values()]
-        plain = [own for own in sentences if not set.union(*words.values()) & set(re.findall(r"\w+", own))]
+        counts = [sum(word in keywords for word in seen) for keywords in words.values()]
+        plain = [
+            sentence for sentence in sentences if not set.union(*words.values()) & set(re.findall(r"\w+", sentence))
+        ]
         if max(counts) >= 2 * min(counts) + 3 and len(plain) > 1:
-            found[counts.index(max(counts))].append(plain)
-    each = min(map(len, found.values()))
+            by_topic[counts.index(max(counts))].append(plain)
+    each = min(map(len, by_topic.values()))
     return [
         Text(" ".join(plain[start : start + 2]), topic, 2 * place + topic, place % 2 == 0)
-        for topic, documents in found.items()
+        for topic, documents in by_topic.items()
         for place, plain in enumerate(documents[:each])
         for start in range(0, min(6, len(plain) - 1), 2)
     ]
@@ -106,7 +108,7 @@ def topics() -> list[Text]:
 def with_names(each: int) -> list[Text]:
     """Return texts with a name each: a sentence with it between two of news; as many public ones as of clients."""
     known, _ = reports()
-    documents = [own for own in _sentences(known) if len(own) > 1][: 2 * each * len(_NAMES)]
+    documents = [part for part in _sentences(known) if len(part) > 1][: 2 * each * len(_NAMES)]
     texts = []
     for place, document in enumerate(documents):
         is_public, turn = place % 2 == 0, place // 2
@@ -120,19 +122,19 @@ def with_names(each: int) -> list[Text]:
 def _changes(model: nn.Module, tokenizer: Tokenizer, texts: Sequence[Text], noises: Sequence[int]) -> Change:
     chosen = [model.get_parameter(f"own.model.layers.{block}.mlp.up_proj.weight") for block in _BLOCKS]
     model.requires_grad_(False)
-    for own in chosen:
-        own.requires_grad = True
+    for parameter in chosen:
+        parameter.requires_grad = True
     moved = defaultdict[tuple[int, int], list[Tensor]](list)
     for number, text in enumerate(texts):
         loss = _loss(model, tokenizer, text)
         source = torch.Generator().manual_seed(number)
-        for block, own in zip(_BLOCKS, torch.autograd.grad(loss, chosen), strict=True):
-            sent = own.float()
+        for block, parameter in zip(_BLOCKS, torch.autograd.grad(loss, chosen), strict=True):
+            sent = parameter.float()
             noise = torch.randn(sent.shape, generator=source) * sent.square().mean().sqrt()
             for times in noises:
                 length = (sent + times * noise).norm(dim=1)
                 moved[block, times].append(length.clamp_min(torch.finfo(length.dtype).tiny).log())
-    return Change({key: torch.stack(own) for key, own in moved.items()}, texts)
+    return Change({key: torch.stack(rows_of_key) for key, rows_of_key in moved.items()}, texts)
 
 
 def _by_head(model: nn.Module, tokenizer: Tokenizer, texts: Sequence[Text]) -> Row:
@@ -141,13 +143,13 @@ def _by_head(model: nn.Module, tokenizer: Tokenizer, texts: Sequence[Text]) -> R
     name = f"own.model.layers.{_BLOCKS[0]}.mlp.up_proj.weight"
     model.requires_grad_(False)
     model.get_parameter(name).requires_grad = True
-    asked, found = [own for own in texts if not own.is_public], []
-    for text in asked:
-        (own,) = torch.autograd.grad(_loss(model, tokenizer, text), [model.get_parameter(name)])
-        rows = own[[number for _, number in moved_neurons({name: own})[:_MOVED]]]
+    tested_texts, guesses = [candidate for candidate in texts if not candidate.is_public], []
+    for text in tested_texts:
+        (slope,) = torch.autograd.grad(_loss(model, tokenizer, text), [model.get_parameter(name)])
+        rows = slope[[number for _, number in moved_neurons({name: slope})[:_MOVED]]]
         shares = name_neurons(model, rows, concepts=concepts).shares
-        found.append(int(torch.stack([shares[own].max() for own in _NAMES]).argmax()))
-    return _row("name read", "head, block 0, noise 0 (control that must succeed)", asked, found)
+        guesses.append(int(torch.stack([shares[each_name].max() for each_name in _NAMES]).argmax()))
+    return _row("name read", "head, block 0, noise 0 (control that must succeed)", tested_texts, guesses)
 
 
 def _loss(model: nn.Module, tokenizer: Tokenizer, text: Text) -> Tensor:
@@ -155,11 +157,11 @@ def _loss(model: nn.Module, tokenizer: Tokenizer, text: Text) -> Tensor:
     return nn.functional.cross_entropy(model(tokens[:, :-1])[0].float(), tokens[0, 1:])
 
 
-def _told(name: str, change: Change, noises: Sequence[int]) -> list[Row]:
-    is_public = torch.tensor([own.is_public for own in change.texts])
-    attributes = torch.tensor([own.attribute for own in change.texts])
+def _rows_of_probes(name: str, change: Change, noises: Sequence[int]) -> list[Row]:
+    is_public = torch.tensor([text.is_public for text in change.texts])
+    attributes = torch.tensor([text.attribute for text in change.texts])
     permuted = attributes[is_public][torch.randperm(int(is_public.sum()), generator=torch.Generator().manual_seed(0))]
-    asked = [own for own in change.texts if not own.is_public]
+    tested_texts = [text for text in change.texts if not text.is_public]
     rows = []
     for (block, times), moved in change.moved.items():
         for method in (*_PROBES, "ridge"):
@@ -167,36 +169,36 @@ def _told(name: str, change: Change, noises: Sequence[int]) -> list[Row]:
             for labels, control in ((attributes[is_public], ""), (permuted, ", permuted (control)")):
                 if control and times:
                     continue
-                found = _read(method, moved[is_public], labels, moved[~is_public])
-                rows.append(_row(f"{name} read", f"{setting}{control}", asked, found))
+                guesses = _read(method, moved[is_public], labels, moved[~is_public])
+                rows.append(_row(f"{name} read", f"{setting}{control}", tested_texts, guesses))
     most = int(attributes[is_public].bincount().argmax())
-    return [*rows, _row(f"{name} read", "most frequent (chance)", asked, [most] * len(asked))]
+    return [*rows, _row(f"{name} read", "most frequent (chance)", tested_texts, [most] * len(tested_texts))]
 
 
-def _read(name: str, known: Tensor, labels: Tensor, asked: Tensor) -> list[int]:
+def _read(name: str, known: Tensor, labels: Tensor, unknown: Tensor) -> list[int]:
     """Return what a probe says of each change; -1 where it refuses."""
     centre, scale = known.mean(0), known.std(0).clamp_min(1e-6)
-    known, asked = (known - centre) / scale, (asked - centre) / scale
+    known, unknown = (known - centre) / scale, (unknown - centre) / scale
     if name == "ridge":
         wanted = nn.functional.one_hot(labels).double()
         kernel = known.double() @ known.double().T
         weights = torch.linalg.solve(kernel + known.shape[1] * torch.eye(len(known)).double(), wanted - wanted.mean(0))
-        return (asked.double() @ known.double().T @ weights + wanted.mean(0)).argmax(1).tolist()
+        return (unknown.double() @ known.double().T @ weights + wanted.mean(0)).argmax(1).tolist()
     method = registry.get("component", name)
     probe: Any = method.make(method.config())
     try:
         learned = probe.fit(known, labels, torch.Generator().manual_seed(0))
     except NotApplicable:
-        return [-1] * len(asked)
-    return probe.predict(learned, asked).argmax(1).tolist()
+        return [-1] * len(unknown)
+    return probe.predict(learned, unknown).argmax(1).tolist()
 
 
-def _row(name: str, setting: str, asked: Sequence[Text], found: Sequence[int]) -> Row:
+def _row(name: str, setting: str, texts: Sequence[Text], guesses: Sequence[int]) -> Row:
     """Return the mean over documents of the share of texts whose attribute was read."""
     by_document = defaultdict[int, list[float]](list)
-    for text, own in zip(asked, found, strict=True):
-        by_document[text.document].append(float(text.attribute == own))
-    return with_interval(name, setting, [sum(own) / len(own) for own in by_document.values()], "")
+    for text, guess in zip(texts, guesses, strict=True):
+        by_document[text.document].append(float(text.attribute == guess))
+    return with_interval(name, setting, [sum(flags) / len(flags) for flags in by_document.values()], "")
 
 
 if __name__ == "__main__":

@@ -47,8 +47,8 @@ _WAYS: Mapping[str, Mapping[str, Any]] = {
 def with_pyramid(plain: Any, settings: Mapping[str, Any]) -> Any:
     """Return a copy of a model that drops tokens."""
     method = registry.get("component", "pyramid-drop")
-    own = method.make(method.config.model_validate(dict(settings))).named("pyramid-drop")
-    return own.prepare(copy.deepcopy(plain), torch.Generator().manual_seed(0))
+    reducer = method.make(method.config.model_validate(dict(settings))).named("pyramid-drop")
+    return reducer.prepare(copy.deepcopy(plain), torch.Generator().manual_seed(0))
 
 
 def trained(plain: Any, settings: Mapping[str, Any]) -> Any:
@@ -70,7 +70,7 @@ def train(model: Any, steps: int) -> None:
     generator = seeding.generator(0, "training under a pyramid")
     stored = stored_features(model, IMAGES, generator)
     parts = (model.projector, model.embed_tokens, model.layers, model.norm, model.lm_head)
-    parameters = [own for part in parts for own in part.parameters()]
+    parameters = [parameter for part in parts for parameter in part.parameters()]
     optimizer = torch.optim.AdamW(parameters, RATE, betas=(0.9, 0.98), weight_decay=0.01)
     rates = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: share_of_rate(step, steps))
     for _ in range(steps):
@@ -87,9 +87,9 @@ def _loss(model: Any, stored: tuple[Tensor, Tensor], generator: torch.Generator)
     digits, features = stored
     chosen = torch.randint(len(digits), (BATCH,), generator=generator)
     kinds = draw_kinds(BATCH, grids.MIX, generator)
-    asked = ask(digits[chosen], grids.WORDS, kinds, answer_places(grids.MIX), generator)
-    scores, _, _ = read_stored(model, features[chosen], asked.questions, asked.answers, ())
-    return F.cross_entropy(scores.flatten(0, 1), asked.answers.flatten())
+    grid_questions = ask(digits[chosen], grids.WORDS, kinds, answer_places(grids.MIX), generator)
+    scores, _, _ = read_stored(model, features[chosen], grid_questions.questions, grid_questions.answers, ())
+    return F.cross_entropy(scores.flatten(0, 1), grid_questions.answers.flatten())
 
 
 def accuracy_rows(plain: Any, models: Mapping[str, Any], count: int) -> Iterator[Row]:
@@ -108,17 +108,17 @@ def _share(right: Tensor) -> Interval:
 
 def gradient_rows(model: Any, label: str) -> Iterator[Row]:
     """Yield the gradient's norm by how far a token went, in shares of the mean over all tokens of the example."""
-    found: dict[str, list[float]] = {}
+    by_place: dict[str, list[float]] = {}
     for kind in ASKED:
         batch = questions(kind, EXAMPLES // len(ASKED), _SEED + 1)
         for number in range(len(batch)):
             pixels, tokens, stage = _gradients(model, batch.taken(torch.tensor([number])))
-            for place, own in (("pixels", pixels), ("projected tokens", tokens)):
+            for place, norms in (("pixels", pixels), ("projected tokens", tokens)):
                 for name, chosen in stage.items():
                     if bool(chosen.any()):
-                        share = float(own[chosen].mean() / own.mean())
-                        found.setdefault(f"{place}, {name}", []).append(share)
-    for name, shares in found.items():
+                        share = float(norms[chosen].mean() / norms.mean())
+                        by_place.setdefault(f"{place}, {name}", []).append(share)
+    for name, shares in by_place.items():
         yield with_interval(f"gradient: {name}", label, shares, "of the mean token's")
 
 
@@ -133,19 +133,19 @@ def _gradients(model: Any, batch: Batch) -> tuple[Tensor, Tensor, dict[str, Tens
     F.cross_entropy(scores.flatten(0, 1), batch.labels.flatten()).backward()
     assert images.grad is not None
     patches = images.grad.unflatten(2, (model.visual.grid[0], -1)).unflatten(4, (model.visual.grid[1], -1))
-    read = [set(own[0].tolist()) for own in passes[0].patches]
+    read = [set(patch[0].tolist()) for patch in passes[0].patches]
     mask = {
-        "to the end": [own in read[-1] for own in range(model.visual.patches)],
-        "dropped before layer 4": [own in read[2] - read[4] for own in range(model.visual.patches)],
-        "dropped before layer 2": [own not in read[2] for own in range(model.visual.patches)],
+        "to the end": [place in read[-1] for place in range(model.visual.patches)],
+        "dropped before layer 4": [place in read[2] - read[4] for place in range(model.visual.patches)],
+        "dropped before layer 2": [place not in read[2] for place in range(model.visual.patches)],
     }
     pixels = patches.square().sum((0, 1, 3, 5)).sqrt().flatten()
-    return pixels, encoded.hidden.grad[0].norm(dim=-1), {name: torch.tensor(own) for name, own in mask.items()}
+    return pixels, encoded.hidden.grad[0].norm(dim=-1), {name: torch.tensor(flags) for name, flags in mask.items()}
 
 
 def seconds_rows(plain: Any) -> Iterator[Row]:
     """Yield processor seconds of a training step beside the step with all tokens, in turn."""
-    base, own = (with_pyramid(plain, settings) for settings in list(_WAYS.values())[:2])
+    base, pyramid = (with_pyramid(plain, settings) for settings in list(_WAYS.values())[:2])
     generator = torch.Generator().manual_seed(0)
     stored = stored_features(plain, BATCH, generator)
     ratios = list[float]()
@@ -153,7 +153,7 @@ def seconds_rows(plain: Any) -> Iterator[Row]:
         seconds = dict[bool, float]()
         for is_own in (True, False) if number % 2 else (False, True):
             begin = time.process_time()
-            _loss(own if is_own else base, stored, generator).backward()
+            _loss(pyramid if is_own else base, stored, generator).backward()
             seconds[is_own] = time.process_time() - begin
         ratios.append(seconds[False] / seconds[True])
     yield measured("training step: all tokens' seconds / own", "0.5, 0.25", ratios[1:], "times", "")

@@ -40,11 +40,11 @@ _USED = ("rcp-50", "rcp-37")
 def answer_rows(plain: Any, models: Mapping[str, Any], batches: Mapping[Kind, Batch]) -> Iterator[Row]:
     """Yield right answers of each training, and of a drop behind layer 0 with as many tokens a layer."""
     for name in models:
-        own = Contender(name, "rcp", {"weights": name})
-        found = point(own, plain, batches)
-        kept = round((plain.visual.layers * found.tokens - plain.visual.patches) / (plain.visual.layers - 1))
+        contender = Contender(name, "rcp", {"weights": name})
+        result = point(contender, plain, batches)
+        kept = round((plain.visual.layers * result.tokens - plain.visual.patches) / (plain.visual.layers - 1))
         early = Contender(f"attention of layer 0, as {name}", "attention-topk", {"kept": max(1, kept), "layer": 0})
-        for one in (found, point(early, plain, batches)):
+        for one in (result, point(early, plain, batches)):
             setting = f"{one.label}, {one.last:.1f} behind the last drop, {one.tokens:.1f} a layer"
             yield from (row(f"right, {kind}", setting, right) for kind, right in one.right.items())
 
@@ -67,11 +67,11 @@ class _Watching(VisualReducer):
 @torch.no_grad()
 def watched(model: Any, batch: Batch) -> _Watching:
     """Let a model answer, and return what was seen."""
-    own = _Watching()
-    with acting(model, own):
+    watching = _Watching()
+    with acting(model, watching):
         for some in batch.split(250):
             model(some.inputs, some.given["question"], some.labels[:, :-1].clamp_min(0))
-    return own
+    return watching
 
 
 def moment_rows(plain: Any, models: Mapping[str, Any], batches: Mapping[Kind, Batch]) -> Iterator[Row]:
@@ -80,16 +80,16 @@ def moment_rows(plain: Any, models: Mapping[str, Any], batches: Mapping[Kind, Ba
     true = watched(plain, batch).states
     for name, model in models.items():
         reducer = model.reducers[0]
-        strengths = [own.strength.item() for own in reducer.repairs.values()]
+        strengths = [repair.strength.item() for repair in reducer.repairs.values()]
         for label, factor in (("as trained", 1.0), ("mending switched off", 0.0)):
-            for own, strength in zip(reducer.repairs.values(), strengths, strict=True):
-                nn.init.constant_(own.strength, factor * strength)
-            found = watched(model, batch).states
+            for part, strength in zip(reducer.repairs.values(), strengths, strict=True):
+                nn.init.constant_(part.strength, factor * strength)
+            states = watched(model, batch).states
             for layer in map(int, reducer.repairs):
-                gap = pruning.moment_gap(torch.cat(found[layer]), torch.cat(true[layer])).item()
+                gap = pruning.moment_gap(torch.cat(states[layer]), torch.cat(true[layer])).item()
                 yield measured(f"moments' distance behind layer {layer}", f"{name}, {label}", [gap], "", "")
-        for own, strength in zip(reducer.repairs.values(), strengths, strict=True):
-            nn.init.constant_(own.strength, strength)
+        for part, strength in zip(reducer.repairs.values(), strengths, strict=True):
+            nn.init.constant_(part.strength, strength)
 
 
 def gradient_rows(model: Any, name: str) -> Iterator[Row]:
@@ -99,10 +99,10 @@ def gradient_rows(model: Any, name: str) -> Iterator[Row]:
     reducer.requires_grad_(True)
     for size in (1, 8):
         batch = questions("position", size * CLIENTS, _SEED + 2)
-        found = [_reads_masks(model, some) for some in batch.split(size)]
+        flags = [_reads_masks(model, some) for some in batch.split(size)]
         setting = f"{name}, batch of {size}"
         for place, layer in enumerate(reducer.lost):
-            right = [one[place] for one in found]
+            right = [one[place] for one in flags]
             yield row(
                 f"patches that any example kept, before layer {layer}, read exactly",
                 setting,
@@ -117,15 +117,17 @@ def _reads_masks(model: Any, batch: Batch) -> list[bool]:
     reducer.train()
     kept: dict[str, Tensor] = {}
     hooks = [
-        own.register_forward_hook(lambda _own, given, _found, name=name: kept.update({name: given[0].detach() > 0}))
-        for name, own in reducer.lost.items()
+        lost.register_forward_hook(
+            lambda _module, given, _output, name=name: kept.update({name: given[0].detach() > 0})
+        )
+        for name, lost in reducer.lost.items()
     ]
     reducer.zero_grad()
     scores = model(batch.inputs, batch.given["question"], batch.labels[:, :-1].clamp_min(0))
     F.cross_entropy(scores.flatten(0, 1), batch.labels.flatten()).backward()
     for hook in hooks:
         hook.remove()
-    return [bool(torch.equal((own.places.grad != 0).any(1), kept[name].any(0))) for name, own in reducer.lost.items()]
+    return [bool(torch.equal((lost.places.grad != 0).any(1), kept[name].any(0))) for name, lost in reducer.lost.items()]
 
 
 def summary_rows(model: Any, name: str, batches: Mapping[Kind, Batch]) -> Iterator[Row]:
@@ -141,8 +143,8 @@ def summary_rows(model: Any, name: str, batches: Mapping[Kind, Batch]) -> Iterat
         ridge = known.T @ known + torch.eye(known.shape[1], dtype=torch.double)
         guess = centred[half:] @ torch.linalg.solve(ridge, known.T @ filled[:half].double())
         scores, is_filled = guess.flatten().numpy(), filled[half:].flatten().numpy()
-        found = auc_interval(scores[is_filled], scores[~is_filled], np.random.default_rng(0))
-        yield of_interval(f"cells with digits from the summary of lost tokens, area{label}", name, found, "")
+        area = auc_interval(scores[is_filled], scores[~is_filled], np.random.default_rng(0))
+        yield of_interval(f"cells with digits from the summary of lost tokens, area{label}", name, area, "")
 
 
 @torch.no_grad()

@@ -44,15 +44,15 @@ class Examples(NamedTuple):
 
     def taken(self, chosen: Tensor) -> Examples:
         """Return some of them."""
-        return Examples(*(own[chosen] for own in self))
+        return Examples(*(column[chosen] for column in self))
 
 
-def drawn(plain: Any, count: int, name: str) -> Examples:
+def draw_examples(plain: Any, count: int, name: str) -> Examples:
     """Return fresh questions about fresh images of training digits."""
     source = seeding.generator(0, f"membership of rcp, {name}")
     digits, features = pruning.stored_features(plain, count, source)
-    asked = ask(digits, grids.WORDS, draw_kinds(count, grids.MIX, source), answer_places(grids.MIX), source)
-    return Examples(features, asked.questions, asked.answers)
+    grid_questions = ask(digits, grids.WORDS, draw_kinds(count, grids.MIX, source), answer_places(grids.MIX), source)
+    return Examples(features, grid_questions.questions, grid_questions.answers)
 
 
 def with_trained_parts(plain: Any, members: Examples, steps: int) -> Any:
@@ -66,8 +66,8 @@ def with_trained_parts(plain: Any, members: Examples, steps: int) -> Any:
     source, recipe = seeding.generator(0, "training rcp on few"), replace(_RECIPE, steps=steps)
 
     def loss() -> tuple[Tensor, float]:
-        own = members.taken(torch.randint(len(members.features), (pruning.BATCH,), generator=source))
-        return pruning.parts_loss(model, plain, *own, recipe)
+        batch = members.taken(torch.randint(len(members.features), (pruning.BATCH,), generator=source))
+        return pruning.parts_loss(model, plain, *batch, recipe)
 
     pruning.descend(reducer, recipe, loss, source, lambda _step, _loss, _share: None)
     return model.eval()
@@ -79,10 +79,10 @@ def with_all_trained(plain: Any, members: Examples) -> Any:
     source = seeding.generator(0, "training all on few")
     optimizer = torch.optim.AdamW(model.layers.parameters(), _RATE_OF_ALL)
     for _ in range(_STEPS_OF_ALL):
-        own = members.taken(torch.randint(len(members.features), (pruning.BATCH,), generator=source))
+        batch = members.taken(torch.randint(len(members.features), (pruning.BATCH,), generator=source))
         optimizer.zero_grad()
-        scores, _, _ = pruning.read_stored(model, *own, ())
-        F.cross_entropy(scores.flatten(0, 1), own.answers.flatten()).backward()
+        scores, _, _ = pruning.read_stored(model, *batch, ())
+        F.cross_entropy(scores.flatten(0, 1), batch.answers.flatten()).backward()
         optimizer.step()
     return model
 
@@ -91,28 +91,28 @@ def with_all_trained(plain: Any, members: Examples) -> Any:
 def signals(model: Any, plain: Any, examples: Examples) -> dict[str, list[float]]:
     """Return the losses of each question, one by one, higher for what looks like a member."""
     behind = tuple(model.reducers[0].repairs) if len(model.reducers) else ()
-    found: dict[str, list[float]] = {"answer": [], "answer, calibrated": []}
+    scores_by_name: dict[str, list[float]] = {"answer": [], "answer, calibrated": []}
     if behind:
-        found |= {"moments of mended states": [], "tokens read": []}
+        scores_by_name |= {"moments of mended states": [], "tokens read": []}
     for number in range(len(examples.features)):
-        own = examples.taken(torch.tensor([number]))
-        scores, mended, share = _read(model, own, behind)
-        before, true, _ = _read(plain, own, behind)
-        loss, usual = (F.cross_entropy(one.flatten(0, 1), own.answers.flatten()).item() for one in (scores, before))
-        found["answer"].append(-loss)
-        found["answer, calibrated"].append(usual - loss)
+        example = examples.taken(torch.tensor([number]))
+        scores, mended, share = _read(model, example, behind)
+        before, true, _ = _read(plain, example, behind)
+        loss, usual = (F.cross_entropy(one.flatten(0, 1), example.answers.flatten()).item() for one in (scores, before))
+        scores_by_name["answer"].append(-loss)
+        scores_by_name["answer, calibrated"].append(usual - loss)
         if behind:
             gaps = [pruning.moment_gap(one[0], other[0]) for one, other in zip(mended, true, strict=True)]
-            found["moments of mended states"].append(-torch.stack(gaps).mean().item())
-            found["tokens read"].append(share)
-    return found
+            scores_by_name["moments of mended states"].append(-torch.stack(gaps).mean().item())
+            scores_by_name["tokens read"].append(share)
+    return scores_by_name
 
 
-def _read(model: Any, own: Examples, behind: tuple[str, ...]) -> tuple[Tensor, list[Tensor], float]:
+def _read(model: Any, example: Examples, behind: tuple[str, ...]) -> tuple[Tensor, list[Tensor], float]:
     """Return scores, states, and the share of visual tokens that a layer reads where dropped ones are taken out."""
     counts = list[int]()
     model.listeners.append(lambda streams: counts.extend(one.counts[0] for one in streams))
-    scores, states, _ = pruning.read_stored(model, *own, behind)
+    scores, states, _ = pruning.read_stored(model, *example, behind)
     model.listeners.pop()
     return scores, states, sum(counts) / (len(counts) * model.visual.patches)
 
@@ -122,14 +122,14 @@ def rows_of(label: str, model: Any, plain: Any, members: Examples, others: Examp
     inside, outside = (signals(model, plain, one) for one in (members, others))
     for name, values in inside.items():
         yield told_apart(f"membership by {name}", label, values, outside[name])
-    for where, own in (("members", inside), ("others", outside)):
-        yield measured(f"loss of the answer, {where}", label, [-one for one in own["answer"]], "nats", "")
+    for where, of_signal in (("members", inside), ("others", outside)):
+        yield measured(f"loss of the answer, {where}", label, [-one for one in of_signal["answer"]], "nats", "")
 
 
 def measure(full: bool) -> list[Row]:
     """Return all rows."""
     plain, count = grids.trained(), MEMBERS if full else SHORT
-    members, others = (drawn(plain, count, name) for name in ("members", "others"))
+    members, others = (draw_examples(plain, count, name) for name in ("members", "others"))
     untrained = pruning.with_parts(plain).eval()
     rows = list(rows_of(f"{count} members, parts before training (control)", untrained, plain, members, others))
     for steps in STEPS:

@@ -77,11 +77,11 @@ def measured(cell: Cell, victims: int, seconds: float | None = None) -> Row:
     weights = weights_of(cell)
     begin = time.process_time()
     inspector = (_Unasking if cell.network.is_large else Inspector)(KNOWN, {}, lambda _what: None)
-    found = _attacked(inspector, world, weights, victims, budget)
+    inspection = _attacked(inspector, world, weights, victims, budget)
     spent = (time.process_time() - begin) / victims
     right = accuracy(world, weights) if cell.network.is_judged else None
     named = {**_named(cell), "accuracy": right, "budget": budget, "processor seconds": spent}
-    return {**named, **_figures(found, world)}
+    return {**named, **_figures(inspection, world)}
 
 
 def ceiling(cell: Cell) -> Row:
@@ -89,12 +89,12 @@ def ceiling(cell: Cell) -> Row:
     world, weights = world_of(cell.tables()), weights_of(cell)
     seen, scoring = _seen(world, weights, 0), world.scenario.scoring
     begin = time.process_time()
-    found = ceiling_of(Victim(world, seen.entry, seen.truth)).ceiling
-    told = reach([found], Rule.of(scoring.metric, scoring.threshold))
+    ceiling_of_update = ceiling_of(Victim(world, seen.entry, seen.truth)).ceiling
+    reached = reach([ceiling_of_update], Rule.of(scoring.metric, scoring.threshold))
     return {
         "cell": cell.words,
-        "ideal attacker": told.told if told else "",
-        "rank": f"{found.rank} of {found.inputs}",
+        "ideal attacker": reached.told if reached else "",
+        "rank": f"{ceiling_of_update.rank} of {ceiling_of_update.inputs}",
         "processor seconds": time.process_time() - begin,
     }
 
@@ -104,33 +104,33 @@ def weights_of(cell: Cell) -> Tensors:
     if not cell.steps:
         return world_of(cell.tables()).models.first_weights
     lesson = cell.lesson()
-    told = [{**lesson, "data": dict(cell.network.data)}, cell.steps]
+    description = [{**lesson, "data": dict(cell.network.data)}, cell.steps]
     return torch.load(
-        kept_weights("realism", told, lambda: trained_weights(world_of(lesson), cell.steps)), weights_only=True
+        kept_weights("realism", description, lambda: trained_weights(world_of(lesson), cell.steps)), weights_only=True
     )
 
 
 def groups(rows: Iterable[Row]) -> list[Row]:
     """Return how many updates of each group gave an image away, with the 95 % interval of Wilson, and their states."""
-    found = list[Row]()
+    table = list[Row]()
     named: dict[str, list[Row]] = {}
     for row in rows:
         named.setdefault(f"{row['group']}, {row['weights']}, B = {row['batch']}", []).append(row)
-    for name, own in named.items():
-        n = sum(row["updates"] for row in own)
-        hits, whole = (sum(row[kind] for row in own) for kind in ("opened", "exact updates"))
-        states = Counter(row["state"] for row in own)
-        found.append(
+    for name, of_group in named.items():
+        n = sum(row["updates"] for row in of_group)
+        hits, whole = (sum(row[kind] for row in of_group) for kind in ("opened", "exact updates"))
+        states = Counter(row["state"] for row in of_group)
+        table.append(
             {
                 "group": name,
-                "cells": len(own),
+                "cells": len(of_group),
                 "updates": n,
                 "an image identified": _share(wilson(hits, n)),
                 "every image exact": _share(wilson(whole, n)),
                 **{state: states[state] for state in ("recovered", "withstood", "undecided")},
             }
         )
-    return found
+    return table
 
 
 class _Unasking(Inspector):
@@ -143,11 +143,13 @@ class _Unasking(Inspector):
 def _attacked(inspector: Inspector, world: World, weights: Tensors, victims: int, seconds: float) -> Inspection:
     """Attack one update after the other, each for all of the seconds."""
     updates = [_seen(world, weights, client) for client in range(victims)]
-    iterations, found = inspector.iterations(world, seconds), None
+    iterations, inspection = inspector.iterations(world, seconds), None
     for number in range(victims):
-        found = inspector.inspect(world, iter(updates), number + 1, iterations, seconds, "updates", before=found)
-    assert found is not None
-    return found
+        inspection = inspector.inspect(
+            world, iter(updates), number + 1, iterations, seconds, "updates", before=inspection
+        )
+    assert inspection is not None
+    return inspection
 
 
 def _seen(world: World, weights: Tensors, client: int) -> Seen:
@@ -168,26 +170,28 @@ def _named(cell: Cell) -> Row:
     }
 
 
-def _figures(found: Inspection, world: World) -> Row:
-    victims, scoring = found.victims, world.scenario.scoring
+def _figures(inspection: Inspection, world: World) -> Row:
+    victims, scoring = inspection.victims, world.scenario.scoring
     rule = Rule.of(scoring.metric, scoring.threshold)
-    items = [item for own in victims for item in own.scores]
+    items = [item for victim in victims for item in victim.scores]
     return {
         "updates": len(victims),
         "images": len(items),
         "rule": rule.told(items[0].values if items else {}),
         "identified": sum(rule.has_succeeded(item) for item in items),
         "exact": sum(item.values["exact_pixels"] > 0 for item in items),
-        "opened": sum(recovered(own, rule) > 0 for own in victims),
-        "exact updates": sum(bool(own.scores) and all(i.values["exact_pixels"] for i in own.scores) for own in victims),
+        "opened": sum(recovered(victim, rule) > 0 for victim in victims),
+        "exact updates": sum(
+            bool(victim.scores) and all(i.values["exact_pixels"] for i in victim.scores) for victim in victims
+        ),
         "PSNR": [item.values["psnr"] for item in items],
-        "ideal attacker": evidence.ideal(found, scoring),
-        "searched": [own.iterations for own in victims],
-        "converged": evidence.converged(found),
-        "seconds": [own.seconds for own in victims],
-        "state": evidence.state(found, scoring),
-        "doubts": list(evidence.doubts(found, scoring)),
-        "by": [_winner(own) for own in victims],
+        "ideal attacker": evidence.ideal(inspection, scoring),
+        "searched": [victim.iterations for victim in victims],
+        "converged": evidence.converged(inspection),
+        "seconds": [victim.seconds for victim in victims],
+        "state": evidence.state(inspection, scoring),
+        "doubts": list(evidence.doubts(inspection, scoring)),
+        "by": [_winner(victim) for victim in victims],
     }
 
 
@@ -199,9 +203,9 @@ def _winner(victim: VictimRecord) -> str:
     return first.removeprefix("won: ").partition(",")[0] or victim.stopped
 
 
-def _share(found: Interval) -> str:
-    low, high = 100 * (found.low or 0.0), 100 * (1.0 if found.high is None else found.high)
-    return f"{round(found.value * found.n)} of {found.n} [{low:.0f}, {high:.0f}]%"
+def _share(interval: Interval) -> str:
+    low, high = 100 * (interval.low or 0.0), 100 * (1.0 if interval.high is None else interval.high)
+    return f"{round(interval.value * interval.n)} of {interval.n} [{low:.0f}, {high:.0f}]%"
 
 
 def _shown(row: Row) -> list[str]:
@@ -230,7 +234,7 @@ def _shown(row: Row) -> list[str]:
 
 def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = ["| " + " | ".join(headings) + " |", "|---" * len(headings) + "|"]
-    return "\n".join([*lines, *("| " + " | ".join(own) + " |" for own in rows)])
+    return "\n".join([*lines, *("| " + " | ".join(line) + " |" for line in rows)])
 
 
 def rows_of(cells: Iterable[Cell], measure: Callable[[Cell], Row], key: str, file: Path | None) -> Iterator[Row]:
@@ -266,36 +270,36 @@ def main() -> None:
     parser.add_argument("--victims", type=int, default=VICTIMS, help="updates a cell")
     parser.add_argument("--vit", type=Path, metavar="FILE", help="weights of torchvision's vit_b_16: attacked too")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     torch.set_num_threads(1)
-    every = (*CELLS, *(cells_of(asked.vit) if asked.vit else ()))
-    cells = [own for own in every if asked.only in own.words and (asked.full or not own.is_long)]
+    every = (*CELLS, *(cells_of(options.vit) if options.vit else ()))
+    cells = [cell for cell in every if options.only in cell.words and (options.full or not cell.is_long)]
     if not cells:
-        parser.error(f"no cell's words contain '{asked.only}'{'' if asked.full else '; --full has more cells'}")
+        parser.error(f"no cell's words contain '{options.only}'{'' if options.full else '; --full has more cells'}")
     try:
-        print(_ceilings(cells, asked) if asked.ceilings else _attacks(cells, asked))
+        print(_ceilings(cells, options) if options.ceilings else _attacks(cells, options))
     except FedsimError as error:
         parser.error(str(error))
 
 
-def _ceilings(cells: Sequence[Cell], asked: argparse.Namespace) -> str:
-    found = list(rows_of(cells, ceiling, "ceiling", asked.rows))
-    if asked.json:
-        return json.dumps(found, indent=1)
-    shown = [{name: str(figure) for name, figure in own.items() if name != "key"} for own in found]
-    return _table(tuple(shown[0]), [tuple(own.values()) for own in shown])
+def _ceilings(cells: Sequence[Cell], options: argparse.Namespace) -> str:
+    ceilings = list(rows_of(cells, ceiling, "ceiling", options.rows))
+    if options.json:
+        return json.dumps(ceilings, indent=1)
+    shown = [{name: str(figure) for name, figure in line.items() if name != "key"} for line in ceilings]
+    return _table(tuple(shown[0]), [tuple(line.values()) for line in shown])
 
 
-def _attacks(cells: Sequence[Cell], asked: argparse.Namespace) -> str:
-    key = f"{asked.victims} updates, {f'{asked.seconds:g} s' if asked.seconds else 'own seconds'}"
-    rows = list(rows_of(cells, partial(measured, victims=asked.victims, seconds=asked.seconds), key, asked.rows))
+def _attacks(cells: Sequence[Cell], options: argparse.Namespace) -> str:
+    key = f"{options.victims} updates, {f'{options.seconds:g} s' if options.seconds else 'own seconds'}"
+    rows = list(rows_of(cells, partial(measured, victims=options.victims, seconds=options.seconds), key, options.rows))
     networks = list(dict.fromkeys(row["network"] for row in rows))
     rows.sort(key=lambda row: networks.index(row["network"]))
     summed = groups(rows)
-    if asked.json:
+    if options.json:
         return json.dumps({"cells": rows, "groups": summed}, indent=1)
     table = _table(_SHOWN, map(_shown, rows))
-    return f"{table}\n\n{_table(tuple(summed[0]), ([str(own) for own in row.values()] for row in summed))}"
+    return f"{table}\n\n{_table(tuple(summed[0]), ([str(figure) for figure in row.values()] for row in summed))}"
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ from fedsim.metrics.side_channels import trace_exposure  # noqa: E402
 from fedsim.record import Interval  # noqa: E402
 from fedsim.scenario import Scenario, parse  # noqa: E402
 from fedsim.threat.side_channels import Speech, case_of  # noqa: E402
-from fedsim.threat.speaking import Secret, Speaker, Tokens  # noqa: E402
+from fedsim.threat.trace_study import SecretAmongOthers, Speaker, Tokens  # noqa: E402
 
 _PERSONS, _REPEATS, _TEMPERATURE = 32, 4, 0.3
 _NO_DIGIT = "[^0-9]{400}"
@@ -54,30 +54,30 @@ _HIDING: dict[str, tuple[str, dict[str, Any]]] = {
 class Watched:
     """A constraint, and the last tokens of what it refused, in order."""
 
-    def __init__(self, own: Constraint) -> None:
-        self._own, self.refused = own, list[int]()
+    def __init__(self, constraint: Constraint) -> None:
+        self._constraint, self.refused = constraint, list[int]()
 
     def allows(self, tokens: Sequence[int]) -> bool:
         """Say what the constraint says, and note a refusal."""
-        is_allowed = self._own.allows(tokens)
+        is_allowed = self._constraint.allows(tokens)
         if not is_allowed:
             self.refused.append(tokens[-1])
         return is_allowed
 
     def completes(self, tokens: Sequence[int]) -> bool:
         """Say what the constraint says."""
-        return self._own.completes(tokens)
+        return self._constraint.completes(tokens)
 
 
 class Listed:
     """Refuses a text that, behind what was asked, ends with a number on a list."""
 
-    def __init__(self, asked: str, numbers: Sequence[str], tokenizer: Tokenizer) -> None:
-        self._asked, self._numbers, self._tokenizer = asked, tuple(numbers), tokenizer
+    def __init__(self, prompt: str, numbers: Sequence[str], tokenizer: Tokenizer) -> None:
+        self._prompt, self._numbers, self._tokenizer = prompt, tuple(numbers), tokenizer
 
     def allows(self, tokens: Sequence[int]) -> bool:
         """Say whether no number of the list is whole with the last token."""
-        return not (self._asked + self._tokenizer.decode(tokens)).endswith(self._numbers)
+        return not (self._prompt + self._tokenizer.decode(tokens)).endswith(self._numbers)
 
     def completes(self, tokens: Sequence[int]) -> bool:
         """Say no: a text ends where its limits do."""
@@ -85,7 +85,7 @@ class Listed:
 
 
 @dataclass(frozen=True)
-class Asked:
+class WrittenText:
     """One text behind a part of a candidate.
 
     Attributes:
@@ -126,21 +126,23 @@ def persons() -> Scenario:
     return parse(raw, "benchmark")
 
 
-def ask(speaker: Speaker, secrets: Sequence[Secret], redaction: Redaction, cap: int | None) -> list[Asked]:
+def ask(
+    speaker: Speaker, secrets: Sequence[SecretAmongOthers], redaction: Redaction, cap: int | None
+) -> list[WrittenText]:
     """Return texts of one token behind every part of every candidate."""
-    config, found = AwrsConfig(ends="whole", temperature=_TEMPERATURE, max_rejects=cap), list[Asked]()
+    config, texts = AwrsConfig(ends="whole", temperature=_TEMPERATURE, max_rejects=cap), list[WrittenText]()
     for number, secret in enumerate(secrets):
         for candidate, place in _parts(secret, speaker.tokenizer):
             prompt, token = secret.wholes[candidate][:place], secret.wholes[candidate][place]
             for repeat in range(_REPEATS):
                 watched = Watched(redaction(prompt))
-                own = replace(speaker, decoder=Awrs(config, watched).named("awrs"))
-                (text,) = own.write([prompt], f"redacted {number} {candidate} {place} {repeat}")
-                found.append(Asked(number, candidate, token, text, next(iter(watched.refused), None)))
-    return found
+                with_constraint = replace(speaker, decoder=Awrs(config, watched).named("awrs"))
+                (text,) = with_constraint.write([prompt], f"redacted {number} {candidate} {place} {repeat}")
+                texts.append(WrittenText(number, candidate, token, text, next(iter(watched.refused), None)))
+    return texts
 
 
-def _parts(secret: Secret, tokenizer: Tokenizer) -> Iterator[tuple[int, int]]:
+def _parts(secret: SecretAmongOthers, tokenizer: Tokenizer) -> Iterator[tuple[int, int]]:
     """Yield the places of the digits in the second half of each candidate."""
     for candidate, (whole, half) in enumerate(zip(secret.wholes, secret.halves, strict=True)):
         for place in range(len(half), len(whole)):
@@ -148,24 +150,26 @@ def _parts(secret: Secret, tokenizer: Tokenizer) -> Iterator[tuple[int, int]]:
                 yield candidate, place
 
 
-def by_count(asked: Sequence[Asked], count: str) -> list[float]:
+def by_count(written: Sequence[WrittenText], count: str) -> list[float]:
     """Return the score of each text by one count of its work."""
-    texts = tuple(own.text for own in asked)
-    speech = Speech("planted", texts, tuple(own.secret for own in asked), (False,) * len(texts))
+    texts = tuple(text.text for text in written)
+    speech = Speech("planted", texts, tuple(text.secret for text in written), (False,) * len(texts))
     method = registry.get("trace", "trace-mean")
     attack = method.make(method.config.model_validate({"count": count})).named("trace-mean")
     return attack(case_of(speech, "work", range(len(texts))), torch.Generator()).tolist()
 
 
-def by_token(asked: Sequence[Asked]) -> list[float]:
+def by_token(texts: Sequence[WrittenText]) -> list[float]:
     """Return of each text whether the candidate's next token was refused first."""
-    return [float(own.first == own.token) for own in asked]
+    return [float(text.first == text.token) for text in texts]
 
 
-def line(start: tuple[str, str, str, str], asked: Sequence[Asked], scores: Sequence[float], is_planted: Any) -> Line:
+def line(
+    start: tuple[str, str, str, str], texts: Sequence[WrittenText], scores: Sequence[float], is_planted: Any
+) -> Line:
     """Return what the scores tell: exposure of both kinds of numbers, and AUC of persons by their true number."""
     draws = np.random.default_rng(0)
-    units = np.array([(own.secret, own.candidate) for own in asked])
+    units = np.array([(text.secret, text.candidate) for text in texts])
     shape = units.max(0) + 1
     totals, counts = np.zeros(shape), np.zeros(shape)
     np.add.at(totals, tuple(units.T), scores)
@@ -181,50 +185,50 @@ def measure() -> Iterator[Line]:
     setting = prepare(persons())
     speaker, secrets = setting.speaker, setting.material.secrets
     speaker = replace(speaker, limits=speaker.limits.model_copy(update={"max_new_tokens": 1}))
-    tokenizer, is_planted = speaker.tokenizer, np.array([own.is_planted for own in secrets])
+    tokenizer, is_planted = speaker.tokenizer, np.array([secret.is_planted for secret in secrets])
     yield _by_the_model(speaker, secrets, is_planted)
-    numbers = [tokenizer.decode(own.wholes[0][len(own.known) :]).strip(" .") for own in secrets]
+    numbers = [tokenizer.decode(secret.wholes[0][len(secret.known) :]).strip(" .") for secret in secrets]
     redactions: dict[str, Redaction] = {
         "digits": lambda _: OfText(regex(_NO_DIGIT), tokenizer),
         "list": lambda prompt: Listed(tokenizer.decode(prompt), numbers, tokenizer),
     }
     for name, redaction in redactions.items():
         for cap in _CAPS:
-            asked, start = ask(speaker, secrets, redaction, cap), (name, "none" if cap is None else str(cap))
-            yield line((*start, "", "the token refused first"), asked, by_token(asked), is_planted)
+            texts, start = ask(speaker, secrets, redaction, cap), (name, "none" if cap is None else str(cap))
+            yield line((*start, "", "the token refused first"), texts, by_token(texts), is_planted)
             for count in ("rejected", "calls"):
-                yield line((*start, "", count), asked, by_count(asked, count), is_planted)
+                yield line((*start, "", count), texts, by_count(texts, count), is_planted)
             if cap is None:
-                yield from _hidden(name, asked, is_planted)
+                yield from _hidden(name, texts, is_planted)
 
 
-def _by_the_model(speaker: Speaker, secrets: Sequence[Secret], is_planted: np.ndarray) -> Line:
+def _by_the_model(speaker: Speaker, secrets: Sequence[SecretAmongOthers], is_planted: np.ndarray) -> Line:
     """Return the control: how the model itself ranks the candidates."""
-    asked = [
-        Asked(number, candidate, 0, Generated(Trace(), "length"), None)
-        for number, own in enumerate(secrets)
-        for candidate in range(len(own.wholes))
+    texts = [
+        WrittenText(number, candidate, 0, Generated(Trace(), "length"), None)
+        for number, secret in enumerate(secrets)
+        for candidate in range(len(secret.wholes))
     ]
-    wholes = [whole for own in secrets for whole in own.wholes]
+    wholes = [whole for secret in secrets for whole in secret.wholes]
     scores = (-log_perplexities(speaker.model, wholes, speaker.tokenizer)).tolist()
-    return line(("", "", "", "the model itself (must succeed)"), asked, scores, is_planted)
+    return line(("", "", "", "the model itself (must succeed)"), texts, scores, is_planted)
 
 
-def _hidden(redaction: str, asked: Sequence[Asked], is_planted: np.ndarray) -> Iterator[Line]:
-    for told, (name, settings) in _HIDING.items():
+def _hidden(redaction: str, texts: Sequence[WrittenText], is_planted: np.ndarray) -> Iterator[Line]:
+    for words, (name, settings) in _HIDING.items():
         method = registry.get("component", name)
         mitigation = method.make(method.config.model_validate(settings)).named(name)
         assert isinstance(mitigation, Mitigation), "its hook says so"
-        shown = veil(mitigation, [own.text for own in asked], seeding.generator(0, f"mitigation {name}"))
-        hidden = [replace(own, text=text) for own, text in zip(asked, shown, strict=True)]
+        shown = veil(mitigation, [text.text for text in texts], seeding.generator(0, f"mitigation {name}"))
+        hidden = [replace(before, text=text) for before, text in zip(texts, shown, strict=True)]
         for count in ("rejected", "calls"):
-            yield line((redaction, "none", told, count), hidden, by_count(hidden, count), is_planted)
+            yield line((redaction, "none", words, count), hidden, by_count(hidden, count), is_planted)
 
 
 def as_json(rows: Sequence[Line]) -> str:
     """Return a list of all figures."""
     plain = [
-        {key: own.model_dump() if isinstance(own, Interval) else own for key, own in row._asdict().items()}
+        {key: value.model_dump() if isinstance(value, Interval) else value for key, value in row._asdict().items()}
         for row in rows
     ]
     return json.dumps(plain, indent=1)
@@ -243,9 +247,9 @@ def as_table(rows: Sequence[Line]) -> str:
         "trained on or not, AUC",
     )
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
-    for own in rows:
-        figures = [in_words(own.planted, 2), in_words(own.never, 2), f"{own.chance:.2f}", in_words(own.persons, 2)]
-        lines.append(f"| {' | '.join([*own[:4], *figures])} |")
+    for row in rows:
+        figures = [in_words(row.planted, 2), in_words(row.never, 2), f"{row.chance:.2f}", in_words(row.persons, 2)]
+        lines.append(f"| {' | '.join([*row[:4], *figures])} |")
     return "\n".join(lines)
 
 

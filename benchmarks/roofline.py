@@ -67,7 +67,7 @@ class Products(TorchDispatchMode):
         if count is not None:
             operations = float(count(*args, **(kwargs or {}), out_val=result))
             tensors = [leaf for leaf in tree_leaves((args, result)) if isinstance(leaf, Tensor)]
-            moved = sum(own.numel() * own.element_size() for own in tensors)
+            moved = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
             self.operations += operations
             self.seconds += max(operations / self._rates.operations, moved / self._rates.bytes)
         return result
@@ -96,7 +96,7 @@ def _of_iteration(setting: str, victims: Sequence[Victim], rates: Rates, iterati
     yield measured("products of an iteration of one victim", setting, [operations], "GFLOP", "")
     yield measured("their least time", setting, [least], "ms", "")
     yield measured("iteration of one victim", setting, times, "ms", "")
-    shares = [100.0 * least / own for own in times]
+    shares = [100.0 * least / seconds for seconds in times]
     yield measured("share of the roofline", setting, shares, "%", "", value=100.0 * least / statistics.median(times))
 
 
@@ -118,9 +118,9 @@ def _quickest(work: Callable[[], object], tries: int = 20) -> float:
 
 
 def _products(victims: Sequence[Victim], rates: Rates, iterations: int) -> Products:
-    with Products(rates) as found:
+    with Products(rates) as products:
         _attack(victims, iterations, lambda _step: None)
-    return found
+    return products
 
 
 def _seconds_an_iteration(victims: Sequence[Victim], iterations: int) -> float:

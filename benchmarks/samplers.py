@@ -50,8 +50,8 @@ class Line(NamedTuple):
 
 def candidates() -> list[tuple[float, float]]:
     """Return (bottom, top) of every ramp, of the reversed one, and of constants."""
-    ramps = [(own, 1.0) for own in GRID]
-    return [*ramps, (1.0, 0.8), *((own, own) for own in GRID[-2:])]
+    ramps = [(ramp, 1.0) for ramp in GRID]
+    return [*ramps, (1.0, 0.8), *((ramp, ramp) for ramp in GRID[-2:])]
 
 
 def settings_of(solver: str, evaluations: int, rho: tuple[float, float] | None = None) -> dict[str, Any]:
@@ -69,10 +69,10 @@ class Judge:
         count: samples of a distance.
     """
 
-    def __init__(self, own: Denoiser, features: Mapping[str, Features], count: int) -> None:
-        self.own, self.features, self.count = own, features, count
+    def __init__(self, denoiser: Denoiser, features: Mapping[str, Features], count: int) -> None:
+        self.denoiser, self.features, self.count = denoiser, features, count
         self._chosen_by = next(iter(features.values()))
-        train, test = own.data.train.inputs, _spread(own.data.test.inputs, _AGAINST)
+        train, test = denoiser.data.train.inputs, _spread(denoiser.data.test.inputs, _AGAINST)
         self._training = self._chosen_by(_spread(train, _AGAINST))
         self._tests = {name: kind(test) for name, kind in features.items()}
 
@@ -80,9 +80,11 @@ class Judge:
         """Return the bottom and top of the ramp whose samples are nearest to training images."""
         scores = {}
         for rho in candidates():
-            found = self._chosen_by(self.draw("skip-tuning", settings_of(solver, evaluations, rho), count, 1000))
-            scores[rho] = sample_distance(found, self._training)
-        return min(scores, key=lambda own: scores[own])
+            features_of_samples = self._chosen_by(
+                self.draw("skip-tuning", settings_of(solver, evaluations, rho), count, 1000)
+            )
+            scores[rho] = sample_distance(features_of_samples, self._training)
+        return min(scores, key=lambda score: scores[score])
 
     def line(self, solver: str, evaluations: int, rho: tuple[float, float] | None, seeds: int) -> Line:
         """Measure a solver on fresh noise, with weaker skips where rho is given."""
@@ -90,21 +92,21 @@ class Judge:
         sampler = solver if rho is None else "skip-tuning"
         distances: dict[str, list[float]] = {name: [] for name in self.features}
         begin = time.process_time()
-        drawn = [self.draw(sampler, settings, self.count, seed) for seed in range(seeds)]
+        of_seeds = [self.draw(sampler, settings, self.count, seed) for seed in range(seeds)]
         seconds = time.process_time() - begin
-        for images in drawn:
+        for images in of_seeds:
             for name, kind in self.features.items():
                 distances[name].append(sample_distance(kind(images), self._tests[name]))
-        told = "" if rho is None else f"{rho[0]:g} to {rho[1]:g}"
-        return Line(f"{sampler}, {solver}" if rho else solver, evaluations, told, distances, seconds)
+        ramps = "" if rho is None else f"{rho[0]:g} to {rho[1]:g}"
+        return Line(f"{sampler}, {solver}" if rho else solver, evaluations, ramps, distances, seconds)
 
     def draw(self, sampler: str, settings: Mapping[str, Any], count: int, seed: int) -> Tensor:
         """Return samples."""
-        return draw(self.own.model, sampler, settings, self.own.data.spec, count, seed)
+        return draw(self.denoiser.model, sampler, settings, self.denoiser.data.spec, count, seed)
 
     def floor(self) -> dict[str, float]:
         """Return the distance of as many training images, which no sampler has to beat."""
-        images = _spread(self.own.data.train.inputs, self.count)
+        images = _spread(self.denoiser.data.train.inputs, self.count)
         return {name: sample_distance(kind(images), self._tests[name]) for name, kind in self.features.items()}
 
 
@@ -119,17 +121,19 @@ def solvers_of(evaluations: int) -> tuple[str, ...]:
 
 
 @torch.no_grad()
-def losses(own: Denoiser, features: Features, rho: float, count: int) -> list[tuple[float, float, float]]:
+def losses(denoiser: Denoiser, features: Features, rho: float, count: int) -> list[tuple[float, float, float]]:
     """Return level and mean squared error of pixels and features of denoised test images, with skips times rho."""
-    images = own.data.test.inputs[:count]
-    truth, found = features(images), []
+    images = denoiser.data.test.inputs[:count]
+    truth, of_levels = features(images), []
     for level in LEVELS:
         noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(1))
-        with scaled_skips(own.model, lambda _number, _count: rho):
-            answer = own.model(images + level * noise, torch.full((len(images),), level), own.data.test.labels[:count])
+        with scaled_skips(denoiser.model, lambda _number, _count: rho):
+            answer = denoiser.model(
+                images + level * noise, torch.full((len(images),), level), denoiser.data.test.labels[:count]
+            )
         pixels = float((answer - images).square().mean())
-        found.append((level, pixels, float((features(answer) - truth).square().mean())))
-    return found
+        of_levels.append((level, pixels, float((features(answer) - truth).square().mean())))
+    return of_levels
 
 
 def interval(values: Sequence[float]) -> str:
@@ -152,19 +156,22 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=REPORTED_ON, help="samples of a distance")
     parser.add_argument("--seeds", type=int, default=SEEDS)
     chosen = parser.parse_args()
-    own = trained(chosen.model)
-    features = {"own classifier": classifier_features(own.data, chosen.model)}
+    denoiser = trained(chosen.model)
+    features = {"own classifier": classifier_features(denoiser.data, chosen.model)}
     if chosen.losses:
-        _print_losses(own, features["own classifier"])
+        _print_losses(denoiser, features["own classifier"])
         return
     if chosen.pictures:
-        _draw_pictures(own, chosen.model, chosen.pictures)
+        _draw_pictures(denoiser, chosen.model, chosen.pictures)
         return
-    wide = efficientnet_features(own.data.spec)
+    wide = efficientnet_features(denoiser.data.spec)
     others: dict[str, Features] = {"EfficientNet-Lite0": wide} if wide else {}
-    is_coloured = own.data.spec.shape[0] == _COLOURS
-    judge = Judge(own, {**others, **features} if is_coloured else {**features, **others}, chosen.count)
-    print(f"{len(skips_of(own.model))} skips; n = {chosen.count} samples, {chosen.seeds} seeds; floor {judge.floor()}")
+    is_coloured = denoiser.data.spec.shape[0] == _COLOURS
+    judge = Judge(denoiser, {**others, **features} if is_coloured else {**features, **others}, chosen.count)
+    print(
+        f"{len(skips_of(denoiser.model))} skips; n = {chosen.count} samples, {chosen.seeds} seeds; "
+        f"floor {judge.floor()}"
+    )
     print(f"| evaluations | sampler | rho | {' | '.join(judge.features)} | processor seconds |")
     print("|---|---|---|" + "---|" * (len(judge.features) + 1))
     for count in chosen.evaluations:
@@ -175,27 +182,27 @@ def main() -> None:
                 print(f"| {count} | {line.sampler} | {line.rho} | {cells} | {line.seconds:.0f} |", flush=True)
 
 
-def _print_losses(own: Denoiser, features: Features) -> None:
+def _print_losses(denoiser: Denoiser, features: Features) -> None:
     print("| rho | level | pixels | over rho = 1 | features | over rho = 1 |")
     print("|---|---|---|---|---|---|")
-    plain = losses(own, features, 1.0, _TESTED)
+    plain = losses(denoiser, features, 1.0, _TESTED)
     for rho in (0.9, 0.8, 0.6):
-        for (level, pixels, far), (_, was, before) in zip(losses(own, features, rho, _TESTED), plain, strict=True):
+        for (level, pixels, far), (_, was, before) in zip(losses(denoiser, features, rho, _TESTED), plain, strict=True):
             print(f"| {rho} | {level} | {pixels:.4f} | {pixels / was:.3f} | {far:.4f} | {far / before:.3f} |")
 
 
-def _draw_pictures(own: Denoiser, name: str, folder: Path) -> None:
-    judge = Judge(own, {"pixels": lambda images: images.flatten(1)}, 20)
+def _draw_pictures(denoiser: Denoiser, name: str, folder: Path) -> None:
+    judge = Judge(denoiser, {"pixels": lambda images: images.flatten(1)}, 20)
     for count in (9, 19):
         rows = [
             judge.draw("euler", settings_of("euler", count), 20, 0),
             judge.draw("heun", settings_of("heun", count), 20, 0),
             judge.draw("skip-tuning", settings_of("euler", count, (0.8, 1.0)), 20, 0),
         ]
-        save_pictures(rows, own.data.spec, folder / f"{name}-{count}.png")
-    samples, train = judge.draw("heun", settings_of("heun", 39), 20, 0), own.data.train.inputs
+        save_pictures(rows, denoiser.data.spec, folder / f"{name}-{count}.png")
+    samples, train = judge.draw("heun", settings_of("heun", 39), 20, 0), denoiser.data.train.inputs
     near = torch.cdist(samples.flatten(1), train.flatten(1)).argmin(1)
-    save_pictures([samples, train[near]], own.data.spec, folder / f"{name}-nearest.png")
+    save_pictures([samples, train[near]], denoiser.data.spec, folder / f"{name}-nearest.png")
 
 
 if __name__ == "__main__":

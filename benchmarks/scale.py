@@ -102,11 +102,11 @@ class Price:
 
 def price(plan: Plan, laws: Laws, cluster: Cluster) -> Price:
     """Return what a plan costs. As many clients train at a time as there are cores, and memory for their models."""
-    size, asked = plan.parameters, plan.cohort * plan.rounds
+    size, updates = plan.parameters, plan.cohort * plan.rounds
     client_mb = laws.step_mb.at(size)
     a_machine = min(cluster.cores, math.floor(_GIB * cluster.gib / client_mb))
     at_once = int(min(plan.cohort, cluster.machines * a_machine))
-    both_ways = 2.0 * laws.sent_bytes.at(size) * asked
+    both_ways = 2.0 * laws.sent_bytes.at(size) * updates
     waves = math.ceil(plan.cohort / at_once) if at_once else math.inf
     return Price(
         at_once=at_once,
@@ -114,7 +114,7 @@ def price(plan: Plan, laws: Laws, cluster: Cluster) -> Price:
         server_gib=laws.server_mb.at(size) / _GIB,
         terabytes=both_ways / 1e12,
         client_hours=waves * plan.rounds * plan.steps * laws.step_seconds.at(size) / 3600,
-        server_hours=asked * laws.update_seconds.at(size) / 3600,
+        server_hours=updates * laws.update_seconds.at(size) / 3600,
         link_hours=8.0 * both_ways / (cluster.gigabits * 1e9) / 3600,
     )
 
@@ -146,25 +146,27 @@ def measure(full: bool) -> list[Row]:
     return rows
 
 
-def _held(what: str, found: Sequence[dict[str, float]], size: str, cost: str, unit: str, rows: list[Row]) -> Line:
+def _held(
+    what: str, measurements: Sequence[dict[str, float]], size: str, cost: str, unit: str, rows: list[Row]
+) -> Line:
     """Return the line through all decades; add what it costs at each, and how far the line without the last is off."""
-    sizes, costs = [one[size] for one in found], [one[cost] for one in found]
-    rows += [measured(what, f"{at:.3g} {size}", [own], unit, "") for at, own in zip(sizes, costs, strict=True)]
+    sizes, costs = [one[size] for one in measurements], [one[cost] for one in measurements]
+    rows += [measured(what, f"{at:.3g} {size}", [figure], unit, "") for at, figure in zip(sizes, costs, strict=True)]
     error = 100.0 * (fit(sizes[:-1], costs[:-1]).at(sizes[-1]) / costs[-1] - 1.0)
     rows.append(measured(f"{what}: error one decade further", f"{sizes[-1]:.3g} {size}", [error], "%", ""))
     return fit(sizes, costs)
 
 
-def _priced(name: str, found: Price) -> list[Row]:
+def _priced(name: str, costs_of_plan: Price) -> list[Row]:
     figures = (
-        ("clients at a time", found.at_once, "clients"),
-        ("memory of a client", found.client_gib, "GiB"),
-        ("memory of the server", found.server_gib, "GiB"),
-        ("traffic both ways", found.terabytes, "TB"),
-        ("hours of clients", found.client_hours, "h"),
-        ("hours of the server's sums", found.server_hours, "h"),
-        ("hours of the server's link", found.link_hours, "h"),
-        ("hours if nothing overlaps", found.hours, "h"),
+        ("clients at a time", costs_of_plan.at_once, "clients"),
+        ("memory of a client", costs_of_plan.client_gib, "GiB"),
+        ("memory of the server", costs_of_plan.server_gib, "GiB"),
+        ("traffic both ways", costs_of_plan.terabytes, "TB"),
+        ("hours of clients", costs_of_plan.client_hours, "h"),
+        ("hours of the server's sums", costs_of_plan.server_hours, "h"),
+        ("hours of the server's link", costs_of_plan.link_hours, "h"),
+        ("hours if nothing overlaps", costs_of_plan.hours, "h"),
     )
     return [measured(f"priced: {what}", name, [float(value)], unit, "") for what, value, unit in figures]
 

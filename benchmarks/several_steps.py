@@ -96,7 +96,7 @@ CASES = (
 
 def measure(full: bool, only: str = "") -> list[Row]:
     """Return the rows of the short or the long version, for settings that contain a text."""
-    cases = [own for own in CASES if only in own.setting]
+    cases = [case for case in CASES if only in case.setting]
     return as_they_come(row for case in cases for row in _rows(case, _ALL if full else _FEW))
 
 
@@ -116,8 +116,8 @@ def _attacked(case: Case, victims: int) -> Iterator[tuple[float, float, float]]:
     """Yield the share of images that came back, whether they explain the update, and the seconds, of each victim."""
     world = shared(parse(_tables(case), "benchmark").model_dump_json())
     if case.model is SMOOTH:
-        own = [case.batch_size * client + torch.arange(case.batch_size) for client in range(victims)]
-        world = replace(world, data=replace(world.data, shares=own))
+        client_shares = [case.batch_size * client + torch.arange(case.batch_size) for client in range(victims)]
+        world = replace(world, data=replace(world.data, shares=client_shares))
     received, method = world.models.first_weights, registry.get("attack", case.attack)
     for client in range(min(victims, world.scenario.federation.clients)):
         update, truth = local_training(world, received, 1, client)
@@ -127,9 +127,9 @@ def _attacked(case: Case, victims: int) -> Iterator[tuple[float, float, float]]:
         seconds = time.process_time() - begin
         scale = torch.tensor(world.data.dataset.spec.std, dtype=torch.float64)[:, None, None]
         true = (scale * torch.cat([batch.inputs for batch in truth.batches])).flatten(1)
-        found = (scale * guess.inputs).flatten(1)
-        near = torch.cdist(true, found) / true.shape[1] ** 0.5 < _RIGHT
-        share = float(near.any(1).double().mean()) if len(found) else 0.0
+        guesses = (scale * guess.inputs).flatten(1)
+        near = torch.cdist(true, guesses) / true.shape[1] ** 0.5 < _RIGHT
+        share = float(near.any(1).double().mean()) if len(guesses) else 0.0
         yield share, float(guess.is_exact), seconds
 
 

@@ -72,8 +72,8 @@ def derivative(world: World) -> tuple[Tensor, Tensor]:
     parameters = {name: p.detach() for name, p in model.named_parameters()}
 
     def gradient(pixels: Tensor) -> Tensor:
-        def loss(own: dict[str, Tensor]) -> Tensor:
-            outputs = torch.func.functional_call(model, own, pixels / std.view(-1, 1, 1) + offset)
+        def loss(weights: dict[str, Tensor]) -> Tensor:
+            outputs = torch.func.functional_call(model, weights, pixels / std.view(-1, 1, 1) + offset)
             return torch.nn.functional.cross_entropy(outputs, batch.labels)
 
         return torch.cat([one.flatten() for one in torch.func.grad(loss)(parameters).values()])
@@ -81,9 +81,9 @@ def derivative(world: World) -> tuple[Tensor, Tensor]:
     pixels = batch.inputs.double() * std.view(-1, 1, 1)
     offset = batch.inputs.double() - pixels / std.view(-1, 1, 1)
     whole = torch.func.jacrev(gradient)(pixels).flatten(1)
-    found = whole.detach(), gradient(pixels).detach()
+    derivatives = whole.detach(), gradient(pixels).detach()
     model.float()
-    return found
+    return derivatives
 
 
 def errors(jacobian: Tensor, gradient: Tensor, sizes: list[int], share: float) -> dict[str, float]:
@@ -106,12 +106,12 @@ def errors(jacobian: Tensor, gradient: Tensor, sizes: list[int], share: float) -
     unaware = _PRIOR * bias.square().sum() + level * (naive @ jacobian).square().sum()
     # With covariance level J J' + floor, J' S^-1 J = (level + (J' F^-1 J)^-1)^-1, F the floor.
     exact = jacobian / floor.sqrt()[:, None]
-    told = torch.linalg.pinv(exact.T @ exact, hermitian=True) + level * torch.eye(inputs, dtype=torch.float64)
+    precision = torch.linalg.pinv(exact.T @ exact, hermitian=True) + level * torch.eye(inputs, dtype=torch.float64)
     return {
         "none": _mean(torch.linalg.inv(exact.T @ exact + prior)),
         "every entry": _mean(torch.linalg.inv(whitened.T @ whitened + prior)),
         "shaped, taken for independent": float(unaware) / inputs,
-        "shaped": _mean(torch.linalg.inv(torch.linalg.inv(told) + prior)),
+        "shaped": _mean(torch.linalg.inv(torch.linalg.inv(precision) + prior)),
     }
 
 
@@ -128,10 +128,10 @@ def matched(kind: str, share: float, seed: int, iterations: int) -> float:
     method = registry.get("attack", "inverting-gradients")
     attack = method.make(method.config.model_validate({"max_iterations": iterations}))
     seen = observe(victim, ("labels", "batch-size", "input-statistics"))
-    found = search(Here(attack), [seen], [seeding.generator(seed, "attack")])
-    if isinstance(found, str):
-        raise RuntimeError(found)
-    return float(score(victim, found[0])[0].scores[0].values["psnr"] or 0.0)
+    guesses = search(Here(attack), [seen], [seeding.generator(seed, "attack")])
+    if isinstance(guesses, str):
+        raise RuntimeError(guesses)
+    return float(score(victim, guesses[0])[0].scores[0].values["psnr"] or 0.0)
 
 
 def accuracy(kind: str, share: float, seed: int) -> float:
@@ -146,13 +146,13 @@ def measure(full: bool) -> list[Row]:
     seeds, iterations = range(6 if full else 3), 300
     rows: list[Row] = []
     for share in (0.03, 0.1, 0.3, 1.0):
-        told: dict[str, list[float]] = {}
+        by_name: dict[str, list[float]] = {}
         for seed in seeds:
             world = world_of("none", 0.0, seed, 1)
             sizes = [p.numel() for p in world.models.parameters.values()]
             for name, error in errors(*derivative(world), sizes, share).items():
-                told.setdefault(name, []).append(-10.0 * float(torch.tensor(error).log10()))
-        for name, values in told.items():
+                by_name.setdefault(name, []).append(-10.0 * float(torch.tensor(error).log10()))
+        for name, values in by_name.items():
             if name != "none" or share == 0.03:  # noqa: PLR2004 - the control does not depend on the share
                 rows.append(with_interval("ideal attacker", f"{name}, {share:g} of the norm", values, "dB"))
         for kind in _KINDS[1:] if share > 0.03 else _KINDS:  # noqa: PLR2004

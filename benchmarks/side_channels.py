@@ -32,9 +32,9 @@ from fedsim.record import Finding  # noqa: E402
 from fedsim.scenario import Generation, Scenario, load, parse  # noqa: E402
 from fedsim.scenario.reading import read_settings  # noqa: E402
 from fedsim.scenario.world import share, shared  # noqa: E402
-from fedsim.threat.side_channels import Asked, Judging  # noqa: E402
-from fedsim.threat.speaking import Material, Question, Speaker, study  # noqa: E402
-from fedsim.threat.spoken import asked_of, material_of, speaker_of  # noqa: E402
+from fedsim.threat.side_channels import Judging, TraceInquiry  # noqa: E402
+from fedsim.threat.trace_study import Material, Speaker, TraceQuestion, study  # noqa: E402
+from fedsim.threat.written_texts import inquiries_of, material_of, speaker_of  # noqa: E402
 
 _ROOT = Path(__file__).parent.parent
 _SCENARIO = _ROOT / "scenarios" / "60_decoder_side_channels.toml"
@@ -45,7 +45,7 @@ _PROTOCOL = {"prompts": 50, "repeats": 30}
 _ABOUT_PROMPTS = [
     {"name": name, "view": view} for name in ("trace-forest", "trace-figures") for view in ("counts", "work")
 ]
-_ASKED: dict[str, dict[str, Any]] = {  # what they do without says nothing
+_ALWAYS: dict[str, dict[str, Any]] = {  # what they do without says nothing
     "awrs": {"regex": "[^0-9]{400}", "ends": "whole"}
 }
 _TRAINED: dict[str, dict[str, Any]] = {  # the clients' component that trains parts of a decoder
@@ -98,7 +98,7 @@ class Setting:
 
     speaker: Speaker
     material: Material
-    asked: list[tuple[Question, Asked]]
+    inquiries: list[tuple[TraceQuestion, TraceInquiry]]
     judging: Judging
 
 
@@ -122,7 +122,7 @@ def prepare(scenario: Scenario) -> Setting:
     world = shared(text)
     journal = train(text, lambda _round: None)
     speaker = speaker_of(world, journal.weights)
-    return Setting(speaker, material_of(world, journal), asked_of(world), Judging(scenario.seed))
+    return Setting(speaker, material_of(world, journal), inquiries_of(world), Judging(scenario.seed))
 
 
 def scenario(full: bool, protocol: bool = False, components: Sequence[dict[str, Any]] = ()) -> Scenario:
@@ -154,75 +154,77 @@ def decoders(
         fields = method.config.model_fields
         given = {key: field.examples[0] for key, field in fields.items() if field.is_required() and field.examples}
         given |= {"temperature": temperature} if "temperature" in fields else {}
-        given |= _ASKED.get(name, {})
-        chosen = [own.removeprefix(f"{name}.") for own in settings if own.startswith(f"{name}.")]
+        given |= _ALWAYS.get(name, {})
+        chosen = [setting.removeprefix(f"{name}.") for setting in settings if setting.startswith(f"{name}.")]
         changed = read_settings(method, chosen).model_dump(exclude_unset=True) if chosen else {}
         yield method.make(method.config.model_validate(given | changed)).named(name)
 
 
-def arms(full: bool, protocol: bool, asked: Iterable[Decoder[Any, Any]]) -> Iterator[Arm]:
+def arms(full: bool, protocol: bool, writers: Iterable[Decoder[Any, Any]]) -> Iterator[Arm]:
     """Yield these decoders, and once more with what clients trained those whose parts they can train."""
     setting = prepare(scenario(full, protocol))
-    for decoder in asked:
-        told = _told(decoder.config.model_dump(exclude_unset=True))
-        yield Arm(decoder.name, told, decoder, setting)
-        if own := _TRAINED.get(decoder.name):
-            trained = prepare(scenario(full, protocol, [own]))
-            yield Arm(f"{decoder.name}, trained", f"{told}; clients: {_told(own)}", decoder, trained)
+    for decoder in writers:
+        words = _in_words(decoder.config.model_dump(exclude_unset=True))
+        yield Arm(decoder.name, words, decoder, setting)
+        if component := _TRAINED.get(decoder.name):
+            trained = prepare(scenario(full, protocol, [component]))
+            yield Arm(f"{decoder.name}, trained", f"{words}; clients: {_in_words(component)}", decoder, trained)
 
 
 def lines(arm: Arm) -> list[Line]:
     """Return all findings about one decoder, or the line that says why it does not run here."""
-    own = arm.setting
+    setting = arm.setting
     try:
-        done = study(arm.speaker, own.material, own.asked, own.judging)
+        done = study(arm.speaker, setting.material, setting.inquiries, setting.judging)
     except FedsimError as error:
         return [Line(arm.name, arm.settings, why=reason(error))]
     different = {id(speech.texts): speech.texts for speech in done.speeches}.values()  # prompt and bits share theirs
-    paces = [sum(own.trace.tokens) / len(own.trace.tokens) for texts in different for own in texts if own.trace.tokens]
+    paces = [
+        sum(text.trace.tokens) / len(text.trace.tokens) for texts in different for text in texts if text.trace.tokens
+    ]
     pace = statistics.fmean(paces) if paces else 0.0
     return [_line(arm.name, arm.settings, pace, finding) for finding in done.findings]
 
 
-def _told(settings: dict[str, Any]) -> str:
+def _in_words(settings: dict[str, Any]) -> str:
     return ", ".join(f"{key} {value}" for key, value in settings.items())
 
 
-def _line(name: str, settings: str, pace: float, own: Finding) -> Line:
-    found = own.value
+def _line(name: str, settings: str, pace: float, finding: Finding) -> Line:
+    interval = finding.value
     return Line(
         decoder=name,
         settings=settings,
         tokens_a_step=pace,
-        question=str(own.about["question"]),
-        attack=own.label,
-        view=str(own.about["view"]),
-        role=own.role,
-        figure=own.metric,
-        value=found and found.value,
-        low=found and found.low,
-        high=found and found.high,
-        n=found.n if found else 0,
-        chance=own.chance,
-        p=own.p,
-        longer=_value(own, "times_the_steps"),
-        larger=_value(own, "times_the_tokens"),
-        why=own.failure or "",
+        question=str(finding.about["question"]),
+        attack=finding.label,
+        view=str(finding.about["view"]),
+        role=finding.role,
+        figure=finding.metric,
+        value=interval and interval.value,
+        low=interval and interval.low,
+        high=interval and interval.high,
+        n=interval.n if interval else 0,
+        chance=finding.chance,
+        p=finding.p,
+        longer=_value(finding, "times_the_steps"),
+        larger=_value(finding, "times_the_tokens"),
+        why=finding.failure or "",
     )
 
 
-def _value(own: Finding, name: str) -> float | None:
-    return own.more[name].value if name in own.more else None
+def _value(finding: Finding, name: str) -> float | None:
+    return finding.more[name].value if name in finding.more else None
 
 
 def as_table(rows: Sequence[Line]) -> str:
     """Return Markdown: what was found of every decoder in one table, then a table a question with all controls."""
     parts = [_overview(rows)]
     for question, title in _QUESTIONS.items():
-        own = [row for row in rows if row.question == question]
-        if own:
+        of_question = [row for row in rows if row.question == question]
+        if of_question:
             head = "| decoder | attack | view | figure | found | interval | chance | p | n | costs |"
-            body = "\n".join(map(_cells, own))
+            body = "\n".join(map(_cells, of_question))
             parts.append(f"## {title}\n\n{head}\n|---|---|---|---|---|---|---|---|---|---|\n{body}")
     return "\n\n".join(parts)
 
@@ -234,15 +236,15 @@ def _overview(rows: Sequence[Line]) -> str:
     chances = {(row.question, row.attack): row for row in shown if row.question != "bits"}
     head = ["decoder", "settings", "tokens a step", *(f"{question}: {attack}" for question, attack in columns)]
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
-    at_chance = [_number(own, own.chance) if (own := chances.get(key)) else "" for key in columns]
+    at_chance = [_number(line, line.chance) if (line := chances.get(key)) else "" for key in columns]
     lines.append(f"| (chance) | | | {' | '.join(at_chance)} |")
-    for own in {row.decoder: row for row in rows}.values():
-        if not own.question:
-            lines.append(f"| {own.decoder} | {_settings(own)} | does not run here: {own.why} |{' |' * len(columns)}")
+    for line in {row.decoder: row for row in rows}.values():
+        if not line.question:
+            lines.append(f"| {line.decoder} | {_settings(line)} | does not run here: {line.why} |{' |' * len(columns)}")
             continue
-        found = {(row.question, row.attack): row for row in shown if row.decoder == own.decoder}
-        cells = [_short(one) if (one := found.get(key)) else "" for key in columns]
-        lines.append(f"| {own.decoder} | {_settings(own)} | {own.tokens_a_step:.2f} | {' | '.join(cells)} |")
+        by_attack = {(row.question, row.attack): row for row in shown if row.decoder == line.decoder}
+        cells = [_short(one) if (one := by_attack.get(key)) else "" for key in columns]
+        lines.append(f"| {line.decoder} | {_settings(line)} | {line.tokens_a_step:.2f} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -252,11 +254,11 @@ def as_protocol(rows: Sequence[Line]) -> str:
     heads = [f"{'bits, ' * (question == 'bits')}{_VIEWS[view]}" for question, view in columns]
     lines = [f"| decoder | settings | {' | '.join(heads)} |", f"|{'---|' * (2 + len(heads))}"]
     for name in dict.fromkeys(row.decoder for row in rows):
-        own = [row for row in rows if row.decoder == name]
-        by_attack = [row for row in own if row.attack.startswith("trace-") and row.role != "chance"]
-        found = {(row.question, row.view): _brief(row) for row in by_attack}
-        cells = [found.get(column, own[0].why) for column in columns]
-        lines.append(f"| {name} | {_settings(own[0])} | {' | '.join(cells)} |")
+        of_name = [row for row in rows if row.decoder == name]
+        by_attack = [row for row in of_name if row.attack.startswith("trace-") and row.role != "chance"]
+        by_view = {(row.question, row.view): _brief(row) for row in by_attack}
+        cells = [by_view.get(column, of_name[0].why) for column in columns]
+        lines.append(f"| {name} | {_settings(of_name[0])} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -300,17 +302,17 @@ def _bounds(row: Line) -> str:
     return f"{_number(row, row.low)} to {_number(row, row.high)}" if row.low is not None else "n too small"
 
 
-def as_page(rows: Sequence[Line], own: Scenario, options: str) -> str:
+def as_page(rows: Sequence[Line], shown_scenario: Scenario, options: str) -> str:
     """Return the page of documentation."""
-    asked = Generation.model_validate(own.questions["generation"].settings)
+    table = Generation.model_validate(shown_scenario.questions["generation"].settings)
     head = _HEAD.format(
         options=options,
         day=f"{datetime.now(UTC):%d %B %Y}",
         temperature=_TEMPERATURE,
-        prompts=asked.prompts.count,
-        repeats=asked.repeats,
-        candidates=asked.candidates,
-        others=asked.others,
+        prompts=table.prompts.count,
+        repeats=table.repeats,
+        candidates=table.candidates,
+        others=table.others,
     )
     return f"{head}\n{as_table(rows)}\n"
 
@@ -330,8 +332,8 @@ def main() -> None:
     chosen = parser.parse_args()
     if chosen.page and (chosen.protocol or chosen.temperature != _TEMPERATURE):
         parser.error(f"--page is for all questions, at temperature {_TEMPERATURE:g}")
-    asked = decoders(chosen.decoder, chosen.set, chosen.temperature)
-    rows = [row for arm in arms(chosen.full, chosen.protocol, asked) for row in lines(arm)]
+    chosen_decoders = decoders(chosen.decoder, chosen.set, chosen.temperature)
+    rows = [row for arm in arms(chosen.full, chosen.protocol, chosen_decoders) for row in lines(arm)]
     if chosen.page:
         options = " --full" if chosen.full else ""
         _PAGE.write_text(as_page(rows, scenario(chosen.full), f"{options} --page"), encoding="utf-8")

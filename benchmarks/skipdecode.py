@@ -30,7 +30,7 @@ from benchmarks._rows import Row, main, measured, with_interval  # noqa: E402
 from benchmarks.adapters import outside, span, vocabulary_of  # noqa: E402
 from benchmarks.decoders import likelihood, timed, written_in_turn  # noqa: E402
 from benchmarks.early_exits import plain  # noqa: E402
-from fedsim.components.decoder._schedule import Schedule  # noqa: E402
+from fedsim.components.decoder._schedule import LayerSchedule  # noqa: E402
 from fedsim.components.decoder.greedy import Greedy, GreedyConfig  # noqa: E402
 from fedsim.components.decoder.skipdecode import SkipDecode, SkipDecodeConfig  # noqa: E402
 from fedsim.components.layer.skipdecode_training import SkipDecodeTraining, SkipDecodeTrainingConfig  # noqa: E402
@@ -49,7 +49,7 @@ BLOCKS = (1, 3)
 Prepare = Callable[[nn.Module], nn.Module]
 
 
-class _FromBelow(Schedule):
+class _FromBelow(LayerSchedule):
     """The same numbers of layers, from below: what early termination runs."""
 
     def layers(self, number: int) -> tuple[int, ...]:
@@ -57,7 +57,7 @@ class _FromBelow(Schedule):
 
 
 class _EarlyTermination(SkipDecodeTrainingConfig):
-    def schedule(self, depth: int) -> Schedule:
+    def schedule(self, depth: int) -> LayerSchedule:
         return _FromBelow(*astuple(super().schedule(depth)))
 
 
@@ -95,11 +95,11 @@ def compared() -> Iterator[Row]:
     for learned in WAYS:
         for tested in dict.fromkeys(("all", learned)) if learned != "all" else WAYS:
             writer = load_writer(str(trained(learned)))
-            found = losses(WAYS[tested](writer.model), news.windows(writer))
-            best = best or found
+            of_way = losses(WAYS[tested](writer.model), news.windows(writer))
+            best = best or of_way
             setting = f"trained with {learned}"
-            yield with_interval(f"loss of {tested}", setting, found, "nats a token")
-            above = [own - least for own, least in zip(found, best, strict=True)]
+            yield with_interval(f"loss of {tested}", setting, of_way, "nats a token")
+            above = [loss - least for loss, least in zip(of_way, best, strict=True)]
             yield with_interval(f"loss of {tested} - of all, trained with all", setting, above, "nats a token")
 
 
@@ -114,16 +114,16 @@ def measure(full: bool) -> list[Row]:
 
 def speeds(writer: Writer, judge: Writer, prompts: list[list[int]]) -> Iterator[Row]:
     """Yield what the decoder gains with the model that was trained for it, and how likely its texts are elsewhere."""
-    own = SkipDecode(SkipDecodeConfig(speed_up=SPEED_UP, expected=EXPECTED))
-    ways: list[tuple[Writer, Decoder[Any, Any]]] = [(judge, Greedy(GreedyConfig())), (writer, own)]
+    skip_decode = SkipDecode(SkipDecodeConfig(speed_up=SPEED_UP, expected=EXPECTED))
+    ways: list[tuple[Writer, Decoder[Any, Any]]] = [(judge, Greedy(GreedyConfig())), (writer, skip_decode)]
     timed(*ways[1], prompts[0], EXPECTED)
-    greedy, found = written_in_turn(ways, prompts, EXPECTED)
-    gain = [base.seconds / each.seconds for base, each in zip(greedy, found, strict=True)]
-    passes = [len(each.text.tokens) / writer.passes(each.text.trace) for each in found]
-    layers = [statistics.fmean(each.text.trace.series()["layers"][1:]) for each in found]
+    greedy, timed_texts = written_in_turn(ways, prompts, EXPECTED)
+    gain = [base.seconds / each.seconds for base, each in zip(greedy, timed_texts, strict=True)]
+    passes = [len(each.text.tokens) / writer.passes(each.text.trace) for each in timed_texts]
+    layers = [statistics.fmean(each.text.trace.series()["layers"][1:]) for each in timed_texts]
     worse = [
         likelihood(judge, prompt, each.text) - likelihood(judge, prompt, base.text)
-        for prompt, each, base in zip(prompts, found, greedy, strict=True)
+        for prompt, each, base in zip(prompts, timed_texts, greedy, strict=True)
     ]
     yield measured("skipdecode / greedy of the plain model: tokens a second", "", gain, "times", "")
     yield measured("skipdecode: tokens a full forward pass, the prompt's among them", "", passes, "tokens", "")
@@ -135,35 +135,39 @@ def leaks() -> Iterator[Row]:
     """Yield what the attentions of the second block and of the last one tell, place by place."""
     method, source = registry.get("model", "tiny-llama"), registry.get("dataset", "lee-news")
     data = source.make(source.config.model_validate({"length": SENTENCE}))
-    whole = [own for own in range(len(data.train)) if (data.train.labels[own] != IGNORED).all()][:VICTIMS]
+    whole = [number for number in range(len(data.train)) if (data.train.labels[number] != IGNORED).all()][:VICTIMS]
     config = SkipDecodeTrainingConfig(prompt=GIVEN, expected=SENTENCE - GIVEN)
     for label, schedule in (("all layers", None), ("skipdecode", config.schedule(4))):
         with seeding.isolate_randomness(0):
             model = method.make(method.config.model_validate({"blocks": 4}), data.spec)
             if schedule is not None:
                 model = SkipDecodeTraining(config).prepare(model, torch.Generator())
-            told = [_told(model, data.train.inputs[own], data.train.labels[own], schedule) for own in whole]
+            shares_of_texts = [
+                _told_shares(model, data.train.inputs[number], data.train.labels[number], schedule) for number in whole
+            ]
         for block in BLOCKS:
             for part, places in (("prompt", range(GIVEN)), ("rest", range(GIVEN, SENTENCE))):
-                shares = [statistics.fmean(own[block][place] for place in places) for own in told]
+                shares = [statistics.fmean(of_text[block][place] for place in places) for of_text in shares_of_texts]
                 yield with_interval(f"told by block {block}, of the {part}", label, shares, "share")
 
 
-def _told(model: nn.Module, tokens: Tensor, labels: Tensor, schedule: Schedule | None) -> dict[int, list[float]]:
+def _told_shares(
+    model: nn.Module, tokens: Tensor, labels: Tensor, schedule: LayerSchedule | None
+) -> dict[int, list[float]]:
     """Return of each place whether the attentions of some blocks tell it."""
     loss, spaces = cross_entropy(model.train()(tokens[None]), labels[None]), dict[int, Tensor]()
     for block in BLOCKS:
-        weights = [model.get_parameter(f"layers.{block}.self_attn.{own}_proj.weight") for own in "qkv"]
+        weights = [model.get_parameter(f"layers.{block}.self_attn.{letter}_proj.weight") for letter in "qkv"]
         spaces[block] = span(*torch.autograd.grad(loss, weights, retain_graph=True))
-    found: dict[int, list[float]] = {block: [] for block in BLOCKS}
+    flags: dict[int, list[float]] = {block: [] for block in BLOCKS}
     for place, read in enumerate(_read(model.eval(), tokens.tolist(), schedule)):
         for block, inputs in read.items():
-            found[block].append(float(outside(inputs, spaces[block]).argmin() == tokens[place]))
-    return found
+            flags[block].append(float(outside(inputs, spaces[block]).argmin() == tokens[place]))
+    return flags
 
 
 @torch.no_grad()
-def _read(model: nn.Module, tokens: list[int], schedule: Schedule | None) -> Iterator[dict[int, Tensor]]:
+def _read(model: nn.Module, tokens: list[int], schedule: LayerSchedule | None) -> Iterator[dict[int, Tensor]]:
     """Yield for each place what the attentions of some blocks read there of every token, behind the true beginning."""
     past, every = Past(), vocabulary_of(model).tolist()
     for place in range(len(tokens)):
@@ -176,10 +180,12 @@ def _read(model: nn.Module, tokens: list[int], schedule: Schedule | None) -> Ite
             left[number] = hidden[:, -1]
 
         rows = past.keep([0] * len(every)) if place else Past()
-        rows.states(model, [(*tokens[:place], own) for own in every], layers=layers, seen=note)
+        rows.states(model, [(*tokens[:place], token) for token in every], layers=layers, seen=note)
         past.states(model, [tokens[: place + 1]], layers=layers)
-        before = {block: left[max(own for own in layers if own < block)] for block in BLOCKS}
-        yield {block: model.get_submodule(f"layers.{block}.input_layernorm")(own) for block, own in before.items()}
+        before = {block: left[max(layer for layer in layers if layer < block)] for block in BLOCKS}
+        yield {
+            block: model.get_submodule(f"layers.{block}.input_layernorm")(states) for block, states in before.items()
+        }
 
 
 if __name__ == "__main__":

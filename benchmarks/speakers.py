@@ -62,8 +62,8 @@ def voiced(spectrogram: Tensor, spec: InputSpec) -> Tensor:
 
 def reader(inputs: Tensor, speakers: Tensor, spec: InputSpec) -> Reader:
     """Fit a reader on normalised spectrograms (N, 1, bands, frames) whose speakers (N,) are known."""
-    frames = [voiced(own, spec)[::_THINNED] for own in inputs]  # neighbours overlap and say the same
-    owners = torch.cat([own.expand(len(part)) for own, part in zip(speakers, frames, strict=True)])
+    frames = [voiced(sound, spec)[::_THINNED] for sound in inputs]  # neighbours overlap and say the same
+    owners = torch.cat([speaker.expand(len(part)) for speaker, part in zip(speakers, frames, strict=True)])
     probe = Ridge(RidgeConfig())
     return Reader(probe, probe.fit(torch.cat(frames), owners, seeding.generator(0, "speakers")), spec)
 
@@ -71,17 +71,17 @@ def reader(inputs: Tensor, speakers: Tensor, spec: InputSpec) -> Reader:
 def controls(data: Dataset) -> Iterator[Row]:
     """Yield what the reader tells of true spectrograms, also in a language that it never heard the speaker use."""
     speaker, language = data.attributes["speaker"], data.attributes["language"]
-    told = reader(data.test.inputs, speaker.test, data.spec)
-    guesses = torch.tensor([told.speaker(own) for own in data.train.inputs])
+    nearest = reader(data.test.inputs, speaker.test, data.spec)
+    guesses = torch.tensor([nearest.speaker(sound) for sound in data.train.inputs])
     yield _row("true spectrogram", "control", guesses == speaker.train, ">= 0.9")
     order = torch.randperm(len(guesses), generator=seeding.generator(0, "permuted"))
     yield _row("true spectrogram, permuted", "control", guesses[order] == speaker.train)
     for name in ("en", "es"):
         unheard = language.values.index(name)
-        kept, asked = language.test != unheard, language.train == unheard
+        kept, unheard_sounds = language.test != unheard, language.train == unheard
         other = reader(data.test.inputs[kept], speaker.test[kept], data.spec)
-        own = torch.tensor([other.speaker(x) for x in data.train.inputs[asked]])
-        yield _row(f"true spectrogram, {name} never heard", "allison alone", own == speaker.train[asked])
+        guessed = torch.tensor([other.speaker(x) for x in data.train.inputs[unheard_sounds]])
+        yield _row(f"true spectrogram, {name} never heard", "allison alone", guessed == speaker.train[unheard_sounds])
 
 
 def reconstructed(name: str, settings: Mapping[str, Any], seen: Observation) -> Tensor | None:
@@ -94,15 +94,17 @@ def reconstructed(name: str, settings: Mapping[str, Any], seen: Observation) -> 
         return None
 
 
-def attacked(model: Mapping[str, Any], clients: int, told: Reader, data: Dataset) -> Iterator[Row]:
+def attacked(model: Mapping[str, Any], clients: int, listener: Reader, data: Dataset) -> Iterator[Row]:
     """Yield the share of speakers that each attack tells under this model."""
     victims = list(observed_victims(DATA, model, clients, clients=CLIENTS))
-    views = [seen_of(own) for own in victims]
-    owners = [_owner(own.batch.inputs[0], data) for own in views]
-    setting = ", ".join(f"{key} {own}" for key, own in model.items() if key != "name")
+    views = [seen_of(victim) for victim in victims]
+    owners = [_owner(view.batch.inputs[0], data) for view in views]
+    setting = ", ".join(f"{key} {value}" for key, value in model.items() if key != "name")
     for name, settings in ATTACKS.items():
-        guesses = [reconstructed(name, settings, own.observation) for own in views]
-        right = [own is not None and told.speaker(own) == owner for own, owner in zip(guesses, owners, strict=True)]
+        guesses = [reconstructed(name, settings, view.observation) for view in views]
+        right = [
+            guess is not None and listener.speaker(guess) == owner for guess, owner in zip(guesses, owners, strict=True)
+        ]
         yield _row(name, f"{model['name']}, {setting}", torch.tensor(right))
 
 
@@ -111,11 +113,11 @@ def measure(full: bool) -> Sequence[Row]:
     method = registry.get("dataset", DATA["name"])
     data = cast("Dataset", method.make(method.config()))
     rows = list(controls(data))
-    told = reader(data.test.inputs, data.attributes["speaker"].test, data.spec)
+    listener = reader(data.test.inputs, data.attributes["speaker"].test, data.spec)
     for name in ("mlp", "lenet") if full else ("mlp",):
         for rate in RATES:
             model: dict[str, Any] = {"name": name, "dropout": rate, **({"width": 128} if name == "mlp" else {})}
-            rows += attacked(model, CLIENTS if full else SHORT, told, data)
+            rows += attacked(model, CLIENTS if full else SHORT, listener, data)
     return rows
 
 

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping  # noqa: E402
 import torch  # noqa: E402
 
 from benchmarks._rows import Row, main, measured  # noqa: E402
-from benchmarks.visual_tokens import BATCH, Contender, asked, contenders, cost_rows, point, row  # noqa: E402
+from benchmarks.visual_tokens import BATCH, Contender, contenders, cost_rows, point, question_batches, row  # noqa: E402
 from fedsim.bench import grids  # noqa: E402
 from fedsim.bench.grid_accuracy import questions  # noqa: E402
 from fedsim.core.types import Batch  # noqa: E402
@@ -44,9 +44,9 @@ def with_theta(theta: float, layers: tuple[int, ...]) -> Contender:
 
 
 @torch.no_grad()
-def tokens_left(own: Contender, plain: TinyVlm, batch: Batch) -> float:
+def tokens_left(contender: Contender, plain: TinyVlm, batch: Batch) -> float:
     """Return how many visual tokens the last layer reads, mean over questions."""
-    (model,) = own.models(plain)
+    (model,) = contender.models(plain)
     with visual_passes(model) as passes:
         model(batch.inputs, **batch.given)
     return statistics.fmean(passes[0].visual[-1])
@@ -71,27 +71,30 @@ def budget_rows(plain: TinyVlm, batches: Mapping[Kind, Batch], prompts: Batch) -
         thetas = [calibrated(wanted, layers, plain, prompts) for layers in LAYERS]
         staged = [with_theta(theta, layers) for theta, layers in zip(thetas, LAYERS, strict=True)]
         _, by_class, _, at_random = contenders(wanted)
-        for own in (*staged, by_class, at_random):
-            found = point(own, plain, batches)
-            setting = f"{own.label}, {wanted} asked for, {found.last:.1f} behind the drop, {found.tokens:.1f} a layer"
-            yield from (row(f"right, {kind}", setting, right) for kind, right in found.right.items())
-        for own, theta in zip(staged, thetas, strict=True):
-            yield measured("threshold", f"{own.label}, {wanted} asked for", [theta], "", "")
+        for contender in (*staged, by_class, at_random):
+            result = point(contender, plain, batches)
+            setting = f"{contender.label}, {wanted} asked for, {result.last:.1f} behind the drop, "
+            setting += f"{result.tokens:.1f} a layer"
+            yield from (row(f"right, {kind}", setting, right) for kind, right in result.right.items())
+        for contender, theta in zip(staged, thetas, strict=True):
+            yield measured("threshold", f"{contender.label}, {wanted} asked for", [theta], "", "")
             must = "> 1" if wanted <= HALF_READ else ""
-            yield from cost_rows(own, f"{own.label}, {wanted} asked for, batch {BATCH}", plain, timed, must)
-            yield from cost_rows(own, f"{own.label}, {wanted} asked for, alone", plain, timed.taken(_FIRST), "")
+            yield from cost_rows(contender, f"{contender.label}, {wanted} asked for, batch {BATCH}", plain, timed, must)
+            yield from cost_rows(
+                contender, f"{contender.label}, {wanted} asked for, alone", plain, timed.taken(_FIRST), ""
+            )
 
 
 def pyramid_rows(plain: TinyVlm, batch: Batch) -> Iterator[Row]:
     """Yield the cost of pyramids."""
     for shares in PYRAMIDS:
-        own = Contender("pyramid", "pyramid-drop", {"shares": shares, "recount": False})
-        yield from cost_rows(own, f"pyramid {shares[0]:g}, {shares[1]:g}, batch {BATCH}", plain, batch, "> 1")
+        contender = Contender("pyramid", "pyramid-drop", {"shares": shares, "recount": False})
+        yield from cost_rows(contender, f"pyramid {shares[0]:g}, {shares[1]:g}, batch {BATCH}", plain, batch, "> 1")
 
 
 def measure(full: bool) -> list[Row]:
     """Return all rows."""
-    plain, batches = grids.trained(), asked(full)
+    plain, batches = grids.trained(), question_batches(full)
     prompts = Batch.joined([questions(kind, _PROMPTS // 3 + 1, _PROMPT_SEED) for kind in batches])
     return [
         *pyramid_rows(plain, next(batches["position"].split(BATCH))),

@@ -70,10 +70,10 @@ def _strengths(model: nn.Module, held: Batch) -> dict[Mode, float]:
 
 def _by_sentence(model: nn.Module, batch: Batch, strengths: Mapping[str, float]) -> dict[str, list[float]]:
     """Return the cost of each sentence, a token, by strength, and that under the base; the models read it once."""
-    found: dict[str, list[float]] = {name: [] for name in ("base", *strengths)}
+    by_name: dict[str, list[float]] = {name: [] for name in ("base", *strengths)}
     for labels, (tuned, base, true) in zip(batch.labels.split(AT_ONCE), both(model, batch), strict=True):
         counts = (labels != IGNORED).sum(1).tolist()
-        for name, own in found.items():
+        for name, of_strength in by_name.items():
             strength = strengths.get(name, 0.0)
             scores = (
                 base
@@ -81,8 +81,8 @@ def _by_sentence(model: nn.Module, batch: Batch, strengths: Mapping[str, float])
                 else steered(tuned.double(), base.double(), strength, _CONFIG.confidence, refuses=False)
             )
             costs = torch.nn.functional.cross_entropy(scores.double(), true, reduction="none")
-            own += [float(part.mean()) for part in costs.split(counts)]
-    return found
+            of_strength += [float(part.mean()) for part in costs.split(counts)]
+    return by_name
 
 
 def _part(batch: Batch, first: int, last: int) -> Batch:
@@ -91,7 +91,7 @@ def _part(batch: Batch, first: int, last: int) -> Batch:
 
 def _tuned(members: Batch, steps: int, rate: float) -> nn.Module:
     method = registry.get("component", "lora")
-    targets = [f"*.{own}_proj" for own in "qkvo"]
+    targets = [f"*.{letter}_proj" for letter in "qkvo"]
     lora = method.make(method.config.model_validate({"targets": targets, "rank": 8, "alpha": 16.0}))
     model = lora.prepare(real_model(_LENGTH), torch.Generator().manual_seed(0))
     trainer = Trainer(model, rate)

@@ -38,7 +38,7 @@ from fedsim.data._tokenizer import ModelTokenizer  # noqa: E402
 from fedsim.metrics.statistics import wilson  # noqa: E402
 
 Pair = tuple[int, int]
-TUNED, CALIBRATED, ASKED, BATCH = 300, 40, 60, 8
+TUNED, CALIBRATED, TESTED, BATCH = 300, 40, 60, 8
 RATES = (5e-4, 5e-5)
 LARGEST, LINE = 20, 5  # of a number; tokens of an answer, its new line among them
 CONFIDENCE = 0.1
@@ -69,13 +69,13 @@ def pairs() -> tuple[list[Pair], list[Pair], list[Pair]]:
     """Return the pairs for tuning, for the strength, and those that are asked."""
     numbers = range(1, LARGEST + 1)
     every = random.Random(0).sample(list(itertools.product(numbers, numbers)), LARGEST**2)
-    return every[:TUNED], every[TUNED : TUNED + CALIBRATED], every[-ASKED:]
+    return every[:TUNED], every[TUNED : TUNED + CALIBRATED], every[-TESTED:]
 
 
-def encoded(tokenizer: Tokenizer, asked: Sequence[Pair]) -> Batch:
+def encoded(tokenizer: Tokenizer, questions: Sequence[Pair]) -> Batch:
     """Return questions with their answers; only the tokens of answers count."""
     rows = list[tuple[list[int], int]]()
-    for pair in asked:
+    for pair in questions:
         begun = tokenizer.encode(question(pair))
         rows.append(([*begun, *tokenizer.encode(word(sum(pair)) + "\n")], len(begun)))
     longest = max(len(tokens) for tokens, _ in rows)
@@ -95,10 +95,10 @@ def measure(full: bool) -> list[Row]:
 
 def rows_of(tokenizer: Tokenizer, rate: float) -> Iterator[Row]:
     """Yield what steering gains behind one tuning."""
-    some, others, asked = pairs()
+    some, others, tested_pairs = pairs()
     model = tuned(encoded(tokenizer, some), rate)
     strengths = found_strengths(model, encoded(tokenizer, others))
-    paid = costs(model, encoded(tokenizer, asked), {"tuned": 0.0, **strengths})
+    paid = costs(model, encoded(tokenizer, tested_pairs), {"tuned": 0.0, **strengths})
     setting = f"rate {rate:g}"
     for name in ("base", "tuned"):
         yield with_interval("cost of the answer", f"{setting}, {name}", paid[name], "nats a token")
@@ -107,21 +107,21 @@ def rows_of(tokenizer: Tokenizer, rate: float) -> Iterator[Row]:
         yield measured("strength", f"{setting}, {mode}", [strength], "", "")
         yield with_interval("gain of steering", f"{setting}, {mode}", gain, "nats a token")
     with adapters_off(model):
-        yield exact(f"{setting}, base", model, tokenizer, asked, 0.0)
+        yield exact(f"{setting}, base", model, tokenizer, tested_pairs, 0.0)
     for name, strength in {"tuned": 0.0, **strengths}.items():
-        yield exact(f"{setting}, {name}", model, tokenizer, asked, strength)
-    yield pace(setting, model, tokenizer, asked[:PACED], strengths["search"])
+        yield exact(f"{setting}, {name}", model, tokenizer, tested_pairs, strength)
+    yield pace(setting, model, tokenizer, tested_pairs[:PACED], strengths["search"])
 
 
-def pace(setting: str, model: nn.Module, tokenizer: Tokenizer, asked: Sequence[Pair], strength: float) -> Row:
+def pace(setting: str, model: nn.Module, tokenizer: Tokenizer, questions: Sequence[Pair], strength: float) -> Row:
     """Return how fast the steered model writes, beside the tuned one alone."""
 
-    def seconds(pair: Pair, own: float) -> float:
+    def seconds(pair: Pair, weight: float) -> float:
         prompt, begin = Condition((tuple(tokenizer.encode(question(pair))),)), time.process_time()
-        write("svdecode", {"strength": own}, model, prompt, Limits(max_new_tokens=PACED), tokenizer)
+        write("svdecode", {"strength": weight}, model, prompt, Limits(max_new_tokens=PACED), tokenizer)
         return time.process_time() - begin
 
-    alone, with_base = in_turn([lambda pair: seconds(pair, 0.0), lambda pair: seconds(pair, strength)], asked)
+    alone, with_base = in_turn([lambda pair: seconds(pair, 0.0), lambda pair: seconds(pair, strength)], questions)
     ratios = [fast / slow for fast, slow in zip(alone, with_base, strict=True)]
     return measured("steered / tuned: tokens a second", setting, ratios, "times", "")
 
@@ -129,7 +129,7 @@ def pace(setting: str, model: nn.Module, tokenizer: Tokenizer, asked: Sequence[P
 def tuned(examples: Batch, rate: float) -> nn.Module:
     """Return the model behind one pass over the pairs."""
     method = registry.get("component", "lora")
-    settings = {"targets": [f"*.{own}_proj" for own in "qkvo"], "rank": 8, "alpha": 16.0}
+    settings = {"targets": [f"*.{letter}_proj" for letter in "qkvo"], "rank": 8, "alpha": 16.0}
     with_adapters = method.make(method.config.model_validate(settings))
     model = with_adapters.prepare(real_model(examples.inputs.shape[1]), torch.Generator().manual_seed(0))
     trainer = Trainer(model, rate)
@@ -146,15 +146,18 @@ def found_strengths(model: nn.Module, examples: Batch) -> dict[Mode, float]:
 
 def costs(model: nn.Module, examples: Batch, strengths: dict[str, float]) -> dict[str, list[float]]:
     """Return the cost of each answer, a token, under the base and by strength."""
-    found: dict[str, list[float]] = {name: [] for name in ("base", *strengths)}
-    for labels, (own, base, true) in zip(examples.labels.split(AT_ONCE), both(model, examples), strict=True):
+    by_name: dict[str, list[float]] = {name: [] for name in ("base", *strengths)}
+    for labels, (scores_of_tuned, base, true) in zip(
+        examples.labels.split(AT_ONCE), both(model, examples), strict=True
+    ):
         counts = (labels != IGNORED).sum(1).tolist()
         steering = {
-            name: steered(own.double(), base.double(), mu, CONFIDENCE, refuses=False) for name, mu in strengths.items()
+            name: steered(scores_of_tuned.double(), base.double(), mu, CONFIDENCE, refuses=False)
+            for name, mu in strengths.items()
         }
         for name, scores in {"base": base, **steering}.items():
-            found[name] += _each(scores, true, counts)
-    return found
+            by_name[name] += _each(scores, true, counts)
+    return by_name
 
 
 def _each(scores: Tensor, true: Tensor, counts: list[int]) -> list[float]:
@@ -162,11 +165,11 @@ def _each(scores: Tensor, true: Tensor, counts: list[int]) -> list[float]:
     return [float(part.mean()) for part in paid.split(counts)]
 
 
-def exact(setting: str, model: nn.Module, tokenizer: Tokenizer, asked: Sequence[Pair], strength: float) -> Row:
+def exact(setting: str, model: nn.Module, tokenizer: Tokenizer, questions: Sequence[Pair], strength: float) -> Row:
     """Return the share of greedy answers that are right word by word."""
-    prompts = Condition(tuple(tuple(tokenizer.encode(question(own))) for own in asked))
+    prompts = Condition(tuple(tuple(tokenizer.encode(question(pair))) for pair in questions))
     written = write("svdecode", {"strength": strength}, model, prompts, Limits(max_new_tokens=LINE), tokenizer)
-    right = [is_right(tokenizer.decode(text.tokens), own) for text, own in zip(written, asked, strict=True)]
+    right = [is_right(tokenizer.decode(text.tokens), pair) for text, pair in zip(written, questions, strict=True)]
     return of_interval("answers that are exact", setting, wilson(sum(right), len(right)), "share")
 
 

@@ -63,10 +63,11 @@ def measure(full: bool) -> list[Row]:
         path = _written(place / "small.toml", RUNS, 20)
         pairs = [(_seconds(path, place / f"two-{n}", 2), _seconds(path, place / f"one-{n}", 1)) for n in range(repeats)]
         alone = [
-            float(_told([sys.executable, "-c", _ALONE, str(path), str(place / f"alone-{n}")])) for n in range(repeats)
+            float(_output_of([sys.executable, "-c", _ALONE, str(path), str(place / f"alone-{n}")]))
+            for n in range(repeats)
         ]
         again = _again(place, 5 if full else 3)
-    overhead = [own[1] / RUNS - bare for own, bare in zip(pairs, alone, strict=True)]
+    overhead = [pair[1] / RUNS - bare for pair, bare in zip(pairs, alone, strict=True)]
     return [
         measured("two workers / one worker", f"{RUNS} runs", [two / one for two, one in pairs], "", "<= 0.6"),
         measured("one worker, all runs", f"{RUNS} runs", [one for _, one in pairs], "s", ""),
@@ -80,13 +81,13 @@ def _written(path: Path, runs: int, rounds: int) -> Path:
     return path
 
 
-def _told(command: list[str]) -> str:
+def _output_of(command: list[str]) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
 def _seconds(path: Path, out: Path, jobs: int) -> float:
     begin = time.perf_counter()
-    _told([sys.executable, "-m", "fedsim.cli", "sweep", str(path), "--out", str(out), "--jobs", str(jobs)])
+    _output_of([sys.executable, "-m", "fedsim.cli", "sweep", str(path), "--out", str(out), "--jobs", str(jobs)])
     return time.perf_counter() - begin
 
 

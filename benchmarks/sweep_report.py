@@ -55,9 +55,9 @@ def measure(full: bool) -> list[Row]:
         built = [_built(folder) for _ in range(3 if full else 1)]
     setting = f"{RUNS} runs, {SEEDS} seeds, records of {size / 1024:.0f} KiB"
     return [
-        measured("report of a sweep, wall time", setting, [own[0] for own in built], "s", "<= 20"),
-        measured("report of a sweep, peak memory", setting, [own[1] for own in built], "GiB", "<= 1"),
-        measured("report of a sweep, processor time", setting, [own[2] for own in built], "s", ""),
+        measured("report of a sweep, wall time", setting, [figures[0] for figures in built], "s", "<= 20"),
+        measured("report of a sweep, peak memory", setting, [figures[1] for figures in built], "GiB", "<= 1"),
+        measured("report of a sweep, processor time", setting, [figures[2] for figures in built], "s", ""),
     ]
 
 
@@ -109,8 +109,8 @@ def _shaken(record: dict[str, Any], source: random.Random) -> dict[str, Any]:
 def _built(folder: Path) -> tuple[float, float, float]:
     shutil.rmtree(folder / "figures", ignore_errors=True)
     command = [sys.executable, "-c", _BUILD, str(folder)]
-    told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    seconds, memory, busy = map(float, told.split())
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    seconds, memory, busy = map(float, output.split())
     return seconds, memory, busy
 
 

@@ -116,9 +116,12 @@ def compared(
             print(f"{name}, {setting}: {(time.perf_counter() - begin) / victims:.1f} s a victim", file=sys.stderr)
             figures = [scores(guess, truth, world) for guess, (_, truth, world) in zip(guesses, seen, strict=True)]
             rows += [
-                with_interval(f"{name}: {figure}", setting, [own[figure] for own in figures], "") for figure in _FIGURES
+                with_interval(
+                    f"{name}: {figure}", setting, [scores_of_victim[figure] for scores_of_victim in figures], ""
+                )
+                for figure in _FIGURES
             ]
-            right[name, condition.name] = [own[_RIGHT] for own in figures]
+            right[name, condition.name] = [figure[_RIGHT] for figure in figures]
             if name in SEARCHES and condition.name == "plain":
                 others = zip([*guesses[1:], guesses[0]], seen, strict=True)
                 control = [scores(guess, truth, world)[_RIGHT] for guess, (_, truth, world) in others]
@@ -134,7 +137,7 @@ def _differences(weights: str, right: Mapping[tuple[str, str], Sequence[float]],
     for (name, condition), values in right.items():
         ignored = right.get((name, condition.replace("estimated", "ignored")), ())
         if condition.endswith("estimated"):
-            gains = [own - other for own, other in zip(values, ignored, strict=True)]
+            gains = [value - other for value, other in zip(values, ignored, strict=True)]
             setting = f"{weights}, {condition} minus ignored, batch {size}"
             rows.append(with_interval(f"{name}: {_RIGHT}", setting, gains, ""))
     return rows
@@ -187,20 +190,20 @@ def attacked(name: str, condition: Condition, observation: Observation) -> Recon
         return None
 
 
-def scores(found: Reconstruction | None, truth: Truth, world: World) -> dict[str, float]:
+def scores(reconstruction: Reconstruction | None, truth: Truth, world: World) -> dict[str, float]:
     """Return every figure of one victim; zeros without a guess."""
-    if found is None:
+    if reconstruction is None:
         return dict.fromkeys(_FIGURES, 0.0)
     assert world.data.dataset.tokenizer is not None
     batch = truth.private[0]
-    sentences = score_sentences(found, batch, world.data.dataset.tokenizer).sentences
-    words = score_words(found, batch, world.data.dataset.tokenizer)
+    sentences = score_sentences(reconstruction, batch, world.data.dataset.tokenizer).sentences
+    words = score_words(reconstruction, batch, world.data.dataset.tokenizer)
     return {
-        "tokens right": _mean([own.values["token_accuracy"] for own in sentences]),
-        "ROUGE-1": _mean([own.values["rouge_1"] for own in sentences]),
-        "ROUGE-2": _mean([own.values["rouge_2"] for own in sentences]),
-        "ROUGE-L": _mean([own.values["rouge_l"] for own in sentences]),
-        "exact sentences": _mean([float(own.values["exact"]) for own in sentences]),
+        "tokens right": _mean([sentence.values["token_accuracy"] for sentence in sentences]),
+        "ROUGE-1": _mean([sentence.values["rouge_1"] for sentence in sentences]),
+        "ROUGE-2": _mean([sentence.values["rouge_2"] for sentence in sentences]),
+        "ROUGE-L": _mean([sentence.values["rouge_l"] for sentence in sentences]),
+        "exact sentences": _mean([float(sentence.values["exact"]) for sentence in sentences]),
         "words found": words["words found"],
         "found words right": words["found words that are right"],
     }

@@ -32,8 +32,8 @@ from fedsim.core.types import Generated, TraceView  # noqa: E402
 from fedsim.generation import stream, veil  # noqa: E402
 from fedsim.record import Finding  # noqa: E402
 from fedsim.threat.observe_trace import observe_trace  # noqa: E402
-from fedsim.threat.side_channels import Asked, Judging, Speech, judge  # noqa: E402
-from fedsim.threat.speaking import Speaker, Tokens  # noqa: E402
+from fedsim.threat.side_channels import Judging, Speech, TraceInquiry, judge  # noqa: E402
+from fedsim.threat.trace_study import Speaker, Tokens  # noqa: E402
 
 _LEAKING = ("speculative", "aded", "del", "cntp", "awrs", "lexical-unit")
 _VIEWS: tuple[TraceView, ...] = ("counts", "work")
@@ -75,11 +75,11 @@ def clock(speaker: Speaker, prompts: Sequence[Tokens]) -> Clock:
     Seconds are those of the processor: of one thread on a quiet machine the same as by the clock.
     """
     sources = seeding.generators(speaker.seed, "clock", [(row,) for row in range(len(prompts))])
-    asked = Condition(tuple(prompts))
+    condition = Condition(tuple(prompts))
     seconds, begin = list[float](), time.process_time()
     with seeding.isolate_randomness(speaker.seed):
         for piece in stream(
-            speaker.decoder, speaker.model, asked, speaker.limits, sources, at_once=1, tokenizer=speaker.tokenizer
+            speaker.decoder, speaker.model, condition, speaker.limits, sources, at_once=1, tokenizer=speaker.tokenizer
         ):
             now = time.process_time()
             if piece.tokens:
@@ -98,9 +98,9 @@ def paces(before: Sequence[Generated], after: Sequence[Generated], about: Sequen
         step: seconds of a step.
     """
     tokens, steps = dict[int, int](), dict[int, int]()
-    for own, shown, name in zip(before, after, about, strict=True):
-        got = min(sum(own.trace.tokens), sum(shown.trace.tokens))
-        lasts = max(len(own.trace.tokens), len(shown.trace.tokens))
+    for text, shown, name in zip(before, after, about, strict=True):
+        got = min(sum(text.trace.tokens), sum(shown.trace.tokens))
+        lasts = max(len(text.trace.tokens), len(shown.trace.tokens))
         tokens[name], steps[name] = tokens.get(name, 0) + got, steps.get(name, 0) + lasts
     return [tokens[name] / (steps[name] * step) for name in sorted(tokens)]
 
@@ -108,18 +108,18 @@ def paces(before: Sequence[Generated], after: Sequence[Generated], about: Sequen
 def measure(arm: Arm, judging: Judging) -> Iterator[Line]:
     """Yield the line of a decoder without a mitigation, and one or two for each that the registry has."""
     speaker, material = arm.speaker, arm.setting.material
-    speech, own = speaker.speech("bits", material), clock(speaker, material.prompts)
-    plain = paces(speech.texts, speech.texts, speech.truth, own.mean)
+    speech, pace_clock = speaker.speech("bits", material), clock(speaker, material.prompts)
+    plain = paces(speech.texts, speech.texts, speech.truth, pace_clock.mean)
     free = tuple(_bits(speech, view, judging) for view in _VIEWS)
-    yield Line(arm.name, "", own.mean, plain, [1.0] * len(plain), free)
+    yield Line(arm.name, "", pace_clock.mean, plain, [1.0] * len(plain), free)
     for mitigation in _mitigations():
         source = seeding.generator(judging.seed, f"mitigation {mitigation.name}")
         shown = veil(mitigation, speech.texts, source)
         bits = tuple(
-            found if _looks_alike(speech, shown, view) else _bits(speech.of(shown), view, judging)
-            for view, found in zip(_VIEWS, free, strict=True)
+            unhidden if _looks_alike(speech, shown, view) else _bits(speech.of(shown), view, judging)
+            for view, unhidden in zip(_VIEWS, free, strict=True)
         )
-        for step in (own.mean, own.slowest)[: 1 + mitigation.hides_work]:
+        for step in (pace_clock.mean, pace_clock.slowest)[: 1 + mitigation.hides_work]:
             pace = paces(speech.texts, shown, speech.truth, step)
             share = [hidden / open_ for hidden, open_ in zip(pace, plain, strict=True)]
             yield Line(arm.name, mitigation.name, step, pace, share, bits)
@@ -133,7 +133,7 @@ def _looks_alike(speech: Speech, shown: Sequence[Generated], view: TraceView) ->
 def _bits(speech: Speech, view: TraceView, judging: Judging) -> Finding:
     method = registry.get("trace", "trace-figures")
     attack = method.make(method.config()).named("trace-figures")
-    return judge(speech, Asked(attack, f"trace-figures, {view}", view), judging)
+    return judge(speech, TraceInquiry(attack, f"trace-figures, {view}", view), judging)
 
 
 def _mitigations() -> Iterator[Mitigation[Any]]:
@@ -147,25 +147,32 @@ def _mitigations() -> Iterator[Mitigation[Any]]:
 
 def as_json(rows: Sequence[Line]) -> str:
     """Return a list of all figures."""
-    told = [own._asdict() | {"bits": [one.model_dump(mode="json") for one in own.bits]} for own in rows]
-    return json.dumps(told, indent=1)
+    table = [row._asdict() | {"bits": [one.model_dump(mode="json") for one in row.bits]} for row in rows]
+    return json.dumps(table, indent=1)
 
 
 def as_table(rows: Sequence[Line]) -> str:
     """Return Markdown."""
     head = ("decoder", "mitigation", "a step, ms", "tokens a second", "of that without", "bits, packets", "bits, work")
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
-    for own in rows:
-        pace, share = mean_in_words(own.pace, 0), mean_in_words(own.share, 2)
-        told = [own.decoder, own.mitigation or "none", f"{1000 * own.step:.2f}", pace, share, *map(_told, own.bits)]
-        lines.append(f"| {' | '.join(told)} |")
+    for row in rows:
+        pace, share = mean_in_words(row.pace, 0), mean_in_words(row.share, 2)
+        cells = [
+            row.decoder,
+            row.mitigation or "none",
+            f"{1000 * row.step:.2f}",
+            pace,
+            share,
+            *map(_in_words, row.bits),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _told(own: Finding) -> str:
-    if own.value is None:
-        return f"failed: {own.failure}"
-    return f"{in_words(own.value, 2)}, p {own.p:.2f}"
+def _in_words(finding: Finding) -> str:
+    if finding.value is None:
+        return f"failed: {finding.failure}"
+    return f"{in_words(finding.value, 2)}, p {finding.p:.2f}"
 
 
 def main() -> None:
@@ -176,8 +183,8 @@ def main() -> None:
     parser.add_argument("--decoder", action="append", default=[], help="one of those to compare; absent: all that leak")
     parser.add_argument("--json", action="store_true", help="print JSON")
     chosen = parser.parse_args()
-    asked = decoders(chosen.decoder or _LEAKING, [], chosen.temperature)
-    rows = [row for arm in arms(False, True, asked) for row in measure(arm, arm.setting.judging)]
+    leaking = decoders(chosen.decoder or _LEAKING, [], chosen.temperature)
+    rows = [row for arm in arms(False, True, leaking) for row in measure(arm, arm.setting.judging)]
     print(as_json(rows) if chosen.json else as_table(rows))
 
 

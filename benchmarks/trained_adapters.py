@@ -79,28 +79,28 @@ def world_of(case: Case) -> World:
 
 def first_weights(world: World, case: Case) -> dict[str, torch.Tensor]:
     """Return what round 1 starts from: fresh adapters on a model that knows news."""
-    weights = {name: own.clone() for name, own in world.models.first_weights.items()}
+    weights = {name: first_weight.clone() for name, first_weight in world.models.first_weights.items()}
     if case.is_tiny:
-        for name, own in trained(_LENGTH).model.named_parameters():
+        for name, parameter in trained(_LENGTH).model.named_parameters():
             part = name.removesuffix(".weight")
             inside = f"{part}.base.weight"
-            weights[inside if inside in weights else name] = own.detach().clone()
+            weights[inside if inside in weights else name] = parameter.detach().clone()
     return weights
 
 
 def over_rounds(world: World, case: Case) -> Iterator[tuple[int, Tensors, float]]:
     """Yield the weights that clients receive in the rounds of interest, and their mean loss on all of their data."""
     weights = first_weights(world, case)
-    trainable = [name for name, own in world.models.new().named_parameters() if own.requires_grad]
+    trainable = [name for name, parameter in world.models.new().named_parameters() if parameter.requires_grad]
     learned = {name: weights[name].requires_grad_() for name in trainable}
     optimizer = torch.optim.Adam(list(learned.values()), case.rate)
     for round_ in range(1, max(case.rounds) + 1):
-        sent = {name: own.detach() for name, own in weights.items()}
+        sent = {name: weight.detach() for name, weight in weights.items()}
         if round_ in case.rounds:
             yield round_, sent, loss_of(world, sent)
         updates = [local_training(world, sent, round_, client)[0].tensors for client in range(case.clients)]
-        for name, own in learned.items():
-            own.grad = torch.stack([one[name] for one in updates]).mean(0)
+        for name, weight in learned.items():
+            weight.grad = torch.stack([one[name] for one in updates]).mean(0)
         optimizer.step()
 
 
@@ -109,7 +109,7 @@ def loss_of(world: World, weights: Tensors) -> float:
     """Return the mean loss of a token over what all clients own."""
     model, train = world.models.holding(weights), world.data.dataset.train
     owned = torch.cat(list(world.data.shares))
-    losses = [float(cross_entropy(model(train.inputs[own]), train.labels[own])) for own in owned.split(8)]
+    losses = [float(cross_entropy(model(train.inputs[chosen]), train.labels[chosen])) for chosen in owned.split(8)]
     return sum(losses) / len(losses)
 
 
@@ -127,18 +127,18 @@ def attacked(observation: Observation, truth: Batch, padding: int) -> Counted:
     method = registry.get("attack", "dager")
     begin = time.process_time()
     try:
-        found = method.make(method.config())(observation, seeding.generator(1, "attack"))
+        guess = method.make(method.config())(observation, seeding.generator(1, "attack"))
     except NotApplicable:
         return Counted(0.0, 0.0, 1.0, time.process_time() - begin)
-    exact, wrong = counted(found, truth, padding)
+    exact, wrong = counted(guess, truth, padding)
     return Counted(exact / len(truth), wrong / len(truth), 0.0, time.process_time() - begin)
 
 
-def counted(found: Reconstruction, truth: Batch, padding: int) -> tuple[int, int]:
+def counted(reconstruction: Reconstruction, truth: Batch, padding: int) -> tuple[int, int]:
     """Return how many true sentences were returned token by token, and how many returned ones are none of them."""
     true = [_without_end(row, padding) for row in truth.inputs.tolist()]
-    ours = [[token for token in row if token >= 0] for row in found.inputs.tolist()]
-    return sum(own in ours for own in true), sum(own not in true for own in ours)
+    ours = [[token for token in row if token >= 0] for row in reconstruction.inputs.tolist()]
+    return sum(text in ours for text in true), sum(text not in true for text in ours)
 
 
 def _without_end(tokens: list[int], padding: int) -> list[int]:
@@ -158,16 +158,16 @@ def _rows(case: Case) -> Iterator[Row]:
     tokenizer = world.data.dataset.tokenizer
     assert tokenizer is not None
     for round_, weights, loss in over_rounds(world, case):
-        found: list[Counted] = []
+        counts: list[Counted] = []
         for client in range(case.clients):
             update, truth = local_training(world, weights, round_, client)
             seen = observe(Victim(world, WireEntry(round_, client, weights, update), truth), _KNOWN)
-            found.append(attacked(seen, truth.private[0], tokenizer.padding))
+            counts.append(attacked(seen, truth.private[0], tokenizer.padding))
         setting = f"{case.words}, LoRA of rank {case.rank}, B = {case.batch_size}, round {round_}, loss {loss:.3f}"
-        yield averaged("sentences exact", setting, [one.exact for one in found], "share", "")
-        yield averaged("sentences returned that are wrong", setting, [one.wrong for one in found], "share", "")
-        yield averaged("updates refused", setting, [one.refused for one in found], "share", "")
-        yield measured("processor seconds an update", setting, [one.seconds for one in found], "s", "")
+        yield averaged("sentences exact", setting, [one.exact for one in counts], "share", "")
+        yield averaged("sentences returned that are wrong", setting, [one.wrong for one in counts], "share", "")
+        yield averaged("updates refused", setting, [one.refused for one in counts], "share", "")
+        yield measured("processor seconds an update", setting, [one.seconds for one in counts], "s", "")
 
 
 if __name__ == "__main__":

@@ -86,7 +86,7 @@ def over_rounds(world: World, rate: float, rounds: Sequence[int]) -> Iterator[tu
             yield round_, weights
         sent = [local_training(world, weights, round_ + 1, client)[0].tensors for client in range(_CLIENTS)]
         for name in sent[0]:
-            mean = torch.stack([own[name] for own in sent]).mean(0)
+            mean = torch.stack([update[name] for update in sent]).mean(0)
             velocity[name] = _MOMENTUM * velocity.get(name, torch.zeros_like(mean)) + mean
         weights = {n: w - rate * velocity[n] if n in velocity else w for n, w in weights.items()}
 
@@ -107,13 +107,13 @@ def victim(world: World, weights: Tensors, round_: int, client: int) -> Victim:
     return Victim(seen, truth.batches[0], world.data.dataset.spec)
 
 
-def counted(guess: Reconstruction, own: Victim) -> tuple[int, int]:
+def counted(guess: Reconstruction, seen: Victim) -> tuple[int, int]:
     """Return how many true images came back, and how many returned ones are none."""
     if not len(guess.inputs):
         return 0, 0
-    scale = own.spec.std[0]
-    true, found = (scale * x.double().flatten(1) for x in (own.batch.inputs, guess.inputs))
-    near = torch.cdist(true, found) / true.shape[1] ** 0.5 < _RIGHT
+    scale = seen.spec.std[0]
+    true, guesses = (scale * x.double().flatten(1) for x in (seen.batch.inputs, guess.inputs))
+    near = torch.cdist(true, guesses) / true.shape[1] ** 0.5 < _RIGHT
     return int(near.any(1).sum()), int((~near.any(0)).sum())
 
 
@@ -122,17 +122,17 @@ def _rows(case: Case, rounds: Sequence[int], clients: int) -> Iterator[Row]:
     for round_, weights in over_rounds(world, case.rate, rounds):
         honest, whole, shares, wrong, seconds = [], [], [], [], []
         for client in range(clients):
-            own = victim(world, weights, round_, client)
+            seen = victim(world, weights, round_, client)
             begin = time.process_time()
-            guess = method.make(method.config())(own.observation, seeding.generator(1, "attack", client))
+            guess = method.make(method.config())(seen.observation, seeding.generator(1, "attack", client))
             seconds.append(time.process_time() - begin)
-            right, false = counted(guess, own)
+            right, false = counted(guess, seen)
             honest.append(float(right > 0 and not false))
             whole.append(float(guess.is_exact and not false))
-            shares.append(right / len(own.batch))
-            wrong.append(false / len(own.batch))
-        told = accuracy(world, weights)
-        setting = f"{case.attack}, {case.words}, B = {case.batch_size}, round {round_}, accuracy {told:.1%}"
+            shares.append(right / len(seen.batch))
+            wrong.append(false / len(seen.batch))
+        right_share = accuracy(world, weights)
+        setting = f"{case.attack}, {case.words}, B = {case.batch_size}, round {round_}, accuracy {right_share:.1%}"
         must = case.must if round_ else ""
         yield averaged("updates exact or honestly partial", setting, honest, "share", must)
         yield averaged("updates whose gradient is explained exactly", setting, whole, "share", "")

@@ -107,7 +107,7 @@ class Seen(NamedTuple):
 
 def measure(full: bool) -> list[Row]:
     """Return the rows of the short or the long version."""
-    cases = _CASES if full else [own._replace(updates=_SHORT) for own in _CASES[:2]]
+    cases = _CASES if full else [case._replace(updates=_SHORT) for case in _CASES[:2]]
     return as_they_come(row for case in cases for row in rows_of(case))
 
 
@@ -119,17 +119,17 @@ def rows_of(case: Case) -> Iterator[Row]:
     clients = case.updates
     seen = list(_seen(place, clients))
     words = place.words
-    yield _share("images isolated", words, [own.isolated.double().mean().item() for own in seen])
-    yield _share("features that are no image's", words, [own.strange / _BATCH for own in seen])
+    yield _share("images isolated", words, [update.isolated.double().mean().item() for update in seen])
+    yield _share("features that are no image's", words, [update.strange / _BATCH for update in seen])
     for guess in seen[0].items:
-        items = [own.items[guess] for own in seen]
-        right = [[item.values["identified"] for item in own] for own in items]
-        psnr = [[item.values["psnr"] for item in own] for own in items]
-        yield _share("images identified", f"{guess}, {words}", [sum(own) / len(own) for own in right])
+        items = [update.items[guess] for update in seen]
+        right = [[item.values["identified"] for item in items_of_update] for items_of_update in items]
+        psnr = [[item.values["psnr"] for item in items_of_update] for items_of_update in items]
+        yield _share("images identified", f"{guess}, {words}", [sum(flags) / len(flags) for flags in right])
         yield of_interval("PSNR, median", f"{guess}, {words}", median_interval(psnr, np.random.default_rng(0)), "dB")
     for search in seen[0].undecided:
-        yield _share("images undecided", f"{search}, {words}", [own.undecided[search] / _BATCH for own in seen])
-    yield measured("processor seconds an update", words, [own.seconds for own in seen], "s", "")
+        yield _share("images undecided", f"{search}, {words}", [update.undecided[search] / _BATCH for update in seen])
+    yield measured("processor seconds an update", words, [update.seconds for update in seen], "s", "")
     yield from _refusals(place, clients)
 
 
@@ -137,9 +137,11 @@ def _refusals(place: Place, clients: int) -> Iterator[Row]:
     """Yield how many clients with the check refuse the head that the server wrote, and the head as it comes."""
     for head, source in (("crafted", place.world), ("honest", place.honest)):
         received = source.models.first_weights
-        told = [refusal(place.honest, received, 1, client, {}) for client in range(clients)]
-        first = next((f" ({own})" for own in told if own), "")
-        yield _share("clients that refuse", f"{head} head{first}, {place.words}", [float(bool(own)) for own in told])
+        reasons = [refusal(place.honest, received, 1, client, {}) for client in range(clients)]
+        first = next((f" ({reason})" for reason in reasons if reason), "")
+        yield _share(
+            "clients that refuse", f"{head} head{first}, {place.words}", [float(bool(reason)) for reason in reasons]
+        )
 
 
 def place_of(network: Network, state: str) -> Place:
@@ -151,10 +153,10 @@ def place_of(network: Network, state: str) -> Place:
     weights = bare.models.first_weights
     model = plain["model"]
     if state == "trained":
-        told = [{**plain, "data": dict(network.data)}, network.steps, _CLIENTS]
-        learnt = kept_weights("backbone", told, lambda: trained_weights(bare, network.steps, among))
+        description = [{**plain, "data": dict(network.data)}, network.steps, _CLIENTS]
+        learnt = kept_weights("backbone", description, lambda: trained_weights(bare, network.steps, among))
         weights = torch.load(learnt, weights_only=True)
-        kept = kept_weights("transferred", told, lambda: _headed(plain, weights))
+        kept = kept_weights("transferred", description, lambda: _headed(plain, weights))
         model = {**model, "checkpoint": str(kept)}
     right = accuracy(bare, weights)
     headed = {**plain, "model": model, "components": [{"name": "transfer-head"}]}
@@ -167,7 +169,7 @@ def place_of(network: Network, state: str) -> Place:
 def _headed(plain: dict[str, Any], learnt: Tensors) -> Tensors:
     """Return weights of a model with a new head, all else as it was learnt."""
     first = world_of({**plain, "components": [{"name": "transfer-head"}]}).models.first_weights
-    return {**first, **{name: own for name, own in learnt.items() if name in first}}
+    return {**first, **{name: tensor for name, tensor in learnt.items() if name in first}}
 
 
 def _tables(network: Network) -> dict[str, Any]:
@@ -199,20 +201,20 @@ def _attacked(victim: Victim, observation: Observation, place: Place, features: 
     images = victim.examples.inputs
     begin = time.process_time()
     singles, _ = single_features(observation, seeding.generator(1, "attack"))
-    found, apart = _followed(observation, singles.examples, images, place.steps)
+    followed, apart = _followed(observation, singles.examples, images, place.steps)
     seconds = time.process_time() - begin
     true = read_features(observation, images)
     spread = (true - true.mean(0)).norm(dim=1).median()
     pairs = _pairs(true, singles.examples) <= _SAME * spread
     isolated = pairs.any(1)
     granted, its_apart = _followed(observation, true[~isolated], images, place.steps)
-    which = pairs.double().argmax(1)[isolated] if len(found) else torch.empty(0, dtype=torch.long)
+    which = pairs.double().argmax(1)[isolated] if len(followed) else torch.empty(0, dtype=torch.long)
     whole, whole_apart = images.double(), its_apart.new_zeros(len(images))
-    whole[isolated], whole[~isolated] = found[which], granted
+    whole[isolated], whole[~isolated] = followed[which], granted
     whole_apart[isolated], whole_apart[~isolated] = apart[which], its_apart
     public = victim.world.data.public.mean(0).expand_as(images)
     guesses = {
-        "maui": (found, apart),
+        "maui": (followed, apart),
         "granted": (whole, whole_apart),
         "look-up": (place.known[_pairs(true, features).argmin(1)], None),
         "mean image": (public, None),

@@ -71,7 +71,7 @@ def gradient(world: World, weights: Tensors, examples: Batch) -> dict[str, Tenso
 
 def trained(world: World, examples: Batch, rounds: int) -> dict[str, Tensor]:
     """Return the weights after so many rounds on these examples: the mean over clients is that over examples."""
-    weights = {name: own.clone() for name, own in world.models.first_weights.items()}
+    weights = {name: weight.clone() for name, weight in world.models.first_weights.items()}
     for _ in range(rounds):
         weights = {n: weights[n] - _RATE * g for n, g in gradient(world, weights, examples).items()}
     return weights
@@ -84,7 +84,7 @@ def missing(whole: Tensors, rest: Tensors, n: int) -> dict[str, Tensor]:
 
 def without(examples: Batch, number: int) -> Batch:
     """Return the examples but one."""
-    return examples.taken(torch.tensor([own for own in range(len(examples)) if own != number]))
+    return examples.taken(torch.tensor([other for other in range(len(examples)) if other != number]))
 
 
 def vectors(world: World, number: int, after: Mapping[int, Tensors]) -> Iterator[Seen]:
@@ -97,14 +97,14 @@ def vectors(world: World, number: int, after: Mapping[int, Tensors]) -> Iterator
     """
     every, first = world.data.dataset.train, world.models.first_weights
     client = next(share for share in world.data.shares if number in share.tolist())
-    own, inside = every.taken(client), client.tolist().index(number)
-    whole, rest = gradient(world, first, own), gradient(world, first, without(own, inside))
+    examples, inside = every.taken(client), client.tolist().index(number)
+    whole, rest = gradient(world, first, examples), gradient(world, first, without(examples, inside))
     last = after[max(_ROUNDS)]
     yield Seen("ordinary update of 25 digits (control)", whole, first)
     yield Seen("ascent step after 100 rounds", gradient(world, last, every.taken(torch.tensor([number]))), last)
     yield Seen("updates of round 1, with and without", missing(whole, rest, _EACH), first)
     stays = inside - 1 if inside else 1
-    other = gradient(world, first, without(own, stays))
+    other = gradient(world, first, without(examples, stays))
     yield Seen("updates of round 1, another digit forgotten (control)", missing(whole, other, _EACH), first)
     for rounds in _ROUNDS:
         retrained = trained(world, without(every, number), rounds)
@@ -143,16 +143,16 @@ def measure(full: bool) -> list[Row]:
     world = federation()
     every = world.data.dataset.train
     after = {rounds: trained(world, every, rounds) for rounds in _ROUNDS}
-    found: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    by_setting: dict[tuple[str, str], list[tuple[float, float]]] = {}
     order = torch.randperm(len(every), generator=torch.Generator().manual_seed(0))
     for number in order[: 20 if full else 10].tolist():
         for seen in vectors(world, number, after):
             for name in _ATTACKS:
                 judgement = judged(world, attacked(world, seen, number, name), number)
-                found.setdefault((seen.setting, name), []).append(judgement)
+                by_setting.setdefault((seen.setting, name), []).append(judgement)
     return [
-        with_interval(what, f"{setting}, {name}", [own[place] for own in judgements], "")
-        for (setting, name), judgements in found.items()
+        with_interval(what, f"{setting}, {name}", [pair[place] for pair in judgements], "")
+        for (setting, name), judgements in by_setting.items()
         for place, what in enumerate(("identified", "exact"))
     ]
 

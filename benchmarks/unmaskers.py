@@ -55,15 +55,15 @@ class Line(NamedTuple):
 
 def strategies() -> list[Strategy]:
     """Return what is compared on short lists."""
-    found = [Strategy("one a step", "fixed")]
-    for own in THRESHOLDS:
-        found.append(Strategy(f"threshold {own}", "threshold", {"threshold": own}))
-        found.append(Strategy(f"credit {own}", "credit-decoding", {"threshold": own}))
-        free = {"threshold": own, "form": "tuning-free"}
-        found.append(Strategy(f"credit {own}, tuning-free", "credit-decoding", free))
-    found.append(Strategy("explore, 1 place", "explore-then-exploit", {}))
-    found.append(Strategy("explore, 4 branches", "explore-then-exploit", {"branches": 4}))
-    return found
+    table = [Strategy("one a step", "fixed")]
+    for threshold in THRESHOLDS:
+        table.append(Strategy(f"threshold {threshold}", "threshold", {"threshold": threshold}))
+        table.append(Strategy(f"credit {threshold}", "credit-decoding", {"threshold": threshold}))
+        free = {"threshold": threshold, "form": "tuning-free"}
+        table.append(Strategy(f"credit {threshold}, tuning-free", "credit-decoding", free))
+    table.append(Strategy("explore, 1 place", "explore-then-exploit", {}))
+    table.append(Strategy("explore, 4 branches", "explore-then-exploit", {"branches": 4}))
+    return table
 
 
 def short_lists(count: int) -> list[Line]:
@@ -73,10 +73,10 @@ def short_lists(count: int) -> list[Line]:
         samples = draw_samples(operation, [3, 4, 5, 6], count, 1)
         for strategy in strategies():
             begin = time.process_time()
-            found = measure(strategy, solver, samples, 0)
+            measured = measure(strategy, solver, samples, 0)
             seconds = time.process_time() - begin
-            passes, positions = _means(found)
-            right = _share(sum(own.is_right for own in found.answered), count)
+            passes, positions = _means(measured)
+            right = _share(sum(answer.is_right for answer in measured.answered), count)
             lines.append(Line(operation, strategy.label, right, f"{passes:.2f}", f"{positions:.1f}", f"{seconds:.2f}"))
     return lines
 
@@ -85,19 +85,19 @@ def credited(count: int) -> list[Line]:
     """Compare credit with a threshold where answers are many, and count tokens that were not the likeliest."""
     model, lines = trained("random-lists").model, list[Line]()
     solver = Network(model)
-    compared = [own for own in strategies() if own.name in ("threshold", "credit-decoding")]
+    compared = [one_strategy for one_strategy in strategies() if one_strategy.name in ("threshold", "credit-decoding")]
     for operation in ("replace-random", "shuffle"):
         samples = draw_samples(operation, [3, 4], count, 1)
         for strategy in compared:
             begin = time.process_time()
-            found = measure(strategy, solver, samples, 0)
+            measured = measure(strategy, solver, samples, 0)
             seconds = time.process_time() - begin
-            passes, positions = _means(found)
+            passes, positions = _means(measured)
             places = solver.tokenizer.answer_length
-            tokens = [others(strategy.make(places), model, solver.prompt(own), places) for own in samples]
-            told = _share(sum(own.is_right for own in found.answered), count)
-            told += f"; other than the likeliest {_share(sum(tokens), count * places)}"
-            lines.append(Line(operation, strategy.label, told, f"{passes:.2f}", f"{positions:.1f}", f"{seconds:.2f}"))
+            tokens = [others(strategy.make(places), model, solver.prompt(sample), places) for sample in samples]
+            words = _share(sum(answer.is_right for answer in measured.answered), count)
+            words += f"; other than the likeliest {_share(sum(tokens), count * places)}"
+            lines.append(Line(operation, strategy.label, words, f"{passes:.2f}", f"{positions:.1f}", f"{seconds:.2f}"))
     return lines
 
 
@@ -115,7 +115,7 @@ def others(method: Unmasker[Any, Any], model: nn.Module, prompt: tuple[int, ...]
     return count
 
 
-def windows(own: Long, sizes: Sequence[tuple[int, int, int]]) -> list[Line]:
+def windows(long: Long, sizes: Sequence[tuple[int, int, int]]) -> list[Line]:
     """Compare full passes, one a step and by a threshold, with windows (W, A, R), one text at a time, in turns."""
     settings: list[tuple[str, str, dict[str, Any]]] = [
         ("one a step", "fixed", {}),
@@ -124,16 +124,16 @@ def windows(own: Long, sizes: Sequence[tuple[int, int, int]]) -> list[Line]:
     for window, active, refresh in sizes:
         chosen = {"window": window, "active": active, "refresh": refresh}
         settings.append((f"window {window}, active {active}, refresh {refresh}", "window-diffusion", chosen))
-    ways = [_writer(own.model, name, chosen, own.answers.shape[1]) for _, name, chosen in settings]
-    done = in_turn(ways, list(enumerate(map(tuple, own.prompts.tolist()))))
-    return [_window_line(own, label, each, done[0]) for (label, _, _), each in zip(settings, done, strict=True)]
+    ways = [_writer(long.model, name, chosen, long.answers.shape[1]) for _, name, chosen in settings]
+    done = in_turn(ways, list(enumerate(map(tuple, long.prompts.tolist()))))
+    return [_window_line(long, label, each, done[0]) for (label, _, _), each in zip(settings, done, strict=True)]
 
 
 Written = tuple[Generated, float]
 
 
-def _window_line(own: Long, label: str, done: Sequence[Written], plain: Sequence[Written]) -> Line:
-    count, answers = len(done), own.answers.tolist()
+def _window_line(long: Long, label: str, done: Sequence[Written], plain: Sequence[Written]) -> Line:
+    count, answers = len(done), long.answers.tolist()
     right = sum(list(text.tokens) == answer for (text, _), answer in zip(done, answers, strict=True))
     same = sum(text.tokens == other.tokens for (text, _), (other, _) in zip(done, plain, strict=True))
     positions = sum(sum(text.trace.series()["positions"]) for text, _ in done) / count
@@ -141,20 +141,22 @@ def _window_line(own: Long, label: str, done: Sequence[Written], plain: Sequence
     seconds, others = [spent for _, spent in done], [spent for _, spent in plain]
     low, high = interval(others, seconds)
     faster = statistics.median(others) / statistics.median(seconds)
-    letters = _letters(done, [tuple(own) for own in answers])
-    told = f"{_share(right, count)}, of the letters {letters:.2%}; as one a step {_share(same, count)}, of the letters "
-    told += f"{_letters(done, [text.tokens for text, _ in plain]):.2%}"
+    letters = _letters(done, [tuple(answer) for answer in answers])
+    words = (
+        f"{_share(right, count)}, of the letters {letters:.2%}; as one a step {_share(same, count)}, of the letters "
+    )
+    words += f"{_letters(done, [text.tokens for text, _ in plain]):.2%}"
     spent = f"{sum(seconds) / count:.3f} a text, {faster:.2f} times faster [{low:.2f}, {high:.2f}]"
-    tokens = own.prompts.shape[1] + own.answers.shape[1]
-    return Line(f"{tokens} tokens, n = {count}", label, told, f"{passes:.1f}", f"{positions:.0f}", spent)
+    tokens = long.prompts.shape[1] + long.answers.shape[1]
+    return Line(f"{tokens} tokens, n = {count}", label, words, f"{passes:.1f}", f"{positions:.0f}", spent)
 
 
 def _letters(done: Sequence[Written], wanted: Sequence[tuple[int, ...]]) -> float:
     """Return the share of letters that are the wanted ones."""
     pairs = [
         letter == other
-        for (text, _), own in zip(done, wanted, strict=True)
-        for letter, other in zip(text.tokens, own, strict=True)
+        for (text, _), answer in zip(done, wanted, strict=True)
+        for letter, other in zip(text.tokens, answer, strict=True)
     ]
     return sum(pairs) / len(pairs)
 
@@ -163,13 +165,13 @@ def _writer(
     model: nn.Module, name: str, settings: dict[str, Any], places: int
 ) -> Callable[[tuple[int, tuple[int, ...]]], Written]:
     method = registry.get("component", name)
-    own = method.make(method.config.model_validate(settings)).named(name)
+    unmasker = method.make(method.config.model_validate(settings)).named(name)
 
     def write(numbered: tuple[int, tuple[int, ...]]) -> Written:
         row, prompt = numbered
         source = seeding.generators(0, "unmaskers", [(row,)])
         begin = time.process_time()
-        (text,) = generate(own, model, Condition((prompt,)), Limits(max_new_tokens=places), source)
+        (text,) = generate(unmasker, model, Condition((prompt,)), Limits(max_new_tokens=places), source)
         return text, time.process_time() - begin
 
     return write
@@ -207,72 +209,75 @@ def of_brackets(count: int) -> Language:
 def of_records(count: int) -> Language:
     """Return objects with what a prompt lists."""
     generator, signs = seeding.generator(1, "records"), _records.SIGNS
-    drawn = [_records.draw(generator) for _ in range(count)]
+    pairs = [_records.draw(generator) for _ in range(count)]
     return Language(
         "records",
         _records.records(),
         signs,
         _records.GRAMMAR,
-        tuple(tuple(signs.encode(asked)) for asked, _ in drawn),
+        tuple(tuple(signs.encode(question)) for question, _ in pairs),
         _records.PLACES,
         lambda text: _records.read(text) is not None,
-        tuple(answer for _, answer in drawn),
+        tuple(answer for _, answer in pairs),
         lambda text, answer: _records.read(text) == _records.read(answer),
     )
 
 
-def grammars(own: Language) -> list[Line]:
+def grammars(language: Language) -> list[Line]:
     """Compare texts with and without a grammar, drawn at temperature 1 in random order."""
-    drawn: dict[str, Any] = {"temperature": 1.0, "confidence": "random"}
+    random_order: dict[str, Any] = {"temperature": 1.0, "confidence": "random"}
     lines = list[Line]()
     for at_once in (1, 2, 4):
-        plain = {**drawn, "steps": own.places // at_once}
-        bound = {**drawn, "at_once": at_once, "grammar": own.grammar}
+        plain = {**random_order, "steps": language.places // at_once}
+        bound = {**random_order, "at_once": at_once, "grammar": language.grammar}
         for name, settings in (("fixed", plain), ("cfg-constrained", bound)):
-            lines.append(_of_language(own, name, settings, f"{name}, {at_once} a step"))
+            lines.append(_of_language(language, name, settings, f"{name}, {at_once} a step"))
     return lines
 
 
-def _of_language(own: Language, name: str, settings: dict[str, Any], label: str) -> Line:
-    method, count, end = registry.get("component", name), len(own.prompts), own.signs.end
+def _of_language(language: Language, name: str, settings: dict[str, Any], label: str) -> Line:
+    method, count, end = registry.get("component", name), len(language.prompts), language.signs.end
     assert end is not None, "signs end texts"
     decoder = method.make(method.config.model_validate(settings))
-    limits = Limits(max_new_tokens=own.places, stop_tokens=frozenset({end}))
-    sources = seeding.generators(0, own.task, [(row,) for row in range(count)])
+    limits = Limits(max_new_tokens=language.places, stop_tokens=frozenset({end}))
+    sources = seeding.generators(0, language.task, [(row,) for row in range(count)])
     begin = time.process_time()
-    found = generate(decoder, own.model, Condition(own.prompts), limits, sources, at_once=32, tokenizer=own.signs)
+    generated = generate(
+        decoder, language.model, Condition(language.prompts), limits, sources, at_once=32, tokenizer=language.signs
+    )
     seconds = time.process_time() - begin
-    texts = [own.signs.decode([token for token in text.tokens if token != end]) for text in found]
-    series = [text.trace.series() for text in found]
+    texts = [language.signs.decode([token for token in text.tokens if token != end]) for text in generated]
+    series = [text.trace.series() for text in generated]
     checks, rejected = (sum(sum(each.get(key, ())) for each in series) / count for key in ("calls", "rejected"))
-    told = f"valid {_share(sum(map(own.is_valid, texts)), count)}; {rejected:.2f} rejected, {checks:.1f} checks a text"
-    if own.answers is not None:
-        pairs = list(zip(texts, own.answers, strict=True))
-        told += f"; as asked {_share(sum(own.agree(*pair) for pair in pairs), count)}, sign by sign "
-        told += _share(sum(text == answer for text, answer in pairs), count)
-    passes = sum(len(text.trace.tokens) for text in found) / count
+    words = f"valid {_share(sum(map(language.is_valid, texts)), count)}; {rejected:.2f} rejected, "
+    words += f"{checks:.1f} checks a text"
+    if language.answers is not None:
+        pairs = list(zip(texts, language.answers, strict=True))
+        words += f"; as asked {_share(sum(language.agree(*pair) for pair in pairs), count)}, sign by sign "
+        words += _share(sum(text == answer for text, answer in pairs), count)
+    passes = sum(len(text.trace.tokens) for text in generated) / count
     positions = sum(sum(each["positions"]) for each in series) / count
-    return Line(own.task, label, told, f"{passes:.2f}", f"{positions:.0f}", f"{seconds:.2f}")
+    return Line(language.task, label, words, f"{passes:.2f}", f"{positions:.0f}", f"{seconds:.2f}")
 
 
 def information(count: int) -> list[str]:
     """Say how rounds follow the information of a text, under a threshold and exploring."""
-    model, told = trained("lists").model, list[str]()
+    model, table = trained("lists").model, list[str]()
     solver = Network(model)
-    samples = [own for operation in OPERATIONS for own in draw_samples(operation, [3, 4, 5, 6], count, 2)]
+    samples = [sample for operation in OPERATIONS for sample in draw_samples(operation, [3, 4, 5, 6], count, 2)]
     method = registry.get("component", "explore-then-exploit")
     for label, settings in (("threshold 0.9", {"explored": 0}), ("explore, 1 place", {})):
-        own = method.make(method.config.model_validate(settings))
-        pairs = [_rounds(own, model, solver.prompt(sample)) for sample in samples]
+        unmasker = method.make(method.config.model_validate(settings))
+        pairs = [_rounds(unmasker, model, solver.prompt(sample)) for sample in samples]
         both = torch.tensor(pairs, dtype=torch.double).T
         slope = float(torch.cov(both)[0, 1] / both[0].var())
         correlation = float(torch.corrcoef(both)[0, 1])
-        low, high = (math.tanh(math.atanh(correlation) + own / (len(pairs) - 3) ** 0.5) for own in (-1.96, 1.96))
-        told.append(
+        low, high = (math.tanh(math.atanh(correlation) + bound / (len(pairs) - 3) ** 0.5) for bound in (-1.96, 1.96))
+        table.append(
             f"{label}: {slope:+.3f} rounds a nat, correlation {correlation:.3f} [{low:.3f}, {high:.3f}] (Fisher), "
             f"n = {len(pairs)}"
         )
-    return told
+    return table
 
 
 @torch.no_grad()
@@ -282,19 +287,21 @@ def _rounds(method: Any, model: nn.Module, prompt: tuple[int, ...]) -> tuple[flo
     state = method.start(model, Condition((prompt,)), context)
     while state.masked[0]:
         state, _ = method.step(model, state, context)
-    found = analyse(state.rounds[0])
-    return found.information, found.rounds
+    analysed = analyse(state.rounds[0])
+    return analysed.information, analysed.rounds
 
 
-def _means(found: Measured) -> tuple[float, float]:
+def _means(measured: Measured) -> tuple[float, float]:
     """Return passes and places computed, of an answer."""
-    count = len(found.answered)
-    return sum(own.passes for own in found.answered) / count, sum(own.positions for own in found.answered) / count
+    count = len(measured.answered)
+    return sum(answer.passes for answer in measured.answered) / count, sum(
+        answer.positions for answer in measured.answered
+    ) / count
 
 
 def _share(right: int, count: int) -> str:
-    own = wilson(right, count)
-    return f"{own.value:.1%} [{own.low:.1%}, {own.high:.1%}]"
+    bounds = wilson(right, count)
+    return f"{bounds.value:.1%} [{bounds.low:.1%}, {bounds.high:.1%}]"
 
 
 def main() -> None:

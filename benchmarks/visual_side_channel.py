@@ -36,19 +36,19 @@ _SEED, _NOISE = 5, 0.1
 
 
 @torch.no_grad()
-def kept(own: Contender, batches: Mapping[Kind, Batch]) -> dict[Kind, Tensor]:
+def kept(contender: Contender, batches: Mapping[Kind, Batch]) -> dict[Kind, Tensor]:
     """Return which patches the last layer read for each question, (N, 64)."""
-    (model,) = own.models(grids.trained())
-    found: dict[Kind, Tensor] = {}
+    (model,) = contender.models(grids.trained())
+    places: dict[Kind, Tensor] = {}
     for kind, batch in batches.items():
         with visual_passes(model) as passes:
             for some in batch.split(250):
                 model(some.inputs, **some.given)
-        found[kind] = torch.cat([kept_patches(one, model.visual.patches) for one in passes])
-    return found
+        places[kind] = torch.cat([kept_patches(one, model.visual.patches) for one in passes])
+    return places
 
 
-def told(places: Tensor, labels: Tensor) -> tuple[Tensor, float]:
+def share_told(places: Tensor, labels: Tensor) -> tuple[Tensor, float]:
     """Return which labels of the later half an observer tells who learnt on the earlier, and the usual one's share."""
     half, classes = len(labels) // 2, int(labels.max()) + 1
     one_hot = torch.nn.functional.one_hot(labels[:half], classes).double()
@@ -64,33 +64,39 @@ def measure(full: bool) -> list[Row]:
     """Return all rows."""
     count = QUESTIONS if full else SHORT
     batches: dict[Kind, Batch] = {kind: questions(kind, count, _SEED) for kind in ASKED}
-    staged = [own for own in published() if "kept" in own.label and own.component != "attention-topk"]
+    staged = [
+        contender for contender in published() if "kept" in contender.label and contender.component != "attention-topk"
+    ]
     every = [Contender("keep-all", "keep-all"), *contenders(KEPT), staged[0], staged[3]]
-    return [one for own in every for one in rows_of(Contender(own.label, own.component, own.settings), batches)]
+    return [
+        one
+        for contender in every
+        for one in rows_of(Contender(contender.label, contender.component, contender.settings), batches)
+    ]
 
 
-def rows_of(own: Contender, batches: Mapping[Kind, Batch]) -> Iterator[Row]:
+def rows_of(contender: Contender, batches: Mapping[Kind, Batch]) -> Iterator[Row]:
     """Yield what the places of a contender tell."""
-    yield from rows_of_places(own.label, kept(own, batches), batches)
+    yield from rows_of_places(contender.label, kept(contender, batches), batches)
 
 
 def rows_of_places(label: str, places: Mapping[Kind, Tensor], batches: Mapping[Kind, Batch]) -> Iterator[Row]:
     """Yield what places (N, 64) by kind of question tell."""
     order = torch.randperm(sum(map(len, places.values())), generator=torch.Generator().manual_seed(0))
     kinds = torch.cat([torch.full((len(one),), number) for number, one in enumerate(places.values())])
-    yield from _answered("kind of question", label, *told(torch.cat([*places.values()])[order], kinds[order]))
+    yield from _answered("kind of question", label, *share_told(torch.cat([*places.values()])[order], kinds[order]))
     counts = torch.cat([torch.nn.functional.one_hot(one.sum(1), one.shape[1] + 1) for one in places.values()])
-    yield from _answered("kind of question, by the number of tokens", label, *told(counts[order], kinds[order]))
+    yield from _answered("kind of question, by the number of tokens", label, *share_told(counts[order], kinds[order]))
     position = batches["position"]
-    asked = position.given["question"][:, 2:] - torch.tensor([grids.WORDS.of("r0"), grids.WORDS.of("c0")])
-    cells = asked[:, 0] * grids.CELLS + asked[:, 1]
-    yield from _answered("cell that is asked for", label, *told(places["position"], cells))
+    cell_places = position.given["question"][:, 2:] - torch.tensor([grids.WORDS.of("r0"), grids.WORDS.of("c0")])
+    cells = cell_places[:, 0] * grids.CELLS + cell_places[:, 1]
+    yield from _answered("cell that is asked for", label, *share_told(places["position"], cells))
     of_patch = torch.nn.functional.one_hot(grids.fresh().visual.cells_of_patches(grids.CELLS), grids.CELLS**2)
     in_cell = places["presence"].long() @ of_patch
     bright = batches["presence"].inputs.unfold(2, 14, 14).unfold(3, 14, 14).amax((4, 5)).flatten(1) > _NOISE
     scores, filled = in_cell.flatten().numpy(), bright.flatten().numpy()
-    found = auc_interval(scores[filled], scores[~filled], np.random.default_rng(0))
-    yield of_interval("where digits are, area", label, found, "")
+    area = auc_interval(scores[filled], scores[~filled], np.random.default_rng(0))
+    yield of_interval("where digits are, area", label, area, "")
 
 
 def _answered(name: str, label: str, right: Tensor, usual: float) -> Iterator[Row]:

@@ -23,7 +23,7 @@ from torch import Tensor  # noqa: E402
 
 from benchmarks._rows import Row, main, measured  # noqa: E402
 from benchmarks.staged_reducers import with_theta  # noqa: E402
-from benchmarks.visual_side_channel import told  # noqa: E402
+from benchmarks.visual_side_channel import share_told  # noqa: E402
 from benchmarks.visual_tokens import Contender, row, timed  # noqa: E402
 from fedsim.bench import grids  # noqa: E402
 from fedsim.bench.grid_accuracy import ASKED, questions  # noqa: E402
@@ -57,7 +57,10 @@ def models() -> Mapping[str, Any]:
         "must-drop 0.02": with_theta(_THETA, (1, 2, 3, 4)),
         "rcp-50": Contender("", "rcp", {"weights": "rcp-50"}),
     }
-    return {"planted (control)": planted, **{name: next(own.models(plain)) for name, own in contenders.items()}}
+    return {
+        "planted (control)": planted,
+        **{name: next(contender.models(plain)) for name, contender in contenders.items()},
+    }
 
 
 @torch.no_grad()
@@ -69,7 +72,7 @@ def clocked(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
     for number in range(len(batch)):
         with visual_passes(model) as passes:
             seconds.append(timed(model, batch.taken(torch.tensor([number])))[0])
-        tokens.append(sum(own[0] for own in passes[0].visual))
+        tokens.append(sum(counts[0] for counts in passes[0].visual))
     return torch.tensor(seconds), torch.tensor(tokens)
 
 
@@ -90,7 +93,7 @@ def rows_of(name: str, seconds: Tensor, tokens: Tensor, kinds: Tensor, digits: T
     yield measured("visual tokens, summed over layers", name, tokens.tolist(), "", "")
     for seen, values in (("seconds", seconds), ("number of tokens", tokens)):
         for what, labels in (("kind of question", kinds), ("number of digits", digits)):
-            right, usual = told(in_tenths(values), labels)
+            right, usual = share_told(in_tenths(values), labels)
             yield row(f"told by {seen}: {what}", name, wilson(int(right.sum()), len(right)))
             yield measured(f"told by {seen}: {what}", f"{name}: most frequent answer", [100 * usual], "%", "")
 
@@ -104,8 +107,8 @@ def measure(full: bool) -> list[Row]:
     digits = filled_cells(batch.inputs)
     return [
         one
-        for name, own in models().items()
-        for one in rows_of(name, *clocked(own, batch), kinds, digits - digits.min())
+        for name, model in models().items()
+        for one in rows_of(name, *clocked(model, batch), kinds, digits - digits.min())
     ]
 
 

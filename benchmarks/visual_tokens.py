@@ -61,8 +61,8 @@ class Contender:
         """Yield the trained model with the reducer, once for each draw."""
         method = registry.get("component", self.component)
         for seed in range(self.draws):
-            own = method.make(method.config.model_validate(dict(self.settings))).named(self.component)
-            yield own.prepare(copy.deepcopy(plain), torch.Generator().manual_seed(seed)).eval()
+            reducer = method.make(method.config.model_validate(dict(self.settings))).named(self.component)
+            yield reducer.prepare(copy.deepcopy(plain), torch.Generator().manual_seed(seed)).eval()
 
 
 @dataclass(frozen=True)
@@ -96,19 +96,19 @@ def contenders(kept: int) -> list[Contender]:
 def published() -> list[Contender]:
     """Return methods of papers, with positions counted anew as theirs and kept, beside one early drop at equal cost."""
     anew, kept = ("positions anew", {"recount": True}), ("positions kept", {"recount": False})
-    found = [
-        Contender(f"pyramid, {label}", "pyramid-drop", {"shares": shares, **own})
+    tested = [
+        Contender(f"pyramid, {label}", "pyramid-drop", {"shares": shares, **settings})
         for shares in ((0.5, 0.25), (0.25, 0.0625))
-        for label, own in (anew, kept)
+        for label, settings in (anew, kept)
     ]
     # As many tokens a layer as each pyramid: 2 N + 2 N r_1 + 2 N r_2 = N + 5 k.
-    found += [Contender("attention, layer 0", "attention-topk", {"kept": own, "layer": 0}) for own in (32, 21)]
-    found += [
-        Contender(f"must-drop, {label}", "must-drop", {"overall": share, "single": share, **own})
+    tested += [Contender("attention, layer 0", "attention-topk", {"kept": count, "layer": 0}) for count in (32, 21)]
+    tested += [
+        Contender(f"must-drop, {label}", "must-drop", {"overall": share, "single": share, **settings})
         for share in (0.01, 0.02, 0.04)
-        for label, own in (anew, kept)
+        for label, settings in (anew, kept)
     ]
-    return found + trained_ones()
+    return tested + trained_ones()
 
 
 def trained_ones() -> list[Contender]:
@@ -116,23 +116,23 @@ def trained_ones() -> list[Contender]:
     return [Contender("rcp", "rcp", {"weights": name}) for name in ("rcp-50", "rcp-37")]
 
 
-def asked(full: bool) -> dict[Kind, Batch]:
+def question_batches(full: bool) -> dict[Kind, Batch]:
     """Return the questions that all contenders answer."""
     return {kind: questions(kind, QUESTIONS if full else SHORT, _SEED) for kind in ASKED}
 
 
-def point(own: Contender, plain: TinyVlm, batches: Mapping[Kind, Batch]) -> Point:
+def point(contender: Contender, plain: TinyVlm, batches: Mapping[Kind, Batch]) -> Point:
     """Let a contender answer."""
     right: dict[Kind, list[list[float]]] = {kind: [] for kind in batches}
     layers: list[list[int]] = []
-    for model in own.models(plain):
+    for model in contender.models(plain):
         for kind, batch in batches.items():
             with visual_passes(model) as passes:
                 right[kind].append(right_answers(model, batch).double().tolist())
             layers += [list(counts) for one in passes for counts in zip(*one.visual, strict=True)]
     tokens = statistics.fmean(statistics.fmean(counts) for counts in layers)
-    shares: dict[Kind, Interval] = {kind: _share(found) for kind, found in right.items()}
-    return Point(own.label, tokens, statistics.fmean(counts[-1] for counts in layers), shares)
+    shares: dict[Kind, Interval] = {kind: _share(flags) for kind, flags in right.items()}
+    return Point(contender.label, tokens, statistics.fmean(counts[-1] for counts in layers), shares)
 
 
 def _share(right: Sequence[Sequence[float]]) -> Interval:
@@ -148,13 +148,13 @@ def row(name: str, setting: str, right: Interval) -> Row:
 
 def accuracy_rows(plain: TinyVlm, batches: Mapping[Kind, Batch], points: list[Point]) -> Iterator[Row]:
     """Yield accuracies of all contenders, and collect their points."""
-    references = [own for kept in KEPT for own in contenders(kept)]
+    references = [contender for kept in KEPT for contender in contenders(kept)]
     every = [Contender("keep-all", "keep-all"), *references, *published()]
-    for own in every:
-        found = point(own, plain, batches)
-        points.append(found)
-        setting = f"{own.label}, {found.last:.0f} behind the drop, {found.tokens:.1f} a layer"
-        yield from (row(f"right, {kind}", setting, right) for kind, right in found.right.items())
+    for each in every:
+        result = point(each, plain, batches)
+        points.append(result)
+        setting = f"{each.label}, {result.last:.0f} behind the drop, {result.tokens:.1f} a layer"
+        yield from (row(f"right, {kind}", setting, right) for kind, right in result.right.items())
     yield from layer_rows(plain, batches)
 
 
@@ -162,27 +162,27 @@ def layer_rows(plain: TinyVlm, batches: Mapping[Kind, Batch]) -> Iterator[Row]:
     """Yield accuracies by the layer whose attention ranks and the number of tokens that stay behind it."""
     for kept in TIMED:
         for layer in range(plain.visual.layers - 1):
-            own = Contender("", "attention-topk", {"kept": kept, "layer": layer})
-            found = point(own, plain, batches)
+            contender = Contender("", "attention-topk", {"kept": kept, "layer": layer})
+            result = point(contender, plain, batches)
             setting = f"attention, {kept} of 64 behind layer {layer}"
-            yield from (row(f"right, {kind}", setting, right) for kind, right in found.right.items())
+            yield from (row(f"right, {kind}", setting, right) for kind, right in result.right.items())
 
 
 @torch.no_grad()
 def leaning_rows(plain: TinyVlm, batches: Mapping[Kind, Batch]) -> Iterator[Row]:
     """Yield which way answers go wrong: too many, too few, and yes in place of no."""
     words = grids.WORDS
-    for own in (Contender("keep-all", "keep-all"), *contenders(32), *contenders(16)):
-        model, setting = next(own.models(plain)), own.label
-        if "kept" in own.settings:
-            setting = f"{own.label}, {own.settings['kept']} of 64"
+    for contender in (Contender("keep-all", "keep-all"), *contenders(32), *contenders(16)):
+        model, setting = next(contender.models(plain)), contender.label
+        if "kept" in contender.settings:
+            setting = f"{contender.label}, {contender.settings['kept']} of 64"
         said = {kind: _first_words(model, batch) for kind, batch in batches.items()}
         count, true = said["counting"], batches["counting"].labels[:, 0]
         yield row("counting: says too many", setting, wilson(int((count > true).sum()), len(true)))
         yield row("counting: says too few", setting, wilson(int((count < true).sum()), len(true)))
         for word in ("yes", "no"):
-            asked = batches["presence"].labels[:, 0] == words.of(word)
-            yes = said["presence"][asked] == words.of("yes")
+            is_asked = batches["presence"].labels[:, 0] == words.of(word)
+            yes = said["presence"][is_asked] == words.of("yes")
             yield row(f"presence: says yes where {word} is right", setting, wilson(int(yes.sum()), len(yes)))
 
 
@@ -193,11 +193,11 @@ def _first_words(model: TinyVlm, batch: Batch) -> torch.Tensor:
 def blind_rows(plain: TinyVlm, count: int) -> Iterator[Row]:
     """Yield what is right without the image, and the most frequent answer's share."""
     for kind in ASKED:
-        found = accuracy(plain, kind, count, _SEED)
-        yield row(f"right, {kind}", "image black", found.blind)
-        yield measured(f"right, {kind}", "most frequent answer", [100 * found.majority], "%", "")
-        if found.several is not None:
-            yield row(f"right, {kind}", "keep-all, digits that occur more than once", found.several)
+        figures = accuracy(plain, kind, count, _SEED)
+        yield row(f"right, {kind}", "image black", figures.blind)
+        yield measured(f"right, {kind}", "most frequent answer", [100 * figures.majority], "%", "")
+        if figures.several is not None:
+            yield row(f"right, {kind}", "keep-all, digits that occur more than once", figures.several)
 
 
 @torch.no_grad()
@@ -205,15 +205,15 @@ def seconds_rows(plain: TinyVlm, batch: Batch) -> Iterator[Row]:
     """Yield how much faster and cheaper a prompt and a token of the answer are than keep-all's."""
     some = next(batch.split(BATCH))
     for kept in TIMED:
-        for own in contenders(kept)[:3]:
+        for contender in contenders(kept)[:3]:
             must = "> 1" if kept <= 32 else ""  # noqa: PLR2004 - half of the tokens
-            yield from cost_rows(own, f"{own.label}, {kept} of 64, batch {BATCH}", plain, some, must)
+            yield from cost_rows(contender, f"{contender.label}, {kept} of 64, batch {BATCH}", plain, some, must)
 
 
 @torch.no_grad()
-def cost_rows(own: Contender, setting: str, plain: TinyVlm, batch: Batch, must: str) -> Iterator[Row]:
+def cost_rows(contender: Contender, setting: str, plain: TinyVlm, batch: Batch, must: str) -> Iterator[Row]:
     """Yield seconds and products of a contender's prompt and token beside keep-all's, in turn."""
-    (base,), (model,) = Contender("keep-all", "keep-all").models(plain), own.models(plain)
+    (base,), (model,) = Contender("keep-all", "keep-all").models(plain), contender.models(plain)
     ratios: list[tuple[float, float]] = []
     for number in range(ROUNDS + 2):
         pair = [timed(one, batch) for one in ((base, model) if number % 2 else (model, base))]
@@ -242,16 +242,16 @@ def _costs(model: TinyVlm, batch: Batch) -> tuple[int, int]:
     question = batch.given["question"][:1]
     with visual_passes(model) as passes:
         read = model.begin(model.encode(batch.inputs[:1], question), question)
-    held = [own[0] for own in read.held.store.held]
-    return prompt_cost(model.visual, [own[0] for own in passes[0].tokens]), step_cost(model.visual, held)
+    held = [lengths[0] for lengths in read.held.store.held]
+    return prompt_cost(model.visual, [token[0] for token in passes[0].tokens]), step_cost(model.visual, held)
 
 
 def measure(full: bool, points: list[Point] | None = None) -> list[Row]:
     """Return all rows."""
-    plain, batches = grids.trained(), asked(full)
-    found = points if points is not None else list[Point]()
+    plain, batches = grids.trained(), question_batches(full)
+    table = points if points is not None else list[Point]()
     return [
-        *accuracy_rows(plain, batches, found),
+        *accuracy_rows(plain, batches, table),
         *leaning_rows(plain, batches),
         *blind_rows(plain, QUESTIONS if full else SHORT),
         *seconds_rows(plain, batches["position"]),
@@ -263,9 +263,13 @@ def target_rows() -> Iterator[Row]:
     batch = questions("position", _TARGET_QUESTIONS, _SEED)
     for name, plain in (("encoder frozen", grids.trained()), ("encoder trained on", unfreezing.trained())):
         oracle, *_, at_random = contenders(_TARGET)
-        for own in (Contender("keep-all", "keep-all"), oracle, at_random):
-            found = point(own, plain, {"position": batch})
-            yield row("right, position", f"{name}, {own.label}, {found.last:.0f} tokens", found.right["position"])
+        for contender in (Contender("keep-all", "keep-all"), oracle, at_random):
+            result = point(contender, plain, {"position": batch})
+            yield row(
+                "right, position",
+                f"{name}, {contender.label}, {result.last:.0f} tokens",
+                result.right["position"],
+            )
 
 
 def draw(points: Sequence[Point], path: Path) -> None:
@@ -278,18 +282,18 @@ def draw(points: Sequence[Point], path: Path) -> None:
     figure, panels = pyplot.subplots(1, len(ASKED), figsize=(13, 3.4), sharey=True, layout="constrained")
     base = points[0]
     for panel, kind in zip(panels, ASKED, strict=True):
-        for label in dict.fromkeys(own.label for own in points[1:]):
+        for label in dict.fromkeys(each.label for each in points[1:]):
             some = sorted(
-                (own for own in [base, *points] if own.label in (base.label, label)), key=lambda own: own.tokens
+                (each for each in [base, *points] if each.label in (base.label, label)), key=lambda each: each.tokens
             )
-            values = [100 * own.right[kind].value for own in some]
-            low = [100 * (own.right[kind].value - (own.right[kind].low or 0)) for own in some]
-            high = [100 * ((own.right[kind].high or 0) - own.right[kind].value) for own in some]
-            panel.errorbar([own.tokens for own in some], values, [low, high], marker="o", markersize=3, label=label)
+            values = [100 * each.right[kind].value for each in some]
+            low = [100 * (each.right[kind].value - (each.right[kind].low or 0)) for each in some]
+            high = [100 * ((each.right[kind].high or 0) - each.right[kind].value) for each in some]
+            panel.errorbar([each.tokens for each in some], values, [low, high], marker="o", markersize=3, label=label)
         panel.set_title(kind)
         panel.set_xlabel("visual tokens of a layer")
         panel.set_xscale("log", base=2)
-        panel.set_xticks((*KEPT[::-1], 64), [str(own) for own in (*KEPT[::-1], 64)])
+        panel.set_xticks((*KEPT[::-1], 64), [str(count) for count in (*KEPT[::-1], 64)])
     panels[0].set_ylabel("right answers in %")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center", fontsize=8)
     figure.savefig(path, dpi=120)

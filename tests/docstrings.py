@@ -19,9 +19,13 @@ def problems(doc: str, headings: Sequence[str]) -> list[str]:
     return [
         *_first_lines(lines),
         *(f"unknown heading or text that is not indented: '{own}'" for own in found if own not in headings),
-        *(f"heading '{own}' is missing" for own in headings if own not in found),
-        *(f"heading '{own}' occurs {found.count(own)} times" for own in headings if found.count(own) > 1),
-        *(f"heading '{own}' has no text" for own in headings if own in found and not texts[own]),
+        *(f"heading '{heading}' is missing" for heading in headings if heading not in found),
+        *(
+            f"heading '{heading}' occurs {found.count(heading)} times"
+            for heading in headings
+            if found.count(heading) > 1
+        ),
+        *(f"heading '{heading}' has no text" for heading in headings if heading in found and not texts[heading]),
         *_order(found, headings),
         *([f"{len(lines)} lines, at most {_MOST_LINES} are allowed"] if len(lines) > _MOST_LINES else []),
     ]

@@ -66,7 +66,7 @@ class Far(Tensor):
 
 def _run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     tensors = [own for own in tree_iter((args, kwargs)) if isinstance(own, Tensor)]
-    is_far = any(isinstance(own, Far) for own in tensors)
+    is_far = any(isinstance(tensor, Far) for tensor in tensors)
     _check(func, args, kwargs, tensors)
     asked = kwargs.get("device")
     if asked is not None:
@@ -88,17 +88,17 @@ def _check(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], tensors: li
     if func is torch.ops.aten.linalg_lstsq.default and kwargs.get("driver") not in (None, "gels"):
         raise RuntimeError("`driver` must be 'gels' elsewhere, as on a GPU")
     generator = kwargs.get("generator")
-    is_far = any(isinstance(own, Far) for own in tensors)
+    is_far = any(isinstance(tensor, Far) for tensor in tensors)
     if generator is not None and (is_far or _names_far(kwargs)):
         raise RuntimeError(f"{func}: expected a generator of the other device, found one of the CPU")
-    if any(own.device == ELSEWHERE and not isinstance(own, Far) for own in tensors):
+    if any(tensor.device == ELSEWHERE and not isinstance(tensor, Far) for tensor in tensors):
         raise AssertionError(f"{func} got a tensor of `meta` that holds no numbers")
     if func in _MOVES or not is_far:
         return
     if func in _INDEXES:
         tensors = [own for own in tree_iter((args[0], args[2:])) if isinstance(own, Tensor)]
-    near = [own for own in tensors if not isinstance(own, Far) and own.dim() > 0]
-    if near and any(isinstance(own, Far) for own in tensors):
+    near = [tensor for tensor in tensors if not isinstance(tensor, Far) and tensor.dim() > 0]
+    if near and any(isinstance(tensor, Far) for tensor in tensors):
         raise RuntimeError(f"{func}: expected all tensors on one device, found one of the CPU of shape {near[0].shape}")
 
 

@@ -234,8 +234,8 @@ def sample(every: Sequence[Mutant], size: int | None, seed: str) -> list[Mutant]
     for mutant in every:
         places[mutant.line, mutant.column].append(mutant)
     generator = random.Random(seed)
-    drawn = generator.sample(sorted(places), min(size, len(places)))
-    return [generator.choice(places[place]) for place in sorted(drawn)]
+    samples = generator.sample(sorted(places), min(size, len(places)))
+    return [generator.choice(places[place]) for place in sorted(samples)]
 
 
 def tests_of(file: str, table: dict[str, list[str]]) -> list[str]:

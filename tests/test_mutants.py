@@ -111,19 +111,21 @@ def test_leaves_declarations(declaration: str) -> None:
 
 def test_draws_one_change_of_each_place() -> None:
     every = mutants.mutants("x = [1, 2, 3, 4, 5, 6, 7, 8]\n")
-    drawn = mutants.sample(every, 5, "0")
+    samples = mutants.sample(every, 5, "0")
     assert len(every) == 16
-    assert len({mutant.column for mutant in drawn}) == len(drawn) == 5
-    assert drawn == mutants.sample(every, 5, "0")
-    assert drawn != mutants.sample(every, 5, "1")
+    assert len({mutant.column for mutant in samples}) == len(samples) == 5
+    assert samples == mutants.sample(every, 5, "0")
+    assert samples != mutants.sample(every, 5, "1")
     assert len(mutants.sample(every, 100, "0")) == 8
     assert mutants.sample(every, None, "0") == every
 
 
 @pytest.mark.parametrize(("noticed", "n"), [(0, 7), (7, 7), (3, 10), (29, 30)])
 def test_its_interval_is_fedsims(noticed: int, n: int) -> None:
-    own = wilson(noticed, n)
-    assert mutants.wilson(noticed, n) == pytest.approx((own.low, own.high), abs=1e-12)  # both in double precision
+    interval = wilson(noticed, n)
+    assert mutants.wilson(noticed, n) == pytest.approx(
+        (interval.low, interval.high), abs=1e-12
+    )  # both in double precision
 
 
 def test_tells_killed_from_survived_and_leaves_the_tree_alone(project: Path) -> None:

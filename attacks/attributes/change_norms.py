@@ -36,7 +36,7 @@ class ChangeNorms(ReadingAttack[ChangeNormsConfig]):
 
     def describe(self, change: Tensors, generator: torch.Generator) -> Tensor:
         """Return the logarithms of all lengths, shape (F,)."""
-        kept = [own for tensor in change.values() for own in _lengths(tensor)]
+        kept = [length for tensor in change.values() for length in _lengths(tensor)]
         check_not_empty(len(kept))
         return torch.cat(kept)
 

@@ -60,13 +60,13 @@ def factorise(gradient: Tensor, rest: Tensor, rank: Callable[[Tensor], int], siz
     norms = gradient.norm(dim=1)
     live = rest.norm(dim=1) > LEFT * norms
     left = rest[live].norm(dim=1)
-    own = left if sizes is None else sizes[live]
-    basis, singular, right = torch.linalg.svd(rest[live] / own[:, None], full_matrices=False)
+    units = left if sizes is None else sizes[live]
+    basis, singular, right = torch.linalg.svd(rest[live] / units[:, None], full_matrices=False)
     size = rank(singular)
     error = singular[size:].norm() / max(1, (len(basis) - size) * (right.shape[1] - size)) ** 0.5
     left = left / norms[live]
     noise = error / (left[:, None] * singular[:size])
-    return Factors(basis[:, :size], singular[:size, None] * right[:size], live, left, own, noise)
+    return Factors(basis[:, :size], singular[:size, None] * right[:size], live, left, units, noise)
 
 
 def hopeless(rank: int, units: int, size: int) -> str | None:
@@ -87,7 +87,7 @@ def separate(
     observation: Observation,
     first: FirstLayer,
     factors: Factors,
-    found: Sparse,
+    sparse: Sparse,
     iterations: int,
     facts: Mapping[str, float],
 ) -> Reconstruction:
@@ -97,37 +97,37 @@ def separate(
         observation: what the attack got.
         first: the first linear layer.
         factors: factors of its gradient.
-        found: R independent vectors q whose U q are columns of D.
+        sparse: R independent vectors q whose U q are columns of D.
         iterations: iterations that the search took.
         facts: figures of the search.
     """
-    residual = (_residual(factors, found), "relative residual of the first gradient, zeros enforced")
-    examples = examples_from(inputs_of(observation, first, factors, found), first.layer, observation)
+    residual = (_residual(factors, sparse), "relative residual of the first gradient, zeros enforced")
+    examples = examples_from(inputs_of(observation, first, factors, sparse), first.layer, observation)
     facts = {
         "numerical rank": float(len(factors.right)),
-        "condition number": float(torch.linalg.cond(found.vectors)),
-        "zero share": float(found.zero_shares.mean()),
+        "condition number": float(torch.linalg.cond(sparse.vectors)),
+        "zero share": float(sparse.zero_shares.mean()),
         "residual": residual[0],
         **facts,
     }
     notes = (
         f"layer '{first.layer.name}' sees the pixels",
-        f"exact zeros a separated example: {float(found.zero_shares.min()):.0%} or more",
+        f"exact zeros a separated example: {float(sparse.zero_shares.min()):.0%} or more",
     )
     return whole_batch(observation, examples, residual, iterations, notes, facts)
 
 
-def inputs_of(observation: Observation, first: FirstLayer, factors: Factors, found: Sparse) -> Tensor:
+def inputs_of(observation: Observation, first: FirstLayer, factors: Factors, sparse: Sparse) -> Tensor:
     """Return the layer's inputs (R, pixels) for a complete basis, with scale and sign."""
-    rows = torch.linalg.solve(found.vectors.T, factors.right)
+    rows = torch.linalg.solve(sparse.vectors.T, factors.right)
     kept = torch.zeros(len(rows), len(factors.live), dtype=torch.float64)
-    kept[:, factors.live] = entries(factors.basis, found.vectors).abs().gt(SURELY_KEPT).double()
+    kept[:, factors.live] = entries(factors.basis, sparse.vectors).abs().gt(SURELY_KEPT).double()
     row_space = None if first.behind is None else row_space_behind(observation, first.behind, len(rows))
     return scale(observation, first, rows, kept, row_space)[0]
 
 
-def _residual(factors: Factors, found: Sparse) -> float:
-    rows = torch.linalg.solve(found.vectors.T, factors.right)
-    nonzero = entries(factors.basis, found.vectors).abs().T > ZERO
-    rebuilt = (factors.basis @ found.vectors.T * nonzero) @ rows
+def _residual(factors: Factors, sparse: Sparse) -> float:
+    rows = torch.linalg.solve(sparse.vectors.T, factors.right)
+    nonzero = entries(factors.basis, sparse.vectors).abs().T > ZERO
+    rebuilt = (factors.basis @ sparse.vectors.T * nonzero) @ rows
     return float((rebuilt - factors.basis @ factors.right).norm() / factors.right.norm())

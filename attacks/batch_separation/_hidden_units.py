@@ -98,14 +98,14 @@ def _tokens(observation: Observation, mlp: _Mlp, most: int, restarts: int, gener
     is_told = read.is_exact and read.rank < gradient.shape[1] and mlp.rate * len(left) >= _ZEROS_PER_TOKEN * read.rank
     if not is_told or len(left) * read.rank**2 > _LARGEST:
         return None
-    found, space = nothing_found(read.rank), Space.of(left[:, : read.rank])
+    sparse, space = nothing_found(read.rank), Space.of(left[:, : read.rank])
     for _ in range(_ROUNDS):
-        found = searched(space, found, restarts, generator)
-        if len(found.vectors) == read.rank:
+        sparse = searched(space, sparse, restarts, generator)
+        if len(sparse.vectors) == read.rank:
             break
-    if len(found.vectors) < read.rank:
+    if len(sparse.vectors) < read.rank:
         return None
-    rows = torch.linalg.solve(found.vectors.T, singular[: read.rank, None] * right[: read.rank])
+    rows = torch.linalg.solve(sparse.vectors.T, singular[: read.rank, None] * right[: read.rank])
     norm = observation.model.get_submodule(mlp.norm)
     assert isinstance(norm, nn.LayerNorm)
     seen = rows[:, :-1] / rows[:, -1:]

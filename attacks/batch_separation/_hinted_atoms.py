@@ -30,7 +30,7 @@ _SPARE = 4  # more equations than factors
 _SLACK = 10.0  # of the accuracy, for errors that add up
 
 
-class _Found(NamedTuple):
+class _HintedAtom(NamedTuple):
     hint: Hint
     atom: Tensor  # (width,), up to a factor
 
@@ -50,22 +50,22 @@ def separate_hinted(position: Position, known: list[Hint], basis: Tensor, genera
     if len(hints) != position.left:
         return position
     atoms = [_atom(position, hint, basis, units, generator) for hint in hints]
-    found = [_Found(hint, atom) for hint, atom in zip(hints, atoms, strict=True) if atom is not None]
+    hinted = [_HintedAtom(hint, atom) for hint, atom in zip(hints, atoms, strict=True) if atom is not None]
     missed = [hint for hint, atom in zip(hints, atoms, strict=True) if atom is None]
-    factors = _factors(position, [one.atom for one in found], missed)
+    factors = _factors(position, [one.atom for one in hinted], missed)
     if factors is None:
-        _take_agreed(position, found, missed, basis)
+        _take_agreed(position, hinted, missed, basis)
         return position
     position.hints = missed
-    for factor, one in zip(factors, found, strict=True):
+    for factor, one in zip(factors, hinted, strict=True):
         position.take(factor * one.atom)
     return position
 
 
-def _take_agreed(position: Position, found: list[_Found], missed: list[Hint], basis: Tensor) -> None:
+def _take_agreed(position: Position, hinted: list[_HintedAtom], missed: list[Hint], basis: Tensor) -> None:
     """Take the atoms whose entries agree with the rest where all others happen to be zero."""
     position.hints = list(missed)
-    for hint, atom in found:
+    for hint, atom in hinted:
         kept = atom.abs() > SURELY_KEPT * basis.norm(dim=1)
         factor = agreed_factor(position, atom, kept)
         if factor is None:

@@ -49,7 +49,7 @@ def group_tokens(affinities: Tensor, positions: Tensor, size: int) -> list[Group
     for first in positions.unique().tolist():
         images = _grouped(affinities, positions, size, first)
         tried.setdefault((images[:, None] == images).numpy().tobytes(), images)
-    within = [float(affinities[own[:, None] == own].sum()) for own in tried.values()]
+    within = [float(affinities[grouping[:, None] == grouping].sum()) for grouping in tried.values()]
     ordered = sorted(zip(within, tried.values(), strict=True), key=lambda one: -one[0])
     return [Groups(images, _margin(affinities, positions, images)) for _, images in ordered]
 
@@ -108,7 +108,7 @@ def _grouped(affinities: Tensor, positions: Tensor, size: int, first: int) -> Te
     images = torch.full_like(positions, -1)
     start = (positions == first).nonzero()[:, 0]
     images[start] = torch.arange(len(start))
-    order = [first, *(own for own in positions.unique().tolist() if own != first)]
+    order = [first, *(other for other in positions.unique().tolist() if other != first)]
     for sweep in range(_SWEEPS):
         before = images.clone()
         for position in order[1:] if sweep == 0 else order:
@@ -121,12 +121,12 @@ def _grouped(affinities: Tensor, positions: Tensor, size: int, first: int) -> Te
 def _assign(affinities: Tensor, positions: Tensor, images: Tensor, position: int, size: int) -> None:
     from scipy.optimize import linear_sum_assignment  # noqa: PLC0415 - takes long to import
 
-    own = (positions == position).nonzero()[:, 0]
-    images[own] = -1
+    places = (positions == position).nonzero()[:, 0]
+    images[places] = -1
     members = torch.stack([images == image for image in range(size)]).to(affinities)  # (size, k)
-    mean = affinities[own] @ members.T / members.sum(1).clamp_min(1.0)
+    mean = affinities[places] @ members.T / members.sum(1).clamp_min(1.0)
     rows, columns = linear_sum_assignment(mean.numpy(), maximize=True)
-    images[own[torch.as_tensor(rows)]] = torch.as_tensor(columns)
+    images[places[torch.as_tensor(rows)]] = torch.as_tensor(columns)
 
 
 def _margin(affinities: Tensor, positions: Tensor, images: Tensor) -> float:
@@ -136,8 +136,8 @@ def _margin(affinities: Tensor, positions: Tensor, images: Tensor) -> float:
     means = (affinities * is_compared) @ members / counts.clamp_min(1.0)
     squares = (affinities.square() * is_compared) @ members / counts.clamp_min(1.0)
     errors = (squares - means.square()).clamp_min(0.0) / (counts - 1.0).clamp_min(1.0)  # squared, of the means
-    own = images[:, None]
-    apart = means.gather(1, own) - means
-    scores = apart / (errors + errors.gather(1, own)).sqrt().clamp_min(TINY)
-    is_known = (counts > 1.0) & (counts.gather(1, own) > 1.0)
-    return float(torch.where(is_known, scores, 0.0).scatter(1, own, torch.inf).min())
+    image = images[:, None]
+    apart = means.gather(1, image) - means
+    scores = apart / (errors + errors.gather(1, image)).sqrt().clamp_min(TINY)
+    is_known = (counts > 1.0) & (counts.gather(1, image) > 1.0)
+    return float(torch.where(is_known, scores, 0.0).scatter(1, image, torch.inf).min())

@@ -83,32 +83,32 @@ def separate(position: Position, basis: Tensor, restarts: int, generator: torch.
     units = F.normalize(basis, dim=1)
     tried: list[Position] = []
     for accuracy in dict.fromkeys((min(EXACT, position.accuracy), position.accuracy)):
-        own = replace(position, accuracy=accuracy, atoms=list(position.atoms))
-        while not own.is_done:
-            own.open = null_space(units[own.rest == 0])
-            atom = _next(basis, units, own, restarts, generator)
+        attempt = replace(position, accuracy=accuracy, atoms=list(position.atoms))
+        while not attempt.is_done:
+            attempt.open = null_space(units[attempt.rest == 0])
+            atom = _next(basis, units, attempt, restarts, generator)
             if atom is None:
                 break
-            own.take(atom)
-        tried.append(own)
-        if own.is_done:
+            attempt.take(atom)
+        tried.append(attempt)
+        if attempt.is_done:
             break
     best = min(tried, key=lambda one: one.left)
     return replace(best, accuracy=position.accuracy)
 
 
-def _next(basis: Tensor, units: Tensor, found: Position, restarts: int, generator: torch.Generator) -> Tensor | None:
+def _next(basis: Tensor, units: Tensor, position: Position, restarts: int, generator: torch.Generator) -> Tensor | None:
     """Return one more atom with its factor, or None."""
-    if not len(found.open):
+    if not len(position.open):
         return None
-    if found.left == 1:
-        return _last(basis, found)
-    few = min(restarts, max(_FEWEST_STARTS, _STARTS_PER_DIMENSION * len(found.open)))
+    if position.left == 1:
+        return _last(basis, position)
+    few = min(restarts, max(_FEWEST_STARTS, _STARTS_PER_DIMENSION * len(position.open)))
     for starts in dict.fromkeys((few, restarts)):
-        for vector in _sparse(basis, found, starts, generator):
+        for vector in _sparse(basis, position, starts, generator):
             atom = basis @ vector
             sizes = (units @ vector).abs()
-            factor = agreed_factor(found, atom, sizes > SURELY_KEPT)
+            factor = agreed_factor(position, atom, sizes > SURELY_KEPT)
             if factor is not None:
                 return factor * atom * (sizes > ZERO)
     return None
@@ -122,36 +122,36 @@ def null_space(rows: Tensor) -> Tensor:
     return right[int((singular > _NULL * singular[0]).sum()) :]
 
 
-def _last(basis: Tensor, found: Position) -> Tensor | None:
+def _last(basis: Tensor, position: Position) -> Tensor | None:
     """Return the rest without the errors of what was subtracted, or None: a patch that occurs twice lies elsewhere."""
-    frame = basis @ found.open.T
-    atom = frame @ (frame.T @ found.rest) * (found.rest != 0)
-    is_inside = float((found.rest - atom).norm()) < _SLACK * found.accuracy * float(found.sizes.norm())
+    frame = basis @ position.open.T
+    atom = frame @ (frame.T @ position.rest) * (position.rest != 0)
+    is_inside = float((position.rest - atom).norm()) < _SLACK * position.accuracy * float(position.sizes.norm())
     if not is_inside:
         return None
     # Where nothing was subtracted, the rest holds the rounding of the gradient alone; the basis holds more.
-    return atom if found.atoms else found.rest
+    return atom if position.atoms else position.rest
 
 
-def _sparse(basis: Tensor, found: Position, starts: int, generator: torch.Generator) -> Tensor:
+def _sparse(basis: Tensor, position: Position, starts: int, generator: torch.Generator) -> Tensor:
     """Return unit vectors (k, R) of the open space whose U q has most zeros, best first."""
-    dimensions = len(found.open)
-    rows = basis[found.rest != 0] @ found.open.T
+    dimensions = len(position.open)
+    rows = basis[position.rest != 0] @ position.open.T
     if dimensions == 1 or len(rows) < _ROWS_PER_DIMENSION * dimensions:
-        return found.open[: int(dimensions == 1)]
-    return searched(rows, nothing_found(dimensions), starts, generator).vectors @ found.open
+        return position.open[: int(dimensions == 1)]
+    return searched(rows, nothing_found(dimensions), starts, generator).vectors @ position.open
 
 
-def agreed_factor(found: Position, atom: Tensor, kept: Tensor) -> float | None:
+def agreed_factor(position: Position, atom: Tensor, kept: Tensor) -> float | None:
     """Return the factor c for which most entries of the rest equal c atom, or None where no few agree.
 
     They agree where all other atoms of the position are zero.
     """
-    both = kept & (found.rest != 0)
-    ratios = (found.rest[both] / atom[both]).sort().values
+    both = kept & (position.rest != 0)
+    ratios = (position.rest[both] / atom[both]).sort().values
     if len(ratios) < _FEWEST_EQUAL:
         return None
-    are_equal = (ratios[:, None] - ratios).abs() <= found.accuracy * ratios.abs()
+    are_equal = (ratios[:, None] - ratios).abs() <= position.accuracy * ratios.abs()
     counts = are_equal.sum(0)
     best = int(counts.argmax())
     return float(ratios[are_equal[:, best]].median()) if int(counts[best]) >= _FEWEST_EQUAL else None

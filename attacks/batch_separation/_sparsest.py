@@ -21,7 +21,9 @@ _SAME_VECTOR = 0.999
 _DECIDING = torch.logspace(-0.8, -2, 80, dtype=torch.float64)
 _SHARPENING = torch.logspace(-2.5, -7, 10, dtype=torch.float64)
 _SMOOTHINGS = torch.cat([_DECIDING, _SHARPENING])
-_GENTLE = tuple(torch.cat([torch.logspace(own, own - 0.5, 40, dtype=torch.float64), _SHARPENING]) for own in (-2, -3))
+_GENTLE = tuple(
+    torch.cat([torch.logspace(exponent, exponent - 0.5, 40, dtype=torch.float64), _SHARPENING]) for exponent in (-2, -3)
+)
 _AIMED = 64  # vectors that are searched in what the known ones leave
 ZERO = 1e-5
 _INDEPENDENT = 1e-3
@@ -113,7 +115,9 @@ def searched(
         refined = [sharpened(directions, chosen)]
     else:
         inner = sharpened(F.normalize(space.basis[:, :leading], dim=1), chosen)
-        refined = [sharpened(directions, F.pad(inner, (0, rank - leading)), smoothings=own) for own in _GENTLE]
+        refined = [
+            sharpened(directions, F.pad(inner, (0, rank - leading)), smoothings=smoothings) for smoothings in _GENTLE
+        ]
     if 0 < len(trusted) < rank:
         aims = _starts(torch.eye(rank, dtype=torch.float64), trusted, 2 * _AIMED, generator)[::2]
         refined.append(sharpened(directions, aims, aims))

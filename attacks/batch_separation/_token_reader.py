@@ -61,11 +61,11 @@ class Reader(NamedTuple):
 
 def token_reader(observation: Observation, size: int) -> Reader | None:
     """Return the reader for a batch of this size; None without a layer that reads tokens alone, or known rates."""
-    found = _find(observation) if knows_rates(observation) else None
+    reader = _find(observation) if knows_rates(observation) else None
     patches = patch_projection(observation)
-    if found is None or patches is None or found[1] not in observation.update.tensors:
+    if reader is None or patches is None or reader[1] not in observation.update.tensors:
         return None
-    gradient = observation.update.tensors[found[1]].double()
+    gradient = observation.update.tensors[reader[1]].double()
     _, singular, right = torch.linalg.svd(gradient, full_matrices=False)
     index = embedding_site(observation)
     assert index is not None
@@ -76,7 +76,7 @@ def token_reader(observation: Observation, size: int) -> Reader | None:
     parts = [projection.weight.detach().double().flatten(1)]
     parts += [] if projection.bias is None else [projection.bias.detach().double()[:, None]]
     has_bias = f"{patches.name}.bias" in observation.update.tensors
-    return Reader(_reading(observation, patches, found[0]), frame, torch.cat(parts, 1), has_bias)
+    return Reader(_reading(observation, patches, reader[0]), frame, torch.cat(parts, 1), has_bias)
 
 
 def confirmed_row(reader: Reader, row: Tensor, open_rows: Tensor, mask: Tensor, place: int) -> Tensor | None:

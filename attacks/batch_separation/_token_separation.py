@@ -136,7 +136,7 @@ def _separate_easiest_first(
     for position in positions:
         position.open = torch.eye(basis.shape[1], dtype=basis.dtype)
     failures = 0
-    for place in sorted(range(len(positions)), key=lambda own: -int((positions[own].rest == 0).sum())):
+    for place in sorted(range(len(positions)), key=lambda number: -int((positions[number].rest == 0).sum())):
         before = positions[place]
         if before.is_done:
             continue
@@ -150,7 +150,7 @@ def _joined(passes: list[_Pass], no_atoms: Tensor, no_rows: Tensor) -> Tokens:
     atoms = torch.cat([no_atoms, *(one.atoms for one in passes)])
     rows = torch.cat([no_rows, *(one.rows for one in passes)])
     before = [sum(len(one.rows) for one in passes[:number]) for number in range(len(passes))]
-    index = [first + own for first, one in zip(before, passes, strict=True) for own in one.atom_of]
+    index = [first + atom for first, one in zip(before, passes, strict=True) for atom in one.atom_of]
     places = [place for one in passes for place in one.positions]
     return Tokens(atoms, rows, torch.tensor(index).long(), torch.tensor(places).long())
 
@@ -160,7 +160,7 @@ def _shared(tokens: Tokens, done: list[int], size: int) -> Tokens:
     counts = tokens.positions.bincount(minlength=max(done, default=0) + 1)
     alone = [place for place in done if int(counts[place]) == 1 < size]
     chosen = torch.isin(tokens.positions, torch.tensor(alone).long())
-    more_atoms, more_places = (own[chosen].repeat(size - 1) for own in (tokens.atom_of, tokens.positions))
+    more_atoms, more_places = (column[chosen].repeat(size - 1) for column in (tokens.atom_of, tokens.positions))
     return tokens._replace(
         atom_of=torch.cat([tokens.atom_of, more_atoms]), positions=torch.cat([tokens.positions, more_places])
     )

@@ -172,8 +172,8 @@ class CocktailParty(Attack[CocktailPartyConfig]):
         facts: dict[str, float],
     ) -> Reconstruction:
         labels = _labels(observation, images)
-        own = (objectives[-1], "the unmixing's own, lower is better only for the same gradient")
-        objective, meaning = verdict(observation, images, labels, None if observation.sites else (), own)
+        unmixing = (objectives[-1], "the unmixing's own, lower is better only for the same gradient")
+        objective, meaning = verdict(observation, images, labels, None if observation.sites else (), unmixing)
         stride = max(1, len(objectives) // _HISTORY_POINTS)
         return Reconstruction(
             inputs=images,

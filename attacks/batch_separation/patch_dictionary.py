@@ -105,19 +105,19 @@ class PatchDictionary(Attack[PatchDictionaryConfig]):
         facts = {"numerical rank": float(read.rank), "condition number": read.condition, "tokens": float(size * count)}
         if not read.is_exact:
             return no_guess(observation, "gave up: noise, quantisation or pruning hides the zeros", facts=facts)
-        found = self._separate(observation, embedding, read.rank, size, generator, on_step)
-        tokens = found.tokens
+        separated = self._separate(observation, embedding, read.rank, size, generator, on_step)
+        tokens = separated.tokens
         facts |= {
-            "tokens found": float(found.stand_out),
+            "tokens found": float(separated.stand_out),
             "tokens separated": float(len(tokens.positions)),
-            "tokens completed by the next layer": float(found.confirmed),
+            "tokens completed by the next layer": float(separated.confirmed),
             "positions separated": float((tokens.positions.bincount(minlength=count) == size).sum()),
-            "tokens less zeros of a position, median": float(median(found.spaces)),
+            "tokens less zeros of a position, median": float(median(separated.spaces)),
         }
         if not len(tokens.positions):
             reason = (
-                f"gave up: {found.stand_out} of {read.rank} tokens stand out, too few to solve for patches; a position "
-                f"has about {read.rank - int(median(found.spaces))} zeros"
+                f"gave up: {separated.stand_out} of {read.rank} tokens stand out, too few to solve for patches; a "
+                f"position has about {read.rank - int(median(separated.spaces))} zeros"
             )
             return no_guess(observation, reason, iterations=count, facts=facts)
         return _answer(observation, embedding, tokens, read.rank, size, facts)
@@ -245,15 +245,15 @@ def _settle(observation: Observation, tokens: Tokens, patches: Patches, groups: 
     """Return the first grouping, or where all masks follow from the tokens, that of the nearest gradient."""
     labels = labels_or_zeros(observation, size)
     tried: list[_Settled] = []
-    for own in groups:
-        images = _images(observation, tokens, patches, own.images, size)
-        masks = _masks(observation, tokens, own.images, size)
+    for group in groups:
+        images = _images(observation, tokens, patches, group.images, size)
+        masks = _masks(observation, tokens, group.images, size)
         if masks is None:
-            return _Settled(own, images, labels, None)
+            return _Settled(group, images, labels, None)
         for order in islice(permutations(labels.tolist()), _MOST_ORDERS):
             ordered = torch.tensor(order)
             distance = gradient_distance(observation, images, ordered, masks)
-            tried.append(_Settled(own, images, ordered, (distance, "1 - cosine of the whole gradient")))
+            tried.append(_Settled(group, images, ordered, (distance, "1 - cosine of the whole gradient")))
             if distance < MATCHES:
                 return tried[-1]
     return min(tried, key=lambda one: one.distance or (math.inf, ""))
@@ -262,7 +262,7 @@ def _settle(observation: Observation, tokens: Tokens, patches: Patches, groups: 
 def _images(observation: Observation, tokens: Tokens, patches: Patches, images: Tensor, size: int) -> Tensor:
     pixels = torch.zeros(size, *patches.pixels.shape, dtype=torch.float64)
     pixels[images, tokens.positions] = _pixels(tokens, patches)
-    joined = torch.cat([patches.joined(own, observation.spec.shape) for own in pixels])
+    joined = torch.cat([patches.joined(image_pixels, observation.spec.shape) for image_pixels in pixels])
     return joined.to(next(observation.model.parameters()).dtype)
 
 

@@ -58,7 +58,7 @@ class SpanIntersectionConfig(Config):
     )
 
 
-class _Found(NamedTuple):
+class _Solutions(NamedTuple):
     rows: Tensor  # (k, columns), inputs with the 1 of the bias
     residuals: Tensor  # (k,)
     rounds: int
@@ -109,26 +109,26 @@ class SpanIntersection(Attack[SpanIntersectionConfig]):
         row_space = row_space_behind(observation, first.behind, read.rank)
         span = spanned(right[: read.rank], has_bias=first.has_bias)
         problem = Intersection.between(span, first.weight, first.behind.inputs, row_space)
-        found = _Found(torch.empty(0, len(span.offset)).double(), torch.empty(0).double(), 0, 0)
-        while found.rounds < self.config.rounds and len(found.rows) < read.rank:
-            found = self._round(span, problem, read, found, generator)
-            missing = 1.0 - len(found.rows) / read.rank
-            on_step(Step(0, found.rounds, self.config.rounds, missing, missing, no_examples(observation)))
-        facts["examples found"] = float(len(found.rows))
-        facts["share of starts that converged"] = found.converged / (found.rounds * self.config.restarts)
-        return _answer(observation, first, found, read, size, facts)
+        solutions = _Solutions(torch.empty(0, len(span.offset)).double(), torch.empty(0).double(), 0, 0)
+        while solutions.rounds < self.config.rounds and len(solutions.rows) < read.rank:
+            solutions = self._round(span, problem, read, solutions, generator)
+            missing = 1.0 - len(solutions.rows) / read.rank
+            on_step(Step(0, solutions.rounds, self.config.rounds, missing, missing, no_examples(observation)))
+        facts["examples found"] = float(len(solutions.rows))
+        facts["share of starts that converged"] = solutions.converged / (solutions.rounds * self.config.restarts)
+        return _answer(observation, first, solutions, read, size, facts)
 
     def _round(
-        self, span: Span, problem: Intersection, read: Spectrum, found: _Found, generator: torch.Generator
-    ) -> _Found:
+        self, span: Span, problem: Intersection, read: Spectrum, solutions: _Solutions, generator: torch.Generator
+    ) -> _Solutions:
         """Add the solutions of one round of restarts, each once."""
         accepted = max(self.config.accepted, min(_ABOVE_NOISE * read.noise, _CONTRADICTED))
         points, residuals = solve_points(problem, span.starts(self.config.restarts, generator))
         good = residuals < accepted
-        rows = torch.cat([found.rows, span.offset + points[good] @ span.directions])
-        residuals = torch.cat([found.residuals, residuals[good]])
+        rows = torch.cat([solutions.rows, span.offset + points[good] @ span.directions])
+        residuals = torch.cat([solutions.residuals, residuals[good]])
         kept = _distinct(rows, residuals, read.rank)
-        return _Found(rows[kept], residuals[kept], found.rounds + 1, found.converged + int(good.sum()))
+        return _Solutions(rows[kept], residuals[kept], solutions.rounds + 1, solutions.converged + int(good.sum()))
 
 
 def _unsolvable(observation: Observation, first: FirstLayer, behind: Behind) -> str | None:
@@ -166,23 +166,23 @@ def _distinct(rows: Tensor, residuals: Tensor, most: int) -> list[int]:
 def _answer(
     observation: Observation,
     first: FirstLayer,
-    found: _Found,
+    solutions: _Solutions,
     read: Spectrum,
     size: int,
     facts: dict[str, float],
 ) -> Reconstruction:
-    count = len(found.rows)
+    count = len(solutions.rows)
     if not count:
         reason = "gave up: no start converged to a point of both spans"
-        return no_guess(observation, reason, iterations=found.rounds, facts=facts)
-    pixels = found.rows[:, :-1] if first.has_bias else found.rows
+        return no_guess(observation, reason, iterations=solutions.rounds, facts=facts)
+    pixels = solutions.rows[:, :-1] if first.has_bias else solutions.rows
     examples = examples_from(pixels, first.layer, observation)
     notes = (
         f"spans of '{first.layer.name}' and of the linear layer behind it",
-        f"largest residual of a solution: {float(found.residuals.max()):.1e}",
+        f"largest residual of a solution: {float(solutions.residuals.max()):.1e}",
     )
     if count == read.rank and read.is_exact:
-        residual = (float(found.residuals.max()), "largest residual of a solution")
-        return whole_batch(observation, examples, residual, found.rounds, notes, facts)
-    stopped = f"found {count} of {read.rank} examples in {found.rounds} rounds"
-    return part_of_batch(observation, first, examples, size, found.rounds, stopped, notes, facts)
+        residual = (float(solutions.residuals.max()), "largest residual of a solution")
+        return whole_batch(observation, examples, residual, solutions.rounds, notes, facts)
+    stopped = f"found {count} of {read.rank} examples in {solutions.rounds} rounds"
+    return part_of_batch(observation, first, examples, size, solutions.rounds, stopped, notes, facts)

@@ -121,7 +121,7 @@ class SparseDictionary(Attack[SparseDictionaryConfig]):
         self, observation: Observation, first: FirstLayer, rank: int, generator: torch.Generator, watch: _Watch
     ) -> _Atoms:
         """Find all atoms; if some are missing, subtract those that were found, and search the rest."""
-        found: list[_Atoms] = []
+        groups: list[_Atoms] = []
         sizes = torch.ones(len(first.gradient)).double() if observation.update.kind == "delta" else None
         rest = first.gradient
         missing = rank
@@ -133,28 +133,28 @@ class SparseDictionary(Attack[SparseDictionaryConfig]):
             part = _solve(observation, first, factors, vectors, self.config.confirmed, generator)
             if part is None:
                 break
-            found.append(part)
+            groups.append(part)
             rest = rest - part.deltas.T @ part.rows
             missing -= len(part.rows)
-        if not found:
+        if not groups:
             return _Atoms(*(torch.empty(0, size) for size in (len(rest), rest.shape[1], len(rest))))
-        return _Atoms(*(torch.cat(parts) for parts in zip(*found, strict=True)))
+        return _Atoms(*(torch.cat(parts) for parts in zip(*groups, strict=True)))
 
     def _rounds(self, factors: Factors, generator: torch.Generator, watch: _Watch) -> Sparse:
         """Run rounds of restarts until the basis is complete or a round on all columns adds nothing."""
         rank = len(factors.right)
-        found = nothing_found(rank)
+        sparse = nothing_found(rank)
         columns = _columns(factors)
         for _ in range(self.config.rounds):
-            before = len(found.vectors)
+            before = len(sparse.vectors)
             for leading in columns:
-                found = searched(factors.space, found, self.config.restarts, generator, leading)
-                watch.ended(rank - len(found.vectors))
-                if len(found.vectors) == rank and found.are_alike:
-                    return found
-            if 0 < len(found.vectors) == before:
+                sparse = searched(factors.space, sparse, self.config.restarts, generator, leading)
+                watch.ended(rank - len(sparse.vectors))
+                if len(sparse.vectors) == rank and sparse.are_alike:
+                    return sparse
+            if 0 < len(sparse.vectors) == before:
                 break
-        return found
+        return sparse
 
     def _despite_noise(
         self,
@@ -226,7 +226,7 @@ def _columns(factors: Factors) -> list[int]:
     """Return in how many leading columns to search: all, then only those of singular values above growing limits."""
     singular = factors.right.norm(dim=1)
     counts = (singular > singular[0] * _LIMITS.to(singular)[:, None]).sum(1)
-    return [own for own in dict.fromkeys(counts.tolist()) if own > 1]
+    return [count for count in dict.fromkeys(counts.tolist()) if count > 1]
 
 
 def _atoms(factors: Factors, vectors: Tensor, rows: Tensor) -> _Atoms:
@@ -291,14 +291,14 @@ def _complete(
     dual = torch.linalg.pinv(vectors).T @ factors.right  # row i belongs to example i, up to the open rows
     open_rows = torch.linalg.svd(vectors).Vh[len(vectors) :] @ factors.right
     blank = _atoms(factors, vectors, dual)
-    found: list[int] = []
+    completed: list[int] = []
     for index in range(len(vectors)):
         rows = torch.cat([dual[index : index + 1], open_rows])
         row = _complete_row(first, behind.inputs, row_space, blank.kept[index], rows, generator)
         if row is not None:
             blank.rows[index] = row
-            found.append(index)
-    return _Atoms(*(part[found] for part in blank)) if found else None
+            completed.append(index)
+    return _Atoms(*(part[completed] for part in blank)) if completed else None
 
 
 def _complete_row(
@@ -334,9 +334,9 @@ def _answer(
     facts: dict[str, float],
 ) -> Reconstruction:
     """Give the rows their scale; if all are found, also solve for the masks and labels of the layers behind."""
-    found = len(atoms.rows)
-    facts = {**facts, "examples found": float(found)}
-    if not found:
+    count = len(atoms.rows)
+    facts = {**facts, "examples found": float(count)}
+    if not count:
         reason = f"gave up: 0 of {rank} examples stand out in {rounds} rounds, too few exact zeros"
         return no_guess(observation, reason, iterations=rounds, facts=facts)
     zero_shares = (atoms.deltas == 0).double().mean(1)
@@ -348,8 +348,8 @@ def _answer(
         f"layer '{first.layer.name}' sees the pixels",
         f"exact zeros a separated example: {float(zero_shares.min()):.0%} or more",
     )
-    if found < rank:
-        stopped = f"separated {found} of {rank} examples in {rounds} rounds, too few exact zeros for the others"
+    if count < rank:
+        stopped = f"separated {count} of {rank} examples in {rounds} rounds, too few exact zeros for the others"
         return part_of_batch(observation, first, examples, size, rounds, stopped, notes, facts)
     rest = float((first.gradient - atoms.deltas.T @ atoms.rows).norm() / first.gradient.norm())
     residual = (rest, "relative residual of the first gradient, zeros enforced")

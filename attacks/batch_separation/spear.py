@@ -126,20 +126,20 @@ class Spear(Attack[SpearConfig]):
         least, nothing = least_zero_share(gates.zero_share, rank), no_examples(observation)
         is_double = observation.update.tensors[f"{first.layer.name}.weight"].dtype == torch.float64
         zero = _ZERO_OF_DOUBLE if is_double else _ZERO_OF_SINGLE
-        found, best, chosen = nothing_found(rank), None, 0
+        candidates, best, chosen = nothing_found(rank), None, 0
         rounds = math.ceil(self.config.draws / _DRAWS_AT_ONCE)
         for round_ in range(1, rounds + 1):
-            before = found
-            drawn = null_vectors(factors.basis, _DRAWS_AT_ONCE, zero, least, generator)
-            found = _merge(factors.basis, found, drawn, zero, least)
-            order = independent(found.vectors)
+            before = candidates
+            fresh = null_vectors(factors.basis, _DRAWS_AT_ONCE, zero, least, generator)
+            candidates = _merge(factors.basis, candidates, fresh, zero, least)
+            order = independent(candidates.vectors)
             chosen = len(order)
             missing = 1.0 - chosen / rank
             on_step(Step(0, round_, rounds, missing, missing, nothing))
-            if missing > 0.0 or (best is not None and torch.equal(before.zero_shares, found.zero_shares)):
+            if missing > 0.0 or (best is not None and torch.equal(before.zero_shares, candidates.zero_shares)):
                 continue
-            basis, agreement = _exchange(_score(observation, first, factors, gates), found, order)
-            draws = {"draws": float(round_ * _DRAWS_AT_ONCE), "candidates": float(len(found.vectors))}
+            basis, agreement = _exchange(_score(observation, first, factors, gates), candidates, order)
+            draws = {"draws": float(round_ * _DRAWS_AT_ONCE), "candidates": float(len(candidates.vectors))}
             signs = {"sign agreement": agreement} if gates.by_sign else {}
             guess = separate(observation, first, factors, basis, round_, {**facts, **draws, **signs})
             best = guess if best is None or guess.objective < best.objective else best
@@ -192,15 +192,15 @@ def null_vectors(basis: Tensor, draws: int, zero: float, least: float, generator
     """
     height, rank = basis.shape
     directions = F.normalize(basis, dim=1)
-    drawn = torch.rand((draws, height), generator=generator).topk(rank - 1, dim=1).indices
-    vectors = torch.linalg.qr(directions[drawn].mT, mode="complete").Q[:, :, -1]
+    chosen = torch.rand((draws, height), generator=generator).topk(rank - 1, dim=1).indices
+    vectors = torch.linalg.qr(directions[chosen].mT, mode="complete").Q[:, :, -1]
     return vectors[(vectors @ directions.T).abs().lt(zero).double().mean(1) > least]
 
 
-def _merge(basis: Tensor, found: Sparse, drawn: Tensor, zero: float, least: float) -> Sparse:
+def _merge(basis: Tensor, sparse: Sparse, fresh: Tensor, zero: float, least: float) -> Sparse:
     """Add new vectors (up to sign), sharpened; most zeros first, so that a column precedes mixtures close to it."""
     directions, strict = F.normalize(basis, dim=1), min(zero, ZERO)
-    waiting, kept = _by_zeros(directions, torch.cat([found.vectors, drawn]), zero).vectors, found.vectors[:0]
+    waiting, kept = _by_zeros(directions, torch.cat([sparse.vectors, fresh]), zero).vectors, sparse.vectors[:0]
     while len(waiting) and len(kept) < _CANDIDATES_PER_EXAMPLE * basis.shape[1]:
         first = _sharpen(directions, _sharpen(directions, waiting[0], zero), strict)
         kept = torch.cat([kept, first[None]])
@@ -243,36 +243,36 @@ def _score(observation: Observation, first: FirstLayer, factors: Factors, gates:
     """Score of a basis in [0, 1]: how far zeros and signs of its pre-activations agree; 1 where signs show nothing."""
     weight = first.weight[factors.live]
 
-    def score(found: Sparse) -> float:
+    def score(sparse: Sparse) -> float:
         if not gates.by_sign:
             return 1.0
-        inputs = inputs_of(observation, first, factors, found)
+        inputs = inputs_of(observation, first, factors, sparse)
         outputs = inputs @ weight[:, : inputs.shape[1]].T + (weight[:, -1] if first.has_bias else 0.0)
         positive = outputs > 0
-        passes = entries(factors.basis, found.vectors).abs() > ZERO
+        passes = entries(factors.basis, sparse.vectors).abs() > ZERO
         agrees = (positive == passes) if gates.sign_only else positive[passes]
         return float(agrees.double().mean())
 
     return score
 
 
-def _exchange(score: Score, found: Sparse, order: Tensor) -> tuple[Sparse, float]:
+def _exchange(score: Score, sparse: Sparse, order: Tensor) -> tuple[Sparse, float]:
     """Replace chosen vectors by spare ones as long as that raises the score."""
     chosen = order.tolist()
-    best = score(_pick(found, chosen))
-    for spare in sorted(set(range(len(found.vectors))) - set(chosen)):
+    best = score(_pick(sparse, chosen))
+    for spare in sorted(set(range(len(sparse.vectors))) - set(chosen)):
         for place in range(len(chosen)):
             if best > _AGREES:
-                return _pick(found, chosen), best
+                return _pick(sparse, chosen), best
             tried = [*chosen[:place], spare, *chosen[place + 1 :]]
-            if len(independent(found.vectors[tried])) < len(tried):
+            if len(independent(sparse.vectors[tried])) < len(tried):
                 continue
-            value = score(_pick(found, tried))
+            value = score(_pick(sparse, tried))
             if value > best:
                 chosen, best = tried, value
                 break
-    return _pick(found, chosen), best
+    return _pick(sparse, chosen), best
 
 
-def _pick(found: Sparse, indices: list[int]) -> Sparse:
-    return Sparse(found.vectors[indices], found.zero_shares[indices])
+def _pick(sparse: Sparse, indices: list[int]) -> Sparse:
+    return Sparse(sparse.vectors[indices], sparse.zero_shares[indices])

@@ -28,11 +28,11 @@ def heads_of(observation: Observation, layer: Layer, gradients: Tensors) -> list
     if examples_of(observation) == 1:
         return [(k[None], features[None]) for k, features in _heads_of_one(observation, layer, gradients)]
     head = Head(layer.weight, layer.bias, gradients[f"{layer.name}.weight"], gradients.get(f"{layer.name}.bias"))
-    found = separate_features(head, labels_of(observation), torch.Generator().manual_seed(0))
-    if found is None or found.accuracy > _BLURRED:
+    separated = separate_features(head, labels_of(observation), torch.Generator().manual_seed(0))
+    if separated is None or separated.accuracy > _BLURRED:
         return []
-    is_silent = found.inputs.abs() <= _ABOVE_ROUNDING * found.accuracy * found.inputs.abs().amax()
-    return [(found.errors, found.inputs.masked_fill(is_silent, 0.0))]
+    is_silent = separated.inputs.abs() <= _ABOVE_ROUNDING * separated.accuracy * separated.inputs.abs().amax()
+    return [(separated.errors, separated.inputs.masked_fill(is_silent, 0.0))]
 
 
 def _heads_of_one(observation: Observation, layer: Layer, gradients: Tensors) -> list[tuple[Tensor, Tensor]]:
@@ -83,9 +83,9 @@ def head_scales(weight: Tensor, bias: Tensor | None, left: Tensor, row: Tensor, 
 
     roots = torch.tensor(_roots(surplus, -_LARGEST_ODDS, _LARGEST_ODDS, _ZOOMS), dtype=torch.float64)
     lengths, scores, odds = outcome(roots)
-    found = scores.softmax(1)
-    found[:, label] = -odds.neg().sigmoid()
-    misfits = (found - lengths[:, None] * left).norm(dim=1) / lengths
+    errors = scores.softmax(1)
+    errors[:, label] = -odds.neg().sigmoid()
+    misfits = (errors - lengths[:, None] * left).norm(dim=1) / lengths
     order = misfits.argsort()
     fitting = order[misfits[order] < _FITS]
     return lengths[fitting if len(fitting) else order[:1]].tolist()

@@ -303,20 +303,22 @@ def _walk(
     examples, label = len(k), k.argmin(1) if observation.labels is None else observation.labels
     head = gradients[f"{layers[-1].name}.weight"]
     residual = float((k.T @ features - head).norm() / head.norm())
-    found, k = Solution(features.flatten(), features.numel(), residual), k.flatten()
-    solutions = [found]
-    keeps = [_kept(layers[-1], gradients, found.values, examples)]
+    solution, k = Solution(features.flatten(), features.numel(), residual), k.flatten()
+    solutions = [solution]
+    keeps = [_kept(layers[-1], gradients, solution.values, examples)]
     for layer, behind, centre in zip(layers[-2::-1], layers[:0:-1], centres[-2::-1], strict=True):
         rate = behind.drop.rate if behind.drop is not None else 0.0
-        outputs = found.values * (1.0 - rate)
+        outputs = solution.values * (1.0 - rate)
         slopes = layer.activation.slope(outputs) * keeps[-1] / (1.0 - rate)
         k = behind.transpose(k) * slopes
-        known = Outputs(layer.activation.inverse(outputs), slopes, found, found.rank == examples * behind.unknowns)
-        found = _solve(layer, gradients[f"{layer.name}.weight"], k, known, solve, centre)
-        solutions.append(found)
-        keeps.append(_kept(layer, gradients, found.values, examples))
+        known = Outputs(
+            layer.activation.inverse(outputs), slopes, solution, solution.rank == examples * behind.unknowns
+        )
+        solution = _solve(layer, gradients[f"{layer.name}.weight"], k, known, solve, centre)
+        solutions.append(solution)
+        keeps.append(_kept(layer, gradients, solution.values, examples))
     first = layers[0]
-    image = (found.values * (1.0 - (first.drop.rate if first.drop else 0.0))).view(-1, *observation.spec.shape)
+    image = (solution.values * (1.0 - (first.drop.rate if first.drop else 0.0))).view(-1, *observation.spec.shape)
     image = image.to(next(observation.model.parameters()).dtype)
     masks = _masks(observation, layers, keeps[::-1])
     worst = max(solution.residual for solution in solutions)
@@ -353,8 +355,8 @@ def _kept(layer: Layer, gradients: Tensors, values: Tensor, examples: int) -> Te
 
 def _reduce(alive: Tensor, shape: tuple[int, ...]) -> Tensor:
     """True for mask entries with any activation that is not zero."""
-    for dimension, (own, wanted) in enumerate(zip(alive.shape, shape, strict=True)):
-        alive = alive.any(dimension, keepdim=True) if wanted < own else alive
+    for dimension, (size, wanted) in enumerate(zip(alive.shape, shape, strict=True)):
+        alive = alive.any(dimension, keepdim=True) if wanted < size else alive
     return alive
 
 

@@ -124,7 +124,7 @@ class Layer:
         assert isinstance(self.module, nn.Conv2d)
         cut = torch.cat([self._cut(part) for part in self._basis()])  # (unknowns, patch, places)
         by_example = k.view(-1, self.module.out_channels, cut.shape[2])
-        return torch.cat([torch.einsum("ncp,op->noc", cut, own).flatten(1) for own in by_example]).T
+        return torch.cat([torch.einsum("ncp,op->noc", cut, example_rows).flatten(1) for example_rows in by_example]).T
 
     def _basis(self) -> tuple[Tensor, ...]:
         return torch.eye(self.unknowns, dtype=torch.float64).view(-1, *self.shape).split(_ROWS_AT_ONCE)

@@ -145,8 +145,8 @@ class April(Attack[AprilConfig]):
         first = torch.zeros_like(slopes)
         best: _Solution | None = None
         for _ in range(self.config.restarts):
-            found = _alternating(slopes + first * ~kept, right, kept, self.config.sweeps)
-            best = found if best is None or found.residual < best.residual else best
+            solution = _alternating(slopes + first * ~kept, right, kept, self.config.sweeps)
+            best = solution if best is None or solution.residual < best.residual else best
             if best.residual < self.config.solved:
                 break
             first = size * torch.randn(slopes.shape, generator=generator, dtype=slopes.dtype)

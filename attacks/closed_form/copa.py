@@ -60,10 +60,10 @@ class Copa(Attack[CopaConfig]):
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         """Walk back; a layer with too few equations is solved in part, and named in `stopped`."""
         try:
-            found = recurse(observation, self._solve, self.config.walks, on_step)
+            recursion = recurse(observation, self._solve, self.config.walks, on_step)
         except NothingFound as reason:
             return no_guess(observation, f"gave up: {reason}")
-        return found.reconstruction(observation, _stop(found))
+        return recursion.reconstruction(observation, _stop(recursion))
 
     def _solve(self, layer: Layer, gradient: Tensor, k: Tensor, outputs: Outputs, centre: Tensor) -> Solution:
         known = _balance(layer.gradient_rows(k), gradient.flatten())
@@ -76,12 +76,12 @@ class Copa(Attack[CopaConfig]):
         return Solution(values, rank, residual, None if rank == len(centre) else equations)
 
 
-def _stop(found: Recursion) -> str:
+def _stop(recursion: Recursion) -> str:
     """Say whether the image is unique: whether the first layer has as many equations as unknowns."""
-    name, rank, unknowns = found.ranks[-1]
+    name, rank, unknowns = recursion.ranks[-1]
     if rank < unknowns:
         return f"solved in part: '{name}' has {rank} independent equations for {unknowns} unknowns"
-    return "solved layer by layer" if found.matches else "walks used up, the gradient is not matched"
+    return "solved layer by layer" if recursion.matches else "walks used up, the gradient is not matched"
 
 
 def _balance(rows: Tensor, targets: Tensor) -> Equations:

@@ -47,7 +47,7 @@ class ClosedFormLinearConfig(Config):
 
 
 @dataclass(frozen=True)
-class _Found:
+class _SolvedInput:
     input: Tensor  # (1, *shape)
     residual: float
     notes: tuple[str, ...]
@@ -75,13 +75,13 @@ class ClosedFormLinear(Attack[ClosedFormLinearConfig]):
         layer = first_linear(observation)
         assert layer is not None
         labels = labels_of(observation)
-        found = self._input(observation, layer)
-        masks = read_all_masks(observation) if found.residual < EXACT else None
-        residual = (found.residual, "rank-one residual of the first weight gradient")
-        objective, meaning = verdict(observation, found.input, labels, masks, residual)
-        on_step(Step(0, 1, 1, objective, objective, found.input))
+        solved = self._input(observation, layer)
+        masks = read_all_masks(observation) if solved.residual < EXACT else None
+        residual = (solved.residual, "rank-one residual of the first weight gradient")
+        objective, meaning = verdict(observation, solved.input, labels, masks, residual)
+        on_step(Step(0, 1, 1, objective, objective, solved.input))
         return Reconstruction(
-            inputs=found.input,
+            inputs=solved.input,
             labels=labels.clone(),
             masks=masks or None,
             objective=objective,
@@ -89,23 +89,23 @@ class ClosedFormLinear(Attack[ClosedFormLinearConfig]):
             best_iteration=1,
             history=((1, objective),),
             stopped="solved in closed form",
-            notes=(f"layer '{layer.name}' sees the pixels", *found.notes, meaning, *doubts(observation)),
-            facts=_facts(observation, layer, found.residual, masks),
-            is_exact=found.residual < EXACT and found.is_scaled and may_be_exact(observation, objective),
+            notes=(f"layer '{layer.name}' sees the pixels", *solved.notes, meaning, *doubts(observation)),
+            facts=_facts(observation, layer, solved.residual, masks),
+            is_exact=solved.residual < EXACT and solved.is_scaled and may_be_exact(observation, objective),
         )
 
-    def _input(self, observation: Observation, layer: PixelLayer) -> _Found:
+    def _input(self, observation: Observation, layer: PixelLayer) -> _SolvedInput:
         weight = observation.update.tensors[f"{layer.name}.weight"].double()
         bias = observation.update.tensors.get(f"{layer.name}.bias")
         if bias is not None and bool(bias.any()):
             row = weight.T @ bias.double() / bias.double().square().sum()
             rest = torch.addr(weight, bias.double(), row, alpha=-1.0)
             residual = float(rest.norm() / weight.norm().clamp_min(LEAST))
-            return _Found(examples_from(row[None], layer, observation), residual, (_residual_note(residual),))
+            return _SolvedInput(examples_from(row[None], layer, observation), residual, (_residual_note(residual),))
         row, residual = rank_one(weight)
         scale, note, is_scaled = self._scale(observation, layer, row)
-        found = examples_from(scale * row[None], layer, observation)
-        return _Found(found, residual, (_residual_note(residual), note), is_scaled)
+        examples = examples_from(scale * row[None], layer, observation)
+        return _SolvedInput(examples, residual, (_residual_note(residual), note), is_scaled)
 
     def _scale(self, observation: Observation, layer: PixelLayer, row: Tensor) -> tuple[float, str, bool]:
         """Signed factor of a row (pixels,) with root mean square 1, a note on its source, and whether it is certain."""
@@ -116,11 +116,11 @@ class ClosedFormLinear(Attack[ClosedFormLinearConfig]):
         seen = rank_one(observation.update.tensors[f"{behind.name}.weight"].double()).row
         compared = self._compare(seen)
         outputs = _outputs(observation, layer, row)
-        found = signed_scales(behind.inputs, outputs[None], compared[None], seen[None])
-        if bool(found.identified):
-            note = f"scale from layer '{behind.name}', residual {float(found.residuals):.1e}"
-            return float(found.values), note, float(found.residuals) < _SCALE_FITS
-        sign = float(found.values.sign())
+        scales = signed_scales(behind.inputs, outputs[None], compared[None], seen[None])
+        if bool(scales.identified):
+            note = f"scale from layer '{behind.name}', residual {float(scales.residuals):.1e}"
+            return float(scales.values), note, float(scales.residuals) < _SCALE_FITS
+        sign = float(scales.values.sign())
         factor = largest_in_range(examples_from(sign * row[None], layer, observation).double(), observation)
         return sign * float(factor), "scale guessed from the pixel range: the activation is scale-free", False
 

@@ -52,16 +52,16 @@ class RGap(Attack[RGapConfig]):
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         """Walk back; give up when a layer has fewer independent equations than unknowns."""
         try:
-            found = recurse(observation, self._solve, 1, on_step)
+            recursion = recurse(observation, self._solve, 1, on_step)
         except NothingFound as reason:
             return no_guess(observation, f"gave up: {reason}")
-        if found.short is not None:
-            name, rank, unknowns = found.short
+        if recursion.short is not None:
+            name, rank, unknowns = recursion.short
             reason = f"gave up: '{name}' gives {rank} independent equations for {unknowns} unknowns"
-            return no_guess(observation, reason, iterations=len(found.history), facts=found.facts)
+            return no_guess(observation, reason, iterations=len(recursion.history), facts=recursion.facts)
         solved = "solved layer by layer"
-        return found.reconstruction(
-            observation, solved if found.matches else f"{solved}, but the gradient is not matched"
+        return recursion.reconstruction(
+            observation, solved if recursion.matches else f"{solved}, but the gradient is not matched"
         )
 
     def _solve(self, layer: Layer, gradient: Tensor, k: Tensor, outputs: Outputs, _centre: Tensor) -> Solution:

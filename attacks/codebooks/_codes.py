@@ -21,5 +21,5 @@ def why_no_codes(observation: Observation) -> str | None:
 def code_gradients(observation: Observation) -> dict[str, Tensor]:
     """Return the shared gradients of codes, by the place of their codebook."""
     sent, names = observation.update.tensors, {id(p): name for name, p in observation.model.named_parameters()}
-    found = {place: names[id(layer.codes)] for place, layer in codebooks(observation.model).items()}
-    return {place: sent[name] for place, name in found.items() if name in sent}
+    code_names = {place: names[id(layer.codes)] for place, layer in codebooks(observation.model).items()}
+    return {place: sent[name] for place, name in code_names.items() if name in sent}

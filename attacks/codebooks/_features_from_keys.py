@@ -21,15 +21,15 @@ def solve_points(projections: Tensor, targets: Tensor, known: Tensor, origin: Te
         ridge: variance of a target's error over that of an output around `origin`; 0 for plain least squares.
     """
     matrix, origin = projections.double().permute(1, 2, 0), origin.double()
-    found = origin.repeat(len(targets), 1)
+    points = origin.repeat(len(targets), 1)
     for pattern in known.unique(dim=0):
         if not bool(pattern.any()):
             continue
-        own = (known == pattern).all(1)
+        chosen = (known == pattern).all(1)
         equations = matrix[pattern].flatten(0, 1)
-        wanted = targets[own][:, pattern].double().flatten(1) - origin @ equations.mT
-        found[own] += _fit(equations, wanted.mT, ridge).mT
-    return found
+        wanted = targets[chosen][:, pattern].double().flatten(1) - origin @ equations.mT
+        points[chosen] += _fit(equations, wanted.mT, ridge).mT
+    return points
 
 
 def _fit(equations: Tensor, wanted: Tensor, ridge: float) -> Tensor:

@@ -83,9 +83,11 @@ class CodeWords(Attack[CodeWordsConfig]):
             **{f"codes read at '{place}'": float(rows.sum()) for place, rows in fired.items()},
         }
         notes = ("the order of the tokens is not known: rows are not sentences",)
-        found = {f"codebook.{place}": rows for place, rows in fired.items()}
+        readings = {f"codebook.{place}": rows for place, rows in fired.items()}
         none = torch.zeros(len(guess), dtype=torch.long)
-        return Reconstruction(guess, none, None, 0.0, 1, 1, ((1, 0.0),), "codes looked up", notes, facts, found=found)
+        return Reconstruction(
+            guess, none, None, 0.0, 1, 1, ((1, 0.0),), "codes looked up", notes, facts, found=readings
+        )
 
 
 @torch.no_grad()
@@ -95,8 +97,8 @@ def token_codes(observation: Observation, generator: torch.Generator) -> dict[st
     This is tested on random sentences, with the model's dropout.
     """
     model, vocabulary = copy.deepcopy(observation.model), observation.spec.vocabulary or 0
-    alone = [_codes(model.eval(), own[:, None]) for own in torch.arange(vocabulary).split(_AT_ONCE)]
-    table = {place: torch.cat([own[place][:, 0] for own in alone]) for place in alone[0]}
+    alone = [_codes(model.eval(), part[:, None]) for part in torch.arange(vocabulary).split(_AT_ONCE)]
+    table = {place: torch.cat([part[place][:, 0] for part in alone]) for place in alone[0]}
     probes = torch.randint(vocabulary, (_PROBES, *observation.spec.shape), generator=generator)
     with seeding.isolate_randomness(int(torch.randint(1 << 62, (), generator=generator))):
         seen = _codes(model.train(), probes)
@@ -107,7 +109,7 @@ def _codes(model: nn.Module, tokens: Tensor) -> dict[str, Tensor]:
     """Return the codes (B, T, groups, k) at each place that has one position per token."""
     with reading(model) as seen:
         model(tokens)
-    return {place: found[0] for place, found in seen.items() if found and found[0].shape[:-2] == tokens.shape}
+    return {place: calls[0] for place, calls in seen.items() if calls and calls[0].shape[:-2] == tokens.shape}
 
 
 def _possible(table: Mapping[str, Tensor], fired: Mapping[str, Tensor]) -> Tensor:
@@ -120,11 +122,11 @@ def _certain(table: Mapping[str, Tensor], possible: Tensor) -> int:
     """Return how many tokens have a code that no other possible token has."""
     alone = torch.zeros(len(possible), dtype=torch.bool)
     for codes in table.values():
-        own = codes[possible]
-        counts = torch.zeros(own.shape[1], int(codes.max()) + 1, dtype=torch.long)
-        for group in range(own.shape[1]):
-            counts[group] = torch.bincount(own[:, group].flatten(), minlength=counts.shape[1])
-        alone |= (_look_up(counts, own) == 1).flatten(1).any(1)
+        chosen = codes[possible]
+        counts = torch.zeros(chosen.shape[1], int(codes.max()) + 1, dtype=torch.long)
+        for group in range(chosen.shape[1]):
+            counts[group] = torch.bincount(chosen[:, group].flatten(), minlength=counts.shape[1])
+        alone |= (_look_up(counts, chosen) == 1).flatten(1).any(1)
     return int(alone.sum())
 
 

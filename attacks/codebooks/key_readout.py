@@ -103,33 +103,33 @@ class KeyReadout(Attack[KeyReadoutConfig]):
         gradient = _gradient(observation, model)
         cells = _cells(gradient, model.lookup.active, size * len(outputs))
         labels = observation.labels if observation.labels is not None else _labels(model, gradient, cells, grey)
-        found = {f"{_COMPONENT}.cells": cells}
+        readings = {f"{_COMPONENT}.cells": cells}
         facts = {"cells read": float(cells.sum())}
         if outputs.shape[0] > 1:
             notes = ("no image: positions of a feature map cannot be told apart",)
             on_step(Step(0, 1, 1, 0.0, 0.0, no_examples(observation)))
-            found[f"{_COMPONENT}.labels"] = labels
-            return no_guess(observation, "cells read off", notes=notes, facts=facts, found=found)
+            readings[f"{_COMPONENT}.labels"] = labels
+            return no_guess(observation, "cells read off", notes=notes, facts=facts, found=readings)
         read, voting = _share_out(model, gradient, cells, labels, grey, outputs[0], generator)
         if noise_variance(gradient):
-            found[f"{_COMPONENT}.cells"] = voting
+            readings[f"{_COMPONENT}.cells"] = voting
         ridge = coarseness(model.lookup.keys) if self.config.ridge else 0.0
         features = solve_points(model.lookup.projections, read.targets, read.known, outputs[0], ridge).to(like.dtype)
-        found[f"{_COMPONENT}.features"] = features
+        readings[f"{_COMPONENT}.features"] = features
         if model.lookup.active == 1:
             keys = nearest(read.targets.transpose(0, 1), model.lookup.keys, 1)[..., 0].mT
-            found[f"{_COMPONENT}.keys"] = keys.masked_fill(~read.known, -1)
+            readings[f"{_COMPONENT}.keys"] = keys.masked_fill(~read.known, -1)
         facts["equations per unknown"] = read.targets[0].numel() / features.shape[1]
         facts["share of the keys known"] = float(read.known.float().mean())
         if not self.config.max_iterations:
             on_step(Step(0, 1, 1, 0.0, 0.0, no_examples(observation)))
             notes = ("only keys are read, no image",)
-            found[f"{_COMPONENT}.labels"] = labels
-            return no_guess(observation, "keys read off", notes=notes, facts=facts, found=found)
+            readings[f"{_COMPONENT}.labels"] = labels
+            return no_guess(observation, "keys read off", notes=notes, facts=facts, found=readings)
         images, history = self._descended(observation, model, read, grey, on_step)
         last, value = history[-1]
         stopped = "all iterations done"
-        return Reconstruction(images, labels, None, value, last, last, history, stopped, facts=facts, found=found)
+        return Reconstruction(images, labels, None, value, last, last, history, stopped, facts=facts, found=readings)
 
     def _descended(
         self, observation: Observation, model: KeyValueModel, read: _Read, grey: Tensor, on_step: OnStep

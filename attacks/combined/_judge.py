@@ -125,8 +125,8 @@ class Judge:
         search = Search(unknowns, lambda _victim, _generator: inputs, _no_prior)
         pace = Pace(self._iterations, rate, schedule="cosine")
         box = pixel_box(self._observation)
-        told = [lambda _step: None]
-        (row,) = descend(self._comparison, search, [self._labels], 1, pace, box, [generator], told)
+        silent = [lambda _step: None]
+        (row,) = descend(self._comparison, search, [self._labels], 1, pace, box, [generator], silent)
         return row.inputs, row.masks
 
     @cached_property

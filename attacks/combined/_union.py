@@ -41,13 +41,13 @@ def unite(batches: Sequence[Batch], labels: Tensor, distance: Callable[[Tensor],
     for begun, first in enumerate(batches):
         for index, other in enumerate(batches):
             filled = _filled(first, other, labels)
-            if filled is not None and (own := distance(filled.inputs)) < least:
-                best, least = Union(filled, (begun, index)), own
+            if filled is not None and (reached := distance(filled.inputs)) < least:
+                best, least = Union(filled, (begun, index)), reached
     for index, other in enumerate(batches if swaps else ()):
         for example in other.are_found.nonzero().flatten().tolist():
             for tried in _swapped(best.batch, other.inputs[example], labels == labels[example]):
-                if (own := distance(tried.inputs)) < least:
-                    best, least = Union(tried, tuple(dict.fromkeys((*best.sources, index)))), own
+                if (reached := distance(tried.inputs)) < least:
+                    best, least = Union(tried, tuple(dict.fromkeys((*best.sources, index)))), reached
                     break
     return best
 

@@ -124,12 +124,12 @@ class Auto(Attack[AutoConfig]):
         counted = Numbered(on_step)
         if not changes_batch(observation):
             return self._seen(observation, generator, counted)
-        found, why = self._undone(observation, generator, counted)
-        if found is not None and found.objective < CONVINCING:
-            return found
+        unmixed, why = self._undone(observation, generator, counted)
+        if unmixed is not None and unmixed.objective < CONVINCING:
+            return unmixed
         tried, passed, ran = self._attempt(observation, generator, counted, undoing=True)
         others = [_report(one.guess, leak_of(observation), [f"won: {one.name}", *passed]) for one in tried]
-        guesses = [*([] if found is None else [found]), *others]
+        guesses = [*([] if unmixed is None else [unmixed]), *others]
         if not guesses and not ran:
             raise NotApplicable("; ".join([why, *passed]))
         return min(guesses, key=lambda guess: guess.objective, default=_nothing(observation, [why, *passed]))
@@ -228,7 +228,7 @@ class Auto(Attack[AutoConfig]):
         tried = fitting
         judge = Judge(observation, labels, is_noisy=leak.is_noisy, iterations=self.config.mask_iterations)
         ordered = [in_order(observation, one.guess, labels) for one in tried]
-        judged = [judge.judge(own.inputs, None, generator) for own in ordered]
+        judged = [judge.judge(guessed.inputs, None, generator) for guessed in ordered]
         ranking = sorted(range(len(tried)), key=lambda index: judged[index].distance)
         first = ranking[0]
         won, best, winners = ordered[first], judged[first], tried[first].name
@@ -249,7 +249,9 @@ class Auto(Attack[AutoConfig]):
             return _report(exact.guess, leak, [f"won: {exact.name}, which explains the gradient exactly", *passed])
         settled, refined = judge.settle(best, generator), judge.polish(best, generator)
         better = refined if refined.distance < settled.distance else settled
-        scores = [f"{one.name}: distance {own.distance:.2e}" for one, own in zip(tried, judged, strict=True)]
+        scores = [
+            f"{one.name}: distance {judgement.distance:.2e}" for one, judgement in zip(tried, judged, strict=True)
+        ]
         how = "refined" if better is refined else "not refined: refining did not explain the gradient better"
         where = f"on held-out tensors {', '.join(judge.held_out)}" if judge.held_out else "of the whole gradient"
         notes = [f"won: {winners}, {how}", f"distances are 1 - cosine {where}", *scores, *passed]
@@ -276,7 +278,7 @@ def _best_text(observation: Observation, leak: Leak, tried: list[_Tried], passed
     """Return the guess whose tokens explain the gradient best, with what any attack read beside its guess."""
     distances = [_text_distance(observation, one.guess) for one in tried]
     first = min(range(len(tried)), key=distances.__getitem__)
-    scores = [f"{one.name}: distance {own:.2e}" for one, own in zip(tried, distances, strict=True)]
+    scores = [f"{one.name}: distance {distance:.2e}" for one, distance in zip(tried, distances, strict=True)]
     notes = [f"won: {tried[first].name}", "distances are 1 - cosine of the whole gradient", *scores, *passed]
     won = tried[first].guess
     read = {name: tensor for one in tried for name, tensor in one.guess.found.items()}

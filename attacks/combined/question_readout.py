@@ -120,7 +120,7 @@ class QuestionReadout(Attack[QuestionReadoutConfig]):
             image = tried[text].inputs
             if tried[text].objective < MATCHES or not len(image):
                 break
-        text = min(tried, key=lambda own: tried[own].objective)
+        text = min(tried, key=lambda candidate: tried[candidate].objective)
         return _report(observation, text, tried[text], len(orders), inner.name)
 
     def _inner(self) -> Attack[Any]:
@@ -138,7 +138,7 @@ def orders_of(observation: Observation, config: QuestionReadoutConfig) -> list[T
     """
     read = words_of(observation).read
     signs = _signs(observation.model, config)
-    words = [] if read is None else [own for own in read.tolist() if own not in signs]
+    words = [] if read is None else [word for word in read.tolist() if word not in signs]
     orders = list[Text]()
     for text in arranged(words, config.length, config.filler):
         if len(orders) == config.most:
@@ -159,9 +159,9 @@ def arranged(words: Sequence[int], length: int, filler: int) -> Iterator[Text]:
         length: of a question.
         filler: stands behind a short question.
     """
-    own = [word for word in words if word != filler]
+    content = [word for word in words if word != filler]
     for count in range(1, length) if filler in words else (length,):
-        for order in permutations(own):
+        for order in permutations(content):
             if count < len(order):
                 yield Text((*order[:count], *(filler,) * (length - count)), order[count:])
 
@@ -169,7 +169,7 @@ def arranged(words: Sequence[int], length: int, filler: int) -> Iterator[Text]:
 def _signs(model: Any, config: QuestionReadoutConfig) -> set[int]:
     """Return the words that the model puts around every question."""
     parts = model.laid_out(torch.full((1, config.length), config.filler))
-    return {int(own) for part in parts for own in part.flatten()} - {config.filler}
+    return {int(sign) for part in parts for sign in part.flatten()} - {config.filler}
 
 
 def nearest(observation: Observation, orders: Sequence[Text], image: Tensor) -> Text:
@@ -180,9 +180,9 @@ def nearest(observation: Observation, orders: Sequence[Text], image: Tensor) -> 
     seen = _copied(observation)
     distances = list[float]()
     for text in orders:
-        own = _told(seen, text)
-        assert own.labels is not None
-        gradient = client_gradient(own, image, own.labels, masks, [name])
+        informed = _with_text(seen, text)
+        assert informed.labels is not None
+        gradient = client_gradient(informed, image, informed.labels, masks, [name])
         distances.append(cosine_distance([gradient[name]], target))
     return orders[min(range(len(orders)), key=distances.__getitem__)]
 
@@ -190,14 +190,16 @@ def nearest(observation: Observation, orders: Sequence[Text], image: Tensor) -> 
 def _granted(observation: Observation, text: Text) -> Observation:
     """Return an observation in which a text counts as granted."""
     knows = tuple(sorted({*observation.threat.knows, "given", "labels"}))
-    return _told(replace(_copied(observation), threat=observation.threat.model_copy(update={"knows": knows})), text)
+    return _with_text(
+        replace(_copied(observation), threat=observation.threat.model_copy(update={"knows": knows})), text
+    )
 
 
 def _copied(observation: Observation) -> Observation:
     return replace(observation, model=copy.deepcopy(observation.model))
 
 
-def _told(observation: Observation, text: Text) -> Observation:
+def _with_text(observation: Observation, text: Text) -> Observation:
     """Have the model of an observation ask a text, and grant it."""
     given = {"question": torch.tensor([text.question])}
     labels = torch.tensor([[*text.answer, observation.model.end]])
@@ -210,7 +212,7 @@ def _report(
 ) -> Reconstruction:
     assert isinstance(observation.model, VisionLanguage)
     words = observation.model.visual.words
-    said = [" ".join(words[own] for own in part) if words else str(part) for part in text]
+    said = [" ".join(words[token] for token in part) if words else str(part) for part in text]
     sure = "their order explains the update" if guess.objective < MATCHES else "their order is a guess"
     read = {
         READ_QUESTION: torch.tensor([text.question]),

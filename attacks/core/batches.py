@@ -31,10 +31,10 @@ def in_order(observation: Observation, guess: Reconstruction, labels: Tensor) ->
     inputs = torch.cat([guess.inputs, blanks(observation, missing).to(guess.inputs)]) if missing else guess.inputs
     masks = None if missing else guess.masks
     are_found = torch.arange(len(labels)) < made
-    own = torch.cat([guess.labels, _unused(labels, guess.labels)])
-    if len(own) != len(labels):
+    completed = torch.cat([guess.labels, _unused(labels, guess.labels)])
+    if len(completed) != len(labels):
         return Batch(inputs, None, are_found)
-    ours, theirs = labels.argsort(stable=True), own.argsort(stable=True)
+    ours, theirs = labels.argsort(stable=True), completed.argsort(stable=True)
     order = theirs[ours.argsort()]
     return Batch(inputs[order], None if masks is None else tuple(mask[order] for mask in masks), are_found[order])
 

@@ -72,4 +72,4 @@ def follow_back(
 
 def _slopes(read: Callable[[Tensor], Tensor], values: Tensor) -> Tensor:
     """Return the slopes of features (D,) by the entries of an example (n,), shape (D, n)."""
-    return jacrev(lambda own: read(own)[0], chunk_size=_CHUNK)(values).flatten(1)
+    return jacrev(lambda point: read(point)[0], chunk_size=_CHUNK)(values).flatten(1)

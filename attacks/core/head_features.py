@@ -76,11 +76,11 @@ class Told(NamedTuple):
 
 def features_of(observation: Observation, labels: Tensor, generator: torch.Generator) -> Told | None:
     """Return what the last layer read of every example, or None where its gradient does not tell."""
-    found = output_layer(observation.model, observation.spec.classes)
+    output = output_layer(observation.model, observation.spec.classes)
     tensors = observation.update.tensors
-    if found is None or observation.local_steps > 1 or f"{found[0]}.weight" not in tensors:
+    if output is None or observation.local_steps > 1 or f"{output[0]}.weight" not in tensors:
         return None
-    name, layer = found
+    name, layer = output
     if not is_cross_entropy(observation.loss, (2, layer.out_features)):
         return None
     factor, bias = gradient_weight(observation), tensors.get(f"{name}.bias")
@@ -178,8 +178,8 @@ class _Problem:
             ftol=_FINEST,
             xtol=_FINEST,
         )
-        found = torch.as_tensor(values)
-        return float(self._residual(found).norm()), found.view(self._shape)
+        solution = torch.as_tensor(values)
+        return float(self._residual(solution).norm()), solution.view(self._shape)
 
     def unpack(self, unknowns: Tensor, residual: float) -> HeadFeatures:
         """Return inputs and errors for unknowns (B, r)."""

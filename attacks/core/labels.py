@@ -135,8 +135,10 @@ def count_labels(logit_gradient: Tensor, probabilities: Tensor, batch_size: int)
 
 def _votes(observation: Observation) -> str | None:
     """Return the name of the values of a key-value bottleneck, if they are logits, or None."""
-    found = (m for m in observation.model.modules() if isinstance(m, KeyValueModel))
-    table = next((own.table.entries.weight for own in found if isinstance(own.decoder, VotingDecoder)), None)
+    key_values = (m for m in observation.model.modules() if isinstance(m, KeyValueModel))
+    table = next(
+        (module.table.entries.weight for module in key_values if isinstance(module.decoder, VotingDecoder)), None
+    )
     return next((name for name, p in observation.model.named_parameters() if p is table), None)
 
 
@@ -151,12 +153,12 @@ def _vote_labels(observation: Observation, gradient: Tensor, examples: int) -> T
 
 
 def _shared_output_layer(observation: Observation) -> tuple[str, nn.Linear]:
-    found = output_layer(observation.model, observation.spec.classes)
-    if found is None:
+    output = output_layer(observation.model, observation.spec.classes)
+    if output is None:
         raise NotApplicable("the labels cannot be inferred: the model has no last linear layer with one row per class")
-    if f"{found[0]}.weight" in observation.hidden - observation.set_aside.keys():
-        raise NotApplicable(f"the labels cannot be inferred: the gradient of the last layer '{found[0]}' is hidden")
-    return found
+    if f"{output[0]}.weight" in observation.hidden - observation.set_aside.keys():
+        raise NotApplicable(f"the labels cannot be inferred: the gradient of the last layer '{output[0]}' is hidden")
+    return output
 
 
 @torch.no_grad()

@@ -24,20 +24,20 @@ from fedsim.core.layer_calls import inputs_in_order, read_by
 from fedsim.core.masks import inject_masks, without_dropout
 from fedsim.core.types import DropoutSite, Observation
 
-Found = TypeVar("Found")
+ResultT = TypeVar("ResultT")
 
 
-def once_a_model(find: Callable[[Observation], Found]) -> Callable[[Observation], Found]:
+def once_a_model(find: Callable[[Observation], ResultT]) -> Callable[[Observation], ResultT]:
     """Cache the result of a function of an observation for as long as the observed model lives.
 
     The result may depend only on the architecture, the shape of the inputs and the dropout sites, and must not refer to
     the model itself.
     """
-    found: WeakKeyDictionary[nn.Module, dict[Hashable, Found]] = WeakKeyDictionary()
+    results: WeakKeyDictionary[nn.Module, dict[Hashable, ResultT]] = WeakKeyDictionary()
 
     @wraps(find)
-    def remember(observation: Observation) -> Found:
-        known = found.setdefault(observation.model, {})
+    def remember(observation: Observation) -> ResultT:
+        known = results.setdefault(observation.model, {})
         key = (observation.spec, observation.sites, observation.hidden)
         if key not in known:
             known[key] = find(observation)

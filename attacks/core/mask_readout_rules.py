@@ -93,17 +93,17 @@ def _sources(observation: Observation) -> list[_Source]:
     model = observation.model
     trials = [_trial(model, observation, generator) for _ in range(_TRIALS)]
     kept = [torch.stack(masks).bool() for masks in zip(*(trial.masks for trial in trials), strict=True)]
-    found: list[_Source] = []
+    sources: list[_Source] = []
     explained: set[int] = set()
     for reading in _READINGS:
         for name, alive in _patterns(model, observation, trials, reading):
             for site, masks in enumerate(kept):
                 rows = _follow(masks, alive)
-                found.extend(_Source(site, row, name, reading) for row in rows)
+                sources.extend(_Source(site, row, name, reading) for row in rows)
                 explained.update([site] if rows and masks[0].numel() == alive.shape[1] else [])
         if len(explained) == len(kept):
             break
-    return found
+    return sources
 
 
 def _trial(model: nn.Module, observation: Observation, generator: torch.Generator) -> _Trial:
@@ -165,14 +165,14 @@ def linear_behind(observation: Observation) -> dict[int, str]:
 
     Each site in turn gets a mask of zeros; the layer behind it is the first whose input is then zero.
     """
-    found: dict[int, str] = {}
+    layer_names: dict[int, str] = {}
     for index, site in enumerate(observation.sites):
         masks = tuple(torch.full(s.shape, float(i != index)) for i, s in enumerate(observation.sites))
         name = _first_silent_linear(observation, masks)
         gradient = observation.update.tensors.get(f"{name}.weight")
         if name is not None and gradient is not None and gradient.shape[1:] == site.shape[1:]:
-            found[index] = name
-    return found
+            layer_names[index] = name
+    return layer_names
 
 
 def _first_silent_linear(observation: Observation, masks: Masks) -> str | None:

@@ -127,11 +127,11 @@ def _labels(expected: Tensor, deltas: Tensor) -> Tensor:
         expected: the model's outputs without dropout, shape (B, K).
         deltas: output gradients, shape (B, K).
     """
-    told = deltas.argmin(1)
+    lowest = deltas.argmin(1)
     negative = deltas.clamp_max(0.0)
-    own = negative.gather(1, told[:, None])[:, 0]
-    is_clear = (own < 0.0) & (negative.sum(1) - own >= _ONE_CLASS * own)
-    return torch.where(is_clear, told, expected.argmax(1))
+    lowest_value = negative.gather(1, lowest[:, None])[:, 0]
+    is_clear = (lowest_value < 0.0) & (negative.sum(1) - lowest_value >= _ONE_CLASS * lowest_value)
+    return torch.where(is_clear, lowest, expected.argmax(1))
 
 
 def _decided(deltas: Tensor, errors: Tensor, activations: Tensor, gradient: Tensor) -> Tensor:
@@ -153,12 +153,12 @@ def _decided(deltas: Tensor, errors: Tensor, activations: Tensor, gradient: Tens
     if len(singular) <= len(mask):  # the space is too narrow to hold every example
         return _corrected(mask, activations, gradient)
     rank = even_spectrum(singular, most=len(mask)).rank
-    for example, own in enumerate(activations):
-        image = _fit(right[:rank], mask[example] * own, are_sure[example])
+    for example, activation in enumerate(activations):
+        image = _fit(right[:rank], mask[example] * activation, are_sure[example])
         if image is None:
             continue
-        if_dropped, if_kept = image.abs(), (image - own).abs()
-        tells = torch.minimum(if_dropped, if_kept) < _NEAR * own.abs()
+        if_dropped, if_kept = image.abs(), (image - activation).abs()
+        tells = torch.minimum(if_dropped, if_kept) < _NEAR * activation.abs()
         mask[example] = torch.where(tells, (if_kept < if_dropped).double(), mask[example])
     return mask
 
@@ -215,11 +215,11 @@ def _fit(rows: Tensor, values: Tensor, are_sure: Tensor) -> Tensor | None:
 
 def forward_of(model: nn.Module, sites: Sequence[DropoutSite], examples: Tensor) -> Forward:
     """Return the forward pass of examples through a copy of a model in double precision."""
-    own = copy.deepcopy(model).double().train()
+    doubled = copy.deepcopy(model).double().train()
 
     def forward(masks: list[Tensor]) -> tuple[list[tuple[str, Tensor]], Tensor]:
-        with inputs_in_order(own, (nn.Linear,)) as seen, inject_masks(sites, tuple(masks)):
-            outputs = own(examples.double())
+        with inputs_in_order(doubled, (nn.Linear,)) as seen, inject_masks(sites, tuple(masks)):
+            outputs = doubled(examples.double())
         return seen, outputs
 
     return forward

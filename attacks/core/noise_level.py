@@ -22,7 +22,7 @@ def stated_levels(observation: Observation, gradients: Tensors) -> list[float] |
     noise = noise_of(observation)
     if noise is None:
         return None
-    units = [_size(own) if noise.is_relative else 1.0 for own in gradients.values()]
+    units = [_size(gradient) if noise.is_relative else 1.0 for gradient in gradients.values()]
     return [max(math.sqrt(noise.share) * noise.scale * unit, TINY) for unit in units]
 
 
@@ -32,13 +32,17 @@ def rounding_levels(observation: Observation, gradients: Tensors) -> list[float]
     Entries sent in 16 bits are off by up to half a step of that format. A difference of weights is rounded in steps of
     the weights, once for every local step. Sums in single precision leave singular values of about 1e-7 of the norm.
     """
-    edge = math.sqrt(sum(len(own) for own in gradients.values())) + math.sqrt(next(iter(gradients.values())).shape[1])
-    return [max(_rounding(observation, name, own, edge), TINY) for name, own in gradients.items()]
+    edge = math.sqrt(sum(len(gradient) for gradient in gradients.values())) + math.sqrt(
+        next(iter(gradients.values())).shape[1]
+    )
+    return [max(_rounding(observation, name, gradient, edge), TINY) for name, gradient in gradients.items()]
 
 
 def _rounding(observation: Observation, name: str, gradient: Tensor, edge: float) -> float:
     level = _SUMMED * float(gradient.double().norm()) / edge
-    level = max([level, *(_step(gradient, own) for own in (torch.float16, torch.bfloat16) if _fits(gradient, own))])
+    level = max(
+        [level, *(_step(gradient, dtype) for dtype in (torch.float16, torch.bfloat16) if _fits(gradient, dtype))]
+    )
     if observation.update.kind == "delta":
         weights = observation.model.get_parameter(name)
         level = max(level, math.sqrt(observation.local_steps) * _step(weights, weights.dtype))
@@ -66,16 +70,16 @@ def measured_levels(observation: Observation, gradients: Tensors, tokens: int) -
     stated = stated_levels(observation, gradients)
     if stated is not None:
         return stated
-    names, shared = list(gradients), [own.double() for own in gradients.values()]
-    measured = [_measured_level(own, tokens) for own in shared]
-    sizes = [_size(own) for own in shared]
+    names, shared = list(gradients), [gradient.double() for gradient in gradients.values()]
+    measured = [_measured_level(gradient, tokens) for gradient in shared]
+    sizes = [_size(gradient) for gradient in shared]
     widest = max(range(len(shared)), key=lambda index: min(shared[index].shape))
     level = measured[widest] or 0.0
     is_rounding = level < _ROUNDING * sizes[widest]
     others = [level * size / max(sizes[widest], TINY) if is_rounding else level for size in sizes]
-    levels = [own if own is not None else other for own, other in zip(measured, others, strict=True)]
+    levels = [estimate if estimate is not None else other for estimate, other in zip(measured, others, strict=True)]
     floors = [_STEPS * torch.finfo(observation.update.tensors[name].dtype).eps for name in names]
-    return [max(own, floor * size, TINY) for own, floor, size in zip(levels, floors, sizes, strict=True)]
+    return [max(estimate, floor * size, TINY) for estimate, floor, size in zip(levels, floors, sizes, strict=True)]
 
 
 def _measured_level(gradient: Tensor, tokens: int) -> float | None:

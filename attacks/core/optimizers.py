@@ -52,7 +52,7 @@ class Adam:
     def _step_alike(self, variables: list[Tensor], gradients: list[Tensor], rates: list[float]) -> None:
         """Step where all rows have the same rates: torch's own kernel passes over memory once."""
         for rate in set(rates):
-            chosen = [index for index, own in enumerate(rates) if own == rate]
+            chosen = [index for index, each_rate in enumerate(rates) if each_rate == rate]
             torch._fused_adam_(
                 [variables[index] for index in chosen],
                 [gradients[index].contiguous() for index in chosen],

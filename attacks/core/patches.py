@@ -65,8 +65,8 @@ class Positions:
 
 def patch_projection(observation: Observation) -> Patches | None:
     """Return the layer that turns patches without overlap into tokens, or None."""
-    found = (_as_patches(layer) for layer in layers_on_pixels(observation))
-    return next((patches for patches in found if patches is not None), None)
+    projections = (_as_patches(layer) for layer in layers_on_pixels(observation))
+    return next((patches for patches in projections if patches is not None), None)
 
 
 @once_a_model

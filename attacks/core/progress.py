@@ -21,7 +21,7 @@ def continued(
         best: lowest objective of earlier parts.
     """
 
-    def told(step: Step) -> None:
+    def report(step: Step) -> None:
         on_step(
             replace(
                 step,
@@ -32,7 +32,7 @@ def continued(
             )
         )
 
-    return told
+    return report
 
 
 class Numbered:

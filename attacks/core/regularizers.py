@@ -111,6 +111,6 @@ def _order(images: Tensor, others: Tensor, labels: Tensor) -> Tensor:
     order = torch.arange(len(labels))
     for label, count in zip(*labels.unique(return_counts=True), strict=True):
         if count > 1:
-            own = (labels == label).nonzero()[:, 0]
-            order[own] = own[match(images[own], others[own])]
+            members = (labels == label).nonzero()[:, 0]
+            order[members] = members[match(images[members], others[members])]
     return order

@@ -110,8 +110,8 @@ class OptimisedMasks(Block):
         expected = tuple(expected_mask(site) for site in self.sites)
         if self.begin == "mean":
             return expected
-        drawn = draw_masks(self.sites, generator, torch.empty(0))
-        return tuple(e if site.odds else d for site, e, d in zip(self.sites, expected, drawn, strict=True))
+        random_masks = draw_masks(self.sites, generator, torch.empty(0))
+        return tuple(e if site.odds else d for site, e, d in zip(self.sites, expected, random_masks, strict=True))
 
     def _variables(self, masks: Masks) -> Masks:
         if self.relaxation != "sigmoid":

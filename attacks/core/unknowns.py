@@ -155,8 +155,8 @@ class Gaussian(Block):
 
     def first(self, generator: torch.Generator) -> Masks:
         """Return draws, or zeros."""
-        drawn = (torch.randn(shape, generator=generator) for shape in self.shapes)
-        return tuple(noise * (not self.is_zero) for noise in drawn)
+        noises = (torch.randn(shape, generator=generator) for shape in self.shapes)
+        return tuple(noise * (not self.is_zero) for noise in noises)
 
     def prior(self, values: Masks) -> Tensor | float:
         """Return -log p up to a constant, weighted, shape (R,)."""
@@ -193,8 +193,8 @@ class Unknowns:
 
     def first(self, generator: torch.Generator) -> dict[str, Masks]:
         """Return start values of the blocks that have variables."""
-        drawn = {block.name: block.first(generator) for block in self.blocks}
-        return {name: variables for name, variables in drawn.items() if variables}
+        firsts = {block.name: block.first(generator) for block in self.blocks}
+        return {name: variables for name, variables in firsts.items() if variables}
 
     def relaxed(self, variables: Values, moment: Moment) -> dict[str, Masks]:
         """Return what a forward pass gets of every block."""
@@ -202,8 +202,8 @@ class Unknowns:
 
     def searched(self, variables: Values, moment: Moment) -> dict[str, Masks]:
         """Return what a forward pass gets of the blocks that have variables."""
-        own = {block.name: block for block in self.blocks}
-        return {name: own[name].relaxed(values, moment) for name, values in variables.items()}
+        by_name = {block.name: block for block in self.blocks}
+        return {name: by_name[name].relaxed(values, moment) for name, values in variables.items()}
 
     def prior(self, values: Values) -> Tensor | float:
         """Return the sum of all regularisers, shape (R,), or 0."""
@@ -220,12 +220,12 @@ class Unknowns:
 
 def flat(values: Values) -> list[Tensor]:
     """Return the tensors of all blocks, one after the other."""
-    return [tensor for own in values.values() for tensor in own]
+    return [tensor for tensors in values.values() for tensor in tensors]
 
 
 def each(values: Values, change: Callable[[Tensor], Tensor]) -> dict[str, Masks]:
     """Return the values after a change of every tensor."""
-    return {name: tuple(change(tensor) for tensor in own) for name, own in values.items()}
+    return {name: tuple(change(tensor) for tensor in tensors) for name, tensors in values.items()}
 
 
 def of_row(values: Values, row: int) -> dict[str, Masks]:
@@ -235,4 +235,4 @@ def of_row(values: Values, row: int) -> dict[str, Masks]:
 
 def without_masks(values: Values) -> dict[str, Masks]:
     """Return the values of all blocks but the dropout masks."""
-    return {name: own for name, own in values.items() if name != MASKS}
+    return {name: tensors for name, tensors in values.items() if name != MASKS}

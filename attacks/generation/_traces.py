@@ -14,41 +14,46 @@ _BEHIND = -1.0  # stands where a text has ended
 
 def tabulate(seen: Sequence[TraceObservation]) -> np.ndarray:
     """Return every series of every text, padded to the longest, beside how often each value stands in it: (N, F)."""
-    every = [dict(_series(own)) for own in seen]
-    names = sorted({name for own in every for name in own})
-    return np.concatenate([_block([own.get(name, ()) for own in every], name) for name in names], axis=1)
+    every = [dict(_series(trace)) for trace in seen]
+    names = sorted({name for table in every for name in table})
+    return np.concatenate([_block([table.get(name, ()) for table in every], name) for name in names], axis=1)
 
 
 def summarise(seen: Sequence[TraceObservation]) -> np.ndarray:
     """Return of every series of every text its length, sum, sum of squares and first value: (N, F)."""
-    every = [dict(_series(own)) for own in seen]
-    names = sorted({name for own in every for name in own})
-    return np.array([[figure for name in names for figure in _figures(own.get(name, ()))] for own in every])
+    every = [dict(_series(trace)) for trace in seen]
+    names = sorted({name for table in every for name in table})
+    return np.array([[figure for name in names for figure in _figures(table.get(name, ()))] for table in every])
 
 
-def _series(own: TraceObservation) -> Iterator[tuple[str, Sequence[float]]]:
-    if own.counts is not None:
-        yield "counts", own.counts
-    if own.work is not None:
-        yield from ((f"work {name}", series) for name, series in own.work.items())
-    if own.seconds is not None:
-        yield "seconds", own.seconds
-    if own.output is not None:
-        yield "output", [float(value) for value in own.output]
+def _series(trace: TraceObservation) -> Iterator[tuple[str, Sequence[float]]]:
+    if trace.counts is not None:
+        yield "counts", trace.counts
+    if trace.work is not None:
+        yield from ((f"work {name}", series) for name, series in trace.work.items())
+    if trace.seconds is not None:
+        yield "seconds", trace.seconds
+    if trace.output is not None:
+        yield "output", [float(value) for value in trace.output]
 
 
 def _block(series: Sequence[Sequence[float]], name: str) -> np.ndarray:
     longest = max(map(len, series))
     padded = np.full((len(series), longest + 1), _BEHIND)
-    for row, own in zip(padded, series, strict=True):
-        row[: len(own)] = own
-        row[-1] = len(own)
+    for row, text_steps in zip(padded, series, strict=True):
+        row[: len(text_steps)] = text_steps
+        row[-1] = len(text_steps)
     if name == "seconds":  # no value comes twice
         return padded
-    values = sorted({value for own in series for value in own})
-    counted = [Counter(own) for own in series]
-    return np.concatenate([padded, [[own[value] for value in values] for own in counted]], axis=1)
+    values = sorted({value for steps in series for value in steps})
+    counted = [Counter(steps) for steps in series]
+    return np.concatenate([padded, [[counter[value] for value in values] for counter in counted]], axis=1)
 
 
-def _figures(own: Sequence[float]) -> tuple[float, ...]:
-    return (float(len(own)), float(sum(own)), float(sum(value * value for value in own)), float(own[0]) if own else 0.0)
+def _figures(steps: Sequence[float]) -> tuple[float, ...]:
+    return (
+        float(len(steps)),
+        float(sum(steps)),
+        float(sum(value * value for value in steps)),
+        float(steps[0]) if steps else 0.0,
+    )

@@ -18,7 +18,7 @@ from torch import Tensor
 from attacks.generation._traces import summarise
 from fedsim.core.hooks import TraceAttack
 from fedsim.core.registry import trace_attack
-from fedsim.core.types import Config, Question, TraceCase
+from fedsim.core.types import Config, TraceCase, TraceQuestion
 
 
 class TraceFiguresConfig(Config):
@@ -30,7 +30,7 @@ class TraceFiguresConfig(Config):
 class TraceFigures(TraceAttack[TraceFiguresConfig]):
     """Gives length, sum, sum of squares and first value of each series."""
 
-    questions: ClassVar[tuple[Question, ...]] = ("bits",)
+    questions: ClassVar[tuple[TraceQuestion, ...]] = ("bits",)
 
     def search(self, case: TraceCase, generator: torch.Generator) -> Tensor:
         """Return the figures of every seen text."""

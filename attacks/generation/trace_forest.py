@@ -20,7 +20,7 @@ from attacks.generation._traces import tabulate
 from fedsim.core.errors import MissingExtra, NotApplicable
 from fedsim.core.hooks import TraceAttack
 from fedsim.core.registry import trace_attack
-from fedsim.core.types import Config, Question, TraceCase
+from fedsim.core.types import Config, TraceCase, TraceQuestion
 
 
 class TraceForestConfig(Config):
@@ -39,7 +39,7 @@ class TraceForestConfig(Config):
 class TraceForest(TraceAttack[TraceForestConfig]):
     """Fits a random forest of scikit-learn on the known traces."""
 
-    questions: ClassVar[tuple[Question, ...]] = ("prompt", "member")
+    questions: ClassVar[tuple[TraceQuestion, ...]] = ("prompt", "member")
 
     def search(self, case: TraceCase, generator: torch.Generator) -> Tensor:
         """Return the likeliest prompt of every seen text, or how likely it was trained on."""

@@ -21,7 +21,7 @@ from torch import Tensor
 from fedsim.core.errors import NotApplicable, nearest
 from fedsim.core.hooks import TraceAttack
 from fedsim.core.registry import trace_attack
-from fedsim.core.types import Config, Question, TraceCase, TraceObservation, TraceView
+from fedsim.core.types import Config, TraceCase, TraceObservation, TraceQuestion, TraceView
 
 
 class TraceMeanConfig(Config):
@@ -35,29 +35,29 @@ class TraceMeanConfig(Config):
 class TraceMean(TraceAttack[TraceMeanConfig]):
     """Takes the mean of a series, with the sign that the known texts teach."""
 
-    questions: ClassVar[tuple[Question, ...]] = ("member", "planted")
+    questions: ClassVar[tuple[TraceQuestion, ...]] = ("member", "planted")
     views: ClassVar[frozenset[TraceView]] = frozenset({"counts", "work", "timing"})
 
     def search(self, case: TraceCase, generator: torch.Generator) -> Tensor:
         """Return the mean of every seen text."""
-        means = torch.tensor([self._mean(own) for own in case.seen], dtype=torch.double)
-        known = np.array([self._mean(own) for own in case.known])
+        means = torch.tensor([self._mean(trace) for trace in case.seen], dtype=torch.double)
+        known = np.array([self._mean(trace) for trace in case.known])
         inside, outside = (known[np.array(case.labels, int) == label] for label in (1, 0))
         falls = len(inside) and len(outside) and inside.mean() < outside.mean()
         return -means if falls else means
 
-    def _mean(self, own: TraceObservation) -> float:
-        series = self._series(own)
+    def _mean(self, trace: TraceObservation) -> float:
+        series = self._series(trace)
         return float(np.mean(series)) if len(series) else 0.0
 
-    def _series(self, own: TraceObservation) -> Sequence[float]:
-        if own.work is None:
-            return own.counts if own.counts is not None else own.seconds or ()
-        if not own.work:  # a text that failed before its first step
+    def _series(self, trace: TraceObservation) -> Sequence[float]:
+        if trace.work is None:
+            return trace.counts if trace.counts is not None else trace.seconds or ()
+        if not trace.work:  # a text that failed before its first step
             return ()
-        if self.config.count not in own.work:
+        if self.config.count not in trace.work:
             raise NotApplicable(
-                f"the steps have no count '{self.config.count}'.{nearest(self.config.count, own.work)} They have: "
-                f"{', '.join(own.work)}"
+                f"the steps have no count '{self.config.count}'.{nearest(self.config.count, trace.work)} They have: "
+                f"{', '.join(trace.work)}"
             )
-        return own.work[self.config.count]
+        return trace.work[self.config.count]

@@ -116,7 +116,7 @@ class Found:
 class _Rows:
     """Rows that have not ended. `best` and `values` hold what each row's lowest objective had, until it ends."""
 
-    found: list[Found]
+    results: list[Found]
     inputs: Tensor
     variables: Values
     labels: Tensor
@@ -125,14 +125,14 @@ class _Rows:
 
     @property
     def victims(self) -> list[int]:
-        return [row.victim for row in self.found]
+        return [row.victim for row in self.results]
 
     def all(self) -> list[Tensor]:
         return [self.inputs, *flat(self.variables)]
 
     def keep(self, index: Tensor) -> None:
         self.settle()
-        self.found = [self.found[row] for row in index.tolist()]
+        self.results = [self.results[row] for row in index.tolist()]
         self.inputs = self.inputs.detach()[index].requires_grad_()
         self.variables = each(self.variables, lambda variable: variable.detach()[index].requires_grad_())
         self.labels = self.labels[index]
@@ -140,9 +140,9 @@ class _Rows:
 
     def settle(self) -> None:
         """Give every row its best inputs and values."""
-        for place, row in enumerate(self.found):
-            own = of_row(self.values, place)
-            row.inputs, row.masks, row.others = self.best[place], own.get(MASKS, ()), without_masks(own)
+        for place, row in enumerate(self.results):
+            row_values = of_row(self.values, place)
+            row.inputs, row.masks, row.others = self.best[place], row_values.get(MASKS, ()), without_masks(row_values)
 
 
 _STILL_WINDOW = 100
@@ -174,7 +174,7 @@ def descend(
         One result for each row, victim by victim.
     """
     rows = _first_rows(search, labels, starts, generators, comparison)
-    everything = list(rows.found)
+    everything = list(rows.results)
     adam = Adam(rows.all())
     schedule = _schedule(pace, rows.inputs)
     earlier = rows.inputs.detach().clone()
@@ -182,7 +182,7 @@ def descend(
         objectives = _objectives(comparison, search, rows, iteration, pace, generators)
         _note(rows, objectives.detach(), iteration, search, pace, generators)
         _report(rows, iteration, pace.iterations, on_steps)
-        going = [index for index, row in enumerate(rows.found) if not _has_ended(row, iteration, pace)]
+        going = [index for index, row in enumerate(rows.results) if not _has_ended(row, iteration, pace)]
         if not going or iteration == pace.iterations:
             break
         gradients = torch.autograd.grad(objectives.sum(), rows.all(), materialize_grads=True)
@@ -196,7 +196,7 @@ def descend(
         if pace.still and iteration % _STILL_WINDOW == 0:
             going = _still_moving(rows, earlier, going, pace.still)
             earlier = rows.inputs.detach().clone()
-        if len(going) < len(rows.found):
+        if len(going) < len(rows.results):
             if not going:
                 break
             index = torch.tensor(going, device=rows.inputs.device)
@@ -215,30 +215,30 @@ def _first_rows(
     generators: Sequence[torch.Generator],
     comparison: Comparison,
 ) -> _Rows:
-    found: list[Found] = []
+    results: list[Found] = []
     firsts: list[Values] = []
     for victim, generator in enumerate(generators):
         for start in range(starts):
-            found.append(Found(victim, start, search.first(victim, generator), ()))
+            results.append(Found(victim, start, search.first(victim, generator), ()))
             firsts.append(search.unknowns.first(generator))
     like = comparison.like
-    inputs = torch.stack([row.inputs for row in found]).to(like).requires_grad_()
+    inputs = torch.stack([row.inputs for row in results]).to(like).requires_grad_()
     variables = {
         name: tuple(
             torch.stack(tensors).to(like).requires_grad_()
-            for tensors in zip(*(own[name] for own in firsts), strict=True)
+            for tensors in zip(*(first[name] for first in firsts), strict=True)
         )
         for name in firsts[0]
     }
-    every = torch.stack([labels[row.victim] for row in found]).to(like.device)
+    every = torch.stack([labels[row.victim] for row in results]).to(like.device)
     best = each(variables, lambda variable: variable.detach().clone())
-    return _Rows(found, inputs, variables, every, inputs.detach().clone(), best)
+    return _Rows(results, inputs, variables, every, inputs.detach().clone(), best)
 
 
 def _steps(search: Search, rows: _Rows) -> list[float]:
     """Return the step of every variable."""
     rates = search.unknowns.rates()
-    return [rates[name] for name, own in rows.variables.items() for _ in own]
+    return [rates[name] for name, tensors in rows.variables.items() for _ in tensors]
 
 
 def _objectives(
@@ -266,17 +266,19 @@ def _note(
 ) -> None:
     """Keep every row's best inputs and values."""
     values = objectives.tolist()
-    better = [index for index, (row, value) in enumerate(zip(rows.found, values, strict=True)) if value < row.objective]
-    for row, value in zip(rows.found, values, strict=True):
+    better = [
+        index for index, (row, value) in enumerate(zip(rows.results, values, strict=True)) if value < row.objective
+    ]
+    for row, value in zip(rows.results, values, strict=True):
         row.objectives.append(value)
     for index in better:
-        rows.found[index].objective, rows.found[index].iteration = values[index], iteration
+        rows.results[index].objective, rows.results[index].iteration = values[index], iteration
     if not better:
         return
     moment = Moment(rows.victims, generators, (iteration - 1) / pace.iterations)
     values = search.unknowns.searched(rows.variables, moment)
     every, now = [rows.best, *flat(rows.values)], [rows.inputs, *flat(values)]
-    if len(better) == len(rows.found):
+    if len(better) == len(rows.results):
         torch._foreach_copy_(every, now)
         return
     index = torch.tensor(better, device=rows.inputs.device)
@@ -287,13 +289,13 @@ def _note(
 def _report(rows: _Rows, iteration: int, iterations: int, on_steps: Sequence[OnStep]) -> None:
     leading: dict[int, int] = {}
     best: dict[int, float] = {}
-    for index, row in enumerate(rows.found):
-        if row.victim not in leading or row.objectives[-1] < rows.found[leading[row.victim]].objectives[-1]:
+    for index, row in enumerate(rows.results):
+        if row.victim not in leading or row.objectives[-1] < rows.results[leading[row.victim]].objectives[-1]:
             leading[row.victim] = index
         best[row.victim] = min(row.objective, best.get(row.victim, math.inf))
     guesses = rows.inputs.detach()
     for victim, index in leading.items():
-        row = rows.found[index]
+        row = rows.results[index]
         step = Step(row.start, iteration, iterations, row.objectives[-1], best[victim], guesses[index])
         on_steps[victim](step)
 
@@ -315,7 +317,7 @@ def _still_moving(rows: _Rows, earlier: Tensor, going: list[int], still: float) 
     moved = (rows.inputs.detach() - earlier).flatten(1).square().mean(1).sqrt()
     for index in going:
         if float(moved[index]) < still:
-            rows.found[index].stopped = "inputs stand still"
+            rows.results[index].stopped = "inputs stand still"
     return [index for index in going if float(moved[index]) >= still]
 
 

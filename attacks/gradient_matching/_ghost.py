@@ -78,7 +78,7 @@ class GhostComparison:
             )
         loss = self._loss(outputs.unflatten(0, inputs.shape[:2]), labels)
         wanted = [*(call.output for call in watch.calls), *copies.values()]
-        is_descent = any(own.requires_grad for own in (inputs, *masks, *flat(others)))
+        is_descent = any(tensor.requires_grad for tensor in (inputs, *masks, *flat(others)))
         deltas = torch.autograd.grad(loss, wanted, create_graph=is_descent, materialize_grads=True)
         parts: dict[str, list[Part]] = {name: [] for name in self._setting.names}
         for call, delta in zip(watch.calls, deltas, strict=False):
@@ -160,14 +160,14 @@ def fastest(
     like = general.like
     inputs = torch.randn((2, examples, *first.spec.shape), generator=generator, dtype=torch.float64).to(like)
     labels = torch.randint(first.spec.classes, (2, examples), generator=generator).to(like.device)
-    drawn = tuple(torch.rand((2, *mask.shape), generator=generator).to(like) for mask in masks)
+    random_masks = tuple(torch.rand((2, *mask.shape), generator=generator).to(like) for mask in masks)
     further = each(others, lambda value: torch.rand((2, *value.shape), generator=generator).to(like))
-    theirs = general.gradients(inputs, drawn, labels, [0, 0], further)
+    theirs = general.gradients(inputs, random_masks, labels, [0, 0], further)
     second: frozenset[str] = frozenset()
     for _ in range(2):
         try:
             ghost = GhostComparison(setting, observations, second)
-            ours = ghost.gradients(inputs, drawn, labels, [0, 0], further)
+            ours = ghost.gradients(inputs, random_masks, labels, [0, 0], further)
         except Exception:  # whatever an unusual model raises here, the general path handles it
             return general
         differing = _differing(ours, theirs)

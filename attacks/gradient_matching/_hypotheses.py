@@ -29,11 +29,13 @@ class HypothesesAttack(InformedAttack[ConfigT]):
         every = len(hypotheses) * iterations
         for index, hypothesis in enumerate(hypotheses):
             earlier, done = index * trials, index * iterations
-            on_steps = [continued(own, restarts=earlier, done=done, iterations=every) for own in searched.on_steps]
-            found, path = hypothesis.run_search(searched._replace(on_steps=on_steps))
-            for row in found:
+            on_steps = [
+                continued(on_step, restarts=earlier, done=done, iterations=every) for on_step in searched.on_steps
+            ]
+            results, path = hypothesis.run_search(searched._replace(on_steps=on_steps))
+            for row in results:
                 row.start += earlier
-            rows += found
+            rows += results
         return rows, path
 
     def hypothesis_of(self, row: Found) -> int:

@@ -113,8 +113,8 @@ class LbfgsAttack(Attack[ConfigT]):
             attempts.append(_Descent(self.config, problem, variables, len(attempts)).run(on_step))
         best = min(attempts, key=lambda attempt: attempt.objective)
         assert best.labels is not None
-        found = best_of(attempts, best.labels, problem.comparison.name, _remarks(observation))
-        return replace(found, facts=self._facts(attempts, best))
+        guess = best_of(attempts, best.labels, problem.comparison.name, _remarks(observation))
+        return replace(guess, facts=self._facts(attempts, best))
 
     def _is_good(self, attempt: _Attempt) -> bool:
         return attempt.share <= self.config.diverged
@@ -132,7 +132,7 @@ class LbfgsAttack(Attack[ConfigT]):
         shape = (examples, *observation.spec.shape)
         inputs = first_inputs(self.config.start, shape, self.config.pattern, generator)
         logits = torch.randn((examples, observation.spec.classes), generator=generator)
-        masks = each(problem.unknowns.first(generator), lambda own: own[None].to(like).requires_grad_())
+        masks = each(problem.unknowns.first(generator), lambda mask: mask[None].to(like).requires_grad_())
         return _Variables(
             inputs.to(like).requires_grad_(),
             logits.to(like).requires_grad_() if problem.labels is None else None,

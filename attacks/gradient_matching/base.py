@@ -137,8 +137,8 @@ class MatchingAttack(Attack[ConfigT]):
         results: dict[int, Reconstruction] = {}
         for group in _groups(observations, self.at_once(observations[0])):
             chosen = [observations[index] for index in group]
-            own = [generators[index] for index in group], [on_steps[index] for index in group]
-            results.update(zip(group, self._match(chosen, *own), strict=True))
+            of_group = [generators[index] for index in group], [on_steps[index] for index in group]
+            results.update(zip(group, self._match(chosen, *of_group), strict=True))
         return [results[index] for index in range(len(observations))]
 
     def pace(self) -> Pace:
@@ -188,13 +188,13 @@ class MatchingAttack(Attack[ConfigT]):
     ) -> list[Reconstruction]:
         labels = [self.labels(observation) for observation in observations]
         rows, path = self.run_search(Searched(observations, labels, generators, on_steps))
-        found: list[Reconstruction] = []
+        reconstructions: list[Reconstruction] = []
         for victim, (observation, label) in enumerate(zip(observations, labels, strict=True)):
-            own = [row for row in rows if row.victim == victim]
+            results = [row for row in rows if row.victim == victim]
             # What a subclass makes of rows needs one that has an objective.
-            report = partial(MatchingAttack.report, self) if has_failed(own) else self.report
-            found.append(report(observation, own, label, path))
-        return found
+            report = partial(MatchingAttack.report, self) if has_failed(results) else self.report
+            reconstructions.append(report(observation, results, label, path))
+        return reconstructions
 
     def labels(self, observation: Observation) -> Tensor:
         """Return the labels of the dummies, granted or inferred."""

@@ -32,7 +32,7 @@ from fedsim.core.types import Batch, Draws, Masks, Observation, Reconstruction
 from fedsim.tasks.denoising import Denoising
 
 _NOISE, _LEVEL = "noise", "level"
-_OWN = "task."
+_TASK = "task."
 
 
 class DenoiserInversionConfig(MatchingConfig):
@@ -104,17 +104,17 @@ class DenoiserInversion(MatchingAttack[DenoiserInversionConfig]):
         plain, task = super().setting(observation, search), observation.task
         assert isinstance(task, Denoising), "checked by `not_applicable`"
         granted = observation.draws[0] if observation.draws else {}
-        own = {"labels": self.labels(observation), "granted": granted, "task": task, "clients": plain.loss}
-        return _DenoisingSetting(**{**vars(plain), **own, "loss": lambda value, _labels: value})
+        changes = {"labels": self.labels(observation), "granted": granted, "task": task, "clients": plain.loss}
+        return _DenoisingSetting(**{**vars(plain), **changes, "loss": lambda value, _labels: value})
 
     def report(self, observation: Observation, rows: Sequence[Found], labels: Tensor, path: str) -> Reconstruction:
         """Return the best row, with the levels that it found."""
-        found, task = best_of(rows, labels, path, self.remarks(observation)), observation.task
-        own = best_row(rows).others.get(_LEVEL)
-        if own is None or not isinstance(task, Denoising):
-            return found
-        levels = _level(own[0].detach(), task)
-        return replace(found, facts={**found.facts, "noise level found, of the first example": float(levels[0])})
+        guess, task = best_of(rows, labels, path, self.remarks(observation)), observation.task
+        level = best_row(rows).others.get(_LEVEL)
+        if level is None or not isinstance(task, Denoising):
+            return guess
+        levels = _level(level[0].detach(), task)
+        return replace(guess, facts={**guess.facts, "noise level found, of the first example": float(levels[0])})
 
 
 @dataclass(frozen=True)
@@ -139,8 +139,8 @@ class _DenoisingSetting(Setting):
         assert self.labels is not None, "given when the setting is built"
         buffers = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
 
-        def model(*own: Tensor, **given: Any) -> Tensor:
-            return functional_call(self.model, {**weights, **buffers}, own, given)
+        def model(*arguments: Tensor, **given: Any) -> Tensor:
+            return functional_call(self.model, {**weights, **buffers}, arguments, given)
 
         with self.dropping(masks, others):
             return self.clients(*self.task.answer(model, Batch(inputs, self.labels), self._draws(others)))
@@ -149,10 +149,10 @@ class _DenoisingSetting(Setting):
         if self.granted:
             return self.granted
         assert self.task is not None, "given when the setting is built"
-        drawn = {_OWN + "noise": others[_NOISE][0], _OWN + "level": _level(others[_LEVEL][0], self.task)}
+        draws = {_TASK + "noise": others[_NOISE][0], _TASK + "level": _level(others[_LEVEL][0], self.task)}
         if self.task.config.classes:
-            drawn[_OWN + "unlabelled"] = torch.zeros(len(drawn[_OWN + "level"]), dtype=torch.bool)
-        return drawn
+            draws[_TASK + "unlabelled"] = torch.zeros(len(draws[_TASK + "level"]), dtype=torch.bool)
+        return draws
 
 
 def _level(z: Tensor, task: Denoising) -> Tensor:

@@ -114,8 +114,8 @@ class DropoutInversion(MatchingAttack[DropoutInversionConfig]):
             continued(on_step, restarts=self.config.restarts, done=done, iterations=2 * done) for on_step in on_steps
         ]
         polished = descend(comparison, fixed, labels, 1, self.pace(), box, generators, later)
-        for row, best, own in zip(polished, bests, masks, strict=True):
-            row.start, row.masks = self.config.restarts, own
+        for row, best, row_masks in zip(polished, bests, masks, strict=True):
+            row.start, row.masks = self.config.restarts, row_masks
             if row.objective >= best.objective - float(
                 search.unknowns.prior({MASKS: tuple(m[None] for m in best.masks)})
             ):

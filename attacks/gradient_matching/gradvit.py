@@ -134,11 +134,11 @@ class GradVit(MatchingAttack[GradVitConfig]):
         )
         done = self.pace().iterations
         steps = [continued(one, restarts=self.config.restarts, done=done, iterations=2 * done) for one in on_steps]
-        [found] = descend(comparison, second, labels, 1, self.pace(), box, generators, steps)
+        [last] = descend(comparison, second, labels, 1, self.pace(), box, generators, steps)
         for row in rows:
             row.objective = math.inf  # its iterations count, but it cannot win
-        found.start = self.config.restarts
-        return [*rows, found]
+        last.start = self.config.restarts
+        return [*rows, last]
 
     def remarks(self, observation: Observation) -> tuple[str, ...]:
         """Say when there are no statistics to match."""

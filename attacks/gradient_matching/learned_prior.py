@@ -76,8 +76,8 @@ class LearnedPrior(MatchingAttack[LearnedPriorConfig]):
         pace, stage, rows = self.pace()._replace(iterations=each), search, list[Found]()
         for number, level in enumerate(config.levels):
             stage = replace(stage, prior=_with_prior(search.prior, denoise, level, config.prior_weight / level))
-            told = [continued(own, done=number * each, iterations=config.max_iterations) for own in on_steps]
-            rows = descend(comparison, stage, labels, config.restarts, pace, box, generators, told)
+            shifted = [continued(on_step, done=number * each, iterations=config.max_iterations) for on_step in on_steps]
+            rows = descend(comparison, stage, labels, config.restarts, pace, box, generators, shifted)
             stage = replace(stage, first=_in_turn(rows))
         return rows, comparison.name
 
@@ -85,10 +85,10 @@ class LearnedPrior(MatchingAttack[LearnedPriorConfig]):
 Denoise = Callable[[Tensor, float], Tensor]  # normalised images (N, C, H, W) and a level to images without noise
 
 
-def _denoiser(own: LoadedDenoiser, spec: InputSpec) -> Denoise:
+def _denoiser(denoiser: LoadedDenoiser, spec: InputSpec) -> Denoise:
     """Return the denoiser for images that are normalised as an observation says; it may be asked without classes."""
-    model: nn.Module = own.model
-    ours, theirs = _statistics(spec), _statistics(own.spec)
+    model: nn.Module = denoiser.model
+    ours, theirs = _statistics(spec), _statistics(denoiser.spec)
 
     @torch.no_grad()
     def denoise(images: Tensor, level: float) -> Tensor:
@@ -100,7 +100,7 @@ def _denoiser(own: LoadedDenoiser, spec: InputSpec) -> Denoise:
 
 
 def _statistics(spec: InputSpec) -> tuple[Tensor, Tensor]:
-    mean, std = (torch.tensor(own).view(-1, 1, 1) for own in (spec.mean, spec.std))
+    mean, std = (torch.tensor(statistic).view(-1, 1, 1) for statistic in (spec.mean, spec.std))
     return mean, std
 
 

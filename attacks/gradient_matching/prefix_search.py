@@ -75,7 +75,7 @@ class PrefixSearch(MatchingAttack[PrefixSearchConfig]):
     def run_search(self, searched: Searched) -> tuple[list[Found], str]:
         """Find the prefixes of every victim, then descend with them."""
         victims = zip(searched.observations, searched.labels, searched.generators, strict=True)
-        known = [self._found(*victim) for victim in victims]
+        known = [self._known_of(*victim) for victim in victims]
         return self.run_plan(searched, self._with(searched.observations, known))
 
     def report(self, observation: Observation, rows: Sequence[Found], labels: Tensor, path: str) -> Reconstruction:
@@ -100,7 +100,7 @@ class PrefixSearch(MatchingAttack[PrefixSearchConfig]):
         masks = OptimisedMasks(rate=config.learning_rate, sites=sites, known=tuple(known), weight=config.mask_weight)
         return Search(Unknowns((masks,)), self.first(observations), self.smoothness, sites=sites)
 
-    def _found(self, observation: Observation, labels: Tensor, generator: torch.Generator) -> Known:
+    def _known_of(self, observation: Observation, labels: Tensor, generator: torch.Generator) -> Known:
         """Return the masks of all prefixes: as read, or those under which a short descent gets furthest."""
         guesses = list(_guesses(observation, read_prefixes(observation)))
         if len(guesses) == 1:

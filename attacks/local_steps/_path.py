@@ -123,20 +123,22 @@ class _Layers:
         """Return the examples with the scale that fits the weights of their step; a bias has told it exactly."""
         if f"{self.first.name}.bias" in observation.update.tensors:
             return examples
-        found = examples.clone()
+        corrected = examples.clone()
         kept = _kept(masks, len(examples), self.rows.shape[1])
-        for model, own in zip(models, steps, strict=True):
-            pixels = examples[own].double().flatten(1)[:, self.first.pixels[0]]
+        for model, step in zip(models, steps, strict=True):
+            pixels = examples[step].double().flatten(1)[:, self.first.pixels[0]]
             pixels = pixels / pixels.square().mean(1, keepdim=True).sqrt()
             weight = model.get_parameter(f"{self.first.name}.weight").detach().double()
-            scales = signed_scales(self.behind.inputs, pixels @ weight.T, kept[own], self.rows)
+            scales = signed_scales(self.behind.inputs, pixels @ weight.T, kept[step], self.rows)
             rows = pixels * scales.values[:, None]
             rescaled = examples_from(rows, self.first, observation)
-            found[own] = torch.where(scales.identified.view(-1, *(1 for _ in rescaled.shape[1:])), rescaled, found[own])
-        return found
+            corrected[step] = torch.where(
+                scales.identified.view(-1, *(1 for _ in rescaled.shape[1:])), rescaled, corrected[step]
+            )
+        return corrected
 
     def _outputs(self, model: nn.Module, examples: Tensor) -> Tensor:
-        named = {name: own.detach().double() for name, own in model.named_parameters()}
+        named = {name: parameter.detach().double() for name, parameter in model.named_parameters()}
         outputs = examples.double().flatten(1)[:, self.first.pixels[0]] @ named[f"{self.first.name}.weight"].T
         return outputs + named.get(f"{self.first.name}.bias", torch.zeros(1).double())
 
@@ -155,13 +157,13 @@ def _forward(
     if not steps:
         return forward_of(models[0], observation.sites, examples)
     passes = [
-        forward_of(model, sites_for(observation, len(own)), examples[own])
-        for model, own in zip(models, steps, strict=True)
+        forward_of(model, sites_for(observation, len(step)), examples[step])
+        for model, step in zip(models, steps, strict=True)
     ]
     order = torch.cat(list(steps)).argsort()
 
     def forward(masks: list[Tensor]) -> tuple[list[tuple[str, Tensor]], Tensor]:
-        parts = [run([mask[own] for mask in masks]) for run, own in zip(passes, steps, strict=True)]
+        parts = [run([mask[step] for mask in masks]) for run, step in zip(passes, steps, strict=True)]
         names = [name for name, _ in parts[0][0]]
         inputs = [torch.cat([seen[index][1] for seen, _ in parts])[order] for index in range(len(names))]
         return list(zip(names, inputs, strict=True)), torch.cat([outputs for _, outputs in parts])[order]
@@ -176,8 +178,8 @@ def _dealt(misfits: Tensor, sizes: Sequence[int]) -> tuple[Tensor, ...]:
     """
     steps: list[Tensor] = []
     left = torch.ones(misfits.shape[1], dtype=torch.bool)
-    for own, size in zip(misfits, sizes, strict=True):
-        chosen = torch.where(left, own, torch.inf).argsort()[:size].sort().values
+    for misfit, size in zip(misfits, sizes, strict=True):
+        chosen = torch.where(left, misfit, torch.inf).argsort()[:size].sort().values
         left[chosen] = False
         steps.append(chosen)
     return tuple(steps)
@@ -188,12 +190,12 @@ def _train(
 ) -> tuple[list[nn.Module], Tensors]:
     """Return the models before every step of SGD, and the change of the weights after the last one."""
     momentum = float(observation.optimizer_settings.get("momentum", 0.0))
-    trained = [name for name, own in observation.model.named_parameters() if own.requires_grad]
+    trained = [name for name, parameter in observation.model.named_parameters() if parameter.requires_grad]
     models, velocity = [observation.model], dict[str, Tensor]()
-    for own in steps:
-        here = replace(observation, model=models[-1], sites=sites_for(observation, len(own)))
-        chosen = tuple(mask[own] for mask in masks)
-        gradient = client_gradient(here, examples[own], labels[own], chosen, trained)
+    for places in steps:
+        here = replace(observation, model=models[-1], sites=sites_for(observation, len(places)))
+        chosen = tuple(mask[places] for mask in masks)
+        gradient = client_gradient(here, examples[places], labels[places], chosen, trained)
         velocity = {name: momentum * velocity.get(name, 0.0) + g for name, g in gradient.items()}
         after = copy.deepcopy(models[-1])
         with torch.no_grad():
@@ -206,6 +208,6 @@ def _train(
 
 
 def _left(observation: Observation, update: Tensors) -> float:
-    pairs = [(own.double(), update[name].double()) for name, own in observation.update.tensors.items()]
+    pairs = [(tensor.double(), update[name].double()) for name, tensor in observation.update.tensors.items()]
     rest = math.hypot(*(float((theirs - ours).norm()) for theirs, ours in pairs))
     return rest / math.hypot(*(float(theirs.norm()) for theirs, _ in pairs))

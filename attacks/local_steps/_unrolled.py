@@ -125,8 +125,8 @@ class UnrolledComparison:
         given = iter(masks)
         for step in self._steps:
             chosen = (step.examples % len(inputs)).to(inputs.device)
-            own = tuple(islice(given, len(step.sites)))
-            total, velocity = self._run(step, inputs[chosen], labels[chosen], own, others, total, velocity)
+            step_masks = tuple(islice(given, len(step.sites)))
+            total, velocity = self._run(step, inputs[chosen], labels[chosen], step_masks, others, total, velocity)
         by_name = dict(zip(self._trained, total, strict=True))
         return tuple(by_name[name] / self._weight for name in self._compared)
 

@@ -110,9 +110,9 @@ class FedAvgInversion(MultiStepAttack[FedAvgInversionConfig]):
         rows = []
         rest = pace._replace(iterations=pace.iterations - warm)
         for early in self._as_one_gradient(observation, labels[0], warm, generators, on_steps):
-            told = [continued(on_steps[0], restarts=early.start, done=warm, iterations=pace.iterations)]
+            shifted = [continued(on_steps[0], restarts=early.start, done=warm, iterations=pace.iterations)]
             later = self._continued(observation, plan, early)
-            (row,) = descend(comparison, later, labels, 1, rest, box, generators, told)
+            (row,) = descend(comparison, later, labels, 1, rest, box, generators, shifted)
             row.start, row.iteration = early.start, row.iteration + len(early.objectives)
             row.objectives = early.objectives + row.objectives
             rows.append(row)
@@ -147,9 +147,9 @@ class FedAvgInversion(MultiStepAttack[FedAvgInversionConfig]):
         single = replace(as_gradient(observation), batch_size=examples)
         comparison = self.comparison([single], plan)
         pace = self.pace()._replace(iterations=iterations)
-        told = [continued(on_steps[0], iterations=self.config.max_iterations)]
+        shifted = [continued(on_steps[0], iterations=self.config.max_iterations)]
         box, trials = self.box(observation), self.config.restarts
-        return descend(comparison, plan, [labels[:examples]], trials, pace, box, generators, told)
+        return descend(comparison, plan, [labels[:examples]], trials, pace, box, generators, shifted)
 
     def _weights(self, observation: Observation) -> int:
         weights = sum(parameter.numel() for parameter in observation.model.parameters())
@@ -170,7 +170,7 @@ def disagreement(inputs: Tensor, examples: int) -> Tensor:
         inputs: dummies, pass after pass, shape (R, visits, *shape).
         examples: number of visits in a pass.
     """
-    means = [own.mean(1) for own in inputs.split(examples, 1) if own.shape[1] == examples]
+    means = [part.mean(1) for part in inputs.split(examples, 1) if part.shape[1] == examples]
     if len(means) == 1:
         return inputs.new_zeros(len(inputs))
     return torch.stack([(a - b).square().flatten(1).mean(1) for a, b in pairwise(means)]).mean(0)
@@ -187,12 +187,12 @@ def average(inputs: Tensor, labels: Tensor, examples: int) -> Tensor:
     from scipy.optimize import linear_sum_assignment  # noqa: PLC0415 - most searches have nothing to match
 
     first, total, counts = inputs[:examples], inputs[:examples].clone(), torch.ones(examples)
-    for own, named in zip(inputs[examples:].split(examples), labels[examples:].split(examples), strict=True):
-        costs = torch.cdist(own.flatten(1).double(), first.flatten(1).double()).square()
+    for part, named in zip(inputs[examples:].split(examples), labels[examples:].split(examples), strict=True):
+        costs = torch.cdist(part.flatten(1).double(), first.flatten(1).double()).square()
         foreign = named[:, None] != labels[None, :examples]
         costs = torch.where(foreign, costs.sum() + 1.0, costs).nan_to_num(nan=torch.finfo(torch.float64).max)
         rows, columns = (torch.as_tensor(index) for index in linear_sum_assignment(costs.numpy()))
-        total[columns] += own[rows]
+        total[columns] += part[rows]
         counts[columns] += 1
     return total / counts.view(-1, *(1 for _ in inputs.shape[1:])).to(total)
 

@@ -102,17 +102,17 @@ class Sme(MultiStepAttack[SmeConfig]):
 
     def report(self, observation: Observation, rows: Sequence[Found], labels: Tensor, path: str) -> Reconstruction:
         """Add to the facts where on the path the best row ended."""
-        found = super().report(observation, rows, labels, path)
+        guess = super().report(observation, rows, labels, path)
         best = best_row(rows)
         if observation.local_steps == 1:
-            return found
-        facts = {**found.facts, "place between received (0) and trained weights (1)": float(place_of(best.others))}
+            return guess
+        facts = {**guess.facts, "place between received (0) and trained weights (1)": float(place_of(best.others))}
         if self.config.path == "quadratic":
             changes = _change(observation)
             bent = sum(mean_square(d) * float(best.others[bend_of(n)][0].square().sum()) for n, d in changes.items())
             whole = sum(float(d.square().sum()) for d in changes.values())
             facts["distance of the control point from the middle, by |D|"] = (bent / whole) ** 0.5
-        return replace(found, masks=None, facts=facts)
+        return replace(guess, masks=None, facts=facts)
 
 
 def _change(observation: Observation) -> Tensors:

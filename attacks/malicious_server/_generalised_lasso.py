@@ -24,26 +24,26 @@ def generalised_lasso(matrix: Tensor, values: Tensor, pairs: Tensor, strength: f
         torch.linalg.cholesky(matrix.T @ matrix + penalty * _laplacian(pairs, len(matrix.T)))
     )
     sides = values @ matrix
-    found = sides @ solve
-    split = found.new_zeros(len(values), pairs.shape[1])
+    solution = sides @ solve
+    split = solution.new_zeros(len(values), pairs.shape[1])
     dual = split.clone()
     for _ in range(iterations):
         rest = split - dual
-        back = torch.zeros_like(found).index_add_(1, first, rest).index_add_(1, second, rest, alpha=-1)
-        found = (sides + penalty * back) @ solve
-        moved = found[:, first] - found[:, second] + dual
+        back = torch.zeros_like(solution).index_add_(1, first, rest).index_add_(1, second, rest, alpha=-1)
+        solution = (sides + penalty * back) @ solve
+        moved = solution[:, first] - solution[:, second] + dual
         split = torch.nn.functional.softshrink(moved, strength / penalty)
         dual = moved - split
-    return found
+    return solution
 
 
 def _laplacian(pairs: Tensor, entries: int) -> Tensor:
     """Return D^T D of the differences D of pairs, shape (n, n), float64."""
-    found = torch.zeros(entries, entries, dtype=torch.float64)
+    laplacian = torch.zeros(entries, entries, dtype=torch.float64)
     one = torch.ones(1, dtype=torch.float64)
     for row, column, sign in ((0, 0, 1), (1, 1, 1), (0, 1, -1), (1, 0, -1)):
-        found.index_put_((pairs[row], pairs[column]), sign * one, accumulate=True)
-    return found
+        laplacian.index_put_((pairs[row], pairs[column]), sign * one, accumulate=True)
+    return laplacian
 
 
 def neighbours(shape: tuple[int, ...]) -> Tensor:

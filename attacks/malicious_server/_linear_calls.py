@@ -32,8 +32,8 @@ class LinearCall(NamedTuple):
 
 def probes(model: nn.Module, shape: tuple[int, ...]) -> Tensor:
     """Return the inputs of `linear_calls`, shape (PROBES, *shape)."""
-    drawn = torch.rand((PROBES, *shape), generator=torch.Generator().manual_seed(0))
-    return drawn.to(next(model.parameters()))
+    images = torch.rand((PROBES, *shape), generator=torch.Generator().manual_seed(0))
+    return images.to(next(model.parameters()))
 
 
 def linear_calls(model: nn.Module, shape: tuple[int, ...]) -> list[LinearCall] | str:

@@ -10,7 +10,7 @@ from attacks.core.tolerances import LEAST
 _RIDGES = (1e-4, 1e-3, 1e-2, 1e-1)  # of a kernel that is 1 on its diagonal
 _NARROW = 0.5  # a kernel falls to 1 / sqrt(e) at the median distance
 _FLOOR = 0.1  # of the mean spread of features: those that hardly vary are not blown up
-_OWN = 0.05  # share of an image's variance that is no other pixel's: 1,000 images do not span all
+_UNSHARED = 0.05  # share of an image's variance that is no other pixel's: 1,000 images do not span all
 
 
 class PublicPrior:
@@ -26,7 +26,7 @@ class PublicPrior:
     def spread(self, slopes: Tensor) -> Tensor:
         """Return slopes (D, n) times the images' covariance (n, n), of which a share is that of independent pixels."""
         common = slopes @ self._centred.T @ self._centred / len(self._centred)
-        return (1 - _OWN) * common + _OWN * self._variance * slopes
+        return (1 - _UNSHARED) * common + _UNSHARED * self._variance * slopes
 
     def guess(self, features: Tensor, wanted: Tensor) -> Tensor:
         """Return images (G, *shape) for wanted features, by kernel ridge regression of pixels on features.
@@ -39,14 +39,14 @@ class PublicPrior:
         """
         spread = features.std(0)
         scale = spread + _FLOOR * spread.mean().clamp_min(LEAST)
-        own, asked = features / scale, wanted / scale
-        distances = torch.cdist(own, own).square()
+        known, unknown = features / scale, wanted / scale
+        distances = torch.cdist(known, known).square()
         width = distances.median().clamp_min(LEAST) / _NARROW
         values, vectors = torch.linalg.eigh((-distances / width).exp())
         rotated = vectors.T @ self._centred
         fits = [_ridge(values, vectors, rotated, ridge) for ridge in _RIDGES]
         weights, _ = min(fits, key=lambda fit: fit[1])
-        kernel = (-torch.cdist(asked, own).square() / width).exp()
+        kernel = (-torch.cdist(unknown, known).square() / width).exp()
         return (kernel @ weights + self._mean).view(-1, *self._shape)
 
 

@@ -137,15 +137,15 @@ class Ares(Attack[AresConfig]):
         weight, parts = differences(sent.double()), differences(bias.double())
         hit = above_rounding(parts, sent.dtype).nonzero().flatten()
         activations = weight[hit] / parts[hit, None]
-        own = _in_own_bin(observation, layers, activations, hit).nonzero().flatten()
-        own = own[parts[hit[own]].abs().argsort(descending=True, stable=True)]
-        own = own[: expected_examples(observation)]  # the solver is what takes time
-        examples = self._solved(observation, layers, activations[own])
-        singles = Singles(examples, hit[own], parts[hit[own]])
+        alone = _in_own_bin(observation, layers, activations, hit).nonzero().flatten()
+        alone = alone[parts[hit[alone]].abs().argsort(descending=True, stable=True)]
+        alone = alone[: expected_examples(observation)]  # the solver is what takes time
+        examples = self._solved(observation, layers, activations[alone])
+        singles = Singles(examples, hit[alone], parts[hit[alone]])
         measured, pixels = activations.shape[1], math.prod(observation.spec.shape)
         facts = {
             "bins hit": float(len(hit)),
-            "in their bin": float(len(own)),
+            "in their bin": float(len(alone)),
             "measurements a pixel": measured / pixels,
         }
         notes = (f"layer '{layers.imprint}' holds an imprint on what {_listed(layers.measures)} measures",)
@@ -163,11 +163,11 @@ class Ares(Attack[AresConfig]):
             same = (kept == pattern).all(1)
             rows, part = matrix[pattern] / length, values[same][:, pattern] / length
             examples[same] = generalised_lasso(rows, part, pairs, self.config.strength, self.config.iterations)
-        found = examples.view(-1, *observation.spec.shape)
+        images = examples.view(-1, *observation.spec.shape)
         if "input-statistics" not in observation.threat.knows:
-            return found
+            return images
         low, high = (bound.double() for bound in pixel_box(observation))
-        return found.clamp(low, high)
+        return images.clamp(low, high)
 
 
 def _layers(model: nn.Module, shape: tuple[int, ...]) -> _Layers | str:
@@ -177,12 +177,12 @@ def _layers(model: nn.Module, shape: tuple[int, ...]) -> _Layers | str:
         return calls
     names = [name for name, _ in _weighted(model, shape)]
     convolutions = names[: names.index(calls[0].name)] if calls else names
-    measures = tuple(convolutions) or tuple(own.name for own in calls[:1])
+    measures = tuple(convolutions) or tuple(call.name for call in calls[:1])
     behind = calls if convolutions else calls[1:]
     if len(behind) < len(_Layers._fields) - 1:
         return f"it needs two linear layers behind those that measure, and the model has {len(behind)}"
     imprint, spread = behind[:2]
-    unsuited = [lacks_relu(imprint, spread), *(lacks_bias(model, own) for own in (*measures, imprint.name))]
+    unsuited = [lacks_relu(imprint, spread), *(lacks_bias(model, layer) for layer in (*measures, imprint.name))]
     return next((reason for reason in unsuited if reason is not None), _Layers(measures, imprint.name, spread.name))
 
 
@@ -215,7 +215,7 @@ def _measure(model: nn.Module, name: str, spec: InputSpec, generator: torch.Gene
     assert layer.bias is not None
     layer.weight.copy_(rows)
     layer.bias.zero_()
-    matrix, offset = _seen_by(model, spec, lambda own, images: _given_by(own, name, images))
+    matrix, offset = _seen_by(model, spec, lambda network, images: _given_by(network, name, images))
     low, high = (bound.flatten().double() for bound in _range(spec))
     least = (offset + torch.minimum(matrix * low, matrix * high).sum(1)).view(units, -1)
     layer.bias.copy_(_LEAST - least.amin(1))
@@ -229,7 +229,7 @@ def _given_by(model: nn.Module, name: str, images: Tensor) -> Tensor:
 
 def _measured(model: nn.Module, imprint: str, spec: InputSpec) -> _Affine:
     """Return what the imprint reads of an image, where every unit in front of it is active."""
-    return _seen_by(model, spec, lambda own, images: read_by(own, [imprint], images, without_dropout())[0])
+    return _seen_by(model, spec, lambda network, images: read_by(network, [imprint], images, without_dropout())[0])
 
 
 @torch.no_grad()
@@ -238,7 +238,7 @@ def _seen_by(model: nn.Module, spec: InputSpec, look: Callable[[nn.Module, Tenso
     still = copy.deepcopy(model).double().eval()
     low, high = (bound.flatten().double() for bound in _range(spec))
     images = torch.cat([low[None], low + torch.diag(high - low)])
-    parts = [look(still, own.view(-1, *spec.shape)).flatten(1) for own in images.split(_CHUNK)]
+    parts = [look(still, part.view(-1, *spec.shape)).flatten(1) for part in images.split(_CHUNK)]
     values = torch.cat(parts)
     matrix = ((values[1:] - values[0]) / (high - low)[:, None]).T
     return _Affine(matrix, values[0] - matrix @ low)
@@ -251,14 +251,14 @@ def _is_affine(model: nn.Module, imprint: str, measured: _Affine, spec: InputSpe
     low, high = (bound.double() for bound in _range(spec))
     images = low + (high - low) * probes(still, spec.shape)
     read = read_by(still, [imprint], images, without_dropout())[0]
-    told = images.flatten(1) @ measured.matrix.T + measured.offset
-    return float((read.flatten(1) - told).norm()) < _AFFINE * float((read - read.mean(0)).norm())
+    predicted = images.flatten(1) @ measured.matrix.T + measured.offset
+    return float((read.flatten(1) - predicted).norm()) < _AFFINE * float((read - read.mean(0)).norm())
 
 
 def _range(spec: InputSpec) -> tuple[Tensor, Tensor]:
     """Return the least and the largest image, (*shape), each normalised."""
     across = (-1, *[1] * (len(spec.shape) - 1))
-    mean, std = (torch.tensor(own, dtype=torch.float64).view(across) for own in (spec.mean, spec.std))
+    mean, std = (torch.tensor(statistic, dtype=torch.float64).view(across) for statistic in (spec.mean, spec.std))
     return (-mean / std).expand(spec.shape), ((1 - mean) / std).expand(spec.shape)
 
 

@@ -129,9 +129,9 @@ class Maui(Attack[MauiConfig]):
             "distance of features, median": float(apart.median()),
             "features a pixel": singles.examples.shape[1] / examples[0].numel(),
         }
-        found, entry = Singles(examples, singles.units, singles.coefficients), _entry(observation)
+        complete, entry = Singles(examples, singles.units, singles.coefficients), _entry(observation)
         notes = (f"layer '{entry}' reads the features",)
-        return reconstruction(observation, entry, found, on_step, facts=facts, notes=notes)
+        return reconstruction(observation, entry, complete, on_step, facts=facts, notes=notes)
 
 
 def _head(model: nn.Module, shape: tuple[int, ...]) -> _Head | str:
@@ -173,8 +173,8 @@ def _write(layer: nn.Linear, read: Tensor, shares: MauiConfig | None, generator:
     places = (read @ rows.T).sort(0).values
     if not bool((places[-1] > places[0]).all()):
         raise NotApplicable("its features are the same for all examples of the test set")
-    drawn = torch.rand(units, generator=generator, dtype=torch.float64)
-    fires = shares.rarest * (shares.commonest / shares.rarest) ** drawn
+    uniforms = torch.rand(units, generator=generator, dtype=torch.float64)
+    fires = shares.rarest * (shares.commonest / shares.rarest) ** uniforms
     below = ((1 - fires) * (len(read) - 1)).long().clamp_max(len(read) - 2)[None]
     layer.bias.copy_(-(places.gather(0, below) + places.gather(0, below + 1))[0] / 2)
 
@@ -231,12 +231,12 @@ def _isolated(observation: Observation, entry: str) -> tuple[Singles, dict[str, 
 def _separated(observation: Observation, entry: str, generator: torch.Generator) -> Singles:
     """Return the features of all examples by the equations of a softmax behind one layer; none where they fail."""
     labels = labels_of(observation)
-    found = features_of(observation, labels, generator)
-    if found is None:
+    head = features_of(observation, labels, generator)
+    if head is None:
         return Singles(torch.empty(0), torch.empty(0, dtype=torch.long), torch.empty(0))
     weight, bias = linear(observation.model, entry)
-    chances = (found.features @ weight.T + bias).softmax(1).gather(1, labels[:, None])[:, 0]
-    return Singles(found.features, labels, gradient_weight(observation) * (chances - 1) / len(labels))
+    chances = (head.features @ weight.T + bias).softmax(1).gather(1, labels[:, None])[:, 0]
+    return Singles(head.features, labels, gradient_weight(observation) * (chances - 1) / len(labels))
 
 
 def follow_features(observation: Observation, features: Tensor, steps: int = STEPS) -> tuple[Tensor, Tensor]:
@@ -258,11 +258,11 @@ def follow_features(observation: Observation, features: Tensor, steps: int = STE
         same = (kept == pattern).all(1).nonzero().flatten()
         wanted = features[same][:, pattern] / scale
         starts = prior.guess(known[:, pattern], wanted)
-        read, roughly = (_reader(own, entry, pattern) for own in models)
-        for place, own, start in zip(same, wanted, starts, strict=True):
-            found = follow_back(read, own, start[None], prior.spread, roughly=roughly, steps=steps)
-            examples[place] = found[0]
-            apart[place] = (read(found)[0] - own).norm() / own.norm()
+        read, roughly = (_reader(model, entry, pattern) for model in models)
+        for place, target, start in zip(same, wanted, starts, strict=True):
+            image = follow_back(read, target, start[None], prior.spread, roughly=roughly, steps=steps)
+            examples[place] = image[0]
+            apart[place] = (read(image)[0] - target).norm() / target.norm()
     if "input-statistics" in observation.threat.knows:
         examples = examples.clamp(*(bound.double() for bound in pixel_box(observation)))
     return examples, apart
@@ -270,8 +270,8 @@ def follow_features(observation: Observation, features: Tensor, steps: int = STE
 
 def _reader(model: nn.Module, entry: str, pattern: Tensor) -> Callable[[Tensor], Tensor]:
     """Return what reads the features of a pattern (D,) in the model's precision, and hands them on as float64."""
-    own = next(model.parameters())
-    return lambda image: read_by(model, [entry], image.to(own), without_dropout())[0][:, pattern].double()
+    like = next(model.parameters())
+    return lambda image: read_by(model, [entry], image.to(like), without_dropout())[0][:, pattern].double()
 
 
 def _images(observation: Observation) -> Tensor:

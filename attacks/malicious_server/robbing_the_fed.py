@@ -125,8 +125,8 @@ class RobbingTheFed(Attack[RobbingTheFedConfig]):
         if size is not None:
             facts["singly occupied bins expected"] = size * (1 - 1 / bins) ** (size - 1)
         notes = (f"imprint of {bins} {self.config.variant} bins in front of the model",)
-        found = reconstruction(observation, _LAYER, singles, on_step, facts=facts, notes=notes)
-        return replace(found, is_exact=len(singles.examples) == size and inexact(observation) is None)
+        guess = reconstruction(observation, _LAYER, singles, on_step, facts=facts, notes=notes)
+        return replace(guess, is_exact=len(singles.examples) == size and inexact(observation) is None)
 
     def _in_own_bin(self, observation: Observation, rows: Tensor, hit: Tensor) -> Tensor:
         """Return which rows (G, n) the imprint layer sorts into the bins from which they were read, shape (G,)."""

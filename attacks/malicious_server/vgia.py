@@ -122,16 +122,16 @@ class Vgia(Attack[VgiaConfig]):
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         """Read every bin, and return what is certified."""
-        found = quotients(observation, self.config.gain)
-        certified = int(found.is_certified.sum())
-        order = found.is_certified.int().argsort(descending=True, stable=True)
+        ratios = quotients(observation, self.config.gain)
+        certified = int(ratios.is_certified.sum())
+        order = ratios.is_certified.int().argsort(descending=True, stable=True)
         order = order if self.config.uncertified else order[:certified]
-        examples = found.rows.view(-1, *observation.spec.shape)
-        singles = Singles(examples, found.units, found.coefficients).chosen(order)
+        examples = ratios.rows.view(-1, *observation.spec.shape)
+        singles = Singles(examples, ratios.units, ratios.coefficients).chosen(order)
         size = expected_examples(observation)
-        told = f"the first {certified} of the guesses are certified" if self.config.uncertified else "all are certified"
-        facts = {"bins hit": float(len(found.bins)), "certified": float(certified)}
-        notes = (f"imprint of {self.config.bins} twin bins in front of the model", told)
+        note = f"the first {certified} of the guesses are certified" if self.config.uncertified else "all are certified"
+        facts = {"bins hit": float(len(ratios.bins)), "certified": float(certified)}
+        notes = (f"imprint of {self.config.bins} twin bins in front of the model", note)
         guess = reconstruction(observation, _LAYER, singles, on_step, facts=facts, notes=notes)
         return replace(guess, is_exact=certified == size and inexact(observation) is None)
 
@@ -144,7 +144,7 @@ def quotients(observation: Observation, gain: float) -> Quotients:
     rows, parts = rows[:, hit], parts[:, hit]
     guesses = rows / parts[..., None]
     size = guesses.abs().amax(2)
-    weight_error, bias_error = (own.unflatten(0, (2, -1))[:, hit] for own in _rounding(observation, sent, bias))
+    weight_error, bias_error = (part.unflatten(0, (2, -1))[:, hit] for part in _rounding(observation, sent, bias))
     errors = ((weight_error + size * bias_error) / parts.abs()).sum(0)
     is_alike = (guesses[0] - guesses[1]).abs().amax(1) <= errors
     larger = parts.abs().argmax(0)

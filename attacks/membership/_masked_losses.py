@@ -42,10 +42,10 @@ def token_losses(observation: MembershipObservation, weights: Tensors, masked: T
         weights: of the model that is asked.
         masked: places (N, T) that it does not see.
     """
-    task, batch, found = observation.task, observation.candidates, list[Tensor]()
+    task, batch, losses = observation.task, observation.candidates, list[Tensor]()
     model = model_with(observation, weights)
     for rows in torch.arange(len(batch)).split(task.at_once):
         part = batch.taken(rows)
         outputs = task.outputs(model, part, {"masked": masked[rows]})
-        found.append(F.cross_entropy(outputs.double().mT, part.inputs, reduction="none"))
-    return torch.cat(found)
+        losses.append(F.cross_entropy(outputs.double().mT, part.inputs, reduction="none"))
+    return torch.cat(losses)

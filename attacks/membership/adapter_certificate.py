@@ -81,7 +81,9 @@ class AdapterCertificate(MembershipAttack[AdapterCertificateConfig]):
             adapters = _fresh(observation.model, watched)
             still = _unchanged(observation, watched, adapters, generator)
             certified = [
-                (own, space) for own in still if (space := blind(own.a, own.b, self.config.tolerance)) is not None
+                (adapter, space)
+                for adapter in still
+                if (space := blind(adapter.a, adapter.b, self.config.tolerance)) is not None
             ]
             if certified:
                 shares.append(_outside(observation, watched.received, certified))
@@ -111,12 +113,12 @@ def blind(a: Tensor, b: Tensor, tolerance: float) -> Tensor | None:
 
 def _fresh(model: nn.Module, watched: WatchedUpdate) -> list[Trained]:
     """Return the adapters of an update that started at B = 0 and whose trained B is shared."""
-    found: list[Trained] = []
+    adapters: list[Trained] = []
     received, sent = watched.received, watched.update.tensors
     for name, a, b in _factors(model):
         if b in sent and not received[b].any() and bool(sent[b].any()):
-            found.append(Trained(name, received[a], sent[b]))
-    return found
+            adapters.append(Trained(name, received[a], sent[b]))
+    return adapters
 
 
 def _factors(model: nn.Module) -> Iterator[tuple[str, str, str]]:
@@ -138,16 +140,16 @@ def _unchanged(
     """Return the adapters whose inputs in training, after the last step, equal those in evaluation before the first."""
     sent = watched.update.tensors if watched.update.kind == "delta" else {}
     trained = {name: tensor - sent[name] if name in sent else tensor for name, tensor in watched.received.items()}
-    names, probes = [own.name for own in adapters], observation.candidates.inputs[:_PROBES]
+    names, probes = [adapter.name for adapter in adapters], observation.candidates.inputs[:_PROBES]
     model = copy.deepcopy(observation.model)
     with seeding.isolate_randomness(int(torch.randint(1 << 62, (), generator=generator))):
         before = _read(model.eval(), watched.received, names, probes)
         behind = _read(model.train(), trained, names, probes)
     return [
-        own
-        for own in adapters
-        if torch.allclose(before[own.name], behind[own.name], rtol=1e-5, atol=1e-6)
-        and not _drops_out(observation.model.get_submodule(own.name))
+        adapter
+        for adapter in adapters
+        if torch.allclose(before[adapter.name], behind[adapter.name], rtol=1e-5, atol=1e-6)
+        and not _drops_out(observation.model.get_submodule(adapter.name))
     ]
 
 
@@ -164,7 +166,7 @@ def _outside(
     One certified adapter among those with the same input is enough for a place: the query of a first token, which sees
     only itself, gets no gradient, but its value does.
     """
-    model, names = copy.deepcopy(observation.model).eval(), [own.name for own, _ in certified]
+    model, names = copy.deepcopy(observation.model).eval(), [adapter.name for adapter, _ in certified]
     each: list[Tensor] = []
     candidates = observation.candidates
     for inputs, labels in zip(candidates.inputs.split(_AT_ONCE), candidates.labels.split(_AT_ONCE), strict=True):
@@ -179,7 +181,7 @@ def _alike(
     read: dict[str, Tensor], certified: Sequence[tuple[Trained, Tensor]]
 ) -> Iterator[list[tuple[Tensor, Tensor, Tensor]]]:
     """Yield (inputs, A, C) of the adapters with the same input, group by group."""
-    left = [(read[own.name].double(), own.a.double(), space) for own, space in certified]
+    left = [(read[adapter.name].double(), adapter.a.double(), space) for adapter, space in certified]
     while left:
         first = left[0][0]
         same = [one[0].shape == first.shape and torch.equal(one[0], first) for one in left]

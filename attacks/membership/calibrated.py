@@ -47,5 +47,5 @@ class Calibrated(MembershipAttack[CalibratedConfig]):
         """Return the shadow models' mean loss minus the model's."""
         candidates = observation.candidates
         _, final_weights = observation.weights[-1]
-        difficulty = [losses(observation, own.weights, candidates) for own in observation.shadows[self.plan()]]
+        difficulty = [losses(observation, shadow.weights, candidates) for shadow in observation.shadows[self.plan()]]
         return torch.stack(difficulty).mean(0) - losses(observation, final_weights, candidates)

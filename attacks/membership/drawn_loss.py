@@ -46,13 +46,13 @@ class DrawnLoss(MembershipAttack[DrawnLossConfig]):
         """Return minus the mean loss."""
         _, weights = observation.weights[-1]
         task, rounds = observation.task, self.config.draws if observation.task.draws else 1
-        model, found = model_with(observation, weights), list[Tensor]()
+        model, scores = model_with(observation, weights), list[Tensor]()
         for part in observation.candidates.split(task.at_once):
             total = torch.zeros(len(part), dtype=torch.double)
             for _ in range(rounds):
-                drawn = task.drawn(part, generator)
-                if self.config.level is not None and _LEVEL in drawn:
-                    drawn[_LEVEL] = torch.full_like(drawn[_LEVEL], self.config.level)
-                total += task.losses(*task.answer(model, part, drawn))
-            found.append(-total / rounds)
-        return torch.cat(found)
+                draws = task.named_draws(part, generator)
+                if self.config.level is not None and _LEVEL in draws:
+                    draws[_LEVEL] = torch.full_like(draws[_LEVEL], self.config.level)
+                total += task.losses(*task.answer(model, part, draws))
+            scores.append(-total / rounds)
+        return torch.cat(scores)

@@ -41,5 +41,7 @@ class LossTrajectory(MembershipAttack[LossTrajectoryConfig]):
 
     def score(self, observation: MembershipObservation, generator: torch.Generator) -> Tensor:
         """Return the mean earlier loss minus the last."""
-        course = torch.stack([losses(observation, own, observation.candidates) for _, own in observation.weights])
+        course = torch.stack(
+            [losses(observation, weights, observation.candidates) for _, weights in observation.weights]
+        )
         return course[:-1].mean(0) - course[-1]

@@ -43,10 +43,10 @@ class MaskedLoss(MembershipAttack[MaskedLossConfig]):
     def score(self, observation: MembershipObservation, generator: torch.Generator) -> Tensor:
         """Return minus the mean loss at masked places."""
         _, final_weights = observation.weights[-1]
-        batch, found = observation.candidates, list[Tensor]()
+        batch, scores = observation.candidates, list[Tensor]()
         for number in range(self.config.masks):
             share = (number + 0.5) / self.config.masks
             masked = masked_places(batch, share, torch.rand(batch.inputs.shape[1], generator=generator))
             losses = token_losses(observation, final_weights, masked)
-            found.append((losses * masked).sum(1) / masked.sum(1))
-        return -torch.stack(found).mean(0)
+            scores.append((losses * masked).sum(1) / masked.sum(1))
+        return -torch.stack(scores).mean(0)

@@ -66,7 +66,7 @@ class MaskedVotes(MembershipAttack[MaskedVotesConfig]):
     def _gain(self, observation: MembershipObservation, masked: Tensor) -> Tensor:
         """Return by how much the final model's loss is below the shadows' mean at each place, (N, T)."""
         _, final_weights = observation.weights[-1]
-        shadows = [token_losses(observation, own.weights, masked) for own in observation.shadows[self.plan()]]
+        shadows = [token_losses(observation, shadow.weights, masked) for shadow in observation.shadows[self.plan()]]
         return torch.stack(shadows).mean(0) - token_losses(observation, final_weights, masked)
 
 

@@ -50,8 +50,12 @@ class Rmia(MembershipAttack[RmiaConfig]):
     def score(self, observation: MembershipObservation, generator: torch.Generator) -> Tensor:
         """Return the share of the population whose ratio each candidate exceeds."""
         shadows = observation.shadows[self.plan()]
-        ratio_x = self._ratio(observation, observation.candidates, torch.stack([~own.candidates for own in shadows]))
-        ratio_z = self._ratio(observation, observation.reference, torch.stack([~own.reference for own in shadows]))
+        ratio_x = self._ratio(
+            observation, observation.candidates, torch.stack([~shadow.candidates for shadow in shadows])
+        )
+        ratio_z = self._ratio(
+            observation, observation.reference, torch.stack([~shadow.reference for shadow in shadows])
+        )
         beaten = torch.searchsorted(ratio_z.sort().values, ratio_x / self.config.gamma, right=True)
         return beaten / len(ratio_z)
 
@@ -59,7 +63,7 @@ class Rmia(MembershipAttack[RmiaConfig]):
         """Return p(x | f) / p(x); `outside` says which shadow models were trained without x, shape (shadows, B)."""
         _, final_weights = observation.weights[-1]
         shadows = observation.shadows[self.plan()]
-        each = torch.stack([confidences(observation, own.weights, batch) for own in shadows])
+        each = torch.stack([confidences(observation, shadow.weights, batch) for shadow in shadows])
         without = (each * outside).sum(0) / outside.sum(0)
         a = self.config.a
         return confidences(observation, final_weights, batch) / (((1 + a) * without + 1 - a) / 2)

@@ -58,12 +58,12 @@ def assemble(composites: Tensor, shares: Tensor, box: Tensor | None, slack: floa
     if box is None and float(minor.max()) < _PURE:
         return None
     weight = float(1.0 - minor[minor >= _PURE].mean()) if bool((minor >= _PURE).any()) else 1.0
-    found: list[Assembled] = []
-    for own in dict.fromkeys((weight, 1.0 - weight)):
-        boxes = [box] if box is not None else list(_boxes(1.0 - own, height, width, slack))
-        first, second = _labels(shares, own_is_larger=own >= 1.0 - own)
-        found += [_with_box(composites, first, second, one) for one in boxes]
-    return min(found, key=lambda one: one.cost, default=None)
+    candidates: list[Assembled] = []
+    for share in dict.fromkeys((weight, 1.0 - weight)):
+        boxes = [box] if box is not None else list(_boxes(1.0 - share, height, width, slack))
+        first, second = _labels(shares, own_is_larger=share >= 1.0 - share)
+        candidates += [_with_box(composites, first, second, one) for one in boxes]
+    return min(candidates, key=lambda one: one.cost, default=None)
 
 
 def assemble_each(composites: Tensor, shares: Tensor, partners: Tensor, boxes: Tensor, weights: Tensor) -> Assembled:
@@ -79,13 +79,13 @@ def assemble_each(composites: Tensor, shares: Tensor, partners: Tensor, boxes: T
     from scipy.optimize import linear_sum_assignment  # noqa: PLC0415 - a run without attacks need not wait for SciPy
 
     def with_order(order: Tensor) -> Assembled:
-        own, other = _labels(shares[order], own_is_larger=True)
-        own = torch.where(weights >= 0.5, own, other)  # noqa: PLR2004 - the larger share is its own
-        exact = F.one_hot(own, shares.shape[1]).to(weights)
+        host, other = _labels(shares[order], own_is_larger=True)
+        host = torch.where(weights >= 0.5, host, other)  # noqa: PLR2004 - the larger share is its own
+        exact = F.one_hot(host, shares.shape[1]).to(weights)
         expected = weights[:, None] * exact + (1.0 - weights[:, None]) * exact[partners]
         images = gather(composites[order], partners, boxes)
         wrong = (expected - shares[order]).abs().sum()
-        return Assembled(images, own, boxes, float(_roughness(images).sum() + _WRONG_LABEL * wrong), partners)
+        return Assembled(images, host, boxes, float(_roughness(images).sum() + _WRONG_LABEL * wrong), partners)
 
     larger = torch.maximum(weights, 1.0 - weights)
     distance = (shares.max(1).values.to(larger)[None] - larger[:, None]).abs()
@@ -96,8 +96,8 @@ def assemble_each(composites: Tensor, shares: Tensor, partners: Tensor, boxes: T
         for first, second in itertools.combinations(range(len(order)), 2):
             swapped = order.clone()
             swapped[[first, second]] = order[[second, first]]
-            if (found := with_order(swapped)).cost < best.cost:
-                best, order = found, swapped
+            if (attempt := with_order(swapped)).cost < best.cost:
+                best, order = attempt, swapped
     return best
 
 
@@ -135,16 +135,16 @@ def _boxes_of_area(area: int, height: int, width: int) -> Iterator[Tensor]:
                 yield torch.tensor([top, top + rows, left, left + columns])
 
 
-def _with_box(composites: Tensor, own: Tensor, pasted: Tensor, box: Tensor) -> Assembled:
+def _with_box(composites: Tensor, host: Tensor, pasted: Tensor, box: Tensor) -> Assembled:
     """Fill each composite's box from another composite, so that labels agree and the images are smooth."""
     from scipy.optimize import linear_sum_assignment  # noqa: PLC0415 - a run without attacks need not wait for SciPy
 
     is_pasted = inside(box[None], *composites.shape[-2:])
     pairs = torch.where(is_pasted, composites[None], composites[:, None])  # (B outside, B inside, C, H, W)
-    cost = _roughness(pairs) + _FORBIDDEN * (own[:, None] != pasted[None])
+    cost = _roughness(pairs) + _FORBIDDEN * (host[:, None] != pasted[None])
     outside, holders = map(torch.as_tensor, linear_sum_assignment(cost.numpy()))
     cost_of_all = float(cost[outside, holders].sum())
-    return Assembled(pairs[outside, holders], own, box[None], cost_of_all, holders.argsort())
+    return Assembled(pairs[outside, holders], host, box[None], cost_of_all, holders.argsort())
 
 
 def _roughness(images: Tensor) -> Tensor:

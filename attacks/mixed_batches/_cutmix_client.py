@@ -183,8 +183,8 @@ class PastingStep(LocalStep):
 
     def unknowns(self, rate: float) -> tuple[Block, ...]:
         """Return the blocks of the step's pasting, named after the step."""
-        own = self.pasting.unknowns()
-        return tuple(replace(block, name=_of_step(block.name, self.number), rate=rate) for block in own)
+        blocks = self.pasting.unknowns()
+        return tuple(replace(block, name=_of_step(block.name, self.number), rate=rate) for block in blocks)
 
     def is_in(self, others: Values) -> bool:
         """Say whether these are values of this step's pasting."""

@@ -99,17 +99,17 @@ def mixed_labels(observation: Observation, guess: Reconstruction) -> Mixed | Non
     probabilities = predicted - slopes
     if not bool(torch.isfinite(probabilities).all()):
         return None
-    own = probabilities.to(guess.inputs.dtype)
-    return Mixed(probabilities, gradient_distance(observation, guess.inputs, own, masks))
+    shares = probabilities.to(guess.inputs.dtype)
+    return Mixed(probabilities, gradient_distance(observation, guess.inputs, shares, masks))
 
 
 @torch.no_grad()
 def _last_layer(observation: Observation, inputs: Tensor, masks: Masks) -> tuple[Tensor, Tensor, Tensor] | None:
     """Return gradient (K, h), inputs (B, h) and softmax (B, K) of the output layer, in float64."""
-    found = output_layer(observation.model, observation.spec.classes)
-    if found is None or f"{found[0]}.weight" not in observation.update.tensors:
+    output = output_layer(observation.model, observation.spec.classes)
+    if output is None or f"{output[0]}.weight" not in observation.update.tensors:
         return None
-    name, _ = found
+    name, _ = output
     dropping = inject_masks(observation.sites, masks) if masks else nullcontext()
     with layer_inputs(observation.model.train(), [name]) as calls, dropping:
         outputs = run(observation.model, inputs)
@@ -135,13 +135,13 @@ def unmix_pairs(observation: Observation, inputs: Tensor, probabilities: Tensor,
         labels: of the images, shape (B,).
     """
     if len(labels.unique()) == len(labels):
-        found = [probabilities[:, labels]]
+        candidates = [probabilities[:, labels]]
     elif len(labels) <= _MOST_ORDERED:
-        found = _pair_weights(probabilities, labels)
+        candidates = _pair_weights(probabilities, labels)
     else:
         return None
-    solved = [_solve(inputs.double(), weights) for weights in found]
-    return min(solved, key=lambda own: _oddness(observation, own.inputs), default=None)
+    solved = [_solve(inputs.double(), weights) for weights in candidates]
+    return min(solved, key=lambda images: _oddness(observation, images.inputs), default=None)
 
 
 def _solve(inputs: Tensor, weights: Tensor) -> Images:
@@ -152,16 +152,16 @@ def _solve(inputs: Tensor, weights: Tensor) -> Images:
 def _pair_weights(probabilities: Tensor, labels: Tensor) -> list[Tensor]:
     """Return every W, rows in the order of the mixtures, that turns the images' labels into the mixtures' labels."""
     count = len(labels)
-    own = F.one_hot(labels, probabilities.shape[1]).double()
+    one_hot = F.one_hot(labels, probabilities.shape[1]).double()
     identity = torch.eye(count, dtype=torch.float64)
-    found: list[Tensor] = []
+    candidates: list[Tensor] = []
     for partners, order in itertools.product(itertools.permutations(range(count)), repeat=2):
-        rows, others = own[list(order)], own[list(partners)][list(order)]
+        rows, others = one_hot[list(order)], one_hot[list(partners)][list(order)]
         difference = rows - others
         share = float((difference * (probabilities - others)).sum() / difference.square().sum().clamp_min(_RIDGE))
         if (rows * share + others * (1.0 - share) - probabilities).abs().max() < _LABELS_FIT and 0.0 <= share <= 1.0:
-            found.append((share * identity + (1.0 - share) * identity[list(partners)])[list(order)])
-    return found
+            candidates.append((share * identity + (1.0 - share) * identity[list(partners)])[list(order)])
+    return candidates
 
 
 def regress(observation: Observation, encodings: Encodings, generator: torch.Generator) -> Images:
@@ -178,13 +178,13 @@ def regress(observation: Observation, encodings: Encodings, generator: torch.Gen
     magnitudes, bounds = values.double().abs(), _range(observation)
     if len(labels.unique()) == len(labels):
         return _by_turns(magnitudes, probabilities[:, labels], *bounds, generator)
-    found: list[Images] = []
+    solutions: list[Images] = []
     for split in range(_SPLITS):
         free = torch.rand(len(values), len(labels), dtype=torch.float64, generator=generator)
         free = free if split else similarities(magnitudes, probabilities, labels)
-        own = _by_turns(magnitudes, _shared(free, probabilities, labels), *bounds, generator)
-        found += _refine(own, magnitudes, probabilities, labels, bounds, generator)
-    return min(found, key=lambda own: own.residual)
+        start = _by_turns(magnitudes, _shared(free, probabilities, labels), *bounds, generator)
+        solutions += _refine(start, magnitudes, probabilities, labels, bounds, generator)
+    return min(solutions, key=lambda solution: solution.residual)
 
 
 def regress_together(observation: Observation, batches: Sequence[Encodings], generator: torch.Generator) -> Images:
@@ -204,15 +204,15 @@ def regress_together(observation: Observation, batches: Sequence[Encodings], gen
     places, labels = _link(alone, batches)
     weights = torch.zeros(sum(len(batch.values) for batch in batches), len(labels), dtype=torch.float64)
     row = 0
-    for own, columns in zip(alone, places, strict=True):
-        weights[row : row + len(own.weights), columns] = own.weights
-        row += len(own.weights)
+    for encoded, columns in zip(alone, places, strict=True):
+        weights[row : row + len(encoded.weights), columns] = encoded.weights
+        row += len(encoded.weights)
     magnitudes, bounds = torch.cat([batch.values for batch in batches]).double().abs(), _range(observation)
-    found = [_by_turns(magnitudes, weights, *bounds, generator)]
+    solutions = [_by_turns(magnitudes, weights, *bounds, generator)]
     if any(len(batch.labels.unique()) < len(batch.labels) for batch in batches):
         sums = weights @ F.one_hot(labels, batches[0].probabilities.shape[1]).double()
-        found += _refine(found[0], magnitudes, sums, labels, bounds, generator)
-    best = min(found, key=lambda own: own.residual)
+        solutions += _refine(solutions[0], magnitudes, sums, labels, bounds, generator)
+    best = min(solutions, key=lambda solution: solution.residual)
     if best.residual > _EXPLAINED:
         return alone[0]
     own_rows = best.weights[: len(batches[0].values)]
@@ -224,9 +224,9 @@ def _link(alone: Sequence[Images], batches: Sequence[Encodings]) -> tuple[list[l
     known: list[Tensor] = []
     labels: list[int] = []
     places: list[list[int]] = []
-    for own, batch in zip(alone, batches, strict=True):
+    for images, batch in zip(alone, batches, strict=True):
         columns: list[int] = []
-        for image, label in zip(own.inputs, batch.labels.tolist(), strict=True):
+        for image, label in zip(images.inputs, batch.labels.tolist(), strict=True):
             free = [place for place in range(len(known)) if labels[place] == label and place not in columns]
             likeness = {place: float(torch.corrcoef(torch.stack((known[place], image)))[0, 1]) for place in free}
             nearest = max(likeness, key=likeness.__getitem__, default=None)
@@ -240,7 +240,7 @@ def _link(alone: Sequence[Images], batches: Sequence[Encodings]) -> tuple[list[l
 
 
 def _refine(
-    found: Images,
+    start: Images,
     magnitudes: Tensor,
     probabilities: Tensor,
     labels: Tensor,
@@ -248,7 +248,7 @@ def _refine(
     generator: torch.Generator,
 ) -> list[Images]:
     """Return the solutions after each of several alternations between weights and images."""
-    solutions = [found]
+    solutions = [start]
     for _ in range(_REWEIGHTINGS):
         weights = _reweight(magnitudes, solutions[-1], probabilities, labels)
         solutions.append(_by_turns(magnitudes, weights, *bounds, generator))
@@ -268,10 +268,10 @@ def similarities(magnitudes: Tensor, probabilities: Tensor, labels: Tensor) -> T
     """
     alike = torch.corrcoef(magnitudes).nan_to_num().clamp(_RIDGE, 1.0)
     columns = torch.ones(len(magnitudes), len(labels), dtype=torch.float64)
-    for own in labels.unique():
-        share = probabilities[:, own]
+    for label in labels.unique():
+        share = probabilities[:, label]
         leaders: list[Tensor] = []
-        for image in (labels == own).nonzero()[:, 0]:
+        for image in (labels == label).nonzero()[:, 0]:
             strangeness = torch.stack([1.0 - leader for leader in leaders]).amin(0) if leaders else 1.0
             leaders.append(alike[(share * strangeness).argmax()])
             columns[:, image] = leaders[-1]
@@ -334,11 +334,11 @@ def _likeliest(images: Tensor, errors: Tensor, low: Tensor, high: Tensor) -> Ten
     return torch.where(fits, ends - brightness, -torch.inf).argmax(0)
 
 
-def _reweight(magnitudes: Tensor, found: Images, probabilities: Tensor, labels: Tensor) -> Tensor:
+def _reweight(magnitudes: Tensor, images: Images, probabilities: Tensor, labels: Tensor) -> Tensor:
     """Return weights that fit the images better; zeros and the sum over each class do not change."""
-    signed = magnitudes * _signs(found.weights @ found.inputs)
-    free = torch.linalg.lstsq(found.inputs.T, signed.T, driver="gelsd").solution.T
-    return _shared(free.clamp_min(_RIDGE) * (found.weights > 0), probabilities, labels)
+    signed = magnitudes * _signs(images.weights @ images.inputs)
+    free = torch.linalg.lstsq(images.inputs.T, signed.T, driver="gelsd").solution.T
+    return _shared(free.clamp_min(_RIDGE) * (images.weights > 0), probabilities, labels)
 
 
 def _shared(free: Tensor, probabilities: Tensor, labels: Tensor) -> Tensor:

@@ -55,8 +55,8 @@ class InstahideRegression(Attack[InstahideRegressionConfig]):
         seen = seen_exactly(observation, generator)
         if seen is None:
             return no_guess(observation, "no exact attack recovers the encodings from this gradient")
-        found = undone(observation, seen, generator)
-        if found is None:
+        guess = undone(observation, seen, generator)
+        if guess is None:
             return no_guess(observation, "the last layer's gradient does not show the labels of the encodings")
-        on_step(Step(0, 1, 1, found.objective, found.objective, found.inputs))
-        return found
+        on_step(Step(0, 1, 1, guess.objective, guess.objective, guess.inputs))
+        return guess

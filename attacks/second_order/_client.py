@@ -32,8 +32,8 @@ class Client:
         self.device = next(observation.model.parameters()).device
         self._model = copy.deepcopy(observation.model).double().train().requires_grad_(False)
         _write_no_statistics(self._model)
-        trained = {name for name, own in observation.model.named_parameters() if own.requires_grad}
-        self._received = {name: own for name, own in self._model.named_parameters() if name in trained}
+        trained = {name for name, parameter in observation.model.named_parameters() if parameter.requires_grad}
+        self._received = {name: parameter for name, parameter in self._model.named_parameters() if name in trained}
         self._sent = list(observation.update.tensors)
         self._loss, self._sites = observation.loss, observation.sites
         is_gradient = observation.update.kind == "gradient"
@@ -51,12 +51,12 @@ class Client:
             labels: shape (B,).
             masks: of every local step, one per site.
         """
-        total = velocity = {name: torch.zeros_like(own) for name, own in self._received.items()}
-        for own in masks:
-            weights = {name: own - self._step_size * total[name] for name, own in self._received.items()}
-            found = grad(self._value)(weights, inputs, labels, own)
-            velocity = {name: self._momentum * velocity[name] + found[name] for name in found}
-            total = {name: total[name] + velocity[name] for name in found}
+        total = velocity = {name: torch.zeros_like(tensor) for name, tensor in self._received.items()}
+        for step_masks in masks:
+            weights = {name: tensor - self._step_size * total[name] for name, tensor in self._received.items()}
+            gradient = grad(self._value)(weights, inputs, labels, step_masks)
+            velocity = {name: self._momentum * velocity[name] + gradient[name] for name in gradient}
+            total = {name: total[name] + velocity[name] for name in gradient}
         sent = torch.cat([total[name].flatten() for name in self._sent]) / self._weight
         return sent if self._bound is None else sent * (self._bound / sent.norm().clamp_min(TINY)).clamp_max(1.0)
 

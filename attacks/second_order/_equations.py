@@ -66,14 +66,17 @@ class Equations:
         self.unknowns, self._client = unknowns, Client(observation)
         device = self._client.device
         weight = gradient_weight(observation)
-        observed = {name: own.double() / weight for name, own in observation.update.tensors.items()}
+        observed = {name: tensor.double() / weight for name, tensor in observation.update.tensors.items()}
         levels = stated_levels(observation, observed)
         self.is_noisy, self.tensors = levels is not None, len(observed)
-        scales = levels or [max(float(own.norm()), TINY) for own in observed.values()]
+        scales = levels or [max(float(tensor.norm()), TINY) for tensor in observed.values()]
         weights = torch.cat(
-            [torch.full_like(own, 1.0 / scale).flatten() for own, scale in zip(observed.values(), scales, strict=True)]
+            [
+                torch.full_like(tensor, 1.0 / scale).flatten()
+                for tensor, scale in zip(observed.values(), scales, strict=True)
+            ]
         )
-        target = torch.cat([own.flatten() for own in observed.values()])
+        target = torch.cat([tensor.flatten() for tensor in observed.values()])
         self._kept = target.nonzero()[:, 0].to(device) if sends_part(observation) else slice(None)
         self._weights, self._target = weights.to(device)[self._kept], (target * weights).to(device)[self._kept]
         self.count, self._labels = len(self._target), labels.to(device)
@@ -117,10 +120,10 @@ class Equations:
         """Return the transposed Jacobian of the weighted gradient, shape (n, P), by forward over reverse."""
         rows = torch.empty((self.unknowns.size, self.count), dtype=torch.float64, device=values.device)
         for part in self.parts:
-            own = values[part.places]
-            directions = torch.eye(len(own), dtype=own.dtype, device=own.device).split(_COLUMNS)
+            point = values[part.places]
+            directions = torch.eye(len(point), dtype=point.dtype, device=point.device).split(_COLUMNS)
             for places, some in zip(part.places.split(_COLUMNS), directions, strict=True):
-                rows[places] = push_all_forward(self._of(part), own, some)
+                rows[places] = push_all_forward(self._of(part), point, some)
         return rows
 
     def _gradient(self, values: Tensor) -> Tensor:
@@ -153,7 +156,10 @@ class Equations:
             ours = self._client.gradient(inputs, self._labels, (masks,))
         sizes = [theirs[name].numel() for name in observation.update.tensors]
         pairs = zip(observation.update.tensors, ours.split(sizes), strict=True)
-        return {name: float((theirs[name].flatten() - own).norm() / own.norm().clamp_min(TINY)) for name, own in pairs}
+        return {
+            name: float((theirs[name].flatten() - tensor).norm() / tensor.norm().clamp_min(TINY))
+            for name, tensor in pairs
+        }
 
     @torch.no_grad()
     def _split(self) -> list[Part]:
@@ -176,11 +182,11 @@ def _sum_rounding(observation: Observation, measured: Mapping[str, float]) -> fl
     has the rounding of the weights, once for every local step.
     """
     total = 0.0
-    for name, own in observation.update.tensors.items():
-        relative = max(_STEPS * torch.finfo(own.dtype).eps, min(2.0 * measured.get(name, 0.0), _UNSTABLE))
+    for name, tensor in observation.update.tensors.items():
+        relative = max(_STEPS * torch.finfo(tensor.dtype).eps, min(2.0 * measured.get(name, 0.0), _UNSTABLE))
         if observation.update.kind == "delta":
             weights = observation.model.get_parameter(name).detach()
-            size = float(weights.norm()) / max(float(own.norm()), TINY)
+            size = float(weights.norm()) / max(float(tensor.norm()), TINY)
             relative = max(relative, math.sqrt(observation.local_steps) * torch.finfo(weights.dtype).eps * size)
         total += max(relative, _FINEST) ** 2
     return total

@@ -43,23 +43,23 @@ def starts_from_features(
     """
     if len(equations.parts) == 1 or equations.is_noisy:
         return
-    found = features_of(observation, labels, generator)
-    if found is None:
+    head = features_of(observation, labels, generator)
+    if head is None:
         return
-    masks = _likely_masks(observation, found.name, found.features)
-    read = partial(Client(observation).features, name=found.name)
-    shape = (len(found.features), *observation.spec.shape)
+    masks = _likely_masks(observation, head.name, head.features)
+    read = partial(Client(observation).features, name=head.name)
+    shape = (len(head.features), *observation.spec.shape)
     for spread in cycle(_SPREADS):
         noise = spread * torch.randn(shape, generator=generator, dtype=torch.float64)
-        yield _start_at(equations, read, found, noise, masks)
+        yield _start_at(equations, read, head, noise, masks)
 
 
-def _start_at(equations: Equations, read: Read, found: Told, noise: Tensor, masks: Masks) -> Tensor:
+def _start_at(equations: Equations, read: Read, head: Told, noise: Tensor, masks: Masks) -> Tensor:
     """Return a start (n,) whose examples were followed back from noise (B, *shape)."""
     unknowns = equations.unknowns
     start = unknowns.start_at(noise, masks).to(equations.prior_mean)
     images: list[Tensor] = []
-    for part, wanted, error in zip(equations.parts, found.features, found.errors.tolist(), strict=True):
+    for part, wanted, error in zip(equations.parts, head.features, head.errors.tolist(), strict=True):
         begun, steps = part.unpack(start[part.places], unknowns.shape)
         images.append(follow_back(partial(read, masks=steps[0]), wanted.to(begun), begun, error=error).flatten())
     return torch.cat([*images, start[unknowns.pixels :]])

@@ -41,8 +41,8 @@ class Part:
         for known, free in zip(self.known, self.free, strict=True):
             masks = []
             for mask, index in zip(known, free, strict=True):
-                own, end = values[end : end + len(index)], end + len(index)
-                masks.append(mask.flatten().index_add(0, index, own).view(mask.shape))
+                chosen, end = values[end : end + len(index)], end + len(index)
+                masks.append(mask.flatten().index_add(0, index, chosen).view(mask.shape))
             steps.append(tuple(masks))
         return inputs, tuple(steps)
 
@@ -86,7 +86,7 @@ class Layout:
     def prior_precision(self) -> Tensor:
         """Return 1 / variance (n,): 1 for normalised inputs, 1 / (p (1 - p)) for masks."""
         spreads = [max(rate * (1.0 - rate), _CERTAIN) for rate in self._rates]
-        variances = [torch.full_like(mean, own) for mean, own in zip(self._expected, spreads, strict=True)]
+        variances = [torch.full_like(mean, spread) for mean, spread in zip(self._expected, spreads, strict=True)]
         return 1.0 / self._fill(1.0, variances)
 
     def project(self, values: Tensor, box: tuple[Tensor, Tensor] | None) -> Tensor:
@@ -106,9 +106,9 @@ class Layout:
         places = [torch.arange(examples.start * share, examples.stop * share, device=self._device)]
         known, free = [], []
         for masks, numbers in zip(self._masks, self._numbers, strict=True):
-            own = [self._rows(mask, examples) for mask in masks]
-            known.append(tuple(mask.nan_to_num(nan=0.0) for mask in own))
-            free.append(tuple(mask.flatten().isnan().nonzero()[:, 0] for mask in own))
+            part_masks = [self._rows(mask, examples) for mask in masks]
+            known.append(tuple(mask.nan_to_num(nan=0.0) for mask in part_masks))
+            free.append(tuple(mask.flatten().isnan().nonzero()[:, 0] for mask in part_masks))
             rows = (self._rows(number, examples).flatten() for number in numbers)
             places += [row[index] for row, index in zip(rows, free[-1], strict=True)]
         return Part(examples, torch.cat(places), tuple(known), tuple(free))
@@ -147,14 +147,14 @@ def masks_to_solve(observation: Observation) -> tuple[Masks, ...]:
     if observation.local_steps > 1 or inexact(observation) is not None:
         return (unknown,) * observation.local_steps
     read = read_masks(observation) if examples_of(observation) == 1 else _read_common_zeros(observation)
-    return (tuple(read[index].double().to(device) if index in read else own for index, own in enumerate(unknown)),)
+    return (tuple(read[index].double().to(device) if index in read else mask for index, mask in enumerate(unknown)),)
 
 
 def _read_common_zeros(observation: Observation) -> dict[int, Tensor]:
     """Return masks by index of the site: 0 where a unit is dropped in all examples, since its column is zero."""
-    found: dict[int, Tensor] = {}
+    zeros: dict[int, Tensor] = {}
     for index, name in linear_behind(observation).items():
         mask = torch.full(observation.sites[index].shape, torch.nan, dtype=torch.float64)
         mask[..., ~observation.update.tensors[f"{name}.weight"].any(0)] = 0.0
-        found[index] = mask
-    return found
+        zeros[index] = mask
+    return zeros

@@ -125,9 +125,11 @@ class ProductNormal:
     def solve_step(self, damping: float, right: Tensor, accuracy: float) -> Tensor | None:
         """Return the step once the residual is `accuracy` of the right side, or the products are used up."""
         return conjugate_gradients(
-            lambda own: self._here.backward(self._here.forward(own)) + (self._prior + damping * self._scale) * own,
+            lambda vector: (
+                self._here.backward(self._here.forward(vector)) + (self._prior + damping * self._scale) * vector
+            ),
             right,
-            lambda own: own,
+            lambda vector: vector,
             accuracy,
             self._products,
         )
@@ -146,9 +148,11 @@ class NearNormal:
         if self._near.solve_step(damping, right, accuracy) is None:
             return None
         return conjugate_gradients(
-            lambda own: self._here.backward(self._here.forward(own)) + (self._prior + damping * self._near.scale) * own,
+            lambda vector: (
+                self._here.backward(self._here.forward(vector)) + (self._prior + damping * self._near.scale) * vector
+            ),
             right,
-            lambda own: cast("Tensor", self._near.solve_step(damping, own, accuracy)),
+            lambda vector: cast("Tensor", self._near.solve_step(damping, vector, accuracy)),
             _LOOSEST,
             self._iterations,
         )
@@ -164,20 +168,20 @@ def conjugate_gradients(multiply: Map, right: Tensor, precondition: Map, accurac
         accuracy: relative residual at which to end.
         iterations: at most.
     """
-    found, left = torch.zeros_like(right), right
+    solution, left = torch.zeros_like(right), right
     direction = nearly = precondition(left)
     size = left @ nearly
     end = float(size) * accuracy**2
     for _ in range(iterations):
         image = multiply(direction)
         length = size / (direction @ image)
-        found, left = found + length * direction, left - length * image
+        solution, left = solution + length * direction, left - length * image
         nearly = precondition(left)
         size, before = left @ nearly, size
         if float(size) <= end:
             break
         direction = nearly + size / before * direction
-    return found
+    return solution
 
 
 def square(rows: Tensor) -> Tensor:
@@ -250,7 +254,7 @@ class _Path(NamedTuple):
         step = self.normal.solve_step(place.damping, right, min(_LOOSEST, place.objective**0.5))
         if step is None:
             return None
-        ends = [self._end(place.values + own) for own in (step, *self._bent(place, step))]
+        ends = [self._end(place.values + move) for move in (step, *self._bent(place, step))]
         values, objective = min(ends, key=lambda end: end[1])
         if not objective < place.objective:
             return None

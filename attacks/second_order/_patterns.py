@@ -46,8 +46,8 @@ def pattern_near(
     """
     read = masks_to_solve(smooth)[0]
     likely = [expected_mask(site) for site in observation.sites] if guessed is None else list(guessed)
-    own = [mask for index, mask in enumerate(read) if index not in switches]
-    likely = [torch.where(mask.isnan(), other.to(mask), mask) for mask, other in zip(own, likely, strict=True)]
+    known = [mask for index, mask in enumerate(read) if index not in switches]
+    likely = [torch.where(mask.isnan(), other.to(mask), mask) for mask, other in zip(known, likely, strict=True)]
     values = iter(unit_values(observation, inputs, tuple(likely)))
     rest = iter(likely)
     masks, start = list(read), [mask.nan_to_num() for mask in read]

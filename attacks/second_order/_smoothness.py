@@ -54,8 +54,8 @@ def _lines(observation: Observation) -> tuple[Function, Tensor, Tensor]:
     labels = torch.zeros(unknowns.examples, dtype=torch.long, device=client.device)
 
     def gradient(point: Tensor) -> Tensor:
-        inputs, own = part.unpack(point, unknowns.shape)
-        return client.gradient(inputs, labels, own)
+        inputs, point_masks = part.unpack(point, unknowns.shape)
+        return client.gradient(inputs, labels, point_masks)
 
     values = torch.randn((2, _DIRECTIONS, unknowns.pixels), generator=generator, dtype=torch.float64)
     points, directions = values.to(client.device)

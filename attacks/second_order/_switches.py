@@ -77,8 +77,8 @@ def unit_values(observation: Observation, inputs: Tensor, masks: Masks) -> list[
         masks: one per dropout site.
     """
     model = copy.deepcopy(observation.model).double().train()
-    own = tuple(mask.to(inputs.device, torch.float64) for mask in masks)
-    with torch.no_grad(), inject_masks(observation.sites, own), _Watch() as watch:
+    doubles = tuple(mask.to(inputs.device, torch.float64) for mask in masks)
+    with torch.no_grad(), inject_masks(observation.sites, doubles), _Watch() as watch:
         model(inputs.to(next(model.parameters())))
     return watch.values
 
@@ -115,6 +115,6 @@ def _switch_model(model: nn.Module, rate: float) -> nn.Module:
         with _Switches(rate):
             return kind.forward(self, *inputs, **named)
 
-    own = copy.deepcopy(model)
-    own.__class__ = type(kind.__name__, (kind,), {"forward": forward})
-    return own
+    switched = copy.deepcopy(model)
+    switched.__class__ = type(kind.__name__, (kind,), {"forward": forward})
+    return switched

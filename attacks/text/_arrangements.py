@@ -34,11 +34,11 @@ def arranged(reading: Reading, tokens: Sequence[Tensor], most: int, tries: int, 
         every = torch.cartesian_prod(*tokens).view(-1, len(tokens))
         scores = reading.whole(every, len(tokens))
         inside = reading.test.tokens(scores)
-        found = list(every[inside][scores[inside].argsort()][:most])
+        sentences = list(every[inside][scores[inside].argsort()][:most])
     else:
-        found = _sought(reading, tokens, most, tries, generator)
-    if found:
-        return torch.stack(found)
+        sentences = _sought(reading, tokens, most, tries, generator)
+    if sentences:
+        return torch.stack(sentences)
     raise NothingFound("no arrangement of the tokens at their places that was tried lies in the second span")
 
 
@@ -47,31 +47,31 @@ def _sought(
 ) -> list[Tensor]:
     """Return sentences (T,): those of aligned tokens, then ends of descents from these, then of random descents."""
     most = min(most, max(1, round(reading.spaces[1].size / len(tokens))))  # those without a masked place add no rank
-    found: list[Tensor] = []
+    sentences: list[Tensor] = []
     for _ in range(_CONTEXTS):
-        if len(found) >= most:
+        if len(sentences) >= most:
             break
         starts = _aligned(reading, tokens, generator)
         inside = reading.test.tokens(reading.whole(starts, len(tokens)))
-        _add(found, starts[inside])
+        _add(sentences, starts[inside])
         for start in starts[~inside][:_STARTS]:
-            if len(found) >= most:
+            if len(sentences) >= most:
                 break
             end = _descended(reading, tokens, start)
-            _add(found, end[None][reading.test.tokens(reading.whole(end[None], len(tokens)))])
-    for _ in range(most - len(found)):
-        end = _searched(reading, tokens, found, tries, generator)
+            _add(sentences, end[None][reading.test.tokens(reading.whole(end[None], len(tokens)))])
+    for _ in range(most - len(sentences)):
+        end = _searched(reading, tokens, sentences, tries, generator)
         if end is None:
             break
-        found.append(end)
-    return found[:most]
+        sentences.append(end)
+    return sentences[:most]
 
 
-def _add(found: list[Tensor], sentences: Tensor) -> None:
+def _add(known: list[Tensor], sentences: Tensor) -> None:
     """Add sentences (N, T) that were not found yet."""
-    for own in sentences:
-        if not any(torch.equal(own, other) for other in found):
-            found.append(own)
+    for sentence in sentences:
+        if not any(torch.equal(sentence, other) for other in known):
+            known.append(sentence)
 
 
 def _aligned(reading: Reading, tokens: Sequence[Tensor], generator: torch.Generator) -> Tensor:
@@ -81,9 +81,9 @@ def _aligned(reading: Reading, tokens: Sequence[Tensor], generator: torch.Genera
     lies in the span. So in any text, x lies outside by what that text gives less u: one direction for each true text.
     """
     fewest = min(range(len(tokens)), key=lambda place: len(tokens[place]))
-    context = _drawn(tokens, generator)
-    rests = [_rests(reading, context, place, own) for place, own in enumerate(tokens)]
-    starts = {tuple(own): near for own, near in (_along(rests, tokens, first) for first in rests[fewest])}
+    context = _random_sentence(tokens, generator)
+    rests = [_rests(reading, context, place, candidates) for place, candidates in enumerate(tokens)]
+    starts = {tuple(sentence): near for sentence, near in (_along(rests, tokens, first) for first in rests[fewest])}
     return torch.tensor(sorted(starts, key=starts.__getitem__, reverse=True))
 
 
@@ -91,9 +91,9 @@ def _along(rests: Sequence[Tensor], tokens: Sequence[Tensor], direction: Tensor)
     """Return the token at each place whose rest is nearest to a direction, then to their mean; and how near."""
     chosen, total = list[int](), direction
     for _ in range(_ROUNDS):
-        chosen = [int((own @ total).argmax()) for own in rests]
-        total = torch.stack([own[one] for own, one in zip(rests, chosen, strict=True)]).sum(0)
-    return [int(own[one]) for own, one in zip(tokens, chosen, strict=True)], float(total.norm())
+        chosen = [int((rest @ total).argmax()) for rest in rests]
+        total = torch.stack([rest[one] for rest, one in zip(rests, chosen, strict=True)]).sum(0)
+    return [int(candidates[one]) for candidates, one in zip(tokens, chosen, strict=True)], float(total.norm())
 
 
 def _rests(reading: Reading, context: Tensor, place: int, tokens: Tensor) -> Tensor:
@@ -117,17 +117,17 @@ def _searched(
     nearer. Every few tries a new one begins, of tokens that no known sentence has, where there are some.
     """
     fresh = [
-        own[[int(token) not in taken for token in own]]
-        for own, taken in zip(tokens, _taken(known, tokens), strict=True)
+        candidates[[int(token) not in taken for token in candidates]]
+        for candidates, taken in zip(tokens, _taken(known, tokens), strict=True)
     ]
-    fresh = [new if len(new) else own for new, own in zip(fresh, tokens, strict=True)]
+    fresh = [new if len(new) else candidates for new, candidates in zip(fresh, tokens, strict=True)]
     best, least = torch.empty(0), float("inf")
     for number in range(tries):
         if number % _TRIES_A_START == 0:
-            best, least = _drawn(fresh, generator), float("inf")
+            best, least = _random_sentence(fresh, generator), float("inf")
         again = torch.rand(len(tokens), generator=generator) < (number % _TRIES_A_START > 0) / 3
-        end = _descended(reading, tokens, torch.where(again, _drawn(tokens, generator), best))
-        if any(torch.equal(end, own) for own in known):
+        end = _descended(reading, tokens, torch.where(again, _random_sentence(tokens, generator), best))
+        if any(torch.equal(end, sentence) for sentence in known):
             continue
         if (distance := float(_distances(reading, end[None]))) < least:
             best, least = end, distance
@@ -138,12 +138,12 @@ def _searched(
 
 def _taken(known: Sequence[Tensor], tokens: Sequence[Tensor]) -> list[set[int]]:
     """Return the tokens of known sentences at each place."""
-    return [{int(own[place]) for own in known} for place in range(len(tokens))]
+    return [{int(sentence[place]) for sentence in known} for place in range(len(tokens))]
 
 
-def _drawn(tokens: Sequence[Tensor], generator: torch.Generator) -> Tensor:
+def _random_sentence(tokens: Sequence[Tensor], generator: torch.Generator) -> Tensor:
     """Draw a token at each place, (T,)."""
-    return torch.stack([own[torch.randint(len(own), (), generator=generator)] for own in tokens])
+    return torch.stack([candidates[torch.randint(len(candidates), (), generator=generator)] for candidates in tokens])
 
 
 def _descended(reading: Reading, tokens: Sequence[Tensor], sentence: Tensor) -> Tensor:
@@ -153,10 +153,10 @@ def _descended(reading: Reading, tokens: Sequence[Tensor], sentence: Tensor) -> 
     """
     while True:
         before = sentence
-        for place, own in enumerate(tokens):
-            if len(own) > 1:
-                others = sentence.repeat(len(own), 1)
-                others[:, place] = own
+        for place, candidates in enumerate(tokens):
+            if len(candidates) > 1:
+                others = sentence.repeat(len(candidates), 1)
+                others[:, place] = candidates
                 sentence = others[_distances(reading, others).argmin()]
         sentence = _exchanged(reading, tokens, sentence)
         if torch.equal(sentence, before):
@@ -165,13 +165,13 @@ def _descended(reading: Reading, tokens: Sequence[Tensor], sentence: Tensor) -> 
 
 def _exchanged(reading: Reading, tokens: Sequence[Tensor], sentence: Tensor) -> Tensor:
     """Exchange the tokens of two places, the best pair each time, while that brings the sentence nearer to the span."""
-    allowed = [set(own.tolist()) for own in tokens]
+    allowed = [set(candidates.tolist()) for candidates in tokens]
     while True:
-        own = sentence.tolist()
+        words = sentence.tolist()
         others = [sentence]
-        for one, other in combinations(range(len(own)), 2):
-            if own[one] != own[other] and own[other] in allowed[one] and own[one] in allowed[other]:
-                order = list(range(len(own)))
+        for one, other in combinations(range(len(words)), 2):
+            if words[one] != words[other] and words[other] in allowed[one] and words[one] in allowed[other]:
+                order = list(range(len(words)))
                 order[one], order[other] = other, one
                 others.append(sentence[order])
         best = int(_distances(reading, torch.stack(others)).argmin())

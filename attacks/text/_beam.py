@@ -58,7 +58,7 @@ class Reader:
         layers = [space.layer for space in self.spaces]
         dropping = inject_masks(self.sites, self._cut(*tokens.shape)) if self.masks else without_dropout()
         read = read_by(self.model, layers, tokens, dropping)
-        first, second = (space.distance(own) for space, own in zip(self.spaces, read, strict=True))
+        first, second = (space.distance(vectors) for space, vectors in zip(self.spaces, read, strict=True))
         return first, second
 
     def _cut(self, count: int, length: int) -> Masks:
@@ -145,7 +145,7 @@ def pool_of(observation: Observation, reader: Reader, lengths: Sequence[int]) ->
 
 
 def grow_beam(
-    reader: Reader, pool: Pool, lengths: Sequence[int], width: int, generator: torch.Generator, told: Told
+    reader: Reader, pool: Pool, lengths: Sequence[int], width: int, generator: torch.Generator, on_prefixes: Told
 ) -> dict[int, Beam]:
     """Return the beam at every length of a sentence.
 
@@ -155,7 +155,7 @@ def grow_beam(
         lengths: lengths of the sentences.
         width: number of prefixes that are kept at each length.
         generator: for the random texts that give the usual D_2.
-        told: called at every length with the prefixes and the best score per token.
+        on_prefixes: called at every length with the prefixes and the best score per token.
     """
     usual = _usual(reader, pool.tokens, max(lengths), generator)
     beam = Beam(torch.empty(1, 0, dtype=torch.long), torch.zeros(1, dtype=torch.float64))
@@ -169,7 +169,7 @@ def grow_beam(
         scores = beam.scores[row] + ((second + _FLOOR) / (usual[token] + _FLOOR)).log()
         kept = scores.argsort()[:width]
         beam = Beam(prefixes[kept], scores[kept])
-        told(beam.prefixes, float(beam.scores[0]) / length)
+        on_prefixes(beam.prefixes, float(beam.scores[0]) / length)
         if length in lengths:
             ends[length] = beam
     return ends

@@ -30,7 +30,7 @@ def has_no_spans(observation: Observation) -> str | None:
         return "dropout changes what the layers read, and the span test needs it unchanged"
     for layer in layers:
         gradients = gradients_of(observation, layer)
-        if not gradients or not any(bool(own.any()) for own in gradients.values()):
+        if not gradients or not any(bool(gradient.any()) for gradient in gradients.values()):
             return "the gradients of the first two attentions are hidden or zero"
         if rank(gradients, levels_of(observation, gradients)) == next(iter(gradients.values())).shape[1]:
             return f"the gradients of '{layer}' have full rank: too many tokens, or noise"
@@ -49,7 +49,7 @@ def spans_with_masks(
     assert mask is not None, "callers refuse models without one"
     reading = read_spans(observation, tolerance, deviations, _PREFIXES)
     tokens = reading.tokens(replace(observation.spec, vocabulary=mask + 1))
-    if missing := [place for place, own in enumerate(tokens) if not len(own)]:
+    if missing := [place for place, candidates in enumerate(tokens) if not len(candidates)]:
         raise NothingFound(f"no token, and no mask, lies in the span at place {missing[0]}")
     return reading, tokens
 
@@ -66,7 +66,7 @@ def masked_places(observation: Observation, generator: torch.Generator) -> Tenso
     mask = mask_token(observation.model)
     reading, tokens = spans_with_masks(observation)
     if observation.batch_size in (None, 1):
-        return torch.tensor([[mask in own.tolist() for own in tokens]])
+        return torch.tensor([[mask in candidates.tolist() for candidates in tokens]])
     try:
         return arranged(reading, tokens, observation.batch_size, _TRIES, generator) == mask
     except NothingFound:

@@ -48,9 +48,9 @@ def kept_shares(space: Subspace, inputs: Tensor) -> Tensor:
     outside = vectors[:, eigenvalues > _INSIDE].T.numpy()
     sized = inputs.double() / inputs.double().square().mean(-1, keepdim=True).sqrt()
     shares: list[float] = []
-    for own in sized.numpy():
-        equations = outside * own
+    for row in sized.numpy():
+        equations = outside * row
         bounds = np.full(2 * len(equations), _SLACK)
-        found = linprog(-np.ones(len(own)), np.concatenate((equations, -equations)), bounds, bounds=(0, 1))
-        shares.append(float(np.mean(found.x)))
+        optimum = linprog(-np.ones(len(row)), np.concatenate((equations, -equations)), bounds, bounds=(0, 1))
+        shares.append(float(np.mean(optimum.x)))
     return torch.tensor(shares)

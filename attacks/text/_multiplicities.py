@@ -38,7 +38,11 @@ def multiplicities(observation: Observation, sentences: Sequence[_Tokens]) -> di
     drops = any(site.rate for site in observation.sites)
     if name is None or batch is None or drops or observation.local_steps > 1 or not has_cross_entropy(observation):
         return None
-    read = {own[: t + 1]: there for own in sentences for t, there in enumerate(_read(observation.model, name, own))}
+    read = {
+        sentence[: t + 1]: there
+        for sentence in sentences
+        for t, there in enumerate(_read(observation.model, name, sentence))
+    }
     weights = _weights(observation, name, torch.stack(list(read.values())))
     if weights is None:
         return None
@@ -47,7 +51,7 @@ def multiplicities(observation: Observation, sentences: Sequence[_Tokens]) -> di
         if len(node) > 1:
             ends[node[:-1]] -= weight
     exact = {node: batch * len(node) * weight for node, weight in ends.items()}
-    counts = {node: round(own) for node, own in exact.items()}
+    counts = {node: round(count) for node, count in exact.items()}
     is_whole = all(abs(exact[node] - count) < _OFF for node, count in counts.items())
     if not is_whole or sum(counts.values()) != batch or min(counts.values()) < 0:
         return None
@@ -70,8 +74,8 @@ def _weights(observation: Observation, layer: str, hidden: Tensor) -> Tensor | N
 
 def _shared_output_layer(observation: Observation) -> str | None:
     """Return the name of the output layer, if its gradient is shared."""
-    found = output_layer(observation.model, observation.spec.classes)
-    return found[0] if found is not None and f"{found[0]}.weight" in observation.update.tensors else None
+    output = output_layer(observation.model, observation.spec.classes)
+    return output[0] if output is not None and f"{output[0]}.weight" in observation.update.tensors else None
 
 
 def _read(model: nn.Module, layer: str, sentence: _Tokens) -> Tensor:

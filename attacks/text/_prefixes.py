@@ -47,7 +47,7 @@ class Front:
     def read_last(self, tokens: Tensor) -> list[Tensor]:
         """Return each later attention's inputs at the last of tokens (N, t), shape (N, width) each."""
         with self._last_only():
-            return [own[:, -1] for own in read_by(self._model, self._layers[1:], tokens, nullcontext())]
+            return [vectors[:, -1] for vectors in read_by(self._model, self._layers[1:], tokens, nullcontext())]
 
     def read_all(self, tokens: Tensor) -> list[Tensor]:
         """Return each later attention's inputs at all tokens (N, t), shape (N, t, width) each."""
@@ -79,6 +79,6 @@ class Front:
 
 def _block(layer: str) -> tuple[str, int]:
     """Return the name of the list of blocks and the number of the block that holds a layer."""
-    found = re.match(r"(?:(.*)\.)?(\d+)\.", layer)
-    assert found is not None
-    return found[1] or "", int(found[2])
+    match = re.match(r"(?:(.*)\.)?(\d+)\.", layer)
+    assert match is not None
+    return match[1] or "", int(match[2])

@@ -27,7 +27,7 @@ def read_spans(observation: Observation, tolerance: float, deviations: float, pr
         prefixes: most prefixes of one length in hard spans.
     """
     count = examples_of(observation) or 1
-    shared = {own: gradients_of(observation, own) for own in attentions(observation.model)[:_MOST_LAYERS]}
+    shared = {layer: gradients_of(observation, layer) for layer in attentions(observation.model)[:_MOST_LAYERS]}
     layers = [layer for layer, gradients in shared.items() if gradients]
     levels = {layer: levels_of(observation, shared[layer]) for layer in layers[:_TWO]}
     spaces = [hard(layer, shared[layer], levels[layer]) for layer in layers[:_TWO]]
@@ -44,7 +44,7 @@ def levels_of(observation: Observation, gradients: Tensors) -> list[float]:
     """Return the noise of a layer's gradients: stated, or rounding, or measured if the span should not be full."""
     stated, rounding = stated_levels(observation, gradients), rounding_levels(observation, gradients)
     if stated is not None and observation.update.kind == "gradient":
-        return [max(own) for own in zip(stated, rounding, strict=True)]
+        return [max(pair) for pair in zip(stated, rounding, strict=True)]
     width, tokens = next(iter(gradients.values())).shape[1], sum(batch_sizes(observation)) * observation.spec.shape[0]
     if tokens <= width - _FEWEST_FREE and rank(gradients, rounding) == width:
         return measured_levels(observation, gradients, tokens)

@@ -70,8 +70,8 @@ def ended(observation: Observation, words: Words, count: int, left: Callable[[Te
         for token in candidates.tolist():
             other = last.clone()
             other[row] = token
-            if (own := left(other)) < least:
-                least, last = own, other
+            if (remaining := left(other)) < least:
+                least, last = remaining, other
     return least, last
 
 

@@ -52,11 +52,11 @@ class Reading(NamedTuple):
         every = torch.arange(spec.vocabulary or 0)
         parts = every.split(max(1, _SCANNED // places))
         read = (self.front.read_first(part[:, None].expand(-1, places)) for part in parts)
-        distances = torch.cat([self.spaces[0].distance(own) for own in read])
-        found = [every[self.test.tokens(self.test.scores(own[:, None]))] for own in distances.T]
-        if not any(map(len, found)):
+        distances = torch.cat([self.spaces[0].distance(vectors) for vectors in read])
+        fitting = [every[self.test.tokens(self.test.scores(column[:, None]))] for column in distances.T]
+        if not any(map(len, fitting)):
             raise NothingFound("no token's embedding lies in the span of the first attention gradient")
-        return found * (length // places)
+        return fitting * (length // places)
 
     def last(self, prefixes: Tensor) -> Tensor:
         """Return the scores of the last tokens of prefixes (N, t), shape (N,)."""
@@ -65,11 +65,13 @@ class Reading(NamedTuple):
 
     def whole(self, sequences: Tensor, length: int) -> Tensor:
         """Return the scores of sequences (N, T) that are padding after `length` tokens, shape (N,)."""
-        read = ([own[:, :length] for own in self.front.read_all(part)] for part in sequences.split(_TRIED))
-        return torch.cat([self.test.sequences(self._scores(own)) for own in read])
+        read = ([vectors[:, :length] for vectors in self.front.read_all(part)] for part in sequences.split(_TRIED))
+        return torch.cat([self.test.sequences(self._scores(vectors)) for vectors in read])
 
     def _scores(self, read: list[Tensor]) -> Tensor:
-        distances = torch.stack([space.distance(own) for space, own in zip(self.spaces[1:], read, strict=True)], -1)
+        distances = torch.stack(
+            [space.distance(vectors) for space, vectors in zip(self.spaces[1:], read, strict=True)], -1
+        )
         return self.test.scores(distances.flatten(0, -2)).view(distances.shape[:-1])
 
 
@@ -102,8 +104,8 @@ def grow_prefixes(reading: Reading, tokens: Sequence[Tensor], on_step: OnStep) -
         chosen = test.kept(test.sequences(scores))
         prefixes, scores = prefixes[chosen], scores[chosen]
         on_step(Step(0, place + 1, len(tokens), 0.0, 0.0, prefixes))
-    if found := ended + _listed(prefixes, scores, test):
-        return _longest(found, reading.front.knows_places())
+    if sentences := ended + _listed(prefixes, scores, test):
+        return _longest(sentences, reading.front.knows_places())
     raise NothingFound("no token that was read begins a sentence whose inputs lie in the second span")
 
 
@@ -131,7 +133,7 @@ def arrange(
     (end,) = spec.shape
     lengths = range(end if spec.padding is None else 1, end + 1)
     count = sum(math.prod(map(len, tokens[:length])) for length in lengths)
-    found: list[Found] = []
+    sentences: list[Found] = []
     tried = 0
     for length in lengths:
         draws = None if count <= most[0] else most[1] // len(lengths)
@@ -141,9 +143,9 @@ def arrange(
         tried += len(every)
         on_step(Step(0, length, end, 0.0, 0.0, every[stays]))
         rows = zip(every[stays].tolist(), scores[stays].tolist(), strict=True)
-        found += [Found(tuple(own), score) for own, score in rows]
-    if found:
-        return found
+        sentences += [Found(tuple(row), score) for row, score in rows]
+    if sentences:
+        return sentences
     raise NothingFound(
         f"the model looks ahead, and none of {tried} arrangements of the tokens that were tried, of {count}, "
         "lies in the span"
@@ -154,29 +156,31 @@ def _arrangements(tokens: Sequence[Tensor], draws: int | None, generator: torch.
     """Return all arrangements (N, t), or `draws` random ones, none twice; all if there are no more than that."""
     if draws is None or math.prod(map(len, tokens)) <= draws:
         return torch.cartesian_prod(*tokens).view(-1, len(tokens))
-    drawn = [here[torch.randint(len(here), (draws,), generator=generator)] for here in tokens]
-    return torch.stack(drawn, 1).unique(dim=0)
+    columns = [here[torch.randint(len(here), (draws,), generator=generator)] for here in tokens]
+    return torch.stack(columns, 1).unique(dim=0)
 
 
-def _longest(found: list[Found], knows_places: bool) -> list[Found]:
+def _longest(sentences: list[Found], knows_places: bool) -> list[Found]:
     once = {
-        own.tokens[:1] if len(set(own.tokens)) == 1 and not knows_places else own.tokens: own.score for own in found
+        sentence.tokens[:1] if len(set(sentence.tokens)) == 1 and not knows_places else sentence.tokens: sentence.score
+        for sentence in sentences
     }
     beginnings = {tokens[:end] for tokens in once for end in range(len(tokens))}
     return [Found(tokens, score) for tokens, score in once.items() if tokens not in beginnings]
 
 
-def best(found: list[Found], count: int, overlap: float) -> list[Found]:
+def best(sentences: list[Found], count: int, overlap: float) -> list[Found]:
     """Return the best `count` sentences that share less than `overlap` of their places with better ones."""
-    ranked = sorted(found, key=lambda own: own.score)
-    kept = apart([torch.tensor(own.tokens) for own in ranked], overlap, count)
-    chosen = {tuple(own.tolist()) for own in kept}
-    return [own for own in ranked if own.tokens in chosen]
+    ranked = sorted(sentences, key=lambda sentence: sentence.score)
+    kept = apart([torch.tensor(sentence.tokens) for sentence in ranked], overlap, count)
+    chosen = {tuple(row.tolist()) for row in kept}
+    return [sentence for sentence in ranked if sentence.tokens in chosen]
 
 
 def _listed(prefixes: Tensor, scores: Tensor, test: SpanTest) -> list[Found]:
     if not prefixes.numel():
         return []
     return [
-        Found(tuple(own), score) for own, score in zip(prefixes.tolist(), test.sequences(scores).tolist(), strict=True)
+        Found(tuple(prefix), score)
+        for prefix, score in zip(prefixes.tolist(), test.sequences(scores).tolist(), strict=True)
     ]

@@ -53,12 +53,12 @@ def behind_first_step(observation: Observation, sentences: Tensor) -> Observatio
     _, last = ended(observation, words_of(observation), len(sentences), left)
     step, model = _step(observation, sentences, last), copy.deepcopy(observation.model)
     with torch.no_grad():
-        for name, own in step.items():
-            model.get_parameter(name).sub_(own)
+        for name, change in step.items():
+            model.get_parameter(name).sub_(change)
     tensors = {
         # Subtract as the client did, so that its rounding is not counted twice.
-        name: model.get_parameter(name).detach() - (observation.model.get_parameter(name).detach() - own)
-        for name, own in observation.update.tensors.items()
+        name: model.get_parameter(name).detach() - (observation.model.get_parameter(name).detach() - tensor)
+        for name, tensor in observation.update.tensors.items()
     }
     return replace(
         observation,
@@ -76,16 +76,16 @@ def _left(observation: Observation, step: Tensors) -> tuple[float, float]:
 
     A step with one wrong word leaves all directions of its sentence in the rest.
     """
-    tensors = {name: own - step[name] for name, own in observation.update.tensors.items()}
+    tensors = {name: tensor - step[name] for name, tensor in observation.update.tensors.items()}
     rest = replace(observation, update=replace(observation.update, tensors=tensors))
     layer = attentions(observation.model)[1]
     gradients = gradients_of(rest, layer)
     read = rank(gradients, rounding_levels(observation, gradients))
-    return read, sum(float(own.double().square().sum()) for own in tensors.values())
+    return read, sum(float(tensor.double().square().sum()) for tensor in tensors.values())
 
 
 def _step(observation: Observation, sentences: Tensor, last: Tensor) -> Tensors:
     """Return the step a g of sentences with the tokens `last` behind them."""
-    trained = [name for name, own in observation.model.named_parameters() if own.requires_grad]
+    trained = [name for name, parameter in observation.model.named_parameters() if parameter.requires_grad]
     gradient = client_gradient(observation, *with_labels(sentences, last), None, trained)
-    return {name: observation.learning_rate * own for name, own in gradient.items()}
+    return {name: observation.learning_rate * slope for name, slope in gradient.items()}

@@ -55,8 +55,8 @@ def attentions(model: nn.Module) -> list[str]:
 
 def gradients_of(observation: Observation, layer: str) -> Tensors:
     """Return the shared gradients, rows (m, d), of the layers with the same input as `layer`; by parameter."""
-    place, dot, own = layer.rpartition(".")
-    kind = next(kind for kind in _KINDS if own == kind[0])
+    place, dot, last = layer.rpartition(".")
+    kind = next(kind for kind in _KINDS if last == kind[0])
     names = [f"{place}{dot}{one}.{part}" for one in kind for part in _PARTS]
     shared = observation.update.tensors
     return {name: _rows(observation.model, name, shared[name]) for name in names if name in shared}
@@ -109,7 +109,7 @@ def rank(gradients: Tensors, levels: Sequence[float]) -> int:
 
 
 def _in_units(gradients: Tensors, levels: Sequence[float]) -> Tensor:
-    return torch.cat([own.double() / level for own, level in zip(gradients.values(), levels, strict=True)])
+    return torch.cat([gradient.double() / level for gradient, level in zip(gradients.values(), levels, strict=True)])
 
 
 def _edge(stacked: Tensor) -> float:

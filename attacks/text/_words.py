@@ -122,7 +122,7 @@ def counts_of(following: Following, lengths: Sequence[int]) -> Tensor:
     ]
     counts = []
     for weight in following.weights.tolist():
-        errors = [(abs(own / weight - 1.0), count) for own, count in sums]
+        errors = [(abs(estimate / weight - 1.0), count) for estimate, count in sums]
         fitting = [count for error, count in errors if error < _SAME_WEIGHT]
         counts.append(min(fitting) if fitting else min(errors)[1])
     return torch.tensor(counts, dtype=torch.long)
@@ -205,8 +205,8 @@ def _places(observation: Observation) -> int | None:
 
 def _unbiased_output_layer(observation: Observation) -> str | None:
     """Return the name of the output layer, if it has one output per token and no bias, or None."""
-    found = output_layer(observation.model, observation.spec.classes)
-    return found[0] if found is not None and found[1].bias is None else None
+    output = output_layer(observation.model, observation.spec.classes)
+    return output[0] if output is not None and output[1].bias is None else None
 
 
 def _is_tied(observation: Observation) -> bool:

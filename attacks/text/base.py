@@ -102,12 +102,12 @@ class Task:
 
     def tokens(self, vectors: Tensor) -> Tensor:
         """Return the nearest tokens of vectors (B, places, d), -1 behind the ends, shape (B, T)."""
-        found = nearest_tokens(vectors[:, : self.observation.spec.shape[0]], self.table, self.words.read)
-        places = torch.arange(found.shape[1], device=found.device)
-        ends = torch.tensor(self.lengths, device=found.device)
-        return found.masked_fill(places >= ends[:, None], -1)
+        nearest = nearest_tokens(vectors[:, : self.observation.spec.shape[0]], self.table, self.words.read)
+        places = torch.arange(nearest.shape[1], device=nearest.device)
+        ends = torch.tensor(self.lengths, device=nearest.device)
+        return nearest.masked_fill(places >= ends[:, None], -1)
 
-    def drawn(self, generator: torch.Generator) -> Tensor:
+    def draw(self, generator: torch.Generator) -> Tensor:
         """Return a random dummy (B, places, d): noise, or the tokens that were read, if known, in random order.
 
         Each of these tokens occurs at least once, if they all fit.
@@ -188,11 +188,13 @@ class TextMatching(Attack[ConfigT]):
         """Return what a search needs; the observed model is not changed."""
         name, _ = embedding_of(observation)
         observation = as_gradient(observation)
-        words, lengths = _told(observation), lengths_of(observation)
+        words, lengths = _known_words(observation), lengths_of(observation)
         sites = self._sites(observation)
         setting = setting_of(observation, sites, True)
         table = setting.model.get_submodule(name).get_parameter("weight").detach()
-        setting = replace(setting, names=tuple(own for own in setting.names if own != f"{name}.weight"))
+        setting = replace(
+            setting, names=tuple(layer_name for layer_name in setting.names if layer_name != f"{name}.weight")
+        )
         read_vectors(setting.model, name)
         labels = torch.tensor(lengths) if observation.labels is None else observation.labels
         following = torch.arange(len(table)) if words.following is None else words.following
@@ -248,7 +250,7 @@ class TextMatching(Attack[ConfigT]):
         return complete(task.observation, guess, task.words, known or ()).distance
 
 
-def _told(observation: Observation) -> Words:
+def _known_words(observation: Observation) -> Words:
     """Return the tokens that the gradient shows, with no more next words than there can be.
 
     In a trained model, rows of other tokens stand out in the output layer too. Next words are tokens that were read, or

@@ -103,10 +103,10 @@ class Dager(Attack[DagerConfig]):
         tokens = reading.tokens(observation.spec)
         if reading.front.looks_ahead():
             most = (self.config.arrangements, self.config.drawn)
-            found = arrange(reading, tokens, observation.spec, most, generator, on_step)
+            in_span = arrange(reading, tokens, observation.spec, most, generator, on_step)
         else:
-            found = grow_prefixes(reading, tokens, on_step)
-        sentences = _in_the_batch(observation, reading, found)
+            in_span = grow_prefixes(reading, tokens, on_step)
+        sentences = _in_the_batch(observation, reading, in_span)
         if not is_one and not reading.front.looks_ahead():
             sentences = max(self._step_by_step(observation, on_step), sentences, key=len)
         return Reconstruction(
@@ -118,14 +118,14 @@ class Dager(Attack[DagerConfig]):
             best_iteration=1,
             history=((1, 0.0),),
             stopped="read off two spans",
-            notes=_remarks(len(found), len(sentences), examples_of(observation)),
+            notes=_remarks(len(in_span), len(sentences), examples_of(observation)),
             facts={
                 "rank of the first span": reading.spaces[0].size,
                 "rank of the second span": reading.spaces[1].size,
                 "noise of the second span": reading.spaces[1].noise,
                 "tokens in the span": float(len(torch.cat(tokens).unique())),
-                "sentences in the span": float(len(found)),
-                reading.test.figure: max(own.score for own in sentences),
+                "sentences in the span": float(len(in_span)),
+                reading.test.figure: max(sentence.score for sentence in sentences),
             },
         )
 
@@ -135,16 +135,16 @@ class Dager(Attack[DagerConfig]):
         for size in observation.batch_sizes or ():
             reading = self._reading(observation, self.config.tolerance)
             try:
-                found = grow_prefixes(reading, reading.tokens(observation.spec), on_step)
+                in_span = grow_prefixes(reading, reading.tokens(observation.spec), on_step)
             except NothingFound:
                 return sentences
-            if len(found) < size:
+            if len(in_span) < size:
                 return sentences
-            found = best(found, size, reading.test.overlap)
-            sentences += found
+            in_span = best(in_span, size, reading.test.overlap)
+            sentences += in_span
             if not can_go_on(observation):
                 return sentences
-            observation = behind_first_step(observation, _pad(found, observation.spec.shape[0]))
+            observation = behind_first_step(observation, _pad(in_span, observation.spec.shape[0]))
         return sentences
 
     def _reading(self, observation: Observation, tolerance: float) -> Reading:
@@ -184,14 +184,14 @@ def _words(observation: Observation, reading: Reading, rate: float, on_step: OnS
     return Reconstruction(guess, none, None, 0.0, 1, 1, ((1, 0.0),), "read off one span", notes, facts)
 
 
-def _in_the_batch(observation: Observation, reading: Reading, found: list[Found]) -> list[Found]:
+def _in_the_batch(observation: Observation, reading: Reading, in_span: list[Found]) -> list[Found]:
     """Return the sentences as often as they are in the batch; if that is unknown, the best ones once."""
     counts = None
     if not reading.front.looks_ahead():
-        counts = multiplicities(observation, [own.tokens for own in found])
+        counts = multiplicities(observation, [sentence.tokens for sentence in in_span])
     if counts is None:
-        return best(found, examples_of(observation) or len(found), reading.test.overlap)
-    worst = max(own.score for own in found)
+        return best(in_span, examples_of(observation) or len(in_span), reading.test.overlap)
+    worst = max(sentence.score for sentence in in_span)
     return [Found(tokens, worst) for tokens, count in counts.items() for _ in range(count)]
 
 
@@ -207,18 +207,18 @@ def _uninformative(observation: Observation, layer: str) -> str | None:
     place, gradients = layer.rpartition(".")[0], gradients_of(observation, layer)
     if not gradients:
         return f"no gradient of queries, keys or values of '{place}' is shared"
-    if not any(bool(own.any()) for own in gradients.values()):
+    if not any(bool(gradient.any()) for gradient in gradients.values()):
         return f"the gradients of '{place}' are zero, as those of fresh adapters are until the second update"
     read = rank(gradients, levels_of(observation, gradients))
-    rows, width = sum(len(own) for own in gradients.values()), next(iter(gradients.values())).shape[1]
+    rows, width = sum(len(gradient) for gradient in gradients.values()), next(iter(gradients.values())).shape[1]
     if read == min(rows, width):
         return f"the gradients of '{place}' have full rank {read}: too many tokens, or noise"
     return None
 
 
-def _remarks(found: int, told: int, examples: int | None) -> tuple[str, ...]:
-    if examples is None or found == examples or found < told == examples:
+def _remarks(count: int, kept: int, examples: int | None) -> tuple[str, ...]:
+    if examples is None or count == examples or count < kept == examples:
         return ()
-    if found > examples:
-        return (f"{found} sentences lie in the span; the {examples} best ones were taken",)
-    return (f"{found} sentences were found for {examples} examples: some are beginnings of others, or repeats",)
+    if count > examples:
+        return (f"{count} sentences lie in the span; the {examples} best ones were taken",)
+    return (f"{count} sentences were found for {examples} examples: some are beginnings of others, or repeats",)

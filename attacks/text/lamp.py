@@ -105,22 +105,22 @@ class Lamp(TextMatching[LampConfig]):
         """Return the best text that the descent and the moves have visited."""
         config = self.config
         place = self._draft(task, generator)
-        found = Found(0, 0, place.inputs, place.masks)
-        while (done := len(found.objectives)) < config.max_iterations:
+        result = Found(0, 0, place.inputs, place.masks)
+        while (done := len(result.objectives)) < config.max_iterations:
             count = min(config.every, config.max_iterations - done)
-            told = continued(on_step, done=done, iterations=config.max_iterations, best=found.objective)
-            turn = self._descent(task, place, done, count, generator, told)
-            if turn.objective < found.objective:
-                found.inputs, found.masks = turn.inputs, turn.masks
-                found.objective, found.iteration = turn.objective, done + turn.iteration
-            found.objectives += turn.objectives
+            shifted = continued(on_step, done=done, iterations=config.max_iterations, best=result.objective)
+            turn = self._descent(task, place, done, count, generator, shifted)
+            if turn.objective < result.objective:
+                result.inputs, result.masks = turn.inputs, turn.masks
+                result.objective, result.iteration = turn.objective, done + turn.iteration
+            result.objectives += turn.objectives
             if turn.iteration == 0:
-                found.stopped = turn.stopped
+                result.stopped = turn.stopped
                 break
             place = _Place(turn.inputs, turn.masks or place.masks)
             if done + count >= config.burn_in * config.max_iterations:
                 place = self._move(task, place, generator)
-        return [self.finish(task, found, generator)]
+        return [self.finish(task, result, generator)]
 
     def distance(self, gradients: Gradients) -> Tensor:
         """Return 1 - the mean over tensors of their cosines, shape (R,); tensors with small gradients count fully."""
@@ -150,7 +150,7 @@ class Lamp(TextMatching[LampConfig]):
     def _draft(self, task: Task, generator: torch.Generator) -> _Place:
         """Return the best among random drafts and permutations of the best draft."""
         masks = task.usual_masks
-        drafts = [task.drawn(generator) for _ in range(self.config.drafts)]
+        drafts = [task.draw(generator) for _ in range(self.config.drafts)]
         best = drafts[_least(self._judge(task.comparison, task, drafts, masks))]
         others = [best, *(self._permute(task, best, generator) for _ in range(self.config.drafts))]
         return _Place(others[_least(self._judge(task.comparison, task, others, masks))], masks)
@@ -173,13 +173,13 @@ class Lamp(TextMatching[LampConfig]):
             distances += self.distance(gradients).tolist()
         return distances
 
-    def finish(self, task: Task, found: Found, generator: torch.Generator) -> Found:
+    def finish(self, task: Task, result: Found, generator: torch.Generator) -> Found:
         """Replace the vectors by tokens, and change and move these as long as that helps; then repeat from drafts.
 
         Unknown masks are set to their expectation here, since searched ones have adapted to the vectors. Masks for the
         tokens are searched at the end.
         """
-        starts = [found.inputs, *(task.drawn(generator) for _ in range(self.config.restarts - 1))]
+        starts = [result.inputs, *(task.draw(generator) for _ in range(self.config.restarts - 1))]
         best, least = self._climb(task, starts[0], generator)
         for start in starts[1:]:
             if least < EXACT_TEXT:
@@ -187,10 +187,10 @@ class Lamp(TextMatching[LampConfig]):
             other, distance = self._climb(task, start, generator)
             if distance < least:
                 best, least = other, distance
-        found.inputs, found.objective = task.table[best], least + float(self.prior(task, task.table[best][None]))
+        result.inputs, result.objective = task.table[best], least + float(self.prior(task, task.table[best][None]))
         if task.unknowns.first(torch.Generator()):
-            found.masks = self._fitting_masks(task, found.inputs, generator)
-        return found
+            result.masks = self._fitting_masks(task, result.inputs, generator)
+        return result
 
     def _climb(self, task: Task, vectors: Tensor, generator: torch.Generator) -> tuple[Tensor, float]:
         """Return the tokens (B, places) with the closest gradient in a simulated annealing, and their distance.
@@ -209,7 +209,7 @@ class Lamp(TextMatching[LampConfig]):
             if least < EXACT_TEXT:
                 break
             options = [change(present, task.lengths, task.choices, task.endings, generator) for _ in range(_NEIGHBOURS)]
-            distances = self._judge(task.exact, task, [task.table[own] for own in options], task.usual_masks)
+            distances = self._judge(task.exact, task, [task.table[option] for option in options], task.usual_masks)
             nearest = _least(distances)
             worse = -math.log1p(-float(torch.rand((), generator=generator)))
             if distances[nearest] < here + self.config.heat * (1.0 - step / steps) * worse:
@@ -241,7 +241,7 @@ class Lamp(TextMatching[LampConfig]):
                 options.append(other)
             language = self._language(task, options, row)
             distances = self._judge(task.comparison, task, options, place.masks)
-            inputs = options[_least([own + said for own, said in zip(distances, language, strict=True)])]
+            inputs = options[_least([distance + said for distance, said in zip(distances, language, strict=True)])]
         return place._replace(inputs=inputs)
 
     @torch.no_grad()
@@ -250,7 +250,7 @@ class Lamp(TextMatching[LampConfig]):
         vocabulary = task.observation.spec.vocabulary or 2
         if self.config.language_weight == 0.0 or not task.observation.task.labels_are_inputs:
             return [0.0] * len(options)
-        tokens = torch.stack([task.tokens(own.to(task.table))[row] for own in options]).to(task.table.device)
+        tokens = torch.stack([task.tokens(option.to(task.table))[row] for option in options]).to(task.table.device)
         labels = torch.cat((tokens[:, 1:], tokens.new_full((len(tokens), 1), -1)), 1)
         labels[labels < 0] = IGNORED
         with without_dropout():

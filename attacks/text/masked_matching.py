@@ -120,21 +120,21 @@ class MaskedMatching(Attack[MaskedMatchingConfig]):
         task = _Task.of(observation, self.config, _draws(observation, self.config, generator))
         search = Search(
             task.unknowns(self.config, (size, observation.spec.shape[0])),
-            lambda _victim, own: task.drawn((size, observation.spec.shape[0]), own),
+            lambda _victim, source: task.draw((size, observation.spec.shape[0]), source),
             lambda inputs, _masks, _victims: inputs.new_zeros(len(inputs)),
             _relative,
             sites=(),
         )
         pace = Pace(self.config.max_iterations, self.config.learning_rate * task.scale, schedule="cosine")
         labels, starts = torch.zeros(size, dtype=torch.long), self.config.restarts
-        told = [lambda step: on_step(replace(step, guess=task.tokens(step.guess, task.surely_masked(step.guess))))]
-        rows = descend(task.comparison, search, [labels], starts, pace, None, [generator], told)
+        decoded = [lambda step: on_step(replace(step, guess=task.tokens(step.guess, task.surely_masked(step.guess))))]
+        rows = descend(task.comparison, search, [labels], starts, pace, None, [generator], decoded)
         best = best_of(rows, labels, task.comparison.name)
         if has_failed(rows):
             return replace(best, inputs=no_examples(observation))
         masked, rate = task.ends(best_row(rows))
         guess = task.tokens(best.inputs.to(task.table), masked)
-        facts = {f"masking rate of text {number}": float(own) for number, own in enumerate(rate, 1)}
+        facts = {f"masking rate of text {number}": float(share) for number, share in enumerate(rate, 1)}
         return replace(best, inputs=guess, facts={**best.facts, "masked places": float(masked.sum()), **facts})
 
 
@@ -158,12 +158,12 @@ def _draws(observation: Observation, config: MaskedMatchingConfig, generator: to
     if config.draws == "searched":
         return _Draws(masked, rate, stand=False)
     try:
-        found = masked_places(observation, generator).float()
+        places = masked_places(observation, generator).float()
     except NothingFound as reason:
         raise NotApplicable(f"masked places cannot be estimated: {reason}") from reason
-    masked[: len(found)] = found
-    rate[: len(found)] = found.mean(1).clamp_min(_LEAST_RATE)
-    return _Draws(masked, rate, stand=len(found) == len(masked))
+    masked[: len(places)] = places
+    rate[: len(places)] = places.mean(1).clamp_min(_LEAST_RATE)
+    return _Draws(masked, rate, stand=len(places) == len(masked))
 
 
 @dataclass(frozen=True)
@@ -190,7 +190,9 @@ class _Task:
         mask, words = mask_token(observation.model), words_of(observation)
         setting = setting_of(observation, (), True)
         rows = setting.model.get_submodule(name).get_parameter("weight").detach()
-        setting = replace(setting, names=tuple(own for own in setting.names if own != f"{name}.weight"))
+        setting = replace(
+            setting, names=tuple(layer_name for layer_name in setting.names if layer_name != f"{name}.weight")
+        )
         read_vectors(setting.model, name)
         table = rows[:mask]
         following = torch.arange(len(table)) if words.following is None else words.following
@@ -211,7 +213,7 @@ class _Task:
         places = _Places(_MASKED, config.draws_learning_rate, shape, start=(start,))
         return Unknowns((places, Bounded(_RATE, config.draws_learning_rate, (rate,), _LEAST_RATE)))
 
-    def drawn(self, shape: tuple[int, int], generator: torch.Generator) -> Tensor:
+    def draw(self, shape: tuple[int, int], generator: torch.Generator) -> Tensor:
         """Return vectors of random tokens that the gradient shows, (B, T, d)."""
         tokens = self._of(self.read, shape, generator)
         if self.draws.stand:
@@ -219,8 +221,8 @@ class _Task:
         return self.table[tokens]
 
     def _of(self, tokens: Tensor | None, shape: Sequence[int], generator: torch.Generator) -> Tensor:
-        own = torch.arange(len(self.table)) if tokens is None or not len(tokens) else tokens
-        return own[torch.randint(len(own), tuple(shape), generator=generator)]
+        candidates = torch.arange(len(self.table)) if tokens is None or not len(tokens) else tokens
+        return candidates[torch.randint(len(candidates), tuple(shape), generator=generator)]
 
     def surely_masked(self, vectors: Tensor) -> Tensor:
         """Return which places (B, T) are known to be masked."""

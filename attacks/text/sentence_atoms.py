@@ -124,14 +124,14 @@ class SentenceAtoms(Attack[SentenceAtomsConfig]):
         """Return the tokens to try, and candidates with the row whose masks they use."""
         readers, lengths = readers_of(observation), lengths_of(observation)
         pool = pool_of(observation, readers[0], lengths)
-        found: list[tuple[Tensor, int]] = []
+        candidates: list[tuple[Tensor, int]] = []
         for row, reader in enumerate(readers):
             share = len(lengths) if len(readers) == 1 else 1
             ends = grow_beam(reader, pool, lengths, self.config.beam * share, generator, lambda _prefixes, _score: None)
             for length in sorted(ends, reverse=True):
                 kept = apart(list(ends[length].prefixes), self.config.overlap, self.config.candidates * share)
-                found += [(sentence, row) for sentence in kept]
-        return pool, found
+                candidates += [(sentence, row) for sentence in kept]
+        return pool, candidates
 
     def _atoms(self, observation: Observation, sketch: Sketch, sentence: Tensor, row: int) -> list[Atom]:
         """Return one atom for every token that may follow a sentence."""
@@ -223,8 +223,8 @@ def _gradient(observation: Observation, sketch: Sketch, sentence: Tensor, last: 
     sites, masks = (), ()
     if observation.masks is not None:
         sites, masks = observation.sites, tuple(mask[row : row + 1] for mask in observation.masks[0])
-    own = tuple(replace(site, shape=mask.shape) for site, mask in zip(sites, masks, strict=True))
-    return sketch.of(client_gradient(replace(observation, sites=own), inputs, labels, masks))
+    row_sites = tuple(replace(site, shape=mask.shape) for site, mask in zip(sites, masks, strict=True))
+    return sketch.of(client_gradient(replace(observation, sites=row_sites), inputs, labels, masks))
 
 
 def _rows(atoms: Sequence[Atom], fit: Fit, batch: int, length: int) -> Tensor:

@@ -69,15 +69,15 @@ class SubspaceDistance(Attack[SubspaceDistanceConfig]):
         longest, beams = max(lengths), list[dict[int, Beam]]()
         for number, reader in enumerate(readers):
 
-            def told(prefixes: Tensor, score: float, before: int = number * longest) -> None:
+            def report(prefixes: Tensor, score: float, before: int = number * longest) -> None:
                 on_step(Step(0, before + prefixes.shape[1], len(readers) * longest, score, score, prefixes))
 
             width = self.config.beam * (len(lengths) if len(readers) == 1 else 1)
-            beams.append(grow_beam(reader, pool, lengths, width, generator, told))
+            beams.append(grow_beam(reader, pool, lengths, width, generator, report))
         best = self._chosen(beams[0], lengths) if len(beams) == 1 else _assign(beams, lengths)
         ends = beams * len(best) if len(beams) == 1 else beams
         options = [
-            list(own[len(sentence)].prefixes[: self.config.beam]) for own, sentence in zip(ends, best, strict=True)
+            list(end[len(sentence)].prefixes[: self.config.beam]) for end, sentence in zip(ends, best, strict=True)
         ]
         guess, distance = _settle(observation, _fill(best, observation.spec.shape[0]), options)
         first, second = readers[0].spaces
@@ -95,7 +95,7 @@ class SubspaceDistance(Attack[SubspaceDistanceConfig]):
     def _chosen(self, ends: dict[int, Beam], lengths: Sequence[int]) -> list[Tensor]:
         """Return a sentence for every length, long ones first: the best one that was not chosen before."""
         chosen: list[Tensor] = []
-        for length in sorted((own for own in lengths if own in ends), reverse=True):
+        for length in sorted((size for size in lengths if size in ends), reverse=True):
             others = apart([*chosen, *ends[length].prefixes], self.config.overlap, len(chosen) + 1)
             chosen.append(others[len(chosen)] if len(others) > len(chosen) else ends[length].prefixes[0])
         return chosen
@@ -105,7 +105,7 @@ def _assign(beams: Sequence[dict[int, Beam]], lengths: Sequence[int]) -> list[Te
     """Return the best sentence of each beam, with lengths assigned so that the sum of scores is least."""
     from scipy.optimize import linear_sum_assignment  # noqa: PLC0415 - a run without attacks need not wait for SciPy
 
-    costs = np.array([[float(own[n].scores[0]) if n in own else math.inf for n in lengths] for own in beams])
+    costs = np.array([[float(beam[n].scores[0]) if n in beam else math.inf for n in lengths] for beam in beams])
     rows, columns = linear_sum_assignment(np.where(np.isfinite(costs), costs, _NEVER))
     return [beams[row][lengths[column]].prefixes[0] for row, column in zip(rows, columns, strict=True)]
 

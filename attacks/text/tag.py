@@ -59,7 +59,7 @@ class Tag(TextMatching[TagConfig]):
         """Descend in all restarts."""
         search = Search(
             task.unknowns,
-            lambda _victim, own: task.drawn(own),
+            lambda _victim, source: task.draw(source),
             lambda inputs, _masks, _victims: inputs.new_zeros(len(inputs)),
             self.distance,
             sites=task.setting.sites,

@@ -68,16 +68,16 @@ class WordReadout(Attack[WordReadoutConfig]):
         """Return the tokens, each as often as it was counted, in rows as long as a sentence, but not as sentences."""
         words = words_of(observation)
         fills_in = mask_token(observation.model) is not None
-        found = words.following if words.read is None else words.read
+        tokens = words.following if words.read is None else words.read
         if fills_in and words.read is not None and words.following is not None:
-            found = torch.cat((words.read, words.following)).unique()
-        if found is None or not len(found):
+            tokens = torch.cat((words.read, words.following)).unique()
+        if tokens is None or not len(tokens):
             return no_guess(observation, "no row of the gradient stands out: all tokens were read, or noise hides them")
         lengths = lengths_of(observation)
-        counts = torch.ones_like(found) if fills_in else _counts(observation, found, lengths)
-        guess = in_rows(found.repeat_interleave(counts), observation.spec.shape[0])
+        counts = torch.ones_like(tokens) if fills_in else _counts(observation, tokens, lengths)
+        guess = in_rows(tokens.repeat_interleave(counts), observation.spec.shape[0])
         on_step(Step(0, 1, 1, 0.0, 0.0, guess))
-        facts = {"tokens found": float(len(found)), "shortest sentence": float(lengths[0]),
+        facts = {"tokens found": float(len(tokens)), "shortest sentence": float(lengths[0]),
                  "longest sentence": float(lengths[-1])}  # fmt: skip
         if words.read is not None and words.following is not None and not words.is_tied:
             facts |= _told_apart(words.read, words.following, fills_in)

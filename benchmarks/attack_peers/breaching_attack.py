@@ -37,8 +37,8 @@ def answer(task: Task) -> Run:
     with seeding.isolate_randomness(seeding.derive(1, "attack", task.victim)):
         watch = Watch(victim, None)
         attacker = breaching.attacks.prepare_attack(victim.observation.model, victim.observation.loss, settings)
-        found, _ = attacker.reconstruct([payload], [shared], server_secrets={})
-        return ended(victim, watch, found["data"])
+        answer_of_peer, _ = attacker.reconstruct([payload], [shared], server_secrets={})
+        return ended(victim, watch, answer_of_peer["data"])
 
 
 def _wire(observation: Observation) -> tuple[dict[str, Any], dict[str, Any]]:

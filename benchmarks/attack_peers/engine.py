@@ -24,10 +24,10 @@ def answer(task: Task) -> Run:
     watch = Watch(victims[0], task.goal)
     on_steps = [watch, *(lambda _step: None for _ in victims[1:])]
     try:
-        found = attack.together(observations, generators, on_steps)
+        guesses = attack.together(observations, generators, on_steps)
     except Reached:
         return ended(victims[0], watch, None)
-    return ended(victims[0], watch, found[0].inputs)
+    return ended(victims[0], watch, guesses[0].inputs)
 
 
 if __name__ == "__main__":

@@ -29,9 +29,9 @@ def _probabilities(labels: Tensor, here: HookContext, like: Tensor) -> Tensor:
     if labels.is_floating_point():
         return labels
     assert here.local is not None
-    found = output_layer(here.local.model)
-    assert found is not None
-    return F.one_hot(labels, found[1].out_features).to(like)
+    output = output_layer(here.local.model)
+    assert output is not None
+    return F.one_hot(labels, output[1].out_features).to(like)
 
 
 def refuses_to_mix(images: int, rules: Rules, model: nn.Module) -> str | None:

@@ -88,7 +88,7 @@ LIBRARY: tuple[Transform, ...] = tuple(
 
 
 @dataclass(frozen=True)
-class Policy:
+class TransformPolicy:
     """Transforms, applied in order."""
 
     steps: tuple[Transform, ...]
@@ -109,6 +109,6 @@ class Policy:
         return " then ".join(map(str, self.steps))
 
 
-def policy_of(numbers: tuple[int, ...]) -> Policy:
+def policy_of(numbers: tuple[int, ...]) -> TransformPolicy:
     """Return the policy of these library indices."""
-    return Policy(tuple(LIBRARY[number] for number in numbers))
+    return TransformPolicy(tuple(LIBRARY[number] for number in numbers))

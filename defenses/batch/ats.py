@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from defenses.batch._transforms import LIBRARY, Policy, policy_of
+from defenses.batch._transforms import LIBRARY, TransformPolicy, policy_of
 from fedsim.core import registry
 from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import Defense, HookContext, Place
@@ -36,7 +36,7 @@ _LONGEST = 3
 _STEP = 0.1
 _Number = Annotated[int, Field(ge=0, lt=len(LIBRARY))]
 _Numbers = Annotated[tuple[_Number, ...], Field(min_length=1, max_length=_LONGEST)]
-_searched: dict[tuple[str, int, str], tuple[Policy, ...]] = {}
+_searched: dict[tuple[str, int, str], tuple[TransformPolicy, ...]] = {}
 
 
 class AtsConfig(Config):
@@ -140,7 +140,7 @@ def _cosine(ours: tuple[Tensor, ...], theirs: tuple[Tensor, ...]) -> Tensor:
     return torch.stack([F.cosine_similarity(a.flatten(), b.flatten(), dim=0) for a, b in pairs]).mean()
 
 
-def _search(config: AtsConfig, model: nn.Module, generator: torch.Generator) -> tuple[Policy, ...]:
+def _search(config: AtsConfig, model: nn.Module, generator: torch.Generator) -> tuple[TransformPolicy, ...]:
     """Return the best policies for a model; the search trains that model for a few steps."""
     method = registry.get("dataset", config.public)
     public = cast("Dataset", cast("Any", method.make)(method.config())).test
@@ -157,7 +157,7 @@ def _search(config: AtsConfig, model: nn.Module, generator: torch.Generator) -> 
     return tuple(policies[index] for index in sorted(scores, key=scores.__getitem__)[: config.kept])
 
 
-def _draw(generator: torch.Generator) -> Policy:
+def _draw(generator: torch.Generator) -> TransformPolicy:
     length = 1 + int(torch.randint(_LONGEST, (1,), generator=generator))
     return policy_of(tuple(torch.randint(len(LIBRARY), (length,), generator=generator).tolist()))
 

@@ -25,7 +25,7 @@ from fedsim.core.hooks import Defense, HookContext, Place, Rules
 from fedsim.core.registry import defense
 from fedsim.core.types import Batch, Config, PublicKnowledge
 
-_OWN, _OTHER = 3.0, 1.0
+_PRIVATE, _OTHER = 3.0, 1.0
 _ROOM = 1.1
 
 
@@ -90,10 +90,10 @@ class Instahide(Defense[InstahideConfig]):
 
         if images == 1:
             return torch.ones(1, dtype=torch.float64)
-        shapes = torch.tensor([_OWN] + [_OTHER] * (images - 1), dtype=torch.float64)
+        shapes = torch.tensor([_PRIVATE] + [_OTHER] * (images - 1), dtype=torch.float64)
         bound = self.config.largest if _can_be_drawn(self.config.largest, images) else 2.0 / images
         while True:
-            drawn = torch.as_tensor(gammaincinv(shapes.numpy(), uniforms((images,), generator).numpy()))
-            coefficients = drawn / drawn.sum()
+            gammas = torch.as_tensor(gammaincinv(shapes.numpy(), uniforms((images,), generator).numpy()))
+            coefficients = gammas / gammas.sum()
             if float(coefficients.max()) < bound:
                 return coefficients

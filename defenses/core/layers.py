@@ -9,6 +9,6 @@ def with_module(model: nn.Module, name: str, module: nn.Module) -> nn.Module:
     """Return the model with `module` under that name: the same object, or `module` itself where the name is ''."""
     if not name:
         return module
-    parent, _, own = name.rpartition(".")
-    setattr(model.get_submodule(parent), own, module)
+    parent, _, last = name.rpartition(".")
+    setattr(model.get_submodule(parent), last, module)
     return model

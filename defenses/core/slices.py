@@ -27,13 +27,13 @@ def slices_of(sensitivity: dict[str, float], sizes: dict[str, int], slices: int)
     """Return each entry's slice (from 0) per flattened tensor; slices of equal size where all sensitivities are 0."""
     weights: dict[str, float] = {**(sensitivity if any(sensitivity.values()) else sizes)}
     total = sum(weights.values())
-    found: dict[str, Tensor] = {}
+    numbers: dict[str, Tensor] = {}
     before = 0.0
     for name, size in sizes.items():
         middles = (torch.arange(size, dtype=torch.float64) + 0.5) / size
-        found[name] = ((before + weights[name] / total * middles) * slices).long().clamp_max(slices - 1)
+        numbers[name] = ((before + weights[name] / total * middles) * slices).long().clamp_max(slices - 1)
         before += weights[name] / total
-    return found
+    return numbers
 
 
 def _slope(figure: Tensor, inputs: Tensor) -> float:

@@ -56,8 +56,8 @@ class TensorDefense(Defense[ConfigT]):
 def stochastically_rounded(values: Tensor, generator: torch.Generator) -> Tensor:
     """Round each value at random to one of its two neighbouring integers, so that the expectation is the value."""
     below = values.floor()
-    drawn = torch.rand(values.shape, generator=generator, dtype=values.dtype)
-    return below + (drawn < values - below)
+    uniforms = torch.rand(values.shape, generator=generator, dtype=values.dtype)
+    return below + (uniforms < values - below)
 
 
 def rounding_as_noise(tensors: Tensors, step: Callable[[Tensor], Tensor]) -> dict[str, Tensor] | None:
@@ -66,10 +66,10 @@ def rounding_as_noise(tensors: Tensors, step: Callable[[Tensor], Tensor]) -> dic
     None where a step is wider than the spread of a tensor's entries: rounding is no noise then. Tensors of one value
     are sent as they are.
     """
-    found: dict[str, Tensor] = {}
+    noise: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         width, spread = step(tensor), tensor.std(correction=0)
         if width > spread > 0:
             return None
-        found[name] = tensor.new_ones(tensor.shape) * width / 6**0.5
-    return found
+        noise[name] = tensor.new_ones(tensor.shape) * width / 6**0.5
+    return noise

@@ -16,7 +16,7 @@ import torch
 
 from defenses.core.support import SupportConfig, largest, zero_outside
 from defenses.core.tensors import TensorDefense
-from fedsim.core.hooks import Blur, HookContext, Place, Rules
+from fedsim.core.hooks import Distortion, HookContext, Place, Rules
 from fedsim.core.registry import defense
 from fedsim.core.types import PublicKnowledge, Tensors
 
@@ -36,13 +36,13 @@ class RandomPruning(TensorDefense[RandomPruningConfig]):
 
     def change(self, tensors: Tensors, here: HookContext) -> Tensors:
         """Return the tensors, with zeros for entries that are not sent."""
-        drawn = {name: torch.rand(t.shape, generator=here.generator) for name, t in tensors.items()}
-        return zero_outside(tensors, largest(drawn, self.config.rate, self.config.per))
+        uniforms = {name: torch.rand(t.shape, generator=here.generator) for name, t in tensors.items()}
+        return zero_outside(tensors, largest(uniforms, self.config.rate, self.config.per))
 
-    def blur(self, rules: Rules, sent: Tensors) -> Blur:
+    def describe_distortion(self, rules: Rules, sent: Tensors) -> Distortion:
         """Return the entries that are left."""
         support = {name: tensor != 0 for name, tensor in sent.items()}
-        return Blur(change=lambda tensors: zero_outside(tensors, support), reads_sent=True)
+        return Distortion(change=lambda tensors: zero_outside(tensors, support), reads_sent=True)
 
     def adaptive_view(self) -> PublicKnowledge:
         """Return the share that is sent."""

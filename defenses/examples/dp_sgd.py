@@ -20,7 +20,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from fedsim.core.hooks import IMAGES_AND_TEXT, Blur, Defense, HookContext, Place, Rules
+from fedsim.core.hooks import IMAGES_AND_TEXT, Defense, Distortion, HookContext, Place, Rules
 from fedsim.core.registry import defense
 from fedsim.core.types import Mechanism, Modality, PublicKnowledge, Tensors, Update
 from fedsim.privacy.budget import Budget
@@ -92,18 +92,18 @@ class DpSgd(Defense[DpSgdConfig]):
         buffers = {name: torch.zeros_like(b) for name, b in update.buffers.items()}
         return replace(update, buffers=buffers, examples=expected, loss=0.0)
 
-    def blur(self, rules: Rules, sent: Tensors) -> Blur:
+    def describe_distortion(self, rules: Rules, sent: Tensors) -> Distortion:
         """Return the clipping of every example, and the noise on the mean."""
         deviation = self._multiplier(rules) * self.config.clip / rules.batch_size
-        return Blur(
+        return Distortion(
             of_examples=lambda gradients: self._mean(gradients, rules.batch_size),
             noise=lambda tensors: {name: t.new_ones(t.shape) * deviation for name, t in tensors.items()},
         )
 
     def _mean(self, gradients: Tensors, expected: int) -> Tensors:
         each = [{n: g[i] for n, g in gradients.items()} for i in range(len(next(iter(gradients.values()))))]
-        clipped = [clip_with_derivative(own, self.config.clip) for own in each]
-        return {name: torch.stack([own[name] for own in clipped]).sum(0) / expected for name in gradients}
+        clipped = [clip_with_derivative(gradient, self.config.clip) for gradient in each]
+        return {name: torch.stack([gradient[name] for gradient in clipped]).sum(0) / expected for name in gradients}
 
     def mechanism(self, rules: Rules) -> Mechanism | None:
         """Return a round's subsampled Gaussian mechanism, at the rate of the client with the fewest examples."""

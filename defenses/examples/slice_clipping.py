@@ -67,8 +67,8 @@ class SliceClipping(Defense[SliceClippingConfig]):
         each, gradients = example_gradients(local.model, local.parameters, losses)
         factors = self._factors(gradients, slices)
         return float(each.mean()), {
-            name: (own.reshape(len(own), -1) * factors[:, slices[name]]).mean(0).view(own.shape[1:])
-            for name, own in gradients.items()
+            name: (gradient.reshape(len(gradient), -1) * factors[:, slices[name]]).mean(0).view(gradient.shape[1:])
+            for name, gradient in gradients.items()
         }
 
     def adaptive_view(self) -> PublicKnowledge:
@@ -78,8 +78,10 @@ class SliceClipping(Defense[SliceClippingConfig]):
     def _factors(self, gradients: Tensors, slices: Tensors) -> Tensor:
         """Return the factor of each example's slices, shape (B, slices)."""
         squares = sum(
-            torch.zeros(len(own), self.config.slices).index_add_(1, slices[name], own.reshape(len(own), -1).square())
-            for name, own in gradients.items()
+            torch.zeros(len(gradient), self.config.slices).index_add_(
+                1, slices[name], gradient.reshape(len(gradient), -1).square()
+            )
+            for name, gradient in gradients.items()
         )
         assert isinstance(squares, Tensor), "a model has parameters"
         return (self.config.norm / squares.sqrt().clamp_min(_SMALLEST_NORM)).clamp_max(1.0)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from defenses.core.inside import outputs_of, weight_of
 from defenses.core.support import dropped
 from fedsim.core.errors import FedsimError
-from fedsim.core.hooks import Blur, Defense, HookContext, LocalStep, Place, Rules
+from fedsim.core.hooks import Defense, Distortion, HookContext, LocalStep, Place, Rules
 from fedsim.core.layer_calls import layer_inputs
 from fedsim.core.output_layer import output_layer
 from fedsim.core.registry import defense
@@ -73,10 +73,12 @@ class Soteria(Defense[SoteriaConfig]):
         weight[:, telling] = 0.0
         return {**gradient, weight_of(layer): weight}
 
-    def blur(self, rules: Rules, sent: Tensors) -> Blur:
+    def describe_distortion(self, rules: Rules, sent: Tensors) -> Distortion:
         """Return the entries that are left."""
         support = {name: tensor != 0 for name, tensor in sent.items()}
-        return Blur(change=lambda tensors: {n: t * support[n].to(t.dtype) for n, t in tensors.items()}, reads_sent=True)
+        return Distortion(
+            change=lambda tensors: {n: t * support[n].to(t.dtype) for n, t in tensors.items()}, reads_sent=True
+        )
 
     def adaptive_view(self) -> PublicKnowledge:
         """Return the rate, and the name of the changed tensor."""
@@ -85,8 +87,8 @@ class Soteria(Defense[SoteriaConfig]):
 
 
 def _trained_output_layer(model: nn.Module) -> str | None:
-    found = output_layer(model)
-    return found[0] if found is not None and found[1].weight.requires_grad else None
+    output = output_layer(model)
+    return output[0] if output is not None and output[1].weight.requires_grad else None
 
 
 def telling_scores(local: LocalStep, layer: str) -> Tensor:

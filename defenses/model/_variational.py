@@ -37,7 +37,7 @@ class StandardNormal(nn.Module):
         return torch.randn(like.shape, generator=self.generator, dtype=like.dtype).to(like.device)
 
 
-class Bottleneck(nn.Module):
+class VariationalBottleneck(nn.Module):
     """A bottleneck whose latent features are random.
 
     Attributes:
@@ -112,7 +112,7 @@ class VariationalDefense(Defense[ConfigT]):
 
     place: ClassVar[Place] = "model"
     needs_step: ClassVar[bool] = True
-    kind: ClassVar[type[Bottleneck]]
+    kind: ClassVar[type[VariationalBottleneck]]
 
     def __init__(self, config: ConfigT) -> None:
         """Start without a model; `prepare` inserts the bottleneck."""
@@ -133,7 +133,7 @@ class VariationalDefense(Defense[ConfigT]):
         with seeding.isolate_randomness(generator.initial_seed()):
             model = self.insert(model)
         place = next(name for name, module in model.named_modules() if isinstance(module, self.kind))
-        bottleneck = cast("Bottleneck", model.get_submodule(place))
+        bottleneck = cast("VariationalBottleneck", model.get_submodule(place))
         names = [name for name, _ in model.named_parameters()]
         first = next(index for index, name in enumerate(names) if name.startswith(f"{place}."))
         penalty = Penalty(bottleneck.axis, bottleneck.limit, self.config.beta)
@@ -173,6 +173,6 @@ class VariationalDefense(Defense[ConfigT]):
         """Return where noise is drawn, the loss term, and the parameters whose gradients are random."""
         return PublicKnowledge(type(self).__name__.lower(), self._facts, {"beta": self.config.beta})
 
-    def _of(self, here: HookContext) -> list[Bottleneck]:
+    def _of(self, here: HookContext) -> list[VariationalBottleneck]:
         model = nn.Module() if here.local is None else here.local.model
-        return [cast("Bottleneck", module) for module in model.modules() if isinstance(module, self.kind)]
+        return [cast("VariationalBottleneck", module) for module in model.modules() if isinstance(module, self.kind)]

@@ -18,7 +18,7 @@ from pydantic import Field
 from torch import nn
 
 from defenses.core.layers import with_module
-from defenses.model._variational import Bottleneck, VariationalConfig, VariationalDefense
+from defenses.model._variational import VariationalBottleneck, VariationalConfig, VariationalDefense
 from fedsim.core.errors import NotApplicable
 from fedsim.core.registry import defense
 
@@ -37,7 +37,7 @@ class CvbConfig(VariationalConfig):
 
 
 @final
-class ConvolutionalBottleneck(Bottleneck):
+class ConvolutionalBottleneck(VariationalBottleneck):
     """Maps features (B, c, H, W) through K latent maps of the same size."""
 
     def __init__(self, channels: int, latent: int, kernel: int) -> None:
@@ -52,7 +52,7 @@ class ConvolutionalBottleneck(Bottleneck):
 class Cvb(VariationalDefense[CvbConfig]):
     """Wraps the activation after the first convolution, or the convolution itself where none follows."""
 
-    kind: ClassVar[type[Bottleneck]] = ConvolutionalBottleneck
+    kind: ClassVar[type[VariationalBottleneck]] = ConvolutionalBottleneck
 
     def insert(self, model: nn.Module) -> nn.Module:
         """Return the model with the bottleneck after its first block.

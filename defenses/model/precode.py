@@ -18,7 +18,7 @@ from pydantic import Field
 from torch import nn
 
 from defenses.core.layers import with_module
-from defenses.model._variational import Bottleneck, VariationalConfig, VariationalDefense
+from defenses.model._variational import VariationalBottleneck, VariationalConfig, VariationalDefense
 from fedsim.core.errors import NotApplicable
 from fedsim.core.output_layer import output_layer
 from fedsim.core.registry import defense
@@ -31,7 +31,7 @@ class PrecodeConfig(VariationalConfig):
 
 
 @final
-class LinearBottleneck(Bottleneck):
+class LinearBottleneck(VariationalBottleneck):
     """Maps d features (..., d) through K latent features."""
 
     def __init__(self, features: int, latent: int) -> None:
@@ -44,7 +44,7 @@ class LinearBottleneck(Bottleneck):
 class Precode(VariationalDefense[PrecodeConfig]):
     """Replaces the last linear layer NAME by a sequence: NAME.0 is the bottleneck, NAME.1 the layer."""
 
-    kind: ClassVar[type[Bottleneck]] = LinearBottleneck
+    kind: ClassVar[type[VariationalBottleneck]] = LinearBottleneck
 
     def insert(self, model: nn.Module) -> nn.Module:
         """Return the model with the bottleneck in front of its last linear layer.
@@ -52,9 +52,9 @@ class Precode(VariationalDefense[PrecodeConfig]):
         Raises:
             NotApplicable: the model does not end in a linear layer.
         """
-        found = output_layer(model)
-        if found is None:
+        output = output_layer(model)
+        if output is None:
             raise NotApplicable("the model does not end in a linear layer")
-        name, layer = found
+        name, layer = output
         bottleneck = LinearBottleneck(layer.in_features, self.config.latent).to(layer.weight)
         return with_module(model, name, nn.Sequential(bottleneck, layer))

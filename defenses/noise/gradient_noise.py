@@ -17,7 +17,7 @@ from pydantic import Field
 from torch import Tensor
 
 from defenses.core.tensors import TensorConfig, TensorDefense
-from fedsim.core.hooks import Blur, HookContext, Place, Rules
+from fedsim.core.hooks import Distortion, HookContext, Place, Rules
 from fedsim.core.registry import defense
 from fedsim.core.types import PublicKnowledge, Tensors
 
@@ -41,9 +41,11 @@ class GradientNoise(TensorDefense[GradientNoiseConfig]):
         """Return the tensors plus noise."""
         return {name: t + self._noise(t, here.generator) for name, t in tensors.items()}
 
-    def blur(self, rules: Rules, sent: Tensors) -> Blur:
+    def describe_distortion(self, rules: Rules, sent: Tensors) -> Distortion:
         """Return the noise, whose law counts by its variance alone."""
-        return Blur(noise=lambda tensors: {name: t.new_ones(t.shape) * self._scale(t) for name, t in tensors.items()})
+        return Distortion(
+            noise=lambda tensors: {name: t.new_ones(t.shape) * self._scale(t) for name, t in tensors.items()}
+        )
 
     def adaptive_view(self) -> PublicKnowledge:
         """Return the noise law, its scale, and whether the scale is relative."""

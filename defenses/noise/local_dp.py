@@ -16,7 +16,7 @@ from typing import final
 from torch import nn
 
 from defenses.noise._client_level import PROBE, ClientBudget, ClientLevelDefense
-from fedsim.core.hooks import Blur, HookContext, Rules
+from fedsim.core.hooks import Distortion, HookContext, Rules
 from fedsim.core.registry import defense
 from fedsim.core.types import PublicKnowledge, Tensors, Update
 from fedsim.privacy.upload import clip_with_derivative, disturb, why_buffers_move
@@ -44,10 +44,10 @@ class LocalDp(ClientLevelDefense[LocalDpConfig]):
         """Return the private update, with one example and a loss of 0: the true figures depend on the data."""
         return disturb(update, self.config.clip, self.multiplier(here.rules) * self.config.clip, here.generator)
 
-    def blur(self, rules: Rules, sent: Tensors) -> Blur:
+    def describe_distortion(self, rules: Rules, sent: Tensors) -> Distortion:
         """Return clipping and noise."""
         clip = self.config.clip
-        return Blur(
+        return Distortion(
             change=lambda tensors: clip_with_derivative(tensors, clip),
             noise=lambda tensors: {n: t.new_ones(t.shape) * self.multiplier(rules) * clip for n, t in tensors.items()},
         )

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from defenses.core.inside import outputs_of
 from fedsim.core.gradients import gradient_of
-from fedsim.core.hooks import Blur, Defense, HookContext, LocalStep, Place, Rules
+from fedsim.core.hooks import Defense, Distortion, HookContext, LocalStep, Place, Rules
 from fedsim.core.losses import cross_entropy
 from fedsim.core.registry import defense
 from fedsim.core.types import Config, PublicKnowledge, Tensors
@@ -52,16 +52,16 @@ class ShapedNoise(Defense[ShapedNoiseConfig]):
         factor = self.config.scale * _norm(gradient) / length
         return {name: tensor + factor * noise[name] for name, tensor in gradient.items()}
 
-    def blur(self, rules: Rules, sent: Tensors) -> Blur:
+    def describe_distortion(self, rules: Rules, sent: Tensors) -> Distortion:
         """Return noise of covariance J J', of the mean size that its norm fixes."""
-        return Blur(spread=self._columns if self.config.scale else None)
+        return Distortion(spread=self._columns if self.config.scale else None)
 
     def _columns(self, gradient: Tensors, inputs: Tensor) -> Tensors:
         """Return r ||g|| J / ||J||, column by column: ||J w|| is ||J|| on average."""
-        own = derivative(gradient, inputs)
-        size = _norm(own)
+        slopes = derivative(gradient, inputs)
+        size = _norm(slopes)
         factor = self.config.scale * _norm(gradient).detach() / size if float(size) else 0.0
-        return {name: factor * columns for name, columns in own.items()}
+        return {name: factor * columns for name, columns in slopes.items()}
 
     def adaptive_view(self) -> PublicKnowledge:
         """Return the law of the noise; its scale is not one number."""
@@ -72,9 +72,9 @@ def push_forward(local: LocalStep, generator: torch.Generator) -> Tensors:
     """Return how the gradient of a step changes along a random change of its inputs, to first order: J w."""
     inputs = local.batch.inputs.detach().clone().requires_grad_()
     loss = cross_entropy(outputs_of(local, inputs), local.batch.labels)
-    own = gradient_of(loss, local.parameters, create_graph=True)
-    duals = {name: torch.zeros_like(tensor).requires_grad_() for name, tensor in own.items()}
-    paired = torch.stack([(own[name] * duals[name]).sum() for name in own]).sum()
+    gradient = gradient_of(loss, local.parameters, create_graph=True)
+    duals = {name: torch.zeros_like(tensor).requires_grad_() for name, tensor in gradient.items()}
+    paired = torch.stack([(gradient[name] * duals[name]).sum() for name in gradient]).sum()
     slope = torch.autograd.grad(paired, inputs, create_graph=True, materialize_grads=True)[0]
     change = torch.randn(inputs.shape, generator=generator, dtype=inputs.dtype)
     pushed = torch.autograd.grad(
@@ -89,10 +89,10 @@ def derivative(gradient: Tensors, inputs: Tensor) -> Tensors:
     paired = torch.stack([(gradient[name] * duals[name]).sum() for name in gradient]).sum()
     slope = torch.autograd.grad(paired, inputs, create_graph=True, materialize_grads=True)[0].flatten()
     columns = [
-        torch.autograd.grad(own, list(duals.values()), retain_graph=True, allow_unused=True, materialize_grads=True)
-        for own in slope
+        torch.autograd.grad(entry, list(duals.values()), retain_graph=True, allow_unused=True, materialize_grads=True)
+        for entry in slope
     ]
-    return {name: torch.stack(own) for name, own in zip(duals, zip(*columns, strict=True), strict=True)}
+    return {name: torch.stack(rows) for name, rows in zip(duals, zip(*columns, strict=True), strict=True)}
 
 
 def _norm(tensors: Tensors) -> Tensor:

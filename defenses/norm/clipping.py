@@ -16,7 +16,7 @@ import torch
 from pydantic import Field
 
 from defenses.core.tensors import TensorConfig, TensorDefense
-from fedsim.core.hooks import Blur, HookContext, Place, Rules
+from fedsim.core.hooks import Distortion, HookContext, Place, Rules
 from fedsim.core.registry import defense
 from fedsim.core.types import PublicKnowledge, Tensors
 
@@ -40,9 +40,9 @@ class Clipping(TensorDefense[ClippingConfig]):
         """Return the tensors with norm at most `norm`."""
         return self._clipped(tensors)
 
-    def blur(self, rules: Rules, sent: Tensors) -> Blur:
+    def describe_distortion(self, rules: Rules, sent: Tensors) -> Distortion:
         """Return the factor, which hides one direction: that of the gradient's length."""
-        return Blur(change=self._clipped)
+        return Distortion(change=self._clipped)
 
     def _clipped(self, tensors: Tensors) -> Tensors:
         norm = torch.stack([t.norm() for t in tensors.values()]).norm()

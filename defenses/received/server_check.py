@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from defenses.core.inside import outputs_of
 from fedsim.core.errors import Refused
-from fedsim.core.hooks import ANYTHING, Blur, Defense, HookContext, LocalStep, Place, Rules
+from fedsim.core.hooks import ANYTHING, Defense, Distortion, HookContext, LocalStep, Place, Rules
 from fedsim.core.layer_calls import layer_outputs
 from fedsim.core.registry import defense
 from fedsim.core.types import Config, Modality, PublicKnowledge, Tensors
@@ -31,7 +31,7 @@ _FEWEST_FOR_SPREAD = 32  # rows: the standard deviation of a spread is then an e
 _MOST_ROWS = 1024  # of a layer, drawn at random: the time grows with their square
 _ALIVE = 3  # entries: rows of fewer are parallel by chance once a model is pruned
 _FEWEST_EXAMPLES = 8  # in smaller batches most units of honest models fire for one example
-_TOLD = 3  # findings in a refusal
+_MOST_SHOWN = 3  # findings in a refusal
 
 
 class ServerCheckConfig(Config):
@@ -57,7 +57,7 @@ class ServerCheckConfig(Config):
     )
 
 
-class Finding(NamedTuple):
+class BoundedFigure(NamedTuple):
     """A figure of a layer, and the bound that it should keep.
 
     Attributes:
@@ -81,25 +81,26 @@ class ServerCheck(Defense[ServerCheckConfig]):
 
     def on_received(self, received: Tensors, here: HookContext) -> None:
         """Refuse where a signal leaves its bound; of a mod, which has no batch, the weights alone are looked at."""
-        beyond = [found for found in self.findings(received, here) if found.is_beyond]
+        beyond = [finding for finding in self.findings(received, here) if finding.is_beyond]
         if beyond:
-            told = "; ".join(
-                f"'{own.layer}': {own.signal} {own.value:.3g}, bound {own.bound:g}" for own in beyond[:_TOLD]
+            reasons = "; ".join(
+                f"'{finding.layer}': {finding.signal} {finding.value:.3g}, bound {finding.bound:g}"
+                for finding in beyond[:_MOST_SHOWN]
             )
-            raise Refused(f"the weights look crafted: {told}")
+            raise Refused(f"the weights look crafted: {reasons}")
 
-    def findings(self, received: Tensors, here: HookContext) -> Iterator[Finding]:
+    def findings(self, received: Tensors, here: HookContext) -> Iterator[BoundedFigure]:
         """Yield every signal of every layer that is large enough to have one."""
         for name, weights in received.items():
             if not torch.isfinite(weights).all():
-                yield Finding(name, "entries that are not finite", 1.0, 0.0, is_beyond=True)
+                yield BoundedFigure(name, "entries that are not finite", 1.0, 0.0, is_beyond=True)
             elif _is_layer(weights):
                 bias = received.get(f"{name.removesuffix('weight')}bias") if name.endswith("weight") else None
-                yield from self._of_layer(name, *_drawn(weights, bias, here.generator))
+                yield from self._of_layer(name, *_sampled(weights, bias, here.generator))
         if here.local is not None:
             yield from self._of_batch(here.local)
 
-    def _of_layer(self, name: str, rows: Tensor, bias: Tensor | None) -> Iterator[Finding]:
+    def _of_layer(self, name: str, rows: Tensor, bias: Tensor | None) -> Iterator[BoundedFigure]:
         most, least = _most(name), _least(name)
         entries = (rows != 0).sum(1)
         is_alive = entries >= _ALIVE
@@ -123,35 +124,35 @@ class ServerCheck(Defense[ServerCheckConfig]):
         if bias is not None:
             yield from self._of_bias(name, bias[is_alive], norms)
 
-    def _of_bias(self, name: str, bias: Tensor, norms: Tensor) -> Iterator[Finding]:
+    def _of_bias(self, name: str, bias: Tensor, norms: Tensor) -> Iterator[BoundedFigure]:
         most = _most(name)
         yield most("median bias over the row norm", float((bias.abs() / norms).median()), self.config.bias)
         if len(bias) >= _FEWEST_FOR_SPREAD and len(bias.unique()) == len(bias):
             ranks = torch.stack([bias.argsort().argsort(), torch.arange(len(bias))]).double()
             yield most("order of biases", float(torch.corrcoef(ranks)[0, 1].abs()), self.config.order)
 
-    def _of_batch(self, local: LocalStep) -> Iterator[Finding]:
+    def _of_batch(self, local: LocalStep) -> Iterator[BoundedFigure]:
         """Yield how many units of each linear layer only one example of the batch activates."""
         inputs = local.batch.inputs
         if len(inputs) < _FEWEST_EXAMPLES or not inputs.is_floating_point() or local.batch.given:
             return
         modules = local.model.named_modules()
-        names = [name for name, own in modules if isinstance(own, nn.Linear) and _is_layer(own.weight)]
+        names = [name for name, module in modules if isinstance(module, nn.Linear) and _is_layer(module.weight)]
         with torch.enable_grad(), layer_outputs(local.model, names) as seen:
             outputs = outputs_of(local, inputs)
-        read = [(name, own) for name, own in seen if own.dim() == 2 and own.requires_grad]  # noqa: PLR2004 - (B, units)
+        read = [(name, output) for name, output in seen if output.dim() == 2 and output.requires_grad]  # noqa: PLR2004 - (B, units)
         if not read:
             return
         # Any function of the outputs has a slope at a unit where, and only where, the unit is active.
-        slopes = torch.autograd.grad(outputs.double().sin().sum(), [own for _, own in read], allow_unused=True)
+        slopes = torch.autograd.grad(outputs.double().sin().sum(), [output for _, output in read], allow_unused=True)
         for (name, _), slope in zip(read, slopes, strict=True):
             if slope is not None:
                 alone = ((slope != 0).sum(0) == 1).double().mean()
                 yield _most(name)("share of units that one example activates", float(alone), self.config.isolation)
 
-    def blur(self, rules: Rules, sent: Tensors) -> Blur:
+    def describe_distortion(self, rules: Rules, sent: Tensors) -> Distortion:
         """Return that what is sent is not changed."""
-        return Blur()
+        return Distortion()
 
     def adaptive_view(self) -> PublicKnowledge:
         """Return the bounds."""
@@ -172,8 +173,8 @@ class _Judge(NamedTuple):
     layer: str
     sign: int
 
-    def __call__(self, signal: str, value: float, bound: float) -> Finding:
-        return Finding(self.layer, signal, value, bound, self.sign * value > self.sign * bound)
+    def __call__(self, signal: str, value: float, bound: float) -> BoundedFigure:
+        return BoundedFigure(self.layer, signal, value, bound, self.sign * value > self.sign * bound)
 
 
 def _is_layer(weights: Tensor) -> bool:
@@ -181,7 +182,7 @@ def _is_layer(weights: Tensor) -> bool:
     return is_matrix and weights.shape[0] >= _FEWEST_ROWS and weights[0].numel() >= _FEWEST_COLUMNS
 
 
-def _drawn(weights: Tensor, bias: Tensor | None, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
+def _sampled(weights: Tensor, bias: Tensor | None, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
     """Return rows of a layer and their biases in float64: all, or a part that the server cannot foresee."""
     rows = weights.detach().flatten(1).double()
     chosen = torch.randperm(len(rows), generator=generator)[:_MOST_ROWS].sort().values

@@ -17,7 +17,7 @@ from pydantic import Field
 from torch import Tensor
 
 from defenses.core.tensors import TensorConfig, TensorDefense, rounding_as_noise, stochastically_rounded
-from fedsim.core.hooks import Blur, HookContext, Place, Rules
+from fedsim.core.hooks import Distortion, HookContext, Place, Rules
 from fedsim.core.registry import defense
 from fedsim.core.types import PublicKnowledge, Tensors
 
@@ -39,14 +39,14 @@ class Quantisation(TensorDefense[QuantisationConfig]):
         """Return the rounded tensors."""
         return {name: self._round(t, here.generator) for name, t in tensors.items()}
 
-    def blur(self, rules: Rules, sent: Tensors) -> Blur:
+    def describe_distortion(self, rules: Rules, sent: Tensors) -> Distortion:
         """Return the rounding, where steps are small beside the spread of a tensor's entries."""
 
         def step(tensor: Tensor) -> Tensor:
             low, high = tensor.aminmax()
             return (high - low) / (2**self.config.bits - 1)
 
-        return Blur(noise=lambda tensors: rounding_as_noise(tensors, step))
+        return Distortion(noise=lambda tensors: rounding_as_noise(tensors, step))
 
     def adaptive_view(self) -> PublicKnowledge:
         """Return the number of bits."""

@@ -72,13 +72,13 @@ def _mean_product(
 ) -> tuple[Tensor, Tensor]:
     """Return new A (r, in) and B (out, r) of one layer; B A is the product nearest to the clients' mean."""
     first_a, first_b = received[name + _A], received[name + _B]
-    rows = [(first_a - own[name + _A]).double() for own in updates]
-    columns = [(first_b - own[name + _B]).double() * share for own, share in zip(updates, shares, strict=True)]
+    rows = [(first_a - update[name + _A]).double() for update in updates]
+    columns = [(first_b - update[name + _B]).double() * share for update, share in zip(updates, shares, strict=True)]
     left, left_rest = torch.linalg.qr(torch.cat(columns, dim=1))
     right, right_rest = torch.linalg.qr(torch.cat(rows).T)
     u, values, v = torch.linalg.svd(left_rest @ right_rest.T, full_matrices=False)
     rank = len(first_a)
-    mean = torch.stack([own * share for own, share in zip(rows, shares, strict=True)]).sum(0)
+    mean = torch.stack([row * share for row, share in zip(rows, shares, strict=True)]).sum(0)
     length = float(mean.norm()) / rank**0.5 or 1.0
     a = length * v[:rank] @ right.T
     b = left @ u[:, :rank] * values[:rank] / length

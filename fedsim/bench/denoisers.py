@@ -30,7 +30,7 @@ _KEPT = 0.999  # share of the average that a step leaves, as the paper of EDM ha
 
 
 @dataclass(frozen=True)
-class Recipe:
+class DenoiserRecipe:
     """How one of the denoisers is trained.
 
     Attributes:
@@ -58,19 +58,19 @@ class Recipe:
     task: str = "denoising"
 
 
-def _patches(holds: str, own: Mapping[str, Any]) -> Recipe:
+def _patches(holds: str, overrides: Mapping[str, Any]) -> DenoiserRecipe:
     """Return the recipe of a model that draws patch by patch."""
-    settings = {"model": {}, "steps": 1500, "family": "patch-diffusion", "task": "next-patch", **own}
-    return Recipe(holds, **settings)
+    settings = {"model": {}, "steps": 1500, "family": "patch-diffusion", "task": "next-patch", **overrides}
+    return DenoiserRecipe(holds, **settings)
 
 
 _DIGITS: Mapping[str, Any] = {"data": "mnist5k", "settings": {"size": 16}}
 _TILES: Mapping[str, Any] = {"data": "cifar10", "settings": {}, "classes": False, "tile": 16}
 _DRAFT: Mapping[str, Any] = {"width": 64, "blocks": 1, "hidden": 128, "head_width": 64, "head_layers": 2}
 
-RECIPES: Mapping[str, Recipe] = {
-    "digits-unet": Recipe("MNIST digits of 16 x 16 pixels", "mnist5k", {"size": 16}, steps=2000),
-    "photographs-unet": Recipe(
+RECIPES: Mapping[str, DenoiserRecipe] = {
+    "digits-unet": DenoiserRecipe("MNIST digits of 16 x 16 pixels", "mnist5k", {"size": 16}, steps=2000),
+    "photographs-unet": DenoiserRecipe(
         f"tiles of 16 x 16 pixels of CIFAR-10 photographs, from the copy that {CIFAR_VARIABLE} names",
         "cifar10",
         {},
@@ -94,7 +94,7 @@ class Denoiser:
     folder: Path
 
 
-def data_of(recipe: Recipe) -> Dataset:
+def data_of(recipe: DenoiserRecipe) -> Dataset:
     """Return the data set of a recipe.
 
     Raises:
@@ -140,20 +140,20 @@ def trained(name: str, on_step: Callable[[int, float], None] = lambda _step, _lo
     return Denoiser(load_denoiser(folder).model, data, folder)
 
 
-def task_of(recipe: Recipe) -> Task[Any]:
+def task_of(recipe: DenoiserRecipe) -> Task[Any]:
     """Return what the model of a recipe is trained to do."""
     method = registry.get("task", recipe.task)
     return method.make(method.config.model_validate({"classes": recipe.classes}))
 
 
-def build(recipe: Recipe, data: Dataset) -> nn.Module:
+def build(recipe: DenoiserRecipe, data: Dataset) -> nn.Module:
     """Return the untrained model of a recipe."""
     family = registry.get("model", recipe.family)
     with seeding.isolate_randomness(0):
         return family.make(family.config.model_validate(_settings(recipe)), data.spec)
 
 
-def _settings(recipe: Recipe) -> dict[str, Any]:
+def _settings(recipe: DenoiserRecipe) -> dict[str, Any]:
     return {"classes": recipe.classes, **recipe.model}
 
 
@@ -170,7 +170,7 @@ def _cut(data: Dataset, side: int) -> Dataset:
     return replace(data, train=cut(data.train), test=cut(data.test), spec=spec, users=None)
 
 
-def train(model: nn.Module, data: Dataset, recipe: Recipe, on_step: Callable[[int, float], None]) -> nn.Module:
+def train(model: nn.Module, data: Dataset, recipe: DenoiserRecipe, on_step: Callable[[int, float], None]) -> nn.Module:
     """Train a model by a recipe, in place, and return the average that is kept."""
     task = task_of(recipe)
     generator = seeding.generator(0, f"training {recipe.data}")
@@ -180,7 +180,7 @@ def train(model: nn.Module, data: Dataset, recipe: Recipe, on_step: Callable[[in
     model.train()
     for step in range(recipe.steps):
         batch = data.train.taken(torch.randint(len(data.train), (recipe.batch,), generator=generator))
-        loss = task.loss(*task.answer(model, batch, task.drawn(batch, generator)))
+        loss = task.loss(*task.answer(model, batch, task.named_draws(batch, generator)))
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -195,5 +195,5 @@ def train(model: nn.Module, data: Dataset, recipe: Recipe, on_step: Callable[[in
 @torch.no_grad()
 def _follow(average: nn.Module, model: nn.Module, kept: float) -> None:
     """Move an average towards a model."""
-    for own, new in zip(average.parameters(), model.parameters(), strict=True):
-        own.lerp_(new, 1 - kept)
+    for averaged, new in zip(average.parameters(), model.parameters(), strict=True):
+        averaged.lerp_(new, 1 - kept)

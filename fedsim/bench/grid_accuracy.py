@@ -44,7 +44,7 @@ def questions(kind: Kind, count: int, seed: int) -> Batch:
 
     Digits of an image are drawn from all ten, but from a palette of 1 to 6 where it is asked how often one occurs.
     """
-    weights = {own: float(own == kind) for own in KINDS}
+    weights = {name: float(name == kind) for name in KINDS}
     config = DigitGridsConfig.model_validate({"palette": float(kind == "counting"), **weights})
     return draw_grids(config, count, stocks(config.source)[1], seeding.generator(seed, f"testing {kind}"))[0]
 
@@ -61,16 +61,16 @@ def right_answers(model: nn.Module, batch: Batch) -> Tensor:
 def accuracy(model: nn.Module, kind: Kind, count: int, seed: int) -> Accuracy:
     """Test a model on one kind of question."""
     batch = questions(kind, count, seed)
-    found = right_answers(model, batch)
+    is_right = right_answers(model, batch)
     blind = right_answers(model, Batch(torch.zeros_like(batch.inputs), batch.labels, batch.given))
     first = batch.labels[:, 0]
     repeated = first > GridWords(CELLS).of("n1")
     return Accuracy(
         kind,
-        share(found.tolist()),
+        share(is_right.tolist()),
         share(blind.tolist()),
         float(first.bincount().max()) / len(first),
-        share(found[repeated].tolist()) if kind == "counting" else None,
+        share(is_right[repeated].tolist()) if kind == "counting" else None,
     )
 
 

@@ -38,7 +38,7 @@ _ALIGNED = 0.3
 
 
 @dataclass(frozen=True)
-class Plan:
+class StagePlan:
     """How long and how fast a stage is trained."""
 
     name: str
@@ -48,8 +48,8 @@ class Plan:
     clip: float
 
 
-ENCODING = Plan("encoder", steps=1000, rate=2e-3, decay=0.05, clip=5.0)
-ANSWERING = Plan("language model", steps=1000, rate=1.5e-3, decay=0.01, clip=1.0)
+ENCODING = StagePlan("encoder", steps=1000, rate=2e-3, decay=0.05, clip=5.0)
+ANSWERING = StagePlan("language model", steps=1000, rate=1.5e-3, decay=0.01, clip=1.0)
 _IMAGES = 10_000
 _IMAGES_A_STEP, _TURNS = 16, 16
 
@@ -67,7 +67,7 @@ def trained(on_step: OnStep = lambda _stage, _step, _of, _loss: None) -> Model:
         states = checkpoints.cache() / f"{checkpoints.TINY_VLM}.states"
         states.mkdir(exist_ok=True)
         train(model, states, ENCODING, ANSWERING, on_step)
-        torch.save({name: own.half() for name, own in model.state_dict().items()}, folder / checkpoints.WEIGHTS)
+        torch.save({name: weight.half() for name, weight in model.state_dict().items()}, folder / checkpoints.WEIGHTS)
         shutil.rmtree(states)
 
     checkpoints.make_once(checkpoints.TINY_VLM, make, takes="half an hour")
@@ -83,33 +83,33 @@ def fresh(**settings: object) -> Model:
         return method.make(method.config.model_validate(settings), spec).eval()
 
 
-def train(model: Model, states: Path, encoding: Plan, answering: Plan, on_step: OnStep) -> None:
+def train(model: Model, states: Path, encoding: StagePlan, answering: StagePlan, on_step: OnStep) -> None:
     """Train a model in place, in two stages, from what `states` holds on."""
     model.train()
     with seeding.isolate_randomness(1):
         taught = _Taught(model)
     descend(taught, lambda generator: seeing_loss(taught, generator), encoding, states, on_step)
-    for own in _seeing(model):
-        own.requires_grad_(False)
+    for parameter in _seeing(model):
+        parameter.requires_grad_(False)
     digits, features = _stored(model)
     descend(model, lambda generator: answering_loss(model, digits, features, generator), answering, states, on_step)
-    for own in model.parameters():
-        own.requires_grad_(True)
+    for parameter in model.parameters():
+        parameter.requires_grad_(True)
     model.eval()
 
 
 def descend(
-    own: nn.Module, loss: Callable[[torch.Generator], Tensor], plan: Plan, states: Path, on_step: OnStep
+    module: nn.Module, loss: Callable[[torch.Generator], Tensor], plan: StagePlan, states: Path, on_step: OnStep
 ) -> None:
     """Minimise a loss by AdamW, from the last saved state on."""
-    parameters = [one for one in own.parameters() if one.requires_grad]
+    parameters = [one for one in module.parameters() if one.requires_grad]
     optimizer = torch.optim.AdamW(parameters, plan.rate, betas=(0.9, 0.98), weight_decay=plan.decay)
     rates = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: share_of_rate(step, plan.steps))
     generator = seeding.generator(0, f"training {plan.name}")
     path, start = states / f"{plan.name}.pt", 0
     if path.is_file():
         saved = torch.load(path, weights_only=True)
-        own.load_state_dict(saved["model"])
+        module.load_state_dict(saved["model"])
         optimizer.load_state_dict(saved["optimizer"])
         rates.load_state_dict(saved["rates"])
         generator.set_state(saved["generator"])
@@ -125,7 +125,7 @@ def descend(
         if (step + 1) % _EVERY == 0 or step + 1 == plan.steps:
             on_step(plan.name, step + 1, plan.steps, value.item())
             state = {
-                "model": own.state_dict(),
+                "model": module.state_dict(),
                 "optimizer": optimizer.state_dict(),
                 "rates": rates.state_dict(),
                 "generator": generator.get_state(),
@@ -148,14 +148,14 @@ class _Taught(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return the normed features of patches, and of the class token behind the last layer."""
-        own = self.model
-        hidden = own.vision().embed(images)
+        model = self.model
+        hidden = model.vision().embed(images)
         places = torch.zeros(hidden.shape[:2], dtype=torch.long)
         features = hidden
-        for number, block in enumerate(own.encoder):
+        for number, block in enumerate(model.encoder):
             hidden = block(hidden, attention_mask=None, positions=places)
-            features = hidden if number == own.visual.feature_layer else features
-        return own.encoder_norm(features[:, 1:]), own.encoder_norm(hidden[:, 0])
+            features = hidden if number == model.visual.feature_layer else features
+        return model.encoder_norm(features[:, 1:]), model.encoder_norm(hidden[:, 0])
 
 
 def seeing_loss(taught: _Taught, generator: torch.Generator) -> Tensor:
@@ -169,8 +169,8 @@ def seeing_loss(taught: _Taught, generator: torch.Generator) -> Tensor:
         F.cross_entropy(head(patches).flatten(0, 1), target.expand(len(digits), -1).flatten())
         for head, target in ((taught.row, cells // CELLS), (taught.column, cells % CELLS))
     )
-    told = F.cross_entropy(taught.cell(patches).flatten(0, 1), classes.flatten())
-    return told + 0.5 * F.binary_cross_entropy_with_logits(taught.present(whole), present) + 0.2 * where
+    cell_loss = F.cross_entropy(taught.cell(patches).flatten(0, 1), classes.flatten())
+    return cell_loss + 0.5 * F.binary_cross_entropy_with_logits(taught.present(whole), present) + 0.2 * where
 
 
 def answering_loss(model: Model, digits: Tensor, features: Tensor, generator: torch.Generator) -> Tensor:
@@ -194,12 +194,12 @@ def turns_loss(
     """
     grids = digits.repeat_interleave(turns, 0)
     kinds = draw_kinds(len(grids), mix, generator)
-    asked = ask(grids, WORDS, kinds, answer_places(mix), generator)
-    front, asking = model.laid_out(asked.questions)
-    texts = torch.cat((asking, asked.answers[:, :-1].clamp_min(0)), 1)
+    grid_questions = ask(grids, WORDS, kinds, answer_places(mix), generator)
+    front, asking = model.laid_out(grid_questions.questions)
+    texts = torch.cat((asking, grid_questions.answers[:, :-1].clamp_min(0)), 1)
     scores = packed_scores(model, visual, front[: len(digits)], texts.view(len(digits), turns, -1))
     predicting = scores[:, :, asking.shape[1] - 1 :].flatten(0, 2)
-    answers = F.cross_entropy(predicting, asked.answers.flatten(), ignore_index=IGNORED)
+    answers = F.cross_entropy(predicting, grid_questions.answers.flatten(), ignore_index=IGNORED)
     return answers + _ALIGNED * aligned_loss(model, visual, digits)
 
 
@@ -208,8 +208,8 @@ def packed_scores(model: Model, visual: Tensor, front: Tensor, turns: Tensor) ->
     rows, many, length = turns.shape
     hidden = torch.cat((model.embed_tokens(front), visual, model.embed_tokens(turns.flatten(1))), 1)
     before = hidden.shape[1] - many * length
-    own = torch.arange(before, before + length).repeat(many)
-    positions = torch.cat((torch.arange(before), own)).expand(rows, -1)
+    text_positions = torch.arange(before, before + length).repeat(many)
+    positions = torch.cat((torch.arange(before), text_positions)).expand(rows, -1)
     turn = torch.cat((torch.zeros(before, dtype=torch.long), 1 + torch.arange(many).repeat_interleave(length)))
     sees = ((turn[:, None] == turn) | (turn == 0)).tril()
     mask = torch.zeros(1, 1, len(turn), len(turn)).masked_fill(~sees, -torch.inf)
@@ -225,13 +225,13 @@ def aligned_loss(model: Model, visual: Tensor, digits: Tensor) -> Tensor:
     words = (WORDS.of("d0") + digits).where(digits != EMPTY, WORDS.of("none"))[:, cells]
     rows, columns = (WORDS.of("r0") + cells // CELLS, WORDS.of("c0") + cells % CELLS)
     targets = (words, rows.expand(len(digits), -1), columns.expand(len(digits), -1))
-    return torch.stack([F.cross_entropy(odds.flatten(0, 1), own.flatten()) for own in targets]).sum()
+    return torch.stack([F.cross_entropy(odds.flatten(0, 1), target.flatten()) for target in targets]).sum()
 
 
 def _seeing(model: Model) -> list[nn.Parameter]:
     """Return the parameters of the vision encoder."""
     parts = (model.patches, model.encoder, model.encoder_norm)
-    return [model.class_token, model.positions, *(own for part in parts for own in part.parameters())]
+    return [model.class_token, model.positions, *(parameter for part in parts for parameter in part.parameters())]
 
 
 @torch.no_grad()
@@ -239,7 +239,7 @@ def _stored(model: Model) -> tuple[Tensor, Tensor]:
     """Return grids for stage 1, and the normed features of their pictures in half precision."""
     generator = seeding.generator(0, "grids to ask about")
     digits = draw_digits(_IMAGES, CELLS, OCCUPIED, 0.5, generator)
-    taught, found = _Taught(model), list[Tensor]()
+    taught, features = _Taught(model), list[Tensor]()
     for some in digits.split(250):
-        found.append(taught(paint(some, CELLS, stocks("mnist5k")[0], generator))[0].half())
-    return digits, torch.cat(found)
+        features.append(taught(paint(some, CELLS, stocks("mnist5k")[0], generator))[0].half())
+    return digits, torch.cat(features)

@@ -30,7 +30,7 @@ OTHERS = {**PUZZLES, **SENTENCES}
 """What is asked beside operations on lists: for exact models alone."""
 
 
-class Asked(Protocol):
+class Problem(Protocol):
     """What is asked: an operation on a list, a puzzle, or a sentence."""
 
     @property
@@ -72,10 +72,10 @@ class Strategy:
 
 def usual(at_once: Sequence[int]) -> list[Strategy]:
     """Return fixed numbers of places a step, drawn in random order and taken greedily, a threshold and a factor."""
-    drawn = {"temperature": 1.0, "confidence": "random"}
+    random_order = {"temperature": 1.0, "confidence": "random"}
     return [
-        *(Strategy(f"fixed, {own} a step, random order, T = 1", "fixed", drawn, own) for own in at_once),
-        *(Strategy(f"fixed, {own} a step, surest first", "fixed", {}, own) for own in at_once),
+        *(Strategy(f"fixed, {count} a step, random order, T = 1", "fixed", random_order, count) for count in at_once),
+        *(Strategy(f"fixed, {count} a step, surest first", "fixed", {}, count) for count in at_once),
         Strategy("threshold 0.9", "threshold", {"threshold": 0.9}),
         Strategy("factor 1.0", "factor", {"factor": 1.0}),
     ]
@@ -83,29 +83,33 @@ def usual(at_once: Sequence[int]) -> list[Strategy]:
 
 def grid(places: int) -> list[Strategy]:
     """Return the published grid at temperature 0, for answers with so many places: every block that divides them."""
-    blocks = [own for own in (1, 2, 4, 8, 16, 32) if own <= places and places % own == 0]
-    found: list[Strategy] = []
+    blocks = [length for length in (1, 2, 4, 8, 16, 32) if length <= places and places % length == 0]
+    strategies: list[Strategy] = []
     for block in blocks:
         for confidence in ("random", "drawn", "margin", "entropy"):
-            for at_once in (own for own in (1, 2, 4, 8, 16, 32) if own <= block):
+            for at_once in (count for count in (1, 2, 4, 8, 16, 32) if count <= block):
                 settings = {"block": block, "confidence": confidence}
-                found.append(Strategy(f"fixed {at_once}, {confidence}, block {block}", "fixed", settings, at_once))
-        for own in (0.5, 0.6, 0.7, 0.8, 0.9, 1.0):
-            found.append(Strategy(f"threshold {own}, block {block}", "threshold", {"block": block, "threshold": own}))
-        for own in (0.7, 1.0, 1.3, 1.6, 1.9):
-            found.append(Strategy(f"factor {own}, block {block}", "factor", {"block": block, "factor": own}))
-    return found
+                strategies.append(Strategy(f"fixed {at_once}, {confidence}, block {block}", "fixed", settings, at_once))
+        for parameter in (0.5, 0.6, 0.7, 0.8, 0.9, 1.0):
+            strategies.append(
+                Strategy(f"threshold {parameter}, block {block}", "threshold", {"block": block, "threshold": parameter})
+            )
+        for parameter in (0.7, 1.0, 1.3, 1.6, 1.9):
+            strategies.append(
+                Strategy(f"factor {parameter}, block {block}", "factor", {"block": block, "factor": parameter})
+            )
+    return strategies
 
 
 class Solver(ABC):
     """What answers: it says for each list which model reads which prompt, and what its answer means."""
 
     @abstractmethod
-    def groups(self, samples: Sequence[Asked]) -> Iterator[tuple[nn.Module, Sequence[Asked], int]]:
+    def groups(self, samples: Sequence[Problem]) -> Iterator[tuple[nn.Module, Sequence[Problem], int]]:
         """Yield models with the samples that they answer together, and the places of each answer."""
 
     @abstractmethod
-    def prompt(self, sample: Asked) -> tuple[int, ...]:
+    def prompt(self, sample: Problem) -> tuple[int, ...]:
         """Return what the model reads."""
 
     @abstractmethod
@@ -123,16 +127,16 @@ class Exact(Solver):
 
     places: int | None = None
 
-    def groups(self, samples: Sequence[Asked]) -> Iterator[tuple[nn.Module, Sequence[Asked], int]]:
+    def groups(self, samples: Sequence[Problem]) -> Iterator[tuple[nn.Module, Sequence[Problem], int]]:
         """Yield a model for each list."""
         for sample in samples:
-            known = [self.spelled(own) for own in sample.answers()]
+            known = [self.spelled(answer) for answer in sample.answers()]
             places = self.places or max(map(len, known))
-            whole = [(*own, *[self.end] * (places - len(own))) for own in known]
-            vocabulary = self.end + any(len(own) < places for own in known)
+            whole = [(*answer, *[self.end] * (places - len(answer))) for answer in known]
+            vocabulary = self.end + any(len(answer) < places for answer in known)
             yield TableModel(whole, vocabulary), [sample], places
 
-    def prompt(self, sample: Asked) -> tuple[int, ...]:
+    def prompt(self, sample: Problem) -> tuple[int, ...]:
         """Return nothing: the model knows its list."""
         return ()
 
@@ -152,7 +156,7 @@ class Exact(Solver):
 
 
 @dataclass(frozen=True)
-class Written(Exact):
+class SpelledLists(Exact):
     """The exact model of each list of names, as the benchmark prints it, one token a sign.
 
     Attributes:
@@ -183,11 +187,11 @@ class Network(Solver):
     model: nn.Module
     tokenizer: ListTokenizer = field(default_factory=ListTokenizer)
 
-    def groups(self, samples: Sequence[Asked]) -> Iterator[tuple[nn.Module, Sequence[Asked], int]]:
+    def groups(self, samples: Sequence[Problem]) -> Iterator[tuple[nn.Module, Sequence[Problem], int]]:
         """Yield the model with all of them."""
         yield self.model, samples, self.tokenizer.answer_length
 
-    def prompt(self, sample: Asked) -> tuple[int, ...]:
+    def prompt(self, sample: Problem) -> tuple[int, ...]:
         """Return the prompt that asks."""
         assert isinstance(sample, Sample), "no small model reads anything else"
         return tuple(self.tokenizer.prompt(sample))
@@ -218,20 +222,20 @@ class Measured:
     @property
     def accuracy(self) -> Interval:
         """The share of right answers, with its 95 % interval."""
-        return wilson(sum(own.is_right for own in self.answered), len(self.answered))
+        return wilson(sum(answer.is_right for answer in self.answered), len(self.answered))
 
     @property
     def tokens_a_pass(self) -> float:
         """Places over passes, of all answers together."""
-        return sum(own.places for own in self.answered) / sum(own.passes for own in self.answered)
+        return sum(answer.places for answer in self.answered) / sum(answer.passes for answer in self.answered)
 
     @property
     def left_to_right(self) -> float:
         """The mean rank correlation of step and place: 1 from left to right, 0 in no order."""
-        return sum(own.left_to_right for own in self.answered) / len(self.answered)
+        return sum(answer.left_to_right for answer in self.answered) / len(self.answered)
 
 
-def draw(operation: str, lengths: Sequence[int], count: int, seed: int) -> Sequence[Asked]:
+def draw(operation: str, lengths: Sequence[int], count: int, seed: int) -> Sequence[Problem]:
     """Draw lists of an operation, each length equally often; or puzzles or sentences, whose lengths are their own."""
     if operation not in OTHERS:
         return draw_samples(operation, lengths, count, seed)
@@ -245,38 +249,40 @@ def draw_samples(operation: str, lengths: Sequence[int], count: int, seed: int) 
     return [draw_sample(operation, lengths[number % len(lengths)], generator) for number in range(count)]
 
 
-def measure(strategy: Strategy, solver: Solver, samples: Sequence[Asked], seed: int) -> Measured:
+def measure(strategy: Strategy, solver: Solver, samples: Sequence[Problem], seed: int) -> Measured:
     """Answer what one operation asks by a strategy."""
-    found: list[Answered] = []
-    for model, own, places in solver.groups(samples):
-        method, numbers = strategy.make(places), [(len(found) + number,) for number in range(len(own))]
+    answers: list[Answered] = []
+    for model, group, places in solver.groups(samples):
+        method, numbers = strategy.make(places), [(len(answers) + number,) for number in range(len(group))]
         texts = generate(
             method,
             model,
-            Condition(tuple(map(solver.prompt, own))),
+            Condition(tuple(map(solver.prompt, group))),
             Limits(max_new_tokens=places),
-            seeding.generators(seed, f"answering {own[0].operation}", numbers),
+            seeding.generators(seed, f"answering {group[0].operation}", numbers),
             at_once=32,
         )
-        found += [_answered(sample, text, solver) for sample, text in zip(own, texts, strict=True)]
-    return Measured(samples[0].operation, strategy, tuple(found))
+        answers += [_answered(sample, text, solver) for sample, text in zip(group, texts, strict=True)]
+    return Measured(samples[0].operation, strategy, tuple(answers))
 
 
 def best(measured: Sequence[Measured]) -> float | None:
     """Return the most tokens a pass of those that are right often enough; None where none is."""
-    return max((own.tokens_a_pass for own in measured if own.accuracy.value >= GOOD), default=None)
+    return max(
+        (measurement.tokens_a_pass for measurement in measured if measurement.accuracy.value >= GOOD), default=None
+    )
 
 
 def oracle(measured: Sequence[Measured]) -> tuple[float, float]:
     """Return the share of lists that any strategy gets right, and the tokens a pass of the fewest passes for each."""
-    by_sample = list(zip(*(own.answered for own in measured), strict=True))
-    right_ones = [[own for own in some if own.is_right] for some in by_sample]
-    right = [min(some, key=lambda own: own.passes) for some in right_ones if some]
-    passes = sum(own.passes for own in right)
-    return len(right) / len(by_sample), sum(own.places for own in right) / passes if passes else 0.0
+    by_sample = list(zip(*(measurement.answered for measurement in measured), strict=True))
+    right_ones = [[answer for answer in some if answer.is_right] for some in by_sample]
+    right = [min(some, key=lambda answer: answer.passes) for some in right_ones if some]
+    passes = sum(answer.passes for answer in right)
+    return len(right) / len(by_sample), sum(answer.places for answer in right) / passes if passes else 0.0
 
 
-def _answered(sample: Asked, text: Generated, solver: Solver) -> Answered:
+def _answered(sample: Problem, text: Generated, solver: Solver) -> Answered:
     letters = solver.listed(text.tokens)
     steps = [(place, number) for number, step in enumerate(text.trace.places) for place in step]
     return Answered(

@@ -35,7 +35,7 @@ _SPARSE = 1000.0  # of a square: the paper's absolute distance overshoots at suc
 
 
 @dataclass(frozen=True)
-class Recipe:
+class PruningRecipe:
     """What is trained.
 
     Attributes:
@@ -52,10 +52,10 @@ class Recipe:
 
 
 RECIPES = {
-    "rcp-50": Recipe(0.5),
-    "rcp-37": Recipe(0.375),
-    "rcp-37-unmatched": Recipe(0.375, repair=0.0),
-    "rcp-37-unmended": Recipe(0.375, repair=0.0, mends=False),
+    "rcp-50": PruningRecipe(0.5),
+    "rcp-37": PruningRecipe(0.375),
+    "rcp-37-unmatched": PruningRecipe(0.375, repair=0.0),
+    "rcp-37-unmended": PruningRecipe(0.375, repair=0.0, mends=False),
 }
 
 
@@ -80,11 +80,11 @@ def trained(name: str, on_step: OnStep = lambda _step, _loss, _share: None) -> A
 def with_parts(plain: Any, **settings: Any) -> Any:
     """Return a copy of a model with rcp's parts."""
     method = registry.get("component", "rcp")
-    own = method.make(method.config.model_validate(settings)).named("rcp")
-    return own.prepare(copy.deepcopy(plain), seeding.generator(0, "parts of rcp"))
+    reducer = method.make(method.config.model_validate(settings)).named("rcp")
+    return reducer.prepare(copy.deepcopy(plain), seeding.generator(0, "parts of rcp"))
 
 
-def train(model: Any, teacher: Any, recipe: Recipe, on_step: OnStep) -> None:
+def train(model: Any, teacher: Any, recipe: PruningRecipe, on_step: OnStep) -> None:
     """Train the parts of a model in place; all else stays as it is."""
     reducer: Reducer = model.reducers[0]
     model.requires_grad_(False)
@@ -92,9 +92,9 @@ def train(model: Any, teacher: Any, recipe: Recipe, on_step: OnStep) -> None:
     model.eval()
     reducer.train()
     if not recipe.mends:
-        for own in reducer.repairs.values():
-            nn.init.zeros_(own.strength)
-            own.requires_grad_(False)
+        for repair in reducer.repairs.values():
+            nn.init.zeros_(repair.strength)
+            repair.requires_grad_(False)
     generator = seeding.generator(0, "training rcp")
     stored = stored_features(teacher, _IMAGES, generator)
     descend(reducer, recipe, lambda: step_loss(model, teacher, stored, recipe, generator), generator, on_step)
@@ -103,7 +103,7 @@ def train(model: Any, teacher: Any, recipe: Recipe, on_step: OnStep) -> None:
 
 def descend(
     reducer: Reducer,
-    recipe: Recipe,
+    recipe: PruningRecipe,
     loss: Callable[[], tuple[Tensor, float]],
     generator: torch.Generator,
     on_step: OnStep,
@@ -117,7 +117,7 @@ def descend(
         generator: draws the noise of choices.
         on_step: is told every 100 steps.
     """
-    parameters = [own for own in reducer.parameters() if own.requires_grad]
+    parameters = [parameter for parameter in reducer.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, _RATE, weight_decay=_DECAY)
     rates = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: falling(step / recipe.steps, 0.1))
     for step in range(recipe.steps):
@@ -136,19 +136,19 @@ def descend(
 
 
 def step_loss(
-    model: Any, teacher: Any, stored: tuple[Tensor, Tensor], recipe: Recipe, generator: torch.Generator
+    model: Any, teacher: Any, stored: tuple[Tensor, Tensor], recipe: PruningRecipe, generator: torch.Generator
 ) -> tuple[Tensor, float]:
     """Return the loss on fresh questions about stored images, and the share of the tokens that a layer reads."""
     digits, features = stored
     chosen = torch.randint(len(digits), (BATCH,), generator=generator)
-    asked = ask(
+    grid_questions = ask(
         digits[chosen], grids.WORDS, draw_kinds(BATCH, grids.MIX, generator), answer_places(grids.MIX), generator
     )
-    return parts_loss(model, teacher, features[chosen], asked.questions, asked.answers, recipe)
+    return parts_loss(model, teacher, features[chosen], grid_questions.questions, grid_questions.answers, recipe)
 
 
 def parts_loss(
-    model: Any, teacher: Any, features: Tensor, questions: Tensor, answers: Tensor, recipe: Recipe
+    model: Any, teacher: Any, features: Tensor, questions: Tensor, answers: Tensor, recipe: PruningRecipe
 ) -> tuple[Tensor, float]:
     """Return the loss on questions about images whose features are stored, and the share of tokens that is read."""
     behind = tuple(model.reducers[0].repairs)
@@ -157,29 +157,29 @@ def parts_loss(
         _, true, _ = read_stored(teacher, features, questions, answers, behind)
     is_real = (answers >= 0).flatten()
     gaps = [
-        moment_gap(own.flatten(0, 1)[is_real], other.flatten(0, 1)[is_real])
-        for own, other in zip(mended, true, strict=True)
+        moment_gap(mended_layer.flatten(0, 1)[is_real], other.flatten(0, 1)[is_real])
+        for mended_layer, other in zip(mended, true, strict=True)
     ]
     right = F.cross_entropy(scores.flatten(0, 1), answers.flatten())
     sparse = (share - recipe.share).square()
     return 1.5 * right + recipe.repair * torch.stack(gaps).mean() + _SPARSE * sparse, share.item()
 
 
-def moment_gap(own: Tensor, other: Tensor, variance: float = _VARIANCE) -> Tensor:
+def moment_gap(features: Tensor, other: Tensor, variance: float = _VARIANCE) -> Tensor:
     """Return how far mean and variance of each channel are apart, over all tokens (M, width), mean over channels.
 
     It is measured in the mean variance of `other`, so that its weight does not depend on the size of a model's states.
     """
-    own, other = own.float(), other.float()
+    features, other = features.float(), other.float()
     spread = other.var(0, correction=0)
-    means = (own.mean(0) - other.mean(0)).square().mean()
-    variances = (own.var(0, correction=0) - spread).square().mean()
+    means = (features.mean(0) - other.mean(0)).square().mean()
+    variances = (features.var(0, correction=0) - spread).square().mean()
     return means / spread.mean() + variance * variances / spread.mean().square()
 
 
 def read_share(streams: Sequence[Stream]) -> Tensor:
     """Return the share of an image's tokens that get attention, mean over the layers that read these streams."""
-    shares = [torch.ones(()) if own.shares is None else own.shares[:, own.visual].mean() for own in streams]
+    shares = [torch.ones(()) if stream.shares is None else stream.shares[:, stream.visual].mean() for stream in streams]
     return torch.stack(shares).mean()
 
 
@@ -194,8 +194,8 @@ def read_stored(
     seen = list[Stream]()
     model.listeners.append(seen.extend)
     rows, patches = len(features), torch.arange(model.visual.patches)
-    own = patches.expand(rows, -1)
-    encoded = Stream(model.projector(features.float()), own, own, front=0)
+    positions = patches.expand(rows, -1)
+    encoded = Stream(model.projector(features.float()), positions, positions, front=0)
     last = model.read(model.sequence(encoded, question, answers[:, :-1].clamp_min(0)))
     model.listeners.pop()
     after = [*seen[1:], last]  # what the next layer reads, of which no mending changes anything
@@ -207,11 +207,11 @@ def read_stored(
 def stored_features(teacher: Any, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Return grids of training digits, half of them of few classes, and the normed features of their pictures."""
     digits = draw_digits(count, grids.CELLS, grids.OCCUPIED, 0.5, generator)
-    found = list[Tensor]()
+    features = list[Tensor]()
     for some in digits.split(250):
         images = paint(some, grids.CELLS, stocks("mnist5k")[0], generator)
-        found.append(teacher.encoder_norm(_features(teacher, images)).half())
-    return digits, torch.cat(found)
+        features.append(teacher.encoder_norm(_features(teacher, images)).half())
+    return digits, torch.cat(features)
 
 
 def _features(teacher: Any, images: Tensor) -> Tensor:

@@ -21,10 +21,12 @@ _SIDE, _BOX, _GIVEN = 4, 2, 12
 def squares(size: int) -> tuple[Cells, ...]:
     """Return all Latin squares of a size, row after row."""
     rows = list(permutations(range(size)))
-    found: list[tuple[Cells, ...]] = [()]
+    partial_squares: list[tuple[Cells, ...]] = [()]
     for _ in range(size):
-        found = [(*above, row) for above in found for row in rows if not any(map(_clashes, above, [row] * size))]
-    return tuple(sum(own, ()) for own in found)
+        partial_squares = [
+            (*above, row) for above in partial_squares for row in rows if not any(map(_clashes, above, [row] * size))
+        ]
+    return tuple(sum(square, ()) for square in partial_squares)
 
 
 def is_square(cells: Sequence[int], size: int) -> bool:
@@ -32,21 +34,23 @@ def is_square(cells: Sequence[int], size: int) -> bool:
     symbols = set(range(size))
     if len(cells) != size * size:
         return False
-    lines = [cells[size * row : size * (row + 1)] for row in range(size)] + [cells[own::size] for own in range(size)]
-    return all(set(own) == symbols for own in lines)
+    lines = [cells[size * row : size * (row + 1)] for row in range(size)] + [
+        cells[column::size] for column in range(size)
+    ]
+    return all(set(line) == symbols for line in lines)
 
 
 def is_grid(cells: Sequence[int]) -> bool:
     """Say whether cells are a Sudoku of four rows: a Latin square each of whose boxes holds each symbol once."""
     starts = [_SIDE * row + column for row in range(0, _SIDE, _BOX) for column in range(0, _SIDE, _BOX)]
-    boxes = [{*cells[own : own + _BOX], *cells[own + _SIDE : own + _SIDE + _BOX]} for own in starts]
-    return is_square(cells, _SIDE) and all(len(own) == _SIDE for own in boxes)
+    boxes = [{*cells[start : start + _BOX], *cells[start + _SIDE : start + _SIDE + _BOX]} for start in starts]
+    return is_square(cells, _SIDE) and all(len(box) == _SIDE for box in boxes)
 
 
 @lru_cache(maxsize=1)
 def grids() -> tuple[Cells, ...]:
     """Return all Sudokus of four rows."""
-    return tuple(own for own in squares(_SIDE) if is_grid(own))
+    return tuple(square for square in squares(_SIDE) if is_grid(square))
 
 
 @dataclass(frozen=True)
@@ -79,9 +83,9 @@ class Sudoku:
 
     def answers(self) -> Iterator[Cells]:
         """Yield every grid with the given cells: one."""
-        for own in grids():
-            if all(wanted in (None, cell) for wanted, cell in zip(self.given, own, strict=True)):
-                yield own
+        for grid in grids():
+            if all(wanted in (None, cell) for wanted, cell in zip(self.given, grid, strict=True)):
+                yield grid
 
     def is_answer(self, given: Sequence[int]) -> bool:
         """Say whether cells are the solution."""
@@ -94,9 +98,9 @@ def draw_sudoku(operation: str, generator: torch.Generator) -> Sudoku:
     while True:
         grid = known[int(torch.randint(len(known), (), generator=generator))]
         shown: set[int] = set(torch.randperm(_SIDE**2, generator=generator)[:_GIVEN].tolist())
-        own = Sudoku(operation, tuple(cell if place in shown else None for place, cell in enumerate(grid)))
-        if len(list(own.answers())) == 1:
-            return own
+        sudoku = Sudoku(operation, tuple(cell if place in shown else None for place, cell in enumerate(grid)))
+        if len(list(sudoku.answers())) == 1:
+            return sudoku
 
 
 def _square(size: int, operation: str, _generator: torch.Generator) -> LatinSquare:
@@ -104,7 +108,7 @@ def _square(size: int, operation: str, _generator: torch.Generator) -> LatinSqua
 
 
 def _clashes(one: Cells, other: Cells) -> bool:
-    return any(own == above for own, above in zip(one, other, strict=True))
+    return any(cell == above for cell, above in zip(one, other, strict=True))
 
 
 PUZZLES: Mapping[str, Callable[[str, torch.Generator], LatinSquare | Sudoku]] = {

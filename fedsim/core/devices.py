@@ -174,11 +174,11 @@ class _Placed(TorchFunctionMode):
     def _draw(self, func: Callable[..., Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
         given = _device_of(args, kwargs)
         there = kwargs.get("device") or given or self.device
-        own = {name: value for name, value in kwargs.items() if name not in ("device", "requires_grad")}
+        settings = {name: value for name, value in kwargs.items() if name not in ("device", "requires_grad")}
         if given is None:
-            own["device"] = CPU
-        drawn = func(*move(args, CPU), **move(own, CPU)).to(there)
-        return drawn.requires_grad_() if kwargs.get("requires_grad") else drawn
+            settings["device"] = CPU
+        numbers = func(*move(args, CPU), **move(settings, CPU)).to(there)
+        return numbers.requires_grad_() if kwargs.get("requires_grad") else numbers
 
 
 def _device_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> torch.device | None:
@@ -187,12 +187,12 @@ def _device_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> torch.device
 
 
 def _draw_in_place(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-    own = cast("Tensor", args[0] if args else kwargs["tensor"])
+    target = cast("Tensor", args[0] if args else kwargs["tensor"])
     rest = {name: value for name, value in kwargs.items() if name != "tensor"}
-    drawn = torch.empty(own.shape, dtype=own.dtype, device=CPU)
-    func(drawn, *move(args[1:], CPU), **move(rest, CPU))
+    numbers = torch.empty(target.shape, dtype=target.dtype, device=CPU)
+    func(numbers, *move(args[1:], CPU), **move(rest, CPU))
     with torch.no_grad():
-        return own.copy_(drawn)
+        return target.copy_(numbers)
 
 
 class _Mover:
@@ -213,8 +213,8 @@ class _Mover:
         if isinstance(value, nn.Module):
             return self._module(value)
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            own = {one.name: getattr(value, one.name) for one in dataclasses.fields(value) if one.init}
-            changed = {name: part for name, old in own.items() if (part := self.moved(old)) is not old}
+            values = {one.name: getattr(value, one.name) for one in dataclasses.fields(value) if one.init}
+            changed = {name: part for name, old in values.items() if (part := self.moved(old)) is not old}
             return dataclasses.replace(value, **changed) if changed else value
         if isinstance(value, tuple | list):
             return self._sequence(cast("tuple[Any, ...] | list[Any]", value))

@@ -30,7 +30,7 @@ def numbers(batches: Sequence[Batch]) -> tuple[Tensor, ...]:
         return (torch.arange(len(batches[0])),)
     known: dict[tuple[bytes, ...], int] = {}
     return tuple(
-        torch.tensor([known.setdefault(key, len(known)) for key in keys(own)], dtype=torch.long) for own in batches
+        torch.tensor([known.setdefault(key, len(known)) for key in keys(batch)], dtype=torch.long) for batch in batches
     )
 
 

@@ -17,10 +17,10 @@ def gradient_of(loss: Tensor, parameters: Mapping[str, Tensor], *, create_graph:
         parameters: by name.
         create_graph: whether the gradient is differentiated itself.
     """
-    found = torch.autograd.grad(
+    gradients = torch.autograd.grad(
         loss, list(parameters.values()), create_graph=create_graph, allow_unused=True, materialize_grads=True
     )
-    return dict(zip(parameters, found, strict=True))
+    return dict(zip(parameters, gradients, strict=True))
 
 
 def cosine_distance(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> float:

@@ -38,13 +38,13 @@ def figure(guess: Reconstruction, mean: Sequence[float] | None, std: Sequence[fl
     shown = pixels(guess, mean, std)
     columns = max(1, min(_COLUMNS, len(shown)))
     rows = max(1, math.ceil(len(shown) / columns))
-    drawn = New(figsize=(_INCH * columns, (_INCH + 0.3) * rows), layout="constrained")
+    drawing = New(figsize=(_INCH * columns, (_INCH + 0.3) * rows), layout="constrained")
     for place, picture in enumerate(shown):
-        axes = drawn.add_subplot(rows, columns, place + 1)
+        axes = drawing.add_subplot(rows, columns, place + 1)
         axes.imshow(_flat(picture), cmap="gray", vmin=0, vmax=1)
         axes.set_title(str(guess.labels[place].tolist()), fontsize=8)
         axes.set_axis_off()
-    return drawn
+    return drawing
 
 
 def pixels(guess: Reconstruction, mean: Sequence[float] | None, std: Sequence[float] | None) -> np.ndarray:
@@ -98,8 +98,8 @@ def _line(example: Tensor, tokenizer: Tokenizer | None) -> str:
 
 
 def _facts(guess: Reconstruction) -> dict[str, object]:
-    told = ("objective", "iterations", "best_iteration", "stopped", "notes", "facts", "is_exact", "history")
-    facts = {name: value for name in told if (value := getattr(guess, name)) == value}  # not a number is left out
+    names = ("objective", "iterations", "best_iteration", "stopped", "notes", "facts", "is_exact", "history")
+    facts = {name: value for name in names if (value := getattr(guess, name)) == value}  # not a number is left out
     return {"labels": guess.labels.tolist(), **facts}
 
 

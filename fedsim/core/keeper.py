@@ -68,10 +68,10 @@ def descendants(of: int) -> list[int]:
         with contextlib.suppress(OSError):  # it has ended
             parent = int(path.read_text().rpartition(")")[2].split()[1])
             children.setdefault(parent, []).append(int(path.parent.name))
-    found = children.get(of, [])
-    for pid in found:
-        found.extend(children.get(pid, []))
-    return found
+    processes = children.get(of, [])
+    for pid in processes:
+        processes.extend(children.get(pid, []))
+    return processes
 
 
 def _become(program: Sequence[str]) -> None:

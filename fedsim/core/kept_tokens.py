@@ -33,16 +33,16 @@ def reducing_places(model: nn.Module) -> list[str]:
 def kept_tokens(model: nn.Module) -> Iterator[dict[str, list[tuple[int, ...]]]]:
     """Collect how many tokens are kept of each example, by name of the place, for every forward pass in the context."""
     seen: dict[str, list[tuple[int, ...]]] = {}
-    own: list[tuple[Reducing, _Listener]] = []
+    listeners: list[tuple[Reducing, _Listener]] = []
     for name, module in model.named_modules():
         if isinstance(module, Reducing):
             listener = partial(_note, seen.setdefault(name, []))
             module._listeners.append(listener)
-            own.append((module, listener))
+            listeners.append((module, listener))
     try:
         yield seen
     finally:
-        for module, listener in own:
+        for module, listener in listeners:
             module._listeners.remove(listener)
 
 

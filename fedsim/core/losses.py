@@ -55,9 +55,9 @@ def log_odds(outputs: Tensor, labels: Tensor) -> Tensor:
     if are_tokens(labels):
         loss = per_example(outputs, labels).clamp_min(torch.finfo(outputs.dtype).eps)
         return -loss - (-torch.expm1(-loss)).log()
-    own = labels[:, None]
-    others = outputs.scatter(1, own, -torch.inf).logsumexp(1)
-    return outputs.gather(1, own)[:, 0] - others
+    column = labels[:, None]
+    others = outputs.scatter(1, column, -torch.inf).logsumexp(1)
+    return outputs.gather(1, column)[:, 0] - others
 
 
 @torch.enable_grad()

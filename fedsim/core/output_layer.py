@@ -25,7 +25,9 @@ def output_layer(model: nn.Module, classes: int | None = None) -> tuple[str, nn.
 
 def _last_owner(model: nn.Module) -> tuple[str, nn.Linear] | None:
     owners = [
-        (name, own) for name, own in model.named_modules() if next(own.parameters(recurse=False), None) is not None
+        (name, candidate)
+        for name, candidate in model.named_modules()
+        if next(candidate.parameters(recurse=False), None) is not None
     ]
     name, module = owners[-1] if owners else ("", model)
     return (name, module) if isinstance(module, nn.Linear) else None

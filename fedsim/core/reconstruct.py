@@ -96,10 +96,10 @@ def _observation(
     hidden: frozenset[str],
     device: torch.device,
 ) -> Observation:
-    own = copy.deepcopy(model).cpu()
+    model_copy = copy.deepcopy(model).cpu()
     knows: tuple[Knowledge, ...] = ("batch-size", "dropout-rates", "input-statistics")
     try:
-        sites = dropout_sites(own, spec.shape, batch_size)
+        sites = dropout_sites(model_copy, spec.shape, batch_size)
     except FedsimError:
         raise
     except Exception as error:
@@ -109,9 +109,9 @@ def _observation(
         ) from error
     return Observation(
         threat=ThreatModel(knows=knows if labels is None else (*knows, "labels")),
-        model=own,
+        model=model_copy,
         loss=loss,
-        update=Update("gradient", _by_name(own, gradients, hidden), {}, batch_size, 0.0),
+        update=Update("gradient", _by_name(model_copy, gradients, hidden), {}, batch_size, 0.0),
         spec=spec,
         local_steps=1,
         learning_rate=1.0,
@@ -130,14 +130,14 @@ def _by_name(
     model: nn.Module, gradients: Mapping[str, Tensor] | Sequence[Tensor], hidden: frozenset[str]
 ) -> dict[str, Tensor]:
     if isinstance(gradients, Mapping):
-        return {name: _own(name, tensor) for name, tensor in gradients.items() if name not in hidden}
+        return {name: _checked_copy(name, tensor) for name, tensor in gradients.items() if name not in hidden}
     names = [name for name, parameter in model.named_parameters() if parameter.requires_grad and name not in hidden]
     if len(gradients) != len(names):
         raise FedsimError(f"{len(gradients)} gradients were given for {len(names)} trained parameters of the model.")
-    return {name: _own(name, tensor) for name, tensor in zip(names, gradients, strict=True)}
+    return {name: _checked_copy(name, tensor) for name, tensor in zip(names, gradients, strict=True)}
 
 
-def _own(name: str, gradient: Tensor | None) -> Tensor:
+def _checked_copy(name: str, gradient: Tensor | None) -> Tensor:
     """Return a copy of a gradient; PyTorch gives None for a parameter that the loss does not depend on."""
     if gradient is None:
         raise FedsimError(
@@ -160,11 +160,11 @@ def _statistics(
     shape: Sequence[int], mean: Sequence[float] | None, std: Sequence[float] | None
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     channels = shape[0]
-    found = tuple(mean or (0.0,) * channels), tuple(std or (1.0,) * channels)
-    for name, values in zip(("mean", "std"), found, strict=True):
+    statistics = tuple(mean or (0.0,) * channels), tuple(std or (1.0,) * channels)
+    for name, values in zip(("mean", "std"), statistics, strict=True):
         if len(values) != channels:
             raise FedsimError(f"{name} has {len(values)} values, expected one for each of {channels} channels.")
-    return found
+    return statistics
 
 
 def _config(method: registry.Method, settings: Mapping[str, Any]) -> Any:

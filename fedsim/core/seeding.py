@@ -146,7 +146,7 @@ def _pool_of(numbers: tuple[int, ...]) -> tuple[tuple[int, ...], int]:
 def _absorb(pool: tuple[Word, ...], index: int, word: Word) -> tuple[Word, ...]:
     """Return the pool with one more word, number `index` from 0."""
     done = _FILLED + (index - _POOL) * _POOL
-    return tuple([_mix(own, _hash(word, done + place, _IN)) for place, own in enumerate(pool)])
+    return tuple([_mix(old, _hash(word, done + place, _IN)) for place, old in enumerate(pool)])
 
 
 def _seed(pool: tuple[Word, ...]) -> Word:

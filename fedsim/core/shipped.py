@@ -15,8 +15,8 @@ _NO_WHEEL = (3, 14)  # the first Python for which this gensim has none; its sour
 
 def shipped(package: str, file: str) -> Path | None:
     """Return a file that a package ships, without importing the package, which is slow; None where it is missing."""
-    found = importlib.util.find_spec(package)
-    for folder in (found.submodule_search_locations or ()) if found else ():
+    spec = importlib.util.find_spec(package)
+    for folder in (spec.submodule_search_locations or ()) if spec else ():
         path = Path(folder) / file
         if path.exists():
             return path

@@ -19,7 +19,7 @@ class Skip(nn.Module):
 
 def skips_of(model: nn.Module) -> list[Skip]:
     """Return the places of a model, in the order in which it holds them."""
-    return [own for own in model.modules() if isinstance(own, Skip)]
+    return [module for module in model.modules() if isinstance(module, Skip)]
 
 
 @contextmanager
@@ -31,18 +31,18 @@ def scaled_skips(model: nn.Module, factor: Callable[[int, int], Tensor | float])
         factor: of the number of a skip, from 0 for the one that is taken up first, and of how many there are; a number,
             or one for each row of a batch.
     """
-    found = skips_of(model)
+    skips = skips_of(model)
     with ExitStack() as stack:
-        for number, skip in enumerate(found):
-            own = factor(number, len(found))
-            stack.callback(skip.register_forward_pre_hook(_multiplied(own)).remove)
+        for number, skip in enumerate(skips):
+            scale = factor(number, len(skips))
+            stack.callback(skip.register_forward_pre_hook(_multiplied(scale)).remove)
         yield
 
 
 def _multiplied(factor: Tensor | float) -> Callable[[nn.Module, tuple[Tensor, Tensor]], tuple[Tensor, Tensor]]:
     def change(_skip: nn.Module, features: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         up, stored = features
-        own = factor.view(-1, *[1] * (stored.ndim - 1)) if isinstance(factor, Tensor) else factor
-        return up, own * stored
+        scale = factor.view(-1, *[1] * (stored.ndim - 1)) if isinstance(factor, Tensor) else factor
+        return up, scale * stored
 
     return change

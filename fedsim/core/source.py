@@ -27,11 +27,11 @@ def shipped() -> Path:
 
 def list_scenarios() -> dict[str, Path]:
     """Return the scenarios of the folder ``scenarios`` here and the shipped ones, by name; those here come first."""
-    found: dict[str, Path] = {}
+    scenarios: dict[str, Path] = {}
     for folder in (Path("scenarios"), shipped()):
         for path in sorted(folder.glob("*.toml")):
-            found.setdefault(path.stem, path)
-    return found
+            scenarios.setdefault(path.stem, path)
+    return scenarios
 
 
 def short_name(name: str) -> str:
@@ -51,11 +51,11 @@ def find_source(given: Path) -> Path:
         return given.with_suffix(".toml")
     known = list_scenarios()
     short = {short_name(name): name for name in known}
-    found = known.get(str(given)) or known.get(short.get(str(given), ""))
-    if found is None and not given.is_dir():
+    path = known.get(str(given)) or known.get(short.get(str(given), ""))
+    if path is None and not given.is_dir():
         hint = nearest(str(given), [*known, *short])
         raise ScenarioError(f"there is no scenario '{given}'.{hint} `fedsim list scenarios` shows all.")
-    return found or given
+    return path or given
 
 
 def read_source(path: Path) -> bytes:

@@ -52,5 +52,5 @@ class Layout:
     def named(self, vector: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Return (trainable tensors, buffers) by name: the inverse of `flat`, bit by bit."""
         pieces = vector.split(self._lengths)
-        tensors = {p.name: own.view(p.shape).to(p.dtype) for p, own in zip(self._parts, pieces, strict=True)}
+        tensors = {p.name: piece.view(p.shape).to(p.dtype) for p, piece in zip(self._parts, pieces, strict=True)}
         return tensors, {name: tensors.pop(name) for name in self.buffers}

@@ -12,12 +12,12 @@ from fedsim.core.types import Attribute, Dataset
 
 def halved(figures: Sequence[Tensor]) -> Attribute:
     """Return whether a figure of (training, test) examples is above the median of the training examples."""
-    train, test = ((own > figures[0].median()).long() for own in figures)
+    train, test = ((figure > figures[0].median()).long() for figure in figures)
     return Attribute(("low", "high"), train, test)
 
 
 def with_parity(data: Dataset) -> Dataset:
     """Return digits with the attribute `parity`; canaries have none."""
     count = len(data.attributes["brightness"].train)
-    own = Attribute(("even", "odd"), data.train.labels[:count] % 2, data.test.labels % 2)
-    return replace(data, attributes={**data.attributes, "parity": own})
+    attribute = Attribute(("even", "odd"), data.train.labels[:count] % 2, data.test.labels % 2)
+    return replace(data, attributes={**data.attributes, "parity": attribute})

@@ -32,16 +32,16 @@ def plant(data: Dataset, count: int, repetitions: tuple[int, ...], seed: int) ->
         raise FedsimError(f"data.canaries is {count}, expected at most {space // each}: each has {_OTHERS} controls.")
     source = seeding.generator(seed, "canaries")
     images = _patterns(torch.randperm(space, generator=source)[: count * each], data.spec)
-    inputs, labels, found, first = [data.train.inputs], [data.train.labels], list[PlantedImage](), len(data.train)
+    inputs, labels, canaries, first = [data.train.inputs], [data.train.labels], list[PlantedImage](), len(data.train)
     for number in range(count):
-        own, others = images[number * each], images[number * each + 1 : (number + 1) * each]
+        image, others = images[number * each], images[number * each + 1 : (number + 1) * each]
         copies, label = repetitions[number % len(repetitions)], number % data.spec.classes
-        found.append(PlantedImage(own, label, tuple(range(first, first + copies)), others))
-        inputs.append(own.expand(copies, *own.shape))
+        canaries.append(PlantedImage(image, label, tuple(range(first, first + copies)), others))
+        inputs.append(image.expand(copies, *image.shape))
         labels.append(torch.full((copies,), label))
         first += copies
     train = Batch(torch.cat(inputs), torch.cat(labels))
-    return replace(data, train=train, planted_images=tuple(found))
+    return replace(data, train=train, planted_images=tuple(canaries))
 
 
 def _patterns(numbers: Tensor, spec: InputSpec) -> Tensor:
@@ -49,5 +49,5 @@ def _patterns(numbers: Tensor, spec: InputSpec) -> Tensor:
     bits = (numbers[:, None] >> torch.arange(_FIELDS * _FIELDS)) & 1
     fields = bits.view(-1, 1, _FIELDS, _FIELDS).float()
     pixels = F.interpolate(fields, spec.shape[1:], mode="nearest").expand(-1, spec.shape[0], -1, -1)
-    mean, std = (torch.tensor(own).view(-1, 1, 1) for own in (spec.mean, spec.std))
+    mean, std = (torch.tensor(statistic).view(-1, 1, 1) for statistic in (spec.mean, spec.std))
     return (pixels - mean) / std

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Facts:
+class ImageFacts:
     """Per-channel mean and standard deviation in units of [0, 1], and the classes in label order."""
 
     mean: tuple[float, ...]
@@ -21,20 +21,20 @@ class Facts:
 
 _DIGITS = tuple("0123456789")
 
-MNIST = Facts((0.13066,), (0.30811,), _DIGITS)
-DIGITS = Facts((0.30531,), (0.37589,), _DIGITS)
-FASHION_MNIST = Facts(
+MNIST = ImageFacts((0.13066,), (0.30811,), _DIGITS)
+DIGITS = ImageFacts((0.30531,), (0.37589,), _DIGITS)
+FASHION_MNIST = ImageFacts(
     (0.28604,),
     (0.35302,),
     ("T-shirt/top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot"),
 )
-SPOKEN_DIGITS = Facts((0.19744,), (0.25445,), _DIGITS)
-CIFAR10 = Facts(
+SPOKEN_DIGITS = ImageFacts((0.19744,), (0.25445,), _DIGITS)
+CIFAR10 = ImageFacts(
     (0.49147, 0.48226, 0.44677),
     (0.24703, 0.24349, 0.26159),
     ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
 )
-CIFAR100 = Facts(
+CIFAR100 = ImageFacts(
     (0.50708, 0.48655, 0.44092), (0.26733, 0.25644, 0.27615), tuple(f"class {label}" for label in range(100))
 )
-IMAGENET = Facts((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), tuple(f"class {label}" for label in range(1000)))
+IMAGENET = ImageFacts((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), tuple(f"class {label}" for label in range(1000)))

@@ -39,7 +39,7 @@ class Stock:
         tiles = F.avg_pool2d(pixels, 2) if shrinks else F.interpolate(pixels, (TILE, TILE), mode="bilinear")
         return cls(tiles[labels.argsort(stable=True), 0], labels.bincount(minlength=DIGITS))
 
-    def drawn(self, digits: Tensor, generator: torch.Generator) -> Tensor:
+    def draw_tiles(self, digits: Tensor, generator: torch.Generator) -> Tensor:
         """Return a tile for each digit (n,), drawn among those of its class."""
         first = self.counts.cumsum(0) - self.counts
         offset = (torch.rand(len(digits), generator=generator) * self.counts[digits]).long()
@@ -47,7 +47,7 @@ class Stock:
 
 
 @dataclass(frozen=True)
-class Asked:
+class GridQuestions:
     """Questions about grids.
 
     Attributes:
@@ -89,16 +89,16 @@ def paint(digits: Tensor, cells: int, stock: Stock, generator: torch.Generator, 
     count = len(digits)
     tiles = torch.zeros(count, cells * cells, TILE, TILE)
     filled = digits != EMPTY
-    drawn = stock.drawn(digits[filled], generator)
+    digit_tiles = stock.draw_tiles(digits[filled], generator)
     if shift:
-        drawn = _moved(drawn, shift, generator)
-    tiles[filled] = drawn
+        digit_tiles = _moved(digit_tiles, shift, generator)
+    tiles[filled] = digit_tiles
     side = cells * TILE
     pictures = tiles.view(count, cells, cells, TILE, TILE).transpose(2, 3).reshape(count, 1, side, side)
     return pictures.maximum(_NOISE * torch.rand(pictures.shape, generator=generator))
 
 
-def ask(digits: Tensor, words: GridWords, kinds: Tensor, places: int, generator: torch.Generator) -> Asked:
+def ask(digits: Tensor, words: GridWords, kinds: Tensor, places: int, generator: torch.Generator) -> GridQuestions:
     """Return a question for each grid.
 
     Args:
@@ -118,10 +118,10 @@ def ask(digits: Tensor, words: GridWords, kinds: Tensor, places: int, generator:
         if len(rows):
             more, said = _ASK[kind](digits[rows], words, generator)
             first = torch.tensor(words.beginning(kind)).expand(len(rows), -1)
-            asked = torch.cat((first, more), 1)
-            questions[rows, : asked.shape[1]] = asked
+            tokens = torch.cat((first, more), 1)
+            questions[rows, : tokens.shape[1]] = tokens
             answers[rows, : said.shape[1]] = said
-    return Asked(questions, answers, kinds)
+    return GridQuestions(questions, answers, kinds)
 
 
 def draw_kinds(count: int, mix: Mapping[Kind, float], generator: torch.Generator) -> Tensor:
@@ -142,10 +142,10 @@ def right_answer(digits: list[int], words: GridWords, question: list[int]) -> li
     kind, named = words.kind(question), [words.words[token] for token in question]
     cells = words.cells
     if kind == "list":
-        said = [f"d{own}" for own in digits if own != EMPTY]
+        said = [f"d{filled}" for filled in digits if filled != EMPTY]
     elif kind == "position":
-        found = digits[int(named[2][1:]) * cells + int(named[3][1:])]
-        said = ["none" if found == EMPTY else f"d{found}"]
+        cell_digit = digits[int(named[2][1:]) * cells + int(named[3][1:])]
+        said = ["none" if cell_digit == EMPTY else f"d{cell_digit}"]
     else:
         digit = int(named[2][1:])
         place = digits.index(digit) if digit in digits else 0
@@ -184,10 +184,10 @@ def _position(digits: Tensor, words: GridWords, generator: torch.Generator) -> t
     wants_digit = torch.rand(len(digits), 1, generator=generator) < _OCCUPIED
     wants_digit = (wants_digit & filled.any(1, keepdim=True)) | filled.all(1, keepdim=True)
     place = _one_of(filled.where(wants_digit, ~filled), generator)
-    found = digits.gather(1, place)
-    said = (words.of("d0") + found).where(found != EMPTY, words.of("none"))
-    asked = (words.of("r0") + place // words.cells, words.of("c0") + place % words.cells)
-    return torch.cat(asked, 1), _ended(words, said)
+    cell_digits = digits.gather(1, place)
+    said = (words.of("d0") + cell_digits).where(cell_digits != EMPTY, words.of("none"))
+    place_words = (words.of("r0") + place // words.cells, words.of("c0") + place % words.cells)
+    return torch.cat(place_words, 1), _ended(words, said)
 
 
 def _presence(digits: Tensor, words: GridWords, generator: torch.Generator) -> tuple[Tensor, Tensor]:

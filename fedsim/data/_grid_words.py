@@ -36,10 +36,10 @@ class GridWords:
         self.words = (
             "<pad>", "<bos>", "<q>", "<a>", "<eos>", "what", "is", "there", "how", "many", "where", "list",
             "none", "yes", "no",
-            *(f"d{own}" for own in range(DIGITS)),
-            *(f"n{own}" for own in range(MOST_COUNTED + 1)),
-            *(f"r{own}" for own in range(cells)),
-            *(f"c{own}" for own in range(cells)),
+            *(f"d{digit}" for digit in range(DIGITS)),
+            *(f"n{count}" for count in range(MOST_COUNTED + 1)),
+            *(f"r{row}" for row in range(cells)),
+            *(f"c{column}" for column in range(cells)),
         )  # fmt: skip
 
     @cached_property

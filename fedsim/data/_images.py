@@ -23,7 +23,7 @@ from fedsim.core.errors import FedsimError
 from fedsim.core.types import Batch, Config, Dataset, InputSpec
 from fedsim.data._attributes import halved
 from fedsim.data._canaries import plant
-from fedsim.data._facts import Facts
+from fedsim.data._facts import ImageFacts
 
 
 class ImageConfig(Config):
@@ -76,7 +76,7 @@ def split(images: Images, fraction: float, seed: int) -> tuple[Images, Images]:
     return _subset(images, order[~is_test]), _subset(images, order[is_test])
 
 
-def normalise(config: ImageConfig, train: Images, test: Images, facts: Facts) -> Dataset:
+def normalise(config: ImageConfig, train: Images, test: Images, facts: ImageFacts) -> Dataset:
     """Pick, fit and normalise examples.
 
     The order is random, and classes alternate from the beginning: a limited set is as balanced as the classes allow,
@@ -88,8 +88,8 @@ def normalise(config: ImageConfig, train: Images, test: Images, facts: Facts) ->
     train_batch, test_batch = _batch(config, train, config.train, facts), _batch(config, test, config.test, facts)
     shape = tuple(train_batch.inputs.shape[1:])
     spec = InputSpec(shape, len(facts.class_names), facts.mean, facts.std)
-    own = {"brightness": halved([batch.inputs.flatten(1).mean(1) for batch in (train_batch, test_batch)])}
-    data = Dataset(train_batch, test_batch, spec, facts.class_names, attributes=own, task="classification")
+    attributes = {"brightness": halved([batch.inputs.flatten(1).mean(1) for batch in (train_batch, test_batch)])}
+    data = Dataset(train_batch, test_batch, spec, facts.class_names, attributes=attributes, task="classification")
     return plant(data, config.canaries, config.repetitions, config.seed) if config.canaries else data
 
 
@@ -134,7 +134,7 @@ def decode_bytes(content: bytes, name: str) -> Tensor:
     return decode(io.BytesIO(content), name)
 
 
-def _batch(config: ImageConfig, images: Images, limit: int | None, facts: Facts) -> Batch:
+def _batch(config: ImageConfig, images: Images, limit: int | None, facts: ImageFacts) -> Batch:
     chosen = picked(images.labels, limit, config.seed)
     pixels = fitted(images.read(chosen), config.size)
     mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (facts.mean, facts.std))

@@ -43,7 +43,7 @@ class Sample(NamedTuple):
         """Yield every list that answers, each once."""
         items, kind = self.items, self.operation.partition("-")[0]
         if kind == "shuffle":
-            yield from (own for own in permutations(items) if own != items)
+            yield from (permutation for permutation in permutations(items) if permutation != items)
             return
         if kind in ("copy", "reverse", "sort"):
             yield {"copy": items, "reverse": items[::-1], "sort": tuple(sorted(items))}[kind]
@@ -115,7 +115,7 @@ class ListTokenizer:
 
     def letters(self, items: Sequence[int]) -> list[int]:
         """Return the tokens of letters."""
-        return [self._numbers["A"] + own for own in items]
+        return [self._numbers["A"] + item for item in items]
 
     def prompt(self, sample: Sample) -> list[int]:
         """Return the prompt that asks."""

@@ -32,5 +32,5 @@ def standardised(train: Batch, test: Batch, class_names: tuple[str, ...]) -> Dat
         tuple(((mean - low) / width).tolist()),
         tuple((std / width).tolist()),
     )
-    parts = [Batch((own.inputs - mean) / std, own.labels) for own in (train, test)]
+    parts = [Batch((part.inputs - mean) / std, part.labels) for part in (train, test)]
     return Dataset(parts[0], parts[1], spec, class_names, task="tabular")

@@ -72,27 +72,27 @@ def _examples(
     known: set[tuple[int, ...]],
 ) -> tuple[list[_Example], list[int]]:
     """Return the sentences that are new after cutting, and each one's document number."""
-    found: list[_Example] = []
+    examples: list[_Example] = []
     owners: list[int] = []
     for owner, document in enumerate(documents):
         for sentence in document:
             tokens: list[int] = []
             labels: list[int] = []
             for word, tag in sentence:
-                own = tokenizer.encode(f" {word}")
-                tokens += own
-                labels += [numbers[tag], *[IGNORED] * (len(own) - 1)][: len(own)]
+                pieces = tokenizer.encode(f" {word}")
+                tokens += pieces
+                labels += [numbers[tag], *[IGNORED] * (len(pieces) - 1)][: len(pieces)]
             cut = tuple(tokens[:length])
             if cut and cut not in known:
-                found.append((tokens[:length], labels[:length]))
+                examples.append((tokens[:length], labels[:length]))
                 owners.append(owner)
             known.add(cut)
-    return found, owners
+    return examples, owners
 
 
 def _batch(examples: Sequence[_Example], padding: int, length: int) -> Batch:
     inputs = torch.full((len(examples), length), padding)
     labels = torch.full((len(examples), length), IGNORED)
-    for row, (tokens, own) in enumerate(examples):
-        inputs[row, : len(tokens)], labels[row, : len(own)] = torch.tensor(tokens), torch.tensor(own)
+    for row, (tokens, tags) in enumerate(examples):
+        inputs[row, : len(tokens)], labels[row, : len(tags)] = torch.tensor(tokens), torch.tensor(tags)
     return Batch(inputs, labels)

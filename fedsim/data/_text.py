@@ -158,17 +158,17 @@ def _sentences(
     config: TextConfig, documents: Sequence[str], tokenizer: Tokenizer, known: set[tuple[int, ...]]
 ) -> tuple[list[list[int]], list[int]]:
     """Return the tokens of sentences that are long enough and new after cutting, and their document numbers."""
-    found: list[list[int]] = []
+    sentences: list[list[int]] = []
     owners: list[int] = []
     for number, document in enumerate(documents):
         for sentence in _SENTENCE_END.split(" ".join(document.split())):
             tokens = tokenizer.encode(sentence)
             cut = tuple(tokens[: config.length])
             if len(tokens) >= config.shortest and cut not in known:
-                found.append([*tokens, tokenizer.end])
+                sentences.append([*tokens, tokenizer.end])
                 owners.append(number)
             known.add(cut)
-    return found, owners
+    return sentences, owners
 
 
 def as_batch(sentences: Sequence[Sequence[int]], padding: int, length: int) -> Batch:

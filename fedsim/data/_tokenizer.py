@@ -18,8 +18,8 @@ _PIECE = re.compile(r"\s?\w+|\s?[^\w\s]+|\s+")
 
 def frequent_words(texts: Iterable[str], count: int) -> tuple[str, ...]:
     """Return the `count` most frequent words and signs, each with its leading blank; ties alphabetically."""
-    found = Counter(piece for text in texts for piece in _PIECE.findall(text))
-    return tuple(sorted(found, key=lambda piece: (-found[piece], piece))[:count])
+    counts = Counter(piece for text in texts for piece in _PIECE.findall(text))
+    return tuple(sorted(counts, key=lambda piece: (-counts[piece], piece))[:count])
 
 
 @final
@@ -77,7 +77,7 @@ class ModelTokenizer:
             raise FedsimError(f"the tokenizer in {folder} has no end of text (eos_token). Add one to its settings.")
 
     @cached_property
-    def _own(self) -> Any:
+    def _loaded(self) -> Any:
         try:
             from transformers import AutoTokenizer  # noqa: PLC0415 - an extra, and slow to import
         except ImportError:
@@ -97,19 +97,19 @@ class ModelTokenizer:
     @property
     def vocabulary(self) -> int:
         """Number of tokens."""
-        return len(self._own)
+        return len(self._loaded)
 
     @property
     def padding(self) -> int:
         """The tokenizer's padding token, or its end of text where it has none."""
-        own = self._own.pad_token_id
-        return int(self.end if own is None else own)
+        token = self._loaded.pad_token_id
+        return int(self.end if token is None else token)
 
     @property
     def begin(self) -> int | None:
         """The tokenizer's class token, where it has one."""
-        own = self._own.cls_token_id
-        return None if own is None else int(own)
+        token = self._loaded.cls_token_id
+        return None if token is None else int(token)
 
     @property
     def end(self) -> int:
@@ -119,13 +119,13 @@ class ModelTokenizer:
 
     @property
     def _end(self) -> int | None:
-        own = self._own.eos_token_id
-        return self._own.sep_token_id if own is None else int(own)
+        token = self._loaded.eos_token_id
+        return self._loaded.sep_token_id if token is None else int(token)
 
     def encode(self, text: str) -> list[int]:
         """Return the tokens of a text, without the model's border tokens."""
-        return list(self._own(text, add_special_tokens=False)["input_ids"])
+        return list(self._loaded(text, add_special_tokens=False)["input_ids"])
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Return the text of tokens."""
-        return self._own.decode(list(tokens), skip_special_tokens=True)
+        return self._loaded.decode(list(tokens), skip_special_tokens=True)

@@ -35,8 +35,8 @@ def affairs_survey(config: AffairsSurveyConfig) -> Dataset:
         MissingExtra: statsmodels is not installed.
     """
     table = torch.from_numpy(np.loadtxt(_file(), delimiter=",", skiprows=1)).float()
-    own, husband, time = table[:, _NUMBERS:].unbind(1)
-    rows = torch.cat([table[:, :_NUMBERS], one_hot(own), one_hot(husband)], 1)
+    occupation, husband, time = table[:, _NUMBERS:].unbind(1)
+    rows = torch.cat([table[:, :_NUMBERS], one_hot(occupation), one_hot(husband)], 1)
     answers = Batch(rows, (time > 0).long())
     return standardised(*parted(answers, config.test_fraction, config.seed), ("no affair", "affair"))
 

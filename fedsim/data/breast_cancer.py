@@ -44,7 +44,7 @@ def breast_cancer(config: BreastCancerConfig) -> Dataset:
     rows, labels = torch.from_numpy(table[:, :-1]).float(), torch.from_numpy(table[:, -1].astype(np.int64))
     data = standardised(*parted(Batch(rows, labels), config.test_fraction, config.seed), ("malignant", "benign"))
     parts = zip(data.train.inputs.T, data.test.inputs.T, strict=True)
-    columns = {name: halved(own) for name, own in zip(_COLUMNS, parts, strict=True)}
+    columns = {name: halved(part) for name, part in zip(_COLUMNS, parts, strict=True)}
     return replace(data, attributes=columns)
 
 

@@ -50,20 +50,20 @@ def _documents(path: Path) -> list[Document]:
         are_told = are_told or begins
         if not begins:
             documents[-1].append(sentence)
-    found: list[Document] = [document for document in documents if document]
-    if not found:
+    nonempty: list[Document] = [document for document in documents if document]
+    if not nonempty:
         raise FedsimError(f"{path} holds no sentence.")
-    return found
+    return nonempty
 
 
 def _sentences(path: Path) -> list[Sentence]:
-    found: list[list[tuple[str, str]]] = [[]]
+    sentences: list[list[tuple[str, str]]] = [[]]
     for number, line in enumerate(read_text(path).split("\n"), 1):
         if not line.strip():
-            found.append([])
+            sentences.append([])
             continue
         columns = line.rstrip("\r").split("\t")
         if len(columns) != _COLUMNS or not columns[0] or not columns[1].strip():
             raise FedsimError(f"{path}, line {number}: expected a token, a tab and a tag, got {line.rstrip()!r}.")
-        found[-1].append((columns[0], columns[1].strip()))
-    return [tuple(sentence) for sentence in found if sentence]
+        sentences[-1].append((columns[0], columns[1].strip()))
+    return [tuple(sentence) for sentence in sentences if sentence]

@@ -87,7 +87,7 @@ def digit_grids(config: DigitGridsConfig) -> Dataset:
     if config.owners == "digit":
         shared = (digits[:, :, None] == torch.arange(DIGITS)).sum(1).argmax(1)
     else:
-        shared = torch.tensor([KINDS.index(words.kind(own)) for own in train.given["question"].tolist()])
+        shared = torch.tensor([KINDS.index(words.kind(question)) for question in train.given["question"].tolist()])
     users = shared * _USERS + torch.arange(len(shared)) % _USERS
     return Dataset(train, test, spec, words.words, users=users, task="visual-question-answering")
 
@@ -96,9 +96,9 @@ def draw_grids(config: DigitGridsConfig, count: int, stock: Stock, generator: to
     """Return so many examples, and the digits (count, cells * cells) of their grids, -1 where a cell is empty."""
     words = GridWords(config.cells)
     digits = draw_digits(count, config.cells, (config.fewest, config.most), config.palette, generator)
-    asked = ask(digits, words, draw_kinds(count, config.mix, generator), answer_places(config.mix), generator)
+    grid_questions = ask(digits, words, draw_kinds(count, config.mix, generator), answer_places(config.mix), generator)
     pictures = paint(digits, config.cells, stock, generator)
-    return Batch(pictures, asked.answers, {"question": asked.questions}), digits
+    return Batch(pictures, grid_questions.answers, {"question": grid_questions.questions}), digits
 
 
 @lru_cache(maxsize=2)
@@ -109,7 +109,9 @@ def stocks(source: Source) -> tuple[Stock, Stock]:
         MissingExtra: the package with the digits is not installed.
     """
     method = registry.get("dataset", source)
-    own: Dataset = method.make(method.config())
-    mean, std = own.spec.mean[0], own.spec.std[0]
-    train, test = (Stock.of((part.inputs * std + mean).clamp(0, 1), part.labels) for part in (own.train, own.test))
+    source_data: Dataset = method.make(method.config())
+    mean, std = source_data.spec.mean[0], source_data.spec.std[0]
+    train, test = (
+        Stock.of((part.inputs * std + mean).clamp(0, 1), part.labels) for part in (source_data.train, source_data.test)
+    )
     return train, test

@@ -60,23 +60,23 @@ def _classes(folder: Path) -> dict[str, list[Path]]:
     """Return the image files of every class, both in alphabetical order."""
     if not folder.is_dir():
         raise FedsimError(f"there is no folder {folder}: expected one with a subfolder of images per class.")
-    found = {
+    files_by_class = {
         entry.name: sorted(file for file in entry.iterdir() if file.suffix.lower() in _SUFFIXES)
         for entry in sorted(folder.iterdir())
         if entry.is_dir()
     }
-    empty = [name for name, files in found.items() if not files]
+    empty = [name for name, files in files_by_class.items() if not files]
     if empty:
         raise FedsimError(f"{folder / empty[0]} holds no PNG or JPEG file. Add images or remove the folder.")
-    if not found:
+    if not files_by_class:
         raise FedsimError(f"{folder} has no subfolders: expected one per class.")
-    return found
+    return files_by_class
 
 
 def _stack(files: list[Path], size: int | None) -> Tensor:
     images = [fitted(decode(file, str(file)).expand(1, 3, -1, -1), size) for file in files]
     for file, image in zip(files, images, strict=True):
         if image.shape != images[0].shape:
-            expected, found = (" x ".join(map(str, i.shape[-2:])) for i in (images[0], image))
-            raise FedsimError(f"{file} has {found} pixels, {files[0]} has {expected}. Set data.size.")
+            expected, actual = (" x ".join(map(str, i.shape[-2:])) for i in (images[0], image))
+            raise FedsimError(f"{file} has {actual} pixels, {files[0]} has {expected}. Set data.size.")
     return torch.cat(images)

@@ -33,8 +33,10 @@ def noisy_labels(
     """
     noisy, classes = labels.clone(), len(class_names)
     for label, mistaken in _taken_for(class_names).items():
-        own = (labels == label).nonzero().flatten()
-        chosen = own[torch.randperm(len(own), generator=generator)][: math.floor(rate * len(own) + _ROUNDING)]
+        members = (labels == label).nonzero().flatten()
+        chosen = members[torch.randperm(len(members), generator=generator)][
+            : math.floor(rate * len(members) + _ROUNDING)
+        ]
         if scheme == "symmetric":
             steps = torch.randint(1, classes, (len(chosen),), generator=generator)
             noisy[chosen] = (label + steps) % classes

@@ -34,7 +34,7 @@ class ListOperationsConfig(Config):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        unknown = [own for own in self.operations if own not in OPERATIONS]
+        unknown = [operation for operation in self.operations if operation not in OPERATIONS]
         if unknown:
             raise ValueError(f"operations: there is none '{unknown[0]}'.{nearest(unknown[0], OPERATIONS)}")
         if self.shortest > self.longest:
@@ -63,14 +63,14 @@ def draw_lists(config: ListOperationsConfig, count: int, generator: torch.Genera
     tokenizer = ListTokenizer()
     inputs = torch.empty(count, tokenizer.prompt_length + tokenizer.answer_length, dtype=torch.long)
     for row in range(count):
-        sample = _drawn(config, generator)
+        sample = _draw_sample(config, generator)
         inputs[row] = torch.tensor([*tokenizer.prompt(sample), *tokenizer.answer(_one_answer(sample, generator))])
     labels = inputs.clone()
     labels[:, : tokenizer.prompt_length] = IGNORED
     return Batch(inputs, labels)
 
 
-def _drawn(config: ListOperationsConfig, generator: torch.Generator) -> Sample:
+def _draw_sample(config: ListOperationsConfig, generator: torch.Generator) -> Sample:
     operation = config.operations[int(torch.randint(len(config.operations), (), generator=generator))]
     length = int(torch.randint(config.shortest, config.longest + 1, (), generator=generator))
     return draw_sample(operation, length, generator)
@@ -83,6 +83,6 @@ def _one_answer(sample: Sample, generator: torch.Generator) -> tuple[int, ...]:
         return known[int(torch.randint(len(known), (), generator=generator))]
     while True:
         order: list[int] = torch.randperm(len(sample.items), generator=generator).tolist()
-        drawn = tuple(sample.items[place] for place in order)
-        if drawn != sample.items:
-            return drawn
+        shuffled = tuple(sample.items[place] for place in order)
+        if shuffled != sample.items:
+            return shuffled

@@ -28,7 +28,7 @@ _TOPICS = {
     "business": "company dollars bank market airline shares per profit economy economic rates Qantas Ansett HIH "
     "workers",
 }
-_WORDS = {topic: set(own.split()) for topic, own in _TOPICS.items()}
+_WORDS = {topic: set(words.split()) for topic, words in _TOPICS.items()}
 _ALL_WORDS = set[str]().union(*_WORDS.values())
 _CERTAIN = (2, 3)  # the words of a report's topic are at least twice as many as those of the other, and three more
 NAMES = ("Alice", "Peter", "Maria", "Thomas", "Susan", "Robert", "Laura", "George")
@@ -63,9 +63,9 @@ def named_news(config: NamedNewsConfig) -> Dataset:
     """
     tested, trained = test_and_training(config, _reports())
     public, private = _texts(tested, _PUBLIC_FORMS)[: config.test], _texts(trained, _PRIVATE_FORMS)[: config.train]
-    tokenizer = tokenizer_of(config, [own.words for own in public])
+    tokenizer = tokenizer_of(config, [text.words for text in public])
     train, test = (
-        as_batch([[*tokenizer.encode(own.words), tokenizer.end] for own in texts], tokenizer.padding, config.length)
+        as_batch([[*tokenizer.encode(text.words), tokenizer.end] for text in texts], tokenizer.padding, config.length)
         for texts in (private, public)
     )
     return Dataset(
@@ -73,13 +73,13 @@ def named_news(config: NamedNewsConfig) -> Dataset:
         test,
         InputSpec((config.length,), tokenizer.vocabulary, (), (), tokenizer.vocabulary, tokenizer.padding),
         class_names=("text",),
-        users=torch.tensor([own.report for own in private]),
+        users=torch.tensor([text.report for text in private]),
         tokenizer=tokenizer,
         attributes={
             "topic": Attribute(
-                tuple(_TOPICS), *(_numbers([own.topic for own in texts]) for texts in (private, public))
+                tuple(_TOPICS), *(_numbers([text.topic for text in texts]) for texts in (private, public))
             ),
-            "name": Attribute(NAMES, *(_numbers([own.name for own in texts]) for texts in (private, public))),
+            "name": Attribute(NAMES, *(_numbers([text.name for text in texts]) for texts in (private, public))),
         },
         task="next-token",
     )
@@ -87,18 +87,22 @@ def named_news(config: NamedNewsConfig) -> Dataset:
 
 def _reports() -> list[tuple[int, list[str]]]:
     """Return topic and the sentences without its words of reports that have one, as many of each topic."""
-    found, before = defaultdict[int, list[list[str]]](list), set[str]()
+    reports, before = defaultdict[int, list[list[str]]](list), set[str]()
     for report in read_text(news_file()).splitlines():
         seen = re.findall(r"\w+", report)
-        counts = [sum(word in own for word in seen) for own in _WORDS.values()]
+        counts = [sum(word in words for word in seen) for words in _WORDS.values()]
         sentences = dict.fromkeys(re.split(r"(?<=[.!?]) ", report.strip()))
-        plain = [own for own in sentences if own not in before and not _ALL_WORDS & set(re.findall(r"\w+", own))]
+        plain = [
+            sentence
+            for sentence in sentences
+            if sentence not in before and not _ALL_WORDS & set(re.findall(r"\w+", sentence))
+        ]
         before.update(sentences)  # agencies repeat sentences, which would be private and public
         times, more = _CERTAIN
         if max(counts) >= times * min(counts) + more and len(plain) > 1:
-            found[counts.index(max(counts))].append(plain)
-    each = min(map(len, found.values()))
-    return [(topic, plain) for topic in sorted(found) for plain in found[topic][:each]]
+            reports[counts.index(max(counts))].append(plain)
+    each = min(map(len, reports.values()))
+    return [(topic, plain) for topic in sorted(reports) for plain in reports[topic][:each]]
 
 
 def _texts(reports: Sequence[tuple[int, list[str]]], forms: Sequence[str]) -> list[Text]:

@@ -153,8 +153,8 @@ def _by_user(users: Tensor | None, clients: int, generator: torch.Generator) -> 
             f"{len(names)} users for {clients} clients: expected at least one for each. Lower federation.clients."
         )
     owner = torch.empty(len(names), dtype=torch.long)
-    for client, own in enumerate(torch.randperm(len(names), generator=generator).tensor_split(clients)):
-        owner[own] = client
+    for client, share in enumerate(torch.randperm(len(names), generator=generator).tensor_split(clients)):
+        owner[share] = client
     of_example = owner[user]
     return list(of_example.argsort(stable=True).split(of_example.bincount(minlength=clients).tolist()))
 
@@ -165,9 +165,9 @@ def _dirichlet(labels: Tensor, clients: int, alpha: float, generator: torch.Gene
     pieces: list[list[Tensor]] = [[] for _ in range(clients)]
     for members in _members(labels, generator).values():
         bounds = numbers.dirichlet([alpha] * clients).cumsum()[:-1] * len(members)
-        for own, piece in zip(pieces, members.tensor_split(bounds.round().astype(int).tolist()), strict=True):
-            own.append(piece)
-    return [torch.cat(own) for own in pieces]
+        for client_pieces, piece in zip(pieces, members.tensor_split(bounds.round().astype(int).tolist()), strict=True):
+            client_pieces.append(piece)
+    return [torch.cat(parts) for parts in pieces]
 
 
 def _refill(shares: list[Tensor]) -> list[Tensor]:
@@ -195,7 +195,7 @@ def _by_class(labels: Tensor, clients: int, classes_per_client: int, generator: 
             )
         for owner, piece in zip(owners, members[label].tensor_split(max(1, len(owners))), strict=False):
             pieces[owner].append(piece)
-    return [torch.cat(own) for own in pieces]
+    return [torch.cat(parts) for parts in pieces]
 
 
 def _owners(

@@ -100,15 +100,15 @@ def read_pairs(path: Path) -> list[Pair]:
 def _pair(path: Path, line: int, row: Sequence[str]) -> Pair:
     if len(row) != _COLUMNS:
         raise FedsimError(f"{path}, line {line}: expected two sentences and a score, got {len(row)} columns.")
-    first, second, told = (column.strip() for column in row)
+    first, second, raw_score = (column.strip() for column in row)
     if not first or not second:
         raise FedsimError(f"{path}, line {line}: a sentence is empty.")
     try:
-        score = float(told)
+        score = float(raw_score)
     except ValueError:
         score = -1.0
     if not 0 <= score <= _HIGHEST:
-        raise FedsimError(f"{path}, line {line}: expected a score from 0 to 5, got {told!r}.")
+        raise FedsimError(f"{path}, line {line}: expected a score from 0 to 5, got {raw_score!r}.")
     return Pair(first, second, score)
 
 

@@ -108,9 +108,9 @@ def spectrograms(sounds: Tensor) -> Tensor:
 
 
 def _check_installed(config: SpokenDigitsConfig) -> None:
-    missing = [_FOLDERS[own] for own in config.voices if not (config.path / _FOLDERS[own][0]).is_dir()]
+    missing = [_FOLDERS[voice] for voice in config.voices if not (config.path / _FOLDERS[voice][0]).is_dir()]
     if missing:
-        names, packages = (" ".join(own) for own in zip(*missing, strict=True))
+        names, packages = (" ".join(parts) for parts in zip(*missing, strict=True))
         raise MissingExtra(
             f"The data set 'spoken-digits' ({names} in {config.path})",
             f"apt-get install --no-install-recommends {packages}",
@@ -121,9 +121,9 @@ def _read(config: SpokenDigitsConfig, names: Sequence[str], shifts: Sequence[int
     """Return each recording at each shift, labelled by the last digit, and the number of the voice of each."""
     utterances = [
         (voice, int(name[-1]), _placed(sound, shift))
-        for voice, own in enumerate(config.voices)
+        for voice, voice_name in enumerate(config.voices)
         for name in names
-        for sound in (_sound(config.path / _FOLDERS[own][0] / "digits" / f"{name}.wav"),)
+        for sound in (_sound(config.path / _FOLDERS[voice_name][0] / "digits" / f"{name}.wav"),)
         for shift in shifts
     ]
     voices, labels, sounds = zip(*utterances, strict=True)
@@ -152,7 +152,7 @@ def _placed(sound: Tensor, shift: int) -> Tensor:
 
 def _attribute(voices: Sequence[Voice], place: int, train: Tensor, test: Tensor) -> Attribute:
     """Return what stands at this place of the voices' names, for the voices of training and test examples."""
-    named = [own.partition("-")[place] for own in voices]
+    named = [voice.partition("-")[place] for voice in voices]
     values = tuple(dict.fromkeys(named))
     of_voice = torch.tensor(list(map(values.index, named)))
     return Attribute(values, of_voice[train], of_voice[test])

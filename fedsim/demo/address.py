@@ -19,12 +19,12 @@ def address_of(host: str) -> str:
         FedsimError: the host is not an address like 192.168.1.5.
     """
     try:
-        own = IPv4Address(host)
+        address = IPv4Address(host)
     except AddressValueError:
         raise FedsimError(
             f"--host {host}: expected an address of this machine, such as 192.168.1.5, or {EVERYWHERE} for all of them."
         ) from None
-    return str(own) if host != EVERYWHERE else own_address()
+    return str(address) if host != EVERYWHERE else own_address()
 
 
 def own_address() -> str:

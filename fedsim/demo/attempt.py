@@ -26,7 +26,7 @@ _WHITE = 255.0
 Tell = Callable[[str, dict[str, Any]], None]
 
 
-class Order(Config):
+class ViewerOrder(Config):
     """A viewer's order.
 
     Attributes:
@@ -43,7 +43,7 @@ class Order(Config):
 _one_client_at_a_time = threading.Lock()
 
 
-def attempt(order: Order, iterations: int, tell: Tell) -> None:
+def attempt(order: ViewerOrder, iterations: int, tell: Tell) -> None:
     """Let a client compute the gradient of the drawing; solve for the drawing, then search for it.
 
     Args:
@@ -66,24 +66,26 @@ def attempt(order: Order, iterations: int, tell: Tell) -> None:
         attack = attack_of(attacker, 1, iterations)
         generator = seeding.generator(world.scenario.seed, f"demo {attacker}")
         try:
-            found = attack(observation, generator, _Steps(world, image, tell) if attacker != "exact" else _ignored)
+            reconstruction = attack(
+                observation, generator, _Steps(world, image, tell) if attacker != "exact" else _ignored
+            )
         except FedsimError as error:
             tell("failure", {"attacker": attacker, "why": str(error)})
             continue
         seconds = time.perf_counter() - begin
-        told = {
+        result = {
             "attacker": attacker,
             "name": name_of(attacker, 1),
             "seconds": seconds,
-            "iterations": found.iterations,
-            "objective": _finite(found.objective),
-            "stopped": found.stopped,
-            "agreement": agreement(world, found, truth, torch.arange(1)),
+            "iterations": reconstruction.iterations,
+            "objective": _finite(reconstruction.objective),
+            "stopped": reconstruction.stopped,
+            "agreement": agreement(world, reconstruction, truth, torch.arange(1)),
         }
-        tell("result", {**told, **_shown(world, image, found.inputs)})
+        tell("result", {**result, **_shown(world, image, reconstruction.inputs)})
 
 
-def _attackers(order: Order) -> Iterator[Attacker]:
+def _attackers(order: ViewerOrder) -> Iterator[Attacker]:
     yield "exact"
     if order.attacker != "exact":
         yield order.attacker
@@ -105,8 +107,8 @@ class _Steps:
         if now - self._last < _EVERY_SECONDS:
             return
         self._last = now
-        told = {"iteration": step.iteration, "iterations": step.iterations, "objective": _finite(step.objective)}
-        self._tell("step", {**told, **_shown(self._world, self._image, step.guess)})
+        progress = {"iteration": step.iteration, "iterations": step.iterations, "objective": _finite(step.objective)}
+        self._tell("step", {**progress, **_shown(self._world, self._image, step.guess)})
 
 
 def _finite(value: float) -> float | None:

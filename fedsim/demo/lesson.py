@@ -13,7 +13,7 @@ from fedsim.core.errors import FedsimError
 from fedsim.core.types import Config
 from fedsim.demo.jobs import Job, results_of
 from fedsim.demo.pictures import contrast, strip
-from fedsim.demo.recording import Grid, Recording, recording_of, scene_of
+from fedsim.demo.recording import RecordedGrid, Recording, recording_of, scene_of
 from fedsim.demo.victim import (
     Attacker,
     Pictures,
@@ -32,10 +32,12 @@ LEAST_CONTRAST = 0.2  # of the way from black to white: three of the sixteen gre
 _ANSWERS = 4  # from which to choose what a photograph shows
 _CLIENTS: dict[Pictures, int] = {"digits": 8, "photographs": 3}  # those behind the first, whom the sliders show
 
-PHOTOGRAPHS = Grid(pictures="photographs", rates=(0.0, 0.5), batches=(1, 4), noises=(1.0,), frames=(1, 15, 40, 90, 200))
+PHOTOGRAPHS = RecordedGrid(
+    pictures="photographs", rates=(0.0, 0.5), batches=(1, 4), noises=(1.0,), frames=(1, 15, 40, 90, 200)
+)
 
 
-class Case(NamedTuple):
+class QuizCase(NamedTuple):
     """What a question of the quiz is about."""
 
     attacker: Attacker
@@ -45,35 +47,35 @@ class Case(NamedTuple):
     pictures: Pictures = "digits"
 
 
-CASES: tuple[Case, ...] = (
-    Case("ignores", "none", 1.0, 0.0),
-    Case("estimates", "none", 1.0, 0.25),
-    Case("exact", "none", 1.0, 0.5),
-    Case("ignores", "noise", 1.0, 0.0),
-    Case("knows", "none", 1.0, 0.5),
-    Case("ignores", "none", 1.0, 0.25),
-    Case("exact", "noise", 100.0, 0.0),
-    Case("ignores", "pruning", 1.0, 0.0),
-    Case("estimates", "none", 1.0, 0.5),
-    Case("knows", "noise", 1.0, 0.25),
-    Case("ignores", "none", 1.0, 0.5),
-    Case("exact", "noise", 10.0, 0.5),
-    Case("estimates", "none", 1.0, 0.75),
-    Case("ignores", "precode", 1.0, 0.0),
-    Case("estimates", "pruning", 1.0, 0.25),
-    Case("knows", "none", 1.0, 0.75),
-    Case("ignores", "none", 1.0, 0.0, "photographs"),
-    Case("estimates", "none", 1.0, 0.5, "photographs"),
-    Case("exact", "noise", 100.0, 0.0, "photographs"),
-    Case("knows", "none", 1.0, 0.5, "photographs"),
-    Case("ignores", "noise", 100.0, 0.0, "photographs"),
-    Case("exact", "none", 1.0, 0.5, "photographs"),
-    Case("ignores", "pruning", 1.0, 0.0, "photographs"),
-    Case("ignores", "precode", 1.0, 0.0, "photographs"),
+CASES: tuple[QuizCase, ...] = (
+    QuizCase("ignores", "none", 1.0, 0.0),
+    QuizCase("estimates", "none", 1.0, 0.25),
+    QuizCase("exact", "none", 1.0, 0.5),
+    QuizCase("ignores", "noise", 1.0, 0.0),
+    QuizCase("knows", "none", 1.0, 0.5),
+    QuizCase("ignores", "none", 1.0, 0.25),
+    QuizCase("exact", "noise", 100.0, 0.0),
+    QuizCase("ignores", "pruning", 1.0, 0.0),
+    QuizCase("estimates", "none", 1.0, 0.5),
+    QuizCase("knows", "noise", 1.0, 0.25),
+    QuizCase("ignores", "none", 1.0, 0.5),
+    QuizCase("exact", "noise", 10.0, 0.5),
+    QuizCase("estimates", "none", 1.0, 0.75),
+    QuizCase("ignores", "precode", 1.0, 0.0),
+    QuizCase("estimates", "pruning", 1.0, 0.25),
+    QuizCase("knows", "none", 1.0, 0.75),
+    QuizCase("ignores", "none", 1.0, 0.0, "photographs"),
+    QuizCase("estimates", "none", 1.0, 0.5, "photographs"),
+    QuizCase("exact", "noise", 100.0, 0.0, "photographs"),
+    QuizCase("knows", "none", 1.0, 0.5, "photographs"),
+    QuizCase("ignores", "noise", 100.0, 0.0, "photographs"),
+    QuizCase("exact", "none", 1.0, 0.5, "photographs"),
+    QuizCase("ignores", "pruning", 1.0, 0.0, "photographs"),
+    QuizCase("ignores", "precode", 1.0, 0.0, "photographs"),
 )
 
 
-class Question(Config):
+class QuizQuestion(Config):
     """A guess of an attack, to recognise.
 
     Attributes:
@@ -99,16 +101,19 @@ class Lesson(Config):
     """All data of the page."""
 
     sets: dict[Pictures, Recording]
-    quiz: tuple[Question, ...] = ()
+    quiz: tuple[QuizQuestion, ...] = ()
 
 
-def grids() -> tuple[Grid, ...]:
+def grids() -> tuple[RecordedGrid, ...]:
     """Return the grids to record: digits, and photographs where the package that holds them is installed."""
-    return (Grid(), PHOTOGRAPHS) if importlib.util.find_spec("foolbox") else (Grid(),)
+    return (RecordedGrid(), PHOTOGRAPHS) if importlib.util.find_spec("foolbox") else (RecordedGrid(),)
 
 
 def record_lesson(
-    chosen: tuple[Grid, ...], processes: int, on_job: Callable[[int, int], None], cases: tuple[Case, ...] = CASES
+    chosen: tuple[RecordedGrid, ...],
+    processes: int,
+    on_job: Callable[[int, int], None],
+    cases: tuple[QuizCase, ...] = CASES,
 ) -> Lesson:
     """Run the grids and the attacks of the quiz.
 
@@ -125,8 +130,8 @@ def record_lesson(
     jobs: list[Job] = [(scene_of, (setting, grid)) for grid in chosen for setting in grid.settings()]
     scenes = len(jobs)
     for grid in chosen:
-        own = [case for case in cases if case.pictures == grid.pictures]
-        jobs += [(question_of, (number, case, iterations)) for number, case in enumerate(own)]
+        grid_cases = [case for case in cases if case.pictures == grid.pictures]
+        jobs += [(question_of, (number, case, iterations)) for number, case in enumerate(grid_cases)]
     done: dict[int, Any] = {}
     for place, result in results_of(jobs, processes):
         done[place] = result
@@ -139,7 +144,7 @@ def record_lesson(
     )
 
 
-def question_of(number: int, case: Case, iterations: int) -> Question | None:
+def question_of(number: int, case: QuizCase, iterations: int) -> QuizQuestion | None:
     """Attack one picture that the sliders do not show, or return None where the guess is blank.
 
     Args:
@@ -153,17 +158,17 @@ def question_of(number: int, case: Case, iterations: int) -> Question | None:
     turn, client = divmod(number, _CLIENTS[pictures])
     observation, truth = observed(world, attacker, client=1 + client, round_=1 + turn)
     try:
-        found = attack_of(attacker, 1, iterations)(
+        reconstruction = attack_of(attacker, 1, iterations)(
             observation, seeding.generator(world.scenario.seed, f"demo quiz {number}")
         )
     except FedsimError:
         return None
-    spec, own = world.data.dataset.spec, truth.private[0]
-    pixels, original = to_pixels(found.inputs, spec), to_pixels(own.inputs, spec)
+    spec, batch = world.data.dataset.spec, truth.private[0]
+    pixels, original = to_pixels(reconstruction.inputs, spec), to_pixels(batch.inputs, spec)
     if not contrast(pixels) >= LEAST_CONTRAST:  # also where it is not a number
         return None
-    (label,) = label_names(pictures, own.labels)
-    return Question(
+    (label,) = label_names(pictures, batch.labels)
+    return QuizQuestion(
         pictures=pictures,
         guess=strip(pixels[None]),
         truth=strip(original[None]),

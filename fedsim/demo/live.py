@@ -27,7 +27,7 @@ from pydantic import ValidationError
 from fedsim.core.errors import FedsimError, describe_exception
 from fedsim.core.glossary import TERMS
 from fedsim.demo.address import ADDRESS, EVERYWHERE, address_of
-from fedsim.demo.attempt import Order, attempt
+from fedsim.demo.attempt import ViewerOrder, attempt
 from fedsim.demo.guess import classifier
 from fedsim.demo.messages import Language, messages
 from fedsim.demo.page import Safe, embedded, render, text_of, texts
@@ -262,7 +262,7 @@ class _Viewer(BaseHTTPRequestHandler):
             if order is not None:
                 self._answer(order)
 
-    def _answer(self, order: Order) -> None:
+    def _answer(self, order: ViewerOrder) -> None:
         self.server.attacking.add(threading.current_thread())
         try:
             self._begin(HTTPStatus.OK, "text/event-stream; charset=utf-8", None)
@@ -297,7 +297,7 @@ class _Viewer(BaseHTTPRequestHandler):
         self._refuse(HTTPStatus.FORBIDDEN, f"This page answers to {self.server.url} only.")
         return True
 
-    def _order(self) -> Order | None:
+    def _order(self) -> ViewerOrder | None:
         """Read the order, or refuse it."""
         stated = self.headers.get("Content-Length", "")
         if not (stated.isascii() and stated.isdecimal()):
@@ -309,7 +309,7 @@ class _Viewer(BaseHTTPRequestHandler):
             self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"A request may have {LARGEST_BODY} bytes.")
             return None
         try:
-            return Order.model_validate_json(body)
+            return ViewerOrder.model_validate_json(body)
         except ValidationError as error:
             first = error.errors(include_input=False, include_url=False)[0]
             place = ".".join(map(str, first["loc"])) or "the request"
@@ -353,7 +353,7 @@ def serve(port: int, on_ready: Callable[[str], None], host: str = ADDRESS, langu
     """
     with LiveServer(port, host=host, language=language) as server:
         attempt(
-            Order(pixels=_BAR, label=1), 1, lambda _event, _about: None
+            ViewerOrder(pixels=_BAR, label=1), 1, lambda _event, _about: None
         )  # done now, so that the first viewer does not wait for it
         on_ready(server.url)
         with contextlib.suppress(KeyboardInterrupt):

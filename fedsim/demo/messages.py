@@ -40,8 +40,8 @@ def messages(language: Language) -> dict[str, str]:
 
 
 def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, str]:
-    found: dict[str, str] = {}
+    texts: dict[str, str] = {}
     for key, value in table.items():
         place = f"{prefix}{key}"
-        found |= _flat(value, f"{place}.") if isinstance(value, dict) else {place: value}
-    return found
+        texts |= _flat(value, f"{place}.") if isinstance(value, dict) else {place: value}
+    return texts

@@ -75,7 +75,7 @@ def page_of(lesson: Lesson, language: Language = "en") -> str:
 
 def texts(language: Language) -> str:
     """Return the messages of all languages as JSON that cannot end the element around it."""
-    return embedded({"language": language, "all": {own: messages(own) for own in LANGUAGES}})
+    return embedded({"language": language, "all": {code: messages(code) for code in LANGUAGES}})
 
 
 def embedded(content: Any) -> str:
@@ -114,8 +114,8 @@ def _json(lesson: Lesson) -> str:
     """Return the lesson with every picture once."""
     raw = lesson.model_dump(mode="json")
     places: dict[str, int] = {}
-    for own in raw["sets"].values():
-        for scene in own["scenes"]:
+    for scene_set in raw["sets"].values():
+        for scene in scene_set["scenes"]:
             scene["unit"] = places.setdefault(scene["unit"], len(places))
             for run in scene["runs"].values():
                 run["strip"] = places.setdefault(run["strip"], len(places)) if run["strip"] else -1

@@ -21,7 +21,7 @@ def counted(console: Console) -> Iterator[Callable[[int, int], None]]:
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         bar = progress.add_task("settings", total=None)
 
-        def told(done: int, total: int) -> None:
+        def show(done: int, total: int) -> None:
             nonlocal last
             progress.update(bar, completed=done, total=total)
             now = time.monotonic()
@@ -31,4 +31,4 @@ def counted(console: Console) -> Iterator[Callable[[int, int], None]]:
             left = (now - begin) / done * (total - done)
             console.print(Text(f"  {done} of {total} settings recorded, about {left:.0f} s left"), soft_wrap=True)
 
-        yield told
+        yield show

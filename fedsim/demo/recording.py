@@ -38,7 +38,7 @@ _CURVE_POINTS = 40
 ATTACKERS: tuple[Attacker, ...] = get_args(Attacker)
 
 
-class Grid(Config):
+class RecordedGrid(Config):
     """All combinations of these values are recorded; noise applies to one protection only.
 
     Attributes:
@@ -62,7 +62,7 @@ class Grid(Config):
         )
 
 
-class Run(Config):
+class RecordedAttack(Config):
     """One attack on one gradient.
 
     Attributes:
@@ -108,7 +108,7 @@ class Scene(Config):
     masks: tuple[str, ...]
     layers: tuple[tuple[str, float], ...]
     unit: str
-    runs: dict[Attacker, Run]
+    runs: dict[Attacker, RecordedAttack]
 
 
 class Recording(Config):
@@ -122,7 +122,7 @@ class Recording(Config):
         grants: what each attacker knows.
     """
 
-    grid: Grid
+    grid: RecordedGrid
     side: int
     originals: str
     labels: tuple[str, ...]
@@ -132,7 +132,7 @@ class Recording(Config):
     scenes: tuple[Scene, ...]
 
 
-def recording_of(grid: Grid, scenes: Sequence[Scene]) -> Recording:
+def recording_of(grid: RecordedGrid, scenes: Sequence[Scene]) -> Recording:
     """Return the recording of a grid, whose scenes are those of its settings in the same order.
 
     Raises:
@@ -152,10 +152,10 @@ def recording_of(grid: Grid, scenes: Sequence[Scene]) -> Recording:
     )
 
 
-def scene_of(setting: Setting, grid: Grid) -> Scene:
+def scene_of(setting: Setting, grid: RecordedGrid) -> Scene:
     """Let one client compute its gradient, and run every attacker on it."""
     world = world_of(setting, grid.pictures)
-    runs: dict[Attacker, Run] = {}
+    runs: dict[Attacker, RecordedAttack] = {}
     for attacker in grid.attackers:
         observation, truth = observed(world, attacker)
         if setting.rate == 0 and attacker in ("estimates", "knows") and "ignores" in runs:
@@ -176,25 +176,33 @@ def scene_of(setting: Setting, grid: Grid) -> Scene:
     )
 
 
-def _run(world: World, observation: Observation, truth: Truth, attacker: Attacker, grid: Grid) -> Run:
+def _run(
+    world: World, observation: Observation, truth: Truth, attacker: Attacker, grid: RecordedGrid
+) -> RecordedAttack:
     attack = attack_of(attacker, world.scenario.federation.batch_size, grid.frames[-1])
     steps: list[Step] = []
     generator = seeding.generator(world.scenario.seed, f"demo {attacker}")
     try:
-        found = attack(observation, generator, lambda step: steps.append(replace(step, guess=step.guess.clone())))
+        reconstruction = attack(
+            observation, generator, lambda step: steps.append(replace(step, guess=step.guess.clone()))
+        )
     except FedsimError as error:
-        return Run(failure=str(error))
+        return RecordedAttack(failure=str(error))
     spec, originals = world.data.dataset.spec, truth.private[0]
-    found = complete(found, len(originals))
-    items, order = score_items(found, originals, spec)
-    steps = steps[: found.iterations] or [Step(0, 1, 1, found.objective, found.objective, found.inputs)]
+    reconstruction = complete(reconstruction, len(originals))
+    items, order = score_items(reconstruction, originals, spec)
+    steps = steps[: reconstruction.iterations] or [
+        Step(0, 1, 1, reconstruction.objective, reconstruction.objective, reconstruction.inputs)
+    ]
     shown = [step for step in steps if step.iteration in grid.frames[:-1]]
     if shown and len(shown) < len(grid.frames) - 1 and shown[-1].iteration == steps[-1].iteration:
         shown.pop()
-    guesses = torch.stack([*(_pixels(step.guess, order, spec) for step in shown), _pixels(found.inputs, order, spec)])
+    guesses = torch.stack(
+        [*(_pixels(step.guess, order, spec) for step in shown), _pixels(reconstruction.inputs, order, spec)]
+    )
     points = steps[:: max(1, len(steps) // _CURVE_POINTS)]
     target = to_pixels(originals.inputs, spec)
-    return Run(
+    return RecordedAttack(
         strip=strip(guesses),
         frames=len(guesses),
         iterations=tuple(step.iteration for step in points),
@@ -202,10 +210,12 @@ def _run(world: World, observation: Observation, truth: Truth, attacker: Attacke
         mean_psnr=tuple(_mean_psnr(_pixels(step.guess, order, spec), target) for step in points),
         psnr=tuple(round(min(item.values["psnr"], PSNR_CAP), 1) for item in items),
         identified=_identified(guesses[-1], target, world),
-        masks=_by_image(tuple(mask.round() for mask in found.masks or ()), world.scenario.federation.batch_size, order),
-        agreement=agreement(world, found, truth, order),
-        used=found.iterations,
-        stopped=found.stopped,
+        masks=_by_image(
+            tuple(mask.round() for mask in reconstruction.masks or ()), world.scenario.federation.batch_size, order
+        ),
+        agreement=agreement(world, reconstruction, truth, order),
+        used=reconstruction.iterations,
+        stopped=reconstruction.stopped,
     )
 
 
@@ -230,15 +240,15 @@ def _by_image(masks: Sequence[Tensor], batch: int, order: Tensor | None = None) 
     return tuple(bits(torch.cat([mask[image].flatten() for mask in masks])) for image in order.tolist())
 
 
-def agreement(world: World, found: Reconstruction, truth: Truth, order: Tensor) -> float | None:
+def agreement(world: World, reconstruction: Reconstruction, truth: Truth, order: Tensor) -> float | None:
     """Return the share of right mask entries, over all units that show in the gradient."""
-    if found.masks is None or not world.models.sites:
+    if reconstruction.masks is None or not world.models.sites:
         return None
     batch, masks = truth.batches[0], truth.masks[0]
     model = world.models.holding(world.models.first_weights)
     sites = dropout_sites(model, world.data.dataset.spec.shape, len(batch))
     relevant = identifiable(model, batch, sites, masks, world.stack.loss(1))
-    return mask_accuracy(score_masks(sites, found.masks, masks, relevant, order))
+    return mask_accuracy(score_masks(sites, reconstruction.masks, masks, relevant, order))
 
 
 def _short(value: float) -> float:

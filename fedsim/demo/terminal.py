@@ -50,16 +50,18 @@ def show(console: Console, setting: Setting, language: Language = "en") -> None:
 
             def draw(guess: Tensor, iteration: int, name: str = name, live: Live = live) -> None:
                 pixels = to_pixels(guess.detach(), spec)
-                told = words["terminal.told"].format(iteration=iteration, psnr=f"{float(psnr(pixels, original)):.1f}")
-                live.update(_table(truth, (name, half_blocks(pixels[0, 0]), told)), refresh=console.is_terminal)
+                caption = words["terminal.told"].format(
+                    iteration=iteration, psnr=f"{float(psnr(pixels, original)):.1f}"
+                )
+                live.update(_table(truth, (name, half_blocks(pixels[0, 0]), caption)), refresh=console.is_terminal)
 
             def on_step(step: Step, draw: Callable[[Tensor, int], None] = draw) -> None:
                 if step.iteration % _REFRESH_EVERY == 1:
                     draw(step.guess, step.iteration)
 
             generator = seeding.generator(world.scenario.seed, f"demo {attacker}")
-            found = attack_of(attacker, 1, _ITERATIONS)(observation, generator, on_step)
-            draw(found.inputs, found.iterations)
+            reconstruction = attack_of(attacker, 1, _ITERATIONS)(observation, generator, on_step)
+            draw(reconstruction.inputs, reconstruction.iterations)
         console.print()
 
 
@@ -76,5 +78,5 @@ def half_blocks(pixels: Tensor) -> Text:
 
 def _table(*pictures: tuple[str, Text, str]) -> Table:
     table = Table.grid(padding=(0, 2))
-    table.add_row(*(Group(Text(name, "bold"), picture, Text(told)) for name, picture, told in pictures))
+    table.add_row(*(Group(Text(name, "bold"), picture, Text(caption)) for name, picture, caption in pictures))
     return table

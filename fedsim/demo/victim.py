@@ -77,8 +77,8 @@ def world_around(image: Tensor, label: int, setting: Setting) -> World:
     world = shared(_scenario(setting, "digits"))
     spec = world.data.dataset.spec
     inputs = ((image - spec.mean[0]) / spec.std[0]).reshape(1, *spec.shape)
-    own = Batch(inputs, torch.tensor([label]))
-    dataset = replace(world.data.dataset, train=own, test=own, users=None)
+    batch = Batch(inputs, torch.tensor([label]))
+    dataset = replace(world.data.dataset, train=batch, test=batch, users=None)
     return replace(build(world.scenario), data=replace(world.data, dataset=dataset, shares=(torch.tensor([0]),)))
 
 

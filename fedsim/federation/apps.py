@@ -24,7 +24,7 @@ from fedsim.federation.client import local_training
 from fedsim.federation.journal import Journal
 from fedsim.federation.memory import begin, recall, remember
 from fedsim.federation.secure_server import SecureSum
-from fedsim.federation.server import Aggregation, Nodes, lost, pack
+from fedsim.federation.server import AggregationStrategy, Nodes, lost, pack
 from fedsim.privacy.history import spend
 from fedsim.record import RoundRecord
 from fedsim.scenario.world import World, shared
@@ -59,10 +59,10 @@ def client_app() -> ClientApp:
         vector = world.models.layout.flat(update.tensors, update.buffers)
         if world.scenario.secure_aggregation is None:
             return Message(pack(vector, update.examples, update.loss), reply_to=message)
-        own = secure_client.summand(world, vector, update.examples, update.loss, round_, client)
-        if own is None:
+        summand = secure_client.summand(world, vector, update.examples, update.loss, round_, client)
+        if summand is None:
             return Message(lost(secure_client.NOT_FINITE), reply_to=message)
-        return Message(secure_client.upload(world, own, client, message.content, context.state), reply_to=message)
+        return Message(secure_client.upload(world, summand, client, message.content, context.state), reply_to=message)
 
     @app.query("client")
     def which(message: Message, context: Context) -> Message:
@@ -81,7 +81,7 @@ def server_app(journal: Journal) -> ServerApp:
     def main(grid: Grid, context: Context) -> None:
         world = _world(context)
         settings, spec = world.scenario.federation, world.data.dataset.spec
-        server = Aggregation if world.scenario.secure_aggregation is None else SecureSum
+        server = AggregationStrategy if world.scenario.secure_aggregation is None else SecureSum
         strategy = server(world, _nodes(grid, settings.clients), journal)
 
         def evaluate(round_: int, arrays: ArrayRecord) -> MetricRecord | None:
@@ -89,7 +89,7 @@ def server_app(journal: Journal) -> ServerApp:
                 journal.model(round_, arrays.to_torch_state_dict())
             if round_ > 0:
                 is_due = round_ % settings.evaluate_every == 0 or round_ == settings.rounds
-                found = evaluate_model(world, arrays.to_torch_state_dict()) if is_due else None
+                figures = evaluate_model(world, arrays.to_torch_state_dict()) if is_due else None
                 journal.round(
                     RoundRecord(
                         round=round_,
@@ -97,7 +97,7 @@ def server_app(journal: Journal) -> ServerApp:
                         participants=tuple(strategy.tally.participants),
                         failures=tuple(strategy.tally.failures),
                         training_loss=strategy.tally.training_loss,
-                        tested=dict(found or {}),
+                        tested=dict(figures or {}),
                         tokens=None if spec.tokens is None else strategy.tally.examples * spec.tokens,
                     )
                 )

@@ -46,11 +46,11 @@ def local_training(
     _inspect(world, received, round_, client, memory, private)
     bench = world.bench  # made before anything is placed
     with Stay(world.device) as there:
-        own = there.take(memory)
-        here = ClientRound(world, there.take(received), round_, client, own)
-        found = there.bring(_train(here, bench, there.take(private)))
-        there.put_back(own, memory)
-    return found
+        working_memory = there.take(memory)
+        here = ClientRound(world, there.take(received), round_, client, working_memory)
+        result = there.bring(_train(here, bench, there.take(private)))
+        there.put_back(working_memory, memory)
+    return result
 
 
 def _train(here: ClientRound, bench: Workspace, private: tuple[Batch, ...]) -> tuple[Update, Truth]:
@@ -101,7 +101,7 @@ def refusal(world: World, received: Tensors, round_: int, client: int, memory: M
 
 def looks_first(world: World) -> bool:
     """Say whether a defense looks at the received weights before the first step."""
-    return any(own.overrides("on_received") for own in world.stack.defenses)
+    return any(defense.overrides("on_received") for defense in world.stack.defenses)
 
 
 def _inspect(
@@ -168,7 +168,7 @@ class ClientRound:
     def draw(self, batch: Batch, step: int, draws: dict[str, Tensor]) -> None:
         """Add to `draws` what the task draws for a step's batch, as the model sees it."""
         if self.world.task.draws and len(batch):
-            draws.update(self.world.task.drawn(batch, self.generator("task", step)))
+            draws.update(self.world.task.named_draws(batch, self.generator("task", step)))
 
     def dropout_contexts(self, steps: int) -> list[AbstractContextManager[Sequence[Tensor]]]:
         """Return the context of every step's forward pass, which draws the step's dropout masks and keeps them."""

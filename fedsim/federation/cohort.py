@@ -35,7 +35,7 @@ _ADVICE = "Use engine = 'local'."
 
 
 @dataclass(frozen=True)
-class Trained:
+class CohortUpdates:
     """Updates of several clients: one row of `vectors` (n, P), one number of examples and one mean loss each."""
 
     vectors: Tensor
@@ -49,7 +49,7 @@ class Trained:
 
 def cohort_training(
     world: World, received: Tensors, round_: int, clients: Sequence[int], memories: Sequence[Memory]
-) -> Trained:
+) -> CohortUpdates:
     """Train on the batches of several clients at once.
 
     Args:
@@ -64,12 +64,12 @@ def cohort_training(
     """
     choices, bench = _choices(world, round_, clients), world.bench  # made before anything is placed
     with Stay(world.device) as there:
-        own = there.take(memories)
+        memories_here = there.take(memories)
         trained = there.bring(
-            _Cohort(world, bench, there.take(received), round_, clients, own, choices, there).trained()
+            _Cohort(world, bench, there.take(received), round_, clients, memories_here, choices, there).trained()
         )
-        if own is not memories:
-            for memory, changed in zip(memories, own, strict=True):
+        if memories_here is not memories:
+            for memory, changed in zip(memories, memories_here, strict=True):
                 there.put_back(changed, memory)
     return trained
 
@@ -77,7 +77,7 @@ def cohort_training(
 def _choices(world: World, round_: int, clients: Sequence[int]) -> list[list[Tensor]]:
     """Return the numbers of the examples of every client's steps."""
     generators = seeding.generators(world.scenario.seed, "batches", [(round_, client) for client in clients])
-    return [list(world.data.choices(client, own)) for client, own in zip(clients, generators, strict=True)]
+    return [list(world.data.choices(client, generator)) for client, generator in zip(clients, generators, strict=True)]
 
 
 def check(world: World) -> None:
@@ -177,25 +177,25 @@ class _Cohort:
     @cached_property
     def _rounds(self) -> list[ClientRound]:
         """The round of each client, for its hooks; without hooks nobody asks."""
-        own = zip(self._clients, self._memories, strict=True)
-        return [ClientRound(self._world, self._received, self._number, client, memory) for client, memory in own]
+        pairs = zip(self._clients, self._memories, strict=True)
+        return [ClientRound(self._world, self._received, self._number, client, memory) for client, memory in pairs]
 
-    def trained(self) -> Trained:
+    def trained(self) -> CohortUpdates:
         losses = torch.zeros(len(self._clients))
         for step in range(len(self._choices[0])):
-            active = sum(len(own) > step for own in self._choices)
+            active = sum(len(choice) > step for choice in self._choices)
             losses[:active] += self._step(step, active)
-        losses /= torch.tensor([len(own) for own in self._choices])
-        examples = [sum(chosen.shape[0] for chosen in own) for own in self._choices]
+        losses /= torch.tensor([len(choice) for choice in self._choices])
+        examples = [sum(chosen.shape[0] for chosen in choice) for choice in self._choices]
         vectors = self._uploads(examples, losses.tolist())
         if self._order == sorted(self._order):
-            return Trained(vectors, tuple(examples), tuple(losses.tolist()))
+            return CohortUpdates(vectors, tuple(examples), tuple(losses.tolist()))
         places = sorted(range(len(self._order)), key=self._order.__getitem__)
-        return Trained(vectors[places], tuple(examples[i] for i in places), tuple(losses[places].tolist()))
+        return CohortUpdates(vectors[places], tuple(examples[i] for i in places), tuple(losses[places].tolist()))
 
     def _step(self, step: int, active: int) -> Tensor:
         parameters = {name: p[:active] for name, p in self._parameters.items()}
-        choices = [own[step] for own in self._choices[:active]]
+        choices = [choice[step] for choice in self._choices[:active]]
         with seeding.isolate_randomness(0):
             batch, draws = self._batch(step, choices)
             masks = self._masks(step, choices)
@@ -214,15 +214,15 @@ class _Cohort:
         train = self._world.data.dataset.train
         if not self._world.stack.augmentations and not self._world.task.draws:
             chosen = pad_sequence(choices, batch_first=True)
-            given = {name: own[chosen] for name, own in train.given.items()}
+            given = {name: column[chosen] for name, column in train.given.items()}
             return self._there.take(Batch(train.inputs[chosen], train.labels[chosen], given)), {}
         batches: list[Batch] = []
-        drawn: list[dict[str, Tensor]] = []
+        draws: list[dict[str, Tensor]] = []
         for place, part in zip(self._rounds, choices, strict=False):
             batches.append(place.augment(self._there.take(train.taken(part)), step, {}))
-            drawn.append({})
-            place.draw(batches[-1], step, drawn[-1])
-        return _pad(batches), _fill_up(drawn)
+            draws.append({})
+            place.draw(batches[-1], step, draws[-1])
+        return _pad(batches), _fill_up(draws)
 
     def _gradients(
         self,
@@ -235,9 +235,9 @@ class _Cohort:
         """Return every client's gradient and mean loss; everything given has one dimension more in front."""
         sites, task = self._world.models.sites, self._world.task
 
-        def answer(own: dict[str, Tensor], parts: _Parts, drew: Draws, drop: Masks) -> tuple[Tensor, Tensor]:
+        def answer(weights: dict[str, Tensor], parts: _Parts, drew: Draws, drop: Masks) -> tuple[Tensor, Tensor]:
             def model(*inputs: Tensor, **given: Tensor) -> Tensor:
-                return torch.func.functional_call(self._model, (own, self._fixed), inputs, given)
+                return torch.func.functional_call(self._model, (weights, self._fixed), inputs, given)
 
             with inject_masks(sites, drop) if sites else nullcontext():
                 return task.answer(model, Batch(*parts), drew)
@@ -259,23 +259,23 @@ class _Cohort:
         like = next(iter(self._parameters.values()))
         places = [(self._number, client, step) for client in self._clients[: len(choices)]]
         generators = seeding.generators(self._world.scenario.seed, "dropout", places)
-        drawn = [
-            draw_masks(_sites(self._world, len(own)), generator, like)
-            for own, generator in zip(choices, generators, strict=True)
+        masks = [
+            draw_masks(_sites(self._world, len(choice)), generator, like)
+            for choice, generator in zip(choices, generators, strict=True)
         ]
-        return tuple(pad_sequence(list(site), batch_first=True) for site in zip(*drawn, strict=True))
+        return tuple(pad_sequence(list(site), batch_first=True) for site in zip(*masks, strict=True))
 
     def _one_by_one(self, parameters: dict[str, Tensor], gradient: dict[str, Tensor], step: int) -> None:
         """Let each client's own hooks change its gradient and take its step."""
         defended: list[Tensors] = []
         for index in range(len(next(iter(parameters.values())))):
-            own = self._rounds[index]
-            defended.append(own.defend({name: g[index] for name, g in gradient.items()}, step, None))
+            round_ = self._rounds[index]
+            defended.append(round_.defend({name: g[index] for name, g in gradient.items()}, step, None))
             if not self._is_fedsgd:
                 weights = {name: p[index] for name, p in parameters.items()}
-                self._world.stack.step(weights, defended[-1], own.optimizer_state())
+                self._world.stack.step(weights, defended[-1], round_.optimizer_state())
         if self._is_fedsgd:
-            self._gradient = {name: torch.stack([own[name] for own in defended]) for name in gradient}
+            self._gradient = {name: torch.stack([update[name] for update in defended]) for name in gradient}
 
     def _uploads(self, examples: list[int], losses: list[float]) -> Tensor:
         tensors = self._gradient if self._is_fedsgd else {n: self._received[n] - p for n, p in self._parameters.items()}
@@ -285,9 +285,9 @@ class _Cohort:
         if not self._world.stack.defenses:
             return vectors
         kind = self._world.scenario.federation.sends
-        for index, own in enumerate(self._rounds):
+        for index, round_ in enumerate(self._rounds):
             raw = Update(kind, *layout.named(vectors[index]), examples[index], losses[index])
-            sent = own.upload(raw, len(self._choices[index]))
+            sent = round_.upload(raw, len(self._choices[index]))
             vectors[index] = layout.flat(sent.tensors, sent.buffers)
         return vectors
 
@@ -298,16 +298,16 @@ def _sites(world: World, examples: int) -> tuple[DropoutSite, ...]:
 
 def _shares(choices: Sequence[Tensor]) -> Tensor:
     """Return the share of each example in its client's mean loss, zero for padding."""
-    counts = torch.tensor([own.shape[0] for own in choices]).unsqueeze(1)
+    counts = torch.tensor([choice.shape[0] for choice in choices]).unsqueeze(1)
     return (torch.arange(int(counts.max())) < counts) / counts
 
 
 def _pad(batches: Sequence[Batch]) -> Batch:
     """Return the batches of several clients, one dimension more in front; short ones are filled up."""
-    inputs = pad_sequence([own.inputs for own in batches], batch_first=True)
-    labels = pad_sequence([own.labels for own in batches], batch_first=True)
-    return Batch(inputs, labels, _fill_up([own.given for own in batches]))
+    inputs = pad_sequence([batch.inputs for batch in batches], batch_first=True)
+    labels = pad_sequence([batch.labels for batch in batches], batch_first=True)
+    return Batch(inputs, labels, _fill_up([batch.given for batch in batches]))
 
 
 def _fill_up(parts: Sequence[Tensors]) -> dict[str, Tensor]:
-    return {name: pad_sequence([own[name] for own in parts], batch_first=True) for name in parts[0]}
+    return {name: pad_sequence([part[name] for part in parts], batch_first=True) for name in parts[0]}

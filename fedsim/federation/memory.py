@@ -49,7 +49,7 @@ def remember(state: RecordDict, round_: int, memory: Memory) -> None:
     if not memory:
         return
     state[_PENDING] = ArrayRecord(
-        {f"{owner}{_SEPARATOR}{name}": t for owner, own in memory.items() for name, t in own.items()}
+        {f"{owner}{_SEPARATOR}{name}": t for owner, tensors in memory.items() for name, t in tensors.items()}
     )
     state[_ROUND] = ConfigRecord({"round": round_})
 

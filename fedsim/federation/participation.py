@@ -40,8 +40,8 @@ def cohort(scenario: Scenario, round_: int) -> tuple[int, ...]:
     available = _available(settings, scenario.seed, clients, round_)
     generator = seeding.generator(scenario.seed, "cohort", round_)
     if settings.sampling == "poisson":
-        drawn = torch.rand(clients, generator=generator, dtype=torch.float64) < scenario.sampling_rate
-        return tuple((drawn & available).nonzero().flatten().tolist())
+        joins = torch.rand(clients, generator=generator, dtype=torch.float64) < scenario.sampling_rate
+        return tuple((joins & available).nonzero().flatten().tolist())
     order = torch.randperm(clients, generator=generator)
     return tuple(sorted(order[available[order]][: scenario.cohort_size].tolist()))
 

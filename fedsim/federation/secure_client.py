@@ -30,7 +30,7 @@ from fedsim.privacy.secure_aggregation.messages import (
     Silent,
     UnmaskRequest,
 )
-from fedsim.privacy.secure_aggregation.per_element import Told, with_contributions
+from fedsim.privacy.secure_aggregation.per_element import Disclosed, with_contributions
 from fedsim.privacy.secure_aggregation.per_element_protocol import ConcealingClient
 from fedsim.privacy.secure_aggregation.protocol import MaskingClient
 from fedsim.privacy.secure_aggregation.quantisation import (
@@ -83,16 +83,16 @@ def summand(world: World, vector: Tensor, examples: int, loss: float, round_: in
     return levels if settings.least_contributors == 1 else with_contributions(levels, vector)
 
 
-def mean_of(world: World, told: Told) -> tuple[Tensor, int, float]:
+def mean_of(world: World, disclosed: Disclosed) -> tuple[Tensor, int, float]:
     """Return what is told of a sum of summands: mean update (P,), float64, total weight and mean training loss.
 
     The mean is 0 at elements that were not told.
     """
     settings = secure_settings(world)
-    result = weighted_mean(told.total, settings)
+    result = weighted_mean(disclosed.total, settings)
     loss = float(result.mean[-1]) * _LARGEST_LOSS / settings.clipping_range
     mean = result.mean[:-1]
-    return mean if told.revealed is None else mean * told.revealed, result.weight, loss
+    return mean if disclosed.revealed is None else mean * disclosed.revealed, result.weight, loss
 
 
 def examples_behind(world: World, round_: int, participants: Sequence[int], weight: int) -> int:
@@ -122,12 +122,12 @@ def answered(stage: Stage, world: World, client: int, content: RecordDict, state
     return RecordDict({PROTOCOL: as_record(answer)})
 
 
-def upload(world: World, own: Tensor, client: int, content: RecordDict, state: RecordDict) -> RecordDict:
+def upload(world: World, vector: Tensor, client: int, content: RecordDict, state: RecordDict) -> RecordDict:
     """Return a summand as it travels, as raw bytes: masked, or, in ideal mode, as it is for the trusted party.
 
     Args:
         world: the scenario made real, with secure aggregation.
-        own: from `summand`.
+        vector: from `summand`.
         client: its number.
         content: the train message; in masked mode it holds the shares of the neighbours.
         state: Flower's state of the client; changed in masked mode.
@@ -136,10 +136,10 @@ def upload(world: World, own: Tensor, client: int, content: RecordDict, state: R
         Refused: as for `answered`.
     """
     if secure_settings(world).mode == "ideal":
-        return _pack(own)
+        return _pack(vector)
     with _refusing():
         side = _side(world, client, content, state)
-        masked = side.upload(own, ForwardedShares.from_config(content.config_records.get(PROTOCOL, ConfigRecord())))
+        masked = side.upload(vector, ForwardedShares.from_config(content.config_records.get(PROTOCOL, ConfigRecord())))
     state[_STATE] = as_record(side.memory)
     return _pack(masked)
 

@@ -30,11 +30,20 @@ from fedsim.federation.secure_client import (
     mean_of,
     secure_settings,
 )
-from fedsim.federation.server import Aggregation, Nodes, Reply, RoundMessages, failed, failure_of, sent_vector, silent
+from fedsim.federation.server import (
+    AggregationStrategy,
+    Nodes,
+    Reply,
+    RoundMessages,
+    failed,
+    failure_of,
+    sent_vector,
+    silent,
+)
 from fedsim.privacy.secure_aggregation.ideal import ideal_aggregate
 from fedsim.privacy.secure_aggregation.messages import Opening, PublicKeys, RevealedShares, SealedShares
 from fedsim.privacy.secure_aggregation.outcome import Aborted, Aggregate, check_cohort
-from fedsim.privacy.secure_aggregation.per_element import ALWAYS_TOLD, Told
+from fedsim.privacy.secure_aggregation.per_element import ALWAYS_TOLD, Disclosed
 from fedsim.privacy.secure_aggregation.per_element_protocol import ConcealingServer
 from fedsim.privacy.secure_aggregation.protocol import UnmaskingServer
 from fedsim.privacy.secure_aggregation.ring import check_element
@@ -47,7 +56,7 @@ _Answer = TypeVar("_Answer")
 _TYPES = {"int32": torch.int32, "int64": torch.int64}
 
 
-class SecureSum(Aggregation):
+class SecureSum(AggregationStrategy):
     """Steps along what the rule makes of the mean of a round's updates; a round below the threshold changes nothing."""
 
     def __init__(self, world: World, nodes: Nodes, journal: Journal) -> None:
@@ -82,7 +91,7 @@ class SecureSum(Aggregation):
         if self._adder is None:
             return None, None
         try:
-            aggregate = self._adder.total(self._uploads(server_round, self._adder.asked, replies))
+            aggregate = self._adder.total(self._uploads(server_round, self._adder.expected, replies))
             mean, weight, loss = self._mean(aggregate)
         except Aborted as error:
             self._abort(error)
@@ -107,14 +116,16 @@ class SecureSum(Aggregation):
 
     def _mean(self, aggregate: Aggregate) -> tuple[Tensor, int, float]:
         try:
-            return mean_of(self._world, Told(aggregate.total, aggregate.revealed))
+            return mean_of(self._world, Disclosed(aggregate.total, aggregate.revealed))
         except FedsimError as error:
             raise Aborted(f"a client uploaded what is no update, and nobody can tell which: {error}") from error
 
-    def _uploads(self, round_: int, asked: tuple[int, ...], replies: Iterable[Message]) -> Iterator[tuple[int, Tensor]]:
+    def _uploads(
+        self, round_: int, expected: tuple[int, ...], replies: Iterable[Message]
+    ) -> Iterator[tuple[int, Tensor]]:
         """Yield the first upload of each client as it comes, for the adder alone, and note who sent none."""
-        clients = {self._nodes[client]: client for client in asked}
-        missing = set(asked)
+        clients = {self._nodes[client]: client for client in expected}
+        missing = set(expected)
         for message in replies:
             reply = message if isinstance(message, Reply) else self._upload(message, clients)
             if reply is None or reply.client not in missing:
@@ -168,11 +179,11 @@ class _Adder(ABC):
     """Makes one sum of the uploads of a round.
 
     Attributes:
-        asked: the clients that are asked for an upload, once `orders` has returned.
+        expected: the clients that are asked for an upload, once `orders` has returned.
         rejected: why a client's answer to a stage of the protocol was not used.
     """
 
-    asked: tuple[int, ...]
+    expected: tuple[int, ...]
     rejected: Mapping[int, str]
 
     @abstractmethod
@@ -191,7 +202,7 @@ class _TrustedParty(_Adder):
     def __init__(self, world: World, orders: RoundMessages) -> None:
         self._settings = secure_settings(world)
         self._orders = orders
-        self.asked = orders.cohort
+        self.expected = orders.cohort
         self.rejected = {}
 
     def orders(self) -> Iterable[Message]:
@@ -221,7 +232,7 @@ class _Masked(_Adder, Generic[_Server]):
         keys = self._server.introduce(self._exchange("advertise", everybody, self._lose, PublicKeys.from_config))
         shared = self._exchange("share", keys, self._lose, SealedShares.from_config)
         forwarded = self._server.forward(shared)
-        self.asked = tuple(forwarded)
+        self.expected = tuple(forwarded)
         return self._with_shares(forwarded)
 
     def _revealed(self, uploads: Uploads) -> dict[int, RevealedShares]:
@@ -234,7 +245,7 @@ class _Masked(_Adder, Generic[_Server]):
         return self._exchange(stage, messages, lambda _reply: None, read)
 
     def _with_shares(self, forwarded: Mapping[int, Sent]) -> Iterator[Message]:
-        orders = replace(self._orders, cohort=self.asked)
+        orders = replace(self._orders, cohort=self.expected)
         for message, shares in zip(orders, forwarded.values(), strict=True):
             message.content.config_records[ROUND]["cohort"] = len(self._orders.cohort)
             message.content[PROTOCOL] = as_record(shares)

@@ -101,7 +101,7 @@ class RoundState:
         return training_loss(self.loss, self.weight)
 
 
-class Aggregation(Strategy):
+class AggregationStrategy(Strategy):
     """Combines the updates of a round by the scenario's rule, and steps along the result.
 
     Cohorts are drawn by client number from the scenario's seed, replies are combined in the order of client numbers,
@@ -227,8 +227,8 @@ class Aggregation(Strategy):
         if causes == {"error"}:
             raise FedsimError(f"every client of the round failed, the first with: {undeclared[0].why}")
         if causes == {"not finite"}:
-            told = f"round {self.tally.round}: no finite update of {len(undeclared)}"
-            raise FedsimError(f"{told}; {_why_diverged(self._world.scenario, self.tally.round)}")
+            failure = f"round {self.tally.round}: no finite update of {len(undeclared)}"
+            raise FedsimError(f"{failure}; {_why_diverged(self._world.scenario, self.tally.round)}")
 
     def _note_counted(self, round_: int, client: int) -> None:
         if self._world.facts.remembers:

@@ -14,7 +14,7 @@ from fedsim.core.hooks import Condition, Decoder, Generation, GenerationContext,
 from fedsim.core.kept_tokens import reducing_places
 from fedsim.core.types import Generated, Limits, Tokenizer, Trace
 from fedsim.core.visual import can_read_images
-from fedsim.generation.loop import Loop, Piece, Row
+from fedsim.generation.loop import Loop, Piece, RowState
 
 _AT_ONCE = 8
 
@@ -25,7 +25,7 @@ Part = TypeVar("Part")
 class _Plan:
     """Rows that begin, and those that cannot."""
 
-    rows: list[Row]
+    rows: list[RowState]
     refused: list[Piece]
 
 
@@ -79,8 +79,8 @@ def generate(
     on_piece: Callable[[Piece], None] = lambda _piece: None,
 ) -> list[Generated]:
     """Return what each row came to; see `stream`. `on_piece` is called with every piece as it is made."""
-    asked: dict[str, Any] = {"at_once": at_once, "cuts": cuts, "tokenizer": tokenizer}
-    pieces = stream(decoder, model, condition, limits, generators, **asked)
+    options: dict[str, Any] = {"at_once": at_once, "cuts": cuts, "tokenizer": tokenizer}
+    pieces = stream(decoder, model, condition, limits, generators, **options)
     return _collect(pieces, len(condition), on_piece)
 
 
@@ -100,7 +100,7 @@ def sample(
         FedsimError: not one generator of its own for each row, or no module of such a name.
     """
     _check(model, condition, generators, cuts)
-    rows = [Row(number, own) for number, own in enumerate(generators)]
+    rows = [RowState(number, generator) for number, generator in enumerate(generators)]
     context = GenerationContext((), shape=shape)
     pieces = _stream(sampler, model, condition, _Plan(rows, []), context, _size(model, at_once, cuts), cuts)
     return _collect(pieces, len(condition), lambda _piece: None)
@@ -123,19 +123,19 @@ def _stream(
 
 
 def _collect(pieces: Iterator[Piece], rows: int, on_piece: Callable[[Piece], None]) -> list[Generated]:
-    found: dict[int, Generated] = {}
+    texts: dict[int, Generated] = {}
     for piece in pieces:
         on_piece(piece)
         if piece.generated is not None:
-            found[piece.row] = piece.generated
-    return [found[number] for number in range(rows)]
+            texts[piece.row] = piece.generated
+    return [texts[number] for number in range(rows)]
 
 
 def _known(model: nn.Module) -> int | None:
     """Return how many tokens a model knows: what it says, or the rows of its first embedding; None without any."""
     if can_read_images(model):
         return model.visual.vocabulary
-    return next((own.num_embeddings for own in model.modules() if isinstance(own, nn.Embedding)), None)
+    return next((module.num_embeddings for module in model.modules() if isinstance(module, nn.Embedding)), None)
 
 
 def _plan(
@@ -154,7 +154,7 @@ def _plan(
         elif limits.max_new_tokens == 0:
             plan.refused.append(Piece(number, (), Generated(Trace(), "length")))
         else:
-            plan.rows.append(Row(number, generator, seen=len(prompt)))
+            plan.rows.append(RowState(number, generator, seen=len(prompt)))
     return plan
 
 
@@ -185,9 +185,10 @@ def _size(model: nn.Module, at_once: int, cuts: Sequence[str]) -> int:
 
 
 def _check(model: nn.Module, condition: Condition, generators: Sequence[torch.Generator], cuts: Sequence[str]) -> None:
-    if len({id(own) for own in generators}) != len(condition) or len(generators) != len(condition):
+    different = len({id(generator) for generator in generators})
+    if different != len(condition) or len(generators) != len(condition):
         raise FedsimError(
-            f"{len(condition)} rows are asked for with {len({id(own) for own in generators})} generators: give each "
+            f"{len(condition)} rows are asked for with {different} generators: give each "
             "row one of its own, for example those of fedsim.core.seeding.generators."
         )
     names = [name for name, _ in model.named_modules() if name]

@@ -40,7 +40,7 @@ class Piece:
 
 
 @dataclass
-class Row:
+class RowState:
     """What the loop keeps of one row.
 
     Attributes:
@@ -94,7 +94,7 @@ class Loop:
         self,
         method: Generation[Any, Any],
         model: nn.Module,
-        rows: list[Row],
+        rows: list[RowState],
         context: GenerationContext,
         cuts: Sequence[str],
     ) -> None:
@@ -127,13 +127,13 @@ class Loop:
         """Take a step; the first one counts what the start took too."""
         begin = time.perf_counter()
         with reading_inside(self._model, self._cuts, self._reduces) as inside:
-            found = self._ask(self._method.step, state)
+            answer = self._ask(self._method.step, state)
         seconds = self._start_seconds + time.perf_counter() - begin
         inside = self._at_start.followed_by(inside)
         self._at_start, self._start_seconds = Inside(), 0.0
-        if found is None:
+        if answer is None:
             return None
-        after, events = found
+        after, events = answer
         self._check_rows(len(events), "events")
         self._check_rows(len(after), "a state")
         for place, (row, event) in enumerate(zip(self._rows, events, strict=True)):
@@ -148,7 +148,7 @@ class Loop:
                 self._take(row, after, place)
         return after
 
-    def _take_places(self, row: Row, new: tuple[int, ...], still: tuple[int, ...]) -> None:
+    def _take_places(self, row: RowState, new: tuple[int, ...], still: tuple[int, ...]) -> None:
         """Take what the step wrote at masked places of a row, of which some are masked still."""
         written = sorted(set(row.masked) - set(still))
         stands = [new[place] if place in written else token for place, token in enumerate(row.text)]
@@ -172,7 +172,7 @@ class Loop:
             tokens = tuple(new[place] for place in written)
             self._pieces.append(Piece(row.number, tokens, places=row.places[-1]))
 
-    def _take(self, row: Row, state: Writing | Sampling, place: int) -> None:
+    def _take(self, row: RowState, state: Writing | Sampling, place: int) -> None:
         """Take what the step made of a row out of the state."""
         if isinstance(state, Sampling):
             row.x = state.x[place].clone()
@@ -215,22 +215,22 @@ class Loop:
         """Return what the method makes of the rows; those that it cannot go on with leave, and it is asked again."""
         while self._rows:
             generators = tuple(row.generator for row in self._rows)
-            states = [own.get_state() for own in generators]
+            states = [generator.get_state() for generator in generators]
             try:
                 with evaluating(self._modules):
                     return act(self._model, what, replace(self._context, generators=generators))
             except CannotContinue as error:
-                for own, state in zip(generators, states, strict=True):
-                    own.set_state(state)
+                for source, state in zip(generators, states, strict=True):
+                    source.set_state(state)
                 for place in error.rows or range(len(self._rows)):
                     self._rows[place].ending, self._rows[place].reason = "failed", str(error)
                 what = self._without_ended(what)
         return None
 
-    def _check_rows(self, found: int, what: str) -> None:
-        if found != len(self._rows):
+    def _check_rows(self, count: int, what: str) -> None:
+        if count != len(self._rows):
             raise FedsimError(
-                f"'{self._method.name}' returned {what} of {found} rows, expected {len(self._rows)}: one for each row "
+                f"'{self._method.name}' returned {what} of {count} rows, expected {len(self._rows)}: one for each row "
                 "of the state that it was given."
             )
 

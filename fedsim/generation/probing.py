@@ -30,15 +30,15 @@ def hidden_states(model: nn.Module, layer: str, inputs: Tensor) -> Tensor:
     names = [name for name, _ in model.named_modules() if name]
     if layer not in names:
         raise FedsimError(f"the model has no layer '{layer}'.{nearest(layer, names)}")
-    found: list[Tensor] = []
+    states: list[Tensor] = []
     with evaluating(list(model.modules())), without_dropout():
         for some in inputs.split(_AT_ONCE):
             with layer_outputs(model, [layer]) as seen:
                 model(some)
             if len(seen) != 1:
                 raise FedsimError(f"the model calls layer '{layer}' {len(seen)} times, expected once. Choose another.")
-            found.append(seen[0][1])
-    return torch.cat(found)
+            states.append(seen[0][1])
+    return torch.cat(states)
 
 
 def probe(
@@ -46,7 +46,7 @@ def probe(
     model: nn.Module,
     layer: str,
     known: tuple[Tensor, Tensor],
-    asked: Tensor,
+    unknown: Tensor,
     generator: torch.Generator,
 ) -> Tensor:
     """Return the probability of each class for each asked input, shape (N, K).
@@ -58,7 +58,7 @@ def probe(
         model: whose hidden states are read.
         layer: see `hidden_states`.
         known: inputs, and the class of each, to learn from.
-        asked: inputs to tell.
+        unknown: inputs to tell.
         generator: the probe's randomness.
 
     Raises:
@@ -67,7 +67,7 @@ def probe(
     """
     inputs, labels = known
     learned = method.fit(_vectors(hidden_states(model, layer, inputs)), labels, generator)
-    return method.predict(learned, _vectors(hidden_states(model, layer, asked)))
+    return method.predict(learned, _vectors(hidden_states(model, layer, unknown)))
 
 
 def _vectors(hidden: Tensor) -> Tensor:

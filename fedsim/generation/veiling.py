@@ -20,5 +20,5 @@ def veil(mitigation: Mitigation[Any], texts: Sequence[Generated], generator: tor
         texts: all that an observer may compare.
         generator: the mitigation's randomness.
     """
-    traces = mitigation.veil([own.trace for own in texts], generator)
-    return [replace(own, trace=trace, seconds=()) for own, trace in zip(texts, traces, strict=True)]
+    traces = mitigation.veil([text.trace for text in texts], generator)
+    return [replace(text, trace=trace, seconds=()) for text, trace in zip(texts, traces, strict=True)]

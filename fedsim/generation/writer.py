@@ -58,16 +58,16 @@ def load_writer(model: str, tokenizer: Path | None = None, seed: int = 0) -> Wri
         raise FedsimError(
             f"there is no folder {folder}. Give one with config.json and *.safetensors, or a model's name."
         )
-    own = tokenizer or (folder if folder.is_dir() else None)
-    reads = WordTokenizer() if own is None else ModelTokenizer(own)
+    source = tokenizer or (folder if folder.is_dir() else None)
+    reads = WordTokenizer() if source is None else ModelTokenizer(source)
     with seeding.isolate_randomness(seed):
         built = _built(folder if folder.is_dir() else model, reads.vocabulary)
     with torch.no_grad():
         known = built(torch.tensor([[0]])).shape[-1]
     if reads.vocabulary > known:
         raise FedsimError(
-            f"the tokenizer in {own} has {reads.vocabulary} tokens, the model {known}: they are of different models. "
-            "Leave out --tokenizer, or give the model's own."
+            f"the tokenizer in {source} has {reads.vocabulary} tokens, the model {known}: they are of different "
+            "models. Leave out --tokenizer, or give the model's own."
         )
     context = getattr(built, "context", None)
     return Writer(built, reads, context if isinstance(context, int) else None)

@@ -50,7 +50,7 @@ def share_read(
     """
     if not len(truth):
         raise ValueError("a share needs at least one update")
-    owners, values = (np.unique(own.numpy(), return_inverse=True)[1] for own in (clients, truth))
+    owners, values = (np.unique(column.numpy(), return_inverse=True)[1] for column in (clients, truth))
     totals = np.zeros((owners.max() + 1, values.max() + 1))
     hits = totals.copy()
     np.add.at(totals, (owners, values), 1.0)

@@ -56,11 +56,11 @@ def nested_rate(
 
     Wilson is meaningful at 0 and 1, where a bootstrap has no width; the bootstrap sees that seeds differ.
     """
-    drawn = nested_mean(shares, generator, confidence, resamples)
-    exact = wilson(min(max(drawn.value, 0.0), 1.0) * drawn.n, drawn.n, confidence)
-    lows = [low for low in (drawn.low, exact.low) if low is not None]
-    highs = [high for high in (drawn.high, exact.high) if high is not None]
-    return Interval(value=drawn.value, low=min(lows), high=max(highs), n=drawn.n)
+    interval = nested_mean(shares, generator, confidence, resamples)
+    exact = wilson(min(max(interval.value, 0.0), 1.0) * interval.n, interval.n, confidence)
+    lows = [low for low in (interval.low, exact.low) if low is not None]
+    highs = [high for high in (interval.high, exact.high) if high is not None]
+    return Interval(value=interval.value, low=min(lows), high=max(highs), n=interval.n)
 
 
 def mean_over_seeds(values: Sequence[float], confidence: float = 0.95) -> Interval:
@@ -85,15 +85,15 @@ def sign_flip_p(differences: Sequence[float], generator: np.random.Generator, fl
 
     Under the hypothesis each pair could as well have come the other way round. Exact up to 12 pairs that differ.
     """
-    found = np.asarray([d for d in differences if d != 0.0], dtype=float)
-    if not len(found):
+    nonzero = np.asarray([d for d in differences if d != 0.0], dtype=float)
+    if not len(nonzero):
         return 1.0
-    seen = abs(found.sum()) * (1.0 - 1e-12)
-    if len(found) <= _LARGEST_EXACT:
-        signs = np.array(list(itertools.product((-1.0, 1.0), repeat=len(found))))
-        return float((np.abs(signs @ found) >= seen).mean())
-    signs = generator.integers(2, size=(flips, len(found))) * 2.0 - 1.0
-    return float(((np.abs(signs @ found) >= seen).sum() + 1) / (flips + 1))
+    seen = abs(nonzero.sum()) * (1.0 - 1e-12)
+    if len(nonzero) <= _LARGEST_EXACT:
+        signs = np.array(list(itertools.product((-1.0, 1.0), repeat=len(nonzero))))
+        return float((np.abs(signs @ nonzero) >= seen).mean())
+    signs = generator.integers(2, size=(flips, len(nonzero))) * 2.0 - 1.0
+    return float(((np.abs(signs @ nonzero) >= seen).sum() + 1) / (flips + 1))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

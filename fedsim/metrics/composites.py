@@ -162,13 +162,13 @@ def share_error(shares: Tensor, trained: Tensor) -> float:
 
 
 def with_composites(
-    scored: ScoredItems, found: Reconstruction, truth: Truth, examples: Batch, spec: InputSpec
+    scored: ScoredItems, reconstruction: Reconstruction, truth: Truth, examples: Batch, spec: InputSpec
 ) -> tuple[ItemScore, ...]:
     """Return the scores with those against composites, or as they are when no component wrote down a mixture.
 
     Args:
         scored: against the originals.
-        found: the guess.
+        reconstruction: the guess.
         truth: with the draws of every step.
         examples: every one behind the update, once.
         spec: the true normalisation.
@@ -176,40 +176,41 @@ def with_composites(
     steps = [Pasted.written_in(draws) for draws in truth.draws]
     if not any(steps):
         return scored.items
-    guesses, items = _finite_pixels(found.inputs, spec), scored.items
+    guesses, items = _finite_pixels(reconstruction.inputs, spec), scored.items
     shown: Tensor | None = None
     if len(steps) == 1:
-        shown, items = _against_trained(items, found, truth.batches[0], spec)
+        shown, items = _against_trained(items, reconstruction, truth.batches[0], spec)
     originals = to_pixels(examples.inputs, spec)
     sightings: dict[int, list[_Sighting]] = {}
     for sighting in _sightings(truth, steps):
         sightings.setdefault(sighting.example, []).append(sighting)
     against: dict[int, dict[str, float]] = {}
-    for index, own in sightings.items():
-        region = torch.stack([sighting.region for sighting in own]).any(0)
+    for index, group in sightings.items():
+        region = torch.stack([sighting.region for sighting in group]).any(0)
         readings = [psnr_seen([(guesses[scored.order[index]], region)], originals[index])]
         if shown is not None:
-            readings.append(psnr_seen([(shown[one.place], one.region) for one in own], originals[index]))
+            readings.append(psnr_seen([(shown[one.place], one.region) for one in group], originals[index]))
         against[index] = {"psnr_seen": max(readings), "seen": seen(region)}
     return tuple(item.with_values(against.get(item.index, {})) for item in items)
 
 
 def _against_trained(
-    items: tuple[ItemScore, ...], found: Reconstruction, batch: Batch, spec: InputSpec
+    items: tuple[ItemScore, ...], reconstruction: Reconstruction, batch: Batch, spec: InputSpec
 ) -> tuple[Tensor, tuple[ItemScore, ...]]:
     """Return the guesses in the order of the composites of one step, in pixels, and the scores against these."""
     trained = to_pixels(batch.inputs, spec)
-    made = found.inputs if found.trained is None else found.trained.inputs
+    made = reconstruction.inputs if reconstruction.trained is None else reconstruction.trained.inputs
     guesses = fill(_finite_pixels(made, spec), len(trained), torch.nan)
     order = match(guesses, trained)
-    named = [] if found.trained is None else list(found.trained.labels)
+    named = [] if reconstruction.trained is None else list(reconstruction.trained.labels)
     shares = [named[place] if place < len(named) else None for place in order.tolist()]
     labels = [_labels(true, guess) for true, guess in zip(batch.labels, shares, strict=True)]
     shown = guesses[order]
     decibels, similarities = psnr_trained(shown, trained).tolist(), ssim_trained(shown, trained).tolist()
     rows = zip(items, decibels, similarities, labels, strict=True)
     return shown, tuple(
-        item.with_values({"psnr_trained": db, "ssim_trained": similarity, **own}) for item, db, similarity, own in rows
+        item.with_values({"psnr_trained": db, "ssim_trained": similarity, **named_values})
+        for item, db, similarity, named_values in rows
     )
 
 

@@ -22,7 +22,7 @@ def spearman(first: Tensor, second: Tensor) -> float:
     """
     from scipy.stats import rankdata  # noqa: PLC0415 - most runs need not wait for SciPy
 
-    ranks = torch.stack([torch.from_numpy(rankdata(own.double().numpy())) for own in (first, second)])
+    ranks = torch.stack([torch.from_numpy(rankdata(figures.double().numpy())) for figures in (first, second)])
     centred = ranks - ranks.mean(1, keepdim=True)
     spread = centred.norm(dim=1).prod()
     return float(centred.prod(0).sum() / spread) if float(spread) else 0.0

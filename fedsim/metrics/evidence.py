@@ -21,37 +21,37 @@ _PICTURE = 20.0  # dB: with so small an error the picture is there, though the d
 _IMPROBABLE = 0.01  # a verdict on blind guesses is to be wrong in one audit of a hundred at most
 
 
-def held(found: Interval | None, limit: float, *, is_evidence: bool = True) -> Light:
+def held(interval: Interval | None, limit: float, *, is_evidence: bool = True) -> Light:
     """Say whether an upper bound is kept.
 
     Args:
-        found: what was measured, with its interval; None where nothing was.
+        interval: what was measured, with its interval; None where nothing was.
         limit: the upper bound; what reaches it keeps it.
         is_evidence: whether a low value says something: searches that failed do only where they converged.
 
     Returns:
         Broken only if the lower end exceeds the limit, kept only if the upper end does not, else undecided.
     """
-    if found is None:
+    if interval is None:
         return "undecided"
-    if found.low is not None and found.low > limit:
+    if interval.low is not None and interval.low > limit:
         return "broken"
-    if is_evidence and found.high is not None and found.high <= limit:
+    if is_evidence and interval.high is not None and interval.high <= limit:
         return "kept"
     return "undecided"
 
 
-def updates_to_decide(found: Interval, limit: float, confidence: float) -> int | None:
+def updates_to_decide(interval: Interval, limit: float, confidence: float) -> int | None:
     """Return how many more updates decide about a limit if the share stays the same; None where no number does."""
-    share = found.value
+    share = interval.value
     if share == limit or limit >= 1.0:
         return None
 
     def decides(n: int) -> bool:
-        own = wilson(share * n, n, confidence)
-        return (own.low or 0.0) > limit if share > limit else (1.0 if own.high is None else own.high) <= limit
+        at_n = wilson(share * n, n, confidence)
+        return (at_n.low or 0.0) > limit if share > limit else (1.0 if at_n.high is None else at_n.high) <= limit
 
-    low, high = found.n, max(1, found.n)
+    low, high = interval.n, max(1, interval.n)
     while not decides(high):
         low, high = high, 2 * high
         if high > _MOST_UPDATES:
@@ -59,7 +59,7 @@ def updates_to_decide(found: Interval, limit: float, confidence: float) -> int |
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if decides(middle) else (middle, high)
-    return max(0, high - found.n)
+    return max(0, high - interval.n)
 
 
 def recovered(victim: VictimRecord, rule: Rule) -> int:
@@ -108,20 +108,24 @@ class Reach(NamedTuple):
 
 def reach(ceilings: Sequence[Ceiling | None], rule: Rule) -> Reach | None:
     """Return how far the ideal attacker comes; None where nobody asked it."""
-    asked = [own for own in ceilings if own is not None]
-    if not asked:
+    known = [ceiling for ceiling in ceilings if ceiling is not None]
+    if not known:
         return None
-    exact = [own for own in asked if own.psnr is not None]
+    exact = [ceiling for ceiling in known if ceiling.psnr is not None]
     if exact:
-        figure = median(own.informed or own.psnr or 0.0 for own in exact)
-        items = [item for own in exact for item in own.scores]
+        figure = median(ceiling.informed or ceiling.psnr or 0.0 for ceiling in exact)
+        items = [item for ceiling in exact for item in ceiling.scores]
         hits = sum(rule.has_succeeded(item) for item in items)
         return Reach(figure, hits / max(1, len(items)), f"{figure:.0f} dB, {hits} of {len(items)}")
-    ends = [(own.psnr_low, own.psnr_high) for own in asked if own.psnr_low is not None and own.psnr_high is not None]
+    ends = [
+        (ceiling.psnr_low, ceiling.psnr_high)
+        for ceiling in known
+        if ceiling.psnr_low is not None and ceiling.psnr_high is not None
+    ]
     if ends:
         low, high = min(low for low, _ in ends), max(high for _, high in ends)
         return Reach(None, None, f"{low:.0f} to {high:.0f} dB")
-    return Reach(None, None, asked[0].undefined)
+    return Reach(None, None, known[0].undefined)
 
 
 def state_of(victims: Sequence[VictimRecord], rule: Rule) -> State:

@@ -68,8 +68,8 @@ def alternatives(form: str, secret: str, most: int, generator: np.random.Generat
     if space - 1 <= most:
         texts = (fill(form, number) for number in range(space))
         return Alternatives(tuple(text for text in texts if text != secret), True)
-    drawn = (fill(form, number) for number in generator.choice(space, most + 1, replace=False).tolist())
-    return Alternatives(tuple(text for text in drawn if text != secret)[:most], False)
+    fillings = (fill(form, number) for number in generator.choice(space, most + 1, replace=False).tolist())
+    return Alternatives(tuple(text for text in fillings if text != secret)[:most], False)
 
 
 @torch.no_grad()
@@ -85,14 +85,14 @@ def log_perplexities(model: nn.Module, sentences: Sequence[Sequence[int]], token
     mask = mask_token(model)
     if mask is not None:
         return _by_masking(model, sentences, tokenizer, mask)
-    found: list[Tensor] = []
+    bits: list[Tensor] = []
     longest = max(map(len, sentences))
     tokens, rows = _fill_up(sentences, longest, tokenizer.padding), _rows_at_once(longest, tokenizer)
     labels = _fill_up(sentences, longest, IGNORED)[:, 1:]
-    for inputs, own in zip(tokens[:, :-1].split(rows), labels.split(rows), strict=True):
-        counts = (own != IGNORED).sum(1)
-        found.append(per_example(model(inputs), own).double() * counts / math.log(2.0))
-    return torch.cat(found)
+    for inputs, part_labels in zip(tokens[:, :-1].split(rows), labels.split(rows), strict=True):
+        counts = (part_labels != IGNORED).sum(1)
+        bits.append(per_example(model(inputs), part_labels).double() * counts / math.log(2.0))
+    return torch.cat(bits)
 
 
 @torch.no_grad()
@@ -100,7 +100,7 @@ def _by_masking(model: nn.Module, sentences: Sequence[Sequence[int]], tokenizer:
     """Return the same of a model that fills in places, from left to right; all places see padding, so there is none."""
     bits = torch.zeros(len(sentences), dtype=torch.float64)
     for length in sorted(set(map(len, sentences))):
-        rows = torch.tensor([row for row, own in enumerate(sentences) if len(own) == length])
+        rows = torch.tensor([row for row, sentence in enumerate(sentences) if len(sentence) == length])
         for some in rows.split(_rows_at_once(length, tokenizer)):
             tokens = torch.tensor([list(sentences[row]) for row in some.tolist()])
             for place in range(1, length):
@@ -118,14 +118,14 @@ def _by_masking(model: nn.Module, sentences: Sequence[Sequence[int]], tokenizer:
     over="finding",
     unit="bits",
 )
-def exposure(own: float, others: Tensor) -> float:
+def exposure(perplexity: float, others: Tensor) -> float:
     """Return log2 |R| - log2 rank, in bits, where R holds the secret and all others; half of the equals are before it.
 
     Args:
-        own: log-perplexity of the secret.
+        perplexity: log-perplexity of the secret.
         others: those of the other sentences of its form, shape (N,).
     """
-    rank = 1.0 + float((others < own).sum()) + 0.5 * float((others == own).sum())
+    rank = 1.0 + float((others < perplexity).sum()) + 0.5 * float((others == perplexity).sum())
     return math.log2(len(others) + 1) - math.log2(rank)
 
 
@@ -144,9 +144,9 @@ def summarise(
     return SecretSummary(
         kind=first.kind,
         repetitions=first.repetitions,
-        exposure=mean_interval([[own.exposure] for own in alike], source, confidence, resamples),
+        exposure=mean_interval([[score.exposure] for score in alike], source, confidence, resamples),
         most=float(np.log2(first.candidates + 1)),
-        extracted=wilson(sum(own.extracted for own in alike), len(alike), confidence),
+        extracted=wilson(sum(score.extracted for score in alike), len(alike), confidence),
     )
 
 
@@ -164,7 +164,7 @@ def over_beginnings(
 ) -> Interval:
     """Return the mean over different beginnings with its interval; of one alone, the units are its runs."""
     different = list(dict.fromkeys(estimates))
-    units = [[own] for own in different[0]] if len(different) == 1 else different
+    units = [[figure] for figure in different[0]] if len(different) == 1 else different
     return mean_interval(units, generator, confidence)
 
 
@@ -180,17 +180,17 @@ def over_beginnings(
 )
 def share_likeliest(alike: Sequence[SecretScore], confidence: float = 0.95) -> Interval:
     """Return the share with Wilson's interval, n the number of secrets."""
-    return wilson(sum(own.likeliest == own.text for own in alike), len(alike), confidence)
+    return wilson(sum(score.likeliest == score.text for score in alike), len(alike), confidence)
 
 
 def common_beginning(first: Sequence[int], second: Sequence[int]) -> int:
     """Return how many tokens two texts have in common before they differ: a prompt's last one may be cut otherwise."""
     pairs = zip(first, second, strict=False)
-    return next((place for place, (own, other) in enumerate(pairs) if own != other), min(len(first), len(second)))
+    return next((place for place, (token, other) in enumerate(pairs) if token != other), min(len(first), len(second)))
 
 
 def _fill_up(sentences: Sequence[Sequence[int]], length: int, padding: int) -> Tensor:
-    return torch.tensor([[*own, *[padding] * (length - len(own))] for own in sentences])
+    return torch.tensor([[*sentence, *[padding] * (length - len(sentence))] for sentence in sentences])
 
 
 def _rows_at_once(length: int, tokenizer: Tokenizer) -> int:

@@ -18,29 +18,29 @@ from fedsim.record.memberships import GroupRisk
 _FEWEST = 5  # members, and as many others, of a group whose AUC is estimated
 
 
-def rates(found: Sequence[tuple[str, bool]], confidence: float = 0.95) -> tuple[GroupRisk, ...]:
+def rates(outcomes: Sequence[tuple[str, bool]], confidence: float = 0.95) -> tuple[GroupRisk, ...]:
     """Return the share of each group's examples that were recovered; p is that of Fisher's exact test.
 
     Args:
-        found: group and success of every example.
+        outcomes: group and success of every example.
         confidence: coverage of the intervals.
     """
-    names = sorted({name for name, _ in found})
-    counts = {name: [hit for own, hit in found if own == name] for name in names}
-    hits, total = sum(hit for _, hit in found), len(found)
-    p_values = [_fisher(sum(own), len(own), hits, total) for own in counts.values()]
+    names = sorted({name for name, _ in outcomes})
+    counts = {name: [hit for group, hit in outcomes if group == name] for name in names}
+    hits, total = sum(hit for _, hit in outcomes), len(outcomes)
+    p_values = [_fisher(sum(group_hits), len(group_hits), hits, total) for group_hits in counts.values()]
     adjusted = holm(p_values) if len(names) > 1 else [None] * len(names)
     return tuple(
-        GroupRisk(group=name, n=len(own), value=wilson(sum(own), len(own), confidence), p=p)
-        for (name, own), p in zip(counts.items(), adjusted, strict=True)
+        GroupRisk(group=name, n=len(group_hits), value=wilson(sum(group_hits), len(group_hits), confidence), p=p)
+        for (name, group_hits), p in zip(counts.items(), adjusted, strict=True)
     )
 
 
-def _fisher(own: int, n: int, hits: int, total: int) -> float:
+def _fisher(successes: int, n: int, hits: int, total: int) -> float:
     from scipy.stats import fisher_exact  # noqa: PLC0415 - a list of metrics need not wait for SciPy
 
     rest = total - n
-    table = [[own, n - own], [hits - own, rest - (hits - own)]]
+    table = [[successes, n - successes], [hits - successes, rest - (hits - successes)]]
     return float(cast("tuple[float, float]", fisher_exact(table))[1]) if rest else 1.0
 
 
@@ -64,19 +64,19 @@ def aucs(
         confidence: coverage of the intervals.
         resamples: number of bootstrap resamples.
     """
-    named, found = np.array(groups), list[tuple[str, int, object, float]]()
+    named, rows = np.array(groups), list[tuple[str, int, object, float]]()
     for name in sorted(set(groups)):
-        own = named == name
-        inside, outside = scores[own & is_member], scores[own & ~is_member]
+        in_group = named == name
+        inside, outside = scores[in_group & is_member], scores[in_group & ~is_member]
         if min(len(inside), len(outside)) < _FEWEST:
             continue
         value = auc_interval(inside, outside, generator, confidence, resamples)
-        rest = scores[~own & is_member], scores[~own & ~is_member]
-        found.append((name, len(inside) + len(outside), value, _differs(inside, outside, *rest)))
-    adjusted = holm([own[-1] for own in found])
+        rest = scores[~in_group & is_member], scores[~in_group & ~is_member]
+        rows.append((name, len(inside) + len(outside), value, _differs(inside, outside, *rest)))
+    adjusted = holm([row[-1] for row in rows])
     return tuple(
         GroupRisk(group=name, n=n, value=value, p=p)  # pyright: ignore[reportArgumentType] - an interval
-        for (name, n, value, _), p in zip(found, adjusted, strict=True)
+        for (name, n, value, _), p in zip(rows, adjusted, strict=True)
     )
 
 

@@ -56,11 +56,11 @@ class Estimated(NamedTuple):
 def rounding_noise(sent: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the standard deviation of every entry's rounding: a share of its tensor's root mean square."""
     whole = torch.cat([tensor.flatten() for tensor in sent.values()]).square().mean().sqrt()
-    found: dict[str, Tensor] = {}
+    noise: dict[str, Tensor] = {}
     for name, tensor in sent.items():
         size = tensor.square().mean().sqrt()
-        found[name] = (ROUNDING * torch.where(size > 0, size, whole)).clamp_min(1e-30).expand(tensor.shape)
-    return found
+        noise[name] = (ROUNDING * torch.where(size > 0, size, whole)).clamp_min(1e-30).expand(tensor.shape)
+    return noise
 
 
 def products(
@@ -77,23 +77,23 @@ def products(
     whitened = _whitening(noise, spread)
     weights = [torch.zeros_like(tensor, requires_grad=True) for tensor in sent]
     pulled = torch.autograd.grad(sent, inputs, weights, create_graph=True, materialize_grads=True)
-    shapes, sizes = [own.shape for own in inputs], [own.numel() for own in inputs]
+    shapes, sizes = [block.shape for block in inputs], [block.numel() for block in inputs]
 
     def forward(row: Tensor) -> list[Tensor]:
         parts = [part.view(shape) for part, shape in zip(row.split(sizes), shapes, strict=True)]
-        moving = [(own, part) for own, part in zip(pulled, parts, strict=True) if own.requires_grad]
+        moving = [(pull, part) for pull, part in zip(pulled, parts, strict=True) if pull.requires_grad]
         if not moving:
-            return [torch.zeros_like(own) for own in weights]
+            return [torch.zeros_like(weight) for weight in weights]
         outputs, vectors = zip(*moving, strict=True)
         return list(torch.autograd.grad(outputs, weights, vectors, retain_graph=True, materialize_grads=True))
 
     def times(rows: Tensor) -> Tensor:
-        found: list[Tensor] = []
+        results: list[Tensor] = []
         for row in rows:
             pushed = whitened(forward(row))
             back = torch.autograd.grad(sent, inputs, pushed, retain_graph=True, materialize_grads=True)
-            found.append(torch.cat([own.flatten() for own in back]).detach())
-        return torch.stack(found)
+            results.append(torch.cat([derivative.flatten() for derivative in back]).detach())
+        return torch.stack(results)
 
     return times
 
@@ -104,21 +104,21 @@ def _whitening(noise: Sequence[Tensor], spread: Sequence[Tensor]) -> Callable[[S
     With Q R = U / noise, S^-1 is 1 - Q Q' + Q (1 + R R')^-1 Q' between divisions by the noise. The sum of Woodbury's
     formula would cancel: U may be a million times the noise.
     """
-    shapes, sizes = [own.shape for own in noise], [own.numel() for own in noise]
-    deviation = torch.cat([own.flatten() for own in noise])
+    shapes, sizes = [block.shape for block in noise], [block.numel() for block in noise]
+    deviation = torch.cat([block.flatten() for block in noise])
     if not spread or not len(spread[0]):
-        return lambda parts: [own / s.square() for own, s in zip(parts, noise, strict=True)]
-    columns = torch.cat([own.flatten(1) for own in spread], 1) / deviation
+        return lambda parts: [part / s.square() for part, s in zip(parts, noise, strict=True)]
+    columns = torch.cat([block.flatten(1) for block in spread], 1) / deviation
     basis, corner = torch.linalg.qr(columns.T)
     inner = torch.linalg.inv(torch.eye(len(corner), dtype=corner.dtype) + corner @ corner.T)
 
     def times(parts: Sequence[Tensor]) -> list[Tensor]:
-        flat = torch.cat([own.flatten() for own in parts]) / deviation
+        flat = torch.cat([part.flatten() for part in parts]) / deviation
         inside = basis.T @ flat
         outside = flat - basis @ inside
         outside = outside - basis @ (basis.T @ outside)  # once leaves rounding, which the division below enlarges
-        found = (outside + basis @ (inner @ inside)) / deviation
-        return [own.view(shape) for own, shape in zip(found.split(sizes), shapes, strict=True)]
+        whitened = (outside + basis @ (inner @ inside)) / deviation
+        return [piece.view(shape) for piece, shape in zip(whitened.split(sizes), shapes, strict=True)]
 
     return times
 
@@ -130,13 +130,13 @@ def matrix(times: Products, n: int, chunk: int = _CHUNK) -> Tensor:
     return (whole + whole.T) / 2
 
 
-def restricted(times: Products, own: Tensor) -> Products:
+def restricted(times: Products, chosen: Tensor) -> Products:
     """Return what multiplies rows by the part of A whose rows and columns a mask (n,) chooses."""
 
     def part(rows: Tensor) -> Tensor:
-        whole = rows.new_zeros(len(rows), len(own))
-        whole[:, own] = rows
-        return times(whole)[:, own]
+        whole = rows.new_zeros(len(rows), len(chosen))
+        whole[:, chosen] = rows
+        return times(whole)[:, chosen]
 
     return part
 
@@ -183,12 +183,12 @@ def left(information: Tensor, variance: Tensor, times: Products | None = None) -
 
     def guess(inputs: Tensor, mean: Tensor, generator: torch.Generator) -> Tensor:
         """Shrink what is not known to the mean, and disturb what is known by the noise that is left of it."""
-        drawn = torch.randn(len(values), generator=generator, dtype=values.dtype)
+        normal = torch.randn(len(values), generator=generator, dtype=values.dtype)
         offset = ((inputs - mean) / scale)[seen]
-        moved = values / (1 + values) * (vectors.T @ offset) + values.sqrt() / (1 + values) * drawn
-        found = mean.clone()
-        found[seen] = found[seen] + scale[seen] * (vectors @ moved)
-        return found
+        moved = values / (1 + values) * (vectors.T @ offset) + values.sqrt() / (1 + values) * normal
+        guessed = mean.clone()
+        guessed[seen] = guessed[seen] + scale[seen] * (vectors @ moved)
+        return guessed
 
     condition = math.sqrt(largest / float(counted[0])) if len(counted) else math.inf
     return Left(error, len(counted), condition, float((values / (1 + values)).sum()), guess)
@@ -210,9 +210,9 @@ def left_to_who_knows(information: Tensor, root: Tensor, times: Products | None 
 
     def guess(inputs: Tensor, mean: Tensor, generator: torch.Generator) -> Tensor:
         """As that of `left`."""
-        drawn = torch.randn(len(values), generator=generator, dtype=values.dtype)
+        normal = torch.randn(len(values), generator=generator, dtype=values.dtype)
         offset = vectors.T @ torch.linalg.solve(whole, inputs - mean)
-        return mean + turned @ (values / (1 + values) * offset + values.sqrt() / (1 + values) * drawn)
+        return mean + turned @ (values / (1 + values) * offset + values.sqrt() / (1 + values) * normal)
 
     condition = math.sqrt(largest / float(counted[0])) if len(counted) else math.inf
     error = turned.square() @ (1 / (1 + values))

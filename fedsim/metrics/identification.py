@@ -33,12 +33,12 @@ class Gallery:
     """
 
     def __init__(self, pictures: Tensor) -> None:
-        own = _reduced(pictures[:PUBLIC])
+        reduced = _reduced(pictures[:PUBLIC])
         source = seeding.generator(0, "public pictures")
-        self._distinct = own
-        crops = [_crop(own[index % len(own)], source) for index in range(PUBLIC - len(own))]
-        self._pictures = torch.cat([own, *crops])
-        self._sources = torch.arange(len(self._pictures)) % len(own)
+        self._distinct = reduced
+        crops = [_crop(reduced[index % len(reduced)], source) for index in range(PUBLIC - len(reduced))]
+        self._pictures = torch.cat([reduced, *crops])
+        self._sources = torch.arange(len(self._pictures)) % len(reduced)
         self._likeness = _Likeness(self._pictures)
         self._features = _Features(self._pictures, source)
 
@@ -121,9 +121,9 @@ class _Likeness:
         return self._ssim(guess, original, *self._moments(original))
 
     def _ssim(self, guess: Tensor, others: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
-        own, spread = self._moments(guess)
-        shared = self._blurred(guess * others) - own * mean
-        light = (2 * own * mean + _C1) / (own**2 + mean**2 + _C1)
+        guess_mean, spread = self._moments(guess)
+        shared = self._blurred(guess * others) - guess_mean * mean
+        light = (2 * guess_mean * mean + _C1) / (guess_mean**2 + mean**2 + _C1)
         return (light * (2 * shared + _C2) / (spread + variance + _C2)).flatten(1).mean(1)
 
     def _moments(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
@@ -165,14 +165,14 @@ class _Features:
 def _patches(public: Tensor, source: torch.Generator) -> Tensor:
     """Draw patches of high contrast, without their mean and of length 1, shape (n, C, k, k)."""
     side = min(_FILTER_SIDE, *public.shape[-2:])
-    drawn = 16 * _FILTERS
+    candidates = 16 * _FILTERS
     rows, columns = public.shape[-2] - side + 1, public.shape[-1] - side + 1
-    places = [torch.randint(n, (drawn,), generator=source).tolist() for n in (len(public), rows, columns)]
-    found = torch.stack([public[n, :, y : y + side, x : x + side] for n, y, x in zip(*places, strict=True)])
-    found = found - found.mean((1, 2, 3), keepdim=True)
-    norms = found.flatten(1).norm(dim=1)
+    places = [torch.randint(n, (candidates,), generator=source).tolist() for n in (len(public), rows, columns)]
+    patches = torch.stack([public[n, :, y : y + side, x : x + side] for n, y, x in zip(*places, strict=True)])
+    patches = patches - patches.mean((1, 2, 3), keepdim=True)
+    norms = patches.flatten(1).norm(dim=1)
     best = norms.argsort(descending=True, stable=True)[: 4 * _FILTERS : 4]
-    return found[best] / norms[best].clamp_min(1e-12)[:, None, None, None]
+    return patches[best] / norms[best].clamp_min(1e-12)[:, None, None, None]
 
 
 def _gaussian(length: int, side: int) -> Tensor:

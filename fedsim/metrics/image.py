@@ -249,17 +249,17 @@ def score_items(reconstruction: Reconstruction, batch: Batch, spec: InputSpec) -
 
 def _of_pictures(guesses: Tensor, originals: Tensor, usable: Tensor) -> dict[str, list[float]]:
     """Return the values of every metric of pictures that is installed; a guess that is not usable has the worst."""
-    found: dict[str, list[float]] = {}
-    for name, own in sorted(registry.every_metric().items()):
-        if own.of_pictures and own.over == "item" and own.worst is not None:
+    scores: dict[str, list[float]] = {}
+    for name, declared in sorted(registry.every_metric().items()):
+        if declared.of_pictures and declared.over == "item" and declared.worst is not None:
             values = torch.as_tensor(registry.get("metric", name).make(guesses, originals)).double()
             if values.shape != usable.shape:
                 raise FedsimError(
                     f"metric '{name}' returned shape {tuple(values.shape)}, expected one value for each picture, "
                     f"{tuple(usable.shape)}."
                 )
-            found[name] = values.where(usable, own.worst).tolist()
-    return found
+            scores[name] = values.where(usable, declared.worst).tolist()
+    return scores
 
 
 def nearest(pixels: Tensor, others: Tensor) -> Tensor:

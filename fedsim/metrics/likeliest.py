@@ -74,9 +74,14 @@ def likeliest(model: nn.Module, prompt: str, form: str, tokenizer: Tokenizer, mo
                 return Likeliest(text, whole.bits, seen)
             continue
         seen += len(chosen)
-        for own, bits in zip(chosen, _next_bits(model, known, chosen), strict=True):
-            for token, length in fitting[own.filled]:
-                heappush(waiting, _Beginning(own.bits + float(bits[token]), (*own.tokens, token), own.filled + length))
+        for beginning, bits in zip(chosen, _next_bits(model, known, chosen), strict=True):
+            for token, length in fitting[beginning.filled]:
+                heappush(
+                    waiting,
+                    _Beginning(
+                        beginning.bits + float(bits[token]), (*beginning.tokens, token), beginning.filled + length
+                    ),
+                )
     return None
 
 
@@ -104,7 +109,7 @@ def _fitting(signs: Sequence[str], tokenizer: Tokenizer) -> list[list[tuple[int,
 
 def _next_bits(model: nn.Module, known: Sequence[int], chosen: Sequence[_Beginning]) -> np.ndarray:
     """Return -log2 of the probability of every token behind each beginning, shape (N, V)."""
-    rows = [[*known, *own.tokens] for own in chosen]
+    rows = [[*known, *beginning.tokens] for beginning in chosen]
     longest = max(map(len, rows))
     tokens = torch.tensor([[*row, *[row[-1]] * (longest - len(row))] for row in rows])
     ends = torch.tensor([len(row) - 1 for row in rows])

@@ -84,7 +84,7 @@ def unexplained(
         batch, masks = _guessed(batch, guess), masks if guess.masks is None else guess.masks
     sent = [update.tensors[name].double() for name in _trained(model)]
     ours = _gradient(model, batch, masks, truth, loss, sites, answer)
-    return cosine_distance([own * (tensor != 0) for own, tensor in zip(ours, sent, strict=True)], sent)
+    return cosine_distance([slope * (tensor != 0) for slope, tensor in zip(ours, sent, strict=True)], sent)
 
 
 def has_converged(at_guess: float, at_truth: float) -> bool:
@@ -123,4 +123,4 @@ def _gradient(
     draws = truth.draws[0] if truth.draws else {}
     with inject_masks(sites, masks), Showing(draws):
         value = loss(*answer(model, batch, draws))
-    return [own.double() for own in gradient_of(value, _trained(model)).values()]
+    return [slope.double() for slope in gradient_of(value, _trained(model)).values()]

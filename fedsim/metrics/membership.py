@@ -60,8 +60,8 @@ def roc(inside: np.ndarray, outside: np.ndarray) -> tuple[np.ndarray, np.ndarray
         outside: scores of non-members.
     """
     thresholds = np.unique(np.concatenate([inside, outside]))[::-1]
-    accused = [len(own) - np.searchsorted(np.sort(own), thresholds, side="left") for own in (outside, inside)]
-    fpr, tpr = (np.concatenate([[0.0], n / len(own)]) for n, own in zip(accused, (outside, inside), strict=True))
+    accused = [len(scores) - np.searchsorted(np.sort(scores), thresholds, side="left") for scores in (outside, inside)]
+    fpr, tpr = (np.concatenate([[0.0], n / len(counts)]) for n, counts in zip(accused, (outside, inside), strict=True))
     return fpr, tpr
 
 
@@ -85,10 +85,14 @@ def auc_interval(
     resample is a number of copies of each distinct score, so nothing is sorted again.
     """
     levels, index = np.unique(np.concatenate([inside, outside]), return_inverse=True)
-    members, others = (np.bincount(own, minlength=len(levels)) for own in (index[: len(inside)], index[len(inside) :]))
+    members, others = (
+        np.bincount(part, minlength=len(levels)) for part in (index[: len(inside)], index[len(inside) :])
+    )
     value = float(_auc(members, others))
-    drawn = [generator.multinomial(own.sum(), own / own.sum(), size=resamples) for own in (members, others)]
-    low, high = np.quantile(_auc(*drawn), [0.5 - confidence / 2, 0.5 + confidence / 2])
+    resampled = [
+        generator.multinomial(counts.sum(), counts / counts.sum(), size=resamples) for counts in (members, others)
+    ]
+    low, high = np.quantile(_auc(*resampled), [0.5 - confidence / 2, 0.5 + confidence / 2])
     return Interval(value=value, low=float(low), high=float(high), n=len(inside) + len(outside))
 
 
@@ -100,8 +104,8 @@ def tpr_at(inside: np.ndarray, outside: np.ndarray, fpr: float, confidence: floa
     if len(outside) * fpr < 1 - 1e-9:
         return None
     false, true = roc(inside, outside)
-    found = round(float(true[false <= fpr + 1e-12].max()) * len(inside))
-    return clopper_pearson(found, len(inside), confidence)
+    hits = round(float(true[false <= fpr + 1e-12].max()) * len(inside))
+    return clopper_pearson(hits, len(inside), confidence)
 
 
 @metric(

@@ -12,21 +12,23 @@ from fedsim.core.types import Reconstruction
 NO_LABEL = -1
 
 
-def complete(found: Reconstruction, count: int) -> Reconstruction:
+def complete(reconstruction: Reconstruction, count: int) -> Reconstruction:
     """Return a guess of at least `count` examples; those that it lacks are NaN, with `NO_LABEL` and masks of NaN.
 
     Args:
-        found: a guess of any size, images or anything else of floating point.
+        reconstruction: a guess of any size, images or anything else of floating point.
         count: number of originals.
     """
-    made = len(found.inputs)
+    made = len(reconstruction.inputs)
     if made >= count:
-        return found
+        return reconstruction
     return replace(
-        found,
-        inputs=fill(found.inputs.detach(), count, torch.nan),
-        labels=fill(found.labels[:made], count, NO_LABEL),
-        masks=None if found.masks is None else tuple(_with_missing(mask.detach(), made, count) for mask in found.masks),
+        reconstruction,
+        inputs=fill(reconstruction.inputs.detach(), count, torch.nan),
+        labels=fill(reconstruction.labels[:made], count, NO_LABEL),
+        masks=None
+        if reconstruction.masks is None
+        else tuple(_with_missing(mask.detach(), made, count) for mask in reconstruction.masks),
     )
 
 

@@ -43,11 +43,11 @@ def sample_distance(first: Tensor, second: Tensor) -> float:
 
 
 def _moments(features: Tensor) -> tuple[Tensor, Tensor]:
-    own = features.double()
-    return own.mean(0), own.T.cov()
+    precise = features.double()
+    return precise.mean(0), precise.T.cov()
 
 
 def _factor(features: Tensor) -> Tensor:
     """Return R with R'R the covariance; it is low where there are fewer samples than features, which saves time."""
-    own = features.double()
-    return torch.linalg.qr((own - own.mean(0)) / (len(own) - 1) ** 0.5, mode="r").R
+    precise = features.double()
+    return torch.linalg.qr((precise - precise.mean(0)) / (len(precise) - 1) ** 0.5, mode="r").R

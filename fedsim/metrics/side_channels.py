@@ -22,7 +22,7 @@ _JITTER = 1e-10  # of a standard deviation
 class Bits(NamedTuple):
     """Mutual information in bits: the estimate, its mean where nothing is told, and the test of that."""
 
-    found: Interval
+    information: Interval
     chance: float
     p: float
 
@@ -82,7 +82,7 @@ def trace_exposure(
     ranks = 1 + better + generator.integers(0, equal + 1)
     bits = np.log2(count) - np.log2(ranks)
     chance = float(np.log2(count) - np.log2(np.arange(1, count + 1)).mean())
-    return mean_interval([[own] for own in bits.tolist()], generator, confidence), chance
+    return mean_interval([[figure] for figure in bits.tolist()], generator, confidence), chance
 
 
 @metric(
@@ -112,7 +112,7 @@ def times(after: int, before: int, n: int) -> Interval:
 )
 def tokens_a_step(paces: Sequence[float], generator: np.random.Generator, confidence: float = 0.95) -> Interval:
     """Return the mean over texts with its interval by bootstrap."""
-    return mean_interval([[own] for own in paces], generator, confidence)
+    return mean_interval([[pace] for pace in paces], generator, confidence)
 
 
 @metric(
@@ -158,19 +158,23 @@ def trace_bits(
         confidence: coverage of the interval.
         shuffles: samples whose prompts are shuffled; p is at least 1 / (shuffles + 1).
     """
-    own = figures[:, [len(np.unique(column)) > 1 for column in figures.T]]
-    if not own.shape[1]:  # every text looks alike
+    varying = figures[:, [len(np.unique(column)) > 1 for column in figures.T]]
+    if not varying.shape[1]:  # every text looks alike
         return Bits(Interval(value=0.0, low=0.0, high=0.0, n=len(prompts)), 0.0, 1.0)
-    each = _information(own, prompts, generator)
+    each = _information(varying, prompts, generator)
     most = _entropy(prompts)
-    best, found = int(each.argmax()), min(float(each.max()), most)
-    at_random = np.array([_information(own, generator.permutation(prompts), generator).max() for _ in range(shuffles)])
-    column = own[:, [best]]
+    best, information = int(each.argmax()), min(float(each.max()), most)
+    at_random = np.array(
+        [_information(varying, generator.permutation(prompts), generator).max() for _ in range(shuffles)]
+    )
+    column = varying[:, [best]]
     halves = np.array([float(_half(column, prompts, generator)) for _ in range(shuffles)])
-    ends = found + np.quantile(halves - halves.mean(), [0.5 - confidence / 2, 0.5 + confidence / 2])
-    p = (1 + int((at_random >= found).sum())) / (shuffles + 1)
+    ends = information + np.quantile(halves - halves.mean(), [0.5 - confidence / 2, 0.5 + confidence / 2])
+    p = (1 + int((at_random >= information).sum())) / (shuffles + 1)
     low, high = ends.clip(0.0, most)
-    interval = Interval(value=found, low=min(float(low), found), high=max(float(high), found), n=len(prompts))
+    interval = Interval(
+        value=information, low=min(float(low), information), high=max(float(high), information), n=len(prompts)
+    )
     return Bits(interval, float(at_random.mean()), p)
 
 
@@ -209,8 +213,8 @@ def _ross(values: np.ndarray, prompts: np.ndarray) -> float:
     values, numbers = values[kept], numbers[kept]
     radius, near = np.empty(len(values)), np.minimum(_NEIGHBOURS, counts - 1)
     for number in np.unique(numbers):
-        own = np.flatnonzero(numbers == number)
-        radius[own] = _distances(values[own], int(near[number]))
+        members = np.flatnonzero(numbers == number)
+        radius[members] = _distances(values[members], int(near[number]))
     radius -= 4 * np.spacing(np.abs(values))  # the neighbour at this distance is outside, whatever a sum rounds to
     every = np.sort(values)
     within = every.searchsorted(values + radius, "left") - every.searchsorted(values - radius, "right")
@@ -226,8 +230,8 @@ def _distances(values: np.ndarray, near: int) -> np.ndarray:
     """Return the distance of each value to its nearest other but `near` - 1."""
     order = np.argsort(values)
     padded = np.concatenate([np.full(near, -np.inf), values[order], np.full(near, np.inf)])
-    n, found = len(values), np.full(len(values), np.inf)
+    n, distances = len(values), np.full(len(values), np.inf)
     for before in range(near + 1):
         low, high = padded[near - before :][:n], padded[2 * near - before :][:n]
-        found = np.minimum(found, np.maximum(values[order] - low, high - values[order]))
-    return found[np.argsort(order)]
+        distances = np.minimum(distances, np.maximum(values[order] - low, high - values[order]))
+    return distances[np.argsort(order)]

@@ -116,12 +116,12 @@ def _by_metric(victims: Sequence[VictimRecord]) -> dict[str, list[list[float]]]:
     }
     for name in dict.fromkeys(name for victim in victims for name in victim.values):
         values[name] = [[victim.values[name]] for victim in victims if name in victim.values]
-    return {name: [own for own in clusters if own] for name, clusters in values.items()}
+    return {name: [cluster for cluster in clusters if cluster] for name, clusters in values.items()}
 
 
 def _share(values: Clusters, confidence: float) -> Interval:
     """Return the share of flags that are set, each victim by its own share."""
-    shares = [sum(own) / len(own) for own in values]
+    shares = [sum(cluster) / len(cluster) for cluster in values]
     return wilson(min(sum(shares), len(shares)), len(shares), confidence)
 
 
@@ -137,6 +137,6 @@ def _bootstrap(
     estimate = float(statistic(table))
     if n < _LEAST_FOR_BOOTSTRAP:
         return Interval(value=estimate, low=None, high=None, n=n)
-    drawn = table[generator.integers(n, size=(resamples, n))].reshape(resamples, -1)
-    low, high = np.quantile(statistic(drawn, axis=1), [0.5 - confidence / 2, 0.5 + confidence / 2])
+    resampled = table[generator.integers(n, size=(resamples, n))].reshape(resamples, -1)
+    low, high = np.quantile(statistic(resampled, axis=1), [0.5 - confidence / 2, 0.5 + confidence / 2])
     return Interval(value=estimate, low=float(low), high=float(high), n=n)

@@ -41,9 +41,9 @@ class Rule:
         if self.metric in values or not values:
             return self.declared[self.metric], self.threshold
         for name in values if self.metric == USUAL else ():
-            own = self.declared[name]
-            if own.threshold is not None:
-                return own, own.threshold
+            metric = self.declared[name]
+            if metric.threshold is not None:
+                return metric, metric.threshold
         raise FedsimError(
             f"scoring.metric is '{self.metric}', but what is scored has {', '.join(values)}. Set scoring.metric to one "
             "of these and scoring.threshold to what counts as recovered."
@@ -58,15 +58,15 @@ class Rule:
         """Tell whether an example is a success by a metric by which no blind guess is one."""
         limits = [self.decides(item.values), *((self.declared[n], self.declared[n].threshold) for n in item.values)]
         return any(
-            limit is not None and not own.chance and own.is_beyond(item.values[own.name], limit)
-            for own, limit in limits
+            limit is not None and not metric.chance and metric.is_beyond(item.values[metric.name], limit)
+            for metric, limit in limits
         )
 
     def goal(self, values: Mapping[str, float]) -> Metric:
         """Return the metric of an example that a stronger attack makes better."""
-        own = self.declared[self.metric]
-        if own.form != "flag" and (self.metric in values or not values):
-            return own
+        metric = self.declared[self.metric]
+        if metric.form != "flag" and (self.metric in values or not values):
+            return metric
         return next((self.declared[name] for name in values if self.declared[name].leads), self.decides(values)[0])
 
     def told(self, values: Mapping[str, float]) -> str:

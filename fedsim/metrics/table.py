@@ -116,7 +116,9 @@ def number_error_guessed(original: Tensor, columns: Columns) -> float:
 )
 def categories_right(guess: Tensor, original: Tensor, columns: Columns) -> float:
     """Return the share of categories (C,) that are right; 1 without any."""
-    right = [float(guess[list(own)].argmax() == original[list(own)].argmax()) for own in columns.categories]
+    right = [
+        float(guess[list(category)].argmax() == original[list(category)].argmax()) for category in columns.categories
+    ]
     return sum(right) / len(right) if right else 1.0
 
 

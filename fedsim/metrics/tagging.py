@@ -17,7 +17,7 @@ from fedsim.core.losses import IGNORED
 _BEGIN, _INSIDE = "B-", "I-"
 
 
-class Span(NamedTuple):
+class TaggedSpan(NamedTuple):
     """Words `begin` to `end` - 1 of a sentence, and what they are."""
 
     begin: int
@@ -54,7 +54,7 @@ def are_spans(names: Sequence[str]) -> bool:
     return any(name.startswith(_BEGIN) for name in names)
 
 
-def spans(tags: Sequence[str]) -> list[Span]:
+def spans(tags: Sequence[str]) -> list[TaggedSpan]:
     """Return the spans of one sentence from the tags of its words."""
     return list(_spans(tags))
 
@@ -69,21 +69,21 @@ def score_spans(guesses: Tensor, labels: Tensor, names: Sequence[str]) -> SpanSc
     """
     right = guessed = true = 0
     for guess, label in zip(guesses, labels, strict=True):
-        own, other = (_named(row[label != IGNORED], names) for row in (guess, label))
-        right, guessed, true = right + len(own & other), guessed + len(own), true + len(other)
+        guess_spans, other = (_named(row[label != IGNORED], names) for row in (guess, label))
+        right, guessed, true = right + len(guess_spans & other), guessed + len(guess_spans), true + len(other)
     return SpanScore(right, guessed, true)
 
 
-def _named(tags: Tensor, names: Sequence[str]) -> set[Span]:
+def _named(tags: Tensor, names: Sequence[str]) -> set[TaggedSpan]:
     numbers: list[int] = tags.tolist()
     return set(_spans([names[number] for number in numbers]))
 
 
-def _spans(tags: Sequence[str]) -> Iterator[Span]:
+def _spans(tags: Sequence[str]) -> Iterator[TaggedSpan]:
     begin, kind = 0, ""
     for place, tag in enumerate([*tags, ""]):
         if kind and tag != _INSIDE + kind:
-            yield Span(begin, place, kind)
+            yield TaggedSpan(begin, place, kind)
             kind = ""
         if tag.startswith(_BEGIN):
             begin, kind = place, tag.removeprefix(_BEGIN)

@@ -32,10 +32,13 @@ class ScoredSentences(NamedTuple):
 def common_subsequence(first: Sequence[object], second: Sequence[object]) -> int:
     """Return the length of the longest common subsequence."""
     lengths = [0] * (len(second) + 1)
-    for own in first:
+    for element in first:
         before = 0
         for index, other in enumerate(second, 1):
-            before, lengths[index] = lengths[index], before + 1 if own == other else max(lengths[index - 1 : index + 1])
+            before, lengths[index] = (
+                lengths[index],
+                before + 1 if element == other else max(lengths[index - 1 : index + 1]),
+            )
     return lengths[-1]
 
 
@@ -70,7 +73,7 @@ def exact(guess: Sequence[int], original: Sequence[int]) -> bool:
 )
 def token_accuracy(guess: Sequence[int], original: Sequence[int]) -> float:
     """Return the share of the original's tokens that the guess has at the same place, in [0, 1]."""
-    right = sum(own == other for own, other in zip(guess, original, strict=False))
+    right = sum(token == other for token, other in zip(guess, original, strict=False))
     return right / len(original) if original else 1.0
 
 
@@ -80,7 +83,7 @@ def rouge_n(guess: Sequence[object], original: Sequence[object], size: int) -> f
     1 where neither side has any.
     """
     grams = [Counter(zip(*(words[start:] for start in range(size)), strict=False)) for words in (guess, original)]
-    total = sum(sum(own.values()) for own in grams)
+    total = sum(sum(gram.values()) for gram in grams)
     return 2.0 * sum((grams[0] & grams[1]).values()) / total if total else 1.0
 
 
@@ -151,18 +154,18 @@ def secret_read(secret: str, guesses: Sequence[str]) -> bool:
 
 
 def score_sentences(
-    found: Reconstruction, batch: Batch, tokenizer: Tokenizer, planted: Sequence[str] = ()
+    reconstruction: Reconstruction, batch: Batch, tokenizer: Tokenizer, planted: Sequence[str] = ()
 ) -> ScoredSentences:
     """Score every sentence of a batch against the guess that is matched to it, so that all have most tokens right.
 
     Args:
-        found: guesses (N, T), negative behind the end; N may be below or above the batch's size.
+        reconstruction: guesses (N, T), negative behind the end; N may be below or above the batch's size.
         batch: the originals (B, T), filled up at the end.
         tokenizer: turns both into text.
         planted: secret spans that may stand in sentences.
     """
     originals = [_tokens(row, tokenizer.padding) for row in batch.inputs.tolist()]
-    guesses = [[token for token in row if token >= 0] for row in found.inputs.tolist()]
+    guesses = [[token for token in row if token >= 0] for row in reconstruction.inputs.tolist()]
     gains = np.array([[_gain(guess, original) for guess in guesses] for original in originals])
     order = _match(gains.reshape(len(originals), len(guesses)))
     rows = (
@@ -170,7 +173,7 @@ def score_sentences(
     )
     scored = (_score(index, guess, original, tokenizer) for index, (original, guess) in enumerate(rows))
     texts = [tokenizer.decode(guess) for guess in guesses] if planted else []
-    return ScoredSentences(tuple(_with_secret(own, planted, texts) for own in scored), torch.tensor(order))
+    return ScoredSentences(tuple(_with_secret(sentence, planted, texts) for sentence in scored), torch.tensor(order))
 
 
 def _with_secret(sentence: ItemScore, planted: Sequence[str], guesses: Sequence[str]) -> ItemScore:
@@ -181,16 +184,16 @@ def _with_secret(sentence: ItemScore, planted: Sequence[str], guesses: Sequence[
     return read.model_copy(update={"secret": secret})
 
 
-def score_words(found: Reconstruction, batch: Batch, tokenizer: Tokenizer) -> dict[str, float]:
+def score_words(reconstruction: Reconstruction, batch: Batch, tokenizer: Tokenizer) -> dict[str, float]:
     """Return the recall and the precision of the set of tokens of all guesses, wherever they stand, each in [0, 1].
 
     Args:
-        found: guesses (N, T), negative behind the end.
+        reconstruction: guesses (N, T), negative behind the end.
         batch: the originals (B, T), filled up at the end.
         tokenizer: knows what they are filled up with.
     """
     original = _words(batch, tokenizer)
-    guessed = {token for token in found.inputs.flatten().tolist() if token >= 0}
+    guessed = {token for token in reconstruction.inputs.flatten().tolist() if token >= 0}
     right = len(original & guessed)
     return {
         "words found": right / len(original) if original else 1.0,

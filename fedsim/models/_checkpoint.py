@@ -11,7 +11,7 @@ from torch import Tensor, float32, nn
 
 from fedsim.core.checkpoints import quiet
 from fedsim.core.errors import FedsimError, MissingExtra, in_a_line
-from fedsim.core.past import Stack
+from fedsim.core.past import LayerStack
 from fedsim.core.past.stack import is_listened_to
 from fedsim.core.types import InputSpec
 from fedsim.models._language import TaggingHead, TiedHead, scores_tokens
@@ -22,21 +22,21 @@ class CausalModel(nn.Module):
     """Tokens (B, T) to scores of the next token (B, T, vocabulary), or of each token's tag (B, T, K).
 
     Args:
-        own: a model of the transformers package; where labels are tags, its output layer is replaced.
+        wrapped: a model of the transformers package; where labels are tags, its output layer is replaced.
         spec: shape and labels of the examples.
 
     Attributes:
         padding_token: token that fills short examples, for open attention; None where there is none.
     """
 
-    def __init__(self, own: Any, spec: InputSpec) -> None:
+    def __init__(self, wrapped: Any, spec: InputSpec) -> None:
         super().__init__()
-        head, embedding = own.get_output_embeddings(), own.get_input_embeddings()
+        head, embedding = wrapped.get_output_embeddings(), wrapped.get_input_embeddings()
         if not scores_tokens(spec):
-            own.set_output_embeddings(TaggingHead(head.weight.shape[1], spec.classes))
+            wrapped.set_output_embeddings(TaggingHead(head.weight.shape[1], spec.classes))
         elif head.weight is embedding.weight:
-            own.set_output_embeddings(TiedHead(embedding))
-        self.own = own
+            wrapped.set_output_embeddings(TiedHead(embedding))
+        self.own = wrapped
         self.padding_token = spec.padding
 
     @property
@@ -53,7 +53,7 @@ class CausalModel(nn.Module):
         """Return scores."""
         return self.own(input_ids=tokens, use_cache=False).logits
 
-    def stack(self) -> Stack | None:
+    def stack(self) -> LayerStack | None:
         """Return the layers; None of another kind than Llama's, or where something listens to the model as a whole."""
         if not is_like_llama(self.own) or is_listened_to(self, self.own, self.own.model):
             return None
@@ -118,9 +118,9 @@ def causal_model(folder: Path, spec: InputSpec) -> CausalModel:
         MissingExtra: transformers is not installed.
         FedsimError: the checkpoint cannot be loaded, or its context is shorter than an example of `spec`.
     """
-    own = load("AutoModelForCausalLM", folder)
+    wrapped = load("AutoModelForCausalLM", folder)
     length = spec.shape[0]
-    context = getattr(own.config, "max_position_embeddings", length)
+    context = getattr(wrapped.config, "max_position_embeddings", length)
     if length > context:
         raise FedsimError(f"data.length is {length}, expected at most {context}, the context of the model.")
-    return CausalModel(own, spec)
+    return CausalModel(wrapped, spec)

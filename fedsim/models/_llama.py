@@ -19,12 +19,12 @@ _KEEPERS = ("cache", "past_key_values", "past_key_value")  # names that releases
 _ATTENTION = "_attn_implementation_internal"
 
 
-def is_like_llama(own: Any) -> bool:
+def is_like_llama(model: Any) -> bool:
     """Say whether a model's layers can be run one by one: full attention, with positions that rotate evenly."""
     return (
-        own.config.model_type in _KINDS
-        and not getattr(own.config, "sliding_window", None)
-        and getattr(own.model.rotary_emb, "rope_type", "default") not in _CHANGING
+        model.config.model_type in _KINDS
+        and not getattr(model.config, "sliding_window", None)
+        and getattr(model.model.rotary_emb, "rope_type", "default") not in _CHANGING
     )
 
 
@@ -37,8 +37,8 @@ def _keeper(layer: Any) -> str:
 class LlamaLayers:
     """The layers of a model of the transformers package."""
 
-    def __init__(self, own: Any) -> None:
-        self._own, self._inner, self._head = own, own.model, own.get_output_embeddings()
+    def __init__(self, model: Any) -> None:
+        self._model, self._inner, self._head = model, model.model, model.get_output_embeddings()
         self._keeper = _keeper(type(self._inner.layers[0]))
 
     @property
@@ -56,15 +56,15 @@ class LlamaLayers:
 
     def layer(self, number: int, hidden: Tensor, place: Any, mask: Tensor | None, store: KeyValues) -> Tensor:
         """Run a layer, with fused attention: the model's own is one that can be differentiated twice, and slower."""
-        config = vars(self._own.config)  # past its property, which takes a hundredth of a pass
+        config = vars(self._model.config)  # past its property, which takes a hundredth of a pass
         before, config[_ATTENTION] = config[_ATTENTION], "sdpa"
         try:
-            found = self._inner.layers[number](
+            output = self._inner.layers[number](
                 hidden, attention_mask=mask, position_embeddings=place, use_cache=True, **{self._keeper: store}
             )
         finally:
             config[_ATTENTION] = before
-        return found[0] if isinstance(found, tuple) else found  # older releases return a tuple
+        return output[0] if isinstance(output, tuple) else output  # older releases return a tuple
 
     def norm(self, hidden: Tensor) -> Tensor:
         """Return what the output layer reads."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.core.errors import FedsimError
-from fedsim.core.visual import Held, LayerView, Read, Stream, VisualReducer, VisualShape
+from fedsim.core.visual import Held, LayerView, ReadPrompt, Stream, VisualReducer, VisualShape
 
 Seen = Callable[[Tensor], None]  # is shown the attention of a layer that runs, (B, heads, L, L)
 
@@ -66,7 +66,7 @@ class VisionLanguage(nn.Module):
         reducers: act on the visual tokens, in their order.
         visual: what it says of itself.
         listeners: are called with what each layer of the language model read, after every pass.
-        asked: questions and answers for those who show images alone; image i gets the i-th, from the first on again.
+        dialogue: questions and answers for those who show images alone; image i gets the i-th, from the first on again.
         end: token that ends an answer.
     """
 
@@ -77,7 +77,7 @@ class VisionLanguage(nn.Module):
         self.visual = visual
         self.reducers = nn.ModuleList()
         self.listeners: list[Callable[[tuple[Stream, ...]], None]] = []
-        self.asked: tuple[Tensor, Tensor | None] | None = None
+        self.dialogue: tuple[Tensor, Tensor | None] | None = None
 
     @abstractmethod
     def vision(self) -> VisionEncoder:
@@ -103,7 +103,7 @@ class VisionLanguage(nn.Module):
             FedsimError: there is no question.
         """
         if question is None:
-            question, answer = self._told(len(images))
+            question, answer = self._dialogue_of(len(images))
         stream = self.read(self.sequence(self.encode(images, question), question, answer))
         return self.language().score(stream.hidden[:, stream.predicting])
 
@@ -117,8 +117,8 @@ class VisionLanguage(nn.Module):
         rows, patches = len(images), torch.arange(self.visual.patches, device=images.device)
         positions = torch.zeros(hidden.shape[:2], dtype=torch.long, device=images.device)
         stream = features = Stream(hidden, positions, patches.expand(rows, -1), front=1, notes=notes)
-        asked, runs = self._encoder_layers()
-        for number in range(asked):
+        needed, runs = self._encoder_layers()
+        for number in range(needed):
             view = _Remembering(vision.view(number))
             for reducer in self._reducers():
                 stream = reducer.before_encoder_layer(stream, view)
@@ -129,14 +129,14 @@ class VisionLanguage(nn.Module):
             for reducer in self._reducers():
                 stream = reducer.after_encoder_layer(before, stream, view)
             features = stream if number == last else features
-        own = features.visual
+        places = features.visual
         return replace(
             features,
-            hidden=vision.project(features.hidden[:, own]),
+            hidden=vision.project(features.hidden[:, places]),
             positions=features.patches.clamp_min(0),
             front=0,
-            there=None if features.there is None else features.there[:, own],
-            shares=None if features.shares is None else features.shares[:, own],
+            there=None if features.there is None else features.there[:, places],
+            shares=None if features.shares is None else features.shares[:, places],
             notes=stream.notes,
         )
 
@@ -145,11 +145,11 @@ class VisionLanguage(nn.Module):
         front, asking = self.laid_out(question)
         text = asking if answer is None else torch.cat((asking, answer), 1)
         rows, before, behind = len(text), front.shape[1], text.shape[1]
-        own, language = torch.arange(behind, device=text.device), self.language()
+        offsets, language = torch.arange(behind, device=text.device), self.language()
         places = (
             torch.arange(before, device=text.device).expand(rows, -1),
             before + encoded.positions,
-            (before + self.visual.patches + own).expand(rows, -1),
+            (before + self.visual.patches + offsets).expand(rows, -1),
         )
         return Stream(
             hidden=torch.cat((language.embed(front), encoded.hidden, language.embed(text)), 1),
@@ -183,7 +183,7 @@ class VisionLanguage(nn.Module):
             reducer.report(seen[-1].counts)
         return stream
 
-    def begin(self, encoded: Stream, question: Tensor, *, is_contiguous: bool = False) -> Read:
+    def begin(self, encoded: Stream, question: Tensor, *, is_contiguous: bool = False) -> ReadPrompt:
         """Read visual tokens and a question, and keep what was read.
 
         Args:
@@ -196,9 +196,9 @@ class VisionLanguage(nn.Module):
         stream = self.read(sequence.reindexed() if is_contiguous else sequence, held)
         for reducer in self._reducers():
             reducer.after_prompt(held)
-        return Read(held, stream.notes, self.language().score(stream.hidden[:, stream.last]))
+        return ReadPrompt(held, stream.notes, self.language().score(stream.hidden[:, stream.last]))
 
-    def follow(self, read: Read, tokens: Tensor) -> Tensor:
+    def follow(self, read: ReadPrompt, tokens: Tensor) -> Tensor:
         """Read one more token (B,) of each answer, and return the scores (B, V) of the next; `read` grows."""
         language = self.language()
         hidden = language.embed(tokens[:, None])
@@ -219,27 +219,27 @@ class VisionLanguage(nn.Module):
         rows = torch.stack(written, 1).tolist()
         return [tuple(row[: row.index(self.end)] if self.end in row else row) for row in rows]
 
-    def _told(self, count: int) -> tuple[Tensor, Tensor | None]:
-        if self.asked is None:
+    def _dialogue_of(self, count: int) -> tuple[Tensor, Tensor | None]:
+        if self.dialogue is None:
             raise FedsimError(
                 "the model reads a question beside each image, and was shown an image alone. For an attack, add "
                 "'given' and 'labels' to threat.knows."
             )
-        question, answer = self.asked
+        question, answer = self.dialogue
         chosen = torch.arange(count, device=question.device) % len(question)
         return question[chosen], None if answer is None else answer[chosen]
 
     def _encoder_layers(self) -> tuple[int, int]:
         """Return how many layers of the encoder reducers ask, and how many run: nobody reads the last one's output."""
         every, projected = self.visual.encoder_layers, self.visual.feature_layer + 1
-        if any(own.reads_all_of_encoder for own in self._reducers()):
+        if any(reducer.reads_all_of_encoder for reducer in self._reducers()):
             return every, every
-        if any(own.asks_all_of_encoder for own in self._reducers()):
+        if any(reducer.asks_all_of_encoder for reducer in self._reducers()):
             return every, max(every - 1, projected)
         return projected, projected
 
     def _reducers(self) -> list[VisualReducer]:
-        return [own for own in self.reducers if isinstance(own, VisualReducer)]
+        return [reducer for reducer in self.reducers if isinstance(reducer, VisualReducer)]
 
 
 class _Remembering:
@@ -267,5 +267,5 @@ class _Remembering:
         self._weights = weights
 
 
-def _widened(own: Tensor | None, front: int, behind: int, value: float) -> Tensor | None:
-    return None if own is None else nn.functional.pad(own, (front, behind), value=value)
+def _widened(values: Tensor | None, front: int, behind: int, value: float) -> Tensor | None:
+    return None if values is None else nn.functional.pad(values, (front, behind), value=value)

@@ -93,7 +93,7 @@ class _Network(nn.Module):
     def __init__(self, config: EdmUnetConfig, spec: InputSpec) -> None:
         super().__init__()
         channels, hidden = spec.shape[0], 4 * config.width
-        widths = [config.width * own for own in config.multipliers]
+        widths = [config.width * multiplier for multiplier in config.multipliers]
         self.embed_noise = nn.Sequential(nn.Linear(config.width, hidden), nn.SiLU(), nn.Linear(hidden, hidden))
         self.embed_class = nn.Embedding(spec.classes + 1, hidden) if config.classes else None
         self.stem = nn.Conv2d(channels, config.width, 3, padding=1)
@@ -103,22 +103,22 @@ class _Network(nn.Module):
 
         stored, width = [config.width], config.width
         self.encoder = nn.ModuleList()
-        for level, own in enumerate(widths):
+        for level, level_width in enumerate(widths):
             for _ in range(config.blocks):
-                self.encoder.append(block(width, own))
-                stored.append(width := own)
+                self.encoder.append(block(width, level_width))
+                stored.append(width := level_width)
             if level < len(widths) - 1:
-                self.encoder.append(nn.Conv2d(own, own, 3, stride=2, padding=1))
-                stored.append(own)
+                self.encoder.append(nn.Conv2d(level_width, level_width, 3, stride=2, padding=1))
+                stored.append(level_width)
         self.middle = nn.ModuleList((block(width, width), _Attention(width), block(width, width)))
         self.decoder = nn.ModuleList()
         self.joins = nn.ModuleList(Skip() for _ in stored)
-        for level, own in reversed(list(enumerate(widths))):
+        for level, level_width in reversed(list(enumerate(widths))):
             for _ in range(config.blocks + 1):
-                self.decoder.append(block(width + stored.pop(), own))
-                width = own
+                self.decoder.append(block(width + stored.pop(), level_width))
+                width = level_width
             if level:
-                self.decoder.append(_Larger(own))
+                self.decoder.append(_Larger(level_width))
         self.end = nn.Sequential(nn.GroupNorm(_GROUPS, width), nn.SiLU(), nn.Conv2d(width, channels, 3, padding=1))
 
     def forward(self, x: Tensor, noise: Tensor, labels: Tensor) -> Tensor:

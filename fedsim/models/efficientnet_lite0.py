@@ -75,7 +75,7 @@ class _Frozen(nn.Module):
         return self
 
     def forward(self, images: Tensor) -> Tensor:
-        mean, std = (images.new_tensor(own).view(-1, 1, 1) for own in (self._mean, self._std))
+        mean, std = (images.new_tensor(statistic).view(-1, 1, 1) for statistic in (self._mean, self._std))
         pixels = images * std + mean
         resized = F.interpolate(pixels, (self.size, self.size), mode="bilinear", align_corners=False, antialias=True)
         network: Any = self.network

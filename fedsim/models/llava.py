@@ -38,16 +38,16 @@ class Llava(VisionLanguage):
     """Images (B, 3, H, W), prompts (B, T) and answers to scores of the answer's tokens.
 
     Args:
-        own: a `LlavaForConditionalGeneration`.
+        wrapped: a `LlavaForConditionalGeneration`.
 
     Raises:
         FedsimError: its parts are of other kinds, or it projects several layers or the class token.
     """
 
-    def __init__(self, own: Any) -> None:
-        config, vision, language = own.config, own.config.vision_config, own.model.language_model
+    def __init__(self, wrapped: Any) -> None:
+        config, vision, language = wrapped.config, wrapped.config.vision_config, wrapped.model.language_model
         layer, depth = config.vision_feature_layer, vision.num_hidden_layers
-        is_known = vision.model_type == "clip_vision_model" and is_like_llama(_causal(own))
+        is_known = vision.model_type == "clip_vision_model" and is_like_llama(_causal(wrapped))
         if not is_known or not isinstance(layer, int) or config.vision_feature_select_strategy != "default":
             raise FedsimError(
                 "this checkpoint is no LLaVA whose reducers can act: expected a CLIP vision encoder, one feature layer "
@@ -66,7 +66,7 @@ class Llava(VisionLanguage):
                 vocabulary=language.config.vocab_size,
             )
         )
-        self.own = own
+        self.own = wrapped
         self.end = int(language.config.eos_token_id)
 
     def vision(self) -> VisionEncoder:
@@ -101,13 +101,13 @@ class Llava(VisionLanguage):
 
 
 class _ClipEncoder(VisionEncoder):
-    def __init__(self, own: Any) -> None:
-        self._own = own
-        tower = own.model.vision_tower
+    def __init__(self, wrapped: Any) -> None:
+        self._wrapped = wrapped
+        tower = wrapped.model.vision_tower
         self._tower = getattr(tower, "vision_model", tower)  # older releases nest it
 
     def embed(self, images: Tensor) -> Tensor:
-        side = self._own.config.vision_config.image_size
+        side = self._wrapped.config.vision_config.image_size
         if images.shape[-2:] != (side, side):
             raise FedsimError(
                 f"LLaVA reads images of {side} x {side} pixels, got {tuple(images.shape[-2:])}. Resize them."
@@ -116,14 +116,14 @@ class _ClipEncoder(VisionEncoder):
 
     def run(self, number: int, stream: Stream, seen: Seen | None = None) -> Tensor:
         _refuse_shares(stream)
-        found = self._tower.encoder.layers[number](stream.hidden, attention_mask=stream.mask(causal=False))
-        return found[0] if isinstance(found, tuple) else found
+        output = self._tower.encoder.layers[number](stream.hidden, attention_mask=stream.mask(causal=False))
+        return output[0] if isinstance(output, tuple) else output
 
     def view(self, number: int) -> _ClipView:
         return _ClipView(number, self._tower.encoder.layers[number])
 
     def project(self, features: Tensor) -> Tensor:
-        return self._own.model.multi_modal_projector(features)
+        return self._wrapped.model.multi_modal_projector(features)
 
 
 class _ClipView:
@@ -131,8 +131,10 @@ class _ClipView:
         self.number, self._layer = number, layer
 
     def queries_keys(self, stream: Stream, rows: slice = _ALL) -> tuple[Tensor, Tensor]:
-        own, hidden = self._layer.self_attn, self._layer.layer_norm1(stream.hidden)
-        return _heads(own.q_proj(hidden[:, rows]), own.head_dim), _heads(own.k_proj(hidden), own.head_dim)
+        attention, hidden = self._layer.self_attn, self._layer.layer_norm1(stream.hidden)
+        return _heads(attention.q_proj(hidden[:, rows]), attention.head_dim), _heads(
+            attention.k_proj(hidden), attention.head_dim
+        )
 
     def attention(self, stream: Stream, rows: slice | None = None) -> Tensor:
         some = rows or _ALL
@@ -140,9 +142,9 @@ class _ClipView:
 
 
 class _LlamaLanguage(LanguageModel):
-    def __init__(self, own: Any) -> None:
-        self._inner = own.model.language_model
-        self._layers = LlamaLayers(_causal(own))
+    def __init__(self, wrapped: Any) -> None:
+        self._inner = wrapped.model.language_model
+        self._layers = LlamaLayers(_causal(wrapped))
 
     def embed(self, tokens: Tensor) -> Tensor:
         return self._layers.embed(tokens)
@@ -151,16 +153,16 @@ class _LlamaLanguage(LanguageModel):
         _refuse_shares(stream)
         store: Any = _Passing() if held is None else held.store
         place = self._layers.place(stream.hidden, stream.positions)
-        found = self._layers.layer(number, stream.hidden, place, stream.mask(causal=True), store)
+        output = self._layers.layer(number, stream.hidden, place, stream.mask(causal=True), store)
         if held is not None:
             held.add(number, stream)
-        return found
+        return output
 
     def step(self, number: int, hidden: Tensor, held: Held) -> Tensor:
         place = self._layers.place(hidden, held.following[number][:, None])
-        found = self._layers.layer(number, hidden, place, held.mask(number, hidden), held.store)
+        output = self._layers.layer(number, hidden, place, held.mask(number, hidden), held.store)
         held.stepped(number)
-        return found
+        return output
 
     def view(self, number: int) -> _LlamaView:
         return _LlamaView(number, self._inner.layers[number], partial(self._layers.place))
@@ -176,8 +178,11 @@ class _LlamaView:
     def queries_keys(self, stream: Stream, rows: slice = _ALL) -> tuple[Tensor, Tensor]:
         from transformers.models.llama.modeling_llama import apply_rotary_pos_emb  # noqa: PLC0415 - an extra
 
-        own, hidden = self._layer.self_attn, self._layer.input_layernorm(stream.hidden)
-        queries, keys = _heads(own.q_proj(hidden[:, rows]), own.head_dim), _heads(own.k_proj(hidden), own.head_dim)
+        attention, hidden = self._layer.self_attn, self._layer.input_layernorm(stream.hidden)
+        queries, keys = (
+            _heads(attention.q_proj(hidden[:, rows]), attention.head_dim),
+            _heads(attention.k_proj(hidden), attention.head_dim),
+        )
         cosine, sine = self._place(stream.hidden, stream.positions)
         turned, _ = apply_rotary_pos_emb(queries, queries, cosine[:, rows], sine[:, rows])
         return turned, apply_rotary_pos_emb(keys, keys, cosine, sine)[1]
@@ -196,10 +201,10 @@ class _Passing:
         return keys, values
 
 
-def _causal(own: Any) -> Any:
+def _causal(wrapped: Any) -> Any:
     """Return the language model as one of its own, with its output layer."""
-    inner = own.model.language_model
-    return SimpleNamespace(config=inner.config, model=inner, get_output_embeddings=lambda: own.lm_head)
+    inner = wrapped.model.language_model
+    return SimpleNamespace(config=inner.config, model=inner, get_output_embeddings=lambda: wrapped.lm_head)
 
 
 def _heads(projected: Tensor, features: int) -> Tensor:

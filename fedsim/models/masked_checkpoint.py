@@ -101,15 +101,15 @@ class MaskedModel(nn.Module):
     """Tokens (B, T) to scores of the token at each place (B, T, V); every token sees all others.
 
     Args:
-        own: a causal model of the transformers package.
+        wrapped: a causal model of the transformers package.
         mask_token: stands at masked places.
         is_shifted: whether its scores at a place are of the next place's token.
         padding: token that fills short examples; None where there is none.
     """
 
-    def __init__(self, own: Any, mask_token: int, is_shifted: bool, padding: int | None) -> None:
+    def __init__(self, wrapped: Any, mask_token: int, is_shifted: bool, padding: int | None) -> None:
         super().__init__()
-        self.own = own
+        self.own = wrapped
         self.mask_token, self.padding_token = mask_token, padding
         self._is_shifted = is_shifted
 
@@ -148,13 +148,13 @@ def _load(path: Path, padding: int | None) -> MaskedModel:
         )
     weights = _weights(path)
     if kind == _LLADA:
-        weights = {_renamed(name): own for name, own in weights.items()}
-    own = _built(kind, settings, path)
-    missing, strange = own.load_state_dict(weights, strict=False) if _fits(own, weights, path) else ([], [])
+        weights = {_renamed(name): weight for name, weight in weights.items()}
+    wrapped = _built(kind, settings, path)
+    missing, strange = wrapped.load_state_dict(weights, strict=False) if _fits(wrapped, weights, path) else ([], [])
     if missing or strange:
         what = f"lacks the weight '{missing[0]}'" if missing else f"holds a weight '{strange[0]}' that {kind} has not"
         raise FedsimError(f"the checkpoint in {path} {what}: expected the names of {kind}'s published checkpoints.")
-    return MaskedModel(own, mask, kind == _DREAM, padding)
+    return MaskedModel(wrapped, mask, kind == _DREAM, padding)
 
 
 def _settings(path: Path) -> Mapping[str, Any]:
@@ -191,23 +191,23 @@ def _weights(path: Path) -> dict[str, Tensor]:
         from safetensors.torch import load_file  # noqa: PLC0415 - an extra
     except ImportError:
         raise MissingExtra("safetensors, which reads weights,", "pip install 'fedsim-privacy[llm]'") from None
-    found: dict[str, Tensor] = {}
+    weights: dict[str, Tensor] = {}
     for file in files:
         try:
-            found |= {name: own.float() for name, own in load_file(file).items()}
+            weights |= {name: weight.float() for name, weight in load_file(file).items()}
         except Exception as error:
             raise FedsimError(f"{file} cannot be read: {in_a_line(error)}") from error
-    return found
+    return weights
 
 
 def _renamed(name: str) -> str:
     """Return the name that a weight of LLaDA has in a Llama; as it is where there is none."""
     if name in _LLADA_WHOLE:
         return _LLADA_WHOLE[name]
-    found = re.fullmatch(r"model\.transformer\.blocks\.(\d+)\.(\w+)\.weight", name)
-    if found is None or found[2] not in _LLADA_LAYER:
+    match = re.fullmatch(r"model\.transformer\.blocks\.(\d+)\.(\w+)\.weight", name)
+    if match is None or match[2] not in _LLADA_LAYER:
         return name
-    return f"model.layers.{found[1]}.{_LLADA_LAYER[found[2]]}.weight"
+    return f"model.layers.{match[1]}.{_LLADA_LAYER[match[2]]}.weight"
 
 
 def _built(kind: object, settings: Mapping[str, Any], path: Path) -> Any:
@@ -234,13 +234,13 @@ def _built(kind: object, settings: Mapping[str, Any], path: Path) -> Any:
     return transformers.Qwen2ForCausalLM(transformers.Qwen2Config(**shared))
 
 
-def _fits(own: Any, weights: Mapping[str, Tensor], path: Path) -> bool:
+def _fits(wrapped: Any, weights: Mapping[str, Tensor], path: Path) -> bool:
     """Check the shapes of weights.
 
     Raises:
         FedsimError: one has another shape than its config.json says.
     """
-    expected = own.state_dict()
+    expected = wrapped.state_dict()
     for name, tensor in weights.items():
         if name in expected and tensor.shape != expected[name].shape:
             raise FedsimError(

@@ -58,7 +58,7 @@ class MiniLm(nn.Module):
     """Tokens (B, T) to embeddings (B, 384).
 
     Args:
-        own: a model of the transformers package.
+        wrapped: a model of the transformers package.
         spec: shape and labels of the examples.
 
     Attributes:
@@ -67,10 +67,10 @@ class MiniLm(nn.Module):
         padding_token: token that fills short sentences; None where there is none.
     """
 
-    def __init__(self, own: Any, spec: InputSpec) -> None:
+    def __init__(self, wrapped: Any, spec: InputSpec) -> None:
         super().__init__()
-        self.own = own
-        self.width, self.longest, self.padding_token = int(own.config.hidden_size), _POSITIONS, spec.padding
+        self.own = wrapped
+        self.width, self.longest, self.padding_token = int(wrapped.config.hidden_size), _POSITIONS, spec.padding
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Return embeddings; padding does not change them."""

@@ -102,21 +102,25 @@ class PatchDiffusion(nn.Module):
         self.register_buffer("share", _cosine(config.levels), persistent=False)
 
     def forward(
-        self, images: Tensor, time: Tensor | None = None, drawn: Tensor | None = None, labels: Tensor | None = None
+        self,
+        images: Tensor,
+        time: Tensor | None = None,
+        pixel_noise: Tensor | None = None,
+        labels: Tensor | None = None,
     ) -> Tensor:
         """Return the noise in every patch, as images.
 
         Args:
             images: without noise, shape (B, C, H, W); a patch is told those before it alone.
             time: in [0, 1) of each image, from little noise to much; the middle when absent.
-            drawn: standard normal noise of the images' shape; none when absent.
+            pixel_noise: standard normal noise of the images' shape; none when absent.
             labels: class of each, shape (B,), or -1 for none; none when absent.
         """
         patches = self.cut(images)
         moment = images.new_full((len(images),), 0.5) if time is None else time
         level = 1 + (moment * self.levels).long().clamp_max(self.levels - 1)
         share = self.share.to(patches)[level].view(-1, 1, 1)
-        noise = torch.zeros_like(patches) if drawn is None else self.cut(drawn)
+        noise = torch.zeros_like(patches) if pixel_noise is None else self.cut(pixel_noise)
         noisy = share.sqrt() * patches + (1 - share).sqrt() * noise
         conditions = self.conditions(patches[:, :-1], labels)
         return self.join(self.head(noisy, level[:, None].expand(-1, self.patches), conditions))
@@ -173,10 +177,10 @@ class _Head(nn.Module):
         )
 
     def forward(self, noisy: Tensor, level: Tensor, condition: Tensor) -> Tensor:
-        told = self.condition(condition) + self.level(level)
+        context = self.condition(condition) + self.level(level)
         hidden = self.enter(noisy)
         for layer in self.layers:
-            hidden = hidden + layer(hidden + told)
+            hidden = hidden + layer(hidden + context)
         return self.leave(hidden)
 
 

@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fedsim.core.errors import FedsimError
-from fedsim.core.past import KeyValues, Stack
+from fedsim.core.past import KeyValues, LayerStack
 from fedsim.core.past.stack import is_listened_to
 from fedsim.core.registry import model
 from fedsim.core.types import Config, InputSpec
@@ -97,7 +97,7 @@ class TinyLlama(nn.Module):
             hidden = block(hidden, attention_mask=later)
         return self.lm_head(self.norm(hidden))
 
-    def stack(self) -> Stack | None:
+    def stack(self) -> LayerStack | None:
         """Return the layers; None where something listens to the model as a whole."""
         return None if is_listened_to(self) else _Layers(self)
 
@@ -105,29 +105,29 @@ class TinyLlama(nn.Module):
 class _Layers:
     """The layers of a tiny Llama one by one."""
 
-    def __init__(self, own: TinyLlama) -> None:
-        self._own = own
+    def __init__(self, tiny: TinyLlama) -> None:
+        self._tiny = tiny
 
     @property
     def depth(self) -> int:
-        return len(self._own.layers)
+        return len(self._tiny.layers)
 
     def embed(self, tokens: Tensor) -> Tensor:
-        return self._own.dropout(self._own.embed_tokens(tokens))
+        return self._tiny.dropout(self._tiny.embed_tokens(tokens))
 
     def place(self, hidden: Tensor, positions: Tensor) -> Tensor:
         return positions
 
     def layer(self, number: int, hidden: Tensor, place: Tensor, mask: Tensor | None, store: KeyValues) -> Tensor:
         past = partial(store.update, layer=number)
-        return self._own.layers[number](hidden, attention_mask=mask, positions=place, past=past)
+        return self._tiny.layers[number](hidden, attention_mask=mask, positions=place, past=past)
 
     def norm(self, hidden: Tensor) -> Tensor:
-        return self._own.norm(hidden)
+        return self._tiny.norm(hidden)
 
     @property
     def weight(self) -> Tensor | None:
-        return None if is_listened_to(self._own.lm_head, self._own.norm) else matrix_of(self._own.lm_head)
+        return None if is_listened_to(self._tiny.lm_head, self._tiny.norm) else matrix_of(self._tiny.lm_head)
 
     def score(self, hidden: Tensor) -> Tensor:
-        return self._own.lm_head(self._own.norm(hidden))
+        return self._tiny.lm_head(self._tiny.norm(hidden))

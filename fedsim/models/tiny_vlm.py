@@ -117,7 +117,7 @@ class TinyVlm(VisionLanguage):
             )
         )
         self.end = words.of("<eos>")
-        begin = [words.of(own) for own in ("<bos>", "<q>", "<a>")]
+        begin = [words.of(word) for word in ("<bos>", "<q>", "<a>")]
         self.register_buffer("_signs", torch.tensor(begin), persistent=False)
         self.patches = nn.Conv2d(channels, wide, config.patch, config.patch)
         self.class_token = nn.Parameter(torch.empty(1, 1, wide))
@@ -154,9 +154,9 @@ class TinyVlm(VisionLanguage):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
         for blocks in (self.encoder, self.layers):
-            for name, own in blocks.named_parameters():
+            for name, parameter in blocks.named_parameters():
                 if name.endswith(("o_proj.weight", "down_proj.weight")):
-                    own.data.div_(math.sqrt(2 * len(blocks)))
+                    parameter.data.div_(math.sqrt(2 * len(blocks)))
         nn.init.normal_(self.projector.get_parameter("2.weight"), std=1.5 / math.sqrt(self.visual.width))
         nn.init.normal_(self.embed_tokens.weight)
         nn.init.normal_(self.class_token, std=0.2)
@@ -173,50 +173,50 @@ class _View:
         return self._block.self_attn.queries_keys(self._block.input_layernorm(stream.hidden), stream.positions)
 
     def attention(self, stream: Stream, rows: slice | None = None) -> Tensor:
-        own, attends = rows or slice(None), self._block.self_attn
-        queries, keys = attends.queries_keys(self._block.input_layernorm(stream.hidden), stream.positions, own)
+        chosen, attends = rows or slice(None), self._block.self_attn
+        queries, keys = attends.queries_keys(self._block.input_layernorm(stream.hidden), stream.positions, chosen)
         mask = stream.mask(causal=self._is_causal)
-        some = mask if mask is None or mask.shape[2] == 1 else mask[:, :, own]
+        some = mask if mask is None or mask.shape[2] == 1 else mask[:, :, chosen]
         return attends.weights(queries, keys, some, stream.shares)
 
 
 class _TinyEncoder(VisionEncoder):
-    def __init__(self, own: TinyVlm) -> None:
-        self._own = own
+    def __init__(self, tiny: TinyVlm) -> None:
+        self._tiny = tiny
 
     def embed(self, images: Tensor) -> Tensor:
-        patches = self._own.patches(images).flatten(2).transpose(1, 2)
-        if patches.shape[1] != self._own.visual.patches:
-            down, across = self._own.visual.grid
+        patches = self._tiny.patches(images).flatten(2).transpose(1, 2)
+        if patches.shape[1] != self._tiny.visual.patches:
+            down, across = self._tiny.visual.grid
             raise FedsimError(
                 f"model 'tiny-vlm' reads images of {down} x {across} patches, got images of shape "
                 f"{tuple(images.shape[1:])}. Use the data set that it was built for."
             )
-        return torch.cat((self._own.class_token.expand(len(images), -1, -1), patches), 1) + self._own.positions
+        return torch.cat((self._tiny.class_token.expand(len(images), -1, -1), patches), 1) + self._tiny.positions
 
     def run(self, number: int, stream: Stream, seen: Seen | None = None) -> Tensor:
         mask = stream.mask(causal=False)
-        return self._own.encoder[number](
+        return self._tiny.encoder[number](
             stream.hidden, attention_mask=mask, positions=stream.positions, shares=stream.shares, seen=seen
         )
 
     def view(self, number: int) -> _View:
-        return _View(number, self._own.encoder[number], is_causal=False)  # type: ignore[arg-type]
+        return _View(number, self._tiny.encoder[number], is_causal=False)  # type: ignore[arg-type]
 
     def project(self, features: Tensor) -> Tensor:
-        return self._own.projector(self._own.encoder_norm(features))
+        return self._tiny.projector(self._tiny.encoder_norm(features))
 
 
 class _TinyLanguage(LanguageModel):
-    def __init__(self, own: TinyVlm) -> None:
-        self._own = own
+    def __init__(self, tiny: TinyVlm) -> None:
+        self._tiny = tiny
 
     def embed(self, tokens: Tensor) -> Tensor:
-        return self._own.embed_tokens(tokens)
+        return self._tiny.embed_tokens(tokens)
 
     def run(self, number: int, stream: Stream, held: Held | None, seen: Seen | None = None) -> Tensor:
         past = None if held is None else partial(held.store.update, layer=number)
-        found = self._own.layers[number](
+        output = self._tiny.layers[number](
             stream.hidden,
             attention_mask=stream.mask(causal=True),
             positions=stream.positions,
@@ -226,23 +226,23 @@ class _TinyLanguage(LanguageModel):
         )
         if held is not None:
             held.add(number, stream)
-        return found
+        return output
 
     def step(self, number: int, hidden: Tensor, held: Held) -> Tensor:
-        found = self._own.layers[number](
+        output = self._tiny.layers[number](
             hidden,
             attention_mask=held.mask(number, hidden),
             positions=held.following[number][:, None],
             past=partial(held.store.update, layer=number),
         )
         held.stepped(number)
-        return found
+        return output
 
     def view(self, number: int) -> _View:
-        return _View(number, self._own.layers[number], is_causal=True)  # type: ignore[arg-type]
+        return _View(number, self._tiny.layers[number], is_causal=True)  # type: ignore[arg-type]
 
     def score(self, hidden: Tensor) -> Tensor:
-        return self._own.lm_head(self._own.norm(hidden))
+        return self._tiny.lm_head(self._tiny.norm(hidden))
 
 
 def _with_trained_weights(built: TinyVlm) -> TinyVlm:
@@ -256,7 +256,7 @@ def _with_trained_weights(built: TinyVlm) -> TinyVlm:
         raise FedsimError("model.trained: there are no trained weights yet. Make them: fedsim bench model digit-grids")
     weights = torch.load(path, weights_only=True)
     try:
-        built.load_state_dict({name: own.float() for name, own in weights.items()})
+        built.load_state_dict({name: weight.float() for name, weight in weights.items()})
     except RuntimeError as error:
         raise FedsimError(
             "model.trained: the weights belong to the model's usual sizes and to grids of 4 x 4 cells. Leave other "

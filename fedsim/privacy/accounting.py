@@ -197,14 +197,16 @@ def noise_multiplier(target: float, delta: float, sampling_rate: float, steps: i
         return epsilon([Spent(multiplier, sampling_rate, steps)], delta).value - target
 
     high = _by_rdp(target, delta, sampling_rate, steps)  # what suffices for RDP suffices for the others
-    found = high / 4
-    while (over := excess(found)) <= 0 and found > _LEAST_MULTIPLIER:  # RDP can ask for many times what is needed
-        high, found = found, found / 4
+    multiplier = high / 4
+    while (
+        over := excess(multiplier)
+    ) <= 0 and multiplier > _LEAST_MULTIPLIER:  # RDP can ask for many times what is needed
+        high, multiplier = multiplier, multiplier / 4
     if over > 0:
-        found = float(root_scalar(excess, bracket=(found, high), rtol=_CALIBRATION).root)
-    while excess(found) > 0:
-        found *= 1 + _CALIBRATION
-    return found
+        multiplier = float(root_scalar(excess, bracket=(multiplier, high), rtol=_CALIBRATION).root)
+    while excess(multiplier) > 0:
+        multiplier *= 1 + _CALIBRATION
+    return multiplier
 
 
 def _by_rdp(target: float, delta: float, sampling_rate: float, steps: int) -> float:
@@ -248,10 +250,10 @@ def _prv_bound(merged: Sequence[Spent], delta: float, error: float) -> float | N
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # warns about its RDP orders, which only set the size of its grid
-            found = float(accountant.get_epsilon(delta, eps_error=error))
+            bound = float(accountant.get_epsilon(delta, eps_error=error))
     except (ArithmeticError, ValueError, RuntimeError, MemoryError):
         return None
-    return max(0.0, found) if math.isfinite(found) else None
+    return max(0.0, bound) if math.isfinite(bound) else None
 
 
 def _mu(merged: Iterable[Spent]) -> float:

@@ -107,17 +107,17 @@ def p_value(canaries: int, guesses: int, correct: int, epsilon: float, delta: fl
     return min(1.0, tail + 2.0 * canaries * delta * steepest)
 
 
-def check_claim(found: Audit, epsilon: float) -> None:
+def check_claim(outcome: Audit, epsilon: float) -> None:
     """Compare an audit with a claimed epsilon at the audit's delta.
 
     Raises:
         GuaranteeContradicted: the audit's lower bound is above the claim.
     """
-    if found.epsilon <= epsilon or math.isinf(epsilon):
+    if outcome.epsilon <= epsilon or math.isinf(epsilon):
         return
     raise GuaranteeContradicted(
-        f"the guarantee states epsilon {epsilon:.3g} at delta {found.delta:g}, but {found.correct} of {found.guesses} "
-        f"guesses about {found.canaries} canaries were right, which takes at least epsilon {found.epsilon:.3g} "
-        f"(confidence {found.confidence:g}). Look for missing noise, a batch clipped as a whole, or a sensitivity that "
-        "is too small."
+        f"the guarantee states epsilon {epsilon:.3g} at delta {outcome.delta:g}, but {outcome.correct} of "
+        f"{outcome.guesses} guesses about {outcome.canaries} canaries were right, which takes at least epsilon "
+        f"{outcome.epsilon:.3g} (confidence {outcome.confidence:g}). Look for missing noise, a batch clipped as a "
+        "whole, or a sensitivity that is too small."
     )

@@ -108,17 +108,17 @@ def why_inseparable(model: nn.Module, batch: Batch, mode: Mode) -> str | None:
     batches = (inputs, *(torch.cat((move(other), inputs[1:])) for move in moves))
     try:
         with seeding.isolate_randomness(0):
-            found = next((why for x in batches if (why := _why_not_a_sum(probed, x, labels, mode))), None)
-            if found is None and dropout_sites(probed, inputs.shape[1:], len(inputs), inputs.dtype):
-                found = _why_masks_differ(probed, inputs, labels, mode)
+            reason = next((why for x in batches if (why := _why_not_a_sum(probed, x, labels, mode))), None)
+            if reason is None and dropout_sites(probed, inputs.shape[1:], len(inputs), inputs.dtype):
+                reason = _why_masks_differ(probed, inputs, labels, mode)
     except Exception as error:
-        found = f"the model cannot be differentiated for each example (mode '{mode}'): {describe_exception(error)}"
+        reason = f"the model cannot be differentiated for each example (mode '{mode}'): {describe_exception(error)}"
     moved = [n for n, b in probed.named_buffers() if b.is_floating_point() and not torch.equal(b, before[n])]
-    if found is None and moved:
+    if reason is None and moved:
         return (
             f"training changes the buffer '{moved[0]}', which no noise protects. Use layers without running statistics"
         )
-    return found
+    return reason
 
 
 def _train(module: nn.Module) -> list[nn.Parameter]:
@@ -227,8 +227,8 @@ def _stored_sum(
 def _each_stored(uses: Sequence[_Use], each: Tensor, mode: Mode) -> dict[nn.Parameter, Tensor]:
     stored: dict[nn.Parameter, Tensor] = {}
     for use, gradient in _output_gradients(uses, each):
-        for parameter, own in _yield_example_gradients(use, gradient, mode):
-            stored[parameter] = stored[parameter] + own if parameter in stored else own
+        for parameter, part_gradients in _yield_example_gradients(use, gradient, mode):
+            stored[parameter] = stored[parameter] + part_gradients if parameter in stored else part_gradients
     return stored
 
 
@@ -254,25 +254,25 @@ def _output_gradients(uses: Sequence[_Use], each: Tensor) -> Iterator[tuple[_Use
     """Yield each use that the losses depend on with the gradient of its output; parameters get no gradient."""
     edges = [use.output for use in uses]
     gradients = torch.autograd.grad(each.sum(), edges, allow_unused=True) if edges else ()
-    for use, own in zip(uses, gradients, strict=True):
-        if own is None:
+    for use, gradient in zip(uses, gradients, strict=True):
+        if gradient is None:
             continue
-        if len(own) != len(each) or len(use.inputs) != len(each):
+        if len(gradient) != len(each) or len(use.inputs) != len(each):
             raise FedsimError(
                 f"a layer '{type(use.module).__name__}' was called with {len(use.inputs)} rows for {len(each)} "
                 "examples, so their gradients cannot be told apart. Call it for all examples, one row each."
             )
-        yield from _by_child(use, own)
+        yield from _by_child(use, gradient)
 
 
 @torch.no_grad()
 def _by_child(use: _Use, gradient: Tensor) -> list[tuple[_Use, Tensor]]:
     """Return the use and its gradient; for a composite module, those of its children."""
-    found = [(use.module, use.inputs, gradient)]
+    calls = [(use.module, use.inputs, gradient)]
     if isinstance(use.module, Composite):
-        found = list(use.module.calls(use.inputs, gradient))
+        calls = list(use.module.calls(use.inputs, gradient))
     # Contiguous, since some rules of Opacus take views.
-    return [(_Use(module, inputs.contiguous(), use.output), own.contiguous()) for module, inputs, own in found]
+    return [(_Use(module, inputs.contiguous(), use.output), slope.contiguous()) for module, inputs, slope in calls]
 
 
 def _yield_example_gradients(use: _Use, gradient: Tensor, mode: Mode) -> Iterator[tuple[nn.Parameter, Tensor]]:
@@ -281,8 +281,8 @@ def _yield_example_gradients(use: _Use, gradient: Tensor, mode: Mode) -> Iterato
 
     rule = None if mode == "functorch" else GradSampleHooks.GRAD_SAMPLERS.get(type(use.module))
     with torch.no_grad():
-        found = (rule or _by_functorch)(use.module, [use.inputs], gradient)
-    return ((parameter, own) for parameter, own in found.items() if parameter.requires_grad)
+        gradients = (rule or _by_functorch)(use.module, [use.inputs], gradient)
+    return ((parameter, part_gradients) for parameter, part_gradients in gradients.items() if parameter.requires_grad)
 
 
 def _by_functorch(module: nn.Module, inputs: list[Tensor], gradient: Tensor) -> Mapping[nn.Parameter, Tensor]:
@@ -303,19 +303,22 @@ def _measured(use: _Use, gradient: Tensor) -> Iterator[tuple[nn.Parameter, _Part
 
     rule = GradSampleHooksFastGradientClipping.NORM_SAMPLERS.get(type(use.module))
     if rule is None:
-        for parameter, own in _yield_example_gradients(use, gradient, "hooks"):
-            yield parameter, _Part(own.reshape(len(own), -1).norm(dim=1), partial(_sum_stored, own))
+        for parameter, of_examples in _yield_example_gradients(use, gradient, "hooks"):
+            yield (
+                parameter,
+                _Part(of_examples.reshape(len(of_examples), -1).norm(dim=1), partial(_sum_stored, of_examples)),
+            )
         return
     summed = _sum_embedded if isinstance(use.module, nn.Embedding) else _sum_dense
     with torch.no_grad():
         norms = rule(use.module, [use.inputs], gradient)
-    for parameter, own in norms.items():
+    for parameter, of_examples in norms.items():
         if parameter.requires_grad:
-            yield parameter, _Part(own, partial(summed, parameter, use.inputs, gradient))
+            yield parameter, _Part(of_examples, partial(summed, parameter, use.inputs, gradient))
 
 
-def _sum_stored(own: Tensor, factors: Tensor, rows: Tensor | slice) -> Tensor:
-    return torch.tensordot(factors, own[rows], dims=1)
+def _sum_stored(stored: Tensor, factors: Tensor, rows: Tensor | slice) -> Tensor:
+    return torch.tensordot(factors, stored[rows], dims=1)
 
 
 @torch.no_grad()

@@ -133,6 +133,6 @@ def questions_of(world: World) -> list[Question[Any]]:
 def describe(world: World) -> tuple[QuestionAsked, ...]:
     """Return what the questions of a scenario say of themselves, for its record."""
     return tuple(
-        QuestionAsked(name=own.name, title=own.title, summary=own.summary, method=own.method)
-        for own in questions_of(world)
+        QuestionAsked(name=question.name, title=question.title, summary=question.summary, method=question.method)
+        for question in questions_of(world)
     )

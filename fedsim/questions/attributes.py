@@ -114,7 +114,12 @@ class WhatAreTheDataLike(Question[Attributes]):
 
         begin = time.perf_counter()
         try:
-            rounds = self._describe(evidence, name, {own.title: attacks[own.title] for own in choices}, on_change)
+            rounds = self._describe(
+                evidence,
+                name,
+                {attack_choice.title: attacks[attack_choice.title] for attack_choice in choices},
+                on_change,
+            )
         except Exception as error:  # a method may raise anything
             yield from (_finding(choice).model_copy(update={"failure": reason(error)}) for choice in choices)
             return

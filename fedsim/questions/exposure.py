@@ -67,7 +67,7 @@ class WhatWasMemorised(Question[Exposure]):
         """Yield one finding for each kind and number of repetitions."""
         known = memorisation.measure_exposure(evidence.world, evidence.journal, **dict(self.config))
         columns = ("kind", "repetitions", "uses", "text", "guess", "extracted", "exposure", "likeliest")
-        work.items["exposure/secrets"] = {name: [getattr(own, name) for own in known.secrets] for name in columns}
+        work.items["exposure/secrets"] = {name: [getattr(secret, name) for secret in known.secrets] for name in columns}
         for summary in known.summaries:
             yield _finding(summary)
 

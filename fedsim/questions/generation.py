@@ -27,7 +27,7 @@ from fedsim.questions import Evidence, Question, Work
 from fedsim.record import Finding
 from fedsim.scenario import Choice, Generation
 from fedsim.scenario.world import World
-from fedsim.threat import drawing, spoken
+from fedsim.threat import sampled_images, written_texts
 from fedsim.threat.attacking import AtWork, tensor_of
 from fedsim.threat.side_channels import Answer
 
@@ -56,7 +56,7 @@ class WhatGenerationGivesAway(Question[Generation]):
 
     def check(self, world: World) -> None:
         """Check that the decoder can write, or the sampler draw, and that each attack can be asked."""
-        (drawing if drawing.draws(self.config) else spoken).check(world)
+        (sampled_images if sampled_images.draws(self.config) else written_texts).check(world)
 
     def ask(self, evidence: Evidence, work: Work) -> Iterator[Finding]:
         """Yield what was written, and then what every attack and control found."""
@@ -70,15 +70,15 @@ class WhatGenerationGivesAway(Question[Generation]):
         if written.traces:
             work.items[_TRACES] = written.traces
         yield self._summary(evidence.world, written, time.perf_counter() - begin)
-        for own in written.findings:
-            label = f"{own.label} ({own.about['question']})"
-            yield own.model_copy(update={"label": label, "about": {**own.about, "by": self._by}})
+        for finding in written.findings:
+            label = f"{finding.label} ({finding.about['question']})"
+            yield finding.model_copy(update={"label": label, "about": {**finding.about, "by": self._by}})
 
-    def _written(self, evidence: Evidence, work: Work) -> spoken.Written:
-        if drawing.draws(self.config):
-            return drawing.draw(evidence.world, evidence.journal)
+    def _written(self, evidence: Evidence, work: Work) -> written_texts.GenerationStudy:
+        if sampled_images.draws(self.config):
+            return sampled_images.draw(evidence.world, evidence.journal)
         with _answering(work) as answer:
-            return spoken.speak(evidence.world, evidence.journal, answer)
+            return written_texts.speak(evidence.world, evidence.journal, answer)
 
     @property
     def _by(self) -> str:
@@ -96,21 +96,21 @@ class WhatGenerationGivesAway(Question[Generation]):
             metric="tokens_a_step",
         )
 
-    def _summary(self, world: World, written: spoken.Written, seconds: float) -> Finding:
+    def _summary(self, world: World, written: written_texts.GenerationStudy, seconds: float) -> Finding:
         """Say what was written, by whose model, how fast, and how it ended."""
         endings = Counter(text.ending for text in written.texts)
         about = {**self._context().about, "texts": len(written.texts), **{f"ended {k}": n for k, n in endings.items()}}
-        paces = [sum(own.trace.tokens) / len(own.trace.tokens) for own in written.texts if any(own.trace.tokens)]
+        paces = [sum(text.trace.tokens) / len(text.trace.tokens) for text in written.texts if any(text.trace.tokens)]
         draws = np.random.default_rng(seeding.derive(world.scenario.seed, "bootstrap"))
         pace = tokens_a_step(paces, draws, world.scenario.scoring.confidence) if paces else None
         update = {"about": about, "value": pace, "note": self._note(written, endings), "seconds": seconds}
         return self._context().model_copy(update={**update, "items": _TRACES if written.traces else ""})
 
-    def _note(self, written: spoken.Written, endings: Counter[str]) -> str:
+    def _note(self, written: written_texts.GenerationStudy, endings: Counter[str]) -> str:
         settings = ", ".join(f"{key} = {value}" for key, value in self.config.decoder.settings.items() if value)
         who = f"{self._by}{f' ({settings})' if settings else ''}"
         whose = "the global model" if self.config.model == "global" else "the client's model"
-        thing = "sample" if drawing.draws(self.config) else "text"
+        thing = "sample" if sampled_images.draws(self.config) else "text"
         count = f"{len(written.texts):,} {thing}{'' if len(written.texts) == 1 else 's'}"
         ended = ", ".join(f"{count} by {ending}" for ending, count in sorted(endings.items()))
         reasons = " ".join(dict.fromkeys(text.reason for text in written.texts if text.reason))

@@ -103,9 +103,9 @@ class WhoseExampleIsIt(Question[Sources]):
         rounds = list(self._rounds(evidence))
         for label, score in _WAYS.items():
             scores = []
-            for number, own in enumerate(rounds, 1):
+            for number, round_ in enumerate(rounds, 1):
                 work.progress(f"{label}: round", number, len(rounds))
-                scores.append(score(evidence.world, own))
+                scores.append(score(evidence.world, round_))
             yield from _findings(evidence.world, label, rounds, scores)
 
     def _rounds(self, evidence: Evidence) -> Iterator[_Round]:
@@ -130,7 +130,7 @@ class _Round:
     def of(cls, some: Sequence[tuple[WireEntry, Batch]], most: int, generator: torch.Generator) -> _Round:
         """Take examples of each client, in an order that tells nothing."""
         chosen = [batch.taken(torch.randperm(len(batch), generator=generator)[:most]) for _, batch in some]
-        sources = torch.cat([torch.full((len(own),), place) for place, own in enumerate(chosen)])
+        sources = torch.cat([torch.full((len(examples),), place) for place, examples in enumerate(chosen)])
         order = torch.randperm(len(sources), generator=generator)
         return cls(tuple(entry for entry, _ in some), Batch.joined(chosen).taken(order), sources[order])
 
@@ -145,19 +145,19 @@ class _Round:
         return self.numbers[self.sources]
 
 
-def _by_loss(world: World, own: _Round) -> Tensor:
+def _by_loss(world: World, round_: _Round) -> Tensor:
     """Return minus the loss of each example under each client's model, shape (N, K)."""
-    return torch.stack([-_losses(world, _trained(world, entry), own.examples) for entry in own.entries], dim=1)
+    return torch.stack([-_losses(world, _trained(world, entry), round_.examples) for entry in round_.entries], dim=1)
 
 
-def _by_alignment(world: World, own: _Round) -> Tensor:
+def _by_alignment(world: World, round_: _Round) -> Tensor:
     """Return the cosine of each example's gradient with each update, as a gradient, shape (N, K)."""
-    model = _holding(world, own.entries[0].received)
-    parameters = {name: p for name, p in model.named_parameters() if name in own.entries[0].update.tensors}
-    updates = torch.stack([_flat(entry.update.tensors, parameters) for entry in own.entries])
+    model = _holding(world, round_.entries[0].received)
+    parameters = {name: p for name, p in model.named_parameters() if name in round_.entries[0].update.tensors}
+    updates = torch.stack([_flat(entry.update.tensors, parameters) for entry in round_.entries])
     gradients = []
-    for place in range(len(own.examples)):
-        loss = world.task.loss(*world.task.answer(model, own.examples.taken(torch.tensor([place])), {}))
+    for place in range(len(round_.examples)):
+        loss = world.task.loss(*world.task.answer(model, round_.examples.taken(torch.tensor([place])), {}))
         slopes = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True, materialize_grads=True)
         gradients.append(torch.cat([slope.flatten() for slope in slopes]))
     return nn.functional.cosine_similarity(torch.stack(gradients)[:, None], updates[None], dim=-1)
@@ -174,11 +174,13 @@ def _findings(world: World, label: str, rounds: Sequence[_Round], scores: Sequen
     if not rounds:
         yield finding.model_copy(update={"failure": "no watched round has updates of two clients that counted"})
         return
-    clients = torch.cat([own.clients for own in rounds])
+    clients = torch.cat([round_.clients for round_ in rounds])
     guesses = _guess(rounds, scores)
     source = seeding.generator(world.scenario.seed, "permuted sources")
-    permuted = torch.stack([_guess(rounds, [_shuffled(own, source) for own in scores]) for _ in range(_PERMUTATIONS)])
-    chance = float(np.mean([1 / len(own.entries) for own in rounds]))
+    permuted = torch.stack(
+        [_guess(rounds, [_shuffled(score, source) for score in scores]) for _ in range(_PERMUTATIONS)]
+    )
+    chance = float(np.mean([1 / len(round_.entries) for round_ in rounds]))
     about = {"clients": len(clients.unique()), "rounds": len(rounds)}
     known = finding.model_copy(update={"chance": chance, "about": about})
     for role, name, guess in (("attack", label, guesses), ("chance", f"{label}, updates permuted", permuted)):
@@ -189,7 +191,7 @@ def _findings(world: World, label: str, rounds: Sequence[_Round], scores: Sequen
 
 def _guess(rounds: Sequence[_Round], scores: Sequence[Tensor]) -> Tensor:
     """Return the client with the highest score for each example of every round, shape (N,)."""
-    return torch.cat([own.numbers[score.argmax(1)] for own, score in zip(rounds, scores, strict=True)])
+    return torch.cat([round_.numbers[score.argmax(1)] for round_, score in zip(rounds, scores, strict=True)])
 
 
 def _shuffled(scores: Tensor, generator: torch.Generator) -> Tensor:
@@ -202,7 +204,7 @@ def _trained(world: World, entry: WireEntry) -> Tensors:
     is_gradient = world.scenario.federation.algorithm == "fedsgd"
     rate = world.stack.server_optimizer.learning_rate if is_gradient else 1.0
     sent = {**entry.update.tensors, **entry.update.buffers}
-    return {name: own - rate * sent[name] if name in sent else own for name, own in entry.received.items()}
+    return {name: tensor - rate * sent[name] if name in sent else tensor for name, tensor in entry.received.items()}
 
 
 def _holding(world: World, weights: Tensors) -> nn.Module:

@@ -8,9 +8,9 @@ from fedsim.scenario.choices import Aggregation, AttackChoice, Choice, ModelChoi
 from fedsim.scenario.clients import Federation, LabelNoise, Participation, Partition
 from fedsim.scenario.combinations import expand, expand_sweep, with_values
 from fedsim.scenario.generating import Generation, Prompts, TraceAttackChoice
-from fedsim.scenario.judging import Forgetting, Scoring, Threat
 from fedsim.scenario.reading import arms, load, parse
 from fedsim.scenario.tables import Scenario
+from fedsim.scenario.threat_tables import Forgetting, Scoring, Threat
 from fedsim.scenario.variations import Span, Sweep, Tune, Values
 
 __all__ = [

@@ -23,8 +23,8 @@ def check_choice(method: Method, place: tuple[str | int, ...], choice: Choice, s
         FedsimError: it does not fit; the message says what to change.
     """
     _check_hook(method, place, choice)
-    own = method.derived_from(Configured)
-    reason = own.needs_more(_granted_by(scenario, choice)) if own is not None else None
+    configured = method.derived_from(Configured)
+    reason = configured.needs_more(_granted_by(scenario, choice)) if configured is not None else None
     if reason is not None:
         raise FedsimError(f"'{method.name}' {reason}")
 
@@ -69,21 +69,21 @@ def check_crafting(scenario: Scenario, source: str) -> None:
     if len(names) == 1:
         return
     known = ", ".join(name for name, method in registry.methods("attack").items() if crafts(method))
-    found = f"{', '.join(names)} all do" if names else "none of the attacks does"
+    actual = f"{', '.join(names)} all do" if names else "none of the attacks does"
     raise ScenarioError(
         f"{source}: threat.server is 'malicious', so exactly one attack must change the model that clients receive, "
-        f"but {found}. Expected one of: {known}."
+        f"but {actual}. Expected one of: {known}."
     )
 
 
 def check_scoring(scenario: Scenario) -> list[str]:
     """Return what is wrong with the metric that decides about success; nothing where it does so."""
-    own = scenario.scoring.metric
+    name = scenario.scoring.metric
     try:
-        declared = registry.get("metric", own).declares
+        declared = registry.get("metric", name).declares
     except FedsimError as error:
         return [f"scoring.metric: {error}"]
     if declared is not None and declared.decides:
         return []
     deciding = [name for name, metric in registry.every_metric().items() if metric.decides]
-    return [f"scoring.metric: '{own}' cannot decide; {', '.join(deciding)} can."]
+    return [f"scoring.metric: '{name}' cannot decide; {', '.join(deciding)} can."]

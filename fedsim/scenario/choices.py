@@ -30,19 +30,19 @@ class Choice(Config):
     @model_validator(mode="before")
     @classmethod
     def _split(cls, raw: Any) -> Any:
-        own = set(cls.model_fields)
+        fields = set(cls.model_fields)
         if not isinstance(raw, Mapping) or "settings" in raw:
             return raw
         table = cast("Mapping[str, Any]", raw)
         return {
-            **{key: value for key, value in table.items() if key in own},
-            "settings": {key: value for key, value in table.items() if key not in own},
+            **{key: value for key, value in table.items() if key in fields},
+            "settings": {key: value for key, value in table.items() if key not in fields},
         }
 
     @model_serializer
     def _flat(self) -> dict[str, Any]:
-        own = {key: getattr(self, key) for key in type(self).model_fields if key != "settings"}
-        return {**own, **self.settings}
+        fields = {key: getattr(self, key) for key in type(self).model_fields if key != "settings"}
+        return {**fields, **self.settings}
 
     def make(self, kind: Kind, *context: Any) -> Any:
         """Build the method: a class gets its config, a function its config and `context`. A hook knows its name."""
@@ -61,8 +61,8 @@ class ModelChoice(Choice):
 
 def crafts(attack: Method) -> bool:
     """Say whether an attack changes the clients' model."""
-    own = attack.derived_from(Attack)
-    return own is not None and own.crafts
+    attack_class = attack.derived_from(Attack)
+    return attack_class is not None and attack_class.crafts
 
 
 class AttackChoice(Choice):

@@ -76,8 +76,8 @@ class Data:
         if settings.sampling == "poisson":
             rate = min(1.0, settings.batch_size / share.shape[0])
             for _ in range(self.steps(client)):
-                drawn = torch.rand(share.shape[0], generator=generator, dtype=torch.float64)
-                yield share[drawn < rate]
+                chances = torch.rand(share.shape[0], generator=generator, dtype=torch.float64)
+                yield share[chances < rate]
             return
         if settings.local_epochs is not None:
             for _ in range(settings.local_epochs):

@@ -7,7 +7,7 @@ from typing import Any
 
 from fedsim.core.hooks import Attack, Tables
 from fedsim.core.registry import Method
-from fedsim.scenario.judging import Threat
+from fedsim.scenario.threat_tables import Threat
 
 SMALL: Tables = {
     "seed": 3,

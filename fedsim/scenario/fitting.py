@@ -6,7 +6,7 @@ from typing import Any
 
 from fedsim.core.errors import ScenarioError
 from fedsim.core.hooks import Aggregator, Component, Defense, Task
-from fedsim.scenario.facts import Facts
+from fedsim.scenario.federation_facts import FederationFacts
 from fedsim.scenario.model_source import ModelSource
 from fedsim.scenario.stack import Stack
 from fedsim.scenario.tables import Scenario
@@ -58,7 +58,7 @@ def check_labels(scenario: Scenario, task: Task[Any], stack: Stack) -> None:
         )
 
 
-def check_hooks(stack: Stack, facts: Facts, models: ModelSource) -> None:
+def check_hooks(stack: Stack, facts: FederationFacts, models: ModelSource) -> None:
     """Check that every component, every defense and the aggregation rule fit the federation and the model.
 
     Raises:
@@ -77,13 +77,13 @@ def check_hooks(stack: Stack, facts: Facts, models: ModelSource) -> None:
     _check_concealment(facts)
 
 
-def _check_hook(hook: _Hook, facts: Facts, models: ModelSource) -> None:
+def _check_hook(hook: _Hook, facts: FederationFacts, models: ModelSource) -> None:
     reason = hook.refuses(facts.rules, models.holding(models.first_weights))
     if reason is not None:
         raise ScenarioError(f"{_kind(hook)} '{hook.name}' does not fit: {reason}.")
 
 
-def _check_concealment(facts: Facts) -> None:
+def _check_concealment(facts: FederationFacts) -> None:
     """Refuse a guarantee whose noise or bound is for whole sums: one client decides whether the others' sum is told."""
     secure = facts.scenario.secure_aggregation
     if secure is None or secure.least_contributors == 1:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from fedsim.core.registry import Kind
-from fedsim.core.types import Config, Question, TraceView
+from fedsim.core.types import Config, TraceQuestion, TraceView
 from fedsim.scenario.choices import Choice
 
 
@@ -53,7 +53,9 @@ class TraceAttackChoice(Choice):
     kind: ClassVar[Kind | None] = "trace"
 
     label: str = Field(default="", description="name in the report; what it is and sees when empty")
-    question: Question | None = Field(default=None, description="prompt, member, planted or bits; its first if absent")
+    question: TraceQuestion | None = Field(
+        default=None, description="prompt, member, planted or bits; its first if absent"
+    )
     view: TraceView = Field(default="counts", description="outputs, counts, work or timing")
     mitigation: MitigationChoice | None = Field(default=None, description="a component of hook mitigation")
 

@@ -18,8 +18,8 @@ def check_installed(scenarios: Iterable[Scenario]) -> None:
     Raises:
         FedsimError: something is not installed.
     """
-    needed = {(own.data.model_dump_json(), own.model.model_dump_json()): own for own in scenarios}
-    missing = dict.fromkeys(str(error) for own in needed.values() if (error := _missing(own)) is not None)
+    needed = {(scenario.data.model_dump_json(), scenario.model.model_dump_json()): scenario for scenario in scenarios}
+    missing = dict.fromkeys(str(error) for scenario in needed.values() if (error := _missing(scenario)) is not None)
     if missing:
         raise FedsimError("\n".join(missing))
 

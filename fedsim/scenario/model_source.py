@@ -151,10 +151,10 @@ class ModelSource:
         if self.scenario.crafting is None:
             return Crafted({}, frozenset())
         honest = self._initialise()
-        own = {id(t): t.detach().clone() for t in honest.state_dict(keep_vars=True).values()}
+        originals = {id(t): t.detach().clone() for t in honest.state_dict(keep_vars=True).values()}
         sent = self._craft(honest).state_dict(keep_vars=True)
-        added = {name for name, tensor in sent.items() if id(tensor) not in own}
-        changed = {name for name in sent.keys() - added if not torch.equal(sent[name], own[id(sent[name])])}
+        added = {name for name, tensor in sent.items() if id(tensor) not in originals}
+        changed = {name for name in sent.keys() - added if not torch.equal(sent[name], originals[id(sent[name])])}
         tensors = {name: t.detach().clone() for name, t in sent.items() if name in added | changed}
         return Crafted(tensors, frozenset(added))
 

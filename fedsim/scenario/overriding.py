@@ -68,9 +68,9 @@ def _as_written(place: Any, path: Sequence[str]) -> list[str]:
 
 def _as_axis(raw: Mapping[str, Any], table: tuple[str, ...], path: list[str], value: Any) -> list[str]:
     """Return the path of a new axis as that of one dotted key, which a list of values below `table` is."""
-    own = path[len(table) :]
-    is_new = tuple(path[: len(table)]) == table and own and own[0] not in _below(raw, table)
-    return [*table, ".".join(own)] if is_new and isinstance(value, list) else path
+    rest = path[len(table) :]
+    is_new = tuple(path[: len(table)]) == table and rest and rest[0] not in _below(raw, table)
+    return [*table, ".".join(rest)] if is_new and isinstance(value, list) else path
 
 
 def _settle_axes(raw: Mapping[str, Any], table: tuple[str, ...], key: str, value: Any, text: str) -> None:
@@ -100,8 +100,8 @@ def _keys(groups: Iterable[Any]) -> Iterator[str]:
             yield from cast("dict[str, Any]", group)
 
 
-def _refuse_covered(key: str, own: Iterable[str], where: str, text: str) -> None:
-    covering = next((other for other in own if f"{key}.".startswith(f"{other}.")), None)
+def _refuse_covered(key: str, keys: Iterable[str], where: str, text: str) -> None:
+    covering = next((other for other in keys if f"{key}.".startswith(f"{other}.")), None)
     if covering is not None:
         raise ScenarioError(
             f"--set {text}: {where} sets '{covering}' itself, so this value would not count there. Change it in "

@@ -196,7 +196,7 @@ def _with_part(whole: Any, place: Sequence[str | int], part: Choice) -> Any:
         return {**whole, place[0]: part}
     if isinstance(whole, tuple):
         held = cast("tuple[Any, ...]", whole)
-        return tuple(_with_part(own, place[1:], part) if at == place[0] else own for at, own in enumerate(held))
+        return tuple(_with_part(entry, place[1:], part) if at == place[0] else entry for at, entry in enumerate(held))
     name = str(place[0])
     return whole.model_copy(update={name: _with_part(getattr(whole, name), place[1:], part)})
 
@@ -231,7 +231,7 @@ def _keys_at(model: type[BaseModel], place: Sequence[str | int]) -> list[str]:
     table = _table_at(model, place)
     if table is not Scenario:
         return list(table.model_fields)
-    return [*(own for own in table.model_fields if own != "questions"), *registry.entries("question")]
+    return [*(key for key in table.model_fields if key != "questions"), *registry.entries("question")]
 
 
 def _table_at(model: type[BaseModel], place: Sequence[str | int]) -> type[BaseModel]:

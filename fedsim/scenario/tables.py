@@ -17,7 +17,7 @@ from fedsim.record.policy import Policy
 from fedsim.scenario.choices import Aggregation, AttackChoice, Choice, ModelChoice
 from fedsim.scenario.clients import Federation, LabelNoise, Participation, Partition
 from fedsim.scenario.expectations import Expected
-from fedsim.scenario.judging import Forgetting, Scoring, Threat
+from fedsim.scenario.threat_tables import Forgetting, Scoring, Threat
 from fedsim.scenario.variations import Sweep, Tune, Values
 
 _FEWEST_IN_A_SUM = 2
@@ -68,9 +68,9 @@ class Scenario(Config):
         table = cast("Mapping[str, Any]", raw)
         others = [key for key in table if key not in cls.model_fields]
         known = registry.entries("question") if others else {}
-        asked = {key: table[key] for key in others if key in known}
-        rest = {key: value for key, value in table.items() if key not in asked}
-        choices = {key: {"name": key, "settings": value} for key, value in asked.items() if value is not None}
+        questions = {key: table[key] for key in others if key in known}
+        rest = {key: value for key, value in table.items() if key not in questions}
+        choices = {key: {"name": key, "settings": value} for key, value in questions.items() if value is not None}
         return {**rest, "questions": choices}
 
     @model_serializer(mode="wrap")

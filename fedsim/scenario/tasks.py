@@ -83,10 +83,10 @@ def check_scoring(scenario: Scenario, data: Dataset, task: Task[Any]) -> None:
     wanted = scenario.scoring.metric
     if wanted == USUAL:
         return
-    own = data.train.taken(torch.tensor([0]))
-    guess = Reconstruction.of(own.inputs, own.labels, objective=0.0, stopped="is the truth")
-    truth = Truth((own,), ((),), Update("gradient", {}, {}, 1, 0.0), (own,))
-    values = list(task.score(truth, own, guess, data).items[0].values)
+    example = data.train.taken(torch.tensor([0]))
+    guess = Reconstruction.of(example.inputs, example.labels, objective=0.0, stopped="is the truth")
+    truth = Truth((example,), ((),), Update("gradient", {}, {}, 1, 0.0), (example,))
+    values = list(task.score(truth, example, guess, data).items[0].values)
     if wanted not in values:
         deciding = [name for name in values if registry.every_metric()[name].decides]
         way = f"{', '.join(deciding)} can decide" if deciding else "leave the key out"
@@ -102,9 +102,9 @@ def trial(task: Task[Any], data: Dataset, model: nn.Module) -> Callable[[Tensor]
     def run(inputs: Tensor) -> Tensor:
         count, train = len(inputs), data.train
         labels = train.labels.new_zeros(count, *train.labels.shape[1:])
-        given = {name: own[:1].expand(count, *own.shape[1:]) for name, own in train.given.items()}
+        given = {name: rows[:1].expand(count, *rows.shape[1:]) for name, rows in train.given.items()}
         batch = Batch(inputs, labels, given)
-        draws = task.drawn(batch, torch.Generator().manual_seed(0)) if count else {}
+        draws = task.named_draws(batch, torch.Generator().manual_seed(0)) if count else {}
         return task.answer(model, batch, draws)[0]
 
     return run

@@ -22,7 +22,7 @@ def _check_entries(raw: Any) -> Any:
 
 
 def _is_of_tables(entry: Any) -> bool:
-    return isinstance(entry, Mapping) and all(isinstance(own, Mapping) for own in entry.values())
+    return isinstance(entry, Mapping) and all(isinstance(table, Mapping) for table in entry.values())
 
 
 Values = Annotated[dict[str, tuple[Any, ...] | dict[str, dict[str, Any]]], BeforeValidator(_check_entries)]

@@ -36,12 +36,12 @@ def _read_weights(path: Path) -> dict[Any, Any]:
     if not path.is_file():
         raise ScenarioError(f"model.checkpoint: there is no file {path}.")
     try:
-        found = read_npz(path) if path.suffix == ".npz" else read_saved(path)
+        content = read_npz(path) if path.suffix == ".npz" else read_saved(path)
     except FedsimError as error:
         raise ScenarioError(f"model.checkpoint: {error}") from error
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         raise ScenarioError(
-            f"model.checkpoint: {path} holds a {type(found).__name__}, expected a state dict of tensors by name, as "
+            f"model.checkpoint: {path} holds a {type(content).__name__}, expected a state dict of tensors by name, as "
             "torch.save(model.state_dict(), path) writes it."
         )
-    return cast("dict[Any, Any]", found)
+    return cast("dict[Any, Any]", content)

@@ -17,7 +17,7 @@ from fedsim.core.hooks import ServerRound, Task
 from fedsim.core.types import Batch, Draws, Tensors
 from fedsim.scenario import fitting, own_models, tasks
 from fedsim.scenario.data import Data, build_data
-from fedsim.scenario.facts import Facts
+from fedsim.scenario.federation_facts import FederationFacts
 from fedsim.scenario.model_source import ModelSource, Workspace
 from fedsim.scenario.stack import Stack, build_stack
 from fedsim.scenario.tables import Scenario
@@ -69,8 +69,8 @@ class World:
     @cached_property
     def watches_models(self) -> bool:
         """Whether a question reads the global model before the watched rounds."""
-        asked = [registry.get("question", name).make for name in self.scenario.questions]
-        return any(getattr(question, "watches_models", False) for question in asked)
+        questions = [registry.get("question", name).make for name in self.scenario.questions]
+        return any(getattr(question, "watches_models", False) for question in questions)
 
     @cached_property
     def device(self) -> torch.device:
@@ -83,9 +83,9 @@ class World:
         return self.models.on(self.device)
 
     @cached_property
-    def facts(self) -> Facts:
+    def facts(self) -> FederationFacts:
         """What follows from the scenario without running it."""
-        return Facts(self.scenario, self.data, self.stack)
+        return FederationFacts(self.scenario, self.data, self.stack)
 
     def server_round(self, round_: int, received: Tensors | None = None) -> ServerRound:
         """Return a round as the aggregation rule sees it; `received` are the weights that clients started from."""
@@ -147,7 +147,7 @@ def _check_own_model(world: World) -> None:
     scenario, dataset = world.scenario, world.data.dataset
     few = min(2, scenario.federation.batch_size)
     batch, task = next(dataset.train.split(few)), world.task
-    draws = task.drawn(batch, torch.Generator().manual_seed(0))
+    draws = task.named_draws(batch, torch.Generator().manual_seed(0))
     own_models.checked(
         lambda: scenario.model.make("model", dataset.spec),
         batch.inputs,

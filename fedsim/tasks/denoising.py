@@ -64,11 +64,11 @@ class Denoising(NoisyImageTask[DenoisingConfig]):
         """Draw the noise level (B,) and the noise of each image, and which of them come without their class (B,)."""
         config, count = self.config, len(batch)
         level = (config.log_mean + config.log_std * torch.randn(count, generator=generator)).exp()
-        drawn = {"level": level.to(batch.inputs.dtype)}
-        drawn["noise"] = torch.randn(batch.inputs.shape, generator=generator).to(batch.inputs.dtype)
+        draws = {"level": level.to(batch.inputs.dtype)}
+        draws["noise"] = torch.randn(batch.inputs.shape, generator=generator).to(batch.inputs.dtype)
         if config.classes:
-            drawn["unlabelled"] = torch.rand(count, generator=generator) < config.class_dropout
-        return drawn
+            draws["unlabelled"] = torch.rand(count, generator=generator) < config.class_dropout
+        return draws
 
     def outputs(self, model: Model, batch: Batch, draws: Draws) -> Tensor:
         """Run the model on the images with their noise; without draws, on clean ones at the level exp(m)."""

@@ -22,8 +22,8 @@ from fedsim.tasks.core.fitting import lacks_argument
 from fedsim.tasks.core.noisy_images import NoisyImageConfig, NoisyImageTask
 
 _NO_PATCHES = (
-    "the model predicts no noise of patches, since its forward does not take time, drawn and labels. Choose one that "
-    'does, for example model.name = "patch-diffusion"'
+    "the model predicts no noise of patches, since its forward does not take time, pixel_noise and labels. Choose one "
+    'that does, for example model.name = "patch-diffusion"'
 )
 
 
@@ -40,7 +40,7 @@ class NextPatch(NoisyImageTask[NextPatchConfig]):
 
     def refuses_model(self, model: nn.Module) -> str | None:
         """Say whether it reads no time or no noise, or no classes where it is to be told some."""
-        read = ("time", "drawn", "labels") if self.config.classes else ("time", "drawn")
+        read = ("time", "pixel_noise", "labels") if self.config.classes else ("time", "pixel_noise")
         if any(lacks_argument(model, name) for name in read):
             return _NO_PATCHES
         if self.config.classes and getattr(model, "classes", 1) == 0:
@@ -57,13 +57,13 @@ class NextPatch(NoisyImageTask[NextPatchConfig]):
         """Run the model on the images with their noise; without draws, on clean ones in the middle of the time."""
         given = dict[str, Any](batch.given)
         if draws:
-            given |= {"time": draws["time"], "drawn": draws["noise"]}
+            given |= {"time": draws["time"], "pixel_noise": draws["noise"]}
         if self.config.classes:
             given["labels"] = batch.labels
         try:
             return model(batch.inputs, **given)
         except TypeError as error:
-            if not any(name in str(error) for name in ("'time'", "'drawn'", "'labels'")):
+            if not any(name in str(error) for name in ("'time'", "'pixel_noise'", "'labels'")):
                 raise
             raise FedsimError(f"task 'next-patch': {_NO_PATCHES}.") from error
 

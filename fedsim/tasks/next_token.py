@@ -36,5 +36,5 @@ class NextToken(TextTask[Config], ClassTask):
 
     def evaluate(self, model: Model, data: Dataset, generator: torch.Generator) -> Mapping[str, float]:
         """Return accuracy and loss of next tokens on the test set."""
-        found = token_answers(self, model, data)
-        return {"test_accuracy": found.accuracy, "test_loss": found.loss}
+        answers = token_answers(self, model, data)
+        return {"test_accuracy": answers.accuracy, "test_loss": answers.loss}

@@ -52,21 +52,21 @@ class Tabular(ClassTask):
     def score(self, truth: Truth, examples: Batch, guess: Reconstruction, data: Dataset) -> Scored:
         """Score rows against those that they are nearest to; a missing one has the worst values."""
         columns = table.columns_of(data.train.inputs, data.spec)
-        found = complete(guess, len(examples))
-        rows = found.inputs.detach().double().cpu()
+        completed = complete(guess, len(examples))
+        rows = completed.inputs.detach().double().cpu()
         usable = rows.isfinite().all(1)
         order = match(torch.where(usable[:, None], rows, torch.nan), examples.inputs.double())
         items = tuple(
             _item(number, rows[at], examples.inputs[number].double(), columns, bool(usable[at]))
             for number, at in enumerate(order.tolist())
         )
-        labels = zip(examples.labels.tolist(), found.labels[order].tolist(), strict=True)
+        labels = zip(examples.labels.tolist(), completed.labels[order].tolist(), strict=True)
         items = tuple(
-            item.model_copy(update={"label": own, "guessed_label": guessed if guessed >= 0 else None})
-            for item, (own, guessed) in zip(items, labels, strict=True)
+            item.model_copy(update={"label": label, "guessed_label": guessed if guessed >= 0 else None})
+            for item, (label, guessed) in zip(items, labels, strict=True)
         )
-        right = label_accuracy((own.guessed_label for own in items), (own.label for own in items))
-        return Scored(items=items, values={"label_accuracy": right}, order=order, guess=found)
+        right = label_accuracy((item.guessed_label for item in items), (item.label for item in items))
+        return Scored(items=items, values={"label_accuracy": right}, order=order, guess=completed)
 
     def show(self, inputs: Tensor, data: Dataset) -> Shown:
         """Return the numbers of each row, in the units in which they were normalised."""

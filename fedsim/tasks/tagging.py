@@ -38,8 +38,8 @@ class Tagging(TextTask[Config], ClassTask):
 
     def evaluate(self, model: Model, data: Dataset, generator: torch.Generator) -> Mapping[str, float]:
         """Return the F1 of spans, if there are any, accuracy and loss on the test set."""
-        found = token_answers(self, model, data)
-        tested = {"test_accuracy": found.accuracy, "test_loss": found.loss}
+        answers = token_answers(self, model, data)
+        tested = {"test_accuracy": answers.accuracy, "test_loss": answers.loss}
         if not are_spans(data.class_names):
             return tested
-        return {"test_span_f1": test_span_f1(found.guesses, data.test.labels, data.class_names), **tested}
+        return {"test_span_f1": test_span_f1(answers.guesses, data.test.labels, data.class_names), **tested}

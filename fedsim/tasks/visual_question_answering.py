@@ -69,7 +69,7 @@ class VisualQuestionAnswering(ClassTask):
     def tell(self, model: nn.Module, given: Mapping[str, Tensor], labels: Tensor | None) -> None:
         """Have the model ask the question of every image, and read the answer where it is granted."""
         if can_read_images(model) and QUESTION in given:
-            model.asked = (given[QUESTION].clone(), None if labels is None else _said(labels))
+            model.dialogue = (given[QUESTION].clone(), None if labels is None else _said(labels))
 
     def evaluate(self, model: Model, data: Dataset, generator: torch.Generator) -> Mapping[str, float]:
         """Return the share of whole answers that are right, and the loss."""
@@ -113,9 +113,10 @@ def _read(guess: Reconstruction, examples: Batch, order: Tensor | None) -> dict[
 def _share_alike(guessed: Tensor, originals: Tensor, order: Tensor) -> float:
     """Return the share of originals (B, T) of which the guess (N, T') holds each word, `IGNORED` filling up."""
     wide = max(guessed.shape[1], originals.shape[1])
-    own, other = (F.pad(one, (0, wide - one.shape[1]), value=losses.IGNORED) for one in (guessed, originals))
+    answers, other = (F.pad(one, (0, wide - one.shape[1]), value=losses.IGNORED) for one in (guessed, originals))
     alike = [
-        place < len(own) and torch.equal(own[place], row) for place, row in zip(order.tolist(), other, strict=True)
+        place < len(answers) and torch.equal(answers[place], row)
+        for place, row in zip(order.tolist(), other, strict=True)
     ]
     return sum(alike) / len(alike)
 

@@ -79,7 +79,7 @@ class Descriptions:
     Attributes:
         known: by attack, descriptions of public changes, shape (P, F).
         labels: their values, shape (P,).
-        asked: by attack, descriptions of the clients' changes in a secret order, shape (N, F).
+        unknown: by attack, descriptions of the clients' changes in a secret order, shape (N, F).
         truth: their values, shape (N,).
         clients: who sent them, shape (N,).
         left_out: updates whose examples have no value that most of them share.
@@ -88,7 +88,7 @@ class Descriptions:
 
     known: Mapping[str, Tensor]
     labels: Tensor
-    asked: Mapping[str, Tensor]
+    unknown: Mapping[str, Tensor]
     truth: Tensor
     clients: Tensor
     left_out: int
@@ -123,16 +123,16 @@ def describe_round(
     judged = [number for number, value in enumerate(values) if value is not None]
     shuffle = seeding.generator(world.scenario.seed, f"order of updates {name}", first.round)
     judged = [judged[place] for place in torch.randperm(len(judged), generator=shuffle)]
-    asked = [describe(entries[number].update.tensors) for number in judged]
+    unknown = [describe(entries[number].update.tensors) for number in judged]
     labels, known = list[int](), list[dict[str, Tensor]]()
     for label, change in public_changes(world, first, name, attribute, public, on_change):
         labels.append(label)
         known.append(describe(change))
     titles = [title for title in attacks if title not in describe.refusals]
     return Descriptions(
-        known={title: torch.stack([own[title] for own in known]) for title in titles},
+        known={title: torch.stack([description[title] for description in known]) for title in titles},
         labels=torch.tensor(labels),
-        asked={title: torch.stack([own[title] for own in asked]) for title in titles if asked},
+        unknown={title: torch.stack([description[title] for description in unknown]) for title in titles if unknown},
         truth=torch.tensor([values[number] for number in judged], dtype=torch.long),
         clients=torch.tensor([entries[number].client for number in judged], dtype=torch.long),
         left_out=len(entries) - len(judged),
@@ -165,22 +165,22 @@ def public_changes(
     if size == 1:  # the same example again would teach nothing
         count = min(count, *map(len, pools.values()))
     held = {value: _in_passes(pool, size * count, source).split(min(size, len(pool))) for value, pool in pools.items()}
-    own = [(value, shares[number]) for number in range(count) for value, shares in held.items()]
+    pairs = [(value, shares[number]) for number in range(count) for value, shares in held.items()]
     first = world.scenario.federation.clients  # so that no real client's randomness is drawn again
     data = replace(
         world.data,
         dataset=replace(world.data.dataset, train=world.data.dataset.test),
-        shares=(*(torch.empty(0, dtype=torch.long),) * first, *(share for _, share in own)),
+        shares=(*(torch.empty(0, dtype=torch.long),) * first, *(share for _, share in pairs)),
     )
     simulated = world.with_data(data)
-    for number, (value, _) in enumerate(own):
-        on_change(number + 1, len(own))
+    for number, (value, _) in enumerate(pairs):
+        on_change(number + 1, len(pairs))
         update, _ = local_training(simulated, entry.received, entry.round, first + number)
         yield value, update.tensors
 
 
 @dataclass(frozen=True)
-class Read:
+class AttributeAccuracy:
     """How often an attack reads the value of an attribute.
 
     Attributes:
@@ -200,29 +200,31 @@ class Read:
     public: int
 
 
-def score(label: str, attribute: str, attack: AtWork, rounds: Sequence[Descriptions], world: World) -> Read:
+def score(
+    label: str, attribute: str, attack: AtWork, rounds: Sequence[Descriptions], world: World
+) -> AttributeAccuracy:
     """Return how often an attack reads the value, and how often its control does.
 
     Raises:
         NotApplicable: with the reason.
     """
-    refusal = next((own.refusals[label] for own in rounds if label in own.refusals), None)
+    refusal = next((round_.refusals[label] for round_ in rounds if label in round_.refusals), None)
     if refusal is not None:
         raise NotApplicable(refusal)
-    judged = [own for own in rounds if len(own.truth)]
-    left_out = sum(own.left_out for own in rounds)
+    judged = [round_ for round_ in rounds if len(round_.truth)]
+    left_out = sum(round_.left_out for round_ in rounds)
     if not judged:
         raise NotApplicable(
             f"no watched update has examples of which most share a value of '{attribute}' ({left_out} updates)"
         )
-    truth, clients = (torch.cat([getattr(own, part) for own in judged]) for part in ("truth", "clients"))
+    truth, clients = (torch.cat([getattr(round_, part) for round_ in judged]) for part in ("truth", "clients"))
     scoring, seed = world.scenario.scoring, world.scenario.seed
     shares: list[Interval] = []
     for is_control in (False, True):
-        right = torch.cat([_right(attack, own, label, seed, is_control=is_control) for own in judged])
+        right = torch.cat([_right(attack, round_, label, seed, is_control=is_control) for round_ in judged])
         source = np.random.default_rng(seeding.derive(seed, "bootstrap"))
         shares.append(share_read(right, truth, clients, source, scoring.confidence, scoring.resamples))
-    return Read(
+    return AttributeAccuracy(
         *shares,
         chance=1 / len(truth.unique()),
         values=known_attributes(world.data.dataset)[attribute].values,
@@ -231,21 +233,21 @@ def score(label: str, attribute: str, attack: AtWork, rounds: Sequence[Descripti
     )
 
 
-def _right(attack: AtWork, own: Descriptions, label: str, seed: int, *, is_control: bool) -> Tensor:
+def _right(attack: AtWork, descriptions: Descriptions, label: str, seed: int, *, is_control: bool) -> Tensor:
     """Return whether an attack reads the value of each change; of its control, in which share of the permutations.
 
     One permutation would not do: what it keeps by accident is the same for all changes.
     """
-    labels = [own.labels]
+    labels = [descriptions.labels]
     if is_control:
         source = seeding.generator(seed, "permuted attributes")
-        labels = [permuted(own.labels, source) for _ in range(_PERMUTATIONS)]
+        labels = [permuted(descriptions.labels, source) for _ in range(_PERMUTATIONS)]
     right = []
     for some in labels:
         generator = seeding.generator(seed, f"attribute attack {label}")
         numbers, places = some.unique(return_inverse=True)  # a value without public examples has no number
-        read = _read(attack, own.known[label], places, own.asked[label], generator)
-        right.append(numbers[read.argmax(1)] == own.truth)
+        read = _read(attack, descriptions.known[label], places, descriptions.unknown[label], generator)
+        right.append(numbers[read.argmax(1)] == descriptions.truth)
     return torch.stack(right).double().mean(0)
 
 
@@ -262,9 +264,9 @@ def permuted(labels: Tensor, generator: torch.Generator) -> Tensor:
     """
     numbers, dealt = labels.unique(), torch.empty_like(labels)
     for shift, value in enumerate(numbers.tolist()):
-        own = (labels == value).nonzero().flatten()
-        own = own[torch.randperm(len(own), generator=generator)]
-        dealt[own] = numbers[(torch.arange(len(own)) + shift) % len(numbers)]
+        members = (labels == value).nonzero().flatten()
+        members = members[torch.randperm(len(members), generator=generator)]
+        dealt[members] = numbers[(torch.arange(len(members)) + shift) % len(numbers)]
     return dealt
 
 
@@ -278,18 +280,18 @@ class _Describing:
         self._sizes: dict[str, int] = {}
 
     def __call__(self, change: Tensors) -> dict[str, Tensor]:
-        found: dict[str, Tensor] = {}
+        descriptions: dict[str, Tensor] = {}
         for title, attack in self._attacks.items():
             if title in self.refusals:
                 continue
-            seen = {name: own.detach().clone() for name, own in change.items() if name in self._shared}
+            seen = {name: tensor.detach().clone() for name, tensor in change.items() if name in self._shared}
             source = seeding.generator(self._seed, f"describing for {title}", self._round)
             try:
                 description = tensor_of(attack.call("describe", seen, generators=[source]))
-                found[title] = self._checked(title, description.detach())
+                descriptions[title] = self._checked(title, description.detach())
             except Exception as error:  # a method may raise anything
                 self.refusals[title] = reason(error)
-        return found
+        return descriptions
 
     def _checked(self, title: str, description: Tensor) -> Tensor:
         size = self._sizes.setdefault(title, description.numel())

@@ -1,7 +1,7 @@
 """The ceiling of an attacked update: how well anybody could know the examples behind it, to first order.
 
 The client's computation is repeated in double precision at the truth, with its dropout masks, and differentiated by the
-examples. Defenses say what they do to it (`Defense.blur`). Nothing of this reaches an attacker.
+examples. Defenses say what they do to it (`Defense.describe_distortion`). Nothing of this reaches an attacker.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from fedsim.core.errors import describe_exception
 from fedsim.core.types import Reconstruction
 from fedsim.metrics import ideal_attacker as ideal
 from fedsim.record import Ceiling
-from fedsim.threat.sending import NotDefinedError, Sent, check, sent_of
+from fedsim.threat.differentiable_update import DifferentiableUpdate, NotDefinedError, check, sent_of
 from fedsim.threat.victim import Victim
 
 _MOST_PUBLIC = 2000
@@ -26,14 +26,14 @@ _PROBES, _FEWEST, _STEPS = 4, 6, 96
 _LEAST = 1e-30  # mean squared error that has a PSNR
 
 
-class Found(NamedTuple):
+class MeasuredCeiling(NamedTuple):
     """A ceiling, and how much is known of every entry: shape of the examples, 0 for nothing, 1 for all."""
 
     ceiling: Ceiling
     known: Tensor | None = None
 
 
-def ceiling_of(victim: Victim, *, largest: int = ideal.MOST_DENSE, seconds: float | None = None) -> Found:
+def ceiling_of(victim: Victim, *, largest: int = ideal.MOST_DENSE, seconds: float | None = None) -> MeasuredCeiling:
     """Return the ceiling of an update.
 
     Args:
@@ -53,11 +53,13 @@ def ceiling_of(victim: Victim, *, largest: int = ideal.MOST_DENSE, seconds: floa
                 return _exact(victim, sent)
             a_product = _seconds_of(sent)
             is_cheap = entries <= largest and a_product * entries < seconds
-            return _exact(victim, sent) if is_cheap else Found(_estimated(victim, sent, seconds / a_product))
+            return _exact(victim, sent) if is_cheap else MeasuredCeiling(_estimated(victim, sent, seconds / a_product))
     except NotDefinedError as reason:
-        return Found(Ceiling(inputs=entries, undefined=str(reason)))
+        return MeasuredCeiling(Ceiling(inputs=entries, undefined=str(reason)))
     except (RuntimeError, TypeError, NotImplementedError) as error:  # a layer without a second derivative or in float32
-        return Found(Ceiling(inputs=entries, undefined=f"not defined for this model: {describe_exception(error)}"))
+        return MeasuredCeiling(
+            Ceiling(inputs=entries, undefined=f"not defined for this model: {describe_exception(error)}")
+        )
 
 
 class _Prior(NamedTuple):
@@ -70,11 +72,14 @@ class _Prior(NamedTuple):
 
 def _prior(victim: Victim) -> _Prior:
     dataset, inputs = victim.world.data.dataset, victim.examples.inputs
-    own = (dataset.train.inputs if len(dataset.train) else inputs).double()
-    channels = [0, *range(2, own.ndim)]
-    mean, variance = own.mean(channels, keepdim=True), own.var(channels, correction=0, keepdim=True).clamp_min(1e-12)
+    images = (dataset.train.inputs if len(dataset.train) else inputs).double()
+    channels = [0, *range(2, images.ndim)]
+    mean, variance = (
+        images.mean(channels, keepdim=True),
+        images.var(channels, correction=0, keepdim=True).clamp_min(1e-12),
+    )
     std = torch.tensor(dataset.spec.std, dtype=torch.float64).view(1, -1, *(1 for _ in inputs.shape[2:]))
-    spread = (own.expand(inputs.shape).flatten() for own in (mean, variance, std.square()))
+    spread = (statistic.expand(inputs.shape).flatten() for statistic in (mean, variance, std.square()))
     return _Prior(*spread)
 
 
@@ -85,12 +90,12 @@ def _public(victim: Victim) -> Tensor:
     return known.inputs[:_MOST_PUBLIC].double().flatten(1)
 
 
-def _products(sent: Sent, *masks: Tensor) -> ideal.Products:
+def _products(sent: DifferentiableUpdate, *masks: Tensor) -> ideal.Products:
     """Return the function that multiplies by A, of the examples, and of masks where these are unknown too."""
     return ideal.products(sent.tensors, [sent.inputs, *masks], sent.noise, sent.spread)
 
 
-def _seconds_of(sent: Sent) -> float:
+def _seconds_of(sent: DifferentiableUpdate) -> float:
     """Return the time of one product with the matrix A, the second of two."""
     times = _products(sent)
     row = torch.ones(1, sent.inputs.numel(), dtype=torch.float64)
@@ -100,7 +105,7 @@ def _seconds_of(sent: Sent) -> float:
     return time.perf_counter() - begin
 
 
-def _exact(victim: Victim, sent: Sent) -> Found:
+def _exact(victim: Victim, sent: DifferentiableUpdate) -> MeasuredCeiling:
     prior = _prior(victim)
     times = _products(sent)
     information = ideal.matrix(times, sent.inputs.numel())
@@ -112,37 +117,37 @@ def _exact(victim: Victim, sent: Sent) -> Found:
     source = seeding.generator(victim.world.scenario.seed, "ideal attacker", victim.entry.round, victim.entry.client)
     mean = public.mean(0).repeat(len(sent.inputs))
     guess = informed.guess(sent.inputs.detach().flatten(), mean, source).view(sent.inputs.shape)
-    dataset, found = victim.world.data.dataset, _reconstruction(guess, victim)
-    scored = victim.world.task.score(victim.truth, victim.examples, found, dataset)
+    dataset, reconstruction = victim.world.data.dataset, _reconstruction(guess, victim)
+    scored = victim.world.task.score(victim.truth, victim.examples, reconstruction, dataset)
     ceiling = Ceiling(
         psnr=_psnr(float((left.error * prior.square).mean())),
         inputs=len(information),
         rank=left.rank,
         condition=left.condition,
         known=left.known,
-        untold=_untold(victim, prior),
+        untold=_psnr_without_draws(victim, prior),
         others_known=_others_known(victim, sent, information, times, prior),
         informed=_psnr(float((informed.error * prior.square).mean())),
         scores=tuple(scored.items),  # pyright: ignore[reportArgumentType] - the items of images are scores
     )
-    return Found(ceiling, (1 - left.error / prior.variance).view(sent.inputs.shape))
+    return MeasuredCeiling(ceiling, (1 - left.error / prior.variance).view(sent.inputs.shape))
 
 
-def _untold(victim: Victim, prior: _Prior) -> float | None:
+def _psnr_without_draws(victim: Victim, prior: _Prior) -> float | None:
     """Return the ceiling of who is not told the masks; None without dropout, and where there are too many entries."""
-    n, masks = len(prior.mean), [mask for own in victim.truth.masks for mask in own]
+    n, masks = len(prior.mean), [mask for step_masks in victim.truth.masks for mask in step_masks]
     if not masks or n + sum(mask.numel() for mask in masks) > ideal.MOST_DENSE:
         return None
     sent = sent_of(victim, moves_masks=True)
     spread = [m.new_full((m.numel(),), rate * (1 - rate)) for m, rate in zip(sent.masks, sent.rates, strict=True)]
-    whole = torch.cat([prior.variance, *(own.clamp_min(1e-12) for own in spread)])
+    whole = torch.cat([prior.variance, *(part.clamp_min(1e-12) for part in spread)])
     times = _products(sent, *sent.masks)
     left = ideal.left(ideal.matrix(times, len(whole)), whole, times)
     return _psnr(float((left.error[:n] * prior.square).mean()))
 
 
 def _others_known(
-    victim: Victim, sent: Sent, information: Tensor, times: ideal.Products, prior: _Prior
+    victim: Victim, sent: DifferentiableUpdate, information: Tensor, times: ideal.Products, prior: _Prior
 ) -> float | None:
     """Return the ceiling of who knows the examples of all clients but one; None for an update of a single client."""
     if len(victim.entry.clients) < 2:  # noqa: PLR2004 - of one client there are no others
@@ -150,21 +155,23 @@ def _others_known(
     owner = sent.owners.repeat_interleave(sent.inputs[0].numel())
     error = torch.zeros_like(prior.variance)
     for number in owner.unique():
-        own = owner == number
-        part, variance = information[own][:, own], prior.variance[own]
-        error[own] = ideal.left(part, variance, ideal.restricted(times, own)).error
+        entries = owner == number
+        part, variance = information[entries][:, entries], prior.variance[entries]
+        error[entries] = ideal.left(part, variance, ideal.restricted(times, entries)).error
     return _psnr(float((error * prior.square).mean()))
 
 
-def _estimated(victim: Victim, sent: Sent, affordable: float) -> Ceiling:
+def _estimated(victim: Victim, sent: DifferentiableUpdate, affordable: float) -> Ceiling:
     prior, steps = _prior(victim), int(affordable / _PROBES)
     if steps < _FEWEST:
         raise NotDefinedError("its time was too short for an estimate")
     source = seeding.generator(victim.world.scenario.seed, "ideal attacker", victim.entry.round, victim.entry.client)
     times = _products(sent)
-    found = ideal.estimated(times, prior.variance, source, probes=_PROBES, steps=min(steps, _STEPS))
+    estimate = ideal.estimated(times, prior.variance, source, probes=_PROBES, steps=min(steps, _STEPS))
     scale = float((prior.variance * prior.square).mean() / prior.variance.mean())
-    return Ceiling(psnr_low=_psnr(found.high * scale), psnr_high=_psnr(found.low * scale), inputs=sent.inputs.numel())
+    return Ceiling(
+        psnr_low=_psnr(estimate.high * scale), psnr_high=_psnr(estimate.low * scale), inputs=sent.inputs.numel()
+    )
 
 
 def _psnr(error: float) -> float:

@@ -49,7 +49,7 @@ class Emission:
 
     def interval(self, generator: np.random.Generator, confidence: float = 0.95) -> Interval:
         """Return the mean of the runs with its interval, by bootstrap over them."""
-        return mean_interval([[own] for own in self.estimates], generator, confidence)
+        return mean_interval([[estimate] for estimate in self.estimates], generator, confidence)
 
 
 def pattern_of(form: str) -> str:
@@ -92,12 +92,12 @@ def emission(
     name, kind = _weigher(decoder)
     weigher = kind.within(rf"(?:{pattern})[\s\S]*", particles).named(name)
     limits = Limits(max_new_tokens=longest)
-    found = Emission((), 0, 0)
+    total = Emission((), 0, 0)
     for start in range(0, len(generators), _AT_ONCE):
         some = tuple(generators[start : start + _AT_ONCE])
-        own = _run(weigher, model, known, GenerationContext(some, limits, tokenizer=tokenizer))
-        found = Emission(found.estimates + own.estimates, found.calls + own.calls, found.rows + own.rows)
-    return found
+        part = _run(weigher, model, known, GenerationContext(some, limits, tokenizer=tokenizer))
+        total = Emission(total.estimates + part.estimates, total.calls + part.calls, total.rows + part.rows)
+    return total
 
 
 def emissions(
@@ -115,21 +115,21 @@ def emissions(
     Raises:
         MissingExtra: a package of the decoder is not installed.
     """
-    found: dict[tuple[str, str], tuple[float, ...]] = {}
-    for number, own in enumerate(planted):
-        if (own.prompt, own.form) in found:
+    estimates: dict[tuple[str, str], tuple[float, ...]] = {}
+    for number, secret in enumerate(planted):
+        if (secret.prompt, secret.form) in estimates:
             continue
         sources = seeding.generators(seed, "emission", [(number, run) for run in range(runs)])
-        longest = len(tokenizer.encode(own.text)) - len(tokenizer.encode(own.prompt)) + _MORE
-        done = emission(model, tokenizer, own.prompt, pattern_of(own.form), longest, sources)
-        found[own.prompt, own.form] = done.estimates
-    return [found[own.prompt, own.form] for own in planted]
+        longest = len(tokenizer.encode(secret.text)) - len(tokenizer.encode(secret.prompt)) + _MORE
+        done = emission(model, tokenizer, secret.prompt, pattern_of(secret.form), longest, sources)
+        estimates[secret.prompt, secret.form] = done.estimates
+    return [estimates[secret.prompt, secret.form] for secret in planted]
 
 
 def _weigher(name: str | None) -> tuple[str, type[Weigher[Any, Any]]]:
     """Return name and class of a decoder that weighs texts: the one of that name, or the first."""
-    known = {own: method.derived_from(Weigher) for own, method in registry.methods("component").items()}
-    weighers = {own: kind for own, kind in known.items() if kind is not None}
+    known = {label: method.derived_from(Weigher) for label, method in registry.methods("component").items()}
+    weighers = {label: kind for label, kind in known.items() if kind is not None}
     chosen = next(iter(weighers), "") if name is None else name
     if chosen not in weighers:
         raise FedsimError(f"decoder: '{chosen}' does not weigh its texts.{nearest(chosen, weighers)}")
@@ -143,12 +143,16 @@ def _run(weigher: Weigher[Any, Any], model: nn.Module, known: tuple[int, ...], c
     with evaluating([*model.modules()]):
         state = weigher.start(model, Condition((known,) * len(open_runs)), context)
         while True:
-            found = weigher.log_evidence(state)
-            ended |= {run: math.exp(own) for run, own in zip(open_runs, found, strict=True) if own is not None}
-            places = [place for place, own in enumerate(found) if own is None]
+            evidence = weigher.log_evidence(state)
+            ended |= {
+                run: math.exp(log_evidence)
+                for run, log_evidence in zip(open_runs, evidence, strict=True)
+                if log_evidence is not None
+            }
+            places = [place for place, log_evidence in enumerate(evidence) if log_evidence is None]
             if not places:
                 return Emission(tuple(ended[run] for run in range(len(context.generators))), calls, rows)
             open_runs, state = [open_runs[place] for place in places], state.keep(places)
             generators = tuple(context.generators[run] for run in open_runs)
             state, events = weigher.step(model, state, replace(context, generators=generators))
-            calls, rows = calls + sum(own["calls"] for own in events), rows + sum(own["rows"] for own in events)
+            calls, rows = calls + sum(event["calls"] for event in events), rows + sum(event["rows"] for event in events)

@@ -60,7 +60,7 @@ def _check_shares(world: World) -> None:
 
 def _check_draws(world: World) -> None:
     scenario, why = world.scenario, "what is worked out of two trainings belongs to no single step"
-    granted = {*scenario.threat.knows, *(own for attack in scenario.attacks for own in attack.also_knows)}
+    granted = {*scenario.threat.knows, *(grant for attack in scenario.attacks for grant in attack.also_knows)}
     unknown = sorted({"masks", "draws"} & granted)
     if unknown:
         raise ScenarioError(f"threat.knows: {why}, so there is no '{unknown[0]}' to grant. Leave it out.")
@@ -83,11 +83,11 @@ def shown(world: World, journal: Journal) -> list[Victim]:
     """Return what attacks read, by client: what the server works out, beside what guesses are judged by."""
     way, victims = _way(world), list[Victim]()
     for client in range(_settings(world).clients):
-        asked = _Asked(world, journal, client)
-        for own in way.forget(asked):
-            entry = WireEntry(own.round, client, own.received, own.update)
-            is_step = own.truth is not None and _settings(world).judged == "forgotten"
-            victims.append(Victim(world, entry, asked.truth(own), is_step))
+        request = _Request(world, journal, client)
+        for revealed in way.forget(request):
+            entry = WireEntry(revealed.round, client, revealed.received, revealed.update)
+            is_step = revealed.truth is not None and _settings(world).judged == "forgotten"
+            victims.append(Victim(world, entry, request.truth(revealed), is_step))
     return sorted(victims, key=lambda victim: (victim.entry.round, victim.entry.client))
 
 
@@ -102,7 +102,7 @@ def _way(world: World) -> Unlearning[Any]:
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _Request:
     """One client's request; what it offers is described where it is declared, in `fedsim.core.hooks.Request`."""
 
     world: World
@@ -131,7 +131,7 @@ class _Asked:
 
     def examples(self, part: Part) -> int:
         data = self._world(part).data
-        return sum(len(own) for client in range(len(data.shares)) for own in data.drawn(1, client))
+        return sum(len(chosen) for client in range(len(data.shares)) for chosen in data.drawn(1, client))
 
     def weights(self, round_: int) -> Tensors:
         if round_ == 1:
@@ -146,16 +146,16 @@ class _Asked:
     def update(self, round_: int, weights: Tensors, part: Part) -> tuple[Update, Truth]:
         return local_training(self._world(part), weights, round_, self.client)
 
-    def truth(self, own: Shown) -> Truth:
+    def truth(self, revealed: Shown) -> Truth:
         """Return what guesses are judged by, and of what is one step of the client, the private side."""
-        known = own.truth
+        known = revealed.truth
         if known is not None and _settings(self.world).judged == "forgotten":
             return known
         judged = self.world.data.dataset.train.taken(self._judged)
         if known is not None:
             return replace(known, batches=(judged,), private=(judged,))
         nothing_drops = ((),) if not self.world.models.sites else ()
-        return Truth((judged,), nothing_drops, own.update, (judged,))
+        return Truth((judged,), nothing_drops, revealed.update, (judged,))
 
     @cached_property
     def _order(self) -> Tensor:
@@ -187,9 +187,11 @@ class _Asked:
     def _alone(self) -> World:
         return self._with(self._forgotten, batch_size=self.forgotten)
 
-    def _with(self, own: Tensor, batch_size: int | None = None) -> World:
+    def _with(self, chosen: Tensor, batch_size: int | None = None) -> World:
         """Return the world in which the client owns other examples, and all is drawn anew."""
-        shares = tuple(own if number == self.client else share for number, share in enumerate(self.world.data.shares))
+        shares = tuple(
+            chosen if number == self.client else share for number, share in enumerate(self.world.data.shares)
+        )
         seed = seeding.derive(self.world.scenario.seed, "forgetting", self.client)
         return self.world.again(shares, seed, batch_size)
 

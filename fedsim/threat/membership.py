@@ -54,7 +54,7 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class ShadowTraining:
     """Trains a shadow model about as the federation trained its own, in one place and without clients.
 
     It starts from the federation's first weights, which the server chose, passes over the examples as often, and takes
@@ -87,7 +87,7 @@ class Recipe:
         with seeding.isolate_randomness(int(torch.randint(1 << 62, (), generator=generator))):
             for chosen in self._choices(len(examples), generator):
                 batch = examples.taken(chosen)
-                draws = self.task.drawn(batch, generator) if self.task.draws else {}
+                draws = self.task.named_draws(batch, generator) if self.task.draws else {}
                 loss = self.loss(*self.task.answer(model, batch, draws))
                 gradients = torch.autograd.grad(
                     loss, list(parameters.values()), allow_unused=True, materialize_grads=True
@@ -151,13 +151,13 @@ def of_updates(world: World, journal: Journal, truths: Sequence[Truth], most: in
     if not journal.entries:
         raise ScenarioError("membership: no watched update counted, so there is none to judge. See threat.rounds.")
     client = journal.entries[0].client
-    own = [(entry, truth) for entry, truth in zip(journal.entries, truths, strict=True) if entry.client == client]
-    drawn = [batch for _, truth in own for batch in truth.private if len(batch)]
-    if not drawn:
+    pairs = [(entry, truth) for entry, truth in zip(journal.entries, truths, strict=True) if entry.client == client]
+    batches = [batch for _, truth in pairs for batch in truth.private if len(batch)]
+    if not batches:
         raise ScenarioError(f"membership: client {client} trained on no example in the watched rounds.")
-    private = distinct(drawn)
+    private = distinct(batches)
     order = torch.randperm(len(private), generator=_generator(world, "members"))
-    updates = tuple(WatchedUpdate(e.round, _copy(e.received), _seen(world.scenario.threat, e.update)) for e, _ in own)
+    updates = tuple(WatchedUpdate(e.round, _copy(e.received), _seen(world.scenario.threat, e.update)) for e, _ in pairs)
     return _case(world, journal, private.taken(order[:most]), updates, client)
 
 
@@ -239,7 +239,9 @@ def _case(
     model = world.models.new()
     model.load_state_dict(dict(journal.weights))
     last = world.scenario.federation.rounds
-    weights = {round_: _copy(own) for round_, own in {**journal.models, last: journal.weights}.items()}
+    weights = {
+        round_: _copy(model_weights) for round_, model_weights in {**journal.models, last: journal.weights}.items()
+    }
     observation = MembershipObservation(
         candidates=both.taken(shuffled),
         reference=world.data.dataset.test.taken(reference),
@@ -253,11 +255,11 @@ def _case(
     return Case(observation, is_member[shuffled], client)
 
 
-def _recipe(world: World, journal: Journal) -> Recipe:
+def _recipe(world: World, journal: Journal) -> ShadowTraining:
     settings = world.scenario.federation
     is_fedsgd = settings.algorithm == "fedsgd"
     uses = count_training(world, journal.rounds)
-    return Recipe(
+    return ShadowTraining(
         model=world.models.new(),
         start=_copy(world.models.first_weights),
         optimizer=world.stack.server_optimizer if is_fedsgd else world.stack.optimizer,
@@ -279,11 +281,11 @@ def _seen(threat: Threat, update: Update) -> Update:
     )
 
 
-def _check_enough(wanted: int, found: int, where: str) -> None:
-    if found < wanted:
+def _check_enough(wanted: int, available: int, where: str) -> None:
+    if available < wanted:
         raise ScenarioError(
-            f"membership.candidates is {wanted}, but {where} holds only {found}. Set membership.candidates to at most "
-            f"{found}, or choose a larger data set or test_fraction."
+            f"membership.candidates is {wanted}, but {where} holds only {available}. Set membership.candidates to "
+            f"at most {available}, or choose a larger data set or test_fraction."
         )
 
 

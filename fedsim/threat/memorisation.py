@@ -49,7 +49,7 @@ def check(world: World) -> None:
             "exposure: no secret is planted in the training text. Choose a text set, and set data.canaries, "
             "data.identities or data.addresses."
         )
-    cut = [own for own in world.data.dataset.planted if len(own.text) != len(own.prompt) + len(own.form)]
+    cut = [secret for secret in world.data.dataset.planted if len(secret.text) != len(secret.prompt) + len(secret.form)]
     if cut:
         raise ScenarioError(
             f"exposure: data.length is {world.data.dataset.spec.shape[0]}, which cuts a secret after "
@@ -75,15 +75,15 @@ def measure_exposure(
     uses = count_training(world, journal.rounds)
     with seeding.isolate_randomness(seeding.derive(world.scenario.seed, "exposure")):  # some models are random here too
         secrets = tuple(
-            _score(world, model, tokenizer, own, candidates, number, sum(uses[list(own.examples)].tolist()))
-            for number, own in enumerate(world.data.dataset.planted)
+            _score(world, model, tokenizer, secret, candidates, number, sum(uses[list(secret.examples)].tolist()))
+            for number, secret in enumerate(world.data.dataset.planted)
         )
         if search:
             secrets = _search(secrets, model, tokenizer, world.data.dataset.planted, search)
         if emission:
             estimates = emissions(model, tokenizer, world.data.dataset.planted, emission, world.scenario.seed)
             pairs = zip(secrets, estimates, strict=True)
-            secrets = tuple(secret.model_copy(update={"emission": own}) for secret, own in pairs)
+            secrets = tuple(secret.model_copy(update={"emission": estimate}) for secret, estimate in pairs)
     return ExposureRecord(secrets=secrets, summaries=tuple(_summaries(world, secrets, is_searched=bool(search))))
 
 
@@ -114,12 +114,12 @@ def _search(
     secrets: Sequence[SecretScore], model: nn.Module, tokenizer: Tokenizer, planted: Sequence[Planted], most: int
 ) -> tuple[SecretScore, ...]:
     """Return the scores with the likeliest filling, which secrets of one beginning and form share."""
-    found = {
-        (own.prompt, own.form): likeliest(model, own.prompt, own.form, tokenizer, most)
-        for own in {(own.prompt, own.form): own for own in planted}.values()
+    answers = {
+        (canary.prompt, canary.form): likeliest(model, canary.prompt, canary.form, tokenizer, most)
+        for canary in {(canary.prompt, canary.form): canary for canary in planted}.values()
     }
-    texts = [one.text if (one := found[own.prompt, own.form]) else None for own in planted]
-    return tuple(own.model_copy(update={"likeliest": text}) for own, text in zip(secrets, texts, strict=True))
+    texts = [one.text if (one := answers[canary.prompt, canary.form]) else None for canary in planted]
+    return tuple(secret.model_copy(update={"likeliest": text}) for secret, text in zip(secrets, texts, strict=True))
 
 
 def _written(
@@ -135,11 +135,11 @@ def _written(
 def _summaries(world: World, secrets: Sequence[SecretScore], *, is_searched: bool) -> Iterator[SecretSummary]:
     scoring = world.scenario.scoring
     source = np.random.default_rng(seeding.derive(world.scenario.seed, "bootstrap"))
-    groups: set[tuple[SecretKind, int]] = {(own.kind, own.repetitions) for own in secrets}
+    groups: set[tuple[SecretKind, int]] = {(secret.kind, secret.repetitions) for secret in secrets}
     for kind, repetitions in sorted(groups):
-        alike = [own for own in secrets if (own.kind, own.repetitions) == (kind, repetitions)]
+        alike = [secret for secret in secrets if (secret.kind, secret.repetitions) == (kind, repetitions)]
         summary = summarise(alike, source, scoring.confidence, scoring.resamples)
-        written = [own.emission for own in alike if own.emission]
+        written = [secret.emission for secret in alike if secret.emission]
         yield summary.model_copy(
             update={
                 "found": share_likeliest(alike, scoring.confidence) if is_searched else None,

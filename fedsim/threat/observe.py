@@ -25,7 +25,7 @@ from fedsim.core.types import (
 )
 from fedsim.scenario import Scenario
 from fedsim.scenario.world import World
-from fedsim.threat import letters
+from fedsim.threat import survey_letters
 from fedsim.threat.victim import Victim
 
 _HIGHEST_RATE = 0.95
@@ -107,12 +107,12 @@ def observe(
     )
 
 
-def describe(world: World, asked: Sequence[str] = (), *, has_public_data: bool = False) -> tuple[str, ...]:
+def describe(world: World, questions: Sequence[str] = (), *, has_public_data: bool = False) -> tuple[str, ...]:
     """Return the threat model in plain sentences, for the screen, the record and the report.
 
     Args:
         world: the scenario made real.
-        asked: what questions say of their attackers.
+        questions: what questions say of their attackers.
         has_public_data: whether one of these owns examples like the clients'.
     """
     threat, federation = world.scenario.threat, world.scenario.federation
@@ -128,7 +128,7 @@ def describe(world: World, asked: Sequence[str] = (), *, has_public_data: bool =
         *_optimizer(world),
         *(f"It {sentence}." for sentence in unknown),
         *_further_grants(world.scenario),
-        *asked,
+        *questions,
         _letter(world, has_public_data=has_public_data),
     )
 
@@ -136,9 +136,9 @@ def describe(world: World, asked: Sequence[str] = (), *, has_public_data: bool =
 def _letter(world: World, *, has_public_data: bool) -> str:
     """Say how a survey calls this attacker: crafting takes public data, and so do some questions."""
     scenario = world.scenario
-    knows: list[Knowledge] = [own for own in scenario.threat.knows if _exists(world, own)]
+    knows: list[Knowledge] = [grant for grant in scenario.threat.knows if _exists(world, grant)]
     owns_test_set = has_public_data or scenario.crafting is not None
-    return letters.sentence(scenario.threat.server, knows, has_public_data=owns_test_set)
+    return survey_letters.sentence(scenario.threat.server, knows, has_public_data=owns_test_set)
 
 
 def _is_at_stake(world: World, knowledge: Knowledge) -> bool:
@@ -258,20 +258,24 @@ def _view(scenario: Scenario, sent: str) -> Iterator[str]:
 
 def _attacked(scenario: Scenario) -> str:
     """Say which updates attacks read, or what they read in their place."""
-    threat, asked = scenario.threat, scenario.forgetting
+    threat, forgetting = scenario.threat, scenario.forgetting
     rounds = ", ".join(map(str, threat.rounds))
-    if asked is None:
+    if forgetting is None:
         return (
             f"It attacks {_clients(threat.victims) if threat.sees == 'single-update' else 'the sum'} in round {rounds}."
         )
-    who = "1 client asks" if asked.clients == 1 else f"{asked.clients} clients ask, each in a federation of its own,"
-    what = "1 of its examples" if asked.examples == 1 else f"{asked.examples} of its examples"
+    who = (
+        "1 client asks"
+        if forgetting.clients == 1
+        else f"{forgetting.clients} clients ask, each in a federation of its own,"
+    )
+    what = "1 of its examples" if forgetting.examples == 1 else f"{forgetting.examples} of its examples"
     seen = (
         "global models alone" if threat.sees == "sum" else f"single updates, of round {rounds} where it compares them"
     )
     return (
-        f"After the last round {who} that the federation forgets {what}, which it does by {asked.by.name}. It attacks "
-        f"what it works out of the answer, from {seen}."
+        f"After the last round {who} that the federation forgets {what}, which it does by {forgetting.by.name}. It "
+        f"attacks what it works out of the answer, from {seen}."
     )
 
 

@@ -118,7 +118,7 @@ def _observe_vector(world: World, entry: WireEntry, replayed: list[Repeated]) ->
         for client, update in updates.items()
     ]
     settings = secure_settings(world)
-    total = modular_sum([own for own in summands if own is not None], settings.modulus_bits)
+    total = modular_sum([part for part in summands if part is not None], settings.modulus_bits)
     return mean_of(world, tell(total, settings.least_contributors, settings.modulus_bits))[0]
 
 
@@ -132,10 +132,10 @@ def _union(world: World, round_: int, replayed: list[Repeated]) -> Truth:
     loss = sum(update.loss * update.examples for update in raw.values()) / max(examples, 1)
     mean = Update(replayed[0].truth.raw.kind, *world.models.layout.named(_mean(world, round_, raw)), examples, loss)
     return Truth(
-        tuple(Batch.joined([own for own in step if own is not None]) for step in batches),
-        tuple(_side_by_side([own for own in step if own]) for step in masks),
+        tuple(Batch.joined([batch for batch in step if batch is not None]) for step in batches),
+        tuple(_side_by_side([part for part in step if part]) for step in masks),
         mean,
-        tuple(Batch.joined([own for own in step if own is not None]) for step in private),
+        tuple(Batch.joined([batch for batch in step if batch is not None]) for step in private),
     )
 
 

@@ -34,39 +34,41 @@ class Judged(NamedTuple):
     arrays: Mapping[str, np.ndarray]
 
 
-def score(victim: Victim, found: Reconstruction) -> Judged:
+def score(victim: Victim, reconstruction: Reconstruction) -> Judged:
     """Score what an attack made of one update."""
     entry = victim.entry
     record = VictimRecord(
         round=entry.round,
         client=entry.client,
         clients=entry.clients,
-        objective=found.objective,
+        objective=reconstruction.objective,
         objective_at_truth=victim.objective_at_truth,
-        iterations=found.iterations,
-        best_iteration=found.best_iteration,
-        stopped=found.stopped,
-        history=found.history,
-        notes=found.notes,
-        facts=dict(found.facts),
+        iterations=reconstruction.iterations,
+        best_iteration=reconstruction.best_iteration,
+        stopped=reconstruction.stopped,
+        history=reconstruction.history,
+        notes=reconstruction.notes,
+        facts=dict(reconstruction.facts),
     )
     world, data = victim.world, victim.world.data.dataset
-    own = world.task.score(victim.truth, victim.examples, found, data)
-    items, arrays = _shown(world.task, own, found, victim.examples, data)
-    masks = _mask_scores(victim, own, found)
+    scored = world.task.score(victim.truth, victim.examples, reconstruction, data)
+    items, arrays = _shown(world.task, scored, reconstruction, victim.examples, data)
+    masks = _mask_scores(victim, scored, reconstruction)
     right = mask_accuracy(masks)
-    values = {**own.values} if right is None else {**own.values, "mask_accuracy": right}
+    values = {**scored.values} if right is None else {**scored.values, "mask_accuracy": right}
     judged = {
         "scores": items,
         "values": values,
-        "found": {**own.found, **_component_scores(victim, found)},
-        "notes": (*record.notes, *own.notes),
+        "found": {**scored.found, **_component_scores(victim, reconstruction)},
+        "notes": (*record.notes, *scored.notes),
         "masks": masks,
     }
-    if own.order is not None:
-        judged["converged"] = _has_converged(victim, own.guess or found, own.order)
-        judged["why"] = _why(world.scenario.scoring, own.guess or found, items, values, record.objective_at_truth)
-    return Judged(record.model_copy(update=judged), {**arrays, **own.arrays})
+    if scored.order is not None:
+        judged["converged"] = _has_converged(victim, scored.guess or reconstruction, scored.order)
+        judged["why"] = _why(
+            world.scenario.scoring, scored.guess or reconstruction, items, values, record.objective_at_truth
+        )
+    return Judged(record.model_copy(update=judged), {**arrays, **scored.arrays})
 
 
 def _has_converged(victim: Victim, guess: Reconstruction, order: Tensor) -> bool | None:
@@ -80,13 +82,13 @@ def _has_converged(victim: Victim, guess: Reconstruction, order: Tensor) -> bool
 
 
 def _shown(
-    task: Task[Any], own: Scored, found: Reconstruction, examples: Batch, data: Dataset
+    task: Task[Any], scored: Scored, reconstruction: Reconstruction, examples: Batch, data: Dataset
 ) -> tuple[tuple[ItemScore, ...], dict[str, np.ndarray]]:
     """Return the items with the texts that show them, or else the pictures of originals and guesses, by name."""
-    items = cast("tuple[ItemScore, ...]", own.items)
-    if own.order is None:
+    items = cast("tuple[ItemScore, ...]", scored.items)
+    if scored.order is None:
         return items, {}
-    guesses = task.show((own.guess or found).inputs[own.order], data)
+    guesses = task.show((scored.guess or reconstruction).inputs[scored.order], data)
     originals = task.show(examples.inputs, data)
     if isinstance(originals, np.ndarray) and isinstance(guesses, np.ndarray):
         return items, {"originals": originals, "guesses": guesses}
@@ -94,14 +96,14 @@ def _shown(
     return tuple(item.model_copy(update={"text": text, "guess": guess}) for item, text, guess in rows), {}
 
 
-def _component_scores(victim: Victim, found: Reconstruction) -> dict[str, float]:
-    scored = (part.scores(victim.model, victim.truth, found) for part in victim.world.stack.components)
+def _component_scores(victim: Victim, reconstruction: Reconstruction) -> dict[str, float]:
+    scored = (part.scores(victim.model, victim.truth, reconstruction) for part in victim.world.stack.components)
     return {name: figure for scores in scored for name, figure in scores.items()}
 
 
 def _why(
     scoring: Scoring,
-    found: Reconstruction,
+    reconstruction: Reconstruction,
     scores: Sequence[ItemScore],
     values: Mapping[str, float],
     at_truth: float | None,
@@ -110,20 +112,20 @@ def _why(
     if all(rule.has_succeeded(item) for item in scores):
         return ()
     return diagnosis(
-        objective=found.objective,
+        objective=reconstruction.objective,
         at_truth=at_truth,
-        facts=found.facts,
+        facts=reconstruction.facts,
         batch_size=len(scores),
         wrong_labels=round(len(scores) * (1.0 - values.get("label_accuracy", 1.0))),
     )
 
 
-def _mask_scores(victim: Victim, own: Scored, found: Reconstruction) -> tuple[MaskScore, ...]:
+def _mask_scores(victim: Victim, scored: Scored, reconstruction: Reconstruction) -> tuple[MaskScore, ...]:
     """Score masks; not those that nobody kept, nor those of several steps: which guess belongs to which is unknown."""
-    truth, sites, guess = victim.truth, victim.sites, own.guess or found
-    if own.order is None or guess.masks is None or len(truth.masks) != 1:
+    truth, sites, guess = victim.truth, victim.sites, scored.guess or reconstruction
+    if scored.order is None or guess.masks is None or len(truth.masks) != 1:
         return ()
     batch, masks, loss = truth.batches[0], truth.masks[0], victim.world.stack.loss(victim.entry.round)
     draws = truth.draws[0] if truth.draws else {}
     relevant = identifiable(victim.model, batch, sites, masks, loss, victim.world.task.answer, draws)
-    return score_masks(sites, guess.masks, masks, relevant, own.order)
+    return score_masks(sites, guess.masks, masks, relevant, scored.order)

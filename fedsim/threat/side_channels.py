@@ -13,7 +13,7 @@ from torch import Tensor
 from fedsim.core import seeding
 from fedsim.core.errors import reason
 from fedsim.core.hooks import Mitigation, TraceAttack
-from fedsim.core.types import Generated, Question, TraceCase, TraceView
+from fedsim.core.types import Generated, TraceCase, TraceQuestion, TraceView
 from fedsim.generation.veiling import veil
 from fedsim.metrics import side_channels as figures
 from fedsim.metrics.membership import LOW_FPR, name_of, tpr_at
@@ -42,7 +42,7 @@ class Speech:
         is_secret: of question planted: whether it goes on from the planted secret, and not from another of its form.
     """
 
-    question: Question
+    question: TraceQuestion
     texts: tuple[Generated, ...]
     truth: tuple[int, ...]
     is_known: tuple[bool, ...]
@@ -55,11 +55,11 @@ class Speech:
     @property
     def seen_truth(self) -> np.ndarray:
         """The truth about the texts that the attacker only sees."""
-        return np.array([own for own, known in zip(self.truth, self.is_known, strict=True) if not known], int)
+        return np.array([answer for answer, known in zip(self.truth, self.is_known, strict=True) if not known], int)
 
 
 @dataclass(frozen=True)
-class Asked:
+class TraceInquiry:
     """An attack, and what it is given.
 
     Attributes:
@@ -92,118 +92,120 @@ def case_of(speech: Speech, view: TraceView, order: Sequence[int]) -> TraceCase:
         view: what the attacker sees of each.
         order: numbers of the seen texts, in the order in which the attacker gets them.
     """
-    observed = [observe_trace(own, [view]) for own in speech.texts]
-    seen = [own for own, known in zip(observed, speech.is_known, strict=True) if not known]
-    truth = [own for own, known in zip(speech.truth, speech.is_known, strict=True) if known]
+    observed = [observe_trace(text, [view]) for text in speech.texts]
+    seen = [trace for trace, known in zip(observed, speech.is_known, strict=True) if not known]
+    truth = [answer for answer, known in zip(speech.truth, speech.is_known, strict=True) if known]
     return TraceCase(
         question=speech.question,
         seen=tuple(seen[place] for place in order),
-        known=tuple(own for own, known in zip(observed, speech.is_known, strict=True) if known),
+        known=tuple(trace for trace, known in zip(observed, speech.is_known, strict=True) if known),
         labels=tuple(truth),
     )
 
 
-def judge(speech: Speech, asked: Asked, judging: Judging) -> Finding:
+def judge(speech: Speech, inquiry: TraceInquiry, judging: Judging) -> Finding:
     """Run an attack and score it; why it failed stands in the finding."""
-    return _judge(speech, asked, judging, "attack")
+    return _judge(speech, inquiry, judging, "attack")
 
 
-def judge_at_chance(speech: Speech, asked: Asked, judging: Judging, what: str) -> Finding:
+def judge_at_chance(speech: Speech, inquiry: TraceInquiry, judging: Judging, what: str) -> Finding:
     """Run an attack where there is nothing to find, because of what `what` says."""
-    return _judge(speech, replace(asked, label=f"{asked.label}, {what}"), judging, "chance")
+    return _judge(speech, replace(inquiry, label=f"{inquiry.label}, {what}"), judging, "chance")
 
 
-def controls(speech: Speech, asked: Asked, judging: Judging) -> Iterator[Finding]:
+def controls(speech: Speech, inquiry: TraceInquiry, judging: Judging) -> Iterator[Finding]:
     """Yield what the same attack finds where it must succeed, and where it must be at chance.
 
     What was written tells the prompt, so view `outputs` must. Labels that are shuffled tell nothing.
     """
-    if "outputs" in asked.attack.views and speech.question in ("prompt", "bits"):
-        seen = replace(asked, view="outputs", mitigation=None, label=f"{asked.attack.name}, of the text itself")
+    if "outputs" in inquiry.attack.views and speech.question in ("prompt", "bits"):
+        seen = replace(inquiry, view="outputs", mitigation=None, label=f"{inquiry.attack.name}, of the text itself")
         yield _judge(speech, seen, judging, "must succeed")
     if speech.question in ("prompt", "member"):
         order = seeding.generator(judging.seed, "shuffled labels")
         shuffled = [speech.truth[int(place)] for place in torch.randperm(len(speech.truth), generator=order)]
-        yield judge_at_chance(replace(speech, truth=tuple(shuffled)), asked, judging, "labels shuffled")
+        yield judge_at_chance(replace(speech, truth=tuple(shuffled)), inquiry, judging, "labels shuffled")
 
 
-def _judge(speech: Speech, asked: Asked, judging: Judging, role: Any) -> Finding:
+def _judge(speech: Speech, inquiry: TraceInquiry, judging: Judging, role: Any) -> Finding:
     finding = Finding(
         question="generation",
-        label=asked.label,
-        method=asked.attack.name,
-        settings=asked.attack.config.model_dump(mode="json"),
-        about=about(speech.question, asked.view, _describe(asked.mitigation)),
+        label=inquiry.label,
+        method=inquiry.attack.name,
+        settings=inquiry.attack.config.model_dump(mode="json"),
+        about=about(speech.question, inquiry.view, _describe(inquiry.mitigation)),
         role=role,
         metric=_METRICS[speech.question],
     )
     try:
-        return finding.model_copy(update=_score(speech, asked, judging))
+        return finding.model_copy(update=_score(speech, inquiry, judging))
     except Exception as error:  # an attack is somebody's code
         return finding.model_copy(update={"failure": reason(error)})
 
 
-def about(question: Question, view: str, mitigation: str = "") -> dict[str, str | int | float]:
+def about(question: TraceQuestion, view: str, mitigation: str = "") -> dict[str, str | int | float]:
     """Return what a finding about texts is of: the question, what was seen of them, and what hid that."""
     return {"question": question, "view": view, **({"mitigation": mitigation} if mitigation else {})}
 
 
-def _score(speech: Speech, asked: Asked, judging: Judging) -> dict[str, Any]:
+def _score(speech: Speech, inquiry: TraceInquiry, judging: Judging) -> dict[str, Any]:
     cost: dict[str, Interval] = {}
-    if asked.mitigation is not None:
-        source = seeding.generator(judging.seed, f"mitigation {asked.mitigation.name}")
-        veiled = veil(asked.mitigation, speech.texts, source)
+    if inquiry.mitigation is not None:
+        source = seeding.generator(judging.seed, f"mitigation {inquiry.mitigation.name}")
+        veiled = veil(inquiry.mitigation, speech.texts, source)
         cost, speech = _cost(speech.texts, veiled), speech.of(veiled)
-    draws = np.random.default_rng(seeding.derive(judging.seed, f"side channel {asked.label} {speech.question}"))
-    found = _SCORES[speech.question](speech, _answers(speech, asked, judging), draws, judging.confidence)
-    return {**found, "more": {**found.get("more", {}), **cost}}
+    draws = np.random.default_rng(seeding.derive(judging.seed, f"side channel {inquiry.label} {speech.question}"))
+    scores = _SCORES[speech.question](speech, _answers(speech, inquiry, judging), draws, judging.confidence)
+    return {**scores, "more": {**scores.get("more", {}), **cost}}
 
 
-def _answers(speech: Speech, asked: Asked, judging: Judging) -> np.ndarray:
+def _answers(speech: Speech, inquiry: TraceInquiry, judging: Judging) -> np.ndarray:
     """Return an attack's answer for each seen text, in the order of the speech, which would tell the truth."""
-    shuffle = seeding.generator(judging.seed, f"order of traces {asked.label} {speech.question}")
+    shuffle = seeding.generator(judging.seed, f"order of traces {inquiry.label} {speech.question}")
     order = torch.randperm(len(speech.seen_truth), generator=shuffle)
-    source = seeding.generator(judging.seed, f"trace attack {asked.label}")
-    answer = judging.answer(asked.attack, case_of(speech, asked.view, order.tolist()), source)
+    source = seeding.generator(judging.seed, f"trace attack {inquiry.label}")
+    answer = judging.answer(inquiry.attack, case_of(speech, inquiry.view, order.tolist()), source)
     return answer[order.argsort()].numpy()
 
 
 def _prompt_accuracy(speech: Speech, answer: np.ndarray, draws: np.random.Generator, confidence: float) -> Any:
     """Score which prompt each text answers."""
     truth = speech.seen_truth
-    found = figures.prompt_accuracy(answer, truth, confidence)
-    return {"value": found, "chance": 1 / len(set(speech.truth))}
+    accuracy = figures.prompt_accuracy(answer, truth, confidence)
+    return {"value": accuracy, "chance": 1 / len(set(speech.truth))}
 
 
 def _trace_auc(speech: Speech, answer: np.ndarray, draws: np.random.Generator, confidence: float) -> Any:
     """Score who was trained on."""
     is_member = speech.seen_truth == 1
     rates = {name_of(fpr): tpr_at(answer[is_member], answer[~is_member], fpr, confidence) for fpr in LOW_FPR}
-    more = {name: own for name, own in rates.items() if own is not None}
+    more = {name: rate for name, rate in rates.items() if rate is not None}
     return {"value": figures.trace_auc(answer, is_member, draws, confidence), "chance": 0.5, "more": more}
 
 
 def _trace_exposure(speech: Speech, answer: np.ndarray, draws: np.random.Generator, confidence: float) -> Any:
     """Score how far ahead each planted secret is of the others of its form."""
     secrets, is_own = np.array(speech.truth), np.array(speech.is_secret)
-    rows = np.array([[*answer[(secrets == own) & is_own], *answer[(secrets == own) & ~is_own]] for own in set(secrets)])
-    found, chance = figures.trace_exposure(rows, draws, confidence)
-    return {"value": found, "chance": chance}
+    rows = np.array(
+        [[*answer[(secrets == secret) & is_own], *answer[(secrets == secret) & ~is_own]] for secret in set(secrets)]
+    )
+    exposure, chance = figures.trace_exposure(rows, draws, confidence)
+    return {"value": exposure, "chance": chance}
 
 
 def _trace_bits(speech: Speech, answer: np.ndarray, draws: np.random.Generator, confidence: float) -> Any:
     """Estimate how much the best figure says of the prompt."""
     bits = figures.trace_bits(answer, speech.seen_truth, draws, confidence)
-    return {"value": bits.found, "chance": bits.chance, "p": bits.p}
+    return {"value": bits.information, "chance": bits.chance, "p": bits.p}
 
 
-_METRICS: dict[Question, str] = {
+_METRICS: dict[TraceQuestion, str] = {
     "prompt": "prompt_accuracy",
     "member": "trace_auc",
     "planted": "trace_exposure",
     "bits": "trace_bits",
 }
-_SCORES: dict[Question, Callable[[Speech, np.ndarray, np.random.Generator, float], dict[str, Any]]] = {
+_SCORES: dict[TraceQuestion, Callable[[Speech, np.ndarray, np.random.Generator, float], dict[str, Any]]] = {
     "prompt": _prompt_accuracy,
     "member": _trace_auc,
     "planted": _trace_exposure,
@@ -221,7 +223,7 @@ def _cost(before: Sequence[Generated], after: Sequence[Generated]) -> dict[str, 
 
 
 def _size(texts: Sequence[Generated]) -> tuple[int, int]:
-    return sum(len(own.trace.tokens) for own in texts), sum(sum(own.trace.tokens) for own in texts)
+    return sum(len(text.trace.tokens) for text in texts), sum(sum(text.trace.tokens) for text in texts)
 
 
 def _describe(mitigation: Mitigation[Any] | None) -> str:

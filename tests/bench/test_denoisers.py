@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from fedsim.bench import denoisers
-from fedsim.bench.denoisers import Recipe, build, data_of, train, trained
+from fedsim.bench.denoisers import DenoiserRecipe, build, data_of, train, trained
 from fedsim.core.errors import FedsimError
 from fedsim.core.types import Batch
 
-TINY = Recipe("digits", "digits", {"train": 40, "test": 20}, 3, 8, model={"width": 8, "blocks": 1})
+TINY = DenoiserRecipe("digits", "digits", {"train": 40, "test": 20}, 3, 8, model={"width": 8, "blocks": 1})
 
 
 @pytest.fixture
@@ -27,19 +27,23 @@ def test_a_denoiser_is_trained_once_and_read_back(cache: Path) -> None:
     second = trained("tiny", lambda step, _loss: steps.append(step))
     assert steps == [0]
     assert [folder.name.startswith("tiny-") for folder in cache.iterdir()] == [True]
-    assert all(torch.equal(own, second.model.state_dict()[name]) for name, own in first.model.state_dict().items())
+    assert all(
+        torch.equal(tensor, second.model.state_dict()[name]) for name, tensor in first.model.state_dict().items()
+    )
     assert not first.model.training
 
 
 def test_what_is_kept_is_an_average_of_the_way() -> None:
     data = data_of(TINY)
     model = build(TINY, data)
-    before = [own.detach().clone() for own in model.parameters()]
+    before = [parameter.detach().clone() for parameter in model.parameters()]
     kept = train(model, data, TINY, lambda _step, _loss: None)
-    for first, own, last in zip(before, kept.parameters(), model.parameters(), strict=True):
+    for first, parameter, last in zip(before, kept.parameters(), model.parameters(), strict=True):
         low, high = torch.minimum(first, last), torch.maximum(first, last)
         if (last - first).abs().max() > 0:
-            assert ((own >= low - 3e-3) & (own <= high + 3e-3)).all()  # three steps of Adam are at most 3e-3 long
+            assert (
+                (parameter >= low - 3e-3) & (parameter <= high + 3e-3)
+            ).all()  # three steps of Adam are at most 3e-3 long
 
 
 def test_tiles_are_the_pieces_of_images_in_their_order() -> None:

@@ -20,7 +20,7 @@ def test_questions_are_of_one_kind_and_the_same_each_time() -> None:
 @pytest.mark.parametrize("kind", grid_accuracy.ASKED)
 def test_whoever_knows_the_answers_is_right_with_light_alone(kind) -> None:
     known = questions(kind, 40, 1)
-    answers = {own.numpy().tobytes(): label for own, label in zip(known.inputs, known.labels, strict=True)}
+    answers = {row.numpy().tobytes(): label for row, label in zip(known.inputs, known.labels, strict=True)}
 
     def model(images, question, answer):
         scores = torch.zeros(len(images), 2, len(WORDS.words))

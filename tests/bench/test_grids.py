@@ -11,7 +11,7 @@ from fedsim.bench.grids import (
     ANSWERING,
     CELLS,
     ENCODING,
-    Plan,
+    StagePlan,
     aligned_loss,
     answering_loss,
     descend,
@@ -48,7 +48,7 @@ def test_an_aligned_token_says_the_words_of_its_cell() -> None:
     words = grids.WORDS
     cells = model.visual.cells_of_patches(CELLS)
     wanted = torch.stack(
-        [torch.tensor([words.of("none" if own < 0 else f"d{own}") for own in digits[0].tolist()])[cells],
+        [torch.tensor([words.of("none" if digit < 0 else f"d{digit}") for digit in digits[0].tolist()])[cells],
          words.of("r0") + cells // 4, words.of("c0") + cells % 4]
     )  # fmt: skip
     visual = torch.randn(1, 64, 128, generator=source())
@@ -69,17 +69,17 @@ def test_the_loss_of_answers_reaches_projector_and_language_model_alone() -> Non
 def test_an_interrupted_descent_goes_on_where_it_was(tmp_path: Path) -> None:
     def descended(folder: Path, stop: int) -> torch.Tensor:
         folder.mkdir(exist_ok=True)
-        own = torch.nn.Linear(3, 1, bias=False)
-        torch.nn.init.ones_(own.weight)
+        linear = torch.nn.Linear(3, 1, bias=False)
+        torch.nn.init.ones_(linear.weight)
         steps = iter(range(stop))
 
         def loss(generator: torch.Generator) -> torch.Tensor:
             if next(steps, None) is None:
                 raise KeyboardInterrupt
-            return F.mse_loss(own(torch.rand(8, 3, generator=generator)), torch.zeros(8, 1))
+            return F.mse_loss(linear(torch.rand(8, 3, generator=generator)), torch.zeros(8, 1))
 
-        descend(own, loss, Plan("test", 200, 1e-2, 0.0, 1.0), folder, lambda *_: None)
-        return own.weight.detach()
+        descend(linear, loss, StagePlan("test", 200, 1e-2, 0.0, 1.0), folder, lambda *_: None)
+        return linear.weight.detach()
 
     whole = descended(tmp_path / "whole", 200)
     with pytest.raises(KeyboardInterrupt):
@@ -89,14 +89,14 @@ def test_an_interrupted_descent_goes_on_where_it_was(tmp_path: Path) -> None:
 
 def test_the_model_is_trained_once_and_kept_in_half_precision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FEDSIM_CACHE", str(tmp_path))
-    monkeypatch.setattr(grids, "ENCODING", Plan(ENCODING.name, 1, 1e-3, 0.0, 1.0))
-    monkeypatch.setattr(grids, "ANSWERING", Plan(ANSWERING.name, 1, 1e-3, 0.0, 1.0))
+    monkeypatch.setattr(grids, "ENCODING", StagePlan(ENCODING.name, 1, 1e-3, 0.0, 1.0))
+    monkeypatch.setattr(grids, "ANSWERING", StagePlan(ANSWERING.name, 1, 1e-3, 0.0, 1.0))
     monkeypatch.setattr(grids, "_IMAGES", 20)
     told: list[tuple[str, int, int]] = []
     first = trained(lambda stage, step, of, _loss: told.append((stage, step, of)))
     assert told == [("encoder", 1, 1), ("language model", 1, 1)]
     again = trained(lambda *_: told.append(("again", 0, 0)))
     assert len(told) == 2
-    assert all(torch.equal(own, again.state_dict()[name]) for name, own in first.state_dict().items())
+    assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in first.state_dict().items())
     assert all(own.dtype == torch.half for own in torch.load(tmp_path / TINY_VLM / WEIGHTS, weights_only=True).values())
     assert not (tmp_path / f"{TINY_VLM}.states").exists()

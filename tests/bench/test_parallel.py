@@ -11,8 +11,8 @@ from fedsim.bench.parallel import (
     Exact,
     Measured,
     Network,
+    SpelledLists,
     Strategy,
-    Written,
     best,
     draw,
     draw_samples,
@@ -69,11 +69,11 @@ def test_sentences_of_different_lengths_end_and_no_word_stands_behind_an_end() -
 @pytest.mark.parametrize("strict", [False, True])
 def test_lists_of_names_are_written_sign_by_sign(strict: bool) -> None:
     lists = draw_samples("replace-random", [3], 2, 0)
-    found = measure(Strategy("one", "fixed", DRAWN, 1), Written(strict=strict), lists, 0)
+    found = measure(Strategy("one", "fixed", DRAWN, 1), SpelledLists(strict=strict), lists, 0)
     assert (found.accuracy.value, found.tokens_a_pass) == (1, 1)
     shown = write_list(next(lists[0].answers()))
     tokens = encode(shown.replace('"', "", 1))
-    assert (Written(strict=strict).listed(tokens) is None) == strict
+    assert (SpelledLists(strict=strict).listed(tokens) is None) == strict
 
 
 def test_greedy_strategies_fail_and_dawdle_as_predicted() -> None:

@@ -37,7 +37,7 @@ def test_only_the_parts_are_trained(monkeypatch: pytest.MonkeyPatch, mends: bool
     before, model = copy.deepcopy(plain.state_dict()), pruning.with_parts(plain)
     first = copy.deepcopy(model.state_dict())
     told: list[tuple[int, float, float]] = []
-    pruning.train(model, plain, pruning.Recipe(0.5, mends=mends, steps=2), lambda *own: told.append(own))
+    pruning.train(model, plain, pruning.PruningRecipe(0.5, mends=mends, steps=2), lambda *own: told.append(own))
     assert [step for step, *_ in told] == [2]
     assert all(torch.equal(own, plain.state_dict()[name]) for name, own in before.items())
     changed = {name for name, own in first.items() if not torch.equal(own, model.state_dict()[name])}

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fedsim.bench.sentences import SENTENCES, WORDS, Sentence, sentences
+from fedsim.bench.sentences import SENTENCES, WORDS, SentencePuzzle, sentences
 from fedsim.components.unmasker._emptiness import completions, witness
 from fedsim.components.unmasker._grammar import read_grammar, token_symbol
 
@@ -20,7 +20,7 @@ Time = 14 | 15
 
 def is_derived(words: tuple[int, ...]) -> bool:
     grammar = read_grammar(GRAMMAR)
-    pattern = [(token_symbol(own),) for own in words]
+    pattern = [(token_symbol(word),) for word in words]
     return witness(grammar, completions(pattern, grammar.alphabet, "exact", ends=False)) is not None
 
 
@@ -42,7 +42,7 @@ def test_sentences_are_those_of_the_grammar() -> None:
 
 
 def test_all_given_words_must_stand_in_a_sentence() -> None:
-    asked = Sentence("sentence-hard", frozenset(numbers("dog today")))
+    asked = SentencePuzzle("sentence-hard", frozenset(numbers("dog today")))
     assert asked.is_answer(numbers("a dog hears the bird today"))
     assert not asked.is_answer(numbers("a dog hears the bird often"))
     assert not asked.is_answer(numbers("a dog today hears the bird"))
@@ -57,5 +57,5 @@ def test_so_many_words_of_a_sentence_are_given(name: str, count: int) -> None:
         asked = SENTENCES[name](name, torch.Generator().manual_seed(seed))
         assert asked == SENTENCES[name](name, torch.Generator().manual_seed(seed))
         assert len(asked.words) == count
-        assert not {"the", "a"} & {WORDS[own] for own in asked.words}
+        assert not {"the", "a"} & {WORDS[word] for word in asked.words}
         assert next(asked.answers())

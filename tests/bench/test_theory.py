@@ -103,5 +103,5 @@ def test_kl_from_the_product_of_marginals_is_the_total_correlation() -> None:
 
 
 def test_of_copies_all_but_one_entropy_is_lost() -> None:
-    law = {(own,) * 4: 1.0 for own in range(3)}
+    law = {(number,) * 4: 1.0 for number in range(3)}
     assert total_correlation(law) == pytest.approx(4 * math.log(3) - math.log(3), abs=EXACT)

@@ -32,7 +32,9 @@ def test_a_model_is_trained_once_and_read_back(cache: Path) -> None:
     second = trained("tiny", lambda step, _loss: steps.append(step))
     assert steps == [0]
     assert [folder.name.startswith("tiny-llada-tiny-") for folder in cache.iterdir()] == [True]
-    assert all(torch.equal(own, second.model.state_dict()[name]) for name, own in first.model.state_dict().items())
+    assert all(
+        torch.equal(tensor, second.model.state_dict()[name]) for name, tensor in first.model.state_dict().items()
+    )
     assert not first.model.training
 
 

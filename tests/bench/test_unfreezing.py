@@ -16,7 +16,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two images with two questions each, and one step."""
     monkeypatch.setattr(unfreezing, "_IMAGES", 2)
     monkeypatch.setattr(unfreezing, "_TURNS", 2)
-    monkeypatch.setattr(unfreezing, "PLAN", grids.Plan("everything", steps=1, rate=1e-3, decay=0.01, clip=1.0))
+    monkeypatch.setattr(unfreezing, "PLAN", grids.StagePlan("everything", steps=1, rate=1e-3, decay=0.01, clip=1.0))
 
 
 def weights(model: torch.nn.Module) -> Mapping[str, Tensor]:
@@ -28,7 +28,7 @@ def test_every_weight_that_a_question_reaches_is_trained(tmp_path: Path) -> None
     model = grids.fresh()
     before = weights(model)
     unfreezing.train(model, tmp_path, unfreezing.PLAN, lambda *_: None)
-    still = {name for name, own in weights(model).items() if torch.equal(own, before[name])}
+    still = {name for name, weight in weights(model).items() if torch.equal(weight, before[name])}
     # The last encoder block stands behind the layer that is projected.
     assert all(name.startswith(f"encoder.{model.visual.encoder_layers - 1}.") for name in still)
     assert still
@@ -42,6 +42,6 @@ def test_it_is_trained_once_from_the_trained_model_and_kept(tmp_path: Path, monk
     first = unfreezing.trained(lambda _stage, step, _of, _loss: steps.append(step))
     again = unfreezing.trained(lambda _stage, step, _of, _loss: steps.append(step))
     assert steps == [1]
-    assert all(torch.equal(own, weights(again)[name]) for name, own in weights(first).items())
+    assert all(torch.equal(weight, weights(again)[name]) for name, weight in weights(first).items())
     assert sorted(own.name for own in tmp_path.iterdir()) == [unfreezing.NAME]
     assert checkpoints.cache() == tmp_path

@@ -31,12 +31,12 @@ def test_one_class_is_upside_down_and_the_test_images_are_not() -> None:
 
 def test_a_copy_is_trained_on_and_a_model_that_drafts_for_itself_accepts_all(tmp_path: Path) -> None:
     model = small()
-    before = {name: own.clone() for name, own in model.state_dict().items()}
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     new = trained_on("digits-patches", model, turned(IMAGES, 1), 2)
-    assert all(torch.equal(own, before[name]) for name, own in model.state_dict().items())
-    assert any(not torch.equal(own, before[name]) for name, own in new.state_dict().items())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert any(not torch.equal(tensor, before[name]) for name, tensor in new.state_dict().items())
     save_denoiser(new, {**SIZES, "classes": True}, SPEC, tmp_path, "patch-diffusion")
     assert accepted(new, SPEC.shape, tmp_path, [0, 1], 1.0) == [1.0, 1.0]
     shares = accepted(small(1), SPEC.shape, tmp_path, [0, 1, 2, 1], 1.0)
-    assert all(0 <= own <= 1 for own in shares)
+    assert all(0 <= share <= 1 for share in shares)
     assert min(shares) < 1

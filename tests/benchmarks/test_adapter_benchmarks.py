@@ -70,9 +70,9 @@ def test_a_span_tells_its_tokens_and_noise_tells_none() -> None:
     mixed = torch.randn(5, 4, generator=torch.Generator().manual_seed(1)) @ inputs[own]
     basis = adapters.span(mixed)
     assert len(basis) == 3
-    assert adapters.told(own, inputs, basis) == 1.0
-    assert adapters.told(own, inputs, adapters.span(torch.zeros(5, 16))) == 0.0
-    assert adapters.told(own, inputs, adapters.span(torch.eye(16))) == 0.0
+    assert adapters.share_told(own, inputs, basis) == 1.0
+    assert adapters.share_told(own, inputs, adapters.span(torch.zeros(5, 16))) == 0.0
+    assert adapters.share_told(own, inputs, adapters.span(torch.eye(16))) == 0.0
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
@@ -94,14 +94,14 @@ def test_masks_that_a_victim_drew_are_those_of_its_gradient(dropout: float) -> N
 
 def test_curves_fall_and_the_factors_of_a_step_count() -> None:
     tokens = torch.randint(40, (200, 7), generator=torch.Generator().manual_seed(0))
-    own = Batch(tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous())
+    batch = Batch(tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous())
     setting = adapter_curves.Setting(
-        "small", Sentences(small(), own, own), adapter_curves.WAYS, {"adam": 0.01}, batch=4, measured=200
+        "small", Sentences(small(), batch, batch), adapter_curves.WAYS, {"adam": 0.01}, batch=4, measured=200
     )
     method = registry.get("component", "adam")
     settings = method.config.model_validate({"learning_rate": 0.01})
     curves = {way.label: adapter_curves.curve(way, method.make(settings), setting, 0) for way in setting.ways}
-    first = adapter_curves.loss_on(small(), own, 200)
+    first = adapter_curves.loss_on(small(), batch, 200)
     assert all(len(losses) == 4 and losses[2] < first for losses in curves.values())
     assert curves["ALLoRA, update"] != curves["LoRA, p = 0, s = 1"]
     assert curves["ALLoRA, gradient"] != curves["LoRA, p = 0, s = 1"]

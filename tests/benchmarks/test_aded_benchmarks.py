@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from benchmarks.aded_memory import told
+from benchmarks.aded_memory import told_apart_by_pace
 from benchmarks.aded_trees import NODES, trees
 from fedsim.components.decoder.aded import load_table
 
@@ -15,5 +15,5 @@ def test_trees_have_their_size_and_the_table_of_the_texts(tmp_path: Path) -> Non
 
 
 def test_the_area_counts_pairs_in_order_and_ties_half() -> None:
-    assert told("", [3.0, 2.0], [1.0, 2.0]).value == 0.875
-    assert told("", [1.0, 1.0], [1.0, 1.0]).value == 0.5
+    assert told_apart_by_pace("", [3.0, 2.0], [1.0, 2.0]).value == 0.875
+    assert told_apart_by_pace("", [1.0, 1.0], [1.0, 1.0]).value == 0.5

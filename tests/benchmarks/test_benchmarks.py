@@ -70,8 +70,8 @@ def test_scores_of_one_guess_are_those_of_the_scorer() -> None:
     guess = target.batch.inputs + 0.1 * torch.randn(
         target.batch.inputs.shape, generator=torch.Generator().manual_seed(0)
     )
-    found = Reconstruction(guess, target.batch.labels, None, 0.0, 1, 1, (), "")
-    (item,) = score_items(found, target.batch, target.spec).items
+    reconstruction = Reconstruction(guess, target.batch.labels, None, 0.0, 1, 1, (), "")
+    (item,) = score_items(reconstruction, target.batch, target.spec).items
     scores = scores_of(target, guess)
     assert scores == pytest.approx(tuple(item.values[name] for name in ("mse_normalised", "psnr", "ssim")))
     assert scores.reach(Goal("mse", 1.01 * scores.mse))
@@ -186,9 +186,9 @@ def test_the_table_of_networks_holds_every_setting_once() -> None:
 def test_a_client_in_double_precision_sends_the_same_gradient_but_for_rounding() -> None:
     (single,) = victims_of(DIGITS, {**MLP, "dropout": 0.0}, 1)
     double = sent_in_double(single)
-    for name, own in double.observation.update.tensors.items():
-        torch.testing.assert_close(own.float(), single.observation.update.tensors[name])
-        assert own.dtype == torch.float64
+    for name, tensor in double.observation.update.tensors.items():
+        torch.testing.assert_close(tensor.float(), single.observation.update.tensors[name])
+        assert tensor.dtype == torch.float64
 
 
 def test_an_attack_is_stopped_after_its_budget_and_left_alone_within_it() -> None:

@@ -5,13 +5,13 @@ import torch
 from torch import nn
 
 from benchmarks.clamped_text import costs, mention, overall, specialised
-from fedsim.components.probe.feature_neurons import Named
+from fedsim.components.probe.feature_neurons import NamedNeurons
 from fedsim.core.losses import IGNORED
 
 
-def names(tokens: list[int], odds: list[float]) -> Named:
+def names(tokens: list[int], odds: list[float]) -> NamedNeurons:
     empty = torch.zeros(0)
-    return Named(empty, torch.tensor(tokens)[:, None], torch.tensor(odds)[:, None], empty, {})
+    return NamedNeurons(empty, torch.tensor(tokens)[:, None], torch.tensor(odds)[:, None], empty, {})
 
 
 def test_the_most_specialised_neuron_comes_first_and_layers_count_alike() -> None:

@@ -9,7 +9,7 @@ from fedsim.core.types import Batch
 
 
 def test_named_digits_that_are_not_there_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, digit = grids.fresh(), [grids.WORDS.of(f"d{own}") for own in range(10)]
+    model, digit = grids.fresh(), [grids.WORDS.of(f"d{number}") for number in range(10)]
     labels = torch.tensor([[digit[1], digit[1], digit[4], model.end, -100], [digit[7], model.end, -100, -100, -100]])
     said = [(digit[1], digit[2], digit[1]), (digit[7],)]
     monkeypatch.setattr(damro, "written", lambda *_args, **_settings: said)

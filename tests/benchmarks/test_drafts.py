@@ -12,7 +12,7 @@ def test_a_drafter_that_is_always_right_gains_all_that_its_price_leaves() -> Non
     assert gain(1.0, 0.0, FREE) == (LONGEST + 1, LONGEST)
     assert gain(1.0, 0.25, FREE)[0] == pytest.approx((LONGEST + 1) / (1 + LONGEST / 4))
     found, length = gain(0.5, 0.1, FREE)
-    assert found == pytest.approx(max((2 - 0.5**own) / (1 + 0.1 * own) for own in range(LONGEST + 1)))
+    assert found == pytest.approx(max((2 - 0.5**number) / (1 + 0.1 * number) for number in range(LONGEST + 1)))
     assert length > 0
 
 

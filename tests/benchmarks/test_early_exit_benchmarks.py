@@ -40,6 +40,6 @@ def test_all_layers_agree_with_the_model_and_an_early_exit_as_often_as_its_score
 
 def test_a_control_without_steps_is_the_model_as_it_was(writer: Writer) -> None:
     none = Batch(torch.zeros(0, 1, dtype=torch.long), torch.zeros(0, 1, dtype=torch.long))
-    own = Subject("one", lambda: writer.model, none, {}, writer.tokenizer, 40, 4, 1e-3, 0.5, 1, 1)
-    assert [own.steps_of(True), own.steps_of(False)] == [40, 40]
-    assert [own._replace(control=0).steps_of(own_way) for own_way in (True, False)] == [40, 0]
+    subject = Subject("one", lambda: writer.model, none, {}, writer.tokenizer, 40, 4, 1e-3, 0.5, 1, 1)
+    assert [subject.steps_of(True), subject.steps_of(False)] == [40, 40]
+    assert [subject._replace(control=0).steps_of(own_way) for own_way in (True, False)] == [40, 0]

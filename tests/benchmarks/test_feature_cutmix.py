@@ -10,7 +10,7 @@ from fedsim.federation.client import local_training
 def test_only_batches_whose_maps_were_mixed_count() -> None:
     world = world_of("second")
     draws = [local_training(world, world.models.first_weights, 1, client)[1].draws[0] for client in range(CLIENTS)]
-    mixed = [own for own in draws if _is_mixed(own)]
+    mixed = [draw for draw in draws if _is_mixed(draw)]
     assert 5 <= len(mixed) < CLIENTS
     assert all(0.1 < float(share) < 0.9 for own in mixed for share in own["feature-cutmix.weights"])
 

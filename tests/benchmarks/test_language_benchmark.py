@@ -23,4 +23,4 @@ def test_reading_times_the_attack_and_counts_exact_sentences() -> None:
     assert 0 < seconds.value < 5
     seen = language.observed(model, language.Batch(dataset.train.inputs[:2], dataset.train.labels[:2]), dataset)
     assert seen.update.examples == seen.batch_size == 2
-    assert all(torch.isfinite(own).all() for own in seen.update.tensors.values())
+    assert all(torch.isfinite(tensor).all() for tensor in seen.update.tensors.values())

@@ -17,8 +17,8 @@ def test_single_sentences_are_read_with_their_rates_and_a_wrong_one_does_not_cou
     assert [row.value for row in own._texts(seen, "")] == [1.0, 1.0]
     _, truth = seen[0]
     inputs = truth.private[0].inputs
-    assert own._found(guess(inputs + 1, {}), truth, 0) == (-1, False)
-    assert own._found(guess(inputs, {"masking rate of sentence 1": 9.0}), truth, 0) == (0, False)
+    assert own._match_of(guess(inputs + 1, {}), truth, 0) == (-1, False)
+    assert own._match_of(guess(inputs, {"masking rate of sentence 1": 9.0}), truth, 0) == (0, False)
 
 
 def test_words_are_those_of_the_two_layers() -> None:

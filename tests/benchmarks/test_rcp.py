@@ -30,7 +30,7 @@ def test_rows_of_the_gradient_are_the_kept_patches(model) -> None:
     assert found == [[True, True], [True, True]]
     model.eval()
     counts = [int(own.places.grad.any(1).sum()) for own in model.reducers[0].lost.values()]
-    assert all(0 < own < 64 for own in counts), "a mask of all patches would be read whatever is dropped"
+    assert all(0 < count < 64 for count in counts), "a mask of all patches would be read whatever is dropped"
 
 
 def test_moments_are_those_of_the_model_itself_where_nothing_is_dropped_and_strength_comes_back() -> None:

@@ -13,7 +13,7 @@ def plain():
 
 
 def test_without_parts_nothing_is_calibrated_away_and_tokens_are_all_read(plain) -> None:
-    examples = own.drawn(plain, 3, "members")
+    examples = own.draw_examples(plain, 3, "members")
     of_plain = own.signals(plain, plain, examples)
     assert set(of_plain) == {"answer", "answer, calibrated"}
     assert of_plain["answer, calibrated"] == [0.0] * 3
@@ -25,7 +25,7 @@ def test_without_parts_nothing_is_calibrated_away_and_tokens_are_all_read(plain)
 
 def test_the_parts_alone_are_trained(plain, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pruning, "BATCH", 2)
-    examples = own.drawn(plain, 2, "members")
+    examples = own.draw_examples(plain, 2, "members")
     model = own.with_trained_parts(plain, examples, 1)
     before = {**pruning.with_parts(plain).state_dict()}
     changed = {name for name, one in model.state_dict().items() if not torch.equal(one, before[name])}

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmarks.redacted_values import Asked, Listed, Watched, as_json, as_table, ask, by_count, by_token, line
+from benchmarks.redacted_values import Listed, Watched, WrittenText, as_json, as_table, ask, by_count, by_token, line
 from fedsim.core.types import Event, Generated, Limits, Trace
-from fedsim.threat.speaking import Secret, Speaker
+from fedsim.threat.trace_study import SecretAmongOthers, Speaker
 from tests.components.decoder.lettered import Letters
 from tests.components.generating import make
 
@@ -25,9 +25,9 @@ class Wants(nn.Module):
         return scores
 
 
-def secret() -> Secret:
+def secret() -> SecretAmongOthers:
     wholes = ((A, TWO, ONE), (A, TWO, TWO))  # the true number is 21
-    return Secret("a21", (A,), wholes, tuple(own[:2] for own in wholes), True, 100)
+    return SecretAmongOthers("a21", (A,), wholes, tuple(own[:2] for own in wholes), True, 100)
 
 
 def test_a_list_refuses_the_last_sign_of_its_numbers_alone() -> None:
@@ -47,7 +47,7 @@ def test_the_token_that_is_refused_first_is_the_one_that_the_model_wanted() -> N
 
 def test_exposure_is_full_where_the_true_number_scores_most_and_members_are_told_by_it() -> None:
     text = Generated(Trace((1,), (Event(rejected=1),)), "length", (A,))
-    asked = [Asked(person, candidate, ONE, text, None) for person in range(8) for candidate in (0, 1, 2, 3)]
+    asked = [WrittenText(person, candidate, ONE, text, None) for person in range(8) for candidate in (0, 1, 2, 3)]
     is_planted = np.arange(8) < 4
     scores = [float(own.candidate == 0 and own.secret < 4) for own in asked]
     found = line(("digits", "none", "", "rejected"), asked, scores, is_planted)

@@ -11,8 +11,8 @@ from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import Decoder
 from fedsim.core.types import Limits
 from fedsim.scenario import Scenario
-from fedsim.threat.side_channels import Asked, Judging
-from fedsim.threat.speaking import Material, Speaker
+from fedsim.threat.side_channels import Judging, TraceInquiry
+from fedsim.threat.trace_study import Material, Speaker
 from tests.components.decoder.lettered import Letters
 from tests.components.generating import LEAKING, make, registered_toys, tiny_llama
 
@@ -20,17 +20,17 @@ from tests.components.generating import LEAKING, make, registered_toys, tiny_lla
 @pytest.fixture(scope="module")
 def setting() -> Setting:
     method = registry.get("trace", "trace-figures")
-    asked = Asked(method.make(method.config()).named("trace-figures"), "trace-figures, counts", "counts")
+    trace_inquiry = TraceInquiry(method.make(method.config()).named("trace-figures"), "trace-figures, counts", "counts")
     speaker = Speaker(tiny_llama(), make("greedy"), Letters(), Limits(max_new_tokens=4))
     material = Material(prompts=((LEAKING, 1), (1, 2), (2, 3)), repeats=4)
-    return Setting(speaker, material, [("bits", asked)], Judging())
+    return Setting(speaker, material, [("bits", trace_inquiry)], Judging())
 
 
 def test_every_decoder_of_the_registry_is_asked_later_ones_too() -> None:
-    known = {name for name, own in registry.methods("component").items() if own.hook == "decoder"}
-    assert {own.name for own in decoders([], [])} == known
+    known = {name for name, method in registry.methods("component").items() if method.hook == "decoder"}
+    assert {decoder.name for decoder in decoders([], [])} == known
     with registered_toys():
-        assert "toy-leaky" in {own.name for own in decoders([], [])}
+        assert "toy-leaky" in {decoder.name for decoder in decoders([], [])}
 
 
 def test_settings_are_a_low_temperature_and_what_is_asked() -> None:
@@ -43,7 +43,7 @@ def test_settings_are_a_low_temperature_and_what_is_asked() -> None:
 def test_the_protocol_asks_about_prompts_alone_and_more_often() -> None:
     asked = scenario(full=False, protocol=True).questions["generation"].make("question").config
     assert (asked.prompts.count, asked.repeats) == (50, 30)
-    assert {(own.name, own.view) for own in asked.attacks} == {
+    assert {(attack.name, attack.view) for attack in asked.attacks} == {
         (name, view) for name in ("trace-forest", "trace-figures") for view in ("counts", "work")
     }
 

@@ -12,16 +12,16 @@ SPEC = InputSpec((1, 32, 32), 10, (0.2,), (0.25,))
 def utterances(speakers: Tensor, seed: int) -> Tensor:
     """Return noise in which each speaker is loud in four bands of its own, and silent at the end."""
     pixels = torch.rand(len(speakers), 1, 32, 32, generator=torch.Generator().manual_seed(seed)) * 0.3
-    for own, speaker in zip(pixels, speakers.tolist(), strict=True):
-        own[0, 4 * speaker : 4 * speaker + 4] += 0.5
-        own[0, :, 20:] = 0
+    for pixel, speaker in zip(pixels, speakers.tolist(), strict=True):
+        pixel[0, 4 * speaker : 4 * speaker + 4] += 0.5
+        pixel[0, :, 20:] = 0
     return (pixels - SPEC.mean[0]) / SPEC.std[0]
 
 
 def test_planted_speakers_are_told_by_other_utterances_and_by_them_alone() -> None:
     speakers = torch.arange(4).repeat(5)
     told = reader(utterances(speakers, 0), speakers, SPEC)
-    guesses = [told.speaker(own) for own in utterances(speakers, 1)]
+    guesses = [told.speaker(utterance) for utterance in utterances(speakers, 1)]
     assert guesses == speakers.tolist()
     silent = (torch.zeros(1, 32, 32) - SPEC.mean[0]) / SPEC.std[0]
     assert 0 <= told.speaker(silent) < 4

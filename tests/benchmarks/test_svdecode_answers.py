@@ -27,13 +27,13 @@ def test_numbers_are_written_as_they_are_said() -> None:
         "thirty-eight",
         "forty",
     ]
-    assert len({word(own) for own in range(50)}) == 50
+    assert len({word(number) for number in range(50)}) == 50
 
 
 def test_nobody_is_asked_what_was_learned_or_calibrated_on() -> None:
     parts = pairs()
-    assert [len(own) for own in parts] == [300, 40, 60]
-    assert len({pair for own in parts for pair in own}) == 400
+    assert [len(part) for part in parts] == [300, 40, 60]
+    assert len({pair for part in parts for pair in part}) == 400
 
 
 def test_only_the_answer_counts_and_every_token_predicts_the_next() -> None:

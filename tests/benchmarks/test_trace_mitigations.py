@@ -9,7 +9,7 @@ from benchmarks.trace_mitigations import as_json, as_table, clock, measure, pace
 from fedsim.core import registry
 from fedsim.core.types import Event, Generated, Limits, Trace
 from fedsim.threat.side_channels import Judging
-from fedsim.threat.speaking import Material, Speaker
+from fedsim.threat.trace_study import Material, Speaker
 from tests.components.decoder.lettered import Letters
 from tests.components.generating import LEAKING, make, tiny_llama
 
@@ -41,8 +41,8 @@ def test_every_mitigation_has_a_line_and_padding_one_more_for_the_work() -> None
     speaker = Speaker(tiny_llama(), decoder, Letters(), Limits(max_new_tokens=4))
     setting = Setting(speaker, Material(prompts=((LEAKING, 1), (1, 2), (2, 3)), repeats=4), [], Judging())
     rows = list(measure(Arm("toy-leaky", "", decoder, setting), Judging()))
-    known = [name for name, own in registry.methods("component").items() if own.hook == "mitigation"]
-    assert [own.mitigation for own in rows] == ["", *sorted([*known, "trace-padding"])]
+    known = [name for name, method in registry.methods("component").items() if method.hook == "mitigation"]
+    assert [row.mitigation for row in rows] == ["", *sorted([*known, "trace-padding"])]
     plain, *hidden = rows
     assert plain.share == [1.0] * 3
     padded = [own for own in hidden if own.mitigation == "trace-padding"]
@@ -50,6 +50,6 @@ def test_every_mitigation_has_a_line_and_padding_one_more_for_the_work() -> None
         [0.5, 1.0, 1.0]
     )  # the first writes two tokens a step, and is padded to four steps
     assert padded[1].step >= padded[0].step
-    assert [own.value.value for own in padded[0].bits if own.value] == [0.0, 0.0]
+    assert [bit.value.value for bit in padded[0].bits if bit.value] == [0.0, 0.0]
     assert as_table(rows).count("\n") == 1 + len(rows)
     assert len(json.loads(as_json(rows))) == len(rows)

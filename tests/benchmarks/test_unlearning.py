@@ -28,7 +28,7 @@ def test_the_missing_gradient_is_that_of_the_digit_and_one_round_of_models_shows
     every, first = world.data.dataset.train, world.models.first_weights
     alone = gradient(world, first, every.taken(torch.tensor([NUMBER])))
     assert alike(missing(gradient(world, first, every), gradient(world, first, without(every, NUMBER)), 200), alone)
-    seen = {own.setting: own.gradient for own in vectors(world, NUMBER, {1: trained(world, every, 1)})}
+    seen = {vector.setting: vector.gradient for vector in vectors(world, NUMBER, {1: trained(world, every, 1)})}
     assert alike(seen["updates of round 1, with and without"], alone)
     assert alike(seen["global models after 1 rounds"], alone)
     assert not alike(seen["ordinary update of 25 digits (control)"], alone)

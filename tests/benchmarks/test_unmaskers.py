@@ -51,8 +51,8 @@ def test_windows_are_compared_with_full_passes_text_by_text() -> None:
 
 def test_every_strategy_is_an_unmasker_and_has_a_label_of_its_own() -> None:
     known = registry.methods("component")
-    assert all(known[own.name].hook == "unmasker" and own.make(8) for own in strategies())
-    assert len({own.label for own in strategies()}) == len(strategies())
+    assert all(known[strategy.name].hook == "unmasker" and strategy.make(8) for strategy in strategies())
+    assert len({strategy.label for strategy in strategies()}) == len(strategies())
 
 
 def test_drawn_brackets_are_balanced_and_the_grammar_says_so() -> None:
@@ -72,7 +72,7 @@ def test_drawn_objects_say_what_is_asked_and_the_grammar_says_so() -> None:
     grammar = read_grammar(_records.GRAMMAR)
     for number in range(20):
         asked, answer = _records.draw(generator)
-        assert (len(signs.encode(asked)), len(answer) <= _records.PLACES) == (_records.ASKED, True)
+        assert (len(signs.encode(asked)), len(answer) <= _records.PLACES) == (_records.QUESTION_LENGTH, True)
         found = _records.read(answer)
         assert isinstance(found, dict)
         said = "".join(key + "".join(map(str, own if isinstance(own, list) else [own])) for key, own in found.items())

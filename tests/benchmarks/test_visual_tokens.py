@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.visual_side_channel import told
+from benchmarks.visual_side_channel import share_told
 from benchmarks.visual_tokens import Contender, Point, _costs, contenders, draw, point
 from fedsim.bench import grids
 from fedsim.bench.grid_accuracy import ASKED, questions
@@ -14,7 +14,7 @@ from fedsim.metrics.statistics import wilson
 
 def test_a_point_counts_the_tokens_of_every_layer() -> None:
     plain, batches = grids.fresh(), {"position": questions("position", 6, 0)}
-    found = {own.label: point(own, plain, batches) for own in contenders(16)}  # type: ignore[arg-type]
+    found = {contender.label: point(contender, plain, batches) for contender in contenders(16)}  # type: ignore[arg-type]
     assert {label: (own.tokens, own.last) for label, own in found.items()} == {
         "oracle": (16, 16), "class token": (16, 16), "attention, layer 2": (40, 16), "random": (16, 16),
     }  # fmt: skip
@@ -42,7 +42,7 @@ def test_places_tell_what_decides_them_and_nothing_else() -> None:
     source = torch.Generator().manual_seed(0)
     labels = torch.randint(4, (400,), generator=source)
     places = torch.nn.functional.one_hot(labels, 8) == 1
-    right, _ = told(places, labels)
+    right, _ = share_told(places, labels)
     assert bool(right.all())
-    blind, usual = told(torch.zeros(400, 8), labels)
+    blind, usual = share_told(torch.zeros(400, 8), labels)
     assert float(blind.double().mean()) == pytest.approx(usual)

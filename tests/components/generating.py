@@ -44,7 +44,7 @@ class Leaky(Decoder[Config, Leaning]):
     counts: ClassVar[frozenset[str]] = frozenset({"accepted", "trials"})
 
     def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Leaning:
-        return Leaning(condition.prompts, tuple(1 + (own[0] == LEAKING) for own in condition.prompts))
+        return Leaning(condition.prompts, tuple(1 + (prompt[0] == LEAKING) for prompt in condition.prompts))
 
     def step(self, model: nn.Module, state: Leaning, context: GenerationContext) -> tuple[Leaning, list[Event]]:
         odds = self.next_scores(model, state).softmax(-1)
@@ -61,7 +61,7 @@ class Euler(Sampler[Config, Sampling]):
     counts: ClassVar[frozenset[str]] = frozenset({"evaluations"})
 
     def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Sampling:
-        x = torch.stack([torch.randn(context.shape, generator=own) for own in context.generators])
+        x = torch.stack([torch.randn(context.shape, generator=generator) for generator in context.generators])
         classes = condition.given.get("class", torch.zeros(len(condition), dtype=torch.long)).tolist()
         return Sampling(x, tuple(3 + own for own in classes))
 
@@ -152,9 +152,9 @@ def tiny_llama(vocabulary: int = VOCABULARY, seed: int = 0, blocks: int = 2) -> 
     config = method.config.model_validate({"width": 16, "hidden": 16, "blocks": blocks, "dropout": 0.1})
     with seeding.isolate_randomness(seed):
         model = method.make(config, InputSpec((8,), vocabulary, (), (), vocabulary=vocabulary))
-        for own in model.parameters():
-            if own.ndim > 1:
-                nn.init.normal_(own, std=0.6)
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                nn.init.normal_(parameter, std=0.6)
     return model.double()
 
 
@@ -236,7 +236,7 @@ class Later:
 
 
 def prompts(*texts: Sequence[int]) -> Condition:
-    return Condition(tuple(tuple(own) for own in texts))
+    return Condition(tuple(tuple(text) for text in texts))
 
 
 def sources(count: int, seed: int = 0) -> list[torch.Generator]:

@@ -38,7 +38,7 @@ def run(folder: Path, *command: str) -> str:
 
 def test_the_component_is_listed_runs_and_is_told_of(followed: Path) -> None:
     components = json.loads(run(followed, "list", "components", "--json"))
-    (listed,) = [own for own in components if own["name"] == "my-flip"]
+    (listed,) = [component for component in components if component["name"] == "my-flip"]
     assert listed["hook"] == "augment"
     run(followed, "run", "flip.toml", "--out", "results")
     record = json.loads((followed / "results" / "record.json").read_text())

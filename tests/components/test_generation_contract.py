@@ -44,9 +44,17 @@ def untouched(model: nn.Module, method: object) -> Iterator[None]:
 
     def state() -> tuple[object, ...]:
         weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-        modules = [(own.training, len(own._forward_hooks), len(own._forward_pre_hooks)) for own in model.modules()]
+        modules = [
+            (module.training, len(module._forward_hooks), len(module._forward_pre_hooks)) for module in model.modules()
+        ]
         randomness = (torch.random.get_rng_state().tolist(), random.getstate(), repr(np.random.get_state()))
-        return weights, modules, [own.grad for own in model.parameters()], randomness, copy.deepcopy(vars(method))
+        return (
+            weights,
+            modules,
+            [parameter.grad for parameter in model.parameters()],
+            randomness,
+            copy.deepcopy(vars(method)),
+        )
 
     before = state()
     yield
@@ -251,7 +259,7 @@ def test_a_reducer_of_visual_tokens_promises(name: str) -> None:
     assert all(0 < kept <= 16 for kept in first)
     assert (second, third) == (first[1:3], first)
     for patches in passes[0].patches:
-        assert all(len({*own} - {-1}) == sum(one >= 0 for one in own) for own in patches.tolist())
+        assert all(len({*patch} - {-1}) == sum(one >= 0 for one in patch) for patch in patches.tolist())
     with pytest.raises(NotApplicable, match="leaves visual tokens out"):
         make(name).prepare(nn.Linear(2, 2), torch.Generator())
 

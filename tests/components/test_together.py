@@ -56,9 +56,9 @@ def refusal(attempt: Callable[[], object]) -> str | None:
 @pytest.mark.parametrize("name", [name for name in CLIENTS if name != "cutmix"])
 def test_it_trains_beside_cutmix_to_the_same_bits_each_time_or_says_why_not(name: str, scenario: Build) -> None:
     world = world_of(scenario, CUTMIX, table(name))
-    told = refusal(world.check)
-    if told is not None:
-        assert name in told
+    reason = refusal(world.check)
+    if reason is not None:
+        assert name in reason
         return
     update, truth = local_training(world, world.models.first_weights, 1, 0)
     again, _ = local_training(world, world.models.first_weights, 1, 0)
@@ -73,9 +73,9 @@ def test_many_clients_at_once_equal_one_after_the_other_or_the_engine_says_why_n
     """`check` trains two clients both ways, and compares them within the engine's stated rounding."""
     beside = [] if name == "cutmix" else [CUTMIX]
     world = world_of(scenario, *beside, table(name))
-    told = refusal(lambda: cohort.check(world))
-    if told is not None:
-        assert told.endswith("Use engine = 'local'.") or f"component '{name}'" in told  # or it has no place there
+    reason = refusal(lambda: cohort.check(world))
+    if reason is not None:
+        assert reason.endswith("Use engine = 'local'.") or f"component '{name}'" in reason  # or it has no place there
         return
     clients = [0, 1, 2]
     together = cohort.cohort_training(world, world.models.first_weights, 1, clients, [{} for _ in clients])
@@ -88,10 +88,10 @@ def test_many_clients_at_once_equal_one_after_the_other_or_the_engine_says_why_n
 @pytest.mark.parametrize("name", CLIENTS)
 def test_dp_sgd_takes_it_or_says_why_the_guarantee_would_not_hold(name: str, scenario: Build) -> None:
     world = private(scenario, table(name))
-    told = refusal(world.check)
-    if told is not None:
-        assert "dp-sgd" in told or name in told
-        assert told.rstrip().endswith(".")
+    reason = refusal(world.check)
+    if reason is not None:
+        assert "dp-sgd" in reason or name in reason
+        assert reason.rstrip().endswith(".")
         return
     update, _ = local_training(world, world.models.first_weights, 1, 0)
     assert all(bool(torch.isfinite(tensor).all()) for tensor in update.tensors.values())

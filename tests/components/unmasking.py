@@ -20,9 +20,9 @@ def tiny_llada(vocabulary: int = 9, length: int = 14, blocks: int = 2, seed: int
     config = method.config.model_validate({"width": 16, "hidden": 16, "blocks": blocks})
     with seeding.isolate_randomness(seed):
         model = method.make(config, InputSpec((length,), vocabulary, (), (), vocabulary=vocabulary))
-        for own in model.parameters():
-            if own.ndim > 1:
-                nn.init.normal_(own, std=std)
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                nn.init.normal_(parameter, std=std)
     return model.double().eval()
 
 

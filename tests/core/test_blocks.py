@@ -11,7 +11,9 @@ from tests.components.generating import tiny_llama
 
 def test_blocks_come_in_their_order_from_any_depth() -> None:
     model = tiny_llama(blocks=3)
-    assert list(blocks_of(nn.Sequential(model), "own")) == [model.get_submodule(f"layers.{own}") for own in range(3)]
+    assert list(blocks_of(nn.Sequential(model), "own")) == [
+        model.get_submodule(f"layers.{number}") for number in range(3)
+    ]
 
 
 def test_another_model_is_refused_with_a_sentence() -> None:

@@ -114,8 +114,8 @@ def test_what_is_shared_before_a_move_is_shared_behind_it_and_a_module_is_copied
         assert twice[0] is twice[1] is batch.inputs
         assert twice[0].requires_grad
         assert isinstance(batch, Batch)
-        assert all(isinstance(own, Far) for own in layer.parameters())
-        assert all(type(own.data) is Tensor for own in model.parameters())
+        assert all(isinstance(parameter, Far) for parameter in layer.parameters())
+        assert all(type(parameter.data) is Tensor for parameter in model.parameters())
         assert type(move(twice, CPU)[0]) is Tensor
 
 
@@ -166,11 +166,11 @@ def test_a_client_elsewhere_sends_the_same_bits_and_gives_everything_back(
     update, truth, memory = trained(built, CPU)
     with second_device():
         ours, own_truth, own_memory = trained(built, ELSEWHERE)
-    assert all(torch.equal(ours.tensors[name], own) for name, own in update.tensors.items())
+    assert all(torch.equal(ours.tensors[name], tensor) for name, tensor in update.tensors.items())
     assert all(type(own) is Tensor for own in (*ours.tensors.values(), *ours.buffers.values()))
     assert torch.equal(own_truth.private[0].inputs, truth.private[0].inputs)
     assert torch.equal(own_truth.batches[0].inputs, truth.batches[0].inputs)
-    assert all(torch.equal(own, old) for own, old in zip(own_truth.masks[0], truth.masks[0], strict=True))
+    assert all(torch.equal(mask, old) for mask, old in zip(own_truth.masks[0], truth.masks[0], strict=True))
     assert {who: {name: own.tolist() for name, own in kept.items()} for who, kept in own_memory.items()} == {
         who: {name: own.tolist() for name, own in kept.items()} for who, kept in memory.items()
     }

@@ -39,8 +39,8 @@ def test_it_has_the_rows_of_statsmodels_with_both_occupations_as_categories() ->
     assert torch.allclose(data.train.inputs.mean(0), torch.zeros(18), atol=1e-4)
     both = torch.cat([data.train.labels, data.test.labels])
     assert int(both.sum()) == sum(row["affairs"] > 0 for row in told)
-    own = torch.cat([data.train.inputs, data.test.inputs])
-    plain = own * torch.tensor(data.spec.std) + torch.tensor(data.spec.mean)  # 0 and 1 are a column's extremes
+    joined = torch.cat([data.train.inputs, data.test.inputs])
+    plain = joined * torch.tensor(data.spec.std) + torch.tensor(data.spec.mean)  # 0 and 1 are a column's extremes
     ages = sorted((row["age"] - 17.5) / (42.0 - 17.5) for row in told)
     assert torch.allclose(plain[:, 1].sort().values, torch.tensor(ages), atol=1e-4)
     teachers = sum(row["occupation"] == 4 for row in told)
@@ -57,10 +57,10 @@ def test_answers_of_the_survey_are_read_from_an_update(attack: str, batch_size: 
     }
     world = worlds.build(parse(tables, "test"))
     update, truth = local_training(world, world.models.first_weights, 1, 0)
-    own = Victim(world, WireEntry(1, 0, world.models.first_weights, update), truth)
+    victim = Victim(world, WireEntry(1, 0, world.models.first_weights, update), truth)
     method = registry.get("attack", attack)
-    found = method.make(method.config())(observe(own, KNOWN), seeding.generator(0, "test"), lambda _step: None)
-    items = score(own, found).record.scores
+    found = method.make(method.config())(observe(victim, KNOWN), seeding.generator(0, "test"), lambda _step: None)
+    items = score(victim, found).record.scores
     assert [item.values["row_exact"] for item in items] == [1.0] * batch_size
     assert all(item.values["categories_right"] == 1.0 for item in items)
 

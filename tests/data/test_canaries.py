@@ -19,17 +19,19 @@ def test_copies_stand_where_they_are_said_to_and_nothing_else_changes() -> None:
     plain, data = digits(), digits(canaries=3, repetitions=[0, 1, 3])
     assert torch.equal(data.train.inputs[:20], plain.train.inputs)
     assert torch.equal(data.test.inputs, plain.test.inputs)
-    assert [own.examples for own in data.planted_images] == [(), (20,), (21, 22, 23)]
+    assert [planted_image.examples for planted_image in data.planted_images] == [(), (20,), (21, 22, 23)]
     assert len(data.train) == 24
-    for own in data.planted_images:
-        assert all(torch.equal(data.train.inputs[place], own.image) for place in own.examples)
-        assert all(int(data.train.labels[place]) == own.label for place in own.examples)
+    for planted_image in data.planted_images:
+        assert all(torch.equal(data.train.inputs[place], planted_image.image) for place in planted_image.examples)
+        assert all(int(data.train.labels[place]) == planted_image.label for place in planted_image.examples)
     assert not plain.planted_images
 
 
 def test_they_are_black_and_white_and_all_different_from_their_controls() -> None:
     data = digits(canaries=3, repetitions=[0, 1, 3])
-    images = torch.cat([torch.cat((own.image[None], own.others)) for own in data.planted_images])
+    images = torch.cat(
+        [torch.cat((planted_image.image[None], planted_image.others)) for planted_image in data.planted_images]
+    )
     assert len(images) == 3 * 128
     assert len(images.flatten(1).unique(dim=0)) == len(images)
     pixels = to_pixels(images, data.spec)

@@ -53,7 +53,7 @@ def test_a_user_asks_one_kind_of_question_or_has_one_digit_above_all() -> None:
 @pytest.mark.parametrize("source", ["digits", "mnist5k"])
 def test_training_and_test_images_share_no_digit(source) -> None:
     train, test = stocks(source)
-    assert not {own.numpy().tobytes() for own in train.tiles} & {own.numpy().tobytes() for own in test.tiles}
+    assert not {tile.numpy().tobytes() for tile in train.tiles} & {tile.numpy().tobytes() for tile in test.tiles}
     assert len(train.tiles) == pytest.approx(4 * len(test.tiles), rel=0.02)
     assert 0 <= float(train.tiles.min()) <= float(train.tiles.max()) <= 1
 

@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from fedsim.data import _facts
-from fedsim.data._facts import Facts
+from fedsim.data._facts import ImageFacts
 from fedsim.data.digits import DigitsConfig, digits
 from tests.data.installed import need
 
-EVERY = {name: own for name, own in vars(_facts).items() if isinstance(own, Facts)}
+EVERY = {name: own for name, own in vars(_facts).items() if isinstance(own, ImageFacts)}
 
 
 @pytest.mark.parametrize("name", EVERY)

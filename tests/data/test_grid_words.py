@@ -9,7 +9,7 @@ from fedsim.data._grid_words import KINDS, GridWords
 def test_every_word_has_one_number(cells: int) -> None:
     words = GridWords(cells)
     assert len(set(words.words)) == len(words.words) == 32 + 2 * cells
-    assert [words.of(own) for own in words.words] == list(range(len(words.words)))
+    assert [words.of(word) for word in words.words] == list(range(len(words.words)))
     assert words.of("<pad>") == 0
 
 

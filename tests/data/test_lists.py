@@ -13,7 +13,7 @@ TOKENS = ListTokenizer()
 def says(sample: Sample, given: tuple[int, ...]) -> bool:
     """Whether a list answers, by the properties that ParallelBench names."""
     items, word, index = sample.items, sample.word, sample.place
-    rest = [own for own in given if own != word]
+    rest = [tensor for tensor in given if tensor != word]
     match sample.operation:
         case "shuffle":
             return set(given) == set(items) and len(given) == len(items) and given != items

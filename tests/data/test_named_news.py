@@ -17,7 +17,7 @@ def news() -> Dataset:
 
 def written(news: Dataset, *, public: bool) -> list[str]:
     assert news.tokenizer is not None
-    return [news.tokenizer.decode(own.tolist()) for own in (news.test if public else news.train).inputs]
+    return [news.tokenizer.decode(row.tolist()) for row in (news.test if public else news.train).inputs]
 
 
 def test_the_name_is_in_its_text_and_no_other_and_forms_differ(news: Dataset) -> None:
@@ -46,6 +46,6 @@ def test_texts_hold_no_word_that_defines_a_topic_and_share_no_sentence(news: Dat
 def test_each_topic_and_each_name_occurs_on_both_sides(news: Dataset) -> None:
     assert news.users is not None
     assert len(news.users) == len(news.train)
-    for own in news.attributes.values():
-        for part in (own.train, own.test):
-            assert int(part.bincount(minlength=len(own.values)).min()) > 0
+    for attribute in news.attributes.values():
+        for part in (attribute.train, attribute.test):
+            assert int(part.bincount(minlength=len(attribute.values)).min()) > 0

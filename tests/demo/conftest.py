@@ -12,7 +12,7 @@ from playwright.sync_api import BrowserContext, Page, expect, sync_playwright
 from fedsim.demo.lesson import CASES, Lesson, question_of
 from fedsim.demo.live import LiveServer
 from fedsim.demo.page import write
-from fedsim.demo.recording import Grid, Recording, recording_of, scene_of
+from fedsim.demo.recording import RecordedGrid, Recording, recording_of, scene_of
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
 FLAGS = [
@@ -26,7 +26,9 @@ FLAGS = [
     "--disable-sync",
 ]
 PROJECTOR = {"width": 1024, "height": 768}
-TINY = Grid(rates=(0.0, 0.5), batches=(1, 2), noises=(1.0, 10.0), protections=("none", "noise"), frames=(1, 3, 6))
+TINY = RecordedGrid(
+    rates=(0.0, 0.5), batches=(1, 2), noises=(1.0, 10.0), protections=("none", "noise"), frames=(1, 3, 6)
+)
 
 SLIDERS = "rate=0.5"  # an address of the sliders, not of the story
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from fedsim.demo.attempt import Order, _shown, attempt
+from fedsim.demo.attempt import ViewerOrder, _shown, attempt
 from fedsim.demo.victim import SIDE, world_around
 from tests.demo.drawings import ORDER
 
@@ -14,14 +14,14 @@ from tests.demo.drawings import ORDER
 @pytest.mark.parametrize("protection", ["none", "noise", "pruning", "precode"])
 def test_every_attacker_meets_every_defense(attacker: str, protection: str) -> None:
     events: list[tuple[str, dict[str, Any]]] = []
-    order = Order.model_validate({**ORDER, "attacker": attacker, "setting": {"protection": protection}})
+    order = ViewerOrder.model_validate({**ORDER, "attacker": attacker, "setting": {"protection": protection}})
     attempt(order, 2, lambda *event: events.append(event))
     ends = [about["attacker"] for event, about in events if event in ("result", "failure")]
     assert ends == ["exact"] + [attacker] * (attacker != "exact")
 
 
 def test_steps_are_shown_in_256_shades() -> None:
-    order = Order.model_validate(ORDER)
+    order = ViewerOrder.model_validate(ORDER)
     image = torch.tensor(order.pixels).reshape(SIDE, SIDE) / 255.0
     world = world_around(image, order.label, order.setting)
     spec = world.data.dataset.spec

@@ -9,7 +9,7 @@ from PIL import Image
 
 from fedsim.demo import lesson as lessons
 from fedsim.demo.lesson import CASES, PHOTOGRAPHS, grids, question_of, record_lesson
-from fedsim.demo.recording import Grid, scene_of
+from fedsim.demo.recording import RecordedGrid, scene_of
 from fedsim.demo.victim import Setting, world_of
 from tests.demo.conftest import TINY
 
@@ -80,4 +80,4 @@ def test_questions_about_pictures_that_are_not_recorded_are_left_out() -> None:
 
 def test_only_digits_are_recorded_where_the_photographs_are_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
-    assert grids() == (Grid(),)
+    assert grids() == (RecordedGrid(),)

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect
 
-from fedsim.demo.lesson import LEAST_CONTRAST, PHOTOGRAPHS, Case, Lesson, grids, question_of
+from fedsim.demo.lesson import LEAST_CONTRAST, PHOTOGRAPHS, Lesson, QuizCase, grids, question_of
 from fedsim.demo.page import write
 from fedsim.demo.recording import recording_of, scene_of
 from tests.demo.conftest import SLIDERS, Open
@@ -87,7 +87,7 @@ def test_a_photograph_has_names_to_choose_from(browse: Open, lesson: Lesson, tmp
         update={"rates": (0.5,), "batches": (1,), "protections": ("none",), "attackers": ("exact",), "frames": (1,)}
     )
     recording = recording_of(grid, [scene_of(setting, grid) for setting in grid.settings()])
-    asked = question_of(0, Case("exact", "none", 1.0, 0.5, "photographs"), 1)
+    asked = question_of(0, QuizCase("exact", "none", 1.0, 0.5, "photographs"), 1)
     assert asked is not None
     sets = {**lesson.sets, "photographs": recording}
     write(lesson.model_copy(update={"sets": sets, "quiz": (asked,)}), tmp_path / "demo.html")

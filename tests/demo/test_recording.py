@@ -13,7 +13,7 @@ from fedsim.core import seeding
 from fedsim.core.types import OnStep, Reconstruction, Step
 from fedsim.demo import recording as recording_module
 from fedsim.demo.pictures import bits, strip
-from fedsim.demo.recording import Recording, Run, Scene
+from fedsim.demo.recording import RecordedAttack, Recording, Scene
 from fedsim.demo.victim import Attacker, Setting, attack_of, observed, world_of
 from fedsim.metrics.image import score_items, to_pixels
 from fedsim.metrics.missing import complete
@@ -95,7 +95,7 @@ def test_without_dropout_there_is_no_mask_and_one_search(recording: Recording) -
 
 
 def test_frames_are_those_of_the_grid_and_the_last_is_the_result(recording: Recording) -> None:
-    runs: list[Run] = [run for s in recording.scenes for name, run in s.runs.items() if name != "exact"]
+    runs: list[RecordedAttack] = [run for s in recording.scenes for name, run in s.runs.items() if name != "exact"]
     assert {run.frames for run in runs} == {len(TINY.frames)}
     assert all(run.iterations == tuple(range(1, 7)) and run.used == 6 for run in runs)
     assert all(greys(run.strip).shape[0] == 28 * run.frames for run in runs)

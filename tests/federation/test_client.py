@@ -97,8 +97,8 @@ def test_fedsgd_sends_the_gradient_of_the_recorded_batch_under_the_recorded_mask
         torch.autograd.grad(loss, list(model.parameters())), update.tensors.values(), strict=True
     ):
         assert torch.equal(expected, actual)
-    for drawn, kept in zip(recording.masks, truth.masks[0], strict=True):
-        assert torch.equal(drawn, kept)
+    for mask, kept in zip(recording.masks, truth.masks[0], strict=True):
+        assert torch.equal(mask, kept)
     assert update.examples == 3
     assert update.loss == pytest.approx(float(loss.detach()))
 
@@ -127,10 +127,10 @@ def test_augmentations_make_the_batch_that_is_trained_on_and_the_private_one_is_
     before, untouched = local_training(plain, plain.models.first_weights, 1, 0)
     assert len(truth.batches) == len(truth.private) == len(truth.draws) == 4
     assert all(draws for draws in truth.draws)
-    for own, private, theirs in zip(truth.batches, truth.private, untouched.batches, strict=True):
+    for batch, private, theirs in zip(truth.batches, truth.private, untouched.batches, strict=True):
         assert torch.equal(private.inputs, theirs.inputs)
         assert torch.equal(private.labels, theirs.labels)
-        assert own.labels.shape == (4, 10)
+        assert batch.labels.shape == (4, 10)
     # A pasted part may be empty: this seed changes some of the four batches.
     assert any(not torch.equal(own.inputs, kept.inputs) for own, kept in zip(truth.batches, truth.private, strict=True))
     assert any(not torch.equal(update.tensors[name], before.tensors[name]) for name in update.tensors)

@@ -105,7 +105,7 @@ def test_an_update_that_the_server_refused_does_not_advance_the_memory(
     )
     journal = run(built)
     assert [[f.cause for f in record.failures] for record in journal.rounds] == [["not finite"]] * 3 + [[]]
-    counts = [[n for _, client, n in counting.seen[-12:] if client == own] for own in range(3)]
+    counts = [[n for _, client, n in counting.seen[-12:] if client == number] for number in range(3)]
     assert counts == [[1, 2, 2, 3], [1, 2, 3, 3], [1, 1, 2, 3]]
 
 

@@ -294,8 +294,8 @@ def test_a_private_defense_without_finite_noise_is_no_mod(setting: str, value: f
 def test_other_messages_and_failures_pass_and_foreign_arrays_are_refused() -> None:
     mod = as_mod("clipping", norm=1.0, applies="per_update")
     context = Context(1, 7, {}, RecordDict(), {})
-    asked = Message(RecordDict(), dst_node_id=7, message_type="query")
-    assert mod(asked, context, lambda message, _context: message) is asked
+    message = Message(RecordDict(), dst_node_id=7, message_type="query")
+    assert mod(message, context, lambda message, _context: message) is message
     received = {"w": torch.zeros(2)}
     for arrays, why in (
         ({"v": torch.zeros(2)}, "other names"),

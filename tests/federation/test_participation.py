@@ -49,8 +49,8 @@ def test_a_fixed_cohort_has_its_size_no_client_twice_and_every_client_alike(scen
     built = scenario(federation={"clients": 20}, participation={"cohort": 5})
     cohorts = [participation.cohort(built, round_) for round_ in range(1, 1001)]
     assert all(len(set(cohort)) == len(cohort) == 5 and tuple(sorted(cohort)) == cohort for cohort in cohorts)
-    asked = Counter(client for cohort in cohorts for client in cohort)
-    assert all(likely(asked[client], 1000, 0.25) for client in range(20))
+    counter = Counter(client for cohort in cohorts for client in cohort)
+    assert all(likely(counter[client], 1000, 0.25) for client in range(20))
 
 
 def test_a_fraction_is_rounded_to_at_least_one_client(scenario: Build) -> None:
@@ -92,7 +92,7 @@ def test_every_kind_of_loss_has_its_declared_frequency(scenario: Build) -> None:
         federation={"clients": 100},
         participation={"drop_before": 0.1, "drop_during": 0.2, "drop_after": 0.05, "crash": 0.15},
     )
-    drawn = Counter(None if loss is None else (loss.cause, loss.why) for loss in fates(built).values())
+    counter = Counter(None if loss is None else (loss.cause, loss.why) for loss in fates(built).values())
     expected: dict[tuple[str, str] | None, float] = {
         ("dropout", "dropped out before training"): 0.1,
         ("dropout", "dropped out during training"): 0.2,
@@ -100,8 +100,8 @@ def test_every_kind_of_loss_has_its_declared_frequency(scenario: Build) -> None:
         ("crash", "crashed"): 0.15,
         None: 0.5,
     }
-    assert drawn.keys() == expected.keys()
-    assert all(likely(drawn[kind], len(PLACES), probability) for kind, probability in expected.items())
+    assert counter.keys() == expected.keys()
+    assert all(likely(counter[kind], len(PLACES), probability) for kind, probability in expected.items())
 
 
 def test_named_clients_crash_in_every_round_and_no_other_does(scenario: Build) -> None:

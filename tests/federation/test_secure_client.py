@@ -15,7 +15,7 @@ from fedsim.core.errors import FedsimError, ScenarioError
 from fedsim.core.types import WireEntry
 from fedsim.experiment.runner import model_hash
 from fedsim.federation.secure_client import mean_of, summand
-from fedsim.privacy.secure_aggregation.per_element import Told
+from fedsim.privacy.secure_aggregation.per_element import Disclosed
 from fedsim.scenario import world as worlds
 from fedsim.threat.replay import replay
 from tests.federating import run
@@ -200,7 +200,7 @@ def test_the_loss_fits_whatever_the_clipping_range(scenario: Build, loss: float)
     world = worlds.build(built)
     own = summand(world, torch.zeros(world.models.layout.size), 7, loss, 1, 0)
     assert own is not None
-    mean, weight, found = mean_of(world, Told(own, None))
+    mean, weight, found = mean_of(world, Disclosed(own, None))
     assert weight == 7
     assert found == pytest.approx(min(loss, 64.0), abs=2 * 64.0 / (2**22 - 1) + 1e-5)
     assert float(mean.abs().max()) <= 2 * 0.01 / (2**22 - 1)
@@ -222,7 +222,7 @@ def test_every_client_rounds_by_its_own_draws_in_every_round(scenario: Build) ->
     world = worlds.build(scenario(threat=SUM, secure_aggregation={}))
     values = torch.linspace(-1, 1, world.models.layout.size)
     levels = [summand(world, values, 1, 1.0, round_, client) for round_, client in ((1, 0), (1, 1), (2, 0), (1, 0))]
-    first, other_client, other_round, again = (own for own in levels if own is not None)
+    first, other_client, other_round, again = (level for level in levels if level is not None)
     assert torch.equal(first, again)
     for other in (other_client, other_round):
         assert int((first - other).abs().max()) == 1  # the two levels around a value

@@ -19,7 +19,7 @@ from fedsim.core.types import Config, Contribution, PublicKnowledge
 from fedsim.experiment.runner import train
 from fedsim.federation.engines.local import LocalGrid
 from fedsim.federation.journal import Journal
-from fedsim.federation.server import Aggregation, Reply
+from fedsim.federation.server import AggregationStrategy, Reply
 from fedsim.record import Failure
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
@@ -32,11 +32,11 @@ class _NoGrid(LocalGrid):
         pass
 
 
-def server(scenario: Scenario) -> tuple[Aggregation, Journal, worlds.World]:
+def server(scenario: Scenario) -> tuple[AggregationStrategy, Journal, worlds.World]:
     """A server in its first round."""
     world = worlds.build(scenario)
     journal = Journal(lambda _record: None)
-    strategy = Aggregation(world, range(scenario.federation.clients), journal)
+    strategy = AggregationStrategy(world, range(scenario.federation.clients), journal)
     first = ArrayRecord(dict(world.models.first_weights))
     assert strategy.configure_train(1, first, ConfigRecord(), _NoGrid())
     return strategy, journal, world
@@ -52,7 +52,7 @@ def replies_of(world: worlds.World) -> list[Any]:
     ]
 
 
-def told(strategy: Aggregation, replies: Iterable[Message]) -> tuple[list[bytes] | None, str]:
+def told(strategy: AggregationStrategy, replies: Iterable[Message]) -> tuple[list[bytes] | None, str]:
     """What came out, bit by bit, and what the record will say."""
     arrays, _ = strategy.aggregate_train(1, replies)
     new = None if arrays is None else [array.data for array in arrays.values()]

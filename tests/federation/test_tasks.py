@@ -45,7 +45,7 @@ class Denoising(Task[Config]):
         return (outputs - targets).square().mean(1)
 
     def evaluate(self, model: Model, data: Dataset, generator: torch.Generator) -> Mapping[str, float]:
-        draws = self.drawn(data.test, generator)
+        draws = self.named_draws(data.test, generator)
         return {"test_loss": float(self.loss(*self.answer(model, data.test, draws)))}
 
     def score(self, truth: Truth, examples: Batch, guess: Reconstruction, data: Dataset) -> Scored:

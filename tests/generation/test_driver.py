@@ -27,13 +27,13 @@ ASKED = prompts([1, 2, 3], [LEAKING], [4, 5])
 
 def test_prompts_that_cannot_begin_say_why_and_the_others_go_on() -> None:
     asked = prompts([1, 2, 3], [], [1] * 8, [4, 5])
-    found = generate(make("greedy"), tiny_llama(), asked, Limits(max_new_tokens=5, context=8), sources(4))
-    assert [own.ending for own in found] == ["length", "failed", "failed", "length"]
-    assert found[1].reason.startswith("prompt 1 is empty, and a model writes behind at least one token")
-    assert "prompt 2 has 8 tokens, and the model reads 8 with what it writes. Shorten" in found[2].reason
-    assert [own.tokens for own in found[1:3]] == [(), ()]
+    texts = generate(make("greedy"), tiny_llama(), asked, Limits(max_new_tokens=5, context=8), sources(4))
+    assert [text.ending for text in texts] == ["length", "failed", "failed", "length"]
+    assert texts[1].reason.startswith("prompt 1 is empty, and a model writes behind at least one token")
+    assert "prompt 2 has 8 tokens, and the model reads 8 with what it writes. Shorten" in texts[2].reason
+    assert [text.tokens for text in texts[1:3]] == [(), ()]
     alone = generate(make("greedy"), tiny_llama(), asked.keep([3]), FIVE, sources(1))
-    assert alone[0] == found[3]
+    assert alone[0] == texts[3]
 
 
 def test_no_tokens_asked_for_are_no_step() -> None:
@@ -49,17 +49,17 @@ def test_pieces_come_before_the_next_step_is_taken() -> None:
     assert [(next(pieces).row, len(calls)) for _ in range(3)] == [(0, 1), (1, 1), (2, 1)]
     assert torch.is_grad_enabled()
     assert model.training
-    rest = [(own.row, own.generated is not None) for own in pieces]
+    rest = [(piece.row, piece.generated is not None) for piece in pieces]
     assert rest == [(row, is_last) for is_last in (False, False, True) for row in range(3)]
     assert len(calls) == 3
 
 
 def test_a_stream_is_what_generate_collects() -> None:
     pieces = list(stream(make("toy-leaky"), tiny_llama(), ASKED, FIVE, sources(3)))
-    found = generate(make("toy-leaky"), tiny_llama(), ASKED, FIVE, sources(3))
-    assert {own.row: own.generated for own in pieces if own.generated} == dict(enumerate(found))
-    assert [own.row for own in pieces][:3] == [0, 1, 2]
-    assert found[1].trace.tokens == (2, 2, 1)
+    texts = generate(make("toy-leaky"), tiny_llama(), ASKED, FIVE, sources(3))
+    assert {piece.row: piece.generated for piece in pieces if piece.generated} == dict(enumerate(texts))
+    assert [piece.row for piece in pieces][:3] == [0, 1, 2]
+    assert texts[1].trace.tokens == (2, 2, 1)
 
 
 def test_rows_share_no_generator_and_cuts_are_modules() -> None:
@@ -112,8 +112,8 @@ def test_a_filled_text_ends_at_a_stop_token_with_nothing_masked_before_it() -> N
 
 def test_an_answer_that_stands_already_takes_no_step_and_an_empty_prompt_is_none_too_few() -> None:
     condition = Condition(((), ()), {"answer": torch.tensor([[1, 2, 3], [9, 9, 1]])})
-    found = generate(Meddling(Config()), tiny_llada(), condition.keep([0]), Limits(max_new_tokens=3), sources(1))
-    assert (found[0].ending, found[0].tokens, found[0].trace.tokens) == ("finished", (1, 2, 3), ())
+    texts = generate(Meddling(Config()), tiny_llada(), condition.keep([0]), Limits(max_new_tokens=3), sources(1))
+    assert (texts[0].ending, texts[0].tokens, texts[0].trace.tokens) == ("finished", (1, 2, 3), ())
     (other,) = generate(Meddling(Config()), tiny_llada(), condition.keep([1]), Limits(max_new_tokens=3), sources(1))
     assert other.tokens == (5, 5, 1)
 

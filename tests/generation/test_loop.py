@@ -64,9 +64,11 @@ class Odd(Decoder[OwnConfig, Noted]):
         return Noted(condition.prompts, note=object() if self.config.fails == "note" else (0,) * len(condition))
 
     def step(self, model: nn.Module, state: Noted, context: GenerationContext) -> tuple[Noted, Sequence[Event]]:
-        drawn = [[int(torch.randint(9, (1,), generator=own))] for own in context.generators]
-        if self.config.fails == "step" and any(own[0] == LEAKING and len(own) > 2 for own in state.tokens):
-            raise CannotContinue("a dead end.", [place for place, own in enumerate(state.tokens) if own[0] == LEAKING])
+        drawn = [[int(torch.randint(9, (1,), generator=generator))] for generator in context.generators]
+        if self.config.fails == "step" and any(token[0] == LEAKING and len(token) > 2 for token in state.tokens):
+            raise CannotContinue(
+                "a dead end.", [place for place, token in enumerate(state.tokens) if token[0] == LEAKING]
+            )
         if self.config.fails == "all":
             raise CannotContinue("the budget is spent.", [])
         events = [Event(acepted=1) if self.config.fails == "name" else Event(accepted=1)] * len(state)
@@ -113,7 +115,7 @@ class ReadsAhead(Odd):
         return super().start(model, condition, context)
 
     def step(self, model: nn.Module, state: Noted, context: GenerationContext) -> tuple[Noted, Sequence[Event]]:
-        model(torch.tensor([own[-1:] for own in state.tokens]))
+        model(torch.tensor([token[-1:] for token in state.tokens]))
         return super().step(model, state, context)
 
 

@@ -33,12 +33,12 @@ def names() -> dict[str, Any]:
 
 
 def test_its_code_runs_and_does_what_it_says(names: dict[str, Any]) -> None:
-    assert [len(own.tokens) for own in names["texts"]] == [6, 6]
+    assert [len(name.tokens) for name in names["texts"]] == [6, 6]
     views = names["views"]
     assert views["counts"].counts == (1,) * 6
     assert views["work"].work == {"accepted": (1,) * 6, "proposed": (1,) * 6}
     assert views["outputs"].output == names["texts"][0].tokens
-    assert [own.trace.tokens for own in names["hidden"]] == [(1,) * 6, (1,) * 6]
+    assert [name.trace.tokens for name in names["hidden"]] == [(1,) * 6, (1,) * 6]
     hasty, limits = names["Hasty"], names["limits"]
     for sure, counts in ((1e-3, (2, 2, 2)), (1.0, (1,) * 6)):
         (found,) = generate(

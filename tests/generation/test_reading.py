@@ -29,9 +29,9 @@ def test_kept_tokens_stand_in_the_trace_of_each_row() -> None:
     model.reducer.register_forward_hook(
         lambda _m, args, _o: kept.append((args[0].flatten(2).sum(-1) > 0).sum(1).tolist())
     )
-    asked = Condition(((),) * 2, {"class": torch.tensor([0, 1])})
-    found = sample(make("toy-euler"), model, asked, (3, 4, 4), sources(2))
-    series = [own.trace.series() for own in found]
+    condition = Condition(((),) * 2, {"class": torch.tensor([0, 1])})
+    samples = sample(make("toy-euler"), model, condition, (3, 4, 4), sources(2))
+    series = [own.trace.series() for own in samples]
     assert [own["evaluations"] for own in series] == [(1,) * 3, (1,) * 4]
     assert [own["kept.reducer"] for own in series] == [
         tuple(counts for (counts,) in kept[:3]),
@@ -41,29 +41,29 @@ def test_kept_tokens_stand_in_the_trace_of_each_row() -> None:
 
 def test_what_crosses_a_cut_is_kept_for_each_row_alone() -> None:
     model = tiny_llama().eval()
-    found = generate(make("greedy"), model, ASKED, Limits(max_new_tokens=2), sources(3), cuts=["layers.0"])
+    texts = generate(make("greedy"), model, ASKED, Limits(max_new_tokens=2), sources(3), cuts=["layers.0"])
     plain = generate(make("greedy"), model, ASKED, Limits(max_new_tokens=2), sources(3))
-    assert found == plain
+    assert texts == plain
     assert all(not own.activations for own in plain)
-    for prompt, own in zip(ASKED.prompts, found, strict=True):
-        assert [[name for name, _ in step] for step in own.activations] == [["layers.0"]] * 2
+    for prompt, text in zip(ASKED.prompts, texts, strict=True):
+        assert [[name for name, _ in step] for step in text.activations] == [["layers.0"]] * 2
         read = [len(prompt), 1]  # what was read once is not read again
-        assert [step[0][1].shape for step in own.activations] == [(1, length, 16) for length in read]
+        assert [step[0][1].shape for step in text.activations] == [(1, length, 16) for length in read]
     with torch.no_grad():
         expected = nn.Sequential(model.get_submodule("embed_tokens"))(torch.tensor([[1, 2, 3]]))
         mask = torch.full((1, 1, 3, 3), -torch.inf, dtype=torch.double).triu(1)
         expected = model.get_submodule("layers.0")(expected, attention_mask=mask)
-    torch.testing.assert_close(found[0].activations[0][0][1], expected)
+    torch.testing.assert_close(texts[0].activations[0][0][1], expected)
 
 
 def test_a_model_is_read_in_evaluation_mode_and_each_module_comes_back_to_its_own() -> None:
     model = nn.Sequential(nn.Dropout(), nn.Sequential(nn.Dropout())).train()
     model[1].eval()
     with contextlib.suppress(LookupError), evaluating([*model.modules()]):
-        assert not any(own.training for own in model.modules())
+        assert not any(module.training for module in model.modules())
         assert not torch.is_grad_enabled()
         raise LookupError
-    assert [own.training for own in model.modules()] == [True, True, False, False]
+    assert [module.training for module in model.modules()] == [True, True, False, False]
     assert torch.is_grad_enabled()
 
 

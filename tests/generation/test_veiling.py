@@ -7,6 +7,6 @@ from tests.components.mitigation.traces import LONG, source
 
 
 def test_a_text_keeps_all_but_its_trace_and_seconds() -> None:
-    own = Generated(LONG, "failed", (1, 2, 3, 4, 5), reason="because", seconds=(1.0,) * 4)
-    (hidden,) = fedsim.generation.veil(TracePacing(TracePacingConfig()), [own], source())
+    generated = Generated(LONG, "failed", (1, 2, 3, 4, 5), reason="because", seconds=(1.0,) * 4)
+    (hidden,) = fedsim.generation.veil(TracePacing(TracePacingConfig()), [generated], source())
     assert hidden == Generated(Trace((1,) * 5, LONG.events), "failed", (1, 2, 3, 4, 5), reason="because")

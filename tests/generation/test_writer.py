@@ -11,8 +11,8 @@ from fedsim.generation.writer import load_writer, words
 
 def test_half_a_letter_waits() -> None:
     tokens = list("aé€".encode())
-    assert list(words(WordTokenizer(), ([own] for own in tokens))) == ["a", "é", "€", ""]
-    assert "".join(words(WordTokenizer(), ([own] for own in tokens[:-1]))) == "aé\ufffd"
+    assert list(words(WordTokenizer(), ([token] for token in tokens))) == ["a", "é", "€", ""]
+    assert "".join(words(WordTokenizer(), ([token] for token in tokens[:-1]))) == "aé\ufffd"
 
 
 def test_layers_are_shares_of_a_full_pass() -> None:

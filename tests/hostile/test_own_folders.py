@@ -180,8 +180,8 @@ def test_a_sweep_finds_both_in_every_process(folder: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     (path,) = (folder / "o" / "runs").iterdir()
     attacks = read_record(path).arms[0].attacks
-    assert [own.name for own in attacks] == ["inverting-gradients", "my-attack"]
-    assert [victim.failure for own in attacks for victim in own.victims] == [None, None]
+    assert [attack.name for attack in attacks] == ["inverting-gradients", "my-attack"]
+    assert [victim.failure for attack in attacks for victim in attack.victims] == [None, None]
 
 
 SHADOWED = (

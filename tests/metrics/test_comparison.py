@@ -99,7 +99,9 @@ def test_holm_is_the_closed_test_with_bonferroni(p_values: list[float]) -> None:
     """A hypothesis falls when every intersection that holds it falls; the adjusted p-value is the largest of those."""
     numbers = range(len(p_values))
     subsets = [s for size in range(1, len(p_values) + 1) for s in itertools.combinations(numbers, size)]
-    expected = [max(min(1.0, len(s) * min(p_values[i] for i in s)) for s in subsets if own in s) for own in numbers]
+    expected = [
+        max(min(1.0, len(s) * min(p_values[i] for i in s)) for s in subsets if number in s) for number in numbers
+    ]
     assert holm(p_values) == pytest.approx(expected)
 
 

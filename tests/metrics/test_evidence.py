@@ -37,10 +37,10 @@ def test_only_an_interval_keeps_or_breaks_a_limit(found: Interval | None, light:
 
 @pytest.mark.parametrize(("hits", "n", "limit"), [(0, 4, 0.05), (0, 2, 0.5), (1, 4, 0.5), (3, 4, 0.5), (4, 4, 0.9)])
 def test_the_advised_number_of_updates_is_the_least_that_decides(hits: int, n: int, limit: float) -> None:
-    found = wilson(hits, n)
-    more = updates_to_decide(found, limit, 0.95)
+    interval = wilson(hits, n)
+    more = updates_to_decide(interval, limit, 0.95)
     counts = range(n, n + 400)
-    brute = next(m - n for m in counts if held(wilson(found.value * m, m), limit) != "undecided")
+    brute = next(m - n for m in counts if held(wilson(interval.value * m, m), limit) != "undecided")
     assert more == brute
 
 
@@ -77,10 +77,10 @@ def test_successes_that_blind_guesses_have_too_are_proof_only_where_there_are_mo
     rule = Rule.of("identified", 0.5)
     chance = rule.declared["identified"].chance
     scores = tuple(ItemScore(index=i, values={"identified": float(i < hits), "ssim": 0.2}) for i in range(n))
-    found = VictimRecord(round=1, client=0, scores=scores, converged=True)
+    victim_record = VictimRecord(round=1, client=0, scores=scores, converged=True)
     tail = sum(comb(n, k) * chance**k * (1 - chance) ** (n - k) for k in range(hits, n + 1))
     expected = "recovered" if hits and tail < 0.01 else "undecided" if hits else "withstood"
-    assert state_of([found], rule) == expected
+    assert state_of([victim_record], rule) == expected
 
 
 def test_what_is_alike_pixel_by_pixel_is_proof_among_any_number() -> None:

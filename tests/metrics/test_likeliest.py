@@ -40,8 +40,8 @@ def test_it_is_the_best_of_all_fillings(seed: int, form: str, scale: float) -> N
     model = Random(seed, tokenizer.vocabulary, scale)
     found = likeliest(model, "It is", form, tokenizer, most=10**6)
     assert found is not None
-    texts = ["It is" + own for own in fillings(form)]
-    bits = log_perplexities(model, [tokenizer.encode(own) for own in texts], tokenizer)
+    texts = ["It is" + filling for filling in fillings(form)]
+    bits = log_perplexities(model, [tokenizer.encode(text) for text in texts], tokenizer)
     own = log_perplexities(model, [tokenizer.encode(found.text)], tokenizer)
     assert found.text in texts
     assert float(own) == pytest.approx(float(bits.min()), abs=1e-4)
@@ -73,8 +73,8 @@ def test_of_several_ways_to_cut_a_filling_the_tokenizers_own_counts(seed: int, f
     model = Random(seed, tokenizer.vocabulary, 1.0)
     found = likeliest(model, prompt, form, tokenizer, most=10**6)
     assert found is not None
-    texts = [prompt + own for own in fillings(form)]
-    bits = log_perplexities(model, [tokenizer.encode(own) for own in texts], tokenizer)
+    texts = [prompt + filling for filling in fillings(form)]
+    bits = log_perplexities(model, [tokenizer.encode(text) for text in texts], tokenizer)
     assert found.text == texts[int(bits.argmin())]
 
 

@@ -50,7 +50,7 @@ def test_the_bits_of_a_noisy_bit_are_those_of_the_closed_form(seed: int) -> None
     figure = (source.random(1500) < np.where(prompts, 0.9, 0.2)).astype(float)[:, None]
     exact = entropy(np.array([0.55, 0.45])) - (entropy(np.array([0.9, 0.1])) + entropy(np.array([0.2, 0.8]))) / 2
     bits = trace_bits(figure, prompts, source, shuffles=19)
-    assert bits.found.value == pytest.approx(exact, abs=0.08)  # three standard errors
+    assert bits.information.value == pytest.approx(exact, abs=0.08)  # three standard errors
     assert bits.p == 0.05
 
 
@@ -58,8 +58,8 @@ def test_the_bits_of_a_texts_length_are_those_of_all_texts_enumerated() -> None:
     """A table of scores writes behind five letters until the end or four tokens: the packets tell the length alone."""
     odds = np.zeros((END, LONGEST + 1))
     for begin in range(END):
-        for own in texts():
-            odds[begin, len(own)] += probability(own, begin)
+        for text in texts():
+            odds[begin, len(text)] += probability(text, begin)
         odds[begin, LONGEST] += 1 - odds[begin].sum()  # those without an end are cut there
     exact = entropy(odds.mean(0)) - np.mean([entropy(own) for own in odds])
     each = 300
@@ -69,25 +69,27 @@ def test_the_bits_of_a_texts_length_are_those_of_all_texts_enumerated() -> None:
     found = generate(make("sampled"), Table(), condition, limits, sources(len(asked)), at_once=250)
     lengths = np.array([[float(len(own.trace.tokens))] for own in found])
     bits = trace_bits(lengths, np.array(asked), draws(), shuffles=19)
-    assert bits.found.low is not None
-    assert bits.found.high is not None
-    assert bits.found.low <= exact <= bits.found.high
-    assert bits.found.value - bits.chance == pytest.approx(exact, abs=0.05)  # of 1,500 texts
+    assert bits.information.low is not None
+    assert bits.information.high is not None
+    assert bits.information.low <= exact <= bits.information.high
+    assert bits.information.value - bits.chance == pytest.approx(exact, abs=0.05)  # of 1,500 texts
 
 
 def test_one_bit_is_one_bit_and_what_is_alike_is_none() -> None:
     prompts = np.repeat([0, 1], 60)
     one = trace_bits((1.0 + prompts)[:, None], prompts, draws(), shuffles=19)
-    assert one.found.value <= 1.0 == one.found.high
-    assert one.found.value == pytest.approx(1.0, abs=0.05)  # as the protocol asks
+    assert one.information.value <= 1.0 == one.information.high
+    assert one.information.value == pytest.approx(1.0, abs=0.05)  # as the protocol asks
     none = trace_bits(np.ones((120, 3)), prompts, draws())
-    assert (none.found.value, none.p) == (0.0, 1.0)
+    assert (none.information.value, none.p) == (0.0, 1.0)
 
 
 def test_the_interval_has_the_coverage_that_is_asked_for() -> None:
     prompts = np.repeat([0, 1], 60)
     figures = (prompts + draws(5).normal(size=120))[:, None]
-    usual, narrow = (trace_bits(figures, prompts, draws(), confidence=own, shuffles=39).found for own in (0.95, 0.9))
+    usual, narrow = (
+        trace_bits(figures, prompts, draws(), confidence=own, shuffles=39).information for own in (0.95, 0.9)
+    )
     assert usual.low is not None
     assert usual.high is not None
     assert narrow.low is not None
@@ -109,13 +111,14 @@ def test_the_estimate_is_scikit_learns_where_that_is_sound() -> None:
     smooth = (source.normal(size=(200, 2)) + np.stack([prompts, 0 * prompts], 1)).astype(float)
     theirs = selection.mutual_info_classif(smooth, prompts, discrete_features=False, random_state=0) / math.log(2)
     for column, expected in zip(smooth.T, theirs, strict=True):
-        found = trace_bits(column[:, None], prompts, draws(), shuffles=1).found.value
+        found = trace_bits(column[:, None], prompts, draws(), shuffles=1).information.value
         assert found == pytest.approx(expected, abs=1e-6)  # ties are broken by another noise, of 1e-10
 
 
 def test_few_texts_of_a_prompt_hold_no_more_bits_than_there_are() -> None:
     prompts = np.repeat(np.arange(4), 6)
     found = [
-        trace_bits((1.0 + prompts % 2)[:, None], prompts, draws(seed), shuffles=1).found.value for seed in range(50)
+        trace_bits((1.0 + prompts % 2)[:, None], prompts, draws(seed), shuffles=1).information.value
+        for seed in range(50)
     ]
     assert np.mean(found) == pytest.approx(1.0, abs=0.13)  # 1 / 24 of bias, four standard errors of the mean

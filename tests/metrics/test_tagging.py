@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedsim.metrics.tagging import Span, SpanScore, are_spans, score_spans, spans
+from fedsim.metrics.tagging import SpanScore, TaggedSpan, are_spans, score_spans, spans
 
 NAMES = ("O", "B-a", "I-a", "B-b", "I-b")
 TAGS = st.lists(st.sampled_from(NAMES), max_size=8)
@@ -30,20 +30,20 @@ TAGS = st.lists(st.sampled_from(NAMES), max_size=8)
     ],
 )
 def test_spans_by_hand(tags: str, expected: list[tuple[int, int, str]]) -> None:
-    assert spans(tags.split()) == [Span(*span) for span in expected]
+    assert spans(tags.split()) == [TaggedSpan(*span) for span in expected]
 
 
 @given(TAGS)
 def test_spans_are_those_of_a_regular_expression(tags: list[str]) -> None:
     letters = {"O": "o", "B-a": "A", "I-a": "a", "B-b": "B", "I-b": "b"}
     written = "".join(letters[tag] for tag in tags)
-    expected = [Span(*found.span(), found[0][0].lower()) for found in re.finditer("Aa*|Bb*", written)]
+    expected = [TaggedSpan(*found.span(), found[0][0].lower()) for found in re.finditer("Aa*|Bb*", written)]
     assert spans(tags) == expected
 
 
 @given(st.lists(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=5, max_size=5), min_size=1))
 def test_the_corpus_count_is_that_of_all_sentences_together(sentences: list[list[tuple[int, int]]]) -> None:
-    guesses, labels = (torch.tensor([[pair[i] for pair in own] for own in sentences]) for i in (0, 1))
+    guesses, labels = (torch.tensor([[pair[i] for pair in sentence] for sentence in sentences]) for i in (0, 1))
     expected = [0, 0, 0]
     for guess, label in zip(guesses.tolist(), labels.tolist(), strict=True):
         own, other = (spans([NAMES[number] for number in row]) for row in (guess, label))

@@ -62,10 +62,10 @@ def test_sentences_are_matched_in_any_order_and_a_missing_one_has_no_guess() -> 
     swapped = score_sentences(reconstruction([[c, -1, -1], [a, b, c]]), batch, WordTokenizer())
     assert swapped.order.tolist() == [1, 0]
     assert all(
-        own.values["exact"] and own.values["rouge_l"] == own.values["token_accuracy"] == 1.0
-        for own in swapped.sentences
+        sentence.values["exact"] and sentence.values["rouge_l"] == sentence.values["token_accuracy"] == 1.0
+        for sentence in swapped.sentences
     )
-    assert [own.text for own in swapped.sentences] == ["abc", "c"]
+    assert [sentence.text for sentence in swapped.sentences] == ["abc", "c"]
     tagged = Batch(batch.inputs, torch.tensor([[1, -100, 0], [0, -100, -100]]))
     assert (
         score_sentences(reconstruction([[c, -1, -1], [a, b, c]]), tagged, WordTokenizer()).sentences
@@ -73,17 +73,17 @@ def test_sentences_are_matched_in_any_order_and_a_missing_one_has_no_guess() -> 
     )
     missing = score_sentences(reconstruction([[a, b, -1]]), batch, WordTokenizer())
     assert missing.order.tolist() == [0, -1]
-    assert [own.guess for own in missing.sentences] == ["ab", ""]
-    assert [own.values["exact"] for own in missing.sentences] == [False, False]
+    assert [sentence.guess for sentence in missing.sentences] == ["ab", ""]
+    assert [sentence.values["exact"] for sentence in missing.sentences] == [False, False]
     nothing = score_sentences(reconstruction([]), batch, WordTokenizer())
-    assert [own.values["token_accuracy"] for own in nothing.sentences] == [0.0, 0.0]
+    assert [sentence.values["token_accuracy"] for sentence in nothing.sentences] == [0.0, 0.0]
 
 
 def test_the_first_token_of_a_vocabulary_is_one_like_others() -> None:
     found = reconstruction([[5, 0, 7], [0, 0, -1]])
     batch = Batch(torch.tensor([[0, 0, 256], [5, 0, 7]]), torch.zeros(2))
     scores = score_sentences(found, batch, WordTokenizer()).sentences
-    assert [own.values["exact"] for own in scores] == [True, True]
+    assert [score.values["exact"] for score in scores] == [True, True]
 
 
 def test_of_guesses_with_as_many_right_tokens_the_one_of_the_right_length_is_matched() -> None:

@@ -45,9 +45,9 @@ def test_without_noise_the_answer_is_the_image_and_under_much_noise_it_hardly_de
 def test_skips_are_taken_up_from_the_lowest_resolution_in_the_order_of_the_list() -> None:
     model = build((1, 16, 16), multipliers=(1, 2, 2), blocks=2)
     seen: list[tuple[nn.Module, int]] = []
-    for own in model.modules():
-        if isinstance(own, Skip):
-            own.register_forward_hook(lambda module, given, _out: seen.append((module, given[1].shape[-1])))
+    for module in model.modules():
+        if isinstance(module, Skip):
+            module.register_forward_hook(lambda module, given, _out: seen.append((module, given[1].shape[-1])))
     model(images(1, 1, 16, 16), torch.ones(1))
     assert [module for module, _ in seen] == skips_of(model)
     assert [side for _, side in seen] == [4, 4, 4, 8, 8, 8, 16, 16, 16]

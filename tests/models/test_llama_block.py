@@ -41,7 +41,7 @@ def causal(length: int) -> Tensor:
 def rotated(head: Tensor, position: int) -> Tensor:
     """A head's entries i and i + F/2 as complex numbers, turned by their angle."""
     half = len(head) // 2
-    angles = [position * SIZES["base"] ** (-own / half) for own in range(half)]
+    angles = [position * SIZES["base"] ** (-number / half) for number in range(half)]
     turned = [complex(head[i], head[i + half]) * complex(math.cos(a), math.sin(a)) for i, a in enumerate(angles)]
     return torch.tensor([own.real for own in turned] + [own.imag for own in turned], dtype=torch.double)
 

@@ -137,8 +137,8 @@ def test_a_decoder_contrasts_branches_of_it(model: Llava) -> None:
     def written(**settings: float) -> list[tuple[int, ...]]:
         own = method.make(method.config.model_validate(settings))
         sources = seeding.generators(0, "test", [(number,) for number in range(3)])
-        found = generate(own, model, prompts, Limits(max_new_tokens=4, stop_tokens=frozenset({model.end})), sources)
-        return [one.tokens for one in found]
+        texts = generate(own, model, prompts, Limits(max_new_tokens=4, stop_tokens=frozenset({model.end})), sources)
+        return [one.tokens for one in texts]
 
     plain = model.answers(images, question, 4)
     for found in (written(strength=0.0), written(outliers=PATCHES, strength=3.0)):

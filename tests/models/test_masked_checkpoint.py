@@ -81,7 +81,7 @@ def ours() -> nn.Module:
 
 def saved(folder: Path, settings: dict[str, Any], weights: dict[str, Tensor]) -> Path:
     (folder / "config.json").write_text(json.dumps(settings))
-    safetensors.save_file({name: own.clone() for name, own in weights.items()}, folder / "model.safetensors")
+    safetensors.save_file({name: weight.clone() for name, weight in weights.items()}, folder / "model.safetensors")
     return folder
 
 

@@ -41,11 +41,11 @@ def test_recorded_masks_can_be_injected_and_the_gradient_can_be_differentiated(p
     model = build(pooling=pooling, dropout=0.5).train()
     parameters = list(model.parameters())
     with masks.record_masks(model, torch.Generator().manual_seed(1)) as recording:
-        drawn = torch.autograd.grad(model(tokens()).square().sum(), parameters)
+        gradients = torch.autograd.grad(model(tokens()).square().sum(), parameters)
     with masks.inject_masks(recording.sites, tuple(recording.masks)):
         injected = torch.autograd.grad(model(tokens()).square().sum(), parameters, create_graph=True)
     assert len(recording.masks) == 1 + 2 * 3
-    assert all(torch.equal(a, b) for a, b in zip(drawn, injected, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(gradients, injected, strict=True))
     second = torch.autograd.grad(sum(g.square().sum() for g in injected), parameters[:1])
     assert float(second[0].abs().max()) > 0
 
@@ -55,7 +55,7 @@ def test_the_embedding_names_the_words_and_the_positions_the_longest_sentence() 
     batch = torch.tensor([[1, 2, 3, 10, 10, 10], [2, 5, 10, 10, 10, 10]])
     model(batch).square().sum().backward()
     rows = {name: model.get_parameter(f"embed_{name}.weight").grad for name in ("tokens", "positions")}
-    assert {name: own.any(1).nonzero().flatten().tolist() for name, own in rows.items() if own is not None} == {
+    assert {name: row.any(1).nonzero().flatten().tolist() for name, row in rows.items() if row is not None} == {
         "tokens": [1, 2, 3, 5],
         "positions": [0, 1, 2],
     }

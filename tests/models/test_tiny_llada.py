@@ -18,9 +18,9 @@ def build(about: InputSpec = SPEC, **settings: Any) -> nn.Module:
     method = registry.get("model", "tiny-llada")
     with seeding.isolate_randomness(3):
         model = method.make(method.config.model_validate({"width": 16, "blocks": 2, "hidden": 20, **settings}), about)
-        for own in model.parameters():
-            if own.ndim > 1:
-                nn.init.normal_(own, std=0.4)
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                nn.init.normal_(parameter, std=0.4)
     return model.double().eval()
 
 

@@ -25,7 +25,9 @@ def make(spec: InputSpec = SPEC, **settings: Any):
 def test_it_has_the_size_of_the_sheet() -> None:
     words = GridWords(4)
     model = make(InputSpec((1, 56, 56), len(words.words), (0.0,), (1.0,)), encoder_blocks=3, feature_layer=-1)
-    assert sum(own.numel() for own in model.parameters()) == pytest.approx(1.57e6, rel=0.01)  # as the sheet rounds
+    assert sum(parameter.numel() for parameter in model.parameters()) == pytest.approx(
+        1.57e6, rel=0.01
+    )  # as the sheet rounds
     assert model.visual.patches == 64
     assert model.visual.words == words.words
 
@@ -94,8 +96,8 @@ def test_its_gradient_can_be_differentiated_with_masks() -> None:
     with masks.record_masks(model, torch.Generator().manual_seed(1)) as recording:
         loss = model(images, question, answer).logsumexp(-1).mean()
     own = [one for one in model.parameters() if one.requires_grad]
-    found = torch.autograd.grad(loss, own, create_graph=True, allow_unused=True)
-    total = sum((one.square().sum() for one in found if one is not None), torch.zeros(()))
+    gradients = torch.autograd.grad(loss, own, create_graph=True, allow_unused=True)
+    total = sum((one.square().sum() for one in gradients if one is not None), torch.zeros(()))
     (second,) = torch.autograd.grad(total, images)
     assert recording.masks
     assert bool(second.isfinite().all())
@@ -131,7 +133,7 @@ def test_trained_weights_are_made_first_and_fit_the_usual_sizes(
         make(trained=True)
     usual = make()
     (tmp_path / TINY_VLM).mkdir()
-    torch.save({name: own.half() for name, own in usual.state_dict().items()}, tmp_path / TINY_VLM / WEIGHTS)
+    torch.save({name: tensor.half() for name, tensor in usual.state_dict().items()}, tmp_path / TINY_VLM / WEIGHTS)
     loaded = make(trained=True)
     assert torch.equal(loaded.positions, usual.positions.half().float())
     with pytest.raises(FedsimError, match="usual sizes"):

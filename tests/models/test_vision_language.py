@@ -145,8 +145,8 @@ def test_moments_come_in_order_and_notes_reach_every_step() -> None:
     (images, question, answer), model = examples(), small_vlm(Telling())
     written(model, images, question, answer)
     assert seen == [
-        "look", "encoder 0", "encoder 1", "encoder 2", "projected", *(f"before {own}" for own in range(4)),
-        "held [23, 23, 23]", *(f"step {own} [2, 2, 2] 3" for own in range(4)),
+        "look", "encoder 0", "encoder 1", "encoder 2", "projected", *(f"before {number}" for number in range(4)),
+        "held [23, 23, 23]", *(f"step {number} [2, 2, 2] 3" for number in range(4)),
     ]  # fmt: skip
 
 
@@ -224,7 +224,7 @@ def test_answers_end_where_the_end_is_likeliest() -> None:
         model.lm_head.weight[WORDS.of("<eos>")] = 50 * model.lm_head.weight.abs().sum(0)
     found = model.answers(images, question)
     scores = model(images, question)[:, 0].argmax(-1).tolist()
-    assert [own[:1] for own in found] == [() if own == model.end else (own,) for own in scores]
+    assert [own[:1] for own in found] == [() if score == model.end else (score,) for score in scores]
 
 
 @torch.no_grad()
@@ -233,8 +233,8 @@ def test_images_alone_are_asked_what_the_model_was_told() -> None:
     with pytest.raises(FedsimError, match="add 'given' and 'labels' to threat.knows"):
         model(images)
     whole = model(images, question, answer)
-    model.asked = (question, answer)
+    model.dialogue = (question, answer)
     assert torch.equal(model(images), whole)
     torch.testing.assert_close(model(images.repeat(2, 1, 1, 1)), whole.repeat(2, 1, 1))
-    model.asked = (question, None)
+    model.dialogue = (question, None)
     torch.testing.assert_close(model(images[:1]), whole[:1, :1])

@@ -109,7 +109,9 @@ def test_models_of_the_transformers_package_can_be_told_apart_in_every_mode() ->
     settings = {"vocab_size": 11, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
     heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "attn_implementation": "eager"}
     torch.manual_seed(0)
-    own = transformers.LlamaForCausalLM(transformers.LlamaConfig(**settings, **heads, tie_word_embeddings=True))
+    llama_for_causal_lm = transformers.LlamaForCausalLM(
+        transformers.LlamaConfig(**settings, **heads, tie_word_embeddings=True)
+    )
     config = LoraConfig.model_validate({"targets": TARGETS, "rank": 3, "dropout": 0.1})
-    adapted = Lora(config).prepare(CausalModel(own, SPEC), torch.Generator().manual_seed(0)).train()
+    adapted = Lora(config).prepare(CausalModel(llama_for_causal_lm, SPEC), torch.Generator().manual_seed(0)).train()
     assert [why_inseparable(adapted, sentences(), mode) for mode in MODES] == [None] * 3

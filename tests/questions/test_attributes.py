@@ -14,7 +14,7 @@ from fedsim.questions import Evidence, Work
 from fedsim.questions import attributes as asking
 from fedsim.questions.attributes import AttributeChoice, Attributes, WhatAreTheDataLike
 from fedsim.record import Finding, Interval
-from fedsim.threat.attributes import LABEL, Read
+from fedsim.threat.attributes import LABEL, AttributeAccuracy
 
 
 def choice(title: str, attribute: str) -> AttributeChoice:
@@ -35,23 +35,27 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         made.append((name, len(entries), sorted(attacks)))
         return name
 
-    def score(label: str, _attribute: str, attack: str, rounds: list[str], _world: object) -> Read:
+    def score(label: str, _attribute: str, attack: str, rounds: list[str], _world: object) -> AttributeAccuracy:
         assert label == attack
         if attack == "refuses":
             raise NotApplicable("it refuses")
         right, permuted = (Interval(value=value, low=None, high=None, n=len(rounds)) for value in (0.9, 0.5))
-        return Read(right, permuted, chance=0.5, values=("even", "odd"), left_out=1, public=64)
+        return AttributeAccuracy(right, permuted, chance=0.5, values=("even", "odd"), left_out=1, public=64)
 
     monkeypatch.setattr(asking.attributes, "describe_round", describe_round)
     monkeypatch.setattr(asking.attributes, "score", score)
     return made
 
 
+def starting(_kind: str, choice: Any, _should_stop: object) -> Any:
+    """Start an attack that is its own title."""
+    return nullcontext(choice.title)
+
+
 def asked(*choices: AttributeChoice, told: list[Any]) -> list[Finding]:
     journal = SimpleNamespace(entries=[SimpleNamespace(round=number) for number in (1, 1, 2)])
     evidence = Evidence(SimpleNamespace(), journal)  # type: ignore[arg-type]
-    processes: Any = SimpleNamespace(askers=lambda _should_stop: nullcontext(lambda own: own.title))
-    work = Work(processes, on_progress=lambda *about: told.append(about))
+    work = Work(starting, on_progress=lambda *about: told.append(about))
     findings: list[Finding] = []
     for finding in WhatAreTheDataLike(Attributes(attacks=choices, public=2)).ask(evidence, work):
         told.append(finding.label)
@@ -114,10 +118,9 @@ def test_the_label_must_be_read(calls: list[Any]) -> None:
 
 def test_who_asks_to_stop_is_heard_before_a_change_is_computed(calls: list[Any]) -> None:
     journal = SimpleNamespace(entries=[SimpleNamespace(round=1)])
-    processes: Any = SimpleNamespace(askers=lambda _should_stop: nullcontext(lambda own: own.title))
     question = WhatAreTheDataLike(Attributes(attacks=(choice("a", "topic"),)))
     with pytest.raises(KeyboardInterrupt):
-        next(question.ask(Evidence(SimpleNamespace(), journal), Work(processes, lambda: True)))  # type: ignore[arg-type]
+        next(question.ask(Evidence(SimpleNamespace(), journal), Work(starting, lambda: True)))  # type: ignore[arg-type]
     assert calls == []
 
 

@@ -1,6 +1,5 @@
 """What generation gives away: what was written stands first, and every finding says of whose texts it is."""
 
-from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,7 +13,7 @@ from fedsim.questions import generation as asking
 from fedsim.questions.generation import WhatGenerationGivesAway
 from fedsim.record import Finding, Interval
 from fedsim.scenario import Generation
-from fedsim.threat.spoken import Written
+from fedsim.threat.written_texts import GenerationStudy
 
 ADED = {"name": "aded", "depth": 4, "table": None}
 TEXTS = [
@@ -34,26 +33,27 @@ TOLD = Finding(
 )
 
 
-def asked(monkeypatch: pytest.MonkeyPatch, written: Written | Exception, **table: Any) -> tuple[list[Finding], Work]:
+def asked(
+    monkeypatch: pytest.MonkeyPatch, written: GenerationStudy | Exception, **table: Any
+) -> tuple[list[Finding], Work]:
     """Return what a generation finds whose model wrote this, or failed so."""
 
-    def give(*_: object) -> Written:
+    def give(*_: object) -> GenerationStudy:
         if isinstance(written, Exception):
             raise written
         return written
 
-    module, way = (asking.drawing, "draw") if table.get("decoder") == "heun" else (asking.spoken, "speak")
+    module, way = (asking.sampled_images, "draw") if table.get("decoder") == "heun" else (asking.written_texts, "speak")
     monkeypatch.setattr(module, way, give)
     monkeypatch.setattr(asking, "time", SimpleNamespace(perf_counter=iter((10.0, 13.0)).__next__))
-    processes: Any = SimpleNamespace(readers=lambda _should_stop: nullcontext(lambda *_: None))
     world = SimpleNamespace(scenario=SimpleNamespace(seed=3, scoring=SimpleNamespace(confidence=0.95)))
     question = WhatGenerationGivesAway(Generation.model_validate({"decoder": ADED, **table}))
-    work = Work(processes)
+    work = Work()
     return list(question.ask(Evidence(world, None), work)), work  # type: ignore[arg-type]
 
 
 def test_what_was_written_is_told_before_what_that_gave_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    (context, told), work = asked(monkeypatch, Written(TEXTS, (TOLD,), {"tokens": ["2 1"]}))
+    (context, told), work = asked(monkeypatch, GenerationStudy(TEXTS, (TOLD,), {"tokens": ["2 1"]}))
     assert (context.role, context.label, context.metric, context.method) == ("context", "aded", "tokens_a_step", "aded")
     assert context.value is not None
     assert context.seconds == 3.0
@@ -68,14 +68,14 @@ def test_what_was_written_is_told_before_what_that_gave_away(monkeypatch: pytest
 
 
 def test_a_client_s_model_is_named_and_without_traces_there_is_no_table(monkeypatch: pytest.MonkeyPatch) -> None:
-    (context,), work = asked(monkeypatch, Written(TEXTS[:1], ()), model="client", decoder="greedy")
+    (context,), work = asked(monkeypatch, GenerationStudy(TEXTS[:1], ()), model="client", decoder="greedy")
     assert context.note == "greedy, the client's model: 1 text; ended 1 by length."
     assert (context.items, work.items) == ("", {})
 
 
 def test_samples_are_no_texts_and_have_no_pace(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = [Generated(Trace(), "finished")] * 2
-    (context,), _ = asked(monkeypatch, Written(drawn, ()), decoder="heun")
+    (context,), _ = asked(monkeypatch, GenerationStudy(drawn, ()), decoder="heun")
     assert "2 samples; ended 2 by finished." in context.note
     assert context.value is None
 

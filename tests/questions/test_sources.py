@@ -79,8 +79,8 @@ def test_a_clients_model_is_what_it_trained(scenario: Build) -> None:
     del alone["sources"]
     known = evidence(scenario(**alone))
     weights = asking._trained(known.world, known.journal.entries[0])
-    for name, own in known.journal.weights.items():
-        torch.testing.assert_close(weights[name], own)
+    for name, weight in known.journal.weights.items():
+        torch.testing.assert_close(weights[name], weight)
 
 
 def test_an_order_that_tells_nothing(scenario: Build) -> None:

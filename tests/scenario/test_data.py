@@ -19,10 +19,10 @@ Build = Callable[..., Scenario]
 def data(*sizes: int, **federation: Any) -> Data:
     """Clients that own so many of the examples, in order; an example's label is its number."""
     numbers = torch.arange(sum(sizes))
-    own = Batch(numbers[:, None].float(), numbers)
+    batch = Batch(numbers[:, None].float(), numbers)
     spec = InputSpec((1,), len(numbers), (0.0,), (1.0,))
     settings = Federation.model_validate({"algorithm": "fedavg", **federation})
-    return Data(Dataset(own, own, spec, ()), tuple(numbers.split(list(sizes))), settings, 7)
+    return Data(Dataset(batch, batch, spec, ()), tuple(numbers.split(list(sizes))), settings, 7)
 
 
 def labels(own: Data, round_: int = 1, client: int = 0) -> list[list[int]]:

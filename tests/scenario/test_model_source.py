@@ -57,8 +57,8 @@ def test_a_module_that_mixes_a_batch_is_named(models: Callable[..., ModelSource]
     assert models().mixing_module is None
     source = models()
     normed = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
-    own = ModelSource(source.scenario, source.data, source.stack, lambda: normed)
-    assert own.mixing_module == "'1' (BatchNorm1d)"
+    model_source = ModelSource(source.scenario, source.data, source.stack, lambda: normed)
+    assert model_source.mixing_module == "'1' (BatchNorm1d)"
 
 
 def test_an_honest_server_changes_nothing_and_a_malicious_one_what_it_says(models: Callable[..., ModelSource]) -> None:
@@ -85,8 +85,8 @@ def test_a_model_without_a_place_for_the_servers_change_is_one_sentence(models: 
 
 def test_a_model_of_a_users_own_code_stands_in_for_the_scenarios(models: Callable[..., ModelSource]) -> None:
     source = models()
-    own = ModelSource(source.scenario, source.data, source.stack, lambda: nn.Linear(2, 2))
-    assert isinstance(own.new(), nn.Linear)
+    model_source = ModelSource(source.scenario, source.data, source.stack, lambda: nn.Linear(2, 2))
+    assert isinstance(model_source.new(), nn.Linear)
     broken = ModelSource(source.scenario, source.data, source.stack, lambda: 3)  # type: ignore[arg-type,return-value]
     with pytest.raises(FedsimError, match="model 'mlp' returned int, expected nn.Module"):
         broken.new()

@@ -25,10 +25,10 @@ def test_what_is_tested_is_counted_and_the_accuracy_comes_first(samples: dict[st
         labels = samples[name].test.labels
         scores = F.one_hot(labels, 4).float()
         scores[:5] = scores[:5].roll(1, 1)  # five of twenty are wrong
-        found = task.evaluate(says(scores), samples[name], torch.Generator())
-        assert list(found) == ["test_accuracy", "test_loss"]
-        assert found["test_accuracy"] == 15 / 20
-        assert found["test_loss"] == F.cross_entropy(scores, labels).item()
+        figures = task.evaluate(says(scores), samples[name], torch.Generator())
+        assert list(figures) == ["test_accuracy", "test_loss"]
+        assert figures["test_accuracy"] == 15 / 20
+        assert figures["test_loss"] == F.cross_entropy(scores, labels).item()
 
 
 def test_labels_must_be_classes(samples: dict[str, Dataset]) -> None:

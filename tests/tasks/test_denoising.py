@@ -94,9 +94,9 @@ def test_without_draws_the_image_is_clean_and_the_level_the_middle_one() -> None
 def test_models_that_predict_no_noise_or_are_told_no_classes_are_named() -> None:
     with pytest.raises(FedsimError, match=r"predicts no noise.*argument 'noise'.*model\.name = \"edm-unet\""):
         TASK.outputs(torch.nn.Linear(2, 2), batch(), drawn(batch()))
-    told = Denoising(DenoisingConfig(classes=True))
+    denoising = Denoising(DenoisingConfig(classes=True))
     with pytest.raises(FedsimError, match=r"no argument 'labels'.*model\.classes = true"):
-        told.outputs(lambda x, noise: x, batch(), drawn(batch(), classes=True))
+        denoising.outputs(lambda x, noise: x, batch(), drawn(batch(), classes=True))
 
 
 @pytest.mark.parametrize(("known", "message"), [(0, "the model is told none"), (None, "no argument 'labels'")])
@@ -119,7 +119,7 @@ def test_a_model_is_refused_by_what_it_reads(known: int | None, message: str) ->
 
 def test_it_fits_images_alone_and_tests_the_same_loss(samples: dict[str, Dataset]) -> None:
     data = samples["classification"]
-    found = TASK.evaluate(lambda x, noise: torch.zeros_like(x), data, torch.Generator().manual_seed(0))
-    assert found["test_denoising_loss"] > 1
+    figures = TASK.evaluate(lambda x, noise: torch.zeros_like(x), data, torch.Generator().manual_seed(0))
+    assert figures["test_denoising_loss"] > 1
     assert "has shape (5,)" in str(TASK.refuses(samples["tabular"]))
     assert TASK.show(data.test.inputs, data).shape == (20, 1, 2, 2)  # type: ignore[union-attr]

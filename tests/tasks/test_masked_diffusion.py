@@ -121,9 +121,9 @@ def test_what_is_tested_is_the_bound_and_the_masked_tokens(samples: dict[str, Da
     def ignorant(inputs: Tensor, masked: Tensor) -> Tensor:
         return torch.zeros(*inputs.shape, 7)
 
-    found = TASK.evaluate(knowing, data, torch.Generator().manual_seed(0))
-    assert found["test_accuracy"] == 1
-    assert found["test_loss"] < 1e-6
+    figures = TASK.evaluate(knowing, data, torch.Generator().manual_seed(0))
+    assert figures["test_accuracy"] == 1
+    assert figures["test_loss"] < 1e-6
     blind = TASK.evaluate(ignorant, data, torch.Generator().manual_seed(0))
     assert blind["test_loss"] == pytest.approx(math.log(7), rel=1e-6)  # float32
     assert "it needs tokens as labels" in str(TASK.refuses(samples["tagging"]))

@@ -17,9 +17,9 @@ def test_the_model_is_told_what_was_drawn_and_pays_for_the_noise_that_it_misses(
     assert bool(((draws["time"] >= 0) & (draws["time"] < 1)).all())
     told: list[Tensor] = []
 
-    def model(images: Tensor, time: Tensor, drawn: Tensor) -> Tensor:
-        told.extend((time, drawn))
-        return drawn + 2
+    def model(images: Tensor, time: Tensor, pixel_noise: Tensor) -> Tensor:
+        told.extend((time, pixel_noise))
+        return pixel_noise + 2
 
     losses = TASK.losses(TASK.outputs(model, BATCH, draws), TASK.targets(BATCH, draws))
     assert losses.tolist() == pytest.approx([4.0] * 6)
@@ -29,9 +29,9 @@ def test_the_model_is_told_what_was_drawn_and_pays_for_the_noise_that_it_misses(
 
 def test_who_answers_with_nothing_pays_one_on_average(samples: dict[str, Dataset]) -> None:
     data = samples["classification"]
-    found = TASK.evaluate(lambda x, time, drawn: torch.zeros_like(x), data, torch.Generator().manual_seed(0))
+    figures = TASK.evaluate(lambda x, time, pixel_noise: torch.zeros_like(x), data, torch.Generator().manual_seed(0))
     # 4 draws of 20 images of 4 pixels: 320 squares of deviation 1.41, within three standard errors.
-    assert abs(found["test_denoising_loss"] - 1) < 0.24
+    assert abs(figures["test_denoising_loss"] - 1) < 0.24
     assert "shape (5,)" in str(TASK.refuses(samples["tabular"]))
     assert TASK.show(data.test.inputs, data).shape == (20, 1, 2, 2)  # type: ignore[union-attr]
 

@@ -15,12 +15,12 @@ TASK = SentenceEmbedding(Config())
 def test_the_correlation_is_that_of_scipy(samples: dict[str, Dataset], says) -> None:
     data = samples["sentence-embedding"]
     vectors = torch.randn(20, 8, generator=torch.Generator().manual_seed(0))
-    found = TASK.evaluate(says(vectors), data, torch.Generator())
+    figures = TASK.evaluate(says(vectors), data, torch.Generator())
     assert data.similarities is not None
     first, second = vectors[data.similarities.pairs.T]
     cosines = F.cosine_similarity(first.double(), second.double())
     expected = spearmanr(cosines.numpy(), data.similarities.scores.numpy()).statistic
-    assert found == {"test_spearman": pytest.approx(expected, abs=1e-12)}
+    assert figures == {"test_spearman": pytest.approx(expected, abs=1e-12)}
 
 
 def test_there_is_no_loss_without_labels() -> None:

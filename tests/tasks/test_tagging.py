@@ -18,12 +18,12 @@ def test_spans_come_first_and_are_counted_whole(samples: dict[str, Dataset], say
     batch = Batch(torch.zeros_like(labels), labels)
     data = replace(samples["tagging"], test=batch)
     scores = F.one_hot(guesses, 5).float()
-    found = TASK.evaluate(says(scores), data, torch.Generator())
-    assert list(found) == ["test_span_f1", "test_accuracy", "test_loss"]
-    assert found["test_span_f1"] == 2 * 2 / (3 + 3)
-    assert found["test_accuracy"] == 7 / 8
-    by_hand = torch.stack([F.cross_entropy(own, label) for own, label in zip(scores, labels, strict=True)]).mean()
-    torch.testing.assert_close(found["test_loss"], by_hand.item(), rtol=1e-6, atol=0)  # float32, other order
+    figures = TASK.evaluate(says(scores), data, torch.Generator())
+    assert list(figures) == ["test_span_f1", "test_accuracy", "test_loss"]
+    assert figures["test_span_f1"] == 2 * 2 / (3 + 3)
+    assert figures["test_accuracy"] == 7 / 8
+    by_hand = torch.stack([F.cross_entropy(score, label) for score, label in zip(scores, labels, strict=True)]).mean()
+    torch.testing.assert_close(figures["test_loss"], by_hand.item(), rtol=1e-6, atol=0)  # float32, other order
 
 
 def test_tags_that_mark_no_spans_have_no_f1(samples: dict[str, Dataset], says) -> None:

@@ -60,11 +60,11 @@ def test_it_tests_on_whole_answers() -> None:
     own.labels[:2, :2] = right[:2, :2]
     data = Dataset(own, own, SPEC, WORDS.words)
     with torch.no_grad():
-        found = TASK.evaluate(model, data, torch.Generator())
+        figures = TASK.evaluate(model, data, torch.Generator())
     expected = are_right(
         model(own.inputs, own.given["question"], own.labels[:, :2].clamp_min(0)).argmax(-1), own.labels
     )
-    assert found["test_accuracy"] == pytest.approx(float(expected.double().mean()))
+    assert figures["test_accuracy"] == pytest.approx(float(expected.double().mean()))
 
 
 def test_a_guess_is_scored_by_its_image_and_the_first_word() -> None:

@@ -19,6 +19,7 @@ from fedsim.record.store import RunFolder, read_record
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
 from fedsim.threat import attributes
+from fedsim.threat.attacking import Here
 from tests.threat.test_membership import Watching
 
 Build = Callable[..., Scenario]
@@ -50,7 +51,7 @@ def by_hand(world: worlds.World, inputs: Tensor, label: Tensor) -> Tensor:
 
 
 def flat(tensors: Any) -> Tensor:
-    return torch.cat([own.flatten() for own in tensors.values()])
+    return torch.cat([tensor.flatten() for tensor in tensors.values()])
 
 
 def test_a_public_change_is_the_gradient_of_a_public_example_that_has_the_value(scenario: Build) -> None:
@@ -123,7 +124,9 @@ def test_a_run_asks_records_and_reports_and_its_controls_hold(scenario: Build, t
     assert label.value is not None
     assert label.value.value > 0.9  # the control that must be read: a gradient of one example shows its label
     sentences = record.threat_model
-    assert any("label, parity, brightness" in own and "30 changes for each value" in own for own in sentences)
+    assert any(
+        "label, parity, brightness" in sentence and "30 changes for each value" in sentence for sentence in sentences
+    )
     shown_in_the_report(tmp_path)
 
 
@@ -174,9 +177,9 @@ def test_an_attack_that_cannot_describe_a_change_leaves_the_others_alone(world: 
         def describe(self, *handed: Any) -> Tensor:
             return torch.zeros(2, 2)
 
-    attacks = {"broken": Broken(None), "square": Square(None), "norms": norms.make(norms.config())}
+    attacks = {"broken": Here(Broken(None)), "square": Here(Square(None)), "norms": Here(norms.make(norms.config()))}
     own = attributes.describe_round(world, "parity", [entry(world)], attacks, 4)
-    assert own.known.keys() == own.asked.keys() == {"norms"}
+    assert own.known.keys() == own.unknown.keys() == {"norms"}
     assert "ZeroDivisionError: a bug" in own.refusals["broken"]
     assert "expected one vector for each change: (4,)" in own.refusals["square"]
 
@@ -190,7 +193,7 @@ def test_what_an_attack_gets_holds_no_truth(world: worlds.World) -> None:
             seen.append(handed)
             return torch.zeros(1)
 
-    own = attributes.describe_round(world, "parity", [entry(world)], {"spy": Spy(None)}, 4)
+    own = attributes.describe_round(world, "parity", [entry(world)], {"spy": Here(Spy(None))}, 4)
     assert own.truth.tolist() == [int(parity.train[next(iter(world.data.drawn(1, 0)))])]
     assert all(isinstance(change, dict) and isinstance(source, torch.Generator) for change, source in seen)
     assert torch.equal(seen[0][1].get_state(), seen[1][1].get_state())
@@ -210,6 +213,6 @@ def test_an_attack_gets_copies_since_a_view_would_take_along_what_the_server_doe
             return torch.zeros(1)
 
     sent = dataclasses.replace(own, update=dataclasses.replace(own.update, tensors=views))
-    attributes.describe_round(world, "parity", [sent], {"spy": Spy(None)}, 4)
+    attributes.describe_round(world, "parity", [sent], {"spy": Here(Spy(None))}, 4)
     assert list(seen[0]) == ["1.weight"]
     assert seen[0]["1.weight"].untyped_storage().nbytes() == 4 * seen[0]["1.weight"].numel() < 4 * len(whole)

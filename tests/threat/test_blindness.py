@@ -70,7 +70,7 @@ class Spy:
             secrets.setdefault("masks", []).extend(mask for step in truth.masks for mask in step)
             secrets.setdefault("draws", []).extend(own for step in truth.draws for own in step.values())
             secrets.setdefault("labels", []).extend(batch.labels for batch in truth.batches)
-        return {kind: own for kind, own in secrets.items() if kind not in granted}
+        return {kind: secret for kind, secret in secrets.items() if kind not in granted}
 
 
 @pytest.fixture
@@ -121,8 +121,8 @@ def test_nothing_is_reached_but_what_is_granted(
     secrets = spy.private(runner.shared(told.model_dump_json()).data.dataset.spec, knows)
     for found in spy.reached:
         assert found, "the walk found nothing at all: it proves nothing"
-        for kind, own in secrets.items():
-            assert not any(holds(found, secret) for secret in own if secret.numel() > 1), kind
+        for kind, secret in secrets.items():
+            assert not any(holds(found, secret) for secret in secret if secret.numel() > 1), kind
 
 
 def test_what_is_granted_is_reached_so_the_walk_sees(scenario: Build, spy: Spy, tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_what_is_granted_is_reached_so_the_walk_sees(scenario: Build, spy: Spy, 
     run(scenario(**{**tables, "threat": {"knows": list(KNOWLEDGE)}}), tmp_path / "run")
     (truth,), found = spy.truths, spy.reached[1]
     assert all(holds(found, mask) for mask in truth.masks[0])
-    assert all(holds(found, own) for own in truth.draws[0].values())
+    assert all(holds(found, draw) for draw in truth.draws[0].values())
     assert holds(found, truth.private[0].labels)
 
 

@@ -71,8 +71,8 @@ def test_a_token_may_reach_beyond_the_string() -> None:
             return scores
 
     sources = seeding.generators(0, "emission", [(run,) for run in range(200)])
-    found = emission(Even(), tokenizer, "x", "a", 1, sources)
-    assert sum(found.estimates) / 200 == pytest.approx(2 / 3, abs=0.1)  # standard error below 0.02
+    emitted = emission(Even(), tokenizer, "x", "a", 1, sources)
+    assert sum(emitted.estimates) / 200 == pytest.approx(2 / 3, abs=0.1)  # standard error below 0.02
 
 
 def test_the_interval_holds_the_truth_and_the_form_of_a_secret_becomes_a_pattern() -> None:
@@ -90,13 +90,16 @@ def test_the_interval_holds_the_truth_and_the_form_of_a_secret_becomes_a_pattern
 def test_runs_are_the_same_for_the_same_seed_and_the_model_is_left_as_it_was() -> None:
     model = Table().train()
     sources = seeding.generators(0, "emission", [(run,) for run in range(10)])
-    found = emission(model, Letters(), "c", "[12]{2}", 3, sources)
+    emitted = emission(model, Letters(), "c", "[12]{2}", 3, sources)
     assert model.training
-    assert found == emission(
+    assert emitted == emission(
         model, Letters(), "c", "[12]{2}", 3, seeding.generators(0, "emission", [(run,) for run in range(10)])
     )
-    alone = [emission(model, Letters(), "c", "[12]{2}", 3, [own]) for own in seeding.generators(0, "emission", [(9,)])]
-    assert alone[0].estimates[0] == found.estimates[9]
+    alone = [
+        emission(model, Letters(), "c", "[12]{2}", 3, [generator])
+        for generator in seeding.generators(0, "emission", [(9,)])
+    ]
+    assert alone[0].estimates[0] == emitted.estimates[9]
 
 
 @dataclass(frozen=True)
@@ -133,8 +136,8 @@ class Knowing(Weigher[Config, Waiting]):
 def test_any_registered_decoder_that_weighs_its_texts_is_asked(own_methods: None) -> None:
     registry.component("knowing", summary="weighs nothing")(Knowing)
     sources = seeding.generators(0, "emission", [(run,) for run in range(3)])
-    found = emission(Table(), Letters(), "c", "ab", 3, sources, particles=4, decoder="knowing")
-    assert found == Emission((0.25,) * 3, calls=2 * (1 + 2), rows=1 + 2)
+    emitted = emission(Table(), Letters(), "c", "ab", 3, sources, particles=4, decoder="knowing")
+    assert emitted == Emission((0.25,) * 3, calls=2 * (1 + 2), rows=1 + 2)
     with pytest.raises(FedsimError, match="decoder: 'greedy' does not weigh its texts"):
         emission(Table(), Letters(), "c", "ab", 3, sources, decoder="greedy")
 

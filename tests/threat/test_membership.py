@@ -221,15 +221,17 @@ def test_a_run_records_every_attack_and_shares_shadow_models(scenario: Build, tm
     assert record == read_record(tmp_path / "run")
     (arm,) = record.arms
     assert arm.complete
-    assert [own.label for own in arm.findings] == ALL
+    assert [finding.label for finding in arm.findings] == ALL
     assert list(arm.findings) == watcher.findings
     shown = [f"calibrated: shadow model {number}/8" for number in range(1, 9)]
     assert watcher.shadows == shown, "rmia found them trained"
-    for own in arm.findings:
-        assert own.failure == ""
-        assert figures_of(own)["auc"].n == int(own.about["members"]) + int(own.about["others"])
-        assert set(arm.items[own.items]) == {"fpr", "tpr"}
-    assert [tuple(own.about.get(name) for name in ("target", "client", "rounds")) for own in arm.findings[-2:]] == [
+    for finding in arm.findings:
+        assert finding.failure == ""
+        assert figures_of(finding)["auc"].n == int(finding.about["members"]) + int(finding.about["others"])
+        assert set(arm.items[finding.items]) == {"fpr", "tpr"}
+    assert [
+        tuple(finding.about.get(name) for name in ("target", "client", "rounds")) for finding in arm.findings[-2:]
+    ] == [
         ("model", None, None),
         ("update", 0, "1, 2"),
     ]
@@ -244,17 +246,19 @@ def test_an_arm_is_complete_only_after_its_membership_attacks(scenario: Build, t
         run(built, tmp_path / "cut", Watching(stop_at=3))
     left = read_record(tmp_path / "cut")
     assert [arm.complete for arm in left.arms] == [False]
-    assert [own.label for own in left.arms[0].findings] == ["loss-threshold"]
+    assert [finding.label for finding in left.arms[0].findings] == ["loss-threshold"]
     assert report.build(tmp_path / "cut").is_file()
     resumed = run(built, tmp_path / "cut", Watching(), earlier=left)
-    assert [figures_of(own) for own in resumed.arms[0].findings] == [figures_of(own) for own in whole.arms[0].findings]
+    assert [figures_of(finding) for finding in resumed.arms[0].findings] == [
+        figures_of(finding) for finding in whole.arms[0].findings
+    ]
     assert resumed.arms[0].items == whole.arms[0].items
 
 
 def test_an_attack_that_fails_is_recorded_and_the_others_go_on(scenario: Build, tmp_path: Path) -> None:
     built = scenario(**{**SMALL, "threat": {"rounds": [2]}})
     (arm,) = run(built, tmp_path / "run", Watching()).arms
-    failures = {own.label: own.failure for own in arm.findings if own.failure}
+    failures = {finding.label: finding.failure for finding in arm.findings if finding.failure}
     assert list(failures) == ["loss-trajectory"]
     assert "at least one round before the last" in failures["loss-trajectory"]
     assert arm.complete

@@ -88,8 +88,8 @@ def test_neither_batch_nor_masks_can_be_reached(watched: Watched, algorithm: dic
 def test_an_audited_model_of_somebody_else_reaches_nothing_private_either() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.Dropout(0.25), nn.Linear(8, 4))
     inputs = torch.rand(12, 1, 8, 8)
-    own = Subject(model, nn.CrossEntropyLoss(), [(inputs, torch.arange(12) % 4)])
-    world = world_of(checked(own, "test"), Plan(target="test"), 2)
+    subject = Subject(model, nn.CrossEntropyLoss(), [(inputs, torch.arange(12) % 4)])
+    world = world_of(checked(subject, "test"), Plan(target="test"), 2)
     seen = next(updates(world))
     found = tensors(observe(Victim(world, seen.entry, seen.truth), ("labels", "batch-size", "dropout-rates")))
     assert holds(found, seen.entry.update.tensors["1.weight"])
@@ -327,7 +327,7 @@ def test_a_granted_batch_size_may_be_none(watched: Watched) -> None:
     training = {"clients": 8, "sampling": "poisson", "algorithm": "fedavg", "local_steps": 3}
     _, _, world = watched(federation=training)
     sizes = [tuple(len(drawn) for drawn in world.data.drawn(1, client)) for client in range(8)]
-    client = next(client for client, own in enumerate(sizes) if not own[0] and any(own))
+    client = next(client for client, size in enumerate(sizes) if not size[0] and any(size))
     observation, _, _ = watched(federation=training, client=client)
     assert observation.batch_size == 0
     assert observation.batch_sizes == sizes[client]

@@ -63,8 +63,8 @@ def test_a_walk_finds_what_is_granted_and_nothing_else(
     assert bool(found) is ("activations" in views)
     storages = {own.untyped_storage().data_ptr() for own in found}
     secrets = [own for step in generated.activations for _, own in step]
-    assert not any(own.untyped_storage().data_ptr() in storages for own in secrets)
-    assert not any(holds(found, own) for own in model.parameters())
+    assert not any(secret.untyped_storage().data_ptr() in storages for secret in secrets)
+    assert not any(holds(found, parameter) for parameter in model.parameters())
 
 
 def test_views_show_their_own_parts(generated: Generated) -> None:
@@ -105,7 +105,7 @@ def test_the_toy_leaks_its_bit_through_counts_and_greedy_text_leaks_its_length_a
     for name, told in (("toy-leaky", {(2, 2): True, (1, 1, 1, 1): False}), ("greedy", {(1, 1, 1, 1): None})):
         found = generate(make(name), tiny_llama(), prompts(*texts), Limits(max_new_tokens=4), sources(6))
         counts = [observe_trace(own, ["counts"]).counts for own in found]
-        assert all(told[own] in (text[0] == LEAKING, None) for own, text in zip(counts, texts, strict=True))  # type: ignore[index]
+        assert all(told[count] in (text[0] == LEAKING, None) for count, text in zip(counts, texts, strict=True))  # type: ignore[index]
 
 
 def test_wrong_views_are_named(generated: Generated) -> None:

@@ -11,25 +11,28 @@ import torch
 from torch import Tensor
 
 from fedsim.core import registry, seeding
-from fedsim.core.hooks import Mitigation, TraceAttack
-from fedsim.core.types import Config, Question, Target, Tensors, TraceCase, TraceView, Update, WireEntry
+from fedsim.core.hooks import AttributeAttack, Mitigation, TraceAttack
+from fedsim.core.types import Config, Target, Tensors, TraceCase, TraceQuestion, TraceView, Update, WireEntry
 from fedsim.generation import loop
 from fedsim.privacy.audit import audit, coins
 from fedsim.record import Finding
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
 from fedsim.threat import attributes
-from fedsim.threat.side_channels import Asked, Judging, Speech, answer_here, controls, judge
-from fedsim.threat.speaking import Material, Speaker, study
+from fedsim.threat.attacking import Here
+from fedsim.threat.side_channels import Judging, Speech, TraceInquiry, answer_here, controls, judge
+from fedsim.threat.trace_study import Material, Speaker, study
 from tests.attacks.generation.cases import text
 from tests.threat.test_attributes import SMALL
 from tests.threat.test_membership import Cases, cases
-from tests.threat.test_speaking import MATERIAL, speaker
+from tests.threat.test_trace_study import MATERIAL, speaker
 
 Build = Callable[..., Scenario]
 __all__ = ["cases"]
 
-QUESTIONS: tuple[Question, ...] = tuple(own for own in get_args(Question) if own != "drawn")  # no attack answers that
+QUESTIONS: tuple[TraceQuestion, ...] = tuple(
+    own for own in get_args(TraceQuestion) if own != "drawn"
+)  # no attack answers that
 PROMPTS, COPIES = 12, 6
 JUDGED = 24  # how often; chance is asked of their mean
 
@@ -48,11 +51,11 @@ class Positions(TraceAttack[Config]):
         return place[:, None] if case.question == "bits" else -place
 
 
-def asked(view: TraceView = "counts", hidden: Mitigation[Any] | None = None) -> Asked:
-    return Asked(Positions(Config()).named("positions"), "positions", view, hidden)
+def asked(view: TraceView = "counts", hidden: Mitigation[Any] | None = None) -> TraceInquiry:
+    return TraceInquiry(Positions(Config()).named("positions"), "positions", view, hidden)
 
 
-def spoken(question: Question) -> Speech:
+def spoken(question: TraceQuestion) -> Speech:
     """Texts that are all alike, in the order in which they are asked for."""
     truth = tuple(number for number in range(PROMPTS) for _ in range(COPIES))
     first = tuple(place % COPIES == 0 for place in range(len(truth))) if question == "planted" else ()
@@ -76,22 +79,24 @@ def assert_at_chance(found: Sequence[float], chance: float) -> None:
 
 @pytest.mark.parametrize("hidden", [None, "trace-padding"])
 @pytest.mark.parametrize("question", QUESTIONS)
-def test_the_position_of_a_trace_tells_nothing(question: Question, hidden: str | None) -> None:
+def test_the_position_of_a_trace_tells_nothing(question: TraceQuestion, hidden: str | None) -> None:
     method = registry.get("component", hidden) if hidden else None
     mitigation = method.make(method.config()).named(method.name) if method else None
     findings = [judge(spoken(question), asked(hidden=mitigation), Judging(seed)) for seed in range(JUDGED)]
     if question == "bits":
-        at_random = [own.p for own in findings if own.p is not None]
+        at_random = [finding.p for finding in findings if finding.p is not None]
         assert len(at_random) == JUDGED
         assert sum(p <= 0.05 for p in at_random) <= 6  # more come of 24 fair draws once in 1 500
         return
     assert findings[0].chance is not None
-    assert_at_chance([value(own) for own in findings], findings[0].chance)
+    assert_at_chance([value(finding) for finding in findings], findings[0].chance)
 
 
 @pytest.mark.parametrize("question", ["prompt", "member"])
-def test_the_position_tells_nothing_in_controls_either(question: Question) -> None:
-    found = [[value(own) for own in controls(spoken(question), asked(), Judging(seed))] for seed in range(JUDGED)]
+def test_the_position_tells_nothing_in_controls_either(question: TraceQuestion) -> None:
+    found = [
+        [value(control) for control in controls(spoken(question), asked(), Judging(seed))] for seed in range(JUDGED)
+    ]
     for of_control in zip(*found, strict=True):
         assert_at_chance(of_control, 1 / PROMPTS if question == "prompt" else 0.5)
 
@@ -103,7 +108,7 @@ def test_answers_come_back_in_the_order_of_the_texts() -> None:
         def search(self, case: TraceCase, generator: torch.Generator) -> Tensor:
             return torch.tensor([float(sum(own.counts or ())) for own in case.seen])
 
-    lengths = Speech("prompt", tuple(text(1, 1 + own) for own in range(40)), tuple(range(1, 41)), (False,) * 40)
+    lengths = Speech("prompt", tuple(text(1, 1 + number) for number in range(40)), tuple(range(1, 41)), (False,) * 40)
     assert value(judge(lengths, replace(asked(), attack=Reads(Config()).named("reads")), Judging())) == 1.0
 
 
@@ -145,9 +150,11 @@ def test_texts_are_written_in_another_order_than_that_of_the_answer(monkeypatch:
             return float(self.calls**2)
 
     found = list[float]()
-    material = Material(members=tuple((1, own) for own in range(16)), strangers=tuple((2, own) for own in range(16)))
+    material = Material(
+        members=tuple((1, number) for number in range(16)), strangers=tuple((2, number) for number in range(16))
+    )
     mean = registry.get("trace", "trace-mean")
-    timing = Asked(mean.make(mean.config()).named("trace-mean"), "trace-mean", "timing")
+    timing = TraceInquiry(mean.make(mean.config()).named("trace-mean"), "trace-mean", "timing")
     for seed in range(JUDGED):
         monkeypatch.setattr(loop, "time", Slower())
         speech = replace(speaker("greedy"), seed=seed).speech("member", material)
@@ -164,31 +171,31 @@ def test_the_position_of_a_candidate_tells_nothing(cases: Cases, target: Target)
     assert abs(auc - 0.5) < 4 * deviation
 
 
-class CallsOfDescribe:
+class CallsOfDescribe(AttributeAttack[Config]):
     """Reads the value of an update off when it was described, as if those of each value came together."""
 
-    def __init__(self) -> None:
-        self.calls = 0
+    calls = 0
 
     def describe(self, change: Tensors, generator: torch.Generator) -> Tensor:
         self.calls += 1
         return torch.tensor([float(self.calls)])
 
-    def __call__(self, known: Tensor, labels: Tensor, asked: Tensor, generator: torch.Generator) -> Tensor:
+    def read(self, known: Tensor, labels: Tensor, asked: Tensor, generator: torch.Generator) -> Tensor:
         return torch.eye(2)[(asked[:, 0] > asked.median()).long()]
 
 
 def test_the_position_of_an_update_tells_nothing_of_its_attribute(scenario: Build) -> None:
     world = worlds.build(scenario(**{**SMALL, "attributes": {**SMALL["attributes"], "public": 2}}))
     parity, weights = world.data.dataset.attributes["parity"], world.models.first_weights
-    sent = Update("gradient", {name: torch.zeros_like(own) for name, own in weights.items()}, {}, 1, 0.0)
+    sent = Update("gradient", {name: torch.zeros_like(weight) for name, weight in weights.items()}, {}, 1, 0.0)
     entries = [WireEntry(1, client, weights, sent) for client in range(40)]
     entries.sort(key=lambda own: attributes.value_of(world, own, parity) or 0)  # clients own values in order
     found = list[float]()
     for seed in range(JUDGED):
-        own, attack = replace(world, scenario=world.scenario.model_copy(update={"seed": seed})), CallsOfDescribe()
-        described = attributes.describe_round(own, "parity", entries, {"calls": attack}, 2)
-        found.append(attributes.score("calls", "parity", attack, [described], own).right.value)
+        changed = replace(world, scenario=world.scenario.model_copy(update={"seed": seed}))
+        attack = Here(CallsOfDescribe(Config()))
+        described = attributes.describe_round(changed, "parity", entries, {"calls": attack}, 2)
+        found.append(attributes.score("calls", "parity", attack, [described], changed).right.value)
     assert_at_chance(found, 0.5)
 
 

@@ -71,31 +71,31 @@ def test_a_client_that_remembers_is_followed_through_its_earlier_rounds(
         "defenses": [{"name": "error-feedback"}],
     }
     world, entry = observed(scenario(**tables))
-    found = replay(world, entry)
-    assert found.matches
-    assert not found.raw_is_wire
+    replayed = replay(world, entry)
+    assert replayed.matches
+    assert not replayed.raw_is_wire
     assert not replay(world, replace(entry, earlier={})).matches
 
 
 def test_a_mean_of_one_client_is_its_update(scenario: Build) -> None:
     tables: dict[str, Any] = {"federation": {"clients": 1, "batch_size": 2}, "threat": {"sees": "sum"}}
     world, entry = observed(scenario(**tables))
-    found = replay(world, entry)
+    replayed = replay(world, entry)
     assert entry.clients == (0,)
-    assert found.matches
-    assert found.raw_is_wire
-    assert found.truth.raw.kind == entry.update.kind
+    assert replayed.matches
+    assert replayed.raw_is_wire
+    assert replayed.truth.raw.kind == entry.update.kind
 
 
 @pytest.mark.parametrize("mode", ["ideal", "masked"])
 def test_a_sum_behind_secure_aggregation_is_repeated_with_its_rounding(scenario: Build, mode: str) -> None:
     tables: dict[str, Any] = {"threat": {"sees": "sum"}, "secure_aggregation": {"mode": mode}}
     world, entry = observed(scenario(**tables))
-    found = replay(world, entry)
-    assert found.matches
-    assert not found.raw_is_wire
-    assert len(found.costs) == len(entry.clients) == 4
-    assert len(found.truth.batches[0]) == 4
+    replayed = replay(world, entry)
+    assert replayed.matches
+    assert not replayed.raw_is_wire
+    assert len(replayed.costs) == len(entry.clients) == 4
+    assert len(replayed.truth.batches[0]) == 4
 
 
 def test_a_mean_gradient_is_that_of_the_union_unless_a_layer_mixes_a_clients_examples(

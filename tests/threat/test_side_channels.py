@@ -11,9 +11,9 @@ from torch import nn
 
 from fedsim.core import registry
 from fedsim.core.hooks import Mitigation, TraceAttack
-from fedsim.core.types import Config, Event, Generated, Question, Trace, TraceCase, TraceView
+from fedsim.core.types import Config, Event, Generated, Trace, TraceCase, TraceQuestion, TraceView
 from fedsim.record import Finding
-from fedsim.threat.side_channels import Asked, Judging, Speech, case_of, controls, judge
+from fedsim.threat.side_channels import Judging, Speech, TraceInquiry, case_of, controls, judge
 from tests.attacks.generation.cases import speech, text
 from tests.threat.test_observe import reachable
 
@@ -21,14 +21,14 @@ JUDGING = Judging(seed=5)
 METRICS = {"prompt": "prompt_accuracy", "member": "trace_auc", "planted": "trace_exposure", "bits": "trace_bits"}
 
 
-def asked(name: str, view: TraceView = "counts", hidden: str | None = None) -> Asked:
+def asked(name: str, view: TraceView = "counts", hidden: str | None = None) -> TraceInquiry:
     made = registry.get("trace", name)
     attack = made.make(made.config()).named(name)
     mitigation: Mitigation[Any] | None = None
     if hidden is not None:
         own = registry.get("component", hidden)
         mitigation = own.make(own.config()).named(hidden)
-    return Asked(attack, f"{name}, {view}", view, mitigation)
+    return TraceInquiry(attack, f"{name}, {view}", view, mitigation)
 
 
 def costs(own: Finding) -> list[float]:
@@ -106,19 +106,19 @@ def test_controls_are_the_text_itself_and_shuffled_labels() -> None:
 
 
 @pytest.mark.parametrize("question", METRICS)
-def test_every_finding_is_a_declared_metric_with_an_interval_and_its_chance(question: Question) -> None:
-    kinds = {name: own.derived_from(TraceAttack) for name, own in registry.methods("trace").items()}
-    name = next(name for name, own in kinds.items() if own is not None and question in own.questions)
+def test_every_finding_is_a_declared_metric_with_an_interval_and_its_chance(question: TraceQuestion) -> None:
+    kinds = {name: method.derived_from(TraceAttack) for name, method in registry.methods("trace").items()}
+    name = next(name for name, kind in kinds.items() if kind is not None and question in kind.questions)
     texts = many(leaks=True, copies=12)
     if question == "planted":
         texts = replace(texts, question=question, is_known=(False,) * 144, is_secret=(True, *(False,) * 11) * 12)
-    own = judge(texts if question == "planted" else speech(question), asked(name), JUDGING)
-    assert own.metric == METRICS[question]
-    assert registry.get("metric", own.metric).declares is not None
-    assert found(own)[0] <= found(own)[1] <= found(own)[2]
-    assert own.chance is not None
+    judged = judge(texts if question == "planted" else speech(question), asked(name), JUDGING)
+    assert judged.metric == METRICS[question]
+    assert registry.get("metric", judged.metric).declares is not None
+    assert found(judged)[0] <= found(judged)[1] <= found(judged)[2]
+    assert judged.chance is not None
     if question in ("prompt", "member"):
-        assert own.chance == 0.5
+        assert judged.chance == 0.5
 
 
 def test_a_planted_secret_is_ranked_among_the_others_of_its_form() -> None:
@@ -127,18 +127,18 @@ def test_a_planted_secret_is_ranked_among_the_others_of_its_form() -> None:
         paces = (first, *[others] * 7) * 3
         truth, is_secret = tuple(number for number in range(3) for _ in range(8)), (True, *[False] * 7) * 3
         texts = Speech("planted", tuple(map(text, paces)), truth, (False,) * 24, is_secret)
-        own = judge(texts, asked("trace-mean"), JUDGING)
-        assert own.chance == pytest.approx(3 - log2(factorial(8)) / 8)  # the mean over ranks 1 to 8
-        return found(own)[1]
+        judged = judge(texts, asked("trace-mean"), JUDGING)
+        assert judged.chance == pytest.approx(3 - log2(factorial(8)) / 8)  # the mean over ranks 1 to 8
+        return found(judged)[1]
 
     assert exposure(3, 2) == 3.0
     assert exposure(2, 3) == 0.0
 
 
 def test_rates_at_few_false_alarms_stand_where_enough_others_allow_them() -> None:
-    own = judge(speech("member", copies=40), asked("trace-mean"), JUDGING)
-    assert list(own.more) == ["tpr_at_fpr_0.1"]
-    assert own.more["tpr_at_fpr_0.1"].value == 1.0
+    judged = judge(speech("member", copies=40), asked("trace-mean"), JUDGING)
+    assert list(judged.more) == ["tpr_at_fpr_0.1"]
+    assert judged.more["tpr_at_fpr_0.1"].value == 1.0
 
 
 def test_why_an_attack_failed_stands_in_the_finding() -> None:
@@ -148,9 +148,9 @@ def test_why_an_attack_failed_stands_in_the_finding() -> None:
         def search(self, case: TraceCase, generator: torch.Generator) -> torch.Tensor:
             raise ZeroDivisionError("oh")
 
-    own = judge(speech("prompt"), Asked(Broken(Config()).named("broken"), "broken", "counts"), JUDGING)
-    assert own.value is None
-    assert "oh" in own.failure
+    judged = judge(speech("prompt"), TraceInquiry(Broken(Config()).named("broken"), "broken", "counts"), JUDGING)
+    assert judged.value is None
+    assert "oh" in judged.failure
 
 
 @pytest.mark.parametrize("view", ["counts", "work"])

@@ -229,7 +229,7 @@ def _operations(model: str, asked: Sequence[str]) -> list[str]:
 
 
 def _exact(places: int | None, written: str | None, others: Sequence[str]) -> Solver:
-    from fedsim.bench.parallel import Exact, Written
+    from fedsim.bench.parallel import Exact, SpelledLists
 
     if others and (places is not None or written is not None):
         option = "--places" if written is None else "--written"
@@ -240,7 +240,7 @@ def _exact(places: int | None, written: str | None, others: Sequence[str]) -> So
         raise FedsimError(f"--written is '{written}', expected one of {', '.join(_READINGS)}.")
     if places is not None:
         raise FedsimError("--written has lists as long as they are: leave out --places.")
-    return Written(strict=written == "strict")
+    return SpelledLists(strict=written == "strict")
 
 
 def _network(name: str, written: str | None = None) -> Solver:

@@ -42,14 +42,14 @@ def every_second(depth: int) -> tuple[int, ...]:
 
 def check_blocks(chosen: tuple[int, ...], depth: int) -> str | None:
     """Return what is wrong with blocks to drop, or None. The first one always runs: it alone tells tokens apart."""
-    if all(0 < own < depth for own in chosen):
+    if all(0 < block < depth for block in chosen):
         return None
     return f"expected numbers of blocks from 1 to {depth - 1}: the model has {depth}, and the first one always runs"
 
 
 def adapters_of(model: nn.Module) -> dict[int, DropAdapter]:
     """Return a model's adapters by the number of their block."""
-    return {own.number: own for own in model.modules() if isinstance(own, DropAdapter)}
+    return {module.number: module for module in model.modules() if isinstance(module, DropAdapter)}
 
 
 def read_adapters(path: Path, settings: LoraDropAdaptersConfig, width: int) -> dict[int, DropAdapter]:
@@ -67,7 +67,7 @@ def read_adapters(path: Path, settings: LoraDropAdaptersConfig, width: int) -> d
         held = read_saved(path)
     except FedsimError as error:
         raise FedsimError(f"adapters = {error}") from error
-    found: dict[int, DropAdapter] = {}
+    adapters: dict[int, DropAdapter] = {}
     tensors = {str(n): t for n, t in (held.items() if isinstance(held, dict) else ()) if isinstance(t, Tensor)}
     for name, a in tensors.items():
         match, b = _WEIGHT.search(name), tensors.get(name.replace("lora_a", "lora_b"))
@@ -76,13 +76,13 @@ def read_adapters(path: Path, settings: LoraDropAdaptersConfig, width: int) -> d
         config = settings.model_copy(update={"rank": len(a)})
         adapter = DropAdapter(config, int(match[1]), a, torch.Generator())
         adapter.lora_a.weight.data, adapter.lora_b.weight.data = a, b
-        found[adapter.number] = adapter
-    if not found:
+        adapters[adapter.number] = adapter
+    if not adapters:
         raise FedsimError(
             f"adapters = {path} holds no adapters of width {width}: expected tensors such as "
             "'layers.1.lora_drop.lora_a.weight', as component 'lora-drop-adapters' trains them."
         )
-    return found
+    return adapters
 
 
 @final

@@ -147,4 +147,4 @@ def _of_base(layer: nn.Module, inputs: tuple[Tensor, ...], _output: Tensor) -> T
 
 def _patterns(names: Iterable[str]) -> set[str]:
     """Return short patterns of module names: every block of a large model repeats the same names."""
-    return {f"*.{own}" if parent else own for parent, _, own in (name.rpartition(".") for name in names)}
+    return {f"*.{last}" if parent else last for parent, _, last in (name.rpartition(".") for name in names)}

@@ -136,25 +136,27 @@ class _Sight:
 
 
 def _blocks(model: nn.Module) -> Sequence[nn.Module]:
-    found = [
+    stacks = [
         module
         for name, module in model.named_modules()
         if isinstance(module, nn.ModuleList)
         and name.rpartition(".")[2] == _BLOCKS
         and all(hasattr(block, _ATTENTION) for block in module)
     ]
-    if len(found) != 1 or not len(found[0]):
+    if len(stacks) != 1 or not len(stacks[0]):
         raise NotApplicable(
             f"component 'causal-mask-removal': the model has no list of blocks '{_BLOCKS}' with an attention "
             f"'{_ATTENTION}' each, as tiny-llama and Llamas of the transformers package have."
         )
-    kept_to = {getattr(getattr(block.self_attn, "config", None), "_attn_implementation", "eager") for block in found[0]}
+    kept_to = {
+        getattr(getattr(block.self_attn, "config", None), "_attn_implementation", "eager") for block in stacks[0]
+    }
     if kept_to != {"eager"}:
         raise NotApplicable(
             f"component 'causal-mask-removal': the attention is computed as '{', '.join(sorted(kept_to))}', which may "
             "ignore the mask it is given. Load the model with attn_implementation = 'eager'."
         )
-    return list(found[0])
+    return list(stacks[0])
 
 
 def _refuse_to_generate(*_arguments: object, **_settings: object) -> NoReturn:

@@ -64,8 +64,8 @@ def draw_boxes(count: int, size: tuple[int, int], chances: Chances, generator: t
     height, width = size
     boxes = boxes_of(shares, height, width, generator)
     weights = [1.0 - (bottom - top) * (right - left) / (height * width) for top, bottom, left, right in boxes]
-    own = torch.tensor(weights, dtype=torch.float64)
-    return Draw(partners, torch.as_tensor(np.array(boxes)).expand(count, 4), own.expand(count))
+    draw_weights = torch.tensor(weights, dtype=torch.float64)
+    return Draw(partners, torch.as_tensor(np.array(boxes)).expand(count, 4), draw_weights.expand(count))
 
 
 def draw_nothing(count: int) -> Draw:
@@ -122,12 +122,12 @@ def mixed_labels(labels: Tensor, draw: Draw, classes: int, like: Tensor) -> Tens
     if labels.is_floating_point() and labels.shape != (len(labels), classes):
         expected = f"classes (B,) or probabilities (B, {classes})"
         raise FedsimError(f"cutmix cannot mix labels of shape {tuple(labels.shape)}: expected {expected}.")
-    own = (
+    one_hot = (
         labels.double()
         if labels.dim() == _PROBABILITIES
         else _one_hot(classes).to(labels.device).index_select(0, labels)
     )
-    return torch.lerp(own.index_select(0, draw.partners), own, draw.weights.unsqueeze(1)).to(like)
+    return torch.lerp(one_hot.index_select(0, draw.partners), one_hot, draw.weights.unsqueeze(1)).to(like)
 
 
 @cache

@@ -122,11 +122,11 @@ class CodebookLayer(nn.Module):
         if active == 1:
             return best
         left = ranked.flatten(0, -2).clone()
-        every, found = torch.arange(len(left), device=left.device), [best.flatten()]
+        every, best_first = torch.arange(len(left), device=left.device), [best.flatten()]
         for _ in range(active - 1):  # topk guarantees no order among equal values
-            left[every, found[-1]] = -torch.inf
-            found.append(left.argmax(-1))
-        return torch.stack(found, -1).sort(-1).values.view(*best.shape[:-1], active)
+            left[every, best_first[-1]] = -torch.inf
+            best_first.append(left.argmax(-1))
+        return torch.stack(best_first, -1).sort(-1).values.view(*best.shape[:-1], active)
 
     def similarities(self, inputs: Tensor) -> Tensor:
         """Return each code's score (B, ..., groups, C): product with the normalised code, or minus distance."""

@@ -35,8 +35,8 @@ class KeyLookup(nn.Module):
             features: n positions per example.
             barred: keys to skip, boolean, shape (C, J); none when absent.
         """
-        found = nearest(self.heads(features), self.keys, self.active, barred)
-        return found.unflatten(1, features.shape[:2]).permute(1, 0, 3, 2)
+        entries = nearest(self.heads(features), self.keys, self.active, barred)
+        return entries.unflatten(1, features.shape[:2]).permute(1, 0, 3, 2)
 
     def heads(self, features: Tensor) -> Tensor:
         """Return the projections of features (B, n, m), shape (C, B n, d_k).
@@ -134,17 +134,17 @@ class KeyValueModel(nn.Module):
         Raises:
             NotApplicable: it returns something else.
         """
-        found = self.encoder(inputs)
-        if found.dim() == _ONE_VECTOR:
-            return found[:, None]
-        if found.dim() == _FEATURE_MAP:
-            return found.flatten(2).mT
-        if found.dim() != _SEVERAL_POSITIONS:
+        features = self.encoder(inputs)
+        if features.dim() == _ONE_VECTOR:
+            return features[:, None]
+        if features.dim() == _FEATURE_MAP:
+            return features.flatten(2).mT
+        if features.dim() != _SEVERAL_POSITIONS:
             raise NotApplicable(
-                f"its encoder returns shape {tuple(found.shape)}, expected (examples, features), (examples, positions, "
-                "features) or (examples, features, height, width)"
+                f"its encoder returns shape {tuple(features.shape)}, expected (examples, features), (examples, "
+                "positions, features) or (examples, features, height, width)"
             )
-        return found
+        return features
 
 
 def nearest(heads: Tensor, keys: Tensor, count: int, barred: Tensor | None = None) -> Tensor:

@@ -12,8 +12,8 @@ def width_of(model: nn.Module, place: str) -> int | None:
         if is_inside and not name.startswith(f"{place}."):
             break
         is_inside = is_inside or name == place
-        own = next((getattr(module, key) for key in ("out_features", "out_channels") if hasattr(module, key)), None)
-        width = own if isinstance(own, int) else width
+        size = next((getattr(module, key) for key in ("out_features", "out_channels") if hasattr(module, key)), None)
+        width = size if isinstance(size, int) else width
     return width
 
 
@@ -21,7 +21,7 @@ def width_into(model: nn.Module, place: str) -> int | None:
     """Return the input width of a module's first layer that states one, in order of registration."""
     for module in model.get_submodule(place).modules():
         for key in ("in_features", "in_channels"):
-            own = getattr(module, key, None)
-            if isinstance(own, int):
-                return own
+            size = getattr(module, key, None)
+            if isinstance(size, int):
+                return size
     return None

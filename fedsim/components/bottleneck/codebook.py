@@ -126,14 +126,14 @@ class Codebook(Bottleneck[CodebookConfig]):
                 f"{self.config.active} active codes."
             )
         for place in self._named(model):
-            parent, _, own = place.rpartition(".")
+            parent, _, last = place.rpartition(".")
             module, owner = model.get_submodule(place), model.get_submodule(parent)
             if isinstance(module, _Quantised) or isinstance(owner, _Quantised):
                 raise NotApplicable(f"component 'codebook': '{place}' has a codebook already. Name it once.")
             if isinstance(owner, nn.MultiheadAttention):
                 raise NotApplicable(f"component 'codebook': '{place}' is never called; name the attention itself.")
             layer = self._layer(place, self._width(model, place), generator)
-            owner.add_module(own, _Quantised(module, layer, self.config.side))
+            owner.add_module(last, _Quantised(module, layer, self.config.side))
         return model
 
     def initialise(self, model: nn.Module, public: Tensor, generator: torch.Generator) -> None:
@@ -146,11 +146,11 @@ class Codebook(Bottleneck[CodebookConfig]):
             return
         if not len(public):
             raise NotApplicable("component 'codebook': k-means needs public examples; set initialisation = 'normal'.")
-        own = {place: layer for place, layer in codebooks(model).items() if self._is_own(place)}
+        layers = {place: layer for place, layer in codebooks(model).items() if self._is_own(place)}
         chosen = public[torch.randperm(len(public), generator=generator)[:_EXAMPLES]]
-        with torch.no_grad(), without_dropout(), bypass_codebooks(model), _inputs(own) as seen:
+        with torch.no_grad(), without_dropout(), bypass_codebooks(model), _inputs(layers) as seen:
             model(chosen)
-            for place, layer in own.items():
+            for place, layer in layers.items():
                 inputs = torch.cat([layer.normalise(x).flatten(0, -3) for x in seen[place]])
                 for group in range(self.config.groups):
                     layer.codes[group] = _centres(inputs[:, group], layer.codes[group], generator)
@@ -162,7 +162,7 @@ class Codebook(Bottleneck[CodebookConfig]):
                 model(rules.probe(2).inputs)
         except NotApplicable as reason:
             return str(reason)
-        idle = [place for place, found in seen.items() if self._is_own(place) and not found]
+        idle = [place for place, calls in seen.items() if self._is_own(place) and not calls]
         return f"the forward pass never reaches '{idle[0]}'" if idle else None
 
     def scores(self, model: nn.Module, truth: Truth, guess: Reconstruction) -> Mapping[str, float]:
@@ -175,27 +175,27 @@ class Codebook(Bottleneck[CodebookConfig]):
         sites = dropout_sites(model, batch.inputs.shape[1:], len(batch), batch.inputs.dtype)
         with torch.no_grad(), inject_masks(sites, masks), reading(model) as seen:
             model(batch.inputs)
-        found: dict[str, float] = {}
+        scores: dict[str, float] = {}
         for place, read in mine.items():
             fired = torch.stack([find_fired_codes(codes, *read.shape) for codes in seen[place]]).any(0)
             right = float((fired & read).sum())
-            found[f"share of the codes fired at '{place}' that were read"] = right / float(fired.sum())
-            found[f"share of the codes read at '{place}' that fired"] = right / max(1.0, float(read.sum()))
-        return found
+            scores[f"share of the codes fired at '{place}' that were read"] = right / float(fired.sum())
+            scores[f"share of the codes read at '{place}' that fired"] = right / max(1.0, float(read.sum()))
+        return scores
 
     def _named(self, model: nn.Module) -> list[str]:
         """Return the named modules, in order of registration for each pattern."""
         names = [name for name, _ in model.named_modules() if name]
-        found: list[str] = []
+        places: list[str] = []
         for pattern in self.config.at:
             matching = [name for name in names if fnmatchcase(name, pattern)]
             if not matching:
                 raise NotApplicable(f"component 'codebook': no layer is called '{pattern}'.{nearest(pattern, names)}")
-            found += matching
-        for inner, outer in itertools.permutations(found, 2):
+            places += matching
+        for inner, outer in itertools.permutations(places, 2):
             if inner.startswith(f"{outer}."):
                 raise NotApplicable(f"component 'codebook': '{inner}' is a part of '{outer}'; name one of them.")
-        return found
+        return places
 
     @property
     def _does(self) -> str:
@@ -215,16 +215,16 @@ class Codebook(Bottleneck[CodebookConfig]):
 
     def _width(self, model: nn.Module, place: str) -> int:
         measured = width_into if self.config.side == "input" else width_of
-        found, asked = measured(model, place), self.config.width
-        if found is None and asked is None:
+        actual, wanted = measured(model, place), self.config.width
+        if actual is None and wanted is None:
             raise NotApplicable(
                 f"component 'codebook': how wide is '{place}'? Set width to the entries it {self._does}."
             )
-        if found is not None and asked is not None and asked > found:
+        if actual is not None and wanted is not None and wanted > actual:
             raise NotApplicable(
-                f"component 'codebook': its codes have {asked} entries, more than the {found} of '{place}'."
+                f"component 'codebook': its codes have {wanted} entries, more than the {actual} of '{place}'."
             )
-        return asked or found or 0
+        return wanted or actual or 0
 
 
 class _Quantised(nn.Sequential):
@@ -345,7 +345,7 @@ def _silencing(layer: CodebookLayer, silent: Tensor) -> Iterator[None]:
     try:
         yield
     finally:
-        layer.silent = [own for own in layer.silent if own is not silent]
+        layer.silent = [other for other in layer.silent if other is not silent]
 
 
 def _chosen_codes(layer: CodebookLayer, codes: Sequence[int], group: int | None) -> Tensor:

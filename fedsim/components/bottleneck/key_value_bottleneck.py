@@ -170,14 +170,14 @@ class KeyValueBottleneck(Bottleneck[KeyValueBottleneckConfig]):
         if truth.batches[1:]:
             return {}
         bottleneck, inputs = bottleneck_of(model), truth.batches[0].inputs
-        found: dict[str, float] = {}
+        scores: dict[str, float] = {}
         if f"{_NAME}.cells" in guess.found:
-            found |= _cell_scores(bottleneck, inputs, guess.found[f"{_NAME}.cells"])
+            scores |= _cell_scores(bottleneck, inputs, guess.found[f"{_NAME}.cells"])
         if f"{_NAME}.keys" in guess.found:
-            found |= _key_scores(bottleneck, inputs, guess.found[f"{_NAME}.keys"])
+            scores |= _key_scores(bottleneck, inputs, guess.found[f"{_NAME}.keys"])
         if f"{_NAME}.features" in guess.found:
-            found |= _feature_scores(bottleneck, inputs, guess.found[f"{_NAME}.features"])
-        return found
+            scores |= _feature_scores(bottleneck, inputs, guess.found[f"{_NAME}.features"])
+        return scores
 
     @property
     def _skips(self) -> bool:
@@ -199,8 +199,8 @@ class KeyValueBottleneck(Bottleneck[KeyValueBottleneckConfig]):
         """Return P, shape (m, C, d_k)."""
         config = self.config
         if config.projection == "gaussian":
-            drawn = torch.randn(width, config.codebooks, config.key_width, generator=generator)
-            return drawn / drawn.norm(dim=0)
+            directions = torch.randn(width, config.codebooks, config.key_width, generator=generator)
+            return directions / directions.norm(dim=0)
         if width % config.codebooks:
             raise NotApplicable(
                 f"component '{_NAME}': the encoder returns {width} features, not a multiple of the "
@@ -231,10 +231,10 @@ def bottleneck_of(model: nn.Module) -> KeyValueModel:
     Raises:
         NotApplicable: the model has none.
     """
-    found = next((module for module in model.modules() if isinstance(module, KeyValueModel)), None)
-    if found is None:
+    bottleneck = next((module for module in model.modules() if isinstance(module, KeyValueModel)), None)
+    if bottleneck is None:
         raise NotApplicable("the model has no key-value bottleneck")
-    return found
+    return bottleneck
 
 
 def cells_of(indices: Tensor, pairs: int) -> Tensor:

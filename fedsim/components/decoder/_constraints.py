@@ -37,7 +37,7 @@ class Constraint(Protocol):
         ...
 
 
-class Rule(Protocol):
+class TextRule(Protocol):
     """Which texts are allowed."""
 
     def begins(self, text: str, *, is_cut: bool = False) -> bool:
@@ -71,7 +71,7 @@ class OfText:
         tokenizer: of the model.
     """
 
-    def __init__(self, rule: Rule, tokenizer: Tokenizer) -> None:
+    def __init__(self, rule: TextRule, tokenizer: Tokenizer) -> None:
         self._rule, self._tokenizer = rule, tokenizer
         self._silent: dict[int, bool] = {}
 
@@ -103,10 +103,10 @@ class Regex:
     """
 
     def __init__(self, pattern: str) -> None:
-        own = _package("regex")
+        package = _package("regex")
         try:
-            self._pattern = own.compile(pattern)
-        except own.error as error:
+            self._pattern = package.compile(pattern)
+        except package.error as error:
             raise FedsimError(f"regex: '{pattern}' is no regular expression: {error}.") from error
         self._is_plain = is_plain(pattern)
 
@@ -120,7 +120,7 @@ class Regex:
         return self._pattern.fullmatch(text) is not None
 
 
-class Grammar:
+class LarkGrammar:
     """A grammar of package lark, read as LALR(1), with the longest match of its terminals.
 
     Args:
@@ -134,13 +134,13 @@ class Grammar:
 
     def __init__(self, grammar: str, start: str) -> None:
         self._lark = _package("lark")
-        own = _package("regex")
+        package = _package("regex")
         try:
             self._parser = self._lark.Lark(grammar, start=start, parser="lalr", regex=True)
         except self._lark.exceptions.LarkError as error:
             raise FedsimError(f"grammar: lark cannot read it as LALR(1): {in_a_line(error)}") from error
         patterns = {terminal.name: terminal.pattern.to_regexp() for terminal in self._parser.terminals}
-        self._terminals = {name: own.compile(pattern) for name, pattern in patterns.items()}
+        self._terminals = {name: package.compile(pattern) for name, pattern in patterns.items()}
         self._is_plain = all(map(is_plain, patterns.values()))
 
     def begins(self, text: str, *, is_cut: bool = False) -> bool:
@@ -174,7 +174,7 @@ class Grammar:
 
     def _may_go_on(self, state: Any, rest: str) -> bool:
         """Say whether a terminal that may stand here begins with the rest."""
-        begun = [name for name, own in self._terminals.items() if own.fullmatch(rest, partial=True)]
+        begun = [name for name, terminal in self._terminals.items() if terminal.fullmatch(rest, partial=True)]
         return bool(begun) and not (state.accepts() | set(self._parser.ignore_tokens)).isdisjoint(begun)
 
 
@@ -187,23 +187,25 @@ class JsonSchema:
     """
 
     def __init__(self, schema: Mapping[str, Any]) -> None:
-        own = _package("llguidance")
-        self._start = own.LLMatcher(
-            own.LLTokenizer("byte"), own.LLMatcher.grammar_from_json_schema(json.dumps(schema)), log_level=0
+        llguidance = _package("llguidance")
+        self._start = llguidance.LLMatcher(
+            llguidance.LLTokenizer("byte"),
+            llguidance.LLMatcher.grammar_from_json_schema(json.dumps(schema)),
+            log_level=0,
         )
         if self._start.is_error():
             raise FedsimError(f"json_schema: llguidance cannot read it: {self._start.get_error().splitlines()[0]}")
 
     def begins(self, text: str, *, is_cut: bool = False) -> bool:
         """Say whether a JSON text that the schema allows begins with it."""
-        own = list(text.encode())
-        ways = [[*own, byte] for byte in _FIRST_BYTES] if is_cut else [own]
+        content = list(text.encode())
+        ways = [[*content, byte] for byte in _FIRST_BYTES] if is_cut else [content]
         return any(self._start.validate_tokens(way) == len(way) for way in ways)
 
     def is_whole(self, text: str) -> bool:
         """Say whether the schema allows it."""
-        own, matcher = list(text.encode()), self._start.deep_copy()
-        return matcher.try_consume_tokens(own) == len(own) and matcher.is_accepting()
+        content, matcher = list(text.encode()), self._start.deep_copy()
+        return matcher.try_consume_tokens(content) == len(content) and matcher.is_accepting()
 
 
 class Predicate:
@@ -227,19 +229,19 @@ def is_plain(pattern: str) -> bool:
 
 
 @lru_cache(maxsize=32)
-def regex(pattern: str) -> Rule:
+def regex(pattern: str) -> TextRule:
     """Return the rule of a pattern, which is compiled once."""
     return Regex(pattern)
 
 
 @lru_cache(maxsize=32)
-def grammar(text: str, start: str) -> Rule:
+def grammar(text: str, start: str) -> TextRule:
     """Return the rule of a grammar, which is compiled once."""
-    return Grammar(text, start)
+    return LarkGrammar(text, start)
 
 
 @lru_cache(maxsize=32)
-def json_schema(text: str) -> Rule:
+def json_schema(text: str) -> TextRule:
     """Return the rule of a schema, written as JSON, which is compiled once."""
     return JsonSchema(json.loads(text))
 

@@ -20,7 +20,9 @@ def nucleus(probabilities: Tensor, share: float) -> Tensor:
 def draw(probabilities: Tensor, generators: Sequence[torch.Generator]) -> list[int]:
     """Return a token a row with odds (B, V), by one uniform number of the row's own generator."""
     below = probabilities.cumsum(-1)
-    uniform = torch.stack([torch.rand(1, generator=own, dtype=torch.double) for own in generators]).to(below.device)
+    uniform = torch.stack([torch.rand(1, generator=generator, dtype=torch.double) for generator in generators]).to(
+        below.device
+    )
     # A uniform number is below 1, so that the product is below the last sum, unless rounding lifts it there.
     last = probabilities.shape[-1] - 1 - probabilities.flip(-1).ne(0).int().argmax(-1)
     return torch.searchsorted(below, uniform * below[:, -1:], right=True).flatten().minimum(last).tolist()

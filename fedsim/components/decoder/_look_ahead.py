@@ -17,7 +17,7 @@ from fedsim.core.past import Past
 Text = tuple[int, ...]
 
 
-class Asked(NamedTuple):
+class AheadScores(NamedTuple):
     """Scores (N, V) of the token behind each text, and how many texts of each row the model was shown."""
 
     scores: Tensor
@@ -39,7 +39,7 @@ class LookAhead:
         """Return itself: what was read belongs to texts, and to no rows."""
         return self
 
-    def scores(self, model: nn.Module, texts: Sequence[Text], owners: Sequence[int], rows: int) -> Asked:
+    def scores(self, model: nn.Module, texts: Sequence[Text], owners: Sequence[int], rows: int) -> AheadScores:
         """Return the model's scores of the token behind texts, of which several belong to a row.
 
         Args:
@@ -51,16 +51,16 @@ class LookAhead:
         Raises:
             CannotContinue: scores are no numbers, for the rows that the texts belong to.
         """
-        places = {own: place for place, own in enumerate(dict.fromkeys(zip(owners, texts, strict=True)))}
+        places = {key: place for place, key in enumerate(dict.fromkeys(zip(owners, texts, strict=True)))}
         shown = list(places)
-        found = self._read(model, [text for _, text in shown])
+        scores = self._read(model, [text for _, text in shown])
         try:
-            check_scores(found)
+            check_scores(scores)
         except CannotContinue as error:
             raise CannotContinue(str(error), sorted({shown[place][0] for place in error.rows})) from error
-        chosen = [places[own] for own in zip(owners, texts, strict=True)]
+        chosen = [places[key] for key in zip(owners, texts, strict=True)]
         counts = Counter(owner for owner, _ in shown)
-        return Asked(torch.cat([found[place] for place in chosen]), [counts[row] for row in range(rows)])
+        return AheadScores(torch.cat([scores[place] for place in chosen]), [counts[row] for row in range(rows)])
 
     def _read(self, model: nn.Module, texts: list[Text]) -> list[Tensor]:
         if self._texts:
@@ -72,19 +72,19 @@ class LookAhead:
 
     def _sources(self, texts: list[Text]) -> list[int]:
         """Return the place of the text that each goes on from, or of one with the longest common beginning."""
-        known = {own: place for place, own in enumerate(self._texts)}
-        found = [known.get(own[:-1], known.get(own)) for own in texts]
-        ordered = sorted(known) if None in found else []
-        pairs = zip(texts, found, strict=True)
-        return [known[_nearest(ordered, own)] if place is None else place for own, place in pairs]
+        known = {text: place for place, text in enumerate(self._texts)}
+        places = [known.get(text[:-1], known.get(text)) for text in texts]
+        ordered = sorted(known) if None in places else []
+        pairs = zip(texts, places, strict=True)
+        return [known[_nearest(ordered, text)] if place is None else place for text, place in pairs]
 
 
 def _nearest(ordered: Sequence[Text], text: Text) -> Text:
     """Return the text with the longest common beginning: in sorted order it stands right before `text`, or behind."""
     place = bisect(ordered, text)
-    return max(ordered[max(place - 1, 0) : place + 1], key=lambda own: _shared(own, text))
+    return max(ordered[max(place - 1, 0) : place + 1], key=lambda other: _shared(other, text))
 
 
 def _shared(first: Text, second: Text) -> int:
     pairs = enumerate(zip(first, second, strict=False))
-    return next((place for place, (own, other) in pairs if own != other), min(len(first), len(second)))
+    return next((place for place, (token, other) in pairs if token != other), min(len(first), len(second)))

@@ -35,7 +35,7 @@ class DrawConfig(Config):
             return torch.zeros_like(scores, dtype=torch.double).scatter_(-1, scores.argmax(-1, keepdim=True), 1.0)
         return nucleus((scores.double() / self.temperature).softmax(-1), self.top_p)
 
-    def drawn(self, scores: Tensor, generator: torch.Generator) -> tuple[int, Tensor | None]:
+    def draw(self, scores: Tensor, generator: torch.Generator) -> tuple[int, Tensor | None]:
         """Return a token by scores (V,), and the odds that it was drawn with; None where nothing is drawn."""
         if self.temperature == 0:
             return int(scores.argmax()), None
@@ -55,7 +55,7 @@ class DrawConfig(Config):
             generator: the text's randomness.
         """
         if self.temperature > 0:
-            return judge(drafted, [own for own in drafter if own is not None], self.odds(scores), generator)
+            return judge(drafted, [chances for chances in drafter if chances is not None], self.odds(scores), generator)
         said: list[int] = scores.argmax(-1).tolist()
         count = next((place for place, token in enumerate(drafted) if said[place] != token), len(drafted))
         return said[: count + 1]

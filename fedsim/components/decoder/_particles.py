@@ -56,12 +56,12 @@ class Population:
     @property
     def log_weights(self) -> tuple[float, ...]:
         """Ln of the weights of all particles, since the last resampling."""
-        return tuple(own.log_weight for own in self.particles)
+        return tuple(particle.log_weight for particle in self.particles)
 
     @property
     def is_over(self) -> bool:
         """Whether no particle goes on."""
-        return not any(own.is_open for own in self.particles)
+        return not any(particle.is_open for particle in self.particles)
 
     @property
     def log_evidence(self) -> float:
@@ -70,7 +70,9 @@ class Population:
 
     def ended(self) -> Self:
         """Return it with weight 0 for particles that have not ended."""
-        cut = (own if own.is_whole else replace(own, log_weight=-math.inf) for own in self.particles)
+        cut = (
+            particle if particle.is_whole else replace(particle, log_weight=-math.inf) for particle in self.particles
+        )
         return replace(self, particles=tuple(cut))
 
     def measured(self) -> Self:
@@ -89,8 +91,8 @@ def effective_size(log_weights: Sequence[float]) -> float:
     top = max(log_weights)
     if top == -math.inf:
         return 0.0
-    weights = [math.exp(own - top) for own in log_weights]
-    return sum(weights) ** 2 / sum(own * own for own in weights)
+    weights = [math.exp(log_weight - top) for log_weight in log_weights]
+    return sum(weights) ** 2 / sum(weight * weight for weight in weights)
 
 
 def log_mean(log_weights: Sequence[float]) -> float:
@@ -98,7 +100,7 @@ def log_mean(log_weights: Sequence[float]) -> float:
     top = max(log_weights)
     if top == -math.inf:
         return top
-    return top + math.log(sum(math.exp(own - top) for own in log_weights) / len(log_weights))
+    return top + math.log(sum(math.exp(log_weight - top) for log_weight in log_weights) / len(log_weights))
 
 
 def chosen_by_weight(log_weights: Sequence[float], count: int, generator: torch.Generator) -> list[int]:

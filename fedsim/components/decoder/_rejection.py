@@ -19,7 +19,7 @@ Accepts = Callable[[int], bool]
 _FIRST = 64  # tokens that are sorted at first; few draws go beyond
 
 
-class Drawn(NamedTuple):
+class TokenDraw(NamedTuple):
     """What one draw came to.
 
     Attributes:
@@ -37,7 +37,7 @@ class Drawn(NamedTuple):
     is_spent: bool = False
 
 
-class Item(NamedTuple):
+class RankedToken(NamedTuple):
     """A token of a random order, ln of its odds, and ln of the odds of it and all behind it."""
 
     token: int
@@ -57,14 +57,14 @@ class _Counted:
         self.rejected += not is_accepted
         return is_accepted
 
-    def found(self, token: int, log_weight: float) -> Drawn:
-        return Drawn(token, log_weight, self.calls, self.rejected)
+    def draw_of(self, token: int, log_weight: float) -> TokenDraw:
+        return TokenDraw(token, log_weight, self.calls, self.rejected)
 
-    def nothing(self, *, is_spent: bool) -> Drawn:
-        return Drawn(None, -math.inf, self.calls, self.rejected, is_spent)
+    def nothing(self, *, is_spent: bool) -> TokenDraw:
+        return TokenDraw(None, -math.inf, self.calls, self.rejected, is_spent)
 
 
-def draw_first(log_odds: Tensor, accepts: Accepts, generator: torch.Generator, most: int | None = None) -> Drawn:
+def draw_first(log_odds: Tensor, accepts: Accepts, generator: torch.Generator, most: int | None = None) -> TokenDraw:
     """Return the first token that is accepted, with weight 1: it follows p on A, and its weight says nothing.
 
     Args:
@@ -76,13 +76,15 @@ def draw_first(log_odds: Tensor, accepts: Accepts, generator: torch.Generator, m
     counted = _Counted(accepts)
     for item in in_random_order(log_odds, generator):
         if counted(item.token):
-            return counted.found(item.token, 0.0)
+            return counted.draw_of(item.token, 0.0)
         if counted.rejected == most:
             return counted.nothing(is_spent=True)
     return counted.nothing(is_spent=False)
 
 
-def draw_recursive(log_odds: Tensor, accepts: Accepts, generator: torch.Generator, most: int | None = None) -> Drawn:
+def draw_recursive(
+    log_odds: Tensor, accepts: Accepts, generator: torch.Generator, most: int | None = None
+) -> TokenDraw:
     """Return the first token that is accepted, weighted by whether the one behind it is: 1 - R if so, else p of X.
 
     R is what was rejected before X. The arguments are those of `draw_first`.
@@ -93,13 +95,13 @@ def draw_recursive(log_odds: Tensor, accepts: Accepts, generator: torch.Generato
             # At the last draw that is granted, 1 - R alone is unbiased, and spares the look ahead.
             behind = None if most is not None and counted.rejected == most - 1 else next(order, None)
             is_next = behind is None or counted(behind.token)
-            return counted.found(item.token, item.log_rest if is_next else item.log_odds)
+            return counted.draw_of(item.token, item.log_rest if is_next else item.log_odds)
         if counted.rejected == most:
             return counted.nothing(is_spent=True)
     return counted.nothing(is_spent=False)
 
 
-def draw_two_loops(log_odds: Tensor, accepts: Accepts, generator: torch.Generator) -> Drawn:
+def draw_two_loops(log_odds: Tensor, accepts: Accepts, generator: torch.Generator) -> TokenDraw:
     """Return the first token that is accepted, with (1 - R) / (n + 1).
 
     n counts all rejections up to the next acceptance in a fresh order without the tokens rejected before. The arguments
@@ -111,14 +113,14 @@ def draw_two_loops(log_odds: Tensor, accepts: Accepts, generator: torch.Generato
             left[item.token] = -math.inf
             continue
         # Of what is left, X at least is accepted.
-        next(own for own in in_random_order(left, generator) if own.token == item.token or counted(own.token))
-        return counted.found(item.token, item.log_rest - math.log(counted.rejected + 1))
+        next(other for other in in_random_order(left, generator) if other.token == item.token or counted(other.token))
+        return counted.draw_of(item.token, item.log_rest - math.log(counted.rejected + 1))
     return counted.nothing(is_spent=False)
 
 
 def draw_geometric(
     log_odds: Tensor, accepts: Accepts, generator: torch.Generator, most: int | None = None, wanted: int = 2
-) -> Drawn:
+) -> TokenDraw:
     """Return the first accepted of draws with replacement, weighted by Haldane's estimate of their rate.
 
     W = min(m - 1, a) / (a + r - 1) with a acceptances and r rejections, at m acceptances or the most rejections. Draws
@@ -152,20 +154,20 @@ def draw_geometric(
     if accepted == 0:
         return counted.nothing(is_spent=log_rest > -math.inf)
     rejections = rejections if most is None else min(rejections, most)
-    return counted.found(first, math.log(min(wanted - 1, accepted)) - math.log(accepted + rejections - 1))
+    return counted.draw_of(first, math.log(min(wanted - 1, accepted)) - math.log(accepted + rejections - 1))
 
 
-def in_random_order(log_odds: Tensor, generator: torch.Generator) -> Iterator[Item]:
+def in_random_order(log_odds: Tensor, generator: torch.Generator) -> Iterator[RankedToken]:
     """Yield all tokens with odds above 0, each drawn by its share of what is left."""
     keys = log_odds + _gumbel(len(log_odds), generator)
     possible, done = int((log_odds > -math.inf).sum()), 0
     for size in dict.fromkeys((min(_FIRST, possible), possible)):
         tokens = keys.topk(size).indices
-        own = log_odds[tokens]
+        sorted_odds = log_odds[tokens]
         beyond = log_odds.index_fill(0, tokens, -math.inf).logsumexp(0, keepdim=True)
-        rests = torch.cat((own, beyond)).flip(0).logcumsumexp(0).flip(0)
-        for item in zip(tokens[done:].tolist(), own[done:].tolist(), rests[done:-1].tolist(), strict=True):
-            yield Item(*item)
+        rests = torch.cat((sorted_odds, beyond)).flip(0).logcumsumexp(0).flip(0)
+        for item in zip(tokens[done:].tolist(), sorted_odds[done:].tolist(), rests[done:-1].tolist(), strict=True):
+            yield RankedToken(*item)
         done = size
 
 

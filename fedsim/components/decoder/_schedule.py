@@ -13,7 +13,7 @@ from fedsim.core.types import Config
 
 
 @dataclass(frozen=True)
-class Schedule:
+class LayerSchedule:
     """Which layers run on each written token.
 
     Attributes:
@@ -59,7 +59,7 @@ class ScheduleConfig(Config):
             raise ValueError("first and last belong together: set both, or neither and speed_up.")
         return self
 
-    def schedule(self, depth: int) -> Schedule:
+    def schedule(self, depth: int) -> LayerSchedule:
         """Return the schedule of a model with so many layers.
 
         Raises:
@@ -73,7 +73,7 @@ class ScheduleConfig(Config):
                 f"first = {first}, last = {last}, warm_up = {self.warm_up}: expected warm_up < last <= first <= "
                 f"{depth}, the layers of the model."
             )
-        return Schedule(depth, first, last, self.warm_up, self.expected)
+        return LayerSchedule(depth, first, last, self.warm_up, self.expected)
 
 
 def budgets(depth: int, speed_up: float, warm_up: int) -> tuple[int, int]:

@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from fedsim.components.decoder._odds import DrawConfig
-from fedsim.core.past import Stack
+from fedsim.core.past import LayerStack
 from fedsim.core.past.stack import Weighted
 
 
@@ -24,7 +24,7 @@ class DraftConfig(DrawConfig):
     )
 
 
-def score_drafts(stack: Stack, hidden: Tensor, text: Sequence[int], first: int) -> Tensor:
+def score_drafts(stack: LayerStack, hidden: Tensor, text: Sequence[int], first: int) -> Tensor:
     """Return scores (N, V) of hidden states (N, width), below all numbers where a token is not on the short list.
 
     Zhao et al. 2025, arXiv 2502.14856: a draft among frequent tokens alone is judged by the model among all of them, so
@@ -42,7 +42,9 @@ def score_drafts(stack: Stack, hidden: Tensor, text: Sequence[int], first: int) 
     return short.new_full((*short.shape[:-1], count), -torch.inf).index_copy_(-1, tokens, short)
 
 
-def score_listed(stack: Stack, hidden: Tensor, text: Sequence[int], first: int) -> tuple[Tensor, Tensor | None, int]:
+def score_listed(
+    stack: LayerStack, hidden: Tensor, text: Sequence[int], first: int
+) -> tuple[Tensor, Tensor | None, int]:
     """Return the scores of the listed tokens alone, (N, n), these tokens, None where all are, and how many there are.
 
     See `score_drafts`.
@@ -51,6 +53,6 @@ def score_listed(stack: Stack, hidden: Tensor, text: Sequence[int], first: int) 
         scores = stack.score(hidden)
         return scores, None, scores.shape[-1]
     normed = stack.norm(hidden)
-    seen = torch.tensor(sorted({own for own in text if own >= first}), dtype=torch.long, device=hidden.device)
+    seen = torch.tensor(sorted({token for token in text if token >= first}), dtype=torch.long, device=hidden.device)
     scores = torch.cat((normed @ weight[:first].T, normed @ weight[seen].T), -1)
     return scores, torch.cat((torch.arange(first, device=hidden.device), seen)), len(weight)

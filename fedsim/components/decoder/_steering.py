@@ -44,50 +44,50 @@ def steered(tuned: Tensor, base: Tensor, strength: float, confidence: float, *, 
 
 
 @dataclass(frozen=True)
-class Places:
+class SteeredPlaces:
     """What calibration needs of each place whose true token is sure: all in double precision.
 
     Attributes:
         scores: of the K surest tokens of each, shape (N, K); -inf where there are fewer.
         deltas: of the same tokens; 0 where there are fewer.
         others: ln of the summed exponentials of all other scores, shape (N,); -inf where they are refused.
-        own: place of the true token among the K, shape (N,).
+        truth: place of the true token among the K, shape (N,).
         odds: of the K tokens in the whole distribution.
     """
 
     scores: Tensor
     deltas: Tensor
     others: Tensor
-    own: Tensor
+    truth: Tensor
     odds: Tensor
 
     def costs(self, strength: float) -> Tensor:
         """Return -ln of the steered probability of each true token, shape (N,)."""
         moved = self.scores + strength * self.deltas
-        return self._total(moved) - moved.gather(1, self.own[:, None])[:, 0]
+        return self._total(moved) - moved.gather(1, self.truth[:, None])[:, 0]
 
     def slope(self, strength: float) -> float:
         """Return the derivative of the summed costs, which grows with the strength."""
         moved = self.scores + strength * self.deltas
         odds = (moved - self._total(moved)[:, None]).exp()
-        return float(((odds * self.deltas).sum(1) - self._own(self.deltas)).sum())
+        return float(((odds * self.deltas).sum(1) - self._of_truth(self.deltas)).sum())
 
     def descents(self) -> Tensor:
         """Return how fast each cost falls at strength 0, by the whole distribution, shape (N,)."""
-        return self._own(self.deltas) - (self.odds * self.deltas).sum(1)
+        return self._of_truth(self.deltas) - (self.odds * self.deltas).sum(1)
 
     def curvatures(self) -> Tensor:
         """Return delta^T J delta of each place, shape (N,)."""
         return (self.odds * self.deltas.square()).sum(1) - (self.odds * self.deltas).sum(1).square()
 
-    def _own(self, values: Tensor) -> Tensor:
-        return values.gather(1, self.own[:, None])[:, 0]
+    def _of_truth(self, values: Tensor) -> Tensor:
+        return values.gather(1, self.truth[:, None])[:, 0]
 
     def _total(self, moved: Tensor) -> Tensor:
         return torch.logaddexp(moved.logsumexp(1), self.others)
 
 
-def places(tuned: Tensor, base: Tensor, true: Tensor, confidence: float, *, refuses: bool) -> Places:
+def places(tuned: Tensor, base: Tensor, true: Tensor, confidence: float, *, refuses: bool) -> SteeredPlaces:
     """Return what calibration needs of scores (N, V) and true tokens (N,); unsure true tokens are left out."""
     tuned, base = tuned.double(), base.double()
     is_sure = sure_tokens(tuned, confidence)
@@ -98,7 +98,7 @@ def places(tuned: Tensor, base: Tensor, true: Tensor, confidence: float, *, refu
     is_real = scores > -torch.inf
     deltas = steering_vector(tuned, base).gather(1, tokens).where(is_real, 0.0)
     others = tuned.where(~is_sure, -torch.inf).logsumexp(1)
-    return Places(
+    return SteeredPlaces(
         scores,
         deltas,
         torch.full_like(others, -torch.inf) if refuses else others,
@@ -107,41 +107,43 @@ def places(tuned: Tensor, base: Tensor, true: Tensor, confidence: float, *, refu
     )
 
 
-def joined(parts: Sequence[Places]) -> Places:
+def joined(parts: Sequence[SteeredPlaces]) -> SteeredPlaces:
     """Return the places of several batches together."""
-    width = max(own.scores.shape[1] for own in parts)
+    width = max(part.scores.shape[1] for part in parts)
 
     def wide(values: Sequence[Tensor], filling: float) -> Tensor:
-        return torch.cat([torch.nn.functional.pad(own, (0, width - own.shape[1]), value=filling) for own in values])
+        return torch.cat(
+            [torch.nn.functional.pad(column, (0, width - column.shape[1]), value=filling) for column in values]
+        )
 
-    return Places(
-        wide([own.scores for own in parts], -torch.inf),
-        wide([own.deltas for own in parts], 0.0),
-        torch.cat([own.others for own in parts]),
-        torch.cat([own.own for own in parts]),
-        wide([own.odds for own in parts], 0.0),
+    return SteeredPlaces(
+        wide([part.scores for part in parts], -torch.inf),
+        wide([part.deltas for part in parts], 0.0),
+        torch.cat([part.others for part in parts]),
+        torch.cat([part.truth for part in parts]),
+        wide([part.odds for part in parts], 0.0),
     )
 
 
-def strength_of(own: Places, mode: Mode) -> float:
+def strength_of(steered_places: SteeredPlaces, mode: Mode) -> float:
     """Return mu of the places; 0 where the models do not differ.
 
     mean: of each place's descent over its squared norm, as in the paper. ratio: sum of descents over sum of squared
     norms; these are at least twice the curvature, so that the summed cost does not grow. newton: over the sum of
     curvatures. search: the strength of least cost, which is convex in it.
     """
-    norms = own.deltas.square().sum(1)
-    told = norms > _TINY
-    if not told.any():
+    norms = steered_places.deltas.square().sum(1)
+    is_clear = norms > _TINY
+    if not is_clear.any():
         return 0.0
-    descents = own.descents()
+    descents = steered_places.descents()
     if mode == "mean":
-        return float((descents[told] / norms[told]).mean())
+        return float((descents[is_clear] / norms[is_clear]).mean())
     if mode == "ratio":
         return float(descents.sum() / norms.sum())
     if mode == "newton":
-        return float(descents.sum() / own.curvatures().sum().clamp_min(_TINY))
-    return _root(own.slope)
+        return float(descents.sum() / steered_places.curvatures().sum().clamp_min(_TINY))
+    return _root(steered_places.slope)
 
 
 def _root(slope: Callable[[float], float]) -> float:

@@ -57,23 +57,23 @@ class AdedConfig(DrawConfig):
 class Table:
     """Scores of tri-grams: of each pair, how likely tokens follow. It never changes; `learned` returns another."""
 
-    def __init__(self, base: Mapping[Pair, Successors], own: Mapping[Pair, Successors] | None = None) -> None:
-        self._base, self._own = base, own or {}
+    def __init__(self, base: Mapping[Pair, Successors], changed: Mapping[Pair, Successors] | None = None) -> None:
+        self._base, self._changed = base, changed or {}
 
     def after(self, pair: Pair) -> Successors:
         """Return the scores of the tokens behind a pair."""
-        found = self._own.get(pair)
-        return self._base.get(pair, {}) if found is None else found
+        successors = self._changed.get(pair)
+        return self._base.get(pair, {}) if successors is None else successors
 
     def learned(self, text: Sequence[int], length: int = _WINDOW) -> Table:
         """Return the table after it has seen the last tokens of a text."""
         window = text[-length:]
-        own = dict(self._own)
+        changed = dict(self._changed)
         for (*pair, token), count in Counter(zip(window, window[1:], window[2:], strict=False)).items():
             key = (pair[0], pair[1])
-            before = own.get(key) or self.after(key)
-            own[key] = {**before, token: min(before.get(token, 0.0) + _GAIN * count, _MOST)}
-        return Table(self._base, own)
+            before = changed.get(key) or self.after(key)
+            changed[key] = {**before, token: min(before.get(token, 0.0) + _GAIN * count, _MOST)}
+        return Table(self._base, changed)
 
 
 @dataclass
@@ -89,10 +89,10 @@ class _Node:
         spread = (_C1 + math.log((self.visits + _C2 + 1) / _C2)) * math.sqrt(self.visits)
         return max(
             self.children,
-            key=lambda own: (
-                (1, own.prior)
-                if not own.visits
-                else (0, own.worth / own.visits + spread * own.prior / (1 + own.visits))
+            key=lambda child: (
+                (1, child.prior)
+                if not child.visits
+                else (0, child.worth / child.visits + spread * child.prior / (1 + child.visits))
             ),
         )
 
@@ -123,11 +123,11 @@ def search(table: Table, pair: Pair, config: AdedConfig, depth: int, chances: It
             after = table.after(path[-1].pair)
             path[-1].children = [_Node((path[-1].pair[1], token), prior) for token, prior in after.items()]
             path += [path[-1].best()] if path[-1].children else []
-        worth = 1.0 + sum(own.prior for own in path) + _rollout(table, path[-1].pair, states - len(path), chances)
-        for own in path:
-            own.visits += 1
-            own.worth += worth
-    ordered = sorted(root.ways(), key=lambda own: -own[0])[: config.paths]
+        worth = 1.0 + sum(node.prior for node in path) + _rollout(table, path[-1].pair, states - len(path), chances)
+        for node in path:
+            node.visits += 1
+            node.worth += worth
+    ordered = sorted(root.ways(), key=lambda way: -way[0])[: config.paths]
     return [_prolonged(table, pair, way) if len(way) < depth else way for _, way in ordered]
 
 
@@ -199,20 +199,20 @@ class Aded(Decoder[AdedConfig, Adapting]):
         """
         lasting = self.lasting if self.config.persist else Lasting()
         table = lasting.table or Table(self._base(model, condition.prompts[0][:1]))
-        tables = (table.learned(own, len(own)) if self.config.prompt else table for own in condition.prompts)
+        tables = (table.learned(prompt, len(prompt)) if self.config.prompt else table for prompt in condition.prompts)
         return Adapting(condition.prompts, tables=tuple(tables), lasting=lasting)
 
     def step(self, model: nn.Module, state: Adapting, context: GenerationContext) -> tuple[Adapting, list[Event]]:
         """Draft a tree, read it, and follow it as far as the model does."""
         tables = self._learned(state)
         drafts = [
-            self._draft(table, own, room(len(own) + 1, context, self.config.depth), generator)
-            for table, own, generator in zip(tables, state.tokens, context.generators, strict=True)
+            self._draft(table, text, room(len(text) + 1, context, self.config.depth), generator)
+            for table, text, generator in zip(tables, state.tokens, context.generators, strict=True)
         ]
         scores = state.past.scores(model, state.tokens, drafts)
         check_scores(scores)
         new = [self._follow(*each) for each in zip(drafts, scores, context.generators, strict=True)]
-        events = [Event(proposed=len(own), accepted=len(more)) for own, more in zip(drafts, new, strict=True)]
+        events = [Event(proposed=len(draft), accepted=len(more)) for draft, more in zip(drafts, new, strict=True)]
         if self.config.persist:
             state.lasting.table = tables[-1]
         return replace(state.extended(new), tables=tables), events
@@ -221,10 +221,10 @@ class Aded(Decoder[AdedConfig, Adapting]):
         if not self.config.adaptive:
             return state.tables
         if not self.config.persist:
-            return tuple(table.learned(own) for table, own in zip(state.tables, state.tokens, strict=True))
+            return tuple(table.learned(text) for table, text in zip(state.tables, state.tokens, strict=True))
         table = state.lasting.table or state.tables[0]
-        for own in state.tokens:
-            table = table.learned(own)
+        for written in state.tokens:
+            table = table.learned(written)
         return (table,) * len(state)
 
     def _draft(self, table: Table, text: Sequence[int], depth: int, generator: torch.Generator) -> Draft:
@@ -240,10 +240,10 @@ class Aded(Decoder[AdedConfig, Adapting]):
         node = -1
         while len(finite(scores[1 + node : 2 + node])):
             new += draw(self.config.odds(scores[1 + node : 2 + node]), [generator])
-            found = draft.children(node).get(new[-1])
-            if found is None:
+            child = draft.children(node).get(new[-1])
+            if child is None:
                 break
-            node = found
+            node = child
         return new
 
     def _base(self, model: nn.Module, token: tuple[int, ...]) -> Mapping[Pair, Successors]:
@@ -268,8 +268,8 @@ def count_table(texts: Iterable[Sequence[int]]) -> dict[Pair, dict[int, float]]:
         for first, second, third in zip(text, text[1:], text[2:], strict=False):
             counts.setdefault((first, second), Counter())[third] += 1
     return {
-        pair: {token: count / own.total() for token, count in islice(own.most_common(), _SUCCESSORS)}
-        for pair, own in counts.items()
+        pair: {token: count / successors.total() for token, count in islice(successors.most_common(), _SUCCESSORS)}
+        for pair, successors in counts.items()
     }
 
 
@@ -280,8 +280,8 @@ def save_table(path: Path, table: Mapping[Pair, Successors]) -> None:
 
 def _known(path: Path) -> tuple[Mapping[Pair, Successors], int]:
     """Return a table and its highest token; a file that stays as it is is read once, not for every text."""
-    own = path.stat() if path.exists() else None
-    return _read(path, own and (own.st_dev, own.st_ino, own.st_mtime_ns, own.st_size))
+    status = path.stat() if path.exists() else None
+    return _read(path, status and (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size))
 
 
 @lru_cache(maxsize=4)

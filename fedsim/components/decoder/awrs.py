@@ -29,7 +29,7 @@ from fedsim.components.decoder._look_ahead import LookAhead
 from fedsim.components.decoder._particles import Particle, Population, chosen_by_weight
 from fedsim.components.decoder._rejection import (
     Accepts,
-    Drawn,
+    TokenDraw,
     draw_first,
     draw_geometric,
     draw_recursive,
@@ -74,7 +74,7 @@ class AwrsConfig(Config):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        chosen = [own for own in _KINDS if getattr(self, own) is not None]
+        chosen = [kind for kind in _KINDS if getattr(self, kind) is not None]
         if len(chosen) > 1:
             raise ValueError(f"'{chosen[0]}' and '{chosen[1]}' are both given: expected one constraint.")
         if self.estimator == "two-loops" and self.max_rejects is not None:
@@ -116,7 +116,7 @@ class _Answers:
     def rejected(self) -> int:
         """How many tokens it refused, of those that were asked about."""
         ends = [*self._whole.values()] if self._ends == "stop" else []
-        return sum(not own for own in (*self._allowed.values(), *ends))
+        return sum(not is_allowed for is_allowed in (*self._allowed.values(), *ends))
 
     def accepts(self, tokens: tuple[int, ...]) -> Accepts:
         """Return what says whether a token may stand behind these."""
@@ -174,7 +174,7 @@ class Awrs(Weigher[AwrsConfig, Weighing]):
             CannotContinue: no text satisfies the constraint.
             FedsimError: nothing says when a text is whole, or no tokenizer was given.
         """
-        constraint = self._asked(context)
+        constraint = self._constraint_for(context)
         if self.config.ends == "stop" and self._is_constrained and not _limits(context).stop_tokens:
             raise FedsimError(
                 "decoder 'awrs' ends a text at a stop token, and the limits name none. Set stop_tokens, for example to "
@@ -189,11 +189,14 @@ class Awrs(Weigher[AwrsConfig, Weighing]):
 
     def finished(self, state: Weighing) -> Sequence[bool]:
         """Say which texts are whole without a stop token."""
-        return [own.is_over and not own.failure for own in state.populations]
+        return [population.is_over and not population.failure for population in state.populations]
 
     def log_evidence(self, state: Weighing) -> Sequence[float | None]:
         """Return what the particles of each row say; those that were cut weigh nothing."""
-        return [own.ended().log_evidence if own.is_over or own.is_full else None for own in state.populations]
+        return [
+            population.ended().log_evidence if population.is_over or population.is_full else None
+            for population in state.populations
+        ]
 
     def step(self, model: nn.Module, state: Weighing, context: GenerationContext) -> tuple[Weighing, list[Event]]:
         """Draw a token for every particle, weigh them, and resample where few of them count.
@@ -202,24 +205,24 @@ class Awrs(Weigher[AwrsConfig, Weighing]):
             CannotContinue: of some rows no particle is left, or the model's scores are no numbers.
         """
         _refuse_failed(state)
-        asked = [
-            (row, (*state.tokens[row][: state.begins[row]], *own.tokens))
+        open_texts = [
+            (row, (*state.tokens[row][: state.begins[row]], *particle.tokens))
             for row, population in enumerate(state.populations)
-            for own in population.particles
-            if own.is_open
+            for particle in population.particles
+            if particle.is_open
         ]
-        owners, texts = [row for row, _ in asked], [text for _, text in asked]
+        owners, texts = [row for row, _ in open_texts], [text for _, text in open_texts]
         scores, shown = state.ahead.scores(model, texts, owners, len(state))
         log_odds = iter((scores.double() / self.config.temperature).log_softmax(-1).cpu())
-        constraint, stops = self._asked(context), _limits(context).stop_tokens
+        constraint, stops = self._constraint_for(context), _limits(context).stop_tokens
         more, after, events = list[tuple[int, ...]](), list[Population](), list[Event]()
         for row, population in enumerate(state.populations):
             generator, begin = context.generators[row], state.begins[row]
             answers = _Answers(constraint, stops, self.config.ends)
-            drawn, draws = self._advance(population, log_odds, answers, generator)
-            own = self._weigh(_cut(drawn, _room(_limits(context), begin)), generator)
-            more.append(_agreed(population, own, generator)[len(state.tokens[row]) - begin :])
-            after.append(own)
+            moved, draws = self._advance(population, log_odds, answers, generator)
+            weighed = self._weigh(_cut(moved, _room(_limits(context), begin)), generator)
+            more.append(_agreed(population, weighed, generator)[len(state.tokens[row]) - begin :])
+            after.append(weighed)
             events.append(
                 Event(
                     accepted=len(more[-1]),
@@ -227,16 +230,16 @@ class Awrs(Weigher[AwrsConfig, Weighing]):
                     rejected=answers.rejected,
                     particles=draws,
                     rows=shown[row],
-                    resampled=int(own.log_factor != drawn.log_factor),
+                    resampled=int(weighed.log_factor != moved.log_factor),
                 )
             )
         return replace(state.extended(more), populations=tuple(after)), events
 
     @property
     def _is_constrained(self) -> bool:
-        return self._constraint is not None or any(getattr(self.config, own) is not None for own in _KINDS)
+        return self._constraint is not None or any(getattr(self.config, kind) is not None for kind in _KINDS)
 
-    def _asked(self, context: GenerationContext) -> Constraint:
+    def _constraint_for(self, context: GenerationContext) -> Constraint:
         """Return the constraint on tokens."""
         if self._constraint is not None:
             return self._constraint
@@ -252,38 +255,38 @@ class Awrs(Weigher[AwrsConfig, Weighing]):
         self, population: Population, log_odds: Any, answers: _Answers, generator: torch.Generator
     ) -> tuple[Population, int]:
         """Draw a token for every particle that goes on, by the next of the log odds; return how many drew, too."""
-        particles, draws = list[Particle](), list[Drawn]()
-        for own in population.particles:
-            if not own.is_open:
-                particles.append(own)
+        particles, draws = list[Particle](), list[TokenDraw]()
+        for particle in population.particles:
+            if not particle.is_open:
+                particles.append(particle)
                 continue
-            drawn = self._draw(next(log_odds), answers.accepts(own.tokens), generator)
-            draws.append(drawn)
-            particles.append(_extended(own, drawn, answers))
+            choice = self._draw(next(log_odds), answers.accepts(particle.tokens), generator)
+            draws.append(choice)
+            particles.append(_extended(particle, choice, answers))
         after = replace(population, particles=tuple(particles))
-        if not any(own.is_living for own in particles):
-            after = replace(after, failure=_failure(any(own.is_spent for own in draws), self.config.max_rejects))
+        if not any(other.is_living for other in particles):
+            after = replace(after, failure=_failure(any(draw.is_spent for draw in draws), self.config.max_rejects))
         return after, len(draws)
 
-    def _draw(self, log_odds: Tensor, accepts: Accepts, generator: torch.Generator) -> Drawn:
-        own, most = self.config, self.config.max_rejects
-        if own.estimator == "none":
+    def _draw(self, log_odds: Tensor, accepts: Accepts, generator: torch.Generator) -> TokenDraw:
+        config, most = self.config, self.config.max_rejects
+        if config.estimator == "none":
             return draw_first(log_odds, accepts, generator, most)
-        if own.estimator == "two-loops":
+        if config.estimator == "two-loops":
             return draw_two_loops(log_odds, accepts, generator)
-        is_sure = own.accepts > _FEWEST or float(log_odds.max()) >= math.log(_SURE)
-        if own.estimator == "geometric" or (own.estimator == "auto" and is_sure):
-            return draw_geometric(log_odds, accepts, generator, most, own.accepts)
+        is_sure = config.accepts > _FEWEST or float(log_odds.max()) >= math.log(_SURE)
+        if config.estimator == "geometric" or (config.estimator == "auto" and is_sure):
+            return draw_geometric(log_odds, accepts, generator, most, config.accepts)
         return draw_recursive(log_odds, accepts, generator, most)
 
     def _weigh(self, population: Population, generator: torch.Generator) -> Population:
         """Return the population with its size noted, resampled where that is below its share."""
-        own = population.measured()
-        is_enough = own.sizes[-1] >= self.config.share * len(own.particles)
-        return own if own.failure or is_enough else own.resampled(generator)
+        measured = population.measured()
+        is_enough = measured.sizes[-1] >= self.config.share * len(measured.particles)
+        return measured if measured.failure or is_enough else measured.resampled(generator)
 
 
-def _rule(config: AwrsConfig) -> constraints.Rule:
+def _rule(config: AwrsConfig) -> constraints.TextRule:
     if config.regex is not None:
         return constraints.regex(config.regex)
     if config.grammar is not None:
@@ -309,33 +312,33 @@ def _room(limits: Limits, begin: int) -> int:
 
 def _cut(population: Population, room: int) -> Population:
     """Return the population; where no text has room for more and some are whole, with weight 0 for the others."""
-    living = [own for own in population.particles if own.is_living]
-    is_full = not any(own.is_open and len(own.tokens) < room for own in living)
-    if is_full and any(own.is_whole for own in living):
+    living = [particle for particle in population.particles if particle.is_living]
+    is_full = not any(particle.is_open and len(particle.tokens) < room for particle in living)
+    if is_full and any(particle.is_whole for particle in living):
         return population.ended()
     return replace(population, is_full=is_full)
 
 
-def _agreed(before: Population, own: Population, generator: torch.Generator) -> tuple[int, ...]:
+def _agreed(before: Population, after: Population, generator: torch.Generator) -> tuple[int, ...]:
     """Return what can be handed out: what all living particles begin with, or one's text where no more follows.
 
     Of a population that died it is the text of the particle that weighed most before.
     """
-    if own.failure:
+    if after.failure:
         return max(before.particles, key=lambda one: one.log_weight).tokens
-    living = [one for one in own.particles if one.is_living]
-    if own.is_over or own.is_full:
+    living = [one for one in after.particles if one.is_living]
+    if after.is_over or after.is_full:
         return living[chosen_by_weight([one.log_weight for one in living], 1, generator)[0]].tokens
     texts = [one.tokens for one in living]
     first, last = min(texts), max(texts)  # what these two have in common, all between them have
     return first[: next((place for place, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))]
 
 
-def _extended(own: Particle, drawn: Drawn, answers: _Answers) -> Particle:
-    if drawn.token is None:
-        return replace(own, log_weight=-math.inf)
-    tokens = (*own.tokens, drawn.token)
-    return Particle(tokens, own.log_weight + drawn.log_weight, answers.are_whole(tokens))
+def _extended(particle: Particle, choice: TokenDraw, answers: _Answers) -> Particle:
+    if choice.token is None:
+        return replace(particle, log_weight=-math.inf)
+    tokens = (*particle.tokens, choice.token)
+    return Particle(tokens, particle.log_weight + choice.log_weight, answers.are_whole(tokens))
 
 
 def _failure(is_spent: bool, most: int | None) -> str:
@@ -351,7 +354,7 @@ def _failure(is_spent: bool, most: int | None) -> str:
 
 
 def _refuse_failed(state: Weighing) -> None:
-    failed = [row for row, own in enumerate(state.populations) if own.failure]
+    failed = [row for row, population in enumerate(state.populations) if population.failure]
     if failed:
         reason = state.populations[failed[0]].failure
         raise CannotContinue(reason, [row for row in failed if state.populations[row].failure == reason])

@@ -41,7 +41,7 @@ class Way:
 
 
 @dataclass(frozen=True)
-class Search:
+class BeamSearch:
     """One text's search: beginnings that go on, the best whole text, and what the model has read of the former."""
 
     longest: int
@@ -55,7 +55,7 @@ class Search:
 class Searching(Writing):
     """Texts as far as they are sure, and the search of each."""
 
-    searches: tuple[Search, ...]
+    searches: tuple[BeamSearch, ...]
 
 
 @final
@@ -68,7 +68,8 @@ class Beam(Decoder[BeamConfig, Searching]):
     def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Searching:
         """Return the prompts, and searches that have not begun."""
         return Searching(
-            condition.prompts, searches=tuple(Search(_longest(len(own), context)) for own in condition.prompts)
+            condition.prompts,
+            searches=tuple(BeamSearch(_longest(len(prompt), context)) for prompt in condition.prompts),
         )
 
     def step(self, model: nn.Module, state: Searching, context: GenerationContext) -> tuple[Searching, list[Event]]:
@@ -77,22 +78,22 @@ class Beam(Decoder[BeamConfig, Searching]):
         Raises:
             CannotContinue: scores of a row's beginnings are no numbers.
         """
-        found: list[Search] = []
+        searches: list[BeamSearch] = []
         new: list[tuple[int, ...]] = []
         assert context.limits is not None, "who writes has limits"
-        for row, (own, search) in enumerate(zip(state.tokens, state.searches, strict=True)):
+        for row, (text, search) in enumerate(zip(state.tokens, state.searches, strict=True)):
             try:
-                after = self._follow(model, own[: len(own) - search.written], search, context.limits)
+                after = self._follow(model, text[: len(text) - search.written], search, context.limits)
             except CannotContinue as error:
                 raise CannotContinue(str(error), [row]) from None
             sure = self._sure(after)
             new.append(sure[search.written :])
-            found.append(replace(after, written=len(sure)))
-        proposed = [len(own.ways) for own in state.searches]
-        events = [Event(proposed=own, accepted=len(more)) for own, more in zip(proposed, new, strict=True)]
-        return replace(state.extended(new), searches=tuple(found)), events
+            searches.append(replace(after, written=len(sure)))
+        proposed = [len(earlier.ways) for earlier in state.searches]
+        events = [Event(proposed=count, accepted=len(more)) for count, more in zip(proposed, new, strict=True)]
+        return replace(state.extended(new), searches=tuple(searches)), events
 
-    def _follow(self, model: nn.Module, prompt: tuple[int, ...], search: Search, limits: Limits) -> Search:
+    def _follow(self, model: nn.Module, prompt: tuple[int, ...], search: BeamSearch, limits: Limits) -> BeamSearch:
         scores = search.past.scores(model, [(*prompt, *way.tokens) for way in search.ways])
         check_scores(scores)
         weights = torch.cat(scores).double().log_softmax(-1)
@@ -113,11 +114,11 @@ class Beam(Decoder[BeamConfig, Searching]):
                 sources.append(source)
         return replace(search, ways=tuple(ways), best=best, past=search.past.keep(sources))
 
-    def _sure(self, search: Search) -> tuple[int, ...]:
+    def _sure(self, search: BeamSearch) -> tuple[int, ...]:
         """Return what every way that can still win begins with."""
         best = search.best
         alive = [way for way in search.ways if best is None or self._most(way, search.longest) > self._worth(best)]
-        rivals = [own.tokens for own in alive] + ([best.tokens] if best is not None else [])
+        rivals = [way.tokens for way in alive] + ([best.tokens] if best is not None else [])
         return rivals[0][: _shared(rivals)]
 
     def _worth(self, way: Way) -> float:

@@ -61,7 +61,7 @@ class CntpConfig(Config):
             raise ValueError(f"low is {self.low} and high {self.high}: expected low below high.")
         if self.fewest > self.most:
             raise ValueError(f"fewest is {self.fewest} and most {self.most}: expected at most as many.")
-        of_draws = [own for own in _OF_DRAWS if own in self.model_fields_set]
+        of_draws = [name for name in _OF_DRAWS if name in self.model_fields_set]
         if self.temperature == 0 and of_draws:
             raise ValueError(
                 f"at temperature 0 nothing is drawn, so that '{of_draws[0]}' has no meaning. Leave it out, or raise "
@@ -139,32 +139,32 @@ class Cntp(Decoder[CntpConfig, Cautious]):
             [_Trial(row, 1 if count == 1 else self._room(state, row, context)) for _ in range(count)]
             for row, count in zip(rows, map(self._trials, entropies), strict=True)
         ]
-        trials = [own for some in of_rows for own in some]
-        self._take(trials, odds[[own.row for own in trials]], context)
+        trials = [trial for some in of_rows for trial in some]
+        self._take(trials, odds[[trial.row for trial in trials]], context)
         shown = [1 for _ in rows]
-        while open_ones := [own for own in trials if not own.is_ended]:
-            texts = [(*state.tokens[own.row], *own.tokens) for own in open_ones]
-            asked = state.ahead.scores(model, texts, [own.row for own in open_ones], len(rows))
-            shown = [own + more for own, more in zip(shown, asked.shown, strict=True)]
-            self._take(open_ones, self._odds(asked.scores), context)
-        found = [_branching(entropy, own) for entropy, own in zip(entropies, of_rows, strict=True)]
-        after = state.extended([own.trials[own.chosen] for own in found])
-        events = [_event(own, count) for own, count in zip(found, shown, strict=True)]
-        return replace(after, last=tuple(found)), events
+        while open_ones := [trial for trial in trials if not trial.is_ended]:
+            texts = [(*state.tokens[trial.row], *trial.tokens) for trial in open_ones]
+            answers = state.ahead.scores(model, texts, [trial.row for trial in open_ones], len(rows))
+            shown = [trial + more for trial, more in zip(shown, answers.shown, strict=True)]
+            self._take(open_ones, self._odds(answers.scores), context)
+        branchings = [_branching(entropy, of_row) for entropy, of_row in zip(entropies, of_rows, strict=True)]
+        after = state.extended([branching.trials[branching.chosen] for branching in branchings])
+        events = [_event(branching, count) for branching, count in zip(branchings, shown, strict=True)]
+        return replace(after, last=tuple(branchings)), events
 
     def _odds(self, scores: Tensor) -> Tensor:
         """Return the distribution that tokens are drawn from, double precision."""
         if self.config.temperature == 0:
             return nn.functional.one_hot(scores.argmax(-1), scores.shape[-1]).double()
-        own = nucleus((scores.double() / self.config.temperature).softmax(-1), self.config.top_p)
-        return own / own.sum(-1, keepdim=True)
+        kept = nucleus((scores.double() / self.config.temperature).softmax(-1), self.config.top_p)
+        return kept / kept.sum(-1, keepdim=True)
 
     def _trials(self, entropy: float) -> int:
-        own = self.config
-        if own.by == "nothing":
-            return own.most
-        count = trials_at(entropy, own)
-        return count if own.by == "entropy" else own.most + 1 - count
+        config = self.config
+        if config.by == "nothing":
+            return config.most
+        count = trials_at(entropy, config)
+        return count if config.by == "entropy" else config.most + 1 - count
 
     def _room(self, state: Cautious, row: int, context: GenerationContext) -> int:
         """Return how many tokens a trial may have before it or the text ends."""
@@ -178,10 +178,10 @@ class Cntp(Decoder[CntpConfig, Cautious]):
     def _take(self, trials: Sequence[_Trial], odds: Tensor, context: GenerationContext) -> None:
         """Draw a token behind each trial, in their order, from its row's own source."""
         ends = self._ends(context)
-        tokens = draw(odds, [context.generators[own.row] for own in trials])
+        tokens = draw(odds, [context.generators[trial.row] for trial in trials])
         chances = odds.gather(-1, torch.tensor(tokens, device=odds.device)[:, None]).flatten().tolist()
-        for own, token, chance in zip(trials, tokens, chances, strict=True):
-            own.take(token, chance, ends)
+        for each_trial, token, chance in zip(trials, tokens, chances, strict=True):
+            each_trial.take(token, chance, ends)
 
     def _ends(self, context: GenerationContext) -> frozenset[int]:
         stops = context.limits.stop_tokens if context.limits else frozenset[int]()
@@ -203,11 +203,13 @@ def _entropies(odds: Tensor) -> list[float]:
 
 
 def _branching(entropy: float, trials: Sequence[_Trial]) -> Branching:
-    perplexities = tuple(own.perplexity for own in trials)
+    perplexities = tuple(trial.perplexity for trial in trials)
     chosen = min(range(len(trials)), key=perplexities.__getitem__)
-    return Branching(entropy, tuple(tuple(own.tokens) for own in trials), perplexities, chosen)
+    return Branching(entropy, tuple(tuple(trial.tokens) for trial in trials), perplexities, chosen)
 
 
-def _event(own: Branching, rows: int) -> Event:
-    proposed = sum(map(len, own.trials))
-    return Event(proposed=proposed, accepted=len(own.trials[own.chosen]), trials=len(own.trials), rows=rows)
+def _event(branching: Branching, rows: int) -> Event:
+    proposed = sum(map(len, branching.trials))
+    return Event(
+        proposed=proposed, accepted=len(branching.trials[branching.chosen]), trials=len(branching.trials), rows=rows
+    )

@@ -27,7 +27,7 @@ from fedsim.core.errors import FedsimError, NotApplicable
 from fedsim.core.hooks import IMAGES, Condition, Decoder, GenerationContext, Writing, check_scores
 from fedsim.core.registry import component
 from fedsim.core.types import Config, Event, Modality
-from fedsim.core.visual import Answers, LayerView, Read, Stream, VisualReducer, acting, can_answer
+from fedsim.core.visual import AnsweringModel, LayerView, ReadPrompt, Stream, VisualReducer, acting, can_answer
 
 _ATTENTION = "damro.attention"  # of the class token over the patches of the image, (B, N); -1 for one that is merged
 
@@ -79,11 +79,11 @@ class Branch:
         recounts: whether positions are counted anew.
     """
 
-    def __init__(self, model: Answers, encoded: Stream, prompt: tuple[int, ...], recounts: bool) -> None:
+    def __init__(self, model: AnsweringModel, encoded: Stream, prompt: tuple[int, ...], recounts: bool) -> None:
         self._encoded, self._prompt, self._recounts = encoded, prompt, recounts
         self._read, self._tokens = self._begin(model), prompt
 
-    def scores(self, model: Answers, tokens: tuple[int, ...]) -> Tensor:
+    def scores(self, model: AnsweringModel, tokens: tuple[int, ...]) -> Tensor:
         """Return the scores (V,) behind a text that begins with the prompt."""
         if tokens[: len(self._tokens)] != self._tokens:
             self._read, self._tokens = self._begin(model), self._prompt
@@ -92,7 +92,7 @@ class Branch:
         self._tokens = tokens
         return self._read.scores[0]
 
-    def _begin(self, model: Answers) -> Read:
+    def _begin(self, model: AnsweringModel) -> ReadPrompt:
         question = torch.tensor([self._prompt], device=self._encoded.hidden.device)
         return model.begin(self._encoded, question, is_contiguous=self._recounts)
 
@@ -112,7 +112,7 @@ class Damro(Decoder[DamroConfig, Distrusting]):
             NotApplicable: the model reads no images, or has fewer visual tokens than outliers.
             FedsimError: there are no images.
         """
-        own = self._checked(model)
+        reader = self._checked(model)
         if "image" not in condition.given:
             raise FedsimError(
                 "decoder 'damro' contrasts views of an image, and there is none. Give Condition(..., {\"image\": ...})."
@@ -120,11 +120,11 @@ class Damro(Decoder[DamroConfig, Distrusting]):
         rows = list[tuple[Branch, ...]]()
         chosen = list[tuple[int, ...]]()
         for prompt, image, source in zip(condition.prompts, condition.given["image"], context.generators, strict=True):
-            encoded, places = self._seen(own, image[None], prompt, source)
-            every = Branch(own, encoded, prompt, recounts=False)
+            encoded, places = self._seen(reader, image[None], prompt, source)
+            every = Branch(reader, encoded, prompt, recounts=False)
             few = encoded.keep(places[None])
             is_alone = self.config.strength == 0
-            rows.append((every,) if is_alone else (every, Branch(own, few, prompt, self.config.recount)))
+            rows.append((every,) if is_alone else (every, Branch(reader, few, prompt, self.config.recount)))
             chosen.append(tuple(few.patches[0].tolist()))
         return Distrusting(condition.prompts, tuple(chosen), ((),) * len(rows), tuple(rows))
 
@@ -134,16 +134,16 @@ class Damro(Decoder[DamroConfig, Distrusting]):
         Raises:
             CannotContinue: scores of some rows are no numbers.
         """
-        own = self._checked(model)
-        found = [
-            tuple(branch.scores(own, tokens) for branch in row)
+        reader = self._checked(model)
+        read = [
+            tuple(branch.scores(reader, tokens) for branch in row)
             for row, tokens in zip(state.branches, state.tokens, strict=True)
         ]
-        for number in range(len(found[0])):
-            check_scores([one[number][None] for one in found])
-        scores = torch.stack([contrasted(one[0], one[-1], self.config.strength, self.config.cutoff) for one in found])
+        for number in range(len(read[0])):
+            check_scores([one[number][None] for one in read])
+        scores = torch.stack([contrasted(one[0], one[-1], self.config.strength, self.config.cutoff) for one in read])
         after = state.extended([[token] for token in self._chosen(scores, context.generators)])
-        return replace(after, last=tuple(found)), [Event(proposed=1, accepted=1, rows=len(found[0]))] * len(state)
+        return replace(after, last=tuple(read)), [Event(proposed=1, accepted=1, rows=len(read[0]))] * len(state)
 
     def outliers(self, model: nn.Module, images: Tensor, question: Tensor) -> Tensor:
         """Return the patches (B, k) that the class token attends to most, by falling attention.
@@ -158,7 +158,7 @@ class Damro(Decoder[DamroConfig, Distrusting]):
         """
         return _highest(self._attention(self._checked(model), images, question)[1], self.config.outliers)
 
-    def _checked(self, model: nn.Module) -> Answers:
+    def _checked(self, model: nn.Module) -> AnsweringModel:
         if not can_answer(model):
             raise NotApplicable(
                 f"decoder 'damro' distrusts visual tokens, and model {type(model).__name__} has none. Choose a model "
@@ -172,7 +172,7 @@ class Damro(Decoder[DamroConfig, Distrusting]):
         return model
 
     def _seen(
-        self, model: Answers, image: Tensor, prompt: tuple[int, ...], source: torch.Generator
+        self, model: AnsweringModel, image: Tensor, prompt: tuple[int, ...], source: torch.Generator
     ) -> tuple[Stream, Tensor]:
         """Return all visual tokens of an image, and the places of the outliers among them."""
         encoded, attention = self._attention(model, image, torch.tensor([prompt], device=image.device))
@@ -182,7 +182,7 @@ class Damro(Decoder[DamroConfig, Distrusting]):
         places = _highest(scores, self.config.outliers)[0]
         return encoded, places.sort().values if self.config.order == "raster" else places
 
-    def _attention(self, model: Answers, images: Tensor, question: Tensor) -> tuple[Stream, Tensor]:
+    def _attention(self, model: AnsweringModel, images: Tensor, question: Tensor) -> tuple[Stream, Tensor]:
         with acting(model, _Looking(model.visual.feature_layer, model.visual.patches, self.config.heads == "joint")):
             encoded = model.encode(images, question)
         return encoded, encoded.notes[_ATTENTION]
@@ -232,7 +232,7 @@ def contrasted(every: Tensor, few: Tensor, strength: float, cutoff: float) -> Te
         strength: of the contrast.
         cutoff: least share of the largest probability of `every`.
     """
-    found = (1 + strength) * every - strength * few
+    contrast = (1 + strength) * every - strength * few
     if cutoff == 0:
-        return found
-    return found.masked_fill(every < every.amax(-1, keepdim=True) + math.log(cutoff), -torch.inf)
+        return contrast
+    return contrast.masked_fill(every < every.amax(-1, keepdim=True) + math.log(cutoff), -torch.inf)

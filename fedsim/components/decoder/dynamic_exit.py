@@ -25,7 +25,7 @@ from fedsim.components.decoder._odds import finite, room
 from fedsim.components.decoder._shortlist import DraftConfig, score_drafts, score_listed
 from fedsim.core.errors import CannotContinue, FedsimError
 from fedsim.core.hooks import Condition, Decoder, GenerationContext, Writing, check_scores
-from fedsim.core.past import Past, Stack, stack_of
+from fedsim.core.past import LayerStack, Past, stack_of
 from fedsim.core.registry import component
 from fedsim.core.types import Event
 
@@ -77,7 +77,7 @@ class Agreement:
         agreed: list[bool] = matches.tolist()
         sure: list[float] = confidence.tolist()
         count, all_of = sum(agreed), sum(sure)
-        sure_matches = sum(own for own, is_match in zip(sure, agreed, strict=True) if is_match)
+        sure_matches = sum(chance for chance, is_match in zip(sure, agreed, strict=True) if is_match)
         return Agreement(
             decay * self.matches + count,
             decay * self.misses + len(agreed) - count,
@@ -112,7 +112,7 @@ def choose(known: Mapping[int, Agreement], depth: int, longest: int, scoring: fl
 
 
 @dataclass(frozen=True)
-class Exits:
+class ExitChoices:
     """What one text knows of its exits, and the choice for the next round."""
 
     known: Mapping[int, Agreement]
@@ -126,7 +126,7 @@ class Exits:
 class Exiting(Writing):
     """Texts, and the exits of each."""
 
-    exits: tuple[Exits, ...]
+    exits: tuple[ExitChoices, ...]
 
 
 @final
@@ -153,8 +153,8 @@ class Del(Decoder[DelConfig, Exiting]):
                 f"exits = {list(self.config.exits)}, expected numbers of layers from 1 to {depth - 1}: the model has "
                 f"{depth}, and fewer of them must draft."
             )
-        known = {own: Agreement() for own in sorted(exits)}
-        return Exiting(condition.prompts, exits=tuple(Exits(known, min(exits)) for _ in condition.prompts))
+        known = {layer: Agreement() for layer in sorted(exits)}
+        return Exiting(condition.prompts, exits=tuple(ExitChoices(known, min(exits)) for _ in condition.prompts))
 
     def step(self, model: nn.Module, state: Exiting, context: GenerationContext) -> tuple[Exiting, list[Event]]:
         """Take a round with every row.
@@ -162,20 +162,22 @@ class Del(Decoder[DelConfig, Exiting]):
         Raises:
             CannotContinue: scores of a row are no numbers.
         """
-        exits: list[Exits] = []
+        exits: list[ExitChoices] = []
         new: list[list[int]] = []
         events: list[Event] = []
         depth = _stack(model).depth
-        for row, (text, own, generator) in enumerate(zip(state.tokens, state.exits, context.generators, strict=True)):
-            turn = _Round(self.config, model, text, own, context, generator)
+        for row, (text, text_exits, generator) in enumerate(
+            zip(state.tokens, state.exits, context.generators, strict=True)
+        ):
+            turn = _Round(self.config, model, text, text_exits, context, generator)
             try:
                 new.append(turn.write())
             except CannotContinue as error:
                 raise CannotContinue(str(error), [row]) from None
             exits.append(turn.learn(len(new[-1])))
             count = len(turn.drafted)
-            layers = count * own.layers + depth
-            events.append(Event(proposed=count, accepted=len(new[-1]), layers=layers, exit=own.layers))
+            layers = count * text_exits.layers + depth
+            events.append(Event(proposed=count, accepted=len(new[-1]), layers=layers, exit=text_exits.layers))
         return replace(state.extended(new), exits=tuple(exits)), events
 
 
@@ -187,7 +189,7 @@ class _Round:
         config: DelConfig,
         model: nn.Module,
         text: tuple[int, ...],
-        exits: Exits,
+        exits: ExitChoices,
         context: GenerationContext,
         generator: torch.Generator,
     ) -> None:
@@ -198,7 +200,7 @@ class _Round:
         wanted = config.longest if config.dynamic else exits.length
         wanted = 1 if exits.is_first else wanted if exits.length else 0
         self._most = room(len(text) + 1, context, wanted)
-        self._states: dict[int, list[Tensor]] = {own: [] for own in exits.known}
+        self._states: dict[int, list[Tensor]] = {layer: [] for layer in exits.known}
         self._odds: list[Tensor | None] = []
         self._full = torch.empty(0)
 
@@ -218,21 +220,21 @@ class _Round:
         usable = finite(target)
         return self._config.stands(self.drafted[: len(usable) - 1], self._odds, usable, self._generator)
 
-    def learn(self, written: int) -> Exits:
+    def learn(self, written: int) -> ExitChoices:
         """Return the exits after the round: what every layer said where the text in front of it stands."""
         count = len(self._full) - len(self.drafted) - 1 + written
         said = self._full[:count].argmax(-1)
-        states = torch.cat([torch.cat(own)[:count] for own in self._states.values()])
+        states = torch.cat([torch.cat(state)[:count] for state in self._states.values()])
         scores, listed, _ = score_listed(self._stack, states, self._known_tokens, self._config.shortlist)
         scores = scores.double()
         best, tokens = scores.max(-1)
         tokens = tokens if listed is None else listed[tokens]
         confidence = (best - scores.logsumexp(-1)).exp().split(count)
-        agrees = [own == said for own in tokens.split(count)]
+        agrees = [token == said for token in tokens.split(count)]
         decay, before = self._config.decay, self._exits.known
         known = {
-            layers: before[layers].updated(decay, *own)
-            for layers, own in zip(self._states, zip(agrees, confidence, strict=True), strict=True)
+            layers: before[layers].updated(decay, *figures)
+            for layers, figures in zip(self._states, zip(agrees, confidence, strict=True), strict=True)
         }
         layers, length = choose(known, self._stack.depth, self._config.longest, self._config.scoring)
         return replace(self._exits, known=known, layers=layers, length=length, is_first=False)
@@ -246,7 +248,7 @@ class _Round:
         scores = score_drafts(self._stack, hidden, self._known_tokens, self._config.shortlist)[0]
         if not scores.amax().isfinite():
             return False
-        token, odds = self._config.drawn(scores, self._generator)
+        token, odds = self._config.draw(scores, self._generator)
         self._odds.append(odds)
         self.drafted.append(token)
         if token in self._stops or self._is_unsure(scores, token):
@@ -267,7 +269,7 @@ class _Round:
         return note
 
 
-def _stack(model: nn.Module) -> Stack:
+def _stack(model: nn.Module) -> LayerStack:
     stack = stack_of(model)
     if stack is None:
         raise FedsimError(

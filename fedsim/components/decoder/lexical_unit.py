@@ -75,22 +75,22 @@ class LexicalUnit(Decoder[LexicalUnitConfig, Writing]):
             CannotContinue: scores of some rows are no numbers.
         """
         pad = self._pad(model)
-        drafts = [Draft.line([pad] * room(len(own) + 1, context, self.config.pads)) for own in state.tokens]
+        drafts = [Draft.line([pad] * room(len(text) + 1, context, self.config.pads)) for text in state.tokens]
         # What was read of pads is forgotten with the next text, which goes on with tokens.
         scores = state.past.scores(model, state.tokens, drafts)
         check_scores(scores)
         new = [
-            self._unit(text, own, generator, context.tokenizer)
-            for text, own, generator in zip(state.tokens, scores, context.generators, strict=True)
+            self._unit(text, scored, generator, context.tokenizer)
+            for text, scored, generator in zip(state.tokens, scores, context.generators, strict=True)
         ]
-        events = [Event(proposed=len(own), accepted=len(more)) for own, more in zip(drafts, new, strict=True)]
+        events = [Event(proposed=len(draft), accepted=len(more)) for draft, more in zip(drafts, new, strict=True)]
         return state.extended(new), events
 
     def _pad(self, model: nn.Module) -> int:
         if self.config.pad is not None:
             return self.config.pad
-        own = pad_of(model)
-        return 0 if own is None else own
+        token = pad_of(model)
+        return 0 if token is None else token
 
     def _unit(
         self, text: Sequence[int], scores: Tensor, generator: torch.Generator, tokenizer: Tokenizer | None
@@ -114,7 +114,7 @@ def _extends(before: int, token: int, tokenizer: Tokenizer | None) -> bool:
     """Say whether a token is the one before it, or its text begins with that one's."""
     if token == before or tokenizer is None:
         return token == before
-    first, second = (tokenizer.decode([own]).strip() for own in (before, token))
+    first, second = (tokenizer.decode([number]).strip() for number in (before, token))
     return bool(first) and second.startswith(first)
 
 

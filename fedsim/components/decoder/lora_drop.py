@@ -33,7 +33,7 @@ from fedsim.components.decoder._drawing import draw
 from fedsim.components.decoder._odds import DrawConfig
 from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import Condition, Decoder, GenerationContext, Writing, check_scores
-from fedsim.core.past import Past, Stack, stack_of
+from fedsim.core.past import LayerStack, Past, stack_of
 from fedsim.core.registry import component
 from fedsim.core.types import Event
 
@@ -53,16 +53,16 @@ class LoraDropConfig(DrawConfig):
 
 
 @dataclass(frozen=True)
-class Clock:
+class LayerClock:
     """Which blocks of a model run when, and what stands for the others: the same for all rows."""
 
     model: nn.Module
-    stack: Stack
+    stack: LayerStack
     dropped: tuple[int, ...]
     cycle: int
     adapters: Mapping[int, DropAdapter]
 
-    def keep(self, places: Sequence[int]) -> Clock:
+    def keep(self, places: Sequence[int]) -> LayerClock:
         """Return it."""
         return self
 
@@ -76,7 +76,9 @@ class Clock:
         What was not read yet is read prompt by prompt, then token by token.
         """
         past, texts, written = state.past, state.tokens, len(state.tokens[0]) - state.prompts[0]
-        is_read = past.lengths and all(own >= len(text) - 1 for own, text in zip(past.lengths, texts, strict=True))
+        is_read = past.lengths and all(
+            length >= len(text) - 1 for length, text in zip(past.lengths, texts, strict=True)
+        )
         anchors, hidden = state.anchors, torch.empty(0)
         for number in range(written if is_read else 0, written + 1):
             shown = [text[: prompt + number] for text, prompt in zip(texts, state.prompts, strict=True)]
@@ -96,7 +98,7 @@ class Clock:
 
         hidden, counts = past.states(self.model, texts, seen=note)
         rows, last = torch.arange(len(counts)), torch.tensor(counts) - 1
-        return hidden[rows, last], {number: own[rows, last] for number, own in seen.items()}
+        return hidden[rows, last], {number: states[rows, last] for number, states in seen.items()}
 
     def _lean(self, past: Past, texts: Sequence[Sequence[int]], anchors: Mapping[int, Tensor]) -> Tensor:
         """Run the layers that are not dropped on the newest token of each row, and return what leaves the last one."""
@@ -123,7 +125,7 @@ class Dropping(Writing):
 
     prompts: tuple[int, ...]
     anchors: Mapping[int, Tensor]
-    clock: Clock
+    clock: LayerClock
 
 
 @final
@@ -145,7 +147,7 @@ class LoraDrop(Decoder[LoraDropConfig, Dropping]):
                 "decoder 'lora-drop' runs single layers, and those of this model are not known. Use model "
                 "'tiny-llama', or a checkpoint of Llama's kind without token reducers."
             )
-        lengths = tuple(len(own) for own in condition.prompts)
+        lengths = tuple(len(prompt) for prompt in condition.prompts)
         return Dropping(condition.prompts, lengths, {}, self._clock(model, stack))
 
     def step(self, model: nn.Module, state: Dropping, context: GenerationContext) -> tuple[Dropping, list[Event]]:
@@ -157,18 +159,18 @@ class LoraDrop(Decoder[LoraDropConfig, Dropping]):
         after = replace(state.extended([[token] for token in chosen]), anchors=anchors)
         return after, [Event(accepted=1, layers=layers)] * len(state)
 
-    def _clock(self, model: nn.Module, stack: Stack) -> Clock:
-        own, blocks, cycle = adapters_of(model), self.config.blocks, self.config.cycle
-        if own and self.config.adapters is not None:
+    def _clock(self, model: nn.Module, stack: LayerStack) -> LayerClock:
+        adapters, blocks, cycle = adapters_of(model), self.config.blocks, self.config.cycle
+        if adapters and self.config.adapters is not None:
             raise FedsimError("the model has adapters of its own. Leave out adapters.")
         if self.config.adapters is not None:
             settings = LoraDropAdaptersConfig(cycle=cycle or _CYCLE, alpha=self.config.alpha)
             width = stack.embed(torch.tensor([[0]])).shape[-1]
-            own = read_adapters(self.config.adapters, settings, width)
+            adapters = read_adapters(self.config.adapters, settings, width)
         chosen = every_second(stack.depth) if blocks is None else tuple(sorted(set(blocks)))
-        if own:
-            chosen, known = tuple(sorted(own)), next(iter(own.values())).cycle
-            if (blocks is not None and set(blocks) != set(own)) or cycle not in (None, known):
+        if adapters:
+            chosen, known = tuple(sorted(adapters)), next(iter(adapters.values())).cycle
+            if (blocks is not None and set(blocks) != set(adapters)) or cycle not in (None, known):
                 raise FedsimError(
                     f"the adapters are for blocks = {list(chosen)} and cycle = {known}. Leave out blocks and cycle."
                 )
@@ -176,4 +178,4 @@ class LoraDrop(Decoder[LoraDropConfig, Dropping]):
         wrong = check_blocks(chosen, stack.depth)
         if wrong is not None:
             raise FedsimError(f"blocks = {list(chosen)}, {wrong}.")
-        return Clock(model, stack, chosen, cycle or _CYCLE, own)
+        return LayerClock(model, stack, chosen, cycle or _CYCLE, adapters)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from fedsim.components.decoder._drawing import draw
 from fedsim.components.decoder._odds import DrawConfig
-from fedsim.components.decoder._schedule import Schedule, ScheduleConfig
+from fedsim.components.decoder._schedule import LayerSchedule, ScheduleConfig
 from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import Condition, Decoder, GenerationContext, Writing, check_scores
 from fedsim.core.past import Past, stack_of
@@ -34,7 +34,7 @@ class SkipDecodeConfig(DrawConfig, ScheduleConfig):
 
 
 @dataclass(frozen=True)
-class Scheduled(Writing):
+class SkippingTexts(Writing):
     """Texts, and the lengths of their prompts. All have as many tokens behind the prompt."""
 
     prompts: tuple[int, ...]
@@ -42,22 +42,24 @@ class Scheduled(Writing):
 
 @final
 @component("skipdecode", summary="decoder: later tokens run through fewer layers, by a schedule", paper="2307.02628")
-class SkipDecode(Decoder[SkipDecodeConfig, Scheduled]):
+class SkipDecode(Decoder[SkipDecodeConfig, SkippingTexts]):
     """Writes one token a step. A step runs the same layers for all rows."""
 
     counts: ClassVar[frozenset[str]] = frozenset({"accepted", "layers"})
     fast: ClassVar[Mapping[str, Any]] = {"expected": 32}
 
-    def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Scheduled:
+    def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> SkippingTexts:
         """Return the prompts.
 
         Raises:
             FedsimError: the model's layers are not known, or the schedule does not fit their number.
         """
         self._schedule(model)
-        return Scheduled(condition.prompts, prompts=tuple(len(own) for own in condition.prompts))
+        return SkippingTexts(condition.prompts, prompts=tuple(len(prompt) for prompt in condition.prompts))
 
-    def step(self, model: nn.Module, state: Scheduled, context: GenerationContext) -> tuple[Scheduled, list[Event]]:
+    def step(
+        self, model: nn.Module, state: SkippingTexts, context: GenerationContext
+    ) -> tuple[SkippingTexts, list[Event]]:
         """Run the layers of this step on the newest token of each row, and write one behind it."""
         schedule = self._schedule(model)
         scores = read_by_schedule(model, state.past, state.tokens, state.prompts, schedule)
@@ -67,7 +69,7 @@ class SkipDecode(Decoder[SkipDecodeConfig, Scheduled]):
         layers = schedule.count(written - 1) if written else schedule.depth
         return state.extended([[token] for token in chosen]), [Event(accepted=1, layers=layers)] * len(state)
 
-    def _schedule(self, model: nn.Module) -> Schedule:
+    def _schedule(self, model: nn.Module) -> LayerSchedule:
         stack = stack_of(model)
         if stack is None:
             raise FedsimError(
@@ -78,7 +80,7 @@ class SkipDecode(Decoder[SkipDecodeConfig, Scheduled]):
 
 
 def read_by_schedule(
-    model: nn.Module, past: Past, texts: Sequence[tuple[int, ...]], prompts: Sequence[int], schedule: Schedule
+    model: nn.Module, past: Past, texts: Sequence[tuple[int, ...]], prompts: Sequence[int], schedule: LayerSchedule
 ) -> list[Tensor]:
     """Return the scores (1, V) behind each text; what was not read yet is read prompt by prompt, then token by token.
 
@@ -90,7 +92,7 @@ def read_by_schedule(
         schedule: which layers run on each token.
     """
     written = len(texts[0]) - prompts[0]
-    is_read = past.lengths and all(own >= len(text) - 1 for own, text in zip(past.lengths, texts, strict=True))
+    is_read = past.lengths and all(length >= len(text) - 1 for length, text in zip(past.lengths, texts, strict=True))
     scores: list[Tensor] = []
     for number in range(written if is_read else 0, written + 1):
         layers = schedule.layers(number - 1) if number else None

@@ -87,13 +87,13 @@ class Speculative(Decoder[SpeculativeConfig, Speculating]):
     def step(self, model: nn.Module, state: Speculating, context: GenerationContext) -> tuple[Speculating, list[Event]]:
         """Draft, read the drafts, and keep what stands."""
         drafted, odds = self._draft(state, context)
-        scores = state.past.scores(model, state.tokens, [Draft.line(own) for own in drafted])
+        scores = state.past.scores(model, state.tokens, [Draft.line(draft) for draft in drafted])
         check_scores(scores)
         new: list[list[int]] = []
-        for own, drafter, target, generator in zip(drafted, odds, scores, context.generators, strict=True):
+        for row_draft, drafter, target, generator in zip(drafted, odds, scores, context.generators, strict=True):
             usable = finite(target)
-            new.append(self.config.stands(own[: len(usable) - 1], drafter, usable, generator))
-        events = [Event(proposed=len(own), accepted=len(more)) for own, more in zip(drafted, new, strict=True)]
+            new.append(self.config.stands(row_draft[: len(usable) - 1], drafter, usable, generator))
+        events = [Event(proposed=len(draft), accepted=len(more)) for draft, more in zip(drafted, new, strict=True)]
         return state.extended(new), events
 
     def _draft(
@@ -102,16 +102,16 @@ class Speculative(Decoder[SpeculativeConfig, Speculating]):
         """Return drafted tokens of each row, and the odds that each was drawn with; an empty row stands in front."""
         limits = context.limits
         stops = limits.stop_tokens if limits is not None else frozenset[int]()
-        left = [room(len(own) + 1, context, self.config.length) for own in state.tokens]
+        left = [room(len(text) + 1, context, self.config.length) for text in state.tokens]
         drafted: list[list[int]] = [[] for _ in left]
         odds: list[list[Tensor | None]] = [[] for _ in left]
         while any(left):
-            texts = [(*own, *more) for own, more in zip(state.tokens, drafted, strict=True)]
-            for row, own in enumerate(self._scores(state.drafter, texts)):
-                if not left[row] or not own.amax().isfinite() or self._is_unsure(own):
+            texts = [(*text, *more) for text, more in zip(state.tokens, drafted, strict=True)]
+            for row, score in enumerate(self._scores(state.drafter, texts)):
+                if not left[row] or not score.amax().isfinite() or self._is_unsure(score):
                     left[row] = 0
                     continue
-                token, chances = self.config.drawn(own, context.generators[row])
+                token, chances = self.config.draw(score, context.generators[row])
                 drafted[row].append(token)
                 odds[row].append(chances)
                 left[row] = 0 if token in stops else left[row] - 1
@@ -121,11 +121,11 @@ class Speculative(Decoder[SpeculativeConfig, Speculating]):
         """Return the scores (V,) of what comes behind each text."""
         stack = stack_of(drafter.model) if self.config.shortlist else None
         if stack is None:
-            return [own[0] for own in drafter.past.scores(drafter.model, texts, layers=drafter.layers)]
+            return [score[0] for score in drafter.past.scores(drafter.model, texts, layers=drafter.layers)]
         hidden, counts = drafter.past.states(drafter.model, texts, layers=drafter.layers)
         pairs = zip(texts, hidden, counts, strict=True)
         first = self.config.shortlist
-        return [score_drafts(stack, own[count - 1 : count], text, first)[0] for text, own, count in pairs]
+        return [score_drafts(stack, states[count - 1 : count], text, first)[0] for text, states, count in pairs]
 
     def _is_unsure(self, scores: Tensor) -> bool:
         # Of the likeliest token, and not of the drawn one: where a draft ends must not depend on what was drawn there.
@@ -138,10 +138,10 @@ class Speculative(Decoder[SpeculativeConfig, Speculating]):
             return Drafter(model, range(min(depth, self.config.layers or max(1, depth // 4))), Past())
         vocabulary = Past().scores(model, [token])[0].shape[-1]
         drafter = _load(self.config.draft, vocabulary)
-        own = Past().scores(drafter, [(0,)])[0].shape[-1]  # the first token, which every model has
-        if own != vocabulary:
+        size = Past().scores(drafter, [(0,)])[0].shape[-1]  # the first token, which every model has
+        if size != vocabulary:
             raise FedsimError(
-                f'draft = "{self.config.draft}" has {own} tokens, the model {vocabulary}: they have different '
+                f'draft = "{self.config.draft}" has {size} tokens, the model {vocabulary}: they have different '
                 "tokenizers, and one's numbers mean other words to the other. Draft with a model of the same family."
             )
         return Drafter(drafter, None, Past())

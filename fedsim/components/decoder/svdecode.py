@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from fedsim.components.adapter._low_rank import LowRankLinear, adapters_off
 from fedsim.components.decoder._drawing import draw, nucleus
-from fedsim.components.decoder._steering import Mode, Places, joined, places, steered, strength_of
+from fedsim.components.decoder._steering import Mode, SteeredPlaces, joined, places, steered, strength_of
 from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import Condition, Decoder, GenerationContext, Writing
 from fedsim.core.losses import IGNORED
@@ -115,16 +115,16 @@ class Svdecode(Decoder[SvdecodeConfig, Steered]):
 
     def _scores(self, model: nn.Module, state: Steered) -> Tensor:
         """Return the steered scores behind each row; the only place where the models are asked."""
-        own, by_base = self.config, replace(state, past=state.base_past)
+        config, by_base = self.config, replace(state, past=state.base_past)
         tuned = base = self.next_scores(model.tuned if isinstance(model, BesideBase) else model, state)
-        if own.strength != 0 and isinstance(model, BesideBase):
+        if config.strength != 0 and isinstance(model, BesideBase):
             base = self.next_scores(model.base, by_base)
-        elif own.strength != 0:
+        elif config.strength != 0:
             _check_adapters(model)
             with adapters_off(model):
                 base = self.next_scores(model, by_base)
         _check_sizes(tuned, base)
-        return steered(tuned, base, own.towards_task, own.confidence, refuses=own.outside == "refused")
+        return steered(tuned, base, config.towards_task, config.confidence, refuses=config.outside == "refused")
 
 
 def calibrate(model: nn.Module, examples: Batch, config: SvdecodeConfig, mode: Mode = "mean") -> float:
@@ -140,13 +140,13 @@ def calibrate(model: nn.Module, examples: Batch, config: SvdecodeConfig, mode: M
         FedsimError: the model has no base, or no true token is one of the sure ones.
     """
     parts = [_places(*scores, config) for scores in both(model, examples)]
-    if not sum(len(own.own) for own in parts):
+    if not sum(len(part.truth) for part in parts):
         raise FedsimError(
             f"no true token has {config.confidence} of the largest odds, so that no strength can be found. Tune the "
             "model for longer, or lower the confidence."
         )
-    found = strength_of(joined(parts), mode)
-    return found if config.sign == "task" else -found
+    strength = strength_of(joined(parts), mode)
+    return strength if config.sign == "task" else -strength
 
 
 def costs(model: nn.Module, examples: Batch, config: SvdecodeConfig) -> Tensor:
@@ -162,17 +162,17 @@ def costs(model: nn.Module, examples: Batch, config: SvdecodeConfig) -> Tensor:
     Raises:
         FedsimError: the model has no base.
     """
-    found = list[Tensor]()
+    costs_of_rows = list[Tensor]()
     batches = zip(examples.labels.split(AT_ONCE), both(model, examples), strict=True)
     for labels, (tuned, base, true) in batches:
-        own = steered(tuned.double(), base.double(), config.towards_task, config.confidence, refuses=False)
+        scores = steered(tuned.double(), base.double(), config.towards_task, config.confidence, refuses=False)
         each = torch.zeros(labels.shape, dtype=torch.double)
-        each[labels != IGNORED] = torch.nn.functional.cross_entropy(own, true, reduction="none")
-        found.append(each.sum(1))
-    return torch.cat(found)
+        each[labels != IGNORED] = torch.nn.functional.cross_entropy(scores, true, reduction="none")
+        costs_of_rows.append(each.sum(1))
+    return torch.cat(costs_of_rows)
 
 
-def _places(tuned: Tensor, base: Tensor, true: Tensor, config: SvdecodeConfig) -> Places:
+def _places(tuned: Tensor, base: Tensor, true: Tensor, config: SvdecodeConfig) -> SteeredPlaces:
     return places(tuned, base, true, config.confidence, refuses=config.outside == "refused")
 
 

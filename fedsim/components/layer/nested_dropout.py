@@ -1,7 +1,7 @@
 """nested-dropout: cuts the last features to their first k channels, with a random k in every step.
 
 Idea: Early channels are trained nearly always and late ones rarely, so features end up sorted by importance and the
-    network can be cut at a fixed k afterwards (`fedsim.metrics.prefixes` chooses it).
+    network can be cut at a fixed k afterwards (`benchmarks/co_teaching.py` chooses it).
 Equation: h <- (h_1, ..., h_k, 0, ..., 0), p(k) proportional to exp(-((k - mu) / eta)^2), k = 1, ..., D; no rescaling
 Assumes: a dropout layer to replace, which gets feature vectors and runs once in a pass.
 Leaks: whole columns of the classifier's gradient are zero, so an upload shows k; an attacker has one integer to find.
@@ -113,10 +113,10 @@ class NestedDropout(Layer[NestedDropoutConfig]):
         for handle in handles:
             handle.remove()
         names = {module: name for name, module in model.named_modules()}
-        for layer, found in shapes.items():
-            if len(found) != 1:
-                return f"its layer '{names[layer]}' runs {len(found)} times in a forward pass, expected once: set at"
-            (shape,) = found
+        for layer, of_calls in shapes.items():
+            if len(of_calls) != 1:
+                return f"its layer '{names[layer]}' runs {len(of_calls)} times in a forward pass, expected once: set at"
+            (shape,) = of_calls
             if len(shape) == _MAPS:
                 return f"it cuts feature vectors, but its layer gets maps of shape {tuple(shape[1:])}"
             if layer.kept is not None and layer.kept > shape[-1]:
@@ -133,9 +133,9 @@ class NestedDropout(Layer[NestedDropoutConfig]):
         (batch,), (masks,) = truth.batches, truth.masks
         sites = dropout_sites(model, batch.inputs.shape[1:], len(batch), batch.inputs.dtype)
         lengths = {s.name: float(m.sum(-1).max()) for s, m in zip(sites, masks, strict=True) if s.odds}
-        found = {name: guess.found.get(f"{_NAME}.{name}") for name in lengths}
+        readings = {name: guess.found.get(f"{_NAME}.{name}") for name in lengths}
         return {
             f"distance between the k at '{name}' and that found": abs(float(read) - lengths[name])
-            for name, read in found.items()
+            for name, read in readings.items()
             if read is not None
         }

@@ -18,7 +18,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from fedsim.components.decoder._schedule import Schedule, ScheduleConfig
+from fedsim.components.decoder._schedule import LayerSchedule, ScheduleConfig
 from fedsim.core.blocks import blocks_of, states_in, with_states
 from fedsim.core.errors import FedsimError, NotApplicable
 from fedsim.core.hooks import Layer
@@ -65,7 +65,7 @@ class SkipDecodeTraining(Layer[SkipDecodeTrainingConfig]):
 class _Jump:
     """Takes some tokens past one block."""
 
-    def __init__(self, number: int, prompt: int, schedule: Schedule) -> None:
+    def __init__(self, number: int, prompt: int, schedule: LayerSchedule) -> None:
         self._number, self._prompt, self._schedule = number, prompt, schedule
 
     def over(self, block: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:

@@ -47,10 +47,10 @@ class TransferHead(Layer[TransferHeadConfig]):
         Raises:
             NotApplicable: its last layer with weights is not linear, or the model is that layer.
         """
-        found = output_layer(model)
-        if found is None or not found[0]:
+        output = output_layer(model)
+        if output is None or not output[0]:
             raise NotApplicable("component 'transfer-head': the model does not end with a linear layer of its own.")
-        name, last = found
+        name, last = output
         model.requires_grad_(False)
         with isolate_randomness(int(randint(_SEEDS, (), generator=generator))):
             model.set_submodule(name, self._head(last.in_features, last.out_features))

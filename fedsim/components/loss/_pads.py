@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedsim.core.losses import IGNORED
-from fedsim.core.past import KeyValues, Stack
+from fedsim.core.past import KeyValues, LayerStack
 
 
 class PadEmbedding(nn.Embedding):
@@ -31,7 +31,7 @@ class PadEmbedding(nn.Embedding):
 
 def embedding_of(model: nn.Module) -> nn.Embedding | None:
     """Return a model's first embedding, that of its tokens."""
-    return next((own for own in model.modules() if isinstance(own, nn.Embedding)), None)
+    return next((module for module in model.modules() if isinstance(module, nn.Embedding)), None)
 
 
 def add_pad(embedding: nn.Embedding) -> None:
@@ -56,15 +56,15 @@ def units(probabilities: Sequence[float], sure: float, most: int) -> list[int]:
         most: tokens of a unit.
     """
     lengths: list[int] = []
-    for own in probabilities:
-        if lengths and lengths[-1] < most and own >= sure:
+    for probability in probabilities:
+        if lengths and lengths[-1] < most and probability >= sure:
             lengths[-1] += 1
         else:
             lengths.append(1)
     return lengths
 
 
-class Block(NamedTuple):
+class PadBlock(NamedTuple):
     """Pads behind the input at a place, for the tokens that follow its label."""
 
     place: int
@@ -73,7 +73,7 @@ class Block(NamedTuple):
 
 def draw_blocks(
     lengths: Sequence[int], count: int, most: int, unsure: float, generator: torch.Generator
-) -> list[Block]:
+) -> list[PadBlock]:
     """Return at most `count` blocks: of units of more than one token, and some of any.
 
     Args:
@@ -84,17 +84,17 @@ def draw_blocks(
         generator: source of the choice.
     """
     starts = [sum(lengths[:number]) for number in range(len(lengths))]
-    longer = [Block(start, own - 1) for start, own in zip(starts, lengths, strict=True) if own > 1]
+    longer = [PadBlock(start, length - 1) for start, length in zip(starts, lengths, strict=True) if length > 1]
     order = iter(torch.randperm(len(longer), generator=generator).tolist())
     chances = torch.rand(count, 2, generator=generator, dtype=torch.double).tolist()
-    found: list[Block] = []
+    blocks: list[PadBlock] = []
     for chance, where in chances if lengths else ():
         if chance < unsure:
             start = starts[int(where * len(starts))]
-            found.append(Block(start, min(most - 1, sum(lengths) - 1 - start)))
+            blocks.append(PadBlock(start, min(most - 1, sum(lengths) - 1 - start)))
         elif (number := next(order, None)) is not None:
-            found.append(longer[number])
-    return [own for own in found if own.pads]
+            blocks.append(longer[number])
+    return [block for block in blocks if block.pads]
 
 
 class Packed(NamedTuple):
@@ -106,7 +106,7 @@ class Packed(NamedTuple):
     targets: Tensor
 
 
-def pack(inputs: Tensor, labels: Tensor, blocks: Sequence[Sequence[Block]], pad: int, room: int) -> Packed:
+def pack(inputs: Tensor, labels: Tensor, blocks: Sequence[Sequence[PadBlock]], pad: int, room: int) -> Packed:
     """Return texts (B, T) with their blocks behind them, filled up to `room` pads that nobody asks about.
 
     Args:
@@ -121,9 +121,9 @@ def pack(inputs: Tensor, labels: Tensor, blocks: Sequence[Sequence[Block]], pad:
     sees = torch.eye(length + room, dtype=torch.bool).expand(count, -1, -1).clone()
     sees[:, :length, :length] = torch.ones(length, length, dtype=torch.bool).tril()
     targets = torch.full((count, room), IGNORED)
-    for row, own in enumerate(blocks):
+    for row, row_blocks in enumerate(blocks):
         first = length
-        for place, pads in own:
+        for place, pads in row_blocks:
             block = slice(first, first + pads)
             positions[row, block] = torch.arange(place + 1, place + 1 + pads)
             sees[row, block, : place + 1] = True
@@ -134,7 +134,7 @@ def pack(inputs: Tensor, labels: Tensor, blocks: Sequence[Sequence[Block]], pad:
     return Packed(tokens, positions.to(inputs.device), sees.to(inputs.device), targets.to(inputs.device))
 
 
-def read(stack: Stack, packed: Packed, first: int = 0) -> Tensor:
+def read(stack: LayerStack, packed: Packed, first: int = 0) -> Tensor:
     """Return the scores (B, T + P - first, V) behind each token and pad, from the first one that is asked for."""
     hidden = stack.embed(packed.tokens)
     place = stack.place(hidden, packed.positions)

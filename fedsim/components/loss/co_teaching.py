@@ -63,7 +63,7 @@ class CoTeaching(ModelComponent[CoTeachingConfig], Objective[CoTeachingConfig]):
             for weights in second.parameters():
                 order = torch.randperm(weights.numel(), generator=generator)
                 weights.copy_(weights.flatten()[order].view_as(weights))
-        return Pair(model, second, freezes=self.config.freeze_batch_norm)
+        return NetworkPair(model, second, freezes=self.config.freeze_batch_norm)
 
     def refuses(self, rules: Rules, model: nn.Module) -> str | None:
         """Refuse components around the pair, batches without a kept example, and layers that mix both halves."""
@@ -81,7 +81,7 @@ class CoTeaching(ModelComponent[CoTeachingConfig], Objective[CoTeachingConfig]):
         return None
 
     def _refuses_networks(self, rules: Rules, model: nn.Module) -> str | None:
-        if not isinstance(model, Pair) or model.differ():
+        if not isinstance(model, NetworkPair) or model.differ():
             return "components that change the model must come before it, so that both networks have them"
         if any(isinstance(module, Alternating) for module in model.modules()):
             return "each network would toss its own coin for nested-dropout's alternate_with. Leave that setting out"
@@ -107,8 +107,8 @@ class CoTeaching(ModelComponent[CoTeachingConfig], Objective[CoTeachingConfig]):
         one, two = (slice(None), slice(None)) if self.config.same_batch else (slice(middle), slice(middle, None))
         chosen_1 = small_losses(scores_1[one], labels[one], rate)
         chosen_2 = small_losses(scores_2[two], labels[two], rate)
-        own = _mean(first[two][chosen_2], labels[two][chosen_2])
-        return own + _mean(second[one][chosen_1], labels[one][chosen_1])
+        loss = _mean(first[two][chosen_2], labels[two][chosen_2])
+        return loss + _mean(second[one][chosen_1], labels[one][chosen_1])
 
     def rate(self, round_: int) -> float:
         """Return tau of a round (from 1): `ramp` evenly spaced values from 0 to tau, then tau."""
@@ -117,7 +117,7 @@ class CoTeaching(ModelComponent[CoTeachingConfig], Objective[CoTeachingConfig]):
 
 
 @final
-class Pair(nn.Module):
+class NetworkPair(nn.Module):
     """Two networks: (B, 4, K) in training (both learning, then both scoring); in evaluation their mean.
 
     Args:
@@ -137,10 +137,10 @@ class Pair(nn.Module):
 
     def differ(self) -> bool:
         """Whether only one of the networks was changed."""
-        first, second = ([type(module) for module in own.modules()] for own in (self.first, self.second))
+        first, second = ([type(module) for module in net.modules()] for net in (self.first, self.second))
         return first != second
 
-    def train(self, mode: bool = True) -> Pair:
+    def train(self, mode: bool = True) -> NetworkPair:
         """Set the mode of all layers except frozen ones."""
         super().train(mode)
         for layer in self._frozen():

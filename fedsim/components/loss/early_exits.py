@@ -21,7 +21,7 @@ from fedsim.core.blocks import blocks_of, states_in
 from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import ModelComponent, Objective
 from fedsim.core.losses import cross_entropy
-from fedsim.core.past import Stack, stack_of
+from fedsim.core.past import LayerStack, stack_of
 from fedsim.core.past.stack import is_listened_to
 from fedsim.core.registry import component
 from fedsim.core.types import Config, Modality, PublicKnowledge
@@ -89,11 +89,11 @@ class Exits(nn.Module):
         exits: numbers of layers, ascending.
     """
 
-    def __init__(self, own: nn.Module, stack: Stack, exits: tuple[int, ...]) -> None:
+    def __init__(self, module: nn.Module, stack: LayerStack, exits: tuple[int, ...]) -> None:
         super().__init__()
-        self.own, self._stack = own, stack
+        self.own, self._stack = module, stack
         self._seen: dict[int, Tensor] = {}
-        blocks = blocks_of(own, _NAME)
+        blocks = blocks_of(module, _NAME)
         for number in exits:
             blocks[number - 1].register_forward_hook(_Note(self._seen, number).take)
 
@@ -103,11 +103,11 @@ class Exits(nn.Module):
             return self.own(tokens)
         try:
             whole = self.own(tokens)
-            return torch.stack([*(self._stack.score(self._seen[own]) for own in sorted(self._seen)), whole], 1)
+            return torch.stack([*(self._stack.score(self._seen[layer]) for layer in sorted(self._seen)), whole], 1)
         finally:
             self._seen.clear()
 
-    def stack(self) -> Stack | None:
+    def stack(self) -> LayerStack | None:
         """Return the layers of the model; None where something listens to it as a whole."""
         return None if is_listened_to(self) else stack_of(self.own)
 

@@ -113,7 +113,7 @@ class EsimCse(
         """Return the batch, and store which tokens the second view repeats, boolean, shape (B, T)."""
         assert here.rules is not None
         rules, config = here.rules, self.config
-        here.draws[_REPEATED] = drawn(
+        here.draws[_REPEATED] = repeated(
             batch.inputs, rules.padding, rules.borders, config.mode, config.dup_rate, here.generator
         )
         return batch
@@ -215,7 +215,7 @@ def most_repeated(length: int, mode: Mode, rate: float) -> int:
     return max(_LEAST_PAPER, share) if mode == "paper" else max(0, min(_MOST_BPE, share) - 1)
 
 
-def drawn(
+def repeated(
     tokens: Tensor, padding: int | None, borders: tuple[int, ...], mode: Mode, rate: float, generator: torch.Generator
 ) -> Tensor:
     """Draw which tokens are repeated: first how many, then distinct positions, both uniformly.
@@ -262,8 +262,10 @@ def queued(first: Tensor, second: Tensor, queue: Tensor, temperature: float) -> 
 
 def followed(encoder: nn.Module, memory: dict[str, Tensor], momentum: float) -> dict[str, Tensor]:
     """Return the weights of E' after a step, by their names in the memory; they start as the encoder's."""
-    own = {f"{_FOLLOWER}{name}": p.detach() for name, p in encoder.named_parameters() if p.requires_grad}
-    return {name: torch.lerp(p, memory[name], momentum) if name in memory else p.clone() for name, p in own.items()}
+    followers = {f"{_FOLLOWER}{name}": p.detach() for name, p in encoder.named_parameters() if p.requires_grad}
+    return {
+        name: torch.lerp(p, memory[name], momentum) if name in memory else p.clone() for name, p in followers.items()
+    }
 
 
 def two_views(model: nn.Module) -> TwoViews | None:

@@ -80,17 +80,17 @@ class PadBlocks(ModelComponent[PadBlocksConfig], LossTerm[PadBlocksConfig]):
         Raises:
             NotApplicable: the layers of the model are not known, or it has no pad.
         """
-        stack, pad, own = stack_of(model), pad_of(model), self.config
+        stack, pad, config = stack_of(model), pad_of(model), self.config
         if stack is None or pad is None:
             raise NotApplicable("component 'pad-blocks' finds no layers with a pad. Leave out what replaces the model")
         with without_dropout():
             with torch.no_grad(), adapters_off(model):
                 odds = model(batch.inputs).softmax(-1)
-            lengths = [units(row, own.sure, own.most) for row in sure_of(odds, batch.labels)]
-            blocks = [draw_blocks(row, own.blocks, own.most, own.unsure, here.generator) for row in lengths]
-            packed = pack(batch.inputs, batch.labels, blocks, pad, own.blocks * (own.most - 1))
+            lengths = [units(row, config.sure, config.most) for row in sure_of(odds, batch.labels)]
+            blocks = [draw_blocks(row, config.blocks, config.most, config.unsure, here.generator) for row in lengths]
+            packed = pack(batch.inputs, batch.labels, blocks, pad, config.blocks * (config.most - 1))
             scores = read(stack, packed, batch.inputs.shape[1])
-        return own.weight * cross_entropy(scores, packed.targets)
+        return config.weight * cross_entropy(scores, packed.targets)
 
     def public_view(self) -> PublicKnowledge:
         """Return the settings; which spans are units is private."""
@@ -99,5 +99,5 @@ class PadBlocks(ModelComponent[PadBlocksConfig], LossTerm[PadBlocksConfig]):
 
 def sure_of(odds: Tensor, labels: Tensor) -> list[list[float]]:
     """Return the probability of each text's tokens under odds (B, T, V), without those that fill up."""
-    own = odds.gather(-1, labels.clamp_min(0)[..., None])[..., 0]
-    return [row[some].tolist() for row, some in zip(own, labels != IGNORED, strict=True)]
+    of_label = odds.gather(-1, labels.clamp_min(0)[..., None])[..., 0]
+    return [row[some].tolist() for row, some in zip(of_label, labels != IGNORED, strict=True)]

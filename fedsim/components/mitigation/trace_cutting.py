@@ -31,14 +31,14 @@ class TraceCutting(Mitigation[TraceCuttingConfig]):
 
     def veil(self, traces: Sequence[Trace], generator: torch.Generator) -> list[Trace]:
         """Return the beginnings."""
-        shortest = min((sum(own.tokens) for own in traces), default=0)
-        return [_cut(own, shortest) for own in traces]
+        shortest = min((sum(trace.tokens) for trace in traces), default=0)
+        return [_cut(trace, shortest) for trace in traces]
 
 
-def _cut(own: Trace, length: int) -> Trace:
+def _cut(trace: Trace, length: int) -> Trace:
     kept: list[int] = []
-    for count in own.tokens:
+    for count in trace.tokens:
         if sum(kept) >= length:
             break
         kept.append(min(count, length - sum(kept)))
-    return Trace(tuple(kept), own.events[: len(kept)])
+    return Trace(tuple(kept), trace.events[: len(kept)])

@@ -34,7 +34,7 @@ class TraceDelay(Mitigation[TraceDelayConfig]):
 
     def veil(self, traces: Sequence[Trace], generator: torch.Generator) -> list[Trace]:
         """Return when tokens leave, step by step."""
-        return [Trace(self._delayed(own.tokens, generator), own.events) for own in traces]
+        return [Trace(self._delayed(trace.tokens, generator), trace.events) for trace in traces]
 
     def _delayed(self, tokens: Sequence[int], generator: torch.Generator) -> tuple[int, ...]:
         waits = (torch.rand(len(tokens), generator=generator) < self.config.chance).tolist()

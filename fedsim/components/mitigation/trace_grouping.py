@@ -34,14 +34,14 @@ class TraceGrouping(Mitigation[TraceGroupingConfig]):
 
     def veil(self, traces: Sequence[Trace], generator: torch.Generator) -> list[Trace]:
         """Return the sums of each text."""
-        return [self._grouped(own) for own in traces]
+        return [self._grouped(trace) for trace in traces]
 
-    def _grouped(self, own: Trace) -> Trace:
+    def _grouped(self, trace: Trace) -> Trace:
         size = self.config.steps
-        tokens = tuple(sum(own.tokens[start : start + size]) for start in range(0, len(own.tokens), size))
-        series = own.series()
+        tokens = tuple(sum(trace.tokens[start : start + size]) for start in range(0, len(trace.tokens), size))
+        series = trace.series()
         events = tuple(
             Event({name: sum(counts[start : start + size]) for name, counts in series.items()})
-            for start in range(0, len(own.events), size)
+            for start in range(0, len(trace.events), size)
         )
         return Trace(tokens, events)

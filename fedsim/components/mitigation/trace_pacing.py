@@ -31,4 +31,4 @@ class TracePacing(Mitigation[TracePacingConfig]):
 
     def veil(self, traces: Sequence[Trace], generator: torch.Generator) -> list[Trace]:
         """Return as many packets of one token as each text has tokens."""
-        return [Trace((1,) * sum(own.tokens), own.events) for own in traces]
+        return [Trace((1,) * sum(trace.tokens), trace.events) for trace in traces]

@@ -33,9 +33,9 @@ class TracePadding(Mitigation[TracePaddingConfig]):
 
     def veil(self, traces: Sequence[Trace], generator: torch.Generator) -> list[Trace]:
         """Return the largest trace, for every text."""
-        steps = max((max(len(own.tokens), len(own.events)) for own in traces), default=0)
-        largest = max((count for own in traces for count in own.tokens), default=0)
+        steps = max((max(len(trace.tokens), len(trace.events)) for trace in traces), default=0)
+        largest = max((count for trace in traces for count in trace.tokens), default=0)
         counts: dict[str, int] = {}
-        for event in (event for own in traces for event in own.events):
+        for event in (event for trace in traces for event in trace.events):
             counts.update({name: max(count, counts.get(name, 0)) for name, count in event.items()})
         return [Trace((largest,) * steps, (Event(counts),) * steps)] * len(traces)

@@ -35,9 +35,9 @@ class TraceRedaction(Mitigation[TraceRedactionConfig]):
 
     def veil(self, traces: Sequence[Trace], generator: torch.Generator) -> list[Trace]:
         """Return the traces with what is told of their counts."""
-        return [Trace(own.tokens, tuple(map(self._told, own.events)), own.places) for own in traces]
+        return [Trace(trace.tokens, tuple(map(self._redacted, trace.events)), trace.places) for trace in traces]
 
-    def _told(self, event: Event) -> Event:
+    def _redacted(self, event: Event) -> Event:
         named = self.config.counts
         return Event(
             {name: self._coarse(count) if not named or name in named else count for name, count in event.items()}

@@ -42,19 +42,19 @@ class Translator(nn.Module):
             block = nn.TransformerEncoderLayer(
                 width, heads, 4 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
             )
-            self.inputs = nn.ModuleList(nn.Linear(own, width) for own in channels)
+            self.inputs = nn.ModuleList(nn.Linear(channel, width) for channel in channels)
             self.places = nn.Parameter(0.1 * torch.randn(len(channels), width))
             self.queries = nn.Parameter(0.1 * torch.randn(prompts, width))
             self.blocks = nn.TransformerEncoder(block, blocks, nn.LayerNorm(width), enable_nested_tensor=False)
             self.out = nn.Linear(width, out)
-        for number, own in enumerate(channels):
-            self.register_buffer(f"mean{number}", torch.zeros(own))
-            self.register_buffer(f"scale{number}", torch.ones(own))
+        for number, width_of_layer in enumerate(channels):
+            self.register_buffer(f"mean{number}", torch.zeros(width_of_layer))
+            self.register_buffer(f"scale{number}", torch.ones(width_of_layer))
 
     def fit_scales(self, features: Sequence[Tensor]) -> None:
         """Let each channel have mean 0 and size 1 over examples and places of features (N, C, H, W)."""
-        for number, own in enumerate(features):
-            values = own.float().transpose(0, 1).flatten(1)
+        for number, feature in enumerate(features):
+            values = feature.float().transpose(0, 1).flatten(1)
             size = values.std(1, correction=0)
             self.get_buffer(f"mean{number}").copy_(values.mean(1))
             self.get_buffer(f"scale{number}").copy_(torch.where(size > 0, size, 1.0))
@@ -68,8 +68,8 @@ class Translator(nn.Module):
         """
         tokens = torch.stack(
             [
-                project((own - self.get_buffer(f"mean{number}")) / self.get_buffer(f"scale{number}"))
-                for number, (own, project) in enumerate(zip(vectors, self.inputs, strict=True))
+                project((vector - self.get_buffer(f"mean{number}")) / self.get_buffer(f"scale{number}"))
+                for number, (vector, project) in enumerate(zip(vectors, self.inputs, strict=True))
             ],
             1,
         )

@@ -25,7 +25,7 @@ from fedsim.core.errors import FedsimError, NotApplicable
 from fedsim.core.hooks import Probe
 from fedsim.core.losses import IGNORED
 from fedsim.core.masks import without_dropout
-from fedsim.core.past import KeyValues, Stack, stack_of
+from fedsim.core.past import KeyValues, LayerStack, stack_of
 from fedsim.core.registry import component
 from fedsim.core.types import Config, Tensors
 
@@ -54,16 +54,16 @@ class Language(NamedTuple):
     begin: int
 
     @property
-    def stack(self) -> Stack:
+    def stack(self) -> LayerStack:
         """Its layers.
 
         Raises:
             NotApplicable: they are not known.
         """
-        found = stack_of(self.model)
-        if found is None:
+        layers = stack_of(self.model)
+        if layers is None:
             raise NotApplicable("the layers of this language model are not known. Choose one of Llama's kind.")
-        return found
+        return layers
 
     @property
     def width(self) -> int:
@@ -71,7 +71,7 @@ class Language(NamedTuple):
         return self.stack.embed(torch.tensor([[self.begin]])).shape[-1]
 
 
-class Seen(NamedTuple):
+class ShownLayers(NamedTuple):
     """What the translator reads: a vector of each layer (B, C_l), and which layers are shown, booleans (B, layers)."""
 
     vectors: list[Tensor]
@@ -103,10 +103,10 @@ class Devil(Probe[DevilConfig]):
 
     def predict(self, learned: Tensors, hidden: Tensor) -> Tensor:
         """Return the probability of each class, shape (N, K)."""
-        weights = {name: own for name, own in learned.items() if name != "names"}
+        weights = {name: weight for name, weight in learned.items() if name != "names"}
         translator = self.make_translator([hidden.shape[1]], _NAME_WIDTH, torch.Generator())
         translator.load_state_dict(weights)
-        seen = Seen([hidden.float()], torch.ones(len(hidden), 1, dtype=torch.bool))
+        seen = ShownLayers([hidden.float()], torch.ones(len(hidden), 1, dtype=torch.bool))
         with torch.no_grad():
             prompt = translator.eval()(*seen)
         return (prompt[:, -1] @ learned["names"][:-1].T).softmax(-1).to(hidden.dtype)
@@ -119,8 +119,8 @@ class Devil(Probe[DevilConfig]):
             out: width of the language model's embedding.
             generator: of the weights.
         """
-        own = self.config
-        return Translator(channels, out, (own.width, own.blocks, own.heads), own.prompts, generator)
+        config = self.config
+        return Translator(channels, out, (config.width, config.blocks, config.heads), config.prompts, generator)
 
     def train(
         self,
@@ -142,8 +142,8 @@ class Devil(Probe[DevilConfig]):
         Raises:
             NotApplicable: the language model's layers are not known, or there is not one caption an image.
         """
-        if {len(own) for own in features} != {len(captions)} or not captions:
-            counts = [len(own) for own in features]
+        if {len(feature) for feature in features} != {len(captions)} or not captions:
+            counts = [len(feature) for feature in features]
             raise NotApplicable(
                 f"there are {len(captions)} captions, and features of {counts} images: expected one each."
             )
@@ -157,8 +157,10 @@ class Devil(Probe[DevilConfig]):
         with _frozen(language.model), torch.enable_grad():
             for _ in range(self.config.steps):
                 some = torch.randint(len(captions), (self.config.batch,), generator=generator)
-                seen = self._draw([own[some].float() for own in features], generator)
-                loss = _costs(language, translator(*seen), [captions[own] for own in some.tolist()], mean_of_all=True)
+                seen = self._draw([feature[some].float() for feature in features], generator)
+                loss = _costs(
+                    language, translator(*seen), [captions[number] for number in some.tolist()], mean_of_all=True
+                )
                 search.zero_grad()
                 loss.backward()
                 search.step()
@@ -166,22 +168,24 @@ class Devil(Probe[DevilConfig]):
                 costs.append(loss.item())
         return costs
 
-    def _draw(self, features: list[Tensor], generator: torch.Generator) -> Seen:
-        places = [draw_kept(len(own), own[0, 0].numel(), self.config.hidden_places, generator) for own in features]
+    def _draw(self, features: list[Tensor], generator: torch.Generator) -> ShownLayers:
+        places = [
+            draw_kept(len(feature), feature[0, 0].numel(), self.config.hidden_places, generator) for feature in features
+        ]
         is_shown = draw_kept(len(features[0]), len(features), self.config.hidden_layers, generator)
-        return Seen([pool(own, kept) for own, kept in zip(features, places, strict=True)], is_shown)
+        return ShownLayers([pool(feature, kept) for feature, kept in zip(features, places, strict=True)], is_shown)
 
 
-def see_whole(features: Sequence[Tensor], layers: Sequence[int]) -> Seen:
+def see_whole(features: Sequence[Tensor], layers: Sequence[int]) -> ShownLayers:
     """Return the mean over all places of features (B, C_l, H_l, W_l), with these layers shown.
 
     Raises:
         FedsimError: there is no such layer.
     """
-    return Seen([pool(own.float()) for own in features], _shown(features, len(features[0]), layers))
+    return ShownLayers([pool(feature.float()) for feature in features], _shown(features, len(features[0]), layers))
 
 
-def see_places(features: Sequence[Tensor], layers: Sequence[int]) -> tuple[Seen, tuple[int, int]]:
+def see_places(features: Sequence[Tensor], layers: Sequence[int]) -> tuple[ShownLayers, tuple[int, int]]:
     """Return the vectors of every place, images after one another, and the height and width of their grid.
 
     The grid is the finest of the shown layers; the others are stretched to it.
@@ -190,21 +194,21 @@ def see_places(features: Sequence[Tensor], layers: Sequence[int]) -> tuple[Seen,
         FedsimError: there is no such layer.
     """
     is_shown = _shown(features, 1, layers)
-    height, width = max(tuple(features[own].shape[-2:]) for own in layers)
+    height, width = max(tuple(features[layer].shape[-2:]) for layer in layers)
     vectors = []
-    for own in features:
-        fitted = own.float()
-        if own.shape[-2:] != (height, width):
+    for feature in features:
+        fitted = feature.float()
+        if feature.shape[-2:] != (height, width):
             fitted = F.interpolate(fitted, (height, width), mode="bilinear", align_corners=False)
         vectors.append(fitted.permute(0, 2, 3, 1).flatten(0, 2))
-    return Seen(vectors, is_shown.expand(len(vectors[0]), -1)), (height, width)
+    return ShownLayers(vectors, is_shown.expand(len(vectors[0]), -1)), (height, width)
 
 
 def _shown(features: Sequence[Tensor], rows: int, layers: Sequence[int]) -> Tensor:
-    beyond = [own for own in layers if not 0 <= own < len(features)]
+    beyond = [layer for layer in layers if not 0 <= layer < len(features)]
     if beyond or not layers:
-        found = beyond[0] if beyond else "none"
-        raise FedsimError(f"layer {found} is not there: features have layers 0 to {len(features) - 1}.")
+        strange = beyond[0] if beyond else "none"
+        raise FedsimError(f"layer {strange} is not there: features have layers 0 to {len(features) - 1}.")
     is_shown = torch.zeros(rows, len(features), dtype=torch.bool)
     is_shown[:, list(layers)] = True
     return is_shown
@@ -216,7 +220,7 @@ def widen(features: Tensor, size: int) -> Tensor:
 
 
 @torch.no_grad()
-def cost_of(translator: Translator, language: Language, seen: Seen, phrase: Sequence[int]) -> Tensor:
+def cost_of(translator: Translator, language: Language, seen: ShownLayers, phrase: Sequence[int]) -> Tensor:
     """Return for each row the mean cost of a phrase's tokens in nats, shape (B,): high where it does not fit.
 
     Raises:
@@ -228,7 +232,7 @@ def cost_of(translator: Translator, language: Language, seen: Seen, phrase: Sequ
 
 
 @torch.no_grad()
-def next_scores(translator: Translator, language: Language, seen: Seen) -> Tensor:
+def next_scores(translator: Translator, language: Language, seen: ShownLayers) -> Tensor:
     """Return the scores (B, V) of the first token of each row's text.
 
     Raises:
@@ -261,7 +265,7 @@ def map_phrase(
 
 
 @torch.no_grad()
-def write(translator: Translator, language: Language, seen: Seen, end: int, most: int = 16) -> list[list[int]]:
+def write(translator: Translator, language: Language, seen: ShownLayers, end: int, most: int = 16) -> list[list[int]]:
     """Return the text of each row: the likeliest token after the other, up to the one that ends a text.
 
     Raises:
@@ -275,20 +279,20 @@ def write(translator: Translator, language: Language, seen: Seen, end: int, most
                 tokens = torch.cat((tokens, _scores(language, prompt, tokens)[:, -1:].argmax(-1)), 1)
                 if (tokens == end).any(1).all():
                     break
-            texts += [own[: own.index(end)] if end in own else own for own in tokens.tolist()]
+            texts += [row[: row.index(end)] if end in row else row for row in tokens.tolist()]
     return texts
 
 
-def _prompts(translator: Translator, seen: Seen) -> Iterator[Tensor]:
+def _prompts(translator: Translator, seen: ShownLayers) -> Iterator[Tensor]:
     """Yield the prompts of some rows after the other."""
     for start in range(0, len(seen.is_shown), _AT_ONCE):
         part = slice(start, start + _AT_ONCE)
-        yield translator([own[part] for own in seen.vectors], seen.is_shown[part])
+        yield translator([vector[part] for vector in seen.vectors], seen.is_shown[part])
 
 
 def _costs(language: Language, prompt: Tensor, texts: Sequence[Sequence[int]], *, mean_of_all: bool = False) -> Tensor:
     """Return the mean cost of the tokens of each text, or of all together."""
-    wanted = nn.utils.rnn.pad_sequence([torch.tensor(own) for own in texts], batch_first=True, padding_value=IGNORED)
+    wanted = nn.utils.rnn.pad_sequence([torch.tensor(text) for text in texts], batch_first=True, padding_value=IGNORED)
     scores = _scores(language, prompt, wanted[:, :-1].clamp_min(0))
     if mean_of_all:
         return F.cross_entropy(scores.flatten(0, 1), wanted.flatten(), ignore_index=IGNORED)
@@ -313,19 +317,19 @@ def _scores(language: Language, prompt: Tensor, tokens: Tensor) -> Tensor:
 @contextmanager
 def _frozen(model: nn.Module) -> Iterator[None]:
     """Let a model stay as it is: evaluation mode, no dropout, no gradients of weights; as before behind the context."""
-    training = [own for own in model.modules() if own.training]
-    trained = [own for own in model.parameters() if own.requires_grad]
+    training = [module for module in model.modules() if module.training]
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     model.eval()
-    for own in trained:
-        own.requires_grad = False
+    for part in trained:
+        part.requires_grad = False
     try:
         with without_dropout():
             yield
     finally:
-        for own in trained:
-            own.requires_grad = True
-        for own in training:
-            own.training = True
+        for part in trained:
+            part.requires_grad = True
+        for part in training:
+            part.training = True
 
 
 class _Names(nn.Module):
@@ -337,7 +341,7 @@ class _Names(nn.Module):
         super().__init__()
         self.register_buffer("names", names)
 
-    def stack(self) -> Stack:
+    def stack(self) -> LayerStack:
         """Return itself."""
         return self
 

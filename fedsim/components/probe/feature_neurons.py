@@ -48,17 +48,17 @@ class FeatureNeurons(Probe[FeatureNeuronsConfig]):
         """
         members = _members(hidden, labels)
         hidden = hidden.double()
-        kept = torch.cat([self._best(hidden, own) for own in members]).unique()
+        kept = torch.cat([self._best(hidden, member) for member in members]).unique()
         of_kept = hidden[:, kept]
-        means = torch.stack([of_kept[own].mean(0) for own in members])
+        means = torch.stack([of_kept[member].mean(0) for member in members])
         variances = (of_kept - means[labels]).square().mean(0)
         floor = 1e-6 * of_kept.var(0, correction=0).clamp_min(torch.finfo(torch.double).tiny)  # constant in each class
-        shares = torch.stack([own.double().mean() for own in members])
+        shares = torch.stack([member.double().mean() for member in members])
         return {"neurons": kept, "means": means, "variances": torch.maximum(variances, floor), "shares": shares}
 
     def _best(self, hidden: Tensor, is_member: Tensor) -> Tensor:
-        told = (auc(hidden, is_member) - 0.5).abs()
-        return told.topk(min(self.config.neurons, len(told))).indices
+        distances = (auc(hidden, is_member) - 0.5).abs()
+        return distances.topk(min(self.config.neurons, len(distances))).indices
 
     def predict(self, learned: Tensors, hidden: Tensor) -> Tensor:
         """Return the probability of each class, shape (N, K)."""
@@ -79,7 +79,7 @@ def auc(activations: Tensor, is_member: Tensor) -> Tensor:
     return (below + up_to).double().mean(1) / (2 * others.shape[1])
 
 
-class Named(NamedTuple):
+class NamedNeurons(NamedTuple):
     """What the head says of neurons.
 
     Attributes:
@@ -103,10 +103,10 @@ def neuron_rows(model: nn.Module, weights: Weights = "up_proj") -> dict[str, Ten
     Raises:
         NotApplicable: the model has no such module.
     """
-    found = {name: own.get_parameter("weight").detach() for name, own in _modules(model, weights)}
-    if not found:
+    rows = {name: module.get_parameter("weight").detach() for name, module in _modules(model, weights)}
+    if not rows:
         raise NotApplicable(f"the model has no layer '{weights}'. It reads models of Llama's kind.")
-    return {name: own.T if weights == "down_proj" else own for name, own in found.items()}
+    return {name: weight.T if weights == "down_proj" else weight for name, weight in rows.items()}
 
 
 def name_neurons(
@@ -117,7 +117,7 @@ def name_neurons(
     concepts: Mapping[str, Sequence[int]] | None = None,
     both_signs: bool = True,
     at_once: int = 256,
-) -> Named:
+) -> NamedNeurons:
     """Return what the model's head says of vectors of its residual stream, by the likeliest tokens.
 
     Args:
@@ -139,9 +139,9 @@ def name_neurons(
             _name(stack.score(_of_one_size(some)[None])[0], kept, concepts or {}, both_signs)
             for some in rows.split(at_once)
         ]
-    joined = [torch.cat(own) for own in list(zip(*parts, strict=True))[:4]]
-    shares = {name: torch.cat([own.shares[name] for own in parts]) for name in concepts or {}}
-    return Named(joined[0], joined[1], joined[2], joined[3], shares)
+    joined = [torch.cat(pieces) for pieces in list(zip(*parts, strict=True))[:4]]
+    shares = {name: torch.cat([part.shares[name] for part in parts]) for name in concepts or {}}
+    return NamedNeurons(joined[0], joined[1], joined[2], joined[3], shares)
 
 
 def _of_one_size(rows: Tensor) -> Tensor:
@@ -150,7 +150,7 @@ def _of_one_size(rows: Tensor) -> Tensor:
     return rows / torch.where(size > 0, size, torch.ones_like(size))
 
 
-def _name(scores: Tensor, kept: int, concepts: Mapping[str, Sequence[int]], both_signs: bool) -> Named:
+def _name(scores: Tensor, kept: int, concepts: Mapping[str, Sequence[int]], both_signs: bool) -> NamedNeurons:
     signs = torch.ones(len(scores), dtype=scores.dtype)
     if both_signs:  # the head has no bias, so the opposite vector has the opposite scores
         above, below = scores.amax(1) - scores.logsumexp(1), -scores.amin(1) - (-scores).logsumexp(1)
@@ -158,12 +158,16 @@ def _name(scores: Tensor, kept: int, concepts: Mapping[str, Sequence[int]], both
     odds = (scores * signs[:, None]).softmax(1)
     probabilities, tokens = odds.topk(kept)
     entropy = torch.special.entr(odds).sum(1)
-    return Named(
-        signs, tokens, probabilities, entropy, {name: odds[:, list(own)].sum(1) for name, own in concepts.items()}
+    return NamedNeurons(
+        signs,
+        tokens,
+        probabilities,
+        entropy,
+        {name: odds[:, list(concept)].sum(1) for name, concept in concepts.items()},
     )
 
 
-def same_top(one: Named, other: Named) -> float:
+def same_top(one: NamedNeurons, other: NamedNeurons) -> float:
     """Return the share of neurons that stand for the same likeliest token in two models, or before and behind a change.
 
     Raises:
@@ -198,7 +202,7 @@ def clamped(
     module = model.get_submodule(layer)
     neurons, held = list(values), list(values.values())
     width = module.get_parameter("weight").shape[0 if place == "output" else 1]
-    if beyond := [own for own in neurons if not 0 <= own < width]:
+    if beyond := [neuron for neuron in neurons if not 0 <= neuron < width]:
         raise FedsimError(f"layer '{layer}' has no neuron {beyond[0]}, expected 0 to {width - 1}.")
 
     def hold(tensor: Tensor) -> Tensor:
@@ -224,10 +228,12 @@ def moved_neurons(change: Mapping[str, Tensor], weights: Weights = "up_proj") ->
         change: by parameter, weights behind less weights before, or a gradient.
         weights: the layers that are looked at.
     """
-    found = {name: own for name, own in change.items() if name.endswith(f"{weights}.weight")}
-    lengths = {name: own.norm(dim=0 if weights == "down_proj" else 1).tolist() for name, own in found.items()}
-    every = [(length, name, number) for name, own in lengths.items() for number, length in enumerate(own) if length]
-    return [(name, number) for _, name, number in sorted(every, key=lambda own: -own[0])]
+    weight_changes = {name: tensor for name, tensor in change.items() if name.endswith(f"{weights}.weight")}
+    lengths = {
+        name: tensor.norm(dim=0 if weights == "down_proj" else 1).tolist() for name, tensor in weight_changes.items()
+    }
+    every = [(length, name, number) for name, sizes in lengths.items() for number, length in enumerate(sizes) if length]
+    return [(name, number) for _, name, number in sorted(every, key=lambda entry: -entry[0])]
 
 
 def _at_output(hold: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
@@ -238,7 +244,7 @@ def _at_output(hold: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
 
 
 def _modules(model: nn.Module, weights: Weights) -> list[tuple[str, nn.Module]]:
-    return [(name, own) for name, own in model.named_modules() if name.rpartition(".")[2] == weights]
+    return [(name, module) for name, module in model.named_modules() if name.rpartition(".")[2] == weights]
 
 
 def _members(hidden: Tensor, labels: Tensor) -> list[Tensor]:
@@ -247,8 +253,8 @@ def _members(hidden: Tensor, labels: Tensor) -> list[Tensor]:
         raise NotApplicable(f"states have shape {tuple(hidden.shape)}, expected ({len(labels)}, width).")
     if not hidden.isfinite().all():
         raise NotApplicable("some states are no finite numbers.")
-    members = [labels == own for own in range(int(labels.max()) + 1)] if len(labels) else []
-    empty = [number for number, own in enumerate(members) if not own.any()]
+    members = [labels == label for label in range(int(labels.max()) + 1)] if len(labels) else []
+    empty = [number for number, member in enumerate(members) if not member.any()]
     if len(members) < 2 or empty:  # noqa: PLR2004 - classes
         lacking = f"class {empty[0]} has none" if empty else "there is one class"
         raise NotApplicable(f"a probe needs examples of two classes or more, and of each: {lacking}.")

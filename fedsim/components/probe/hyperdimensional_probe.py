@@ -83,7 +83,7 @@ class HyperdimensionalProbe(Probe[HyperdimensionalProbeConfig]):
         layers = _first_layers(hidden.shape[1], self.config.width, codes.shape[1], generator)
         with torch.enable_grad():
             self._train(layers, (hidden - scales["mean"]) / scales["scale"], codes.float(), generator)
-        return {**scales, **{name: own.detach() for name, own in layers.items()}}
+        return {**scales, **{name: layer.detach() for name, layer in layers.items()}}
 
     def _train(self, layers: Tensors, states: Tensor, codes: Tensor, generator: torch.Generator) -> None:
         parts = math.ceil(len(states) / 32)
@@ -96,8 +96,8 @@ class HyperdimensionalProbe(Probe[HyperdimensionalProbeConfig]):
 
         for _ in range(self.config.epochs):
             for some in torch.randperm(len(states), generator=generator).chunk(parts):
-                found, wanted = _encode(layers, states[some], drop), codes[some]
-                loss = F.binary_cross_entropy_with_logits(found, (wanted + 1) / 2) + 0.1 * F.mse_loss(found, wanted)
+                encoded, wanted = _encode(layers, states[some], drop), codes[some]
+                loss = F.binary_cross_entropy_with_logits(encoded, (wanted + 1) / 2) + 0.1 * F.mse_loss(encoded, wanted)
                 search.zero_grad()
                 loss.backward()
                 search.step()
@@ -106,7 +106,11 @@ class HyperdimensionalProbe(Probe[HyperdimensionalProbeConfig]):
     def encode(self, learned: Tensors, hidden: Tensor) -> Tensor:
         """Return the codes of states (N, width), entries 1 and -1, shape (N, D)."""
         with torch.no_grad():
-            return _signs(_encode(learned, (hidden.float() - learned["mean"]) / learned["scale"], lambda own: own))
+            return _signs(
+                _encode(
+                    learned, (hidden.float() - learned["mean"]) / learned["scale"], lambda hidden_states: hidden_states
+                )
+            )
 
 
 def _doubt(scores: Tensor, labels: Tensor) -> Tensor:
@@ -117,9 +121,9 @@ def _doubt(scores: Tensor, labels: Tensor) -> Tensor:
 def _first_layers(width: int, hidden: int, dimension: int, generator: torch.Generator) -> Tensors:
     shapes = {"first": (hidden, width), **{f"block{i}": (hidden, hidden) for i in range(_BLOCKS)}}
     shapes["last"] = (dimension, hidden)
-    drawn = {name: torch.randn(shape, generator=generator) / shape[1] ** 0.5 for name, shape in shapes.items()}
+    weights = {name: torch.randn(shape, generator=generator) / shape[1] ** 0.5 for name, shape in shapes.items()}
     biases = {f"{name}.bias": torch.zeros(shape[0]) for name, shape in shapes.items()}
-    return {name: own.requires_grad_() for name, own in {**drawn, **biases}.items()}
+    return {name: layer.requires_grad_() for name, layer in {**weights, **biases}.items()}
 
 
 def _encode(layers: Tensors, states: Tensor, drop: Callable[[Tensor], Tensor]) -> Tensor:
@@ -172,7 +176,7 @@ def _signs(sums: Tensor) -> Tensor:
 
 
 def _check_sizes(codes: Sequence[Tensor]) -> None:
-    sizes = sorted({own.shape[-1] for own in codes})
+    sizes = sorted({code.shape[-1] for code in codes})
     if len(sizes) > 1:
         raise FedsimError(
             f"codes have {sizes[0]} and {sizes[1]} entries, expected one size. Make them of one codebook."
@@ -194,15 +198,15 @@ def pool_layers(states: Tensor, starts: Sequence[int]) -> Tensor:
     means, nearest = states[list(starts)], torch.tensor([-1])
     while True:
         distances = torch.cdist(states, means)
-        own = distances.argmin(1)
-        for empty in sorted(set(range(len(means))) - set(own.tolist())):
-            far = distances.gather(1, own[:, None])[:, 0]
-            alone = torch.bincount(own, minlength=len(means))[own] == 1
-            own[far.masked_fill(alone, -1).argmax()] = empty
-        if torch.equal(own, nearest):
+        labels = distances.argmin(1)
+        for empty in sorted(set(range(len(means))) - set(labels.tolist())):
+            far = distances.gather(1, labels[:, None])[:, 0]
+            alone = torch.bincount(labels, minlength=len(means))[labels] == 1
+            labels[far.masked_fill(alone, -1).argmax()] = empty
+        if torch.equal(labels, nearest):
             return means.sum(0)
-        nearest = own
-        means = torch.stack([states[own == number].mean(0) for number in range(len(means))])
+        nearest = labels
+        means = torch.stack([states[labels == number].mean(0) for number in range(len(means))])
 
 
 class Extracted(NamedTuple):
@@ -243,10 +247,10 @@ def extract(code: Tensor, book: Tensor, known: Sequence[int], threshold: float =
     for number, some in enumerate(queries):  # a removed word that is still there: the query was not in the code
         if some and near[number, list(some)].max() > max(threshold, float(best[number])):
             best[number] = -math.inf
-    found = int(best.argmax())
-    value = float(best[found])
+    place = int(best.argmax())
+    value = float(best[place])
     chance = chance_of(value, len(code), len(queries) * (len(book) - len(set(known))))
-    return Extracted(int(concepts[found]) if value >= threshold else None, value, queries[found], chance)
+    return Extracted(int(concepts[place]) if value >= threshold else None, value, queries[place], chance)
 
 
 def chance_of(value: float, dimension: int, compared: int) -> float:

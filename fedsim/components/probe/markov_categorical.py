@@ -57,9 +57,11 @@ class MarkovCategorical(Probe[MarkovCategoricalConfig]):
         white, back = _whiten(states - mean, torch.finfo(hidden.dtype).eps)
         classes = int(labels.max()) + 1
         start = torch.zeros(classes, white.shape[1] + 1, dtype=torch.double)
-        found = _search(white, labels, start, self.config.steps, lambda own: self.config.penalty * own.square().sum())
-        raw = found[:, 1:] @ back.T
-        return {"head": raw, "bias": found[:, 0] - raw @ mean}
+        solution = _search(
+            white, labels, start, self.config.steps, lambda head: self.config.penalty * head.square().sum()
+        )
+        raw = solution[:, 1:] @ back.T
+        return {"head": raw, "bias": solution[:, 0] - raw @ mean}
 
     def predict(self, learned: Tensors, hidden: Tensor) -> Tensor:
         """Return the probability of each class, shape (N, K)."""
@@ -159,7 +161,7 @@ def estimated_surplus(
     of_context = _choose(choice, is_checked, ())
     of_both = _choose(choice, is_checked, of_context)
     heads = _Heads(_coordinates(blocks, is_known, precision), labels, is_known, classes)
-    first, second = (heads.costs(own, ~is_known)[0] for own in (of_context, of_both))
+    first, second = (heads.costs(penalty_pair, ~is_known)[0] for penalty_pair in (of_context, of_both))
     return first, second
 
 
@@ -183,13 +185,15 @@ class _Heads:
         """Return the costs of labels by a head on as many blocks as there are penalties, and the head."""
         used = self.blocks[: len(penalties)]
         white = torch.cat(list(used), 1)
-        weights = [_OF_BIAS] + [own for own, block in zip(penalties, used, strict=True) for _ in range(block.shape[1])]
+        weights = [_OF_BIAS] + [
+            penalty for penalty, block in zip(penalties, used, strict=True) for _ in range(block.shape[1])
+        ]
         weight = torch.tensor(weights, dtype=torch.double)
         if start is None:
             start = torch.zeros(self.classes, len(weights), dtype=torch.double)
         steps = MarkovCategoricalConfig().steps
         teaching = white[self.is_fitted], self.labels[self.is_fitted]
-        head = _search(*teaching, start, steps, lambda own: (weight * own.square()).sum())
+        head = _search(*teaching, start, steps, lambda new_head: (weight * new_head.square()).sum())
         scores = white[is_asked] @ head[:, 1:].T + head[:, 0]
         return torch.nn.functional.cross_entropy(scores, self.labels[is_asked], reduction="none"), head
 
@@ -207,14 +211,14 @@ def _choose(heads: _Heads, is_checked: Tensor, before: tuple[float, ...]) -> tup
 
 def _coordinates(blocks: Sequence[Tensor], is_fitted: Tensor, precision: float) -> list[Tensor]:
     """Return each block less what the blocks before tell of it, white on the positions that teach."""
-    found: list[Tensor] = []
+    coordinates: list[Tensor] = []
     for block in blocks:
-        own = block - block[is_fitted].mean(0)
-        size = float(torch.linalg.matrix_norm(own[is_fitted], 2))
-        for before in found:
-            own = own - before @ (before[is_fitted].T @ own[is_fitted]) / int(is_fitted.sum())
-        found.append(own @ _whiten(own[is_fitted], precision, size)[1])
-    return found
+        rest = block - block[is_fitted].mean(0)
+        size = float(torch.linalg.matrix_norm(rest[is_fitted], 2))
+        for before in coordinates:
+            rest = rest - before @ (before[is_fitted].T @ rest[is_fitted]) / int(is_fitted.sum())
+        coordinates.append(rest @ _whiten(rest[is_fitted], precision, size)[1])
+    return coordinates
 
 
 def categorical_entropy(odds: Tensor, divergence: Divergence = "kl") -> Tensor:

@@ -53,7 +53,7 @@ class Drawing(Sampling):
 SolverConfigT = TypeVar("SolverConfigT", bound=SolverConfig)
 
 
-class Solver(Sampler[SolverConfigT, Drawing]):
+class LevelSolver(Sampler[SolverConfigT, Drawing]):
     """Steps down the levels of Karras et al. 2022 (arXiv 2206.00364, equation 5). Authors write `move`."""
 
     counts: ClassVar[frozenset[str]] = frozenset({"evaluations"})
@@ -82,7 +82,7 @@ class Solver(Sampler[SolverConfigT, Drawing]):
         config = self.config
         check_denoiser(model, config.steps)
         classes = classes_of(model, condition, needed=config.guidance > 0)
-        x = [config.most * torch.randn(context.shape, generator=own) for own in context.generators]
+        x = [config.most * torch.randn(context.shape, generator=generator) for generator in context.generators]
         return Drawing(torch.stack(x), (config.steps,) * len(x), classes)
 
     def step(self, model: nn.Module, state: Drawing, context: GenerationContext) -> tuple[Drawing, list[Event]]:
@@ -158,23 +158,23 @@ def classes_of(model: nn.Module, condition: Condition, *, needed: bool) -> Tenso
     Raises:
         FedsimError: guidance needs classes, and there are none, or the model does not know one.
     """
-    known, asked = getattr(model, "classes", 0), condition.given.get("class")
+    known, wanted = getattr(model, "classes", 0), condition.given.get("class")
     if needed and not known:
         raise FedsimError(
             f"guidance compares a class with none, and the model {type(model).__name__} is told no classes. Set "
             "guidance to 0, or train with model.classes = true and a task with classes = true."
         )
-    if needed and asked is None:
+    if needed and wanted is None:
         raise FedsimError(
             "guidance compares a class with none, and no class is given. Give each row one, "
             'Condition(prompts, {"class": numbers}), or set guidance to 0.'
         )
-    if asked is None or not known:
+    if wanted is None or not known:
         return torch.full((len(condition),), -1)
-    wrong = asked[(asked < -1) | (asked >= known)]
+    wrong = wanted[(wanted < -1) | (wanted >= known)]
     if len(wrong):
         raise FedsimError(f"class {int(wrong[0])} is asked for, and the model knows those from 0 to {known - 1}.")
-    return asked
+    return wanted
 
 
 def check_finite(x: Tensor) -> None:

@@ -71,15 +71,15 @@ def residual(
 
     A row that no try within 1,000 kept ends as a draw of the target.
     """
-    found, tries = torch.zeros_like(target.mean), torch.zeros(len(target.mean), dtype=torch.long)
-    open_ = torch.arange(len(found))
+    points, tries = torch.zeros_like(target.mean), torch.zeros(len(target.mean), dtype=torch.long)
+    open_ = torch.arange(len(points))
     for _ in range(_MOST_TRIES):
         if not len(open_):
             break
-        own = LastStep(target.mean[open_], target.std[open_], target.log_spread[open_])
+        step = LastStep(target.mean[open_], target.std[open_], target.log_spread[open_])
         other = LastStep(draft.mean[open_], draft.std[open_], draft.log_spread[open_])
-        x = own.mean + own.std * torch.randn(own.mean.shape, generator=generator, dtype=own.mean.dtype)
-        kept = 1 - (-log_ratio(x, own, other, rule)).exp()
-        found[open_], tries[open_] = x, tries[open_] + 1
+        x = step.mean + step.std * torch.randn(step.mean.shape, generator=generator, dtype=step.mean.dtype)
+        kept = 1 - (-log_ratio(x, step, other, rule)).exp()
+        points[open_], tries[open_] = x, tries[open_] + 1
         open_ = open_[torch.rand(len(open_), generator=generator, dtype=x.dtype) >= kept]
-    return found, tries
+    return points, tries

@@ -80,7 +80,7 @@ class Drafting(Sampling):
     drafts: tuple[nn.Module, ...]
 
 
-class _Drawn(NamedTuple):
+class _Turn(NamedTuple):
     """New patches (k, m) of one image, and what the step counts."""
 
     patches: Tensor
@@ -100,27 +100,31 @@ class ContinuousSpeculative(Sampler[ContinuousSpeculativeConfig, Drafting]):
         Raises:
             FedsimError: the model draws no patches, the shape is another, or the draft does not fit or is not there.
         """
-        own = _patch_model(model)
-        if tuple(own.shape) != tuple(context.shape):
-            raise FedsimError(f"the model draws images of shape {own.shape}, and {context.shape} is asked for.")
+        patch_model = _patch_model(model)
+        if tuple(patch_model.shape) != tuple(context.shape):
+            raise FedsimError(f"the model draws images of shape {patch_model.shape}, and {context.shape} is asked for.")
         draft = load_denoiser(find_denoiser(self.config.draft)).model if self.config.draft else model
-        _check_draft(own, _patch_model(draft))
+        _check_draft(patch_model, _patch_model(draft))
         count, like = len(condition), next(model.parameters())
         classes = classes_of(model, condition, needed=False)
-        return Drafting(like.new_zeros((count, *own.shape)), (own.patches,) * count, classes, (draft,) * count)
+        return Drafting(
+            like.new_zeros((count, *patch_model.shape)), (patch_model.patches,) * count, classes, (draft,) * count
+        )
 
     def step(self, model: nn.Module, state: Drafting, context: GenerationContext) -> tuple[Drafting, list[Event]]:
         """Draw some patches of each image, one image after the other, since their numbers differ."""
-        own = _patch_model(model)
+        patch_model = _patch_model(model)
         x, left, events = state.x.clone(), list(state.level), list[Event]()
         for row, generator in enumerate(context.generators):
-            patches = own.cut(x[row : row + 1])
-            done = own.patches - left[row]
+            patches = patch_model.cut(x[row : row + 1])
+            done = patch_model.patches - left[row]
             labels = state.classes[row : row + 1]
-            drawn = self._draw(own, _patch_model(state.drafts[row]), patches[:, :done], left[row], labels, generator)
-            patches[0, done : done + len(drawn.patches)] = drawn.patches
-            x[row], left[row] = own.join(patches)[0], left[row] - len(drawn.patches)
-            events.append(drawn.event)
+            turn = self._draw(
+                patch_model, _patch_model(state.drafts[row]), patches[:, :done], left[row], labels, generator
+            )
+            patches[0, done : done + len(turn.patches)] = turn.patches
+            x[row], left[row] = patch_model.join(patches)[0], left[row] - len(turn.patches)
+            events.append(turn.event)
         check_finite(x)
         return replace(state, x=x, level=tuple(left)), events
 
@@ -129,54 +133,60 @@ class ContinuousSpeculative(Sampler[ContinuousSpeculativeConfig, Drafting]):
         return [level == 0 for level in state.level]
 
     def _draw(
-        self, own: PatchModel, draft: PatchModel, done: Tensor, left: int, labels: Tensor, generator: torch.Generator
-    ) -> _Drawn:
+        self,
+        patch_model: PatchModel,
+        draft: PatchModel,
+        done: Tensor,
+        left: int,
+        labels: Tensor,
+        generator: torch.Generator,
+    ) -> _Turn:
         """Return the next patches of one image, given those that stand (1, k, m)."""
         config = self.config
         count = min(config.length, left)
-        if not count or done.shape[1] < config.prefill * own.patches:
-            patch = self._alone(own, own.conditions(done, labels)[:, -1], generator)
-            return _Drawn(patch, Event(drafted=0, accepted=0, passes=1, tries=0))
-        noise = _normal((own.levels, count, own.size), done, generator)
+        if not count or done.shape[1] < config.prefill * patch_model.patches:
+            patch = self._alone(patch_model, patch_model.conditions(done, labels)[:, -1], generator)
+            return _Turn(patch, Event(drafted=0, accepted=0, passes=1, tries=0))
+        noise = _normal((patch_model.levels, count, patch_model.size), done, generator)
         drafted, guesses = self._drafts(draft, done, labels, noise, generator)
-        conditions = own.conditions(torch.cat((done, drafted[None]), 1), labels)[0, done.shape[1] :]
+        conditions = patch_model.conditions(torch.cat((done, drafted[None]), 1), labels)[0, done.shape[1] :]
         shared = noise if config.is_aligned else _normal(noise.shape, done, generator)
-        target = last_step(_told(own, conditions[:count]), shared, own.levels, config.temperature)
+        target = last_step(_reversal(patch_model, conditions[:count]), shared, patch_model.levels, config.temperature)
         chances = log_ratio(drafted, target, guesses, config.rule, config.soft)
         falls = torch.rand(count, generator=generator).log().to(chances) >= chances
         accepted = int(falls.int().argmax()) if falls.any() else count
         if accepted == count:
-            more = () if count == left else (self._alone(own, conditions[count:], generator),)
+            more = () if count == left else (self._alone(patch_model, conditions[count:], generator),)
             event = Event(drafted=count, accepted=count, passes=1, tries=0)
-            return _Drawn(torch.cat((drafted, *more)), event)
+            return _Turn(torch.cat((drafted, *more)), event)
         place = slice(accepted, accepted + 1)
         patch, tries = residual(target.at(place), guesses.at(place), generator, config.rule)
         event = Event(drafted=count, accepted=accepted, passes=1, tries=int(tries))
-        return _Drawn(torch.cat((drafted[:accepted], patch)), event)
+        return _Turn(torch.cat((drafted[:accepted], patch)), event)
 
-    def _alone(self, own: PatchModel, condition: Tensor, generator: torch.Generator) -> Tensor:
+    def _alone(self, patch_model: PatchModel, condition: Tensor, generator: torch.Generator) -> Tensor:
         """Draw a patch (1, m) by the model alone, given its condition (1, ...)."""
-        noise = _normal((own.levels, 1, own.size), condition, generator)
-        last = last_step(_told(own, condition), noise, own.levels, self.config.temperature)
+        noise = _normal((patch_model.levels, 1, patch_model.size), condition, generator)
+        last = last_step(_reversal(patch_model, condition), noise, patch_model.levels, self.config.temperature)
         return last.mean + last.std * _normal(last.mean.shape, condition, generator)
 
     def _drafts(
         self, draft: PatchModel, done: Tensor, labels: Tensor, noise: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, LastStep]:
         """Return drafted patches (k, m), one after the other, and their last steps."""
-        drawn, lasts = done, list[LastStep]()
+        patches, lasts = done, list[LastStep]()
         for number in range(noise.shape[1]):
-            condition = draft.conditions(drawn, labels)[:, -1]
-            own = noise[:, number : number + 1]
-            lasts.append(last_step(_told(draft, condition), own, draft.levels, self.config.temperature))
+            condition = draft.conditions(patches, labels)[:, -1]
+            own_noise = noise[:, number : number + 1]
+            lasts.append(last_step(_reversal(draft, condition), own_noise, draft.levels, self.config.temperature))
             patch = lasts[-1].mean + lasts[-1].std * _normal(lasts[-1].mean.shape, done, generator)
-            drawn = torch.cat((drawn, patch[None]), 1)
-        parts = (torch.cat([getattr(own, name) for own in lasts]) for name in ("mean", "std", "log_spread"))
-        return drawn[0, done.shape[1] :], LastStep(*parts)
+            patches = torch.cat((patches, patch[None]), 1)
+        parts = (torch.cat([getattr(last, name) for last in lasts]) for name in ("mean", "std", "log_spread"))
+        return patches[0, done.shape[1] :], LastStep(*parts)
 
 
-def _told(own: PatchModel, conditions: Tensor) -> Any:
-    return lambda x, level: own.reverse(x, level, conditions)
+def _reversal(patch_model: PatchModel, conditions: Tensor) -> Any:
+    return lambda x, level: patch_model.reverse(x, level, conditions)
 
 
 def _normal(shape: Sequence[int], like: Tensor, generator: torch.Generator) -> Tensor:
@@ -192,8 +202,8 @@ def _patch_model(model: nn.Module) -> PatchModel:
     )
 
 
-def _check_draft(own: PatchModel, draft: PatchModel) -> None:
-    ours, theirs = ((one.patches, one.size, one.levels) for one in (own, draft))
+def _check_draft(patch_model: PatchModel, draft: PatchModel) -> None:
+    ours, theirs = ((one.patches, one.size, one.levels) for one in (patch_model, draft))
     if ours != theirs:
         raise FedsimError(
             f"the draft has {theirs[0]} patches of {theirs[1]} numbers and {theirs[2]} noise levels, and the model "

@@ -15,7 +15,7 @@ from typing import final
 
 from torch import Tensor
 
-from fedsim.components.sampler._solver import Denoise, Solver, SolverConfig, euler
+from fedsim.components.sampler._solver import Denoise, LevelSolver, SolverConfig, euler
 from fedsim.core.registry import component
 
 
@@ -25,7 +25,7 @@ class EulerConfig(SolverConfig):
 
 @final
 @component("euler", summary="sampler: one evaluation a step along the slope", paper="2206.00364")
-class Euler(Solver[EulerConfig]):
+class Euler(LevelSolver[EulerConfig]):
     """Follows the slope at each level."""
 
     def move(self, denoise: Denoise, x: Tensor, level: Tensor, after: Tensor) -> tuple[Tensor, int]:

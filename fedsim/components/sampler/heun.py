@@ -15,7 +15,7 @@ from typing import final
 
 from torch import Tensor
 
-from fedsim.components.sampler._solver import Denoise, Solver, SolverConfig, heun
+from fedsim.components.sampler._solver import Denoise, LevelSolver, SolverConfig, heun
 from fedsim.core.registry import component
 
 
@@ -25,7 +25,7 @@ class HeunConfig(SolverConfig):
 
 @final
 @component("heun", summary="sampler: the mean of two slopes a step, as in EDM", paper="2206.00364")
-class Heun(Solver[HeunConfig]):
+class Heun(LevelSolver[HeunConfig]):
     """Corrects each step by the slope at its end."""
 
     def move(self, denoise: Denoise, x: Tensor, level: Tensor, after: Tensor) -> tuple[Tensor, int]:

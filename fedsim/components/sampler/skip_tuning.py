@@ -17,7 +17,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from fedsim.components.sampler._solver import Denoise, Drawing, Solver, SolverConfig, euler, heun
+from fedsim.components.sampler._solver import Denoise, Drawing, LevelSolver, SolverConfig, euler, heun
 from fedsim.core.registry import component
 from fedsim.core.skips import scaled_skips
 
@@ -34,7 +34,7 @@ class SkipTuningConfig(SolverConfig):
 
 @final
 @component("skip-tuning", summary="sampler: weaker skips of a U-Net, for few steps", paper="2402.15170")
-class SkipTuning(Solver[SkipTuningConfig]):
+class SkipTuning(LevelSolver[SkipTuningConfig]):
     """Scales the stored features of each evaluation, inside a solver."""
 
     def move(self, denoise: Denoise, x: Tensor, level: Tensor, after: Tensor) -> tuple[Tensor, int]:

@@ -31,8 +31,8 @@ class Pruner(nn.Module):
         self.token = nn.Sequential(nn.Linear(inner, inner), nn.LayerNorm(inner), nn.GELU(), last)
         self.bias = nn.Parameter(torch.tensor(2.0))
         nn.init.constant_(self.weighs.weight, 1 / queries)
-        for own in (self.weighs.bias, last.weight, last.bias):
-            nn.init.zeros_(own)
+        for parameter in (self.weighs.bias, last.weight, last.bias):
+            nn.init.zeros_(parameter)
 
     def forward(self, visual: Tensor, attention: Tensor, alive: Tensor, question: Tensor) -> Tensor:
         """Return the logits.

@@ -121,9 +121,9 @@ class _MustDrop(VisualReducer):
         """Let the layers from the first drop on hold the final survivors alone, and count positions by them."""
         final_ones = held.patches[-1]
         for number in range(len(held.patches)):
-            own = held.patches[number]
-            if number >= self._config.layers[0] and own is not final_ones:
-                held.keep(number, (own[:, :, None] == final_ones[:, None]).any(-1) & (own >= 0))
+            patches = held.patches[number]
+            if number >= self._config.layers[0] and patches is not final_ones:
+                held.keep(number, (patches[:, :, None] == final_ones[:, None]).any(-1) & (patches >= 0))
             if self._config.recount:
                 held.reindex(number)
 

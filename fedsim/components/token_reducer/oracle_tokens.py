@@ -67,7 +67,7 @@ class _Oracle(VisualReducer):
             (bright[:, None] == bright[:, :, None]) & torch.ones(len(cells), len(cells)).tril(-1).bool()
         )
         within = (brighter & (cells[:, None] == cells)).sum(2)
-        wanted = (self._asked(question)[:, None] == cells).long()
+        wanted = (self._asked_cells(question)[:, None] == cells).long()
         key = (2 * wanted + filled.long()) * len(cells) - within
         rank = key.argsort(dim=1, descending=True, stable=True).argsort(1)
         return {_RANK: rank}
@@ -76,9 +76,9 @@ class _Oracle(VisualReducer):
         """Keep the tokens of the lowest ranks."""
         return stream.keep(highest(-stream.notes[_RANK].gather(1, stream.patches), self._kept))
 
-    def _asked(self, question: Tensor) -> Tensor:
+    def _asked_cells(self, question: Tensor) -> Tensor:
         """Return the cell that is asked for, (B,); -1 where none is."""
         rows, columns = question - self._row, question - self._column
-        has_row, has_column = ((own >= 0) & (own < self._cells) for own in (rows, columns))
+        has_row, has_column = ((places >= 0) & (places < self._cells) for places in (rows, columns))
         row, column = (rows * has_row).sum(1), (columns * has_column).sum(1)
         return torch.where(has_row.any(1) & has_column.any(1), row * self._cells + column, -1)

@@ -64,8 +64,8 @@ class Rcp(VisualTokenReducer[RcpConfig]):
             FedsimError: there are no such trained parts, or they belong to other sizes.
         """
         with seeding.isolate_randomness(int(torch.randint(2**31, (), generator=generator))):
-            own = RcpReducer(self.config, visual)
-        return _with_trained(own, self.config.weights) if self.config.weights else own
+            reducer = RcpReducer(self.config, visual)
+        return _with_trained(reducer, self.config.weights) if self.config.weights else reducer
 
     def does_not_fit(self, visual: VisualShape) -> str | None:
         """Refuse layers that are not there, and repairs that no drop comes before."""
@@ -91,10 +91,12 @@ class RcpReducer(VisualReducer):
         self.temperature, self.noise = config.temperature, cast("torch.Generator | None", None)
         self._patches, width = visual.patches, visual.width
         layers, size = config.layers, config.size
-        self.pruners = nn.ModuleDict({str(own): Pruner(width, config.inner, config.queries, _HEADS) for own in layers})
-        self.lost = nn.ModuleDict({str(own): Lost(visual.patches, width, size) for own in layers})
-        self.repairs = nn.ModuleDict({str(own): Repair(width, size) for own in config.repairs})
-        self._sources = {own: max(one for one in config.layers if one <= own) for own in config.repairs}
+        self.pruners = nn.ModuleDict(
+            {str(layer): Pruner(width, config.inner, config.queries, _HEADS) for layer in layers}
+        )
+        self.lost = nn.ModuleDict({str(layer): Lost(visual.patches, width, size) for layer in layers})
+        self.repairs = nn.ModuleDict({str(repair): Repair(width, size) for repair in config.repairs})
+        self._sources = {repair: max(one for one in config.layers if one <= repair) for repair in config.repairs}
 
     def before_layer(self, stream: Stream, layer: LayerView) -> Stream:
         """Drop tokens, and note what is lost."""
@@ -106,7 +108,7 @@ class RcpReducer(VisualReducer):
         before = _left(stream)
         visual, question = stream.hidden[:, stream.visual], stream.hidden[:, stream.asking].mean(1)
         logits = self.pruners[name](visual, attention, before > 0, question)
-        kept = before * chosen(logits, self.temperature, self._drawn(logits))
+        kept = before * chosen(logits, self.temperature, self._noise(logits))
         stays = or_best(kept > 0, logits.masked_fill(before <= 0, -torch.inf), stream)
         kept = kept.where((kept > 0) | ~stays, 1.0)
         lost = self.lost[name](self._of_image(kept, stream), visual, before - kept)
@@ -126,7 +128,7 @@ class RcpReducer(VisualReducer):
             return hidden
         return self.repairs[str(layer)](hidden, notes[_note(self._sources[layer])])
 
-    def _drawn(self, logits: Tensor) -> Tensor | float:
+    def _noise(self, logits: Tensor) -> Tensor | float:
         if self.noise is None or not self.training:
             return 0.0
         uniform = torch.rand(logits.shape, generator=self.noise).clamp(1e-6, 1 - 1e-6)
@@ -157,16 +159,16 @@ def _left(stream: Stream) -> Tensor:
     return ones if stream.there is None else ones * stream.there[:, stream.visual]
 
 
-def _with_trained(own: RcpReducer, name: str) -> RcpReducer:
+def _with_trained(reducer: RcpReducer, name: str) -> RcpReducer:
     path = checkpoints.cache() / name / checkpoints.WEIGHTS
     if not path.is_file():
         raise FedsimError(
             f"component 'rcp': there are no trained weights '{name}' yet. Make them: fedsim bench model {name}"
         )
     try:
-        own.load_state_dict(torch.load(path, weights_only=True))
+        reducer.load_state_dict(torch.load(path, weights_only=True))
     except RuntimeError as error:
         raise FedsimError(
             f"component 'rcp': weights '{name}' belong to the usual sizes and to tiny-vlm. Leave other settings out."
         ) from error
-    return own
+    return reducer

@@ -51,8 +51,8 @@ def _between_models(request: Request) -> Shown:
     rounds, first = request.rounds, request.weights(1)
     last, again = request.weights(rounds + 1), request.retrained(rounds + 1)
     whole, rest = ({name: (first[name] - end[name]) / (request.rate * rounds) for name in end} for end in (last, again))
-    found = _missing(whole, request.examples("all"), rest, request.examples("rest"), request.forgotten)
-    return Shown(rounds, first if rounds == 1 else again, Update("gradient", found, {}, request.forgotten, nan))
+    missing = _missing(whole, request.examples("all"), rest, request.examples("rest"), request.forgotten)
+    return Shown(rounds, first if rounds == 1 else again, Update("gradient", missing, {}, request.forgotten, nan))
 
 
 def _missing(whole: Tensors, n: int, rest: Tensors, stay: int, k: int) -> dict[str, Tensor]:

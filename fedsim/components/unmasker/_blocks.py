@@ -49,7 +49,7 @@ class Proposed(NamedTuple):
 
     def taken(self, chosen: Sequence[int]) -> dict[int, int]:
         """Return the tokens of those that are chosen, by their numbers, at their places."""
-        return {self.places[own]: int(self.tokens[own]) for own in chosen}
+        return {self.places[number]: int(self.tokens[number]) for number in chosen}
 
 
 def propose(scores: Tensor, places: tuple[int, ...], config: ProposalConfig, generator: torch.Generator) -> Proposed:
@@ -67,11 +67,13 @@ def propose(scores: Tensor, places: tuple[int, ...], config: ProposalConfig, gen
 
 def noised(scores: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
     """Return scores in double precision whose largest one is a draw at a temperature."""
-    own = scores.double()
+    doubles = scores.double()
     if temperature == 0:
-        return own.clone()
-    uniform = torch.rand(own.shape, generator=generator, dtype=torch.double).clamp_min(torch.finfo(own.dtype).tiny)
-    return own - temperature * (-uniform.log()).log()
+        return doubles.clone()
+    uniform = torch.rand(doubles.shape, generator=generator, dtype=torch.double).clamp_min(
+        torch.finfo(doubles.dtype).tiny
+    )
+    return doubles - temperature * (-uniform.log()).log()
 
 
 def confidences(odds: Tensor, tokens: Tensor, config: ProposalConfig, generator: torch.Generator) -> Tensor:
@@ -115,7 +117,7 @@ def check_blocks(state: Unmasking, block: int | None) -> None:
     Raises:
         FedsimError: they do not.
     """
-    lengths = {len(own) - begin for own, begin in zip(state.tokens, state.begins, strict=True)}
+    lengths = {len(text) - begin for text, begin in zip(state.tokens, state.begins, strict=True)}
     for length in lengths if block else ():
         if length % (block or 1):
             raise FedsimError(
@@ -151,7 +153,7 @@ class Blockwise(InBlocks[BlockConfigT, UnmaskingT], Generic[BlockConfigT, Unmask
             CannotContinue: scores of some rows are no numbers.
         """
         state, proposed = self.proposals(self.place_scores(model, state), state, context.generators)
-        new = [own.taken(self.choose(own.confidence, state, row)) for row, own in enumerate(proposed)]
+        new = [proposal.taken(self.choose(proposal.confidence, state, row)) for row, proposal in enumerate(proposed)]
         return self.after(state.filled(new)), events(state, new)
 
     def proposals(
@@ -159,9 +161,9 @@ class Blockwise(InBlocks[BlockConfigT, UnmaskingT], Generic[BlockConfigT, Unmask
     ) -> tuple[UnmaskingT, list[Proposed]]:
         """Return the state with what it remembers of this step, and what is proposed in each row's block."""
         proposed: list[Proposed] = []
-        for row, (own, generator) in enumerate(zip(scores, generators, strict=True)):
+        for row, (score, generator) in enumerate(zip(scores, generators, strict=True)):
             places = block_places(state, row, self.config.block)
-            proposed.append(propose(own[list(places)], places, self.config, generator))
+            proposed.append(propose(score[list(places)], places, self.config, generator))
         return state, proposed
 
     @abstractmethod
@@ -189,6 +191,6 @@ class Stateless(Blockwise[BlockConfigT, Unmasking], Generic[BlockConfigT]):
 def events(state: Unmasking, new: Sequence[dict[int, int]]) -> list[Event]:
     """Count what a step with one whole pass did to each row."""
     return [
-        Event(unmasked=len(own), masked=len(masked), positions=len(tokens))
-        for own, masked, tokens in zip(new, state.masked, state.tokens, strict=True)
+        Event(unmasked=len(filled), masked=len(masked), positions=len(tokens))
+        for filled, masked, tokens in zip(new, state.masked, state.tokens, strict=True)
     ]

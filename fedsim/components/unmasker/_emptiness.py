@@ -24,7 +24,7 @@ class Automaton:
     finals: frozenset[int]
 
 
-class Item(NamedTuple):
+class Derivation(NamedTuple):
     """A name derives some text that leads from one state to another."""
 
     begin: int
@@ -42,28 +42,28 @@ def completions(pattern: Sequence[Place], alphabet: Iterable[str], gap: Gap, *, 
             masked places become any text.
         ends: whether texts may end before the last place.
     """
-    symbols, own = list(alphabet), list(pattern)
-    end = next((place for place, token in enumerate(own) if token == END), None)
-    own = own if end is None else own[:end]
+    symbols, places = list(alphabet), list(pattern)
+    end = next((place for place, token in enumerate(places) if token == END), None)
+    places = places if end is None else places[:end]
     if gap == "exact":
-        return _exact(own, symbols, ends or end is not None)
-    return _any(own, symbols, is_ended=end is not None)
+        return _exact(places, symbols, ends or end is not None)
+    return _any(places, symbols, is_ended=end is not None)
 
 
-def _exact(own: Sequence[Place], symbols: Sequence[str], may_end: bool) -> Automaton:
+def _exact(places: Sequence[Place], symbols: Sequence[str], may_end: bool) -> Automaton:
     edges: set[tuple[int, str, int]] = set()
-    for place, token in enumerate(own):
+    for place, token in enumerate(places):
         edges |= {(place, symbol, place + 1) for symbol in (symbols if token is None else token)}
-    finals = {len(own)}
-    while may_end and min(finals) > 0 and own[min(finals) - 1] is MASKED:
+    finals = {len(places)}
+    while may_end and min(finals) > 0 and places[min(finals) - 1] is MASKED:
         finals.add(min(finals) - 1)
     return Automaton(frozenset(edges), frozenset(finals))
 
 
-def _any(own: Sequence[Place], symbols: Sequence[str], *, is_ended: bool) -> Automaton:
+def _any(places: Sequence[Place], symbols: Sequence[str], *, is_ended: bool) -> Automaton:
     edges: set[tuple[int, str, int]] = set()
     state = 0
-    for token in (*own, *(() if is_ended else (MASKED,))):
+    for token in (*places, *(() if is_ended else (MASKED,))):
         if token is None:
             edges |= {(state, symbol, state) for symbol in symbols}
             continue
@@ -78,45 +78,45 @@ def witness(grammar: Grammar, automaton: Automaton) -> list[str] | None:
 
     Bottom up: an item (p, A, q) says that A derives some text that leads from p to q. Each keeps where it came from.
     """
-    rules, found = _rules_by_part(grammar), _Found()
+    rules, derived = _rules_by_part(grammar), _Derived()
     for p, symbol, q in automaton.edges:
         for name in rules.symbols[symbol]:
-            found.add(Item(p, name, q), symbol)
-    for state in {0, *automaton.finals, *(own for p, _, q in automaton.edges for own in (p, q))}:
+            derived.add(Derivation(p, name, q), symbol)
+    for state in {0, *automaton.finals, *(end_state for p, _, q in automaton.edges for end_state in (p, q))}:
         for name in grammar.empties:
-            found.add(Item(state, name, state), ())
-    while found.work:
-        item = found.take()
+            derived.add(Derivation(state, name, state), ())
+    while derived.work:
+        item = derived.take()
         p, name, q = item
         if p == 0 and name == grammar.start and q in automaton.finals:
-            return _spelled(item, found.came)
+            return _spelled(item, derived.came)
         for outer in rules.units[name]:
-            found.add(Item(p, outer, q), (item,))
+            derived.add(Derivation(p, outer, q), (item,))
         for outer, second in rules.firsts[name]:
-            for end in found.ends[second, q]:
-                found.add(Item(p, outer, end), (item, Item(q, second, end)))
+            for end in derived.ends[second, q]:
+                derived.add(Derivation(p, outer, end), (item, Derivation(q, second, end)))
         for outer, first in rules.seconds[name]:
-            for begin in found.begins[first, p]:
-                found.add(Item(begin, outer, q), (Item(begin, first, p), item))
+            for begin in derived.begins[first, p]:
+                derived.add(Derivation(begin, outer, q), (Derivation(begin, first, p), item))
     return None
 
 
-class _Found:
+class _Derived:
     """Items so far: where each came from, those that wait, and for those that do not, their other ends."""
 
     def __init__(self) -> None:
-        self.came: dict[Item, tuple[Item, ...] | str] = {}
-        self.work: list[Item] = []
+        self.came: dict[Derivation, tuple[Derivation, ...] | str] = {}
+        self.work: list[Derivation] = []
         self.ends: dict[tuple[str, int], list[int]] = defaultdict(list)
         self.begins: dict[tuple[str, int], list[int]] = defaultdict(list)
 
-    def add(self, item: Item, source: tuple[Item, ...] | str) -> None:
+    def add(self, item: Derivation, source: tuple[Derivation, ...] | str) -> None:
         """Note an item that is new."""
         if item not in self.came:
             self.came[item] = source
             self.work.append(item)
 
-    def take(self) -> Item:
+    def take(self) -> Derivation:
         """Return an item that waits, which others can be joined with from now on."""
         item = self.work.pop()
         self.ends[item.name, item.begin].append(item.end)
@@ -146,14 +146,14 @@ def _rules_by_part(grammar: Grammar) -> _Rules:
     return rules
 
 
-def _spelled(item: Item, came: dict[Item, tuple[Item, ...] | str]) -> list[str]:
+def _spelled(item: Derivation, came: dict[Derivation, tuple[Derivation, ...] | str]) -> list[str]:
     """Return the symbols that an item derives; without recursion, since texts may be long."""
-    found: list[str] = []
+    word: list[str] = []
     left = [item]
     while left:
         source = came[left.pop()]
         if isinstance(source, str):
-            found.append(source)
+            word.append(source)
         else:
             left += reversed(source)
-    return found
+    return word

@@ -71,7 +71,7 @@ def short_grammar(rules: Sequence[tuple[str, Body]]) -> Grammar:
     """
     names = {name for name, _ in rules}
     for name, body in rules:
-        unknown = [own for is_terminal, own in body if not is_terminal and own not in names]
+        unknown = [other for is_terminal, other in body if not is_terminal and other not in names]
         if unknown:
             raise FedsimError(
                 f"grammar: rule '{name}' names '{unknown[0]}', which has no rule.{nearest(unknown[0], names)}"
@@ -116,8 +116,8 @@ def _bodies(right: str, number: int) -> list[Body]:
         elif token:
             bodies[-1].append((True, token_symbol(int(token))))
         else:
-            bodies[-1] += [(True, own) for own in quoted]
-    return [tuple(own) for own in bodies]
+            bodies[-1] += [(True, sign) for sign in quoted]
+    return [tuple(body) for body in bodies]
 
 
 def _shortened(rules: Sequence[tuple[str, Body]]) -> Grammar:
@@ -129,9 +129,9 @@ def _shortened(rules: Sequence[tuple[str, Body]]) -> Grammar:
     fresh, rests = count(), dict[Body, str]()
 
     def name_of(rest: Body) -> str:
-        (is_terminal, own), *more = rest
+        (is_terminal, symbol), *more = rest
         if not more and not is_terminal:
-            return own
+            return symbol
         if rest not in rests:
             rests[rest] = f"<{next(fresh)}>"
             add(rests[rest], rest)
@@ -141,13 +141,13 @@ def _shortened(rules: Sequence[tuple[str, Body]]) -> Grammar:
         if not body:
             empties.add(name)
             return
-        (is_terminal, own), *rest = body
+        (is_terminal, symbol), *rest = body
         if rest:
             pairs.add((name, name_of(body[:1]), name_of(tuple(rest))))
         elif is_terminal:
-            terminals.add((name, own))
+            terminals.add((name, symbol))
         else:
-            units.add((name, own))
+            units.add((name, symbol))
 
     for name, body in rules:
         add(name, body)
@@ -156,29 +156,31 @@ def _shortened(rules: Sequence[tuple[str, Body]]) -> Grammar:
 
 def _generating(grammar: Grammar) -> set[str]:
     """Return the names that derive some text."""
-    found = {name for name, _ in grammar.terminals} | set(grammar.empties)
+    generating = {name for name, _ in grammar.terminals} | set(grammar.empties)
     while True:
-        more = {a for a, b in grammar.units if b in found} | {a for a, b, c in grammar.pairs if {b, c} <= found}
-        if more <= found:
-            return found
-        found |= more
+        more = {a for a, b in grammar.units if b in generating} | {
+            a for a, b, c in grammar.pairs if {b, c} <= generating
+        }
+        if more <= generating:
+            return generating
+        generating |= more
 
 
 def _without_useless(grammar: Grammar) -> Grammar:
     """Leave out names that derive no text, and those that no text comes from."""
     alive = _generating(grammar)
-    pairs = {own for own in grammar.pairs if set(own) <= alive}
-    units = {own for own in grammar.units if set(own) <= alive}
+    pairs = {pair for pair in grammar.pairs if set(pair) <= alive}
+    units = {unit for unit in grammar.units if set(unit) <= alive}
     reached = {grammar.start}
     while True:
-        more = {b for a, b in units if a in reached} | {b for own in pairs if own[0] in reached for b in own[1:]}
+        more = {b for a, b in units if a in reached} | {b for pair in pairs if pair[0] in reached for b in pair[1:]}
         if more <= reached:
             break
         reached |= more
     return Grammar(
         grammar.start,
-        frozenset(own for own in pairs if own[0] in reached),
-        frozenset(own for own in units if own[0] in reached),
-        frozenset(own for own in grammar.terminals if own[0] in reached),
+        frozenset(pair for pair in pairs if pair[0] in reached),
+        frozenset(unit for unit in units if unit[0] in reached),
+        frozenset(terminal for terminal in grammar.terminals if terminal[0] in reached),
         frozenset(grammar.empties & reached),
     )

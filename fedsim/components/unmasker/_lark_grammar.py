@@ -27,17 +27,17 @@ def read_lark(text: str, start: str = "start") -> Grammar:
     except ImportError:
         raise MissingExtra("lark, which reads grammars,", "pip install 'fedsim-privacy[constrain]'") from None
     try:
-        own = lark.Lark(text, start=start, parser="earley", lexer="dynamic", maybe_placeholders=False)
+        parser = lark.Lark(text, start=start, parser="earley", lexer="dynamic", maybe_placeholders=False)
     except lark.exceptions.LarkError as error:
         raise FedsimError(f"grammar: lark cannot read it: {in_a_line(error)}") from error
-    if own.ignore_tokens:
+    if parser.ignore_tokens:
         raise FedsimError(
-            f"grammar: it ignores {own.ignore_tokens[0]}, which texts are checked without. Name blanks in the rules."
+            f"grammar: it ignores {parser.ignore_tokens[0]}, which texts are checked without. Name blanks in the rules."
         )
     plain: list[tuple[str, Body]] = [
-        (rule.origin.name, tuple((False, symbol.name) for symbol in rule.expansion)) for rule in own.rules
+        (rule.origin.name, tuple((False, symbol.name) for symbol in rule.expansion)) for rule in parser.rules
     ]
-    texts = {terminal.name: list(_texts(terminal)) for terminal in own.terminals}
+    texts = {terminal.name: list(_texts(terminal)) for terminal in parser.terminals}
     spelled = [(name, body) for name, known in texts.items() for body in known]
     return short_grammar([*sorted(plain, key=lambda rule: rule[0] != start), *spelled])
 

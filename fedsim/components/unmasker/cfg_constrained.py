@@ -119,60 +119,62 @@ class CfgConstrained(InBlocks[CfgConstrainedConfig, Constrained]):
         for row, (scores, generator) in enumerate(
             zip(self.place_scores(model, state), context.generators, strict=True)
         ):
-            own = _Row(state.keep([row]))
-            self._write(own, scores, grammar, alphabet, generator)
-            if own.is_stuck:
-                self._complete(own, row, grammar, alphabet)
-            rows.append(own)
+            written_row = _Row(state.keep([row]))
+            self._write(written_row, scores, grammar, alphabet, generator)
+            if written_row.is_stuck:
+                self._complete(written_row, row, grammar, alphabet)
+            rows.append(written_row)
         after = replace(
-            state.filled([own.new for own in rows]),
-            ruled_out=tuple(own.state.ruled_out[0] for own in rows),
-            rejected=tuple(own.state.rejected[0] for own in rows),
+            state.filled([one_row.new for one_row in rows]),
+            ruled_out=tuple(one_row.state.ruled_out[0] for one_row in rows),
+            rejected=tuple(one_row.state.rejected[0] for one_row in rows),
         )
-        return after, [own.event(len(tokens)) for own, tokens in zip(rows, state.tokens, strict=True)]
+        return after, [one_row.event(len(tokens)) for one_row, tokens in zip(rows, state.tokens, strict=True)]
 
     def _write(
-        self, own: _Row, scores: Tensor, grammar: Grammar, alphabet: _Alphabet, generator: torch.Generator
+        self, row_state: _Row, scores: Tensor, grammar: Grammar, alphabet: _Alphabet, generator: torch.Generator
     ) -> None:
         """Write as many of the surest tokens as a step may."""
-        places = block_places(own.state, 0, self.config.block)
+        places = block_places(row_state.state, 0, self.config.block)
         odds = scores[list(places)].double().softmax(-1)
         wanted = noised(scores[list(places)], self.config.temperature, generator)
         wanted[:, [token for token, spelled in enumerate(alphabet.spells) if spelled is None]] = -torch.inf
-        for place, token in own.state.ruled_out[0]:
+        for place, token in row_state.state.ruled_out[0]:
             if place in places:
                 wanted[places.index(place), token] = -torch.inf
-        while len(own.new) < self.config.at_once and own.state.masked[0]:
+        while len(row_state.new) < self.config.at_once and row_state.state.masked[0]:
             tokens = wanted.argmax(-1)
             confidence = confidences(odds, tokens, self.config, generator)
-            closed = wanted.amax(-1).isneginf() | torch.tensor([place not in own.state.masked[0] for place in places])
+            closed = wanted.amax(-1).isneginf() | torch.tensor(
+                [place not in row_state.state.masked[0] for place in places]
+            )
             if closed.all():
-                own.is_stuck = not own.new
+                row_state.is_stuck = not row_state.new
                 return
             number = int(confidence.masked_fill(closed, -torch.inf).argmax())
-            if self._try(own, places[number], int(tokens[number]), grammar, alphabet):
+            if self._try(row_state, places[number], int(tokens[number]), grammar, alphabet):
                 continue
             wanted[number, tokens[number]] = -torch.inf
-            if own.state.rejected[0] >= self.config.rejections:
-                own.is_stuck = True
+            if row_state.state.rejected[0] >= self.config.rejections:
+                row_state.is_stuck = True
                 return
 
-    def _try(self, own: _Row, place: int, token: int, grammar: Grammar, alphabet: _Alphabet) -> bool:
+    def _try(self, row_state: _Row, place: int, token: int, grammar: Grammar, alphabet: _Alphabet) -> bool:
         """Write a token if it leaves a way to a text of the grammar; else rule it out."""
         written = {place: token}
         is_end = alphabet.spells[token] == END
         if is_end:
-            written |= {later: token for later in own.state.masked[0] if later > place}
-        after = own.state.filled([written])
+            written |= {later: token for later in row_state.state.masked[0] if later > place}
+        after = row_state.state.filled([written])
         ended = is_end and any(alphabet.spells[other] != END for other in after.tokens[0][place:])
-        own.calls += not ended
+        row_state.calls += not ended
         if not ended and self._completion(grammar, alphabet, after, 0) is not None:
-            own.state, own.new = after, own.new | written
+            row_state.state, row_state.new = after, row_state.new | written
             return True
-        own.reject(place, token)
+        row_state.reject(place, token)
         return False
 
-    def _complete(self, own: _Row, row: int, grammar: Grammar, alphabet: _Alphabet) -> None:
+    def _complete(self, row_state: _Row, row: int, grammar: Grammar, alphabet: _Alphabet) -> None:
         """Write the shortest choice of the grammar at all places that are masked.
 
         Raises:
@@ -184,20 +186,24 @@ class CfgConstrained(InBlocks[CfgConstrainedConfig, Constrained]):
                 "own completion need not fit. Use gap = exact, or more places.",
                 [row],
             )
-        symbols = self._completion(grammar, alphabet, own.state, 0)
+        symbols = self._completion(grammar, alphabet, row_state.state, 0)
         assert symbols is not None, "what was written can be completed"
-        begin, end = own.state.begins[0], alphabet.end
+        begin, end = row_state.state.begins[0], alphabet.end
         written = {
             place: alphabet.tokens[symbols[place - begin]] if place - begin < len(symbols) else end
-            for place in own.state.masked[0]
+            for place in row_state.state.masked[0]
         }
-        own.state, own.new, own.completed = own.state.filled([written]), own.new | written, len(written)
+        row_state.state, row_state.new, row_state.completed = (
+            row_state.state.filled([written]),
+            row_state.new | written,
+            len(written),
+        )
 
     def _completion(self, grammar: Grammar, alphabet: _Alphabet, state: Constrained, row: int) -> list[str] | None:
         """Return the symbols of a text that a row can become."""
         masked, answer = set(state.masked[row]), range(state.begins[row], len(state.tokens[row]))
         pattern = [MASKED if place in masked else alphabet.spells[state.tokens[row][place]] for place in answer]
-        if any(own is None and place not in masked for own, place in zip(pattern, answer, strict=True)):
+        if any(letter is None and place not in masked for letter, place in zip(pattern, answer, strict=True)):
             return None
         symbols = grammar.alphabet if self.config.gap == "any" else grammar.alphabet & set(alphabet.tokens)
         return witness(grammar, completions(pattern, symbols, self.config.gap, ends=alphabet.ends))
@@ -218,12 +224,20 @@ class CfgConstrained(InBlocks[CfgConstrainedConfig, Constrained]):
         spells: list[tuple[str, ...] | None] = []
         for token in range(mask):
             text = None if context.tokenizer is None else context.tokenizer.decode([token])
-            own: tuple[str, ...] | None = (token_symbol(token),) if text is None else tuple(text)
-            own = END if token in context.limits.stop_tokens else own if own and set(own) <= grammar.alphabet else None
-            if self.config.gap == "exact" and own is not None and len(own) > 1:
-                own = None
-            spells.append(own)
-        ones = [(own[0], token) for token, own in enumerate(spells) if own is not None and len(own) == 1]
+            spell: tuple[str, ...] | None = (token_symbol(token),) if text is None else tuple(text)
+            spell = (
+                END
+                if token in context.limits.stop_tokens
+                else spell
+                if spell and set(spell) <= grammar.alphabet
+                else None
+            )
+            if self.config.gap == "exact" and spell is not None and len(spell) > 1:
+                spell = None
+            spells.append(spell)
+        ones = [
+            (letters[0], token) for token, letters in enumerate(spells) if letters is not None and len(letters) == 1
+        ]
         tokens = dict(reversed(ones))
         if not tokens and self.config.gap == "exact":
             raise FedsimError(

@@ -83,16 +83,16 @@ class CreditDecoding(Blockwise[CreditDecodingConfig, Credited]):
         proposed: list[Proposed] = []
         credits: list[Tensor] = []
         blocks: list[int] = []
-        for row, (own, generator) in enumerate(zip(scores, generators, strict=True)):
+        for row, (score, generator) in enumerate(zip(scores, generators, strict=True)):
             places, block = block_places(state, row, self.config.block), self._block(state, row)
             old = state.credit[row]
             if old is None or block != state.block[row]:
-                old = torch.zeros_like(own, dtype=torch.float32)
+                old = torch.zeros_like(score, dtype=torch.float32)
             written = self._written(state, row, places)
-            credit = self.earned(old, own, places, written)
+            credit = self.earned(old, score, places, written)
             credits.append(credit)
             blocks.append(block)
-            fused = self.fused(own, credit, written)[list(places)]
+            fused = self.fused(score, credit, written)[list(places)]
             proposed.append(propose(fused, places, self.config, generator))
         return replace(state, credit=tuple(credits), block=tuple(blocks)), proposed
 

@@ -118,7 +118,7 @@ class WindowDiffusion(Unmasker[WindowDiffusionConfig, Windowed]):
                 f"the model {type(model).__name__} cannot be read at some places alone, which window-diffusion does. "
                 "Use one with a method read(tokens, positions, store), such as 'tiny-llada'."
             )
-        due = tuple(schedule(len(own), self.config.steps or max(1, len(own))) for own in begun.masked)
+        due = tuple(schedule(len(places), self.config.steps or max(1, len(places))) for places in begun.masked)
         return Windowed(begun.tokens, begun.begins, begun.masked, (None,) * len(begun), due)
 
     def step(self, model: nn.Module, state: Windowed, context: GenerationContext) -> tuple[Windowed, list[Event]]:
@@ -141,7 +141,7 @@ class WindowDiffusion(Unmasker[WindowDiffusionConfig, Windowed]):
             new.append(taken)
             phases.append(self._phase(state, row, taken, cache))
             events.append(self._event(state, row, len(taken), len(at)))
-        due = tuple(_carried(own, len(taken)) for own, taken in zip(state.due, new, strict=True))
+        due = tuple(_carried(row_due, len(taken)) for row_due, taken in zip(state.due, new, strict=True))
         return replace(state.filled(new), phase=tuple(phases), due=due), events
 
     def read(self, model: nn.Module, state: Windowed, row: int) -> tuple[Tensor, tuple[int, ...], Cache]:

@@ -45,7 +45,7 @@ from fedsim.core.hooks.components import (
     VisualTokenReducer,
 )
 from fedsim.core.hooks.contexts import GenerationContext, Grid, HookContext, LocalStep, Rules, ServerRound
-from fedsim.core.hooks.defenses import PLACES, Blur, Defense, Place
+from fedsim.core.hooks.defenses import PLACES, Defense, Distortion, Place
 from fedsim.core.hooks.generation import (
     Condition,
     Decoder,
@@ -78,7 +78,6 @@ __all__ = [
     "Attack",
     "AttributeAttack",
     "Augmentation",
-    "Blur",
     "Bottleneck",
     "Component",
     "Condition",
@@ -86,6 +85,7 @@ __all__ = [
     "Configured",
     "Decoder",
     "Defense",
+    "Distortion",
     "Effort",
     "Generation",
     "GenerationContext",

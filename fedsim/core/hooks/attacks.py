@@ -204,8 +204,8 @@ class Attack(Configured[ConfigT]):
 
     def _device(self, observation: Observation) -> torch.device:
         """Return the observation's device; where that is the CPU, an attack's own setting `device` counts."""
-        own: DeviceName = getattr(self.config, "device", "cpu")
-        return observation.device if observation.device.type != "cpu" else find_device(own)
+        device_name: DeviceName = getattr(self.config, "device", "cpu")
+        return observation.device if observation.device.type != "cpu" else find_device(device_name)
 
     def _check(self, observation: Observation) -> Observation:
         check_update(observation)

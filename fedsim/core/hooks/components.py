@@ -166,26 +166,30 @@ class VisualTokenReducer(TokenReducer[ConfigT]):
         Raises:
             NotApplicable: it has no visual tokens, or the settings do not fit it.
         """
-        own = reads_images(model, self.name)
-        why = self.does_not_fit(own.visual)
+        reader = reads_images(model, self.name)
+        why = self.does_not_fit(reader.visual)
         if why is not None:
             raise NotApplicable(f"component '{self.name}': {why}.")
-        own.reducers.append(self.reducer(own.visual, generator))
+        reader.reducers.append(self.reducer(reader.visual, generator))
         return model
 
     def scores(self, model: nn.Module, truth: Truth, guess: Reconstruction) -> Mapping[str, float]:
         """Say how much an attacker read of the patches that reached the last layer, and of the others."""
-        own = reads_images(model, self.name)
+        reader = reads_images(model, self.name)
         if truth.batches[1:] or guess.inputs.shape[1:] != truth.batches[0].inputs.shape[1:] or not len(guess.inputs):
             return {}
         (batch,) = truth.batches
         with torch.no_grad(), visual_passes(model.eval()) as passes:
             model(batch.inputs, **batch.given)
         guesses = nearest_guesses(guess.inputs.detach(), batch.inputs)
-        is_read = (patch_errors(guesses, batch.inputs, own.visual.grid) <= _READ).double()
-        kept = kept_patches(passes[0], own.visual.patches)
+        is_read = (patch_errors(guesses, batch.inputs, reader.visual.grid) <= _READ).double()
+        kept = kept_patches(passes[0], reader.visual.patches)
         shares = {"kept": is_read[kept], "dropped": is_read[~kept]}
-        return {f"share of {name} patches read to 20 dB": float(own.mean()) for name, own in shares.items() if len(own)}
+        return {
+            f"share of {name} patches read to 20 dB": float(share.mean())
+            for name, share in shares.items()
+            if len(share)
+        }
 
 
 class Augmentation(Component[ConfigT]):

@@ -21,7 +21,7 @@ PLACES: tuple[Place, ...] = get_args(Place)
 
 
 @dataclass(frozen=True)
-class Blur:
+class Distortion:
     """What a defense does to what a gradient tells, to first order, for the ideal attacker (`fedsim.threat.ceiling`).
 
     Attributes:
@@ -101,7 +101,7 @@ class Defense(Configured[ConfigT]):
         """Return the update that goes onto the wire."""
         return update
 
-    def blur(self, rules: Rules, sent: Tensors) -> Blur | None:
+    def describe_distortion(self, rules: Rules, sent: Tensors) -> Distortion | None:
         """Return what it does to what a gradient tells, or None where that is not defined.
 
         Args:

@@ -38,7 +38,9 @@ class Rows:
 
     def keep(self, places: Sequence[int]) -> Self:
         """Return it with the rows at these places alone, in their order."""
-        return replace(self, **{own.name: _kept(own.name, getattr(self, own.name), places) for own in fields(self)})
+        return replace(
+            self, **{column.name: _kept(column.name, getattr(self, column.name), places) for column in fields(self)}
+        )
 
 
 def _kept(name: str, value: Any, places: Sequence[int]) -> Any:
@@ -49,7 +51,7 @@ def _kept(name: str, value: Any, places: Sequence[int]) -> Any:
     if isinstance(value, tuple):
         return tuple(cast("tuple[Any, ...]", value)[place] for place in places)
     if isinstance(value, Mapping):
-        return {key: _kept(name, own, places) for key, own in cast("Mapping[str, Any]", value).items()}
+        return {key: _kept(name, part, places) for key, part in cast("Mapping[str, Any]", value).items()}
     raise FedsimError(
         f"the field '{name}' of a generation's state is a {type(value).__name__}, out of which no row can be taken. "
         "Make it a tensor or a tuple with one entry a row, or give its class a method keep(places)."
@@ -89,7 +91,7 @@ class Writing(Rows):
 
     def extended(self, more: Sequence[Sequence[int]]) -> Self:
         """Return the state with these tokens behind those of each row."""
-        return replace(self, tokens=tuple((*own, *new) for own, new in zip(self.tokens, more, strict=True)))
+        return replace(self, tokens=tuple((*text, *new) for text, new in zip(self.tokens, more, strict=True)))
 
 
 @dataclass(frozen=True)
@@ -128,11 +130,12 @@ class Unmasking(Rows):
     def filled(self, new: Sequence[Mapping[int, int]]) -> Self:
         """Return the state with these tokens at masked places of each row, which are masked no longer."""
         tokens = [
-            tuple(written.get(place, token) for place, token in enumerate(own))
-            for own, written in zip(self.tokens, new, strict=True)
+            tuple(written.get(place, token) for place, token in enumerate(text))
+            for text, written in zip(self.tokens, new, strict=True)
         ]
         masked = [
-            tuple(place for place in own if place not in written) for own, written in zip(self.masked, new, strict=True)
+            tuple(place for place in places if place not in written)
+            for places, written in zip(self.masked, new, strict=True)
         ]
         return replace(self, tokens=tuple(tokens), masked=tuple(masked))
 
@@ -206,7 +209,7 @@ class Decoder(Generation[ConfigT, WritingT]):
             CannotContinue: scores of some rows are no numbers.
         """
         scores = torch.cat(state.past.scores(model, state.tokens))
-        check_scores([own[None] for own in scores])
+        check_scores([score[None] for score in scores])
         return scores
 
 
@@ -238,7 +241,7 @@ def check_scores(scores: Sequence[Tensor]) -> None:
     Raises:
         CannotContinue: scores of some rows are no finite numbers.
     """
-    is_broken = ~torch.stack([own[0] for own in scores]).amax(-1).isfinite()  # of a number that is none, it is none
+    is_broken = ~torch.stack([score[0] for score in scores]).amax(-1).isfinite()  # of a number that is none, it is none
     if is_broken.any():
         raise CannotContinue(
             "the model's scores of the next token are no finite numbers. Look at its weights: a training that "
@@ -271,7 +274,7 @@ class Unmasker(Generation[ConfigT, UnmaskingT]):
 
     def finished(self, state: UnmaskingT) -> Sequence[bool]:
         """Say of each row whether nothing is masked."""
-        return [not own for own in state.masked]
+        return [not places for places in state.masked]
 
     def begin(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Unmasking:
         """Return the prompts with masked places behind them.
@@ -290,11 +293,11 @@ class Unmasker(Generation[ConfigT, UnmaskingT]):
                 "prompt, with as many places as limits.max_new_tokens."
             )
         _check_room(model, condition, count, limits.context)
-        tokens = tuple((*prompt, *own) for prompt, own in zip(condition.prompts, given.tolist(), strict=True))
+        tokens = tuple((*prompt, *answer) for prompt, answer in zip(condition.prompts, given.tolist(), strict=True))
         begins = tuple(map(len, condition.prompts))
         masked = tuple(
-            tuple(place for place in range(begin, len(own)) if own[place] == mask)
-            for begin, own in zip(begins, tokens, strict=True)
+            tuple(place for place in range(begin, len(text)) if text[place] == mask)
+            for begin, text in zip(begins, tokens, strict=True)
         )
         return Unmasking(tokens, begins, masked)
 
@@ -304,13 +307,13 @@ class Unmasker(Generation[ConfigT, UnmaskingT]):
         Raises:
             CannotContinue: scores of some rows at masked places are no numbers.
         """
-        found: list[Tensor] = [torch.empty(0)] * len(state)
+        scores: list[Tensor] = [torch.empty(0)] * len(state)
         for length in sorted(set(map(len, state.tokens))):
-            rows = [row for row, own in enumerate(state.tokens) if len(own) == length]
-            for row, own in zip(rows, model(torch.tensor([state.tokens[row] for row in rows])), strict=True):
-                found[row] = unscored(own, mask_token_of(model))
-        check_place_scores([own[[*masked]] for own, masked in zip(found, state.masked, strict=True)])
-        return found
+            rows = [row for row, text in enumerate(state.tokens) if len(text) == length]
+            for row, row_scores in zip(rows, model(torch.tensor([state.tokens[row] for row in rows])), strict=True):
+                scores[row] = unscored(row_scores, mask_token_of(model))
+        check_place_scores([text_scores[[*masked]] for text_scores, masked in zip(scores, state.masked, strict=True)])
+        return scores
 
 
 def check_place_scores(scores: Sequence[Tensor]) -> None:
@@ -319,8 +322,8 @@ def check_place_scores(scores: Sequence[Tensor]) -> None:
     Raises:
         CannotContinue: those of any place of some rows are no finite numbers.
     """
-    largest = [own.amax(-1) for own in scores]
-    check_scores([own.where(own.isfinite(), torch.nan).amax().view(1, 1) for own in largest])
+    largest = [score.amax(-1) for score in scores]
+    check_scores([top.where(top.isfinite(), torch.nan).amax().view(1, 1) for top in largest])
 
 
 def mask_token_of(model: nn.Module) -> int:
@@ -344,8 +347,8 @@ def unscored(scores: Tensor, mask_token: int) -> Tensor:
 
 
 def _check_room(model: nn.Module, condition: Condition, count: int, limit: int | None) -> None:
-    own = getattr(model, "context", None)
-    rooms = [room for room in (own, limit) if isinstance(room, int)]
+    context = getattr(model, "context", None)
+    rooms = [room for room in (context, limit) if isinstance(room, int)]
     if not rooms:
         return
     room = min(rooms)

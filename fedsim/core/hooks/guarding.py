@@ -83,7 +83,7 @@ def guard(observations: Sequence[Observation]) -> Generator[Draws]:
         FedsimError: the search drew from torch's global generator.
     """
     draws = Draws()
-    models = {id(own.model): (own.model, bool(own.sites)) for own in observations}
+    models = {id(observation.model): (observation.model, bool(observation.sites)) for observation in observations}
     with ExitStack() as stack:
         for model, may_drop in models.values():
             stack.callback(model.register_forward_pre_hook(lambda *_: draws.check()).remove)

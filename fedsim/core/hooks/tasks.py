@@ -19,7 +19,7 @@ Answer = Callable[[Model, Batch, Draws], tuple[Tensor, Tensor]]  # `Task.answer`
 
 Shown = np.ndarray | tuple[str, ...]  # pictures (B, C, H, W) with pixels in [0, 1], or a text for each example
 
-_OWN = "task."
+_PREFIX = "task."
 
 
 class Item(Protocol):
@@ -157,9 +157,9 @@ class Task(Configured[ConfigT]):
         return type(self).draw is not Task.draw
 
     @final
-    def drawn(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+    def named_draws(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """Return what `draw` draws, by the names under which a client keeps it beside the draws of components."""
-        return {_OWN + name: tensor for name, tensor in self.draw(batch, generator).items()}
+        return {_PREFIX + name: tensor for name, tensor in self.draw(batch, generator).items()}
 
     @final
     def answer(self, model: Model, batch: Batch, draws: Draws) -> tuple[Tensor, Tensor]:
@@ -170,8 +170,8 @@ class Task(Configured[ConfigT]):
             batch: as the model sees it.
             draws: all of the step, those of components among them.
         """
-        own = {name.removeprefix(_OWN): tensor for name, tensor in draws.items() if name.startswith(_OWN)}
-        return self.outputs(model, batch, own), self.targets(batch, own)
+        named = {name.removeprefix(_PREFIX): tensor for name, tensor in draws.items() if name.startswith(_PREFIX)}
+        return self.outputs(model, batch, named), self.targets(batch, named)
 
     @final
     def does_not_suit(self, modalities: frozenset[Modality]) -> str | None:

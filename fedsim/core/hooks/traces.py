@@ -12,7 +12,7 @@ from torch import Tensor
 from fedsim.core.errors import FedsimError, NotApplicable
 from fedsim.core.hooks.base import ANYTHING, ConfigT, Configured
 from fedsim.core.hooks.components import Component, Hook
-from fedsim.core.types import Modality, Question, Trace, TraceCase, TraceView
+from fedsim.core.types import Modality, Trace, TraceCase, TraceQuestion, TraceView
 
 
 class TraceAttack(Configured[ConfigT]):
@@ -23,7 +23,7 @@ class TraceAttack(Configured[ConfigT]):
         views: of what it makes something; all others tell it nothing.
     """
 
-    questions: ClassVar[tuple[Question, ...]]
+    questions: ClassVar[tuple[TraceQuestion, ...]]
     views: ClassVar[frozenset[TraceView]] = frozenset({"outputs", "counts", "work", "timing"})
     modalities: ClassVar[frozenset[Modality]] = ANYTHING
 
@@ -45,15 +45,15 @@ class TraceAttack(Configured[ConfigT]):
         """
         if case.question not in self.questions:
             raise NotApplicable(f"it answers {' and '.join(self.questions)}, not {case.question}")
-        strange = {view for own in case.seen for view in own.views} - self.views
+        strange = {view for text in case.seen for view in text.views} - self.views
         if strange:
             raise NotApplicable(f"it makes nothing of the view {', '.join(sorted(strange))}")
-        found = self.search(case, generator).detach().double()
-        if len(found) != len(case.seen) or found.dim() != (2 if case.question == "bits" else 1):
-            raise FedsimError(f"an answer for {len(case.seen)} texts has the shape {tuple(found.shape)}.")
-        if not bool(found.isfinite().all()):
+        answer = self.search(case, generator).detach().double()
+        if len(answer) != len(case.seen) or answer.dim() != (2 if case.question == "bits" else 1):
+            raise FedsimError(f"an answer for {len(case.seen)} texts has the shape {tuple(answer.shape)}.")
+        if not bool(answer.isfinite().all()):
             raise FedsimError("an answer holds what is no finite number.")
-        return found
+        return answer
 
 
 class Mitigation(Component[ConfigT]):

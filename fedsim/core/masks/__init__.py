@@ -7,7 +7,7 @@ kernels neither expose their mask nor have a second derivative.
 """
 
 from fedsim.core.masks.passes import (
-    Recording,
+    RecordedDropout,
     dropout_sites,
     inject_masks,
     keep_masks,
@@ -20,7 +20,7 @@ from fedsim.core.masks.sites import draw_masks, expected_mask, named_calls, resc
 
 __all__ = [
     "KeptPrefixes",
-    "Recording",
+    "RecordedDropout",
     "draw_masks",
     "dropout_sites",
     "expected_mask",

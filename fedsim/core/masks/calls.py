@@ -65,9 +65,9 @@ class DropoutCalls(TorchFunctionMode):
         if func in _CHANNELWISE:
             activation, rate = _CHANNELWISE[func](*args, **kwargs)
             return self._drop(activation, rate, (*activation.shape[:2], *(1 for _ in activation.shape[2:])))
-        own = {prefix_dropout: self._drop_suffix, F.scaled_dot_product_attention: self._attend}
-        if func in own:
-            return own[func](*args, **kwargs)
+        replacements = {prefix_dropout: self._drop_suffix, F.scaled_dot_product_attention: self._attend}
+        if func in replacements:
+            return replacements[func](*args, **kwargs)
         if func is F.multi_head_attention_forward:
             with self:
                 return _multi_head_attention_body(*args, **kwargs)

@@ -18,7 +18,7 @@ _PROBE = 3  # examples of a batch that no other dimension is likely to equal
 
 
 @dataclass
-class Recording:
+class RecordedDropout:
     """What a forward pass under `record_masks` drew, in call order."""
 
     sites: list[DropoutSite] = field(default_factory=list)
@@ -26,7 +26,7 @@ class Recording:
 
 
 @contextmanager
-def record_masks(model: nn.Module, generator: torch.Generator) -> Iterator[Recording]:
+def record_masks(model: nn.Module, generator: torch.Generator) -> Iterator[RecordedDropout]:
     """Draw every active dropout mask of `model` from `generator` and keep it, with the place it belongs to.
 
     Masks are Bernoulli(1 - p) per entry and example; the drawn mask itself is kept, so an activation
@@ -49,8 +49,8 @@ def keep_masks(generator: torch.Generator) -> Iterator[list[Tensor]]:
 
 
 @contextmanager
-def _drawing(generator: torch.Generator, where: list[str]) -> Iterator[Recording]:
-    recording = Recording()
+def _drawing(generator: torch.Generator, where: list[str]) -> Iterator[RecordedDropout]:
+    recording = RecordedDropout()
 
     def rule(call: Call, activation: Tensor) -> Tensor:
         if call.rate == 0.0:

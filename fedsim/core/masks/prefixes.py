@@ -78,8 +78,8 @@ def draw_prefix(
     """Return a mask that keeps a random prefix, one for the batch or one for every example."""
     if not per_example:
         return prefix_mask(_draw_length(odds, generator), shape, like)
-    drawn = prefix_weights(odds).multinomial(shape[0], replacement=True, generator=generator)
-    kept = torch.arange(shape[-1], device=drawn.device) <= drawn.view(-1, *(1 for _ in shape[1:]))
+    lengths = prefix_weights(odds).multinomial(shape[0], replacement=True, generator=generator)
+    kept = torch.arange(shape[-1], device=lengths.device) <= lengths.view(-1, *(1 for _ in shape[1:]))
     return kept.to(like).expand(shape)
 
 

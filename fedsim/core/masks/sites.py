@@ -33,8 +33,8 @@ def expected_mask(site: DropoutSite) -> Tensor:
 def draw_mask(site: DropoutSite, generator: torch.Generator, like: Tensor) -> Tensor:
     """Return one mask for `site`, as a client draws it."""
     if not site.odds:
-        drawn = torch.empty(site.shape, dtype=like.dtype).bernoulli_(1.0 - site.rate, generator=generator)
-        return drawn.to(like.device)
+        mask = torch.empty(site.shape, dtype=like.dtype).bernoulli_(1.0 - site.rate, generator=generator)
+        return mask.to(like.device)
     return draw_prefix(site.odds, site.shape, generator, like, per_example=site.per_example)
 
 

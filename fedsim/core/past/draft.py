@@ -42,23 +42,23 @@ class Draft:
 
     def depths(self) -> list[int]:
         """Return how many tokens lie between the text's last token and each node, itself counted."""
-        found: list[int] = []
+        depths: list[int] = []
         for parent in self.parents:
-            found.append(1 + (found[parent] if parent >= 0 else 0))
-        return found
+            depths.append(1 + (depths[parent] if parent >= 0 else 0))
+        return depths
 
     def children(self, node: int) -> dict[int, int]:
         """Return the nodes behind a node by token; -1 is the text's last token."""
-        return {self.tokens[own]: own for own in range(len(self) - 1, -1, -1) if self.parents[own] == node}
+        return {self.tokens[child]: child for child in range(len(self) - 1, -1, -1) if self.parents[child] == node}
 
     def follow(self, tokens: Sequence[int]) -> list[int]:
         """Return the nodes that a text goes through, as far as it follows a branch."""
         nodes: list[int] = []
         for token in tokens:
-            found = self.children(nodes[-1] if nodes else -1).get(token)
-            if found is None:
+            child = self.children(nodes[-1] if nodes else -1).get(token)
+            if child is None:
                 break
-            nodes.append(found)
+            nodes.append(child)
         return nodes
 
     def ways(self) -> list[list[int]]:

@@ -47,7 +47,7 @@ class KeyValues:
 
     def advance(self, layer: int, counts: Sequence[int]) -> None:
         """Count the newest keys of a layer as held, so many of each row."""
-        self.held[layer] = [own + more for own, more in zip(self.held[layer], counts, strict=True)]
+        self.held[layer] = [count + more for count, more in zip(self.held[layer], counts, strict=True)]
 
     def drop(self, row: int, layers: Sequence[int], count: int = 1) -> None:
         """Let a row forget its newest keys in some layers."""
@@ -66,10 +66,10 @@ class KeyValues:
         for layer in layers:
             start = self.held[layer][row]
             self.held[layer][row] += len(places)
-            for own in () if in_order else (self._keys[layer], self._values[layer]):
-                assert own is not None, "what is not held was written before"
-                chosen = torch.tensor([start + place for place in places], device=own.device)
-                own[row, :, start : start + len(places)] = own[row].index_select(1, chosen)
+            for table in () if in_order else (self._keys[layer], self._values[layer]):
+                assert table is not None, "what is not held was written before"
+                chosen = torch.tensor([start + place for place in places], device=table.device)
+                table[row, :, start : start + len(places)] = table[row].index_select(1, chosen)
 
     def keep_where(self, layer: int, kept: Tensor) -> None:
         """Let a layer hold some of its first keys alone, in order.
@@ -79,14 +79,16 @@ class KeyValues:
             kept: mask (B, S) over the first keys that were written, held or not.
         """
         places, self.held[layer] = places_of(kept)
-        self._keys[layer], self._values[layer] = (_at(own, places) for own in (self._keys[layer], self._values[layer]))
+        self._keys[layer], self._values[layer] = (
+            _at(table, places) for table in (self._keys[layer], self._values[layer])
+        )
 
     def keep(self, places: Sequence[int]) -> KeyValues:
         """Return a copy with the rows at these places alone, in their order; a place may come twice."""
         kept = KeyValues(len(self.held), len(places))
-        kept.held = [[own[place] for place in places] for own in self.held]
-        kept._keys = [_rows(own, places) for own in self._keys]
-        kept._values = [_rows(own, places) for own in self._values]
+        kept.held = [[counts[place] for place in places] for counts in self.held]
+        kept._keys = [_rows(table, places) for table in self._keys]
+        kept._values = [_rows(table, places) for table in self._values]
         return kept
 
 

@@ -12,7 +12,7 @@ from fedsim.core.kept_tokens import reducing_places
 from fedsim.core.past.draft import Draft
 from fedsim.core.past.key_values import KeyValues
 from fedsim.core.past.reading import Reading
-from fedsim.core.past.stack import Stack, stack_of
+from fedsim.core.past.stack import LayerStack, stack_of
 from fedsim.core.past.whole_texts import reads_whole_texts
 
 _ROWS_AT_ONCE = 16  # that are read from the beginning: their scores are those of every place
@@ -32,7 +32,7 @@ class Past:
     def __init__(self) -> None:
         self._model: nn.Module | None = None
         self._reduces = False
-        self._stack: Stack | None = None
+        self._stack: LayerStack | None = None
         self._store = KeyValues(0, 0)
         self._rows: list[_Row] = []
 
@@ -44,7 +44,7 @@ class Past:
     @property
     def held(self) -> list[list[int]]:
         """Of each layer, how many keys and values each row holds, drafts included."""
-        return [list(own) for own in self._store.held]
+        return [list(counts) for counts in self._store.held]
 
     def keep(self, places: Sequence[int]) -> Past:
         """Return a copy with the rows at these places alone, in their order; a place may come twice."""
@@ -81,7 +81,7 @@ class Past:
             return _anew(model, texts, drafts)
         hidden, counts = self.states(model, texts, drafts, layers)
         wanted = [1 + len(draft) for draft in drafts]
-        ends = torch.cat([own[count - want : count] for own, count, want in zip(hidden, counts, wanted, strict=True)])
+        ends = torch.cat([row[count - want : count] for row, count, want in zip(hidden, counts, wanted, strict=True)])
         return list(self._known.score(ends).split(wanted))
 
     def states(
@@ -110,15 +110,15 @@ class Past:
         drafts = drafts or [Draft()] * len(texts)
         if not self._bind(model, len(texts)):
             raise FedsimError(_UNKNOWN_LAYERS)
-        own = tuple(range(self._known.depth)) if layers is None else tuple(layers)
+        used_layers = tuple(range(self._known.depth)) if layers is None else tuple(layers)
         for row, text in enumerate(texts):
             self._align(row, text)
         while max(len(text) - len(row.tokens) for text, row in zip(texts, self._rows, strict=True)) > _AT_ONCE:
             early = [text[: len(row.tokens) + _AT_ONCE] for text, row in zip(texts, self._rows, strict=True)]
-            self._read(early, [Draft()] * len(texts), own, None)
+            self._read(early, [Draft()] * len(texts), used_layers, None)
             for row, text in enumerate(texts):
                 self._align(row, text)
-        return self._read(texts, drafts, own, seen)
+        return self._read(texts, drafts, used_layers, seen)
 
     def deepen(
         self, hidden: Tensor, layers: Sequence[int], seen: Callable[[int, Tensor], None] | None = None
@@ -141,7 +141,7 @@ class Past:
         return hidden
 
     @property
-    def _known(self) -> Stack:
+    def _known(self) -> LayerStack:
         assert self._stack is not None, "a model was bound that has layers"
         return self._stack
 
@@ -160,20 +160,20 @@ class Past:
 
     def _align(self, row: int, text: Sequence[int]) -> None:
         """Forget what a row does not share with a text, and its last token, which is to be read."""
-        own = self._rows[row]
-        draft, keys, own.draft = own.draft, own.draft_layers, Draft()
+        stored = self._rows[row]
+        draft, keys, stored.draft = stored.draft, stored.draft_layers, Draft()
         if len(draft):
             self._store.drop(row, keys, len(draft))
-        common = own.shared(text)
-        for layers in own.layers[common:]:
+        common = stored.shared(text)
+        for layers in stored.layers[common:]:
             self._store.drop(row, layers)
-        behind = len(own.tokens) == common < len(text) - 1
-        del own.tokens[common:], own.layers[common:]
+        behind = len(stored.tokens) == common < len(text) - 1
+        del stored.tokens[common:], stored.layers[common:]
         if behind and len(draft):
             nodes = draft.follow(text[common:-1])
             self._store.pick(row, keys, nodes)
-            own.tokens += [draft.tokens[node] for node in nodes]
-            own.layers += [keys] * len(nodes)
+            stored.tokens += [draft.tokens[node] for node in nodes]
+            stored.layers += [keys] * len(nodes)
 
     def _read(
         self,
@@ -185,7 +185,7 @@ class Past:
         assert self._model is not None
         starts = [len(row.tokens) for row in self._rows]
         new = [list(text[start:]) for text, start in zip(texts, starts, strict=True)]
-        device = next((own.device for own in self._model.parameters()), None)
+        device = next((parameter.device for parameter in self._model.parameters()), None)
         reading = Reading(self._known, self._store, new, starts, drafts, device)
         hidden = self._run(reading, reading.embed(), layers, seen)
         for row, more, draft in zip(self._rows, new, drafts, strict=True):
@@ -219,10 +219,10 @@ class _Row:
 
     def copy(self) -> _Row:
         """Return one that changes by itself."""
-        found = _Row()
-        found.tokens, found.layers = list(self.tokens), list(self.layers)
-        found.draft, found.draft_layers = self.draft, self.draft_layers
-        return found
+        row = _Row()
+        row.tokens, row.layers = list(self.tokens), list(self.layers)
+        row.draft, row.draft_layers = self.draft, self.draft_layers
+        return row
 
     def shared(self, text: Sequence[int]) -> int:
         """Return how many tokens it shares with a text, of which the last does not count."""
@@ -243,22 +243,22 @@ def _anew(model: nn.Module, texts: Sequence[Sequence[int]], drafts: Sequence[Dra
     rows: list[list[int]] = []
     spots: list[list[tuple[int, int]]] = []
     for text, draft in zip(texts, drafts, strict=True):
-        own = [(len(rows), len(text) - 1)] * (1 + len(draft))
+        row_spots = [(len(rows), len(text) - 1)] * (1 + len(draft))
         for way in draft.ways():
             for depth, node in enumerate(way):
-                own[1 + node] = (len(rows), len(text) + depth)
+                row_spots[1 + node] = (len(rows), len(text) + depth)
             rows.append([*text, *(draft.tokens[node] for node in way)])
-        spots.append(own)
+        spots.append(row_spots)
     scores: list[Tensor] = []
     for start in range(0, len(rows), _ROWS_AT_ONCE):
         scores += _whole(model, rows[start : start + _ROWS_AT_ONCE])
-    return [torch.stack([scores[row][place] for row, place in own]) for own in spots]
+    return [torch.stack([scores[row][place] for row, place in text_spots]) for text_spots in spots]
 
 
 def _whole(model: nn.Module, rows: Sequence[Sequence[int]]) -> Tensor:
     longest = max(map(len, rows))
-    device = next((own.device for own in model.parameters()), None)
-    tokens = torch.tensor([[*own, *[own[-1]] * (longest - len(own))] for own in rows], device=device)
+    device = next((parameter.device for parameter in model.parameters()), None)
+    tokens = torch.tensor([[*row, *[row[-1]] * (longest - len(row))] for row in rows], device=device)
     scores: Tensor = model(tokens)
     if scores.shape[:-1] != tokens.shape:
         raise FedsimError(

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fedsim.core.past.draft import Draft
 from fedsim.core.past.key_values import KeyValues
-from fedsim.core.past.stack import Stack
+from fedsim.core.past.stack import LayerStack
 
 
 class Reading:
@@ -31,7 +31,7 @@ class Reading:
 
     def __init__(
         self,
-        stack: Stack,
+        stack: LayerStack,
         store: KeyValues,
         texts: Sequence[Sequence[int]],
         starts: Sequence[int],
@@ -71,9 +71,9 @@ class Reading:
         held = tuple(self._store.held[number])
         if held not in self._masks:
             self._masks[held] = self._mask(held, hidden)
-        found = self._stack.layer(number, hidden, self._place, self._masks[held], self._store)
+        output = self._stack.layer(number, hidden, self._place, self._masks[held], self._store)
         self._store.advance(number, self.counts)
-        return found
+        return output
 
     def _sight(self, texts: Sequence[Sequence[int]], drafts: Sequence[Draft]) -> Tensor | None:
         """Return which new tokens each new one sees, shape (B or 1, T, T); None of a single token."""

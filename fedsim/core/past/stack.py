@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from fedsim.core.past.key_values import KeyValues
 
 
-class Stack(Protocol):
+class LayerStack(Protocol):
     """Embedding, layers, and output layer of a causal language model. Layers are numbered from 0."""
 
     @property
@@ -60,12 +60,12 @@ class Weighted(Protocol):
 class Layered(Protocol):
     """A model that can be taken apart."""
 
-    def stack(self) -> Stack | None:
+    def stack(self) -> LayerStack | None:
         """Return its layers; None where something is attached to the model as a whole, which they would not run."""
         ...
 
 
-def stack_of(model: nn.Module) -> Stack | None:
+def stack_of(model: nn.Module) -> LayerStack | None:
     """Return a model's layers; None where they are not known."""
     return model.stack() if isinstance(model, Layered) else None
 

@@ -95,7 +95,7 @@ def metric(
         related: arXiv id or citation of what it builds on.
         declared: what else `fedsim.core.metric.Metric` says of it.
     """
-    own = Metric(name=name, title=title, meaning=summary, **declared)
+    declared_metric = Metric(name=name, title=title, meaning=summary, **declared)
 
     def decorate(make: F) -> F:
         _check_names("metric", name, (), make)
@@ -108,7 +108,7 @@ def metric(
             related=related,
             make=make,
             config=Config,
-            declares=own,
+            declares=declared_metric,
         )
         return make
 
@@ -162,10 +162,10 @@ def _register(
 
 
 def _check_names(kind: Kind, name: str, aliases: Sequence[str], make: Callable[..., Any]) -> None:
-    for own in (name, *aliases):
-        known = entry_of(kind, own) or registered(kind, own)
+    for spelling in (name, *aliases):
+        known = entry_of(kind, spelling) or registered(kind, spelling)
         if known is not None and (known.module, known.name) != (make.__module__, name):
-            raise FedsimError(f"two {kind}s are called '{own}': {known.module} and {make.__module__}. Rename one.")
+            raise FedsimError(f"two {kind}s are called '{spelling}': {known.module} and {make.__module__}. Rename one.")
 
 
 def _hook_of(name: str, make: Callable[..., Any]) -> Hook:

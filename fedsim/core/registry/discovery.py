@@ -22,7 +22,7 @@ from fedsim.core.registry.method import Kind
 _entry_points = cache(entry_points)  # of every kind: to look for those of one alone takes as long
 
 
-class _Own(MetaPathFinder):
+class _UserFolders(MetaPathFinder):
     """Finds fedsim's own folders of methods beside fedsim, whatever else has such a name.
 
     Folders of that name elsewhere on the search path, as one in the working folder, add what ours does not have.
@@ -39,12 +39,12 @@ class _Own(MetaPathFinder):
         if spec is not None and spec.submodule_search_locations is not None:
             every = pkgutil.extend_path(list(spec.submodule_search_locations), fullname)
             if path is None:
-                every += [str(own) for folder in process.own_folders if (own := Path(folder, fullname)).is_dir()]
+                every += [str(inner) for folder in process.own_folders if (inner := Path(folder, fullname)).is_dir()]
             spec.submodule_search_locations = list(dict.fromkeys(every))
         return spec
 
 
-sys.meta_path.insert(0, _Own())
+sys.meta_path.insert(0, _UserFolders())
 
 
 @cache
@@ -67,7 +67,7 @@ def import_own(module: str) -> None:
         FedsimError: another package took the name of its folder.
     """
     package = module.partition(".")[0]
-    if package in _Own.names:
+    if package in _UserFolders.names:
         _import_package(package)
     importlib.import_module(module)
 
@@ -123,7 +123,7 @@ def _import_package(name: str) -> ModuleType:
 
 def _files_of_others(kind: Kind) -> Iterator[Path]:
     """Yield the files in folders that are not fedsim's and may hold methods of a kind: those that name the registry."""
-    if FOLDERS[kind] not in _Own.names:
+    if FOLDERS[kind] not in _UserFolders.names:
         return
     package = _import_package(FOLDERS[kind])
     for folder in map(Path, package.__path__[1:]):

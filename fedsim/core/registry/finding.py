@@ -98,7 +98,7 @@ def _import(kind: Kind, name: str) -> None:
 def _hint(name: str, names: Iterable[str]) -> str:
     """Return what somebody may have meant: names that begin so, else the nearest one, else where all stand."""
     known = list(names)
-    begun = sorted(own for own in known if own.startswith(f"{name}-"))
+    begun = sorted(candidate for candidate in known if candidate.startswith(f"{name}-"))
     if begun:
         return f" Did you mean {' or '.join(map(repr, begun))}?"
     return nearest(name, known) or " `fedsim list` names all."

@@ -31,7 +31,7 @@ def check_marked(name: str) -> None:
         FedsimError: it is not, or cannot be imported.
     """
     function = _import_callable(name)
-    if not any(function is own for own in _marked):
+    if not any(function is marked for marked in _marked):
         raise FedsimError(
             f"the scenario names the function '{name}', which is not marked for that. If it is yours, write "
             "@for_scenarios above it (from fedsim.core.registry import for_scenarios); --trust lets a scenario name "

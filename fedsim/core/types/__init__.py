@@ -27,7 +27,7 @@ from fedsim.core.types.guesses import Applicability, OnStep, Reconstruction, Ste
 from fedsim.core.types.membership import MembershipObservation, Shadow, ShadowPlan, Target, TrainShadow, WatchedUpdate
 from fedsim.core.types.observations import Knowledge, Observation, PublicKnowledge, Server, ThreatModel, View
 from fedsim.core.types.privacy import Adjacency, Mechanism, Unit
-from fedsim.core.types.traces import Question, TraceCase
+from fedsim.core.types.traces import TraceCase, TraceQuestion
 from fedsim.core.types.updates import Contribution, DropoutSite, Truth, Update, WireEntry
 
 __all__ = [
@@ -58,7 +58,6 @@ __all__ = [
     "Planted",
     "PlantedImage",
     "PublicKnowledge",
-    "Question",
     "Reconstruction",
     "SecretKind",
     "Server",
@@ -73,6 +72,7 @@ __all__ = [
     "Trace",
     "TraceCase",
     "TraceObservation",
+    "TraceQuestion",
     "TraceView",
     "TrainShadow",
     "Truth",

@@ -37,20 +37,24 @@ class Batch:
 
     def taken(self, chosen: Tensor) -> Batch:
         """Return the examples of these numbers, in their order."""
-        given = {name: own.index_select(0, chosen) for name, own in self.given.items()}
+        given = {name: column.index_select(0, chosen) for name, column in self.given.items()}
         return Batch(self.inputs.index_select(0, chosen), self.labels.index_select(0, chosen), given)
 
     def split(self, size: int) -> Iterator[Batch]:
         """Yield the examples in pieces of a size; the last one may be smaller."""
         for start in range(0, len(self), size):
             part = slice(start, start + size)
-            yield Batch(self.inputs[part], self.labels[part], {name: own[part] for name, own in self.given.items()})
+            yield Batch(
+                self.inputs[part], self.labels[part], {name: column[part] for name, column in self.given.items()}
+            )
 
     @classmethod
     def joined(cls, batches: Sequence[Batch]) -> Batch:
         """Return the examples of several batches, one after the other."""
-        given = {name: torch.cat([own.given[name] for own in batches]) for name in batches[0].given}
-        return cls(torch.cat([own.inputs for own in batches]), torch.cat([own.labels for own in batches]), given)
+        given = {name: torch.cat([batch.given[name] for batch in batches]) for name in batches[0].given}
+        return cls(
+            torch.cat([batch.inputs for batch in batches]), torch.cat([batch.labels for batch in batches]), given
+        )
 
 
 @dataclass(frozen=True)

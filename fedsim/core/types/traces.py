@@ -7,7 +7,7 @@ from typing import Literal
 
 from fedsim.core.types.generation import TraceObservation
 
-Question = Literal["prompt", "member", "planted", "bits", "drawn"]
+TraceQuestion = Literal["prompt", "member", "planted", "bits", "drawn"]
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class TraceCase:
         labels: what it knows of each: the prompt's number, or 1 for a member and 0 for another.
     """
 
-    question: Question
+    question: TraceQuestion
     seen: tuple[TraceObservation, ...]
     known: tuple[TraceObservation, ...] = ()
     labels: tuple[int, ...] = ()

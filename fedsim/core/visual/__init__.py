@@ -1,6 +1,6 @@
 """What a model that reads images and text shows of its visual tokens, to leave them out, merge them or mend them."""
 
-from fedsim.core.visual.answering import Answers, Read, acting, can_answer
+from fedsim.core.visual.answering import AnsweringModel, ReadPrompt, acting, can_answer
 from fedsim.core.visual.cost import prompt_cost, step_cost
 from fedsim.core.visual.held import Held
 from fedsim.core.visual.reducer import (
@@ -15,11 +15,11 @@ from fedsim.core.visual.stream import Stream
 from fedsim.core.visual.watching import Passed, visual_passes
 
 __all__ = [
-    "Answers",
+    "AnsweringModel",
     "Held",
     "LayerView",
     "Passed",
-    "Read",
+    "ReadPrompt",
     "ReadsImages",
     "Stream",
     "VisualReducer",

@@ -15,7 +15,7 @@ from fedsim.core.visual.stream import Stream
 
 
 @dataclass
-class Read:
+class ReadPrompt:
     """A prompt that was read, behind which an answer is written.
 
     Attributes:
@@ -29,25 +29,25 @@ class Read:
     scores: Tensor
 
 
-class Answers(ReadsImages, Protocol):
+class AnsweringModel(ReadsImages, Protocol):
     """A model that reads images and a question, and writes the answer token by token."""
 
     def encode(self, images: Tensor, question: Tensor) -> Stream:
         """Return the projected visual tokens alone."""
         ...
 
-    def begin(self, encoded: Stream, question: Tensor, *, is_contiguous: bool = False) -> Read:
+    def begin(self, encoded: Stream, question: Tensor, *, is_contiguous: bool = False) -> ReadPrompt:
         """Read visual tokens, or some of them, and a question, and keep what was read."""
         ...
 
-    def follow(self, read: Read, tokens: Tensor) -> Tensor:
+    def follow(self, read: ReadPrompt, tokens: Tensor) -> Tensor:
         """Read one more token (B,) of each answer, and return the scores (B, V) of the next; `read` grows."""
         ...
 
 
-def can_answer(model: object) -> TypeGuard[Answers]:
+def can_answer(model: object) -> TypeGuard[AnsweringModel]:
     """Say whether it is such a model."""
-    return can_read_images(model) and all(hasattr(model, own) for own in ("encode", "begin", "follow"))
+    return can_read_images(model) and all(hasattr(model, method) for method in ("encode", "begin", "follow"))
 
 
 @contextmanager

@@ -14,12 +14,12 @@ def prompt_cost(visual: VisualShape, tokens: Sequence[int]) -> int:
         visual: d its width, m the units of its MLPs.
         tokens: n of each layer of the language model.
     """
-    return sum(_projections(visual, own) + 2 * own * own * visual.width for own in tokens)
+    return sum(_projections(visual, count) + 2 * count * count * visual.width for count in tokens)
 
 
 def step_cost(visual: VisualShape, held: Sequence[int]) -> int:
     """Return what one more token costs: it looks at as many as each layer holds, and at itself."""
-    return sum(_projections(visual, 1) + 2 * (own + 1) * visual.width for own in held)
+    return sum(_projections(visual, 1) + 2 * (count + 1) * visual.width for count in held)
 
 
 def _projections(visual: VisualShape, tokens: int) -> int:

@@ -24,8 +24,8 @@ def patch_errors(guesses: Tensor, originals: Tensor, grid: tuple[int, int]) -> T
 def kept_patches(passed: Passed, patches: int) -> Tensor:
     """Return which patches the last layer of a pass read, (B, N)."""
     last = passed.patches[-1]
-    found = torch.zeros(len(last), patches + 1, dtype=torch.bool)
-    return found.scatter(1, last.where(last >= 0, patches), True)[:, :patches]
+    is_kept = torch.zeros(len(last), patches + 1, dtype=torch.bool)
+    return is_kept.scatter(1, last.where(last >= 0, patches), True)[:, :patches]
 
 
 def nearest_guesses(guesses: Tensor, originals: Tensor) -> Tensor:

@@ -125,18 +125,18 @@ class ReadsImages(Protocol):
         reducers: of kind `VisualReducer`.
         visual: what it says of itself.
         listeners: are called with what each layer of the language model read.
-        asked: the questions, and answers but their last token, that it takes where it is shown images alone.
+        dialogue: the questions, and answers but their last token, that it takes where it is shown images alone.
     """
 
     reducers: nn.ModuleList
     visual: VisualShape
     listeners: list[Callable[[tuple[Stream, ...]], None]]
-    asked: tuple[Tensor, Tensor | None] | None
+    dialogue: tuple[Tensor, Tensor | None] | None
 
 
 def can_read_images(model: object) -> TypeGuard[ReadsImages]:
     """Say whether it is such a model. From Python 3.12 on `isinstance` overlooks what is a module in a module."""
-    return all(hasattr(model, own) for own in ("reducers", "visual", "listeners", "asked"))
+    return all(hasattr(model, attribute) for attribute in ("reducers", "visual", "listeners", "dialogue"))
 
 
 def reads_images(model: nn.Module, name: str) -> ReadsImages:

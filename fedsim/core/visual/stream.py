@@ -78,8 +78,8 @@ class Stream:
             chosen: their places among the visual tokens now, (B, k), in the order that they shall have.
         """
         rows, before, tokens = len(self.hidden), self.front, self.patches.shape[1]
-        own = torch.arange(self.hidden.shape[1], device=chosen.device).expand(rows, -1)
-        places = torch.cat((own[:, :before], before + chosen, own[:, before + tokens :]), 1)
+        every = torch.arange(self.hidden.shape[1], device=chosen.device).expand(rows, -1)
+        places = torch.cat((every[:, :before], before + chosen, every[:, before + tokens :]), 1)
         return replace(
             self,
             hidden=_rows_at(self.hidden, places),
@@ -99,14 +99,14 @@ class Stream:
         if bool(kept.all()):
             return self
         chosen, counts = places_of(kept)
-        found = self.keep(chosen)
+        shorter = self.keep(chosen)
         if min(counts) == max(counts):
-            return found if found.there is None else replace(found, there=_all_but_fillers(found))
+            return shorter if shorter.there is None else replace(shorter, there=_all_but_fillers(shorter))
         numbers = torch.arange(max(counts), device=kept.device)
         is_there = numbers < torch.tensor(counts, device=kept.device)[:, None]
-        there = torch.ones(found.hidden.shape[:2], dtype=torch.bool, device=kept.device)
-        there[:, found.visual] = is_there
-        return replace(found, there=there, patches=found.patches.where(is_there, -1))
+        there = torch.ones(shorter.hidden.shape[:2], dtype=torch.bool, device=kept.device)
+        there[:, shorter.visual] = is_there
+        return replace(shorter, there=there, patches=shorter.patches.where(is_there, -1))
 
     def reindexed(self) -> Stream:
         """Return it with positions 0, 1, 2 and so on of the tokens that count."""

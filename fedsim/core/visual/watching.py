@@ -28,7 +28,7 @@ class Passed:
     @property
     def visual(self) -> list[list[int]]:
         """Visual tokens of each example in each layer."""
-        return [(own >= 0).sum(1).tolist() for own in self.patches]
+        return [(patch >= 0).sum(1).tolist() for patch in self.patches]
 
 
 @contextmanager
@@ -38,17 +38,17 @@ def visual_passes(model: nn.Module) -> Iterator[list[Passed]]:
     Raises:
         NotApplicable: the model has no visual tokens.
     """
-    own = reads_images(model, "visual_passes")
-    found: list[Passed] = []
+    reader = reads_images(model, "visual_passes")
+    passes: list[Passed] = []
 
     def listen(streams: tuple[Stream, ...]) -> None:
-        found.append(Passed(tuple(one.patches.detach() for one in streams), tuple(map(_tokens, streams))))
+        passes.append(Passed(tuple(one.patches.detach() for one in streams), tuple(map(_tokens, streams))))
 
-    own.listeners.append(listen)
+    reader.listeners.append(listen)
     try:
-        yield found
+        yield passes
     finally:
-        own.listeners.remove(listen)
+        reader.listeners.remove(listen)
 
 
 def _tokens(stream: Stream) -> tuple[int, ...]:

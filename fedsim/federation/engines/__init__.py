@@ -67,8 +67,8 @@ def _explain_flower(engine: str) -> Iterator[None]:
     except ImportError as error:
         if not (error.name or "").startswith("flwr"):
             raise
-        asked = next(own for own in requires("fedsim-privacy") or ["flwr"] if own.startswith("flwr"))
+        requirement = next(line for line in requires("fedsim-privacy") or ["flwr"] if line.startswith("flwr"))
         raise FedsimError(
             f"the engine '{engine}' does not run on flwr {version('flwr')}, which lacks {error.name}. "
-            f"Get one that it runs on: pip install '{asked}'"
+            f"Get one that it runs on: pip install '{requirement}'"
         ) from error

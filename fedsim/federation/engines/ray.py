@@ -155,9 +155,11 @@ def _catch(server: ServerApp, run_config: dict[str, str], raised: list[BaseExcep
     @app.main()
     def main(grid: Grid, context: Context) -> None:
         torch.set_num_threads(1)
-        own = Context(run_id=context.run_id, node_id=0, node_config={}, state=RecordDict(), run_config={**run_config})
+        server_context = Context(
+            run_id=context.run_id, node_id=0, node_config={}, state=RecordDict(), run_config={**run_config}
+        )
         try:
-            server(grid=grid, context=own)
+            server(grid=grid, context=server_context)
         except BaseException as error:
             raised.append(error)
 

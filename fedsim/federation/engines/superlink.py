@@ -360,11 +360,11 @@ class _NodeGrid(HttpGrid):
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         """Return the replies that came within `timeout` seconds."""
         deadline = time.monotonic() + (float("inf") if timeout is None else timeout)
-        asked = list(messages)
-        ids = list(self.push_messages(asked))
-        waiting = {identity: message for identity, message in zip(ids, asked, strict=True) if identity}
+        orders = list(messages)
+        ids = list(self.push_messages(orders))
+        waiting = {identity: message for identity, message in zip(ids, orders, strict=True) if identity}
         gone = Error(ErrorCode.NODE_UNAVAILABLE, "the SuperLink knows no such node any more")
-        replies = [Message(gone, reply_to=m) for i, m in zip(ids, asked, strict=True) if not i]
+        replies = [Message(gone, reply_to=m) for i, m in zip(ids, orders, strict=True) if not i]
         while waiting and time.monotonic() < deadline:
             for reply in self.pull_messages(list(waiting)):
                 question = waiting.pop(reply.metadata.reply_to_message_id)

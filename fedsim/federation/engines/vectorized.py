@@ -49,13 +49,13 @@ class VectorizedGrid(LocalGrid):
     def _train(self, orders: RoundMessages, clients: Sequence[int]) -> Iterator[Reply]:
         world, scenario = self._world, self._world.scenario
         fates = participation.fates(scenario, orders.round, clients, world.data.steps)
-        asked = [client for client in clients if fates[client] is None]
-        known = dict(zip(asked, self._recall(asked, orders.counted), strict=True))
+        expected = [client for client in clients if fates[client] is None]
+        known = dict(zip(expected, self._recall(expected, orders.counted), strict=True))
         if looks_first(world):
             for client, memory in known.items():
                 why = refusal(world, orders.weights, orders.round, client, memory)
                 fates[client] = None if why is None else participation.refused(why)
-        present = [client for client in asked if fates[client] is None]
+        present = [client for client in expected if fates[client] is None]
         memories = [known[client] for client in present]
         self._spend(fates)
         trained = cohort_training(world, orders.weights, orders.round, present, memories) if present else None
@@ -81,9 +81,9 @@ class VectorizedGrid(LocalGrid):
         """Return what the client sends: its update, or behind secure aggregation what it adds to the sum."""
         if self._world.scenario.secure_aggregation is None:
             return Reply(client, vector, examples, loss)
-        own = secure_client.summand(self._world, vector, examples, loss, round_, client)
-        if own is not None:
-            return Reply(client, own)
+        summand = secure_client.summand(self._world, vector, examples, loss, round_, client)
+        if summand is not None:
+            return Reply(client, summand)
         why = secure_client.NOT_FINITE
         return failed(client, why.why, why.cause)
 

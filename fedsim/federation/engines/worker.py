@@ -21,7 +21,7 @@ def answer(app: ClientApp, message: Message, context: Context, run_config: Mappi
     The client's state is committed only when it answered: what an exception left half-done is forgotten. `run_config`
     stands in where the runtime gives none.
     """
-    own = Context(
+    app_context = Context(
         run_id=context.run_id,
         node_id=context.node_id,
         node_config=context.node_config,
@@ -29,10 +29,10 @@ def answer(app: ClientApp, message: Message, context: Context, run_config: Mappi
         run_config=context.run_config if run_config is None else dict(run_config),
     )
     try:
-        reply = app(message=message, context=own)
+        reply = app(message=message, context=app_context)
     except Exception as error:
         return Message(Error(code=_CLIENT_FAILED, reason=describe_exception(error)), reply_to=message)
-    context.state = own.state
+    context.state = app_context.state
     return reply
 
 

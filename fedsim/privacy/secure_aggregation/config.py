@@ -8,10 +8,10 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from fedsim.privacy.secure_aggregation.quantisation import Quantisation
+from fedsim.privacy.secure_aggregation.quantisation import SecureQuantisation
 
 
-class SecureAggregation(Quantisation):
+class SecureAggregation(SecureQuantisation):
     """How the cohort's updates are summed without showing the server single updates."""
 
     mode: Literal["ideal", "masked"] = Field(

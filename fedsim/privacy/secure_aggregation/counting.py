@@ -97,7 +97,7 @@ def _unsigned(integers: Tensor) -> NDArray[np.uint64]:
 
 def _inverse(odd: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """Return the inverses modulo 2**64, by Newton's iteration."""
-    found = odd.copy()
+    inverse = odd.copy()
     for _ in range(_DOUBLINGS):
-        found *= np.uint64(2) - odd * found
-    return found
+        inverse *= np.uint64(2) - odd * inverse
+    return inverse

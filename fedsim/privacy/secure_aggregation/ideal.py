@@ -40,5 +40,5 @@ def ideal_aggregate(uploads: Iterable[tuple[int, Tensor]], cohort: int, config: 
 
     total = modular_sum(checked(), config.modulus_bits)
     check_survivors(len(participants), cohort, config, "uploaded")
-    told = tell(total, config.least_contributors, config.modulus_bits)
-    return Aggregate(told.total, tuple(sorted(participants)), told.revealed)
+    disclosed = tell(total, config.least_contributors, config.modulus_bits)
+    return Aggregate(disclosed.total, tuple(sorted(participants)), disclosed.revealed)

@@ -131,11 +131,11 @@ class Opening(_Message):
     """Stage 4 of such sums, client to server.
 
     Attributes:
-        told: where, a bit for each element of the update.
+        disclosed: where, a bit for each element of the update.
         values: its self-mask there, and on the entries that are always told, int64.
     """
 
-    told: bytes
+    disclosed: bytes
     values: bytes
 
 

@@ -19,7 +19,7 @@ from fedsim.privacy.secure_aggregation.ring import reduce
 ALWAYS_TOLD = 2  # entries of a sum: the loss, and the total weight
 
 
-class Told(NamedTuple):
+class Disclosed(NamedTuple):
     """What is told of a sum.
 
     Attributes:
@@ -42,17 +42,17 @@ def with_contributions(levels: Tensor, update: Tensor) -> Tensor:
     return torch.cat((levels, contributes))
 
 
-def tell(total: Tensor, least: int, modulus_bits: int) -> Told:
+def tell(total: Tensor, least: int, modulus_bits: int) -> Disclosed:
     """Return what is told of a sum of uploads, where each element needs at least so many contributing clients.
 
     Raises:
         FedsimError: a sum of uploads without contributions.
     """
     if least == 1:
-        return Told(total, None)
+        return Disclosed(total, None)
     values, counts = halves(reduce(total, modulus_bits))
     revealed = counts >= least
-    return Told(values * with_always_told(revealed), revealed)
+    return Disclosed(values * with_always_told(revealed), revealed)
 
 
 def halves(vector: Tensor) -> tuple[Tensor, Tensor]:

@@ -91,8 +91,8 @@ class ConcealingClient(MaskingClient):
         """
         self._check_turn("open")
         revealed = self._counts(counts.total) >= self._config.least_contributors
-        told = with_always_told(revealed)
-        values = mask(self._value_mask, len(told), self._config.modulus_bits)[told]
+        disclosed = with_always_told(revealed)
+        values = mask(self._value_mask, len(disclosed), self._config.modulus_bits)[disclosed]
         self.memory = replace(self.memory, stage=self.memory.stage + 1)
         return Opening(np.packbits(revealed.numpy()).tobytes(), as_bytes(values))
 
@@ -107,14 +107,16 @@ class ConcealingClient(MaskingClient):
     def _plaintexts(self, points: Sequence[int]) -> dict[int, bytes]:
         """Return what each holder is given: also a share of the mask of the values, and a part of the group key."""
         shares = shamir.shares(self._value_mask, self._holders_needed, points, self._value_mask_polynomial)
-        return {point: own + shares[point] + self._part for point, own in super()._plaintexts(points).items()}
+        return {
+            point: plaintext + shares[point] + self._part for point, plaintext in super()._plaintexts(points).items()
+        }
 
     def _self_masked(self, vector: Tensor, sealed: Mapping[int, bytes]) -> Tensor:
         values, contributes = halves(vector)
         bits = self._config.modulus_bits
         counts = counting.encode(contributes, self._group_key(sealed), self._cohort, bits)
-        own = mask(self._value_mask, len(values), bits)
-        return torch.cat((reduce(values + own, bits), super()._self_masked(counts, sealed)))
+        value_mask = mask(self._value_mask, len(values), bits)
+        return torch.cat((reduce(values + value_mask, bits), super()._self_masked(counts, sealed)))
 
     def _counts(self, total: bytes) -> Tensor:
         size = (self.memory.entries - ALWAYS_TOLD) // 2
@@ -127,7 +129,7 @@ class ConcealingClient(MaskingClient):
         return counting.decode(masked, key, survivors, self._cohort, self._config.modulus_bits)
 
     def _group_key(self, sealed: Mapping[int, bytes]) -> bytes:
-        parts = {sender: self._open(sender, own)[-1] for sender, own in sealed.items()}
+        parts = {sender: self._open(sender, ciphertext)[-1] for sender, ciphertext in sealed.items()}
         parts[self._client] = self._part
         order = sorted(parts)
         return expand(b"".join(parts[client] for client in order), f"group key/{self._round}/{order}")
@@ -180,14 +182,16 @@ class ConcealingServer(UnmaskingServer):
             FedsimError: openings came from a client that was not asked.
         """
         well_formed = self._usable(openings, self._counted, self._check_opening)
-        votes = Counter(opening.told for opening in well_formed.values())
-        most = max(votes, key=lambda told: votes[told], default=b"")
+        votes = Counter(opening.disclosed for opening in well_formed.values())
+        most = max(votes, key=lambda places: votes[places], default=b"")
         opened = self._usable(well_formed, self._counted, lambda _client, opening: _check_told(opening, most))
         self._check_survivors(opened, "opened their masks")
         self._revealed = self._bits(most)
-        told = with_always_told(self._revealed)
+        disclosed = with_always_told(self._revealed)
         for opening in opened.values():
-            self._values[told] = reduce(self._values[told] - as_vector(opening.values), self._config.modulus_bits)
+            self._values[disclosed] = reduce(
+                self._values[disclosed] - as_vector(opening.values), self._config.modulus_bits
+            )
         self._silent = self._uploaded - set(opened)
         if not self._silent:
             return {}
@@ -209,17 +213,17 @@ class ConcealingServer(UnmaskingServer):
         participants = tuple(sorted(self._uploaded))
         return Aggregate(total * with_always_told(self._revealed), participants, self._revealed)
 
-    def _bits(self, told: bytes) -> Tensor:
+    def _bits(self, packed: bytes) -> Tensor:
         size = len(self._values) - ALWAYS_TOLD
-        if len(told) != -(-size // 8):
-            raise FedsimError(f"{len(told)} bytes do not say of {size} elements which are told.")
-        return torch.from_numpy(np.unpackbits(np.frombuffer(told, np.uint8), count=size).astype(bool))
+        if len(packed) != -(-size // 8):
+            raise FedsimError(f"{len(packed)} bytes do not say of {size} elements which are told.")
+        return torch.from_numpy(np.unpackbits(np.frombuffer(packed, np.uint8), count=size).astype(bool))
 
     def _check_opening(self, _client: int, opening: Opening) -> None:
-        values, told = as_vector(opening.values), with_always_told(self._bits(opening.told))
+        values, disclosed = as_vector(opening.values), with_always_told(self._bits(opening.disclosed))
         check_element(values, self._config.modulus_bits)
-        if len(values) != int(told.sum()):
-            raise FedsimError(f"it opened {len(values)} entries, expected {int(told.sum())}.")
+        if len(values) != int(disclosed.sum()):
+            raise FedsimError(f"it opened {len(values)} entries, expected {int(disclosed.sum())}.")
 
     def _check_supplied(self, _client: int, shares: RevealedShares) -> None:
         if set(shares.self_masks) != self._silent or shares.mask_keys:
@@ -228,7 +232,7 @@ class ConcealingServer(UnmaskingServer):
 
 
 def _check_told(opening: Opening, most: bytes) -> None:
-    if opening.told != most:
+    if opening.disclosed != most:
         raise FedsimError("it opened its mask at other elements than most.")
 
 

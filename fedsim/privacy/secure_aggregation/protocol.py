@@ -142,8 +142,10 @@ class MaskingClient:
         self._check_turn("reveal")
         self._check_request(request)
         halves = {sender: self._open(sender, sealed) for sender, sealed in self.memory.sealed.items()}
-        own = shamir.shares(self._self_mask, self._holders_needed, [_point(self._client)], self._self_mask_polynomial)
-        self_masks = {self._client: own[_point(self._client)]}
+        shares = shamir.shares(
+            self._self_mask, self._holders_needed, [_point(self._client)], self._self_mask_polynomial
+        )
+        self_masks = {self._client: shares[_point(self._client)]}
         self_masks |= {survivor: halves[survivor][0] for survivor in request.survivors if survivor != self._client}
         self.memory = Memory(self._round, self.memory.cohort, len(MaskingClient.stages))
         return RevealedShares(self_masks, {dropped: halves[dropped][1] for dropped in request.dropped})

@@ -32,7 +32,7 @@ class NotFinite(FedsimError):
     """A vector that cannot be quantised."""
 
 
-class Quantisation(Config):
+class SecureQuantisation(Config):
     """How a coordinate becomes an integer."""
 
     clipping_range: float = Field(
@@ -47,7 +47,7 @@ class Quantisation(Config):
     )
 
     @model_validator(mode="after")
-    def _holds_a_sum(self) -> Quantisation:
+    def _holds_a_sum(self) -> SecureQuantisation:
         if self.max_total_weight < _FEWEST_CLIENTS:
             raise ValueError(
                 f"modulus_bits = {self.modulus_bits} cannot hold the sum of two clients with {self.levels} levels. "
@@ -79,7 +79,7 @@ class WeightedMean:
     weight: int
 
 
-def narrowest(weight: int, quantisation: Quantisation) -> torch.dtype:
+def narrowest(weight: int, quantisation: SecureQuantisation) -> torch.dtype:
     """Return int32 where it can hold the weighted levels of a client with this weight, else int64."""
     return torch.int32 if (quantisation.levels - 1) * weight <= torch.iinfo(torch.int32).max else torch.int64
 
@@ -87,7 +87,7 @@ def narrowest(weight: int, quantisation: Quantisation) -> torch.dtype:
 def weighted_levels(
     vector: Tensor,
     weight: int,
-    quantisation: Quantisation,
+    quantisation: SecureQuantisation,
     generator: torch.Generator,
     dtype: torch.dtype = torch.int64,
 ) -> Tensor:
@@ -113,18 +113,18 @@ def weighted_levels(
             f"expected a finite vector to quantise, got shape {tuple(vector.shape)} with "
             f"{int((~torch.isfinite(vector)).sum())} entries that are not finite. Leave this client out of the round."
         )
-    own = torch.empty(len(vector) + 1, dtype=dtype)
-    own[-1] = weight
+    levels = torch.empty(len(vector) + 1, dtype=dtype)
+    levels[-1] = weight
     words = _random_words(len(vector), generator)
     middle = 0.5 + 0.5 / _WORDS  # offset of u, whose words are signed
     least, most = middle, quantisation.levels - 1.0 + middle
     for values, word, out in zip(
-        *(part.split(_BLOCK) for part in (vector.detach().cpu(), words, own[:-1])), strict=True
+        *(part.split(_BLOCK) for part in (vector.detach().cpu(), words, levels[:-1])), strict=True
     ):
         position = values.to(torch.float64, copy=True).mul_(1.0 / quantisation.step)
         position.add_(quantisation.clipping_range / quantisation.step + middle).clamp_(least, most)
         out.copy_(position.add_(word.double(), alpha=1.0 / _WORDS)).mul_(weight)  # the copy to integers rounds down
-    return own
+    return levels
 
 
 def _random_words(count: int, generator: torch.Generator) -> Tensor:
@@ -138,7 +138,7 @@ def _is_finite(vector: Tensor) -> bool:
     return not len(vector) or all(math.isfinite(float(extreme)) for extreme in vector.aminmax())
 
 
-def weighted_mean(total: Tensor, quantisation: Quantisation) -> WeightedMean:
+def weighted_mean(total: Tensor, quantisation: SecureQuantisation) -> WeightedMean:
     """Return the mean behind the modular sum, shape (P + 1,), of the cohort's `weighted_levels`.
 
     The mean is 0 where the total weight is 0. The total weight is also modulo 2**modulus_bits; it shows every wrapped
@@ -158,7 +158,7 @@ def weighted_mean(total: Tensor, quantisation: Quantisation) -> WeightedMean:
     return WeightedMean(total[:-1].double() / weight * quantisation.step - quantisation.clipping_range, weight)
 
 
-def check_total_weight(weight: int, quantisation: Quantisation) -> None:
+def check_total_weight(weight: int, quantisation: SecureQuantisation) -> None:
     """Raise FedsimError unless a sum with this total weight fits the modulus.
 
     A server that knows the largest possible total weight can check before the first round.

@@ -36,7 +36,7 @@ class ClassTask(Task[Config]):
         return losses.cross_entropy(outputs, targets)
 
 
-class Answers(NamedTuple):
+class TokenAnswers(NamedTuple):
     """What a model says of the test set's tokens.
 
     Attributes:
@@ -50,7 +50,7 @@ class Answers(NamedTuple):
     accuracy: float
 
 
-def token_answers(task: ClassTask, model: Model, data: Dataset) -> Answers:
+def token_answers(task: ClassTask, model: Model, data: Dataset) -> TokenAnswers:
     """Run a model chunk by chunk: scores of every token of a whole test set would fill the memory."""
     each: list[Tensor] = []
     guesses: list[Tensor] = []
@@ -61,7 +61,7 @@ def token_answers(task: ClassTask, model: Model, data: Dataset) -> Answers:
     guessed = torch.cat(guesses)
     counted = ~losses.list_failures(data.test.labels)
     accuracy = test_accuracy(guessed[counted], data.test.labels[counted])
-    return Answers(guessed, test_loss(torch.cat(each)), accuracy)
+    return TokenAnswers(guessed, test_loss(torch.cat(each)), accuracy)
 
 
 def class_answers(task: ClassTask, model: Model, data: Dataset) -> dict[str, float]:

@@ -30,14 +30,16 @@ def refuses_inputs(data: Dataset, *, tokens: bool) -> str | None:
     """Say whether the examples are not what a task reads, token numbers or else numbers."""
     if (data.spec.vocabulary is not None) is tokens:
         return None
-    read, found = ("tokens", "numbers") if tokens else ("numbers", "tokens")
-    return f"it reads {read}, and the examples are {found}"
+    read, held = ("tokens", "numbers") if tokens else ("numbers", "tokens")
+    return f"it reads {read}, and the examples are {held}"
 
 
 def lacks_argument(model: nn.Module, name: str) -> bool:
     """Say whether a model's forward takes no argument of this name."""
     parameters = inspect.signature(model.forward).parameters
-    return name not in parameters and all(own.kind is not own.VAR_KEYWORD for own in parameters.values())
+    return name not in parameters and all(
+        parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters.values()
+    )
 
 
 def refuses_shape(data: Dataset) -> str | None:

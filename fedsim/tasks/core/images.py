@@ -28,14 +28,14 @@ def score_images(truth: Truth, examples: Batch, guess: Reconstruction, data: Dat
     """
     made, spec = len(guess.inputs), data.spec
     guess = complete(guess, len(examples))
-    found = score_items(guess, examples, spec)
-    items = with_composites(_identified(found, guess, examples, data), guess, truth, examples, spec)
+    scored = score_items(guess, examples, spec)
+    items = with_composites(_identified(scored, guess, examples, data), guess, truth, examples, spec)
     public = _public_images(data)
-    near = {} if public is None else {"public": _next_to(to_pixels(guess.inputs[found.order], spec), public)}
+    near = {} if public is None else {"public": _next_to(to_pixels(guess.inputs[scored.order], spec), public)}
     return Scored(
         items=items,
         values=label_values(items),
-        order=found.order,
+        order=scored.order,
         guess=guess,
         notes=() if made >= len(examples) else (_missing(made, len(examples)),),
         arrays=near,
@@ -44,19 +44,19 @@ def score_images(truth: Truth, examples: Batch, guess: Reconstruction, data: Dat
 
 def label_values(items: Sequence[ItemScore]) -> dict[str, float]:
     """Return the metrics of an update of labelled examples as a whole."""
-    return {"label_accuracy": label_accuracy((own.guessed_label for own in items), (own.label for own in items))}
+    return {"label_accuracy": label_accuracy((item.guessed_label for item in items), (item.label for item in items))}
 
 
-def _identified(found: ScoredItems, guess: Reconstruction, examples: Batch, data: Dataset) -> ScoredItems:
+def _identified(scored: ScoredItems, guess: Reconstruction, examples: Batch, data: Dataset) -> ScoredItems:
     """Add to each image whether an adversary that owns the test set knows it by its guess."""
     public = gallery(data)
     if public is None:
-        return found
-    guesses = guess.inputs[found.order]
+        return scored
+    guesses = guess.inputs[scored.order]
     known = identified(to_pixels(guesses, data.spec), to_pixels(examples.inputs, data.spec), public)
     is_usable = guesses.flatten(1).isfinite().all(1)
-    pairs = zip(found.items, known.where(is_usable, 0.0).tolist(), strict=True)
-    return found._replace(items=tuple(item.with_values({"identified": value}) for item, value in pairs))
+    pairs = zip(scored.items, known.where(is_usable, 0.0).tolist(), strict=True)
+    return scored._replace(items=tuple(item.with_values({"identified": value}) for item, value in pairs))
 
 
 def _missing(made: int, count: int) -> str:

@@ -27,10 +27,10 @@ class TextTask(Task[ConfigT]):
         assert data.tokenizer is not None, "data sets of text have one"
         planted = [secret.span for secret in data.planted]
         sentences = score_sentences(guess, examples, data.tokenizer, planted).sentences
-        found = score_words(guess, examples, data.tokenizer)
+        values = score_words(guess, examples, data.tokenizer)
         if READ_WORDS in guess.found:
-            found[EVERY_WORD] = float(is_every_word(guess.found[READ_WORDS], examples, data.tokenizer))
-        return Scored(items=sentences, found=found)
+            values[EVERY_WORD] = float(is_every_word(guess.found[READ_WORDS], examples, data.tokenizer))
+        return Scored(items=sentences, found=values)
 
     def show(self, inputs: Tensor, data: Dataset) -> Shown:
         """Return the text of each example; a negative token ends it."""

@@ -23,7 +23,7 @@ def share(attack: AttributeAttack, label: Callable[[Tensor], Tensor]) -> float:
     described = []
     for seed in (0, 1):
         changes, values = linear_changes(seed, label)
-        kept = [attack.describe(own, torch.Generator().manual_seed(7)) for own in changes]
+        kept = [attack.describe(change, torch.Generator().manual_seed(7)) for change in changes]
         described.append((torch.stack(kept), values))
     (known, labels), (asked, truth) = described
     found = attack(known, labels, asked, torch.Generator().manual_seed(0)).argmax(1)

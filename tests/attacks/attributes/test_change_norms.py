@@ -16,7 +16,7 @@ def test_rows_columns_and_entries_are_measured_against_the_typical_one() -> None
     kept = ATTACK.describe(change, torch.Generator()).tolist()
     rows, columns = 5 / math.sqrt(2), [3 / math.sqrt(12.5), 4 / math.sqrt(12.5)]
     lengths = [5 / rows, 0.0, *columns, 1.0, 1.0]
-    assert kept == pytest.approx([math.log(own + 1e-3) for own in lengths], abs=1e-6)  # single precision
+    assert kept == pytest.approx([math.log(length + 1e-3) for length in lengths], abs=1e-6)  # single precision
 
 
 def test_the_length_of_a_change_and_signs_of_rows_do_not_matter() -> None:

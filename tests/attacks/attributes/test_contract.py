@@ -28,8 +28,8 @@ def example(value: int, number: int, model: nn.Module) -> dict[str, Tensor]:
 def network() -> nn.Module:
     layers = nn.Sequential(nn.Linear(8, 12), nn.Tanh(), nn.Linear(12, 4))
     with torch.no_grad():
-        for number, own in enumerate(layers.parameters()):
-            own.copy_(0.3 * torch.randn(own.shape, generator=torch.Generator().manual_seed(number)))
+        for number, parameter in enumerate(layers.parameters()):
+            parameter.copy_(0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(number)))
     return layers
 
 

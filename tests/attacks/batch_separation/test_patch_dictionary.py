@@ -118,7 +118,7 @@ def changed(observation, truth, change):
     """The same client with other images."""
     inputs = change(truth.batches[0].inputs.clone())
     tensors = client_gradient(observation, inputs, truth.batches[0].labels, truth.masks[0])
-    update = replace(observation.update, tensors={name: own.detach() for name, own in tensors.items()})
+    update = replace(observation.update, tensors={name: tensor.detach() for name, tensor in tensors.items()})
     batch = replace(truth.batches[0], inputs=inputs)
     return replace(observation, update=update), Truth((batch,), truth.masks, update, (batch,))
 

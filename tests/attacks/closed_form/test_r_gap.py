@@ -164,7 +164,7 @@ def test_refuses_with_the_reason(toy, watched, attack_named):
 
 def test_a_batch_whose_last_layer_is_noisy_ends_without_a_guess(toy, attack_named):
     observation, _ = toy(net(), (1, 6, 6), 2)
-    tensors = {name: own + 0.1 * torch.randn_like(own) for name, own in observation.update.tensors.items()}
+    tensors = {name: tensor + 0.1 * torch.randn_like(tensor) for name, tensor in observation.update.tensors.items()}
     noisy = replace(observation, update=replace(observation.update, tensors=tensors))
     for name in (NAME, "copa"):
         guess = solve(attack_named, name, noisy)

@@ -34,16 +34,16 @@ def no_convolution(_layer: Layer, _gradient: Tensor, _k: Tensor, _outputs: Outpu
 def test_a_dense_chain_gives_image_label_and_masks_in_one_walk(toy: Toy, rate: float) -> None:
     observation, truth = toy(chain(rate), (3, 2, 2), 1)
     steps: list[Step] = []
-    found = recurse(replace(observation, labels=None), no_convolution, 3, steps.append)
-    assert isinstance(found, Recursion)
-    assert torch.allclose(found.inputs, truth.batches[0].inputs, atol=1e-8)
-    assert torch.equal(found.labels, truth.batches[0].labels)
-    assert all(torch.equal(own, mask) for own, mask in zip(found.masks, truth.masks[0], strict=True))
-    assert found.matches
-    assert found.short is None
-    assert [name for name, _, _ in found.ranks] == ["6", "4", "1"]
-    assert len(steps) == len(found.history) == 1
-    guess = found.reconstruction(observation, "solved")
+    recursion = recurse(replace(observation, labels=None), no_convolution, 3, steps.append)
+    assert isinstance(recursion, Recursion)
+    assert torch.allclose(recursion.inputs, truth.batches[0].inputs, atol=1e-8)
+    assert torch.equal(recursion.labels, truth.batches[0].labels)
+    assert all(torch.equal(own, mask) for own, mask in zip(recursion.masks, truth.masks[0], strict=True))
+    assert recursion.matches
+    assert recursion.short is None
+    assert [name for name, _, _ in recursion.ranks] == ["6", "4", "1"]
+    assert len(steps) == len(recursion.history) == 1
+    guess = recursion.reconstruction(observation, "solved")
     assert guess.facts["unknowns of '1'"] == 12.0
     assert guess.stopped == "solved"
 
@@ -54,17 +54,17 @@ def test_a_dense_chain_gives_a_batch_of_distinct_labels(toy: Toy, rate: float) -
     inputs, labels = truth.batches[0].inputs, torch.tensor([0, 2, 3])
     tensors = client_gradient(observation, inputs, labels, truth.masks[0])
     seen = replace(observation, labels=labels, update=replace(observation.update, tensors=tensors))
-    found = recurse(seen, no_convolution, 1, lambda _step: None)
-    torch.testing.assert_close(found.inputs, inputs, atol=1e-6, rtol=1e-6)
-    assert torch.equal(found.labels, labels)
-    assert all(torch.equal(own, mask) for own, mask in zip(found.masks, truth.masks[0], strict=True))
-    assert found.short is None
-    assert found.is_exact
+    recursion = recurse(seen, no_convolution, 1, lambda _step: None)
+    torch.testing.assert_close(recursion.inputs, inputs, atol=1e-6, rtol=1e-6)
+    assert torch.equal(recursion.labels, labels)
+    assert all(torch.equal(own, mask) for own, mask in zip(recursion.masks, truth.masks[0], strict=True))
+    assert recursion.short is None
+    assert recursion.is_exact
 
 
 def test_examples_that_the_head_does_not_tell_apart_end_the_walk(toy: Toy) -> None:
     observation, _ = toy(chain(), (3, 2, 2), 2)
-    noisy = {name: own + 0.1 * torch.randn_like(own) for name, own in observation.update.tensors.items()}
+    noisy = {name: tensor + 0.1 * torch.randn_like(tensor) for name, tensor in observation.update.tensors.items()}
     with pytest.raises(NothingFound, match="does not tell the examples apart"):
         recurse(replace(observation, update=replace(observation.update, tensors=noisy)), no_convolution, 1, print)
 
@@ -82,9 +82,9 @@ def test_a_convolution_is_left_to_the_solver_that_gets_its_outputs(toy: Toy) -> 
         assert outputs.is_complete
         return Solution(image, 9, 0.0)
 
-    found = recurse(observation, known, 1, lambda _step: None)
-    assert torch.allclose(found.inputs, truth.batches[0].inputs)
-    assert found.objective < 1e-9
+    recursion = recurse(observation, known, 1, lambda _step: None)
+    assert torch.allclose(recursion.inputs, truth.batches[0].inputs)
+    assert recursion.objective < 1e-9
 
 
 def test_what_no_walk_can_start_from_says_why(toy: Toy) -> None:

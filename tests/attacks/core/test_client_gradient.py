@@ -19,8 +19,8 @@ def test_at_the_truth_it_is_the_upload(toy: Callable[..., Any]) -> None:
     (batch,), (masks,) = truth.batches, truth.masks
     gradient = client_gradient(observation, batch.inputs, batch.labels, masks)
     assert list(gradient) == list(observation.update.tensors)
-    for name, own in observation.update.tensors.items():
-        assert torch.equal(gradient[name], own)
+    for name, tensor in observation.update.tensors.items():
+        assert torch.equal(gradient[name], tensor)
 
 
 def test_inputs_and_masks_of_another_precision_are_taken_in_the_models(toy: Callable[..., Any]) -> None:

@@ -48,7 +48,7 @@ def test_where_a_mask_is_not_between_two_linear_layers_masks_are_left_open(toy: 
 
 def test_a_hidden_layer_ends_it(toy: Toy) -> None:
     observation, truth = toy(dense(nn.Identity(), nn.Identity()), (3, 2, 2), 2)
-    tensors = {name: own for name, own in observation.update.tensors.items() if name != "4.weight"}
+    tensors = {name: tensor for name, tensor in observation.update.tensors.items() if name != "4.weight"}
     hidden = replace(observation, update=replace(observation.update, tensors=tensors), hidden=("4.weight",))
     found = peel(hidden, truth.batches[0].inputs)
     assert (found.masks, found.labels, found.deltas) == (None, None, None)

@@ -3,7 +3,7 @@
 import torch
 
 from fedsim.core.hooks import Mitigation
-from fedsim.core.types import Event, Generated, Question, Trace, TraceCase, TraceView
+from fedsim.core.types import Event, Generated, Trace, TraceCase, TraceQuestion, TraceView
 from fedsim.generation import veil
 from fedsim.threat.side_channels import Speech, case_of
 
@@ -17,7 +17,7 @@ def text(pace: int, length: int = LENGTH) -> Generated:
     return Generated(trace, "length", (pace,) * length, seconds=(0.25 * pace,) * steps)
 
 
-def speech(question: Question, copies: int = 12, leaks: bool = True) -> Speech:
+def speech(question: TraceQuestion, copies: int = 12, leaks: bool = True) -> Speech:
     """Texts of two prompts, or of members and others; the latter half of each is seen."""
     truth = (0,) * copies + (1,) * copies
     texts = tuple(text(1 + (own if leaks else 0)) for own in truth)
@@ -27,7 +27,7 @@ def speech(question: Question, copies: int = 12, leaks: bool = True) -> Speech:
     return Speech(question, texts, truth, known, first if question == "planted" else ())
 
 
-def case(question: Question, view: TraceView, leaks: bool = True, hidden: Mitigation | None = None) -> TraceCase:
+def case(question: TraceQuestion, view: TraceView, leaks: bool = True, hidden: Mitigation | None = None) -> TraceCase:
     """What an attacker gets of these texts."""
     own = speech(question, leaks=leaks)
     if hidden is not None:

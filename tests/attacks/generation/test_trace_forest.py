@@ -13,13 +13,13 @@ ATTACK = TraceForest(TraceForestConfig(trees=10))
 
 
 def test_two_paces_are_told_apart_without_a_mistake() -> None:
-    found = ATTACK(case("prompt", "counts"), torch.Generator().manual_seed(0))
-    assert found.tolist() == speech("prompt").seen_truth.tolist()
+    attack = ATTACK(case("prompt", "counts"), torch.Generator().manual_seed(0))
+    assert attack.tolist() == speech("prompt").seen_truth.tolist()
 
 
 def test_a_members_score_is_the_share_of_trees() -> None:
-    found = ATTACK(case("member", "work"), torch.Generator().manual_seed(0))
-    assert found.tolist() == speech("member").seen_truth.tolist()
+    attack = ATTACK(case("member", "work"), torch.Generator().manual_seed(0))
+    assert attack.tolist() == speech("member").seen_truth.tolist()
 
 
 def test_it_does_not_learn_from_one_kind_of_text() -> None:

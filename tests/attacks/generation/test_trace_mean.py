@@ -24,7 +24,7 @@ def test_it_is_the_mean_of_the_packets_or_of_a_count() -> None:
 
 def test_known_texts_turn_the_sign() -> None:
     given = case("member", "counts")
-    turned = replace(given, labels=tuple(1 - own for own in given.labels))
+    turned = replace(given, labels=tuple(1 - label for label in given.labels))
     assert answer(turned) == [-own for own in answer(given)]
 
 

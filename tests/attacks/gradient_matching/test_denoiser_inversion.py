@@ -23,7 +23,7 @@ def step(count: int = 1, *, classes: bool = False, told: bool = False) -> Client
         model = edm_unet(EdmUnetConfig(width=8, blocks=1, classes=classes), SPEC)
     inputs = torch.rand(count, 1, 8, 8, generator=torch.Generator().manual_seed(1)) * 2 - 1
     batch = Batch(inputs, torch.arange(count) % 4)
-    return client_step(model, SPEC, batch, 3, classes=classes, level=0.5, told=told)
+    return client_step(model, SPEC, batch, 3, classes=classes, level=0.5, grants_draws=told)
 
 
 def attack(**settings: Any) -> DenoiserInversion:

@@ -41,4 +41,4 @@ def test_rows_of_every_hypothesis_carry_its_number() -> None:
     assert [attack.hypothesis_of(row) for row in rows] == [0, 0, 1, 1]
     assert [row.stopped for row in rows] == ["one", "one", "other", "other"]
     assert path == "other"
-    assert [(own.restart, own.iteration, own.iterations) for own in steps] == [(0, 1, 10), (2, 6, 10)]
+    assert [(step.restart, step.iteration, step.iterations) for step in steps] == [(0, 1, 10), (2, 6, 10)]

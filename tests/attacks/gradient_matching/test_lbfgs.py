@@ -46,8 +46,8 @@ def test_masks_are_found_with_the_image(toy: Toy, name: str) -> None:
     assert error(found, truth) < 0.05
     assert found.masks is not None
     assert torch.equal(found.masks[0].round(), truth.masks[0][0])
-    told = replace(observation, threat=observation.threat.model_copy(update={"knows": ("batch-size", "labels")}))
-    blind = found_by(name, told, restarts=0, max_iterations=8)
+    changed = replace(observation, threat=observation.threat.model_copy(update={"knows": ("batch-size", "labels")}))
+    blind = found_by(name, changed, restarts=0, max_iterations=8)
     assert blind.masks is None
     assert error(blind, truth) > 0.3
 

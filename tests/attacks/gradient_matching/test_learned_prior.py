@@ -60,8 +60,8 @@ def test_the_denoiser_reads_its_own_normalisation() -> None:
         def forward(self, x: Tensor, noise: Tensor) -> Tensor:
             return torch.full_like(x, float(noise[0]))
 
-    own = LoadedDenoiser(Darkening(), InputSpec((1, 8, 8), 4, (0.5,), (0.25,)))
-    found = _denoiser(own, spec())(torch.zeros(1, 1, 8, 8), 1.0)
+    loaded_denoiser = LoadedDenoiser(Darkening(), InputSpec((1, 8, 8), 4, (0.5,), (0.25,)))
+    found = _denoiser(loaded_denoiser, spec())(torch.zeros(1, 1, 8, 8), 1.0)
     # 1 in its units is the pixel 0.75, which is (0.75 - 0.3) / 0.4 in those of the observation.
     torch.testing.assert_close(found, torch.full((1, 1, 8, 8), 0.45 / 0.4))
 

@@ -60,9 +60,9 @@ def test_behind_noise_nothing_is_read_and_every_length_is_tried(watched: Watched
         observation, truth, _ = watched(client=client, model={"dropout": 0.0}, **NESTED)
         noise = torch.Generator().manual_seed(client)
         noisy = {n: t + 1e-6 * torch.randn(t.shape, generator=noise) for n, t in observation.update.tensors.items()}
-        told = replace(observation, update=replace(observation.update, tensors=noisy))
-        assert read_prefixes(told) == {}
-        found = attacked(attack_named, told, max_iterations=2, tried_for=60)
+        changed = replace(observation, update=replace(observation.update, tensors=noisy))
+        assert read_prefixes(changed) == {}
+        found = attacked(attack_named, changed, max_iterations=2, tried_for=60)
         assert found.facts["places where k was read"] == 0.0
         hits += found.facts["k at '6'"] == length_of(truth)
     assert hits >= 3

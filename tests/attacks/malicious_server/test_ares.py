@@ -210,7 +210,7 @@ def test_craft_refuses_models_without_a_place_for_it(attack_named, model, reason
 def test_refuses_with_the_reason(toy, attack_named) -> None:
     attack = attack_named(NAME)
     observation, _ = client(toy, crafted(attack, dense()), 2)
-    shown = {name: own for name, own in observation.update.tensors.items() if name != "4.weight"}
+    shown = {name: tensor for name, tensor in observation.update.tensors.items() if name != "4.weight"}
     hidden = replace(observation, update=replace(observation.update, tensors=shown), hidden=frozenset({"4.weight"}))
     honest, _ = client(toy, dense(), 2)
     for changed, reason in (

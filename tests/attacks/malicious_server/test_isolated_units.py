@@ -71,7 +71,7 @@ def test_labels_follow_from_the_slopes_of_the_units(batch: tuple[Observation, Tr
         assert guess.facts == {"own": 2.0, "examples returned": 3.0}
         assert guess.stopped == "read 3 of 3 examples off the gradient"
         assert guess.objective < 1e-9  # of gradients in double precision
-    assert [(own.iteration, own.iterations) for own in steps] == [(1, 1)] * 2
+    assert [(step.iteration, step.iterations) for step in steps] == [(1, 1)] * 2
 
 
 def test_what_was_not_found_is_missing_and_nothing_is_no_guess(batch: tuple[Observation, Truth, Singles]) -> None:

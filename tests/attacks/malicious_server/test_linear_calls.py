@@ -27,7 +27,7 @@ def test_calls_are_what_layers_read_and_return() -> None:
     model = network(nn.ReLU(), 0.5)
     calls = linear_calls(model, SHAPE)
     assert not isinstance(calls, str)
-    assert [own.name for own in calls] == ["1", "4"]
+    assert [call.name for call in calls] == ["1", "4"]
     assert torch.equal(calls[0].read, probes(model, SHAPE).flatten(1))
     assert calls[1].gave.shape == (PROBES, 4)
     assert lacks_relu(*calls) is None  # dropout is left out

@@ -132,7 +132,7 @@ def test_rows_lie_across_the_mean_and_biases_make_units_fire_by_shares_that_are_
     assert 0.005 <= float(shares.min()) <= 0.02
     assert 0.35 <= float(shares.max()) <= 0.4
     assert float((shares.log() / 0.5).median()) == pytest.approx(float(torch.tensor(0.01 * 0.4).log()), abs=0.5)
-    changed = [name for name, own in model.state_dict().items() if not torch.equal(own, plain.state_dict()[name])]
+    changed = [name for name, tensor in model.state_dict().items() if not torch.equal(tensor, plain.state_dict()[name])]
     assert changed == ["1.weight", "1.bias"]
 
 
@@ -164,7 +164,7 @@ def test_craft_refuses_models_without_a_place_for_it(attack_named, model, reason
 def test_refuses_with_the_reason(toy, attack_named) -> None:
     attack = attack_named(NAME)
     observation, _ = client(toy, crafted(attack, transferred()), 2)
-    shown = {name: own for name, own in observation.update.tensors.items() if name != "1.bias"}
+    shown = {name: tensor for name, tensor in observation.update.tensors.items() if name != "1.bias"}
     hidden = replace(observation, update=replace(observation.update, tensors=shown), hidden=frozenset({"1.bias"}))
     honest, _ = client(toy, transferred(), 2)
     for changed, reason in (

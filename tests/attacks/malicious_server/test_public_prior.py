@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from attacks.malicious_server._public_prior import _OWN, _RIDGES, PublicPrior, _ridge
+from attacks.malicious_server._public_prior import _RIDGES, _UNSHARED, PublicPrior, _ridge
 
 
 def drawn(*shape: int, seed: int = 0) -> Tensor:
@@ -14,7 +14,7 @@ def test_spread_is_the_covariance_and_a_share_of_independent_pixels() -> None:
     images, slopes = drawn(30, 2, 3) @ drawn(3, 3, seed=1), drawn(4, 6, seed=2)
     covariance = torch.cov(images.flatten(1).T, correction=0)
     independent = covariance.diagonal().mean() * torch.eye(6).double()
-    expected = slopes @ ((1 - _OWN) * covariance + _OWN * independent)
+    expected = slopes @ ((1 - _UNSHARED) * covariance + _UNSHARED * independent)
     torch.testing.assert_close(PublicPrior(images).spread(slopes), expected)
 
 

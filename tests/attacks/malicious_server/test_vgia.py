@@ -34,7 +34,7 @@ def companions(model: nn.Module, inputs: torch.Tensor, bins: int, gain: float = 
     with torch.no_grad():
         measured = model[0].measure(inputs.flatten(1))[:, :bins] * gain  # type: ignore[union-attr, operator]
     places = [[i for i, z in enumerate(row) if 0 < z < 1] for row in measured.tolist()]
-    flat = [own[0] if len(own) == 1 else -1 for own in places]
+    flat = [place[0] if len(place) == 1 else -1 for place in places]
     return [0 if own < 0 else flat.count(own) for own in flat]
 
 

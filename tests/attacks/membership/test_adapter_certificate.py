@@ -213,8 +213,12 @@ def as_peft(observation: MembershipObservation) -> MembershipObservation:
         }
 
     updates = tuple(
-        replace(own, received=renamed(own.received), update=replace(own.update, tensors=renamed(own.update.tensors)))
-        for own in observation.updates
+        replace(
+            update,
+            received=renamed(update.received),
+            update=replace(update.update, tensors=renamed(update.update.tensors)),
+        )
+        for update in observation.updates
     )
     return replace(observation, model=peft.get_peft_model(model, config), updates=updates)
 

@@ -29,7 +29,8 @@ def test_the_score_is_the_normal_probability_of_the_distance(attack_of: Make) ->
     )
     normal = torch.distributions.Normal(0.0, 1.0)
     expected = [
-        float(own > 0) + sum(float(normal.cdf(own / level)) for level in levels) / len(levels) for own in distances
+        float(distance > 0) + sum(float(normal.cdf(distance / level)) for level in levels) / len(levels)
+        for distance in distances
     ]
     assert found == pytest.approx(expected, abs=4 * 0.5 / draws**0.5)  # four deviations of a share of as many draws
 
@@ -51,6 +52,6 @@ def test_without_noise_it_is_the_gap_attack(attack_of: Make) -> None:
 def test_it_asks_for_labels_alone(attack_of: Make) -> None:
     """Outputs of another scale with the same order give the same bits."""
     seen = two_classes(torch.randn(9, 3, generator=torch.Generator().manual_seed(1)), torch.arange(9) % 2)
-    louder = replace(seen, weights=((1, {name: 100 * own for name, own in seen.weights[0][1].items()}),))
+    louder = replace(seen, weights=((1, {name: 100 * weight for name, weight in seen.weights[0][1].items()}),))
     attack = attack_of("label-only")
     assert scored(attack, seen) == scored(attack, louder)

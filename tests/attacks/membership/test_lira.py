@@ -24,7 +24,7 @@ def test_lira_is_the_likelihood_ratio_of_two_gaussians(attack_of: Make, mode: st
         return float(torch.tensor(p / (1 - p), dtype=torch.float64).log())
 
     def gathered(index: int, is_inside: bool) -> torch.Tensor:
-        chosen = [logit(own.weights, index) for own in shadows if bool(own.candidates[index]) == is_inside]
+        chosen = [logit(shadow.weights, index) for shadow in shadows if bool(shadow.candidates[index]) == is_inside]
         return torch.tensor(chosen, dtype=torch.float64)
 
     def deviation(index: int, is_inside: bool) -> float:

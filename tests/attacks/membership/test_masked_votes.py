@@ -49,5 +49,5 @@ def test_two_models_that_are_one_never_vote_for_a_member(attack_of: Make) -> Non
     plan = attack.plan()
     assert plan is not None
     seen = observed(plan)
-    same = tuple(replace(own, weights=weights(1)) for own in seen.shadows[plan])
+    same = tuple(replace(shadow, weights=weights(1)) for shadow in seen.shadows[plan])
     assert not scored(attack, replace(seen, shadows={plan: same})).any()

@@ -24,9 +24,9 @@ from tests.attacks.membership.conftest import FITTING
 
 VOCABULARY, LENGTH, COUNT = 7, 5, 40
 ATTACKS = {
-    name: own
-    for name, own in registry.methods("membership").items()
-    if name not in FITTING and "text" in getattr(own.make, "modalities", ())
+    name: method
+    for name, method in registry.methods("membership").items()
+    if name not in FITTING and "text" in getattr(method.make, "modalities", ())
 }
 CANDIDATES = 30
 WORDS = ("rain", "fell", "over", "the", "green", "river", "today", "and", "nobody", "saw", "it", "again", "or", "snow")

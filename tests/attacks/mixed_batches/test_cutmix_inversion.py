@@ -26,10 +26,12 @@ Named = Callable[..., Attack[Any]]
 
 def attacked(watched: Watched, attack: Attack[Any], client: int, *granted: str, **changes: Any) -> Any:
     observation, truth, world = observed(watched, client, *granted, **changes)
-    found: Reconstruction = attack(observation, seeding.generator(1, "attack"))
+    reconstruction: Reconstruction = attack(observation, seeding.generator(1, "attack"))
     examples, spec = distinct(truth.private), world.data.dataset.spec
-    items: tuple[ItemScore, ...] = with_composites(score_items(found, examples, spec), found, truth, examples, spec)
-    return found, items
+    items: tuple[ItemScore, ...] = with_composites(
+        score_items(reconstruction, examples, spec), reconstruction, truth, examples, spec
+    )
+    return reconstruction, items
 
 
 def test_without_a_cut_it_is_the_attack_that_knows_nothing(watched: Watched) -> None:

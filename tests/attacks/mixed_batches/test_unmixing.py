@@ -40,7 +40,7 @@ def test_pairs_of_one_class_are_told_apart_by_the_range_of_pixels_and_smoothness
     found = unmix_pairs(observation, weights @ images, probabilities, labels)
     assert found is not None
     assert torch.cdist(found.inputs, images).min(0).values.max() < 1e-6
-    assert any(torch.allclose(own, weights) for own in _pair_weights(probabilities, labels))
+    assert any(torch.allclose(pair_weight, weights) for pair_weight in _pair_weights(probabilities, labels))
 
 
 def test_the_regression_of_one_pixel_equals_the_search_of_all_signs() -> None:

@@ -36,7 +36,7 @@ def test_entries_that_were_not_sent_are_no_equations(watched: Watched) -> None:
     pruning = [{"name": "pruning", "rate": 0.5}]
     observation, truth, _ = watched(model=SMOOTH, knows=ALL, defenses=pruning)
     guess = solve(observation)
-    sent = sum(int(own.count_nonzero()) for own in observation.update.tensors.values())
+    sent = sum(int(tensor.count_nonzero()) for tensor in observation.update.tensors.values())
     assert guess.facts["equations"] == sent
     assert float(distances(guess, truth).max()) < 1e-3
     assert not guess.is_exact

@@ -66,7 +66,7 @@ def test_nothing_starts_where_one_example_or_its_head_is_missing(toy: Toy) -> No
     single, _ = toy(lenet(1, 8, 8), (1, 8, 8), 1, classes=10)
     batch, _ = toy(lenet(1, 8, 8), (1, 8, 8), 2, classes=10)
     name = read_features(batch, torch.zeros(1, 1, 8, 8).to(next(batch.model.parameters())))[0]
-    tensors = {key: own for key, own in batch.update.tensors.items() if not key.startswith(name)}
+    tensors = {key: tensor for key, tensor in batch.update.tensors.items() if not key.startswith(name)}
     headless = replace(batch, update=replace(batch.update, tensors=tensors))
     for observation, count in ((single, 1), (headless, 2)):
         labels = torch.arange(count)

@@ -68,8 +68,11 @@ def seen(watched: Watched, tables: dict[str, Any], model: nn.Module, sentences: 
     """Return what a server sees of one gradient of any model on these sentences, each with one more token as label."""
     longest = max(map(len, sentences)) - 1
     inputs, labels = torch.zeros(len(sentences), longest).long(), torch.full((len(sentences), longest), IGNORED)
-    for row, own in enumerate(sentences):
-        inputs[row, : len(own) - 1], labels[row, : len(own) - 1] = torch.tensor(own[:-1]), torch.tensor(own[1:])
+    for row, sentence in enumerate(sentences):
+        inputs[row, : len(sentence) - 1], labels[row, : len(sentence) - 1] = (
+            torch.tensor(sentence[:-1]),
+            torch.tensor(sentence[1:]),
+        )
     trained = {name: own for name, own in model.named_parameters() if own.requires_grad}
     gradient = torch.autograd.grad(cross_entropy(model(inputs), labels), list(trained.values()), allow_unused=True)
     tensors = {
@@ -97,7 +100,7 @@ def read(found: Reconstruction) -> list[tuple[int, ...]]:
 
 
 def inputs_of(sentences: list[list[int]]) -> list[tuple[int, ...]]:
-    return sorted(tuple(own[:-1]) for own in sentences)
+    return sorted(tuple(sentence[:-1]) for sentence in sentences)
 
 
 THREE = [[3, 14, 15, 9, 2], [6, 5, 35, 8, 9], [7, 9, 3, 23, 8]]
@@ -114,8 +117,8 @@ def stepped(watched: Watched, tables: dict[str, Any], rate: float, sentences: li
     """Return what a server sees of SGD in double precision, a step a sentence."""
     model = llama().double()
     trained = copy.deepcopy(model)
-    for own in sentences:
-        loss = cross_entropy(trained(torch.tensor([own[:-1]])), torch.tensor([own[1:]]))
+    for sentence in sentences:
+        loss = cross_entropy(trained(torch.tensor([sentence[:-1]])), torch.tensor([sentence[1:]]))
         gradient = torch.autograd.grad(loss, list(trained.parameters()))
         with torch.no_grad():
             for parameter, direction in zip(trained.parameters(), gradient, strict=True):

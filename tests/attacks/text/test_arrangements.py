@@ -28,6 +28,6 @@ def test_all_arrangements_and_descents_find_what_the_client_read(
     reading, tokens = spans_with_masks(observation)
     found = arranged(reading, tokens, 2, 20, seeding.generator(0, "attack"))
     assert sorted(found.tolist()) == sorted(true.tolist())
-    wrong = [torch.tensor([(int(own[0]) + 7) % mask]) for own in tokens]
+    wrong = [torch.tensor([(int(token[0]) + 7) % mask]) for token in tokens]
     with pytest.raises(NothingFound, match="no arrangement of the tokens"):
         arranged(reading, wrong, 2, 2, seeding.generator(0, "attack"))

@@ -102,9 +102,9 @@ def tagger(chosen: str, **changes: Any) -> dict[str, Any]:
 
 def truth_of(truth: Truth) -> list[tuple[int, ...]]:
     return [
-        tuple(own[labels != IGNORED].tolist())
+        tuple(row[labels != IGNORED].tolist())
         for batch in truth.private
-        for own, labels in zip(batch.inputs, batch.labels, strict=True)
+        for row, labels in zip(batch.inputs, batch.labels, strict=True)
     ]
 
 
@@ -194,8 +194,9 @@ def test_dropout_in_front_is_refused_and_no_arrangement_is_no_sentence(watched: 
     with pytest.raises(NotApplicable, match="dropout changes what the layers read"):
         attacked(observation)
     observation, _, _ = watched(knows=KNOWN, **tagger("100"))
-    noisy = {name: own + 0.3 * own.roll(1, 1) * ("layers.1" in name) for name, own in observation.update.tensors.items()
-             if own.dim() > 1}  # fmt: skip
+    sent = observation.update.tensors
+    noisy = {name: tensor + 0.3 * tensor.roll(1, 1) * ("layers.1" in name) for name, tensor in sent.items()
+             if tensor.dim() > 1}  # fmt: skip
     tensors = {**observation.update.tensors, **noisy}
     nothing = attacked(replace(observation, update=replace(observation.update, tensors=tensors)))
     assert not len(nothing.inputs)
@@ -220,7 +221,7 @@ def test_adapters_tell_nothing_at_first_and_too_little_with_few_rows(watched: Wa
 def test_unshared_attention_is_named(watched: Watched, tables: dict[str, Any]) -> None:
     observation = seen(watched, tables, llama(), THREE)
     hidden = frozenset(name for name in observation.update.tensors if "layers.1.self_attn" in name)
-    tensors = {name: own for name, own in observation.update.tensors.items() if name not in hidden}
+    tensors = {name: tensor for name, tensor in observation.update.tensors.items() if name not in hidden}
     with pytest.raises(NotApplicable, match=r"no gradient of queries, keys or values of 'layers\.1\.self_attn'"):
         attacked(replace(observation, hidden=hidden, update=replace(observation.update, tensors=tensors)))
 
@@ -231,7 +232,7 @@ def test_every_sentence_of_a_batch_is_exact(batch_size: int, watched: Watched, t
     observation, truth, world = watched(knows=KNOWN, **tables, federation=federation)
     assert world.data.dataset.tokenizer is not None
     scored = score_sentences(attacked(observation), truth.private[0], world.data.dataset.tokenizer)
-    assert [own.values["exact"] for own in scored.sentences] == [True] * batch_size
+    assert [sentence.values["exact"] for sentence in scored.sentences] == [True] * batch_size
 
 
 @pytest.mark.parametrize(
@@ -278,7 +279,9 @@ def test_learned_positions_name_the_tokens_of_every_place_as_brute_force_does(
                 fit = torch.linalg.lstsq(rows, there[:, None], rcond=1e-6, driver="gelsd").solution[:, 0]
                 if (there - rows @ fit).norm() < 1e-4 * there.norm():
                     inside[place].add(token)
-        reading = Reading(Front(model, layers), [space_of(observation, own) for own in layers], Threshold(5e-4, 2000))
+        reading = Reading(
+            Front(model, layers), [space_of(observation, layer) for layer in layers], Threshold(5e-4, 2000)
+        )
         assert reading.front.knows_places()
         found = [set(own.tolist()) for own in reading.tokens(observation.spec)]
     assert found == inside
@@ -336,7 +339,7 @@ def test_sentences_are_exact_in_half_precision(dtype: torch.dtype, watched: Watc
     observation = seen(watched, tables, llama(), THREE)
     exact = observation.update
     for convert in (lambda own: own.to(dtype), lambda own: own.to(dtype).float()):
-        tensors = {name: convert(own) for name, own in exact.tensors.items()}
+        tensors = {name: convert(tensor) for name, tensor in exact.tensors.items()}
         assert read(attacked(replace(observation, update=replace(exact, tensors=tensors)))) == inputs_of(THREE)
 
 
@@ -348,7 +351,7 @@ def test_dropout_behind_the_first_attentions_input_leaves_the_tokens_alone(
     model.get_submodule("dropout").p = 0.0  # that behind the embedding
     observation = seen(watched, tables, model, THREE)
     layers = attentions(model)
-    spaces = [space_of(observation, own) for own in layers]
+    spaces = [space_of(observation, layer) for layer in layers]
     reading = Reading(Front(model, layers), spaces, Threshold(5e-4, 2000))
     with torch.no_grad():
         (tokens, *_) = reading.tokens(observation.spec)

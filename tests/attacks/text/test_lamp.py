@@ -43,7 +43,7 @@ def test_drafts_hold_every_word_that_was_read(
     assert isinstance(attack, TextMatching)
     task = attack.prepare(observation)
     for seed in range(5):
-        found = task.tokens(task.drawn(torch.Generator().manual_seed(seed)))
+        found = task.tokens(task.draw(torch.Generator().manual_seed(seed)))
         assert (found >= 0).sum(1).tolist() == list(task.lengths)
         assert set(found[found >= 0].tolist()) == set(in_order(truth)[0].flatten().tolist()) - {-1}
 

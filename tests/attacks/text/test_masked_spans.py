@@ -21,8 +21,8 @@ def read(attack_named: Named, observation: Observation, **settings: Any) -> Reco
 
 def in_order(found: Reconstruction, truth: Truth) -> list[int]:
     """The number of each true text among those that were found."""
-    rows = [own.tolist() for own in found.inputs]
-    return [rows.index(own) for own in truth.private[0].inputs.tolist()]
+    rows = [row.tolist() for row in found.inputs]
+    return [rows.index(row) for row in truth.private[0].inputs.tolist()]
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])  # of three texts not all arrangements are tried
@@ -43,7 +43,7 @@ def test_every_text_is_read_with_its_masked_tokens_and_its_rate(
 
 def test_without_the_output_layer_masked_tokens_are_left_out(masked_texts: Texts, attack_named: Named) -> None:
     observation, truth = masked_texts(2)
-    tensors = {name: own for name, own in observation.update.tensors.items() if name != "lm_head.weight"}
+    tensors = {name: tensor for name, tensor in observation.update.tensors.items() if name != "lm_head.weight"}
     hidden = replace(
         observation,
         update=replace(observation.update, tensors=tensors),

@@ -11,7 +11,7 @@ from tests.attacks.text.spans import THREE, checkpoint
 
 def test_the_front_reads_what_the_whole_model_reads_and_leaves_it_alone() -> None:
     model = checkpoint().eval()
-    before = {name: own.clone() for name, own in model.state_dict().items()}
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     layers = attentions(model)[:2]
     assert layers == ["own.model.layers.0.self_attn.q_proj", "own.model.layers.1.self_attn.q_proj"]
     front, tokens = Front(model, layers), torch.tensor([own[:-1] for own in THREE])
@@ -26,7 +26,7 @@ def test_the_front_reads_what_the_whole_model_reads_and_leaves_it_alone() -> Non
         assert not front.looks_ahead()
         assert not front.knows_places()
     assert len(kept) == 2
-    assert all(torch.equal(own, before[name]) for name, own in model.state_dict().items())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
 def test_blocks_behind_the_second_are_not_run() -> None:

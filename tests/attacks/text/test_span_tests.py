@@ -29,7 +29,7 @@ def test_outliers_lie_far_below_the_median_logit_of_all() -> None:
     test = Outliers(deviations=5.0, most_tokens=3, most_prefixes=2)
     distances = torch.tensor([[0.5, 0.5], [0.2, 0.8], [0.001, 0.003]])
     scores = test.scores(distances)
-    expected = [sum(math.log(d / (1 - d)) for d in own) / 2 for own in distances.double().tolist()]
+    expected = [sum(math.log(d / (1 - d)) for d in distance) / 2 for distance in distances.double().tolist()]
     assert scores.tolist() == pytest.approx(expected)
     many = torch.cat([torch.linspace(-1.0, 1.0, 41), torch.tensor([-9.0, -12.0])])
     assert test.tokens(many).nonzero().flatten().tolist() == [41, 42]

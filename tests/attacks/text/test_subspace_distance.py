@@ -12,7 +12,7 @@ def beam(rows: list[list[int]], scores: list[float]) -> Beam:
 
 
 def listed(sentences: list[Tensor]) -> list[list[int]]:
-    return [own.tolist() for own in sentences]
+    return [sentence.tolist() for sentence in sentences]
 
 
 def test_of_equal_lengths_the_second_sentence_is_another_one() -> None:

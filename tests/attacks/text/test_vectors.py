@@ -63,8 +63,12 @@ def test_the_nearest_token_has_the_largest_cosine(seed: int, is_limited: bool) -
     table, vectors = torch.randn(12, 5, generator=generator), torch.randn(3, 4, 5, generator=generator)
     allowed = torch.randperm(12, generator=generator)[:4] if is_limited else None
     choices = range(12) if allowed is None else allowed.tolist()
-    for row, found in zip(vectors.flatten(0, 1), nearest_tokens(vectors, table, allowed).flatten(), strict=True):
-        assert int(found) == max(choices, key=lambda token: float(torch.cosine_similarity(row, table[token], dim=0)))
+    for row, nearest_token in zip(
+        vectors.flatten(0, 1), nearest_tokens(vectors, table, allowed).flatten(), strict=True
+    ):
+        assert int(nearest_token) == max(
+            choices, key=lambda token: float(torch.cosine_similarity(row, table[token], dim=0))
+        )
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.2])
@@ -80,7 +84,7 @@ def test_the_fast_comparison_is_the_general_one(
         tasks.append(attack.prepare(in_double(observation, truth)))
     assert [type(task.comparison) for task in tasks] == [VectorGhostComparison, VectorComparison]
     generator = torch.Generator().manual_seed(0)
-    vectors = torch.stack([tasks[0].drawn(generator) for _ in range(2)]).requires_grad_()
+    vectors = torch.stack([tasks[0].draw(generator) for _ in range(2)]).requires_grad_()
     own = tasks[0].unknowns.relaxed({}, Moment()).get(MASKS, ())
     masks = tuple(m.repeat(2, *[1] * (m.ndim - 1)) for m in own)
     figures, slopes = [], []

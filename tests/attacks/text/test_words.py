@@ -42,8 +42,8 @@ def test_learned_positions_give_the_longest_sentence_away(watched: Watched, writ
     model, tokens = Positioned(), torch.arange(20).view(2, 10)
     labels = tokens.roll(-1, 1)
     labels[0, 4:], labels[1, 7:] = IGNORED, IGNORED
-    found = torch.autograd.grad(observation.loss(model(tokens), labels), list(model.parameters()))
-    tensors = dict(zip(dict(model.named_parameters()), found, strict=True))
+    gradients = torch.autograd.grad(observation.loss(model(tokens), labels), list(model.parameters()))
+    tensors = dict(zip(dict(model.named_parameters()), gradients, strict=True))
     spec = replace(observation.spec, vocabulary=40, classes=40)
     update = replace(observation.update, tensors=tensors)
     assert lengths_of(replace(observation, model=model, spec=spec, update=update)) == (7, 7)

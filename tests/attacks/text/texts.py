@@ -86,5 +86,6 @@ def recovered(attack: Attack[Any], seen: list[tuple[Observation, Truth]]) -> dic
 def exact(guess: Any, truth: Truth, world: World) -> list[bool]:
     assert world.data.dataset.tokenizer is not None
     return [
-        own.values["exact"] for own in score_sentences(guess, truth.private[0], world.data.dataset.tokenizer).sentences
+        sentence.values["exact"]
+        for sentence in score_sentences(guess, truth.private[0], world.data.dataset.tokenizer).sentences
     ]

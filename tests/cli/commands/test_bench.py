@@ -102,7 +102,7 @@ def test_parts_of_rcp_are_trained_once_and_tested_on_every_kind_of_question(
 ) -> None:
     monkeypatch.setenv("FEDSIM_CACHE", str(tmp_path))
     monkeypatch.setattr(grids, "trained", grids.fresh)
-    monkeypatch.setattr(pruning, "RECIPES", {"tiny": pruning.Recipe(0.5, steps=1)})
+    monkeypatch.setattr(pruning, "RECIPES", {"tiny": pruning.PruningRecipe(0.5, steps=1)})
     monkeypatch.setattr(pruning, "BATCH", 2)
     monkeypatch.setattr(pruning, "_IMAGES", 4)
     arguments = ("bench", "model", "tiny", "--samples", "2")

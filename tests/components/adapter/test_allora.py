@@ -339,9 +339,9 @@ def test_only_adapters_travel_and_a_merged_model_is_ordinary(scenario: Callable[
     plain = method.make(method.config.model_validate({"width": 16, "hidden": 16}), SPEC)
     names = plain.state_dict().keys()
     model = Allora(config(targets=["*.q_proj", "*.v_proj"])).prepare(plain, generator())
-    for own in model.modules():
-        if isinstance(own, AlloraLinear):
-            own.lora_b.weight.data.normal_(generator=generator())
+    for module in model.modules():
+        if isinstance(module, AlloraLinear):
+            module.lora_b.weight.data.normal_(generator=generator())
     tokens = torch.randint(11, (2, 6), generator=generator())
     assert merged(model).state_dict().keys() == names
     assert torch.allclose(merged(model)(tokens), model(tokens), atol=1e-5)

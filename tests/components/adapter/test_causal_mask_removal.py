@@ -139,8 +139,8 @@ def test_groups_are_consecutive_and_hold_every_block_once(blocks: int, groups: i
     alone = [open_blocks("0" * g + "1" + "0" * (groups - g - 1), blocks) for g in range(groups)]
     members = [[block for block, is_open in enumerate(own) if is_open] for own in alone]
     assert list(itertools.chain(*members)) == list(range(blocks))
-    assert [len(own) for own in members[:-1]] == [blocks // groups] * (groups - 1)
-    assert len({open_blocks(own, blocks) for own in configurations(groups)}) == 2**groups
+    assert [len(member) for member in members[:-1]] == [blocks // groups] * (groups - 1)
+    assert len({open_blocks(configuration, blocks) for configuration in configurations(groups)}) == 2**groups
 
 
 def test_the_first_configuration_opens_nothing_and_the_second_the_top() -> None:
@@ -166,8 +166,8 @@ def test_a_loss_in_front_has_a_gradient_at_later_embeddings_only_if_a_block_is_o
 
 def gradient(model: nn.Module, inputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
     names = [name for name, _ in model.named_parameters()]
-    found = torch.autograd.grad(cross_entropy(model(inputs), labels), list(model.parameters()))
-    return dict(zip(names, found, strict=True))
+    gradients = torch.autograd.grad(cross_entropy(model(inputs), labels), list(model.parameters()))
+    return dict(zip(names, gradients, strict=True))
 
 
 @pytest.mark.parametrize(("chosen", "is_left"), [("00", False), ("01", True), ("10", True)])

@@ -28,15 +28,15 @@ def test_the_first_block_always_runs() -> None:
 
 
 def test_a_file_gives_the_adapters_back_and_one_without_them_is_named(tmp_path: Path) -> None:
-    own = DropAdapter(SETTINGS, 1, torch.zeros(WIDTH, WIDTH), torch.Generator().manual_seed(0))
-    torch.nn.init.normal_(own.lora_b.weight, generator=torch.Generator().manual_seed(1))
+    drop_adapter = DropAdapter(SETTINGS, 1, torch.zeros(WIDTH, WIDTH), torch.Generator().manual_seed(0))
+    torch.nn.init.normal_(drop_adapter.lora_b.weight, generator=torch.Generator().manual_seed(1))
     inputs = torch.randn(3, WIDTH, generator=torch.Generator().manual_seed(2))
-    expected = 4.0 * inputs @ own.lora_a.weight.T @ own.lora_b.weight.T  # alpha / rank
-    torch.testing.assert_close(own(inputs), expected)
-    held = {f"model.layers.1.lora_drop.{name}": tensor for name, tensor in own.state_dict().items()}
+    expected = 4.0 * inputs @ drop_adapter.lora_a.weight.T @ drop_adapter.lora_b.weight.T  # alpha / rank
+    torch.testing.assert_close(drop_adapter(inputs), expected)
+    held = {f"model.layers.1.lora_drop.{name}": tensor for name, tensor in drop_adapter.state_dict().items()}
     torch.save(held, tmp_path / "adapters.pt")
     found = read_adapters(tmp_path / "adapters.pt", SETTINGS, WIDTH)
     assert list(found) == [1]
-    assert torch.equal(found[1](inputs), own(inputs))
+    assert torch.equal(found[1](inputs), drop_adapter(inputs))
     with pytest.raises(FedsimError, match="holds no adapters of width 7"):
         read_adapters(tmp_path / "adapters.pt", SETTINGS, WIDTH + 1)

@@ -62,7 +62,7 @@ def test_patterns_choose_layers_and_all_else_is_frozen() -> None:
     assert trained == {"0.bias", "2.head.lora_a.weight", "2.head.lora_b.weight"}
     plain = merged(model)
     assert not [module for module in plain.modules() if isinstance(module, LowRankLinear)]
-    assert all(own.requires_grad for own in plain.parameters())
+    assert all(parameter.requires_grad for parameter in plain.parameters())
 
 
 @pytest.mark.parametrize(

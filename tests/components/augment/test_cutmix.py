@@ -95,8 +95,8 @@ def test_the_mixed_label_gives_the_two_weighted_losses_and_their_gradients() -> 
         torch.autograd.grad((share * part).mean(), weights, retain_graph=True)
         for share, part in ((draw.weights, first), (1 - draw.weights, second))
     ]
-    for gradient, own, other in zip(torch.autograd.grad(ours, weights), *parts, strict=True):
-        assert torch.allclose(gradient, own + other, atol=1e-12)
+    for gradient, part, other in zip(torch.autograd.grad(ours, weights), *parts, strict=True):
+        assert torch.allclose(gradient, part + other, atol=1e-12)
 
 
 def test_one_weight_for_the_batch_mixes_the_gradients_of_both_labels_on_the_same_images() -> None:

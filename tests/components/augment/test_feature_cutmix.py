@@ -56,12 +56,14 @@ def test_a_client_trains_on_maps_that_are_pasted_as_its_draws_say(scenario: Buil
         (draws,), (private,), (trained,), (masks,) = truth.draws, truth.private, truth.batches, truth.masks
         assert torch.equal(trained.inputs, private.inputs)
         boxes, weights = draws["feature-cutmix.map-boxes"], draws["feature-cutmix.weights"]
-        for box, weight, soft, own, partner in zip(
+        for box, weight, soft, label, partner in zip(
             boxes, weights, trained.labels, private.labels, draws["feature-cutmix.partners"], strict=True
         ):
             top, bottom, left, right = box.tolist()
             assert float(weight) == 1.0 - (bottom - top) * (right - left) / 16
-            expected = float(weight) * F.one_hot(own, 10) + (1 - float(weight)) * F.one_hot(private.labels[partner], 10)
+            expected = float(weight) * F.one_hot(label, 10) + (1 - float(weight)) * F.one_hot(
+                private.labels[partner], 10
+            )
             assert torch.allclose(soft, expected, atol=1e-7)
         model = world.models.new()
         layers = list(model)  # type: ignore[call-overload]

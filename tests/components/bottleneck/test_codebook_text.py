@@ -89,10 +89,10 @@ def test_switched_off_the_model_is_the_plain_one_bit_by_bit() -> None:
 def test_forcing_the_codes_that_fire_anyway_changes_nothing() -> None:
     model, inputs = quantised(), tokens(1)
     before, codes = model(inputs), chosen(model, inputs)
-    for place, found in codes.items():
+    for place, code in codes.items():
         for position in range(LENGTH):
             for group in range(HEADS):
-                own, where = found[0, position, group].tolist(), slice(position, position + 1)
+                own, where = code[0, position, group].tolist(), slice(position, position + 1)
                 with force_codes(model, place, own, group=group, positions=where):
                     assert torch.equal(model(inputs), before)
 
@@ -157,4 +157,4 @@ def test_it_stands_in_a_real_llama_by_the_same_name(tmp_path: Any) -> None:
     model = quantised(method.make(method.config.model_validate({"path": tmp_path}), SPEC).eval())
     assert list(codebooks(model)) == [f"own.model.{place}" for place in PLACES]
     codes = chosen(model, tokens())
-    assert all(found.shape == (3, LENGTH, HEADS, 2) for found in codes.values())
+    assert all(code.shape == (3, LENGTH, HEADS, 2) for code in codes.values())

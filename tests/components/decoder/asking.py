@@ -32,7 +32,7 @@ def reference() -> tuple[nn.Module, Any]:
     ours = tiny_llama()
     theirs = transformers.LlamaForCausalLM(config).double().eval()
     renamed = {
-        (name if name.startswith("lm_head") else f"model.{name}"): own for name, own in ours.state_dict().items()
+        (name if name.startswith("lm_head") else f"model.{name}"): tensor for name, tensor in ours.state_dict().items()
     }
     theirs.load_state_dict(renamed)
     return ours, theirs

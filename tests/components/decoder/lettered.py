@@ -20,7 +20,7 @@ class Letters:
         return [LETTERS.index(sign) for sign in text]
 
     def decode(self, tokens: Sequence[int]) -> str:
-        return "".join(LETTERS[own] for own in tokens if own != END)
+        return "".join(LETTERS[token] for token in tokens if token != END)
 
 
 class Table(nn.Module):

@@ -60,9 +60,9 @@ def check_law(vocabulary: int, length: int, draws: int, folder: Path) -> None:
     rare = sorted(expected, key=expected.__getitem__)[: len(expected) // 2]
     save_table(folder / "table.json", count_table([[*prompt, *own] for own in rare]))
     limits = Limits(max_new_tokens=length)
-    found = generate(make("aded", **config), model, prompts(*[prompt] * draws), limits, sources(draws), at_once=500)
-    assert follows([own.tokens for own in found], expected)
-    assert len({own.trace.tokens for own in found}) > 1
+    texts = generate(make("aded", **config), model, prompts(*[prompt] * draws), limits, sources(draws), at_once=500)
+    assert follows([text.tokens for text in texts], expected)
+    assert len({text.trace.tokens for text in texts}) > 1
 
 
 def test_texts_follow_the_law_of_the_model(tmp_path: Path) -> None:
@@ -184,7 +184,7 @@ def test_rejected_tokens_teach_nothing(tmp_path: Path) -> None:
     text = [1, 2, *found.tokens]
     base, kept = load_table(tmp_path / "table.json"), method.lasting.table
     assert kept is not None
-    changed = {pair for pair in kept._own if kept.after(pair) != base.get(pair, {})}
+    changed = {pair for pair in kept._changed if kept.after(pair) != base.get(pair, {})}
     assert changed <= set(pairwise(text))
 
 

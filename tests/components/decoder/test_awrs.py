@@ -27,7 +27,7 @@ BEGIN = 2
 
 LIMITS = Limits(max_new_tokens=LONGEST, stop_tokens=frozenset({END}))
 
-LAW = {own: probability(own, BEGIN) for own in texts()}
+LAW = {text: probability(text, BEGIN) for text in texts()}
 
 POSTERIOR = {own: chance for own, chance in LAW.items() if re.fullmatch(PATTERN, Letters().decode(own)) is not None}
 
@@ -44,8 +44,8 @@ def populations(runs: int, seed: int, limits: Limits = LIMITS, **settings: Any) 
     while len(state):
         context = GenerationContext(every.generators[: len(state)], limits, tokenizer=Letters())
         state, _ = method.step(Table(), state, context)
-        over = [own.is_over or own.is_full for own in state.populations]
-        found += [own.ended() for own, is_over in zip(state.populations, over, strict=True) if is_over]
+        over = [population.is_over or population.is_full for population in state.populations]
+        found += [population.ended() for population, is_over in zip(state.populations, over, strict=True) if is_over]
         state = state.keep([place for place, is_over in enumerate(over) if not is_over])
     return found
 
@@ -123,7 +123,7 @@ def test_texts_of_the_driver_follow_the_posterior_better_with_particles() -> Non
             if own.ending == "stop":
                 counts[own.tokens] += 1
         total = sum(counts.values())
-        return 0.5 * sum(abs(own / total - POSTERIOR[text] / EVIDENCE) for text, own in counts.items())
+        return 0.5 * sum(abs(count / total - POSTERIOR[text] / EVIDENCE) for text, count in counts.items())
 
     assert departs(particles=20) < departs(estimator="none")
 
@@ -242,8 +242,8 @@ def test_a_row_that_dies_leaves_the_others_alone() -> None:
             return 0 not in tokens[:1] and super().allows(tokens)
 
     method = Awrs(AwrsConfig(max_rejects=1, particles=2), ForOne(1))
-    found = generate(method, Table(), prompts(*[[own] for own in range(5)]), LIMITS, sources(5))
-    alone = [generate(method, Table(), prompts([own]), LIMITS, [sources(5)[own]])[0] for own in range(5)]
+    found = generate(method, Table(), prompts(*[[number] for number in range(5)]), LIMITS, sources(5))
+    alone = [generate(method, Table(), prompts([number]), LIMITS, [sources(5)[number]])[0] for number in range(5)]
     assert found == alone
     assert {own.ending for own in found} >= {"failed"}
     assert {own.ending for own in found} - {"failed"}

@@ -42,8 +42,8 @@ def test_a_beam_as_wide_as_the_tree_finds_the_best_text(prompt: list[int], penal
 def test_texts_are_those_of_the_package() -> None:
     ours, theirs = reference()
     for width in (2, 5):
-        found = generate(make("beam", width=width), ours, ASKED, Limits(max_new_tokens=12), sources(4))
-        for prompt, own in zip(ASKED.prompts, found, strict=True):
+        texts = generate(make("beam", width=width), ours, ASKED, Limits(max_new_tokens=12), sources(4))
+        for prompt, own in zip(ASKED.prompts, texts, strict=True):
             tokens = torch.tensor([prompt])
             asked: dict[str, Any] = {"do_sample": False, "max_new_tokens": 12, "min_new_tokens": 12}
             text = theirs.generate(tokens, attention_mask=torch.ones_like(tokens), num_beams=width, **asked)

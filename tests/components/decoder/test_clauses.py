@@ -16,7 +16,7 @@ class Pieces:
         return [self.texts.index(text)] if text in self.texts else []
 
     def decode(self, tokens: Sequence[int]) -> str:
-        return "".join(self.texts[own] for own in tokens)
+        return "".join(self.texts[token] for token in tokens)
 
 
 def test_signs_alone_end_a_clause_or_every_token_whose_text_ends_in_one() -> None:
@@ -28,5 +28,5 @@ def test_signs_alone_end_a_clause_or_every_token_whose_text_ends_in_one() -> Non
 def test_every_sign_of_a_tokenizer_of_bytes_is_found() -> None:
     tokenizer = WordTokenizer()
     signs = clause_ends(tokenizer, "signs")
-    assert {tokenizer.decode([own]) for own in signs} == set(SIGNS)
+    assert {tokenizer.decode([sign]) for sign in signs} == set(SIGNS)
     assert clause_ends(tokenizer, "endings") == signs, "each of its tokens is one byte"

@@ -66,16 +66,16 @@ def behind(text: Any) -> Tensor:
 
 def test_without_branching_it_is_sampling_with_the_same_random_numbers() -> None:
     drawn = {"temperature": 0.9, "top_p": 0.8}
-    own = generate(make("cntp", low=1e9, high=2e9, **drawn), tiny_llama(), ASKED, LONG, sources(4))
-    assert [one.tokens for one in own] == [
+    texts = generate(make("cntp", low=1e9, high=2e9, **drawn), tiny_llama(), ASKED, LONG, sources(4))
+    assert [one.tokens for one in texts] == [
         one.tokens for one in generate(make("sampled", **drawn), tiny_llama(), ASKED, LONG, sources(4))
     ]
-    assert all(set(one.trace.series()["trials"]) == set(one.trace.series()["rows"]) == {1} for one in own)
+    assert all(set(one.trace.series()["trials"]) == set(one.trace.series()["rows"]) == {1} for one in texts)
 
 
 def test_at_temperature_0_it_is_greedy() -> None:
-    own = generate(make("cntp", temperature=0), tiny_llama(), ASKED, LONG, sources(4))
-    assert [one.tokens for one in own] == [
+    texts = generate(make("cntp", temperature=0), tiny_llama(), ASKED, LONG, sources(4))
+    assert [one.tokens for one in texts] == [
         one.tokens for one in generate(make("greedy"), tiny_llama(), ASKED, LONG, sources(4))
     ]
 
@@ -194,8 +194,8 @@ def test_rejected_trials_leave_nothing_behind() -> None:
 
 def test_the_rows_of_a_trace_are_those_that_the_model_was_shown() -> None:
     model = Counting(tiny_llama())
-    found = generate(make("cntp", **BRANCHING), model, ASKED, LONG, sources(4), at_once=2)
-    series = [own.trace.series() for own in found]
+    texts = generate(make("cntp", **BRANCHING), model, ASKED, LONG, sources(4), at_once=2)
+    series = [text.trace.series() for text in texts]
     assert model.rows == sum(sum(own["rows"]) for own in series)
     pairs = [(trials, rows) for own in series for trials, rows in zip(own["trials"], own["rows"], strict=True)]
     assert all(rows == 1 for trials, rows in pairs if trials == 1)
@@ -217,10 +217,10 @@ def test_branching_texts_do_not_depend_on_those_beside_them() -> None:
 
 
 def test_a_text_ends_in_the_middle_of_its_last_trial_at_the_limits_of_the_driver() -> None:
-    found = generate(make("cntp", **BRANCHING), tiny_llama(), ASKED, Limits(max_new_tokens=50, context=9), sources(4))
-    for prompt, own in zip(ASKED.prompts, found, strict=True):
-        assert own.ending == "context"
-        assert len(prompt) + len(own.tokens) == 9
+    texts = generate(make("cntp", **BRANCHING), tiny_llama(), ASKED, Limits(max_new_tokens=50, context=9), sources(4))
+    for prompt, text in zip(ASKED.prompts, texts, strict=True):
+        assert text.ending == "context"
+        assert len(prompt) + len(text.tokens) == 9
     stopped = generate(
         make("cntp", **BRANCHING),
         tiny_llama(),
@@ -242,7 +242,7 @@ def test_a_trial_ends_where_the_tokenizer_says_that_a_clause_does() -> None:
     start = make("cntp", **settings).start(wide, ASKED, context)
     with torch.no_grad():
         state = make("cntp", **settings).step(wide.eval(), start, context)[0]
-    assert all(own[-1] in more or len(own) == 5 for one in state.last for own in one.trials)
+    assert all(trial[-1] in more or len(trial) == 5 for one in state.last for trial in one.trials)
 
 
 @pytest.mark.parametrize(
@@ -267,9 +267,9 @@ def test_scores_that_are_no_numbers_behind_a_trial_end_that_row_alone() -> None:
             scores[tokens[:, 0] == 4, 3:] = torch.nan
             return scores
 
-    found = generate(make("cntp", **BRANCHING, fewest=4), Late(), ASKED, LONG, sources(4))
+    texts = generate(make("cntp", **BRANCHING, fewest=4), Late(), ASKED, LONG, sources(4))
     plain = generate(make("cntp", **BRANCHING, fewest=4), tiny_llama(), ASKED, LONG, sources(4))
-    assert [own.ending for own in found] == ["length", "failed", "length", "length"]
-    assert "no finite numbers" in found[1].reason
-    assert [found[row].tokens for row in (0, 2, 3)] == [plain[row].tokens for row in (0, 2, 3)]
+    assert [text.ending for text in texts] == ["length", "failed", "length", "length"]
+    assert "no finite numbers" in texts[1].reason
+    assert [texts[row].tokens for row in (0, 2, 3)] == [plain[row].tokens for row in (0, 2, 3)]
     assert VOCABULARY > STOP

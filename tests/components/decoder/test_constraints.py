@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fedsim.components.decoder._constraints import Grammar, JsonSchema, OfText, Predicate, Regex, Rule
+from fedsim.components.decoder._constraints import JsonSchema, LarkGrammar, OfText, Predicate, Regex, TextRule
 from fedsim.core.errors import FedsimError, MissingExtra
 from fedsim.data._tokenizer import WordTokenizer
 
@@ -26,7 +26,7 @@ SCHEMA = {
 }
 
 
-def check_beginnings(rule: Rule, is_whole: Callable[[str], bool], signs: str, length: int, more: int) -> None:
+def check_beginnings(rule: TextRule, is_whole: Callable[[str], bool], signs: str, length: int, more: int) -> None:
     """A text of up to `length` signs begins one of the language exactly if one of up to `more` further signs does."""
     language = {
         text
@@ -61,13 +61,13 @@ def test_a_grammar_knows_its_beginnings() -> None:
             return False
         return True
 
-    check_beginnings(Grammar(SUMS, "start"), is_whole, "1.+()", 2, 3)
+    check_beginnings(LarkGrammar(SUMS, "start"), is_whole, "1.+()", 2, 3)
 
 
 def test_a_grammar_agrees_with_a_second_library_beginning_by_beginning() -> None:
     pytest.importorskip("lark")
     own = pytest.importorskip("llguidance")
-    grammar, theirs = Grammar(SUMS, "start"), own.LLMatcher.grammar_from_lark(SUMS)
+    grammar, theirs = LarkGrammar(SUMS, "start"), own.LLMatcher.grammar_from_lark(SUMS)
     start = own.LLMatcher(own.LLTokenizer("byte"), theirs)
     assert not start.is_error()
     answers = set()
@@ -81,7 +81,7 @@ def test_a_grammar_agrees_with_a_second_library_beginning_by_beginning() -> None
 
 def test_blanks_that_a_grammar_ignores_stand_anywhere() -> None:
     pytest.importorskip("lark")
-    rule = Grammar('start: "yes" ("," "no")*\n%ignore " "', "start")
+    rule = LarkGrammar('start: "yes" ("," "no")*\n%ignore " "', "start")
     assert [rule.begins(text) for text in ("", " ", "ye", "yes ", "yes , n", "yes , nn", "no")] == [True] * 5 + [
         False
     ] * 2
@@ -149,7 +149,7 @@ def test_where_a_sign_of_several_bytes_may_begin_none_is_refused(pattern: str, t
 
 def test_a_grammar_knows_where_a_sign_of_several_bytes_may_begin() -> None:
     pytest.importorskip("lark")
-    rule = Grammar('start: "a" NAME\nNAME: /\\w[12]/', "start")
+    rule = LarkGrammar('start: "a" NAME\nNAME: /\\w[12]/', "start")
     assert [rule.begins(text, is_cut=True) for text in ("", "a", "ab", "ab1")] == [False, True, False, False]
 
 
@@ -179,9 +179,9 @@ def test_bytes_of_a_sign_that_is_not_whole_are_passed_over_and_tokens_without_te
     ("make", "reason"),
     [
         (lambda: Regex("(a"), r"regex: '\(a' is no regular expression: missing \)"),
-        (lambda: Grammar("start: (", "start"), r"grammar: lark cannot read it as LALR\(1\): Unclosed parenthesis"),
-        (lambda: Grammar('start: a | b\na: "x"\nb: "x"', "start"), r"LALR\(1\): Reduce/Reduce collision"),
-        (lambda: Grammar('start: "x"', "begin"), r"LALR\(1\): Using an undefined rule"),
+        (lambda: LarkGrammar("start: (", "start"), r"grammar: lark cannot read it as LALR\(1\): Unclosed parenthesis"),
+        (lambda: LarkGrammar('start: a | b\na: "x"\nb: "x"', "start"), r"LALR\(1\): Reduce/Reduce collision"),
+        (lambda: LarkGrammar('start: "x"', "begin"), r"LALR\(1\): Using an undefined rule"),
         (lambda: JsonSchema({"type": "objet"}), "json_schema: llguidance cannot read it: Invalid type: objet"),
         (lambda: JsonSchema({"minimum": 3, "maximum": 2, "type": "integer"}), "Unsatisfiable schema"),
     ],
@@ -197,7 +197,7 @@ def test_what_is_no_constraint_is_refused_in_a_sentence(make: Callable[[], Any],
     ("package", "make"),
     [
         ("regex", lambda: Regex("a")),
-        ("lark", lambda: Grammar('start: "x"', "start")),
+        ("lark", lambda: LarkGrammar('start: "x"', "start")),
         ("llguidance", lambda: JsonSchema({})),
     ],
 )

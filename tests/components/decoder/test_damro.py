@@ -183,7 +183,7 @@ def test_bad_input_is_named(model: Any, asked: Condition, settings: dict[str, An
 
 
 def test_a_word_that_the_model_does_not_know_ends_its_row() -> None:
-    asked = Condition(((1, 2, 3, 999), *ASKED.prompts[1:]), ASKED.given)
-    found = written(asked)
+    condition = Condition(((1, 2, 3, 999), *ASKED.prompts[1:]), ASKED.given)
+    found = written(condition)
     assert "prompt 0 holds token 999" in found[0].reason
     assert tokens(found)[1:] == tokens(written())[1:]

@@ -9,7 +9,7 @@ from fedsim.components.decoder._drawing import draw, nucleus
 
 
 def sources(count: int) -> list[torch.Generator]:
-    return [torch.Generator().manual_seed(own) for own in range(count)]
+    return [torch.Generator().manual_seed(number) for number in range(count)]
 
 
 @pytest.mark.parametrize("share", [0.05, 0.3, 0.5, 0.7, 0.95, 1.0])
@@ -17,7 +17,7 @@ def test_the_nucleus_is_the_smallest_set_that_holds_the_share(share: float) -> N
     odds = torch.randn(6, 5, generator=torch.Generator().manual_seed(1)).double().softmax(-1)
     found = nucleus(odds, share)
     for row, kept in zip(odds, found, strict=True):
-        sets = (own for size in range(1, 6) for own in itertools.combinations(range(5), size))
+        sets = (combination for size in range(1, 6) for combination in itertools.combinations(range(5), size))
         enough = [own for own in sets if float(row[[*own]].sum()) >= share - 1e-12]
         size = min(map(len, enough))
         best = max((own for own in enough if len(own) == size), key=lambda own: float(row[[*own]].sum()))
@@ -38,7 +38,7 @@ def test_draws_follow_odds_up_to_a_factor_and_never_what_has_none() -> None:
 
 def test_a_row_takes_one_number_of_its_own_generator() -> None:
     odds = torch.rand(3, 7, generator=torch.Generator().manual_seed(2)).double()
-    alone = [draw(odds[row : row + 1], [own])[0] for row, own in enumerate(sources(3))]
+    alone = [draw(odds[row : row + 1], [source])[0] for row, source in enumerate(sources(3))]
     used = sources(3)
     assert draw(odds, used) == alone
     expected = sources(3)

@@ -55,8 +55,8 @@ def rounds(model: nn.Module, text: list[int], count: int, **settings: object) ->
 
 def check_greedy(model: nn.Module, asked: list[list[int]], dynamic: bool) -> None:
     method, limits = make("del", dynamic=dynamic), Limits(max_new_tokens=8)
-    found = generate(method, model, prompts(*asked), limits, sources(len(asked)), at_once=len(asked))
-    assert [list(own.tokens) for own in found] == greedy(model, asked, 8)
+    texts = generate(method, model, prompts(*asked), limits, sources(len(asked)), at_once=len(asked))
+    assert [list(text.tokens) for text in texts] == greedy(model, asked, 8)
 
 
 @pytest.mark.parametrize("choices", [[(1, 3)], [(3, 17)], [(1, 0), (2, 5), (3, 1), (2, 0)]])
@@ -78,9 +78,9 @@ def test_twenty_texts_are_greedys(model: nn.Module, asked: list[list[int]], dyna
 def check_law(vocabulary: int, draws: int, top_p: float) -> None:
     model, prompt = tiny_llama(vocabulary, blocks=3).eval(), [1, 2]
     method = make("del", temperature=1.0, top_p=top_p, longest=3)
-    found = generate(method, model, prompts(*[prompt] * draws), Limits(max_new_tokens=3), sources(draws), at_once=draws)
+    texts = generate(method, model, prompts(*[prompt] * draws), Limits(max_new_tokens=3), sources(draws), at_once=draws)
     expected = law(model, prompt, vocabulary, 3, DrawConfig(temperature=1.0, top_p=top_p))
-    assert follows([own.tokens for own in found], expected)
+    assert follows([text.tokens for text in texts], expected)
 
 
 def test_texts_follow_the_law_of_the_model() -> None:
@@ -162,12 +162,12 @@ def test_counts_are_those_of_a_pass_over_the_text_that_stands(model: nn.Module, 
 
 
 def test_old_counts_decay() -> None:
-    own, n, u, omega = Agreement(), 7, 3, 0.9
+    agreement, n, u, omega = Agreement(), 7, 3, 0.9
     for _ in range(n):
-        own = own.updated(omega, torch.tensor([True] * u + [False]), torch.full((u + 1,), 0.5))
-    assert own.matches == pytest.approx(u * (1 - omega**n) / (1 - omega))
-    assert own.sure_misses == pytest.approx(0.5 * (1 - omega**n) / (1 - omega))
-    assert own.threshold == pytest.approx(0.5)
+        agreement = agreement.updated(omega, torch.tensor([True] * u + [False]), torch.full((u + 1,), 0.5))
+    assert agreement.matches == pytest.approx(u * (1 - omega**n) / (1 - omega))
+    assert agreement.sure_misses == pytest.approx(0.5 * (1 - omega**n) / (1 - omega))
+    assert agreement.threshold == pytest.approx(0.5)
     assert Agreement(matches=1.0, sure_matches=0.4).threshold == 0.0
 
 

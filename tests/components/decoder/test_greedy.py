@@ -17,15 +17,15 @@ from tests.components.generating import make, prompts, sources
 
 def test_greedy_text_is_that_of_the_package_token_by_token() -> None:
     ours, theirs = reference()
-    found = generate(make("greedy"), ours, ASKED, LONG, sources(4))
-    for prompt, own in zip(ASKED.prompts, found, strict=True):
+    texts = generate(make("greedy"), ours, ASKED, LONG, sources(4))
+    for prompt, text in zip(ASKED.prompts, texts, strict=True):
         tokens = torch.tensor([prompt])
         asked: dict[str, Any] = {"do_sample": False, "max_new_tokens": 20, "min_new_tokens": 20}
         written = theirs.generate(tokens, attention_mask=torch.ones_like(tokens), **asked)
-        assert own.tokens == tuple(written[0, len(prompt) :].tolist())
-        assert own.ending == "length"
-    assert len({own.tokens for own in found}) == 4
-    assert all(len(set(own.tokens)) > 2 for own in found), "a text of one token would prove little"
+        assert text.tokens == tuple(written[0, len(prompt) :].tolist())
+        assert text.ending == "length"
+    assert len({own.tokens for own in texts}) == 4
+    assert all(len(set(own.tokens)) > 2 for own in texts), "a text of one token would prove little"
 
 
 def test_greedy_takes_the_first_of_equals() -> None:
@@ -50,6 +50,6 @@ def test_a_real_model_writes_on(smollm2: Path) -> None:
     method = registry.get("model", "smollm2-135m")
     model = method.make(method.config(), InputSpec((16,), 49_152, (), (), vocabulary=49_152))
     asked, limits = prompts(range(100, 108), range(200, 204)), Limits(max_new_tokens=3, context=8192)
-    found = generate(make("greedy"), model, asked, limits, sources(2))
-    for prompt, own in zip(asked.prompts, found, strict=True):
-        assert list(own.tokens) == model.continued(torch.tensor([prompt]), 3)[0].tolist()
+    texts = generate(make("greedy"), model, asked, limits, sources(2))
+    for prompt, text in zip(asked.prompts, texts, strict=True):
+        assert list(text.tokens) == model.continued(torch.tensor([prompt]), 3)[0].tolist()

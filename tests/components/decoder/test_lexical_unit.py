@@ -49,9 +49,9 @@ def written(table: dict[tuple[int, int], dict[int, float]], tokenizer: Any = Non
 
 @pytest.mark.parametrize("settings", [{"beta": 1.1}, {"pads": 0}])
 def test_where_nothing_is_accepted_it_is_greedy(settings: dict[str, Any]) -> None:
-    found = generate(make("lexical-unit", **settings), padded(), ASKED, LIMITS, sources(4))
-    assert [list(own.tokens) for own in found] == greedy(tiny_llama(), ASKED.prompts, 12)
-    assert {own.trace.tokens for own in found} == {(1,) * 12}
+    texts = generate(make("lexical-unit", **settings), padded(), ASKED, LIMITS, sources(4))
+    assert [list(text.tokens) for text in texts] == greedy(tiny_llama(), ASKED.prompts, 12)
+    assert {text.trace.tokens for text in texts} == {(1,) * 12}
 
 
 def test_followers_are_a_prefix_of_those_the_model_is_sure_of() -> None:
@@ -94,9 +94,9 @@ def test_a_span_ends_in_front_of_what_repeats_or_extends_the_token_before() -> N
 def test_the_first_token_may_be_drawn_and_is_always_taken() -> None:
     table = {(0, 0): {1: 0.3, 2: 0.3}, (0, 1): {3: 0.99}}
     method = make("lexical-unit", pad=7, temperature=1.0)
-    found = generate(method, Table(7, table), prompts(*[[0]] * 40), Limits(max_new_tokens=2), sources(40))
-    assert {own.tokens[0] for own in found} > {1, 2}
-    assert {own.tokens[1] for own in found if own.tokens[0] != 3} == {3}
+    texts = generate(method, Table(7, table), prompts(*[[0]] * 40), Limits(max_new_tokens=2), sources(40))
+    assert {text.tokens[0] for text in texts} > {1, 2}
+    assert {text.tokens[1] for text in texts if text.tokens[0] != 3} == {3}
 
 
 def test_what_was_read_of_pads_is_forgotten() -> None:
@@ -153,7 +153,7 @@ def test_a_language_of_units_is_written_unit_by_unit() -> None:
         schedule.step()
     asked = prompts([0], [3, 8, 13, 4], [2, 7, 12, 3, 8, 13, 4])  # units begin behind one of the five
     limits = Limits(max_new_tokens=9)
-    found = generate(make("lexical-unit", pads=2), model, asked, limits, sources(3))
-    assert [list(own.tokens) for own in found] == greedy(model, asked.prompts, 9)
-    steps = [len(own.trace.tokens) for own in found]
+    texts = generate(make("lexical-unit", pads=2), model, asked, limits, sources(3))
+    assert [list(text.tokens) for text in texts] == greedy(model, asked.prompts, 9)
+    steps = [len(text.trace.tokens) for text in texts]
     assert sum(steps) < 18, "27 tokens in units of three are 9 steps, and 27 where pads know nothing"

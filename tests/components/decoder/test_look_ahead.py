@@ -57,10 +57,10 @@ def test_every_token_of_a_particle_or_a_trial_is_read_once() -> None:
         "awrs": {"particles": 4},
         "cntp": {"most": 4, "low": 0.5, "high": 2.5, "longest": 3},
     }
-    for name, own in settings.items():
+    for name, setting in settings.items():
         model = tiny_llama().eval()
         read = counted(model)
-        (text,) = generate(make(name, **own), model, asked, limits, sources(1))
+        (text,) = generate(make(name, **setting), model, asked, limits, sources(1))
         rows = sum(text.trace.series()["rows"])
         # Of a chosen trial, what others went on from meanwhile is read again: at most its own tokens.
         assert sum(read) <= 6 + rows + (len(text.tokens) * 4 if name == "cntp" else 0)
@@ -98,11 +98,11 @@ def test_scores_are_those_of_each_text_and_equal_texts_of_a_row_are_asked_once()
 
 
 def test_texts_that_branch_end_and_come_back_have_the_scores_of_reading_anew() -> None:
-    model, own, dice = tiny_llama().eval(), LookAhead(), random.Random(0)
+    model, look_ahead, dice = tiny_llama().eval(), LookAhead(), random.Random(0)
     texts = [(1, 2), (1, 2), (3,)]
     with torch.no_grad():
         for _ in range(12):
-            found = own.scores(model, texts, range(len(texts)), len(texts))
+            found = look_ahead.scores(model, texts, range(len(texts)), len(texts))
             for text, scores in zip(texts, found.scores, strict=True):
                 torch.testing.assert_close(scores, anew(model, text), rtol=0, atol=ROUNDING)
             kept = [dice.choice(texts) for _ in range(3)]
@@ -110,13 +110,13 @@ def test_texts_that_branch_end_and_come_back_have_the_scores_of_reading_anew() -
 
 
 def test_a_text_that_goes_on_from_one_that_was_asked_is_read_from_there() -> None:
-    model, own, read = tiny_llama().eval(), LookAhead(), list[int]()
+    model, look_ahead, read = tiny_llama().eval(), LookAhead(), list[int]()
     model.get_submodule("embed_tokens").register_forward_hook(lambda _m, args, _o: read.append(args[0].numel()))
     with torch.no_grad():
-        own.scores(model, [(1, 2, 3)], [0], 1)
-        own.scores(model, [(1, 2, 3, 4), (1, 2, 3, 5)], [0, 0], 1)
+        look_ahead.scores(model, [(1, 2, 3)], [0], 1)
+        look_ahead.scores(model, [(1, 2, 3, 4), (1, 2, 3, 5)], [0, 0], 1)
     assert read == [3, 2]
-    assert own.keep([0]) is own
+    assert look_ahead.keep([0]) is look_ahead
 
 
 def test_rows_whose_texts_have_no_scores_are_named_by_their_place() -> None:
@@ -133,4 +133,4 @@ def test_the_nearest_text_shares_the_longest_beginning() -> None:
         asked = tuple(dice.choices(range(3), k=dice.randint(1, 6)))
         found = _nearest(texts, asked)
         assert found in texts
-        assert _shared(found, asked) == max(_shared(own, asked) for own in texts)
+        assert _shared(found, asked) == max(_shared(text, asked) for text in texts)

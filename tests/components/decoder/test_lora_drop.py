@@ -122,9 +122,9 @@ def test_adapters_from_a_file_do_what_those_in_the_model_do(tmp_path: Path) -> N
     file = tmp_path / "adapters.pt"
     torch.save({name: p.detach() for name, p in model.named_parameters() if p.requires_grad}, file)
     plain = tiny_llama(blocks=DEPTH).eval()
-    found = write(plain, asked, adapters=file, cycle=CYCLE)
-    assert [own.tokens for own in found] == [own.tokens for own in write(model, asked)]
-    assert [own.tokens for own in found] != [own.tokens for own in write(plain, asked, blocks=DROPPED, cycle=CYCLE)]
+    texts = write(plain, asked, adapters=file, cycle=CYCLE)
+    assert [text.tokens for text in texts] == [own.tokens for own in write(model, asked)]
+    assert [text.tokens for text in texts] != [own.tokens for own in write(plain, asked, blocks=DROPPED, cycle=CYCLE)]
     with pytest.raises(FedsimError, match="the model has adapters of its own"):
         write(model, asked, adapters=file)
     with pytest.raises(FedsimError, match=r"missing.pt cannot be read"):

@@ -30,10 +30,10 @@ def test_judged_tokens_follow_the_target_whatever_drafted_them() -> None:
     counts, stood, draws = torch.zeros(3), 0, 4000
     for _ in range(draws):
         token = int(q.multinomial(1, generator=source))
-        found = judge([token], [2 * q], torch.stack([3 * p, bonus]), source)
-        counts[found[0]] += 1
-        stood += len(found) == 2
-        assert found[1:] in ([], [2]), "a draft that stood is followed by the target's next token"
+        judged = judge([token], [2 * q], torch.stack([3 * p, bonus]), source)
+        counts[judged[0]] += 1
+        stood += len(judged) == 2
+        assert judged[1:] in ([], [2]), "a draft that stood is followed by the target's next token"
     law = p / p.sum()
     assert torch.allclose(counts / draws, law.float(), atol=0.035)  # 4.4 standard errors of 1/2
     assert stood / draws == pytest.approx(float(torch.minimum(law, q).sum()), abs=0.035)

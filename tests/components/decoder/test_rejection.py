@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fedsim.components.decoder import _rejection
 from fedsim.components.decoder._rejection import (
-    Drawn,
+    TokenDraw,
     draw_first,
     draw_geometric,
     draw_recursive,
@@ -19,7 +19,7 @@ from fedsim.components.decoder._rejection import (
     in_random_order,
 )
 
-Draw = Callable[[Tensor, Callable[[int], bool], torch.Generator], Drawn]
+Draw = Callable[[Tensor, Callable[[int], bool], torch.Generator], TokenDraw]
 ODDS = torch.tensor([0.4, 0.3, 0.2, 0.1], dtype=torch.double)
 SIX = torch.tensor([0.31, 0.24, 0.19, 0.13, 0.09, 0.04], dtype=torch.double)
 FEW, MANY = 1000, 50_000

@@ -29,8 +29,8 @@ def test_draws_follow_the_softmax(temperature: float, top_p: float) -> None:
     kept = transformers.TopPLogitsWarper(top_p)(None, SCORES[None] / temperature)[0]
     odds, draws = kept.double().softmax(-1), 3000
     method = make("sampled", temperature=temperature, top_p=top_p)
-    found = generate(method, Fixed(), prompts(*[[0]] * 30), Limits(max_new_tokens=draws // 30), sources(30))
-    counts = torch.bincount(torch.tensor([token for own in found for token in own.tokens]), minlength=len(SCORES))
+    texts = generate(method, Fixed(), prompts(*[[0]] * 30), Limits(max_new_tokens=draws // 30), sources(30))
+    counts = torch.bincount(torch.tensor([token for text in texts for token in text.tokens]), minlength=len(SCORES))
     assert not counts[odds == 0].any()
     expected = draws * odds[odds > 0]
     statistic = float(((counts[odds > 0] - expected).square() / expected).sum())

@@ -3,16 +3,16 @@
 import random
 from itertools import pairwise
 
-from fedsim.components.decoder._schedule import Schedule, budgets
+from fedsim.components.decoder._schedule import LayerSchedule, budgets
 
 
-def drawn_schedules(count: int) -> list[Schedule]:
-    source, found = random.Random(0), list[Schedule]()
+def drawn_schedules(count: int) -> list[LayerSchedule]:
+    source, found = random.Random(0), list[LayerSchedule]()
     while len(found) < count:
         depth, warm_up = source.randint(1, 40), source.randint(0, 3)
         last, first, expected = source.randint(1, depth), source.randint(1, depth), source.randint(1, 60)
         if warm_up < last <= first:
-            found.append(Schedule(depth, first, last, warm_up, expected))
+            found.append(LayerSchedule(depth, first, last, warm_up, expected))
     return found
 
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from fedsim.components.decoder._odds import DrawConfig
 from fedsim.components.decoder._shortlist import score_drafts
 from fedsim.core.past import stack_of
-from fedsim.core.past.stack import Stack
+from fedsim.core.past.stack import LayerStack
 from fedsim.core.types import Limits
 from fedsim.generation import generate
 from tests.components.generating import VOCABULARY, greedy, make, prompts, sources, tiny_llama
@@ -17,13 +17,13 @@ ASKED = [[1, 2, 3, 4], [5, 6], [22], [8, 9, 10, 11, 12, 13]]
 ROUNDING = 1e-12  # double precision: one product of other shape
 
 
-def stack() -> Stack:
+def stack() -> LayerStack:
     found = stack_of(tiny_llama().eval())
     assert found is not None
     return found
 
 
-def states(own: Stack) -> Tensor:
+def states(own: LayerStack) -> Tensor:
     return own.embed(torch.tensor([[3, 4, 5]]))[0]
 
 
@@ -61,28 +61,28 @@ def test_where_more_than_a_product_is_done_all_tokens_are_scored() -> None:
 def test_the_text_is_greedys_whatever_is_on_the_list(name: str, settings: dict[str, object], shortlist: int) -> None:
     model = tiny_llama(blocks=3)
     method = make(name, shortlist=shortlist, **settings)
-    found = generate(method, model, prompts(*ASKED), Limits(max_new_tokens=12), sources(4))
-    assert [list(own.tokens) for own in found] == greedy(model, ASKED, 12)
+    texts = generate(method, model, prompts(*ASKED), Limits(max_new_tokens=12), sources(4))
+    assert [list(text.tokens) for text in texts] == greedy(model, ASKED, 12)
 
 
 @pytest.mark.parametrize(("name", "settings"), [("speculative", {"layers": 1}), ("del", {"longest": 3})])
 def test_texts_follow_the_law_of_the_model_whatever_is_on_the_list(name: str, settings: dict[str, object]) -> None:
     model, prompt, draws = tiny_llama(4, blocks=2).eval(), [1, 2], 300
     method = make(name, temperature=1.0, shortlist=1, **settings)
-    found = generate(method, model, prompts(*[prompt] * draws), Limits(max_new_tokens=2), sources(draws), at_once=draws)
-    assert follows([own.tokens for own in found], law(model, prompt, 4, 2, DrawConfig(temperature=1.0)))
+    texts = generate(method, model, prompts(*[prompt] * draws), Limits(max_new_tokens=2), sources(draws), at_once=draws)
+    assert follows([text.tokens for text in texts], law(model, prompt, 4, 2, DrawConfig(temperature=1.0)))
 
 
 def test_only_listed_tokens_are_drafted(monkeypatch: pytest.MonkeyPatch) -> None:
-    drawn, seen = DrawConfig.drawn, set[int]()
+    drawn, seen = DrawConfig.draw, set[int]()
 
     def noting(self: DrawConfig, scores: Tensor, generator: torch.Generator) -> tuple[int, Tensor | None]:
         token, odds = drawn(self, scores, generator)
         seen.add(token)
         return token, odds
 
-    monkeypatch.setattr(DrawConfig, "drawn", noting)
+    monkeypatch.setattr(DrawConfig, "draw", noting)
     method = make("speculative", layers=1, shortlist=3, temperature=2.0)
-    found = generate(method, tiny_llama(), prompts([20, 21]), Limits(max_new_tokens=30), sources(1))
-    assert seen <= {0, 1, 2, 20, 21, *found[0].tokens}
+    texts = generate(method, tiny_llama(), prompts([20, 21]), Limits(max_new_tokens=30), sources(1))
+    assert seen <= {0, 1, 2, 20, 21, *texts[0].tokens}
     assert {0, 1, 2} & seen

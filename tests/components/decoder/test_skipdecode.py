@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from fedsim.components.decoder._schedule import Schedule
+from fedsim.components.decoder._schedule import LayerSchedule
 from fedsim.components.decoder.skipdecode import read_by_schedule
 from fedsim.core.errors import FedsimError
 from fedsim.core.past import Past
@@ -37,7 +37,7 @@ def test_with_all_layers_it_is_greedy(model: nn.Module) -> None:
     assert [list(own.tokens) for own in write(model, asked)] != greedy(model, asked, 12), "the control"
 
 
-def teacher_forced(model: nn.Module, text: list[int], prompt: int, schedule: Schedule) -> torch.Tensor:
+def teacher_forced(model: nn.Module, text: list[int], prompt: int, schedule: LayerSchedule) -> torch.Tensor:
     """Scores (T, V) of a pass over the whole text, where each token jumps over its layers; written out anew."""
     block: Any
     hidden = model.get_submodule("embed_tokens")(torch.tensor([text]))
@@ -55,7 +55,7 @@ def teacher_forced(model: nn.Module, text: list[int], prompt: int, schedule: Sch
 
 @torch.no_grad()
 def test_what_is_kept_gives_the_scores_of_a_pass_over_the_whole_text(model: nn.Module) -> None:
-    schedule, past = Schedule(DEPTH, 5, 2, 1, 8), Past()
+    schedule, past = LayerSchedule(DEPTH, 5, 2, 1, 8), Past()
     source = random.Random(2)
     texts = [source.choices(range(VOCABULARY), k=length) for length in (15, 18)]
     sizes = [3, 6]
@@ -80,11 +80,11 @@ def test_no_layer_is_called_for_a_token_outside_its_set(model: nn.Module) -> Non
             calls[number] += inputs[0].shape[0] * inputs[0].shape[1]
 
         model.get_submodule(f"layers.{number}").register_forward_hook(count)
-    found = write(model, [[1, 2, 3], [4, 5, 6]], 10, first=5, last=2, expected=7)
-    schedule = Schedule(DEPTH, 5, 2, 1, 7)
+    texts = write(model, [[1, 2, 3], [4, 5, 6]], 10, first=5, last=2, expected=7)
+    schedule = LayerSchedule(DEPTH, 5, 2, 1, 7)
     sets = [schedule.layers(number) for number in range(9)]  # the tenth token is written and never read
     assert calls == [2 * (3 + sum(number in layers for layers in sets)) for number in range(DEPTH)]
-    assert [own.trace.series()["layers"] for own in found] == [(DEPTH, *map(len, sets))] * 2
+    assert [text.trace.series()["layers"] for text in texts] == [(DEPTH, *map(len, sets))] * 2
 
 
 def test_a_text_beside_longer_ones_is_written_as_alone(model: nn.Module) -> None:
@@ -97,9 +97,9 @@ def test_a_text_beside_longer_ones_is_written_as_alone(model: nn.Module) -> None
 
 
 def test_work_is_the_same_for_every_text(model: nn.Module) -> None:
-    found = write(model, [[1, 2, 3], [4], [5, 6, 1, 1, 2, 3, 3]])
-    assert len({own.tokens for own in found}) == 3
-    assert len({own.trace.series()["layers"] for own in found}) == 1
+    texts = write(model, [[1, 2, 3], [4], [5, 6, 1, 1, 2, 3, 3]])
+    assert len({text.tokens for text in texts}) == 3
+    assert len({text.trace.series()["layers"] for text in texts}) == 1
 
 
 def test_settings_that_do_not_fit_are_refused(model: nn.Module) -> None:

@@ -42,8 +42,8 @@ def written(own: Generated) -> list[int]:
 )
 def test_at_temperature_zero_it_is_greedy(settings: dict[str, object]) -> None:
     model = tiny_llama()
-    found = generate(make("speculative", **settings), model, prompts(*ASKED), Limits(max_new_tokens=20), sources(4))
-    assert [written(own) for own in found] == greedy(model, ASKED, 20)
+    texts = generate(make("speculative", **settings), model, prompts(*ASKED), Limits(max_new_tokens=20), sources(4))
+    assert [written(text) for text in texts] == greedy(model, ASKED, 20)
 
 
 def test_a_draft_of_the_model_itself_stands_and_saves_passes() -> None:
@@ -66,13 +66,13 @@ def test_a_draft_of_the_model_itself_stands_and_saves_passes() -> None:
 def test_texts_follow_the_law_of_the_model(settings: dict[str, object]) -> None:
     model, prompt, draws = tiny_llama(SMALL).eval(), [1, 2], 1000
     method = make("speculative", **settings)
-    found = generate(method, model, prompts(*[prompt] * draws), Limits(max_new_tokens=3), sources(draws), at_once=draws)
+    texts = generate(method, model, prompts(*[prompt] * draws), Limits(max_new_tokens=3), sources(draws), at_once=draws)
     expected = law(model, prompt, SMALL, 3, method.config)
-    drawn = [own.tokens for own in found]
+    drawn = [text.tokens for text in texts]
     assert follows(drawn, expected)
     drafter = law(tiny_llama(SMALL, 1).eval(), prompt, SMALL, 3, DrawConfig(temperature=1.0))
     assert not follows(drawn, drafter), "the draft's own law is another, and the test must tell"
-    assert len({own.trace.tokens for own in found}) > 1
+    assert len({text.trace.tokens for text in texts}) > 1
 
 
 def test_a_text_ends_in_the_middle_of_a_draft() -> None:
@@ -99,9 +99,9 @@ def test_a_draft_ends_where_it_is_not_sure() -> None:
 def test_texts_follow_the_law_of_the_model_wherever_drafts_end() -> None:
     model, prompt, draws = tiny_llama(SMALL).eval(), [1, 2], 1000
     method = make("speculative", draft="small", temperature=1.0, length=3, sure=0.5)
-    found = generate(method, model, prompts(*[prompt] * draws), Limits(max_new_tokens=3), sources(draws), at_once=draws)
-    assert follows([own.tokens for own in found], law(model, prompt, SMALL, 3, method.config))
-    assert len({count for own in found for count in own.trace.series()["proposed"]}) > 1
+    texts = generate(method, model, prompts(*[prompt] * draws), Limits(max_new_tokens=3), sources(draws), at_once=draws)
+    assert follows([text.tokens for text in texts], law(model, prompt, SMALL, 3, method.config))
+    assert len({count for text in texts for count in text.trace.series()["proposed"]}) > 1
 
 
 def test_no_draft_goes_beyond_what_the_model_reads() -> None:

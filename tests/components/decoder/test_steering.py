@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, kl_div
 
 from fedsim.components.decoder._steering import (
-    Places,
+    SteeredPlaces,
     joined,
     places,
     steered,
@@ -68,7 +68,7 @@ def test_one_gradient_step_on_free_scores_gives_the_vector_of_the_paper() -> Non
 def test_calibrated_strengths_do_what_they_promise() -> None:
     tuned, base, true = random_scores(1000, seed=5)
     own = places(tuned, base, true, 0.0, refuses=False)
-    assert len(own.own) == 1000
+    assert len(own.truth) == 1000
     torch.testing.assert_close(own.costs(0.0), cross_entropy(tuned, true, reduction="none"))
     delta = steering_vector(tuned, base)
     torch.testing.assert_close(own.costs(0.7), cross_entropy(tuned + 0.7 * delta, true, reduction="none"))
@@ -93,9 +93,9 @@ def test_calibrated_strengths_do_what_they_promise() -> None:
     assert [strength_of(same, mode) for mode in MODES] == pytest.approx([strength_of(own, mode) for mode in MODES])
 
 
-def part(own: Places, place: int) -> Places:
+def part(own: SteeredPlaces, place: int) -> SteeredPlaces:
     some = slice(place, place + 1)
-    return Places(own.scores[some], own.deltas[some], own.others[some], own.own[some], own.odds[some])
+    return SteeredPlaces(own.scores[some], own.deltas[some], own.others[some], own.truth[some], own.odds[some])
 
 
 @pytest.mark.parametrize("refuses", [True, False])
@@ -104,7 +104,7 @@ def test_the_mask_leaves_unsure_tokens_out_of_norms_and_search(refuses: bool) ->
     own = places(tuned, base, true, 0.1, refuses=refuses)
     is_sure = sure_tokens(tuned, 0.1)
     kept = is_sure.gather(1, true[:, None])[:, 0]
-    assert 100 < len(own.own) == int(kept.sum()) < 300
+    assert 100 < len(own.truth) == int(kept.sum()) < 300
     delta = steering_vector(tuned, base).where(is_sure, 0.0)[kept]
     torch.testing.assert_close(own.deltas.square().sum(1), delta.square().sum(1))
     for strength in (0.0, 2.0, -2.0):

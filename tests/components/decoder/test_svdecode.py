@@ -33,8 +33,8 @@ def pair() -> BesideBase:
     base, other = tiny_llama(seed=0), tiny_llama(seed=1)
     tuned = copy.deepcopy(base)
     with torch.no_grad():
-        for own, more in zip(tuned.parameters(), other.parameters(), strict=True):
-            own.add_(more, alpha=0.3)
+        for parameter, more in zip(tuned.parameters(), other.parameters(), strict=True):
+            parameter.add_(more, alpha=0.3)
     return BesideBase(tuned, base)
 
 
@@ -43,8 +43,8 @@ def test_without_a_difference_nothing_is_steered() -> None:
     own = places(tuned, tuned, true, 0.0, refuses=False)
     assert [strength_of(own, mode) for mode in MODES] == [0.0] * 4
     same = BesideBase(tiny_llama(), tiny_llama())
-    found = generate(make("svdecode", strength=5.0), same, ASKED, LONG, sources(4))
-    assert [own.tokens for own in found] == [
+    texts = generate(make("svdecode", strength=5.0), same, ASKED, LONG, sources(4))
+    assert [text.tokens for text in texts] == [
         own.tokens for own in generate(make("greedy"), tiny_llama(), ASKED, LONG, sources(4))
     ]
 
@@ -61,22 +61,22 @@ def test_at_strength_0_it_is_the_tuned_models_own_text(
     settings: dict[str, Any], plain: tuple[str, dict[str, Any]]
 ) -> None:
     model = pair()
-    found = generate(make("svdecode", strength=0.0, **settings), model, ASKED, LONG, sources(4))
+    texts = generate(make("svdecode", strength=0.0, **settings), model, ASKED, LONG, sources(4))
     expected = generate(make(plain[0], **plain[1]), model.tuned, ASKED, LONG, sources(4))
-    assert [own.tokens for own in found] == [own.tokens for own in expected]
+    assert [text.tokens for text in texts] == [own.tokens for own in expected]
 
 
 def test_a_steered_text_is_that_of_the_steered_scores_token_by_token() -> None:
     model, strength = pair().eval(), 4.0
-    found = generate(make("svdecode", strength=strength), model, ASKED, LONG, sources(4))
+    texts = generate(make("svdecode", strength=strength), model, ASKED, LONG, sources(4))
     plain = generate(make("greedy"), model.tuned, ASKED, LONG, sources(4))
-    assert [own.tokens for own in found] != [own.tokens for own in plain]
+    assert [own.tokens for own in texts] != [own.tokens for own in plain]
     with torch.no_grad():
-        for prompt, own in zip(ASKED.prompts, found, strict=True):
+        for prompt, own in zip(ASKED.prompts, texts, strict=True):
             text = torch.tensor([[*prompt, *own.tokens]])
             scores = steered(model.tuned(text), model.base(text), strength, 0.1, refuses=True)
             assert scores[0, len(prompt) - 1 : -1].argmax(-1).tolist() == list(own.tokens)
-    assert {event["rows"] for own in found for event in own.trace.events} == {2}, "every step does the same work"
+    assert {event["rows"] for own in texts for event in own.trace.events} == {2}, "every step does the same work"
 
 
 def test_the_papers_sign_gives_the_same_text_and_draws() -> None:
@@ -94,8 +94,8 @@ def test_the_papers_sign_gives_the_same_text_and_draws() -> None:
 def batch(model: BesideBase, count: int = 40) -> Batch:
     """Texts that the tuned model wrote at random, and their next tokens; the last two do not count."""
     asked = prompts(*[[1 + row % 20] for row in range(count)])
-    found = generate(make("sampled"), model.tuned, asked, Limits(max_new_tokens=10), sources(count))
-    tokens = torch.tensor([[*prompt, *own.tokens] for prompt, own in zip(asked.prompts, found, strict=True)])
+    texts = generate(make("sampled"), model.tuned, asked, Limits(max_new_tokens=10), sources(count))
+    tokens = torch.tensor([[*prompt, *text.tokens] for prompt, text in zip(asked.prompts, texts, strict=True)])
     labels = tokens[:, 1:].clone()
     labels[:, -2:] = IGNORED
     return Batch(tokens[:, :-1], labels)
@@ -178,7 +178,7 @@ def test_a_short_tuning_is_carried_further_on_text_it_has_not_seen() -> None:
     for number in range(60):
         step(model, optimizer, counting(16, 1 + number % 2))
     model = adapted(model)
-    optimizer = torch.optim.Adam([own for own in model.parameters() if own.requires_grad], lr=5e-3)
+    optimizer = torch.optim.Adam([parameter for parameter in model.parameters() if parameter.requires_grad], lr=5e-3)
     for _ in range(12):
         step(model, optimizer, counting(16, 1))
     model.eval()
@@ -224,9 +224,9 @@ def test_scores_of_the_base_that_are_no_numbers_end_their_text_alone() -> None:
             return scores
 
     model = pair()
-    found = generate(make("svdecode", strength=1.0), BesideBase(model.tuned, Broken()), ASKED, LONG, sources(4))
-    assert [own.ending for own in found] == ["length", "failed", "length", "length"]
-    assert len(found[1].tokens) == 3
+    texts = generate(make("svdecode", strength=1.0), BesideBase(model.tuned, Broken()), ASKED, LONG, sources(4))
+    assert [text.ending for text in texts] == ["length", "failed", "length", "length"]
+    assert len(texts[1].tokens) == 3
 
 
 @pytest.mark.parametrize(

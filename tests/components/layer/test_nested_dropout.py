@@ -68,8 +68,8 @@ def test_lengths_follow_the_odds() -> None:
     for seen, total in ((lengths, draws), (counts, few)):
         likely = odds * total >= 5
         expected = torch.cat([odds[likely], odds[~likely].sum()[None]]) * total
-        found = torch.cat([seen[likely], seen[~likely].sum()[None]])
-        assert stats.chisquare(found.numpy(), expected.numpy()).pvalue > 1e-3
+        joined = torch.cat([seen[likely], seen[~likely].sum()[None]])
+        assert stats.chisquare(joined.numpy(), expected.numpy()).pvalue > 1e-3
 
 
 def test_a_channel_gets_no_gradient_when_it_is_cut_and_else_as_often_as_its_odds_say() -> None:
@@ -105,10 +105,10 @@ def test_with_a_length_for_every_example_each_is_cut_where_its_own_mask_says() -
     assert torch.allclose(outputs, (features * mask) @ twin[3].weight.T + twin[3].bias, atol=1e-12)  # type: ignore[index]
     odds = torch.tensor(prefix_odds(WIDTH, 4.0), dtype=torch.float64)
     likely, counts = odds * 30_000 >= 20, lengths.bincount(minlength=WIDTH + 1)[1:]
-    found = torch.cat([counts[likely], counts[~likely].sum()[None]])
+    joined = torch.cat([counts[likely], counts[~likely].sum()[None]])
     expected = torch.cat([odds[likely], odds[~likely].sum()[None]]) * 30_000
     assert float(expected.min()) > 5
-    assert stats.chisquare(found.numpy(), expected.numpy()).pvalue > 1e-3
+    assert stats.chisquare(joined.numpy(), expected.numpy()).pvalue > 1e-3
     assert site.per_example
     with inject_masks([site], (mask,)):
         assert torch.equal(model(inputs), outputs)
@@ -231,8 +231,8 @@ def test_the_length_that_an_attacker_read_is_compared_with_the_clients(scenario:
     (own,) = world.stack.components
     model = world.models.holding(world.models.first_weights)
     assert own.scores(model, truth, guess) == {}
-    told = replace(guess, found={"nested-dropout.6": torch.tensor(length + 2)})
-    assert own.scores(model, truth, told) == {"distance between the k at '6' and that found": 2.0}
+    changed = replace(guess, found={"nested-dropout.6": torch.tensor(length + 2)})
+    assert own.scores(model, truth, changed) == {"distance between the k at '6' and that found": 2.0}
 
 
 def test_trained_features_are_ordered_so_that_a_short_prefix_answers_nearly_as_well() -> None:

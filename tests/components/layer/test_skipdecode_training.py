@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from fedsim.components.decoder._schedule import Schedule
+from fedsim.components.decoder._schedule import LayerSchedule
 from fedsim.components.decoder.skipdecode import read_by_schedule
 from fedsim.core import registry
 from fedsim.core.errors import NotApplicable
@@ -27,7 +27,7 @@ def prepared(**settings: Any) -> nn.Module:
 
 
 def test_scores_in_training_are_those_of_the_decoder_step_by_step() -> None:
-    model, past, schedule = prepared(), Past(), Schedule(DEPTH, 5, 2, 1, 6)
+    model, past, schedule = prepared(), Past(), LayerSchedule(DEPTH, 5, 2, 1, 6)
     with torch.no_grad(), without_dropout():
         trained = model(torch.tensor([TEXT]))[0]
         model.eval()

@@ -40,7 +40,7 @@ def test_the_head_alone_is_trained_and_drawn_from_the_generator() -> None:
         "2.3.weight",
         "2.3.bias",
     }
-    assert [own.p for own in model.modules() if isinstance(own, nn.Dropout)] == [0.5]
+    assert [module.p for module in model.modules() if isinstance(module, nn.Dropout)] == [0.5]
     assert torch.equal(model.state_dict()["2.0.weight"], prepared(width=5).state_dict()["2.0.weight"])
     assert not torch.equal(model.state_dict()["2.0.weight"], prepared(1, width=5).state_dict()["2.0.weight"])
 

@@ -3,13 +3,13 @@
 import torch
 from torch import nn
 
-from fedsim.components.loss._pads import Block, add_pad, embedding_of, pack, pad_of, read
+from fedsim.components.loss._pads import PadBlock, add_pad, embedding_of, pack, pad_of, read
 from fedsim.core.losses import IGNORED
 from fedsim.core.past import stack_of
 from fedsim.core.types import Batch
 from tests.components.generating import VOCABULARY, tiny_llama
 
-BLOCKS = ((Block(0, 2), Block(4, 3)), (Block(7, 1),), (Block(2, 3), Block(1, 1), Block(5, 0)))
+BLOCKS = ((PadBlock(0, 2), PadBlock(4, 3)), (PadBlock(7, 1),), (PadBlock(2, 3), PadBlock(1, 1), PadBlock(5, 0)))
 BLOCKS = tuple(tuple(own for own in row if own.pads) for row in BLOCKS)
 
 

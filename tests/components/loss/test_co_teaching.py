@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedsim.components.layer._prefix import Prefix
-from fedsim.components.loss.co_teaching import CoTeaching, Pair, kept, small_losses
+from fedsim.components.loss.co_teaching import CoTeaching, NetworkPair, kept, small_losses
 from fedsim.core import registry, seeding
 from fedsim.core.errors import FedsimError, ScenarioError
 from fedsim.core.hooks import Rules
@@ -37,9 +37,9 @@ def network(*, normalised: bool = False) -> nn.Module:
         return nn.Sequential(*layers).double()
 
 
-def pair(own: CoTeaching, *, normalised: bool = False) -> Pair:
+def pair(own: CoTeaching, *, normalised: bool = False) -> NetworkPair:
     model = own.prepare(network(normalised=normalised), torch.Generator().manual_seed(1))
-    assert isinstance(model, Pair)
+    assert isinstance(model, NetworkPair)
     return model
 
 
@@ -49,7 +49,9 @@ def data(examples: int) -> Batch:
     return Batch(inputs, torch.randint(CLASSES, (examples,), generator=generator))
 
 
-def gradients(own: CoTeaching, model: Pair, batch: Batch, round_: int = 1, seed: int = 0) -> tuple[Tensor, Tensor, int]:
+def gradients(
+    own: CoTeaching, model: NetworkPair, batch: Batch, round_: int = 1, seed: int = 0
+) -> tuple[Tensor, Tensor, int]:
     """The gradient of either network, and the k that both were cut at."""
     with record_masks(model, torch.Generator().manual_seed(seed)) as recording:
         loss = own.objective(model(batch.inputs), batch.labels, round_)
@@ -60,7 +62,7 @@ def gradients(own: CoTeaching, model: Pair, batch: Batch, round_: int = 1, seed:
     return first, second, int(mask[0].sum())
 
 
-def reference(model: Pair, batch: Batch, rate: float, length: int, *, same: bool) -> tuple[Tensor, Tensor]:
+def reference(model: NetworkPair, batch: Batch, rate: float, length: int, *, same: bool) -> tuple[Tensor, Tensor]:
     """One step as the paper's program takes it: score in evaluation mode, exchange, train both networks."""
 
     def logits(one: nn.Module, inputs: Tensor, k: int) -> Tensor:

@@ -21,11 +21,11 @@ from fedsim.components.loss.esimcse import (
     EsimCse,
     EsimCseConfig,
     contrast,
-    drawn,
     followed,
     most_repeated,
     queued,
     repeat,
+    repeated,
     two_views,
 )
 from fedsim.core import registry
@@ -124,17 +124,17 @@ def test_the_second_view_is_the_sentence_with_chosen_tokens_twice(words: list[in
     mode = data.draw(st.sampled_from(["paper", "bpe"]))
     rate = data.draw(st.floats(0, 1))
     tokens = torch.tensor([sentence, sentence])
-    places = drawn(
+    places = repeated(
         tokens, PADDING, (BEGIN, END), mode, rate, torch.Generator().manual_seed(data.draw(st.integers(0, 99)))
     )
     more = most_repeated(len(sentence), mode, rate)
     view = repeat(tokens, places, more, PADDING)
     assert view.shape == (2, len(sentence) + more)
-    for own, row in zip(places.tolist(), view.tolist(), strict=True):
-        assert row == doubled(sentence, own) + [PADDING] * (more - sum(own))
-        assert not any(twice for token, twice in zip(sentence, own, strict=True) if token in (PADDING, BEGIN, END))
-        assert sum(own) <= min(len(words), most_repeated(len(words) + 2, mode, rate))
-        assert sum(token != PADDING for token in row) == len(words) + 2 + sum(own)
+    for place, row in zip(places.tolist(), view.tolist(), strict=True):
+        assert row == doubled(sentence, place) + [PADDING] * (more - sum(place))
+        assert not any(twice for token, twice in zip(sentence, place, strict=True) if token in (PADDING, BEGIN, END))
+        assert sum(place) <= min(len(words), most_repeated(len(words) + 2, mode, rate))
+        assert sum(token != PADDING for token in row) == len(words) + 2 + sum(place)
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_the_second_view_is_the_sentence_with_chosen_tokens_twice(words: list[in
 def test_the_number_of_repetitions_is_uniform_up_to_the_most(mode: Any, rate: float, length: int, most: int) -> None:
     assert most_repeated(length, mode, rate) == most
     tokens = torch.full((20_000, length), 5)
-    numbers = drawn(tokens, None, (), mode, rate, torch.Generator().manual_seed(4)).sum(1)
+    numbers = repeated(tokens, None, (), mode, rate, torch.Generator().manual_seed(4)).sum(1)
     counts = numbers.bincount(minlength=most + 1)
     assert len(counts) == most + 1
     if most:
@@ -156,7 +156,7 @@ def test_the_number_of_repetitions_is_uniform_up_to_the_most(mode: Any, rate: fl
 
 def test_places_are_uniform_among_words() -> None:
     tokens = torch.tensor([[BEGIN, 5, 6, 7, 8, END, PADDING]]).repeat(20_000, 1)
-    places = drawn(tokens, PADDING, (BEGIN, END), "paper", 0.32, torch.Generator().manual_seed(5))
+    places = repeated(tokens, PADDING, (BEGIN, END), "paper", 0.32, torch.Generator().manual_seed(5))
     counts = places.sum(0)
     assert counts[[0, 5, 6]].tolist() == [0, 0, 0]
     assert chisquare(counts[1:5].numpy()).pvalue > 1e-3
@@ -164,7 +164,7 @@ def test_places_are_uniform_among_words() -> None:
 
 def test_a_sentence_with_too_few_words_repeats_all_it_has() -> None:
     tokens = torch.tensor([[BEGIN, 5, END]]).repeat(300, 1)
-    places = drawn(tokens, PADDING, (BEGIN, END), "paper", 1.0, torch.Generator().manual_seed(0))
+    places = repeated(tokens, PADDING, (BEGIN, END), "paper", 1.0, torch.Generator().manual_seed(0))
     assert Counter(places.sum(1).tolist()).keys() == {0, 1}
 
 
@@ -247,7 +247,7 @@ def outputs_of(world: World, weights: Tensors, truth: Any) -> Tensor:
     assert padding is not None
     inputs, places = truth.private[0].inputs, truth.draws[0]["esimcse.repeated"]
     more = truth.masks[0][7].shape[1] - 12
-    longer = [doubled(row, own) for row, own in zip(inputs.tolist(), places.tolist(), strict=True)]
+    longer = [doubled(row, place) for row, place in zip(inputs.tolist(), places.tolist(), strict=True)]
     second = torch.tensor([row + [padding] * (12 + more - len(row)) for row in longer])
     half = len(truth.masks[0]) // 2
     found = []

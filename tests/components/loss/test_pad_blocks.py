@@ -83,7 +83,7 @@ def test_pads_are_what_a_client_sends(of_news: Callable[..., Scenario]) -> None:
     update, _ = local_training(world, world.models.first_weights, 1, 0)
     assert update.tensors["embed_tokens.pad"].any()
     again, _ = local_training(world, world.models.first_weights, 1, 0)
-    assert all(torch.equal(own, again.tensors[name]) for name, own in update.tensors.items())
+    assert all(torch.equal(tensor, again.tensors[name]) for name, tensor in update.tensors.items())
 
 
 def test_an_adapter_that_freezes_the_pad_is_refused(of_news: Callable[..., Scenario]) -> None:

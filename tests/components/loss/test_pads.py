@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fedsim.components.loss._pads import Block, draw_blocks, pack, read, units
+from fedsim.components.loss._pads import PadBlock, draw_blocks, pack, read, units
 from fedsim.core.past import stack_of
 from tests.components.generating import VOCABULARY
 from tests.components.loss.padding import BLOCKS, packed_scores, padded, texts
@@ -19,10 +19,10 @@ def test_units_are_those_of_the_table(most: int, lengths: list[int]) -> None:
 
 def test_blocks_are_units_of_several_tokens_and_now_and_then_any() -> None:
     lengths, source = [3, 1, 2, 1, 1], torch.Generator().manual_seed(0)
-    assert set(draw_blocks(lengths, 4, 4, 0.0, source)) == {Block(0, 2), Block(4, 1)}
+    assert set(draw_blocks(lengths, 4, 4, 0.0, source)) == {PadBlock(0, 2), PadBlock(4, 1)}
     assert len(draw_blocks(lengths, 1, 4, 0.0, source)) == 1
     # As many pads as there are tokens left, at most K - 1; the last unit has none behind it.
-    every = {Block(0, 3), Block(3, 3), Block(4, 3), Block(6, 1)}
+    every = {PadBlock(0, 3), PadBlock(3, 3), PadBlock(4, 3), PadBlock(6, 1)}
     assert set(draw_blocks(lengths, 200, 4, 1.0, source)) == every
     assert draw_blocks([], 4, 4, 0.5, source) == []
 

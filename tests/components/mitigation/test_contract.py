@@ -11,7 +11,7 @@ from fedsim.core.types import Generated, Trace
 from fedsim.generation import veil
 from tests.components.mitigation.traces import LONG, SHORT, source
 
-MITIGATIONS = [name for name, own in registry.methods("component").items() if own.hook == "mitigation"]
+MITIGATIONS = [name for name, method in registry.methods("component").items() if method.hook == "mitigation"]
 
 
 def made(name: str) -> Mitigation[Any]:
@@ -23,10 +23,10 @@ def made(name: str) -> Mitigation[Any]:
 def test_it_changes_what_is_seen_and_not_what_is_written(name: str) -> None:
     texts = [Generated(LONG, "length", (1, 2, 3, 4, 5), seconds=(0.1,) * 4), Generated(SHORT, "stop", (1, 2, 3))]
     hidden = veil(made(name), texts, source())
-    assert [own.tokens for own in hidden] == [own.tokens for own in texts]
+    assert [own.tokens for own in hidden] == [text.tokens for text in texts]
     assert [own.ending for own in hidden] == ["length", "stop"]
     assert all(own.seconds == () for own in hidden)
-    assert [own.trace for own in texts] == [LONG, SHORT]
+    assert [text.trace for text in texts] == [LONG, SHORT]
     assert [own.trace for own in hidden] != [LONG, SHORT]
 
 

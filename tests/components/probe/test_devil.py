@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.components.probe import devil as own
-from fedsim.components.probe.devil import Devil, DevilConfig, Language, Seen
+from fedsim.components.probe.devil import Devil, DevilConfig, Language, ShownLayers
 from fedsim.core.errors import FedsimError, NotApplicable
 from fedsim.generation.probing import hidden_states
 from tests.components.generating import tiny_llama
@@ -107,7 +107,7 @@ def test_a_text_of_a_place_depends_on_its_vector_alone() -> None:
     assert maps[0].shape == (2, 4, 4)
     torch.testing.assert_close(maps[0][:, 1, 2], maps[1][:, 1, 2])
     assert not torch.allclose(maps[0], maps[1], atol=1e-3)
-    place = Seen(
+    place = ShownLayers(
         [some[:, :, 1, 2] if some.shape[-1] == 4 else some.mean((2, 3)) for some in first],
         torch.tensor([[True, False]] * 2),
     )
@@ -152,7 +152,7 @@ def test_the_likeliest_text_is_written_up_to_its_end() -> None:
         by_hand.append(text[3:])
     end = by_hand[0][2]  # so at least one text ends early
     stopped = [text[: text.index(end)] if end in text else text for text in by_hand]
-    seen = Seen([prompts], torch.ones(3, 1, dtype=torch.bool))
+    seen = ShownLayers([prompts], torch.ones(3, 1, dtype=torch.bool))
     translator: Any = Echo(told)
     assert own.write(translator, told, seen, end, most=6) == stopped
     assert any(len(text) < 6 for text in stopped)
@@ -171,7 +171,7 @@ def test_a_phrase_is_found_in_its_cell() -> None:
     maps = torch.stack([own.map_phrase(translator, told, [cells[:50]], [0], [word]) for word in range(10)], 1)
     for shown, row in zip(maps, digits[:50].tolist(), strict=True):
         assert [int(shown[word].flatten().argmax()) for word in row] == [0, 1, 2, 3]
-    alone = Seen([torch.eye(10)], torch.ones(10, 1, dtype=torch.bool))
+    alone = ShownLayers([torch.eye(10)], torch.ones(10, 1, dtype=torch.bool))
     assert own.write(translator, told, alone, END, most=1) == [[word] for word in range(10)]
     assert own.next_scores(translator, told, alone).argmax(1).tolist() == list(range(10))
 

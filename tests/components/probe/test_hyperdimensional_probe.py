@@ -178,7 +178,7 @@ def test_an_encoder_reads_bundles_that_it_never_saw() -> None:
     learned = method.learn(states[seen].repeat(4, 1), wanted[seen].repeat(4, 1), source)
     assert all(not own.requires_grad for own in learned.values())
     near = similarity(method.encode(learned, states[unseen]), codes)
-    found = [set(own) for own in near.topk(2).indices.tolist()]
+    found = [set(index) for index in near.topk(2).indices.tolist()]
     assert found == [set(pair) for pair, is_unseen in zip(pairs, unseen.tolist(), strict=True) if is_unseen]
 
 
@@ -189,8 +189,8 @@ def test_probabilities_are_as_sure_as_the_examples_allow() -> None:
     states = 4.0 * sides[:, None] + torch.randn(400, 6, generator=source)
     labels = torch.where(torch.rand(400, generator=source) < 0.75, sides, 1 - sides)
     method = HyperdimensionalProbe(HyperdimensionalProbeConfig(dimension=128, width=32, epochs=10))
-    found = method.predict(method.fit(states, labels, source), states)
-    told = found.gather(1, sides[:, None]).mean().item()
+    predictions = method.predict(method.fit(states, labels, source), states)
+    told = predictions.gather(1, sides[:, None]).mean().item()
     assert told == pytest.approx(0.75, abs=0.1)  # 80 held-out examples: sd 0.05
 
 

@@ -197,10 +197,10 @@ def test_the_head_of_a_log_linear_source_is_found() -> None:
     labels = odds.multinomial(1, generator=torch.Generator().manual_seed(2))[:, 0]
     probe = make("markov-categorical", penalty=1e-6)
     assert isinstance(probe, MarkovCategorical)
-    found = probe.predict(probe.fit(hidden, labels, torch.Generator()), hidden)
-    divergence = (odds * (odds / found).log()).sum(1).mean()
+    predictions = probe.predict(probe.fit(hidden, labels, torch.Generator()), hidden)
+    divergence = (odds * (odds / predictions).log()).sum(1).mean()
     assert float(divergence) < 39.1 / (2 * 8_000)  # the 0.9999 quantile of chi-square with its 12 degrees of freedom
-    costs = [-own.gather(1, labels[:, None]).log().mean() for own in (found, odds)]
+    costs = [-own.gather(1, labels[:, None]).log().mean() for own in (predictions, odds)]
     assert costs[0] < costs[1]  # the likeliest head is likelier than the true one
 
 

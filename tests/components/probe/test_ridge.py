@@ -17,13 +17,13 @@ def drawn(width: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 def test_it_is_the_ridge_of_a_second_library(width: int) -> None:
     hidden, labels, asked = drawn(width)
     probe = Ridge(RidgeConfig(penalty=0.5))
-    found = probe.predict(probe.fit(hidden, labels, torch.Generator()), asked)
+    predictions = probe.predict(probe.fit(hidden, labels, torch.Generator()), asked)
     mean, spread = hidden.double().mean(0), hidden.double().std(0, correction=0)
     wanted = torch.nn.functional.one_hot(labels).double()
     reference = Reference(alpha=0.5 * width).fit(((hidden - mean) / spread).numpy(), wanted.numpy())
     scores = torch.from_numpy(reference.predict(((asked - mean) / spread).numpy())).clamp_min(0)
     expected = (scores / scores.sum(1, keepdim=True)).float()
-    assert torch.allclose(found, expected, atol=1e-5)  # single precision of the answer
+    assert torch.allclose(predictions, expected, atol=1e-5)  # single precision of the answer
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ def test_no_row_is_left_without_a_layer() -> None:
 def test_places_that_are_kept_are_averaged_and_not_rescaled() -> None:
     features = torch.randn(4, 3, 2, 5, generator=source())
     kept = draw_kept(4, 10, 0.5, source(3))
-    by_hand = torch.stack([own.flatten(1)[:, mask].mean(1) for own, mask in zip(features, kept, strict=True)])
+    by_hand = torch.stack([feature.flatten(1)[:, mask].mean(1) for feature, mask in zip(features, kept, strict=True)])
     torch.testing.assert_close(pool(features, kept), by_hand)
     torch.testing.assert_close(pool(features), features.mean((2, 3)))
     torch.testing.assert_close(pool(features, torch.ones(4, 10, dtype=torch.bool)), pool(features))
@@ -72,8 +72,8 @@ def test_channels_are_scaled() -> None:
     model, features = translator(), [5 + 3 * torch.randn(7, 3, 2, 2, generator=source(own)) for own in (1, 2)]
     features[1][:, 0] = 4.0
     model.fit_scales(features)
-    for number, own in enumerate(features):
-        scaled = (own.transpose(1, 3) - model.get_buffer(f"mean{number}")) / model.get_buffer(f"scale{number}")
+    for number, feature in enumerate(features):
+        scaled = (feature.transpose(1, 3) - model.get_buffer(f"mean{number}")) / model.get_buffer(f"scale{number}")
         torch.testing.assert_close(scaled.mean((0, 1, 2)), torch.zeros(3), atol=1e-5, rtol=0)
         sizes = scaled.flatten(0, 2).std(0, correction=0)
         torch.testing.assert_close(sizes, torch.tensor([float(not number), 1, 1]), atol=1e-5, rtol=0)

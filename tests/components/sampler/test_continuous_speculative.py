@@ -117,8 +117,8 @@ def test_two_patches_have_the_joint_law_of_the_model() -> None:
     method = make(NAME, length=2, prefill=0.0)
 
     def numbers(sampler: Any, seed: int) -> Tensor:
-        found = sample(sampler, target, Condition(((),) * count), (1, 1, 2), sources(count, seed), at_once=500)
-        return torch.stack([own.x for own in found if own.x is not None])[:, 0, 0]
+        samples = sample(sampler, target, Condition(((),) * count), (1, 1, 2), sources(count, seed), at_once=500)
+        return torch.stack([own.x for own in samples if own.x is not None])[:, 0, 0]
 
     class Other(type(method)):  # type: ignore[misc]
         def start(self, model: nn.Module, condition: Condition, context: Any) -> Any:

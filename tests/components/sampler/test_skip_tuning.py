@@ -21,8 +21,8 @@ def unet() -> torch.nn.Module:
 
 
 def drawn(name: str, model: torch.nn.Module, shape: tuple[int, ...] = (1, 8, 8), **settings: Any) -> Tensor:
-    found = sample(make(name, steps=3, **settings), model, Condition(((),) * 2), shape, sources(2))
-    return torch.stack([own.x for own in found if own.x is not None])
+    samples = sample(make(name, steps=3, **settings), model, Condition(((),) * 2), shape, sources(2))
+    return torch.stack([own.x for own in samples if own.x is not None])
 
 
 @pytest.mark.parametrize("solver", ["heun", "euler"])

@@ -33,9 +33,9 @@ def pair(cosine: float) -> torch.Tensor:
 def grid_of(windows: list[torch.Tensor]) -> torch.Tensor:
     """Patches (4 x 4, width) of four windows of 2 x 2, in the raster's order."""
     cells = torch.zeros(4, 4, windows[0].shape[1], dtype=torch.double)
-    for number, own in enumerate(windows):
+    for number, window in enumerate(windows):
         row, column = 2 * (number // 2), 2 * (number % 2)
-        cells[row : row + 2, column : column + 2] = own.view(2, 2, -1)
+        cells[row : row + 2, column : column + 2] = window.view(2, 2, -1)
     return cells.flatten(0, 1)
 
 
@@ -118,8 +118,8 @@ def test_it_projects_each_layers_queries_once_and_keeps_what_attention_computed_
     )
     anew, expected, more, _ = found()
     assert more == [0, 1, 1, 2, 2, 3]
-    assert all(torch.equal(own, other) for own, other in zip(patches, expected, strict=True))
-    assert len({own.shape[1] for own in patches}) == 3  # both drops drop
+    assert all(torch.equal(patch, other) for patch, other in zip(patches, expected, strict=True))
+    assert len({patch.shape[1] for patch in patches}) == 3  # both drops drop
     torch.testing.assert_close(scores, anew)
 
 

@@ -14,7 +14,7 @@ def test_places_are_those_that_were_drawn() -> None:
     drawn = torch.randperm(16, generator=torch.Generator().manual_seed(1))[:5].sort().values.tolist()
     with visual_passes(model) as passes:
         model(*examples())
-    assert all(own.tolist() == [drawn] * 3 for own in passes[0].patches)
+    assert all(patch.tolist() == [drawn] * 3 for patch in passes[0].patches)
     assert torch.equal(prepared("random-tokens", kept=16)(*examples()), small_vlm()(*examples()))
 
 

@@ -32,22 +32,22 @@ def test_the_baseline_is_a_logarithm_less_its_mean_over_what_is_left() -> None:
 def test_at_first_a_pruner_corrects_attention_by_a_constant_alone() -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        own = Pruner(6, 8, 3, 4)
+        pruner = Pruner(6, 8, 3, 4)
     alive, attention = torch.ones(2, 5, dtype=torch.bool), drawn(2, 5).softmax(-1)
-    looks = own(drawn(2, 5, 6), attention, alive, drawn(2, 6)) - baseline(attention, alive) - 2.0
+    looks = pruner(drawn(2, 5, 6), attention, alive, drawn(2, 6)) - baseline(attention, alive) - 2.0
     torch.testing.assert_close(looks.sum(1), torch.ones(2))  # weights of a look add up to 1, and so does their mean
 
 
 def test_what_dropped_tokens_are_changes_no_logit_of_the_others() -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        own = Pruner(6, 8, 3, 4)
-        nn.init.normal_(own.weighs.weight)
+        pruner = Pruner(6, 8, 3, 4)
+        nn.init.normal_(pruner.weighs.weight)
     alive = torch.tensor([[True, False, True, True, False]])
     attention, visual, question = drawn(1, 5).softmax(-1), drawn(1, 5, 6), drawn(1, 6)
     other = visual.where(alive[..., None], drawn(1, 5, 6, seed=1))
-    before = own(visual, attention, alive, question)
-    after = own(other, attention.where(alive, 0.9), alive, question)
+    before = pruner(visual, attention, alive, question)
+    after = pruner(other, attention.where(alive, 0.9), alive, question)
     assert torch.equal(before[alive], after[alive])
     assert not torch.equal(before[~alive], after[~alive])
 
@@ -65,7 +65,7 @@ def test_what_is_lost_is_a_mean_over_what_went_and_a_look_at_what_is_kept() -> N
 
 @pytest.mark.parametrize("strength", [0.0, 0.1])
 def test_at_first_a_repair_adds_a_plain_branch_and_without_strength_nothing(strength: float) -> None:
-    own, states = Repair(6, 4), drawn(2, 3, 6)
-    nn.init.constant_(own.strength, strength)
-    expected = states + strength * own.up(nn.functional.gelu(own.down(states)))
-    assert torch.equal(own(states, drawn(2, 4)), expected)
+    repair, states = Repair(6, 4), drawn(2, 3, 6)
+    nn.init.constant_(repair.strength, strength)
+    expected = states + strength * repair.up(nn.functional.gelu(repair.down(states)))
+    assert torch.equal(repair(states, drawn(2, 4)), expected)

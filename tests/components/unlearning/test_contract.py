@@ -10,7 +10,7 @@ from fedsim.core.hooks import Unlearning
 from fedsim.core.types import View
 from tests.components.unlearning.requests import Simple
 
-WAYS = [name for name, own in registry.methods("component").items() if own.hook == "unlearning"]
+WAYS = [name for name, method in registry.methods("component").items() if method.hook == "unlearning"]
 
 
 def made(name: str) -> Unlearning[Any]:

@@ -29,7 +29,7 @@ class Spelling:
         return [SIGNS.index(own) for own in text]
 
     def decode(self, tokens: Any) -> str:
-        return "".join(SIGNS[own] for own in tokens)
+        return "".join(SIGNS[token] for token in tokens)
 
 
 class Moody(nn.Module):
@@ -150,7 +150,7 @@ def test_behind_too_many_rejections_the_grammar_completes_the_text() -> None:
 def test_any_gaps_let_tokens_of_several_signs_stand_and_say_when_places_run_out() -> None:
     class Pairs(Spelling):
         def decode(self, tokens: Any) -> str:
-            return "".join(("()", ")", "[", "]", "a", ".")[own] for own in tokens)
+            return "".join(("()", ")", "[", "]", "a", ".")[token] for token in tokens)
 
     method = make("cfg-constrained", grammar=BRACKETS, gap="any")
     limits = Limits(max_new_tokens=4, stop_tokens=frozenset({END}))

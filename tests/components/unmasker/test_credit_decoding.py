@@ -76,15 +76,15 @@ def test_sparse_slots_hold_the_same_credit() -> None:
         scores = 2 * torch.randn(1, 50, generator=generator)
         credit = method.earned(credit, scores, [0], 0.0)
         odds = scores[0].softmax(-1)
-        slots = {token: 0.7 * own for token, own in slots.items()}
+        slots = {token: 0.7 * slot for token, slot in slots.items()}
         likeliest = int(odds.argmax())
         slots[likeliest] = slots.get(likeliest, 0.0) + float(odds[likeliest]) ** 0.2
         dense = method.fused(scores, credit, 0.0)[0]
-        gained = sum(float(odds[token]) * ((1 + own) ** 0.65 - 1) for token, own in slots.items())
+        gained = sum(float(odds[token]) * ((1 + slot) ** 0.65 - 1) for token, slot in slots.items())
         normaliser = float(scores[0].logsumexp(-1)) + math.log1p(gained)
         assert float(dense.logsumexp(-1)) == pytest.approx(normaliser, abs=1e-5)
-        for token, own in slots.items():
-            sparse = float(scores[0, token]) + 0.65 * math.log1p(own) - normaliser
+        for token, slot in slots.items():
+            sparse = float(scores[0, token]) + 0.65 * math.log1p(slot) - normaliser
             assert float(dense.log_softmax(-1)[token]) == pytest.approx(sparse, abs=1e-5)
 
 

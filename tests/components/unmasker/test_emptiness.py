@@ -14,8 +14,8 @@ SIGNS = "()[]"
 
 
 def found(pattern: list[Place], gap: Gap, *, ends: bool = True) -> list[str] | None:
-    own = read_grammar(BRACKETS)
-    return witness(own, completions(pattern, own.alphabet, gap, ends=ends))
+    grammar = read_grammar(BRACKETS)
+    return witness(grammar, completions(pattern, grammar.alphabet, gap, ends=ends))
 
 
 def shown(pattern: str) -> list[Place]:

@@ -27,4 +27,4 @@ def test_towards_zero_it_is_one_place_a_step() -> None:
     prompts = [[1, 2, 3], [4, 5, 6]]
     steps = run("fixed", tiny_llada(), prompts, 8, block=4)
     low = run("factor", tiny_llada(), prompts, 8, block=4, factor=1e-9)
-    assert [(own.tokens, own.trace) for own in low] == [(own.tokens, own.trace) for own in steps]
+    assert [(own.tokens, own.trace) for own in low] == [(step.tokens, step.trace) for step in steps]

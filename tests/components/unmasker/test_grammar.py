@@ -52,14 +52,14 @@ def test_short_shapes_derive_the_same_texts(name: str) -> None:
 
 
 def test_equal_rests_share_a_name() -> None:
-    own = read_grammar('S = "a" T "b" "c" | "d" T "b" "c" | "e"\nT = "t"')
-    assert len(own.pairs) == 2 + 1 + 1  # both alternatives, T b c, b c
+    grammar = read_grammar('S = "a" T "b" "c" | "d" T "b" "c" | "e"\nT = "t"')
+    assert len(grammar.pairs) == 2 + 1 + 1  # both alternatives, T b c, b c
 
 
 def test_names_that_no_text_comes_from_are_left_out() -> None:
-    own = read_grammar('S = "a" | B\nB = "b" B\nC = "c"')
-    assert own.alphabet == {"a"}
-    assert not own.units
+    grammar = read_grammar('S = "a" | B\nB = "b" B\nC = "c"')
+    assert grammar.alphabet == {"a"}
+    assert not grammar.units
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ PROMPTS = [[1, 2, 3], [4, 5, 6], [7, 8, 0]]
 def test_above_one_it_is_one_place_a_step_in_the_order_of_confidence() -> None:
     steps = run("fixed", tiny_llada(), PROMPTS, 8, block=4)
     high = run("threshold", tiny_llada(), PROMPTS, 8, block=4, threshold=1.5)
-    assert [(own.tokens, own.trace) for own in high] == [(own.tokens, own.trace) for own in steps]
+    assert [(own.tokens, own.trace) for own in high] == [(step.tokens, step.trace) for step in steps]
 
 
 def test_at_zero_a_block_is_one_step() -> None:

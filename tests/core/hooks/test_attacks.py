@@ -98,10 +98,10 @@ def test_several_observations_are_searched_one_by_one_unless_an_author_says_more
     own = Plain(Config())
     assert own.applicable(observation).holds
     assert own.at_once(observation) == 1
-    found = own.together([observation] * 2, [torch.Generator()] * 2, [lambda _step: None] * 2)
-    assert len(found) == 2
+    guesses = own.together([observation] * 2, [torch.Generator()] * 2, [lambda _step: None] * 2)
+    assert len(guesses) == 2
     with pytest.raises(NotApplicable, match="does not go on from guesses of other attacks"):
-        own.continue_from(observation, found[0], torch.Generator(), lambda _step: None)
+        own.continue_from(observation, guesses[0], torch.Generator(), lambda _step: None)
 
 
 def test_of_several_attacks_the_one_with_the_cheapest_exact_answer_goes_first() -> None:

@@ -14,8 +14,8 @@ def test_masks_of_the_step_are_those_of_its_forward_passes() -> None:
     with masks.record_masks(model, torch.Generator().manual_seed(0)) as recording:
         expected = model(batch.inputs)
     parameters = dict(model.named_parameters())
-    drawn = LocalStep(model, parameters, batch, 2.0, tuple(recording.masks), tuple(recording.sites))
-    with drawn.dropping():
+    local_step = LocalStep(model, parameters, batch, 2.0, tuple(recording.masks), tuple(recording.sites))
+    with local_step.dropping():
         assert torch.equal(model(batch.inputs), expected)
     with LocalStep(model, parameters, batch, 2.0).dropping():
         assert torch.equal(model(batch.inputs), model[0](batch.inputs))

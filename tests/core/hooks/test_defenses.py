@@ -36,4 +36,4 @@ def test_every_defense_has_one_of_the_places() -> None:
     assert get_args(Place) == PLACES
     places = {method.make.place for method in registry.methods("defense").values()}  # type: ignore[attr-defined]
     assert places <= set(PLACES)
-    assert [own.name for own in fields(HookContext)][:4] == ["round", "client", "step", "generator"]
+    assert [field.name for field in fields(HookContext)][:4] == ["round", "client", "step", "generator"]

@@ -55,9 +55,9 @@ def test_texts_grow_each_by_its_own_tokens_and_keep_what_was_read() -> None:
 
 
 def test_a_condition_has_as_many_rows_as_prompts_and_takes_what_is_given_along() -> None:
-    asked = Condition(((1,), (2, 3)), {"class": torch.tensor([5, 6])})
-    assert len(asked) == 2
-    assert asked.keep([1]).given["class"].tolist() == [6]
+    condition = Condition(((1,), (2, 3)), {"class": torch.tensor([5, 6])})
+    assert len(condition) == 2
+    assert condition.keep([1]).given["class"].tolist() == [6]
 
 
 def test_a_decoder_asks_for_the_scores_behind_each_row_and_names_rows_without_any() -> None:

@@ -20,5 +20,5 @@ def anew(model: nn.Module, text: Sequence[int]) -> Tensor:
 
 
 def check(past: Past, model: nn.Module, texts: Sequence[Sequence[int]], tolerance: float = ROUNDING) -> None:
-    for text, found in zip(texts, past.scores(model, texts), strict=True):
-        torch.testing.assert_close(found[0], anew(model, text), rtol=0, atol=tolerance)
+    for text, score in zip(texts, past.scores(model, texts), strict=True):
+        torch.testing.assert_close(score[0], anew(model, text), rtol=0, atol=tolerance)

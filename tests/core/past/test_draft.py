@@ -26,7 +26,7 @@ def test_a_tree_shares_beginnings_and_is_cut_where_it_is_deepest(limit: int) -> 
     paths = [(1, 2, 3), (1, 4), (2,), (1, 2, 5)]
     tree = Draft.tree(paths, limit)
     whole = {path[:end] for path in paths for end in range(1, len(path) + 1)}
-    texts = [tuple(tree.tokens[node] for node in way(tree, own)) for own in range(len(tree))]
+    texts = [tuple(tree.tokens[node] for node in way(tree, number)) for number in range(len(tree))]
     assert len(set(texts)) == len(texts) == min(limit, len(whole))
     assert set(texts) <= whole
     assert [*map(len, texts)] == sorted(map(len, texts))

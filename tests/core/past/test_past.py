@@ -44,7 +44,7 @@ def test_rows_of_any_lengths_grow_by_any_number_of_tokens(model: nn.Module) -> N
     texts = [[1], [2] * 5, [3, 4], [5] * 70]
     for _ in range(8):
         check(past, model, texts)
-        texts = [[*own, *source.choices(range(VOCABULARY), k=source.randint(1, 3))] for own in texts]
+        texts = [[*text, *source.choices(range(VOCABULARY), k=source.randint(1, 3))] for text in texts]
 
 
 def test_no_token_is_read_twice(model: nn.Module) -> None:
@@ -66,13 +66,13 @@ def test_short_and_long_texts_are_kept_alike(model: nn.Module, monkeypatch: pyte
     texts = [[1, 2], [3, 4]]
     for token in (5, 6, 7):
         check(past, model, texts)
-        for own in texts:
-            own.append(token)
+        for text in texts:
+            text.append(token)
     texts[1] = [3, 4, 9]  # back, so that rows differ, and on
     for token in (8, 1, 2):
         check(past, model, texts)
-        for own in texts:
-            own += [token, 3]
+        for text in texts:
+            text += [token, 3]
     check(past, model, texts)
 
 
@@ -95,9 +95,9 @@ def test_every_node_of_a_tree_has_the_scores_of_its_branch(model: nn.Module) -> 
         module._anew(model, texts, [TREE, Draft.line([2, 2])]),
     ):
         ways = [[], [3], [4], [3, 5], [4, 3], [3, 5, 6]], [[], [2], [2, 2]]
-        for text, own, behind in zip(texts, scores, ways, strict=True):
-            assert len(own) == len(behind)
-            for row, way in zip(own, behind, strict=True):
+        for text, score, behind in zip(texts, scores, ways, strict=True):
+            assert len(score) == len(behind)
+            for row, way in zip(score, behind, strict=True):
                 torch.testing.assert_close(row, anew(model, [*text, *way]), rtol=0, atol=ROUNDING)
 
 
@@ -119,7 +119,7 @@ def test_rows_leave_and_come_twice_and_the_copy_changes_nothing(model: nn.Module
     past.scores(model, texts, [TREE, Draft(), Draft.line([1])])
     copy = past.keep([2, 0, 0])
     check(copy, model, [[5, 6, 1, 1], [1, 2, 3, 4, 3, 8], [1, 2, 3, 3, 5, 6]])
-    check(past, model, [[*own, 1] for own in texts])
+    check(past, model, [[*text, 1] for text in texts])
     assert Past().keep([0, 1]).lengths == []
 
 
@@ -161,7 +161,7 @@ def test_a_long_text_is_read_in_parts(model: nn.Module, monkeypatch: pytest.Monk
         check(past, model, texts)
     assert max(counts[:-2]) == 2 * 4
     assert past.held == [[14, 2]] * 2
-    check(past, model, [[*own, 5] for own in texts])
+    check(past, model, [[*text, 5] for text in texts])
 
 
 def test_a_model_that_cannot_be_taken_apart_is_read_anew(model: nn.Module) -> None:
@@ -174,8 +174,8 @@ def test_a_model_that_cannot_be_taken_apart_is_read_anew(model: nn.Module) -> No
     reducing.add_module("reducer", KeepPositive())
     for other in (nn.Sequential(model), listened, reducing):
         past = Past()
-        for found, own in zip(past.scores(other, texts, [TREE, Draft()]), plain, strict=True):
-            torch.testing.assert_close(found, own, rtol=0, atol=ROUNDING)
+        for score, own in zip(past.scores(other, texts, [TREE, Draft()]), plain, strict=True):
+            torch.testing.assert_close(score, own, rtol=0, atol=ROUNDING)
         assert past.lengths == []
         with pytest.raises(FedsimError, match="runs single layers, and those of this model are not known"):
             past.scores(other, texts, layers=[0])
@@ -186,8 +186,8 @@ def test_a_model_of_another_make_says_how_its_layers_run(model: nn.Module) -> No
     breaking, texts = Breaking(model, token=4, length=3), [[1, 2, 3], [4]]
     past = Past()
     for more in ([], [5], [5, 6], [5, 6, 7]):
-        for text, found in zip(texts, past.scores(breaking, [[*own, *more] for own in texts]), strict=True):
-            torch.testing.assert_close(found[0], anew(breaking, [*text, *more]), rtol=0, atol=ROUNDING, equal_nan=True)
+        for text, score in zip(texts, past.scores(breaking, [[*own, *more] for own in texts]), strict=True):
+            torch.testing.assert_close(score[0], anew(breaking, [*text, *more]), rtol=0, atol=ROUNDING, equal_nan=True)
     assert past.held == [[6, 4]] * 3
 
 

@@ -10,9 +10,9 @@ def test_rows_list_what_stays_in_order_and_shorter_ones_are_filled_up() -> None:
     for kept in (torch.rand(4, 9, generator=generator) < 0.5, torch.eye(4, 9).bool(), torch.ones(2, 3).bool()):
         places, counts = places_of(kept)
         assert counts == [len(row.nonzero()) for row in kept]
-        for own, row, count in zip(places, kept, counts, strict=True):
-            assert own[:count].tolist() == row.nonzero()[:, 0].tolist()
-            assert not row[own[count:]].any()
+        for place, row, count in zip(places, kept, counts, strict=True):
+            assert place[:count].tolist() == row.nonzero()[:, 0].tolist()
+            assert not row[place[count:]].any()
 
 
 def test_where_nothing_stays_there_are_no_places() -> None:

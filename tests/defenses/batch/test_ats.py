@@ -9,7 +9,7 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from defenses.batch._transforms import LIBRARY, Policy
+from defenses.batch._transforms import LIBRARY, TransformPolicy
 from defenses.batch.ats import Ats, AtsConfig, accuracy_score, privacy_score
 from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
@@ -74,7 +74,7 @@ def test_the_search_finds_policies_once_and_leaves_the_model_alone() -> None:
     policies = defense.adaptive_view().facts["transforms"]
     assert len(policies) == 2
     assert other.adaptive_view().facts["transforms"] is policies
-    assert all(isinstance(policy, Policy) and 1 <= len(policy.steps) <= 3 for policy in policies)
+    assert all(isinstance(policy, TransformPolicy) and 1 <= len(policy.steps) <= 3 for policy in policies)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     with pytest.raises(NotApplicable, match="do not fit the model"):
         Ats(config).prepare(nn.Linear(7, 3), torch.Generator().manual_seed(8))

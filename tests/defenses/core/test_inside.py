@@ -17,8 +17,10 @@ def test_outputs_are_those_of_the_step_and_running_statistics_stay() -> None:
     with masks.record_masks(model.train(), torch.Generator().manual_seed(2)) as recording:
         expected = model(batch.inputs)
     model.load_state_dict(before)
-    drawn = LocalStep(model, dict(model.named_parameters()), batch, 5.0, tuple(recording.masks), tuple(recording.sites))
-    assert torch.equal(outputs_of(drawn, batch.inputs), expected)
+    local_step = LocalStep(
+        model, dict(model.named_parameters()), batch, 5.0, tuple(recording.masks), tuple(recording.sites)
+    )
+    assert torch.equal(outputs_of(local_step, batch.inputs), expected)
     without = LocalStep(model, dict(model.named_parameters()), batch, 5.0)
     assert torch.equal(outputs_of(without, batch.inputs), outputs_of(without, batch.inputs))
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())

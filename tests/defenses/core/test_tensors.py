@@ -12,7 +12,7 @@ from tests.defenses.stepping import here
 
 class Doubled(TensorDefense[TensorConfig]):
     def change(self, tensors: Tensors, here: HookContext) -> Tensors:
-        return {name: 2 * own for name, own in tensors.items()}
+        return {name: 2 * tensor for name, tensor in tensors.items()}
 
     def adaptive_view(self) -> PublicKnowledge:
         return PublicKnowledge("doubled")

@@ -37,9 +37,9 @@ def looped(local: LocalStep, slices: int, norm: float) -> Tensor:
     for example in range(len(local.batch)):
         one = replace(local, batch=replace(local.batch, inputs=local.batch.inputs[example : example + 1],
                                            labels=local.batch.labels[example : example + 1]))  # fmt: skip
-        own = torch.cat([g.flatten() for g in gradient(one).values()])
+        joined = torch.cat([g.flatten() for g in gradient(one).values()])
         for number in range(slices):
-            part = torch.where(whole == number, own, torch.zeros(()))
+            part = torch.where(whole == number, joined, torch.zeros(()))
             total += part * min(1.0, norm / max(float(part.norm()), 1e-30))
     return total / len(local.batch)
 
@@ -47,8 +47,8 @@ def looped(local: LocalStep, slices: int, norm: float) -> Tensor:
 @pytest.mark.parametrize("norm", [1e-3, 0.05, 1e6])
 def test_every_example_is_clipped_in_every_slice(norm: float) -> None:
     local = local_step()
-    found = torch.cat([g.flatten() for g in clipped(local, slices=4, norm=norm).values()])
-    torch.testing.assert_close(found, looped(local, 4, norm), rtol=1e-4, atol=1e-7)
+    joined = torch.cat([g.flatten() for g in clipped(local, slices=4, norm=norm).values()])
+    torch.testing.assert_close(joined, looped(local, 4, norm), rtol=1e-4, atol=1e-7)
 
 
 def test_a_large_bound_leaves_the_gradient_as_it_is() -> None:

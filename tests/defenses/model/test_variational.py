@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
-from defenses.model._variational import Bottleneck, divergence, moments
+from defenses.model._variational import VariationalBottleneck, divergence, moments
 from defenses.model.cvb import ConvolutionalBottleneck
 from defenses.model.precode import LinearBottleneck, Precode, PrecodeConfig
 from fedsim.core.errors import FedsimError
@@ -56,7 +56,7 @@ def test_the_published_convolutional_divergence_is_another_one() -> None:
     ("bottleneck", "shape"), [(LinearBottleneck(6, 4), (3, 6)), (ConvolutionalBottleneck(6, 4, 3), (3, 6, 5, 7))]
 )
 def test_it_samples_in_training_and_in_evaluation(
-    bottleneck: Bottleneck, shape: tuple[int, ...], training: bool
+    bottleneck: VariationalBottleneck, shape: tuple[int, ...], training: bool
 ) -> None:
     bottleneck.train(training)
     features = torch.randn(shape, generator=generator())
@@ -104,7 +104,7 @@ def test_the_loss_grows_by_beta_times_the_mean_divergence(scenario: Build, name:
     seen: list[Tensor] = []
     place = defense.adaptive_view().facts["noise_modules"][0].removesuffix(".noise")
     bottleneck = model.get_submodule(place)
-    assert isinstance(bottleneck, Bottleneck)
+    assert isinstance(bottleneck, VariationalBottleneck)
     bottleneck.encode.register_forward_hook(lambda _m, _i, statistics: seen.append(statistics))
     outputs = model(batch.inputs)
     mean, deviation = moments(seen[0], bottleneck.axis, bottleneck.limit)

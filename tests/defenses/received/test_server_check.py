@@ -31,12 +31,12 @@ def here(local: LocalStep | None = None) -> HookContext:
 
 def figures(weights: dict[str, Tensor], local: LocalStep | None = None, **settings: Any) -> dict[str, float]:
     check = ServerCheck(ServerCheckConfig(**settings))
-    return {own.signal: own.value for own in check.findings(weights, here(local))}
+    return {finding.signal: finding.value for finding in check.findings(weights, here(local))}
 
 
 def beyond(weights: dict[str, Tensor], local: LocalStep | None = None, **settings: Any) -> set[str]:
     check = ServerCheck(ServerCheckConfig(**settings))
-    return {own.signal for own in check.findings(weights, here(local)) if own.is_beyond}
+    return {finding.signal for finding in check.findings(weights, here(local)) if finding.is_beyond}
 
 
 def drawn(rows: int = 64, columns: int = 50, seed: int = 0) -> dict[str, Tensor]:
@@ -97,7 +97,7 @@ def test_the_signals_of_rows_are_what_a_count_by_hand_gives() -> None:
     found = figures({**weights, "0.weight": rows})
     alive = [row for row in rows if row.any()]
     cosines = [max(abs(float(nn.functional.cosine_similarity(a, b, 0))) for b in alive if b is not a) for a in alive]
-    assert found["parallel rows"] == sum(own > 0.95 for own in cosines) == 4
+    assert found["parallel rows"] == sum(cosine > 0.95 for cosine in cosines) == 4
     assert found["share of dead rows"] == pytest.approx(1 / 40)
     units = torch.stack([row / row.norm() for row in alive])
     energy = float(torch.linalg.svdvals(units)[0] ** 2) / 39

@@ -17,9 +17,9 @@ def vector(*numbers: int) -> Tensor:
 
 
 def test_it_is_the_modular_sum_and_who_took_part_in_order() -> None:
-    found = ideal_aggregate([(5, vector(15, 1)), (2, vector(3, 0)), (9, vector(0, 2))], 4, CONFIG)
-    assert found.total.tolist() == [2, 3]
-    assert found.participants == (2, 5, 9)
+    aggregate = ideal_aggregate([(5, vector(15, 1)), (2, vector(3, 0)), (9, vector(0, 2))], 4, CONFIG)
+    assert aggregate.total.tolist() == [2, 3]
+    assert aggregate.participants == (2, 5, 9)
 
 
 @pytest.mark.parametrize("bad", [vector(16, 0), vector(-1, 0), torch.tensor([0.5, 1.0]), vector(1, 2, 3)])

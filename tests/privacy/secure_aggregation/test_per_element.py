@@ -43,18 +43,21 @@ def test_what_enough_clients_changed_is_the_plain_sum_and_the_rest_is_zero(weigh
     own = [levels(update, weight, c) for c, (update, weight) in enumerate(zip(updates, weights, strict=True))]
     plain = ideal_aggregate(enumerate(own), 6, PLAIN)
     uploads = [with_contributions(level, update) for level, update in zip(own, updates, strict=True)]
-    told = ideal_aggregate(enumerate(uploads), 6, CONFIG)
+    aggregate = ideal_aggregate(enumerate(uploads), 6, CONFIG)
     by_hand = torch.tensor(
         [sum(bool(updates[c, e] != 0) and weights[c] > 0 for c in range(6)) >= LEAST for e in range(200)]
     )
     assert 0 < int(by_hand.sum()) < len(by_hand)
-    assert told.revealed is not None
-    assert torch.equal(told.revealed, by_hand)
-    assert torch.equal(told.total[:-2][by_hand], plain.total[:-2][by_hand])
-    assert not told.total[:-2][~by_hand].any()
-    assert torch.equal(told.total[-2:], plain.total[-2:])
-    assert told.participants == plain.participants
-    means = weighted_mean(told.total, PLAIN).mean[:-1][by_hand], weighted_mean(plain.total, PLAIN).mean[:-1][by_hand]
+    assert aggregate.revealed is not None
+    assert torch.equal(aggregate.revealed, by_hand)
+    assert torch.equal(aggregate.total[:-2][by_hand], plain.total[:-2][by_hand])
+    assert not aggregate.total[:-2][~by_hand].any()
+    assert torch.equal(aggregate.total[-2:], plain.total[-2:])
+    assert aggregate.participants == plain.participants
+    means = (
+        weighted_mean(aggregate.total, PLAIN).mean[:-1][by_hand],
+        weighted_mean(plain.total, PLAIN).mean[:-1][by_hand],
+    )
     assert torch.equal(*means)
 
 
@@ -67,8 +70,8 @@ def test_nothing_that_is_told_depends_on_a_concealed_value() -> None:
     for value in (0.0, 1.0, -5.0):
         changed = updates + value * alone
         uploads = [with_contributions(levels(own, 1, c), own) for c, own in enumerate(changed)]
-        found = ideal_aggregate(enumerate(uploads), 6, CONFIG)
-        told.append((found.total, found.revealed))
+        aggregate = ideal_aggregate(enumerate(uploads), 6, CONFIG)
+        told.append((aggregate.total, aggregate.revealed))
     assert all(torch.equal(told[0][0], total) and torch.equal(told[0][1], kept) for total, kept in told)  # type: ignore[arg-type]
 
 

@@ -305,14 +305,14 @@ def test_the_server_takes_openings_that_fit_each_other() -> None:
     server.count(answers["reveal"])
     openings = dict(answers["open"])
     first: Opening = openings[0]
-    fewer = bytes(1) + first.told[1:]
+    fewer = bytes(1) + first.disclosed[1:]
     kept = 2 + sum(byte.bit_count() for byte in fewer)
     for bad, why in [
-        (replace(first, told=fewer, values=first.values[: 8 * kept]), "at other elements than most"),
+        (replace(first, disclosed=fewer, values=first.values[: 8 * kept]), "at other elements than most"),
         (replace(first, values=first.values[8:]), "it opened .* entries, expected"),
         (replace(first, values=first.values[1:]), "are no vector of int64"),
         (replace(first, values=as_bytes(as_vector(first.values) - 2**BITS)), r"entries in \[0, 2\*\*40\)"),
-        (replace(first, told=first.told + bytes(1)), "6 bytes do not say of 40 elements which are told"),
+        (replace(first, disclosed=first.disclosed + bytes(1)), "6 bytes do not say of 40 elements which are told"),
     ]:
         trial = copy.deepcopy(server)
         assert trial.seek({**openings, 0: bad}) == dict.fromkeys(range(1, N), Silent((0,)))

@@ -13,7 +13,7 @@ from fedsim.core import seeding
 from fedsim.core.errors import FedsimError
 from fedsim.privacy.secure_aggregation import quantisation as quantising
 from fedsim.privacy.secure_aggregation.quantisation import (
-    Quantisation,
+    SecureQuantisation,
     check_total_weight,
     narrowest,
     weighted_levels,
@@ -38,7 +38,7 @@ def levels_of(vector, quantisation, source):
     seed=st.integers(0, 1000),
 )
 def test_a_level_is_one_of_the_two_around_the_value(values, bound, levels, seed):
-    settings_ = Quantisation(clipping_range=bound, levels=levels, modulus_bits=40)
+    settings_ = SecureQuantisation(clipping_range=bound, levels=levels, modulus_bits=40)
     got = levels_of(torch.tensor(values, dtype=torch.float64), settings_, generator(seed))
     assert got.dtype == torch.int64
     for value, level in zip(values, got.tolist(), strict=True):
@@ -49,13 +49,13 @@ def test_a_level_is_one_of_the_two_around_the_value(values, bound, levels, seed)
 
 
 def test_defaults_lie_within_their_own_bounds():
-    defaults = Quantisation().model_dump()
-    assert Quantisation.model_validate(defaults).model_dump() == defaults
+    defaults = SecureQuantisation().model_dump()
+    assert SecureQuantisation.model_validate(defaults).model_dump() == defaults
 
 
 def test_the_defaults_stay_since_a_scenario_that_does_not_state_them_depends_on_them():
-    assert Quantisation().model_dump() == {"clipping_range": 8.0, "levels": 2**22, "modulus_bits": 40}
-    assert Quantisation().max_total_weight == 262_144  # as docs/scenarios.md says
+    assert SecureQuantisation().model_dump() == {"clipping_range": 8.0, "levels": 2**22, "modulus_bits": 40}
+    assert SecureQuantisation().max_total_weight == 262_144  # as docs/scenarios.md says
 
 
 @pytest.mark.parametrize(
@@ -73,14 +73,14 @@ def test_the_defaults_stay_since_a_scenario_that_does_not_state_them_depends_on_
 )
 def test_settings_are_bounded(settings_, is_allowed):
     if is_allowed:
-        assert Quantisation(**settings_).model_dump(include=set(settings_)) == settings_
+        assert SecureQuantisation(**settings_).model_dump(include=set(settings_)) == settings_
         return
     with pytest.raises(ValidationError):
-        Quantisation(**settings_)
+        SecureQuantisation(**settings_)
 
 
 def test_ends_and_levels_are_exact():
-    settings_ = Quantisation(clipping_range=1.0, levels=5)
+    settings_ = SecureQuantisation(clipping_range=1.0, levels=5)
     vector = torch.tensor([-9.0, -1.0, -0.5, 0.0, 0.5, 1.0, 9.0])
     assert levels_of(vector, settings_, generator()).tolist() == [0, 0, 1, 2, 3, 4, 4]
 
@@ -88,7 +88,7 @@ def test_ends_and_levels_are_exact():
 @pytest.mark.parametrize("value", [-0.93, -0.25, 0.1, 0.777])
 def test_rounding_is_unbiased(value):
     draws = 40_000
-    settings_ = Quantisation(clipping_range=1.0, levels=4)
+    settings_ = SecureQuantisation(clipping_range=1.0, levels=4)
     position = (value + 1.0) / settings_.step
     levels = levels_of(torch.full((draws,), value, dtype=torch.float64), settings_, generator()).double()
     part = position % 1
@@ -99,7 +99,7 @@ def test_rounding_is_unbiased(value):
 def test_of_all_random_words_exactly_the_share_between_two_levels_rounds_up(monkeypatch, part):
     words = torch.arange(-(1 << 15), 1 << 15)
     monkeypatch.setattr(quantising, "_random_words", lambda *_: words)
-    settings_ = Quantisation(clipping_range=1.5, levels=4)  # levels lie 1 apart
+    settings_ = SecureQuantisation(clipping_range=1.5, levels=4)  # levels lie 1 apart
     vector = torch.full((len(words),), -0.5 + part / 65_536, dtype=torch.float64)
     levels = levels_of(vector, settings_, generator())
     assert int((levels == 2).sum()) == part
@@ -114,7 +114,7 @@ def test_of_all_random_words_exactly_the_share_between_two_levels_rounds_up(monk
     seed=st.integers(0, 1000),
 )
 def test_the_mean_is_within_one_step_whatever_the_weights(weights, bound, levels, seed):
-    settings_ = Quantisation(clipping_range=bound, levels=levels, modulus_bits=32)
+    settings_ = SecureQuantisation(clipping_range=bound, levels=levels, modulus_bits=32)
     vectors = torch.randn((len(weights), 50), generator=generator(seed), dtype=torch.float64) * bound
     total = modular_sum(
         [
@@ -132,7 +132,7 @@ def test_the_mean_is_within_one_step_whatever_the_weights(weights, bound, levels
 
 @pytest.mark.parametrize("weight", [1, 2**10, 2**10 + 1])
 def test_narrow_integers_hold_the_same_levels(weight):
-    settings_ = Quantisation(clipping_range=1.0, levels=2**21 + 1)
+    settings_ = SecureQuantisation(clipping_range=1.0, levels=2**21 + 1)
     vector = torch.tensor([-1.0, -0.123, 0.5, 1.0])
     wide = weighted_levels(vector, weight, settings_, generator())
     dtype = narrowest(weight, settings_)
@@ -144,13 +144,13 @@ def test_narrow_integers_hold_the_same_levels(weight):
 
 
 def test_the_weight_travels_as_the_last_coordinate():
-    settings_ = Quantisation(clipping_range=1.0, levels=11, modulus_bits=32)
+    settings_ = SecureQuantisation(clipping_range=1.0, levels=11, modulus_bits=32)
     vector = torch.tensor([-1.0, -0.4, 1.0], dtype=torch.float64)
     assert weighted_levels(vector, 7, settings_, generator()).tolist() == [0, 21, 70, 7]
 
 
 def test_the_largest_total_weight_fits_and_the_next_does_not():
-    settings_ = Quantisation(levels=2**22, modulus_bits=32)
+    settings_ = SecureQuantisation(levels=2**22, modulus_bits=32)
     top = torch.tensor([settings_.clipping_range])
     half = settings_.max_total_weight // 2
     fits = modular_sum([weighted_levels(top, half, settings_, generator()) for _ in range(2)], 32)
@@ -161,21 +161,21 @@ def test_the_largest_total_weight_fits_and_the_next_does_not():
 
 
 def test_the_advice_of_the_overflow_error_helps():
-    tight = Quantisation(levels=2**22, modulus_bits=32)
+    tight = SecureQuantisation(levels=2**22, modulus_bits=32)
     with pytest.raises(FedsimError, match="Set modulus_bits to at least 35"):
         check_total_weight(5000, tight)
-    check_total_weight(5000, Quantisation(levels=2**22, modulus_bits=35))
+    check_total_weight(5000, SecureQuantisation(levels=2**22, modulus_bits=35))
     with pytest.raises(FedsimError, match="at least 35"):
-        check_total_weight(5000, Quantisation(levels=2**22, modulus_bits=34))
+        check_total_weight(5000, SecureQuantisation(levels=2**22, modulus_bits=34))
 
 
 def test_no_modulus_is_enough_for_everything():
     with pytest.raises(FedsimError, match="no modulus_bits is enough"):
-        check_total_weight(2**32, Quantisation(levels=2**32, modulus_bits=62))
+        check_total_weight(2**32, SecureQuantisation(levels=2**32, modulus_bits=62))
 
 
 def test_sixty_two_bits_do_not_overflow():
-    settings_ = Quantisation(levels=2**32, modulus_bits=62)
+    settings_ = SecureQuantisation(levels=2**32, modulus_bits=62)
     vector = weighted_levels(torch.tensor([8.0, -8.0]), settings_.max_total_weight // 3, settings_, generator())
     mean = weighted_mean(modular_sum([vector] * 3, 62), settings_).mean
     assert mean.tolist() == pytest.approx([8.0, -8.0], abs=1e-9)
@@ -183,22 +183,22 @@ def test_sixty_two_bits_do_not_overflow():
 
 def test_weights_count_examples():
     with pytest.raises(FedsimError, match="at least 0"):
-        weighted_levels(torch.tensor([1.0]), -3, Quantisation(), generator())
+        weighted_levels(torch.tensor([1.0]), -3, SecureQuantisation(), generator())
 
 
 def test_a_weight_of_zero_adds_nothing_and_a_sum_of_nothing_is_zero():
-    nothing = weighted_levels(torch.tensor([1.0, -8.0]), 0, Quantisation(), generator())
+    nothing = weighted_levels(torch.tensor([1.0, -8.0]), 0, SecureQuantisation(), generator())
     assert nothing.tolist() == [0, 0, 0]
-    one = weighted_levels(torch.tensor([1.0, -8.0]), 3, Quantisation(), generator())
+    one = weighted_levels(torch.tensor([1.0, -8.0]), 3, SecureQuantisation(), generator())
     assert torch.equal(modular_sum([nothing, one], 40), one)
-    result = weighted_mean(modular_sum([nothing, nothing], 40), Quantisation())
+    result = weighted_mean(modular_sum([nothing, nothing], 40), SecureQuantisation())
     assert (result.mean.tolist(), result.weight) == ([0.0, 0.0], 0)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_values_that_are_not_finite_are_refused(bad):
     with pytest.raises(FedsimError, match="1 entries that are not finite"):
-        levels_of(torch.tensor([0.0, 1.0, bad]), Quantisation(), generator())
+        levels_of(torch.tensor([0.0, 1.0, bad]), SecureQuantisation(), generator())
 
 
 def test_vectors_have_one_length():
@@ -208,5 +208,5 @@ def test_vectors_have_one_length():
 
 def test_a_modulus_holds_the_sum_of_two():
     with pytest.raises(ValidationError, match="modulus_bits to at least 23"):
-        Quantisation(levels=2**22, modulus_bits=22)
-    assert Quantisation(levels=2**22, modulus_bits=23).max_total_weight == 2
+        SecureQuantisation(levels=2**22, modulus_bits=22)
+    assert SecureQuantisation(levels=2**22, modulus_bits=23).max_total_weight == 2

@@ -21,7 +21,7 @@ def cross_entropy(scores: Tensor, label: int) -> float:
 def test_losses_are_those_of_each_own_label_and_of_tokens_their_mean() -> None:
     scores = torch.randn(4, 5, generator=torch.Generator().manual_seed(0))
     labels = torch.tensor([0, 3, 3, 1])
-    expected = [cross_entropy(own, int(label)) for own, label in zip(scores, labels, strict=True)]
+    expected = [cross_entropy(score, int(label)) for score, label in zip(scores, labels, strict=True)]
     assert CLASSES.losses(scores, labels).tolist() == pytest.approx(expected, rel=1e-5)
     assert float(CLASSES.loss(scores, labels)) == pytest.approx(sum(expected) / 4, rel=1e-5)
     tokens, tags = scores.view(2, 2, 5), torch.tensor([[0, 3], [3, -100]])

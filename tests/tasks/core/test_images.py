@@ -9,10 +9,10 @@ from tests.tasks.truths import IMAGES, truth
 
 def test_images_are_matched_missing_ones_are_the_worst_and_public_ones_stand_beside_them() -> None:
     pixels = torch.rand(3, 1, 4, 4, generator=torch.Generator().manual_seed(0))
-    own = Batch((pixels[:2] - 0.5) / 0.2, torch.tensor([1, 0]))
+    batch = Batch((pixels[:2] - 0.5) / 0.2, torch.tensor([1, 0]))
     others = Batch((pixels[2:] - 0.5) / 0.2, torch.tensor([1]))
-    data = Dataset(own, others, InputSpec((1, 4, 4), 2, (0.5,), (0.2,)), ("a", "b"))
-    found = IMAGES.score(truth(own), own, Reconstruction.of(own.inputs.flip(0), torch.tensor([0, 1])), data)
+    data = Dataset(batch, others, InputSpec((1, 4, 4), 2, (0.5,), (0.2,)), ("a", "b"))
+    found = IMAGES.score(truth(batch), batch, Reconstruction.of(batch.inputs.flip(0), torch.tensor([0, 1])), data)
     assert [item.values["psnr"] for item in found.items] == [160.0, 160.0]
     assert found.order is not None
     assert found.order.tolist() == [1, 0]
@@ -20,10 +20,10 @@ def test_images_are_matched_missing_ones_are_the_worst_and_public_ones_stand_bes
     assert found.notes == ()
     assert found.arrays["public"].shape == (2, 1, 4, 4)
     assert np.array_equal(found.arrays["public"][0], (255 * pixels[2]).round().to(torch.uint8).numpy())
-    shown = IMAGES.show(own.inputs, data)
+    shown = IMAGES.show(batch.inputs, data)
     assert isinstance(shown, np.ndarray)
     assert np.allclose(shown, pixels[:2].numpy(), atol=1e-6)  # rounding of float32
-    one = IMAGES.score(truth(own), own, Reconstruction.of(own.inputs[:1], torch.tensor([1])), data)
+    one = IMAGES.score(truth(batch), batch, Reconstruction.of(batch.inputs[:1], torch.tensor([1])), data)
     assert [item.values["psnr"] for item in one.items] == [160.0, 0.0]
     assert one.notes[0].startswith("it guessed 1 of 2 examples")
     assert one.guess is not None

@@ -24,16 +24,16 @@ class Letters:
 def test_sentences_are_scored_with_their_words_and_shown_as_text() -> None:
     letters = Letters()
     rows = torch.tensor([letters.encode("abcd"), [*letters.encode("xyz"), 0]])
-    own = Batch(rows, rows)
+    batch = Batch(rows, rows)
     spec = InputSpec((4,), 27, (), (), vocabulary=27, padding=0)
-    data = Dataset(own, own, spec, ("text",), tokenizer=letters, planted=(Planted("canary", "xyz", (1,)),))
+    data = Dataset(batch, batch, spec, ("text",), tokenizer=letters, planted=(Planted("canary", "xyz", (1,)),))
     guess = Reconstruction.of(torch.tensor([[24, 25, 26, -1], [1, 2, 3, 5]]))
-    found = TEXT.score(truth(own), own, guess, data)
+    found = TEXT.score(truth(batch), batch, guess, data)
     assert [item.values["exact"] for item in found.items] == [0.0, 1.0]
     assert [item.values["token_accuracy"] for item in found.items] == [0.75, 1.0]
     assert found.found == {"words found": 6 / 7, "found words that are right": 6 / 7}
     for words, flag in (([1, 2, 3, 4, 24, 25, 26, 0], 1.0), ([1, 2, 3, 4, 24, 25], 0.0)):
         read = replace(guess, found={READ_WORDS: torch.tensor(words)})
-        assert TEXT.score(truth(own), own, read, data).found == {**found.found, "every word read": flag}
+        assert TEXT.score(truth(batch), batch, read, data).found == {**found.found, "every word read": flag}
     assert (found.order, found.values, dict(found.arrays)) == (None, {}, {})
     assert TEXT.show(guess.inputs, data) == ("xyz", "abce")

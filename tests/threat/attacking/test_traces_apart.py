@@ -11,7 +11,7 @@ from fedsim.core import seeding
 from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import TraceAttack
 from fedsim.core.registry import Kind
-from fedsim.core.types import Config, Question, TraceCase
+from fedsim.core.types import Config, TraceCase, TraceQuestion
 from fedsim.experiment import runner
 from fedsim.record.store import RunFolder
 from fedsim.scenario import Choice, Scenario
@@ -23,7 +23,7 @@ from tests.experiment.running import Silent
 from tests.experiment.test_training import tables
 
 
-def paces(question: Question) -> TraceCase:
+def paces(question: TraceQuestion) -> TraceCase:
     return case(question, "counts")
 
 

@@ -13,7 +13,7 @@ import torch
 from fedsim.core import registry, seeding
 from fedsim.core.errors import FedsimError, ScenarioError
 from fedsim.core.hooks import TraceAttack
-from fedsim.core.types import Generated, Limits, Planted, Question, Tensors, Tokenizer
+from fedsim.core.types import Generated, Limits, Planted, Tensors, Tokenizer, TraceQuestion
 from fedsim.data._text import read_text
 from fedsim.federation.journal import Journal
 from fedsim.metrics.exposure import alternatives, common_beginning, space_of
@@ -21,8 +21,8 @@ from fedsim.record import Finding
 from fedsim.scenario.generating import Generation, TraceAttackChoice
 from fedsim.scenario.world import World
 from fedsim.threat.membership import count_training
-from fedsim.threat.side_channels import Answer, Asked, Judging, Speech, answer_here
-from fedsim.threat.speaking import Material, Secret, Speaker, Tokens, study
+from fedsim.threat.side_channels import Answer, Judging, Speech, TraceInquiry, answer_here
+from fedsim.threat.trace_study import Material, SecretAmongOthers, Speaker, Tokens, study
 
 
 def check(world: World) -> None:
@@ -38,13 +38,13 @@ def check(world: World) -> None:
             "generation: a decoder writes text, and what clients train here is no language model. Choose a text set "
             "and a model such as tiny-llama, or leave the generation out."
         )
-    questions = {_question(own) for own in settings.attacks}
-    if "planted" in questions and not any(own.examples for own in dataset.planted):
+    questions = {_question(attack) for attack in settings.attacks}
+    if "planted" in questions and not any(secret.examples for secret in dataset.planted):
         raise ScenarioError(
             "generation.attacks: question 'planted' is about secrets, and none is planted in the training text. Set "
             "data.canaries, data.identities or data.addresses, and data.repetitions above 0."
         )
-    cut = [own for own in dataset.planted if len(own.text) != len(own.prompt) + len(own.form)]
+    cut = [secret for secret in dataset.planted if len(secret.text) != len(secret.prompt) + len(secret.form)]
     if "planted" in questions and cut:
         raise ScenarioError(
             f"generation.attacks: data.length is {dataset.spec.shape[0]}, which cuts a secret after '{cut[0].text}'. "
@@ -63,7 +63,7 @@ def check(world: World) -> None:
 
 
 @dataclass(frozen=True)
-class Written:
+class GenerationStudy:
     """What a trained model wrote or drew, and what that gave away.
 
     Attributes:
@@ -77,7 +77,7 @@ class Written:
     traces: Mapping[str, Sequence[Any]] = field(default_factory=dict[str, Sequence[Any]])
 
 
-def speak(world: World, journal: Journal, answer: Answer = answer_here) -> Written:
+def speak(world: World, journal: Journal, answer: Answer = answer_here) -> GenerationStudy:
     """Let the trained model write, run every attack on the traces, and return what was found.
 
     Args:
@@ -91,10 +91,10 @@ def speak(world: World, journal: Journal, answer: Answer = answer_here) -> Writt
     scenario = world.scenario
     speaker = speaker_of(world, trained_weights(world, journal))
     material = material_of(world, journal)
-    done = study(speaker, material, asked_of(world), Judging(scenario.seed, scenario.scoring.confidence, answer))
+    done = study(speaker, material, inquiries_of(world), Judging(scenario.seed, scenario.scoring.confidence, answer))
     speeches = _distinct(done.speeches or (speaker.speech("prompt", material),))
     texts = [text for speech in speeches for text in speech.texts]
-    return Written(texts, done.findings, _traces(speeches))
+    return GenerationStudy(texts, done.findings, _traces(speeches))
 
 
 def generation_of(world: World) -> Generation:
@@ -102,7 +102,7 @@ def generation_of(world: World) -> Generation:
     return Generation.model_validate(world.scenario.questions["generation"].settings)
 
 
-def _question(choice: TraceAttackChoice) -> Question:
+def _question(choice: TraceAttackChoice) -> TraceQuestion:
     if choice.question is not None:
         return choice.question
     attack = registry.get("trace", choice.name).derived_from(TraceAttack)
@@ -110,9 +110,9 @@ def _question(choice: TraceAttackChoice) -> Question:
     return attack.questions[0]
 
 
-def _asked(choice: TraceAttackChoice) -> Asked:
+def _inquiry_of(choice: TraceAttackChoice) -> TraceInquiry:
     hidden = None if choice.mitigation is None else choice.mitigation.make("component")
-    return Asked(choice.make("trace"), choice.reported, choice.view, hidden)
+    return TraceInquiry(choice.make("trace"), choice.reported, choice.view, hidden)
 
 
 def speaker_of(world: World, weights: Tensors, tokens: int | None = None) -> Speaker:
@@ -155,18 +155,18 @@ def trained_weights(world: World, journal: Journal) -> Tensors:
         raise FedsimError("no watched update counted, so there is no client's model. See threat.rounds.")
     entry = journal.entries[-1]
     sent = {**entry.update.tensors, **entry.update.buffers}
-    return {name: own - sent[name] if name in sent else own for name, own in entry.received.items()}
+    return {name: tensor - sent[name] if name in sent else tensor for name, tensor in entry.received.items()}
 
 
-def asked_of(world: World) -> list[tuple[Question, Asked]]:
+def inquiries_of(world: World) -> list[tuple[TraceQuestion, TraceInquiry]]:
     """Return the attacks of the scenario, each with its question."""
-    return [(_question(own), _asked(own)) for own in generation_of(world).attacks]
+    return [(_question(attack), _inquiry_of(attack)) for attack in generation_of(world).attacks]
 
 
 def material_of(world: World, journal: Journal) -> Material:
     """Return what the model is asked, as far as the scenario's questions need it."""
     settings, dataset = generation_of(world), world.data.dataset
-    questions = {_question(own) for own in settings.attacks}
+    questions = {_question(attack) for attack in settings.attacks}
     members, strangers = list[Tokens](), list[Tokens]()
     if "member" in questions:
         uses = count_training(world, journal.rounds)
@@ -175,7 +175,7 @@ def material_of(world: World, journal: Journal) -> Material:
         others = _sentences(world, dataset.test.inputs)
         count = min(settings.candidates, len(trained), len(others))
         members, strangers = _some(world, trained, count, "members"), _some(world, others, count, "strangers")
-    secrets = [_secret(world, own, number) for number, own in enumerate(dataset.planted)]
+    secrets = [_secret(world, secret, number) for number, secret in enumerate(dataset.planted)]
     return Material(
         prompts=tuple(_prompts(world)),
         repeats=settings.repeats,
@@ -192,22 +192,24 @@ def _prompts(world: World) -> list[Tokens]:
     Raises:
         ScenarioError: there are fewer than two, or their file cannot be read.
     """
-    asked, tokenizer, dataset = generation_of(world).prompts, _tokenizer(world), world.data.dataset
-    if asked.source in ("clients", "test"):
+    settings, tokenizer, dataset = generation_of(world).prompts, _tokenizer(world), world.data.dataset
+    if settings.source in ("clients", "test"):
         planted = {number for secret in dataset.planted for number in secret.examples}
-        own = [number for number in range(len(dataset.train)) if number not in planted]
-        sentences = _sentences(world, dataset.train.inputs[own] if asked.source == "clients" else dataset.test.inputs)
+        places = [number for number in range(len(dataset.train)) if number not in planted]
+        sentences = _sentences(
+            world, dataset.train.inputs[places] if settings.source == "clients" else dataset.test.inputs
+        )
         sentences = _some(world, sentences, len(sentences), "prompts")
     else:
-        lines = asked.texts if asked.path is None else _lines(asked.path)
+        lines = settings.texts if settings.path is None else _lines(settings.path)
         sentences = [tuple(tokenizer.encode(line)) for line in lines if line.strip()]
-    found = list(dict.fromkeys(own[: asked.length] for own in sentences if own))[: asked.count]
-    if len(found) < 2:  # noqa: PLR2004 - what there is to tell apart
+    prompts = list(dict.fromkeys(sentence[: settings.length] for sentence in sentences if sentence))[: settings.count]
+    if len(prompts) < 2:  # noqa: PLR2004 - what there is to tell apart
         raise ScenarioError(
-            f"generation.prompts: {len(found)} different prompts of up to {asked.length} tokens, expected at least 2. "
-            "Raise generation.prompts.length, or give more texts."
+            f"generation.prompts: {len(prompts)} different prompts of up to {settings.length} tokens, expected at "
+            "least 2. Raise generation.prompts.length, or give more texts."
         )
-    return found
+    return prompts
 
 
 def _lines(path: Path) -> list[str]:
@@ -222,7 +224,7 @@ def _sentences(world: World, inputs: torch.Tensor) -> list[Tokens]:
     tokenizer = _tokenizer(world)
     drop = {tokenizer.padding, tokenizer.end}
     rows = (tuple(token for token in row if token not in drop) for row in inputs.tolist())
-    return [own for own in dict.fromkeys(rows) if len(own) > 1]
+    return [row for row in dict.fromkeys(rows) if len(row) > 1]
 
 
 def _some(world: World, sentences: Sequence[Tokens], count: int, purpose: str) -> list[Tokens]:
@@ -230,19 +232,21 @@ def _some(world: World, sentences: Sequence[Tokens], count: int, purpose: str) -
     return [sentences[place] for place in torch.randperm(len(sentences), generator=source)[:count].tolist()]
 
 
-def _secret(world: World, planted: Planted, number: int) -> Secret:
+def _secret(world: World, planted: Planted, number: int) -> SecretAmongOthers:
     tokenizer = _tokenizer(world)
     source = np.random.default_rng(seeding.derive(world.scenario.seed, "generation secrets", number))
     filling = planted.text[len(planted.prompt) :]
     others = alternatives(planted.form, filling, generation_of(world).others, source)
     beginning = tokenizer.encode(planted.prompt)
-    wholes = tuple(tuple(tokenizer.encode(planted.prompt + own)) for own in (filling, *others.texts))
-    shared = [common_beginning(own, beginning) for own in wholes]
-    return Secret(
+    wholes = tuple(tuple(tokenizer.encode(planted.prompt + ending)) for ending in (filling, *others.texts))
+    shared = [common_beginning(whole, beginning) for whole in wholes]
+    return SecretAmongOthers(
         text=planted.text,
         known=wholes[0][: shared[0]],
         wholes=wholes,
-        halves=tuple(own[: known + (len(own) - known + 1) // 2] for own, known in zip(wholes, shared, strict=True)),
+        halves=tuple(
+            whole[: known + (len(whole) - known + 1) // 2] for whole, known in zip(wholes, shared, strict=True)
+        ),
         is_planted=bool(planted.examples),
         space=space_of(planted.form),
     )
@@ -257,8 +261,8 @@ def _tokenizer(world: World) -> Tokenizer:
 def _distinct(speeches: Sequence[Speech]) -> list[Speech]:
     """Return speeches without those that share their texts with one before."""
     kept: dict[int, Speech] = {}
-    for own in speeches:
-        kept.setdefault(id(own.texts), own)
+    for speech in speeches:
+        kept.setdefault(id(speech.texts), speech)
     return list(kept.values())
 
 

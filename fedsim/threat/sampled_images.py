@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from fedsim.core import registry, seeding
 from fedsim.core.errors import FedsimError, ScenarioError
 from fedsim.core.hooks import Condition
-from fedsim.core.types import Batch, Generated, PlantedImage
-from fedsim.core.types import Question as TraceQuestion
+from fedsim.core.types import Batch, Generated, PlantedImage, TraceQuestion
 from fedsim.federation.journal import Journal
 from fedsim.generation import sample
 from fedsim.metrics.extraction import copied_share, images_drawn, is_among
@@ -25,7 +24,7 @@ from fedsim.scenario import Generation
 from fedsim.scenario.world import World
 from fedsim.threat.membership import count_training
 from fedsim.threat.side_channels import about
-from fedsim.threat.spoken import Written, check_trained, generation_of, trained_weights
+from fedsim.threat.written_texts import GenerationStudy, check_trained, generation_of, trained_weights
 
 _AT_ONCE = 64
 _COARSE = 8  # pixels a side of what the distance of samples looks at
@@ -53,14 +52,14 @@ def check(world: World) -> None:
     model = world.models.new()
     model.load_state_dict(dict(world.models.first_weights))
     try:
-        (tried,) = _drawn(world, model.eval(), 1)
+        (tried,) = _sample(world, model.eval(), 1)
     except FedsimError as error:
         raise ScenarioError(f"generation: {error}") from error
     if tried.ending == "failed":
         raise ScenarioError(f"generation: sampler '{settings.decoder.name}' draws nothing here: {tried.reason}")
 
 
-def draw(world: World, journal: Journal) -> Written:
+def draw(world: World, journal: Journal) -> GenerationStudy:
     """Let the trained model draw, and return what the samples repeat.
 
     Args:
@@ -72,12 +71,14 @@ def draw(world: World, journal: Journal) -> Written:
     """
     model = world.models.new().eval()
     model.load_state_dict(dict(trained_weights(world, journal)))
-    found = _drawn(world, model, generation_of(world).samples)
-    samples = torch.stack([own.x for own in found if own.ending == "finished" and own.x is not None])
-    return Written(found, tuple(_findings(world, journal, model, samples)))
+    generated = _sample(world, model, generation_of(world).samples)
+    samples = torch.stack(
+        [picture.x for picture in generated if picture.ending == "finished" and picture.x is not None]
+    )
+    return GenerationStudy(generated, tuple(_findings(world, journal, model, samples)))
 
 
-def _drawn(world: World, model: nn.Module, count: int) -> list[Generated]:
+def _sample(world: World, model: nn.Module, count: int) -> list[Generated]:
     """Return samples of all classes in turn."""
     spec, seed = world.data.dataset.spec, world.scenario.seed
     condition = Condition(((),) * count, {"class": torch.arange(count) % spec.classes})
@@ -90,50 +91,50 @@ def _findings(world: World, journal: Journal, model: nn.Module, samples: Tensor)
     dataset = world.data.dataset
     confidence = world.scenario.scoring.confidence
     uses = count_training(world, journal.rounds)
-    known, drawn = dataset.train.inputs[uses > 0], to_pixels(samples, dataset.spec)
+    known, pictures = dataset.train.inputs[uses > 0], to_pixels(samples, dataset.spec)
     tests = to_pixels(dataset.test.inputs, dataset.spec)
-    coarse = [F.adaptive_avg_pool2d(own, _COARSE).flatten(1) for own in (drawn, tests)]
+    coarse = [F.adaptive_avg_pool2d(images, _COARSE).flatten(1) for images in (pictures, tests)]
     distance = sample_distance(coarse[0], coarse[1])
     yield _finding(
         "drawn", "8 x 8 coarse pixels", "sample_distance", Interval(value=distance, low=None, high=None, n=len(samples))
     )
     pixels = to_pixels(known, dataset.spec)
     as_new = copied_share(tests, pixels, confidence)
-    copied = copied_share(drawn, pixels, confidence)
+    copied = copied_share(pictures, pixels, confidence)
     yield _finding("drawn", "samples beside training images", "copied_share", copied, chance=as_new.value)
-    for repetitions in sorted({len(own.examples) for own in dataset.planted_images}):
-        alike = [own for own in dataset.planted_images if len(own.examples) == repetitions]
-        yield from _canaries(world, model, drawn, alike, repetitions)
+    for repetitions in sorted({len(canary.examples) for canary in dataset.planted_images}):
+        alike = [canary for canary in dataset.planted_images if len(canary.examples) == repetitions]
+        yield from _canaries(world, model, pictures, alike, repetitions)
 
 
 def _canaries(
-    world: World, model: nn.Module, drawn: Tensor, alike: list[PlantedImage], repetitions: int
+    world: World, model: nn.Module, pictures: Tensor, alike: list[PlantedImage], repetitions: int
 ) -> Iterator[Finding]:
     """Ask whether canaries of one number of copies are drawn, and how they rank among their controls by their loss."""
     spec, scoring = world.data.dataset.spec, world.scenario.scoring
     role: Role = "attack" if repetitions else "chance"
-    is_drawn = [is_among(drawn, to_pixels(own.image[None], spec)[0]) for own in alike]
+    is_drawn = [is_among(pictures, to_pixels(canary.image[None], spec)[0]) for canary in alike]
     label = f"{repetitions} {'copy' if repetitions == 1 else 'copies'}"
-    found = images_drawn(is_drawn, scoring.confidence)
-    yield _finding("planted", f"canaries of {label}, drawn", "images_drawn", found, role=role, chance=0.0)
-    scores = np.array([_scores(world, model, own, number) for number, own in enumerate(alike)])
+    share = images_drawn(is_drawn, scoring.confidence)
+    yield _finding("planted", f"canaries of {label}, drawn", "images_drawn", share, role=role, chance=0.0)
+    scores = np.array([_scores(world, model, canary, number) for number, canary in enumerate(alike)])
     source = np.random.default_rng(seeding.derive(world.scenario.seed, f"canaries {repetitions}"))
     exposure, chance = trace_exposure(scores, source, scoring.confidence)
-    told = f"canaries of {label}, denoising loss"
-    yield _finding("planted", told, "trace_exposure", exposure, role=role, chance=chance, view="the model")
+    title = f"canaries of {label}, denoising loss"
+    yield _finding("planted", title, "trace_exposure", exposure, role=role, chance=chance, view="the model")
 
 
 @torch.no_grad()
-def _scores(world: World, model: nn.Module, own: PlantedImage, number: int) -> list[float]:
+def _scores(world: World, model: nn.Module, canary: PlantedImage, number: int) -> list[float]:
     """Return minus the mean loss of a canary and of its controls, under the same draws."""
-    images = torch.cat((own.image[None], own.others))
-    batch = Batch(images, torch.full((len(images),), own.label))
+    images = torch.cat((canary.image[None], canary.others))
+    batch = Batch(images, torch.full((len(images),), canary.label))
     source = seeding.generator(world.scenario.seed, "canary loss", number)
     total = torch.zeros(len(images), dtype=torch.double)
     for _ in range(_LOSS_DRAWS):
-        shared = world.task.drawn(batch.taken(torch.zeros(1, dtype=torch.long)), source)
-        drawn = {name: tensor.expand(len(images), *tensor.shape[1:]) for name, tensor in shared.items()}
-        total += world.task.losses(*world.task.answer(model, batch, drawn))
+        shared = world.task.named_draws(batch.taken(torch.zeros(1, dtype=torch.long)), source)
+        shared_draws = {name: tensor.expand(len(images), *tensor.shape[1:]) for name, tensor in shared.items()}
+        total += world.task.losses(*world.task.answer(model, batch, shared_draws))
     return (-total).tolist()
 
 

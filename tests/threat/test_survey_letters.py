@@ -5,7 +5,7 @@ from itertools import combinations
 import pytest
 
 from fedsim.core.types import Knowledge, Server
-from fedsim.threat.letters import NAMES, letter, sentence
+from fedsim.threat.survey_letters import NAMES, letter, sentence
 
 GRANTS: tuple[Knowledge, ...] = ("batch-size", "input-statistics", "labels")
 
@@ -31,7 +31,7 @@ def test_each_row_has_its_letter(
 
 
 def test_whoever_knows_more_never_has_an_earlier_letter() -> None:
-    sets = [set[Knowledge](own) for n in range(4) for own in combinations(GRANTS, n)]
+    sets = [set[Knowledge](combination) for n in range(4) for combination in combinations(GRANTS, n)]
     letters = {frozenset(own): letter("honest-but-curious", own, has_public_data=True) for own in sets}
     for few in sets:
         for many in (own for own in sets if few <= own):

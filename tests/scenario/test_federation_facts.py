@@ -7,17 +7,19 @@ import pytest
 
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
-from fedsim.scenario.facts import Facts
+from fedsim.scenario.federation_facts import FederationFacts
 
 Build = Callable[..., Scenario]
 
 
 @pytest.fixture
-def facts(scenario: Build) -> Callable[..., Facts]:
+def facts(scenario: Build) -> Callable[..., FederationFacts]:
     return lambda **tables: worlds.build(scenario(**tables)).facts
 
 
-def test_rules_hold_the_numbers_of_the_scenario_and_the_extremes_of_the_shares(facts: Callable[..., Facts]) -> None:
+def test_rules_hold_the_numbers_of_the_scenario_and_the_extremes_of_the_shares(
+    facts: Callable[..., FederationFacts],
+) -> None:
     own = facts(
         federation={"clients": 5, "rounds": 3, "batch_size": 16, "algorithm": "fedavg", "local_epochs": 1},
         partition={"scheme": "dirichlet", "alpha": 1.0},
@@ -37,7 +39,7 @@ def test_rules_hold_the_numbers_of_the_scenario_and_the_extremes_of_the_shares(f
     [({}, 4), ({"cohort": 3}, 3), ({"fraction": 0.5}, 2), ({"sampling": "poisson", "fraction": 0.3}, 1.2)],
 )
 def test_so_many_clients_are_asked_on_average(
-    facts: Callable[..., Facts], participation: dict[str, Any], expected: float
+    facts: Callable[..., FederationFacts], participation: dict[str, Any], expected: float
 ) -> None:
     assert facts(participation=participation).expected_participants == pytest.approx(expected)
 
@@ -52,12 +54,14 @@ def test_so_many_clients_are_asked_on_average(
     ],
 )
 def test_a_client_remembers_where_its_optimizer_or_a_hook_does(
-    facts: Callable[..., Facts], counting: Any, tables: dict[str, Any], remembers: bool
+    facts: Callable[..., FederationFacts], counting: Any, tables: dict[str, Any], remembers: bool
 ) -> None:
     assert facts(**tables).remembers is remembers
 
 
-def test_mechanisms_are_stated_by_the_defense_and_by_the_rule_that_are_them(facts: Callable[..., Facts]) -> None:
+def test_mechanisms_are_stated_by_the_defense_and_by_the_rule_that_are_them(
+    facts: Callable[..., FederationFacts],
+) -> None:
     plain = facts(defenses=[{"name": "gradient-noise", "scale": 0.1}])
     assert plain.client_mechanisms == {}
     assert plain.server_mechanism is None

@@ -13,7 +13,7 @@ from fedsim.scenario.tables import Scenario
 
 
 @dataclass(frozen=True)
-class Facts:
+class FederationFacts:
     """What follows from a scenario without running it."""
 
     scenario: Scenario

@@ -19,7 +19,7 @@ from fedsim.record import ArmRecord, Finding, RunRecord
 from fedsim.record.store import RunFolder, read_record
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
-from fedsim.threat import spoken
+from fedsim.threat import written_texts
 from tests.threat.sentences import write_sentences
 
 
@@ -56,10 +56,10 @@ def tables(tmp_path: Path) -> dict[str, Any]:
 
 
 def run(scenario: Scenario, folder: Path) -> RunRecord:
-    own = RunFolder(folder)
-    own.create(overwrite=False)
+    run_folder = RunFolder(folder)
+    run_folder.create(overwrite=False)
     console = Console(file=StringIO())
-    return runner.run(scenario, own, display.PlainLines(console), command="test", earlier=None)
+    return runner.run(scenario, run_folder, display.PlainLines(console), command="test", earlier=None)
 
 
 def trained(scenario: Callable[..., Scenario], tables: dict[str, Any]) -> tuple[worlds.World, Journal]:
@@ -85,7 +85,7 @@ def spoken_by(record: RunRecord) -> ArmRecord:
 
 
 def timeless(arm: ArmRecord) -> list[Finding]:
-    return [own.model_copy(update={"seconds": 0.0}) for own in arm.findings]
+    return [finding.model_copy(update={"seconds": 0.0}) for finding in arm.findings]
 
 
 def test_a_run_holds_traces_findings_and_their_metrics(
@@ -107,10 +107,10 @@ def test_a_run_holds_traces_findings_and_their_metrics(
     assert (context.role, context.metric) == ("context", "tokens_a_step")
     assert context.value is not None
     steps = [[int(tokens) for tokens in series.split()] for series in traces["tokens"]]
-    paces = [sum(own) / len(own) for own in steps]
+    paces = [sum(step) / len(step) for step in steps]
     assert context.value.value == pytest.approx(sum(paces) / len(paces))
     assert context.value.value > 1.0
-    assert all(sum(own) == 6 for own in steps)
+    assert all(sum(step) == 6 for step in steps)
     assert [finding.label for finding in found if finding.role == "attack" and finding.method] == [
         "trace-forest, counts (prompt)",
         "pace (member)",
@@ -133,8 +133,8 @@ def test_a_run_holds_traces_findings_and_their_metrics(
     figures = sum(1 + len(finding.more) for finding in arm.findings)
     assert (tmp_path / "run" / "findings.csv").read_text(encoding="utf-8").count("\n") == 1 + figures
     table = StringIO()
-    for own in endings.findings(record, Console(width=200)):
-        Console(file=table, width=200).print(own)
+    for finding in endings.findings(record, Console(width=200)):
+        Console(file=table, width=200).print(finding)
     assert "trace-mean, work" in table.getvalue()
     assert len(endings.summary_of(record, tmp_path)["arms"][0]["findings"]) == len(arm.findings)
     RunFolder(tmp_path / "run").create(overwrite=True)
@@ -147,7 +147,7 @@ def test_members_were_trained_on_strangers_were_not_and_no_secret_is_either(
     scenario: Callable[..., Scenario], tables: dict[str, Any]
 ) -> None:
     world, journal = trained(scenario, changed(tables, {"data.test_fraction": 0.5, "generation.candidates": 12}))
-    material, dataset = spoken.material_of(world, journal), world.data.dataset
+    material, dataset = written_texts.material_of(world, journal), world.data.dataset
     assert dataset.tokenizer is not None
     sentences = {name: lines(world, batch) for name, batch in (("train", dataset.train), ("test", dataset.test))}
     planted = {own.text for own in dataset.planted}
@@ -172,7 +172,7 @@ def test_prompts_begin_sentences_of_the_clients_or_of_the_test_set_and_no_secret
     dataset = world.data.dataset
     assert dataset.tokenizer is not None
     sentences = set(lines(world, getattr(dataset, share))) - {own.text for own in dataset.planted}
-    assert {dataset.tokenizer.decode(own) for own in spoken._prompts(world)} == sentences
+    assert {dataset.tokenizer.decode(prompt) for prompt in written_texts._prompts(world)} == sentences
 
 
 def test_a_secret_is_whole_and_half_and_the_control_says_that_it_was_left_out(
@@ -181,31 +181,31 @@ def test_a_secret_is_whole_and_half_and_the_control_says_that_it_was_left_out(
     world, journal = trained(scenario, tables)
     tokenizer, planted = world.data.dataset.tokenizer, world.data.dataset.planted
     assert tokenizer is not None
-    secrets = spoken.material_of(world, journal).secrets
-    assert [own.text for own in secrets] == [own.text for own in planted]
-    assert [own.is_planted for own in secrets] == [bool(own.examples) for own in planted]
-    assert {own.is_planted for own in secrets} == {True, False}
-    for own in secrets:
-        texts = [tokenizer.decode(whole) for whole in own.wholes]
-        assert (texts[0], len(set(texts))) == (own.text, 4)
-        assert tokenizer.decode(own.known) == "The secret number is"
-        for whole, half in zip(own.wholes, own.halves, strict=True):
-            filling = len(whole) - len(own.known)
+    secrets = written_texts.material_of(world, journal).secrets
+    assert [secret.text for secret in secrets] == [own.text for own in planted]
+    assert [secret.is_planted for secret in secrets] == [bool(own.examples) for own in planted]
+    assert {secret.is_planted for secret in secrets} == {True, False}
+    for secret in secrets:
+        texts = [tokenizer.decode(whole) for whole in secret.wholes]
+        assert (texts[0], len(set(texts))) == (secret.text, 4)
+        assert tokenizer.decode(secret.known) == "The secret number is"
+        for whole, half in zip(secret.wholes, secret.halves, strict=True):
+            filling = len(whole) - len(secret.known)
             assert filling == 11  # a blank, nine digits, and the end: an odd number, of which the larger half is asked
-            assert half == whole[: len(own.known) + 6]
+            assert half == whole[: len(secret.known) + 6]
 
 
 def test_the_model_of_the_only_client_is_the_one_that_the_server_has_after_the_round(
     scenario: Callable[..., Scenario], tables: dict[str, Any]
 ) -> None:
     world, journal = trained(scenario, tables)
-    assert spoken.trained_weights(world, journal) is journal.weights
+    assert written_texts.trained_weights(world, journal) is journal.weights
     world, journal = trained(scenario, changed(tables, {"generation.model": "client"}))
-    weights = spoken.trained_weights(world, journal)
+    weights = written_texts.trained_weights(world, journal)
     assert weights is not journal.weights
     assert weights.keys() == journal.weights.keys()
-    for name, own in journal.weights.items():
-        torch.testing.assert_close(weights[name], own)
+    for name, weight in journal.weights.items():
+        torch.testing.assert_close(weights[name], weight)
     moved = [name for name, own in journal.weights.items() if not torch.equal(own, world.models.first_weights[name])]
     assert moved
 
@@ -219,7 +219,7 @@ def test_a_client_s_own_model_writes_other_texts(
         whose: spoken_by(run(scenario(**{**tables, "generation": {**asked, "model": whose}}), tmp_path / whose))
         for whose in ("global", "client")
     }
-    contexts = {whose: own.findings[0] for whose, own in records.items()}
+    contexts = {whose: record.findings[0] for whose, record in records.items()}
     assert contexts["client"].about["texts"] == contexts["global"].about["texts"] == 6
     assert "the client's model: 6 texts" in contexts["client"].note
     assert "the global model: 6 texts" in contexts["global"].note
@@ -232,7 +232,7 @@ def test_a_decoder_that_cannot_go_on_says_so_in_the_record(
     def fail(*_: object, **__: object) -> None:
         raise FedsimError("the draft is gone.")
 
-    monkeypatch.setattr(spoken, "study", fail)
+    monkeypatch.setattr(written_texts, "study", fail)
     (own,) = spoken_by(run(scenario(**tables), tmp_path / "run")).findings
     assert (own.role, own.state, own.failure) == ("context", "failed", "the draft is gone.")
 
@@ -261,7 +261,7 @@ def unmasker(name: str, **settings: Any) -> dict[str, Any]:
 def test_an_unmasker_of_blocks_that_divide_the_answer_may_write(
     scenario: Callable[..., Scenario], tables: dict[str, Any]
 ) -> None:
-    spoken.check(worlds.build(scenario(**changed(tables, unmasker("fixed", block=3, steps=4)))))
+    written_texts.check(worlds.build(scenario(**changed(tables, unmasker("fixed", block=3, steps=4)))))
 
 
 @pytest.mark.parametrize(
@@ -294,4 +294,4 @@ def test_what_cannot_work_is_refused_before_training(
     if "local_epochs" in tables["federation"] and tables["federation"]["algorithm"] == "fedsgd":
         del tables["federation"]["local_epochs"]
     with pytest.raises((ScenarioError, FedsimError), match=message):
-        spoken.check(worlds.build(scenario(**tables)))
+        written_texts.check(worlds.build(scenario(**tables)))

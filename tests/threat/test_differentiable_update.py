@@ -16,10 +16,10 @@ from fedsim.metrics import ideal_attacker as ideal
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
 from fedsim.scenario.world import World
-from fedsim.threat import sending
+from fedsim.threat import differentiable_update
 from fedsim.threat.ceiling import ceiling_of
+from fedsim.threat.differentiable_update import sent_of
 from fedsim.threat.replay import replay
-from fedsim.threat.sending import sent_of
 from fedsim.threat.victim import Victim
 
 Build = Callable[..., Scenario]
@@ -52,8 +52,8 @@ def change(world: World, truth: Truth, places: Sequence[Tensor], rate: float, mo
 
     def trained(inputs: Tensor) -> Tensor:
         weights, velocity = first, {name: torch.zeros_like(p) for name, p in first.items()}
-        for batch, own in zip(truth.batches, places, strict=True):
-            scores = functional_call(model, weights, (inputs[own],))
+        for batch, place in zip(truth.batches, places, strict=True):
+            scores = functional_call(model, weights, (inputs[place],))
             loss = torch.nn.functional.cross_entropy(scores, batch.labels)
             gradient = torch.autograd.grad(loss, list(weights.values()), create_graph=True)
             velocity = {name: momentum * v + g for (name, v), g in zip(velocity.items(), gradient, strict=True)}
@@ -128,7 +128,7 @@ def test_each_client_of_a_sum_draws_noise_of_its_own(scenario: Build) -> None:
 
 
 def test_a_covariance_that_is_too_large_is_not_computed(scenario: Build, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sending, "_MOST", 1000)
+    monkeypatch.setattr(differentiable_update, "_MOST", 1000)
     victim = single(scenario, defenses=[{"name": "shaped-noise"}])
     assert "too much to compute with" in (ceiling_of(victim).ceiling.undefined or "")
 

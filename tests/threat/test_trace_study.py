@@ -9,14 +9,14 @@ import torch
 from torch import nn
 
 from fedsim.core import registry
-from fedsim.core.types import Limits, Question
-from fedsim.threat.side_channels import Asked, Judging
-from fedsim.threat.speaking import Material, Secret, Speaker, references, study
+from fedsim.core.types import Limits, TraceQuestion
+from fedsim.threat.side_channels import Judging, TraceInquiry
+from fedsim.threat.trace_study import Material, SecretAmongOthers, Speaker, references, study
 from tests.components.decoder.lettered import Letters
 from tests.components.generating import LEAKING, VOCABULARY, make, tiny_llama
 
 SECRETS = tuple(
-    Secret(
+    SecretAmongOthers(
         "never",
         (3, number),
         tuple((3, number, other, 1) for other in range(4)),
@@ -29,8 +29,8 @@ SECRETS = tuple(
 MATERIAL = Material(
     prompts=((LEAKING, 1, 2), (1, 2, 3), (4, 5, 6), (LEAKING, 9)),
     repeats=6,
-    members=tuple((LEAKING, own, 1, 2) for own in range(12)),
-    strangers=tuple((1, own, 1, 2) for own in range(12)),
+    members=tuple((LEAKING, number, 1, 2) for number in range(12)),
+    strangers=tuple((1, number, 1, 2) for number in range(12)),
     length=2,
     secrets=SECRETS,
 )
@@ -49,24 +49,24 @@ def speaker(decoder: str = "toy-leaky") -> Speaker:
     return Speaker(tiny_llama().eval(), make(decoder), Numbers(), Limits(max_new_tokens=6))
 
 
-def asked(name: str) -> Asked:
+def asked(name: str) -> TraceInquiry:
     method = registry.get("trace", name)
-    return Asked(method.make(method.config()).named(name), name, "counts")
+    return TraceInquiry(method.make(method.config()).named(name), name, "counts")
 
 
 def test_the_same_seed_writes_the_same_traces() -> None:
     first, second = (speaker().speech("prompt", MATERIAL) for _ in range(2))
-    assert [own.tokens for own in first.texts] == [own.tokens for own in second.texts]
-    assert [own.trace for own in first.texts] == [own.trace for own in second.texts]
+    assert [text.tokens for text in first.texts] == [text.tokens for text in second.texts]
+    assert [text.trace for text in first.texts] == [text.trace for text in second.texts]
     other = replace(speaker(), seed=1).speech("prompt", MATERIAL)
-    assert [own.tokens for own in first.texts] != [own.tokens for own in other.texts]
+    assert [text.tokens for text in first.texts] != [text.tokens for text in other.texts]
 
 
 def test_of_prompts_two_thirds_are_the_attackers_and_of_candidates_every_other_one() -> None:
     spoken = speaker().speech("prompt", MATERIAL)
     assert spoken.truth == tuple(number for number in range(4) for _ in range(6))
     assert spoken.is_known == (True,) * 4 + (False,) * 2 + spoken.is_known[6:]
-    assert [own.tokens for own in spoken.texts[:6]] != [spoken.texts[0].tokens] * 6
+    assert [text.tokens for text in spoken.texts[:6]] != [spoken.texts[0].tokens] * 6
     members = speaker().speech("member", MATERIAL)
     assert members.truth == (1,) * 12 + (0,) * 12
     assert members.is_known[10:14] == (True, False, True, False)
@@ -75,14 +75,17 @@ def test_of_prompts_two_thirds_are_the_attackers_and_of_candidates_every_other_o
 
 
 def test_a_decoder_that_leaks_by_construction_is_read_and_a_constant_one_is_not() -> None:
-    wanted: list[tuple[Question, Asked]] = [("member", asked("trace-mean")), ("bits", asked("trace-figures"))]
-    leaky = {own.label: own for own in study(speaker(), MATERIAL, wanted, Judging()).findings}
+    wanted: list[tuple[TraceQuestion, TraceInquiry]] = [
+        ("member", asked("trace-mean")),
+        ("bits", asked("trace-figures")),
+    ]
+    leaky = {finding.label: finding for finding in study(speaker(), MATERIAL, wanted, Judging()).findings}
     assert leaky["trace-mean"].value is not None
     assert leaky["trace-mean"].value.value == 1.0
     assert leaky["trace-figures"].value is not None
     assert leaky["trace-figures"].value.value == pytest.approx(1.0, abs=0.6)  # four deviations of 24 texts
     assert leaky["trace-figures"].p == 0.01
-    plain = {own.label: own for own in study(speaker("greedy"), MATERIAL, wanted, Judging()).findings}
+    plain = {finding.label: finding for finding in study(speaker("greedy"), MATERIAL, wanted, Judging()).findings}
     assert plain["trace-mean"].value is not None
     assert plain["trace-mean"].value.value == 0.5
     assert plain["trace-figures"].p == 1.0
@@ -98,7 +101,7 @@ def test_prompt_and_bits_share_their_texts() -> None:
 
 def test_what_tells_without_a_trace_stands_beside() -> None:
     done = study(speaker(), MATERIAL, [("member", asked("trace-mean")), ("planted", asked("trace-mean"))], Judging())
-    beside = {own.label: own for own in done.findings if not own.method}
+    beside = {finding.label: finding for finding in done.findings if not finding.method}
     assert {label: own.value.n for label, own in beside.items() if own.value} == {
         "loss of the whole sentence": 24,
         "log-perplexity of planted sentences": 2,
@@ -111,7 +114,7 @@ def test_what_tells_without_a_trace_stands_beside() -> None:
         "written by the decoder": ("attack", 0.01),
         "written, though never planted": ("chance", 0.01),
     }
-    (strange,) = [own for own in done.findings if own.label == "trace-mean, never planted"]
+    (strange,) = [finding for finding in done.findings if finding.label == "trace-mean, never planted"]
     assert strange.role == "chance"
     assert strange.value is not None
     assert strange.value.n == 1

@@ -1,7 +1,8 @@
 """What a server got, as a differentiable function of the examples behind it.
 
 The local training of every client behind an update is repeated in double precision at the truth, with its batches,
-dropout masks and optimizer, and what defenses do to it (`Defense.blur`). Nothing of this reaches an attacker.
+dropout masks and optimizer, and what defenses do to it (`Defense.describe_distortion`). Nothing of this reaches an
+attacker.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from fedsim.core.examples import numbers
-from fedsim.core.hooks import Blur
+from fedsim.core.hooks import Distortion
 from fedsim.core.masks import inject_masks
 from fedsim.core.showing import Showing
 from fedsim.core.types import Batch, Draws, DropoutSite, Masks, Tensors, Truth, Update
@@ -37,7 +38,7 @@ class NotDefinedError(Exception):
     """What was sent is no differentiable function of the client's examples."""
 
 
-class Sent(NamedTuple):
+class DifferentiableUpdate(NamedTuple):
     """What the server got.
 
     Attributes:
@@ -77,7 +78,7 @@ class _Share(NamedTuple):
     weight: float
 
 
-def sent_of(victim: Victim, *, moves_masks: bool = False) -> Sent:
+def sent_of(victim: Victim, *, moves_masks: bool = False) -> DifferentiableUpdate:
     """Return what the server got as a function of the examples; `check` comes first.
 
     Args:
@@ -90,21 +91,23 @@ def sent_of(victim: Victim, *, moves_masks: bool = False) -> Sent:
     shares = _shares(victim, moves_masks=moves_masks)
     inputs = victim.examples.inputs.detach().double().requires_grad_()
     model = copy.deepcopy(victim.model).double()
-    found = [(_Client(victim.world, model, victim.entry.round, own.update, inputs).sent(own.steps)) for own in shares]
-    names = [n for n, t in found[0][0].items() if any(own[n].requires_grad for own, *_ in found)]
+    parts = [
+        (_Client(victim.world, model, victim.entry.round, share.update, inputs).sent(share.steps)) for share in shares
+    ]
+    names = [n for n, t in parts[0][0].items() if any(part[n].requires_grad for part, *_ in parts)]
     if not names:
         raise NotDefinedError("what is sent does not depend on the examples")
-    weights = [own.weight for own in shares]
-    tensors, noise = _combined(victim, weights, found)
-    spread = _side_by_side(weights, [own for *_, own in found])
-    masks = tuple(mask for own in shares for step in own.steps for mask in step.masks)
-    rates = tuple(site.rate for own in shares for step in own.steps for site in step.sites)
+    weights = [share.weight for share in shares]
+    tensors, noise = _combined(victim, weights, parts)
+    spread = _side_by_side(weights, [part_spread for *_, part_spread in parts])
+    masks = tuple(mask for share in shares for step in share.steps for mask in step.masks)
+    rates = tuple(site.rate for share in shares for step in share.steps for site in step.sites)
     owners = torch.zeros(len(inputs), dtype=torch.long)
-    for number, own in enumerate(shares):
-        for step in own.steps:
+    for number, client_share in enumerate(shares):
+        for step in client_share.steps:
             owners[step.places] = number
-    sent, known = (tuple(own[n] for n in names) for own in (tensors, noise))
-    return Sent(inputs, masks, rates, sent, known, tuple(spread[n] for n in names if spread), owners)
+    sent, known = (tuple(named[n] for n in names) for named in (tensors, noise))
+    return DifferentiableUpdate(inputs, masks, rates, sent, known, tuple(spread[n] for n in names if spread), owners)
 
 
 def check(victim: Victim) -> None:
@@ -124,7 +127,7 @@ def check(victim: Victim) -> None:
         raise NotDefinedError("not defined for a captured update of several steps, whose batches are not known")
     if world.stack.loss_terms:
         raise NotDefinedError("not defined with a term of the loss that a component adds")
-    if any(own.step_factors(victim.entry.received) for own in world.stack.model_components):
+    if any(component.step_factors(victim.entry.received) for component in world.stack.model_components):
         raise NotDefinedError("not defined where a component scales the optimizer's steps")
     if world.scenario.federation.keep_optimizer_state and any(victim.entry.earlier.values()):
         raise NotDefinedError("not defined for a client that keeps its optimizer's state")
@@ -141,14 +144,14 @@ def _shares(victim: Victim, *, moves_masks: bool) -> list[_Share]:
     of_steps = [
         whole.split([len(batch) if batch is not None else 0 for batch in step])
         for whole, step in zip(
-            numbers(victim.truth.private), zip_longest(*(own.truth.private for own in parts)), strict=True
+            numbers(victim.truth.private), zip_longest(*(part.truth.private for part in parts)), strict=True
         )
     ]
-    weights = [world.stack.new_aggregator().weight(own.update.examples) for own in parts]
+    weights = [world.stack.new_aggregator().weight(part.update.examples) for part in parts]
     total = max(sum(weights), 1)
     return [
-        _share(victim, own.update, own.truth, places, weight / total, moves_masks)
-        for own, places, weight in zip(parts, zip(*of_steps, strict=True), weights, strict=True)
+        _share(victim, part.update, part.truth, places, weight / total, moves_masks)
+        for part, places, weight in zip(parts, zip(*of_steps, strict=True), weights, strict=True)
     ]
 
 
@@ -170,19 +173,25 @@ def _share(
 
 
 def _combined(
-    victim: Victim, weights: Sequence[float], found: Sequence[tuple[Tensors, Noise, Spread]]
+    victim: Victim, weights: Sequence[float], clients: Sequence[tuple[Tensors, Noise, Spread]]
 ) -> tuple[Tensors, Noise]:
     """Return the weighted mean of what clients sent, and its noise: behind secure aggregation each rounds its own."""
     if not victim.entry.clients:
-        return found[0][:2]
+        return clients[0][:2]
     secure = victim.world.scenario.secure_aggregation is not None
     clip = secure_settings(victim.world).clipping_range if secure else None
     width = secure_settings(victim.world).step / 6**0.5 if secure else 0.0  # of rounding at random: f (1 - f) step^2
     tensors, noise = dict[str, Tensor](), Noise()
-    for name in found[0][0]:
-        parts = [own[name] if clip is None else own[name].clamp(-clip, clip) for own, *_ in found]
+    for name in clients[0][0]:
+        parts = [
+            client_tensors[name] if clip is None else client_tensors[name].clamp(-clip, clip)
+            for client_tensors, *_ in clients
+        ]
         tensors[name] = torch.stack([w * part for w, part in zip(weights, parts, strict=True)]).sum(0)
-        squares = [w**2 * (own[name].square() + width**2) for w, (_, own, _) in zip(weights, found, strict=True)]
+        squares = [
+            w**2 * (client_noise[name].square() + width**2)
+            for w, (_, client_noise, _) in zip(weights, clients, strict=True)
+        ]
         noise[name] = torch.stack(squares).sum(0).sqrt()
         if 0 < float(tensors[name].detach().std(correction=0)) < width:
             raise NotDefinedError("not defined for rounding to steps wider than the spread of the entries")
@@ -195,14 +204,24 @@ class _Client:
     def __init__(self, world: World, model: nn.Module, round_: int, update: Update, inputs: Tensor) -> None:
         self._world, self._model, self._round, self._kind, self._inputs = world, model, round_, update.kind, inputs
         defenses = world.stack.defenses
-        blurs = [(own, own.blur(world.facts.rules, update.tensors)) for own in defenses]
-        unknown = [own.name for own, blur in blurs if blur is None]
+        distortions = [
+            (defense, defense.describe_distortion(world.facts.rules, update.tensors)) for defense in defenses
+        ]
+        unknown = [defense.name for defense, distortion in distortions if distortion is None]
         if unknown:
             raise NotDefinedError(f"not defined for {' and '.join(unknown)}")
-        known = [(own, blur) for own, blur in blurs if blur is not None]
-        self._of_steps = [blur for own, blur in known if own.changes_steps or self._kind == "gradient"]
-        self._of_update = [blur for own, blur in known if not (own.changes_steps or self._kind == "gradient")]
-        self._of_one_step = [own.name for own, blur in known if own.changes_steps and (blur.reads_sent or blur.spread)]
+        known = [(defense, distortion) for defense, distortion in distortions if distortion is not None]
+        self._of_steps = [
+            distortion for defense, distortion in known if defense.changes_steps or self._kind == "gradient"
+        ]
+        self._of_update = [
+            distortion for defense, distortion in known if not (defense.changes_steps or self._kind == "gradient")
+        ]
+        self._of_one_step = [
+            defense.name
+            for defense, distortion in known
+            if defense.changes_steps and (distortion.reads_sent or distortion.spread)
+        ]
 
     def sent(self, steps: Sequence[_Step]) -> tuple[Tensors, Noise, Spread]:
         """Return what the client sends without noise, the standard deviation of its noise, and its covariance."""
@@ -218,42 +237,44 @@ class _Client:
             weights, noises, spread = self._moved(weights, defended, noises, spread, state)
         change: Tensors = {name: received[name] - weights[name] for name in received}
         plain = change
-        for blur in self._of_update:
-            if spread or blur.spread:
+        for distortion in self._of_update:
+            if spread or distortion.spread:
                 raise NotDefinedError("not defined for noise with a covariance beside a defense of the whole change")
-            change, noise = _blurred(blur, change)
+            change, noise = _distorted(distortion, change)
             noises += noise
         lost = {n: len(steps) ** 0.5 * ideal.ROUNDING * w.square().mean().sqrt() for n, w in received.items()}
         return change, _joined([*noises, _rounding(plain, change, lost)]), spread
 
     def _defended(self, step: _Step, weights: Tensors) -> tuple[Tensors, Tensors, list[Noise], Spread]:
         """Return a step's gradient as it is and as the defenses leave it, and their noise."""
-        by_example = any(blur.of_examples for blur in self._of_steps)
+        by_example = any(distortion.of_examples for distortion in self._of_steps)
         gradient = self._gradient(step, weights, by_example=by_example)
         plain = {name: (t.mean(0) if by_example and len(t) else t).detach() for name, t in gradient.items()}
         noises: list[Noise] = []
         spread: Spread = {}
-        for number, blur in enumerate(self._of_steps):
-            if blur.spread and any(own.change or own.of_examples or own.spread for own in self._of_steps[:number]):
+        for number, distortion in enumerate(self._of_steps):
+            if distortion.spread and any(
+                earlier.change or earlier.of_examples or earlier.spread for earlier in self._of_steps[:number]
+            ):
                 raise NotDefinedError("not defined for noise with a covariance behind a defense that changes gradients")
-            if spread and blur.change:
+            if spread and distortion.change:
                 raise NotDefinedError("not defined for a defense that changes noise with a covariance")
-            gradient, noise = _blurred(blur, gradient)
+            gradient, noise = _distorted(distortion, gradient)
             noises += noise
-            if blur.spread and len(step.batch):
-                spread = self._columns(blur.spread, gradient)
+            if distortion.spread and len(step.batch):
+                spread = self._columns(distortion.spread, gradient)
         return plain, gradient, noises, spread
 
     def _columns(self, spread: Callable[[Tensors, Tensor], Tensors], gradient: Tensors) -> Spread:
         """Return those columns of a covariance that are not 0."""
-        size = self._inputs.numel() * sum(own.numel() for own in gradient.values())
+        size = self._inputs.numel() * sum(part.numel() for part in gradient.values())
         if size > _MOST:  # of as many columns as inputs, at most
             raise NotDefinedError(
                 f"not defined for a covariance of {size:,} numbers, which is too much to compute with"
             )
-        found = spread(gradient, self._inputs)
-        told = torch.cat([own.detach().flatten(1) for own in found.values()], 1).any(1)
-        return {name: own.detach()[told] for name, own in found.items()}
+        columns = spread(gradient, self._inputs)
+        moves = torch.cat([column.detach().flatten(1) for column in columns.values()], 1).any(1)
+        return {name: column.detach()[moves] for name, column in columns.items()}
 
     def _gradient(self, step: _Step, weights: Tensors, *, by_example: bool) -> Tensors:
         """Return the gradient of the mean loss, or that of each example, with its graph."""
@@ -271,7 +292,7 @@ class _Client:
         if not by_example:
             return _gradient(self._world.stack.loss(self._round)(outputs, targets), parameters)
         gradients = [_gradient(loss, parameters) for loss in task.losses(outputs, targets)]
-        return {name: torch.stack([own[name] for own in gradients]) for name in parameters}
+        return {name: torch.stack([gradient[name] for gradient in gradients]) for name in parameters}
 
     def _moved(
         self,
@@ -290,30 +311,32 @@ class _Client:
         moved = {name: w.clone() for name, w in weights.items()}
         # `step` is switched off for the derivative by a decorator; what it wraps has one.
         inspect.unwrap(type(optimizer).step)(optimizer, moved, gradient, state)
-        depends = any(own.requires_grad for own in gradient.values())
-        if depends and not any(own.requires_grad for own in moved.values()):
+        depends = any(part.requires_grad for part in gradient.values())
+        if depends and not any(part.requires_grad for part in moved.values()):
             raise NotDefinedError(f"not defined for the optimizer {self._world.scenario.federation.optimizer.name}")
         if not noises and not spread:
             return moved, [], {}
         slopes = _slopes(moved, gradient)
-        passed = [{name: own[name] * slopes[name] for name in own} for own in (*noises, spread)]
+        passed = [{name: noise[name] * slopes[name] for name in noise} for noise in (*noises, spread)]
         return moved, passed[:-1], passed[-1]
 
 
 def _slopes(moved: Tensors, gradient: Tensors) -> Tensors:
     """Return by how much each weight moves with its own entry of the gradient; optimizers act entry by entry."""
-    names = [name for name, own in gradient.items() if own.requires_grad]
+    names = [name for name, part in gradient.items() if part.requires_grad]
     whole = torch.stack([moved[name].sum() for name in names]).sum()
-    found = torch.autograd.grad(whole, [gradient[name] for name in names], retain_graph=True, materialize_grads=True)
-    slopes = {name: own.detach().abs() for name, own in zip(names, found, strict=True)}
-    return {name: slopes.get(name, torch.zeros_like(own)) for name, own in gradient.items()}
+    derivatives = torch.autograd.grad(
+        whole, [gradient[name] for name in names], retain_graph=True, materialize_grads=True
+    )
+    slopes = {name: derivative.detach().abs() for name, derivative in zip(names, derivatives, strict=True)}
+    return {name: slopes.get(name, torch.zeros_like(part)) for name, part in gradient.items()}
 
 
-def _blurred(blur: Blur, tensors: Tensors) -> tuple[Tensors, list[Noise]]:
+def _distorted(distortion: Distortion, tensors: Tensors) -> tuple[Tensors, list[Noise]]:
     """Return what a defense makes of tensors, and its noise."""
-    change = blur.of_examples or blur.change
+    change = distortion.of_examples or distortion.change
     tensors = tensors if change is None else change(tensors)
-    noise = {} if blur.noise is None else blur.noise(tensors)
+    noise = {} if distortion.noise is None else distortion.noise(tensors)
     if noise is None:
         raise NotDefinedError("not defined for rounding to steps wider than the spread of the entries")
     return tensors, [dict(noise)] if noise else []
@@ -321,8 +344,8 @@ def _blurred(blur: Blur, tensors: Tensors) -> tuple[Tensors, list[Noise]]:
 
 def _side_by_side(weights: Sequence[float], parts: Sequence[Spread]) -> Spread:
     """Return the columns of the weighted mean of what clients sent: each draws its own noise."""
-    names = next((list(own) for own in parts if own), [])
-    return {n: torch.cat([w * own[n] for w, own in zip(weights, parts, strict=True) if own]) for n in names}
+    names = next((list(part) for part in parts if part), [])
+    return {n: torch.cat([w * part[n] for w, part in zip(weights, parts, strict=True) if part]) for n in names}
 
 
 def _rounding(plain: Tensors, sent: Tensors, lost: Tensors | None = None) -> Noise:
@@ -334,16 +357,16 @@ def _rounding(plain: Tensors, sent: Tensors, lost: Tensors | None = None) -> Noi
     after = torch.cat([sent[name].detach().flatten() for name in plain])
     both = (before != 0) & (after != 0)
     factor = (after[both] / before[both]).abs().median() if bool(both.any()) else 1.0
-    found = ideal.rounding_noise({name: tensor.detach() for name, tensor in plain.items()})
+    noise = ideal.rounding_noise({name: tensor.detach() for name, tensor in plain.items()})
     if lost is not None:
-        found = {name: (own.square() + lost[name].square()).sqrt() for name, own in found.items()}
-    return {name: factor * own for name, own in found.items()}
+        noise = {name: (width.square() + lost[name].square()).sqrt() for name, width in noise.items()}
+    return {name: factor * width for name, width in noise.items()}
 
 
 def _joined(noises: Sequence[Tensors]) -> Noise:
     """Return the noise of several sources together; the last has every name."""
     return {
-        name: torch.stack([own[name].detach().expand(whole.shape).square() for own in noises]).sum(0).sqrt()
+        name: torch.stack([noise[name].detach().expand(whole.shape).square() for noise in noises]).sum(0).sqrt()
         for name, whole in noises[-1].items()
     }
 
@@ -355,5 +378,5 @@ def _doubled(batch: Batch, inputs: Tensor) -> Batch:
 
 
 def _gradient(loss: Tensor, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    found = torch.autograd.grad(loss, list(parameters.values()), create_graph=True, materialize_grads=True)
-    return dict(zip(parameters, found, strict=True))
+    gradients = torch.autograd.grad(loss, list(parameters.values()), create_graph=True, materialize_grads=True)
+    return dict(zip(parameters, gradients, strict=True))

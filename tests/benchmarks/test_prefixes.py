@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import nn
 
+from benchmarks._prefixes import best_prefix, features_and_head, prefix_accuracies, prefix_logits
 from fedsim.core.errors import FedsimError
-from fedsim.metrics.prefixes import best_prefix, features_and_head, prefix_accuracies, prefix_logits
 
 
 @pytest.mark.parametrize("bias", [False, True])

@@ -12,18 +12,18 @@ from torch import nn
 
 from fedsim.core import seeding
 from fedsim.core.hooks import Condition, Decoder, Unmasker
-from fedsim.core.types import Generated, Limits, Question, Tokenizer
+from fedsim.core.types import Generated, Limits, Tokenizer, TraceQuestion
 from fedsim.generation import Piece, generate, stream
 from fedsim.metrics.exposure import log_perplexities
 from fedsim.metrics.side_channels import prompt_accuracy, secrets_written, trace_auc, trace_exposure
 from fedsim.record import Finding
-from fedsim.threat.side_channels import Asked, Judging, Speech, about, controls, judge, judge_at_chance
+from fedsim.threat.side_channels import Judging, Speech, TraceInquiry, about, controls, judge, judge_at_chance
 
 Tokens = tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Secret:
+class SecretAmongOthers:
     """A secret, and others of its form.
 
     Attributes:
@@ -61,7 +61,7 @@ class Material:
     members: tuple[Tokens, ...] = ()
     strangers: tuple[Tokens, ...] = ()
     length: int = 8
-    secrets: tuple[Secret, ...] = ()
+    secrets: tuple[SecretAmongOthers, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -88,9 +88,9 @@ class Speaker:
         shuffle = seeding.generator(self.seed, f"order of writing {purpose}")
         order = torch.randperm(len(prompts), generator=shuffle)
         sources = seeding.generators(self.seed, f"generation {purpose}", [(number,) for number in order.tolist()])
-        asked = Condition(tuple(prompts[number] for number in order.tolist()))
+        condition = Condition(tuple(prompts[number] for number in order.tolist()))
         with seeding.isolate_randomness(seeding.derive(self.seed, "generation")):  # some models are random here too
-            texts = generate(self.decoder, self.model, asked, self.limits, sources, tokenizer=self.tokenizer)
+            texts = generate(self.decoder, self.model, condition, self.limits, sources, tokenizer=self.tokenizer)
         return [texts[place] for place in order.argsort().tolist()]
 
     def begin(self, prompt: Tokens, purpose: str) -> Piece:
@@ -101,27 +101,27 @@ class Speaker:
                 stream(self.decoder, self.model, Condition((prompt,)), self.limits, sources, tokenizer=self.tokenizer)
             )
 
-    def speech(self, question: Question, material: Material) -> Speech:
+    def speech(self, question: TraceQuestion, material: Material) -> Speech:
         """Return texts that answer a question.
 
         Of prompts the attacker asks two thirds of the texts itself, and of candidates it knows every other one.
         """
         if question == "member":
             both = (material.members, material.strangers)
-            prompts = [own[: material.length] for alike in both for own in alike]
+            prompts = [prompt[: material.length] for alike in both for prompt in alike]
             truth = [int(alike is material.members) for alike in both for _ in alike]
             known = [place % 2 == 0 for alike in both for place in range(len(alike))]
             return Speech(question, tuple(self.write(prompts, question)), tuple(truth), tuple(known))
         if question == "planted":
-            prompts = [own for secret in material.secrets for own in secret.halves]
+            prompts = [half for secret in material.secrets for half in secret.halves]
             truth = [number for number, secret in enumerate(material.secrets) for _ in secret.halves]
             first = tuple(place == 0 for secret in material.secrets for place in range(len(secret.halves)))
             return Speech(question, tuple(self.write(prompts, question)), tuple(truth), (False,) * len(truth), first)
-        own = [number for number in range(len(material.prompts)) for _ in range(material.repeats)]
-        texts = self.write([material.prompts[number] for number in own], "prompt")
+        numbers = [number for number in range(len(material.prompts)) for _ in range(material.repeats)]
+        texts = self.write([material.prompts[number] for number in numbers], "prompt")
         is_asked = [place < round(material.repeats * 2 / 3) for place in range(material.repeats)]
-        known = is_asked * len(material.prompts) if question == "prompt" else [False] * len(own)
-        return Speech(question, tuple(texts), tuple(own), tuple(known))
+        known = is_asked * len(material.prompts) if question == "prompt" else [False] * len(numbers)
+        return Speech(question, tuple(texts), tuple(numbers), tuple(known))
 
 
 @dataclass(frozen=True)
@@ -132,51 +132,59 @@ class Study:
     findings: tuple[Finding, ...]
 
 
-def study(speaker: Speaker, material: Material, asked: Sequence[tuple[Question, Asked]], judging: Judging) -> Study:
+def study(
+    speaker: Speaker, material: Material, inquiries: Sequence[tuple[TraceQuestion, TraceInquiry]], judging: Judging
+) -> Study:
     """Write the texts that the questions need, and run every attack, each followed by its controls.
 
     Args:
         speaker: writes.
         material: what it is asked.
-        asked: a question, and who answers it.
+        inquiries: a question, and who answers it.
         judging: how figures are drawn.
     """
-    speeches: dict[Question, Speech] = {}
-    planted = replace(material, secrets=tuple(own for own in material.secrets if own.is_planted))
-    never = replace(material, secrets=tuple(own for own in material.secrets if not own.is_planted))
-    asks_secrets = never.secrets and any(question == "planted" for question, _ in asked)
+    speeches: dict[TraceQuestion, Speech] = {}
+    planted = replace(material, secrets=tuple(secret for secret in material.secrets if secret.is_planted))
+    never = replace(material, secrets=tuple(secret for secret in material.secrets if not secret.is_planted))
+    asks_secrets = never.secrets and any(question == "planted" for question, _ in inquiries)
     strange = speaker.speech("planted", never) if asks_secrets else None
-    found: list[Finding] = []
-    controlled: set[tuple[Question, str]] = set()
-    for question, own in asked:
+    findings: list[Finding] = []
+    controlled: set[tuple[TraceQuestion, str]] = set()
+    for question, inquiry in inquiries:
         if question not in speeches:
             speeches[question] = _speech(speaker, question, planted, speeches)
-            found += references(speaker, material, question, judging)
+            findings += references(speaker, material, question, judging)
             if question == "prompt":
-                found.append(_by_likelihood(speaker, material, speeches[question], judging))
-        found.append(judge(speeches[question], own, judging))
-        if (question, own.attack.name) not in controlled:
-            controlled.add((question, own.attack.name))
-            found += controls(speeches[question], own, judging)
+                findings.append(_by_likelihood(speaker, material, speeches[question], judging))
+        findings.append(judge(speeches[question], inquiry, judging))
+        if (question, inquiry.attack.name) not in controlled:
+            controlled.add((question, inquiry.attack.name))
+            findings += controls(speeches[question], inquiry, judging)
             if question == "planted" and strange is not None:
-                found.append(judge_at_chance(strange, own, judging, "never planted"))
-    return Study((*speeches.values(), *([strange] if strange is not None else [])), tuple(found))
+                findings.append(judge_at_chance(strange, inquiry, judging, "never planted"))
+    return Study((*speeches.values(), *([strange] if strange is not None else [])), tuple(findings))
 
 
-def references(speaker: Speaker, material: Material, question: Question, judging: Judging) -> Iterator[Finding]:
+def references(speaker: Speaker, material: Material, question: TraceQuestion, judging: Judging) -> Iterator[Finding]:
     """Yield what tells without a trace: the model's loss of candidates and secrets, and secrets that are written."""
     if question == "member":
         yield _by_loss(speaker, material, judging)
     if question != "planted":
         return
-    if any(own.is_planted for own in material.secrets):
-        yield _by_rank(speaker, [own for own in material.secrets if own.is_planted], judging)
-    texts = speaker.write([own.known for own in material.secrets], "written")
+    if any(secret.is_planted for secret in material.secrets):
+        yield _by_rank(speaker, [secret for secret in material.secrets if secret.is_planted], judging)
+    texts = speaker.write([secret.known for secret in material.secrets], "written")
     for is_planted in (True, False):
-        pairs = [(own, text) for own, text in zip(material.secrets, texts, strict=True) if own.is_planted == is_planted]
+        pairs = [
+            (secret, text)
+            for secret, text in zip(material.secrets, texts, strict=True)
+            if secret.is_planted == is_planted
+        ]
         if not pairs:
             continue
-        written = [speaker.tokenizer.decode([*own.known, *text.tokens]).startswith(own.text) for own, text in pairs]
+        written = [
+            speaker.tokenizer.decode([*secret.known, *text.tokens]).startswith(secret.text) for secret, text in pairs
+        ]
         yield _reference(
             question,
             "written by the decoder" if is_planted else "written, though never planted",
@@ -184,14 +192,14 @@ def references(speaker: Speaker, material: Material, question: Question, judging
             "attack" if is_planted else "chance",
             metric="secrets_written",
             value=secrets_written(written, judging.confidence),
-            chance=float(np.mean([1 / own.space for own, _ in pairs])),
+            chance=float(np.mean([1 / secret.space for secret, _ in pairs])),
         )
 
 
 def _by_loss(speaker: Speaker, material: Material, judging: Judging) -> Finding:
     sentences = (*material.members, *material.strangers)
     bits = log_perplexities(speaker.model, sentences, speaker.tokenizer).numpy()
-    scores = -bits / np.array([len(own) - 1 for own in sentences])
+    scores = -bits / np.array([len(sentence) - 1 for sentence in sentences])
     draws = np.random.default_rng(seeding.derive(judging.seed, "side channel loss"))
     is_member = np.arange(len(sentences)) < len(material.members)
     return _reference(
@@ -212,49 +220,51 @@ def _by_likelihood(speaker: Speaker, material: Material, speech: Speech, judging
     guesses = [
         int((_bits(speaker, [(*prompt, *text) for prompt in material.prompts]) - alone).argmin()) for text in seen
     ]
-    found = prompt_accuracy(np.array(guesses), speech.seen_truth, judging.confidence)
+    accuracy = prompt_accuracy(np.array(guesses), speech.seen_truth, judging.confidence)
     return _reference(
         "prompt",
         "likelihood of the text behind each prompt",
         "outputs",
         "must succeed",
         metric="prompt_accuracy",
-        value=found,
+        value=accuracy,
         chance=1 / len(material.prompts),
     )
 
 
 def _bits(speaker: Speaker, sentences: Sequence[Tokens]) -> np.ndarray:
     """Return -log2 of the probability of each sentence behind its first token; of one token alone, 0."""
-    found = np.zeros(len(sentences))
-    longer = [place for place, own in enumerate(sentences) if len(own) > 1]
+    bits = np.zeros(len(sentences))
+    longer = [place for place, sentence in enumerate(sentences) if len(sentence) > 1]
     if longer:
         scores = log_perplexities(speaker.model, [sentences[place] for place in longer], speaker.tokenizer)
-        found[longer] = scores.numpy()
-    return found
+        bits[longer] = scores.numpy()
+    return bits
 
 
-def _by_rank(speaker: Speaker, secrets: Sequence[Secret], judging: Judging) -> Finding:
+def _by_rank(speaker: Speaker, secrets: Sequence[SecretAmongOthers], judging: Judging) -> Finding:
     """Rank planted secrets by the model's own scores."""
-    scores = [-log_perplexities(speaker.model, own.wholes, speaker.tokenizer).numpy() for own in secrets]
+    scores = [-log_perplexities(speaker.model, secret.wholes, speaker.tokenizer).numpy() for secret in secrets]
     draws = np.random.default_rng(seeding.derive(judging.seed, "side channel rank"))
-    found, chance = trace_exposure(np.array(scores), draws, judging.confidence)
+    exposure, chance = trace_exposure(np.array(scores), draws, judging.confidence)
     return _reference(
         "planted",
         "log-perplexity of planted sentences",
         "the model",
         "must succeed",
         metric="trace_exposure",
-        value=found,
+        value=exposure,
         chance=chance,
     )
 
 
-def _reference(question: Question, label: str, view: str, role: Any, **found: Any) -> Finding:
-    return Finding(question="generation", label=label, about=about(question, view), role=role, **found)
+def _reference(question: TraceQuestion, label: str, view: str, role: Any, **figures: Any) -> Finding:
+    return Finding(question="generation", label=label, about=about(question, view), role=role, **figures)
 
 
-def _speech(speaker: Speaker, question: Question, material: Material, before: dict[Question, Speech]) -> Speech:
+def _speech(
+    speaker: Speaker, question: TraceQuestion, material: Material, before: dict[TraceQuestion, Speech]
+) -> Speech:
     """Return texts for a question; prompt and bits share them."""
     shared = before.get("bits" if question == "prompt" else "prompt") if question in ("prompt", "bits") else None
     if shared is None:

@@ -40,8 +40,8 @@ def features_and_head(model: nn.Module, inputs: Tensor) -> tuple[Tensor, nn.Line
         model.train(was_training)
         for handle in handles:
             handle.remove()
-    layer, features, own = calls[-1] if calls else (None, inputs, inputs)
-    if layer is None or own is not outputs or features.dim() != 2:  # noqa: PLR2004
+    layer, features, output = calls[-1] if calls else (None, inputs, inputs)
+    if layer is None or output is not outputs or features.dim() != 2:  # noqa: PLR2004
         raise FedsimError("a prefix is chosen in front of a linear classifier, and the model does not end in one.")
     return features, layer
 
@@ -67,7 +67,7 @@ def prefix_accuracies(logits: Iterable[Tensor], labels: Tensor) -> Tensor:
         logits: of every k, shape (N, K); for two networks the mean of theirs.
         labels: classes of validation examples (N,); never of the test set.
     """
-    return torch.stack([(own.argmax(1) == labels).double().mean() for own in logits])
+    return torch.stack([(logit.argmax(1) == labels).double().mean() for logit in logits])
 
 
 def best_prefix(accuracies: Tensor) -> int:

@@ -53,7 +53,9 @@ def letter(server: Server, knows: Collection[Knowledge], *, has_public_data: boo
 
 def sentence(server: Server, knows: Collection[Knowledge], *, has_public_data: bool) -> str:
     """Return the letter with its name, and what the attacker is granted that no row has; for people."""
-    own = letter(server, knows, has_public_data=has_public_data)
-    beyond = [told for grant, told in _BEYOND.items() if grant in knows and (grant, own) != ("input-statistics", "E")]
+    code = letter(server, knows, has_public_data=has_public_data)
+    beyond = [
+        phrase for grant, phrase in _BEYOND.items() if grant in knows and (grant, code) != ("input-statistics", "E")
+    ]
     more = f", and is granted {', '.join(beyond)} beyond it" if beyond else ""
-    return f"By the letters of Carletti et al. (2025) it is {own}, the {NAMES[own]}{more}."
+    return f"By the letters of Carletti et al. (2025) it is {code}, the {NAMES[code]}{more}."

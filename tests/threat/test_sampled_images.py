@@ -16,7 +16,7 @@ from fedsim.record import Finding
 from fedsim.record.store import RunFolder
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
-from fedsim.threat import drawing
+from fedsim.threat import sampled_images
 
 Built = Callable[..., Scenario]
 TABLES: dict[str, Any] = {
@@ -36,13 +36,15 @@ TABLES: dict[str, Any] = {
 
 
 def changed(**tables: dict[str, Any]) -> dict[str, Any]:
-    return {**TABLES, **{name: {**TABLES[name], **own} for name, own in tables.items()}}
+    return {**TABLES, **{name: {**TABLES[name], **table} for name, table in tables.items()}}
 
 
 def drawn(scenario: Scenario, folder: Path) -> list[Finding]:
-    own = RunFolder(folder)
-    own.create(overwrite=False)
-    record = runner.run(scenario, own, display.PlainLines(Console(file=StringIO())), command="test", earlier=None)
+    run_folder = RunFolder(folder)
+    run_folder.create(overwrite=False)
+    record = runner.run(
+        scenario, run_folder, display.PlainLines(Console(file=StringIO())), command="test", earlier=None
+    )
     (arm,) = record.arms
     assert arm.complete
     return list(arm.findings)
@@ -67,7 +69,7 @@ def test_a_run_holds_what_was_drawn_and_what_was_planted(scenario: Built, tmp_pa
 
 def test_a_model_that_knows_a_canary_by_heart_exposes_it_and_no_other(scenario: Built) -> None:
     world = worlds.build(scenario(**changed(data={"canaries": 6, "repetitions": [0, 30]})))
-    planted = [own for own in world.data.dataset.planted_images if own.examples]
+    planted = [planted_image for planted_image in world.data.dataset.planted_images if planted_image.examples]
     known = torch.stack([own.image for own in planted])
 
     class Knowing(torch.nn.Module):
@@ -76,9 +78,12 @@ def test_a_model_that_knows_a_canary_by_heart_exposes_it_and_no_other(scenario: 
         def forward(self, x: torch.Tensor, noise: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
             return known[torch.cdist(x.flatten(1), known.flatten(1)).argmin(1)]
 
-    pixels = drawing.to_pixels(known[:1], world.data.dataset.spec)
-    for copies, alike in ((30, planted), (0, [own for own in world.data.dataset.planted_images if not own.examples])):
-        is_drawn, exposure = drawing._canaries(world, Knowing(), pixels, alike, copies)
+    pixels = sampled_images.to_pixels(known[:1], world.data.dataset.spec)
+    for copies, alike in (
+        (30, planted),
+        (0, [planted_image for planted_image in world.data.dataset.planted_images if not planted_image.examples]),
+    ):
+        is_drawn, exposure = sampled_images._canaries(world, Knowing(), pixels, alike, copies)
         assert is_drawn.value is not None
         assert exposure.value is not None
         assert is_drawn.value.value == pytest.approx(1 / 3 if copies else 0)
@@ -107,10 +112,10 @@ def test_what_cannot_be_drawn_is_refused_before_training(scenario: Built, tables
     if tables.get("federation"):
         own["federation"] = {"algorithm": "fedsgd", "clients": 1, "batch_size": 4}
     with pytest.raises(ScenarioError, match=message):
-        drawing.check(worlds.build(scenario(**own)))
+        sampled_images.check(worlds.build(scenario(**own)))
 
 
 def test_a_classifier_draws_nothing(scenario: Built) -> None:
     own = {**TABLES, "task": "classification", "model": {"name": "mlp", "width": 8, "depth": 1}}
     with pytest.raises(ScenarioError, match="generation: the model .* predicts no noise"):
-        drawing.check(worlds.build(scenario(**own)))
+        sampled_images.check(worlds.build(scenario(**own)))

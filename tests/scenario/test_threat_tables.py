@@ -1,7 +1,7 @@
 """Tables of the attacker and the scorer: how a method may be named."""
 
 from fedsim.scenario import Choice
-from fedsim.scenario.judging import Forgetting
+from fedsim.scenario.threat_tables import Forgetting
 
 
 def test_what_forgets_may_be_named_alone_or_with_settings() -> None:
