@@ -65,7 +65,7 @@ def server(scenario: dict[str, Any]) -> dict[str, float]:
 def federation(scenario: dict[str, Any]) -> dict[str, float]:
     """Return the CPU seconds of a round, the fastest after the first, and the peak memory of the process."""
     marks = [time.process_time()]
-    runner.train(parse(scenario, "benchmark").model_dump_json(), lambda _record: marks.append(time.process_time()))
+    runner.train(build(parse(scenario, "benchmark")), lambda _record: marks.append(time.process_time()))
     rounds = [end - begin for begin, end in itertools.pairwise(marks)]
     return {"clients": float(scenario["federation"]["clients"]), "seconds": min(rounds[1:]), "mb": peak_mb()}
 

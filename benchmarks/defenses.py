@@ -109,7 +109,7 @@ def _secure(model: str, passes: int) -> Row:
 
 def _round_seconds(scenario: Scenario) -> list[float]:
     times: list[float] = []
-    runner.train(scenario.model_dump_json(), lambda _record: times.append(time.process_time()))
+    runner.train(build(scenario), lambda _record: times.append(time.process_time()))
     return [after - before for before, after in itertools.pairwise(times)][SETTLING:]
 
 

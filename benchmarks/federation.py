@@ -140,9 +140,9 @@ def _loop(task: Mapping[str, Any], clients: int, rounds: int) -> list[float]:
 
 
 def _engine(engine: Engine, task: Mapping[str, Any], clients: int, rounds: int) -> list[float]:
-    world_json = parse(_scenario(engine, task, clients, rounds), "benchmark").model_dump_json()
+    world = build(parse(_scenario(engine, task, clients, rounds), "benchmark"))
     marks = [time.perf_counter()]
-    runner.train(world_json, lambda _record: marks.append(time.perf_counter()))
+    runner.train(world, lambda _record: marks.append(time.perf_counter()))
     return _gaps(marks)
 
 

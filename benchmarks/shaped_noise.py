@@ -137,7 +137,7 @@ def matched(kind: str, share: float, seed: int, iterations: int) -> float:
 def accuracy(kind: str, share: float, seed: int) -> float:
     """Return the accuracy after training with noise at every step."""
     world = world_of(kind, share, seed, 8, _ROUNDS)
-    ended = runner.train(world.scenario.model_dump_json(), lambda _record: None)
+    ended = runner.train(world, lambda _record: None)
     return float(next(iter(evaluate_model(world, ended.weights).values())))
 
 

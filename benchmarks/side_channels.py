@@ -31,7 +31,7 @@ from fedsim.experiment.training import train  # noqa: E402
 from fedsim.record import Finding  # noqa: E402
 from fedsim.scenario import Generation, Scenario, load, parse  # noqa: E402
 from fedsim.scenario.reading import read_settings  # noqa: E402
-from fedsim.scenario.world import share, shared  # noqa: E402
+from fedsim.scenario.world import build  # noqa: E402
 from fedsim.threat.side_channels import Judging, TraceInquiry  # noqa: E402
 from fedsim.threat.trace_study import Material, Speaker, TraceQuestion, study  # noqa: E402
 from fedsim.threat.written_texts import inquiries_of, material_of, speaker_of  # noqa: E402
@@ -118,9 +118,8 @@ class Arm(NamedTuple):
 
 def prepare(scenario: Scenario) -> Setting:
     """Train the scenario's model once."""
-    text = share(scenario)
-    world = shared(text)
-    journal = train(text, lambda _round: None)
+    world = build(scenario)
+    journal = train(world, lambda _round: None)
     speaker = speaker_of(world, journal.weights)
     return Setting(speaker, material_of(world, journal), inquiries_of(world), Judging(scenario.seed))
 

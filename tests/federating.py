@@ -13,10 +13,11 @@ from fedsim.federation.journal import Journal
 from fedsim.record import RoundRecord, RunRecord
 from fedsim.record.store import RunFolder
 from fedsim.scenario import Scenario
+from fedsim.scenario import world as worlds
 
 
 def run(scenario: Scenario) -> Journal:
-    return runner.train(scenario.model_dump_json(), lambda _record: None)
+    return runner.train(worlds.build(scenario), lambda _record: None)
 
 
 def a_round(size: int = 1) -> ServerRound:

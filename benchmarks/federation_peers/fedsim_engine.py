@@ -14,14 +14,14 @@ import torch  # noqa: E402
 from benchmarks.federation_peers._report import Stopwatch  # noqa: E402
 from fedsim.experiment import runner  # noqa: E402
 from fedsim.scenario import parse  # noqa: E402
+from fedsim.scenario.world import build  # noqa: E402
 
 
 def main() -> None:
     """Run a scenario given as JSON on the command line."""
     torch.set_num_threads(1)
     stopwatch = Stopwatch()
-    world_json = parse(json.loads(sys.argv[1]), "command line").model_dump_json()
-    runner.train(world_json, lambda _record: stopwatch())
+    runner.train(build(parse(json.loads(sys.argv[1]), "command line")), lambda _record: stopwatch())
     stopwatch.report()
 
 

@@ -43,7 +43,7 @@ def check(world: World) -> None:
         question.check(world)
 
 
-def run_arm(this: RunInProgress, world: World, world_json: str, number: int, name: str, values: dict[str, Any]) -> None:
+def run_arm(this: RunInProgress, world: World, number: int, name: str, values: dict[str, Any]) -> None:
     """Train the federation of an arm that is checked, run every attack, and keep what was found after each."""
     scenario = world.scenario
 
@@ -52,7 +52,7 @@ def run_arm(this: RunInProgress, world: World, world_json: str, number: int, nam
         this.look_up()
 
     this.ask(describe(world))
-    journal, replays, seconds = this.trainings.of(world, world_json, on_round, this.look_up)
+    journal, replays, seconds = this.trainings.of(world, on_round, this.look_up)
     begin = time.perf_counter() - seconds  # a training that is shared counts in every arm
     this.folder.write_record(this.record)  # before anything else lies there: it says that the rest is ours
     this.folder.write_weights(number, journal.weights)

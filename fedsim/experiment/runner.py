@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +24,7 @@ from fedsim.record.environment import environment
 from fedsim.record.store import RunFolder
 from fedsim.scenario import Scenario, arms
 from fedsim.scenario.installed import check_installed
-from fedsim.scenario.world import World, share, shared
+from fedsim.scenario.world import World, build
 from fedsim.threat.attacking import Start, start_here
 from fedsim.threat.observe import describe
 
@@ -59,7 +61,7 @@ def run(
     if earlier is not None and earlier.scenario_hash != digest:
         raise FedsimError(f"{folder.path} holds a run of another scenario or seed; it cannot be resumed with this one.")
     done = tuple(arm for arm in earlier.arms if arm.complete) if earlier else ()
-    todo = [_Arm(_name(values), values, arm, share(arm)) for values, arm in arms(scenario)]
+    todo = [_Arm(_name(values), values, arm) for values, arm in arms(scenario)]
     try:
         sentences = _check(todo, len(done))
     except MissingExtra:
@@ -81,7 +83,7 @@ def run(
         watcher.arm(arm.name, number + 1, len(todo), arm.scenario.federation.rounds)
         try:
             with _named(arm, of=len(todo)):
-                run_arm(this, shared(arm.world), arm.world, number, arm.name, arm.values)
+                run_arm(this, _world(arm), number, arm.name, arm.values)
         except Exception as error:
             this.fail(error)
             raise
@@ -94,20 +96,25 @@ def _arrays_of(folder: RunFolder, arms: int) -> dict[str, np.ndarray]:
     return {name: array for name, array in folder.read_arrays().items() if name.partition("/")[0] in kept}
 
 
-class _Arm(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class _Arm:
     """An arm to run.
 
     Attributes:
         name: for people.
         values: what it differs in from the others.
         scenario: resolved.
-        world: the same as text, by which its world is found.
     """
 
     name: str
     values: dict[str, Any]
     scenario: Scenario
-    world: str
+
+
+@lru_cache(maxsize=2)
+def _world(arm: _Arm) -> World:
+    """Return the world of an arm; it is large, so that of two arms at a time is at hand."""
+    return build(arm.scenario)
 
 
 def _check(todo: Sequence[_Arm], done: int) -> tuple[str, ...]:
@@ -127,7 +134,7 @@ def _check(todo: Sequence[_Arm], done: int) -> tuple[str, ...]:
         if number < done and server in servers:
             continue
         with _named(arm, of=len(todo)):
-            world = shared(arm.world)
+            world = _world(arm)
             if number >= done:
                 check(world)
         if server not in servers:

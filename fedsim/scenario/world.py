@@ -126,20 +126,24 @@ def build(scenario: Scenario) -> World:
     return world
 
 
-_validated: WeakValueDictionary[str, Scenario] = WeakValueDictionary()
+_at_hand: WeakValueDictionary[str, World] = WeakValueDictionary()
 
 
-def share(scenario: Scenario) -> str:
-    """Return a resolved scenario as text, by which `shared` finds its world, without validating it once more."""
-    text = scenario.model_dump_json()
-    _validated[text] = scenario
+def share(world: World) -> str:
+    """Return a world's scenario as text, which can travel; where it comes back to this process, `shared` has it."""
+    text = world.scenario.model_dump_json()
+    _at_hand[text] = world
     return text
 
 
-@lru_cache(maxsize=2)
 def shared(scenario_json: str) -> World:
     """Return this process's world of a resolved scenario: what a Flower app finds in its run configuration."""
-    return build(_validated.get(scenario_json) or Scenario.model_validate_json(scenario_json))
+    return _at_hand.get(scenario_json) or _rebuilt(scenario_json)
+
+
+@lru_cache(maxsize=2)
+def _rebuilt(scenario_json: str) -> World:
+    return build(Scenario.model_validate_json(scenario_json))
 
 
 def _check_own_model(world: World) -> None:

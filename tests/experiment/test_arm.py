@@ -31,8 +31,7 @@ def test_what_travelled_is_kept_for_the_watched_clients_alone(scenario: Build, t
         (round_, client, "updates/arm-0.npz", True) for round_ in (1, 3) for client in (0, 1)
     ]
     arrays = stored(tmp_path / "run" / "updates" / "arm-0.npz")
-    world_json = built.model_dump_json()
-    entries = train(world_json, lambda _record: None).entries
+    entries = train(worlds.build(built), lambda _record: None).entries
     expected = {
         f"round-{entry.round}/client-{entry.client}/wire/{name}": tensor.numpy()
         for entry in entries

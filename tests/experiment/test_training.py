@@ -7,6 +7,7 @@ import pytest
 
 from fedsim.experiment import training
 from fedsim.record import ArmRecord, Finding, RoundRecord
+from fedsim.scenario.world import World
 from tests.experiment.running import Build, Silent, run
 from tests.threat.sentences import write_sentences
 
@@ -26,12 +27,12 @@ class Counting(Silent):
 
 @pytest.fixture
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The worlds that were trained, as text."""
+    """The scenarios that were trained, as text."""
     federate, seen = training.federate, list[str]()
 
-    def noting(world_json: str, *more: Any) -> Any:
-        seen.append(world_json)
-        return federate(world_json, *more)
+    def noting(world: World, *more: Any) -> Any:
+        seen.append(world.scenario.model_dump_json())
+        return federate(world, *more)
 
     monkeypatch.setattr(training, "federate", noting)
     return seen

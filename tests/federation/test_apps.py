@@ -102,11 +102,10 @@ def test_a_user_model_that_always_fails_is_one_clear_error(scenario: Build) -> N
 
 def test_server_reports_rounds_in_order(scenario: Build) -> None:
     built = scenario(federation={"rounds": 3})
-    world_json = built.model_dump_json()
+    world = worlds.build(built)
     seen: list[RoundRecord] = []
-    train(world_json, seen.append)
+    train(world, seen.append)
     assert [record.round for record in seen] == [1, 2, 3]
-    world = worlds.shared(world_json)
     assert apps.evaluate_model(world, world.models.first_weights)["test_accuracy"] < 0.5
 
 

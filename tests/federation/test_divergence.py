@@ -14,6 +14,7 @@ from fedsim.core.types import Update
 from fedsim.experiment.runner import train
 from fedsim.federation.journal import Journal
 from fedsim.scenario import Scenario, arms, parse
+from fedsim.scenario import world as worlds
 
 Build = Callable[..., Scenario]
 SUM = {"sees": "sum"}
@@ -21,7 +22,7 @@ CHANCE = 0.1  # ten classes
 
 
 def run(scenario: Scenario) -> Journal:
-    return train(scenario.model_dump_json(), lambda _record: None)
+    return train(worlds.build(scenario), lambda _record: None)
 
 
 @pytest.mark.parametrize(

@@ -149,8 +149,7 @@ def test_a_whole_round_holds_a_few_updates_at_a_time(scenario: Build, monkeypatc
             return reply
 
     monkeypatch.setattr("fedsim.federation.server.Reply", Watching)
-    world_json = scenario(federation={"clients": 50}).model_dump_json()
-    (record,) = train(world_json, lambda _record: None).rounds
+    (record,) = train(worlds.build(scenario(federation={"clients": 50})), lambda _record: None).rounds
     assert (len(alive), len(record.cohort), record.failures) == (50, 50, ())
     assert most <= 5
 
@@ -172,11 +171,10 @@ class Vandal(Defense[Config]):
 def test_a_hook_cannot_change_the_weights_of_the_next_client(
     scenario: Build, monkeypatch: pytest.MonkeyPatch, engine: str
 ) -> None:
-    world_json = scenario(federation={"clients": 3, "rounds": 2, "engine": engine}).model_dump_json()
-    plain = train(world_json, lambda _record: None)
-    world = worlds.shared(world_json)
+    world = worlds.build(scenario(federation={"clients": 3, "rounds": 2, "engine": engine}))
+    plain = train(world, lambda _record: None)
     monkeypatch.setitem(world.__dict__, "defenses", (Vandal(Config()),))
-    attacked = train(world_json, lambda _record: None)
+    attacked = train(world, lambda _record: None)
     assert [r.tested.get("test_loss") for r in attacked.rounds] == pytest.approx(
         [r.tested.get("test_loss") for r in plain.rounds], rel=1e-5
     )
@@ -201,8 +199,7 @@ def test_weights_are_decoded_once_a_round_whatever_the_number_of_clients(
         nonlocal calls
         calls = 0
         settings = {"clients": clients, "rounds": rounds, "evaluate_every": 100}
-        world_json = scenario(seed=clients + 100 * rounds, federation=settings).model_dump_json()
-        train(world_json, lambda _record: None)
+        train(worlds.build(scenario(seed=clients + 100 * rounds, federation=settings)), lambda _record: None)
         return calls
 
     end = 2  # evaluated after the last round, and handed over

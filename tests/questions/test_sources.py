@@ -41,7 +41,7 @@ GRADIENTS = {
 
 def evidence(scenario: Scenario) -> Evidence:
     world = worlds.build(scenario)
-    journal = train(scenario.model_dump_json(), lambda _round: None)
+    journal = train(worlds.build(scenario), lambda _round: None)
     return Evidence(world, journal, [replay(world, entry) for entry in journal.entries])
 
 

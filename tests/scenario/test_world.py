@@ -16,16 +16,15 @@ Build = Callable[..., Scenario]
 
 
 def test_a_shared_world_is_made_once_and_found_by_its_scenario(scenario: Build) -> None:
-    built = scenario()
-    text = worlds.share(built)
-    first = worlds.shared(text)
-    assert first is worlds.shared(scenario().model_dump_json())
-    assert first.scenario is built, "it was not validated once more"
-    assert worlds.shared(worlds.share(scenario(seed=9))) is not first
+    world = worlds.build(scenario())
+    text = worlds.share(world)
+    assert worlds.shared(text) is worlds.shared(scenario().model_dump_json()) is world
+    other = worlds.build(scenario(seed=9))
+    assert worlds.shared(worlds.share(other)) is other
 
 
-def test_a_scenario_that_nobody_holds_any_more_is_read_from_its_text(scenario: Build) -> None:
-    text = worlds.share(scenario(seed=11))
+def test_a_world_that_nobody_holds_any_more_is_built_from_its_text(scenario: Build) -> None:
+    text = worlds.share(worlds.build(scenario(seed=11)))
     gc.collect()
     assert worlds.shared(text).scenario == scenario(seed=11)
 

@@ -32,7 +32,7 @@ def recorded(scenario: Scenario, path: Path) -> RunRecord:
 
 
 def trained(scenario: Scenario) -> Journal:
-    return runner.train(scenario.model_dump_json(), lambda _round: None)
+    return runner.train(worlds.build(scenario), lambda _round: None)
 
 
 @pytest.mark.parametrize("attack", [RTF, {"name": "trap-weights"}])

@@ -39,9 +39,8 @@ SMALL: dict[str, Any] = {
 @pytest.fixture
 def cases(scenario: Build) -> Cases:
     def build(**tables: Any) -> dict[Target, membership.Case]:
-        world_json = scenario(**{**SMALL, **tables}).model_dump_json()
-        journal = runner.train(world_json, lambda _: None)
-        world = worlds.shared(world_json)
+        world = worlds.build(scenario(**{**SMALL, **tables}))
+        journal = runner.train(world, lambda _: None)
         truths = [replay(world, entry).truth for entry in journal.entries]
         return {
             "model": membership.of_model(world, journal, CANDIDATES),
@@ -96,7 +95,7 @@ def figures_of(own: Finding) -> dict[str, Interval]:
 
 def test_members_are_what_updates_were_computed_from_and_the_others_are_not(scenario: Build) -> None:
     built = scenario(**SMALL)
-    journal = runner.train(built.model_dump_json(), lambda _: None)
+    journal = runner.train(worlds.build(built), lambda _: None)
     world = worlds.build(built)
     train, uses = world.data.dataset.train, membership.count_training(world, journal.rounds)
     drawn = [batch for round_ in (1, 2) for client in range(4) for batch in world.data.batches(round_, client)]
@@ -202,7 +201,7 @@ def test_a_shadow_model_in_fedsgd_takes_the_federations_own_steps(scenario: Buil
         "aggregation": {"name": "mean", "optimizer": {"name": "sgd", "learning_rate": 0.5}},
     }
     built = scenario(**tables)
-    journal = runner.train(built.model_dump_json(), lambda _: None)
+    journal = runner.train(worlds.build(built), lambda _: None)
     world = worlds.build(built)
     used = membership.count_training(world, journal.rounds).nonzero().flatten()
     case = membership.of_model(world, journal, CANDIDATES)

@@ -121,7 +121,7 @@ def test_an_untrained_model_remembers_nothing(scenario: Callable[..., Scenario],
     tables["federation"] |= {"local_epochs": 1, "optimizer": {"name": "adam", "learning_rate": 1e-12}}
     tables["data"]["canaries"] = 40
     world = worlds.build(scenario(**tables))
-    journal = runner.train(world.scenario.model_dump_json(), lambda _: None)
+    journal = runner.train(world, lambda _: None)
     found = memorisation.measure_exposure(world, journal, **MEASURED)
     assert not any(own.extracted for own in found.secrets)
     assert not any(own.is_exact for own in found.secrets)
@@ -137,7 +137,7 @@ def test_small_spaces_are_enumerated(scenario: Callable[..., Scenario], tables: 
     form = " ##."
     planted = tuple(replace(own, text=f"{own.prompt} 42.", form=form) for own in world.data.dataset.planted[:2])
     world = replace(world, data=replace(world.data, dataset=replace(world.data.dataset, planted=planted)))
-    journal = runner.train(world.scenario.model_dump_json(), lambda _: None)
+    journal = runner.train(world, lambda _: None)
     found = memorisation.measure_exposure(world, journal, **MEASURED)
     assert [(own.candidates, own.is_exact) for own in found.secrets] == [(99, True)] * 2
 
@@ -161,7 +161,7 @@ def test_numbers_and_addresses_of_generated_persons_are_secrets_too(
     world = worlds.build(scenario(**tables))
     memorisation.check(world)
     assert [own.kind for own in world.data.dataset.planted] == ["identity"] * 2 + ["address"] * 2
-    journal = runner.train(world.scenario.model_dump_json(), lambda _: None)
+    journal = runner.train(world, lambda _: None)
     found = memorisation.measure_exposure(world, journal, **MEASURED)
     assert [(own.kind, own.repetitions) for own in found.summaries] == [
         ("address", 0),

@@ -65,7 +65,7 @@ def run(scenario: Scenario, folder: Path) -> RunRecord:
 def trained(scenario: Callable[..., Scenario], tables: dict[str, Any]) -> tuple[worlds.World, Journal]:
     """The world, and its journal after one pass over the text."""
     built = scenario(**changed(tables, {"federation.local_epochs": 1}))
-    return worlds.build(built), runner.train(built.model_dump_json(), lambda _: None)
+    return worlds.build(built), runner.train(worlds.build(built), lambda _: None)
 
 
 def lines(world: worlds.World, batch: Batch) -> list[str]:

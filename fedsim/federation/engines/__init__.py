@@ -10,7 +10,7 @@ from fedsim.core.errors import FedsimError
 from fedsim.federation.cohort import check as check_cohorts
 from fedsim.federation.journal import Journal
 from fedsim.federation.secure_client import check_largest_sum
-from fedsim.scenario.world import World, shared
+from fedsim.scenario.world import World
 
 
 def check(world: World) -> None:
@@ -26,37 +26,36 @@ def check(world: World) -> None:
         check_largest_sum(world)
 
 
-def run(world_json: str, journal: Journal) -> None:
-    """Run the federation of a resolved scenario, which `check` accepted, to its end, on the engine that it names.
+def run(world: World, journal: Journal) -> None:
+    """Run the federation of a world, which `check` accepted, to its end, on the engine that its scenario names.
 
     Raises:
         FedsimError: what the engine lacks, or what went wrong.
         MissingExtra: the engine needs a package that is not installed.
     """
-    federation = shared(world_json).scenario.federation
-    with _explain_flower(federation.engine):
-        _start(federation.engine, federation.address, world_json, journal)
+    with _explain_flower(world.scenario.federation.engine):
+        _start(world, journal)
 
 
-def _start(engine: str, address: str | None, world_json: str, journal: Journal) -> None:
+def _start(world: World, journal: Journal) -> None:
     # Engines are imported late: two of them load parts of Flower that take a second.
-    match engine:
+    match world.scenario.federation.engine:
         case "local":
             from fedsim.federation.engines import local  # noqa: PLC0415
 
-            local.run(world_json, journal)
+            local.run(world, journal)
         case "vectorized":
             from fedsim.federation.engines import vectorized  # noqa: PLC0415
 
-            vectorized.run(world_json, journal)
+            vectorized.run(world, journal)
         case "ray":
             from fedsim.federation.engines import ray  # noqa: PLC0415
 
-            ray.run(world_json, journal, address=address)
+            ray.run(world, journal)
         case "superlink":
             from fedsim.federation.engines import superlink  # noqa: PLC0415
 
-            superlink.run(world_json, journal, address=address)
+            superlink.run(world, journal)
 
 
 @contextmanager

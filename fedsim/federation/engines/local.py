@@ -21,7 +21,7 @@ from fedsim.federation.engines._pool import RUN_ID, Pool
 from fedsim.federation.engines.worker import answer
 from fedsim.federation.journal import Journal
 from fedsim.federation.server import RoundMessages
-from fedsim.scenario.world import shared
+from fedsim.scenario.world import World, share
 
 _WORTH_A_PROCESS = 0.05
 
@@ -145,8 +145,8 @@ class LocalGrid(Grid):
         )
 
 
-def run(world_json: str, journal: Journal) -> None:
+def run(world: World, journal: Journal) -> None:
     """Run the federation to its end on this machine, one client after the other, or several in processes."""
-    federation = shared(world_json).scenario.federation
-    grid = LocalGrid(apps.client_app(), federation.clients, {apps.SCENARIO_KEY: world_json}, federation.workers)
+    federation = world.scenario.federation
+    grid = LocalGrid(apps.client_app(), federation.clients, {apps.SCENARIO_KEY: share(world)}, federation.workers)
     grid.serve(apps.server_app(journal))

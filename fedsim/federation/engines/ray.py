@@ -24,7 +24,7 @@ from fedsim.core.errors import FedsimError, MissingExtra
 from fedsim.federation import apps
 from fedsim.federation.engines.worker import WorkerApp
 from fedsim.federation.journal import Journal
-from fedsim.scenario.world import shared
+from fedsim.scenario.world import World, share
 
 if TYPE_CHECKING:
     from flwr.server.superlink.fleet.vce.backend import BackendConfig
@@ -35,20 +35,13 @@ _GPU_PARTS = 10_000  # Ray counts in ten thousandths
 _LISTENS_OUTSIDE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 
 
-def run(
-    world_json: str,
-    journal: Journal,
-    *,
-    address: str | None = None,
-    cpus: float = 1.0,
-) -> None:
+def run(world: World, journal: Journal, *, cpus: float = 1.0) -> None:
     """Run the federation to its end on Ray.
 
     Args:
-        world_json: the resolved scenario.
+        world: of a scenario, whose `federation.address` is that of a running Ray cluster with fedsim on its machines;
+            without one Ray is started on this machine for the time of the run.
         journal: told of observed updates, rounds and the final weights, from another thread of this process.
-        address: of a running Ray cluster, whose machines have fedsim installed; None starts Ray on this machine
-            for the time of the run.
         cpus: CPUs that a client takes; their quotient is the number of clients that train at a time.
 
     Raises:
@@ -57,18 +50,17 @@ def run(
     """
     if importlib.util.find_spec("ray") is None:
         raise MissingExtra("Ray, which the engine 'ray' needs,", "pip install 'fedsim-privacy[flower-sim]'")
-    run_config = {apps.SCENARIO_KEY: world_json}
-    clients = shared(world_json).scenario.federation.clients
+    federation, run_config = world.scenario.federation, {apps.SCENARIO_KEY: share(world)}
     raised: list[BaseException] = []
     server = _catch(apps.server_app(journal), run_config, raised)
-    with _quiet(), cluster(address, cpus):
+    with _quiet(), cluster(federation.address, cpus):
         # Imported late: it takes a second, and without Ray it would end the process.
         from flwr.simulation import run_simulation  # noqa: PLC0415
 
-        gpus = _gpus(shared(world_json).device.type, cpus)
+        gpus = _gpus(world.device.type, cpus)
         backend: BackendConfig = {"client_resources": {"num_cpus": cpus, "num_gpus": gpus}}
         try:
-            run_simulation(server, WorkerApp(run_config), clients, backend_config=backend)
+            run_simulation(server, WorkerApp(run_config), federation.clients, backend_config=backend)
         except Exception as error:
             if not raised:
                 raise FedsimError(f"Ray could not run the federation: {_first_cause(error)}") from error

@@ -50,7 +50,7 @@ from fedsim.core.process import program_of
 from fedsim.federation import apps
 from fedsim.federation.guardian import guard
 from fedsim.federation.journal import Journal
-from fedsim.scenario.world import shared
+from fedsim.scenario.world import World, share
 
 _HOST = "127.0.0.1"
 _POLL_INTERVAL = 0.2
@@ -77,32 +77,32 @@ clientapp = "fedsim.federation.engines.worker:client"
 """
 
 
-def run(world_json: str, journal: Journal, *, address: str | None = None) -> None:
+def run(world: World, journal: Journal) -> None:
     """Run the federation to its end on real nodes, with the ServerApp in this process.
 
     Args:
-        world_json: the resolved scenario; it travels to the nodes, which have fedsim and the data installed.
+        world: of a scenario, which travels to the nodes; they have fedsim and the data installed. Its
+            `federation.address` is host and port of a running SuperLink with its own nodes; without one a SuperLink
+            and one SuperNode a client are started on this machine for the time of the run.
         journal: told of observed updates, rounds and the final weights.
-        address: host and port of a running SuperLink with its own nodes; None starts a SuperLink and one SuperNode
-            a client on this machine for the time of the run.
 
     Raises:
         FedsimError: no SuperLink answers, it died, a node died before the training began, or what the ServerApp
             raised.
     """
     server = apps.server_app(journal)
-    clients = shared(world_json).scenario.federation.clients
-    theirs = contextlib.nullcontext(_Deployment(address, journal.look_up)) if address else None
-    with theirs or _start(clients, journal.look_up) as deployment:
+    federation, text = world.scenario.federation, share(world)
+    theirs = contextlib.nullcontext(_Deployment(federation.address, journal.look_up)) if federation.address else None
+    with theirs or _start(federation.clients, journal.look_up) as deployment:
         try:
-            run_id = _submit(deployment.address, world_json)
+            run_id = _submit(deployment.address, text)
             with _serving(deployment, run_id) as grid:
                 context = Context(
                     run_id=run_id,
                     node_id=SUPERLINK_NODE_ID,
                     node_config={},
                     state=RecordDict(),
-                    run_config={apps.SCENARIO_KEY: world_json},
+                    run_config={apps.SCENARIO_KEY: text},
                 )
                 server(grid=grid, context=context)
         except httpx.HTTPError as error:
@@ -250,14 +250,14 @@ def _free_ports(count: int) -> list[int]:
         return [each.getsockname()[1] for each in sockets]
 
 
-def _submit(address: str, world_json: str) -> int:
+def _submit(address: str, scenario_json: str) -> int:
     """Register a run of an app that holds nothing but the names of fedsim's two apps; return its id."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of a package that Flower uses
         content, _ = build_fab_from_files({"pyproject.toml": _APP.encode()})
     request = StartRunRequest(
         fab=fab_to_proto(Fab(hashlib.sha256(content).hexdigest(), content, {})),
-        override_config=user_config_to_proto({apps.SCENARIO_KEY: world_json}),
+        override_config=user_config_to_proto({apps.SCENARIO_KEY: scenario_json}),
     )
     client = ControlHttpClient.from_server_address(
         address, insecure=True, root_certificates=None, interceptors=[RuntimeVersionHttpInterceptor("flwr CLI")]

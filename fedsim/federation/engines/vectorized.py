@@ -21,7 +21,7 @@ from fedsim.federation.journal import Journal
 from fedsim.federation.memory import recall, remember
 from fedsim.federation.server import Reply, RoundMessages, failed
 from fedsim.privacy.history import spend
-from fedsim.scenario.world import World, shared
+from fedsim.scenario.world import World, share
 
 _MOST_CLIENTS = 256
 _MOST_VALUES = 1 << 24
@@ -93,7 +93,7 @@ class VectorizedGrid(LocalGrid):
         return [recall(self._state.setdefault(c, RecordDict()), counted.get(c, 0)) for c in clients]
 
 
-def run(world_json: str, journal: Journal) -> None:
+def run(world: World, journal: Journal) -> None:
     """Run the federation to its end in this process, a cohort's training at a time."""
-    grid = VectorizedGrid(shared(world_json), {apps.SCENARIO_KEY: world_json})
+    grid = VectorizedGrid(world, {apps.SCENARIO_KEY: share(world)})
     grid.serve(apps.server_app(journal))

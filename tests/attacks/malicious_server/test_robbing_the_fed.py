@@ -12,6 +12,7 @@ from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
 from fedsim.core.types import InputSpec, ThreatModel
 from fedsim.federation.client import local_training
+from fedsim.scenario import world as worlds
 from tests.attacks.malicious_server.servers import SHAPE, observed
 from tests.attacks.solving import answer
 
@@ -221,7 +222,6 @@ def test_the_gain_changes_the_gradient_and_not_the_outputs(toy, attack_named, va
 
 def test_the_mean_of_a_round_is_a_batch_of_all_participants(scenario, tmp_path):
     from fedsim.experiment.runner import train
-    from fedsim.scenario.world import shared
     from fedsim.threat.observe import observe
     from fedsim.threat.replay import replay
     from fedsim.threat.victim import Victim
@@ -231,8 +231,8 @@ def test_the_mean_of_a_round_is_a_batch_of_all_participants(scenario, tmp_path):
         threat={"server": "malicious", "sees": "sum"},
         attacks=[{"name": NAME}],
     )
-    world = shared(built.model_dump_json())
-    (entry,) = train(built.model_dump_json(), lambda _round: None).entries
+    world = worlds.build(built)
+    (entry,) = train(world, lambda _round: None).entries
     truth = replay(world, entry).truth
     inputs = truth.batches[0].inputs
     attack = built.attacks[0].make("attack")

@@ -99,9 +99,8 @@ class Trained:
 
 
 def federated(tables: dict[str, Any]) -> Trained:
-    world_json = parse(tables, "test").model_dump_json()
-    journal = runner.train(world_json, lambda _: None)
     world = worlds.build(parse(tables, "test"))
+    journal = runner.train(world, lambda _: None)
     truths = [replay(world, entry).truth for entry in journal.entries]
     wanted = tables["membership"]["candidates"]
     return Trained(

@@ -111,7 +111,7 @@ def case() -> Built:
                            "optimizer": {"name": "sgd", "learning_rate": 0.1}, **changes.get("federation", {})},
         }  # fmt: skip
         scenario = parse(tables, "test")
-        journal = runner.train(scenario.model_dump_json(), lambda _: None)
+        journal = runner.train(worlds.build(scenario), lambda _: None)
         world = worlds.build(scenario)
         truths = [replay(world, entry).truth for entry in journal.entries]
         return membership.of_updates(world, journal, truths, tables["membership"]["candidates"])

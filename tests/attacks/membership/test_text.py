@@ -111,7 +111,7 @@ def memorising(tmp_path_factory: pytest.TempPathFactory) -> Any:
         "membership": {"candidates": CANDIDATES, "attacks": [{"name": "loss-threshold"}]},
     }
     world = worlds.build(parse(tables, "test"))
-    journal = runner.train(world.scenario.model_dump_json(), lambda _: None)
+    journal = runner.train(world, lambda _: None)
     truths = [replay(world, entry).truth for entry in journal.entries]
     cases = {
         "model": membership.of_model(world, journal, CANDIDATES),

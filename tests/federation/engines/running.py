@@ -16,6 +16,7 @@ import torch
 from fedsim.experiment.runner import model_hash, train
 from fedsim.federation.journal import Journal
 from fedsim.scenario import Scenario
+from fedsim.scenario import world as worlds
 
 RUNNER = """
 import importlib, json, pickle, sys
@@ -25,12 +26,13 @@ process.prepare()
 import torch
 from fedsim.core.errors import FedsimError
 from fedsim.federation.journal import Journal
+from fedsim.scenario import Scenario, world
 engine, settings, scenario, result = sys.argv[1:]
 torch.set_num_threads(1)
 journal = Journal(lambda record: print("round", record.round, flush=True))
 try:
     run = importlib.import_module(f"fedsim.federation.engines.{engine}").run
-    run(Path(scenario).read_text(), journal, **json.loads(settings))
+    run(world.build(Scenario.model_validate_json(Path(scenario).read_text())), journal, **json.loads(settings))
     error = None
 except FedsimError as caught:
     error = str(caught)
@@ -104,8 +106,7 @@ class Engine:
 
 def assert_same(journal: Journal, scenario: Scenario) -> None:
     """Compare everything that a journal holds with the local engine's, bit by bit."""
-    world_json = scenario.model_dump_json()
-    local = train(world_json, lambda _record: None)
+    local = train(worlds.build(scenario), lambda _record: None)
     assert model_hash(journal.weights) == model_hash(local.weights)
     assert journal.rounds == local.rounds
     assert len(journal.entries) == len(local.entries) > 0

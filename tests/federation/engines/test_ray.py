@@ -13,6 +13,7 @@ from fedsim.core.errors import FedsimError, MissingExtra
 from fedsim.federation.engines import ray
 from fedsim.federation.journal import Journal
 from fedsim.scenario import Scenario
+from fedsim.scenario import world as worlds
 
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
 
@@ -75,14 +76,19 @@ def test_errors_are_those_of_the_local_engine(
 def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, small: Scenario) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
     with pytest.raises(MissingExtra, match=r"fedsim-privacy\[flower-sim\]"):
-        ray.run(small.model_dump_json(), Journal(lambda _record: None))
+        ray.run(worlds.build(small), Journal(lambda _record: None))
+
+
+def _at(scenario: Scenario, address: str) -> Scenario:
+    federation = scenario.federation.model_copy(update={"address": address})
+    return scenario.model_copy(update={"federation": federation})
 
 
 @needs_ray
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "127.0.0.1", "cluster"])
 def test_an_address_without_a_cluster_is_told_at_once(small: Scenario, address: str) -> None:
     with pytest.raises(FedsimError, match=f"no Ray cluster answers at '{address}'.*HOST:PORT"):
-        ray.run(small.model_dump_json(), Journal(lambda _record: None), address=address)
+        ray.run(worlds.build(_at(small, address)), Journal(lambda _record: None))
 
 
 @pytest.mark.parametrize(

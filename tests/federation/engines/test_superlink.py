@@ -22,6 +22,7 @@ from fedsim.federation.engines import superlink
 from fedsim.federation.journal import Journal
 from fedsim.record import Failure
 from fedsim.scenario import Scenario
+from fedsim.scenario import world as worlds
 
 Start = Callable[..., Any]
 
@@ -227,7 +228,7 @@ def test_nodes_of_somebody_else_give_the_bits_of_the_local_engine_and_go_on_runn
     start: Start, somebody_elses: str, scenario: Callable[..., Scenario], running: ModuleType
 ) -> None:
     built = scenario(federation={"clients": 2, "rounds": 1})
-    error, journal = start("superlink", built, address=somebody_elses).end(timeout=180)
+    error, journal = start("superlink", _at(built, somebody_elses)).end(timeout=180)
     assert error is None
     running.assert_same(journal, built)
     assert is_open(int(somebody_elses.rpartition(":")[2]))
@@ -240,6 +241,11 @@ def test_a_node_that_cannot_start_is_an_error_with_the_end_of_its_log(tmp_path: 
         superlink._Deployment("127.0.0.1:1", nodes=[node]).check()
 
 
+def _at(scenario: Scenario, address: str) -> Scenario:
+    federation = scenario.federation.model_copy(update={"address": address})
+    return scenario.model_copy(update={"federation": federation})
+
+
 def test_an_address_without_a_superlink_is_told_at_once(small: Scenario) -> None:
     with pytest.raises(FedsimError, match=r"the SuperLink at 127.0.0.1:1 .*docs/federation.md"):
-        superlink.run(small.model_dump_json(), Journal(lambda _record: None), address="127.0.0.1:1")
+        superlink.run(worlds.build(_at(small, "127.0.0.1:1")), Journal(lambda _record: None))
