@@ -81,7 +81,7 @@ def _attacked(world: World, journal: Journal, replays: Sequence[Replay]) -> list
     """Return what attacks read: the watched updates, or, where somebody asks to be forgotten, what that shows."""
     if world.scenario.forgetting is not None:
         return forgetting.shown(world, journal)
-    return [Victim(world, entry, own.truth) for entry, own in zip(journal.entries, replays, strict=True)]
+    return [Victim(world, entry, replay.truth) for entry, replay in zip(journal.entries, replays, strict=True)]
 
 
 def _train(
@@ -108,7 +108,7 @@ def _train(
             class_names=dataset.class_names,
         ),
         rounds=tuple(journal.rounds),
-        replay_matches=all(own.matches for own in replays),
+        replay_matches=all(replay.matches for replay in replays),
         attacks=(),
         updates=updates,
         guarantees=guarantees(world, journal.rounds),
@@ -118,7 +118,7 @@ def _train(
 
 
 def _client_cost(replays: Sequence[Replay]) -> ClientCost | None:
-    costs = [cost for own in replays for cost in own.costs]
+    costs = [cost for replay in replays for cost in replay.costs]
     if not costs:
         return None
     return ClientCost(
@@ -135,15 +135,15 @@ def _kept(
     if not entries:
         return ()
     arrays: dict[str, np.ndarray] = {}
-    for entry, own in zip(entries, replays, strict=True):
+    for entry, replay in zip(entries, replays, strict=True):
         place = place_of(entry)
         arrays.update(_by_name(f"{place}/wire", entry.update))
-        if not own.raw_is_wire:
-            arrays.update(_by_name(f"{place}/raw", own.truth.raw))
+        if not replay.raw_is_wire:
+            arrays.update(_by_name(f"{place}/raw", replay.truth.raw))
     file = this.folder.write_updates(arm, arrays)
     return tuple(
-        KeptUpdate(round=entry.round, client=entry.client, file=file, raw_is_wire=own.raw_is_wire)
-        for entry, own in zip(entries, replays, strict=True)
+        KeptUpdate(round=entry.round, client=entry.client, file=file, raw_is_wire=replay.raw_is_wire)
+        for entry, replay in zip(entries, replays, strict=True)
     )
 
 

@@ -32,8 +32,8 @@ def attack(
     ceilings: Mapping[str, Ceiling],
 ) -> list[VictimRecord]:
     """Attack every observed update, as many together as the attack likes; `ceilings` are by the place of an update."""
-    own = registry.get("attack", choice.name).derived_from(Attack)
-    over_rounds = own is not None and own.over_rounds
+    attack_class = registry.get("attack", choice.name).derived_from(Attack)
+    over_rounds = attack_class is not None and attack_class.over_rounds
     knows = _knowledge(world.scenario, choice)
     empty = [_unharmed(victim.entry) for victim in attacked if not any(map(len, victim.truth.private))]
     attacked = [victim for victim in attacked if any(map(len, victim.truth.private))]
@@ -45,10 +45,10 @@ def attack(
         seen = [first, *(_observe(victim, before, knows) for victim in chunk[1:])]
         watch = this.watcher.attack(choice.label or choice.name, len(records) + len(chunk), len(attacked))
         begin = time.perf_counter()
-        found = _found(world, choice, attacker, seen, [victim.entry for victim in chunk], watch)
+        results = _search(world, choice, attacker, seen, [victim.entry for victim in chunk], watch)
         this.look_up()
         seconds = (time.perf_counter() - begin) / len(chunk)
-        for victim, result in zip(chunk, found, strict=True):
+        for victim, result in zip(chunk, results, strict=True):
             record = _recorded(this, victim, result, f"{prefix}/{place_of(victim.entry)}")
             known = ceilings.get(place_of(victim.entry))
             records.append(record.model_copy(update={"seconds": seconds, "ceiling": known}))
@@ -58,14 +58,14 @@ def attack(
 
 def find_ceilings(this: RunInProgress, attacked: Sequence[Victim], prefix: str) -> dict[str, Ceiling]:
     """Return the ceiling of every observed update by its place, and keep the map of what is known of its examples."""
-    found: dict[str, Ceiling] = {}
+    ceilings: dict[str, Ceiling] = {}
     for victim in attacked:
         place = place_of(victim.entry)
-        found[place], known = ceiling_of(victim)
+        ceilings[place], known = ceiling_of(victim)
         if known is not None:
             this.arrays[f"{prefix}/{place}/known"] = known.float().numpy()
         this.look_up()
-    return found
+    return ceilings
 
 
 def _observe(victim: Victim, others: Sequence[Victim], knows: Collection[Knowledge]) -> Observation:
@@ -84,7 +84,7 @@ def _unharmed(entry: WireEntry) -> VictimRecord:
     return VictimRecord(round=entry.round, client=entry.client, clients=entry.clients, failure=why)
 
 
-def _found(
+def _search(
     world: World,
     choice: AttackChoice,
     attacker: AtWork,
@@ -95,13 +95,13 @@ def _found(
     """What the attack made of each observation, or why it failed. One failure among several does not spoil the rest."""
     purpose = f"attack {choice.label or choice.name}"
     generators = [seeding.generator(world.scenario.seed, purpose, entry.round, entry.client) for entry in entries]
-    found = search(attacker, seen, generators, watch)
-    if not isinstance(found, str):
-        return [*found]
+    guesses = search(attacker, seen, generators, watch)
+    if not isinstance(guesses, str):
+        return [*guesses]
     if len(seen) == 1:
-        return [found]
+        return [guesses]
     alone = zip(seen, entries, strict=True)
-    return [_found(world, choice, attacker, [one], [entry], watch)[0] for one, entry in alone]
+    return [_search(world, choice, attacker, [one], [entry], watch)[0] for one, entry in alone]
 
 
 def _recorded(this: RunInProgress, victim: Victim, result: Reconstruction | str, arrays: str) -> VictimRecord:

@@ -62,12 +62,14 @@ def figures(record: RunRecord) -> list[Figure]:
 
 def departures(record: RunRecord, expected: Expected) -> list[str]:
     """Return one sentence for every expected figure or hash that the record departs from; empty when it keeps all."""
-    found = {(own.arm, own.attack, own.metric): own.value for own in figures(record)}
+    values = {(figure.arm, figure.attack, figure.metric): figure.value for figure in figures(record)}
     hashes = {arm.name: arm.model_hash for arm in record.arms}
-    judged = [_departure(own, found) for own in expected.figures]
+    judged = [_departure(figure, values) for figure in expected.figures]
     judged += [
-        None if hashes.get(arm) == own else f"{arm}: hash of the model is {hashes.get(arm, 'absent')}, expected {own}"
-        for arm, own in expected.model_hash.items()
+        None
+        if hashes.get(arm) == digest
+        else f"{arm}: hash of the model is {hashes.get(arm, 'absent')}, expected {digest}"
+        for arm, digest in expected.model_hash.items()
     ]
     return [sentence for sentence in judged if sentence is not None]
 
@@ -80,31 +82,31 @@ def expectation(record: RunRecord) -> dict[str, Any]:
     return {
         "figures": [
             {
-                "arm": own.arm,
-                **({"attack": own.attack} if own.attack else {}),
-                "metric": own.metric,
-                "value": float(f"{own.value:.4g}"),
-                "tolerance": own.tolerance,
+                "arm": figure.arm,
+                **({"attack": figure.attack} if figure.attack else {}),
+                "metric": figure.metric,
+                "value": float(f"{figure.value:.4g}"),
+                "tolerance": figure.tolerance,
             }
-            for own in figures(record)
-            if own.is_told
+            for figure in figures(record)
+            if figure.is_told
         ]
     }
 
 
-def _departure(expected: ExpectedFigure, found: Mapping[tuple[str, str, str], float]) -> str | None:
+def _departure(expected: ExpectedFigure, values: Mapping[tuple[str, str, str], float]) -> str | None:
     key = (expected.arm, expected.attack, expected.metric)
     who = ", ".join(filter(None, key))
-    if key not in found:
-        hint = nearest(who, [", ".join(filter(None, other)) for other in found])
+    if key not in values:
+        hint = nearest(who, [", ".join(filter(None, other)) for other in values])
         return f"{who}: the record has no such figure.{hint}"
-    if abs(found[key] - expected.value) <= expected.tolerance:
+    if abs(values[key] - expected.value) <= expected.tolerance:
         return None
-    return f"{who} is {found[key]:.4g}, expected {expected.value:.4g} within {expected.tolerance:.4g}"
+    return f"{who} is {values[key]:.4g}, expected {expected.value:.4g} within {expected.tolerance:.4g}"
 
 
 def _of_arm(arm: ArmRecord, declared: Mapping[str, Metric]) -> Iterator[Figure]:
-    last = next((own for own in reversed(arm.rounds) if own.tested), None)
+    last = next((entry for entry in reversed(arm.rounds) if entry.tested), None)
     for name, value in last.tested.items() if last is not None else ():
         yield Figure(arm.name, "", name, value, 0, declared[name])
     sources = {column: metric for metric in declared.values() for column in metric.statistics}
@@ -112,15 +114,15 @@ def _of_arm(arm: ArmRecord, declared: Mapping[str, Metric]) -> Iterator[Figure]:
         if attack.summary is None:
             continue
         yield Figure(arm.name, attack.label, "success", attack.summary.success.value, attack.summary.success.n)
-        for name, own in attack.summary.metrics.items():
-            yield Figure(arm.name, attack.label, name, own.value, own.n, sources[name])
+        for name, interval in attack.summary.metrics.items():
+            yield Figure(arm.name, attack.label, name, interval.value, interval.n, sources[name])
     for finding in arm.findings:
         figures = {finding.metric: finding.value, **finding.more}
         for name, value in figures.items():
             if value is not None:
                 yield Figure(arm.name, finding.label, name, value.value, value.n, declared[name], _half(value))
-    for own in arm.guarantees:
-        yield Figure(arm.name, own.source, "epsilon", own.epsilon, 0)
+    for guarantee in arm.guarantees:
+        yield Figure(arm.name, guarantee.source, "epsilon", guarantee.epsilon, 0)
 
 
 def _half(value: Interval) -> float:

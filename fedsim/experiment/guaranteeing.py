@@ -22,15 +22,15 @@ def guarantees(world: World, rounds: Sequence[RoundRecord]) -> tuple[GuaranteeRe
 def _compose_rounds(source: str, mechanism: Mechanism, rounds: Sequence[RoundRecord]) -> GuaranteeRecord:
     """Compose all rounds where clients are sampled, else those of the client that was asked most often."""
     is_sampled = mechanism.unit == "client" and mechanism.sampling_rate < 1
-    asked = Counter(client for record in rounds for client in record.cohort)
-    number = len(rounds) if is_sampled else max(asked.values(), default=0)
+    calls = Counter(client for record in rounds for client in record.cohort)
+    number = len(rounds) if is_sampled else max(calls.values(), default=0)
     whose = "the whole run" if is_sampled else "the client that was asked most often"
-    found = guarantee(mechanism, [in_rounds(mechanism, number)])
+    stated = guarantee(mechanism, [in_rounds(mechanism, number)])
     rounds_run = f"{number} {'round' if number == 1 else 'rounds'}"
-    stated = {**vars(found), "composition": f"{found.composition} in {rounds_run}, those of {whose}"}
+    fields = {**vars(stated), "composition": f"{stated.composition} in {rounds_run}, those of {whose}"}
     return GuaranteeRecord(
         source=source,
         noise_multiplier=mechanism.noise_multiplier,
         holds_against_server=mechanism.holds_against_server,
-        **stated,
+        **fields,
     )

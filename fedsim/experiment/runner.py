@@ -146,9 +146,9 @@ def _check(todo: Sequence[_Arm], done: int) -> tuple[str, ...]:
 
 def _describe(world: World) -> tuple[str, ...]:
     """Return the attacker in sentences, with what questions add."""
-    asked = questions_of(world)
-    sentences = [sentence for question in asked for sentence in question.describe_attacker()]
-    return describe(world, sentences, has_public_data=any(question.needs_public_data for question in asked))
+    questions = questions_of(world)
+    sentences = [sentence for question in questions for sentence in question.describe_attacker()]
+    return describe(world, sentences, has_public_data=any(question.needs_public_data for question in questions))
 
 
 @contextmanager

@@ -70,4 +70,3 @@ class Trainings:
         trained = Trained(journal, replays, time.perf_counter() - begin)
         self._latest = (scenario, world.watches_models, trained)
         return trained
-

@@ -39,8 +39,17 @@ def finding_rows(record: RunRecord) -> Iterator[dict[str, Any]]:
                 yield _row(arm, finding, name, value, is_main=False)
 
 
-def _row(arm: ArmRecord, own: Finding, metric: str, value: Interval | None, *, is_main: bool) -> dict[str, Any]:
-    identity = (arm.name, own.question, own.label, own.method, own.about_in_words, own.role, metric, is_main)
+def _row(arm: ArmRecord, finding: Finding, metric: str, value: Interval | None, *, is_main: bool) -> dict[str, Any]:
+    identity = (
+        arm.name,
+        finding.question,
+        finding.label,
+        finding.method,
+        finding.about_in_words,
+        finding.role,
+        metric,
+        is_main,
+    )
     interval = (None,) * 4 if value is None else (value.value, value.low, value.high, value.n)
-    beside = (own.chance, own.limit, own.p) if is_main else (None,) * 3
-    return dict(zip(FINDING_COLUMNS, (*identity, *interval, *beside, own.state, own.failure), strict=True))
+    beside = (finding.chance, finding.limit, finding.p) if is_main else (None,) * 3
+    return dict(zip(FINDING_COLUMNS, (*identity, *interval, *beside, finding.state, finding.failure), strict=True))

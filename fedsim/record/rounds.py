@@ -49,8 +49,8 @@ class RoundRecord(Part):
 
     def utilities(self, metrics: Mapping[str, Metric]) -> tuple[Utility, ...]:
         """Return what was measured and people are shown, the most telling first."""
-        told = (Utility(metrics[name], value) for name, value in self.tested.items())
-        return tuple(own for own in told if own.metric.shown)
+        measured = (Utility(metrics[name], value) for name, value in self.tested.items())
+        return tuple(utility for utility in measured if utility.metric.shown)
 
     def utility(self, metrics: Mapping[str, Metric]) -> Utility | None:
         """Return the most telling of what was measured."""

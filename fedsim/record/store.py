@@ -247,10 +247,10 @@ def check_schema(record: Path, content: bytes) -> None:
     Raises:
         FedsimError: it has another.
     """
-    found = _SCHEMA.match(content)
-    if found is not None and int(found[1]) != SCHEMA_VERSION:
+    match = _SCHEMA.match(content)
+    if match is not None and int(match[1]) != SCHEMA_VERSION:
         raise FedsimError(
-            f"{record} has schema version {int(found[1])}, expected {SCHEMA_VERSION}: another version of fedsim made "
+            f"{record} has schema version {int(match[1])}, expected {SCHEMA_VERSION}: another version of fedsim made "
             "it. Run it again, or read it with that version."
         )
 
