@@ -13,6 +13,7 @@ from fedsim.core.types.data import (
     Similarities,
     Tokenizer,
 )
+from fedsim.core.types.effects import Effect
 from fedsim.core.types.generation import (
     Activations,
     Ending,
@@ -41,6 +42,7 @@ __all__ = [
     "Dataset",
     "Draws",
     "DropoutSite",
+    "Effect",
     "Ending",
     "Event",
     "Generated",
