@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,30 +13,9 @@ from fedsim.core.devices import CPU
 from fedsim.core.types.basics import Config, Draws, Loss, Masks, Tensors
 from fedsim.core.types.data import InputSpec
 from fedsim.core.types.effects import Effect
+from fedsim.core.types.grants import Knowledge, Server, View
+from fedsim.core.types.tasks import Task
 from fedsim.core.types.updates import DropoutSite, Update
-
-if TYPE_CHECKING:
-    from fedsim.core.hooks.tasks import Task
-
-Knowledge = Literal[
-    "labels",
-    "masks",
-    "batch-size",
-    "dropout-rates",
-    "input-statistics",
-    "defenses",
-    "components",
-    "draws",
-    "given",
-    "earlier-rounds",
-]
-
-
-Server = Literal["honest-but-curious", "malicious"]  # whether the server also changes the model that it hands out
-
-
-View = Literal["single-update", "sum"]  # what the server sees of a round: each client's update, or only their mean
-
 
 EffectT = TypeVar("EffectT", bound=Effect)
 
