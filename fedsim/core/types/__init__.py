@@ -27,7 +27,7 @@ from fedsim.core.types.generation import (
     TraceObservation,
     TraceView,
 )
-from fedsim.core.types.grants import Knowledge, Server, View
+from fedsim.core.types.grants import GRANTS, Grant, Knowledge, Server, View
 from fedsim.core.types.guesses import Applicability, OnStep, Reconstruction, Step
 from fedsim.core.types.membership import MembershipObservation, Shadow, ShadowPlan, Target, TrainShadow, WatchedUpdate
 from fedsim.core.types.observations import Observation, PublicKnowledge, ThreatModel
@@ -36,6 +36,7 @@ from fedsim.core.types.traces import Question, TraceCase
 from fedsim.core.types.updates import Contribution, DropoutSite, Truth, Update, WireEntry
 
 __all__ = [
+    "GRANTS",
     "Activations",
     "Adjacency",
     "Applicability",
@@ -50,6 +51,7 @@ __all__ = [
     "Ending",
     "Event",
     "Generated",
+    "Grant",
     "InputSpec",
     "Knowledge",
     "Limits",
