@@ -45,8 +45,8 @@ def letter(server: Server, knows: Collection[Knowledge], *, has_public_data: boo
 
 def sentence(server: Server, knows: Collection[Knowledge], *, has_public_data: bool) -> str:
     """Return the letter with its name, and what the attacker is granted that no row has; for people."""
-    own = letter(server, knows, has_public_data=has_public_data)
-    covered = {"input-statistics"} if own == "E" else set[str]()
+    row = letter(server, knows, has_public_data=has_public_data)
+    covered = {"input-statistics"} if row == "E" else set[str]()
     beyond = [grant.beyond for name, grant in GRANTS.items() if grant.beyond and name in knows and name not in covered]
     more = f", and is granted {', '.join(beyond)} beyond it" if beyond else ""
-    return f"By the letters of Carletti et al. (2025) it is {own}, the {NAMES[own]}{more}."
+    return f"By the letters of Carletti et al. (2025) it is {row}, the {NAMES[row]}{more}."

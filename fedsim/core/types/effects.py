@@ -50,10 +50,10 @@ class AddedNoise(Noise):
 
 @dataclass(frozen=True)
 class PrivateNoise(Noise):
-    """Noise of a private mechanism. Its size follows from what is stated, and from how much it is the noise of.
+    """Noise of a private mechanism: of scale multiplier * norm on the sum of parts, so less on a mean of more parts.
 
     Attributes:
-        multiplier: standard deviation of the noise on the sum, over the norm that `ClippedParts` states; or None.
+        multiplier: standard deviation over the norm that `ClippedParts` states; or None.
         epsilon: what all rounds may cost, from which the multiplier follows; or None.
     """
 
@@ -76,7 +76,7 @@ class Clipped(Effect):
 class ClippedParts(Effect):
     """Each example's or client's part is scaled down to a norm before parts are added up.
 
-    The sum is then no gradient of a mean loss, and equations between its tensors do not hold.
+    A sum of several parts is then no gradient of a mean loss, and equations between its tensors do not hold.
 
     Attributes:
         norm: largest Euclidean norm of a part, > 0.

@@ -16,7 +16,7 @@ class Folded(Effect):
 
 
 def knowing(observation: Observation, *effects: Effect) -> Observation:
-    return replace(observation, public=(PublicKnowledge("none"), *(PublicKnowledge("any", (own,)) for own in effects)))
+    return replace(observation, public=(PublicKnowledge("none"), *(PublicKnowledge("any", (one,)) for one in effects)))
 
 
 def test_effects_are_asked_for_by_type_over_all_that_is_public(watched: Callable[..., Any]) -> None:
@@ -38,4 +38,4 @@ def test_settings_of_the_name_of_an_effects_field_are_no_effect(watched: Callabl
 
 def test_an_effect_that_fedsim_does_not_know_is_matched_by_who_does(watched: Callable[..., Any]) -> None:
     observation, _, _ = watched()
-    assert [own.times for own in knowing(observation, Signs(), Folded(3)).effects(Folded)] == [3]
+    assert [folded.times for folded in knowing(observation, Signs(), Folded(3)).effects(Folded)] == [3]
