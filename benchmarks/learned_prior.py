@@ -32,6 +32,7 @@ from fedsim.core import registry, seeding  # noqa: E402
 from fedsim.core.errors import NotApplicable  # noqa: E402
 from fedsim.core.hooks import Attack  # noqa: E402
 from fedsim.core.types import Observation, PublicKnowledge  # noqa: E402
+from fedsim.core.types.effects import AddedNoise, Clipped, ClippedParts, Kept, PrivateNoise  # noqa: E402
 from fedsim.metrics.image import psnr, to_pixels  # noqa: E402
 
 CLOSE = 0.01  # of what a grey image leaves unexplained
@@ -94,7 +95,7 @@ def misfit(observation: Observation, inputs: Tensor) -> float:
     loss = observation.loss(observation.model(inputs), observation.labels)
     slopes = torch.autograd.grad(loss, parameters)
     sent = [observation.update.tensors[name] for name in names]
-    prunes = any(float(known.facts.get("kept_share", 1.0)) < 1.0 for known in observation.public)
+    prunes = bool(observation.effects(Kept))
     slope = torch.cat(
         [(one * (seen != 0) if prunes else one).flatten() for one, seen in zip(slopes, sent, strict=True)]
     )
@@ -126,12 +127,12 @@ def explains(victim: Victim, guess: Tensor) -> bool:
 
 def _told(observation: Observation) -> Observation:
     """Return an observation whose DP-SGD, of one example, is called clipping with noise."""
-    dp = next((known.facts for known in observation.public if known.source == "dp-sgd"), None)
-    if dp is None:
+    clipped, private = observation.effects(ClippedParts), observation.effects(PrivateNoise)
+    if not clipped or not private or private[0].multiplier is None:
         return observation
-    scale = float(dp["noise_multiplier"]) * float(dp["clip"])
-    facts = {"noise_law": "gaussian", "noise_scale": scale, "norm": float(dp["clip"])}
-    return replace(observation, public=(PublicKnowledge("dp-sgd of one example", facts),))
+    norm = clipped[0].norm
+    effects = (AddedNoise(private[0].law, private[0].multiplier * norm), Clipped(norm))
+    return replace(observation, public=(PublicKnowledge("dp-sgd of one example", effects),))
 
 
 def settings_of(network: Network, iterations: int) -> Mapping[str, Sequence[tuple[str, Mapping[str, Any]]]]:

@@ -12,11 +12,16 @@ from pathlib import Path
 import pytest
 
 from fedsim import report
-from fedsim.core import registry
+from fedsim.core import registry, seeding
+from fedsim.core.types import WireEntry
 from fedsim.experiment.sweep.export import write_csv
 from fedsim.experiment.sweep.tuning import tune
+from fedsim.federation.client import local_training
 from fedsim.report.sweep import build
 from fedsim.scenario import load
+from fedsim.scenario.world import build as build_world
+from fedsim.threat.observe import observe
+from fedsim.threat.victim import Victim
 from tests.cli import typed
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -131,6 +136,19 @@ def test_a_sweep_of_the_command_shows_what_jitter_does_to_the_rows(site: Path, t
     assert "row error" in page
     told = fedsim(site, tmp_path, "tune", str(SCENARIO), "--out", "tuned")
     assert "row error" in told
+
+
+@pytest.mark.usefixtures("installed")
+def test_an_attack_of_the_package_matches_on_an_effect_of_the_package() -> None:
+    world = build_world(load(SCENARIO, ["components.0.scale=0.5"]))
+    first = world.models.first_weights
+    update, truth = local_training(world, first, 1, 0)
+    victim = Victim(world, WireEntry(1, 0, first, update), truth)
+    blind, informed = observe(victim, ("batch-size",)), observe(victim, ("batch-size", "components"))
+    method = registry.get("attack", "division")
+    guesses = [method.make(method.config())(seen, seeding.generator(0, "attack")) for seen in (blind, informed)]
+    assert [guess.is_exact for guess in guesses] == [True, False]
+    assert guesses[1].notes == ("the row has noise of 0.5",)
 
 
 @pytest.mark.usefixtures("installed")

@@ -27,6 +27,7 @@ from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import Attack, Effort, Tables
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Knowledge, Observation, OnStep, PublicKnowledge, Reconstruction
+from fedsim.core.types.effects import AddedNoise, Effect
 
 
 class RoundAveragingConfig(Config):
@@ -113,8 +114,10 @@ def _is_alike(latest: Observation, before: Observation, movement: float) -> bool
 
 def _quieter(public: Sequence[PublicKnowledge], rounds: int) -> tuple[PublicKnowledge, ...]:
     """Return the descriptions of defenses with the noise of a mean."""
-    factor = rounds**-0.5
     return tuple(
-        replace(known, facts={k: v * factor if k == "noise_scale" else v for k, v in known.facts.items()})
-        for known in public
+        replace(known, effects=tuple(_averaged(effect, rounds) for effect in known.effects)) for known in public
     )
+
+
+def _averaged(effect: Effect, rounds: int) -> Effect:
+    return replace(effect, scale=effect.scale * rounds**-0.5) if isinstance(effect, AddedNoise) else effect

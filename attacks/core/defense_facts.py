@@ -1,18 +1,18 @@
 """What the descriptions of defenses tell an attacker that was granted them.
 
 Tensors that a defense makes unreliable are removed before an attack begins (`fedsim.core.informed`). This module reads
-the other facts.
+the other effects.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple, cast
+from typing import NamedTuple
 
 from torch import Tensor
 
 from attacks.core.tolerances import TINY
 from fedsim.core.types import DropoutSite, Observation
+from fedsim.core.types.effects import AddedNoise, Clipped, Effect, Kept, Noise, Rounded, Signs
 
 _SHARPNESS = 5.0
 
@@ -46,57 +46,37 @@ class Wire(NamedTuple):
 
 PLAIN = Wire()
 
-
-class Noise(NamedTuple):
-    """Independent noise of a known law.
-
-    Attributes:
-        scale: standard deviation, in units of the gradient or, if it `is_relative`, of each tensor's root mean square.
-        share: share of the entries that get it; which ones is not known.
-    """
-
-    law: Literal["gaussian", "laplace"]
-    scale: float
-    is_relative: bool
-    share: float = 1.0
+_INEXACT: dict[type[Effect], str] = {
+    Signs: "sends signs alone",
+    Rounded: "rounds what is sent",
+    Kept: "sends a part of the entries",
+}
 
 
 def wire_of(observation: Observation) -> Wire:
     """Return the form in which gradients are compared. A mean over several clients no longer holds signs."""
-    signs = any(known.facts.get("signs", False) for known in observation.public)
-    return Wire(sends_part(observation), signs and observation.threat.sees == "single-update")
+    is_single = observation.threat.sees == "single-update"
+    return Wire(sends_part(observation), is_single and bool(observation.effects(Signs)))
 
 
 def sends_part(observation: Observation) -> bool:
-    """Whether a defense says that it sends only a share of the entries (`kept_share`); the others are unknown."""
-    return any(float(known.facts.get("kept_share", 1.0)) < 1.0 for known in observation.public)
+    """Whether a defense says that it sends only a share of the entries; the others are unknown."""
+    return bool(observation.effects(Kept))
 
 
 def adds_noise(observation: Observation) -> bool:
-    """Whether a defense says that it adds noise: by a scale, by what determines the scale, or by a law alone."""
-    return any(_is_noisy(known.facts) for known in observation.public)
+    """Whether a defense says that it adds noise, of whatever size."""
+    return bool(observation.effects(Noise))
 
 
-def _is_noisy(facts: Mapping[str, Any]) -> bool:
-    stated = [float(facts[fact]) for fact in ("noise_scale", "noise_multiplier", "target_epsilon") if fact in facts]
-    return any(figure > 0.0 for figure in stated) if stated else "noise_law" in facts
-
-
-def noise_of(observation: Observation) -> Noise | None:
+def noise_of(observation: Observation) -> AddedNoise | None:
     """Return the noise that a defense says it adds, or None when none gives its law and its scale."""
-    for known in observation.public:
-        facts = known.facts
-        scale, law = float(facts.get("noise_scale", 0.0)), facts.get("noise_law")
-        if scale > 0.0 and law in ("gaussian", "laplace"):
-            is_relative, share = bool(facts.get("noise_is_relative", False)), float(facts.get("noised_share", 1.0))
-            return Noise(cast("Literal['gaussian', 'laplace']", law), scale, is_relative, share)
-    return None
+    return next(iter(observation.effects(AddedNoise)), None)
 
 
 def bound_of(observation: Observation) -> float | None:
-    """Return the norm to which a defense says that it clips gradients (`norm`), or None."""
-    bounds = [float(known.facts["norm"]) for known in observation.public if "norm" in known.facts]
-    return min(bounds, default=None)
+    """Return the norm to which a defense says that it clips whole gradients, or None."""
+    return min((clipped.norm for clipped in observation.effects(Clipped)), default=None)
 
 
 def inexact(observation: Observation) -> str | None:
@@ -105,13 +85,10 @@ def inexact(observation: Observation) -> str | None:
     Exact attacks then still give an estimate, but must not call it exact.
     """
     for known in observation.public:
-        facts = known.facts
-        if facts.get("signs", False):
-            return f"the defense '{known.source}' sends signs alone"
-        if facts.get("rounded", False):
-            return f"the defense '{known.source}' rounds what is sent"
-        if float(facts.get("kept_share", 1.0)) < 1.0:
-            return f"the defense '{known.source}' sends a part of the entries"
+        for effect in known.effects:
+            for kind, deed in _INEXACT.items():
+                if isinstance(effect, kind):
+                    return f"the defense '{known.source}' {deed}"
     return "a defense adds noise" if adds_noise(observation) else None
 
 

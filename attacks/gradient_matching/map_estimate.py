@@ -21,7 +21,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from attacks.core.defense_facts import Noise, bound_of, noise_of, searched_sites
+from attacks.core.defense_facts import bound_of, noise_of, searched_sites
 from attacks.core.tolerances import TINY
 from attacks.core.unknown_masks import unknown_masks
 from attacks.gradient_matching._comparison import ExplicitGradients, Gradients
@@ -30,6 +30,7 @@ from attacks.gradient_matching.base import MatchingAttack, MatchingConfig
 from fedsim.core.hooks import Tables
 from fedsim.core.registry import attack
 from fedsim.core.types import Knowledge, Observation
+from fedsim.core.types.effects import AddedNoise
 
 
 class MapConfig(MatchingConfig):
@@ -81,7 +82,7 @@ class _Likelihood:
         is_absolute: whether it sums absolute differences, for which gradients must be built.
     """
 
-    def __init__(self, noise: Noise, bound: float | None, sizes: Tensor) -> None:
+    def __init__(self, noise: AddedNoise, bound: float | None, sizes: Tensor) -> None:
         """Take the noise, the norm to which gradients were clipped, and the number of entries of every tensor."""
         self._noise, self._bound, self._sizes = noise, bound, sizes
         self.is_absolute = noise.law == "laplace" or noise.share < 1.0

@@ -36,6 +36,7 @@ from fedsim.core.layer_calls import layer_outputs
 from fedsim.core.masks import without_dropout
 from fedsim.core.registry import attack
 from fedsim.core.types import Masks, Observation, OnStep, Reconstruction, View
+from fedsim.core.types.effects import NoiseModules, Penalties
 
 _NOISE = "noise"
 
@@ -91,7 +92,7 @@ class NoiseInversion(InformedAttack[NoiseInversionConfig]):
     def setting(self, observation: Observation, search: Search) -> Setting:
         """Return the setting with noise among the unknowns, and penalties in the loss."""
         plain = super().setting(observation, search)
-        penalties = {n: p for known in observation.public for n, p in known.facts.get("penalties", {}).items()}
+        penalties = {n: p for effect in observation.effects(Penalties) for n, p in effect.functions.items()}
         added: list[Tensor] = []
 
         def loss(outputs: Tensor, labels: Tensor) -> Tensor:
@@ -144,7 +145,7 @@ def _whole(observation: Observation) -> Observation:
 
 
 def _noise_modules(observation: Observation) -> tuple[str, ...]:
-    return tuple(name for known in observation.public for name in known.facts.get("noise_modules", ()))
+    return tuple(name for effect in observation.effects(NoiseModules) for name in effect.names)
 
 
 @torch.no_grad()

@@ -24,6 +24,7 @@ from fedsim.core import registry
 from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import Attack
 from fedsim.core.types import Masks, Observation, Reconstruction
+from fedsim.core.types.effects import MixedExamples, PastedImages, PastedMaps, Transformed
 
 CONVINCING = 1e-3
 _ITERATIONS = 200
@@ -40,22 +41,22 @@ def changes_batch(observation: Observation) -> bool:
 
 def mixes(observation: Observation) -> bool:
     """Say whether a known defense mixed examples of the batch."""
-    return _mixed_examples(observation) > 1
+    return bool(observation.effects(MixedExamples))
 
 
 def pastes(observation: Observation) -> bool:
     """Say whether a known component pasted a part of one example into another."""
-    return any(int(known.facts.get("pasted_examples", 1)) > 1 for known in observation.public)
+    return bool(observation.effects(PastedImages))
 
 
 def pastes_maps(observation: Observation) -> bool:
     """Say whether a known component pasted a part of one example's maps into another's, behind a layer."""
-    return any(int(known.facts.get("mixed_features", 1)) > 1 for known in observation.public)
+    return bool(observation.effects(PastedMaps))
 
 
 def transforms_of(observation: Observation) -> tuple[Transform, ...]:
     """Return the known transforms of the inputs, one of which was used."""
-    return tuple(transform for known in observation.public for transform in known.facts.get("transforms", ()))
+    return tuple(transform for effect in observation.effects(Transformed) for transform in effect.functions)
 
 
 def explains_mixtures(observation: Observation, guess: Reconstruction) -> bool:
@@ -173,14 +174,10 @@ def seen_exactly(observation: Observation, generator: torch.Generator) -> Recons
     return None
 
 
-def _mixed_examples(observation: Observation) -> int:
-    return max((int(known.facts.get("mixed_examples", 1)) for known in observation.public), default=1)
-
-
 def _is_paired(observation: Observation) -> bool:
-    return _mixed_examples(observation) == _PAIR
+    return max((mixed.count for mixed in observation.effects(MixedExamples)), default=1) == _PAIR
 
 
 def has_random_signs(observation: Observation) -> bool:
     """Say whether a known defense gave the entries of mixtures random signs."""
-    return any(bool(known.facts.get("random_signs", False)) for known in observation.public)
+    return any(mixed.has_random_signs for mixed in observation.effects(MixedExamples))

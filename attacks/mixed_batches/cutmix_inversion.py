@@ -46,6 +46,7 @@ from fedsim.core.boxes import Pasted, name_pasted_maps
 from fedsim.core.hooks import Tables
 from fedsim.core.registry import attack
 from fedsim.core.types import Batch, Knowledge, Observation, OnStep, Reconstruction
+from fedsim.core.types.effects import PastedBoxes, PastedMaps
 
 _IMAGE = 3
 _FOR_COMPOSITES = 0.7  # share of the iterations
@@ -225,16 +226,15 @@ def _shows_composites(observation: Observation) -> bool:
 
 
 def _has_own_boxes(observation: Observation) -> bool:
-    return any(known.facts.get("per_sample", False) for known in observation.public)
+    return any(pasted.per_sample for pasted in observation.effects(PastedBoxes))
 
 
 def _layer_of(observation: Observation) -> str | None:
     """Return the name of the layer behind which maps are pasted, or None if images are pasted."""
-    return next((str(known.facts["at"]) for known in observation.public if "mixed_features" in known.facts), None)
+    return next((pasted.at for pasted in observation.effects(PastedMaps)), None)
 
 
 def _size(observation: Observation) -> tuple[int, int]:
     """Return height and width of the pasted images or maps."""
-    sizes = (known.facts["size"] for known in observation.public if "mixed_features" in known.facts)
-    height, width = next(sizes, observation.spec.shape[1:])
+    height, width = next((pasted.size for pasted in observation.effects(PastedMaps)), observation.spec.shape[1:])
     return height, width

@@ -27,6 +27,7 @@ from attacks.core.mean_gradient import gradient_weight
 from attacks.core.progress import Numbered
 from attacks.core.tolerances import MATCHES
 from attacks.mixed_batches._cutmix_boxes import assemble, assemble_each
+from attacks.mixed_batches._undo_defenses import mixes, pastes
 from fedsim.core import registry
 from fedsim.core.boxes import Pasted
 from fedsim.core.errors import NotApplicable
@@ -34,6 +35,7 @@ from fedsim.core.hooks import Attack, Effort, Tables
 from fedsim.core.masks import inject_masks
 from fedsim.core.registry import attack
 from fedsim.core.types import Batch, Config, Knowledge, Masks, Observation, OnStep, Reconstruction, View
+from fedsim.core.types.effects import PastedImages
 
 _NAME = "label-shares"
 _IMAGE = 3
@@ -59,7 +61,7 @@ class LabelShares(Attack[LabelSharesConfig]):
 
     def not_applicable(self, observation: Observation) -> str | None:
         """Refuse where no component mixes labels, and where no exact attack applies."""
-        if not _mixes(observation):
+        if not (mixes(observation) or pastes(observation)):
             return "no component in use mixes inputs and their labels"
         if any(candidate.fits(observation).holds for candidate in _exact_attacks()):
             return None
@@ -81,11 +83,6 @@ class LabelShares(Attack[LabelSharesConfig]):
         if not found:
             raise NotApplicable("no exact attack applies")
         return min(found, key=lambda guess: guess.objective)
-
-
-def _mixes(observation: Observation) -> bool:
-    words = ("pasted_examples", "mixed_examples")
-    return any(known.facts.get(word, 1) > 1 for known in observation.public for word in words)
 
 
 def _exact_attacks() -> Iterator[Attack[Any]]:
@@ -148,11 +145,11 @@ def label_shares(observation: Observation, inputs: Tensor, masks: Masks) -> Tens
 def _take_apart(observation: Observation, guess: Reconstruction) -> Reconstruction:
     """Return the original images if the composites hold them, else the composites."""
     batch = guess.trained
-    facts = [known.facts for known in observation.public if "pasted_examples" in known.facts]
-    if batch is None or not facts or observation.local_steps > 1 or len(observation.spec.shape) != _IMAGE:
+    pasting = observation.effects(PastedImages)
+    if batch is None or not pasting or observation.local_steps > 1 or len(observation.spec.shape) != _IMAGE:
         return guess
     pasted = None if observation.draws is None else Pasted.written_in(observation.draws[0])
-    if facts[0].get("per_sample", False):
+    if pasting[0].per_sample:
         return guess if pasted is None else _with_own_boxes(guess, batch, pasted)
     box = None if pasted is None or pasted.boxes is None else pasted.boxes[0]
     found = assemble(batch.inputs, batch.labels, box)

@@ -33,6 +33,7 @@ from attacks.gradient_matching.base import MatchingAttack, MatchingConfig, best_
 from fedsim.core.hooks import Tables
 from fedsim.core.registry import attack
 from fedsim.core.types import Masks, Observation, Reconstruction
+from fedsim.core.types.effects import MixedExamples
 
 _MIXED = 2
 _SHARE = "weight"
@@ -58,8 +59,7 @@ class MixupInversion(HypothesesAttack[MixupInversionConfig]):
 
     def not_applicable(self, observation: Observation) -> str | None:
         """Refuse if no defense mixes pairs, and batches with too many pairings."""
-        facts = [known.facts for known in observation.public]
-        if not any(own.get("mixed_examples") == _MIXED and not own.get("random_signs") for own in facts):
+        if MixedExamples(_MIXED) not in observation.effects(MixedExamples):
             return "no defense in use mixes pairs of examples"
         count = math.factorial(observation.batch_size or 1)
         if count > self.config.pairings:

@@ -42,6 +42,7 @@ from fedsim.core.hooks import Attack, Effort
 from fedsim.core.masks import expected_mask
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Masks, Observation, OnStep, Reconstruction, Step
+from fedsim.core.types.effects import ClippedParts, Signs
 
 Box = tuple[Tensor, Tensor]
 _FEW, _MEDIUM = 20, 49_000_000  # steps, and entries of the Jacobian, within a budget of minutes
@@ -275,10 +276,11 @@ def _refuse_masks(observation: Observation, switches: tuple[int, ...]) -> str | 
 def _refuse_defenses(observation: Observation) -> str | None:
     """Return which known defense leaves no equations, or None."""
     for known in observation.public:
-        if known.facts.get("signs", False):
-            return f"the defense '{known.source}' sends signs alone"
-        if "clip" in known.facts:
-            return f"the defense '{known.source}' clips single examples"
+        for effect in known.effects:
+            if isinstance(effect, Signs):
+                return f"the defense '{known.source}' sends signs alone"
+            if isinstance(effect, ClippedParts):
+                return f"the defense '{known.source}' clips single examples"
     if bound_of(observation) is not None and observation.update.kind == "delta":
         return "a defense clips the change of weights"
     return None

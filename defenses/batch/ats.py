@@ -29,6 +29,7 @@ from fedsim.core.hooks import Defense, HookContext, Place
 from fedsim.core.losses import cross_entropy
 from fedsim.core.registry import defense
 from fedsim.core.types import Batch, Config, Dataset, PublicKnowledge
+from fedsim.core.types.effects import Transformed
 
 _BLENDS = 20
 _EPSILON = 1e-5
@@ -91,7 +92,7 @@ class Ats(Defense[AtsConfig]):
 
     def adaptive_view(self) -> PublicKnowledge:
         """Return the policies, as functions and as text."""
-        return PublicKnowledge("ats", {"transforms": self._policies}, {"policies": tuple(map(str, self._policies))})
+        return PublicKnowledge("ats", (Transformed(self._policies),), {"policies": tuple(map(str, self._policies))})
 
 
 def privacy_score(model: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator) -> float:

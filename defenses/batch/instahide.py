@@ -24,6 +24,7 @@ from defenses.batch._mixing import mixed, refuses_to_mix, uniforms
 from fedsim.core.hooks import Defense, HookContext, Place, Rules
 from fedsim.core.registry import defense
 from fedsim.core.types import Batch, Config, PublicKnowledge
+from fedsim.core.types.effects import MixedExamples
 
 _PRIVATE, _OTHER = 3.0, 1.0
 _ROOM = 1.1
@@ -72,8 +73,8 @@ class Instahide(Defense[InstahideConfig]):
 
     def adaptive_view(self) -> PublicKnowledge:
         """Return the number of mixed examples, the bound of their coefficients, and that signs are random."""
-        facts = {"mixed_examples": self.config.images, "random_signs": True}
-        return PublicKnowledge("instahide", facts, {"largest": self.config.largest})
+        mixed = MixedExamples(self.config.images, has_random_signs=True)
+        return PublicKnowledge("instahide", (mixed,), {"largest": self.config.largest})
 
     def _weights(self, examples: int, images: int, generator: torch.Generator) -> Tensor:
         """Return each mixture's coefficients over the batch, (B, B); partners follow in a random circular order."""

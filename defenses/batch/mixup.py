@@ -21,6 +21,7 @@ from defenses.batch._mixing import mixed, refuses_to_mix, uniforms
 from fedsim.core.hooks import Defense, HookContext, Place, Rules
 from fedsim.core.registry import defense
 from fedsim.core.types import Batch, Config, PublicKnowledge
+from fedsim.core.types.effects import MixedExamples
 
 
 class MixupConfig(Config):
@@ -53,4 +54,4 @@ class Mixup(Defense[MixupConfig]):
 
     def adaptive_view(self) -> PublicKnowledge:
         """Return the number of mixed examples, and the distribution of the weight."""
-        return PublicKnowledge("mixup", {"mixed_examples": 2}, {"alpha": self.config.alpha})
+        return PublicKnowledge("mixup", (MixedExamples(2),), {"alpha": self.config.alpha})

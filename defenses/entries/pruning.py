@@ -19,6 +19,7 @@ from defenses.core.tensors import TensorDefense
 from fedsim.core.hooks import Distortion, HookContext, Place, Rules
 from fedsim.core.registry import defense
 from fedsim.core.types import PublicKnowledge, Tensors
+from fedsim.core.types.effects import Kept
 
 
 class PruningConfig(SupportConfig):
@@ -59,7 +60,8 @@ class Pruning(TensorDefense[PruningConfig]):
     def adaptive_view(self) -> PublicKnowledge:
         """Return the share that is sent."""
         config = self.config
-        return PublicKnowledge("pruning", {"kept_share": 1.0 - config.rate}, {"error_feedback": config.error_feedback})
+        kept = (Kept(1.0 - config.rate),) if config.rate else ()
+        return PublicKnowledge("pruning", kept, {"error_feedback": config.error_feedback})
 
     def _sent(self, tensors: Tensors) -> Tensors:
         support = largest({name: t.abs() for name, t in tensors.items()}, self.config.rate, self.config.per)

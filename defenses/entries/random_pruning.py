@@ -19,6 +19,7 @@ from defenses.core.tensors import TensorDefense
 from fedsim.core.hooks import Distortion, HookContext, Place, Rules
 from fedsim.core.registry import defense
 from fedsim.core.types import PublicKnowledge, Tensors
+from fedsim.core.types.effects import Kept
 
 
 class RandomPruningConfig(SupportConfig):
@@ -46,4 +47,4 @@ class RandomPruning(TensorDefense[RandomPruningConfig]):
 
     def adaptive_view(self) -> PublicKnowledge:
         """Return the share that is sent."""
-        return PublicKnowledge("random-pruning", {"kept_share": 1.0 - self.config.rate})
+        return PublicKnowledge("random-pruning", (Kept(1.0 - self.config.rate),) if self.config.rate else ())

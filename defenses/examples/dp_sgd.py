@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from fedsim.core.hooks import IMAGES_AND_TEXT, Defense, Distortion, HookContext, Place, Rules
 from fedsim.core.registry import defense
 from fedsim.core.types import Mechanism, Modality, PublicKnowledge, Tensors, Update
+from fedsim.core.types.effects import ClippedParts
 from fedsim.privacy.budget import Budget
 from fedsim.privacy.per_example import Mode, cheapest, sum_clipped, why_inseparable
 from fedsim.privacy.upload import clip_with_derivative, noise
@@ -122,7 +123,7 @@ class DpSgd(Defense[DpSgdConfig]):
 
     def adaptive_view(self) -> PublicKnowledge:
         """Return clipping norm and noise; its scale on a gradient is noise_multiplier * clip / expected batch size."""
-        return PublicKnowledge("dp-sgd", {"noise_law": "gaussian", "clip": self.config.clip, **self.config.facts})
+        return PublicKnowledge("dp-sgd", (ClippedParts(self.config.clip), *self.config.noise))
 
     def _mode(self, model: nn.Module) -> Mode:
         return cheapest(model) if self.config.mode == "auto" else self.config.mode

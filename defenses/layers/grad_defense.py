@@ -22,6 +22,7 @@ from defenses.core.slices import sensitivities, slices_of
 from fedsim.core.hooks import Defense, HookContext, Place, Rules
 from fedsim.core.registry import defense
 from fedsim.core.types import Config, PublicKnowledge, Tensors
+from fedsim.core.types.effects import AddedNoise
 
 
 class GradDefenseConfig(Config):
@@ -63,9 +64,10 @@ class GradDefense(Defense[GradDefenseConfig]):
     def adaptive_view(self) -> PublicKnowledge:
         """Return the noise law, its scale, and the expected share of entries with noise."""
         config = self.config
+        if not config.scale or not config.perturbed:
+            return PublicKnowledge("grad-defense")
         share = min(1.0, config.perturbed / config.slices)
-        facts = {"noise_law": "gaussian", "noise_scale": config.scale if share else 0.0, "noised_share": share}
-        return PublicKnowledge("grad-defense", facts)
+        return PublicKnowledge("grad-defense", (AddedNoise("gaussian", config.scale, share=share),))
 
     def _noise(self, like: Tensor, generator: torch.Generator) -> Tensor:
         return self.config.scale * torch.randn(like.shape, generator=generator, dtype=like.dtype)

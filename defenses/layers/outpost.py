@@ -22,6 +22,7 @@ from defenses.core.support import largest, zero_outside
 from fedsim.core.hooks import Defense, HookContext, Place
 from fedsim.core.registry import defense
 from fedsim.core.types import Config, PublicKnowledge, Tensors
+from fedsim.core.types.effects import Kept, Noise
 
 
 class OutpostConfig(Config):
@@ -60,8 +61,9 @@ class Outpost(Defense[OutpostConfig]):
     def adaptive_view(self) -> PublicKnowledge:
         """Return the share sent in a changed step, and the noise law; its scale depends on the weights."""
         config = self.config
-        facts = {"kept_share": 1.0 - config.rate, **({"noise_law": "gaussian"} if config.noise else {})}
-        return PublicKnowledge("outpost", facts, {"beta": config.beta, "noise": config.noise})
+        kept = (Kept(1.0 - config.rate),) if config.rate else ()
+        noise = (Noise("gaussian"),) if config.noise else ()
+        return PublicKnowledge("outpost", (*kept, *noise), {"beta": config.beta, "noise": config.noise})
 
 
 def risk(weights: Tensor) -> Tensor:

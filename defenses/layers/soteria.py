@@ -25,6 +25,7 @@ from fedsim.core.layer_calls import layer_inputs
 from fedsim.core.output_layer import output_layer
 from fedsim.core.registry import defense
 from fedsim.core.types import Config, PublicKnowledge, Tensors
+from fedsim.core.types.effects import Unreliable
 
 _OFFSET = 0.1
 _VECTORS = 2
@@ -82,8 +83,8 @@ class Soteria(Defense[SoteriaConfig]):
 
     def adaptive_view(self) -> PublicKnowledge:
         """Return the rate, and the name of the changed tensor."""
-        unreliable = () if self._layer is None or not self.config.rate else (weight_of(self._layer),)
-        return PublicKnowledge("soteria", {"unreliable": unreliable}, {"rate": self.config.rate})
+        changed = () if self._layer is None or not self.config.rate else (Unreliable((weight_of(self._layer),)),)
+        return PublicKnowledge("soteria", changed, {"rate": self.config.rate})
 
 
 def _trained_output_layer(model: nn.Module) -> str | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar, cast, final
+from typing import ClassVar, TypeVar, cast, final
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from fedsim.core import seeding
 from fedsim.core.hooks import Defense, HookContext, Place
 from fedsim.core.types import Batch, Config, PublicKnowledge, Tensors
+from fedsim.core.types.effects import Effect, NoiseModules, Penalties, Unreliable
 
 
 @final
@@ -117,7 +118,7 @@ class VariationalDefense(Defense[ConfigT]):
     def __init__(self, config: ConfigT) -> None:
         """Start without a model; `prepare` inserts the bottleneck."""
         super().__init__(config)
-        self._facts: dict[str, Any] = {}
+        self._effects: tuple[Effect, ...] = ()
 
     @abstractmethod
     def insert(self, model: nn.Module) -> nn.Module:
@@ -137,11 +138,11 @@ class VariationalDefense(Defense[ConfigT]):
         names = [name for name, _ in model.named_parameters()]
         first = next(index for index, name in enumerate(names) if name.startswith(f"{place}."))
         penalty = Penalty(bottleneck.axis, bottleneck.limit, self.config.beta)
-        self._facts = {
-            "noise_modules": (f"{place}.noise",),
-            "penalties": {f"{place}.encode": penalty},
-            "unreliable": tuple(names[first:]),
-        }
+        self._effects = (
+            NoiseModules((f"{place}.noise",)),
+            Penalties({f"{place}.encode": penalty}),
+            Unreliable(tuple(names[first:])),
+        )
         return model
 
     @final
@@ -171,7 +172,7 @@ class VariationalDefense(Defense[ConfigT]):
     @final
     def adaptive_view(self) -> PublicKnowledge:
         """Return where noise is drawn, the loss term, and the parameters whose gradients are random."""
-        return PublicKnowledge(type(self).__name__.lower(), self._facts, {"beta": self.config.beta})
+        return PublicKnowledge(type(self).__name__.lower(), self._effects, {"beta": self.config.beta})
 
     def _of(self, here: HookContext) -> list[VariationalBottleneck]:
         model = nn.Module() if here.local is None else here.local.model

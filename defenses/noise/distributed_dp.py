@@ -22,6 +22,7 @@ from defenses.noise._client_level import PROBE, ClientBudget, ClientLevelDefense
 from fedsim.core.hooks import HookContext, Rules
 from fedsim.core.registry import defense
 from fedsim.core.types import PublicKnowledge, Update
+from fedsim.core.types.effects import ClippedParts
 from fedsim.privacy.upload import disturb, why_buffers_move
 
 _STEPS_A_SHARE = 2.0
@@ -73,9 +74,7 @@ class DistributedDp(ClientLevelDefense[DistributedDpConfig]):
 
     def adaptive_view(self) -> PublicKnowledge:
         """Return clipping norm and noise; its scale on a mean depends on the number of clients."""
-        return PublicKnowledge(
-            "distributed-dp", {"noise_law": "gaussian", "clip": self.config.clip, **self.config.facts}
-        )
+        return PublicKnowledge("distributed-dp", (ClippedParts(self.config.clip), *self.config.noise))
 
     def _why_rounding_shows(self, rules: Rules, model: nn.Module) -> str | None:
         share, grid = self._share(rules), rules.quantisation

@@ -20,6 +20,7 @@ from defenses.core.tensors import TensorConfig, TensorDefense
 from fedsim.core.hooks import Distortion, HookContext, Place, Rules
 from fedsim.core.registry import defense
 from fedsim.core.types import PublicKnowledge, Tensors
+from fedsim.core.types.effects import AddedNoise
 
 
 class GradientNoiseConfig(TensorConfig):
@@ -50,8 +51,8 @@ class GradientNoise(TensorDefense[GradientNoiseConfig]):
     def adaptive_view(self) -> PublicKnowledge:
         """Return the noise law, its scale, and whether the scale is relative."""
         config = self.config
-        facts = {"noise_law": config.law, "noise_scale": config.scale, "noise_is_relative": config.relative}
-        return PublicKnowledge("gradient-noise", facts)
+        noise = (AddedNoise(config.law, config.scale, config.relative),) if config.scale else ()
+        return PublicKnowledge("gradient-noise", noise)
 
     def _scale(self, tensor: Tensor) -> Tensor | float:
         return self.config.scale * tensor.square().mean().sqrt() if self.config.relative else self.config.scale

@@ -19,6 +19,7 @@ from defenses.noise._client_level import PROBE, ClientBudget, ClientLevelDefense
 from fedsim.core.hooks import Distortion, HookContext, Rules
 from fedsim.core.registry import defense
 from fedsim.core.types import PublicKnowledge, Tensors, Update
+from fedsim.core.types.effects import AddedNoise, ClippedParts
 from fedsim.privacy.upload import clip_with_derivative, disturb, why_buffers_move
 
 
@@ -54,7 +55,6 @@ class LocalDp(ClientLevelDefense[LocalDpConfig]):
 
     def adaptive_view(self) -> PublicKnowledge:
         """Return clipping norm and noise."""
-        facts = {"noise_law": "gaussian", "clip": self.config.clip, **self.config.facts}
-        if "noise_multiplier" in facts:
-            facts["noise_scale"] = self.multiplier(None) * self.config.clip
-        return PublicKnowledge("local-dp", facts)
+        clip, private = self.config.clip, self.config.noise
+        added = (AddedNoise(one.law, one.multiplier * clip) for one in private if one.multiplier is not None)
+        return PublicKnowledge("local-dp", (ClippedParts(clip), *private, *added))

@@ -25,6 +25,7 @@ from fedsim.core.hooks import Defense, Distortion, HookContext, LocalStep, Place
 from fedsim.core.losses import cross_entropy
 from fedsim.core.registry import defense
 from fedsim.core.types import Config, PublicKnowledge, Tensors
+from fedsim.core.types.effects import Noise
 
 
 class ShapedNoiseConfig(Config):
@@ -65,7 +66,7 @@ class ShapedNoise(Defense[ShapedNoiseConfig]):
 
     def adaptive_view(self) -> PublicKnowledge:
         """Return the law of the noise; its scale is not one number."""
-        return PublicKnowledge("shaped-noise", {"noise_law": "gaussian"})
+        return PublicKnowledge("shaped-noise", (Noise("gaussian"),) if self.config.scale else ())
 
 
 def push_forward(local: LocalStep, generator: torch.Generator) -> Tensors:

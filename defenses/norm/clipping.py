@@ -19,6 +19,7 @@ from defenses.core.tensors import TensorConfig, TensorDefense
 from fedsim.core.hooks import Distortion, HookContext, Place, Rules
 from fedsim.core.registry import defense
 from fedsim.core.types import PublicKnowledge, Tensors
+from fedsim.core.types.effects import Clipped
 
 
 class ClippingConfig(TensorConfig):
@@ -51,4 +52,4 @@ class Clipping(TensorDefense[ClippingConfig]):
 
     def adaptive_view(self) -> PublicKnowledge:
         """Return the bound."""
-        return PublicKnowledge("clipping", {"norm": self.config.norm})
+        return PublicKnowledge("clipping", (Clipped(self.config.norm),))

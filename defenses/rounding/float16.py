@@ -19,6 +19,7 @@ from defenses.core.tensors import TensorConfig, TensorDefense
 from fedsim.core.hooks import Distortion, HookContext, Place, Rules
 from fedsim.core.registry import defense
 from fedsim.core.types import PublicKnowledge, Tensors
+from fedsim.core.types.effects import Rounded
 
 
 class Float16Config(TensorConfig):
@@ -43,7 +44,7 @@ class Float16(TensorDefense[Float16Config]):
 
     def adaptive_view(self) -> PublicKnowledge:
         """Return that entries are rounded."""
-        return PublicKnowledge("float16", {"rounded": True})
+        return PublicKnowledge("float16", (Rounded(),))
 
 
 def _step(tensor: Tensor) -> Tensor:

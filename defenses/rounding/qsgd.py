@@ -20,6 +20,7 @@ from defenses.core.tensors import TensorConfig, TensorDefense, rounding_as_noise
 from fedsim.core.hooks import Distortion, HookContext, Place, Rules
 from fedsim.core.registry import defense
 from fedsim.core.types import PublicKnowledge, Tensors
+from fedsim.core.types.effects import Rounded
 
 
 class QsgdConfig(TensorConfig):
@@ -45,7 +46,7 @@ class Qsgd(TensorDefense[QsgdConfig]):
 
     def adaptive_view(self) -> PublicKnowledge:
         """Return the number of levels."""
-        return PublicKnowledge("qsgd", {"rounded": True}, {"levels": self.config.levels})
+        return PublicKnowledge("qsgd", (Rounded(),), {"levels": self.config.levels})
 
     def _round(self, tensor: Tensor, generator: torch.Generator) -> Tensor:
         norm, levels = tensor.norm(), self.config.levels

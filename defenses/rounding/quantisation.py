@@ -20,6 +20,7 @@ from defenses.core.tensors import TensorConfig, TensorDefense, rounding_as_noise
 from fedsim.core.hooks import Distortion, HookContext, Place, Rules
 from fedsim.core.registry import defense
 from fedsim.core.types import PublicKnowledge, Tensors
+from fedsim.core.types.effects import Rounded
 
 
 class QuantisationConfig(TensorConfig):
@@ -50,7 +51,7 @@ class Quantisation(TensorDefense[QuantisationConfig]):
 
     def adaptive_view(self) -> PublicKnowledge:
         """Return the number of bits."""
-        return PublicKnowledge("quantisation", {"rounded": True}, {"bits": self.config.bits})
+        return PublicKnowledge("quantisation", (Rounded(),), {"bits": self.config.bits})
 
     def _round(self, tensor: Tensor, generator: torch.Generator) -> Tensor:
         low, high = tensor.aminmax()

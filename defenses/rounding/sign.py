@@ -19,6 +19,7 @@ from defenses.core.tensors import TensorConfig, TensorDefense
 from fedsim.core.hooks import HookContext, Place
 from fedsim.core.registry import defense
 from fedsim.core.types import PublicKnowledge, Tensors
+from fedsim.core.types.effects import Signs
 
 
 class SignConfig(TensorConfig):
@@ -44,4 +45,4 @@ class Sign(TensorDefense[SignConfig]):
 
     def adaptive_view(self) -> PublicKnowledge:
         """Return that only signs are sent."""
-        return PublicKnowledge("sign", {"signs": True})
+        return PublicKnowledge("sign", (Signs(),))

@@ -21,8 +21,8 @@ from fedsim.bench.training import share_of_rate
 from fedsim.core import checkpoints, registry, seeding
 from fedsim.core.denoisers import load_denoiser, save_denoiser
 from fedsim.core.errors import FedsimError, nearest
-from fedsim.core.hooks.tasks import Task
 from fedsim.core.types import Batch, Dataset
+from fedsim.core.types.tasks import Task
 
 CIFAR_VARIABLE = "FEDSIM_CIFAR10"
 _LEAST_RATE = 0.05  # of the largest

@@ -6,17 +6,15 @@ import io
 import json
 import math
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from fedsim.core.errors import FedsimError
-from fedsim.core.types.data import Tokenizer
-from fedsim.core.types.guesses import Reconstruction
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -25,60 +23,83 @@ _IMAGE, _GREY, _COLOUR = 4, 1, 3
 _COLUMNS = 8
 _INCH = 1.4  # of an image
 
-
-def are_images(guess: Reconstruction) -> bool:
-    """Say whether the guessed examples are grey or colour images, shape (B, C, H, W)."""
-    return guess.inputs.dim() == _IMAGE and guess.inputs.shape[1] in (_GREY, _COLOUR)
+Decode = Callable[[list[int]], str]  # from numbers of tokens to their text
 
 
-def figure(guess: Reconstruction, mean: Sequence[float] | None, std: Sequence[float] | None) -> Figure:
-    """Return a figure of the images, each with its label; a Figure of matplotlib, which needs no display."""
+def are_images(inputs: Tensor) -> bool:
+    """Say whether guessed examples are grey or colour images, shape (B, C, H, W)."""
+    return inputs.dim() == _IMAGE and inputs.shape[1] in (_GREY, _COLOUR)
+
+
+def figure(inputs: Tensor, labels: Tensor, mean: Sequence[float] | None, std: Sequence[float] | None) -> Figure:
+    """Return a figure of images (B, C, H, W), each with its label; a Figure of matplotlib, which needs no display.
+
+    Raises:
+        FedsimError: there are more or fewer means or standard deviations than channels.
+    """
     from matplotlib.figure import Figure as New  # noqa: PLC0415 - half a second, for who asks for a picture
 
-    shown = pixels(guess, mean, std)
+    shown = pixels(inputs, mean, std)
     columns = max(1, min(_COLUMNS, len(shown)))
     rows = max(1, math.ceil(len(shown) / columns))
     drawing = New(figsize=(_INCH * columns, (_INCH + 0.3) * rows), layout="constrained")
     for place, picture in enumerate(shown):
         axes = drawing.add_subplot(rows, columns, place + 1)
         axes.imshow(_flat(picture), cmap="gray", vmin=0, vmax=1)
-        axes.set_title(str(guess.labels[place].tolist()), fontsize=8)
+        axes.set_title(str(labels[place].tolist()), fontsize=8)
         axes.set_axis_off()
     return drawing
 
 
-def pixels(guess: Reconstruction, mean: Sequence[float] | None, std: Sequence[float] | None) -> np.ndarray:
-    """Return the images with pixels in [0, 1], shape (B, H, W, C).
+def pixels(inputs: Tensor, mean: Sequence[float] | None, std: Sequence[float] | None) -> np.ndarray:
+    """Return images (B, C, H, W) with pixels in [0, 1], shape (B, H, W, C).
 
     Raises:
         FedsimError: there are more or fewer means or standard deviations than channels.
     """
-    channels = guess.inputs.shape[1]
+    channels = inputs.shape[1]
     shift, scale = torch.tensor(mean or (0.0,) * channels), torch.tensor(std or (1.0,) * channels)
     for name, values in (("mean", shift), ("std", scale)):
         if len(values) != channels:
             raise FedsimError(f"{name} has {len(values)} values, expected one for each of {channels} channels.")
-    images = guess.inputs.cpu().float() * scale.view(-1, 1, 1) + shift.view(-1, 1, 1)
+    images = inputs.cpu().float() * scale.view(-1, 1, 1) + shift.view(-1, 1, 1)
     return images.clamp(0, 1).permute(0, 2, 3, 1).numpy()
 
 
-def text(guess: Reconstruction, tokenizer: Tokenizer | None) -> str:
-    """Return one line an example: its words, or its numbers where there is no tokenizer or no text."""
-    return "\n".join(_line(example, tokenizer) for example in guess.inputs.cpu())
+def text(inputs: Tensor, decode: Decode | None) -> str:
+    """Return one line an example: its words, or its numbers where nothing decodes them or they are no tokens."""
+    return "\n".join(_line(example, decode) for example in inputs.cpu())
 
 
-def save(guess: Reconstruction, folder: Path, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
-    """Write `guess.json`, `inputs.npy`, and a PNG an image or `text.txt`.
+def save(
+    folder: Path,
+    inputs: Tensor,
+    labels: Tensor,
+    figures: Mapping[str, Any],
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+) -> None:
+    """Write a guess: `guess.json`, `inputs.npy`, and a PNG an image or `text.txt`.
+
+    Args:
+        folder: made if it is not there.
+        inputs: shape (N, *shape).
+        labels: shape (N,).
+        figures: by name, for `guess.json`; what is not a number is left out.
+        mean: as for `pixels`, also for what follows.
+        std: see above.
 
     Raises:
         FedsimError: the folder holds such a file already, or cannot be written.
     """
-    files = {"guess.json": json.dumps(_facts(guess), indent=1).encode(), "inputs.npy": _npy(guess.inputs)}
-    if are_images(guess):
-        names = (f"image-{number}.png" for number in range(len(guess.inputs)))
-        files |= dict(zip(names, map(_png, pixels(guess, mean, std)), strict=True))
+    numbers = {name: value for name, value in figures.items() if not _is_no_number(value)}
+    about = json.dumps({"labels": labels.tolist(), **numbers}, indent=1)
+    files = {"guess.json": about.encode(), "inputs.npy": _npy(inputs)}
+    if are_images(inputs):
+        names = (f"image-{number}.png" for number in range(len(inputs)))
+        files |= dict(zip(names, map(_png, pixels(inputs, mean, std)), strict=True))
     else:
-        files["text.txt"] = text(guess, None).encode()
+        files["text.txt"] = text(inputs, None).encode()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         taken = next((name for name in files if (folder / name).exists()), None)
@@ -90,17 +111,15 @@ def save(guess: Reconstruction, folder: Path, mean: Sequence[float] | None, std:
         raise FedsimError(f"cannot write to {folder}: {error.strerror}. Choose another folder.") from error
 
 
-def _line(example: Tensor, tokenizer: Tokenizer | None) -> str:
+def _line(example: Tensor, decode: Decode | None) -> str:
     if example.is_floating_point():
         return " ".join(f"{value:.4g}" for value in example.flatten().tolist())
     tokens = [token for token in example.flatten().tolist() if token >= 0]
-    return tokenizer.decode(tokens) if tokenizer is not None else " ".join(map(str, tokens))
+    return decode(tokens) if decode is not None else " ".join(map(str, tokens))
 
 
-def _facts(guess: Reconstruction) -> dict[str, object]:
-    names = ("objective", "iterations", "best_iteration", "stopped", "notes", "facts", "is_exact", "history")
-    facts = {name: value for name in names if (value := getattr(guess, name)) == value}  # not a number is left out
-    return {"labels": guess.labels.tolist(), **facts}
+def _is_no_number(value: Any) -> bool:
+    return isinstance(value, float) and math.isnan(value)
 
 
 def _npy(tensor: Tensor) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from fedsim.core.types import Observation
+from fedsim.core.types.effects import Unreliable
 
 
 def informed(observation: Observation) -> Observation:
@@ -13,7 +14,7 @@ def informed(observation: Observation) -> Observation:
     Tensors that a defense makes unreliable are set aside and count as hidden, unless nothing else would be left.
     """
     tensors = observation.update.tensors
-    named = {name for known in observation.public for name in known.facts.get("unreliable", ())} & tensors.keys()
+    named = {name for effect in observation.effects(Unreliable) for name in effect.names} & tensors.keys()
     if not named or named == tensors.keys():
         return observation
     return replace(

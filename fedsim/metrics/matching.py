@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.core.gradients import cosine_distance, gradient_of
-from fedsim.core.hooks.tasks import Answer, plain_answer
 from fedsim.core.masks import inject_masks
 from fedsim.core.showing import Showing
 from fedsim.core.types import Batch, DropoutSite, Loss, Masks, Reconstruction, Truth, Update
+from fedsim.core.types.tasks import Answer, plain_answer
 from fedsim.record.scores import AS_LOW
 
 _ROUNDING = 1e-12  # what is left of 1 - cosine between two float32 gradients that are equal up to rounding

@@ -7,6 +7,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from fedsim.core.types import Config
+from fedsim.core.types.effects import PrivateNoise
 from fedsim.privacy.accounting import noise_multiplier
 
 
@@ -46,8 +47,9 @@ class Budget(Config):
         return sensitivity * noise_multiplier(self.target_epsilon, self.delta, sampling_rate, steps)
 
     @property
-    def facts(self) -> dict[str, float]:
-        """The public facts, for an attacker that knows the defense."""
+    def noise(self) -> tuple[PrivateNoise, ...]:
+        """What an attacker that knows the defense knows of its noise; nothing where there is none."""
         if self.target_epsilon is not None:
-            return {"target_epsilon": self.target_epsilon}
-        return {"noise_multiplier": self.multiplier(1.0, 1, sensitivity=1.0)}
+            return (PrivateNoise("gaussian", epsilon=self.target_epsilon),)
+        multiplier = self.multiplier(1.0, 1, sensitivity=1.0)
+        return (PrivateNoise("gaussian", multiplier),) if multiplier else ()

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from fedsim.core import registry
 from fedsim.core.metric import Metric
-from fedsim.core.types import Knowledge
+from fedsim.core.types import GRANTS
 from fedsim.metrics.evidence import is_beyond_chance
 from fedsim.metrics.statistics import summarise
 from fedsim.metrics.success import Rule
@@ -29,19 +29,6 @@ from fedsim.record import (
 from fedsim.scenario import Scoring, with_values
 
 CONTROL_SUCCEEDS = 0.5
-
-KNOWLEDGE: dict[Knowledge, str] = {
-    "labels": "the labels",
-    "masks": "the dropout masks",
-    "batch-size": "the batch size",
-    "dropout-rates": "the dropout rates",
-    "input-statistics": "the input statistics",
-    "defenses": "the defenses in use",
-    "earlier-rounds": "what the client sent in the attacked rounds before",
-    "components": "the components in use",
-    "draws": "what components and task drew",
-    "given": "what the model reads beside the examples",
-}
 
 
 @dataclass(frozen=True)
@@ -217,7 +204,7 @@ def _values(attacks: Sequence[AttackRecord]) -> Mapping[str, float]:
 
 def knowledge(attack: AttackRecord) -> str:
     """Return what an attack was granted, in words."""
-    return listed([KNOWLEDGE[item] for item in attack.knows]) or "nothing beyond the model and the update"
+    return listed([GRANTS[name].called for name in attack.knows]) or "nothing beyond the model and the update"
 
 
 def sentences(record: RunRecord, judge: Judge) -> list[Sentence]:

@@ -15,9 +15,9 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor
 
-from fedsim.core.hooks.tasks import Model, Scored, Shown
 from fedsim.core.registry import task
 from fedsim.core.types import Batch, Dataset, Knowledge, Reconstruction, Truth
+from fedsim.core.types.tasks import Model, Scored, Shown
 from fedsim.metrics.image import to_pixels
 from fedsim.tasks.core.classes import ClassTask, class_answers
 from fedsim.tasks.core.fitting import refuses_classes, refuses_inputs

@@ -20,10 +20,10 @@ from pydantic import Field
 from torch import Tensor
 
 from fedsim.core.errors import FedsimError
-from fedsim.core.hooks.tasks import Model
 from fedsim.core.losses import IGNORED
 from fedsim.core.registry import task
 from fedsim.core.types import Batch, Config, Dataset, Draws, InputSpec, Knowledge
+from fedsim.core.types.tasks import Model
 from fedsim.metrics.testing import test_accuracy, test_loss
 from fedsim.tasks.core.fitting import refuses_words
 from fedsim.tasks.core.sentences import TextTask

@@ -15,9 +15,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fedsim.core.errors import FedsimError
-from fedsim.core.hooks.tasks import Model
 from fedsim.core.registry import task
 from fedsim.core.types import Batch, Draws
+from fedsim.core.types.tasks import Model
 from fedsim.tasks.core.fitting import lacks_argument
 from fedsim.tasks.core.noisy_images import NoisyImageConfig, NoisyImageTask
 

@@ -13,9 +13,9 @@ from typing import ClassVar, final
 
 import torch
 
-from fedsim.core.hooks.tasks import Model
 from fedsim.core.registry import task
 from fedsim.core.types import Config, Dataset, Knowledge
+from fedsim.core.types.tasks import Model
 from fedsim.tasks.core.classes import ClassTask, token_answers
 from fedsim.tasks.core.fitting import refuses_words
 from fedsim.tasks.core.sentences import TextTask

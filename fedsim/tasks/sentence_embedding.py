@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from fedsim.core.errors import FedsimError
-from fedsim.core.hooks.tasks import Model
 from fedsim.core.registry import task
 from fedsim.core.types import Config, Dataset
+from fedsim.core.types.tasks import Model
 from fedsim.metrics.testing import test_spearman
 from fedsim.tasks.core.fitting import refuses_inputs
 from fedsim.tasks.core.sentences import TextTask

@@ -15,9 +15,9 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor
 
-from fedsim.core.hooks.tasks import Model, Scored, Shown
 from fedsim.core.registry import task
 from fedsim.core.types import Batch, Dataset, Knowledge, Reconstruction, Truth
+from fedsim.core.types.tasks import Model, Scored, Shown
 from fedsim.metrics import table
 from fedsim.metrics.image import match
 from fedsim.metrics.labels import label_accuracy

@@ -14,9 +14,9 @@ from typing import ClassVar, final
 
 import torch
 
-from fedsim.core.hooks.tasks import Model
 from fedsim.core.registry import task
 from fedsim.core.types import Config, Dataset, Knowledge
+from fedsim.core.types.tasks import Model
 from fedsim.metrics.tagging import are_spans
 from fedsim.metrics.testing import test_span_f1
 from fedsim.tasks.core.classes import ClassTask, token_answers

@@ -12,9 +12,9 @@ from typing import final
 
 import torch
 
-from fedsim.core.hooks.tasks import Model
 from fedsim.core.registry import task
 from fedsim.core.types import Config, Dataset
+from fedsim.core.types.tasks import Model
 from fedsim.tasks.core.classes import ClassTask, class_answers
 from fedsim.tasks.core.fitting import refuses_classes, refuses_inputs
 from fedsim.tasks.core.sentences import TextTask

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from fedsim.core import losses
 from fedsim.core.errors import FedsimError
-from fedsim.core.hooks.tasks import Model, Scored, Shown
 from fedsim.core.registry import task
 from fedsim.core.types import Batch, Dataset, Draws, Knowledge, Reconstruction, Truth
+from fedsim.core.types.tasks import Model, Scored, Shown
 from fedsim.core.visual import can_read_images
 from fedsim.metrics.image import to_pixels
 from fedsim.metrics.missing import complete

@@ -16,7 +16,7 @@ from torch import Tensor
 from fedsim.core import seeding
 from fedsim.core.errors import ScenarioError
 from fedsim.core.hooks import Part, Shown, Unlearning
-from fedsim.core.types import Tensors, Truth, Update, View, WireEntry
+from fedsim.core.types import GRANTS, Knowledge, Tensors, Truth, Update, View, WireEntry
 from fedsim.federation.client import local_training, looks_first
 from fedsim.federation.journal import Journal
 from fedsim.federation.stepping import trained
@@ -60,8 +60,8 @@ def _check_shares(world: World) -> None:
 
 def _check_draws(world: World) -> None:
     scenario, why = world.scenario, "what is worked out of two trainings belongs to no single step"
-    granted = {*scenario.threat.knows, *(grant for attack in scenario.attacks for grant in attack.also_knows)}
-    unknown = sorted({"masks", "draws"} & granted)
+    granted: set[Knowledge] = {*scenario.threat.knows, *(name for one in scenario.attacks for name in one.also_knows)}
+    unknown = sorted(name for name in granted if GRANTS[name].is_drawn)
     if unknown:
         raise ScenarioError(f"threat.knows: {why}, so there is no '{unknown[0]}' to grant. Leave it out.")
     if world.task.draws:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from fedsim.core.errors import ScenarioError, nearest
 from fedsim.core.types import (
+    GRANTS,
     Batch,
     Draws,
     DropoutSite,
@@ -29,22 +30,6 @@ from fedsim.threat import survey_letters
 from fedsim.threat.victim import Victim
 
 _HIGHEST_RATE = 0.95
-
-_SENTENCES: dict[Knowledge, tuple[str, str]] = {
-    "labels": ("the labels of the batch", "must infer the labels"),
-    "masks": ("the dropout masks the client drew", "does not see the dropout masks"),
-    "batch-size": ("the batch size", "does not know the batch size"),
-    "dropout-rates": ("where and at which rate the model drops out", "does not know the dropout rates"),
-    "input-statistics": ("how inputs are normalised", "does not know how inputs are normalised"),
-    "defenses": ("the description of every defense in use", "does not know which defenses are in use"),
-    "components": ("the description of every component in use", "does not know which components are in use"),
-    "draws": ("what components and task drew", "does not see what components and task drew"),
-    "given": ("what the model reads beside the examples", "does not see what the model reads beside the examples"),
-    "earlier-rounds": (
-        "what a client sent in the attacked rounds before",
-        "looks at every round for itself",
-    ),
-}
 
 
 def observe(
@@ -117,8 +102,8 @@ def describe(world: World, questions: Sequence[str] = (), *, has_public_data: bo
     """
     threat, federation = world.scenario.threat, world.scenario.federation
     sent = "one gradient" if federation.algorithm == "fedsgd" else f"the change after {_training(world)}"
-    known = [_SENTENCES[k][0] for k in _SENTENCES if k in threat.knows and _exists(world, k)]
-    unknown = [_SENTENCES[k][1] for k in _SENTENCES if k not in threat.knows and _is_at_stake(world, k)]
+    known = [grant.has for name, grant in GRANTS.items() if name in threat.knows and _exists(world, name)]
+    unknown = [grant.lacks for name, grant in GRANTS.items() if name not in threat.knows and _is_at_stake(world, name)]
     return (
         *_server(world),
         *_view(world.scenario, sent),
@@ -156,7 +141,7 @@ def _exists(world: World, knowledge: Knowledge) -> bool:
     """Say whether the inputs have it: tokens are not normalised, and the labels of a language model are its text."""
     if knowledge == "given":
         return bool(world.data.dataset.train.given)
-    return knowledge not in ("labels", "input-statistics") or knowledge in world.task.knowable
+    return not GRANTS[knowledge].depends_on_task or knowledge in world.task.knowable
 
 
 def _server(world: World) -> Iterator[str]:
@@ -289,7 +274,7 @@ def _further_grants(scenario: Scenario) -> Iterator[str]:
             knowledge for knowledge in attack.also_knows if knowledge not in scenario.threat.knows
         ]
         if granted:
-            words = ", ".join(_SENTENCES[knowledge][0] for knowledge in granted)
+            words = ", ".join(GRANTS[knowledge].has for knowledge in granted)
             yield f"Attack '{attack.label or attack.name}' is granted more: {words}."
 
 

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import Task
-from fedsim.core.hooks.tasks import Scored
 from fedsim.core.types import Batch, Dataset, Reconstruction
+from fedsim.core.types.tasks import Scored
 from fedsim.metrics.diagnosis import diagnosis
 from fedsim.metrics.masks import identifiable, mask_accuracy, score_masks
 from fedsim.metrics.success import Rule

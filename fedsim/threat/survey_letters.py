@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from fedsim.core.types import Knowledge, Server
+from fedsim.core.types import GRANTS, Knowledge, Server
 
 NAMES = {
     "A": "eavesdropper",
@@ -18,14 +18,6 @@ NAMES = {
     "E": "statistical-informed eavesdropper",
     "F": "active manipulator",
     "G": "data-enhanced manipulator",
-}
-_BEYOND = {
-    "labels": "labels",
-    "masks": "masks",
-    "draws": "hidden draws",
-    "given": "what is given beside the inputs",
-    "earlier-rounds": "earlier rounds",
-    "input-statistics": "input statistics",
 }
 
 
@@ -53,9 +45,8 @@ def letter(server: Server, knows: Collection[Knowledge], *, has_public_data: boo
 
 def sentence(server: Server, knows: Collection[Knowledge], *, has_public_data: bool) -> str:
     """Return the letter with its name, and what the attacker is granted that no row has; for people."""
-    code = letter(server, knows, has_public_data=has_public_data)
-    beyond = [
-        phrase for grant, phrase in _BEYOND.items() if grant in knows and (grant, code) != ("input-statistics", "E")
-    ]
+    row = letter(server, knows, has_public_data=has_public_data)
+    covered = {"input-statistics"} if row == "E" else set[str]()
+    beyond = [grant.beyond for name, grant in GRANTS.items() if grant.beyond and name in knows and name not in covered]
     more = f", and is granted {', '.join(beyond)} beyond it" if beyond else ""
-    return f"By the letters of Carletti et al. (2025) it is {code}, the {NAMES[code]}{more}."
+    return f"By the letters of Carletti et al. (2025) it is {row}, the {NAMES[row]}{more}."

@@ -7,6 +7,7 @@ from benchmarks._unseen import unseen
 from benchmarks._victims import KNOWN, Victim, victims_of
 from benchmarks.learned_prior import CHANGES, NETWORKS, _told, explains, misfit
 from fedsim.bench.denoisers import RECIPES, data_of
+from fedsim.core.types.effects import AddedNoise, Clipped
 from tests.data.installed import need
 
 DATA = {"name": "benchmarks._unseen:unseen", "recipe": "digits-unet", "count": 2}
@@ -43,6 +44,6 @@ def test_noise_leaves_as_much_unexplained_as_its_size_says() -> None:
 
 def test_dp_sgd_of_one_example_is_told_as_the_clipping_and_the_noise_that_it_is() -> None:
     told = _told(victim("DP-SGD, multiplier 0.01").observation).public
-    assert [dict(own.facts) for own in told] == [{"noise_law": "gaussian", "noise_scale": 0.01, "norm": 1.0}]
+    assert [own.effects for own in told] == [(AddedNoise("gaussian", 0.01), Clipped(1.0))]
     plain = victim("nothing").observation
     assert _told(plain) is plain

@@ -6,10 +6,11 @@ from typing import Any
 
 from fedsim.core.informed import informed
 from fedsim.core.types import Observation, PublicKnowledge
+from fedsim.core.types.effects import Unreliable
 
 
 def knowing(observation: Observation, *unreliable: str) -> Observation:
-    return replace(observation, public=(PublicKnowledge("own", {"unreliable": unreliable}),))
+    return replace(observation, public=(PublicKnowledge("own", (Unreliable(unreliable),)),))
 
 
 def test_what_deserves_no_trust_counts_as_hidden(watched: Callable[..., Any]) -> None:

@@ -9,6 +9,7 @@ from torch import nn
 from fedsim.core import registry, seeding
 from fedsim.core.hooks import Defense, HookContext, LocalStep
 from fedsim.core.types import Batch, Update
+from fedsim.core.types.effects import ClippedParts
 from tests.defenses.applying import applied
 from tests.defenses.stepping import gradient, here, make
 
@@ -98,7 +99,19 @@ def test_it_prepares_the_same_model_every_time_and_its_loss_is_a_finite_scalar(n
 def test_it_tells_an_informed_attacker_what_is_public(name: str) -> None:
     view = make(name).adaptive_view()
     assert view.source == name
-    assert view.facts or view.settings
+    assert view.effects or view.settings
+
+
+@pytest.mark.parametrize("name", [name for name in WITHOUT_STRENGTH if name != "clipping"])
+def test_without_strength_it_states_no_effect(name: str) -> None:
+    defense = make(name, **WITHOUT_STRENGTH[name])
+    in_step(defense)
+    assert defense.adaptive_view().effects == ()
+
+
+@pytest.mark.parametrize("name", ["local-dp", "distributed-dp", "dp-sgd"])
+def test_a_private_mechanism_without_noise_states_its_clipping_alone(name: str) -> None:
+    assert make(name, noise_multiplier=0.0, clip=2.0).adaptive_view().effects == (ClippedParts(2.0),)
 
 
 @pytest.mark.parametrize("name", WITHOUT_STRENGTH)

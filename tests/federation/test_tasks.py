@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from fedsim.core import registry, seeding
 from fedsim.core.errors import FedsimError, ScenarioError
 from fedsim.core.hooks import Task
-from fedsim.core.hooks.tasks import Model, Scored
 from fedsim.core.masks import inject_masks
 from fedsim.core.types import Batch, Config, Dataset, Draws, InputSpec, Modality, Reconstruction, Truth, WireEntry
+from fedsim.core.types.tasks import Model, Scored
 from fedsim.federation import cohort
 from fedsim.federation.apps import evaluate_model
 from fedsim.federation.client import local_training

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast, get_args
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -152,13 +152,12 @@ def _sizes(text: str) -> tuple[int, ...]:
 
 
 def _knowledge(text: str) -> tuple[Knowledge, ...]:
-    from fedsim.core.types import Knowledge
+    from fedsim.core.types import GRANTS
 
-    known = get_args(Knowledge)
     words = tuple(part.strip() for part in text.split(",") if part.strip())
     for word in words:
-        if word not in known:
-            raise FedsimError(f"--knows: there is no knowledge '{word}'.{nearest(word, known)}")
+        if word not in GRANTS:
+            raise FedsimError(f"--knows: there is no knowledge '{word}'.{nearest(word, GRANTS)}")
     return cast("tuple[Knowledge, ...]", words)
 
 

@@ -51,8 +51,18 @@ def _origin(method: registry.Method) -> list[tuple[str, str]]:
         ("Also called", ", ".join(method.aliases)),
         ("Paper", method.paper),
         ("Related paper, of other authors", method.related),
+        ("Needs the threat model to grant", ", ".join(_grants(method))),
     ]
     return [(heading, told) for heading, told in origin if told]
+
+
+def _grants(method: registry.Method) -> list[str]:
+    """What an attack must be granted: the name in a scenario, and what it stands for."""
+    from fedsim.core.hooks import Attack
+    from fedsim.core.types import GRANTS
+
+    attack = method.derived_from(Attack)
+    return [] if attack is None else [f"{name} ({GRANTS[name].called})" for name in sorted(attack.needs)]
 
 
 def _settings(method: registry.Method) -> list[tuple[str, str, str, str]]:

@@ -32,6 +32,7 @@ from fedsim.components.augment._mixing import (
 from fedsim.core.hooks import Augmentation, HookContext, Rules
 from fedsim.core.registry import component
 from fedsim.core.types import Batch, Config, PublicKnowledge
+from fedsim.core.types.effects import MixedExamples, PastedImages
 
 _IMAGE = 3
 
@@ -106,5 +107,5 @@ class CutMix(Augmentation[CutMixConfig]):
 
     def public_view(self) -> PublicKnowledge:
         """Return the mode and the distribution of the draws."""
-        facts = {"cutmix": {"pasted_examples": 2, "per_sample": self.config.per_sample}, "mixup": {"mixed_examples": 2}}
-        return PublicKnowledge("cutmix", facts.get(self.config.mode, {}), self.config.model_dump())
+        effects = {"cutmix": (PastedImages(self.config.per_sample),), "mixup": (MixedExamples(2),)}
+        return PublicKnowledge("cutmix", effects.get(self.config.mode, ()), self.config.model_dump())

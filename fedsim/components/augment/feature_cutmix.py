@@ -27,6 +27,7 @@ from fedsim.core.masks import without_dropout
 from fedsim.core.registry import component
 from fedsim.core.showing import shown
 from fedsim.core.types import Batch, Config, PublicKnowledge
+from fedsim.core.types.effects import PastedMaps
 
 _NAME = "feature-cutmix"
 _BOXES = f"{_NAME}.map-boxes"
@@ -114,8 +115,8 @@ class FeatureCutMix(ModelComponent[FeatureCutMixConfig], Augmentation[FeatureCut
     def public_view(self) -> PublicKnowledge:
         """Return the place and the distribution of the draws."""
         config = self.config
-        facts = {"mixed_features": 2, "at": config.at, "size": config.size, "per_sample": config.per_sample}
-        return PublicKnowledge(_NAME, facts, config.model_dump())
+        pasted = PastedMaps(config.per_sample, config.at, config.size)
+        return PublicKnowledge(_NAME, (pasted,), config.model_dump())
 
 
 def _mix(layer: nn.Module, _inputs: object, maps: Tensor) -> Tensor:

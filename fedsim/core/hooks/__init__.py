@@ -29,7 +29,6 @@ Classes here are abstract; a method is a final subclass of one of them in a file
 from fedsim.core.hooks.aggregators import Aggregator
 from fedsim.core.hooks.attacks import Attack, Effort, MembershipAttack, Outlook, check_update
 from fedsim.core.hooks.attributes import AttributeAttack
-from fedsim.core.hooks.base import ANYTHING, IMAGES, IMAGES_AND_TEXT, ConfigT, Configured, Grants, Tables
 from fedsim.core.hooks.components import (
     Adapter,
     Augmentation,
@@ -62,9 +61,11 @@ from fedsim.core.hooks.generation import (
 )
 from fedsim.core.hooks.kinds import KINDS_OF_COMPONENTS, RUN_AFTERWARDS
 from fedsim.core.hooks.probes import Probe
-from fedsim.core.hooks.tasks import Task
 from fedsim.core.hooks.traces import Mitigation, TraceAttack
 from fedsim.core.hooks.unlearning import Part, Request, Shown, Unlearning
+from fedsim.core.types.configured import ANYTHING, IMAGES, IMAGES_AND_TEXT, ConfigT, Configured, Tables
+from fedsim.core.types.grants import Grants
+from fedsim.core.types.tasks import Task
 
 __all__ = [
     "ANYTHING",

@@ -8,9 +8,10 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from fedsim.core.hooks.base import ConfigT, Configured, Grants
 from fedsim.core.hooks.contexts import Rules, ServerRound
 from fedsim.core.types import Contribution, Mechanism
+from fedsim.core.types.configured import ConfigT, Configured
+from fedsim.core.types.grants import Grants
 
 
 class Aggregator(Configured[ConfigT]):

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from fedsim.core.devices import CPU, DeviceName, Stay, find_device
 from fedsim.core.errors import FedsimError, NotApplicable, nearest
-from fedsim.core.hooks.base import ConfigT, Configured, Grants, Tables
 from fedsim.core.hooks.guarding import guard
 from fedsim.core.informed import informed
 from fedsim.core.types import (
@@ -27,6 +26,8 @@ from fedsim.core.types import (
     Target,
     View,
 )
+from fedsim.core.types.configured import ConfigT, Configured, Tables
+from fedsim.core.types.grants import Grants
 
 Effort = Literal["algebra", "search", "second-order", "descent", "reference"]
 _SECONDS: dict[Effort, float] = {

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from fedsim.core.errors import FedsimError
-from fedsim.core.hooks.base import ANYTHING, ConfigT, Configured, Grants
 from fedsim.core.types import Modality, Tensors
+from fedsim.core.types.configured import ANYTHING, ConfigT, Configured
+from fedsim.core.types.grants import Grants
 
 
 class AttributeAttack(Configured[ConfigT]):

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.core.errors import NotApplicable
-from fedsim.core.hooks.base import ANYTHING, ConfigT, Configured
 from fedsim.core.hooks.contexts import HookContext, Rules
 from fedsim.core.types import Batch, Modality, PublicKnowledge, Reconstruction, Tensors, Truth
+from fedsim.core.types.configured import ANYTHING, ConfigT, Configured
 from fedsim.core.visual import VisualReducer, VisualShape, reads_images, visual_passes
 from fedsim.core.visual.patches import kept_patches, nearest_guesses, patch_errors
 

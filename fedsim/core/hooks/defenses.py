@@ -10,9 +10,9 @@ from typing import ClassVar, Literal, final, get_args
 import torch
 from torch import Tensor, nn
 
-from fedsim.core.hooks.base import ConfigT, Configured
 from fedsim.core.hooks.contexts import HookContext, Rules
 from fedsim.core.types import Batch, Mechanism, PublicKnowledge, Tensors, Update
+from fedsim.core.types.configured import ConfigT, Configured
 
 Place = Literal["received", "input", "model", "examples", "layers", "clip", "prune", "noise", "quantise"]
 

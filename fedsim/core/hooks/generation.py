@@ -15,12 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.core.errors import CannotContinue, FedsimError
-from fedsim.core.hooks.base import IMAGES, ConfigT
 from fedsim.core.hooks.components import Component, Hook
 from fedsim.core.hooks.contexts import GenerationContext
 from fedsim.core.masked_places import mask_token
 from fedsim.core.past import Past
 from fedsim.core.types import Event, Modality, Tensors
+from fedsim.core.types.configured import IMAGES, ConfigT
 
 
 @runtime_checkable

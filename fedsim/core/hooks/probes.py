@@ -8,9 +8,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from fedsim.core.hooks.base import IMAGES_AND_TEXT, ConfigT
 from fedsim.core.hooks.components import Component, Hook
 from fedsim.core.types import Modality, Tensors
+from fedsim.core.types.configured import IMAGES_AND_TEXT, ConfigT
 
 
 class Probe(Component[ConfigT]):

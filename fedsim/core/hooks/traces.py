@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from fedsim.core.errors import FedsimError, NotApplicable
-from fedsim.core.hooks.base import ANYTHING, ConfigT, Configured
 from fedsim.core.hooks.components import Component, Hook
 from fedsim.core.types import Modality, Trace, TraceCase, TraceQuestion, TraceView
+from fedsim.core.types.configured import ANYTHING, ConfigT, Configured
 
 
 class TraceAttack(Configured[ConfigT]):

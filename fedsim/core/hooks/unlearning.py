@@ -6,9 +6,9 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar, Literal, NamedTuple, Protocol
 
-from fedsim.core.hooks.base import ANYTHING, ConfigT
 from fedsim.core.hooks.components import Component, Hook
 from fedsim.core.types import Modality, Tensors, Truth, Update, View
+from fedsim.core.types.configured import ANYTHING, ConfigT
 
 Part = Literal["all", "rest", "forgotten"]
 """Which examples of the client that asks: all, all but those to forget, or those alone."""

@@ -1,4 +1,7 @@
-"""The nouns of the story: what travels from a client's data to an attacker's guess. Frozen, typed, no logic."""
+"""The nouns of the story: what travels from a client's data to an attacker's guess. Frozen, typed, no logic.
+
+Only the base classes of a method and of a task say more: an observation names its task.
+"""
 
 from fedsim.core.types.basics import Config, Draws, Loss, Masks, Memory, Tensors
 from fedsim.core.types.data import (
@@ -13,6 +16,7 @@ from fedsim.core.types.data import (
     Similarities,
     Tokenizer,
 )
+from fedsim.core.types.effects import Effect
 from fedsim.core.types.generation import (
     Activations,
     Ending,
@@ -23,14 +27,16 @@ from fedsim.core.types.generation import (
     TraceObservation,
     TraceView,
 )
+from fedsim.core.types.grants import GRANTS, Grant, Knowledge, Server, View
 from fedsim.core.types.guesses import Applicability, OnStep, Reconstruction, Step
 from fedsim.core.types.membership import MembershipObservation, Shadow, ShadowPlan, Target, TrainShadow, WatchedUpdate
-from fedsim.core.types.observations import Knowledge, Observation, PublicKnowledge, Server, ThreatModel, View
+from fedsim.core.types.observations import Observation, PublicKnowledge, ThreatModel
 from fedsim.core.types.privacy import Adjacency, Mechanism, Unit
 from fedsim.core.types.traces import TraceCase, TraceQuestion
 from fedsim.core.types.updates import Contribution, DropoutSite, Truth, Update, WireEntry
 
 __all__ = [
+    "GRANTS",
     "Activations",
     "Adjacency",
     "Applicability",
@@ -41,9 +47,11 @@ __all__ = [
     "Dataset",
     "Draws",
     "DropoutSite",
+    "Effect",
     "Ending",
     "Event",
     "Generated",
+    "Grant",
     "InputSpec",
     "Knowledge",
     "Limits",

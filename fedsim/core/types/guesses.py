@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
+from fedsim.core import guess_files
 from fedsim.core.errors import FedsimError
 from fedsim.core.types.basics import Masks, Tensors
 from fedsim.core.types.data import Batch, Tokenizer
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _POINTS = 200  # of a history
 _SHOWN = 8  # labels
+_SAVED = ("objective", "iterations", "best_iteration", "stopped", "notes", "facts", "is_exact", "history")
 
 
 @dataclass(frozen=True)
@@ -166,8 +167,9 @@ class Reconstruction:
             std: per-channel standard deviation that was divided by; 1 when absent.
             tokenizer: turns token numbers into words; numbers are shown when absent.
         """
-        files = importlib.import_module("fedsim.core.guess_files")  # which imports this module
-        return files.figure(self, mean, std) if files.are_images(self) else files.text(self, tokenizer)
+        if guess_files.are_images(self.inputs):
+            return guess_files.figure(self.inputs, self.labels, mean, std)
+        return guess_files.text(self.inputs, None if tokenizer is None else tokenizer.decode)
 
     def save(self, folder: str | Path, mean: Sequence[float] | None = None, std: Sequence[float] | None = None) -> Path:
         """Write figures (`guess.json`), inputs (`inputs.npy`), and a PNG an image or `text.txt`; return the folder.
@@ -180,7 +182,8 @@ class Reconstruction:
         Raises:
             FedsimError: the folder holds such a file already, or cannot be written.
         """
-        importlib.import_module("fedsim.core.guess_files").save(self, Path(folder), mean, std)
+        figures = {name: getattr(self, name) for name in _SAVED}
+        guess_files.save(Path(folder), self.inputs, self.labels, figures, mean, std)
         return Path(folder)
 
 

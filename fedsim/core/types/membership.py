@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from torch import Generator, Tensor, nn
 
 from fedsim.core.types.basics import Loss, Tensors
 from fedsim.core.types.data import Batch
+from fedsim.core.types.tasks import Task
 from fedsim.core.types.updates import Update
-
-if TYPE_CHECKING:
-    from fedsim.core.hooks.tasks import Task
 
 Target = Literal["model", "update"]  # what a membership attack judges: the trained model, or one client's updates
 

@@ -4,66 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from fedsim.core.devices import CPU
-from fedsim.core.errors import FedsimError, nearest
 from fedsim.core.types.basics import Config, Draws, Loss, Masks, Tensors
 from fedsim.core.types.data import InputSpec
+from fedsim.core.types.effects import Effect
+from fedsim.core.types.grants import Knowledge, Server, View
+from fedsim.core.types.tasks import Task
 from fedsim.core.types.updates import DropoutSite, Update
 
-if TYPE_CHECKING:
-    from fedsim.core.hooks.tasks import Task
-
-Knowledge = Literal[
-    "labels",
-    "masks",
-    "batch-size",
-    "dropout-rates",
-    "input-statistics",
-    "defenses",
-    "components",
-    "draws",
-    "given",
-    "earlier-rounds",
-]
-
-
-Server = Literal["honest-but-curious", "malicious"]  # whether the server also changes the model that it hands out
-
-
-View = Literal["single-update", "sum"]  # what the server sees of a round: each client's update, or only their mean
-
-
-FACTS = frozenset(
-    {
-        "at",
-        "clip",
-        "kept_share",
-        "mixed_examples",
-        "mixed_features",
-        "noise_is_relative",
-        "noise_law",
-        "noise_modules",
-        "noise_multiplier",
-        "noise_scale",
-        "noised_share",
-        "norm",
-        "pasted_examples",
-        "penalties",
-        "per_sample",
-        "random_signs",
-        "rounded",
-        "signs",
-        "size",
-        "target_epsilon",
-        "transforms",
-        "unreliable",
-    }
-)
+EffectT = TypeVar("EffectT", bound=Effect)
 
 
 @dataclass(frozen=True)
@@ -72,39 +26,13 @@ class PublicKnowledge:
 
     Attributes:
         source: its name.
-        facts: by a name of `FACTS`, what attacks understand whatever method says it: `noise_law` (gaussian or laplace)
-            and `noise_scale` (standard deviation of what is added to every entry; absent where it is not one number),
-            `noise_is_relative` (the scale is in units of each tensor's root mean square), `noised_share` (share of the
-            entries that get the noise, if not all), `kept_share` (share of the entries that are sent; the others are
-            zero), `unreliable` (names of parameters whose tensors are randomised or zeroed; a matching attacker does
-            without them), `signs` (only signs are sent), `rounded` (entries are rounded, so that no equation holds
-            exactly) and `norm` (longer gradients are scaled down to it). Of defenses inside the model: `noise_modules`
-            (names of modules that return independent N(0, 1) noise) and `penalties` (by name of a module, the function
-            from its output to what each example's loss gains). Of defenses that change the batch: `transforms`
-            (functions of the inputs, one of which was used), `mixed_examples` (how many examples a mixture holds),
-            `pasted_examples` (the same where every pixel stems from one of them; with `per_sample` each mixture has a
-            rectangle of its own), `mixed_features` (the same of feature maps of `size`, behind the layer `at`) and
-            `random_signs` (whether entries of the inputs have random signs). Private mechanisms state `clip` (largest
-            norm of what one example or client adds), and `noise_multiplier` (standard deviation of the noise on the
-            sum over `clip`) or `target_epsilon` (from which it follows); where the scale of an entry depends on the
-            batch, they state no `noise_scale`.
-        settings: the method's own settings, by names that mean something beside `source` alone.
-
-    Raises:
-        FedsimError: a fact has a name that no attack understands.
+        effects: what it does, as attacks understand it whatever method does it; see `fedsim.core.types.effects`.
+        settings: the method's own settings, for people to read.
     """
 
     source: str
-    facts: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    effects: tuple[Effect, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
-
-    def __post_init__(self) -> None:
-        """Refuse settings among the facts: one of the same name as a fact would be taken for it."""
-        for name in self.facts.keys() - FACTS:
-            raise FedsimError(
-                f"what '{self.source}' makes public: attacks understand no fact '{name}'.{nearest(name, FACTS)} "
-                "PublicKnowledge takes the method's own settings as `settings`."
-            )
 
 
 class ThreatModel(Config):
@@ -183,3 +111,7 @@ class Observation:
     given: Mapping[str, Tensor] | None = None
     device: torch.device = CPU
     task: Task[Any] = field(kw_only=True)
+
+    def effects(self, kind: type[EffectT]) -> tuple[EffectT, ...]:
+        """Return the effects of a type, or of types derived from it, of all known components and defenses in order."""
+        return tuple(effect for known in self.public for effect in known.effects if isinstance(effect, kind))

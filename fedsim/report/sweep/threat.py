@@ -4,23 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from fedsim.core.types import Knowledge
+from fedsim.core.types import GRANTS, Knowledge
 from fedsim.report.sweep.gathered import Sweep
-from fedsim.report.verdict import KNOWLEDGE
-
-REALISM: dict[Knowledge, tuple[str, str]] = {
-    "labels": ("often not", "a server sees no labels; without them attacks on batches weaken a lot"),
-    "input-statistics": ("mostly", "mean and deviation of a public kind of data are easily guessed"),
-    "batch-size": ("yes", "it is part of the protocol, or of the number of examples that is sent"),
-    "dropout-rates": ("yes", "they stand in the code that the server sends"),
-    "masks": ("no", "they never leave the client: this is a control"),
-    "defenses": ("yes", "a defense that must stay secret is none"),
-    "components": ("yes", "they stand in the code that the server sends"),
-    "draws": ("no", "they never leave the client: this is a control"),
-    "given": ("often not", "it belongs to the example, as a question beside an image"),
-    "earlier-rounds": ("yes", "a server keeps what it received"),
-}
-"""Realistic or not, and why (Huang et al. 2021, arXiv 2112.00059, sections 3 and 4, for labels and statistics)."""
 
 
 class Assumption(NamedTuple):
@@ -58,6 +43,11 @@ def assumptions(sweep: Sweep) -> list[Assumption]:
             for what in setting.knows(label):
                 granted.setdefault(what, {})[label] = None
     return [
-        Assumption(KNOWLEDGE[what], "every attack" if len(own) == len(labels) else ", ".join(own), *REALISM[what])
-        for what, own in granted.items()
+        Assumption(
+            what=GRANTS[name].called,
+            whose="every attack" if len(attacks) == len(labels) else ", ".join(attacks),
+            realistic=GRANTS[name].realistic,
+            why=GRANTS[name].why,
+        )
+        for name, attacks in granted.items()
     ]

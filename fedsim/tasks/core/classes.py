@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from fedsim.core import losses
-from fedsim.core.hooks.tasks import Model, Task
 from fedsim.core.types import Config, Dataset, InputSpec
+from fedsim.core.types.tasks import Model, Task
 from fedsim.metrics.testing import test_accuracy, test_loss
 
 

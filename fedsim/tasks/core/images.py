@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedsim.core.hooks.tasks import Scored
 from fedsim.core.types import Batch, Dataset, Reconstruction, Truth
+from fedsim.core.types.tasks import Scored
 from fedsim.metrics.composites import with_composites
 from fedsim.metrics.identification import gallery, identified
 from fedsim.metrics.image import ScoredItems, nearest, score_items, to_pixels

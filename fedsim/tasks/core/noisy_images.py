@@ -9,8 +9,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from fedsim.core.hooks.tasks import Model, Scored, Shown, Task
 from fedsim.core.types import Batch, Config, Dataset, InputSpec, Knowledge, Reconstruction, Truth
+from fedsim.core.types.tasks import Model, Scored, Shown, Task
 from fedsim.metrics.denoising import test_denoising_loss
 from fedsim.metrics.image import to_pixels
 from fedsim.tasks.core.fitting import refuses_inputs, refuses_shape

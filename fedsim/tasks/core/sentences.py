@@ -6,9 +6,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from fedsim.core.hooks.base import ConfigT
-from fedsim.core.hooks.tasks import Scored, Shown, Task
 from fedsim.core.types import Batch, Dataset, Modality, Reconstruction, Truth
+from fedsim.core.types.configured import ConfigT
+from fedsim.core.types.tasks import Scored, Shown, Task
 from fedsim.metrics.text import EVERY_WORD, is_every_word, score_sentences, score_words
 
 READ_WORDS = "text.words"  # tokens that were read for certain, wherever they stand, shape (K,)

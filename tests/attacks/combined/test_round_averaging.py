@@ -11,6 +11,7 @@ from attacks.combined.round_averaging import RoundAveraging, RoundAveragingConfi
 from fedsim.core import seeding
 from fedsim.core.errors import FedsimError, NotApplicable
 from fedsim.core.types import Observation, Tensors, Truth, WireEntry
+from fedsim.core.types.effects import AddedNoise
 from fedsim.federation.client import local_training
 from fedsim.metrics.image import score_items
 from fedsim.scenario import Scenario
@@ -64,7 +65,7 @@ def test_the_noise_of_the_mean_is_smaller_by_the_root_of_the_rounds(noisy: Noisy
     # The mean of 16 minus that of the first 15 of them has variance s^2 (1/15 - 1/16).
     expected = SCALE * (1 / (ROUNDS - 1) - 1 / ROUNDS) ** 0.5
     assert float(left.std()) == pytest.approx(expected, rel=4 / (2 * entries) ** 0.5)
-    assert mean.public[0].facts["noise_scale"] == pytest.approx(SCALE / 4)
+    assert mean.effects(AddedNoise)[0].scale == pytest.approx(SCALE / 4)
     assert mean.earlier == ()
 
 

@@ -13,6 +13,17 @@ from attacks.core.gradient_distance import gradient_distance
 from fedsim.core.errors import NotApplicable
 from fedsim.core.informed import informed
 from fedsim.core.types import Config, Observation, PublicKnowledge, ThreatModel, Truth
+from fedsim.core.types.effects import (
+    AddedNoise,
+    Clipped,
+    ClippedParts,
+    Effect,
+    Kept,
+    Noise,
+    PrivateNoise,
+    Rounded,
+    Unreliable,
+)
 from fedsim.metrics.image import score_items
 from fedsim.scenario.world import World
 from fedsim.tasks.classification import Classification
@@ -68,7 +79,7 @@ def test_unreliable_tensors_are_set_aside_for_every_attack_and_for_auto(watched:
     observation, _, _ = watched(model={**PLAIN, "bias": True}, knows=KNOWN)
     garbage = torch.full_like(observation.update.tensors["7.weight"], 5.0)
     update = replace(observation.update, tensors={**observation.update.tensors, "7.weight": garbage})
-    told = replace(observation, update=update, public=(PublicKnowledge("any", {"unreliable": ("7.weight", "none")}),))
+    told = replace(observation, update=update, public=(PublicKnowledge("any", (Unreliable(("7.weight", "none")),)),))
     bare = replace(
         observation,
         update=replace(update, tensors={n: t for n, t in update.tensors.items() if n != "7.weight"}),
@@ -91,7 +102,7 @@ def test_unreliable_tensors_are_set_aside_for_every_attack_and_for_auto(watched:
 def test_where_everything_is_unreliable_nothing_is_left_out(watched: Watched) -> None:
     observation, _, _ = watched(knows=KNOWN)
     names = tuple(observation.update.tensors)
-    told = replace(observation, public=(PublicKnowledge("any", {"unreliable": names}),))
+    told = replace(observation, public=(PublicKnowledge("any", (Unreliable(names),)),))
     assert informed(told) is told
     assert informed(observation) is observation
 
@@ -202,25 +213,27 @@ def test_zeros_that_were_not_sent_are_not_read_as_dropped_units(watched: Watched
     observation, _, _ = watched(knows=KNOWN, model=model)
     rank_one = {n: t * (torch.arange(len(t)) == 0)[:, None] for n, t in observation.update.tensors.items()}
     pruned = replace(observation, update=replace(observation.update, tensors=rank_one))
-    told = replace(pruned, public=(PublicKnowledge("pruning", {"kept_share": 0.02}),))
+    told = replace(pruned, public=(PublicKnowledge("pruning", (Kept(0.02),)),))
     assert attacked("mask-readout", told).facts["entries read"] == 0.0
 
 
-def test_the_facts_that_attacks_understand() -> None:
-    def seen(**facts: Any) -> Observation:
-        known = PublicKnowledge("any", facts)
+def test_the_effects_that_attacks_understand() -> None:
+    def seen(*effects: Effect) -> Observation:
+        known = PublicKnowledge("any", effects)
         return Observation(
             ThreatModel(), nn.Linear(1, 1), nn.functional.cross_entropy,
             None, None, 1, 1.0, (), 1, None, None, (known,),  # type: ignore[arg-type]
             task=Classification(Config()),
         )  # fmt: skip
 
-    assert not adds_noise(seen(noise_law="gaussian", noise_scale=0.0))
-    assert adds_noise(seen(noise_law="gaussian"))
-    assert adds_noise(seen(noise_scale=0.1))
-    assert noise_of(seen(noise_law="gaussian")) is None
-    assert noise_of(seen(noise_law="gaussian", noise_scale=0.1, noised_share=0.5)) == ("gaussian", 0.1, False, 0.5)
-    assert noise_of(seen(noise_law="laplace", noise_scale=0.1)) == ("laplace", 0.1, False, 1.0)
-    assert bound_of(seen(norm=2)) == 2.0
-    assert bound_of(seen()) is None
-    assert inexact(seen(norm=2)) is None
+    half, laplace = AddedNoise("gaussian", 0.1, share=0.5), AddedNoise("laplace", 0.1)
+    assert not adds_noise(seen())
+    assert adds_noise(seen(Noise("gaussian")))
+    assert adds_noise(seen(laplace))
+    assert noise_of(seen(Noise("gaussian"), PrivateNoise("gaussian", 1.0))) is None
+    assert noise_of(seen(Noise("gaussian"), half, laplace)) == half
+    assert bound_of(seen(Clipped(2.0), Clipped(3.0))) == 2.0
+    assert bound_of(seen(ClippedParts(1.0))) is None
+    assert inexact(seen(Clipped(2.0))) is None
+    assert inexact(seen(Clipped(2.0), Rounded())) == "the defense 'any' rounds what is sent"
+    assert inexact(seen(PrivateNoise("gaussian", 1.0))) == "a defense adds noise"

@@ -9,6 +9,7 @@ from torch import nn
 
 from attacks.core.noise_level import measured_levels, rounding_levels, stated_levels
 from fedsim.core.types import Observation, PublicKnowledge, Truth
+from fedsim.core.types.effects import AddedNoise
 
 NAME = "1.weight"
 
@@ -47,8 +48,8 @@ def test_a_stated_law_gives_the_level_in_units_of_the_gradient_or_of_its_size(ob
     gradients = {NAME: 3.0 * torch.ones(4, 12)}
     assert stated_levels(observation, gradients) is None
     for relative, expected in ((False, 0.1), (True, 0.3)):
-        facts = {"noise_law": "gaussian", "noise_scale": 0.1, "noise_is_relative": relative}
-        told = replace(observation, public=(PublicKnowledge("gradient-noise", facts),))
+        noise = AddedNoise("gaussian", 0.1, relative)
+        told = replace(observation, public=(PublicKnowledge("gradient-noise", (noise,)),))
         assert stated_levels(told, gradients) == pytest.approx([expected])
         assert measured_levels(told, gradients, 2) == pytest.approx([expected])
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import distributions
 
-from attacks.core.defense_facts import Noise
 from attacks.gradient_matching._comparison import ExplicitGradients, squared_norms
 from attacks.gradient_matching.map_estimate import _Likelihood
 from fedsim.core.errors import NotApplicable
 from fedsim.core.types import Observation, Truth
+from fedsim.core.types.effects import AddedNoise
 from fedsim.metrics.image import score_items
 from fedsim.scenario.world import World
 from tests.attacks.solving import attacked
@@ -48,7 +48,7 @@ def test_the_distance_is_the_log_likelihood_of_torch(law: Any, is_relative: bool
     scales = [0.7] * 2
     if is_relative:
         scales = [0.7 * math.sqrt(float(t.square().mean()) / (1 + 0.7**2)) for t in target]
-    found = _Likelihood(Noise(law, 0.7, is_relative), None, torch.tensor([12, 5]))(seen)
+    found = _Likelihood(AddedNoise(law, 0.7, is_relative), None, torch.tensor([12, 5]))(seen)
     for row, value in zip(seen.rows, found.tolist(), strict=True):
         total, constant = 0.0, 0.0
         for g, t, scale in zip(row, target, scales, strict=True):
@@ -63,7 +63,7 @@ def test_a_clipped_gradient_is_compared_with_clipped_ones(law: Any) -> None:
     seen, target = gradients(1)
     clipped = [g * (0.5 / torch.cat([g.flatten() for g in seen.rows[0]]).norm()) for g in seen.rows[0]]
     whole = ExplicitGradients([tuple(clipped)], [target], seen.norms)
-    noise, sizes = Noise(law, 0.3, False), torch.tensor([12, 5])
+    noise, sizes = AddedNoise(law, 0.3, False), torch.tensor([12, 5])
     assert _Likelihood(noise, 0.5, sizes)(seen) == pytest.approx(_Likelihood(noise, None, sizes)(whole), rel=1e-9)
     assert _Likelihood(noise, 1e9, sizes)(seen) == pytest.approx(_Likelihood(noise, None, sizes)(seen), rel=1e-9)
 

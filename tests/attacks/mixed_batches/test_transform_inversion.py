@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from fedsim.core.types import Observation, Reconstruction, Truth
+from fedsim.core.types.effects import Transformed
 from fedsim.scenario.world import World
 
 Watched = Callable[..., tuple[Observation, Truth, World]]
@@ -23,6 +24,6 @@ def test_ats_stops_the_naive_attacker_and_not_the_one_who_searches_through_the_p
     assert informed > naive + 3
     observation, truth, _ = watched(knows=ALL, client=client, model=MLP, defenses=[{"name": "ats"}])
     true = truth.batches[0].inputs
-    policies = observation.public[0].facts["transforms"]
+    policies = observation.effects(Transformed)[0].functions
     (used,) = [policy for policy in policies if torch.allclose(policy(truth.private[0].inputs), true, atol=1e-5)]
     assert f"'{used}'" in found.notes[-1]

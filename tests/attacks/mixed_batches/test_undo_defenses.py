@@ -5,6 +5,7 @@ import torch
 
 from fedsim.core import registry, seeding
 from fedsim.core.types import Observation, Reconstruction, Truth
+from fedsim.core.types.effects import Transformed
 from fedsim.metrics.image import score_items
 from fedsim.scenario.world import World
 from tests.attacks.mixed_batches.mixing import KNOWN, Watched, seen
@@ -42,7 +43,7 @@ def test_who_knows_the_transforms_has_the_image_back_where_they_left_it(watched:
     observation, truth, world = seen(watched, "ats", 1, 0, "defenses")
     informed, naive = auto(observation, "transform-inversion"), auto(seen(watched, "ats", 1, 0)[0])
     assert worst(informed, truth, world) > worst(naive, truth, world) + 4
-    policies = observation.public[0].facts["transforms"]
+    policies = observation.effects(Transformed)[0].functions
     true = truth.batches[0].inputs
     (used,) = [policy for policy in policies if torch.allclose(policy(truth.private[0].inputs), true, atol=1e-5)]
     assert informed.notes[0].startswith(f"undone: the policy '{used}'")

@@ -18,6 +18,7 @@ from attacks.second_order._switches import switch_units
 from fedsim.core import registry, seeding
 from fedsim.core.errors import NotApplicable
 from fedsim.core.types import Masks, Observation, PublicKnowledge, Reconstruction
+from fedsim.core.types.effects import AddedNoise, Signs
 from tests.attacks.second_order.solved import ALL, NAME, SMOOTH, Toy, Watched, distances, equations_of, lenet, solve
 
 
@@ -87,7 +88,7 @@ def test_what_it_cannot_solve_it_refuses(toy: Toy, watched: Watched) -> None:
         "rates that are not known": unaware,
         "10 equations for 128 unknowns": replace(smooth, update=replace(smooth.update, tensors=few)),
         "in an order that is not known": replace(smooth, local_steps=2, batch_sizes=(1, 1), examples=2),
-        "signs alone": replace(smooth, public=(PublicKnowledge("signs", {"signs": True}),)),
+        "signs alone": replace(smooth, public=(PublicKnowledge("signs", (Signs(),)),)),
     }
     for reason, refused in cases.items():
         method = registry.get("attack", NAME)
@@ -146,7 +147,7 @@ def test_the_error_under_noise_meets_the_ceiling_of_the_ideal_attacker(toy: Toy,
         size = torch.cat([own.flatten() for own in tensors.values()]).square().mean().sqrt()
         noisy = {name: own + level * size * torch.randn(own.shape, generator=generator, dtype=own.dtype)
                  for name, own in tensors.items()}  # fmt: skip
-        told = PublicKnowledge("gradient-noise", {"noise_law": "gaussian", "noise_scale": level * float(size)})
+        told = PublicKnowledge("gradient-noise", (AddedNoise("gaussian", level * float(size)),))
         seen = replace(observation, update=replace(observation.update, tensors=noisy), public=(told,))
         errors.append(float(distances(solve(seen), truth).square()))
         rows = equations_of(seen).jacobian(truth.batches[0].inputs.flatten())

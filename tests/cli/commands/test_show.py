@@ -21,6 +21,13 @@ def test_show_gives_paper_settings_bounds_and_meaning(command: Say) -> None:
         assert expected in " ".join(told.split())  # the table cuts texts into lines
 
 
+def test_show_says_what_an_attack_must_be_granted(command: Say) -> None:
+    expected = "Needs the threat model to grant: dropout-rates (the dropout rates), masks (the dropout masks)\n"
+    assert expected in command("show", "wiig")[1]
+    for name in ("dlg", "soteria"):  # needs nothing, and is no attack
+        assert "Needs the threat model" not in command("show", name)[1]
+
+
 def test_show_and_list_know_other_names_and_papers_of_others(command: Say) -> None:
     code, told, wrong = command("show", "dia")
     assert code == 0, wrong

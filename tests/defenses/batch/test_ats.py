@@ -15,6 +15,7 @@ from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import HookContext
 from fedsim.core.types import Batch
+from fedsim.core.types.effects import Transformed
 from fedsim.federation.client import local_training
 from fedsim.scenario import Scenario
 from fedsim.scenario.world import build
@@ -71,9 +72,11 @@ def test_the_search_finds_policies_once_and_leaves_the_model_alone() -> None:
     defense, other = Ats(config), Ats(config)
     assert defense.prepare(model, torch.Generator().manual_seed(8)) is model
     other.prepare(small(), torch.Generator().manual_seed(8))
-    policies = defense.adaptive_view().facts["transforms"]
+    (stated,) = defense.adaptive_view().effects
+    assert isinstance(stated, Transformed)
+    policies = stated.functions
     assert len(policies) == 2
-    assert other.adaptive_view().facts["transforms"] is policies
+    assert other.adaptive_view().effects == (stated,)
     assert all(isinstance(policy, TransformPolicy) and 1 <= len(policy.steps) <= 3 for policy in policies)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     with pytest.raises(NotApplicable, match="do not fit the model"):

@@ -14,6 +14,7 @@ from fedsim.core.errors import ScenarioError
 from fedsim.core.hooks import LocalStep
 from fedsim.core.informed import informed
 from fedsim.core.types import InputSpec, Observation, Truth
+from fedsim.core.types.effects import Unreliable
 from fedsim.scenario import world as worlds
 from tests.defenses.stepping import gradient, here, local_step, make, rules, small
 
@@ -98,7 +99,7 @@ def test_an_informed_attacker_has_the_objective_of_the_undefended_remaining_tens
     plain, _, _ = watched(model=model, knows=known, threat={"shares": ["1.*", "4.*", "7.bias"]})
     naive, _, _ = watched(model=model, knows=known, defenses=soteria)
     told, _, _ = watched(model=model, knows=(*known, "defenses"), defenses=soteria)
-    assert told.public[0].facts["unreliable"] == ("7.weight",)
+    assert told.effects(Unreliable) == (Unreliable(("7.weight",)),)
     assert informed(told).hidden == {"7.weight"} == plain.hidden
     found = {name: attacked(one) for name, one in (("plain", plain), ("naive", naive), ("told", told))}
     assert found["told"].history == found["plain"].history

@@ -8,6 +8,7 @@ import torchvision
 from torch import Tensor, nn
 
 from defenses.model.precode import LinearBottleneck, Precode, PrecodeConfig
+from fedsim.core.types.effects import NoiseModules, Unreliable
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -46,7 +47,8 @@ def test_precode_stands_in_front_of_the_last_linear_layer(
     assert prepared(torch.ones(2, *shape)).shape == before
     names = [name for name, _ in prepared.named_parameters()]
     assert kept <= set(names)
-    facts = defense.adaptive_view().facts
-    assert facts["noise_modules"] == (f"{place}.noise",)
+    noise, _, unreliable = defense.adaptive_view().effects
+    assert noise == NoiseModules((f"{place}.noise",))
     head = place.removesuffix("0") + "1"
-    assert set(facts["unreliable"]) == {n for n in names if n.startswith((f"{place}.", f"{head}."))}
+    assert isinstance(unreliable, Unreliable)
+    assert set(unreliable.names) == {n for n in names if n.startswith((f"{place}.", f"{head}."))}

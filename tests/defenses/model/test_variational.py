@@ -16,6 +16,7 @@ from defenses.model.precode import LinearBottleneck, Precode, PrecodeConfig
 from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import HookContext, LocalStep
 from fedsim.core.types import Batch
+from fedsim.core.types.effects import NoiseModules
 from fedsim.federation.client import local_training
 from fedsim.scenario import Scenario
 from fedsim.scenario.world import World, build
@@ -102,7 +103,8 @@ def test_the_loss_grows_by_beta_times_the_mean_divergence(scenario: Build, name:
     )
     defense.on_batch(batch, here)
     seen: list[Tensor] = []
-    place = defense.adaptive_view().facts["noise_modules"][0].removesuffix(".noise")
+    ((module,),) = (one.names for one in defense.adaptive_view().effects if isinstance(one, NoiseModules))
+    place = module.removesuffix(".noise")
     bottleneck = model.get_submodule(place)
     assert isinstance(bottleneck, VariationalBottleneck)
     bottleneck.encode.register_forward_hook(lambda _m, _i, statistics: seen.append(statistics))

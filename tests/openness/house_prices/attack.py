@@ -14,6 +14,7 @@ from fedsim.core.hooks import Attack
 from fedsim.core.hooks.attacks import Effort
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Modality, Observation, OnStep, Reconstruction, Step
+from house_prices.component import Jittered
 
 
 class DivisionConfig(Config):
@@ -41,4 +42,5 @@ class Division(Attack[DivisionConfig]):
         place = int(bias.abs().argmax())
         row = (1.0 - self.config.shrinkage) * (weight[place] / bias[place])[None]
         on_step(Step(0, 1, 1, 0.0, 0.0, row))
-        return Reconstruction.of(row, objective=0.0, iterations=1, is_exact=True)
+        notes = [f"the row has noise of {known.scale:g}" for known in observation.effects(Jittered)]
+        return Reconstruction.of(row, objective=0.0, iterations=1, notes=notes, is_exact=not notes)

@@ -5,6 +5,7 @@
 An attacker who reads x' from a gradient knows x up to s.
 """
 
+from dataclasses import dataclass
 from typing import ClassVar, final
 
 import torch
@@ -12,7 +13,15 @@ from pydantic import Field
 
 from fedsim.core.hooks import Augmentation, HookContext
 from fedsim.core.registry import component
-from fedsim.core.types import Batch, Config, Modality
+from fedsim.core.types import Batch, Config, Modality, PublicKnowledge
+from fedsim.core.types.effects import Effect
+
+
+@dataclass(frozen=True)
+class Jittered(Effect):
+    """What the model read is off by noise: a row that explains the gradient is not the client's."""
+
+    scale: float
 
 
 class JitterConfig(Config):
@@ -32,3 +41,7 @@ class Jitter(Augmentation[JitterConfig]):
         """Return rows with noise; what stands beside them stays."""
         noise = torch.randn(batch.inputs.shape, generator=here.generator)
         return Batch(batch.inputs + self.config.scale * noise, batch.labels, batch.given)
+
+    def public_view(self) -> PublicKnowledge:
+        """Return the noise, if there is any."""
+        return PublicKnowledge("jitter", (Jittered(self.config.scale),) if self.config.scale else ())

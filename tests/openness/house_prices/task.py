@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from fedsim.core.hooks import Task
-from fedsim.core.hooks.tasks import Model, Scored
 from fedsim.core.registry import task
 from fedsim.core.types import Batch, Config, Dataset, InputSpec, Modality, Reconstruction, Truth
+from fedsim.core.types.tasks import Model, Scored
 from fedsim.record import ItemScore
 from house_prices.metrics import price_error, row_error
 

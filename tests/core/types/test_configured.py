@@ -1,7 +1,7 @@
 """A method with its settings knows the name under which it was chosen."""
 
-from fedsim.core.hooks.base import ANYTHING, IMAGES, IMAGES_AND_TEXT, Configured
 from fedsim.core.types import Config
+from fedsim.core.types.configured import ANYTHING, IMAGES, IMAGES_AND_TEXT, Configured
 
 
 class Own(Configured[Config]):

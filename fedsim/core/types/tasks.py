@@ -5,14 +5,18 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol, final
+from typing import Any, ClassVar, Protocol, final
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fedsim.core.hooks.base import ANYTHING, ConfigT, Configured
-from fedsim.core.types import Batch, Dataset, Draws, InputSpec, Knowledge, Modality, Reconstruction, Truth
+from fedsim.core.types.basics import Draws
+from fedsim.core.types.configured import ANYTHING, ConfigT, Configured
+from fedsim.core.types.data import Batch, Dataset, InputSpec, Modality
+from fedsim.core.types.grants import Knowledge
+from fedsim.core.types.guesses import Reconstruction
+from fedsim.core.types.updates import Truth
 
 Model = Callable[..., Tensor]  # a module, or a function that stands for one
 Answer = Callable[[Model, Batch, Draws], tuple[Tensor, Tensor]]  # `Task.answer`
@@ -148,13 +152,13 @@ class Task(Configured[ConfigT]):
 
     def show(self, inputs: Tensor, data: Dataset) -> Shown:
         """Return examples for people: pictures, or a text each. Here the numbers of each in a row."""
-        return tuple(" ".join(f"{number:.4g}" for number in row) for row in inputs.flatten(1).tolist())
+        return tuple(" ".join(f"{float(number):.4g}" for number in row.unbind()) for row in inputs.flatten(1).unbind())
 
     @final
     @property
     def draws(self) -> bool:
         """Whether a step has hidden randomness of the task's own."""
-        return type(self).draw is not Task.draw
+        return type(self).draw is not Task[Any].draw
 
     @final
     def named_draws(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from abc import ABC
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, Self, TypeVar, final
 
-from fedsim.core.types import Config, Knowledge, Modality, View
+from fedsim.core.types.basics import Config
+from fedsim.core.types.data import Modality
+from fedsim.core.types.grants import Grants
 
 ConfigT = TypeVar("ConfigT", bound=Config)
 Tables = Mapping[str, Any]  # of a scenario, as its file names them
@@ -20,25 +21,6 @@ IMAGES_AND_TEXT: frozenset[Modality] = frozenset({"images", "text"})
 
 
 ANYTHING: frozenset[Modality] = IMAGES_AND_TEXT | {"anything"}  # of who sees tensors of the model alone
-
-
-@dataclass(frozen=True)
-class Grants:
-    """What a scenario grants to one method.
-
-    Attributes:
-        knows: what the attacker knows, with what this method knows beyond the threat model.
-        sees: what the server sees in a round.
-        may_craft: whether the server may change the model that clients receive.
-        masks_updates: whether secure aggregation hides single updates from the server.
-        is_attacked: whether attacks look at what the server sees.
-    """
-
-    knows: frozenset[Knowledge]
-    sees: View
-    may_craft: bool
-    masks_updates: bool
-    is_attacked: bool
 
 
 class Configured(ABC, Generic[ConfigT]):
