@@ -19,7 +19,7 @@ from fedsim.core.registry import question
 from fedsim.metrics.side_channels import tokens_a_step
 from fedsim.questions import Evidence, Question, Work
 from fedsim.record import Finding
-from fedsim.scenario import Generation
+from fedsim.scenario import GenerationSettings
 from fedsim.scenario.world import World
 from fedsim.threat import sampled_images, written_texts
 
@@ -28,7 +28,7 @@ _TRACES = "generation/traces"
 
 @final
 @question("generation", summary="what does a trained model give away when it writes or draws?")
-class WhatGenerationGivesAway(Question[Generation]):
+class WhatGenerationGivesAway(Question[GenerationSettings]):
     """Lets the trained model write or draw, and has attacks look at how."""
 
     title: ClassVar[str] = "What generation gives away"

@@ -89,8 +89,8 @@ class CutMix(Augmentation[CutMixConfig]):
         if self.config.mode == "label-only":
             return inputs
         if self.config.mode == "mixup":
-            own = draw.weights.to(inputs).view(-1, 1, 1, 1)
-            return own * inputs + (1.0 - own) * inputs[draw.partners]
+            shares = draw.weights.to(inputs).view(-1, 1, 1, 1)
+            return shares * inputs + (1.0 - shares) * inputs[draw.partners]
         return erase(inputs, draw.boxes) if self.config.mode == "cutout" else paste(inputs, draw)
 
     def refuses(self, rules: Rules, model: nn.Module) -> str | None:

@@ -88,10 +88,10 @@ class FeatureCutMix(ModelComponent[FeatureCutMixConfig], Augmentation[FeatureCut
         smallest = min(rules.batch_size, rules.examples)
         if smallest < 2:  # noqa: PLR2004 - a pair
             return f"it mixes pairs of maps of a batch, but a batch holds {smallest}"
-        own = [type(self).__name__, _NAME]
-        others = [name for name in rules.batch_readers if name not in own]
-        if others or len(rules.batch_readers) > len(own):
-            return f"nothing else may change or read a batch, or repeat its forward pass: {(*others, own[0])[0]}"
+        its_names = [type(self).__name__, _NAME]
+        others = [name for name in rules.batch_readers if name not in its_names]
+        if others or len(rules.batch_readers) > len(its_names):
+            return f"nothing else may change or read a batch, or repeat its forward pass: {(*others, its_names[0])[0]}"
         return self._refuses_layer(rules, model)
 
     def _refuses_layer(self, rules: Rules, model: nn.Module) -> str | None:
