@@ -124,7 +124,7 @@ def _residuals(reader: TokenReader, rows: Tensor, mask: Tensor, place: int) -> T
 
 
 def _reading(observation: Observation, patches: Patches, layer: str) -> Callable[[Tensor, Tensor, int], Tensor]:
-    """Return the function of a `Reader`; its model is a copy in double precision that has no patch projection."""
+    """Return the function of a `TokenReader`; its model is a copy in double precision that has no patch projection."""
     given = _Given()
     model = _without_projection(observation, patches, given)
     positions, index = position_embedding(observation), embedding_site(observation)
