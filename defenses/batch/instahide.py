@@ -55,7 +55,7 @@ class Instahide(Defense[InstahideConfig]):
     A batch of n < k examples mixes all n; its bound is 2 / n where the bound of the settings cannot be met.
     """
 
-    place: ClassVar[Place] = "input"
+    place: ClassVar[Place] = "batch"
     needs_step: ClassVar[bool] = True
 
     def refuses(self, rules: Rules, model: nn.Module) -> str | None:

@@ -34,7 +34,7 @@ class MixupConfig(Config):
 class Mixup(Defense[MixupConfig]):
     """Mixes inputs and labels with one weight per batch."""
 
-    place: ClassVar[Place] = "input"
+    place: ClassVar[Place] = "batch"
     needs_step: ClassVar[bool] = True
 
     def refuses(self, rules: Rules, model: nn.Module) -> str | None:

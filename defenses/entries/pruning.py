@@ -36,7 +36,7 @@ class PruningConfig(SupportConfig):
 class Pruning(TensorDefense[PruningConfig]):
     """Sends exactly k entries, also where several are equal."""
 
-    place: ClassVar[Place] = "prune"
+    place: ClassVar[Place] = "entries"
 
     def __init__(self, config: PruningConfig) -> None:
         """Keep a memory between rounds where error feedback is on."""

@@ -32,7 +32,7 @@ class RandomPruningConfig(SupportConfig):
 class RandomPruning(TensorDefense[RandomPruningConfig]):
     """Sends exactly k entries."""
 
-    place: ClassVar[Place] = "prune"
+    place: ClassVar[Place] = "entries"
 
     def change(self, tensors: Tensors, here: HookContext) -> Tensors:
         """Return the tensors, with zeros for entries that are not sent."""

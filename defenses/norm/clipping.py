@@ -34,7 +34,7 @@ class ClippingConfig(TensorConfig):
 class Clipping(TensorDefense[ClippingConfig]):
     """Scales the whole gradient, including scalars, and leaves shorter gradients unchanged."""
 
-    place: ClassVar[Place] = "clip"
+    place: ClassVar[Place] = "norm"
 
     def change(self, tensors: Tensors, here: HookContext) -> Tensors:
         """Return the tensors with norm at most `norm`."""

@@ -30,7 +30,7 @@ class Float16Config(TensorConfig):
 class Float16(TensorDefense[Float16Config]):
     """Rounds to the nearest value, ties to even."""
 
-    place: ClassVar[Place] = "quantise"
+    place: ClassVar[Place] = "rounding"
 
     def change(self, tensors: Tensors, here: HookContext) -> Tensors:
         """Return the rounded tensors in their own type."""

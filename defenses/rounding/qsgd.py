@@ -33,7 +33,7 @@ class QsgdConfig(TensorConfig):
 class Qsgd(TensorDefense[QsgdConfig]):
     """Rounds with new random numbers each time."""
 
-    place: ClassVar[Place] = "quantise"
+    place: ClassVar[Place] = "rounding"
 
     def change(self, tensors: Tensors, here: HookContext) -> Tensors:
         """Return the rounded tensors."""

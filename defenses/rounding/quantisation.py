@@ -33,7 +33,7 @@ class QuantisationConfig(TensorConfig):
 class Quantisation(TensorDefense[QuantisationConfig]):
     """Rounds with new random numbers each time."""
 
-    place: ClassVar[Place] = "quantise"
+    place: ClassVar[Place] = "rounding"
 
     def change(self, tensors: Tensors, here: HookContext) -> Tensors:
         """Return the rounded tensors."""

@@ -57,7 +57,7 @@ class Broken(Plain):
 
 
 class Brightening(Plain):
-    place: ClassVar[Place] = "input"
+    place: ClassVar[Place] = "batch"
 
     def on_batch(self, batch: Batch, here: HookContext) -> Batch:
         assert here.local is not None
@@ -109,7 +109,7 @@ class Halving(Plain):
 
 
 class Signing(Plain):
-    place: ClassVar[Place] = "quantise"
+    place: ClassVar[Place] = "rounding"
 
     def on_gradient(self, gradient: Tensors, here: HookContext) -> Tensors:
         return {name: g.sign() for name, g in gradient.items()}

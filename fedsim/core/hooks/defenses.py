@@ -14,7 +14,7 @@ from fedsim.core.hooks.base import ConfigT, Configured
 from fedsim.core.hooks.contexts import HookContext, Rules
 from fedsim.core.types import Batch, Mechanism, PublicKnowledge, Tensors, Update
 
-Place = Literal["received", "input", "model", "examples", "layers", "clip", "prune", "noise", "quantise"]
+Place = Literal["received", "batch", "model", "examples", "layers", "norm", "entries", "noise", "rounding"]
 
 
 PLACES: tuple[Place, ...] = get_args(Place)
@@ -45,7 +45,8 @@ class Defense(Configured[ConfigT]):
     """Changes what a client computes or sends. Override the moments it needs; the others do nothing.
 
     Attributes:
-        place: where it stands when a scenario has several; those of one place keep the scenario's order.
+        place: where it stands when a scenario has several, the folder that it is in; those of one place keep the
+            scenario's order.
         needs_step: whether its moments read `HookContext.local`, which engines that train clients together cannot give.
     """
 
