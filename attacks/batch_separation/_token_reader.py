@@ -61,11 +61,11 @@ class TokenReader(NamedTuple):
 
 def token_reader(observation: Observation, size: int) -> TokenReader | None:
     """Return the reader for a batch of this size; None without a layer that reads tokens alone, or known rates."""
-    reader = _find(observation) if knows_rates(observation) else None
+    first_layer = _find(observation) if knows_rates(observation) else None
     patches = patch_projection(observation)
-    if reader is None or patches is None or reader[1] not in observation.update.tensors:
+    if first_layer is None or patches is None or first_layer[1] not in observation.update.tensors:
         return None
-    gradient = observation.update.tensors[reader[1]].double()
+    gradient = observation.update.tensors[first_layer[1]].double()
     _, singular, right = torch.linalg.svd(gradient, full_matrices=False)
     index = embedding_site(observation)
     assert index is not None
@@ -76,7 +76,7 @@ def token_reader(observation: Observation, size: int) -> TokenReader | None:
     parts = [projection.weight.detach().double().flatten(1)]
     parts += [] if projection.bias is None else [projection.bias.detach().double()[:, None]]
     has_bias = f"{patches.name}.bias" in observation.update.tensors
-    return TokenReader(_reading(observation, patches, reader[0]), frame, torch.cat(parts, 1), has_bias)
+    return TokenReader(_reading(observation, patches, first_layer[0]), frame, torch.cat(parts, 1), has_bias)
 
 
 def confirmed_row(reader: TokenReader, row: Tensor, open_rows: Tensor, mask: Tensor, place: int) -> Tensor | None:
