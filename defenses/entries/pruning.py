@@ -16,7 +16,7 @@ from pydantic import Field
 
 from defenses.core.support import SupportConfig, largest, zero_outside
 from defenses.core.tensors import TensorDefense
-from fedsim.core.hooks import Distortion, HookContext, Place, Rules
+from fedsim.core.hooks import Distortion, HookContext, Place, PublicFederation
 from fedsim.core.registry import defense
 from fedsim.core.types import PublicKnowledge, Tensors
 
@@ -52,7 +52,7 @@ class Pruning(TensorDefense[PruningConfig]):
         here.memory.update({name: whole[name] - sent[name] for name in whole})
         return sent
 
-    def describe_distortion(self, rules: Rules, sent: Tensors) -> Distortion | None:
+    def describe_distortion(self, federation: PublicFederation, sent: Tensors) -> Distortion | None:
         """Return the entries that are left; with error feedback the rest is sent later."""
         return None if self.config.error_feedback else Distortion(change=self._sent)
 

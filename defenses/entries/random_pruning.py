@@ -16,7 +16,7 @@ import torch
 
 from defenses.core.support import SupportConfig, largest, zero_outside
 from defenses.core.tensors import TensorDefense
-from fedsim.core.hooks import Distortion, HookContext, Place, Rules
+from fedsim.core.hooks import Distortion, HookContext, Place, PublicFederation
 from fedsim.core.registry import defense
 from fedsim.core.types import PublicKnowledge, Tensors
 
@@ -39,7 +39,7 @@ class RandomPruning(TensorDefense[RandomPruningConfig]):
         uniforms = {name: torch.rand(t.shape, generator=here.generator) for name, t in tensors.items()}
         return zero_outside(tensors, largest(uniforms, self.config.rate, self.config.per))
 
-    def describe_distortion(self, rules: Rules, sent: Tensors) -> Distortion:
+    def describe_distortion(self, federation: PublicFederation, sent: Tensors) -> Distortion:
         """Return the entries that are left."""
         support = {name: tensor != 0 for name, tensor in sent.items()}
         return Distortion(change=lambda tensors: zero_outside(tensors, support), reads_sent=True)

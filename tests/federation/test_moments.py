@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError, Refused, ScenarioError
-from fedsim.core.hooks import Defense, HookContext, Place, Rules
+from fedsim.core.hooks import Defense, HookContext, Place, PublicFederation
 from fedsim.core.types import Batch, Config, PublicKnowledge, Tensors, Update
 from fedsim.federation.client import local_training
 from fedsim.scenario import Scenario
@@ -116,8 +116,8 @@ class Signing(Plain):
 
 
 class Choosy(Plain):
-    def refuses(self, rules: Rules, model: nn.Module) -> str | None:
-        return f"it wants more than {rules.clients} clients" if rules.clients < 9 else None
+    def refuses(self, federation: PublicFederation, model: nn.Module) -> str | None:
+        return f"it wants more than {federation.clients} clients" if federation.clients < 9 else None
 
 
 @pytest.fixture(autouse=True)

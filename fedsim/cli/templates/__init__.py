@@ -114,7 +114,7 @@ def _filled(kind: NewKind, name: str, family: str, like: Like | None) -> str:
         title=name.replace("-", " ").capitalize(),
         place=family,
         base=_BASES.get(family, ""),
-        hooks=", ".join(sorted(("Rules", _BASES.get(family, "")))),
+        hooks=", ".join(sorted(("PublicFederation", _BASES.get(family, "")))),
     )
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.core.hooks.base import ConfigT, Configured
-from fedsim.core.hooks.contexts import HookContext, Rules
+from fedsim.core.hooks.contexts import HookContext, PublicFederation
 from fedsim.core.types import Batch, Mechanism, PublicKnowledge, Tensors, Update
 
 Place = Literal["received", "batch", "model", "examples", "layers", "norm", "entries", "noise", "rounding"]
@@ -53,7 +53,7 @@ class Defense(Configured[ConfigT]):
     place: ClassVar[Place] = "layers"
     needs_step: ClassVar[bool] = False
 
-    def refuses(self, rules: Rules, model: nn.Module) -> str | None:
+    def refuses(self, federation: PublicFederation, model: nn.Module) -> str | None:
         """Return why it does not fit this federation or model, as the end of a sentence, or None when it does."""
         return None
 
@@ -102,11 +102,11 @@ class Defense(Configured[ConfigT]):
         """Return the update that goes onto the wire."""
         return update
 
-    def describe_distortion(self, rules: Rules, sent: Tensors) -> Distortion | None:
+    def describe_distortion(self, federation: PublicFederation, sent: Tensors) -> Distortion | None:
         """Return what it does to what a gradient tells, or None where that is not defined.
 
         Args:
-            rules: of the federation.
+            federation: of the federation.
             sent: what went onto the wire.
         """
         return None
@@ -116,7 +116,7 @@ class Defense(Configured[ConfigT]):
         """Whether it changes the gradient of every local step, rather than once what is sent."""
         return self.overrides("on_gradient") or self.overrides("on_examples")
 
-    def mechanism(self, rules: Rules) -> Mechanism | None:
+    def mechanism(self, federation: PublicFederation) -> Mechanism | None:
         """Return the private mechanism that a client runs in each round, or None when there is no guarantee."""
         return None
 
