@@ -22,7 +22,7 @@ import torch  # noqa: E402
 from attacks.combined.question_readout import (  # noqa: E402
     QuestionReadout,
     QuestionReadoutConfig,
-    Text,
+    QuestionText,
     nearest,
     orders_of,
 )
@@ -112,7 +112,7 @@ def frozen_rows(label: str, world: World, clients: int) -> Iterator[Row]:
     yield measured("orders of the words", label, orders, "", "")
 
 
-def _compared(text: Text, victim: Victim) -> tuple[bool, bool]:
+def _compared(text: QuestionText, victim: Victim) -> tuple[bool, bool]:
     """Say whether a question and its answer are those of a victim."""
     batch = victim.truth.batches[0]
     said: Sequence[int] = batch.labels[0][batch.labels[0] >= 0].tolist()[:-1]

@@ -29,7 +29,7 @@ from fedsim.core.errors import FedsimError, reason  # noqa: E402
 from fedsim.core.hooks import Decoder  # noqa: E402
 from fedsim.experiment.training import train  # noqa: E402
 from fedsim.record import Finding  # noqa: E402
-from fedsim.scenario import Generation, Scenario, load, parse  # noqa: E402
+from fedsim.scenario import GenerationSettings, Scenario, load, parse  # noqa: E402
 from fedsim.scenario.reading import read_settings  # noqa: E402
 from fedsim.scenario.world import build  # noqa: E402
 from fedsim.threat.side_channels import Judging, TraceInquiry  # noqa: E402
@@ -303,7 +303,7 @@ def _bounds(row: Line) -> str:
 
 def as_page(rows: Sequence[Line], shown_scenario: Scenario, options: str) -> str:
     """Return the page of documentation."""
-    table = Generation.model_validate(shown_scenario.questions["generation"].settings)
+    table = GenerationSettings.model_validate(shown_scenario.questions["generation"].settings)
     head = _HEAD.format(
         options=options,
         day=f"{datetime.now(UTC):%d %B %Y}",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from attacks.core.gradient_distance import Verdict, doubts, knows_rates, may_be_exact, verdict
+from attacks.core.gradient_distance import MeasuredObjective, doubts, knows_rates, may_be_exact, verdict
 from attacks.core.layers import Behind, PixelLayer, examples_from, first_linear, layer_behind
 from attacks.core.masks_by_layer import Peeled, peel
 from attacks.core.preconditions import one_gradient_only
@@ -204,7 +204,7 @@ def _explained(
     labels: Tensor,
     masks: Masks | None,
     residual: tuple[float, str],
-) -> Verdict:
+) -> MeasuredObjective:
     """Return how well the examples whose gradient matters explain the client's.
 
     Masks of an example of vanished loss are hidden by rounding, and wrong ones would give it a loss that is none.

@@ -21,7 +21,7 @@ _SWEEPS = 20
 _BORDER = 0.5  # weight of a border, in units of the typical difference, against a cosine
 
 
-class Groups(NamedTuple):
+class TokenGroups(NamedTuple):
     """Tokens sorted into images.
 
     Attributes:
@@ -34,7 +34,7 @@ class Groups(NamedTuple):
     margin: float
 
 
-def group_tokens(affinities: Tensor, positions: Tensor, size: int) -> list[Groups]:
+def group_tokens(affinities: Tensor, positions: Tensor, size: int) -> list[TokenGroups]:
     """Return the groupings that begin at each position, each once, that of the largest affinity within images first.
 
     Args:
@@ -43,7 +43,7 @@ def group_tokens(affinities: Tensor, positions: Tensor, size: int) -> list[Group
         size: number of images; no position has more tokens.
     """
     if size == 1:
-        return [Groups(torch.zeros_like(positions), torch.inf)]
+        return [TokenGroups(torch.zeros_like(positions), torch.inf)]
     affinities = affinities * (positions[:, None] != positions)
     tried: dict[bytes, Tensor] = {}
     for first in positions.unique().tolist():
@@ -51,7 +51,7 @@ def group_tokens(affinities: Tensor, positions: Tensor, size: int) -> list[Group
         tried.setdefault((images[:, None] == images).numpy().tobytes(), images)
     within = [float(affinities[grouping[:, None] == grouping].sum()) for grouping in tried.values()]
     ordered = sorted(zip(within, tried.values(), strict=True), key=lambda one: -one[0])
-    return [Groups(images, _margin(affinities, positions, images)) for _, images in ordered]
+    return [TokenGroups(images, _margin(affinities, positions, images)) for _, images in ordered]
 
 
 def token_affinities(

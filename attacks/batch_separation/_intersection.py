@@ -24,7 +24,7 @@ _SILENT = 1e-12
 
 
 @dataclass(frozen=True)
-class Span:
+class InputSpan:
     """Possible inputs x = offset + y directions, y (r,); offset (columns,), directions (r, columns)."""
 
     offset: Tensor
@@ -37,13 +37,13 @@ class Span:
         return points * (math.sqrt(len(self.offset)) / lengths.clamp_min(_SILENT))
 
 
-def spanned(rows: Tensor, *, has_bias: bool) -> Span:
+def spanned(rows: Tensor, *, has_bias: bool) -> InputSpan:
     """Return all combinations of rows (r, columns); with a bias only those whose last entry is 1."""
     if not has_bias:
-        return Span(torch.zeros_like(rows[0]), torch.linalg.qr(rows.T).Q.T)
+        return InputSpan(torch.zeros_like(rows[0]), torch.linalg.qr(rows.T).Q.T)
     last = rows[:, -1]
     frame = torch.linalg.svd(last[None]).Vh[1:] @ rows
-    return Span(last / (last @ last) @ rows, frame)
+    return InputSpan(last / (last @ last) @ rows, frame)
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,9 @@ class Intersection:
     kept: Tensor
 
     @classmethod
-    def between(cls, span: Span, weight: Tensor, inputs: Callable[[Tensor], Tensor], row_space: Tensor) -> Intersection:
+    def between(
+        cls, span: InputSpan, weight: Tensor, inputs: Callable[[Tensor], Tensor], row_space: Tensor
+    ) -> Intersection:
         """Return the problem of a layer with this weight (h, columns) when all units are kept."""
         kept = torch.ones(len(weight), dtype=weight.dtype)
         return cls(span.offset @ weight.T, span.directions @ weight.T, inputs, row_space, kept)

@@ -42,7 +42,7 @@ class _Given(nn.Module):
         return self.values
 
 
-class Reader(NamedTuple):
+class TokenReader(NamedTuple):
     """The layer, and what it reads.
 
     Attributes:
@@ -59,13 +59,13 @@ class Reader(NamedTuple):
     has_bias: bool
 
 
-def token_reader(observation: Observation, size: int) -> Reader | None:
+def token_reader(observation: Observation, size: int) -> TokenReader | None:
     """Return the reader for a batch of this size; None without a layer that reads tokens alone, or known rates."""
-    reader = _find(observation) if knows_rates(observation) else None
+    first_layer = _find(observation) if knows_rates(observation) else None
     patches = patch_projection(observation)
-    if reader is None or patches is None or reader[1] not in observation.update.tensors:
+    if first_layer is None or patches is None or first_layer[1] not in observation.update.tensors:
         return None
-    gradient = observation.update.tensors[reader[1]].double()
+    gradient = observation.update.tensors[first_layer[1]].double()
     _, singular, right = torch.linalg.svd(gradient, full_matrices=False)
     index = embedding_site(observation)
     assert index is not None
@@ -76,10 +76,10 @@ def token_reader(observation: Observation, size: int) -> Reader | None:
     parts = [projection.weight.detach().double().flatten(1)]
     parts += [] if projection.bias is None else [projection.bias.detach().double()[:, None]]
     has_bias = f"{patches.name}.bias" in observation.update.tensors
-    return Reader(_reading(observation, patches, reader[0]), frame, torch.cat(parts, 1), has_bias)
+    return TokenReader(_reading(observation, patches, first_layer[0]), frame, torch.cat(parts, 1), has_bias)
 
 
-def confirmed_row(reader: Reader, row: Tensor, open_rows: Tensor, mask: Tensor, place: int) -> Tensor | None:
+def confirmed_row(reader: TokenReader, row: Tensor, open_rows: Tensor, mask: Tensor, place: int) -> Tensor | None:
     """Return row + a combination of open rows (m, columns) whose token the reader's gradient confirms, or None.
 
     Args:
@@ -115,7 +115,7 @@ def confirmed_row(reader: Reader, row: Tensor, open_rows: Tensor, mask: Tensor, 
     return row + factors @ open_rows if float(residual.norm()) < _CONFIRMED else None
 
 
-def _residuals(reader: Reader, rows: Tensor, mask: Tensor, place: int) -> Tensor:
+def _residuals(reader: TokenReader, rows: Tensor, mask: Tensor, place: int) -> Tensor:
     """Parts outside the row space of what is read, relative to its norm, and errors of the bias's input, (n, ...)."""
     seen = reader.reads(rows @ reader.weight.T, mask, place)
     seen = seen / seen.norm(dim=1, keepdim=True).clamp_min(LEAST)
@@ -124,7 +124,7 @@ def _residuals(reader: Reader, rows: Tensor, mask: Tensor, place: int) -> Tensor
 
 
 def _reading(observation: Observation, patches: Patches, layer: str) -> Callable[[Tensor, Tensor, int], Tensor]:
-    """Return the function of a `Reader`; its model is a copy in double precision that has no patch projection."""
+    """Return the function of a `TokenReader`; its model is a copy in double precision that has no patch projection."""
     given = _Given()
     model = _without_projection(observation, patches, given)
     positions, index = position_embedding(observation), embedding_site(observation)

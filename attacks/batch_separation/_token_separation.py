@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from attacks.batch_separation._position_atoms import Position, null_space
-from attacks.batch_separation._token_reader import Reader, confirmed_row
+from attacks.batch_separation._token_reader import TokenReader, confirmed_row
 from attacks.core.tolerances import EXACT
 
 _WELL_CONDITIONED = 100.0  # rounding of single precision, this many times enlarged, stays below EXACT
@@ -78,7 +78,7 @@ def separate_tokens(
     totals: Tensor,
     rank: int,
     size: int,
-    reader: Reader | None,
+    reader: TokenReader | None,
     separate: Callable[[Position, Tensor], Position],
 ) -> Separated:
     """Separate as many tokens as stand out.
@@ -167,7 +167,7 @@ def _shared(tokens: Tokens, done: list[int], size: int) -> Tokens:
 
 
 def _solve(
-    positions: list[Position], known: Tokens, factors: _Factors, basis: Tensor, reader: Reader | None
+    positions: list[Position], known: Tokens, factors: _Factors, basis: Tensor, reader: TokenReader | None
 ) -> _Pass | None:
     """Solve for the patches of new atoms, all at once or one by one; None where none can be solved.
 
@@ -228,7 +228,7 @@ def _confirmed(
     places: list[int],
     known: Tokens,
     factors: _Factors,
-    reader: Reader,
+    reader: TokenReader,
 ) -> _Pass | None:
     """Complete the patches of the atoms one by one, by the layer that reads the tokens.
 

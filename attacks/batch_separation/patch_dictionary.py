@@ -27,7 +27,7 @@ from torch import Tensor
 
 from attacks.batch_separation._hidden_units import Hint, hidden_hints
 from attacks.batch_separation._hinted_atoms import separate_hinted
-from attacks.batch_separation._image_groups import Groups, group_tokens, token_affinities
+from attacks.batch_separation._image_groups import TokenGroups, group_tokens, token_affinities
 from attacks.batch_separation._position_atoms import Position, separate
 from attacks.batch_separation._token_reader import token_reader
 from attacks.batch_separation._token_separation import Separated, Tokens, separate_tokens
@@ -231,7 +231,7 @@ def _site_name(observation: Observation) -> str:
 
 
 class _Settled(NamedTuple):
-    groups: Groups
+    groups: TokenGroups
     images: Tensor  # (B, *shape), 0 where a patch is missing
     labels: Tensor  # (B,)
     distance: tuple[float, str] | None  # of the whole gradient, where it can be computed
@@ -241,7 +241,9 @@ class _Settled(NamedTuple):
         return self.groups.margin > _SURE if self.distance is None else self.distance[0] < MATCHES
 
 
-def _settle(observation: Observation, tokens: Tokens, patches: Patches, groups: list[Groups], size: int) -> _Settled:
+def _settle(
+    observation: Observation, tokens: Tokens, patches: Patches, groups: list[TokenGroups], size: int
+) -> _Settled:
     """Return the first grouping, or where all masks follow from the tokens, that of the nearest gradient."""
     labels = labels_or_zeros(observation, size)
     tried: list[_Settled] = []

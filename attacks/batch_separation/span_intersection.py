@@ -22,8 +22,8 @@ from torch import Tensor
 
 from attacks.batch_separation._first_layer import FirstLayer, first_layer, part_of_batch, row_space_behind, whole_batch
 from attacks.batch_separation._intersection import (
+    InputSpan,
     Intersection,
-    Span,
     is_elementwise,
     keeps_factor,
     solve_points,
@@ -119,7 +119,7 @@ class SpanIntersection(Attack[SpanIntersectionConfig]):
         return _answer(observation, first, solutions, read, size, facts)
 
     def _round(
-        self, span: Span, problem: Intersection, read: Spectrum, solutions: _Solutions, generator: torch.Generator
+        self, span: InputSpan, problem: Intersection, read: Spectrum, solutions: _Solutions, generator: torch.Generator
     ) -> _Solutions:
         """Add the solutions of one round of restarts, each once."""
         accepted = max(self.config.accepted, min(_ABOVE_NOISE * read.noise, _CONTRADICTED))

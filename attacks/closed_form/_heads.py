@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from attacks.closed_form._sequential_network import Layer
+from attacks.closed_form._sequential_network import SequentialLayer
 from attacks.core.head_features import Head, separate_features
 from attacks.core.labels import examples_of, label_of_one, labels_of
 from fedsim.core.types import Observation, Tensors
@@ -20,7 +20,7 @@ _BLURRED = 1e-3  # relative error of inputs beyond which every layer behind woul
 _ABOVE_ROUNDING = 1.0  # errors of single entries spread; below this many, a unit of a batch counts as silent
 
 
-def heads_of(observation: Observation, layer: Layer, gradients: Tensors) -> list[tuple[Tensor, Tensor]]:
+def heads_of(observation: Observation, layer: SequentialLayer, gradients: Tensors) -> list[tuple[Tensor, Tensor]]:
     """Pairs of k = dL/dz (B, K) and inputs (B, D) of the last layer; none where it does not tell its examples apart.
 
     For one example with a bias k is the bias gradient, without one see `head_scales`. Batches are separated.
@@ -35,7 +35,7 @@ def heads_of(observation: Observation, layer: Layer, gradients: Tensors) -> list
     return [(separated.errors, separated.inputs.masked_fill(is_silent, 0.0))]
 
 
-def _heads_of_one(observation: Observation, layer: Layer, gradients: Tensors) -> list[tuple[Tensor, Tensor]]:
+def _heads_of_one(observation: Observation, layer: SequentialLayer, gradients: Tensors) -> list[tuple[Tensor, Tensor]]:
     weight = gradients[f"{layer.name}.weight"]
     k = gradients.get(f"{layer.name}.bias")
     if k is not None and bool(k.any()):

@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from attacks.closed_form._heads import heads_of
-from attacks.closed_form._sequential_network import Layer, chain_of
+from attacks.closed_form._sequential_network import SequentialLayer, chain_of
 from attacks.core.defense_facts import inexact
 from attacks.core.gradient_distance import knows_rates, verdict
 from attacks.core.labels import examples_of
@@ -47,7 +47,7 @@ class RecursionConfig(Config):
 
 
 @dataclass(frozen=True)
-class Equations:
+class LinearEquations:
     """Linear equations for an input x: rows x = targets, shapes (m, n) and (m,)."""
 
     rows: Tensor
@@ -55,7 +55,7 @@ class Equations:
 
 
 @dataclass(frozen=True)
-class Solution:
+class LayerSolution:
     """What is known of a layer's input, of all examples.
 
     Attributes:
@@ -68,7 +68,7 @@ class Solution:
     values: Tensor
     rank: int
     residual: float
-    equations: Equations | None = None
+    equations: LinearEquations | None = None
 
 
 @dataclass(frozen=True)
@@ -84,16 +84,16 @@ class Outputs:
 
     values: Tensor
     slopes: Tensor
-    behind: Solution
+    behind: LayerSolution
     is_complete: bool
 
-    def examples(self, layer: Layer) -> int:
+    def examples(self, layer: SequentialLayer) -> int:
         """Return of how many examples these are the layer's outputs."""
         return len(self.values) // len(layer.offset)
 
 
 # Solves a convolution from: the layer, its weight gradient, k, its known outputs, and its input for a guess.
-Solve = Callable[[Layer, Tensor, Tensor, Outputs, Tensor], Solution]
+Solve = Callable[[SequentialLayer, Tensor, Tensor, Outputs, Tensor], LayerSolution]
 
 
 @dataclass(frozen=True)
@@ -279,7 +279,7 @@ def _outside(observation: Observation, image: Tensor) -> float:
     return float((image - image.clamp(low, high)).norm())
 
 
-def _inputs(layers: tuple[Layer, ...], guess: Tensor, keeps: list[Tensor]) -> list[Tensor]:
+def _inputs(layers: tuple[SequentialLayer, ...], guess: Tensor, keeps: list[Tensor]) -> list[Tensor]:
     """The inputs (n,) of every layer when the examples are `guess`."""
     seen: list[Tensor] = []
     values = guess
@@ -292,7 +292,7 @@ def _inputs(layers: tuple[Layer, ...], guess: Tensor, keeps: list[Tensor]) -> li
 
 def _walk(
     observation: Observation,
-    layers: tuple[Layer, ...],
+    layers: tuple[SequentialLayer, ...],
     gradients: Tensors,
     solve: Solve,
     k: Tensor,
@@ -303,7 +303,7 @@ def _walk(
     examples, label = len(k), k.argmin(1) if observation.labels is None else observation.labels
     head = gradients[f"{layers[-1].name}.weight"]
     residual = float((k.T @ features - head).norm() / head.norm())
-    solution, k = Solution(features.flatten(), features.numel(), residual), k.flatten()
+    solution, k = LayerSolution(features.flatten(), features.numel(), residual), k.flatten()
     solutions = [solution]
     keeps = [_kept(layers[-1], gradients, solution.values, examples)]
     for layer, behind, centre in zip(layers[-2::-1], layers[:0:-1], centres[-2::-1], strict=True):
@@ -328,19 +328,21 @@ def _walk(
     return walk, keeps[::-1]
 
 
-def _solve(layer: Layer, gradient: Tensor, k: Tensor, outputs: Outputs, solve: Solve, centre: Tensor) -> Solution:
+def _solve(
+    layer: SequentialLayer, gradient: Tensor, k: Tensor, outputs: Outputs, solve: Solve, centre: Tensor
+) -> LayerSolution:
     """Solve for a layer's input: a linear layer from its gradient alone, a convolution from all equations."""
     if not bool(k.any()):
-        return Solution(torch.zeros_like(centre), 0, 1.0)
+        return LayerSolution(torch.zeros_like(centre), 0, 1.0)
     if isinstance(layer.module, nn.Conv2d):
         return solve(layer, gradient, k, outputs, centre)
     each = k.view(-1, len(gradient))  # (B, outputs)
     solved = torch.linalg.lstsq(each.T, gradient, rcond=EXACT**2, driver="gelsd")
     residual = float((each.T @ solved.solution - gradient).norm() / gradient.norm().clamp_min(LEAST))
-    return Solution(solved.solution.flatten(), int(solved.rank) * layer.unknowns, residual)
+    return LayerSolution(solved.solution.flatten(), int(solved.rank) * layer.unknowns, residual)
 
 
-def _kept(layer: Layer, gradients: Tensors, values: Tensor, examples: int) -> Tensor:
+def _kept(layer: SequentialLayer, gradients: Tensors, values: Tensor, examples: int) -> Tensor:
     """Return 1 for entries of the layer's input (n,) that the dropout in front kept, 0 for dropped ones."""
     if layer.drop is None:
         return torch.ones_like(values)
@@ -360,7 +362,7 @@ def _reduce(alive: Tensor, shape: tuple[int, ...]) -> Tensor:
     return alive
 
 
-def _masks(observation: Observation, layers: tuple[Layer, ...], keeps: list[Tensor]) -> Masks:
+def _masks(observation: Observation, layers: tuple[SequentialLayer, ...], keeps: list[Tensor]) -> Masks:
     dtype = next(observation.model.parameters()).dtype
     by_index = {
         layer.drop.index: _reduce(
@@ -372,7 +374,7 @@ def _masks(observation: Observation, layers: tuple[Layer, ...], keeps: list[Tens
     return tuple(by_index[index] for index in range(len(observation.sites)))
 
 
-def _too_large(layer: Layer, examples: int, largest: int) -> str | None:
+def _too_large(layer: SequentialLayer, examples: int, largest: int) -> str | None:
     unknowns = examples * layer.unknowns
     if isinstance(layer.module, nn.Linear) or unknowns <= largest:
         return None

@@ -62,7 +62,7 @@ class Drop:
 
 
 @dataclass(frozen=True)
-class Layer:
+class SequentialLayer:
     """A linear or convolutional layer, with the dropout in front of it and the activation behind it.
 
     Attributes:
@@ -149,7 +149,7 @@ class _Call:
 
 
 @torch.no_grad()
-def chain_of(observation: Observation) -> tuple[Layer, ...]:
+def chain_of(observation: Observation) -> tuple[SequentialLayer, ...]:
     """Return the layers in the order of their calls.
 
     Raises:
@@ -209,16 +209,16 @@ def _refuse_strangers(call: _Call) -> None:
         )
 
 
-def _layers(observation: Observation, calls: list[_Call]) -> tuple[Layer, ...]:
+def _layers(observation: Observation, calls: list[_Call]) -> tuple[SequentialLayer, ...]:
     """Group the calls by layer."""
-    layers: list[Layer] = []
+    layers: list[SequentialLayer] = []
     sites = list(enumerate(observation.sites))
     drop: Drop | None = None
     for call in calls:
         activation = _activation(call.module)
         if isinstance(call.module, nn.Linear | nn.Conv2d):
             _refuse_hidden(observation, call, layers)
-            layers.append(Layer(call.name, call.module, call.inputs[1:], drop, _IDENTITY))
+            layers.append(SequentialLayer(call.name, call.module, call.inputs[1:], drop, _IDENTITY))
             drop = None
         elif isinstance(call.module, nn.modules.dropout._DropoutNd) and sites and sites[0][1].name == call.name:
             if drop is not None:
@@ -228,7 +228,9 @@ def _layers(observation: Observation, calls: list[_Call]) -> tuple[Layer, ...]:
         elif activation is not None:
             if not layers or drop is not None or layers[-1].activation is not _IDENTITY:
                 raise NotApplicable(f"the activation '{call.name}' does not follow a layer directly")
-            layers[-1] = Layer(layers[-1].name, layers[-1].module, layers[-1].shape, layers[-1].drop, activation)
+            layers[-1] = SequentialLayer(
+                layers[-1].name, layers[-1].module, layers[-1].shape, layers[-1].drop, activation
+            )
     if sites or drop is not None:
         raise NotApplicable("the model has dropout behind its last layer")
     return tuple(layers)
@@ -238,7 +240,7 @@ def _drop(index: int, site: DropoutSite, call: _Call) -> Drop:
     return Drop(index, site.rate, (1, *call.inputs[1:]), (1, *site.shape[1:]))
 
 
-def _refuse_hidden(observation: Observation, call: _Call, layers: list[Layer]) -> None:
+def _refuse_hidden(observation: Observation, call: _Call, layers: list[SequentialLayer]) -> None:
     if f"{call.name}.weight" not in observation.update.tensors:
         raise NotApplicable(f"the gradient of '{call.name}' is hidden or the layer is frozen")
     if call.name in {layer.name for layer in layers}:

@@ -21,8 +21,16 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from attacks.closed_form._recursion import Equations, Outputs, Recursion, RecursionConfig, Solution, recurse, refusal
-from attacks.closed_form._sequential_network import Layer
+from attacks.closed_form._recursion import (
+    LayerSolution,
+    LinearEquations,
+    Outputs,
+    Recursion,
+    RecursionConfig,
+    recurse,
+    refusal,
+)
+from attacks.closed_form._sequential_network import SequentialLayer
 from attacks.core.results import NothingFound, no_guess
 from attacks.core.tolerances import LEAST
 from fedsim.core.hooks import Attack, Effort, Outlook, Tables
@@ -65,15 +73,17 @@ class Copa(Attack[CopaConfig]):
             return no_guess(observation, f"gave up: {reason}")
         return recursion.reconstruction(observation, _stop(recursion))
 
-    def _solve(self, layer: Layer, gradient: Tensor, k: Tensor, outputs: Outputs, centre: Tensor) -> Solution:
+    def _solve(
+        self, layer: SequentialLayer, gradient: Tensor, k: Tensor, outputs: Outputs, centre: Tensor
+    ) -> LayerSolution:
         known = _balance(layer.gradient_rows(k), gradient.flatten())
         further = _weight_constraints(layer, outputs) if outputs.is_complete else _pull_back(layer, outputs)
-        equations = Equations(torch.cat([known.rows, further.rows]), torch.cat([known.targets, further.targets]))
+        equations = LinearEquations(torch.cat([known.rows, further.rows]), torch.cat([known.targets, further.targets]))
         missing = equations.targets - equations.rows @ centre
         solved = torch.linalg.lstsq(equations.rows, missing[:, None], rcond=self.config.rank_tolerance, driver="gelsd")
         values, rank = centre + solved.solution[:, 0], int(solved.rank)
         residual = float((equations.rows @ values - equations.targets).norm() / equations.targets.norm())
-        return Solution(values, rank, residual, None if rank == len(centre) else equations)
+        return LayerSolution(values, rank, residual, None if rank == len(centre) else equations)
 
 
 def _stop(recursion: Recursion) -> str:
@@ -84,20 +94,20 @@ def _stop(recursion: Recursion) -> str:
     return "solved layer by layer" if recursion.matches else "walks used up, the gradient is not matched"
 
 
-def _balance(rows: Tensor, targets: Tensor) -> Equations:
+def _balance(rows: Tensor, targets: Tensor) -> LinearEquations:
     """Divide by the root mean square of the rows' norms, so that all kinds of equations have the same weight."""
     size = (rows.norm() / len(rows) ** 0.5).clamp_min(LEAST) if len(rows) else rows.new_ones(())
-    return Equations(rows / size, targets / size)
+    return LinearEquations(rows / size, targets / size)
 
 
-def _weight_constraints(layer: Layer, outputs: Outputs) -> Equations:
+def _weight_constraints(layer: SequentialLayer, outputs: Outputs) -> LinearEquations:
     shown = outputs.slopes != 0
     examples = outputs.examples(layer)
     missing = outputs.values - layer.offset.repeat(examples)
     return _balance(layer.weight_rows(examples)[shown], missing[shown])
 
 
-def _pull_back(layer: Layer, outputs: Outputs) -> Equations:
+def _pull_back(layer: SequentialLayer, outputs: Outputs) -> LinearEquations:
     """The next layer's equations for x_l, written for this layer's input and linearised at the estimate of x_l."""
     behind = outputs.behind
     assert behind.equations is not None

@@ -18,8 +18,8 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor
 
-from attacks.closed_form._recursion import Outputs, RecursionConfig, Solution, recurse, refusal
-from attacks.closed_form._sequential_network import Layer, chain_of
+from attacks.closed_form._recursion import LayerSolution, Outputs, RecursionConfig, recurse, refusal
+from attacks.closed_form._sequential_network import SequentialLayer, chain_of
 from attacks.core.results import NothingFound, no_guess
 from fedsim.core.hooks import Attack, Effort, Tables
 from fedsim.core.registry import attack
@@ -64,7 +64,9 @@ class RGap(Attack[RGapConfig]):
             observation, solved if recursion.matches else f"{solved}, but the gradient is not matched"
         )
 
-    def _solve(self, layer: Layer, gradient: Tensor, k: Tensor, outputs: Outputs, _centre: Tensor) -> Solution:
+    def _solve(
+        self, layer: SequentialLayer, gradient: Tensor, k: Tensor, outputs: Outputs, _centre: Tensor
+    ) -> LayerSolution:
         shown = outputs.slopes != 0
         gradient_rows = layer.gradient_rows(k)
         size = gradient_rows.norm() / len(gradient_rows) ** 0.5  # gives both kinds of equations the same weight
@@ -75,4 +77,4 @@ class RGap(Attack[RGapConfig]):
         solved = torch.linalg.lstsq(rows, targets[:, None], rcond=self.config.rank_tolerance, driver="gelsd")
         values = solved.solution[:, 0]
         residual = float((rows @ values - targets).norm() / targets.norm())
-        return Solution(values, int(solved.rank), residual)
+        return LayerSolution(values, int(solved.rank), residual)

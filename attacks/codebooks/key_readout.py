@@ -24,7 +24,7 @@ from attacks.codebooks._features_from_keys import coarseness, group, solve_point
 from attacks.core.fired_rows import find_fired_rows, noise_variance
 from attacks.core.labels import count_labels
 from attacks.core.mean_gradient import gradient_weight
-from attacks.core.optimizers import Adam, Cosine
+from attacks.core.optimizers import Cosine, RowAdam
 from attacks.core.preconditions import one_gradient_only
 from attacks.core.regularizers import pixel_box, total_variation
 from attacks.core.results import no_examples, no_guess
@@ -143,7 +143,7 @@ class KeyReadout(Attack[KeyReadoutConfig]):
             distance = (weights * (_heads(model, inputs) - read.targets).square()).sum() / scale
             return distance + config.total_variation * total_variation(inputs[None])[0]
 
-        adam, schedule = Adam([inputs]), Cosine(config.max_iterations)
+        adam, schedule = RowAdam([inputs]), Cosine(config.max_iterations)
         values: list[float] = []
         for iteration in range(1, config.max_iterations + 1):
             value = objective()

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from attacks.combined._union import Union, unite
-from attacks.core.batches import Batch
+from attacks.core.batches import OrderedGuess
 from attacks.core.gradient_distance import gradient_distance, knows_rates
 from attacks.core.mask_readout_rules import read_masks
 from attacks.core.regularizers import pixel_box
@@ -33,7 +33,7 @@ _INPUT_RATE = 0.003
 
 
 @dataclass(frozen=True)
-class Judged:
+class FittedGuess:
     """A guess with its best masks.
 
     Attributes:
@@ -45,7 +45,7 @@ class Judged:
     distance: float
 
 
-class Judge:
+class GuessJudge:
     """Compares guesses for one observation.
 
     Attributes:
@@ -72,7 +72,7 @@ class Judge:
         self.held_out = tuple(names[len(names) // 2 :: 2]) if is_noisy and len(names) >= _FEWEST else ()
         self._fitted = [name for name in names if name not in self.held_out]
 
-    def judge(self, inputs: Tensor, masks: Masks | None, generator: torch.Generator) -> Judged:
+    def judge(self, inputs: Tensor, masks: Masks | None, generator: torch.Generator) -> FittedGuess:
         """Return a guess with its distance; unknown masks are found first, with the inputs fixed.
 
         Args:
@@ -82,9 +82,9 @@ class Judge:
         """
         if masks is None:
             masks = self._fit(inputs, generator, rate=0.0)[1] if self._observation.sites else ()
-        return Judged(inputs, masks, self._distance(inputs, masks))
+        return FittedGuess(inputs, masks, self._distance(inputs, masks))
 
-    def unite(self, batches: Sequence[Batch], generator: torch.Generator) -> Union:
+    def unite(self, batches: Sequence[OrderedGuess], generator: torch.Generator) -> Union:
         """Return what examples of several guesses make together, the best guess first.
 
         Where masks are searched, only places where nothing was found are filled: a search for each swap takes too long.
@@ -96,11 +96,11 @@ class Judge:
             swaps=not self._observation.sites,
         )
 
-    def settle(self, judged: Judged, generator: torch.Generator) -> Judged:
+    def settle(self, judged: FittedGuess, generator: torch.Generator) -> FittedGuess:
         """Return a guess after one more search for its masks, with the inputs fixed."""
         return self._continued(judged, generator, rate=0.0)
 
-    def polish(self, judged: Judged, generator: torch.Generator) -> Judged:
+    def polish(self, judged: FittedGuess, generator: torch.Generator) -> FittedGuess:
         """Return a guess after a search for its masks of the same length, in which the inputs may move a little.
 
         It starts from masks that fit already: bad masks would pull good inputs away. Compare the result with `settle`,
@@ -108,9 +108,9 @@ class Judge:
         """
         return self._continued(judged, generator, rate=_INPUT_RATE)
 
-    def _continued(self, judged: Judged, generator: torch.Generator, rate: float) -> Judged:
+    def _continued(self, judged: FittedGuess, generator: torch.Generator, rate: float) -> FittedGuess:
         inputs, masks = self._fit(judged.inputs, generator, rate=rate, start=judged.masks)
-        return Judged(inputs, masks, self._distance(inputs, masks))
+        return FittedGuess(inputs, masks, self._distance(inputs, masks))
 
     def _distance(self, inputs: Tensor, masks: Masks) -> float:
         names = self.held_out or tuple(self._fitted)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from attacks.core.batches import Batch
+from attacks.core.batches import OrderedGuess
 
 _SAME = 1e-2  # of an example's norm: what two exact attacks find of one example differs by less
 
@@ -24,11 +24,13 @@ class Union(NamedTuple):
         sources: the numbers of the guesses that they come from, the one that it began with first.
     """
 
-    batch: Batch
+    batch: OrderedGuess
     sources: tuple[int, ...]
 
 
-def unite(batches: Sequence[Batch], labels: Tensor, distance: Callable[[Tensor], float], *, swaps: bool) -> Union:
+def unite(
+    batches: Sequence[OrderedGuess], labels: Tensor, distance: Callable[[Tensor], float], *, swaps: bool
+) -> Union:
     """Return the batch of examples from all guesses that explains the gradient best.
 
     Args:
@@ -52,24 +54,24 @@ def unite(batches: Sequence[Batch], labels: Tensor, distance: Callable[[Tensor],
     return best
 
 
-def _filled(batch: Batch, other: Batch, labels: Tensor) -> Batch | None:
+def _filled(batch: OrderedGuess, other: OrderedGuess, labels: Tensor) -> OrderedGuess | None:
     """Return a batch with what the other guess found in the places where nothing was; None if it found nothing new."""
     inputs, are_found = batch.inputs.clone(), batch.are_found.clone()
     for example in other.are_found.nonzero().flatten().tolist():
         empty = (~are_found & (labels == labels[example])).nonzero().flatten()
         if len(empty) and not _is_among(other.inputs[example], inputs[are_found]):
             inputs[empty[0]], are_found[empty[0]] = other.inputs[example].to(inputs), True
-    return None if torch.equal(are_found, batch.are_found) else Batch(inputs, None, are_found)
+    return None if torch.equal(are_found, batch.are_found) else OrderedGuess(inputs, None, are_found)
 
 
-def _swapped(batch: Batch, example: Tensor, fits: Tensor) -> Iterator[Batch]:
+def _swapped(batch: OrderedGuess, example: Tensor, fits: Tensor) -> Iterator[OrderedGuess]:
     """Yield batches with an example in one of the places where it fits; none if it is there already."""
     if _is_among(example, batch.inputs[batch.are_found & fits]):
         return
     for place in fits.nonzero().flatten().tolist():
         inputs, are_found = batch.inputs.clone(), batch.are_found.clone()
         inputs[place], are_found[place] = example.to(inputs), True
-        yield Batch(inputs, None, are_found)
+        yield OrderedGuess(inputs, None, are_found)
 
 
 def _is_among(example: Tensor, others: Tensor) -> bool:

@@ -23,7 +23,7 @@ from pydantic import Field
 from torch import Tensor
 
 from attacks.combined._diagnostics import Leak, leak_of
-from attacks.combined._judge import Judge, Judged
+from attacks.combined._judge import FittedGuess, GuessJudge
 from attacks.core.batches import in_order
 from attacks.core.labels import labels_of
 from attacks.core.progress import Numbered
@@ -217,7 +217,7 @@ class Auto(Attack[AutoConfig]):
         """
         if observation.local_steps > 1:
             return _lowest(tried, leak, passed)
-        if observation.task.does_not_suit(Judge.modalities):
+        if observation.task.does_not_suit(GuessJudge.modalities):
             return _best_text(observation, leak, tried, passed)
         labels = labels_of(observation)
         fitting = [one for one in tried if len(one.guess.inputs) <= len(labels)]
@@ -226,7 +226,7 @@ class Auto(Attack[AutoConfig]):
         sizes = {one.name: len(one.guess.inputs) for one in tried if one not in fitting}
         passed += [f"{name} guessed {size} examples, not {len(labels)}" for name, size in sizes.items()]
         tried = fitting
-        judge = Judge(observation, labels, is_noisy=leak.is_noisy, iterations=self.config.mask_iterations)
+        judge = GuessJudge(observation, labels, is_noisy=leak.is_noisy, iterations=self.config.mask_iterations)
         ordered = [in_order(observation, one.guess, labels) for one in tried]
         judged = [judge.judge(guessed.inputs, None, generator) for guessed in ordered]
         ranking = sorted(range(len(tried)), key=lambda index: judged[index].distance)
@@ -302,11 +302,11 @@ def _ends(observation: Observation, guess: Reconstruction) -> bool:
     return guess.is_exact or explains_mixtures(observation, guess)
 
 
-def _distance(judged: Judged) -> float:
+def _distance(judged: FittedGuess) -> float:
     return judged.distance
 
 
-def _with(guess: Reconstruction, judged: Judged, labels: Tensor, are_found: Tensor) -> Reconstruction:
+def _with(guess: Reconstruction, judged: FittedGuess, labels: Tensor, are_found: Tensor) -> Reconstruction:
     return replace(
         guess,
         inputs=judged.inputs.to(guess.inputs)[are_found],

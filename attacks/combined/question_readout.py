@@ -49,7 +49,7 @@ class QuestionReadoutConfig(Config):
     most: int = Field(default=1000, ge=1, description="most orders that are compared")
 
 
-class Text(NamedTuple):
+class QuestionText(NamedTuple):
     """A question, filled up, and an answer without its end."""
 
     question: tuple[int, ...]
@@ -111,7 +111,7 @@ class QuestionReadout(Attack[QuestionReadoutConfig]):
         inner = self._inner()
         orders = orders_of(observation, self.config)
         image = torch.full((1, *observation.spec.shape), self.config.brightness)
-        tried: dict[Text, Reconstruction] = {}
+        tried: dict[QuestionText, Reconstruction] = {}
         for _ in range(2):
             text = nearest(observation, orders, image)
             if text in tried:
@@ -130,7 +130,7 @@ class QuestionReadout(Attack[QuestionReadoutConfig]):
         return inner
 
 
-def orders_of(observation: Observation, config: QuestionReadoutConfig) -> list[Text]:
+def orders_of(observation: Observation, config: QuestionReadoutConfig) -> list[QuestionText]:
     """Return every question and answer of the words that were read.
 
     Raises:
@@ -139,7 +139,7 @@ def orders_of(observation: Observation, config: QuestionReadoutConfig) -> list[T
     read = words_of(observation).read
     signs = _signs(observation.model, config)
     words = [] if read is None else [word for word in read.tolist() if word not in signs]
-    orders = list[Text]()
+    orders = list[QuestionText]()
     for text in arranged(words, config.length, config.filler):
         if len(orders) == config.most:
             raise NotApplicable(
@@ -151,7 +151,7 @@ def orders_of(observation: Observation, config: QuestionReadoutConfig) -> list[T
     return orders
 
 
-def arranged(words: Sequence[int], length: int, filler: int) -> Iterator[Text]:
+def arranged(words: Sequence[int], length: int, filler: int) -> Iterator[QuestionText]:
     """Yield every question of a length and every answer that use each of the words once, but for the filler.
 
     Args:
@@ -163,7 +163,7 @@ def arranged(words: Sequence[int], length: int, filler: int) -> Iterator[Text]:
     for count in range(1, length) if filler in words else (length,):
         for order in permutations(content):
             if count < len(order):
-                yield Text((*order[:count], *(filler,) * (length - count)), order[count:])
+                yield QuestionText((*order[:count], *(filler,) * (length - count)), order[count:])
 
 
 def _signs(model: Any, config: QuestionReadoutConfig) -> set[int]:
@@ -172,7 +172,7 @@ def _signs(model: Any, config: QuestionReadoutConfig) -> set[int]:
     return {int(sign) for part in parts for sign in part.flatten()} - {config.filler}
 
 
-def nearest(observation: Observation, orders: Sequence[Text], image: Tensor) -> Text:
+def nearest(observation: Observation, orders: Sequence[QuestionText], image: Tensor) -> QuestionText:
     """Return the text at which the embedding's gradient is nearest to the observed one, of equal ones the first."""
     name = f"{embedding_of(observation)[0]}.weight"
     target = [observation.update.tensors[name]]
@@ -187,7 +187,7 @@ def nearest(observation: Observation, orders: Sequence[Text], image: Tensor) -> 
     return orders[min(range(len(orders)), key=distances.__getitem__)]
 
 
-def _granted(observation: Observation, text: Text) -> Observation:
+def _granted(observation: Observation, text: QuestionText) -> Observation:
     """Return an observation in which a text counts as granted."""
     knows = tuple(sorted({*observation.threat.knows, "given", "labels"}))
     return _with_text(
@@ -199,7 +199,7 @@ def _copied(observation: Observation) -> Observation:
     return replace(observation, model=copy.deepcopy(observation.model))
 
 
-def _with_text(observation: Observation, text: Text) -> Observation:
+def _with_text(observation: Observation, text: QuestionText) -> Observation:
     """Have the model of an observation ask a text, and grant it."""
     given = {"question": torch.tensor([text.question])}
     labels = torch.tensor([[*text.answer, observation.model.end]])
@@ -208,7 +208,7 @@ def _with_text(observation: Observation, text: Text) -> Observation:
 
 
 def _report(
-    observation: Observation, text: Text, guess: Reconstruction, orders: int, name: str | None
+    observation: Observation, text: QuestionText, guess: Reconstruction, orders: int, name: str | None
 ) -> Reconstruction:
     assert isinstance(observation.model, VisionLanguage)
     words = observation.model.visual.words

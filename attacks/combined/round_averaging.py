@@ -65,9 +65,9 @@ class RoundAveraging(Attack[RoundAveragingConfig]):
         if isinstance(inner, RoundAveraging):
             raise NotApplicable("'attack' names this attack itself: set it to another one")
         mean, rounds = average(observation, self.config.movement)
-        found = inner(mean, generator, on_step)
-        notes = (f"the mean of {rounds} rounds, attacked by {inner.name}", *found.notes)
-        return replace(found, notes=notes, facts={**found.facts, "rounds averaged": float(rounds)})
+        guess = inner(mean, generator, on_step)
+        notes = (f"the mean of {rounds} rounds, attacked by {inner.name}", *guess.notes)
+        return replace(guess, notes=notes, facts={**guess.facts, "rounds averaged": float(rounds)})
 
 
 def average(observation: Observation, movement: float) -> tuple[Observation, int]:

@@ -11,7 +11,7 @@ from attacks.core.results import blanks
 from fedsim.core.types import Masks, Observation, Reconstruction
 
 
-class Batch(NamedTuple):
+class OrderedGuess(NamedTuple):
     """A guess as a whole batch, in the order of the labels where it has the same ones.
 
     Attributes:
@@ -25,7 +25,7 @@ class Batch(NamedTuple):
     are_found: Tensor
 
 
-def in_order(observation: Observation, guess: Reconstruction, labels: Tensor) -> Batch:
+def in_order(observation: Observation, guess: Reconstruction, labels: Tensor) -> OrderedGuess:
     """Return a guess of at most as many examples as there are labels as a whole batch."""
     made, missing = len(guess.inputs), len(labels) - len(guess.inputs)
     inputs = torch.cat([guess.inputs, blanks(observation, missing).to(guess.inputs)]) if missing else guess.inputs
@@ -33,10 +33,12 @@ def in_order(observation: Observation, guess: Reconstruction, labels: Tensor) ->
     are_found = torch.arange(len(labels)) < made
     completed = torch.cat([guess.labels, _unused(labels, guess.labels)])
     if len(completed) != len(labels):
-        return Batch(inputs, None, are_found)
+        return OrderedGuess(inputs, None, are_found)
     ours, theirs = labels.argsort(stable=True), completed.argsort(stable=True)
     order = theirs[ours.argsort()]
-    return Batch(inputs[order], None if masks is None else tuple(mask[order] for mask in masks), are_found[order])
+    return OrderedGuess(
+        inputs[order], None if masks is None else tuple(mask[order] for mask in masks), are_found[order]
+    )
 
 
 def _unused(labels: Tensor, used: Tensor) -> Tensor:

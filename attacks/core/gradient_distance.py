@@ -13,7 +13,7 @@ from fedsim.core.gradients import cosine_distance
 from fedsim.core.types import Masks, Observation
 
 
-class Verdict(NamedTuple):
+class MeasuredObjective(NamedTuple):
     """An attack's objective at its guess, and a sentence on what it measures."""
 
     objective: float
@@ -22,7 +22,7 @@ class Verdict(NamedTuple):
 
 def verdict(
     observation: Observation, inputs: Tensor, labels: Tensor, masks: Masks | None, residual: tuple[float, str]
-) -> Verdict:
+) -> MeasuredObjective:
     """Compare whole gradients where the client's forward pass can be repeated; else return a residual.
 
     Args:
@@ -33,9 +33,9 @@ def verdict(
         residual: the residual of the attack's own equations, and its name.
     """
     if masks is None or not knows_rates(observation):
-        return Verdict(residual[0], f"objective: {residual[1]}")
+        return MeasuredObjective(residual[0], f"objective: {residual[1]}")
     distance = gradient_distance(observation, inputs, labels, masks)
-    return Verdict(distance, "objective: 1 - cosine of the whole gradient")
+    return MeasuredObjective(distance, "objective: 1 - cosine of the whole gradient")
 
 
 def may_be_exact(observation: Observation, objective: float) -> bool:

@@ -66,7 +66,7 @@ class HeadFeatures(NamedTuple):
     blur: float
 
 
-class Told(NamedTuple):
+class SeparatedFeatures(NamedTuple):
     """What the head tells: the name of the last layer, what it read of every example, (B, D), and its errors (B,)."""
 
     name: str
@@ -74,7 +74,7 @@ class Told(NamedTuple):
     errors: Tensor
 
 
-def features_of(observation: Observation, labels: Tensor, generator: torch.Generator) -> Told | None:
+def features_of(observation: Observation, labels: Tensor, generator: torch.Generator) -> SeparatedFeatures | None:
     """Return what the last layer read of every example, or None where its gradient does not tell."""
     output = output_layer(observation.model, observation.spec.classes)
     tensors = observation.update.tensors
@@ -91,7 +91,7 @@ def features_of(observation: Observation, labels: Tensor, generator: torch.Gener
         None if bias is None else bias.cpu().double() / factor,
     )
     separated = separate_features(head, labels.cpu(), generator)
-    return None if separated is None else Told(name, separated.inputs, _errors_of(separated, labels.cpu()))
+    return None if separated is None else SeparatedFeatures(name, separated.inputs, _errors_of(separated, labels.cpu()))
 
 
 def _errors_of(separated: HeadFeatures, labels: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ RELATIVE_IMPROVEMENT = 1e-4  # less is no improvement; the default of torch's pl
 Sign = Literal["hard", "soft", "off"]
 
 
-class Adam:
+class RowAdam:
     """Adam (arXiv 1412.6980) on variables whose first dimension is the row."""
 
     def __init__(self, variables: Sequence[Tensor]) -> None:

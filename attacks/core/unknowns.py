@@ -102,7 +102,7 @@ class Bounded(Block):
 
 
 @dataclass(frozen=True)
-class Share(Bounded):
+class UnknownWeight(Bounded):
     """One weight in [0, 1], shape (1,), that starts anywhere."""
 
     def first(self, generator: torch.Generator) -> Masks:

@@ -93,7 +93,7 @@ def squared(gradients: Gradients) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Setting:
+class SimulatedClient:
     """What all victims of one computation share.
 
     Attributes:
@@ -137,7 +137,7 @@ class Setting:
         return tuple(replace(site, rate=0.0) for site in self.sites)
 
 
-def setting_of(observation: Observation, sites: tuple[DropoutSite, ...], batch_statistics: bool) -> Setting:
+def setting_of(observation: Observation, sites: tuple[DropoutSite, ...], batch_statistics: bool) -> SimulatedClient:
     """Return the setting of a search, with its own copy of the model; the observed model is not changed.
 
     Its activations work out of place: the outputs of the layers in front of them are needed unchanged.
@@ -147,7 +147,7 @@ def setting_of(observation: Observation, sites: tuple[DropoutSite, ...], batch_s
         if getattr(module, "inplace", False) is True:
             module.inplace = False  # type: ignore[assignment]
     names = tuple(name for name, _ in model.named_parameters() if name in observation.update.tensors)
-    return Setting(model, observation.loss, names, sites, wire_of(observation))
+    return SimulatedClient(model, observation.loss, names, sites, wire_of(observation))
 
 
 class GeneralComparison:
@@ -155,7 +155,7 @@ class GeneralComparison:
 
     name = "general"
 
-    def __init__(self, setting: Setting, observations: Sequence[Observation]) -> None:
+    def __init__(self, setting: SimulatedClient, observations: Sequence[Observation]) -> None:
         """Keep references to the observed tensors; nothing is copied."""
         self._setting = setting
         self._weights = {name: p.clone().requires_grad_() for name, p in setting.parameters.items()}

@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 from attacks.core.optimizers import (
-    Adam,
     Constant,
     Cosine,
     Plateau,
+    RowAdam,
     Schedule,
     Sign,
     Steps,
@@ -91,7 +91,7 @@ class Search:
 
 
 @dataclass
-class Found:
+class RestartResult:
     """Where one row ended.
 
     Attributes:
@@ -116,7 +116,7 @@ class Found:
 class _Rows:
     """Rows that have not ended. `best` and `values` hold what each row's lowest objective had, until it ends."""
 
-    results: list[Found]
+    results: list[RestartResult]
     inputs: Tensor
     variables: Values
     labels: Tensor
@@ -157,7 +157,7 @@ def descend(
     box: tuple[Tensor, Tensor] | None,
     generators: Sequence[torch.Generator],
     on_steps: Sequence[OnStep],
-) -> list[Found]:
+) -> list[RestartResult]:
     """Descend from `starts` dummies for each victim, all at once.
 
     Args:
@@ -175,7 +175,7 @@ def descend(
     """
     rows = _first_rows(search, labels, starts, generators, comparison)
     everything = list(rows.results)
-    adam = Adam(rows.all())
+    adam = RowAdam(rows.all())
     schedule = _schedule(pace, rows.inputs)
     earlier = rows.inputs.detach().clone()
     for iteration in range(1, pace.iterations + 1):
@@ -215,11 +215,11 @@ def _first_rows(
     generators: Sequence[torch.Generator],
     comparison: Comparison,
 ) -> _Rows:
-    results: list[Found] = []
+    results: list[RestartResult] = []
     firsts: list[Values] = []
     for victim, generator in enumerate(generators):
         for start in range(starts):
-            results.append(Found(victim, start, search.first(victim, generator), ()))
+            results.append(RestartResult(victim, start, search.first(victim, generator), ()))
             firsts.append(search.unknowns.first(generator))
     like = comparison.like
     inputs = torch.stack([row.inputs for row in results]).to(like).requires_grad_()
@@ -300,7 +300,7 @@ def _report(rows: _Rows, iteration: int, iterations: int, on_steps: Sequence[OnS
         on_steps[victim](step)
 
 
-def _has_ended(row: Found, iteration: int, pace: Pace) -> bool:
+def _has_ended(row: RestartResult, iteration: int, pace: Pace) -> bool:
     value = row.objectives[-1]
     if math.isnan(value):
         row.stopped = "objective is not a number"

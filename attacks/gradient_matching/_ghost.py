@@ -18,8 +18,8 @@ from torch import Tensor
 from torch.func import functional_call
 
 from attacks.core.unknowns import NOTHING, Values, each, flat
-from attacks.gradient_matching._comparison import Comparison, GeneralComparison, Gradients, Setting
-from attacks.gradient_matching._ghost_figures import Figures, Layout, is_single, target_of
+from attacks.gradient_matching._comparison import Comparison, GeneralComparison, Gradients, SimulatedClient
+from attacks.gradient_matching._ghost_figures import GhostFigures, GhostLayout, is_single, target_of
 from attacks.gradient_matching._watched_calls import Outer, Part, Watch, joined
 from fedsim.core.types import Loss, Masks, Observation
 
@@ -33,7 +33,7 @@ class GhostComparison:
     name = "ghost"
 
     def __init__(
-        self, setting: Setting, observations: Sequence[Observation], second: frozenset[str] = frozenset()
+        self, setting: SimulatedClient, observations: Sequence[Observation], second: frozenset[str] = frozenset()
     ) -> None:
         """Factor the observed gradients that have low rank.
 
@@ -49,7 +49,7 @@ class GhostComparison:
         self.like = next(iter(setting.parameters.values()))
         tensors = [o.update.tensors for o in observations]
         self._targets = {n: target_of([t[n].to(self.like) for t in tensors]) for n in setting.names}
-        self._layouts: dict[tuple[bool, ...], Layout] = {}
+        self._layouts: dict[tuple[bool, ...], GhostLayout] = {}
         norms = [[float(t[n].double().square().sum()) for n in setting.names] for t in tensors]
         self._norms = torch.tensor(norms, dtype=torch.float64).to(self.like)
 
@@ -61,8 +61,8 @@ class GhostComparison:
         kinds = tuple(is_single(part) for part in parts.values())
         layout = self._layouts.get(kinds)
         if layout is None:
-            layout = self._layouts[kinds] = Layout(parts, self._targets)
-        return Figures(parts, self._targets, layout, self._norms, list(victims))
+            layout = self._layouts[kinds] = GhostLayout(parts, self._targets)
+        return GhostFigures(parts, self._targets, layout, self._norms, list(victims))
 
     def parts(
         self, inputs: Tensor, masks: Masks, labels: Tensor, others: Values = NOTHING
@@ -134,7 +134,7 @@ class CompiledComparison(GhostComparison):
 
 
 def fastest(
-    setting: Setting,
+    setting: SimulatedClient,
     observations: Sequence[Observation],
     examples: int,
     masks: Masks,

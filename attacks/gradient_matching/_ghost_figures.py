@@ -16,7 +16,7 @@ _SKETCHES = (16, 96)
 _FACTORED = {torch.float32: 3e-7, torch.float64: 1e-13}
 
 
-class Factors(NamedTuple):
+class GradientFactors(NamedTuple):
     """Observed gradients of V victims as left (V, out, r) times right (V, in, r) transposed."""
 
     left: Tensor
@@ -29,7 +29,7 @@ class Vectors:
     Small models then need a few operations; one call for each tensor would need dozens.
     """
 
-    def __init__(self, targets: list[Factors]) -> None:
+    def __init__(self, targets: list[GradientFactors]) -> None:
         self.left, self._outs = _side_by_side([target.left for target in targets])
         self.right, self._ins = _side_by_side([target.right for target in targets])
 
@@ -73,27 +73,27 @@ class Entries:
         return none.scatter_add(1, self._owner.expand_as(values), values)
 
 
-class Layout:
+class GhostLayout:
     """Which tensors are compared together: those with one outer product per row, those entry by entry, and the rest."""
 
-    def __init__(self, parts: dict[str, Part], targets: dict[str, Factors | Tensor]) -> None:
-        self.single = [n for n, p in parts.items() if is_single(p) and isinstance(targets[n], Factors)]
+    def __init__(self, parts: dict[str, Part], targets: dict[str, GradientFactors | Tensor]) -> None:
+        self.single = [n for n, p in parts.items() if is_single(p) and isinstance(targets[n], GradientFactors)]
         self.entries = [n for n, p in parts.items() if isinstance(p, Tensor) and isinstance(targets[n], Tensor)]
         self.others = [n for n in parts if n not in self.single and n not in self.entries]
-        self.vectors = Vectors([cast("Factors", targets[n]) for n in self.single]) if self.single else None
+        self.vectors = Vectors([cast("GradientFactors", targets[n]) for n in self.single]) if self.single else None
         self.values = Entries([cast("Tensor", targets[n]) for n in self.entries]) if self.entries else None
         names = [*self.single, *self.entries, *self.others]
         self.order = None if names == list(parts) else [names.index(name) for name in parts]
 
 
-class Figures:
+class GhostFigures:
     """Figures of R rows from the parts of their gradients."""
 
     def __init__(
         self,
         parts: dict[str, Part],
-        targets: dict[str, Factors | Tensor],
-        layout: Layout,
+        targets: dict[str, GradientFactors | Tensor],
+        layout: GhostLayout,
         norms: Tensor,
         victims: list[int],
     ) -> None:
@@ -135,7 +135,7 @@ class Figures:
         return self._norms[self._victims]
 
 
-def _inner(part: Part, target: Factors | Tensor, victims: list[int]) -> Tensor:
+def _inner(part: Part, target: GradientFactors | Tensor, victims: list[int]) -> Tensor:
     if isinstance(target, Tensor):
         outer = cast("Outer", part)
         return ((outer.deltas @ _of(target, victims)) * outer.inputs).sum((1, 2))
@@ -159,7 +159,7 @@ def _of(values: Tensor, victims: list[int]) -> Tensor:
     return values[victims]
 
 
-def target_of(tensors: list[Tensor]) -> Factors | Tensor:
+def target_of(tensors: list[Tensor]) -> GradientFactors | Tensor:
     """Observed gradients of all victims: as factors when all have low rank, else stacked, matrices flattened."""
     if tensors[0].ndim == 1:
         return torch.stack(tensors)
@@ -172,7 +172,7 @@ def target_of(tensors: list[Tensor]) -> Factors | Tensor:
     return stacked
 
 
-def _factorise(matrices: Tensor, width: int) -> Factors | None:
+def _factorise(matrices: Tensor, width: int) -> GradientFactors | None:
     """Factors of matrices (V, out, in) up to rounding, of the least rank that fits all, or None from `width` on."""
     exact = matrices.double()
     sketch = torch.randn((matrices.shape[2], width), generator=torch.Generator().manual_seed(0)).to(exact)
@@ -185,7 +185,7 @@ def _factorise(matrices: Tensor, width: int) -> Factors | None:
     energy, vectors = torch.linalg.eigh(right.mT @ right)  # ascending
     lost = energy.clamp_min(0.0).cumsum(1).sqrt() <= rounding * norms[:, None]
     turned = vectors[:, :, int(lost.sum(1).min()) :]
-    return Factors((left @ turned).to(matrices), (right @ turned).to(matrices))
+    return GradientFactors((left @ turned).to(matrices), (right @ turned).to(matrices))
 
 
 def is_single(part: Part) -> bool:

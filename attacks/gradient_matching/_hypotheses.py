@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 
 from attacks.core.progress import continued
-from attacks.gradient_matching._engine import Found
+from attacks.gradient_matching._engine import RestartResult
 from attacks.gradient_matching._known_defense import InformedAttack
 from attacks.gradient_matching.base import ConfigT, MatchingAttack, Searched
 from fedsim.core.types import Observation
@@ -18,12 +18,12 @@ class HypothesesAttack(InformedAttack[ConfigT]):
     def hypotheses(self, observation: Observation) -> list[MatchingAttack[ConfigT]]:
         """Return the searches to run, each with the settings of this attack."""
 
-    def run_search(self, searched: Searched) -> tuple[list[Found], str]:
+    def run_search(self, searched: Searched) -> tuple[list[RestartResult], str]:
         """Search under every hypothesis.
 
         A row of hypothesis i gets the start number i * trials + its trial.
         """
-        rows: list[Found] = []
+        rows: list[RestartResult] = []
         path, trials, iterations = "", self.config.restarts, self.config.max_iterations
         hypotheses = self.hypotheses(searched.observations[0])
         every = len(hypotheses) * iterations
@@ -38,6 +38,6 @@ class HypothesesAttack(InformedAttack[ConfigT]):
             rows += results
         return rows, path
 
-    def hypothesis_of(self, row: Found) -> int:
+    def hypothesis_of(self, row: RestartResult) -> int:
         """Return the number of the hypothesis under which a row was found."""
         return row.start // self.config.restarts

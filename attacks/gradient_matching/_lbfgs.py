@@ -23,8 +23,8 @@ from attacks.core.preconditions import one_gradient_only
 from attacks.core.starts import Start, first_inputs
 from attacks.core.unknown_masks import unknown_masks
 from attacks.core.unknowns import MASKS, Moment, Unknowns, Values, each, flat
-from attacks.gradient_matching._comparison import GeneralComparison, Setting, setting_of, squared
-from attacks.gradient_matching._engine import Found
+from attacks.gradient_matching._comparison import GeneralComparison, SimulatedClient, setting_of, squared
+from attacks.gradient_matching._engine import RestartResult
 from attacks.gradient_matching.base import best_of
 from fedsim.core.hooks import Attack
 from fedsim.core.types import Config, Masks, Observation, OnStep, Reconstruction, Step, View
@@ -68,7 +68,7 @@ ConfigT = TypeVar("ConfigT", bound=LbfgsConfig)
 
 
 @dataclass
-class _Attempt(Found):
+class _Attempt(RestartResult):
     """The end of one start: the best dummy, its labels, and its squared distance as a share of |g*|^2."""
 
     labels: Tensor | None = None
@@ -93,7 +93,7 @@ class LbfgsAttack(Attack[ConfigT]):
     def known_labels(self, observation: Observation) -> Tensor | None:
         """Return the labels (B,), or None when they are unknowns of the search."""
 
-    def penalty(self, setting: Setting, inputs: Tensor, masks: Masks, labels: Tensor) -> Tensor | float:
+    def penalty(self, setting: SimulatedClient, inputs: Tensor, masks: Masks, labels: Tensor) -> Tensor | float:
         """Return what the attack adds to the squared distance, for one row."""
         return 0.0
 
@@ -154,11 +154,11 @@ class _Variables:
 
 @dataclass(frozen=True)
 class _Problem:
-    setting: Setting
+    setting: SimulatedClient
     comparison: GeneralComparison
     unknowns: Unknowns
     labels: Tensor | None
-    penalty: Callable[[Setting, Tensor, Masks, Tensor], Tensor | float]
+    penalty: Callable[[SimulatedClient, Tensor, Masks, Tensor], Tensor | float]
 
     def masks(self, variables: _Variables) -> Masks:
         """Return the masks of a forward pass, shape (1, *site.shape) each."""

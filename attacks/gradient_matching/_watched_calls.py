@@ -38,7 +38,7 @@ class Outer(NamedTuple):
 Part = Outer | Tensor  # a gradient (R, *shape) that is cheap to build stays a tensor
 
 
-class Call(NamedTuple):
+class WatchedCall(NamedTuple):
     """A watched call: its output, and a function from the gradient of the output to those of its parameters."""
 
     output: Tensor
@@ -65,7 +65,7 @@ class Watch(TorchFunctionMode):
 
     def __init__(self, names: dict[int, str], second: frozenset[str], rows: int, examples: int) -> None:
         super().__init__()
-        self.calls: list[Call] = []
+        self.calls: list[WatchedCall] = []
         self.rows = rows
         self._names = names
         self._second = second
@@ -93,7 +93,7 @@ class Watch(TorchFunctionMode):
     def note(self, output: Tensor, parts: Callable[[Tensor], dict[str, Part]]) -> Tensor:
         """Keep a call; an output that depends on no unknown becomes a leaf, so that its gradient can be computed."""
         output = output if output.requires_grad else output.detach().requires_grad_()
-        self.calls.append(Call(output, parts))
+        self.calls.append(WatchedCall(output, parts))
         return output
 
 

@@ -22,8 +22,8 @@ from attacks.core.preconditions import one_gradient_only
 from attacks.core.regularizers import pixel_box, total_variation
 from attacks.core.starts import Start, first_inputs
 from attacks.core.unknowns import MASKS, Moment, each, without_masks
-from attacks.gradient_matching._comparison import Comparison, GeneralComparison, Setting, setting_of
-from attacks.gradient_matching._engine import Found, Pace, ScheduleName, Search, descend
+from attacks.gradient_matching._comparison import Comparison, GeneralComparison, SimulatedClient, setting_of
+from attacks.gradient_matching._engine import Pace, RestartResult, ScheduleName, Search, descend
 from attacks.gradient_matching._ghost import CompiledComparison, GhostComparison, fastest
 from fedsim.core.hooks import Attack
 from fedsim.core.types import Config, Masks, Observation, OnStep, Reconstruction
@@ -175,7 +175,7 @@ class MatchingAttack(Attack[ConfigT]):
         box: tuple[Tensor, Tensor] | None,
         generators: Sequence[torch.Generator],
         on_steps: Sequence[OnStep],
-    ) -> list[Found]:
+    ) -> list[RestartResult]:
         """Return the ends of all rows, victim by victim; an attack may extend the descent."""
         return descend(comparison, search, labels, self.config.restarts, self.pace(), box, generators, on_steps)
 
@@ -200,18 +200,20 @@ class MatchingAttack(Attack[ConfigT]):
         """Return the labels of the dummies, granted or inferred."""
         return labels_of(observation, self.config.label_rule)
 
-    def run_search(self, searched: Searched) -> tuple[list[Found], str]:
+    def run_search(self, searched: Searched) -> tuple[list[RestartResult], str]:
         """Return the ends of all rows, and the name of the path that compared their gradients."""
         return self.run_plan(searched, self.plan(searched.observations))
 
-    def run_plan(self, searched: Searched, search: Search) -> tuple[list[Found], str]:
+    def run_plan(self, searched: Searched, search: Search) -> tuple[list[RestartResult], str]:
         """Return the same for a search that is planned already."""
         observations, labels, generators, on_steps = searched
         comparison = self.comparison(observations, search)
         rows = self.ends(comparison, search, labels, self.box(observations[0]), generators, on_steps)
         return rows, comparison.name
 
-    def report(self, observation: Observation, rows: Sequence[Found], labels: Tensor, path: str) -> Reconstruction:
+    def report(
+        self, observation: Observation, rows: Sequence[RestartResult], labels: Tensor, path: str
+    ) -> Reconstruction:
         """Return the reconstruction from one victim's rows."""
         return best_of(rows, labels, path, self.remarks(observation))
 
@@ -219,7 +221,7 @@ class MatchingAttack(Attack[ConfigT]):
         """Return the pixel range, if the settings keep dummies in it."""
         return pixel_box(observation) if self.config.boxed else None
 
-    def setting(self, observation: Observation, search: Search) -> Setting:
+    def setting(self, observation: Observation, search: Search) -> SimulatedClient:
         """Return the setting of a search, with its own copy of the model; the observed model is not changed."""
         sites = observation.sites if search.sites is None else search.sites
         return setting_of(observation, sites, self._uses_batch_statistics())
@@ -274,17 +276,19 @@ def _is_alike(one: Observation, other: Observation) -> bool:
     return all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
 
 
-def best_row(rows: Sequence[Found]) -> Found:
+def best_row(rows: Sequence[RestartResult]) -> RestartResult:
     """Return the row with the lowest objective; the first one when no row ever had one."""
     return min(rows, key=lambda row: row.objective)
 
 
-def has_failed(rows: Sequence[Found]) -> bool:
+def has_failed(rows: Sequence[RestartResult]) -> bool:
     """Say whether no row ever had an objective."""
     return not math.isfinite(best_row(rows).objective)
 
 
-def best_of(rows: Sequence[Found], labels: Tensor, engine: str, remarks: tuple[str, ...] = ()) -> Reconstruction:
+def best_of(
+    rows: Sequence[RestartResult], labels: Tensor, engine: str, remarks: tuple[str, ...] = ()
+) -> Reconstruction:
     """Return the row with the lowest objective; no example when no row ever had one."""
     best, count = best_row(rows), 0 if has_failed(rows) else len(labels)
     close = sum(row.objective <= max(best.objective, _CONVERGED * best.objective) for row in rows)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from attacks.core.labels import labels_of
 from attacks.core.starts import Start
-from attacks.gradient_matching._comparison import Setting
+from attacks.gradient_matching._comparison import SimulatedClient
 from attacks.gradient_matching._lbfgs import LbfgsAttack, LbfgsConfig
 from fedsim.core.registry import attack
 from fedsim.core.types import Masks, Observation
@@ -46,7 +46,7 @@ class Cpl(LbfgsAttack[CplConfig]):
         """Return granted or inferred labels."""
         return labels_of(observation, self.config.label_rule)
 
-    def penalty(self, setting: Setting, inputs: Tensor, masks: Masks, labels: Tensor) -> Tensor | float:
+    def penalty(self, setting: SimulatedClient, inputs: Tensor, masks: Masks, labels: Tensor) -> Tensor | float:
         """Return a |F(x) - onehot(y)|^2 under the masks of the search."""
         if self.config.label_weight == 0.0:
             return 0.0

@@ -23,8 +23,8 @@ from torch import Tensor
 from torch.func import functional_call
 
 from attacks.core.unknowns import NOTHING, Gaussian, Unknowns, Values
-from attacks.gradient_matching._comparison import Comparison, GeneralComparison, Setting, cosine, squared
-from attacks.gradient_matching._engine import Found, Search
+from attacks.gradient_matching._comparison import Comparison, GeneralComparison, SimulatedClient, cosine, squared
+from attacks.gradient_matching._engine import RestartResult, Search
 from attacks.gradient_matching.base import MatchingAttack, MatchingConfig, best_of, best_row
 from fedsim.core.hooks import Tables
 from fedsim.core.registry import attack
@@ -99,7 +99,7 @@ class DenoiserInversion(MatchingAttack[DenoiserInversionConfig]):
         """Return the general comparison: a step's targets depend on the dummy."""
         return GeneralComparison(self.setting(observations[0], search), observations)
 
-    def setting(self, observation: Observation, search: Search) -> Setting:
+    def setting(self, observation: Observation, search: Search) -> SimulatedClient:
         """Return the setting whose outputs are the client's loss."""
         plain, task = super().setting(observation, search), observation.task
         assert isinstance(task, Denoising), "checked by `not_applicable`"
@@ -107,7 +107,9 @@ class DenoiserInversion(MatchingAttack[DenoiserInversionConfig]):
         changes = {"labels": self.labels(observation), "granted": granted, "task": task, "clients": plain.loss}
         return _DenoisingSetting(**{**vars(plain), **changes, "loss": lambda value, _labels: value})
 
-    def report(self, observation: Observation, rows: Sequence[Found], labels: Tensor, path: str) -> Reconstruction:
+    def report(
+        self, observation: Observation, rows: Sequence[RestartResult], labels: Tensor, path: str
+    ) -> Reconstruction:
         """Return the best row, with the levels that it found."""
         guess, task = best_of(rows, labels, path, self.remarks(observation)), observation.task
         level = best_row(rows).others.get(_LEVEL)
@@ -118,7 +120,7 @@ class DenoiserInversion(MatchingAttack[DenoiserInversionConfig]):
 
 
 @dataclass(frozen=True)
-class _DenoisingSetting(Setting):
+class _DenoisingSetting(SimulatedClient):
     """A step of a denoising client.
 
     Attributes:

@@ -27,7 +27,7 @@ from attacks.core.progress import continued
 from attacks.core.unknown_masks import FirstMasks, GivenMasks, OptimisedMasks, Relaxation
 from attacks.core.unknowns import MASKS, Unknowns
 from attacks.gradient_matching._comparison import Comparison
-from attacks.gradient_matching._engine import Found, Search, descend
+from attacks.gradient_matching._engine import RestartResult, Search, descend
 from attacks.gradient_matching.base import MatchingAttack, MatchingConfig
 from fedsim.core.registry import attack
 from fedsim.core.types import DropoutSite, Observation, OnStep, View
@@ -97,7 +97,7 @@ class DropoutInversion(MatchingAttack[DropoutInversionConfig]):
         box: tuple[Tensor, Tensor] | None,
         generators: Sequence[torch.Generator],
         on_steps: Sequence[OnStep],
-    ) -> list[Found]:
+    ) -> list[RestartResult]:
         """Descend, then polish the best row of each victim if the settings ask for it."""
         rows = super().ends(comparison, search, labels, box, generators, on_steps)
         if not self.config.polish or not search.unknowns.blocks:

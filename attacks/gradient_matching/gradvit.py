@@ -31,7 +31,7 @@ from attacks.core.tolerances import TINY
 from attacks.core.unknown_masks import unknown_masks
 from attacks.core.unknowns import MASKS
 from attacks.gradient_matching._comparison import Comparison, Gradients
-from attacks.gradient_matching._engine import Found, Pace, Prior, ScheduleName, Search, descend
+from attacks.gradient_matching._engine import Pace, Prior, RestartResult, ScheduleName, Search, descend
 from attacks.gradient_matching.base import MatchingAttack, MatchingConfig, best_row, has_failed
 from fedsim.core.hooks import Effort, Tables
 from fedsim.core.registry import attack
@@ -118,7 +118,7 @@ class GradVit(MatchingAttack[GradVitConfig]):
         box: tuple[Tensor, Tensor] | None,
         generators: Sequence[torch.Generator],
         on_steps: Sequence[OnStep],
-    ) -> list[Found]:
+    ) -> list[RestartResult]:
         """Descend from every start, then go on from the best end with all priors."""
         rows = super().ends(comparison, search, labels, box, generators, on_steps)
         if has_failed(rows) or not isinstance(search, _Staged) or search.later is None:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from attacks.core.progress import continued
 from attacks.core.unknowns import Unknowns
-from attacks.gradient_matching._engine import Found, Prior, Search, descend
+from attacks.gradient_matching._engine import Prior, RestartResult, Search, descend
 from attacks.gradient_matching.base import MatchingAttack, MatchingConfig, Searched
 from fedsim.core.denoisers import LoadedDenoiser, find_denoiser, load_denoiser
 from fedsim.core.errors import FedsimError
@@ -66,14 +66,14 @@ class LearnedPrior(MatchingAttack[LearnedPriorConfig]):
         """Optimise the inputs alone."""
         return Search(Unknowns(), self.first(observations), self.smoothness)
 
-    def run_plan(self, searched: Searched, search: Search) -> tuple[list[Found], str]:
+    def run_plan(self, searched: Searched, search: Search) -> tuple[list[RestartResult], str]:
         """Descend once at each level, each time from the ends before."""
         observations, labels, generators, on_steps = searched
         config, spec = self.config, observations[0].spec
         comparison, box = self.comparison(observations, search), self.box(observations[0])
         denoise = _denoiser(load_denoiser(find_denoiser(config.denoiser)), spec)
         each = max(1, config.max_iterations // len(config.levels))
-        pace, stage, rows = self.pace()._replace(iterations=each), search, list[Found]()
+        pace, stage, rows = self.pace()._replace(iterations=each), search, list[RestartResult]()
         for number, level in enumerate(config.levels):
             stage = replace(stage, prior=_with_prior(search.prior, denoise, level, config.prior_weight / level))
             shifted = [continued(on_step, done=number * each, iterations=config.max_iterations) for on_step in on_steps]
@@ -115,7 +115,7 @@ def _with_prior(plain: Prior, denoise: Denoise, level: float, weight: float) -> 
     return prior
 
 
-def _in_turn(rows: Sequence[Found]) -> Callable[[int, torch.Generator], Tensor]:
+def _in_turn(rows: Sequence[RestartResult]) -> Callable[[int, torch.Generator], Tensor]:
     """Return the function that hands out where rows ended, in their order, in which a descent asks for its starts."""
     ends = iter([row.inputs.detach().clone() for row in rows])
     return lambda _victim, _generator: next(ends)

@@ -27,7 +27,7 @@ from attacks.core.defense_facts import searched_sites
 from attacks.core.layers import run
 from attacks.core.unknown_masks import unknown_masks
 from attacks.core.unknowns import NOTHING, Gaussian, Unknowns, Values
-from attacks.gradient_matching._comparison import Setting
+from attacks.gradient_matching._comparison import SimulatedClient
 from attacks.gradient_matching._engine import Search
 from attacks.gradient_matching._known_defense import InformedAttack
 from attacks.gradient_matching.base import MatchingConfig
@@ -89,7 +89,7 @@ class NoiseInversion(InformedAttack[NoiseInversionConfig]):
         )
         return Search(Unknowns((noise, *masks.blocks)), self.first(observations), self.smoothness, sites=sites)
 
-    def setting(self, observation: Observation, search: Search) -> Setting:
+    def setting(self, observation: Observation, search: Search) -> SimulatedClient:
         """Return the setting with noise among the unknowns, and penalties in the loss."""
         plain = super().setting(observation, search)
         penalties = {n: p for effect in observation.effects(Penalties) for n, p in effect.functions.items()}
@@ -104,7 +104,7 @@ class NoiseInversion(InformedAttack[NoiseInversionConfig]):
 
 
 @dataclass(frozen=True)
-class _NoisySetting(Setting):
+class _NoisySetting(SimulatedClient):
     """Forward passes in which modules return the noise that is searched.
 
     Attributes:

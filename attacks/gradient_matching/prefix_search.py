@@ -26,7 +26,7 @@ from attacks.core.defense_facts import sends_part
 from attacks.core.mask_readout_rules import linear_behind
 from attacks.core.unknown_masks import OptimisedMasks
 from attacks.core.unknowns import Unknowns
-from attacks.gradient_matching._engine import Found, Search, descend
+from attacks.gradient_matching._engine import RestartResult, Search, descend
 from attacks.gradient_matching.base import MatchingAttack, MatchingConfig, Searched
 from fedsim.core.hooks import Tables
 from fedsim.core.masks import prefix_mask
@@ -72,13 +72,15 @@ class PrefixSearch(MatchingAttack[PrefixSearchConfig]):
         """Optimise inputs, and masks that are not known, with the prefixes that can be read."""
         return self._with(observations, [read_prefixes(observation) for observation in observations])
 
-    def run_search(self, searched: Searched) -> tuple[list[Found], str]:
+    def run_search(self, searched: Searched) -> tuple[list[RestartResult], str]:
         """Find the prefixes of every victim, then descend with them."""
         victims = zip(searched.observations, searched.labels, searched.generators, strict=True)
         known = [self._known_of(*victim) for victim in victims]
         return self.run_plan(searched, self._with(searched.observations, known))
 
-    def report(self, observation: Observation, rows: Sequence[Found], labels: Tensor, path: str) -> Reconstruction:
+    def report(
+        self, observation: Observation, rows: Sequence[RestartResult], labels: Tensor, path: str
+    ) -> Reconstruction:
         """Return the best row with its prefixes."""
         best, cuts = super().report(observation, rows, labels, path), _cuts(observation)
         unread = len(cuts) - len(read_prefixes(observation))

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from attacks.core.mean_gradient import as_gradient
 from attacks.core.unknowns import NOTHING, Block, Bounded, Values, of_row
-from attacks.gradient_matching._comparison import ExplicitGradients, Gradients, Setting, squared_norms
+from attacks.gradient_matching._comparison import ExplicitGradients, Gradients, SimulatedClient, squared_norms
 from fedsim.core.gradients import gradient_of
 from fedsim.core.types import Masks, Observation, Tensors
 
@@ -73,7 +73,7 @@ class SurrogateComparison:
 
     name = "surrogate"
 
-    def __init__(self, setting: Setting, observations: Sequence[Observation], path: Path) -> None:
+    def __init__(self, setting: SimulatedClient, observations: Sequence[Observation], path: Path) -> None:
         """Keep the changes of the weights, and the target of the match in units of one gradient."""
         self._setting = setting
         self._bends = [bend_of(name) for name in setting.names] if path == "quadratic" else []

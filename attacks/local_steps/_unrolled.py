@@ -15,14 +15,14 @@ from torch import Tensor
 
 from attacks.core.mean_gradient import as_gradient, gradient_weight
 from attacks.core.unknowns import NOTHING, Values, of_row
-from attacks.gradient_matching._comparison import ExplicitGradients, Gradients, Setting, as_sent, squared_norms
+from attacks.gradient_matching._comparison import ExplicitGradients, Gradients, SimulatedClient, as_sent, squared_norms
 from attacks.local_steps._multistep import batch_sizes, sites_for
 from fedsim.core.gradients import gradient_of
 from fedsim.core.types import DropoutSite, Masks, Observation, Tensors
 
 
 @dataclass(frozen=True)
-class LocalStep:
+class SimulatedStep:
     """One step of the simulated client.
 
     Attributes:
@@ -35,14 +35,14 @@ class LocalStep:
     sites: tuple[DropoutSite, ...]
 
 
-def local_steps(observation: Observation) -> tuple[LocalStep, ...]:
+def local_steps(observation: Observation) -> tuple[SimulatedStep, ...]:
     """Return the steps of a client that passes over its N examples in the same order every time.
 
     A step on an empty batch has no forward pass, and so no masks.
     """
     sizes = batch_sizes(observation)
     return tuple(
-        LocalStep(torch.arange(end - size, end), sites_for(observation, size) if size else ())
+        SimulatedStep(torch.arange(end - size, end), sites_for(observation, size) if size else ())
         for size, end in zip(sizes, accumulate(sizes), strict=True)
     )
 
@@ -70,7 +70,11 @@ class UnrolledComparison:
     name = "unrolled"
 
     def __init__(
-        self, setting: Setting, observations: Sequence[Observation], steps: Sequence[LocalStep], checkpointed: bool
+        self,
+        setting: SimulatedClient,
+        observations: Sequence[Observation],
+        steps: Sequence[SimulatedStep],
+        checkpointed: bool,
     ) -> None:
         """Keep references to the observed tensors.
 
@@ -139,7 +143,7 @@ class UnrolledComparison:
 
     def _advance(
         self,
-        step: LocalStep,
+        step: SimulatedStep,
         inputs: Tensor,
         labels: Tensor,
         masks: Masks,
@@ -160,7 +164,7 @@ class UnrolledComparison:
         return tuple(t + v for t, v in zip(total, velocity, strict=True)), velocity
 
     def _loss(
-        self, step: LocalStep, inputs: Tensor, labels: Tensor, masks: Masks, weights: Tensors, others: Values
+        self, step: SimulatedStep, inputs: Tensor, labels: Tensor, masks: Masks, weights: Tensors, others: Values
     ) -> Tensor:
         """Return the loss of a step at given weights. Override it for clients that change the batch."""
         setting = replace(self._setting, sites=step.sites)

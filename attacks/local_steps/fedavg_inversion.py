@@ -28,7 +28,7 @@ from attacks.core.progress import continued
 from attacks.core.starts import first_inputs
 from attacks.core.unknowns import MASKS
 from attacks.gradient_matching._comparison import Distance, cosine, squared
-from attacks.gradient_matching._engine import Found, Search, descend
+from attacks.gradient_matching._engine import RestartResult, Search, descend
 from attacks.gradient_matching.base import Searched
 from attacks.local_steps._multistep import (
     MultiStepAttack,
@@ -92,7 +92,7 @@ class FedAvgInversion(MultiStepAttack[FedAvgInversionConfig]):
         arranged = dealt(labels, observation) if observation.local_steps > 1 else labels
         return arranged[torch.arange(self.dummies(observation)) % len(arranged)]
 
-    def run_search(self, searched: Searched) -> tuple[list[Found], str]:
+    def run_search(self, searched: Searched) -> tuple[list[RestartResult], str]:
         """First treat the update as one gradient; then continue every start through all steps."""
         observations, labels, generators, on_steps = searched
         observation, plan = observations[0], self.plan(observations)
@@ -118,7 +118,9 @@ class FedAvgInversion(MultiStepAttack[FedAvgInversionConfig]):
             rows.append(row)
         return rows, comparison.name
 
-    def report(self, observation: Observation, rows: Sequence[Found], labels: Tensor, path: str) -> Reconstruction:
+    def report(
+        self, observation: Observation, rows: Sequence[RestartResult], labels: Tensor, path: str
+    ) -> Reconstruction:
         """Average the dummies of all passes; report no masks, since those of all steps fit no single forward pass."""
         best = super().report(observation, rows, labels, path)
         examples = examples_of(observation)
@@ -133,7 +135,7 @@ class FedAvgInversion(MultiStepAttack[FedAvgInversionConfig]):
         iterations: int,
         generators: Sequence[torch.Generator],
         on_steps: Sequence[OnStep],
-    ) -> list[Found]:
+    ) -> list[RestartResult]:
         """Return the ends of a search for N examples whose one gradient is the mean gradient of all steps."""
         examples = examples_of(observation)
         shape = (examples, *observation.spec.shape)
@@ -155,7 +157,7 @@ class FedAvgInversion(MultiStepAttack[FedAvgInversionConfig]):
         weights = sum(parameter.numel() for parameter in observation.model.parameters())
         return weights * observation.local_steps * self.config.restarts
 
-    def _continued(self, observation: Observation, plan: Search, early: Found) -> Search:
+    def _continued(self, observation: Observation, plan: Search, early: RestartResult) -> Search:
         """Return the plan with the dummies and masks of an earlier search as the start of every pass and step."""
         examples = examples_of(observation)
         every = early.inputs[torch.arange(self.dummies(observation), device=early.inputs.device) % examples]

@@ -23,7 +23,7 @@ from torch import Tensor
 from attacks.core.labels import examples_of
 from attacks.core.mean_gradient import as_gradient
 from attacks.gradient_matching._comparison import Comparison
-from attacks.gradient_matching._engine import Found, Search
+from attacks.gradient_matching._engine import RestartResult, Search
 from attacks.gradient_matching.base import best_row
 from attacks.local_steps._multistep import MultiStepAttack, MultiStepConfig, sites_for
 from attacks.local_steps._surrogate import (
@@ -100,7 +100,9 @@ class Sme(MultiStepAttack[SmeConfig]):
             return super().comparison([as_gradient(observation) for observation in observations], search)
         return SurrogateComparison(self.setting(observations[0], search), observations, self.config.path)
 
-    def report(self, observation: Observation, rows: Sequence[Found], labels: Tensor, path: str) -> Reconstruction:
+    def report(
+        self, observation: Observation, rows: Sequence[RestartResult], labels: Tensor, path: str
+    ) -> Reconstruction:
         """Add to the facts where on the path the best row ended."""
         guess = super().report(observation, rows, labels, path)
         best = best_row(rows)

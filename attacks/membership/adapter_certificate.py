@@ -44,7 +44,7 @@ class AdapterCertificateConfig(Config):
     )
 
 
-class Trained(NamedTuple):
+class TrainedAdapter(NamedTuple):
     """An adapter: its name, A (r, in) before training and B (out, r) after it, in any scale."""
 
     name: str
@@ -111,13 +111,13 @@ def blind(a: Tensor, b: Tensor, tolerance: float) -> Tensor | None:
     return None if rank >= len(a) else rows[rank:] @ a.double()
 
 
-def _fresh(model: nn.Module, watched: WatchedUpdate) -> list[Trained]:
+def _fresh(model: nn.Module, watched: WatchedUpdate) -> list[TrainedAdapter]:
     """Return the adapters of an update that started at B = 0 and whose trained B is shared."""
-    adapters: list[Trained] = []
+    adapters: list[TrainedAdapter] = []
     received, sent = watched.received, watched.update.tensors
     for name, a, b in _factors(model):
         if b in sent and not received[b].any() and bool(sent[b].any()):
-            adapters.append(Trained(name, received[a], sent[b]))
+            adapters.append(TrainedAdapter(name, received[a], sent[b]))
     return adapters
 
 
@@ -135,8 +135,11 @@ def _factors(model: nn.Module) -> Iterator[tuple[str, str, str]]:
 
 
 def _unchanged(
-    observation: MembershipObservation, watched: WatchedUpdate, adapters: Sequence[Trained], generator: torch.Generator
-) -> list[Trained]:
+    observation: MembershipObservation,
+    watched: WatchedUpdate,
+    adapters: Sequence[TrainedAdapter],
+    generator: torch.Generator,
+) -> list[TrainedAdapter]:
     """Return the adapters whose inputs in training, after the last step, equal those in evaluation before the first."""
     sent = watched.update.tensors if watched.update.kind == "delta" else {}
     trained = {name: tensor - sent[name] if name in sent else tensor for name, tensor in watched.received.items()}
@@ -159,7 +162,7 @@ def _drops_out(adapter: nn.Module) -> bool:
 
 
 def _outside(
-    observation: MembershipObservation, received: Tensors, certified: Sequence[tuple[Trained, Tensor]]
+    observation: MembershipObservation, received: Tensors, certified: Sequence[tuple[TrainedAdapter, Tensor]]
 ) -> Tensor:
     """Return the largest share outside over the places of each candidate, shape (N,).
 
@@ -178,7 +181,7 @@ def _outside(
 
 
 def _alike(
-    read: dict[str, Tensor], certified: Sequence[tuple[Trained, Tensor]]
+    read: dict[str, Tensor], certified: Sequence[tuple[TrainedAdapter, Tensor]]
 ) -> Iterator[list[tuple[Tensor, Tensor, Tensor]]]:
     """Yield (inputs, A, C) of the adapters with the same input, group by group."""
     left = [(read[adapter.name].double(), adapter.a.double(), space) for adapter, space in certified]

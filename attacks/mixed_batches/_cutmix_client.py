@@ -19,8 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attacks.core.unknowns import Block, Bounded, Logits, Unknowns, Values
-from attacks.gradient_matching._comparison import Setting
-from attacks.local_steps._unrolled import LocalStep, UnrolledComparison
+from attacks.gradient_matching._comparison import SimulatedClient
+from attacks.local_steps._unrolled import SimulatedStep, UnrolledComparison
 from fedsim.core.boxes import Pasted, inside
 from fedsim.core.types import Masks, Observation, Tensors
 
@@ -170,7 +170,7 @@ class Boxes(Bounded):
 
 
 @dataclass(frozen=True)
-class PastingStep(LocalStep):
+class PastingStep(SimulatedStep):
     """A step on composites.
 
     Attributes:
@@ -190,7 +190,7 @@ class PastingStep(LocalStep):
         """Say whether these are values of this step's pasting."""
         return all(_of_step(block.name, self.number) in others for block in self.pasting.unknowns())
 
-    def own(self, others: Values) -> Values:
+    def values_of(self, others: Values) -> Values:
         """Return the values of the step's pasting, under the names that it gave them."""
         names = (block.name for block in self.pasting.unknowns())
         return {name: others[_of_step(name, self.number)] for name in names}
@@ -206,10 +206,10 @@ class PastedComparison(UnrolledComparison):
     name = "unrolled, with composites"
 
     def _loss(
-        self, step: LocalStep, inputs: Tensor, labels: Tensor, masks: Masks, weights: Tensors, others: Values
+        self, step: SimulatedStep, inputs: Tensor, labels: Tensor, masks: Masks, weights: Tensors, others: Values
     ) -> Tensor:
         if isinstance(step, PastingStep):
-            inputs, labels = step.pasting.composites(step.own(others), inputs, labels)
+            inputs, labels = step.pasting.composites(step.values_of(others), inputs, labels)
         return super()._loss(step, inputs, labels, masks, weights, others)
 
 
@@ -221,16 +221,18 @@ class MapComparison(UnrolledComparison):
 
     name = "unrolled, with pasted maps"
 
-    def __init__(self, setting: Setting, observation: Observation, steps: Sequence[PastingStep], at: str) -> None:
+    def __init__(
+        self, setting: SimulatedClient, observation: Observation, steps: Sequence[PastingStep], at: str
+    ) -> None:
         """Keep a reference to the layer `at` of the setting's model."""
         super().__init__(setting, [observation], steps, checkpointed=False)
         self._layer = setting.model.get_submodule(at)
 
     def _loss(
-        self, step: LocalStep, inputs: Tensor, labels: Tensor, masks: Masks, weights: Tensors, others: Values
+        self, step: SimulatedStep, inputs: Tensor, labels: Tensor, masks: Masks, weights: Tensors, others: Values
     ) -> Tensor:
         assert isinstance(step, PastingStep)
-        mixture = cast("BoxPasting", step.pasting).mixture(step.own(others))
+        mixture = cast("BoxPasting", step.pasting).mixture(step.values_of(others))
         with paste_behind(self._layer, mixture):
             return super()._loss(step, inputs, mixture.of_labels(labels), masks, weights, others)
 

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from attacks.core.gradient_distance import gradient_distance
 from attacks.core.labels import labels_of
-from attacks.core.optimizers import Adam, Cosine
+from attacks.core.optimizers import Cosine, RowAdam
 from attacks.core.regularizers import pixel_box, total_variation
 from attacks.core.tolerances import MATCHES
-from attacks.mixed_batches._unmixing import Encodings, Images, mixed_labels, regress_together, unmix_pairs
+from attacks.mixed_batches._unmixing import Encodings, UnmixedImages, mixed_labels, regress_together, unmix_pairs
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import Attack
@@ -63,8 +63,8 @@ def explains_mixtures(observation: Observation, guess: Reconstruction) -> bool:
     """Say whether a guess is exactly what the model saw, if its labels may be mixed."""
     if not mixes(observation) or observation.local_steps > 1:
         return False
-    found = mixed_labels(observation, guess)
-    return found is not None and found.distance < MATCHES
+    mixed = mixed_labels(observation, guess)
+    return mixed is not None and mixed.distance < MATCHES
 
 
 def undone(observation: Observation, seen: Reconstruction, generator: torch.Generator) -> Reconstruction | None:
@@ -96,7 +96,7 @@ def _through_the_best(observation: Observation, seen: Reconstruction) -> Reconst
         tried.append((distance, misfit, inputs, transform))
     least = min(distance for distance, *_ in tried)
     distance, _, inputs, transform = min(
-        (own for own in tried if own[0] <= max(2.0 * least, MATCHES)), key=lambda own: own[1]
+        (attempt for attempt in tried if attempt[0] <= max(2.0 * least, MATCHES)), key=lambda attempt: attempt[1]
     )
     note = f"undone: the policy '{transform}', which explains the gradient best"
     return replace(seen, inputs=inputs, objective=distance, notes=(note, *seen.notes), is_exact=False)
@@ -107,7 +107,7 @@ def _before(observation: Observation, seen: Tensor, transform: Transform) -> tup
     low, high = (bound.to(seen) for bound in pixel_box(observation))
     inputs = seen.clone().clamp_(low, high).requires_grad_()
     best, least = inputs.detach().clone(), float("inf")
-    adam, schedule = Adam([inputs]), Cosine(_ITERATIONS)
+    adam, schedule = RowAdam([inputs]), Cosine(_ITERATIONS)
     for iteration in range(_ITERATIONS):
         misfit = (transform(inputs) - seen).square().mean() + _SMOOTHNESS * total_variation(inputs[None])[0]
         if float(misfit.detach()) < least:
@@ -127,26 +127,26 @@ def _distance_through(
 
 
 def _unmix(observation: Observation, seen: Reconstruction, generator: torch.Generator) -> Reconstruction | None:
-    found = mixed_labels(observation, seen)
-    if found is None or found.distance > CONVINCING:
+    mixed = mixed_labels(observation, seen)
+    if mixed is None or mixed.distance > CONVINCING:
         return None
     labels, flat = labels_of(observation), seen.inputs.flatten(1)
-    images: Images | None
+    images: UnmixedImages | None
     if not has_random_signs(observation):
-        images = unmix_pairs(observation, flat, found.probabilities, labels) if _is_paired(observation) else None
+        images = unmix_pairs(observation, flat, mixed.probabilities, labels) if _is_paired(observation) else None
     else:
-        images = _over_rounds(observation, Encodings(flat, found.probabilities, labels), generator)
+        images = _over_rounds(observation, Encodings(flat, mixed.probabilities, labels), generator)
     if images is None:
         return None
     note = f"undone: mixtures of the images with weights from the labels, misfit {images.residual:.1e}"
     inputs = images.inputs.view_as(seen.inputs).to(seen.inputs)
     return replace(
-        seen, inputs=inputs, labels=labels.clone(), masks=None, objective=found.distance, notes=(note, *seen.notes),
+        seen, inputs=inputs, labels=labels.clone(), masks=None, objective=mixed.distance, notes=(note, *seen.notes),
         is_exact=False,
     )  # fmt: skip
 
 
-def _over_rounds(observation: Observation, here: Encodings, generator: torch.Generator) -> Images:
+def _over_rounds(observation: Observation, here: Encodings, generator: torch.Generator) -> UnmixedImages:
     """Return the images of a batch, solved together with the same client's encodings of earlier rounds."""
     batches = [here]
     for before in observation.earlier:

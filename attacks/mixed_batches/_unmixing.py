@@ -67,7 +67,7 @@ class Encodings(NamedTuple):
     labels: Tensor
 
 
-class Images(NamedTuple):
+class UnmixedImages(NamedTuple):
     """Solutions of a regression.
 
     Attributes:
@@ -123,7 +123,9 @@ def _last_layer(observation: Observation, inputs: Tensor, masks: Masks) -> tuple
     return gradient, features, outputs.double().softmax(1)
 
 
-def unmix_pairs(observation: Observation, inputs: Tensor, probabilities: Tensor, labels: Tensor) -> Images | None:
+def unmix_pairs(
+    observation: Observation, inputs: Tensor, probabilities: Tensor, labels: Tensor
+) -> UnmixedImages | None:
     """Return the images mixed in pairs by one weight, W = l I + (1 - l) P, or None where the labels do not show W.
 
     A pair of one class stays mixed: its labels do not show l.
@@ -144,9 +146,9 @@ def unmix_pairs(observation: Observation, inputs: Tensor, probabilities: Tensor,
     return min(solved, key=lambda images: _oddness(observation, images.inputs), default=None)
 
 
-def _solve(inputs: Tensor, weights: Tensor) -> Images:
+def _solve(inputs: Tensor, weights: Tensor) -> UnmixedImages:
     images = torch.linalg.lstsq(weights, inputs, driver="gelsd").solution
-    return Images(images, weights, float((weights @ images - inputs).square().mean().sqrt()))
+    return UnmixedImages(images, weights, float((weights @ images - inputs).square().mean().sqrt()))
 
 
 def _pair_weights(probabilities: Tensor, labels: Tensor) -> list[Tensor]:
@@ -164,7 +166,7 @@ def _pair_weights(probabilities: Tensor, labels: Tensor) -> list[Tensor]:
     return candidates
 
 
-def regress(observation: Observation, encodings: Encodings, generator: torch.Generator) -> Images:
+def regress(observation: Observation, encodings: Encodings, generator: torch.Generator) -> UnmixedImages:
     """Return the images behind encodings whose signs are unknown.
 
     The weights of images of one class are searched alternately with the images, from several first guesses.
@@ -178,7 +180,7 @@ def regress(observation: Observation, encodings: Encodings, generator: torch.Gen
     magnitudes, bounds = values.double().abs(), _range(observation)
     if len(labels.unique()) == len(labels):
         return _by_turns(magnitudes, probabilities[:, labels], *bounds, generator)
-    solutions: list[Images] = []
+    solutions: list[UnmixedImages] = []
     for split in range(_SPLITS):
         free = torch.rand(len(values), len(labels), dtype=torch.float64, generator=generator)
         free = free if split else similarities(magnitudes, probabilities, labels)
@@ -187,7 +189,9 @@ def regress(observation: Observation, encodings: Encodings, generator: torch.Gen
     return min(solutions, key=lambda solution: solution.residual)
 
 
-def regress_together(observation: Observation, batches: Sequence[Encodings], generator: torch.Generator) -> Images:
+def regress_together(
+    observation: Observation, batches: Sequence[Encodings], generator: torch.Generator
+) -> UnmixedImages:
     """Return the images behind the encodings of the first batch, solved together with those of other batches.
 
     Every batch is first solved alone. Similar images of one class are then taken as the same image and solved again
@@ -216,10 +220,10 @@ def regress_together(observation: Observation, batches: Sequence[Encodings], gen
     if best.residual > _EXPLAINED:
         return alone[0]
     own_rows = best.weights[: len(batches[0].values)]
-    return Images(best.inputs[places[0]], own_rows[:, places[0]], best.residual)
+    return UnmixedImages(best.inputs[places[0]], own_rows[:, places[0]], best.residual)
 
 
-def _link(alone: Sequence[Images], batches: Sequence[Encodings]) -> tuple[list[list[int]], Tensor]:
+def _link(alone: Sequence[UnmixedImages], batches: Sequence[Encodings]) -> tuple[list[list[int]], Tensor]:
     """Return, for every batch, the client's image that each of its images is; and the labels of the client's images."""
     known: list[Tensor] = []
     labels: list[int] = []
@@ -240,13 +244,13 @@ def _link(alone: Sequence[Images], batches: Sequence[Encodings]) -> tuple[list[l
 
 
 def _refine(
-    start: Images,
+    start: UnmixedImages,
     magnitudes: Tensor,
     probabilities: Tensor,
     labels: Tensor,
     bounds: tuple[Tensor, Tensor],
     generator: torch.Generator,
-) -> list[Images]:
+) -> list[UnmixedImages]:
     """Return the solutions after each of several alternations between weights and images."""
     solutions = [start]
     for _ in range(_REWEIGHTINGS):
@@ -278,7 +282,9 @@ def similarities(magnitudes: Tensor, probabilities: Tensor, labels: Tensor) -> T
     return columns
 
 
-def _by_turns(magnitudes: Tensor, weights: Tensor, low: Tensor, high: Tensor, generator: torch.Generator) -> Images:
+def _by_turns(
+    magnitudes: Tensor, weights: Tensor, low: Tensor, high: Tensor, generator: torch.Generator
+) -> UnmixedImages:
     """Solve alternately for signs and images from many starts; every pixel keeps its best start."""
     inverse = torch.linalg.pinv(weights)
     images = _starts(magnitudes, weights, low, high, generator)
@@ -289,7 +295,7 @@ def _by_turns(magnitudes: Tensor, weights: Tensor, low: Tensor, high: Tensor, ge
     errors = _errors(images, weights, magnitudes)
     best = _likeliest(images, errors, low, high)
     chosen = images.gather(0, best.expand(1, images.shape[1], -1)).squeeze(0)
-    return Images(chosen, weights, float(errors.gather(0, best[None]).mean().sqrt()))
+    return UnmixedImages(chosen, weights, float(errors.gather(0, best[None]).mean().sqrt()))
 
 
 def _starts(magnitudes: Tensor, weights: Tensor, low: Tensor, high: Tensor, generator: torch.Generator) -> Tensor:
@@ -334,7 +340,7 @@ def _likeliest(images: Tensor, errors: Tensor, low: Tensor, high: Tensor) -> Ten
     return torch.where(fits, ends - brightness, -torch.inf).argmax(0)
 
 
-def _reweight(magnitudes: Tensor, images: Images, probabilities: Tensor, labels: Tensor) -> Tensor:
+def _reweight(magnitudes: Tensor, images: UnmixedImages, probabilities: Tensor, labels: Tensor) -> Tensor:
     """Return weights that fit the images better; zeros and the sum over each class do not change."""
     signed = magnitudes * _signs(images.weights @ images.inputs)
     free = torch.linalg.lstsq(images.inputs.T, signed.T, driver="gelsd").solution.T

@@ -25,8 +25,8 @@ from attacks.core.labels import examples_of
 from attacks.core.optimizers import Sign
 from attacks.core.progress import continued
 from attacks.core.unknowns import Values
-from attacks.gradient_matching._comparison import Setting
-from attacks.gradient_matching._engine import Found, Pace, ScheduleName, Search, descend
+from attacks.gradient_matching._comparison import SimulatedClient
+from attacks.gradient_matching._engine import Pace, RestartResult, ScheduleName, Search, descend
 from attacks.gradient_matching.base import Searched, best_row
 from attacks.local_steps._multistep import MultiStepAttack, MultiStepConfig, batch_sizes
 from attacks.local_steps._unrolled import UnrolledComparison, dealt, local_steps
@@ -107,16 +107,16 @@ class CutmixInversion(MultiStepAttack[CutmixInversionConfig]):
         labels = super().labels(observation)
         return dealt(labels, observation) if observation.local_steps > 1 else labels
 
-    def run_search(self, searched: Searched) -> tuple[list[Found], str]:
+    def run_search(self, searched: Searched) -> tuple[list[RestartResult], str]:
         """Search originals; if a single step's box is unknown, first composites, then originals from the best ones."""
         observations, labels, generators, on_steps = searched
         observation, steps = observations[0], self._steps(observations[0])
         exact = F.one_hot(labels[0], observation.spec.classes).to(next(observation.model.parameters()))
-        pace, own = self.pace(), (observation, exact, generators, on_steps)
+        pace, context = self.pace(), (observation, exact, generators, on_steps)
         if not _shows_composites(observation):
-            return self._from(steps, self._plan(observation, steps), self.config.restarts, pace, *own)
+            return self._from(steps, self._plan(observation, steps), self.config.restarts, pace, *context)
         early = pace._replace(iterations=max(1, round(_FOR_COMPOSITES * pace.iterations)))
-        rows, path = self._from(steps, self._plan(observation, steps), self.config.restarts, early, *own)
+        rows, path = self._from(steps, self._plan(observation, steps), self.config.restarts, early, *context)
         best = best_row(rows)
         start = None if _has_own_boxes(observation) else self._take_apart(observation, best, exact)
         if start is None or pace.iterations == early.iterations:
@@ -124,14 +124,16 @@ class CutmixInversion(MultiStepAttack[CutmixInversionConfig]):
         inputs, later = start
         plan = replace(self._plan(observation, later), first=lambda _victim, _generator: inputs)
         rest = pace._replace(iterations=pace.iterations - early.iterations)
-        told = [
+        shifted = [
             continued(on_step, restarts=best.start, done=early.iterations, iterations=pace.iterations)
             for on_step in on_steps
         ]
-        rows, path = self._from(later, plan, 1, rest, observation, exact, generators, told)
+        rows, path = self._from(later, plan, 1, rest, observation, exact, generators, shifted)
         return rows, path
 
-    def report(self, observation: Observation, rows: Sequence[Found], labels: Tensor, path: str) -> Reconstruction:
+    def report(
+        self, observation: Observation, rows: Sequence[RestartResult], labels: Tensor, path: str
+    ) -> Reconstruction:
         """Report originals, or composites if they cannot be taken apart; for a single step also what the model saw."""
         best = best_row(rows)
         result = super().report(observation, rows, labels, path)
@@ -141,7 +143,7 @@ class CutmixInversion(MultiStepAttack[CutmixInversionConfig]):
         if not step.is_in(best.others):  # the search went on with originals
             step = replace(step, pasting=_search(observation, len(step.examples)))
         exact = F.one_hot(labels, observation.spec.classes).to(best.inputs)
-        trained = _train(observation, step.pasting, step.own(best.others), Batch(best.inputs, exact))
+        trained = _train(observation, step.pasting, step.values_of(best.others), Batch(best.inputs, exact))
         minor = float(trained.labels.topk(2).values[:, 1].max())
         return replace(result, trained=trained, facts={**result.facts, "largest minor share": minor})
 
@@ -155,7 +157,7 @@ class CutmixInversion(MultiStepAttack[CutmixInversionConfig]):
         labels: Tensor,
         generators: Sequence[torch.Generator],
         on_steps: Sequence[OnStep],
-    ) -> tuple[list[Found], str]:
+    ) -> tuple[list[RestartResult], str]:
         """Descend through the given steps."""
         comparison = compare(self.setting(observation, plan), observation, steps)
         given = [labels.to(comparison.like)]
@@ -175,31 +177,31 @@ class CutmixInversion(MultiStepAttack[CutmixInversionConfig]):
         )
 
     def _take_apart(
-        self, observation: Observation, best: Found, labels: Tensor
+        self, observation: Observation, best: RestartResult, labels: Tensor
     ) -> tuple[Tensor, tuple[PastingStep, ...]] | None:
         """Return originals in the order of the labels, and the step that pasted them; None if no box fits."""
         (step,) = self._steps(observation)
-        _, shares = step.pasting.composites(step.own(best.others), best.inputs, labels.to(best.inputs))
-        found = assemble(best.inputs, shares, None, _SLACK)
-        if found is None:
+        _, shares = step.pasting.composites(step.values_of(best.others), best.inputs, labels.to(best.inputs))
+        assembled = assemble(best.inputs, shares, None, _SLACK)
+        if assembled is None:
             return None
-        pasting = _search(observation, len(labels)).starting_at(found.boxes[0], found.partners)
-        return found.images, (replace(step, pasting=pasting),)
+        pasting = _search(observation, len(labels)).starting_at(assembled.boxes[0], assembled.partners)
+        return assembled.images, (replace(step, pasting=pasting),)
 
 
 def pasting_of(observation: Observation, step: int) -> Pasting:
     """Return the unknowns: the order if draws are granted, label shares of one step's composites, else also boxes."""
     read = Pasted.written_in if _layer_of(observation) is None else name_pasted_maps
-    drawn = None if observation.draws is None else read(observation.draws[step])
-    if drawn is not None and drawn.partners is not None and drawn.boxes is not None:
-        return GrantedPasting(drawn, *_size(observation))
+    pasted = None if observation.draws is None else read(observation.draws[step])
+    if pasted is not None and pasted.partners is not None and pasted.boxes is not None:
+        return GrantedPasting(pasted, *_size(observation))
     examples = batch_sizes(observation)[step]
     if _shows_composites(observation):
         return SharedLabels(examples, not _has_own_boxes(observation))
     return _search(observation, examples)
 
 
-def compare(setting: Setting, observation: Observation, steps: Sequence[PastingStep]) -> UnrolledComparison:
+def compare(setting: SimulatedClient, observation: Observation, steps: Sequence[PastingStep]) -> UnrolledComparison:
     """Return the simulation of a client that pastes images, or the maps behind a layer."""
     layer = _layer_of(observation)
     if layer is None:
@@ -211,13 +213,13 @@ def _search(observation: Observation, examples: int) -> SearchedPasting:
     return SearchedPasting(examples, *_size(observation), examples if _has_own_boxes(observation) else 1)
 
 
-def _train(observation: Observation, pasting: Pasting, values: Values, found: Batch) -> Batch:
+def _train(observation: Observation, pasting: Pasting, values: Values, batch: Batch) -> Batch:
     """Return the inputs of the model and their mixed labels; where maps are pasted, the inputs are the originals."""
     if _layer_of(observation) is None:
-        inputs, labels = pasting.composites(values, found.inputs, found.labels)
+        inputs, labels = pasting.composites(values, batch.inputs, batch.labels)
         return Batch(inputs, labels)
-    shares = cast("BoxPasting", pasting).mixture(values).of_labels(found.labels)
-    return Batch(found.inputs, shares)
+    shares = cast("BoxPasting", pasting).mixture(values).of_labels(batch.labels)
+    return Batch(batch.inputs, shares)
 
 
 def _shows_composites(observation: Observation) -> bool:

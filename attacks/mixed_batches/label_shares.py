@@ -69,20 +69,20 @@ class LabelShares(Attack[LabelSharesConfig]):
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         """Try exact attacks until the label shares that follow from one explain the gradient."""
-        found: list[Reconstruction] = []
+        reconstructions: list[Reconstruction] = []
         numbered = Numbered(on_step)
         for candidate in _exact_attacks():
             if not candidate.fits(observation).holds:
                 continue
             try:
-                found.append(_with_shares(observation, candidate.search(observation, generator, numbered)))
+                reconstructions.append(_with_shares(observation, candidate.search(observation, generator, numbered)))
             except NotApplicable:
                 continue
-            if found[-1].is_exact:
-                return _take_apart(observation, found[-1])
-        if not found:
+            if reconstructions[-1].is_exact:
+                return _take_apart(observation, reconstructions[-1])
+        if not reconstructions:
             raise NotApplicable("no exact attack applies")
-        return min(found, key=lambda guess: guess.objective)
+        return min(reconstructions, key=lambda guess: guess.objective)
 
 
 def _exact_attacks() -> Iterator[Attack[Any]]:
@@ -152,12 +152,12 @@ def _take_apart(observation: Observation, guess: Reconstruction) -> Reconstructi
     if pasting[0].per_sample:
         return guess if pasted is None else _with_own_boxes(guess, batch, pasted)
     box = None if pasted is None or pasted.boxes is None else pasted.boxes[0]
-    found = assemble(batch.inputs, batch.labels, box)
-    if found is None:
+    assembled = assemble(batch.inputs, batch.labels, box)
+    if assembled is None:
         return guess
     how = "the box was granted" if box is not None else "the box of that area that leaves the smoothest images"
-    note = f"put together with rows {_span(found.boxes[0, :2])} and columns {_span(found.boxes[0, 2:])}: {how}"
-    return replace(guess, inputs=found.images, labels=found.labels, notes=(*guess.notes, note))
+    note = f"put together with rows {_span(assembled.boxes[0, :2])} and columns {_span(assembled.boxes[0, 2:])}: {how}"
+    return replace(guess, inputs=assembled.images, labels=assembled.labels, notes=(*guess.notes, note))
 
 
 def _span(edges: Tensor) -> str:
@@ -168,6 +168,6 @@ def _with_own_boxes(guess: Reconstruction, batch: Batch, pasted: Pasted) -> Reco
     """Put images together whose composites have one box each."""
     if pasted.boxes is None or pasted.partners is None:
         return guess
-    found = assemble_each(batch.inputs, batch.labels, pasted.partners, pasted.boxes, pasted.weights)
+    assembled = assemble_each(batch.inputs, batch.labels, pasted.partners, pasted.boxes, pasted.weights)
     note = "put together with the granted boxes; what no composite holds shows the partner"
-    return replace(guess, inputs=found.images, labels=found.labels, notes=(*guess.notes, note))
+    return replace(guess, inputs=assembled.images, labels=assembled.labels, notes=(*guess.notes, note))

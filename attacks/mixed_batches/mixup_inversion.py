@@ -25,9 +25,9 @@ from torch import Tensor
 
 from attacks.core.defense_facts import searched_sites
 from attacks.core.unknown_masks import unknown_masks
-from attacks.core.unknowns import NOTHING, Share, Values
-from attacks.gradient_matching._comparison import Comparison, GeneralComparison, Setting
-from attacks.gradient_matching._engine import Found, Search
+from attacks.core.unknowns import NOTHING, UnknownWeight, Values
+from attacks.gradient_matching._comparison import Comparison, GeneralComparison, SimulatedClient
+from attacks.gradient_matching._engine import RestartResult, Search
 from attacks.gradient_matching._hypotheses import HypothesesAttack
 from attacks.gradient_matching.base import MatchingAttack, MatchingConfig, best_row
 from fedsim.core.hooks import Tables
@@ -71,14 +71,16 @@ class MixupInversion(HypothesesAttack[MixupInversionConfig]):
         sites = searched_sites(observations[0])
         config, victims = self.config, len(observations)
         masks = unknown_masks(sites, victims, weight=config.mask_weight, rate=config.learning_rate)
-        unknowns = masks.followed_by(Share(_SHARE, config.share_learning_rate))
+        unknowns = masks.followed_by(UnknownWeight(_SHARE, config.share_learning_rate))
         return Search(unknowns, self.first(observations), self.smoothness, sites=sites)
 
     def hypotheses(self, observation: Observation) -> list[MatchingAttack[MixupInversionConfig]]:
         """Return one search for every pairing."""
         return [_Paired(self.config, partners) for partners in _pairings(observation)]
 
-    def report(self, observation: Observation, rows: Sequence[Found], labels: Tensor, path: str) -> Reconstruction:
+    def report(
+        self, observation: Observation, rows: Sequence[RestartResult], labels: Tensor, path: str
+    ) -> Reconstruction:
         """Report the best row with its pairing and weight."""
         best = best_row(rows)
         share, partners = float(best.others[_SHARE][0]), _pairings(observation)[self.hypothesis_of(best)]
@@ -106,13 +108,13 @@ class _Paired(MatchingAttack[MixupInversionConfig]):
         def loss(outputs: Tensor, labels: Tensor) -> Tensor:
             return plain.loss(outputs, weights[-1] @ F.one_hot(labels, first.spec.classes).to(outputs))
 
-        own = {"loss": loss, "identity": identity, "partners": identity[list(self._partners)], "weights": weights}
-        mixed = _MixedSetting(**{**vars(plain), **own})
+        changes = {"loss": loss, "identity": identity, "partners": identity[list(self._partners)], "weights": weights}
+        mixed = _MixedSetting(**{**vars(plain), **changes})
         return GeneralComparison(mixed, observations)
 
 
 @dataclass(frozen=True)
-class _MixedSetting(Setting):
+class _MixedSetting(SimulatedClient):
     """Forward passes of inputs mixed by the row's weight l that is searched.
 
     Attributes:

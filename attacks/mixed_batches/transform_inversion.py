@@ -21,8 +21,8 @@ from torch import Tensor
 
 from attacks.core.defense_facts import searched_sites
 from attacks.core.unknown_masks import unknown_masks
-from attacks.gradient_matching._comparison import Setting
-from attacks.gradient_matching._engine import Found, Search
+from attacks.gradient_matching._comparison import SimulatedClient
+from attacks.gradient_matching._engine import RestartResult, Search
 from attacks.gradient_matching._hypotheses import HypothesesAttack
 from attacks.gradient_matching.base import MatchingAttack, MatchingConfig
 from attacks.mixed_batches._undo_defenses import Transform, transforms_of
@@ -62,7 +62,9 @@ class TransformInversion(HypothesesAttack[TransformInversionConfig]):
         """Return one search for every policy."""
         return [_Through(self.config, transform) for transform in transforms_of(observation)]
 
-    def report(self, observation: Observation, rows: Sequence[Found], labels: Tensor, path: str) -> Reconstruction:
+    def report(
+        self, observation: Observation, rows: Sequence[RestartResult], labels: Tensor, path: str
+    ) -> Reconstruction:
         """Report the best row and its policy."""
         best = min(rows, key=lambda row: row.objective)
         policy = transforms_of(observation)[self.hypothesis_of(best)]
@@ -80,7 +82,7 @@ class _Through(MatchingAttack[TransformInversionConfig]):
     def plan(self, observations: Sequence[Observation]) -> Search:
         return TransformInversion(self.config).plan(observations)
 
-    def setting(self, observation: Observation, search: Search) -> Setting:
+    def setting(self, observation: Observation, search: Search) -> SimulatedClient:
         plain = super().setting(observation, search)
         plain.model.register_forward_pre_hook(lambda _module, inputs: (self._transform(inputs[0]), *inputs[1:]))
         return plain

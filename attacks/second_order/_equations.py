@@ -16,7 +16,7 @@ from attacks.core.noise_level import stated_levels
 from attacks.core.tolerances import TINY
 from attacks.second_order._client import Client
 from attacks.second_order._derivatives import push_all_forward
-from attacks.second_order._layout import Layout, Part
+from attacks.second_order._layout import UnknownsLayout, UnknownsPart
 from fedsim.core.types import Observation
 
 _SURE = 5.0  # standard deviations
@@ -61,7 +61,7 @@ class Equations:
         prior_precision: of the unknowns, shape (n,); 0 without noise.
     """
 
-    def __init__(self, observation: Observation, unknowns: Layout, labels: Tensor) -> None:
+    def __init__(self, observation: Observation, unknowns: UnknownsLayout, labels: Tensor) -> None:
         """Weigh the equations, and leave out those whose entries were not sent."""
         self.unknowns, self._client = unknowns, Client(observation)
         device = self._client.device
@@ -130,7 +130,7 @@ class Equations:
         whole = self.unknowns.split(1)[0]
         return self._of(whole)(values[whole.places])
 
-    def _of(self, part: Part) -> Callable[[Tensor], Tensor]:
+    def _of(self, part: UnknownsPart) -> Callable[[Tensor], Tensor]:
         """Return the weighted gradient of a part's examples as a function of their unknowns."""
         labels = self._labels[part.examples.start : part.examples.stop]
         share = len(part.examples) / self.unknowns.examples
@@ -162,7 +162,7 @@ class Equations:
         }
 
     @torch.no_grad()
-    def _split(self) -> list[Part]:
+    def _split(self) -> list[UnknownsPart]:
         """Return one part an example where their gradients add up to that of the batch, else a single part."""
         whole, single = self.unknowns.split(1), self.unknowns.split(self.unknowns.examples)
         generator = torch.Generator().manual_seed(0)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from attacks.core.feature_inversion import follow_back
-from attacks.core.head_features import Told, features_of
+from attacks.core.head_features import SeparatedFeatures, features_of
 from attacks.core.mask_readout_rules import linear_behind
 from attacks.second_order._client import Client
 from attacks.second_order._equations import Equations
@@ -54,7 +54,7 @@ def starts_from_features(
         yield _start_at(equations, read, head, noise, masks)
 
 
-def _start_at(equations: Equations, read: Read, head: Told, noise: Tensor, masks: Masks) -> Tensor:
+def _start_at(equations: Equations, read: Read, head: SeparatedFeatures, noise: Tensor, masks: Masks) -> Tensor:
     """Return a start (n,) whose examples were followed back from noise (B, *shape)."""
     unknowns = equations.unknowns
     start = unknowns.start_at(noise, masks).to(equations.prior_mean)

@@ -19,7 +19,7 @@ _CERTAIN = 1e-6  # variance of a mask whose rate is 0 or 1
 
 
 @dataclass(frozen=True)
-class Part:
+class UnknownsPart:
     """Consecutive examples whose gradient depends on no other example.
 
     Attributes:
@@ -47,7 +47,7 @@ class Part:
         return inputs, tuple(steps)
 
 
-class Layout:
+class UnknownsLayout:
     """Where each unknown stands in the vector.
 
     Attributes:
@@ -96,12 +96,12 @@ class Layout:
             pixels = pixels.view(-1, *self.shape).clamp(*box).flatten()
         return torch.cat([pixels, values[self.pixels :].clamp(0.0, 1.0)])
 
-    def split(self, parts: int) -> list[Part]:
+    def split(self, parts: int) -> list[UnknownsPart]:
         """Return the examples in `parts` parts of equal size: 1 or as many as there are examples."""
         step = self.examples // parts
         return [self._part(range(first, first + step)) for first in range(0, self.examples, step)]
 
-    def _part(self, examples: range) -> Part:
+    def _part(self, examples: range) -> UnknownsPart:
         share = math.prod(self.shape)
         places = [torch.arange(examples.start * share, examples.stop * share, device=self._device)]
         known, free = [], []
@@ -111,7 +111,7 @@ class Layout:
             free.append(tuple(mask.flatten().isnan().nonzero()[:, 0] for mask in part_masks))
             rows = (self._rows(number, examples).flatten() for number in numbers)
             places += [row[index] for row, index in zip(rows, free[-1], strict=True)]
-        return Part(examples, torch.cat(places), tuple(known), tuple(free))
+        return UnknownsPart(examples, torch.cat(places), tuple(known), tuple(free))
 
     def _rows(self, mask: Tensor, examples: range) -> Tensor:
         each = len(mask) // self.examples

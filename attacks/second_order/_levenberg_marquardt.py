@@ -26,7 +26,7 @@ _PROBES = 4
 _LOOSEST = 1e-2  # relative residual of conjugate gradients in the first steps
 
 
-class Limits(NamedTuple):
+class SolverLimits(NamedTuple):
     """Where a solution ends.
 
     Attributes:
@@ -196,7 +196,9 @@ def square(rows: Tensor) -> Tensor:
     return half + half.triu(1).T
 
 
-def solve(equations: Equations, start: Tensor, limits: Limits, tell: Callable[[int, float, Tensor], None]) -> Solution:
+def solve(
+    equations: Equations, start: Tensor, limits: SolverLimits, tell: Callable[[int, float, Tensor], None]
+) -> Solution:
     """Solve the equations from a start.
 
     Args:

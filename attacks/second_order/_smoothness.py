@@ -12,7 +12,7 @@ from attacks.core.layers import once_a_model
 from attacks.core.tolerances import TINY
 from attacks.second_order._client import Client
 from attacks.second_order._derivatives import Function, push_all_forward
-from attacks.second_order._layout import Layout
+from attacks.second_order._layout import UnknownsLayout
 from fedsim.core.types import Observation
 
 _STEPS = tuple(0.1 / 4**number for number in range(5))  # normalised units; the first crosses kinks of all layers
@@ -49,7 +49,7 @@ def _lines(observation: Observation) -> tuple[Function, Tensor, Tensor]:
     """Return the gradient as a function of the pixels (n,), and points and directions, each of shape (3, n)."""
     client, generator = Client(observation), torch.Generator().manual_seed(0)
     masks = tuple(torch.ones(site.shape, dtype=torch.float64) for site in observation.sites)
-    unknowns = Layout(observation, (masks,) * observation.local_steps)
+    unknowns = UnknownsLayout(observation, (masks,) * observation.local_steps)
     (part,) = unknowns.split(1)
     labels = torch.zeros(unknowns.examples, dtype=torch.long, device=client.device)
 

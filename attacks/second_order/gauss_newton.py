@@ -22,7 +22,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from attacks.core.batches import Batch, in_order
+from attacks.core.batches import OrderedGuess, in_order
 from attacks.core.defense_facts import bound_of, noise_of, sends_part
 from attacks.core.gradient_distance import doubts, gradient_distance, knows_rates, may_be_exact
 from attacks.core.labels import examples_of, labels_of
@@ -32,8 +32,8 @@ from attacks.core.regularizers import pixel_box
 from attacks.core.tolerances import MATCHES
 from attacks.second_order._equations import Equations
 from attacks.second_order._feature_start import starts_from_features
-from attacks.second_order._layout import Layout, masks_to_solve
-from attacks.second_order._levenberg_marquardt import CONVERGED, STUCK, Limits, Solution, solve
+from attacks.second_order._layout import UnknownsLayout, masks_to_solve
+from attacks.second_order._levenberg_marquardt import CONVERGED, STUCK, Solution, SolverLimits, solve
 from attacks.second_order._patterns import pattern_near
 from attacks.second_order._smoothness import refuse_kinks
 from attacks.second_order._switches import keep_own_masks, switch_units
@@ -98,7 +98,7 @@ class GaussNewton(Attack[GaussNewtonConfig]):
     def _refuse_size(self, observation: Observation, smooth: Observation) -> str | None:
         """Return that there are too many unknowns, or None."""
         equations = _count_equations(observation)
-        unknowns = Layout(smooth, masks_to_solve(smooth)).size
+        unknowns = UnknownsLayout(smooth, masks_to_solve(smooth)).size
         if unknowns > self.config.largest:
             return f"there are {unknowns} unknowns, more than the setting 'largest' ({self.config.largest})"
         if equations < unknowns and noise_of(observation) is None:
@@ -115,7 +115,7 @@ class GaussNewton(Attack[GaussNewtonConfig]):
         """Solve from one start after the other, and report the best solution."""
         labels = labels_of(observation)
         smooth, switches = _smooth(observation)
-        unknowns = Layout(smooth, masks_to_solve(smooth))
+        unknowns = UnknownsLayout(smooth, masks_to_solve(smooth))
         equations = Equations(smooth, unknowns, labels)
         tried: list[_Attempt] = []
         most = self.config.restarts if unknowns.size <= self.config.repeated else 1
@@ -134,7 +134,7 @@ class GaussNewton(Attack[GaussNewtonConfig]):
         smooth, switches = _smooth(observation)
         if switches:
             return self._continue_pattern(observation, begun, labels, on_step)
-        unknowns = Layout(smooth, masks_to_solve(smooth))
+        unknowns = UnknownsLayout(smooth, masks_to_solve(smooth))
         equations = Equations(smooth, unknowns, labels)
         masks = begun.masks or tuple(expected_mask(site) for site in observation.sites)
         start = unknowns.start_at(begun.inputs, masks).to(equations.prior_mean)
@@ -142,7 +142,7 @@ class GaussNewton(Attack[GaussNewtonConfig]):
         return _report(observation, labels, [_Attempt(equations, solution)], ())
 
     def _continue_pattern(
-        self, observation: Observation, begun: Batch, labels: Tensor, on_step: OnStep
+        self, observation: Observation, begun: OrderedGuess, labels: Tensor, on_step: OnStep
     ) -> Reconstruction:
         """Solve with switches as they are at a guess, and those near their kink unknown.
 
@@ -156,7 +156,7 @@ class GaussNewton(Attack[GaussNewtonConfig]):
         inputs = begun.inputs
         for margin in _MARGINS:
             pattern = pattern_near(observation, smooth, switches, inputs, begun.masks, margin)
-            equations = Equations(smooth, Layout(smooth, (pattern.masks,)), labels)
+            equations = Equations(smooth, UnknownsLayout(smooth, (pattern.masks,)), labels)
             start = equations.unknowns.start_at(inputs, pattern.start).to(equations.prior_mean)
             solution = self._solve_once(equations, start, None, _after(tried, on_step), _NEAR)
             tried.append(_Attempt(equations, solution))
@@ -182,7 +182,7 @@ class GaussNewton(Attack[GaussNewtonConfig]):
     ) -> Solution:
         config, unknowns = self.config, equations.unknowns
         converged = 0.0 if equations.is_noisy else equations.expected
-        limits = Limits(iterations, config.products, config.dense, converged, box)
+        limits = SolverLimits(iterations, config.products, config.dense, converged, box)
         most = 2 * config.max_iterations * config.restarts
 
         def tell(iteration: int, objective: float, values: Tensor) -> None:
@@ -190,9 +190,9 @@ class GaussNewton(Attack[GaussNewtonConfig]):
             shown = _scale(equations) * objective
             on_step(Step(0, iteration, most, shown, shown, guess))
 
-        found = solve(equations, start, limits, tell)
-        is_done = not equations.is_noisy and found.stopped == STUCK and found.objective < equations.tolerable
-        return found._replace(stopped=CONVERGED) if is_done else found
+        solution = solve(equations, start, limits, tell)
+        is_done = not equations.is_noisy and solution.stopped == STUCK and solution.objective < equations.tolerable
+        return solution._replace(stopped=CONVERGED) if is_done else solution
 
 
 def _starts(
@@ -213,7 +213,7 @@ def _starts(
         yield start, _box(observation, equations)
 
 
-def _begun(observation: Observation, guess: Reconstruction, labels: Tensor, generator: torch.Generator) -> Batch:
+def _begun(observation: Observation, guess: Reconstruction, labels: Tensor, generator: torch.Generator) -> OrderedGuess:
     """Return a guess as a start, with noise in the places of examples that it lacks."""
     if len(guess.inputs) > len(labels):
         raise NotApplicable(f"the guess holds {len(guess.inputs)} examples, not {len(labels)}")
@@ -223,7 +223,7 @@ def _begun(observation: Observation, guess: Reconstruction, labels: Tensor, gene
     return begun._replace(inputs=torch.where(where, begun.inputs.double(), noise))
 
 
-def _refuse_far(observation: Observation, begun: Batch, labels: Tensor) -> None:
+def _refuse_far(observation: Observation, begun: OrderedGuess, labels: Tensor) -> None:
     """Refuse a guess that says little about switches.
 
     Raises:
@@ -252,13 +252,13 @@ def _smooth(observation: Observation) -> tuple[Observation, tuple[int, ...]]:
 
 def _count_equations(observation: Observation) -> int:
     tensors = observation.update.tensors.values()
-    return sum(int(own.count_nonzero()) if sends_part(observation) else own.numel() for own in tensors)
+    return sum(int(tensor.count_nonzero()) if sends_part(observation) else tensor.numel() for tensor in tensors)
 
 
 def _refuse_batches(observation: Observation) -> str | None:
     """Return why the local steps are not all on the same examples, or None."""
     size = examples_of(observation)
-    if any(own != size for own in observation.batch_sizes or ()):
+    if any(other != size for other in observation.batch_sizes or ()):
         return f"the local steps see parts of {size} examples in an order that is not known"
     strange = [site.name for site in observation.sites if site.shape[0] % size]
     return f"the dropout mask of '{strange[0]}' does not begin with the examples" if strange else None

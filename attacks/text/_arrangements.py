@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from attacks.core.results import NothingFound
-from attacks.text._span_search import Reading
+from attacks.text._span_search import SpanReading
 
 _TRIES_A_START = 10
 _FEW = 50_000  # arrangements
@@ -22,7 +22,9 @@ _CONTEXTS, _ROUNDS, _STARTS = 2, 3, 10
 
 
 @torch.no_grad()
-def arranged(reading: Reading, tokens: Sequence[Tensor], most: int, tries: int, generator: torch.Generator) -> Tensor:
+def arranged(
+    reading: SpanReading, tokens: Sequence[Tensor], most: int, tries: int, generator: torch.Generator
+) -> Tensor:
     """Return sentences (B, T) whose inputs lie in the second span, at most so many.
 
     Where there are few arrangements of the tokens at their places, all are tried.
@@ -43,7 +45,7 @@ def arranged(reading: Reading, tokens: Sequence[Tensor], most: int, tries: int, 
 
 
 def _sought(
-    reading: Reading, tokens: Sequence[Tensor], most: int, tries: int, generator: torch.Generator
+    reading: SpanReading, tokens: Sequence[Tensor], most: int, tries: int, generator: torch.Generator
 ) -> list[Tensor]:
     """Return sentences (T,): those of aligned tokens, then ends of descents from these, then of random descents."""
     most = min(most, max(1, round(reading.spaces[1].size / len(tokens))))  # those without a masked place add no rank
@@ -74,7 +76,7 @@ def _add(known: list[Tensor], sentences: Tensor) -> None:
             known.append(sentence)
 
 
-def _aligned(reading: Reading, tokens: Sequence[Tensor], generator: torch.Generator) -> Tensor:
+def _aligned(reading: SpanReading, tokens: Sequence[Tensor], generator: torch.Generator) -> Tensor:
     """Return arrangements (N, T) of tokens that lie outside the second span in one direction, the nearest first.
 
     Near even attention, the input at a place is that of its token, x, and what its text gives to all places, u; x + u
@@ -96,7 +98,7 @@ def _along(rests: Sequence[Tensor], tokens: Sequence[Tensor], direction: Tensor)
     return [int(candidates[one]) for candidates, one in zip(tokens, chosen, strict=True)], float(total.norm())
 
 
-def _rests(reading: Reading, context: Tensor, place: int, tokens: Tensor) -> Tensor:
+def _rests(reading: SpanReading, context: Tensor, place: int, tokens: Tensor) -> Tensor:
     """Return where the inputs of tokens (M,) at a place of a text lie outside the second span, unit vectors (M, d)."""
     texts = context.repeat(len(tokens), 1)
     texts[:, place] = tokens
@@ -104,12 +106,12 @@ def _rests(reading: Reading, context: Tensor, place: int, tokens: Tensor) -> Ten
     return F.normalize(inputs[:, place].double() @ reading.spaces[1].outside, dim=-1)
 
 
-def _is_inside(reading: Reading, sentence: Tensor) -> bool:
+def _is_inside(reading: SpanReading, sentence: Tensor) -> bool:
     return bool(reading.test.tokens(reading.whole(sentence[None], len(sentence))))
 
 
 def _searched(
-    reading: Reading, tokens: Sequence[Tensor], known: Sequence[Tensor], tries: int, generator: torch.Generator
+    reading: SpanReading, tokens: Sequence[Tensor], known: Sequence[Tensor], tries: int, generator: torch.Generator
 ) -> Tensor | None:
     """Return a sentence (T,) in the second span that is not known, or None.
 
@@ -146,7 +148,7 @@ def _random_sentence(tokens: Sequence[Tensor], generator: torch.Generator) -> Te
     return torch.stack([candidates[torch.randint(len(candidates), (), generator=generator)] for candidates in tokens])
 
 
-def _descended(reading: Reading, tokens: Sequence[Tensor], sentence: Tensor) -> Tensor:
+def _descended(reading: SpanReading, tokens: Sequence[Tensor], sentence: Tensor) -> Tensor:
     """Change a sentence until no other token at a place, and no exchange of two places, brings it nearer to the span.
 
     Under even attention an order of the same tokens gives all places the same, so exchanges matter.
@@ -163,7 +165,7 @@ def _descended(reading: Reading, tokens: Sequence[Tensor], sentence: Tensor) -> 
             return sentence
 
 
-def _exchanged(reading: Reading, tokens: Sequence[Tensor], sentence: Tensor) -> Tensor:
+def _exchanged(reading: SpanReading, tokens: Sequence[Tensor], sentence: Tensor) -> Tensor:
     """Exchange the tokens of two places, the best pair each time, while that brings the sentence nearer to the span."""
     allowed = [set(candidates.tolist()) for candidates in tokens]
     while True:
@@ -180,7 +182,7 @@ def _exchanged(reading: Reading, tokens: Sequence[Tensor], sentence: Tensor) -> 
         sentence = others[best]
 
 
-def _distances(reading: Reading, sentences: Tensor) -> Tensor:
+def _distances(reading: SpanReading, sentences: Tensor) -> Tensor:
     """Return the mean distance of each sentence's inputs from the second span, (N,)."""
     (inputs, *_) = reading.front.read_all(sentences)
     return reading.spaces[1].distance(inputs).double().mean(-1)

@@ -31,11 +31,11 @@ _MANY = 1_000_000
 _LAYERS = 2
 _SEEN = 40  # about how often a token is in the random texts
 
-Told = Callable[[Tensor, float], None]
+OnPrefixes = Callable[[Tensor, float], None]
 
 
 @dataclass(frozen=True)
-class Reader:
+class CandidateReader:
     """The model that reads candidates, in double precision.
 
     Attributes:
@@ -68,7 +68,7 @@ class Reader:
 
 
 @dataclass(frozen=True)
-class Pool:
+class TokenPool:
     """Tokens to try, and how often each may occur after the first place of a sentence; both (K,).
 
     Attributes:
@@ -80,7 +80,7 @@ class Pool:
     nearest: float
 
 
-class Beam(NamedTuple):
+class PrefixBeam(NamedTuple):
     """Prefixes (N, t), best first, and their scores (N,)."""
 
     prefixes: Tensor
@@ -106,7 +106,7 @@ def _layers(model: nn.Module) -> list[str]:
     return [name for name in attentions(model) if isinstance(model.get_submodule(name), nn.Linear)][:_LAYERS]
 
 
-def readers_of(observation: Observation) -> list[Reader]:
+def readers_of(observation: Observation) -> list[CandidateReader]:
     """Return one reader, or one per sentence if its masks are known."""
     model = copy.deepcopy(observation.model).double().train().requires_grad_(False)
     tokens = sum(lengths_of(observation))
@@ -114,22 +114,23 @@ def readers_of(observation: Observation) -> list[Reader]:
     assert first is not None
     assert second is not None
     if observation.masks is None or not observation.sites:
-        return [Reader(model, (first, second))]
+        return [CandidateReader(model, (first, second))]
     masks = [mask.double() for mask in observation.masks[0]]
     rows = range(observation.batch_size or 1)
     return [
-        Reader(model, (first, second), observation.sites, tuple(mask[row : row + 1] for mask in masks)) for row in rows
+        CandidateReader(model, (first, second), observation.sites, tuple(mask[row : row + 1] for mask in masks))
+        for row in rows
     ]
 
 
-def pool_of(observation: Observation, reader: Reader, lengths: Sequence[int]) -> Pool:
+def pool_of(observation: Observation, reader: CandidateReader, lengths: Sequence[int]) -> TokenPool:
     """Return the tokens to try: those that were read, or else the nearest by D_1.
 
     For the second layer a text that repeats its first token looks like a continuation. So if it is known which tokens
     follow others and about how often, each may occur after the first place at most once more than that.
     """
     everything = torch.arange(observation.spec.vocabulary or 0)
-    distances = Reader(reader.model, reader.spaces).distances(everything[:, None])[0][:, 0]
+    distances = CandidateReader(reader.model, reader.spaces).distances(everything[:, None])[0][:, 0]
     read, following = words_of(observation).read, following_of(observation)
     if read is not None and len(read):
         tokens = read
@@ -141,12 +142,17 @@ def pool_of(observation: Observation, reader: Reader, lengths: Sequence[int]) ->
         most[:] = 0
         for token, count in zip(following.tokens.tolist(), counts_of(following, lengths).tolist(), strict=True):
             most[tokens == token] = count + 1
-    return Pool(tokens, most, float(distances[tokens].min()))
+    return TokenPool(tokens, most, float(distances[tokens].min()))
 
 
 def grow_beam(
-    reader: Reader, pool: Pool, lengths: Sequence[int], width: int, generator: torch.Generator, on_prefixes: Told
-) -> dict[int, Beam]:
+    reader: CandidateReader,
+    pool: TokenPool,
+    lengths: Sequence[int],
+    width: int,
+    generator: torch.Generator,
+    on_prefixes: OnPrefixes,
+) -> dict[int, PrefixBeam]:
     """Return the beam at every length of a sentence.
 
     Args:
@@ -158,8 +164,8 @@ def grow_beam(
         on_prefixes: called at every length with the prefixes and the best score per token.
     """
     usual = _usual(reader, pool.tokens, max(lengths), generator)
-    beam = Beam(torch.empty(1, 0, dtype=torch.long), torch.zeros(1, dtype=torch.float64))
-    ends: dict[int, Beam] = {}
+    beam = PrefixBeam(torch.empty(1, 0, dtype=torch.long), torch.zeros(1, dtype=torch.float64))
+    ends: dict[int, PrefixBeam] = {}
     for length in range(1, max(lengths) + 1):
         row, token = _allowed(beam.prefixes, pool)
         prefixes = torch.cat((beam.prefixes[row], pool.tokens[token][:, None]), 1)
@@ -168,7 +174,7 @@ def grow_beam(
         second = reader.distances(prefixes)[1][:, -1]
         scores = beam.scores[row] + ((second + _FLOOR) / (usual[token] + _FLOOR)).log()
         kept = scores.argsort()[:width]
-        beam = Beam(prefixes[kept], scores[kept])
+        beam = PrefixBeam(prefixes[kept], scores[kept])
         on_prefixes(beam.prefixes, float(beam.scores[0]) / length)
         if length in lengths:
             ends[length] = beam
@@ -189,7 +195,7 @@ def _is_same(sentence: Tensor, other: Tensor, overlap: float) -> bool:
     return float((sentence[:length] == other[:length]).double().mean()) >= overlap
 
 
-def _allowed(prefixes: Tensor, pool: Pool) -> tuple[Tensor, Tensor]:
+def _allowed(prefixes: Tensor, pool: TokenPool) -> tuple[Tensor, Tensor]:
     """Return which prefix may be continued with which token of the pool, as two lists of indices."""
     used = (prefixes[:, 1:, None] == pool.tokens).sum(1)
     goes_on = used < pool.most if prefixes.shape[1] else torch.ones_like(used, dtype=torch.bool)
@@ -197,7 +203,7 @@ def _allowed(prefixes: Tensor, pool: Pool) -> tuple[Tensor, Tensor]:
     return row, token
 
 
-def _usual(reader: Reader, tokens: Tensor, length: int, generator: torch.Generator) -> Tensor:
+def _usual(reader: CandidateReader, tokens: Tensor, length: int, generator: torch.Generator) -> Tensor:
     """Return each token's mean D_2 behind random prefixes of the same tokens, shape (K,)."""
     texts = -(-_SEEN * len(tokens) // length)
     chosen = torch.randint(len(tokens), (texts, length), generator=generator)

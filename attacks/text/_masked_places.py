@@ -12,7 +12,7 @@ from attacks.core.results import NothingFound
 from attacks.text._arrangements import arranged
 from attacks.text._prefixes import drops_in_front
 from attacks.text._read_spans import levels_of, read_spans
-from attacks.text._span_search import Reading
+from attacks.text._span_search import SpanReading
 from attacks.text._subspaces import attentions, gradients_of, rank
 from fedsim.core.masked_places import mask_token
 from fedsim.core.types import Observation
@@ -39,7 +39,7 @@ def has_no_spans(observation: Observation) -> str | None:
 
 def spans_with_masks(
     observation: Observation, tolerance: float = _TOLERANCE, deviations: float = _DEVIATIONS
-) -> tuple[Reading, Sequence[Tensor]]:
+) -> tuple[SpanReading, Sequence[Tensor]]:
     """Return the spans, and the tokens in the first one at each place, the mask token among them.
 
     Raises:

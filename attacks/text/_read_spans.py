@@ -5,8 +5,8 @@ from __future__ import annotations
 from attacks.core.noise_level import measured_levels, rounding_levels, stated_levels
 from attacks.local_steps._multistep import batch_sizes
 from attacks.text._prefixes import Front
-from attacks.text._span_search import Reading
-from attacks.text._span_tests import Outliers, Threshold
+from attacks.text._span_search import SpanReading
+from attacks.text._span_tests import Outliers, ShareThreshold
 from attacks.text._subspaces import attentions, gradients_of, hard, rank, soft
 from fedsim.core.types import Observation, Tensors
 
@@ -17,7 +17,7 @@ _PER_SENTENCE, _SHARE = 50, 0.05
 _FEWEST_FREE = 8
 
 
-def read_spans(observation: Observation, tolerance: float, deviations: float, prefixes: int) -> Reading:
+def read_spans(observation: Observation, tolerance: float, deviations: float, prefixes: int) -> SpanReading:
     """Return hard spans of two layers with a threshold; or, if noise exceeds it, soft spans and outliers.
 
     Args:
@@ -32,12 +32,12 @@ def read_spans(observation: Observation, tolerance: float, deviations: float, pr
     levels = {layer: levels_of(observation, shared[layer]) for layer in layers[:_TWO]}
     spaces = [hard(layer, shared[layer], levels[layer]) for layer in layers[:_TWO]]
     if max(space.noise for space in spaces) * _AMPLIFIED < tolerance:
-        return Reading(Front(observation.model, layers[:_TWO]), spaces, Threshold(tolerance, prefixes))
+        return SpanReading(Front(observation.model, layers[:_TWO]), spaces, ShareThreshold(tolerance, prefixes))
     levels |= {layer: levels_of(observation, shared[layer]) for layer in layers[_TWO:]}
     spaces = [soft(layer, shared[layer], levels[layer]) for layer in layers]
     beam = _PER_SENTENCE * count
     tokens = max(beam, int(_SHARE * (observation.spec.vocabulary or 0)))
-    return Reading(Front(observation.model, layers), spaces, Outliers(deviations, tokens, beam))
+    return SpanReading(Front(observation.model, layers), spaces, Outliers(deviations, tokens, beam))
 
 
 def levels_of(observation: Observation, gradients: Tensors) -> list[float]:

@@ -21,14 +21,14 @@ _SCANNED = 4096  # inputs that are computed at once to find tokens
 _TRIED = 1024  # sequences that are tried at once
 
 
-class Found(NamedTuple):
+class ScoredSentence(NamedTuple):
     """A sequence of tokens, and its score; smaller means further inside."""
 
     tokens: tuple[int, ...]
     score: float
 
 
-class Reading(NamedTuple):
+class SpanReading(NamedTuple):
     """The inputs, the spans and the test that compares them.
 
     Attributes:
@@ -75,7 +75,7 @@ class Reading(NamedTuple):
         return self.test.scores(distances.flatten(0, -2)).view(distances.shape[:-1])
 
 
-def grow_prefixes(reading: Reading, tokens: Sequence[Tensor], on_step: OnStep) -> list[Found]:
+def grow_prefixes(reading: SpanReading, tokens: Sequence[Tensor], on_step: OnStep) -> list[ScoredSentence]:
     """Return the prefixes in the spans that cannot be continued and are not beginnings of others.
 
     Without positions, attention over repeats of one token gives the same inputs as over one. So repeats of a sentence's
@@ -91,7 +91,7 @@ def grow_prefixes(reading: Reading, tokens: Sequence[Tensor], on_step: OnStep) -
     """
     test = reading.test
     prefixes, scores = torch.empty(1, 0, dtype=torch.long), torch.empty(1, 0)
-    ended: list[Found] = []
+    ended: list[ScoredSentence] = []
     for place, here in enumerate(tokens):
         longer = torch.cat((prefixes.repeat_interleave(len(here), 0), here.repeat(len(prefixes))[:, None]), 1)
         last, before = reading.last(longer), scores.repeat_interleave(len(here), 0)
@@ -110,13 +110,13 @@ def grow_prefixes(reading: Reading, tokens: Sequence[Tensor], on_step: OnStep) -
 
 
 def arrange(
-    reading: Reading,
+    reading: SpanReading,
     tokens: Sequence[Tensor],
     spec: InputSpec,
     most: tuple[int, int],
     generator: torch.Generator,
     on_step: OnStep,
-) -> list[Found]:
+) -> list[ScoredSentence]:
     """Return the arrangements of tokens that lie in the spans, for each length that padding allows.
 
     Args:
@@ -133,7 +133,7 @@ def arrange(
     (end,) = spec.shape
     lengths = range(end if spec.padding is None else 1, end + 1)
     count = sum(math.prod(map(len, tokens[:length])) for length in lengths)
-    sentences: list[Found] = []
+    sentences: list[ScoredSentence] = []
     tried = 0
     for length in lengths:
         draws = None if count <= most[0] else most[1] // len(lengths)
@@ -143,7 +143,7 @@ def arrange(
         tried += len(every)
         on_step(Step(0, length, end, 0.0, 0.0, every[stays]))
         rows = zip(every[stays].tolist(), scores[stays].tolist(), strict=True)
-        sentences += [Found(tuple(row), score) for row, score in rows]
+        sentences += [ScoredSentence(tuple(row), score) for row, score in rows]
     if sentences:
         return sentences
     raise NothingFound(
@@ -160,16 +160,16 @@ def _arrangements(tokens: Sequence[Tensor], draws: int | None, generator: torch.
     return torch.stack(columns, 1).unique(dim=0)
 
 
-def _longest(sentences: list[Found], knows_places: bool) -> list[Found]:
+def _longest(sentences: list[ScoredSentence], knows_places: bool) -> list[ScoredSentence]:
     once = {
         sentence.tokens[:1] if len(set(sentence.tokens)) == 1 and not knows_places else sentence.tokens: sentence.score
         for sentence in sentences
     }
     beginnings = {tokens[:end] for tokens in once for end in range(len(tokens))}
-    return [Found(tokens, score) for tokens, score in once.items() if tokens not in beginnings]
+    return [ScoredSentence(tokens, score) for tokens, score in once.items() if tokens not in beginnings]
 
 
-def best(sentences: list[Found], count: int, overlap: float) -> list[Found]:
+def best(sentences: list[ScoredSentence], count: int, overlap: float) -> list[ScoredSentence]:
     """Return the best `count` sentences that share less than `overlap` of their places with better ones."""
     ranked = sorted(sentences, key=lambda sentence: sentence.score)
     kept = apart([torch.tensor(sentence.tokens) for sentence in ranked], overlap, count)
@@ -177,10 +177,10 @@ def best(sentences: list[Found], count: int, overlap: float) -> list[Found]:
     return [sentence for sentence in ranked if sentence.tokens in chosen]
 
 
-def _listed(prefixes: Tensor, scores: Tensor, test: SpanTest) -> list[Found]:
+def _listed(prefixes: Tensor, scores: Tensor, test: SpanTest) -> list[ScoredSentence]:
     if not prefixes.numel():
         return []
     return [
-        Found(tuple(prefix), score)
+        ScoredSentence(tuple(prefix), score)
         for prefix, score in zip(prefixes.tolist(), test.sequences(scores).tolist(), strict=True)
     ]

@@ -56,7 +56,7 @@ class SpanTest(Protocol):
 
 
 @dataclass(frozen=True)
-class Threshold:
+class ShareThreshold:
     """An input lies inside if less than a share of its length is outside the span of the first layer."""
 
     tolerance: float

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attacks.core.unknowns import NOTHING, Values
-from attacks.gradient_matching._comparison import Comparison, GeneralComparison, Gradients, Setting
+from attacks.gradient_matching._comparison import Comparison, GeneralComparison, Gradients, SimulatedClient
 from attacks.gradient_matching._ghost import GhostComparison, agrees
 from attacks.text._words import embedding_of
 from fedsim.core.errors import NotApplicable
@@ -120,7 +120,7 @@ class VectorComparison(GeneralComparison):
 
     name = "vectors"
 
-    def __init__(self, setting: Setting, observations: Sequence[Observation], words: NextWords) -> None:
+    def __init__(self, setting: SimulatedClient, observations: Sequence[Observation], words: NextWords) -> None:
         """Take the loss of next words."""
         super().__init__(setting, observations)
         self._words = words
@@ -142,7 +142,7 @@ class VectorGhostComparison(GhostComparison):
 
     name = "ghosts of vectors"
 
-    def __init__(self, setting: Setting, observations: Sequence[Observation], words: NextWords) -> None:
+    def __init__(self, setting: SimulatedClient, observations: Sequence[Observation], words: NextWords) -> None:
         """Take the loss of next words."""
         super().__init__(setting, observations)
         self._words = words

@@ -24,8 +24,8 @@ from attacks.core.results import no_examples
 from attacks.core.tolerances import EXACT_TEXT
 from attacks.core.unknown_masks import GivenMasks, unknown_masks
 from attacks.core.unknowns import Unknowns
-from attacks.gradient_matching._comparison import Comparison, GeneralComparison, Setting, setting_of
-from attacks.gradient_matching._engine import Found
+from attacks.gradient_matching._comparison import Comparison, GeneralComparison, SimulatedClient, setting_of
+from attacks.gradient_matching._engine import RestartResult
 from attacks.gradient_matching._ghost import GhostComparison
 from attacks.gradient_matching.base import best_of, has_failed
 from attacks.text._sentences import complete, explains
@@ -70,7 +70,7 @@ ConfigT = TypeVar("ConfigT", bound=TextMatchingConfig)
 
 
 @dataclass(frozen=True)
-class Task:
+class TextProblem:
     """One observed gradient, ready for a search.
 
     Attributes:
@@ -87,7 +87,7 @@ class Task:
     """
 
     observation: Observation
-    setting: Setting
+    setting: SimulatedClient
     comparison: Comparison
     exact: Comparison
     unknowns: Unknowns
@@ -168,7 +168,7 @@ class TextMatching(Attack[ConfigT]):
         return one_gradient_only(observation)
 
     @abstractmethod
-    def rows(self, task: Task, generator: torch.Generator, on_step: OnStep) -> list[Found]:
+    def rows(self, task: TextProblem, generator: torch.Generator, on_step: OnStep) -> list[RestartResult]:
         """Return the ends of all restarts."""
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
@@ -184,7 +184,7 @@ class TextMatching(Attack[ConfigT]):
         facts = {**best.facts, "distance of the tokens' gradient": distance}
         return replace(best, inputs=guess, labels=labels, facts=facts, is_exact=distance < EXACT_TEXT)
 
-    def prepare(self, observation: Observation) -> Task:
+    def prepare(self, observation: Observation) -> TextProblem:
         """Return what a search needs; the observed model is not changed."""
         name, _ = embedding_of(observation)
         observation = as_gradient(observation)
@@ -201,7 +201,7 @@ class TextMatching(Attack[ConfigT]):
         next_words = NextWords(table, following.to(table.device), self.config.temperature)
         comparison = self._comparison(observation, setting, next_words, labels)
         is_soft = isinstance(comparison, VectorComparison | VectorGhostComparison)
-        return Task(
+        return TextProblem(
             observation=observation,
             setting=setting,
             comparison=comparison,
@@ -217,7 +217,9 @@ class TextMatching(Attack[ConfigT]):
             usual=float((table if words.read is None else table[words.read]).norm(dim=1).mean()),
         )
 
-    def _comparison(self, observation: Observation, setting: Setting, words: NextWords, labels: Tensor) -> Comparison:
+    def _comparison(
+        self, observation: Observation, setting: SimulatedClient, words: NextWords, labels: Tensor
+    ) -> Comparison:
         """Return the faster comparison of gradients if it is usable and two random dummies confirm it."""
         only, is_granted = [observation], observation.labels is not None
         general = GeneralComparison(setting, only) if is_granted else VectorComparison(setting, only, words)
@@ -245,7 +247,7 @@ class TextMatching(Attack[ConfigT]):
         config = self.config
         return unknown_masks(sites, weight=config.mask_weight, rate=config.mask_learning_rate, begin="mean")
 
-    def _distance(self, task: Task, guess: Tensor, masks: Masks | None) -> float:
+    def _distance(self, task: TextProblem, guess: Tensor, masks: Masks | None) -> float:
         known = task.observation.masks[0] if task.observation.masks is not None else masks
         return complete(task.observation, guess, task.words, known or ()).distance
 
@@ -271,6 +273,6 @@ def known_masks(observation: Observation, sites: Sequence[DropoutSite]) -> Masks
     return tuple(expected_mask(site) for site in sites)
 
 
-def _told_in_tokens(on_step: OnStep, task: Task) -> OnStep:
+def _told_in_tokens(on_step: OnStep, task: TextProblem) -> OnStep:
     """Report guesses as tokens."""
     return lambda step: on_step(replace(step, guess=task.tokens(step.guess)))

@@ -27,7 +27,7 @@ from attacks.text._masked_tokens import kept_shares, only_scales
 from attacks.text._multiplicities import multiplicities
 from attacks.text._prefixes import drops_in_front
 from attacks.text._read_spans import examples_of, levels_of, read_spans
-from attacks.text._span_search import Found, Reading, arrange, best, grow_prefixes
+from attacks.text._span_search import ScoredSentence, SpanReading, arrange, best, grow_prefixes
 from attacks.text._step_by_step import behind_first_step, can_go_on
 from attacks.text._subspaces import attentions, gradients_of, rank
 from attacks.text._words import embedding_of, in_rows
@@ -129,9 +129,9 @@ class Dager(Attack[DagerConfig]):
             },
         )
 
-    def _step_by_step(self, observation: Observation, on_step: OnStep) -> list[Found]:
+    def _step_by_step(self, observation: Observation, on_step: OnStep) -> list[ScoredSentence]:
         """Return the sentences of the first steps, each read at its own weights, until a step is not read in full."""
-        sentences: list[Found] = []
+        sentences: list[ScoredSentence] = []
         for size in observation.batch_sizes or ():
             reading = self._reading(observation, self.config.tolerance)
             try:
@@ -147,7 +147,7 @@ class Dager(Attack[DagerConfig]):
             observation = behind_first_step(observation, _pad(in_span, observation.spec.shape[0]))
         return sentences
 
-    def _reading(self, observation: Observation, tolerance: float) -> Reading:
+    def _reading(self, observation: Observation, tolerance: float) -> SpanReading:
         return read_spans(observation, tolerance, self.config.deviations, self.config.prefixes)
 
 
@@ -164,7 +164,7 @@ def _names_words(observation: Observation, layer: str) -> bool:
     return not is_known and observation.local_steps == 1 and only_scales(observation.model, layer)
 
 
-def _words(observation: Observation, reading: Reading, rate: float, on_step: OnStep) -> Reconstruction:
+def _words(observation: Observation, reading: SpanReading, rate: float, on_step: OnStep) -> Reconstruction:
     """Return the tokens that lie in the first span under some dropout mask, in rows without an order.
 
     Raises:
@@ -184,7 +184,9 @@ def _words(observation: Observation, reading: Reading, rate: float, on_step: OnS
     return Reconstruction(guess, none, None, 0.0, 1, 1, ((1, 0.0),), "read off one span", notes, facts)
 
 
-def _in_the_batch(observation: Observation, reading: Reading, in_span: list[Found]) -> list[Found]:
+def _in_the_batch(
+    observation: Observation, reading: SpanReading, in_span: list[ScoredSentence]
+) -> list[ScoredSentence]:
     """Return the sentences as often as they are in the batch; if that is unknown, the best ones once."""
     counts = None
     if not reading.front.looks_ahead():
@@ -192,10 +194,10 @@ def _in_the_batch(observation: Observation, reading: Reading, in_span: list[Foun
     if counts is None:
         return best(in_span, examples_of(observation) or len(in_span), reading.test.overlap)
     worst = max(sentence.score for sentence in in_span)
-    return [Found(tokens, worst) for tokens, count in counts.items() for _ in range(count)]
+    return [ScoredSentence(tokens, worst) for tokens, count in counts.items() for _ in range(count)]
 
 
-def _pad(sentences: Sequence[Found], length: int) -> Tensor:
+def _pad(sentences: Sequence[ScoredSentence], length: int) -> Tensor:
     rows = torch.full((len(sentences), length), -1)
     for row, sentence in zip(rows, sentences, strict=True):
         row[: len(sentence.tokens)] = torch.tensor(sentence.tokens)

@@ -24,11 +24,11 @@ from attacks.core.progress import continued
 from attacks.core.tolerances import EXACT_TEXT, TINY
 from attacks.core.unknowns import MASKS
 from attacks.gradient_matching._comparison import Comparison, Gradients
-from attacks.gradient_matching._engine import Found, Pace, Search, descend
+from attacks.gradient_matching._engine import Pace, RestartResult, Search, descend
 from attacks.text._examples import LISTS
 from attacks.text._token_edits import change, orders
 from attacks.text._vectors import nearest_tokens
-from attacks.text.base import Task, TextMatching, TextMatchingConfig
+from attacks.text.base import TextMatching, TextMatchingConfig, TextProblem
 from fedsim.core.hooks import Tables
 from fedsim.core.losses import IGNORED, cross_entropy
 from fedsim.core.masks import without_dropout
@@ -101,11 +101,11 @@ class Lamp(TextMatching[LampConfig]):
             "restarts": 1,
         }
 
-    def rows(self, task: Task, generator: torch.Generator, on_step: OnStep) -> list[Found]:
+    def rows(self, task: TextProblem, generator: torch.Generator, on_step: OnStep) -> list[RestartResult]:
         """Return the best text that the descent and the moves have visited."""
         config = self.config
         place = self._draft(task, generator)
-        result = Found(0, 0, place.inputs, place.masks)
+        result = RestartResult(0, 0, place.inputs, place.masks)
         while (done := len(result.objectives)) < config.max_iterations:
             count = min(config.every, config.max_iterations - done)
             shifted = continued(on_step, done=done, iterations=config.max_iterations, best=result.objective)
@@ -127,13 +127,13 @@ class Lamp(TextMatching[LampConfig]):
         norms = gradients.squared().sqrt() * gradients.observed().sqrt()
         return 1.0 - (gradients.inner() / norms.clamp_min(TINY)).mean(1)
 
-    def prior(self, task: Task, inputs: Tensor) -> Tensor:
+    def prior(self, task: TextProblem, inputs: Tensor) -> Tensor:
         """Return the regulariser of the vectors' norms, shape (R,), for vectors (R, B, places, d)."""
         return self.config.norm_weight * (inputs.norm(dim=-1).mean((1, 2)) / task.usual - 1.0).square()
 
     def _descent(
-        self, task: Task, place: _Place, done: int, count: int, generator: torch.Generator, on_step: OnStep
-    ) -> Found:
+        self, task: TextProblem, place: _Place, done: int, count: int, generator: torch.Generator, on_step: OnStep
+    ) -> RestartResult:
         decay = self.config.decay ** (done // 50)
         unknowns = task.unknowns.starting_at({MASKS: place.masks}).at_rate(self.config.mask_learning_rate * decay)
         search = Search(
@@ -147,7 +147,7 @@ class Lamp(TextMatching[LampConfig]):
         (row,) = descend(task.comparison, search, [task.labels], 1, pace, None, [generator], [on_step])
         return row
 
-    def _draft(self, task: Task, generator: torch.Generator) -> _Place:
+    def _draft(self, task: TextProblem, generator: torch.Generator) -> _Place:
         """Return the best among random drafts and permutations of the best draft."""
         masks = task.usual_masks
         drafts = [task.draw(generator) for _ in range(self.config.drafts)]
@@ -155,13 +155,13 @@ class Lamp(TextMatching[LampConfig]):
         others = [best, *(self._permute(task, best, generator) for _ in range(self.config.drafts))]
         return _Place(others[_least(self._judge(task.comparison, task, others, masks))], masks)
 
-    def _permute(self, task: Task, inputs: Tensor, generator: torch.Generator) -> Tensor:
+    def _permute(self, task: TextProblem, inputs: Tensor, generator: torch.Generator) -> Tensor:
         permuted = inputs.clone()
         for row, length in enumerate(task.lengths):
             permuted[row, :length] = inputs[row, torch.randperm(length, generator=generator)]
         return permuted
 
-    def _judge(self, comparison: Comparison, task: Task, options: Sequence[Tensor], masks: Masks) -> list[float]:
+    def _judge(self, comparison: Comparison, task: TextProblem, options: Sequence[Tensor], masks: Masks) -> list[float]:
         """Return the gradient distance of each dummy."""
         distances: list[float] = []
         for start in range(0, len(options), _AT_ONCE):
@@ -173,7 +173,7 @@ class Lamp(TextMatching[LampConfig]):
             distances += self.distance(gradients).tolist()
         return distances
 
-    def finish(self, task: Task, result: Found, generator: torch.Generator) -> Found:
+    def finish(self, task: TextProblem, result: RestartResult, generator: torch.Generator) -> RestartResult:
         """Replace the vectors by tokens, and change and move these as long as that helps; then repeat from drafts.
 
         Unknown masks are set to their expectation here, since searched ones have adapted to the vectors. Masks for the
@@ -192,7 +192,7 @@ class Lamp(TextMatching[LampConfig]):
             result.masks = self._fitting_masks(task, result.inputs, generator)
         return result
 
-    def _climb(self, task: Task, vectors: Tensor, generator: torch.Generator) -> tuple[Tensor, float]:
+    def _climb(self, task: TextProblem, vectors: Tensor, generator: torch.Generator) -> tuple[Tensor, float]:
         """Return the tokens (B, places) with the closest gradient in a simulated annealing, and their distance.
 
         In each step the best of a few changes is accepted if it raises the distance by less than a random amount, which
@@ -218,7 +218,7 @@ class Lamp(TextMatching[LampConfig]):
                 best, least = present, here
         return best, least
 
-    def _fitting_masks(self, task: Task, inputs: Tensor, generator: torch.Generator) -> Masks:
+    def _fitting_masks(self, task: TextProblem, inputs: Tensor, generator: torch.Generator) -> Masks:
         search = Search(
             task.unknowns,
             lambda _victim, _generator: inputs,
@@ -230,7 +230,7 @@ class Lamp(TextMatching[LampConfig]):
         (row,) = descend(task.exact, search, [task.labels], 1, pace, None, [generator], [lambda _step: None])
         return row.masks
 
-    def _move(self, task: Task, place: _Place, generator: torch.Generator) -> _Place:
+    def _move(self, task: TextProblem, place: _Place, generator: torch.Generator) -> _Place:
         """Try orders of every sentence, one sentence after the other, and keep the best."""
         inputs = place.inputs
         for row, length in enumerate(task.lengths):
@@ -245,7 +245,7 @@ class Lamp(TextMatching[LampConfig]):
         return place._replace(inputs=inputs)
 
     @torch.no_grad()
-    def _language(self, task: Task, options: list[Tensor], row: int) -> list[float]:
+    def _language(self, task: TextProblem, options: list[Tensor], row: int) -> list[float]:
         """Return the weighted loss of a sentence in each option, under the received model; 0 without one."""
         vocabulary = task.observation.spec.vocabulary or 2
         if self.config.language_weight == 0.0 or not task.observation.task.labels_are_inputs:

@@ -24,8 +24,8 @@ from attacks.core.mean_gradient import as_gradient
 from attacks.core.preconditions import one_gradient_only
 from attacks.core.results import NothingFound, no_examples
 from attacks.core.unknowns import Bounded, Logits, Moment, Unknowns, Values
-from attacks.gradient_matching._comparison import GeneralComparison, Gradients, Setting, setting_of
-from attacks.gradient_matching._engine import Found, Pace, Search, descend
+from attacks.gradient_matching._comparison import GeneralComparison, Gradients, SimulatedClient, setting_of
+from attacks.gradient_matching._engine import Pace, RestartResult, Search, descend
 from attacks.gradient_matching.base import best_of, best_row, has_failed
 from attacks.text._examples import MASKED
 from attacks.text._masked_places import masked_places
@@ -85,7 +85,7 @@ class _MaskedComparison(GeneralComparison):
 
     name = "masked vectors"
 
-    def __init__(self, setting: Setting, observation: Observation, mask: Tensor, words: NextWords) -> None:
+    def __init__(self, setting: SimulatedClient, observation: Observation, mask: Tensor, words: NextWords) -> None:
         super().__init__(setting, [observation])
         self._mask, self._words = mask, words
 
@@ -228,7 +228,7 @@ class _Task:
         """Return which places (B, T) are known to be masked."""
         return self.draws.masked > _HALF if self.draws.stand else torch.zeros(vectors.shape[:2]).bool()
 
-    def ends(self, row: Found) -> tuple[Tensor, Tensor]:
+    def ends(self, row: RestartResult) -> tuple[Tensor, Tensor]:
         """Return which places are masked (B, T), and the rates (B,)."""
         (masked,), (rate,) = row.others[_MASKED], row.others[_RATE]
         return masked > _HALF, rate

@@ -25,7 +25,7 @@ from attacks.core.client_gradient import client_gradient
 from attacks.core.preconditions import one_gradient_only
 from attacks.core.results import no_guess
 from attacks.core.tolerances import TINY
-from attacks.text._beam import Pool, apart, grow_beam, pool_of, readers_of, unreadable
+from attacks.text._beam import TokenPool, apart, grow_beam, pool_of, readers_of, unreadable
 from attacks.text._examples import LISTS
 from attacks.text._sentences import behind, explains, with_labels
 from attacks.text._words import lengths_of, words_of
@@ -120,7 +120,7 @@ class SentenceAtoms(Attack[SentenceAtomsConfig]):
 
     def _candidates(
         self, observation: Observation, generator: torch.Generator
-    ) -> tuple[Pool, list[tuple[Tensor, int]]]:
+    ) -> tuple[TokenPool, list[tuple[Tensor, int]]]:
         """Return the tokens to try, and candidates with the row whose masks they use."""
         readers, lengths = readers_of(observation), lengths_of(observation)
         pool = pool_of(observation, readers[0], lengths)
@@ -160,7 +160,7 @@ class SentenceAtoms(Attack[SentenceAtomsConfig]):
         atoms: list[Atom],
         target: Tensor,
         fit: Fit,
-        pool: Pool,
+        pool: TokenPool,
         generator: torch.Generator,
     ) -> tuple[list[Atom], Fit]:
         """Try other words in the sentence chosen last, while the gradient is not fully explained; keep improvements."""

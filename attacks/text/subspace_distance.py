@@ -24,7 +24,7 @@ from torch import Tensor
 
 from attacks.core.preconditions import one_gradient_only
 from attacks.core.tolerances import EXACT_TEXT
-from attacks.text._beam import Beam, apart, grow_beam, pool_of, readers_of, unreadable
+from attacks.text._beam import PrefixBeam, apart, grow_beam, pool_of, readers_of, unreadable
 from attacks.text._examples import LISTS
 from attacks.text._sentences import complete, distance_of, explains
 from attacks.text._words import lengths_of, words_of
@@ -66,7 +66,7 @@ class SubspaceDistance(Attack[SubspaceDistanceConfig]):
         """Return one sentence for each sentence of the batch."""
         readers, lengths = readers_of(observation), lengths_of(observation)
         pool = pool_of(observation, readers[0], lengths)
-        longest, beams = max(lengths), list[dict[int, Beam]]()
+        longest, beams = max(lengths), list[dict[int, PrefixBeam]]()
         for number, reader in enumerate(readers):
 
             def report(prefixes: Tensor, score: float, before: int = number * longest) -> None:
@@ -92,7 +92,7 @@ class SubspaceDistance(Attack[SubspaceDistanceConfig]):
             guess, none, None, distance, steps, steps, history, "sentences grown", (), facts, is_exact
         )
 
-    def _chosen(self, ends: dict[int, Beam], lengths: Sequence[int]) -> list[Tensor]:
+    def _chosen(self, ends: dict[int, PrefixBeam], lengths: Sequence[int]) -> list[Tensor]:
         """Return a sentence for every length, long ones first: the best one that was not chosen before."""
         chosen: list[Tensor] = []
         for length in sorted((size for size in lengths if size in ends), reverse=True):
@@ -101,7 +101,7 @@ class SubspaceDistance(Attack[SubspaceDistanceConfig]):
         return chosen
 
 
-def _assign(beams: Sequence[dict[int, Beam]], lengths: Sequence[int]) -> list[Tensor]:
+def _assign(beams: Sequence[dict[int, PrefixBeam]], lengths: Sequence[int]) -> list[Tensor]:
     """Return the best sentence of each beam, with lengths assigned so that the sum of scores is least."""
     from scipy.optimize import linear_sum_assignment  # noqa: PLC0415 - a run without attacks need not wait for SciPy
 

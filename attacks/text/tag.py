@@ -19,9 +19,9 @@ from pydantic import Field
 from torch import Tensor
 
 from attacks.gradient_matching._comparison import ExplicitGradients, Gradients
-from attacks.gradient_matching._engine import Found, Pace, Search, descend
+from attacks.gradient_matching._engine import Pace, RestartResult, Search, descend
 from attacks.text._examples import LISTS
-from attacks.text.base import Task, TextMatching, TextMatchingConfig
+from attacks.text.base import TextMatching, TextMatchingConfig, TextProblem
 from fedsim.core.hooks import Tables
 from fedsim.core.registry import attack
 from fedsim.core.types import OnStep
@@ -55,7 +55,7 @@ class Tag(TextMatching[TagConfig]):
         """Return this number of iterations."""
         return {"max_iterations": gradients}
 
-    def rows(self, task: Task, generator: torch.Generator, on_step: OnStep) -> list[Found]:
+    def rows(self, task: TextProblem, generator: torch.Generator, on_step: OnStep) -> list[RestartResult]:
         """Descend in all restarts."""
         search = Search(
             task.unknowns,

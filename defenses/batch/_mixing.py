@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedsim.core.hooks import HookContext, Rules
+from fedsim.core.hooks import HookContext, PublicFederation
 from fedsim.core.output_layer import output_layer
 from fedsim.core.types import Batch
 
@@ -34,10 +34,11 @@ def _probabilities(labels: Tensor, here: HookContext, like: Tensor) -> Tensor:
     return F.one_hot(labels, output[1].out_features).to(like)
 
 
-def refuses_to_mix(images: int, rules: Rules, model: nn.Module) -> str | None:
+def refuses_to_mix(images: int, federation: PublicFederation, model: nn.Module) -> str | None:
     """Return why `images` examples of a batch cannot be mixed, or None."""
-    if min(rules.batch_size, rules.examples) < images:
-        return f"it mixes {images} examples of a batch, but a batch holds {min(rules.batch_size, rules.examples)}"
+    held = min(federation.batch_size, federation.examples)
+    if held < images:
+        return f"it mixes {images} examples of a batch, but a batch holds {held}"
     if output_layer(model) is None:
         return "it takes the number of classes from the last layer, but the model does not end in a linear layer"
     return None

@@ -65,7 +65,7 @@ class AtsConfig(Config):
 class Ats(Defense[AtsConfig]):
     """Draws one policy per batch at random."""
 
-    place: ClassVar[Place] = "input"
+    place: ClassVar[Place] = "batch"
 
     def __init__(self, config: AtsConfig) -> None:
         """Take the policies of the settings, where they are given."""

@@ -21,7 +21,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from defenses.batch._mixing import mixed, refuses_to_mix, uniforms
-from fedsim.core.hooks import Defense, HookContext, Place, Rules
+from fedsim.core.hooks import Defense, HookContext, Place, PublicFederation
 from fedsim.core.registry import defense
 from fedsim.core.types import Batch, Config, PublicKnowledge
 from fedsim.core.types.effects import MixedExamples
@@ -56,12 +56,12 @@ class Instahide(Defense[InstahideConfig]):
     A batch of n < k examples mixes all n; its bound is 2 / n where the bound of the settings cannot be met.
     """
 
-    place: ClassVar[Place] = "input"
+    place: ClassVar[Place] = "batch"
     needs_step: ClassVar[bool] = True
 
-    def refuses(self, rules: Rules, model: nn.Module) -> str | None:
+    def refuses(self, federation: PublicFederation, model: nn.Module) -> str | None:
         """Refuse batches of fewer than k examples, and models without a linear last layer."""
-        return refuses_to_mix(self.config.images, rules, model)
+        return refuses_to_mix(self.config.images, federation, model)
 
     def on_batch(self, batch: Batch, here: HookContext) -> Batch:
         """Return the encoded batch; its labels are probabilities (B, K)."""

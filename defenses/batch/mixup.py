@@ -18,7 +18,7 @@ from pydantic import Field
 from torch import nn
 
 from defenses.batch._mixing import mixed, refuses_to_mix, uniforms
-from fedsim.core.hooks import Defense, HookContext, Place, Rules
+from fedsim.core.hooks import Defense, HookContext, Place, PublicFederation
 from fedsim.core.registry import defense
 from fedsim.core.types import Batch, Config, PublicKnowledge
 from fedsim.core.types.effects import MixedExamples
@@ -35,12 +35,12 @@ class MixupConfig(Config):
 class Mixup(Defense[MixupConfig]):
     """Mixes inputs and labels with one weight per batch."""
 
-    place: ClassVar[Place] = "input"
+    place: ClassVar[Place] = "batch"
     needs_step: ClassVar[bool] = True
 
-    def refuses(self, rules: Rules, model: nn.Module) -> str | None:
+    def refuses(self, federation: PublicFederation, model: nn.Module) -> str | None:
         """Refuse batches of one example, and models without a linear last layer."""
-        return refuses_to_mix(2, rules, model)
+        return refuses_to_mix(2, federation, model)
 
     def on_batch(self, batch: Batch, here: HookContext) -> Batch:
         """Return the mixed batch; its labels are probabilities (B, K)."""

@@ -47,7 +47,7 @@ class RefinerConfig(Config):
 class Refiner(Defense[RefinerConfig]):
     """Searches for x' without dropout, within the batch's range of values."""
 
-    place: ClassVar[Place] = "input"
+    place: ClassVar[Place] = "batch"
     needs_step: ClassVar[bool] = True
 
     def on_batch(self, batch: Batch, here: HookContext) -> Batch:

@@ -16,7 +16,7 @@ from pydantic import Field
 
 from defenses.core.support import SupportConfig, largest, zero_outside
 from defenses.core.tensors import TensorDefense
-from fedsim.core.hooks import Distortion, HookContext, Place, Rules
+from fedsim.core.hooks import Distortion, HookContext, Place, PublicFederation
 from fedsim.core.registry import defense
 from fedsim.core.types import PublicKnowledge, Tensors
 from fedsim.core.types.effects import Kept
@@ -37,7 +37,7 @@ class PruningConfig(SupportConfig):
 class Pruning(TensorDefense[PruningConfig]):
     """Sends exactly k entries, also where several are equal."""
 
-    place: ClassVar[Place] = "prune"
+    place: ClassVar[Place] = "entries"
 
     def __init__(self, config: PruningConfig) -> None:
         """Keep a memory between rounds where error feedback is on."""
@@ -53,7 +53,7 @@ class Pruning(TensorDefense[PruningConfig]):
         here.memory.update({name: whole[name] - sent[name] for name in whole})
         return sent
 
-    def describe_distortion(self, rules: Rules, sent: Tensors) -> Distortion | None:
+    def describe_distortion(self, federation: PublicFederation, sent: Tensors) -> Distortion | None:
         """Return the entries that are left; with error feedback the rest is sent later."""
         return None if self.config.error_feedback else Distortion(change=self._sent)
 

@@ -16,7 +16,7 @@ import torch
 
 from defenses.core.support import SupportConfig, largest, zero_outside
 from defenses.core.tensors import TensorDefense
-from fedsim.core.hooks import Distortion, HookContext, Place, Rules
+from fedsim.core.hooks import Distortion, HookContext, Place, PublicFederation
 from fedsim.core.registry import defense
 from fedsim.core.types import PublicKnowledge, Tensors
 from fedsim.core.types.effects import Kept
@@ -33,14 +33,14 @@ class RandomPruningConfig(SupportConfig):
 class RandomPruning(TensorDefense[RandomPruningConfig]):
     """Sends exactly k entries."""
 
-    place: ClassVar[Place] = "prune"
+    place: ClassVar[Place] = "entries"
 
     def change(self, tensors: Tensors, here: HookContext) -> Tensors:
         """Return the tensors, with zeros for entries that are not sent."""
         uniforms = {name: torch.rand(t.shape, generator=here.generator) for name, t in tensors.items()}
         return zero_outside(tensors, largest(uniforms, self.config.rate, self.config.per))
 
-    def describe_distortion(self, rules: Rules, sent: Tensors) -> Distortion:
+    def describe_distortion(self, federation: PublicFederation, sent: Tensors) -> Distortion:
         """Return the entries that are left."""
         support = {name: tensor != 0 for name, tensor in sent.items()}
         return Distortion(change=lambda tensors: zero_outside(tensors, support), reads_sent=True)

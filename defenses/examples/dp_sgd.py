@@ -20,7 +20,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from fedsim.core.hooks import IMAGES_AND_TEXT, Defense, Distortion, HookContext, Place, Rules
+from fedsim.core.hooks import IMAGES_AND_TEXT, Defense, Distortion, HookContext, Place, PublicFederation
 from fedsim.core.registry import defense
 from fedsim.core.types import Mechanism, Modality, PublicKnowledge, Tensors, Update
 from fedsim.core.types.effects import ClippedParts
@@ -58,20 +58,23 @@ class DpSgd(Defense[DpSgdConfig]):
     place: ClassVar[Place] = "examples"
     needs_step: ClassVar[bool] = True
 
-    def refuses(self, rules: Rules, model: nn.Module) -> str | None:
+    def refuses(self, federation: PublicFederation, model: nn.Module) -> str | None:
         """Return why the guarantee would not hold, or None where it holds."""
-        if rules.sampling != "poisson" and rules.batch_size < rules.most_examples:
+        if federation.sampling != "poisson" and federation.batch_size < federation.most_examples:
             return (
                 "its accountant needs Poisson sampling, but batches are passes over the client's examples. Set "
                 "federation.sampling = 'poisson', or a batch_size that takes every client's examples at once"
             )
-        if rules.loss_terms:
-            return f"the loss term {rules.loss_terms[0]} is not clipped. Leave it out"
-        if rules.batch_readers:
-            return f"{rules.batch_readers[0]} works on whole batches, so examples cannot be clipped apart. Leave it out"
-        if self.config.delta * rules.most_examples >= 1:
-            return f"delta is {self.config.delta:g}, expected below 1/{rules.most_examples}, the examples of a client"
-        return why_inseparable(model, rules.probe(_PROBE), self._mode(model))
+        if federation.loss_terms:
+            return f"the loss term {federation.loss_terms[0]} is not clipped. Leave it out"
+        if federation.batch_readers:
+            reader = federation.batch_readers[0]
+            return f"{reader} works on whole batches, so examples cannot be clipped apart. Leave it out"
+        if self.config.delta * federation.most_examples >= 1:
+            return (
+                f"delta is {self.config.delta:g}, expected below 1/{federation.most_examples}, the examples of a client"
+            )
+        return why_inseparable(model, federation.probe(_PROBE), self._mode(model))
 
     def on_examples(self, losses: Callable[[], Tensor], here: HookContext) -> tuple[float, Tensors]:
         """Return the batch's mean loss (NaN for an empty batch) and the private gradient."""
@@ -84,7 +87,7 @@ class DpSgd(Defense[DpSgdConfig]):
             mode = self._mode(local.model)
             each, total = sum_clipped(local.model, local.parameters, losses, self.config.clip, mode)
             loss = float(each.mean())
-        deviation = self._multiplier(here.rules) * self.config.clip
+        deviation = self._multiplier(here.federation) * self.config.clip
         return loss, {n: (t + noise(t, deviation, here.generator)) / local.expected for n, t in total.items()}
 
     def on_upload(self, update: Update, here: HookContext) -> Update:
@@ -93,11 +96,11 @@ class DpSgd(Defense[DpSgdConfig]):
         buffers = {name: torch.zeros_like(b) for name, b in update.buffers.items()}
         return replace(update, buffers=buffers, examples=expected, loss=0.0)
 
-    def describe_distortion(self, rules: Rules, sent: Tensors) -> Distortion:
+    def describe_distortion(self, federation: PublicFederation, sent: Tensors) -> Distortion:
         """Return the clipping of every example, and the noise on the mean."""
-        deviation = self._multiplier(rules) * self.config.clip / rules.batch_size
+        deviation = self._multiplier(federation) * self.config.clip / federation.batch_size
         return Distortion(
-            of_examples=lambda gradients: self._mean(gradients, rules.batch_size),
+            of_examples=lambda gradients: self._mean(gradients, federation.batch_size),
             noise=lambda tensors: {name: t.new_ones(t.shape) * deviation for name, t in tensors.items()},
         )
 
@@ -106,17 +109,17 @@ class DpSgd(Defense[DpSgdConfig]):
         clipped = [clip_with_derivative(gradient, self.config.clip) for gradient in each]
         return {name: torch.stack([gradient[name] for gradient in clipped]).sum(0) / expected for name in gradients}
 
-    def mechanism(self, rules: Rules) -> Mechanism | None:
+    def mechanism(self, federation: PublicFederation) -> Mechanism | None:
         """Return a round's subsampled Gaussian mechanism, at the rate of the client with the fewest examples."""
-        multiplier = self._multiplier(rules)
+        multiplier = self._multiplier(federation)
         if not multiplier:
             return None
         return Mechanism(
             unit="record",
             adjacency="add-or-remove",
             noise_multiplier=multiplier,
-            sampling_rate=_rate(rules),
-            steps=rules.steps,
+            sampling_rate=_rate(federation),
+            steps=federation.steps,
             delta=self.config.delta,
             against="the server and everybody else who sees a client's updates",
         )
@@ -128,11 +131,11 @@ class DpSgd(Defense[DpSgdConfig]):
     def _mode(self, model: nn.Module) -> Mode:
         return cheapest(model) if self.config.mode == "auto" else self.config.mode
 
-    def _multiplier(self, rules: Rules | None) -> float:
-        if rules is None:
+    def _multiplier(self, federation: PublicFederation | None) -> float:
+        if federation is None:
             return self.config.multiplier(1.0, 1, sensitivity=1.0)
-        return self.config.multiplier(_rate(rules), rules.steps * rules.rounds, sensitivity=1.0)
+        return self.config.multiplier(_rate(federation), federation.steps * federation.rounds, sensitivity=1.0)
 
 
-def _rate(rules: Rules) -> float:
-    return min(1.0, rules.batch_size / rules.examples) if rules.sampling == "poisson" else 1.0
+def _rate(federation: PublicFederation) -> float:
+    return min(1.0, federation.batch_size / federation.examples) if federation.sampling == "poisson" else 1.0

@@ -20,7 +20,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from defenses.core.slices import sensitivities, slices_of
-from fedsim.core.hooks import Defense, HookContext, Place, Rules
+from fedsim.core.hooks import Defense, HookContext, Place, PublicFederation
 from fedsim.core.registry import defense
 from fedsim.core.types import Config, PublicKnowledge, Tensors
 from fedsim.privacy.per_example import example_gradients, why_inseparable
@@ -47,14 +47,14 @@ class SliceClipping(Defense[SliceClippingConfig]):
     place: ClassVar[Place] = "examples"
     needs_step: ClassVar[bool] = True
 
-    def refuses(self, rules: Rules, model: nn.Module) -> str | None:
+    def refuses(self, federation: PublicFederation, model: nn.Module) -> str | None:
         """Refuse losses that are not a mean over examples, and models that mix examples."""
-        if rules.loss_terms:
-            return f"the loss term {rules.loss_terms[0]} is not clipped. Leave it out"
-        readers = [name for name in rules.batch_readers if name != _PARTNER]
+        if federation.loss_terms:
+            return f"the loss term {federation.loss_terms[0]} is not clipped. Leave it out"
+        readers = [name for name in federation.batch_readers if name != _PARTNER]
         if readers:
             return f"{readers[0]} works on whole batches, so examples cannot be clipped apart. Leave it out"
-        return why_inseparable(model, rules.probe(_PROBE), "hooks")
+        return why_inseparable(model, federation.probe(_PROBE), "hooks")
 
     def on_examples(self, losses: Callable[[], Tensor], here: HookContext) -> tuple[float, Tensors]:
         """Return the batch's mean loss and the mean clipped gradient; NaN and zeros for an empty batch."""

@@ -19,7 +19,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from defenses.core.slices import sensitivities, slices_of
-from fedsim.core.hooks import Defense, HookContext, Place, Rules
+from fedsim.core.hooks import Defense, HookContext, Place, PublicFederation
 from fedsim.core.registry import defense
 from fedsim.core.types import Config, PublicKnowledge, Tensors
 from fedsim.core.types.effects import AddedNoise
@@ -41,7 +41,7 @@ class GradDefense(Defense[GradDefenseConfig]):
     place: ClassVar[Place] = "layers"
     needs_step: ClassVar[bool] = True
 
-    def refuses(self, rules: Rules, model: nn.Module) -> str | None:
+    def refuses(self, federation: PublicFederation, model: nn.Module) -> str | None:
         """Refuse to put noise on more slices than there are."""
         config = self.config
         if config.perturbed <= config.slices:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from defenses.core.inside import outputs_of, weight_of
 from defenses.core.support import dropped
 from fedsim.core.errors import FedsimError
-from fedsim.core.hooks import Defense, Distortion, HookContext, LocalStep, Place, Rules
+from fedsim.core.hooks import Defense, Distortion, HookContext, LocalStep, Place, PublicFederation
 from fedsim.core.layer_calls import layer_inputs
 from fedsim.core.output_layer import output_layer
 from fedsim.core.registry import defense
@@ -50,7 +50,7 @@ class Soteria(Defense[SoteriaConfig]):
         super().__init__(config)
         self._layer: str | None = None
 
-    def refuses(self, rules: Rules, model: nn.Module) -> str | None:
+    def refuses(self, federation: PublicFederation, model: nn.Module) -> str | None:
         """Refuse models that do not end in a trained linear layer."""
         return (
             None
@@ -74,7 +74,7 @@ class Soteria(Defense[SoteriaConfig]):
         weight[:, telling] = 0.0
         return {**gradient, weight_of(layer): weight}
 
-    def describe_distortion(self, rules: Rules, sent: Tensors) -> Distortion:
+    def describe_distortion(self, federation: PublicFederation, sent: Tensors) -> Distortion:
         """Return the entries that are left."""
         support = {name: tensor != 0 for name, tensor in sent.items()}
         return Distortion(

@@ -7,7 +7,7 @@ from typing import ClassVar, TypeVar
 
 from pydantic import Field
 
-from fedsim.core.hooks import IMAGES_AND_TEXT, Defense, Place, Rules
+from fedsim.core.hooks import IMAGES_AND_TEXT, Defense, Place, PublicFederation
 from fedsim.core.types import Mechanism, Modality
 from fedsim.privacy.budget import Budget
 
@@ -37,9 +37,9 @@ class ClientLevelDefense(Defense[ConfigT]):
     def against(self) -> str:
         """Whom the guarantee holds against, in words."""
 
-    def mechanism(self, rules: Rules) -> Mechanism | None:
+    def mechanism(self, federation: PublicFederation) -> Mechanism | None:
         """Return one Gaussian mechanism per round."""
-        multiplier = self.multiplier(rules)
+        multiplier = self.multiplier(federation)
         if not multiplier:
             return None
         return Mechanism(
@@ -52,12 +52,12 @@ class ClientLevelDefense(Defense[ConfigT]):
             against=self.against,
         )
 
-    def multiplier(self, rules: Rules | None) -> float:
+    def multiplier(self, federation: PublicFederation | None) -> float:
         """Return the standard deviation of the noise in units of S, over all rounds if there are rules."""
-        return self.config.multiplier(1.0, 1 if rules is None else rules.rounds, sensitivity=_SENSITIVITY)
+        return self.config.multiplier(1.0, 1 if federation is None else federation.rounds, sensitivity=_SENSITIVITY)
 
-    def why_delta_is_large(self, rules: Rules) -> str | None:
+    def why_delta_is_large(self, federation: PublicFederation) -> str | None:
         """Return why the guarantee says nothing at this delta, or None."""
-        if self.config.delta * rules.clients < 1:
+        if self.config.delta * federation.clients < 1:
             return None
-        return f"delta is {self.config.delta:g}, expected below 1/{rules.clients}, the number of clients"
+        return f"delta is {self.config.delta:g}, expected below 1/{federation.clients}, the number of clients"

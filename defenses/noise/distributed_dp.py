@@ -19,7 +19,7 @@ from pydantic import Field
 from torch import nn
 
 from defenses.noise._client_level import PROBE, ClientBudget, ClientLevelDefense
-from fedsim.core.hooks import HookContext, Rules
+from fedsim.core.hooks import HookContext, PublicFederation
 from fedsim.core.registry import defense
 from fedsim.core.types import PublicKnowledge, Update
 from fedsim.core.types.effects import ClippedParts
@@ -50,34 +50,34 @@ class DistributedDp(ClientLevelDefense[DistributedDpConfig]):
         seen = "a server that sees nothing but secure sums"
         return f"{seen}, and {self.config.colluding} clients on its side" if self.config.colluding else seen
 
-    def refuses(self, rules: Rules, model: nn.Module) -> str | None:
+    def refuses(self, federation: PublicFederation, model: nn.Module) -> str | None:
         """Return why the guarantee would not hold, or None where it holds."""
-        if not rules.hides_updates or rules.quantisation is None:
+        if not federation.hides_updates or federation.quantisation is None:
             return (
                 "one client's share of the noise protects nothing, and the server sees single updates. Add "
                 "[secure_aggregation], or use local-dp"
             )
-        if rules.smallest_sum <= self.config.colluding:
+        if federation.smallest_sum <= self.config.colluding:
             return (
-                f"colluding is {self.config.colluding}, but a sum may hold {rules.smallest_sum} updates only. Expected "
-                "fewer, or a larger cohort or threshold"
+                f"colluding is {self.config.colluding}, but a sum may hold {federation.smallest_sum} updates only. "
+                "Expected fewer, or a larger cohort or threshold"
             )
         return (
-            self.why_delta_is_large(rules)
-            or self._why_rounding_shows(rules, model)
-            or why_buffers_move(model, rules.probe(PROBE).inputs)
+            self.why_delta_is_large(federation)
+            or self._why_rounding_shows(federation, model)
+            or why_buffers_move(model, federation.probe(PROBE).inputs)
         )
 
     def on_upload(self, update: Update, here: HookContext) -> Update:
         """Return the clipped update with its share of the noise; every client has the same weight in the sum."""
-        return disturb(update, self.config.clip, self._share(here.rules), here.generator)
+        return disturb(update, self.config.clip, self._share(here.federation), here.generator)
 
     def adaptive_view(self) -> PublicKnowledge:
         """Return clipping norm and noise; its scale on a mean depends on the number of clients."""
         return PublicKnowledge("distributed-dp", (ClippedParts(self.config.clip), *self.config.noise))
 
-    def _why_rounding_shows(self, rules: Rules, model: nn.Module) -> str | None:
-        share, grid = self._share(rules), rules.quantisation
+    def _why_rounding_shows(self, federation: PublicFederation, model: nn.Module) -> str | None:
+        share, grid = self._share(federation), federation.quantisation
         if not share or grid is None:
             return None
         if share < _STEPS_A_SHARE * grid.step:
@@ -85,7 +85,7 @@ class DistributedDp(ClientLevelDefense[DistributedDpConfig]):
                 f"a client's share of the noise, {share:.2g}, is below two steps of rounding, {grid.step:.2g} each. "
                 "Raise secure_aggregation.levels, or add more noise"
             )
-        entries = sum(p.numel() for p in model.parameters()) * rules.clients * rules.rounds
+        entries = sum(p.numel() for p in model.parameters()) * federation.clients * federation.rounds
         from scipy.special import log_ndtr  # noqa: PLC0415 - listing methods need not wait for SciPy
 
         cut_off = math.log(2 * entries) + float(log_ndtr((self.config.clip - grid.clipping_range) / share))
@@ -96,6 +96,6 @@ class DistributedDp(ClientLevelDefense[DistributedDpConfig]):
             f"{grid.clipping_range:g}, where it is cut off. Widen the range, or add less noise"
         )
 
-    def _share(self, rules: Rules | None) -> float:
-        fewest = 1 if rules is None else rules.smallest_sum - self.config.colluding
-        return self.multiplier(rules) * self.config.clip / math.sqrt(max(1, fewest))
+    def _share(self, federation: PublicFederation | None) -> float:
+        fewest = 1 if federation is None else federation.smallest_sum - self.config.colluding
+        return self.multiplier(federation) * self.config.clip / math.sqrt(max(1, fewest))

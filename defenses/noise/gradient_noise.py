@@ -17,7 +17,7 @@ from pydantic import Field
 from torch import Tensor
 
 from defenses.core.tensors import TensorConfig, TensorDefense
-from fedsim.core.hooks import Distortion, HookContext, Place, Rules
+from fedsim.core.hooks import Distortion, HookContext, Place, PublicFederation
 from fedsim.core.registry import defense
 from fedsim.core.types import PublicKnowledge, Tensors
 from fedsim.core.types.effects import AddedNoise
@@ -42,7 +42,7 @@ class GradientNoise(TensorDefense[GradientNoiseConfig]):
         """Return the tensors plus noise."""
         return {name: t + self._noise(t, here.generator) for name, t in tensors.items()}
 
-    def describe_distortion(self, rules: Rules, sent: Tensors) -> Distortion:
+    def describe_distortion(self, federation: PublicFederation, sent: Tensors) -> Distortion:
         """Return the noise, whose law counts by its variance alone."""
         return Distortion(
             noise=lambda tensors: {name: t.new_ones(t.shape) * self._scale(t) for name, t in tensors.items()}

@@ -16,7 +16,7 @@ from typing import final
 from torch import nn
 
 from defenses.noise._client_level import PROBE, ClientBudget, ClientLevelDefense
-from fedsim.core.hooks import Distortion, HookContext, Rules
+from fedsim.core.hooks import Distortion, HookContext, PublicFederation
 from fedsim.core.registry import defense
 from fedsim.core.types import PublicKnowledge, Tensors, Update
 from fedsim.core.types.effects import AddedNoise, ClippedParts
@@ -37,20 +37,22 @@ class LocalDp(ClientLevelDefense[LocalDpConfig]):
         """All who see the upload."""
         return "the server and everybody else who sees a client's uploads"
 
-    def refuses(self, rules: Rules, model: nn.Module) -> str | None:
+    def refuses(self, federation: PublicFederation, model: nn.Module) -> str | None:
         """Return why the guarantee would not hold, or None where it holds."""
-        return self.why_delta_is_large(rules) or why_buffers_move(model, rules.probe(PROBE).inputs)
+        return self.why_delta_is_large(federation) or why_buffers_move(model, federation.probe(PROBE).inputs)
 
     def on_upload(self, update: Update, here: HookContext) -> Update:
         """Return the private update, with one example and a loss of 0: the true figures depend on the data."""
-        return disturb(update, self.config.clip, self.multiplier(here.rules) * self.config.clip, here.generator)
+        return disturb(update, self.config.clip, self.multiplier(here.federation) * self.config.clip, here.generator)
 
-    def describe_distortion(self, rules: Rules, sent: Tensors) -> Distortion:
+    def describe_distortion(self, federation: PublicFederation, sent: Tensors) -> Distortion:
         """Return clipping and noise."""
         clip = self.config.clip
         return Distortion(
             change=lambda tensors: clip_with_derivative(tensors, clip),
-            noise=lambda tensors: {n: t.new_ones(t.shape) * self.multiplier(rules) * clip for n, t in tensors.items()},
+            noise=lambda tensors: {
+                n: t.new_ones(t.shape) * self.multiplier(federation) * clip for n, t in tensors.items()
+            },
         )
 
     def adaptive_view(self) -> PublicKnowledge:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from defenses.core.inside import outputs_of
 from fedsim.core.gradients import gradient_of
-from fedsim.core.hooks import Defense, Distortion, HookContext, LocalStep, Place, Rules
+from fedsim.core.hooks import Defense, Distortion, HookContext, LocalStep, Place, PublicFederation
 from fedsim.core.losses import cross_entropy
 from fedsim.core.registry import defense
 from fedsim.core.types import Config, PublicKnowledge, Tensors
@@ -53,7 +53,7 @@ class ShapedNoise(Defense[ShapedNoiseConfig]):
         factor = self.config.scale * _norm(gradient) / length
         return {name: tensor + factor * noise[name] for name, tensor in gradient.items()}
 
-    def describe_distortion(self, rules: Rules, sent: Tensors) -> Distortion:
+    def describe_distortion(self, federation: PublicFederation, sent: Tensors) -> Distortion:
         """Return noise of covariance J J', of the mean size that its norm fixes."""
         return Distortion(spread=self._columns if self.config.scale else None)
 

@@ -16,7 +16,7 @@ import torch
 from pydantic import Field
 
 from defenses.core.tensors import TensorConfig, TensorDefense
-from fedsim.core.hooks import Distortion, HookContext, Place, Rules
+from fedsim.core.hooks import Distortion, HookContext, Place, PublicFederation
 from fedsim.core.registry import defense
 from fedsim.core.types import PublicKnowledge, Tensors
 from fedsim.core.types.effects import Clipped
@@ -35,13 +35,13 @@ class ClippingConfig(TensorConfig):
 class Clipping(TensorDefense[ClippingConfig]):
     """Scales the whole gradient, including scalars, and leaves shorter gradients unchanged."""
 
-    place: ClassVar[Place] = "clip"
+    place: ClassVar[Place] = "norm"
 
     def change(self, tensors: Tensors, here: HookContext) -> Tensors:
         """Return the tensors with norm at most `norm`."""
         return self._clipped(tensors)
 
-    def describe_distortion(self, rules: Rules, sent: Tensors) -> Distortion:
+    def describe_distortion(self, federation: PublicFederation, sent: Tensors) -> Distortion:
         """Return the factor, which hides one direction: that of the gradient's length."""
         return Distortion(change=self._clipped)
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from defenses.core.inside import outputs_of
 from fedsim.core.errors import Refused
-from fedsim.core.hooks import ANYTHING, Defense, Distortion, HookContext, LocalStep, Place, Rules
+from fedsim.core.hooks import ANYTHING, Defense, Distortion, HookContext, LocalStep, Place, PublicFederation
 from fedsim.core.layer_calls import layer_outputs
 from fedsim.core.registry import defense
 from fedsim.core.types import Config, Modality, PublicKnowledge, Tensors
@@ -150,7 +150,7 @@ class ServerCheck(Defense[ServerCheckConfig]):
                 alone = ((slope != 0).sum(0) == 1).double().mean()
                 yield _most(name)("share of units that one example activates", float(alone), self.config.isolation)
 
-    def describe_distortion(self, rules: Rules, sent: Tensors) -> Distortion:
+    def describe_distortion(self, federation: PublicFederation, sent: Tensors) -> Distortion:
         """Return that what is sent is not changed."""
         return Distortion()
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from defenses.core.tensors import TensorConfig, TensorDefense
-from fedsim.core.hooks import Distortion, HookContext, Place, Rules
+from fedsim.core.hooks import Distortion, HookContext, Place, PublicFederation
 from fedsim.core.registry import defense
 from fedsim.core.types import PublicKnowledge, Tensors
 from fedsim.core.types.effects import Rounded
@@ -31,14 +31,14 @@ class Float16Config(TensorConfig):
 class Float16(TensorDefense[Float16Config]):
     """Rounds to the nearest value, ties to even."""
 
-    place: ClassVar[Place] = "quantise"
+    place: ClassVar[Place] = "rounding"
 
     def change(self, tensors: Tensors, here: HookContext) -> Tensors:
         """Return the rounded tensors in their own type."""
         largest = torch.finfo(torch.float16).max
         return {name: t.clamp(-largest, largest).half().to(t.dtype) for name, t in tensors.items()}
 
-    def describe_distortion(self, rules: Rules, sent: Tensors) -> Distortion:
+    def describe_distortion(self, federation: PublicFederation, sent: Tensors) -> Distortion:
         """Return the rounding, a step over the root of 12."""
         return Distortion(noise=lambda tensors: {name: _step(t) / 12**0.5 for name, t in tensors.items()})
 

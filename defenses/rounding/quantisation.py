@@ -17,7 +17,7 @@ from pydantic import Field
 from torch import Tensor
 
 from defenses.core.tensors import TensorConfig, TensorDefense, rounding_as_noise, stochastically_rounded
-from fedsim.core.hooks import Distortion, HookContext, Place, Rules
+from fedsim.core.hooks import Distortion, HookContext, Place, PublicFederation
 from fedsim.core.registry import defense
 from fedsim.core.types import PublicKnowledge, Tensors
 from fedsim.core.types.effects import Rounded
@@ -34,13 +34,13 @@ class QuantisationConfig(TensorConfig):
 class Quantisation(TensorDefense[QuantisationConfig]):
     """Rounds with new random numbers each time."""
 
-    place: ClassVar[Place] = "quantise"
+    place: ClassVar[Place] = "rounding"
 
     def change(self, tensors: Tensors, here: HookContext) -> Tensors:
         """Return the rounded tensors."""
         return {name: self._round(t, here.generator) for name, t in tensors.items()}
 
-    def describe_distortion(self, rules: Rules, sent: Tensors) -> Distortion:
+    def describe_distortion(self, federation: PublicFederation, sent: Tensors) -> Distortion:
         """Return the rounding, where steps are small beside the spread of a tensor's entries."""
 
         def step(tensor: Tensor) -> Tensor:

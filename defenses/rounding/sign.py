@@ -35,7 +35,7 @@ class SignConfig(TensorConfig):
 class Sign(TensorDefense[SignConfig]):
     """Sends the same signs for the same gradient, without randomness."""
 
-    place: ClassVar[Place] = "quantise"
+    place: ClassVar[Place] = "rounding"
 
     def change(self, tensors: Tensors, here: HookContext) -> Tensors:
         """Return the signs."""

@@ -19,7 +19,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from fedsim.core.hooks import Aggregator, Rules, ServerRound
+from fedsim.core.hooks import Aggregator, PublicFederation, ServerRound
 from fedsim.core.registry import aggregator
 from fedsim.core.types import Config, Contribution, Mechanism
 
@@ -98,7 +98,7 @@ class DpFedAvg(Aggregator[DpFedAvgConfig]):
         self._follow(below, here)
         return noisy / here.expected
 
-    def mechanism(self, rules: Rules) -> Mechanism | None:
+    def mechanism(self, federation: PublicFederation) -> Mechanism | None:
         """Return the mechanism of a round.
 
         Under Poisson sampling, adding or removing a client moves the sum by S, and it takes part with probability q. In
@@ -106,12 +106,12 @@ class DpFedAvg(Aggregator[DpFedAvgConfig]):
         """
         if not self.config.noise_multiplier:
             return None
-        is_poisson = rules.cohort_sampling == "poisson"
+        is_poisson = federation.cohort_sampling == "poisson"
         return Mechanism(
             unit="client",
             adjacency="add-or-remove" if is_poisson else "replace",
             noise_multiplier=self.config.noise_multiplier / (1.0 if is_poisson else 2.0),
-            sampling_rate=rules.cohort / rules.clients if is_poisson else 1.0,
+            sampling_rate=federation.cohort / federation.clients if is_poisson else 1.0,
             steps=1,
             delta=self.config.delta,
             against="those who see the global models, including other clients, but not against the server",

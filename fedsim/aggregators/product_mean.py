@@ -17,7 +17,7 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor, nn
 
-from fedsim.core.hooks import Aggregator, Rules, ServerRound
+from fedsim.core.hooks import Aggregator, PublicFederation, ServerRound
 from fedsim.core.registry import aggregator
 from fedsim.core.types import Config, Contribution, Tensors
 
@@ -35,9 +35,9 @@ class ProductMean(Aggregator[ProductMeanConfig]):
 
     needs_single_updates: ClassVar[bool] = True
 
-    def refuses(self, rules: Rules, model: nn.Module) -> str | None:
+    def refuses(self, federation: PublicFederation, model: nn.Module) -> str | None:
         """Refuse gradients, whose products mean nothing, and models without two trained factors."""
-        if rules.algorithm == "fedsgd":
+        if federation.algorithm == "fedsgd":
             return "the product of two gradients is not a change of weights. Set federation.algorithm = 'fedavg'"
         if not _pairs({name for name, p in model.named_parameters() if p.requires_grad}):
             return "the model trains no adapters with two factors. Use 'mean', which is exact where A is frozen"

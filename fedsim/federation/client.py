@@ -252,7 +252,7 @@ class ClientRound:
         generator = self.generator(f"{owner} {moment}" if moment else owner, step)
         written = {} if draws is None else draws
         return HookContext(
-            self.round, self.client, step, generator, self._shown, memory, local, self.world.facts.rules, written
+            self.round, self.client, step, generator, self._shown, memory, local, self.world.facts.federation, written
         )
 
     @cached_property

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fedsim.core import registry, seeding
 from fedsim.core.errors import FedsimError, Refused
-from fedsim.core.hooks import Defense, HookContext, Rules
+from fedsim.core.hooks import Defense, HookContext, PublicFederation
 from fedsim.core.types import Update
 from fedsim.privacy.history import history_key, spend
 
@@ -29,7 +29,7 @@ _STATE_WORDS = 624  # of 32 bits, in torch's generator; its state holds 64 bits 
 _STATE = slice(24, 24 + 8 * _STATE_WORDS)
 _LOG = logging.getLogger(__name__)
 # What a mod knows of the app that it is in: one update a call, and nothing that would amplify privacy.
-_ALONE = Rules(
+_ALONE = PublicFederation(
     algorithm="fedavg",
     rounds=1,
     steps=1,

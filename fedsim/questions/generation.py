@@ -25,7 +25,7 @@ from fedsim.core.types import TraceCase
 from fedsim.metrics.side_channels import tokens_a_step
 from fedsim.questions import Evidence, Question, Work
 from fedsim.record import Finding
-from fedsim.scenario import Choice, Generation
+from fedsim.scenario import Choice, GenerationSettings
 from fedsim.scenario.world import World
 from fedsim.threat import sampled_images, written_texts
 from fedsim.threat.attacking import AtWork, tensor_of
@@ -36,7 +36,7 @@ _TRACES = "generation/traces"
 
 @final
 @question("generation", summary="what does a trained model give away when it writes or draws?")
-class WhatGenerationGivesAway(Question[Generation]):
+class WhatGenerationGivesAway(Question[GenerationSettings]):
     """Lets the trained model write or draw, and has attacks look at how."""
 
     title: ClassVar[str] = "What generation gives away"

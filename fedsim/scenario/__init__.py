@@ -7,7 +7,7 @@ valid name.
 from fedsim.scenario.choices import Aggregation, AttackChoice, Choice, ModelChoice
 from fedsim.scenario.clients import Federation, LabelNoise, Participation, Partition
 from fedsim.scenario.combinations import expand, expand_sweep, with_values
-from fedsim.scenario.generating import Generation, Prompts, TraceAttackChoice
+from fedsim.scenario.generating import GenerationSettings, Prompts, TraceAttackChoice
 from fedsim.scenario.reading import arms, load, parse
 from fedsim.scenario.tables import Scenario
 from fedsim.scenario.threat_tables import Forgetting, Scoring, Threat
@@ -19,7 +19,7 @@ __all__ = [
     "Choice",
     "Federation",
     "Forgetting",
-    "Generation",
+    "GenerationSettings",
     "LabelNoise",
     "ModelChoice",
     "Participation",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-from fedsim.core.hooks import Rules
+from fedsim.core.hooks import PublicFederation
 from fedsim.core.types import Mechanism
 from fedsim.scenario.data import Data
 from fedsim.scenario.stack import Stack
@@ -21,11 +21,11 @@ class FederationFacts:
     stack: Stack
 
     @cached_property
-    def rules(self) -> Rules:
+    def federation(self) -> PublicFederation:
         """What is public about the federation."""
         settings, sizes = self.scenario.federation, self.data.sizes
         stack, spec = self.stack, self.data.dataset.spec
-        return Rules(
+        return PublicFederation(
             algorithm=settings.algorithm,
             rounds=settings.rounds,
             steps=max(self.data.steps(client) for client in range(len(sizes))),
@@ -75,10 +75,10 @@ class FederationFacts:
     @cached_property
     def client_mechanisms(self) -> dict[str, Mechanism]:
         """What private mechanism a client runs in each round, by the name of the defense that is it."""
-        stated = {defense.name: defense.mechanism(self.rules) for defense in self.stack.defenses_as_written}
+        stated = {defense.name: defense.mechanism(self.federation) for defense in self.stack.defenses_as_written}
         return {name: mechanism for name, mechanism in stated.items() if mechanism is not None}
 
     @cached_property
     def server_mechanism(self) -> Mechanism | None:
         """What private mechanism the server's rule runs in each round."""
-        return self.stack.new_aggregator().mechanism(self.rules)
+        return self.stack.new_aggregator().mechanism(self.federation)

@@ -79,7 +79,7 @@ class TraceAttackChoice(Choice):
         return self.label or f"{self.name}, {self.view}{hidden}"
 
 
-class Generation(Config):
+class GenerationSettings(Config):
     """What the trained model writes after the last round, and who looks at its traces."""
 
     decoder: DecoderChoice = Field(
@@ -103,7 +103,7 @@ class Generation(Config):
         return {"name": raw} if isinstance(raw, str) else raw
 
     @model_validator(mode="after")
-    def _labels_differ(self) -> Generation:
+    def _labels_differ(self) -> GenerationSettings:
         labels = [(attack.reported, attack.question) for attack in self.attacks]
         twice = [label for label, _ in labels if labels.count((label, _)) > 1]
         if twice:

@@ -205,7 +205,7 @@ class _Client:
         self._world, self._model, self._round, self._kind, self._inputs = world, model, round_, update.kind, inputs
         defenses = world.stack.defenses
         distortions = [
-            (defense, defense.describe_distortion(world.facts.rules, update.tensors)) for defense in defenses
+            (defense, defense.describe_distortion(world.facts.federation, update.tensors)) for defense in defenses
         ]
         unknown = [defense.name for defense, distortion in distortions if distortion is None]
         if unknown:

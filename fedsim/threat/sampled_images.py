@@ -20,7 +20,7 @@ from fedsim.metrics.image import to_pixels
 from fedsim.metrics.sample_distance import sample_distance
 from fedsim.metrics.side_channels import trace_exposure
 from fedsim.record import Finding, Interval, Role
-from fedsim.scenario import Generation
+from fedsim.scenario import GenerationSettings
 from fedsim.scenario.world import World
 from fedsim.threat.membership import count_training
 from fedsim.threat.side_channels import about
@@ -31,7 +31,7 @@ _COARSE = 8  # pixels a side of what the distance of samples looks at
 _LOSS_DRAWS = 16
 
 
-def draws(settings: Generation) -> bool:
+def draws(settings: GenerationSettings) -> bool:
     """Tell whether a generation draws samples, and writes no text."""
     return registry.get("component", settings.decoder.name).hook == "sampler"
 

@@ -71,9 +71,9 @@ class Victim:
 
     @cached_property
     def _unexplained_at_truth(self) -> float | None:
-        rules, sent = self.world.facts.rules, self.entry.update.tensors
+        federation, sent = self.world.facts.federation, self.entry.update.tensors
         if not self.is_step or any(
-            defense.describe_distortion(rules, sent) is None for defense in self.world.stack.defenses
+            defense.describe_distortion(federation, sent) is None for defense in self.world.stack.defenses
         ):
             return None
         return self._unexplained()

@@ -18,7 +18,7 @@ from fedsim.data._text import read_text
 from fedsim.federation.journal import Journal
 from fedsim.metrics.exposure import alternatives, common_beginning, space_of
 from fedsim.record import Finding
-from fedsim.scenario.generating import Generation, TraceAttackChoice
+from fedsim.scenario.generating import GenerationSettings, TraceAttackChoice
 from fedsim.scenario.world import World
 from fedsim.threat.membership import count_training
 from fedsim.threat.side_channels import Answer, Judging, Speech, TraceInquiry, answer_here
@@ -97,9 +97,9 @@ def speak(world: World, journal: Journal, answer: Answer = answer_here) -> Gener
     return GenerationStudy(texts, done.findings, _traces(speeches))
 
 
-def generation_of(world: World) -> Generation:
+def generation_of(world: World) -> GenerationSettings:
     """Return the table [generation] of a scenario that has one."""
-    return Generation.model_validate(world.scenario.questions["generation"].settings)
+    return GenerationSettings.model_validate(world.scenario.questions["generation"].settings)
 
 
 def _question(choice: TraceAttackChoice) -> TraceQuestion:

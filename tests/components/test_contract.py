@@ -89,8 +89,8 @@ def test_an_augmentation_keeps_shapes_and_depends_on_its_generator_alone(
     name: str, scenario: Callable[..., Scenario]
 ) -> None:
     batch = Batch(torch.rand(4, 3, 8, 8), torch.arange(4))
-    rules = worlds.build(scenario(federation={"batch_size": 4})).facts.rules
-    first, second = (make(name).augment(batch, replace(here(), rules=rules)) for _ in range(2))
+    federation = worlds.build(scenario(federation={"batch_size": 4})).facts.federation
+    first, second = (make(name).augment(batch, replace(here(), federation=federation)) for _ in range(2))
     assert first.inputs.shape == batch.inputs.shape
     assert torch.equal(first.inputs, second.inputs)
     assert torch.equal(first.labels, second.labels)

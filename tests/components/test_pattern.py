@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedsim.core.errors import FedsimError, ScenarioError
-from fedsim.core.hooks import Augmentation, HookContext, ModelComponent, Objective, Rules
+from fedsim.core.hooks import Augmentation, HookContext, ModelComponent, Objective, PublicFederation
 from fedsim.core.types import Batch, Config, PublicKnowledge, WireEntry
 from fedsim.federation.client import local_training
 from fedsim.federation.cohort import check
@@ -35,8 +35,8 @@ class Shift(Augmentation[Config]):
     def public_view(self) -> PublicKnowledge:
         return PublicKnowledge("shift", settings={"most": 1.0})
 
-    def refuses(self, rules: Rules, model: nn.Module) -> str | None:
-        return "it needs two examples" if rules.batch_size < 2 else None
+    def refuses(self, federation: PublicFederation, model: nn.Module) -> str | None:
+        return "it needs two examples" if federation.batch_size < 2 else None
 
 
 @final

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedsim.core import registry
-from fedsim.core.hooks import Defense, HookContext, LocalStep, Rules
+from fedsim.core.hooks import Defense, HookContext, LocalStep, PublicFederation
 from fedsim.core.types import Batch, Tensors, Update
 
 
@@ -51,14 +51,14 @@ def here(seed: int = 0, step: int = 0, local: LocalStep | None = None) -> HookCo
     return HookContext(1, 0, step, torch.Generator().manual_seed(seed), local=local)
 
 
-def rules(**changes: Any) -> Rules:
+def rules(**changes: Any) -> PublicFederation:
     plain: dict[str, Any] = {
         "algorithm": "fedsgd", "rounds": 1, "steps": 1, "batch_size": 3, "examples": 10, "sampling": "passes",
         "clients": 4, "cohort": 4.0, "cohort_sampling": "fixed", "loss_terms": (), "hides_updates": False,
         "most_examples": 10, "shape": (1, 2, 3), "classes": 4, "batch_readers": (), "smallest_sum": 1,
         "quantisation": None,
     }  # fmt: skip
-    return Rules(**{**plain, **changes})
+    return PublicFederation(**{**plain, **changes})
 
 
 def make(name: str, **settings: Any) -> Defense[Any]:

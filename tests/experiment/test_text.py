@@ -223,8 +223,10 @@ def test_several_masks_stand_in_front_of_the_scores_of_tokens(
     several = registry.get("component", "multi-sample-dropout")
     component = several.make(several.config.model_validate({"samples": 3}))
     model = component.prepare(Tagger(), torch.Generator())
-    rules = replace(built(scenario, tables).facts.rules, shape=(4,), classes=7, vocabulary=7, label_shape=(4,))
-    assert component.refuses(rules, model) is None
+    federation = replace(
+        built(scenario, tables).facts.federation, shape=(4,), classes=7, vocabulary=7, label_shape=(4,)
+    )
+    assert component.refuses(federation, model) is None
     tokens = torch.randint(7, (2, 4), generator=torch.Generator().manual_seed(0))
     assert model(tokens).shape == (2, 3, 4, 7)
     assert cross_entropy(model(tokens), tokens).shape == ()

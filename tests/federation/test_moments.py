@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError, Refused, ScenarioError
-from fedsim.core.hooks import Defense, HookContext, Place, Rules
+from fedsim.core.hooks import Defense, HookContext, Place, PublicFederation
 from fedsim.core.types import Batch, Config, PublicKnowledge, Tensors, Update
 from fedsim.federation.client import local_training
 from fedsim.scenario import Scenario
@@ -57,7 +57,7 @@ class Broken(Plain):
 
 
 class Brightening(Plain):
-    place: ClassVar[Place] = "input"
+    place: ClassVar[Place] = "batch"
 
     def on_batch(self, batch: Batch, here: HookContext) -> Batch:
         assert here.local is not None
@@ -109,15 +109,15 @@ class Halving(Plain):
 
 
 class Signing(Plain):
-    place: ClassVar[Place] = "quantise"
+    place: ClassVar[Place] = "rounding"
 
     def on_gradient(self, gradient: Tensors, here: HookContext) -> Tensors:
         return {name: g.sign() for name, g in gradient.items()}
 
 
 class Choosy(Plain):
-    def refuses(self, rules: Rules, model: nn.Module) -> str | None:
-        return f"it wants more than {rules.clients} clients" if rules.clients < 9 else None
+    def refuses(self, federation: PublicFederation, model: nn.Module) -> str | None:
+        return f"it wants more than {federation.clients} clients" if federation.clients < 9 else None
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ from fedsim.questions import Evidence, Work
 from fedsim.questions import generation as asking
 from fedsim.questions.generation import WhatGenerationGivesAway
 from fedsim.record import Finding, Interval
-from fedsim.scenario import Generation
+from fedsim.scenario import GenerationSettings
 from fedsim.threat.written_texts import GenerationStudy
 
 ADED = {"name": "aded", "depth": 4, "table": None}
@@ -47,7 +47,7 @@ def asked(
     monkeypatch.setattr(module, way, give)
     monkeypatch.setattr(asking, "time", SimpleNamespace(perf_counter=iter((10.0, 13.0)).__next__))
     world = SimpleNamespace(scenario=SimpleNamespace(seed=3, scoring=SimpleNamespace(confidence=0.95)))
-    question = WhatGenerationGivesAway(Generation.model_validate({"decoder": ADED, **table}))
+    question = WhatGenerationGivesAway(GenerationSettings.model_validate({"decoder": ADED, **table}))
     work = Work()
     return list(question.ask(Evidence(world, None), work)), work  # type: ignore[arg-type]
 

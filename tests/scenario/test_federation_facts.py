@@ -25,13 +25,13 @@ def test_rules_hold_the_numbers_of_the_scenario_and_the_extremes_of_the_shares(
         partition={"scheme": "dirichlet", "alpha": 1.0},
         components=[{"name": "fedprox"}],
     )
-    rules, sizes = own.rules, own.data.sizes
-    assert (rules.clients, rules.rounds, rules.batch_size, rules.algorithm) == (5, 3, 16, "fedavg")
-    assert (rules.examples, rules.most_examples) == (min(sizes), max(sizes))
-    assert rules.steps == -(-max(sizes) // 16)
-    assert (rules.shape, rules.classes) == ((1, 8, 8), 10)
-    assert rules.loss_terms == ("FedProx",)
-    assert (rules.hides_updates, rules.smallest_sum) == (False, 1)
+    federation, sizes = own.federation, own.data.sizes
+    assert (federation.clients, federation.rounds, federation.batch_size, federation.algorithm) == (5, 3, 16, "fedavg")
+    assert (federation.examples, federation.most_examples) == (min(sizes), max(sizes))
+    assert federation.steps == -(-max(sizes) // 16)
+    assert (federation.shape, federation.classes) == ((1, 8, 8), 10)
+    assert federation.loss_terms == ("FedProx",)
+    assert (federation.hides_updates, federation.smallest_sum) == (False, 1)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from fedsim.core.errors import ScenarioError
-from fedsim.scenario import Generation, Scenario, arms
+from fedsim.scenario import GenerationSettings, Scenario, arms
 
 ATTACK = {"name": "trace-forest"}
 
@@ -16,7 +16,7 @@ def table(**own: Any) -> dict[str, Any]:
     return {"generation": {"attacks": [ATTACK], **own}}
 
 
-def asked(own: Scenario) -> Generation:
+def asked(own: Scenario) -> GenerationSettings:
     """The table of a scenario that has one, as the question reads it."""
     return own.questions["generation"].make("question").config
 

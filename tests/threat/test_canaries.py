@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from fedsim.cli.main import app
 from fedsim.core import registry
-from fedsim.core.hooks import Defense, HookContext, Rules
+from fedsim.core.hooks import Defense, HookContext, PublicFederation
 from fedsim.core.types import Config, Mechanism, PublicKnowledge, Tensors
 from fedsim.questions import Evidence, Work, questions_of
 from fedsim.record import Finding
@@ -41,8 +41,8 @@ class Forgetful(Defense[ForgetfulConfig]):
     def on_examples(self, losses: Callable[[], torch.Tensor], here: HookContext) -> tuple[float, Tensors]:
         return dp_sgd(0.0).on_examples(losses, here)
 
-    def mechanism(self, rules: Rules) -> Mechanism | None:
-        return dp_sgd(4.0).mechanism(rules)
+    def mechanism(self, federation: PublicFederation) -> Mechanism | None:
+        return dp_sgd(4.0).mechanism(federation)
 
     def adaptive_view(self) -> PublicKnowledge:
         return PublicKnowledge("forgetful")
@@ -90,7 +90,7 @@ def test_canaries_leave_what_is_public_alone(scenario: Callable[..., Scenario]) 
     world = worlds.build(scenario(defenses=[{"name": "dp-sgd"}], **TABLES))
     included = torch.tensor([True, False] * (CANARIES // 2))
     with_canaries, _ = canaries._with_canaries(world, included, 1.0)
-    assert with_canaries.facts.rules == world.facts.rules
+    assert with_canaries.facts.federation == world.facts.federation
     (drawn,) = list(with_canaries.data.drawn(1, 0))
     assert torch.equal(drawn, len(world.data.dataset.train) + included.nonzero()[:, 0])
 

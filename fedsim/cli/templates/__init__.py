@@ -19,18 +19,7 @@ _HERE = Path(__file__).parent
 _PACKAGES: dict[NewKind, str] = {"attack": "attacks", "defense": "defenses", "component": "fedsim.components"}
 _FAMILY_OF: dict[Like, str] = {"matching": "gradient_matching", "closed-form": "closed_form", "text": "text"}
 _USUAL: dict[NewKind, str] = {"attack": "gradient_matching", "defense": "norm", "component": "augment"}
-_NOT_FOR_ATTACKS = ("attributes", "core", "generation", "membership")  # code shared by attacks; methods of another kind
-_PLACES = {  # by family of defenses
-    "received": "received",
-    "batch": "input",
-    "model": "model",
-    "examples": "examples",
-    "layers": "layers",
-    "norm": "clip",
-    "entries": "prune",
-    "noise": "noise",
-    "rounding": "quantise",
-}
+_NO_FAMILIES = ("attributes", "core", "generation", "membership")  # code shared by methods; methods of another kind
 _BASES = {"adapter": "Adapter", "bottleneck": "Bottleneck", "layer": "Layer"}
 
 
@@ -47,8 +36,7 @@ def families(kind: NewKind) -> list[Family]:
     spec = importlib.util.find_spec(_PACKAGES[kind])
     home = Path(next(iter((spec and spec.submodule_search_locations) or ("",))))
     found = {path.parent.name: path for path in home.glob("[!_]*/__init__.py")}
-    own = {"attack": set(found) - set(_NOT_FOR_ATTACKS), "defense": set(_PLACES), "component": set(found)}[kind]
-    return [Family(name, _sentence(path)) for name, path in sorted(found.items()) if name in own]
+    return [Family(name, _sentence(path)) for name, path in sorted(found.items()) if name not in _NO_FAMILIES]
 
 
 def usual_family(kind: NewKind, like: Like | None) -> str:
@@ -124,9 +112,9 @@ def _filled(kind: NewKind, name: str, family: str, like: Like | None) -> str:
         name=name,
         camel="".join(word.capitalize() for word in words),
         title=name.replace("-", " ").capitalize(),
-        place=_PLACES.get(family, ""),
+        place=family,
         base=_BASES.get(family, ""),
-        hooks=", ".join(sorted(("Rules", _BASES.get(family, "")))),
+        hooks=", ".join(sorted(("PublicFederation", _BASES.get(family, "")))),
     )
 
 
@@ -134,8 +122,7 @@ def _check_family(kind: NewKind, family: str) -> None:
     known = families(kind)
     if family in [own.name for own in known]:
         return
-    of_place = next((name for name, place in _PLACES.items() if kind == "defense" and place == family), None)
-    hint = f" Did you mean '{of_place}'?" if of_place else nearest(family, [own.name for own in known])
+    hint = nearest(family, [own.name for own in known])
     listed = "".join(f"\n  {own.name:<20}{own.holds}" for own in known)
     raise FedsimError(f"there is no family '{family}' of {kind}s.{hint} They are:{listed}")
 

@@ -21,7 +21,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from fedsim.components.adapter._low_rank import LowRankConfig, LowRankLinear, adapt
-from fedsim.core.hooks import IMAGES_AND_TEXT, Adapter, Rules
+from fedsim.core.hooks import IMAGES_AND_TEXT, Adapter, PublicFederation
 from fedsim.core.registry import component
 from fedsim.core.types import Modality, PublicKnowledge, Tensors
 
@@ -102,9 +102,9 @@ class Allora(Adapter[AlloraConfig]):
             for name in layers
         }
 
-    def refuses(self, rules: Rules, model: nn.Module) -> str | None:
+    def refuses(self, federation: PublicFederation, model: nn.Module) -> str | None:
         """Refuse `apply_to = 'update'` where clients take no local steps."""
-        if self.config.apply_to == "update" and rules.algorithm == "fedsgd":
+        if self.config.apply_to == "update" and federation.algorithm == "fedsgd":
             return "apply_to = 'update' weighs a client's local steps, and federation.algorithm = 'fedsgd' has none"
         return None
 

@@ -29,7 +29,7 @@ from fedsim.components.augment._mixing import (
     mixed_labels,
     paste,
 )
-from fedsim.core.hooks import Augmentation, HookContext, Rules
+from fedsim.core.hooks import Augmentation, HookContext, PublicFederation
 from fedsim.core.registry import component
 from fedsim.core.types import Batch, Config, PublicKnowledge
 from fedsim.core.types.effects import MixedExamples, PastedImages
@@ -63,7 +63,7 @@ class CutMix(Augmentation[CutMixConfig]):
         Raises:
             FedsimError: the labels are neither classes nor probabilities.
         """
-        assert here.rules is not None
+        assert here.federation is not None
         draw = self.draw(batch.inputs, here.generator)
         here.draws["cutmix.weights"] = draw.weights
         if self.config.mode != "cutout":
@@ -72,7 +72,7 @@ class CutMix(Augmentation[CutMixConfig]):
             here.draws["cutmix.boxes"] = draw.boxes
         if self.config.mode == "cutout":
             return replace(batch, inputs=self.mixed(batch.inputs, draw))
-        labels = mixed_labels(batch.labels, draw, here.rules.classes, batch.inputs)
+        labels = mixed_labels(batch.labels, draw, here.federation.classes, batch.inputs)
         return replace(batch, inputs=self.mixed(batch.inputs, draw), labels=labels)
 
     def draw(self, inputs: Tensor, generator: torch.Generator) -> Draw:
@@ -90,18 +90,18 @@ class CutMix(Augmentation[CutMixConfig]):
         if self.config.mode == "label-only":
             return inputs
         if self.config.mode == "mixup":
-            own = draw.weights.to(inputs).view(-1, 1, 1, 1)
-            return own * inputs + (1.0 - own) * inputs[draw.partners]
+            shares = draw.weights.to(inputs).view(-1, 1, 1, 1)
+            return shares * inputs + (1.0 - shares) * inputs[draw.partners]
         return erase(inputs, draw.boxes) if self.config.mode == "cutout" else paste(inputs, draw)
 
-    def refuses(self, rules: Rules, model: nn.Module) -> str | None:
+    def refuses(self, federation: PublicFederation, model: nn.Module) -> str | None:
         """Refuse inputs that are not images, batches without a partner, and a second mixing component."""
-        if len(rules.shape) != _IMAGE:
-            return f"it needs images (channels, height, width), but an example has shape {rules.shape}"
-        smallest = min(rules.batch_size, rules.examples)
+        if len(federation.shape) != _IMAGE:
+            return f"it needs images (channels, height, width), but an example has shape {federation.shape}"
+        smallest = min(federation.batch_size, federation.examples)
         if self.config.mode != "cutout" and smallest < 2:  # noqa: PLR2004 - a pair
             return f"it mixes pairs of images of a batch, but a batch holds {smallest}"
-        if rules.batch_readers.count(type(self).__name__) > 1:
+        if federation.batch_readers.count(type(self).__name__) > 1:
             return "the components name it twice, and mixtures of mixtures are not tracked. Name it once"
         return None
 

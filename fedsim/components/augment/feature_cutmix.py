@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from fedsim.components.augment._mixing import Chances, Draw, draw_boxes, mixed_labels, paste
 from fedsim.core.errors import NotApplicable, nearest
-from fedsim.core.hooks import Augmentation, HookContext, ModelComponent, Rules
+from fedsim.core.hooks import Augmentation, HookContext, ModelComponent, PublicFederation
 from fedsim.core.masks import without_dropout
 from fedsim.core.registry import component
 from fedsim.core.showing import shown
@@ -77,29 +77,29 @@ class FeatureCutMix(ModelComponent[FeatureCutMixConfig], Augmentation[FeatureCut
         Raises:
             FedsimError: the labels are neither classes nor probabilities.
         """
-        assert here.rules is not None
+        assert here.federation is not None
         config = self.config
         chances = Chances(config.beta, config.probability, config.per_sample)
         draw = draw_boxes(len(batch), config.size, chances, here.generator)
         here.draws.update({_PARTNERS: draw.partners, _BOXES: draw.boxes, _WEIGHTS: draw.weights})
-        return replace(batch, labels=mixed_labels(batch.labels, draw, here.rules.classes, batch.inputs))
+        return replace(batch, labels=mixed_labels(batch.labels, draw, here.federation.classes, batch.inputs))
 
-    def refuses(self, rules: Rules, model: nn.Module) -> str | None:
+    def refuses(self, federation: PublicFederation, model: nn.Module) -> str | None:
         """Refuse batches without a partner, layers without maps of that size, and other readers of the batch."""
-        smallest = min(rules.batch_size, rules.examples)
+        smallest = min(federation.batch_size, federation.examples)
         if smallest < 2:  # noqa: PLR2004 - a pair
             return f"it mixes pairs of maps of a batch, but a batch holds {smallest}"
-        own = [type(self).__name__, _NAME]
-        others = [name for name in rules.batch_readers if name not in own]
-        if others or len(rules.batch_readers) > len(own):
-            return f"nothing else may change or read a batch, or repeat its forward pass: {(*others, own[0])[0]}"
-        return self._refuses_layer(rules, model)
+        its_names = [type(self).__name__, _NAME]
+        others = [name for name in federation.batch_readers if name not in its_names]
+        if others or len(federation.batch_readers) > len(its_names):
+            return f"nothing else may change or read a batch, or repeat its forward pass: {(*others, its_names[0])[0]}"
+        return self._refuses_layer(federation, model)
 
-    def _refuses_layer(self, rules: Rules, model: nn.Module) -> str | None:
+    def _refuses_layer(self, federation: PublicFederation, model: nn.Module) -> str | None:
         shapes: list[tuple[int, ...]] = []
         handle = model.get_submodule(self.config.at).register_forward_hook(partial(_note, shapes))
         with torch.no_grad(), without_dropout():
-            model(rules.probe(2).inputs)
+            model(federation.probe(2).inputs)
         handle.remove()
         if not shapes:
             return f"the forward pass never reaches '{self.config.at}'"

@@ -39,8 +39,8 @@ class LabelSmoothing(Augmentation[LabelSmoothingConfig]):
 
     def augment(self, batch: Batch, here: HookContext) -> Batch:
         """Return the batch with labels as probabilities (B, K)."""
-        assert here.rules is not None
-        labels, classes, share = batch.labels, here.rules.classes, self.config.smoothing
+        assert here.federation is not None
+        labels, classes, share = batch.labels, here.federation.classes, self.config.smoothing
         target = labels if labels.dim() == _PROBABILITIES else F.one_hot(labels, classes)
         return replace(batch, labels=(1.0 - share) * target.to(batch.inputs) + share / classes)
 

@@ -33,7 +33,7 @@ from fedsim.components.bottleneck._codebook import (
 )
 from fedsim.components.bottleneck._widths import width_into, width_of
 from fedsim.core.errors import FedsimError, NotApplicable, nearest
-from fedsim.core.hooks import IMAGES_AND_TEXT, Bottleneck, Rules
+from fedsim.core.hooks import IMAGES_AND_TEXT, Bottleneck, PublicFederation
 from fedsim.core.masks import dropout_sites, inject_masks, without_dropout
 from fedsim.core.past import whole_texts
 from fedsim.core.registry import component
@@ -155,11 +155,11 @@ class Codebook(Bottleneck[CodebookConfig]):
                 for group in range(self.config.groups):
                     layer.codes[group] = _centres(inputs[:, group], layer.codes[group], generator)
 
-    def refuses(self, rules: Rules, model: nn.Module) -> str | None:
+    def refuses(self, federation: PublicFederation, model: nn.Module) -> str | None:
         """Refuse a codebook whose width is not that of its layer, and layers that are never reached."""
         try:
             with torch.no_grad(), without_dropout(), reading(model) as seen:
-                model(rules.probe(2).inputs)
+                model(federation.probe(2).inputs)
         except NotApplicable as reason:
             return str(reason)
         idle = [place for place, calls in seen.items() if self._is_own(place) and not calls]

@@ -30,7 +30,7 @@ from fedsim.components.bottleneck._key_value import (
 )
 from fedsim.components.bottleneck._widths import width_of
 from fedsim.core.errors import NotApplicable, nearest
-from fedsim.core.hooks import IMAGES_AND_TEXT, Bottleneck, Rules
+from fedsim.core.hooks import IMAGES_AND_TEXT, Bottleneck, PublicFederation
 from fedsim.core.registry import component
 from fedsim.core.types import Config, Modality, Reconstruction, Truth
 
@@ -152,17 +152,17 @@ class KeyValueBottleneck(Bottleneck[KeyValueBottleneckConfig]):
                 averages.follow(heads, self._least(heads.shape[1]), generator)
         lookup.keys.copy_(averages.keys)
 
-    def refuses(self, rules: Rules, model: nn.Module) -> str | None:
+    def refuses(self, federation: PublicFederation, model: nn.Module) -> str | None:
         """Refuse labels of tokens, and encoder outputs that do not fit the keys or the classes."""
-        if rules.label_shape:
+        if federation.label_shape:
             return "it gives one answer per example, and here every token has a label"
         try:
             with torch.no_grad():
-                outputs = model(rules.probe(2).inputs)
+                outputs = model(federation.probe(2).inputs)
         except NotApplicable as reason:
             return str(reason)
-        if outputs.shape != (2, rules.classes):
-            return f"the model returns {tuple(outputs.shape)}, expected (examples, {rules.classes} classes)"
+        if outputs.shape != (2, federation.classes):
+            return f"the model returns {tuple(outputs.shape)}, expected (examples, {federation.classes} classes)"
         return None
 
     def scores(self, model: nn.Module, truth: Truth, guess: Reconstruction) -> Mapping[str, float]:

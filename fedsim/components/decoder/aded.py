@@ -54,7 +54,7 @@ class AdedConfig(DrawConfig):
     nodes: int = Field(default=32, ge=1, description="tokens of a draft, at most")
 
 
-class Table:
+class TrigramTable:
     """Scores of tri-grams: of each pair, how likely tokens follow. It never changes; `learned` returns another."""
 
     def __init__(self, base: Mapping[Pair, Successors], changed: Mapping[Pair, Successors] | None = None) -> None:
@@ -65,7 +65,7 @@ class Table:
         successors = self._changed.get(pair)
         return self._base.get(pair, {}) if successors is None else successors
 
-    def learned(self, text: Sequence[int], length: int = _WINDOW) -> Table:
+    def learned(self, text: Sequence[int], length: int = _WINDOW) -> TrigramTable:
         """Return the table after it has seen the last tokens of a text."""
         window = text[-length:]
         changed = dict(self._changed)
@@ -73,7 +73,7 @@ class Table:
             key = (pair[0], pair[1])
             before = changed.get(key) or self.after(key)
             changed[key] = {**before, token: min(before.get(token, 0.0) + _GAIN * count, _MOST)}
-        return Table(self._base, changed)
+        return TrigramTable(self._base, changed)
 
 
 @dataclass
@@ -104,7 +104,9 @@ class _Node:
             yield from child.ways(way)
 
 
-def search(table: Table, pair: Pair, config: AdedConfig, depth: int, chances: Iterator[float]) -> list[tuple[int, ...]]:
+def search(
+    table: TrigramTable, pair: Pair, config: AdedConfig, depth: int, chances: Iterator[float]
+) -> list[tuple[int, ...]]:
     """Return the ways behind a pair of tokens, those with most visits first, each with its likeliest successor.
 
     Args:
@@ -131,7 +133,7 @@ def search(table: Table, pair: Pair, config: AdedConfig, depth: int, chances: It
     return [_prolonged(table, pair, way) if len(way) < depth else way for _, way in ordered]
 
 
-def _rollout(table: Table, pair: Pair, length: int, chances: Iterator[float]) -> float:
+def _rollout(table: TrigramTable, pair: Pair, length: int, chances: Iterator[float]) -> float:
     """Return the summed scores of tokens drawn from the table."""
     worth = 0.0
     for _ in range(length):
@@ -149,7 +151,7 @@ def _rollout(table: Table, pair: Pair, length: int, chances: Iterator[float]) ->
     return worth
 
 
-def _prolonged(table: Table, pair: Pair, way: tuple[int, ...]) -> tuple[int, ...]:
+def _prolonged(table: TrigramTable, pair: Pair, way: tuple[int, ...]) -> tuple[int, ...]:
     *_, first, second = (*pair, *way)
     after = table.after((first, second))
     return (*way, max(after, key=after.__getitem__)) if after else way
@@ -163,7 +165,7 @@ class Lasting:
     which.
     """
 
-    table: Table | None = None
+    table: TrigramTable | None = None
 
     def keep(self, places: Sequence[int]) -> Self:
         """Return it as it is: it belongs to no row."""
@@ -174,7 +176,7 @@ class Lasting:
 class Adapting(Writing):
     """Texts, the table of each, and what outlives them; without `persist` that is nobody else's."""
 
-    tables: tuple[Table, ...]
+    tables: tuple[TrigramTable, ...]
     lasting: Lasting
 
 
@@ -198,7 +200,7 @@ class Aded(Decoder[AdedConfig, Adapting]):
             FedsimError: the file of the table cannot be read, or was counted with another tokenizer.
         """
         lasting = self.lasting if self.config.persist else Lasting()
-        table = lasting.table or Table(self._base(model, condition.prompts[0][:1]))
+        table = lasting.table or TrigramTable(self._base(model, condition.prompts[0][:1]))
         tables = (table.learned(prompt, len(prompt)) if self.config.prompt else table for prompt in condition.prompts)
         return Adapting(condition.prompts, tables=tuple(tables), lasting=lasting)
 
@@ -217,7 +219,7 @@ class Aded(Decoder[AdedConfig, Adapting]):
             state.lasting.table = tables[-1]
         return replace(state.extended(new), tables=tables), events
 
-    def _learned(self, state: Adapting) -> tuple[Table, ...]:
+    def _learned(self, state: Adapting) -> tuple[TrigramTable, ...]:
         if not self.config.adaptive:
             return state.tables
         if not self.config.persist:
@@ -227,7 +229,7 @@ class Aded(Decoder[AdedConfig, Adapting]):
             table = table.learned(written)
         return (table,) * len(state)
 
-    def _draft(self, table: Table, text: Sequence[int], depth: int, generator: torch.Generator) -> Draft:
+    def _draft(self, table: TrigramTable, text: Sequence[int], depth: int, generator: torch.Generator) -> Draft:
         if depth == 0 or len(text) == 1:
             return Draft()
         numbers = torch.rand(self.config.iterations * (1 + depth), generator=generator, dtype=torch.double)

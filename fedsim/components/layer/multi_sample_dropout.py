@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from fedsim.components.layer._samples import FlattenSamples, Pooling, Samples
 from fedsim.core.errors import NotApplicable, nearest
-from fedsim.core.hooks import IMAGES_AND_TEXT, Layer, Rules
+from fedsim.core.hooks import IMAGES_AND_TEXT, Layer, PublicFederation
 from fedsim.core.masks import record_masks
 from fedsim.core.registry import component
 from fedsim.core.types import Config, Modality
@@ -69,14 +69,14 @@ class MultiSampleDropout(Layer[MultiSampleDropoutConfig]):
         model.set_submodule(path, begin)
         return model
 
-    def refuses(self, rules: Rules, model: nn.Module) -> str | None:
+    def refuses(self, federation: PublicFederation, model: nn.Module) -> str | None:
         """Return why the layers after the first mask cannot carry several samples, or None where they can."""
-        inputs = rules.probe(_EXAMPLES).inputs
+        inputs = federation.probe(_EXAMPLES).inputs
         try:
             outputs = _outputs(model, inputs)
         except Exception as error:  # any layer may raise anything on an additional dimension
             return f"the layers after its first mask get (examples, samples, ...), and one fails: {error}"
-        if outputs.shape != (_EXAMPLES, self.config.samples, *rules.label_shape, rules.classes):
+        if outputs.shape != (_EXAMPLES, self.config.samples, *federation.label_shape, federation.classes):
             return f"the model returns {tuple(outputs.shape)}, expected (examples, samples, classes)"
         begin = next(module for module in model.modules() if isinstance(module, Samples))
         handle = begin.register_forward_hook(_with_another_first_sample)

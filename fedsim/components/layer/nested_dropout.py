@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from fedsim.components.layer._prefix import Alternating, Prefix, prefixes
 from fedsim.core.errors import NotApplicable, nearest
-from fedsim.core.hooks import IMAGES_AND_TEXT, Layer, Rules
+from fedsim.core.hooks import IMAGES_AND_TEXT, Layer, PublicFederation
 from fedsim.core.masks import dropout_sites, without_dropout
 from fedsim.core.registry import component
 from fedsim.core.types import Config, Modality, Reconstruction, Truth
@@ -99,7 +99,7 @@ class NestedDropout(Layer[NestedDropoutConfig]):
             raise NotApplicable(f"component '{_NAME}': alternate_with must name a layer in front of '{place}'.")
         return place, other
 
-    def refuses(self, rules: Rules, model: nn.Module) -> str | None:
+    def refuses(self, federation: PublicFederation, model: nn.Module) -> str | None:
         """Refuse feature maps, layers that run several times in a pass, and a `kept` above the number of channels."""
         shapes: dict[Prefix, list[torch.Size]] = {layer: [] for layer in prefixes(model)}
 
@@ -109,7 +109,7 @@ class NestedDropout(Layer[NestedDropoutConfig]):
 
         handles = [layer.register_forward_pre_hook(partial(note, layer)) for layer in shapes]
         with torch.no_grad(), without_dropout():
-            model(rules.probe(2).inputs)
+            model(federation.probe(2).inputs)
         for handle in handles:
             handle.remove()
         names = {module: name for name, module in model.named_modules()}

@@ -22,7 +22,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fedsim.components.layer._prefix import Alternating, prefixes
-from fedsim.core.hooks import IMAGES_AND_TEXT, ModelComponent, Objective, Rules
+from fedsim.core.hooks import IMAGES_AND_TEXT, ModelComponent, Objective, PublicFederation
 from fedsim.core.losses import cross_entropy
 from fedsim.core.masks import without_dropout
 from fedsim.core.registry import component
@@ -65,12 +65,12 @@ class CoTeaching(ModelComponent[CoTeachingConfig], Objective[CoTeachingConfig]):
                 weights.copy_(weights.flatten()[order].view_as(weights))
         return NetworkPair(model, second, freezes=self.config.freeze_batch_norm)
 
-    def refuses(self, rules: Rules, model: nn.Module) -> str | None:
+    def refuses(self, federation: PublicFederation, model: nn.Module) -> str | None:
         """Refuse components around the pair, batches without a kept example, and layers that mix both halves."""
-        reason = self._refuses_networks(rules, model)
+        reason = self._refuses_networks(federation, model)
         if reason is not None:
             return reason
-        parts = (rules.batch_size,) if self.config.same_batch else halves(rules.batch_size)
+        parts = (federation.batch_size,) if self.config.same_batch else halves(federation.batch_size)
         if not parts[0]:
             return "each network scores a half of the batch, but a batch holds 1. Set same_batch = true"
         if not kept(parts[0], self.config.forget_rate):
@@ -80,15 +80,15 @@ class CoTeaching(ModelComponent[CoTeachingConfig], Objective[CoTeachingConfig]):
             return f"'{mixing}' would mix the two halves of the batch. Set freeze_batch_norm = true"
         return None
 
-    def _refuses_networks(self, rules: Rules, model: nn.Module) -> str | None:
+    def _refuses_networks(self, federation: PublicFederation, model: nn.Module) -> str | None:
         if not isinstance(model, NetworkPair) or model.differ():
             return "components that change the model must come before it, so that both networks have them"
         if any(isinstance(module, Alternating) for module in model.modules()):
             return "each network would toss its own coin for nested-dropout's alternate_with. Leave that setting out"
         with torch.no_grad(), without_dropout():
-            answers = model.first(rules.probe(2).inputs)
-        if answers.shape != (2, rules.classes):
-            expected = f"one answer per example, (examples, {rules.classes} classes)"
+            answers = model.first(federation.probe(2).inputs)
+        if answers.shape != (2, federation.classes):
+            expected = f"one answer per example, (examples, {federation.classes} classes)"
             return f"each network must give {expected}, and one returns {tuple(answers.shape)}"
         return None
 

@@ -20,7 +20,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fedsim.core.errors import NotApplicable
-from fedsim.core.hooks import Augmentation, HookContext, LossTerm, ModelComponent, Objective, Rules
+from fedsim.core.hooks import Augmentation, HookContext, LossTerm, ModelComponent, Objective, PublicFederation
 from fedsim.core.registry import component
 from fedsim.core.showing import shown
 from fedsim.core.types import Batch, Config, Modality, PublicKnowledge
@@ -94,27 +94,27 @@ class EsimCse(
             )
         return TwoViews(model, self.config.mode, self.config.dup_rate, generator)
 
-    def refuses(self, rules: Rules, model: nn.Module) -> str | None:
+    def refuses(self, federation: PublicFederation, model: nn.Module) -> str | None:
         """Refuse batches of one without a queue, too few positions, and other wrappers or changes of the batch."""
         views = two_views(model)
         if views is None:
             return "another component has replaced the encoder and its two views. Leave it out"
-        smallest = min(rules.batch_size, rules.examples)
+        smallest = min(federation.batch_size, federation.examples)
         if smallest < _FEWEST and not self.config.queue_size:
             return (
                 f"a sentence is compared with others of its batch, but a batch holds {smallest} and there is no queue"
             )
-        longest = rules.shape[0] + most_repeated(rules.shape[0], self.config.mode, self.config.dup_rate)
+        longest = federation.shape[0] + most_repeated(federation.shape[0], self.config.mode, self.config.dup_rate)
         if longest > views.longest:
             return f"a sentence with repeated tokens has up to {longest} tokens, but the model reads {views.longest}"
         return None
 
     def augment(self, batch: Batch, here: HookContext) -> Batch:
         """Return the batch, and store which tokens the second view repeats, boolean, shape (B, T)."""
-        assert here.rules is not None
-        rules, config = here.rules, self.config
+        assert here.federation is not None
+        federation, config = here.federation, self.config
         here.draws[_REPEATED] = repeated(
-            batch.inputs, rules.padding, rules.borders, config.mode, config.dup_rate, here.generator
+            batch.inputs, federation.padding, federation.borders, config.mode, config.dup_rate, here.generator
         )
         return batch
 

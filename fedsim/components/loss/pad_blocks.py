@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from fedsim.components.adapter._low_rank import adapters_off
 from fedsim.components.loss._pads import add_pad, draw_blocks, embedding_of, pack, pad_of, read, units
 from fedsim.core.errors import NotApplicable
-from fedsim.core.hooks import HookContext, LossTerm, ModelComponent, Rules
+from fedsim.core.hooks import HookContext, LossTerm, ModelComponent, PublicFederation
 from fedsim.core.losses import IGNORED, cross_entropy
 from fedsim.core.masks import without_dropout
 from fedsim.core.past import stack_of
@@ -63,10 +63,10 @@ class PadBlocks(ModelComponent[PadBlocksConfig], LossTerm[PadBlocksConfig]):
         add_pad(embedding)
         return model
 
-    def refuses(self, rules: Rules, model: nn.Module) -> str | None:
+    def refuses(self, federation: PublicFederation, model: nn.Module) -> str | None:
         """Refuse labels that are no next tokens, a pad that an adapter froze, and what listens to the whole model."""
         embedding = embedding_of(model)
-        if rules.label_shape != rules.shape or rules.classes != rules.vocabulary:
+        if federation.label_shape != federation.shape or federation.classes != federation.vocabulary:
             return "pads predict next tokens, and the labels are others. Use task 'next-token'"
         if embedding is None or stack_of(model) is None:
             return "another component listens to the model as a whole, which pads would pass by. Leave it out"

@@ -43,7 +43,7 @@ from fedsim.core.hooks.components import (
     TokenReducer,
     VisualTokenReducer,
 )
-from fedsim.core.hooks.contexts import GenerationContext, Grid, HookContext, LocalStep, Rules, ServerRound
+from fedsim.core.hooks.contexts import GenerationContext, Grid, HookContext, LocalStep, PublicFederation, ServerRound
 from fedsim.core.hooks.defenses import PLACES, Defense, Distortion, Place
 from fedsim.core.hooks.generation import (
     Condition,
@@ -106,9 +106,9 @@ __all__ = [
     "Part",
     "Place",
     "Probe",
+    "PublicFederation",
     "Request",
     "Rows",
-    "Rules",
     "Sampler",
     "Sampling",
     "ServerRound",

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from fedsim.core.hooks.contexts import Rules, ServerRound
+from fedsim.core.hooks.contexts import PublicFederation, ServerRound
 from fedsim.core.types import Contribution, Mechanism
 from fedsim.core.types.configured import ConfigT, Configured
 from fedsim.core.types.grants import Grants
@@ -47,7 +47,7 @@ class Aggregator(Configured[ConfigT]):
             )
         return None
 
-    def refuses(self, rules: Rules, model: nn.Module) -> str | None:
+    def refuses(self, federation: PublicFederation, model: nn.Module) -> str | None:
         """Return why it does not fit this federation or model, as the end of a sentence, or None when it does."""
         return None
 
@@ -72,6 +72,6 @@ class Aggregator(Configured[ConfigT]):
             FedsimError: the rule's settings do not fit the number of contributions.
         """
 
-    def mechanism(self, rules: Rules) -> Mechanism | None:
+    def mechanism(self, federation: PublicFederation) -> Mechanism | None:
         """Return the private mechanism that the server runs in each round, or None when there is no guarantee."""
         return None

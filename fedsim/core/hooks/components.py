@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.core.errors import NotApplicable
-from fedsim.core.hooks.contexts import HookContext, Rules
+from fedsim.core.hooks.contexts import HookContext, PublicFederation
 from fedsim.core.types import Batch, Modality, PublicKnowledge, Reconstruction, Tensors, Truth
 from fedsim.core.types.configured import ANYTHING, ConfigT, Configured
 from fedsim.core.visual import VisualReducer, VisualShape, reads_images, visual_passes
@@ -43,11 +43,11 @@ class Component(Configured[ConfigT]):
 
     hook: ClassVar[Hook]
 
-    def refuses(self, rules: Rules, model: nn.Module) -> str | None:
+    def refuses(self, federation: PublicFederation, model: nn.Module) -> str | None:
         """Return why it does not fit this federation or model, as the end of a sentence, or None when it does.
 
         Args:
-            rules: the federation.
+            federation: the federation.
             model: the clients' model with its first weights, with every component and defense in it.
         """
         return None

@@ -50,7 +50,7 @@ class HookContext:
         received: the weights that the client received this round.
         local: the local step, for hooks that say that they need it, and the first one for who looks at received
             weights; None in the moment of the upload.
-        rules: what is public about the federation; None outside of one.
+        federation: what is public about the federation; None outside of one.
         memory: what the hook keeps by name, changed in place. It outlives the round of a client if the hook's
             class says that it `remembers`, and only then, and only if the client's update counted.
         draws: where a component writes down what it drew, by name, changed in place: for scorers, and for an attacker
@@ -64,7 +64,7 @@ class HookContext:
     received: Tensors = field(default_factory=dict[str, Tensor])
     memory: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
     local: LocalStep | None = None
-    rules: Rules | None = None
+    federation: PublicFederation | None = None
     draws: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
 
 
@@ -121,7 +121,7 @@ class Grid(Protocol):
 
 
 @dataclass(frozen=True)
-class Rules:
+class PublicFederation:
     """What is public about a scenario's federation, for defenses that need to know what they are part of.
 
     Attributes:

@@ -10,11 +10,11 @@ from typing import ClassVar, Literal, final, get_args
 import torch
 from torch import Tensor, nn
 
-from fedsim.core.hooks.contexts import HookContext, Rules
+from fedsim.core.hooks.contexts import HookContext, PublicFederation
 from fedsim.core.types import Batch, Mechanism, PublicKnowledge, Tensors, Update
 from fedsim.core.types.configured import ConfigT, Configured
 
-Place = Literal["received", "input", "model", "examples", "layers", "clip", "prune", "noise", "quantise"]
+Place = Literal["received", "batch", "model", "examples", "layers", "norm", "entries", "noise", "rounding"]
 
 
 PLACES: tuple[Place, ...] = get_args(Place)
@@ -45,14 +45,15 @@ class Defense(Configured[ConfigT]):
     """Changes what a client computes or sends. Override the moments it needs; the others do nothing.
 
     Attributes:
-        place: where it stands when a scenario has several; those of one place keep the scenario's order.
+        place: where it stands when a scenario has several, the folder that it is in; those of one place keep the
+            scenario's order.
         needs_step: whether its moments read `HookContext.local`, which engines that train clients together cannot give.
     """
 
     place: ClassVar[Place] = "layers"
     needs_step: ClassVar[bool] = False
 
-    def refuses(self, rules: Rules, model: nn.Module) -> str | None:
+    def refuses(self, federation: PublicFederation, model: nn.Module) -> str | None:
         """Return why it does not fit this federation or model, as the end of a sentence, or None when it does."""
         return None
 
@@ -101,11 +102,11 @@ class Defense(Configured[ConfigT]):
         """Return the update that goes onto the wire."""
         return update
 
-    def describe_distortion(self, rules: Rules, sent: Tensors) -> Distortion | None:
+    def describe_distortion(self, federation: PublicFederation, sent: Tensors) -> Distortion | None:
         """Return what it does to what a gradient tells, or None where that is not defined.
 
         Args:
-            rules: of the federation.
+            federation: of the federation.
             sent: what went onto the wire.
         """
         return None
@@ -115,7 +116,7 @@ class Defense(Configured[ConfigT]):
         """Whether it changes the gradient of every local step, rather than once what is sent."""
         return self.overrides("on_gradient") or self.overrides("on_examples")
 
-    def mechanism(self, rules: Rules) -> Mechanism | None:
+    def mechanism(self, federation: PublicFederation) -> Mechanism | None:
         """Return the private mechanism that a client runs in each round, or None when there is no guarantee."""
         return None
 

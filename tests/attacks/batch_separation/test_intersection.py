@@ -8,8 +8,8 @@ from torch import nn
 
 from attacks.batch_separation._first_layer import first_layer, row_space_behind
 from attacks.batch_separation._intersection import (
+    InputSpan,
     Intersection,
-    Span,
     is_elementwise,
     keeps_factor,
     solve_points,
@@ -94,7 +94,7 @@ def test_spans_hold_the_one_of_the_bias_and_starts_are_as_large_as_standardised_
     torch.testing.assert_close(inputs[:, -1], torch.ones(5).double())
     assert float((inputs @ (torch.eye(10).double() - torch.linalg.pinv(rows) @ rows)).abs().max()) < 1e-10
     assert (starts @ span.directions).norm(dim=1).tolist() == pytest.approx([10**0.5] * 5)
-    assert isinstance(spanned(rows, has_bias=False), Span)
+    assert isinstance(spanned(rows, has_bias=False), InputSpan)
     assert spanned(rows, has_bias=False).directions.shape == (4, 10)
 
 

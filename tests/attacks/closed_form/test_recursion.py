@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attacks.closed_form._recursion import Outputs, Recursion, Solution, recurse, refusal
-from attacks.closed_form._sequential_network import Layer
+from attacks.closed_form._recursion import LayerSolution, Outputs, Recursion, recurse, refusal
+from attacks.closed_form._sequential_network import SequentialLayer
 from attacks.core.client_gradient import client_gradient
 from attacks.core.results import NothingFound
 from fedsim.core import seeding
@@ -26,7 +26,9 @@ def chain(rate: float = 0.0) -> nn.Module:
         )  # fmt: skip
 
 
-def no_convolution(_layer: Layer, _gradient: Tensor, _k: Tensor, _outputs: Outputs, _centre: Tensor) -> Solution:
+def no_convolution(
+    _layer: SequentialLayer, _gradient: Tensor, _k: Tensor, _outputs: Outputs, _centre: Tensor
+) -> LayerSolution:
     raise AssertionError("a dense chain has no convolution")
 
 
@@ -75,12 +77,12 @@ def test_a_convolution_is_left_to_the_solver_that_gets_its_outputs(toy: Toy) -> 
     observation, truth = toy(model, (1, 3, 3), 1)
     image = truth.batches[0].inputs.flatten()
 
-    def known(layer: Layer, gradient: Tensor, k: Tensor, outputs: Outputs, centre: Tensor) -> Solution:
+    def known(layer: SequentialLayer, gradient: Tensor, k: Tensor, outputs: Outputs, centre: Tensor) -> LayerSolution:
         assert torch.allclose(outputs.values, layer.apply(image), atol=1e-6)
         assert torch.allclose(layer.gradient_rows(k) @ image, gradient.flatten(), atol=1e-9)
         assert not bool(centre.any())
         assert outputs.is_complete
-        return Solution(image, 9, 0.0)
+        return LayerSolution(image, 9, 0.0)
 
     recursion = recurse(observation, known, 1, lambda _step: None)
     assert torch.allclose(recursion.inputs, truth.batches[0].inputs)

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from attacks.combined._judge import _INPUT_RATE, _MASK_RATE, Judge
+from attacks.combined._judge import _INPUT_RATE, _MASK_RATE, GuessJudge
 from attacks.core.gradient_distance import gradient_distance
 from fedsim.core import registry, seeding
 from fedsim.core.types import Observation, PublicKnowledge, Truth
@@ -21,7 +21,7 @@ def test_under_noise_the_judge_holds_tensors_out_and_keeps_a_good_guess(watched:
     observation, truth, _ = watched(model={"name": "mlp", "width": 64, "depth": 3, "dropout": 0.25})
     noisy = with_noise(observation, 1e-2)
     assert noisy.labels is not None
-    judge = Judge(noisy, noisy.labels, is_noisy=True, iterations=100)
+    judge = GuessJudge(noisy, noisy.labels, is_noisy=True, iterations=100)
     assert judge.held_out == ("7.weight",)
     generator = torch.Generator().manual_seed(0)
     true = judge.judge(truth.batches[0].inputs, truth.masks[0], generator)
@@ -37,7 +37,7 @@ def test_under_noise_the_judge_holds_tensors_out_and_keeps_a_good_guess(watched:
 def test_the_judge_is_exact_at_the_truth(watched: Watched) -> None:
     observation, truth, _ = watched(federation={"batch_size": 2})
     assert observation.labels is not None
-    judge = Judge(observation, observation.labels, is_noisy=False, iterations=10)
+    judge = GuessJudge(observation, observation.labels, is_noisy=False, iterations=10)
     assert judge.held_out == ()
     at_truth = judge.judge(truth.batches[0].inputs, truth.masks[0], torch.Generator().manual_seed(0))
     assert at_truth.distance < 1e-6
@@ -47,7 +47,7 @@ def test_settling_moves_the_masks_alone_and_polishing_the_inputs_too(watched: Wa
     model = {"name": "mlp", "width": 32, "depth": 2, "dropout": 0.25}
     observation, truth, _ = watched(model=model, federation={"batch_size": 2})
     assert observation.labels is not None
-    judge = Judge(observation, observation.labels, is_noisy=False, iterations=20)
+    judge = GuessJudge(observation, observation.labels, is_noisy=False, iterations=20)
     generator = torch.Generator().manual_seed(0)
     begun = judge.judge(0.9 * truth.batches[0].inputs, None, generator)
     settled, polished = judge.settle(begun, generator), judge.polish(begun, generator)
@@ -62,7 +62,7 @@ def test_masks_are_read_from_the_update_of_one_example_alone(watched: Watched, s
     model = {"name": "mlp", "width": 32, "depth": 2, "dropout": 0.25}
     observation, truth, _ = watched(model=model, federation={"batch_size": size})
     assert observation.labels is not None
-    judge = Judge(observation, observation.labels, is_noisy=False, iterations=1)
+    judge = GuessJudge(observation, observation.labels, is_noisy=False, iterations=1)
     guess = judge.judge(-truth.batches[0].inputs, None, torch.Generator().manual_seed(0))
     assert torch.equal(guess.masks[0], truth.masks[0][0]) is (size == 1)
 
@@ -73,7 +73,7 @@ def test_a_search_for_masks_begins_at_their_mean_where_rates_are_known(
 ) -> None:
     model = {"name": "mlp", "width": 32, "depth": 2, "dropout": 0.25}
     observation, truth, _ = watched(model=model, federation={"batch_size": 2}, knows=knows)
-    judge = Judge(observation, truth.batches[0].labels, is_noisy=False, iterations=1)
+    judge = GuessJudge(observation, truth.batches[0].labels, is_noisy=False, iterations=1)
     guess = judge.judge(truth.batches[0].inputs, None, torch.Generator().manual_seed(0))
     for mask in guess.masks:
         assert float((mask - begun).abs().max()) < 2 * _MASK_RATE  # one step

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from attacks.combined import question_readout
-from attacks.combined.question_readout import QuestionReadout, QuestionReadoutConfig, Text, arranged
+from attacks.combined.question_readout import QuestionReadout, QuestionReadoutConfig, QuestionText, arranged
 from fedsim.core import registry, seeding
 from fedsim.core.errors import FedsimError, NotApplicable
 from fedsim.core.types import Knowledge, Observation, WireEntry
@@ -44,9 +44,9 @@ def attack(**settings: object) -> QuestionReadout:
 
 def test_every_order_of_the_words_is_one_text() -> None:
     assert set(arranged([5, 6, 7], 2, 0)) == {
-        Text((5, 6), (7,)), Text((5, 7), (6,)), Text((6, 5), (7,)), Text((6, 7), (5,)), Text((7, 5), (6,)),
-        Text((7, 6), (5,)),
-    }  # fmt: skip
+        QuestionText((first, second), (third,))
+        for first, second, third in ((5, 6, 7), (5, 7, 6), (6, 5, 7), (6, 7, 5), (7, 5, 6), (7, 6, 5))
+    }
     short = list(arranged([0, 5, 6, 7], 3, 0))
     assert len(short) == len(set(short)) == 12  # one word and two that answer, or two and one, in any order
     assert all(own.question[-1] == 0 and set(own.question) | set(own.answer) == {0, 5, 6, 7} for own in short)
@@ -65,9 +65,9 @@ def test_question_answer_and_image_are_read_without_a_grant() -> None:
 def test_an_order_that_was_wrong_at_the_grey_image_is_mended_at_the_one_that_was_found(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    own, nearest, looked = victim(), question_readout.nearest, list[Text]()
+    own, nearest, looked = victim(), question_readout.nearest, list[QuestionText]()
 
-    def wrong_at_first(observation: Observation, orders: Sequence[Text], image: torch.Tensor) -> Text:
+    def wrong_at_first(observation: Observation, orders: Sequence[QuestionText], image: torch.Tensor) -> QuestionText:
         found = nearest(observation, orders, image)
         looked.append(next(one for one in orders if one != found) if not looked else found)
         return looked[-1]

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from attacks.combined._union import _filled, _is_among, unite
-from attacks.core.batches import Batch
+from attacks.core.batches import OrderedGuess
 
 TRUTH = torch.tensor([[1.0, 0.0], [0.0, 1.0], [2.0, 2.0]])
 LABELS = torch.tensor([0, 1, 1])
@@ -14,13 +14,13 @@ def distance(inputs: Tensor) -> float:
     return float((inputs - TRUTH).norm())
 
 
-def batch(*found: int, wrong: int | None = None) -> Batch:
+def batch(*found: int, wrong: int | None = None) -> OrderedGuess:
     inputs, are_found = torch.zeros(3, 2), torch.zeros(3, dtype=torch.bool)
     for example in found:
         inputs[example], are_found[example] = TRUTH[example], True
     if wrong is not None:
         inputs[wrong], are_found[wrong] = torch.tensor([-5.0, 3.0]), True
-    return Batch(inputs, None, are_found)
+    return OrderedGuess(inputs, None, are_found)
 
 
 def test_what_one_found_fills_the_places_where_another_found_nothing() -> None:
@@ -43,7 +43,7 @@ def test_what_does_not_lower_the_distance_is_left_out() -> None:
 
 
 def test_an_example_fills_no_place_of_another_label() -> None:
-    of_class_one = Batch(TRUTH[[1, 0, 2]], None, torch.tensor([False, True, False]))
+    of_class_one = OrderedGuess(TRUTH[[1, 0, 2]], None, torch.tensor([False, True, False]))
     assert _filled(batch(1, 2), of_class_one, LABELS) is None  # what is empty is of class 0
     assert _filled(batch(0, 2), of_class_one, LABELS) is None  # and this example is there already
 

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attacks.core.optimizers import Adam, Constant, Cosine, Plateau, Steps, signed
+from attacks.core.optimizers import Constant, Cosine, Plateau, RowAdam, Steps, signed
 from fedsim.core.types import Observation
 
 Watched = Callable[..., tuple[Observation, Any, Any]]
@@ -24,7 +24,7 @@ def test_adam_is_torchs_adam_with_a_step_a_row(rows: int, seed: int) -> None:
     gradients = torch.randn((12, rows, 2, 3), generator=generator, dtype=torch.float64)
     rates = torch.rand((12, rows), generator=generator, dtype=torch.float64)
     ours = start.clone()
-    adam = Adam([ours])
+    adam = RowAdam([ours])
     for gradient, rate in zip(gradients, rates, strict=True):
         adam.step([ours], [gradient], [rate])
     for row in range(rows):
@@ -40,7 +40,7 @@ def test_adam_is_torchs_adam_with_a_step_a_row(rows: int, seed: int) -> None:
 def test_adam_forgets_rows_that_left() -> None:
     generator = torch.Generator().manual_seed(0)
     both, one = torch.zeros(2, 3), torch.zeros(1, 3)
-    adam, alone = Adam([both]), Adam([one])
+    adam, alone = RowAdam([both]), RowAdam([one])
     gradients = torch.randn((6, 2, 3), generator=generator)
     for gradient in gradients[:3]:
         adam.step([both], [gradient], [torch.full((2,), 0.1)])

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from attacks.core.unknown_masks import DrawnMasks, GivenMasks, OptimisedMasks, unknown_masks
-from attacks.core.unknowns import Block, Bounded, Gaussian, Logits, Moment, Share, Unknowns
+from attacks.core.unknowns import Block, Bounded, Gaussian, Logits, Moment, Unknowns, UnknownWeight
 from attacks.local_steps._surrogate import bends, on_the_path
 from attacks.mixed_batches._cutmix_client import Boxes
 from fedsim.core.types import DropoutSite, Masks
@@ -38,7 +38,7 @@ KINDS = {
     "rounded masks": optimised(relaxation="straight-through"),
     "logits of masks": optimised(relaxation="sigmoid", annealed=True),
     "bounded": Kind(Bounded("place", start=(torch.tensor(0.5),)), 0.0, 1.0),
-    "share": Kind(Share("share"), 0.0, 1.0),
+    "share": Kind(UnknownWeight("share"), 0.0, 1.0),
     "logits": Kind(Logits("order", shape=(3, 3), coldest=0.1)),
     "noise": Kind(Gaussian("noise", shapes=((2, 3), (4,)), weight=0.5)),
     "no noise": Kind(Gaussian("noise", shapes=((3,),), weight=0.5, is_zero=True)),
@@ -153,7 +153,7 @@ def test_known_masks_are_their_victims_and_drawn_ones_their_generators() -> None
 
 def test_blocks_are_told_apart_by_name_and_draw_one_after_the_other() -> None:
     masks = unknown_masks(SITES, weight=0.1, rate=0.2)
-    unknowns = masks.followed_by(Share("share", 0.3))
+    unknowns = masks.followed_by(UnknownWeight("share", 0.3))
     generator, again = (torch.Generator().manual_seed(4) for _ in range(2))
     first = unknowns.first(generator)
     assert list(first) == ["masks", "share"]

@@ -11,7 +11,7 @@ from torch import Tensor
 from attacks.core.unknown_masks import OptimisedMasks
 from attacks.core.unknowns import NOTHING, Unknowns, Values
 from attacks.gradient_matching._comparison import squared
-from attacks.gradient_matching._engine import Found, Pace, Search, descend
+from attacks.gradient_matching._engine import Pace, RestartResult, Search, descend
 from fedsim.core import registry, seeding
 from fedsim.core.types import DropoutSite, Masks, Observation, Step
 
@@ -71,7 +71,7 @@ def found(
     search: Search | None = None,
     box: tuple[Tensor, Tensor] | None = None,
     on_step: Callable[[Step], None] = lambda _s: None,
-) -> list[Found]:
+) -> list[RestartResult]:
     victims = len(bowls.targets)
     return descend(
         bowls,

@@ -14,7 +14,7 @@ from attacks.gradient_matching._comparison import (
     Comparison,
     Distance,
     GeneralComparison,
-    Setting,
+    SimulatedClient,
     cosine,
     cosine_by_tensor,
     setting_of,
@@ -198,7 +198,7 @@ def observed(toy: Toy, build: Callable[[], nn.Module], shape: tuple[int, ...], d
     return [toy(model, shape, 2, classes=CLASSES, seed=seed, dtype=dtype)[0] for seed in (1, 2)]
 
 
-def own(observation: Observation) -> Setting:
+def own(observation: Observation) -> SimulatedClient:
     return setting_of(observation, observation.sites, True)
 
 

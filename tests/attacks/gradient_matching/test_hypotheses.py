@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import torch
 
-from attacks.gradient_matching._engine import Found
+from attacks.gradient_matching._engine import RestartResult
 from attacks.gradient_matching._hypotheses import HypothesesAttack
 from attacks.gradient_matching.base import MatchingAttack, MatchingConfig, Searched
 from fedsim.core.types import Observation, Step
@@ -19,9 +19,9 @@ class Told:
     def __init__(self, path: str) -> None:
         self.path = path
 
-    def run_search(self, searched: Searched) -> tuple[list[Found], str]:
+    def run_search(self, searched: Searched) -> tuple[list[RestartResult], str]:
         searched.on_steps[0](Step(0, 1, ITERATIONS, 1.0, 1.0, torch.zeros(0)))
-        return [Found(0, start, torch.zeros(1), (), stopped=self.path) for start in range(TRIALS)], self.path
+        return [RestartResult(0, start, torch.zeros(1), (), stopped=self.path) for start in range(TRIALS)], self.path
 
 
 class Two(HypothesesAttack[MatchingConfig]):

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from attacks.core.unknown_masks import FirstMasks, OptimisedMasks
 from attacks.core.unknowns import Moment
-from attacks.gradient_matching._comparison import Setting
+from attacks.gradient_matching._comparison import SimulatedClient
 from attacks.gradient_matching.prefix_search import read_prefixes
 from fedsim.core import seeding
 from fedsim.core.hooks import Attack
@@ -95,7 +95,7 @@ def test_lengths_of_several_examples_are_not_read(
 
 def test_a_prefix_is_not_rescaled_in_a_search(watched: Watched) -> None:
     observation, truth, _ = watched(model={"dropout": 0.0}, **NESTED)
-    setting = Setting(observation.model, observation.loss, (), observation.sites)
+    setting = SimulatedClient(observation.model, observation.loss, (), observation.sites)
     inputs, masks = truth.batches[0].inputs, truth.masks[0]
     with inject_masks(observation.sites, masks):
         expected = observation.model(inputs)

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from attacks.gradient_matching._comparison import Setting
+from attacks.gradient_matching._comparison import SimulatedClient
 from attacks.local_steps._unrolled import UnrolledComparison, local_steps
 from fedsim.core import seeding
 from fedsim.core.examples import distinct
@@ -24,8 +24,8 @@ def mlp(dropout: float) -> nn.Module:
         return nn.Sequential(*layers).double()
 
 
-def setting_of(observation: Observation) -> Setting:
-    return Setting(observation.model, observation.loss, tuple(observation.update.tensors), observation.sites)
+def setting_of(observation: Observation) -> SimulatedClient:
+    return SimulatedClient(observation.model, observation.loss, tuple(observation.update.tensors), observation.sites)
 
 
 def small(**federation: Any) -> dict[str, Any]:

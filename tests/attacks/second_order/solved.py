@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from attacks.core.labels import labels_of
 from attacks.second_order._equations import Equations
-from attacks.second_order._layout import Layout, masks_to_solve
+from attacks.second_order._layout import UnknownsLayout, masks_to_solve
 from fedsim.core import registry, seeding
 from fedsim.core.types import Observation, Reconstruction, Truth
 from fedsim.scenario.world import World
@@ -37,7 +37,7 @@ def solve(observation: Observation, **settings: Any) -> Reconstruction:
 
 
 def equations_of(observation: Observation) -> Equations:
-    return Equations(observation, Layout(observation, masks_to_solve(observation)), labels_of(observation))
+    return Equations(observation, UnknownsLayout(observation, masks_to_solve(observation)), labels_of(observation))
 
 
 def distances(guess: Reconstruction, truth: Truth) -> Tensor:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from attacks.core.client_gradient import client_gradient
-from attacks.second_order._layout import Layout, masks_to_solve
-from attacks.second_order._levenberg_marquardt import Limits
+from attacks.second_order._layout import UnknownsLayout, masks_to_solve
+from attacks.second_order._levenberg_marquardt import SolverLimits
 from attacks.second_order._levenberg_marquardt import solve as solve_equations
 from attacks.second_order._patterns import pattern_near
 from attacks.second_order._switches import switch_units
@@ -125,7 +125,7 @@ def test_the_last_linearisations_square_the_error(toy: Toy, activation: type[nn.
     solve_equations(
         equations,
         start,
-        Limits(iterations=30, products=1, dense=10**9, converged=1e-26),
+        SolverLimits(iterations=30, products=1, dense=10**9, converged=1e-26),
         lambda _iteration, _objective, values: errors.append(float((values - image).norm() / image.norm())),
     )
     assert errors[-1] < 1e-12
@@ -173,7 +173,7 @@ def test_a_blurred_guess_fixes_most_switches_of_a_relu_network(toy: Toy, rate: f
     assert guess.is_exact
     assert float(distances(guess, truth).max()) < 1e-6
     smooth, _ = switch_units(observation)
-    assert guess.facts["unknowns"] < 0.7 * Layout(smooth, masks_to_solve(smooth)).size
+    assert guess.facts["unknowns"] < 0.7 * UnknownsLayout(smooth, masks_to_solve(smooth)).size
 
 
 def test_a_wide_enough_margin_frees_the_switches_that_a_guess_has_wrong(toy: Toy) -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attacks.second_order._layout import Layout, masks_to_solve
+from attacks.second_order._layout import UnknownsLayout, masks_to_solve
 from fedsim.core.types import Masks, Observation, Truth
 
 Toy = Callable[..., tuple[Observation, Truth]]
@@ -25,7 +25,7 @@ def half_known() -> tuple[Masks, ...]:
 
 
 def test_pixels_come_first_and_then_the_unknown_entries_of_masks(observation: Observation) -> None:
-    layout = Layout(observation, half_known())
+    layout = UnknownsLayout(observation, half_known())
     assert (layout.pixels, layout.size) == (8, 11)
     values = torch.arange(11, dtype=torch.float64)
     (whole,) = layout.split(1)
@@ -35,7 +35,7 @@ def test_pixels_come_first_and_then_the_unknown_entries_of_masks(observation: Ob
 
 
 def test_parts_of_single_examples_hold_every_unknown_once(observation: Observation) -> None:
-    layout = Layout(observation, half_known())
+    layout = UnknownsLayout(observation, half_known())
     first, second = layout.split(2)
     assert [*first.places.tolist(), *second.places.tolist()] == [0, 1, 2, 3, 8, 4, 5, 6, 7, 9, 10]
     values = torch.arange(11, dtype=torch.float64)
@@ -45,7 +45,7 @@ def test_parts_of_single_examples_hold_every_unknown_once(observation: Observati
 
 
 def test_before_the_update_pixels_are_standardised_and_entries_kept_by_their_rate(observation: Observation) -> None:
-    layout = Layout(observation, half_known())
+    layout = UnknownsLayout(observation, half_known())
     assert layout.prior_mean().tolist() == [0.0] * 8 + [0.75] * 3
     assert layout.prior_precision().tolist() == pytest.approx([1.0] * 8 + [1.0 / (0.25 * 0.75)] * 3)
     start = layout.start(torch.Generator().manual_seed(0), 0.1)
@@ -54,7 +54,7 @@ def test_before_the_update_pixels_are_standardised_and_entries_kept_by_their_rat
 
 
 def test_entries_stay_between_0_and_1_and_pixels_in_a_box(observation: Observation) -> None:
-    layout = Layout(observation, half_known())
+    layout = UnknownsLayout(observation, half_known())
     values = torch.full((11,), 7.0, dtype=torch.float64)
     box: tuple[Tensor, Tensor] = (torch.tensor(-2.0, dtype=torch.float64), torch.tensor(2.0, dtype=torch.float64))
     assert layout.project(values, None).tolist() == [7.0] * 8 + [1.0] * 3

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.func import jacrev
 
 from attacks.second_order._equations import Equations, Linearisation
-from attacks.second_order._levenberg_marquardt import Limits, Solution
+from attacks.second_order._levenberg_marquardt import Solution, SolverLimits
 from attacks.second_order._levenberg_marquardt import solve as solve_from
 from tests.attacks.second_order.solved import Toy, distances, lenet, solve
 
@@ -49,7 +49,7 @@ class Zeros:
 
 def solve_zeros(function: Callable[[Tensor], Tensor], converged: float) -> Solution:
     start = torch.tensor([-1.2, 1.0], dtype=torch.float64)
-    limits = Limits(iterations=60, products=10, dense=100, converged=converged)
+    limits = SolverLimits(iterations=60, products=10, dense=100, converged=converged)
     return solve_from(cast("Equations", cast("Any", Zeros(function))), start, limits, lambda *_: None)
 
 

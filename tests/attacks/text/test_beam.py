@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from attacks.text._beam import Pool, Reader, apart, grow_beam, pool_of, readers_of
+from attacks.text._beam import CandidateReader, TokenPool, apart, grow_beam, pool_of, readers_of
 from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import Attack
 from fedsim.core.losses import IGNORED
@@ -129,7 +129,7 @@ def test_masks_are_cut_to_the_prefix(watched: Watched, written_text: dict[str, A
     tables = {**written_text, "model": {**written_text["model"], "dropout": 0.3}}
     observation, truth, _ = watched(**tables, knows=(*KNOWN, "masks"), federation={"batch_size": 1})
     (reader,) = readers_of(observation)
-    assert isinstance(reader, Reader)
+    assert isinstance(reader, CandidateReader)
     tokens = truth.private[0].inputs[:1, :6]
     whole = reader.distances(tokens)[1]
     for length in range(1, 7):
@@ -139,6 +139,6 @@ def test_masks_are_cut_to_the_prefix(watched: Watched, written_text: dict[str, A
 def test_no_prefix_can_be_grown_from_words_that_may_not_follow(watched: Watched, written_text: dict[str, Any]) -> None:
     observation, _, _ = watched(**written_text, knows=KNOWN, federation={"batch_size": 1})
     (reader,) = readers_of(observation)
-    pool = Pool(torch.tensor([1, 2]), torch.tensor([0, 0]), 0.0)
+    pool = TokenPool(torch.tensor([1, 2]), torch.tensor([0, 0]), 0.0)
     ends = grow_beam(reader, pool, (1, 3), 4, torch.Generator().manual_seed(0), lambda _prefixes, _score: None)
     assert list(ends) == [1]

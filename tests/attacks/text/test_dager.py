@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from attacks.core.noise_level import rounding_levels
 from attacks.text._prefixes import Front
-from attacks.text._span_search import Reading
-from attacks.text._span_tests import Threshold
+from attacks.text._span_search import SpanReading
+from attacks.text._span_tests import ShareThreshold
 from attacks.text._subspaces import Subspace, attentions, gradients_of, hard
 from fedsim.components.adapter.lora import Lora, LoraConfig
 from fedsim.core import seeding
@@ -279,8 +279,8 @@ def test_learned_positions_name_the_tokens_of_every_place_as_brute_force_does(
                 fit = torch.linalg.lstsq(rows, there[:, None], rcond=1e-6, driver="gelsd").solution[:, 0]
                 if (there - rows @ fit).norm() < 1e-4 * there.norm():
                     inside[place].add(token)
-        reading = Reading(
-            Front(model, layers), [space_of(observation, layer) for layer in layers], Threshold(5e-4, 2000)
+        reading = SpanReading(
+            Front(model, layers), [space_of(observation, layer) for layer in layers], ShareThreshold(5e-4, 2000)
         )
         assert reading.front.knows_places()
         found = [set(own.tolist()) for own in reading.tokens(observation.spec)]
@@ -352,7 +352,7 @@ def test_dropout_behind_the_first_attentions_input_leaves_the_tokens_alone(
     observation = seen(watched, tables, model, THREE)
     layers = attentions(model)
     spaces = [space_of(observation, layer) for layer in layers]
-    reading = Reading(Front(model, layers), spaces, Threshold(5e-4, 2000))
+    reading = SpanReading(Front(model, layers), spaces, ShareThreshold(5e-4, 2000))
     with torch.no_grad():
         (tokens, *_) = reading.tokens(observation.spec)
         read_second = reading.front.read_all(torch.tensor([own[:-1] for own in THREE]))[0]

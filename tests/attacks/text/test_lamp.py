@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from attacks.gradient_matching._engine import Found
+from attacks.gradient_matching._engine import RestartResult
 from attacks.text._words import words_of
 from attacks.text.base import TextMatching
 from attacks.text.lamp import Lamp
@@ -31,7 +31,7 @@ def test_tokens_are_moved_and_changed_until_the_gradient_is_explained(
     vectors = true_vectors(task, truth)
     vectors[0, [1, 4]] = vectors[0, [4, 1]]
     vectors[0, 6] = vectors[0, 0]
-    found = attack.finish(task, Found(0, 0, vectors, ()), torch.Generator().manual_seed(0))
+    found = attack.finish(task, RestartResult(0, 0, vectors, ()), torch.Generator().manual_seed(0))
     assert torch.equal(task.tokens(found.inputs), in_order(truth)[0])
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 
 from attacks.text._read_spans import examples_of, read_spans
-from attacks.text._span_tests import Outliers, Threshold
+from attacks.text._span_tests import Outliers, ShareThreshold
 from fedsim.core.types import Observation, Truth
 
 Texts = Callable[[int], tuple[Observation, Truth]]
@@ -14,7 +14,7 @@ Texts = Callable[[int], tuple[Observation, Truth]]
 def test_without_noise_the_first_span_has_a_direction_for_each_input(masked_texts: Texts) -> None:
     observation, truth = masked_texts(2)
     reading = read_spans(observation, 5e-4, 5.0, 100)
-    assert isinstance(reading.test, Threshold)
+    assert isinstance(reading.test, ShareThreshold)
     seen = truth.private[0].inputs.masked_fill(truth.draws[0]["task.masked"], observation.model.mask_token)
     with torch.no_grad():
         inputs = reading.front.read_first(seen).flatten(0, 1)

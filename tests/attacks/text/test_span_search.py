@@ -10,8 +10,8 @@ from torch import Tensor
 
 from attacks.core.results import NothingFound
 from attacks.text._prefixes import Front
-from attacks.text._span_search import Found, Reading, arrange, best, grow_prefixes
-from attacks.text._span_tests import Threshold
+from attacks.text._span_search import ScoredSentence, SpanReading, arrange, best, grow_prefixes
+from attacks.text._span_tests import ShareThreshold
 from attacks.text._subspaces import Subspace
 from fedsim.core.types import InputSpec, Step
 
@@ -43,8 +43,8 @@ class Planted:
         return [torch.stack([(INSIDE if own else OUTSIDE).expand(tokens.shape[1], 2) for own in whole])]
 
 
-def reading(most: int = 100, **front: Any) -> Reading:
-    return Reading(cast("Front", Planted(**front)), [FIRST, PLANE], Threshold(tolerance=0.1, most=most))
+def reading(most: int = 100, **front: Any) -> SpanReading:
+    return SpanReading(cast("Front", Planted(**front)), [FIRST, PLANE], ShareThreshold(tolerance=0.1, most=most))
 
 
 def spec(length: int = 4) -> InputSpec:
@@ -87,6 +87,11 @@ def test_arrangements_are_those_that_trying_all_finds() -> None:
 
 
 def test_the_best_sentences_share_few_places() -> None:
-    found = [Found((1, 2, 3), 0.2), Found((1, 2, 4), 0.1), Found((5, 6, 7), 0.3), Found((7, 7, 7), 0.4)]
+    found = [
+        ScoredSentence((1, 2, 3), 0.2),
+        ScoredSentence((1, 2, 4), 0.1),
+        ScoredSentence((5, 6, 7), 0.3),
+        ScoredSentence((7, 7, 7), 0.4),
+    ]
     assert best(found, 2, 0.6) == [found[1], found[2]]
     assert best(found, 3, 1.0) == [found[1], found[0], found[2]]

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from attacks.core.results import NothingFound
-from attacks.text._span_tests import Outliers, Threshold
+from attacks.text._span_tests import Outliers, ShareThreshold
 
 
 def test_a_threshold_compares_the_share_of_the_length_outside_of_the_first_span() -> None:
-    test = Threshold(tolerance=0.1, most=2)
+    test = ShareThreshold(tolerance=0.1, most=2)
     scores = test.scores(torch.tensor([[0.0001, 0.9], [0.04, 0.0], [-1e-9, 0.5]]))
     assert scores.tolist() == pytest.approx([0.01, 0.2, 0.0])
     assert test.tokens(scores).tolist() == [True, False, True]
@@ -19,7 +19,7 @@ def test_a_threshold_compares_the_share_of_the_length_outside_of_the_first_span(
 
 
 def test_too_many_prefixes_within_a_threshold_are_no_answer() -> None:
-    test = Threshold(tolerance=0.1, most=2)
+    test = ShareThreshold(tolerance=0.1, most=2)
     assert test.kept(torch.zeros(2)).tolist() == [True, True]
     with pytest.raises(NothingFound, match="3 prefixes of one length lie in the span"):
         test.kept(torch.zeros(3))
@@ -53,4 +53,4 @@ def test_a_deviation_is_that_of_a_normal_distribution_and_ends_of_the_range_have
     assert test.tokens(torch.tensor([-7.5, *usual])).nonzero().flatten().tolist() == [0]
     assert not bool(test.tokens(torch.tensor([-7.3, *usual])).any())
     assert bool(test.scores(torch.tensor([[0.0], [1.0]])).isfinite().all())
-    assert (Threshold.overlap, Outliers.overlap) == (1.0, 0.7)
+    assert (ShareThreshold.overlap, Outliers.overlap) == (1.0, 0.7)

@@ -3,12 +3,12 @@
 import torch
 from torch import Tensor
 
-from attacks.text._beam import Beam
+from attacks.text._beam import PrefixBeam
 from attacks.text.subspace_distance import SubspaceDistance, SubspaceDistanceConfig, _assign
 
 
-def beam(rows: list[list[int]], scores: list[float]) -> Beam:
-    return Beam(torch.tensor(rows), torch.tensor(scores, dtype=torch.float64))
+def beam(rows: list[list[int]], scores: list[float]) -> PrefixBeam:
+    return PrefixBeam(torch.tensor(rows), torch.tensor(scores, dtype=torch.float64))
 
 
 def listed(sentences: list[Tensor]) -> list[list[int]]:

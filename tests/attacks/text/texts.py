@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attacks.text.base import Task
+from attacks.text.base import TextProblem
 from fedsim.core.hooks import Attack
 from fedsim.core.losses import IGNORED
 from fedsim.core.masks import inject_masks
@@ -59,7 +59,7 @@ def in_order(truth: Truth) -> tuple[Tensor, Tensor]:
     return batch.inputs[order].masked_fill(labels == IGNORED, -1), labels
 
 
-def true_vectors(task: Task, truth: Truth) -> Tensor:
+def true_vectors(task: TextProblem, truth: Truth) -> Tensor:
     """Return the dummy that is the batch."""
     sentences, labels = in_order(truth)
     longer = torch.cat((sentences[:, :1], labels), 1)[:, : task.places]

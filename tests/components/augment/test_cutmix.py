@@ -189,8 +189,8 @@ def test_training_clients_together_gives_the_same_updates(scenario: Build) -> No
 
 
 def test_soft_labels_are_mixed_and_others_are_refused_in_one_sentence(scenario: Build) -> None:
-    rules = world_with(scenario, {}).facts.rules
-    here, inputs = HookContext(1, 0, 0, random(), rules=rules), torch.rand(4, 1, 8, 8)
+    federation = world_with(scenario, {}).facts.federation
+    here, inputs = HookContext(1, 0, 0, random(), federation=federation), torch.rand(4, 1, 8, 8)
     soft = torch.rand(4, CLASSES).softmax(1)
     mixed = cutmix().augment(Batch(inputs, soft), here)
     draw = Draw(here.draws["cutmix.partners"], here.draws["cutmix.boxes"], here.draws["cutmix.weights"])
@@ -205,7 +205,7 @@ def test_what_does_not_fit_ends_in_one_sentence_before_any_training(scenario: Bu
         world_with(scenario, {}, federation={"batch_size": 1}).check()
     world_with(scenario, {"mode": "cutout"}, federation={"batch_size": 1}).check()
     world = world_with(scenario, {})
-    flat = replace(world.facts.rules, shape=(64,))
+    flat = replace(world.facts.federation, shape=(64,))
     assert "an example has shape (64,)" in (cutmix().refuses(flat, world.models.new()) or "")
     twice = [{"name": "cutmix"}, {"name": "cutmix", "mode": "mixup"}]
     with pytest.raises(ScenarioError, match="the components name it twice"):

@@ -210,14 +210,16 @@ def test_a_model_that_does_not_end_there_is_refused_before_the_first_round(scena
         def forward(self, x: Tensor) -> Tensor:
             return super().forward(x)[:, :3]
 
-    reason = own.refuses(world.facts.rules, prepared(Narrow(nn.Flatten(), nn.Linear(64, 6), nn.Linear(6, 10))).float())
+    reason = own.refuses(
+        world.facts.federation, prepared(Narrow(nn.Flatten(), nn.Linear(64, 6), nn.Linear(6, 10))).float()
+    )
     assert reason == "its keys read 6 features, but the encoder returns 3"
     reason = own.refuses(
-        world.facts.rules, prepared(nn.Sequential(nn.Flatten(), nn.Linear(64, 6), nn.Linear(6, 4))).float()
+        world.facts.federation, prepared(nn.Sequential(nn.Flatten(), nn.Linear(64, 6), nn.Linear(6, 4))).float()
     )
     assert reason == "the model returns (2, 4), expected (examples, 10 classes)"
     image = nn.Sequential(nn.Unflatten(1, (1, 1, 1)), nn.Linear(8, 6), nn.Linear(6, 10))
-    reason = own.refuses(world.facts.rules, prepared(image).float())
+    reason = own.refuses(world.facts.federation, prepared(image).float())
     assert reason is not None
     assert reason.startswith("its encoder returns shape (2, 1, 1, 1, 8, 6)")
     both = [{"name": "multi-sample-dropout", "samples": 2}, SMALL]

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from fedsim.components.decoder import aded
-from fedsim.components.decoder.aded import AdedConfig, Table, count_table, load_table, save_table, search
+from fedsim.components.decoder.aded import AdedConfig, TrigramTable, count_table, load_table, save_table, search
 from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import GenerationContext
 from fedsim.core.past import Draft, Past
@@ -76,7 +76,7 @@ def test_many_texts_follow_the_law_of_the_model(tmp_path: Path) -> None:
 
 def test_every_node_of_a_searched_tree_has_the_scores_of_its_way() -> None:
     model = tiny_llama().eval()
-    ways = search(Table(random_table(VOCABULARY, 5000)), (1, 2), AdedConfig(), 4, HALF)
+    ways = search(TrigramTable(random_table(VOCABULARY, 5000)), (1, 2), AdedConfig(), 4, HALF)
     draft, text = Draft.tree(ways, 32), [3, 1, 2]
     assert len(draft) == 32
     assert max(draft.depths()) > 1
@@ -91,12 +91,12 @@ def test_every_node_of_a_searched_tree_has_the_scores_of_its_way() -> None:
 def test_the_table_learns_every_trigram_of_the_window_and_nothing_else() -> None:
     before = {(1, 2): {3: 0.5, 4: 2.99}, (9, 9): {9: 0.1}}
     text = [9, 9, 9, *[7] * 8, 1, 2, 3, 1, 2, 3, 1, 2]  # the nines lie in front of the last 16
-    after = Table(before).learned(text)
+    after = TrigramTable(before).learned(text)
     assert after.after((1, 2)) == pytest.approx({3: 0.5 + 2 * 0.04, 4: 2.99})
     assert after.after((7, 7)) == pytest.approx({7: 6 * 0.04, 1: 0.04})
     assert after.after((9, 9)) == {9: 0.1}
     assert after.after((9, 7)) == {}
-    assert Table(before).learned([1, 2, 4] * 2).after((1, 2))[4] == 3.0
+    assert TrigramTable(before).learned([1, 2, 4] * 2).after((1, 2))[4] == 3.0
     assert before == {(1, 2): {3: 0.5, 4: 2.99}, (9, 9): {9: 0.1}}
 
 
@@ -113,7 +113,7 @@ def test_a_table_of_the_models_own_text_is_followed_to_the_end_of_the_draft(tmp_
 
 
 def test_the_search_follows_the_only_way() -> None:
-    table = Table({(1, 2): {3: 1.0}, (2, 3): {4: 1.0}, (3, 4): {5: 1.0}, (4, 5): {6: 1.0}})
+    table = TrigramTable({(1, 2): {3: 1.0}, (2, 3): {4: 1.0}, (3, 4): {5: 1.0}, (4, 5): {6: 1.0}})
     assert max(search(table, (1, 2), AdedConfig(), 4, HALF), key=len) == (3, 4, 5, 6)
     assert search(table, (1, 2), AdedConfig(), 1, HALF) == [(3,)]
     assert search(table, (8, 8), AdedConfig(), 4, HALF) == []
@@ -131,7 +131,7 @@ def test_visits_follow_the_priors_and_the_weaker_way_is_visited_too() -> None:
 
 
 def test_equal_pairs_at_different_places_have_children_of_their_own() -> None:
-    table = Table({(1, 1): {1: 0.6, 2: 0.4}})
+    table = TrigramTable({(1, 1): {1: 0.6, 2: 0.4}})
     ways = search(table, (1, 1), AdedConfig(paths=100), 3, HALF)
     assert {(1, 1, 1), (1, 1, 2)} & set(ways)
     assert all(1 <= len(way) <= 3 for way in ways)
@@ -172,7 +172,7 @@ def test_a_prompt_that_repeats_is_foreseen_where_it_is_learned() -> None:
     first = len(generate(make("aded"), model, prompts(prompt), Limits(max_new_tokens=9), sources(1))[0].trace.tokens)
     (found,) = generate(make("aded", prompt=True), model, prompts(prompt), Limits(max_new_tokens=9), sources(1))
     assert len(found.trace.tokens) <= first
-    table = Table({}).learned([1, 2, 3] * 9, 27)
+    table = TrigramTable({}).learned([1, 2, 3] * 9, 27)
     assert table.after((1, 2)) == pytest.approx({3: 9 * 0.04})
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
-from fedsim.core.hooks import Rules
+from fedsim.core.hooks import PublicFederation
 from fedsim.core.losses import cross_entropy
 from fedsim.core.masks import dropout_sites, inject_masks
 from fedsim.core.types import Masks
@@ -164,18 +164,18 @@ def test_a_model_without_a_place_for_it_is_refused(model: nn.Module, settings: d
 
 
 def test_heads_that_mix_samples_or_cannot_carry_them_are_refused_before_training() -> None:
-    rules = object.__new__(Rules)
-    object.__setattr__(rules, "shape", (5,))
-    object.__setattr__(rules, "classes", CLASSES)
+    federation = object.__new__(PublicFederation)
+    object.__setattr__(federation, "shape", (5,))
+    object.__setattr__(federation, "classes", CLASSES)
     mixing = nn.Sequential(nn.Linear(5, 4), nn.Dropout(0.5), nn.LayerNorm([2, 4]), nn.Linear(4, CLASSES))
     own = component(samples=2)
-    assert "mixes samples" in str(own.refuses(rules, own.prepare(mixing, torch.Generator())))
+    assert "mixes samples" in str(own.refuses(federation, own.prepare(mixing, torch.Generator())))
     other = component(samples=3)
     normalised = nn.Sequential(nn.Linear(5, 4), nn.Dropout(0.5), nn.BatchNorm1d(4), nn.Linear(4, CLASSES))
-    assert "one fails" in str(other.refuses(rules, other.prepare(normalised, torch.Generator())))
+    assert "one fails" in str(other.refuses(federation, other.prepare(normalised, torch.Generator())))
     flipping = component(samples=2, flip_half=True)
     assert "flip_half needs feature maps" in str(
-        flipping.refuses(rules, flipping.prepare(plain().float(), torch.Generator()))
+        flipping.refuses(federation, flipping.prepare(plain().float(), torch.Generator()))
     )
 
 

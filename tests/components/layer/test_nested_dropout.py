@@ -196,8 +196,8 @@ def test_maps_and_more_channels_than_there_are_are_refused_before_training(scena
         worlds.build(wide).check()
     convolutional = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Dropout(0.5), nn.Flatten(), nn.Linear(72, 10))
     own = component()
-    rules = worlds.build(scenario()).facts.rules
-    reason = own.refuses(rules, own.prepare(convolutional, torch.Generator()))
+    federation = worlds.build(scenario()).facts.federation
+    reason = own.refuses(federation, own.prepare(convolutional, torch.Generator()))
     assert reason == "it cuts feature vectors, but its layer gets maps of shape (2, 6, 6)"
 
 

@@ -13,7 +13,7 @@ from fedsim.components.layer._prefix import Prefix
 from fedsim.components.loss.co_teaching import CoTeaching, NetworkPair, kept, small_losses
 from fedsim.core import registry, seeding
 from fedsim.core.errors import FedsimError, ScenarioError
-from fedsim.core.hooks import Rules
+from fedsim.core.hooks import PublicFederation
 from fedsim.core.masks import dropout_sites, record_masks
 from fedsim.core.types import Batch
 from fedsim.federation import cohort
@@ -231,18 +231,18 @@ def test_what_does_not_fit_ends_in_one_sentence(
 
 
 def test_statistics_that_mix_the_halves_and_several_answers_are_refused() -> None:
-    rules = object.__new__(Rules)
+    federation = object.__new__(PublicFederation)
     for name, value in (("shape", (5,)), ("batch_size", 8), ("classes", CLASSES)):
-        object.__setattr__(rules, name, value)
+        object.__setattr__(federation, name, value)
     own = component(freeze_batch_norm=False)
     model = own.prepare(network(normalised=True).float(), torch.Generator())
-    assert own.refuses(rules, model) == (
+    assert own.refuses(federation, model) == (
         "'first.1' would mix the two halves of the batch. Set freeze_batch_norm = true"
     )
     classic = component(freeze_batch_norm=False, same_batch=True)
-    assert classic.refuses(rules, model) is None
+    assert classic.refuses(federation, model) is None
     several = nn.Sequential(nn.Linear(5, 6), nn.Unflatten(1, (2, 3)))
-    reason = own.refuses(rules, own.prepare(several, torch.Generator()))
+    reason = own.refuses(federation, own.prepare(several, torch.Generator()))
     expected = "each network must give one answer per example, (examples, 3 classes)"
     assert reason == f"{expected}, and one returns (2, 2, 3)"
 

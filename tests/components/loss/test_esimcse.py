@@ -243,7 +243,7 @@ def outputs_of(world: World, weights: Tensors, truth: Any) -> Tensor:
     model = world.models.holding(weights)
     views = two_views(model)
     assert views is not None
-    padding = world.facts.rules.padding
+    padding = world.facts.federation.padding
     assert padding is not None
     inputs, places = truth.private[0].inputs, truth.draws[0]["esimcse.repeated"]
     more = truth.masks[0][7].shape[1] - 12

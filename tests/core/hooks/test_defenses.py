@@ -32,8 +32,12 @@ def test_moments_that_are_not_overridden_leave_everything_as_it_is() -> None:
     assert [moment for moment in moments if own.overrides(moment)] == ["on_gradient"]
 
 
-def test_every_defense_has_one_of_the_places() -> None:
+def test_the_place_of_a_defense_is_the_folder_that_it_is_in() -> None:
     assert get_args(Place) == PLACES
-    places = {method.make.place for method in registry.methods("defense").values()}  # type: ignore[attr-defined]
-    assert places <= set(PLACES)
+    kinds = [method.make for method in registry.methods("defense").values()]
+    places = {kind.__module__: kind.place for kind in kinds}  # type: ignore[attr-defined]
+    assert all(module.split(".")[1] == place in PLACES for module, place in places.items()), places
+
+
+def test_a_hook_context_begins_with_where_in_a_run_it_is() -> None:
     assert [field.name for field in fields(HookContext)][:4] == ["round", "client", "step", "generator"]

@@ -21,12 +21,12 @@ def test_shares_of_the_noise_add_up_to_the_promise_in_the_smallest_sum(scenario:
     world = worlds.build(
         scenario(**SECURE, defenses=[{"name": "distributed-dp", "clip": 0.5, "noise_multiplier": 2.0}])
     )
-    assert world.facts.rules.smallest_sum == SecureAggregation().survivors_needed(4) == 3
+    assert world.facts.federation.smallest_sum == SecureAggregation().survivors_needed(4) == 3
     defense = world.stack.defenses[0]
     zero = Update("gradient", {"w": torch.zeros(50_000)}, {}, 1, 0.0)
     shares = [
         defense.on_upload(
-            zero, HookContext(1, c, 1, torch.Generator().manual_seed(c), rules=world.facts.rules)
+            zero, HookContext(1, c, 1, torch.Generator().manual_seed(c), federation=world.facts.federation)
         ).tensors["w"]
         for c in range(4)
     ]
@@ -40,7 +40,7 @@ def test_shares_of_the_noise_add_up_to_the_promise_in_the_smallest_sum(scenario:
 )
 def test_where_cohorts_may_be_small_only_two_shares_are_relied_on(scenario: Build, participation) -> None:
     world = worlds.build(scenario(**SECURE, participation=participation, defenses=[{"name": "distributed-dp"}]))
-    assert world.facts.rules.smallest_sum == 2
+    assert world.facts.federation.smallest_sum == 2
 
 
 def test_colluding_clients_add_no_noise(scenario: Build) -> None:
@@ -48,7 +48,7 @@ def test_colluding_clients_add_no_noise(scenario: Build) -> None:
         settings = {"name": "distributed-dp", "colluding": colluding, "clip": 0.25}
         world = worlds.build(scenario(**SECURE, defenses=[settings]))
         world.check()
-        here = HookContext(1, 0, 1, torch.Generator().manual_seed(0), rules=world.facts.rules)
+        here = HookContext(1, 0, 1, torch.Generator().manual_seed(0), federation=world.facts.federation)
         zero = Update("gradient", {"w": torch.zeros(50_000)}, {}, 1, 0.0)
         return float(world.stack.defenses[0].on_upload(zero, here).tensors["w"].std())
 
