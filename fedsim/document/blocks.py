@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -103,6 +103,11 @@ class Heading:
     is_number: bool = False
 
 
+def number(text: str) -> Heading:
+    """Return the head of a column of numbers."""
+    return Heading(text, is_number=True)
+
+
 @dataclass(frozen=True)
 class TableCell:
     """A cell: its text, an interval below it, tags, small notes, how it is meant, and by what it is sorted."""
@@ -122,6 +127,11 @@ class TableRow:
     cells: tuple[TableCell, ...]
     reason: str = ""
     level: Literal["", "muted", "best"] = ""
+
+    @classmethod
+    def of(cls, *cells: TableCell | str) -> TableRow:
+        """Return a row of cells; one that is text has that text alone."""
+        return cls(tuple(TableCell(cell) if isinstance(cell, str) else cell for cell in cells))
 
 
 @dataclass(frozen=True)
@@ -152,6 +162,11 @@ class Table:
     group_heading: str = ""
     is_sortable: bool = True
     layout: Literal["", "long", "words"] = ""
+
+    @property
+    def rows(self) -> list[TableRow]:
+        """The rows of every group."""
+        return [row for group in self.groups for row in group.rows]
 
     @classmethod
     def of(
@@ -351,6 +366,20 @@ class Document:
     sections: tuple[Section, ...] = ()
     footer: str = ""
     name: str = ""
+
+    @property
+    def pictures(self) -> list[Picture]:
+        """Its charts, in order."""
+        parts = [self.opening, *(section.blocks for section in self.sections)]
+        return [picture for blocks in parts for picture in _pictures(blocks)]
+
+
+def _pictures(blocks: Iterable[Block]) -> Iterator[Picture]:
+    for block in blocks:
+        if isinstance(block, Figures):
+            yield from block.pictures
+        elif isinstance(block, Fold | Verdict):
+            yield from _pictures(block.blocks)
 
 
 def png_address(pixels: np.ndarray | None) -> str:

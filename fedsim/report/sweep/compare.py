@@ -15,7 +15,7 @@ from fedsim.core.errors import FedsimError
 from fedsim.core.metric import Metric
 from fedsim.metrics.comparison import holm, mean_over_seeds
 from fedsim.record import Interval
-from fedsim.report.sweep.gathered import Setting, Sweep, gather
+from fedsim.report.sweep.gathered import SweepRecords, SweepSetting, gather
 from fedsim.report.sweep.points import difference, gains, strongest_attack
 
 Better = Literal["A", "B", "no difference shown", "nothing to pair"]
@@ -87,19 +87,19 @@ def compare(first: Path, second: Path) -> Comparison:
     return Comparison((one.title, other.title), tuple(rows), findings, _names(a, b), _names(b, a))
 
 
-def _success(a: Setting, b: Setting, sweep: Sweep) -> tuple[Interval | None, float | None]:
+def _success(a: SweepSetting, b: SweepSetting, sweep: SweepRecords) -> tuple[Interval | None, float | None]:
     here, there = strongest_attack(a), strongest_attack(b)
     return difference(b, there, a, here, sweep.judge) if here and there else (None, None)
 
 
-def _utility(a: Setting, b: Setting, sweep: Sweep) -> tuple[Interval | None, float | None]:
+def _utility(a: SweepSetting, b: SweepSetting, sweep: SweepRecords) -> tuple[Interval | None, float | None]:
     differences = gains(a, b)
     if not differences:
         return None, None
     return mean_over_seeds(differences, sweep.judge.scoring.confidence), _t_test(differences)
 
 
-def _findings(a: Setting, b: Setting, sweep: Sweep) -> Iterator[FindingsCompared]:
+def _findings(a: SweepSetting, b: SweepSetting, sweep: SweepRecords) -> Iterator[FindingsCompared]:
     """Yield what questions found in both settings, B minus A, paired by seed; p-values stand by themselves."""
     here, there = _figures(a), _figures(b)
     for key in (key for key in here if key in there):
@@ -115,7 +115,7 @@ def _findings(a: Setting, b: Setting, sweep: Sweep) -> Iterator[FindingsCompared
         yield FindingsCompared(a.name, label, metric, values, _judge(value, p, iter((p,)), more_is=more_is))
 
 
-def _figures(setting: Setting) -> dict[tuple[str, str], dict[int, float]]:
+def _figures(setting: SweepSetting) -> dict[tuple[str, str], dict[int, float]]:
     """Return the figures of attacks by label and metric, each by seed."""
     found: dict[tuple[str, str], dict[int, float]] = {}
     for cell in setting.cells:
@@ -143,14 +143,14 @@ def _judge(value: Interval | None, p: float | None, left: Iterator[float], more_
     return Difference(value, p, more_is if value.value > 0 else less_is)
 
 
-def _by_values(settings: Sequence[Setting]) -> dict[str, Setting]:
+def _by_values(settings: Sequence[SweepSetting]) -> dict[str, SweepSetting]:
     return {json.dumps(setting.values): setting for setting in settings}
 
 
-def _names(own: Mapping[str, Setting], others: Mapping[str, Setting]) -> tuple[str, ...]:
+def _names(own: Mapping[str, SweepSetting], others: Mapping[str, SweepSetting]) -> tuple[str, ...]:
     return tuple(setting.name for key, setting in own.items() if key not in others)
 
 
-def _some(sweep: Sweep) -> str:
+def _some(sweep: SweepRecords) -> str:
     names = [setting.name for setting in sweep.settings[:3]]
     return ("; ".join(names) + (" ..." if len(sweep.settings) > len(names) else "")) or "none"

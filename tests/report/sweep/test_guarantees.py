@@ -17,7 +17,7 @@ def test_a_guarantee_is_stated_with_whom_it_holds_against(tmp_path, records, swe
     guarded = sweeps.run(records, "gradient-noise 2.0", 1, records.missed(8), guarantees=(records.guarantee(),))
     folder = sweeps.save(tmp_path, records, [*runs, ("dp 2.0", 1, guarded)], policy={"max_epsilon": 2.0})
     verdict, _ = judged(folder)
-    assert verdict.finding == "dp 2.0 keeps every threshold"
+    assert verdict.strong == "dp 2.0 keeps every threshold."
     assert verdict.caveat.startswith("Guaranteed: epsilon 1.84 at delta 1e-05")
 
 
