@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -97,22 +97,30 @@ class Statements:
 
 @dataclass(frozen=True)
 class Heading:
-    """The head of a column."""
+    """The head of a column.
+
+    Attributes:
+        is_number: whether numbers stand below it.
+        keeps_interval: whether a narrow screen shows the intervals below it too.
+        is_extra: whether a narrow screen leaves the column out.
+    """
 
     text: str
     is_number: bool = False
+    keeps_interval: bool = False
+    is_extra: bool = False
 
 
-def number(text: str) -> Heading:
+def number(text: str, *, keeps_interval: bool = False, is_extra: bool = False) -> Heading:
     """Return the head of a column of numbers."""
-    return Heading(text, is_number=True)
+    return Heading(text, True, keeps_interval, is_extra)
 
 
 @dataclass(frozen=True)
 class TableCell:
     """A cell: its text, an interval below it, tags, small notes, how it is meant, and by what it is sorted."""
 
-    text: str
+    text: str = ""
     interval: str = ""
     tags: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -232,6 +240,7 @@ class WallCell:
         public: the public picture nearest to a guess, as `pixels`.
         public_note: how near it is.
         is_nearer_to_public: whether the guess is nearer to it than to the original.
+        data: the same as numbers, by column of a file of data.
     """
 
     pixels: np.ndarray | None
@@ -242,6 +251,7 @@ class WallCell:
     public: np.ndarray | None = None
     public_note: str = ""
     is_nearer_to_public: bool = False
+    data: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def source(self) -> str:

@@ -61,3 +61,7 @@ def test_sections_are_in_the_contents_by_their_places() -> None:
     page = to_html(Document("Page", sections=(Section("What it costs", (paragraph("much"),)),)))
     assert '<a href="#what-it-costs">What it costs</a>' in page
     assert '<h2 id="what-it-costs">' in page
+
+
+def test_a_document_knows_its_charts() -> None:
+    assert [picture.name for picture in document().pictures] == ["curve"]
