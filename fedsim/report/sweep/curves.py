@@ -102,13 +102,13 @@ def _roc(name: str, points: Sequence[Point]) -> Picture:
     axes = figure.subplots()
     rows: list[tuple[str, str, float, float]] = []
     ends: list[str] = []
-    others = [curve.others for p in points if p.membership for curve in p.setting.curves(p.membership[0])]
+    others = [curve.others for p in points if p.membership for curve in p.setting.curves(p.membership.attack)]
     least = 1 / max(others)
     axes.plot([least / 2, 1], [least / 2, 1], color="#999999", lw=1, label="guessing")
     axes.axvline(least, color="#555555", lw=1, ls=(0, (1, 2)), label="smallest rate that n shows")
     for index, point in enumerate(points[:_MOST_LINES]):
         assert point.membership
-        label, rate = point.membership
+        label, rate = point.membership.attack, point.membership.rate
         curve = average_roc(point.setting, label)
         colour, dash = _line(index, point)
         seen = [(max(fpr, least / 2), tpr) for fpr, tpr in curve if tpr > 0]

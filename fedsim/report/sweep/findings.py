@@ -13,8 +13,11 @@ from fedsim.report.sweep.cells import figures_of
 from fedsim.report.sweep.gathered import SweepRecords, SweepSetting
 from fedsim.report.tables.findings import FindingRow, row
 
-_NUMBERS = map(number, ("found", "chance", "p", "n", "seeds"))
-_HEADINGS = ("setting", "attack", "of what", "figure", *_NUMBERS, "beside it")
+_HEADINGS = (
+    *("setting", "attack", "of what", "figure"),
+    *map(number, ("found", "chance", "p", "n", "seeds")),
+    "beside it",
+)
 
 
 def findings_tables(sweep: SweepRecords) -> list[tuple[QuestionAsked, Table]]:

@@ -75,7 +75,7 @@ def _odds(probability: float) -> str:
 def _memberships(point: Point, stated: GuaranteeRecord) -> Iterator[Mark]:
     if point.membership is None:
         return
-    label, rate = point.membership
+    label, rate = point.membership.attack, point.membership.rate
     ceiling = membership_ceiling(stated.epsilon, stated.delta, FEW_FALSE_ALARMS)
     yield _mark(point, stated, "membership, FPR 0.01", label, rate, FEW_FALSE_ALARMS, ceiling)
 

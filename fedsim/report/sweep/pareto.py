@@ -9,7 +9,7 @@ from fedsim.record import Interval
 from fedsim.report.drawing import MARKERS, PALETTE, Picture, blank, picture, styled, utility_axis
 from fedsim.report.sweep.gathered import UNDEFENDED
 from fedsim.report.sweep.labels import NamedPoint, annotate
-from fedsim.report.sweep.points import FEW_FALSE_ALARMS, Point, attacked, measure, measured, turned
+from fedsim.report.sweep.points import FEW_FALSE_ALARMS, Point, Risk, attacked, measure, measured, turned
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -61,14 +61,17 @@ def frontier(places: Sequence[Place]) -> list[Place]:
 
 def panels(points: Sequence[Point]) -> dict[str, list[Place]]:
     """Return the panels that there is something for: by the strongest, the median and the unaware attack."""
-    chosen: dict[str, Callable[[Point], tuple[str, Interval] | None]] = {
-        "strongest attack": lambda p: (p.strongest.attack, p.strongest.rate) if p.strongest else None,
-        "median attack": lambda p: (p.median.attack, p.median.rate) if p.median else None,
-        "strongest attack that does not know the defense": lambda p: _unaware(p) if _is_aware(points) else None,
+    is_any_aware = any(point.unaware for point in points)
+    chosen: dict[str, Callable[[Point], Risk | None]] = {
+        "strongest attack": lambda p: p.strongest,
+        "median attack": lambda p: p.median,
+        "strongest attack that does not know the defense": lambda p: (
+            (p.unaware or p.strongest) if is_any_aware else None
+        ),
         "membership, 1% false alarms": lambda p: p.membership,
     }
     every = {
-        title: [Place(p, attack[0], p.utility, attack[1]) for p in points if (attack := of(p)) and p.utility]
+        title: [Place(p, risk.attack, p.utility, risk.rate) for p in points if (risk := of(p)) and p.utility]
         for title, of in chosen.items()
     }
     return {title: places for title, places in every.items() if places}
@@ -147,15 +150,6 @@ def _panel(title: str, places: list[Place], families: Sequence[str], blind: Mapp
 def _name(axes: Axes, places: Sequence[Place]) -> None:
     if len(places) <= _MOST_LABELS:
         annotate(axes, [NamedPoint(p.point.name, p.scale * p.utility.value, 100 * p.risk.value) for p in places])
-
-
-def _is_aware(points: Sequence[Point]) -> bool:
-    return any(point.unaware for point in points)
-
-
-def _unaware(point: Point) -> tuple[str, Interval] | None:
-    attack = point.unaware or point.strongest
-    return (attack.attack, attack.rate) if attack else None
 
 
 def _beats(one: Place, other: Place) -> bool:

@@ -29,7 +29,7 @@ FEW_FALSE_ALARMS = 0.01
 
 @dataclass(frozen=True)
 class Risk:
-    """One attack on one setting: the share of examples that it recovers, each victim counted alike."""
+    """One attack on one setting: the share of examples that it recovers, each victim counted alike, or of members."""
 
     attack: str
     rate: Interval
@@ -65,7 +65,7 @@ class Point:
     reach: Reach | None
     fewer: Interval | None
     p: float | None
-    membership: tuple[str, Interval] | None
+    membership: Risk | None
     guarantee: GuaranteeRecord | None
     seconds: Interval
     processor_seconds: float | None
@@ -268,7 +268,7 @@ def difference(
     return interval, sign_flip_p([value for seed in pairs for value in seed], _draws())
 
 
-def best_membership(setting: SweepSetting, judge: Judge) -> tuple[str, Interval] | None:
+def best_membership(setting: SweepSetting, judge: Judge) -> Risk | None:
     """Return the membership attack that finds most members at 1 % false alarms, its members pooled over the seeds."""
     totals: dict[str, tuple[float, int]] = {}
     for curve in (curve for cell in setting.cells for curve in cell.curves if FEW_FALSE_ALARMS in curve.rates):
@@ -278,7 +278,7 @@ def best_membership(setting: SweepSetting, judge: Judge) -> tuple[str, Interval]
     if not totals:
         return None
     label = max(totals, key=lambda name: totals[name][0] / totals[name][1])
-    return label, wilson(*totals[label], judge.scoring.confidence)
+    return Risk(label, wilson(*totals[label], judge.scoring.confidence))
 
 
 def _guarantee(cells: Sequence[SweepCell]) -> GuaranteeRecord | None:

@@ -84,7 +84,7 @@ def sentence(point: Point) -> str:
     elif point.has_failed:
         parts.append("was attacked in vain, since every attack failed")
     if point.membership:
-        label, rate = point.membership
+        label, rate = point.membership.attack, point.membership.rate
         parts.append(f"lets {label} find {_percent(rate)} of the members at 1% false alarms ({bounds(rate, 100, 1)}%)")
     return f"{' and '.join(filter(None, parts)) or 'was not measured'}."
 
@@ -120,7 +120,7 @@ def _thresholds(point: Point, policy: Policy) -> Iterator[JudgedThreshold]:
         loss = Interval(value=0, low=0, high=0, n=1) if point.setting.is_undefended and point.utility else point.loss
         yield _judge_share(f"{point.setting.measure or 'utility'} loss", loss, policy.max_accuracy_loss)
     if policy.max_membership_tpr is not None:
-        rate = point.membership[1] if point.membership else None
+        rate = point.membership.rate if point.membership else None
         yield _judge_share("members found at 1% false alarms", rate, policy.max_membership_tpr)
     for name, limit in policy.findings.items():
         yield _judge_figure(name, point.figures.get(name), limit)
@@ -214,9 +214,8 @@ def _caveat(point: Point) -> str:
 
 
 def _risk(point: Point) -> float:
-    if point.strongest:
-        return point.strongest.rate.value
-    return point.membership[1].value if point.membership else 1.0
+    attack = point.strongest or point.membership
+    return attack.rate.value if attack else 1.0
 
 
 def _utility(point: Point) -> float:
@@ -246,7 +245,7 @@ def _about_controls(points: Sequence[Point]) -> Iterator[Banner]:
 def _succeeds(point: Point) -> bool:
     if point.strongest and point.strongest.rate.value >= CONTROL_SUCCEEDS:
         return True
-    return point.membership is not None and (point.membership[1].low or 0.0) > 0.01  # noqa: PLR2004 - the false alarms
+    return point.membership is not None and (point.membership.rate.low or 0.0) > 0.01  # noqa: PLR2004 - the false alarms
 
 
 def _about_missing(sweep: SweepRecords) -> Iterator[Banner]:

@@ -29,7 +29,7 @@ def test_the_floor_on_epsilon_is_that_of_its_docstring(tmp_path, records, sweeps
     _, found = estimated(sweeps.save(tmp_path, records, runs))
     tpr, fpr = beta.ppf(0.025, 200, 1801), beta.ppf(0.975, 21, 1980)
     assert [floor.floor for floor in floors(found)] == pytest.approx([np.log(tpr / fpr), 0.0])
-    assert found[0].membership[1].value == 0.1
+    assert found[0].membership.rate.value == 0.1
     assert average_roc(found[0].setting, "lira") == [(0.0, 0.0), (0.01, 0.1), (1.0, 1.0)]
 
 
