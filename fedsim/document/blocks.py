@@ -111,6 +111,11 @@ class Heading:
     is_extra: bool = False
 
 
+def number(text: str, *, keeps_interval: bool = False, is_extra: bool = False) -> Heading:
+    """Return the head of a column of numbers."""
+    return Heading(text, True, keeps_interval, is_extra)
+
+
 @dataclass(frozen=True)
 class TableCell:
     """A cell: its text, an interval below it, tags, small notes, how it is meant, and by what it is sorted."""
@@ -125,11 +130,19 @@ class TableCell:
 
 @dataclass(frozen=True)
 class TableRow:
-    """Cells; the first names the row. With a `reason` there are no figures, and it stands across the others."""
+    """Cells; the first names the row. With a `reason` there are no figures, and it stands across the others.
+
+    A terminal shows a reason up to its first colon.
+    """
 
     cells: tuple[TableCell, ...]
     reason: str = ""
     level: Literal["", "muted", "best"] = ""
+
+    @classmethod
+    def of(cls, *cells: TableCell | str) -> TableRow:
+        """Return a row of cells; one that is text has that text alone."""
+        return cls(tuple(TableCell(cell) if isinstance(cell, str) else cell for cell in cells))
 
 
 @dataclass(frozen=True)

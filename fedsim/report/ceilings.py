@@ -52,46 +52,45 @@ def marks(record: RunRecord, arrays: Mapping[str, np.ndarray], judge: Judge) -> 
     return tuple(
         mark
         for arm in record.arms
-        for own in arm.guarantees
-        if math.isfinite(own.epsilon)
-        for mark in (*_memberships(arm, own), *_reconstructions(arm, own, arrays, judge))
+        for guarantee in arm.guarantees
+        if math.isfinite(guarantee.epsilon)
+        for mark in (*_memberships(arm, guarantee), *_reconstructions(arm, guarantee, arrays, judge))
     )
 
 
-def _memberships(arm: ArmRecord, own: GuaranteeRecord) -> Iterator[Mark]:
+def _memberships(arm: ArmRecord, guarantee: GuaranteeRecord) -> Iterator[Mark]:
     for finding in arm.findings:
         figures = {finding.metric: finding.value, **finding.more}
         for fpr in LOW_FPR:
             rate = figures.get(name_of(fpr)) if finding.question == "membership" else None
             if rate is not None:
-                ceiling = membership_ceiling(own.epsilon, own.delta, fpr)
-                yield _mark(arm, own, f"membership, FPR {fpr:g}", finding.label, rate, fpr, ceiling)
+                ceiling = membership_ceiling(guarantee.epsilon, guarantee.delta, fpr)
+                yield _mark(arm, guarantee, f"membership, FPR {fpr:g}", finding.label, rate, fpr, ceiling)
 
 
 def _reconstructions(
-    arm: ArmRecord, own: GuaranteeRecord, arrays: Mapping[str, np.ndarray], judge: Judge
+    arm: ArmRecord, guarantee: GuaranteeRecord, arrays: Mapping[str, np.ndarray], judge: Judge
 ) -> Iterator[Mark]:
-    if not own.holds_against_server:
+    if not guarantee.holds_against_server:
         return
     for attack in arm.attacks:
         prior, summary = blind(attack, arrays, judge), judge.summary(attack)
         if prior is None or summary is None:
             continue
-        ceiling = reconstruction_ceiling(own.epsilon, own.delta, prior)
-        yield _mark(arm, own, f"reconstruction, {judge.rule(attack)}", attack.label, summary.success, prior, ceiling)
+        ceiling = reconstruction_ceiling(guarantee.epsilon, guarantee.delta, prior)
+        yield _mark(
+            arm, guarantee, f"reconstruction, {judge.rule(attack)}", attack.label, summary.success, prior, ceiling
+        )
 
 
 def _mark(
-    arm: ArmRecord, own: GuaranteeRecord, what: str, attack: str, rate: Interval, prior: float, ceiling: float
+    arm: ArmRecord, guarantee: GuaranteeRecord, what: str, attack: str, rate: Interval, prior: float, ceiling: float
 ) -> Mark:
     low, high = (rate.value if bound is None else bound for bound in (rate.low, rate.high))
-    audits = [
-        one.value.value for one in arm.findings if one.value and (one.question, one.label) == ("audit", own.source)
-    ]
-    floor = max(audits, default=None)
-    return Mark(
-        arm.name, own.source, own.epsilon, own.delta, what, attack, rate.value, low, high, prior, ceiling, floor
-    )
+    audited = ("audit", guarantee.source)
+    audits = [one.value.value for one in arm.findings if one.value and (one.question, one.label) == audited]
+    of = (arm.name, guarantee.source, guarantee.epsilon, guarantee.delta)
+    return Mark(*of, what, attack, rate.value, low, high, prior, ceiling, floor=max(audits, default=None))
 
 
 def blind(attack: AttackRecord, arrays: Mapping[str, np.ndarray], judge: Judge) -> float | None:
@@ -100,11 +99,11 @@ def blind(attack: AttackRecord, arrays: Mapping[str, np.ndarray], judge: Judge) 
     None without images, and where the metric that decides is not installed or takes something else.
     """
     metric = judge.deciding(attack)
-    found = [arrays[f"{v.arrays}/originals"] for v in attack.victims if f"{v.arrays}/originals" in arrays]
-    if not found or not metric.of_pictures or metric.name not in registry.entries("metric"):
+    stored = [arrays[f"{v.arrays}/originals"] for v in attack.victims if f"{v.arrays}/originals" in arrays]
+    if not stored or not metric.of_pictures or metric.name not in registry.entries("metric"):
         return None
     compare = registry.get("metric", metric.name).make
-    originals = torch.from_numpy(np.concatenate(found))
+    originals = torch.from_numpy(np.concatenate(stored))
     blind = originals.mean(0, keepdim=True).expand_as(originals)
     close = sum(metric.is_beyond(value, judge.scoring.threshold) for value in compare(blind, originals).tolist())
     return max(1, close) / (len(originals) + 1)

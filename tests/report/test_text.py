@@ -120,7 +120,7 @@ def test_a_sweep_on_text_counts_exact_sentences_and_names_what_it_measured(tmp_p
         assert (noisy.utility.value, noisy.loss.value) == (0.5, 0.25)
         assert headings(sweep, found)[0].startswith(name)
         assert [row[2] for row in rows(sweep, found)] == [name, name]
-        assert [own.success.value for own in by_attack(sweep, found)] == ["100%", "0%"]
+        assert [own.success.text for own in by_attack(sweep, found)] == ["100%", "0%"]
         page = report.build(folder / "runs" / ("0" * 16)).read_text()
         assert f"test {name}" in page
         page = build(folder).read_text()

@@ -9,6 +9,7 @@ from typing import Any
 from fedsim.core.glossary import TERMS
 from fedsim.core.plain import csv_table, printable
 from fedsim.core.source import toml
+from fedsim.document.blocks import data_address
 from fedsim.record.store import make_folder, write_whole
 from fedsim.report import figures, look, wall
 from fedsim.report.drawing import Picture
@@ -87,8 +88,8 @@ def _page(sweep: Sweep, found: Sequence[Point], drawn: dict[str, list[Picture]],
         drawn=drawn,
         walls=[shown] if shown else [],
         most=wall.MOST,
-        has_public=shown is not None and shown.has_public,
-        table=wall.data_address("text/csv", table),
+        has_public=shown is not None and wall.has_public([shown]),
+        table=data_address("text/csv", table),
         columns=tables.columns(sweep),
         headings=tables.headings(sweep, found),
         thresholds=tables.thresholds(sweep, found),

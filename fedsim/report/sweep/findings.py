@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from statistics import fmean
 
 from fedsim.core.metric import Metric
+from fedsim.document import Table, TableCell, TableRow, number
 from fedsim.metrics.comparison import mean_over_seeds
 from fedsim.record import Finding, Interval, QuestionAsked
 from fedsim.report.sweep.gathered import Setting, Sweep
-from fedsim.report.tables.findings import FindingRow, row
+from fedsim.report.tables.figures import figure
+from fedsim.report.tables.findings import chance_of, count_of, in_words, p_of, tags_of
+
+_NUMBERS = map(number, ("found", "chance", "p", "n", "seeds"))
+_HEADINGS = ("setting", "attack", "of what", "figure", *_NUMBERS, "beside it")
 
 
-@dataclass(frozen=True)
-class FindingsTable:
-    """All findings about one question; each row stands beside the number of seeds that it rests on."""
-
-    question: QuestionAsked
-    rows: tuple[tuple[FindingRow, int], ...]
-
-
-def findings_tables(sweep: Sweep) -> list[FindingsTable]:
-    """Return a table for every question that was asked."""
-    tables = [FindingsTable(asked, tuple(_rows(sweep, asked.name))) for asked in sweep.questions.values()]
-    return [table for table in tables if table.rows]
+def findings_tables(sweep: Sweep) -> list[tuple[QuestionAsked, Table]]:
+    """Return a table for every question that was asked; each row says on how many seeds it rests."""
+    rows = [(question, list(_rows(sweep, question.name))) for question in sweep.questions.values()]
+    return [(question, Table.of(question.title, _HEADINGS, some, is_sortable=False)) for question, some in rows if some]
 
 
 def mean_finding(findings: Sequence[Finding], declared: Mapping[str, Metric], confidence: float) -> Finding:
@@ -47,11 +43,28 @@ def mean_finding(findings: Sequence[Finding], declared: Mapping[str, Metric], co
     return valued[0].model_copy(update={"value": value, "chance": chance, "more": more, "p": None})
 
 
-def _rows(sweep: Sweep, question: str) -> Iterator[tuple[FindingRow, int]]:
+def _rows(sweep: Sweep, question: str) -> Iterator[TableRow]:
+    declared = sweep.judge.declared
     for setting in sweep.settings:
         for alike in by_label(setting, question):
-            mean = mean_finding(alike, sweep.judge.declared, sweep.judge.scoring.confidence)
-            yield row(mean, sweep.judge.declared, setting.name), len(alike)
+            mean = mean_finding(alike, declared, sweep.judge.scoring.confidence)
+            yield _row(setting.name, mean, len(alike), declared)
+
+
+def _row(setting: str, mean: Finding, seeds: int, declared: Mapping[str, Metric]) -> TableRow:
+    metric = declared[mean.metric]
+    return TableRow.of(
+        setting,
+        TableCell(mean.label, tags=tags_of(mean), notes=(f"failed: {mean.failure}",) if mean.failure else ()),
+        mean.about_in_words,
+        metric.title,
+        figure(mean.value, metric),
+        chance_of(mean, metric),
+        p_of(mean),
+        count_of(mean),
+        f"{seeds}",
+        in_words(mean, declared),
+    )
 
 
 def worst_figure(setting: Setting, metric: str, confidence: float) -> Interval | None:

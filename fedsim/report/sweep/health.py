@@ -6,19 +6,20 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from fedsim.core.errors import FedsimError
+from fedsim.document import TableCell
 from fedsim.record.store import read_record
 from fedsim.report import figures
 from fedsim.report.drawing import Picture
 from fedsim.report.sweep.gathered import Sweep
 from fedsim.report.sweep.points import Point, risk
-from fedsim.report.tables import NOTHING, Estimate, estimate
+from fedsim.report.tables.figures import NOTHING, estimate
 
 
 class Health(NamedTuple):
     """One attack over all settings, and on the undefended controls alone."""
 
     attack: str
-    control: Estimate
+    control: TableCell
     succeeded: bool
     victims: int
     gave_up: int
@@ -56,7 +57,7 @@ def _health(sweep: Sweep, label: str) -> Health:
     reasons = dict.fromkeys(reason for own in tried for reason in own.reasons)
     return Health(
         attack=label,
-        control=estimate(best, 100, 0, "%") if best else Estimate("failed" if controls else NOTHING),
+        control=estimate(best, 100, 0, "%") if best else TableCell("failed" if controls else NOTHING),
         succeeded=best is not None and best.value > 0,
         victims=sum(own.searches.victims for own in tried),
         gave_up=sum(own.searches.gave_up for own in tried),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from fedsim.report.banners import Banner
+from fedsim.document import Banner
 from fedsim.report.sweep.gathered import Sweep
 from fedsim.report.sweep.tables import Line, headings
 from fedsim.report.sweep.verdict import Verdict
@@ -40,7 +40,7 @@ def _table(sweep: Sweep, lines: Sequence[Line]) -> str:
     rows = [
         [
             _plain(line.point.name),
-            *(_cell(line.cells[i].value, line.cells[i].interval) for i in _SHOWN),
+            *(_cell(line.cells[i].text, line.cells[i].interval) for i in _SHOWN),
             ", ".join(line.marks),
         ]
         for line in lines

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fedsim.core.errors import FedsimError
+from fedsim.document import Wall, WallCell, WallRow
 from fedsim.record import ArmRecord, AttackRecord
 from fedsim.record.store import RunFolder, read_record
 from fedsim.report import ceilings, wall
@@ -15,7 +16,7 @@ from fedsim.report.sweep.cells import Cell
 from fedsim.report.sweep.gathered import Sweep
 from fedsim.report.sweep.points import Point
 from fedsim.report.verdict import Judge
-from fedsim.report.wall import Key, Row, Wall
+from fedsim.report.wall import Key
 
 _MOST_SEEDS = 10
 
@@ -45,9 +46,9 @@ def wall_of(sweep: Sweep, points: Sequence[Point]) -> Wall | None:
     originals = tuple(wall.original(key, *known[key], first.arrays) for key in keys)
     if not any(cell.pixels is not None for cell in originals):
         return None
-    rows = [Row("original", "", originals), *(_row(own, keys, originals) for own in shown)]
-    columns = tuple(wall.column(key, *known[key], several=any(key[2] for key in known)) for key in keys)
-    return Wall(f"Seed {sweep.seeds[0]}", columns, tuple(rows), len(keys), len(known))
+    rows = [WallRow("original", originals, is_truth=True), *(_row(own, keys, originals) for own in shown)]
+    columns = [wall.column(key, *known[key], several=any(key[2] for key in known)) for key in keys]
+    return wall.wall_of(f"Seed {sweep.seeds[0]}", columns, rows, of=len(known), number=1)
 
 
 def representatives(points: Sequence[Point]) -> list[Point]:
@@ -101,13 +102,13 @@ def _read(sweep: Sweep, point: Point, cell: Cell, label: str) -> _Shown | None:
     return _Shown(point, Judge.of(record), arm, attack, arrays) if attack else None
 
 
-def _row(own: _Shown, keys: Sequence[Key], originals: Sequence[wall.Cell]) -> Row:
+def _row(own: _Shown, keys: Sequence[Key], originals: Sequence[WallCell]) -> WallRow:
     scores = wall.scores_of(own.attack)
-    cells: list[wall.Cell] = []
+    cells: list[WallCell] = []
     for key, original in zip(keys, originals, strict=True):
         here = wall.original(key, *scores[key], own.arrays).pixels if key in scores else None
         if here is not None and original.pixels is not None and not np.array_equal(here, original.pixels):
-            cells.append(wall.Cell(key, None, "", text="other image"))
+            cells.append(WallCell(None, text="other image", data=wall.place(key)))
         else:
             cells.append(wall.guess(key, own.attack, scores, own.arrays, own.judge))
-    return Row(f"{own.point.name} ({own.attack.label})", own.attack.label, tuple(cells))
+    return WallRow(f"{own.point.name} ({own.attack.label})", tuple(cells))

@@ -10,13 +10,14 @@ import numpy as np
 
 from fedsim.core import registry
 from fedsim.core.metric import Metric
+from fedsim.document import TableCell
 from fedsim.record import Interval
 from fedsim.report.sweep.curves import shares_above
 from fedsim.report.sweep.gathered import Setting, Sweep
 from fedsim.report.sweep.pareto import Place, dominate
 from fedsim.report.sweep.points import Point, attackers, measure, risk
 from fedsim.report.sweep.verdict import Judgement, judge
-from fedsim.report.tables import NOTHING, Estimate, estimate
+from fedsim.report.tables.figures import NOTHING, estimate
 
 _FIRST: dict[str, str] = {
     "setting": "what the sweep set",
@@ -60,7 +61,7 @@ class Line(NamedTuple):
 
     point: Point
     marks: tuple[str, ...]
-    cells: tuple[Estimate, ...]
+    cells: tuple[TableCell, ...]
     sort: tuple[float | str, ...]
 
 
@@ -150,7 +151,7 @@ class ByAttack(NamedTuple):
     setting: str
     attack: str
     is_control: bool
-    success: Estimate
+    success: TableCell
     victims: int
     reason: str
 
@@ -163,7 +164,7 @@ def by_attack(sweep: Sweep, points: Sequence[Point]) -> list[ByAttack]:
 def _by_attack(sweep: Sweep, setting: Setting, label: str) -> ByAttack:
     found = risk(setting, label, sweep.judge)
     reasons = dict.fromkeys(reason for tried in setting.attempt(label) for reason in tried.reasons)
-    success = estimate(found.rate, 100, 0, "%") if found else Estimate("failed")
+    success = estimate(found.rate, 100, 0, "%") if found else TableCell("failed")
     told = "; ".join(list(reasons)[:2])
     is_control = label not in attackers(setting)
     return ByAttack(setting.name, label, is_control, success, len(setting.victims(label)), told)
@@ -184,22 +185,22 @@ def _line(sweep: Sweep, point: Point, is_beaten: bool) -> Line:
     cells = (
         _measure(point, point.utility),
         _measure(point, point.loss, has_unit=False),
-        Estimate("failed") if point.has_failed else estimate(success, 100, 0, "%"),
-        Estimate(point.strongest.attack if point.strongest else NOTHING),
+        TableCell("failed") if point.has_failed else estimate(success, 100, 0, "%"),
+        TableCell(point.strongest.attack if point.strongest else NOTHING),
         *(_extremes_told(own, *found) for own, found in zip(counted(sweep), extremes, strict=True)),
-        Estimate(point.reach.told if point.reach else NOTHING),
-        Estimate(p),
+        TableCell(point.reach.told if point.reach else NOTHING),
+        TableCell(p),
         estimate(members, 100, 1, "%"),
         _epsilon(point),
-        Estimate(f"{point.seconds.value:.2g}"),
-        Estimate(f"{size:,}"),
-        Estimate(f"{len(point.setting.cells)}, {victims}"),
+        TableCell(f"{point.seconds.value:.2g}"),
+        TableCell(f"{size:,}"),
+        TableCell(f"{len(point.setting.cells)}, {victims}"),
     )
     sort = (
         _sortable(point.utility),
         _sortable(point.loss),
         _sortable(success),
-        cells[3].value,
+        cells[3].text,
         *(_LAST if best is None else best for _, best in extremes),
         _LAST if point.reach is None or point.reach.psnr is None else point.reach.psnr,
         _LAST if point.p is None else point.p,
@@ -215,17 +216,17 @@ def _line(sweep: Sweep, point: Point, is_beaten: bool) -> Line:
     return Line(point, tuple(marks), cells, sort)
 
 
-def _measure(point: Point, interval: Interval | None, *, has_unit: bool = True) -> Estimate:
+def _measure(point: Point, interval: Interval | None, *, has_unit: bool = True) -> TableCell:
     own = point.setting.measured
     return (
-        Estimate(NOTHING) if own is None else estimate(interval, own.scale, own.digits, own.suffix if has_unit else "")
+        TableCell(NOTHING) if own is None else estimate(interval, own.scale, own.digits, own.suffix if has_unit else "")
     )
 
 
-def _extremes_told(metric: Metric, late: float | None, best: float | None) -> Estimate:
+def _extremes_told(metric: Metric, late: float | None, best: float | None) -> TableCell:
     if late is None or best is None:
-        return Estimate(NOTHING)
-    return Estimate(f"{late * metric.scale:.{metric.digits}f} / {metric.format(best)}")
+        return TableCell(NOTHING)
+    return TableCell(f"{late * metric.scale:.{metric.digits}f} / {metric.format(best)}")
 
 
 def _light(own: Judgement) -> str:
@@ -234,11 +235,11 @@ def _light(own: Judgement) -> str:
     return "within the policy" if own.is_sure else "undecided"
 
 
-def _epsilon(point: Point) -> Estimate:
+def _epsilon(point: Point) -> TableCell:
     if point.guarantee is None or not math.isfinite(point.epsilon):
-        return Estimate("none")
+        return TableCell("none")
     trusted = "" if point.guarantee.holds_against_server else "server trusted"
-    return Estimate(f"{point.epsilon:.3g}", trusted or f"delta {point.guarantee.delta:g}")
+    return TableCell(f"{point.epsilon:.3g}", trusted or f"delta {point.guarantee.delta:g}")
 
 
 def _sortable(interval: Interval | None) -> float:

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from fedsim.document import Banner
 from fedsim.metrics.evidence import held
 from fedsim.record import Interval
 from fedsim.record.policy import Policy
-from fedsim.report.banners import Banner
 from fedsim.report.sweep.gathered import Sweep
 from fedsim.report.sweep.points import Point
 from fedsim.report.verdict import CONTROL_SUCCEEDS, bounds, failed_on

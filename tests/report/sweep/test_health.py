@@ -1,7 +1,7 @@
 """Whether the attacks worked at all: how searches ended, and whether a control was recovered."""
 
 from fedsim.report.sweep.health import health, histories
-from fedsim.report.tables import NOTHING
+from fedsim.report.tables.figures import NOTHING
 from tests.report.sweep.estimating import estimated
 
 
@@ -23,7 +23,7 @@ def test_searches_are_counted_over_all_settings_and_the_control_alone_says_wheth
     sweep, _ = estimated(sweeps.save(tmp_path, records, runs))
     (own,) = health(sweep)
     assert (own.attack, own.victims, own.gave_up, own.succeeded) == ("ig", 7, 2, True)
-    assert own.control.value == "100%"
+    assert own.control.text == "100%"
     assert own.converged == "2 of 5"
     assert own.reasons == "needs a bias; diverged"
 
@@ -33,7 +33,7 @@ def test_an_attack_without_a_control_or_a_guess_shows_no_figure(tmp_path, record
     runs = [(defended, 1, sweeps.run(records, defended, 1, [records.failed(0)]))]
     sweep, found = estimated(sweeps.save(tmp_path, records, runs))
     (own,) = health(sweep)
-    assert (own.control.value, own.succeeded, own.converged, own.falling) == (NOTHING, False, NOTHING, NOTHING)
+    assert (own.control.text, own.succeeded, own.converged, own.falling) == (NOTHING, False, NOTHING, NOTHING)
     assert histories(sweep, found) == []
 
 
