@@ -130,7 +130,10 @@ class TableCell:
 
 @dataclass(frozen=True)
 class TableRow:
-    """Cells; the first names the row. With a `reason` there are no figures, and it stands across the others."""
+    """Cells; the first names the row. With a `reason` there are no figures, and it stands across the others.
+
+    A terminal shows a reason up to its first colon.
+    """
 
     cells: tuple[TableCell, ...]
     reason: str = ""

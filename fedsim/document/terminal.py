@@ -26,9 +26,11 @@ from fedsim.document.blocks import (
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
+    from rich.table import Column
     from rich.table import Table as RichTable
 
 _ANY_WIDTH = 1_000  # columns
+_BETWEEN = 2  # columns
 
 
 def to_terminal(blocks: Iterable[Block], console: Console) -> None:
@@ -110,7 +112,7 @@ def _(block: Table, console: Console) -> Iterator[RenderableType]:
 
     shorter = _without_extras(block)
     for shown in (block, shorter):
-        whole = _table(shown, every_interval=True)
+        whole = _table(shown, is_narrow=False)
         wanted = Measurement.get(console, console.options.update(max_width=_ANY_WIDTH), whole).maximum
         if wanted <= console.width:
             yield whole
@@ -118,7 +120,28 @@ def _(block: Table, console: Console) -> Iterator[RenderableType]:
     if block.layout == "words":
         yield from _lines(block)
     else:
-        yield _table(shorter, every_interval=False)
+        narrow = _table(shorter, is_narrow=True)
+        _keep_words(narrow, 2 if block.group_heading else 1, console.width)
+        yield narrow
+
+
+def _keep_words(table: RichTable, names: int, width: int) -> None:
+    """Let no column break a word, nor any of the first columns a name, as far as there is room for that."""
+    columns = list(enumerate(table.columns))
+    for whole in (names, 0):
+        longest = [_longest(column, "\n" if index < whole else None) for index, column in columns]
+        if sum(longest) + _BETWEEN * len(longest) <= width:
+            for (_, column), least in zip(columns, longest, strict=True):
+                column.min_width = least
+            return
+
+
+def _longest(column: Column, separator: str | None) -> int:
+    """Return the width of the longest part of a column's texts."""
+    from rich.cells import cell_len  # noqa: PLC0415 - as above
+
+    parts = (part for text in (column.header, *column.cells) for part in str(text).split(separator))
+    return max(map(cell_len, parts), default=0)
 
 
 def _without_extras(block: Table) -> Table:
@@ -141,15 +164,15 @@ def _lines(block: Table) -> Iterator[str]:
     names = [printable(heading.text) for heading in block.headings[1:]]
     for group in block.groups:
         for row in group.rows:
-            first, *rest = (_cell(cell, with_interval=True) for cell in row.cells)
+            first, *rest = (_cell(cell) for cell in row.cells)
             said = [f"{name}: {text}" for name, text in zip(names, rest, strict=True)] if rest else [row.reason]
             yield printable(f"  {f'{group.title}: ' if block.group_heading else ''}{'; '.join((first, *said))}")
 
 
-def _table(block: Table, *, every_interval: bool) -> RichTable:
+def _table(block: Table, *, is_narrow: bool) -> RichTable:
     """Return a table without vertical lines, which a narrow screen has no room for.
 
-    Where intervals are left out, headings are narrow too, or rich would break the cells instead.
+    In a narrow one headings and tags have lines of their own, or rich would break the cells instead.
     """
     from rich.box import SIMPLE_HEAD  # noqa: PLC0415 - as above
     from rich.table import Table as RichTable  # noqa: PLC0415 - as above
@@ -159,22 +182,27 @@ def _table(block: Table, *, every_interval: bool) -> RichTable:
     if block.group_heading:
         table.add_column(block.group_heading, overflow="fold")
     for heading in block.headings:
-        text = heading.text if every_interval or not heading.is_number else heading.text.replace(" ", "\n")
+        text = heading.text.replace(" ", "\n") if is_narrow and heading.is_number else heading.text
         table.add_column(printable(text), justify="right" if heading.is_number else "left", overflow="fold")
     for group in block.groups:
         first = [printable(group.title)] if block.group_heading else []
         for row in group.rows:
-            table.add_row(*first, *_cells(row, block.headings, every_interval=every_interval))
+            table.add_row(*first, *_cells(row, block.headings, is_narrow=is_narrow))
     return table
 
 
-def _cells(row: TableRow, headings: Sequence[Heading], *, every_interval: bool) -> list[str]:
+def _cells(row: TableRow, headings: Sequence[Heading], *, is_narrow: bool) -> list[str]:
+    between = "\n" if is_narrow else " "
     if row.reason:
-        return [_cell(row.cells[0], with_interval=every_interval), "failed", *["-"] * (len(headings) - 2)]
+        why = printable(row.reason.partition(":")[0])
+        return [_cell(row.cells[0], between=between), why, *["-"] * (len(headings) - 2)]
     pairs = zip(row.cells, headings, strict=True)
-    return [_cell(cell, with_interval=every_interval or heading.keeps_interval) for cell, heading in pairs]
+    return [
+        _cell(cell, with_interval=heading.keeps_interval or not is_narrow, between=between) for cell, heading in pairs
+    ]
 
 
-def _cell(cell: TableCell, *, with_interval: bool) -> str:
+def _cell(cell: TableCell, *, with_interval: bool = True, between: str = " ") -> str:
+    """Return a cell as text, with `between` before each tag."""
     text = f"{cell.text} [{cell.interval}]" if cell.interval and with_interval else cell.text
-    return printable(f"{text}{''.join(f' ({tag})' for tag in cell.tags)}")
+    return printable(f"{text}{''.join(f'{between}({tag})' for tag in cell.tags)}")

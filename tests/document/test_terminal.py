@@ -23,7 +23,7 @@ def test_intervals_stand_where_the_screen_is_wide() -> None:
     narrow = _printed(40)
     assert "50 %" in narrow
     assert "[10, 90]" not in narrow
-    assert "failed" in narrow
+    assert "gave up" in narrow
 
 
 def test_every_block_but_pictures_is_printed_and_none_controls_the_screen() -> None:
@@ -44,7 +44,7 @@ def test_a_narrow_screen_leaves_out_what_is_extra_and_keeps_the_intervals_that_m
         Heading("of what", is_extra=True),
     ]
     cells = (TableCell("a"), TableCell("7 %", "5 to 9"), TableCell("3.0", "2 to 4"), TableCell("of clients"))
-    block = Table.of("Found", headings, [TableRow(cells), TableRow((TableCell("b"),), reason="why")])
+    block = Table.of("Found", headings, [TableRow(cells), TableRow((TableCell("b"),), reason="failed: why")])
     wide, less, narrow = (_printed(width, block) for width in (100, 38, 27))
     assert "7 % [5 to 9] 3.0 [2 to 4] of clients" in " ".join(wide.split())
     assert "7 % [5 to 9] 3.0 [2 to 4]" in " ".join(less.split())

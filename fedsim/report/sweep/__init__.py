@@ -39,7 +39,7 @@ from fedsim.report.sweep.gathered import SweepRecords, gather
 from fedsim.report.sweep.points import Point, points
 from fedsim.report.sweep.reproduce import reproduce
 from fedsim.report.tables.figures import with_noun
-from fedsim.report.wall import MOST
+from fedsim.report.wall import MOST, PUBLIC, has_public
 
 __all__ = ["build"]
 
@@ -64,8 +64,7 @@ def build(path: Path) -> Path:
     verdicts, table = verdict.verdicts(sweep, settings), tables.settings_table(sweep, settings)
     wall = pictures.wall_of(sweep, settings) if sweep.seeds else None
     sheets = [figures.wall_sheet(wall, 1)] if wall else []
-    shown = pictures.as_block(wall, sheets[0].name) if wall else None
-    page = _document(sweep, settings, shown, verdicts=verdicts, table=table, numbers=numbers)
+    page = _document(sweep, settings, wall, verdicts=verdicts, table=table, numbers=numbers)
     folder = make_folder(path / "figures")
     write_whole(folder / "table.csv", numbers)
     for picture in (*page.pictures, *sheets):
@@ -220,13 +219,8 @@ def _wall(sweep: SweepRecords, wall: Wall | None) -> Iterator[Block]:
         "those at percentiles 0, 25, 50, 75 and 100 of the scores in the first row."
     )
     yield Walls((wall,), "Hide the originals: what would you recognise in the guesses alone?")
-    if any(cell.public is not None for row in wall.rows for cell in row.cells):
-        yield _note(
-            "The small picture under a guess is the nearest to it, by squared error, among at most 2,000 of the test "
-            "set, which no client trains on and an attacker may own. A guess that is nearer to it than to the "
-            "original, as marked, may be the attacker's idea of what such pictures look like and no copy of the "
-            "client's. Nearness is of pixels: what is alike to people may be far apart."
-        )
+    if has_public([wall]):
+        yield _note(PUBLIC)
 
 
 def _epsilon(sweep: SweepRecords, settings: Sequence[Point], blind: dict[str, float]) -> Iterator[Block]:

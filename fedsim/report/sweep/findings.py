@@ -11,7 +11,8 @@ from fedsim.metrics.comparison import mean_over_seeds
 from fedsim.record import Finding, Interval, QuestionAsked
 from fedsim.report.sweep.cells import figures_of
 from fedsim.report.sweep.gathered import SweepRecords, SweepSetting
-from fedsim.report.tables.findings import FindingRow, row
+from fedsim.report.tables.figures import figure
+from fedsim.report.tables.findings import chance_of, count_of, in_words, p_of, tags_of
 
 _HEADINGS = (
     *("setting", "attack", "of what", "figure"),
@@ -51,23 +52,28 @@ def _rows(sweep: SweepRecords, question: str) -> Iterator[TableRow]:
     for setting in sweep.settings:
         for alike in by_label(setting, question):
             mean = mean_finding(alike, declared, sweep.judge.scoring.confidence)
-            yield _row(row(mean, declared, setting.name), len(alike))
-
-
-def _row(of: FindingRow, seeds: int) -> TableRow:
-    failure = (f"failed: {of.reason}",) if of.reason else ()
-    attack = TableCell(of.label, tags=(of.role,) if of.role else (), notes=failure)
-    value = TableCell(of.value.value, of.value.interval)
-    return TableRow.of(of.group, attack, of.about, of.figure, value, of.chance, of.p, of.n, f"{seeds}", of.besides)
+            metric = declared[mean.metric]
+            yield TableRow.of(
+                setting.name,
+                TableCell(mean.label, tags=tags_of(mean), notes=(f"failed: {mean.failure}",) if mean.failure else ()),
+                mean.about_in_words,
+                metric.title,
+                figure(mean.value, metric),
+                chance_of(mean, metric),
+                p_of(mean),
+                count_of(mean),
+                f"{len(alike)}",
+                in_words(mean, declared),
+            )
 
 
 def worst_figure(setting: SweepSetting, metric: str, confidence: float) -> Interval | None:
     """Return the largest figure of a metric that an attack reached, over seeds; None where none was measured."""
     by_attack: dict[str, list[Interval]] = {}
-    for finding in (finding for cell in setting.cells for finding in cell.findings if finding.role == "attack"):
-        figure = figures_of(finding).get(metric)
-        if figure is not None:
-            by_attack.setdefault(finding.label, []).append(figure)
+    for finding in (finding for finding in setting.findings if finding.role == "attack"):
+        value = figures_of(finding).get(metric)
+        if value is not None:
+            by_attack.setdefault(finding.label, []).append(value)
     means = [
         figures[0] if len(figures) == 1 else mean_over_seeds([one.value for one in figures], confidence)
         for figures in by_attack.values()
@@ -78,6 +84,6 @@ def worst_figure(setting: SweepSetting, metric: str, confidence: float) -> Inter
 def by_label(setting: SweepSetting, question: str) -> list[list[Finding]]:
     """Return the findings about a question that differ in nothing but the seed."""
     alike: dict[tuple[str, str], list[Finding]] = {}
-    for finding in (finding for cell in setting.cells for finding in cell.findings if finding.question == question):
+    for finding in (finding for finding in setting.findings if finding.question == question):
         alike.setdefault((finding.label, finding.metric), []).append(finding)
     return list(alike.values())

@@ -11,7 +11,7 @@ from fedsim.report import figures
 from fedsim.report.sweep.gathered import SweepRecords
 from fedsim.report.sweep.points import Point, risk
 from fedsim.report.sweep.tables import estimated
-from fedsim.report.tables import NOTHING
+from fedsim.report.tables.figures import NOTHING
 
 
 def health(sweep: SweepRecords) -> Table:

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fedsim import document
 from fedsim.core.errors import FedsimError
+from fedsim.document import Wall, WallCell, WallRow
 from fedsim.record import ArmRecord, AttackRecord
 from fedsim.record.store import RunFolder, read_record
 from fedsim.report import ceilings, wall
@@ -17,7 +17,7 @@ from fedsim.report.sweep.cells import SweepCell
 from fedsim.report.sweep.gathered import SweepRecords
 from fedsim.report.sweep.points import Point
 from fedsim.report.verdict import Judge
-from fedsim.report.wall import Key, Row, Wall
+from fedsim.report.wall import Key
 
 _MOST_SEEDS = 10
 
@@ -47,31 +47,9 @@ def wall_of(sweep: SweepRecords, points: Sequence[Point]) -> Wall | None:
     originals = tuple(wall.original(key, *known[key], first.arrays) for key in keys)
     if not any(cell.pixels is not None for cell in originals):
         return None
-    rows = [Row("original", "", originals), *(_row(one, keys, originals) for one in shown)]
-    columns = tuple(wall.column(key, *known[key], several=any(key[2] for key in known)) for key in keys)
-    return Wall(f"Seed {sweep.seeds[0]}", columns, tuple(rows), len(keys), len(known))
-
-
-def as_block(shown: Wall, sheet: str) -> document.Wall:
-    """Return a wall as a part of a page, with the name of the sheet that shows it whole."""
-    rows = tuple(
-        document.WallRow(row.label, tuple(map(_cell, row.cells)), is_truth=not row.attack) for row in shown.rows
-    )
-    note = f"{shown.shown} of {shown.of} examples. Sheet for slides: figures/{sheet}.png"
-    return document.Wall(shown.arm, shown.columns, rows, note)
-
-
-def _cell(cell: wall.Cell) -> document.WallCell:
-    return document.WallCell(
-        cell.pixels,
-        cell.alt,
-        cell.told,
-        cell.recovered,
-        cell.text,
-        cell.public,
-        f"{cell.public_psnr:.1f} dB",
-        cell.is_public,
-    )
+    rows = [WallRow("original", originals, is_truth=True), *(_row(one, keys, originals) for one in shown)]
+    columns = [wall.column(key, *known[key], several=any(key[2] for key in known)) for key in keys]
+    return wall.wall_of(f"Seed {sweep.seeds[0]}", columns, rows, of=len(known), number=1)
 
 
 def representatives(points: Sequence[Point]) -> list[Point]:
@@ -125,13 +103,13 @@ def _read(sweep: SweepRecords, point: Point, cell: SweepCell, label: str) -> _Sh
     return _Shown(point, Judge.of(record), arm, attack, arrays) if attack else None
 
 
-def _row(shown: _Shown, keys: Sequence[Key], originals: Sequence[wall.Cell]) -> Row:
+def _row(shown: _Shown, keys: Sequence[Key], originals: Sequence[WallCell]) -> WallRow:
     scores = wall.scores_of(shown.attack)
-    cells: list[wall.Cell] = []
+    cells: list[WallCell] = []
     for key, original in zip(keys, originals, strict=True):
         here = wall.original(key, *scores[key], shown.arrays).pixels if key in scores else None
         if here is not None and original.pixels is not None and not np.array_equal(here, original.pixels):
-            cells.append(wall.Cell(key, None, "", text="other image"))
+            cells.append(WallCell(None, text="other image", data=wall.place(key)))
         else:
             cells.append(wall.guess(key, shown.attack, scores, shown.arrays, shown.judge))
-    return Row(f"{shown.point.name} ({shown.attack.label})", shown.attack.label, tuple(cells))
+    return WallRow(f"{shown.point.name} ({shown.attack.label})", tuple(cells))

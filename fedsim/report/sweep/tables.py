@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -18,7 +19,7 @@ from fedsim.report.sweep.gathered import SweepRecords, SweepSetting
 from fedsim.report.sweep.pareto import Place, dominate
 from fedsim.report.sweep.points import Point, attackers, measure, risk
 from fedsim.report.sweep.verdict import Judgement, judge
-from fedsim.report.tables import NOTHING, estimate
+from fedsim.report.tables.figures import NOTHING, estimate
 
 _LAST = 1e300
 _FIRST_SHOWN, _ALSO_SHOWN = 5, ("p (Holm)", "epsilon")
@@ -175,8 +176,7 @@ def _cost(point: Point, first: float) -> TableRow:
 
 def estimated(interval: Interval | None, scale: float, digits: int, unit: str = "") -> TableCell:
     """Return a figure with its interval, sorted by its value; one that is missing comes last."""
-    figure = estimate(interval, scale, digits, unit)
-    return TableCell(figure.value, figure.interval, sort_by=_order(interval.value if interval else None))
+    return replace(estimate(interval, scale, digits, unit), sort_by=_order(interval.value if interval else None))
 
 
 def _shown(sweep: SweepRecords, points: Sequence[Point]) -> list[tuple[str, Callable[[Point], TableCell]]]:

@@ -1,7 +1,7 @@
 """Whether the attacks worked at all: how searches ended, and whether a control was recovered."""
 
 from fedsim.report.sweep.health import health, histories
-from fedsim.report.tables import NOTHING
+from fedsim.report.tables.figures import NOTHING
 from tests.report.sweep.estimating import estimated
 
 
