@@ -203,6 +203,6 @@ def _cells(row: TableRow, headings: Sequence[Heading], *, is_narrow: bool) -> li
 
 
 def _cell(cell: TableCell, *, with_interval: bool = True, between: str = " ") -> str:
-    """Return a cell as text, with `between` before each tag."""
+    """Return a cell as text, with `between` before each tag and note."""
     text = f"{cell.text} [{cell.interval}]" if cell.interval and with_interval else cell.text
-    return printable(f"{text}{''.join(f'{between}({tag})' for tag in cell.tags)}")
+    return printable(f"{text}{''.join(f'{between}({more})' for more in (*cell.tags, *cell.notes))}")

@@ -82,9 +82,9 @@ def _figure(column: Column, tried: _Tried) -> TableCell:
     return figure(tried.summary.metrics.get(column.name), column.metric)
 
 
-def _victims(tried: _Tried) -> str:
+def _victims(tried: _Tried) -> TableCell:
     failed = failed_on(tried.count.failed, len(tried.attack.victims))
-    return f"{tried.count.victims}{f' ({failed})' if failed else ''}"
+    return TableCell(f"{tried.count.victims}", notes=(failed,) if failed else ())
 
 
 def _seconds(tried: _Tried) -> str:
