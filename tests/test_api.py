@@ -118,7 +118,7 @@ def test_a_scenario_of_a_file_takes_overrides_and_its_own_folder(
 
 
 def test_a_sweep_is_made_loaded_and_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api, "Processes", Here)
+    monkeypatch.setattr(api, "ProcessExecutor", Here)
     runs = fedsim.sweep(SWEPT, out=tmp_path / "sweep", jobs=1)
     assert runs.problems == {}
     assert [run.record.scenario["federation"]["batch_size"] for run in runs] == [1, 2]
@@ -136,7 +136,7 @@ def test_the_page_about_python_does_what_it_says(
     pytest.importorskip("pandas")
     (block,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs" / "python.md").read_text(), flags=re.S | re.M)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(api, "Processes", Here)
+    monkeypatch.setattr(api, "ProcessExecutor", Here)
     names: dict[str, Any] = {}
     exec(compile(block, "docs/python.md", "exec"), names)
     assert capsys.readouterr().out.splitlines()[1:3] == ["closed-form-linear", "results/one/report.html"]

@@ -13,11 +13,11 @@ from fedsim.audit.adopting import adopted
 from fedsim.audit.record import ARRAYS, PAGE, AuditRecord, Inspection
 from fedsim.core.glossary import TERMS
 from fedsim.core.plain import printable
+from fedsim.document.blocks import data_address, encode
 from fedsim.metrics.success import Rule
 from fedsim.record import ItemScore, VictimRecord
 from fedsim.record.store import write_whole
 from fedsim.report import look
-from fedsim.report.wall import data_address, encode
 
 MOST = 8  # pictures in a row
 _COLOURS = 3

@@ -23,7 +23,7 @@ from rich.text import Text
 
 from fedsim.core import registry
 from fedsim.core.types import OnStep, Step
-from fedsim.experiment.sweep.executors.worker import Silent
+from fedsim.experiment.sweep.executors.worker import SilentWatcher
 from fedsim.experiment.sweep.run import Outcome
 from fedsim.experiment.watching import Watcher
 from fedsim.metrics.cost import measure_memory
@@ -216,7 +216,7 @@ def watching(console: Console) -> Iterator[PlainLines | LiveBars]:
 @contextmanager
 def silent() -> Iterator[Watcher]:
     """Yield a display that shows nothing."""
-    yield cast("Watcher", Silent())
+    yield cast("Watcher", SilentWatcher())
 
 
 def turnout(record: RoundRecord) -> list[str]:

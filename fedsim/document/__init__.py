@@ -32,6 +32,7 @@ from fedsim.document.blocks import (
     WallCell,
     WallRow,
     Walls,
+    number,
     paragraph,
 )
 from fedsim.document.html import to_html
@@ -67,6 +68,7 @@ __all__ = [
     "WallCell",
     "WallRow",
     "Walls",
+    "number",
     "paragraph",
     "to_html",
     "to_markdown",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -97,17 +97,30 @@ class Statements:
 
 @dataclass(frozen=True)
 class Heading:
-    """The head of a column."""
+    """The head of a column.
+
+    Attributes:
+        is_number: whether numbers stand below it.
+        keeps_interval: whether a narrow screen shows the intervals below it too.
+        is_extra: whether a narrow screen leaves the column out.
+    """
 
     text: str
     is_number: bool = False
+    keeps_interval: bool = False
+    is_extra: bool = False
+
+
+def number(text: str, *, keeps_interval: bool = False, is_extra: bool = False) -> Heading:
+    """Return the head of a column of numbers."""
+    return Heading(text, True, keeps_interval, is_extra)
 
 
 @dataclass(frozen=True)
 class TableCell:
     """A cell: its text, an interval below it, tags, small notes, how it is meant, and by what it is sorted."""
 
-    text: str
+    text: str = ""
     interval: str = ""
     tags: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -117,11 +130,19 @@ class TableCell:
 
 @dataclass(frozen=True)
 class TableRow:
-    """Cells; the first names the row. With a `reason` there are no figures, and it stands across the others."""
+    """Cells; the first names the row. With a `reason` there are no figures, and it stands across the others.
+
+    A terminal shows a reason up to its first colon.
+    """
 
     cells: tuple[TableCell, ...]
     reason: str = ""
     level: Literal["", "muted", "best"] = ""
+
+    @classmethod
+    def of(cls, *cells: TableCell | str) -> TableRow:
+        """Return a row of cells; one that is text has that text alone."""
+        return cls(tuple(TableCell(cell) if isinstance(cell, str) else cell for cell in cells))
 
 
 @dataclass(frozen=True)
@@ -152,6 +173,11 @@ class Table:
     group_heading: str = ""
     is_sortable: bool = True
     layout: Literal["", "long", "words"] = ""
+
+    @property
+    def rows(self) -> list[TableRow]:
+        """The rows of every group."""
+        return [row for group in self.groups for row in group.rows]
 
     @classmethod
     def of(
@@ -217,6 +243,7 @@ class WallCell:
         public: the public picture nearest to a guess, as `pixels`.
         public_note: how near it is.
         is_nearer_to_public: whether the guess is nearer to it than to the original.
+        data: the same as numbers, by column of a file of data.
     """
 
     pixels: np.ndarray | None
@@ -227,6 +254,7 @@ class WallCell:
     public: np.ndarray | None = None
     public_note: str = ""
     is_nearer_to_public: bool = False
+    data: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def source(self) -> str:
@@ -351,6 +379,20 @@ class Document:
     sections: tuple[Section, ...] = ()
     footer: str = ""
     name: str = ""
+
+    @property
+    def pictures(self) -> list[Picture]:
+        """Its charts, in order."""
+        parts = [self.opening, *(section.blocks for section in self.sections)]
+        return [picture for blocks in parts for picture in _pictures(blocks)]
+
+
+def _pictures(blocks: Iterable[Block]) -> Iterator[Picture]:
+    for block in blocks:
+        if isinstance(block, Figures):
+            yield from block.pictures
+        elif isinstance(block, Fold | Verdict):
+            yield from _pictures(block.blocks)
 
 
 def png_address(pixels: np.ndarray | None) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import singledispatch
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from fedsim.document.blocks import (
     Code,
     Definitions,
     Fold,
+    Heading,
     Paragraph,
     Statements,
     Table,
@@ -24,16 +26,18 @@ from fedsim.document.blocks import (
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
+    from rich.table import Column
     from rich.table import Table as RichTable
 
 _ANY_WIDTH = 1_000  # columns
+_BETWEEN = 2  # columns
 
 
 def to_terminal(blocks: Iterable[Block], console: Console) -> None:
-    """Print blocks. A table shows intervals where the console is wide enough; pictures are left out."""
+    """Print blocks. A table shows every column and interval where the console is wide enough; pictures are left out."""
     for block in blocks:
         for part in _shown(block, console):
-            console.print(part, markup=False, highlight=False)
+            console.print(part, markup=False, highlight=False, soft_wrap=isinstance(part, str))
 
 
 @singledispatch
@@ -72,8 +76,8 @@ def _(block: Verdict, console: Console) -> Iterator[RenderableType]:
 def _(block: Statements, console: Console) -> Iterator[RenderableType]:
     del console
     for statement in block.rows:
-        said = " ".join(filter(None, (statement.before, statement.strong, statement.after, statement.caveat)))
-        yield printable(f"{statement.subject}: {said}")
+        sentence = f"{statement.before}{statement.strong}{statement.after} {statement.caveat}".strip()
+        yield printable(f"{statement.subject}: {sentence}")
         yield from (
             printable(f"  {check.what}: {check.measured}, allowed {check.limit}: {check.level}")
             for check in statement.checks
@@ -103,40 +107,102 @@ def _(block: Fold, console: Console) -> Iterator[RenderableType]:
 
 @_shown.register(Table)
 def _(block: Table, console: Console) -> Iterator[RenderableType]:
+    """Yield a table with all that the console has room for; where sentences have none, a line a row."""
     from rich.measure import Measurement  # noqa: PLC0415 - keeps the import of documents cheap
 
-    whole = _table(block, every_interval=True)
-    wanted = Measurement.get(console, console.options.update(max_width=_ANY_WIDTH), whole).maximum
-    yield whole if wanted <= console.width else _table(block, every_interval=False)
+    shorter = _without_extras(block)
+    for shown in (block, shorter):
+        whole = _table(shown, is_narrow=False)
+        wanted = Measurement.get(console, console.options.update(max_width=_ANY_WIDTH), whole).maximum
+        if wanted <= console.width:
+            yield whole
+            return
+    if block.layout == "words":
+        yield from _lines(block)
+    else:
+        narrow = _table(shorter, is_narrow=True)
+        _keep_words(narrow, 2 if block.group_heading else 1, console.width)
+        yield narrow
 
 
-def _table(block: Table, *, every_interval: bool) -> RichTable:
+def _keep_words(table: RichTable, names: int, width: int) -> None:
+    """Let no column break a word, nor any of the first columns a name, as far as there is room for that."""
+    columns = list(enumerate(table.columns))
+    for whole in (names, 0):
+        longest = [_longest(column, "\n" if index < whole else None) for index, column in columns]
+        if sum(longest) + _BETWEEN * len(longest) <= width:
+            for (_, column), least in zip(columns, longest, strict=True):
+                column.min_width = least
+            return
+
+
+def _longest(column: Column, separator: str | None) -> int:
+    """Return the width of the longest part of a column's texts."""
+    from rich.cells import cell_len  # noqa: PLC0415 - as above
+
+    parts = (part for text in (column.header, *column.cells) for part in str(text).split(separator))
+    return max(map(cell_len, parts), default=0)
+
+
+def _without_extras(block: Table) -> Table:
+    """Return a table without the columns that a narrow screen leaves out."""
+    kept = [index for index, heading in enumerate(block.headings) if not heading.is_extra]
+    groups = (
+        replace(group, rows=tuple(row if row.reason else _with_cells(row, kept) for row in group.rows))
+        for group in block.groups
+    )
+    return replace(block, headings=tuple(block.headings[index] for index in kept), groups=tuple(groups))
+
+
+def _with_cells(row: TableRow, kept: list[int]) -> TableRow:
+    return replace(row, cells=tuple(row.cells[index] for index in kept))
+
+
+def _lines(block: Table) -> Iterator[str]:
+    """Yield the title, then each row as a line: its name, and what stands below each heading."""
+    yield printable(block.title)
+    names = [printable(heading.text) for heading in block.headings[1:]]
+    for group in block.groups:
+        for row in group.rows:
+            first, *rest = (_cell(cell) for cell in row.cells)
+            said = [f"{name}: {text}" for name, text in zip(names, rest, strict=True)] if rest else [row.reason]
+            yield printable(f"  {f'{group.title}: ' if block.group_heading else ''}{'; '.join((first, *said))}")
+
+
+def _table(block: Table, *, is_narrow: bool) -> RichTable:
     """Return a table without vertical lines, which a narrow screen has no room for.
 
-    Where intervals are left out, headings are narrow too, or rich would break the cells instead.
+    In a narrow one headings and tags have lines of their own, or rich would break the cells instead.
     """
     from rich.box import SIMPLE_HEAD  # noqa: PLC0415 - as above
     from rich.table import Table as RichTable  # noqa: PLC0415 - as above
 
-    table = RichTable(title=block.title, title_justify="left", box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+    title = printable(block.title)
+    table = RichTable(title=title, title_justify="left", box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
     if block.group_heading:
-        table.add_column(block.group_heading)
+        table.add_column(block.group_heading, overflow="fold")
     for heading in block.headings:
-        text = heading.text if every_interval or not heading.is_number else heading.text.replace(" ", "\n")
-        table.add_column(text, justify="right" if heading.is_number else "left")
+        text = heading.text.replace(" ", "\n") if is_narrow and heading.is_number else heading.text
+        table.add_column(printable(text), justify="right" if heading.is_number else "left", overflow="fold")
     for group in block.groups:
         first = [printable(group.title)] if block.group_heading else []
         for row in group.rows:
-            table.add_row(*first, *_cells(row, len(block.headings), every_interval=every_interval))
+            table.add_row(*first, *_cells(row, block.headings, is_narrow=is_narrow))
     return table
 
 
-def _cells(row: TableRow, columns: int, *, every_interval: bool) -> list[str]:
+def _cells(row: TableRow, headings: Sequence[Heading], *, is_narrow: bool) -> list[str]:
+    between = "\n" if is_narrow else " "
     if row.reason:
-        return [_cell(row.cells[0], every_interval=every_interval), "failed", *["-"] * (columns - 2)]
-    return [_cell(cell, every_interval=every_interval) for cell in row.cells]
+        why = printable(row.reason.partition(":")[0])
+        return [_cell(row.cells[0], between=between), why, *["-"] * (len(headings) - 2)]
+    pairs = zip(row.cells, headings, strict=True)
+    return [
+        _cell(cell, with_interval=heading.keeps_interval or not is_narrow, between=between) for cell, heading in pairs
+    ]
 
 
-def _cell(cell: TableCell, *, every_interval: bool) -> str:
-    text = f"{cell.text} [{cell.interval}]" if cell.interval and every_interval else cell.text
-    return printable(f"{text}{''.join(f' ({tag})' for tag in cell.tags)}")
+def _cell(cell: TableCell, *, with_interval: bool = True, between: str = " ") -> str:
+    """Return a cell as text, with `between` before each tag and note."""
+    text = f"{cell.text} [{cell.interval}]" if cell.interval and with_interval else cell.text
+    return printable(f"{text}{''.join(f'{between}({more})' for more in (*cell.tags, *cell.notes))}")

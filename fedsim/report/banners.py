@@ -3,20 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal
 
+from fedsim.document import Banner
 from fedsim.record import RunRecord
 from fedsim.report.verdict import Count, Judge, listed
-
-
-@dataclass(frozen=True)
-class Banner:
-    """A warning above everything else."""
-
-    level: Literal["alarm", "caution"]
-    title: str
-    text: str
 
 
 def banners(record: RunRecord, judge: Judge) -> list[Banner]:
@@ -26,7 +16,7 @@ def banners(record: RunRecord, judge: Judge) -> list[Banner]:
 
 def _about_alarms(record: RunRecord) -> Iterator[Banner]:
     for arm in record.arms:
-        for title, _, text in (own.alarm.partition(". ") for own in arm.findings if own.alarm):
+        for title, _, text in (finding.alarm.partition(". ") for finding in arm.findings if finding.alarm):
             yield Banner("alarm", title, f"{arm.name}: {text}")
 
 
@@ -44,7 +34,7 @@ def _about_controls(record: RunRecord, judge: Judge) -> Iterator[Banner]:
             "protection from an attack that does not fit.",
         )
     elif controls:
-        tried = "; ".join(f"{attack.label} in {arm.name}, {_told(judge.count(attack))}" for arm, attack in controls)
+        tried = "; ".join(f"{attack.label} in {arm.name}, {_in_words(judge.count(attack))}" for arm, attack in controls)
         yield Banner(
             "alarm",
             "This report shows nothing about privacy",
@@ -61,7 +51,7 @@ def _about_controls(record: RunRecord, judge: Judge) -> Iterator[Banner]:
         )
 
 
-def _told(count: Count) -> str:
+def _in_words(count: Count) -> str:
     return f"{count.recovered} of {count.examples} {count.noun}s" if count.victims else "failed"
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from fedsim.document import Statement
 from fedsim.metrics.evidence import is_beyond_chance
 from fedsim.record import ArmRecord, AttackRecord, RunRecord
 from fedsim.report.banners import banners
-from fedsim.report.tables import finding_sentences
-from fedsim.report.verdict import Judge, Sentence, as_strong, has_result, listed, sentences, strength
+from fedsim.report.tables.findings import finding_sentences
+from fedsim.report.verdict import Judge, as_strong, has_result, listed, sentences, strength
 
 _MOST_NAMED = 3  # arms that a sentence names, and attacks
 
@@ -16,52 +17,53 @@ _MOST_NAMED = 3  # arms that a sentence names, and attacks
 def write_brief(record: RunRecord) -> tuple[str, str]:
     """Return what the strongest attacks found, and what a reader must know before believing it."""
     judge = Judge.of(record)
-    return _found(record, judge), _trust(record, judge)
+    return _outcome(record, judge), _trust(record, judge)
 
 
-def _found(record: RunRecord, judge: Judge) -> str:
-    told = {arm.name: _of_arm(record, arm, judge) for arm in record.arms}
-    alike = set(told.values())
+def _outcome(record: RunRecord, judge: Judge) -> str:
+    outcomes = {arm.name: _of_arm(record, arm, judge) for arm in record.arms}
+    alike = set(outcomes.values())
     if len(alike) == 1:
-        return f"{alike.pop()}{f' in each of {len(told)} arms' if len(told) > 1 else ''}."
-    if len(told) > _MOST_NAMED:
-        return _over_many(record, judge, told)
-    return f"{'; '.join(f'{name}: {own}' for name, own in told.items())}."
+        return f"{alike.pop()}{f' in each of {len(outcomes)} arms' if len(outcomes) > 1 else ''}."
+    if len(outcomes) > _MOST_NAMED:
+        return _over_many(record, judge, outcomes)
+    return f"{'; '.join(f'{name}: {outcome}' for name, outcome in outcomes.items())}."
 
 
-def _every(record: RunRecord, judge: Judge) -> list[Sentence]:
+def every_sentence(record: RunRecord, judge: Judge) -> list[Statement]:
+    """Return what attacks on updates recovered, arm by arm, then what questions found."""
     return [*sentences(record, judge), *finding_sentences(record)]
 
 
-def _over_many(record: RunRecord, judge: Judge, told: Mapping[str, str]) -> str:
+def _over_many(record: RunRecord, judge: Judge, outcomes: Mapping[str, str]) -> str:
     """Return in how many arms attacks succeeded, and the two ends."""
-    leaking = {own.arm for own in _every(record, judge) if own.recovered}
+    leaking = {one.subject for one in every_sentence(record, judge) if one.level == "recovered"}
     if not leaking:
-        return f"No attack succeeded in any of {len(told)} arms."
+        return f"No attack succeeded in any of {len(outcomes)} arms."
     tried = [arm for arm in record.arms if arm.name in leaking or _strongest(arm, judge) is not None]
     shares = {arm.name: (_share(arm, judge), arm.name in leaking) for arm in tried}
     most, least = max(shares, key=shares.__getitem__), min(shares, key=shares.__getitem__)
     if shares[most][0] == shares[least][0]:  # of members only: rates at different false alarms have no order
-        return f"Attacks succeeded in {len(leaking)} of {len(told)} arms, as in '{most}' ({told[most]})."
-    ends = f"most in '{most}' ({told[most]}), least in '{least}' ({told[least]})"
-    return f"Attacks succeeded in {len(leaking)} of {len(told)} arms: {ends}."
+        return f"Attacks succeeded in {len(leaking)} of {len(outcomes)} arms, as in '{most}' ({outcomes[most]})."
+    ends = f"most in '{most}' ({outcomes[most]}), least in '{least}' ({outcomes[least]})"
+    return f"Attacks succeeded in {len(leaking)} of {len(outcomes)} arms: {ends}."
 
 
 def _of_arm(record: RunRecord, arm: ArmRecord, judge: Judge) -> str:
     """Return what was found in an arm: examples by the strongest attack, then members."""
-    of_arm = [own for own in _every(record, judge) if own.arm == arm.name]
-    found = [f"{own.before}{own.finding}" if arm.findings else own.finding for own in of_arm]
+    of_arm = [sentence for sentence in every_sentence(record, judge) if sentence.subject == arm.name]
+    parts = [f"{sentence.before if arm.findings else ''}{sentence.strong}" for sentence in of_arm]
     attack = _strongest(arm, judge)
     if attack is not None:
         count = judge.count(attack)
         noun = count.noun if count.examples == 1 else f"{count.noun}s"
         verdict = judge.deciding(attack).verdict
         equals = as_strong(attack, _judged(arm), judge)
-        by = listed([own.label for own in (attack, *equals)][:_MOST_NAMED])
+        by = listed([one.label for one in (attack, *equals)][:_MOST_NAMED])
         is_luck = count.recovered and not is_beyond_chance(attack.victims, judge.success)
-        found[0] = f"{count.recovered} of {count.examples} {noun} {verdict} by {by}"
-        found[0] += ", which blind guesses explain" if is_luck else ""
-    return ", and ".join(found)
+        parts[0] = f"{count.recovered} of {count.examples} {noun} {verdict} by {by}"
+        parts[0] += ", which blind guesses explain" if is_luck else ""
+    return ", and ".join(parts)
 
 
 def _strongest(arm: ArmRecord, judge: Judge) -> AttackRecord | None:
@@ -109,7 +111,7 @@ def _fooled(record: RunRecord, judge: Judge) -> Iterator[str]:
 def _utility(record: RunRecord) -> Iterator[str]:
     """Yield how good the model of each of the first arms is."""
     for arm in record.arms[:_MOST_NAMED]:
-        last = next((own for own in reversed(arm.rounds) if own.tested), None)
+        last = next((entry for entry in reversed(arm.rounds) if entry.tested), None)
         utility = last.utility(record.declared) if last else None
-        told = f"{utility.name} {utility.told}" if utility else "not evaluated"
-        yield told if len(record.arms) == 1 else f"{told} ({arm.name})"
+        stated = f"{utility.name} {utility.told}" if utility else "not evaluated"
+        yield stated if len(record.arms) == 1 else f"{stated} ({arm.name})"

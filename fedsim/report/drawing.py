@@ -8,11 +8,10 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fedsim.core.metric import Metric
-from fedsim.report.wall import data_address
+from fedsim.document import Picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,34 +41,6 @@ _STYLE: dict[Any, Any] = {
     "figure.dpi": 160,
     "figure.constrained_layout.use": True,
 }
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A figure as files and as part of the page.
-
-    Attributes:
-        name: file name without ending.
-        arm: the arm it belongs to, empty for all arms.
-        alt: what a reader who cannot see it should know.
-        png: for `figures/`.
-        svg: the same for the page, scales without blur.
-        columns: names of the data columns.
-        rows: the data that is drawn.
-    """
-
-    name: str
-    arm: str
-    alt: str
-    png: bytes
-    svg: bytes
-    columns: tuple[str, ...]
-    rows: tuple[tuple[Any, ...], ...]
-
-    @property
-    def source(self) -> str:
-        """The picture as a data address."""
-        return data_address("image/svg+xml", self.svg)
 
 
 @contextmanager

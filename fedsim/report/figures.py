@@ -11,6 +11,7 @@ import numpy as np
 
 from fedsim.core.metric import Metric
 from fedsim.core.plain import slug
+from fedsim.document import Picture, Wall
 from fedsim.record import ArmRecord, AttackRecord, Finding, PartitionRecord, RunRecord
 from fedsim.report.ceilings import COLUMNS, Mark
 from fedsim.report.drawing import (
@@ -18,7 +19,6 @@ from fedsim.report.drawing import (
     HATCHES,
     PALETTE,
     SIZE,
-    Picture,
     Rows,
     blank,
     canvas,
@@ -26,9 +26,9 @@ from fedsim.report.drawing import (
     styled,
     utility_axis,
 )
-from fedsim.report.tables import CAUSES, Attendance, Ownership
+from fedsim.report.tables.clients import CAUSES, Attendance, Ownership
 from fedsim.report.verdict import Judge
-from fedsim.report.wall import Wall
+from fedsim.report.wall import sheet_name
 
 _Styles = dict[str, tuple[str, str]]
 
@@ -74,7 +74,9 @@ def exceedance(record: RunRecord, judge: Judge) -> list[Picture]:
         if any(_scores(attack, metric) for attack in arm.attacks)
     }
     styles = _styles(record)
-    highest = max((v for arm in by_number.values() for own in arm.attacks for v in _scores(own, metric)), default=1.0)
+    highest = max(
+        (v for arm in by_number.values() for attack in arm.attacks for v in _scores(attack, metric)), default=1.0
+    )
     return [_exceedance_of(arm, number, styles, highest, judge, metric) for number, arm in by_number.items()]
 
 
@@ -82,8 +84,8 @@ def exceedance(record: RunRecord, judge: Judge) -> list[Picture]:
 def utility(record: RunRecord, judge: Judge) -> list[Picture]:
     """Return a picture of each measure on the test set over rounds, a line an arm; none where nothing was evaluated."""
     evaluated = {name for arm in record.arms for entry in arm.rounds for name in entry.tested}
-    shown = (own for name, own in judge.declared.items() if name in evaluated and own.shown)
-    return [_utility_of(record, own) for own in sorted(shown, key=lambda own: own.title)]
+    shown = (metric for name, metric in judge.declared.items() if name in evaluated and metric.shown)
+    return [_utility_of(record, metric) for metric in sorted(shown, key=lambda metric: metric.title)]
 
 
 def _utility_of(record: RunRecord, metric: Metric) -> Picture:
@@ -132,7 +134,7 @@ def participation(attendances: Sequence[Attendance]) -> list[Picture]:
 def rocs(record: RunRecord) -> list[Picture]:
     """Return one picture an arm: TPR over FPR of every attack that left both, both logarithmic, with the diagonal."""
     curves = {number: list(roc_curves(arm)) for number, arm in enumerate(record.arms, 1)}
-    return [_roc_of(record.arms[number - 1].name, number, found) for number, found in curves.items() if found]
+    return [_roc_of(record.arms[number - 1].name, number, of_arm) for number, of_arm in curves.items() if of_arm]
 
 
 def roc_curves(arm: ArmRecord) -> Iterator[tuple[Finding, list[tuple[float, float]]]]:
@@ -151,23 +153,21 @@ def wall_sheet(wall: Wall, number: int) -> Picture:
     axes.axis("off")
     sheet = np.full((_TILE * 6 * len(wall.rows) // 5, _TILE * len(wall.columns), 3), 255, np.uint8)  # one is faster
     rows: list[tuple[Any, ...]] = []
-    names = list(dict.fromkeys(name for row in wall.rows for cell in row.cells for name in cell.values))
+    names = list(dict.fromkeys(name for row in wall.rows for cell in row.cells for name in cell.data))
     for top, row in enumerate(wall.rows):
         axes.text(-0.08, 1.2 * top + 0.5, fill(row.label, 16), ha="right", va="center", fontsize=8)
         for left, cell in enumerate(row.cells):
             if cell.pixels is not None:
                 _paste(sheet, cell.pixels, 6 * _TILE * top // 5, _TILE * left)
-            if cell.told:
-                axes.text(left + 0.5, 1.2 * top + 1.0, "  ".join(cell.told), ha="center", va="top", fontsize=7)
-            scores = (cell.values.get(name) for name in names)
-            rows.append((wall.arm, row.label, *cell.key, *scores, cell.recovered))
+            if cell.scores:
+                axes.text(left + 0.5, 1.2 * top + 1.0, "  ".join(cell.scores), ha="center", va="top", fontsize=7)
+            rows.append((wall.title, row.label, *map(cell.data.get, names), cell.is_recovered))
     axes.imshow(sheet, interpolation="none", extent=(0, len(wall.columns), 1.2 * len(wall.rows), 0), aspect="auto")
     axes.set(xlim=(-1.0, len(wall.columns)), ylim=(1.2 * len(wall.rows), -0.1))
-    figure.suptitle(wall.arm, fontsize=10)
-    alt = f"Originals and guesses of {wall.shown} examples in arm {wall.arm}."
-    columns = ("arm", "row", "round", "client", "image", *names, "success")
-    name = f"wall-{number}-{slug(wall.arm)}"
-    return picture(name, figure, arm=wall.arm, alt=alt, columns=columns, rows=rows)
+    figure.suptitle(wall.title, fontsize=10)
+    alt = f"Originals and guesses of {len(wall.columns)} examples in arm {wall.title}."
+    columns = ("arm", "row", *names, "success")
+    return picture(sheet_name(number, wall.title), figure, arm=wall.title, alt=alt, columns=columns, rows=rows)
 
 
 def _paste(sheet: np.ndarray, pixels: np.ndarray, top: int, left: int) -> None:
@@ -238,9 +238,9 @@ def _epsilons_of(marks: list[Mark], number: int) -> Picture:
     figure, axes = canvas()
     what = marks[0].what
     for index, attack in enumerate(dict.fromkeys(mark.attack for mark in marks)):
-        own = [mark for mark in marks if mark.attack == attack]
-        errors = [[m.measured - m.low for m in own], [m.high - m.measured for m in own]]
-        places, heights = [m.epsilon for m in own], [m.measured for m in own]
+        alike = [mark for mark in marks if mark.attack == attack]
+        errors = [[m.measured - m.low for m in alike], [m.high - m.measured for m in alike]]
+        places, heights = [m.epsilon for m in alike], [m.measured for m in alike]
         axes.errorbar(places, heights, errors, fmt="o", ms=4, color=PALETTE[index % len(PALETTE)], label=attack)
     ceilings = sorted({(m.epsilon, m.ceiling, m.prior) for m in marks})
     axes.plot([c[0] for c in ceilings], [c[1] for c in ceilings], "_", ms=14, mew=2, color="black", label="ceiling")
@@ -252,9 +252,9 @@ def _epsilons_of(marks: list[Mark], number: int) -> Picture:
     axes.set_xscale("log")
     axes.set(xlabel="epsilon of the whole run", ylabel="share", ylim=(-0.03, 1.03), title=what)
     axes.legend()
-    told = [f"{m.attack} in {m.arm} reached {m.measured:.0%} of {m.ceiling:.0%}." for m in marks]
-    told += dict.fromkeys(f"An audit of {m.arm} proved epsilon at least {m.floor:.3g}." for m in marks if m.floor)
-    alt = f"{what}, beside the most that epsilon allows. {' '.join(told)}"
+    lines = [f"{m.attack} in {m.arm} reached {m.measured:.0%} of {m.ceiling:.0%}." for m in marks]
+    lines += dict.fromkeys(f"An audit of {m.arm} proved epsilon at least {m.floor:.3g}." for m in marks if m.floor)
+    alt = f"{what}, beside the most that epsilon allows. {' '.join(lines)}"
     rows = tuple(tuple(mark) for mark in marks)
     return picture(f"epsilon-{number}", figure, arm="", alt=alt, columns=COLUMNS, rows=rows)
 
@@ -320,7 +320,7 @@ def _participation_of(attended: Attendance, number: int) -> Picture:
         alt=f"Updates that counted and that were lost, by cause, in every round of arm {attended.arm}. "
         f"{attended.sentence}",
         columns=("arm", "round", "asked", "counted", *(cause.replace(" ", "_") for cause in CAUSES)),
-        rows=[(attended.arm, t.round, t.asked, t.counted, *t.lost) for t in attended.rounds],
+        rows=[(attended.arm, t.round, t.cohort, t.counted, *t.lost) for t in attended.rounds],
     )
 
 
@@ -338,7 +338,9 @@ def _roc_of(arm: str, number: int, curves: Sequence[tuple[Finding, list[tuple[fl
     axes.set(xscale="log", yscale="log", xlim=(least / 2, 1), ylim=(least / 2, 1.1), title=arm)
     axes.set(xlabel="false-positive rate", ylabel="true-positive rate")
     figure.legend(loc="outside right upper", fontsize=8)
-    ends = " ".join(f"{own.label} at FPR {fpr:.1%}: {tpr:.1%}." for own, points in curves for fpr, tpr in points[1:2])
+    ends = " ".join(
+        f"{finding.label} at FPR {fpr:.1%}: {tpr:.1%}." for finding, points in curves for fpr, tpr in points[1:2]
+    )
     return picture(
         f"roc-{number}-{slug(arm)}",
         figure,

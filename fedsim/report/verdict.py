@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from fedsim.core import registry
 from fedsim.core.metric import Metric
 from fedsim.core.types import GRANTS
+from fedsim.document import Statement
 from fedsim.metrics.evidence import is_beyond_chance
 from fedsim.metrics.statistics import summarise
 from fedsim.metrics.success import Rule
@@ -29,17 +30,6 @@ from fedsim.record import (
 from fedsim.scenario import Scoring, with_values
 
 CONTROL_SUCCEEDS = 0.5
-
-
-@dataclass(frozen=True)
-class Sentence:
-    """The verdict on one arm: the finding stands between what it depends on and how it was measured."""
-
-    arm: str
-    before: str
-    finding: str
-    after: str
-    recovered: bool
 
 
 class Count(NamedTuple):
@@ -91,7 +81,7 @@ class Judge:
         """
         scoring = Scoring.model_validate(scenario.get("scoring", {}))
         if scoring.metric not in declared:
-            declared = {**declared, **{own.name: own for own in registry.declared([scoring.metric])}}
+            declared = {**declared, **{metric.name: metric for metric in registry.declared([scoring.metric])}}
         return cls(scoring, int(scenario.get("seed", 0)), scenario, declared)
 
     @property
@@ -114,25 +104,27 @@ class Judge:
     def order(self, attack: AttackRecord) -> Metric:
         """Return the metric by which figures order the guesses of an attack: the first whose distribution they show."""
         values = _values([attack])
-        return next((own for own in self.spread if own.name in values), self.goal(attack))
+        return next((metric for metric in self.spread if metric.name in values), self.goal(attack))
 
     @property
     def spread(self) -> list[Metric]:
         """The metrics whose whole distribution figures show."""
-        return [own for own in self.declared.values() if own.spread]
+        return [metric for metric in self.declared.values() if metric.spread]
 
     def columns(self, attacks: Sequence[AttackRecord], table: str = "") -> list[Column]:
         """Return the figures that a table of attacks shows: of each metric in their summaries its first."""
         summaries = (self.summary(attack) for attack in attacks)
-        found = {name for summary in summaries if summary is not None for name in summary.metrics}
+        measured = {name for summary in summaries if summary is not None for name in summary.metrics}
         is_success = self.scoring.metric  # a flag that decides is the success rate, which stands there already
         shown = (
-            own
-            for own in self.declared.values()
-            if own.shown and own.table == table and not (own.form == "flag" and own.name == is_success)
+            metric
+            for metric in self.declared.values()
+            if metric.shown and metric.table == table and not (metric.form == "flag" and metric.name == is_success)
         )
-        firsts = ((own, first) for own in shown for first in list(own.statistics.items())[:1])
-        return [Column(name, own.heading(statistic), own) for own, (name, statistic) in firsts if name in found]
+        firsts = ((metric, *first) for metric in shown for first in list(metric.statistics.items())[:1])
+        return [
+            Column(name, metric.heading(statistic), metric) for metric, name, statistic in firsts if name in measured
+        ]
 
     def summary(self, attack: AttackRecord) -> Summary | None:
         """Return the attack's summary, made now if the run ended before; None where the attack gave no guess."""
@@ -207,7 +199,7 @@ def knowledge(attack: AttackRecord) -> str:
     return listed([GRANTS[name].called for name in attack.knows]) or "nothing beyond the model and the update"
 
 
-def sentences(record: RunRecord, judge: Judge) -> list[Sentence]:
+def sentences(record: RunRecord, judge: Judge) -> list[Statement]:
     """Return one sentence an arm about what attacks on updates recovered."""
     return [sentence for arm in record.arms for sentence in _about(arm, judge)]
 
@@ -219,12 +211,12 @@ def bounds(interval: Interval, scale: float = 1.0, digits: int = 1) -> str:
     return f"{interval.low * scale:.{digits}f} to {interval.high * scale:.{digits}f}"
 
 
-def _about(arm: ArmRecord, judge: Judge) -> Iterator[Sentence]:
+def _about(arm: ArmRecord, judge: Judge) -> Iterator[Statement]:
     if arm.attacks or not arm.findings:
         yield _doubt(_sentence(arm, judge), arm)
 
 
-def _doubt(sentence: Sentence, arm: ArmRecord) -> Sentence:
+def _doubt(sentence: Statement, arm: ArmRecord) -> Statement:
     """Say beside a score that it may be against the wrong truth, where what the clients did could not be repeated."""
     if arm.replay_matches or not arm.attacks:
         return sentence
@@ -232,13 +224,13 @@ def _doubt(sentence: Sentence, arm: ArmRecord) -> Sentence:
     return replace(sentence, after=after)
 
 
-def _sentence(arm: ArmRecord, judge: Judge) -> Sentence:
+def _sentence(arm: ArmRecord, judge: Judge) -> Statement:
     if not any(attack.victims for attack in arm.attacks):
-        return Sentence(arm.name, "", "No attack was tried", ", so nothing can be said about its privacy.", False)
+        return Statement(arm.name, "No attack was tried", after=", so nothing can be said about its privacy.")
     tried = [attack for attack in arm.attacks if has_result(attack)]
     if not tried:
         labels = listed([attack.label for attack in arm.attacks])
-        return Sentence(arm.name, "", "Every attack failed", f" ({labels}); the reasons are listed below.", False)
+        return Statement(arm.name, "Every attack failed", after=f" ({labels}); the reasons are listed below.")
     uninformed = [attack for attack in tried if "masks" not in attack.knows]
     strongest = max(uninformed or tried, key=lambda attack: strength(attack, judge))
     count = judge.count(strongest)
@@ -248,17 +240,18 @@ def _sentence(arm: ArmRecord, judge: Judge) -> Sentence:
         labels = listed([attack.label for attack in uninformed or tried])
         after = f" ({labels}; {_measure(strongest, judge)}), which is no guarantee.{control}"
         images = f"the one {count.noun} was not" if count.examples == 1 else f"none of {_images(count)} was"
-        return Sentence(arm.name, before, f"{images} recovered by the attacks that were tried", after, False)
+        strong = f"{images} recovered by the attacks that were tried"
+        return Statement(arm.name, strong, before=before, after=after)
     verb = "is" if count.recovered == 1 else "are"
-    finding = f"{count.recovered} of {_images(count)} {verb} {judge.deciding(strongest).verdict}"
+    strong = f"{count.recovered} of {_images(count)} {verb} {judge.deciding(strongest).verdict}"
     if not is_beyond_chance(strongest.victims, judge.success):
         after = f" ({_measure(strongest, judge)}) with attack {strongest.label}, which blind guesses explain.{control}"
-        return Sentence(arm.name, before, finding, after, False)
+        return Statement(arm.name, strong, before=before, after=after)
     fooled = _fooled_clause(uninformed, judge)
-    equals = listed([own.label for own in as_strong(strongest, uninformed, judge)])
+    equals = listed([attack.label for attack in as_strong(strongest, uninformed, judge)])
     also = f" As many with {equals}." if equals else ""
     after = f" ({_measure(strongest, judge)}) with attack {strongest.label}.{also}{fooled}{control}"
-    return Sentence(arm.name, before, finding, after, True)
+    return Statement(arm.name, strong, "recovered", before, after)
 
 
 def _fooled_clause(uninformed: list[AttackRecord], judge: Judge) -> str:
@@ -282,16 +275,18 @@ def _control_clause(arm: ArmRecord, judge: Judge) -> str:
 def _measure(attack: AttackRecord, judge: Judge) -> str:
     summary, count = judge.summary(attack), judge.count(attack)
     interval = "" if summary is None else bounds(summary.success, 100, 0)
-    told = f"{100 * judge.scoring.confidence:g}% interval {interval}%" if interval else ""
+    stated = f"{100 * judge.scoring.confidence:g}% interval {interval}%" if interval else ""
     failed = failed_on(count.failed, len(attack.victims))
-    return ", ".join(filter(None, (judge.rule(attack), told, f"{failed} updates" if failed else "")))
+    return ", ".join(filter(None, (judge.rule(attack), stated, f"{failed} updates" if failed else "")))
 
 
 def as_strong(strongest: AttackRecord, attacks: Sequence[AttackRecord], judge: Judge) -> list[AttackRecord]:
     """Return the other attacks that recover as many examples as the strongest, the closest guesses first."""
     count = judge.count(strongest).recovered
-    found = [own for own in attacks if own is not strongest and count and judge.count(own).recovered == count]
-    return sorted(found, key=lambda own: strength(own, judge), reverse=True)
+    if not count:
+        return []
+    equals = [attack for attack in attacks if attack is not strongest and judge.count(attack).recovered == count]
+    return sorted(equals, key=lambda attack: strength(attack, judge), reverse=True)
 
 
 def strength(attack: AttackRecord, judge: Judge) -> tuple[float, float]:

@@ -2,82 +2,26 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 
+from fedsim.core.plain import slug
+from fedsim.document import Wall, WallCell, WallRow
 from fedsim.record import ArmRecord, AttackRecord, ItemScore, RunRecord, VictimRecord
 from fedsim.report.verdict import Judge
 
 MOST = 8
 PERCENTILES = (0, 25, 50, 75, 100)
+PUBLIC = (
+    "The small picture under a guess is the nearest to it, by squared error, among at most 2,000 of the test set, "
+    "which no client trains on and an attacker may own. A guess that is nearer to it than to the original, as marked, "
+    "may be the attacker's idea of what such pictures look like and no copy of the client's. Nearness is of pixels: "
+    "what is alike to people may be far apart."
+)
 
 Arrays = Mapping[str, np.ndarray]
 Key = tuple[int, int, int]
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One picture, or a text where there is none. `pixels` has shape (H, W, 3) and values in [0, 1].
-
-    `values` holds the metrics of a guess that tables of examples and figures have, by column, and `told` the same for
-    people. `public` is the public picture nearest to a guess, in the same form; `public_psnr` is how near it is in dB,
-    and `psnr` how near the original is.
-    """
-
-    key: Key
-    pixels: np.ndarray | None
-    alt: str
-    values: Mapping[str, float] = field(default_factory=dict)
-    told: tuple[str, ...] = ()
-    recovered: bool = False
-    text: str = ""
-    public: np.ndarray | None = None
-    psnr: float = 0.0
-    public_psnr: float = 0.0
-
-    @property
-    def source(self) -> str:
-        """The picture as a data address."""
-        return data_address("image/png", encode(self.pixels)) if self.pixels is not None else ""
-
-    @property
-    def public_source(self) -> str:
-        """The public picture as a data address."""
-        return data_address("image/png", encode(self.public)) if self.public is not None else ""
-
-    @property
-    def is_public(self) -> bool:
-        """Whether the guess is nearer to a public picture than to the original."""
-        return self.public is not None and self.public_psnr > self.psnr
-
-
-@dataclass(frozen=True)
-class Row:
-    """The originals, or one attack's guesses."""
-
-    label: str
-    attack: str
-    cells: tuple[Cell, ...]
-
-
-@dataclass(frozen=True)
-class Wall:
-    """The pictures of one arm, the same examples in every row."""
-
-    arm: str
-    columns: tuple[str, ...]
-    rows: tuple[Row, ...]
-    shown: int
-    of: int
-
-    @property
-    def has_public(self) -> bool:
-        """Whether any guess has a public picture beside it."""
-        return any(cell.public is not None for row in self.rows for cell in row.cells)
 
 
 def walls(record: RunRecord, arrays: Arrays, judge: Judge) -> list[Wall]:
@@ -86,8 +30,11 @@ def walls(record: RunRecord, arrays: Arrays, judge: Judge) -> list[Wall]:
     The examples are chosen once, in the first arm with scores, and are the same in every arm that has them.
     """
     preferred = next((keys for arm in record.arms if (keys := choose(arm, judge))), ())
-    built = (_wall(arm, preferred, arrays, judge) for arm in record.arms)
-    return [wall for wall in built if wall is not None]
+    built: list[Wall] = []
+    for arm in record.arms:
+        if wall := _wall(arm, preferred, arrays, judge, number=len(built) + 1):
+            built.append(wall)
+    return built
 
 
 def choose(arm: ArmRecord, judge: Judge) -> tuple[Key, ...]:
@@ -106,21 +53,23 @@ def choose(arm: ArmRecord, judge: Judge) -> tuple[Key, ...]:
     return ()
 
 
-def encode(pixels: np.ndarray) -> bytes:
-    """Return a PNG of pixels (H, W, 3) in [0, 1]."""
-    from PIL import Image  # noqa: PLC0415 - keeps the import of the report cheap
-
-    file = io.BytesIO()
-    Image.fromarray((pixels * 255).round().astype(np.uint8)).save(file, "PNG")
-    return file.getvalue()
+def has_public(walls: Sequence[Wall]) -> bool:
+    """Tell whether any guess has a public picture beside it."""
+    return any(cell.public is not None for one in walls for row in one.rows for cell in row.cells)
 
 
-def data_address(kind: str, content: bytes) -> str:
-    """Return `content` as a ``data:`` address, so that the page needs no other file."""
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+def sheet_name(number: int, title: str) -> str:
+    """Return the name of the file that shows a wall as one sheet, without its ending."""
+    return f"wall-{number}-{slug(title)}"
 
 
-def _wall(arm: ArmRecord, preferred: Sequence[Key], arrays: Arrays, judge: Judge) -> Wall | None:
+def wall_of(title: str, columns: Sequence[str], rows: Sequence[WallRow], *, of: int, number: int) -> Wall:
+    """Return a wall that says how many of so many examples it shows, and where its sheet is."""
+    note = f"{len(columns)} of {of} examples. Sheet for slides: figures/{sheet_name(number, title)}.png"
+    return Wall(title, tuple(columns), tuple(rows), note)
+
+
+def _wall(arm: ArmRecord, preferred: Sequence[Key], arrays: Arrays, judge: Judge, *, number: int) -> Wall | None:
     scores = [scores_of(attack) for attack in arm.attacks]
     known = dict.fromkeys(key for of_attack in scores for key in of_attack)
     keys = [key for key in preferred if key in known] or list(choose(arm, judge))
@@ -130,13 +79,13 @@ def _wall(arm: ArmRecord, preferred: Sequence[Key], arrays: Arrays, judge: Judge
     originals = tuple(original(key, *first[key], arrays) for key in keys)
     if not any(cell.pixels is not None for cell in originals):
         return None
-    rows = [Row("original", "", originals)]
+    rows = [WallRow("original", originals, is_truth=True)]
     for attack, of_attack in zip(arm.attacks, scores, strict=True):
         cells = tuple(guess(key, attack, of_attack, arrays, judge) for key in keys)
-        rows.append(Row(attack.label, attack.label, cells))
+        rows.append(WallRow(attack.label, cells))
     several = any(key[2] for key in known)
-    columns = tuple(column(key, *first[key], several) for key in keys)
-    return Wall(arm.name, columns, tuple(rows), len(keys), len(known))
+    columns = [column(key, *first[key], several) for key in keys]
+    return wall_of(arm.name, columns, rows, of=len(known), number=number)
 
 
 def scores_of(attack: AttackRecord) -> dict[Key, tuple[VictimRecord, ItemScore]]:
@@ -155,11 +104,16 @@ def column(key: Key, victim: VictimRecord, item: ItemScore, several: bool) -> st
     return f"round {victim.round}, {victim.who}{example}, class {item.label}"
 
 
-def original(key: Key, victim: VictimRecord, item: ItemScore, arrays: Arrays) -> Cell:
+def original(key: Key, victim: VictimRecord, item: ItemScore, arrays: Arrays) -> WallCell:
     """Return the picture of an example as it is."""
     pixels = _pixels(arrays, f"{victim.arrays}/originals", item.index)
     alt = f"Original of round {victim.round}, {victim.who}, image {item.index}, class {item.label}"
-    return Cell(key, pixels, alt, text="not stored")
+    return WallCell(pixels, alt, text="not stored", data=place(key))
+
+
+def place(key: Key) -> dict[str, object]:
+    """Return round, client and image of an example as data."""
+    return dict(zip(("round", "client", "image"), key, strict=True))
 
 
 def guess(
@@ -168,33 +122,30 @@ def guess(
     scores: Mapping[Key, tuple[VictimRecord, ItemScore]],
     arrays: Arrays,
     judge: Judge,
-) -> Cell:
+) -> WallCell:
     """Return the picture of what an attack made of an example."""
     if key not in scores:
-        return Cell(key, None, "", text="failed")
+        return WallCell(None, text="failed", data=place(key))
     victim, item = scores[key]
     if item.is_missing:
-        return Cell(key, None, "", text="no guess")
-    spread = [own for own in judge.spread if own.name in item.values]
-    told = tuple(own.tell(item.values[own.name]) for own in spread)
-    alt = (
-        f"Guess of attack {attack.label} for round {victim.round}, {victim.who}, image {item.index}: {', '.join(told)}"
+        return WallCell(None, text="no guess", data=place(key))
+    spread = [metric for metric in judge.spread if metric.name in item.values]
+    scores_in_words = tuple(metric.tell(item.values[metric.name]) for metric in spread)
+    where = f"round {victim.round}, {victim.who}, image {item.index}"
+    pixels, actual, public = (
+        _pixels(arrays, f"{victim.arrays}/{name}", item.index) for name in ("guesses", "originals", "public")
     )
-    pixels = _pixels(arrays, f"{victim.arrays}/guesses", item.index)
-    public = _pixels(arrays, f"{victim.arrays}/public", item.index)
-    actual = _pixels(arrays, f"{victim.arrays}/originals", item.index)
-    values = {own.in_tables: item.values[own.name] for own in spread}
-    return Cell(
-        key,
+    to_public = _psnr(pixels, public)
+    return WallCell(
         pixels,
-        alt,
-        values,
-        told,
-        recovered=judge.success.has_succeeded(item),
-        text="not stored",
-        public=public,
-        psnr=_psnr(pixels, actual),
-        public_psnr=_psnr(pixels, public),
+        f"Guess of attack {attack.label} for {where}: {', '.join(scores_in_words)}",
+        scores_in_words,
+        judge.success.has_succeeded(item),
+        "not stored",
+        public,
+        f"{to_public:.1f} dB",
+        public is not None and to_public > _psnr(pixels, actual),
+        {**place(key), **{metric.in_tables: item.values[metric.name] for metric in spread}},
     )
 
 

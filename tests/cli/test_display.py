@@ -4,8 +4,7 @@ from io import StringIO
 from rich.console import Console
 
 from fedsim.cli.display import PlainLines
-from fedsim.cli.endings import describe_guarantee
-from fedsim.record import Cause, Failure, Finding, GuaranteeRecord, Interval, RoundRecord
+from fedsim.record import Cause, Failure, Finding, Interval, RoundRecord
 
 
 def told(record: RoundRecord) -> list[str]:
@@ -52,27 +51,6 @@ def test_a_round_in_which_nothing_happened_is_told_only_when_it_was_evaluated() 
     assert told(RoundRecord(round=2, cohort=(), participants=(), training_loss=1.0)) == [
         "  round 2 of 9: 0 of 0 counted"
     ]
-
-
-def test_an_epsilon_is_told_with_everything_that_it_needs() -> None:
-    guarantee = GuaranteeRecord(
-        source="local-dp",
-        epsilon=1.8389,
-        delta=1e-5,
-        rdp_epsilon=2.1014,
-        accountant="exact",
-        unit="client",
-        adjacency="replace",
-        noise_multiplier=2.0,
-        sampling_rate=1.0,
-        steps=1,
-        composition="1 step of noise multiplier 2 in 1 round, those of the client that was asked most often",
-        against="the server",
-    )
-    assert describe_guarantee(guarantee) == (
-        "local-dp: epsilon 1.84 at delta 1e-05 (RDP 2.1); unit: a client with all records, one replaced; no sampling; "
-        "1 step of noise multiplier 2 in 1 round, those of the client that was asked most often; against the server."
-    )
 
 
 def test_a_round_of_text_says_how_many_tokens_a_second_and_what_memory() -> None:

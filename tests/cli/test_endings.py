@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from rich.table import Table
 
 from fedsim.cli import endings
+from fedsim.document import to_terminal
 from fedsim.record import Finding, RunRecord
 from tests.cli.typed import Say
 from tests.report import records as reports
@@ -63,7 +63,7 @@ def test_the_verdict_comes_before_the_table(command: Say, here: Path, monkeypatc
     assert code == 0
     at = lines.index(VERDICT)
     assert lines[at + 1].startswith("Alone, DIA (dropout 0.0), DIA (dropout 0.5) recovered none")
-    assert lines[at + 2].strip() == "t"
+    assert lines[at + 2].strip() == "Attacks by arm"
     assert lines[-1] == "Report: results/s/report.html"
 
 
@@ -86,12 +86,7 @@ def test_json_is_one_document_with_verdict_and_figures(command: Say, here: Path)
 
 
 def test_a_narrow_table_breaks_no_word_and_a_wide_one_has_every_interval(record: RunRecord) -> None:
-    shown = {}
-    for width in (NARROW, 200):
-        text = StringIO()
-        console = Console(file=text, width=width)
-        console.print(endings.results(record, console))
-        shown[width] = text.getvalue()
+    shown = {width: printed(record, width) for width in (NARROW, 200)}
     assert max(len(line.rstrip()) for line in shown[NARROW].splitlines()) <= NARROW
     for word in ("identified", "closed form", "dropout 0.5"):
         assert word in shown[NARROW]
@@ -103,27 +98,45 @@ def test_findings_are_a_table_a_question_with_every_interval_where_there_is_room
     bits = of_traces(0.3, 0.4, label="figures (bits)", metric="trace_bits", chance=0.1, p=0.01)
     found = (STRONG, CONTROL, bits, LOST, of_attributes("a", "parity", 0.9, 0.8))
     run = reports.run([reports.arm("all", [], findings=found)])
-    shown = {width: printed(endings.findings(run, Console(width=width)), width) for width in (NARROW, 200)}
-    attributes, traces = shown[200]
-    assert "What are the data like?" in attributes
+    shown = {width: printed(run, width) for width in (NARROW, 200)}
+    attributes, traces = shown[200].split("What generation gives away")
+    assert attributes.splitlines()[0].strip() == "What are the data like?"
     assert " p " not in attributes.splitlines()[1]
     lines = [" ".join(line.split()) for line in traces.splitlines()]
-    assert lines[0] == "What generation gives away"
-    assert "all forest (prompt) prompt told 60% [50 to 70] 2% \N{EN DASH} 50" in lines
-    assert "all text (prompt) (must succeed) prompt told 96% [90 to 100] 2% \N{EN DASH} 50" in lines
-    assert "all figures (bits) bits 0.40 [0.30 to 0.50] 0.10 bits 0.01 50" in lines
-    assert "all lost (prompt) failed - - - -" in lines
-    assert max(len(line.rstrip()) for text in shown[NARROW] for line in text.splitlines()) <= NARROW
+    about = "question prompt, view counts, by aded"
+    assert f"all forest (prompt) prompt told 60% [50 to 70] 2% \N{EN DASH} 50 {about}" in lines
+    assert "all text (prompt) (must succeed) prompt told 96% [90 to 100] 2% \N{EN DASH} 50 view outputs" in lines
+    assert f"all figures (bits) bits 0.40 [0.30 to 0.50] 0.10 bits 0.01 50 {about}" in lines
+    assert "all lost (prompt) failed - - - - -" in lines
+    assert max(len(line.rstrip()) for line in shown[NARROW].splitlines()) <= NARROW
 
 
-def printed(tables: list[Table], width: int) -> list[str]:
-    """Return each table as a console of this width shows it."""
-    texts: list[str] = []
-    for table in tables:
-        text = StringIO()
-        Console(file=text, width=width).print(table)
-        texts.append(text.getvalue())
-    return texts
+def test_an_epsilon_stands_with_everything_that_it_needs() -> None:
+    one_step = "1 step of noise multiplier 2 in 1 round, those of the client that was asked most often"
+    changes = {"source": "local-dp", "unit": "client", "adjacency": "replace", "sampling_rate": 1.0}
+    stated = (reports.guarantee(), reports.guarantee(**changes, composition=one_step))
+    run = reports.run([reports.arm("noisy", [], guarantees=stated), reports.arm("plain", [])])
+    assert printed(run, NARROW).splitlines() == [
+        "Guarantees",
+        "  noisy: dp-sgd; figure: epsilon 1.84 at delta 1e-05 (RDP 2.1); unit: one record of a client, one more or "
+        "less; sampling: Poisson sampling at rate 0.01; composition: 1000 steps of noise multiplier 1 in 10 rounds, "
+        "those of the client that was asked most often; against: the server",
+        "  noisy: local-dp; figure: epsilon 1.84 at delta 1e-05 (RDP 2.1); unit: a client with all records, one "
+        f"replaced; sampling: no sampling; composition: {one_step}; against: the server",
+    ]
+
+
+def test_what_a_finding_says_of_itself_comes_after_the_tables() -> None:
+    context = of_traces(1.4, 1.5, label="aded", role="context", metric="tokens_a_step", note="aded, the global model.")
+    run = reports.run([reports.arm("all", [], findings=(STRONG, context))])
+    assert printed(run, NARROW).splitlines()[-1] == "aded, the global model."
+
+
+def printed(record: RunRecord, width: int) -> str:
+    """Return what a console of this width shows."""
+    text = StringIO()
+    to_terminal(endings.figures(record), Console(file=text, width=width))
+    return text.getvalue()
 
 
 def test_json_holds_every_finding(tmp_path: Path) -> None:

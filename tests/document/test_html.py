@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from html.parser import HTMLParser
 
-from fedsim.document import Document, Section, paragraph, to_html
+from fedsim.document import Document, Section, Table, TableCell, TableRow, number, paragraph, to_html
 from tests.document.made import document
 
 _VOID = {"meta", "img", "input", "br"}
@@ -61,3 +61,17 @@ def test_sections_are_in_the_contents_by_their_places() -> None:
     page = to_html(Document("Page", sections=(Section("What it costs", (paragraph("much"),)),)))
     assert '<a href="#what-it-costs">What it costs</a>' in page
     assert '<h2 id="what-it-costs">' in page
+
+
+def test_a_document_knows_its_charts() -> None:
+    assert [picture.name for picture in document().pictures] == ["curve"]
+
+
+def test_only_a_table_that_can_be_sorted_says_by_what() -> None:
+    row = TableRow.of("none", TableCell("50 %", sort_by="0.5"))
+    for is_sortable in (True, False):
+        table = Table.of("Costs", ("setting", number("success")), [row], is_sortable=is_sortable)
+        assert table.rows == [row]
+        page = to_html(Document("Page", sections=(Section("Costs", (table,)),)))
+        assert ('data-sort="0.5"' in page) is is_sortable
+        assert '<th scope="row">none</th>' in page

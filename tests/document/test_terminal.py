@@ -6,13 +6,13 @@ import io
 
 from rich.console import Console
 
-from fedsim.document import to_terminal
+from fedsim.document import Block, Heading, Table, TableCell, TableRow, to_terminal
 from tests.document.made import document, table
 
 
-def _printed(width: int) -> str:
+def _printed(width: int, *blocks: Block) -> str:
     console = Console(file=io.StringIO(), width=width)
-    to_terminal([table()], console)
+    to_terminal(blocks or [table()], console)
     file = console.file
     assert isinstance(file, io.StringIO)
     return file.getvalue()
@@ -23,7 +23,7 @@ def test_intervals_stand_where_the_screen_is_wide() -> None:
     narrow = _printed(40)
     assert "50 %" in narrow
     assert "[10, 90]" not in narrow
-    assert "failed" in narrow
+    assert "gave up" in narrow
 
 
 def test_every_block_but_pictures_is_printed_and_none_controls_the_screen() -> None:
@@ -32,5 +32,35 @@ def test_every_block_but_pictures_is_printed_and_none_controls_the_screen() -> N
     assert isinstance(console.file, io.StringIO)
     text = console.file.getvalue()
     assert "\x1b" not in text
-    for shown in ("plain: This is  broken  now Or not.", "Careful.", "knows labels", "seed: 7", "inner", "meaning"):
+    for shown in ("plain: This is broken now Or not.", "Careful.", "knows labels", "seed: 7", "inner", "meaning"):
         assert shown in text, shown
+
+
+def test_a_narrow_screen_leaves_out_what_is_extra_and_keeps_the_intervals_that_matter() -> None:
+    headings = [
+        Heading("attack"),
+        Heading("found", is_number=True, keeps_interval=True),
+        Heading("loss", is_number=True),
+        Heading("of what", is_extra=True),
+    ]
+    cells = (TableCell("a"), TableCell("7 %", "5 to 9"), TableCell("3.0", "2 to 4"), TableCell("of clients"))
+    block = Table.of("Found", headings, [TableRow(cells), TableRow((TableCell("b"),), reason="failed: why")])
+    wide, less, narrow = (_printed(width, block) for width in (100, 38, 27))
+    assert "7 % [5 to 9] 3.0 [2 to 4] of clients" in " ".join(wide.split())
+    assert "7 % [5 to 9] 3.0 [2 to 4]" in " ".join(less.split())
+    assert "of what" not in less
+    assert "7 % [5 to 9] 3.0" in " ".join(narrow.split())
+    assert "2 to 4" not in narrow
+    assert "b failed - -" in " ".join(wide.split())
+
+
+def test_sentences_without_room_are_a_line_a_row() -> None:
+    rows = [TableRow((TableCell("noise"), TableCell("epsilon 1"), TableCell("one record more or less"))),
+            TableRow((TableCell("none"),), reason="failed: why")]  # fmt: skip
+    block = Table.of("Guarantees", ["by", "figure", "unit"], rows, layout="words")
+    assert _printed(20, block).splitlines() == [
+        "Guarantees",
+        "  noise; figure: epsilon 1; unit: one record more or less",
+        "  none; failed: why",
+    ]
+    assert "noise epsilon 1 one record more or less" in " ".join(_printed(200, block).split())

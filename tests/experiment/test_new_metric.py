@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 from torch import Tensor
 
 from fedsim import report
@@ -17,6 +16,7 @@ from fedsim.cli import display, endings
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError, ScenarioError
 from fedsim.core.types import Reconstruction
+from fedsim.document import Table
 from fedsim.experiment import attacking, runner
 from fedsim.experiment.expectation import expectation, figures
 from fedsim.experiment.sweep.export import write_csv
@@ -105,8 +105,9 @@ def test_a_metric_of_ones_own_is_in_record_tables_report_and_expectation(tmp_pat
             assert [float(row["worst_pixel"]) for row in csv.DictReader(file)] == values
     shutil.copytree(tmp_path / "run", tmp_path / "copy")
     assert "error rate" in build(tmp_path / "copy").read_text()
-    headings = [str(column.header) for column in endings.results(record, Console(width=400)).columns]
-    assert headings[2] == "images within reach"
+    table = next(block for block in endings.figures(record) if isinstance(block, Table))
+    headings = [heading.text for heading in table.headings]
+    assert headings[1] == "images within reach"
     assert "mean worst pixel" in headings
     assert "worst pixel" in display.outcome(attack.victims[0])
     RunFolder(tmp_path / "run").create(overwrite=True)  # knows the pictures of that metric as its own

@@ -31,6 +31,7 @@ from fedsim.core.types import (
     WireEntry,
 )
 from fedsim.data.partition import describe_partition, partition
+from fedsim.document import to_terminal
 from fedsim.experiment import runner
 from fedsim.federation import cohort
 from fedsim.federation.apps import evaluate_model
@@ -290,8 +291,7 @@ def test_a_run_on_text_is_scored_told_and_reported_with_its_sentences_escaped(
     assert "0 of 2 sentences exact" in out.getvalue()
     assert "\x1b" not in out.getvalue()
     ending = StringIO()
-    wide = Console(file=ending, width=200)
-    wide.print(endings.results(record, wide))
+    to_terminal(endings.figures(record), Console(file=ending, width=250))
     for heading in ("sentences exact", "tokens right", "mean ROUGE-1", "mean ROUGE-L"):
         assert heading in ending.getvalue()
     assert "PSNR" not in ending.getvalue()

@@ -97,7 +97,7 @@ def test_titles_labels_and_names_of_groups_cannot_act_on_a_terminal_a_page_or_a_
     tmp_path: Path, command: Say, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(processes, "Processes", Here)
+    monkeypatch.setattr(processes, "ProcessExecutor", Here)
     escape = r"\u001b]0;owned\u0007"
     (tmp_path / "s.toml").write_text(
         f'title = "{escape}title"\ndescription = "{escape}"\n{DATA}{MODEL}'

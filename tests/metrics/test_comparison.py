@@ -109,3 +109,10 @@ def test_pairs_are_victims_that_both_have() -> None:
     treated = {(1, 1, 0): 1.0, (1, 1, 1): 0.5, (2, 1, 0): 0.0, (3, 1, 0): 1.0}
     control = {(1, 1, 0): 0.0, (1, 1, 1): 0.5, (2, 1, 0): 1.0, (4, 1, 0): 1.0}
     assert pair(treated, control) == [[1.0, 0.0], [-1.0]]
+
+
+def test_the_interval_of_a_mean_ends_where_its_values_end() -> None:
+    free, within = mean_over_seeds([0.2, 0.9]), mean_over_seeds([0.2, 0.9], limits=(0.0, 1.0))
+    assert (free.low, free.high) != (within.low, within.high)
+    assert (within.value, within.low, within.high) == (free.value, 0.0, 1.0)
+    assert mean_over_seeds([0.2, 0.9], limits=(None, 1.0)) == free.model_copy(update={"high": 1.0})

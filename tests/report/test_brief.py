@@ -106,7 +106,7 @@ def test_no_more_successes_than_blind_guesses_have_are_no_success(records: Modul
     lucky = records.run([arms[1]], scenario=scenario)
     assert write_brief(lucky)[0] == "1 of 20 images identified by IG, which blind guesses explain."
     (told,) = sentences(lucky, Judge.of(lucky))
-    assert not told.recovered
+    assert told.level == ""
     assert "which blind guesses explain" in told.after
     found, trust = write_brief(records.run([arms[3]], scenario=scenario))
     assert found == "3 of 20 images identified by IG."

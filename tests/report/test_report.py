@@ -20,7 +20,7 @@ def test_sections_come_in_the_readers_order(typical):
     _, _, page = typical
     ids = [attributes["id"] for tag, attributes in page.tags if tag == "h2"]
     expected = "verdict wall arms results threat exceedance curves participation accuracy failures diagnosis reproduce"
-    assert ids == expected.split()
+    assert ids == [*expected.split(), "words"]
     assert page.headings[0] == "h1"
     assert page.headings.count("h1") == 1
     assert page.open == []

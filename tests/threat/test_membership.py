@@ -272,7 +272,7 @@ def test_the_report_shows_curves_with_their_data_and_no_rate_for_which_n_is_too_
     assert "TPR at FPR 10%" in page
     assert "TPR at FPR 1%" not in page
     (sentence,) = finding_sentences(record)
-    assert sentence.finding in page
+    assert sentence.strong in page
     assert "No attack was tried, so nothing" not in page
     lines = (tmp_path / "run" / "figures" / "roc-1-all.csv").read_text().splitlines()
     assert lines[0] == "arm,attack,fpr,tpr"

@@ -12,6 +12,7 @@ from rich.console import Console
 from fedsim import report
 from fedsim.cli import display, endings
 from fedsim.core.errors import ScenarioError
+from fedsim.document import to_terminal
 from fedsim.experiment import runner
 from fedsim.record import RunRecord
 from fedsim.record.store import RunFolder
@@ -78,8 +79,7 @@ def test_what_was_repeated_is_written_out_and_what_was_left_out_is_at_chance(
     pairs = zip(secrets["guess"], secrets["text"], strict=True)
     assert secrets["extracted"] == [guess == text for guess, text in pairs]
     table = StringIO()
-    for own in endings.findings(record, Console(width=200)):
-        Console(file=table, width=200).print(own)
+    to_terminal(endings.figures(record), Console(file=table, width=200))
     assert "What was memorised?" in table.getvalue()
     page = report.build(tmp_path / "run").read_text(encoding="utf-8")
     assert "What was memorised?" in page

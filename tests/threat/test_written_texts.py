@@ -13,6 +13,7 @@ from fedsim import report
 from fedsim.cli import display, endings
 from fedsim.core.errors import FedsimError, ScenarioError
 from fedsim.core.types import Batch
+from fedsim.document import to_terminal
 from fedsim.experiment import expectation, runner
 from fedsim.federation.journal import Journal
 from fedsim.record import ArmRecord, Finding, RunRecord
@@ -133,8 +134,7 @@ def test_a_run_holds_traces_findings_and_their_metrics(
     figures = sum(1 + len(finding.more) for finding in arm.findings)
     assert (tmp_path / "run" / "findings.csv").read_text(encoding="utf-8").count("\n") == 1 + figures
     table = StringIO()
-    for finding in endings.findings(record, Console(width=200)):
-        Console(file=table, width=200).print(finding)
+    to_terminal(endings.figures(record), Console(file=table, width=200))
     assert "trace-mean, work" in table.getvalue()
     assert len(endings.summary_of(record, tmp_path)["arms"][0]["findings"]) == len(arm.findings)
     RunFolder(tmp_path / "run").create(overwrite=True)

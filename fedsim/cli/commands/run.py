@@ -79,8 +79,8 @@ def run(
         _show(record, page, is_short=quiet)
     if check:
         _check(record, loaded, is_silent=as_json)
-    if found := alarms(record):
-        complain("\n".join(found))
+    if loud := alarms(record):
+        complain("\n".join(loud))
         raise typer.Exit(1)
 
 
@@ -141,13 +141,13 @@ def _check(record: RunRecord, scenario: Scenario, *, is_silent: bool) -> None:
     """Print where a run differs from its scenario's expected figures; exit with 1 if it does."""
     from fedsim.experiment.expectation import departures
 
-    found = departures(record, scenario.expected)
-    for sentence in found:
+    differences = departures(record, scenario.expected)
+    for sentence in differences:
         complain(f"Departs: {sentence}.")
     compared = len(scenario.expected.figures) + len(scenario.expected.model_hash)
     if not is_silent:
-        say(f"Compared with [expected]: {compared - len(found)} of {compared} are as expected.")
-    if found:
+        say(f"Compared with [expected]: {compared - len(differences)} of {compared} are as expected.")
+    if differences:
         raise typer.Exit(1)
 
 
@@ -172,14 +172,8 @@ def _show(record: RunRecord, page: Path, *, is_short: bool) -> None:
 
 def _show_tables(record: RunRecord) -> None:
     from fedsim.cli import endings
+    from fedsim.document import to_terminal
 
-    if any(arm.attacks for arm in record.arms):
-        screen.print(endings.results(record, screen))
-    for seen in endings.own_tables(record):
-        screen.print(seen)
-    for table in endings.findings(record, screen):
-        screen.print(table)
-    for line in (*endings.guarantees(record), *(own.note for arm in record.arms for own in arm.findings if own.note)):
-        say(line)
+    to_terminal(endings.figures(record), screen)
     for arm in record.arms:
         say(f"Hash of the trained model{'' if len(record.arms) == 1 else f', {arm.name}'}: {arm.model_hash}")

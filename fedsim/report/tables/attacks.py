@@ -1,203 +1,182 @@
-"""What attacks on updates found, arm by arm, and why they did not."""
+"""What attacks on updates recovered, arm by arm, and why they did not."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
+from fedsim.document import Heading, Paragraph, RowGroup, Strong, Table, TableCell, TableRow, number, paragraph
 from fedsim.metrics.evidence import reach
-from fedsim.record import ArmRecord, AttackRecord, ItemScore, RunRecord, VictimRecord
-from fedsim.report.tables.figures import NOTHING, Estimate, _scientific, cost, duration, estimate, figure_of
-from fedsim.report.verdict import Column, Judge, has_result, knowledge
+from fedsim.record import ArmRecord, AttackRecord, ItemScore, RunRecord, Summary, VictimRecord
+from fedsim.report.tables.figures import cost, duration, estimate, figure, heading_of, scientific
+from fedsim.report.verdict import Column, Count, Judge, failed_on, has_result, knowledge
 
 
 @dataclass(frozen=True)
-class Result:
-    """One attack in one arm; `figures` are those of `headings`, in order."""
+class _Tried:
+    """An attack that gave a guess."""
 
-    attack: str
-    is_control: bool
-    n: int
-    recovered: str
-    success: Estimate
-    figures: tuple[Estimate, ...]
-    seconds: str
-    reason: str
-    ceiling: str
+    arm: ArmRecord
+    attack: AttackRecord
+    summary: Summary
+    count: Count
 
 
-@dataclass(frozen=True)
-class Results:
-    """All attacks of one arm, with what the arm costs in accuracy."""
-
-    arm: str
-    model: str
-    accuracy: str
-    cost: str
-    rows: tuple[Result, ...]
+_Cell = Callable[[_Tried], TableCell | str]
 
 
-@dataclass(frozen=True)
-class Diagnosis:
-    """How one search ended."""
-
-    attack: str
-    victim: str
-    objective: str
-    at_truth: str
-    iterations: str
-    stopped: str
-    reading: str
-    notes: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Reading:
-    """One text of a client, and what an attack made of it; `closeness` says how near that is."""
-
-    arm: str
-    attack: str
-    victim: str
-    text: str
-    guess: str
-    closeness: str
-
-
-@dataclass(frozen=True)
-class Attacker:
-    """What an attack is called, is, knows and was set to."""
-
-    label: str
-    name: str
-    knows: str
-    settings: str
-
-
-def results(record: RunRecord, judge: Judge) -> list[Results]:
-    """Return the table of attacks by arms."""
-    columns = judge.columns(_every(record))
-    return [
-        Results(
-            arm.name,
-            _model(arm),
-            _accuracy(arm, judge),
-            cost(arm.client_cost),
-            tuple(_result(arm, attack, judge, columns) for attack in arm.attacks),
-        )
-        for arm in record.arms
-    ]
-
-
-def _every(record: RunRecord) -> list[AttackRecord]:
+def attacks_of(record: RunRecord) -> list[AttackRecord]:
+    """Return the attacks of all arms."""
     return [attack for arm in record.arms for attack in arm.attacks]
 
 
-def readings(record: RunRecord, judge: Judge) -> list[Reading]:
+def has_ceilings(record: RunRecord) -> bool:
+    """Tell whether somebody asked how far the ideal attacker comes."""
+    return any(victim.ceiling for attack in attacks_of(record) for victim in attack.victims)
+
+
+def results(record: RunRecord, judge: Judge) -> Table:
+    """Return the table of attacks by arms."""
+    columns = _columns(record, judge)
+    groups = (RowGroup(arm.name, tuple(_rows(arm, judge, columns)), _about(arm, judge)) for arm in record.arms)
+    headings = (Heading("attack"), *(heading for heading, _ in columns))
+    return Table("Attacks by arm", headings, tuple(groups), group_heading="arm")
+
+
+def _columns(record: RunRecord, judge: Judge) -> list[tuple[Heading, _Cell]]:
+    """Return what stands beside the label of each attack: the heading, and the cell of an attack."""
+    attacks = attacks_of(record)
+    deciding = judge.deciding(*attacks)
+    columns: list[tuple[Heading, _Cell]] = [
+        (number(f"{deciding.noun}s {deciding.verdict}", keeps_interval=True), _success),
+        (number("recovered", is_extra=True), lambda tried: f"{tried.count.recovered} of {tried.count.examples}"),
+    ]
+    for column in judge.columns(attacks):
+        columns.append((heading_of(column), partial(_figure, column)))
+    if has_ceilings(record):
+        columns.append((Heading("ideal attacker"), lambda tried: _ceiling(tried.attack, judge)))
+    columns.append((number("n"), _victims))
+    columns.append((number("time a victim", is_extra=True), _seconds))
+    return columns
+
+
+def _rows(arm: ArmRecord, judge: Judge, columns: Sequence[tuple[Heading, _Cell]]) -> Iterator[TableRow]:
+    for attack in arm.attacks:
+        label = TableCell(attack.label, tags=("control",) if judge.is_control(arm, attack) else ())
+        summary = judge.summary(attack)
+        if summary is not None and has_result(attack):
+            tried = _Tried(arm, attack, summary, judge.count(attack))
+            yield TableRow.of(label, *(cell(tried) for _, cell in columns))
+        else:
+            reasons = dict.fromkeys(victim.failure for victim in attack.victims if victim.failure)
+            yield TableRow((label,), f"failed: {'; '.join(reasons)}" if reasons else "no victim was attacked")
+
+
+def _success(tried: _Tried) -> TableCell:
+    success = estimate(tried.summary.success, 100, 0, "%")
+    return success if tried.arm.replay_matches else replace(success, tags=("truth unsure",))
+
+
+def _figure(column: Column, tried: _Tried) -> TableCell:
+    return figure(tried.summary.metrics.get(column.name), column.metric)
+
+
+def _victims(tried: _Tried) -> TableCell:
+    failed = failed_on(tried.count.failed, len(tried.attack.victims))
+    return TableCell(f"{tried.count.victims}", notes=(failed,) if failed else ())
+
+
+def _seconds(tried: _Tried) -> str:
+    victims = tried.attack.victims
+    return duration(sum(victim.seconds for victim in victims) / len(victims))
+
+
+def _about(arm: ArmRecord, judge: Judge) -> str:
+    """Return what was attacked, and what it costs in accuracy and time."""
+    parts = [f"{arm.attacked_model} model, {arm.parameters:,} parameters", _utility(arm, judge), cost(arm.client_cost)]
+    return "; ".join(filter(None, [*parts, "" if arm.attacks else "no attack was tried"]))
+
+
+def _utility(arm: ArmRecord, judge: Judge) -> str:
+    evaluated = [entry for entry in arm.rounds if entry.utilities(judge.declared)]
+    if not evaluated:
+        return "accuracy not evaluated"
+    last = evaluated[-1]
+    figures = " and ".join(f"{utility.name} {utility.told}" for utility in last.utilities(judge.declared)[::-1])
+    return f"test {figures} after round {last.round}"
+
+
+def _ceiling(attack: AttackRecord, judge: Judge) -> str:
+    """Return how far the ideal attacker comes on the same updates, for people; empty where nobody asked it."""
+    ideal = reach([victim.ceiling for victim in attack.victims], judge.success)
+    return "" if ideal is None else ideal.told
+
+
+def readings(record: RunRecord, judge: Judge) -> Table:
     """Return every client's text beside each attack's guess of it."""
-    return [
-        _reading_of(arm, attack, victim, item, judge)
+    rows = [
+        _reading(arm, attack, victim, item, judge)
         for arm in record.arms
         for attack in arm.attacks
         for victim in attack.victims
         for item in victim.scores
         if item.text is not None
     ]
+    headings = ("Arm", "Attack", "Victim", "Client's sentence", "Recovered", "Closeness")
+    return Table.of("What was read", headings, rows, is_sortable=False)
 
 
-def _reading_of(arm: ArmRecord, attack: AttackRecord, victim: VictimRecord, item: ItemScore, judge: Judge) -> Reading:
+def _reading(arm: ArmRecord, attack: AttackRecord, victim: VictimRecord, item: ItemScore, judge: Judge) -> TableRow:
     guess = judge.success.decides(item.values)[0].verdict if judge.success.has_succeeded(item) else item.guess or ""
     goal = judge.success.goal(item.values)
     closeness = f"{goal.title} {goal.format(item.values[goal.name])}"
-    return Reading(arm.name, attack.label, f"round {victim.round}, {victim.who}", item.text or "", guess, closeness)
+    return TableRow.of(arm.name, attack.label, _place(victim), item.text or "", guess, closeness)
 
 
-def diagnoses(record: RunRecord, judge: Judge) -> list[tuple[str, list[Diagnosis]]]:
-    """Return (arm, rows) for every arm with at least one search that ended."""
-    by_arm = [
-        (arm.name, [_diagnosis(attack, v, judge) for attack in arm.attacks for v in attack.victims if not v.failure])
-        for arm in record.arms
-    ]
-    return [(name, rows) for name, rows in by_arm if rows]
+def _place(victim: VictimRecord) -> str:
+    return f"round {victim.round}, {victim.who}"
 
 
-def attackers(record: RunRecord) -> list[Attacker]:
-    """Return every attack once, in order of appearance; one whose settings differ between arms appears for each."""
-    seen: dict[Attacker, None] = {}
+def diagnoses(record: RunRecord, judge: Judge) -> list[tuple[str, Table]]:
+    """Return how every search ended: (arm, table) of each arm with at least one that did."""
+    tables: list[tuple[str, Table]] = []
     for arm in record.arms:
-        for attack in arm.attacks:
-            settings = ", ".join(f"{key} = {value}" for key, value in attack.settings.items())
-            seen[Attacker(attack.label, attack.name, knowledge(attack), settings or "none")] = None
-    return list(seen)
+        rows = [_diagnosis(attack, v, judge) for attack in arm.attacks for v in attack.victims if not v.failure]
+        if rows:
+            numbers = map(number, ("objective at end", "at truth", "iterations"))
+            headings = ("attack", "victim", *numbers, "stopped", "reading")
+            tables.append((arm.name, Table.of(f"Diagnosis of {arm.name}", headings, rows, layout="long")))
+    return tables
 
 
-def _result(arm: ArmRecord, attack: AttackRecord, judge: Judge, columns: Sequence[Column]) -> Result:
-    summary = judge.summary(attack)
-    count = judge.count(attack)
-    if summary is None or not has_result(attack):
-        reasons = dict.fromkeys(victim.failure for victim in attack.victims if victim.failure)
-        return _no_result(arm, attack, judge, f"failed: {'; '.join(reasons)}" if reasons else "no victim was attacked")
-    return Result(
-        attack=attack.label,
-        is_control=judge.is_control(arm, attack),
-        n=count.victims,
-        recovered=count.in_words,
-        success=estimate(summary.success, 100, 0, "%"),
-        figures=tuple(figure_of(summary, column) for column in columns),
-        seconds=duration(sum(victim.seconds for victim in attack.victims) / len(attack.victims)),
-        reason="",
-        ceiling=ceiling(attack, judge),
+def _diagnosis(attack: AttackRecord, victim: VictimRecord, judge: Judge) -> TableRow:
+    notes = (*victim.notes, *(f"{name}: {share:.1%}" for name, share in victim.found.items()))
+    return TableRow.of(
+        attack.label,
+        _place(victim),
+        scientific(victim.objective),
+        scientific(victim.objective_at_truth),
+        f"{victim.iterations:,} (best at {victim.best_iteration:,})",
+        victim.stopped,
+        TableCell(_how_it_went(victim, judge), notes=notes),
     )
 
 
-def _no_result(arm: ArmRecord, attack: AttackRecord, judge: Judge, reason: str) -> Result:
-    return Result(
-        attack=attack.label,
-        is_control=judge.is_control(arm, attack),
-        n=len(attack.victims),
-        recovered=NOTHING,
-        success=Estimate(NOTHING),
-        figures=(),
-        seconds=NOTHING,
-        reason=reason,
-        ceiling=ceiling(attack, judge),
-    )
-
-
-def ceiling(attack: AttackRecord, judge: Judge) -> str:
-    """Return how far the ideal attacker comes on the same updates, for people; empty where nobody asked it."""
-    found = reach([victim.ceiling for victim in attack.victims], judge.success)
-    return "" if found is None else found.told
-
-
-def _model(arm: ArmRecord) -> str:
-    return f"{arm.attacked_model} model, {arm.parameters:,} parameters"
-
-
-def _accuracy(arm: ArmRecord, judge: Judge) -> str:
-    evaluated = [entry for entry in arm.rounds if entry.utilities(judge.declared)]
-    if not evaluated:
-        return "accuracy not evaluated"
-    last = evaluated[-1]
-    told = " and ".join(f"{own.name} {own.told}" for own in last.utilities(judge.declared)[::-1])
-    return f"test {told} after round {last.round}"
-
-
-def _diagnosis(attack: AttackRecord, victim: VictimRecord, judge: Judge) -> Diagnosis:
-    return Diagnosis(
-        attack=attack.label,
-        victim=f"round {victim.round}, {victim.who}",
-        objective=_scientific(victim.objective),
-        at_truth=_scientific(victim.objective_at_truth),
-        iterations=f"{victim.iterations:,} (best at {victim.best_iteration:,})",
-        stopped=victim.stopped,
-        reading=_reading(victim, judge),
-        notes=(*victim.notes, *(f"{name}: {figure:.1%}" for name, figure in victim.found.items())),
-    )
-
-
-def _reading(victim: VictimRecord, judge: Judge) -> str:
-    """How many examples were recovered, and why not the others."""
+def _how_it_went(victim: VictimRecord, judge: Judge) -> str:
+    """Return how many examples were recovered, and why not the others."""
     recovered = judge.recovered(victim)
     if victim.examples and recovered == victim.examples:
         return "recovered"
     return "; ".join((f"{recovered} of {victim.examples} recovered", *victim.why))
+
+
+def attackers(record: RunRecord) -> tuple[Paragraph, ...]:
+    """Return what every attack knows and was set to; one whose settings differ between arms appears for each."""
+    return tuple(dict.fromkeys(map(_attacker, attacks_of(record))))
+
+
+def _attacker(attack: AttackRecord) -> Paragraph:
+    settings = ", ".join(f"{key} = {value}" for key, value in attack.settings.items()) or "none"
+    name = "" if attack.name == attack.label else f" ({attack.name})"
+    return paragraph(Strong(attack.label), f"{name} knows {knowledge(attack)}. Settings: {settings}")

@@ -6,19 +6,11 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import get_args
 
+from fedsim.document import Table, TableRow
 from fedsim.record import ArmRecord, AttackRecord, Cause, PartitionRecord, RoundRecord, RunRecord, VictimRecord
 from fedsim.report.tables.figures import with_noun
 
 CAUSES: tuple[Cause, ...] = get_args(Cause)
-
-
-@dataclass(frozen=True)
-class LeftOut:
-    """Somebody or something that is missing from the numbers, and why."""
-
-    where: str
-    who: str
-    why: str
 
 
 @dataclass(frozen=True)
@@ -32,10 +24,10 @@ class Ownership:
 
 @dataclass(frozen=True)
 class Turnout:
-    """How many clients were asked in a round, how many updates counted, and how many were lost to each of CAUSES."""
+    """How large a round's cohort was, how many updates counted, and how many were lost to each of CAUSES."""
 
     round: int
-    asked: int
+    cohort: int
     counted: int
     lost: tuple[int, ...]
 
@@ -49,17 +41,18 @@ class Attendance:
     rounds: tuple[Turnout, ...]
 
 
-def list_failures(record: RunRecord) -> list[LeftOut]:
-    """Return everything that failed or did not apply, none dropped silently."""
-    rows = [LeftOut("run", failure.who, failure.why) for failure in record.failures]
+def failures(record: RunRecord) -> Table:
+    """Return everything that failed or did not apply, none dropped silently: where, who, why."""
+    rows = [TableRow.of("run", failure.who, failure.why) for failure in record.failures]
     for arm in record.arms:
         for entry in arm.rounds:
             where = f"{arm.name}, round {entry.round}"
-            rows += [LeftOut(where, ", ".join(who), why) for why, who in _clients_by_reason(entry).items()]
+            rows += [TableRow.of(where, ", ".join(who), why) for why, who in _clients_by_reason(entry).items()]
         for attack in arm.attacks:
             rows += _failed_attacks(arm, attack)
-        rows += [LeftOut(arm.name, f"{own.question}: {own.label}", own.failure) for own in arm.findings if own.failure]
-    return rows
+        lost = [finding for finding in arm.findings if finding.failure]
+        rows += [TableRow.of(arm.name, f"{finding.question}: {finding.label}", finding.failure) for finding in lost]
+    return Table.of("Failures", ("where", "who", "why"), rows)
 
 
 def ownerships(record: RunRecord) -> list[Ownership]:
@@ -77,22 +70,22 @@ def attendances(record: RunRecord) -> list[Attendance]:
     return [
         Attendance(name, _attended(rounds), rounds)
         for name, rounds in by_arm
-        if len({turnout.asked for turnout in rounds}) > 1 or any(any(turnout.lost) for turnout in rounds)
+        if len({turnout.cohort for turnout in rounds}) > 1 or any(any(turnout.lost) for turnout in rounds)
     ]
 
 
 def _turnout(entry: RoundRecord) -> Turnout:
     lost = Counter(failure.cause for failure in entry.failures)
-    asked = len(entry.cohort)
-    return Turnout(entry.round, asked, asked - lost.total(), tuple(lost[cause] for cause in CAUSES))
+    cohort = len(entry.cohort)
+    return Turnout(entry.round, cohort, cohort - lost.total(), tuple(lost[cause] for cause in CAUSES))
 
 
 def _attended(rounds: tuple[Turnout, ...]) -> str:
-    asked, counted = sum(turnout.asked for turnout in rounds), sum(turnout.counted for turnout in rounds)
+    cohort, counted = sum(turnout.cohort for turnout in rounds), sum(turnout.counted for turnout in rounds)
     totals = [sum(column) for column in zip(*(turnout.lost for turnout in rounds), strict=True)]
     lost = [f"{total:,} {cause}" for cause, total in zip(CAUSES, totals, strict=True) if total]
     blank = sum(turnout.counted == 0 for turnout in rounds)
-    sentence = f"Of {with_noun(asked, 'update')} that the server asked for in {with_noun(len(rounds), 'round')}, "
+    sentence = f"Of {with_noun(cohort, 'update')} that the server asked for in {with_noun(len(rounds), 'round')}, "
     sentence += f"{counted:,} counted" + (f"; lost: {', '.join(lost)}." if lost else ".")
     return sentence + (f" Nobody counted in {with_noun(blank, 'round')}, which kept the weights." if blank else "")
 
@@ -116,14 +109,14 @@ def _owned(partition: PartitionRecord) -> str:
     return f"{partition.clients:,} clients, scheme {partition.scheme}: {measured} {sizes}."
 
 
-def _failed_attacks(arm: ArmRecord, attack: AttackRecord) -> list[LeftOut]:
+def _failed_attacks(arm: ArmRecord, attack: AttackRecord) -> list[TableRow]:
     """Return one row a reason and round, so that an attack that never applied does not fill the page."""
     victims: dict[tuple[int, str], list[VictimRecord]] = {}
     for victim in attack.victims:
         if victim.failure is not None:
             victims.setdefault((victim.round, victim.failure), []).append(victim)
     return [
-        LeftOut(f"{arm.name}, round {number}, attack {attack.label}", _names(of_round), why)
+        TableRow.of(f"{arm.name}, round {number}, attack {attack.label}", _names(of_round), why)
         for (number, why), of_round in victims.items()
     ]
 

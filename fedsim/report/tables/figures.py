@@ -1,50 +1,47 @@
-"""Numbers for people: an estimate with its interval, a cost, a duration."""
+"""Numbers for people: a figure with its interval, a cost, a duration."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from fedsim.record import ClientCost, Interval, Summary
+from fedsim.core.metric import Metric
+from fedsim.document import Heading, TableCell, number
+from fedsim.record import ClientCost, Interval
 from fedsim.report.verdict import Column, bounds
 
 NOTHING = "\N{EN DASH}"
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """A number and its interval, as text; a dash when there is no number."""
-
-    value: str
-    interval: str = ""
-
-
-def estimate(interval: Interval | None, scale: float, digits: int, unit: str = "") -> Estimate:
-    """Return a number with its unit and interval, as text."""
+def estimate(interval: Interval | None, scale: float, digits: int, unit: str = "") -> TableCell:
+    """Return a number with its unit and interval; a dash where there is no number."""
     if interval is None:
-        return Estimate(NOTHING)
-    return Estimate(f"{interval.value * scale:.{digits}f}{unit}", bounds(interval, scale, digits))
+        return TableCell(NOTHING)
+    return TableCell(f"{interval.value * scale:.{digits}f}{unit}", bounds(interval, scale, digits))
 
 
-def figure_of(summary: Summary, column: Column) -> Estimate:
-    """Return a figure of a summary as its metric is told."""
-    own = column.metric
-    return estimate(summary.metrics.get(column.name), own.scale, own.digits, own.suffix)
+def figure(value: Interval | None, metric: Metric) -> TableCell:
+    """Return a figure of a metric; its unit is for the heading, unless it is a share."""
+    return estimate(value, metric.scale, metric.digits, metric.suffix if metric.form != "number" else "")
 
 
-def cost(own: ClientCost | None) -> str:
+def heading_of(column: Column) -> Heading:
+    """Return the head of a column of figures, with their unit."""
+    return number(f"{column.heading} ({column.metric.unit})" if column.metric.unit else column.heading)
+
+
+def cost(of: ClientCost | None) -> str:
     """Return what a client's round took, for people; nothing where it was not recorded."""
-    if own is None:
+    if of is None:
         return ""
-    memory = "" if own.peak_memory is None else f" and at most {own.peak_memory / 2**20:,.0f} MiB of memory"
-    return f"a client's round took {own.processor_seconds:.2g} s of processor time{memory}"
+    memory = "" if of.peak_memory is None else f" and at most {of.peak_memory / 2**20:,.0f} MiB of memory"
+    return f"a client's round took {of.processor_seconds:.2g} s of processor time{memory}"
 
 
-def with_noun(number: int, noun: str) -> str:
+def with_noun(count: int, noun: str) -> str:
     """Return a number with its noun, in the plural unless the number is 1."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
-def _scientific(value: float | None) -> str:
+def scientific(value: float | None) -> str:
+    """Return a number with its power of ten, or a dash."""
     return NOTHING if value is None else f"{value:.2e}"
 
 

@@ -2,142 +2,106 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import groupby
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from fedsim.core.metric import Metric
+from fedsim.document import Heading, RowGroup, Statement, Table, TableCell, TableRow, number
 from fedsim.metrics.evidence import at_least
-from fedsim.record import SIGNIFICANT, ArmRecord, Finding, Interval, QuestionAsked, RunRecord
-from fedsim.report.tables.figures import NOTHING, Estimate, estimate
-from fedsim.report.verdict import Sentence, bounds
+from fedsim.record import SIGNIFICANT, ArmRecord, Finding, QuestionAsked, RunRecord
+from fedsim.report.tables.figures import NOTHING, figure
+from fedsim.report.verdict import bounds
+
+_Column = tuple[Heading, Callable[[Finding], TableCell | str]]
 
 _BY_LUCK = 0.025  # how often a 95 % interval lies above the truth
 _MOST_EXAMPLES = 200  # rows of a table of examples on a page
 
 
-@dataclass(frozen=True)
-class FindingRow:
-    """One finding; `more` has columns of its own, `besides` is words, and `reason` says why there is no figure."""
-
-    group: str
-    label: str
-    role: str
-    about: str
-    figure: str
-    value: Estimate
-    chance: str
-    p: str
-    n: str
-    more: tuple[Estimate, ...]
-    besides: str
-    reason: str
+def questions(record: RunRecord) -> list[QuestionAsked]:
+    """Return the questions about which something stands in the record."""
+    return [question for question in record.questions if any(findings for _, findings in by_arm(record, question))]
 
 
-@dataclass(frozen=True)
-class Examples:
-    """A table of single examples behind findings of one arm."""
-
-    arm: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
+def by_arm(record: RunRecord, question: QuestionAsked) -> list[tuple[ArmRecord, list[Finding]]]:
+    """Return the findings of every arm about a question."""
+    return [(arm, [one for one in arm.findings if one.question == question.name]) for arm in record.arms]
 
 
-@dataclass(frozen=True)
-class Answers:
-    """All findings about one question.
+def findings_table(record: RunRecord, question: QuestionAsked) -> Table:
+    """Return all findings about a question, arm by arm.
 
-    Attributes:
-        headings: of the figures that every finding has beside its own.
-        has_p: whether a permutation test was made of any.
-        has_curves: whether any left a curve of false alarms and hits.
-        notes: (arm, sentence) of findings that explain themselves.
-        doubts: controls that did not do what they must, by arm.
-        examples: tables of single examples that hold text.
+    What all findings have beside their figure has columns; what only some have stands in words. A column that says
+    nothing of any finding is left out.
     """
-
-    question: QuestionAsked
-    headings: tuple[str, ...]
-    has_p: bool
-    has_curves: bool
-    rows: tuple[FindingRow, ...]
-    notes: tuple[tuple[str, str], ...]
-    doubts: tuple[str, ...]
-    examples: tuple[Examples, ...] = ()
-
-    @property
-    def has_besides(self) -> bool:
-        """Whether a row has further figures in words."""
-        return any(row.besides for row in self.rows)
-
-    @property
-    def has_controls(self) -> bool:
-        """Whether a row is a control."""
-        return any(row.role not in ("", "context") for row in self.rows)
-
-    @property
-    def groups(self) -> list[tuple[str, list[FindingRow]]]:
-        """The rows of each arm, in order."""
-        return [(name, list(rows)) for name, rows in groupby(self.rows, key=lambda row: row.group)]
+    arms = by_arm(record, question)
+    columns = _columns([one for _, findings in arms for one in findings], record.declared)
+    groups = (RowGroup(arm.name, tuple(_row(one, columns) for one in findings)) for arm, findings in arms if findings)
+    headings = (Heading("attack"), *(heading for heading, _ in columns))
+    return Table(question.title, headings, tuple(groups), group_heading="arm")
 
 
-def answers(record: RunRecord) -> list[Answers]:
-    """Return what was found of every question that was asked."""
-    return [own for asked in record.questions if (own := _answers(record, asked)).rows or own.notes]
+def _row(finding: Finding, columns: Sequence[_Column]) -> TableRow:
+    label = TableCell(finding.label, tags=tags_of(finding))
+    if finding.failure:
+        return TableRow((label,), f"failed: {finding.failure}")
+    return TableRow.of(label, *(cell(finding) for _, cell in columns))
 
 
-def finding_sentences(record: RunRecord) -> list[Sentence]:
-    """Return one sentence for every question of an arm: its telling finding, or that none is above chance."""
-    pairs = [(arm, asked) for arm in record.arms for asked in record.questions]
-    return [own for arm, asked in pairs if (own := _sentence(arm, asked, record.declared)) is not None]
-
-
-def alarms(record: RunRecord) -> list[str]:
-    """Return what must stand above everything else, each with its arm."""
-    return [f"{arm.name}: {own.alarm}" for arm in record.arms for own in arm.findings if own.alarm]
-
-
-def row(own: Finding, declared: Mapping[str, Metric], group: str, columns: Sequence[str] = ()) -> FindingRow:
-    """Return a finding for people.
-
-    Args:
-        own: the finding.
-        declared: what metrics are, by name.
-        group: whose it is: an arm, or a setting of a sweep.
-        columns: metrics that have a column of their own.
-    """
-    metric = declared[own.metric]
-    besides = [
-        f"{declared[name].title} {declared[name].format(value.value)}"
-        for name, value in own.more.items()
-        if name not in columns
+def _columns(findings: Sequence[Finding], declared: Mapping[str, Metric]) -> list[_Column]:
+    """Return what stands beside the label of each finding: the heading, and the cell of a finding."""
+    telling = [one for one in findings if one.role != "context"]
+    names = columns_of(telling)
+    columns: list[_Column] = [
+        (Heading("figure"), lambda one: declared[one.metric].title),
+        (number("found", keeps_interval=True), lambda one: figure(one.value, declared[one.metric])),
+        (number("chance"), lambda one: chance_of(one, declared[one.metric])),
     ]
-    return FindingRow(
-        group=group,
-        label=own.label,
-        role="" if own.role == "attack" else own.role,
-        about=own.about_in_words,
-        figure=metric.title,
-        value=figure(own.value, metric),
-        chance=NOTHING if own.chance is None else metric.format(own.chance),
-        p=NOTHING if own.p is None else f"{own.p:.2f}",
-        n=NOTHING if own.value is None else f"{own.n:,}",
-        more=tuple(figure(own.more.get(name), declared[name]) for name in columns),
-        besides=", ".join(besides),
-        reason=own.failure,
-    )
+    if any(one.p is not None for one in telling):
+        columns.append((number("p"), p_of))
+    columns += [(number(declared[name].title), partial(_further, name, declared[name])) for name in names]
+    columns.append((number("n"), count_of))
+    columns.append((Heading("of what", is_extra=True), lambda one: one.about_in_words))
+    if any(in_words(one, declared, names) for one in findings):
+        columns.append((Heading("beside it", is_extra=True), lambda one: in_words(one, declared, names)))
+    return columns
 
 
-def figure(value: Interval | None, metric: Metric) -> Estimate:
-    """Return a figure as its metric is told."""
-    return estimate(value, metric.scale, metric.digits, metric.suffix if metric.form != "number" else "")
+def _further(name: str, metric: Metric, finding: Finding) -> TableCell:
+    return figure(finding.more.get(name), metric)
 
 
 def columns_of(findings: Sequence[Finding]) -> list[str]:
     """Return the metrics that all findings with a value have beside their own."""
-    every = [own.more for own in findings if own.value is not None]
+    every = [finding.more for finding in findings if finding.value is not None]
     return [name for name in every[0] if all(name in more for more in every)] if every else []
+
+
+def tags_of(finding: Finding) -> tuple[str, ...]:
+    """Return what a finding is, unless it is that of an attack."""
+    return () if finding.role == "attack" else (finding.role,)
+
+
+def chance_of(finding: Finding, metric: Metric) -> str:
+    """Return the figure of who sees nothing, or a dash."""
+    return NOTHING if finding.chance is None else metric.format(finding.chance)
+
+
+def count_of(finding: Finding) -> str:
+    """Return on how many units a finding rests, or a dash."""
+    return NOTHING if finding.value is None else f"{finding.n:,}"
+
+
+def p_of(finding: Finding) -> str:
+    """Return how likely chance explains a finding, or a dash."""
+    return NOTHING if finding.p is None else f"{finding.p:.2f}"
+
+
+def in_words(finding: Finding, declared: Mapping[str, Metric], columns: Sequence[str] = ()) -> str:
+    """Return the figures beside a finding's value that have no column."""
+    more = {name: value for name, value in finding.more.items() if name not in columns}
+    return ", ".join(f"{declared[name].title} {declared[name].format(value.value)}" for name, value in more.items())
 
 
 def doubts(findings: Sequence[Finding]) -> str:
@@ -145,9 +109,9 @@ def doubts(findings: Sequence[Finding]) -> str:
 
     Of many controls at chance some lie above it by luck; they are named where luck explains so many once in twenty.
     """
-    failed = [own.label for own in findings if own.role == "must succeed" and not own.is_above_chance]
-    controls = [own for own in findings if own.role == "chance" and own.value is not None]
-    strange = [own.label for own in controls if own.is_above_chance]
+    failed = [one.label for one in findings if one.role == "must succeed" and not one.is_above_chance]
+    controls = [one for one in findings if one.role == "chance" and one.value is not None]
+    strange = [one.label for one in controls if one.is_above_chance]
     if at_least(len(strange), len(controls), _BY_LUCK) > SIGNIFICANT:
         strange = []
     parts = [f"Not above chance, though it must be: {'; '.join(failed)}."] if failed else []
@@ -155,64 +119,59 @@ def doubts(findings: Sequence[Finding]) -> str:
     return " ".join(parts)
 
 
-def _answers(record: RunRecord, asked: QuestionAsked) -> Answers:
-    by_arm = [(arm, [own for own in arm.findings if own.question == asked.name]) for arm in record.arms]
-    pairs = [(arm.name, own) for arm, findings in by_arm for own in findings]
-    every = [own for _, own in pairs if own.role != "context"]
-    columns = columns_of(every)
-    several = len(by_arm) > 1
-    return Answers(
-        question=asked,
-        headings=tuple(record.declared[name].title for name in columns),
-        has_p=any(own.p is not None for own in every),
-        has_curves=any("fpr" in arm.items.get(own.items, {}) for arm, found in by_arm for own in found),
-        rows=tuple(row(own, record.declared, name, columns) for name, own in pairs),
-        notes=tuple((name, own.note) for name, own in pairs if own.note),
-        doubts=tuple(f"{f'{arm.name}: ' if several else ''}{told}" for arm, own in by_arm if (told := doubts(own))),
-        examples=tuple(_examples(by_arm)),
-    )
+def examples(record: RunRecord, question: QuestionAsked) -> Iterator[tuple[str, Table]]:
+    """Yield (arm, table) of single examples behind findings that hold text: what was planted, what was written."""
+    for arm, findings in by_arm(record, question):
+        for name in dict.fromkeys(finding.items for finding in findings if finding.items):
+            items = arm.items[name]
+            if "text" in items:
+                rows = list(zip(*items.values(), strict=True))[:_MOST_EXAMPLES]
+                cells = [TableRow.of(*map(_in_a_cell, row)) for row in rows]
+                yield arm.name, Table.of(f"Single examples of {arm.name}", tuple(items), cells, is_sortable=False)
 
 
-def _examples(by_arm: Sequence[tuple[ArmRecord, Sequence[Finding]]]) -> Iterator[Examples]:
-    """Yield the tables behind findings that hold text: what was planted, and what was written."""
-    for arm, findings in by_arm:
-        for name in dict.fromkeys(own.items for own in findings if own.items):
-            table = arm.items[name]
-            if "text" in table:
-                rows = list(zip(*table.values(), strict=True))[:_MOST_EXAMPLES]
-                yield Examples(arm.name, tuple(table), tuple(tuple(map(_cell, cells)) for cells in rows))
-
-
-def _cell(value: Any) -> str:
+def _in_a_cell(value: Any) -> str:
     if value is None:
         return NOTHING
     return f"{value:.2f}" if isinstance(value, float) else str(value)
 
 
-def _sentence(arm: ArmRecord, asked: QuestionAsked, declared: Mapping[str, Metric]) -> Sentence | None:
-    attacks = [own for own in arm.findings if own.question == asked.name and own.role == "attack"]
+def alarms(record: RunRecord) -> list[str]:
+    """Return what must stand above everything else, each with its arm."""
+    return [f"{arm.name}: {finding.alarm}" for arm in record.arms for finding in arm.findings if finding.alarm]
+
+
+def finding_sentences(record: RunRecord) -> list[Statement]:
+    """Return one sentence for every question of an arm: its telling finding, or that none is above chance."""
+    pairs = [(arm, question) for arm in record.arms for question in record.questions]
+    return [one for arm, question in pairs if (one := _sentence(arm, question, record.declared)) is not None]
+
+
+def _sentence(arm: ArmRecord, question: QuestionAsked, declared: Mapping[str, Metric]) -> Statement | None:
+    attacks = [one for one in arm.findings if one.question == question.name and one.role == "attack"]
     if not attacks:
         return None
-    tried = [own for own in attacks if own.value is not None]
+    before = f"{question.title} "
+    tried = [one for one in attacks if one.value is not None]
     if not tried:
-        labels = ", ".join(own.label for own in attacks)
-        return Sentence(arm.name, f"{asked.title} ", "No attack gave a result", f" ({labels}).", False)
-    own = _most_telling(tried, declared)
-    metric = declared[own.metric]
-    interval = f"{bounds(own.value, metric.scale, metric.digits)}{metric.suffix}" if own.value else ""
-    chance = "" if own.chance is None else f"chance {metric.format(own.chance)}"
-    measured = "; ".join(filter(None, (interval, chance, f"n = {own.n}")))
-    if not own.is_above_chance:
-        after = f"; the best is {own.label} ({measured}), which is no guarantee."
-        return Sentence(arm.name, f"{asked.title} ", "No attack is above chance", after, False)
-    assert own.value is not None, "it is above chance"
-    told = f"{own.label}: {metric.title} {metric.format(own.value.value)}"
-    return Sentence(arm.name, f"{asked.title} ", told, f" ({measured}).", True)
+        labels = ", ".join(one.label for one in attacks)
+        return Statement(arm.name, "No attack gave a result", before=before, after=f" ({labels}).")
+    best = _most_telling(tried, declared)
+    metric = declared[best.metric]
+    interval = f"{bounds(best.value, metric.scale, metric.digits)}{metric.suffix}" if best.value else ""
+    by_chance = "" if best.chance is None else f"chance {metric.format(best.chance)}"
+    measured = "; ".join(filter(None, (interval, by_chance, f"n = {best.n}")))
+    if not best.is_above_chance:
+        after = f"; the best is {best.label} ({measured}), which is no guarantee."
+        return Statement(arm.name, "No attack is above chance", before=before, after=after)
+    assert best.value is not None, "it is above chance"
+    strong = f"{best.label}: {metric.title} {metric.format(best.value.value)}"
+    return Statement(arm.name, strong, "recovered", before, f" ({measured}).")
 
 
 def _most_telling(tried: Sequence[Finding], declared: Mapping[str, Metric]) -> Finding:
     """Return the best finding by the metric of the first that is above chance, or else of the first."""
-    first = next((own for own in tried if own.is_above_chance), tried[0])
-    alike = [own for own in tried if own.metric == first.metric]
+    first = next((one for one in tried if one.is_above_chance), tried[0])
+    alike = [one for one in tried if one.metric == first.metric]
     sign = declared[first.metric].sign
-    return max(alike, key=lambda own: (own.is_above_chance, sign * own.value.value if own.value else 0.0))
+    return max(alike, key=lambda one: (one.is_above_chance, sign * one.value.value if one.value else 0.0))

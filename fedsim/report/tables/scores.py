@@ -31,7 +31,9 @@ def scores(record: RunRecord, judge: Judge) -> Iterator[tuple[Any, ...]]:
 def _metrics(judge: Judge) -> list[Metric]:
     """Return those that are installed, and those of the record, in order."""
     known = {**registry.every_metric(), **judge.declared}.values()
-    return [own for own in known if own.over == "item" and own.tables != "none" and not _says_success(own)]
+    return [
+        metric for metric in known if metric.over == "item" and metric.tables != "none" and not _says_success(metric)
+    ]
 
 
 def _says_success(metric: Metric) -> bool:
@@ -55,5 +57,5 @@ def _score_rows(
         yield (*start, *(None,) * (3 + len(metrics)), "failed", *end)
         return
     for item in victim.scores:
-        values = (own.plain(item.values[own.name]) if own.name in item.values else None for own in metrics)
+        values = (metric.plain(item.values[metric.name]) if metric.name in item.values else None for metric in metrics)
         yield (*start, item.index, item.label, item.guessed_label, *values, judge.success.has_succeeded(item), *end)

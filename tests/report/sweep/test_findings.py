@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from fedsim.core import registry
+from fedsim.document import TableCell, TableRow
 from fedsim.record import Finding, Interval, RunRecord
 from fedsim.report.sweep import build
 from fedsim.report.sweep.findings import findings_tables, mean_finding, worst_figure
@@ -21,23 +22,27 @@ def told(*findings: Finding) -> RunRecord:
     return records.run([records.arm("all", [], findings=findings)])
 
 
+def read(row: TableRow) -> dict[str, TableCell]:
+    """Return the cells of a row by heading."""
+    headings = ("setting", "attack", "of what", "figure", "found", "chance", "p", "n", "seeds", "beside it")
+    return dict(zip(headings, row.cells, strict=True))
+
+
 def test_a_row_is_a_finding_of_a_setting_and_a_question_is_a_table(tmp_path: Path) -> None:
     bits = of_traces(0.1, 0.3, label="figures (bits)", metric="trace_bits", p=0.01, chance=0.05)
     own = told(STRONG, PADDED, CONTROL, bits, of_attributes("a", "parity", 0.9, 0.8))
-    attributes, traces = sorted(
-        findings_tables(gather(save(tmp_path / "s", records, [("none", 1, own)]))), key=lambda own: own.question.name
-    )
-    assert (attributes.question.title, traces.question.title) == (
-        "What are the data like?", "What generation gives away"
-    )  # fmt: skip
-    assert [(row.label, row.role, seeds) for row, seeds in traces.rows] == [
-        ("forest (prompt)", "", 1), ("padded (prompt)", "", 1), ("text (prompt)", "must succeed", 1),
-        ("figures (bits)", "", 1),
+    asked = findings_tables(gather(save(tmp_path / "s", records, [("none", 1, own)])))
+    tables = {question.title: table for question, table in asked}
+    assert sorted(tables) == ["What are the data like?", "What generation gives away"]
+    rows = [read(row) for row in tables["What generation gives away"].rows]
+    assert [(row["attack"].text, row["attack"].tags, row["seeds"].text) for row in rows] == [
+        ("forest (prompt)", (), "1"), ("padded (prompt)", (), "1"), ("text (prompt)", ("must succeed",), "1"),
+        ("figures (bits)", (), "1"),
     ]  # fmt: skip
-    strong, padded, _, figures = (row for row, _ in traces.rows)
-    assert (strong.value.value, strong.value.interval) == ("60%", "50 to 70")
-    assert padded.besides == "steps (times) 1.50, tokens (times) 3.00"
-    assert (figures.p, figures.chance) == ("0.01", "0.05 bits")
+    strong, padded, _, figures = rows
+    assert (strong["found"].text, strong["found"].interval) == ("60%", "50 to 70")
+    assert padded["beside it"].text == "steps (times) 1.50, tokens (times) 3.00"
+    assert (figures["p"].text, figures["chance"].text) == ("0.01", "0.05 bits")
 
 
 def test_of_several_seeds_the_figure_is_their_mean_with_the_interval_of_student(tmp_path: Path) -> None:
@@ -47,21 +52,27 @@ def test_of_several_seeds_the_figure_is_their_mean_with_the_interval_of_student(
         for seed, share in shares.items()
     ]
     other = ("other 1", 1, told(of_attributes("a", "parity", 0.9, 0.8)))
-    (table,) = findings_tables(gather(save(tmp_path / "s", records, [*runs, ("none", 4, told(UNREAD)), other])))
-    (mean, seeds), (permuted, _), (failed, failures), (single, one) = table.rows
-    assert (seeds, mean.n, mean.value.value, mean.chance, mean.p) == (3, "3", "70%", "50%", NOTHING)
+    folder = save(tmp_path / "s", records, [*runs, ("none", 4, told(UNREAD)), other])
+    ((_, table),) = findings_tables(gather(folder))
+    mean, permuted, failed, single = map(read, table.rows)
+    columns = ("seeds", "n", "found", "chance", "p")
+    assert [mean[column].text for column in columns] == ["3", "3", "70%", "50%", NOTHING]
     half = QUANTILE * 0.1 / 3**0.5
-    low, high = (float(bound) for bound in mean.value.interval.split(" to "))
+    low, high = (float(bound) for bound in mean["found"].interval.split(" to "))
     assert (low, high) == pytest.approx((100 * (0.7 - half), 100 * (0.7 + half)), abs=0.5)  # shown without decimals
-    assert permuted.value.value == "50%"
-    assert (failures, failed.reason, failed.value.value) == (4, "no tensor", NOTHING)
-    assert (one, single.group, single.value.interval) == (1, "other 1", "80 to 100")
+    assert permuted["found"].text == "50%"
+    assert (failed["seeds"].text, failed["attack"].notes, failed["found"].text) == (
+        "4",
+        ("failed: no tensor",),
+        NOTHING,
+    )
+    assert (single["seeds"].text, single["setting"].text, single["found"].interval) == ("1", "other 1", "80 to 100")
 
 
 def test_an_interval_over_few_seeds_that_differ_ends_where_shares_end(tmp_path: Path) -> None:
     runs = [("none", seed, told(of_attributes("a", "parity", share, 0.1))) for seed, share in ((1, 0.2), (2, 0.9))]
-    (table,) = findings_tables(gather(save(tmp_path / "s", records, runs)))
-    assert table.rows[0][0].value.interval == "0 to 100"
+    ((_, table),) = findings_tables(gather(save(tmp_path / "s", records, runs)))
+    assert read(table.rows[0])["found"].interval == "0 to 100"
 
 
 def test_a_mean_is_over_those_that_have_a_figure() -> None:

@@ -8,11 +8,11 @@ from fedsim.report.tables.figures import NOTHING, cost, duration, estimate, with
 
 def test_an_estimate_has_its_unit_and_its_interval_where_there_is_one() -> None:
     own = estimate(Interval(value=0.256, low=0.2, high=0.3, n=9), 100, 0, "%")
-    assert own.value == "26%"
+    assert own.text == "26%"
     assert "20" in own.interval
     assert "30" in own.interval
     assert estimate(Interval(value=0.256, low=None, high=None, n=1), 1, 2).interval == ""
-    assert estimate(None, 1, 2).value == NOTHING
+    assert estimate(None, 1, 2).text == NOTHING
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
-"""Tables of their own, which only some runs have."""
+"""Tables of metrics that only some runs have."""
 
 from fedsim.core import registry
-from fedsim.report.tables.own_tables import counts_of
+from fedsim.report.tables.metric_tables import counts_of
 from tests.report.attacked import attack, item
 
 

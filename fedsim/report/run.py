@@ -1,0 +1,302 @@
+"""The page of a run: what the attacks recovered, how sure that is, and how to run it again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from fedsim.core.glossary import TERMS
+from fedsim.document import (
+    Banner,
+    Block,
+    Card,
+    Cards,
+    Code,
+    Definitions,
+    Document,
+    Figures,
+    Fold,
+    Paragraph,
+    Picture,
+    Section,
+    Statements,
+    Strong,
+    Table,
+    Verdict,
+    Wall,
+    Walls,
+    paragraph,
+)
+from fedsim.record import QuestionAsked, RunRecord
+from fedsim.report import ceilings, figures, wall
+from fedsim.report.banners import banners
+from fedsim.report.brief import every_sentence, write_brief
+from fedsim.report.tables.attacks import attackers, attacks_of, diagnoses, has_ceilings, readings, results
+from fedsim.report.tables.clients import Attendance, Ownership, attendances, failures, ownerships
+from fedsim.report.tables.findings import by_arm, doubts, examples, findings_table, questions
+from fedsim.report.tables.guarantees import guarantees
+from fedsim.report.tables.metric_tables import metric_tables
+from fedsim.report.verdict import Judge
+
+_OPEN_ROWS = 24  # a longer diagnosis starts shut
+_HOW = "How these numbers are made"
+_OF_IMAGES = (
+    "Images are de-normalised and clipped to [0, 1] before scoring. PSNR is at most 160 dB; SSIM uses an 11 x 11 "
+    "Gaussian window (sigma 1.5), smaller for images below 11 pixels. When an update holds several images, guesses are "
+    "matched to originals by least squared error."
+)
+_OF_TEXTS = (
+    "Each sentence is compared with the guess that is matched to it, so that all have most tokens right. Tokens count "
+    "at their place; ROUGE-1, ROUGE-2 and ROUGE-L compare words, pairs of words and the longest common subsequence of "
+    "words, as the harmonic mean of recall and precision. A planted secret is read when its number or address stands "
+    "in any guess."
+)
+_IDEAL = (
+    " The ideal attacker searches nothing: the figure says how well anybody could know the same {noun}s from the "
+    "update, to first order at the truth (median PSNR, and how many its guess would recover). It is no guarantee."
+)
+_CEILINGS = (
+    "What attacks reached, with intervals, below what the guarantee of the whole run allows (black bars): for "
+    "reconstructions exp(ε) κ + δ, with κ the share of images that their own mean recovers, at least 1 / (images + 1); "
+    "for membership exp(ε) FPR + δ, or its mirror. The gap is room for stronger attacks."
+)
+
+
+def page_of(record: RunRecord, arrays: Mapping[str, np.ndarray], judge: Judge, walls: Sequence[Wall]) -> Document:
+    """Return the page of a run, with `walls` of its pictures."""
+    return Document(
+        title=str(record.scenario.get("title", "Untitled run")),
+        kicker=f"fedsim report · {record.started} · {record.status}",
+        lead=str(record.scenario.get("description", "")),
+        banners=tuple(banners(record, judge)),
+        sections=tuple(_sections(record, arrays, judge, walls)),
+        footer="Made by fedsim. Attacks give lower bounds on leakage: a failed attack is no guarantee.",
+    )
+
+
+def _sections(
+    record: RunRecord, arrays: Mapping[str, np.ndarray], judge: Judge, walls: Sequence[Wall]
+) -> Iterator[Section]:
+    sentences, texts = every_sentence(record, judge), readings(record, judge)
+    has_texts = bool(texts.groups[0].rows)
+    yield Section("Verdict", (_verdict(record, any(one.level == "recovered" for one in sentences)),))
+    if walls or (attacks_of(record) and not has_texts):
+        yield Section("Originals and what each attack made of them", tuple(_wall(record, judge, walls)), "wall")
+    if sentences:
+        note = (
+            "The attack named is the strongest of those that were not granted the dropout masks. What no attack "
+            "recovered here, another attack may recover."
+        )
+        yield Section("Arm by arm", (Statements(tuple(sentences)), _note(note)), "arms")
+    if has_texts:
+        yield Section("What was read", (texts,), "readings")
+    yield Section("Attacks by arm", tuple(_results(record, judge, has_texts=has_texts)), "results")
+    for number, table in enumerate(metric_tables(record, judge), 1):
+        yield Section(table.title, (table,), f"table-{number}")
+    bounded = guarantees(record)
+    if bounded.groups:
+        yield Section("What was guaranteed", tuple(_guarantees(record, arrays, judge, bounded)), "guarantees")
+    yield Section("Who attacks, and what they know", (_threat(record),), "threat", is_folded=True)
+    yield _charts(
+        "How many images are at least this good",
+        "exceedance",
+        figures.exceedance(record, judge),
+        "Means hide the worst case. Each curve gives the share of images whose PSNR exceeds t: the further right it "
+        "reaches, the more an attack recovered.",
+        "No attack gave an image to score.",
+    )
+    yield _charts(
+        "Did the searches converge?",
+        "curves",
+        figures.attack_curves(record),
+        "The attack's own objective over its iterations, one line a victim, logarithmic, on the same axes for every "
+        "arm. A curve that still falls at its end belongs to an attack that was stopped early.",
+        "No search left a history.",
+    )
+    for question in questions(record):
+        yield Section(question.title, tuple(_question(record, question, judge)), f"question-{question.name}")
+    yield from _clients(record)
+    yield _charts(
+        "Utility per round", "accuracy", figures.utility(record, judge), "", "No round was evaluated on the test set."
+    )
+    missing = failures(record)
+    nothing = paragraph("Nothing: every client took part and every attack gave a guess.")
+    yield Section("Left out, and why", (missing if missing.groups[0].rows else nothing,), "failures")
+    yield Section("Diagnosis of every search", tuple(_diagnosis(record, judge)), "diagnosis", is_folded=True)
+    yield Section("Run it again", tuple(_reproduce(record, judge)), "reproduce", is_folded=True)
+    words = Definitions(tuple((term, paragraph(meaning)) for term, meaning in TERMS.items()))
+    yield Section("What the words mean", (words,), "words", is_folded=True)
+
+
+def _note(text: str) -> Paragraph:
+    return Paragraph((text,), is_note=True)
+
+
+def _charts(title: str, place: str, pictures: Sequence[Picture], text: str, nothing: str) -> Section:
+    """Return a folded section of charts below a sentence, or the sentence that there are none."""
+    above = (paragraph(text),) if text else ()
+    blocks = (*above, Figures(tuple(pictures))) if pictures else (paragraph(nothing),)
+    return Section(title, blocks, place, is_folded=True)
+
+
+def _verdict(record: RunRecord, is_leaking: bool) -> Block:
+    if not record.arms:
+        return paragraph("No arm of this run was recorded, so nothing can be said about privacy.")
+    outcome, trust = write_brief(record)
+    return Verdict("recovered" if is_leaking else "", outcome, (paragraph(trust),))
+
+
+def _wall(record: RunRecord, judge: Judge, walls: Sequence[Wall]) -> Iterator[Block]:
+    if not walls:
+        yield paragraph("No pictures were stored with this run.")
+        return
+    yield Walls(tuple(walls), hides="Hide the originals")
+    yield _note(
+        "The same examples in every row; under each guess how close it is. Framed and ticked: recovered, "
+        f"{judge.rule(*attacks_of(record))}. Nobody picked them: all examples are shown up to {wall.MOST}, and of more "
+        "those at percentiles 0, 25, 50, 75 and 100 of the first attack's scores in the first arm."
+    )
+    if wall.has_public(walls):
+        yield _note(wall.PUBLIC)
+
+
+def _results(record: RunRecord, judge: Judge, *, has_texts: bool) -> Iterator[Block]:
+    if not record.arms:
+        yield paragraph("No arm was recorded.")
+        return
+    attacks = attacks_of(record)
+    noun = judge.deciding(*attacks).noun
+    ideal = _IDEAL.format(noun=noun) if has_ceilings(record) else ""
+    yield paragraph(
+        f"Each value stands above its {100 * judge.scoring.confidence:g}% interval over its n victims. "
+        f"A{'n' if noun[0] in 'aeiou' else ''} {noun} counts as recovered by one rule: {judge.rule(*attacks)}. "
+        f"A control is an attack that ought to succeed.{ideal}"
+    )
+    yield results(record, judge)
+    metrics = " ".join(f"{column.metric.title}: {column.metric.meaning}." for column in judge.columns(attacks))
+    method = (
+        f"{metrics} {_OF_TEXTS if has_texts else _OF_IMAGES} Success rates have Wilson intervals at the number of "
+        f"victims; other intervals are percentile bootstraps that resample victims ({judge.scoring.resamples} "
+        "resamples). A victim on which an attack failed is in no figure: a failure is no evidence."
+    )
+    masks = "" if has_texts else " Masks count only where some gradient depends on them."
+    yield Fold(_HOW, (paragraph(method.lstrip() + masks),))
+    yield Paragraph((f"One row an arm, attack, victim and {noun}: ", Code("scores.csv")), is_note=True)
+
+
+def _guarantees(record: RunRecord, arrays: Mapping[str, np.ndarray], judge: Judge, table: Table) -> Iterator[Block]:
+    yield paragraph(
+        "Upper bounds on what anybody named in the last column can learn about one unit, whatever the attack. The "
+        "attacks above give lower bounds."
+    )
+    yield table
+    if pictures := figures.epsilons(ceilings.marks(record, arrays, judge)):
+        yield paragraph(_CEILINGS)
+        yield Figures(tuple(pictures))
+
+
+def _threat(record: RunRecord) -> Cards:
+    model = Card("Threat model", tuple(map(paragraph, record.threat_model)), "None was recorded.")
+    return Cards((model, Card("Attacks", attackers(record), "No attack was tried.")))
+
+
+def _question(record: RunRecord, question: QuestionAsked, judge: Judge) -> Iterator[Block]:
+    arms = by_arm(record, question)
+    of_question = [finding for _, findings in arms for finding in findings]
+    roles = (
+        ' Rows marked "must succeed" are controls that know more; those marked "chance" have nothing to find.'
+        if any(finding.role not in ("attack", "context") for finding in of_question)
+        else ""
+    )
+    interval = f" Each value stands above its {100 * judge.scoring.confidence:g}% interval."
+    yield paragraph(f"{question.summary}{roles}{interval}")
+    for arm, findings in arms:
+        for finding in findings:
+            if finding.note:
+                yield _of_arm(record, arm.name, finding.note)
+    yield from _doubts(record, question)
+    yield findings_table(record, question)
+    tables = list(examples(record, question))
+    for name, table in tables:
+        yield Fold(f"Single examples{f': {name}' if len(tables) > 1 else ''}", (table,))
+    if any("fpr" in arm.items.get(finding.items, {}) for arm, findings in arms for finding in findings):
+        yield Figures(tuple(figures.rocs(record)))
+    yield Fold(_HOW, (paragraph(question.method),))
+    yield Paragraph(("One row a figure: ", Code("findings.csv")), is_note=True)
+
+
+def _of_arm(record: RunRecord, names: str, text: str) -> Paragraph:
+    """Return a paragraph that starts with the arms it is about, unless there is one arm."""
+    return paragraph(Strong(names), f": {text}") if len(record.arms) > 1 else paragraph(text)
+
+
+def _doubts(record: RunRecord, question: QuestionAsked) -> Iterator[Banner]:
+    for arm, findings in by_arm(record, question):
+        if doubt := doubts(findings):
+            where = f"{arm.name}: " if len(record.arms) > 1 else ""
+            text = f"{where}{doubt} What stands beside it in the table shows little."
+            yield Banner("caution", "A control did not do what it must", text)
+
+
+def _clients(record: RunRecord) -> Iterator[Section]:
+    if shares := ownerships(record):
+        yield Section("Who owns what", tuple(_ownership(record, shares)), "ownership", is_folded=True)
+    if turnouts := attendances(record):
+        yield Section("Who took part", tuple(_participation(record, turnouts)), "participation", is_folded=True)
+
+
+def _ownership(record: RunRecord, shares: Sequence[Ownership]) -> Iterator[Block]:
+    for share in shares:
+        shown = len(share.partition.class_counts)
+        text = share.sentence + (f" The picture shows the first {shown}." if shown < share.partition.clients else "")
+        yield _of_arm(record, share.arm, text) if len(shares) > 1 else paragraph(text)
+    yield Figures(tuple(figures.ownership(shares)))
+
+
+def _participation(record: RunRecord, turnouts: Sequence[Attendance]) -> Iterator[Block]:
+    for turnout in turnouts:
+        yield _of_arm(record, turnout.arm, turnout.sentence)
+    yield Figures(tuple(figures.participation(turnouts)))
+
+
+def _diagnosis(record: RunRecord, judge: Judge) -> Iterator[Block]:
+    tables = diagnoses(record, judge)
+    if not tables:
+        yield paragraph("No search ended with a guess.")
+        return
+    yield paragraph(
+        "The objective at the attack's guess against its value at the true batch and masks, which the scorer computed: "
+        "an end above the truth means that the search, or what it knew, fell short; an end as low with another image "
+        "means that this objective does not identify the image."
+    )
+    for name, table in tables:
+        rows = len(table.groups[0].rows)
+        yield Fold(f"{name} ({rows})", (table,), is_open=rows <= _OPEN_ROWS)
+
+
+def _reproduce(record: RunRecord, judge: Judge) -> Iterator[Block]:
+    yield Code(record.environment.command)
+    yield Definitions(tuple(_facts(record, judge)))
+    scenario = json.dumps(record.scenario, indent=2, ensure_ascii=False)
+    yield Fold("Scenario as it was run", (Code(scenario, "Scenario"),))
+
+
+def _facts(record: RunRecord, judge: Judge) -> Iterator[tuple[str, Paragraph]]:
+    environment = record.environment
+    is_cut = record.status == "interrupted"
+    yield "Status", paragraph(f"{record.status}{', the record ends where the run did' if is_cut else ''}")
+    yield "Start and end", paragraph(f"{record.started} to {record.ended or 'no end recorded'}")
+    yield "Seed", paragraph(str(judge.seed))
+    yield "Scenario hash", paragraph(Code(record.scenario_hash))
+    changed = " with uncommitted changes" if environment.git_dirty else ""
+    commit = paragraph(Code(environment.git_commit), changed) if environment.git_commit else None
+    yield "Git commit", commit or paragraph("not in a repository")
+    yield "Python", paragraph(environment.python)
+    yield "Versions", paragraph(", ".join(f"{name} {version}" for name, version in environment.versions.items()))
+    yield "Platform", paragraph(environment.platform)
+    threads = f"{environment.torch_threads} torch thread{'s' if environment.torch_threads != 1 else ''}"
+    yield "Processor", paragraph(f"{environment.processor}, {environment.cores} cores, {threads}")
+    for arm in record.arms:
+        yield f"Model of {arm.name}", paragraph(Code(arm.model_hash))

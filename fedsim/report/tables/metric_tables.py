@@ -1,0 +1,48 @@
+"""Tables of metrics that only some runs have, as those against composites."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from fedsim.core.metric import Metric
+from fedsim.document import Heading, RowGroup, Table, TableCell, TableRow, number
+from fedsim.record import ArmRecord, AttackRecord, RunRecord
+from fedsim.report.tables.attacks import attacks_of
+from fedsim.report.tables.figures import NOTHING, figure, heading_of
+from fedsim.report.verdict import Column, Judge
+
+
+def metric_tables(record: RunRecord, judge: Judge) -> list[Table]:
+    """Return a table of attacks by arm for every title that metrics in the summaries of attacks ask for."""
+    attacks = attacks_of(record)
+    titles = dict.fromkeys(metric.table for metric in judge.declared.values() if metric.table)
+    return [_table(record, judge, title, columns) for title in titles if (columns := judge.columns(attacks, title))]
+
+
+def _table(record: RunRecord, judge: Judge, title: str, columns: list[Column]) -> Table:
+    ranges = (
+        number(f"{judge.declared[column.metric.by].title} {low} to {high}")
+        for column in columns
+        for low, high in column.metric.ranges
+    )
+    groups = (RowGroup(arm.name, tuple(_rows(arm, judge, columns))) for arm in record.arms)
+    headings = (Heading("attack"), *map(heading_of, columns), *ranges)
+    return Table(title, headings, tuple(group for group in groups if group.rows), group_heading="arm")
+
+
+def _rows(arm: ArmRecord, judge: Judge, columns: list[Column]) -> Iterator[TableRow]:
+    for attack in arm.attacks:
+        summary = judge.summary(attack)
+        if summary is not None and any(column.name in summary.metrics for column in columns):
+            figures = (figure(summary.metrics.get(column.name), column.metric) for column in columns)
+            counts = (TableCell(count) for column in columns for count in counts_of(attack, column.metric))
+            yield TableRow((TableCell(attack.label), *figures, *counts))
+
+
+def counts_of(attack: AttackRecord, metric: Metric) -> Iterator[str]:
+    """Yield how often a flag is set in each of its ranges of the metric that it is counted by."""
+    items = [item.values for victim in attack.victims for item in victim.scores if metric.by in item.values]
+    for low, high in metric.ranges:
+        flags = [values.get(metric.name) for values in items if low < values[metric.by] <= high]
+        known = [flag for flag in flags if flag is not None]
+        yield f"{sum(map(bool, known))} of {len(known)}" if known and len(known) == len(flags) else NOTHING
