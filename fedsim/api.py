@@ -23,8 +23,8 @@ from fedsim.experiment import runner
 from fedsim.experiment.isolating import choose_processes, describe_open
 from fedsim.experiment.sweep import columns, plan_runs
 from fedsim.experiment.sweep import sweep as make_runs
-from fedsim.experiment.sweep.executors.processes import Processes
-from fedsim.experiment.sweep.executors.worker import Silent
+from fedsim.experiment.sweep.executors.processes import ProcessExecutor
+from fedsim.experiment.sweep.executors.worker import SilentWatcher
 from fedsim.experiment.sweep.folder import PLAN, SweepFolder, plan_of
 from fedsim.experiment.sweep.results import each, problems, rows_of
 from fedsim.experiment.sweep.results import load as rows_in
@@ -137,7 +137,7 @@ def run(
             runner.run(
                 loaded,
                 folder,
-                cast("Any", Silent()),
+                cast("Any", SilentWatcher()),
                 command=_command("run", scenario, overrides),
                 earlier=earlier,
                 processes=processes,
@@ -179,7 +179,7 @@ def sweep(
             folder,
             runs,
             loaded.sweep or SweepSettings(),
-            executor=Processes(),
+            executor=ProcessExecutor(),
             jobs=jobs or os.cpu_count() or 1,
             command=_command("sweep", scenario, overrides),
             budget=budget,

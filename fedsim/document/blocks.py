@@ -174,6 +174,11 @@ class Table:
     is_sortable: bool = True
     layout: Literal["", "long", "words"] = ""
 
+    @property
+    def rows(self) -> list[TableRow]:
+        """The rows of every group."""
+        return [row for group in self.groups for row in group.rows]
+
     @classmethod
     def of(
         cls,

@@ -115,7 +115,7 @@ def _(block: Fold) -> Iterator[str]:
 
 def _statement(statement: Statement) -> str:
     strong = f"**{plain(statement.strong)}**"
-    said = f"{plain(statement.before)} {strong} {plain(statement.after)} {plain(statement.caveat)}"
+    said = f"{_inline(statement.before)}{strong}{_inline(statement.after)} {plain(statement.caveat)}"
     checks = (f"{check.what}: {check.measured}, allowed {check.limit}: {check.level}" for check in statement.checks)
     lines = [f"- {plain(check)}" for check in checks]
     return "\n".join([f"{plain(statement.subject)}: {said}".strip(), *(["", *lines] if lines else [])])

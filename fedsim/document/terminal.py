@@ -180,10 +180,10 @@ def _table(block: Table, *, is_narrow: bool) -> RichTable:
     title = printable(block.title)
     table = RichTable(title=title, title_justify="left", box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
     if block.group_heading:
-        table.add_column(block.group_heading)
+        table.add_column(block.group_heading, overflow="fold")
     for heading in block.headings:
         text = heading.text.replace(" ", "\n") if is_narrow and heading.is_number else heading.text
-        table.add_column(printable(text), justify="right" if heading.is_number else "left")
+        table.add_column(printable(text), justify="right" if heading.is_number else "left", overflow="fold")
     for group in block.groups:
         first = [printable(group.title)] if block.group_heading else []
         for row in group.rows:

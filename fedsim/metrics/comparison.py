@@ -63,8 +63,12 @@ def nested_rate(
     return Interval(value=drawn.value, low=min(lows), high=max(highs), n=drawn.n)
 
 
-def mean_over_seeds(values: Sequence[float], confidence: float = 0.95) -> Interval:
+def mean_over_seeds(
+    values: Sequence[float], confidence: float = 0.95, limits: tuple[float | None, float | None] = (None, None)
+) -> Interval:
     """Return the mean of one value a seed with Student's interval; a single seed has no bounds.
+
+    The interval ends at `limits`, the least and the most that a value can be; None where there is no such limit.
 
     Raises:
         ValueError: there is no value.
@@ -77,7 +81,9 @@ def mean_over_seeds(values: Sequence[float], confidence: float = 0.95) -> Interv
     from scipy.stats import t as student  # noqa: PLC0415 - a list of metrics need not wait for SciPy
 
     half = float(student.ppf(0.5 + confidence / 2, n - 1)) * float(np.std(values, ddof=1)) / n**0.5
-    return Interval(value=mean, low=mean - half, high=mean + half, n=n)
+    least, most = limits
+    low = mean - half if least is None else max(least, mean - half)
+    return Interval(value=mean, low=low, high=mean + half if most is None else min(most, mean + half), n=n)
 
 
 def sign_flip_p(differences: Sequence[float], generator: np.random.Generator, flips: int = 9999) -> float:

@@ -53,12 +53,6 @@ _OF_TEXTS = (
     "words, as the harmonic mean of recall and precision. A planted secret is read when its number or address stands "
     "in any guess."
 )
-_PUBLIC = (
-    "The small picture under a guess is the nearest to it, by squared error, among at most 2,000 of the test set, "
-    "which no client trains on and an attacker may own. A guess that is nearer to it than to the original, as marked, "
-    "may be the attacker's idea of what such pictures look like and no copy of the client's. Nearness is of pixels: "
-    "what is alike to people may be far apart."
-)
 _IDEAL = (
     " The ideal attacker searches nothing: the figure says how well anybody could know the same {noun}s from the "
     "update, to first order at the truth (median PSNR, and how many its guess would recover). It is no guarantee."
@@ -164,8 +158,7 @@ def _wall(record: RunRecord, judge: Judge, walls: Sequence[Wall]) -> Iterator[Bl
         f"{judge.rule(*attacks_of(record))}. Nobody picked them: all examples are shown up to {wall.MOST}, and of more "
         "those at percentiles 0, 25, 50, 75 and 100 of the first attack's scores in the first arm."
     )
-    if wall.has_public(walls):
-        yield _note(_PUBLIC)
+    yield from wall.public_notes(walls)
 
 
 def _results(record: RunRecord, judge: Judge, *, has_texts: bool) -> Iterator[Block]:

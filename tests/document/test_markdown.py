@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from fedsim.document import to_markdown
+from fedsim.document.markdown import plain
 from tests.document.made import document
 
 
@@ -15,3 +18,18 @@ def test_a_document_without_its_pictures() -> None:
     assert "- recognisable: 60 %, allowed 5 %: broken" in lines
     assert "    fedsim run x.toml" in lines
     assert not any("svg" in line or "data:" in line for line in lines)
+    assert r"plain: This is **broken** now Or not." in lines
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a | b", r"a \| b"),
+        ("# no heading", r"\# no heading"),
+        ("<b>[x](y)</b> `z`", r"\<b\>\[x\](y)\</b\> \`z\`"),
+        ("two\n\nlines\t here", "two lines here"),
+        ("plain 1.0", "plain 1.0"),
+    ],
+)
+def test_names_make_no_tables_tags_links_or_lines(text: str, shown: str) -> None:
+    assert plain(text) == shown

@@ -14,7 +14,7 @@ from fedsim.record.store import RunFolder
 from fedsim.report.sweep import build
 from fedsim.report.sweep.gathered import gather
 from fedsim.report.sweep.points import gains, points
-from fedsim.report.sweep.tables import by_attack, headings, rows
+from fedsim.report.sweep.tables import by_attack, rows, settings_table
 
 from . import records, sweeps
 from .records import arm, attack, run
@@ -118,9 +118,9 @@ def test_a_sweep_on_text_counts_exact_sentences_and_names_what_it_measured(tmp_p
         assert noisy.utility is not None
         assert noisy.loss is not None
         assert (noisy.utility.value, noisy.loss.value) == (0.5, 0.25)
-        assert headings(sweep, found)[0].startswith(name)
+        assert settings_table(sweep, found).headings[1].text.startswith(name)
         assert [row[2] for row in rows(sweep, found)] == [name, name]
-        assert [own.success.text for own in by_attack(sweep, found)] == ["100%", "0%"]
+        assert [row.cells[2].text for row in by_attack(sweep, found).rows] == ["100%", "0%"]
         page = report.build(folder / "runs" / ("0" * 16)).read_text()
         assert f"test {name}" in page
         page = build(folder).read_text()

@@ -59,7 +59,7 @@ def _make(
 ) -> None:
     from fedsim.cli import display
     from fedsim.experiment.runner import scenario_hash
-    from fedsim.experiment.sweep.executors.processes import Processes
+    from fedsim.experiment.sweep.executors.processes import ProcessExecutor
     from fedsim.experiment.sweep.folder import SweepFolder, plan_of
     from fedsim.experiment.sweep.plan import plan_runs
     from fedsim.experiment.sweep.run import sweep as made
@@ -74,9 +74,9 @@ def _make(
     try:
         with (
             folder.locked(),
-            _on(ray) if ray else nullcontext(Processes()) as executor,
+            _on(ray) if ray else nullcontext(ProcessExecutor()) as executor,
             ask_to_stop() as stop,
-            display.counting(screen, len(runs)) as told,
+            display.counting(screen, len(runs)) as on_outcome,
         ):
             outcomes = made(
                 folder,
@@ -86,7 +86,7 @@ def _make(
                 jobs=jobs,
                 command=shlex.join(["fedsim", *sys.argv[1:]]),
                 budget=budget,
-                on_outcome=told,
+                on_outcome=on_outcome,
                 should_stop=stop.is_set,
             )
     except KeyboardInterrupt:

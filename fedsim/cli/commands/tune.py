@@ -29,13 +29,13 @@ def tune(
 
     loaded, folder = load(scenario, set_ or [], trust=trust), out or Path("results") / f"{scenario.stem}-tuned"
     try:
-        found = tuned(loaded, folder, lambda arm, number, of: say(f"{arm}: trial {number} of {of}"))
+        best = tuned(loaded, folder, lambda arm, number, of: say(f"{arm}: trial {number} of {of}"))
     except KeyboardInterrupt:
         complain(f"Interrupted. Finished trials are in {folder}; the same command continues.")
         raise typer.Exit(130) from None
-    rows = [{**asdict(one), "settings": json.dumps(one.settings)} for one in found]
+    rows = [{**asdict(one), "settings": json.dumps(one.settings)} for one in best]
     write_whole(folder / "tuned.csv", csv_table(rows[0], [[*row.values()] for row in rows]))
-    write_whole(folder / "tuned.json", json.dumps([asdict(one) for one in found], indent=1).encode())
-    for one in found:
+    write_whole(folder / "tuned.json", json.dumps([asdict(one) for one in best], indent=1).encode())
+    for one in best:
         say(f"{one.arm}: {one.metric} {one.score:.4g} with {one.settings or 'the default'} (default {one.default:.4g})")
     say(f"Wrote {folder / 'tuned.csv'} and tuned.json. To report a score, run the scenario, which has other victims.")

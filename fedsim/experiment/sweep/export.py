@@ -8,7 +8,7 @@ from typing import Any
 
 from fedsim.core.errors import FedsimError, MissingExtra, in_a_line
 from fedsim.core.plain import csv_table
-from fedsim.experiment.sweep.results import Found, columns, problems_of, read, rows_of
+from fedsim.experiment.sweep.results import RecordedRuns, columns, problems_of, read, rows_of
 from fedsim.record.finding_rows import FINDING_COLUMNS, finding_rows
 from fedsim.record.store import explain, write_whole
 
@@ -29,11 +29,11 @@ def write_csv(path: Path) -> Path:
     Raises:
         FedsimError: it is the folder of neither.
     """
-    found = read(path)
-    names, rows = _table(found)
-    _explain(path, names, found)
+    recorded = read(path)
+    names, rows = _table(recorded)
+    _explain(path, names, recorded)
     write_whole(path / "table.csv", csv_table(names, rows))
-    _write_findings(path, found)
+    _write_findings(path, recorded)
     return path / "table.csv"
 
 
@@ -49,9 +49,9 @@ def write_parquet(path: Path) -> Path:
         import pyarrow.parquet  # noqa: PLC0415
     except ImportError as error:
         raise MissingExtra("pyarrow", "pip install 'fedsim-privacy[parquet]'") from error
-    found = read(path)
-    names, rows = _table(found)
-    _explain(path, names, found)
+    recorded = read(path)
+    names, rows = _table(recorded)
+    _explain(path, names, recorded)
     values = zip(*rows, strict=True) if rows else ([] for _ in names)
     table = pyarrow.table({name: list(column) for name, column in zip(names, values, strict=True)})
     buffer = io.BytesIO()
@@ -104,23 +104,24 @@ def _order(path: Path) -> str:
     records = [record for _, record in read(path) if not isinstance(record, str)]
     deciding = {record.scenario.get("scoring", {}).get("metric", "") for record in records}
     known = [metric for record in records for metric in record.declared.values()]
-    wanted = {own.in_tables: own for own in known if own.name in deciding or own.leads}
-    terms = [f'"{name}" {"desc" if own.better == "higher" else "asc"} nulls last' for name, own in wanted.items()]
+    wanted = {metric.in_tables: metric for metric in known if metric.name in deciding or metric.leads}
+    orders = {name: "desc" if metric.better == "higher" else "asc" for name, metric in wanted.items()}
+    terms = [f'"{name}" {order} nulls last' for name, order in orders.items()]
     return ", ".join(terms) or "image"
 
 
-def _table(found: Found) -> tuple[list[str], list[list[Any]]]:
+def _table(recorded: RecordedRuns) -> tuple[list[str], list[list[Any]]]:
     """Return columns and rows; a setting that is a table itself is written as text."""
-    rows = rows_of(found)
-    names = list(dict.fromkeys([*columns(found), *(name for row in rows for name in row)]))
+    rows = rows_of(recorded)
+    names = list(dict.fromkeys([*columns(recorded), *(name for row in rows for name in row)]))
     return names, [[_plain(row.get(name)) for name in names] for row in rows]
 
 
-def _write_findings(path: Path, found: Found) -> None:
+def _write_findings(path: Path, recorded: RecordedRuns) -> None:
     """Write what questions found; an older table of a sweep that has none now is taken away."""
     rows = [
         {"run": planned.digest, "setting": planned.name, "seed": record.scenario.get("seed"), **row, **planned.values}
-        for planned, record in found
+        for planned, record in recorded
         if not isinstance(record, str)
         for row in finding_rows(record)
     ]
@@ -130,7 +131,7 @@ def _write_findings(path: Path, found: Found) -> None:
         return
     known = {**BEFORE, **FINDING_COLUMNS}
     names = list(dict.fromkeys([*known, *(name for row in rows for name in row)]))
-    meanings = [(own, known.get(own, _SET)) for own in names]
+    meanings = [(name, known.get(name, _SET)) for name in names]
     write_whole(path / _FINDINGS_COLUMNS, csv_table(("column", "meaning"), meanings))
     write_whole(path / _FINDINGS, csv_table(names, [[_plain(row.get(name)) for name in names] for row in rows]))
 
@@ -139,8 +140,8 @@ def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, (str, int, float)) else str(value)
 
 
-def _explain(path: Path, names: list[str], found: Found) -> None:
-    known = columns(found)
+def _explain(path: Path, names: list[str], recorded: RecordedRuns) -> None:
+    known = columns(recorded)
     meanings = [(name, known.get(name, _SET)) for name in names]
-    absent = [(f"left out: {run.name}", why) for run, why in problems_of(found)]
+    absent = [(f"left out: {run.name}", why) for run, why in problems_of(recorded)]
     write_whole(path / "table-columns.csv", csv_table(("column", "meaning"), [*meanings, *absent]))

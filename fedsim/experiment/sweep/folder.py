@@ -40,7 +40,7 @@ class PlannedRun(Config):
     values: dict[str, Any]
 
 
-class Plan(Config):
+class SweepPlan(Config):
     """What `sweep.json` holds."""
 
     schema_version: Literal[1] = 1
@@ -65,7 +65,7 @@ class SweepFolder:
         """Name the folder; nothing is touched."""
         self.path = path
 
-    def prepare(self, plan: Plan) -> None:
+    def prepare(self, plan: SweepPlan) -> None:
         """Make the folder, or check that it holds this sweep; a policy that changed is written down.
 
         Raises:
@@ -87,7 +87,7 @@ class SweepFolder:
             raise FedsimError(f"{self.path} holds '{strangers[0]}', which is no part of a sweep. Choose another --out.")
         self._write(plan)
 
-    def _write(self, plan: Plan) -> None:
+    def _write(self, plan: SweepPlan) -> None:
         for name in ("runs", "failures", "logs"):
             make_folder(self.path / name)
         write_whole(self.path / PLAN, plan.model_dump_json(indent=1).encode())
@@ -97,14 +97,14 @@ class SweepFolder:
         noted = {"origin": origin, "runs": [run.digest for run in self.plan().runs]}
         write_whole(self.path / ORIGIN, json.dumps(noted).encode())
 
-    def plan(self) -> Plan:
+    def plan(self) -> SweepPlan:
         """Return the plan.
 
         Raises:
             FedsimError: there is none, or it cannot be read.
         """
         try:
-            return Plan.model_validate_json(printable_json((self.path / PLAN).read_bytes()))
+            return SweepPlan.model_validate_json(printable_json((self.path / PLAN).read_bytes()))
         except OSError as error:
             raise FedsimError(f"{self.path} holds no {PLAN}: not the folder of a sweep.") from error
         except ValidationError as error:
@@ -166,7 +166,7 @@ class SweepFolder:
         return self.path / "failures" / f"{digest}.json"
 
 
-def plan_of(title: str, digest: str, scenario: str, runs: Sequence[Planned]) -> Plan:
+def plan_of(title: str, digest: str, scenario: str, runs: Sequence[Planned]) -> SweepPlan:
     """Return what a sweep's folder says about it."""
     lines = tuple(PlannedRun(digest=run.digest, name=run.name, values=run.values) for run in runs)
-    return Plan(title=title, digest=digest, scenario=json.loads(scenario), runs=lines)
+    return SweepPlan(title=title, digest=digest, scenario=json.loads(scenario), runs=lines)

@@ -17,10 +17,10 @@ def head(record: Path) -> tuple[int, str] | None:
     """Return (schema version, status), or None where there is no record or it begins like none."""
     try:
         with record.open("rb") as file:
-            found = _START.match(file.read(_LENGTH))
+            start = _START.match(file.read(_LENGTH))
     except OSError:
         return None
-    return (int(found[1]), found[2].decode()) if found else None
+    return (int(start[1]), start[2].decode()) if start else None
 
 
 def is_whole(record: Path) -> bool:

@@ -25,8 +25,8 @@ def origin_of(scenario: Path, overrides: Sequence[str]) -> str:
         text = read_source(scenario)
     except ScenarioError:
         return ""
-    told = json.dumps([__version__, hashlib.sha256(text).hexdigest(), *overrides])
-    return hashlib.sha256(told.encode()).hexdigest()
+    origin = json.dumps([__version__, hashlib.sha256(text).hexdigest(), *overrides])
+    return hashlib.sha256(origin.encode()).hexdigest()
 
 
 def finished_before(folder: Path, origin: str) -> int | None:

@@ -28,7 +28,7 @@ class Planned:
     @property
     def name(self) -> str:
         """The values, for people."""
-        return ", ".join(f"{key.rpartition('.')[2]} {_told(value)}" for key, value in self.values.items())
+        return ", ".join(f"{key.rpartition('.')[2]} {_in_words(value)}" for key, value in self.values.items())
 
 
 def plan_runs(scenario: Scenario, source: str) -> list[Planned]:
@@ -42,12 +42,12 @@ def plan_runs(scenario: Scenario, source: str) -> list[Planned]:
         try:
             single = parse(raw, source)
         except ScenarioError as error:
-            told = ", ".join(f"{key} = {json.dumps(value)}" for key, value in values.items())
-            raise ScenarioError(f"{error}\nThis is the run with {told}.") from error
+            values_in_words = ", ".join(f"{key} = {json.dumps(value)}" for key, value in values.items())
+            raise ScenarioError(f"{error}\nThis is the run with {values_in_words}.") from error
         digest = scenario_hash(single)
         runs.setdefault(digest, Planned(digest, values, single.model_dump_json()))
     return list(runs.values())
 
 
-def _told(value: Any) -> str:
+def _in_words(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)

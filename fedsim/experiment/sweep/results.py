@@ -12,7 +12,7 @@ from fedsim.experiment.sweep.folder import PLAN, PlannedRun, SweepFolder
 from fedsim.record import ArmRecord, AttackRecord, ItemScore, RunRecord, VictimRecord
 from fedsim.record.store import read_record
 
-Found = Sequence[tuple[PlannedRun, RunRecord | str]]
+RecordedRuns = Sequence[tuple[PlannedRun, RunRecord | str]]
 
 _BEFORE_TESTS = {
     "run": "hash of the resolved scenario",
@@ -36,15 +36,18 @@ _AFTER_SCORES = {
 }
 
 
-def columns(found: Found = ()) -> dict[str, str]:
+def columns(recorded: RecordedRuns = ()) -> dict[str, str]:
     """Return name and meaning of every column, in order: those of every metric that is installed or in a record.
 
     The values of the sweep follow, a column each.
     """
-    own = {
-        name: metric for _, record in found if not isinstance(record, str) for name, metric in record.declared.items()
+    declared = {
+        name: metric
+        for _, record in recorded
+        if not isinstance(record, str)
+        for name, metric in record.declared.items()
     }
-    metrics = [metric for metric in {**registry.every_metric(), **own}.values() if metric.tables == "all"]
+    metrics = [metric for metric in {**registry.every_metric(), **declared}.values() if metric.tables == "all"]
     tested, scores = ({m.in_tables: m.meaning for m in metrics if m.over == over} for over in ("round", "item"))
     return {**_BEFORE_TESTS, **tested, **_BEFORE_SCORES, **scores, **_AFTER_SCORES}
 
@@ -75,7 +78,7 @@ def problems(path: Path) -> list[tuple[PlannedRun, str]]:
     return problems_of(read(path))
 
 
-def read(path: Path) -> Found:
+def read(path: Path) -> RecordedRuns:
     """Return every run of a sweep, or a single one, with its record, or with the reason why there is none.
 
     Raises:
@@ -95,14 +98,14 @@ def each(path: Path) -> Iterator[tuple[PlannedRun, RunRecord | str]]:
         yield planned, _record(folder, planned.digest)
 
 
-def rows_of(found: Found) -> list[dict[str, Any]]:
+def rows_of(recorded: RecordedRuns) -> list[dict[str, Any]]:
     """Return the rows of all records."""
-    return [row for planned, record in found if not isinstance(record, str) for row in _rows(planned, record)]
+    return [row for planned, record in recorded if not isinstance(record, str) for row in _rows(planned, record)]
 
 
-def problems_of(found: Found) -> list[tuple[PlannedRun, str]]:
+def problems_of(recorded: RecordedRuns) -> list[tuple[PlannedRun, str]]:
     """Return the runs without a record, with the reason."""
-    return [(planned, reason) for planned, reason in found if isinstance(reason, str)]
+    return [(planned, reason) for planned, reason in recorded if isinstance(reason, str)]
 
 
 def _record(folder: SweepFolder, digest: str) -> RunRecord | str:
@@ -135,7 +138,7 @@ def _row(
 ) -> dict[str, Any]:
     """Return what is known of an attacked example, by column; of an update without a guess there is none."""
     declared = record.declared
-    evaluated = [own.tested for own in arm.rounds if own.utilities(declared)]
+    evaluated = [entry.tested for entry in arm.rounds if entry.utilities(declared)]
     measured = (*(evaluated[-1] if evaluated else {}).items(), *(item.values if item else {}).items())
     return {
         "run": planned.digest,

@@ -72,7 +72,7 @@ def sweep(
         on_outcome(outcome)
     todo: queue.SimpleQueue[Planned] = queue.SimpleQueue()
     missing = [run for run in runs if run.digest not in finished]
-    check_installed(single for own in _unlike(missing) for _, single in arms(Scenario.model_validate_json(own)))
+    check_installed(single for text in _unlike(missing) for _, single in arms(Scenario.model_validate_json(text)))
     for run in missing:
         todo.put(run)
     ended: queue.SimpleQueue[Outcome | None] = queue.SimpleQueue()
@@ -114,11 +114,11 @@ def _gather(
 
 def _unlike(runs: Sequence[Planned]) -> list[str]:
     """Return the scenarios of runs that may need what the others do not: one for each data set, model and arms."""
-    found: dict[str, str] = {}
+    unlike: dict[str, str] = {}
     for run in runs:
         raw = json.loads(run.scenario)
-        found.setdefault(json.dumps([raw[key] for key in ("data", "model", "arms")]), run.scenario)
-    return list(found.values())
+        unlike.setdefault(json.dumps([raw[key] for key in ("data", "model", "arms")]), run.scenario)
+    return list(unlike.values())
 
 
 @dataclass

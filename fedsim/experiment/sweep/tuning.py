@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 from fedsim.core import seeding
 from fedsim.core.errors import FedsimError, MissingExtra, ScenarioError, nearest
 from fedsim.experiment import runner
-from fedsim.experiment.sweep.executors.worker import Silent
+from fedsim.experiment.sweep.executors.worker import SilentWatcher
 from fedsim.metrics.success import Rule
 from fedsim.record.store import RunFolder, make_folder
 from fedsim.scenario import Scenario, Span, Tune, arms, parse
@@ -74,7 +74,7 @@ def tune(
     optuna.logging.set_verbosity(logging.CRITICAL)
     make_folder(folder)
     storage = optuna.storages.JournalStorage(JournalFileBackend(str(folder / _LOG)))
-    found: list[Tuned] = []
+    best: list[Tuned] = []
     for values, arm in arms(scenario):
         name = ", ".join(f"{key} {value}" for key, value in values.items()) or "all"
         study = optuna.create_study(
@@ -89,16 +89,17 @@ def tune(
         for number in range(sum(trial.state.is_finished() for trial in study.trials), wanted.trials):
             on_trial(name, number + 1, wanted.trials)
             trial = study.ask()
-            own = {} if trial.user_attrs.get("default") else {k: _suggest(trial, k, s) for k, s in wanted.space.items()}
-            trial.set_user_attr("settings", own)
+            is_default = trial.user_attrs.get("default")
+            settings = {} if is_default else {k: _suggest(trial, k, s) for k, s in wanted.space.items()}
+            trial.set_user_attr("settings", settings)
             try:
-                metric, score = _score(arm, wanted, own)
+                metric, score = _score(arm, wanted, settings)
                 trial.set_user_attr("metric", metric)
                 study.tell(trial, score)
             except FedsimError:
                 study.tell(trial, state=optuna.trial.TrialState.FAIL)
-        found.append(_tune(name, study))
-    return found
+        best.append(_tune(name, study))
+    return best
 
 
 def _check(scenario: Scenario) -> Tune:
@@ -127,13 +128,13 @@ def _suggest(trial: optuna.Trial, name: str, span: Span | tuple[Any, ...]) -> An
 def _score(arm: Scenario, wanted: Tune, settings: dict[str, Any]) -> tuple[str, float]:
     """Return what was scored of the attack with these settings and its mean, on victims of another seed."""
     raw = arm.model_dump(mode="json", exclude={"tune", "sweep", "questions"})
-    own = next(attack for attack in raw["attacks"] if (attack["label"] or attack["name"]) == wanted.attack)
+    attack = next(attack for attack in raw["attacks"] if (attack["label"] or attack["name"]) == wanted.attack)
     seed = seeding.derive(arm.seed, "tune victims") % 2**31
-    single = parse({**raw, "seed": seed, "attacks": [{**own, **settings}]}, "tune")
+    single = parse({**raw, "seed": seed, "attacks": [{**attack, **settings}]}, "tune")
     with tempfile.TemporaryDirectory() as place:
         folder = RunFolder(Path(place) / "run")
         folder.create(overwrite=False)
-        record = runner.run(single, folder, cast("Any", Silent()), command="fedsim tune", earlier=None)
+        record = runner.run(single, folder, cast("Any", SilentWatcher()), command="fedsim tune", earlier=None)
     victims = record.arms[0].attacks[0].victims
     rule = Rule.of(arm.scoring.metric, arm.scoring.threshold)
     items = [item for victim in victims for item in victim.scores]

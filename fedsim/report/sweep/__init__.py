@@ -2,35 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from fedsim.core.glossary import TERMS
 from fedsim.core.plain import csv_table, printable
-from fedsim.core.source import toml
-from fedsim.document.blocks import data_address
-from fedsim.record.store import make_folder, write_whole
-from fedsim.report import figures, look, wall
-from fedsim.report.drawing import Picture
-from fedsim.report.sweep import (
-    curves,
-    findings,
-    guarantees,
-    health,
-    markdown,
-    pareto,
-    pictures,
-    reproduce,
-    sensitivity,
-    tables,
-    threat,
-    verdict,
+from fedsim.document import (
+    Block,
+    Card,
+    Cards,
+    Code,
+    Definitions,
+    Document,
+    Download,
+    Figures,
+    Fold,
+    Paragraph,
+    Picture,
+    Section,
+    Statement,
+    Statements,
+    Table,
+    TableRow,
+    Wall,
+    Walls,
+    paragraph,
+    to_html,
+    to_markdown,
 )
-from fedsim.report.sweep.gathered import Sweep, gather
-from fedsim.report.sweep.points import FEW_FALSE_ALARMS, Point, points
+from fedsim.record.store import make_folder, write_whole
+from fedsim.report import figures
+from fedsim.report.sweep import curves, guarantees, health, pareto, pictures, sensitivity, tables, threat, verdict
+from fedsim.report.sweep.findings import findings_tables
+from fedsim.report.sweep.gathered import SweepRecords, gather
+from fedsim.report.sweep.points import Point, points
+from fedsim.report.sweep.reproduce import reproduce
+from fedsim.report.tables.figures import with_noun
+from fedsim.report.wall import MOST, public_notes
 
 __all__ = ["build"]
+
+_MOST_PROBLEMS = 20  # in the summary
 
 
 def build(path: Path) -> Path:
@@ -46,63 +59,256 @@ def build(path: Path) -> Path:
         FedsimError: the folder holds neither a sweep nor a run, or cannot be written.
     """
     sweep = gather(path)
-    found = points(sweep)
-    blind = pictures.blind(sweep, found)
-    marks = guarantees.marks(sweep, found, blind)
-    shown = pictures.wall_of(sweep, found) if sweep.seeds else None
-    drawn = {
-        "pareto": pareto.drawn(found, blind),
-        "exceedance": curves.exceedance(sweep, found),
-        "rocs": curves.rocs(found),
-        "epsilons": figures.epsilons(marks),
-        "histories": health.histories(sweep, found),
-        "sensitivity": sensitivity.drawn(found),
-        "sheets": [figures.wall_sheet(shown, 1)] if shown else [],
-    }
-    table = csv_table(tables.columns(sweep), tables.rows(sweep, found))
-    banners, verdicts, lines = verdict.banners(sweep, found), verdict.verdicts(sweep, found), tables.lines(sweep, found)
-    page = _page(sweep, found, drawn, table, banners=banners, verdicts=verdicts, lines=lines, marks=marks, shown=shown)
-    _write(path, [picture for own in drawn.values() for picture in own], table)
-    write_whole(path / "report.md", printable(markdown.summary(sweep, banners, verdicts, lines)).encode())
-    write_whole(path / "report.html", printable(page).encode())
+    settings = points(sweep)
+    numbers = csv_table(tables.columns(sweep), tables.rows(sweep, settings))
+    verdicts, table = verdict.verdicts(sweep, settings), tables.settings_table(sweep, settings)
+    wall = pictures.wall_of(sweep, settings) if sweep.seeds else None
+    sheets = [figures.wall_sheet(wall, 1)] if wall else []
+    page = _document(sweep, settings, wall, verdicts=verdicts, table=table, numbers=numbers)
+    folder = make_folder(path / "figures")
+    write_whole(folder / "table.csv", numbers)
+    for picture in (*page.pictures, *sheets):
+        _write(folder, picture)
+    write_whole(path / "report.md", printable(to_markdown(_summary(sweep, page, verdicts, table))).encode())
+    write_whole(path / "report.html", to_html(page).encode())
     return path / "report.html"
 
 
-def _write(path: Path, drawn: Sequence[Picture], table: bytes) -> None:
-    folder = make_folder(path / "figures")
-    write_whole(folder / "table.csv", table)
-    for picture in drawn:
-        write_whole(folder / f"{picture.name}.png", picture.png)
-        write_whole(folder / f"{picture.name}.svg", picture.svg)
-        write_whole(folder / f"{picture.name}.csv", csv_table(picture.columns, picture.rows))
+def _write(folder: Path, picture: Picture) -> None:
+    write_whole(folder / f"{picture.name}.png", picture.png)
+    write_whole(folder / f"{picture.name}.svg", picture.svg)
+    write_whole(folder / f"{picture.name}.csv", csv_table(picture.columns, picture.rows))
 
 
-def _page(sweep: Sweep, found: Sequence[Point], drawn: dict[str, list[Picture]], table: bytes, **parts: Any) -> str:
-    shown = parts.pop("shown")
-    return look.render(
-        "fedsim.report",
-        "sweep/page.html.j2",
-        sweep=sweep,
-        glossary=TERMS,
-        points=found,
-        drawn=drawn,
-        walls=[shown] if shown else [],
-        most=wall.MOST,
-        has_public=shown is not None and wall.has_public([shown]),
-        table=data_address("text/csv", table),
-        columns=tables.columns(sweep),
-        headings=tables.headings(sweep, found),
-        thresholds=tables.thresholds(sweep, found),
-        by_attack=tables.by_attack(sweep, found),
-        threats=threat.threats(sweep),
-        assumptions=threat.assumptions(sweep),
-        floors=guarantees.floors(found),
-        odds=guarantees.odds,
-        answers=findings.findings_tables(sweep),
-        false_alarms=FEW_FALSE_ALARMS,
-        rules=sorted({f"of {own.decides.noun}s, {own.rule}" for own in sweep.settings}),
-        health=health.health(sweep),
-        made=reproduce.environments(sweep),
-        scenario=toml(sweep.scenario),
-        **parts,
+def _document(
+    sweep: SweepRecords,
+    settings: Sequence[Point],
+    wall: Wall | None,
+    *,
+    verdicts: Sequence[Statement],
+    table: Table,
+    numbers: bytes,
+) -> Document:
+    blind = pictures.blind(sweep, settings)
+    sections = (
+        Section("Verdict", tuple(_verdict(sweep, verdicts))),
+        Section("Who attacks, and what they know", tuple(_threat(sweep)), "threat"),
+        Section("What protection costs", tuple(_pareto(sweep, pareto.draw(settings, blind))), "pareto"),
+        Section("All settings", tuple(_settings(sweep, table, numbers)), "table"),
+        Section("How many examples are at least this good", tuple(_exceedance(sweep, settings)), "exceedance"),
+        Section("Members at every rate of false alarms", tuple(_membership(curves.rocs(settings))), "membership"),
+        Section("Originals and what was made of them", tuple(_wall(sweep, wall)), "wall"),
+        Section("Epsilon against attacks", tuple(_epsilon(sweep, settings, blind)), "epsilon"),
+        *_questions(sweep),
+        Section("Did the attacks work?", tuple(_health(sweep, settings)), "health"),
+        Section("How it follows each knob", tuple(_sensitivity(sensitivity.draw(settings))), "sensitivity"),
+        Section("Cost and time", tuple(_cost(settings)), "cost"),
+        Section("Left out, and why", (_left_out(sweep),), "failures"),
+        Section("Make it again", (*reproduce(sweep), _glossary()), "reproduce"),
     )
+    counts = f"{sweep.runs} of {sweep.planned} runs · {len(sweep.settings)} settings · seeds {sweep.seeds_in_words}"
+    return Document(
+        title=sweep.title,
+        kicker=f"fedsim report of a sweep · {counts}",
+        lead=str(sweep.scenario.get("description") or ""),
+        banners=tuple(verdict.banners(sweep, settings)),
+        sections=tuple(section for section in sections if section.blocks),
+        footer="Made by fedsim. Attacks give lower bounds on leakage: a failed attack is no guarantee.",
+    )
+
+
+def _summary(sweep: SweepRecords, page: Document, verdicts: Sequence[Statement], table: Table) -> Document:
+    """Return the page in short, for logs of continuous integration: verdict, table and what is missing."""
+    missing = [paragraph(f"{name}: {why}") for name, why in sweep.problems[:_MOST_PROBLEMS]]
+    if len(sweep.problems) > _MOST_PROBLEMS:
+        missing.append(paragraph(f"and {len(sweep.problems) - _MOST_PROBLEMS} more"))
+    left_out = [Cards((Card("Left out", tuple(missing)),))] if missing else []
+    return replace(page, opening=(Statements(tuple(verdicts)), tables.in_short(table), *left_out), sections=())
+
+
+def _verdict(sweep: SweepRecords, verdicts: Sequence[Statement]) -> Iterator[Block]:
+    if not verdicts:
+        yield paragraph("No run has a usable record, so nothing can be said about privacy.")
+        return
+    yield Statements(tuple(verdicts))
+    if sweep.policy.is_empty:
+        example = Code("[policy] max_recognisable = 0.05, max_accuracy_loss = 0.02")
+        first, last = "State what you allow in the scenario, for example ", ", and give the same command again: "
+        yield Paragraph((first, example, f"{last}nothing is computed twice."), is_note=True)
+    yield _note(
+        "The attack counted is the strongest of those tried on a setting, chosen on the images it is judged on, which "
+        f"errs on the attacker's side. Recovered means: {_rules(sweep)}. An attack that was granted the dropout masks "
+        "is a control and does not count."
+    )
+
+
+def _threat(sweep: SweepRecords) -> Iterator[Block]:
+    threats, granted = threat.threats(sweep), threat.assumptions(sweep)
+    yield threats if threats.cards else paragraph("None was recorded.")
+    if granted.rows:
+        yield granted
+
+
+def _pareto(sweep: SweepRecords, charts: Sequence[Picture]) -> Iterator[Block]:
+    if not charts:
+        yield paragraph("There is no setting with both a utility and an attack.")
+        return
+    yield paragraph(
+        f"Right is more useful, down is less recovered. Bars are {_confidence(sweep)} intervals; the line joins the "
+        "settings that none beats by its estimates; grey: another setting is at least as good in both and better "
+        "beyond the intervals in one. The star is undefended, the dotted line what a guess without any update gives. "
+        "The panels differ in the attacker: how much depends on its strength, and on what it knows?"
+    )
+    yield Figures(tuple(charts), is_wide=True)
+
+
+def _settings(sweep: SweepRecords, table: Table, numbers: bytes) -> Iterator[Block]:
+    if not table.rows:
+        yield paragraph("There is nothing to show.")
+        return
+    yield paragraph(
+        f"Values stand above their {_confidence(sweep)} interval. Utility is what was measured on the test set. Its "
+        "loss is against the undefended control, paired by seed; p is about the difference in attack success, paired "
+        "by victim, after Holm. Press a heading to sort."
+    )
+    yield Download("settings.csv", "Download as CSV", numbers)
+    yield table
+    meanings = [(name, paragraph(meaning)) for name, meaning in tables.columns(sweep).items() if meaning]
+    yield Fold("What the columns of the CSV mean", (Definitions(tuple(meanings)),))
+    made = (
+        "Images share the fate of their update, updates the weights of their seed. Success rates count every update "
+        "alike and have the wider of two intervals: Wilson's at the number of updates, and a bootstrap that draws "
+        "seeds, and updates within each. Utility has Student's interval over seeds. Settings are compared with the "
+        "undefended control that shares most with them, on the same victims and seeds; p comes from a paired "
+        "sign-flip test. An update on which an attack failed is in no rate: a failure is no evidence."
+    )
+    yield Fold("How these numbers are made", (paragraph(made),))
+
+
+def _exceedance(sweep: SweepRecords, settings: Sequence[Point]) -> Iterator[Block]:
+    charts = curves.exceedance(sweep, settings)
+    if not charts:
+        yield paragraph("No attack has a distribution to show.")
+        return
+    yield paragraph(
+        "Means hide the worst case. Each curve gives the share of examples above t under the setting's strongest "
+        "attack; black is undefended."
+    )
+    yield Figures(tuple(charts), is_wide=True)
+    yield from tables.thresholds(sweep, settings)
+
+
+def _membership(charts: Sequence[Picture]) -> Iterator[Block]:
+    if charts:
+        yield paragraph(
+            "The best membership attack of each setting, averaged over seeds, on logarithmic axes: an attacker that is "
+            "sure of a few is a threat. Left of the dotted line no rate can be seen with so few others. Scores that "
+            "are calibrated per example look better on average than for the examples they are meant for."
+        )
+        yield Figures(tuple(charts))
+
+
+def _wall(sweep: SweepRecords, wall: Wall | None) -> Iterator[Block]:
+    if wall is None:
+        yield paragraph("No pictures were stored.")
+        return
+    yield paragraph(
+        "The same images in every row, the strongest attack of each setting; under each guess how close it is. Framed "
+        f"and ticked: recovered, {_rules(sweep)}. Nobody picked them: the rows are the undefended controls and, of "
+        f"every family, the settings with most, median and least success; the images are all up to {MOST}, of more "
+        "those at percentiles 0, 25, 50, 75 and 100 of the scores in the first row."
+    )
+    yield Walls((wall,), "Hide the originals: what would you recognise in the guesses alone?")
+    yield from public_notes([wall])
+
+
+def _epsilon(sweep: SweepRecords, settings: Sequence[Point], blind: dict[str, float]) -> Iterator[Block]:
+    marks, floors = guarantees.marks(sweep, settings, blind), guarantees.floors(settings)
+    if marks:
+        yield paragraph(
+            "What attacks reached, below the most that epsilon allows (black bars): for reconstructions "
+            "exp(ε) κ + δ, with κ what a guess without the update reaches; for membership exp(ε) FPR + δ, or its "
+            "mirror. The gap is room for stronger attacks."
+        )
+        yield Figures(tuple(figures.epsilons(marks)))
+        yield guarantees.marks_table(marks)
+    if floors:
+        yield paragraph(
+            "What the membership attacks prove: a mechanism with a smaller epsilon would have let them find fewer "
+            "members, but for one case in twenty."
+        )
+        yield guarantees.floors_table(floors)
+
+
+def _questions(sweep: SweepRecords) -> Iterator[Section]:
+    for question, table in findings_tables(sweep):
+        text = (
+            f"{question.summary} {question.method} Each value stands above its {_confidence(sweep)} interval: of "
+            "several seeds that of their mean, by Student, of one seed its own."
+        )
+        yield Section(question.title, (paragraph(text), table), f"question-{question.name}")
+
+
+def _health(sweep: SweepRecords, settings: Sequence[Point]) -> Iterator[Block]:
+    table = health.health(sweep)
+    if not table.rows:
+        yield paragraph("No attack on images was tried.")
+        return
+    yield paragraph(
+        "An attack that fails on the undefended control is no evidence for a defense. As low as the truth: the guess "
+        "explains what was sent as well as the true batch does, up to 5%. Still falling: the best came in the last "
+        "twentieth of the iterations, so that more of them might help."
+    )
+    yield table
+    if charts := health.histories(sweep, settings):
+        yield paragraph("Objective over iterations on the undefended control, a line a victim.")
+        yield Figures(tuple(charts))
+    yield Fold("Every attack on every setting", (tables.by_attack(sweep, settings),))
+
+
+def _sensitivity(charts: Sequence[Picture]) -> Iterator[Block]:
+    if charts:
+        yield paragraph(
+            "Every number that a family of settings varies, with the strongest attack and the utility over it."
+        )
+        yield Figures(tuple(charts), is_wide=True)
+
+
+def _cost(settings: Sequence[Point]) -> Iterator[Block]:
+    if not settings:
+        yield paragraph("Nothing was measured.")
+        return
+    yield paragraph(
+        "Wall time of one client's training in a round, mean over seeds (the run without its attacks, shadow models "
+        "included where there are any), and of one attack on one victim. Bytes up are those of the numbers in an "
+        "update at 32 bits; what a defense might save by coding them is not counted. Processor time and peak memory "
+        "are those of a client's round that the scorer repeats alone in its process, with programs and data in the "
+        "memory: compare settings, and take no figure for the client's own. Runs that share a machine slow each other."
+    )
+    yield tables.costs(settings)
+
+
+def _left_out(sweep: SweepRecords) -> Block:
+    rows = [TableRow.of(f"run {name}", why) for name, why in sweep.problems]
+    rows += [TableRow.of(f"{with_noun(count, 'client')} of rounds", why) for why, count in sweep.left_out.items()]
+    if not rows:
+        return paragraph("Nothing: every run has a record, and every client took part.")
+    return Table.of("Left out", ("what", "why"), rows, is_sortable=False, layout="words")
+
+
+def _glossary() -> Fold:
+    terms = tuple((word, paragraph(meaning)) for word, meaning in TERMS.items())
+    return Fold("What the words mean", (Definitions(terms),), place="words")
+
+
+def _note(text: str) -> Paragraph:
+    return Paragraph((text,), is_note=True)
+
+
+def _rules(sweep: SweepRecords) -> str:
+    """Return when an example counts as recovered, in words."""
+    return "; ".join(sorted({f"of {setting.decides.noun}s, {setting.rule}" for setting in sweep.settings}))
+
+
+def _confidence(sweep: SweepRecords) -> str:
+    return f"{100 * sweep.judge.scoring.confidence:g}%"

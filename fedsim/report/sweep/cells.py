@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -18,6 +18,7 @@ from fedsim.record import (
     ClientCost,
     Finding,
     GuaranteeRecord,
+    Interval,
     Utility,
     VictimRecord,
 )
@@ -65,18 +66,36 @@ class Tried(NamedTuple):
     goal: Metric
 
 
-class Inferred(NamedTuple):
-    """One membership attack in one cell; `rates` holds the (FPR, TPR) that n supports."""
+class FindingCurve(NamedTuple):
+    """A finding that left a curve of false alarms and hits, with its points (FPR, TPR)."""
 
-    label: str
-    members: int
-    non_members: int
-    rates: tuple[tuple[float, float], ...]
-    roc: tuple[tuple[float, float], ...]
+    finding: Finding
+    points: Sequence[tuple[float, float]]
+
+    @property
+    def members(self) -> int:
+        """How many members there were to find."""
+        return int(self.finding.about["members"])
+
+    @property
+    def others(self) -> int:
+        """How many other examples stood beside them."""
+        return int(self.finding.about["others"])
+
+    @property
+    def rates(self) -> dict[float, float]:
+        """The share of members at each rate of false alarms that n supports."""
+        figures = figures_of(self.finding)
+        return {fpr: rate.value for fpr in LOW_FPR if (rate := figures.get(name_of(fpr))) is not None}
+
+
+def figures_of(finding: Finding) -> dict[str, Interval | None]:
+    """Return every figure of a finding, by the name of its metric."""
+    return {finding.metric: finding.value, **finding.more}
 
 
 @dataclass(frozen=True)
-class Cell:
+class SweepCell:
     """One setting under one seed.
 
     `seconds` is the training alone, for `client_rounds` trainings of a client.
@@ -88,7 +107,7 @@ class Cell:
     utility: Utility | None
     guarantees: tuple[GuaranteeRecord, ...]
     attacks: tuple[Tried, ...]
-    members: tuple[Inferred, ...]
+    curves: tuple[FindingCurve, ...]
     parameters: int
     seconds: float
     client_rounds: int
@@ -96,33 +115,26 @@ class Cell:
     findings: tuple[Finding, ...] = ()
 
 
-def cell_of(planned: PlannedRun, judge: Judge, number: int, arm: ArmRecord) -> Cell:
+def cell_of(planned: PlannedRun, judge: Judge, number: int, arm: ArmRecord) -> SweepCell:
     """Read the arm of this number from the record of a planned run."""
     seed = int(planned.values.get("seed", judge.seed))
-    utilities = [own for entry in arm.rounds if (own := entry.utility(judge.declared)) is not None]
+    utilities = [utility for entry in arm.rounds if (utility := entry.utility(judge.declared)) is not None]
     attacking = sum(v.seconds for attack in arm.attacks for v in attack.victims)
     attacking += sum(finding.seconds for finding in arm.findings)
-    return Cell(
+    return SweepCell(
         digest=planned.digest,
         arm=number,
         seed=seed,
         utility=utilities[-1] if utilities else None,
         guarantees=arm.guarantees,
         attacks=tuple(_attempt(attack, seed, judge) for attack in arm.attacks),
-        members=tuple(_inferred(arm)),
+        curves=tuple(FindingCurve(*curve) for curve in roc_curves(arm)),
         parameters=arm.parameters,
         seconds=max(0.0, arm.seconds - attacking),
         client_rounds=sum(len(entry.cohort) for entry in arm.rounds),
         client_cost=arm.client_cost,
         findings=arm.findings,
     )
-
-
-def _inferred(arm: ArmRecord) -> Iterator[Inferred]:
-    for finding, points in roc_curves(arm):
-        figures = {finding.metric: finding.value, **finding.more}
-        rates = tuple((fpr, rate.value) for fpr in LOW_FPR if (rate := figures.get(name_of(fpr))) is not None)
-        yield Inferred(finding.label, int(finding.about["members"]), int(finding.about["others"]), rates, tuple(points))
 
 
 def _attempt(attack: AttackRecord, seed: int, judge: Judge) -> Tried:

@@ -13,13 +13,13 @@ from scipy.stats import ttest_1samp
 
 from fedsim.core.errors import FedsimError
 from fedsim.core.metric import Metric
+from fedsim.document import Block, Table, TableCell, TableRow, number, paragraph
 from fedsim.metrics.comparison import holm, mean_over_seeds
-from fedsim.record import Interval
-from fedsim.report.sweep.gathered import Setting, Sweep, gather
+from fedsim.record import SIGNIFICANT, Interval
+from fedsim.report.sweep.gathered import SweepRecords, SweepSetting, gather
 from fedsim.report.sweep.points import difference, gains, strongest_attack
 
 Better = Literal["A", "B", "no difference shown", "nothing to pair"]
-SIGNIFICANT = 0.05
 
 
 class Difference(NamedTuple):
@@ -30,16 +30,15 @@ class Difference(NamedTuple):
     better: Better
 
 
-class Compared(NamedTuple):
+class SettingCompared(NamedTuple):
     """One setting that both sweeps have; less attack success and more utility are better."""
 
     name: str
-    attacks: tuple[str, str]
     success: Difference
     utility: Difference
 
 
-class FindingsCompared(NamedTuple):
+class FindingCompared(NamedTuple):
     """One finding of a question that both sweeps have in one setting: the figure of each, and their difference."""
 
     name: str
@@ -49,17 +48,17 @@ class FindingsCompared(NamedTuple):
     difference: Difference
 
 
-class Comparison(NamedTuple):
+class SweepComparison(NamedTuple):
     """All settings that both have, and the names of those that only one has."""
 
     titles: tuple[str, str]
-    rows: tuple[Compared, ...]
-    findings: tuple[FindingsCompared, ...]
+    rows: tuple[SettingCompared, ...]
+    findings: tuple[FindingCompared, ...]
     only_a: tuple[str, ...]
     only_b: tuple[str, ...]
 
 
-def compare(first: Path, second: Path) -> Comparison:
+def compare(first: Path, second: Path) -> SweepComparison:
     """Compare two sweeps or runs.
 
     Success is that of each side's strongest attack, paired by seed, round and client (sign-flip test); utility is
@@ -76,30 +75,67 @@ def compare(first: Path, second: Path) -> Comparison:
             f"{first} and {second} have no setting in common: the first has {_some(one)}, the second {_some(other)}. "
             "Settings are the same when the sweep and the arms set the same keys to the same values."
         )
-    found = [(a[key], _success(a[key], b[key], one), _utility(a[key], b[key], one)) for key in common]
-    adjusted = iter(holm([p for _, *both in found for _, p in both if p is not None]))
-    rows: list[Compared] = []
-    for setting, success, utility in found:
-        attacks = tuple(strongest_attack(own) or "" for own in (setting, b[json.dumps(setting.values)]))
-        tried = _judge(*success, adjusted, more_is="A"), _judge(*utility, adjusted, more_is="B")
-        rows.append(Compared(setting.name, (attacks[0], attacks[1]), *tried))
-    findings = tuple(own for key in common for own in _findings(a[key], b[key], one))
-    return Comparison((one.title, other.title), tuple(rows), findings, _names(a, b), _names(b, a))
+    measured = [(a[key].name, _success(a[key], b[key], one), _utility(a[key], b[key], one)) for key in common]
+    adjusted = iter(holm([p for _, *both in measured for _, p in both if p is not None]))
+    rows = [
+        SettingCompared(name, _judge(*success, adjusted, more_is="A"), _judge(*utility, adjusted, more_is="B"))
+        for name, success, utility in measured
+    ]
+    findings = tuple(finding for key in common for finding in _findings(a[key], b[key], one))
+    return SweepComparison((one.title, other.title), tuple(rows), findings, _names(a, b), _names(b, a))
 
 
-def _success(a: Setting, b: Setting, sweep: Sweep) -> tuple[Interval | None, float | None]:
+def in_blocks(comparison: SweepComparison, first: Path, second: Path) -> Iterator[Block]:
+    """Yield what `compare` found of two folders, for people."""
+    for side, title, path in zip("AB", comparison.titles, (first, second), strict=True):
+        yield paragraph(f"{side}: {title} ({path})")
+    yield paragraph("B minus A in points, 95% interval, p after Holm.")
+    respects = [head for what in ("attack success", "utility") for head in (number(what), number("p"), "better")]
+    rows = [TableRow.of(row.name, *_cells(row.success), *_cells(row.utility)) for row in comparison.rows]
+    yield Table.of("Settings that both have", ["setting", *respects], rows)
+    if comparison.findings:
+        headings = ("setting", "finding", "figure", *map(number, "ABp"), "better")
+        yield Table.of("Findings that both have", headings, [_finding_row(one) for one in comparison.findings])
+    for side, names in (("A", comparison.only_a), ("B", comparison.only_b)):
+        if names:
+            yield paragraph(f"Only {side} has: {'; '.join(names)}")
+
+
+def _cells(respect: Difference) -> Iterator[TableCell | str]:
+    if respect.value is None:
+        yield from ("", "", respect.better)
+        return
+    interval = (
+        ""
+        if respect.value.low is None
+        else f"{100 * respect.value.low:+.1f} to {100 * (respect.value.high or 0.0):+.1f}"
+    )
+    yield TableCell(f"{100 * respect.value.value:+.1f}", interval)
+    yield from (_p(respect), respect.better)
+
+
+def _finding_row(one: FindingCompared) -> TableRow:
+    values = map(one.metric.format, one.values)
+    return TableRow.of(one.name, one.label, one.metric.title, *values, _p(one.difference), one.difference.better)
+
+
+def _p(difference: Difference) -> str:
+    return "" if difference.p is None else f"{difference.p:.3f}"
+
+
+def _success(a: SweepSetting, b: SweepSetting, sweep: SweepRecords) -> tuple[Interval | None, float | None]:
     here, there = strongest_attack(a), strongest_attack(b)
     return difference(b, there, a, here, sweep.judge) if here and there else (None, None)
 
 
-def _utility(a: Setting, b: Setting, sweep: Sweep) -> tuple[Interval | None, float | None]:
+def _utility(a: SweepSetting, b: SweepSetting, sweep: SweepRecords) -> tuple[Interval | None, float | None]:
     differences = gains(a, b)
     if not differences:
         return None, None
     return mean_over_seeds(differences, sweep.judge.scoring.confidence), _t_test(differences)
 
 
-def _findings(a: Setting, b: Setting, sweep: Sweep) -> Iterator[FindingsCompared]:
+def _findings(a: SweepSetting, b: SweepSetting, sweep: SweepRecords) -> Iterator[FindingCompared]:
     """Yield what questions found in both settings, B minus A, paired by seed; p-values stand by themselves."""
     here, there = _figures(a), _figures(b)
     for key in (key for key in here if key in there):
@@ -112,17 +148,17 @@ def _findings(a: Setting, b: Setting, sweep: Sweep) -> Iterator[FindingsCompared
         value, p = mean_over_seeds(differences, sweep.judge.scoring.confidence), _t_test(differences)
         more_is: Literal["A", "B"] = "A" if metric.better == "higher" else "B"
         values = (fmean(here[key].values()), fmean(there[key].values()))
-        yield FindingsCompared(a.name, label, metric, values, _judge(value, p, iter((p,)), more_is=more_is))
+        yield FindingCompared(a.name, label, metric, values, _judge(value, p, iter((p,)), more_is=more_is))
 
 
-def _figures(setting: Setting) -> dict[tuple[str, str], dict[int, float]]:
+def _figures(setting: SweepSetting) -> dict[tuple[str, str], dict[int, float]]:
     """Return the figures of attacks by label and metric, each by seed."""
-    found: dict[tuple[str, str], dict[int, float]] = {}
+    figures: dict[tuple[str, str], dict[int, float]] = {}
     for cell in setting.cells:
-        for own in cell.findings:
-            if own.role == "attack" and own.value is not None:
-                found.setdefault((own.label, own.metric), {})[cell.seed] = own.value.value
-    return found
+        for finding in cell.findings:
+            if finding.role == "attack" and finding.value is not None:
+                figures.setdefault((finding.label, finding.metric), {})[cell.seed] = finding.value.value
+    return figures
 
 
 def _t_test(differences: Sequence[float]) -> float:
@@ -143,14 +179,14 @@ def _judge(value: Interval | None, p: float | None, left: Iterator[float], more_
     return Difference(value, p, more_is if value.value > 0 else less_is)
 
 
-def _by_values(settings: Sequence[Setting]) -> dict[str, Setting]:
+def _by_values(settings: Sequence[SweepSetting]) -> dict[str, SweepSetting]:
     return {json.dumps(setting.values): setting for setting in settings}
 
 
-def _names(own: Mapping[str, Setting], others: Mapping[str, Setting]) -> tuple[str, ...]:
-    return tuple(setting.name for key, setting in own.items() if key not in others)
+def _names(side: Mapping[str, SweepSetting], others: Mapping[str, SweepSetting]) -> tuple[str, ...]:
+    return tuple(setting.name for key, setting in side.items() if key not in others)
 
 
-def _some(sweep: Sweep) -> str:
+def _some(sweep: SweepRecords) -> str:
     names = [setting.name for setting in sweep.settings[:3]]
     return ("; ".join(names) + (" ..." if len(sweep.settings) > len(names) else "")) or "none"

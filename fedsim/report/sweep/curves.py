@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 
 import numpy as np
 
@@ -11,8 +12,8 @@ from fedsim.core.metric import Metric
 from fedsim.core.plain import slug
 from fedsim.report.drawing import DASHES, PALETTE, Picture, blank, picture, styled
 from fedsim.report.sweep.cells import Attacked
-from fedsim.report.sweep.gathered import Setting, Sweep
-from fedsim.report.sweep.points import Point, infer_membership
+from fedsim.report.sweep.gathered import UNDEFENDED, SweepRecords, SweepSetting
+from fedsim.report.sweep.points import Point
 
 _MOST_FAMILIES = 8
 _MOST_LINES = len(PALETTE) * len(DASHES)
@@ -23,28 +24,29 @@ def families(points: Sequence[Point]) -> dict[str, list[Point]]:
     """Return what is drawn together: a family of defenses with the undefended controls before it."""
     controls = [point for point in points if point.setting.is_undefended]
     names = dict.fromkeys(point.setting.family for point in points if not point.setting.is_undefended)
-    own = {name: [p for p in points if p.setting.family == name] for name in names}
-    together = {name: [*controls, *members] for name, members in own.items()}
-    return dict(list((together or {"undefended": controls} if controls else together).items())[:_MOST_FAMILIES])
+    together = {name: [*controls, *(p for p in points if p.setting.family == name)] for name in names}
+    if not together and controls:
+        return {UNDEFENDED: controls}
+    return dict(islice(together.items(), _MOST_FAMILIES))
 
 
 @styled()
-def exceedance(sweep: Sweep, points: Sequence[Point]) -> list[Picture]:
+def exceedance(sweep: SweepRecords, points: Sequence[Point]) -> list[Picture]:
     """Return one picture a family: P(score > t) of the metrics so drawn, under the strongest attack of each setting."""
     attacked = [point for point in points if point.strongest]
     known = {**registry.every_metric(), **sweep.judge.declared}.values()
     given = {name for point in attacked for victim in _victims(point) for name in victim.values}
-    metrics = [own for own in known if own.spread and own.name in given]
+    metrics = [metric for metric in known if metric.spread and metric.name in given]
     if not metrics:
         return []
-    return [_exceedance(name, own, metrics) for name, own in families(attacked).items()]
+    return [_exceedance(name, members, metrics) for name, members in families(attacked).items()]
 
 
 @styled()
 def rocs(points: Sequence[Point]) -> list[Picture]:
     """Return one picture a family: TPR over FPR of the best membership attack of each setting, both logarithmic."""
     judged = [point for point in points if point.membership]
-    return [_roc(name, own) for name, own in families(judged).items()]
+    return [_roc(name, members) for name, members in families(judged).items()]
 
 
 def shares_above(victims: Sequence[Attacked], score: str, thresholds: np.ndarray) -> np.ndarray:
@@ -54,11 +56,11 @@ def shares_above(victims: Sequence[Attacked], score: str, thresholds: np.ndarray
     return np.mean(each, axis=0) if each else np.zeros(len(thresholds))
 
 
-def average_roc(setting: Setting, label: str) -> list[tuple[float, float]]:
+def average_roc(setting: SweepSetting, label: str) -> list[tuple[float, float]]:
     """Return (FPR, TPR) of one membership attack, the TPR averaged over seeds where the FPR is at most so high."""
-    found = infer_membership(setting, label)
-    rates = sorted({fpr for own in found for fpr, _ in own.roc})
-    return [(fpr, float(np.mean([_tpr_at(own.roc, fpr) for own in found]))) for fpr in rates]
+    curves = [curve.points for curve in setting.curves(label)]
+    rates = sorted({fpr for curve in curves for fpr, _ in curve})
+    return [(fpr, float(np.mean([_tpr_at(curve, fpr) for curve in curves]))) for fpr in rates]
 
 
 def _tpr_at(roc: Sequence[tuple[float, float]], fpr: float) -> float:
@@ -68,22 +70,23 @@ def _tpr_at(roc: Sequence[tuple[float, float]], fpr: float) -> float:
 def _exceedance(name: str, points: Sequence[Point], metrics: Sequence[Metric]) -> Picture:
     figure = blank(3.6 * len(metrics), 3.6)
     rows: list[tuple[str, str, str, float, float]] = []
-    for index, (axes, own) in enumerate(zip(figure.subplots(1, len(metrics), squeeze=False)[0], metrics, strict=True)):
-        low, high = _range(points, own)
+    grid = figure.subplots(1, len(metrics), squeeze=False)[0]
+    for index, (axes, metric) in enumerate(zip(grid, metrics, strict=True)):
+        low, high = _range(points, metric)
         thresholds = np.linspace(low, high * 1.02 or 1.0, _GRID)
         for place, point in enumerate(points[:_MOST_LINES]):
-            shares = shares_above(_victims(point), own.name, thresholds)
+            shares = shares_above(_victims(point), metric.name, thresholds)
             colour, dash = _line(place, point)
             label = f"_{point.name}" if index else point.name
             axes.plot(thresholds, 100 * shares, dash, color=colour, lw=1.6, label=label)
             attack = point.strongest.attack if point.strongest else ""
-            rows += [(point.name, attack, own.name, *pair) for pair in zip(thresholds, shares, strict=True)]
-        axes.set(xlabel=f"t, {own.title} {own.unit}".strip(), ylim=(-2, 104))
-        axes.set(ylabel=f"{own.noun}s with {own.title} > t (%)")
+            rows += [(point.name, attack, metric.name, *pair) for pair in zip(thresholds, shares, strict=True)]
+        axes.set(xlabel=f"t, {metric.title} {metric.unit}".strip(), ylim=(-2, 104))
+        axes.set(ylabel=f"{metric.noun}s with {metric.title} > t (%)")
     figure.suptitle(name, fontsize=10)
     figure.legend(loc="outside lower center", ncols=2, fontsize=8)
     ends = " ".join(f"{p.name}: best {_best(p, metrics[0])}." for p in points[:_MOST_LINES])
-    titles = " and ".join(own.title for own in metrics)
+    titles = " and ".join(metric.title for metric in metrics)
     return picture(
         f"exceedance-{slug(name)}",
         figure,
@@ -99,13 +102,13 @@ def _roc(name: str, points: Sequence[Point]) -> Picture:
     axes = figure.subplots()
     rows: list[tuple[str, str, float, float]] = []
     ends: list[str] = []
-    others = [own.non_members for p in points if p.membership for own in infer_membership(p.setting, p.membership[0])]
+    others = [curve.others for p in points if p.membership for curve in p.setting.curves(p.membership.attack)]
     least = 1 / max(others)
     axes.plot([least / 2, 1], [least / 2, 1], color="#999999", lw=1, label="guessing")
     axes.axvline(least, color="#555555", lw=1, ls=(0, (1, 2)), label="smallest rate that n shows")
     for index, point in enumerate(points[:_MOST_LINES]):
         assert point.membership
-        label, rate = point.membership
+        label, rate = point.membership.attack, point.membership.rate
         curve = average_roc(point.setting, label)
         colour, dash = _line(index, point)
         seen = [(max(fpr, least / 2), tpr) for fpr, tpr in curve if tpr > 0]

@@ -9,15 +9,19 @@ from fedsim.core.metric import Metric
 from fedsim.document import Table, TableCell, TableRow, number
 from fedsim.metrics.comparison import mean_over_seeds
 from fedsim.record import Finding, Interval, QuestionAsked
-from fedsim.report.sweep.gathered import Setting, Sweep
+from fedsim.report.sweep.cells import figures_of
+from fedsim.report.sweep.gathered import SweepRecords, SweepSetting
 from fedsim.report.tables.figures import figure
 from fedsim.report.tables.findings import chance_of, count_of, in_words, p_of, tags_of
 
-_NUMBERS = map(number, ("found", "chance", "p", "n", "seeds"))
-_HEADINGS = ("setting", "attack", "of what", "figure", *_NUMBERS, "beside it")
+_HEADINGS = (
+    *("setting", "attack", "of what", "figure"),
+    *map(number, ("found", "chance", "p", "n", "seeds")),
+    "beside it",
+)
 
 
-def findings_tables(sweep: Sweep) -> list[tuple[QuestionAsked, Table]]:
+def findings_tables(sweep: SweepRecords) -> list[tuple[QuestionAsked, Table]]:
     """Return a table for every question that was asked; each row says on how many seeds it rests."""
     rows = [(question, list(_rows(sweep, question.name))) for question in sweep.questions.values()]
     return [(question, Table.of(question.title, _HEADINGS, some, is_sortable=False)) for question, some in rows if some]
@@ -28,22 +32,22 @@ def mean_finding(findings: Sequence[Finding], declared: Mapping[str, Metric], co
 
     Intervals end where the values of their metrics in `declared` end.
     """
-    valued = [own for own in findings if own.value is not None]
+    valued = [one for one in findings if one.value is not None]
     if len(valued) < 2:  # noqa: PLR2004 - of one seed there is no mean
         return (valued or list(findings))[0]
-    chances = [own.chance for own in valued if own.chance is not None]
-    more = {
-        name: _within(_mean([own.more[name] for own in valued], confidence), declared[name])
-        for name in valued[0].more
-        if all(name in own.more for own in valued)
+    chances = [one.chance for one in valued if one.chance is not None]
+    figures = [{name: value for name, value in figures_of(one).items() if value is not None} for one in valued]
+    means = {
+        name: mean_over_seeds([seed[name].value for seed in figures], confidence, declared[name].limits)
+        for name in figures[0]
+        if all(name in seed for seed in figures)
     }
-    mean = _mean([own.value for own in valued if own.value is not None], confidence)
-    value = _within(mean, declared[valued[0].metric])
+    value = means.pop(valued[0].metric)
     chance = fmean(chances) if chances else None
-    return valued[0].model_copy(update={"value": value, "chance": chance, "more": more, "p": None})
+    return valued[0].model_copy(update={"value": value, "chance": chance, "more": means, "p": None})
 
 
-def _rows(sweep: Sweep, question: str) -> Iterator[TableRow]:
+def _rows(sweep: SweepRecords, question: str) -> Iterator[TableRow]:
     declared = sweep.judge.declared
     for setting in sweep.settings:
         for alike in by_label(setting, question):
@@ -67,35 +71,23 @@ def _row(setting: str, mean: Finding, seeds: int, declared: Mapping[str, Metric]
     )
 
 
-def worst_figure(setting: Setting, metric: str, confidence: float) -> Interval | None:
+def worst_figure(setting: SweepSetting, metric: str, confidence: float) -> Interval | None:
     """Return the largest figure of a metric that an attack reached, over seeds; None where none was measured."""
-    found: dict[str, list[Interval]] = {}
-    for cell in setting.cells:
-        for own in cell.findings:
-            figure = {own.metric: own.value, **own.more}.get(metric)
-            if own.role == "attack" and figure is not None:
-                found.setdefault(own.label, []).append(figure)
-    means = [own[0] if len(own) == 1 else _mean(own, confidence) for own in found.values()]
-    return max(means, key=lambda own: own.value, default=None)
+    by_attack: dict[str, list[Interval]] = {}
+    for finding in (finding for cell in setting.cells for finding in cell.findings if finding.role == "attack"):
+        value = figures_of(finding).get(metric)
+        if value is not None:
+            by_attack.setdefault(finding.label, []).append(value)
+    means = [
+        figures[0] if len(figures) == 1 else mean_over_seeds([one.value for one in figures], confidence)
+        for figures in by_attack.values()
+    ]
+    return max(means, key=lambda mean: mean.value, default=None)
 
 
-def by_label(setting: Setting, question: str) -> list[list[Finding]]:
+def by_label(setting: SweepSetting, question: str) -> list[list[Finding]]:
     """Return the findings about a question that differ in nothing but the seed."""
-    found: dict[tuple[str, str], list[Finding]] = {}
-    for cell in setting.cells:
-        for own in cell.findings:
-            if own.question == question:
-                found.setdefault((own.label, own.metric), []).append(own)
-    return list(found.values())
-
-
-def _mean(values: Sequence[Interval], confidence: float) -> Interval:
-    return mean_over_seeds([own.value for own in values], confidence)
-
-
-def _within(mean: Interval, metric: Metric) -> Interval:
-    """Return a mean with an interval that holds possible values alone."""
-    least, most = metric.limits
-    low = mean.low if mean.low is None or least is None else max(mean.low, least)
-    high = mean.high if mean.high is None or most is None else min(mean.high, most)
-    return mean.model_copy(update={"low": low, "high": high})
+    alike: dict[tuple[str, str], list[Finding]] = {}
+    for finding in (finding for cell in setting.cells for finding in cell.findings if finding.question == question):
+        alike.setdefault((finding.label, finding.metric), []).append(finding)
+    return list(alike.values())

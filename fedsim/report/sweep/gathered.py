@@ -16,7 +16,7 @@ from fedsim.experiment.sweep.results import each
 from fedsim.metrics.comparison import Victims
 from fedsim.record import ArmRecord, QuestionAsked, RunRecord
 from fedsim.record.policy import Policy
-from fedsim.report.sweep.cells import Attacked, Cell, Tried, cell_of
+from fedsim.report.sweep.cells import Attacked, FindingCurve, SweepCell, Tried, cell_of
 from fedsim.report.verdict import Judge
 from fedsim.scenario import with_values
 
@@ -24,7 +24,7 @@ UNDEFENDED = "undefended"
 
 
 @dataclass
-class Setting:
+class SweepSetting:
     """One point: what the sweep and the arms set, without the seed.
 
     Attributes:
@@ -44,7 +44,7 @@ class Setting:
     knobs: dict[str, float]
     rule: str
     decides: Metric
-    cells: list[Cell] = field(default_factory=list)
+    cells: list[SweepCell] = field(default_factory=list)
 
     @property
     def is_undefended(self) -> bool:
@@ -85,6 +85,10 @@ class Setting:
         proved = {victim[:3] for victim in every if victim.is_evidence}
         return len({victim[:3] for victim in every} - proved)
 
+    def curves(self, label: str) -> list[FindingCurve]:
+        """Return the curves of one membership attack, one a seed."""
+        return [curve for cell in self.cells for curve in cell.curves if curve.finding.label == label]
+
     def shares(self, label: str) -> Victims:
         """Return the share of examples that one attack recovered, of every victim on which it did not fail."""
         return {(v.seed, v.round, v.client): v.share for v in self.victims(label) if v.share is not None}
@@ -95,7 +99,7 @@ class Setting:
 
 
 @dataclass
-class Sweep:
+class SweepRecords:
     """Everything that the report is about.
 
     Attributes:
@@ -113,7 +117,7 @@ class Sweep:
     policy: Policy
     planned: int
     judge: Judge
-    settings: list[Setting] = field(default_factory=list)
+    settings: list[SweepSetting] = field(default_factory=list)
     problems: list[tuple[str, str]] = field(default_factory=list)
     environments: Counter[str] = field(default_factory=Counter)
     threats: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -128,6 +132,11 @@ class Sweep:
         return sorted({cell.seed for setting in self.settings for cell in setting.cells})
 
     @property
+    def seeds_in_words(self) -> str:
+        """The same for people."""
+        return ", ".join(map(str, self.seeds)) or "none"
+
+    @property
     def runs(self) -> int:
         """Number of records that were used."""
         return sum(self.environments.values())
@@ -137,13 +146,13 @@ class Sweep:
         return SweepFolder(self.path).run_path(digest) if (self.path / PLAN).exists() else self.path
 
 
-def gather(path: Path) -> Sweep:
+def gather(path: Path) -> SweepRecords:
     """Read the folder of a sweep, or of a single run.
 
     Raises:
         FedsimError: it is neither.
     """
-    sweep, settings = _empty(path), dict[str, Setting]()
+    sweep, settings = _empty(path), dict[str, SweepSetting]()
     for planned, record in each(path):
         if isinstance(record, str):
             sweep.problems.append((planned.name or planned.digest, record))
@@ -160,7 +169,7 @@ def gather(path: Path) -> Sweep:
     return sweep
 
 
-def _empty(path: Path) -> Sweep:
+def _empty(path: Path) -> SweepRecords:
     if (path / PLAN).exists():
         plan = SweepFolder(path).plan()
         scenario, title, digest, planned = plan.scenario, plan.title, plan.digest, len(plan.runs)
@@ -170,12 +179,12 @@ def _empty(path: Path) -> Sweep:
         scenario, digest, planned = record.scenario, record.scenario_hash, 1
         title = str(scenario.get("title", "Untitled run"))
     policy = Policy.model_validate(scenario.get("policy", {}))
-    declared = next((own.declared for _, own in each(path) if isinstance(own, RunRecord)), {})
-    return Sweep(path, title, scenario, digest, policy, planned, Judge.reading(scenario, declared))
+    declared = next((record.declared for _, record in each(path) if isinstance(record, RunRecord)), {})
+    return SweepRecords(path, title, scenario, digest, policy, planned, Judge.reading(scenario, declared))
 
 
-def _note(sweep: Sweep, record: RunRecord) -> None:
-    sweep.questions.update({own.name: own for own in record.questions})
+def _note(sweep: SweepRecords, record: RunRecord) -> None:
+    sweep.questions.update({question.name: question for question in record.questions})
     sweep.environments[record.environment.model_dump_json()] += 1
     sweep.started = min(filter(None, (sweep.started, record.started)))
     sweep.ended = max(sweep.ended, record.ended or "")
@@ -185,20 +194,16 @@ def _note(sweep: Sweep, record: RunRecord) -> None:
 
 
 def _setting(
-    planned: PlannedRun, record: RunRecord, arm: ArmRecord, judge: Judge, settings: dict[str, Setting]
-) -> Setting:
+    planned: PlannedRun, record: RunRecord, arm: ArmRecord, judge: Judge, settings: dict[str, SweepSetting]
+) -> SweepSetting:
     values = {key: value for key, value in {**planned.values, **arm.values}.items() if key != "seed"}
     key = json.dumps(values)
     if key not in settings:
         scenario = with_values(record.scenario, arm.values)
         family = _family(scenario, arm, judge)
         rule = judge.rule(*arm.attacks)
-        threat, data, knobs = (
-            _threat(scenario, judge.server(arm)),
-            _data(scenario, rule),
-            dict(_numbers(scenario)),
-        )
-        settings[key] = Setting("", values, family, threat, data, knobs, rule, judge.deciding(*arm.attacks))
+        threat, data, knobs = _threat(scenario, judge.server(arm)), _data(scenario, rule), dict(_numbers(scenario))
+        settings[key] = SweepSetting("", values, family, threat, data, knobs, rule, judge.deciding(*arm.attacks))
     return settings[key]
 
 
@@ -219,8 +224,8 @@ def _threat(scenario: Mapping[str, Any], server: str) -> str:
 
 
 def _data(scenario: Mapping[str, Any], rule: str) -> str:
-    told = (f"{value}" if key == "name" else f"{key} {value}" for key, value in scenario.get("data", {}).items())
-    return ", ".join((*told, rule))
+    words = (f"{value}" if key == "name" else f"{key} {value}" for key, value in scenario.get("data", {}).items())
+    return ", ".join((*words, rule))
 
 
 def _numbers(value: Any, place: str = "") -> Iterator[tuple[str, float]]:
@@ -235,16 +240,16 @@ def _numbers(value: Any, place: str = "") -> Iterator[tuple[str, float]]:
         yield place, float(value)
 
 
-def _name(settings: list[Setting]) -> None:
+def _name(settings: list[SweepSetting]) -> None:
     """Name every setting by what differs between them; the name of a group's value says enough by itself."""
     keys = dict.fromkeys(key for setting in settings for key in setting.values)
     differing = [key for key in keys if len({json.dumps(setting.values.get(key)) for setting in settings}) > 1]
     for setting in settings:
-        told = [_told(key, setting.values[key]) for key in differing if key in setting.values]
-        setting.name = ", ".join(told) or (setting.family if not setting.is_undefended else UNDEFENDED)
+        parts = [_value_in_words(key, setting.values[key]) for key in differing if key in setting.values]
+        setting.name = ", ".join(parts) or (setting.family if not setting.is_undefended else UNDEFENDED)
 
 
-def _told(key: str, value: Any) -> str:
+def _value_in_words(key: str, value: Any) -> str:
     if isinstance(value, str) and "." not in key:
         return value
     return f"{key.rpartition('.')[2]} {value if isinstance(value, str) else json.dumps(value)}"

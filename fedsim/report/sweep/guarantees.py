@@ -6,16 +6,17 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from scipy.stats import beta
-
+from fedsim.document import Table, TableRow, number
+from fedsim.metrics.membership import clopper_pearson
 from fedsim.privacy.bounds import membership_ceiling, reconstruction_ceiling
 from fedsim.record import GuaranteeRecord, Interval
 from fedsim.report.ceilings import Mark
-from fedsim.report.sweep.gathered import Sweep
-from fedsim.report.sweep.points import FEW_FALSE_ALARMS, Point, attackers, infer_membership, risk
+from fedsim.report.sweep.cells import FindingCurve
+from fedsim.report.sweep.gathered import SweepRecords
+from fedsim.report.sweep.points import FEW_FALSE_ALARMS, Point, attackers, risk
 
 
-class Floor(NamedTuple):
+class EpsilonFloor(NamedTuple):
     """What membership attacks prove about one setting: its epsilon is at least `floor`, at 95% confidence."""
 
     setting: str
@@ -24,10 +25,10 @@ class Floor(NamedTuple):
     floor: float
 
 
-def marks(sweep: Sweep, points: Sequence[Point], blind: Mapping[str, float]) -> list[Mark]:
+def marks(sweep: SweepRecords, points: Sequence[Point], blind: Mapping[str, float]) -> list[Mark]:
     """Return every attack on a setting of finite epsilon, over all seeds, with the most that epsilon allows.
 
-    `blind` holds what a guess without any update recovers of each `Setting.data`.
+    `blind` holds what a guess without any update recovers of each `SweepSetting.data`.
     """
     return [
         mark
@@ -40,7 +41,7 @@ def marks(sweep: Sweep, points: Sequence[Point], blind: Mapping[str, float]) -> 
     ]
 
 
-def floors(points: Sequence[Point], confidence: float = 0.95) -> list[Floor]:
+def floors(points: Sequence[Point], confidence: float = 0.95) -> list[EpsilonFloor]:
     """Return the largest lower bound on epsilon of every setting with membership attacks.
 
     At a threshold with k of n members and j of m others accused, epsilon is at least log((TPR - delta) / FPR), with
@@ -49,65 +50,91 @@ def floors(points: Sequence[Point], confidence: float = 0.95) -> list[Floor]:
     return [floor for point in points if (floor := _floor(point, confidence))]
 
 
-def odds(probability: float) -> str:
+def marks_table(marks: Sequence[Mark]) -> Table:
+    """Return what attacks reached, beside what one that sees nothing does and the most that epsilon allows."""
+    headings = ["setting", "what", "attack", *map(number, ("epsilon", "seeing nothing", "reached", "ceiling"))]
+    rows = [
+        TableRow.of(m.arm, m.what, m.attack, f"{m.epsilon:.3g}", *map(_odds, (m.prior, m.measured, m.ceiling)))
+        for m in marks
+    ]
+    return Table.of("Epsilon against attacks", headings, rows, is_sortable=False)
+
+
+def floors_table(floors: Sequence[EpsilonFloor]) -> Table:
+    """Return what membership attacks prove, beside what is stated."""
+    headings = ["setting", "attack", *map(number, ("epsilon is at least", "stated"))]
+    rows = [TableRow.of(one.setting, one.attack, f"{one.floor:.2f}", one.stated) for one in floors]
+    return Table.of("Lower bounds on epsilon", headings, rows, is_sortable=False)
+
+
+def _odds(probability: float) -> str:
     """Return a probability as people judge it best: ``1 in 20``."""
     return "never" if probability <= 0 else f"1 in {max(1.0, 1 / probability):,.3g}"
 
 
-def _memberships(point: Point, own: GuaranteeRecord) -> Iterator[Mark]:
+def _memberships(point: Point, stated: GuaranteeRecord) -> Iterator[Mark]:
     if point.membership is None:
         return
-    label, rate = point.membership
-    ceiling = membership_ceiling(own.epsilon, own.delta, FEW_FALSE_ALARMS)
-    yield _mark(point, own, "membership, FPR 0.01", label, rate, FEW_FALSE_ALARMS, ceiling)
+    label, rate = point.membership.attack, point.membership.rate
+    ceiling = membership_ceiling(stated.epsilon, stated.delta, FEW_FALSE_ALARMS)
+    yield _mark(point, stated, "membership, FPR 0.01", label, rate, FEW_FALSE_ALARMS, ceiling)
 
 
-def _reconstructions(sweep: Sweep, point: Point, own: GuaranteeRecord, blind: float | None) -> Iterator[Mark]:
-    if blind is None or not own.holds_against_server:
+def _reconstructions(sweep: SweepRecords, point: Point, stated: GuaranteeRecord, blind: float | None) -> Iterator[Mark]:
+    if blind is None or not stated.holds_against_server:
         return
-    ceiling = reconstruction_ceiling(own.epsilon, own.delta, blind)
+    ceiling = reconstruction_ceiling(stated.epsilon, stated.delta, blind)
     for label in attackers(point.setting):
-        found = risk(point.setting, label, sweep.judge)
-        if found:
-            yield _mark(point, own, f"reconstruction, {point.setting.rule}", label, found.rate, blind, ceiling)
+        success = risk(point.setting, label, sweep.judge)
+        if success:
+            yield _mark(point, stated, f"reconstruction, {point.setting.rule}", label, success.rate, blind, ceiling)
 
 
 def _mark(
-    point: Point, own: GuaranteeRecord, what: str, attack: str, rate: Interval, prior: float, ceiling: float
+    point: Point, stated: GuaranteeRecord, what: str, attack: str, rate: Interval, prior: float, ceiling: float
 ) -> Mark:
     low, high = (rate.value if bound is None else bound for bound in (rate.low, rate.high))
-    findings = (finding for cell in point.setting.cells for finding in cell.findings)
-    audits = [one.value.value for one in findings if one.value and (one.question, one.label) == ("audit", own.source)]
-    floor = max(audits, default=None)
+    findings = [finding for cell in point.setting.cells for finding in cell.findings]
+    audits = [f.value.value for f in findings if f.value and (f.question, f.label) == ("audit", stated.source)]
     return Mark(
-        point.name, own.source, own.epsilon, own.delta, what, attack, rate.value, low, high, prior, ceiling, floor
+        arm=point.name,
+        method=stated.source,
+        epsilon=stated.epsilon,
+        delta=stated.delta,
+        what=what,
+        attack=attack,
+        measured=rate.value,
+        low=low,
+        high=high,
+        prior=prior,
+        ceiling=ceiling,
+        floor=max(audits, default=None),
     )
 
 
-def _floor(point: Point, confidence: float) -> Floor | None:
-    labels = {own.label for cell in point.setting.cells for own in cell.members}
-    found: list[tuple[str, int, int, float, float]] = []
-    for label in sorted(labels):
-        records = infer_membership(point.setting, label)
-        members, others = sum(own.members for own in records), sum(own.non_members for own in records)
-        for fpr in {fpr for own in records for fpr, _ in own.rates}:
-            pooled = [(own, dict(own.rates).get(fpr)) for own in records]
-            if all(tpr is not None for _, tpr in pooled):
-                hits = sum(round((tpr or 0.0) * own.members) for own, tpr in pooled)
-                found.append(
-                    (label, members, others, hits, sum(math.floor(fpr * own.non_members) for own, _ in pooled))
-                )
-    if not found:
+def _floor(point: Point, confidence: float) -> EpsilonFloor | None:
+    labels = sorted({curve.finding.label for cell in point.setting.cells for curve in cell.curves})
+    counts = [(label, *accused) for label in labels for accused in _accused(point.setting.curves(label))]
+    if not counts:
         return None
-    risk_each = (1 - confidence) / (2 * len(found))
+    each = 1 - (1 - confidence) / len(counts)
     delta = point.guarantee.delta if point.guarantee else 0.0
-    bounds = [(_epsilon_at_least(hits, n, alarms, m, delta, risk_each), label) for label, n, m, hits, alarms in found]
-    floor, label = max(bounds)
-    stated = f"{point.epsilon:.3g}" if point.guarantee and math.isfinite(point.epsilon) else "none"
-    return Floor(point.name, stated, label, floor)
+    floor, label = max(
+        (_epsilon_at_least(clopper_pearson(*members, each), clopper_pearson(*others, each), delta), label)
+        for label, members, others in counts
+    )
+    stated = f"{point.epsilon:.3g}" if math.isfinite(point.epsilon) else "none"
+    return EpsilonFloor(point.name, stated, label, floor)
 
 
-def _epsilon_at_least(hits: float, members: int, alarms: float, others: int, delta: float, risk_each: float) -> float:
-    tpr = float(beta.ppf(risk_each, hits, members - hits + 1)) if hits else 0.0
-    fpr = float(beta.ppf(1 - risk_each, alarms + 1, others - alarms)) if alarms < others else 1.0
+def _accused(curves: Sequence[FindingCurve]) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
+    """Yield (accused, all) of the members and of the others, over all seeds, at each threshold that all seeds have."""
+    for fpr in set.intersection(*(set(curve.rates) for curve in curves)):
+        members = sum(round(curve.rates[fpr] * curve.members) for curve in curves), sum(c.members for c in curves)
+        others = sum(math.floor(fpr * curve.others) for curve in curves), sum(c.others for c in curves)
+        yield members, others
+
+
+def _epsilon_at_least(members: Interval, others: Interval, delta: float) -> float:
+    tpr, fpr = members.low or 0.0, others.high or 1.0
     return max(0.0, math.log((tpr - delta) / fpr)) if tpr > delta else 0.0

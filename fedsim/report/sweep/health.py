@@ -3,38 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from fedsim.core.errors import FedsimError
-from fedsim.document import TableCell
+from fedsim.document import Picture, Table, TableRow, number
 from fedsim.record.store import read_record
 from fedsim.report import figures
-from fedsim.report.drawing import Picture
-from fedsim.report.sweep.gathered import Sweep
+from fedsim.report.sweep.gathered import SweepRecords
 from fedsim.report.sweep.points import Point, risk
-from fedsim.report.tables.figures import NOTHING, estimate
+from fedsim.report.sweep.tables import estimated
+from fedsim.report.tables.figures import NOTHING
 
 
-class Health(NamedTuple):
-    """One attack over all settings, and on the undefended controls alone."""
-
-    attack: str
-    control: TableCell
-    succeeded: bool
-    victims: int
-    gave_up: int
-    converged: str
-    falling: str
-    reasons: str
-
-
-def health(sweep: Sweep) -> list[Health]:
-    """Return how the searches of every attack ended."""
+def health(sweep: SweepRecords) -> Table:
+    """Return how the searches of every attack ended, over all settings, and what it reached on the controls alone."""
     labels = dict.fromkeys(label for setting in sweep.settings for label in setting.labels)
-    return [_health(sweep, label) for label in labels]
+    numbers = ("success on the control", "victims", "gave up", "as low as the truth", "still falling")
+    headings = ("attack", *map(number, numbers), "reasons")
+    rows = [_row(sweep, label) for label in labels]
+    return Table.of("Health of every attack", headings, rows, is_sortable=False, layout="words")
 
 
-def histories(sweep: Sweep, points: Sequence[Point]) -> list[Picture]:
+def histories(sweep: SweepRecords, points: Sequence[Point]) -> list[Picture]:
     """Return the objective over iterations of every search on the first control, of one seed."""
     control = next((point for point in points if point.setting.is_undefended and point.strongest), None)
     if control is None:
@@ -48,22 +37,21 @@ def histories(sweep: Sweep, points: Sequence[Point]) -> list[Picture]:
     return figures.attack_curves(record.model_copy(update={"arms": (only,)}))
 
 
-def _health(sweep: Sweep, label: str) -> Health:
-    tried = [own for setting in sweep.settings for own in setting.attempt(label)]
+def _row(sweep: SweepRecords, label: str) -> TableRow:
+    attempts = [tried for setting in sweep.settings for tried in setting.attempt(label)]
     controls = [risk(setting, label, sweep.judge) for setting in sweep.settings if setting.is_undefended]
-    best = max((own.rate for own in controls if own), key=lambda rate: rate.value, default=None)
-    searched = sum(own.searches.searched for own in tried)
-    ended = sum(own.searches.victims - own.searches.gave_up for own in tried)
-    reasons = dict.fromkeys(reason for own in tried for reason in own.reasons)
-    return Health(
-        attack=label,
-        control=estimate(best, 100, 0, "%") if best else TableCell("failed" if controls else NOTHING),
-        succeeded=best is not None and best.value > 0,
-        victims=sum(own.searches.victims for own in tried),
-        gave_up=sum(own.searches.gave_up for own in tried),
-        converged=_share(sum(own.searches.converged for own in tried), searched),
-        falling=_share(sum(own.searches.falling for own in tried), ended),
-        reasons="; ".join(list(reasons)[:3]),
+    best = max((success.rate for success in controls if success), key=lambda rate: rate.value, default=None)
+    searches = [tried.searches for tried in attempts]
+    gave_up, victims = sum(one.gave_up for one in searches), sum(one.victims for one in searches)
+    reasons = dict.fromkeys(reason for tried in attempts for reason in tried.reasons)
+    return TableRow.of(
+        label,
+        estimated(best, 100, 0, "%") if best or not controls else "failed",
+        f"{victims}",
+        f"{gave_up}",
+        _share(sum(one.converged for one in searches), sum(one.searched for one in searches)),
+        _share(sum(one.falling for one in searches), victims - gave_up),
+        "; ".join(list(reasons)[:3]),
     )
 
 

@@ -20,7 +20,7 @@ _DIRECTIONS = (
 )
 
 
-class Named(NamedTuple):
+class NamedPoint(NamedTuple):
     """A point and its name."""
 
     name: str
@@ -36,7 +36,7 @@ class _Taken(NamedTuple):
     lines: list[Path]
 
 
-def annotate(axes: Axes, points: Sequence[Named]) -> list[str]:
+def annotate(axes: Axes, points: Sequence[NamedPoint]) -> list[str]:
     """Write each name as near to its point as there is room, and return those that have none.
 
     Call it when limits, titles and legend of the figure are settled: they change where there is room.
@@ -46,20 +46,20 @@ def annotate(axes: Axes, points: Sequence[Named]) -> list[str]:
         return []
     figure.draw_without_rendering()  # settles the layout
     scale = figure.dpi / 72
-    middles = axes.transData.transform([(own.x, own.y) for own in points])
+    middles = axes.transData.transform([(point.x, point.y) for point in points])
     taken = _Taken([_around(float(x), float(y), _MARKER * scale) for x, y in middles], [], [])
-    ordered = sorted(points, key=lambda own: (-own.x, own.y))  # the most accurate crowd at the edge
-    sizes = {name: _size(axes, name) for name in {own.name for own in points}}
+    ordered = sorted(points, key=lambda point: (-point.x, point.y))  # the most accurate crowd at the edge
+    sizes = {name: _size(axes, name) for name in {point.name for point in points}}
     return [
-        own.name
-        for own in ordered
-        if not any(_placed(axes, own, sizes[own.name], taken, is_clear=clear) for clear in (True, False))
+        point.name
+        for point in ordered
+        if not any(_placed(axes, point, sizes[point.name], taken, is_clear=clear) for clear in (True, False))
     ]
 
 
-def _placed(axes: Axes, own: Named, size: tuple[float, float], taken: _Taken, *, is_clear: bool) -> bool:
+def _placed(axes: Axes, point: NamedPoint, size: tuple[float, float], taken: _Taken, *, is_clear: bool) -> bool:
     """Write one name where it meets nothing that is taken; where `is_clear`, no line meets a name either."""
-    x, y = (float(part) for part in axes.transData.transform((own.x, own.y)))
+    x, y = (float(part) for part in axes.transData.transform((point.x, point.y)))
     scale = axes.figure.dpi / 72
     for across, up, distance in _offsets():
         box = _box(x + across * distance * scale, y + up * distance * scale, size, across, up)
@@ -75,7 +75,7 @@ def _placed(axes: Axes, own: Named, size: tuple[float, float], taken: _Taken, *,
         taken.names.append(box)
         if is_far:
             taken.lines.append(line)
-        _write(axes, own, across, up, distance, line=is_far)
+        _write(axes, point, across, up, distance, line=is_far)
         return True
     return False
 
@@ -98,10 +98,10 @@ def _box(x: float, y: float, size: tuple[float, float], across: float, up: float
     return Bbox.from_bounds(left, bottom, width, height)
 
 
-def _write(axes: Axes, own: Named, across: float, up: float, distance: float, *, line: bool) -> None:
+def _write(axes: Axes, point: NamedPoint, across: float, up: float, distance: float, *, line: bool) -> None:
     axes.annotate(
-        own.name,
-        (own.x, own.y),
+        point.name,
+        (point.x, point.y),
         xytext=(across * distance, up * distance),
         textcoords="offset points",
         fontsize=_SIZE,

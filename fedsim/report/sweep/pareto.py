@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from fedsim.record import Interval
 from fedsim.report.drawing import MARKERS, PALETTE, Picture, blank, picture, styled, utility_axis
 from fedsim.report.sweep.gathered import UNDEFENDED
-from fedsim.report.sweep.labels import Named, annotate
-from fedsim.report.sweep.points import FEW_FALSE_ALARMS, Point, attacked, measure, measured, turned
+from fedsim.report.sweep.labels import NamedPoint, annotate
+from fedsim.report.sweep.points import FEW_FALSE_ALARMS, Point, Risk, attacked, measure, measured, turned
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,18 +36,18 @@ class Place(NamedTuple):
     @property
     def scale(self) -> float:
         """What people read of the utility is so many times the value."""
-        own = self.point.setting.measured
-        return own.scale if own else 1.0
+        metric = self.point.setting.measured
+        return metric.scale if metric else 1.0
 
     @property
     def utility_and_risk(self) -> tuple[float | None, ...]:
         """Both with their bounds."""
-        return tuple(x for own in (self.utility, self.risk) for x in (own.value, own.low, own.high))
+        return tuple(x for one in (self.utility, self.risk) for x in (one.value, one.low, one.high))
 
 
 def dominate(places: Sequence[Place]) -> list[bool]:
     """Tell which places another one beats: at least as good in both, and in one of them beyond both intervals."""
-    return [any(_beats(other, own) for other in places) for own in places]
+    return [any(_beats(other, place) for other in places) for place in places]
 
 
 def frontier(places: Sequence[Place]) -> list[Place]:
@@ -61,26 +61,29 @@ def frontier(places: Sequence[Place]) -> list[Place]:
 
 def panels(points: Sequence[Point]) -> dict[str, list[Place]]:
     """Return the panels that there is something for: by the strongest, the median and the unaware attack."""
-    chosen: dict[str, Callable[[Point], tuple[str, Interval] | None]] = {
-        "strongest attack": lambda p: (p.strongest.attack, p.strongest.rate) if p.strongest else None,
-        "median attack": lambda p: (p.median.attack, p.median.rate) if p.median else None,
-        "strongest attack that does not know the defense": lambda p: _unaware(p) if _is_aware(points) else None,
+    is_any_aware = any(point.unaware for point in points)
+    chosen: dict[str, Callable[[Point], Risk | None]] = {
+        "strongest attack": lambda p: p.strongest,
+        "median attack": lambda p: p.median,
+        "strongest attack that does not know the defense": lambda p: (
+            (p.unaware or p.strongest) if is_any_aware else None
+        ),
         "membership, 1% false alarms": lambda p: p.membership,
     }
-    found = {
-        title: [Place(p, own[0], p.utility, own[1]) for p in points if (own := of(p)) and p.utility]
+    every = {
+        title: [Place(p, risk.attack, p.utility, risk.rate) for p in points if (risk := of(p)) and p.utility]
         for title, of in chosen.items()
     }
-    return {title: places for title, places in found.items() if places}
+    return {title: places for title, places in every.items() if places}
 
 
 @styled()
-def drawn(points: Sequence[Point], blind: Mapping[str, float]) -> list[Picture]:
+def draw(points: Sequence[Point], blind: Mapping[str, float]) -> list[Picture]:
     """Return one picture a panel.
 
     Args:
         points: of every setting.
-        blind: share of the images that a guess without any update recovers, of each `Setting.data` where it is known.
+        blind: share of the images that a guess without any update recovers, of each `SweepSetting.data` where known.
     """
     families = list(dict.fromkeys(point.setting.family for point in points))
     return [_panel(title, places, families, blind) for title, places in panels(points).items()]
@@ -113,7 +116,7 @@ def _panel(title: str, places: list[Place], families: Sequence[str], blind: Mapp
             elinewidth=0.7,
             alpha=0.6 if is_beaten and not is_control else 1.0,
         )
-    steps = [(own.scale * own.utility.value, 100 * own.risk.value) for own in best]
+    steps = [(place.scale * place.utility.value, 100 * place.risk.value) for place in best]
     axes.step(*zip(*steps, strict=True), where="pre", color="#555555", lw=1, zorder=0)
     shown = {place.point.setting.family for place in places}
     for family in (name for name in families if name in shown):
@@ -124,44 +127,29 @@ def _panel(title: str, places: list[Place], families: Sequence[str], blind: Mapp
     for index, (data, share) in enumerate(nothing.items()):
         label = f"no information, {data}" if len(nothing) > 1 else "no information"
         axes.axhline(100 * share, color="#555555", lw=1, ls=(0, (1, 2 + 2 * index)), label=label)
-    own = [place.point for place in places]
-    recovered = "members found (%)" if is_membership else f"{attacked(own)} recovered (%)"
-    axes.set(title=title, xlabel=utility_axis(measured(own)), ylabel=recovered)
+    settings = [place.point for place in places]
+    recovered = "members found (%)" if is_membership else f"{attacked(settings)} recovered (%)"
+    axes.set(title=title, xlabel=utility_axis(measured(settings)), ylabel=recovered)
     axes.set(ylim=(-3, 103))
     figure.legend(loc="outside lower center", ncols=3, fontsize=8)
     _name(
         axes, [p for p, is_beaten in zip(places, beaten, strict=True) if not is_beaten or p.point.setting.is_undefended]
     )
     rows = [
-        (
-            title,
-            p.point.name,
-            p.point.setting.family,
-            p.attack,
-            *p.utility_and_risk,
-            is_beaten,
-            p in best,
-        )
+        (title, p.point.name, p.point.setting.family, p.attack, *p.utility_and_risk, is_beaten, p in best)
         for p, is_beaten in zip(places, beaten, strict=True)
     ]
-    told = "; ".join(f"{p.point.name}: {p.point.told}, success {p.risk.value:.0%}" for p in best)
+    ends = "; ".join(f"{p.point.name}: {p.point.utility_in_words}, success {p.risk.value:.0%}" for p in best)
     name = f"pareto-{'-'.join(title.replace(',', '').replace('%', '').split())}"
-    alt = f"Test {measure(own)} against the success of the {title}, {len(places)} settings. On the frontier: {told}."
+    alt = (
+        f"Test {measure(settings)} against the success of the {title}, {len(places)} settings. On the frontier: {ends}."
+    )
     return picture(name, figure, arm="", alt=alt, columns=COLUMNS, rows=rows)
 
 
 def _name(axes: Axes, places: Sequence[Place]) -> None:
     if len(places) <= _MOST_LABELS:
-        annotate(axes, [Named(p.point.name, p.scale * p.utility.value, 100 * p.risk.value) for p in places])
-
-
-def _is_aware(points: Sequence[Point]) -> bool:
-    return any(point.unaware for point in points)
-
-
-def _unaware(point: Point) -> tuple[str, Interval] | None:
-    own = point.unaware or point.strongest
-    return (own.attack, own.rate) if own else None
+        annotate(axes, [NamedPoint(p.point.name, p.scale * p.utility.value, 100 * p.risk.value) for p in places])
 
 
 def _beats(one: Place, other: Place) -> bool:

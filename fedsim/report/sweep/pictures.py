@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import fmean
 from typing import NamedTuple
 
 import numpy as np
@@ -12,8 +13,8 @@ from fedsim.document import Wall, WallCell, WallRow
 from fedsim.record import ArmRecord, AttackRecord
 from fedsim.record.store import RunFolder, read_record
 from fedsim.report import ceilings, wall
-from fedsim.report.sweep.cells import Cell
-from fedsim.report.sweep.gathered import Sweep
+from fedsim.report.sweep.cells import SweepCell
+from fedsim.report.sweep.gathered import SweepRecords
 from fedsim.report.sweep.points import Point
 from fedsim.report.verdict import Judge
 from fedsim.report.wall import Key
@@ -31,13 +32,13 @@ class _Shown(NamedTuple):
     arrays: dict[str, np.ndarray]
 
 
-def wall_of(sweep: Sweep, points: Sequence[Point]) -> Wall | None:
+def wall_of(sweep: SweepRecords, points: Sequence[Point]) -> Wall | None:
     """Return the wall of the first seed, or None when no pictures were stored.
 
     Rows are chosen by rule: the undefended controls, and of each family of defenses the settings with the most, the
     median and the least success. Examples are those of `wall.choose` on the first row, the same in every row.
     """
-    shown = [found for point in representatives(points) if (found := _shown(sweep, point, sweep.seeds[0]))]
+    shown = [row for point in representatives(points) if (row := _shown(sweep, point, sweep.seeds[0]))]
     if not shown:
         return None
     first = shown[0]
@@ -46,7 +47,7 @@ def wall_of(sweep: Sweep, points: Sequence[Point]) -> Wall | None:
     originals = tuple(wall.original(key, *known[key], first.arrays) for key in keys)
     if not any(cell.pixels is not None for cell in originals):
         return None
-    rows = [WallRow("original", originals, is_truth=True), *(_row(own, keys, originals) for own in shown)]
+    rows = [WallRow("original", originals, is_truth=True), *(_row(one, keys, originals) for one in shown)]
     columns = [wall.column(key, *known[key], several=any(key[2] for key in known)) for key in keys]
     return wall.wall_of(f"Seed {sweep.seeds[0]}", columns, rows, of=len(known), number=1)
 
@@ -61,10 +62,10 @@ def representatives(points: Sequence[Point]) -> list[Point]:
     return chosen
 
 
-def blind(sweep: Sweep, points: Sequence[Point]) -> dict[str, float]:
+def blind(sweep: SweepRecords, points: Sequence[Point]) -> dict[str, float]:
     """Return the share of images that their own mean recovers, over the seeds of the first control.
 
-    One share for each data set and rule of success, by `Setting.data`; none where no picture was stored.
+    One share for each data set and rule of success, by `SweepSetting.data`; none where no picture was stored.
     """
     ranked = sorted((p for p in points if p.strongest), key=lambda p: not p.setting.is_undefended)
     firsts = {point.setting.data: point for point in reversed(ranked)}
@@ -72,25 +73,25 @@ def blind(sweep: Sweep, points: Sequence[Point]) -> dict[str, float]:
     return {data: share for data, share in shares.items() if share is not None}
 
 
-def _blind(sweep: Sweep, point: Point) -> float | None:
-    found = [_shown(sweep, point, seed) for seed in sweep.seeds[:_MOST_SEEDS]]
-    rates = [ceilings.blind(own.attack, own.arrays, own.judge) for own in found if own]
+def _blind(sweep: SweepRecords, point: Point) -> float | None:
+    shown = [_shown(sweep, point, seed) for seed in sweep.seeds[:_MOST_SEEDS]]
+    rates = [ceilings.blind(one.attack, one.arrays, one.judge) for one in shown if one]
     known = [rate for rate in rates if rate is not None]
-    return sum(known) / len(known) if known else None
+    return fmean(known) if known else None
 
 
 def _risk(point: Point) -> float:
     return point.strongest.rate.value if point.strongest else 0.0
 
 
-def _shown(sweep: Sweep, point: Point, seed: int) -> _Shown | None:
+def _shown(sweep: SweepRecords, point: Point, seed: int) -> _Shown | None:
     cell = next((cell for cell in point.setting.cells if cell.seed == seed), None)
     if cell is None or point.strongest is None:
         return None
     return _read(sweep, point, cell, point.strongest.attack)
 
 
-def _read(sweep: Sweep, point: Point, cell: Cell, label: str) -> _Shown | None:
+def _read(sweep: SweepRecords, point: Point, cell: SweepCell, label: str) -> _Shown | None:
     folder = sweep.run_path(cell.digest)
     try:
         record = read_record(folder)
@@ -98,17 +99,17 @@ def _read(sweep: Sweep, point: Point, cell: Cell, label: str) -> _Shown | None:
         arrays = RunFolder(folder).read_arrays()
     except (FedsimError, OSError, ValueError):  # pictures that cannot be read are shown as not stored
         return None
-    attack = next((own for own in arm.attacks if own.label == label), None)
+    attack = next((tried for tried in arm.attacks if tried.label == label), None)
     return _Shown(point, Judge.of(record), arm, attack, arrays) if attack else None
 
 
-def _row(own: _Shown, keys: Sequence[Key], originals: Sequence[WallCell]) -> WallRow:
-    scores = wall.scores_of(own.attack)
+def _row(shown: _Shown, keys: Sequence[Key], originals: Sequence[WallCell]) -> WallRow:
+    scores = wall.scores_of(shown.attack)
     cells: list[WallCell] = []
     for key, original in zip(keys, originals, strict=True):
-        here = wall.original(key, *scores[key], own.arrays).pixels if key in scores else None
+        here = wall.original(key, *scores[key], shown.arrays).pixels if key in scores else None
         if here is not None and original.pixels is not None and not np.array_equal(here, original.pixels):
             cells.append(WallCell(None, text="other image", data=wall.place(key)))
         else:
-            cells.append(wall.guess(key, own.attack, scores, own.arrays, own.judge))
-    return WallRow(f"{own.point.name} ({own.attack.label})", tuple(cells))
+            cells.append(wall.guess(key, shown.attack, scores, shown.arrays, shown.judge))
+    return WallRow(f"{shown.point.name} ({shown.attack.label})", tuple(cells))

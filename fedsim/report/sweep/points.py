@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from statistics import fmean, median_high
 
@@ -19,9 +19,9 @@ from fedsim.metrics.comparison import holm, mean_over_seeds, nested_mean, nested
 from fedsim.metrics.evidence import Reach, reach
 from fedsim.metrics.statistics import wilson
 from fedsim.record import GuaranteeRecord, Interval
-from fedsim.report.sweep.cells import Attacked, Cell, Inferred
+from fedsim.report.sweep.cells import Attacked, SweepCell
 from fedsim.report.sweep.findings import worst_figure
-from fedsim.report.sweep.gathered import Setting, Sweep
+from fedsim.report.sweep.gathered import SweepRecords, SweepSetting
 from fedsim.report.verdict import Judge
 
 FEW_FALSE_ALARMS = 0.01
@@ -29,7 +29,7 @@ FEW_FALSE_ALARMS = 0.01
 
 @dataclass(frozen=True)
 class Risk:
-    """One attack on one setting: the share of examples that it recovers, each victim counted alike."""
+    """One attack on one setting: the share of examples that it recovers, each victim counted alike, or of members."""
 
     attack: str
     rate: Interval
@@ -55,7 +55,7 @@ class Point:
         processor_seconds: of that, the mean over seeds; `peak_memory` the most bytes of any; None where not recorded.
     """
 
-    setting: Setting
+    setting: SweepSetting
     utility: Interval | None
     loss: Interval | None
     strongest: Risk | None
@@ -65,7 +65,7 @@ class Point:
     reach: Reach | None
     fewer: Interval | None
     p: float | None
-    membership: tuple[str, Interval] | None
+    membership: Risk | None
     guarantee: GuaranteeRecord | None
     seconds: Interval
     processor_seconds: float | None
@@ -84,7 +84,7 @@ class Point:
         return self.strongest is None and any(self.setting.victims(label) for label in self.setting.labels)
 
     @property
-    def told(self) -> str:
+    def utility_in_words(self) -> str:
         """What was measured on the test set, with the mean figure, for people."""
         measured = self.setting.measured
         return f"{measured.title} {measured.format(self.utility.value)}" if measured and self.utility else ""
@@ -100,47 +100,44 @@ class Point:
         return self.guarantee.epsilon if self.guarantee else math.inf
 
     @property
-    def parameters(self) -> int:
-        """Numbers in an update."""
-        return self.setting.cells[0].parameters
+    def upload_bytes(self) -> int:
+        """What an update holds as 32-bit numbers."""
+        return 4 * self.setting.cells[0].parameters
 
 
-def turned(own: Interval, metric: Metric | None) -> Interval:
+def turned(figure: Interval, metric: Metric | None) -> Interval:
     """Return a figure so that more is better: negative where less of its metric is."""
     if metric is None or metric.better == "higher":
-        return own
-    low, high = (None if bound is None else -bound for bound in (own.high, own.low))
-    return Interval(value=-own.value, low=low, high=high, n=own.n)
+        return figure
+    low, high = (None if bound is None else -bound for bound in (figure.high, figure.low))
+    return Interval(value=-figure.value, low=low, high=high, n=figure.n)
 
 
-def points(sweep: Sweep) -> list[Point]:
+def points(sweep: SweepRecords) -> list[Point]:
     """Return a point for every setting, in order."""
-    found = [_point(setting, control_of(setting, sweep.settings), sweep) for setting in sweep.settings]
-    tested = [index for index, point in enumerate(found) if point.p is not None]
-    adjusted = holm([found[index].p or 0.0 for index in tested])
-    for index, p in zip(tested, adjusted, strict=True):
-        found[index] = Point(**{**vars(found[index]), "p": p})
-    return found
+    every = [_point(setting, control_of(setting, sweep.settings), sweep) for setting in sweep.settings]
+    adjusted = iter(holm([point.p for point in every if point.p is not None]))
+    return [point if point.p is None else replace(point, p=next(adjusted)) for point in every]
 
 
-def control_of(setting: Setting, settings: Sequence[Setting]) -> Setting | None:
+def control_of(setting: SweepSetting, settings: Sequence[SweepSetting]) -> SweepSetting | None:
     """Return the undefended setting that shares most with this one; None when there is none, or when it is one."""
     if setting.is_undefended:
         return None
 
-    def shared(other: Setting) -> int:
+    def shared(other: SweepSetting) -> int:
         return sum(setting.values.get(key) == value for key, value in other.values.items())
 
     return max((other for other in settings if other.is_undefended), key=shared, default=None)
 
 
-def attackers(setting: Setting) -> list[str]:
+def attackers(setting: SweepSetting) -> list[str]:
     """Return the labels of the attacks that count as attackers."""
     blind = [label for label in setting.labels if "masks" not in setting.knows(label)]
     return blind or setting.labels
 
 
-def strongest_attack(setting: Setting) -> str | None:
+def strongest_attack(setting: SweepSetting) -> str | None:
     """Return the label of the attack that recovers most, of equals by how good its guesses are; None without any."""
     return max(attackers(setting), key=lambda label: _strength(setting, label), default=None)
 
@@ -154,7 +151,7 @@ def by_seed(victims: Sequence[Attacked]) -> list[list[float]]:
     return list(seeds.values())
 
 
-def risk(setting: Setting, label: str, judge: Judge) -> Risk | None:
+def risk(setting: SweepSetting, label: str, judge: Judge) -> Risk | None:
     """Return the success of one attack; None when it gave no guess."""
     shares = tuple(map(tuple, by_seed(setting.victims(label))))
     return Risk(label, _rate(shares, judge.scoring.confidence, judge.scoring.resamples)) if shares else None
@@ -166,20 +163,19 @@ def _rate(shares: tuple[tuple[float, ...], ...], confidence: float, resamples: i
     return nested_rate(shares, _draws(), confidence, resamples)
 
 
-def _point(setting: Setting, control: Setting | None, sweep: Sweep) -> Point:
+def _point(setting: SweepSetting, control: SweepSetting | None, sweep: SweepRecords) -> Point:
     judge = sweep.judge
     strongest = strongest_attack(setting)
     fewer, p = _fewer(setting, control, judge)
     unaware = [label for label in attackers(setting) if "defenses" not in setting.knows(label)]
     best_unaware = max(unaware, key=lambda label: _strength(setting, label), default=None)
     is_informed = len(unaware) < len(attackers(setting))
-    utilities = [cell.utility.value for cell in setting.cells if cell.utility is not None]
     seconds = [cell.seconds / max(1, cell.client_rounds) for cell in setting.cells]
     victims = sum(tried.searches.victims for cell in setting.cells for tried in cell.attacks)
     costs = [cell.client_cost for cell in setting.cells if cell.client_cost is not None]
     return Point(
         setting=setting,
-        utility=_utility(utilities, judge, setting.measured) if utilities else None,
+        utility=_utility(setting, judge.scoring.confidence),
         loss=_loss(setting, control, judge),
         strongest=risk(setting, strongest, judge) if strongest else None,
         median=_median(setting, judge),
@@ -198,56 +194,54 @@ def _point(setting: Setting, control: Setting | None, sweep: Sweep) -> Point:
     )
 
 
-def _utility(values: Sequence[float], judge: Judge, metric: Metric | None) -> Interval:
-    found = mean_over_seeds(values, judge.scoring.confidence)
-    if found.low is None or found.high is None or metric is None:
-        return found
-    least, most = metric.limits
-    low = found.low if least is None else max(least, found.low)
-    return found.model_copy(update={"low": low, "high": found.high if most is None else min(most, found.high)})
+def _utility(setting: SweepSetting, confidence: float) -> Interval | None:
+    values = [cell.utility.value for cell in setting.cells if cell.utility is not None]
+    return mean_over_seeds(values, confidence, setting.measured.limits) if setting.measured else None
 
 
-def _strength(setting: Setting, label: str) -> tuple[float, float]:
+def _strength(setting: SweepSetting, label: str) -> tuple[float, float]:
     tried, victims = setting.attempt(label), setting.victims(label)
     values = [
-        own.goal.sign * v for own in tried for victim in own.victims for v in victim.values.get(own.goal.name, ())
+        one.goal.sign * v for one in tried for victim in one.victims for v in victim.values.get(one.goal.name, ())
     ]
     share = sum(victim.share or 0.0 for victim in victims) / max(1, len(victims))
     return share, float(np.mean(values)) if values else -math.inf
 
 
-def _median(setting: Setting, judge: Judge) -> Risk | None:
-    risks = [found for label in attackers(setting) if (found := risk(setting, label, judge))]
+def _median(setting: SweepSetting, judge: Judge) -> Risk | None:
+    risks = [success for label in attackers(setting) if (success := risk(setting, label, judge))]
     if not risks:
         return None
-    middle = median_high([own.rate.value for own in risks])
-    return next(own for own in risks if own.rate.value == middle)
+    middle = median_high([success.rate.value for success in risks])
+    return next(success for success in risks if success.rate.value == middle)
 
 
-def _loss(setting: Setting, control: Setting | None, judge: Judge) -> Interval | None:
+def _loss(setting: SweepSetting, control: SweepSetting | None, judge: Judge) -> Interval | None:
     losses = gains(setting, control) if control else []
     return mean_over_seeds(losses, judge.scoring.confidence) if losses else None
 
 
-def gains(before: Setting, after: Setting) -> list[float]:
+def gains(before: SweepSetting, after: SweepSetting) -> list[float]:
     """Return how much better the second's utility is than the first's, seed by seed, where both measured the same."""
     earlier = {cell.seed: cell.utility for cell in before.cells}
     pairs = [(earlier.get(cell.seed), cell.utility) for cell in after.cells]
     return [
-        own.metric.sign * (own.value - other.value) for other, own in pairs if own and other and own.name == other.name
+        late.metric.sign * (late.value - early.value)
+        for early, late in pairs
+        if late and early and late.name == early.name
     ]
 
 
 def measured(points: Sequence[Point]) -> Metric | None:
     """Return what was measured of all of them on the test set; None where that differs."""
-    found = {own.name: own for point in points if (own := point.setting.measured)}
-    return next(iter(found.values())) if len(found) == 1 else None
+    metrics = {metric.name: metric for point in points if (metric := point.setting.measured)}
+    return next(iter(metrics.values())) if len(metrics) == 1 else None
 
 
 def measure(points: Sequence[Point]) -> str:
     """Return its title, or ``utility`` where they differ."""
-    own = measured(points)
-    return own.title if own else "utility"
+    metric = measured(points)
+    return metric.title if metric else "utility"
 
 
 def attacked(points: Sequence[Point]) -> str:
@@ -256,7 +250,7 @@ def attacked(points: Sequence[Point]) -> str:
     return f"{nouns.pop()}s" if len(nouns) == 1 else "examples"
 
 
-def _fewer(setting: Setting, control: Setting | None, judge: Judge) -> tuple[Interval | None, float | None]:
+def _fewer(setting: SweepSetting, control: SweepSetting | None, judge: Judge) -> tuple[Interval | None, float | None]:
     here, there = strongest_attack(setting), strongest_attack(control) if control else None
     if control is None or here is None or there is None:
         return None, None
@@ -264,7 +258,7 @@ def _fewer(setting: Setting, control: Setting | None, judge: Judge) -> tuple[Int
 
 
 def difference(
-    setting: Setting, label: str, other: Setting, other_label: str, judge: Judge
+    setting: SweepSetting, label: str, other: SweepSetting, other_label: str, judge: Judge
 ) -> tuple[Interval | None, float | None]:
     """Return success of an attack in one setting minus that in another on the same victims, and its p-value."""
     pairs = pair(setting.shares(label), other.shares(other_label))
@@ -274,30 +268,23 @@ def difference(
     return interval, sign_flip_p([value for seed in pairs for value in seed], _draws())
 
 
-def best_membership(setting: Setting, judge: Judge) -> tuple[str, Interval] | None:
+def best_membership(setting: SweepSetting, judge: Judge) -> Risk | None:
     """Return the membership attack that finds most members at 1 % false alarms, its members pooled over the seeds."""
-    found: dict[str, list[tuple[float, int]]] = {}
-    for cell in setting.cells:
-        for own in cell.members:
-            rate = dict(own.rates).get(FEW_FALSE_ALARMS)
-            if rate is not None:
-                found.setdefault(own.label, []).append((rate * own.members, own.members))
-    totals = {label: (sum(hits for hits, _ in own), sum(n for _, n in own)) for label, own in found.items()}
+    totals: dict[str, tuple[float, int]] = {}
+    for curve in (curve for cell in setting.cells for curve in cell.curves if FEW_FALSE_ALARMS in curve.rates):
+        hits, members = totals.get(curve.finding.label, (0.0, 0))
+        more = curve.rates[FEW_FALSE_ALARMS] * curve.members
+        totals[curve.finding.label] = hits + more, members + curve.members
     if not totals:
         return None
     label = max(totals, key=lambda name: totals[name][0] / totals[name][1])
-    return label, wilson(*totals[label], judge.scoring.confidence)
+    return Risk(label, wilson(*totals[label], judge.scoring.confidence))
 
 
-def infer_membership(setting: Setting, label: str) -> list[Inferred]:
-    """Return one membership attack under every seed."""
-    return [own for cell in setting.cells for own in cell.members if own.label == label]
-
-
-def _guarantee(cells: Sequence[Cell]) -> GuaranteeRecord | None:
+def _guarantee(cells: Sequence[SweepCell]) -> GuaranteeRecord | None:
     if not cells or not all(cell.guarantees for cell in cells):
         return None
-    return max((own for cell in cells for own in cell.guarantees), key=lambda own: own.epsilon)
+    return max((stated for cell in cells for stated in cell.guarantees), key=lambda stated: stated.epsilon)
 
 
 def _draws() -> np.random.Generator:

@@ -2,38 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 
+from fedsim.core.source import toml
+from fedsim.document import Block, Code, Definitions, Fold, Paragraph, paragraph
 from fedsim.record import Environment
-from fedsim.report.sweep.gathered import Sweep
+from fedsim.report.sweep.gathered import SweepRecords
+from fedsim.report.tables.figures import with_noun
+
+Seen = tuple[Environment, int]
+"""An environment, and how many records were made in it."""
 
 
-class Commit(NamedTuple):
-    """A state of the repository, and how many records were made in it."""
-
-    name: str | None
-    is_dirty: bool
-    records: int
-
-
-class Made(NamedTuple):
-    """An environment, the states of the repository that it saw, the most used first, and its number of records."""
-
-    environment: Environment
-    commits: tuple[Commit, ...]
-    records: int
-
-
-def environments(sweep: Sweep) -> list[Made]:
-    """Return every environment, the most used first; those that differ in the repository alone are one."""
-    groups: dict[str, list[tuple[Environment, int]]] = {}
-    for text, count in sweep.environments.most_common():
-        one = Environment.model_validate_json(text)
-        groups.setdefault(one.model_dump_json(exclude={"git_commit", "git_dirty"}), []).append((one, count))
-    return sorted(map(_made, groups.values()), key=lambda made: -made.records)
+def reproduce(sweep: SweepRecords) -> Iterator[Block]:
+    """Yield every environment, then what the sweep is known by, and its scenario."""
+    for group in environments(sweep):
+        yield Code(group[0][0].command)
+        yield _environment(group)
+    yield Definitions(
+        (
+            ("Scenario hash", paragraph(Code(sweep.digest), " (the policy is no part of it)")),
+            ("Seeds", paragraph(sweep.seeds_in_words)),
+            ("Start and end", paragraph(f"{sweep.started or 'none'} to {sweep.ended or 'no end recorded'}")),
+            ("Runs", paragraph(f"{sweep.runs} used, {len(sweep.problems)} left out, {sweep.planned} planned")),
+        )
+    )
+    yield Fold("Scenario as resolved (TOML)", (Code(toml(sweep.scenario), "Scenario"),))
 
 
-def _made(group: Sequence[tuple[Environment, int]]) -> Made:
-    commits = tuple(Commit(one.git_commit, bool(one.git_dirty), count) for one, count in group)
-    return Made(group[0][0], commits, sum(count for _, count in group))
+def environments(sweep: SweepRecords) -> list[list[Seen]]:
+    """Return groups of environments that differ in the repository alone, those with most records first."""
+    seen = [(Environment.model_validate_json(text), count) for text, count in sweep.environments.most_common()]
+    groups = [list(group) for _, group in groupby(sorted(seen, key=_machine), key=_machine)]
+    return sorted(groups, key=lambda group: -sum(count for _, count in group))
+
+
+def _machine(seen: Seen) -> str:
+    return seen[0].model_dump_json(exclude={"git_commit", "git_dirty"})
+
+
+def _environment(group: Sequence[Seen]) -> Definitions:
+    one = group[0][0]
+    threads = f"{one.torch_threads} torch thread{'s' if one.torch_threads != 1 else ''}"
+    return Definitions(
+        (
+            ("Records", paragraph(f"{sum(count for _, count in group)}")),
+            ("Git commit", _commits(group)),
+            ("Python", paragraph(one.python)),
+            ("Versions", paragraph(", ".join(f"{name} {version}" for name, version in one.versions.items()))),
+            ("Platform", paragraph(one.platform)),
+            ("Processor", paragraph(f"{one.processor}, {one.cores} cores, {threads}")),
+        )
+    )
+
+
+def _commits(group: Sequence[Seen]) -> Paragraph:
+    spans: list[str | Code] = []
+    for one, count in group:
+        spans += [Code(one.git_commit)] if one.git_commit else ["not in a repository"]
+        spans += [" with uncommitted changes"] if one.git_commit and one.git_dirty else []
+        spans += [f": {with_noun(count, 'record')}", "; "] if len(group) > 1 else [""]
+    return Paragraph(tuple(spans[:-1]))

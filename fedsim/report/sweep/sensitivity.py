@@ -30,25 +30,25 @@ def knobs(points: Sequence[Point]) -> list[Knob]:
     """Return every knob of every family, in order."""
     families = dict.fromkeys(point.setting.family for point in points)
     by_family = {family: [p for p in points if p.setting.family == family] for family in families}
-    return [Knob(name, key, _lines(own, key)) for name, own in by_family.items() for key in _vary(own)]
+    return [Knob(name, key, _lines(alike, key)) for name, alike in by_family.items() for key in _vary(alike)]
 
 
 @styled()
-def drawn(points: Sequence[Point]) -> list[Picture]:
+def draw(points: Sequence[Point]) -> list[Picture]:
     """Return one picture with a panel a knob; none when nothing numeric was varied."""
-    found = knobs([point for point in points if point.strongest])[:_MOST_PANELS]
-    if not found:
+    varied = knobs([point for point in points if point.strongest])[:_MOST_PANELS]
+    if not varied:
         return []
-    columns = min(3, len(found))
-    height = -(-len(found) // columns)
+    columns = min(3, len(varied))
+    height = -(-len(varied) // columns)
     figure = blank(2.7 * columns + 0.4, 2.3 * height + 0.5)
     grid = figure.subplots(height, columns, squeeze=False)
-    for axes in grid.flat[len(found) :]:
+    for axes in grid.flat[len(varied) :]:
         axes.set_visible(False)
-    own = [p for knob in found for line in knob.lines for _, p in line]
-    what, metric = attacked(own), measured(own)
+    settings = [p for knob in varied for line in knob.lines for _, p in line]
+    what, metric = attacked(settings), measured(settings)
     scale = metric.scale if metric else 100.0
-    for axes, knob in zip(grid.flat, found, strict=False):
+    for axes, knob in zip(grid.flat, varied, strict=False):
         for index, line in enumerate(knob.lines):
             dash, places = DASHES[index % len(DASHES)], [value for value, _ in line]
             risks = [p.strongest.rate for _, p in line if p.strongest]
@@ -66,11 +66,11 @@ def drawn(points: Sequence[Point]) -> list[Picture]:
     for name, colour, marker in ((f"{what} recovered (%)", PALETTE[1], "o"), (utility_axis(metric), PALETTE[0], "s")):
         figure.axes[0].plot([], [], marker=marker, color=colour, label=name)
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=8)
-    rows = [_row(knob, value, p) for knob in found for line in knob.lines for value, p in line]
-    told = " ".join(_told(knob) for knob in found)
-    alt = (
-        f"{what.capitalize()} recovered by the strongest attack and test {measure(own)} over each varied number. {told}"
+    rows = [_row(knob, value, p) for knob in varied for line in knob.lines for value, p in line]
+    over = (
+        f"{what.capitalize()} recovered by the strongest attack and test {measure(settings)} over each varied number."
     )
+    alt = " ".join([over, *map(_in_words, varied)])
     return [picture("sensitivity", figure, arm="", alt=alt, columns=COLUMNS, rows=rows)]
 
 
@@ -103,6 +103,6 @@ def _row(knob: Knob, value: float, point: Point) -> tuple[object, ...]:
     return knob.family, knob.key, value, point.name, utility, rate.value, rate.low, rate.high
 
 
-def _told(knob: Knob) -> str:
+def _in_words(knob: Knob) -> str:
     steps = [(value, p.strongest.rate.value) for line in knob.lines for value, p in line if p.strongest]
     return f"{knob.family}, {knob.key}: " + ", ".join(f"{rate:.0%} at {value:g}" for value, rate in steps) + "."

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 
 from fedsim.core import registry
 from fedsim.core.metric import Metric
-from fedsim.document import TableCell
+from fedsim.document import Table, TableCell, TableRow, number
 from fedsim.record import Interval
 from fedsim.report.sweep.curves import shares_above
-from fedsim.report.sweep.gathered import Setting, Sweep
+from fedsim.report.sweep.gathered import SweepRecords, SweepSetting
 from fedsim.report.sweep.pareto import Place, dominate
 from fedsim.report.sweep.points import Point, attackers, measure, risk
 from fedsim.report.sweep.verdict import Judgement, judge
 from fedsim.report.tables.figures import NOTHING, estimate
+
+_LAST = 1e300
+_FIRST_SHOWN, _ALSO_SHOWN = 5, ("p (Holm)", "epsilon")
 
 _FIRST: dict[str, str] = {
     "setting": "what the sweep set",
@@ -56,194 +61,212 @@ _REST: dict[str, str] = {
 }
 
 
-class Line(NamedTuple):
-    """A row for people; `sort` holds what each cell is sorted by."""
-
-    point: Point
-    marks: tuple[str, ...]
-    cells: tuple[TableCell, ...]
-    sort: tuple[float | str, ...]
-
-
-_HEADINGS = (
-    "ideal attacker",
-    "p (Holm)",
-    "members found",
-    "epsilon",
-    "train s",
-    "bytes up",
-    "seeds, victims",
-)
-
-
-def columns(sweep: Sweep) -> dict[str, str]:
+def columns(sweep: SweepRecords) -> dict[str, str]:
     """Return name and meaning of the columns of the table as numbers."""
     extremes = {
         name: meaning
-        for own in counted(sweep)
+        for metric in counted(sweep)
         for name, meaning in (
-            (f"{own.name}_p95", f"95th percentile of its {own.title}{_unit(own)}"),
-            (f"{own.name}_max", f"its best {own.noun}{_unit(own)}"),
+            (f"{metric.name}_p95", f"95th percentile of its {metric.title}{_unit(metric)}"),
+            (f"{metric.name}_max", f"its best {metric.noun}{_unit(metric)}"),
         )
     }
     return {**_FIRST, **extremes, **_REST}
 
 
-def counted(sweep: Sweep) -> list[Metric]:
+def counted(sweep: SweepRecords) -> list[Metric]:
     """Return the metrics whose examples are counted above thresholds: those of the records, or else those installed."""
     known = {**registry.every_metric(), **sweep.judge.declared}.values()
-    return [own for own in known if own.steps]
+    return [metric for metric in known if metric.steps]
 
 
 def _unit(metric: Metric) -> str:
     return f", {metric.unit}" if metric.unit else ""
 
 
-def headings(sweep: Sweep, points: Sequence[Point]) -> tuple[str, ...]:
-    """Return the headings of the table."""
-    name = measure(points)
-    extremes = (f"95th / best {own.title}" for own in counted(sweep))
-    return (name, f"{name} loss", "attack success", "strongest attack", *extremes, *_HEADINGS)
-
-
-def lines(sweep: Sweep, points: Sequence[Point]) -> list[Line]:
-    """Return the sortable table."""
-    beaten = _beaten(points)
-    return [_line(sweep, point, point.name in beaten) for point in points]
-
-
-def rows(sweep: Sweep, points: Sequence[Point]) -> list[tuple[Any, ...]]:
+def rows(sweep: SweepRecords, points: Sequence[Point]) -> list[tuple[Any, ...]]:
     """Return the table as numbers, in the order of `columns`."""
     metrics = counted(sweep)
     return [_row(point, metrics) for point in points]
 
 
-class Thresholds(NamedTuple):
-    """The share of examples above several thresholds of one metric, a row (setting, shares) each."""
+def settings_table(sweep: SweepRecords, points: Sequence[Point]) -> Table:
+    """Return the sortable table of all settings, tagged by what they are to the policy and to each other."""
+    shown, beaten = _shown(sweep, points), _beaten(points)
+    headings = ["setting", *(number(heading) for heading, _ in shown)]
+    lines = [
+        TableRow(
+            (
+                TableCell(point.name, tags=_tags(sweep, point, is_beaten=is_beaten), sort_by=point.name),
+                *(cell(point) for _, cell in shown),
+            ),
+            level="muted" if is_beaten else "",
+        )
+        for point in points
+        for is_beaten in [point.name in beaten and not point.setting.is_undefended]
+    ]
+    return Table.of("All settings", headings, lines)
 
-    metric: Metric
-    headings: tuple[str, ...]
-    rows: tuple[tuple[str, tuple[str, ...]], ...]
+
+def in_short(table: Table) -> Table:
+    """Return the table of all settings with the columns that a log has room for."""
+    heads = enumerate(table.headings)
+    wanted = [index for index, heading in heads if index < _FIRST_SHOWN or heading.text in _ALSO_SHOWN]
+    lines = [TableRow(tuple(row.cells[index] for index in wanted)) for row in table.rows]
+    return Table.of(table.title, [table.headings[index] for index in wanted], lines)
 
 
-_LAST = 1e300
-
-
-def thresholds(sweep: Sweep, points: Sequence[Point]) -> list[Thresholds]:
+def thresholds(sweep: SweepRecords, points: Sequence[Point]) -> list[Table]:
     """Return P(score > t) of each setting's strongest attack at a few t, for every metric that names these."""
-    return [_thresholds(own, points) for own in counted(sweep)]
+    attacked = [point for point in points if point.strongest]
+    return [_thresholds(metric, attacked) for metric in counted(sweep) if attacked]
 
 
-def _thresholds(metric: Metric, points: Sequence[Point]) -> Thresholds:
-    rows = tuple(
-        (p.name, tuple(f"{100 * share:.0f}%" for share in shares))
-        for p in points
-        if p.strongest
-        for shares in [shares_above(p.setting.victims(p.strongest.attack), metric.name, np.array(metric.steps))]
-    )
-    unit = f" {metric.unit}" if metric.unit else ""
-    return Thresholds(metric, tuple(f"{step:g}{unit}" for step in metric.steps), rows)
+def _thresholds(metric: Metric, attacked: Sequence[Point]) -> Table:
+    steps = (number(f"{step:g} {metric.unit}".strip()) for step in metric.steps)
+    lines = [TableRow.of(p.name, *(f"{100 * share:.0f}%" for share in _shares(p, metric))) for p in attacked]
+    title = f"Share of examples above thresholds of {metric.title}"
+    return Table.of(title, [f"{metric.title} above", *steps], lines, is_sortable=False)
 
 
-class ByAttack(NamedTuple):
-    """One attack on one setting."""
-
-    setting: str
-    attack: str
-    is_control: bool
-    success: TableCell
-    victims: int
-    reason: str
+def _shares(point: Point, metric: Metric) -> np.ndarray:
+    assert point.strongest
+    return shares_above(point.setting.victims(point.strongest.attack), metric.name, np.array(metric.steps))
 
 
-def by_attack(sweep: Sweep, points: Sequence[Point]) -> list[ByAttack]:
+def by_attack(sweep: SweepRecords, points: Sequence[Point]) -> Table:
     """Return every attack on every setting, also those that gave no guess."""
-    return [_by_attack(sweep, point.setting, label) for point in points for label in point.setting.labels]
+    lines = [_by_attack(sweep, point.setting, label) for point in points for label in point.setting.labels]
+    headings = ("setting", "attack", number("success"), number("victims"), "why it gave no guess")
+    return Table.of("Every attack on every setting", headings, lines, is_sortable=False, layout="long")
 
 
-def _by_attack(sweep: Sweep, setting: Setting, label: str) -> ByAttack:
-    found = risk(setting, label, sweep.judge)
+def _by_attack(sweep: SweepRecords, setting: SweepSetting, label: str) -> TableRow:
+    success = risk(setting, label, sweep.judge)
     reasons = dict.fromkeys(reason for tried in setting.attempt(label) for reason in tried.reasons)
-    success = estimate(found.rate, 100, 0, "%") if found else TableCell("failed")
-    told = "; ".join(list(reasons)[:2])
-    is_control = label not in attackers(setting)
-    return ByAttack(setting.name, label, is_control, success, len(setting.victims(label)), told)
+    tags = () if label in attackers(setting) else ("control",)
+    return TableRow.of(
+        setting.name,
+        TableCell(label, tags=tags),
+        estimated(success.rate, 100, 0, "%") if success else "failed",
+        f"{len(setting.victims(label))}",
+        "; ".join(list(reasons)[:2]),
+    )
+
+
+def costs(points: Sequence[Point]) -> Table:
+    """Return what each setting takes: time, memory and bytes."""
+    headings = ["training, s", "against the first row", "processor, s", "peak memory, MiB", "attack, s"]
+    numbers = [number(heading) for heading in (*headings, "bytes up a client and round")]
+    first = points[0].seconds.value
+    return Table.of("Cost and time", ["setting", *numbers], [_cost(p, first) for p in points], is_sortable=False)
+
+
+def _cost(point: Point, first: float) -> TableRow:
+    return TableRow.of(
+        point.name,
+        f"{point.seconds.value:.3g}",
+        f"{point.seconds.value / first:.2f}x" if first > 0 else NOTHING,
+        NOTHING if point.processor_seconds is None else f"{point.processor_seconds:.3g}",
+        NOTHING if point.peak_memory is None else f"{point.peak_memory / 2**20:,.0f}",
+        f"{point.attack_seconds:.3g}",
+        f"{point.upload_bytes:,}",
+    )
+
+
+def estimated(interval: Interval | None, scale: float, digits: int, unit: str = "") -> TableCell:
+    """Return a figure with its interval, sorted by its value; one that is missing comes last."""
+    return replace(estimate(interval, scale, digits, unit), sort_by=_order(interval.value if interval else None))
+
+
+def _shown(sweep: SweepRecords, points: Sequence[Point]) -> list[tuple[str, Callable[[Point], TableCell]]]:
+    """Return the columns of the table for people: heading, and what stands below it."""
+    name = measure(points)
+    return [
+        (name, lambda p: _of_measure(p, p.utility)),
+        (f"{name} loss", lambda p: _of_measure(p, p.loss, has_unit=False)),
+        ("attack success", _success),
+        ("strongest attack", lambda p: _plain(p.strongest.attack if p.strongest else NOTHING)),
+        *((f"95th / best {metric.title}", partial(_late_and_best, metric)) for metric in counted(sweep)),
+        ("ideal attacker", _ideal),
+        ("p (Holm)", _p),
+        ("members found", lambda p: estimated(p.membership.rate if p.membership else None, 100, 1, "%")),
+        ("epsilon", _epsilon),
+        ("train s", lambda p: TableCell(f"{p.seconds.value:.2g}", sort_by=_order(p.seconds.value))),
+        ("bytes up", lambda p: TableCell(f"{p.upload_bytes:,}", sort_by=_order(p.upload_bytes))),
+        ("seeds, victims", _counts),
+    ]
+
+
+def _of_measure(point: Point, interval: Interval | None, *, has_unit: bool = True) -> TableCell:
+    metric = point.setting.measured
+    if metric is None:
+        return estimated(None, 1.0, 0)
+    return estimated(interval, metric.scale, metric.digits, metric.suffix if has_unit else "")
+
+
+def _success(point: Point) -> TableCell:
+    if point.has_failed:
+        return TableCell("failed", sort_by=_order(None))
+    return estimated(point.strongest.rate if point.strongest else None, 100, 0, "%")
+
+
+def _late_and_best(metric: Metric, point: Point) -> TableCell:
+    late, best = _extremes(point, metric)
+    if late is None or best is None:
+        return TableCell(NOTHING, sort_by=_order(None))
+    return TableCell(f"{late * metric.scale:.{metric.digits}f} / {metric.format(best)}", sort_by=_order(best))
+
+
+def _ideal(point: Point) -> TableCell:
+    if point.reach is None:
+        return TableCell(NOTHING, sort_by=_order(None))
+    return TableCell(point.reach.told, sort_by=_order(point.reach.psnr))
+
+
+def _p(point: Point) -> TableCell:
+    if point.p is None:
+        return TableCell(NOTHING, sort_by=_order(None))
+    return TableCell(f"{point.p:.3f}" if point.p >= 0.001 else "< 0.001", sort_by=_order(point.p))  # noqa: PLR2004 - three digits
+
+
+def _epsilon(point: Point) -> TableCell:
+    if point.guarantee is None or not math.isfinite(point.epsilon):
+        return TableCell("none", sort_by=_order(None))
+    trusted = "" if point.guarantee.holds_against_server else "server trusted"
+    note = trusted or f"delta {point.guarantee.delta:g}"
+    return TableCell(f"{point.epsilon:.3g}", note, sort_by=_order(point.epsilon))
+
+
+def _counts(point: Point) -> TableCell:
+    victims = point.strongest.rate.n if point.strongest else 0
+    return TableCell(f"{len(point.setting.cells)}, {victims}", sort_by=_order(victims))
+
+
+def _plain(text: str) -> TableCell:
+    return TableCell(text, sort_by=text)
+
+
+def _order(value: float | None) -> str:
+    """Return what a table sorts a number by; none comes last."""
+    return str(_LAST if value is None else value)
+
+
+def _tags(sweep: SweepRecords, point: Point, *, is_beaten: bool) -> tuple[str, ...]:
+    policy = "" if sweep.policy.is_empty else _light(judge(point, sweep.policy))
+    control = "control" if point.setting.is_undefended else ""
+    return tuple(filter(None, (policy, control, "dominated" if is_beaten else "")))
+
+
+def _light(judged: Judgement) -> str:
+    if judged.broken:
+        return "breaks the policy"
+    return "within the policy" if judged.is_sure else "undecided"
 
 
 def _beaten(points: Sequence[Point]) -> set[str]:
     places = [Place(p, p.strongest.attack, p.utility, p.strongest.rate) for p in points if p.strongest and p.utility]
     return {place.point.name for place, is_beaten in zip(places, dominate(places), strict=True) if is_beaten}
-
-
-def _line(sweep: Sweep, point: Point, is_beaten: bool) -> Line:
-    p = NOTHING if point.p is None else f"{point.p:.3f}" if point.p >= 0.001 else "< 0.001"  # noqa: PLR2004 - three digits
-    extremes = [_extremes(point, own) for own in counted(sweep)]
-    members = point.membership[1] if point.membership else None
-    success = point.strongest.rate if point.strongest else None
-    victims = success.n if success else 0
-    size = 4 * point.parameters
-    cells = (
-        _measure(point, point.utility),
-        _measure(point, point.loss, has_unit=False),
-        TableCell("failed") if point.has_failed else estimate(success, 100, 0, "%"),
-        TableCell(point.strongest.attack if point.strongest else NOTHING),
-        *(_extremes_told(own, *found) for own, found in zip(counted(sweep), extremes, strict=True)),
-        TableCell(point.reach.told if point.reach else NOTHING),
-        TableCell(p),
-        estimate(members, 100, 1, "%"),
-        _epsilon(point),
-        TableCell(f"{point.seconds.value:.2g}"),
-        TableCell(f"{size:,}"),
-        TableCell(f"{len(point.setting.cells)}, {victims}"),
-    )
-    sort = (
-        _sortable(point.utility),
-        _sortable(point.loss),
-        _sortable(success),
-        cells[3].text,
-        *(_LAST if best is None else best for _, best in extremes),
-        _LAST if point.reach is None or point.reach.psnr is None else point.reach.psnr,
-        _LAST if point.p is None else point.p,
-        _sortable(members),
-        min(point.epsilon, _LAST),
-        point.seconds.value,
-        size,
-        victims,
-    )
-    marks = [] if sweep.policy.is_empty else [_light(judge(point, sweep.policy))]
-    marks += ["control"] if point.setting.is_undefended else []
-    marks += ["dominated"] if is_beaten and not point.setting.is_undefended else []
-    return Line(point, tuple(marks), cells, sort)
-
-
-def _measure(point: Point, interval: Interval | None, *, has_unit: bool = True) -> TableCell:
-    own = point.setting.measured
-    return (
-        TableCell(NOTHING) if own is None else estimate(interval, own.scale, own.digits, own.suffix if has_unit else "")
-    )
-
-
-def _extremes_told(metric: Metric, late: float | None, best: float | None) -> TableCell:
-    if late is None or best is None:
-        return TableCell(NOTHING)
-    return TableCell(f"{late * metric.scale:.{metric.digits}f} / {metric.format(best)}")
-
-
-def _light(own: Judgement) -> str:
-    if own.broken:
-        return "breaks the policy"
-    return "within the policy" if own.is_sure else "undecided"
-
-
-def _epsilon(point: Point) -> TableCell:
-    if point.guarantee is None or not math.isfinite(point.epsilon):
-        return TableCell("none")
-    trusted = "" if point.guarantee.holds_against_server else "server trusted"
-    return TableCell(f"{point.epsilon:.3g}", trusted or f"delta {point.guarantee.delta:g}")
-
-
-def _sortable(interval: Interval | None) -> float:
-    return _LAST if interval is None else interval.value
 
 
 def _extremes(point: Point, metric: Metric) -> tuple[float | None, float | None]:
@@ -254,30 +277,30 @@ def _extremes(point: Point, metric: Metric) -> tuple[float | None, float | None]
 
 
 def _row(point: Point, metrics: Sequence[Metric]) -> tuple[Any, ...]:
-    risk_, own = point.strongest, point.guarantee
-    is_bounded = own is not None and math.isfinite(own.epsilon)
+    strongest = point.strongest
+    bounded = point.guarantee if math.isfinite(point.epsilon) else None
     return (
         point.name,
         point.setting.family,
         point.setting.measure,
         *_three(point.utility),
         *_three(point.loss),
-        risk_.attack if risk_ else None,
-        *_three(risk_.rate if risk_ else None),
-        *(bound for own in metrics for bound in _extremes(point, own)),
+        strongest.attack if strongest else None,
+        *_three(strongest.rate if strongest else None),
+        *(bound for metric in metrics for bound in _extremes(point, metric)),
         *((point.reach.psnr, point.reach.share) if point.reach else (None, None)),
         *_three(point.fewer),
         point.p,
-        *_three(point.membership[1] if point.membership else None),
-        own.epsilon if own and is_bounded else None,
-        own.delta if own and is_bounded else None,
+        *_three(point.membership.rate if point.membership else None),
+        bounded.epsilon if bounded else None,
+        bounded.delta if bounded else None,
         point.seconds.value,
         point.processor_seconds,
         point.peak_memory,
         point.attack_seconds,
-        4 * point.parameters,
+        point.upload_bytes,
         len(point.setting.cells),
-        risk_.rate.n if risk_ else 0,
+        strongest.rate.n if strongest else 0,
     )
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from fedsim.core.types import Knowledge
-from fedsim.report.sweep.gathered import Sweep
+from fedsim.document import Card, Cards, Table, TableRow, paragraph
+from fedsim.report.sweep.gathered import SweepRecords
+from fedsim.report.tables.figures import with_noun
 from fedsim.report.verdict import KNOWLEDGE
 
 REALISM: dict[Knowledge, tuple[str, str]] = {
@@ -23,32 +23,12 @@ REALISM: dict[Knowledge, tuple[str, str]] = {
 """Realistic or not, and why (Huang et al. 2021, arXiv 2112.00059, sections 3 and 4, for labels and statistics)."""
 
 
-class Assumption(NamedTuple):
-    """Something that attackers were granted."""
-
-    what: str
-    whose: str
-    realistic: str
-    why: str
+def threats(sweep: SweepRecords) -> Cards:
+    """Return every threat model of the sweep, with the number of settings under it."""
+    return Cards(tuple(_card(sweep, name, sentences) for name, sentences in sweep.threats.items()))
 
 
-class Threat(NamedTuple):
-    """One threat model with the settings under it."""
-
-    name: str
-    sentences: tuple[str, ...]
-    settings: int
-
-
-def threats(sweep: Sweep) -> list[Threat]:
-    """Return every threat model of the sweep."""
-    return [
-        Threat(name, sentences, sum(setting.threat == name for setting in sweep.settings))
-        for name, sentences in sweep.threats.items()
-    ]
-
-
-def assumptions(sweep: Sweep) -> list[Assumption]:
+def assumptions(sweep: SweepRecords) -> Table:
     """Return everything that some attack was granted, and which attacks were."""
     granted: dict[Knowledge, dict[str, None]] = {}
     labels: dict[str, None] = {}
@@ -57,7 +37,14 @@ def assumptions(sweep: Sweep) -> list[Assumption]:
             labels[label] = None
             for what in setting.knows(label):
                 granted.setdefault(what, {})[label] = None
-    return [
-        Assumption(KNOWLEDGE[what], "every attack" if len(own) == len(labels) else ", ".join(own), *REALISM[what])
-        for what, own in granted.items()
+    rows = [
+        TableRow.of(KNOWLEDGE[what], "every attack" if len(whose) == len(labels) else ", ".join(whose), *REALISM[what])
+        for what, whose in granted.items()
     ]
+    headings = ("granted", "to", "realistic", "because")
+    return Table.of("What attacks were granted", headings, rows, is_sortable=False, layout="words")
+
+
+def _card(sweep: SweepRecords, name: str, sentences: tuple[str, ...]) -> Card:
+    settings = sum(setting.threat == name for setting in sweep.settings)
+    return Card(f"{name.capitalize()}, {with_noun(settings, 'setting')}", tuple(map(paragraph, sentences)))

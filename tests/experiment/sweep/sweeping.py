@@ -13,7 +13,7 @@ from typing import Any
 from fedsim.core.registry import for_scenarios
 from fedsim.experiment import sweep as sweeps
 from fedsim.experiment.runner import scenario_hash
-from fedsim.experiment.sweep.executors import Order, failure_of
+from fedsim.experiment.sweep.executors import RunOrder, failure_of
 from fedsim.experiment.sweep.executors.worker import answer
 from fedsim.experiment.sweep.folder import Failed, SweepFolder, plan_of
 from fedsim.experiment.sweep.run import Outcome
@@ -43,7 +43,7 @@ class Here:
     def worker(self, number: int, settings: Sweep, log: Path) -> "Here":
         return self
 
-    def make(self, order: Order) -> Failed | None:
+    def make(self, order: RunOrder) -> Failed | None:
         with self._one_at_a_time:
             return failure_of(answer(asdict(order)))
 

@@ -4,8 +4,9 @@ import pytest
 from scipy.stats import ttest_1samp
 
 from fedsim.core.errors import FedsimError
+from fedsim.document import Paragraph, Table
 from fedsim.metrics.comparison import holm
-from fedsim.report.sweep.compare import compare
+from fedsim.report.sweep.compare import compare, in_blocks
 
 
 def save(folder, records, sweeps, name, victims, accuracies):
@@ -47,3 +48,18 @@ def test_other_seeds_are_no_pairs_and_other_settings_are_refused(tmp_path, recor
     c = sweeps.save(tmp_path / "c", records, [("noise", 1, sweeps.run(records, "gradient-noise 1", 1, []))])
     with pytest.raises(FedsimError, match="have no setting in common"):
         compare(a, c)
+
+
+def test_people_read_the_difference_of_each_setting_and_the_names_of_the_others(tmp_path, records, sweeps):
+    a = save(tmp_path / "a", records, sweeps, "none", records.recovered(8), (0.90, 0.91, 0.92))
+    b = save(tmp_path / "b", records, sweeps, "none", records.missed(8), (0.80, 0.82, 0.81, 0.83))
+    blocks = list(in_blocks(compare(a, b), a, b))
+    (table,) = (block for block in blocks if isinstance(block, Table))
+    (row,) = table.rows
+    name, success, _, better, utility, _, _ = row.cells
+    assert (name.text, success.text, better.text) == ("none", "-100.0", "B")
+    assert utility.text == "-10.0"
+    assert " to " in utility.interval
+    texts = [block.text for block in blocks if isinstance(block, Paragraph)]
+    assert texts[:2] == [f"A: a ({a})", f"B: b ({b})"]
+    assert texts[-2:] == ["Only A has: gradient-noise 3", "Only B has: gradient-noise 4"]

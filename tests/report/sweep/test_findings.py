@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from fedsim.core import registry
-from fedsim.document import Table, TableRow
+from fedsim.document import TableCell, TableRow
 from fedsim.record import Finding, Interval, RunRecord
 from fedsim.report.sweep import build
 from fedsim.report.sweep.findings import findings_tables, mean_finding, worst_figure
@@ -18,30 +18,31 @@ from tests.report.sweeps import save
 QUANTILE = 4.302653  # Student's, of two degrees of freedom, at 97.5%
 
 
-def cells(table: Table, row: TableRow) -> dict[str, str]:
-    """What stands below each heading."""
-    return {heading.text: cell.text for heading, cell in zip(table.headings, row.cells, strict=True)}
-
-
 def told(*findings: Finding) -> RunRecord:
     return records.run([records.arm("all", [], findings=findings)])
+
+
+def read(row: TableRow) -> dict[str, TableCell]:
+    """Return the cells of a row by heading."""
+    headings = ("setting", "attack", "of what", "figure", "found", "chance", "p", "n", "seeds", "beside it")
+    return dict(zip(headings, row.cells, strict=True))
 
 
 def test_a_row_is_a_finding_of_a_setting_and_a_question_is_a_table(tmp_path: Path) -> None:
     bits = of_traces(0.1, 0.3, label="figures (bits)", metric="trace_bits", p=0.01, chance=0.05)
     own = told(STRONG, PADDED, CONTROL, bits, of_attributes("a", "parity", 0.9, 0.8))
-    tables = findings_tables(gather(save(tmp_path / "s", records, [("none", 1, own)])))
-    (attributes, _), (question, traces) = sorted(tables, key=lambda pair: pair[0].name)
-    assert (attributes.title, question.title) == ("What are the data like?", "What generation gives away")
-    rows = traces.groups[0].rows
-    assert [(cells(traces, row)["attack"], row.cells[1].tags, cells(traces, row)["seeds"]) for row in rows] == [
+    asked = findings_tables(gather(save(tmp_path / "s", records, [("none", 1, own)])))
+    tables = {question.title: table for question, table in asked}
+    assert sorted(tables) == ["What are the data like?", "What generation gives away"]
+    rows = [read(row) for row in tables["What generation gives away"].rows]
+    assert [(row["attack"].text, row["attack"].tags, row["seeds"].text) for row in rows] == [
         ("forest (prompt)", (), "1"), ("padded (prompt)", (), "1"), ("text (prompt)", ("must succeed",), "1"),
         ("figures (bits)", (), "1"),
     ]  # fmt: skip
     strong, padded, _, figures = rows
-    assert (strong.cells[4].text, strong.cells[4].interval) == ("60%", "50 to 70")
-    assert cells(traces, padded)["beside it"] == "steps (times) 1.50, tokens (times) 3.00"
-    assert (cells(traces, figures)["p"], cells(traces, figures)["chance"]) == ("0.01", "0.05 bits")
+    assert (strong["found"].text, strong["found"].interval) == ("60%", "50 to 70")
+    assert padded["beside it"].text == "steps (times) 1.50, tokens (times) 3.00"
+    assert (figures["p"].text, figures["chance"].text) == ("0.01", "0.05 bits")
 
 
 def test_of_several_seeds_the_figure_is_their_mean_with_the_interval_of_student(tmp_path: Path) -> None:
@@ -51,24 +52,27 @@ def test_of_several_seeds_the_figure_is_their_mean_with_the_interval_of_student(
         for seed, share in shares.items()
     ]
     other = ("other 1", 1, told(of_attributes("a", "parity", 0.9, 0.8)))
-    tables = findings_tables(gather(save(tmp_path / "s", records, [*runs, ("none", 4, told(UNREAD)), other])))
-    ((_, table),) = tables
-    mean, permuted, failed, single = table.groups[0].rows
-    of_mean, of_failed, of_single = (cells(table, row) for row in (mean, failed, single))
-    assert (of_mean["seeds"], of_mean["n"], of_mean["found"]) == ("3", "3", "70%")
-    assert (of_mean["chance"], of_mean["p"]) == ("50%", NOTHING)
+    folder = save(tmp_path / "s", records, [*runs, ("none", 4, told(UNREAD)), other])
+    ((_, table),) = findings_tables(gather(folder))
+    mean, permuted, failed, single = map(read, table.rows)
+    columns = ("seeds", "n", "found", "chance", "p")
+    assert [mean[column].text for column in columns] == ["3", "3", "70%", "50%", NOTHING]
     half = QUANTILE * 0.1 / 3**0.5
-    low, high = (float(bound) for bound in mean.cells[4].interval.split(" to "))
+    low, high = (float(bound) for bound in mean["found"].interval.split(" to "))
     assert (low, high) == pytest.approx((100 * (0.7 - half), 100 * (0.7 + half)), abs=0.5)  # shown without decimals
-    assert cells(table, permuted)["found"] == "50%"
-    assert (of_failed["seeds"], of_failed["found"], failed.cells[1].notes) == ("4", NOTHING, ("failed: no tensor",))
-    assert (of_single["seeds"], of_single["setting"], single.cells[4].interval) == ("1", "other 1", "80 to 100")
+    assert permuted["found"].text == "50%"
+    assert (failed["seeds"].text, failed["attack"].notes, failed["found"].text) == (
+        "4",
+        ("failed: no tensor",),
+        NOTHING,
+    )
+    assert (single["seeds"].text, single["setting"].text, single["found"].interval) == ("1", "other 1", "80 to 100")
 
 
 def test_an_interval_over_few_seeds_that_differ_ends_where_shares_end(tmp_path: Path) -> None:
     runs = [("none", seed, told(of_attributes("a", "parity", share, 0.1))) for seed, share in ((1, 0.2), (2, 0.9))]
     ((_, table),) = findings_tables(gather(save(tmp_path / "s", records, runs)))
-    assert table.groups[0].rows[0].cells[4].interval == "0 to 100"
+    assert read(table.rows[0])["found"].interval == "0 to 100"
 
 
 def test_a_mean_is_over_those_that_have_a_figure() -> None:

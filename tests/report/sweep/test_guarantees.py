@@ -17,7 +17,7 @@ def test_a_guarantee_is_stated_with_whom_it_holds_against(tmp_path, records, swe
     guarded = sweeps.run(records, "gradient-noise 2.0", 1, records.missed(8), guarantees=(records.guarantee(),))
     folder = sweeps.save(tmp_path, records, [*runs, ("dp 2.0", 1, guarded)], policy={"max_epsilon": 2.0})
     verdict, _ = judged(folder)
-    assert verdict.finding == "dp 2.0 keeps every threshold"
+    assert verdict.strong == "dp 2.0 keeps every threshold."
     assert verdict.caveat.startswith("Guaranteed: epsilon 1.84 at delta 1e-05")
 
 
@@ -29,7 +29,7 @@ def test_the_floor_on_epsilon_is_that_of_its_docstring(tmp_path, records, sweeps
     _, found = estimated(sweeps.save(tmp_path, records, runs))
     tpr, fpr = beta.ppf(0.025, 200, 1801), beta.ppf(0.975, 21, 1980)
     assert [floor.floor for floor in floors(found)] == pytest.approx([np.log(tpr / fpr), 0.0])
-    assert found[0].membership[1].value == 0.1
+    assert found[0].membership.rate.value == 0.1
     assert average_roc(found[0].setting, "lira") == [(0.0, 0.0), (0.01, 0.1), (1.0, 1.0)]
 
 

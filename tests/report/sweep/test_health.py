@@ -21,19 +21,20 @@ def test_searches_are_counted_over_all_settings_and_the_control_alone_says_wheth
         ),
     ]
     sweep, _ = estimated(sweeps.save(tmp_path, records, runs))
-    (own,) = health(sweep)
-    assert (own.attack, own.victims, own.gave_up, own.succeeded) == ("ig", 7, 2, True)
-    assert own.control.text == "100%"
-    assert own.converged == "2 of 5"
-    assert own.reasons == "needs a bias; diverged"
+    (attack,) = health(sweep).rows
+    name, control, victims, gave_up, converged, _, reasons = (cell.text for cell in attack.cells)
+    assert (name, victims, gave_up, control) == ("ig", "7", "2", "100%")
+    assert converged == "2 of 5"
+    assert reasons == "needs a bias; diverged"
 
 
 def test_an_attack_without_a_control_or_a_guess_shows_no_figure(tmp_path, records, sweeps):
     defended = "gradient-noise 1.0"
     runs = [(defended, 1, sweeps.run(records, defended, 1, [records.failed(0)]))]
     sweep, found = estimated(sweeps.save(tmp_path, records, runs))
-    (own,) = health(sweep)
-    assert (own.control.text, own.succeeded, own.converged, own.falling) == (NOTHING, False, NOTHING, NOTHING)
+    (attack,) = health(sweep).rows
+    _, control, _, _, converged, falling, _ = (cell.text for cell in attack.cells)
+    assert (control, converged, falling) == (NOTHING, NOTHING, NOTHING)
     assert histories(sweep, found) == []
 
 

@@ -6,10 +6,10 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation, Text
 
-from fedsim.report.sweep.labels import Named, annotate
+from fedsim.report.sweep.labels import NamedPoint, annotate
 
-CROWDED = [Named(f"gradient-noise {scale:g}", 81 + 0.3 * (scale % 3), 2 + 0.8 * scale) for scale in range(9)]
-ALONE = [Named("clipping", 40, 60)]
+CROWDED = [NamedPoint(f"gradient-noise {scale:g}", 81 + 0.3 * (scale % 3), 2 + 0.8 * scale) for scale in range(9)]
+ALONE = [NamedPoint("clipping", 40, 60)]
 
 
 def boxes(figure: Figure) -> list:
@@ -19,7 +19,7 @@ def boxes(figure: Figure) -> list:
 
 
 @pytest.mark.parametrize("points", [ALONE, CROWDED, [*ALONE, *CROWDED]])
-def test_names_do_not_overlap_each_other_or_a_marker_and_stay_inside(points: list[Named]) -> None:
+def test_names_do_not_overlap_each_other_or_a_marker_and_stay_inside(points: list[NamedPoint]) -> None:
     figure = Figure((6.4, 4.6), layout="constrained")
     axes = figure.subplots()
     for own in points:
@@ -40,7 +40,7 @@ def test_a_name_without_room_is_left_out_and_told() -> None:
     figure = Figure((1, 1), layout="constrained")
     axes = figure.subplots()
     axes.set(xlim=(0, 1), ylim=(0, 1))
-    assert annotate(axes, [Named("a name that is far too long for it", 0.5, 0.5)]) == [
+    assert annotate(axes, [NamedPoint("a name that is far too long for it", 0.5, 0.5)]) == [
         "a name that is far too long for it"
     ]
     assert boxes(figure) == []

@@ -23,13 +23,13 @@ def test_environments_that_differ_in_the_commit_alone_are_one(tmp_path, records,
     ]
     folder = sweeps.save(tmp_path, records, runs)
     first, second = environments(gather(folder))
-    assert [(c.name, c.is_dirty, c.records) for c in first.commits] == [
+    assert [(one.git_commit, one.git_dirty, count) for one, count in first] == [
         ("0123456789abcdef", True, 2),
         ("0123456789abcdef", False, 1),
         ("beef" * 4, True, 1),
         (None, True, 1),
     ]
-    assert (first.records, second.records, len(second.commits)) == (5, 1, 1)
+    assert (sum(count for _, count in first), sum(count for _, count in second), len(second)) == (5, 1, 1)
     page = page_of(build(folder).read_text(encoding="utf-8"))
     assert page.text.count("fedsim run scenarios/dropout.toml") == 2
     assert "0123456789abcdef with uncommitted changes: 2 records" in page.text

@@ -30,8 +30,10 @@ def test_every_row_has_a_value_for_every_column_and_every_line_a_cell_for_every_
     assert [row["success"] for row in rows] == [1.0, 1.0, 0.0, 1.0]
     assert [row["seeds"] for row in rows] == [3] * 4
     assert [row["epsilon"] for row in rows] == [None] * 4
-    for line in tables.lines(sweep, found):
-        assert len(line.cells) == len(line.sort) == len(tables.headings(sweep, found))
+    table = tables.settings_table(sweep, found)
+    for row in table.rows:
+        assert len(row.cells) == len(table.headings)
+        assert all(cell.sort_by for cell in row.cells)
 
 
 def test_the_extremes_are_those_of_the_strongest_attack(three):
@@ -44,7 +46,9 @@ def test_the_extremes_are_those_of_the_strongest_attack(three):
 
 def test_marks_say_what_keeps_the_policy_what_is_the_control_and_what_another_setting_beats(three):
     sweep, found = three
-    marks = {line.point.name: line.marks for line in tables.lines(sweep, found)}
+    rows = tables.settings_table(sweep, found).rows
+    marks = {row.cells[0].text: row.cells[0].tags for row in rows}
+    assert [row.level for row in rows] == ["", "", "", "muted"]
     assert marks["none"] == ("breaks the policy", "control")
     assert marks["gradient-noise 0.01"] == ("breaks the policy",)
     assert marks["gradient-noise 0.1"] == ("breaks the policy", "dominated")
@@ -53,12 +57,13 @@ def test_marks_say_what_keeps_the_policy_what_is_the_control_and_what_another_se
 
 def test_shares_above_thresholds_fall_with_the_threshold(three):
     sweep, found = three
-    psnr = next(own for own in tables.thresholds(sweep, found) if own.metric.name == "psnr")
-    assert len(psnr.headings) == len(psnr.metric.steps)
-    for _, shares in psnr.rows:
-        values = [int(share.rstrip("%")) for share in shares]
+    metric = next(own for own in tables.counted(sweep) if own.name == "psnr")
+    psnr = next(own for own in tables.thresholds(sweep, found) if own.title.endswith(metric.title))
+    assert len(psnr.headings) == 1 + len(metric.steps)
+    for row in psnr.rows:
+        values = [int(cell.text.rstrip("%")) for cell in row.cells[1:]]
         assert values == sorted(values, reverse=True)
-    assert dict(psnr.rows)["none"][0] == "100%"
+    assert {row.cells[0].text: row.cells[1].text for row in psnr.rows}["none"] == "100%"
 
 
 def test_attacks_are_listed_with_their_reason_and_controls_are_marked(tmp_path, records, sweeps):
@@ -66,11 +71,11 @@ def test_attacks_are_listed_with_their_reason_and_controls_are_marked(tmp_path, 
     lost = records.attack("analytic", [records.failed(0, "needs a bias")])
     runs = [("none", 1, sweeps.run(records, "none", 1, records.recovered(2), attacks=[informed, lost]))]
     sweep, found = estimated(sweeps.save(tmp_path, records, runs))
-    listed = {own.attack: own for own in tables.by_attack(sweep, found)}
-    assert {name: own.is_control for name, own in listed.items()} == {"ig": False, "wiig": True, "analytic": False}
-    assert listed["analytic"].success.text == "failed"
-    assert listed["analytic"].reason == "needs a bias"
-    assert listed["ig"].success.text == "100%"
+    listed = {row.cells[1].text: row.cells for row in tables.by_attack(sweep, found).rows}
+    assert {name: cells[1].tags for name, cells in listed.items()} == {"ig": (), "wiig": ("control",), "analytic": ()}
+    assert listed["analytic"][2].text == "failed"
+    assert listed["analytic"][4].text == "needs a bias"
+    assert listed["ig"][2].text == "100%"
 
 
 def test_a_guarantee_stands_with_its_epsilon_and_says_where_it_trusts_the_server(tmp_path, records, sweeps):
@@ -80,8 +85,9 @@ def test_a_guarantee_stands_with_its_epsilon_and_says_where_it_trusts_the_server
         name = f"gradient-noise {scale}"
         runs.append((name, 1, sweeps.run(records, name, 1, records.missed(2), guarantees=stated)))
     sweep, found = estimated(sweeps.save(tmp_path, records, runs))
-    place = tables.headings(sweep, found).index("epsilon")
-    cells = [line.cells[place] for line in tables.lines(sweep, found)]
+    table = tables.settings_table(sweep, found)
+    place = [heading.text for heading in table.headings].index("epsilon")
+    cells = [row.cells[place] for row in table.rows]
     assert [cell.text for cell in cells] == ["2", "2"]
     assert [cell.interval for cell in cells] == ["delta 1e-05", "server trusted"]
-    assert [line.sort[place] for line in tables.lines(sweep, found)] == [2.0, 2.0]
+    assert [cell.sort_by for cell in cells] == ["2.0", "2.0"]

@@ -8,16 +8,16 @@ POLICY = {"max_recognisable": 0.2, "max_accuracy_loss": 0.05}
 
 def test_without_thresholds_nothing_is_judged(tmp_path, records, sweeps):
     verdict, _ = judged(sweeps.save(tmp_path, records, sweeps.typical(records)))
-    assert (verdict.light, verdict.checks) == ("none", ())
-    assert verdict.finding == "No thresholds are stated, so nothing is judged"
+    assert (verdict.level, verdict.checks) == ("", ())
+    assert verdict.strong == "No thresholds are stated, so nothing is judged."
 
 
 def test_thresholds_that_nothing_meets_are_said_so_with_what_comes_nearest(tmp_path, records, sweeps):
     folder = sweeps.save(tmp_path, records, sweeps.typical(records), policy={**POLICY, "max_accuracy_loss": 0.015})
     verdict, _ = judged(folder)
-    assert verdict.finding == "No setting keeps every threshold"
-    assert "comes nearest, and misses: accuracy loss 2.0% (2.0 to 2.0), allowed 1.5%" in verdict.text
-    assert [check.light for check in verdict.checks] == ["kept", "broken"]
+    assert verdict.strong == "No setting keeps every threshold."
+    assert "comes nearest, and misses: accuracy loss 2.0% (2.0 to 2.0), allowed 1.5%" in verdict.after
+    assert [check.level for check in verdict.checks] == ["kept", "broken"]
 
 
 def test_searches_that_did_not_converge_are_no_evidence_however_many(tmp_path, records, sweeps):
@@ -28,20 +28,20 @@ def test_searches_that_did_not_converge_are_no_evidence_however_many(tmp_path, r
         for seed in (1, 2, 3)
     ]
     verdict, _ = judged(sweeps.save(tmp_path, records, runs, policy={"max_recognisable": 0.2}))
-    assert verdict.light == "undecided"
-    assert "On 24 victims no search converged" in verdict.text
+    assert verdict.level == "undecided"
+    assert "On 24 victims no search converged" in verdict.after
 
 
 def test_too_few_victims_are_undecided(tmp_path, records, sweeps):
     verdict, _ = judged(sweeps.save(tmp_path, records, sweeps.typical(records), policy={"max_recognisable": 0.05}))
-    assert verdict.light == "undecided"
-    assert "more seeds or victims would tell" in verdict.text
+    assert verdict.level == "undecided"
+    assert "more seeds or victims would tell" in verdict.after
 
 
 def test_what_was_not_measured_or_not_guaranteed_is_not_kept(tmp_path, records, sweeps):
     policy = {"max_membership_tpr": 0.5, "max_epsilon": 8.0}
     verdict, _ = judged(sweeps.save(tmp_path, records, sweeps.typical(records), policy=policy))
-    assert [(check.measured, check.light) for check in verdict.checks] == [
+    assert [(check.measured, check.level) for check in verdict.checks] == [
         ("nothing", "not measured"),
         ("no guarantee", "broken"),
     ]
@@ -52,7 +52,7 @@ def test_a_control_that_fails_forbids_any_verdict(tmp_path, records, sweeps, pag
     folder = sweeps.save(tmp_path, records, runs, policy=POLICY)
     verdict, levels = judged(folder)
     assert levels == ["alarm"]
-    assert (verdict.finding, verdict.light) == ("Nothing can be judged", "none")
+    assert (verdict.strong, verdict.level) == ("Nothing can be judged.", "")
     page = page_of(build(folder).read_text())
     assert ("div", {"class": "banner alarm", "role": "alert"}) in page.tags
 
@@ -74,4 +74,4 @@ def test_an_epsilon_that_reaches_the_limit_keeps_it(tmp_path, records, sweeps):
             ),
         ]
         verdict, _ = judged(sweeps.save(tmp_path / f"{epsilon}", records, runs, policy={"max_epsilon": 2.0}))
-        assert [check.light for check in verdict.checks] == [light]
+        assert [check.level for check in verdict.checks] == [light]

@@ -12,7 +12,7 @@ from fedsim.scenario import Sweep
 
 
 @dataclass(frozen=True)
-class Order:
+class RunOrder:
     """One run to make: its resolved scenario as JSON, its folder, and the command line to keep in its record."""
 
     scenario: str
@@ -23,7 +23,7 @@ class Order:
 class Worker(Protocol):
     """Makes one run after the other. One that crashes, hangs or outgrows its memory has failed; the worker goes on."""
 
-    def make(self, order: Order) -> Failed | None:
+    def make(self, order: RunOrder) -> Failed | None:
         """Make a run, and return why it failed, or None."""
         ...
 
@@ -45,9 +45,9 @@ class Executor(Protocol):
         ...
 
 
-def order_of(run: Planned, folder: Path, command: str) -> Order:
+def order_of(run: Planned, folder: Path, command: str) -> RunOrder:
     """Return the order for one run of a plan."""
-    return Order(run.scenario, str(folder.resolve()), command)
+    return RunOrder(run.scenario, str(folder.resolve()), command)
 
 
 def failure_of(answer: dict[str, Any]) -> Failed | None:

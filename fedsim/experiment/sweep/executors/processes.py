@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from fedsim.core.process import command_of
-from fedsim.experiment.sweep.executors import Order, Worker, failure_of
+from fedsim.experiment.sweep.executors import RunOrder, Worker, failure_of
 from fedsim.experiment.sweep.folder import Failed
 from fedsim.record.store import is_full
 from fedsim.scenario import Sweep
@@ -22,7 +22,7 @@ from fedsim.scenario import Sweep
 _FAREWELL = 10.0
 
 
-class Processes:
+class ProcessExecutor:
     """The executor of this machine."""
 
     def worker(self, number: int, settings: Sweep, log: Path) -> Worker:
@@ -42,7 +42,7 @@ class _Process:
         self._is_stopped = False
         self._in_use = threading.Lock()
 
-    def make(self, order: Order) -> Failed | None:
+    def make(self, order: RunOrder) -> Failed | None:
         with self._in_use:
             if self._is_stopped:
                 return Failed(cause="killed", why="the sweep was stopped before it began")
@@ -62,7 +62,7 @@ class _Process:
             finally:
                 self._in_use.release()
 
-    def _made(self, process: subprocess.Popen[str], order: Order) -> Failed | None:
+    def _made(self, process: subprocess.Popen[str], order: RunOrder) -> Failed | None:
         limit = None if self._settings.minutes is None else 60.0 * self._settings.minutes
         answers = _pipe(process.stdout)
         with contextlib.suppress(OSError):  # a process that is gone says so by an empty answer

@@ -14,7 +14,7 @@ from typing import Any
 
 from fedsim.core import process
 from fedsim.core.errors import MissingExtra, describe_exception
-from fedsim.experiment.sweep.executors import Order, Worker, failure_of
+from fedsim.experiment.sweep.executors import RunOrder, Worker, failure_of
 from fedsim.experiment.sweep.folder import Failed
 from fedsim.federation.engines.ray import cluster
 from fedsim.scenario import Sweep
@@ -49,7 +49,7 @@ class _Actor:
         self._settings = settings
         self._actor: Any = None
 
-    def make(self, order: Order) -> Failed | None:
+    def make(self, order: RunOrder) -> Failed | None:
         import ray  # noqa: PLC0415 - an extra
         from ray.exceptions import GetTimeoutError, RayError  # noqa: PLC0415
 

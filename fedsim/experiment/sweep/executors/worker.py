@@ -21,7 +21,7 @@ from fedsim.record.store import RunFolder, is_full  # noqa: E402
 from fedsim.scenario import Scenario  # noqa: E402
 
 
-class Silent:
+class SilentWatcher:
     """Watches a run and says nothing: the sweep counts runs."""
 
     def __getattr__(self, _moment: str) -> Any:
@@ -43,7 +43,7 @@ def make(scenario: Scenario, path: Path, command: str) -> None:
             earlier = None
         if earlier is not None and earlier.status == "failed":
             earlier = None
-        runner.run(scenario, folder, cast("Any", Silent()), command=command, earlier=earlier)
+        runner.run(scenario, folder, cast("Any", SilentWatcher()), command=command, earlier=earlier)
 
 
 def answer(order: dict[str, str]) -> dict[str, str | None]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from fedsim.experiment.sweep.executors.processes import Processes
+from fedsim.experiment.sweep.executors.processes import ProcessExecutor
 from tests.experiment.sweep.sweeping import HERE, made, scenario
 
 
@@ -22,7 +22,7 @@ def test_a_hostile_run_fails_alone(
 ) -> None:
     monkeypatch.setenv("MOOD", mood)
     wanted = scenario(grid={"data.name": [f"{HERE}:noisy", "digits"]}, **limits)
-    ended = made(tmp_path / "s", wanted, executor=Processes())
+    ended = made(tmp_path / "s", wanted, executor=ProcessExecutor())
     assert [outcome.status for outcome in ended] == ["failed", "finished"]
     assert ended[0].failure is not None
     assert (ended[0].failure.cause, why in ended[0].failure.why) == (cause, True)

@@ -66,6 +66,6 @@ def test_a_full_disk_behind_an_error_of_ours_is_a_full_disk(tmp_path: Path, monk
 
 
 def test_who_watches_a_run_of_a_sweep_says_nothing_to_anything() -> None:
-    silent = worker.Silent()
+    silent = worker.SilentWatcher()
     assert silent.attack("label", 1, 2)("step") is None
     assert silent.whatever()("step") is None
