@@ -55,7 +55,9 @@ def examine() -> Iterator[Examined]:
 
 def _package(name: str) -> Examined:
     version = _version(name)
-    return Examined("package", name, version is not None, version or "", "" if version else "pip install fedsim-privacy")
+    return Examined(
+        "package", name, version is not None, version or "", "" if version else "pip install fedsim-privacy"
+    )
 
 
 def _asset(name: str, what: str, module: str, advice: str) -> Examined:
