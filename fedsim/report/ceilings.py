@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +12,7 @@ import torch
 from fedsim.core import registry
 from fedsim.metrics.membership import LOW_FPR, name_of
 from fedsim.privacy.bounds import membership_ceiling, reconstruction_ceiling
-from fedsim.record import ArmRecord, AttackRecord, GuaranteeRecord, Interval, RunRecord
+from fedsim.record import ArmRecord, AttackRecord, Finding, GuaranteeRecord, Interval, RunRecord
 from fedsim.report.verdict import Judge
 
 COLUMNS = ("arm", "method", "epsilon", "delta", "what", "attack", "measured", "low", "high", "prior", "ceiling")
@@ -44,6 +44,31 @@ class Mark(NamedTuple):
     floor: float | None
 
 
+class Guaranteed(NamedTuple):
+    """An arm, or a setting of a sweep, with one of its guarantees; its findings may hold an audit of that."""
+
+    name: str
+    findings: Sequence[Finding]
+    guarantee: GuaranteeRecord
+
+    def membership(self, attack: str, rate: Interval, fpr: float) -> Mark:
+        """Return a membership attack, at a rate of false alarms, below its ceiling."""
+        ceiling = membership_ceiling(self.guarantee.epsilon, self.guarantee.delta, fpr)
+        return self._mark(f"membership, FPR {fpr:g}", attack, rate, fpr, ceiling)
+
+    def reconstruction(self, attack: str, rule: str, rate: Interval, prior: float) -> Mark:
+        """Return an attack on updates below its ceiling; `rule` says in words when it has recovered an example."""
+        ceiling = reconstruction_ceiling(self.guarantee.epsilon, self.guarantee.delta, prior)
+        return self._mark(f"reconstruction, {rule}", attack, rate, prior, ceiling)
+
+    def _mark(self, what: str, attack: str, rate: Interval, prior: float, ceiling: float) -> Mark:
+        low, high = (rate.value if bound is None else bound for bound in (rate.low, rate.high))
+        audited = ("audit", self.guarantee.source)
+        audits = [one.value.value for one in self.findings if one.value and (one.question, one.label) == audited]
+        of = (self.name, self.guarantee.source, self.guarantee.epsilon, self.guarantee.delta)
+        return Mark(*of, what, attack, rate.value, low, high, prior, ceiling, floor=max(audits, default=None))
+
+
 def marks(record: RunRecord, arrays: Mapping[str, np.ndarray], judge: Judge) -> tuple[Mark, ...]:
     """Return every attack that a guarantee bounds, with its ceiling; guarantees of infinite epsilon bound nothing.
 
@@ -54,43 +79,27 @@ def marks(record: RunRecord, arrays: Mapping[str, np.ndarray], judge: Judge) -> 
         for arm in record.arms
         for guarantee in arm.guarantees
         if math.isfinite(guarantee.epsilon)
-        for mark in (*_memberships(arm, guarantee), *_reconstructions(arm, guarantee, arrays, judge))
+        for of in [Guaranteed(arm.name, arm.findings, guarantee)]
+        for mark in (*_memberships(of), *_reconstructions(of, arm, arrays, judge))
     )
 
 
-def _memberships(arm: ArmRecord, guarantee: GuaranteeRecord) -> Iterator[Mark]:
-    for finding in arm.findings:
+def _memberships(of: Guaranteed) -> Iterator[Mark]:
+    for finding in of.findings:
         figures = {finding.metric: finding.value, **finding.more}
         for fpr in LOW_FPR:
             rate = figures.get(name_of(fpr)) if finding.question == "membership" else None
             if rate is not None:
-                ceiling = membership_ceiling(guarantee.epsilon, guarantee.delta, fpr)
-                yield _mark(arm, guarantee, f"membership, FPR {fpr:g}", finding.label, rate, fpr, ceiling)
+                yield of.membership(finding.label, rate, fpr)
 
 
-def _reconstructions(
-    arm: ArmRecord, guarantee: GuaranteeRecord, arrays: Mapping[str, np.ndarray], judge: Judge
-) -> Iterator[Mark]:
-    if not guarantee.holds_against_server:
+def _reconstructions(of: Guaranteed, arm: ArmRecord, arrays: Mapping[str, np.ndarray], judge: Judge) -> Iterator[Mark]:
+    if not of.guarantee.holds_against_server:
         return
     for attack in arm.attacks:
         prior, summary = blind(attack, arrays, judge), judge.summary(attack)
-        if prior is None or summary is None:
-            continue
-        ceiling = reconstruction_ceiling(guarantee.epsilon, guarantee.delta, prior)
-        yield _mark(
-            arm, guarantee, f"reconstruction, {judge.rule(attack)}", attack.label, summary.success, prior, ceiling
-        )
-
-
-def _mark(
-    arm: ArmRecord, guarantee: GuaranteeRecord, what: str, attack: str, rate: Interval, prior: float, ceiling: float
-) -> Mark:
-    low, high = (rate.value if bound is None else bound for bound in (rate.low, rate.high))
-    audited = ("audit", guarantee.source)
-    audits = [one.value.value for one in arm.findings if one.value and (one.question, one.label) == audited]
-    of = (arm.name, guarantee.source, guarantee.epsilon, guarantee.delta)
-    return Mark(*of, what, attack, rate.value, low, high, prior, ceiling, floor=max(audits, default=None))
+        if prior is not None and summary is not None:
+            yield of.reconstruction(attack.label, judge.rule(attack), summary.success, prior)
 
 
 def blind(attack: AttackRecord, arrays: Mapping[str, np.ndarray], judge: Judge) -> float | None:

@@ -158,7 +158,8 @@ def _wall(record: RunRecord, judge: Judge, walls: Sequence[Wall]) -> Iterator[Bl
         f"{judge.rule(*attacks_of(record))}. Nobody picked them: all examples are shown up to {wall.MOST}, and of more "
         "those at percentiles 0, 25, 50, 75 and 100 of the first attack's scores in the first arm."
     )
-    yield from wall.public_notes(walls)
+    if wall.has_public(walls):
+        yield _note(wall.PUBLIC)
 
 
 def _results(record: RunRecord, judge: Judge, *, has_texts: bool) -> Iterator[Block]:

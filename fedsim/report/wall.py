@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from fedsim.core.plain import slug
-from fedsim.document import Paragraph, Wall, WallCell, WallRow
+from fedsim.document import Wall, WallCell, WallRow
 from fedsim.record import ArmRecord, AttackRecord, ItemScore, RunRecord, VictimRecord
 from fedsim.report.verdict import Judge
 
 MOST = 8
 PERCENTILES = (0, 25, 50, 75, 100)
-_PUBLIC = (
+PUBLIC = (
     "The small picture under a guess is the nearest to it, by squared error, among at most 2,000 of the test set, "
     "which no client trains on and an attacker may own. A guess that is nearer to it than to the original, as marked, "
     "may be the attacker's idea of what such pictures look like and no copy of the client's. Nearness is of pixels: "
@@ -53,10 +53,9 @@ def choose(arm: ArmRecord, judge: Judge) -> tuple[Key, ...]:
     return ()
 
 
-def public_notes(walls: Sequence[Wall]) -> list[Paragraph]:
-    """Return how to read the public pictures beside guesses; nothing where there are none."""
-    has_public = any(cell.public is not None for one in walls for row in one.rows for cell in row.cells)
-    return [Paragraph((_PUBLIC,), is_note=True)] if has_public else []
+def has_public(walls: Sequence[Wall]) -> bool:
+    """Tell whether any guess has a public picture beside it."""
+    return any(cell.public is not None for one in walls for row in one.rows for cell in row.cells)
 
 
 def sheet_name(number: int, title: str) -> str:

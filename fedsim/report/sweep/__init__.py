@@ -39,7 +39,7 @@ from fedsim.report.sweep.gathered import SweepRecords, gather
 from fedsim.report.sweep.points import Point, points
 from fedsim.report.sweep.reproduce import reproduce
 from fedsim.report.tables.figures import with_noun
-from fedsim.report.wall import MOST, public_notes
+from fedsim.report.wall import MOST, PUBLIC, has_public
 
 __all__ = ["build"]
 
@@ -219,7 +219,8 @@ def _wall(sweep: SweepRecords, wall: Wall | None) -> Iterator[Block]:
         "those at percentiles 0, 25, 50, 75 and 100 of the scores in the first row."
     )
     yield Walls((wall,), "Hide the originals: what would you recognise in the guesses alone?")
-    yield from public_notes([wall])
+    if has_public([wall]):
+        yield _note(PUBLIC)
 
 
 def _epsilon(sweep: SweepRecords, settings: Sequence[Point], blind: dict[str, float]) -> Iterator[Block]:

@@ -52,29 +52,25 @@ def _rows(sweep: SweepRecords, question: str) -> Iterator[TableRow]:
     for setting in sweep.settings:
         for alike in by_label(setting, question):
             mean = mean_finding(alike, declared, sweep.judge.scoring.confidence)
-            yield _row(setting.name, mean, len(alike), declared)
-
-
-def _row(setting: str, mean: Finding, seeds: int, declared: Mapping[str, Metric]) -> TableRow:
-    metric = declared[mean.metric]
-    return TableRow.of(
-        setting,
-        TableCell(mean.label, tags=tags_of(mean), notes=(f"failed: {mean.failure}",) if mean.failure else ()),
-        mean.about_in_words,
-        metric.title,
-        figure(mean.value, metric),
-        chance_of(mean, metric),
-        p_of(mean),
-        count_of(mean),
-        f"{seeds}",
-        in_words(mean, declared),
-    )
+            metric = declared[mean.metric]
+            yield TableRow.of(
+                setting.name,
+                TableCell(mean.label, tags=tags_of(mean), notes=(f"failed: {mean.failure}",) if mean.failure else ()),
+                mean.about_in_words,
+                metric.title,
+                figure(mean.value, metric),
+                chance_of(mean, metric),
+                p_of(mean),
+                count_of(mean),
+                f"{len(alike)}",
+                in_words(mean, declared),
+            )
 
 
 def worst_figure(setting: SweepSetting, metric: str, confidence: float) -> Interval | None:
     """Return the largest figure of a metric that an attack reached, over seeds; None where none was measured."""
     by_attack: dict[str, list[Interval]] = {}
-    for finding in (finding for cell in setting.cells for finding in cell.findings if finding.role == "attack"):
+    for finding in (finding for finding in setting.findings if finding.role == "attack"):
         value = figures_of(finding).get(metric)
         if value is not None:
             by_attack.setdefault(finding.label, []).append(value)
@@ -88,6 +84,6 @@ def worst_figure(setting: SweepSetting, metric: str, confidence: float) -> Inter
 def by_label(setting: SweepSetting, question: str) -> list[list[Finding]]:
     """Return the findings about a question that differ in nothing but the seed."""
     alike: dict[tuple[str, str], list[Finding]] = {}
-    for finding in (finding for cell in setting.cells for finding in cell.findings if finding.question == question):
+    for finding in (finding for finding in setting.findings if finding.question == question):
         alike.setdefault((finding.label, finding.metric), []).append(finding)
     return list(alike.values())

@@ -14,7 +14,7 @@ from fedsim.core.types import Knowledge
 from fedsim.experiment.sweep.folder import PLAN, PlannedRun, SweepFolder
 from fedsim.experiment.sweep.results import each
 from fedsim.metrics.comparison import Victims
-from fedsim.record import ArmRecord, QuestionAsked, RunRecord
+from fedsim.record import ArmRecord, Finding, QuestionAsked, RunRecord
 from fedsim.record.policy import Policy
 from fedsim.report.sweep.cells import Attacked, FindingCurve, SweepCell, Tried, cell_of
 from fedsim.report.verdict import Judge
@@ -70,6 +70,11 @@ class SweepSetting:
     def labels(self) -> list[str]:
         """Every attack that was tried, in order."""
         return list(dict.fromkeys(tried.label for cell in self.cells for tried in cell.attacks))
+
+    @property
+    def findings(self) -> list[Finding]:
+        """What questions found, of every seed."""
+        return [finding for cell in self.cells for finding in cell.findings]
 
     def attempt(self, label: str) -> list[Tried]:
         """Return one attack under every seed."""

@@ -8,9 +8,8 @@ from typing import NamedTuple
 
 from fedsim.document import Table, TableRow, number
 from fedsim.metrics.membership import clopper_pearson
-from fedsim.privacy.bounds import membership_ceiling, reconstruction_ceiling
-from fedsim.record import GuaranteeRecord, Interval
-from fedsim.report.ceilings import Mark
+from fedsim.record import Interval
+from fedsim.report.ceilings import Guaranteed, Mark
 from fedsim.report.sweep.cells import FindingCurve
 from fedsim.report.sweep.gathered import SweepRecords
 from fedsim.report.sweep.points import FEW_FALSE_ALARMS, Point, attackers, risk
@@ -34,10 +33,8 @@ def marks(sweep: SweepRecords, points: Sequence[Point], blind: Mapping[str, floa
         mark
         for point in points
         if point.guarantee and math.isfinite(point.epsilon)
-        for mark in (
-            *_memberships(point, point.guarantee),
-            *_reconstructions(sweep, point, point.guarantee, blind.get(point.setting.data)),
-        )
+        for of in [Guaranteed(point.name, point.setting.findings, point.guarantee)]
+        for mark in (*_memberships(of, point), *_reconstructions(of, sweep, point, blind.get(point.setting.data)))
     ]
 
 
@@ -72,44 +69,17 @@ def _odds(probability: float) -> str:
     return "never" if probability <= 0 else f"1 in {max(1.0, 1 / probability):,.3g}"
 
 
-def _memberships(point: Point, stated: GuaranteeRecord) -> Iterator[Mark]:
-    if point.membership is None:
-        return
-    label, rate = point.membership.attack, point.membership.rate
-    ceiling = membership_ceiling(stated.epsilon, stated.delta, FEW_FALSE_ALARMS)
-    yield _mark(point, stated, "membership, FPR 0.01", label, rate, FEW_FALSE_ALARMS, ceiling)
+def _memberships(of: Guaranteed, point: Point) -> Iterator[Mark]:
+    if point.membership:
+        yield of.membership(point.membership.attack, point.membership.rate, FEW_FALSE_ALARMS)
 
 
-def _reconstructions(sweep: SweepRecords, point: Point, stated: GuaranteeRecord, blind: float | None) -> Iterator[Mark]:
-    if blind is None or not stated.holds_against_server:
+def _reconstructions(of: Guaranteed, sweep: SweepRecords, point: Point, blind: float | None) -> Iterator[Mark]:
+    if blind is None or not of.guarantee.holds_against_server:
         return
-    ceiling = reconstruction_ceiling(stated.epsilon, stated.delta, blind)
     for label in attackers(point.setting):
-        success = risk(point.setting, label, sweep.judge)
-        if success:
-            yield _mark(point, stated, f"reconstruction, {point.setting.rule}", label, success.rate, blind, ceiling)
-
-
-def _mark(
-    point: Point, stated: GuaranteeRecord, what: str, attack: str, rate: Interval, prior: float, ceiling: float
-) -> Mark:
-    low, high = (rate.value if bound is None else bound for bound in (rate.low, rate.high))
-    findings = [finding for cell in point.setting.cells for finding in cell.findings]
-    audits = [f.value.value for f in findings if f.value and (f.question, f.label) == ("audit", stated.source)]
-    return Mark(
-        arm=point.name,
-        method=stated.source,
-        epsilon=stated.epsilon,
-        delta=stated.delta,
-        what=what,
-        attack=attack,
-        measured=rate.value,
-        low=low,
-        high=high,
-        prior=prior,
-        ceiling=ceiling,
-        floor=max(audits, default=None),
-    )
+        if success := risk(point.setting, label, sweep.judge):
+            yield of.reconstruction(label, point.setting.rule, success.rate, blind)
 
 
 def _floor(point: Point, confidence: float) -> EpsilonFloor | None:
