@@ -21,6 +21,7 @@ from fedsim.audit.record import SUGGESTS, AuditRecord, Inspection, Plan
 from fedsim.audit.subject import Checked, Subject, checked
 from fedsim.audit.worlds import check, world_of
 from fedsim.core.errors import FedsimError
+from fedsim.questions.exposure import ITEMS
 from fedsim.record.environment import environment
 from fedsim.record.policy import Policy
 from fedsim.scenario.world import World
@@ -123,7 +124,8 @@ def _plant(book: AuditJournal, subject: Checked, batch_size: int) -> None:
         return
     book.tell("plants secrets and trains")
     try:
-        book.keep(exposure=planted.measured(subject, book.plan, batch_size, _FOR_SECRETS * book.clock.left))
+        memorised = planted.measure(subject, book.plan, batch_size, _FOR_SECRETS * book.clock.left)
+        book.add(memorised.findings, {ITEMS: memorised.secrets})
     except Exception as error:
         book.keep(notes=(*book.record.notes, f"{reason(error).rstrip('.')}."))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from fedsim.audit.clock import Clock
 from fedsim.audit.inspecting import Arrays
 from fedsim.audit.record import ARRAYS, RECORD, AuditRecord, Plan
+from fedsim.record import Columns, Finding
 from fedsim.record.store import npz, write_whole
 
 
@@ -28,8 +29,12 @@ class AuditJournal:
         """The plan of the audit."""
         return self.record.plan
 
-    def keep(self, **found: Any) -> None:
+    def add(self, findings: Sequence[Finding], items: Mapping[str, Columns] | None = None) -> None:
+        """Add findings, and the tables that they refer to, and write the record."""
+        self.keep(findings=(*self.record.findings, *findings), items={**self.record.items, **(items or {})})
+
+    def keep(self, **fields: Any) -> None:
         """Change fields of the record and write it."""
-        self.record = self.record.model_copy(update={**found, "seconds": self.clock.used})
+        self.record = self.record.model_copy(update={**fields, "seconds": self.clock.used})
         write_whole(self.folder / ARRAYS, npz(self.arrays))
         write_whole(self.folder / RECORD, self.record.model_dump_json(indent=1).encode())

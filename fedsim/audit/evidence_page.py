@@ -7,6 +7,7 @@ from typing import NamedTuple
 from fedsim.audit import evidence, exports, planted, screen, verdict
 from fedsim.audit.record import AuditRecord
 from fedsim.core.plain import printable
+from fedsim.questions.exposure import ITEMS
 
 FILE = "evidence.html"
 _AISVS = "OWASP AISVS, draft of April 2026,"  # the standard 1.0 has no chapter on privacy: its 12.3 is about drift
@@ -36,11 +37,11 @@ def page(record: AuditRecord) -> bytes:
         searched=screen.searched,
         recovered=screen.recovered,
         rule=screen.rule(record.plan.scoring, record.noun),
-        best=verdict.best_membership(record.membership),
+        best=verdict.best_membership(record.findings),
         interval=screen.interval,
         not_tested=not_tested(record),
         asked=asked(record),
-        remembers=planted.told(record.exposure) if record.exposure else "",
+        remembers=planted.sentence_of(record.of("exposure")) if record.of("exposure") else "",
     )
     return printable(made).encode()
 
@@ -52,18 +53,19 @@ def not_tested(record: AuditRecord) -> tuple[str, ...]:
         "what many rounds give away together, beyond the guarantees that are stated",
         "attacks that are not known yet: only a guarantee holds against them",
     ]
-    if not record.membership:
+    if not record.of("membership"):
         found.append("who was a member of the training data")
-    if record.noun == "sentence" and record.exposure is None:
+    if record.noun == "sentence" and not record.of("exposure"):
         found.append("secrets that a trained language model memorised")
     return tuple(found)
 
 
 def _secrets(record: AuditRecord) -> str:
-    if record.exposure is None:
+    if ITEMS not in record.items:
         return "no canary was planted, since only audits of causal language models do; fedsim run plants them elsewhere"
-    planted = sum(own.repetitions > 0 for own in record.exposure.secrets)
-    return f"{planted} secrets planted beside {len(record.exposure.secrets) - planted} that were not, in one training"
+    repetitions = record.items[ITEMS]["repetitions"]
+    planted_ = sum(number > 0 for number in repetitions)
+    return f"{planted_} secrets planted beside {len(repetitions) - planted_} that were not, in one training"
 
 
 def asked(record: AuditRecord) -> tuple[Asked, ...]:
@@ -74,7 +76,8 @@ def asked(record: AuditRecord) -> tuple[Asked, ...]:
         rounds = record.training.rounds if record.training else 1
         budget = f"epsilon {stated:.3g} over {rounds} rounds; a policy with max_epsilon fails above it"
     attacks = f"{sum(len(own.victims) for own in record.inspections)} updates attacked, with intervals"
-    members = f"{len(record.membership)} membership attacks" if record.membership else "no membership attack"
+    attacks_on_members = len(record.of("membership"))
+    members = f"{attacks_on_members} membership attacks" if attacks_on_members else "no membership attack"
     return (
         Asked(f"{_AISVS} 12.3.1", "epsilon and delta recorded for every round, and an alert above a policy", budget),
         Asked(

@@ -16,7 +16,7 @@ import torch
 
 from fedsim.audit.clock import OutOfTime, limit
 from fedsim.audit.foreign import reason
-from fedsim.audit.groups import CLASSES, Groups
+from fedsim.audit.groups import CLASSES, ExampleGroups
 from fedsim.audit.record import Inspection
 from fedsim.audit.searching import Latest, descents, read_words, search, searching
 from fedsim.core import registry, seeding
@@ -75,7 +75,7 @@ class Inspector:
     arrays: Arrays
     on_progress: Callable[[str], None]
     is_scored: bool = True
-    groups: tuple[Groups, ...] = (CLASSES,)
+    groups: tuple[ExampleGroups, ...] = (CLASSES,)
     _cost: dict[int, float] = field(default_factory=dict)
     _is_hopeless: bool = False  # whether the ideal attacker would recover nothing of the latest update
 

@@ -10,11 +10,11 @@ from rich.table import Table
 from rich.text import Text
 
 from fedsim.audit import evidence, planted, verdict
-from fedsim.audit.record import SUGGESTS, AuditRecord, Inspection, Trial
+from fedsim.audit.record import GROUPS, SUGGESTS, AuditRecord, Inspection, Trial
 from fedsim.core import registry
 from fedsim.metrics.evidence import is_every_word_read
 from fedsim.metrics.success import Rule
-from fedsim.record import ExposureRecord, Interval
+from fedsim.record import Finding, Interval
 from fedsim.report.verdict import Column, failed_on
 from fedsim.scenario import Scoring
 
@@ -41,48 +41,52 @@ def members(record: AuditRecord) -> Table:
     for heading in ("attack", "judges", "members", "AUC", "TPR at 1 % FPR"):
         table.add_column(heading, justify="left" if heading in ("attack", "judges") else "right")
     without: dict[str, list[str]] = {}
-    for own in record.membership:
-        if own.summary is None:
-            without.setdefault(own.failure or "no result", []).append(own.label)
-            continue
-        low = next((rate.tpr for rate in own.summary.low_fpr if rate.fpr == 0.01), None)  # noqa: PLR2004 - 1 %
-        table.add_row(
-            Text(own.label),
-            "the model" if own.target == "model" else f"{len(own.rounds)} updates",
-            str(own.members),
-            interval(own.summary.auc, 1, 2),
-            interval(low, 100, 0) + " %" if low else "too few",
-        )
+    for finding in record.of("membership"):
+        if finding.failure:
+            without.setdefault(finding.failure, []).append(finding.label)
+        else:
+            table.add_row(*map(Text, member_row(finding)))
     if without:
         table.caption = Text("\n".join(f"{', '.join(names)}: {why}" for why, names in without.items()))
         table.caption_justify = "left"
     return table
 
 
-def secrets(found: ExposureRecord) -> Table:
+def member_row(finding: Finding) -> tuple[str, str, str, str, str]:
+    """Return what stands of a membership attack: its name, what it judges, members, AUC, and members found."""
+    about, auc, tpr = finding.about, finding.figure("auc"), finding.figure(verdict.MEMBERS_FOUND)
+    judges = "the trained model" if about["target"] == "model" else f"updates of rounds {about['rounds']}"
+    share = f"{interval(tpr, 100, 0)} %" if tpr else "too few"
+    return finding.label, judges, str(about["members"]), interval(auc, 1, 2) if auc else "", share
+
+
+def secrets(record: AuditRecord) -> Table:
     """Return what a language model remembers of planted secrets, one row per number of repetitions."""
     table = Table(title="Planted secrets", title_justify="left")
     table.caption = Text(
-        f"exposure: log2 of all fillings over the rank of the true one, 1.4 by chance, {found.summaries[0].most:.1f} "
+        f"exposure: log2 of all fillings over the rank of the true one, 1.4 by chance, "
+        f"{record.of('exposure')[0].limit:.1f} "
         "at most; written: the model writes the whole secret behind its beginning"
     )
     for heading in ("planted", "secrets", "used", "exposure, bits", "written", "remembered"):
         table.add_column(heading, justify="left" if heading in ("planted", "remembered") else "right")
-    for own in secret_rows(found):
-        table.add_row(*map(Text, own))
+    for row_ in secret_rows(record):
+        table.add_row(*map(Text, row_))
     return table
 
 
-def secret_rows(found: ExposureRecord) -> Iterator[tuple[str, ...]]:
+def secret_rows(record: AuditRecord) -> Iterator[tuple[str, ...]]:
     """Yield what stands of each number of repetitions: planted, secrets, uses, exposure, written, remembered."""
-    control = found.summaries[0]
-    for own in found.summaries:
-        alike = [secret for secret in found.secrets if secret.repetitions == own.repetitions]
-        uses = sum(secret.uses for secret in alike) / len(alike)
-        times = f"{own.repetitions} x" if own.repetitions else "not (control)"
-        state = ("yes" if planted.is_above(own, control) else "no") if own.repetitions else ""
-        exposure, written = interval(own.exposure, 1, 1), f"{interval(own.extracted, 100, 0)} %"
-        yield times, str(len(alike)), f"{uses:.1f} times", exposure, written, state
+    findings = record.of("exposure")
+    for finding in findings:
+        table, repetitions = record.items[finding.items], finding.about["repetitions"]
+        pairs = zip(table["repetitions"], table["uses"], strict=True)
+        uses = [used for planted_, used in pairs if planted_ == repetitions]
+        times = f"{repetitions} x" if repetitions else "not (control)"
+        state = ("yes" if planted.is_above(finding, findings[0]) else "no") if repetitions else ""
+        exposure = interval(finding.value, 1, 1) if finding.value else ""
+        written = f"{interval(finding.more['secrets_written'], 100, 0)} %"
+        yield times, str(len(uses)), f"{sum(uses) / len(uses):.1f} times", exposure, written, state
 
 
 def groups(record: AuditRecord) -> Table:
@@ -91,11 +95,17 @@ def groups(record: AuditRecord) -> Table:
     table.caption = Text("each group against all others; p is that of no difference, after Holm over the groups")
     for heading in ("what", "group", "n", "value", "p"):
         table.add_column(heading, justify="left" if heading in ("what", "group") else "right")
-    for what, found in record.by_group.items():
-        for own in found:
-            p = "" if own.p is None else f"{own.p:.2g}"
-            table.add_row(Text(what), Text(own.group), str(own.n), interval(own.value, 1, 2), p)
+    for row_ in group_rows(record, record.group):
+        table.add_row(*map(Text, row_))
     return table
+
+
+def group_rows(record: AuditRecord, by: str) -> Iterator[tuple[str, str, str, str, str]]:
+    """Yield what was measured of each group: what, of whom, of how many, the value, and p."""
+    for finding in record.of(GROUPS):
+        if finding.about["by"] == by and finding.value is not None:
+            p = "" if finding.p is None else f"{finding.p:.2g}"
+            yield finding.label, str(finding.about["group"]), str(finding.n), interval(finding.value, 1, 2), p
 
 
 def defenses(record: AuditRecord) -> Table:

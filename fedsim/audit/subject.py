@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from fedsim.audit import texts
 from fedsim.audit.copying import copied, modes
 from fedsim.audit.foreign import reason
-from fedsim.audit.groups import CLASSES, Grouping, Groups, groups, values_of
+from fedsim.audit.groups import CLASSES, ExampleGroups, Grouping, group_examples, values_of
 from fedsim.core import process, seeding
 from fedsim.core.errors import FedsimError, nearest
 from fedsim.core.losses import cross_entropy, is_cross_entropy
@@ -96,7 +96,7 @@ class Checked:
     dataset: Dataset
     is_cross_entropy: bool
     notes: tuple[str, ...] = field(default=())
-    groups: tuple[Groups, ...] = (CLASSES,)
+    groups: tuple[ExampleGroups, ...] = (CLASSES,)
 
     def new_model(self) -> nn.Module:
         """Return a copy of the model."""
@@ -192,7 +192,7 @@ def checked(subject: Subject, name: str) -> Checked:
     if subject.group is None or not values:
         return found
     examples = Batch.joined([found.dataset.train, found.dataset.test])
-    return replace(found, groups=(CLASSES, groups(subject.group, values, examples)))
+    return replace(found, groups=(CLASSES, group_examples(subject.group, values, examples)))
 
 
 def _checked_numbers(

@@ -11,12 +11,13 @@ from typing import Literal
 from fedsim.audit import evidence
 from fedsim.audit.record import AuditRecord, Inspection, Trial
 from fedsim.metrics.evidence import held
-from fedsim.record import GuaranteeRecord, Interval, MembershipRecord
+from fedsim.metrics.membership import name_of
+from fedsim.record import Finding, GuaranteeRecord, Interval
 from fedsim.record.policy import Policy
 from fedsim.scenario import Scoring
 
 BROKEN, UNDECIDED = 3, 4  # exit codes
-_FPR = 0.01
+MEMBERS_FOUND = name_of(0.01)  # the metric of max_membership_tpr
 _NEARLY = 0.9  # share of the minutes
 
 Judgement = Literal["yes", "no", "undecided"]
@@ -27,7 +28,7 @@ def broken(record: AuditRecord) -> tuple[str, ...]:
     """Return a sentence for every threshold that the client breaks as it is."""
     return (
         *_recognisable(record.policy, record.inspections),
-        *_members(record.policy, record.membership),
+        *_members(record.policy, record.findings),
         *_epsilon(record.policy, record.guarantees),
     )
 
@@ -43,8 +44,8 @@ def unjudged(record: AuditRecord) -> tuple[str, ...]:
     """Return a sentence for every threshold that the audit leaves undecided."""
     policy = record.policy
     found = list(_open_inspections(policy, record.inspections, record.plan.scoring))
-    if policy.max_membership_tpr is not None and not tuple(_members(policy, record.membership)):
-        found += _open_members(policy, record.membership)
+    if policy.max_membership_tpr is not None and not tuple(_members(policy, record.findings)):
+        found += _open_members(policy, record.findings)
     return tuple(f"Undecided: {own}." for own in found)
 
 
@@ -77,8 +78,8 @@ def _open_share(policy: Policy, found: Inspection, confidence: float) -> Iterato
     )
 
 
-def _open_members(policy: Policy, records: Sequence[MembershipRecord]) -> Iterator[str]:
-    limit, best = policy.max_membership_tpr, best_membership(records)
+def _open_members(policy: Policy, findings: Sequence[Finding]) -> Iterator[str]:
+    limit, best = policy.max_membership_tpr, best_membership(findings)
     if limit is None:
         return
     if best is None:
@@ -95,17 +96,16 @@ def broken_by(policy: Policy, trial: Trial) -> tuple[str, ...]:
     """Return a sentence for every threshold that a client with one more defense breaks."""
     return (
         *_recognisable(policy, [] if trial.inspection is None else [trial.inspection]),
-        *_members(policy, trial.membership),
+        *_members(policy, trial.findings),
         *_epsilon(policy, trial.guarantees),
         *_accuracy(policy, trial.accuracy_loss),
     )
 
 
-def best_membership(records: Sequence[MembershipRecord]) -> tuple[str, Interval] | None:
+def best_membership(findings: Sequence[Finding]) -> tuple[str, Interval] | None:
     """Return name and TPR at 1 % FPR of the best membership attack; None where there are too few data."""
-    rates = [(own.label, low.tpr) for own in records if own.summary for low in own.summary.low_fpr if low.fpr == _FPR]
-    known = [(label, tpr) for label, tpr in rates if tpr is not None]
-    return max(known, key=lambda own: own[1].value) if known else None
+    rates = [(finding.label, tpr) for finding in findings if (tpr := finding.figure(MEMBERS_FOUND))]
+    return max(rates, key=lambda rate: rate[1].value) if rates else None
 
 
 def judged(record: AuditRecord, trial: Trial) -> Judgement:
@@ -134,7 +134,7 @@ def _undecided(record: AuditRecord, trial: Trial) -> Iterator[str]:
             yield "the intervals with and without it overlap"
         return
     yield from _open_share(policy, found, record.plan.scoring.confidence)
-    yield from _open_members(policy, trial.membership)
+    yield from _open_members(policy, trial.findings)
     limit = policy.max_accuracy_loss
     if limit is not None and lost is not None and lost.high is not None and held(lost, limit) == "undecided":
         most = f"up to {100 * lost.high:.1f} points"
@@ -298,8 +298,8 @@ def _recognisable(policy: Policy, inspections: Sequence[Inspection]) -> Iterator
             )
 
 
-def _members(policy: Policy, records: Sequence[MembershipRecord]) -> Iterator[str]:
-    limit, best = policy.max_membership_tpr, best_membership(records)
+def _members(policy: Policy, findings: Sequence[Finding]) -> Iterator[str]:
+    limit, best = policy.max_membership_tpr, best_membership(findings)
     if limit is not None and best is not None and held(best[1], limit) == "broken":
         yield (
             f"max_membership_tpr = {limit:g}, but {best[0]} finds {100 * best[1].value:.0f} % of the members at 1 % "

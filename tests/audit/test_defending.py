@@ -12,7 +12,7 @@ from fedsim.audit import defending
 from fedsim.audit.book import AuditJournal
 from fedsim.audit.clock import Clock, OutOfTime
 from fedsim.audit.inspecting import Inspector
-from fedsim.audit.training import trained
+from fedsim.audit.training import train
 from fedsim.audit.worlds import ROUNDS, Setting, reads_steps
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError
@@ -48,7 +48,7 @@ def test_a_defense_that_fails_or_takes_too_long_is_a_trial_with_a_reason(
         raise error
 
     subject = small()
-    without = trained(world(subject), 2, 60.0)
+    without = train(world(subject), 2, 60.0)
     monkeypatch.setattr(defending, "world_of", fail)
     defender = defending._Defender(book, subject, Inspector((), {}, book.tell), without, 2, 1, 1)
     trial = defender.attempt(Setting("pruning"), 30.0)
@@ -120,13 +120,13 @@ def test_before_any_defense_the_client_trains_and_members_are_found_with_shadows
     said: list[str] = []
     book.clock, book.tell = StoppedClock(), said.append
     subject, given = small(), []
-    summary = trained(world(subject), 2, 60.0)
+    summary = train(world(subject), 2, 60.0)
 
-    def judge(*_: object, with_shadows: bool) -> tuple[()]:
+    def judge(*_: object, with_shadows: bool) -> tuple[tuple[()], None]:
         given.append(with_shadows)
-        return ()
+        return (), None
 
-    monkeypatch.setattr(defending, "trained", lambda _world, *told: given.append(told) or summary)
+    monkeypatch.setattr(defending, "train", lambda _world, *told: given.append(told) or summary)
     monkeypatch.setattr(defending, "_judge", judge)
     assert defending._baseline(book, subject, 2) is summary
     assert given == [(ROUNDS, 7.5), True]  # half of the quarter that members get
@@ -156,23 +156,22 @@ def test_members_are_judged_in_a_share_of_the_time_and_as_many_as_the_training_t
 ) -> None:
     book.clock = StoppedClock()
     book.keep(plan=book.plan.model_copy(update={"defend": defends}))
-    monkeypatch.setattr(defending.members, "candidates", lambda *_: 10**6)
-    monkeypatch.setattr(defending.members, "judged", lambda *given, **_: given[2:])
+    monkeypatch.setattr(defending.members, "count_candidates", lambda *_: 10**6)
+    monkeypatch.setattr(defending.members, "cases_of", lambda _training, wanted: wanted)
+    monkeypatch.setattr(defending.members, "judge_members", lambda *given, **_: given[2:])
     data = SimpleNamespace(train=None, test=None)
     subject: Any = SimpleNamespace(dataset=data, subject=SimpleNamespace(local_steps=3))
     training: Any = SimpleNamespace(summary=SimpleNamespace(batch_size=4))
-    none: Any = None
-    found = defending._judge(book, subject, none, training, none, with_shadows=True)
-    assert found == (seconds, book.tell, ROUNDS * 4 * 3)
+    assert defending._judge(book, subject, training, with_shadows=True) == ((seconds, book.tell), ROUNDS * 4 * 3)
 
 
 def test_what_a_defense_costs_is_what_it_adds(book: AuditJournal, monkeypatch: pytest.MonkeyPatch) -> None:
     subject = small()
-    without = trained(world(subject), 2, 60.0)
+    without = train(world(subject), 2, 60.0)
     more = {"loss": without.summary.loss + 2.0, "seconds_a_round": 3.0 * without.summary.seconds_a_round}
     after = replace(without, correct=torch.zeros(4), summary=without.summary.model_copy(update=more))
     before = replace(without, correct=torch.tensor([1.0, 1.0, 1.0, 0.0]))
-    monkeypatch.setattr(defending, "trained", lambda *_: after)
+    monkeypatch.setattr(defending, "train", lambda *_: after)
     defender = defending._Defender(book, subject, Inspector((), {}, book.tell), before, 2, 1, 1)
     found = defender._train(trial("pruning", 0, 0.0), Setting("pruning"))
     assert found.loss_change == pytest.approx(2.0)
@@ -187,4 +186,4 @@ def test_without_defenses_the_audit_ends_with_the_training(book: AuditJournal, m
     monkeypatch.setattr(defending, "_fitting", lambda *_: pytest.fail("no defense was asked for"))
     defending.defend(book, small(), 2)
     assert book.record.training is not None
-    assert book.record.membership == (), "four test examples are too few to judge members"
+    assert book.record.of("membership") == (), "four test examples are too few to judge members"

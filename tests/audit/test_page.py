@@ -31,7 +31,7 @@ def test_terminal_and_page_show_how_long_and_on_how_much_was_searched(tmp_path: 
 
 def test_hostile_names_are_text_and_the_page_needs_no_network(tmp_path: Path) -> None:
     trials = (trial("<img src=x>", 0, 0.01),)
-    page.write(record(Policy(max_recognisable=0.1), trials=trials, membership=(membership(0.2),)), tmp_path)
+    page.write(record(Policy(max_recognisable=0.1), trials=trials, findings=(membership(0.2),)), tmp_path)
     html = (tmp_path / "audit.html").read_text()
     assert html.count("<script") == 1  # its own, which the policy names by its hash
     assert "<img src=x>" not in html

@@ -11,7 +11,7 @@ from fedsim.audit.evidence import doubts, fewest, has_learned, state
 from fedsim.audit.inspecting import Inspector, updates
 from fedsim.audit.record import KNOWS, AuditRecord, Inspection
 from fedsim.audit.subject import Checked, Subject, checked
-from fedsim.audit.training import trained
+from fedsim.audit.training import train
 from fedsim.record.environment import environment
 from fedsim.record.policy import Policy
 from tests.audit import clients
@@ -82,7 +82,7 @@ def test_a_search_that_is_too_weak_is_undecided() -> None:
 
 def test_a_control_with_labels_drawn_by_lot_does_not_learn() -> None:
     world = worlds.world_of(subject(perceptron()), Plan(target="rigged"), 4)
-    assert not has_learned(trained(world, 2, 1.0).summary)
+    assert not has_learned(train(world, 2, 1.0).summary)
 
 
 def test_an_inspection_is_continued_where_it_ended_and_ends_where_the_policy_is_broken() -> None:

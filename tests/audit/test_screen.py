@@ -7,9 +7,11 @@ from rich.console import Console
 from rich.table import Table
 
 from fedsim.audit import planted, screen
-from fedsim.record import GroupRisk, Interval, VictimRecord
+from fedsim.audit.groups import compare
+from fedsim.metrics.groups import GroupRisk
+from fedsim.record import Interval, VictimRecord
 from fedsim.record.policy import Policy
-from tests.audit.findings import exposure, inspection, membership, record, trial
+from tests.audit.findings import exposure, inspection, membership, record, secrets, trial
 
 
 def shown(table: Table) -> str:
@@ -31,12 +33,12 @@ def test_a_batch_size_that_failed_stands_with_its_reason_and_the_others_with_the
 
 
 def test_members_are_told_at_one_percent_or_that_there_were_too_few() -> None:
-    lost = membership(0.2).model_copy(update={"summary": None, "failure": "no shadows"})
-    text = shown(screen.members(record(Policy(), membership=(membership(0.2), membership(None), lost))))
+    lost = membership(0.2, failure="no shadows")
+    text = shown(screen.members(record(Policy(), findings=(membership(0.2), membership(None), lost))))
     assert "20 (0 to 100) %" in text
     assert "too few" in text
     assert "no shadows" in text
-    assert text.count("the model") == 2
+    assert text.count("the trained model") == 2
 
 
 def test_a_defense_that_failed_is_undecided_and_the_control_comes_first() -> None:
@@ -89,21 +91,23 @@ def test_the_figure_beside_the_share_is_one_of_which_there_is_more_to_say_than_a
 
 
 def test_what_a_model_remembers_stands_beside_secrets_that_were_not_planted() -> None:
-    rows = list(screen.secret_rows(exposure()))
+    remembered = record(Policy(), findings=exposure(), items=secrets())
+    rows = list(screen.secret_rows(remembered))
     assert [(own[0], own[1], own[2], own[-1]) for own in rows] == [
         ("not (control)", "8", "0.0 times", ""),
         ("1 x", "8", "4.0 times", "no"),
         ("16 x", "8", "64.0 times", "yes"),
     ]
-    assert planted.told(exposure()) == (
+    assert planted.sentence_of(exposure()) == (
         "The trained model remembers secrets that were planted 16 times. "
         "Those planted once are not told from those that were not."
     )
-    assert screen.secrets(exposure()).row_count == 3
+    assert screen.secrets(remembered).row_count == 3
 
 
 def test_the_risk_of_named_groups_is_one_row_each() -> None:
-    risk = GroupRisk(group="sex f", n=9, value=Interval(value=0.5, low=0.2, high=0.8, n=9), p=0.03)
-    table = screen.groups(record(Policy(), group="sex", by_group={"rows recovered": (risk, risk)}))
+    risk = GroupRisk(Interval(value=0.5, low=0.2, high=0.8, n=9), p=0.03)
+    findings = compare("sex", "rows recovered", "recovered", {"sex f": risk, "sex m": risk})
+    table = screen.groups(record(Policy(), group="sex", findings=findings))
     assert table.row_count == 2
-    assert "0.03" in list(table.columns[-1].cells)
+    assert "0.03" in map(str, table.columns[-1].cells)

@@ -12,7 +12,7 @@ from torch import nn
 from fedsim.audit import Plan, subject, texts, worlds
 from fedsim.audit.inspecting import Inspector, updates
 from fedsim.audit.record import KNOWS
-from fedsim.audit.training import trained
+from fedsim.audit.training import train
 from fedsim.core.errors import FedsimError
 from fedsim.federation.client import local_training
 
@@ -93,7 +93,7 @@ def test_words_of_unchanged_models_are_found_and_they_train(name: str) -> None:
     assert victim.scores[0].text
     assert victim.found["words found"] > 0.5 if "words found" in victim.found else victim.found
     assert victim.found.get("every word read") == {"bert": 1.0, "gpt": None}[name]  # tied weights have no zero rows
-    assert trained(world, 2, 1.0).summary.test_examples == 12
+    assert train(world, 2, 1.0).summary.test_examples == 12
 
 
 @pytest.mark.parametrize(

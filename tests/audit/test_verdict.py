@@ -24,24 +24,24 @@ def test_thresholds_are_upper_bounds_and_what_reaches_them_keeps_them() -> None:
 
 def test_membership_is_judged_only_where_there_are_enough_others() -> None:
     policy = Policy(max_membership_tpr=0.1)
-    assert verdict.broken(record(policy, membership=(membership(0.2),))) == ()  # its interval begins at 0
+    assert verdict.broken(record(policy, findings=(membership(0.2),))) == ()  # its interval begins at 0
     found = membership(0.2, low=0.13)
-    assert "lira finds 20 % of the members" in verdict.broken(record(policy, membership=(found,)))[0]
-    unknown = record(policy, membership=(membership(None),))
+    assert "lira finds 20 % of the members" in verdict.broken(record(policy, findings=(found,)))[0]
+    unknown = record(policy, findings=(membership(None),))
     assert verdict.broken(unknown) == ()
     assert "max_membership_tpr was not judged" in verdict.unjudged(unknown)[0]
 
 
 @pytest.mark.parametrize("rates", [(0.1, 0.6), (0.6, 0.1)])
 def test_of_several_membership_attacks_the_best_is_judged(rates: tuple[float, float]) -> None:
-    attacks = [membership(rate, low=rate - 0.05).model_copy(update={"label": f"finds {rate}"}) for rate in rates]
+    attacks = [membership(rate, low=rate - 0.05, label=f"finds {rate}") for rate in rates]
     found = (membership(None), *attacks)
     best = verdict.best_membership(found)
     assert best is not None
     assert (best[0], best[1].value) == ("finds 0.6", 0.6)
-    (broken,) = verdict.broken(record(Policy(max_membership_tpr=0.3), membership=found))
+    (broken,) = verdict.broken(record(Policy(max_membership_tpr=0.3), findings=found))
     assert broken == "max_membership_tpr = 0.3, but finds 0.6 finds 60 % of the members at 1 % false positives."
-    assert verdict.unjudged(record(Policy(max_membership_tpr=0.3), membership=found)) == ()
+    assert verdict.unjudged(record(Policy(max_membership_tpr=0.3), findings=found)) == ()
     assert verdict.best_membership((membership(None),)) is None
 
 
@@ -149,7 +149,7 @@ def test_an_upper_limit_of_any_measure_is_kept_only_by_its_interval() -> None:
         "it may cost up to 2.5 points of test accuracy, and the limit is 2 points",
     )
     policy = Policy(max_recognisable=0.1, max_membership_tpr=0.3)
-    judged = own.model_copy(update={"membership": (membership(0.2),)})  # its interval reaches 1
+    judged = own.model_copy(update={"findings": (membership(0.2),)})  # its interval reaches 1
     assert verdict.undecided(record(policy, trials=(judged,)), judged) == (
         "lira may find up to 100 % of the members, and the limit is 30 %",
     )

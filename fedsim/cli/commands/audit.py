@@ -118,12 +118,12 @@ def _tell(record: AuditRecord, folder: Path) -> None:
     for sentence in (*record.threat_model, *record.notes):
         say(sentence)
     screen.print(tables.updates(record))
-    if record.membership:
+    if record.of("membership"):
         screen.print(tables.members(record))
-    if record.exposure is not None:
-        screen.print(tables.secrets(record.exposure))
-        say(planted.told(record.exposure))
-    if record.by_group:
+    if exposure := record.of("exposure"):
+        screen.print(tables.secrets(record))
+        say(planted.sentence_of(exposure))
+    if record.group and list(tables.group_rows(record, record.group)):
         screen.print(tables.groups(record))
     if record.trials:
         screen.print(tables.defenses(record))
