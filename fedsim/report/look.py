@@ -8,9 +8,10 @@ import re
 from pathlib import Path
 from typing import Any
 
+from fedsim import document
 from fedsim.core.plain import slug
 
-_HERE = Path(__file__).parent
+_SHARED = Path(document.__file__).parent
 _HEADING = re.compile(r'<h2 id="([^"]+)">(.*?)</h2>')
 _BARE = re.compile(r"<h2>(.*?)</h2>")
 _PLACE = "<!-- contents -->"
@@ -25,7 +26,7 @@ def render(package: str, template: str, **parts: Any) -> str:
     from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined  # noqa: PLC0415 - keeps the import cheap
     from markupsafe import Markup  # noqa: PLC0415
 
-    script = (_HERE / "page.js").read_text(encoding="utf-8")
+    script = (_SHARED / "page.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     environment = Environment(
         loader=ChoiceLoader([PackageLoader(package, "."), PackageLoader("fedsim.report", ".")]),
@@ -35,7 +36,7 @@ def render(package: str, template: str, **parts: Any) -> str:
         lstrip_blocks=True,
     )
     page = environment.get_template(template).render(
-        style=Markup((_HERE / "page.css").read_text(encoding="utf-8")),
+        style=Markup((_SHARED / "page.css").read_text(encoding="utf-8")),
         script=Markup(script),
         policy=Markup(f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"),
         **parts,

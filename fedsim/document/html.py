@@ -1,0 +1,42 @@
+"""A document as one page that loads nothing: style, script and pictures are inside it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from pathlib import Path
+
+from fedsim.core.plain import printable, slug
+from fedsim.document.blocks import Document, Section
+
+_HERE = Path(__file__).parent
+
+
+def to_html(document: Document) -> str:
+    """Return a document as a page. It runs its own script alone, and all text in it is escaped."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415 - keeps the import cheap
+    from markupsafe import Markup  # noqa: PLC0415
+
+    script = (_HERE / "page.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    environment = Environment(
+        loader=PackageLoader("fedsim.document", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.tests["of"] = lambda value, name: type(value).__name__ == name
+    page = environment.get_template("page.html.j2").render(
+        document=document,
+        place=_place,
+        style=Markup((_HERE / "page.css").read_text(encoding="utf-8")),
+        script=Markup(script),
+        policy=Markup(f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"),
+    )
+    return printable(page)
+
+
+def _place(section: Section) -> str:
+    """Return the anchor of a section."""
+    return section.place or slug(section.title)

@@ -1,0 +1,63 @@
+"""A page shows every block, loads nothing, and takes no text for markup."""
+
+from __future__ import annotations
+
+from html.parser import HTMLParser
+
+from fedsim.document import Document, Section, paragraph, to_html
+from tests.document.made import document
+
+_VOID = {"meta", "img", "input", "br"}
+
+
+class _Page(HTMLParser):
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.places: list[str] = []
+        self.text: list[str] = []
+        self._open: list[str] = []
+        self.feed(page)
+        assert not self._open, "every element is closed"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.places += [value for name, value in attrs if name == "id" and value]
+        if tag not in _VOID:
+            self._open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+def test_a_page_shows_every_block_and_escapes_all_text() -> None:
+    page = to_html(document())
+    read = _Page(page)
+    assert read.tags.count("script") == 1
+    assert "\x1b" not in page
+    text = " ".join(read.text)
+    for shown in (
+        "All is read.",
+        "Careful",
+        "60 %",
+        "10, 90",
+        "Hide the originals",
+        "None was recorded.",
+        "inner",
+        "The end.",
+    ):
+        assert shown in text, shown
+    assert text.count("<script>alert(1)</script>") == 6, (
+        "title, name of the window, strong words, banner, label, reason"
+    )
+    assert {"results", "rest", "blind"} <= set(read.places)
+    assert read.tags.count("img") == 3
+
+
+def test_sections_are_in_the_contents_by_their_places() -> None:
+    page = to_html(Document("Page", sections=(Section("What it costs", (paragraph("much"),)),)))
+    assert '<a href="#what-it-costs">What it costs</a>' in page
+    assert '<h2 id="what-it-costs">' in page

@@ -1,0 +1,17 @@
+"""Markdown shows text as it is, and tables with the title of each group."""
+
+from __future__ import annotations
+
+from fedsim.document import to_markdown
+from tests.document.made import document
+
+
+def test_a_document_without_its_pictures() -> None:
+    lines = to_markdown(document()).splitlines()
+    assert lines[0].startswith(r"# \<script\>alert(1)\</script\> \| \[link\](x)")
+    assert "**Stop.** Nothing is shown." in lines
+    assert "| arm | attack | recovered digits |" in lines
+    assert "| plain | auto, control | 50 % (10, 90) |" in lines
+    assert "- recognisable: 60 %, allowed 5 %: broken" in lines
+    assert "    fedsim run x.toml" in lines
+    assert not any("svg" in line or "data:" in line for line in lines)
