@@ -61,3 +61,8 @@ def test_sections_are_in_the_contents_by_their_places() -> None:
     page = to_html(Document("Page", sections=(Section("What it costs", (paragraph("much"),)),)))
     assert '<a href="#what-it-costs">What it costs</a>' in page
     assert '<h2 id="what-it-costs">' in page
+
+
+def test_a_sheet_says_so_to_the_style() -> None:
+    assert '<body class="sheet">' in to_html(Document("Page", is_sheet=True))
+    assert "<body>" in to_html(Document("Page"))

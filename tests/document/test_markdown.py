@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fedsim.document import to_markdown
+from fedsim.document import Document, Section, paragraph, to_markdown
 from tests.document.made import document
 
 
@@ -15,3 +15,8 @@ def test_a_document_without_its_pictures() -> None:
     assert "- recognisable: 60 %, allowed 5 %: broken" in lines
     assert "    fedsim run x.toml" in lines
     assert not any("svg" in line or "data:" in line for line in lines)
+
+
+def test_a_document_may_be_a_part_of_a_longer_text() -> None:
+    whole = Document("Page", lead="A sentence.", sections=(Section("Part", (paragraph("much"),)),))
+    assert to_markdown(whole, depth=2) == "## Page\n\nA sentence.\n\n### Part\n\nmuch\n"
