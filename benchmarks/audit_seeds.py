@@ -23,10 +23,11 @@ import torch  # noqa: E402
 from torch import nn  # noqa: E402
 from torch.utils.data import DataLoader, TensorDataset  # noqa: E402
 
-from fedsim.audit import Plan, exports, worlds  # noqa: E402
+from fedsim.audit import Plan, worlds  # noqa: E402
 from fedsim.audit.inspecting import Inspector, updates  # noqa: E402
 from fedsim.audit.record import KNOWS, AuditRecord  # noqa: E402
 from fedsim.audit.subject import Checked, Subject, checked  # noqa: E402
+from fedsim.audit.thresholds import judge  # noqa: E402
 from fedsim.core import seeding  # noqa: E402
 from fedsim.record.environment import environment  # noqa: E402
 from fedsim.record.policy import Policy  # noqa: E402
@@ -67,7 +68,7 @@ def judged(own: Checked, seed: int) -> str:
         started="",
         inspections=(found,),
     )
-    return exports.findings(record)[0].state
+    return judge(record)[0].state
 
 
 def main() -> None:

@@ -66,7 +66,7 @@ def run(
         classes=sound.dataset.spec.classes,
         noun=sound.noun,
         group=", ".join(own.name for own in sound.groups if own is not CLASSES),
-        own_defenses=tuple(dict(own) for own in subject.defenses),
+        client_defenses=tuple(dict(own) for own in subject.defenses),
         notes=sound.notes,
     )
     book = AuditJournal(folder, clock, record, tell)

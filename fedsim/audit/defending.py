@@ -97,7 +97,7 @@ def _fitting(book: AuditJournal, subject: Checked, size: int) -> tuple[list[Sett
 
     Defenses with a guarantee come first, then those that change only what is sent, which are the cheapest.
     """
-    used = {str(defense.get("name")) for defense in book.record.own_defenses}
+    used = {str(defense.get("name")) for defense in book.record.client_defenses}
     fitting: list[tuple[bool, bool, str, Setting]] = []
     unfit: list[tuple[str, str]] = []
     for setting in (each for name in registry.entries("defense") if name not in used for each in _settings(name)):

@@ -145,7 +145,7 @@ class AuditRecord(_Part):
     group: str = Field(default="", description="what the user named: a column or a function")
     noun: str = Field(default="image", description="what one example is called, as metrics call it")
     dropout: tuple[float, ...] = ()
-    own_defenses: tuple[dict[str, Any], ...] = ()
+    client_defenses: tuple[dict[str, Any], ...] = ()
     threat_model: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     inspections: tuple[Inspection, ...] = ()

@@ -13,15 +13,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from fedsim.audit import evidence_page, exports, page, tables
+from fedsim.audit import page, sheet, tables, walls
 from fedsim.audit.record import ARRAYS, PAGE, RECORD, AuditRecord, Plan, read
 from fedsim.core.errors import FedsimError
 from fedsim.core.process import command_of
+from fedsim.document import to_html, to_markdown
 from fedsim.record.policy import Policy
 from fedsim.record.store import write_whole
 
 LOG = "audit.log"
-_OURS = (RECORD, ARRAYS, PAGE, LOG, exports.CARD, evidence_page.FILE, *tables.FILES)
+EVIDENCE, CARD = "evidence.html", "model-card.md"
+_OURS = (RECORD, ARRAYS, PAGE, LOG, CARD, EVIDENCE, *tables.FILES)
 _FOR_THE_PAGE = 0.05  # share of the time, and its largest number of seconds
 _MOST_FOR_THE_PAGE = 8.0
 _TO_LOAD = 0.5  # share of the time in which the factory and its loader must return
@@ -63,9 +65,10 @@ def finished(record: AuditRecord, folder: Path) -> AuditRecord:
     """Write record, page, tables, and the section for a model card."""
     write_whole(folder / RECORD, record.model_dump_json(indent=1).encode())
     tables.write(record, folder)
-    page.write(record, folder)
-    write_whole(folder / exports.CARD, exports.card(record))
-    write_whole(folder / evidence_page.FILE, evidence_page.page(record))
+    write_whole(folder / PAGE, to_html(page.build(record, walls.read(folder))).encode())
+    evidence = sheet.build(record)
+    write_whole(folder / EVIDENCE, to_html(evidence).encode())
+    write_whole(folder / CARD, to_markdown(evidence, depth=2).encode())
     return record
 
 

@@ -27,7 +27,7 @@ def book(tmp_path: Path) -> AuditJournal:
 
 
 def test_a_defense_that_the_client_has_is_not_tried_and_guarantees_come_first(book: AuditJournal) -> None:
-    book.keep(own_defenses=({"name": "pruning"},))
+    book.keep(client_defenses=({"name": "pruning"},))
     fitting, unfit = defending._fitting(book, small(), 2)
     tried = {own.name for own in fitting} | {label.partition(" ")[0] for label, _ in unfit}
     assert tried == {*registry.methods("defense")} - {"pruning"}

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from fedsim.audit import screen, tables, verdict
+from fedsim.audit import tables, verdict, wording
 from fedsim.audit.record import Inspection
 from fedsim.metrics.statistics import summarise
 from fedsim.metrics.success import Rule
@@ -127,7 +127,7 @@ def test_without_evidence_a_defense_is_undecided(searched: dict[str, Any], reaso
     assert any(reason in said for said in verdict.undecided(found, own))
     assert verdict.recommend(found) is None
     assert verdict.sentence(found).startswith("Undecided: no defense is recommended. any comes closest, but ")
-    assert screen.kept(found, own) == "undecided"
+    assert wording.kept(found, own) == "undecided"
     assert dict(zip(tables.DEFENSE_COLUMNS, tables.defenses(found)[1], strict=True))["keeps_policy"] == "undecided"
 
 
@@ -192,14 +192,14 @@ def test_an_audit_without_a_guess_says_that_nothing_is_known() -> None:
     )
     found = record(Policy(), inspections=(none,), control=none)
     assert verdict.sentence(found).startswith("No attack returned a guess within the time, so nothing is known.")
-    assert screen.recovered(none) == "not known"
+    assert wording.recovered(none) == "not known"
     found = record(Policy(), inspections=(none, inspection(0)), control=none)
     assert verdict.sentence(found) == (
         "Undecided: nothing was recovered without further defenses, but no attack returned a guess."
     )
     found = record(Policy(), inspections=(inspection(0),), control=inspection(0))
     assert verdict.sentence(found).startswith("The updates withstood: nothing was recovered")
-    assert screen.recovered(inspection(0)).startswith("0 (0 to")
+    assert wording.recovered(inspection(0)).startswith("0 (0 to")
 
 
 def test_where_the_control_fails_nothing_is_recommended() -> None:

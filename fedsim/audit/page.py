@@ -1,0 +1,334 @@
+"""An audit as a document: verdict, attacker, pictures, members, secrets, groups, defenses, and how to run it again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from fedsim.audit import evidence, planted, verdict, walls, wording
+from fedsim.audit.adopting import adopted
+from fedsim.audit.groups import CLASS
+from fedsim.audit.record import GROUPS, AuditRecord, Inspection, Trial
+from fedsim.audit.walls import Pictures
+from fedsim.core.glossary import TERMS
+from fedsim.document import (
+    Block,
+    Card,
+    Cards,
+    Code,
+    Definitions,
+    Document,
+    Fold,
+    Heading,
+    Paragraph,
+    Section,
+    Table,
+    TableCell,
+    TableRow,
+    Verdict,
+    Wall,
+    Walls,
+    paragraph,
+)
+
+AGAIN = "again"  # place of the section on how to run it again, which is of no use where somebody just did
+ONLY_THERE = {AGAIN, "words"}
+
+
+def build(record: AuditRecord, pictures: Pictures) -> Document:
+    """Return the page of an audit.
+
+    Args:
+        record: of the audit, finished or not.
+        pictures: originals and guesses by name, as `walls.read` returns them.
+    """
+    shown = list(walls.of_updates(record, pictures))
+    sections = (
+        _attacker(record),
+        Section("What updates give away", (*updates_table(record), *_walls(shown[1:]), *_texts(record)), "updates"),
+        _members(record),
+        _secrets(record),
+        *(_groups(record, by) for by in (CLASS, record.group)),
+        _defenses(record, pictures),
+        repeat(record),
+        Section("What the words mean", (_words(),), "words", is_folded=True),
+    )
+    spent = f"{record.seconds:.0f} s of {60 * record.plan.minutes:.0f} s"
+    status = () if record.status == "finished" else (record.status,)
+    return Document(
+        title=f"Audit of {record.plan.target}",
+        kicker=" · ".join(("fedsim audit", record.started, spent, *status)),
+        opening=(_policy(record), *_walls(shown[:1]), *conclusion(record)),
+        sections=tuple(section for section in sections if section.blocks),
+    )
+
+
+def conclusion(record: AuditRecord) -> Iterator[Block]:
+    """Yield the recommendation, what the audit cannot say, and why time was left."""
+    yield _advice(record)
+    yield from _limits(record)
+
+
+def attackers(record: AuditRecord) -> Cards:
+    """Return the sentences of the threat model as a list."""
+    return Cards((Card("", tuple(map(paragraph, record.threat_model))),))
+
+
+def subject_of(record: AuditRecord) -> str:
+    """Return the audited client in a sentence without full stop."""
+    shape = " x ".join(map(str, record.shape))
+    parts = [f"{record.parameters:,} parameters", f"{record.noun}s of shape {shape}", f"{record.classes} classes"]
+    if record.dropout:
+        parts.append(f"dropout {', '.join(map(str, dict.fromkeys(record.dropout)))}")
+    sentence = ", ".join(parts)
+    if not record.client_defenses:
+        return sentence
+    return f"{sentence}; the client already uses {', '.join(str(one['name']) for one in record.client_defenses)}"
+
+
+def table(title: str, headings: Sequence[str], rows: Iterable[Sequence[str]], words: Iterable[str] = ()) -> Table:
+    """Return a table whose columns hold figures but for the first, and those headed by `words`."""
+    texts = {headings[0], *words}
+    heads = [Heading(heading, is_number=heading not in texts) for heading in headings]
+    return Table.of(title, heads, [TableRow(tuple(map(TableCell, row))) for row in rows], layout="words")
+
+
+def updates_table(record: AuditRecord) -> Iterator[Block]:
+    """Yield what was recovered from updates, a row a batch size, and how to read it."""
+    column, noun = wording.headline(record.noun), record.noun
+    figures = ("updates", f"{noun}s", "searched", f"recovered ({wording.rule(record)})", column.heading)
+    texts = ("ideal attacker", "state", "by")
+    heads = [Heading("batch"), *(Heading(name, is_number=True) for name in figures), *map(Heading, texts)]
+    rows = [update_row(record, inspection) for inspection in record.inspections]
+    yield Table.of(f"Recovered from updates of {record.plan.target}", heads, rows)
+    yield _note(
+        f"Recovered: proof that the update holds {noun}s. Withstood: every search converged, on a guess that explains "
+        "the update as well as the truth does, or the ideal attacker recovers nothing. Undecided: the search did not "
+        "find what the update may hold. The ideal attacker searches nothing: median PSNR with which anybody could know "
+        f"the {noun}s, to first order at the truth, and how many its guess would recover; where it recovers none, the "
+        "update withstood. It is no guarantee. 95 % Wilson intervals; the independent unit is the update, so they are "
+        f"wide. Each {noun}: images.csv."
+    )
+
+
+def update_row(record: AuditRecord, inspection: Inspection) -> TableRow:
+    """Return what stands of a batch size in the table of updates."""
+    batch = str(inspection.batch_size)
+    if inspection.failure is not None:
+        return TableRow(tuple(map(TableCell, (batch, *[""] * 7, inspection.failure))))
+    failures = [victim.failure for victim in inspection.victims if victim.failure]
+    clock = ["ended by the clock: a lower bound"] if inspection.is_short and not inspection.is_unknown else []
+    by = wording.winner(inspection) if len(failures) < len(inspection.victims) else failures[0]
+    updates, searched, recovered, ideal = wording.searches(record, inspection)
+    examples = str(sum(len(victim.scores) for victim in inspection.victims))
+    figure = wording.figure_of(inspection, wording.headline(record.noun))
+    state = evidence.state(inspection, record.plan.scoring)
+    cells = (batch, updates, examples, searched, recovered, figure, ideal, state)
+    return TableRow((*map(TableCell, cells), TableCell(by, notes=(*clock, *failures))))
+
+
+def _policy(record: AuditRecord) -> Verdict:
+    if broken := verdict.broken(record):
+        return Verdict("broken", "The policy is broken", tuple(map(paragraph, broken)))
+    if record.policy.is_empty:
+        text = paragraph(
+            "Thresholds in ", Code("[tool.fedsim.policy]"), " of a pyproject.toml decide what is too much."
+        )
+        return Verdict("caution", "No policy was given", (text,))
+    if verdict.unjudged(record):
+        what = "Undecided: no threshold of the policy is broken, but there is no evidence that all are kept"
+        return Verdict("caution", what, (paragraph("What is missing is listed below."),))
+    return Verdict("", "No threshold of the policy is broken", (paragraph("Attacks that fail are no guarantee."),))
+
+
+def _advice(record: AuditRecord) -> Verdict:
+    best = verdict.recommend(record)
+    lines = adopted(best) if best else ()
+    steps = (
+        paragraph("To adopt it in a Flower app, and in the next audit:"),
+        Code("\n".join(lines), "How to adopt it"),
+    )
+    title = "Recommended setting" if best else "Recommendation"
+    return Verdict("advice", title, (paragraph(verdict.sentence(record)), *(steps if lines else ())))
+
+
+def _limits(record: AuditRecord) -> Iterator[Block]:
+    """Yield what the audit cannot say, and why time was left."""
+    sentences = list(verdict.unjudged(record))
+    if record.trials and (weak := verdict.weak_control(record)):
+        sentences.insert(0, f"Undecided: no defense can be judged. For each of them, {'; '.join(weak)}.")
+    if record.status != "finished":
+        sentences.append("The time was over before all defenses were tried.")
+    if sentences:
+        yield Verdict("caution", "What this audit cannot say", tuple(map(paragraph, sentences)))
+    if unused := verdict.unused(record):
+        yield _note(unused)
+
+
+def _attacker(record: AuditRecord) -> Section:
+    subject = paragraph(f"{subject_of(record)}.")
+    return Section(
+        "Who is audited, and who attacks", (subject, attackers(record), *map(_note, record.notes)), "attacker"
+    )
+
+
+def _texts(record: AuditRecord) -> Iterator[Block]:
+    """Yield where the first texts of each batch size were attacked, each text, and the guess of it."""
+    rows: list[tuple[str, str, str]] = []
+    for inspection in record.inspections:
+        pairs = [(victim, item) for victim in inspection.victims for item in victim.scores if item.text is not None]
+        rows += [
+            (f"batch {inspection.batch_size}, update {victim.round}", item.text or "", item.guess or "")
+            for victim, item in pairs[: walls.MOST]
+        ]
+    if rows:
+        yield table("Texts and guesses", ("where", "text", "guess"), rows, ("text", "guess"))
+
+
+def _members(record: AuditRecord) -> Section:
+    findings = record.of("membership")
+    without: dict[str, list[str]] = {}
+    for finding in findings:
+        if finding.failure:
+            without.setdefault(finding.failure, []).append(finding.label)
+    rows = [wording.member_cells(finding) for finding in findings if not finding.failure]
+    headings = ("attack", "judges", "members", "found at 1 % false positives", "AUC")
+    rounds = record.training.rounds if record.training else "some"
+    blocks = (
+        paragraph(
+            f"The client was trained for {rounds} rounds. Attacks get its examples and as many others, and say which "
+            "are members."
+        ),
+        *([table("Members found", headings, rows, ("judges",))] if rows else []),
+        *(_note(f"{', '.join(labels)}: {why}.") for why, labels in without.items()),
+    )
+    return Section("Who was a member", blocks if findings else (), "members")
+
+
+def _secrets(record: AuditRecord) -> Section:
+    findings = record.of("exposure")
+    if not findings:
+        return Section("What the model remembers", (), "secrets")
+    headings = ("planted", "secrets", "each used", "exposure, bits", "written by the model", "remembered")
+    rows = [wording.secret_cells(record, finding) for finding in findings]
+    note = _note(
+        "Random tokens, planted into copies of the client's texts in a training of their own. Exposure is log2 of the "
+        f"number of fillings over the rank of the true one: 1.4 bits by chance, {findings[0].limit:.1f} at most. "
+        "Remembered: the interval lies above that of secrets that were not planted."
+    )
+    secrets = table("Planted secrets", headings, rows, ("remembered",))
+    return Section("What the model remembers", (paragraph(planted.sentence_of(findings)), secrets, note), "secrets")
+
+
+def _groups(record: AuditRecord, by: str) -> Section:
+    rows = [wording.group_cells(finding) for finding in record.of(GROUPS) if finding.about["by"] == by]
+    note = _note(
+        "Each group against all others: p is that of no difference, after Holm over the groups. Groups with fewer than "
+        "five members or others are left out of membership."
+    )
+    risks = table(f"Risk by {by}", ("what", "group", "n", "value", "p (Holm)"), rows, ("group",))
+    return Section(f"Risk by {by}", (risks, note) if rows else ())
+
+
+def _defenses(record: AuditRecord, pictures: Pictures) -> Section:
+    if not record.trials and not record.unfit:
+        return Section("What could protect the client", ())
+    blocks = (
+        *_conditions(record),
+        *_ranked(record),
+        *_walls(list(walls.of_defenses(record, pictures))),
+        Fold("Not tried", (Cards((Card("", tuple(map(paragraph, _not_tried(record)))),)),)),
+    )
+    return Section("What could protect the client", blocks, "defenses")
+
+
+def _conditions(record: AuditRecord) -> Iterator[Block]:
+    control, training = record.control, record.training
+    if control is None or training is None:
+        return
+    yield paragraph(
+        "Each defense, with default settings unless stated, against an attacker that knows it. All got the same "
+        f"attacks on updates of batch {control.batch_size} ({control.iterations} iterations) and were trained for "
+        f"{training.rounds} rounds of batch {training.batch_size}; without them {wording.recovered(control)} of the "
+        f"{record.noun}s are recovered and test accuracy is {100 * training.accuracy:.1f} %."
+    )
+
+
+def _ranked(record: AuditRecord) -> Iterator[Block]:
+    trials = [*verdict.rank(record), *(trial for trial in record.trials if trial.failure)]
+    if not trials:
+        return
+    figures = ("updates", "searched", "recovered")
+    costs = ("accuracy lost, points", "test loss", "time of a round", "epsilon")
+    heads = [
+        Heading("defense"),
+        *(Heading(name, is_number=True) for name in figures),
+        Heading("ideal attacker"),
+        *(Heading(name, is_number=True) for name in costs),
+        Heading("keeps the policy"),
+    ]
+    control = [TableRow(tuple(map(TableCell, _control_cells(record))))] if record.control else []
+    rows = [*control, *(_trial_row(record, trial) for trial in trials)]
+    yield Table.of("Defenses, with default settings unless stated", heads, rows, layout="words")
+    paired = ""
+    if record.training:
+        examples = record.training.test_examples
+        paired = f"Accuracy: paired over the same {examples} test examples, 95 % bootstrap intervals. "
+    yield _note(f"{paired}The same as data: defenses.csv.")
+
+
+def _control_cells(record: AuditRecord) -> tuple[str, ...]:
+    assert record.control is not None
+    return ("none (control)", *wording.searches(record, record.control), *[""] * 5)
+
+
+def _trial_row(record: AuditRecord, trial: Trial) -> TableRow:
+    lost = trial.accuracy_loss
+    attacked = wording.searches(record, trial.inspection) if trial.inspection else ("", "", "not attacked", "")
+    cells = (
+        *attacked,
+        wording.interval(lost, 100, 1) if lost else "",
+        "" if trial.loss_change is None else f"{trial.loss_change:+.3f}",
+        "" if trial.slowdown is None else f"x {trial.slowdown:.2g}",
+        ", ".join(f"{stated.epsilon:.3g}" for stated in trial.guarantees),
+    )
+    why = verdict.broken_by(record.policy, trial) or verdict.undecided(record, trial)
+    best = verdict.recommend(record)
+    return TableRow(
+        (
+            TableCell(trial.name, notes=("Poisson sampling",) if trial.sampling == "poisson" else ()),
+            *map(TableCell, cells),
+            TableCell(f"undecided: {trial.failure}")
+            if trial.failure
+            else TableCell(wording.kept(record, trial), notes=why),
+        ),
+        level="best" if best and trial.name == best.name else "",
+    )
+
+
+def _not_tried(record: AuditRecord) -> Iterator[str]:
+    yield from (f"{name}: no time left" for name in record.not_tried)
+    yield from (f"{name}: {why}" for name, why in record.unfit)
+
+
+def repeat(record: AuditRecord) -> Section:
+    """Return how to run the audit again, and on what it ran."""
+    made = record.environment
+    versions = "".join(f", {name} {version}" for name, version in made.versions.items())
+    note = _note(
+        f"Seed {record.plan.seed}; how many iterations fit depends on the machine: {made.processor}, {made.cores} "
+        f"cores, Python {made.python}{versions}."
+    )
+    return Section("Run it again", (Code(made.command), note), AGAIN)
+
+
+def _words() -> Definitions:
+    return Definitions(tuple((word, paragraph(meaning)) for word, meaning in TERMS.items()))
+
+
+def _walls(shown: Sequence[Wall]) -> Iterator[Walls]:
+    if shown:
+        yield Walls(tuple(shown))
+
+
+def _note(text: str) -> Paragraph:
+    return Paragraph((text,), is_note=True)
