@@ -25,7 +25,7 @@ from fedsim.questions.exposure import ITEMS
 from fedsim.record.environment import environment
 from fedsim.record.policy import Policy
 from fedsim.scenario.world import World
-from fedsim.threat.observe import describe
+from fedsim.threat.observe import describe_any_round
 
 _FOR_UPDATES = 0.4  # share of the time, where defenses follow
 _FOR_SECRETS = 0.4  # share of the time that is left then
@@ -64,7 +64,7 @@ def run(
         parameters=sum(p.numel() for p in sound.model.parameters()),
         shape=sound.dataset.spec.shape,
         classes=sound.dataset.spec.classes,
-        noun=sound.noun,
+        noun=sound.task.noun,
         group=", ".join(own.name for own in sound.groups if own is not CLASSES),
         client_defenses=tuple(dict(own) for own in subject.defenses),
         notes=sound.notes,
@@ -120,7 +120,7 @@ def _inspect(book: AuditJournal, subject: Checked, size: int, seconds: float) ->
 
 def _plant(book: AuditJournal, subject: Checked, batch_size: int) -> None:
     """Measure what a causal language model remembers of planted secrets; others learn no text that could hold one."""
-    if subject.dataset.task != "next-token":
+    if not subject.task.labels_are_inputs:
         return
     book.tell("plants secrets and trains")
     try:
@@ -178,8 +178,5 @@ def _introduce(book: AuditJournal, world: World) -> None:
     """Describe the attacker once, for all batch sizes."""
     if book.record.threat_model:
         return
-    size = world.scenario.federation.batch_size
-    sizes = ", ".join(map(str, (size,) if book.plan.is_captured else book.plan.batches))
-    told = (s for s in describe(world) if not s.startswith(("It attacks", "Membership attacks judge")))
-    sentences = tuple(s.replace(f"on batches of {size}.", f"on batches of {sizes}.") for s in told)
-    book.keep(threat_model=sentences, dropout=tuple(site.rate for site in world.models.sites))
+    sizes = (world.scenario.federation.batch_size,) if book.plan.is_captured else book.plan.batches
+    book.keep(threat_model=describe_any_round(world, sizes), dropout=tuple(site.rate for site in world.models.sites))

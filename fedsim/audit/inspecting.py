@@ -307,7 +307,7 @@ def _cost(world: World, batch_size: int) -> float:
                 batch = known.taken(torch.arange(batch_size) % len(known))
             else:
                 batch = Batch(torch.randn(batch_size, *spec.shape), torch.zeros(batch_size, dtype=torch.long))
-            if spec.vocabulary is None:
+            if batch.inputs.is_floating_point():
                 batch.inputs.requires_grad_()
             begin = time.perf_counter()
             loss = world.stack.criterion(*world.task.answer(model, batch, {}))

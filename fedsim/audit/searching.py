@@ -86,8 +86,6 @@ def search(
 
 def read_words(world: World, observation: Observation, round_: int) -> Tensors:
     """Return the words of a text that rows of the gradient name for certain."""
-    if world.data.dataset.spec.vocabulary is None:
-        return {}
     try:
         return search(world, observation, 1, registry.entries("attack").keys() - {_READS}, round_, Latest()).found
     except NotApplicable:

@@ -90,13 +90,13 @@ def _beside(record: AuditRecord) -> Iterator[str]:
 def not_tested(record: AuditRecord) -> tuple[str, ...]:
     """Return what this audit says nothing about."""
     members = () if record.of("membership") else ("who was a member of the training data",)
-    is_open = record.noun == "sentence" and not record.of("exposure")
+    secrets = () if record.of("exposure") else ("secrets that the trained model memorised",)
     return (
         "a server that changes the model it sends, or several colluding clients",
         "what many rounds give away together, beyond the guarantees that are stated",
         "attacks that are not known yet: only a guarantee holds against them",
         *members,
-        *(("secrets that a trained language model memorised",) if is_open else ()),
+        *secrets,
     )
 
 

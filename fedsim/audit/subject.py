@@ -21,9 +21,10 @@ from fedsim.audit.foreign import reason
 from fedsim.audit.groups import CLASSES, ExampleGroups, Grouping, group_examples, values_of
 from fedsim.core import process, seeding
 from fedsim.core.errors import FedsimError, nearest
+from fedsim.core.hooks import Task
 from fedsim.core.losses import cross_entropy, is_cross_entropy
 from fedsim.core.types import Batch, Dataset, InputSpec, Loss
-from fedsim.scenario import own_models
+from fedsim.scenario import Choice, own_models
 
 MOST_EXAMPLES = 2000
 _IMAGES = 4  # dimensions of a batch of images: examples, channels, height, width
@@ -103,9 +104,9 @@ class Checked:
         return copy.deepcopy(self.model)
 
     @property
-    def noun(self) -> str:
-        """What one example is called."""
-        return {"classification": "image", "tabular": "row"}.get(self.dataset.task, "sentence")
+    def task(self) -> Task[Any]:
+        """What the client trains the model to do."""
+        return Choice(name=self.dataset.task, settings={}).make("task")
 
     @property
     def is_scored(self) -> bool:
