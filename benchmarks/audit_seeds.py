@@ -27,7 +27,7 @@ from fedsim.audit import Plan, worlds  # noqa: E402
 from fedsim.audit.inspecting import Inspector, updates  # noqa: E402
 from fedsim.audit.record import KNOWS, AuditRecord  # noqa: E402
 from fedsim.audit.subject import Checked, Subject, checked  # noqa: E402
-from fedsim.audit.thresholds import judge  # noqa: E402
+from fedsim.audit.thresholds import of_client  # noqa: E402
 from fedsim.core import seeding  # noqa: E402
 from fedsim.record.environment import environment  # noqa: E402
 from fedsim.record.policy import Policy  # noqa: E402
@@ -68,7 +68,7 @@ def judged(own: Checked, seed: int) -> str:
         started="",
         inspections=(found,),
     )
-    return judge(record)[0].state
+    return next(of_client(record)).state
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ import json
 import xml.etree.ElementTree as ET
 
 from fedsim.audit.record import AuditRecord
-from fedsim.audit.thresholds import judge
+from fedsim.audit.thresholds import of_client
 
 _SARIF = "https://json.schemastore.org/sarif-2.1.0.json"
 _LEVELS = {"kept": "none", "broken": "error", "undecided": "warning"}
@@ -14,7 +14,7 @@ _LEVELS = {"kept": "none", "broken": "error", "undecided": "warning"}
 
 def junit(record: AuditRecord) -> bytes:
     """Return a test suite with a case for each threshold; what is undecided fails unless the policy lets it pass."""
-    thresholds = judge(record)
+    thresholds = list(of_client(record))
     fails = record.policy.undecided == "fail"
     failing = [one for one in thresholds if one.state == "broken" or (one.state == "undecided" and fails)]
     suite = ET.Element(
@@ -29,21 +29,21 @@ def junit(record: AuditRecord) -> bytes:
     for one in thresholds:
         case = ET.SubElement(suite, "testcase", classname=record.plan.target, name=f"{one.rule} ({one.where})")
         if one in failing:
-            ET.SubElement(case, "failure", message=one.text, type=one.state).text = one.text
+            ET.SubElement(case, "failure", message=one.sentence, type=one.state).text = one.sentence
         elif one.state == "undecided":
-            ET.SubElement(case, "skipped", message=one.text)
+            ET.SubElement(case, "skipped", message=one.sentence)
     return ET.tostring(suite, encoding="utf-8", xml_declaration=True)
 
 
 def sarif(record: AuditRecord) -> bytes:
     """Return a SARIF 2.1.0 log with a result for each threshold that is not kept."""
-    open_ = [one for one in judge(record) if one.state != "kept"]
+    open_ = [one for one in of_client(record) if one.state != "kept"]
     rules = [{"id": rule} for rule in dict.fromkeys(one.rule for one in open_)]
     results = [
         {
             "ruleId": one.rule,
             "level": _LEVELS[one.state],
-            "message": {"text": one.text},
+            "message": {"text": one.sentence},
             "locations": [{"logicalLocations": [{"fullyQualifiedName": record.plan.target, "kind": "function"}]}],
             "properties": {"state": one.state, "where": one.where},
         }

@@ -291,7 +291,7 @@ def _trial_row(record: AuditRecord, trial: Trial) -> TableRow:
         "" if trial.slowdown is None else f"x {trial.slowdown:.2g}",
         ", ".join(f"{stated.epsilon:.3g}" for stated in trial.guarantees),
     )
-    why = verdict.broken_by(record.policy, trial) or verdict.undecided(record, trial)
+    why = verdict.broken_by(record, trial) or verdict.undecided(record, trial)
     best = verdict.recommend(record)
     return TableRow(
         (

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from fedsim.audit import evidence, planted, verdict, wording
 from fedsim.audit.page import attackers, repeat, subject_of, table
 from fedsim.audit.record import AuditRecord
-from fedsim.audit.thresholds import judge
+from fedsim.audit.thresholds import best_membership, of_client
 from fedsim.document import Block, Card, Cards, Document, Section, Table, TableCell, TableRow, paragraph
 from fedsim.questions.exposure import ITEMS
 
@@ -44,7 +44,7 @@ def build(record: AuditRecord) -> Document:
 
 
 def _verdict(record: AuditRecord) -> Block:
-    thresholds = judge(record)
+    thresholds = list(of_client(record))
     if not thresholds:
         return paragraph("No policy states what is too much, so nothing is judged.")
     rows = [
@@ -53,7 +53,7 @@ def _verdict(record: AuditRecord) -> Block:
                 TableCell(one.rule),
                 TableCell(one.where),
                 TableCell(one.state, level=one.state),
-                TableCell(_cut(one.text, _LONGEST_WHY)),
+                TableCell(_cut(one.sentence, _LONGEST_WHY)),
             )
         )
         for one in thresholds
@@ -78,7 +78,7 @@ def _results(record: AuditRecord) -> Iterator[Block]:
 
 def _beside(record: AuditRecord) -> Iterator[str]:
     """Yield what was found beside examples, and what is guaranteed."""
-    if best := verdict.best_membership(record.findings):
+    if best := best_membership(record.findings):
         yield f"Members: {best[0]} finds {wording.interval(best[1], 100, 0)} % at 1 % false positives."
     stated = (f"epsilon {one.epsilon:.3g} at delta {one.delta:g} ({one.source})" for one in record.guarantees)
     yield f"Guarantees: {', '.join(stated) or 'none'}."

@@ -91,7 +91,7 @@ def defenses(record: AuditRecord) -> list[tuple[Any, ...]]:
                 trial.slowdown if trial.slowdown is not None else "",
                 max((stated.epsilon for stated in trial.guarantees), default=""),
                 "undecided" if trial.failure else wording.kept(record, trial),
-                " ".join(verdict.broken_by(record.policy, trial)),
+                " ".join(verdict.broken_by(record, trial)),
                 "; ".join(verdict.undecided(record, trial)),
                 trial.failure or "",
             )

@@ -1,7 +1,7 @@
 """Records of audits that never happened."""
 
 from fedsim.audit.record import AuditRecord, Inspection, Plan, Training, Trial
-from fedsim.audit.verdict import MEMBERS_FOUND
+from fedsim.audit.thresholds import MEMBERS_FOUND
 from fedsim.metrics.statistics import summarise
 from fedsim.metrics.success import Rule
 from fedsim.questions.exposure import ITEMS

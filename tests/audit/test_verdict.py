@@ -6,6 +6,7 @@ import pytest
 
 from fedsim.audit import tables, verdict, wording
 from fedsim.audit.record import Inspection
+from fedsim.audit.thresholds import best_membership
 from fedsim.metrics.statistics import summarise
 from fedsim.metrics.success import Rule
 from fedsim.record import VictimRecord
@@ -36,13 +37,13 @@ def test_membership_is_judged_only_where_there_are_enough_others() -> None:
 def test_of_several_membership_attacks_the_best_is_judged(rates: tuple[float, float]) -> None:
     attacks = [membership(rate, low=rate - 0.05, label=f"finds {rate}") for rate in rates]
     found = (membership(None), *attacks)
-    best = verdict.best_membership(found)
+    best = best_membership(found)
     assert best is not None
     assert (best[0], best[1].value) == ("finds 0.6", 0.6)
     (broken,) = verdict.broken(record(Policy(max_membership_tpr=0.3), findings=found))
     assert broken == "max_membership_tpr = 0.3, but finds 0.6 finds 60 % of the members at 1 % false positives."
     assert verdict.unjudged(record(Policy(max_membership_tpr=0.3), findings=found)) == ()
-    assert verdict.best_membership((membership(None),)) is None
+    assert best_membership((membership(None),)) is None
 
 
 @pytest.mark.parametrize("stated", [(1.0, 9.0), (9.0, 1.0)])
