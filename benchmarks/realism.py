@@ -33,7 +33,7 @@ from benchmarks._realism_cells import CELLS, Cell, cells_of  # noqa: E402
 from benchmarks._victims import KNOWN, kept_weights, trained_weights, world_of  # noqa: E402
 from benchmarks.trained_victims import accuracy  # noqa: E402
 from fedsim.audit import evidence  # noqa: E402
-from fedsim.audit.inspecting import Inspector, Seen  # noqa: E402
+from fedsim.audit.inspecting import Inspector, SeenUpdate  # noqa: E402
 from fedsim.audit.record import Inspection  # noqa: E402
 from fedsim.core.errors import FedsimError  # noqa: E402
 from fedsim.core.types import Tensors, WireEntry  # noqa: E402
@@ -136,7 +136,7 @@ def groups(rows: Iterable[Row]) -> list[Row]:
 class _Unasking(Inspector):
     """Attacks without asking the ideal attacker, so that nothing that it does not recover withstood."""
 
-    def _ceiling(self, world: World, seen: Seen, seconds: float, name: str) -> Ceiling:
+    def _ceiling(self, world: World, seen: SeenUpdate, seconds: float, name: str) -> Ceiling:
         return Ceiling(undefined="not asked of so large a model")
 
 
@@ -150,9 +150,9 @@ def _attacked(inspector: Inspector, world: World, weights: Tensors, victims: int
     return found
 
 
-def _seen(world: World, weights: Tensors, client: int) -> Seen:
+def _seen(world: World, weights: Tensors, client: int) -> SeenUpdate:
     update, truth = local_training(world, weights, 1, client)
-    return Seen(WireEntry(1, client, weights, update), truth)
+    return SeenUpdate(WireEntry(1, client, weights, update), truth)
 
 
 def _named(cell: Cell) -> Row:

@@ -12,12 +12,12 @@ import torch
 
 from fedsim.audit import captured, defending, planted
 from fedsim.audit.book import AuditJournal
-from fedsim.audit.clock import Clock
+from fedsim.audit.clock import AuditClock
 from fedsim.audit.evidence import fewest, may_change
 from fedsim.audit.foreign import reason
 from fedsim.audit.groups import CLASSES
 from fedsim.audit.inspecting import STRENGTH, Inspector, enough, updates
-from fedsim.audit.record import SUGGESTS, AuditRecord, Inspection, Plan
+from fedsim.audit.record import SUGGESTS, AuditPlan, AuditRecord, Inspection
 from fedsim.audit.subject import Checked, Subject, checked
 from fedsim.audit.worlds import check, world_of
 from fedsim.core.errors import FedsimError
@@ -34,10 +34,10 @@ _WITHOUT_DEFENSES = 0.8  # where none follow
 
 def run(
     subject: Subject,
-    plan: Plan,
+    plan: AuditPlan,
     policy: Policy,
     folder: Path,
-    clock: Clock,
+    clock: AuditClock,
     tell: Callable[[str], None] = lambda _what: None,
 ) -> AuditRecord:
     """Audit a subject and leave record and pictures in a folder.
@@ -65,8 +65,8 @@ def run(
         shape=sound.dataset.spec.shape,
         classes=sound.dataset.spec.classes,
         noun=sound.task.noun,
-        group=", ".join(own.name for own in sound.groups if own is not CLASSES),
-        client_defenses=tuple(dict(own) for own in subject.defenses),
+        group=", ".join(groups.name for groups in sound.groups if groups is not CLASSES),
+        client_defenses=tuple(dict(defense) for defense in subject.defenses),
         notes=sound.notes,
     )
     book = AuditJournal(folder, clock, record, tell)
@@ -94,14 +94,14 @@ def _inspect_batches(book: AuditJournal, subject: Checked) -> list[int]:
     for number, size in enumerate(sizes):
         seconds = (book.clock.left - end) / (len(sizes) - number)
         try:
-            found = _inspect(book, subject, size, seconds)
+            inspection = _inspect(book, subject, size, seconds)
             works.append(size)
         except Exception as error:
             why = reason(error) if isinstance(error, FedsimError) else f"one training step failed: {reason(error)}"
-            found = Inspection(batch_size=size, iterations=0, failure=why)
-        book.keep(inspections=(*book.record.inspections, found))
+            inspection = Inspection(batch_size=size, iterations=0, failure=why)
+        book.keep(inspections=(*book.record.inspections, inspection))
     if not works:
-        reasons = "; ".join(f"batch {own.batch_size}: {own.failure}" for own in book.record.inspections)
+        reasons = "; ".join(f"batch {one.batch_size}: {one.failure}" for one in book.record.inspections)
         raise FedsimError(f"nothing could be audited: {reasons}")
     return works
 
@@ -133,16 +133,18 @@ def _plant(book: AuditJournal, subject: Checked, batch_size: int) -> None:
 def _use_the_rest(book: AuditJournal, subject: Checked) -> None:
     """Attack more updates of batch sizes for which the time ended before the policy was decided."""
     allowed, scoring = book.record.policy.max_recognisable, book.plan.scoring
-    for number, found in enumerate(book.record.inspections):
+    for number, inspection in enumerate(book.record.inspections):
         most = book.plan.updates or fewest(allowed, scoring.confidence)
-        is_open = found.failure is None and len(found.victims) < most and may_change(found, allowed, scoring)
-        if not is_open or book.clock.left < found.seconds / max(1, len(found.victims)):
+        is_open = (
+            inspection.failure is None and len(inspection.victims) < most and may_change(inspection, allowed, scoring)
+        )
+        if not is_open or book.clock.left < inspection.seconds / max(1, len(inspection.victims)):
             continue
-        world = world_of(subject, book.plan, found.batch_size)
+        world = world_of(subject, book.plan, inspection.batch_size)
         inspector = Inspector(book.plan.knows, book.arrays, book.tell, groups=subject.groups)
         left = _WITHOUT_DEFENSES * book.clock.left
-        name, iterations = f"batch {found.batch_size}", inspector.iterations(world, left)
-        longer = inspector.inspect(world, updates(world), most, iterations, left, name, allowed, found)
+        name, iterations = f"batch {inspection.batch_size}", inspector.iterations(world, left)
+        longer = inspector.inspect(world, updates(world), most, iterations, left, name, allowed, inspection)
         every = list(book.record.inspections)
         every[number] = longer
         book.keep(inspections=tuple(every))
@@ -166,12 +168,12 @@ def _suggest(book: AuditJournal, inspector: Inspector, world: World) -> None:
 
 
 def _inspect_captured(book: AuditJournal, subject: Checked) -> None:
-    own = captured.update(subject, book.plan)
-    _introduce(book, own.world)
-    inspector = Inspector(own.knows, book.arrays, book.tell, subject.is_scored, subject.groups)
-    iterations = inspector.iterations(own.world, book.clock.left)
-    found = inspector.inspect(own.world, iter([own.seen]), 1, iterations, book.clock.left, "captured")
-    book.keep(inspections=(found,))
+    update = captured.read_update(subject, book.plan)
+    _introduce(book, update.world)
+    inspector = Inspector(update.knows, book.arrays, book.tell, subject.is_scored, subject.groups)
+    iterations = inspector.iterations(update.world, book.clock.left)
+    inspection = inspector.inspect(update.world, iter([update.seen]), 1, iterations, book.clock.left, "captured")
+    book.keep(inspections=(inspection,))
 
 
 def _introduce(book: AuditJournal, world: World) -> None:

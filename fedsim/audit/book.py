@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fedsim.audit.clock import Clock
+from fedsim.audit.clock import AuditClock
 from fedsim.audit.inspecting import Arrays
-from fedsim.audit.record import ARRAYS, RECORD, AuditRecord, Plan
+from fedsim.audit.record import ARRAYS, RECORD, AuditPlan, AuditRecord
 from fedsim.record import Columns, Finding
 from fedsim.record.store import npz, write_whole
 
@@ -19,13 +19,13 @@ class AuditJournal:
     """Keeps the record and pictures of one audit in a folder."""
 
     folder: Path
-    clock: Clock
+    clock: AuditClock
     record: AuditRecord
     tell: Callable[[str], None]
     arrays: Arrays = field(default_factory=dict)
 
     @property
-    def plan(self) -> Plan:
+    def plan(self) -> AuditPlan:
         """The plan of the audit."""
         return self.record.plan
 

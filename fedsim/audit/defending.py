@@ -21,7 +21,7 @@ from fedsim.audit.inspecting import Inspector, enough, updates
 from fedsim.audit.record import Trial
 from fedsim.audit.subject import Checked
 from fedsim.audit.training import TrainedClient, accuracy_lost, train
-from fedsim.audit.worlds import ROUNDS, Setting, check, reads_steps, settings_of, world_of
+from fedsim.audit.worlds import ROUNDS, DefenseSetting, check, reads_steps, settings_of, world_of
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError
 from fedsim.experiment.runner import guarantees
@@ -62,7 +62,7 @@ def defend(book: AuditJournal, subject: Checked, largest: int) -> None:
     seconds = max(book.clock.left / (min(len(fitting), _TRIALS) + 1), _LEAST_SECONDS)
     allowed, confidence = book.record.policy.max_recognisable, book.plan.scoring.confidence
     most = book.plan.updates or max(enough(worst, _IMAGES), fewest(allowed, confidence))
-    bare = world_of(subject, book.plan, worst, Setting())
+    bare = world_of(subject, book.plan, worst, DefenseSetting())
     inspector = Inspector(book.plan.knows, book.arrays, book.tell)
     iterations = inspector.iterations(bare, _FOR_THE_ATTACK * seconds)
     name = f"control, batch {worst}"
@@ -79,7 +79,7 @@ def defend(book: AuditJournal, subject: Checked, largest: int) -> None:
 
 def _baseline(book: AuditJournal, subject: Checked, batch_size: int) -> TrainedClient:
     """Train without further defenses, and find members."""
-    world = world_of(subject, book.plan, batch_size, Setting())
+    world = world_of(subject, book.plan, batch_size, DefenseSetting())
     book.tell("trains for a few rounds, without further defenses")
     training = train(world, ROUNDS, book.clock.left * _FOR_MEMBERS / 2)
     findings, cases = _judge(book, subject, training, with_shadows=True)
@@ -92,13 +92,15 @@ def _baseline(book: AuditJournal, subject: Checked, batch_size: int) -> TrainedC
     return training
 
 
-def _fitting(book: AuditJournal, subject: Checked, size: int) -> tuple[list[Setting], tuple[tuple[str, str], ...]]:
+def _fitting(
+    book: AuditJournal, subject: Checked, size: int
+) -> tuple[list[DefenseSetting], tuple[tuple[str, str], ...]]:
     """Return the defenses that fit, and why others do not.
 
     Defenses with a guarantee come first, then those that change only what is sent, which are the cheapest.
     """
     used = {str(defense.get("name")) for defense in book.record.client_defenses}
-    fitting: list[tuple[bool, bool, str, Setting]] = []
+    fitting: list[tuple[bool, bool, str, DefenseSetting]] = []
     unfit: list[tuple[str, str]] = []
     for setting in (each for name in registry.entries("defense") if name not in used for each in _settings(name)):
         try:
@@ -110,12 +112,12 @@ def _fitting(book: AuditJournal, subject: Checked, size: int) -> tuple[list[Sett
     return [setting for *_, setting in sorted(fitting, key=lambda one: one[:-1])], tuple(unfit)
 
 
-def _settings(name: str) -> list[Setting]:
+def _settings(name: str) -> list[DefenseSetting]:
     """Return a defense with its defaults, then with stronger settings."""
-    return [Setting(name), *(Setting(name, options) for options in _STRONGER.get(name, ()))]
+    return [DefenseSetting(name), *(DefenseSetting(name, options) for options in _STRONGER.get(name, ()))]
 
 
-def _sample(book: AuditJournal, subject: Checked, size: int, setting: Setting) -> tuple[Setting, World]:
+def _sample(book: AuditJournal, subject: Checked, size: int, setting: DefenseSetting) -> tuple[DefenseSetting, World]:
     """Return the setting with a sampling that fits it, and its world."""
     try:
         world = world_of(subject, book.plan, size, setting)
@@ -139,7 +141,7 @@ class _Defender:
     most: int
     iterations: int
 
-    def attempt(self, setting: Setting, seconds: float) -> Trial:
+    def attempt(self, setting: DefenseSetting, seconds: float) -> Trial:
         """Attack, then train, with one more defense."""
         trial = Trial(name=setting.label, sampling=setting.sampling, settings=settings_of(setting))
         begin = self.book.clock.used
@@ -158,7 +160,7 @@ class _Defender:
         except Exception as error:
             return trial.model_copy(update={"failure": reason(error)})
 
-    def _train(self, trial: Trial, setting: Setting) -> Trial:
+    def _train(self, trial: Trial, setting: DefenseSetting) -> Trial:
         """Train with the defense for as many rounds as without it, and compare."""
         subject, plan, before = self.subject, self.book.plan, self.without.summary
         world = world_of(subject, plan, before.batch_size, setting)

@@ -52,7 +52,7 @@ Arrays = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
-class Seen:
+class SeenUpdate:
     """An update on the wire and its private side."""
 
     entry: WireEntry
@@ -82,7 +82,7 @@ class Inspector:
     def inspect(
         self,
         world: World,
-        seen: Iterator[Seen],
+        seen: Iterator[SeenUpdate],
         most: int,
         iterations: int,
         seconds: float,
@@ -142,28 +142,28 @@ class Inspector:
         return STRENGTH * _RESERVE * self._cost[world.scenario.federation.batch_size]
 
     def _attack(
-        self, world: World, seen: Seen, iterations: int, seconds: float, name: str
+        self, world: World, seen: SeenUpdate, iterations: int, seconds: float, name: str
     ) -> tuple[VictimRecord, bool]:
         begin, entry, short = time.monotonic(), seen.entry, False
         latest = Latest()
         observation = observe(Victim(world, entry, seen.truth), self.knows)
         try:
             with limit(seconds):
-                found: Reconstruction | str = self._find(world, seen, observation, iterations, seconds, name, latest)
+                guess: Reconstruction | str = self._find(world, seen, observation, iterations, seconds, name, latest)
         except OutOfTime:
             short = latest.exact is None or not latest.exact.is_exact
-            found = latest.best(observation)
+            guess = latest.best(observation)
         except Exception as error:
-            found = reason(error)
-        if not isinstance(found, str):
-            found = replace(found, found={**latest.read, **found.found})
-        victim = self._recorded(world, seen, found, name)
+            guess = reason(error)
+        if not isinstance(guess, str):
+            guess = replace(guess, found={**latest.read, **guess.found})
+        victim = self._recorded(world, seen, guess, name)
         return victim.model_copy(update={"seconds": time.monotonic() - begin, "ceiling": latest.ceiling}), short
 
     def _find(
         self,
         world: World,
-        seen: Seen,
+        seen: SeenUpdate,
         observation: Observation,
         iterations: int,
         seconds: float,
@@ -189,8 +189,8 @@ class Inspector:
         if latest.exact is not None and self._is_settled(world, seen, latest.exact, latest.ceiling):
             return latest.exact
         strength = min(iterations, _SHORT) if self._is_hopeless else iterations  # a short search must agree
-        found = search(world, observation, strength, others, round_, latest)
-        return latest.exact if latest.exact is not None and latest.exact.objective < found.objective else found
+        guess = search(world, observation, strength, others, round_, latest)
+        return latest.exact if latest.exact is not None and latest.exact.objective < guess.objective else guess
 
     def _exact(
         self, world: World, observation: Observation, iterations: int, seconds: float, round_: int, latest: Latest
@@ -198,13 +198,13 @@ class Inspector:
         """Return the best guess of the attacks that search nothing; None where there is none."""
         try:
             with limit(max(_FOR_EXACT * seconds, min(seconds, _LEAST_EXACT))):
-                found = search(world, observation, min(iterations, _MOST_EXACT), descents(), round_, latest)
+                guess = search(world, observation, min(iterations, _MOST_EXACT), descents(), round_, latest)
         except (OutOfTime, NotApplicable):
             latest.step = None
             return None
-        return found if len(found.inputs) else None
+        return guess if len(guess.inputs) else None
 
-    def _is_settled(self, world: World, seen: Seen, exact: Reconstruction, ceiling: Ceiling | None) -> bool:
+    def _is_settled(self, world: World, seen: SeenUpdate, exact: Reconstruction, ceiling: Ceiling | None) -> bool:
         """Say whether a search could change nothing: all is explained, or what is left is out of everybody's reach."""
         if exact.is_exact:
             return True
@@ -218,49 +218,49 @@ class Inspector:
         summary = self._summary(world, done)
         return summary is not None and held(summary.success, allowed) == "broken"
 
-    def _ceiling(self, world: World, seen: Seen, seconds: float, name: str) -> Ceiling | None:
+    def _ceiling(self, world: World, seen: SeenUpdate, seconds: float, name: str) -> Ceiling | None:
         """Return how well anybody could know the images, and keep the map of it."""
         if not self.is_scored:
             return None
         try:
             with limit(_HANGS * seconds):
-                found, known = ceiling_of(Victim(world, seen.entry, seen.truth), seconds=seconds)
+                ceiling, known = ceiling_of(Victim(world, seen.entry, seen.truth), seconds=seconds)
         except OutOfTime:
             return Ceiling(inputs=seen.truth.batches[0].inputs.numel(), undefined="its time was too short")
         except Exception as error:
             return Ceiling(undefined=reason(error))
         if known is not None:
             self.arrays[f"{name}/known"] = known.float().clamp(0.0, 1.0).numpy()
-        return found
+        return ceiling
 
-    def _recorded(self, world: World, seen: Seen, found: Reconstruction | str, name: str) -> VictimRecord:
+    def _recorded(self, world: World, seen: SeenUpdate, guess: Reconstruction | str, name: str) -> VictimRecord:
         entry = seen.entry
-        if isinstance(found, str):
-            return VictimRecord(round=entry.round, client=entry.client, failure=found)
+        if isinstance(guess, str):
+            return VictimRecord(round=entry.round, client=entry.client, failure=guess)
         if self.is_scored:
-            own = Victim(world, entry, seen.truth)
-            judged = score(own, found)
+            victim = Victim(world, entry, seen.truth)
+            judged = score(victim, guess)
             self.arrays.update({f"{name}/{kind}": judged.arrays[kind] for kind in _SHOWN if kind in judged.arrays})
-            grouped = self._grouped(judged.record.scores, own)
+            grouped = self._grouped(judged.record.scores, victim)
             return judged.record.model_copy(update={"arrays": name, "scores": grouped})
-        self.arrays[f"{name}/guesses"] = to_pixels(found.inputs, world.data.dataset.spec).numpy()
+        self.arrays[f"{name}/guesses"] = to_pixels(guess.inputs, world.data.dataset.spec).numpy()
         return VictimRecord(
             round=entry.round,
             client=entry.client,
-            objective=found.objective,
-            iterations=found.iterations,
-            best_iteration=found.best_iteration,
-            stopped=found.stopped,
-            history=found.history,
-            notes=found.notes,
-            facts=dict(found.facts),
+            objective=guess.objective,
+            iterations=guess.iterations,
+            best_iteration=guess.best_iteration,
+            stopped=guess.stopped,
+            history=guess.history,
+            notes=guess.notes,
+            facts=dict(guess.facts),
             arrays=name,
         )
 
     def _grouped(self, scores: tuple[ItemScore, ...], victim: Victim) -> tuple[ItemScore, ...]:
-        for own in self.groups:
-            if own is not CLASSES:
-                names = own.of(victim.examples)
+        for groups in self.groups:
+            if groups is not CLASSES:
+                names = groups.of(victim.examples)
                 return tuple(item.model_copy(update={"group": names[item.index]}) for item in scores)
         return scores
 
@@ -277,14 +277,14 @@ class Inspector:
         )
 
 
-def updates(world: World) -> Iterator[Seen]:
+def updates(world: World) -> Iterator[SeenUpdate]:
     """Yield updates of the client at the audited weights, each on another batch."""
     round_ = 0
     while True:
         round_ += 1
         update, truth = local_training(world, world.models.first_weights, round_, 0)
         if len(truth.private[0]):  # under Poisson sampling a batch may be empty
-            yield Seen(WireEntry(round_, 0, world.models.first_weights, update), truth)
+            yield SeenUpdate(WireEntry(round_, 0, world.models.first_weights, update), truth)
 
 
 def enough(batch_size: int, images: int = _LEAST_IMAGES) -> int:

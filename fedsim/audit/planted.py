@@ -18,11 +18,11 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.audit.clock import OutOfTime, limit
-from fedsim.audit.record import Plan
+from fedsim.audit.record import AuditPlan
 from fedsim.audit.subject import Checked
 from fedsim.audit.texts import MASK
 from fedsim.audit.training import rounds_of
-from fedsim.audit.worlds import Setting, world_of
+from fedsim.audit.worlds import DefenseSetting, world_of
 from fedsim.core import seeding
 from fedsim.core.errors import FedsimError
 from fedsim.core.losses import IGNORED
@@ -55,7 +55,7 @@ class Memorised:
     secrets: Columns
 
 
-def measure(subject: Checked, plan: Plan, batch_size: int, seconds: float) -> Memorised:
+def measure(subject: Checked, plan: AuditPlan, batch_size: int, seconds: float) -> Memorised:
     """Train the client on a part of its texts and on secrets, and return what the model remembers of them.
 
     Args:
@@ -70,7 +70,7 @@ def measure(subject: Checked, plan: Plan, batch_size: int, seconds: float) -> Me
     source = np.random.default_rng(seeding.derive(plan.seed, "planted secrets"))
     texts, secrets = _planted(subject, source)
     dataset = replace(subject.dataset, train=texts)
-    world = world_of(replace(subject, dataset=dataset), plan, min(batch_size, len(texts)), Setting())
+    world = world_of(replace(subject, dataset=dataset), plan, min(batch_size, len(texts)), DefenseSetting())
     scores: list[SecretScore] = []
     begin = time.monotonic()
     with suppress(OutOfTime):

@@ -29,7 +29,7 @@ class _Part(Config):
     model_config = ConfigDict(ser_json_inf_nan="strings")
 
 
-class Plan(_Part):
+class AuditPlan(_Part):
     """The plan of an audit.
 
     Attributes:
@@ -135,7 +135,7 @@ class AuditRecord(_Part):
 
     schema_version: Literal[2] = 2
     status: Literal["finished", "out of time", "interrupted"] = "interrupted"
-    plan: Plan
+    plan: AuditPlan
     policy: Policy = Policy()
     environment: Environment
     started: str
@@ -164,7 +164,7 @@ class AuditRecord(_Part):
         return tuple(finding for finding in self.findings if finding.question == question)
 
 
-def command_of(plan: Plan, folder: Path, policy: Path, memory: float | None) -> str:
+def command_of(plan: AuditPlan, folder: Path, policy: Path, memory: float | None) -> str:
     """Return the command that runs an audit again, without settings at their defaults."""
     words = ["fedsim", "audit", plan.target, "--batch", ",".join(map(str, plan.batches))]
     words += ["--minutes", f"{plan.minutes:g}", "--out", str(folder), "--seed", str(plan.seed)]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from fedsim.audit import page, sheet, tables, walls
-from fedsim.audit.record import ARRAYS, PAGE, RECORD, AuditRecord, Plan, read
+from fedsim.audit.record import ARRAYS, PAGE, RECORD, AuditPlan, AuditRecord, read
 from fedsim.core.errors import FedsimError
 from fedsim.core.process import command_of
 from fedsim.document import to_html, to_markdown
@@ -33,7 +33,9 @@ _TICK = 0.5
 OnProgress = Callable[[str, float], None]  # what is being done, and the seconds left
 
 
-def run(plan: Plan, policy: Policy, folder: Path, on_progress: OnProgress = lambda _what, _left: None) -> AuditRecord:
+def run(
+    plan: AuditPlan, policy: Policy, folder: Path, on_progress: OnProgress = lambda _what, _left: None
+) -> AuditRecord:
     """Audit the plan's target in a child process within its minutes, and write page and tables.
 
     Raises:
@@ -89,7 +91,9 @@ def prepare(folder: Path) -> None:
         raise FedsimError(f"cannot write to {folder}: {error.strerror}. Choose another --out.") from error
 
 
-def _follow_child(child: subprocess.Popen[str], plan: Plan, folder: Path, end: float, on_progress: OnProgress) -> bool:
+def _follow_child(
+    child: subprocess.Popen[str], plan: AuditPlan, folder: Path, end: float, on_progress: OnProgress
+) -> bool:
     """Follow the child until it ends or the time is over; return whether it finished its work."""
     said = _Said(child)
 
@@ -177,7 +181,7 @@ class _Said:
 
 
 @contextmanager
-def _child(plan: Plan, folder: Path) -> Iterator[subprocess.Popen[str]]:
+def _child(plan: AuditPlan, folder: Path) -> Iterator[subprocess.Popen[str]]:
     with (folder / LOG).open("a") as log:
         child = subprocess.Popen(
             command_of("fedsim.audit.child", str(plan.memory)),

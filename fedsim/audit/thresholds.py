@@ -19,7 +19,7 @@ MEMBERS_FOUND = name_of(0.01)  # the metric of max_membership_tpr
 _UNSCORED = "max_recognisable was not judged, since no reconstruction was scored"
 
 
-class Threshold(NamedTuple):
+class JudgedThreshold(NamedTuple):
     """One threshold of the policy: its name, what became of it, and why: a sentence, or the reason of one that is open.
 
     A reason has no full stop.
@@ -36,7 +36,7 @@ class Threshold(NamedTuple):
         return f"Undecided: {self.why}." if self.state == "undecided" else self.why
 
 
-def of_client(record: AuditRecord) -> Iterator[Threshold]:
+def of_client(record: AuditRecord) -> Iterator[JudgedThreshold]:
     """Yield what became of every threshold that the policy states of the client as it is."""
     is_scored = any(one.recovered is not None and not one.is_unknown for one in record.inspections)
     for inspection in record.inspections:
@@ -46,7 +46,7 @@ def of_client(record: AuditRecord) -> Iterator[Threshold]:
     yield from _epsilon(record.policy, record.guarantees)
 
 
-def of_trial(record: AuditRecord, trial: Trial) -> Iterator[Threshold]:
+def of_trial(record: AuditRecord, trial: Trial) -> Iterator[JudgedThreshold]:
     """Yield what becomes of every threshold for a client with one more defense."""
     if trial.inspection is not None:
         yield from _recognisable(record.policy, trial.inspection, record.plan.scoring.confidence)
@@ -71,7 +71,7 @@ def share_of(inspection: Inspection) -> str:
     return f"{100 * share.value:.0f} % ({100 * share.low:.0f} to {100 * share.high:.0f})"
 
 
-def _with_doubts(record: AuditRecord, inspection: Inspection, threshold: Threshold) -> Threshold:
+def _with_doubts(record: AuditRecord, inspection: Inspection, threshold: JudgedThreshold) -> JudgedThreshold:
     """Return a threshold that only evidence keeps."""
     if threshold.state == "broken":
         return threshold
@@ -82,11 +82,11 @@ def _with_doubts(record: AuditRecord, inspection: Inspection, threshold: Thresho
     return _open(threshold, why) if reasons else threshold
 
 
-def _open(threshold: Threshold, why: str) -> Threshold:
+def _open(threshold: JudgedThreshold, why: str) -> JudgedThreshold:
     return threshold._replace(state="undecided", why=why)
 
 
-def _recognisable(policy: Policy, inspection: Inspection, confidence: float) -> Iterator[Threshold]:
+def _recognisable(policy: Policy, inspection: Inspection, confidence: float) -> Iterator[JudgedThreshold]:
     rule, limit, where = "max_recognisable", policy.max_recognisable, f"batch {inspection.batch_size}"
     if limit is None:
         return
@@ -100,10 +100,10 @@ def _recognisable(policy: Policy, inspection: Inspection, confidence: float) -> 
         more = evidence.more(inspection, limit, confidence)
         why = f"n = {share.n} leaves {least:.0f} to {most:.0f} % open and the limit is {100 * limit:g} %"
         why = f"{why}: {more}" if more else why
-    yield Threshold(rule, where, state, why)
+    yield JudgedThreshold(rule, where, state, why)
 
 
-def _members(policy: Policy, findings: Sequence[Finding]) -> Iterator[Threshold]:
+def _members(policy: Policy, findings: Sequence[Finding]) -> Iterator[JudgedThreshold]:
     rule, limit, best = "max_membership_tpr", policy.max_membership_tpr, best_membership(findings)
     if limit is None:
         return
@@ -112,7 +112,7 @@ def _members(policy: Policy, findings: Sequence[Finding]) -> Iterator[Threshold]
             f"{rule} was not judged, since no membership attack came to a rate at 1 % false positives, which takes "
             "time and at least 100 non-members, half of the test data"
         )
-        yield Threshold(rule, "membership", "undecided", why)
+        yield JudgedThreshold(rule, "membership", "undecided", why)
         return
     name, tpr = best
     most = 100 if tpr.high is None else 100 * tpr.high
@@ -123,10 +123,10 @@ def _members(policy: Policy, findings: Sequence[Finding]) -> Iterator[Threshold]
         "positives.",
     }
     state = held(tpr, limit)
-    yield Threshold(rule, "membership", state, why[state])
+    yield JudgedThreshold(rule, "membership", state, why[state])
 
 
-def _epsilon(policy: Policy, stated: Sequence[GuaranteeRecord]) -> Iterator[Threshold]:
+def _epsilon(policy: Policy, stated: Sequence[GuaranteeRecord]) -> Iterator[JudgedThreshold]:
     rule, limit = "max_epsilon", policy.max_epsilon
     if limit is None:
         return
@@ -135,10 +135,10 @@ def _epsilon(policy: Policy, stated: Sequence[GuaranteeRecord]) -> Iterator[Thre
         why = f"{rule} = {limit:g}, but nothing in the client states an epsilon."
     else:
         why = f"{rule} = {limit:g}, but the weakest guarantee is epsilon {weakest:.3g}." if weakest > limit else ""
-    yield Threshold(rule, "guarantees", "broken" if why else "kept", why)
+    yield JudgedThreshold(rule, "guarantees", "broken" if why else "kept", why)
 
 
-def _accuracy(policy: Policy, lost: Interval | None) -> Iterator[Threshold]:
+def _accuracy(policy: Policy, lost: Interval | None) -> Iterator[JudgedThreshold]:
     rule, limit = "max_accuracy_loss", policy.max_accuracy_loss
     if limit is None or lost is None or lost.high is None:
         return
@@ -149,4 +149,4 @@ def _accuracy(policy: Policy, lost: Interval | None) -> Iterator[Threshold]:
         "broken": f"{rule} = {limit:g}, but it costs {100 * lost.value:.1f} points of test accuracy.",
     }
     state = held(lost, limit)
-    yield Threshold(rule, "accuracy", state, why[state])
+    yield JudgedThreshold(rule, "accuracy", state, why[state])

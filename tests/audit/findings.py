@@ -1,6 +1,6 @@
 """Records of audits that never happened."""
 
-from fedsim.audit.record import AuditRecord, Inspection, Plan, Training, Trial
+from fedsim.audit.record import AuditPlan, AuditRecord, Inspection, Training, Trial
 from fedsim.audit.thresholds import MEMBERS_FOUND
 from fedsim.metrics.statistics import summarise
 from fedsim.metrics.success import Rule
@@ -98,7 +98,7 @@ def guarantee(epsilon: float) -> GuaranteeRecord:
 def record(policy: Policy, **found: object) -> AuditRecord:
     base = AuditRecord(
         status="finished",
-        plan=Plan(target=HOSTILE),
+        plan=AuditPlan(target=HOSTILE),
         policy=policy,
         environment=environment("fedsim audit"),
         started="now",

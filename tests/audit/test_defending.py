@@ -10,10 +10,10 @@ import torch
 
 from fedsim.audit import defending
 from fedsim.audit.book import AuditJournal
-from fedsim.audit.clock import Clock, OutOfTime
+from fedsim.audit.clock import AuditClock, OutOfTime
 from fedsim.audit.inspecting import Inspector
 from fedsim.audit.training import train
-from fedsim.audit.worlds import ROUNDS, Setting, reads_steps
+from fedsim.audit.worlds import ROUNDS, DefenseSetting, reads_steps
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError
 from fedsim.record.policy import Policy
@@ -23,7 +23,7 @@ from tests.audit.subjects import small, world
 
 @pytest.fixture
 def book(tmp_path: Path) -> AuditJournal:
-    return AuditJournal(tmp_path, Clock(60), record(Policy(), trials=()), lambda _said: None)
+    return AuditJournal(tmp_path, AuditClock(60), record(Policy(), trials=()), lambda _said: None)
 
 
 def test_a_defense_that_the_client_has_is_not_tried_and_guarantees_come_first(book: AuditJournal) -> None:
@@ -51,7 +51,7 @@ def test_a_defense_that_fails_or_takes_too_long_is_a_trial_with_a_reason(
     without = train(world(subject), 2, 60.0)
     monkeypatch.setattr(defending, "world_of", fail)
     defender = defending._Defender(book, subject, Inspector((), {}, book.tell), without, 2, 1, 1)
-    trial = defender.attempt(Setting("pruning"), 30.0)
+    trial = defender.attempt(DefenseSetting("pruning"), 30.0)
     assert (trial.name, trial.inspection, trial.training) == ("pruning", None, None)
     assert told in (trial.failure or "")
 
@@ -75,7 +75,7 @@ def test_defenses_are_tried_on_the_smallest_batch_of_those_that_leaked_most(
     assert reached.value.args == (4,)
 
 
-class StoppedClock(Clock):
+class StoppedClock(AuditClock):
     """A clock of 60 seconds that stands still until a test moves it."""
 
     now = 0.0
@@ -92,11 +92,11 @@ def test_each_defense_gets_its_share_of_the_time_until_none_is_left(
     book: AuditJournal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     book.clock = clock = StoppedClock()
-    settings = [Setting(f"own-{number}") for number in range(5)]  # with the control six shares of ten seconds
+    settings = [DefenseSetting(f"own-{number}") for number in range(5)]  # with the control six shares of ten seconds
     given: list[tuple[str, float]] = []
     taken = iter((20.0, 20.0, 19.0, 1.0))
 
-    def attempt(_self: object, setting: Setting, seconds: float) -> Any:
+    def attempt(_self: object, setting: DefenseSetting, seconds: float) -> Any:
         given.append((setting.label, seconds))
         clock.now += next(taken)
         return trial(setting.label, 0, 0.0)
@@ -144,8 +144,8 @@ def test_a_defense_that_refuses_passes_is_tried_with_poisson_sampling(
 
     checked: list[object] = []
     monkeypatch.setattr(defending, "check", refuse_passes)
-    found, made = defending._sample(book, small(), 2, Setting("gradient-noise"))
-    assert found == Setting("gradient-noise", sampling="poisson")
+    found, made = defending._sample(book, small(), 2, DefenseSetting("gradient-noise"))
+    assert found == DefenseSetting("gradient-noise", sampling="poisson")
     assert len(checked) == 2
     assert checked[1] is made
 
@@ -173,7 +173,7 @@ def test_what_a_defense_costs_is_what_it_adds(book: AuditJournal, monkeypatch: p
     before = replace(without, correct=torch.tensor([1.0, 1.0, 1.0, 0.0]))
     monkeypatch.setattr(defending, "train", lambda *_: after)
     defender = defending._Defender(book, subject, Inspector((), {}, book.tell), before, 2, 1, 1)
-    found = defender._train(trial("pruning", 0, 0.0), Setting("pruning"))
+    found = defender._train(trial("pruning", 0, 0.0), DefenseSetting("pruning"))
     assert found.loss_change == pytest.approx(2.0)
     assert found.slowdown == pytest.approx(3.0)
     assert found.accuracy_loss is not None

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from fedsim.audit import Plan, planted
+from fedsim.audit import AuditPlan, planted
 from fedsim.audit.planted import REPETITIONS, Memorised, measure, sentence_of
 from fedsim.audit.subject import Checked, Subject, checked
 from fedsim.core.errors import FedsimError
@@ -38,7 +38,7 @@ def subject(learning_rate: float, length: int = LENGTH, count: int = 80) -> Chec
 
 
 def memorised(learning_rate: float) -> Memorised:
-    return measure(subject(learning_rate), Plan(target="test"), 8, 60.0)
+    return measure(subject(learning_rate), AuditPlan(target="test"), 8, 60.0)
 
 
 def test_a_model_that_learns_is_found_out_and_what_was_not_planted_is_not() -> None:
@@ -84,9 +84,9 @@ def test_a_secret_stands_at_the_beginning_of_a_text_and_its_labels_are_the_next_
 
 def test_texts_that_hold_no_secret_are_told() -> None:
     with pytest.raises(FedsimError, match="planted secrets were not measured: texts of 3 tokens"):
-        measure(subject(0.01, length=4), Plan(target="test"), 8, 60.0)
+        measure(subject(0.01, length=4), AuditPlan(target="test"), 8, 60.0)
 
 
 def test_without_time_nothing_is_said() -> None:
     with pytest.raises(FedsimError, match="planted secrets were not measured: 0 s were not enough"):
-        measure(subject(0.01), Plan(target="test"), 8, 0.01)
+        measure(subject(0.01), AuditPlan(target="test"), 8, 0.01)

@@ -66,7 +66,7 @@ def audit(
     _check_source(client_app, gradients, weights)
     batches = _sizes(batch)
 
-    from fedsim.audit import Plan, exports, running, verdict
+    from fedsim.audit import AuditPlan, exports, running, verdict
     from fedsim.audit.record import KNOWS, command_of
     from fedsim.audit.screen import counting
     from fedsim.core.devices import device_of
@@ -74,7 +74,7 @@ def audit(
     from fedsim.record.store import write_whole
 
     folder = out or Path("results") / f"audit-{target.rpartition(':')[2]}"
-    plan = Plan(
+    plan = AuditPlan(
         target=target,
         batches=batches,
         minutes=minutes,
