@@ -169,10 +169,11 @@ def _suggest(book: AuditJournal, inspector: Inspector, world: World) -> None:
 
 def _inspect_captured(book: AuditJournal, subject: Checked) -> None:
     update = captured.read_update(subject, book.plan)
-    _introduce(book, update.world)
+    world, victims = update.victim.world, iter([update.victim])
+    _introduce(book, world)
     inspector = Inspector(update.knows, book.arrays, book.tell, subject.is_scored, subject.groups)
-    iterations = inspector.iterations(update.world, book.clock.left)
-    inspection = inspector.inspect(update.world, iter([update.seen]), 1, iterations, book.clock.left, "captured")
+    iterations = inspector.iterations(world, book.clock.left)
+    inspection = inspector.inspect(world, victims, 1, iterations, book.clock.left, "captured")
     book.keep(inspections=(inspection,))
 
 

@@ -14,24 +14,22 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from fedsim.audit.inspecting import SeenUpdate
 from fedsim.audit.record import AuditPlan
 from fedsim.audit.subject import Checked, load
 from fedsim.audit.worlds import world_of
 from fedsim.core.errors import FedsimError, MissingExtra, in_a_line, nearest
 from fedsim.core.tensor_files import read_npz
 from fedsim.core.types import Batch, Knowledge, Tensors, Truth, Update, WireEntry
-from fedsim.scenario.world import World
+from fedsim.threat.victim import Victim
 
 _METRIC = "num-examples"
 
 
 @dataclass(frozen=True)
 class Captured:
-    """One captured update, the world of its attack, and the knowledge that the attacker can get."""
+    """One captured update, and the knowledge that the attacker can get."""
 
-    world: World
-    seen: SeenUpdate
+    victim: Victim
     knows: tuple[Knowledge, ...]
 
 
@@ -186,4 +184,4 @@ def _seen(subject: Checked, plan: AuditPlan, examples: int, update_: Update) -> 
         Batch(*one) for one in zip(private.inputs.tensor_split(steps), private.labels.tensor_split(steps), strict=True)
     )
     truth = Truth(pieces, (), update_, pieces)
-    return Captured(world, SeenUpdate(WireEntry(1, 0, world.models.first_weights, update_), truth), plan.knows)
+    return Captured(Victim(world, WireEntry(1, 0, world.models.first_weights, update_), truth), plan.knows)

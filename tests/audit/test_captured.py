@@ -78,7 +78,7 @@ def test_a_file_holds_a_gradient_of_one_step_or_the_change_of_several(tmp_path: 
     subject = checked(Subject(model, loader=[(inputs, labels)], test=[(inputs, labels)], local_steps=steps), "test")
     sent = read_update(
         subject, AuditPlan(target="test:make", batches=(2,), gradients=as_npz(tmp_path, gradient))
-    ).seen.entry.update
+    ).victim.entry.update
     assert (sent.kind, sent.examples, sent.loss) == (kind, 2, 0.0)  # the loss is not known
     assert all(torch.equal(sent.tensors[name], own) for name, own in gradient.items())
 
@@ -181,7 +181,7 @@ def test_the_reply_of_a_client_app_points_as_its_gradient_does(tmp_path: Path, m
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pyproject.toml").write_text("[tool.flwr.app.config.fedskel]\npasses = 1\n")
     subject = checked(apps.make(), "test")
-    sent = read_update(subject, AuditPlan(target="test:make", client_app="apps:app")).seen.entry.update
+    sent = read_update(subject, AuditPlan(target="test:make", client_app="apps:app")).victim.entry.update
     model = subject.new_model()
     inputs, labels = apps.images(apps.EXAMPLES).tensors
     torch.manual_seed(1)  # as the app does: the same dropout

@@ -87,10 +87,10 @@ def test_every_attacked_example_has_the_group_of_its_original() -> None:
     seen = next(updates(at))
     truth = seen.truth.private[0]
     found = Reconstruction.of(truth.inputs.flip(0), truth.labels.flip(0))
-    record = Inspector(KNOWS, {}, lambda _said: None, groups=own.groups)._recorded(at, seen, found, "test")
+    record = Inspector(KNOWS, {}, lambda _said: None, groups=own.groups)._record(seen, found, "test")
     assert [item.values["row_exact"] for item in record.scores] == [1.0] * 4
     assert [item.group for item in record.scores] == [own.groups[1].of(truth)[item.index] for item in record.scores]
-    bare = Inspector(KNOWS, {}, lambda _said: None)._recorded(at, seen, found, "test")
+    bare = Inspector(KNOWS, {}, lambda _said: None)._record(seen, found, "test")
     assert [item.group for item in bare.scores] == [None] * 4
 
 
