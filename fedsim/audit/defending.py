@@ -26,7 +26,6 @@ from fedsim.core import registry
 from fedsim.core.errors import FedsimError
 from fedsim.experiment.runner import guarantees
 from fedsim.metrics.groups import rates
-from fedsim.metrics.success import Rule
 from fedsim.questions.membership import Cases
 from fedsim.record import Finding, ItemScore
 from fedsim.scenario.world import World
@@ -183,7 +182,7 @@ class _Defender:
 def _compare(book: AuditJournal, groups: ExampleGroups) -> Iterator[Finding]:
     """Yield how many examples of each group were recovered from updates."""
     scoring = book.plan.scoring
-    rule = Rule.of(scoring.metric, scoring.threshold)
+    rule = scoring.rule
     items = [item for one in book.record.inspections for victim in one.victims for item in victim.scores]
     names = [_class_of(item) if groups is CLASSES else item.group for item in items]
     hits = [(name, rule.has_succeeded(item)) for name, item in zip(names, items, strict=True) if name is not None]

@@ -20,22 +20,20 @@ OUT_OF_TIME = "out of time"  # how a search stopped that the clock ended
 
 def state(inspection: Inspection, scoring: Scoring) -> str:
     """Return what became of some updates: recovered, withstood or undecided."""
-    return (
-        state_of(inspection.victims, _rule(scoring))
-        if inspection.is_scored and inspection.failure is None
-        else "undecided"
-    )
+    if not inspection.is_scored or inspection.failure is not None:
+        return "undecided"
+    return state_of(inspection.victims, scoring.rule)
 
 
 def ideal(inspection: Inspection | None, scoring: Scoring) -> str:
     """Return how far the ideal attacker comes on the same updates, for people."""
-    figures = None if inspection is None else reach([victim.ceiling for victim in inspection.victims], _rule(scoring))
+    figures = None if inspection is None else reach([victim.ceiling for victim in inspection.victims], scoring.rule)
     return "" if figures is None else figures.told
 
 
 def ideal_figures(inspection: Inspection, scoring: Scoring) -> tuple[float | None, float | None]:
     """Return its median PSNR in dB and the share of images that it would recover; None where not known."""
-    figures = reach([victim.ceiling for victim in inspection.victims], _rule(scoring))
+    figures = reach([victim.ceiling for victim in inspection.victims], scoring.rule)
     return (None, None) if figures is None else figures[:2]
 
 
@@ -53,7 +51,7 @@ def doubts(inspection: Inspection, scoring: Scoring) -> tuple[str, ...]:
     """Return why images that were not recovered from these updates are no evidence; empty where they are."""
     if inspection.recovered == 1.0:
         return ()
-    return tuple(_doubts(inspection, _rule(scoring)))
+    return tuple(_doubts(inspection, scoring.rule))
 
 
 def _doubts(inspection: Inspection, rule: Rule) -> Iterator[str]:
@@ -129,7 +127,3 @@ def is_below(inspection: Inspection | None, control: Inspection | None) -> bool:
         return False
     high, low = inspection.summary.success.high, control.summary.success.low
     return high is not None and low is not None and high < low
-
-
-def _rule(scoring: Scoring) -> Rule:
-    return Rule.of(scoring.metric, scoring.threshold)

@@ -27,7 +27,6 @@ from fedsim.federation.client import local_training
 from fedsim.metrics.evidence import held, is_evidence, is_out_of_reach
 from fedsim.metrics.image import to_pixels
 from fedsim.metrics.statistics import summarise
-from fedsim.metrics.success import Rule
 from fedsim.record import Ceiling, ItemScore, Summary, VictimRecord
 from fedsim.scenario.world import World
 from fedsim.threat.ceiling import ceiling_of
@@ -176,7 +175,7 @@ class Inspector:
         """Ask the ideal attacker, and note whether it would recover nothing."""
         latest.ceiling = self._ceiling(victim, _FOR_THE_CEILING * seconds, name)
         empty = VictimRecord(round=victim.entry.round, client=0, ceiling=latest.ceiling)
-        self._is_hopeless = is_out_of_reach(empty, _rule(victim.world))
+        self._is_hopeless = is_out_of_reach(empty, victim.world.scenario.scoring.rule)
 
     def _exact(
         self, victim: Victim, observation: Observation, iterations: int, seconds: float, latest: Latest
@@ -197,7 +196,9 @@ class Inspector:
             return True
         if not self.is_scored:
             return False
-        return is_evidence(score(victim, exact).record.model_copy(update={"ceiling": ceiling}), _rule(victim.world))
+        return is_evidence(
+            score(victim, exact).record.model_copy(update={"ceiling": ceiling}), victim.world.scenario.scoring.rule
+        )
 
     def _is_broken(self, world: World, done: Sequence[VictimRecord], allowed: float) -> bool:
         summary = self._summary(world, done)
@@ -243,11 +244,9 @@ class Inspector:
             return None
         scoring = world.scenario.scoring
         confidence, resamples = scoring.confidence, scoring.resamples
-        return summarise(victims, _rule(world), world.scenario.seed, confidence=confidence, resamples=resamples)
-
-
-def _rule(world: World) -> Rule:
-    return Rule.of(world.scenario.scoring.metric, world.scenario.scoring.threshold)
+        return summarise(
+            victims, world.scenario.scoring.rule, world.scenario.seed, confidence=confidence, resamples=resamples
+        )
 
 
 def updates(world: World) -> Iterator[Victim]:

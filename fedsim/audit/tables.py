@@ -10,7 +10,6 @@ from fedsim.audit.record import AuditRecord, Inspection
 from fedsim.core import registry
 from fedsim.core.metric import Metric
 from fedsim.core.plain import csv_table
-from fedsim.metrics.success import Rule
 from fedsim.record.store import write_whole
 from fedsim.scenario import Scoring
 
@@ -117,7 +116,7 @@ def _search(inspection: Inspection | None, scoring: Scoring) -> tuple[Any, ...]:
 
 
 def _rows(record: AuditRecord, defense: str, inspection: Inspection) -> list[tuple[Any, ...]]:
-    rule, metrics = Rule.of(record.plan.scoring.metric, record.plan.scoring.threshold), _metrics(record.noun)
+    rule, metrics = record.plan.scoring.rule, _metrics(record.noun)
     return [
         (
             defense,

@@ -69,7 +69,7 @@ def _row(record: AuditRecord, inspection: Inspection, pictures: Pictures, kind: 
 
 
 def _cells(record: AuditRecord, inspection: Inspection, pictures: Pictures, kind: str) -> Iterator[WallCell]:
-    rule = Rule.of(record.plan.scoring.metric, record.plan.scoring.threshold)
+    rule = record.plan.scoring.rule
     for number, victim in enumerate(inspection.victims, 1):
         for index, image in enumerate(pictures.get(f"{victim.arrays}/{kind}", ())):
             where = f"update {number}, image {index + 1}"

@@ -7,7 +7,6 @@ from fedsim.audit.record import AuditRecord, Inspection, Trial
 from fedsim.audit.thresholds import MEMBERS_FOUND
 from fedsim.core import registry
 from fedsim.metrics.evidence import is_every_word_read
-from fedsim.metrics.success import Rule
 from fedsim.record import Finding, Interval
 from fedsim.report.verdict import Column, failed_on
 
@@ -63,7 +62,7 @@ def rule(record: AuditRecord) -> str:
     """Return when an example counts as recovered, for people."""
     every, scoring = registry.every_metric().items(), record.plan.scoring
     values = {name: 0.0 for name, metric in every if metric.over == "item" and metric.noun == record.noun}
-    return Rule.of(scoring.metric, scoring.threshold).told(values)
+    return scoring.rule.told(values)
 
 
 def headline(noun: str = "image") -> Column:
