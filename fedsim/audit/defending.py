@@ -83,11 +83,11 @@ def _baseline(book: AuditJournal, subject: Checked, batch_size: int) -> TrainedC
     training = train(world, ROUNDS, book.clock.left * _FOR_MEMBERS / 2)
     findings, cases = _judge(book, subject, training, with_shadows=True)
     book.keep(training=training.summary, guarantees=guarantees(world, training.evidence.journal.rounds))
-    book.add(findings, cases.work.items if cases else {})
+    compared: list[Finding] = []
     for groups in subject.groups:
-        book.add(tuple(_compare(book, groups)))
-        if cases:
-            book.add(members.compare_groups(findings, cases, groups))
+        compared += _compare(book, groups)
+        compared += members.compare_groups(findings, cases, groups) if cases else ()
+    book.add((*findings, *compared), cases.work.items if cases else {})
     return training
 
 
@@ -119,13 +119,16 @@ def _settings(name: str) -> list[DefenseSetting]:
 def _sample(book: AuditJournal, subject: Checked, size: int, setting: DefenseSetting) -> tuple[DefenseSetting, World]:
     """Return the setting with a sampling that fits it, and its world."""
     try:
-        world = world_of(subject, book.plan, size, setting)
-        check(world, subject)
+        return setting, _checked_world(book, subject, size, setting)
     except FedsimError:
         setting = replace(setting, sampling="poisson")
-        world = world_of(subject, book.plan, size, setting)
-        check(world, subject)
-    return setting, world
+        return setting, _checked_world(book, subject, size, setting)
+
+
+def _checked_world(book: AuditJournal, subject: Checked, size: int, setting: DefenseSetting) -> World:
+    world = world_of(subject, book.plan, size, setting)
+    check(world, subject)
+    return world
 
 
 @dataclass(frozen=True)

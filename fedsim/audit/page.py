@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal
 
 from fedsim.audit import evidence, planted, verdict, walls, wording
 from fedsim.audit.adopting import adopted
@@ -85,21 +86,27 @@ def subject_of(record: AuditRecord) -> str:
     return f"{sentence}; the client already uses {', '.join(str(one['name']) for one in record.client_defenses)}"
 
 
-def table(title: str, headings: Sequence[str], rows: Iterable[Sequence[str]], words: Iterable[str] = ()) -> Table:
+def table(
+    title: str, headings: Sequence[str], rows: Iterable[Sequence[str | TableCell] | TableRow], words: Iterable[str] = ()
+) -> Table:
     """Return a table whose columns hold figures but for the first, and those headed by `words`."""
     texts = {headings[0], *words}
     heads = [Heading(heading, is_number=heading not in texts) for heading in headings]
-    return Table.of(title, heads, [TableRow(tuple(map(TableCell, row))) for row in rows], layout="words")
+    return Table.of(title, heads, [row if isinstance(row, TableRow) else row_of(*row) for row in rows])
+
+
+def row_of(*cells: str | TableCell, level: Literal["", "best"] = "") -> TableRow:
+    """Return a row of a table."""
+    return TableRow(tuple(TableCell(cell) if isinstance(cell, str) else cell for cell in cells), level=level)
 
 
 def updates_table(record: AuditRecord) -> Iterator[Block]:
     """Yield what was recovered from updates, a row a batch size, and how to read it."""
     column, noun = wording.headline(record.noun), record.noun
     figures = ("updates", f"{noun}s", "searched", f"recovered ({wording.rule(record)})", column.heading)
-    texts = ("ideal attacker", "state", "by")
-    heads = [Heading("batch"), *(Heading(name, is_number=True) for name in figures), *map(Heading, texts)]
+    words = ("ideal attacker", "state", "by")
     rows = [update_row(record, inspection) for inspection in record.inspections]
-    yield Table.of(f"Recovered from updates of {record.plan.target}", heads, rows)
+    yield table(f"Recovered from updates of {record.plan.target}", ("batch", *figures, *words), rows, words)
     yield _note(
         f"Recovered: proof that the update holds {noun}s. Withstood: every search converged, on a guess that explains "
         "the update as well as the truth does, or the ideal attacker recovers nothing. Undecided: the search did not "
@@ -114,7 +121,7 @@ def update_row(record: AuditRecord, inspection: Inspection) -> TableRow:
     """Return what stands of a batch size in the table of updates."""
     batch = str(inspection.batch_size)
     if inspection.failure is not None:
-        return TableRow(tuple(map(TableCell, (batch, *[""] * 7, inspection.failure))))
+        return row_of(batch, *[""] * 7, inspection.failure)
     failures = [victim.failure for victim in inspection.victims if victim.failure]
     clock = ["ended by the clock: a lower bound"] if inspection.is_short and not inspection.is_unknown else []
     by = wording.winner(inspection) if len(failures) < len(inspection.victims) else failures[0]
@@ -122,8 +129,8 @@ def update_row(record: AuditRecord, inspection: Inspection) -> TableRow:
     examples = str(sum(len(victim.scores) for victim in inspection.victims))
     figure = wording.figure_of(inspection, wording.headline(record.noun))
     state = evidence.state(inspection, record.plan.scoring)
-    cells = (batch, updates, examples, searched, recovered, figure, ideal, state)
-    return TableRow((*map(TableCell, cells), TableCell(by, notes=(*clock, *failures))))
+    last = TableCell(by, notes=(*clock, *failures))
+    return row_of(batch, updates, examples, searched, recovered, figure, ideal, state, last)
 
 
 def _policy(record: AuditRecord) -> Verdict:
@@ -257,18 +264,12 @@ def _ranked(record: AuditRecord) -> Iterator[Block]:
     trials = [*verdict.rank(record), *(trial for trial in record.trials if trial.failure)]
     if not trials:
         return
-    figures = ("updates", "searched", "recovered")
+    words = ("ideal attacker", "keeps the policy")
     costs = ("accuracy lost, points", "test loss", "time of a round", "epsilon")
-    heads = [
-        Heading("defense"),
-        *(Heading(name, is_number=True) for name in figures),
-        Heading("ideal attacker"),
-        *(Heading(name, is_number=True) for name in costs),
-        Heading("keeps the policy"),
-    ]
-    control = [TableRow(tuple(map(TableCell, _control_cells(record))))] if record.control else []
+    heads = ("defense", "updates", "searched", "recovered", words[0], *costs, words[1])
+    control = [row_of("none (control)", *wording.searches(record, record.control), *[""] * 5)] if record.control else []
     rows = [*control, *(_trial_row(record, trial) for trial in trials)]
-    yield Table.of("Defenses, with default settings unless stated", heads, rows, layout="words")
+    yield table("Defenses, with default settings unless stated", heads, rows, words)
     paired = ""
     if record.training:
         examples = record.training.test_examples
@@ -276,31 +277,18 @@ def _ranked(record: AuditRecord) -> Iterator[Block]:
     yield _note(f"{paired}The same as data: defenses.csv.")
 
 
-def _control_cells(record: AuditRecord) -> tuple[str, ...]:
-    assert record.control is not None
-    return ("none (control)", *wording.searches(record, record.control), *[""] * 5)
-
-
 def _trial_row(record: AuditRecord, trial: Trial) -> TableRow:
-    lost = trial.accuracy_loss
+    lost, best = trial.accuracy_loss, verdict.recommend(record)
     attacked = wording.searches(record, trial.inspection) if trial.inspection else ("", "", "not attacked", "")
-    cells = (
+    why = () if trial.failure else verdict.broken_by(record, trial) or verdict.undecided(record, trial)
+    return row_of(
+        TableCell(trial.name, notes=("Poisson sampling",) if trial.sampling == "poisson" else ()),
         *attacked,
         wording.interval(lost, 100, 1) if lost else "",
         "" if trial.loss_change is None else f"{trial.loss_change:+.3f}",
         "" if trial.slowdown is None else f"x {trial.slowdown:.2g}",
         ", ".join(f"{stated.epsilon:.3g}" for stated in trial.guarantees),
-    )
-    why = verdict.broken_by(record, trial) or verdict.undecided(record, trial)
-    best = verdict.recommend(record)
-    return TableRow(
-        (
-            TableCell(trial.name, notes=("Poisson sampling",) if trial.sampling == "poisson" else ()),
-            *map(TableCell, cells),
-            TableCell(f"undecided: {trial.failure}")
-            if trial.failure
-            else TableCell(wording.kept(record, trial), notes=why),
-        ),
+        TableCell(f"undecided: {trial.failure}" if trial.failure else wording.kept(record, trial), notes=why),
         level="best" if best and trial.name == best.name else "",
     )
 

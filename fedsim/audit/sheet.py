@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from fedsim.audit import evidence, planted, verdict, wording
-from fedsim.audit.page import attackers, repeat, subject_of, table
+from fedsim.audit.page import attackers, repeat, row_of, subject_of, table
 from fedsim.audit.record import AuditRecord
 from fedsim.audit.thresholds import best_membership, of_client
-from fedsim.document import Block, Card, Cards, Document, Section, Table, TableCell, TableRow, paragraph
+from fedsim.document import Block, Card, Cards, Document, Section, TableCell, paragraph
 from fedsim.questions.exposure import ITEMS
 
 _AISVS = "OWASP AISVS, draft of April 2026,"  # the standard 1.0 has no chapter on privacy: its 12.3 is about drift
@@ -48,17 +48,11 @@ def _verdict(record: AuditRecord) -> Block:
     if not thresholds:
         return paragraph("No policy states what is too much, so nothing is judged.")
     rows = [
-        TableRow(
-            (
-                TableCell(one.rule),
-                TableCell(one.where),
-                TableCell(one.state, level=one.state),
-                TableCell(_cut(one.sentence, _LONGEST_WHY)),
-            )
-        )
+        row_of(one.rule, one.where, TableCell(one.state, level=one.state), _cut(one.sentence, _LONGEST_WHY))
         for one in thresholds
     ]
-    return Table.of("Thresholds", ("threshold", "where", "state", "why"), rows, is_sortable=False)
+    headings = ("threshold", "where", "state", "why")
+    return table("Thresholds", headings, rows, headings)
 
 
 def _results(record: AuditRecord) -> Iterator[Block]:
