@@ -25,6 +25,7 @@ from fedsim.core.hooks import Task
 from fedsim.core.losses import cross_entropy, is_cross_entropy
 from fedsim.core.types import Batch, Dataset, InputSpec, Loss
 from fedsim.scenario import Choice, own_models
+from fedsim.tasks.core.fitting import usual_task
 
 MOST_EXAMPLES = 2000
 _IMAGES = 4  # dimensions of a batch of images: examples, channels, height, width
@@ -106,7 +107,7 @@ class Checked:
     @property
     def task(self) -> Task[Any]:
         """What the client trains the model to do."""
-        return Choice(name=self.dataset.task, settings={}).make("task")
+        return Choice(name=self.dataset.task or usual_task(self.dataset), settings={}).make("task")
 
     @property
     def is_scored(self) -> bool:
@@ -210,12 +211,11 @@ def _checked_numbers(
         raise FedsimError(f"'{name}': a label is {greatest}, but the model scores classes 0 to {classes - 1}.")
     spec = InputSpec(shape, classes, mean, std)
     is_plain = _is_cross_entropy(loss, classes)
-    task = "tabular" if len(shape) == 1 else "classification"
     return Checked(
         subject=subject,
         model=model,
         loss=F.cross_entropy if is_plain else loss,
-        dataset=Dataset(train, test, spec, tuple(map(str, range(classes))), task=task),
+        dataset=Dataset(train, test, spec, tuple(map(str, range(classes)))),
         is_cross_entropy=is_plain,
         notes=(*notes, *guessed),
     )
@@ -232,7 +232,7 @@ def _checked_texts(
     greatest = max(int(batch.labels.max()) for batch in (train, test) if len(batch))
     if greatest >= classes:
         raise FedsimError(f"'{name}': a label is {greatest}, but the model scores classes 0 to {classes - 1}.")
-    is_plain = subject.loss is None or (dataset.task == "text-classification" and _is_cross_entropy(loss, classes))
+    is_plain = subject.loss is None or (train.labels.ndim == 1 and _is_cross_entropy(loss, classes))
     if dataset.train.given:
         names = " and ".join(sorted(dataset.train.given))
         notes = (*notes, f"What the model reads beside the tokens ({names}) is the attacker's only with --knows given.")

@@ -85,7 +85,7 @@ def test_rows_of_a_table_are_read_from_an_unchanged_model() -> None:
     rows, labels = torch.randn(24, 6) * torch.tensor([1.0, 5.0, 1.0, 1.0, 0.1, 1.0]), torch.arange(24) % 2
     model = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 2))
     own = subject.checked(subject.Subject(model, None, [(rows, labels)]), "rows")
-    assert (own.task.noun, own.dataset.task, own.dataset.spec.shape) == ("row", "tabular", (6,))
+    assert (own.task.noun, own.task.name, own.dataset.spec.shape) == ("row", "tabular", (6,))
     world = world_of(own, AuditPlan(target="rows"), 1)
     found = Inspector(KNOWS, {}, lambda _said: None).inspect(world, updates(world), 1, 10, 30.0, "rows")
     assert found.recovered == 1.0
