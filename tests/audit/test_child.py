@@ -23,7 +23,7 @@ def served(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Serve:
 
     def serve(end: Exception | None) -> list[dict[str, str]]:
         def run(*given: object) -> None:
-            (clock,) = (own for own in given if isinstance(own, child.Clock))
+            (clock,) = (own for own in given if isinstance(own, child.AuditClock))
             assert 50 < clock.left <= 60, "the parent's clock counts, which began earlier"
             if end is not None:
                 raise end
@@ -37,7 +37,7 @@ def served(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Serve:
         }
         monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps(order) + "\n"))
         monkeypatch.setattr(child.process, "serve_parent", lambda: answers)
-        monkeypatch.setattr(child, "subject", SimpleNamespace(found=lambda name: name, made=lambda *_: None))
+        monkeypatch.setattr(child, "subject", SimpleNamespace(load=lambda name: name, made=lambda *_: None))
         monkeypatch.setattr(child.auditing, "run", run)
         child.serve()
         return [json.loads(line) for line in answers.getvalue().splitlines()]
