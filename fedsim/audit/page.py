@@ -32,7 +32,7 @@ from fedsim.document import (
 )
 
 AGAIN = "again"  # place of the section on how to run it again, which is of no use where somebody just did
-ONLY_THERE = {AGAIN, "words"}
+ONLY_THERE = {AGAIN, "texts", "words"}
 
 
 def build(record: AuditRecord, pictures: Pictures) -> Document:
@@ -45,7 +45,8 @@ def build(record: AuditRecord, pictures: Pictures) -> Document:
     shown = list(walls.of_updates(record, pictures))
     sections = (
         _attacker(record),
-        Section("What updates give away", (*updates_table(record), *_walls(shown[1:]), *_texts(record)), "updates"),
+        Section("What updates give away", (*updates_table(record), *_walls(shown[1:])), "updates"),
+        Section("Texts and guesses", tuple(_texts(record)), "texts"),
         _members(record),
         _secrets(record),
         *(_groups(record, by) for by in (CLASS, record.group)),
