@@ -88,12 +88,16 @@ def subject_of(record: AuditRecord) -> str:
 
 
 def table(
-    title: str, headings: Sequence[str], rows: Iterable[Sequence[str | TableCell] | TableRow], words: Iterable[str] = ()
+    title: str,
+    headings: Sequence[str],
+    rows: Iterable[Sequence[str | TableCell] | TableRow],
+    words: Iterable[str] = (),
+    layout: Literal["", "words"] = "",
 ) -> Table:
-    """Return a table whose columns hold figures but for the first, and those headed by `words`."""
+    """Return a table whose columns hold figures but for the first, and those headed by `words`; see `Table.layout`."""
     texts = {headings[0], *words}
     heads = [Heading(heading, is_number=heading not in texts) for heading in headings]
-    return Table.of(title, heads, [row if isinstance(row, TableRow) else row_of(*row) for row in rows])
+    return Table.of(title, heads, [row if isinstance(row, TableRow) else row_of(*row) for row in rows], layout=layout)
 
 
 def row_of(*cells: str | TableCell, level: Literal["", "best"] = "") -> TableRow:
@@ -270,7 +274,7 @@ def _ranked(record: AuditRecord) -> Iterator[Block]:
     heads = ("defense", "updates", "searched", "recovered", words[0], *costs, words[1])
     control = [row_of("none (control)", *wording.searches(record, record.control), *[""] * 5)] if record.control else []
     rows = [*control, *(_trial_row(record, trial) for trial in trials)]
-    yield table("Defenses, with default settings unless stated", heads, rows, words)
+    yield table("Defenses, with default settings unless stated", heads, rows, words, "words")
     paired = ""
     if record.training:
         examples = record.training.test_examples
