@@ -32,7 +32,7 @@ from fedsim.document import (
 )
 
 AGAIN = "again"  # place of the section on how to run it again, which is of no use where somebody just did
-ONLY_THERE = {AGAIN, "words"}
+ONLY_THERE = {AGAIN, "texts", "words"}
 
 
 def build(record: AuditRecord, pictures: Pictures) -> Document:
@@ -45,7 +45,8 @@ def build(record: AuditRecord, pictures: Pictures) -> Document:
     shown = list(walls.of_updates(record, pictures))
     sections = (
         _attacker(record),
-        Section("What updates give away", (*updates_table(record), *_walls(shown[1:]), *_texts(record)), "updates"),
+        Section("What updates give away", (*updates_table(record), *_walls(shown[1:])), "updates"),
+        Section("Texts and guesses", tuple(_texts(record)), "texts"),
         _members(record),
         _secrets(record),
         *(_groups(record, by) for by in (CLASS, record.group)),
@@ -87,12 +88,16 @@ def subject_of(record: AuditRecord) -> str:
 
 
 def table(
-    title: str, headings: Sequence[str], rows: Iterable[Sequence[str | TableCell] | TableRow], words: Iterable[str] = ()
+    title: str,
+    headings: Sequence[str],
+    rows: Iterable[Sequence[str | TableCell] | TableRow],
+    words: Iterable[str] = (),
+    layout: Literal["", "words"] = "",
 ) -> Table:
-    """Return a table whose columns hold figures but for the first, and those headed by `words`."""
+    """Return a table whose columns hold figures but for the first, and those headed by `words`; see `Table.layout`."""
     texts = {headings[0], *words}
     heads = [Heading(heading, is_number=heading not in texts) for heading in headings]
-    return Table.of(title, heads, [row if isinstance(row, TableRow) else row_of(*row) for row in rows])
+    return Table.of(title, heads, [row if isinstance(row, TableRow) else row_of(*row) for row in rows], layout=layout)
 
 
 def row_of(*cells: str | TableCell, level: Literal["", "best"] = "") -> TableRow:
@@ -269,7 +274,7 @@ def _ranked(record: AuditRecord) -> Iterator[Block]:
     heads = ("defense", "updates", "searched", "recovered", words[0], *costs, words[1])
     control = [row_of("none (control)", *wording.searches(record, record.control), *[""] * 5)] if record.control else []
     rows = [*control, *(_trial_row(record, trial) for trial in trials)]
-    yield table("Defenses, with default settings unless stated", heads, rows, words)
+    yield table("Defenses, with default settings unless stated", heads, rows, words, "words")
     paired = ""
     if record.training:
         examples = record.training.test_examples

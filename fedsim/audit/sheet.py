@@ -110,7 +110,7 @@ def requirements(record: AuditRecord) -> tuple[Requirement, ...]:
         rounds = record.training.rounds if record.training else 1
         budget = f"epsilon {stated:.3g} over {rounds} rounds; a policy with max_epsilon fails above it"
     attacks = f"{sum(len(inspection.victims) for inspection in record.inspections)} updates attacked, with intervals"
-    attacks_on_members = len(record.of("membership"))
+    attacks_on_members = sum(not finding.failure for finding in record.of("membership"))
     members = f"{attacks_on_members} membership attacks" if attacks_on_members else "no membership attack"
     return (
         Requirement(

@@ -103,9 +103,10 @@ class WhoWasAMember(Question[Membership]):
             attack: MembershipAttack[Any] = choice.make("membership")
             finding = open_finding(choice.label or choice.name, choice.name, choice.settings, attack.target)
             try:
-                yield judge(finding, attack, cases)
+                finding = judge(finding, attack, cases)
             except Exception as error:  # an attack may raise anything
-                yield finding.model_copy(update={"failure": reason(error)})
+                finding = finding.model_copy(update={"failure": reason(error)})
+            yield finding
 
 
 @dataclass

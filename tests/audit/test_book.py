@@ -8,7 +8,7 @@ from fedsim.audit.book import AuditJournal
 from fedsim.audit.clock import AuditClock
 from fedsim.audit.record import ARRAYS, read
 from fedsim.record.policy import Policy
-from tests.audit.findings import inspection, record
+from tests.audit.findings import exposure, inspection, membership, record, secrets
 
 
 def test_what_is_kept_is_read_back_with_the_time_used_and_the_pictures(tmp_path: Path) -> None:
@@ -25,3 +25,13 @@ def test_what_is_kept_is_read_back_with_the_time_used_and_the_pictures(tmp_path:
     book.keep(parameters=7)
     assert read(tmp_path).inspections == first.inspections
     assert read(tmp_path).seconds >= first.seconds
+
+
+def test_findings_and_their_tables_are_added_to_those_before(tmp_path: Path) -> None:
+    book = AuditJournal(tmp_path, AuditClock(60), record(Policy(), inspections=()), print)
+    book.add([membership(0.2)])
+    book.add(exposure(), secrets())
+    stored = read(tmp_path)
+    assert stored.findings == (membership(0.2), *exposure())
+    assert stored.of("exposure") == exposure()
+    assert stored.items == secrets()

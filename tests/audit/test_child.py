@@ -23,7 +23,7 @@ def served(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Serve:
 
     def serve(end: Exception | None) -> list[dict[str, str]]:
         def run(*given: object) -> None:
-            (clock,) = (own for own in given if isinstance(own, child.Clock))
+            (clock,) = (own for own in given if isinstance(own, child.AuditClock))
             assert 50 < clock.left <= 60, "the parent's clock counts, which began earlier"
             if end is not None:
                 raise end

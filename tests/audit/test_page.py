@@ -5,9 +5,12 @@ import io
 from rich.console import Console
 
 from fedsim.audit import page, screen
+from fedsim.audit.groups import compare
 from fedsim.document import to_html
+from fedsim.metrics.groups import GroupRisk
+from fedsim.record import Interval, ItemScore
 from fedsim.record.policy import Policy
-from tests.audit.findings import membership, record, trial
+from tests.audit.findings import exposure, inspection, membership, record, secrets, trial
 
 
 def test_terminal_and_page_show_how_long_and_on_how_much_was_searched() -> None:
@@ -32,3 +35,28 @@ def test_hostile_names_are_text_and_the_page_needs_no_network() -> None:
     assert "<img src=x>" not in html
     assert "&lt;img src=x&gt;" in html
     assert "http" not in html.replace("http-equiv", "")
+
+
+def test_what_questions_found_stands_on_the_page_and_on_the_terminal() -> None:
+    risk = {"sex f": GroupRisk(Interval(value=0.5, low=0.2, high=0.8, n=9), p=0.03)}
+    findings = (membership(0.2), *exposure(), *compare("sex", "rows recovered", "recovered", risk))
+    unfit = (("cvb", "it has no convolution"),)
+    texts = ItemScore(index=0, values={"psnr": 30.0, "ssim": 0.0}, text="a private text", guess="a guess")
+    read = inspection(0, scores=(texts,))
+    found = record(
+        Policy(), group="sex", findings=findings, items=secrets(), unfit=unfit, inspections=(inspection(4), read)
+    )
+    whole = page.build(found, {})
+    places = [section.place or section.title for section in whole.sections]
+    assert places == ["attacker", "updates", "texts", "members", "secrets", "Risk by sex", "defenses", "again", "words"]
+    html = to_html(whole)
+    console = Console(width=200, record=True, file=io.StringIO())
+    screen.show(found, console)
+    text = console.export_text()
+    for said in ("20 (0 to 100) %", "6.1 (5.6 to 6.6)", "not (control)", "0.50 (0.20 to 0.80)", "7.7 at most"):
+        assert said in html, said
+        assert said in text, said
+    for said in ("it has no convolution", "a private text"):
+        assert said in html
+        assert said not in text, "what is folded, and what is private, is for who has the page"
+    assert "fedsim audit" in html

@@ -1,7 +1,9 @@
 """Each threshold of a policy is judged by itself."""
 
+from fedsim.audit import verdict
 from fedsim.audit.thresholds import of_client
 from fedsim.record.policy import Policy
+from tests.audit.findings import ENOUGH, inspection, record
 from tests.audit.test_exports import audited
 
 
@@ -14,3 +16,20 @@ def test_every_threshold_is_judged_alone_and_together_they_are_the_verdict() -> 
         ("max_epsilon", "guarantees", "broken"),
     ]
     assert tuple(of_client(audited(Policy()))) == ()
+
+
+def test_a_batch_size_that_failed_is_open_by_itself_and_does_not_fail_the_audit() -> None:
+    failed = inspection(0, batch=16).model_copy(update={"failure": "too many", "victims": (), "summary": None})
+    found = record(Policy(max_recognisable=0.1), inspections=(inspection(0, ENOUGH), failed))
+    first, second = of_client(found)
+    assert (first.state, second.state, second.where) == ("kept", "undecided", "batch 16")
+    assert second.sentence == "Undecided: max_recognisable on batch 16 was not judged: too many."
+    assert verdict.unjudged(found) == ()
+    assert verdict.exit_code(found) == 0
+
+
+def test_where_nothing_was_scored_each_batch_size_says_so() -> None:
+    blind = inspection(0).model_copy(update={"summary": None, "is_scored": False})
+    found = record(Policy(max_recognisable=0.1), inspections=(blind, blind))
+    assert {threshold.state for threshold in of_client(found)} == {"undecided"}
+    assert len(verdict.unjudged(found)) == 1

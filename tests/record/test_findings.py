@@ -64,3 +64,9 @@ def test_a_p_value_and_a_chance_of_nothing_are_no_defaults() -> None:
     again = Finding.model_validate_json(own.model_dump_json())
     assert (again.p, again.chance) == (0.0, 0.0)
     assert again.is_above_chance
+
+
+def test_a_figure_is_known_by_its_metric_main_or_further() -> None:
+    rate = Interval(value=0.2, low=0.1, high=0.3, n=50)
+    own = finding(more={"tpr_at_fpr_0.01": rate})
+    assert (own.figure("auc"), own.figure("tpr_at_fpr_0.01"), own.figure("advantage")) == (own.value, rate, None)
