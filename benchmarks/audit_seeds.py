@@ -23,10 +23,11 @@ import torch  # noqa: E402
 from torch import nn  # noqa: E402
 from torch.utils.data import DataLoader, TensorDataset  # noqa: E402
 
-from fedsim.audit import Plan, exports, worlds  # noqa: E402
+from fedsim.audit import AuditPlan, worlds  # noqa: E402
 from fedsim.audit.inspecting import Inspector, updates  # noqa: E402
 from fedsim.audit.record import KNOWS, AuditRecord  # noqa: E402
 from fedsim.audit.subject import Checked, Subject, checked  # noqa: E402
+from fedsim.audit.thresholds import of_client  # noqa: E402
 from fedsim.core import seeding  # noqa: E402
 from fedsim.record.environment import environment  # noqa: E402
 from fedsim.record.policy import Policy  # noqa: E402
@@ -56,7 +57,7 @@ def _checked(model: nn.Module, scale: float) -> Checked:
 
 def judged(own: Checked, seed: int) -> str:
     """Return what an audit with a seed says of the limit."""
-    plan = Plan(target="seeds", seed=seed)
+    plan = AuditPlan(target="seeds", seed=seed)
     world = worlds.world_of(own, plan, 1)
     inspector = Inspector(KNOWS, {}, lambda _said: None)
     found = inspector.inspect(world, updates(world), _UPDATES, _ITERATIONS, _SECONDS, "seeds")
@@ -67,7 +68,7 @@ def judged(own: Checked, seed: int) -> str:
         started="",
         inspections=(found,),
     )
-    return exports.findings(record)[0].state
+    return next(of_client(record)).state
 
 
 def main() -> None:

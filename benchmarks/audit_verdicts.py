@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks import _audit_subjects as subjects
-from fedsim.audit import screen
+from fedsim.audit import page
 from fedsim.audit.record import AuditRecord
 
 PACKAGES = {  # of each network, beside torch
@@ -62,7 +62,8 @@ def audited(name: str, minutes: float, folder: Path) -> tuple[int, AuditRecord]:
 
 def rows(name: str, code: int, record: AuditRecord) -> list[tuple[str, ...]]:
     """Return a row for each batch size."""
-    return [(name, *screen.row(own, record), str(code)) for own in record.inspections]
+    cells = (page.update_row(record, inspection).cells for inspection in record.inspections)
+    return [(name, *(cell.text for cell in row), str(code)) for row in cells]
 
 
 def main() -> None:

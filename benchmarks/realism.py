@@ -33,7 +33,7 @@ from benchmarks._realism_cells import CELLS, Cell, cells_of  # noqa: E402
 from benchmarks._victims import KNOWN, kept_weights, trained_weights, world_of  # noqa: E402
 from benchmarks.trained_victims import accuracy  # noqa: E402
 from fedsim.audit import evidence  # noqa: E402
-from fedsim.audit.inspecting import Inspector, Seen  # noqa: E402
+from fedsim.audit.inspecting import Inspector  # noqa: E402
 from fedsim.audit.record import Inspection  # noqa: E402
 from fedsim.core.errors import FedsimError  # noqa: E402
 from fedsim.core.types import Tensors, WireEntry  # noqa: E402
@@ -87,9 +87,9 @@ def measured(cell: Cell, victims: int, seconds: float | None = None) -> Row:
 def ceiling(cell: Cell) -> Row:
     """Return how far the ideal attacker comes on the first update of a cell, computed exactly whatever the time."""
     world, weights = world_of(cell.tables()), weights_of(cell)
-    seen, scoring = _seen(world, weights, 0), world.scenario.scoring
+    victim, scoring = _victim(world, weights, 0), world.scenario.scoring
     begin = time.process_time()
-    found = ceiling_of(Victim(world, seen.entry, seen.truth)).ceiling
+    found = ceiling_of(victim).ceiling
     told = reach([found], Rule.of(scoring.metric, scoring.threshold))
     return {
         "cell": cell.words,
@@ -136,13 +136,13 @@ def groups(rows: Iterable[Row]) -> list[Row]:
 class _Unasking(Inspector):
     """Attacks without asking the ideal attacker, so that nothing that it does not recover withstood."""
 
-    def _ceiling(self, world: World, seen: Seen, seconds: float, name: str) -> Ceiling:
+    def _ceiling(self, victim: Victim, seconds: float, name: str) -> Ceiling:
         return Ceiling(undefined="not asked of so large a model")
 
 
 def _attacked(inspector: Inspector, world: World, weights: Tensors, victims: int, seconds: float) -> Inspection:
     """Attack one update after the other, each for all of the seconds."""
-    updates = [_seen(world, weights, client) for client in range(victims)]
+    updates = [_victim(world, weights, client) for client in range(victims)]
     iterations, found = inspector.iterations(world, seconds), None
     for number in range(victims):
         found = inspector.inspect(world, iter(updates), number + 1, iterations, seconds, "updates", before=found)
@@ -150,9 +150,9 @@ def _attacked(inspector: Inspector, world: World, weights: Tensors, victims: int
     return found
 
 
-def _seen(world: World, weights: Tensors, client: int) -> Seen:
+def _victim(world: World, weights: Tensors, client: int) -> Victim:
     update, truth = local_training(world, weights, 1, client)
-    return Seen(WireEntry(1, client, weights, update), truth)
+    return Victim(world, WireEntry(1, client, weights, update), truth)
 
 
 def _named(cell: Cell) -> Row:

@@ -60,12 +60,12 @@ def test_audit_is_called_and_holds_modules() -> None:
     code = (
         "import inspect, fedsim, fedsim.audit.clock\n"
         "from fedsim.core.errors import FedsimError\n"
-        "print(list(inspect.signature(fedsim.audit).parameters)[:2], fedsim.audit.clock.Clock.__name__)\n"
+        "print(list(inspect.signature(fedsim.audit).parameters)[:2], fedsim.audit.clock.AuditClock.__name__)\n"
         "try: fedsim.audit(lambda: None)\n"
         "except FedsimError as error: print(error)\n"
     )
     said = python(code)
-    assert said.startswith("['factory', 'batches'] Clock")
+    assert said.startswith("['factory', 'batches'] AuditClock")
     assert "expected a tuple (model, loss, loader)" in said
 
 

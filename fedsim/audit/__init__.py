@@ -15,15 +15,15 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from fedsim.audit import auditing, running, verdict
-from fedsim.audit.clock import Clock
-from fedsim.audit.record import KNOWS, AuditRecord, Plan
+from fedsim.audit.clock import AuditClock
+from fedsim.audit.record import KNOWS, AuditPlan, AuditRecord
 from fedsim.audit.subject import Subject, made
 from fedsim.core.callable_modules import call_module
 from fedsim.core.devices import DeviceName, find_device
 from fedsim.core.types import Knowledge
 from fedsim.record.policy import Policy
 
-__all__ = ["AuditRecord", "Plan", "Subject", "audit", "verdict"]
+__all__ = ["AuditPlan", "AuditRecord", "Subject", "audit", "verdict"]
 
 
 def audit(
@@ -55,10 +55,10 @@ def audit(
         FedsimError: the factory raises or returns something else, nothing can be audited, or the device is absent.
     """
     find_device(device)
-    clock = Clock(60.0 * minutes)
+    clock = AuditClock(60.0 * minutes)
     name = getattr(factory, "__qualname__", type(factory).__name__)
     command = f"fedsim.audit({name}, batches={tuple(batches)}, minutes={minutes:g}, seed={seed})"
-    plan = Plan(
+    plan = AuditPlan(
         target=name,
         batches=tuple(batches),
         minutes=minutes,

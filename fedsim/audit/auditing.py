@@ -12,19 +12,20 @@ import torch
 
 from fedsim.audit import captured, defending, planted
 from fedsim.audit.book import AuditJournal
-from fedsim.audit.clock import Clock
+from fedsim.audit.clock import AuditClock
 from fedsim.audit.evidence import fewest, may_change
 from fedsim.audit.foreign import reason
 from fedsim.audit.groups import CLASSES
 from fedsim.audit.inspecting import STRENGTH, Inspector, enough, updates
-from fedsim.audit.record import SUGGESTS, AuditRecord, Inspection, Plan
+from fedsim.audit.record import SUGGESTS, AuditPlan, AuditRecord, Inspection
 from fedsim.audit.subject import Checked, Subject, checked
 from fedsim.audit.worlds import check, world_of
 from fedsim.core.errors import FedsimError
+from fedsim.questions.exposure import ITEMS
 from fedsim.record.environment import environment
 from fedsim.record.policy import Policy
 from fedsim.scenario.world import World
-from fedsim.threat.observe import describe
+from fedsim.threat.observe import describe_any_round
 
 _FOR_UPDATES = 0.4  # share of the time, where defenses follow
 _FOR_SECRETS = 0.4  # share of the time that is left then
@@ -33,10 +34,10 @@ _WITHOUT_DEFENSES = 0.8  # where none follow
 
 def run(
     subject: Subject,
-    plan: Plan,
+    plan: AuditPlan,
     policy: Policy,
     folder: Path,
-    clock: Clock,
+    clock: AuditClock,
     tell: Callable[[str], None] = lambda _what: None,
 ) -> AuditRecord:
     """Audit a subject and leave record and pictures in a folder.
@@ -63,9 +64,9 @@ def run(
         parameters=sum(p.numel() for p in sound.model.parameters()),
         shape=sound.dataset.spec.shape,
         classes=sound.dataset.spec.classes,
-        noun=sound.noun,
-        group=", ".join(own.name for own in sound.groups if own is not CLASSES),
-        own_defenses=tuple(dict(own) for own in subject.defenses),
+        noun=sound.task.noun,
+        group=", ".join(groups.name for groups in sound.groups if groups is not CLASSES),
+        client_defenses=tuple(dict(defense) for defense in subject.defenses),
         notes=sound.notes,
     )
     book = AuditJournal(folder, clock, record, tell)
@@ -93,14 +94,14 @@ def _inspect_batches(book: AuditJournal, subject: Checked) -> list[int]:
     for number, size in enumerate(sizes):
         seconds = (book.clock.left - end) / (len(sizes) - number)
         try:
-            found = _inspect(book, subject, size, seconds)
+            inspection = _inspect(book, subject, size, seconds)
             works.append(size)
         except Exception as error:
             why = reason(error) if isinstance(error, FedsimError) else f"one training step failed: {reason(error)}"
-            found = Inspection(batch_size=size, iterations=0, failure=why)
-        book.keep(inspections=(*book.record.inspections, found))
+            inspection = Inspection(batch_size=size, iterations=0, failure=why)
+        book.keep(inspections=(*book.record.inspections, inspection))
     if not works:
-        reasons = "; ".join(f"batch {own.batch_size}: {own.failure}" for own in book.record.inspections)
+        reasons = "; ".join(f"batch {one.batch_size}: {one.failure}" for one in book.record.inspections)
         raise FedsimError(f"nothing could be audited: {reasons}")
     return works
 
@@ -119,11 +120,12 @@ def _inspect(book: AuditJournal, subject: Checked, size: int, seconds: float) ->
 
 def _plant(book: AuditJournal, subject: Checked, batch_size: int) -> None:
     """Measure what a causal language model remembers of planted secrets; others learn no text that could hold one."""
-    if subject.dataset.task != "next-token":
+    if not subject.task.labels_are_inputs:
         return
     book.tell("plants secrets and trains")
     try:
-        book.keep(exposure=planted.measured(subject, book.plan, batch_size, _FOR_SECRETS * book.clock.left))
+        memorised = planted.measure(subject, book.plan, batch_size, _FOR_SECRETS * book.clock.left)
+        book.add(memorised.findings, {ITEMS: memorised.secrets})
     except Exception as error:
         book.keep(notes=(*book.record.notes, f"{reason(error).rstrip('.')}."))
 
@@ -131,16 +133,18 @@ def _plant(book: AuditJournal, subject: Checked, batch_size: int) -> None:
 def _use_the_rest(book: AuditJournal, subject: Checked) -> None:
     """Attack more updates of batch sizes for which the time ended before the policy was decided."""
     allowed, scoring = book.record.policy.max_recognisable, book.plan.scoring
-    for number, found in enumerate(book.record.inspections):
+    for number, inspection in enumerate(book.record.inspections):
         most = book.plan.updates or fewest(allowed, scoring.confidence)
-        is_open = found.failure is None and len(found.victims) < most and may_change(found, allowed, scoring)
-        if not is_open or book.clock.left < found.seconds / max(1, len(found.victims)):
+        is_open = (
+            inspection.failure is None and len(inspection.victims) < most and may_change(inspection, allowed, scoring)
+        )
+        if not is_open or book.clock.left < inspection.seconds / max(1, len(inspection.victims)):
             continue
-        world = world_of(subject, book.plan, found.batch_size)
+        world = world_of(subject, book.plan, inspection.batch_size)
         inspector = Inspector(book.plan.knows, book.arrays, book.tell, groups=subject.groups)
         left = _WITHOUT_DEFENSES * book.clock.left
-        name, iterations = f"batch {found.batch_size}", inspector.iterations(world, left)
-        longer = inspector.inspect(world, updates(world), most, iterations, left, name, allowed, found)
+        name, iterations = f"batch {inspection.batch_size}", inspector.iterations(world, left)
+        longer = inspector.inspect(world, updates(world), most, iterations, left, name, allowed, inspection)
         every = list(book.record.inspections)
         every[number] = longer
         book.keep(inspections=tuple(every))
@@ -164,20 +168,18 @@ def _suggest(book: AuditJournal, inspector: Inspector, world: World) -> None:
 
 
 def _inspect_captured(book: AuditJournal, subject: Checked) -> None:
-    own = captured.update(subject, book.plan)
-    _introduce(book, own.world)
-    inspector = Inspector(own.knows, book.arrays, book.tell, subject.is_scored, subject.groups)
-    iterations = inspector.iterations(own.world, book.clock.left)
-    found = inspector.inspect(own.world, iter([own.seen]), 1, iterations, book.clock.left, "captured")
-    book.keep(inspections=(found,))
+    update = captured.read_update(subject, book.plan)
+    world, victims = update.victim.world, iter([update.victim])
+    _introduce(book, world)
+    inspector = Inspector(update.knows, book.arrays, book.tell, subject.is_scored, subject.groups)
+    iterations = inspector.iterations(world, book.clock.left)
+    inspection = inspector.inspect(world, victims, 1, iterations, book.clock.left, "captured")
+    book.keep(inspections=(inspection,))
 
 
 def _introduce(book: AuditJournal, world: World) -> None:
     """Describe the attacker once, for all batch sizes."""
     if book.record.threat_model:
         return
-    size = world.scenario.federation.batch_size
-    sizes = ", ".join(map(str, (size,) if book.plan.is_captured else book.plan.batches))
-    told = (s for s in describe(world) if not s.startswith(("It attacks", "Membership attacks judge")))
-    sentences = tuple(s.replace(f"on batches of {size}.", f"on batches of {sizes}.") for s in told)
-    book.keep(threat_model=sentences, dropout=tuple(site.rate for site in world.models.sites))
+    sizes = (world.scenario.federation.batch_size,) if book.plan.is_captured else book.plan.batches
+    book.keep(threat_model=describe_any_round(world, sizes), dropout=tuple(site.rate for site in world.models.sites))

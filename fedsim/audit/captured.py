@@ -14,28 +14,26 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from fedsim.audit.inspecting import Seen
-from fedsim.audit.record import Plan
-from fedsim.audit.subject import Checked, found
+from fedsim.audit.record import AuditPlan
+from fedsim.audit.subject import Checked, load
 from fedsim.audit.worlds import world_of
 from fedsim.core.errors import FedsimError, MissingExtra, in_a_line, nearest
 from fedsim.core.tensor_files import read_npz
 from fedsim.core.types import Batch, Knowledge, Tensors, Truth, Update, WireEntry
-from fedsim.scenario.world import World
+from fedsim.threat.victim import Victim
 
 _METRIC = "num-examples"
 
 
 @dataclass(frozen=True)
 class Captured:
-    """One captured update, the world of its attack, and the knowledge that the attacker can get."""
+    """One captured update, and the knowledge that the attacker can get."""
 
-    world: World
-    seen: Seen
+    victim: Victim
     knows: tuple[Knowledge, ...]
 
 
-def update(subject: Checked, plan: Plan) -> Captured:
+def read_update(subject: Checked, plan: AuditPlan) -> Captured:
     """Return the update that the plan names.
 
     Raises:
@@ -75,7 +73,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         raise FedsimError(f"cannot read tensors from {path}: {in_a_line(error).rstrip('.')}.") from error
 
 
-def _of_files(subject: Checked, plan: Plan, path: Path) -> Captured:
+def _of_files(subject: Checked, plan: AuditPlan, path: Path) -> Captured:
     if plan.weights is not None:
         subject = replace(subject, model=_load(subject, plan.weights))
     gradients = read_tensors(path)
@@ -124,14 +122,14 @@ def _check_values(tensors: Tensors, known: Mapping[str, Tensor], path: Path) -> 
             raise FedsimError(f"{path} holds '{name}' of type {tensor.dtype}, expected floating-point numbers.")
 
 
-def _of_client_app(subject: Checked, plan: Plan, target: str) -> Captured:
+def _of_client_app(subject: Checked, plan: AuditPlan, target: str) -> Captured:
     """Run one round of a ClientApp in this process, and take the update from its reply."""
     from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict  # noqa: PLC0415
     from flwr.clientapp import ClientApp  # noqa: PLC0415 - Flower is slow to import
 
     from fedsim.federation.engines.local import LocalGrid  # noqa: PLC0415 - and so is the engine
 
-    app = found(target)
+    app = load(target)
     if not isinstance(app, ClientApp):
         raise FedsimError(f"'{target}' is of type {type(app).__name__}, expected a flwr.clientapp.ClientApp.")
     weights = {name: tensor.detach().clone() for name, tensor in subject.new_model().state_dict().items()}
@@ -148,8 +146,8 @@ def _of_client_app(subject: Checked, plan: Plan, target: str) -> Captured:
     if sent.keys() != weights.keys():
         odd = sorted(sent.keys() ^ weights.keys())[0]
         raise FedsimError(f"the reply of '{target}' and the model of the factory do not agree about '{odd}'.")
-    metrics = [own for own in reply.content.metric_records.values() if isinstance(own, MetricRecord)]
-    examples = next((int(cast("Any", own[_METRIC])) for own in metrics if _METRIC in own), plan.batches[0])
+    metrics = [one for one in reply.content.metric_records.values() if isinstance(one, MetricRecord)]
+    examples = next((int(cast("Any", one[_METRIC])) for one in metrics if _METRIC in one), plan.batches[0])
     trained = [name for name, p in subject.model.named_parameters() if p.requires_grad]
     moved = {name: weights[name] - sent[name] for name in trained}
     return _seen(subject, plan, examples, Update("delta", moved, {}, examples, 0.0))
@@ -169,7 +167,7 @@ def _run_config(project: Path) -> dict[str, Any]:
     return flatten_dict(config)
 
 
-def _seen(subject: Checked, plan: Plan, examples: int, update_: Update) -> Captured:
+def _seen(subject: Checked, plan: AuditPlan, examples: int, update_: Update) -> Captured:
     """Put an update on the wire; its originals are the loader's first examples, or blanks where they are unknown."""
     data, steps = subject.dataset, subject.subject.local_steps
     if subject.is_scored and examples > len(data.train):
@@ -180,10 +178,10 @@ def _seen(subject: Checked, plan: Plan, examples: int, update_: Update) -> Captu
     private = Batch(data.train.inputs[:examples], data.train.labels[:examples])
     if not subject.is_scored:
         private = Batch(torch.zeros(examples, *data.spec.shape), torch.zeros(examples, dtype=torch.long))
-        plan = plan.model_copy(update={"knows": tuple(own for own in plan.knows if own != "labels")})
+        plan = plan.model_copy(update={"knows": tuple(one for one in plan.knows if one != "labels")})
     world = world_of(subject, plan, examples)
     pieces = tuple(
-        Batch(*own) for own in zip(private.inputs.tensor_split(steps), private.labels.tensor_split(steps), strict=True)
+        Batch(*one) for one in zip(private.inputs.tensor_split(steps), private.labels.tensor_split(steps), strict=True)
     )
     truth = Truth(pieces, (), update_, pieces)
-    return Captured(world, Seen(WireEntry(1, 0, world.models.first_weights, update_), truth), plan.knows)
+    return Captured(Victim(world, WireEntry(1, 0, world.models.first_weights, update_), truth), plan.knows)

@@ -16,8 +16,8 @@ from fedsim.core import process
 process.prepare()
 
 from fedsim.audit import auditing, subject  # noqa: E402
-from fedsim.audit.clock import Clock  # noqa: E402
-from fedsim.audit.record import Plan  # noqa: E402
+from fedsim.audit.clock import AuditClock  # noqa: E402
+from fedsim.audit.record import AuditPlan  # noqa: E402
 from fedsim.core.errors import FedsimError, describe_exception  # noqa: E402
 from fedsim.record.policy import Policy  # noqa: E402
 from fedsim.scenario import own_models  # noqa: E402
@@ -31,14 +31,14 @@ def serve() -> None:
         answers.write(json.dumps({key: what}) + "\n")
 
     order = json.loads(sys.stdin.readline())
-    plan = Plan.model_validate(order["plan"])
+    plan = AuditPlan.model_validate(order["plan"])
     policy = Policy.model_validate(order["policy"])
-    clock = Clock(order["end"] - time.monotonic())  # all processes of a machine share this clock
+    clock = AuditClock(order["end"] - time.monotonic())  # all processes of a machine share this clock
     tell(f"calls {plan.target}")
     try:
         with own_models.staying(f"'{plan.target}'"):
-            own = subject.made(subject.found(plan.target), plan.target)
-            auditing.run(own, plan, policy, Path(order["folder"]), clock, tell)
+            audited = subject.made(subject.load(plan.target), plan.target)
+            auditing.run(audited, plan, policy, Path(order["folder"]), clock, tell)
     except FedsimError as error:
         tell(str(error), "mistake")
     except MemoryError:
@@ -49,7 +49,7 @@ def serve() -> None:
         tell("", "done")
 
 
-def _out_of_memory(plan: Plan) -> str:
+def _out_of_memory(plan: AuditPlan) -> str:
     return f"'{plan.target}' ran out of the {plan.memory:.3g} GiB that --memory allows."
 
 

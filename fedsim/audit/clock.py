@@ -21,7 +21,7 @@ class OutOfTime(BaseException):
     """A share of the time is used up. Not an `Exception`, so that code which catches all errors does not catch it."""
 
 
-class Clock:
+class AuditClock:
     """Counts down from the start of an audit."""
 
     def __init__(self, seconds: float) -> None:

@@ -34,13 +34,13 @@ def copied(returned: object, logits: Callable[[Any], Tensor] | None, name: str) 
         raise FedsimError(f"'{name}' returned {type(model).__name__} for the model, expected a torch.nn.Module.")
     own_models.check_structure(model, f"the model of '{name}'")
     try:
-        own = copy.deepcopy(model).cpu().float()
+        copied_model = copy.deepcopy(model).cpu().float()
     except Exception as error:
         raise FedsimError(f"the model of '{name}' cannot be copied: {reason(error)}.") from error
-    for frozen in _frozen(own).values():
+    for frozen in _frozen(copied_model).values():
         cast("Any", frozen).train = partial(_train_children, frozen)
-    own.register_forward_hook(partial(_scores, logits))
-    return own
+    copied_model.register_forward_hook(partial(_scores, logits))
+    return copied_model
 
 
 def _frozen(model: nn.Module) -> dict[str, nn.Module]:
@@ -57,10 +57,10 @@ def _train_children(frozen: nn.Module, mode: bool = True) -> nn.Module:
 
 def modes(model: nn.Module) -> tuple[str, ...]:
     """Return a sentence where modules stay in evaluation mode, since pretrained models often come so by accident."""
-    frozen = [own for own in _frozen(model).values() if not any(True for _ in own.children())]
+    frozen = [module for module in _frozen(model).values() if not any(True for _ in module.children())]
     if not frozen:
         return ()
-    kinds = ", ".join(sorted({type(own).__name__ for own in frozen}))
+    kinds = ", ".join(sorted({type(module).__name__ for module in frozen}))
     return (
         f"Modules that were returned in evaluation mode stay in it: {kinds}. If the client calls model.train() first, "
         "call it before you return the model.",

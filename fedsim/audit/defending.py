@@ -7,7 +7,7 @@ train for the same number of rounds.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,18 +16,18 @@ from fedsim.audit.book import AuditJournal
 from fedsim.audit.clock import OutOfTime, limit
 from fedsim.audit.evidence import fewest
 from fedsim.audit.foreign import reason
-from fedsim.audit.groups import CLASS, class_name
+from fedsim.audit.groups import CLASSES, ExampleGroups, class_name, compare
 from fedsim.audit.inspecting import Inspector, enough, updates
 from fedsim.audit.record import Trial
 from fedsim.audit.subject import Checked
-from fedsim.audit.training import Trained, accuracy_lost, trained
-from fedsim.audit.worlds import ROUNDS, Setting, check, reads_steps, settings_of, world_of
+from fedsim.audit.training import TrainedClient, accuracy_lost, train
+from fedsim.audit.worlds import ROUNDS, DefenseSetting, check, reads_steps, settings_of, world_of
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError
 from fedsim.experiment.runner import guarantees
 from fedsim.metrics.groups import rates
-from fedsim.metrics.success import Rule
-from fedsim.record import GroupRisk, ItemScore, MembershipRecord
+from fedsim.questions.membership import Cases
+from fedsim.record import Finding, ItemScore
 from fedsim.scenario.world import World
 
 _FOR_MEMBERS = 0.25  # share of the remaining time, where defenses follow
@@ -55,13 +55,13 @@ def defend(book: AuditJournal, subject: Checked, largest: int) -> None:
     training = _baseline(book, subject, largest)
     if not book.plan.defend:
         return
-    worst = max(book.record.inspections, key=lambda own: (own.recovered or 0.0, -own.batch_size)).batch_size
+    worst = max(book.record.inspections, key=lambda one: (one.recovered or 0.0, -one.batch_size)).batch_size
     fitting, unfit = _fitting(book, subject, worst)
     book.keep(unfit=unfit)
     seconds = max(book.clock.left / (min(len(fitting), _TRIALS) + 1), _LEAST_SECONDS)
     allowed, confidence = book.record.policy.max_recognisable, book.plan.scoring.confidence
     most = book.plan.updates or max(enough(worst, _IMAGES), fewest(allowed, confidence))
-    bare = world_of(subject, book.plan, worst, Setting())
+    bare = world_of(subject, book.plan, worst, DefenseSetting())
     inspector = Inspector(book.plan.knows, book.arrays, book.tell)
     iterations = inspector.iterations(bare, _FOR_THE_ATTACK * seconds)
     name = f"control, batch {worst}"
@@ -76,57 +76,59 @@ def defend(book: AuditJournal, subject: Checked, largest: int) -> None:
         book.keep(trials=(*book.record.trials, trial))
 
 
-def _baseline(book: AuditJournal, subject: Checked, batch_size: int) -> Trained:
+def _baseline(book: AuditJournal, subject: Checked, batch_size: int) -> TrainedClient:
     """Train without further defenses, and find members."""
-    world = world_of(subject, book.plan, batch_size, Setting())
+    world = world_of(subject, book.plan, batch_size, DefenseSetting())
     book.tell("trains for a few rounds, without further defenses")
-    training = trained(world, ROUNDS, book.clock.left * _FOR_MEMBERS / 2)
-    risks = members.Risks(subject.groups)
-    found = _judge(book, subject, world, training, risks, with_shadows=True)
-    stated = guarantees(world, training.journal.rounds)
-    book.keep(
-        training=training.summary,
-        membership=found,
-        guarantees=stated,
-        by_class=_compared(book, found, risks, CLASS),
-        by_group=_compared(book, found, risks, book.record.group) if book.record.group else {},
-    )
+    training = train(world, ROUNDS, book.clock.left * _FOR_MEMBERS / 2)
+    findings, cases = _judge(book, subject, training, with_shadows=True)
+    book.keep(training=training.summary, guarantees=guarantees(world, training.evidence.journal.rounds))
+    compared: list[Finding] = []
+    for groups in subject.groups:
+        compared += _compare(book, groups)
+        compared += members.compare_groups(findings, cases, groups) if cases else ()
+    book.add((*findings, *compared), cases.work.items if cases else {})
     return training
 
 
-def _fitting(book: AuditJournal, subject: Checked, size: int) -> tuple[list[Setting], tuple[tuple[str, str], ...]]:
+def _fitting(
+    book: AuditJournal, subject: Checked, size: int
+) -> tuple[list[DefenseSetting], tuple[tuple[str, str], ...]]:
     """Return the defenses that fit, and why others do not.
 
     Defenses with a guarantee come first, then those that change only what is sent, which are the cheapest.
     """
-    own = {str(defense.get("name")) for defense in book.record.own_defenses}
-    fitting: list[tuple[bool, bool, str, Setting]] = []
+    used = {str(defense.get("name")) for defense in book.record.client_defenses}
+    fitting: list[tuple[bool, bool, str, DefenseSetting]] = []
     unfit: list[tuple[str, str]] = []
-    for setting in (each for name in registry.entries("defense") if name not in own for each in _settings(name)):
+    for setting in (each for name in registry.entries("defense") if name not in used for each in _settings(name)):
         try:
-            found, world = _sample(book, subject, size, setting)
+            sampled, world = _sample(book, subject, size, setting)
         except Exception as error:
             unfit.append((setting.label, reason(error)))
         else:
-            fitting.append((not world.facts.client_mechanisms, reads_steps(found), found.label, found))
-    return [own[-1] for own in sorted(fitting, key=lambda own: own[:-1])], tuple(unfit)
+            fitting.append((not world.facts.client_mechanisms, reads_steps(sampled), sampled.label, sampled))
+    return [setting for *_, setting in sorted(fitting, key=lambda one: one[:-1])], tuple(unfit)
 
 
-def _settings(name: str) -> list[Setting]:
+def _settings(name: str) -> list[DefenseSetting]:
     """Return a defense with its defaults, then with stronger settings."""
-    return [Setting(name), *(Setting(name, options) for options in _STRONGER.get(name, ()))]
+    return [DefenseSetting(name), *(DefenseSetting(name, options) for options in _STRONGER.get(name, ()))]
 
 
-def _sample(book: AuditJournal, subject: Checked, size: int, setting: Setting) -> tuple[Setting, World]:
+def _sample(book: AuditJournal, subject: Checked, size: int, setting: DefenseSetting) -> tuple[DefenseSetting, World]:
     """Return the setting with a sampling that fits it, and its world."""
     try:
-        world = world_of(subject, book.plan, size, setting)
-        check(world, subject)
+        return setting, _checked_world(book, subject, size, setting)
     except FedsimError:
         setting = replace(setting, sampling="poisson")
-        world = world_of(subject, book.plan, size, setting)
-        check(world, subject)
-    return setting, world
+        return setting, _checked_world(book, subject, size, setting)
+
+
+def _checked_world(book: AuditJournal, subject: Checked, size: int, setting: DefenseSetting) -> World:
+    world = world_of(subject, book.plan, size, setting)
+    check(world, subject)
+    return world
 
 
 @dataclass(frozen=True)
@@ -136,12 +138,12 @@ class _Defender:
     book: AuditJournal
     subject: Checked
     inspector: Inspector
-    without: Trained
+    without: TrainedClient
     batch_size: int
     most: int
     iterations: int
 
-    def attempt(self, setting: Setting, seconds: float) -> Trial:
+    def attempt(self, setting: DefenseSetting, seconds: float) -> Trial:
         """Attack, then train, with one more defense."""
         trial = Trial(name=setting.label, sampling=setting.sampling, settings=settings_of(setting))
         begin = self.book.clock.used
@@ -150,28 +152,29 @@ class _Defender:
                 world = world_of(self.subject, self.book.plan, self.batch_size, setting)
                 allowed = self.book.record.policy.max_recognisable
                 label = f"{setting.label}, batch {self.batch_size}"
-                found = self.inspector.inspect(
+                inspection = self.inspector.inspect(
                     world, updates(world), self.most, self.iterations, _FOR_THE_ATTACK * seconds, label, allowed
                 )
-                trial = trial.model_copy(update={"inspection": found})
+                trial = trial.model_copy(update={"inspection": inspection})
                 return self._train(trial, setting)
         except OutOfTime:
             return trial.model_copy(update={"failure": f"its {self.book.clock.used - begin:.0f} s were not enough"})
         except Exception as error:
             return trial.model_copy(update={"failure": reason(error)})
 
-    def _train(self, trial: Trial, setting: Setting) -> Trial:
+    def _train(self, trial: Trial, setting: DefenseSetting) -> Trial:
         """Train with the defense for as many rounds as without it, and compare."""
         subject, plan, before = self.subject, self.book.plan, self.without.summary
         world = world_of(subject, plan, before.batch_size, setting)
         check(world, subject)
         self.book.tell(f"{trial.name}: trains for {before.rounds} rounds")
-        after = trained(world, before.rounds, math.inf)
+        after = train(world, before.rounds, math.inf)
+        findings, _ = _judge(self.book, subject, after, with_shadows=False)
         return trial.model_copy(
             update={
                 "training": after.summary,
-                "membership": _judge(self.book, subject, world, after, members.Risks(), with_shadows=False),
-                "guarantees": guarantees(world, after.journal.rounds),
+                "findings": findings,
+                "guarantees": guarantees(world, after.evidence.journal.rounds),
                 "accuracy_loss": accuracy_lost(self.without.correct, after.correct, plan.seed),
                 "loss_change": after.summary.loss - before.loss,
                 "slowdown": after.summary.seconds_a_round / before.seconds_a_round,
@@ -179,22 +182,15 @@ class _Defender:
         )
 
 
-def _compared(
-    book: AuditJournal, found: Sequence[MembershipRecord], risks: members.Risks, group: str
-) -> dict[str, tuple[GroupRisk, ...]]:
-    """Return the risk of each group: by the best membership attack, and to be recovered from an update."""
-    scoring, of_attacks = book.plan.scoring, risks.found.get(group, {})
-    rule = Rule.of(scoring.metric, scoring.threshold)
-    every = [item for own in book.record.inspections for victim in own.victims for item in victim.scores]
-    names = [_class_of(item) if group == CLASS else item.group for item in every]
-    items = [(name, rule.has_succeeded(item)) for name, item in zip(names, every, strict=True) if name is not None]
-    known = {f"{book.record.noun}s recovered": rates(items, scoring.confidence)} if items else {}
-    best = max(
-        (own for own in found if own.summary is not None and of_attacks.get(own.label)),
-        key=lambda own: own.summary.auc.value if own.summary else 0.0,
-        default=None,
-    )
-    return known if best is None else {**known, f"AUC of {best.label}": of_attacks[best.label]}
+def _compare(book: AuditJournal, groups: ExampleGroups) -> Iterator[Finding]:
+    """Yield how many examples of each group were recovered from updates."""
+    scoring = book.plan.scoring
+    rule = scoring.rule
+    items = [item for one in book.record.inspections for victim in one.victims for item in victim.scores]
+    names = [_class_of(item) if groups is CLASSES else item.group for item in items]
+    hits = [(name, rule.has_succeeded(item)) for name, item in zip(names, items, strict=True) if name is not None]
+    if hits:
+        yield from compare(groups.name, f"{book.record.noun}s recovered", "recovered", rates(hits, scoring.confidence))
 
 
 def _class_of(item: ItemScore) -> str | None:
@@ -202,22 +198,19 @@ def _class_of(item: ItemScore) -> str | None:
 
 
 def _judge(
-    book: AuditJournal,
-    subject: Checked,
-    world: World,
-    training: Trained,
-    risks: members.Risks,
-    *,
-    with_shadows: bool,
-) -> tuple[MembershipRecord, ...]:
+    book: AuditJournal, subject: Checked, training: TrainedClient, *, with_shadows: bool
+) -> tuple[tuple[Finding, ...], Cases | None]:
+    """Return what membership attacks make of a training, and whom they judged; nothing where these are too few."""
     wanted = _candidates(subject, training.summary.batch_size)
     if wanted < members.FEWEST:
-        return ()
+        return (), None
     seconds = book.clock.left * (_FOR_MEMBERS if book.plan.defend else _ALL)
-    return members.judged(world, training, seconds, book.tell, wanted, with_shadows=with_shadows, risks=risks)
+    cases = members.cases_of(training, wanted)
+    findings = members.judge_members(cases, training, seconds, book.tell, with_shadows=with_shadows)
+    return tuple(findings), cases
 
 
 def _candidates(subject: Checked, batch_size: int) -> int:
     """Return how many members can be judged: as many as a training touches."""
     touched = ROUNDS * batch_size * subject.subject.local_steps
-    return min(touched, members.candidates(subject.dataset.train, subject.dataset.test))
+    return min(touched, members.count_candidates(subject.dataset.train, subject.dataset.test))

@@ -18,48 +18,50 @@ from fedsim.scenario import Scoring
 OUT_OF_TIME = "out of time"  # how a search stopped that the clock ended
 
 
-def state(found: Inspection, scoring: Scoring) -> str:
+def state(inspection: Inspection, scoring: Scoring) -> str:
     """Return what became of some updates: recovered, withstood or undecided."""
-    return state_of(found.victims, _rule(scoring)) if found.is_scored and found.failure is None else "undecided"
+    if not inspection.is_scored or inspection.failure is not None:
+        return "undecided"
+    return state_of(inspection.victims, scoring.rule)
 
 
-def ideal(found: Inspection | None, scoring: Scoring) -> str:
+def ideal(inspection: Inspection | None, scoring: Scoring) -> str:
     """Return how far the ideal attacker comes on the same updates, for people."""
-    told = None if found is None else reach([victim.ceiling for victim in found.victims], _rule(scoring))
-    return "" if told is None else told.told
+    figures = None if inspection is None else reach([victim.ceiling for victim in inspection.victims], scoring.rule)
+    return "" if figures is None else figures.told
 
 
-def ideal_figures(found: Inspection, scoring: Scoring) -> tuple[float | None, float | None]:
+def ideal_figures(inspection: Inspection, scoring: Scoring) -> tuple[float | None, float | None]:
     """Return its median PSNR in dB and the share of images that it would recover; None where not known."""
-    figures = reach([victim.ceiling for victim in found.victims], _rule(scoring))
+    figures = reach([victim.ceiling for victim in inspection.victims], scoring.rule)
     return (None, None) if figures is None else figures[:2]
 
 
-def converged(found: Inspection) -> int:
+def converged(inspection: Inspection) -> int:
     """Return how many searches explain the update as well as the truth does."""
-    return sum(victim.converged is True for victim in found.victims)
+    return sum(victim.converged is True for victim in inspection.victims)
 
 
-def restarts(found: Inspection) -> int:
+def restarts(inspection: Inspection) -> int:
     """Return the largest number of starts that the winning attack searched from."""
-    return max((int(victim.facts.get("starts", 1)) for victim in found.victims), default=0)
+    return max((int(victim.facts.get("starts", 1)) for victim in inspection.victims), default=0)
 
 
-def doubts(found: Inspection, scoring: Scoring) -> tuple[str, ...]:
+def doubts(inspection: Inspection, scoring: Scoring) -> tuple[str, ...]:
     """Return why images that were not recovered from these updates are no evidence; empty where they are."""
-    if found.recovered == 1.0:
+    if inspection.recovered == 1.0:
         return ()
-    return tuple(_doubts(found, _rule(scoring)))
+    return tuple(_doubts(inspection, scoring.rule))
 
 
-def _doubts(found: Inspection, rule: Rule) -> Iterator[str]:
-    if not found.is_scored:
+def _doubts(inspection: Inspection, rule: Rule) -> Iterator[str]:
+    if not inspection.is_scored:
         yield "the originals are unknown, so nothing was scored"
         return
-    if found.failure or not found.victims or found.is_unknown:
+    if inspection.failure or not inspection.victims or inspection.is_unknown:
         yield "no attack returned a guess"
         return
-    n, left = len(found.victims), [victim for victim in found.victims if not is_evidence(victim, rule)]
+    n, left = len(inspection.victims), [victim for victim in inspection.victims if not is_evidence(victim, rule)]
     yield from _counted(left, n)
 
 
@@ -90,25 +92,25 @@ def fewest(allowed: float | None, confidence: float) -> int:
     return 1 + (updates_to_decide(wilson(0, 1, confidence), allowed, confidence) or 0)
 
 
-def may_change(found: Inspection, allowed: float | None, scoring: Scoring) -> bool:
+def may_change(inspection: Inspection, allowed: float | None, scoring: Scoring) -> bool:
     """Say whether more updates could change what is known: the policy is undecided, and not for a weak search alone."""
-    if found.summary is None or allowed is None or held(found.summary.success, allowed) != "undecided":
+    if inspection.summary is None or allowed is None or held(inspection.summary.success, allowed) != "undecided":
         return False
-    return not doubts(found, scoring) or found.summary.success.value > 0
+    return not doubts(inspection, scoring) or inspection.summary.success.value > 0
 
 
-def more(found: Inspection, limit: float, confidence: float) -> str:
+def more(inspection: Inspection, limit: float, confidence: float) -> str:
     """Return how much more would decide about a limit, in words; empty where nobody knows."""
-    if found.summary is None:
+    if inspection.summary is None:
         return ""
-    needed = updates_to_decide(found.summary.success, limit, confidence)
+    needed = updates_to_decide(inspection.summary.success, limit, confidence)
     if not needed:
         return ""
-    minutes = max(1, math.ceil(needed * found.seconds / len(found.victims) / 60))
+    minutes = max(1, math.ceil(needed * inspection.seconds / len(inspection.victims) / 60))
     time = f"{minutes} more minute{'s' if minutes > 1 else ''}"
     return (
         f"about {needed} more updates and {time} would decide, if the share stays the same "
-        f"(--updates {needed + len(found.victims)})"
+        f"(--updates {needed + len(inspection.victims)})"
     )
 
 
@@ -119,13 +121,9 @@ def has_learned(training: Training) -> bool:
     return low is not None and low > training.guessing
 
 
-def is_below(found: Inspection | None, control: Inspection | None) -> bool:
+def is_below(inspection: Inspection | None, control: Inspection | None) -> bool:
     """Return whether less is recovered than from the control beyond chance, that is, with disjoint intervals."""
-    if found is None or control is None or found.summary is None or control.summary is None:
+    if inspection is None or control is None or inspection.summary is None or control.summary is None:
         return False
-    high, low = found.summary.success.high, control.summary.success.low
+    high, low = inspection.summary.success.high, control.summary.success.low
     return high is not None and low is not None and high < low
-
-
-def _rule(scoring: Scoring) -> Rule:
-    return Rule.of(scoring.metric, scoring.threshold)

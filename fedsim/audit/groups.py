@@ -13,9 +13,12 @@ import torch
 from torch import Tensor
 
 from fedsim.audit.foreign import reason
+from fedsim.audit.record import GROUPS
 from fedsim.core.errors import FedsimError, nearest
 from fedsim.core.examples import keys
 from fedsim.core.types import Batch
+from fedsim.metrics.groups import GroupRisk
+from fedsim.record import Finding
 
 Grouping = str | Callable[[Any], Sequence[Any]]  # name of a column, or from what the loader yields to values
 
@@ -25,7 +28,7 @@ _OTHER = "other"
 
 
 @dataclass(frozen=True)
-class Groups:
+class ExampleGroups:
     """Says which group examples are of.
 
     Attributes:
@@ -46,7 +49,30 @@ def _classes(batch: Batch) -> list[str]:
     return [class_name(int(label)) for label in batch.labels] if batch.labels.ndim == 1 else []
 
 
-CLASSES = Groups(CLASS, _classes)
+CLASSES = ExampleGroups(CLASS, _classes)
+
+
+def compare(groups: str, label: str, metric: str, risks: Mapping[str, GroupRisk]) -> tuple[Finding, ...]:
+    """Return a finding for each group.
+
+    Args:
+        groups: what they are of.
+        label: what was measured, for people.
+        metric: the same by name.
+        risks: by group.
+    """
+    return tuple(
+        Finding(
+            question=GROUPS,
+            label=label,
+            about={"by": groups, "group": name},
+            role="context",
+            metric=metric,
+            value=risk.value,
+            p=risk.p,
+        )
+        for name, risk in risks.items()
+    )
 
 
 def values_of(group: Grouping, item: Any, batch: Batch, what: str) -> list[Any]:
@@ -55,9 +81,9 @@ def values_of(group: Grouping, item: Any, batch: Batch, what: str) -> list[Any]:
     Raises:
         FedsimError: there is no such column, the function fails, or there is not one value for each example.
     """
-    found = _called(group, item, what) if callable(group) else _column(group, item, batch, what)
-    values: list[Any] = found.tolist() if isinstance(found, Tensor | np.ndarray) else list(found)
-    if len(values) != len(batch) or any(isinstance(own, list) for own in values):
+    column = _called(group, item, what) if callable(group) else _column(group, item, batch, what)
+    values: list[Any] = column.tolist() if isinstance(column, Tensor | np.ndarray) else list(column)
+    if len(values) != len(batch) or any(isinstance(value, list) for value in values):
         raise FedsimError(
             f"{what} has {len(values)} values to group {len(batch)} examples by, expected one for each example."
         )
@@ -83,7 +109,7 @@ def _column(name: str, item: Any, batch: Batch, what: str) -> Sequence[Any] | Te
     raise FedsimError(f"{what} has no column '{name}' to group by.{close}")
 
 
-def groups(group: Grouping, values: Sequence[Any], examples: Batch) -> Groups:
+def group_examples(group: Grouping, values: Sequence[Any], examples: Batch) -> ExampleGroups:
     """Return the groups of a subject's examples, found again by inputs and label.
 
     Args:
@@ -94,18 +120,18 @@ def groups(group: Grouping, values: Sequence[Any], examples: Batch) -> Groups:
     name = group if isinstance(group, str) else getattr(group, "__name__", "group").replace("<lambda>", "group")
     name = f"column {name}" if name.isdecimal() else name
     known = dict(zip(keys(examples), _names(name, values), strict=True))
-    return Groups(name, partial(_found, known))
+    return ExampleGroups(name, partial(_look_up, known))
 
 
-def _found(known: Mapping[tuple[bytes, ...], str], batch: Batch) -> list[str]:
+def _look_up(known: Mapping[tuple[bytes, ...], str], batch: Batch) -> list[str]:
     return [known.get(key, _OTHER) for key in keys(batch)]
 
 
 def _names(name: str, values: Sequence[Any]) -> list[str]:
     """Return the group of each value: numbers of many values are cut at their quartiles."""
-    is_number = all(isinstance(own, int | float) and not isinstance(own, bool) for own in values)
+    is_number = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
     if not is_number or len(set(values)) <= _MOST:
-        return [f"{name} {own:g}" if isinstance(own, float) else f"{name} {own}" for own in values]
+        return [f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for value in values]
     edges = torch.tensor(values, dtype=torch.float64).quantile(torch.linspace(0, 1, 5, dtype=torch.float64)).tolist()
-    told = [f"{name}, {low:.3g} to {high:.3g}" for low, high in pairwise(edges)]
-    return [told[sum(own > edge for edge in edges[1:-1])] for own in values]
+    quarters = [f"{name}, {low:.3g} to {high:.3g}" for low, high in pairwise(edges)]
+    return [quarters[sum(value > edge for edge in edges[1:-1])] for value in values]

@@ -16,18 +16,17 @@ import torch
 
 from fedsim.audit.clock import OutOfTime, limit
 from fedsim.audit.foreign import reason
-from fedsim.audit.groups import CLASSES, Groups
+from fedsim.audit.groups import CLASSES, ExampleGroups
 from fedsim.audit.record import Inspection
 from fedsim.audit.searching import Latest, descents, read_words, search, searching
 from fedsim.core import registry, seeding
 from fedsim.core.errors import NotApplicable
 from fedsim.core.masks import without_dropout
-from fedsim.core.types import Batch, Knowledge, Observation, Reconstruction, Truth, WireEntry
+from fedsim.core.types import Batch, Knowledge, Observation, Reconstruction, WireEntry
 from fedsim.federation.client import local_training
 from fedsim.metrics.evidence import held, is_evidence, is_out_of_reach
 from fedsim.metrics.image import to_pixels
 from fedsim.metrics.statistics import summarise
-from fedsim.metrics.success import Rule
 from fedsim.record import Ceiling, ItemScore, Summary, VictimRecord
 from fedsim.scenario.world import World
 from fedsim.threat.ceiling import ceiling_of
@@ -46,17 +45,10 @@ _LEAST_SECONDS = 0.5
 _FOR_THE_CEILING = 0.2  # share of the time of an update
 _HANGS = 2.0  # times that share, after which it is ended
 _SHOWN = ("originals", "guesses")
+_SAID = ("objective", "iterations", "best_iteration", "stopped", "history", "notes")  # by an attack of its search
 _RESERVE = 2.5  # measured: a step of an attack takes longer than a bare second derivative
 
 Arrays = dict[str, np.ndarray]
-
-
-@dataclass(frozen=True)
-class Seen:
-    """An update on the wire and its private side."""
-
-    entry: WireEntry
-    truth: Truth
 
 
 @dataclass
@@ -75,14 +67,14 @@ class Inspector:
     arrays: Arrays
     on_progress: Callable[[str], None]
     is_scored: bool = True
-    groups: tuple[Groups, ...] = (CLASSES,)
+    groups: tuple[ExampleGroups, ...] = (CLASSES,)
     _cost: dict[int, float] = field(default_factory=dict)
     _is_hopeless: bool = False  # whether the ideal attacker would recover nothing of the latest update
 
     def inspect(
         self,
         world: World,
-        seen: Iterator[Seen],
+        victims: Iterator[Victim],
         most: int,
         iterations: int,
         seconds: float,
@@ -96,7 +88,7 @@ class Inspector:
 
         Args:
             world: world of the updates.
-            seen: the updates.
+            victims: the updates.
             most: largest number of updates.
             iterations: approximate number of gradients of a search.
             seconds: time for all of them.
@@ -107,12 +99,12 @@ class Inspector:
         begin = time.monotonic()
         done = [] if before is None else list(before.victims)
         is_short, first, spent = (False, 0, 0.0) if before is None else (before.is_short, len(done), before.seconds)
-        for number, one in enumerate(itertools.islice(seen, first, most), first + 1):
+        for number, one in enumerate(itertools.islice(victims, first, most), first + 1):
             left = seconds - (time.monotonic() - begin)
             if done and left < (done[-1].seconds if number > first + 1 else _LEAST_SECONDS):
                 break
             self.on_progress(f"{name}: attacks update {number} of up to {most}")
-            victim, short = self._attack(world, one, iterations, max(left, _LEAST_SECONDS), f"{name}/{number}")
+            victim, short = self._attack(one, iterations, max(left, _LEAST_SECONDS), f"{name}/{number}")
             done.append(victim)
             is_short = is_short or short
             few = len(done) < enough(world.scenario.federation.batch_size)
@@ -141,126 +133,109 @@ class Inspector:
         self.iterations(world, 0.0)
         return STRENGTH * _RESERVE * self._cost[world.scenario.federation.batch_size]
 
-    def _attack(
-        self, world: World, seen: Seen, iterations: int, seconds: float, name: str
-    ) -> tuple[VictimRecord, bool]:
-        begin, entry, short = time.monotonic(), seen.entry, False
-        latest = Latest()
-        observation = observe(Victim(world, entry, seen.truth), self.knows)
+    def _attack(self, victim: Victim, iterations: int, seconds: float, name: str) -> tuple[VictimRecord, bool]:
+        begin, short = time.monotonic(), False
+        latest, observation = Latest(), observe(victim, self.knows)
         try:
             with limit(seconds):
-                found: Reconstruction | str = self._find(world, seen, observation, iterations, seconds, name, latest)
+                guess: Reconstruction | str = self._find(victim, observation, iterations, seconds, name, latest)
         except OutOfTime:
             short = latest.exact is None or not latest.exact.is_exact
-            found = latest.best(observation)
+            guess = latest.best(observation)
         except Exception as error:
-            found = reason(error)
-        if not isinstance(found, str):
-            found = replace(found, found={**latest.read, **found.found})
-        victim = self._recorded(world, seen, found, name)
-        return victim.model_copy(update={"seconds": time.monotonic() - begin, "ceiling": latest.ceiling}), short
+            guess = reason(error)
+        if not isinstance(guess, str):
+            guess = replace(guess, found={**latest.read, **guess.found})
+        record = self._record(victim, guess, name)
+        return record.model_copy(update={"seconds": time.monotonic() - begin, "ceiling": latest.ceiling}), short
 
     def _find(
-        self,
-        world: World,
-        seen: Seen,
-        observation: Observation,
-        iterations: int,
-        seconds: float,
-        name: str,
-        latest: Latest,
+        self, victim: Victim, observation: Observation, iterations: int, seconds: float, name: str, latest: Latest
     ) -> Reconstruction | str:
         """Try the exact attacks, ask the ideal attacker, then search where that can still change the verdict.
 
         Where the update before was out of everybody's reach, the ideal attacker is asked first.
         """
-        round_, scoring = seen.entry.round, world.scenario.scoring
-        rule = Rule.of(scoring.metric, scoring.threshold)
+        world, round_ = victim.world, victim.entry.round
         others = set(registry.entries("attack")) - searching(observation)
         latest.read = read_words(world, observation, round_)
         if self._is_hopeless:
-            latest.ceiling = self._ceiling(world, seen, _FOR_THE_CEILING * seconds, name)
-            self._is_hopeless = is_out_of_reach(VictimRecord(round=round_, client=0, ceiling=latest.ceiling), rule)
+            self._ask_ideal(victim, seconds, name, latest)
         if not self._is_hopeless:
-            latest.exact = self._exact(world, observation, iterations, seconds, round_, latest)
+            latest.exact = self._exact(victim, observation, iterations, seconds, latest)
         if latest.ceiling is None:
-            latest.ceiling = self._ceiling(world, seen, _FOR_THE_CEILING * seconds, name)
-            self._is_hopeless = is_out_of_reach(VictimRecord(round=round_, client=0, ceiling=latest.ceiling), rule)
-        if latest.exact is not None and self._is_settled(world, seen, latest.exact, latest.ceiling):
+            self._ask_ideal(victim, seconds, name, latest)
+        if latest.exact is not None and self._is_settled(victim, latest.exact, latest.ceiling):
             return latest.exact
         strength = min(iterations, _SHORT) if self._is_hopeless else iterations  # a short search must agree
-        found = search(world, observation, strength, others, round_, latest)
-        return latest.exact if latest.exact is not None and latest.exact.objective < found.objective else found
+        guess = search(world, observation, strength, others, round_, latest)
+        return latest.exact if latest.exact is not None and latest.exact.objective < guess.objective else guess
+
+    def _ask_ideal(self, victim: Victim, seconds: float, name: str, latest: Latest) -> None:
+        """Ask the ideal attacker, and note whether it would recover nothing."""
+        latest.ceiling = self._ceiling(victim, _FOR_THE_CEILING * seconds, name)
+        empty = VictimRecord(round=victim.entry.round, client=0, ceiling=latest.ceiling)
+        self._is_hopeless = is_out_of_reach(empty, victim.world.scenario.scoring.rule)
 
     def _exact(
-        self, world: World, observation: Observation, iterations: int, seconds: float, round_: int, latest: Latest
+        self, victim: Victim, observation: Observation, iterations: int, seconds: float, latest: Latest
     ) -> Reconstruction | None:
         """Return the best guess of the attacks that search nothing; None where there is none."""
         try:
             with limit(max(_FOR_EXACT * seconds, min(seconds, _LEAST_EXACT))):
-                found = search(world, observation, min(iterations, _MOST_EXACT), descents(), round_, latest)
+                most, round_ = min(iterations, _MOST_EXACT), victim.entry.round
+                guess = search(victim.world, observation, most, descents(), round_, latest)
         except (OutOfTime, NotApplicable):
             latest.step = None
             return None
-        return found if len(found.inputs) else None
+        return guess if len(guess.inputs) else None
 
-    def _is_settled(self, world: World, seen: Seen, exact: Reconstruction, ceiling: Ceiling | None) -> bool:
+    def _is_settled(self, victim: Victim, exact: Reconstruction, ceiling: Ceiling | None) -> bool:
         """Say whether a search could change nothing: all is explained, or what is left is out of everybody's reach."""
         if exact.is_exact:
             return True
         if not self.is_scored:
             return False
-        scoring = world.scenario.scoring
-        record = score(Victim(world, seen.entry, seen.truth), exact).record.model_copy(update={"ceiling": ceiling})
-        return is_evidence(record, Rule.of(scoring.metric, scoring.threshold))
+        return is_evidence(
+            score(victim, exact).record.model_copy(update={"ceiling": ceiling}), victim.world.scenario.scoring.rule
+        )
 
     def _is_broken(self, world: World, done: Sequence[VictimRecord], allowed: float) -> bool:
         summary = self._summary(world, done)
         return summary is not None and held(summary.success, allowed) == "broken"
 
-    def _ceiling(self, world: World, seen: Seen, seconds: float, name: str) -> Ceiling | None:
+    def _ceiling(self, victim: Victim, seconds: float, name: str) -> Ceiling | None:
         """Return how well anybody could know the images, and keep the map of it."""
         if not self.is_scored:
             return None
         try:
             with limit(_HANGS * seconds):
-                found, known = ceiling_of(Victim(world, seen.entry, seen.truth), seconds=seconds)
+                ceiling, known = ceiling_of(victim, seconds=seconds)
         except OutOfTime:
-            return Ceiling(inputs=seen.truth.batches[0].inputs.numel(), undefined="its time was too short")
+            return Ceiling(inputs=victim.truth.batches[0].inputs.numel(), undefined="its time was too short")
         except Exception as error:
             return Ceiling(undefined=reason(error))
         if known is not None:
             self.arrays[f"{name}/known"] = known.float().clamp(0.0, 1.0).numpy()
-        return found
+        return ceiling
 
-    def _recorded(self, world: World, seen: Seen, found: Reconstruction | str, name: str) -> VictimRecord:
-        entry = seen.entry
-        if isinstance(found, str):
-            return VictimRecord(round=entry.round, client=entry.client, failure=found)
+    def _record(self, victim: Victim, guess: Reconstruction | str, name: str) -> VictimRecord:
+        entry = victim.entry
+        if isinstance(guess, str):
+            return VictimRecord(round=entry.round, client=entry.client, failure=guess)
         if self.is_scored:
-            own = Victim(world, entry, seen.truth)
-            judged = score(own, found)
+            judged = score(victim, guess)
             self.arrays.update({f"{name}/{kind}": judged.arrays[kind] for kind in _SHOWN if kind in judged.arrays})
-            grouped = self._grouped(judged.record.scores, own)
-            return judged.record.model_copy(update={"arrays": name, "scores": grouped})
-        self.arrays[f"{name}/guesses"] = to_pixels(found.inputs, world.data.dataset.spec).numpy()
-        return VictimRecord(
-            round=entry.round,
-            client=entry.client,
-            objective=found.objective,
-            iterations=found.iterations,
-            best_iteration=found.best_iteration,
-            stopped=found.stopped,
-            history=found.history,
-            notes=found.notes,
-            facts=dict(found.facts),
-            arrays=name,
-        )
+            scores = self._with_groups(judged.record.scores, victim)
+            return judged.record.model_copy(update={"arrays": name, "scores": scores})
+        self.arrays[f"{name}/guesses"] = to_pixels(guess.inputs, victim.world.data.dataset.spec).numpy()
+        said = {field: getattr(guess, field) for field in _SAID}
+        return VictimRecord(round=entry.round, client=entry.client, facts=dict(guess.facts), arrays=name, **said)
 
-    def _grouped(self, scores: tuple[ItemScore, ...], victim: Victim) -> tuple[ItemScore, ...]:
-        for own in self.groups:
-            if own is not CLASSES:
-                names = own.of(victim.examples)
+    def _with_groups(self, scores: tuple[ItemScore, ...], victim: Victim) -> tuple[ItemScore, ...]:
+        for groups in self.groups:
+            if groups is not CLASSES:
+                names = groups.of(victim.examples)
                 return tuple(item.model_copy(update={"group": names[item.index]}) for item in scores)
         return scores
 
@@ -268,23 +243,19 @@ class Inspector:
         if not self.is_scored:
             return None
         scoring = world.scenario.scoring
+        confidence, resamples = scoring.confidence, scoring.resamples
         return summarise(
-            victims,
-            Rule.of(scoring.metric, scoring.threshold),
-            world.scenario.seed,
-            confidence=scoring.confidence,
-            resamples=scoring.resamples,
+            victims, world.scenario.scoring.rule, world.scenario.seed, confidence=confidence, resamples=resamples
         )
 
 
-def updates(world: World) -> Iterator[Seen]:
+def updates(world: World) -> Iterator[Victim]:
     """Yield updates of the client at the audited weights, each on another batch."""
-    round_ = 0
-    while True:
-        round_ += 1
-        update, truth = local_training(world, world.models.first_weights, round_, 0)
+    weights = world.models.first_weights
+    for round_ in itertools.count(1):
+        update, truth = local_training(world, weights, round_, 0)
         if len(truth.private[0]):  # under Poisson sampling a batch may be empty
-            yield Seen(WireEntry(round_, 0, world.models.first_weights, update), truth)
+            yield Victim(world, WireEntry(round_, 0, weights, update), truth)
 
 
 def enough(batch_size: int, images: int = _LEAST_IMAGES) -> int:
@@ -307,7 +278,7 @@ def _cost(world: World, batch_size: int) -> float:
                 batch = known.taken(torch.arange(batch_size) % len(known))
             else:
                 batch = Batch(torch.randn(batch_size, *spec.shape), torch.zeros(batch_size, dtype=torch.long))
-            if spec.vocabulary is None:
+            if batch.inputs.is_floating_point():
                 batch.inputs.requires_grad_()
             begin = time.perf_counter()
             loss = world.stack.criterion(*world.task.answer(model, batch, {}))

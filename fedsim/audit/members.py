@@ -3,145 +3,124 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from typing import Any, cast
 
 import numpy as np
 
 from fedsim.audit.clock import OutOfTime, limit
 from fedsim.audit.foreign import reason
-from fedsim.audit.groups import Groups
-from fedsim.audit.training import Trained
+from fedsim.audit.groups import ExampleGroups, compare
+from fedsim.audit.training import TrainedClient
 from fedsim.core import registry, seeding
 from fedsim.core.hooks import MembershipAttack
-from fedsim.core.types import Batch, Shadow, ShadowPlan, Target
+from fedsim.core.types import Batch, ShadowPlan, Target
 from fedsim.metrics.groups import aucs
-from fedsim.record import GroupRisk, MembershipRecord
-from fedsim.scenario.world import World
+from fedsim.questions import Evidence, Work
+from fedsim.questions.membership import Cases, judge, open_finding
+from fedsim.record import Finding
 from fedsim.threat import membership
-from fedsim.threat.membership import Case, shadows
 
 MOST = 100  # as many non-members as 1 % false positives need
 FEWEST = 10
 
 
-@dataclass(frozen=True)
-class Risks:
-    """What attacks find of the members of every group: by what the groups are of, then by attack."""
-
-    groups: tuple[Groups, ...] = ()
-    found: dict[str, dict[str, tuple[GroupRisk, ...]]] = field(
-        default_factory=dict[str, dict[str, tuple[GroupRisk, ...]]]
-    )
-
-
-def candidates(own: Batch, test: Batch) -> int:
+def count_candidates(train: Batch, test: Batch) -> int:
     """Return how many members, and as many others, can be judged; half of the test data belong to the attacker."""
-    return min(MOST, len(own), len(test) // 2)
+    return min(MOST, len(train), len(test) // 2)
 
 
-def judged(
-    world: World,
-    trained: Trained,
+def cases_of(training: TrainedClient, wanted: int) -> Cases:
+    """Return whom attacks judge: so many members, if as many examples were trained on, in as few updates as hold them.
+
+    Some examples are drawn twice, or the time ended.
+    """
+    evidence = training.evidence
+    used = int((membership.count_training(evidence.world, evidence.journal.rounds) > 0).sum())
+    candidates = min(wanted, max(2, used))
+    size = max(1, min(len(truth.private[0]) for truth in evidence.truths))
+    watched = -(-candidates // size)
+    journal = replace(evidence.journal, entries=evidence.journal.entries[:watched])
+    return Cases(Evidence(evidence.world, journal, evidence.replays[:watched]), Work(), candidates)
+
+
+def judge_members(
+    cases: Cases,
+    training: TrainedClient,
     seconds: float,
     on_progress: Callable[[str], None],
-    wanted: int,
     *,
     with_shadows: bool,
-    risks: Risks | None = None,
-) -> tuple[MembershipRecord, ...]:
-    """Run every membership attack that fits the time, first those without shadow models.
+) -> Iterator[Finding]:
+    """Yield a finding of every membership attack, first those without shadow models.
 
-    What each finds of the members of every group is added to `risks`, where it is given.
+    Args:
+        cases: whom they judge; gets their scores.
+        training: says how long a shadow model takes.
+        seconds: time for all of them; what does not fit says so.
+        on_progress: called with what is being done.
+        with_shadows: whether attacks train shadow models; else those that do are left out.
     """
-    risks = Risks() if risks is None else risks
     end = time.monotonic() + seconds
-    most = _most(world, trained, wanted)
-    cases: dict[Target, Case] = {}
-    known: dict[ShadowPlan, tuple[Shadow, ...]] = {}
-    records: list[MembershipRecord] = []
-    for name, attack in sorted(_attacks().items(), key=lambda own: own[1].plan() is not None):
+    for name, attack in sorted(_attacks().items(), key=lambda pair: pair[1].plan() is not None):
         plan = attack.plan()
         if plan is not None and not with_shadows:
             continue
         on_progress(f"membership: {name}")
+        finding = open_finding(name, name, attack.config.model_dump(mode="json"), attack.target)
+        is_ready = plan is None or (attack.target, plan) in cases.trained
+        cost = 0.0 if plan is None or is_ready else cost_of(plan, training)
         left = end - time.monotonic()
-        record = MembershipRecord(
-            label=name,
-            name=name,
-            settings=attack.config.model_dump(mode="json"),
-            target=attack.target,
-            members=0,
-            non_members=0,
-        )
-        cost = 0.0 if plan is None or plan in known else _cost(plan, trained)
         if left <= cost:
-            records.append(record.model_copy(update={"failure": _too_long(plan, cost, seconds)}))
-            continue
-        try:
-            with limit(left):
-                records.append(_judge(world, trained, most, attack, record, cases, known, risks))
-        except OutOfTime:
-            records.append(record.model_copy(update={"failure": "the clock ended it"}))
-        except Exception as error:
-            why = reason(error)
-            records.append(record.model_copy(update={"failure": why}))
-    return tuple(records)
+            yield finding.model_copy(update={"failure": too_long(plan, cost, seconds)})
+        else:
+            yield _judge_within(left, finding, attack, cases)
 
 
-def _most(world: World, trained: Trained, wanted: int) -> int:
-    """Return how many members there are to judge: some examples are drawn twice, or the time ended."""
-    used = int((membership.count_training(world, trained.journal.rounds) > 0).sum())
-    return min(wanted, max(2, used))
+def _judge_within(seconds: float, finding: Finding, attack: MembershipAttack[Any], cases: Cases) -> Finding:
+    """Complete the finding of an attack, or say in it why the attack failed."""
+    try:
+        with limit(seconds):
+            return judge(finding, attack, cases)
+    except OutOfTime:
+        return finding.model_copy(update={"failure": "the clock ended it"})
+    except Exception as error:
+        return finding.model_copy(update={"failure": reason(error)})
 
 
-def _too_long(plan: ShadowPlan | None, cost: float, seconds: float) -> str:
+def too_long(plan: ShadowPlan | None, cost: float, seconds: float) -> str:
+    """Return why the rest of some seconds is too short for an attack, without full stop."""
     share = f"the {seconds:.0f} s for membership attacks"
     if plan is None:
         return f"{share} were over; give more minutes"
     return f"its {plan.count} shadow models take about {cost:.0f} s, more than is left of {share}; give more minutes"
 
 
+def cost_of(plan: ShadowPlan, training: TrainedClient) -> float:
+    """Return about how many seconds the shadow models of a plan take."""
+    return plan.count * training.summary.rounds * training.summary.seconds_a_round
+
+
+def compare_groups(findings: Iterable[Finding], cases: Cases, groups: ExampleGroups) -> tuple[Finding, ...]:
+    """Return how well the best attack tells members of each group; of the first by AUC for whom there are groups."""
+    for finding in sorted((one for one in findings if not one.failure), key=_auc, reverse=True):
+        case = cases.case(cast("Target", finding.about["target"]))
+        names = groups.of(case.observation.candidates)
+        if not names:
+            continue
+        source = np.random.default_rng(seeding.derive(cases.evidence.world.scenario.seed, "bootstrap"))
+        scores = cases.scores[finding.label].double().numpy()
+        risks = aucs(scores, case.is_member.numpy(), names, source)
+        if risks:
+            return compare(groups.name, f"AUC of {finding.label}", "auc", risks)
+    return ()
+
+
+def _auc(finding: Finding) -> float:
+    figure = finding.figure("auc")
+    return figure.value if figure else 0.0
+
+
 def _attacks() -> dict[str, MembershipAttack[Any]]:
-    return {name: own.make(own.config()) for name, own in registry.methods("membership").items()}
-
-
-def _cost(plan: ShadowPlan, trained: Trained) -> float:
-    return plan.count * trained.summary.rounds * trained.summary.seconds_a_round
-
-
-def _judge(
-    world: World,
-    trained: Trained,
-    most: int,
-    attack: MembershipAttack[Any],
-    record: MembershipRecord,
-    cases: dict[Target, Case],
-    known: dict[ShadowPlan, tuple[Shadow, ...]],
-    risks: Risks,
-) -> MembershipRecord:
-    if attack.target not in cases:
-        cases[attack.target] = _case(world, trained, most, attack.target)
-    case, plan, seed = cases[attack.target], attack.plan(), world.scenario.seed
-    if plan is not None and plan not in known:
-        known[plan] = shadows(case.observation, plan, seed, lambda _number: None)
-    seen = replace(case.observation, shadows={plan: known[plan]} if plan is not None else {})
-    begin = time.perf_counter()
-    scores = attack(seen, seeding.generator(seed, f"membership attack {record.label}"))
-    seconds = time.perf_counter() - begin
-    source = np.random.default_rng(seeding.derive(seed, "bootstrap"))
-    for own in risks.groups:
-        if names := own.of(case.observation.candidates):
-            of_attack = risks.found.setdefault(own.name, {})
-            of_attack[record.label] = aucs(scores.double().numpy(), case.is_member.numpy(), names, source)
-    return membership.judged(record, case, scores, world, seconds)
-
-
-def _case(world: World, trained: Trained, most: int, target: Target) -> Case:
-    if target == "model":
-        return membership.of_model(world, trained.journal, most)
-    size = max(1, min(len(truth.private[0]) for truth in trained.truths))
-    watched = -(-most // size)
-    journal = replace(trained.journal, entries=trained.journal.entries[:watched])
-    return membership.of_updates(world, journal, trained.truths[:watched], most)
+    return {name: method.make(method.config()) for name, method in registry.methods("membership").items()}

@@ -1,172 +1,322 @@
-"""Write an audit as one offline page: verdict, attacker, pictures, members, defenses, and how to run it again."""
+"""An audit as a document: verdict, attacker, pictures, members, secrets, groups, defenses, and how to run it again."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal
 
-import numpy as np
-
-from fedsim.audit import evidence, planted, screen, verdict
+from fedsim.audit import evidence, planted, verdict, walls, wording
 from fedsim.audit.adopting import adopted
-from fedsim.audit.record import ARRAYS, PAGE, AuditRecord, Inspection
+from fedsim.audit.groups import CLASS
+from fedsim.audit.record import GROUPS, AuditRecord, Inspection, Trial
+from fedsim.audit.walls import Pictures
 from fedsim.core.glossary import TERMS
-from fedsim.core.plain import printable
-from fedsim.document.blocks import data_address, encode
-from fedsim.metrics.success import Rule
-from fedsim.record import ItemScore, VictimRecord
-from fedsim.record.store import write_whole
-from fedsim.report import look
+from fedsim.document import (
+    Block,
+    Card,
+    Cards,
+    Code,
+    Definitions,
+    Document,
+    Fold,
+    Heading,
+    Paragraph,
+    Section,
+    Table,
+    TableCell,
+    TableRow,
+    Verdict,
+    Wall,
+    Walls,
+    paragraph,
+)
 
-MOST = 8  # pictures in a row
-_COLOURS = 3
-
-
-@dataclass(frozen=True)
-class Picture:
-    """One picture as a data URL, its description, and its score."""
-
-    source: str
-    alt: str
-    score: str = ""
-    is_recovered: bool = False
-
-
-@dataclass(frozen=True)
-class Row:
-    """Pictures side by side."""
-
-    label: str
-    pictures: tuple[Picture, ...]
+AGAIN = "again"  # place of the section on how to run it again, which is of no use where somebody just did
+ONLY_THERE = {AGAIN, "words"}
 
 
-@dataclass(frozen=True)
-class Wall:
-    """Originals above guesses: the first images of the first updates, without selection."""
+def build(record: AuditRecord, pictures: Pictures) -> Document:
+    """Return the page of an audit.
 
-    title: str
-    rows: tuple[Row, ...]
-    of: int
-
-
-def write(record: AuditRecord, folder: Path) -> None:
-    """Write the page from a record and the pictures in its folder."""
-    arrays = _read(folder / ARRAYS)
-    page = look.render(
-        "fedsim.audit",
-        "template.html.j2",
-        record=record,
-        broken=verdict.broken(record),
-        unjudged=verdict.unjudged(record),
-        unused=verdict.unused(record),
-        sentence=verdict.sentence(record),
-        best=verdict.recommend(record),
-        adopted=adopted,
-        ranked=verdict.rank(record),
-        broken_by=verdict.broken_by,
-        undecided=verdict.undecided,
-        kept=screen.kept,
-        weak_control=verdict.weak_control(record),
-        walls=list(_walls(record, arrays)),
-        defended=_defend(record, arrays),
-        interval=screen.interval,
-        told=screen.told,
-        headline=screen.headline(record.noun),
-        recovered=screen.recovered,
-        searched=screen.searched,
-        state=evidence.state,
-        ideal=evidence.ideal,
-        secret_rows=screen.secret_rows,
-        remembers=planted.told,
-        winner=screen.winner,
-        rule=screen.rule(record.plan.scoring, record.noun),
-        texts=list(_texts(record)),
-        most=MOST,
-        glossary=TERMS,
+    Args:
+        record: of the audit, finished or not.
+        pictures: originals and guesses by name, as `walls.read` returns them.
+    """
+    shown = list(walls.of_updates(record, pictures))
+    sections = (
+        _attacker(record),
+        Section("What updates give away", (*updates_table(record), *_walls(shown[1:]), *_texts(record)), "updates"),
+        _members(record),
+        _secrets(record),
+        *(_groups(record, by) for by in (CLASS, record.group)),
+        _defenses(record, pictures),
+        repeat(record),
+        Section("What the words mean", (_words(),), "words", is_folded=True),
     )
-    write_whole(folder / PAGE, printable(page).encode())
+    spent = f"{record.seconds:.0f} s of {60 * record.plan.minutes:.0f} s"
+    status = () if record.status == "finished" else (record.status,)
+    return Document(
+        title=f"Audit of {record.plan.target}",
+        kicker=" · ".join(("fedsim audit", record.started, spent, *status)),
+        opening=(_policy(record), *_walls(shown[:1]), *conclusion(record)),
+        sections=tuple(section for section in sections if section.blocks),
+    )
 
 
-def _read(path: Path) -> dict[str, np.ndarray]:
-    if not path.exists():
-        return {}
-    with np.load(path, allow_pickle=False) as stored:
-        return {name: stored[name] for name in stored.files}
+def conclusion(record: AuditRecord) -> Iterator[Block]:
+    """Yield the recommendation, what the audit cannot say, and why time was left."""
+    yield _advice(record)
+    yield from _limits(record)
 
 
-def _walls(record: AuditRecord, arrays: Mapping[str, np.ndarray]) -> Iterator[Wall]:
-    """Yield a wall for every batch size that has pictures."""
+def attackers(record: AuditRecord) -> Cards:
+    """Return the sentences of the threat model as a list."""
+    return Cards((Card("", tuple(map(paragraph, record.threat_model))),))
+
+
+def subject_of(record: AuditRecord) -> str:
+    """Return the audited client in a sentence without full stop."""
+    shape = " x ".join(map(str, record.shape))
+    parts = [f"{record.parameters:,} parameters", f"{record.noun}s of shape {shape}", f"{record.classes} classes"]
+    if record.dropout:
+        parts.append(f"dropout {', '.join(map(str, dict.fromkeys(record.dropout)))}")
+    sentence = ", ".join(parts)
+    if not record.client_defenses:
+        return sentence
+    return f"{sentence}; the client already uses {', '.join(str(one['name']) for one in record.client_defenses)}"
+
+
+def table(
+    title: str, headings: Sequence[str], rows: Iterable[Sequence[str | TableCell] | TableRow], words: Iterable[str] = ()
+) -> Table:
+    """Return a table whose columns hold figures but for the first, and those headed by `words`."""
+    texts = {headings[0], *words}
+    heads = [Heading(heading, is_number=heading not in texts) for heading in headings]
+    return Table.of(title, heads, [row if isinstance(row, TableRow) else row_of(*row) for row in rows])
+
+
+def row_of(*cells: str | TableCell, level: Literal["", "best"] = "") -> TableRow:
+    """Return a row of a table."""
+    return TableRow(tuple(TableCell(cell) if isinstance(cell, str) else cell for cell in cells), level=level)
+
+
+def updates_table(record: AuditRecord) -> Iterator[Block]:
+    """Yield what was recovered from updates, a row a batch size, and how to read it."""
+    column, noun = wording.headline(record.noun), record.noun
+    figures = ("updates", f"{noun}s", "searched", f"recovered ({wording.rule(record)})", column.heading)
+    words = ("ideal attacker", "state", "by")
+    rows = [update_row(record, inspection) for inspection in record.inspections]
+    yield table(f"Recovered from updates of {record.plan.target}", ("batch", *figures, *words), rows, words)
+    yield _note(
+        f"Recovered: proof that the update holds {noun}s. Withstood: every search converged, on a guess that explains "
+        "the update as well as the truth does, or the ideal attacker recovers nothing. Undecided: the search did not "
+        "find what the update may hold. The ideal attacker searches nothing: median PSNR with which anybody could know "
+        f"the {noun}s, to first order at the truth, and how many its guess would recover; where it recovers none, the "
+        "update withstood. It is no guarantee. 95 % Wilson intervals; the independent unit is the update, so they are "
+        f"wide. Each {noun}: images.csv."
+    )
+
+
+def update_row(record: AuditRecord, inspection: Inspection) -> TableRow:
+    """Return what stands of a batch size in the table of updates."""
+    batch = str(inspection.batch_size)
+    if inspection.failure is not None:
+        return row_of(batch, *[""] * 7, inspection.failure)
+    failures = [victim.failure for victim in inspection.victims if victim.failure]
+    clock = ["ended by the clock: a lower bound"] if inspection.is_short and not inspection.is_unknown else []
+    by = wording.winner(inspection) if len(failures) < len(inspection.victims) else failures[0]
+    updates, searched, recovered, ideal = wording.searches(record, inspection)
+    examples = str(sum(len(victim.scores) for victim in inspection.victims))
+    figure = wording.figure_of(inspection, wording.headline(record.noun))
+    state = evidence.state(inspection, record.plan.scoring)
+    last = TableCell(by, notes=(*clock, *failures))
+    return row_of(batch, updates, examples, searched, recovered, figure, ideal, state, last)
+
+
+def _policy(record: AuditRecord) -> Verdict:
+    if broken := verdict.broken(record):
+        return Verdict("broken", "The policy is broken", tuple(map(paragraph, broken)))
+    if record.policy.is_empty:
+        text = paragraph(
+            "Thresholds in ", Code("[tool.fedsim.policy]"), " of a pyproject.toml decide what is too much."
+        )
+        return Verdict("caution", "No policy was given", (text,))
+    if verdict.unjudged(record):
+        what = "Undecided: no threshold of the policy is broken, but there is no evidence that all are kept"
+        return Verdict("caution", what, (paragraph("What is missing is listed below."),))
+    return Verdict("", "No threshold of the policy is broken", (paragraph("Attacks that fail are no guarantee."),))
+
+
+def _advice(record: AuditRecord) -> Verdict:
+    best = verdict.recommend(record)
+    lines = adopted(best) if best else ()
+    steps = (
+        paragraph("To adopt it in a Flower app, and in the next audit:"),
+        Code("\n".join(lines), "How to adopt it"),
+    )
+    title = "Recommended setting" if best else "Recommendation"
+    return Verdict("advice", title, (paragraph(verdict.sentence(record)), *(steps if lines else ())))
+
+
+def _limits(record: AuditRecord) -> Iterator[Block]:
+    """Yield what the audit cannot say, and why time was left."""
+    sentences = list(verdict.unjudged(record))
+    if record.trials and (weak := verdict.weak_control(record)):
+        sentences.insert(0, f"Undecided: no defense can be judged. For each of them, {'; '.join(weak)}.")
+    if record.status != "finished":
+        sentences.append("The time was over before all defenses were tried.")
+    if sentences:
+        yield Verdict("caution", "What this audit cannot say", tuple(map(paragraph, sentences)))
+    if unused := verdict.unused(record):
+        yield _note(unused)
+
+
+def _attacker(record: AuditRecord) -> Section:
+    subject = paragraph(f"{subject_of(record)}.")
+    return Section(
+        "Who is audited, and who attacks", (subject, attackers(record), *map(_note, record.notes)), "attacker"
+    )
+
+
+def _texts(record: AuditRecord) -> Iterator[Block]:
+    """Yield where the first texts of each batch size were attacked, each text, and the guess of it."""
+    rows: list[tuple[str, str, str]] = []
     for inspection in record.inspections:
-        guesses = tuple(_pictures(record, inspection, arrays, "guesses"))
-        if not guesses:
-            continue
-        rows = [Row("recovered by the attacker", guesses)]
-        if inspection.is_scored:
-            rows.insert(0, Row("original", tuple(_pictures(record, inspection, arrays, "originals"))))
-            known = tuple(_pictures(record, inspection, arrays, "known"))
-            rows += [Row("known to the ideal attacker (white: all)", known)] if known else []
-        title = "captured update" if record.plan.is_captured else f"batch {inspection.batch_size}"
-        yield Wall(title, tuple(rows), _count(inspection, arrays))
+        pairs = [(victim, item) for victim in inspection.victims for item in victim.scores if item.text is not None]
+        rows += [
+            (f"batch {inspection.batch_size}, update {victim.round}", item.text or "", item.guess or "")
+            for victim, item in pairs[: walls.MOST]
+        ]
+    if rows:
+        yield table("Texts and guesses", ("where", "text", "guess"), rows, ("text", "guess"))
 
 
-def _defend(record: AuditRecord, arrays: Mapping[str, np.ndarray]) -> Wall | None:
-    """Return the same images without and with every defense, except defenses that draw other batches."""
-    control = record.control
-    if control is None or not any(victim.arrays for victim in control.victims):
-        return None
-    rows = [
-        Row("original", tuple(_pictures(record, control, arrays, "originals"))),
-        Row("no further defense", tuple(_pictures(record, control, arrays, "guesses"))),
-    ]
-    for trial in record.trials:
-        if trial.inspection is not None and trial.sampling == "passes":
-            rows.append(Row(trial.name, tuple(_pictures(record, trial.inspection, arrays, "guesses"))))
-    title = f"batch {control.batch_size}, without and with each defense"
-    return Wall(title, tuple(row for row in rows if row.pictures), _count(control, arrays))
+def _members(record: AuditRecord) -> Section:
+    findings = record.of("membership")
+    without: dict[str, list[str]] = {}
+    for finding in findings:
+        if finding.failure:
+            without.setdefault(finding.failure, []).append(finding.label)
+    rows = [wording.member_cells(finding) for finding in findings if not finding.failure]
+    headings = ("attack", "judges", "members", "found at 1 % false positives", "AUC")
+    rounds = record.training.rounds if record.training else "some"
+    blocks = (
+        paragraph(
+            f"The client was trained for {rounds} rounds. Attacks get its examples and as many others, and say which "
+            "are members."
+        ),
+        *([table("Members found", headings, rows, ("judges",))] if rows else []),
+        *(_note(f"{', '.join(labels)}: {why}.") for why, labels in without.items()),
+    )
+    return Section("Who was a member", blocks if findings else (), "members")
 
 
-def _texts(record: AuditRecord) -> Iterator[tuple[str, str, str]]:
-    """Yield where the first texts were attacked, each text, and the guess of it."""
-    for own in record.inspections:
-        found = [(victim, item) for victim in own.victims for item in victim.scores if item.text is not None]
-        for victim, item in found[:MOST]:
-            yield f"batch {own.batch_size}, update {victim.round}", item.text or "", item.guess or ""
+def _secrets(record: AuditRecord) -> Section:
+    findings = record.of("exposure")
+    if not findings:
+        return Section("What the model remembers", (), "secrets")
+    headings = ("planted", "secrets", "each used", "exposure, bits", "written by the model", "remembered")
+    rows = [wording.secret_cells(record, finding) for finding in findings]
+    note = _note(
+        "Random tokens, planted into copies of the client's texts in a training of their own. Exposure is log2 of the "
+        f"number of fillings over the rank of the true one: 1.4 bits by chance, {findings[0].limit:.1f} at most. "
+        "Remembered: the interval lies above that of secrets that were not planted."
+    )
+    secrets = table("Planted secrets", headings, rows, ("remembered",))
+    return Section("What the model remembers", (paragraph(planted.sentence_of(findings)), secrets, note), "secrets")
 
 
-def _count(inspection: Inspection, arrays: Mapping[str, np.ndarray]) -> int:
-    return sum(len(arrays.get(f"{victim.arrays}/guesses", ())) for victim in inspection.victims)
+def _groups(record: AuditRecord, by: str) -> Section:
+    rows = [wording.group_cells(finding) for finding in record.of(GROUPS) if finding.about["by"] == by]
+    note = _note(
+        "Each group against all others: p is that of no difference, after Holm over the groups. Groups with fewer than "
+        "five members or others are left out of membership."
+    )
+    risks = table(f"Risk by {by}", ("what", "group", "n", "value", "p (Holm)"), rows, ("group",))
+    return Section(f"Risk by {by}", (risks, note) if rows else ())
 
 
-def _pictures(
-    record: AuditRecord, inspection: Inspection, arrays: Mapping[str, np.ndarray], kind: str
-) -> Iterator[Picture]:
-    shown = 0
-    for number, victim in enumerate(inspection.victims, 1):
-        for index, image in enumerate(arrays.get(f"{victim.arrays}/{kind}", ())):
-            if shown == MOST:
-                return
-            shown += 1
-            yield _picture(record, victim, number, index, image, kind)
+def _defenses(record: AuditRecord, pictures: Pictures) -> Section:
+    if not record.trials and not record.unfit:
+        return Section("What could protect the client", ())
+    blocks = (
+        *_conditions(record),
+        *_ranked(record),
+        *_walls(list(walls.of_defenses(record, pictures))),
+        Fold("Not tried", (Cards((Card("", tuple(map(paragraph, _not_tried(record)))),)),)),
+    )
+    return Section("What could protect the client", blocks, "defenses")
 
 
-def _picture(
-    record: AuditRecord, victim: VictimRecord, number: int, index: int, image: np.ndarray, kind: str
-) -> Picture:
-    where = f"update {number}, image {index + 1}"
-    source = data_address("image/png", encode(_in_colour(image)))
-    if kind == "known":
-        return Picture(source, f"What the ideal attacker knows of {where}")
-    if kind == "originals" or index >= len(victim.scores):
-        return Picture(source, f"{'Original' if kind == 'originals' else 'Guess'} of {where}")
-    item: ItemScore = victim.scores[index]
-    rule = Rule.of(record.plan.scoring.metric, record.plan.scoring.threshold)
-    told = [own.tell(item.values[own.name]) for own in rule.declared.values() if own.spread and own.name in item.values]
-    return Picture(source, f"Guess of {where}: {', '.join(told)}", told[0] if told else "", rule.has_succeeded(item))
+def _conditions(record: AuditRecord) -> Iterator[Block]:
+    control, training = record.control, record.training
+    if control is None or training is None:
+        return
+    yield paragraph(
+        "Each defense, with default settings unless stated, against an attacker that knows it. All got the same "
+        f"attacks on updates of batch {control.batch_size} ({control.iterations} iterations) and were trained for "
+        f"{training.rounds} rounds of batch {training.batch_size}; without them {wording.recovered(control)} of the "
+        f"{record.noun}s are recovered and test accuracy is {100 * training.accuracy:.1f} %."
+    )
 
 
-def _in_colour(image: np.ndarray) -> np.ndarray:
-    """Return (H, W, 3) from (C, H, W); with neither 1 nor 3 channels, the first one in grey."""
-    clipped = np.clip(np.nan_to_num(image), 0.0, 1.0)
-    channels = clipped if len(clipped) == _COLOURS else np.repeat(clipped[:1], _COLOURS, axis=0)
-    return channels.transpose(1, 2, 0)
+def _ranked(record: AuditRecord) -> Iterator[Block]:
+    trials = [*verdict.rank(record), *(trial for trial in record.trials if trial.failure)]
+    if not trials:
+        return
+    words = ("ideal attacker", "keeps the policy")
+    costs = ("accuracy lost, points", "test loss", "time of a round", "epsilon")
+    heads = ("defense", "updates", "searched", "recovered", words[0], *costs, words[1])
+    control = [row_of("none (control)", *wording.searches(record, record.control), *[""] * 5)] if record.control else []
+    rows = [*control, *(_trial_row(record, trial) for trial in trials)]
+    yield table("Defenses, with default settings unless stated", heads, rows, words)
+    paired = ""
+    if record.training:
+        examples = record.training.test_examples
+        paired = f"Accuracy: paired over the same {examples} test examples, 95 % bootstrap intervals. "
+    yield _note(f"{paired}The same as data: defenses.csv.")
+
+
+def _trial_row(record: AuditRecord, trial: Trial) -> TableRow:
+    lost, best = trial.accuracy_loss, verdict.recommend(record)
+    attacked = wording.searches(record, trial.inspection) if trial.inspection else ("", "", "not attacked", "")
+    why = () if trial.failure else verdict.broken_by(record, trial) or verdict.undecided(record, trial)
+    return row_of(
+        TableCell(trial.name, notes=("Poisson sampling",) if trial.sampling == "poisson" else ()),
+        *attacked,
+        wording.interval(lost, 100, 1) if lost else "",
+        "" if trial.loss_change is None else f"{trial.loss_change:+.3f}",
+        "" if trial.slowdown is None else f"x {trial.slowdown:.2g}",
+        ", ".join(f"{stated.epsilon:.3g}" for stated in trial.guarantees),
+        TableCell(f"undecided: {trial.failure}" if trial.failure else wording.kept(record, trial), notes=why),
+        level="best" if best and trial.name == best.name else "",
+    )
+
+
+def _not_tried(record: AuditRecord) -> Iterator[str]:
+    yield from (f"{name}: no time left" for name in record.not_tried)
+    yield from (f"{name}: {why}" for name, why in record.unfit)
+
+
+def repeat(record: AuditRecord) -> Section:
+    """Return how to run the audit again, and on what it ran."""
+    made = record.environment
+    versions = "".join(f", {name} {version}" for name, version in made.versions.items())
+    note = _note(
+        f"Seed {record.plan.seed}; how many iterations fit depends on the machine: {made.processor}, {made.cores} "
+        f"cores, Python {made.python}{versions}."
+    )
+    return Section("Run it again", (Code(made.command), note), AGAIN)
+
+
+def _words() -> Definitions:
+    return Definitions(tuple((word, paragraph(meaning)) for word, meaning in TERMS.items()))
+
+
+def _walls(shown: Sequence[Wall]) -> Iterator[Walls]:
+    if shown:
+        yield Walls(tuple(shown))
+
+
+def _note(text: str) -> Paragraph:
+    return Paragraph((text,), is_note=True)

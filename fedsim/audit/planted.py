@@ -7,6 +7,7 @@ are planted often show whether this training remembers anything. Paper: Carlini 
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -17,23 +18,23 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.audit.clock import OutOfTime, limit
-from fedsim.audit.record import Plan
+from fedsim.audit.record import AuditPlan
 from fedsim.audit.subject import Checked
 from fedsim.audit.texts import MASK
-from fedsim.audit.training import moved
-from fedsim.audit.worlds import Setting, world_of
+from fedsim.audit.training import rounds_of
+from fedsim.audit.worlds import DefenseSetting, world_of
 from fedsim.core import seeding
 from fedsim.core.errors import FedsimError
 from fedsim.core.losses import IGNORED
-from fedsim.core.types import Batch, Memory, Tensors, Tokenizer
-from fedsim.federation.client import local_training
-from fedsim.metrics.exposure import exposure, log_perplexities, summarise
-from fedsim.record import ExposureRecord, SecretScore, SecretSummary
+from fedsim.core.types import Batch, Tensors, Tokenizer
+from fedsim.metrics.exposure import SecretScore, exposure, log_perplexities
+from fedsim.questions.exposure import summarise, table_of
+from fedsim.record import Columns, Finding
 from fedsim.scenario.world import World
 
 REPETITIONS = (0, 1, 16)
 _EACH = 8  # secrets of each number of repetitions
-_OWN = 128  # texts of the client among which they are planted
+_TEXTS = 128  # texts of the client among which they are planted
 _LENGTH, _SHORTEST = 8, 4  # tokens of a secret, half of them known
 _OTHERS = 200
 _FEWEST = 3  # secrets of each number that have an interval
@@ -46,7 +47,15 @@ class _Secret:
     examples: tuple[int, ...]
 
 
-def measured(subject: Checked, plan: Plan, batch_size: int, seconds: float) -> ExposureRecord:
+@dataclass(frozen=True)
+class Memorised:
+    """What a model remembers of secrets: a finding for each number of repetitions, and the table of all secrets."""
+
+    findings: tuple[Finding, ...]
+    secrets: Columns
+
+
+def measure(subject: Checked, plan: AuditPlan, batch_size: int, seconds: float) -> Memorised:
     """Train the client on a part of its texts and on secrets, and return what the model remembers of them.
 
     Args:
@@ -61,64 +70,68 @@ def measured(subject: Checked, plan: Plan, batch_size: int, seconds: float) -> E
     source = np.random.default_rng(seeding.derive(plan.seed, "planted secrets"))
     texts, secrets = _planted(subject, source)
     dataset = replace(subject.dataset, train=texts)
-    world = world_of(replace(subject, dataset=dataset), plan, min(batch_size, len(texts)), Setting())
+    world = world_of(replace(subject, dataset=dataset), plan, min(batch_size, len(texts)), DefenseSetting())
     scores: list[SecretScore] = []
     begin = time.monotonic()
     with suppress(OutOfTime):
-        weights, uses = _trained(world, seconds / 2)
+        weights, uses = _train(world, seconds / 2)
         with limit(seconds - (time.monotonic() - begin)):
             model, tokenizer = world.models.holding(weights).eval(), _tokenizer(subject)
-            for own in secrets:
-                scores.append(_score(model, tokenizer, own, uses, _alphabet(subject), source))
+            for secret in secrets:
+                scores.append(_score(model, tokenizer, secret, uses, _alphabet(subject), source))
     if len(scores) < _FEWEST * len(REPETITIONS):
         raise FedsimError(f"planted secrets were not measured: {seconds:.0f} s were not enough")
-    return ExposureRecord(secrets=tuple(scores), summaries=_summaries(scores, source, plan.scoring.confidence))
+    return Memorised(tuple(summarise(scores, plan.scoring, plan.seed)), table_of(scores))
 
 
-def told(found: ExposureRecord) -> str:
+def sentence_of(findings: Sequence[Finding]) -> str:
     """Return in a sentence or two what the model remembers; nothing follows where it forgets those planted often."""
-    control, *planted = found.summaries
-    remembered = [own for own in planted if is_above(own, control)]
+    control, *planted = findings
+    remembered = [finding for finding in planted if is_above(finding, control)]
     if planted[-1] not in remembered:
         return (
-            f"Undecided what a model remembers: even secrets that were planted {planted[-1].repetitions} times are not "
+            f"Undecided what a model remembers: even secrets that were planted {_times(planted[-1:])} are not "
             "ranked above those that were not planted, so this training was too short to remember any."
         )
-    rest = [own for own in planted if own not in remembered]
+    rest = [finding for finding in planted if finding not in remembered]
     sentence = f"The trained model remembers secrets that were planted {_times(remembered)}."
     return f"{sentence} Those planted {_times(rest)} are not told from those that were not." if rest else sentence
 
 
-def is_above(own: SecretSummary, control: SecretSummary) -> bool:
+def is_above(finding: Finding, control: Finding) -> bool:
     """Return whether secrets are remembered better than those that were not planted: with disjoint intervals."""
-    low, high = own.exposure.low, control.exposure.high
-    return own.repetitions > 0 and low is not None and high is not None and low > high
+    if finding.role == "chance" or finding.value is None or control.value is None:
+        return False
+    low, high = finding.value.low, control.value.high
+    return low is not None and high is not None and low > high
 
 
-def _times(planted: Sequence[SecretSummary]) -> str:
-    return " and ".join("once" if own.repetitions == 1 else f"{own.repetitions} times" for own in planted)
+def _times(planted: Sequence[Finding]) -> str:
+    numbers = [finding.about["repetitions"] for finding in planted]
+    return " and ".join("once" if number == 1 else f"{number} times" for number in numbers)
 
 
 def _alphabet(subject: Checked) -> Tensor:
     """Return the tokens that secrets are drawn from: those of the client's texts."""
-    found = subject.dataset.train.inputs.unique()
-    return found[found != subject.dataset.spec.padding] if subject.dataset.spec.padding is not None else found
+    tokens = subject.dataset.train.inputs.unique()
+    return tokens[tokens != subject.dataset.spec.padding] if subject.dataset.spec.padding is not None else tokens
 
 
 def _planted(subject: Checked, source: np.random.Generator) -> tuple[Batch, tuple[_Secret, ...]]:
     """Return a part of the client's texts, then copies of them that begin with a secret, and the secrets."""
-    own, alphabet = subject.dataset.train, _alphabet(subject)
-    length = min(_LENGTH, own.inputs.shape[1])
+    texts, alphabet = subject.dataset.train, _alphabet(subject)
+    length = min(_LENGTH, texts.inputs.shape[1])
     if length < _SHORTEST or len(alphabet) < _LENGTH:
         raise FedsimError(
             f"planted secrets were not measured: texts of {length} tokens, {len(alphabet)} different ones, hold none"
         )
-    chosen = torch.from_numpy(source.permutation(len(own))[:_OWN])
-    pieces, secrets, first = [own.taken(chosen)], list[_Secret](), len(chosen)
+    chosen = torch.from_numpy(source.permutation(len(texts))[:_TEXTS])
+    pieces, secrets, first = [texts.taken(chosen)], list[_Secret](), len(chosen)
     for copies in REPETITIONS * _EACH:  # in turns, since the time may end
         tokens = alphabet[torch.from_numpy(source.integers(len(alphabet), size=length))]
         if copies:
-            pieces.append(_with_secret(own.taken(torch.from_numpy(source.integers(len(own), size=copies))), tokens))
+            copied = texts.taken(torch.from_numpy(source.integers(len(texts), size=copies)))
+            pieces.append(_with_secret(copied, tokens))
         secrets.append(_Secret(tuple(tokens.tolist()), tuple(range(first, first + copies))))
         first += copies
     return Batch.joined(pieces), tuple(secrets)
@@ -137,19 +150,15 @@ def _with_secret(texts: Batch, tokens: Tensor) -> Batch:
     return Batch(inputs, labels, given)
 
 
-def _trained(world: World, seconds: float) -> tuple[Tensors, Tensor]:
+def _train(world: World, seconds: float) -> tuple[Tensors, Tensor]:
     """Return the weights after some passes, fewer where the time ends, and how often each text was used."""
-    weights: Tensors = {name: tensor.clone() for name, tensor in world.models.first_weights.items()}
-    uses = torch.zeros(len(world.data.dataset.train), dtype=torch.long)
-    memory: Memory = {}
-    state: dict[str, Tensor] = {}
+    weights, uses = world.models.first_weights, torch.zeros(len(world.data.dataset.train), dtype=torch.long)
     rounds = _PASSES * -(-len(uses) // (world.scenario.federation.batch_size * world.data.steps(0)))
     try:
         with limit(seconds):
-            for round_ in range(1, rounds + 1):
-                update, _ = local_training(world, weights, round_, 0, memory)
-                weights = moved(world, weights, update, state)
-                for chosen in world.data.drawn(round_, 0):
+            for one in itertools.islice(rounds_of(world), rounds):
+                weights = one.weights
+                for chosen in world.data.drawn(one.entry.round, 0):
                     uses += torch.bincount(chosen, minlength=len(uses))
     except OutOfTime:
         if not bool(uses.any()):
@@ -159,34 +168,32 @@ def _trained(world: World, seconds: float) -> tuple[Tensors, Tensor]:
 
 @torch.no_grad()
 def _score(
-    model: nn.Module, tokenizer: Tokenizer, own: _Secret, uses: Tensor, alphabet: Tensor, source: np.random.Generator
+    model: nn.Module,
+    tokenizer: Tokenizer,
+    secret: _Secret,
+    uses: Tensor,
+    alphabet: Tensor,
+    source: np.random.Generator,
 ) -> SecretScore:
-    known = len(own.tokens) // 2
-    drawn = alphabet[torch.from_numpy(source.integers(len(alphabet), size=(_OTHERS, len(own.tokens) - known)))]
-    others = [(*own.tokens[:known], *end) for end in drawn.tolist()]
-    sentences = [own.tokens, *(other for other in others if other != own.tokens)]
+    tokens, known = secret.tokens, len(secret.tokens) // 2
+    ends = alphabet[torch.from_numpy(source.integers(len(alphabet), size=(_OTHERS, len(tokens) - known)))]
+    others = [(*tokens[:known], *end) for end in ends.tolist()]
+    sentences = [tokens, *(other for other in others if other != tokens)]
     bits = log_perplexities(model, sentences, tokenizer)
-    likeliest = model(torch.tensor([own.tokens]))[0].argmax(-1)[known - 1 : -1].tolist()
+    likeliest = model(torch.tensor([tokens]))[0].argmax(-1)[known - 1 : -1].tolist()
     return SecretScore(
         kind="canary",
-        text=tokenizer.decode(list(own.tokens)),
-        repetitions=len(own.examples),
-        uses=int(uses[list(own.examples)].sum()),
+        text=tokenizer.decode(list(tokens)),
+        repetitions=len(secret.examples),
+        uses=int(uses[list(secret.examples)].sum()),
         exposure=exposure(float(bits[0]), bits[1:]),
         candidates=len(sentences) - 1,
         is_exact=False,
-        guess=tokenizer.decode([*own.tokens[:known], *likeliest]),
-        extracted=tuple(likeliest) == own.tokens[known:],
+        guess=tokenizer.decode([*tokens[:known], *likeliest]),
+        extracted=tuple(likeliest) == tokens[known:],
     )
 
 
 def _tokenizer(subject: Checked) -> Tokenizer:
     assert subject.dataset.tokenizer is not None, "texts have one"
     return subject.dataset.tokenizer
-
-
-def _summaries(
-    scores: Sequence[SecretScore], source: np.random.Generator, confidence: float
-) -> tuple[SecretSummary, ...]:
-    by_repetitions = ([own for own in scores if own.repetitions == times] for times in REPETITIONS)
-    return tuple(summarise(alike, source, confidence) for alike in by_repetitions)

@@ -11,16 +11,7 @@ from pydantic import ConfigDict, Field, ValidationError
 from fedsim.core.devices import DeviceName
 from fedsim.core.errors import FedsimError
 from fedsim.core.types import Config, Knowledge
-from fedsim.record import (
-    Environment,
-    ExposureRecord,
-    GroupRisk,
-    GuaranteeRecord,
-    Interval,
-    MembershipRecord,
-    Summary,
-    VictimRecord,
-)
+from fedsim.record import Columns, Environment, Finding, GuaranteeRecord, Interval, Summary, VictimRecord
 from fedsim.record.policy import Policy
 from fedsim.record.store import check_schema
 from fedsim.scenario import Scoring
@@ -29,6 +20,7 @@ RECORD = "audit.json"
 ARRAYS = "audit.npz"
 SUGGESTS = "For stronger evidence give --minutes"  # how the note begins that an audit tells before it searches
 PAGE = "audit.html"
+GROUPS = "groups"  # the question whose findings compare groups of examples
 PROJECT = "pyproject.toml"  # default file of the policy
 KNOWS: tuple[Knowledge, ...] = ("labels", "batch-size", "dropout-rates", "input-statistics", "defenses")
 
@@ -37,7 +29,7 @@ class _Part(Config):
     model_config = ConfigDict(ser_json_inf_nan="strings")
 
 
-class Plan(_Part):
+class AuditPlan(_Part):
     """The plan of an audit.
 
     Attributes:
@@ -117,13 +109,14 @@ class Trial(_Part):
         accuracy_loss: accuracy without the defense minus with it, over the same test examples.
         loss_change: test loss with the defense minus without.
         slowdown: seconds per round with the defense over those without.
+        findings: of membership attacks without shadow models.
     """
 
     name: str
     settings: dict[str, Any]
     sampling: Literal["passes", "poisson"] = "passes"
     inspection: Inspection | None = None
-    membership: tuple[MembershipRecord, ...] = ()
+    findings: tuple[Finding, ...] = ()
     training: Training | None = None
     accuracy_loss: Interval | None = None
     loss_change: float | None = None
@@ -133,32 +126,31 @@ class Trial(_Part):
 
 
 class AuditRecord(_Part):
-    """All findings of an audit."""
+    """What an audit attacked, and its findings.
+
+    Findings of the question `membership` are of attacks on the client as it is, those of `exposure` of secrets planted
+    into a language model's texts, and those of `GROUPS` compare the risk of each class, and of each group that the user
+    named. `items` holds the tables of single examples that findings refer to.
+    """
 
     schema_version: Literal[2] = 2
     status: Literal["finished", "out of time", "interrupted"] = "interrupted"
-    plan: Plan
+    plan: AuditPlan
     policy: Policy = Policy()
     environment: Environment
     started: str
     parameters: int = 0
     shape: tuple[int, ...] = ()
     classes: int = 0
-    by_class: dict[str, tuple[GroupRisk, ...]] = Field(
-        default_factory=dict, description="risk of each class, by what was measured"
-    )
-    by_group: dict[str, tuple[GroupRisk, ...]] = Field(
-        default_factory=dict, description="the same of what the user named"
-    )
     group: str = Field(default="", description="what the user named: a column or a function")
     noun: str = Field(default="image", description="what one example is called, as metrics call it")
     dropout: tuple[float, ...] = ()
-    own_defenses: tuple[dict[str, Any], ...] = ()
+    client_defenses: tuple[dict[str, Any], ...] = ()
     threat_model: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     inspections: tuple[Inspection, ...] = ()
-    membership: tuple[MembershipRecord, ...] = ()
-    exposure: ExposureRecord | None = Field(default=None, description="of secrets planted into a model's texts")
+    findings: tuple[Finding, ...] = ()
+    items: dict[str, Columns] = Field(default_factory=dict)
     guarantees: tuple[GuaranteeRecord, ...] = ()
     training: Training | None = None
     control: Inspection | None = Field(default=None, description="the client as it is, attacked like the trials")
@@ -167,8 +159,12 @@ class AuditRecord(_Part):
     not_tried: tuple[str, ...] = Field(default=(), description="defenses that fit but were not tried for lack of time")
     seconds: float = 0.0
 
+    def of(self, question: str) -> tuple[Finding, ...]:
+        """Return the findings of a question, in their order."""
+        return tuple(finding for finding in self.findings if finding.question == question)
 
-def command_of(plan: Plan, folder: Path, policy: Path, memory: float | None) -> str:
+
+def command_of(plan: AuditPlan, folder: Path, policy: Path, memory: float | None) -> str:
     """Return the command that runs an audit again, without settings at their defaults."""
     words = ["fedsim", "audit", plan.target, "--batch", ",".join(map(str, plan.batches))]
     words += ["--minutes", f"{plan.minutes:g}", "--out", str(folder), "--seed", str(plan.seed)]

@@ -13,15 +13,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from fedsim.audit import evidence_page, exports, page, tables
-from fedsim.audit.record import ARRAYS, PAGE, RECORD, AuditRecord, Plan, read
+from fedsim.audit import page, sheet, tables, walls
+from fedsim.audit.record import ARRAYS, PAGE, RECORD, AuditPlan, AuditRecord, read
 from fedsim.core.errors import FedsimError
 from fedsim.core.process import command_of
+from fedsim.document import to_html, to_markdown
 from fedsim.record.policy import Policy
 from fedsim.record.store import write_whole
 
 LOG = "audit.log"
-_OURS = (RECORD, ARRAYS, PAGE, LOG, exports.CARD, evidence_page.FILE, *tables.FILES)
+EVIDENCE, CARD = "evidence.html", "model-card.md"
+_OURS = (RECORD, ARRAYS, PAGE, LOG, CARD, EVIDENCE, *tables.FILES)
 _FOR_THE_PAGE = 0.05  # share of the time, and its largest number of seconds
 _MOST_FOR_THE_PAGE = 8.0
 _TO_LOAD = 0.5  # share of the time in which the factory and its loader must return
@@ -31,7 +33,9 @@ _TICK = 0.5
 OnProgress = Callable[[str, float], None]  # what is being done, and the seconds left
 
 
-def run(plan: Plan, policy: Policy, folder: Path, on_progress: OnProgress = lambda _what, _left: None) -> AuditRecord:
+def run(
+    plan: AuditPlan, policy: Policy, folder: Path, on_progress: OnProgress = lambda _what, _left: None
+) -> AuditRecord:
     """Audit the plan's target in a child process within its minutes, and write page and tables.
 
     Raises:
@@ -63,9 +67,10 @@ def finished(record: AuditRecord, folder: Path) -> AuditRecord:
     """Write record, page, tables, and the section for a model card."""
     write_whole(folder / RECORD, record.model_dump_json(indent=1).encode())
     tables.write(record, folder)
-    page.write(record, folder)
-    write_whole(folder / exports.CARD, exports.card(record))
-    write_whole(folder / evidence_page.FILE, evidence_page.page(record))
+    write_whole(folder / PAGE, to_html(page.build(record, walls.read(folder))).encode())
+    evidence = sheet.build(record)
+    write_whole(folder / EVIDENCE, to_html(evidence).encode())
+    write_whole(folder / CARD, to_markdown(evidence, depth=2).encode())
     return record
 
 
@@ -86,7 +91,9 @@ def prepare(folder: Path) -> None:
         raise FedsimError(f"cannot write to {folder}: {error.strerror}. Choose another --out.") from error
 
 
-def _follow_child(child: subprocess.Popen[str], plan: Plan, folder: Path, end: float, on_progress: OnProgress) -> bool:
+def _follow_child(
+    child: subprocess.Popen[str], plan: AuditPlan, folder: Path, end: float, on_progress: OnProgress
+) -> bool:
     """Follow the child until it ends or the time is over; return whether it finished its work."""
     said = _Said(child)
 
@@ -174,7 +181,7 @@ class _Said:
 
 
 @contextmanager
-def _child(plan: Plan, folder: Path) -> Iterator[subprocess.Popen[str]]:
+def _child(plan: AuditPlan, folder: Path) -> Iterator[subprocess.Popen[str]]:
     with (folder / LOG).open("a") as log:
         child = subprocess.Popen(
             command_of("fedsim.audit.child", str(plan.memory)),

@@ -86,8 +86,6 @@ def search(
 
 def read_words(world: World, observation: Observation, round_: int) -> Tensors:
     """Return the words of a text that rows of the gradient name for certain."""
-    if world.data.dataset.spec.vocabulary is None:
-        return {}
     try:
         return search(world, observation, 1, registry.entries("attack").keys() - {_READS}, round_, Latest()).found
     except NotApplicable:
@@ -96,15 +94,15 @@ def read_words(world: World, observation: Observation, round_: int) -> Tensors:
 
 def descents() -> dict[str, type[Attack[Any]]]:
     """Return the attacks that search by descent, by name."""
-    every = {name: own.derived_from(Attack) for name, own in registry.methods("attack").items()}
-    return {name: own for name, own in every.items() if own is not None and own.effort == "descent"}
+    every = {name: method.derived_from(Attack) for name, method in registry.methods("attack").items()}
+    return {name: kind for name, kind in every.items() if kind is not None and kind.effort == "descent"}
 
 
 def searching(observation: Observation) -> set[str]:
     """Return the one search that gets the time, and what undoes known changes of the batch; all where none is known."""
     known = descents()
     fitting = [name for name in _SEARCHES if name in known and _fits(name, observation)]
-    undoing = {name for name, own in known.items() if own.undoes}
+    undoing = {name for name, kind in known.items() if kind.undoes}
     return {fitting[0], *undoing} if fitting else set(known)
 
 

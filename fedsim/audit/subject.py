@@ -18,12 +18,14 @@ from torch import Tensor, nn
 from fedsim.audit import texts
 from fedsim.audit.copying import copied, modes
 from fedsim.audit.foreign import reason
-from fedsim.audit.groups import CLASSES, Grouping, Groups, groups, values_of
+from fedsim.audit.groups import CLASSES, ExampleGroups, Grouping, group_examples, values_of
 from fedsim.core import process, seeding
 from fedsim.core.errors import FedsimError, nearest
+from fedsim.core.hooks import Task
 from fedsim.core.losses import cross_entropy, is_cross_entropy
 from fedsim.core.types import Batch, Dataset, InputSpec, Loss
-from fedsim.scenario import own_models
+from fedsim.scenario import Choice, own_models
+from fedsim.tasks.core.fitting import usual_task
 
 MOST_EXAMPLES = 2000
 _IMAGES = 4  # dimensions of a batch of images: examples, channels, height, width
@@ -96,16 +98,16 @@ class Checked:
     dataset: Dataset
     is_cross_entropy: bool
     notes: tuple[str, ...] = field(default=())
-    groups: tuple[Groups, ...] = (CLASSES,)
+    groups: tuple[ExampleGroups, ...] = (CLASSES,)
 
     def new_model(self) -> nn.Module:
         """Return a copy of the model."""
         return copy.deepcopy(self.model)
 
     @property
-    def noun(self) -> str:
-        """What one example is called."""
-        return {"classification": "image", "tabular": "row"}.get(self.dataset.task, "sentence")
+    def task(self) -> Task[Any]:
+        """What the client trains the model to do."""
+        return Choice(name=self.dataset.task or usual_task(self.dataset), settings={}).make("task")
 
     @property
     def is_scored(self) -> bool:
@@ -113,7 +115,7 @@ class Checked:
         return len(self.dataset.train) > 0
 
 
-def found(target: str) -> Any:
+def load(target: str) -> Any:
     """Return the object of ``package.module:name``, or of ``folder/file.py:name``.
 
     Raises:
@@ -185,51 +187,52 @@ def checked(subject: Subject, name: str) -> Checked:
         FedsimError: something has the wrong kind or shape, or the user's code raises; one sentence says which.
     """
     model = copied(subject.model, subject.logits, name)
-    own, test, notes, values = _data(subject, name)
+    train, test, notes, values = _data(subject, name)
     notes = (*modes(model), *notes)
-    check = _checked_texts if own.inputs.dtype == torch.long and len(own) else _checked_numbers
-    found = check(subject, model, own, test, notes, name)
+    check = _checked_texts if train.inputs.dtype == torch.long and len(train) else _checked_numbers
+    result = check(subject, model, train, test, notes, name)
     if subject.group is None or not values:
-        return found
-    examples = Batch.joined([found.dataset.train, found.dataset.test])
-    return replace(found, groups=(CLASSES, groups(subject.group, values, examples)))
+        return result
+    examples = Batch.joined([result.dataset.train, result.dataset.test])
+    return replace(result, groups=(CLASSES, group_examples(subject.group, values, examples)))
 
 
 def _checked_numbers(
-    subject: Subject, model: nn.Module, own: Batch, test: Batch, notes: tuple[str, ...], name: str
+    subject: Subject, model: nn.Module, train: Batch, test: Batch, notes: tuple[str, ...], name: str
 ) -> Checked:
-    shape = tuple(own.inputs.shape[1:]) if len(own) else _stated_shape(subject, name)
-    mean, std, guessed = _statistics(subject, own.inputs, name)
+    shape = tuple(train.inputs.shape[1:]) if len(train) else _stated_shape(subject, name)
+    mean, std, guessed = _statistics(subject, train.inputs, name)
     loss = subject.loss or F.cross_entropy
-    probe = own.inputs[:2] if len(own) else torch.zeros(2, *shape)
-    labels = own.labels[:2] if len(own) else torch.zeros(2, dtype=torch.long)
+    probe = train.inputs[:2] if len(train) else torch.zeros(2, *shape)
+    labels = train.labels[:2] if len(train) else torch.zeros(2, dtype=torch.long)
     classes = _classes(model, loss, probe, labels, name)
-    greatest = max([int(batch.labels.max()) for batch in (own, test) if len(batch)], default=0)
+    greatest = max([int(batch.labels.max()) for batch in (train, test) if len(batch)], default=0)
     if greatest >= classes:
         raise FedsimError(f"'{name}': a label is {greatest}, but the model scores classes 0 to {classes - 1}.")
     spec = InputSpec(shape, classes, mean, std)
     is_plain = _is_cross_entropy(loss, classes)
-    task = "tabular" if len(shape) == 1 else "classification"
     return Checked(
         subject=subject,
         model=model,
         loss=F.cross_entropy if is_plain else loss,
-        dataset=Dataset(own, test, spec, tuple(map(str, range(classes))), task=task),
+        dataset=Dataset(train, test, spec, tuple(map(str, range(classes)))),
         is_cross_entropy=is_plain,
         notes=(*notes, *guessed),
     )
 
 
 def _checked_texts(
-    subject: Subject, model: nn.Module, own: Batch, test: Batch, notes: tuple[str, ...], name: str
+    subject: Subject, model: nn.Module, train: Batch, test: Batch, notes: tuple[str, ...], name: str
 ) -> Checked:
     loss = subject.loss or cross_entropy
-    classes = _classes(model, loss, own.inputs[:2], own.labels[:2], name, {n: g[:2] for n, g in own.given.items()})
-    dataset = texts.dataset_of(own, test, model, classes, subject.tokenizer, name)
-    greatest = max(int(batch.labels.max()) for batch in (own, test) if len(batch))
+    classes = _classes(
+        model, loss, train.inputs[:2], train.labels[:2], name, {n: g[:2] for n, g in train.given.items()}
+    )
+    dataset = texts.dataset_of(train, test, model, classes, subject.tokenizer, name)
+    greatest = max(int(batch.labels.max()) for batch in (train, test) if len(batch))
     if greatest >= classes:
         raise FedsimError(f"'{name}': a label is {greatest}, but the model scores classes 0 to {classes - 1}.")
-    is_plain = subject.loss is None or (dataset.task == "text-classification" and _is_cross_entropy(loss, classes))
+    is_plain = subject.loss is None or (train.labels.ndim == 1 and _is_cross_entropy(loss, classes))
     if dataset.train.given:
         names = " and ".join(sorted(dataset.train.given))
         notes = (*notes, f"What the model reads beside the tokens ({names}) is the attacker's only with --knows given.")
@@ -244,27 +247,27 @@ def _data(subject: Subject, name: str) -> tuple[Batch, Batch, tuple[str, ...], l
     read = partial(_read, padding=texts.padding_of(subject.model), group=subject.group)
     what = f"the loader of '{name}'"
     if subject.test is not None:
-        (own, values), (test, others) = read(subject.loader, what), read(subject.test, f"the test loader of '{name}'")
-        return own, test, (), values + others
+        (train, values), (test, others) = read(subject.loader, what), read(subject.test, f"the test loader of '{name}'")
+        return train, test, (), values + others
     everything, values = read(subject.loader, what, least=2)
-    own, rest = everything.split((len(everything) + 1) // 2)
+    train, rest = everything.split((len(everything) + 1) // 2)
     note = f"No test data were given, so the last {len(rest)} of {len(everything)} examples serve as test data."
-    return own, rest, (note,), values
+    return train, rest, (note,), values
 
 
 def _read(
     loader: Iterable[Any], what: str, padding: int, group: Grouping | None, least: int = 1
 ) -> tuple[Batch, list[Any]]:
     """Return the first examples of a loader, at most `MOST_EXAMPLES`, and what they are grouped by."""
-    found, values = list[Batch](), list[Any]()
+    batches, values = list[Batch](), list[Any]()
     try:
         with seeding.isolate_randomness(0):
             for item in loader:
-                found.append(texts.batch_of(item, what) if texts.is_text(item) else Batch(*_pair(item, what)))
-                values += [] if group is None else values_of(group, item, found[-1], what)
-                if sum(map(len, found)) >= MOST_EXAMPLES:
+                batches.append(texts.batch_of(item, what) if texts.is_text(item) else Batch(*_pair(item, what)))
+                values += [] if group is None else values_of(group, item, batches[-1], what)
+                if sum(map(len, batches)) >= MOST_EXAMPLES:
                     break
-        both = _first(found, padding)
+        both = _first(batches, padding)
     except FedsimError:
         raise
     except Exception as error:
@@ -276,11 +279,11 @@ def _read(
     return both, values[: len(both)]
 
 
-def _first(found: list[Batch], padding: int) -> Batch | None:
+def _first(batches: list[Batch], padding: int) -> Batch | None:
     """Return the first examples of some batches together; None where there are none."""
-    if not found:
+    if not batches:
         return None
-    whole = Batch.joined(found) if found[0].inputs.is_floating_point() else texts.joined(found, padding)
+    whole = Batch.joined(batches) if batches[0].inputs.is_floating_point() else texts.joined(batches, padding)
     return next(whole.split(MOST_EXAMPLES))
 
 
@@ -292,8 +295,8 @@ def _pair(item: Any, what: str) -> tuple[Tensor, Tensor]:
     else:
         images, labels = item if isinstance(item, list | tuple) and len(cast("Any", item)) == 2 else (None, None)  # noqa: PLR2004
     if not isinstance(images, Tensor) or not isinstance(labels, Tensor):
-        told = f"{what} yields {type(item).__name__}, expected (images, labels) or a mapping with them."
-        raise FedsimError(f"{told} {texts.HINT}")
+        problem = f"{what} yields {type(item).__name__}, expected (images, labels) or a mapping with them."
+        raise FedsimError(f"{problem} {texts.HINT}")
     is_image = images.ndim == _IMAGES and min(images.shape[-2:]) >= _LEAST_SIDE
     if not images.is_floating_point() or not (is_image or images.ndim == _ROWS):
         raise FedsimError(
@@ -348,8 +351,8 @@ def _classes(
     trial = copy.deepcopy(model)
     dimensions = _LOGITS + labels.ndim - 1  # one more where every token has a label
 
-    def run(own: nn.Module, inputs: Tensor) -> Tensor:
-        return own(inputs, **(given or {}))
+    def run(copied_model: nn.Module, inputs: Tensor) -> Tensor:
+        return copied_model(inputs, **(given or {}))
 
     scores = cast("Any", own_models.call_model(trial, images, f"the model of '{name}'", run))
     if not isinstance(scores, Tensor) or scores.ndim != dimensions or len(scores) != len(images):

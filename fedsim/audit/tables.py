@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from fedsim.audit import evidence, screen, verdict
+from fedsim.audit import evidence, verdict, wording
 from fedsim.audit.record import AuditRecord, Inspection
 from fedsim.core import registry
 from fedsim.core.metric import Metric
 from fedsim.core.plain import csv_table
-from fedsim.metrics.success import Rule
 from fedsim.record.store import write_whole
 from fedsim.scenario import Scoring
 
@@ -53,8 +52,8 @@ def write(record: AuditRecord, folder: Path) -> None:
 def _metrics(noun: str) -> list[Metric]:
     """Return the metrics of examples that tables have, those that people are shown first."""
     known = registry.every_metric().values()
-    own = [metric for metric in known if metric.over == "item" and metric.noun == noun and metric.tables == "all"]
-    return sorted(own, key=lambda metric: not metric.shown)
+    chosen = [metric for metric in known if metric.over == "item" and metric.noun == noun and metric.tables == "all"]
+    return sorted(chosen, key=lambda metric: not metric.shown)
 
 
 def _image_columns(noun: str) -> tuple[str, ...]:
@@ -64,10 +63,10 @@ def _image_columns(noun: str) -> tuple[str, ...]:
 
 def images(record: AuditRecord) -> list[tuple[Any, ...]]:
     """Return one row per attacked image, and one per update on which the attack failed."""
-    tried = [("", own) for own in record.inspections]
+    tried = [("", inspection) for inspection in record.inspections]
     if record.control is not None:
         tried.append(("control", record.control))
-    tried += [(own.name, own.inspection) for own in record.trials if own.inspection is not None]
+    tried += [(trial.name, trial.inspection) for trial in record.trials if trial.inspection is not None]
     return [
         row
         for defense, inspection in tried
@@ -80,44 +79,44 @@ def defenses(record: AuditRecord) -> list[tuple[Any, ...]]:
     rows: list[tuple[Any, ...]] = []
     if record.control is not None:
         rows.append(("control", *_search(record.control, record.plan.scoring), *[""] * 11))
-    for own in record.trials:
-        lost = own.accuracy_loss
+    for trial in record.trials:
+        lost = trial.accuracy_loss
         rows.append(
             (
-                own.name,
-                *_search(own.inspection, record.plan.scoring),
+                trial.name,
+                *_search(trial.inspection, record.plan.scoring),
                 *((lost.value, lost.low, lost.high, lost.n) if lost else [""] * 4),
-                own.loss_change if own.loss_change is not None else "",
-                own.slowdown if own.slowdown is not None else "",
-                max((stated.epsilon for stated in own.guarantees), default=""),
-                "undecided" if own.failure else screen.kept(record, own),
-                " ".join(verdict.broken_by(record.policy, own)),
-                "; ".join(verdict.undecided(record, own)),
-                own.failure or "",
+                trial.loss_change if trial.loss_change is not None else "",
+                trial.slowdown if trial.slowdown is not None else "",
+                max((stated.epsilon for stated in trial.guarantees), default=""),
+                "undecided" if trial.failure else wording.kept(record, trial),
+                " ".join(verdict.broken_by(record, trial)),
+                "; ".join(verdict.undecided(record, trial)),
+                trial.failure or "",
             )
         )
     return rows
 
 
-def _search(found: Inspection | None, scoring: Scoring) -> tuple[Any, ...]:
+def _search(inspection: Inspection | None, scoring: Scoring) -> tuple[Any, ...]:
     """Return the attacked updates, iterations, recovered share, and what the ideal attacker reaches."""
-    if found is None:
+    if inspection is None:
         return ("",) * 11
-    share = found.summary.success if found.summary else None
+    share = inspection.summary.success if inspection.summary else None
     return (
-        found.batch_size,
-        len(found.victims),
-        sum(len(victim.scores) for victim in found.victims),
-        found.iterations,
-        evidence.restarts(found),
-        evidence.converged(found),
-        *((share.value, share.low, share.high) if share else ("failed" if found.is_unknown else "", "", "")),
-        *("" if own is None else own for own in evidence.ideal_figures(found, scoring)),
+        inspection.batch_size,
+        len(inspection.victims),
+        sum(len(victim.scores) for victim in inspection.victims),
+        inspection.iterations,
+        evidence.restarts(inspection),
+        evidence.converged(inspection),
+        *((share.value, share.low, share.high) if share else ("failed" if inspection.is_unknown else "", "", "")),
+        *("" if figure is None else figure for figure in evidence.ideal_figures(inspection, scoring)),
     )
 
 
 def _rows(record: AuditRecord, defense: str, inspection: Inspection) -> list[tuple[Any, ...]]:
-    rule, metrics = Rule.of(record.plan.scoring.metric, record.plan.scoring.threshold), _metrics(record.noun)
+    rule, metrics = record.plan.scoring.rule, _metrics(record.noun)
     return [
         (
             defense,

@@ -27,30 +27,30 @@ _TEXTS = 2  # dimensions of a batch of tokens
 
 
 @dataclass(frozen=True)
-class Decoder:
+class TokenDecoder:
     """A tokenizer for scores: the user's own decodes, or numbers stand for tokens.
 
     Attributes:
         vocabulary: number of tokens.
         padding: the token that fills up a short text.
-        own: the user's, with `decode`; None for numbers.
+        tokenizer: the user's, with `decode`; None for numbers.
     """
 
     vocabulary: int
     padding: int
-    own: Any = None
+    tokenizer: Any = None
     begin: int | None = None
     end: int = field(default=-1)
 
     def encode(self, text: str) -> list[int]:
         """Return the tokens of a text."""
-        return [int(word) for word in text.split()] if self.own is None else list(self.own.encode(text))
+        return [int(word) for word in text.split()] if self.tokenizer is None else list(self.tokenizer.encode(text))
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Return the text of tokens, or their numbers."""
-        if self.own is None:
+        if self.tokenizer is None:
             return " ".join(str(int(token)) for token in tokens)
-        return str(self.own.decode([int(token) for token in tokens]))
+        return str(self.tokenizer.decode([int(token) for token in tokens]))
 
 
 def is_text(item: Any) -> bool:
@@ -84,11 +84,11 @@ def batch_of(item: Mapping[str, Any], what: str) -> Batch:
 def _with_next(tokens: Tensor, labels: Tensor, given: Mapping[str, Tensor]) -> Batch:
     """Return texts without their last token, which is a label alone: nothing that a model makes of it is learned."""
     after = labels.detach().cpu().long()[:, 1:]
-    own = {name: tensor[:, :-1] for name, tensor in given.items()}
+    kept = {name: tensor[:, :-1] for name, tensor in given.items()}
     if MASK in given:
-        own[MASK] = own[MASK] * given[MASK][:, 1:]
-        after = after.masked_fill(own[MASK] == 0, IGNORED)
-    return Batch(tokens[:, :-1], after, own)
+        kept[MASK] = kept[MASK] * given[MASK][:, 1:]
+        after = after.masked_fill(kept[MASK] == 0, IGNORED)
+    return Batch(tokens[:, :-1], after, kept)
 
 
 def joined(batches: Sequence[Batch], padding: int) -> Batch:
@@ -104,7 +104,8 @@ def joined(batches: Sequence[Batch], padding: int) -> Batch:
     if any(batch.inputs.shape[1] < longest for batch in batches):
         names.add(MASK)
     given = {
-        name: filled([own.given.get(name, _default(name, own.inputs)) for own in batches], 0) for name in sorted(names)
+        name: filled([batch.given.get(name, _default(name, batch.inputs)) for batch in batches], 0)
+        for name in sorted(names)
     }
     if MASK in given and bool((given[MASK] == 1).all()):
         del given[MASK]
@@ -120,42 +121,42 @@ def _default(name: str, tokens: Tensor) -> Tensor:
 
 def padding_of(model: nn.Module) -> int:
     """Return the token that fills up short texts: that of the model's configuration, or 0."""
-    found = getattr(getattr(model, "config", None), "pad_token_id", None)
-    return found if isinstance(found, int) and found >= 0 else 0
+    padding = getattr(getattr(model, "config", None), "pad_token_id", None)
+    return padding if isinstance(padding, int) and padding >= 0 else 0
 
 
-def dataset_of(own: Batch, test: Batch, model: nn.Module, classes: int, tokenizer: Any, name: str) -> Dataset:
+def dataset_of(train: Batch, test: Batch, model: nn.Module, classes: int, tokenizer: Any, name: str) -> Dataset:
     """Return the texts as data of a task.
 
     Raises:
         FedsimError: the model's vocabulary is not to be found, or does not hold every token.
     """
     vocabulary = _vocabulary(model, name)
-    length = max(batch.inputs.shape[1] for batch in (own, test) if len(batch))
-    own, test = (joined([batch, _blank(length, batch)], padding_of(model)) for batch in (own, test))
-    greatest = max(int(batch.inputs.max()) for batch in (own, test) if len(batch))
+    length = max(batch.inputs.shape[1] for batch in (train, test) if len(batch))
+    train, test = (joined([batch, _blank(length, batch)], padding_of(model)) for batch in (train, test))
+    greatest = max(int(batch.inputs.max()) for batch in (train, test) if len(batch))
     if greatest >= vocabulary:
         raise FedsimError(f"'{name}': a token is {greatest}, but the model embeds tokens 0 to {vocabulary - 1}.")
-    is_of_tokens = own.labels.ndim == _TEXTS
+    is_of_tokens = train.labels.ndim == _TEXTS
     if is_of_tokens and classes != vocabulary:
         raise FedsimError(
             f"'{name}' has a label for every token, but the model scores {classes} classes and embeds {vocabulary} "
             "tokens: only language models and classifiers of whole texts can be audited."
         )
     padding = padding_of(model)
-    is_filled = any(MASK in batch.given for batch in (own, test))
+    is_filled = any(MASK in batch.given for batch in (train, test))
     spec = InputSpec((length,), classes, (), (), vocabulary, padding if is_filled else None)
     task = "next-token" if is_of_tokens else "text-classification"
-    if any(own.given.keys() ^ test.given.keys()):
-        own, test = (_with_given(batch, {*own.given, *test.given}) for batch in (own, test))
-    decoder = cast("Any", Decoder(vocabulary, padding if is_filled else -1, tokenizer))
-    return Dataset(own, test, spec, tuple(map(str, range(classes))), tokenizer=decoder, task=task)
+    if any(train.given.keys() ^ test.given.keys()):
+        train, test = (_with_given(batch, {*train.given, *test.given}) for batch in (train, test))
+    decoder = cast("Any", TokenDecoder(vocabulary, padding if is_filled else -1, tokenizer))
+    return Dataset(train, test, spec, tuple(map(str, range(classes))), tokenizer=decoder, task=task)
 
 
 def _blank(length: int, like: Batch) -> Batch:
     """Return no text, of a length to fill up to."""
     labels = like.labels.new_empty((0, length) if like.labels.ndim == _TEXTS else (0,))
-    given = {name: own.new_empty((0, length)) for name, own in like.given.items()}
+    given = {name: tensor.new_empty((0, length)) for name, tensor in like.given.items()}
     return Batch(like.inputs.new_empty((0, length)), labels, given)
 
 
@@ -170,7 +171,7 @@ def _vocabulary(model: nn.Module, name: str) -> int:
     table = ask() if callable(ask) else None
     if not isinstance(table, nn.Embedding):
         tables = [module for module in model.modules() if isinstance(module, nn.Embedding)]
-        table = max(tables, key=lambda own: own.num_embeddings, default=None)
+        table = max(tables, key=lambda embedding: embedding.num_embeddings, default=None)
     if table is None:
         raise FedsimError(f"the model of '{name}' embeds no tokens, but its loader yields '{KEY}'.")
     return table.num_embeddings

@@ -1,8 +1,10 @@
-"""A short training from the audited weights, for membership attacks and the cost of defenses."""
+"""A short training from the audited weights, for membership attacks, planted secrets and the cost of defenses."""
 
 from __future__ import annotations
 
+import itertools
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,61 +18,86 @@ from fedsim.core.seeding import derive
 from fedsim.core.types import Memory, Tensors, Truth, Update, WireEntry
 from fedsim.federation.client import local_training
 from fedsim.federation.journal import Journal
+from fedsim.federation.stepping import stepped
 from fedsim.metrics.statistics import mean_interval
+from fedsim.questions import Evidence
 from fedsim.record import Interval, RoundRecord
 from fedsim.scenario.world import World
+from fedsim.threat.replay import Replay
 
 _PIECE = 256
 _FEWEST_ROUNDS = 2
 
 
 @dataclass(frozen=True)
-class Trained:
+class AuditRound:
+    """What the client sent in a round, why, and the weights that the server made of it."""
+
+    entry: WireEntry
+    truth: Truth
+    weights: Tensors
+
+
+@dataclass(frozen=True)
+class TrainedClient:
     """A client that was trained.
 
     Attributes:
-        journal: holds the update of every round.
-        truths: private side of each update.
+        evidence: what the server saw, and the private side of it.
         correct: share of right answers on each test example at the end, shape (test set,): 0 or 1 of an image.
         summary: summary for the record.
     """
 
-    journal: Journal
-    truths: tuple[Truth, ...]
+    evidence: Evidence
     correct: Tensor
     summary: Training
 
 
-def trained(world: World, rounds: int, seconds: float) -> Trained:
-    """Train for this many rounds, or as many as fit the time, at least two."""
-    journal, truths = Journal(lambda _record: None), list[Truth]()
+def rounds_of(world: World) -> Iterator[AuditRound]:
+    """Train the only client without end, and yield every round."""
     memory: Memory = {}
     state: dict[str, Tensor] = {}
-    weights: Tensors = {name: tensor.clone() for name, tensor in world.models.first_weights.items()}
-    begin = time.monotonic()
-    for round_ in range(1, rounds + 1):
-        update, truth = local_training(world, weights, round_, 0, memory)
-        journal.wire(WireEntry(round_, 0, weights, update))
-        truths.append(truth)
-        weights = moved(world, weights, update, state)
-        journal.model(round_, weights)
-        journal.round(RoundRecord(round=round_, cohort=(0,), participants=(0,), training_loss=update.loss))
+    weights: Tensors = world.models.first_weights
+    for number in itertools.count(1):
+        update, truth = local_training(world, weights, number, 0, memory)
+        after = stepped(world, weights, world.models.layout.flat(update.tensors, update.buffers), state)
+        yield AuditRound(WireEntry(number, 0, weights, update), truth, after)
+        weights = after
+
+
+def train(world: World, rounds: int, seconds: float) -> TrainedClient:
+    """Train for this many rounds, or as many as fit the time, at least two."""
+    journal, replays = Journal(lambda _record: None), list[Replay]()
+    begin, spent = time.monotonic(), 0.0
+    for one in itertools.islice(rounds_of(world), rounds):
+        _keep(journal, one)
+        replays.append(Replay(one.truth, matches=True, raw_is_wire=_is_raw(one.truth, one.entry.update), costs=()))
         spent = time.monotonic() - begin
-        if round_ >= _FEWEST_ROUNDS and spent + spent / round_ > seconds:
+        if len(replays) >= _FEWEST_ROUNDS and spent + spent / len(replays) > seconds:
             break
-    rounds, spent = len(truths), time.monotonic() - begin
-    journal.end(weights)
-    correct, loss = evaluate(world, weights)
+    correct, loss = evaluate(world, journal.weights)
     summary = Training(
-        rounds=rounds,
+        rounds=len(replays),
         batch_size=world.scenario.federation.batch_size,
         test_examples=len(correct),
         accuracy=float(correct.double().mean()),
         guessing=chance(world.data.dataset.test.labels),
         loss=loss,
-        seconds_a_round=spent / rounds,
+        seconds_a_round=spent / len(replays),
     )
-    return Trained(journal, tuple(truths), correct, summary)
+    return TrainedClient(Evidence(world, journal, replays), correct, summary)
+
+
+def _keep(journal: Journal, one: AuditRound) -> None:
+    number = one.entry.round
+    journal.wire(one.entry)
+    journal.model(number, one.weights)
+    journal.round(RoundRecord(round=number, cohort=(0,), participants=(0,), training_loss=one.entry.update.loss))
+    journal.end(one.weights)
+
+
+def _is_raw(truth: Truth, sent: Update) -> bool:
+    return all(torch.equal(tensor, sent.tensors[name]) for name, tensor in truth.raw.tensors.items())
 
 
 def evaluate(world: World, weights: Tensors) -> tuple[Tensor, float]:
@@ -100,13 +127,3 @@ def accuracy_lost(without: Tensor, with_: Tensor, seed: int) -> Interval:
     """Return the accuracy that a defense costs, with a paired bootstrap interval over test examples."""
     lost = without.double() - with_.double()
     return mean_interval([[value] for value in lost.tolist()], np.random.default_rng(derive(seed, "bootstrap")))
-
-
-def moved(world: World, weights: Tensors, update: Update, state: dict[str, Tensor]) -> Tensors:
-    """Return the server's next weights: a step along a gradient, or minus a change of weights."""
-    found = {name: tensor.clone() for name, tensor in weights.items()}
-    if update.kind == "gradient":
-        world.stack.server_optimizer.step({name: found[name] for name in update.tensors}, update.tensors, state)
-    else:
-        found.update({name: weights[name] - own for name, own in update.tensors.items()})
-    return found | {name: weights[name] - own for name, own in update.buffers.items()}

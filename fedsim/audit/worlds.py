@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from pydantic import ValidationError
 
-from fedsim.audit.record import Plan
+from fedsim.audit.record import AuditPlan
 from fedsim.audit.subject import Checked
 from fedsim.core.devices import find_device
 from fedsim.core.errors import FedsimError
@@ -23,7 +23,7 @@ ROUNDS = 20  # rounds of a training; private mechanisms spread their budget over
 
 
 @dataclass(frozen=True)
-class Setting:
+class DefenseSetting:
     """A change of the subject's client: one more defense, or none.
 
     Attributes:
@@ -50,7 +50,7 @@ class Setting:
 _WHOLE_STEP = {"name": "sgd", "learning_rate": 1.0}
 
 
-def world_of(subject: Checked, plan: Plan, batch_size: int, setting: Setting = Setting()) -> World:
+def world_of(subject: Checked, plan: AuditPlan, batch_size: int, setting: DefenseSetting = DefenseSetting()) -> World:
     """Return the world of one client that owns all the subject's examples.
 
     Args:
@@ -96,9 +96,9 @@ def check(world: World, subject: Checked) -> None:
             raise FedsimError(f"defense '{defense.name}' computes cross-entropy, but the loss is another.")
 
 
-def _scenario(subject: Checked, plan: Plan, batch_size: int, setting: Setting) -> Scenario:
-    own = subject.subject
-    optimizer = {"name": own.optimizer, "learning_rate": own.learning_rate}
+def _scenario(subject: Checked, plan: AuditPlan, batch_size: int, setting: DefenseSetting) -> Scenario:
+    client = subject.subject
+    optimizer = {"name": client.optimizer, "learning_rate": client.learning_rate}
     knows: list[Knowledge] = list(plan.knows)
     try:
         return Scenario.model_validate(
@@ -108,16 +108,16 @@ def _scenario(subject: Checked, plan: Plan, batch_size: int, setting: Setting) -
                 "device": find_device(plan.device).type,
                 "model": {"name": plan.target},
                 "federation": {
-                    "algorithm": "fedsgd" if own.local_steps == 1 else "fedavg",
+                    "algorithm": "fedsgd" if client.local_steps == 1 else "fedavg",
                     "clients": 1,
                     "rounds": ROUNDS,
                     "batch_size": batch_size,
                     "sampling": setting.sampling,
-                    "local_steps": own.local_steps,
+                    "local_steps": client.local_steps,
                     "optimizer": optimizer,
                 },
-                "aggregation": {"name": "mean", "optimizer": optimizer if own.local_steps == 1 else _WHOLE_STEP},
-                "defenses": [*own.defenses, *setting.tables],
+                "aggregation": {"name": "mean", "optimizer": optimizer if client.local_steps == 1 else _WHOLE_STEP},
+                "defenses": [*client.defenses, *setting.tables],
                 "threat": {"knows": knows},
                 "scoring": plan.scoring.model_dump(),
             }
@@ -137,16 +137,16 @@ def _optimizer(choice: Choice) -> Optimizer[Any]:
     return made
 
 
-def reads_steps(setting: Setting) -> bool:
+def reads_steps(setting: DefenseSetting) -> bool:
     """Return whether a defense changes local training, not only what is sent."""
     made = _defense(setting)
     return made.needs_step or any(made.overrides(moment) for moment in ("prepare", "on_batch", "on_examples", "loss"))
 
 
-def settings_of(setting: Setting) -> dict[str, Any]:
+def settings_of(setting: DefenseSetting) -> dict[str, Any]:
     """Return all settings of a defense, including defaults."""
     return _defense(setting).config.model_dump(mode="json")
 
 
-def _defense(setting: Setting) -> Defense[Any]:
+def _defense(setting: DefenseSetting) -> Defense[Any]:
     return Choice(name=setting.name, settings=dict(setting.options)).make("defense")

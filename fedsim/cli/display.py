@@ -47,7 +47,7 @@ class PlainLines:
         """Write to `console`."""
         self._console = console
         self._rounds = 0
-        self._told = 0.0
+        self._last_said = 0.0
         self._began = time.monotonic()
 
     def threat_model(self, sentences: tuple[str, ...]) -> None:
@@ -64,13 +64,13 @@ class PlainLines:
 
     def round(self, record: RoundRecord) -> None:
         """Print a round that was evaluated or left a client out; undeclared failures come with their reason."""
-        told = turnout(record)
-        told += [f"{own.name} {own.told}" for own in record.utilities(registry.every_metric())[::-1]]
+        parts = turnout(record)
+        parts += [f"{utility.name} {utility.told}" for utility in record.utilities(registry.every_metric())[::-1]]
         if record.tokens is not None:
-            told += self._throughput(record.tokens)
-        if told:
-            self._say(f"  round {record.round} of {self._rounds}: {', '.join(told)}")
-        for why, count in Counter(own.why for own in record.failures if own.cause == "refused").items():
+            parts += self._throughput(record.tokens)
+        if parts:
+            self._say(f"  round {record.round} of {self._rounds}: {', '.join(parts)}")
+        for why, count in Counter(failure.why for failure in record.failures if failure.cause == "refused").items():
             self._say(f"  round {record.round}: {count} of {len(record.cohort)} clients {why}")
         for failure in record.failures:
             if failure.cause not in _DECLARED:
@@ -81,8 +81,8 @@ class PlainLines:
         """Return the speed of a round of text, evaluation included, and the memory of this process after it."""
         before, self._began = self._began, time.monotonic()
         seconds, memory = self._began - before, measure_memory()
-        told = [f"{seconds:.1f} s", f"{tokens / max(seconds, 1e-9):,.0f} tokens/s"]
-        return told if memory is None else [*told, f"{memory / 2**30:.2f} GiB"]
+        parts = [f"{seconds:.1f} s", f"{tokens / max(seconds, 1e-9):,.0f} tokens/s"]
+        return parts if memory is None else [*parts, f"{memory / 2**30:.2f} GiB"]
 
     def attack(self, label: str, victim: int, victims: int) -> OnStep:
         """Return a function that prints progress from time to time."""
@@ -110,9 +110,9 @@ class PlainLines:
         self._say(f"  {tell(finding)}")
 
     def _from_time_to_time(self, number: int, line: str) -> None:
-        if number > 1 and time.monotonic() - self._told < _LINE_EVERY_SECONDS:
+        if number > 1 and time.monotonic() - self._last_said < _LINE_EVERY_SECONDS:
             return
-        self._told = time.monotonic()
+        self._last_said = time.monotonic()
         self._say(line)
 
     def _say(self, line: str) -> None:
@@ -127,7 +127,7 @@ def counting(console: Console, runs: int) -> Iterator[Callable[[Outcome], None]]
         bar = progress.add_task("runs", total=runs)
         count = 0
 
-        def told(outcome: Outcome) -> None:
+        def on_outcome(outcome: Outcome) -> None:
             nonlocal count
             count += 1
             progress.advance(bar)
@@ -137,7 +137,7 @@ def counting(console: Console, runs: int) -> Iterator[Callable[[Outcome], None]]
             line = f"  {count} of {runs}: {outcome.run.name}, {outcome.status} in {outcome.seconds:.1f} s{why}"
             progress.console.print(Text(line), soft_wrap=True)
 
-        yield told
+        yield on_outcome
 
 
 class LiveBars:
@@ -235,11 +235,12 @@ def outcome(victim: VictimRecord) -> str:
     """Return one line about one attacked update."""
     if victim.failure is not None:
         return f"failed: {victim.failure}"
-    told = [*_figures(victim), *(f"{name}: {figure:.0%}" for name, figure in victim.found.items())]
+    parts = [*_figures(victim), *(f"{name}: {figure:.0%}" for name, figure in victim.found.items())]
     search = f"{victim.iterations} iterations, {victim.seconds:.1f} s ({victim.stopped})"
-    lines = [f"{', '.join(told)}, {search}" if told else search]
-    for own in [item for item in victim.scores if item.text is not None][:_SENTENCES_SHOWN]:
-        lines += [f"    client: {_printable(own.text or '')}", f"    server: {_printable(own.guess or '')}"]
+    lines = [f"{', '.join(parts)}, {search}" if parts else search]
+    pairs = [(item.text, item.guess or "") for item in victim.scores if item.text is not None]
+    for text, guess in pairs[:_SENTENCES_SHOWN]:
+        lines += [f"    client: {_in_a_line(text)}", f"    server: {_in_a_line(guess)}"]
     return "\n".join(lines)
 
 
@@ -255,7 +256,7 @@ def _figures(victim: VictimRecord) -> Iterator[str]:
             yield f"{metric.title} {metric.format(fmean(values))}"
 
 
-def _printable(text: str) -> str:
+def _in_a_line(text: str) -> str:
     """Replace characters that could control a terminal."""
     return "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in text)
 
@@ -265,7 +266,7 @@ def tell(finding: Finding) -> str:
     if finding.failure:
         return f"{finding.label}: failed: {finding.failure}"
     metric = registry.every_metric()[finding.metric]
-    found = "" if finding.value is None else f"{metric.title} {metric.format(finding.value.value)}, n = {finding.n}"
+    value = "" if finding.value is None else f"{metric.title} {metric.format(finding.value.value)}, n = {finding.n}"
     chance = "" if finding.chance is None else f", chance {metric.format(finding.chance)}"
     role = "" if finding.role == "attack" else f" ({finding.role})"
-    return f"{finding.label}{role}: {found or finding.note}{chance}"
+    return f"{finding.label}{role}: {value or finding.note}{chance}"

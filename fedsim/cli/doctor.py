@@ -33,7 +33,7 @@ _ASSETS = (  # packages that are used for a file in them: the file, the module t
 )
 
 
-class Finding(NamedTuple):
+class Examined(NamedTuple):
     """One item that was looked for; `advice` says how to get it where it is missing."""
 
     group: str
@@ -43,7 +43,7 @@ class Finding(NamedTuple):
     advice: str
 
 
-def examine() -> Iterator[Finding]:
+def examine() -> Iterator[Examined]:
     """Yield findings: packages, packages used for a file in them, and data sets."""
     for package in _REQUIRED:
         yield _package(package)
@@ -53,16 +53,18 @@ def examine() -> Iterator[Finding]:
         yield _data(name, method)
 
 
-def _package(name: str) -> Finding:
-    found = _version(name)
-    return Finding("package", name, found is not None, found or "", "" if found else "pip install fedsim-privacy")
+def _package(name: str) -> Examined:
+    version = _version(name)
+    return Examined(
+        "package", name, version is not None, version or "", "" if version else "pip install fedsim-privacy"
+    )
 
 
-def _asset(name: str, what: str, module: str, advice: str) -> Finding:
+def _asset(name: str, what: str, module: str, advice: str) -> Examined:
     """Find the module that holds the file without importing it, since most need further packages."""
     if importlib.util.find_spec(module) is None:
-        return Finding("asset", name, False, what, advice)
-    return Finding("asset", name, True, f"{what}, {_version(name) or 'unknown version'}", "")
+        return Examined("asset", name, False, what, advice)
+    return Examined("asset", name, True, f"{what}, {_version(name) or 'unknown version'}", "")
 
 
 def _version(package: str) -> str | None:
@@ -72,15 +74,15 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _data(name: str, method: registry.Method) -> Finding:
+def _data(name: str, method: registry.Method) -> Examined:
     try:
         config = method.config.model_validate({})
     except ValueError:
-        return Finding("data", name, True, "needs a path of yours", f"fedsim show {name}")
+        return Examined("data", name, True, "needs a path of yours", f"fedsim show {name}")
     try:
         dataset = method.make(config)
     except FedsimError as error:
         what, _, advice = str(error).partition("\n")
-        return Finding("data", name, False, what, advice.strip())
+        return Examined("data", name, False, what, advice.strip())
     assert isinstance(dataset, Dataset)
-    return Finding("data", name, True, f"{len(dataset.train)} training, {len(dataset.test)} test examples", "")
+    return Examined("data", name, True, f"{len(dataset.train)} training, {len(dataset.test)} test examples", "")

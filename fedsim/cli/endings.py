@@ -15,12 +15,12 @@ from fedsim.report.tables.attacks import attacks_of, results
 from fedsim.report.tables.findings import findings_table, questions
 from fedsim.report.tables.guarantees import guarantees
 from fedsim.report.tables.metric_tables import metric_tables
-from fedsim.report.verdict import Judge, has_guess
+from fedsim.report.verdict import RunJudge, has_guess
 
 
 def figures(record: RunRecord) -> Iterator[Block]:
     """Yield the tables of the run's page that a terminal shows, then what findings say of themselves."""
-    judge = Judge.of(record)
+    judge = RunJudge.of(record)
     if attacks_of(record):
         yield results(record, judge)
     yield from metric_tables(record, judge)

@@ -369,6 +369,7 @@ class Document:
         sections: all else, in order.
         footer: the last line.
         name: the title of the window, if another.
+        is_sheet: whether it is to be printed on one sheet of A4, in small type.
     """
 
     title: str
@@ -379,6 +380,7 @@ class Document:
     sections: tuple[Section, ...] = ()
     footer: str = ""
     name: str = ""
+    is_sheet: bool = False
 
     @property
     def pictures(self) -> list[Picture]:

@@ -26,12 +26,17 @@ from fedsim.document.blocks import (
 )
 
 
-def to_markdown(document: Document) -> str:
-    """Return a document as Markdown. No text in it is taken for a tag, a link or a table."""
-    parts = [f"# {plain(document.title)}", *([plain(document.kicker)] if document.kicker else [])]
+def to_markdown(document: Document, *, depth: int = 1) -> str:
+    """Return a document as Markdown. No text in it is taken for a tag, a link or a table.
+
+    Args:
+        document: what is shown.
+        depth: of its title, from 1; more makes it a part of a longer text.
+    """
+    parts = [f"{'#' * depth} {plain(document.title)}", *map(plain, filter(None, (document.kicker, document.lead)))]
     parts += [text for banner in document.banners for text in _markdown(banner)]
     parts += [text for block in document.opening for text in _markdown(block)]
-    parts += [text for section in document.sections for text in _section(section)]
+    parts += [text for section in document.sections for text in _section(section, depth + 1)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -40,10 +45,10 @@ def plain(text: str) -> str:
     return re.sub(r"([\\`*_\[\]<>|#!])", r"\\\1", " ".join(text.split()))
 
 
-def _section(section: Section) -> Iterator[str]:
+def _section(section: Section, depth: int) -> Iterator[str]:
     inner = [text for block in section.blocks for text in _markdown(block)]
     if inner:
-        yield f"## {plain(section.title)}"
+        yield f"{'#' * depth} {plain(section.title)}"
         yield from inner
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from string import ascii_lowercase, digits
 from typing import NamedTuple
 
@@ -22,12 +23,45 @@ from torch import Tensor, nn
 from fedsim.core.losses import IGNORED, per_example
 from fedsim.core.masked_places import mask_token
 from fedsim.core.registry import metric
-from fedsim.core.types import Tokenizer
+from fedsim.core.types import SecretKind, Tokenizer
 from fedsim.metrics.statistics import mean_interval, wilson
-from fedsim.record import Interval, SecretScore, SecretSummary
+from fedsim.record import Interval
 
 SIGNS = {"#": digits, "?": ascii_lowercase}
 _LOGITS_AT_ONCE = 2**24
+
+
+@dataclass(frozen=True)
+class SecretScore:
+    """One secret that was planted into the training text, and what the trained model remembers of it.
+
+    Attributes:
+        kind: canary, identity or address.
+        text: the whole secret.
+        repetitions: how often it stands in the training text, 0 for a control that was left out.
+        uses: how often it was in a batch behind an update that counted.
+        exposure: in bits, among `candidates` other sentences of its form.
+        candidates: how many these are.
+        is_exact: whether they are all there are.
+        guess: what the model writes behind the secret's beginning.
+        extracted: whether that is the secret.
+        likeliest: what a search gave as the likeliest of all sentences of the form; None where nobody searched, or the
+            search gave up.
+        emission: unbiased estimates, one a run, of the probability that the model writes any string of the form behind
+            the beginning; () where nobody estimated.
+    """
+
+    kind: SecretKind
+    text: str
+    repetitions: int
+    uses: int
+    exposure: float
+    candidates: int
+    is_exact: bool
+    guess: str
+    extracted: bool
+    likeliest: str | None = None
+    emission: tuple[float, ...] = ()
 
 
 class Alternatives(NamedTuple):
@@ -127,27 +161,6 @@ def exposure(own: float, others: Tensor) -> float:
     """
     rank = 1.0 + float((others < own).sum()) + 0.5 * float((others == own).sum())
     return math.log2(len(others) + 1) - math.log2(rank)
-
-
-def summarise(
-    alike: Sequence[SecretScore], source: np.random.Generator, confidence: float = 0.95, resamples: int = 2000
-) -> SecretSummary:
-    """Return what a model remembers of secrets of one kind that stand in its text equally often.
-
-    Args:
-        alike: the secrets, at least one.
-        source: of the resamples.
-        confidence: coverage of the intervals, in (0, 1).
-        resamples: of the bootstrap over secrets.
-    """
-    first = alike[0]
-    return SecretSummary(
-        kind=first.kind,
-        repetitions=first.repetitions,
-        exposure=mean_interval([[own.exposure] for own in alike], source, confidence, resamples),
-        most=float(np.log2(first.candidates + 1)),
-        extracted=wilson(sum(own.extracted for own in alike), len(alike), confidence),
-    )
 
 
 @metric(

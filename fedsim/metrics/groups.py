@@ -6,34 +6,41 @@ Each group is compared with all others together; p-values are after Holm over th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from typing import NamedTuple, cast
 
 import numpy as np
 
 from fedsim.metrics.comparison import holm
 from fedsim.metrics.membership import auc_interval
 from fedsim.metrics.statistics import wilson
-from fedsim.record.memberships import GroupRisk
+from fedsim.record import Interval
 
 _FEWEST = 5  # members, and as many others, of a group whose AUC is estimated
 
 
-def rates(found: Sequence[tuple[str, bool]], confidence: float = 0.95) -> tuple[GroupRisk, ...]:
+class GroupRisk(NamedTuple):
+    """What was measured of a group, and the p-value of no difference to the rest; None where there is no rest."""
+
+    value: Interval
+    p: float | None
+
+
+def rates(examples: Sequence[tuple[str, bool]], confidence: float = 0.95) -> dict[str, GroupRisk]:
     """Return the share of each group's examples that were recovered; p is that of Fisher's exact test.
 
     Args:
-        found: group and success of every example.
+        examples: group and success of each.
         confidence: coverage of the intervals.
     """
-    names = sorted({name for name, _ in found})
-    counts = {name: [hit for own, hit in found if own == name] for name in names}
-    hits, total = sum(hit for _, hit in found), len(found)
-    p_values = [_fisher(sum(own), len(own), hits, total) for own in counts.values()]
+    names = sorted({name for name, _ in examples})
+    counts = {name: [hit for group, hit in examples if group == name] for name in names}
+    hits, total = sum(hit for _, hit in examples), len(examples)
+    p_values = [_fisher(sum(those), len(those), hits, total) for those in counts.values()]
     adjusted = holm(p_values) if len(names) > 1 else [None] * len(names)
-    return tuple(
-        GroupRisk(group=name, n=len(own), value=wilson(sum(own), len(own), confidence), p=p)
-        for (name, own), p in zip(counts.items(), adjusted, strict=True)
-    )
+    return {
+        name: GroupRisk(wilson(sum(those), len(those), confidence), p)
+        for (name, those), p in zip(counts.items(), adjusted, strict=True)
+    }
 
 
 def _fisher(own: int, n: int, hits: int, total: int) -> float:
@@ -51,7 +58,7 @@ def aucs(
     generator: np.random.Generator,
     confidence: float = 0.95,
     resamples: int = 2000,
-) -> tuple[GroupRisk, ...]:
+) -> dict[str, GroupRisk]:
     """Return how well members of each group are told from others of the same group.
 
     p is that of a difference to the AUC among all other groups, by the standard errors of Hanley and McNeil 1982.
@@ -64,20 +71,15 @@ def aucs(
         confidence: coverage of the intervals.
         resamples: number of bootstrap resamples.
     """
-    named, found = np.array(groups), list[tuple[str, int, object, float]]()
+    named, values, p_values = np.array(groups), dict[str, Interval](), list[float]()
     for name in sorted(set(groups)):
-        own = named == name
-        inside, outside = scores[own & is_member], scores[own & ~is_member]
+        is_of_it = named == name
+        inside, outside = scores[is_of_it & is_member], scores[is_of_it & ~is_member]
         if min(len(inside), len(outside)) < _FEWEST:
             continue
-        value = auc_interval(inside, outside, generator, confidence, resamples)
-        rest = scores[~own & is_member], scores[~own & ~is_member]
-        found.append((name, len(inside) + len(outside), value, _differs(inside, outside, *rest)))
-    adjusted = holm([own[-1] for own in found])
-    return tuple(
-        GroupRisk(group=name, n=n, value=value, p=p)  # pyright: ignore[reportArgumentType] - an interval
-        for (name, n, value, _), p in zip(found, adjusted, strict=True)
-    )
+        values[name] = auc_interval(inside, outside, generator, confidence, resamples)
+        p_values.append(_differs(inside, outside, scores[~is_of_it & is_member], scores[~is_of_it & ~is_member]))
+    return {name: GroupRisk(value, p) for (name, value), p in zip(values.items(), holm(p_values), strict=True)}
 
 
 def _differs(inside: np.ndarray, outside: np.ndarray, others_in: np.ndarray, others_out: np.ndarray) -> float:

@@ -7,18 +7,47 @@ so the AUC alone says little (Carlini et al. 2022, arXiv 2112.03570, section III
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from fedsim.core.registry import metric
-from fedsim.record import Interval, MembershipSummary, TruePositives
+from fedsim.record import Interval
 
 LOW_FPR = (0.1, 0.01, 0.001)
 _FULLY_DRAWN = 20
 _POINTS_A_DECADE = 40
 _RATE: dict[str, Any] = {"over": "finding", "form": "percent", "digits": 1, "limits": (0.0, 1.0)}
+
+
+@dataclass(frozen=True)
+class Separation:
+    """How well scores tell members from others.
+
+    Attributes:
+        auc: the probability that a member scores above a non-member.
+        advantage: TPR - FPR, which is twice the balanced accuracy minus one, at a threshold that is chosen on one half
+            of the candidates and judged on the other.
+        rates: TPR by FPR, the rarest last; without those that so few non-members cannot show.
+        roc: (FPR, TPR), thinned.
+    """
+
+    auc: Interval
+    advantage: float
+    rates: dict[float, Interval]
+    roc: tuple[tuple[float, float], ...]
+
+    @property
+    def figures(self) -> dict[str, Interval]:
+        """All figures, by the name of their metric."""
+        rates = {name_of(fpr): tpr for fpr, tpr in self.rates.items()}
+        return {
+            "auc": self.auc,
+            **rates,
+            "advantage": Interval(value=self.advantage, low=None, high=None, n=self.auc.n),
+        }
 
 
 def separation(
@@ -27,7 +56,7 @@ def separation(
     generator: np.random.Generator,
     confidence: float = 0.95,
     resamples: int = 2000,
-) -> MembershipSummary:
+) -> Separation:
     """Summarise the scores of all candidates. The independent unit is the candidate.
 
     Args:
@@ -44,10 +73,11 @@ def separation(
     inside, outside = values[members], values[~members]
     if not len(inside) or not len(outside):
         raise ValueError("a membership score needs at least one member and one non-member")
-    return MembershipSummary(
+    rates = {fpr: tpr_at(inside, outside, fpr, confidence) for fpr in LOW_FPR}
+    return Separation(
         auc=auc_interval(inside, outside, generator, confidence, resamples),
         advantage=advantage(values, members),
-        low_fpr=tuple(TruePositives(fpr=fpr, tpr=tpr_at(inside, outside, fpr, confidence)) for fpr in LOW_FPR),
+        rates={fpr: tpr for fpr, tpr in rates.items() if tpr is not None},
         roc=thin(*roc(inside, outside), len(outside)),
     )
 

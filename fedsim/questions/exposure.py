@@ -7,17 +7,24 @@ model writes on behind its beginning. A secret that was planted 0 times is the c
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import ClassVar, final
 
+import numpy as np
 from pydantic import Field
 
+from fedsim.core import seeding
 from fedsim.core.registry import question
-from fedsim.core.types import Config
+from fedsim.core.types import Config, SecretKind
+from fedsim.metrics.exposure import SecretScore, over_beginnings, share_likeliest
+from fedsim.metrics.statistics import mean_interval, wilson
 from fedsim.questions import Evidence, Question, Work
-from fedsim.record import Finding, SecretSummary
+from fedsim.record import Columns, Finding
+from fedsim.scenario import Scoring
 from fedsim.scenario.world import World
 from fedsim.threat import memorisation
+
+ITEMS = "exposure/secrets"
 
 
 class Exposure(Config):
@@ -65,29 +72,60 @@ class WhatWasMemorised(Question[Exposure]):
 
     def ask(self, evidence: Evidence, work: Work) -> Iterator[Finding]:
         """Yield one finding for each kind and number of repetitions."""
-        known = memorisation.measure_exposure(evidence.world, evidence.journal, **dict(self.config))
-        columns = ("kind", "repetitions", "uses", "text", "guess", "extracted", "exposure", "likeliest")
-        work.items["exposure/secrets"] = {name: [getattr(own, name) for own in known.secrets] for name in columns}
-        for summary in known.summaries:
-            yield _finding(summary)
+        secrets = memorisation.measure_exposure(evidence.world, evidence.journal, **dict(self.config))
+        work.items[ITEMS] = table_of(secrets)
+        scenario, is_searched = evidence.world.scenario, bool(self.config.search)
+        yield from summarise(secrets, scenario.scoring, scenario.seed, is_searched=is_searched)
+
+
+def table_of(secrets: Sequence[SecretScore]) -> Columns:
+    """Return secrets as the table that findings about them refer to as `ITEMS`."""
+    columns = ("kind", "repetitions", "uses", "text", "guess", "extracted", "exposure", "likeliest")
+    return {name: [getattr(secret, name) for secret in secrets] for name in columns}
+
+
+def summarise(
+    secrets: Sequence[SecretScore], scoring: Scoring, seed: int, *, is_searched: bool = False
+) -> Iterator[Finding]:
+    """Yield a finding for the secrets of each kind that stand in the text equally often.
+
+    Args:
+        secrets: of one model, at least one.
+        scoring: coverage of intervals, and resamples of the bootstrap over secrets.
+        seed: of the resamples.
+        is_searched: whether somebody searched the likeliest sentence of each form.
+    """
+    source = np.random.default_rng(seeding.derive(seed, "bootstrap"))
+    groups: set[tuple[SecretKind, int]] = {(secret.kind, secret.repetitions) for secret in secrets}
+    for kind, repetitions in sorted(groups):
+        alike = [secret for secret in secrets if (secret.kind, secret.repetitions) == (kind, repetitions)]
+        yield _finding(alike, scoring, source, is_searched=is_searched)
+
+
+def _finding(
+    alike: Sequence[SecretScore], scoring: Scoring, source: np.random.Generator, *, is_searched: bool
+) -> Finding:
+    first, confidence = alike[0], scoring.confidence
+    value = mean_interval([[secret.exposure] for secret in alike], source, confidence, scoring.resamples)
+    more = {"secrets_written": wilson(sum(secret.extracted for secret in alike), len(alike), confidence)}
+    if is_searched:
+        more["likeliest"] = share_likeliest(alike, confidence)
+    if estimates := [secret.emission for secret in alike if secret.emission]:
+        more["emission"] = over_beginnings(estimates, source, confidence)
+    return Finding(
+        question="exposure",
+        label=f"{first.kind} x {first.repetitions}",
+        about={"secrets": first.kind, "repetitions": first.repetitions},
+        role="attack" if first.repetitions else "chance",
+        metric="exposure",
+        value=value,
+        chance=_chance(first.candidates + 1),
+        limit=math.log2(first.candidates + 1),
+        more=more,
+        items=ITEMS,
+    )
 
 
 def _chance(sentences: int) -> float:
     """Return the mean exposure of a secret that was never seen, whose rank among so many is uniform, in bits."""
     return math.log2(sentences) - math.lgamma(sentences + 1) / (sentences * math.log(2))
-
-
-def _finding(summary: SecretSummary) -> Finding:
-    further = {"secrets_written": summary.extracted, "likeliest": summary.found, "emission": summary.emission}
-    return Finding(
-        question="exposure",
-        label=f"{summary.kind} x {summary.repetitions}",
-        about={"secrets": summary.kind, "repetitions": summary.repetitions},
-        role="attack" if summary.repetitions else "chance",
-        metric="exposure",
-        value=summary.exposure,
-        chance=_chance(round(2**summary.most)),
-        limit=summary.most,
-        more={name: interval for name, interval in further.items() if interval is not None},
-        items="exposure/secrets",
-    )

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, final
 
 import numpy as np
 from pydantic import Field, model_validator
+from torch import Tensor
 
 from fedsim.core import seeding
 from fedsim.core.errors import ScenarioError, reason
@@ -96,18 +97,31 @@ class WhoWasAMember(Question[Membership]):
 
     def ask(self, evidence: Evidence, work: Work) -> Iterator[Finding]:
         """Yield one finding an attack; candidates and shadow models are made once."""
-        cases = _Cases(evidence, work, self.config.candidates)
+        cases = Cases(evidence, work, self.config.candidates)
         for choice in self.config.attacks:
-            yield _find(choice, cases)
+            attack: MembershipAttack[Any] = choice.make("membership")
+            finding = open_finding(choice.label or choice.name, choice.name, choice.settings, attack.target)
+            try:
+                yield judge(finding, attack, cases)
+            except Exception as error:  # an attack may raise anything
+                yield finding.model_copy(update={"failure": reason(error)})
 
 
 @dataclass
-class _Cases:
-    """Candidates and shadow models, made when the first attack asks."""
+class Cases:
+    """Candidates and shadow models, made when the first attack asks.
+
+    Attributes:
+        evidence: what a training left behind.
+        work: gets the curve of each attack.
+        candidates: members, and as many others, to judge.
+        scores: what each attack gave the candidates, by its label, shape (N,).
+    """
 
     evidence: Evidence
     work: Work
     candidates: int
+    scores: dict[str, Tensor] = field(default_factory=dict)
     made: dict[Target, membership.Case] = field(default_factory=dict)
     trained: dict[tuple[Target, ShadowPlan], tuple[Shadow, ...]] = field(default_factory=dict)
 
@@ -136,30 +150,33 @@ class _Cases:
         return {plan: self.trained[target, plan]}
 
 
-def _find(choice: MembershipChoice, cases: _Cases) -> Finding:
-    """Run one attack and score it; why it failed stands in its finding."""
-    attack: MembershipAttack[Any] = choice.make("membership")
-    finding = Finding(
+def open_finding(label: str, method: str, settings: dict[str, Any], target: Target) -> Finding:
+    """Return what is known of an attack before it has run: a finding without a value."""
+    return Finding(
         question="membership",
-        label=choice.label or choice.name,
-        method=choice.name,
-        settings=choice.settings,
-        about={"target": attack.target},
+        label=label,
+        method=method,
+        settings=settings,
+        about={"target": target},
         metric="auc",
         chance=0.5,
     )
-    try:
-        return _judge(finding, attack, cases)
-    except Exception as error:  # an attack may raise anything
-        return finding.model_copy(update={"failure": reason(error)})
 
 
-def _judge(finding: Finding, attack: MembershipAttack[Any], cases: _Cases) -> Finding:
+def judge(finding: Finding, attack: MembershipAttack[Any], cases: Cases) -> Finding:
+    """Run one attack, and complete its finding.
+
+    Args:
+        finding: as `open_finding` made it.
+        attack: of the finding.
+        cases: whom it judges; gets its scores.
+    """
     scenario, case = cases.evidence.world.scenario, cases.case(attack.target)
     seen = replace(case.observation, shadows=cases.shadows(finding.label, attack.target, attack.plan()))
     begin = time.perf_counter()
     scores = attack(seen, seeding.generator(scenario.seed, f"membership attack {finding.label}"))
     seconds = time.perf_counter() - begin
+    cases.scores[finding.label] = scores
     cases.work.look_up()
     source = np.random.default_rng(seeding.derive(scenario.seed, "bootstrap"))
     summary = separation(scores, case.is_member, source, scenario.scoring.confidence, scenario.scoring.resamples)
@@ -169,10 +186,8 @@ def _judge(finding: Finding, attack: MembershipAttack[Any], cases: _Cases) -> Fi
     about: dict[str, Any] = {**finding.about, "members": members, "others": len(case.is_member) - members}
     if case.client is not None:
         about |= {"client": case.client, "rounds": ", ".join(map(str, case.rounds))}
-    figures = {"auc": summary.auc, **summary.more}
-    metric, chance = next(
-        ((name_of(low.fpr), low.fpr) for low in reversed(summary.low_fpr) if low.tpr is not None), ("auc", 0.5)
-    )
+    figures = summary.figures
+    metric, chance = next(((name_of(fpr), fpr) for fpr in reversed(summary.rates)), ("auc", 0.5))
     value = figures.pop(metric)
     return finding.model_copy(
         update={

@@ -6,8 +6,6 @@ are kept apart from them. The record is log, checkpoint and input of the report,
 
 from fedsim.record.findings import SIGNIFICANT, Columns, Finding, QuestionAsked, Role, State
 from fedsim.record.guarantees import GuaranteeRecord
-from fedsim.record.memberships import GroupRisk, MembershipRecord, MembershipSummary, TruePositives
-from fedsim.record.memorisation import ExposureRecord, SecretScore, SecretSummary
 from fedsim.record.parts import Cause, Failure, Interval, Part
 from fedsim.record.rounds import ClientCost, KeptUpdate, PartitionRecord, RoundRecord, Utility
 from fedsim.record.runs import ArmRecord, Environment, RunRecord
@@ -29,28 +27,21 @@ __all__ = [
     "ClientCost",
     "Columns",
     "Environment",
-    "ExposureRecord",
     "Failure",
     "Finding",
-    "GroupRisk",
     "GuaranteeRecord",
     "Interval",
     "ItemScore",
     "KeptUpdate",
     "MaskScore",
-    "MembershipRecord",
-    "MembershipSummary",
     "Part",
     "PartitionRecord",
     "QuestionAsked",
     "Role",
     "RoundRecord",
     "RunRecord",
-    "SecretScore",
-    "SecretSummary",
     "State",
     "Summary",
-    "TruePositives",
     "Utility",
     "VictimRecord",
 ]

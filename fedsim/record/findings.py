@@ -31,7 +31,7 @@ class Finding(Part):
         value: what was found; None where it failed.
         chance: the value of who sees nothing.
         limit: the largest possible value, where it depends on the question.
-        p: that the value is one of chance, where a permutation test says so.
+        p: that the value is one of chance, where a permutation test says so; of a group, that it differs from no other.
         more: further figures, by the name of their metric.
         failure: why there is no value.
         note: a sentence for people.
@@ -71,6 +71,10 @@ class Finding(Part):
     def n(self) -> int:
         """How many units it rests on."""
         return 0 if self.value is None else self.value.n
+
+    def figure(self, metric: str) -> Interval | None:
+        """Return its value of a metric, main or further; None where it has none."""
+        return self.value if metric == self.metric else self.more.get(metric)
 
     @property
     def is_above_chance(self) -> bool:

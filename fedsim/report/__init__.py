@@ -10,7 +10,7 @@ from fedsim.record.finding_rows import FINDING_COLUMNS, finding_rows
 from fedsim.record.store import RunFolder, make_folder, read_record, write_whole
 from fedsim.report import figures, run, wall
 from fedsim.report.tables.scores import score_columns, scores
-from fedsim.report.verdict import Judge
+from fedsim.report.verdict import RunJudge
 
 __all__ = ["build"]
 
@@ -32,7 +32,7 @@ def build(run_dir: Path) -> Path:
         FedsimError: the record is missing or does not follow the schema.
     """
     record = read_record(run_dir)
-    judge = Judge.of(record)
+    judge = RunJudge.of(record)
     arrays = RunFolder(run_dir).read_arrays()
     walls = wall.walls(record, arrays, judge)
     page = run.page_of(record, arrays, judge, walls)

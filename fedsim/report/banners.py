@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 from fedsim.document import Banner
 from fedsim.record import RunRecord
-from fedsim.report.verdict import Count, Judge, listed
+from fedsim.report.verdict import Count, RunJudge, listed
 
 
-def banners(record: RunRecord, judge: Judge) -> list[Banner]:
+def banners(record: RunRecord, judge: RunJudge) -> list[Banner]:
     """Return the warnings a reader must see first."""
     return [*_about_alarms(record), *_about_controls(record, judge), *_about_status(record), *_about_replay(record)]
 
@@ -20,7 +20,7 @@ def _about_alarms(record: RunRecord) -> Iterator[Banner]:
             yield Banner("alarm", title, f"{arm.name}: {text}")
 
 
-def _about_controls(record: RunRecord, judge: Judge) -> Iterator[Banner]:
+def _about_controls(record: RunRecord, judge: RunJudge) -> Iterator[Banner]:
     attacked = [(arm, attack) for arm in record.arms for attack in arm.attacks if attack.victims]
     controls = [(arm, attack) for arm, attack in attacked if judge.is_control(arm, attack)]
     if any(judge.control_succeeded(attack) for _, attack in controls):

@@ -9,18 +9,18 @@ from fedsim.metrics.evidence import is_beyond_chance
 from fedsim.record import ArmRecord, AttackRecord, RunRecord
 from fedsim.report.banners import banners
 from fedsim.report.tables.findings import finding_sentences
-from fedsim.report.verdict import Judge, as_strong, has_result, listed, sentences, strength
+from fedsim.report.verdict import RunJudge, as_strong, has_result, listed, sentences, strength
 
 _MOST_NAMED = 3  # arms that a sentence names, and attacks
 
 
 def write_brief(record: RunRecord) -> tuple[str, str]:
     """Return what the strongest attacks found, and what a reader must know before believing it."""
-    judge = Judge.of(record)
+    judge = RunJudge.of(record)
     return _outcome(record, judge), _trust(record, judge)
 
 
-def _outcome(record: RunRecord, judge: Judge) -> str:
+def _outcome(record: RunRecord, judge: RunJudge) -> str:
     outcomes = {arm.name: _of_arm(record, arm, judge) for arm in record.arms}
     alike = set(outcomes.values())
     if len(alike) == 1:
@@ -30,12 +30,12 @@ def _outcome(record: RunRecord, judge: Judge) -> str:
     return f"{'; '.join(f'{name}: {outcome}' for name, outcome in outcomes.items())}."
 
 
-def every_sentence(record: RunRecord, judge: Judge) -> list[Statement]:
+def every_sentence(record: RunRecord, judge: RunJudge) -> list[Statement]:
     """Return what attacks on updates recovered, arm by arm, then what questions found."""
     return [*sentences(record, judge), *finding_sentences(record)]
 
 
-def _over_many(record: RunRecord, judge: Judge, outcomes: Mapping[str, str]) -> str:
+def _over_many(record: RunRecord, judge: RunJudge, outcomes: Mapping[str, str]) -> str:
     """Return in how many arms attacks succeeded, and the two ends."""
     leaking = {one.subject for one in every_sentence(record, judge) if one.level == "recovered"}
     if not leaking:
@@ -49,7 +49,7 @@ def _over_many(record: RunRecord, judge: Judge, outcomes: Mapping[str, str]) -> 
     return f"Attacks succeeded in {len(leaking)} of {len(outcomes)} arms: {ends}."
 
 
-def _of_arm(record: RunRecord, arm: ArmRecord, judge: Judge) -> str:
+def _of_arm(record: RunRecord, arm: ArmRecord, judge: RunJudge) -> str:
     """Return what was found in an arm: examples by the strongest attack, then members."""
     of_arm = [sentence for sentence in every_sentence(record, judge) if sentence.subject == arm.name]
     parts = [f"{sentence.before if arm.findings else ''}{sentence.strong}" for sentence in of_arm]
@@ -66,7 +66,7 @@ def _of_arm(record: RunRecord, arm: ArmRecord, judge: Judge) -> str:
     return ", and ".join(parts)
 
 
-def _strongest(arm: ArmRecord, judge: Judge) -> AttackRecord | None:
+def _strongest(arm: ArmRecord, judge: RunJudge) -> AttackRecord | None:
     """Return the strongest attack that was not granted the masks, or of all if each was."""
     return max(_judged(arm), key=lambda attack: strength(attack, judge), default=None)
 
@@ -76,7 +76,7 @@ def _judged(arm: ArmRecord) -> list[AttackRecord]:
     return [attack for attack in tried if "masks" not in attack.knows] or tried
 
 
-def _share(arm: ArmRecord, judge: Judge) -> float:
+def _share(arm: ArmRecord, judge: RunJudge) -> float:
     attack = _strongest(arm, judge)
     if attack is None:
         return 0.0
@@ -84,7 +84,7 @@ def _share(arm: ArmRecord, judge: Judge) -> float:
     return count.recovered / max(1, count.examples)
 
 
-def _trust(record: RunRecord, judge: Judge) -> str:
+def _trust(record: RunRecord, judge: RunJudge) -> str:
     """Return the first of these that holds: a warning, attacks that would have passed for protection, no success."""
     for banner in banners(record, judge):
         why = banner.text.partition(". ")[0].rstrip(".")
@@ -98,7 +98,7 @@ def _trust(record: RunRecord, judge: Judge) -> str:
     return f"The trained model: {'; '.join(_utility(record))}."
 
 
-def _fooled(record: RunRecord, judge: Judge) -> Iterator[str]:
+def _fooled(record: RunRecord, judge: RunJudge) -> Iterator[str]:
     for arm in record.arms:
         strongest = _strongest(arm, judge)
         if strongest is None or not is_beyond_chance(strongest.victims, judge.success):

@@ -13,7 +13,7 @@ from fedsim.core import registry
 from fedsim.metrics.membership import LOW_FPR, name_of
 from fedsim.privacy.bounds import membership_ceiling, reconstruction_ceiling
 from fedsim.record import ArmRecord, AttackRecord, Finding, GuaranteeRecord, Interval, RunRecord
-from fedsim.report.verdict import Judge
+from fedsim.report.verdict import RunJudge
 
 COLUMNS = ("arm", "method", "epsilon", "delta", "what", "attack", "measured", "low", "high", "prior", "ceiling")
 COLUMNS = (*COLUMNS, "audited_floor")
@@ -69,7 +69,7 @@ class Guaranteed(NamedTuple):
         return Mark(*of, what, attack, rate.value, low, high, prior, ceiling, floor=max(audits, default=None))
 
 
-def marks(record: RunRecord, arrays: Mapping[str, np.ndarray], judge: Judge) -> tuple[Mark, ...]:
+def marks(record: RunRecord, arrays: Mapping[str, np.ndarray], judge: RunJudge) -> tuple[Mark, ...]:
     """Return every attack that a guarantee bounds, with its ceiling; guarantees of infinite epsilon bound nothing.
 
     Reconstructions are the server's, and are bounded only where the guarantee holds against it.
@@ -93,7 +93,9 @@ def _memberships(of: Guaranteed) -> Iterator[Mark]:
                 yield of.membership(finding.label, rate, fpr)
 
 
-def _reconstructions(of: Guaranteed, arm: ArmRecord, arrays: Mapping[str, np.ndarray], judge: Judge) -> Iterator[Mark]:
+def _reconstructions(
+    of: Guaranteed, arm: ArmRecord, arrays: Mapping[str, np.ndarray], judge: RunJudge
+) -> Iterator[Mark]:
     if not of.guarantee.holds_against_server:
         return
     for attack in arm.attacks:
@@ -102,7 +104,7 @@ def _reconstructions(of: Guaranteed, arm: ArmRecord, arrays: Mapping[str, np.nda
             yield of.reconstruction(attack.label, judge.rule(attack), summary.success, prior)
 
 
-def blind(attack: AttackRecord, arrays: Mapping[str, np.ndarray], judge: Judge) -> float | None:
+def blind(attack: AttackRecord, arrays: Mapping[str, np.ndarray], judge: RunJudge) -> float | None:
     """Return the share of an attack's originals that their mean image recovers.
 
     None without images, and where the metric that decides is not installed or takes something else.

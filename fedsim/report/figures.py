@@ -27,7 +27,7 @@ from fedsim.report.drawing import (
     utility_axis,
 )
 from fedsim.report.tables.clients import CAUSES, Attendance, Ownership
-from fedsim.report.verdict import Judge
+from fedsim.report.verdict import RunJudge
 from fedsim.report.wall import sheet_name
 
 _Styles = dict[str, tuple[str, str]]
@@ -63,7 +63,7 @@ def attack_curves(record: RunRecord) -> list[Picture]:
 
 
 @styled()
-def exceedance(record: RunRecord, judge: Judge) -> list[Picture]:
+def exceedance(record: RunRecord, judge: RunJudge) -> list[Picture]:
     """Return one picture an arm: the share of examples whose score is above t, for every attack."""
     metric = next(iter(judge.spread), None)
     if metric is None:
@@ -81,7 +81,7 @@ def exceedance(record: RunRecord, judge: Judge) -> list[Picture]:
 
 
 @styled()
-def utility(record: RunRecord, judge: Judge) -> list[Picture]:
+def utility(record: RunRecord, judge: RunJudge) -> list[Picture]:
     """Return a picture of each measure on the test set over rounds, a line an arm; none where nothing was evaluated."""
     evaluated = {name for arm in record.arms for entry in arm.rounds for name in entry.tested}
     shown = (metric for name, metric in judge.declared.items() if name in evaluated and metric.shown)
@@ -204,7 +204,7 @@ def _curves_of(arm: str, number: int, points: Rows, styles: _Styles, limits: _Li
 
 
 def _exceedance_of(
-    arm: ArmRecord, number: int, styles: _Styles, highest: float, judge: Judge, metric: Metric
+    arm: ArmRecord, number: int, styles: _Styles, highest: float, judge: RunJudge, metric: Metric
 ) -> Picture:
     figure, axes = canvas()
     rows: list[tuple[Any, ...]] = []

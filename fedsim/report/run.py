@@ -38,7 +38,7 @@ from fedsim.report.tables.clients import Attendance, Ownership, attendances, fai
 from fedsim.report.tables.findings import by_arm, doubts, examples, findings_table, questions
 from fedsim.report.tables.guarantees import guarantees
 from fedsim.report.tables.metric_tables import metric_tables
-from fedsim.report.verdict import Judge
+from fedsim.report.verdict import RunJudge
 
 _OPEN_ROWS = 24  # a longer diagnosis starts shut
 _HOW = "How these numbers are made"
@@ -64,7 +64,7 @@ _CEILINGS = (
 )
 
 
-def page_of(record: RunRecord, arrays: Mapping[str, np.ndarray], judge: Judge, walls: Sequence[Wall]) -> Document:
+def page_of(record: RunRecord, arrays: Mapping[str, np.ndarray], judge: RunJudge, walls: Sequence[Wall]) -> Document:
     """Return the page of a run, with `walls` of its pictures."""
     return Document(
         title=str(record.scenario.get("title", "Untitled run")),
@@ -77,7 +77,7 @@ def page_of(record: RunRecord, arrays: Mapping[str, np.ndarray], judge: Judge, w
 
 
 def _sections(
-    record: RunRecord, arrays: Mapping[str, np.ndarray], judge: Judge, walls: Sequence[Wall]
+    record: RunRecord, arrays: Mapping[str, np.ndarray], judge: RunJudge, walls: Sequence[Wall]
 ) -> Iterator[Section]:
     sentences, texts = every_sentence(record, judge), readings(record, judge)
     has_texts = bool(texts.groups[0].rows)
@@ -148,7 +148,7 @@ def _verdict(record: RunRecord, is_leaking: bool) -> Block:
     return Verdict("recovered" if is_leaking else "", outcome, (paragraph(trust),))
 
 
-def _wall(record: RunRecord, judge: Judge, walls: Sequence[Wall]) -> Iterator[Block]:
+def _wall(record: RunRecord, judge: RunJudge, walls: Sequence[Wall]) -> Iterator[Block]:
     if not walls:
         yield paragraph("No pictures were stored with this run.")
         return
@@ -162,7 +162,7 @@ def _wall(record: RunRecord, judge: Judge, walls: Sequence[Wall]) -> Iterator[Bl
         yield _note(wall.PUBLIC)
 
 
-def _results(record: RunRecord, judge: Judge, *, has_texts: bool) -> Iterator[Block]:
+def _results(record: RunRecord, judge: RunJudge, *, has_texts: bool) -> Iterator[Block]:
     if not record.arms:
         yield paragraph("No arm was recorded.")
         return
@@ -186,7 +186,7 @@ def _results(record: RunRecord, judge: Judge, *, has_texts: bool) -> Iterator[Bl
     yield Paragraph((f"One row an arm, attack, victim and {noun}: ", Code("scores.csv")), is_note=True)
 
 
-def _guarantees(record: RunRecord, arrays: Mapping[str, np.ndarray], judge: Judge, table: Table) -> Iterator[Block]:
+def _guarantees(record: RunRecord, arrays: Mapping[str, np.ndarray], judge: RunJudge, table: Table) -> Iterator[Block]:
     yield paragraph(
         "Upper bounds on what anybody named in the last column can learn about one unit, whatever the attack. The "
         "attacks above give lower bounds."
@@ -202,7 +202,7 @@ def _threat(record: RunRecord) -> Cards:
     return Cards((model, Card("Attacks", attackers(record), "No attack was tried.")))
 
 
-def _question(record: RunRecord, question: QuestionAsked, judge: Judge) -> Iterator[Block]:
+def _question(record: RunRecord, question: QuestionAsked, judge: RunJudge) -> Iterator[Block]:
     arms = by_arm(record, question)
     of_question = [finding for _, findings in arms for finding in findings]
     roles = (
@@ -261,7 +261,7 @@ def _participation(record: RunRecord, turnouts: Sequence[Attendance]) -> Iterato
     yield Figures(tuple(figures.participation(turnouts)))
 
 
-def _diagnosis(record: RunRecord, judge: Judge) -> Iterator[Block]:
+def _diagnosis(record: RunRecord, judge: RunJudge) -> Iterator[Block]:
     tables = diagnoses(record, judge)
     if not tables:
         yield paragraph("No search ended with a guess.")
@@ -276,14 +276,14 @@ def _diagnosis(record: RunRecord, judge: Judge) -> Iterator[Block]:
         yield Fold(f"{name} ({rows})", (table,), is_open=rows <= _OPEN_ROWS)
 
 
-def _reproduce(record: RunRecord, judge: Judge) -> Iterator[Block]:
+def _reproduce(record: RunRecord, judge: RunJudge) -> Iterator[Block]:
     yield Code(record.environment.command)
     yield Definitions(tuple(_facts(record, judge)))
     scenario = json.dumps(record.scenario, indent=2, ensure_ascii=False)
     yield Fold("Scenario as it was run", (Code(scenario, "Scenario"),))
 
 
-def _facts(record: RunRecord, judge: Judge) -> Iterator[tuple[str, Paragraph]]:
+def _facts(record: RunRecord, judge: RunJudge) -> Iterator[tuple[str, Paragraph]]:
     environment = record.environment
     is_cut = record.status == "interrupted"
     yield "Status", paragraph(f"{record.status}{', the record ends where the run did' if is_cut else ''}")

@@ -72,7 +72,7 @@ class Column(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Judge:
+class RunJudge:
     """The record's own rule of success, applied to attacks and arms."""
 
     scoring: Scoring
@@ -81,12 +81,12 @@ class Judge:
     declared: Mapping[str, Metric]
 
     @classmethod
-    def of(cls, record: RunRecord) -> Judge:
+    def of(cls, record: RunRecord) -> RunJudge:
         """Read the rule from the record's scenario, and its metrics from the record."""
         return cls.reading(record.scenario, record.declared)
 
     @classmethod
-    def reading(cls, scenario: Mapping[str, Any], declared: Mapping[str, Metric]) -> Judge:
+    def reading(cls, scenario: Mapping[str, Any], declared: Mapping[str, Metric]) -> RunJudge:
         """Read the rule from a scenario; what it lacks has the scenario's defaults.
 
         Raises:
@@ -212,7 +212,7 @@ def knowledge(attack: AttackRecord) -> str:
     return listed([KNOWLEDGE[item] for item in attack.knows]) or "nothing beyond the model and the update"
 
 
-def sentences(record: RunRecord, judge: Judge) -> list[Statement]:
+def sentences(record: RunRecord, judge: RunJudge) -> list[Statement]:
     """Return one sentence an arm about what attacks on updates recovered."""
     return [sentence for arm in record.arms for sentence in _about(arm, judge)]
 
@@ -224,7 +224,7 @@ def bounds(interval: Interval, scale: float = 1.0, digits: int = 1) -> str:
     return f"{interval.low * scale:.{digits}f} to {interval.high * scale:.{digits}f}"
 
 
-def _about(arm: ArmRecord, judge: Judge) -> Iterator[Statement]:
+def _about(arm: ArmRecord, judge: RunJudge) -> Iterator[Statement]:
     if arm.attacks or not arm.findings:
         yield _doubt(_sentence(arm, judge), arm)
 
@@ -237,7 +237,7 @@ def _doubt(sentence: Statement, arm: ArmRecord) -> Statement:
     return replace(sentence, after=after)
 
 
-def _sentence(arm: ArmRecord, judge: Judge) -> Statement:
+def _sentence(arm: ArmRecord, judge: RunJudge) -> Statement:
     if not any(attack.victims for attack in arm.attacks):
         return Statement(arm.name, "No attack was tried", after=", so nothing can be said about its privacy.")
     tried = [attack for attack in arm.attacks if has_result(attack)]
@@ -267,7 +267,7 @@ def _sentence(arm: ArmRecord, judge: Judge) -> Statement:
     return Statement(arm.name, strong, "recovered", before, after)
 
 
-def _fooled_clause(uninformed: list[AttackRecord], judge: Judge) -> str:
+def _fooled_clause(uninformed: list[AttackRecord], judge: RunJudge) -> str:
     """Name the attacks that recovered nothing although another did: to trust them is false security."""
     failed = [attack.label for attack in uninformed if not judge.count(attack).recovered]
     if not failed:
@@ -275,7 +275,7 @@ def _fooled_clause(uninformed: list[AttackRecord], judge: Judge) -> str:
     return f" {listed(failed)} alone recovered none: its failure would have passed for protection."
 
 
-def _control_clause(arm: ArmRecord, judge: Judge) -> str:
+def _control_clause(arm: ArmRecord, judge: RunJudge) -> str:
     """Say how an attack that knew the masks did: it tells hidden information from information that is gone."""
     informed = [attack for attack in arm.attacks if "masks" in attack.knows and has_result(attack)]
     if not informed:
@@ -285,7 +285,7 @@ def _control_clause(arm: ArmRecord, judge: Judge) -> str:
     return clause if judge.control_succeeded(best) else f"{clause} That control did not succeed in this arm."
 
 
-def _measure(attack: AttackRecord, judge: Judge) -> str:
+def _measure(attack: AttackRecord, judge: RunJudge) -> str:
     summary, count = judge.summary(attack), judge.count(attack)
     interval = "" if summary is None else bounds(summary.success, 100, 0)
     stated = f"{100 * judge.scoring.confidence:g}% interval {interval}%" if interval else ""
@@ -293,7 +293,7 @@ def _measure(attack: AttackRecord, judge: Judge) -> str:
     return ", ".join(filter(None, (judge.rule(attack), stated, f"{failed} updates" if failed else "")))
 
 
-def as_strong(strongest: AttackRecord, attacks: Sequence[AttackRecord], judge: Judge) -> list[AttackRecord]:
+def as_strong(strongest: AttackRecord, attacks: Sequence[AttackRecord], judge: RunJudge) -> list[AttackRecord]:
     """Return the other attacks that recover as many examples as the strongest, the closest guesses first."""
     count = judge.count(strongest).recovered
     if not count:
@@ -302,7 +302,7 @@ def as_strong(strongest: AttackRecord, attacks: Sequence[AttackRecord], judge: J
     return sorted(equals, key=lambda attack: strength(attack, judge), reverse=True)
 
 
-def strength(attack: AttackRecord, judge: Judge) -> tuple[float, float]:
+def strength(attack: AttackRecord, judge: RunJudge) -> tuple[float, float]:
     """Rank by how many victims were recovered; attacks of the same rank by the metric that orders their guesses."""
     summary, goal = judge.summary(attack), judge.goal(attack)
     values = [item.values[goal.name] for victim in attack.victims for item in victim.scores]

@@ -9,7 +9,7 @@ import numpy as np
 from fedsim.core.plain import slug
 from fedsim.document import Wall, WallCell, WallRow
 from fedsim.record import ArmRecord, AttackRecord, ItemScore, RunRecord, VictimRecord
-from fedsim.report.verdict import Judge
+from fedsim.report.verdict import RunJudge
 
 MOST = 8
 PERCENTILES = (0, 25, 50, 75, 100)
@@ -24,7 +24,7 @@ Arrays = Mapping[str, np.ndarray]
 Key = tuple[int, int, int]
 
 
-def walls(record: RunRecord, arrays: Arrays, judge: Judge) -> list[Wall]:
+def walls(record: RunRecord, arrays: Arrays, judge: RunJudge) -> list[Wall]:
     """Return a wall for every arm that has pictures.
 
     The examples are chosen once, in the first arm with scores, and are the same in every arm that has them.
@@ -37,7 +37,7 @@ def walls(record: RunRecord, arrays: Arrays, judge: Judge) -> list[Wall]:
     return built
 
 
-def choose(arm: ArmRecord, judge: Judge) -> tuple[Key, ...]:
+def choose(arm: ArmRecord, judge: RunJudge) -> tuple[Key, ...]:
     """Choose (round, client, index) of the examples to show.
 
     All of them up to 8; otherwise those at percentiles 0, 25, 50, 75 and 100 of the first attack's scores.
@@ -69,7 +69,7 @@ def wall_of(title: str, columns: Sequence[str], rows: Sequence[WallRow], *, of: 
     return Wall(title, tuple(columns), tuple(rows), note)
 
 
-def _wall(arm: ArmRecord, preferred: Sequence[Key], arrays: Arrays, judge: Judge, *, number: int) -> Wall | None:
+def _wall(arm: ArmRecord, preferred: Sequence[Key], arrays: Arrays, judge: RunJudge, *, number: int) -> Wall | None:
     scores = [scores_of(attack) for attack in arm.attacks]
     known = dict.fromkeys(key for of_attack in scores for key in of_attack)
     keys = [key for key in preferred if key in known] or list(choose(arm, judge))
@@ -121,7 +121,7 @@ def guess(
     attack: AttackRecord,
     scores: Mapping[Key, tuple[VictimRecord, ItemScore]],
     arrays: Arrays,
-    judge: Judge,
+    judge: RunJudge,
 ) -> WallCell:
     """Return the picture of what an attack made of an example."""
     if key not in scores:

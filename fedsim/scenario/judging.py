@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator
 
 from fedsim.core.types import Config, Knowledge, Server, View
-from fedsim.metrics.success import USUAL
+from fedsim.metrics.success import USUAL, Rule
 from fedsim.scenario.choices import Choice
 
 
@@ -76,3 +76,8 @@ class Scoring(Config):
         default=False,
         description="whether the ideal attacker says what each attacked update holds; takes seconds an update",
     )
+
+    @property
+    def rule(self) -> Rule:
+        """When an example counts as recovered."""
+        return Rule.of(self.metric, self.threshold)

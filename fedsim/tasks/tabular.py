@@ -37,6 +37,7 @@ class Tabular(ClassTask):
     Rows are numbers in fixed places, as images are, so what works on images by their numbers alone works on rows.
     """
 
+    noun: ClassVar[str] = "row"
     knowable: ClassVar[frozenset[Knowledge]] = frozenset({"labels", "input-statistics"})
 
     def refuses(self, data: Dataset) -> str | None:

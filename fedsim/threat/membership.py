@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -28,8 +27,7 @@ from fedsim.core.types import (
     WatchedUpdate,
 )
 from fedsim.federation.journal import Journal
-from fedsim.metrics.membership import separation
-from fedsim.record import MembershipRecord, RoundRecord
+from fedsim.record import RoundRecord
 from fedsim.scenario import Threat
 from fedsim.scenario.world import World
 
@@ -209,22 +207,6 @@ def halves(count: int, examples: int, generator: torch.Generator) -> Tensor:
     """Return who trains on what, boolean, shape (count, examples): each example is in exactly half of the rows."""
     order = torch.rand((count, examples), generator=generator).argsort(dim=0)
     return order < count // 2
-
-
-def judged(record: MembershipRecord, case: Case, scores: Tensor, world: World, seconds: float) -> MembershipRecord:
-    """Return the record of a membership attack, with how well its scores (one a candidate) tell members from others."""
-    scoring, members = world.scenario.scoring, int(case.is_member.sum())
-    source = np.random.default_rng(seeding.derive(world.scenario.seed, "bootstrap"))
-    return record.model_copy(
-        update={
-            "members": members,
-            "non_members": len(case.is_member) - members,
-            "client": case.client,
-            "rounds": case.rounds,
-            "summary": separation(scores, case.is_member, source, scoring.confidence, scoring.resamples),
-            "seconds": seconds,
-        }
-    )
 
 
 def _case(

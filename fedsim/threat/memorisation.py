@@ -7,7 +7,8 @@ times is the control: drawn alike, and in no client's text.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -16,20 +17,17 @@ from torch import nn
 from fedsim.core import seeding
 from fedsim.core.errors import ScenarioError
 from fedsim.core.hooks import Condition
-from fedsim.core.types import Limits, Planted, SecretKind, Tokenizer
+from fedsim.core.types import Limits, Planted, Tokenizer
 from fedsim.federation.journal import Journal
 from fedsim.generation import generate
 from fedsim.metrics.exposure import (
+    SecretScore,
     alternatives,
     common_beginning,
     exposure,
     log_perplexities,
-    over_beginnings,
-    share_likeliest,
-    summarise,
 )
 from fedsim.metrics.likeliest import likeliest
-from fedsim.record import ExposureRecord, SecretScore, SecretSummary
 from fedsim.scenario.choices import Choice
 from fedsim.scenario.world import World
 from fedsim.threat.emission import emissions
@@ -59,8 +57,8 @@ def check(world: World) -> None:
 
 def measure_exposure(
     world: World, journal: Journal, *, candidates: int, search: int = 0, emission: int = 0
-) -> ExposureRecord:
-    """Return what the final model remembers of every planted secret, and means by kind and number of repetitions.
+) -> tuple[SecretScore, ...]:
+    """Return what the final model remembers of every planted secret.
 
     Args:
         world: of a scenario that asks for it, as `check` found it.
@@ -83,8 +81,8 @@ def measure_exposure(
         if emission:
             estimates = emissions(model, tokenizer, world.data.dataset.planted, emission, world.scenario.seed)
             pairs = zip(secrets, estimates, strict=True)
-            secrets = tuple(secret.model_copy(update={"emission": own}) for secret, own in pairs)
-    return ExposureRecord(secrets=secrets, summaries=tuple(_summaries(world, secrets, is_searched=bool(search))))
+            secrets = tuple(replace(secret, emission=estimate) for secret, estimate in pairs)
+    return secrets
 
 
 def _score(
@@ -119,7 +117,7 @@ def _search(
         for own in {(own.prompt, own.form): own for own in planted}.values()
     }
     texts = [one.text if (one := found[own.prompt, own.form]) else None for own in planted]
-    return tuple(own.model_copy(update={"likeliest": text}) for own, text in zip(secrets, texts, strict=True))
+    return tuple(replace(secret, likeliest=text) for secret, text in zip(secrets, texts, strict=True))
 
 
 def _written(
@@ -130,19 +128,3 @@ def _written(
     limits = Limits(max_new_tokens=len(tokens) - len(known))
     (written,) = generate(_DECODER.make("component"), model, Condition((known,)), limits, [generator])
     return tokenizer.decode([*known, *written.tokens])
-
-
-def _summaries(world: World, secrets: Sequence[SecretScore], *, is_searched: bool) -> Iterator[SecretSummary]:
-    scoring = world.scenario.scoring
-    source = np.random.default_rng(seeding.derive(world.scenario.seed, "bootstrap"))
-    groups: set[tuple[SecretKind, int]] = {(own.kind, own.repetitions) for own in secrets}
-    for kind, repetitions in sorted(groups):
-        alike = [own for own in secrets if (own.kind, own.repetitions) == (kind, repetitions)]
-        summary = summarise(alike, source, scoring.confidence, scoring.resamples)
-        written = [own.emission for own in alike if own.emission]
-        yield summary.model_copy(
-            update={
-                "found": share_likeliest(alike, scoring.confidence) if is_searched else None,
-                "emission": over_beginnings(written, source, scoring.confidence) if written else None,
-            }
-        )

@@ -115,22 +115,42 @@ def describe(world: World, asked: Sequence[str] = (), *, has_public_data: bool =
         asked: what questions say of their attackers.
         has_public_data: whether one of these owns examples like the clients'.
     """
-    threat, federation = world.scenario.threat, world.scenario.federation
-    sent = "one gradient" if federation.algorithm == "fedsgd" else f"the change after {_training(world)}"
-    known = [_SENTENCES[k][0] for k in _SENTENCES if k in threat.knows and _exists(world, k)]
-    unknown = [_SENTENCES[k][1] for k in _SENTENCES if k not in threat.knows and _is_at_stake(world, k)]
     return (
-        *_server(world),
-        *_view(world.scenario, sent),
-        *_limits(world.scenario),
+        *_sees(world, (world.scenario.federation.batch_size,)),
         _attacked(world.scenario),
-        "It knows the model, its weights and the loss" + "".join(f", {k}" for k in known) + ".",
-        *_optimizer(world),
-        *(f"It {sentence}." for sentence in unknown),
+        *_knows(world),
         *_further_grants(world.scenario),
         *asked,
         _letter(world, has_public_data=has_public_data),
     )
+
+
+def describe_any_round(world: World, batch_sizes: Sequence[int]) -> tuple[str, ...]:
+    """Return the same of a server that attacks updates of several batch sizes, in whatever round.
+
+    Args:
+        world: one of these batch sizes made real.
+        batch_sizes: all of them.
+    """
+    return (*_sees(world, batch_sizes), *_knows(world), _letter(world, has_public_data=False))
+
+
+def _sees(world: World, batch_sizes: Sequence[int]) -> Iterator[str]:
+    """Say what the server does to the protocol, and what arrives there."""
+    is_fedsgd = world.scenario.federation.algorithm == "fedsgd"
+    sent = "one gradient" if is_fedsgd else f"the change after {_training(world)}"
+    yield from _server(world)
+    yield from _view(world.scenario, sent, ", ".join(map(str, batch_sizes)))
+    yield from _limits(world.scenario)
+
+
+def _knows(world: World) -> Iterator[str]:
+    """Say what the attacker is granted, and what it is not."""
+    granted = world.scenario.threat.knows
+    known = [_SENTENCES[k][0] for k in _SENTENCES if k in granted and _exists(world, k)]
+    yield "It knows the model, its weights and the loss" + "".join(f", {k}" for k in known) + "."
+    yield from _optimizer(world)
+    yield from (f"It {_SENTENCES[k][1]}." for k in _SENTENCES if k not in granted and _is_at_stake(world, k))
 
 
 def _letter(world: World, *, has_public_data: bool) -> str:
@@ -236,15 +256,15 @@ def _optimizer(world: World) -> Iterator[str]:
         yield f"It knows the clients' optimizer, {name} with step size {world.stack.optimizer.learning_rate:g}."
 
 
-def _view(scenario: Scenario, sent: str) -> Iterator[str]:
+def _view(scenario: Scenario, sent: str, sizes: str) -> Iterator[str]:
     """Say what arrives at the server, and what keeps the rest from it."""
-    size, secure = scenario.federation.batch_size, scenario.secure_aggregation
+    secure = scenario.secure_aggregation
     if scenario.threat.sees == "single-update":
-        yield f"It sees single updates: {sent} of each client, on batches of {size}."
+        yield f"It sees single updates: {sent} of each client, on batches of {sizes}."
         return
     yield (
         f"It sees one sum a round: the mean of what about {scenario.cohort_size} clients send, {sent} of each client "
-        f"on batches of {size}, and who took part."
+        f"on batches of {sizes}, and who took part."
     )
     if secure is None:
         yield "That it sees no single update is taken for granted: nothing in the scenario hides them."

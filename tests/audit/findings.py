@@ -1,20 +1,11 @@
 """Records of audits that never happened."""
 
-from fedsim.audit.record import AuditRecord, Inspection, Plan, Training, Trial
+from fedsim.audit.record import AuditPlan, AuditRecord, Inspection, Training, Trial
+from fedsim.audit.thresholds import MEMBERS_FOUND
 from fedsim.metrics.statistics import summarise
 from fedsim.metrics.success import Rule
-from fedsim.record import (
-    ExposureRecord,
-    GuaranteeRecord,
-    Interval,
-    ItemScore,
-    MembershipRecord,
-    MembershipSummary,
-    SecretScore,
-    SecretSummary,
-    TruePositives,
-    VictimRecord,
-)
+from fedsim.questions.exposure import ITEMS
+from fedsim.record import Columns, Finding, GuaranteeRecord, Interval, ItemScore, VictimRecord
 from fedsim.record.environment import environment
 from fedsim.record.policy import Policy
 
@@ -53,39 +44,38 @@ def trial(name: str, recovered: int, lost: float, of: int = ENOUGH, **found: obj
     )
 
 
-def exposure() -> ExposureRecord:
+def exposure() -> tuple[Finding, ...]:
     """Return that a model remembers secrets which were planted often, and not those planted once."""
-    secrets, summaries = list[SecretScore](), list[SecretSummary]()
-    for repetitions, bits in ((0, 1.5), (1, 1.9), (16, 6.1)):
-        alike = [
-            SecretScore(
-                kind="canary",
-                text="1 2 3 4",
-                repetitions=repetitions,
-                uses=4 * repetitions,
-                exposure=bits,
-                candidates=200,
-                is_exact=False,
-                guess="1 2 5 5",
-                extracted=False,
-            )
-        ] * 8
-        secrets += alike
-        found = Interval(value=bits, low=bits - 0.5, high=bits + 0.5, n=8)
-        written = Interval(value=0.0, low=0.0, high=0.3, n=8)
-        summaries.append(
-            SecretSummary(kind="canary", repetitions=repetitions, exposure=found, most=7.65, extracted=written)
+    return tuple(
+        Finding(
+            question="exposure",
+            label=f"canary x {repetitions}",
+            about={"secrets": "canary", "repetitions": repetitions},
+            role="attack" if repetitions else "chance",
+            metric="exposure",
+            value=Interval(value=bits, low=bits - 0.5, high=bits + 0.5, n=8),
+            limit=7.65,
+            more={"secrets_written": Interval(value=0.0, low=0.0, high=0.3, n=8)},
+            items=ITEMS,
         )
-    return ExposureRecord(secrets=tuple(secrets), summaries=tuple(summaries))
-
-
-def membership(tpr: float | None, low: float = 0.0) -> MembershipRecord:
-    found = None if tpr is None else Interval(value=tpr, low=low, high=1.0, n=100)
-    auc = Interval(value=0.6, low=0.5, high=0.7, n=200)
-    summary = MembershipSummary(auc=auc, advantage=0.1, low_fpr=(TruePositives(fpr=0.01, tpr=found),), roc=())
-    return MembershipRecord(
-        label="lira", name="lira", settings={}, target="model", members=100, non_members=100, summary=summary
+        for repetitions, bits in ((0, 1.5), (1, 1.9), (16, 6.1))
     )
+
+
+def secrets() -> dict[str, Columns]:
+    """Return the table of these secrets."""
+    repetitions = [0] * 8 + [1] * 8 + [16] * 8
+    return {ITEMS: {"repetitions": repetitions, "uses": [4 * number for number in repetitions]}}
+
+
+def membership(tpr: float | None, low: float = 0.0, label: str = "lira", failure: str = "") -> Finding:
+    auc = Interval(value=0.6, low=0.5, high=0.7, n=200)
+    rate = {} if tpr is None else {MEMBERS_FOUND: Interval(value=tpr, low=low, high=1.0, n=100)}
+    about = {"target": "model", "members": 100, "others": 100}
+    return Finding(
+        question="membership", label=label, method="lira", about=about, metric="auc", value=None if failure else auc,
+        chance=0.5, more=rate, failure=failure,
+    )  # fmt: skip
 
 
 def guarantee(epsilon: float) -> GuaranteeRecord:
@@ -108,7 +98,7 @@ def guarantee(epsilon: float) -> GuaranteeRecord:
 def record(policy: Policy, **found: object) -> AuditRecord:
     base = AuditRecord(
         status="finished",
-        plan=Plan(target=HOSTILE),
+        plan=AuditPlan(target=HOSTILE),
         policy=policy,
         environment=environment("fedsim audit"),
         started="now",

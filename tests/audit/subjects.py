@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from fedsim.audit import Plan
+from fedsim.audit import AuditPlan
 from fedsim.audit.subject import Checked, Subject, checked
 from fedsim.audit.worlds import world_of
 from fedsim.scenario.world import World
@@ -26,8 +26,8 @@ def small(
     return checked(Subject(model, loss, DataLoader(examples(), batch_size=batch), **more), "test")
 
 
-def plan(**more: Any) -> Plan:
-    return Plan.model_validate({"target": "test", "batches": (2,), "minutes": 1.0, **more})
+def plan(**more: Any) -> AuditPlan:
+    return AuditPlan.model_validate({"target": "test", "batches": (2,), "minutes": 1.0, **more})
 
 
 def world(subject: Checked, batch: int = 2) -> World:

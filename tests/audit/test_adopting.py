@@ -8,12 +8,12 @@ from torch import nn
 from fedsim.audit import Subject
 from fedsim.audit.adopting import adopted
 from fedsim.audit.record import Trial
-from fedsim.audit.worlds import Setting, settings_of
+from fedsim.audit.worlds import DefenseSetting, settings_of
 from fedsim.scenario import Choice
 
 
 def lines(name: str, *options: tuple[str, Any]) -> tuple[str, ...]:
-    setting = Setting(name, options)
+    setting = DefenseSetting(name, options)
     return adopted(Trial(name=setting.label, settings=settings_of(setting)))
 
 

@@ -4,15 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from fedsim.audit import Plan, Subject, auditing
+from fedsim.audit import AuditPlan, Subject, auditing
 from fedsim.audit.book import AuditJournal
-from fedsim.audit.clock import Clock
+from fedsim.audit.clock import AuditClock
+from fedsim.audit.planted import Memorised
 from fedsim.audit.record import AuditRecord, Inspection, read
 from fedsim.audit.subject import Checked
 from fedsim.core.errors import FedsimError
-from fedsim.record import ExposureRecord
+from fedsim.questions.exposure import ITEMS
 from fedsim.record.policy import Policy
-from tests.audit.findings import exposure, inspection
+from tests.audit.findings import exposure, inspection, secrets
 from tests.audit.subjects import plan, small
 from tests.audit.test_planted import subject as lm
 
@@ -38,7 +39,7 @@ def refusing(monkeypatch: pytest.MonkeyPatch) -> Refusals:
 
 
 def audited(folder: Path, batches: tuple[int, ...] = (1, 2, 4)) -> AuditRecord:
-    return auditing.run(small().subject, plan(batches=batches), Policy(), folder, Clock(60))
+    return auditing.run(small().subject, plan(batches=batches), Policy(), folder, AuditClock(60))
 
 
 def test_a_batch_size_that_fails_is_told_and_the_others_go_on(tmp_path: Path, refusing: Refusals) -> None:
@@ -63,25 +64,26 @@ def test_where_no_batch_size_works_the_reasons_are_one_sentence(tmp_path: Path, 
 def test_without_data_there_is_nothing_to_train_on(tmp_path: Path) -> None:
     bare = Subject(small().subject.model, shape=(1, 4, 4))
     with pytest.raises(FedsimError, match="'test' returned no loader, so there is nothing to train on"):
-        auditing.run(bare, plan(), Policy(), tmp_path, Clock(60))
+        auditing.run(bare, plan(), Policy(), tmp_path, AuditClock(60))
 
 
 @pytest.mark.usefixtures("refusing")
 def test_secrets_are_planted_into_language_models_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
 
-    def measured(_subject: Checked, _plan: Plan, batch_size: int, _seconds: float) -> ExposureRecord:
+    def measure(_subject: Checked, _plan: AuditPlan, batch_size: int, _seconds: float) -> Memorised:
         asked.append(batch_size)
         if batch_size == 1:
             raise FedsimError("planted secrets were not measured: 0 s were not enough")
-        return exposure()
+        return Memorised(exposure(), secrets()[ITEMS])
 
-    monkeypatch.setattr(auditing.planted, "measured", measured)
-    assert audited(tmp_path).exposure is None
+    monkeypatch.setattr(auditing.planted, "measure", measure)
+    assert audited(tmp_path).of("exposure") == ()
     assert not asked
     own = lm(1e-3).subject
-    assert auditing.run(own, plan(batches=(1, 2)), Policy(), tmp_path, Clock(60)).exposure == exposure()
-    without = auditing.run(own, plan(batches=(1,)), Policy(), tmp_path, Clock(60))
+    both = auditing.run(own, plan(batches=(1, 2)), Policy(), tmp_path, AuditClock(60))
+    assert (both.of("exposure"), both.items) == (exposure(), secrets())
+    without = auditing.run(own, plan(batches=(1,)), Policy(), tmp_path, AuditClock(60))
     assert asked == [2, 1]
-    assert without.exposure is None
+    assert without.of("exposure") == ()
     assert "planted secrets were not measured: 0 s were not enough." in without.notes

@@ -5,14 +5,14 @@ from pathlib import Path
 import numpy as np
 
 from fedsim.audit.book import AuditJournal
-from fedsim.audit.clock import Clock
+from fedsim.audit.clock import AuditClock
 from fedsim.audit.record import ARRAYS, read
 from fedsim.record.policy import Policy
 from tests.audit.findings import inspection, record
 
 
 def test_what_is_kept_is_read_back_with_the_time_used_and_the_pictures(tmp_path: Path) -> None:
-    book = AuditJournal(tmp_path, Clock(60), record(Policy(), inspections=()), print)
+    book = AuditJournal(tmp_path, AuditClock(60), record(Policy(), inspections=()), print)
     assert book.plan is book.record.plan
     book.arrays["batch-1/1/guesses"] = np.ones((1, 1, 2, 2), np.float32)
     book.keep(inspections=(inspection(3),))

@@ -8,9 +8,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fedsim.audit import Plan, Subject, auditing
-from fedsim.audit.captured import read_tensors, update
-from fedsim.audit.clock import Clock
+from fedsim.audit import AuditPlan, Subject, auditing
+from fedsim.audit.captured import read_tensors, read_update
+from fedsim.audit.clock import AuditClock
 from fedsim.audit.record import AuditRecord
 from fedsim.audit.subject import checked
 from fedsim.core.errors import FedsimError
@@ -51,8 +51,8 @@ def model_and_gradient() -> tuple[torch.nn.Module, dict[str, torch.Tensor], torc
 
 
 def audited(folder: Path, subject: Subject, **settings: object) -> AuditRecord:
-    plan = Plan.model_validate({"target": "test:make", "batches": (1,), "minutes": 1.0, **settings})
-    return auditing.run(subject, plan, Policy(), folder, Clock(60.0))
+    plan = AuditPlan.model_validate({"target": "test:make", "batches": (1,), "minutes": 1.0, **settings})
+    return auditing.run(subject, plan, Policy(), folder, AuditClock(60.0))
 
 
 @pytest.mark.parametrize("write", [as_npz, as_safetensors])
@@ -76,9 +76,9 @@ def test_gradients_and_weights_from_files_give_the_image_back(tmp_path: Path, wr
 def test_a_file_holds_a_gradient_of_one_step_or_the_change_of_several(tmp_path: Path, steps: int, kind: str) -> None:
     model, gradient, inputs, labels = model_and_gradient()
     subject = checked(Subject(model, loader=[(inputs, labels)], test=[(inputs, labels)], local_steps=steps), "test")
-    sent = update(
-        subject, Plan(target="test:make", batches=(2,), gradients=as_npz(tmp_path, gradient))
-    ).seen.entry.update
+    sent = read_update(
+        subject, AuditPlan(target="test:make", batches=(2,), gradients=as_npz(tmp_path, gradient))
+    ).victim.entry.update
     assert (sent.kind, sent.examples, sent.loss) == (kind, 2, 0.0)  # the loss is not known
     assert all(torch.equal(sent.tensors[name], own) for name, own in gradient.items())
 
@@ -181,7 +181,7 @@ def test_the_reply_of_a_client_app_points_as_its_gradient_does(tmp_path: Path, m
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pyproject.toml").write_text("[tool.flwr.app.config.fedskel]\npasses = 1\n")
     subject = checked(apps.make(), "test")
-    sent = update(subject, Plan(target="test:make", client_app="apps:app")).seen.entry.update
+    sent = read_update(subject, AuditPlan(target="test:make", client_app="apps:app")).victim.entry.update
     model = subject.new_model()
     inputs, labels = apps.images(apps.EXAMPLES).tensors
     torch.manual_seed(1)  # as the app does: the same dropout

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fedsim.audit import clock
-from fedsim.audit.clock import Clock, OutOfTime, limit
+from fedsim.audit.clock import AuditClock, OutOfTime, limit
 
 
 def stubborn() -> None:
@@ -106,5 +106,5 @@ def test_the_outer_block_has_the_time_that_the_inner_one_left(
 
 
 def test_a_clock_never_shows_less_than_nothing() -> None:
-    assert Clock(-1).left == 0
-    assert 0 < Clock(60).left <= 60
+    assert AuditClock(-1).left == 0
+    assert 0 < AuditClock(60).left <= 60

@@ -10,10 +10,10 @@ import torch
 
 from fedsim.audit import defending
 from fedsim.audit.book import AuditJournal
-from fedsim.audit.clock import Clock, OutOfTime
+from fedsim.audit.clock import AuditClock, OutOfTime
 from fedsim.audit.inspecting import Inspector
-from fedsim.audit.training import trained
-from fedsim.audit.worlds import ROUNDS, Setting, reads_steps
+from fedsim.audit.training import train
+from fedsim.audit.worlds import ROUNDS, DefenseSetting, reads_steps
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError
 from fedsim.record.policy import Policy
@@ -23,11 +23,11 @@ from tests.audit.subjects import small, world
 
 @pytest.fixture
 def book(tmp_path: Path) -> AuditJournal:
-    return AuditJournal(tmp_path, Clock(60), record(Policy(), trials=()), lambda _said: None)
+    return AuditJournal(tmp_path, AuditClock(60), record(Policy(), trials=()), lambda _said: None)
 
 
 def test_a_defense_that_the_client_has_is_not_tried_and_guarantees_come_first(book: AuditJournal) -> None:
-    book.keep(own_defenses=({"name": "pruning"},))
+    book.keep(client_defenses=({"name": "pruning"},))
     fitting, unfit = defending._fitting(book, small(), 2)
     tried = {own.name for own in fitting} | {label.partition(" ")[0] for label, _ in unfit}
     assert tried == {*registry.methods("defense")} - {"pruning"}
@@ -48,10 +48,10 @@ def test_a_defense_that_fails_or_takes_too_long_is_a_trial_with_a_reason(
         raise error
 
     subject = small()
-    without = trained(world(subject), 2, 60.0)
+    without = train(world(subject), 2, 60.0)
     monkeypatch.setattr(defending, "world_of", fail)
     defender = defending._Defender(book, subject, Inspector((), {}, book.tell), without, 2, 1, 1)
-    trial = defender.attempt(Setting("pruning"), 30.0)
+    trial = defender.attempt(DefenseSetting("pruning"), 30.0)
     assert (trial.name, trial.inspection, trial.training) == ("pruning", None, None)
     assert told in (trial.failure or "")
 
@@ -75,7 +75,7 @@ def test_defenses_are_tried_on_the_smallest_batch_of_those_that_leaked_most(
     assert reached.value.args == (4,)
 
 
-class StoppedClock(Clock):
+class StoppedClock(AuditClock):
     """A clock of 60 seconds that stands still until a test moves it."""
 
     now = 0.0
@@ -92,11 +92,11 @@ def test_each_defense_gets_its_share_of_the_time_until_none_is_left(
     book: AuditJournal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     book.clock = clock = StoppedClock()
-    settings = [Setting(f"own-{number}") for number in range(5)]  # with the control six shares of ten seconds
+    settings = [DefenseSetting(f"own-{number}") for number in range(5)]  # with the control six shares of ten seconds
     given: list[tuple[str, float]] = []
     taken = iter((20.0, 20.0, 19.0, 1.0))
 
-    def attempt(_self: object, setting: Setting, seconds: float) -> Any:
+    def attempt(_self: object, setting: DefenseSetting, seconds: float) -> Any:
         given.append((setting.label, seconds))
         clock.now += next(taken)
         return trial(setting.label, 0, 0.0)
@@ -120,13 +120,13 @@ def test_before_any_defense_the_client_trains_and_members_are_found_with_shadows
     said: list[str] = []
     book.clock, book.tell = StoppedClock(), said.append
     subject, given = small(), []
-    summary = trained(world(subject), 2, 60.0)
+    summary = train(world(subject), 2, 60.0)
 
-    def judge(*_: object, with_shadows: bool) -> tuple[()]:
+    def judge(*_: object, with_shadows: bool) -> tuple[tuple[()], None]:
         given.append(with_shadows)
-        return ()
+        return (), None
 
-    monkeypatch.setattr(defending, "trained", lambda _world, *told: given.append(told) or summary)
+    monkeypatch.setattr(defending, "train", lambda _world, *told: given.append(told) or summary)
     monkeypatch.setattr(defending, "_judge", judge)
     assert defending._baseline(book, subject, 2) is summary
     assert given == [(ROUNDS, 7.5), True]  # half of the quarter that members get
@@ -144,8 +144,8 @@ def test_a_defense_that_refuses_passes_is_tried_with_poisson_sampling(
 
     checked: list[object] = []
     monkeypatch.setattr(defending, "check", refuse_passes)
-    found, made = defending._sample(book, small(), 2, Setting("gradient-noise"))
-    assert found == Setting("gradient-noise", sampling="poisson")
+    found, made = defending._sample(book, small(), 2, DefenseSetting("gradient-noise"))
+    assert found == DefenseSetting("gradient-noise", sampling="poisson")
     assert len(checked) == 2
     assert checked[1] is made
 
@@ -156,25 +156,24 @@ def test_members_are_judged_in_a_share_of_the_time_and_as_many_as_the_training_t
 ) -> None:
     book.clock = StoppedClock()
     book.keep(plan=book.plan.model_copy(update={"defend": defends}))
-    monkeypatch.setattr(defending.members, "candidates", lambda *_: 10**6)
-    monkeypatch.setattr(defending.members, "judged", lambda *given, **_: given[2:])
+    monkeypatch.setattr(defending.members, "count_candidates", lambda *_: 10**6)
+    monkeypatch.setattr(defending.members, "cases_of", lambda _training, wanted: wanted)
+    monkeypatch.setattr(defending.members, "judge_members", lambda *given, **_: given[2:])
     data = SimpleNamespace(train=None, test=None)
     subject: Any = SimpleNamespace(dataset=data, subject=SimpleNamespace(local_steps=3))
     training: Any = SimpleNamespace(summary=SimpleNamespace(batch_size=4))
-    none: Any = None
-    found = defending._judge(book, subject, none, training, none, with_shadows=True)
-    assert found == (seconds, book.tell, ROUNDS * 4 * 3)
+    assert defending._judge(book, subject, training, with_shadows=True) == ((seconds, book.tell), ROUNDS * 4 * 3)
 
 
 def test_what_a_defense_costs_is_what_it_adds(book: AuditJournal, monkeypatch: pytest.MonkeyPatch) -> None:
     subject = small()
-    without = trained(world(subject), 2, 60.0)
+    without = train(world(subject), 2, 60.0)
     more = {"loss": without.summary.loss + 2.0, "seconds_a_round": 3.0 * without.summary.seconds_a_round}
     after = replace(without, correct=torch.zeros(4), summary=without.summary.model_copy(update=more))
     before = replace(without, correct=torch.tensor([1.0, 1.0, 1.0, 0.0]))
-    monkeypatch.setattr(defending, "trained", lambda *_: after)
+    monkeypatch.setattr(defending, "train", lambda *_: after)
     defender = defending._Defender(book, subject, Inspector((), {}, book.tell), before, 2, 1, 1)
-    found = defender._train(trial("pruning", 0, 0.0), Setting("pruning"))
+    found = defender._train(trial("pruning", 0, 0.0), DefenseSetting("pruning"))
     assert found.loss_change == pytest.approx(2.0)
     assert found.slowdown == pytest.approx(3.0)
     assert found.accuracy_loss is not None
@@ -187,4 +186,4 @@ def test_without_defenses_the_audit_ends_with_the_training(book: AuditJournal, m
     monkeypatch.setattr(defending, "_fitting", lambda *_: pytest.fail("no defense was asked for"))
     defending.defend(book, small(), 2)
     assert book.record.training is not None
-    assert book.record.membership == (), "four test examples are too few to judge members"
+    assert book.record.of("membership") == (), "four test examples are too few to judge members"

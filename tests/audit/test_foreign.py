@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from fedsim.audit import audit, subject
-from fedsim.audit.record import Plan
+from fedsim.audit.record import AuditPlan
 from fedsim.audit.worlds import world_of
 from fedsim.federation.client import local_training
 
@@ -29,14 +29,14 @@ def made(name: str) -> subject.Subject:
 def test_what_is_attacked_is_the_gradient_that_the_model_itself_has(name: str) -> None:
     own = made(name)
     sound = subject.checked(own, name)
-    world = world_of(sound, Plan(target=name), 2)
+    world = world_of(sound, AuditPlan(target=name), 2)
     update, truth = local_training(world, world.models.first_weights, 1, 0)
     model, batch = own.model.train(), truth.batches[0]
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
     bare = subject.checked(subject.Subject(model, own.loss, own.loader), name)
-    undropped, _ = local_training(world_of(bare, Plan(target=name), 2), world.models.first_weights, 1, 0)
+    undropped, _ = local_training(world_of(bare, AuditPlan(target=name), 2), world.models.first_weights, 1, 0)
     output = model(batch.inputs)
     scores = output if isinstance(output, torch.Tensor) else output.logits
     loss = (own.loss or F.cross_entropy)(scores, batch.labels)

@@ -8,9 +8,9 @@ from torch.utils.data import DataLoader
 
 from fedsim.audit import groups, members
 from fedsim.audit.inspecting import Inspector, updates
-from fedsim.audit.record import KNOWS
+from fedsim.audit.record import GROUPS, KNOWS
 from fedsim.audit.subject import Checked, Subject, checked
-from fedsim.audit.training import trained
+from fedsim.audit.training import train
 from fedsim.audit.worlds import world_of
 from fedsim.core.errors import FedsimError
 from fedsim.core.types import Batch, Reconstruction
@@ -87,20 +87,23 @@ def test_every_attacked_example_has_the_group_of_its_original() -> None:
     seen = next(updates(at))
     truth = seen.truth.private[0]
     found = Reconstruction.of(truth.inputs.flip(0), truth.labels.flip(0))
-    record = Inspector(KNOWS, {}, lambda _said: None, groups=own.groups)._recorded(at, seen, found, "test")
+    record = Inspector(KNOWS, {}, lambda _said: None, groups=own.groups)._record(seen, found, "test")
     assert [item.values["row_exact"] for item in record.scores] == [1.0] * 4
     assert [item.group for item in record.scores] == [own.groups[1].of(truth)[item.index] for item in record.scores]
-    bare = Inspector(KNOWS, {}, lambda _said: None)._recorded(at, seen, found, "test")
+    bare = Inspector(KNOWS, {}, lambda _said: None)._record(seen, found, "test")
     assert [item.group for item in bare.scores] == [None] * 4
 
 
 def test_membership_is_compared_within_classes_and_groups() -> None:
     own = subject("sex")
     at = world_of(own, plan(), 20)
-    risks = members.Risks(own.groups)
-    members.judged(at, trained(at, 3, 60.0), 60.0, lambda _said: None, 20, with_shadows=False, risks=risks)
-    assert set(risks.found) == {"class", "sex"}
-    assert set(risks.found["sex"]) == set(risks.found["class"])
-    found = next(iter(risks.found["sex"].values()))
-    assert [own.group for own in found] == ["sex f", "sex m"]
-    assert all(own.n >= 10 and own.p is not None for own in found)
+    training = train(at, 3, 60.0)
+    cases = members.cases_of(training, 20)
+    findings = list(members.judge_members(cases, training, 60.0, lambda _said: None, with_shadows=False))
+    by_class, by_sex = (members.compare_groups(findings, cases, groups) for groups in own.groups)
+    assert {finding.about["by"] for finding in by_class} == {"class"}
+    assert [finding.about["group"] for finding in by_sex] == ["sex f", "sex m"]
+    assert all(finding.n >= 10 and finding.p is not None for finding in by_sex)
+    best = max(findings, key=lambda one: figure.value if (figure := one.figure("auc")) else 0.0)
+    assert {finding.label for finding in (*by_class, *by_sex)} == {f"AUC of {best.label}"}
+    assert {finding.question for finding in by_sex} == {GROUPS}

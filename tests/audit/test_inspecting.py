@@ -12,7 +12,7 @@ def test_an_example_without_a_guess_is_missing_and_the_update_still_counts() -> 
     true = seen.truth.private[0]
     found = Reconstruction(true.inputs[1:], true.labels[1:], None, 0.0, 1, 1, (), "done")
     inspector = Inspector((), {}, lambda _said: None)
-    victim = inspector._recorded(world, seen, found, "batch-2/1")
+    victim = inspector._record(seen, found, "batch-2/1")
     assert [item.is_missing for item in victim.scores] == [True, False]
     assert [item.values["psnr"] for item in victim.scores] == [0.0, 160.0]
     assert victim.values == {"label_accuracy": 0.5}

@@ -7,12 +7,11 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from fedsim.audit import Plan, planted
-from fedsim.audit.planted import REPETITIONS, measured, told
+from fedsim.audit import AuditPlan, planted
+from fedsim.audit.planted import REPETITIONS, Memorised, measure, sentence_of
 from fedsim.audit.subject import Checked, Subject, checked
 from fedsim.core.errors import FedsimError
 from fedsim.core.types import Batch
-from fedsim.record import ExposureRecord
 
 VOCABULARY, LENGTH = 40, 10
 
@@ -38,31 +37,36 @@ def subject(learning_rate: float, length: int = LENGTH, count: int = 80) -> Chec
     return checked(Subject(Rows(), None, loader, optimizer="adam", learning_rate=learning_rate), "test")
 
 
-def found(learning_rate: float) -> ExposureRecord:
-    return measured(subject(learning_rate), Plan(target="test"), 8, 60.0)
+def memorised(learning_rate: float) -> Memorised:
+    return measure(subject(learning_rate), AuditPlan(target="test"), 8, 60.0)
 
 
 def test_a_model_that_learns_is_found_out_and_what_was_not_planted_is_not() -> None:
-    record = found(0.01)
-    control, once, often = record.summaries
-    assert [own.repetitions for own in record.summaries] == list(REPETITIONS)
-    assert often.exposure.value > 6  # of 7.65
-    assert often.extracted.value > 0.5
-    assert control.exposure.low is not None
-    assert control.exposure.high is not None
-    assert control.exposure.low < 1.44 < control.exposure.high  # bits of a uniform rank
-    assert control.extracted.value == 0.0
-    assert once.exposure.value < often.exposure.value
-    assert "remembers secrets that were planted" in told(record)
-    assert "16 times" in told(record)
-    uses = {n: [own.uses for own in record.secrets if own.repetitions == n] for n in REPETITIONS}
+    result = memorised(0.01)
+    control, once, often = result.findings
+    assert [own.about["repetitions"] for own in result.findings] == list(REPETITIONS)
+    assert control.value is not None
+    assert once.value is not None
+    assert often.value is not None
+    assert often.value.value > 6  # of 7.65
+    assert often.more["secrets_written"].value > 0.5
+    assert control.value.low is not None
+    assert control.value.high is not None
+    assert control.value.low < 1.44 < control.value.high  # bits of a uniform rank
+    assert control.more["secrets_written"].value == 0.0
+    assert once.value.value < often.value.value
+    said = sentence_of(result.findings)
+    assert "remembers secrets that were planted" in said
+    assert "16 times" in said
+    pairs = list(zip(result.secrets["repetitions"], result.secrets["uses"], strict=True))
+    uses = {times: [used for planted_, used in pairs if planted_ == times] for times in REPETITIONS}
     assert uses[0] == [0] * 8
     assert sum(uses[16]) == pytest.approx(4 * 16 * 8, rel=0.2)  # batches are drawn at random in each round
 
 
 def test_a_model_that_learned_nothing_is_undecided() -> None:
-    record = found(1e-9)
-    assert told(record).startswith("Undecided what a model remembers: even secrets that were planted 16 times")
+    said = sentence_of(memorised(1e-9).findings)
+    assert said.startswith("Undecided what a model remembers: even secrets that were planted 16 times")
 
 
 def test_a_secret_stands_at_the_beginning_of_a_text_and_its_labels_are_the_next_tokens() -> None:
@@ -80,9 +84,9 @@ def test_a_secret_stands_at_the_beginning_of_a_text_and_its_labels_are_the_next_
 
 def test_texts_that_hold_no_secret_are_told() -> None:
     with pytest.raises(FedsimError, match="planted secrets were not measured: texts of 3 tokens"):
-        measured(subject(0.01, length=4), Plan(target="test"), 8, 60.0)
+        measure(subject(0.01, length=4), AuditPlan(target="test"), 8, 60.0)
 
 
 def test_without_time_nothing_is_said() -> None:
     with pytest.raises(FedsimError, match="planted secrets were not measured: 0 s were not enough"):
-        measured(subject(0.01), Plan(target="test"), 8, 0.01)
+        measure(subject(0.01), AuditPlan(target="test"), 8, 0.01)

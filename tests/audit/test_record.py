@@ -4,13 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from fedsim.audit.record import RECORD, AuditRecord, Plan, command_of, read
+from fedsim.audit.record import RECORD, AuditPlan, AuditRecord, command_of, read
 from fedsim.core.errors import FedsimError
 from fedsim.record.environment import environment
 
 
 def test_an_audit_of_another_schema_is_refused(tmp_path: Path) -> None:
-    record = AuditRecord(plan=Plan(target="m:f"), environment=environment("fedsim audit m:f"), started="2026-01-01")
+    record = AuditRecord(
+        plan=AuditPlan(target="m:f"), environment=environment("fedsim audit m:f"), started="2026-01-01"
+    )
     (tmp_path / RECORD).write_text(record.model_dump_json(indent=1))
     assert read(tmp_path) == record
     older = record.model_dump_json(indent=1).replace('"schema_version": 2', '"schema_version": 1')
@@ -20,7 +22,7 @@ def test_an_audit_of_another_schema_is_refused(tmp_path: Path) -> None:
 
 
 def test_what_is_printed_to_run_it_again_can_be_typed() -> None:
-    plan = Plan(
+    plan = AuditPlan(
         target="my.train:make client", batches=(1, 4), minutes=2, defend=False, updates=9, knows=("labels",), by="age"
     )
     plan = plan.model_copy(update={"gradients": Path("g.npz")})
@@ -32,5 +34,5 @@ def test_what_is_printed_to_run_it_again_can_be_typed() -> None:
 
 
 def test_the_command_of_an_audit_on_a_gpu_names_the_device() -> None:
-    plan = Plan(target="m:f", device="cuda")
+    plan = AuditPlan(target="m:f", device="cuda")
     assert "--device cuda" in command_of(plan, Path("results/audit-f"), Path("pyproject.toml"), None)

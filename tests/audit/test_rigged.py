@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from fedsim.audit import Plan, verdict, worlds
+from fedsim.audit import AuditPlan, verdict, worlds
 from fedsim.audit.evidence import doubts, fewest, has_learned, state
 from fedsim.audit.inspecting import Inspector, updates
 from fedsim.audit.record import KNOWS, AuditRecord, Inspection
 from fedsim.audit.subject import Checked, Subject, checked
-from fedsim.audit.training import trained
+from fedsim.audit.training import train
 from fedsim.record.environment import environment
 from fedsim.record.policy import Policy
 from tests.audit import clients
@@ -33,13 +33,13 @@ def subject(model: nn.Module, **settings: Any) -> Checked:
 
 
 def inspected(own: Checked, most: int, batch: int = 1, iterations: int = 20) -> Inspection:
-    world = worlds.world_of(own, Plan(target="rigged"), batch)
+    world = worlds.world_of(own, AuditPlan(target="rigged"), batch)
     return Inspector(KNOWS, {}, lambda _said: None).inspect(world, updates(world), most, iterations, 60.0, "rigged")
 
 
 def audited(found: Inspection, limit: float) -> AuditRecord:
     return AuditRecord(
-        plan=Plan(target="rigged"),
+        plan=AuditPlan(target="rigged"),
         policy=Policy(max_recognisable=limit),
         environment=environment(""),
         started="",
@@ -81,13 +81,13 @@ def test_a_search_that_is_too_weak_is_undecided() -> None:
 
 
 def test_a_control_with_labels_drawn_by_lot_does_not_learn() -> None:
-    world = worlds.world_of(subject(perceptron()), Plan(target="rigged"), 4)
-    assert not has_learned(trained(world, 2, 1.0).summary)
+    world = worlds.world_of(subject(perceptron()), AuditPlan(target="rigged"), 4)
+    assert not has_learned(train(world, 2, 1.0).summary)
 
 
 def test_an_inspection_is_continued_where_it_ended_and_ends_where_the_policy_is_broken() -> None:
     own = subject(perceptron())
-    world = worlds.world_of(own, Plan(target="rigged"), 1)
+    world = worlds.world_of(own, AuditPlan(target="rigged"), 1)
     inspector = Inspector(KNOWS, {}, lambda _said: None)
     first = inspector.inspect(world, updates(world), 1, 5, 60.0, "rigged")
     both = inspector.inspect(world, updates(world), 3, 5, 60.0, "rigged", before=first)

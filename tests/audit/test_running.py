@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fedsim.audit import Plan, running
+from fedsim.audit import AuditPlan, running
 from fedsim.core.errors import FedsimError
 from fedsim.record.policy import Policy
 
@@ -24,7 +24,7 @@ def audited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Audited:
     monkeypatch.setenv("PYTHONPATH", f"{root}:{here}")
 
     def run(target: str, **settings: object) -> object:
-        plan = Plan.model_validate({"target": target, "batches": (1,), "minutes": 1.0, **settings})
+        plan = AuditPlan.model_validate({"target": target, "batches": (1,), "minutes": 1.0, **settings})
         return running.run(plan, Policy(), tmp_path / "out")
 
     return run

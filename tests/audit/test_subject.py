@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from fedsim.audit import Plan, subject
+from fedsim.audit import AuditPlan, subject
 from fedsim.audit.inspecting import Inspector, updates
 from fedsim.audit.record import KNOWS
 from fedsim.audit.worlds import world_of
@@ -48,12 +48,12 @@ from fedsim.record.policy import Policy
 )
 def test_a_mistake_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, message: str) -> None:
     from fedsim.audit import auditing
-    from fedsim.audit.clock import Clock
+    from fedsim.audit.clock import AuditClock
 
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
-    plan = Plan(target=name, batches=(1,), minutes=1)
+    plan = AuditPlan(target=name, batches=(1,), minutes=1)
     with pytest.raises(FedsimError, match=message) as raised:
-        auditing.run(subject.made(subject.found(name), name), plan, Policy(), tmp_path, Clock(60))
+        auditing.run(subject.made(subject.load(name), name), plan, Policy(), tmp_path, AuditClock(60))
     assert "\n" not in str(raised.value)
 
 
@@ -68,16 +68,16 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_function_is_found_in_a_file_with_what_lies_beside_it(folder: Path) -> None:
-    assert subject.found("project/train_here.py:make")() == 7
-    assert subject.found(f"{folder}/project/train_here.py:make")() == 7
+    assert subject.load("project/train_here.py:make")() == 7
+    assert subject.load(f"{folder}/project/train_here.py:make")() == 7
 
 
 def test_a_missing_file_or_a_taken_name_is_a_users_mistake(folder: Path) -> None:
     with pytest.raises(FedsimError, match=r"there is no file project/trian.py for 'project/trian.py:make'"):
-        subject.found("project/trian.py:make")
+        subject.load("project/trian.py:make")
     (folder / "json.py").write_text("def make(): ...\n")
     with pytest.raises(FedsimError, match="has the name of module 'json', which is loaded already"):
-        subject.found("json.py:make")
+        subject.load("json.py:make")
 
 
 def test_rows_of_a_table_are_read_from_an_unchanged_model() -> None:
@@ -85,8 +85,8 @@ def test_rows_of_a_table_are_read_from_an_unchanged_model() -> None:
     rows, labels = torch.randn(24, 6) * torch.tensor([1.0, 5.0, 1.0, 1.0, 0.1, 1.0]), torch.arange(24) % 2
     model = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 2))
     own = subject.checked(subject.Subject(model, None, [(rows, labels)]), "rows")
-    assert (own.noun, own.dataset.task, own.dataset.spec.shape) == ("row", "tabular", (6,))
-    world = world_of(own, Plan(target="rows"), 1)
+    assert (own.task.noun, own.task.name, own.dataset.spec.shape) == ("row", "tabular", (6,))
+    world = world_of(own, AuditPlan(target="rows"), 1)
     found = Inspector(KNOWS, {}, lambda _said: None).inspect(world, updates(world), 1, 10, 30.0, "rows")
     assert found.recovered == 1.0
     assert found.victims[0].scores[0].values["number_error"] < 1e-3

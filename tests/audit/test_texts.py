@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from fedsim.audit import Plan, subject, texts, worlds
+from fedsim.audit import AuditPlan, subject, texts, worlds
 from fedsim.audit.inspecting import Inspector, updates
 from fedsim.audit.record import KNOWS
-from fedsim.audit.training import trained
+from fedsim.audit.training import train
 from fedsim.core.errors import FedsimError
 from fedsim.federation.client import local_training
 
@@ -35,7 +35,7 @@ def test_what_a_classifier_sends_is_the_gradient_that_it_has_itself() -> None:
         if isinstance(module, nn.Dropout):
             module.p = 0.0
     undropped = subject.checked(subject.Subject(copy.deepcopy(model), None, own.subject.loader), "bert")
-    world = worlds.world_of(undropped, Plan(target="bert"), 2)
+    world = worlds.world_of(undropped, AuditPlan(target="bert"), 2)
     update, truth = local_training(world, world.models.first_weights, 1, 0)
     batch = truth.batches[0]
     assert set(batch.given) == {"attention_mask"}
@@ -67,7 +67,7 @@ def test_what_a_language_model_sends_is_the_gradient_that_it_has_itself() -> Non
         if isinstance(module, nn.Dropout):
             module.p = 0.0
     undropped = subject.checked(subject.Subject(copy.deepcopy(model), None, own.subject.loader), "gpt")
-    world = worlds.world_of(undropped, Plan(target="gpt"), 2)
+    world = worlds.world_of(undropped, AuditPlan(target="gpt"), 2)
     update, truth = local_training(world, world.models.first_weights, 1, 0)
     batch, whole = truth.batches[0], []
     for tokens, labels in zip(batch.inputs, batch.labels, strict=True):  # the text that the loader held
@@ -85,7 +85,7 @@ def test_what_a_language_model_sends_is_the_gradient_that_it_has_itself() -> Non
 @pytest.mark.parametrize("name", ["bert", "gpt"])
 def test_words_of_unchanged_models_are_found_and_they_train(name: str) -> None:
     own = checked(name)
-    world = worlds.world_of(own, Plan(target=name), 1)
+    world = worlds.world_of(own, AuditPlan(target=name), 1)
     inspector = Inspector((*KNOWS, "given"), {}, lambda _said: None)
     found = inspector.inspect(world, updates(world), 1, 20, 20.0, name)
     (victim,) = found.victims
@@ -93,7 +93,7 @@ def test_words_of_unchanged_models_are_found_and_they_train(name: str) -> None:
     assert victim.scores[0].text
     assert victim.found["words found"] > 0.5 if "words found" in victim.found else victim.found
     assert victim.found.get("every word read") == {"bert": 1.0, "gpt": None}[name]  # tied weights have no zero rows
-    assert trained(world, 2, 1.0).summary.test_examples == 12
+    assert train(world, 2, 1.0).summary.test_examples == 12
 
 
 @pytest.mark.parametrize(

@@ -4,15 +4,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fedsim.audit.training import accuracy_lost, evaluate, trained
+from fedsim.audit.training import accuracy_lost, evaluate, train
 from tests.audit.subjects import small, world
 
 
 def test_the_trained_weights_are_those_of_plain_steps_on_the_same_batches() -> None:
     subject = small(learning_rate=0.2)
-    found = trained(world(subject), 3, 60.0)
+    found = train(world(subject), 3, 60.0)
     model = subject.new_model()
-    for entry, truth in zip(found.journal.entries, found.truths, strict=True):
+    for entry, truth in zip(found.evidence.journal.entries, found.evidence.truths, strict=True):
         for name, weight in model.state_dict().items():
             # Sums of two examples in single precision, in another order, over three steps.
             torch.testing.assert_close(entry.received[name], weight, rtol=0, atol=1e-6)
@@ -30,13 +30,13 @@ def test_the_trained_weights_are_those_of_plain_steps_on_the_same_batches() -> N
 
 
 def test_without_time_two_rounds_are_trained_and_no_more() -> None:
-    assert trained(world(small()), 9, 0.0).summary.rounds == 2
+    assert train(world(small()), 9, 0.0).summary.rounds == 2
 
 
 def test_a_change_of_weights_is_subtracted_as_it_was_sent() -> None:
     subject = small(local_steps=2)
-    found = trained(world(subject), 2, 60.0)
-    first, second = found.journal.entries
+    found = train(world(subject), 2, 60.0)
+    first, second = found.evidence.journal.entries
     assert first.update.kind != "gradient"
     for name, sent in first.update.tensors.items():
         torch.testing.assert_close(second.received[name], first.received[name] - sent, rtol=0, atol=0)

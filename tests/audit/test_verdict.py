@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
-from fedsim.audit import screen, tables, verdict
+from fedsim.audit import tables, verdict, wording
 from fedsim.audit.record import Inspection
+from fedsim.audit.thresholds import best_membership
 from fedsim.metrics.statistics import summarise
 from fedsim.metrics.success import Rule
 from fedsim.record import VictimRecord
@@ -24,25 +25,25 @@ def test_thresholds_are_upper_bounds_and_what_reaches_them_keeps_them() -> None:
 
 def test_membership_is_judged_only_where_there_are_enough_others() -> None:
     policy = Policy(max_membership_tpr=0.1)
-    assert verdict.broken(record(policy, membership=(membership(0.2),))) == ()  # its interval begins at 0
+    assert verdict.broken(record(policy, findings=(membership(0.2),))) == ()  # its interval begins at 0
     found = membership(0.2, low=0.13)
-    assert "lira finds 20 % of the members" in verdict.broken(record(policy, membership=(found,)))[0]
-    unknown = record(policy, membership=(membership(None),))
+    assert "lira finds 20 % of the members" in verdict.broken(record(policy, findings=(found,)))[0]
+    unknown = record(policy, findings=(membership(None),))
     assert verdict.broken(unknown) == ()
     assert "max_membership_tpr was not judged" in verdict.unjudged(unknown)[0]
 
 
 @pytest.mark.parametrize("rates", [(0.1, 0.6), (0.6, 0.1)])
 def test_of_several_membership_attacks_the_best_is_judged(rates: tuple[float, float]) -> None:
-    attacks = [membership(rate, low=rate - 0.05).model_copy(update={"label": f"finds {rate}"}) for rate in rates]
+    attacks = [membership(rate, low=rate - 0.05, label=f"finds {rate}") for rate in rates]
     found = (membership(None), *attacks)
-    best = verdict.best_membership(found)
+    best = best_membership(found)
     assert best is not None
     assert (best[0], best[1].value) == ("finds 0.6", 0.6)
-    (broken,) = verdict.broken(record(Policy(max_membership_tpr=0.3), membership=found))
+    (broken,) = verdict.broken(record(Policy(max_membership_tpr=0.3), findings=found))
     assert broken == "max_membership_tpr = 0.3, but finds 0.6 finds 60 % of the members at 1 % false positives."
-    assert verdict.unjudged(record(Policy(max_membership_tpr=0.3), membership=found)) == ()
-    assert verdict.best_membership((membership(None),)) is None
+    assert verdict.unjudged(record(Policy(max_membership_tpr=0.3), findings=found)) == ()
+    assert best_membership((membership(None),)) is None
 
 
 @pytest.mark.parametrize("stated", [(1.0, 9.0), (9.0, 1.0)])
@@ -127,7 +128,7 @@ def test_without_evidence_a_defense_is_undecided(searched: dict[str, Any], reaso
     assert any(reason in said for said in verdict.undecided(found, own))
     assert verdict.recommend(found) is None
     assert verdict.sentence(found).startswith("Undecided: no defense is recommended. any comes closest, but ")
-    assert screen.kept(found, own) == "undecided"
+    assert wording.kept(found, own) == "undecided"
     assert dict(zip(tables.DEFENSE_COLUMNS, tables.defenses(found)[1], strict=True))["keeps_policy"] == "undecided"
 
 
@@ -149,7 +150,7 @@ def test_an_upper_limit_of_any_measure_is_kept_only_by_its_interval() -> None:
         "it may cost up to 2.5 points of test accuracy, and the limit is 2 points",
     )
     policy = Policy(max_recognisable=0.1, max_membership_tpr=0.3)
-    judged = own.model_copy(update={"membership": (membership(0.2),)})  # its interval reaches 1
+    judged = own.model_copy(update={"findings": (membership(0.2),)})  # its interval reaches 1
     assert verdict.undecided(record(policy, trials=(judged,)), judged) == (
         "lira may find up to 100 % of the members, and the limit is 30 %",
     )
@@ -192,14 +193,14 @@ def test_an_audit_without_a_guess_says_that_nothing_is_known() -> None:
     )
     found = record(Policy(), inspections=(none,), control=none)
     assert verdict.sentence(found).startswith("No attack returned a guess within the time, so nothing is known.")
-    assert screen.recovered(none) == "not known"
+    assert wording.recovered(none) == "not known"
     found = record(Policy(), inspections=(none, inspection(0)), control=none)
     assert verdict.sentence(found) == (
         "Undecided: nothing was recovered without further defenses, but no attack returned a guess."
     )
     found = record(Policy(), inspections=(inspection(0),), control=inspection(0))
     assert verdict.sentence(found).startswith("The updates withstood: nothing was recovered")
-    assert screen.recovered(inspection(0)).startswith("0 (0 to")
+    assert wording.recovered(inspection(0)).startswith("0 (0 to")
 
 
 def test_where_the_control_fails_nothing_is_recommended() -> None:

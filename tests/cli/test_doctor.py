@@ -4,7 +4,7 @@ import importlib.util
 
 import pytest
 
-from fedsim.cli.doctor import Finding, examine
+from fedsim.cli.doctor import Examined, examine
 
 INSTALLED_FOR_A_FILE = {
     "foolbox": "pip install --no-deps foolbox==3.3.4",
@@ -15,7 +15,7 @@ INSTALLED_FOR_A_FILE = {
 }
 
 
-def assets() -> dict[str, Finding]:
+def assets() -> dict[str, Examined]:
     return {finding.name: finding for finding in examine() if finding.group == "asset"}
 
 

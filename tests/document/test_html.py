@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import re
 from html.parser import HTMLParser
 
 from fedsim.document import Document, Section, Table, TableCell, TableRow, number, paragraph, to_html
@@ -75,3 +78,16 @@ def test_only_a_table_that_can_be_sorted_says_by_what() -> None:
         page = to_html(Document("Page", sections=(Section("Costs", (table,)),)))
         assert ('data-sort="0.5"' in page) is is_sortable
         assert '<th scope="row">none</th>' in page
+
+
+def test_a_sheet_says_so_to_the_style() -> None:
+    assert '<body class="sheet">' in to_html(Document("Page", is_sheet=True))
+    assert "<body>" in to_html(Document("Page"))
+
+
+def test_titles_in_the_contents_are_text_and_the_page_runs_its_script_alone() -> None:
+    page = to_html(Document("Page", sections=(Section("<b>& one</b>", (paragraph("much"),), "a"),)))
+    assert re.findall(r'<a href="#(\w)">(.*?)</a>', page) == [("a", "&lt;b&gt;&amp; one&lt;/b&gt;")]
+    (script,) = re.findall(r"<script>(.*?)</script>", page, re.S)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'" in page

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fedsim.document import to_markdown
+from fedsim.document import Document, Section, paragraph, to_markdown
 from fedsim.document.markdown import plain
 from tests.document.made import document
 
@@ -33,3 +33,8 @@ def test_a_document_without_its_pictures() -> None:
 )
 def test_names_make_no_tables_tags_links_or_lines(text: str, shown: str) -> None:
     assert plain(text) == shown
+
+
+def test_a_document_may_be_a_part_of_a_longer_text() -> None:
+    whole = Document("Page", lead="A sentence.", sections=(Section("Part", (paragraph("much"),)),))
+    assert to_markdown(whole, depth=2) == "## Page\n\nA sentence.\n\n### Part\n\nmuch\n"

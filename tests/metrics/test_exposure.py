@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from fedsim.data._tokenizer import WordTokenizer
 from fedsim.metrics.exposure import (
+    SecretScore,
     alternatives,
     common_beginning,
     exposure,
@@ -21,10 +22,8 @@ from fedsim.metrics.exposure import (
     over_beginnings,
     share_likeliest,
     space_of,
-    summarise,
 )
 from fedsim.metrics.statistics import wilson
-from fedsim.record import SecretScore
 from tests.components.unmasking import tiny_llada
 
 TOKENIZER = WordTokenizer()
@@ -138,22 +137,10 @@ def test_two_texts_begin_alike_until_they_differ() -> None:
     assert common_beginning([], [1]) == 0
 
 
-def test_secrets_that_stand_equally_often_are_summed_up() -> None:
-    common = {"kind": "canary", "text": "a", "repetitions": 4, "uses": 4, "candidates": 7, "is_exact": False}
-    alike = [
-        SecretScore.model_validate({**common, "exposure": bits, "guess": "a", "extracted": bits > 2})
-        for bits in (1.0, 2.0, 3.0)
-    ]
-    found = summarise(alike, np.random.default_rng(0))
-    assert (found.repetitions, found.exposure.value, found.exposure.n, found.most) == (4, 2.0, 3, 3.0)
-    assert found.extracted.value == pytest.approx(1 / 3)
-
-
 def test_a_search_finds_a_secret_where_it_gives_that_very_text() -> None:
-    common = {"kind": "canary", "repetitions": 4, "uses": 4, "candidates": 7, "is_exact": False, "exposure": 1.0}
     alike = [
-        SecretScore.model_validate({**common, "text": "a", "guess": "a", "extracted": True, "likeliest": likeliest})
-        for likeliest in ("a", "b", None, None)
+        SecretScore("canary", "a", 4, 4, 1.0, candidates=7, is_exact=False, guess="a", extracted=True, likeliest=text)
+        for text in ("a", "b", None, None)
     ]
     assert share_likeliest(alike) == wilson(1, 4)
 

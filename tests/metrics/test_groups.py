@@ -12,12 +12,14 @@ from fedsim.metrics.statistics import wilson
 
 def test_rates_have_their_interval_and_fishers_exact_p_after_holm() -> None:
     found = [("a", True)] * 5 + [("a", False)] + [("b", True)] + [("b", False)] * 5
-    a, b = rates(found)
-    assert (a.group, a.n, a.value) == ("a", 6, wilson(5, 6))
+    risks = rates(found)
+    assert [*risks] == ["a", "b"]
+    a, b = risks.values()
+    assert a.value == wilson(5, 6)
     exact = sum(comb(6, k) * comb(6, 6 - k) for k in (0, 1, 5, 6)) / comb(12, 6)  # as far from 3 as 5 is
     assert a.p == pytest.approx(min(1.0, 2 * exact))
     assert b.p == a.p
-    (only,) = rates([("a", True)] * 3)
+    (only,) = rates([("a", True)] * 3).values()
     assert (only.value.value, only.p) == (1.0, None)
 
 
@@ -26,7 +28,7 @@ def test_each_groups_auc_is_that_of_scikit_learn_and_a_group_at_risk_stands_out(
     groups = np.repeat(["one", "two", "three", "few"], [120, 120, 120, 4])
     is_member = np.tile([True, False], 182)
     scores = source.normal(size=364) + 1.5 * (is_member & (groups == "two"))
-    found = {own.group: own for own in aucs(scores, is_member, list(groups), np.random.default_rng(1))}
+    found = aucs(scores, is_member, list(groups), np.random.default_rng(1))
     assert set(found) == {"one", "two", "three"}
     for name, own in found.items():
         chosen = groups == name
@@ -43,5 +45,5 @@ def test_without_a_difference_few_runs_find_one() -> None:
     is_member = np.tile([True, False], 90)
     for _ in range(200):
         found = aucs(source.normal(size=180), is_member, groups, np.random.default_rng(1), resamples=2)
-        hits += any((own.p or 1.0) < 0.05 for own in found)
+        hits += any((own.p or 1.0) < 0.05 for own in found.values())
     assert hits <= 20

@@ -14,6 +14,7 @@ from sklearn.metrics import roc_auc_score, roc_curve
 from fedsim.core import registry
 from fedsim.metrics.membership import (
     LOW_FPR,
+    Separation,
     advantage,
     auc_interval,
     clopper_pearson,
@@ -23,6 +24,7 @@ from fedsim.metrics.membership import (
     thin,
     tpr_at,
 )
+from fedsim.record import Interval
 
 SCORES = st.lists(st.integers(-5, 5).map(float), min_size=1, max_size=40).map(np.array)
 
@@ -104,13 +106,25 @@ def test_too_few_others_for_a_rate_give_none_and_the_curve_stays_short() -> None
     source = np.random.default_rng(4)
     scores, is_member = torch.from_numpy(source.normal(size=6000)), torch.arange(6000) % 3 == 0
     summary = separation(scores, is_member, source, resamples=100)
-    assert [low.fpr for low in summary.low_fpr] == [0.1, 0.01, 0.001]
-    assert all(low.tpr is not None and low.tpr.n == 2000 for low in summary.low_fpr)
+    assert [*summary.rates] == [0.1, 0.01, 0.001]
+    assert all(tpr.n == 2000 for tpr in summary.rates.values())
     assert summary.roc[0][0] == 0.0
     assert summary.roc[-1] == (1.0, 1.0)
     assert len(summary.roc) < 200
     few = separation(scores[:1000], is_member[:1000], source, resamples=100)
-    assert [low.tpr is None for low in few.low_fpr] == [False, False, True]
+    assert [*few.rates] == [0.1, 0.01]
+
+
+def test_figures_are_named_as_the_metrics_that_they_are() -> None:
+    auc = Interval(value=0.6, low=0.5, high=0.7, n=200)
+    rates = {fpr: Interval(value=2 * fpr, low=0.0, high=1.0, n=100) for fpr in LOW_FPR[:2]}
+    figures = Separation(auc, 0.25, rates, ((0.0, 0.0), (1.0, 1.0))).figures
+    assert figures == {
+        "auc": auc,
+        **{name_of(fpr): rate for fpr, rate in rates.items()},
+        "advantage": Interval(value=0.25, low=None, high=None, n=200),
+    }
+    assert figures.keys() <= registry.every_metric().keys()
 
 
 def test_thinning_keeps_the_upper_points_of_the_curve() -> None:

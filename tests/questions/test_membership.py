@@ -11,10 +11,11 @@ from torch import Tensor
 from fedsim.core import registry
 from fedsim.core.hooks import MembershipAttack
 from fedsim.core.types import Config, MembershipObservation, ShadowPlan
+from fedsim.metrics.membership import Separation
 from fedsim.questions import Evidence, Work
 from fedsim.questions import membership as asking
 from fedsim.questions.membership import Membership, WhoWasAMember
-from fedsim.record import Finding, Interval, MembershipSummary
+from fedsim.record import Finding, Interval
 
 PLAN = ShadowPlan(3, with_candidates=True)
 CANDIDATES = 7
@@ -49,9 +50,9 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             told(number)
         return tuple(range(plan.count))
 
-    def first_score(scores: Tensor, *_: object) -> MembershipSummary:
+    def first_score(scores: Tensor, *_: object) -> Separation:
         auc = Interval(value=float(scores[0]), low=None, high=None, n=2)
-        return MembershipSummary(auc=auc, advantage=0.0, low_fpr=(), roc=((0.0, 0.0), (1.0, 1.0)))
+        return Separation(auc=auc, advantage=0.0, rates={}, roc=((0.0, 0.0), (1.0, 1.0)))
 
     judge_against(monkeypatch, torch.tensor([True, False]), made)
     monkeypatch.setattr(asking.membership, "shadows", shadows)

@@ -5,7 +5,7 @@ from typing import Any
 
 from fedsim.record import ItemScore
 from fedsim.report.brief import write_brief
-from fedsim.report.verdict import Judge, sentences
+from fedsim.report.verdict import RunJudge, sentences
 
 MASKS = ("labels", "masks")
 
@@ -87,7 +87,7 @@ def test_attacks_that_recover_as_many_are_all_named(records: ModuleType) -> None
     ]
     run = records.run(arms)
     assert write_brief(run)[0] == "2 of 2 images recovered by closed form and DIA."
-    (told,) = sentences(run, Judge.of(run))
+    (told,) = sentences(run, RunJudge.of(run))
     assert told.after.endswith("with attack closed form. As many with DIA.")
 
 
@@ -105,7 +105,7 @@ def test_no_more_successes_than_blind_guesses_have_are_no_success(records: Modul
     }
     lucky = records.run([arms[1]], scenario=scenario)
     assert write_brief(lucky)[0] == "1 of 20 images identified by IG, which blind guesses explain."
-    (told,) = sentences(lucky, Judge.of(lucky))
+    (told,) = sentences(lucky, RunJudge.of(lucky))
     assert told.level == ""
     assert "which blind guesses explain" in told.after
     found, trust = write_brief(records.run([arms[3]], scenario=scenario))

@@ -9,7 +9,7 @@ from fedsim.metrics.statistics import wilson
 from fedsim.record import Finding, Interval
 from fedsim.report import build
 from fedsim.report.ceilings import marks
-from fedsim.report.verdict import Judge
+from fedsim.report.verdict import RunJudge
 
 
 def membership():
@@ -32,7 +32,7 @@ def marked(records, attacks, **changes):
     record, arrays = records.with_arrays(
         records.run([records.arm("noisy", attacks, guarantees=(own,), findings=(membership(),))])
     )
-    return marks(record, arrays, Judge.of(record)), arrays
+    return marks(record, arrays, RunJudge.of(record)), arrays
 
 
 def test_ceilings_are_those_of_the_bounds_with_the_chance_of_a_blind_guess(records):
@@ -70,12 +70,12 @@ def test_an_audited_floor_stands_beside_the_epsilon_that_it_belongs_to(records, 
     own = records.guarantee(source="dp-sgd")
     arm = records.arm("noisy", [records.attack("dia", records.missed())], guarantees=(own,), findings=(audit,))
     record, arrays = records.with_arrays(records.run([arm]))
-    assert {mark.floor for mark in marks(record, arrays, Judge.of(record))} == {1.25}
+    assert {mark.floor for mark in marks(record, arrays, RunJudge.of(record))} == {1.25}
     page = build(records.save(tmp_path / "run", record, arrays)).read_text(encoding="utf-8")
     assert "An audit of noisy proved epsilon at least 1.25." in page
     other = audit.model_copy(update={"label": "local-dp"})
     strange = records.run([record.arms[0].model_copy(update={"findings": (other,)})])
-    assert {mark.floor for mark in marks(strange, arrays, Judge.of(strange))} == {None}
+    assert {mark.floor for mark in marks(strange, arrays, RunJudge.of(strange))} == {None}
 
 
 def test_a_server_that_is_trusted_is_not_bounded_and_no_noise_bounds_nobody(records):

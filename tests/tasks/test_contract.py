@@ -78,3 +78,8 @@ def test_what_works_on_other_examples_does_not_suit_a_task() -> None:
     assert made("tagging").does_not_suit(IMAGES) == "works on images, and the examples are text"
     assert made("classification").does_not_suit(IMAGES) is None
     assert made("tagging").does_not_suit(IMAGES_AND_TEXT) is None
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_example_is_called_what_metrics_call_it(name: str) -> None:
+    assert made(name).noun in {metric.noun for metric in registry.every_metric().values() if metric.over == "item"}

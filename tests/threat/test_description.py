@@ -10,7 +10,7 @@ from fedsim.core.types import Knowledge, Observation, Truth
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
 from fedsim.scenario.world import World
-from fedsim.threat.observe import describe
+from fedsim.threat.observe import describe, describe_any_round
 
 Watched = Callable[..., tuple[Observation, Truth, World]]
 ALL = get_args(Knowledge)
@@ -87,6 +87,14 @@ def test_the_description_is_whole(
     *told, letter = describe(worlds.build(scenario(**tables)))
     assert told == sentences
     assert letter.startswith("By the letters of Carletti et al. (2025) it is ")
+
+
+def test_who_attacks_several_batch_sizes_attacks_in_no_round(scenario: Callable[..., Scenario]) -> None:
+    world = worlds.build(scenario(threat={"knows": ("labels",)}))
+    one, several = describe(world), describe_any_round(world, (1, 4, 16))
+    assert [sentence for sentence in several if "on batches of 1, 4, 16." in sentence]
+    assert len(set(one) - set(several)) == 2, "what it sees, and in which round it attacks"
+    assert not any("in round" in sentence for sentence in several)
 
 
 @pytest.mark.parametrize(

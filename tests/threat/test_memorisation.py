@@ -14,6 +14,7 @@ from fedsim.cli import display, endings
 from fedsim.core.errors import ScenarioError
 from fedsim.document import to_terminal
 from fedsim.experiment import runner
+from fedsim.questions.exposure import summarise
 from fedsim.record import RunRecord
 from fedsim.record.store import RunFolder
 from fedsim.scenario import Scenario
@@ -123,12 +124,15 @@ def test_an_untrained_model_remembers_nothing(scenario: Callable[..., Scenario],
     world = worlds.build(scenario(**tables))
     journal = runner.train(world.scenario.model_dump_json(), lambda _: None)
     found = memorisation.measure_exposure(world, journal, **MEASURED)
-    assert not any(own.extracted for own in found.secrets)
-    assert not any(own.is_exact for own in found.secrets)
-    assert found.secrets[0].emission == found.secrets[-1].emission  # canaries share beginning and form
-    for own in found.summaries:
-        assert own.exposure.n == 20
-        assert own.exposure.value < 1.44 + 4 * 1.44 / 20**0.5
+    assert not any(own.extracted for own in found)
+    assert not any(own.is_exact for own in found)
+    assert found[0].emission == found[-1].emission  # canaries share beginning and form
+    findings = list(summarise(found, world.scenario.scoring, 0))
+    assert len(findings) == 2
+    for own in findings:
+        assert own.value is not None
+        assert own.value.n == 20
+        assert own.value.value < 1.44 + 4 * 1.44 / 20**0.5
 
 
 def test_small_spaces_are_enumerated(scenario: Callable[..., Scenario], tables: dict[str, Any]) -> None:
@@ -139,7 +143,7 @@ def test_small_spaces_are_enumerated(scenario: Callable[..., Scenario], tables: 
     world = replace(world, data=replace(world.data, dataset=replace(world.data.dataset, planted=planted)))
     journal = runner.train(world.scenario.model_dump_json(), lambda _: None)
     found = memorisation.measure_exposure(world, journal, **MEASURED)
-    assert [(own.candidates, own.is_exact) for own in found.secrets] == [(99, True)] * 2
+    assert [(own.candidates, own.is_exact) for own in found] == [(99, True)] * 2
 
 
 def test_no_secrets_or_cut_ones_are_refused_before_any_training(
@@ -163,7 +167,8 @@ def test_numbers_and_addresses_of_generated_persons_are_secrets_too(
     assert [own.kind for own in world.data.dataset.planted] == ["identity"] * 2 + ["address"] * 2
     journal = runner.train(world.scenario.model_dump_json(), lambda _: None)
     found = memorisation.measure_exposure(world, journal, **MEASURED)
-    assert [(own.kind, own.repetitions) for own in found.summaries] == [
+    findings = summarise(found, world.scenario.scoring, 0)
+    assert [(own.about["secrets"], own.about["repetitions"]) for own in findings] == [
         ("address", 0),
         ("address", 8),
         ("identity", 0),

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from attacks.core.gradient_distance import knows_rates, may_be_exact, verdict
-from fedsim.audit import Plan, Subject
+from fedsim.audit import AuditPlan, Subject
 from fedsim.audit.inspecting import updates
 from fedsim.audit.subject import checked
 from fedsim.audit.worlds import world_of
@@ -89,7 +89,7 @@ def test_an_audited_model_of_somebody_else_reaches_nothing_private_either() -> N
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.Dropout(0.25), nn.Linear(8, 4))
     inputs = torch.rand(12, 1, 8, 8)
     own = Subject(model, nn.CrossEntropyLoss(), [(inputs, torch.arange(12) % 4)])
-    world = world_of(checked(own, "test"), Plan(target="test"), 2)
+    world = world_of(checked(own, "test"), AuditPlan(target="test"), 2)
     seen = next(updates(world))
     found = tensors(observe(Victim(world, seen.entry, seen.truth), ("labels", "batch-size", "dropout-rates")))
     assert holds(found, seen.entry.update.tensors["1.weight"])

@@ -58,10 +58,10 @@ def _helps(function: Callable[..., Any]) -> dict[str, str | None]:
     """Return what the declarations of a command say about its arguments, by name."""
     declared = get_type_hints(function, include_extras=True)
     return {
-        name: own.help
+        name: annotation.help
         for name, hint in declared.items()
-        for own in getattr(hint, "__metadata__", ())
-        if isinstance(own, ArgumentInfo)
+        for annotation in getattr(hint, "__metadata__", ())
+        if isinstance(annotation, ArgumentInfo)
     }
 
 

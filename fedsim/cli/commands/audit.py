@@ -66,15 +66,15 @@ def audit(
     _check_source(client_app, gradients, weights)
     batches = _sizes(batch)
 
-    from fedsim.audit import Plan, exports, running, verdict
-    from fedsim.audit import screen as tables
+    from fedsim.audit import AuditPlan, exports, running, verdict
     from fedsim.audit.record import KNOWS, command_of
+    from fedsim.audit.screen import counting
     from fedsim.core.devices import device_of
     from fedsim.record.policy import policy_of
     from fedsim.record.store import write_whole
 
     folder = out or Path("results") / f"audit-{target.rpartition(':')[2]}"
-    plan = Plan(
+    plan = AuditPlan(
         target=target,
         batches=batches,
         minutes=minutes,
@@ -91,8 +91,8 @@ def audit(
     )
     rules = policy_of(policy)
     plan = plan.model_copy(update={"command": command_of(plan, folder, policy, memory)})
-    with tables.counting(screen) as told:
-        record = running.run(plan, rules, folder, told)
+    with counting(screen) as on_progress:
+        record = running.run(plan, rules, folder, on_progress)
     _tell(record, folder)
     for path, make in ((junit, exports.junit), (sarif, exports.sarif)):
         if path is not None:
@@ -111,29 +111,10 @@ def _check_source(client_app: str | None, gradients: Path | None, weights: Path 
 
 def _tell(record: AuditRecord, folder: Path) -> None:
     """Print what was found, and what the policy says of it."""
-    from fedsim.audit import planted, verdict
-    from fedsim.audit import screen as tables
-    from fedsim.audit.adopting import adopted
+    from fedsim.audit import verdict
+    from fedsim.audit.screen import show
 
-    for sentence in (*record.threat_model, *record.notes):
-        say(sentence)
-    screen.print(tables.updates(record))
-    if record.membership:
-        screen.print(tables.members(record))
-    if record.exposure is not None:
-        screen.print(tables.secrets(record.exposure))
-        say(planted.told(record.exposure))
-    if record.by_group:
-        screen.print(tables.groups(record))
-    if record.trials:
-        screen.print(tables.defenses(record))
-    say(verdict.sentence(record))
-    if best := verdict.recommend(record):
-        say("To adopt it in a Flower app, and in the next audit:")
-        for line in adopted(best):
-            say(f"  {line}")
-    for sentence in filter(None, (*verdict.unjudged(record), verdict.unused(record))):
-        say(sentence)
+    show(record, screen)
     say(f"Page: {folder / 'audit.html'} ({record.seconds:.0f} s)")
     for sentence in verdict.broken(record):
         complain(f"The policy is broken: {sentence}")

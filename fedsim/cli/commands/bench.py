@@ -73,23 +73,23 @@ def parallel(
     if places is not None and (model != "table" or places <= longest):
         raise FedsimError(f"--places is for the exact model, expected more than the {longest} letters of --longest.")
     operations = _operations(model, operation or [])
-    others = [own for own in operations if own in OTHERS]
+    others = [name for name in operations if name in OTHERS]
     solver = _exact(places, written, others) if model == "table" else _network(model, written)
     strategies = _strategies(decoder, set_ or [], grid)
-    exact = analyse(longest, [own for own in _AT_ONCE if own <= longest])
-    asked = {own: draw(own, range(shortest, longest + 1), samples, seed) for own in operations}
-    losses = {own: mean_loss([list(each.answers()) for each in asked[own]]) for own in others}
+    exact = analyse(longest, [step for step in _AT_ONCE if step <= longest])
+    questions = {name: draw(name, range(shortest, longest + 1), samples, seed) for name in operations}
+    losses = {name: mean_loss([list(each.answers()) for each in questions[name]]) for name in others}
     if not as_json:
-        _show_exact(longest, [own for own in exact if own.operation in operations])
+        _show_exact(longest, [one for one in exact if one.operation in operations])
         _show_losses(losses)
-    found: list[Measured] = []
-    for own, questions in asked.items():
-        of_operation = [measure(strategy, solver, questions, seed) for strategy in strategies]
-        found += of_operation
+    measured: list[Measured] = []
+    for name, of_name in questions.items():
+        of_operation = [measure(strategy, solver, of_name, seed) for strategy in strategies]
+        measured += of_operation
         if not as_json:
-            _show_measured(own, of_operation)
+            _show_measured(name, of_operation)
     if as_json:
-        typer.echo(json.dumps(_as_told(exact, losses, found), indent=1))
+        typer.echo(json.dumps(_as_data(exact, losses, measured), indent=1))
 
 
 @bench.command(cls=OneCommand, epilog="Example: fedsim bench model lists")
@@ -119,15 +119,15 @@ def model(
     def tell(step: int, loss: float) -> None:
         print(f"  step {step} of {recipes[name].steps}: loss {loss:.3f}", file=sys.stderr, flush=True)
 
-    own = denoisers.trained(name, tell) if name in denoisers.RECIPES else training.trained(name, tell)
-    say(f"{name}: {recipes[name].holds}; {sum(p.numel() for p in own.model.parameters()):,} parameters")
-    if isinstance(own, denoisers.Denoiser):
-        _show_loss(own.model, own.data, denoisers.task_of(denoisers.RECIPES[name]), seed)
-        say(f"kept in {own.folder}")
+    small = denoisers.trained(name, tell) if name in denoisers.RECIPES else training.trained(name, tell)
+    say(f"{name}: {recipes[name].holds}; {sum(p.numel() for p in small.model.parameters()):,} parameters")
+    if isinstance(small, denoisers.Denoiser):
+        _show_loss(small.model, small.data, denoisers.task_of(denoisers.RECIPES[name]), seed)
+        say(f"kept in {small.folder}")
     elif recipes[name].data == "list-operations":
         _show_accuracies(name, samples, seed)
     else:
-        _show_bound(own.model, own.data, seed)
+        _show_bound(small.model, small.data, seed)
 
 
 def _show_grids(name: str, samples: int, seed: int) -> None:
@@ -147,10 +147,10 @@ def _show_grids(name: str, samples: int, seed: int) -> None:
     for label in ("question", "right", "95 %", "image black", "usual answer", "several"):
         table.add_column(label, no_wrap=True)
     for kind in (*grid_accuracy.ASKED, "list") if name == unfreezing.NAME else grid_accuracy.ASKED:
-        found = grid_accuracy.accuracy(model, kind, samples, seed)
-        several = f"{100 * found.several.value:.1f}" if found.several else ""
-        shares = (f"{100 * own:.1f}" for own in (found.blind.value, found.majority))
-        table.add_row(kind, f"{100 * found.right.value:.1f}", _bounds(found.right), *shares, several)
+        accuracy = grid_accuracy.accuracy(model, kind, samples, seed)
+        several = f"{100 * accuracy.several.value:.1f}" if accuracy.several else ""
+        shares = (f"{100 * share:.1f}" for share in (accuracy.blind.value, accuracy.majority))
+        table.add_row(kind, f"{100 * accuracy.right.value:.1f}", _bounds(accuracy.right), *shares, several)
     say(f"Right answers in % to {samples} questions of each kind about unseen digits; with a black image; share of the")
     say("most frequent answer; and where the digit that is counted occurs more than once.")
     screen.print(table)
@@ -160,7 +160,7 @@ def _show_accuracies(name: str, samples: int, seed: int) -> None:
     from fedsim.bench.parallel import Strategy, draw_samples, measure
     from fedsim.bench.training import RECIPES, lengths
 
-    strategies = [Strategy(f"{own} a step", "fixed", {}, own) for own in _AT_ONCE]
+    strategies = [Strategy(f"{places} a step", "fixed", {}, places) for places in _AT_ONCE]
     strategies.append(Strategy("threshold 0.9", "threshold"))
     table = Table(box=None)
     table.add_column("operation", no_wrap=True)
@@ -168,11 +168,11 @@ def _show_accuracies(name: str, samples: int, seed: int) -> None:
         table.add_column(label, no_wrap=True)
     for operation in _operations(name, []):
         lists = draw_samples(operation, lengths(RECIPES[name]), samples, seed)
-        found = [measure(own, _network(name), lists, seed) for own in strategies]
-        passes = sum(own.passes for own in found[-1].answered) / samples
-        first, *others = [own.accuracy for own in found]
+        measured = [measure(strategy, _network(name), lists, seed) for strategy in strategies]
+        passes = sum(answer.passes for answer in measured[-1].answered) / samples
+        first, *others = [one.accuracy for one in measured]
         interval = _bounds(first)
-        shares = (f"{100 * own.value:.1f}" for own in others)
+        shares = (f"{100 * accuracy.value:.1f}" for accuracy in others)
         table.add_row(operation, f"{100 * first.value:.1f}", interval, *shares, f"{passes:.2f}")
     say(f"Right answers in % among {samples} new lists: 1, 2, 4 and 8 places a step, the surest first,")
     say("and a threshold of 0.9 with its mean passes.")
@@ -194,10 +194,10 @@ def _show_bound(model: Any, data: Any, seed: int) -> None:
 
     method = registry.get("task", "masked-diffusion")
     with torch.no_grad():
-        found = method.make(method.config()).evaluate(model, data, seeding.generator(seed, "testing"))
-    nats = found["test_loss"]
+        figures = method.make(method.config()).evaluate(model, data, seeding.generator(seed, "testing"))
+    nats = figures["test_loss"]
     say(f"bound on held-out text: {nats:.3f} nats ({nats / math.log(2):.3f} bits) a token")
-    say(f"masked tokens that are guessed: {found['test_accuracy']:.1%}")
+    say(f"masked tokens that are guessed: {figures['test_accuracy']:.1%}")
 
 
 def _show_loss(model: Any, data: Any, task: Any, seed: int) -> None:
@@ -207,12 +207,14 @@ def _show_loss(model: Any, data: Any, task: Any, seed: int) -> None:
 
     seen = replace(data, test=next(data.train.split(len(data.test))))
     with torch.no_grad():
-        found, known = (task.evaluate(model, own, seeding.generator(seed, "testing")) for own in (data, seen))
-    say(f"denoising loss of test images: {found['test_denoising_loss']:.4f}")
-    say(f"the same of as many training images: {known['test_denoising_loss']:.4f}")
+        of_tests, of_training = (
+            task.evaluate(model, examples, seeding.generator(seed, "testing")) for examples in (data, seen)
+        )
+    say(f"denoising loss of test images: {of_tests['test_denoising_loss']:.4f}")
+    say(f"the same of as many training images: {of_training['test_denoising_loss']:.4f}")
 
 
-def _operations(model: str, asked: Sequence[str]) -> list[str]:
+def _operations(model: str, names: Sequence[str]) -> list[str]:
     from fedsim.bench.parallel import OTHERS
     from fedsim.bench.training import RECIPES
     from fedsim.data._lists import OPERATIONS
@@ -220,12 +222,12 @@ def _operations(model: str, asked: Sequence[str]) -> list[str]:
     usual: Sequence[str] = OPERATIONS
     if model != "table":
         settings = RECIPES[model].settings if model in RECIPES else {}
-        usual = [own for own in OPERATIONS if own in settings.get("operations", ())]
+        usual = [name for name in OPERATIONS if name in settings.get("operations", ())]
     known = [*usual, *OTHERS] if model == "table" else usual
-    unknown = [own for own in asked if own not in known]
+    unknown = [name for name in names if name not in known]
     if unknown:
         raise FedsimError(f"--operation: model '{model}' knows no '{unknown[0]}'.{nearest(unknown[0], known)}")
-    return list(dict.fromkeys(asked)) or list(usual)
+    return list(dict.fromkeys(names)) or list(usual)
 
 
 def _exact(places: int | None, written: str | None, others: Sequence[str]) -> Solver:
@@ -249,7 +251,7 @@ def _network(name: str, written: str | None = None) -> Solver:
 
     if written is not None:
         raise FedsimError("--written is for the exact model: leave out --model.")
-    of_lists = [own for own, recipe in RECIPES.items() if recipe.data == "list-operations"]
+    of_lists = [one for one, recipe in RECIPES.items() if recipe.data == "list-operations"]
     if name not in of_lists:
         raise FedsimError(f"--model: there is no model '{name}' of lists.{nearest(name, ['table', *of_lists])}")
     return Network(trained(name).model)
@@ -265,11 +267,11 @@ def _strategies(decoder: str | None, settings: list[str], wants_grid: bool) -> l
         raise FedsimError("--set names a setting of an unmasker: say which one with --decoder.")
     if decoder is None:
         return grid(ListTokenizer().answer_length) if wants_grid else usual(_AT_ONCE[:3])
-    known = [own for own, entry in registry.entries("component").items() if entry.hook == "unmasker"]
+    known = [one for one, entry in registry.entries("component").items() if entry.hook == "unmasker"]
     if decoder not in known:
         raise FedsimError(f"--decoder: there is no unmasker '{decoder}'.{nearest(decoder, known)}")
-    own = read_settings(registry.get("component", decoder), settings)
-    return [Strategy(" ".join([decoder, *settings]), decoder, own.model_dump(exclude_unset=True))]
+    chosen = read_settings(registry.get("component", decoder), settings)
+    return [Strategy(" ".join([decoder, *settings]), decoder, chosen.model_dump(exclude_unset=True))]
 
 
 def _show_losses(losses: Mapping[str, tuple[float, float]]) -> None:
@@ -285,56 +287,56 @@ def _show_losses(losses: Mapping[str, tuple[float, float]]) -> None:
 def _show_exact(longest: int, exact: Sequence[Any]) -> None:
     if not exact:
         return
-    at_once = [own for own in _AT_ONCE if own <= longest]
-    table = Table("operation", "C in nats", *(f"{own} a step" for own in at_once), box=None)
-    for own in exact:
-        table.add_row(own.operation, f"{own.correlation:.3f}", *(f"{share:.4f}" for share in own.accuracies))
+    at_once = [places for places in _AT_ONCE if places <= longest]
+    table = Table("operation", "C in nats", *(f"{places} a step" for places in at_once), box=None)
+    for one in exact:
+        table.add_row(one.operation, f"{one.correlation:.3f}", *(f"{share:.4f}" for share in one.accuracies))
     say(f"Exact model, {longest} letters, drawn in random order: total correlation and accuracy.")
     screen.print(table)
 
 
-def _show_measured(operation: str, found: Sequence[Measured]) -> None:
+def _show_measured(operation: str, measured: Sequence[Measured]) -> None:
     from fedsim.bench.parallel import GOOD, best, oracle
 
     table = Table(operation, "accuracy", "95 %", "tokens a pass", "left to right", box=None)
-    for own in found:
-        accuracy = own.accuracy
+    for one in measured:
+        accuracy = one.accuracy
         interval = f"{accuracy.low:.3f} to {accuracy.high:.3f}"
         table.add_row(
-            Text(own.strategy.label),
+            Text(one.strategy.label),
             f"{accuracy.value:.3f}",
             interval,
-            f"{own.tokens_a_pass:.2f}",
-            f"{own.left_to_right:+.2f}",
+            f"{one.tokens_a_pass:.2f}",
+            f"{one.left_to_right:+.2f}",
         )
     say("")
     screen.print(table)
-    if len(found) > 1:
-        most, (share, tokens) = best(found), oracle(found)
+    if len(measured) > 1:
+        most, (share, tokens) = best(measured), oracle(measured)
         say(f"Most tokens a pass at {GOOD:.0%} or more: {'none' if most is None else f'{most:.2f}'}.")
         say(f"The best strategy of each list: {share:.1%} right, {tokens:.2f} tokens a pass.")
 
 
-def _as_told(
-    exact: Sequence[Any], losses: Mapping[str, tuple[float, float]], found: Sequence[Measured]
+def _as_data(
+    exact: Sequence[Any], losses: Mapping[str, tuple[float, float]], measured: Sequence[Measured]
 ) -> dict[str, Any]:
     return {
-        "exact": [own._asdict() for own in exact],
+        "exact": [one._asdict() for one in exact],
         "mean_loss": {name: {"correlation": nats, "one_step": share} for name, (nats, share) in losses.items()},
-        "measured": list(map(_told, found)),
+        "measured": list(map(_measured_data, measured)),
     }
 
 
-def _told(own: Measured) -> dict[str, Any]:
-    accuracy = own.accuracy
+def _measured_data(measured: Measured) -> dict[str, Any]:
+    accuracy = measured.accuracy
     return {
-        "operation": own.operation,
-        "strategy": own.strategy.label,
+        "operation": measured.operation,
+        "strategy": measured.strategy.label,
         "accuracy": accuracy.value,
         "low": accuracy.low,
         "high": accuracy.high,
-        "n": len(own.answered),
-        "tokens_a_pass": own.tokens_a_pass,
-        "positions": sum(each.positions for each in own.answered),
-        "left_to_right": own.left_to_right,
+        "n": len(measured.answered),
+        "tokens_a_pass": measured.tokens_a_pass,
+        "positions": sum(each.positions for each in measured.answered),
+        "left_to_right": measured.left_to_right,
     }

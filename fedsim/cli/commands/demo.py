@@ -57,8 +57,8 @@ def _record(out: Path, language: Language) -> None:
 
     page.check_place(out)
     chosen = grids()
-    with counted(screen) as told:
-        lesson = record_lesson(chosen, _PROCESSES, told)
+    with counted(screen) as on_step:
+        lesson = record_lesson(chosen, _PROCESSES, on_step)
     page.write(lesson, out, language)
     say(f"Open {out} in a browser ({out.stat().st_size / 1e6:.1f} MB). It needs no network.")
     if len(chosen) == 1:

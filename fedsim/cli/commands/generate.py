@@ -54,13 +54,13 @@ def generate(
     condition = Condition((tuple(writer.tokenizer.encode(prompt)),))
     sources = seeding.generators(seed, "writing", [(0,)])
     pieces = stream(method, writer.model, condition, limits, sources, tokenizer=writer.tokenizer)
-    found: list[Generated] = []
-    for text in words(writer.tokenizer, _tokens(pieces, found)):
+    results: list[Generated] = []
+    for text in words(writer.tokenizer, _tokens(pieces, results)):
         if not as_json:
             screen.print(Text(text), end="", soft_wrap=True)
-    (generated,) = found
+    (generated,) = results
     if as_json:
-        typer.echo(json.dumps(_told(decoder, writer, generated), indent=1))
+        typer.echo(json.dumps(_as_data(decoder, writer, generated), indent=1))
     else:
         say(f"\n\n{_summary(writer, generated)}")
     if generated.ending == "failed":
@@ -72,7 +72,7 @@ def _decoder(name: str, settings: list[str]) -> Decoder[Any, Any]:
     from fedsim.scenario.reading import read_settings
 
     every = registry.entries("component")
-    known = [own for own, entry in every.items() if entry.hook == "decoder"]
+    known = [one for one, entry in every.items() if entry.hook == "decoder"]
     if name in every and every[name].hook in ("unmasker", "sampler"):
         raise FedsimError(
             f"--decoder: '{name}' is of hook {every[name].hook}; this command asks decoders, which write from left to "
@@ -84,14 +84,14 @@ def _decoder(name: str, settings: list[str]) -> Decoder[Any, Any]:
     return method.make(read_settings(method, settings)).named(name)
 
 
-def _tokens(pieces: Iterator[Piece], found: list[Generated]) -> Iterator[tuple[int, ...]]:
+def _tokens(pieces: Iterator[Piece], results: list[Generated]) -> Iterator[tuple[int, ...]]:
     for piece in pieces:
         yield piece.tokens
         if piece.generated is not None:
-            found.append(piece.generated)
+            results.append(piece.generated)
 
 
-def _told(decoder: str, writer: Writer, generated: Generated) -> dict[str, Any]:
+def _as_data(decoder: str, writer: Writer, generated: Generated) -> dict[str, Any]:
     passes = writer.passes(generated.trace)
     return {
         "decoder": decoder,

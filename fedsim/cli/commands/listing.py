@@ -64,7 +64,7 @@ def list_(
     groups = [group] if group else [*_KINDS, "scenarios"]
     entries = {name: _entries(name) for name in groups}
     if as_json:
-        say(json.dumps([entry for own in entries.values() for entry in own], indent=1))
+        say(json.dumps([entry for members in entries.values() for entry in members], indent=1))
         return
     with screen.capture() as shown:
         if group is None:
@@ -84,9 +84,9 @@ def _page(text: str) -> None:
 
 def _show_names(entries: dict[str, list[_Entry]]) -> None:
     """Print every group's names, family by family."""
-    for group, own in entries.items():
-        say(f"{group} ({len(own)}): fedsim list {group}")
-        families = {family: ", ".join(entry["name"] for entry in members) for family, members in _families(own)}
+    for group, of_group in entries.items():
+        say(f"{group} ({len(of_group)}): fedsim list {group}")
+        families = {family: ", ".join(entry["name"] for entry in members) for family, members in _families(of_group)}
         _show_rows(families)
         say("")
 
@@ -104,8 +104,8 @@ def _show_rows(rows: Mapping[str, str]) -> None:
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(min_width=min(max(map(len, rows), default=0), _WIDEST_NAME) + 2, overflow="fold")
     table.add_column(overflow="fold")
-    for name, told in rows.items():
-        table.add_row(Text(f"  {name}"), Text(told))
+    for name, text in rows.items():
+        table.add_row(Text(f"  {name}"), Text(text))
     screen.print(table)
 
 
@@ -180,7 +180,7 @@ def _scenarios() -> list[_Entry]:
 
 def _title(path: Path) -> str:
     try:
-        own = read_tables(path)
+        tables = read_tables(path)
     except ScenarioError as error:
         return in_a_line(error)
-    return str(own.get("title", ""))
+    return str(tables.get("title", ""))

@@ -40,5 +40,5 @@ def new(
         say(f"Wrote {path} and the package around it. Install it, and it is listed:")
         say(f"  pip install --editable ./{path.parent}\n  fedsim show {name}")
     if family is None:
-        others = [own.name for own in families(kind) if own.name != usual_family(kind, like)]
+        others = [one.name for one in families(kind) if one.name != usual_family(kind, like)]
         say(f"Other families, for --family: {', '.join(others)}")

@@ -23,8 +23,8 @@ def show(name: Annotated[str, typer.Argument(help="a method, as `fedsim list` na
     for method in registry.find(name):
         where = f"{method.kind}, hook {method.hook}" if method.hook else method.kind
         say(f"{method.name} ({where}): {method.summary}\n\n{method.doc}\n")
-        for heading, told in _origin(method):
-            say(f"{heading}: {told}")
+        for heading, text in _origin(method):
+            say(f"{heading}: {text}")
         if method.extra:
             say(f"Needs the extra '{method.extra}': pip install 'fedsim-privacy[{method.extra}]'\n")
         table = Table(box=None, pad_edge=False)
@@ -52,7 +52,7 @@ def _origin(method: registry.Method) -> list[tuple[str, str]]:
         ("Paper", method.paper),
         ("Related paper, of other authors", method.related),
     ]
-    return [(heading, told) for heading, told in origin if told]
+    return [(heading, text) for heading, text in origin if text]
 
 
 def _settings(method: registry.Method) -> list[tuple[str, str, str, str]]:

@@ -60,6 +60,7 @@ class Task(Configured[ConfigT]):
 
     Attributes:
         modality: what one example is; a method works on it if its `modalities` name it.
+        noun: what one example is called, as the metrics of such examples call it.
         at_once: examples of one forward pass where a model is evaluated.
         has_labels: whether examples have labels; where they have none a component must say what clients minimise.
         labels_are_inputs: whether labels repeat the inputs, so that who knows them knows everything.
@@ -67,6 +68,7 @@ class Task(Configured[ConfigT]):
     """
 
     modality: ClassVar[Modality] = "images"
+    noun: ClassVar[str] = "image"
     at_once: ClassVar[int] = 512
     has_labels: ClassVar[bool] = True
     labels_are_inputs: ClassVar[bool] = False

@@ -23,7 +23,7 @@ from fedsim.record import (
     VictimRecord,
 )
 from fedsim.report.figures import roc_curves
-from fedsim.report.verdict import Judge, has_guess
+from fedsim.report.verdict import RunJudge, has_guess
 
 _LATE = 0.95  # of a search: an objective that is lowest behind it was still falling
 
@@ -115,7 +115,7 @@ class SweepCell:
     findings: tuple[Finding, ...] = ()
 
 
-def cell_of(planned: PlannedRun, judge: Judge, number: int, arm: ArmRecord) -> SweepCell:
+def cell_of(planned: PlannedRun, judge: RunJudge, number: int, arm: ArmRecord) -> SweepCell:
     """Read the arm of this number from the record of a planned run."""
     seed = int(planned.values.get("seed", judge.seed))
     utilities = [utility for entry in arm.rounds if (utility := entry.utility(judge.declared)) is not None]
@@ -137,7 +137,7 @@ def cell_of(planned: PlannedRun, judge: Judge, number: int, arm: ArmRecord) -> S
     )
 
 
-def _attempt(attack: AttackRecord, seed: int, judge: Judge) -> Tried:
+def _attempt(attack: AttackRecord, seed: int, judge: RunJudge) -> Tried:
     reasons = dict.fromkeys(victim.failure for victim in attack.victims if victim.failure)
     return Tried(
         attack.label,
@@ -150,7 +150,7 @@ def _attempt(attack: AttackRecord, seed: int, judge: Judge) -> Tried:
     )
 
 
-def _attack(victim: VictimRecord, seed: int, judge: Judge) -> Attacked:
+def _attack(victim: VictimRecord, seed: int, judge: RunJudge) -> Attacked:
     if not has_guess(victim):
         return Attacked(seed, victim.round, victim.client, None, {}, False, victim.ceiling)
     return Attacked(

@@ -17,7 +17,7 @@ from fedsim.metrics.comparison import Victims
 from fedsim.record import ArmRecord, Finding, QuestionAsked, RunRecord
 from fedsim.record.policy import Policy
 from fedsim.report.sweep.cells import Attacked, FindingCurve, SweepCell, Tried, cell_of
-from fedsim.report.verdict import Judge
+from fedsim.report.verdict import RunJudge
 from fedsim.scenario import with_values
 
 UNDEFENDED = "undefended"
@@ -121,7 +121,7 @@ class SweepRecords:
     digest: str
     policy: Policy
     planned: int
-    judge: Judge
+    judge: RunJudge
     settings: list[SweepSetting] = field(default_factory=list)
     problems: list[tuple[str, str]] = field(default_factory=list)
     environments: Counter[str] = field(default_factory=Counter)
@@ -162,7 +162,7 @@ def gather(path: Path) -> SweepRecords:
         if isinstance(record, str):
             sweep.problems.append((planned.name or planned.digest, record))
             continue
-        judge = Judge.of(record)
+        judge = RunJudge.of(record)
         sweep.judge = replace(sweep.judge, declared={**sweep.judge.declared, **record.declared})
         _note(sweep, record)
         for number, arm in enumerate(record.arms):
@@ -185,7 +185,7 @@ def _empty(path: Path) -> SweepRecords:
         title = str(scenario.get("title", "Untitled run"))
     policy = Policy.model_validate(scenario.get("policy", {}))
     declared = next((record.declared for _, record in each(path) if isinstance(record, RunRecord)), {})
-    return SweepRecords(path, title, scenario, digest, policy, planned, Judge.reading(scenario, declared))
+    return SweepRecords(path, title, scenario, digest, policy, planned, RunJudge.reading(scenario, declared))
 
 
 def _note(sweep: SweepRecords, record: RunRecord) -> None:
@@ -199,7 +199,7 @@ def _note(sweep: SweepRecords, record: RunRecord) -> None:
 
 
 def _setting(
-    planned: PlannedRun, record: RunRecord, arm: ArmRecord, judge: Judge, settings: dict[str, SweepSetting]
+    planned: PlannedRun, record: RunRecord, arm: ArmRecord, judge: RunJudge, settings: dict[str, SweepSetting]
 ) -> SweepSetting:
     values = {key: value for key, value in {**planned.values, **arm.values}.items() if key != "seed"}
     key = json.dumps(values)
@@ -212,7 +212,7 @@ def _setting(
     return settings[key]
 
 
-def _family(scenario: Mapping[str, Any], arm: ArmRecord, judge: Judge) -> str:
+def _family(scenario: Mapping[str, Any], arm: ArmRecord, judge: RunJudge) -> str:
     if judge.is_unprotected(arm) and not arm.guarantees:
         return UNDEFENDED
     names = [choice["name"] for key in ("defenses", "components") for choice in scenario.get(key, ())]

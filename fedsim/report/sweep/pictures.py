@@ -16,7 +16,7 @@ from fedsim.report import ceilings, wall
 from fedsim.report.sweep.cells import SweepCell
 from fedsim.report.sweep.gathered import SweepRecords
 from fedsim.report.sweep.points import Point
-from fedsim.report.verdict import Judge
+from fedsim.report.verdict import RunJudge
 from fedsim.report.wall import Key
 
 _MOST_SEEDS = 10
@@ -26,7 +26,7 @@ class _Shown(NamedTuple):
     """The strongest attack of one setting under one seed, with its pictures, and how its run is judged."""
 
     point: Point
-    judge: Judge
+    judge: RunJudge
     arm: ArmRecord
     attack: AttackRecord
     arrays: dict[str, np.ndarray]
@@ -100,7 +100,7 @@ def _read(sweep: SweepRecords, point: Point, cell: SweepCell, label: str) -> _Sh
     except (FedsimError, OSError, ValueError):  # pictures that cannot be read are shown as not stored
         return None
     attack = next((tried for tried in arm.attacks if tried.label == label), None)
-    return _Shown(point, Judge.of(record), arm, attack, arrays) if attack else None
+    return _Shown(point, RunJudge.of(record), arm, attack, arrays) if attack else None
 
 
 def _row(shown: _Shown, keys: Sequence[Key], originals: Sequence[WallCell]) -> WallRow:

@@ -22,7 +22,7 @@ from fedsim.record import GuaranteeRecord, Interval
 from fedsim.report.sweep.cells import Attacked, SweepCell
 from fedsim.report.sweep.findings import worst_figure
 from fedsim.report.sweep.gathered import SweepRecords, SweepSetting
-from fedsim.report.verdict import Judge
+from fedsim.report.verdict import RunJudge
 
 FEW_FALSE_ALARMS = 0.01
 
@@ -151,7 +151,7 @@ def by_seed(victims: Sequence[Attacked]) -> list[list[float]]:
     return list(seeds.values())
 
 
-def risk(setting: SweepSetting, label: str, judge: Judge) -> Risk | None:
+def risk(setting: SweepSetting, label: str, judge: RunJudge) -> Risk | None:
     """Return the success of one attack; None when it gave no guess."""
     shares = tuple(map(tuple, by_seed(setting.victims(label))))
     return Risk(label, _rate(shares, judge.scoring.confidence, judge.scoring.resamples)) if shares else None
@@ -208,7 +208,7 @@ def _strength(setting: SweepSetting, label: str) -> tuple[float, float]:
     return share, float(np.mean(values)) if values else -math.inf
 
 
-def _median(setting: SweepSetting, judge: Judge) -> Risk | None:
+def _median(setting: SweepSetting, judge: RunJudge) -> Risk | None:
     risks = [success for label in attackers(setting) if (success := risk(setting, label, judge))]
     if not risks:
         return None
@@ -216,7 +216,7 @@ def _median(setting: SweepSetting, judge: Judge) -> Risk | None:
     return next(success for success in risks if success.rate.value == middle)
 
 
-def _loss(setting: SweepSetting, control: SweepSetting | None, judge: Judge) -> Interval | None:
+def _loss(setting: SweepSetting, control: SweepSetting | None, judge: RunJudge) -> Interval | None:
     losses = gains(setting, control) if control else []
     return mean_over_seeds(losses, judge.scoring.confidence) if losses else None
 
@@ -250,7 +250,9 @@ def attacked(points: Sequence[Point]) -> str:
     return f"{nouns.pop()}s" if len(nouns) == 1 else "examples"
 
 
-def _fewer(setting: SweepSetting, control: SweepSetting | None, judge: Judge) -> tuple[Interval | None, float | None]:
+def _fewer(
+    setting: SweepSetting, control: SweepSetting | None, judge: RunJudge
+) -> tuple[Interval | None, float | None]:
     here, there = strongest_attack(setting), strongest_attack(control) if control else None
     if control is None or here is None or there is None:
         return None, None
@@ -258,7 +260,7 @@ def _fewer(setting: SweepSetting, control: SweepSetting | None, judge: Judge) ->
 
 
 def difference(
-    setting: SweepSetting, label: str, other: SweepSetting, other_label: str, judge: Judge
+    setting: SweepSetting, label: str, other: SweepSetting, other_label: str, judge: RunJudge
 ) -> tuple[Interval | None, float | None]:
     """Return success of an attack in one setting minus that in another on the same victims, and its p-value."""
     pairs = pair(setting.shares(label), other.shares(other_label))
@@ -268,7 +270,7 @@ def difference(
     return interval, sign_flip_p([value for seed in pairs for value in seed], _draws())
 
 
-def best_membership(setting: SweepSetting, judge: Judge) -> Risk | None:
+def best_membership(setting: SweepSetting, judge: RunJudge) -> Risk | None:
     """Return the membership attack that finds most members at 1 % false alarms, its members pooled over the seeds."""
     totals: dict[str, tuple[float, int]] = {}
     for curve in (curve for cell in setting.cells for curve in cell.curves if FEW_FALSE_ALARMS in curve.rates):

@@ -17,7 +17,7 @@ from fedsim.report.tables.figures import with_noun
 from fedsim.report.verdict import CONTROL_SUCCEEDS, bounds, failed_on
 
 
-class JudgedThreshold(NamedTuple):
+class RankedThreshold(NamedTuple):
     """One threshold against one setting; `excess` is by how much it is broken, relative to the threshold."""
 
     check: Check
@@ -29,7 +29,7 @@ class Judgement:
     """One setting against the whole policy."""
 
     point: Point
-    thresholds: tuple[JudgedThreshold, ...]
+    thresholds: tuple[RankedThreshold, ...]
 
     @property
     def checks(self) -> tuple[Check, ...]:
@@ -110,7 +110,7 @@ def _percent(rate: Interval) -> str:
     return f"{100 * rate.value:.{0 if rate.value in (0.0, 1.0) else 1}f}%"
 
 
-def _thresholds(point: Point, policy: Policy) -> Iterator[JudgedThreshold]:
+def _thresholds(point: Point, policy: Policy) -> Iterator[RankedThreshold]:
     if policy.max_recognisable is not None:
         what = point.setting.what
         rate = point.strongest.rate if point.strongest else None
@@ -129,26 +129,26 @@ def _thresholds(point: Point, policy: Policy) -> Iterator[JudgedThreshold]:
         stated = f"{point.epsilon:.3g}" if math.isfinite(point.epsilon) else "no guarantee"
         excess = 0.0 if is_kept else min(point.epsilon / policy.max_epsilon, 1e6)
         check = Check("epsilon", stated, f"{policy.max_epsilon:g}", "kept" if is_kept else "broken")
-        yield JudgedThreshold(check, excess)
+        yield RankedThreshold(check, excess)
 
 
 def _judge_share(
     what: str, measured: Interval | None, limit: float, *, is_evidence: bool = True, without: str = "nothing"
-) -> JudgedThreshold:
+) -> RankedThreshold:
     allowed = f"{100 * limit:g}%"
     if measured is None:
-        return JudgedThreshold(Check(what, without, allowed, "not measured"), math.inf)
+        return RankedThreshold(Check(what, without, allowed, "not measured"), math.inf)
     value = _with_bounds(f"{100 * measured.value:.1f}%", bounds(measured, 100, 1))
     check = Check(what, value, allowed, held(measured, limit, is_evidence=is_evidence))
-    return JudgedThreshold(check, _excess(measured, limit))
+    return RankedThreshold(check, _excess(measured, limit))
 
 
-def _judge_figure(name: str, measured: Interval | None, limit: float) -> JudgedThreshold:
+def _judge_figure(name: str, measured: Interval | None, limit: float) -> RankedThreshold:
     """Hold the largest figure of this metric that an attack reached to its limit."""
     if measured is None:
-        return JudgedThreshold(Check(name, "nothing", f"{limit:g}", "not measured"), math.inf)
+        return RankedThreshold(Check(name, "nothing", f"{limit:g}", "not measured"), math.inf)
     value = _with_bounds(f"{measured.value:.3g}", bounds(measured, 1, 2))
-    return JudgedThreshold(Check(name, value, f"{limit:g}", held(measured, limit)), _excess(measured, limit))
+    return RankedThreshold(Check(name, value, f"{limit:g}", held(measured, limit)), _excess(measured, limit))
 
 
 def _excess(measured: Interval, limit: float) -> float:

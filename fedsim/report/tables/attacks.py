@@ -10,7 +10,7 @@ from fedsim.document import Heading, Paragraph, RowGroup, Strong, Table, TableCe
 from fedsim.metrics.evidence import reach
 from fedsim.record import ArmRecord, AttackRecord, ItemScore, RunRecord, Summary, VictimRecord
 from fedsim.report.tables.figures import cost, duration, estimate, figure, heading_of, scientific
-from fedsim.report.verdict import Column, Count, Judge, failed_on, has_result, knowledge
+from fedsim.report.verdict import Column, Count, RunJudge, failed_on, has_result, knowledge
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def has_ceilings(record: RunRecord) -> bool:
     return any(victim.ceiling for attack in attacks_of(record) for victim in attack.victims)
 
 
-def results(record: RunRecord, judge: Judge) -> Table:
+def results(record: RunRecord, judge: RunJudge) -> Table:
     """Return the table of attacks by arms."""
     columns = _columns(record, judge)
     groups = (RowGroup(arm.name, tuple(_rows(arm, judge, columns)), _about(arm, judge)) for arm in record.arms)
@@ -44,7 +44,7 @@ def results(record: RunRecord, judge: Judge) -> Table:
     return Table("Attacks by arm", headings, tuple(groups), group_heading="arm")
 
 
-def _columns(record: RunRecord, judge: Judge) -> list[tuple[Heading, _Cell]]:
+def _columns(record: RunRecord, judge: RunJudge) -> list[tuple[Heading, _Cell]]:
     """Return what stands beside the label of each attack: the heading, and the cell of an attack."""
     attacks = attacks_of(record)
     deciding = judge.deciding(*attacks)
@@ -61,7 +61,7 @@ def _columns(record: RunRecord, judge: Judge) -> list[tuple[Heading, _Cell]]:
     return columns
 
 
-def _rows(arm: ArmRecord, judge: Judge, columns: Sequence[tuple[Heading, _Cell]]) -> Iterator[TableRow]:
+def _rows(arm: ArmRecord, judge: RunJudge, columns: Sequence[tuple[Heading, _Cell]]) -> Iterator[TableRow]:
     for attack in arm.attacks:
         label = TableCell(attack.label, tags=("control",) if judge.is_control(arm, attack) else ())
         summary = judge.summary(attack)
@@ -92,13 +92,13 @@ def _seconds(tried: _Tried) -> str:
     return duration(sum(victim.seconds for victim in victims) / len(victims))
 
 
-def _about(arm: ArmRecord, judge: Judge) -> str:
+def _about(arm: ArmRecord, judge: RunJudge) -> str:
     """Return what was attacked, and what it costs in accuracy and time."""
     parts = [f"{arm.attacked_model} model, {arm.parameters:,} parameters", _utility(arm, judge), cost(arm.client_cost)]
     return "; ".join(filter(None, [*parts, "" if arm.attacks else "no attack was tried"]))
 
 
-def _utility(arm: ArmRecord, judge: Judge) -> str:
+def _utility(arm: ArmRecord, judge: RunJudge) -> str:
     evaluated = [entry for entry in arm.rounds if entry.utilities(judge.declared)]
     if not evaluated:
         return "accuracy not evaluated"
@@ -107,13 +107,13 @@ def _utility(arm: ArmRecord, judge: Judge) -> str:
     return f"test {figures} after round {last.round}"
 
 
-def _ceiling(attack: AttackRecord, judge: Judge) -> str:
+def _ceiling(attack: AttackRecord, judge: RunJudge) -> str:
     """Return how far the ideal attacker comes on the same updates, for people; empty where nobody asked it."""
     ideal = reach([victim.ceiling for victim in attack.victims], judge.success)
     return "" if ideal is None else ideal.told
 
 
-def readings(record: RunRecord, judge: Judge) -> Table:
+def readings(record: RunRecord, judge: RunJudge) -> Table:
     """Return every client's text beside each attack's guess of it."""
     rows = [
         _reading(arm, attack, victim, item, judge)
@@ -127,7 +127,7 @@ def readings(record: RunRecord, judge: Judge) -> Table:
     return Table.of("What was read", headings, rows, is_sortable=False)
 
 
-def _reading(arm: ArmRecord, attack: AttackRecord, victim: VictimRecord, item: ItemScore, judge: Judge) -> TableRow:
+def _reading(arm: ArmRecord, attack: AttackRecord, victim: VictimRecord, item: ItemScore, judge: RunJudge) -> TableRow:
     guess = judge.success.decides(item.values)[0].verdict if judge.success.has_succeeded(item) else item.guess or ""
     goal = judge.success.goal(item.values)
     closeness = f"{goal.title} {goal.format(item.values[goal.name])}"
@@ -138,7 +138,7 @@ def _place(victim: VictimRecord) -> str:
     return f"round {victim.round}, {victim.who}"
 
 
-def diagnoses(record: RunRecord, judge: Judge) -> list[tuple[str, Table]]:
+def diagnoses(record: RunRecord, judge: RunJudge) -> list[tuple[str, Table]]:
     """Return how every search ended: (arm, table) of each arm with at least one that did."""
     tables: list[tuple[str, Table]] = []
     for arm in record.arms:
@@ -150,7 +150,7 @@ def diagnoses(record: RunRecord, judge: Judge) -> list[tuple[str, Table]]:
     return tables
 
 
-def _diagnosis(attack: AttackRecord, victim: VictimRecord, judge: Judge) -> TableRow:
+def _diagnosis(attack: AttackRecord, victim: VictimRecord, judge: RunJudge) -> TableRow:
     notes = (*victim.notes, *(f"{name}: {share:.1%}" for name, share in victim.found.items()))
     return TableRow.of(
         attack.label,
@@ -163,7 +163,7 @@ def _diagnosis(attack: AttackRecord, victim: VictimRecord, judge: Judge) -> Tabl
     )
 
 
-def _how_it_went(victim: VictimRecord, judge: Judge) -> str:
+def _how_it_went(victim: VictimRecord, judge: RunJudge) -> str:
     """Return how many examples were recovered, and why not the others."""
     recovered = judge.recovered(victim)
     if victim.examples and recovered == victim.examples:

@@ -9,17 +9,17 @@ from fedsim.document import Heading, RowGroup, Table, TableCell, TableRow, numbe
 from fedsim.record import ArmRecord, AttackRecord, RunRecord
 from fedsim.report.tables.attacks import attacks_of
 from fedsim.report.tables.figures import NOTHING, figure, heading_of
-from fedsim.report.verdict import Column, Judge
+from fedsim.report.verdict import Column, RunJudge
 
 
-def metric_tables(record: RunRecord, judge: Judge) -> list[Table]:
+def metric_tables(record: RunRecord, judge: RunJudge) -> list[Table]:
     """Return a table of attacks by arm for every title that metrics in the summaries of attacks ask for."""
     attacks = attacks_of(record)
     titles = dict.fromkeys(metric.table for metric in judge.declared.values() if metric.table)
     return [_table(record, judge, title, columns) for title in titles if (columns := judge.columns(attacks, title))]
 
 
-def _table(record: RunRecord, judge: Judge, title: str, columns: list[Column]) -> Table:
+def _table(record: RunRecord, judge: RunJudge, title: str, columns: list[Column]) -> Table:
     ranges = (
         number(f"{judge.declared[column.metric.by].title} {low} to {high}")
         for column in columns
@@ -30,7 +30,7 @@ def _table(record: RunRecord, judge: Judge, title: str, columns: list[Column]) -
     return Table(title, headings, tuple(group for group in groups if group.rows), group_heading="arm")
 
 
-def _rows(arm: ArmRecord, judge: Judge, columns: list[Column]) -> Iterator[TableRow]:
+def _rows(arm: ArmRecord, judge: RunJudge, columns: list[Column]) -> Iterator[TableRow]:
     for attack in arm.attacks:
         summary = judge.summary(attack)
         if summary is not None and any(column.name in summary.metrics for column in columns):

@@ -8,18 +8,18 @@ from typing import Any
 from fedsim.core import registry
 from fedsim.core.metric import Metric
 from fedsim.record import ArmRecord, AttackRecord, RunRecord, VictimRecord
-from fedsim.report.verdict import Judge
+from fedsim.report.verdict import RunJudge
 
 _BEFORE = ("arm", "attack", "round", "client", "image", "label", "guessed_label")
 _AFTER = ("success", "objective", "objective_at_truth", "iterations", "stopped", "seconds", "failure")
 
 
-def score_columns(judge: Judge) -> tuple[str, ...]:
+def score_columns(judge: RunJudge) -> tuple[str, ...]:
     """Return the columns of `scores.csv`: every metric of examples, but those that say success and nothing else."""
     return (*_BEFORE, *(metric.in_tables for metric in _metrics(judge)), *_AFTER)
 
 
-def scores(record: RunRecord, judge: Judge) -> Iterator[tuple[Any, ...]]:
+def scores(record: RunRecord, judge: RunJudge) -> Iterator[tuple[Any, ...]]:
     """Yield the rows of `scores.csv`: one an arm, attack, victim and example; one without scores where it failed."""
     metrics = _metrics(judge)
     for arm in record.arms:
@@ -28,7 +28,7 @@ def scores(record: RunRecord, judge: Judge) -> Iterator[tuple[Any, ...]]:
                 yield from _score_rows(arm, attack, victim, judge, metrics)
 
 
-def _metrics(judge: Judge) -> list[Metric]:
+def _metrics(judge: RunJudge) -> list[Metric]:
     """Return those that are installed, and those of the record, in order."""
     known = {**registry.every_metric(), **judge.declared}.values()
     return [
@@ -42,7 +42,7 @@ def _says_success(metric: Metric) -> bool:
 
 
 def _score_rows(
-    arm: ArmRecord, attack: AttackRecord, victim: VictimRecord, judge: Judge, metrics: Sequence[Metric]
+    arm: ArmRecord, attack: AttackRecord, victim: VictimRecord, judge: RunJudge, metrics: Sequence[Metric]
 ) -> Iterator[tuple[Any, ...]]:
     start = (arm.name, attack.label, victim.round, "+".join(map(str, victim.clients)) or victim.client)
     end = (

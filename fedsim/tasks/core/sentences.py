@@ -18,6 +18,7 @@ class TextTask(Task[ConfigT]):
     """A task on token numbers. Derive a task from it, and from the class that says what its labels are."""
 
     modality: ClassVar[Modality] = "text"
+    noun: ClassVar[str] = "sentence"
 
     def score(self, truth: Truth, examples: Batch, guess: Reconstruction, data: Dataset) -> Scored:
         """Score guesses against the sentences that they are matched to, and the set of their words.

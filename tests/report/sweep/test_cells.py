@@ -4,14 +4,16 @@ import pytest
 
 from fedsim.experiment.sweep.folder import PlannedRun
 from fedsim.report.sweep.cells import Searches, cell_of
-from fedsim.report.verdict import Judge
+from fedsim.report.verdict import RunJudge
 
 
 @pytest.fixture
 def read(records):
     def build(victims, **values):
         record = records.run([records.arm("plain", [records.attack("ig", victims)])])
-        return cell_of(PlannedRun(digest="cafe" * 4, name="plain", values=values), Judge.of(record), 0, record.arms[0])
+        return cell_of(
+            PlannedRun(digest="cafe" * 4, name="plain", values=values), RunJudge.of(record), 0, record.arms[0]
+        )
 
     return build
 
@@ -57,7 +59,7 @@ def test_members_are_those_of_attacks_that_left_a_curve_and_the_time_of_findings
     lost = found.model_copy(update={"label": "lost", "value": None, "items": "", "seconds": 2.0})
     record = records.run([records.arm("plain", [], findings=(slow, lost), items=parts["items"])])
     planned = PlannedRun(digest="cafe" * 4, name="plain", values={})
-    cell = cell_of(planned, Judge.of(record), 0, record.arms[0])
+    cell = cell_of(planned, RunJudge.of(record), 0, record.arms[0])
     (curve,) = cell.curves
     assert (curve.finding, curve.members, curve.others, curve.rates) == (slow, 1000, 1000, {0.01: 0.1})
     assert curve.points == [(0.0, 0.0), (0.01, 0.1), (1.0, 1.0)]

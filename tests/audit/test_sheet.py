@@ -7,30 +7,32 @@ from pathlib import Path
 
 import pytest
 
-from fedsim.audit import evidence_page
+from fedsim.audit import sheet
 from fedsim.audit.record import AuditRecord
+from fedsim.document import to_html, to_markdown
 from fedsim.record.policy import Policy
-from tests.audit.findings import ENOUGH, HOSTILE, exposure, inspection, membership, record
+from tests.audit.findings import ENOUGH, HOSTILE, exposure, inspection, membership, record, secrets
 
 
 def audited() -> AuditRecord:
     found = (inspection(0, ENOUGH), inspection(0, 4, batch=4, converged=False), inspection(4, batch=16))
     policy = Policy(max_recognisable=0.1, max_membership_tpr=0.2, max_epsilon=8.0)
     threat = ("The server is honest but curious.", "It sees single updates.", "It knows the labels.")
-    return record(policy, inspections=found, membership=(membership(0.1),), threat_model=threat, exposure=exposure())
+    both = (membership(0.1), *exposure())
+    return record(policy, inspections=found, findings=both, items=secrets(), threat_model=threat)
 
 
 def test_it_says_what_was_found_what_was_not_tested_and_what_others_ask_for() -> None:
-    html = evidence_page.page(audited()).decode()
-    assert "<script" not in html
+    html = to_html(sheet.build(audited()))
+    assert html.count("<script") == 1  # that of all pages, which the policy names by its hash
     assert HOSTILE.replace("<", "&lt;").replace(">", "&gt;") in html
-    assert html.count('class="kept"') == 1
-    assert html.count('class="undecided"') == 2
-    assert html.count('class="broken"') == 2
+    assert html.count('class="light kept"') == 1
+    assert html.count('class="light undecided"') == 2
+    assert html.count('class="light broken"') == 2
     assert "0 (0 to 9) %" in html
     assert all(text in html for text in ("12.3.1", "12.3.4", "28/2024", "800-226"))
     assert "16 secrets planted beside 8 that were not" in html
-    assert "no canary was planted" in evidence_page.page(audited().model_copy(update={"exposure": None})).decode()
+    assert "no canary was planted" in to_html(sheet.build(audited().model_copy(update={"items": {}})))
     assert "Attribute inference, exfiltration and inversion of the trained model are not tested" in html
     assert "draft of April 2026" in html
     assert "in fedsim&#39;s own words" in html.replace("'", "&#39;")
@@ -38,10 +40,24 @@ def test_it_says_what_was_found_what_was_not_tested_and_what_others_ask_for() ->
     assert "http" not in html.replace("http-equiv", "")
 
 
+def test_it_is_a_section_of_a_model_card_too() -> None:
+    text = to_markdown(sheet.build(audited()), depth=2)
+    assert text.startswith("## Evidence on the updates of ")
+    assert "| 1 | 40 | 500 it., 40 of 40 converged | 0 (0 to 9) % |  | withstood |" in text
+    assert "| max\\_recognisable | batch 16 | broken | max\\_recognisable = 0.1, but 100 % (51 to 100)" in text
+    assert "A failed attack is none." in text
+    assert "    fedsim audit" in text
+
+
+def test_long_reasons_are_cut_behind_a_word() -> None:
+    assert sheet._cut("one two three", 13) == "one two three"
+    assert sheet._cut("one two three", 10) == "one two ..."
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
 def test_it_is_printed_on_one_page_of_a4(tmp_path: Path) -> None:
-    (tmp_path / "evidence.html").write_bytes(evidence_page.page(audited()))
+    (tmp_path / "evidence.html").write_text(to_html(sheet.build(audited())))
     command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--no-pdf-header-footer"]
     command += [f"--print-to-pdf={tmp_path / 'page.pdf'}", f"file://{tmp_path / 'evidence.html'}"]
     subprocess.run(command, check=True, capture_output=True, timeout=120)

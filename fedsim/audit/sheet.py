@@ -1,0 +1,147 @@
+"""The evidence of an audit on one sheet: who attacks whom, what was found, what not tested, and what others ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from fedsim.audit import evidence, planted, verdict, wording
+from fedsim.audit.page import attackers, repeat, row_of, subject_of, table
+from fedsim.audit.record import AuditRecord
+from fedsim.audit.thresholds import best_membership, of_client
+from fedsim.document import Block, Card, Cards, Document, Section, TableCell, paragraph
+from fedsim.questions.exposure import ITEMS
+
+_AISVS = "OWASP AISVS, draft of April 2026,"  # the standard 1.0 has no chapter on privacy: its 12.3 is about drift
+_LONGEST_WHY, _LONGEST_ADVICE = 260, 420  # signs, for which one sheet of A4 has room
+
+
+class Requirement(NamedTuple):
+    """What a text asks for, in a few words of its own, and what this audit has of it."""
+
+    text: str
+    asks: str
+    has: str
+
+
+def build(record: AuditRecord) -> Document:
+    """Return the sheet."""
+    texts = table("What others ask for", ("text", "asks for", "here"), requirements(record), ("asks for", "here"))
+    untested = Cards((Card("", tuple(map(paragraph, not_tested(record)))),))
+    return Document(
+        title=f"Evidence on the updates of {record.plan.target}",
+        lead=f"{subject_of(record)}; audited {record.started[:10]} for {record.seconds:.0f} s.",
+        sections=(
+            Section("Who attacks", (attackers(record),)),
+            Section("Verdict", (_verdict(record), paragraph(_cut(verdict.sentence(record), _LONGEST_ADVICE)))),
+            Section("What was found", tuple(_results(record))),
+            Section("What was not tested", (untested,)),
+            Section("What others ask for, in fedsim's own words", (texts,)),
+            repeat(record),
+        ),
+        is_sheet=True,
+    )
+
+
+def _verdict(record: AuditRecord) -> Block:
+    thresholds = list(of_client(record))
+    if not thresholds:
+        return paragraph("No policy states what is too much, so nothing is judged.")
+    rows = [
+        row_of(one.rule, one.where, TableCell(one.state, level=one.state), _cut(one.sentence, _LONGEST_WHY))
+        for one in thresholds
+    ]
+    headings = ("threshold", "where", "state", "why")
+    return table("Thresholds", headings, rows, headings)
+
+
+def _results(record: AuditRecord) -> Iterator[Block]:
+    recovered = f"recovered ({wording.rule(record)}), 95 % interval"
+    headings = ("batch", "updates", "searched", recovered, "ideal attacker", "state")
+    rows = [
+        (
+            str(inspection.batch_size),
+            *([inspection.failure, *[""] * 4] if inspection.failure else wording.searches(record, inspection)),
+            *([] if inspection.failure else [evidence.state(inspection, record.plan.scoring)]),
+        )
+        for inspection in record.inspections
+    ]
+    yield table("Recovered from updates", headings, rows, headings)
+    yield paragraph(" ".join(_beside(record)))
+
+
+def _beside(record: AuditRecord) -> Iterator[str]:
+    """Yield what was found beside examples, and what is guaranteed."""
+    if best := best_membership(record.findings):
+        yield f"Members: {best[0]} finds {wording.interval(best[1], 100, 0)} % at 1 % false positives."
+    stated = (f"epsilon {one.epsilon:.3g} at delta {one.delta:g} ({one.source})" for one in record.guarantees)
+    yield f"Guarantees: {', '.join(stated) or 'none'}."
+    yield "The ideal attacker is measured to first order at the truth and is no guarantee. A failed attack is none."
+    if exposure := record.of("exposure"):
+        yield planted.sentence_of(exposure)
+
+
+def not_tested(record: AuditRecord) -> tuple[str, ...]:
+    """Return what this audit says nothing about."""
+    members = () if record.of("membership") else ("who was a member of the training data",)
+    secrets = () if record.of("exposure") else ("secrets that the trained model memorised",)
+    return (
+        "a server that changes the model it sends, or several colluding clients",
+        "what many rounds give away together, beyond the guarantees that are stated",
+        "attacks that are not known yet: only a guarantee holds against them",
+        *members,
+        *secrets,
+    )
+
+
+def _secrets(record: AuditRecord) -> str:
+    if ITEMS not in record.items:
+        return "no canary was planted, since only audits of causal language models do; fedsim run plants them elsewhere"
+    repetitions = record.items[ITEMS]["repetitions"]
+    planted_ = sum(number > 0 for number in repetitions)
+    return f"{planted_} secrets planted beside {len(repetitions) - planted_} that were not, in one training"
+
+
+def requirements(record: AuditRecord) -> tuple[Requirement, ...]:
+    """Return what three texts ask for beside what this audit has; whether that suffices is for others to judge."""
+    stated = max((guarantee.epsilon for guarantee in record.guarantees), default=None)
+    budget = "the client states no guarantee, so there is no budget to record"
+    if stated is not None:
+        rounds = record.training.rounds if record.training else 1
+        budget = f"epsilon {stated:.3g} over {rounds} rounds; a policy with max_epsilon fails above it"
+    attacks = f"{sum(len(inspection.victims) for inspection in record.inspections)} updates attacked, with intervals"
+    attacks_on_members = len(record.of("membership"))
+    members = f"{attacks_on_members} membership attacks" if attacks_on_members else "no membership attack"
+    return (
+        Requirement(
+            f"{_AISVS} 12.3.1", "epsilon and delta recorded for every round, and an alert above a policy", budget
+        ),
+        Requirement(
+            f"{_AISVS} 12.3.4",
+            "audits by canaries of federated learning, logged in each training cycle",
+            _secrets(record),
+        ),
+        Requirement(
+            "EDPB Opinion 28/2024",
+            "an insignificant likelihood of extracting personal data, against all means reasonably likely to be used",
+            f"{attacks}; {members}; the ideal attacker beside them",
+        ),
+        Requirement(
+            "EDPB Opinion 28/2024",
+            "tests of resistance: membership and attribute inference, exfiltration, regurgitation, model inversion, "
+            "reconstruction",
+            f"reconstruction: {attacks}; membership: {members}; regurgitation: {_secrets(record)}. Attribute "
+            "inference, exfiltration and inversion of the trained model are not tested",
+        ),
+        Requirement(
+            "NIST SP 800-226",
+            "the privacy loss and the unit of privacy of a guarantee, and who is trusted",
+            "; ".join(f"epsilon {one.epsilon:.3g}, unit {one.unit}, against {one.against}" for one in record.guarantees)
+            or "no guarantee is stated",
+        ),
+    )
+
+
+def _cut(text: str, longest: int) -> str:
+    """Return a text of so many signs at most, cut behind a word."""
+    return text if len(text) <= longest else f"{text[:longest].rpartition(' ')[0]} ..."

@@ -1,0 +1,118 @@
+"""What tables of an audit say of its figures, cell by cell."""
+
+from __future__ import annotations
+
+from fedsim.audit import evidence, planted, verdict
+from fedsim.audit.record import AuditRecord, Inspection, Trial
+from fedsim.audit.thresholds import MEMBERS_FOUND
+from fedsim.core import registry
+from fedsim.metrics.evidence import is_every_word_read
+from fedsim.record import Finding, Interval
+from fedsim.report.verdict import Column, failed_on
+
+
+def interval(figure: Interval, scale: float, digits: int) -> str:
+    """Return value and bounds, as text."""
+    value = f"{scale * figure.value:.{digits}f}"
+    if figure.low is None or figure.high is None:
+        return value
+    return f"{value} ({scale * figure.low:.{digits}f} to {scale * figure.high:.{digits}f})"
+
+
+def recovered(inspection: Inspection | None) -> str:
+    """Return the recovered share in percent, as text."""
+    if inspection is not None and inspection.is_unknown:
+        return "not known" if inspection.is_short else "failed"
+    if inspection is None or inspection.summary is None:
+        return "not scored"
+    failed = failed_on(sum(victim.failure is not None for victim in inspection.victims), len(inspection.victims))
+    return f"{interval(inspection.summary.success, 100, 0)} %{f', {failed}' if failed else ''}"
+
+
+def searched(inspection: Inspection) -> str:
+    """Return how long was searched, from how many starts, and how many searches converged, as text."""
+    starts = evidence.restarts(inspection)
+    again = f" x {starts}" if starts > 1 else ""
+    converged = f"{evidence.converged(inspection)} of {len(inspection.victims)} converged"
+    return f"{inspection.iterations}{again} it., {converged}"
+
+
+def searches(record: AuditRecord, inspection: Inspection) -> tuple[str, str, str, str]:
+    """Return updates, length of the searches, recovered share, and how far the ideal attacker comes, as text."""
+    ideal = evidence.ideal(inspection, record.plan.scoring)
+    return str(len(inspection.victims)), searched(inspection), recovered(inspection), ideal
+
+
+def winner(inspection: Inspection) -> str:
+    """Return the attack that `auto` chose for most updates, or what read the words where none read a sentence."""
+    if inspection.recovered == 0.0 and any(map(is_every_word_read, inspection.victims)):
+        return "word-readout: every word, not their order"
+    won = [
+        note.removeprefix("won: ").partition(",")[0]
+        for victim in inspection.victims
+        for note in victim.notes
+        if note.startswith("won: ")
+    ]
+    if won:
+        return max(set(won), key=lambda name: (won.count(name), name))
+    return "an unfinished search" if inspection.is_short else "none"
+
+
+def rule(record: AuditRecord) -> str:
+    """Return when an example counts as recovered, for people."""
+    every, scoring = registry.every_metric().items(), record.plan.scoring
+    values = {name: 0.0 for name, metric in every if metric.over == "item" and metric.noun == record.noun}
+    return scoring.rule.told(values)
+
+
+def headline(noun: str = "image") -> Column:
+    """Return the figure of examples that tables show beside what was recovered: one with a distribution, if any has."""
+    known = [metric for metric in registry.every_metric().values() if metric.over == "item" and metric.noun == noun]
+    known = [metric for metric in known if metric.statistics and metric.shown]
+    metric = max(known, key=lambda metric: (metric.spread, metric.decides))  # of equal ones the first
+    name, statistic = next(iter(metric.statistics.items()))
+    return Column(name, metric.heading(statistic), metric)
+
+
+def figure_of(inspection: Inspection, column: Column) -> str:
+    """Return a figure of what attacks recovered, with its interval, for people; nothing where there is none."""
+    figure = inspection.summary.metrics.get(column.name) if inspection.summary else None
+    metric = column.metric
+    return f"{interval(figure, metric.scale, metric.digits)}{metric.suffix}" if figure else ""
+
+
+def kept(record: AuditRecord, trial: Trial) -> str:
+    """Return whether a defense keeps the policy, as text."""
+    state = verdict.judged(record, trial)
+    return "no policy" if record.policy.is_empty and state != "undecided" else state
+
+
+def member_cells(finding: Finding) -> tuple[str, str, str, str, str]:
+    """Return what stands of a membership attack: its name, what it judges, members, members found, and AUC."""
+    about, auc, tpr = finding.about, finding.figure("auc"), finding.figure(MEMBERS_FOUND)
+    judges = "the trained model" if about["target"] == "model" else f"{len(str(about['rounds']).split(','))} updates"
+    share = f"{interval(tpr, 100, 0)} %" if tpr else "too few non-members"
+    return finding.label, judges, str(about["members"]), share, interval(auc, 1, 2) if auc else ""
+
+
+def secret_cells(record: AuditRecord, finding: Finding) -> tuple[str, str, str, str, str, str]:
+    """Return what stands of secrets planted equally often: planted, secrets, uses, exposure, written, remembered."""
+    table, repetitions = record.items[finding.items], finding.about["repetitions"]
+    pairs = zip(table["repetitions"], table["uses"], strict=True)
+    uses = [used for times, used in pairs if times == repetitions]
+    control = record.of("exposure")[0]
+    return (
+        f"{repetitions} x" if repetitions else "not (control)",
+        str(len(uses)),
+        f"{sum(uses) / len(uses):.1f} times",
+        interval(finding.value, 1, 1) if finding.value else "",
+        f"{interval(finding.more['secrets_written'], 100, 0)} %",
+        ("yes" if planted.is_above(finding, control) else "no") if repetitions else "",
+    )
+
+
+def group_cells(finding: Finding) -> tuple[str, str, str, str, str]:
+    """Return what was measured of a group: what, of whom, of how many, the value, and p."""
+    value = interval(finding.value, 1, 2) if finding.value else ""
+    p = "" if finding.p is None else f"{finding.p:.2g}"
+    return finding.label, str(finding.about["group"]), str(finding.n), value, p

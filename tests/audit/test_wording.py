@@ -1,0 +1,61 @@
+"""What tables of an audit say, cell by cell."""
+
+from fedsim.audit import planted, wording
+from fedsim.audit.groups import compare
+from fedsim.metrics.groups import GroupRisk
+from fedsim.record import Interval, VictimRecord
+from fedsim.record.policy import Policy
+from tests.audit.findings import exposure, inspection, record, secrets
+
+
+def test_an_interval_without_bounds_is_its_value() -> None:
+    assert wording.interval(Interval(value=0.256, low=0.2, high=0.3, n=9), 100, 1) == "25.6 (20.0 to 30.0)"
+    assert wording.interval(Interval(value=0.256, low=None, high=None, n=1), 1, 2) == "0.26"
+
+
+WORDS = {"found": {"every word read": 1.0}}
+
+
+def test_the_winner_is_the_attack_that_auto_chose_most_often() -> None:
+    def victims(*notes: str) -> tuple[VictimRecord, ...]:
+        return tuple(VictimRecord(round=1, client=0, notes=(note,)) for note in notes)
+
+    own = inspection(0).model_copy(update={"victims": victims("won: dia, 2 starts", "won: ig", "won: dia")})
+    assert wording.winner(own) == "dia"
+    read = own.model_copy(update={"victims": (*own.victims, own.victims[0].model_copy(update=WORDS))})
+    assert wording.winner(read) == "word-readout: every word, not their order"
+    assert wording.winner(inspection(1).model_copy(update={"victims": read.victims})) == "dia"
+    nobody = own.model_copy(update={"victims": victims("tried all")})
+    assert wording.winner(nobody) == "none"
+    assert wording.winner(nobody.model_copy(update={"is_short": True})) == "an unfinished search"
+
+
+def test_the_figure_beside_the_share_is_one_of_which_there_is_more_to_say_than_a_share() -> None:
+    own, column = inspection(3), wording.headline()
+    assert column.metric.spread
+    assert column.metric.shown
+    assert wording.figure_of(own, column) == "30.0 (30.0 to 30.0) dB"
+    assert wording.figure_of(own.model_copy(update={"summary": None}), column) == ""
+    assert wording.recovered(None) == "not scored"
+
+
+def test_what_a_model_remembers_stands_beside_secrets_that_were_not_planted() -> None:
+    remembered = record(Policy(), findings=exposure(), items=secrets())
+    rows = [wording.secret_cells(remembered, finding) for finding in remembered.findings]
+    assert [(own[0], own[1], own[2], own[-1]) for own in rows] == [
+        ("not (control)", "8", "0.0 times", ""),
+        ("1 x", "8", "4.0 times", "no"),
+        ("16 x", "8", "64.0 times", "yes"),
+    ]
+    assert planted.sentence_of(exposure()) == (
+        "The trained model remembers secrets that were planted 16 times. "
+        "Those planted once are not told from those that were not."
+    )
+
+
+def test_what_was_measured_of_a_group_has_its_p_where_there_is_one() -> None:
+    value = Interval(value=0.5, low=0.2, high=0.8, n=9)
+    risks = {"sex f": GroupRisk(value, p=0.03), "sex m": GroupRisk(value, p=None)}
+    first, second = map(wording.group_cells, compare("sex", "rows recovered", "recovered", risks))
+    assert first == ("rows recovered", "sex f", "9", "0.50 (0.20 to 0.80)", "0.03")
+    assert second[-1] == ""
