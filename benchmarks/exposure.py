@@ -19,7 +19,7 @@ from typing import Any, cast  # noqa: E402
 
 from benchmarks._rows import Row, main, measured  # noqa: E402
 from fedsim.experiment import runner  # noqa: E402
-from fedsim.experiment.sweep.executors.worker import Silent  # noqa: E402
+from fedsim.experiment.sweep.executors.worker import SilentWatcher  # noqa: E402
 from fedsim.record import ArmRecord, Interval  # noqa: E402
 from fedsim.record.store import RunFolder  # noqa: E402
 from fedsim.scenario import Scenario, load, parse  # noqa: E402
@@ -34,7 +34,7 @@ def measure(full: bool) -> list[Row]:
     with tempfile.TemporaryDirectory() as place:
         folder = RunFolder(Path(place) / "run")
         folder.create(overwrite=False)
-        record = runner.run(_scenario(full), folder, cast("Any", Silent()), command="benchmark", earlier=None)
+        record = runner.run(_scenario(full), folder, cast("Any", SilentWatcher()), command="benchmark", earlier=None)
     return [row for arm in record.arms for row in _of_arm(arm)]
 
 
