@@ -8,7 +8,6 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 import torch
-from tests.threat.test_speaking import MATERIAL, speaker
 from torch import Tensor
 
 from fedsim.core import registry, seeding
@@ -26,6 +25,7 @@ from fedsim.threat.trace_study import Material, Speaker, study
 from tests.attacks.generation.cases import text
 from tests.threat.test_attributes import SMALL
 from tests.threat.test_membership import Cases, cases
+from tests.threat.test_trace_study import MATERIAL, speaker
 
 Build = Callable[..., Scenario]
 __all__ = ["cases"]
