@@ -124,7 +124,7 @@ def ceiling_row(victim: Observed, words: str) -> Row:
     """Return the share of images that the ideal attacker recovers of one update, up to the same PSNR."""
     reached = reach([ceiling_of(victim, seconds=_CEILING).ceiling], Rule.of("psnr", _EXACT))
     if reached is None or reached.share is None or reached.psnr is None:
-        return measured(f"ceiling: {reached.told if reached else 'none'}", words, [0.0], "share", "")
+        return measured(f"ceiling: {reached.in_words if reached else 'none'}", words, [0.0], "share", "")
     return measured(
         f"ideal attacker: images > {_EXACT:g} dB, median {reached.psnr:.0f} dB", words, [reached.share], "share", ""
     )

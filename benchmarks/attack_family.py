@@ -132,7 +132,7 @@ def _sentences(setting: str, victims: Sequence[VictimRecord]) -> Iterator[Row]:
 
 def _words(setting: str, victims: Sequence[VictimRecord]) -> Iterator[Row]:
     """Share of a batch's words that were found."""
-    shares = [victim.found["words found"] for victim in victims if victim.found]
+    shares = [victim.extras["words found"] for victim in victims if victim.extras]
     if not shares:
         yield _absent("words found", setting, "share", victims[0].failure or "no text was scored")
         return

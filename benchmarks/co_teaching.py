@@ -119,7 +119,7 @@ def purity(world: World, clean: Tensor, weights: Tensors) -> tuple[float, float]
     assert isinstance(model, NetworkPair)
     model.eval()
     right = kept = seen = 0
-    for chosen in world.data.drawn(1, 0):
+    for chosen in world.data.numbers_of(1, 0):
         middle = halves(len(chosen))[0]
         for network, part in ((model.first, chosen[:middle]), (model.second, chosen[middle:])):
             labels = world.data.dataset.train.labels[part]

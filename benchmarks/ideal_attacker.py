@@ -52,11 +52,11 @@ def row(name: str, scenario: Scenario, victims: int) -> str:
     rule = Rule.of(scenario.scoring.metric, scenario.scoring.threshold)
     reached = reach(of_updates, rule)
     if reached is None or reached.psnr is None:
-        return f"| {name} | {reached.told if reached else 'no update'} | | |"
+        return f"| {name} | {reached.in_words if reached else 'no update'} | | |"
     exact = [ceiling for ceiling in of_updates if ceiling.known is not None and ceiling.rank is not None]
     ranks = ", ".join(sorted({f"{ceiling.rank} of {ceiling.inputs}" for ceiling in exact}))
     known = sum(ceiling.known or 0.0 for ceiling in exact) / len(exact)
-    return f"| {name} | {reached.told} | {ranks} | {known:.0f} |"
+    return f"| {name} | {reached.in_words} | {ranks} | {known:.0f} |"
 
 
 def main() -> None:

@@ -85,7 +85,7 @@ def solved_rows(label: str, world: World, clients: int) -> Iterator[Row]:
     """Yield how many questions and answers are inferred, and the images' PSNR with them and with granted ones."""
     pairs = [found_in(sent_by(world, client)) for client in range(clients)]
     for name in ("questions read", "answers read"):
-        yield row(name, label, wilson(sum(inferred.found[name] == 1 for inferred, _ in pairs), clients))
+        yield row(name, label, wilson(sum(inferred.extras[name] == 1 for inferred, _ in pairs), clients))
     for number, name in enumerate(("inferred", "granted")):
         values = [pair[number].scores[0].values["psnr"] for pair in pairs]
         yield measured(f"PSNR of the image, question and answer {name}", label, values, "dB", "")

@@ -106,7 +106,7 @@ def attack_all(name: str, victims: Sequence[Victim], settings: Mapping[str, Any]
     """Attack every victim at once; None where the attack does not apply."""
     method = registry.get("attack", name)
     attack: Attack[Any] = method.make(method.config.model_validate(dict(settings))).named(name)
-    observations = [_told(victim.observation) if name == "map" else victim.observation for victim in victims]
+    observations = [_as_clipping(victim.observation) if name == "map" else victim.observation for victim in victims]
     sources = [seeding.generator(number, "attack") for number in range(len(victims))]
     try:
         answers = attack.together(observations, sources, [lambda _step: None] * len(victims))
@@ -125,7 +125,7 @@ def explains(victim: Victim, guess: Tensor) -> bool:
     return misfit_of_guess <= truth + CLOSE * max(0.0, grey - truth)
 
 
-def _told(observation: Observation) -> Observation:
+def _as_clipping(observation: Observation) -> Observation:
     """Return an observation whose DP-SGD, of one example, is called clipping with noise."""
     clipped, private = observation.effects(ClippedParts), observation.effects(PrivateNoise)
     if not clipped or not private or private[0].multiplier is None:

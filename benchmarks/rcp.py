@@ -25,7 +25,7 @@ from benchmarks._rows import Row, main, measured, of_interval  # noqa: E402
 from benchmarks.visual_side_channel import rows_of  # noqa: E402
 from benchmarks.visual_tokens import BATCH, ROUNDS, Contender, point, row, timed  # noqa: E402
 from fedsim.bench import grids, pruning  # noqa: E402
-from fedsim.bench.grid_accuracy import ASKED, questions  # noqa: E402
+from fedsim.bench.grid_accuracy import MEASURED, questions  # noqa: E402
 from fedsim.core.types import Batch  # noqa: E402
 from fedsim.core.visual import LayerView, Stream, VisualReducer, acting  # noqa: E402
 from fedsim.data._grid_words import Kind  # noqa: E402
@@ -162,7 +162,7 @@ def seconds_rows(plain: Any, models: Mapping[str, Any], batch: Batch) -> Iterato
 def measure(full: bool) -> list[Row]:
     """Return all rows."""
     plain, count = grids.trained(), QUESTIONS if full else SHORT
-    batches: dict[Kind, Batch] = {kind: questions(kind, count, _SEED) for kind in ASKED}
+    batches: dict[Kind, Batch] = {kind: questions(kind, count, _SEED) for kind in MEASURED}
     models = {name: pruning.trained(name) for name in pruning.RECIPES}
     used = {name: models[name] for name in _USED}
     return [

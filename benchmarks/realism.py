@@ -93,7 +93,7 @@ def ceiling(cell: Cell) -> Row:
     reached = reach([ceiling_of_update], Rule.of(scoring.metric, scoring.threshold))
     return {
         "cell": cell.words,
-        "ideal attacker": reached.told if reached else "",
+        "ideal attacker": reached.in_words if reached else "",
         "rank": f"{ceiling_of_update.rank} of {ceiling_of_update.inputs}",
         "processor seconds": time.process_time() - begin,
     }
@@ -177,7 +177,7 @@ def _figures(inspection: Inspection, world: World) -> Row:
     return {
         "updates": len(victims),
         "images": len(items),
-        "rule": rule.told(items[0].values if items else {}),
+        "rule": rule.in_words(items[0].values if items else {}),
         "identified": sum(rule.has_succeeded(item) for item in items),
         "exact": sum(item.values["exact_pixels"] > 0 for item in items),
         "opened": sum(recovered(victim, rule) > 0 for victim in victims),

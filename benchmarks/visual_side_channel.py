@@ -22,7 +22,7 @@ from torch import Tensor  # noqa: E402
 from benchmarks._rows import Row, main, measured, of_interval  # noqa: E402
 from benchmarks.visual_tokens import Contender, contenders, published, row  # noqa: E402
 from fedsim.bench import grids  # noqa: E402
-from fedsim.bench.grid_accuracy import ASKED, questions  # noqa: E402
+from fedsim.bench.grid_accuracy import MEASURED, questions  # noqa: E402
 from fedsim.core.types import Batch  # noqa: E402
 from fedsim.core.visual import visual_passes  # noqa: E402
 from fedsim.core.visual.patches import kept_patches  # noqa: E402
@@ -63,7 +63,7 @@ def share_told(places: Tensor, labels: Tensor) -> tuple[Tensor, float]:
 def measure(full: bool) -> list[Row]:
     """Return all rows."""
     count = QUESTIONS if full else SHORT
-    batches: dict[Kind, Batch] = {kind: questions(kind, count, _SEED) for kind in ASKED}
+    batches: dict[Kind, Batch] = {kind: questions(kind, count, _SEED) for kind in MEASURED}
     staged = [
         contender for contender in published() if "kept" in contender.label and contender.component != "attention-topk"
     ]

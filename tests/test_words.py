@@ -10,30 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 WORDS = {"own", "found", "told", "asked", "drawn"}
-TO_DO = (
-    "fedsim/audit", "fedsim/cli", "fedsim/experiment", "fedsim/record", "fedsim/report", "fedsim/threat/attacking",
-)  # fmt: skip
-"""Rooms whose names are still to be mended."""
-FILES = [
-    file
-    for top in ("fedsim", "attacks", "defenses")
-    for file in sorted((ROOT / top).rglob("*.py"))
-    if not file.relative_to(ROOT).as_posix().startswith(TO_DO)
-]
-KNOWN = {
-    "attacks/attributes/_reading.py: asked",
-    "attacks/core/results.py: found",
-    "attacks/text/dager.py: drawn",
-    "fedsim/bench/grid_accuracy.py: ASKED",
-    "fedsim/core/hooks/attributes.py: asked",
-    "fedsim/core/hooks/attributes.py: found",
-    "fedsim/core/hooks/tasks.py: found",
-    "fedsim/core/types/guesses.py: found",
-    "fedsim/metrics/evidence.py: told",
-    "fedsim/metrics/success.py: told",
-    "fedsim/scenario/data.py: drawn",
-}
-"""Names that one of the rooms to do reads, and a setting that scenario files name."""
+FILES = [file for top in ("fedsim", "attacks", "defenses") for file in sorted((ROOT / top).rglob("*.py"))]
 
 
 @cache
@@ -60,15 +37,12 @@ def empty_words(tree: ast.AST) -> list[tuple[str, int]]:
 
 
 def test_no_name_is_a_word_that_says_nothing() -> None:
-    where, known = [], set()
-    for path, tree in trees().items():
-        for name, line in empty_words(tree):
-            if f"{path}: {name}" in KNOWN:
-                known.add(f"{path}: {name}")
-            else:
-                where.append(f"{path}:{line}: '{name}' says nothing about what it is")
+    where = [
+        f"{path}:{line}: '{name}' says nothing about what it is"
+        for path, tree in trees().items()
+        for name, line in empty_words(tree)
+    ]
     assert not where, "\n".join(where)
-    assert known == KNOWN, f"no longer there, take it off the list: {sorted(KNOWN - known)}"
 
 
 def test_a_public_class_is_the_only_one_of_its_name() -> None:

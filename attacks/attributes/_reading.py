@@ -40,13 +40,13 @@ class ReadingAttack(AttributeAttack[ReadingT]):
     """Reads by a probe what `describe` keeps of a change."""
 
     @final
-    def read(self, known: Tensor, labels: Tensor, asked: Tensor, generator: torch.Generator) -> Tensor:
+    def read(self, known: Tensor, labels: Tensor, unknown: Tensor, generator: torch.Generator) -> Tensor:
         """Return what the probe says, after each figure was given mean 0 and spread 1 over the public changes."""
         method = registry.get("component", self.config.probe)
         probe: Any = method.make(method.config())
         centre, spread = known.mean(0), known.std(0).clamp_min(_LEAST_SPREAD)
         learned = probe.fit((known - centre) / spread, labels, generator)
-        return probe.predict(learned, (asked - centre) / spread)
+        return probe.predict(learned, (unknown - centre) / spread)
 
 
 def check_not_empty(sizes: int) -> None:

@@ -86,7 +86,7 @@ class CodeWords(Attack[CodeWordsConfig]):
         readings = {f"codebook.{place}": rows for place, rows in fired.items()}
         none = torch.zeros(len(guess), dtype=torch.long)
         return Reconstruction(
-            guess, none, None, 0.0, 1, 1, ((1, 0.0),), "codes looked up", notes, facts, found=readings
+            guess, none, None, 0.0, 1, 1, ((1, 0.0),), "codes looked up", notes, facts, extras=readings
         )
 
 

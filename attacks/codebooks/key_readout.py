@@ -109,7 +109,7 @@ class KeyReadout(Attack[KeyReadoutConfig]):
             notes = ("no image: positions of a feature map cannot be told apart",)
             on_step(Step(0, 1, 1, 0.0, 0.0, no_examples(observation)))
             readings[f"{_COMPONENT}.labels"] = labels
-            return no_guess(observation, "cells read off", notes=notes, facts=facts, found=readings)
+            return no_guess(observation, "cells read off", notes=notes, facts=facts, extras=readings)
         read, voting = _share_out(model, gradient, cells, labels, grey, outputs[0], generator)
         if noise_variance(gradient):
             readings[f"{_COMPONENT}.cells"] = voting
@@ -125,11 +125,11 @@ class KeyReadout(Attack[KeyReadoutConfig]):
             on_step(Step(0, 1, 1, 0.0, 0.0, no_examples(observation)))
             notes = ("only keys are read, no image",)
             readings[f"{_COMPONENT}.labels"] = labels
-            return no_guess(observation, "keys read off", notes=notes, facts=facts, found=readings)
+            return no_guess(observation, "keys read off", notes=notes, facts=facts, extras=readings)
         images, history = self._descended(observation, model, read, grey, on_step)
         last, value = history[-1]
         stopped = "all iterations done"
-        return Reconstruction(images, labels, None, value, last, last, history, stopped, facts=facts, found=readings)
+        return Reconstruction(images, labels, None, value, last, last, history, stopped, facts=facts, extras=readings)
 
     def _descended(
         self, observation: Observation, model: KeyValueModel, read: _Read, grey: Tensor, on_step: OnStep

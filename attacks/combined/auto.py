@@ -281,8 +281,8 @@ def _best_text(observation: Observation, leak: Leak, tried: list[_Tried], passed
     scores = [f"{one.name}: distance {distance:.2e}" for one, distance in zip(tried, distances, strict=True)]
     notes = [f"won: {tried[first].name}", "distances are 1 - cosine of the whole gradient", *scores, *passed]
     won = tried[first].guess
-    read = {name: tensor for one in tried for name, tensor in one.guess.found.items()}
-    return _report(replace(won, objective=distances[first], found={**read, **won.found}), leak, notes)
+    read = {name: tensor for one in tried for name, tensor in one.guess.extras.items()}
+    return _report(replace(won, objective=distances[first], extras={**read, **won.extras}), leak, notes)
 
 
 def _text_distance(observation: Observation, guess: Reconstruction) -> float:

@@ -222,5 +222,5 @@ def _report(
         guess,
         notes=(f"question read: {said[0]}; answer: {said[1]}; {sure}", f"the image by {name}", *guess.notes),
         facts={**guess.facts, "orders compared": float(orders)},
-        found={**guess.found, **read},
+        extras={**guess.extras, **read},
     )

@@ -30,7 +30,7 @@ def no_guess(
     iterations: int = 1,
     notes: tuple[str, ...] = (),
     facts: Mapping[str, float] | None = None,
-    found: Tensors | None = None,
+    extras: Tensors | None = None,
 ) -> Reconstruction:
     """Return a guess without examples, whose objective is infinite.
 
@@ -40,7 +40,7 @@ def no_guess(
         iterations: what the attack counted until then.
         notes: for the reader of a record.
         facts: figures that explain it.
-        found: what else was read.
+        extras: what else was read.
     """
     return Reconstruction(
         inputs=no_examples(observation),
@@ -53,7 +53,7 @@ def no_guess(
         stopped=reason,
         notes=notes,
         facts=dict(facts or {}),
-        found=dict(found or {}),
+        extras=dict(extras or {}),
     )
 
 

@@ -94,7 +94,7 @@ class PrefixSearch(MatchingAttack[PrefixSearchConfig]):
                 "places where k was read": len(cuts) - unread,
                 **{f"k at '{name}'": float(length) for name, length in lengths.items()},
             },
-            found={f"nested-dropout.{name}": length for name, length in lengths.items()},
+            extras={f"nested-dropout.{name}": length for name, length in lengths.items()},
         )
 
     def _with(self, observations: Sequence[Observation], known: Sequence[Known]) -> Search:

@@ -58,7 +58,7 @@ class DagerConfig(Config):
         ge=1,
         description="if the model looks ahead: up to this number all arrangements of tokens are tried",
     )
-    drawn: int = Field(
+    draws: int = Field(
         default=20_000, ge=1, description="if there are more arrangements: number of random ones that are tried"
     )
 
@@ -102,7 +102,7 @@ class Dager(Attack[DagerConfig]):
             return _words(observation, reading, rate, on_step)
         tokens = reading.tokens(observation.spec)
         if reading.front.looks_ahead():
-            most = (self.config.arrangements, self.config.drawn)
+            most = (self.config.arrangements, self.config.draws)
             in_span = arrange(reading, tokens, observation.spec, most, generator, on_step)
         else:
             in_span = grow_prefixes(reading, tokens, on_step)

@@ -85,7 +85,7 @@ class WordReadout(Attack[WordReadoutConfig]):
         none = torch.zeros(len(guess), dtype=torch.long)
         certain = {READ_WORDS: words.read} if words.read is not None and words.is_exact else {}
         history = ((1, 0.0),)
-        return Reconstruction(guess, none, None, 0.0, 1, 1, history, "read off rows", notes, facts, found=certain)
+        return Reconstruction(guess, none, None, 0.0, 1, 1, history, "read off rows", notes, facts, extras=certain)
 
 
 def _told_apart(read: Tensor, following: Tensor, fills_in: bool) -> dict[str, float]:

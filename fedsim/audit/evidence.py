@@ -28,7 +28,7 @@ def state(inspection: Inspection, scoring: Scoring) -> str:
 def ideal(inspection: Inspection | None, scoring: Scoring) -> str:
     """Return how far the ideal attacker comes on the same updates, for people."""
     figures = None if inspection is None else reach([victim.ceiling for victim in inspection.victims], scoring.rule)
-    return "" if figures is None else figures.told
+    return "" if figures is None else figures.in_words
 
 
 def ideal_figures(inspection: Inspection, scoring: Scoring) -> tuple[float | None, float | None]:

@@ -145,7 +145,7 @@ class Inspector:
         except Exception as error:
             guess = reason(error)
         if not isinstance(guess, str):
-            guess = replace(guess, found={**latest.read, **guess.found})
+            guess = replace(guess, extras={**latest.read, **guess.extras})
         record = self._record(victim, guess, name)
         return record.model_copy(update={"seconds": time.monotonic() - begin, "ceiling": latest.ceiling}), short
 

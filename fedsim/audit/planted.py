@@ -158,7 +158,7 @@ def _train(world: World, seconds: float) -> tuple[Tensors, Tensor]:
         with limit(seconds):
             for one in itertools.islice(rounds_of(world), rounds):
                 weights = one.weights
-                for chosen in world.data.drawn(one.entry.round, 0):
+                for chosen in world.data.numbers_of(one.entry.round, 0):
                     uses += torch.bincount(chosen, minlength=len(uses))
     except OutOfTime:
         if not bool(uses.any()):

@@ -90,7 +90,7 @@ def read_words(world: World, observation: Observation, round_: int) -> Tensors:
     if reader is None or world.task.does_not_suit(reader.modalities):
         return {}
     try:
-        return search(world, observation, 1, registry.entries("attack").keys() - {_READS}, round_, Latest()).found
+        return search(world, observation, 1, registry.entries("attack").keys() - {_READS}, round_, Latest()).extras
     except NotApplicable:
         return {}
 

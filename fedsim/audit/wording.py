@@ -62,7 +62,7 @@ def rule(record: AuditRecord) -> str:
     """Return when an example counts as recovered, for people."""
     every, scoring = registry.every_metric().items(), record.plan.scoring
     values = {name: 0.0 for name, metric in every if metric.over == "item" and metric.noun == record.noun}
-    return scoring.rule.told(values)
+    return scoring.rule.in_words(values)
 
 
 def headline(noun: str = "image") -> Column:

@@ -15,7 +15,7 @@ from fedsim.data.digit_grids import DigitGridsConfig, draw_grids, stocks
 from fedsim.metrics.statistics import Interval, wilson
 from fedsim.tasks.visual_question_answering import are_right
 
-ASKED: tuple[Kind, ...] = ("position", "presence", "counting")
+MEASURED: tuple[Kind, ...] = ("position", "presence", "counting")
 CELLS = 4
 _AT_ONCE = 250
 

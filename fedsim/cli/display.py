@@ -65,7 +65,7 @@ class PlainLines:
     def round(self, record: RoundRecord) -> None:
         """Print a round that was evaluated or left a client out; undeclared failures come with their reason."""
         parts = turnout(record)
-        parts += [f"{utility.name} {utility.told}" for utility in record.utilities(registry.every_metric())[::-1]]
+        parts += [f"{utility.name} {utility.in_words}" for utility in record.utilities(registry.every_metric())[::-1]]
         if record.tokens is not None:
             parts += self._throughput(record.tokens)
         if parts:
@@ -105,7 +105,7 @@ class PlainLines:
         """Print that a question takes steps, before the first one and every ten seconds."""
         self._from_time_to_time(number, f"    {what} {number} of {of}")
 
-    def found(self, finding: Finding) -> None:
+    def answered(self, finding: Finding) -> None:
         """Print a finding."""
         self._say(f"  {tell(finding)}")
 
@@ -196,10 +196,10 @@ class LiveBars:
             self._step_bar, description=what, total=of, completed=number - 1, visible=True, refresh=True
         )
 
-    def found(self, finding: Finding) -> None:
+    def answered(self, finding: Finding) -> None:
         """Print a finding."""
         self._progress.update(self._step_bar, visible=False)
-        self._lines.found(finding)
+        self._lines.answered(finding)
 
 
 @contextmanager
@@ -235,7 +235,7 @@ def outcome(victim: VictimRecord) -> str:
     """Return one line about one attacked update."""
     if victim.failure is not None:
         return f"failed: {victim.failure}"
-    parts = [*_figures(victim), *(f"{name}: {figure:.0%}" for name, figure in victim.found.items())]
+    parts = [*_figures(victim), *(f"{name}: {figure:.0%}" for name, figure in victim.extras.items())]
     search = f"{victim.iterations} iterations, {victim.seconds:.1f} s ({victim.stopped})"
     lines = [f"{', '.join(parts)}, {search}" if parts else search]
     pairs = [(item.text, item.guess or "") for item in victim.scores if item.text is not None]

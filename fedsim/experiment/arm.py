@@ -70,7 +70,7 @@ def run_arm(this: RunInProgress, world: World, number: int, name: str, values: d
     work = Work(this.start, this.should_stop, this.watcher.progress)
     for question in questions_of(world):
         for finding in question.ask(evidence, work):
-            this.watcher.found(finding)
+            this.watcher.answered(finding)
             new = finding.items and finding.items not in this.record.arms[-1].items
             items = {finding.items: work.items[finding.items]} if new else {}
             this.add(time.perf_counter() - begin, findings=(finding,), items=items)

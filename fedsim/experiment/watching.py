@@ -30,5 +30,5 @@ class Watcher(Protocol):
     def progress(self, what: str, number: int, of: int) -> None:
         """A question is about to take a step: what it does, its number from 1, and of how many."""
 
-    def found(self, finding: Finding) -> None:
+    def answered(self, finding: Finding) -> None:
         """A question has a finding."""

@@ -99,7 +99,7 @@ def examples_behind(world: World, round_: int, participants: Sequence[int], weig
     """Return how many examples are behind a sum: its weight, or what was drawn where every client weighs 1."""
     if world.stack.new_aggregator().weight(_SEVERAL) == _SEVERAL:
         return weight
-    return sum(len(batch) for client in participants for batch in world.data.drawn(round_, client))
+    return sum(len(batch) for client in participants for batch in world.data.numbers_of(round_, client))
 
 
 def answered(stage: Stage, world: World, client: int, content: RecordDict, state: RecordDict) -> RecordDict:

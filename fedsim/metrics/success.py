@@ -69,7 +69,7 @@ class Rule:
             return metric
         return next((self.declared[name] for name in values if self.declared[name].leads), self.decides(values)[0])
 
-    def told(self, values: Mapping[str, float]) -> str:
+    def in_words(self, values: Mapping[str, float]) -> str:
         """Return the rule for examples with these values, for people: ``SSIM > 0.5``."""
         metric, threshold = self.decides(values)
         if metric.form == "flag":

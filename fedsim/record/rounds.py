@@ -23,7 +23,7 @@ class Utility(NamedTuple):
         return self.metric.title
 
     @property
-    def told(self) -> str:
+    def in_words(self) -> str:
         """For people, without the name."""
         return self.metric.format(self.value)
 

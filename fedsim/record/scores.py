@@ -89,7 +89,7 @@ class VictimRecord(Part):
     `objective_at_truth` is the attack's matching objective at the true batch and masks: a check by the scorer.
     `converged` says whether the guess explains what was sent as well as the truth does, up to `AS_LOW`, by the scorer's
     own measure; None where that is not defined. A search that failed is evidence only where it converged.
-    `facts` are figures that explain the result, by name, as the attack gave them; `found` compares what it read beside
+    `facts` are figures that explain the result, by name, as the attack gave them; `extras` compares what it read beside
     images and masks with the truth, as the components score it; `why` says in sentences, with what
     the scorer knows besides, why images were not recovered, and is empty when all were.
     """
@@ -110,7 +110,7 @@ class VictimRecord(Part):
     history: tuple[tuple[int, float], ...] = ()
     notes: tuple[str, ...] = ()
     facts: dict[str, float] = Field(default_factory=dict)
-    found: dict[str, float] = Field(default_factory=dict)
+    extras: dict[str, float] = Field(default_factory=dict)
     why: tuple[str, ...] = ()
     failure: str | None = None
     seconds: float = Field(default=0.0, description="wall time of the attack; differs between runs")

@@ -113,5 +113,5 @@ def _utility(record: RunRecord) -> Iterator[str]:
     for arm in record.arms[:_MOST_NAMED]:
         last = next((entry for entry in reversed(arm.rounds) if entry.tested), None)
         utility = last.utility(record.declared) if last else None
-        stated = f"{utility.name} {utility.told}" if utility else "not evaluated"
+        stated = f"{utility.name} {utility.in_words}" if utility else "not evaluated"
         yield stated if len(record.arms) == 1 else f"{stated} ({arm.name})"

@@ -91,7 +91,7 @@ class RunJudge:
 
     def rule(self, *attacks: AttackRecord) -> str:
         """Return the rule for what these attacks guessed, in words, for example ``SSIM > 0.5``."""
-        return self.success.told(_values(attacks))
+        return self.success.in_words(_values(attacks))
 
     def deciding(self, *attacks: AttackRecord) -> Metric:
         """Return the metric that decides about what these attacks guessed."""

@@ -59,10 +59,10 @@ class Data:
     def batches(self, round_: int, client: int) -> Iterator[Batch]:
         """Yield the batch of every local step."""
         train = self.dataset.train
-        for chosen in self.drawn(round_, client):
+        for chosen in self.numbers_of(round_, client):
             yield train.taken(chosen)
 
-    def drawn(self, round_: int, client: int) -> Iterator[Tensor]:
+    def numbers_of(self, round_: int, client: int) -> Iterator[Tensor]:
         """Yield the numbers of the training examples of every local step."""
         return self.choices(client, seeding.generator(self.seed, "batches", round_, client))
 

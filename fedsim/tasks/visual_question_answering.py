@@ -93,7 +93,7 @@ class VisualQuestionAnswering(ClassTask):
         first = replace(examples, labels=examples.labels[:, 0])
         guessed = guess.labels if guess.labels.dim() == 1 else guess.labels[:, 0]
         scored = score_images(truth, first, replace(guess, labels=guessed), data)
-        return replace(scored, guess=complete(guess, len(examples)), found=_read(guess, examples, scored.order))
+        return replace(scored, guess=complete(guess, len(examples)), extras=_read(guess, examples, scored.order))
 
     def show(self, inputs: Tensor, data: Dataset) -> Shown:
         """Return pictures."""
@@ -105,8 +105,8 @@ def _read(guess: Reconstruction, examples: Batch, order: Tensor | None) -> dict[
     right = dict[str, float]()
     true = (("questions read", READ_QUESTION, examples.given[QUESTION]), ("answers read", READ_ANSWER, examples.labels))
     for name, key, originals in true:
-        if key in guess.found and order is not None:
-            right[name] = _share_alike(guess.found[key], originals, order)
+        if key in guess.extras and order is not None:
+            right[name] = _share_alike(guess.extras[key], originals, order)
     return right
 
 

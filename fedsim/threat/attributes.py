@@ -142,7 +142,7 @@ def describe_round(
 
 def value_of(world: World, entry: WireEntry, attribute: Attribute) -> int | None:
     """Return the value that most examples behind an update have, of those that have any; None where there is none."""
-    numbers = torch.cat(list(world.data.drawn(entry.round, entry.client)))
+    numbers = torch.cat(list(world.data.numbers_of(entry.round, entry.client)))
     inside = numbers[numbers < len(attribute.train)]  # planted examples stand behind those that have attributes
     values = attribute.train[inside]
     counts = values[values >= 0].bincount(minlength=2).sort(descending=True)

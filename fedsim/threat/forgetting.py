@@ -131,7 +131,7 @@ class _Request:
 
     def examples(self, part: Part) -> int:
         data = self._world(part).data
-        return sum(len(chosen) for client in range(len(data.shares)) for chosen in data.drawn(1, client))
+        return sum(len(chosen) for client in range(len(data.shares)) for chosen in data.numbers_of(1, client))
 
     def weights(self, round_: int) -> Tensors:
         if round_ == 1:

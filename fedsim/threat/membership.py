@@ -169,7 +169,7 @@ def count_training(world: World, rounds: Sequence[RoundRecord]) -> Tensor:
     uses = torch.zeros(len(world.data.dataset.train), dtype=torch.long)
     for record in rounds:
         for client in record.participants:
-            for chosen in world.data.drawn(record.round, client):
+            for chosen in world.data.numbers_of(record.round, client):
                 uses += torch.bincount(chosen, minlength=len(uses))
     return uses
 

@@ -65,10 +65,12 @@ def test_questions_tell_where_they_are_and_what_they_found() -> None:
         lines.progress("parity: changes of public examples", number, 3)
     share, control = (Interval(value=value, low=None, high=None, n=20) for value in (0.8, 0.45))
     own = Finding(question="attributes", label="norms (parity)", metric="read_right", chance=0.5)
-    lines.found(own.model_copy(update={"value": share}))
-    lines.found(own.model_copy(update={"value": control, "label": "norms (parity), values permuted", "role": "chance"}))
-    lines.found(own.model_copy(update={"failure": "it is empty"}))
-    lines.found(own.model_copy(update={"role": "context", "note": "greedy wrote.", "chance": None}))
+    lines.answered(own.model_copy(update={"value": share}))
+    lines.answered(
+        own.model_copy(update={"value": control, "label": "norms (parity), values permuted", "role": "chance"})
+    )
+    lines.answered(own.model_copy(update={"failure": "it is empty"}))
+    lines.answered(own.model_copy(update={"role": "context", "note": "greedy wrote.", "chance": None}))
     assert text.getvalue().splitlines() == [
         "    parity: changes of public examples 1 of 3",
         "  norms (parity): read right 80%, n = 20, chance 50%",

@@ -180,7 +180,7 @@ def test_an_empty_batch_is_a_contribution_of_weight_zero(scenario: Build, mode: 
     built = scenario(**tables, secure_aggregation={"mode": mode})
     assert built.secure_aggregation is not None
     world = worlds.build(built)
-    drawn = [sum(map(len, world.data.drawn(1, client))) for client in range(6)]
+    drawn = [sum(map(len, world.data.numbers_of(1, client))) for client in range(6)]
     assert 0 in drawn
     assert any(drawn)
     secure, without = run(built), run(plain(built))

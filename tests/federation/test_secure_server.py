@@ -238,7 +238,8 @@ def test_a_round_in_which_every_batch_is_empty_changes_nothing(scenario: Build, 
     federation = {**POISSON, "clients": 2, "batch_size": 1, "rounds": 12}
     world = worlds.build(scenario(federation=federation, threat=SUM))
     sizes = [
-        sum(len(drawn) for client in (0, 1) for drawn in world.data.drawn(round_, client)) for round_ in range(1, 13)
+        sum(len(drawn) for client in (0, 1) for drawn in world.data.numbers_of(round_, client))
+        for round_ in range(1, 13)
     ]
     empty = sizes.index(0) + 1
     tables: dict[str, Any] = {"federation": {**federation, "rounds": empty}, "secure_aggregation": secure}

@@ -83,10 +83,10 @@ def test_a_missing_guess_has_read_no_question_even_where_all_ask_the_same() -> N
     same = replace(own, given={**own.given, "question": own.given["question"][:1].expand(len(own), -1).clone()})
     data = Dataset(same, same, SPEC, WORDS.words)
     guess = replace(
-        Reconstruction.of(same.inputs[:1], same.labels[:1, 0]), found={READ_QUESTION: same.given["question"][:1]}
+        Reconstruction.of(same.inputs[:1], same.labels[:1, 0]), extras={READ_QUESTION: same.given["question"][:1]}
     )
     found = TASK.score(truth(same), same, guess, data)
-    assert found.found == {"questions read": pytest.approx(1 / len(own))}
+    assert found.extras == {"questions read": pytest.approx(1 / len(own))}
 
 
 def test_data_without_questions_are_refused() -> None:

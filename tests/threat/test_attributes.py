@@ -76,7 +76,7 @@ def test_a_public_change_is_the_gradient_of_a_public_example_that_has_the_value(
 def test_the_truth_is_the_value_of_most_examples_and_a_tie_has_none(scenario: Build) -> None:
     federation = {"clients": 3, "batch_size": 4}
     world = worlds.build(scenario(**{**SMALL, "federation": federation, "threat": {"victims": 1}}))
-    (drawn,) = world.data.drawn(1, 0)
+    (drawn,) = world.data.numbers_of(1, 0)
     values = torch.full((len(world.data.dataset.train),), -1)
 
     def asked(own: list[int]) -> int | None:
@@ -194,7 +194,7 @@ def test_what_an_attack_gets_holds_no_truth(world: worlds.World) -> None:
             return torch.zeros(1)
 
     own = attributes.describe_round(world, "parity", [entry(world)], {"spy": Here(Spy(None))}, 4)
-    assert own.truth.tolist() == [int(parity.train[next(iter(world.data.drawn(1, 0)))])]
+    assert own.truth.tolist() == [int(parity.train[next(iter(world.data.numbers_of(1, 0)))])]
     assert all(isinstance(change, dict) and isinstance(source, torch.Generator) for change, source in seen)
     assert torch.equal(seen[0][1].get_state(), seen[1][1].get_state())
 

@@ -91,7 +91,7 @@ def test_canaries_leave_what_is_public_alone(scenario: Callable[..., Scenario]) 
     included = torch.tensor([True, False] * (CANARIES // 2))
     with_canaries, _ = canaries._with_canaries(world, included, 1.0)
     assert with_canaries.facts.federation == world.facts.federation
-    (drawn,) = list(with_canaries.data.drawn(1, 0))
+    (drawn,) = list(with_canaries.data.numbers_of(1, 0))
     assert torch.equal(drawn, len(world.data.dataset.train) + included.nonzero()[:, 0])
 
 

@@ -120,7 +120,9 @@ def test_rounds_and_clients_that_did_not_count_make_no_members(scenario: Build) 
         RoundRecord(round=2, cohort=(0, 2), participants=(), training_loss=1.0, failures=aborted),
     ]
     uses = membership.count_training(world, rounds)
-    assert uses.nonzero().flatten().tolist() == sorted({int(i) for chosen in world.data.drawn(1, 0) for i in chosen})
+    assert uses.nonzero().flatten().tolist() == sorted(
+        {int(i) for chosen in world.data.numbers_of(1, 0) for i in chosen}
+    )
 
 
 def test_members_of_updates_are_the_victims_own_batches(cases: Cases, scenario: Build) -> None:

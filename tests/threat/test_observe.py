@@ -326,7 +326,7 @@ def test_rates_that_cannot_be_withheld_are_refused(
 def test_a_granted_batch_size_may_be_none(watched: Watched) -> None:
     training = {"clients": 8, "sampling": "poisson", "algorithm": "fedavg", "local_steps": 3}
     _, _, world = watched(federation=training)
-    sizes = [tuple(len(drawn) for drawn in world.data.drawn(1, client)) for client in range(8)]
+    sizes = [tuple(len(drawn) for drawn in world.data.numbers_of(1, client)) for client in range(8)]
     client = next(client for client, size in enumerate(sizes) if not size[0] and any(size))
     observation, _, _ = watched(federation=training, client=client)
     assert observation.batch_size == 0

@@ -85,4 +85,4 @@ def test_a_component_adds_its_own_figures(victim: Callable[..., Victim]) -> None
     expected: dict[str, float] = {}
     for part in own.world.stack.components:
         expected |= part.scores(own.model, own.truth, guess(own.truth))
-    assert {name: record.found[name] for name in expected} == expected
+    assert {name: record.extras[name] for name in expected} == expected

@@ -146,7 +146,7 @@ def _show_grids(name: str, samples: int, seed: int) -> None:
     table = Table(box=None)
     for label in ("question", "right", "95 %", "image black", "usual answer", "several"):
         table.add_column(label, no_wrap=True)
-    for kind in (*grid_accuracy.ASKED, "list") if name == unfreezing.NAME else grid_accuracy.ASKED:
+    for kind in (*grid_accuracy.MEASURED, "list") if name == unfreezing.NAME else grid_accuracy.MEASURED:
         accuracy = grid_accuracy.accuracy(model, kind, samples, seed)
         several = f"{100 * accuracy.several.value:.1f}" if accuracy.several else ""
         shares = (f"{100 * share:.1f}" for share in (accuracy.blind.value, accuracy.majority))

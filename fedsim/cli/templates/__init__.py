@@ -35,8 +35,8 @@ def families(kind: NewKind) -> list[Family]:
     """Return the families that a new method may belong to, sorted."""
     spec = importlib.util.find_spec(_PACKAGES[kind])
     home = Path(next(iter((spec and spec.submodule_search_locations) or ("",))))
-    found = {path.parent.name: path for path in home.glob("[!_]*/__init__.py")}
-    return [Family(name, _sentence(path)) for name, path in sorted(found.items()) if name not in _NO_FAMILIES]
+    packages = {path.parent.name: path for path in home.glob("[!_]*/__init__.py")}
+    return [Family(name, _sentence(path)) for name, path in sorted(packages.items()) if name not in _NO_FAMILIES]
 
 
 def usual_family(kind: NewKind, like: Like | None) -> str:
@@ -120,16 +120,16 @@ def _filled(kind: NewKind, name: str, family: str, like: Like | None) -> str:
 
 def _check_family(kind: NewKind, family: str) -> None:
     known = families(kind)
-    if family in [own.name for own in known]:
+    if family in [one.name for one in known]:
         return
-    hint = nearest(family, [own.name for own in known])
-    listed = "".join(f"\n  {own.name:<20}{own.holds}" for own in known)
+    hint = nearest(family, [one.name for one in known])
+    listed = "".join(f"\n  {one.name:<20}{one.holds}" for one in known)
     raise FedsimError(f"there is no family '{family}' of {kind}s.{hint} They are:{listed}")
 
 
 def _template(kind: NewKind, family: str, like: Like | None) -> str:
     if kind == "attack":
-        return f"attack-{like or next((own for own, name in _FAMILY_OF.items() if name == family), 'matching')}"
+        return f"attack-{like or next((method for method, name in _FAMILY_OF.items() if name == family), 'matching')}"
     if kind == "defense":
         return f"defense-{family if family in ('received', 'batch', 'model', 'examples') else 'gradient'}"
     return f"component-{'model' if family in _BASES else family}"

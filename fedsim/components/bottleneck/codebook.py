@@ -167,7 +167,7 @@ class Codebook(Bottleneck[CodebookConfig]):
 
     def scores(self, model: nn.Module, truth: Truth, guess: Reconstruction) -> Mapping[str, float]:
         """Return recall and precision, per place, of the codes that an attacker read of one local step."""
-        read = {place: guess.found.get(f"codebook.{place}") for place in codebooks(model) if self._is_own(place)}
+        read = {place: guess.extras.get(f"codebook.{place}") for place in codebooks(model) if self._is_own(place)}
         mine = {place: codes for place, codes in read.items() if codes is not None}
         if not mine or truth.batches[1:]:
             return {}

@@ -171,12 +171,12 @@ class KeyValueBottleneck(Bottleneck[KeyValueBottleneckConfig]):
             return {}
         bottleneck, inputs = bottleneck_of(model), truth.batches[0].inputs
         scores: dict[str, float] = {}
-        if f"{_NAME}.cells" in guess.found:
-            scores |= _cell_scores(bottleneck, inputs, guess.found[f"{_NAME}.cells"])
-        if f"{_NAME}.keys" in guess.found:
-            scores |= _key_scores(bottleneck, inputs, guess.found[f"{_NAME}.keys"])
-        if f"{_NAME}.features" in guess.found:
-            scores |= _feature_scores(bottleneck, inputs, guess.found[f"{_NAME}.features"])
+        if f"{_NAME}.cells" in guess.extras:
+            scores |= _cell_scores(bottleneck, inputs, guess.extras[f"{_NAME}.cells"])
+        if f"{_NAME}.keys" in guess.extras:
+            scores |= _key_scores(bottleneck, inputs, guess.extras[f"{_NAME}.keys"])
+        if f"{_NAME}.features" in guess.extras:
+            scores |= _feature_scores(bottleneck, inputs, guess.extras[f"{_NAME}.features"])
         return scores
 
     @property

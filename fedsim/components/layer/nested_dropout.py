@@ -133,7 +133,7 @@ class NestedDropout(Layer[NestedDropoutConfig]):
         (batch,), (masks,) = truth.batches, truth.masks
         sites = dropout_sites(model, batch.inputs.shape[1:], len(batch), batch.inputs.dtype)
         lengths = {s.name: float(m.sum(-1).max()) for s, m in zip(sites, masks, strict=True) if s.odds}
-        readings = {name: guess.found.get(f"{_NAME}.{name}") for name in lengths}
+        readings = {name: guess.extras.get(f"{_NAME}.{name}") for name in lengths}
         return {
             f"distance between the k at '{name}' and that found": abs(float(read) - lengths[name])
             for name, read in readings.items()

@@ -43,36 +43,36 @@ class AttributeAttack(Configured[ConfigT]):
         """
 
     @abstractmethod
-    def read(self, known: Tensor, labels: Tensor, asked: Tensor, generator: torch.Generator) -> Tensor:
+    def read(self, known: Tensor, labels: Tensor, unknown: Tensor, generator: torch.Generator) -> Tensor:
         """Return the probability of each value for every change that is asked about, shape (N, K).
 
         Args:
             known: descriptions of changes of public examples, shape (P, F).
             labels: their values, numbers (P,); each of the K values occurs.
-            asked: descriptions of the clients' changes, shape (N, F).
+            unknown: descriptions of the clients' changes, shape (N, F).
             generator: the attacker's randomness.
         """
 
     @final
-    def __call__(self, known: Tensor, labels: Tensor, asked: Tensor, generator: torch.Generator) -> Tensor:
+    def __call__(self, known: Tensor, labels: Tensor, unknown: Tensor, generator: torch.Generator) -> Tensor:
         """Read, and check what was read.
 
         Raises:
             NotApplicable: with the reason.
             FedsimError: the probabilities have another shape, or one of them is not a number.
         """
-        return self.checked(self.read(known, labels, asked, generator).detach(), labels, asked)
+        return self.checked(self.read(known, labels, unknown, generator).detach(), labels, unknown)
 
     @staticmethod
-    def checked(found: Tensor, labels: Tensor, asked: Tensor) -> Tensor:
+    def checked(probabilities: Tensor, labels: Tensor, unknown: Tensor) -> Tensor:
         """Return what was read, with its shape and its values checked.
 
         Raises:
             FedsimError: the probabilities have another shape, or one of them is not a number.
         """
-        expected = (len(asked), int(labels.max()) + 1)
-        if found.shape != expected:
-            raise FedsimError(f"the probabilities have shape {tuple(found.shape)}, expected {expected}.")
-        if not bool(found.isfinite().all()):
+        expected = (len(unknown), int(labels.max()) + 1)
+        if probabilities.shape != expected:
+            raise FedsimError(f"the probabilities have shape {tuple(probabilities.shape)}, expected {expected}.")
+        if not bool(probabilities.isfinite().all()):
             raise FedsimError("a probability of a value is no finite number.")
-        return found
+        return probabilities

@@ -69,7 +69,7 @@ class Reconstruction:
             explain the update better.
         trained: the batch that the attack takes the model to have seen, labels as probabilities (B, K), in any order;
             None when it takes that for `inputs` and `labels` themselves.
-        found: what else was read, by "component.what" or "task.what"; scored by the component or the task of that name.
+        extras: what else was read, by "component.what" or "task.what"; the component or task of that name scores it.
     """
 
     inputs: Tensor
@@ -84,7 +84,7 @@ class Reconstruction:
     facts: Mapping[str, float] = field(default_factory=dict[str, float])
     is_exact: bool = False
     trained: Batch | None = None
-    found: Tensors = field(default_factory=dict[str, Tensor])
+    extras: Tensors = field(default_factory=dict[str, Tensor])
 
     @classmethod
     def of(
@@ -102,7 +102,7 @@ class Reconstruction:
         facts: Mapping[str, float] | None = None,
         is_exact: bool = False,
         trained: Batch | None = None,
-        found: Tensors | None = None,
+        extras: Tensors | None = None,
     ) -> Reconstruction:
         """Return a guess. Only the inputs are needed; the rest has defaults.
 
@@ -119,7 +119,7 @@ class Reconstruction:
             facts: figures by name.
             is_exact: see the attributes.
             trained: see the attributes.
-            found: see the attributes.
+            extras: see the attributes.
 
         Raises:
             FedsimError: there are more or fewer labels than examples.
@@ -141,7 +141,7 @@ class Reconstruction:
             facts=dict(facts or {}),
             is_exact=is_exact,
             trained=trained,
-            found=dict(found or {}),
+            extras=dict(extras or {}),
         )
 
     def __repr__(self) -> str:

@@ -221,7 +221,7 @@ def _late_and_best(metric: Metric, point: Point) -> TableCell:
 def _ideal(point: Point) -> TableCell:
     if point.reach is None:
         return TableCell(NOTHING, sort_by=_order(None))
-    return TableCell(point.reach.told, sort_by=_order(point.reach.psnr))
+    return TableCell(point.reach.in_words, sort_by=_order(point.reach.psnr))
 
 
 def _p(point: Point) -> TableCell:

@@ -103,14 +103,14 @@ def _utility(arm: ArmRecord, judge: RunJudge) -> str:
     if not evaluated:
         return "accuracy not evaluated"
     last = evaluated[-1]
-    figures = " and ".join(f"{utility.name} {utility.told}" for utility in last.utilities(judge.declared)[::-1])
+    figures = " and ".join(f"{utility.name} {utility.in_words}" for utility in last.utilities(judge.declared)[::-1])
     return f"test {figures} after round {last.round}"
 
 
 def _ceiling(attack: AttackRecord, judge: RunJudge) -> str:
     """Return how far the ideal attacker comes on the same updates, for people; empty where nobody asked it."""
     ideal = reach([victim.ceiling for victim in attack.victims], judge.success)
-    return "" if ideal is None else ideal.told
+    return "" if ideal is None else ideal.in_words
 
 
 def readings(record: RunRecord, judge: RunJudge) -> Table:
@@ -151,7 +151,7 @@ def diagnoses(record: RunRecord, judge: RunJudge) -> list[tuple[str, Table]]:
 
 
 def _diagnosis(attack: AttackRecord, victim: VictimRecord, judge: RunJudge) -> TableRow:
-    notes = (*victim.notes, *(f"{name}: {share:.1%}" for name, share in victim.found.items()))
+    notes = (*victim.notes, *(f"{name}: {share:.1%}" for name, share in victim.extras.items()))
     return TableRow.of(
         attack.label,
         _place(victim),

@@ -29,9 +29,9 @@ class TextTask(Task[ConfigT]):
         planted = [secret.span for secret in data.planted]
         sentences = score_sentences(guess, examples, data.tokenizer, planted).sentences
         values = score_words(guess, examples, data.tokenizer)
-        if READ_WORDS in guess.found:
-            values[EVERY_WORD] = float(is_every_word(guess.found[READ_WORDS], examples, data.tokenizer))
-        return Scored(items=sentences, found=values)
+        if READ_WORDS in guess.extras:
+            values[EVERY_WORD] = float(is_every_word(guess.extras[READ_WORDS], examples, data.tokenizer))
+        return Scored(items=sentences, extras=values)
 
     def show(self, inputs: Tensor, data: Dataset) -> Shown:
         """Return the text of each example; a negative token ends it."""

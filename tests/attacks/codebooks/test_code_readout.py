@@ -42,10 +42,10 @@ def test_without_noise_exactly_the_codes_that_fired_are_read(watched, attack_nam
     )
     guess = attack_named("code-readout", max_iterations=0)(observation, torch.Generator())
     expected = fired(observation, truth)
-    assert guess.found.keys() == {"codebook.2", "codebook.5"}
+    assert guess.extras.keys() == {"codebook.2", "codebook.5"}
     for place, rows in expected.items():
         assert 0 < int(rows.sum()) < rows.numel()
-        assert torch.equal(guess.found[f"codebook.{place}"], rows)
+        assert torch.equal(guess.extras[f"codebook.{place}"], rows)
         assert guess.facts[f"codes read at '{place}'"] == rows.sum()
     (component,) = world.stack.components
     scores = component.scores(world.models.holding(world.models.first_weights), truth, guess)
@@ -63,7 +63,7 @@ def test_the_task_alone_shows_codes_of_positions_that_somebody_reads(watched, at
         guess = attack_named("code-readout", max_iterations=0)(observation, torch.Generator())
         expected = fired(observation, truth)
         for place in places:
-            assert not bool((guess.found[f"codebook.{place}"] & ~expected[place]).any())
+            assert not bool((guess.extras[f"codebook.{place}"] & ~expected[place]).any())
         (component,) = world.stack.components
         read[loss] = component.scores(world.models.holding(world.models.first_weights), truth, guess)
     name = "share of the codes fired at 'blocks.0.mlp' that were read"
@@ -74,25 +74,25 @@ def test_the_task_alone_shows_codes_of_positions_that_somebody_reads(watched, at
 def test_the_score_counts_what_was_missed_and_what_was_wrong(watched, attack_named):
     observation, truth, world = watched(model=MLP, components=book(at=["2"]))
     guess = attack_named("code-readout", max_iterations=0)(observation, torch.Generator())
-    rows = guess.found["codebook.2"].clone()
+    rows = guess.extras["codebook.2"].clone()
     fired_at_2, silent = rows[0].nonzero().flatten(), (~rows[0]).nonzero().flatten()
     rows[0, fired_at_2[0]] = False
     rows[0, silent[:4]] = True
     (component,) = world.stack.components
     scores = component.scores(
-        world.models.holding(world.models.first_weights), truth, replace(guess, found={"codebook.2": rows})
+        world.models.holding(world.models.first_weights), truth, replace(guess, extras={"codebook.2": rows})
     )
     assert scores["share of the codes fired at '2' that were read"] == 0.5
     assert scores["share of the codes read at '2' that fired"] == 0.2
-    assert component.scores(world.models.holding(world.models.first_weights), truth, replace(guess, found={})) == {}
+    assert component.scores(world.models.holding(world.models.first_weights), truth, replace(guess, extras={})) == {}
 
 
 def test_the_record_holds_the_score(scenario):
     built = scenario(model=MLP, components=book(at=["2"]), attacks=[{"name": "code-readout", "max_iterations": 0}])
     (arm,) = arms_of(built)
     (victim, *_) = arm.attacks[0].victims
-    assert set(victim.found.values()) == {1.0}
-    assert all("'2'" in name for name in victim.found)
+    assert set(victim.extras.values()) == {1.0}
+    assert all("'2'" in name for name in victim.extras)
     assert "share of the codes fired at '2' that were read: 100%" in outcome(victim)
 
 

@@ -35,14 +35,14 @@ def test_without_noise_exactly_the_cells_that_were_read_are_named(watched, attac
     guess = attack_named("key-readout", max_iterations=0)(observation, torch.Generator())
     expected = cells_of(bottleneck_of(observation.model).read(truth.batches[0].inputs), 40)
     assert 0 < int(expected.sum()) <= 12 * active * batch_size
-    assert torch.equal(guess.found["key-value-bottleneck.cells"], expected)
+    assert torch.equal(guess.extras["key-value-bottleneck.cells"], expected)
     assert guess.facts["cells read"] == expected.sum()
     scores = scores_of(world, truth, guess)
     assert scores[FOUND] == scores[TRUE] == 1.0
     assert scores[COSINE] > 0.7
     if batch_size == active == 1:
         assert scores["share of the keys given to the right record"] == 1.0
-    assert guess.found["key-value-bottleneck.labels"].tolist() == truth.batches[0].labels.sort().values.tolist()
+    assert guess.extras["key-value-bottleneck.labels"].tolist() == truth.batches[0].labels.sort().values.tolist()
     assert not len(guess.inputs)
 
 
@@ -51,7 +51,7 @@ def test_labels_with_repeats_are_counted_on_the_first_round(watched, attack_name
     observation, truth, _ = watched(model=MLP, components=table(), federation=federation, knows=UNTOLD)
     guess = attack_named("key-readout", max_iterations=0)(observation, torch.Generator().manual_seed(0))
     assert len(truth.batches[0].labels.unique()) < 32
-    assert guess.found["key-value-bottleneck.labels"].tolist() == truth.batches[0].labels.sort().values.tolist()
+    assert guess.extras["key-value-bottleneck.labels"].tolist() == truth.batches[0].labels.sort().values.tolist()
 
 
 @pytest.mark.parametrize("batch_size", [1, 7])
@@ -65,7 +65,7 @@ def test_smoothed_labels_show_as_well(watched, attack_named):
     components = [*table(), {"name": "label-smoothing", "smoothing": 0.1}]
     observation, truth, _ = watched(model=MLP, components=components, federation={"batch_size": 5}, knows=UNTOLD)
     guess = attack_named("key-readout", max_iterations=0)(observation, torch.Generator().manual_seed(0))
-    assert guess.found["key-value-bottleneck.labels"].tolist() == truth.private[0].labels.sort().values.tolist()
+    assert guess.extras["key-value-bottleneck.labels"].tolist() == truth.private[0].labels.sort().values.tolist()
 
 
 def test_records_of_one_label_get_outputs_of_their_own(watched, attack_named):
@@ -79,7 +79,7 @@ def test_records_of_one_label_get_outputs_of_their_own(watched, attack_named):
             break
     guess = attack_named("key-readout", max_iterations=0)(observation, torch.Generator().manual_seed(0))
     assert scores_of(world, truth, guess)[COSINE] > 0.9
-    features = guess.found["key-value-bottleneck.features"]
+    features = guess.extras["key-value-bottleneck.features"]
     assert torch.pdist(features).min() > 0.1 * features.norm(dim=1).mean()
 
 
@@ -99,7 +99,7 @@ def test_noise_hides_cells_only_when_it_is_as_large_as_their_gradient(watched, a
         noise = [{"name": "gradient-noise", "scale": scale}]
         observation, truth, world = watched(model=MLP, components=table(), defenses=noise, knows=UNTOLD)
         guess = attack_named("key-readout", max_iterations=0)(observation, torch.Generator())
-        assert int(guess.found["key-value-bottleneck.cells"].sum()) == 12  # one a codebook, whatever the noise
+        assert int(guess.extras["key-value-bottleneck.cells"].sum()) == 12  # one a codebook, whatever the noise
         shares.append(scores_of(world, truth, guess)[FOUND])
     assert shares[0] == 1.0
     assert shares[1] < 0.5
@@ -123,7 +123,7 @@ def test_positions_of_a_map_show_cells_and_labels_alone(watched, attack_named):
     guess = attack_named("key-readout")(observation, torch.Generator())
     scores = scores_of(world, truth, guess)
     assert scores == {FOUND: 1.0, TRUE: 1.0}
-    assert guess.found["key-value-bottleneck.labels"].tolist() == truth.batches[0].labels.tolist()
+    assert guess.extras["key-value-bottleneck.labels"].tolist() == truth.batches[0].labels.tolist()
     assert not len(guess.inputs)
     assert "positions of a feature map" in guess.notes[0]
 
@@ -131,21 +131,21 @@ def test_positions_of_a_map_show_cells_and_labels_alone(watched, attack_named):
 def test_the_score_counts_what_was_missed_and_what_was_wrong(watched, attack_named):
     observation, truth, world = watched(model=MLP, components=table())
     guess = attack_named("key-readout", max_iterations=0)(observation, torch.Generator())
-    cells = guess.found["key-value-bottleneck.cells"].clone()
+    cells = guess.extras["key-value-bottleneck.cells"].clone()
     read, silent = cells.nonzero(), (~cells).nonzero()
     cells[tuple(read[:3].mT)] = False
     cells[tuple(silent[:9].mT)] = True
-    wrong = replace(guess, found={"key-value-bottleneck.cells": cells})
+    wrong = replace(guess, extras={"key-value-bottleneck.cells": cells})
     assert scores_of(world, truth, wrong) == {FOUND: 0.75, TRUE: 0.5}
-    assert scores_of(world, truth, replace(guess, found={})) == {}
+    assert scores_of(world, truth, replace(guess, extras={})) == {}
     model = bottleneck_of(observation.model)
     with torch.no_grad():
         own = model.features(truth.batches[0].inputs)[:, 0]
-    right = scores_of(world, truth, replace(guess, found={"key-value-bottleneck.features": own}))
+    right = scores_of(world, truth, replace(guess, extras={"key-value-bottleneck.features": own}))
     assert list(right.values()) == pytest.approx([1.0, 1.0])
     keys = model.read(truth.batches[0].inputs)[:, :, 0, 0].clone()
     keys[0, :4] = -1
-    right = scores_of(world, truth, replace(guess, found={"key-value-bottleneck.keys": keys}))
+    right = scores_of(world, truth, replace(guess, extras={"key-value-bottleneck.keys": keys}))
     assert right == pytest.approx({"share of the keys given to the right record": 8 / 12})
 
 

@@ -156,7 +156,7 @@ def test_of_a_text_without_an_exact_answer_the_lowest_distance_wins(
     assert any(note.startswith("dager does not apply") for note in guess.notes)
     assert winner != "word-readout"
     words = truth.private[0].inputs[truth.private[0].labels != IGNORED]
-    assert set(guess.found[READ_WORDS].tolist()) == set(words.tolist())  # whoever wins, they were read
+    assert set(guess.extras[READ_WORDS].tolist()) == set(words.tolist())  # whoever wins, they were read
 
 
 def test_whoever_watches_may_stop_the_search(watched: Watched) -> None:

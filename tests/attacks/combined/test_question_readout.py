@@ -57,7 +57,7 @@ def test_question_answer_and_image_are_read_without_a_grant() -> None:
     own = victim()
     guess = attack()(seen(own), seeding.generator(0, "attack"))
     found = score(own, guess).record
-    assert found.found == {"questions read": 1.0, "answers read": 1.0}
+    assert found.extras == {"questions read": 1.0, "answers read": 1.0}
     assert found.scores[0].values["psnr"] > 60  # beyond rounding of single precision
     assert "explains the update" in guess.notes[0]
 
@@ -75,14 +75,14 @@ def test_an_order_that_was_wrong_at_the_grey_image_is_mended_at_the_one_that_was
     monkeypatch.setattr(question_readout, "nearest", wrong_at_first)
     guess = attack()(seen(own), seeding.generator(0, "attack"))
     assert len(looked) == 2
-    assert score(own, guess).record.found == {"questions read": 1.0, "answers read": 1.0}
+    assert score(own, guess).record.extras == {"questions read": 1.0, "answers read": 1.0}
 
 
 def test_a_wrong_reading_scores_nothing() -> None:
     own = victim()
     guess = attack()(seen(own), seeding.generator(0, "attack"))
-    wrong = replace(guess, found={name: one.flip(1) for name, one in guess.found.items()})
-    assert score(own, wrong).record.found == {"questions read": 0.0, "answers read": 0.0}
+    wrong = replace(guess, extras={name: one.flip(1) for name, one in guess.extras.items()})
+    assert score(own, wrong).record.extras == {"questions read": 0.0, "answers read": 0.0}
 
 
 def test_what_cannot_be_read_is_refused() -> None:

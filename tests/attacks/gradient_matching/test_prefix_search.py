@@ -49,7 +49,7 @@ def test_the_length_is_read_of_any_batch(
         (name,) = (site.name for site in observation.sites)
         assert found.facts["places where k was read"] == 1.0
         assert found.facts[f"k at '{name}'"] == length_of(truth)
-        assert float(found.found[f"nested-dropout.{name}"]) == length_of(truth)
+        assert float(found.extras[f"nested-dropout.{name}"]) == length_of(truth)
         assert found.masks is not None
         assert torch.equal(found.masks[0], truth.masks[0][0])
 

@@ -36,7 +36,7 @@ def empty_first(watched: Watched) -> tuple[Observation, Truth, World]:
         "optimizer": {**SGD, "momentum": 0.9},
     }
     _, _, world = watched(federation=training)
-    sizes = [[len(drawn) for drawn in world.data.drawn(1, client)] for client in range(8)]
+    sizes = [[len(drawn) for drawn in world.data.numbers_of(1, client)] for client in range(8)]
     client = next(client for client, size in enumerate(sizes) if not size[0] and sum(size) > 1)
     return watched(federation=training, client=client)
 

@@ -162,8 +162,8 @@ def test_a_model_that_looks_ahead_takes_all_arrangements(watched: Watched, table
     sentences = [[3, 5, 1, 9], [2, 11, 4, 0]]
     observation = seen(watched, tables, model, sentences)
     assert read(attacked(observation)) == inputs_of(sentences)
-    assert set(read(attacked(observation, arrangements=200, drawn=200))) <= set(inputs_of(sentences))
-    nothing = attacked(observation, arrangements=200, drawn=1)
+    assert set(read(attacked(observation, arrangements=200, draws=200))) <= set(inputs_of(sentences))
+    nothing = attacked(observation, arrangements=200, draws=1)
     assert not len(nothing.inputs)
     assert "none of 1 arrangements of the tokens that were tried, of 216, lies in" in nothing.stopped
 
@@ -183,7 +183,7 @@ def test_sentences_of_all_lengths_are_read_from_open_blocks_and_in_front_of_drop
 
 def test_open_blocks_leave_too_many_arrangements_of_long_sentences(watched: Watched) -> None:
     observation, _, _ = watched(knows=KNOWN, **tagger("100", data={"name": "digit-tags"}))
-    nothing = attacked(observation, drawn=1000)
+    nothing = attacked(observation, draws=1000)
     assert not len(nothing.inputs)
     assert re.match("the model looks ahead, and none of .* that were tried, of .*, lies in", nothing.stopped)
 

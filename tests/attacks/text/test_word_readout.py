@@ -70,7 +70,7 @@ def test_tokens_are_counted_as_they_stand_in_the_batch(
         "found words that are right": 1.0,
     }
     assert guess.facts["tokens that never follow"] == 1.0
-    assert set(guess.found[READ_WORDS].tolist()) == set(read.tolist())
+    assert set(guess.extras[READ_WORDS].tolist()) == set(read.tolist())
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_tied_weights_show_the_union(
     guess = attack_named("word-readout")(observation, torch.Generator())
     assert set(guess.inputs[guess.inputs >= 0].tolist()) == set(torch.cat(tokens_of(truth)).tolist())
     assert "input and output layer are one" in guess.notes[1]
-    assert guess.found == {}  # which of them were read is not certain
+    assert guess.extras == {}  # which of them were read is not certain
 
 
 def test_words_stand_out_of_weak_noise_and_drown_in_strong_noise(
@@ -112,7 +112,7 @@ def test_words_stand_out_of_weak_noise_and_drown_in_strong_noise(
         "found words that are right": 1.0,
     }
     assert "no row is exactly zero" in guess.notes[1]
-    assert guess.found == {}
+    assert guess.extras == {}
     nothing = attack_named("word-readout")(under(10.0)[0], torch.Generator())
     assert nothing.inputs.shape == (0, *observation.spec.shape)
     assert nothing.stopped.startswith("no row of the gradient stands out")

@@ -231,7 +231,7 @@ def test_the_length_that_an_attacker_read_is_compared_with_the_clients(scenario:
     (own,) = world.stack.components
     model = world.models.holding(world.models.first_weights)
     assert own.scores(model, truth, guess) == {}
-    changed = replace(guess, found={"nested-dropout.6": torch.tensor(length + 2)})
+    changed = replace(guess, extras={"nested-dropout.6": torch.tensor(length + 2)})
     assert own.scores(model, truth, changed) == {"distance between the k at '6' and that found": 2.0}
 
 

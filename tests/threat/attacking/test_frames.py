@@ -23,7 +23,7 @@ def test_a_guess_comes_back_as_it_was() -> None:
         notes=("one", "two"),
         facts={"rank": 2.0},
         trained=Batch(torch.rand(2, 1, 3, 3), torch.rand(2, 5)),
-        found={"part.what": torch.arange(3)},
+        extras={"part.what": torch.arange(3)},
         is_exact=True,
     )
     (back,) = frames.unpacked(frames.packed([whole]))
@@ -31,7 +31,7 @@ def test_a_guess_comes_back_as_it_was() -> None:
     assert back.trained is not None
     assert whole.trained is not None
     assert torch.equal(back.trained.labels, whole.trained.labels)
-    assert torch.equal(back.found["part.what"], whole.found["part.what"])
+    assert torch.equal(back.extras["part.what"], whole.extras["part.what"])
     plain = ("objective", "iterations", "best_iteration", "history", "stopped", "notes", "facts", "is_exact")
     assert all(getattr(back, name) == getattr(whole, name) for name in plain)
 
@@ -44,7 +44,7 @@ def test_what_an_attack_sends_is_no_code() -> None:
     with pytest.raises(ValueError, match="decode"):
         frames.unpacked(frames.saved([{"inputs": torch.zeros(1)}]))
     with pytest.raises(FedsimError, match="holds a Evil"):
-        frames.packed([guess(found={"x": Evil()})])
+        frames.packed([guess(extras={"x": Evil()})])
     with pytest.raises(FedsimError, match="sparse"):
         frames.packed([guess(inputs=torch.zeros(2).to_sparse())])
 
