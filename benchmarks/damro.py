@@ -27,7 +27,7 @@ from benchmarks._rows import Row, main, measured, with_interval  # noqa: E402
 from benchmarks.visual_side_channel import rows_of_places  # noqa: E402
 from benchmarks.visual_tokens import row  # noqa: E402
 from fedsim.bench import grids, unfreezing  # noqa: E402
-from fedsim.bench.grid_accuracy import ASKED, questions  # noqa: E402
+from fedsim.bench.grid_accuracy import MEASURED, questions  # noqa: E402
 from fedsim.core import registry, seeding  # noqa: E402
 from fedsim.core.hooks import Condition  # noqa: E402
 from fedsim.core.types import Batch, Limits  # noqa: E402
@@ -194,7 +194,7 @@ def side_rows(model: Any, batches: Mapping[Kind, Batch]) -> Iterator[Row]:
 def measure(full: bool) -> list[Row]:
     """Return all rows."""
     model, count = grids.trained(), QUESTIONS if full else SHORT
-    batches: dict[Kind, Batch] = {kind: questions(kind, count, _SEED) for kind in ASKED}
+    batches: dict[Kind, Batch] = {kind: questions(kind, count, _SEED) for kind in MEASURED}
     return [
         *answer_rows(model, batches),
         *outlier_rows(model, batches),

@@ -27,7 +27,7 @@ from benchmarks.frozen_encoder import sent_by  # noqa: E402
 from benchmarks.inferred_questions import GRANTED, world_of  # noqa: E402
 from benchmarks.visual_tokens import Contender, row  # noqa: E402
 from fedsim.bench import grids  # noqa: E402
-from fedsim.bench.grid_accuracy import ASKED, questions, right_answers  # noqa: E402
+from fedsim.bench.grid_accuracy import MEASURED, questions, right_answers  # noqa: E402
 from fedsim.core import registry, seeding  # noqa: E402
 from fedsim.core.types import Batch  # noqa: E402
 from fedsim.core.visual import visual_passes  # noqa: E402
@@ -98,7 +98,7 @@ def arm_rows(label: str, clients: int) -> Iterator[Row]:
 
 def merging_rows(count: int) -> Iterator[Row]:
     """Yield how many windows are merged, and right answers, where nothing is dropped."""
-    batches: dict[Kind, Batch] = {kind: questions(kind, count, _SEED) for kind in ASKED}
+    batches: dict[Kind, Batch] = {kind: questions(kind, count, _SEED) for kind in MEASURED}
     for likeness in LIKENESSES:
         settings = {"window": WINDOW, "likeness": likeness, "overall": 0.0, "single": 0.0, "recount": False}
         (model,), label = Contender("", "must-drop", settings).models(grids.trained()), f"likeness {likeness:g}"

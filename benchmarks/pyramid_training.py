@@ -26,7 +26,7 @@ from torch import Tensor  # noqa: E402
 from benchmarks._rows import Row, main, measured, with_interval  # noqa: E402
 from benchmarks.visual_tokens import row  # noqa: E402
 from fedsim.bench import grids  # noqa: E402
-from fedsim.bench.grid_accuracy import ASKED, questions, right_answers  # noqa: E402
+from fedsim.bench.grid_accuracy import MEASURED, questions, right_answers  # noqa: E402
 from fedsim.bench.pruning import read_stored, stored_features  # noqa: E402
 from fedsim.bench.training import share_of_rate  # noqa: E402
 from fedsim.core import checkpoints, registry, seeding  # noqa: E402
@@ -94,7 +94,7 @@ def _loss(model: Any, stored: tuple[Tensor, Tensor], generator: torch.Generator)
 
 def accuracy_rows(plain: Any, models: Mapping[str, Any], count: int) -> Iterator[Row]:
     """Yield right answers before and after the training, each with the pyramid that it was trained with."""
-    batches = {kind: questions(kind, count, _SEED) for kind in ASKED}
+    batches = {kind: questions(kind, count, _SEED) for kind in MEASURED}
     for label, settings in _WAYS.items():
         before = with_pyramid(plain, settings).eval()
         for name, model in (("before", before), ("trained", models[label])):
@@ -109,8 +109,8 @@ def _share(right: Tensor) -> Interval:
 def gradient_rows(model: Any, label: str) -> Iterator[Row]:
     """Yield the gradient's norm by how far a token went, in shares of the mean over all tokens of the example."""
     by_place: dict[str, list[float]] = {}
-    for kind in ASKED:
-        batch = questions(kind, EXAMPLES // len(ASKED), _SEED + 1)
+    for kind in MEASURED:
+        batch = questions(kind, EXAMPLES // len(MEASURED), _SEED + 1)
         for number in range(len(batch)):
             pixels, tokens, stage = _gradients(model, batch.taken(torch.tensor([number])))
             for place, norms in (("pixels", pixels), ("projected tokens", tokens)):

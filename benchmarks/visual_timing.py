@@ -26,7 +26,7 @@ from benchmarks.staged_reducers import with_theta  # noqa: E402
 from benchmarks.visual_side_channel import share_told  # noqa: E402
 from benchmarks.visual_tokens import Contender, row, timed  # noqa: E402
 from fedsim.bench import grids  # noqa: E402
-from fedsim.bench.grid_accuracy import ASKED, questions  # noqa: E402
+from fedsim.bench.grid_accuracy import MEASURED, questions  # noqa: E402
 from fedsim.core.types import Batch  # noqa: E402
 from fedsim.core.visual import Stream, VisualReducer, visual_passes  # noqa: E402
 from fedsim.metrics.statistics import wilson  # noqa: E402
@@ -101,9 +101,9 @@ def rows_of(name: str, seconds: Tensor, tokens: Tensor, kinds: Tensor, digits: T
 def measure(full: bool) -> list[Row]:
     """Return all rows."""
     count = QUESTIONS if full else SHORT
-    batch = Batch.joined([questions(kind, count, _SEED) for kind in ASKED])
+    batch = Batch.joined([questions(kind, count, _SEED) for kind in MEASURED])
     order = torch.randperm(len(batch), generator=torch.Generator().manual_seed(0))
-    batch, kinds = batch.taken(order), torch.arange(len(ASKED)).repeat_interleave(count)[order]
+    batch, kinds = batch.taken(order), torch.arange(len(MEASURED)).repeat_interleave(count)[order]
     digits = filled_cells(batch.inputs)
     return [
         one

@@ -30,7 +30,7 @@ import torch  # noqa: E402
 
 from benchmarks._rows import Row, as_json, as_table, measured, of_interval  # noqa: E402
 from fedsim.bench import grids, unfreezing  # noqa: E402
-from fedsim.bench.grid_accuracy import ASKED, accuracy, questions, right_answers  # noqa: E402
+from fedsim.bench.grid_accuracy import MEASURED, accuracy, questions, right_answers  # noqa: E402
 from fedsim.core import registry  # noqa: E402
 from fedsim.core.types import Batch  # noqa: E402
 from fedsim.core.visual import prompt_cost, step_cost, visual_passes  # noqa: E402
@@ -118,7 +118,7 @@ def trained_ones() -> list[Contender]:
 
 def question_batches(full: bool) -> dict[Kind, Batch]:
     """Return the questions that all contenders answer."""
-    return {kind: questions(kind, QUESTIONS if full else SHORT, _SEED) for kind in ASKED}
+    return {kind: questions(kind, QUESTIONS if full else SHORT, _SEED) for kind in MEASURED}
 
 
 def point(contender: Contender, plain: TinyVlm, batches: Mapping[Kind, Batch]) -> Point:
@@ -192,7 +192,7 @@ def _first_words(model: TinyVlm, batch: Batch) -> torch.Tensor:
 
 def blind_rows(plain: TinyVlm, count: int) -> Iterator[Row]:
     """Yield what is right without the image, and the most frequent answer's share."""
-    for kind in ASKED:
+    for kind in MEASURED:
         figures = accuracy(plain, kind, count, _SEED)
         yield row(f"right, {kind}", "image black", figures.blind)
         yield measured(f"right, {kind}", "most frequent answer", [100 * figures.majority], "%", "")
@@ -279,9 +279,9 @@ def draw(points: Sequence[Point], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot  # noqa: PLC0415
 
-    figure, panels = pyplot.subplots(1, len(ASKED), figsize=(13, 3.4), sharey=True, layout="constrained")
+    figure, panels = pyplot.subplots(1, len(MEASURED), figsize=(13, 3.4), sharey=True, layout="constrained")
     base = points[0]
-    for panel, kind in zip(panels, ASKED, strict=True):
+    for panel, kind in zip(panels, MEASURED, strict=True):
         for label in dict.fromkeys(each.label for each in points[1:]):
             some = sorted(
                 (each for each in [base, *points] if each.label in (base.label, label)), key=lambda each: each.tokens
