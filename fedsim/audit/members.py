@@ -21,6 +21,7 @@ from fedsim.questions import Evidence, Work
 from fedsim.questions.membership import Cases, judge, open_finding
 from fedsim.record import Finding
 from fedsim.threat import membership
+from fedsim.threat.attacking import Here
 
 MOST = 100  # as many non-members as 1 % false positives need
 FEWEST = 10
@@ -82,7 +83,7 @@ def _judge_within(seconds: float, finding: Finding, attack: MembershipAttack[Any
     """Complete the finding of an attack, or say in it why the attack failed."""
     try:
         with limit(seconds):
-            return judge(finding, attack, cases)
+            return judge(finding, attack, Here(attack), cases)
     except OutOfTime:
         return finding.model_copy(update={"failure": "the clock ended it"})
     except Exception as error:

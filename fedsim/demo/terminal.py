@@ -50,7 +50,7 @@ def show(console: Console, setting: Setting, language: Language = "en") -> None:
 
             def draw(guess: Tensor, iteration: int, name: str = name, live: Live = live) -> None:
                 pixels = to_pixels(guess.detach(), spec)
-                caption = words["terminal.in_words"].format(
+                caption = words["terminal.told"].format(
                     iteration=iteration, psnr=f"{float(psnr(pixels, original)):.1f}"
                 )
                 live.update(_table(truth, (name, half_blocks(pixels[0, 0]), caption)), refresh=console.is_terminal)

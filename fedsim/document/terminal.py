@@ -159,13 +159,14 @@ def _with_cells(row: TableRow, kept: list[int]) -> TableRow:
 
 
 def _lines(block: Table) -> Iterator[str]:
-    """Yield the title, then each row as a line: its name, and what stands below each heading."""
+    """Yield the title, then each row as a line: its name, and what stands below each heading, if anything does."""
     yield printable(block.title)
     names = [printable(heading.text) for heading in block.headings[1:]]
     for group in block.groups:
         for row in group.rows:
             first, *rest = (_cell(cell) for cell in row.cells)
-            said = [f"{name}: {text}" for name, text in zip(names, rest, strict=True)] if rest else [row.reason]
+            pairs = zip(names, rest, strict=True) if rest else ()
+            said = [f"{name}: {text}" for name, text in pairs if text] or [row.reason]
             yield printable(f"  {f'{group.title}: ' if block.group_heading else ''}{'; '.join((first, *said))}")
 
 

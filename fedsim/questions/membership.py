@@ -26,7 +26,7 @@ from fedsim.record import Finding
 from fedsim.scenario import Choice
 from fedsim.scenario.world import World
 from fedsim.threat import membership
-from fedsim.threat.attacking import tensor_of
+from fedsim.threat.attacking import AtWork, tensor_of
 
 
 class MembershipChoice(Choice):
@@ -103,7 +103,8 @@ class WhoWasAMember(Question[Membership]):
             attack: MembershipAttack[Any] = choice.make("membership")
             finding = open_finding(choice.label or choice.name, choice.name, choice.settings, attack.target)
             try:
-                finding = judge(finding, attack, cases)
+                with work.start("membership", choice) as at_work:
+                    finding = judge(finding, attack, at_work, cases)
             except Exception as error:  # an attack may raise anything
                 finding = finding.model_copy(update={"failure": reason(error)})
             yield finding
@@ -165,21 +166,20 @@ def open_finding(label: str, method: str, settings: dict[str, Any], target: Targ
     )
 
 
-def judge(finding: Finding, attack: MembershipAttack[Any], cases: Cases) -> Finding:
+def judge(finding: Finding, attack: MembershipAttack[Any], at_work: AtWork, cases: Cases) -> Finding:
     """Run one attack, and complete its finding.
 
     Args:
         finding: as `open_finding` made it.
         attack: of the finding.
+        at_work: the same attack, here or in a process of its own.
         cases: whom it judges; gets its scores.
     """
     scenario, case = cases.evidence.world.scenario, cases.case(attack.target)
     seen = replace(case.observation, shadows=cases.shadows(finding.label, attack.target, attack.plan()))
     begin = time.perf_counter()
     source = seeding.generator(scenario.seed, f"membership attack {finding.label}")
-    choice = Choice(name=attack.name, settings=attack.config.model_dump(mode="json"))
-    with cases.work.start("membership", choice) as at_work:
-        scores = attack.checked(tensor_of(at_work.call("__call__", seen, generators=[source])), seen)
+    scores = attack.checked(tensor_of(at_work.call("__call__", seen, generators=[source])), seen)
     seconds = time.perf_counter() - begin
     cases.scores[finding.label] = scores
     cases.work.look_up()

@@ -19,8 +19,8 @@ def test_terminal_and_page_show_how_long_and_on_how_much_was_searched() -> None:
     screen.show(found, console)
     text = console.export_text()
     assert "0 (0 to 9) %" in text
-    assert "40  40 it., 0 of 40" in text
-    assert "4  500 it., 4 of 4" in text
+    assert "updates: 40; searched: 40 it., 0 of 40 converged" in text
+    assert "4  500 it., 4 of 4 converged" in text
     assert "undecided" in text
     html = to_html(page.build(found, {}))
     assert "undecided<br><small>40 of 40 searches did not converge within 40 iterations" in html

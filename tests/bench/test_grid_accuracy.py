@@ -11,13 +11,13 @@ WORDS = GridWords(4)
 
 
 def test_questions_are_of_one_kind_and_the_same_each_time() -> None:
-    for kind in grid_accuracy.ASKED:
+    for kind in grid_accuracy.MEASURED:
         own = questions(kind, 30, 1)
         assert {WORDS.kind(row) for row in own.given["question"].tolist()} == {kind}
         assert torch.equal(own.inputs, questions(kind, 30, 1).inputs)
 
 
-@pytest.mark.parametrize("kind", grid_accuracy.ASKED)
+@pytest.mark.parametrize("kind", grid_accuracy.MEASURED)
 def test_whoever_knows_the_answers_is_right_with_light_alone(kind) -> None:
     known = questions(kind, 40, 1)
     answers = {row.numpy().tobytes(): label for row, label in zip(known.inputs, known.labels, strict=True)}

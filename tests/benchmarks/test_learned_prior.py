@@ -5,7 +5,7 @@ import torch
 
 from benchmarks._unseen import unseen
 from benchmarks._victims import KNOWN, Victim, victims_of
-from benchmarks.learned_prior import CHANGES, NETWORKS, _told, explains, misfit
+from benchmarks.learned_prior import CHANGES, NETWORKS, _as_clipping, explains, misfit
 from fedsim.bench.denoisers import RECIPES, data_of
 from fedsim.core.types.effects import AddedNoise, Clipped
 from tests.data.installed import need
@@ -43,7 +43,7 @@ def test_noise_leaves_as_much_unexplained_as_its_size_says() -> None:
 
 
 def test_dp_sgd_of_one_example_is_told_as_the_clipping_and_the_noise_that_it_is() -> None:
-    told = _told(victim("DP-SGD, multiplier 0.01").observation).public
+    told = _as_clipping(victim("DP-SGD, multiplier 0.01").observation).public
     assert [own.effects for own in told] == [(AddedNoise("gaussian", 0.01), Clipped(1.0))]
     plain = victim("nothing").observation
-    assert _told(plain) is plain
+    assert _as_clipping(plain) is plain

@@ -8,7 +8,7 @@ import torch
 from benchmarks.visual_side_channel import share_told
 from benchmarks.visual_tokens import Contender, Point, _costs, contenders, draw, point
 from fedsim.bench import grids
-from fedsim.bench.grid_accuracy import ASKED, questions
+from fedsim.bench.grid_accuracy import MEASURED, questions
 from fedsim.metrics.statistics import wilson
 
 
@@ -33,7 +33,7 @@ def test_costs_fall_with_the_tokens() -> None:
 
 
 def test_the_figure_is_written(tmp_path: Path) -> None:
-    right = {kind: wilson(3, 4) for kind in ASKED}
+    right = {kind: wilson(3, 4) for kind in MEASURED}
     draw([Point("keep-all", 64, 64, right), Point("oracle", 16, 16, right)], tmp_path / "own.png")
     assert (tmp_path / "own.png").read_bytes()[:4] == b"\x89PNG"
 

@@ -50,7 +50,7 @@ class Silent:
     def progress(self, what: str, number: int, of: int) -> None:
         self.step = (what, number, of)
 
-    def found(self, finding: Finding) -> None:
+    def answered(self, finding: Finding) -> None:
         self.finding = finding
 
 

@@ -77,7 +77,7 @@ def test_a_test_set_that_clients_train_on_is_not_public(
     world = build_world(scenario(**SHORT))
     dataset = replace(world.data.dataset, test=world.data.dataset.train)
     same = replace(world, data=replace(world.data, dataset=dataset))
-    monkeypatch.setattr(runner, "shared", lambda _: same)
+    monkeypatch.setattr(runner, "build", lambda _: same)
     record = run(scenario(**SHORT), tmp_path / "run")
     stored = RunFolder(tmp_path / "run").read_arrays()
     places = [victim.arrays for victim in record.arms[0].attacks[0].victims]

@@ -3,6 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
+from fedsim.core.types.effects import PrivateNoise
 from fedsim.privacy.accounting import noise_multiplier
 from fedsim.privacy.budget import Budget
 
@@ -25,9 +26,10 @@ def test_noise_for_a_budget_grows_with_the_sensitivity(sensitivity: float) -> No
 
 
 def test_what_is_public_is_what_was_set() -> None:
-    assert Budget().facts == {"noise_multiplier": 1.0}
-    assert Budget(noise_multiplier=0.7).facts == {"noise_multiplier": 0.7}
-    assert Budget(target_epsilon=3.0).facts == {"target_epsilon": 3.0}
+    assert Budget().noise == (PrivateNoise("gaussian", 1.0),)
+    assert Budget(noise_multiplier=0.7).noise == (PrivateNoise("gaussian", 0.7),)
+    assert Budget(noise_multiplier=0.0).noise == ()
+    assert Budget(target_epsilon=3.0).noise == (PrivateNoise("gaussian", epsilon=3.0),)
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from fedsim.record import (
     RunRecord,
     VictimRecord,
 )
+from fedsim.record.store import RunFolder
 from fedsim.tasks.core.images import label_values
 
 ENVIRONMENT = Environment(
@@ -214,8 +215,8 @@ def with_arrays(record, shape=(1, 12, 12), seed=0):
 
 
 def save(folder, record, arrays=None):
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "record.json").write_text(record.model_dump_json(indent=2), encoding="utf-8")
+    run = RunFolder(folder)
+    run.write("record.json", record.model_dump_json(indent=2).encode())
     if arrays is not None:
-        np.savez_compressed(folder / "arrays.npz", **arrays)
+        run.write_arrays(arrays)
     return folder

@@ -78,7 +78,7 @@ def test_the_same_record_gives_the_same_report(typical):
     before = {path.name: path.read_bytes() for path in (folder / "figures").iterdir()}
     assert build(folder).read_text(encoding="utf-8") == page.html
     assert {path.name: path.read_bytes() for path in (folder / "figures").iterdir()} == before
-    assert not list(folder.rglob(".*"))
+    assert [path.name for path in folder.rglob(".*")] == [".fedsim-files"]
 
 
 def test_markup_in_a_scenario_is_text(report, records):
@@ -135,7 +135,7 @@ def test_an_unwritable_page_leaves_the_old_one(tmp_path, records, monkeypatch):
     with pytest.raises(FedsimError, match="disk full"):
         build(folder)
     assert (folder / "report.html").read_bytes() == page
-    assert not list(folder.rglob(".*"))
+    assert [path.name for path in folder.rglob(".*")] == [".fedsim-files"]
 
 
 def test_importing_the_report_does_not_load_matplotlib():

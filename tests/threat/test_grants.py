@@ -14,8 +14,8 @@ from fedsim.core.hooks import Attack, Task
 from fedsim.core.types import GRANTS, Knowledge, Observation, WireEntry
 from fedsim.federation.client import local_training
 from fedsim.scenario import world as worlds
-from fedsim.threat import letters
 from fedsim.threat import observe as door
+from fedsim.threat import survey_letters as letters
 from fedsim.threat.victim import Victim
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "scenarios.md"

@@ -68,7 +68,7 @@ class Watching(Silent):
             raise KeyboardInterrupt
         self.shadows.append(f"{what} {number}/{of}")
 
-    def found(self, finding: Finding) -> None:
+    def answered(self, finding: Finding) -> None:
         self.findings.append(finding)
 
 
