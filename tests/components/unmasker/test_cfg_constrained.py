@@ -24,6 +24,7 @@ class Spelling:
     """A tokenizer of one sign a token."""
 
     padding, begin, end, vocabulary = END, None, END, len(SIGNS)
+    ends = frozenset({end})
 
     def encode(self, text: str) -> list[int]:
         return [SIGNS.index(own) for own in text]
