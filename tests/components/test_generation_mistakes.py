@@ -117,6 +117,14 @@ def test_a_prompt_that_cannot_begin_fails_alone(name: str, prompt: Sequence[int]
 
 
 @pytest.mark.parametrize("name", DECODERS)
+def test_a_model_that_fills_in_masked_places_is_refused(name: str) -> None:
+    with pytest.raises(
+        FedsimError, match=f"'{name}' writes from left to right, and the model TinyLlada fills in .*'fixed'"
+    ):
+        written(name, tiny_llada(VOCABULARY), prompts(FINE))
+
+
+@pytest.mark.parametrize("name", DECODERS)
 def test_nobody_reads_beyond_the_context(name: str) -> None:
     model = tiny_llama()
     for count in range(1, CONTEXT):

@@ -160,6 +160,14 @@ class Generation(Component[ConfigT], Generic[ConfigT, StateT]):
 
     counts: ClassVar[frozenset[str]]
 
+    def check(self, model: nn.Module) -> None:
+        """Refuse a model with which it would do nothing, or nothing of sense. Whoever runs it asks before `start`.
+
+        Raises:
+            FedsimError: it does; the message says what to change.
+        """
+        return
+
     @abstractmethod
     def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> StateT:
         """Return the state before the first step, one row for each of the condition.
@@ -193,6 +201,19 @@ class Decoder(Generation[ConfigT, WritingT]):
     modalities: ClassVar[frozenset[Modality]] = frozenset({"text"})
     exact: ClassVar[bool] = False
     fast: ClassVar[Mapping[str, Any]] = {}
+
+    def check(self, model: nn.Module) -> None:
+        """Refuse a model that fills in masked places.
+
+        Raises:
+            FedsimError: it does.
+        """
+        if mask_token(model) is not None:
+            raise FedsimError(
+                f"decoder '{self.name}' writes from left to right, and the model {type(model).__name__} fills in "
+                "masked places: its scores are not of the next token. Choose an unmasker, such as 'fixed' or "
+                "'threshold', or a model such as 'tiny-llama'."
+            )
 
     def finished(self, state: WritingT) -> Sequence[bool]:
         """Say that no text ends by itself."""
