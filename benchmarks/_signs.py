@@ -14,6 +14,7 @@ class Signs:
         """Take all signs."""
         self._signs = signs
         self.vocabulary, self.padding, self.end = len(signs), len(signs) - 1, len(signs) - 1
+        self.ends = frozenset({self.end})
 
     def encode(self, text: str) -> list[int]:
         """Return a token for each sign."""

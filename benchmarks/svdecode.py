@@ -29,7 +29,7 @@ from fedsim.core.types import Batch  # noqa: E402
 
 _LENGTH, _BATCH, _MEMBERS = 24, 4, 160
 _RATES = (5e-5, 5e-4)
-_CONFIG = SvdecodeConfig(outside="left")  # else a sentence with an unlikely token would cost without end
+_CONFIG = SvdecodeConfig(strength=0, outside="left")  # else a sentence with an unlikely token would cost without end
 _MODES: tuple[Mode, ...] = ("mean", "ratio", "newton", "search")
 
 

@@ -48,7 +48,7 @@ def spans_with_masks(
     mask = mask_token(observation.model)
     assert mask is not None, "callers refuse models without one"
     reading = read_spans(observation, tolerance, deviations, _PREFIXES)
-    tokens = reading.tokens(replace(observation.spec, vocabulary=mask + 1))
+    tokens = reading.tokens(replace(observation.spec, vocabulary=max(observation.spec.vocabulary or 0, mask + 1)))
     if missing := [place for place, candidates in enumerate(tokens) if not len(candidates)]:
         raise NothingFound(f"no token, and no mask, lies in the span at place {missing[0]}")
     return reading, tokens

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 
 def mask_token(model: nn.Module) -> int | None:
     """Return the token of masked places, which is no word, of a model that fills them in; None of any other."""
     token = getattr(model, "mask_token", None)
     return token if isinstance(token, int) else None
+
+
+def without_mask(scores: Tensor, mask: int) -> Tensor:
+    """Return scores (..., V) with -inf for the mask token; as they are where the model does not score it."""
+    if mask >= scores.shape[-1]:
+        return scores
+    return scores.index_fill(-1, torch.tensor([mask], device=scores.device), -torch.inf)

@@ -85,6 +85,7 @@ class ListTokenizer:
     """Letters, digits, operations and signs are one token each; text is read and written with blanks between them."""
 
     padding, begin, separator, end = range(4)
+    ends = frozenset({end})
 
     def __init__(self) -> None:
         self._words = ("_", "[", "]", ".", *ascii_uppercase, *map(str, range(_INDICES)), *OPERATIONS)

@@ -13,6 +13,7 @@ from fedsim.core.errors import FedsimError, MissingExtra, in_a_line
 
 _BYTES = 256
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
+_TURN_ENDS = ("<|eot_id|>", "<|im_end|>")  # of LLaDA and Llama, of Dream and Qwen; their folders name another eos_token
 _PIECE = re.compile(r"\s?\w+|\s?[^\w\s]+|\s+")
 
 
@@ -35,6 +36,7 @@ class WordTokenizer:
     padding = _BYTES
     begin = None
     end = _BYTES + 1
+    ends = frozenset({end})
 
     def __init__(self, words: Sequence[str] = ()) -> None:
         self._words = tuple(words)
@@ -116,6 +118,12 @@ class ModelTokenizer:
         """The tokenizer's end of text, or its separator where it has none, as in BERT."""
         assert self._end is not None
         return self._end
+
+    @property
+    def ends(self) -> frozenset[int]:
+        """The tokenizer's end of text, and its end of a turn where it has one."""
+        added = self._loaded.get_added_vocab()
+        return frozenset({self.end, *(added[name] for name in _TURN_ENDS if name in added)})
 
     @property
     def _end(self) -> int | None:

@@ -58,9 +58,10 @@ def stream(
         tokenizer: of the model, for decoders that read what they write as text.
 
     Raises:
-        FedsimError: not one generator of its own for each row, or no module of such a name.
+        FedsimError: the decoder does not run on this model, not one generator of its own for each row, or no module of
+            such a name.
     """
-    _check(model, condition, generators, cuts)
+    _check(decoder, model, condition, generators, cuts)
     plan = _plan(condition, limits, generators, _known(model), fills_in=isinstance(decoder, Unmasker))
     context = GenerationContext((), limits, tokenizer=tokenizer)
     return _stream(decoder, model, condition, plan, context, _size(model, at_once, cuts), cuts)
@@ -97,9 +98,10 @@ def sample(
     """Return a sample of a shape for each row; the arguments are those of `stream`.
 
     Raises:
-        FedsimError: not one generator of its own for each row, or no module of such a name.
+        FedsimError: the sampler does not run on this model, not one generator of its own for each row, or no module of
+            such a name.
     """
-    _check(model, condition, generators, cuts)
+    _check(sampler, model, condition, generators, cuts)
     rows = [RowState(number, generator) for number, generator in enumerate(generators)]
     context = GenerationContext((), shape=shape)
     pieces = _stream(sampler, model, condition, _Plan(rows, []), context, _size(model, at_once, cuts), cuts)
@@ -184,7 +186,14 @@ def _size(model: nn.Module, at_once: int, cuts: Sequence[str]) -> int:
     return 1 if cuts or reducing_places(model) else max(1, at_once)
 
 
-def _check(model: nn.Module, condition: Condition, generators: Sequence[torch.Generator], cuts: Sequence[str]) -> None:
+def _check(
+    method: Generation[Any, Any],
+    model: nn.Module,
+    condition: Condition,
+    generators: Sequence[torch.Generator],
+    cuts: Sequence[str],
+) -> None:
+    method.check(model)
     different = len({id(generator) for generator in generators})
     if different != len(condition) or len(generators) != len(condition):
         raise FedsimError(

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.core.losses import IGNORED, per_example
-from fedsim.core.masked_places import mask_token
+from fedsim.core.masked_places import mask_token, without_mask
 from fedsim.core.registry import metric
 from fedsim.core.types import SecretKind, Tokenizer
 from fedsim.metrics.statistics import mean_interval, wilson
@@ -140,7 +140,7 @@ def _by_masking(model: nn.Module, sentences: Sequence[Sequence[int]], tokenizer:
             for place in range(1, length):
                 hidden = tokens.clone()
                 hidden[:, place:] = mask
-                odds = model(hidden)[:, place, :mask].double().log_softmax(-1)
+                odds = without_mask(model(hidden)[:, place], mask).double().log_softmax(-1)
                 bits[some] -= odds.gather(1, tokens[:, place, None])[:, 0] / math.log(2.0)
     return bits
 

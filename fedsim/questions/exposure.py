@@ -67,8 +67,8 @@ class WhatWasMemorised(Question[Exposure]):
     )
 
     def check(self, world: World) -> None:
-        """Check that secrets are planted, and that examples hold them whole."""
-        memorisation.check(world)
+        """Check that secrets are planted, that examples hold them whole, and that the model can be searched."""
+        memorisation.check(world, search=self.config.search, emission=self.config.emission)
 
     def ask(self, evidence: Evidence, work: Work) -> Iterator[Finding]:
         """Yield one finding for each kind and number of repetitions."""

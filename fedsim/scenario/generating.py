@@ -90,7 +90,7 @@ class GenerationSettings(Config):
     )
     prompts: Prompts = Prompts()
     tokens: int = Field(default=24, ge=1, description="tokens of a text, at most")
-    ends: bool = Field(default=False, description="whether the token that ends a sentence ends a text")
+    ends: bool = Field(default=False, description="whether a token that ends a sentence, or a turn, ends a text")
     repeats: int = Field(default=6, ge=3, description="texts of each prompt, each with a seed of its own")
     candidates: int = Field(default=100, ge=4, description="members, and as many others, for question member")
     others: int = Field(default=31, ge=1, description="others of its form for each secret, for question planted")

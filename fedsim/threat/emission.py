@@ -82,8 +82,8 @@ def emission(
 
     Raises:
         MissingExtra: a package of the decoder is not installed.
-        FedsimError: no such pattern or decoder, no string follows it, an empty beginning, or scores that are no
-            numbers.
+        FedsimError: a model that fills in masked places, no such pattern or decoder, no string follows it, an empty
+            beginning, or scores that are no numbers.
     """
     known = tuple(tokenizer.encode(beginning))
     if not known or not generators:
@@ -91,6 +91,7 @@ def emission(
     # A token may reach beyond the string, so that anything may follow.
     name, kind = _weigher(decoder)
     weigher = kind.within(rf"(?:{pattern})[\s\S]*", particles).named(name)
+    weigher.check(model)
     limits = Limits(max_new_tokens=longest)
     total = Emission((), 0, 0)
     for start in range(0, len(generators), _AT_ONCE):

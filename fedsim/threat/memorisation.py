@@ -17,6 +17,7 @@ from torch import nn
 from fedsim.core import seeding
 from fedsim.core.errors import ScenarioError
 from fedsim.core.hooks import Condition
+from fedsim.core.masked_places import mask_token
 from fedsim.core.types import Limits, Planted, Tokenizer
 from fedsim.federation.journal import Journal
 from fedsim.generation import generate
@@ -33,14 +34,20 @@ from fedsim.scenario.world import World
 from fedsim.threat.emission import emissions
 from fedsim.threat.membership import count_training
 
-_DECODER = Choice(name="greedy")
+_NEXT_TOKEN, _MASKED_PLACES = Choice(name="greedy"), Choice(name="fixed")  # both take the likeliest token
 
 
-def check(world: World) -> None:
+def check(world: World, *, search: int = 0, emission: int = 0) -> None:
     """Say before the first round whether there are secrets whose exposure can be measured.
 
+    Args:
+        world: of a scenario that asks for it.
+        search: as in `measure_exposure`.
+        emission: likewise.
+
     Raises:
-        ScenarioError: no secret is planted, or examples are too short to hold one.
+        ScenarioError: no secret is planted, examples are too short to hold one, or a search or an emission is wanted
+            of a model that fills in masked places.
     """
     if not world.data.dataset.planted:
         raise ScenarioError(
@@ -52,6 +59,12 @@ def check(world: World) -> None:
         raise ScenarioError(
             f"exposure: data.length is {world.data.dataset.spec.shape[0]}, which cuts a secret after "
             f"'{cut[0].text}'. Raise data.length until it holds whole secrets."
+        )
+    if (search or emission) and mask_token(world.models.holding(world.models.first_weights)) is not None:
+        raise ScenarioError(
+            f"exposure.{'search' if search else 'emission'} goes from left to right by the scores of the next token, "
+            f"and model '{world.scenario.model.name}' fills in masked places. Leave out exposure.search and "
+            "exposure.emission."
         )
 
 
@@ -126,5 +139,6 @@ def _written(
     """Return a secret's beginning and what the model writes behind it, as many tokens as the secret has."""
     known = tuple(tokens[: common_beginning(tokens, tokenizer.encode(planted.prompt))])
     limits = Limits(max_new_tokens=len(tokens) - len(known))
-    (written,) = generate(_DECODER.make("component"), model, Condition((known,)), limits, [generator])
+    decoder = _NEXT_TOKEN if mask_token(model) is None else _MASKED_PLACES
+    (written,) = generate(decoder.make("component"), model, Condition((known,)), limits, [generator])
     return tokenizer.decode([*known, *written.tokens])

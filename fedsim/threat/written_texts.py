@@ -120,7 +120,7 @@ def speaker_of(world: World, weights: Tensors, tokens: int | None = None) -> Spe
     settings, tokenizer, model = generation_of(world), _tokenizer(world), world.models.new()
     model.load_state_dict(dict(weights))
     context = getattr(model, "context", None)
-    stops = frozenset({tokenizer.end}) if settings.ends else frozenset[int]()
+    stops = tokenizer.ends if settings.ends else frozenset[int]()
     most = settings.tokens if tokens is None else tokens
     limits = Limits(max_new_tokens=most, stop_tokens=stops, context=context if isinstance(context, int) else None)
     decoder = settings.decoder.make("component")

@@ -10,6 +10,7 @@ class Bytes:
     """Signs of ASCII are one token each."""
 
     vocabulary, padding, begin, end = 128, 0, None, 0
+    ends = frozenset({end})
 
     def encode(self, text: str) -> list[int]:
         return list(text.encode("ascii"))

@@ -99,6 +99,12 @@ def test_tokens_and_stages_that_are_not_there(complaint: Any, component: dict[st
     assert message in told
 
 
+def test_two_token_reducers_at_once(complaint: Any) -> None:
+    told = complaint(components=[{"name": "cls-topk"}, {"name": "attention-topk", "layer": 1}])
+    assert told.startswith("component 'attention-topk': the model has a token reducer already")
+    assert told.endswith("Leave one of the two out.")
+
+
 def test_a_model_without_image_tokens(complaint: Any) -> None:
     digits = {"data": {"name": "digits"}, "model": {"name": "mlp"}}
     for name in ("cls-topk", "rcp"):

@@ -27,7 +27,7 @@ from tests.components.generating import (
     sources,
     tiny_llama,
 )
-from tests.components.unmasking import Broken, tiny_llada
+from tests.components.unmasking import Broken, MaskAmongWords, tiny_llada
 from tests.models.vlms import examples, small_vlm
 
 DECODERS, SAMPLERS, UNMASKERS = names("decoder", "text"), names("sampler"), names("unmasker")
@@ -166,6 +166,18 @@ def test_an_unmasker_writes_each_place_once_and_its_counts_agree(name: str) -> N
         }
         assert own.tokens == tuple(shown[place] for place in range(8))
         assert max(own.tokens) < 12, "no mask token is left"
+
+
+@pytest.mark.parametrize("name", UNMASKERS)
+def test_tokens_numbered_behind_the_mask_are_written_like_others_and_the_mask_is_not(name: str) -> None:
+    own, method = tiny_llada(12), make(name)
+    model = MaskAmongWords(own, 6)  # half of the words are numbered behind it
+    renumbered = prompts(*[[model.number(word) for word in text] for text in ASKED.prompts])
+    plain = generate(method, own, ASKED, FILLED, sources(4))
+    found = generate(make(name), model, renumbered, FILLED, sources(4))
+    if "grammar" not in vars(method.config):  # whose signs are numbers of tokens
+        assert [text.tokens for text in found] == [tuple(map(model.number, text.tokens)) for text in plain]
+    assert all(text.ending == "length" and 6 not in text.tokens for text in found)
 
 
 @pytest.mark.parametrize("name", UNMASKERS)

@@ -117,6 +117,14 @@ def test_a_prompt_that_cannot_begin_fails_alone(name: str, prompt: Sequence[int]
 
 
 @pytest.mark.parametrize("name", DECODERS)
+def test_a_model_that_fills_in_masked_places_is_refused(name: str) -> None:
+    with pytest.raises(
+        FedsimError, match=f"'{name}' writes from left to right, and the model TinyLlada fills in .*'fixed'"
+    ):
+        written(name, tiny_llada(VOCABULARY), prompts(FINE))
+
+
+@pytest.mark.parametrize("name", DECODERS)
 def test_nobody_reads_beyond_the_context(name: str) -> None:
     model = tiny_llama()
     for count in range(1, CONTEXT):
@@ -188,7 +196,7 @@ def test_options_of_draws_at_temperature_0_are_refused(name: str) -> None:
     config = registry.get("component", name).config
     options = {"temperature": 0, "top_p": 0.9} if "top_p" in config.model_fields else {"temperature": 0}
     with pytest.raises(ValueError, match="at temperature 0 nothing is drawn|greater than 0"):
-        config.model_validate(options)
+        make(name, **options)
 
 
 @pytest.mark.parametrize("name", [name for name in DECODERS if repeats_the_model(name)])

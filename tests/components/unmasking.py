@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from fedsim.core import registry, seeding
@@ -35,6 +36,31 @@ class Fixed(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         return self.own.expand(len(tokens), -1, -1)
+
+
+class MaskAmongWords(nn.Module):
+    """A model whose mask token is numbered among the words and scored highest."""
+
+    def __init__(self, own: nn.Module, mask_token: int) -> None:
+        super().__init__()
+        self.own, self.mask_token = own, mask_token
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self._renumbered(self.own(self._words(tokens)))
+
+    def read(self, tokens: Tensor, positions: Tensor, store: Any) -> Tensor:
+        return self._renumbered(self.own.read(self._words(tokens), positions, store))  # type: ignore[operator]
+
+    def number(self, word: int) -> int:
+        return word + (word >= self.mask_token)
+
+    def _words(self, tokens: Tensor) -> Tensor:
+        words = tokens - (tokens > self.mask_token).long()
+        return words.masked_fill(tokens == self.mask_token, self.own.mask_token)  # type: ignore[arg-type]
+
+    def _renumbered(self, scores: Tensor) -> Tensor:
+        high = scores.amax(-1, keepdim=True) + 1
+        return torch.cat((scores[..., : self.mask_token], high, scores[..., self.mask_token :]), -1)
 
 
 class Broken(nn.Module):

@@ -41,5 +41,20 @@ def test_the_tokenizer_of_a_model_is_used_as_it_is(tmp_path: Path, documents: Pa
     assert (tokenizer.vocabulary, tokenizer.end, tokenizer.padding) == (len(WORDS) + 2, 1, 1)
     assert tokenizer.encode("green river rain") == [4, 2, 0]
     assert tokenizer.decode([4, 2, 1, 1]) == "green river"
+    assert tokenizer.ends == {1}
     dataset = text_file(TextFileConfig(path=documents, tokenizer=tmp_path))
     assert dataset.spec.vocabulary == len(WORDS) + 2
+
+
+def test_the_end_of_a_turn_ends_a_text_too(tmp_path: Path) -> None:
+    tokenizers = pytest.importorskip("tokenizers")
+    pytest.importorskip("transformers")
+    own = tokenizers.Tokenizer(tokenizers.models.WordLevel({"<unk>": 0, "</s>": 1, "<mask>": 2}, "<unk>"))
+    own.add_special_tokens(["<|eot_id|>"])
+    own.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "</s>", "unk_token": "<unk>"})
+    )
+    tokenizer = ModelTokenizer(tmp_path)
+    assert (tokenizer.end, tokenizer.ends) == (1, {1, 3})
+    assert (WordTokenizer().end, WordTokenizer().ends) == (257, {257})

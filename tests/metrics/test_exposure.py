@@ -24,7 +24,7 @@ from fedsim.metrics.exposure import (
     space_of,
 )
 from fedsim.metrics.statistics import wilson
-from tests.components.unmasking import tiny_llada
+from tests.components.unmasking import MaskAmongWords, tiny_llada
 
 TOKENIZER = WordTokenizer()
 
@@ -103,6 +103,9 @@ def test_a_model_that_fills_in_places_has_a_probability_for_every_sentence_and_t
     torch.testing.assert_close((2**-bits).split([3, 27])[1].sum(), torch.tensor(1.0, dtype=torch.double))
     only = model(torch.tensor([[1, 3]]))[0, 1].log_softmax(-1) / -math.log(2.0)
     torch.testing.assert_close(bits[:3], only)
+    renumbered = MaskAmongWords(model, 1)  # words 0, 2 and 3
+    sentences = [[renumbered.number(word) for word in [1, *own]] for own in behind]
+    torch.testing.assert_close(log_perplexities(renumbered, sentences, TOKENIZER), bits)
 
 
 @torch.no_grad()

@@ -53,6 +53,7 @@ class Pairs:
     """Reads two digits as one token where it can, from the left; other text in bytes."""
 
     padding, begin, end = 256, None, 257
+    ends = frozenset({end})
     vocabulary = 358
 
     def encode(self, text: str) -> list[int]:

@@ -14,7 +14,7 @@ from fedsim.cli import display, endings
 from fedsim.core.errors import ScenarioError
 from fedsim.document import to_terminal
 from fedsim.experiment import runner
-from fedsim.questions.exposure import summarise
+from fedsim.questions.exposure import Exposure, WhatWasMemorised, summarise
 from fedsim.record import RunRecord
 from fedsim.record.store import RunFolder
 from fedsim.scenario import Scenario
@@ -174,3 +174,28 @@ def test_numbers_and_addresses_of_generated_persons_are_secrets_too(
         ("identity", 0),
         ("identity", 8),
     ]
+
+
+MASKED: dict[str, Any] = {
+    "task": "masked-diffusion",
+    "model": {"name": "tiny-llada", "width": 32, "blocks": 1, "hidden": 64},
+}
+
+
+@pytest.mark.parametrize("way", ["search", "emission"])
+def test_a_model_that_fills_in_masked_places_is_not_searched_from_left_to_right(
+    way: str, scenario: Callable[..., Scenario], tables: dict[str, Any]
+) -> None:
+    question = WhatWasMemorised(Exposure.model_validate({way: 3}))
+    with pytest.raises(ScenarioError, match=rf"exposure.{way} goes from left to right .* 'tiny-llada' fills in masked"):
+        question.check(worlds.build(scenario(**{**tables, **MASKED})))
+    WhatWasMemorised(Exposure()).check(worlds.build(scenario(**{**tables, **MASKED})))
+
+
+def test_a_model_that_fills_in_masked_places_writes_a_secret_by_its_surest_places(
+    scenario: Callable[..., Scenario], tables: dict[str, Any], tmp_path: Path
+) -> None:
+    tables["federation"] = {**tables["federation"], "local_epochs": 2}
+    record = run(scenario(**{**tables, **MASKED, "exposure": {"candidates": 3}}), tmp_path / "run")
+    guesses = record.arms[0].items["exposure/secrets"]["guess"]
+    assert all(guess.startswith("The secret number is") for guess in guesses)

@@ -274,6 +274,10 @@ def test_an_unmasker_of_blocks_that_divide_the_answer_may_write(
         (unmasker("fixed", block=4), "block is 4, and an answer has 6 places: expected a divisor"),
         (unmasker("fixed", block=3, steps=5), "steps is 5, and the answer has 2 blocks: expected a multiple"),
         (unmasker("cfg-constrained", grammar='S = "a" S'), "no text can be completed from 'S'"),
+        (
+            {**MASKED, "generation.decoder": "greedy"},
+            "decoder 'greedy' writes from left to right, and the model TinyLlada fills in masked places.* an unmasker",
+        ),
         ({"generation.decoder": "threshold"}, "the model TinyLlama has no mask token"),
         ({"data": {"name": "digits"}, "model": {"name": "mlp"}}, "a decoder writes text, and what clients train here"),
         ({"data.canaries": 0}, "question 'planted' is about secrets, and none is planted"),

@@ -48,9 +48,7 @@ def generate(
         raise FedsimError("--prompt is empty, and a model writes behind at least one token. Give it a word.")
     method = _decoder(decoder, set_ or [])
     writer = load_writer(model, tokenizer, seed)
-    limits = Limits(
-        max_new_tokens=max_new_tokens, stop_tokens=frozenset({writer.tokenizer.end}), context=writer.context
-    )
+    limits = Limits(max_new_tokens=max_new_tokens, stop_tokens=writer.tokenizer.ends, context=writer.context)
     condition = Condition((tuple(writer.tokenizer.encode(prompt)),))
     sources = seeding.generators(seed, "writing", [(0,)])
     pieces = stream(method, writer.model, condition, limits, sources, tokenizer=writer.tokenizer)

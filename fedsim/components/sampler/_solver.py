@@ -73,14 +73,21 @@ class LevelSolver(Sampler[SolverConfigT, Drawing]):
         """Return the model as a function of x and level, guided as the settings say."""
         return lambda x, level: guided(model, x, level, state.classes, self.config.guidance)
 
+    def check(self, model: nn.Module) -> None:
+        """Refuse a model that denoises nothing.
+
+        Raises:
+            FedsimError: the model predicts no noise, or knows fewer levels.
+        """
+        check_denoiser(model, self.config.steps)
+
     def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Drawing:
         """Return noise, of each row by its own generator.
 
         Raises:
-            FedsimError: the model predicts no noise, knows fewer levels, or is told no classes where guidance asks.
+            FedsimError: the model is told no classes where guidance asks.
         """
         config = self.config
-        check_denoiser(model, config.steps)
         classes = classes_of(model, condition, needed=config.guidance > 0)
         x = [config.most * torch.randn(context.shape, generator=generator) for generator in context.generators]
         return Drawing(torch.stack(x), (config.steps,) * len(x), classes)

@@ -209,3 +209,14 @@ def _check_draft(patch_model: PatchModel, draft: PatchModel) -> None:
             f"the draft has {theirs[0]} patches of {theirs[1]} numbers and {theirs[2]} noise levels, and the model "
             f"{ours[0]} of {ours[1]} and {ours[2]}. Both must have the same: train a draft with these settings."
         )
+    if tuple(patch_model.shape) != tuple(draft.shape):
+        raise FedsimError(
+            f"the draft draws images of shape {tuple(draft.shape)}, and the model of {tuple(patch_model.shape)}, so "
+            "that its patches lie elsewhere. Train a draft with the data of the model."
+        )
+    known, wanted = (getattr(one, "classes", 0) for one in (draft, patch_model))
+    if 0 < known < wanted:
+        raise FedsimError(
+            f"the draft is told {known} classes and the model {wanted}, so that it knows no such image. Train a draft "
+            "with the data of the model, or one that is told no classes."
+        )

@@ -3,7 +3,7 @@
 Idea: with few steps each evaluation must make much of noise, which skips pass on nearly unchanged. Nothing is trained.
 Equation: cat(u_i, rho_i d_i) for cat(u_i, d_i), rho_i = bottom + i / k (top - bottom), i = 0 .. k from the skip that
     the decoder takes up first, at the lowest resolution. Else Heun or Euler.
-Assumes: a denoiser that joins by `fedsim.core.skips.Skip`; without any it is the solver alone.
+Assumes: a denoiser that joins by `fedsim.core.skips.Skip`; one without any is refused.
 Leaks: as the solver; which rho suits a client's model best says something about its data.
 Fails: rho is chosen by trial, and too small a one blurs; the error in pixels rises with any rho but 1.
 Source: Ma et al. 2024, arXiv 2402.15170, section 3.
@@ -18,8 +18,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fedsim.components.sampler._solver import Denoise, Drawing, LevelSolver, SolverConfig, euler, heun
+from fedsim.core.errors import FedsimError
 from fedsim.core.registry import component
-from fedsim.core.skips import scaled_skips
+from fedsim.core.skips import scaled_skips, skips_of
 
 
 class SkipTuningConfig(SolverConfig):
@@ -36,6 +37,20 @@ class SkipTuningConfig(SolverConfig):
 @component("skip-tuning", summary="sampler: weaker skips of a U-Net, for few steps", paper="2402.15170")
 class SkipTuning(LevelSolver[SkipTuningConfig]):
     """Scales the stored features of each evaluation, inside a solver."""
+
+    def check(self, model: nn.Module) -> None:
+        """Refuse a model that denoises nothing, or has no skips.
+
+        Raises:
+            FedsimError: it does, or has none.
+        """
+        super().check(model)
+        if not skips_of(model):
+            raise FedsimError(
+                f"sampler 'skip-tuning' weakens the skips of a U-Net, and the model {type(model).__name__} has none "
+                f"that it finds. Choose sampler '{self.config.solver}', or a U-Net such as 'edm-unet', which joins by "
+                "fedsim.core.skips.Skip."
+            )
 
     def move(self, denoise: Denoise, x: Tensor, level: Tensor, after: Tensor) -> tuple[Tensor, int]:
         """Take a step of the solver."""

@@ -23,9 +23,9 @@ from fedsim.components.unmasker._emptiness import END, MASKED, completions, witn
 from fedsim.components.unmasker._grammar import Grammar, read_grammar, token_symbol
 from fedsim.components.unmasker._lark_grammar import read_lark
 from fedsim.core.errors import CannotContinue, FedsimError
-from fedsim.core.hooks import Condition, GenerationContext, Unmasking
+from fedsim.core.hooks import Condition, GenerationContext, Unmasking, mask_token_of
 from fedsim.core.registry import component
-from fedsim.core.types import Event
+from fedsim.core.types import Event, Tokenizer
 
 _NO_WAY = (
     "the grammar has no text that agrees with what stands in the answer: its places are too few or too many, or tokens "
@@ -101,7 +101,8 @@ class CfgConstrained(InBlocks[CfgConstrainedConfig, Constrained]):
         begun = self.begin(model, condition, context)
         rows = len(begun)
         state = Constrained(begun.tokens, begun.begins, begun.masked, (frozenset(),) * rows, (0,) * rows)
-        alphabet = self._alphabet(model, grammar, context)
+        mask = mask_token_of(model)
+        alphabet = self._alphabet(mask, model(torch.tensor([[mask]])).shape[-1], grammar, context)
         stuck = [row for row in range(rows) if self._completion(grammar, alphabet, state, row) is None]
         if stuck:
             raise CannotContinue(_NO_WAY, stuck)
@@ -113,12 +114,10 @@ class CfgConstrained(InBlocks[CfgConstrainedConfig, Constrained]):
         Raises:
             CannotContinue: scores of some rows are no numbers, or there are too few places for what is missing.
         """
-        grammar = self._grammar()
-        alphabet = self._alphabet(model, grammar, context)
+        grammar, every = self._grammar(), self.place_scores(model, state)
+        alphabet = self._alphabet(mask_token_of(model), every[0].shape[-1], grammar, context)
         rows: list[_Row] = []
-        for row, (scores, generator) in enumerate(
-            zip(self.place_scores(model, state), context.generators, strict=True)
-        ):
+        for row, (scores, generator) in enumerate(zip(every, context.generators, strict=True)):
             written_row = _Row(state.keep([row]))
             self._write(written_row, scores, grammar, alphabet, generator)
             if written_row.is_stuck:
@@ -212,29 +211,28 @@ class CfgConstrained(InBlocks[CfgConstrainedConfig, Constrained]):
         read = read_lark if self.config.notation == "lark" else read_grammar
         return read(self.config.grammar)
 
-    def _alphabet(self, model: nn.Module, grammar: Grammar, context: GenerationContext) -> _Alphabet:
-        """Return what each token spells.
+    def _alphabet(self, mask: int, count: int, grammar: Grammar, context: GenerationContext) -> _Alphabet:
+        """Return what each of the tokens spells that the model scores.
+
+        Args:
+            mask: token of masked places, which spells nothing.
+            count: of tokens.
+            grammar: its signs are those that count.
+            context: names the tokens that end a text, and the tokenizer.
 
         Raises:
             FedsimError: gaps are exact and a token of the grammar spells several signs.
         """
-        mask = model.mask_token
-        assert isinstance(mask, int), "the start has checked it"
         assert context.limits is not None, "who fills in has limits"
+        known = count if context.tokenizer is None else context.tokenizer.vocabulary
         spells: list[tuple[str, ...] | None] = []
-        for token in range(mask):
-            text = None if context.tokenizer is None else context.tokenizer.decode([token])
-            spell: tuple[str, ...] | None = (token_symbol(token),) if text is None else tuple(text)
-            spell = (
-                END
-                if token in context.limits.stop_tokens
-                else spell
-                if spell and set(spell) <= grammar.alphabet
-                else None
-            )
-            if self.config.gap == "exact" and spell is not None and len(spell) > 1:
-                spell = None
-            spells.append(spell)
+        for token in range(count):
+            if token in context.limits.stop_tokens:
+                spells.append(END)
+            elif token == mask or token >= known:
+                spells.append(None)
+            else:
+                spells.append(self._spelled(token, grammar, context.tokenizer))
         ones = [
             (letters[0], token) for token, letters in enumerate(spells) if letters is not None and len(letters) == 1
         ]
@@ -245,6 +243,12 @@ class CfgConstrained(InBlocks[CfgConstrainedConfig, Constrained]):
                 "S = 3 S | 4."
             )
         return _Alphabet(tuple(spells), tokens)
+
+    def _spelled(self, token: int, grammar: Grammar, tokenizer: Tokenizer | None) -> tuple[str, ...] | None:
+        """Return the signs of a token; None where it can stand in no text of the grammar."""
+        spell = (token_symbol(token),) if tokenizer is None else tuple(tokenizer.decode([token]))
+        is_long = self.config.gap == "exact" and len(spell) > 1
+        return spell if spell and set(spell) <= grammar.alphabet and not is_long else None
 
 
 @dataclass

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 
 from fedsim.components.unmasker._blocks import ProposalConfig, propose, schedule, surest
 from fedsim.core.errors import FedsimError
-from fedsim.core.hooks import Condition, GenerationContext, Unmasker, Unmasking, check_place_scores
+from fedsim.core.hooks import Condition, GenerationContext, Unmasker, Unmasking, check_place_scores, mask_token_of
+from fedsim.core.masked_places import without_mask
 from fedsim.core.registry import component
 from fedsim.core.types import Event
 
@@ -151,7 +152,7 @@ class WindowDiffusion(Unmasker[WindowDiffusionConfig, Windowed]):
         cache = Cache(phase, at)
         assert isinstance(model, _Readable), "the start has checked it"
         scores = model.read(torch.tensor([[tokens[place] for place in at]]), torch.tensor([at]), cache)
-        return scores[0], at, cache
+        return without_mask(scores[0], mask_token_of(model)), at, cache
 
     def computed(self, state: Windowed, row: int) -> tuple[int, ...]:
         """Return the places that a step between full passes computes."""

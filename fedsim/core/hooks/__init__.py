@@ -58,6 +58,7 @@ from fedsim.core.hooks.generation import (
     Writing,
     check_place_scores,
     check_scores,
+    mask_token_of,
 )
 from fedsim.core.hooks.kinds import KINDS_OF_COMPONENTS, RUN_AFTERWARDS
 from fedsim.core.hooks.probes import Probe
@@ -126,4 +127,5 @@ __all__ = [
     "check_place_scores",
     "check_scores",
     "check_update",
+    "mask_token_of",
 ]

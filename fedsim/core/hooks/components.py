@@ -161,12 +161,17 @@ class VisualTokenReducer(TokenReducer[ConfigT]):
 
     @final
     def prepare(self, model: nn.Module, generator: torch.Generator) -> nn.Module:
-        """Return the model with a reducer behind those that it has.
+        """Return the model with the reducer.
 
         Raises:
-            NotApplicable: it has no visual tokens, or the settings do not fit it.
+            NotApplicable: it has no visual tokens or another reducer, or the settings do not fit it.
         """
         reader = reads_images(model, self.name)
+        if len(reader.reducers):
+            raise NotApplicable(
+                f"component '{self.name}': the model has a token reducer already, and each chooses as if the image "
+                "were whole. Leave one of the two out."
+            )
         why = self.does_not_fit(reader.visual)
         if why is not None:
             raise NotApplicable(f"component '{self.name}': {why}.")

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from fedsim.core.errors import CannotContinue, FedsimError
 from fedsim.core.hooks.components import Component, Hook
 from fedsim.core.hooks.contexts import GenerationContext
-from fedsim.core.masked_places import mask_token
+from fedsim.core.masked_places import mask_token, without_mask
 from fedsim.core.past import Past
 from fedsim.core.types import Event, Modality, Tensors
 from fedsim.core.types.configured import IMAGES, ConfigT
@@ -160,6 +160,14 @@ class Generation(Component[ConfigT], Generic[ConfigT, StateT]):
 
     counts: ClassVar[frozenset[str]]
 
+    def check(self, model: nn.Module) -> None:
+        """Refuse a model with which it would do nothing, or nothing of sense. Whoever runs it asks before `start`.
+
+        Raises:
+            FedsimError: it does; the message says what to change.
+        """
+        return
+
     @abstractmethod
     def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> StateT:
         """Return the state before the first step, one row for each of the condition.
@@ -193,6 +201,19 @@ class Decoder(Generation[ConfigT, WritingT]):
     modalities: ClassVar[frozenset[Modality]] = frozenset({"text"})
     exact: ClassVar[bool] = False
     fast: ClassVar[Mapping[str, Any]] = {}
+
+    def check(self, model: nn.Module) -> None:
+        """Refuse a model that fills in masked places.
+
+        Raises:
+            FedsimError: it does.
+        """
+        if mask_token(model) is not None:
+            raise FedsimError(
+                f"decoder '{self.name}' writes from left to right, and the model {type(model).__name__} fills in "
+                "masked places: its scores are not of the next token. Choose an unmasker, such as 'fixed' or "
+                "'threshold', or a model such as 'tiny-llama'."
+            )
 
     def finished(self, state: WritingT) -> Sequence[bool]:
         """Say that no text ends by itself."""
@@ -311,7 +332,7 @@ class Unmasker(Generation[ConfigT, UnmaskingT]):
         for length in sorted(set(map(len, state.tokens))):
             rows = [row for row, text in enumerate(state.tokens) if len(text) == length]
             for row, row_scores in zip(rows, model(torch.tensor([state.tokens[row] for row in rows])), strict=True):
-                scores[row] = unscored(row_scores, mask_token_of(model))
+                scores[row] = without_mask(row_scores, mask_token_of(model))
         check_place_scores([text_scores[[*masked]] for text_scores, masked in zip(scores, state.masked, strict=True)])
         return scores
 
@@ -339,11 +360,6 @@ def mask_token_of(model: nn.Module) -> int:
         f"the model {type(model).__name__} has no mask token, so it cannot fill in masked places. Use one that was "
         "trained for it and names its mask_token, such as 'tiny-llada', or a decoder that writes from left to right."
     )
-
-
-def unscored(scores: Tensor, mask_token: int) -> Tensor:
-    """Return scores (..., V) without those of the mask token and of what is numbered behind it."""
-    return scores[..., :mask_token]
 
 
 def _check_room(model: nn.Module, condition: Condition, count: int, limit: int | None) -> None:

@@ -114,6 +114,11 @@ class Tokenizer(Protocol):
         """The token that follows the last one of a text."""
         ...
 
+    @property
+    def ends(self) -> frozenset[int]:
+        """The tokens that end what a model writes: `end`, and any that ends its turn in a conversation."""
+        ...
+
     def encode(self, text: str) -> list[int]:
         """Return the tokens of a text, without padding and end."""
         ...

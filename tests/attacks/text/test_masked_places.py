@@ -1,6 +1,8 @@
 """Which places of texts are masked is read off the first two spans."""
 
+import copy
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -21,6 +23,22 @@ def test_the_mask_token_lies_in_the_span_at_masked_places_alone(masked_texts: Te
 def test_of_several_texts_the_second_span_says_which_places_are_masked_together(masked_texts: Texts) -> None:
     observation, truth = masked_texts(2)
     found = masked_places(observation, generator())
+    assert sorted(found.tolist()) == sorted(truth.draws[0]["task.masked"].tolist())
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_words_numbered_behind_the_mask_token_are_read_too(size: int, masked_texts: Texts) -> None:
+    observation, truth = masked_texts(size)
+    inputs, model = truth.private[0].inputs, copy.deepcopy(observation.model)
+    last, vocabulary = model.mask_token, observation.spec.vocabulary
+    assert isinstance(last, int)
+    assert last == vocabulary
+    free = next(token for token in range(last) if token < int(inputs.min()))
+    rows = model.get_parameter("embed_tokens.weight").detach()
+    rows[[free, last]] = rows[[last, free]]  # the mask is numbered in front of all words of the texts
+    model.mask_token = free  # type: ignore[assignment]
+    renumbered = replace(observation, model=model, spec=replace(observation.spec, vocabulary=last + 1))
+    found = masked_places(renumbered, generator())
     assert sorted(found.tolist()) == sorted(truth.draws[0]["task.masked"].tolist())
 
 

@@ -15,6 +15,7 @@ class Letters:
     """Five letters are one token each; the end is the sixth."""
 
     vocabulary, padding, begin, end = 6, END, None, END
+    ends = frozenset({end})
 
     def encode(self, text: str) -> list[int]:
         return [LETTERS.index(sign) for sign in text]

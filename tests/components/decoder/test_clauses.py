@@ -11,6 +11,7 @@ class Pieces:
 
     texts = ("a", ".", "3.", " ;", "b", "", "x!y", "\n", "?")
     vocabulary, padding, begin, end = len(texts), 0, None, 0
+    ends = frozenset({end})
 
     def encode(self, text: str) -> list[int]:
         return [self.texts.index(text)] if text in self.texts else []

@@ -70,6 +70,7 @@ def test_followers_are_a_prefix_of_those_the_model_is_sure_of() -> None:
 
 class Words:
     vocabulary, padding, begin, end = 8, 0, None, 0
+    ends = frozenset({end})
 
     def encode(self, text: str) -> list[int]:
         raise NotImplementedError

@@ -84,7 +84,7 @@ def test_the_papers_sign_gives_the_same_text_and_draws() -> None:
     drawn: dict[str, Any] = {"temperature": 0.8}
     texts = []
     for sign in ("task", "paper"):
-        strength = calibrate(model, examples, SvdecodeConfig(sign=sign), "ratio")
+        strength = calibrate(model, examples, SvdecodeConfig(strength=0, sign=sign), "ratio")
         assert (strength > 0) == (sign == "task")
         method = make("svdecode", strength=strength, sign=sign, **drawn)
         texts.append([own.tokens for own in generate(method, model, ASKED, LONG, sources(4))])
@@ -103,7 +103,7 @@ def batch(model: BesideBase, count: int = 40) -> Batch:
 
 def test_costs_are_those_of_one_pass_and_calibration_lowers_them() -> None:
     model = pair().eval()
-    examples, config = batch(model), SvdecodeConfig(confidence=0.0, outside="left")
+    examples, config = batch(model), SvdecodeConfig(strength=0, confidence=0.0, outside="left")
     with torch.no_grad():
         tuned = model.tuned(examples.inputs)
     expected = cross_entropy(tuned.flatten(0, 1), examples.labels.flatten(), reduction="none").view(40, -1).sum(1)
@@ -153,8 +153,8 @@ def test_adapters_that_are_taken_off_are_the_base() -> None:
     by_pair = generate(method, BesideBase(copy.deepcopy(model), plain), ASKED, LONG, sources(4))
     assert [own.tokens for own in by_adapters] == [own.tokens for own in by_pair]
     examples = batch(BesideBase(model, plain))
-    assert calibrate(model, examples, SvdecodeConfig()) == pytest.approx(
-        calibrate(BesideBase(model, plain), examples, SvdecodeConfig())
+    assert calibrate(model, examples, SvdecodeConfig(strength=0)) == pytest.approx(
+        calibrate(BesideBase(model, plain), examples, SvdecodeConfig(strength=0))
     )
 
 
@@ -183,7 +183,7 @@ def test_a_short_tuning_is_carried_further_on_text_it_has_not_seen() -> None:
         step(model, optimizer, counting(16, 1))
     model.eval()
     held, test = counting(30, 1), counting(60, 1)
-    config = SvdecodeConfig(confidence=0.1)
+    config = SvdecodeConfig(strength=0, confidence=0.1)
     strength = calibrate(model, held, config, "search")
     tuned, moved = (
         float(costs(model, test, config.model_copy(update={"strength": own})).sum()) for own in (0.0, strength)
@@ -208,12 +208,12 @@ def test_what_has_no_base_or_another_tokenizer_is_refused() -> None:
     with pytest.raises(FedsimError, match="scores 23 tokens and its base 30: they have different tokenizers"):
         generate(method, odd, ASKED, LONG, sources(4))
     with pytest.raises(FedsimError, match="scores 23 tokens and its base 30"):
-        calibrate(odd, batch(pair()), SvdecodeConfig())
+        calibrate(odd, batch(pair()), SvdecodeConfig(strength=0))
     with pytest.raises(FedsimError, match="neither adapters"):
-        calibrate(tiny_llama(), batch(pair()), SvdecodeConfig())
+        calibrate(tiny_llama(), batch(pair()), SvdecodeConfig(strength=0))
     unlikely = Batch(torch.tensor([[1, 2]]), torch.tensor([[IGNORED, IGNORED]]))
     with pytest.raises(FedsimError, match="no true token has 0.1 of the largest odds"):
-        calibrate(pair(), unlikely, SvdecodeConfig())
+        calibrate(pair(), unlikely, SvdecodeConfig(strength=0))
 
 
 def test_scores_of_the_base_that_are_no_numbers_end_their_text_alone() -> None:
@@ -240,6 +240,13 @@ def test_scores_of_the_base_that_are_no_numbers_end_their_text_alone() -> None:
 def test_settings_without_a_meaning_are_refused(settings: dict[str, Any], reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         make("svdecode", **settings)
+
+
+def test_a_strength_that_is_left_out_is_asked_for() -> None:
+    """Without one it would be the tuned model's own text under another name."""
+    config = registry.get("component", "svdecode").config
+    with pytest.raises(ValueError, match="strength\n  Field required"):
+        config.model_validate({"temperature": 0.3})
 
 
 def test_steered_texts_do_not_depend_on_those_beside_them() -> None:

@@ -66,12 +66,14 @@ class Doubling(nn.Module):
         return patches.view(-1, 1, 1, 3)
 
 
-def kept(folder: Path, seed: int, **settings: Any) -> str:
+def patch_model(seed: int, spec: InputSpec = SPEC, **settings: Any) -> nn.Module:
     method = registry.get("model", "patch-diffusion")
-    own = {**SETTINGS, **settings}
     with seeding.isolate_randomness(seed):
-        model = method.make(method.config.model_validate(own), SPEC)
-    save_denoiser(model, own, SPEC, folder, "patch-diffusion")
+        return method.make(method.config.model_validate({**SETTINGS, **settings}), spec)
+
+
+def kept(folder: Path, seed: int, spec: InputSpec = SPEC, **settings: Any) -> str:
+    save_denoiser(patch_model(seed, spec, **settings), {**SETTINGS, **settings}, spec, folder, "patch-diffusion")
     return str(folder)
 
 
@@ -149,6 +151,25 @@ def test_two_patches_have_the_joint_law_of_the_model() -> None:
     bound = 1.63 * math.sqrt(2 / count)  # of two samples, 1 in 100
     assert max(distances(numbers(Other(method.config), 2))) < bound
     assert max(distances(numbers(Keeping(method.config), 2))) > 2 * bound
+
+
+def test_a_draft_of_images_of_another_shape_is_refused(tmp_path: Path) -> None:
+    wide = InputSpec((3, 2, 8), 3, (0.0,) * 3, (1.0,) * 3)  # as many patches of the same size
+    message = r"the draft draws images of shape \(3, 2, 8\), and the model of \(3, 4, 4\).* with the data of the model"
+    with pytest.raises(FedsimError, match=message):
+        draw(denoiser_for(NAME), draft=kept(tmp_path, 1, wide))
+
+
+def test_a_draft_that_is_told_fewer_classes_is_refused_and_one_that_is_told_none_is_not(tmp_path: Path) -> None:
+    model, two = patch_model(0, classes=True), InputSpec((3, 4, 4), 2, (0.0,) * 3, (1.0,) * 3)
+    condition = Condition(((),), {"class": torch.tensor([2])})
+
+    def drawn(draft: str) -> list[Generated]:
+        return sample(make(NAME, draft=draft, prefill=0.0), model, condition, (3, 4, 4), sources(1))
+
+    with pytest.raises(FedsimError, match=r"the draft is told 2 classes and the model 3.* one that is told no classes"):
+        drawn(kept(tmp_path, 1, two, classes=True))
+    assert drawn(kept(tmp_path, 1, two, classes=False))[0].ending == "finished"
 
 
 def test_models_and_drafts_that_do_not_fit_are_named(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from fedsim.core import seeding
+from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import Condition
 from fedsim.core.skips import skips_of
 from fedsim.generation import sample
@@ -63,11 +64,13 @@ def test_a_window_of_levels_is_the_identity_outside() -> None:
     assert tuned.factor(0, 2, torch.tensor([0.9, 1.0, 9.9, 10.0])).tolist() == [1.0, 0.5, 0.5, 1.0]
 
 
-def test_a_denoiser_without_skips_is_drawn_with_by_the_solver_alone() -> None:
+def test_a_denoiser_without_skips_is_refused() -> None:
     model = Denoiser()
     model.join = torch.nn.Identity()  # type: ignore[assignment]
     model.forward = lambda x, noise: x / (1 + noise.view(-1, 1, 1, 1))  # type: ignore[method-assign]
-    assert torch.equal(drawn("skip-tuning", model, (3, 4, 4)), drawn("heun", model, (3, 4, 4)))
+    with pytest.raises(FedsimError, match=r"the model Denoiser has none .* Choose sampler 'euler', or a U-Net such as"):
+        drawn("skip-tuning", model, (3, 4, 4), solver="euler")
+    assert len(drawn("euler", model, (3, 4, 4))) == 2
 
 
 def _context() -> Any:

@@ -12,7 +12,7 @@ from fedsim.core.types import Generated, Limits
 from fedsim.generation import generate
 from tests.components.generating import make, sources
 from tests.components.unmasker.test_grammar import GRAMMARS, texts
-from tests.components.unmasking import Fixed, run
+from tests.components.unmasking import Fixed, MaskAmongWords, run, tiny_llada
 
 SIGNS = "()[]a."  # the last one ends a text
 END = len(SIGNS) - 1
@@ -24,6 +24,7 @@ class Spelling:
     """A tokenizer of one sign a token."""
 
     padding, begin, end, vocabulary = END, None, END, len(SIGNS)
+    ends = frozenset({end})
 
     def encode(self, text: str) -> list[int]:
         return [SIGNS.index(own) for own in text]
@@ -171,3 +172,18 @@ def test_a_grammar_that_no_answer_can_belong_to_is_refused_before_any_step() -> 
     assert "the grammar has no text that agrees with what stands in the answer" in own.reason
     with pytest.raises(FedsimError, match="none of its signs is a token of the model"):
         run("cfg-constrained", Moody(0), [[]], 3, grammar='S = "x"')
+
+
+def test_signs_and_ends_numbered_behind_the_mask_token_are_written_too() -> None:
+    model = MaskAmongWords(tiny_llada(12), 6)  # words 0 to 5 and 7 to 12
+    limits = Limits(max_new_tokens=6, stop_tokens=frozenset({9, 11}))
+    method = make("cfg-constrained", grammar="S = 8 S | 8")
+    (text,) = generate(method, model, Condition(((1, 2),)), limits, sources(1))
+    signs = [token for token in text.tokens if token == 8]
+    assert signs, "the grammar has no empty text"
+    assert text.tokens[: len(signs)] == tuple(signs)
+    assert set(text.tokens[len(signs) :]) <= {9, 11}
+    answer = torch.tensor([[8, 6, 6, 6, 6, 11]])
+    (text,) = generate(method, model, Condition(((1, 2),), {"answer": answer}), limits, sources(1))
+    assert text.ending in ("stop", "length")
+    assert text.tokens[0] == 8

@@ -13,6 +13,7 @@ class Letters:
     """One letter a token, 0 fills up."""
 
     vocabulary, padding, begin, end = 27, 0, None, 0
+    ends = frozenset({end})
 
     def encode(self, text: str) -> list[int]:
         return [ord(letter) - 96 for letter in text]
