@@ -60,11 +60,6 @@ class Drafter:
         """Return it with the rows at these places alone."""
         return Drafter(self.model, self.layers, self.past.keep(places))
 
-    @property
-    def depth(self) -> int:
-        """How many layers run in a pass."""
-        return _depth(self.model) if self.layers is None else len(self.layers)
-
 
 @dataclass(frozen=True)
 class Speculating(Writing):
@@ -76,9 +71,9 @@ class Speculating(Writing):
 @final
 @component("speculative", summary="decoder: drafts of a cheap model, exact by rejection", paper="2211.17192")
 class Speculative(Decoder[SpeculativeConfig, Speculating]):
-    """Writes the drafted tokens that stand, and one more. Its `layers` are those of the draft and of the model."""
+    """Writes the drafted tokens that stand, and one more."""
 
-    counts: ClassVar[frozenset[str]] = frozenset({"proposed", "accepted", "layers"})
+    counts: ClassVar[frozenset[str]] = frozenset({"proposed", "accepted"})
     exact: ClassVar[bool] = True
 
     def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Speculating:
@@ -91,32 +86,26 @@ class Speculative(Decoder[SpeculativeConfig, Speculating]):
 
     def step(self, model: nn.Module, state: Speculating, context: GenerationContext) -> tuple[Speculating, list[Event]]:
         """Draft, read the drafts, and keep what stands."""
-        drafted, odds, passes = self._draft(state, context)
+        drafted, odds = self._draft(state, context)
         scores = state.past.scores(model, state.tokens, [Draft.line(draft) for draft in drafted])
         check_scores(scores)
         new: list[list[int]] = []
         for row_draft, drafter, target, generator in zip(drafted, odds, scores, context.generators, strict=True):
             usable = finite(target)
             new.append(self.config.stands(row_draft[: len(usable) - 1], drafter, usable, generator))
-        drafting, reading = state.drafter.depth, _depth(model)
-        events = [
-            Event(proposed=len(draft), accepted=len(more), layers=count * drafting + reading)
-            for draft, more, count in zip(drafted, new, passes, strict=True)
-        ]
+        events = [Event(proposed=len(draft), accepted=len(more)) for draft, more in zip(drafted, new, strict=True)]
         return state.extended(new), events
 
     def _draft(
         self, state: Speculating, context: GenerationContext
-    ) -> tuple[list[list[int]], list[list[Tensor | None]], list[int]]:
-        """Return drafted tokens of each row, the odds that each was drawn with, and the draft's passes for the row."""
+    ) -> tuple[list[list[int]], list[list[Tensor | None]]]:
+        """Return drafted tokens of each row, and the odds that each was drawn with; an empty row stands in front."""
         limits = context.limits
         stops = limits.stop_tokens if limits is not None else frozenset[int]()
         left = [room(len(text) + 1, context, self.config.length) for text in state.tokens]
         drafted: list[list[int]] = [[] for _ in left]
         odds: list[list[Tensor | None]] = [[] for _ in left]
-        passes = [0] * len(left)
         while any(left):
-            passes = [count + (more > 0) for count, more in zip(passes, left, strict=True)]
             texts = [(*text, *more) for text, more in zip(state.tokens, drafted, strict=True)]
             for row, score in enumerate(self._scores(state.drafter, texts)):
                 if not left[row] or not score.amax().isfinite() or self._is_unsure(score):
@@ -126,7 +115,7 @@ class Speculative(Decoder[SpeculativeConfig, Speculating]):
                 drafted[row].append(token)
                 odds[row].append(chances)
                 left[row] = 0 if token in stops else left[row] - 1
-        return drafted, odds, passes
+        return drafted, odds
 
     def _scores(self, drafter: Drafter, texts: Sequence[Sequence[int]]) -> list[Tensor]:
         """Return the scores (V,) of what comes behind each text."""
@@ -144,7 +133,8 @@ class Speculative(Decoder[SpeculativeConfig, Speculating]):
 
     def _drafter(self, model: nn.Module, token: tuple[int, ...]) -> Drafter:
         if not self.config.draft:
-            depth = _depth(model)  # of an unknown model, the first pass says what is wrong
+            stack = stack_of(model)
+            depth = 1 if stack is None else stack.depth  # of an unknown model, the first pass says what is wrong
             return Drafter(model, range(min(depth, self.config.layers or max(1, depth // 4))), Past())
         vocabulary = Past().scores(model, [token])[0].shape[-1]
         drafter = _load(self.config.draft, vocabulary)
@@ -155,12 +145,6 @@ class Speculative(Decoder[SpeculativeConfig, Speculating]):
                 "tokenizers, and one's numbers mean other words to the other. Draft with a model of the same family."
             )
         return Drafter(drafter, None, Past())
-
-
-def _depth(model: nn.Module) -> int:
-    """Return how many layers a model has; one of unknown layers counts as one."""
-    stack = stack_of(model)
-    return 1 if stack is None else stack.depth
 
 
 def _load(name: str, vocabulary: int) -> nn.Module:
