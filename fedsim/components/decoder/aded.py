@@ -26,10 +26,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from fedsim.components.decoder._drafting import Drafting
 from fedsim.components.decoder._drawing import draw
-from fedsim.components.decoder._odds import DrawConfig, finite, room
+from fedsim.components.decoder._odds import DrawConfig, finite
 from fedsim.core.errors import FedsimError, in_a_line
-from fedsim.core.hooks import Condition, Decoder, GenerationContext, Writing, check_scores
+from fedsim.core.hooks import Condition, Decoder, GenerationContext, check_scores
 from fedsim.core.past import Draft, Past, stack_of
 from fedsim.core.past.stack import Weighted
 from fedsim.core.registry import component
@@ -173,7 +174,7 @@ class Lasting:
 
 
 @dataclass(frozen=True)
-class Adapting(Writing):
+class Adapting(Drafting):
     """Texts, the table of each, and what outlives them; without `persist` that is nobody else's."""
 
     tables: tuple[TrigramTable, ...]
@@ -202,14 +203,14 @@ class Aded(Decoder[AdedConfig, Adapting]):
         lasting = self.lasting if self.config.persist else Lasting()
         table = lasting.table or TrigramTable(self._base(model, condition.prompts[0][:1]))
         tables = (table.learned(prompt, len(prompt)) if self.config.prompt else table for prompt in condition.prompts)
-        return Adapting(condition.prompts, tables=tuple(tables), lasting=lasting)
+        return Adapting(condition.prompts, tuple(map(len, condition.prompts)), tuple(tables), lasting)
 
     def step(self, model: nn.Module, state: Adapting, context: GenerationContext) -> tuple[Adapting, list[Event]]:
         """Draft a tree, read it, and follow it as far as the model does."""
         tables = self._learned(state)
         drafts = [
-            self._draft(table, text, room(len(text) + 1, context, self.config.depth), generator)
-            for table, text, generator in zip(tables, state.tokens, context.generators, strict=True)
+            self._draft(table, text, state.room(row, context, self.config.depth), generator)
+            for row, (table, text, generator) in enumerate(zip(tables, state.tokens, context.generators, strict=True))
         ]
         scores = state.past.scores(model, state.tokens, drafts)
         check_scores(scores)
