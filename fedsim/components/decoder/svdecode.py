@@ -37,9 +37,7 @@ AT_ONCE = 8
 class SvdecodeConfig(Config):
     """Settings of steering vector decoding."""
 
-    strength: float = Field(
-        default=0.0, allow_inf_nan=False, description="mu, from `calibrate`; 0: the tuned model alone, without its base"
-    )
+    strength: float = Field(default=0.0, description="mu, from `calibrate`; 0: the tuned model alone, without its base")
     confidence: float = Field(
         default=0.1, ge=0, le=1, description="share a of the largest odds, from which tokens move"
     )
