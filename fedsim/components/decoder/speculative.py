@@ -136,8 +136,12 @@ class Speculative(Decoder[SpeculativeConfig, Speculating]):
     def _drafter(self, model: nn.Module, token: tuple[int, ...]) -> Drafter:
         if not self.config.draft:
             stack = stack_of(model)
-            depth = 1 if stack is None else stack.depth  # of an unknown model, the first pass says what is wrong
-            return Drafter(model, range(min(depth, self.config.layers or max(1, depth // 4))), Past())
+            if stack is None:
+                raise FedsimError(
+                    "decoder 'speculative' runs single layers, and those of this model are not known. Use model "
+                    "'tiny-llama', a checkpoint of Llama's kind without token reducers, or name a draft."
+                )
+            return Drafter(model, range(min(stack.depth, self.config.layers or max(1, stack.depth // 4))), Past())
         vocabulary = Past().scores(model, [token])[0].shape[-1]
         drafter = _load(self.config.draft, vocabulary)
         size = Past().scores(drafter, [(0,)])[0].shape[-1]  # the first token, which every model has

@@ -3,8 +3,10 @@
 from typing import Any
 
 import pytest
+from torch import nn
 
 from fedsim.components.decoder._drafting import Drafting
+from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import GenerationContext
 from fedsim.core.types import Limits
 from fedsim.generation import generate
@@ -40,6 +42,12 @@ def test_no_decoder_drafts_tokens_that_cannot_count(name: str, settings: dict[st
         left -= written
     assert left == 0
     assert sum(text.trace.series()["accepted"]) == most
+
+
+def test_a_model_whose_layers_are_not_known_is_refused_even_where_nothing_is_drafted() -> None:
+    for name in ("speculative", "del"):
+        with pytest.raises(FedsimError, match="single layers, and those of this model are not known"):
+            generate(make(name), nn.Sequential(tiny_llama()), prompts([1]), Limits(max_new_tokens=1), sources(1))
 
 
 def test_no_layer_runs_for_a_draft_that_cannot_count() -> None:
