@@ -29,6 +29,8 @@ from fedsim.core.hooks.attacks import Effort
 from fedsim.core.registry import attack
 from fedsim.core.types import InputSpec, Knowledge, Masks, Observation
 
+_TRAINABLE = ("digits-unet", "photographs-unet")
+
 
 class LearnedPriorConfig(MatchingConfig):
     """Settings of the search."""
@@ -54,7 +56,7 @@ class LearnedPrior(MatchingAttack[LearnedPriorConfig]):
     def not_applicable(self, observation: Observation) -> str | None:
         """Refuse images that the denoiser does not read, and a denoiser that is not there."""
         try:
-            known = load_denoiser(find_denoiser(self.config.denoiser)).spec.shape
+            known = load_denoiser(find_denoiser(self.config.denoiser, _TRAINABLE)).spec.shape
         except FedsimError as error:
             return str(error)
         shape = observation.spec.shape
@@ -71,7 +73,7 @@ class LearnedPrior(MatchingAttack[LearnedPriorConfig]):
         observations, labels, generators, on_steps = searched
         config, spec = self.config, observations[0].spec
         comparison, box = self.comparison(observations, search), self.box(observations[0])
-        denoise = _denoiser(load_denoiser(find_denoiser(config.denoiser)), spec)
+        denoise = _denoiser(load_denoiser(find_denoiser(config.denoiser, _TRAINABLE)), spec)
         each = max(1, config.max_iterations // len(config.levels))
         pace, stage, rows = self.pace()._replace(iterations=each), search, list[RestartResult]()
         for number, level in enumerate(config.levels):

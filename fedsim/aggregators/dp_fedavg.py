@@ -32,12 +32,9 @@ class DpFedAvgConfig(Config):
     clip: float = Field(
         default=1.0,
         gt=0,
-        allow_inf_nan=False,
         description="S: largest norm of an update; with `quantile` the value in round 1",
     )
-    noise_multiplier: float = Field(
-        default=1.0, ge=0, allow_inf_nan=False, description="z: noise multiplier of all that a round releases"
-    )
+    noise_multiplier: float = Field(default=1.0, ge=0, description="z: noise multiplier of all that a round releases")
     delta: float = Field(default=1e-5, gt=0, lt=1, description="delta at which epsilon is stated")
     quantile: float | None = Field(
         default=None,

@@ -26,7 +26,7 @@ KNOWS: tuple[Knowledge, ...] = ("labels", "batch-size", "dropout-rates", "input-
 
 
 class _Part(Config):
-    model_config = ConfigDict(ser_json_inf_nan="strings")
+    model_config = ConfigDict(allow_inf_nan=True, ser_json_inf_nan="strings")
 
 
 class AuditPlan(_Part):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from fedsim.core import checkpoints, registry, seeding
-from fedsim.core.errors import FedsimError
+from fedsim.core.errors import FedsimError, nearest
 from fedsim.core.types import InputSpec
 
 _WEIGHTS, _SETTINGS = "weights.pt", "settings.json"
@@ -54,13 +54,17 @@ def load_denoiser(folder: Path) -> LoadedDenoiser:
         model.load_state_dict(torch.load(folder / _WEIGHTS, weights_only=True, map_location="cpu"))
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise FedsimError(
-            f"{folder} holds no trained denoiser: {error}. Give the folder that `fedsim bench model digits-unet` names."
+            f"{folder} holds no trained denoiser: {error}. Give a folder that `fedsim bench model` names."
         ) from error
     return LoadedDenoiser(model.eval(), spec, name)
 
 
-def find_denoiser(name: str) -> Path:
+def find_denoiser(name: str, trainable: Sequence[str]) -> Path:
     """Return the folder of a denoiser: a path, or the name of one in the cache.
+
+    Args:
+        name: a folder or a name.
+        trainable: names of those that serve here and that `fedsim bench model` trains.
 
     Raises:
         FedsimError: there is none.
@@ -72,8 +76,10 @@ def find_denoiser(name: str) -> Path:
     pattern = rf"{re.escape(name)}-[0-9a-f]+"
     kept = sorted(folder for folder in every if re.fullmatch(pattern, folder.name) and (folder / _SETTINGS).is_file())
     if not kept:
+        command = f"`fedsim bench model {name}` trains it."
+        others = f"`fedsim bench model NAME` trains one.{nearest(name, trainable)}"
         raise FedsimError(
             f"there is no trained denoiser '{name}': neither such a folder, nor one of that name in the cache "
-            f"{cache}. `fedsim bench model {name}` trains digits-unet and photographs-unet."
+            f"{cache}. {command if name in trainable else others}"
         )
     return kept[-1]

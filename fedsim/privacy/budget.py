@@ -17,13 +17,11 @@ class Budget(Config):
     noise_multiplier: float | None = Field(
         default=None,
         ge=0,
-        allow_inf_nan=False,
         description="standard deviation of the noise, in units of clip; 1 where neither this nor target_epsilon is set",
     )
     target_epsilon: float | None = Field(
         default=None,
         gt=0,
-        allow_inf_nan=False,
         description="epsilon that all rounds may cost a client which takes part in each; replaces noise_multiplier",
     )
     delta: float = Field(default=1e-5, gt=0, lt=1, description="delta at which epsilon is stated")

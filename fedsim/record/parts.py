@@ -12,7 +12,7 @@ from fedsim.core.types import Config
 class Part(Config):
     """Numbers that are not finite are written as text, which reads back; JSON has no word for them."""
 
-    model_config = ConfigDict(ser_json_inf_nan="strings")
+    model_config = ConfigDict(allow_inf_nan=True, ser_json_inf_nan="strings")
 
 
 class Interval(Part):

@@ -9,10 +9,11 @@ from fedsim.core.registry import Method
 from fedsim.scenario.choices import AttackChoice, Choice, crafts
 from fedsim.scenario.tables import Scenario
 
-_WRITERS = ("decoder", "unmasker", "sampler")
 _TABLES = {
-    **dict.fromkeys(_WRITERS, ", or to the table [generation]"),
-    "mitigation": ", or to an attack of the table [generation]",
+    "decoder": ", or, if clients train a language model, to the table [generation]",
+    "mitigation": ", or, if clients train a language model, to an attack of the table [generation]",
+    "sampler": ", or, if clients train a denoiser, to the table [generation]",
+    "unmasker": ", or, if clients train a masked language model, to the table [generation]",
 }
 
 

@@ -43,7 +43,7 @@ def load(path: Path, overrides: Sequence[str] = (), *, trust: bool = False) -> S
     for text in overrides:
         override(raw, text)
     for name in () if trust else sorted(set(_functions(raw))):
-        registry.check_marked(name)
+        registry.check_marked(name, "; --trust lets a scenario name any function, which may do whatever you may")
     return parse(raw, str(path))
 
 

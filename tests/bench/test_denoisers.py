@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from attacks.gradient_matching import learned_prior
 from fedsim.bench import denoisers
 from fedsim.bench.denoisers import DenoiserRecipe, build, data_of, train, trained
+from fedsim.components.sampler import continuous_speculative
 from fedsim.core.errors import FedsimError
 from fedsim.core.types import Batch
 
@@ -68,6 +70,10 @@ def test_every_recipe_trains_a_model_of_its_images(name: str) -> None:
     train(build(recipe, data), data, recipe, lambda _step, loss: losses.append(loss))
     assert len(losses) == 1
     assert 0.0 < losses[0] < 10.0  # images and noise of size one are told from each other by an untrained net
+
+
+def test_denoisers_that_methods_say_can_be_trained_are_recipes() -> None:
+    assert {*learned_prior._TRAINABLE, *continuous_speculative._TRAINABLE} <= set(denoisers.RECIPES)
 
 
 def test_an_unknown_name_and_a_missing_copy_of_the_photographs_are_named(monkeypatch: pytest.MonkeyPatch) -> None:

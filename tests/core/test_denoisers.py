@@ -26,13 +26,15 @@ def test_names_are_looked_up_in_the_cache_and_strangers_are_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FEDSIM_CACHE", str(tmp_path))
-    with pytest.raises(FedsimError, match=r"no trained denoiser 'small'.*fedsim bench model small"):
-        find_denoiser("small")
+    with pytest.raises(FedsimError, match=r"no trained denoiser 'small'.*`fedsim bench model small` trains it"):
+        find_denoiser("small", ("small", "large"))
+    with pytest.raises(FedsimError, match=r"'../smal'.*`fedsim bench model NAME` trains one\. Did you mean 'small'"):
+        find_denoiser("../smal", ("small", "large"))
     folder = tmp_path / "small-1a2b3c4d"
     model = edm_unet(EdmUnetConfig.model_validate(SETTINGS), spec(1, 8, 8))
     for own in (folder, tmp_path / "small-draft-1a2b3c4d"):
         own.mkdir()
         save_denoiser(model, SETTINGS, spec(1, 8, 8), own)
-    assert find_denoiser("small") == find_denoiser(str(folder)) == folder
-    with pytest.raises(FedsimError, match="holds no trained denoiser"):
+    assert find_denoiser("small", ()) == find_denoiser(str(folder), ()) == folder
+    with pytest.raises(FedsimError, match=r"holds no trained denoiser.*folder that `fedsim bench model` names"):
         load_denoiser(tmp_path)

@@ -47,7 +47,7 @@ def test_only_marked_functions_can_be_named(tables: str, tmp_path: Path, monkeyp
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "hostile_own.py").write_text(OWN)
     (tmp_path / "s.toml").write_text('title = "t"\n' + tables)
-    with pytest.raises(FedsimError, match=r"which is not marked for that.*@for_scenarios.*--trust"):
+    with pytest.raises(FedsimError, match=r"is not marked for scenarios.*@for_scenarios.*--trust"):
         load(Path("s.toml"))
     assert not (tmp_path / "ran").exists()
 

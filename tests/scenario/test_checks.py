@@ -24,6 +24,10 @@ def checked(scenario: Scenario, kind: Any, choice: Choice, *place: str | int) ->
         ("sgd", ("components", 0), "'sgd' is an optimizer: set federation.optimizer instead"),
         ("dropout", ("federation", "optimizer"), "'dropout' is a component for hook layer, expected an optimizer"),
         ("greedy", ("components", 1), "'greedy' is a decoder, which takes a trained model.*fedsim.generation.generate"),
+        ("greedy", ("components", 1), r"or, if clients train a language model, to the table \[generation\]\.$"),
+        ("fixed", ("components", 1), r"or, if clients train a masked language model, to the table \[generation\]\.$"),
+        ("heun", ("components", 1), r"or, if clients train a denoiser, to the table \[generation\]\.$"),
+        ("trace-padding", ("components", 1), r"or, if clients train a language model, to an attack of the table \["),
     ],
 )
 def test_a_component_stands_where_its_hook_is_run(

@@ -21,6 +21,11 @@ from fedsim.scenario import parse
         ({"federation": {"optimizer": {"name": "dropout"}}}, r"expected an optimizer"),
         ({"components": [{"name": "adam"}]}, r"set federation.optimizer instead"),
         ({"components": [{"name": "greedy"}]}, r"'greedy' is a decoder, which takes a trained model, and no training"),
+        (
+            {"components": [{"name": "pyramid-drop", "layers": [2], "shares": [float("nan")]}]},
+            r"components.0.shares.0: input should be a finite number, got nan",
+        ),
+        ({"partition": {"scheme": "dirichlet", "alpha": float("inf")}}, r"alpha: .* a finite number, got inf"),
         ({"partition": {"scheme": "dirichlet", "alpha": 0}}, r"partition.alpha: .*greater than 0, got 0"),
         ({"threat": {"rounds": [4]}}, r"round 4 is after the last"),
         ({"threat": {"victims": 11}}, r"threat.victims is 11, expected at most 10"),

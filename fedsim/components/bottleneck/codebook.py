@@ -81,7 +81,7 @@ class CodebookConfig(Config):
     )
     beta: float = Field(default=0.25, ge=0, description="vqvae, fullaeloss: weight of pulling activations to codes")
     penalty: float = Field(default=0.0, ge=0, description="weight of the norms of the codes that fired, such as 0.01")
-    penalty_norm: float = Field(default=2.0, ge=1, allow_inf_nan=False, description="p of these norms")
+    penalty_norm: float = Field(default=2.0, ge=1, description="p of these norms")
     initialisation: Literal["normal", "k-means"] = Field(
         default="normal", description="first codes: N(0, 1), or centres of the activations of public examples"
     )

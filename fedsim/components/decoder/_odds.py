@@ -10,7 +10,6 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from fedsim.components.decoder._drawing import draw, nucleus
-from fedsim.core.hooks import GenerationContext
 from fedsim.core.types import Config
 
 
@@ -86,9 +85,3 @@ def finite(scores: Tensor) -> Tensor:
     """Return the scores (n, V) in front of the first row that is no finite number."""
     is_broken = ~scores.amax(-1).isfinite()
     return scores[: int(is_broken.int().argmax())] if is_broken.any() else scores
-
-
-def room(length: int, context: GenerationContext, most: int) -> int:
-    """Return how many tokens can be drafted behind a text so that the model can read them: at most so many."""
-    limit = context.limits.context if context.limits is not None else None
-    return most if limit is None else max(0, min(most, limit - length))

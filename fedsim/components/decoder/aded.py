@@ -26,10 +26,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from fedsim.components.decoder._drafting import Drafting
 from fedsim.components.decoder._drawing import draw
-from fedsim.components.decoder._odds import DrawConfig, finite, room
+from fedsim.components.decoder._odds import DrawConfig, finite
 from fedsim.core.errors import FedsimError, in_a_line
-from fedsim.core.hooks import Condition, Decoder, GenerationContext, Writing, check_scores
+from fedsim.core.hooks import Condition, Decoder, GenerationContext, check_scores
 from fedsim.core.past import Draft, Past, stack_of
 from fedsim.core.past.stack import Weighted
 from fedsim.core.registry import component
@@ -173,7 +174,7 @@ class Lasting:
 
 
 @dataclass(frozen=True)
-class Adapting(Writing):
+class Adapting(Drafting):
     """Texts, the table of each, and what outlives them; without `persist` that is nobody else's."""
 
     tables: tuple[TrigramTable, ...]
@@ -200,16 +201,22 @@ class Aded(Decoder[AdedConfig, Adapting]):
             FedsimError: the file of the table cannot be read, or was counted with another tokenizer.
         """
         lasting = self.lasting if self.config.persist else Lasting()
-        table = lasting.table or TrigramTable(self._base(model, condition.prompts[0][:1]))
-        tables = (table.learned(prompt, len(prompt)) if self.config.prompt else table for prompt in condition.prompts)
-        return Adapting(condition.prompts, tables=tuple(tables), lasting=lasting)
+        tables = (lasting.table or TrigramTable(self._base(model, condition.prompts[0][:1])),) * len(condition)
+        lengths = tuple(map(len, condition.prompts))
+        if self.config.prompt:
+            tables = self._learned(tables, condition.prompts, max(lengths))
+        if self.config.persist:
+            lasting.table = tables[-1]
+        return Adapting(condition.prompts, lengths, tables, lasting)
 
     def step(self, model: nn.Module, state: Adapting, context: GenerationContext) -> tuple[Adapting, list[Event]]:
         """Draft a tree, read it, and follow it as far as the model does."""
-        tables = self._learned(state)
+        tables = state.tables if state.lasting.table is None else (state.lasting.table,) * len(state)
+        if self.config.adaptive:
+            tables = self._learned(tables, state.tokens, _WINDOW)
         drafts = [
-            self._draft(table, text, room(len(text) + 1, context, self.config.depth), generator)
-            for table, text, generator in zip(tables, state.tokens, context.generators, strict=True)
+            self._draft(table, text, state.room(row, context, self.config.depth), generator)
+            for row, (table, text, generator) in enumerate(zip(tables, state.tokens, context.generators, strict=True))
         ]
         scores = state.past.scores(model, state.tokens, drafts)
         check_scores(scores)
@@ -219,15 +226,16 @@ class Aded(Decoder[AdedConfig, Adapting]):
             state.lasting.table = tables[-1]
         return replace(state.extended(new), tables=tables), events
 
-    def _learned(self, state: Adapting) -> tuple[TrigramTable, ...]:
-        if not self.config.adaptive:
-            return state.tables
+    def _learned(
+        self, tables: tuple[TrigramTable, ...], texts: Sequence[Sequence[int]], length: int
+    ) -> tuple[TrigramTable, ...]:
+        """Return the table of each text after it has seen the text's last tokens; with `persist`, one that saw all."""
         if not self.config.persist:
-            return tuple(table.learned(text) for table, text in zip(state.tables, state.tokens, strict=True))
-        table = state.lasting.table or state.tables[0]
-        for written in state.tokens:
-            table = table.learned(written)
-        return (table,) * len(state)
+            return tuple(table.learned(text, length) for table, text in zip(tables, texts, strict=True))
+        table = tables[0]
+        for text in texts:
+            table = table.learned(text, length)
+        return (table,) * len(texts)
 
     def _draft(self, table: TrigramTable, text: Sequence[int], depth: int, generator: torch.Generator) -> Draft:
         if depth == 0 or len(text) == 1:

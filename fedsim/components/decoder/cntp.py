@@ -22,9 +22,10 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from fedsim.components.decoder._clauses import clause_ends
+from fedsim.components.decoder._drafting import Drafting
 from fedsim.components.decoder._drawing import draw, nucleus
 from fedsim.components.decoder._look_ahead import LookAhead
-from fedsim.core.hooks import Condition, Decoder, GenerationContext, Writing
+from fedsim.core.hooks import Condition, Decoder, GenerationContext
 from fedsim.core.registry import component
 from fedsim.core.types import Config, Event
 
@@ -80,16 +81,14 @@ class Branching(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Cautious(Writing):
-    """Texts, where each begins behind its prompt, and what the last step of each compared.
+class Cautious(Drafting):
+    """Texts, and what the last step of each compared.
 
     Attributes:
-        begins: tokens of the prompt.
         last: None before the first step.
         ahead: what the model has read of the texts and their trials.
     """
 
-    begins: tuple[int, ...]
     last: tuple[Branching | None, ...]
     ahead: LookAhead = field(default_factory=LookAhead, kw_only=True, compare=False, repr=False)
 
@@ -136,7 +135,10 @@ class Cntp(Decoder[CntpConfig, Cautious]):
         odds = self._odds(raw)
         entropies = _entropies(odds if self.config.entropy_of == "drawn" else raw.double().softmax(-1))
         of_rows = [
-            [_Trial(row, 1 if count == 1 else self._room(state, row, context)) for _ in range(count)]
+            [
+                _Trial(row, 1 if count == 1 else 1 + state.room(row, context, self.config.longest - 1))
+                for _ in range(count)
+            ]
             for row, count in zip(rows, map(self._trials, entropies), strict=True)
         ]
         trials = [trial for some in of_rows for trial in some]
@@ -165,15 +167,6 @@ class Cntp(Decoder[CntpConfig, Cautious]):
             return config.most
         count = trials_at(entropy, config)
         return count if config.by == "entropy" else config.most + 1 - count
-
-    def _room(self, state: Cautious, row: int, context: GenerationContext) -> int:
-        """Return how many tokens a trial may have before it or the text ends."""
-        limits, length = context.limits, len(state.tokens[row])
-        if limits is None:
-            return self.config.longest
-        left = limits.max_new_tokens - (length - state.begins[row])
-        inside = left if limits.context is None else limits.context - length
-        return max(1, min(self.config.longest, left, inside))
 
     def _take(self, trials: Sequence[_Trial], odds: Tensor, context: GenerationContext) -> None:
         """Draw a token behind each trial, in their order, from its row's own source."""

@@ -21,10 +21,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from fedsim.components.decoder._odds import finite, room
+from fedsim.components.decoder._drafting import Drafting
+from fedsim.components.decoder._odds import finite
 from fedsim.components.decoder._shortlist import DraftConfig, score_drafts, score_listed
 from fedsim.core.errors import CannotContinue, FedsimError
-from fedsim.core.hooks import Condition, Decoder, GenerationContext, Writing, check_scores
+from fedsim.core.hooks import Condition, Decoder, GenerationContext, check_scores
 from fedsim.core.past import LayerStack, Past, stack_of
 from fedsim.core.registry import component
 from fedsim.core.types import Event
@@ -123,7 +124,7 @@ class ExitChoices:
 
 
 @dataclass(frozen=True)
-class Exiting(Writing):
+class Exiting(Drafting):
     """Texts, and the exits of each."""
 
     exits: tuple[ExitChoices, ...]
@@ -154,7 +155,8 @@ class Del(Decoder[DelConfig, Exiting]):
                 f"{depth}, and fewer of them must draft."
             )
         known = {layer: Agreement() for layer in sorted(exits)}
-        return Exiting(condition.prompts, exits=tuple(ExitChoices(known, min(exits)) for _ in condition.prompts))
+        begins = tuple(map(len, condition.prompts))
+        return Exiting(condition.prompts, begins, tuple(ExitChoices(known, min(exits)) for _ in condition.prompts))
 
     def step(self, model: nn.Module, state: Exiting, context: GenerationContext) -> tuple[Exiting, list[Event]]:
         """Take a round with every row.
@@ -169,7 +171,8 @@ class Del(Decoder[DelConfig, Exiting]):
         for row, (text, text_exits, generator) in enumerate(
             zip(state.tokens, state.exits, context.generators, strict=True)
         ):
-            turn = _Round(self.config, model, text, text_exits, context, generator)
+            room = state.room(row, context, self.config.longest)
+            turn = _Round(self.config, model, text, text_exits, context, generator, room)
             try:
                 new.append(turn.write())
             except CannotContinue as error:
@@ -192,6 +195,7 @@ class _Round:
         exits: ExitChoices,
         context: GenerationContext,
         generator: torch.Generator,
+        room: int,
     ) -> None:
         self.drafted: list[int] = []
         self._config, self._model, self._stack = config, model, _stack(model)
@@ -199,7 +203,7 @@ class _Round:
         self._stops = context.limits.stop_tokens if context.limits is not None else frozenset[int]()
         wanted = config.longest if config.dynamic else exits.length
         wanted = 1 if exits.is_first else wanted if exits.length else 0
-        self._most = room(len(text) + 1, context, wanted)
+        self._most = min(wanted, room)
         self._states: dict[int, list[Tensor]] = {layer: [] for layer in exits.known}
         self._odds: list[Tensor | None] = []
         self._full = torch.empty(0)

@@ -18,11 +18,12 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from fedsim.components.decoder._drafting import Drafting
 from fedsim.components.decoder._drawing import draw
-from fedsim.components.decoder._odds import DrawConfig, finite, room
+from fedsim.components.decoder._odds import DrawConfig, finite
 from fedsim.components.loss._pads import embedding_of, pad_of
 from fedsim.core.errors import FedsimError
-from fedsim.core.hooks import Condition, Decoder, GenerationContext, Writing, check_scores
+from fedsim.core.hooks import Condition, Decoder, GenerationContext, check_scores
 from fedsim.core.past import Draft
 from fedsim.core.registry import component
 from fedsim.core.types import Event, Tokenizer
@@ -48,12 +49,12 @@ class LexicalUnitConfig(DrawConfig):
 
 @final
 @component("lexical-unit", summary="decoder: spans the model is sure of, at once from pads", paper="2405.15208")
-class LexicalUnit(Decoder[LexicalUnitConfig, Writing]):
+class LexicalUnit(Decoder[LexicalUnitConfig, Drafting]):
     """Writes the next token, and those behind it that pads predict with confidence."""
 
     counts: ClassVar[frozenset[str]] = frozenset({"proposed", "accepted"})
 
-    def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Writing:
+    def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Drafting:
         """Return the prompts.
 
         Raises:
@@ -66,16 +67,16 @@ class LexicalUnit(Decoder[LexicalUnitConfig, Writing]):
                 f"pad is {pad}, and the model knows tokens up to {most}. Take one of them, or leave it out: component "
                 "'pad-blocks' gives a model a pad of its own."
             )
-        return Writing(condition.prompts)
+        return Drafting(condition.prompts, tuple(map(len, condition.prompts)))
 
-    def step(self, model: nn.Module, state: Writing, context: GenerationContext) -> tuple[Writing, list[Event]]:
+    def step(self, model: nn.Module, state: Drafting, context: GenerationContext) -> tuple[Drafting, list[Event]]:
         """Read pads behind each row, and write a unit.
 
         Raises:
             CannotContinue: scores of some rows are no numbers.
         """
         pad = self._pad(model)
-        drafts = [Draft.line([pad] * room(len(text) + 1, context, self.config.pads)) for text in state.tokens]
+        drafts = [Draft.line([pad] * state.room(row, context, self.config.pads)) for row in range(len(state))]
         # What was read of pads is forgotten with the next text, which goes on with tokens.
         scores = state.past.scores(model, state.tokens, drafts)
         check_scores(scores)

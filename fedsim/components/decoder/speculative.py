@@ -19,11 +19,12 @@ from typing import ClassVar, Self, final
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from fedsim.components.decoder._odds import finite, room
+from fedsim.components.decoder._drafting import Drafting
+from fedsim.components.decoder._odds import finite
 from fedsim.components.decoder._shortlist import DraftConfig, score_drafts
 from fedsim.core import checkpoints, registry
 from fedsim.core.errors import FedsimError
-from fedsim.core.hooks import Condition, Decoder, GenerationContext, Writing, check_scores
+from fedsim.core.hooks import Condition, Decoder, GenerationContext, check_scores
 from fedsim.core.past import Draft, Past, stack_of
 from fedsim.core.registry import component
 from fedsim.core.types import Event, InputSpec
@@ -62,7 +63,7 @@ class Drafter:
 
 
 @dataclass(frozen=True)
-class Speculating(Writing):
+class Speculating(Drafting):
     """Texts, and what drafts for them."""
 
     drafter: Drafter
@@ -82,7 +83,8 @@ class Speculative(Decoder[SpeculativeConfig, Speculating]):
         Raises:
             FedsimError: the draft model cannot be loaded or has other tokens; or single layers cannot be run.
         """
-        return Speculating(condition.prompts, drafter=self._drafter(model, condition.prompts[0][:1]))
+        begins = tuple(map(len, condition.prompts))
+        return Speculating(condition.prompts, begins, self._drafter(model, condition.prompts[0][:1]))
 
     def step(self, model: nn.Module, state: Speculating, context: GenerationContext) -> tuple[Speculating, list[Event]]:
         """Draft, read the drafts, and keep what stands."""
@@ -102,7 +104,7 @@ class Speculative(Decoder[SpeculativeConfig, Speculating]):
         """Return drafted tokens of each row, and the odds that each was drawn with; an empty row stands in front."""
         limits = context.limits
         stops = limits.stop_tokens if limits is not None else frozenset[int]()
-        left = [room(len(text) + 1, context, self.config.length) for text in state.tokens]
+        left = [state.room(row, context, self.config.length) for row in range(len(state))]
         drafted: list[list[int]] = [[] for _ in left]
         odds: list[list[Tensor | None]] = [[] for _ in left]
         while any(left):
@@ -134,8 +136,12 @@ class Speculative(Decoder[SpeculativeConfig, Speculating]):
     def _drafter(self, model: nn.Module, token: tuple[int, ...]) -> Drafter:
         if not self.config.draft:
             stack = stack_of(model)
-            depth = 1 if stack is None else stack.depth  # of an unknown model, the first pass says what is wrong
-            return Drafter(model, range(min(depth, self.config.layers or max(1, depth // 4))), Past())
+            if stack is None:
+                raise FedsimError(
+                    "decoder 'speculative' runs single layers, and those of this model are not known. Use model "
+                    "'tiny-llama', a checkpoint of Llama's kind without token reducers, or name a draft."
+                )
+            return Drafter(model, range(min(stack.depth, self.config.layers or max(1, stack.depth // 4))), Past())
         vocabulary = Past().scores(model, [token])[0].shape[-1]
         drafter = _load(self.config.draft, vocabulary)
         size = Past().scores(drafter, [(0,)])[0].shape[-1]  # the first token, which every model has

@@ -38,7 +38,6 @@ class SvdecodeConfig(Config):
     """Settings of steering vector decoding."""
 
     strength: float = Field(
-        allow_inf_nan=False,
         examples=[0.0],
         description="mu, from `calibrate`; 0: the tuned model alone, without its base, to compare with",
     )

@@ -41,13 +41,13 @@ class NestedDropoutConfig(Config):
     """Settings of Nested Dropout."""
 
     eta: Annotated[
-        Annotated[float, Field(ge=0, allow_inf_nan=False)] | Literal["inf"],
+        Annotated[float, Field(ge=0)] | Literal["inf"],
         BeforeValidator(_named),
         Field(
             default=10.0, description="width of the bell, in channels; 0: nothing is cut; inf: all k are equally likely"
         ),
     ]
-    mu: float = Field(default=0.0, allow_inf_nan=False, description="top of the bell, in channels")
+    mu: float = Field(default=0.0, description="top of the bell, in channels")
     kept: int | None = Field(default=None, ge=1, description="k in evaluation; all channels when absent")
     at: str | None = Field(default=None, description="dropout layer to replace; the last one when absent")
     per_sample: bool = Field(default=False, description="every example has its own k; else a batch shares one")

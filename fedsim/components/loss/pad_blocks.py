@@ -17,6 +17,7 @@ from typing import ClassVar, final
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from fedsim.components.adapter._low_rank import adapters_off
 from fedsim.components.loss._pads import add_pad, draw_blocks, embedding_of, pack, pad_of, read, units
@@ -84,8 +85,9 @@ class PadBlocks(ModelComponent[PadBlocksConfig], LossTerm[PadBlocksConfig]):
         if stack is None or pad is None:
             raise NotApplicable("component 'pad-blocks' finds no layers with a pad. Leave out what replaces the model")
         with without_dropout():
+            sent = {name: here.received[name] for name, weight in model.named_parameters() if weight.requires_grad}
             with torch.no_grad(), adapters_off(model):
-                odds = model(batch.inputs).softmax(-1)
+                odds = functional_call(model, sent, (batch.inputs,)).softmax(-1)
             lengths = [units(row, config.sure, config.most) for row in sure_of(odds, batch.labels)]
             blocks = [draw_blocks(row, config.blocks, config.most, config.unsure, here.generator) for row in lengths]
             packed = pack(batch.inputs, batch.labels, blocks, pad, config.blocks * (config.most - 1))

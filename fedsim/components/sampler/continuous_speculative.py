@@ -27,6 +27,8 @@ from fedsim.core.hooks import Condition, GenerationContext, Sampler, Sampling
 from fedsim.core.registry import component
 from fedsim.core.types import Config, Event
 
+_TRAINABLE = ("digits-patches-draft", "photographs-patches-draft")
+
 
 class ContinuousSpeculativeConfig(Config):
     """Settings of continuous speculative decoding."""
@@ -103,7 +105,7 @@ class ContinuousSpeculative(Sampler[ContinuousSpeculativeConfig, Drafting]):
         patch_model = _patch_model(model)
         if tuple(patch_model.shape) != tuple(context.shape):
             raise FedsimError(f"the model draws images of shape {patch_model.shape}, and {context.shape} is asked for.")
-        draft = load_denoiser(find_denoiser(self.config.draft)).model if self.config.draft else model
+        draft = load_denoiser(find_denoiser(self.config.draft, _TRAINABLE)).model if self.config.draft else model
         _check_draft(patch_model, _patch_model(draft))
         count, like = len(condition), next(model.parameters())
         classes = classes_of(model, condition, needed=False)

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import pairwise
-from typing import cast, final
+from typing import Literal, cast, final
 
 import torch
 from pydantic import Field
@@ -47,8 +47,8 @@ class RcpConfig(Config):
     queries: int = Field(default=4, ge=1, description="learned queries of a pruner")
     size: int = Field(default=32, ge=1, description="of what is kept of the lost tokens, and inside a repair")
     temperature: float = Field(default=0.2, gt=0, description="of the gradient of a choice")
-    weights: str = Field(
-        default="", description="trained parts of `fedsim bench model`, such as rcp-50; none: first weights"
+    weights: Literal["", "rcp-50", "rcp-37", "rcp-37-unmatched", "rcp-37-unmended"] = Field(
+        default="", description="trained parts of `fedsim bench model`; none: first weights"
     )
 
 

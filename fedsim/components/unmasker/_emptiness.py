@@ -39,15 +39,15 @@ def completions(pattern: Sequence[Place], alphabet: Iterable[str], gap: Gap, *, 
         pattern: places in their order; what stands behind the first end counts no more.
         alphabet: symbols that may stand at masked places.
         gap: exact: a masked place becomes one symbol, or the end where everything behind is masked or an end. any:
-            masked places become any text.
-        ends: whether texts may end before the last place.
+            a masked place becomes any text; where none is left, the text is what stands there.
+        ends: whether texts may end before the last place; with gap = any a masked place may be empty anyway.
     """
     symbols, places = list(alphabet), list(pattern)
     end = next((place for place, token in enumerate(places) if token == END), None)
     places = places if end is None else places[:end]
     if gap == "exact":
         return _exact(places, symbols, ends or end is not None)
-    return _any(places, symbols, is_ended=end is not None)
+    return _any(places, symbols)
 
 
 def _exact(places: Sequence[Place], symbols: Sequence[str], may_end: bool) -> Automaton:
@@ -60,10 +60,10 @@ def _exact(places: Sequence[Place], symbols: Sequence[str], may_end: bool) -> Au
     return Automaton(frozenset(edges), frozenset(finals))
 
 
-def _any(places: Sequence[Place], symbols: Sequence[str], *, is_ended: bool) -> Automaton:
+def _any(places: Sequence[Place], symbols: Sequence[str]) -> Automaton:
     edges: set[tuple[int, str, int]] = set()
     state = 0
-    for token in (*places, *(() if is_ended else (MASKED,))):
+    for token in places:
         if token is None:
             edges |= {(state, symbol, state) for symbol in symbols}
             continue

@@ -237,7 +237,7 @@ class CfgConstrained(InBlocks[CfgConstrainedConfig, Constrained]):
             (letters[0], token) for token, letters in enumerate(spells) if letters is not None and len(letters) == 1
         ]
         tokens = dict(reversed(ones))
-        if not tokens and self.config.gap == "exact":
+        if grammar.alphabet and not tokens and self.config.gap == "exact":
             raise FedsimError(
                 "grammar: none of its signs is a token of the model. Without a tokenizer tokens are numbers, as in "
                 "S = 3 S | 4."

@@ -24,8 +24,12 @@ def for_scenarios(function: F) -> F:
     return function
 
 
-def check_marked(name: str) -> None:
+def check_marked(name: str, instead: str = "") -> None:
     """Refuse ``package.module:function`` unless the function is marked with `for_scenarios`.
+
+    Args:
+        name: of the function.
+        instead: what the message offers beside the mark.
 
     Raises:
         FedsimError: it is not, or cannot be imported.
@@ -33,9 +37,8 @@ def check_marked(name: str) -> None:
     function = _import_callable(name)
     if not any(function is marked for marked in _marked):
         raise FedsimError(
-            f"the scenario names the function '{name}', which is not marked for that. If it is yours, write "
-            "@for_scenarios above it (from fedsim.core.registry import for_scenarios); --trust lets a scenario name "
-            "any function, which may do whatever you may."
+            f"the function '{name}' is not marked for scenarios. If it is yours, write @for_scenarios above it (from "
+            f"fedsim.core.registry import for_scenarios){instead}."
         )
 
 

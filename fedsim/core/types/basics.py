@@ -23,6 +23,6 @@ Draws = Mapping[str, Tensor]  # what the components and the task of a step drew,
 
 
 class Config(BaseModel):
-    """Base of every method's settings: immutable, unknown keys refused, bounds and units in the fields."""
+    """Base of every method's settings: immutable, unknown keys refused, numbers finite; bounds and units in fields."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

@@ -102,10 +102,10 @@ def test_parts_of_rcp_are_trained_once_and_tested_on_every_kind_of_question(
 ) -> None:
     monkeypatch.setenv("FEDSIM_CACHE", str(tmp_path))
     monkeypatch.setattr(grids, "trained", grids.fresh)
-    monkeypatch.setattr(pruning, "RECIPES", {"tiny": pruning.PruningRecipe(0.5, steps=1)})
+    monkeypatch.setattr(pruning, "RECIPES", {"rcp-37": pruning.PruningRecipe(0.5, steps=1)})
     monkeypatch.setattr(pruning, "BATCH", 2)
     monkeypatch.setattr(pruning, "_IMAGES", 4)
-    arguments = ("bench", "model", "tiny", "--samples", "2")
+    arguments = ("bench", "model", "rcp-37", "--samples", "2")
     first, again = (CliRunner().invoke(app, arguments, catch_exceptions=False) for _ in range(2))
     assert "step 1 of 1: loss" in first.stderr
     assert "of the visual tokens" in first.stderr
@@ -114,6 +114,6 @@ def test_parts_of_rcp_are_trained_once_and_tested_on_every_kind_of_question(
     rows = {line.split()[0]: line.split()[1:3] for line in first.stdout.splitlines() if line.strip()}
     assert {"position", "presence", "counting"} < set(rows)
     assert rows["position"][1] in {"0.0-65.8", "9.5-90.5", "34.2-100.0"}  # Wilson's, of two questions
-    assert (tmp_path / "tiny" / checkpoints.WEIGHTS).is_file()
-    with pytest.raises(FedsimError, match="there is no small model 'tinny'. Did you mean 'tiny'"):
-        told("model", "tinny")
+    assert (tmp_path / "rcp-37" / checkpoints.WEIGHTS).is_file()
+    with pytest.raises(FedsimError, match="there is no small model 'rcp-38'. Did you mean 'rcp-37'"):
+        told("model", "rcp-38")

@@ -3,6 +3,7 @@
 import random
 from itertools import cycle, pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -174,6 +175,30 @@ def test_a_prompt_that_repeats_is_foreseen_where_it_is_learned() -> None:
     assert len(found.trace.tokens) <= first
     table = TrigramTable({}).learned([1, 2, 3] * 9, 27)
     assert table.after((1, 2)) == pytest.approx({3: 9 * 0.04})
+
+
+def test_a_decoder_that_persists_learns_the_whole_prompt_of_every_row_too() -> None:
+    far = range(5, 22)  # behind it, the tri-gram that the end repeats lies in front of the last 16 tokens
+    asked = [[1, 2, 3, *far, 1, 2], [2, 1, 4, *far, 2, 1]]
+    model, limits = tiny_llama(), Limits(max_new_tokens=8)
+
+    def first_drafts(**settings: Any) -> list[int]:
+        texts = generate(make("aded", **settings), model, prompts(*asked), limits, sources(2))
+        return [text.trace.series()["proposed"][0] for text in texts]
+
+    assert first_drafts(persist=True) == [0, 0]
+    for adaptive in (True, False):
+        learned = first_drafts(prompt=True, persist=True, adaptive=adaptive)
+        assert learned == first_drafts(prompt=True, adaptive=adaptive) == [4, 4]
+
+
+def test_what_a_prompt_taught_a_decoder_stays_where_it_persists() -> None:
+    far, limits = range(5, 22), Limits(max_new_tokens=8)
+    for persist, expected in ((True, 4), (False, 0)):
+        method = make("aded", prompt=True, persist=persist, adaptive=False)
+        generate(method, tiny_llama(), prompts([1, 2, 3, *far], [2, 1, 4, 1]), limits, sources(2))
+        (text,) = generate(method, tiny_llama(), prompts([22, 1, 2]), limits, sources(1))
+        assert text.trace.series()["proposed"][0] == expected
 
 
 def test_rejected_tokens_teach_nothing(tmp_path: Path) -> None:

@@ -280,8 +280,9 @@ def test_a_function_is_named_and_must_be_marked(monkeypatch: pytest.MonkeyPatch)
     module.__dict__["has_two"] = has_two
     method, asked = make("awrs", predicate="rules_of_mine:has_two", particles=4), prompts([BEGIN], [0])
     longer = Limits(max_new_tokens=60, stop_tokens=frozenset({END}))
-    with pytest.raises(FedsimError, match="not marked for that"):
+    with pytest.raises(FedsimError, match="not marked") as refused:
         generate(method, Table(), asked, LIMITS, sources(2), **SIX_LETTERS)
+    assert "--trust" not in str(refused.value), "no command lets a predicate go without its mark"
     registry.for_scenarios(has_two)
     found = generate(method, Table(), asked, longer, sources(2), **SIX_LETTERS)
     assert all(own.ending == "stop" and own.tokens.count(0) == 2 for own in found)

@@ -142,11 +142,13 @@ def test_a_language_of_units_is_written_unit_by_unit() -> None:
         )
     term = make("pad-blocks", blocks=4, most=3)
     model = term.prepare(llama, torch.Generator()).train()
-    batch, place = Batch(tokens[:, :-1], tokens[:, 1:]), HookContext(1, 0, 0, torch.Generator().manual_seed(0))
+    batch, source = Batch(tokens[:, :-1], tokens[:, 1:]), torch.Generator().manual_seed(0)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.05, total_iters=120)
     for _ in range(120):
         outputs = model(batch.inputs)
+        sent = {name: weight.detach().clone() for name, weight in model.named_parameters()}  # each step is a round
+        place = HookContext(1, 0, 0, source, sent)
         loss = cross_entropy(outputs, batch.labels) + term.loss(model, batch, outputs, place)
         optimizer.zero_grad()
         loss.backward()

@@ -3,9 +3,7 @@
 import pytest
 import torch
 
-from fedsim.components.decoder._odds import DrawConfig, finite, judge, room
-from fedsim.core.hooks import GenerationContext
-from fedsim.core.types import Limits
+from fedsim.components.decoder._odds import DrawConfig, finite, judge
 
 
 def test_at_temperature_zero_all_odds_are_on_the_likeliest() -> None:
@@ -54,8 +52,3 @@ def test_scores_are_cut_in_front_of_the_first_that_are_no_numbers() -> None:
     assert len(finite(scores)) == 2
     scores[0] = -torch.inf
     assert len(finite(scores)) == 0
-
-
-@pytest.mark.parametrize(("context", "expected"), [(None, 5), (12, 5), (9, 2), (7, 0), (3, 0)])
-def test_no_more_is_drafted_than_the_model_can_read(context: int | None, expected: int) -> None:
-    assert room(7, GenerationContext((), Limits(max_new_tokens=9, context=context)), 5) == expected

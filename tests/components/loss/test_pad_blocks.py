@@ -1,11 +1,14 @@
 """Pad blocks: units of a table, packed passes against separate samples, what sees what, and a client that trains."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
 from torch import nn
 
+from fedsim.components.loss import pad_blocks
+from fedsim.components.loss._pads import units
+from fedsim.components.loss.pad_blocks import sure_of
 from fedsim.core import registry
 from fedsim.core.hooks import HookContext
 from fedsim.core.losses import per_example
@@ -39,26 +42,45 @@ def test_a_model_of_layers_is_asked_for_and_scores_stay() -> None:
         make("pad-blocks").prepare(nn.Sequential(nn.Embedding(5, 3), nn.Linear(3, 5)), torch.Generator())
 
 
+def place(model: nn.Module) -> HookContext:
+    """The first step of a client that received these weights."""
+    received = {name: weight.detach().clone() for name, weight in model.state_dict().items()}
+    return HookContext(1, 0, 0, torch.Generator().manual_seed(1), received)
+
+
+def test_spans_are_marked_by_the_model_as_it_was_sent_while_the_client_trains_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, batch, marked = padded(), texts(), list[Sequence[float]]()
+    monkeypatch.setattr(pad_blocks, "units", lambda row, sure, most: (marked.append(row), units(row, sure, most))[1])
+    with torch.no_grad():
+        expected = sure_of(model(batch.inputs).softmax(-1), batch.labels)
+        sent = place(model)
+        for parameter in model.parameters():
+            parameter.add_(0.5)
+        assert sure_of(model(batch.inputs).softmax(-1), batch.labels) != expected
+    make("pad-blocks").loss(model, batch, model(batch.inputs), sent)
+    assert marked == expected
+
+
 def test_the_loss_marks_by_the_frozen_model_and_trains_pad_and_adapters() -> None:
     model = make("lora", targets=("*.q_proj",), rank=2).prepare(tiny_llama(), torch.Generator().manual_seed(0))
     term = make("pad-blocks", sure=1e-6, weight=0.5)  # any token follows
     model = term.prepare(model, torch.Generator())
-    batch, place = texts(), HookContext(1, 0, 0, torch.Generator().manual_seed(1))
-    found = term.loss(model, batch, model(batch.inputs), place)
+    batch = texts()
+    found = term.loss(model, batch, model(batch.inputs), place(model))
     trained = {name: own for name, own in model.named_parameters() if own.requires_grad}
     gradient = dict(zip(trained, torch.autograd.grad(found, [*trained.values()]), strict=True))
     assert gradient["embed_tokens.pad"].any()
     assert all(gradient[name].any() for name in trained if "lora_b" in name)
     assert set(trained) == {"embed_tokens.pad"} | {name for name in trained if "lora" in name}
-    twice = make("pad-blocks", sure=1e-6).loss(
-        model, batch, model(batch.inputs), HookContext(1, 0, 0, torch.Generator().manual_seed(1))
-    )
+    twice = make("pad-blocks", sure=1e-6).loss(model, batch, model(batch.inputs), place(model))
     torch.testing.assert_close(twice, 2 * found)
     with torch.no_grad():  # the adapters change what the model is sure of, and not what is marked
         for name in (own for own in trained if "lora_b" in own):
             trained[name].add_(1.0)
     sure = make("pad-blocks", sure=1.0, unsure=0.0)
-    none = sure.loss(model, batch, model(batch.inputs), HookContext(1, 0, 0, torch.Generator().manual_seed(1)))
+    none = sure.loss(model, batch, model(batch.inputs), place(model))
     assert none.requires_grad
     assert none.item() == 0
 

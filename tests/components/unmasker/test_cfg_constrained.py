@@ -1,5 +1,6 @@
 """Grammar constraints: every text is valid in whatever order it is written, and nothing is refused without need."""
 
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -21,16 +22,19 @@ RANDOM = {"temperature": 1.0, "confidence": "random"}
 
 
 class Spelling:
-    """A tokenizer of one sign a token."""
+    """A tokenizer whose tokens spell some signs each, by default one."""
 
     padding, begin, end, vocabulary = END, None, END, len(SIGNS)
     ends = frozenset({end})
 
+    def __init__(self, spells: tuple[str, ...] = tuple(SIGNS)) -> None:
+        self.spells = spells
+
     def encode(self, text: str) -> list[int]:
-        return [SIGNS.index(own) for own in text]
+        return [self.spells.index(sign) for sign in text]
 
     def decode(self, tokens: Any) -> str:
-        return "".join(SIGNS[token] for token in tokens)
+        return "".join(self.spells[token] for token in tokens)
 
 
 class Moody(nn.Module):
@@ -148,22 +152,44 @@ def test_behind_too_many_rejections_the_grammar_completes_the_text() -> None:
     assert any(sum(own.trace.series()["completed"]) for own in found)
 
 
-def test_any_gaps_let_tokens_of_several_signs_stand_and_say_when_places_run_out() -> None:
-    class Pairs(Spelling):
-        def decode(self, tokens: Any) -> str:
-            return "".join(("()", ")", "[", "]", "a", ".")[token] for token in tokens)
-
-    method = make("cfg-constrained", grammar=BRACKETS, gap="any")
+@pytest.mark.parametrize(
+    ("grammar", "spells"),
+    [
+        (BRACKETS, ("()", ")", "[", "]", "a", ".")),
+        ('S = "(" S ")" S |', tuple(SIGNS)),
+        (GRAMMARS["nullable"], ("b", "bc", "c", "cc", "a", ".")),
+        (GRAMMARS["cyclic"], ("x", "y", "z", "xz", "yy", ".")),
+        (GRAMMARS["json"], ("{", "k:", "1", "[]", "}", ".")),
+    ],
+)
+def test_with_any_gaps_every_text_that_has_not_failed_belongs_to_the_grammar(
+    grammar: str, spells: tuple[str, ...]
+) -> None:
+    known, spelling, endings = texts(grammar, 8), Spelling(spells), Counter[str]()  # four tokens of two signs at most
     limits = Limits(max_new_tokens=4, stop_tokens=frozenset({END}))
-    kinds = set()
-    for seed in range(20):
-        (own,) = generate(method, Moody(seed), Condition(((),)), limits, sources(1), tokenizer=Pairs())
-        kinds.add(own.ending)
-        if own.ending == "stop":
-            assert is_valid(Pairs().decode(own.tokens).partition(".")[0])
-        if own.ending == "failed":
-            assert "Use gap = exact, or more places" in own.reason
-    assert "stop" in kinds
+    method = make("cfg-constrained", grammar=grammar, gap="any", **RANDOM)
+    for seed in range(10):
+        for text in generate(method, Moody(seed), Condition(((),) * 4), limits, sources(4), tokenizer=spelling):
+            endings[text.ending] += 1
+            if text.ending == "failed":
+                assert "Use gap = exact, or more places" in text.reason
+            else:
+                assert spelling.decode(text.tokens).partition(".")[0] in known
+    assert endings["stop"] + endings["length"] > endings["failed"]
+    assert min(endings["stop"], endings["length"]) > 0
+
+
+def test_a_model_that_wants_open_brackets_alone_is_told_that_places_ran_out() -> None:
+    scores = torch.tensor([5.0, 0, 0, 0, 0, -9]).expand(6, -1)
+    (text,) = write(Fixed(scores), 6, grammar='S = "(" S ")" S |', gap="any")
+    assert text.ending == "failed"
+    assert "Use gap = exact, or more places" in text.reason
+
+
+@pytest.mark.parametrize("gap", ["exact", "any"])
+def test_a_grammar_of_the_empty_text_alone_ends_every_text_at_once(gap: str) -> None:
+    (text,) = write(Moody(0), 3, grammar="S = ", gap=gap)
+    assert (text.ending, shown(text)) == ("stop", "")
 
 
 def test_a_grammar_that_no_answer_can_belong_to_is_refused_before_any_step() -> None:

@@ -29,5 +29,7 @@ def test_a_function_that_is_not_marked_is_refused(tmp_path: Path, monkeypatch: p
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     registry.check_marked("my_marks:yes")
-    with pytest.raises(FedsimError, match="names the function 'my_marks:no', which is not marked"):
+    with pytest.raises(
+        FedsimError, match=r"the function 'my_marks:no' is not marked.* write @for_scenarios above it \(.*\)\.$"
+    ):
         registry.check_marked("my_marks:no")
