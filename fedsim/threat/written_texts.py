@@ -128,10 +128,13 @@ def speaker_of(world: World, weights: Tensors, tokens: int | None = None) -> Spe
 
 
 def _speaker_to_try(world: World) -> Speaker:
-    """Return the untrained model. It fills in whole answers, whose length decides whether blocks fit."""
+    """Return the untrained model. It fills in whole answers, whose length decides whether blocks fit.
+
+    Else it writes two tokens, since no decoder drafts for a single one.
+    """
     settings = generation_of(world)
     is_filled_in = registry.get("component", settings.decoder.name).hook == "unmasker"
-    return speaker_of(world, world.models.first_weights, settings.tokens if is_filled_in else 1)
+    return speaker_of(world, world.models.first_weights, settings.tokens if is_filled_in else min(2, settings.tokens))
 
 
 def check_trained(world: World) -> None:

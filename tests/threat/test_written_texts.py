@@ -11,7 +11,8 @@ from rich.console import Console
 
 from fedsim import report
 from fedsim.cli import display, endings
-from fedsim.core.errors import FedsimError, ScenarioError
+from fedsim.components.decoder.speculative import Speculative
+from fedsim.core.errors import CannotContinue, FedsimError, ScenarioError
 from fedsim.core.types import Batch
 from fedsim.document import to_terminal
 from fedsim.experiment import expectation, runner
@@ -262,6 +263,17 @@ def test_an_unmasker_of_blocks_that_divide_the_answer_may_write(
     scenario: Callable[..., Scenario], tables: dict[str, Any]
 ) -> None:
     written_texts.check(worlds.build(scenario(**changed(tables, unmasker("fixed", block=3, steps=4)))))
+
+
+def test_a_draft_is_tried_before_training(
+    scenario: Callable[..., Scenario], tables: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise CannotContinue("the draft cannot read it.", [0])
+
+    monkeypatch.setattr(Speculative, "_scores", fail)
+    with pytest.raises(ScenarioError, match="'speculative' writes nothing here: the draft cannot read it"):
+        written_texts.check(worlds.build(scenario(**tables)))
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ from fedsim.core.hooks import GenerationContext, Writing
 
 
 @dataclass(frozen=True)
-class Drafting(Writing):
-    """Texts, and where each begins.
+class DraftedTexts(Writing):
+    """Texts behind which tokens are drafted, and where each begins.
 
     Attributes:
         begins: of each row, the tokens of its prompt.

@@ -26,7 +26,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from fedsim.components.decoder._drafting import Drafting
+from fedsim.components.decoder._drafting import DraftedTexts
 from fedsim.components.decoder._drawing import draw
 from fedsim.components.decoder._odds import DrawConfig, finite
 from fedsim.core.errors import FedsimError, in_a_line
@@ -174,7 +174,7 @@ class Lasting:
 
 
 @dataclass(frozen=True)
-class Adapting(Drafting):
+class Adapting(DraftedTexts):
     """Texts, the table of each, and what outlives them; without `persist` that is nobody else's."""
 
     tables: tuple[TrigramTable, ...]

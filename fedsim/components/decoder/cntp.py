@@ -22,7 +22,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from fedsim.components.decoder._clauses import clause_ends
-from fedsim.components.decoder._drafting import Drafting
+from fedsim.components.decoder._drafting import DraftedTexts
 from fedsim.components.decoder._drawing import draw, nucleus
 from fedsim.components.decoder._look_ahead import LookAhead
 from fedsim.core.hooks import Condition, Decoder, GenerationContext
@@ -81,7 +81,7 @@ class Branching(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Cautious(Drafting):
+class Cautious(DraftedTexts):
     """Texts, and what the last step of each compared.
 
     Attributes:

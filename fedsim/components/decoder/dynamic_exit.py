@@ -21,7 +21,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from fedsim.components.decoder._drafting import Drafting
+from fedsim.components.decoder._drafting import DraftedTexts
 from fedsim.components.decoder._odds import finite
 from fedsim.components.decoder._shortlist import DraftConfig, score_drafts, score_listed
 from fedsim.core.errors import CannotContinue, FedsimError
@@ -124,7 +124,7 @@ class ExitChoices:
 
 
 @dataclass(frozen=True)
-class Exiting(Drafting):
+class Exiting(DraftedTexts):
     """Texts, and the exits of each."""
 
     exits: tuple[ExitChoices, ...]

@@ -18,7 +18,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from fedsim.components.decoder._drafting import Drafting
+from fedsim.components.decoder._drafting import DraftedTexts
 from fedsim.components.decoder._drawing import draw
 from fedsim.components.decoder._odds import DrawConfig, finite
 from fedsim.components.loss._pads import embedding_of, pad_of
@@ -49,12 +49,12 @@ class LexicalUnitConfig(DrawConfig):
 
 @final
 @component("lexical-unit", summary="decoder: spans the model is sure of, at once from pads", paper="2405.15208")
-class LexicalUnit(Decoder[LexicalUnitConfig, Drafting]):
+class LexicalUnit(Decoder[LexicalUnitConfig, DraftedTexts]):
     """Writes the next token, and those behind it that pads predict with confidence."""
 
     counts: ClassVar[frozenset[str]] = frozenset({"proposed", "accepted"})
 
-    def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Drafting:
+    def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> DraftedTexts:
         """Return the prompts.
 
         Raises:
@@ -67,9 +67,11 @@ class LexicalUnit(Decoder[LexicalUnitConfig, Drafting]):
                 f"pad is {pad}, and the model knows tokens up to {most}. Take one of them, or leave it out: component "
                 "'pad-blocks' gives a model a pad of its own."
             )
-        return Drafting(condition.prompts, tuple(map(len, condition.prompts)))
+        return DraftedTexts(condition.prompts, tuple(map(len, condition.prompts)))
 
-    def step(self, model: nn.Module, state: Drafting, context: GenerationContext) -> tuple[Drafting, list[Event]]:
+    def step(
+        self, model: nn.Module, state: DraftedTexts, context: GenerationContext
+    ) -> tuple[DraftedTexts, list[Event]]:
         """Read pads behind each row, and write a unit.
 
         Raises:

@@ -19,7 +19,7 @@ from typing import ClassVar, Self, final
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from fedsim.components.decoder._drafting import Drafting
+from fedsim.components.decoder._drafting import DraftedTexts
 from fedsim.components.decoder._odds import finite
 from fedsim.components.decoder._shortlist import DraftConfig, score_drafts
 from fedsim.core import checkpoints, registry
@@ -63,7 +63,7 @@ class Drafter:
 
 
 @dataclass(frozen=True)
-class Speculating(Drafting):
+class Speculating(DraftedTexts):
     """Texts, and what drafts for them."""
 
     drafter: Drafter

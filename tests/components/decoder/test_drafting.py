@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from torch import nn
 
-from fedsim.components.decoder._drafting import Drafting
+from fedsim.components.decoder._drafting import DraftedTexts
 from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import GenerationContext
 from fedsim.core.types import Limits
@@ -18,7 +18,7 @@ from tests.components.generating import make, prompts, sources, tiny_llama
     [(99, None, 5), (99, 12, 4), (99, 10, 2), (99, 8, 0), (99, 4, 0), (6, 99, 3), (3, None, 0), (2, None, 0)],
 )
 def test_no_more_is_drafted_than_can_be_read_and_than_counts(most: int, context: int | None, expected: int) -> None:
-    state = Drafting(((1,), (1,) * 7), (1, 5))  # two tokens of the second row are written
+    state = DraftedTexts(((1,), (1,) * 7), (1, 5))  # two tokens of the second row are written
     limits = Limits(max_new_tokens=most, context=context)
     assert state.room(1, GenerationContext((), limits), 5) == expected
 
