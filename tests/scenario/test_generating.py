@@ -36,7 +36,7 @@ def test_decoders_and_attacks_are_filled_in_and_may_be_named_alone(scenario: Cal
 def test_an_unmasker_writes_too(scenario: Callable[..., Scenario]) -> None:
     own = asked(scenario(**table(decoder={"name": "threshold", "threshold": 0.8})))
     assert own.decoder.settings["threshold"] == 0.8
-    with pytest.raises(ScenarioError, match=r"or to the table \[generation\]"):
+    with pytest.raises(ScenarioError, match=r"to the table \[generation\]"):
         scenario(components=[{"name": "threshold"}])
 
 
@@ -71,7 +71,7 @@ def test_every_mistake_is_named(scenario: Callable[..., Scenario], own: dict[str
 
 
 def test_a_decoder_among_the_components_is_sent_to_the_table(scenario: Callable[..., Scenario]) -> None:
-    with pytest.raises(ScenarioError, match=r"or to the table \[generation\]"):
+    with pytest.raises(ScenarioError, match=r"to the table \[generation\]"):
         scenario(components=[{"name": "greedy"}])
 
 

@@ -33,7 +33,7 @@ def test_text_comes_first_and_then_what_it_took() -> None:
     assert found.exit_code == 0, found.exception
     assert "6 tokens in 2 steps; ended by: length." in found.stdout
     assert "3.00 tokens a full forward pass;" in found.stdout
-    assert "proposed of each step: 4 4" in found.stdout
+    assert "proposed of each step: 4 0" in found.stdout
 
 
 def test_the_same_seed_writes_the_same() -> None:
