@@ -87,7 +87,8 @@ def test_a_full_disk_is_said_by_run_and_report_and_every_export(folder: Path, mo
         ballast.unlink()
         for path in (folder / "whole").rglob("*"):  # nothing that was whole was cut, and nothing half-written stayed
             assert path.is_dir() or (place / "full" / path.relative_to(folder / "whole")).read_bytes()
-        assert not [path for path in place.rglob("*") if path.name.startswith(".fedsim-")]
+        hidden = {path.name for path in place.rglob("*") if path.name.startswith(".fedsim-")}
+        assert hidden == {".fedsim-files"}, "the manifest stays, and no part of a file"
         assert fedsim("run", "run.toml", "--out", "small/new", "--resume", cwd=folder)[0] == 0
 
 

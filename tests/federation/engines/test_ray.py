@@ -80,7 +80,7 @@ def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, small: 
 
 
 def _at(scenario: Scenario, address: str) -> Scenario:
-    federation = scenario.federation.model_copy(update={"address": address})
+    federation = scenario.federation.model_copy(update={"engine": "ray", "address": address})
     return scenario.model_copy(update={"federation": federation})
 
 

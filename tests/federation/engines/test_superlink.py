@@ -242,7 +242,7 @@ def test_a_node_that_cannot_start_is_an_error_with_the_end_of_its_log(tmp_path: 
 
 
 def _at(scenario: Scenario, address: str) -> Scenario:
-    federation = scenario.federation.model_copy(update={"address": address})
+    federation = scenario.federation.model_copy(update={"engine": "superlink", "address": address})
     return scenario.model_copy(update={"federation": federation})
 
 
