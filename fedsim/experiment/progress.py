@@ -29,7 +29,7 @@ class RunInProgress:
     should_stop: Callable[[], bool]
     start: Start
     trainings: Trainings = field(default_factory=Trainings)
-    kept: set[str] = field(default_factory=set[str])
+    kept: set[str] = field(default_factory=set[str], init=False)
 
     def __post_init__(self) -> None:
         """Note which arrays are on disk."""

@@ -91,8 +91,10 @@ class RunRecord(Part):
 
     def with_part(self, part: ArmPart) -> RunRecord:
         """Return the record with this part added to its last arm, unless it has it or is of another."""
+        if part.arm != len(self.arms) - 1:
+            return self
         *before, arm = self.arms
-        if (part.arm, part.place) != (len(before), len(arm.attacks) + len(arm.findings)):
+        if part.place != len(arm.attacks) + len(arm.findings):
             return self
         grown = arm.model_copy(
             update={

@@ -53,7 +53,7 @@ class RunFolder:
         """
         with explain(self.path):
             files = list(_files(self.path)) if self.path.is_dir() else []
-        ours = self._manifest()
+            ours = self._manifest()
         for name in files:
             if name not in ours and not _is_rest(self.path, name):
                 raise FedsimError(
@@ -77,7 +77,7 @@ class RunFolder:
         path = self.path / _MANIFEST
         if path.is_symlink() or not path.is_file():
             return frozenset()
-        return frozenset((_MANIFEST, *path.read_text(encoding="utf-8").splitlines()))
+        return frozenset((_MANIFEST, *path.read_text(encoding="utf-8", errors="replace").splitlines()))
 
     def write(self, name: str, content: bytes, *, mode: int = 0o666) -> None:
         """Write a file whole, and note before that it is ours.

@@ -83,6 +83,9 @@ def test_a_part_that_the_record_has_already_or_that_is_of_another_arm_counts_onc
         (folder.path / "in-work").mkdir()
         (folder.path / "in-work" / "parts.jsonl").write_bytes(parts)
         assert read_record(folder.path) == run.record
+    empty = run.record.model_copy(update={"arms": ()})
+    (folder.path / "record.json").write_text(empty.model_dump_json())  # somebody has taken its arms away
+    assert read_record(folder.path) == empty
 
 
 def test_an_error_of_a_later_arm_is_told_and_one_of_the_first_leaves_nothing(folder: RunFolder) -> None:

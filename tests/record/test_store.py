@@ -82,6 +82,14 @@ def test_a_name_that_a_kill_cut_off_spoils_no_other(run_folder: RunFolder) -> No
     assert everything(run_folder.path) == set()
 
 
+def test_a_manifest_that_is_no_text_says_nothing_of_others(run_folder: RunFolder) -> None:
+    (run_folder.path / ".fedsim-files").write_bytes(b"\xff\xfe\x00")
+    before = everything(run_folder.path)
+    with pytest.raises(FedsimError, match="which no run has written"):
+        run_folder.create(overwrite=True)
+    assert everything(run_folder.path) == before
+
+
 def test_a_run_that_was_killed_before_its_record_is_no_run(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     folder.create(overwrite=False)
