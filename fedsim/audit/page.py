@@ -20,7 +20,6 @@ from fedsim.document import (
     Document,
     Fold,
     Heading,
-    Paragraph,
     Section,
     Table,
     TableCell,
@@ -28,6 +27,7 @@ from fedsim.document import (
     Verdict,
     Wall,
     Walls,
+    note,
     paragraph,
 )
 
@@ -52,7 +52,7 @@ def build(record: AuditRecord, pictures: Pictures) -> Document:
         *(_groups(record, by) for by in (CLASS, record.group)),
         _defenses(record, pictures),
         repeat(record),
-        Section("What the words mean", (_words(),), "words", is_folded=True),
+        Section("What the words mean", (Definitions.of(TERMS),), "words", is_folded=True),
     )
     spent = f"{record.seconds:.0f} s of {60 * record.plan.minutes:.0f} s"
     status = () if record.status == "finished" else (record.status,)
@@ -97,12 +97,9 @@ def table(
     """Return a table whose columns hold figures but for the first, and those headed by `words`; see `Table.layout`."""
     texts = {headings[0], *words}
     heads = [Heading(heading, is_number=heading not in texts) for heading in headings]
-    return Table.of(title, heads, [row if isinstance(row, TableRow) else row_of(*row) for row in rows], layout=layout)
-
-
-def row_of(*cells: str | TableCell, level: Literal["", "best"] = "") -> TableRow:
-    """Return a row of a table."""
-    return TableRow(tuple(TableCell(cell) if isinstance(cell, str) else cell for cell in cells), level=level)
+    return Table.of(
+        title, heads, [row if isinstance(row, TableRow) else TableRow.of(*row) for row in rows], layout=layout
+    )
 
 
 def updates_table(record: AuditRecord) -> Iterator[Block]:
@@ -112,7 +109,7 @@ def updates_table(record: AuditRecord) -> Iterator[Block]:
     words = ("ideal attacker", "state", "by")
     rows = [update_row(record, inspection) for inspection in record.inspections]
     yield table(f"Recovered from updates of {record.plan.target}", ("batch", *figures, *words), rows, words)
-    yield _note(
+    yield note(
         f"Recovered: proof that the update holds {noun}s. Withstood: every search converged, on a guess that explains "
         "the update as well as the truth does, or the ideal attacker recovers nothing. Undecided: the search did not "
         "find what the update may hold. The ideal attacker searches nothing: median PSNR with which anybody could know "
@@ -126,7 +123,7 @@ def update_row(record: AuditRecord, inspection: Inspection) -> TableRow:
     """Return what stands of a batch size in the table of updates."""
     batch = str(inspection.batch_size)
     if inspection.failure is not None:
-        return row_of(batch, *[""] * 7, inspection.failure)
+        return TableRow.of(batch, *[""] * 7, inspection.failure)
     failures = [victim.failure for victim in inspection.victims if victim.failure]
     clock = ["ended by the clock: a lower bound"] if inspection.is_short and not inspection.is_unknown else []
     by = wording.winner(inspection) if len(failures) < len(inspection.victims) else failures[0]
@@ -135,7 +132,7 @@ def update_row(record: AuditRecord, inspection: Inspection) -> TableRow:
     figure = wording.figure_of(inspection, wording.headline(record.noun))
     state = evidence.state(inspection, record.plan.scoring)
     last = TableCell(by, notes=(*clock, *failures))
-    return row_of(batch, updates, examples, searched, recovered, figure, ideal, state, last)
+    return TableRow.of(batch, updates, examples, searched, recovered, figure, ideal, state, last)
 
 
 def _policy(record: AuditRecord) -> Verdict:
@@ -173,13 +170,13 @@ def _limits(record: AuditRecord) -> Iterator[Block]:
     if sentences:
         yield Verdict("caution", "What this audit cannot say", tuple(map(paragraph, sentences)))
     if unused := verdict.unused(record):
-        yield _note(unused)
+        yield note(unused)
 
 
 def _attacker(record: AuditRecord) -> Section:
     subject = paragraph(f"{subject_of(record)}.")
     return Section(
-        "Who is audited, and who attacks", (subject, attackers(record), *map(_note, record.notes)), "attacker"
+        "Who is audited, and who attacks", (subject, attackers(record), *map(note, record.notes)), "attacker"
     )
 
 
@@ -211,7 +208,7 @@ def _members(record: AuditRecord) -> Section:
             "are members."
         ),
         *([table("Members found", headings, rows, ("judges",))] if rows else []),
-        *(_note(f"{', '.join(labels)}: {why}.") for why, labels in without.items()),
+        *(note(f"{', '.join(labels)}: {why}.") for why, labels in without.items()),
     )
     return Section("Who was a member", blocks if findings else (), "members")
 
@@ -222,23 +219,23 @@ def _secrets(record: AuditRecord) -> Section:
         return Section("What the model remembers", (), "secrets")
     headings = ("planted", "secrets", "each used", "exposure, bits", "written by the model", "remembered")
     rows = [wording.secret_cells(record, finding) for finding in findings]
-    note = _note(
+    how = note(
         "Random tokens, planted into copies of the client's texts in a training of their own. Exposure is log2 of the "
         f"number of fillings over the rank of the true one: 1.4 bits by chance, {findings[0].limit:.1f} at most. "
         "Remembered: the interval lies above that of secrets that were not planted."
     )
     secrets = table("Planted secrets", headings, rows, ("remembered",))
-    return Section("What the model remembers", (paragraph(planted.sentence_of(findings)), secrets, note), "secrets")
+    return Section("What the model remembers", (paragraph(planted.sentence_of(findings)), secrets, how), "secrets")
 
 
 def _groups(record: AuditRecord, by: str) -> Section:
     rows = [wording.group_cells(finding) for finding in record.of(GROUPS) if finding.about["by"] == by]
-    note = _note(
+    how = note(
         "Each group against all others: p is that of no difference, after Holm over the groups. Groups with fewer than "
         "five members or others are left out of membership."
     )
     risks = table(f"Risk by {by}", ("what", "group", "n", "value", "p (Holm)"), rows, ("group",))
-    return Section(f"Risk by {by}", (risks, note) if rows else ())
+    return Section(f"Risk by {by}", (risks, how) if rows else ())
 
 
 def _defenses(record: AuditRecord, pictures: Pictures) -> Section:
@@ -272,21 +269,24 @@ def _ranked(record: AuditRecord) -> Iterator[Block]:
     words = ("ideal attacker", "keeps the policy")
     costs = ("accuracy lost, points", "test loss", "time of a round", "epsilon")
     heads = ("defense", "updates", "searched", "recovered", words[0], *costs, words[1])
-    control = [row_of("none (control)", *wording.searches(record, record.control), *[""] * 5)] if record.control else []
-    rows = [*control, *(_trial_row(record, trial) for trial in trials)]
+    control = (
+        [TableRow.of("none (control)", *wording.searches(record, record.control), *[""] * 5)] if record.control else []
+    )
+    best = verdict.recommend(record)
+    rows = [*control, *(_trial_row(record, trial, is_best=trial is best) for trial in trials)]
     yield table("Defenses, with default settings unless stated", heads, rows, words, "words")
     paired = ""
     if record.training:
         examples = record.training.test_examples
         paired = f"Accuracy: paired over the same {examples} test examples, 95 % bootstrap intervals. "
-    yield _note(f"{paired}The same as data: defenses.csv.")
+    yield note(f"{paired}The same as data: defenses.csv.")
 
 
-def _trial_row(record: AuditRecord, trial: Trial) -> TableRow:
-    lost, best = trial.accuracy_loss, verdict.recommend(record)
+def _trial_row(record: AuditRecord, trial: Trial, *, is_best: bool) -> TableRow:
+    lost = trial.accuracy_loss
     attacked = wording.searches(record, trial.inspection) if trial.inspection else ("", "", "not attacked", "")
     why = () if trial.failure else verdict.broken_by(record, trial) or verdict.undecided(record, trial)
-    return row_of(
+    return TableRow.of(
         TableCell(trial.name, notes=("Poisson sampling",) if trial.sampling == "poisson" else ()),
         *attacked,
         wording.interval(lost, 100, 1) if lost else "",
@@ -294,7 +294,7 @@ def _trial_row(record: AuditRecord, trial: Trial) -> TableRow:
         "" if trial.slowdown is None else f"x {trial.slowdown:.2g}",
         ", ".join(f"{stated.epsilon:.3g}" for stated in trial.guarantees),
         TableCell(f"undecided: {trial.failure}" if trial.failure else wording.kept(record, trial), notes=why),
-        level="best" if best and trial.name == best.name else "",
+        level="best" if is_best else "",
     )
 
 
@@ -307,21 +307,13 @@ def repeat(record: AuditRecord) -> Section:
     """Return how to run the audit again, and on what it ran."""
     made = record.environment
     versions = "".join(f", {name} {version}" for name, version in made.versions.items())
-    note = _note(
+    how = note(
         f"Seed {record.plan.seed}; how many iterations fit depends on the machine: {made.processor}, {made.cores} "
         f"cores, Python {made.python}{versions}."
     )
-    return Section("Run it again", (Code(made.command), note), AGAIN)
-
-
-def _words() -> Definitions:
-    return Definitions(tuple((word, paragraph(meaning)) for word, meaning in TERMS.items()))
+    return Section("Run it again", (Code(made.command), how), AGAIN)
 
 
 def _walls(shown: Sequence[Wall]) -> Iterator[Walls]:
     if shown:
         yield Walls(tuple(shown))
-
-
-def _note(text: str) -> Paragraph:
-    return Paragraph((text,), is_note=True)

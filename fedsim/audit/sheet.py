@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from fedsim.audit import evidence, planted, verdict, wording
-from fedsim.audit.page import attackers, repeat, row_of, subject_of, table
+from fedsim.audit.page import attackers, repeat, subject_of, table
 from fedsim.audit.record import AuditRecord
 from fedsim.audit.thresholds import best_membership, of_client
-from fedsim.document import Block, Card, Cards, Document, Section, TableCell, paragraph
+from fedsim.document import Block, Card, Cards, Document, Section, TableCell, TableRow, paragraph
 from fedsim.questions.exposure import ITEMS
 
 _AISVS = "OWASP AISVS, draft of April 2026,"  # the standard 1.0 has no chapter on privacy: its 12.3 is about drift
@@ -48,7 +48,7 @@ def _verdict(record: AuditRecord) -> Block:
     if not thresholds:
         return paragraph("No policy states what is too much, so nothing is judged.")
     rows = [
-        row_of(one.rule, one.where, TableCell(one.state, level=one.state), _cut(one.sentence, _LONGEST_WHY))
+        TableRow.of(one.rule, one.where, TableCell(one.state, level=one.state), _cut(one.sentence, _LONGEST_WHY))
         for one in thresholds
     ]
     headings = ("threshold", "where", "state", "why")

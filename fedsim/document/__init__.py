@@ -32,6 +32,7 @@ from fedsim.document.blocks import (
     WallCell,
     WallRow,
     Walls,
+    note,
     number,
     paragraph,
 )
@@ -68,6 +69,7 @@ __all__ = [
     "WallCell",
     "WallRow",
     "Walls",
+    "note",
     "number",
     "paragraph",
     "to_html",

@@ -47,6 +47,11 @@ def paragraph(*spans: str | Strong | Code) -> Paragraph:
     return Paragraph(spans)
 
 
+def note(*spans: str | Strong | Code) -> Paragraph:
+    """Return a small paragraph that says how to read what is above."""
+    return Paragraph(spans, is_note=True)
+
+
 @dataclass(frozen=True)
 class Banner:
     """A warning above everything else, or beside what it is about."""
@@ -140,9 +145,9 @@ class TableRow:
     level: Literal["", "muted", "best"] = ""
 
     @classmethod
-    def of(cls, *cells: TableCell | str) -> TableRow:
+    def of(cls, *cells: TableCell | str, level: Literal["", "muted", "best"] = "") -> TableRow:
         """Return a row of cells; one that is text has that text alone."""
-        return cls(tuple(TableCell(cell) if isinstance(cell, str) else cell for cell in cells))
+        return cls(tuple(TableCell(cell) if isinstance(cell, str) else cell for cell in cells), level=level)
 
 
 @dataclass(frozen=True)
@@ -315,6 +320,11 @@ class Definitions:
     """Terms and what they are."""
 
     pairs: tuple[tuple[str, Paragraph], ...]
+
+    @classmethod
+    def of(cls, meanings: Mapping[str, str]) -> Definitions:
+        """Return terms with what they are in plain text."""
+        return cls(tuple((term, paragraph(meaning)) for term, meaning in meanings.items()))
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from fedsim.document import (
     Verdict,
     Wall,
     Walls,
+    note,
     paragraph,
 )
 from fedsim.record import QuestionAsked, RunRecord
@@ -85,11 +86,11 @@ def _sections(
     if walls or (attacks_of(record) and not has_texts):
         yield Section("Originals and what each attack made of them", tuple(_wall(record, judge, walls)), "wall")
     if sentences:
-        note = (
+        strongest = (
             "The attack named is the strongest of those that were not granted the dropout masks. What no attack "
             "recovered here, another attack may recover."
         )
-        yield Section("Arm by arm", (Statements(tuple(sentences)), _note(note)), "arms")
+        yield Section("Arm by arm", (Statements(tuple(sentences)), note(strongest)), "arms")
     if has_texts:
         yield Section("What was read", (texts,), "readings")
     yield Section("Attacks by arm", tuple(_results(record, judge, has_texts=has_texts)), "results")
@@ -126,12 +127,7 @@ def _sections(
     yield Section("Left out, and why", (missing if missing.groups[0].rows else nothing,), "failures")
     yield Section("Diagnosis of every search", tuple(_diagnosis(record, judge)), "diagnosis", is_folded=True)
     yield Section("Run it again", tuple(_reproduce(record, judge)), "reproduce", is_folded=True)
-    words = Definitions(tuple((term, paragraph(meaning)) for term, meaning in TERMS.items()))
-    yield Section("What the words mean", (words,), "words", is_folded=True)
-
-
-def _note(text: str) -> Paragraph:
-    return Paragraph((text,), is_note=True)
+    yield Section("What the words mean", (Definitions.of(TERMS),), "words", is_folded=True)
 
 
 def _charts(title: str, place: str, pictures: Sequence[Picture], text: str, nothing: str) -> Section:
@@ -153,13 +149,13 @@ def _wall(record: RunRecord, judge: RunJudge, walls: Sequence[Wall]) -> Iterator
         yield paragraph("No pictures were stored with this run.")
         return
     yield Walls(tuple(walls), hides="Hide the originals")
-    yield _note(
+    yield note(
         "The same examples in every row; under each guess how close it is. Framed and ticked: recovered, "
         f"{judge.rule(*attacks_of(record))}. Nobody picked them: all examples are shown up to {wall.MOST}, and of more "
         "those at percentiles 0, 25, 50, 75 and 100 of the first attack's scores in the first arm."
     )
     if wall.has_public(walls):
-        yield _note(wall.PUBLIC)
+        yield note(wall.PUBLIC)
 
 
 def _results(record: RunRecord, judge: RunJudge, *, has_texts: bool) -> Iterator[Block]:
@@ -183,7 +179,7 @@ def _results(record: RunRecord, judge: RunJudge, *, has_texts: bool) -> Iterator
     )
     masks = "" if has_texts else " Masks count only where some gradient depends on them."
     yield Fold(_HOW, (paragraph(method.lstrip() + masks),))
-    yield Paragraph((f"One row an arm, attack, victim and {noun}: ", Code("scores.csv")), is_note=True)
+    yield note(f"One row an arm, attack, victim and {noun}: ", Code("scores.csv"))
 
 
 def _guarantees(record: RunRecord, arrays: Mapping[str, np.ndarray], judge: RunJudge, table: Table) -> Iterator[Block]:
@@ -224,7 +220,7 @@ def _question(record: RunRecord, question: QuestionAsked, judge: RunJudge) -> It
     if any("fpr" in arm.items.get(finding.items, {}) for arm, findings in arms for finding in findings):
         yield Figures(tuple(figures.rocs(record)))
     yield Fold(_HOW, (paragraph(question.method),))
-    yield Paragraph(("One row a figure: ", Code("findings.csv")), is_note=True)
+    yield note("One row a figure: ", Code("findings.csv"))
 
 
 def _of_arm(record: RunRecord, names: str, text: str) -> Paragraph:

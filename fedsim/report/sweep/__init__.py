@@ -18,7 +18,6 @@ from fedsim.document import (
     Download,
     Figures,
     Fold,
-    Paragraph,
     Picture,
     Section,
     Statement,
@@ -27,6 +26,7 @@ from fedsim.document import (
     TableRow,
     Wall,
     Walls,
+    note,
     paragraph,
     to_html,
     to_markdown,
@@ -134,8 +134,8 @@ def _verdict(sweep: SweepRecords, verdicts: Sequence[Statement]) -> Iterator[Blo
     if sweep.policy.is_empty:
         example = Code("[policy] max_recognisable = 0.05, max_accuracy_loss = 0.02")
         first, last = "State what you allow in the scenario, for example ", ", and give the same command again: "
-        yield Paragraph((first, example, f"{last}nothing is computed twice."), is_note=True)
-    yield _note(
+        yield note(first, example, f"{last}nothing is computed twice.")
+    yield note(
         "The attack counted is the strongest of those tried on a setting, chosen on the images it is judged on, which "
         f"errs on the attacker's side. Recovered means: {_rules(sweep)}. An attack that was granted the dropout masks "
         "is a control and does not count."
@@ -220,7 +220,7 @@ def _wall(sweep: SweepRecords, wall: Wall | None) -> Iterator[Block]:
     )
     yield Walls((wall,), "Hide the originals: what would you recognise in the guesses alone?")
     if has_public([wall]):
-        yield _note(PUBLIC)
+        yield note(PUBLIC)
 
 
 def _epsilon(sweep: SweepRecords, settings: Sequence[Point], blind: dict[str, float]) -> Iterator[Block]:
@@ -298,12 +298,7 @@ def _left_out(sweep: SweepRecords) -> Block:
 
 
 def _glossary() -> Fold:
-    terms = tuple((word, paragraph(meaning)) for word, meaning in TERMS.items())
-    return Fold("What the words mean", (Definitions(terms),), place="words")
-
-
-def _note(text: str) -> Paragraph:
-    return Paragraph((text,), is_note=True)
+    return Fold("What the words mean", (Definitions.of(TERMS),), place="words")
 
 
 def _rules(sweep: SweepRecords) -> str:
