@@ -17,7 +17,7 @@ import numpy as np  # noqa: E402
 
 from benchmarks._rows import Row, main  # noqa: E402
 from benchmarks._runs import arms_of  # noqa: E402
-from fedsim.record import AttackRecord  # noqa: E402
+from fedsim.record import AttackFinding  # noqa: E402
 from fedsim.scenario import load  # noqa: E402
 
 SCENARIOS = Path(__file__).parent.parent / "scenarios"
@@ -57,16 +57,15 @@ def measure(full: bool) -> Sequence[Row]:
     return [*mlp_on_mnist(), *(transformer_on_cifar10() if full else [])]
 
 
-def _attacked(scenario: str, overrides: list[str]) -> tuple[AttackRecord, ...]:
+def _attacked(scenario: str, overrides: list[str]) -> tuple[AttackFinding, ...]:
     return arms_of(load(SCENARIOS / scenario, overrides))[0].attacks
 
 
-def _row(setting: str, attack: AttackRecord, bound: float) -> Row:
+def _row(setting: str, attack: AttackFinding, bound: float) -> Row:
     """`bound` is a lower bound in dB, or an upper one when it is negative."""
     psnr = [item.values["psnr"] for victim in attack.victims for item in victim.scores]
     median = float(np.median(psnr))
-    assert attack.summary is not None
-    interval = attack.summary.metrics["psnr_median"]
+    interval = attack.more["psnr_median"]
     shown = f" [{interval.low:.1f}, {interval.high:.1f}]" if interval and interval.low and interval.high else ""
     return Row(
         name=attack.label,

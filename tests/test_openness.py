@@ -80,7 +80,7 @@ def test_the_record_holds_both_metrics_and_what_they_declare(folder: Path) -> No
     record = json.loads((folder / "record.json").read_text())
     (arm,) = record["arms"]
     assert [list(own["tested"]) for own in arm["rounds"]] == [["test_rmse"]] * 2
-    (attack,) = arm["attacks"]
+    (attack,) = arm["findings"]
     assert len(attack["victims"]) == 2
     for victim in attack["victims"]:
         (item,) = victim["scores"]
@@ -89,8 +89,8 @@ def test_the_record_holds_both_metrics_and_what_they_declare(folder: Path) -> No
         assert item["values"]["row_error"] < 1e-5  # rounding of a quotient in float32
         assert item["text"] == item["guess"]
         assert len(item["text"].split()) == 5
-    assert attack["summary"]["success"]["value"] == 1.0
-    assert attack["summary"]["metrics"]["row_error_median"]["value"] < 1e-5  # as above
+    assert attack["value"]["value"] == 1.0
+    assert attack["more"]["row_error_median"]["value"] < 1e-5  # as above
     assert {"test_rmse", "row_error"} <= {own["name"] for own in record["metrics"]}
 
 

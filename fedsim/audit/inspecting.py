@@ -26,8 +26,8 @@ from fedsim.core.types import Batch, Knowledge, Observation, Reconstruction, Wir
 from fedsim.federation.client import local_training
 from fedsim.metrics.evidence import held, is_evidence, is_out_of_reach
 from fedsim.metrics.image import to_pixels
-from fedsim.metrics.statistics import summarise
-from fedsim.record import Ceiling, ItemScore, Summary, VictimRecord
+from fedsim.metrics.statistics import Summary, summarise
+from fedsim.record import Ceiling, ItemScore, VictimRecord
 from fedsim.scenario.world import World
 from fedsim.threat.ceiling import ceiling_of
 from fedsim.threat.observe import observe

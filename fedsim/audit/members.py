@@ -119,7 +119,7 @@ def compare_groups(findings: Iterable[Finding], cases: Cases, groups: ExampleGro
 
 
 def _auc(finding: Finding) -> float:
-    figure = finding.figure("auc")
+    figure = finding.figures.get("auc")
     return figure.value if figure else 0.0
 
 

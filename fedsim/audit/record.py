@@ -11,7 +11,8 @@ from pydantic import ConfigDict, Field, ValidationError
 from fedsim.core.devices import DeviceName
 from fedsim.core.errors import FedsimError
 from fedsim.core.types import Config, Knowledge
-from fedsim.record import Columns, Environment, Finding, GuaranteeRecord, Interval, Summary, VictimRecord
+from fedsim.metrics.statistics import Summary
+from fedsim.record import Columns, Environment, Finding, GuaranteeRecord, Interval, VictimRecord
 from fedsim.record.policy import Policy
 from fedsim.record.store import check_schema
 from fedsim.scenario import Scoring

@@ -57,7 +57,7 @@ def of_trial(record: AuditRecord, trial: Trial) -> Iterator[JudgedThreshold]:
 
 def best_membership(findings: Sequence[Finding]) -> tuple[str, Interval] | None:
     """Return name and TPR at 1 % FPR of the best membership attack; None where there are too few data."""
-    rates = [(finding.label, tpr) for finding in findings if (tpr := finding.figure(MEMBERS_FOUND))]
+    rates = [(finding.label, tpr) for finding in findings if (tpr := finding.figures.get(MEMBERS_FOUND))]
     return max(rates, key=lambda rate: rate[1].value) if rates else None
 
 

@@ -89,7 +89,7 @@ def kept(record: AuditRecord, trial: Trial) -> str:
 
 def member_cells(finding: Finding) -> tuple[str, str, str, str, str]:
     """Return what stands of a membership attack: its name, what it judges, members, members found, and AUC."""
-    about, auc, tpr = finding.about, finding.figure("auc"), finding.figure(MEMBERS_FOUND)
+    about, auc, tpr = finding.about, finding.figures.get("auc"), finding.figures.get(MEMBERS_FOUND)
     judges = "the trained model" if about["target"] == "model" else f"{len(str(about['rounds']).split(','))} updates"
     share = f"{interval(tpr, 100, 0)} %" if tpr else "too few non-members"
     return finding.label, judges, str(about["members"]), share, interval(auc, 1, 2) if auc else ""

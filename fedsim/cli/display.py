@@ -28,6 +28,7 @@ from fedsim.experiment.sweep.run import Outcome
 from fedsim.experiment.watching import Watcher
 from fedsim.metrics.cost import measure_memory
 from fedsim.record import (
+    ATTACKS,
     Cause,
     Finding,
     RoundRecord,
@@ -106,8 +107,9 @@ class PlainLines:
         self._from_time_to_time(number, f"    {what} {number} of {of}")
 
     def answered(self, finding: Finding) -> None:
-        """Print a finding."""
-        self._say(f"  {tell(finding)}")
+        """Print a finding; what an attack made of updates was printed update by update."""
+        if finding.question != ATTACKS:
+            self._say(f"  {tell(finding)}")
 
     def _from_time_to_time(self, number: int, line: str) -> None:
         if number > 1 and time.monotonic() - self._last_said < _LINE_EVERY_SECONDS:

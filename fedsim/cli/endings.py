@@ -6,10 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
-
 from fedsim.document import Block, paragraph
-from fedsim.record import ArmRecord, AttackRecord, RunRecord
+from fedsim.record import ArmRecord, AttackFinding, Finding, RunRecord
 from fedsim.report.brief import write_brief
 from fedsim.report.tables.attacks import attacks_of, results
 from fedsim.report.tables.findings import findings_table, questions
@@ -62,17 +60,13 @@ def _arm(arm: ArmRecord) -> dict[str, Any]:
         "model_hash": arm.model_hash,
         "truth_is_sure": arm.replay_matches,
         "tested": tested,
-        "attacks": [{**_outcome(attack.label, attack.summary), **_failures(attack)} for attack in arm.attacks],
-        "findings": [finding.model_dump(mode="json") for finding in arm.findings],
+        "findings": [_without_victims(finding) for finding in arm.findings],
         "guarantees": [guarantee.model_dump(mode="json") for guarantee in arm.guarantees],
     }
 
 
-def _outcome(label: str, summary: BaseModel | None) -> dict[str, Any]:
-    return {"label": label, **(summary.model_dump(mode="json") if summary is not None else {})}
-
-
-def _failures(attack: AttackRecord) -> dict[str, int]:
-    """Return on how many victims an attack failed, where it did on any."""
-    failed = sum(not has_guess(victim) for victim in attack.victims)
-    return {"failed": failed} if failed else {}
+def _without_victims(finding: Finding) -> dict[str, Any]:
+    """Return a finding without the updates behind it, but for on how many of them an attack failed."""
+    failed = isinstance(finding, AttackFinding) and sum(not has_guess(victim) for victim in finding.victims)
+    fields = finding.model_dump(mode="json", exclude={"victims"})
+    return {**fields, **({"failed": failed} if failed else {})}

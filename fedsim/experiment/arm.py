@@ -11,19 +11,17 @@ import numpy as np
 
 from fedsim.core.types import Update, WireEntry
 from fedsim.data.partition import describe_partition
-from fedsim.experiment.attacking import attack, find_ceilings, place_of, summarise_attack
 from fedsim.experiment.guaranteeing import guarantees
 from fedsim.experiment.hashes import model_hash
 from fedsim.experiment.progress import RunInProgress
 from fedsim.federation import engines
 from fedsim.federation.journal import Journal
-from fedsim.questions import Evidence, Work, describe, questions_of
+from fedsim.questions import Evidence, describe, questions_of
+from fedsim.questions.attacks import place_of
 from fedsim.record import ArmRecord, ClientCost, KeptUpdate, RoundRecord
 from fedsim.scenario import Scenario
 from fedsim.scenario.world import World
-from fedsim.threat import forgetting
-from fedsim.threat.replay import Replay, check_union
-from fedsim.threat.victim import Victim
+from fedsim.threat.replay import Replay
 
 
 def check(world: World) -> None:
@@ -32,19 +30,14 @@ def check(world: World) -> None:
     Raises:
         FedsimError: what it is, and what to change.
     """
-    scenario = world.scenario
     world.check()
     engines.check(world)
-    if scenario.threat.sees == "sum" and scenario.attacks:
-        check_union(world)
-    if scenario.forgetting is not None:
-        forgetting.check(world)
     for question in questions_of(world):
         question.check(world)
 
 
 def run_arm(this: RunInProgress, world: World, number: int, name: str, values: dict[str, Any]) -> None:
-    """Train the federation of an arm that is checked, run every attack, and keep what was found after each."""
+    """Train the federation of an arm that is checked, ask every question, and keep each finding at once."""
     scenario = world.scenario
 
     def on_round(record: RoundRecord) -> None:
@@ -58,30 +51,13 @@ def run_arm(this: RunInProgress, world: World, number: int, name: str, values: d
     this.folder.write_weights(number, journal.weights)
     updates = _kept(this, number, journal.entries, replays) if scenario.threat.keep_updates else ()
     this.begin(_train(world, journal, replays, name, values, updates))
-    attacked = _attacked(world, journal, replays)
-    ceilings = find_ceilings(this, attacked, f"arm-{number}/ceiling") if scenario.scoring.ceiling else {}
-    for choice in scenario.attacks:
-        label = choice.label or choice.name
-        with this.start("attack", choice, this.should_stop) as attacker:
-            victims = attack(this, world, choice, attacker, attacked, f"arm-{number}/{label}", ceilings)
-        record = summarise_attack(scenario, choice, victims)
-        this.add(time.perf_counter() - begin, attacks=(record,))
     evidence = Evidence(world, journal, replays, this.record.arms[-1].guarantees)
-    work = Work(this.start, this.should_stop, this.watcher.progress)
+    work = this.work(f"arm-{number}")
     for question in questions_of(world):
         for finding in question.ask(evidence, work):
             this.watcher.answered(finding)
-            new = finding.items and finding.items not in this.record.arms[-1].items
-            items = {finding.items: work.items[finding.items]} if new else {}
-            this.add(time.perf_counter() - begin, findings=(finding,), items=items)
+            this.add(finding, work, time.perf_counter() - begin)
     this.end(time.perf_counter() - begin)
-
-
-def _attacked(world: World, journal: Journal, replays: Sequence[Replay]) -> list[Victim]:
-    """Return what attacks read: the watched updates, or, where somebody asks to be forgotten, what that shows."""
-    if world.scenario.forgetting is not None:
-        return forgetting.shown(world, journal)
-    return [Victim(world, entry, replay.truth) for entry, replay in zip(journal.entries, replays, strict=True)]
 
 
 def _train(
@@ -109,7 +85,6 @@ def _train(
         ),
         rounds=tuple(journal.rounds),
         replay_matches=all(replay.matches for replay in replays),
-        attacks=(),
         updates=updates,
         guarantees=guarantees(world, journal.rounds),
         complete=False,

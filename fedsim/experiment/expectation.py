@@ -8,11 +8,10 @@ from typing import Any, NamedTuple
 
 from fedsim.core.errors import nearest
 from fedsim.core.metric import Metric
-from fedsim.record import ArmRecord, Interval, RunRecord
+from fedsim.record import ATTACKS, ArmRecord, Interval, RunRecord
 from fedsim.scenario.expectations import Expected, ExpectedFigure
 
 _SEARCHED = 60.0  # dB; what is above comes from algebra, and its last digits from rounding
-_COUNTED = ("success",)  # of no metric: shares of attacked updates
 
 
 class Figure(NamedTuple):
@@ -50,7 +49,7 @@ class Figure(NamedTuple):
     def _rounding(self) -> float:
         if self.of is not None and self.of.unit == "dB":
             return 1.0 if self.value < _SEARCHED else 10.0
-        if self.n and (self.metric in _COUNTED if self.of is None else self.of.counted):
+        if self.n and self.of is not None and self.of.counted:
             return round(1 / self.n, 4)
         return round(0.02 * max(abs(self.value), 1.0), 4)
 
@@ -109,18 +108,13 @@ def _of_arm(arm: ArmRecord, declared: Mapping[str, Metric]) -> Iterator[Figure]:
     last = next((entry for entry in reversed(arm.rounds) if entry.tested), None)
     for name, value in last.tested.items() if last is not None else ():
         yield Figure(arm.name, "", name, value, 0, declared[name])
-    sources = {column: metric for metric in declared.values() for column in metric.statistics}
-    for attack in arm.attacks:
-        if attack.summary is None:
-            continue
-        yield Figure(arm.name, attack.label, "success", attack.summary.success.value, attack.summary.success.n)
-        for name, interval in attack.summary.metrics.items():
-            yield Figure(arm.name, attack.label, name, interval.value, interval.n, sources[name])
+    sources = {**declared, **{column: metric for metric in declared.values() for column in metric.statistics}}
     for finding in arm.findings:
-        figures = {finding.metric: finding.value, **finding.more}
-        for name, value in figures.items():
+        is_drawn_anew = finding.question != ATTACKS  # attacks read the same updates again
+        for name, value in finding.figures.items():
             if value is not None:
-                yield Figure(arm.name, finding.label, name, value.value, value.n, declared[name], _half(value))
+                half = _half(value) if is_drawn_anew else 0.0
+                yield Figure(arm.name, finding.label, name, value.value, value.n, sources[name], half)
     for guarantee in arm.guarantees:
         yield Figure(arm.name, guarantee.source, "epsilon", guarantee.epsilon, 0)
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
 
 import numpy as np
 
 from fedsim.core import registry
 from fedsim.experiment.training import Trainings
 from fedsim.experiment.watching import Watcher
-from fedsim.record import ArmPart, ArmRecord, Failure, QuestionAsked, RunRecord
-from fedsim.record.runs import figures_of
+from fedsim.questions import Work
+from fedsim.record import ArmPart, ArmRecord, Failure, Finding, QuestionAsked, RunRecord
 from fedsim.record.store import RunFolder
 from fedsim.threat.attacking import Start
 
@@ -50,12 +49,31 @@ class RunInProgress:
         self.record = declaring(self.record.model_copy(update={"arms": (*self.record.arms, arm)}))
         self.folder.write_record(self.record)
 
-    def add(self, seconds: float, **results: Any) -> None:
-        """Append results to the arm in work, with the pictures behind them."""
+    def work(self, place: str) -> Work:
+        """Return where the questions of an arm do their work; `place` is where its arrays stand."""
+        watcher = self.watcher
+        return Work(
+            self.start,
+            self.should_stop,
+            watcher.progress,
+            on_search=watcher.attack,
+            on_victim=watcher.attacked,
+            place=place,
+            arrays=self.arrays,
+        )
+
+    def add(self, finding: Finding, work: Work, seconds: float) -> None:
+        """Append a finding to the arm in work, with the table and the pictures behind it."""
         arm = self.record.arms[-1]
-        place = len(arm.attacks) + len(arm.findings)
-        part = ArmPart(arm=len(self.record.arms) - 1, place=place, seconds=seconds, **results)
-        part = part.model_copy(update={"metrics": registry.declared([*figures_of(part.attacks, part.findings)])})
+        is_new = finding.items and finding.items not in arm.items
+        part = ArmPart(
+            arm=len(self.record.arms) - 1,
+            place=len(arm.findings),
+            findings=(finding,),
+            items={finding.items: work.items[finding.items]} if is_new else {},
+            seconds=seconds,
+            metrics=registry.declared(list(finding.measured)),
+        )
         new = {name: array for name, array in self.arrays.items() if name not in self.kept}
         self.folder.append(part, new)
         self.kept.update(new)

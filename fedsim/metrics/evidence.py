@@ -154,8 +154,12 @@ def is_beyond_chance(victims: Sequence[VictimRecord], rule: Rule) -> bool:
     if any(rule.is_proof(item) for item in items):
         return True
     hits, n = sum(rule.has_succeeded(item) for item in items), len(items)
-    chance = max((rule.decides(item.values)[0].chance for item in items), default=0.0)
-    return hits > 0 and at_least(hits, n, chance) < _IMPROBABLE
+    return hits > 0 and at_least(hits, n, blind_chance(victims, rule)) < _IMPROBABLE
+
+
+def blind_chance(victims: Sequence[VictimRecord], rule: Rule) -> float:
+    """Return the share of blind guesses that count as recovered, at most."""
+    return max((rule.decides(item.values)[0].chance for victim in victims for item in victim.scores), default=0.0)
 
 
 def at_least(hits: int, n: int, chance: float) -> float:

@@ -1,4 +1,7 @@
-"""Estimates with intervals. The independent unit is the victim: images of one update share its fate."""
+"""Estimates with intervals.
+
+The independent unit is the victim, an attacked update: its images share its fate, so that they count as one.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,13 @@ from collections.abc import Callable, Sequence
 from statistics import NormalDist
 
 import numpy as np
+from pydantic import Field
 
 from fedsim.core.metric import Statistic
+from fedsim.core.registry import metric
 from fedsim.core.seeding import derive
 from fedsim.metrics.success import Rule
-from fedsim.record import Interval, Summary, VictimRecord
+from fedsim.record import Interval, Part, VictimRecord
 
 Clusters = Sequence[Sequence[float]]
 _Statistic = Callable[..., np.ndarray]
@@ -18,6 +23,16 @@ _Statistic = Callable[..., np.ndarray]
 _STATISTICS: dict[Statistic, _Statistic] = {"mean": np.nanmean, "median": np.nanmedian}
 
 _LEAST_FOR_BOOTSTRAP = 3
+
+
+class Summary(Part):
+    """An attack over all victims. Units of resampling are victims, not examples.
+
+    `metrics` holds what the values of examples and updates come to, by the names that metrics declare.
+    """
+
+    success: Interval
+    metrics: dict[str, Interval] = Field(default_factory=dict)
 
 
 def mean_interval(
@@ -70,6 +85,26 @@ def wilson(successes: float, n: int, confidence: float = 0.95) -> Interval:
     return Interval(value=rate, low=min(max(low, 0.0), rate), high=max(min(high, 1.0), rate), n=n)
 
 
+@metric(
+    "success",
+    title="success rate",
+    summary="share of examples that count as recovered, each attacked update by its own share",
+    over="finding",
+    form="percent",
+    digits=0,
+    counted=True,
+    limits=(0.0, 1.0),
+)
+def success(shares: Sequence[float], confidence: float = 0.95) -> Interval:
+    """Return the mean share with Wilson's interval at the number of updates.
+
+    Args:
+        shares: of the examples of each attacked update, in [0, 1]; at least one.
+        confidence: coverage of the interval, in (0, 1).
+    """
+    return wilson(min(sum(shares), len(shares)), len(shares), confidence)
+
+
 def summarise(
     victims: Sequence[VictimRecord], rule: Rule, seed: int, *, confidence: float = 0.95, resamples: int = 2000
 ) -> Summary | None:
@@ -89,7 +124,7 @@ def summarise(
     scored = [victim for victim in victims if victim.failure is None and victim.scores]
     if not scored:
         return None
-    shares = [float(np.mean([rule.has_succeeded(item) for item in victim.scores])) for victim in scored]
+    shares = [sum(map(rule.has_succeeded, victim.scores)) / len(victim.scores) for victim in scored]
 
     def interval(statistic: Statistic, values: Clusters) -> Interval:
         if statistic == "share":
@@ -98,7 +133,7 @@ def summarise(
         return _bootstrap(_STATISTICS[statistic], values, source, confidence, resamples)
 
     return Summary(
-        success=wilson(min(sum(shares), len(scored)), len(scored), confidence),
+        success=success(shares, confidence),
         metrics={
             column: interval(statistic, values)
             for name, values in _by_metric(scored).items()
@@ -121,8 +156,7 @@ def _by_metric(victims: Sequence[VictimRecord]) -> dict[str, list[list[float]]]:
 
 def _share(values: Clusters, confidence: float) -> Interval:
     """Return the share of flags that are set, each victim by its own share."""
-    shares = [sum(cluster) / len(cluster) for cluster in values]
-    return wilson(min(sum(shares), len(shares)), len(shares), confidence)
+    return success([sum(cluster) / len(cluster) for cluster in values], confidence)
 
 
 def _bootstrap(

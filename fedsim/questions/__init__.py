@@ -12,11 +12,13 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
+import numpy as np
+
 from fedsim.core.hooks import ANYTHING, Configured
 from fedsim.core.registry import Kind
-from fedsim.core.types import Config, Modality, Truth
+from fedsim.core.types import Config, Modality, OnStep, Truth
 from fedsim.federation.journal import Journal
-from fedsim.record import Finding, GuaranteeRecord, QuestionAsked
+from fedsim.record import Finding, GuaranteeRecord, QuestionAsked, VictimRecord
 from fedsim.scenario.choices import Choice
 from fedsim.scenario.world import World
 from fedsim.threat.attacking import AtWork, Start, start_here
@@ -57,13 +59,28 @@ class Work:
         starts: starts methods, here or in a process of their own each.
         should_stop: says that somebody asked to stop.
         on_progress: called with what is being done, its number from 1, and of how many.
+        on_search: called with an attack's label, the number of the update from 1, and of how many; returns what the
+            attack calls once an iteration.
+        on_victim: called with that label and what became of an update.
+        place: under which arrays are kept, as ``arm-0``.
         items: tables of per-example values by name, which findings refer to.
+        arrays: pictures of originals and guesses by place and name.
     """
 
     starts: Start = start_here
     should_stop: Callable[[], bool] = lambda: False
     on_progress: Callable[[str, int, int], None] = lambda _what, _number, _of: None
+    on_search: Callable[[str, int, int], OnStep] = lambda _label, _number, _of: lambda _step: None
+    on_victim: Callable[[str, VictimRecord], None] = lambda _label, _victim: None
+    place: str = ""
     items: dict[str, Mapping[str, Sequence[Any]]] = field(default_factory=dict)
+    arrays: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def keep(self, name: str, arrays: Mapping[str, np.ndarray]) -> str:
+        """Keep arrays under a name, and return where they stand."""
+        place = f"{self.place}/{name}"
+        self.arrays.update({f"{place}/{key}": array for key, array in arrays.items()})
+        return place
 
     def start(self, kind: Kind, choice: Choice) -> AbstractContextManager[AtWork]:
         """Start a method for as long as the block lasts."""
@@ -126,13 +143,14 @@ class Question(Configured[ConfigT]):
 
 
 def questions_of(world: World) -> list[Question[Any]]:
-    """Return the questions that a scenario asks, by name."""
-    return [choice.make("question") for _, choice in sorted(world.scenario.questions.items())]
+    """Return the questions that a scenario asks: attacks on updates, then the others by name."""
+    return [choice.make("question") for choice in world.scenario.every_question]
 
 
 def describe(world: World) -> tuple[QuestionAsked, ...]:
-    """Return what the questions of a scenario say of themselves, for its record."""
+    """Return what the questions beside attacks on updates say of themselves, for the record."""
     return tuple(
         QuestionAsked(name=question.name, title=question.title, summary=question.summary, method=question.method)
         for question in questions_of(world)
+        if question.name in world.scenario.questions
     )

@@ -4,25 +4,25 @@ Everything under `scores`, `rounds` and `model_hash` depends on the scenario and
 are kept apart from them. The record is log, checkpoint and input of the report, written as `record.json`.
 """
 
-from fedsim.record.findings import SIGNIFICANT, Columns, Finding, QuestionAsked, Role, State
+from fedsim.record.findings import ATTACKS, SIGNIFICANT, Columns, Finding, QuestionAsked, Role, State
 from fedsim.record.guarantees import GuaranteeRecord
 from fedsim.record.parts import Cause, Failure, Interval, Part
 from fedsim.record.rounds import ClientCost, KeptUpdate, PartitionRecord, RoundRecord, Utility
 from fedsim.record.runs import ArmPart, ArmRecord, Environment, RunRecord
 from fedsim.record.scores import (
-    AttackRecord,
+    AttackFinding,
     Ceiling,
     ItemScore,
     MaskScore,
-    Summary,
     VictimRecord,
 )
 
 __all__ = [
+    "ATTACKS",
     "SIGNIFICANT",
     "ArmPart",
     "ArmRecord",
-    "AttackRecord",
+    "AttackFinding",
     "Cause",
     "Ceiling",
     "ClientCost",
@@ -42,7 +42,6 @@ __all__ = [
     "RoundRecord",
     "RunRecord",
     "State",
-    "Summary",
     "Utility",
     "VictimRecord",
 ]

@@ -34,9 +34,8 @@ def finding_rows(record: RunRecord) -> Iterator[dict[str, Any]]:
     """Yield a row of plain values for every figure of every finding, by the names of `FINDING_COLUMNS`."""
     for arm in record.arms:
         for finding in arm.findings:
-            yield _row(arm, finding, finding.metric, finding.value, is_main=True)
-            for name, value in finding.more.items():
-                yield _row(arm, finding, name, value, is_main=False)
+            for name, value in finding.figures.items():
+                yield _row(arm, finding, name, value, is_main=name == finding.metric)
 
 
 def _row(arm: ArmRecord, finding: Finding, metric: str, value: Interval | None, *, is_main: bool) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
@@ -14,6 +14,7 @@ State = Literal["recovered", "withstood", "undecided", "failed"]
 Columns = Mapping[str, Sequence[Any]]
 """A table of per-example values: column by column, all of one length."""
 
+ATTACKS = "attacks"  # the question whose findings hold the attacked updates
 SIGNIFICANT = 0.05  # one permutation test in twenty errs
 
 
@@ -31,10 +32,11 @@ class Finding(Part):
         value: what was found; None where it failed.
         chance: the value of who sees nothing.
         limit: the largest possible value, where it depends on the question.
-        p: that the value is one of chance, where a permutation test says so; of a group, that it differs from no other.
+        p: that the value is one of chance, where a test says so; of a group, that it differs from no other.
         more: further figures, by the name of their metric.
         failure: why there is no value.
         note: a sentence for people.
+        is_evidence: whether a value at chance says something; that of a search that did not converge does not.
         alarm: what must stand above everything else: a short sentence, and what it rests on.
         seconds: wall time; differs between runs.
         items: name of the arm's table that holds the values of single examples.
@@ -54,6 +56,7 @@ class Finding(Part):
     more: dict[str, Interval] = Field(default_factory=dict)
     failure: str = ""
     note: str = ""
+    is_evidence: bool = True
     alarm: str = ""
     seconds: float = 0.0
     items: str = ""
@@ -64,7 +67,7 @@ class Finding(Part):
         return {
             name: value
             for name, value in fields(self).items()
-            if value != known[name].get_default(call_default_factory=True)
+            if known[name].is_required() or value != known[name].get_default(call_default_factory=True)
         }
 
     @property
@@ -72,9 +75,15 @@ class Finding(Part):
         """How many units it rests on."""
         return 0 if self.value is None else self.value.n
 
-    def figure(self, metric: str) -> Interval | None:
-        """Return its value of a metric, main or further; None where it has none."""
-        return self.value if metric == self.metric else self.more.get(metric)
+    @property
+    def figures(self) -> dict[str, Interval | None]:
+        """Every figure by the name of its metric, the main one first."""
+        return {self.metric: self.value, **self.more}
+
+    @property
+    def measured(self) -> Iterator[str]:
+        """The name of every metric in it, again and again."""
+        yield from self.figures
 
     @property
     def is_above_chance(self) -> bool:
@@ -90,7 +99,7 @@ class Finding(Part):
             return "failed"
         if self.is_above_chance:
             return "recovered"
-        is_open = self.value is None or self.value.low is None or self.chance is None
+        is_open = self.value is None or self.value.low is None or self.chance is None or not self.is_evidence
         return "undecided" if is_open else "withstood"
 
     @property

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
 from fedsim.core.json_schema import SCHEMA_VERSION
 from fedsim.core.metric import Metric
-from fedsim.record.findings import Columns, Finding, QuestionAsked
+from fedsim.record.findings import ATTACKS, Columns, Finding, QuestionAsked
 from fedsim.record.guarantees import GuaranteeRecord
 from fedsim.record.parts import Failure, Part
 from fedsim.record.rounds import ClientCost, KeptUpdate, PartitionRecord, RoundRecord
-from fedsim.record.scores import AttackRecord
+from fedsim.record.scores import AttackFinding
+
+
+def _shape_of(finding: Any) -> Literal["attack", "answer"]:
+    question = finding["question"] if isinstance(finding, Mapping) else finding.question
+    return "attack" if question == ATTACKS else "answer"
+
+
+AnyFinding = Annotated[
+    Annotated[AttackFinding, Tag("attack")] | Annotated[Finding, Tag("answer")], Discriminator(_shape_of)
+]
 
 
 class ArmRecord(Part):
@@ -34,26 +44,34 @@ class ArmRecord(Part):
         description="the scorer's replay of each victim gave what the server saw: bit by bit, or on the engine "
         "'vectorized', which adds up in another order, within 1e-4 of the update's norm"
     )
-    attacks: tuple[AttackRecord, ...]
     updates: tuple[KeptUpdate, ...] = Field(default=(), description="empty unless the scenario keeps updates")
     partition: PartitionRecord | None = None
     guarantees: tuple[GuaranteeRecord, ...] = Field(
         default=(), description="one for each method of the arm that states a private mechanism"
     )
-    findings: tuple[Finding, ...] = Field(default=(), description="what the questions of the scenario found, in order")
+    findings: tuple[AnyFinding, ...] = Field(default=(), description="what attacks and questions found, in order")
     items: dict[str, Columns] = Field(default_factory=dict, description="values of single examples, by name")
     complete: bool = Field(default=True, description="false while attacks of this arm are outstanding")
     seconds: float = 0.0
     client_cost: ClientCost | None = Field(default=None, description="absent when no update was observed")
 
+    @property
+    def attacks(self) -> tuple[AttackFinding, ...]:
+        """What attacks on updates found."""
+        return tuple(finding for finding in self.findings if isinstance(finding, AttackFinding))
+
+    @property
+    def answers(self) -> tuple[Finding, ...]:
+        """What all other questions found."""
+        return tuple(finding for finding in self.findings if not isinstance(finding, AttackFinding))
+
 
 class ArmPart(Part):
-    """What one attack or question adds to the record of an arm in work."""
+    """What a question adds to the record of an arm in work."""
 
     arm: int = Field(description="its number from 0")
-    place: int = Field(description="how many attacks and findings the arm had before")
-    attacks: tuple[AttackRecord, ...] = ()
-    findings: tuple[Finding, ...] = ()
+    place: int = Field(description="how many findings the arm had before")
+    findings: tuple[AnyFinding, ...] = ()
     items: dict[str, Columns] = Field(default_factory=dict)
     seconds: float = 0.0
     metrics: tuple[Metric, ...] = Field(default=(), description="what the metrics in it are")
@@ -94,11 +112,10 @@ class RunRecord(Part):
         if part.arm != len(self.arms) - 1:
             return self
         *before, arm = self.arms
-        if part.place != len(arm.attacks) + len(arm.findings):
+        if part.place != len(arm.findings):
             return self
         grown = arm.model_copy(
             update={
-                "attacks": (*arm.attacks, *part.attacks),
                 "findings": (*arm.findings, *part.findings),
                 "items": {**arm.items, **part.items},
                 "seconds": part.seconds,
@@ -118,14 +135,4 @@ class RunRecord(Part):
         for arm in self.arms:
             for entry in arm.rounds:
                 yield from entry.tested
-            yield from figures_of(arm.attacks, arm.findings)
-
-
-def figures_of(attacks: Sequence[AttackRecord], findings: Sequence[Finding]) -> Iterator[str]:
-    """Yield the name of every metric in what attacks and questions found, again and again."""
-    for victim in (victim for attack in attacks for victim in attack.victims):
-        yield from (name for item in victim.scores for name in item.values)
-        yield from victim.values
-    for finding in findings:
-        yield finding.metric
-        yield from finding.more
+            yield from (name for finding in arm.findings for name in finding.measured)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from fedsim.core.types import Knowledge
-from fedsim.record.parts import Interval, Part
+from fedsim.record.findings import Finding
+from fedsim.record.parts import Part
 
 AS_LOW = 1.05  # a search has converged where its objective is at most this many times that at the truth
 
@@ -129,22 +130,24 @@ class VictimRecord(Part):
         return "sum of 1 client" if len(self.clients) == 1 else f"sum of {len(self.clients)} clients"
 
 
-class Summary(Part):
-    """An attack over all victims of an arm. Units of resampling are victims, not examples.
+class AttackFinding(Finding):
+    """What an attack made of every attacked update of an arm.
 
-    `metrics` holds what the values of examples and updates come to, by the names that metrics declare.
+    Its value is the share of examples that count as recovered; `more` holds what the values of examples and updates
+    come to, by the names of statistics that metrics declare. Units of resampling are victims, not examples.
+
+    Attributes:
+        knows: everything that it was granted.
+        victims: the attacked updates, one by one.
     """
 
-    success: Interval
-    metrics: dict[str, Interval] = Field(default_factory=dict)
-
-
-class AttackRecord(Part):
-    """One attack on every victim of an arm. `knows` is everything it was granted."""
-
-    label: str
-    name: str
-    knows: tuple[Knowledge, ...]
-    settings: dict[str, Any]
+    knows: tuple[Knowledge, ...] = ()
     victims: tuple[VictimRecord, ...] = ()
-    summary: Summary | None = None
+
+    @property
+    def measured(self) -> Iterator[str]:
+        """The name of every metric in it, again and again."""
+        yield self.metric
+        for victim in self.victims:
+            yield from (name for item in victim.scores for name in item.values)
+            yield from victim.values

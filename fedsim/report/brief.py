@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 
 from fedsim.document import Statement
 from fedsim.metrics.evidence import is_beyond_chance
-from fedsim.record import ArmRecord, AttackRecord, RunRecord
+from fedsim.record import ArmRecord, AttackFinding, RunRecord
 from fedsim.report.banners import banners
 from fedsim.report.tables.findings import finding_sentences
-from fedsim.report.verdict import RunJudge, as_strong, has_result, listed, sentences, strength
+from fedsim.report.verdict import RunJudge, as_strong, listed, sentences, strength
 
 _MOST_NAMED = 3  # arms that a sentence names, and attacks
 
@@ -52,7 +52,7 @@ def _over_many(record: RunRecord, judge: RunJudge, outcomes: Mapping[str, str]) 
 def _of_arm(record: RunRecord, arm: ArmRecord, judge: RunJudge) -> str:
     """Return what was found in an arm: examples by the strongest attack, then members."""
     of_arm = [sentence for sentence in every_sentence(record, judge) if sentence.subject == arm.name]
-    parts = [f"{sentence.before if arm.findings else ''}{sentence.strong}" for sentence in of_arm]
+    parts = [f"{sentence.before if arm.answers else ''}{sentence.strong}" for sentence in of_arm]
     attack = _strongest(arm, judge)
     if attack is not None:
         count = judge.count(attack)
@@ -66,13 +66,13 @@ def _of_arm(record: RunRecord, arm: ArmRecord, judge: RunJudge) -> str:
     return ", and ".join(parts)
 
 
-def _strongest(arm: ArmRecord, judge: RunJudge) -> AttackRecord | None:
+def _strongest(arm: ArmRecord, judge: RunJudge) -> AttackFinding | None:
     """Return the strongest attack that was not granted the masks, or of all if each was."""
     return max(_judged(arm), key=lambda attack: strength(attack, judge), default=None)
 
 
-def _judged(arm: ArmRecord) -> list[AttackRecord]:
-    tried = [attack for attack in arm.attacks if has_result(attack)]
+def _judged(arm: ArmRecord) -> list[AttackFinding]:
+    tried = [attack for attack in arm.attacks if attack.value is not None]
     return [attack for attack in tried if "masks" not in attack.knows] or tried
 
 
@@ -104,7 +104,7 @@ def _fooled(record: RunRecord, judge: RunJudge) -> Iterator[str]:
         if strongest is None or not is_beyond_chance(strongest.victims, judge.success):
             continue
         for attack in arm.attacks:
-            if has_result(attack) and "masks" not in attack.knows and not judge.count(attack).recovered:
+            if attack.value is not None and "masks" not in attack.knows and not judge.count(attack).recovered:
                 yield attack.label if len(record.arms) == 1 else f"{attack.label} ({arm.name})"
 
 

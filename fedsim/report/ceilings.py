@@ -12,7 +12,7 @@ import torch
 from fedsim.core import registry
 from fedsim.metrics.membership import LOW_FPR, name_of
 from fedsim.privacy.bounds import membership_ceiling, reconstruction_ceiling
-from fedsim.record import ArmRecord, AttackRecord, Finding, GuaranteeRecord, Interval, RunRecord
+from fedsim.record import ArmRecord, AttackFinding, Finding, GuaranteeRecord, Interval, RunRecord
 from fedsim.report.verdict import RunJudge
 
 COLUMNS = ("arm", "method", "epsilon", "delta", "what", "attack", "measured", "low", "high", "prior", "ceiling")
@@ -86,9 +86,8 @@ def marks(record: RunRecord, arrays: Mapping[str, np.ndarray], judge: RunJudge) 
 
 def _memberships(of: Guaranteed) -> Iterator[Mark]:
     for finding in of.findings:
-        figures = {finding.metric: finding.value, **finding.more}
         for fpr in LOW_FPR:
-            rate = figures.get(name_of(fpr)) if finding.question == "membership" else None
+            rate = finding.figures.get(name_of(fpr)) if finding.question == "membership" else None
             if rate is not None:
                 yield of.membership(finding.label, rate, fpr)
 
@@ -99,12 +98,12 @@ def _reconstructions(
     if not of.guarantee.holds_against_server:
         return
     for attack in arm.attacks:
-        prior, summary = blind(attack, arrays, judge), judge.summary(attack)
-        if prior is not None and summary is not None:
-            yield of.reconstruction(attack.label, judge.rule(attack), summary.success, prior)
+        prior = blind(attack, arrays, judge)
+        if prior is not None and attack.value is not None:
+            yield of.reconstruction(attack.label, judge.rule(attack), attack.value, prior)
 
 
-def blind(attack: AttackRecord, arrays: Mapping[str, np.ndarray], judge: RunJudge) -> float | None:
+def blind(attack: AttackFinding, arrays: Mapping[str, np.ndarray], judge: RunJudge) -> float | None:
     """Return the share of an attack's originals that their mean image recovers.
 
     None without images, and where the metric that decides is not installed or takes something else.

@@ -12,7 +12,7 @@ import numpy as np
 from fedsim.core.metric import Metric
 from fedsim.core.plain import slug
 from fedsim.document import Picture, Wall
-from fedsim.record import ArmRecord, AttackRecord, Finding, PartitionRecord, RunRecord
+from fedsim.record import ArmRecord, AttackFinding, Finding, PartitionRecord, RunRecord
 from fedsim.report.ceilings import COLUMNS, Mark
 from fedsim.report.drawing import (
     DASHES,
@@ -386,7 +386,7 @@ def _by_attack(points: Rows) -> dict[str, list[list[tuple[float, float]]]]:
     return {label: list(of_attack.values()) for label, of_attack in lines.items()}
 
 
-def _scores(attack: AttackRecord, metric: Metric) -> list[float]:
+def _scores(attack: AttackFinding, metric: Metric) -> list[float]:
     items = (item for victim in attack.victims if victim.failure is None for item in victim.scores)
     return [item.values[metric.name] for item in items if metric.name in item.values]
 

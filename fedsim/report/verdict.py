@@ -17,14 +17,12 @@ from fedsim.core.metric import Metric
 from fedsim.core.types import GRANTS
 from fedsim.document import Statement
 from fedsim.metrics.evidence import is_beyond_chance
-from fedsim.metrics.statistics import summarise
 from fedsim.metrics.success import Rule
 from fedsim.record import (
     ArmRecord,
-    AttackRecord,
+    AttackFinding,
     Interval,
     RunRecord,
-    Summary,
     VictimRecord,
 )
 from fedsim.scenario import Scoring, with_values
@@ -89,19 +87,19 @@ class RunJudge:
         """What counts as recovered."""
         return Rule(self.scoring.metric, self.scoring.threshold, self.declared)
 
-    def rule(self, *attacks: AttackRecord) -> str:
+    def rule(self, *attacks: AttackFinding) -> str:
         """Return the rule for what these attacks guessed, in words, for example ``SSIM > 0.5``."""
         return self.success.in_words(_values(attacks))
 
-    def deciding(self, *attacks: AttackRecord) -> Metric:
+    def deciding(self, *attacks: AttackFinding) -> Metric:
         """Return the metric that decides about what these attacks guessed."""
         return self.success.decides(_values(attacks))[0]
 
-    def goal(self, attack: AttackRecord) -> Metric:
+    def goal(self, attack: AttackFinding) -> Metric:
         """Return the metric by which guesses of an attack are better or worse."""
         return self.success.goal(_values([attack]))
 
-    def order(self, attack: AttackRecord) -> Metric:
+    def order(self, attack: AttackFinding) -> Metric:
         """Return the metric by which figures order the guesses of an attack: the first whose distribution they show."""
         values = _values([attack])
         return next((metric for metric in self.spread if metric.name in values), self.goal(attack))
@@ -111,10 +109,9 @@ class RunJudge:
         """The metrics whose whole distribution figures show."""
         return [metric for metric in self.declared.values() if metric.spread]
 
-    def columns(self, attacks: Sequence[AttackRecord], table: str = "") -> list[Column]:
+    def columns(self, attacks: Sequence[AttackFinding], table: str = "") -> list[Column]:
         """Return the figures that a table of attacks shows: of each metric in their summaries its first."""
-        summaries = (self.summary(attack) for attack in attacks)
-        measured = {name for summary in summaries if summary is not None for name in summary.metrics}
+        measured = {name for attack in attacks for name in attack.more}
         is_success = self.scoring.metric  # a flag that decides is the success rate, which stands there already
         shown = (
             metric
@@ -126,23 +123,11 @@ class RunJudge:
             Column(name, metric.heading(statistic), metric) for metric, name, statistic in firsts if name in measured
         ]
 
-    def summary(self, attack: AttackRecord) -> Summary | None:
-        """Return the attack's summary, made now if the run ended before; None where the attack gave no guess."""
-        if attack.summary is not None:
-            return attack.summary
-        return summarise(
-            attack.victims,
-            self.success,
-            self.seed,
-            confidence=self.scoring.confidence,
-            resamples=self.scoring.resamples,
-        )
-
     def recovered(self, victim: VictimRecord) -> int:
         """Return how many of a victim's examples count as recovered."""
         return sum(map(self.success.has_succeeded, victim.scores))
 
-    def count(self, attack: AttackRecord) -> Count:
+    def count(self, attack: AttackFinding) -> Count:
         """Count the examples of the victims that the attack gave a guess of."""
         guessed = [victim for victim in attack.victims if has_guess(victim)]
         return Count(
@@ -153,7 +138,7 @@ class RunJudge:
             len(attack.victims) - len(guessed),
         )
 
-    def is_control(self, arm: ArmRecord, attack: AttackRecord) -> bool:
+    def is_control(self, arm: ArmRecord, attack: AttackFinding) -> bool:
         """Tell whether the attack ought to succeed: it knows the masks, or nothing protects the arm."""
         return "masks" in attack.knows or self.is_unprotected(arm)
 
@@ -168,15 +153,10 @@ class RunJudge:
         threat = with_values(self.scenario, arm.values).get("threat", {})
         return "a malicious server" if threat.get("server") == "malicious" else "an honest-but-curious server"
 
-    def control_succeeded(self, attack: AttackRecord) -> bool:
+    def control_succeeded(self, attack: AttackFinding) -> bool:
         """Tell whether at least half of the control's examples were recovered."""
         count = self.count(attack)
         return count.examples > 0 and count.recovered >= CONTROL_SUCCEEDS * count.examples
-
-
-def has_result(attack: AttackRecord) -> bool:
-    """Tell whether the attack gave a guess for at least one victim."""
-    return any(map(has_guess, attack.victims))
 
 
 def has_guess(victim: VictimRecord) -> bool:
@@ -189,12 +169,12 @@ def failed_on(failed: int, victims: int) -> str:
     return f"failed on {failed} of {victims}" if failed else ""
 
 
-def _values(attacks: Sequence[AttackRecord]) -> Mapping[str, float]:
+def _values(attacks: Sequence[AttackFinding]) -> Mapping[str, float]:
     """Return the metrics of the first example that attacks guessed; nothing where they guessed none."""
     return next((item.values for attack in attacks for victim in attack.victims for item in victim.scores), {})
 
 
-def knowledge(attack: AttackRecord) -> str:
+def knowledge(attack: AttackFinding) -> str:
     """Return what an attack was granted, in words."""
     return listed([GRANTS[name].called for name in attack.knows]) or "nothing beyond the model and the update"
 
@@ -212,7 +192,7 @@ def bounds(interval: Interval, scale: float = 1.0, digits: int = 1) -> str:
 
 
 def _about(arm: ArmRecord, judge: RunJudge) -> Iterator[Statement]:
-    if arm.attacks or not arm.findings:
+    if arm.attacks or not arm.answers:
         yield _doubt(_sentence(arm, judge), arm)
 
 
@@ -227,7 +207,7 @@ def _doubt(sentence: Statement, arm: ArmRecord) -> Statement:
 def _sentence(arm: ArmRecord, judge: RunJudge) -> Statement:
     if not any(attack.victims for attack in arm.attacks):
         return Statement(arm.name, "No attack was tried", after=", so nothing can be said about its privacy.")
-    tried = [attack for attack in arm.attacks if has_result(attack)]
+    tried = [attack for attack in arm.attacks if attack.value is not None]
     if not tried:
         labels = listed([attack.label for attack in arm.attacks])
         return Statement(arm.name, "Every attack failed", after=f" ({labels}); the reasons are listed below.")
@@ -254,7 +234,7 @@ def _sentence(arm: ArmRecord, judge: RunJudge) -> Statement:
     return Statement(arm.name, strong, "recovered", before, after)
 
 
-def _fooled_clause(uninformed: list[AttackRecord], judge: RunJudge) -> str:
+def _fooled_clause(uninformed: list[AttackFinding], judge: RunJudge) -> str:
     """Name the attacks that recovered nothing although another did: to trust them is false security."""
     failed = [attack.label for attack in uninformed if not judge.count(attack).recovered]
     if not failed:
@@ -264,7 +244,7 @@ def _fooled_clause(uninformed: list[AttackRecord], judge: RunJudge) -> str:
 
 def _control_clause(arm: ArmRecord, judge: RunJudge) -> str:
     """Say how an attack that knew the masks did: it tells hidden information from information that is gone."""
-    informed = [attack for attack in arm.attacks if "masks" in attack.knows and has_result(attack)]
+    informed = [attack for attack in arm.attacks if "masks" in attack.knows and attack.value is not None]
     if not informed:
         return ""
     best = max(informed, key=lambda attack: strength(attack, judge))
@@ -272,15 +252,15 @@ def _control_clause(arm: ArmRecord, judge: RunJudge) -> str:
     return clause if judge.control_succeeded(best) else f"{clause} That control did not succeed in this arm."
 
 
-def _measure(attack: AttackRecord, judge: RunJudge) -> str:
-    summary, count = judge.summary(attack), judge.count(attack)
-    interval = "" if summary is None else bounds(summary.success, 100, 0)
+def _measure(attack: AttackFinding, judge: RunJudge) -> str:
+    count = judge.count(attack)
+    interval = "" if attack.value is None else bounds(attack.value, 100, 0)
     stated = f"{100 * judge.scoring.confidence:g}% interval {interval}%" if interval else ""
     failed = failed_on(count.failed, len(attack.victims))
     return ", ".join(filter(None, (judge.rule(attack), stated, f"{failed} updates" if failed else "")))
 
 
-def as_strong(strongest: AttackRecord, attacks: Sequence[AttackRecord], judge: RunJudge) -> list[AttackRecord]:
+def as_strong(strongest: AttackFinding, attacks: Sequence[AttackFinding], judge: RunJudge) -> list[AttackFinding]:
     """Return the other attacks that recover as many examples as the strongest, the closest guesses first."""
     count = judge.count(strongest).recovered
     if not count:
@@ -289,12 +269,12 @@ def as_strong(strongest: AttackRecord, attacks: Sequence[AttackRecord], judge: R
     return sorted(equals, key=lambda attack: strength(attack, judge), reverse=True)
 
 
-def strength(attack: AttackRecord, judge: RunJudge) -> tuple[float, float]:
+def strength(attack: AttackFinding, judge: RunJudge) -> tuple[float, float]:
     """Rank by how many victims were recovered; attacks of the same rank by the metric that orders their guesses."""
-    summary, goal = judge.summary(attack), judge.goal(attack)
+    goal = judge.goal(attack)
     values = [item.values[goal.name] for victim in attack.victims for item in victim.scores]
     return (
-        summary.success.value * summary.success.n if summary else 0.0,
+        attack.value.value * attack.value.n if attack.value else 0.0,
         goal.sign * fmean(values) if values else -math.inf,
     )
 

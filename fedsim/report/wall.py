@@ -8,7 +8,7 @@ import numpy as np
 
 from fedsim.core.plain import slug
 from fedsim.document import Wall, WallCell, WallRow
-from fedsim.record import ArmRecord, AttackRecord, ItemScore, RunRecord, VictimRecord
+from fedsim.record import ArmRecord, AttackFinding, ItemScore, RunRecord, VictimRecord
 from fedsim.report.verdict import RunJudge
 
 MOST = 8
@@ -88,7 +88,7 @@ def _wall(arm: ArmRecord, preferred: Sequence[Key], arrays: Arrays, judge: RunJu
     return wall_of(arm.name, columns, rows, of=len(known), number=number)
 
 
-def scores_of(attack: AttackRecord) -> dict[Key, tuple[VictimRecord, ItemScore]]:
+def scores_of(attack: AttackFinding) -> dict[Key, tuple[VictimRecord, ItemScore]]:
     """Return (victim, score) of every example that an attack gave a guess for."""
     return {
         (victim.round, victim.client, item.index): (victim, item)
@@ -118,7 +118,7 @@ def place(key: Key) -> dict[str, object]:
 
 def guess(
     key: Key,
-    attack: AttackRecord,
+    attack: AttackFinding,
     scores: Mapping[Key, tuple[VictimRecord, ItemScore]],
     arrays: Arrays,
     judge: RunJudge,

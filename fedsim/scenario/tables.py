@@ -196,6 +196,12 @@ class Scenario(Config):
         return self.participation.fraction or self.cohort_size / self.federation.clients
 
     @property
+    def every_question(self) -> list[Choice]:
+        """Every question: attacks on updates where there are any, then the others by name."""
+        attacks = [Choice(name="attacks", settings={})] if self.attacks or self.forgetting else []
+        return [*attacks, *(choice for _, choice in sorted(self.questions.items()))]
+
+    @property
     def crafting(self) -> AttackChoice | None:
         """The attack that changes the clients' model; None under an honest server."""
         if self.threat.server != "malicious":

@@ -104,6 +104,6 @@ def test_membership_is_compared_within_classes_and_groups() -> None:
     assert {finding.about["by"] for finding in by_class} == {"class"}
     assert [finding.about["group"] for finding in by_sex] == ["sex f", "sex m"]
     assert all(finding.n >= 10 and finding.p is not None for finding in by_sex)
-    best = max(findings, key=lambda one: figure.value if (figure := one.figure("auc")) else 0.0)
+    best = max(findings, key=lambda one: figure.value if (figure := one.figures.get("auc")) else 0.0)
     assert {finding.label for finding in (*by_class, *by_sex)} == {f"AUC of {best.label}"}
     assert {finding.question for finding in by_sex} == {GROUPS}

@@ -81,8 +81,8 @@ def test_json_is_one_document_with_verdict_and_figures(command: Say, here: Path)
     assert found["verdict"][0] == VERDICT
     assert Path(found["record"]).exists()
     assert [arm["name"] for arm in found["arms"]] == ["dropout 0.0", "dropout 0.5"]
-    assert found["arms"][0]["attacks"][0]["success"]["value"] == 1.0
-    assert found["arms"][0]["attacks"][0]["label"] == "closed form"
+    assert found["arms"][0]["findings"][0]["value"]["value"] == 1.0
+    assert found["arms"][0]["findings"][0]["label"] == "closed form"
 
 
 def test_a_narrow_table_breaks_no_word_and_a_wide_one_has_every_interval(record: RunRecord) -> None:

@@ -105,7 +105,7 @@ def test_departures_name_what_is_wrong(run_folder: Path) -> None:
     [
         (Figure("all", "IG", "psnr_median", 18.0, 4, METRICS["psnr"]), 1.0),
         (Figure("all", "exact", "composites.psnr_trained", 150.0, 4, METRICS["psnr_trained"]), 10.0),
-        (Figure("all", "IG", "success", 0.5, 4), 0.25),
+        (Figure("all", "IG", "success", 0.5, 4, METRICS["success"]), 0.25),
         (Figure("all", "IG", "label_accuracy", 0.5, 4, METRICS["label_accuracy"]), 0.25),
         (Figure("all", "", "test_accuracy", 0.8, 0, METRICS["test_accuracy"]), 0.02),
         (Figure("all", "dp-sgd", "epsilon", 8.0, 0), 0.16),

@@ -17,11 +17,12 @@ from fedsim.core import registry
 from fedsim.core.errors import FedsimError, ScenarioError
 from fedsim.core.types import Reconstruction
 from fedsim.document import Table
-from fedsim.experiment import attacking, runner
+from fedsim.experiment import runner
 from fedsim.experiment.expectation import expectation, figures
 from fedsim.experiment.sweep.export import write_csv
 from fedsim.experiment.sweep.tuning import tune
 from fedsim.metrics.success import Rule
+from fedsim.questions import attacks
 from fedsim.record import RunRecord
 from fedsim.record.store import RunFolder, read_record
 from fedsim.report.sweep import build
@@ -88,12 +89,12 @@ def test_a_metric_of_ones_own_is_in_record_tables_report_and_expectation(tmp_pat
     (attack,) = record.arms[0].attacks
     values = [item.values["worst_pixel"] for item in attack.victims[0].scores]
     assert record.declared["worst_pixel"].better == "lower"
-    assert attack.summary is not None
-    assert attack.summary.metrics["worst_pixel_mean"].value == pytest.approx(sum(values) / 2)
-    assert attack.summary.success.value == sum(value < 0.5 for value in values) / 2
+    assert attack.value is not None
+    assert attack.more["worst_pixel_mean"].value == pytest.approx(sum(values) / 2)
+    assert attack.value.value == sum(value < 0.5 for value in values) / 2
     error = record.arms[0].rounds[-1].tested["test_error"]
     found = {(own.attack, own.metric): own.value for own in figures(record)}
-    assert found["IG", "worst_pixel_mean"] == attack.summary.metrics["worst_pixel_mean"].value
+    assert found["IG", "worst_pixel_mean"] == attack.more["worst_pixel_mean"].value
     assert found["", "test_error"] == error
     assert {"worst_pixel_mean", "test_error"} <= {own["metric"] for own in expectation(record)["figures"]}
     page = report.build(tmp_path / "run").read_text()
@@ -130,7 +131,7 @@ def test_a_figure_that_nobody_declared_is_an_error_with_the_way_out(
         items = tuple(item.with_values({"psnrr": 1.0}) for item in own.record.scores)
         return own._replace(record=own.record.model_copy(update={"scores": items}))
 
-    monkeypatch.setattr(attacking, "score", with_stranger)
+    monkeypatch.setattr(attacks, "score", with_stranger)
     record = made(tmp_path, parse({**SMALL, "scoring": {}}, "test"))
     (victim,) = record.arms[0].attacks[0].victims
     assert victim.failure is not None

@@ -27,7 +27,8 @@ def results(record: RunRecord) -> Any:
     dumped = record.model_dump(mode="json", include={"arms", "scenario", "scenario_hash", "threat_model"})
     for arm in dumped["arms"]:
         del arm["seconds"], arm["client_cost"]
-        for attack in arm["attacks"]:
+        for attack in arm["findings"]:
+            del attack["seconds"]
             for victim in attack["victims"]:
                 del victim["seconds"]
     return dumped
@@ -54,8 +55,8 @@ def test_the_record_tells_the_whole_story(scenario: Build, tmp_path: Path) -> No
     assert "masks" in attack.knows
     assert "masks" not in record.arms[1].attacks[0].knows
     assert [victim.client for victim in attack.victims] == [0, 1]
-    assert attack.summary is not None
-    assert attack.summary.success.n == 2
+    assert attack.value is not None
+    assert attack.value.n == 2
     for arm in record.arms:
         for victim in arm.attacks[0].victims:
             assert victim.objective_at_truth is not None

@@ -286,8 +286,8 @@ def test_a_run_on_text_is_scored_told_and_reported_with_its_sentences_escaped(
     assert [len(victim.scores) for victim in attack.victims] == [2, 2]
     assert [victim.failure for victim in attack.victims] == [None, None]
     assert {own.guess for victim in attack.victims for own in victim.scores} == {"", "<b>\x1b[31mno"}
-    assert attack.summary is not None
-    assert attack.summary.success.value == 0.0
+    assert attack.value is not None
+    assert attack.value.value == 0.0
     assert "0 of 2 sentences exact" in out.getvalue()
     assert "\x1b" not in out.getvalue()
     ending = StringIO()

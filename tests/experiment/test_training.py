@@ -52,7 +52,7 @@ def tables(tmp_path: Path, **arms: Any) -> dict[str, Any]:
 
 
 def without_times(arm: ArmRecord) -> list[Finding]:
-    return [finding.model_copy(update={"seconds": 0.0}) for finding in arm.findings]
+    return [finding.model_copy(update={"seconds": 0.0}) for finding in arm.answers]
 
 
 def test_arms_with_other_decoders_share_a_training_and_their_records_are_those_of_single_runs(
@@ -66,7 +66,7 @@ def test_arms_with_other_decoders_share_a_training_and_their_records_are_those_o
     assert watcher.timed == 2, "rounds that were trained before take no time"
     assert greedy.model_hash == sampled.model_hash
     assert greedy.rounds == sampled.rounds
-    assert (greedy.findings[0].method, sampled.findings[0].method) == ("greedy", "sampled")
+    assert (greedy.answers[0].method, sampled.answers[0].method) == ("greedy", "sampled")
     alone = tables(tmp_path)
     alone["generation"]["decoder"] = "sampled"
     (own,) = run(scenario(**alone), tmp_path / "alone").arms
@@ -74,7 +74,7 @@ def test_arms_with_other_decoders_share_a_training_and_their_records_are_those_o
     assert own.model_hash == sampled.model_hash
     assert without_times(own) == without_times(sampled)
     assert own.items == sampled.items
-    assert len(own.items["generation/traces"]["tokens"]) == own.findings[0].about["texts"]
+    assert len(own.items["generation/traces"]["tokens"]) == own.answers[0].about["texts"]
     assert [attack.victims[0].scores for attack in own.attacks] == [one.victims[0].scores for one in sampled.attacks]
     for number in (0, 1):
         assert (tmp_path / "both" / "weights" / f"arm-{number}.npz").exists()

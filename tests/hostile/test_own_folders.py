@@ -180,7 +180,7 @@ def test_a_sweep_finds_both_in_every_process(folder: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     (path,) = (folder / "o" / "runs").iterdir()
     attacks = read_record(path).arms[0].attacks
-    assert [attack.name for attack in attacks] == ["inverting-gradients", "my-attack"]
+    assert [attack.method for attack in attacks] == ["inverting-gradients", "my-attack"]
     assert [victim.failure for attack in attacks for victim in attack.victims] == [None, None]
 
 

@@ -69,4 +69,4 @@ def test_a_p_value_and_a_chance_of_nothing_are_no_defaults() -> None:
 def test_a_figure_is_known_by_its_metric_main_or_further() -> None:
     rate = Interval(value=0.2, low=0.1, high=0.3, n=50)
     own = finding(more={"tpr_at_fpr_0.01": rate})
-    assert (own.figure("auc"), own.figure("tpr_at_fpr_0.01"), own.figure("advantage")) == (own.value, rate, None)
+    assert own.figures == {"auc": own.value, "tpr_at_fpr_0.01": rate}

@@ -3,17 +3,15 @@
 from typing import get_args
 
 from fedsim.core.types import Knowledge
-from fedsim.metrics.statistics import summarise
-from fedsim.metrics.success import Rule
-from fedsim.record import AttackRecord, ItemScore, VictimRecord
+from fedsim.questions.attacks import finding_of
+from fedsim.record import AttackFinding, ItemScore, VictimRecord
+from fedsim.scenario import AttackChoice, Scoring
 
 
-def attack(items: list[ItemScore]) -> AttackRecord:
+def attack(items: list[ItemScore]) -> AttackFinding:
     victims = [VictimRecord(round=1, client=client, scores=(item,)) for client, item in enumerate(items)]
-    summary = summarise(victims, Rule.of("psnr", 20.0), 1)
-    return AttackRecord(
-        label="a", name="a", knows=get_args(Knowledge), settings={}, victims=tuple(victims), summary=summary
-    )
+    choice = AttackChoice(name="a", settings={})
+    return finding_of(choice, get_args(Knowledge), victims, Scoring(metric="psnr", threshold=20.0), seed=1)
 
 
 def item(**more: float) -> ItemScore:

@@ -5,9 +5,9 @@ import numpy as np
 from fedsim.core import registry
 from fedsim.experiment.progress import declaring
 from fedsim.questions import Question
+from fedsim.questions.attacks import finding_of
 from fedsim.record import (
     ArmRecord,
-    AttackRecord,
     Environment,
     Failure,
     GuaranteeRecord,
@@ -20,6 +20,7 @@ from fedsim.record import (
     VictimRecord,
 )
 from fedsim.record.store import RunFolder
+from fedsim.scenario import AttackChoice, Scoring
 from fedsim.tasks.core.images import label_values
 
 ENVIRONMENT = Environment(
@@ -76,7 +77,10 @@ def failed(client, why="diverged"):
 
 
 def attack(label, victims, *, knows=("labels", "batch-size")):
-    return AttackRecord(label=label, name=label, knows=knows, settings={"max_iterations": 300}, victims=tuple(victims))
+    choice = AttackChoice(name=label, settings={"max_iterations": 300})
+    values = next((score.values for one in victims for score in one.scores), {})
+    scoring = Scoring(**scenario()["scoring"]) if "ssim" in values else Scoring()
+    return finding_of(choice, knows, victims, scoring, seed=3)
 
 
 def arm(name, attacks, **changes):
@@ -98,10 +102,10 @@ def arm(name, attacks, **changes):
             for r in range(1, 5)
         ),
         "replay_matches": True,
-        "attacks": tuple(attacks),
         "seconds": 60.0,
     }
-    return ArmRecord(**{**settings, **changes})
+    findings = (*attacks, *changes.pop("findings", ()))
+    return ArmRecord(**{**settings, **changes}, findings=findings)
 
 
 def run(arms, **changes):
@@ -121,7 +125,7 @@ def run(arms, **changes):
 
 def questions(arms):
     """What the questions that findings are about say of themselves."""
-    names = sorted({finding.question for one in arms for finding in one.findings})
+    names = sorted({finding.question for one in arms for finding in one.answers})
     return tuple(_asked(name) for name in names)
 
 
@@ -210,7 +214,7 @@ def with_arrays(record, shape=(1, 12, 12), seed=0):
                     arrays[f"{name}/guesses"] = source.random((len(one.scores), *shape), dtype=np.float32)
                 victims.append(one.model_copy(update={"arrays": name}))
             attacks.append(one_attack.model_copy(update={"victims": tuple(victims)}))
-        arms.append(one_arm.model_copy(update={"attacks": tuple(attacks)}))
+        arms.append(one_arm.model_copy(update={"findings": (*attacks, *one_arm.answers)}))
     return record.model_copy(update={"arms": tuple(arms)}), arrays
 
 

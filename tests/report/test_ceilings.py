@@ -74,7 +74,7 @@ def test_an_audited_floor_stands_beside_the_epsilon_that_it_belongs_to(records, 
     page = build(records.save(tmp_path / "run", record, arrays)).read_text(encoding="utf-8")
     assert "An audit of noisy proved epsilon at least 1.25." in page
     other = audit.model_copy(update={"label": "local-dp"})
-    strange = records.run([record.arms[0].model_copy(update={"findings": (other,)})])
+    strange = records.run([record.arms[0].model_copy(update={"findings": (*record.arms[0].attacks, other)})])
     assert {mark.floor for mark in marks(strange, arrays, RunJudge.of(strange))} == {None}
 
 

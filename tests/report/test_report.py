@@ -110,12 +110,12 @@ def test_a_record_needs_no_package_that_a_metric_came_from(tmp_path, records):
     raw = records.run([records.arm("none", [records.attack("own", records.recovered(2))])]).model_dump(mode="json")
     declared = {"name": "gone", "title": "Gone", "meaning": "of a package that is not here", "over": "item"}
     raw["metrics"].append({**declared, "statistics": {"gone_mean": "mean"}})
-    attack = raw["arms"][0]["attacks"][0]
+    attack = raw["arms"][0]["findings"][0]
     for victim in attack["victims"]:
         for item in victim["scores"]:
             item["values"]["gone"] = 0.625
     interval = {"value": 0.625, "low": None, "high": None, "n": 2}
-    attack["summary"] = {"success": {**interval, "value": 1.0}, "metrics": {"gone_mean": interval}}
+    attack["more"] = {"gone_mean": interval}
     folder = records.save(tmp_path / "run", RunRecord.model_validate(raw))
     page = build(folder).read_text()
     assert "mean Gone" in page

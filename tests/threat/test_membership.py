@@ -222,7 +222,7 @@ def test_a_run_records_every_attack_and_shares_shadow_models(scenario: Build, tm
     assert record == read_record(tmp_path / "run")
     (arm,) = record.arms
     assert arm.complete
-    assert [finding.label for finding in arm.findings] == ALL
+    assert [finding.label for finding in arm.answers] == ALL
     assert list(arm.findings) == watcher.findings
     shown = [f"calibrated: shadow model {number}/8" for number in range(1, 9)]
     assert watcher.shadows == shown, "rmia found them trained"
@@ -247,11 +247,11 @@ def test_an_arm_is_complete_only_after_its_membership_attacks(scenario: Build, t
         run(built, tmp_path / "cut", Watching(stop_at=3))
     left = read_record(tmp_path / "cut")
     assert [arm.complete for arm in left.arms] == [False]
-    assert [finding.label for finding in left.arms[0].findings] == ["loss-threshold"]
+    assert [finding.label for finding in left.arms[0].answers] == ["loss-threshold"]
     assert report.build(tmp_path / "cut").is_file()
     resumed = run(built, tmp_path / "cut", Watching(), earlier=left)
-    assert [figures_of(finding) for finding in resumed.arms[0].findings] == [
-        figures_of(finding) for finding in whole.arms[0].findings
+    assert [figures_of(finding) for finding in resumed.arms[0].answers] == [
+        figures_of(finding) for finding in whole.arms[0].answers
     ]
     assert resumed.arms[0].items == whole.arms[0].items
 

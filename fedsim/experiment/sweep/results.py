@@ -9,7 +9,7 @@ from typing import Any
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError
 from fedsim.experiment.sweep.folder import PLAN, PlannedRun, SweepFolder
-from fedsim.record import ArmRecord, AttackRecord, ItemScore, RunRecord, VictimRecord
+from fedsim.record import ArmRecord, AttackFinding, ItemScore, RunRecord, VictimRecord
 from fedsim.record.store import read_record
 
 RecordedRuns = Sequence[tuple[PlannedRun, RunRecord | str]]
@@ -132,7 +132,7 @@ def _row(
     planned: PlannedRun,
     record: RunRecord,
     arm: ArmRecord,
-    attack: AttackRecord,
+    attack: AttackFinding,
     victim: VictimRecord,
     item: ItemScore | None,
 ) -> dict[str, Any]:

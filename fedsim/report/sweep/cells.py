@@ -13,12 +13,11 @@ from fedsim.metrics import evidence
 from fedsim.metrics.membership import LOW_FPR, name_of
 from fedsim.record import (
     ArmRecord,
-    AttackRecord,
+    AttackFinding,
     Ceiling,
     ClientCost,
     Finding,
     GuaranteeRecord,
-    Interval,
     Utility,
     VictimRecord,
 )
@@ -85,13 +84,8 @@ class FindingCurve(NamedTuple):
     @property
     def rates(self) -> dict[float, float]:
         """The share of members at each rate of false alarms that n supports."""
-        figures = figures_of(self.finding)
+        figures = self.finding.figures
         return {fpr: rate.value for fpr in LOW_FPR if (rate := figures.get(name_of(fpr))) is not None}
-
-
-def figures_of(finding: Finding) -> dict[str, Interval | None]:
-    """Return every figure of a finding, by the name of its metric."""
-    return {finding.metric: finding.value, **finding.more}
 
 
 @dataclass(frozen=True)
@@ -119,8 +113,7 @@ def cell_of(planned: PlannedRun, judge: RunJudge, number: int, arm: ArmRecord) -
     """Read the arm of this number from the record of a planned run."""
     seed = int(planned.values.get("seed", judge.seed))
     utilities = [utility for entry in arm.rounds if (utility := entry.utility(judge.declared)) is not None]
-    attacking = sum(v.seconds for attack in arm.attacks for v in attack.victims)
-    attacking += sum(finding.seconds for finding in arm.findings)
+    attacking = sum(finding.seconds for finding in arm.findings)
     return SweepCell(
         digest=planned.digest,
         arm=number,
@@ -133,11 +126,11 @@ def cell_of(planned: PlannedRun, judge: RunJudge, number: int, arm: ArmRecord) -
         seconds=max(0.0, arm.seconds - attacking),
         client_rounds=sum(len(entry.cohort) for entry in arm.rounds),
         client_cost=arm.client_cost,
-        findings=arm.findings,
+        findings=arm.answers,
     )
 
 
-def _attempt(attack: AttackRecord, seed: int, judge: RunJudge) -> Tried:
+def _attempt(attack: AttackFinding, seed: int, judge: RunJudge) -> Tried:
     reasons = dict.fromkeys(victim.failure for victim in attack.victims if victim.failure)
     return Tried(
         attack.label,
@@ -145,7 +138,7 @@ def _attempt(attack: AttackRecord, seed: int, judge: RunJudge) -> Tried:
         tuple(_attack(victim, seed, judge) for victim in attack.victims),
         _searches(attack),
         tuple(reasons),
-        sum(victim.seconds for victim in attack.victims),
+        attack.seconds,
         judge.goal(attack),
     )
 
@@ -167,7 +160,7 @@ def _attack(victim: VictimRecord, seed: int, judge: RunJudge) -> Attacked:
     )
 
 
-def _searches(attack: AttackRecord) -> Searches:
+def _searches(attack: AttackFinding) -> Searches:
     ended = [v for v in attack.victims if v.failure is None and v.objective is not None]
     judged = [v for v in ended if v.converged is not None]
     return Searches(

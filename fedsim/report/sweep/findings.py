@@ -9,7 +9,6 @@ from fedsim.core.metric import Metric
 from fedsim.document import Table, TableCell, TableRow, number
 from fedsim.metrics.comparison import mean_over_seeds
 from fedsim.record import Finding, Interval, QuestionAsked
-from fedsim.report.sweep.cells import figures_of
 from fedsim.report.sweep.gathered import SweepRecords, SweepSetting
 from fedsim.report.tables.figures import figure
 from fedsim.report.tables.findings import chance_of, count_of, in_words, p_of, tags_of
@@ -36,7 +35,7 @@ def mean_finding(findings: Sequence[Finding], declared: Mapping[str, Metric], co
     if len(valued) < 2:  # noqa: PLR2004 - of one seed there is no mean
         return (valued or list(findings))[0]
     chances = [one.chance for one in valued if one.chance is not None]
-    figures = [{name: value for name, value in figures_of(one).items() if value is not None} for one in valued]
+    figures = [{name: value for name, value in one.figures.items() if value is not None} for one in valued]
     means = {
         name: mean_over_seeds([seed[name].value for seed in figures], confidence, declared[name].limits)
         for name in figures[0]
@@ -71,7 +70,7 @@ def worst_figure(setting: SweepSetting, metric: str, confidence: float) -> Inter
     """Return the largest figure of a metric that an attack reached, over seeds; None where none was measured."""
     by_attack: dict[str, list[Interval]] = {}
     for finding in (finding for finding in setting.findings if finding.role == "attack"):
-        value = figures_of(finding).get(metric)
+        value = finding.figures.get(metric)
         if value is not None:
             by_attack.setdefault(finding.label, []).append(value)
     means = [

@@ -10,7 +10,7 @@ import numpy as np
 
 from fedsim.core.errors import FedsimError
 from fedsim.document import Wall, WallCell, WallRow
-from fedsim.record import ArmRecord, AttackRecord
+from fedsim.record import ArmRecord, AttackFinding
 from fedsim.record.store import RunFolder, read_record
 from fedsim.report import ceilings, wall
 from fedsim.report.sweep.cells import SweepCell
@@ -28,7 +28,7 @@ class _Shown(NamedTuple):
     point: Point
     judge: RunJudge
     arm: ArmRecord
-    attack: AttackRecord
+    attack: AttackFinding
     arrays: dict[str, np.ndarray]
 
 

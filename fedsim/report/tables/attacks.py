@@ -8,9 +8,9 @@ from functools import partial
 
 from fedsim.document import Heading, Paragraph, RowGroup, Strong, Table, TableCell, TableRow, number, paragraph
 from fedsim.metrics.evidence import reach
-from fedsim.record import ArmRecord, AttackRecord, ItemScore, RunRecord, Summary, VictimRecord
+from fedsim.record import ArmRecord, AttackFinding, Interval, ItemScore, RunRecord, VictimRecord
 from fedsim.report.tables.figures import cost, duration, estimate, figure, heading_of, scientific
-from fedsim.report.verdict import Column, Count, RunJudge, failed_on, has_result, knowledge
+from fedsim.report.verdict import Column, Count, RunJudge, failed_on, knowledge
 
 
 @dataclass(frozen=True)
@@ -18,15 +18,15 @@ class _Tried:
     """An attack that gave a guess."""
 
     arm: ArmRecord
-    attack: AttackRecord
-    summary: Summary
+    attack: AttackFinding
+    success: Interval
     count: Count
 
 
 _Cell = Callable[[_Tried], TableCell | str]
 
 
-def attacks_of(record: RunRecord) -> list[AttackRecord]:
+def attacks_of(record: RunRecord) -> list[AttackFinding]:
     """Return the attacks of all arms."""
     return [attack for arm in record.arms for attack in arm.attacks]
 
@@ -64,22 +64,20 @@ def _columns(record: RunRecord, judge: RunJudge) -> list[tuple[Heading, _Cell]]:
 def _rows(arm: ArmRecord, judge: RunJudge, columns: Sequence[tuple[Heading, _Cell]]) -> Iterator[TableRow]:
     for attack in arm.attacks:
         label = TableCell(attack.label, tags=("control",) if judge.is_control(arm, attack) else ())
-        summary = judge.summary(attack)
-        if summary is not None and has_result(attack):
-            tried = _Tried(arm, attack, summary, judge.count(attack))
+        if attack.value is not None:
+            tried = _Tried(arm, attack, attack.value, judge.count(attack))
             yield TableRow.of(label, *(cell(tried) for _, cell in columns))
         else:
-            reasons = dict.fromkeys(victim.failure for victim in attack.victims if victim.failure)
-            yield TableRow((label,), f"failed: {'; '.join(reasons)}" if reasons else "no victim was attacked")
+            yield TableRow((label,), f"failed: {attack.failure}")
 
 
 def _success(tried: _Tried) -> TableCell:
-    success = estimate(tried.summary.success, 100, 0, "%")
+    success = estimate(tried.success, 100, 0, "%")
     return success if tried.arm.replay_matches else replace(success, tags=("truth unsure",))
 
 
 def _figure(column: Column, tried: _Tried) -> TableCell:
-    return figure(tried.summary.metrics.get(column.name), column.metric)
+    return figure(tried.attack.more.get(column.name), column.metric)
 
 
 def _victims(tried: _Tried) -> TableCell:
@@ -107,7 +105,7 @@ def _utility(arm: ArmRecord, judge: RunJudge) -> str:
     return f"test {figures} after round {last.round}"
 
 
-def _ceiling(attack: AttackRecord, judge: RunJudge) -> str:
+def _ceiling(attack: AttackFinding, judge: RunJudge) -> str:
     """Return how far the ideal attacker comes on the same updates, for people; empty where nobody asked it."""
     ideal = reach([victim.ceiling for victim in attack.victims], judge.success)
     return "" if ideal is None else ideal.in_words
@@ -127,7 +125,7 @@ def readings(record: RunRecord, judge: RunJudge) -> Table:
     return Table.of("What was read", headings, rows, is_sortable=False)
 
 
-def _reading(arm: ArmRecord, attack: AttackRecord, victim: VictimRecord, item: ItemScore, judge: RunJudge) -> TableRow:
+def _reading(arm: ArmRecord, attack: AttackFinding, victim: VictimRecord, item: ItemScore, judge: RunJudge) -> TableRow:
     guess = judge.success.decides(item.values)[0].verdict if judge.success.has_succeeded(item) else item.guess or ""
     goal = judge.success.goal(item.values)
     closeness = f"{goal.title} {goal.format(item.values[goal.name])}"
@@ -150,7 +148,7 @@ def diagnoses(record: RunRecord, judge: RunJudge) -> list[tuple[str, Table]]:
     return tables
 
 
-def _diagnosis(attack: AttackRecord, victim: VictimRecord, judge: RunJudge) -> TableRow:
+def _diagnosis(attack: AttackFinding, victim: VictimRecord, judge: RunJudge) -> TableRow:
     notes = (*victim.notes, *(f"{name}: {share:.1%}" for name, share in victim.extras.items()))
     return TableRow.of(
         attack.label,
@@ -176,7 +174,7 @@ def attackers(record: RunRecord) -> tuple[Paragraph, ...]:
     return tuple(dict.fromkeys(map(_attacker, attacks_of(record))))
 
 
-def _attacker(attack: AttackRecord) -> Paragraph:
+def _attacker(attack: AttackFinding) -> Paragraph:
     settings = ", ".join(f"{key} = {value}" for key, value in attack.settings.items()) or "none"
-    name = "" if attack.name == attack.label else f" ({attack.name})"
+    name = "" if attack.method == attack.label else f" ({attack.method})"
     return paragraph(Strong(attack.label), f"{name} knows {knowledge(attack)}. Settings: {settings}")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import get_args
 
 from fedsim.document import Table, TableRow
-from fedsim.record import ArmRecord, AttackRecord, Cause, PartitionRecord, RoundRecord, RunRecord, VictimRecord
+from fedsim.record import ArmRecord, AttackFinding, Cause, PartitionRecord, RoundRecord, RunRecord, VictimRecord
 from fedsim.report.tables.figures import with_noun
 
 CAUSES: tuple[Cause, ...] = get_args(Cause)
@@ -50,7 +50,7 @@ def failures(record: RunRecord) -> Table:
             rows += [TableRow.of(where, ", ".join(who), why) for why, who in _clients_by_reason(entry).items()]
         for attack in arm.attacks:
             rows += _failed_attacks(arm, attack)
-        lost = [finding for finding in arm.findings if finding.failure]
+        lost = [finding for finding in arm.answers if finding.failure]
         rows += [TableRow.of(arm.name, f"{finding.question}: {finding.label}", finding.failure) for finding in lost]
     return Table.of("Failures", ("where", "who", "why"), rows)
 
@@ -109,7 +109,7 @@ def _owned(partition: PartitionRecord) -> str:
     return f"{partition.clients:,} clients, scheme {partition.scheme}: {measured} {sizes}."
 
 
-def _failed_attacks(arm: ArmRecord, attack: AttackRecord) -> list[TableRow]:
+def _failed_attacks(arm: ArmRecord, attack: AttackFinding) -> list[TableRow]:
     """Return one row a reason and round, so that an attack that never applied does not fill the page."""
     victims: dict[tuple[int, str], list[VictimRecord]] = {}
     for victim in attack.victims:

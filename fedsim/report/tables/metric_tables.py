@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from fedsim.core.metric import Metric
 from fedsim.document import Heading, RowGroup, Table, TableCell, TableRow, number
-from fedsim.record import ArmRecord, AttackRecord, RunRecord
+from fedsim.record import ArmRecord, AttackFinding, RunRecord
 from fedsim.report.tables.attacks import attacks_of
 from fedsim.report.tables.figures import NOTHING, figure, heading_of
 from fedsim.report.verdict import Column, RunJudge
@@ -32,14 +32,13 @@ def _table(record: RunRecord, judge: RunJudge, title: str, columns: list[Column]
 
 def _rows(arm: ArmRecord, judge: RunJudge, columns: list[Column]) -> Iterator[TableRow]:
     for attack in arm.attacks:
-        summary = judge.summary(attack)
-        if summary is not None and any(column.name in summary.metrics for column in columns):
-            figures = (figure(summary.metrics.get(column.name), column.metric) for column in columns)
+        if any(column.name in attack.more for column in columns):
+            figures = (figure(attack.more.get(column.name), column.metric) for column in columns)
             counts = (TableCell(count) for column in columns for count in counts_of(attack, column.metric))
             yield TableRow((TableCell(attack.label), *figures, *counts))
 
 
-def counts_of(attack: AttackRecord, metric: Metric) -> Iterator[str]:
+def counts_of(attack: AttackFinding, metric: Metric) -> Iterator[str]:
     """Yield how often a flag is set in each of its ranges of the metric that it is counted by."""
     items = [item.values for victim in attack.victims for item in victim.scores if metric.by in item.values]
     for low, high in metric.ranges:

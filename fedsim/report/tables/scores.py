@@ -7,7 +7,7 @@ from typing import Any
 
 from fedsim.core import registry
 from fedsim.core.metric import Metric
-from fedsim.record import ArmRecord, AttackRecord, RunRecord, VictimRecord
+from fedsim.record import ArmRecord, AttackFinding, RunRecord, VictimRecord
 from fedsim.report.verdict import RunJudge
 
 _BEFORE = ("arm", "attack", "round", "client", "image", "label", "guessed_label")
@@ -42,7 +42,7 @@ def _says_success(metric: Metric) -> bool:
 
 
 def _score_rows(
-    arm: ArmRecord, attack: AttackRecord, victim: VictimRecord, judge: RunJudge, metrics: Sequence[Metric]
+    arm: ArmRecord, attack: AttackFinding, victim: VictimRecord, judge: RunJudge, metrics: Sequence[Metric]
 ) -> Iterator[tuple[Any, ...]]:
     start = (arm.name, attack.label, victim.round, "+".join(map(str, victim.clients)) or victim.client)
     end = (

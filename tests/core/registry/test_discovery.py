@@ -144,5 +144,6 @@ def test_a_run_imports_no_method_that_its_scenario_does_not_name(tmp_path: Path)
         "component sgd",
         "dataset digits",
         "model mlp",
+        "question attacks",
         "task classification",
     ]

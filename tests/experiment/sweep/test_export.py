@@ -65,8 +65,10 @@ def read(path: Path) -> list[dict[str, Any]]:
 def test_every_figure_of_a_finding_is_a_row_with_what_the_sweep_set(tmp_path: Path) -> None:
     folder = stored(tmp_path / "sweep", told(STRONG), told(PADDED, LOST), "not finished yet", records.typical())
     write_csv(folder)
-    rows = read(folder / "findings.csv")
-    assert all(list(row) == [*BEFORE, *FINDING_COLUMNS, "defense"] for row in rows)
+    every = read(folder / "findings.csv")
+    assert all(list(row) == [*BEFORE, *FINDING_COLUMNS, "defense"] for row in every)
+    assert {(row["label"], row["metric"]) for row in every if row["question"] == "attacks"} >= {("ig", "success")}
+    rows = [row for row in every if row["question"] != "attacks"]
     assert [(row["label"], row["metric"], row["value"], row["low"], row["defense"]) for row in rows] == [
         ("forest (prompt)", "prompt_accuracy", "0.6", "0.5", "none"),
         ("padded (prompt)", "prompt_accuracy", "0.02", "0.01", "none"),
@@ -86,7 +88,7 @@ def test_an_export_writes_findings_beside_the_table_and_takes_old_ones_away(tmp_
     assert list(meanings) == list(read(folder / "findings.csv")[0])
     assert meanings["defense"] == "what the sweep set"
     for path in (folder / "runs").iterdir():
-        records.save(path, records.typical())
+        records.save(path, records.run([records.arm("all", [])]))
     write_csv(folder)
     assert not list(folder.glob("findings*"))
 

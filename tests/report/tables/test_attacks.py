@@ -11,4 +11,4 @@ def test_attacks_that_never_applied_have_a_reason_instead_of_numbers(report, rec
 
 def test_attacks_without_victims(report, records):
     page = report(records.run([records.arm("a", [records.attack("ig", [])])], status="interrupted"))
-    assert "no victim was attacked" in page.text
+    assert "failed: no update was attacked" in page.text

@@ -1,0 +1,211 @@
+"""attacks: what does an attack make of an update?
+
+The server sees an update on the wire, or the mean of a round's updates, or what it works out where somebody asks to be
+forgotten. Each attack of the scenario makes examples of it, which are scored beside those of the client.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterator, Sequence
+from typing import ClassVar, final
+
+from fedsim.core import registry, seeding
+from fedsim.core.errors import reason
+from fedsim.core.hooks import Attack
+from fedsim.core.registry import question
+from fedsim.core.types import Config, Knowledge, Observation, OnStep, Reconstruction, WireEntry
+from fedsim.metrics import evidence as judged
+from fedsim.metrics.statistics import summarise
+from fedsim.metrics.success import Rule
+from fedsim.questions import Evidence, Question, Work
+from fedsim.record import ATTACKS, AttackFinding, Ceiling, VictimRecord
+from fedsim.scenario import AttackChoice, Scenario, Scoring
+from fedsim.scenario.world import World
+from fedsim.threat import forgetting
+from fedsim.threat.attacking import AtWork, at_once, search
+from fedsim.threat.ceiling import ceiling_of
+from fedsim.threat.observe import observe
+from fedsim.threat.replay import check_union
+from fedsim.threat.scoring import score
+from fedsim.threat.victim import Victim
+
+
+class NoSettings(Config):
+    """The attacks stand in the scenario's own list, beside the threat model that they share."""
+
+
+@final
+@question("attacks", summary="what does an attack make of an update?")
+class WhatIsInAnUpdate(Question[NoSettings]):
+    """Lets every attack of the scenario read every watched update."""
+
+    title: ClassVar[str] = "What is in an update?"
+
+    def check(self, world: World) -> None:
+        """Check that the truth of a sum is one batch, and that what somebody wants forgotten can be worked out."""
+        if world.scenario.threat.sees == "sum" and world.scenario.attacks:
+            check_union(world)
+        if world.scenario.forgetting is not None:
+            forgetting.check(world)
+
+    def ask(self, evidence: Evidence, work: Work) -> Iterator[AttackFinding]:
+        """Yield a finding for each attack, in the scenario's order."""
+        world = evidence.world
+        victims = _victims(evidence)
+        ceilings = _find_ceilings(victims, work) if world.scenario.scoring.ceiling else {}
+        for choice in world.scenario.attacks:
+            with work.start("attack", choice) as attacker:
+                records = list(_attack(world, choice, attacker, victims, work))
+            bounded = [record.model_copy(update={"ceiling": ceilings.get(place_of(record))}) for record in records]
+            ordered = sorted(bounded, key=lambda one: (one.round, one.client))
+            knows = _knowledge(world.scenario, choice)
+            yield finding_of(choice, knows, ordered, world.scenario.scoring, world.scenario.seed)
+
+
+def finding_of(
+    choice: AttackChoice, knows: Sequence[Knowledge], victims: Sequence[VictimRecord], scoring: Scoring, seed: int
+) -> AttackFinding:
+    """Return what an attack reached over all victims; a failure where it gave a guess of none.
+
+    Args:
+        choice: of the attack.
+        knows: everything that it was granted.
+        victims: the attacked updates.
+        scoring: what counts as recovered, and how intervals are made.
+        seed: of the resamples.
+    """
+    rule = Rule.of(scoring.metric, scoring.threshold)
+    summary = summarise(victims, rule, seed, confidence=scoring.confidence, resamples=scoring.resamples)
+    finding = AttackFinding(
+        question=ATTACKS,
+        label=choice.label or choice.name,
+        method=choice.name,
+        settings=choice.settings,
+        metric="success",
+        seconds=sum(victim.seconds for victim in victims),
+        knows=tuple(knows),
+        victims=tuple(victims),
+    )
+    if summary is None:
+        reasons = dict.fromkeys(victim.failure for victim in victims if victim.failure)
+        return finding.model_copy(update={"failure": "; ".join(reasons) or "no update was attacked"})
+    tried = [victim for victim in victims if victim.failure is None]
+    return finding.model_copy(
+        update={
+            "value": summary.success,
+            "more": summary.metrics,
+            "chance": judged.blind_chance(tried, rule),
+            "is_evidence": all(judged.is_evidence(victim, rule) for victim in tried),
+        }
+    )
+
+
+def place_of(update: WireEntry | VictimRecord) -> str:
+    """Return where what belongs to an observed update is stored."""
+    return f"round-{update.round}/{'sum' if update.clients else f'client-{update.client}'}"
+
+
+def _victims(evidence: Evidence) -> list[Victim]:
+    """Return what attacks read: the watched updates, or, where somebody asks to be forgotten, what that shows."""
+    world = evidence.world
+    if world.scenario.forgetting is not None:
+        return forgetting.shown(world, evidence.journal)
+    pairs = zip(evidence.journal.entries, evidence.truths, strict=True)
+    return [Victim(world, entry, truth) for entry, truth in pairs]
+
+
+def _find_ceilings(victims: Sequence[Victim], work: Work) -> dict[str, Ceiling]:
+    """Return the ceiling of every observed update by its place, and keep the map of what is known of its examples."""
+    ceilings: dict[str, Ceiling] = {}
+    for victim in victims:
+        place = place_of(victim.entry)
+        ceilings[place], known = ceiling_of(victim)
+        if known is not None:
+            work.keep(f"ceiling/{place}", {"known": known.float().numpy()})
+        work.look_up()
+    return ceilings
+
+
+def _attack(
+    world: World, choice: AttackChoice, attacker: AtWork, victims: Sequence[Victim], work: Work
+) -> Iterator[VictimRecord]:
+    """Attack every observed update, as many together as the attack likes."""
+    attack_class = registry.get("attack", choice.name).derived_from(Attack)
+    over_rounds = attack_class is not None and attack_class.over_rounds
+    knows, label = _knowledge(world.scenario, choice), choice.label or choice.name
+    yield from (_unharmed(victim.entry) for victim in victims if not any(map(len, victim.truth.private)))
+    victims = [victim for victim in victims if any(map(len, victim.truth.private))]
+    before, done = victims if over_rounds else (), 0
+    while done < len(victims):
+        first = _observe(victims[done], before, knows)
+        chunk = victims[done : done + at_once(attacker, first)]
+        seen = [first, *(_observe(victim, before, knows) for victim in chunk[1:])]
+        watch = work.on_search(label, done + len(chunk), len(victims))
+        begin = time.perf_counter()
+        results = _search(world, choice, attacker, seen, [victim.entry for victim in chunk], watch)
+        work.look_up()
+        seconds = (time.perf_counter() - begin) / len(chunk)
+        for victim, result in zip(chunk, results, strict=True):
+            record = _recorded(victim, result, label, work).model_copy(update={"seconds": seconds})
+            work.on_victim(label, record)
+            yield record
+        done += len(chunk)
+
+
+def _observe(victim: Victim, others: Sequence[Victim], knows: Collection[Knowledge]) -> Observation:
+    """Observe one update, with those among others that the same client sent before."""
+    who = victim.entry
+    before = [
+        other
+        for other in others
+        if (other.entry.client, other.entry.clients) == (who.client, who.clients) and other.entry.round < who.round
+    ]
+    return observe(victim, knows, before)
+
+
+def _search(
+    world: World,
+    choice: AttackChoice,
+    attacker: AtWork,
+    seen: Sequence[Observation],
+    entries: Sequence[WireEntry],
+    watch: OnStep,
+) -> list[Reconstruction | str]:
+    """What the attack made of each observation, or why it failed. One failure among several does not spoil the rest."""
+    purpose = f"attack {choice.label or choice.name}"
+    generators = [seeding.generator(world.scenario.seed, purpose, entry.round, entry.client) for entry in entries]
+    guesses = search(attacker, seen, generators, watch)
+    if not isinstance(guesses, str):
+        return [*guesses]
+    if len(seen) == 1:
+        return [guesses]
+    alone = zip(seen, entries, strict=True)
+    return [_search(world, choice, attacker, [one], [entry], watch)[0] for one, entry in alone]
+
+
+def _recorded(victim: Victim, result: Reconstruction | str, label: str, work: Work) -> VictimRecord:
+    if not isinstance(result, Reconstruction):
+        return _lost(victim.entry, result)
+    try:
+        record, kept = score(victim, result)
+        registry.declared([*record.values, *(name for item in record.scores for name in item.values)])
+    except Exception as error:  # an attack may return anything
+        return _lost(victim.entry, f"its guess cannot be scored: {reason(error)}")
+    if not kept:
+        return record
+    return record.model_copy(update={"arrays": work.keep(f"{label}/{place_of(victim.entry)}", kept)})
+
+
+def _unharmed(entry: WireEntry) -> VictimRecord:
+    return _lost(
+        entry, "the update holds no example: Poisson sampling drew empty batches, so there is nothing to recover"
+    )
+
+
+def _lost(entry: WireEntry, why: str) -> VictimRecord:
+    return VictimRecord(round=entry.round, client=entry.client, clients=entry.clients, failure=why)
+
+
+def _knowledge(scenario: Scenario, choice: AttackChoice) -> tuple[Knowledge, ...]:
+    return tuple(sorted({*scenario.threat.knows, *choice.also_knows}))
