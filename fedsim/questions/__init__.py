@@ -125,9 +125,9 @@ class Question(Configured[ConfigT]):
         """
 
 
-def questions_of(world: World) -> list[Question[Any]]:
+def questions_of(world: World) -> tuple[Question[Any], ...]:
     """Return the questions that a scenario asks, by name."""
-    return [choice.make("question") for _, choice in sorted(world.scenario.questions.items())]
+    return world.questions
 
 
 def describe(world: World) -> tuple[QuestionAsked, ...]:

@@ -11,7 +11,7 @@ from weakref import WeakValueDictionary
 import torch
 from torch import Tensor, nn
 
-from fedsim.core import registry, seeding
+from fedsim.core import seeding
 from fedsim.core.devices import find_device
 from fedsim.core.hooks import ServerRound, Task
 from fedsim.core.types import Batch, Draws, Tensors
@@ -45,9 +45,14 @@ class World:
         return tasks.task_of(self.scenario, self.data.dataset)
 
     @cached_property
+    def questions(self) -> tuple[Any, ...]:
+        """What is asked of the training, in the order of names; `fedsim.questions.Question`s."""
+        return tuple(choice.make("question") for _, choice in sorted(self.scenario.questions.items()))
+
+    @cached_property
     def models(self) -> ModelSource:
         """What makes the clients' model."""
-        return ModelSource(self.scenario, self.data, self.stack, self.own_model)
+        return ModelSource(self.scenario, self.data, self.stack, self.task, self.own_model)
 
     def with_data(self, data: Data) -> World:
         """Return a world with other examples of the same form, and with the models of this one."""
@@ -63,14 +68,13 @@ class World:
 
     def _with_models(self, **changes: Any) -> World:
         other = replace(self, **changes)
-        vars(other)["models"] = self.models  # made once: a model may be large
+        vars(other).update(task=self.task, models=self.models)  # made once: a model may be large
         return other
 
     @cached_property
     def watches_models(self) -> bool:
         """Whether a question reads the global model before the watched rounds."""
-        questions = [registry.get("question", name).make for name in self.scenario.questions]
-        return any(getattr(question, "watches_models", False) for question in questions)
+        return any(question.watches_models for question in self.questions)
 
     @cached_property
     def device(self) -> torch.device:
@@ -120,7 +124,9 @@ def build(scenario: Scenario) -> World:
             fewer examples than a local step takes.
     """
     data = build_data(scenario)
-    world = World(scenario, data, build_stack(scenario, tasks.task_of(scenario, data.dataset).loss))
+    task = tasks.task_of(scenario, data.dataset)
+    world = World(scenario, data, build_stack(scenario, task.loss))
+    vars(world)["task"] = task  # made once
     if ":" in scenario.model.name:
         _check_own_model(world)
     return world
