@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, partial
 from typing import Any
-from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor, nn
@@ -130,26 +129,6 @@ def build(scenario: Scenario) -> World:
     if ":" in scenario.model.name:
         _check_own_model(world)
     return world
-
-
-_at_hand: WeakValueDictionary[str, World] = WeakValueDictionary()
-
-
-def share(world: World) -> str:
-    """Return a world's scenario as text, which can travel; where it comes back to this process, `shared` has it."""
-    text = world.scenario.model_dump_json()
-    _at_hand[text] = world
-    return text
-
-
-def shared(scenario_json: str) -> World:
-    """Return this process's world of a resolved scenario: what a Flower app finds in its run configuration."""
-    return _at_hand.get(scenario_json) or _rebuilt(scenario_json)
-
-
-@lru_cache(maxsize=2)
-def _rebuilt(scenario_json: str) -> World:
-    return build(Scenario.model_validate_json(scenario_json))
 
 
 def _check_own_model(world: World) -> None:
