@@ -34,7 +34,7 @@ _CLIENTS: dict[Pictures, int] = {"digits": 10, "photographs": 4}  # five of the 
 _KNOWS: tuple[Knowledge, ...] = ("labels", "batch-size", "dropout-rates", "input-statistics", "defenses")
 
 
-class Setting(Config, frozen=True):
+class Setting(Config):
     """A viewer's choice of the client."""
 
     rate: float = Field(default=0.5, ge=0, le=0.9, description="dropout rate p")
@@ -45,14 +45,18 @@ class Setting(Config, frozen=True):
     )
 
 
-@lru_cache(maxsize=2)
 def world_of(setting: Setting, pictures: Pictures = "digits") -> World:
-    """Return the world of a setting: pictures and an untrained network of three hidden layers. The last two stay.
+    """Return the world of a setting: pictures and an untrained network of three hidden layers.
 
     Raises:
         MissingExtra: the pictures are not installed.
     """
-    return build(_scenario(setting, pictures))
+    return _world(pictures, **dict(setting))
+
+
+@lru_cache(maxsize=2)
+def _world(pictures: Pictures, **setting: Any) -> World:
+    return build(_scenario(Setting(**setting), pictures))
 
 
 def label_names(pictures: Pictures, labels: Tensor) -> tuple[str, ...]:
