@@ -18,7 +18,7 @@ from fedsim.core.masks import dropout_sites, keep_masks
 from fedsim.core.types import Batch, InputSpec, Knowledge, Observation, Tensors, ThreatModel, Update, WireEntry
 from fedsim.federation.client import local_training
 from fedsim.scenario import Choice, parse
-from fedsim.scenario.world import World, shared
+from fedsim.scenario.world import World, build
 from fedsim.threat import victim as observed
 from fedsim.threat.observe import observe
 
@@ -100,7 +100,7 @@ def observed_victims(
 
 def world_of(tables: dict[str, Any]) -> World:
     """Return the world of a scenario's tables."""
-    return shared(parse(tables, "benchmark").model_dump_json())
+    return build(parse(tables, "benchmark"))
 
 
 def trained_weights(world: World, steps: int, among: Tensor | None = None) -> Tensors:

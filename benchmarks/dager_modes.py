@@ -28,7 +28,7 @@ from fedsim.core.types import Batch, Knowledge, Observation, Truth, WireEntry  #
 from fedsim.federation.client import local_training  # noqa: E402
 from fedsim.metrics.text import score_sentences, score_words  # noqa: E402
 from fedsim.scenario import parse  # noqa: E402
-from fedsim.scenario.world import World, shared  # noqa: E402
+from fedsim.scenario.world import World, build  # noqa: E402
 from fedsim.threat.observe import observe  # noqa: E402
 from fedsim.threat.victim import Victim  # noqa: E402
 
@@ -119,7 +119,7 @@ def observed(condition: Condition, victims: int) -> Iterator[tuple[Observation, 
         "federation": {"clients": 20, **condition.federation},
         "defenses": [condition.defense] if condition.defense else [],
     }
-    world = shared(parse(scenario, "benchmark").model_dump_json())
+    world = build(parse(scenario, "benchmark"))
     for client in range(victims):
         update, truth = local_training(world, world.models.first_weights, 1, client)
         tensors = {name: tensor.to(condition.dtype) for name, tensor in update.tensors.items()}

@@ -36,7 +36,7 @@ from fedsim.core.gradients import gradient_of  # noqa: E402
 from fedsim.core.types import Knowledge, Observation, Reconstruction, Truth, WireEntry  # noqa: E402
 from fedsim.federation.client import local_training  # noqa: E402
 from fedsim.scenario import parse  # noqa: E402
-from fedsim.scenario.world import World, shared  # noqa: E402
+from fedsim.scenario.world import World, build  # noqa: E402
 from fedsim.threat.observe import observe  # noqa: E402
 from fedsim.threat.victim import Victim  # noqa: E402
 
@@ -77,7 +77,7 @@ def _of(size: int, task: str, model: Mapping[str, object]) -> World:
         "model": model,
         "federation": {"clients": 80, "batch_size": size},
     }
-    return shared(parse(scenario, "benchmark").model_dump_json())
+    return build(parse(scenario, "benchmark"))
 
 
 def _observed(world: World, victims: int, knows: Sequence[Knowledge]) -> Iterator[tuple[Observation, Truth]]:

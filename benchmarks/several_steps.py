@@ -28,7 +28,7 @@ from fedsim.core.errors import NotApplicable  # noqa: E402
 from fedsim.core.types import WireEntry  # noqa: E402
 from fedsim.federation.client import local_training  # noqa: E402
 from fedsim.scenario import parse  # noqa: E402
-from fedsim.scenario.world import shared  # noqa: E402
+from fedsim.scenario.world import build  # noqa: E402
 from fedsim.threat import victim as observed  # noqa: E402
 from fedsim.threat.observe import observe  # noqa: E402
 
@@ -114,7 +114,7 @@ def _rows(case: Case, victims: int) -> Iterator[Row]:
 
 def _attacked(case: Case, victims: int) -> Iterator[tuple[float, float, float]]:
     """Yield the share of images that came back, whether they explain the update, and the seconds, of each victim."""
-    world = shared(parse(_tables(case), "benchmark").model_dump_json())
+    world = build(parse(_tables(case), "benchmark"))
     if case.model is SMOOTH:
         client_shares = [case.batch_size * client + torch.arange(case.batch_size) for client in range(victims)]
         world = replace(world, data=replace(world.data, shares=client_shares))

@@ -35,7 +35,7 @@ from fedsim.core.types import Knowledge, Observation, Reconstruction, Tensors, T
 from fedsim.federation.client import local_training  # noqa: E402
 from fedsim.metrics.text import score_sentences, score_words  # noqa: E402
 from fedsim.scenario import parse  # noqa: E402
-from fedsim.scenario.world import World, shared  # noqa: E402
+from fedsim.scenario.world import World, build  # noqa: E402
 from fedsim.threat.observe import observe  # noqa: E402
 from fedsim.threat.victim import Victim  # noqa: E402
 
@@ -153,7 +153,7 @@ def observed(weights: str, condition: Condition, victims: int, size: int) -> Ite
         "federation": {"clients": _CLIENTS, "batch_size": size},
         "defenses": [{"name": "gradient-noise", "scale": condition.noise}] if condition.noise else [],
     }
-    world = shared(parse(scenario, "benchmark").model_dump_json())
+    world = build(parse(scenario, "benchmark"))
     shares = [_UNSEEN + _STRIDE * client + torch.arange(size) for client in range(_CLIENTS)]
     world = replace(world, data=replace(world.data, shares=shares))
     sent = _learnt() if weights == "trained" else world.models.first_weights

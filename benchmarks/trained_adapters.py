@@ -27,7 +27,7 @@ from fedsim.core.losses import cross_entropy  # noqa: E402
 from fedsim.core.types import Batch, Knowledge, Observation, Reconstruction, Tensors, WireEntry  # noqa: E402
 from fedsim.federation.client import local_training  # noqa: E402
 from fedsim.scenario import parse  # noqa: E402
-from fedsim.scenario.world import World, shared  # noqa: E402
+from fedsim.scenario.world import World, build  # noqa: E402
 from fedsim.threat.observe import observe  # noqa: E402
 from fedsim.threat.victim import Victim  # noqa: E402
 
@@ -72,7 +72,7 @@ def world_of(case: Case) -> World:
         "components": [lora],
         "federation": {"clients": case.clients, "batch_size": case.batch_size},
     }
-    world = shared(parse(tables, "benchmark").model_dump_json())
+    world = build(parse(tables, "benchmark"))
     shares = [_UNSEEN + case.sentences * client + torch.arange(case.sentences) for client in range(case.clients)]
     return replace(world, data=replace(world.data, shares=shares))
 

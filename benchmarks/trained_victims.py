@@ -26,7 +26,7 @@ from fedsim.core import registry, seeding  # noqa: E402
 from fedsim.core.types import Reconstruction, Tensors, WireEntry  # noqa: E402
 from fedsim.federation.client import local_training  # noqa: E402
 from fedsim.scenario import parse  # noqa: E402
-from fedsim.scenario.world import World, shared  # noqa: E402
+from fedsim.scenario.world import World, build  # noqa: E402
 from fedsim.threat import victim as observed  # noqa: E402
 from fedsim.threat.observe import observe  # noqa: E402
 
@@ -74,7 +74,7 @@ def world_of(case: Case) -> World:
         "model": dict(case.model),
         "federation": {"clients": _CLIENTS, "batch_size": case.batch_size},
     }
-    return shared(parse(tables, "benchmark").model_dump_json())
+    return build(parse(tables, "benchmark"))
 
 
 def over_rounds(world: World, rate: float, rounds: Sequence[int]) -> Iterator[tuple[int, Tensors]]:

@@ -29,7 +29,7 @@ from fedsim.core.errors import NotApplicable  # noqa: E402
 from fedsim.core.gradients import gradient_of  # noqa: E402
 from fedsim.core.types import Batch, Knowledge, Tensors, Truth, Update, WireEntry  # noqa: E402
 from fedsim.scenario import parse  # noqa: E402
-from fedsim.scenario.world import World, shared  # noqa: E402
+from fedsim.scenario.world import World, build  # noqa: E402
 from fedsim.threat.observe import observe  # noqa: E402
 from fedsim.threat.victim import Victim  # noqa: E402
 
@@ -60,7 +60,7 @@ def federation() -> World:
         "model": {"name": "mlp", "width": 64, "depth": 2, "dropout": 0.0, "bias": True},
         "federation": {"clients": _CLIENTS, "batch_size": 1},
     }
-    return shared(parse(tables, "benchmark").model_dump_json())
+    return build(parse(tables, "benchmark"))
 
 
 def gradient(world: World, weights: Tensors, examples: Batch) -> dict[str, Tensor]:

@@ -23,7 +23,7 @@ from fedsim.core.types import Observation, Truth, WireEntry  # noqa: E402
 from fedsim.federation.client import local_training  # noqa: E402
 from fedsim.metrics.statistics import wilson  # noqa: E402
 from fedsim.scenario import parse  # noqa: E402
-from fedsim.scenario.world import World, shared  # noqa: E402
+from fedsim.scenario.world import World, build  # noqa: E402
 from fedsim.threat.observe import observe  # noqa: E402
 from fedsim.threat.victim import Victim  # noqa: E402
 
@@ -92,7 +92,7 @@ def _world(attack: str, size: int, steps: str) -> World:
         "threat": {"server": "malicious"},
         "attacks": [_ATTACKS[attack]],
     }
-    return shared(parse(tables, "benchmark").model_dump_json())
+    return build(parse(tables, "benchmark"))
 
 
 def _observed(world: World, client: int) -> tuple[Observation, Truth]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any, Literal
 
 import torch
@@ -13,8 +14,8 @@ from fedsim.core import registry
 from fedsim.core.hooks import Attack
 from fedsim.core.types import Batch, Config, Knowledge, Observation, Truth, WireEntry
 from fedsim.federation.client import local_training
-from fedsim.scenario import parse
-from fedsim.scenario.world import World, build, shared
+from fedsim.scenario import Scenario, parse
+from fedsim.scenario.world import World, build
 from fedsim.threat.observe import observe
 from fedsim.threat.victim import Victim
 
@@ -50,7 +51,12 @@ def world_of(setting: Setting, pictures: Pictures = "digits") -> World:
     Raises:
         MissingExtra: the pictures are not installed.
     """
-    return shared(_scenario(setting, pictures))
+    return _world(pictures, **dict(setting))
+
+
+@lru_cache(maxsize=2)
+def _world(pictures: Pictures, **setting: Any) -> World:
+    return build(_scenario(Setting(**setting), pictures))
 
 
 def label_names(pictures: Pictures, labels: Tensor) -> tuple[str, ...]:
@@ -74,7 +80,7 @@ def world_around(image: Tensor, label: int, setting: Setting) -> World:
     Raises:
         MissingExtra: the digits, whose normalisation is used, are not installed.
     """
-    world = shared(_scenario(setting, "digits"))
+    world = world_of(setting)
     spec = world.data.dataset.spec
     inputs = ((image - spec.mean[0]) / spec.std[0]).reshape(1, *spec.shape)
     batch = Batch(inputs, torch.tensor([label]))
@@ -112,7 +118,7 @@ def name_of(attacker: Attacker, batch: int) -> str:
     return {"ignores": "inverting-gradients", "estimates": "dropout-inversion", "knows": "wiig"}[attacker]
 
 
-def _scenario(setting: Setting, pictures: Pictures) -> str:
+def _scenario(setting: Setting, pictures: Pictures) -> Scenario:
     protections: dict[Protection, list[dict[str, Any]]] = {
         "none": [],
         "noise": [
@@ -130,4 +136,4 @@ def _scenario(setting: Setting, pictures: Pictures) -> str:
         "federation": {"clients": _CLIENTS[pictures], "batch_size": setting.batch},
         "defenses": protections[setting.protection],
     }
-    return parse(raw, "the demo").model_dump_json()
+    return parse(raw, "the demo")

@@ -73,7 +73,7 @@ def _train(
     return ArmRecord(
         name=name,
         values=values,
-        parameters=sum(p.numel() for p in world.models.new().parameters()),
+        parameters=sum(p.numel() for p in world.models.workspace.model.parameters()),
         dropout=tuple(site.rate for site in world.models.sites),
         model_hash=model_hash(journal.weights),
         attacked_model=_state_of_model(scenario),

@@ -1,13 +1,14 @@
 """The ServerApp and the ClientApp in Flower's message API: the same two on every engine.
 
-The resolved scenario travels as JSON in the run configuration; every process builds its world from it.
+The ServerApp and the clients of its process share a world. To another process the resolved scenario travels as JSON in
+the run configuration, and it builds its world from that.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Callable, Mapping
+from functools import lru_cache, partial
 from typing import Protocol, cast, runtime_checkable
 
 import torch
@@ -27,21 +28,36 @@ from fedsim.federation.secure_server import SecureSum
 from fedsim.federation.server import AggregationStrategy, Nodes, lost, pack
 from fedsim.privacy.history import spend
 from fedsim.record import RoundRecord
-from fedsim.scenario.world import World, shared
+from fedsim.scenario import Scenario
+from fedsim.scenario.world import World, build
 
 SCENARIO_KEY = "scenario"
 _START_TIMEOUT = 300.0
 _POLL_INTERVAL = 0.1
 
 
-def client_app() -> ClientApp:
-    """Return the ClientApp: trains on request, and says which client it is."""
+@lru_cache(maxsize=2)
+def _built(scenario_json: str) -> World:
+    return build(Scenario.model_validate_json(scenario_json))
+
+
+def sent_world(context: Context) -> World:
+    """Return the world of the scenario that came in a run configuration; the last two stay."""
+    return _built(cast("str", context.run_config[SCENARIO_KEY]))
+
+
+def client_app(world_of: Callable[[Context], World] = sent_world) -> ClientApp:
+    """Return the ClientApp: trains on request, and says which client it is.
+
+    Args:
+        world_of: returns the world that a client lives in.
+    """
     app = ClientApp()
 
     @app.train()
     @_or_why_not
     def train(message: Message, context: Context) -> Message:
-        world, client = _world(context), _client(context)
+        world, client = world_of(context), _client(context)
         order = cast("ConfigRecord", message.content["config"])
         round_, counted = cast("int", order["round"]), cast("int", order["counted"])
         begin(context.state, round_)
@@ -69,17 +85,16 @@ def client_app() -> ClientApp:
         return Message(RecordDict({"client": MetricRecord({"number": _client(context)})}), reply_to=message)
 
     for stage in secure_client.STAGES:
-        app.query(stage)(_or_why_not(partial(_answer, stage)))
+        app.query(stage)(_or_why_not(partial(_answer, world_of, stage)))
     return app
 
 
-def server_app(journal: Journal) -> ServerApp:
-    """Return the ServerApp. It tells the journal of its run about observed updates, rounds and the final weights."""
+def server_app(world: World, journal: Journal) -> ServerApp:
+    """Return the ServerApp of a world. It tells the journal of observed updates, rounds and the final weights."""
     app = ServerApp()
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:
-        world = _world(context)
         settings, spec = world.scenario.federation, world.data.dataset.spec
         server = AggregationStrategy if world.scenario.secure_aggregation is None else SecureSum
         strategy = server(world, _nodes(grid, settings.clients), journal)
@@ -132,9 +147,11 @@ def _or_why_not(answer: ClientAppCallable) -> ClientAppCallable:
     return answering
 
 
-def _answer(stage: secure_client.Stage, message: Message, context: Context) -> Message:
+def _answer(
+    world_of: Callable[[Context], World], stage: secure_client.Stage, message: Message, context: Context
+) -> Message:
     """Answer one stage of the masked protocol, unless this client is gone before the round begins."""
-    world, client = _world(context), _client(context)
+    world, client = world_of(context), _client(context)
     round_ = cast("int", message.content.config_records[secure_client.ROUND]["round"])
     fate = participation.fate(world.scenario, round_, client, world.data.steps(client))
     if fate is not None and fate.is_absent:
@@ -210,10 +227,6 @@ _decoded = _Decoded()
 
 def _receive(message: Message) -> Tensors:
     return _decoded.weights(cast("ArrayRecord", message.content["arrays"]))
-
-
-def _world(context: Context) -> World:
-    return shared(cast("str", context.run_config[SCENARIO_KEY]))
 
 
 def _client(context: Context) -> int:

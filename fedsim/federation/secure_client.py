@@ -74,7 +74,7 @@ def summand(world: World, vector: Tensor, examples: int, loss: float, round_: in
     scaled = min(loss, _LARGEST_LOSS) * settings.clipping_range / _LARGEST_LOSS
     whole = torch.cat((vector, vector.new_tensor([scaled])))
     rounding = seeding.generator(world.scenario.seed, "rounding", round_, client)
-    weight = world.stack.new_aggregator().weight(examples)
+    weight = world.stack.rule.weight(examples)
     dtype = narrowest(weight, settings) if settings.mode == "ideal" else torch.int64
     try:
         levels = weighted_levels(whole, weight, settings, rounding, dtype)
@@ -97,7 +97,7 @@ def mean_of(world: World, disclosed: Disclosed) -> tuple[Tensor, int, float]:
 
 def examples_behind(world: World, round_: int, participants: Sequence[int], weight: int) -> int:
     """Return how many examples are behind a sum: its weight, or what was drawn where every client weighs 1."""
-    if world.stack.new_aggregator().weight(_SEVERAL) == _SEVERAL:
+    if world.stack.rule.weight(_SEVERAL) == _SEVERAL:
         return weight
     return sum(len(batch) for client in participants for batch in world.data.numbers_of(round_, client))
 
@@ -155,7 +155,7 @@ def check_largest_sum(world: World) -> None:
     most = clients if scenario.participation.sampling == "poisson" else scenario.cohort_size
     if settings.mode == "masked" and settings.least_contributors > 1:
         _check_counts(most, settings)
-    rule = world.stack.new_aggregator()
+    rule = world.stack.rule
     total = sum(rule.weight(examples) for examples in heapq.nlargest(most, _most_examples(world)))
     try:
         check_total_weight(total, settings)

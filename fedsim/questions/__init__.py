@@ -142,9 +142,9 @@ class Question(Configured[ConfigT]):
         """
 
 
-def questions_of(world: World) -> list[Question[Any]]:
+def questions_of(world: World) -> tuple[Question[Any], ...]:
     """Return the questions that a scenario asks: attacks on updates, then the others by name."""
-    return [choice.make("question") for choice in world.scenario.every_question]
+    return world.questions
 
 
 def describe(world: World) -> tuple[QuestionAsked, ...]:

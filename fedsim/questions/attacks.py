@@ -31,14 +31,10 @@ from fedsim.threat.scoring import score
 from fedsim.threat.victim import Victim
 
 
-class NoSettings(Config):
-    """The attacks stand in the scenario's own list, beside the threat model that they share."""
-
-
 @final
 @question("attacks", summary="what does an attack make of an update?")
-class WhatIsInAnUpdate(Question[NoSettings]):
-    """Lets every attack of the scenario read every watched update."""
+class WhatIsInAnUpdate(Question[Config]):
+    """Lets every attack in the list `attacks` read every watched update; the question has no settings of its own."""
 
     title: ClassVar[str] = "What is in an update?"
 

@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from fedsim.core import seeding
+from fedsim.core import registry, seeding
 from fedsim.core.errors import ScenarioError, reason
 from fedsim.core.hooks import MembershipAttack
 from fedsim.core.registry import Kind, question
@@ -95,6 +95,10 @@ class WhoWasAMember(Question[Membership]):
                 f"'{world.scenario.data.name}' have no labels. Leave the membership out."
             )
         membership.check(world, self.config.candidates)
+        methods = (registry.get("membership", choice.name) for choice in self.config.attacks)
+        attacks = [method.derived_from(MembershipAttack) for method in methods]
+        if any(attack is not None and attack.target == "model" for attack in attacks):
+            membership.check_trained_on(world, self.config.candidates)
 
     def ask(self, evidence: Evidence, work: Work) -> Iterator[Finding]:
         """Yield one finding an attack; candidates and shadow models are made once."""

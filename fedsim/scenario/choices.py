@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, cast, final
 
 from pydantic import BaseModel, Field, model_serializer, model_validator
 
@@ -12,6 +12,15 @@ from fedsim.core import registry
 from fedsim.core.hooks import Attack, Configured
 from fedsim.core.registry import Kind, Method
 from fedsim.core.types import Config, Knowledge
+
+
+@final
+class Settled(dict[str, Any]):
+    """Settings with every default filled in, beside the config that was made when they were checked."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config.model_dump(mode="json"))
+        self.config = config
 
 
 class Choice(Config):
@@ -46,8 +55,9 @@ class Choice(Config):
 
     def make(self, kind: Kind, *context: Any) -> Any:
         """Build the method: a class gets its config, a function its config and `context`. A hook knows its name."""
-        method = registry.get(kind, self.name)
-        made = method.make(method.config.model_validate(self.settings), *context)
+        method, settings = registry.get(kind, self.name), self.settings
+        config = settings.config if isinstance(settings, Settled) else method.config.model_validate(settings)
+        made = method.make(config, *context)
         return cast("Configured[Any]", made).named(self.name) if isinstance(made, Configured) else made
 
 

@@ -22,8 +22,9 @@ def expand(scenario: Scenario) -> Iterator[tuple[dict[str, Any], dict[str, Any]]
         ScenarioError: there are too many.
     """
     _check_count("arms", "arms", map(len, scenario.arms.values()))
+    raw = scenario.model_dump(mode="json")
     for values in _combinations(scenario.arms):
-        yield values, with_values(scenario.model_dump(mode="json"), values)
+        yield values, with_values(raw, values)
 
 
 def expand_sweep(scenario: Scenario) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:

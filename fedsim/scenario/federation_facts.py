@@ -81,4 +81,4 @@ class FederationFacts:
     @cached_property
     def server_mechanism(self) -> Mechanism | None:
         """What private mechanism the server's rule runs in each round."""
-        return self.stack.new_aggregator().mechanism(self.federation)
+        return self.stack.rule.mechanism(self.federation)

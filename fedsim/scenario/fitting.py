@@ -73,7 +73,7 @@ def check_hooks(stack: Stack, facts: FederationFacts, models: ModelSource) -> No
         )
     for defense in stack.defenses_as_written:
         _check_hook(defense, facts, models)
-    _check_hook(stack.new_aggregator(), facts, models)
+    _check_hook(stack.rule, facts, models)
     _check_concealment(facts)
 
 

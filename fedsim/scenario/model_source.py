@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from fedsim.core import memory, seeding
 from fedsim.core.errors import FedsimError, NotApplicable, ScenarioError
-from fedsim.core.hooks import Attack
+from fedsim.core.hooks import Attack, Task
 from fedsim.core.masks import dropout_sites
 from fedsim.core.second_derivatives import allow_second_derivatives
 from fedsim.core.types import DropoutSite, Tensors
@@ -20,7 +21,7 @@ from fedsim.core.vectors import Layout
 from fedsim.scenario.data import Data
 from fedsim.scenario.stack import Stack
 from fedsim.scenario.tables import Scenario
-from fedsim.scenario.tasks import task_of, trial
+from fedsim.scenario.tasks import trial
 from fedsim.scenario.weights import load_checkpoint
 
 
@@ -75,12 +76,14 @@ class ModelSource:
         scenario: names the model.
         data: what the model reads.
         stack: its components and defenses change the model.
+        task: what the model is for.
         own_model: makes the model of a user's own code, in place of the scenario's; always with the same weights.
     """
 
     scenario: Scenario
     data: Data
     stack: Stack
+    task: Task[Any]
     own_model: Callable[[], nn.Module] | None = None
 
     def new(self) -> nn.Module:
@@ -92,8 +95,8 @@ class ModelSource:
             NotApplicable: the model has no place for a component or a defense.
             ScenarioError: the model has no place for the attack that a malicious server chose.
         """
-        model = self._initialise()
-        return model if self.scenario.crafting is None else self._craft(model)
+        may_not_be_copied = ":" in self.scenario.model.name  # code of a user's own may return anything
+        return self._make() if may_not_be_copied else copy.deepcopy(self._original)
 
     def holding(self, weights: Tensors) -> nn.Module:
         """Return this process's one training model, holding `weights`. The next call overwrites it."""
@@ -124,7 +127,7 @@ class ModelSource:
     @cached_property
     def first_weights(self) -> Tensors:
         """The state dict that round 1 starts from."""
-        return {name: t.detach().clone() for name, t in self.new().state_dict().items()}
+        return {name: t.detach() for name, t in self._original.state_dict().items()}
 
     @cached_property
     def sites(self) -> tuple[DropoutSite, ...]:
@@ -135,7 +138,7 @@ class ModelSource:
 
     def trial(self, model: nn.Module) -> Callable[[Tensor], Tensor]:
         """Return what runs a model of this kind on any inputs, to see how it behaves."""
-        return trial(task_of(self.scenario, self.data.dataset), self.data.dataset, model)
+        return trial(self.task, self.data.dataset, model)
 
     @property
     def mixing_module(self) -> str | None:
@@ -158,14 +161,24 @@ class ModelSource:
         tensors = {name: t.detach().clone() for name, t in sent.items() if name in added | changed}
         return Crafted(tensors, frozenset(added))
 
+    @cached_property
+    def _original(self) -> nn.Module:
+        """The model that others are copies of; nobody runs or changes it."""
+        return self._make()
+
+    def _make(self) -> nn.Module:
+        model = self._initialise()
+        return model if self.scenario.crafting is None else self._craft(model)
+
     def _craft(self, model: nn.Module) -> nn.Module:
         scenario, spec = self.scenario, self.data.dataset.spec
         choice = scenario.crafting
         assert choice is not None
         attack = cast("Attack[Any]", choice.make("attack"))
-        task = task_of(scenario, self.data.dataset)
-        if task.does_not_suit(attack.modalities):
-            raise ScenarioError(f"attack '{choice.name}' cannot change this model: the examples are {task.modality}.")
+        if self.task.does_not_suit(attack.modalities):
+            raise ScenarioError(
+                f"attack '{choice.name}' cannot change this model: the examples are {self.task.modality}."
+            )
         with seeding.isolate_randomness(seeding.derive(scenario.seed, "craft")):
             try:
                 crafted = attack.craft(model, spec, self.data.public, seeding.generator(scenario.seed, "craft", 0))

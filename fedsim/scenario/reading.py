@@ -16,7 +16,7 @@ from fedsim.core.errors import FedsimError, ScenarioError, nearest
 from fedsim.core.registry import Kind, Method
 from fedsim.core.source import read_tables
 from fedsim.scenario.checks import check_choice, check_crafting, check_scoring
-from fedsim.scenario.choices import Choice, choices_in
+from fedsim.scenario.choices import Choice, Settled, choices_in
 from fedsim.scenario.combinations import expand
 from fedsim.scenario.overriding import override
 from fedsim.scenario.tables import Scenario
@@ -151,7 +151,7 @@ def _fill_in(
         assert part.kind is not None, "such choices alone are yielded"
         filled = _fill_in(scenario, source, (*place, *inner), part.kind, part, problems)
         settings = settings if filled is None else _with_part(settings, inner, filled)
-    named = {"name": _own_name(method, choice.name), "settings": settings.model_dump(mode="json")}
+    named = {"name": _own_name(method, choice.name), "settings": Settled(settings)}
     return choice.model_copy(update=named)  # seeds follow names, not aliases
 
 

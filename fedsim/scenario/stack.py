@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -103,9 +104,14 @@ class Stack:
             factors |= component.step_factors(parameters)
         self.optimizer.scaled_step(factors, parameters, gradient, state)
 
+    @cached_property
+    def rule(self) -> Aggregator[Any]:
+        """The aggregation rule, to be asked what it is; it aggregates nothing."""
+        return self.aggregation.make("aggregator")
+
     def new_aggregator(self) -> Aggregator[Any]:
         """Return the aggregation rule of one run; it may keep what it needs from round to round."""
-        return self.aggregation.make("aggregator")
+        return copy.deepcopy(self.rule)
 
 
 def build_stack(scenario: Scenario, criterion: Loss) -> Stack:

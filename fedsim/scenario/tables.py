@@ -211,11 +211,11 @@ class Scenario(Config):
     @property
     def varied(self) -> frozenset[str]:
         """The dotted keys that differ between arms, or between the runs of a sweep."""
-        sweep = self.sweep or Sweep()
-        entries = [*self.arms.items(), *sweep.grid.items()]
+        grid, runs = (self.sweep.grid, self.sweep.runs) if self.sweep is not None else ({}, ())
+        entries = [*self.arms.items(), *grid.items()]
         groups = (entry for _, entry in entries if isinstance(entry, dict))
         single = (key for key, entry in entries if not isinstance(entry, dict))
-        return frozenset(itertools.chain(single, *(keys for group in groups for keys in group.values()), *sweep.runs))
+        return frozenset(itertools.chain(single, *(keys for group in groups for keys in group.values()), *runs))
 
     def choices(self) -> Iterator[tuple[tuple[str | int, ...], Kind, Choice]]:
         """Yield (place in the file, kind, choice) of every method the scenario names."""

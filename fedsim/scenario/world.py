@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, partial
 from typing import Any
-from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor, nn
 
-from fedsim.core import registry, seeding
+from fedsim.core import seeding
 from fedsim.core.devices import find_device
 from fedsim.core.hooks import ServerRound, Task
 from fedsim.core.types import Batch, Draws, Tensors
@@ -45,9 +44,14 @@ class World:
         return tasks.task_of(self.scenario, self.data.dataset)
 
     @cached_property
+    def questions(self) -> tuple[Any, ...]:
+        """What is asked of the training; `fedsim.questions.Question`s."""
+        return tuple(choice.make("question") for choice in self.scenario.every_question)
+
+    @cached_property
     def models(self) -> ModelSource:
         """What makes the clients' model."""
-        return ModelSource(self.scenario, self.data, self.stack, self.own_model)
+        return ModelSource(self.scenario, self.data, self.stack, self.task, self.own_model)
 
     def with_data(self, data: Data) -> World:
         """Return a world with other examples of the same form, and with the models of this one."""
@@ -63,14 +67,13 @@ class World:
 
     def _with_models(self, **changes: Any) -> World:
         other = replace(self, **changes)
-        vars(other)["models"] = self.models  # made once: a model may be large
+        vars(other).update(task=self.task, models=self.models)  # made once: a model may be large
         return other
 
     @cached_property
     def watches_models(self) -> bool:
         """Whether a question reads the global model before the watched rounds."""
-        questions = [registry.get("question", name).make for name in self.scenario.questions]
-        return any(getattr(question, "watches_models", False) for question in questions)
+        return any(question.watches_models for question in self.questions)
 
     @cached_property
     def device(self) -> torch.device:
@@ -120,30 +123,12 @@ def build(scenario: Scenario) -> World:
             fewer examples than a local step takes.
     """
     data = build_data(scenario)
-    world = World(scenario, data, build_stack(scenario, tasks.task_of(scenario, data.dataset).loss))
+    task = tasks.task_of(scenario, data.dataset)
+    world = World(scenario, data, build_stack(scenario, task.loss))
+    vars(world)["task"] = task  # made once
     if ":" in scenario.model.name:
         _check_own_model(world)
     return world
-
-
-_at_hand: WeakValueDictionary[str, World] = WeakValueDictionary()
-
-
-def share(world: World) -> str:
-    """Return a world's scenario as text, which can travel; where it comes back to this process, `shared` has it."""
-    text = world.scenario.model_dump_json()
-    _at_hand[text] = world
-    return text
-
-
-def shared(scenario_json: str) -> World:
-    """Return this process's world of a resolved scenario: what a Flower app finds in its run configuration."""
-    return _at_hand.get(scenario_json) or _rebuilt(scenario_json)
-
-
-@lru_cache(maxsize=2)
-def _rebuilt(scenario_json: str) -> World:
-    return build(Scenario.model_validate_json(scenario_json))
 
 
 def _check_own_model(world: World) -> None:

@@ -131,7 +131,7 @@ def check(victim: Victim) -> None:
         raise NotDefinedError("not defined where a component scales the optimizer's steps")
     if world.scenario.federation.keep_optimizer_state and any(victim.entry.earlier.values()):
         raise NotDefinedError("not defined for a client that keeps its optimizer's state")
-    if victim.entry.clients and world.stack.new_aggregator().needs_single_updates:
+    if victim.entry.clients and world.stack.rule.needs_single_updates:
         raise NotDefinedError("not defined where the server does more than add updates up")
 
 
@@ -147,7 +147,7 @@ def _shares(victim: Victim, *, moves_masks: bool) -> list[_Share]:
             numbers(victim.truth.private), zip_longest(*(part.truth.private for part in parts)), strict=True
         )
     ]
-    weights = [world.stack.new_aggregator().weight(part.update.examples) for part in parts]
+    weights = [world.stack.rule.weight(part.update.examples) for part in parts]
     total = max(sum(weights), 1)
     return [
         _share(victim, part.update, part.truth, places, weight / total, moves_masks)

@@ -26,6 +26,7 @@ from fedsim.core.types import (
     Update,
     WatchedUpdate,
 )
+from fedsim.federation import participation
 from fedsim.federation.journal import Journal
 from fedsim.record import RoundRecord
 from fedsim.scenario import Threat
@@ -118,6 +119,25 @@ def check(world: World, wanted: int) -> None:
     _check_enough(wanted, len(dataset.train), "the training set")
 
 
+def check_trained_on(world: World, wanted: int) -> None:
+    """Check before the first round that clients whose updates should count train on so many examples.
+
+    Raises:
+        ScenarioError: they train on fewer, so there are not so many members of the model.
+    """
+    scenario, is_member = world.scenario, torch.zeros(len(world.data.dataset.train), dtype=torch.bool)
+    for round_ in range(1, scenario.federation.rounds + 1):
+        asked = participation.cohort(scenario, round_)
+        fates = participation.fates(scenario, round_, asked, world.data.steps)
+        for client in (client for client, fate in fates.items() if fate is None):
+            for chosen in world.data.numbers_of(round_, client):
+                is_member[chosen] = True
+        is_member[_planted(world)] = False
+        if is_member.sum() >= wanted:
+            return
+    _check_enough(wanted, int(is_member.sum()), "what clients train on", "train longer")
+
+
 def of_model(world: World, journal: Journal, wanted: int) -> Case:
     """Return the case against the final model: who among `wanted` members, and others, was in a batch that counted?
 
@@ -127,11 +147,15 @@ def of_model(world: World, journal: Journal, wanted: int) -> Case:
         ScenarioError: fewer training examples were used than members are wanted.
     """
     uses = count_training(world, journal.rounds)
-    uses[[number for secret in world.data.dataset.planted for number in secret.examples]] = 0
+    uses[_planted(world)] = 0
     members = uses.nonzero().flatten()
-    _check_enough(wanted, len(members), "the training examples that updates were computed from")
+    _check_enough(wanted, len(members), "the training examples that updates were computed from", "train longer")
     chosen = members[torch.randperm(len(members), generator=_generator(world, "members"))][:wanted]
     return _case(world, journal, world.data.dataset.train.taken(chosen), ())
+
+
+def _planted(world: World) -> list[int]:
+    return [number for secret in world.data.dataset.planted for number in secret.examples]
 
 
 def of_updates(world: World, journal: Journal, truths: Sequence[Truth], most: int) -> Case:
@@ -263,11 +287,13 @@ def _seen(threat: Threat, update: Update) -> Update:
     )
 
 
-def _check_enough(wanted: int, available: int, where: str) -> None:
+def _check_enough(
+    wanted: int, available: int, where: str, instead: str = "choose a larger data set or test_fraction"
+) -> None:
     if available < wanted:
         raise ScenarioError(
             f"membership.candidates is {wanted}, but {where} holds only {available}. Set membership.candidates to "
-            f"at most {available}, or choose a larger data set or test_fraction."
+            f"at most {available}, or {instead}."
         )
 
 

@@ -99,7 +99,7 @@ def speak(world: World, journal: Journal, answer: Answer = answer_here) -> Gener
 
 def generation_of(world: World) -> GenerationSettings:
     """Return the table [generation] of a scenario that has one."""
-    return GenerationSettings.model_validate(world.scenario.questions["generation"].settings)
+    return next(one.config for one in world.questions if isinstance(one.config, GenerationSettings))
 
 
 def _question(choice: TraceAttackChoice) -> TraceQuestion:

@@ -9,7 +9,7 @@ from torch import nn
 from fedsim.core import registry, seeding
 from fedsim.core.hooks import Defense, HookContext, LocalStep
 from fedsim.core.types import Batch, Update
-from fedsim.core.types.effects import ClippedParts
+from fedsim.core.types.effects import Clipped, ClippedParts, Effect
 from tests.defenses.applying import applied
 from tests.defenses.stepping import gradient, here, make
 
@@ -109,9 +109,12 @@ def test_without_strength_it_states_no_effect(name: str) -> None:
     assert defense.adaptive_view().effects == ()
 
 
-@pytest.mark.parametrize("name", ["local-dp", "distributed-dp", "dp-sgd"])
-def test_a_private_mechanism_without_noise_states_its_clipping_alone(name: str) -> None:
-    assert make(name, noise_multiplier=0.0, clip=2.0).adaptive_view().effects == (ClippedParts(2.0),)
+@pytest.mark.parametrize(
+    ("name", "clipping"),
+    [("local-dp", Clipped(2.0)), ("distributed-dp", ClippedParts(2.0)), ("dp-sgd", ClippedParts(2.0))],
+)
+def test_a_private_mechanism_without_noise_states_its_clipping_alone(name: str, clipping: Effect) -> None:
+    assert make(name, noise_multiplier=0.0, clip=2.0).adaptive_view().effects == (clipping,)
 
 
 @pytest.mark.parametrize("name", WITHOUT_STRENGTH)

@@ -3,20 +3,25 @@
 import json
 import signal
 import time
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import BaseModel
 
 from fedsim import report
 from fedsim.core.errors import FedsimError
+from fedsim.core.types import Config
 from fedsim.experiment import runner, training
 from fedsim.metrics.image import to_pixels
 from fedsim.record import RunRecord
 from fedsim.record.store import RunFolder, read_record
-from fedsim.scenario import Scenario
+from fedsim.scenario import Choice, Scenario
+from fedsim.scenario.model_source import ModelSource
 from fedsim.scenario.world import build as build_world
 from tests.cli.typed import started
 from tests.experiment.running import SHORT, Build, Silent, run
@@ -70,6 +75,47 @@ def test_the_record_tells_the_whole_story(scenario: Build, tmp_path: Path) -> No
     beside = stored[f"{attack.victims[0].arrays}/public"]
     assert (beside.dtype, beside.shape) == (np.uint8, (1, 1, 8, 8))
     assert np.abs(beside[0] / 255 - public[int(np.argmin(errors))]).max() <= 0.5 / 255 + 1e-6
+
+
+def counting(calls: Counter[str], function: Callable[..., Any], name_of: Callable[..., str]) -> Callable[..., Any]:
+    def counted(self: Any, *arguments: Any) -> Any:
+        calls[name_of(self, *arguments)] += 1
+        return function(self, *arguments)
+
+    return counted
+
+
+def test_an_arm_makes_each_method_and_its_model_once_and_checks_no_settings_anew(
+    scenario: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attacks = [{"name": "dlg", "max_iterations": 2}, {"name": "inverting-gradients", "max_iterations": 2}]
+    attacks += [{"name": "closed-form-linear"}, {"name": "dlg", "label": "DLG again", "max_iterations": 3}]
+    tables = {**SHORT, "attacks": attacks, "components": [{"name": "fedprox"}], "defenses": [{"name": "clipping"}]}
+    two_arms = scenario(**tables, sources={"examples": 2})
+    methods, models, settings = Counter[str](), Counter[str](), Counter[str]()
+    monkeypatch.setattr(
+        Choice, "make", counting(methods, Choice.make, lambda choice, kind, *_: f"{kind} {choice.name}")
+    )
+    monkeypatch.setattr(ModelSource, "_bare", counting(models, vars(ModelSource)["_bare"], lambda _: "model"))
+    validate = counting(settings, vars(BaseModel)["model_validate"].__func__, lambda config, _: config.__name__)
+    monkeypatch.setattr(Config, "model_validate", classmethod(validate))
+    run(two_arms, tmp_path / "run")
+    of_all_arms = {name: count for name, count in methods.items() if not name.startswith("dataset")}
+    assert of_all_arms == {
+        "model mlp": 2,
+        "task classification": 2,
+        "component fedprox": 2,
+        "defense clipping": 2,
+        "component sgd": 4,  # of clients and of the server
+        "aggregator mean": 2,
+        "attack dlg": 4,
+        "attack inverting-gradients": 2,
+        "attack closed-form-linear": 2,
+        "question attacks": 2,
+        "question sources": 2,
+    }
+    assert models == {"model": 2}
+    assert settings.keys() <= {"Choice", "Config", "DigitsConfig"}  # of the data, and of a task that has no settings
 
 
 def test_a_test_set_that_clients_train_on_is_not_public(
@@ -152,8 +198,8 @@ def test_a_run_that_fails_in_a_later_arm_keeps_the_earlier_ones_and_the_reason(
         ),
         (
             {
-                "membership": {"candidates": 20, "attacks": [{"name": "loss-threshold"}]},
-                "arms": {"membership.candidates": [20, 100_000]},
+                "membership": {"candidates": 4, "attacks": [{"name": "loss-threshold"}]},
+                "arms": {"membership.candidates": [4, 100_000]},
             },
             "arm 'candidates 100000': membership",
         ),

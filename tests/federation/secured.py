@@ -10,6 +10,7 @@ from fedsim.federation import apps
 from fedsim.federation.engines.local import LocalGrid
 from fedsim.federation.journal import Journal
 from fedsim.scenario import Scenario
+from fedsim.scenario import world as worlds
 
 Build = Callable[..., Scenario]
 SUM = {"sees": "sum"}
@@ -31,8 +32,8 @@ class Tapped(LocalGrid):
     replies: list[Message] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        clients = self.scenario.federation.clients
-        super().__init__(apps.client_app(), clients, {apps.SCENARIO_KEY: self.scenario.model_dump_json()})
+        self.world = worlds.build(self.scenario)
+        super().__init__(apps.client_app(lambda _: self.world), self.scenario.federation.clients, {})
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         for reply in super().send_and_receive(messages, timeout=timeout):
@@ -45,7 +46,7 @@ class Tapped(LocalGrid):
 
 def tapped(scenario: Scenario) -> Tapped:
     grid = Tapped(scenario)
-    grid.serve(apps.server_app(Journal(lambda _record: None)))
+    grid.serve(apps.server_app(grid.world, Journal(lambda _record: None)))
     return grid
 
 

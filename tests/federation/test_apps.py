@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from flwr.app import ArrayRecord
+from flwr.app import ArrayRecord, Context, RecordDict
 
 from fedsim.core.errors import FedsimError
 from fedsim.core.types import Tensors
@@ -59,6 +59,23 @@ def own_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fedsim.scenario.own_models.checked", lambda *_, **__: None)
     (tmp_path / "own_models.py").write_text(DIVERGING.format(bound=2.0))
     monkeypatch.syspath_prepend(str(tmp_path))
+
+
+@pytest.mark.parametrize("engine", ["local", "vectorized"])
+def test_clients_of_this_process_live_in_the_world_of_the_server(
+    scenario: Build, engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = worlds.build(scenario(federation={"clients": 2, "rounds": 1, "engine": engine}))
+    built: list[Scenario] = []
+    monkeypatch.setattr(apps, "build", built.append)
+    assert train(world, lambda _: None).rounds[0].participants == (0, 1)
+    assert built == []
+
+
+def test_another_process_builds_the_world_of_the_scenario_that_it_is_sent_once(scenario: Build) -> None:
+    sent = Context(1, 1, {}, RecordDict(), {apps.SCENARIO_KEY: scenario(seed=11).model_dump_json()})
+    assert apps.sent_world(sent).scenario == scenario(seed=11)
+    assert apps.sent_world(sent) is apps.sent_world(sent)
 
 
 @pytest.mark.parametrize("algorithm", [{"algorithm": "fedsgd"}, {"algorithm": "fedavg", "local_steps": 3}])

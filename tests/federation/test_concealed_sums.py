@@ -70,7 +70,7 @@ class Meddling(Tapped):
 
 def served(grid: Meddling) -> Journal:
     journal = Journal(lambda _record: None)
-    grid.serve(apps.server_app(journal))
+    grid.serve(apps.server_app(grid.world, journal))
     return journal
 
 

@@ -224,7 +224,7 @@ def test_a_message_that_was_answered_is_refused_the_second_time(
     """Noise, rounding and masks follow from the round: two uploads of one round would differ by the updates alone."""
     threat = {"sees": "sum"} if secure else {}
     grid = Noting(scenario(federation={"clients": 3, "rounds": 2}, threat=threat, secure_aggregation=secure))
-    grid.serve(apps.server_app(Journal(lambda _record: None)))
+    grid.serve(apps.server_app(grid.world, Journal(lambda _record: None)))
     assert len(grid.orders) == 3 * 2 * stages
     assert not any(reply.has_error() for reply in grid.replies)
     for order in list(grid.orders):

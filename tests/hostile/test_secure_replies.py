@@ -60,7 +60,7 @@ def scenario_of(scenario: Build) -> Scenario:
 
 def ran(built: Scenario, stage: str, forge: Forge) -> Journal:
     grid, journal = Forged(built, stage=stage, forge=forge, is_open_lost=True), Journal(lambda _record: None)
-    grid.serve(apps.server_app(journal))
+    grid.serve(apps.server_app(grid.world, journal))
     assert len(grid.seen) == 1
     return journal
 

@@ -1,12 +1,14 @@
 """Methods by name, with their settings beside it, written as they were read."""
 
+import copy
 from typing import ClassVar
 
 import pytest
 
+from fedsim.core import registry
 from fedsim.core.registry import Kind
 from fedsim.core.types import Config
-from fedsim.scenario.choices import AttackChoice, Choice, choices_in
+from fedsim.scenario.choices import AttackChoice, Choice, Settled, choices_in
 
 
 def test_settings_stand_beside_the_name_and_are_written_there() -> None:
@@ -21,6 +23,16 @@ def test_what_is_made_knows_the_name_under_which_it_was_chosen() -> None:
     assert Choice(name="dia", settings={"max_iterations": 5}).make("attack").name == "dia"
     attack = Choice(name="dropout-inversion", settings={"max_iterations": 5}).make("attack")
     assert (attack.name, attack.config.max_iterations) == ("dropout-inversion", 5)
+
+
+def test_settings_that_were_checked_are_not_checked_again_and_other_ones_are() -> None:
+    config = registry.get("attack", "dlg").config.model_validate({"max_iterations": 5})
+    checked = Choice(name="dlg").model_copy(update={"settings": Settled(config)})
+    assert copy.deepcopy(checked) == Choice(name="dlg", settings=config.model_dump(mode="json"))
+    assert checked.make("attack").config is config
+    changed = checked.model_copy(update={"settings": {**checked.settings, "max_iterations": 6}})
+    assert changed.make("attack").config.max_iterations == 6
+    assert Choice.model_validate_json(checked.model_dump_json()).make("attack").config == config
 
 
 @pytest.mark.parametrize(("name", "crafts"), [("trap-weights", True), ("dlg", False)])

@@ -29,6 +29,11 @@ def test_every_call_makes_the_same_model_and_the_seed_another(models: Callable[.
     for name, tensor in first.state_dict().items():
         assert torch.equal(tensor, second.state_dict()[name])
         assert torch.equal(tensor, own.first_weights[name])
+    with torch.no_grad():
+        next(first.parameters()).zero_()
+    assert next(second.parameters()).any()
+    assert next(own.new().parameters()).any()
+    assert next(iter(own.first_weights.values())).any()
     other = models(seed=4).first_weights
     assert any(not torch.equal(other[name], tensor) for name, tensor in own.first_weights.items())
 
@@ -57,7 +62,7 @@ def test_a_module_that_mixes_a_batch_is_named(models: Callable[..., ModelSource]
     assert models().mixing_module is None
     source = models()
     normed = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
-    model_source = ModelSource(source.scenario, source.data, source.stack, lambda: normed)
+    model_source = ModelSource(source.scenario, source.data, source.stack, source.task, lambda: normed)
     assert model_source.mixing_module == "'1' (BatchNorm1d)"
 
 
@@ -85,8 +90,8 @@ def test_a_model_without_a_place_for_the_servers_change_is_one_sentence(models: 
 
 def test_a_model_of_a_users_own_code_stands_in_for_the_scenarios(models: Callable[..., ModelSource]) -> None:
     source = models()
-    model_source = ModelSource(source.scenario, source.data, source.stack, lambda: nn.Linear(2, 2))
+    model_source = ModelSource(source.scenario, source.data, source.stack, source.task, lambda: nn.Linear(2, 2))
     assert isinstance(model_source.new(), nn.Linear)
-    broken = ModelSource(source.scenario, source.data, source.stack, lambda: 3)  # type: ignore[arg-type,return-value]
+    broken = ModelSource(source.scenario, source.data, source.stack, source.task, lambda: 3)  # type: ignore[arg-type,return-value]
     with pytest.raises(FedsimError, match="model 'mlp' returned int, expected nn.Module"):
         broken.new()

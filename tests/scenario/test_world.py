@@ -1,6 +1,5 @@
-"""A scenario made real: once a process, and checked before anything runs."""
+"""A scenario made real, and checked before anything runs."""
 
-import gc
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,20 +12,6 @@ from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
 
 Build = Callable[..., Scenario]
-
-
-def test_a_shared_world_is_made_once_and_found_by_its_scenario(scenario: Build) -> None:
-    world = worlds.build(scenario())
-    text = worlds.share(world)
-    assert worlds.shared(text) is worlds.shared(scenario().model_dump_json()) is world
-    other = worlds.build(scenario(seed=9))
-    assert worlds.shared(worlds.share(other)) is other
-
-
-def test_a_world_that_nobody_holds_any_more_is_built_from_its_text(scenario: Build) -> None:
-    text = worlds.share(worlds.build(scenario(seed=11)))
-    gc.collect()
-    assert worlds.shared(text).scenario == scenario(seed=11)
 
 
 def test_a_round_of_the_server_has_its_own_randomness_and_the_layout_of_the_model(scenario: Build) -> None:

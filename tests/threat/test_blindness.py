@@ -119,7 +119,7 @@ def test_nothing_is_reached_but_what_is_granted(
     told = scenario(**{**tables, "threat": {**tables.get("threat", {}), "knows": knows}})
     run(told, tmp_path / "run")
     assert len(spy.reached) >= 2
-    secrets = spy.private(worlds.shared(told.model_dump_json()).data.dataset.spec, knows)
+    secrets = spy.private(worlds.build(told).data.dataset.spec, knows)
     for found in spy.reached:
         assert found, "the walk found nothing at all: it proves nothing"
         for kind, secret in secrets.items():
@@ -159,7 +159,7 @@ def test_text_and_its_tokenizer_reach_no_sentence(scenario: Build, spy: Spy, tmp
         attacks=[{"name": "tag", "label": label, "max_iterations": 2} for label in ("first", "second")],
     )
     run(told, tmp_path / "run")
-    world = worlds.shared(told.model_dump_json())
+    world = worlds.build(told)
     secrets = spy.private(world.data.dataset.spec, ["draws"])
     tokenizer = tensors(world.data.dataset.tokenizer)
     texts = [item for item in reachable(world.data.dataset.tokenizer) if isinstance(item, str)]

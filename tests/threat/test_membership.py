@@ -13,6 +13,7 @@ from fedsim.core import seeding
 from fedsim.core.errors import FedsimError, ScenarioError
 from fedsim.core.types import Batch, ShadowPlan, Target
 from fedsim.experiment import runner
+from fedsim.questions.membership import Membership, WhoWasAMember
 from fedsim.record import Failure, Finding, Interval, RoundRecord, RunRecord
 from fedsim.record.store import RunFolder, read_record
 from fedsim.report.tables.findings import finding_sentences
@@ -290,7 +291,29 @@ def test_too_few_candidates_are_named_before_anything_is_trained(scenario: Build
             membership.check(worlds.build(built), 500)
 
 
-def test_fewer_examples_used_than_wanted_are_told_in_the_record(scenario: Build, tmp_path: Path) -> None:
+def test_more_candidates_than_clients_train_on_are_refused_before_anything_is_trained(scenario: Build) -> None:
+    """Four clients take 3 steps of 8 examples each; those of a client that crashes do not count."""
+    of_model = {"candidates": 72, "attacks": [{"name": "loss-threshold"}, {"name": "update-alignment"}]}
+    once = {"federation": {**SMALL["federation"], "rounds": 1}, "threat": {"rounds": [1]}}
+    tables = {**SMALL, **once, "membership": of_model, "participation": {"crashing": [2]}}
+    WhoWasAMember(Membership.model_validate(of_model)).check(worlds.build(scenario(**tables)))
+    for more in ({"candidates": 73}, {"candidates": 73, "attacks": [{"name": "loss-trajectory"}]}):
+        world = worlds.build(scenario(**{**tables, "membership": {**of_model, **more}}))
+        why = r"candidates is 73, but what clients train on holds only 72\. .*at most 72, or train longer"
+        with pytest.raises(ScenarioError, match=why):
+            world.questions[0].check(world)
+
+
+def test_attacks_on_a_clients_updates_judge_as_many_members_as_it_has(scenario: Build) -> None:
+    table = {"candidates": 300, "attacks": [{"name": "update-alignment"}]}
+    world = worlds.build(scenario(**{**SMALL, "membership": table}))
+    world.questions[0].check(world)
+
+
+def test_fewer_examples_used_than_wanted_are_told_in_the_record(
+    scenario: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(membership, "check_trained_on", lambda _world, _wanted: None)  # as where updates do not count
     built = scenario(**{**SMALL, "membership": {"candidates": 300, "attacks": [{"name": "loss-threshold"}]}})
     (own,) = run(built, tmp_path / "run", Watching()).arms[0].findings
     assert "the training examples that updates were computed from holds only" in own.failure

@@ -50,10 +50,10 @@ class AddedNoise(Noise):
 
 @dataclass(frozen=True)
 class PrivateNoise(Noise):
-    """Noise of a private mechanism: of scale multiplier * norm on the sum of parts, so less on a mean of more parts.
+    """Noise of a private mechanism: of scale multiplier * norm on what is clipped, or on the sum of clipped parts.
 
     Attributes:
-        multiplier: standard deviation over the norm that `ClippedParts` states; or None.
+        multiplier: standard deviation over the norm that `Clipped` or `ClippedParts` states; or None.
         epsilon: what all rounds may cost, from which the multiplier follows; or None.
     """
 

@@ -21,7 +21,7 @@ from fedsim.federation.engines._pool import RUN_ID, Pool
 from fedsim.federation.engines.worker import answer
 from fedsim.federation.journal import Journal
 from fedsim.federation.server import RoundMessages
-from fedsim.scenario.world import World, share
+from fedsim.scenario.world import World
 
 _WORTH_A_PROCESS = 0.05
 
@@ -147,6 +147,6 @@ class LocalGrid(Grid):
 
 def run(world: World, journal: Journal) -> None:
     """Run the federation to its end on this machine, one client after the other, or several in processes."""
-    federation = world.scenario.federation
-    grid = LocalGrid(apps.client_app(), federation.clients, {apps.SCENARIO_KEY: share(world)}, federation.workers)
-    grid.serve(apps.server_app(journal))
+    federation, run_config = world.scenario.federation, {apps.SCENARIO_KEY: world.scenario.model_dump_json()}
+    grid = LocalGrid(apps.client_app(lambda _: world), federation.clients, run_config, federation.workers)
+    grid.serve(apps.server_app(world, journal))

@@ -17,14 +17,14 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
-from flwr.app import Context, RecordDict
+from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from fedsim.core.errors import FedsimError, MissingExtra
 from fedsim.federation import apps
 from fedsim.federation.engines.worker import WorkerApp
 from fedsim.federation.journal import Journal
-from fedsim.scenario.world import World, share
+from fedsim.scenario.world import World
 
 if TYPE_CHECKING:
     from flwr.server.superlink.fleet.vce.backend import BackendConfig
@@ -50,9 +50,9 @@ def run(world: World, journal: Journal, *, cpus: float = 1.0) -> None:
     """
     if importlib.util.find_spec("ray") is None:
         raise MissingExtra("Ray, which the engine 'ray' needs,", "pip install 'fedsim-privacy[flower-sim]'")
-    federation, run_config = world.scenario.federation, {apps.SCENARIO_KEY: share(world)}
+    federation, run_config = world.scenario.federation, {apps.SCENARIO_KEY: world.scenario.model_dump_json()}
     raised: list[BaseException] = []
-    server = _catch(apps.server_app(journal), run_config, raised)
+    server = _catch(apps.server_app(world, journal), raised)
     with _quiet(), cluster(federation.address, cpus):
         # Imported late: it takes a second, and without Ray it would end the process.
         from flwr.simulation import run_simulation  # noqa: PLC0415
@@ -137,8 +137,8 @@ def _check_address(address: str) -> None:
         ) from error
 
 
-def _catch(server: ServerApp, run_config: dict[str, str], raised: list[BaseException]) -> ServerApp:
-    """Return the ServerApp with this run configuration, keeping what it raises.
+def _catch(server: ServerApp, raised: list[BaseException]) -> ServerApp:
+    """Return the ServerApp, keeping what it raises.
 
     Flower runs it in a thread of its own, where it would lose a KeyboardInterrupt.
     """
@@ -147,11 +147,8 @@ def _catch(server: ServerApp, run_config: dict[str, str], raised: list[BaseExcep
     @app.main()
     def main(grid: Grid, context: Context) -> None:
         torch.set_num_threads(1)
-        server_context = Context(
-            run_id=context.run_id, node_id=0, node_config={}, state=RecordDict(), run_config={**run_config}
-        )
         try:
-            server(grid=grid, context=server_context)
+            server(grid=grid, context=context)
         except BaseException as error:
             raised.append(error)
 

@@ -50,7 +50,7 @@ from fedsim.core.process import program_of
 from fedsim.federation import apps
 from fedsim.federation.guardian import guard
 from fedsim.federation.journal import Journal
-from fedsim.scenario.world import World, share
+from fedsim.scenario.world import World
 
 _HOST = "127.0.0.1"
 _POLL_INTERVAL = 0.2
@@ -90,8 +90,8 @@ def run(world: World, journal: Journal) -> None:
         FedsimError: no SuperLink answers, it died, a node died before the training began, or what the ServerApp
             raised.
     """
-    server = apps.server_app(journal)
-    federation, text = world.scenario.federation, share(world)
+    server = apps.server_app(world, journal)
+    federation, text = world.scenario.federation, world.scenario.model_dump_json()
     theirs = contextlib.nullcontext(_Deployment(federation.address, journal.look_up)) if federation.address else None
     with theirs or _start(federation.clients, journal.look_up) as deployment:
         try:
@@ -102,7 +102,7 @@ def run(world: World, journal: Journal) -> None:
                     node_id=SUPERLINK_NODE_ID,
                     node_config={},
                     state=RecordDict(),
-                    run_config={apps.SCENARIO_KEY: text},
+                    run_config={},
                 )
                 server(grid=grid, context=context)
         except httpx.HTTPError as error:

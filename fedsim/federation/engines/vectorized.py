@@ -21,7 +21,7 @@ from fedsim.federation.journal import Journal
 from fedsim.federation.memory import recall, remember
 from fedsim.federation.server import Reply, RoundMessages, failed
 from fedsim.privacy.history import spend
-from fedsim.scenario.world import World, share
+from fedsim.scenario.world import World
 
 _MOST_CLIENTS = 256
 _MOST_VALUES = 1 << 24
@@ -30,9 +30,9 @@ _MOST_VALUES = 1 << 24
 class VectorizedGrid(LocalGrid):
     """Trains the clients of a round together, some at a time, so that memory does not grow with the cohort."""
 
-    def __init__(self, world: World, run_config: dict[str, str]) -> None:
+    def __init__(self, world: World) -> None:
         """Take the world that every client lives in."""
-        super().__init__(apps.client_app(), world.scenario.federation.clients, run_config)
+        super().__init__(apps.client_app(lambda _: world), world.scenario.federation.clients, {})
         self._world = world
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
@@ -95,5 +95,4 @@ class VectorizedGrid(LocalGrid):
 
 def run(world: World, journal: Journal) -> None:
     """Run the federation to its end in this process, a cohort's training at a time."""
-    grid = VectorizedGrid(world, {apps.SCENARIO_KEY: share(world)})
-    grid.serve(apps.server_app(journal))
+    VectorizedGrid(world).serve(apps.server_app(world, journal))

@@ -76,10 +76,9 @@ class Remembering(LocalGrid):
 
 
 def kept_by(scenario: Scenario) -> tuple[Remembering, list[RoundRecord]]:
-    text = scenario.model_dump_json()
-    journal = Journal(lambda _record: None)
-    grid = Remembering(apps.client_app(), scenario.federation.clients, {apps.SCENARIO_KEY: text})
-    grid.serve(apps.server_app(journal))
+    world, journal = worlds.build(scenario), Journal(lambda _record: None)
+    grid = Remembering(apps.client_app(lambda _: world), scenario.federation.clients, {})
+    grid.serve(apps.server_app(world, journal))
     return grid, journal.rounds
 
 
