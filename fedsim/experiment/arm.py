@@ -17,7 +17,7 @@ from fedsim.experiment.hashes import model_hash
 from fedsim.experiment.progress import RunInProgress
 from fedsim.federation import engines
 from fedsim.federation.journal import Journal
-from fedsim.questions import Evidence, Work, describe, questions_of
+from fedsim.questions import Evidence, Work, describe
 from fedsim.record import ArmRecord, ClientCost, KeptUpdate, RoundRecord
 from fedsim.scenario import Scenario
 from fedsim.scenario.world import World
@@ -39,7 +39,7 @@ def check(world: World) -> None:
         check_union(world)
     if scenario.forgetting is not None:
         forgetting.check(world)
-    for question in questions_of(world):
+    for question in world.questions:
         question.check(world)
 
 
@@ -68,7 +68,7 @@ def run_arm(this: RunInProgress, world: World, number: int, name: str, values: d
         this.add(time.perf_counter() - begin, attacks=(record,))
     evidence = Evidence(world, journal, replays, this.record.arms[-1].guarantees)
     work = Work(this.start, this.should_stop, this.watcher.progress)
-    for question in questions_of(world):
+    for question in world.questions:
         for finding in question.ask(evidence, work):
             this.watcher.answered(finding)
             new = finding.items and finding.items not in this.record.arms[-1].items

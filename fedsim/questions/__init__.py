@@ -125,14 +125,9 @@ class Question(Configured[ConfigT]):
         """
 
 
-def questions_of(world: World) -> tuple[Question[Any], ...]:
-    """Return the questions that a scenario asks, by name."""
-    return world.questions
-
-
 def describe(world: World) -> tuple[QuestionAsked, ...]:
     """Return what the questions of a scenario say of themselves, for its record."""
     return tuple(
         QuestionAsked(name=question.name, title=question.title, summary=question.summary, method=question.method)
-        for question in questions_of(world)
+        for question in world.questions
     )
