@@ -18,7 +18,6 @@ from fedsim.experiment.hashes import model_hash, scenario_hash
 from fedsim.experiment.progress import RunInProgress, declaring, now
 from fedsim.experiment.training import train
 from fedsim.experiment.watching import Watcher
-from fedsim.questions import questions_of
 from fedsim.record import RunRecord
 from fedsim.record.environment import environment
 from fedsim.record.store import RunFolder
@@ -146,7 +145,7 @@ def _check(todo: Sequence[_Arm], done: int) -> tuple[str, ...]:
 
 def _describe(world: World) -> tuple[str, ...]:
     """Return the attacker in sentences, with what questions add."""
-    questions = questions_of(world)
+    questions = world.questions
     sentences = [sentence for question in questions for sentence in question.describe_attacker()]
     return describe(world, sentences, has_public_data=any(question.needs_public_data for question in questions))
 

@@ -37,13 +37,14 @@ _POLL_INTERVAL = 0.1
 
 
 @lru_cache(maxsize=2)
-def _built(scenario_json: str) -> World:
+def built(scenario_json: str) -> World:
+    """Return the world of a scenario that came from another process; the last two stay."""
     return build(Scenario.model_validate_json(scenario_json))
 
 
 def sent_world(context: Context) -> World:
-    """Return the world of the scenario that came in a run configuration; the last two stay."""
-    return _built(cast("str", context.run_config[SCENARIO_KEY]))
+    """Return the world of the scenario that came in a run configuration."""
+    return built(cast("str", context.run_config[SCENARIO_KEY]))
 
 
 def client_app(world_of: Callable[[Context], World] = sent_world) -> ClientApp:

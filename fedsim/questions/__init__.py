@@ -142,15 +142,10 @@ class Question(Configured[ConfigT]):
         """
 
 
-def questions_of(world: World) -> tuple[Question[Any], ...]:
-    """Return the questions that a scenario asks: attacks on updates, then the others by name."""
-    return world.questions
-
-
 def describe(world: World) -> tuple[QuestionAsked, ...]:
     """Return what the questions beside attacks on updates say of themselves, for the record."""
     return tuple(
         QuestionAsked(name=question.name, title=question.title, summary=question.summary, method=question.method)
-        for question in questions_of(world)
+        for question in world.questions
         if question.name in world.scenario.questions
     )

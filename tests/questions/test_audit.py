@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from fedsim.core.errors import ScenarioError
 from fedsim.privacy.audit import Audit
-from fedsim.questions import Evidence, Work, questions_of
+from fedsim.questions import Evidence, Work
 from fedsim.questions import audit as asking
 from fedsim.questions.audit import AuditSettings, IsTheGuaranteeKept
 from fedsim.record import Finding, GuaranteeRecord
@@ -73,10 +73,10 @@ def test_without_a_guarantee_for_a_record_there_is_no_finding(monkeypatch: pytes
 
 def test_a_client_that_is_not_there_is_named_before_any_training(scenario: Build) -> None:
     table = {"canaries": 10, "guesses": 2}
-    (fine,) = questions_of(world := worlds.build(scenario(audit={**table, "client": 0})))
+    (fine,) = (world := worlds.build(scenario(audit={**table, "client": 0}))).questions
     fine.check(world)
     beyond = world.scenario.federation.clients
-    (question,) = questions_of(world := worlds.build(scenario(audit={**table, "client": beyond})))
+    (question,) = (world := worlds.build(scenario(audit={**table, "client": beyond}))).questions
     with pytest.raises(ScenarioError, match=f"audit.client: there is no client {beyond}, expected 0 to {beyond - 1}"):
         question.check(world)
 

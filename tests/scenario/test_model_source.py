@@ -1,6 +1,8 @@
 """The clients' model: the same in every process, changed by components, a checkpoint, or a malicious server."""
 
+import copy
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -86,6 +88,31 @@ def test_a_model_without_a_place_for_the_servers_change_is_one_sentence(models: 
     own = models(model=smooth, threat={"server": "malicious"}, attacks=[{"name": "trap-weights"}])
     with pytest.raises(ScenarioError, match="attack 'trap-weights' cannot change this model: "):
         own.new()
+
+
+LOCKED = """
+import threading
+
+from torch import nn
+
+def make(spec):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, spec.classes))
+    model.lock = threading.Lock()
+    return model
+"""
+
+
+def test_a_model_that_cannot_be_copied_is_made_anew(
+    models: Callable[..., ModelSource], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "locked_model.py").write_text(LOCKED)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    source = models(model={"name": "locked_model:make"})
+    first, second = source.new(), source.new()
+    assert first is not second
+    assert all(torch.equal(first.state_dict()[name], tensor) for name, tensor in source.first_weights.items())
+    with pytest.raises(TypeError, match="cannot pickle"):
+        copy.deepcopy(second)
 
 
 def test_a_model_of_a_users_own_code_stands_in_for_the_scenarios(models: Callable[..., ModelSource]) -> None:

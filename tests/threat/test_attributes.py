@@ -14,7 +14,6 @@ from fedsim.core import registry
 from fedsim.core.errors import FedsimError, ScenarioError
 from fedsim.core.types import Attribute, WireEntry
 from fedsim.experiment import runner
-from fedsim.questions import questions_of
 from fedsim.record.store import RunFolder, read_record
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
@@ -101,7 +100,7 @@ def test_permuted_values_hold_nothing_of_the_true_ones() -> None:
 
 
 def questions_check(world: worlds.World) -> None:
-    for question in questions_of(world):
+    for question in world.questions:
         question.check(world)
 
 

@@ -12,7 +12,7 @@ from fedsim.cli.main import app
 from fedsim.core import registry
 from fedsim.core.hooks import Defense, HookContext, PublicFederation
 from fedsim.core.types import Config, Mechanism, PublicKnowledge, Tensors
-from fedsim.questions import Evidence, Work, questions_of
+from fedsim.questions import Evidence, Work
 from fedsim.record import Finding
 from fedsim.record.store import read_record
 from fedsim.scenario import Scenario
@@ -67,7 +67,7 @@ def audits(scenario: Callable[..., Scenario], name: str, **settings: Any) -> lis
 
     world = worlds.build(scenario(defenses=[{"name": name, **settings}], **TABLES))
     stated = guarantees(world, [RoundRecord.model_construct(cohort=(0, 1, 2, 3))])
-    (question,) = questions_of(world)
+    (question,) = world.questions
     return list(question.ask(Evidence(world, None, guarantees=stated), Work()))  # type: ignore[arg-type]
 
 

@@ -50,7 +50,7 @@ def run(world: World, journal: Journal, *, cpus: float = 1.0) -> None:
     """
     if importlib.util.find_spec("ray") is None:
         raise MissingExtra("Ray, which the engine 'ray' needs,", "pip install 'fedsim-privacy[flower-sim]'")
-    federation, run_config = world.scenario.federation, {apps.SCENARIO_KEY: world.scenario.model_dump_json()}
+    federation, text = world.scenario.federation, world.scenario.model_dump_json()
     raised: list[BaseException] = []
     server = _catch(apps.server_app(world, journal), raised)
     with _quiet(), cluster(federation.address, cpus):
@@ -58,9 +58,10 @@ def run(world: World, journal: Journal, *, cpus: float = 1.0) -> None:
         from flwr.simulation import run_simulation  # noqa: PLC0415
 
         gpus = _gpus(world.device.type, cpus)
+        client = WorkerApp(lambda _: apps.built(text))  # here Flower hands on no run configuration
         backend: BackendConfig = {"client_resources": {"num_cpus": cpus, "num_gpus": gpus}}
         try:
-            run_simulation(server, WorkerApp(run_config), federation.clients, backend_config=backend)
+            run_simulation(server, client, federation.clients, backend_config=backend)
         except Exception as error:
             if not raised:
                 raise FedsimError(f"Ray could not run the federation: {_first_cause(error)}") from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 
 import torch
 from flwr.app import Context, Error, Message, RecordDict
@@ -11,22 +11,22 @@ from flwr.serverapp import Grid, ServerApp
 
 from fedsim.core.errors import FedsimError, describe_exception
 from fedsim.federation import apps
+from fedsim.scenario.world import World
 
 _CLIENT_FAILED = 2
 
 
-def answer(app: ClientApp, message: Message, context: Context, run_config: Mapping[str, str] | None = None) -> Message:
+def answer(app: ClientApp, message: Message, context: Context) -> Message:
     """Return a client's reply; an exception becomes an error reply that reads the same on every engine.
 
-    The client's state is committed only when it answered: what an exception left half-done is forgotten. `run_config`
-    stands in where the runtime gives none.
+    The client's state is committed only when it answered: what an exception left half-done is forgotten.
     """
     app_context = Context(
         run_id=context.run_id,
         node_id=context.node_id,
         node_config=context.node_config,
         state=RecordDict({key: record.copy() for key, record in context.state.items()}),
-        run_config=context.run_config if run_config is None else dict(run_config),
+        run_config=context.run_config,
     )
     try:
         reply = app(message=message, context=app_context)
@@ -39,16 +39,15 @@ def answer(app: ClientApp, message: Message, context: Context, run_config: Mappi
 class WorkerApp(ClientApp):
     """The ClientApp on one torch thread."""
 
-    def __init__(self, run_config: Mapping[str, str] | None = None) -> None:
-        """Take the run configuration where the runtime gives none."""
+    def __init__(self, world_of: Callable[[Context], World] = apps.sent_world) -> None:
+        """Take what returns the world that a client lives in."""
         super().__init__()
-        self._app = apps.client_app()
-        self._run_config = run_config
+        self._app = apps.client_app(world_of)
 
     def __call__(self, message: Message, context: Context) -> Message:
         """Return the reply to one message."""
         torch.set_num_threads(1)
-        return answer(self._app, message, context, self._run_config)
+        return answer(self._app, message, context)
 
 
 def _refusing() -> ServerApp:

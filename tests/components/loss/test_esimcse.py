@@ -38,7 +38,6 @@ from fedsim.federation.apps import evaluate_model
 from fedsim.federation.client import local_training
 from fedsim.metrics.embedding import agreement
 from fedsim.metrics.text import score_words
-from fedsim.questions import questions_of
 from fedsim.record import RoundRecord
 from fedsim.scenario import Scenario, parse
 from fedsim.scenario import world as worlds
@@ -378,7 +377,7 @@ def test_sentences_without_labels_need_an_objective_and_have_no_members(sentence
         worlds.build(Scenario.model_validate({**raw, "components": []})).check()
     asking = {**raw, "membership": {"candidates": 4, "attacks": [{"name": "loss-threshold"}]}}
     world = worlds.build(Scenario.model_validate(asking))
-    (question,) = questions_of(world)
+    (question,) = world.questions
     with pytest.raises(ScenarioError, match="membership: its attacks look at the loss of an example"):
         question.check(world)
 

@@ -9,8 +9,6 @@ from flwr.clientapp import ClientApp
 from fedsim.core.errors import FedsimError
 from fedsim.federation.engines import worker
 
-CONFIG = {"scenario": "text"}
-
 
 @pytest.fixture
 def context() -> Context:
@@ -40,8 +38,7 @@ def test_an_answer_commits_what_the_client_remembers(context: Context) -> None:
     seen: list[Any] = []
     assert not worker.answer(counting(False, seen), message(), context).has_error()
     assert context.state["memory"]["calls"] == 2  # type: ignore[index]
-    worker.answer(counting(False, seen), message(), context, CONFIG)
-    assert seen == [{"own": "theirs"}, CONFIG]
+    assert seen == [{"own": "theirs"}]
     assert context.run_config == {"own": "theirs"}
 
 
