@@ -1,15 +1,32 @@
-"""What README prints is what it says."""
+"""What README and the tutorial show works as they say."""
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from fedsim.audit.subject import checked, made
 
-def test_the_python_example_does_what_the_text_says(capsys: pytest.CaptureFixture[str]) -> None:
-    text = (Path(__file__).parent.parent / "README.md").read_text()
-    (block,) = re.findall(r"^```python\n(.*?)^```", text, flags=re.S | re.M)
-    exec(compile(block, "README.md", "exec"), {})
+REPOSITORY = Path(__file__).parent.parent
+
+
+def example(page: str) -> dict[str, Any]:
+    """Run the one example of a page, and return what it defines."""
+    (block,) = re.findall(r"^```python\n(.*?)^```", (REPOSITORY / page).read_text(), flags=re.S | re.M)
+    names: dict[str, Any] = {"__name__": "example"}
+    exec(compile(block, page, "exec"), names)
+    return names
+
+
+def test_the_client_of_readme_can_be_audited() -> None:
+    subject = checked(made(example("README.md")["make_client"], "make_client"), "make_client")
+    assert len(subject.dataset.train) == 128
+    assert subject.is_cross_entropy
+
+
+def test_the_gradient_of_the_tutorial_gives_its_image_back(capsys: pytest.CaptureFixture[str]) -> None:
+    example("docs/tutorial.md")
     printed = capsys.readouterr().out
     assert printed.startswith("won: closed-form-linear, which explains the gradient exactly")
     difference, label = re.findall(r"tensor\(\[?([0-9.e-]+)", printed)
