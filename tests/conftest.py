@@ -36,6 +36,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _SLOW = 3600.0  # seconds; the others have `timeout` of pyproject.toml
+_QUICK = 20.0  # processor seconds of a test that is not marked slow
+_BEGAN = pytest.StashKey[float]()
 
 # A shared machine can stall any single example.
 hypothesis.settings.register_profile("no deadline", deadline=None)
@@ -53,6 +55,32 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="there is no GPU"))
         if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(_SLOW))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Note when a test begins, in processor seconds."""
+    item.stash[_BEGAN] = _processor_seconds()
+    return (yield)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    """Say how long a test took, and fail one that is not marked slow and is."""
+    report = yield
+    if report.when != "call":
+        return report
+    spent = _processor_seconds() - item.stash[_BEGAN]
+    report.user_properties.append(("processor_seconds", round(spent, 2)))
+    if report.passed and spent > _QUICK and not item.get_closest_marker("slow"):
+        report.outcome = "failed"
+        report.longrepr = f"it took {spent:.0f} processor seconds, more than {_QUICK:.0f}: mark it slow"
+    return report
+
+
+def _processor_seconds() -> float:
+    """Return what this process, and those that it waited for, have used."""
+    return sum(os.times()[:4])
 
 
 @pytest.hookimpl(wrapper=True, trylast=True)

@@ -5,7 +5,6 @@ import http.client
 import json
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -17,30 +16,15 @@ from fedsim.demo.live import LARGEST_BODY, Full, LiveServer, Slots
 from fedsim.demo.messages import messages
 from tests.demo.conftest import Open
 from tests.demo.drawings import ORDER, STROKES
+from tests.demo.serving import posted, serving
 
 Ask = Callable[..., tuple[int, str, dict[str, str]]]
-
-
-@contextmanager
-def serving(iterations: int) -> Iterator[LiveServer]:
-    with LiveServer(0, attacks=1, iterations=iterations) as running:
-        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
-        yield running
-        running.shutdown()
-        thread.join()
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[LiveServer]:
     with serving(iterations=20) as running:
         yield running
-
-
-def posted(server: LiveServer, order: dict[str, Any]) -> http.client.HTTPResponse:
-    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=60)
-    connection.request("POST", "/attack", json.dumps(order).encode())
-    return connection.getresponse()
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 
 from fedsim.demo.live import LARGEST_BODY, LiveServer
 from tests.demo.drawings import ORDER
-from tests.demo.test_live import posted, serving
+from tests.demo.serving import posted, serving
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from fedsim.core.types import OnStep
 from fedsim.experiment import runner
@@ -59,3 +60,15 @@ def run(scenario: Scenario, path: Path, watcher: Silent | None = None, earlier: 
     if earlier is None:
         folder.create(overwrite=False)
     return runner.run(scenario, folder, watcher or Silent(), command="test", earlier=earlier)
+
+
+def results(record: RunRecord) -> Any:
+    """Everything that may depend on scenario and seed alone."""
+    dumped = record.model_dump(mode="json", include={"arms", "scenario", "scenario_hash", "threat_model"})
+    for arm in dumped["arms"]:
+        del arm["seconds"], arm["client_cost"]
+        for attack in arm["findings"]:
+            del attack["seconds"]
+            for victim in attack["victims"]:
+                del victim["seconds"]
+    return dumped

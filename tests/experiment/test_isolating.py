@@ -15,8 +15,7 @@ from fedsim.record import RunRecord
 from fedsim.record.store import RunFolder
 from fedsim.scenario import Scenario
 from fedsim.threat.attacking import Start, start_here
-from tests.experiment.running import Silent
-from tests.experiment.test_runner import results
+from tests.experiment.running import Silent, results
 
 Build = Callable[..., Scenario]
 KNOWN = "00112233445566778899aabbccddeeff"

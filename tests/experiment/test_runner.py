@@ -18,25 +18,12 @@ from fedsim.core.errors import FedsimError
 from fedsim.core.types import Config
 from fedsim.experiment import runner, training
 from fedsim.metrics.image import to_pixels
-from fedsim.record import RunRecord
 from fedsim.record.store import RunFolder, read_record
 from fedsim.scenario import Choice, Scenario
 from fedsim.scenario.model_source import ModelSource
 from fedsim.scenario.world import build as build_world
 from tests.cli.typed import started
-from tests.experiment.running import SHORT, Build, Silent, run
-
-
-def results(record: RunRecord) -> Any:
-    """Everything that may depend on scenario and seed alone."""
-    dumped = record.model_dump(mode="json", include={"arms", "scenario", "scenario_hash", "threat_model"})
-    for arm in dumped["arms"]:
-        del arm["seconds"], arm["client_cost"]
-        for attack in arm["findings"]:
-            del attack["seconds"]
-            for victim in attack["victims"]:
-                del victim["seconds"]
-    return dumped
+from tests.experiment.running import SHORT, Build, Silent, results, run
 
 
 def test_same_seed_same_bytes_other_seed_other_bytes(scenario: Build, tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ import pytest
 from fedsim.experiment import training
 from fedsim.record import ArmRecord, Finding, RoundRecord
 from fedsim.scenario.world import World
+from tests.experiment.generating import tables
 from tests.experiment.running import Build, Silent, run
-from tests.threat.sentences import write_sentences
 
 
 class Counting(Silent):
@@ -36,19 +36,6 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(training, "federate", noting)
     return seen
-
-
-def tables(tmp_path: Path, **arms: Any) -> dict[str, Any]:
-    path = write_sentences(tmp_path / "text.txt", 12)
-    return {
-        "data": {"name": "text-file", "path": str(path), "words": 30},
-        "model": {"name": "tiny-llama", "width": 8, "blocks": 2, "hidden": 8},
-        "federation": {"clients": 2, "rounds": 2, "batch_size": 2},
-        "threat": {"victims": 1, "knows": [], "keep_updates": False},
-        "attacks": [{"name": "word-readout"}],
-        "generation": {"tokens": 3, "repeats": 3, "prompts": {"count": 2, "length": 2}},
-        "arms": arms,
-    }
 
 
 def without_times(arm: ArmRecord) -> list[Finding]:

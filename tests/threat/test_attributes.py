@@ -19,17 +19,10 @@ from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
 from fedsim.threat import attributes
 from fedsim.threat.attacking import Here
-from tests.threat.test_membership import Watching
+from tests.threat.described import SMALL
+from tests.threat.judged import Watching
 
 Build = Callable[..., Scenario]
-NAMES = ("label", "parity", "brightness")
-SMALL: dict[str, Any] = {
-    "data": {"name": "digits", "test_fraction": 0.5},
-    "model": {"name": "mlp", "width": 32, "depth": 2, "dropout": 0.0},
-    "federation": {"clients": 40, "batch_size": 1, "engine": "vectorized"},
-    "threat": {"victims": 40, "keep_updates": False},
-    "attributes": {"public": 30, "attacks": [{"name": "change-norms", "attribute": name} for name in NAMES]},
-}
 
 
 @pytest.fixture

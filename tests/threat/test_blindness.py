@@ -25,7 +25,7 @@ from fedsim.scenario import world as worlds
 from fedsim.scenario.world import World
 from fedsim.threat.attacking import Progress
 from fedsim.threat.replay import Replay
-from tests.threat.test_observe import holds, reachable, tensors
+from tests.threat.reached import holds, reachable, tensors
 
 Build = Callable[..., Scenario]
 KNOWLEDGE = get_args(Knowledge)

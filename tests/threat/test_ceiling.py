@@ -17,7 +17,7 @@ from fedsim.threat.observe import observe
 from fedsim.threat.scoring import score
 from fedsim.threat.victim import Victim
 from tests.conftest import KNOWN
-from tests.threat.test_observe import holds, tensors
+from tests.threat.reached import holds, tensors
 
 Build = Callable[..., Scenario]
 BARE = {"name": "mlp", "width": 24, "depth": 2, "dropout": 0.0}

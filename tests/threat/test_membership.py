@@ -21,56 +21,14 @@ from fedsim.scenario import Scenario, parse
 from fedsim.scenario import world as worlds
 from fedsim.threat import membership
 from fedsim.threat.observe import describe
-from fedsim.threat.replay import replay
-from tests.experiment.running import Silent
-from tests.threat.test_observe import holds, tensors
+from tests.threat.judged import ALL, CANDIDATES, SMALL, Cases, Watching
+from tests.threat.reached import holds, tensors
 
 Build = Callable[..., Scenario]
-Cases = Callable[..., dict[Target, membership.Case]]
-CANDIDATES = 40
-ALL = ["loss-threshold", "calibrated", "rmia", "loss-trajectory", "update-alignment"]
-SMALL: dict[str, Any] = {
-    "data": {"name": "digits", "test_fraction": 0.8},
-    "federation": {"algorithm": "fedavg", "clients": 4, "rounds": 2, "local_steps": 3, "batch_size": 8},
-    "threat": {"rounds": [1, 2]},
-    "membership": {"candidates": CANDIDATES, "attacks": [{"name": name} for name in ALL]},
-}
-
-
-@pytest.fixture
-def cases(scenario: Build) -> Cases:
-    def build(**tables: Any) -> dict[Target, membership.Case]:
-        world = worlds.build(scenario(**{**SMALL, **tables}))
-        journal = runner.train(world, lambda _: None)
-        truths = [replay(world, entry).truth for entry in journal.entries]
-        return {
-            "model": membership.of_model(world, journal, CANDIDATES),
-            "update": membership.of_updates(world, journal, truths, CANDIDATES),
-        }
-
-    return build
 
 
 def rows(batch: Batch) -> list[bytes]:
     return [example.numpy().tobytes() for example in batch.inputs]
-
-
-class Watching(Silent):
-    """Counts shadow models, keeps findings, and can stop the run at a shadow model."""
-
-    def __init__(self, stop_at: int | None = None) -> None:
-        super().__init__()
-        self.stop_at_shadow = stop_at
-        self.shadows: list[str] = []
-        self.findings: list[Finding] = []
-
-    def progress(self, what: str, number: int, of: int) -> None:
-        if len(self.shadows) == self.stop_at_shadow:
-            raise KeyboardInterrupt
-        self.shadows.append(f"{what} {number}/{of}")
-
-    def answered(self, finding: Finding) -> None:
-        self.findings.append(finding)
 
 
 def run(scenario: Scenario, path: Path, watcher: Watching, earlier: RunRecord | None = None) -> RunRecord:

@@ -1,13 +1,9 @@
 """The attacker cannot cheat: nothing private is reachable from an observation unless it was granted."""
 
-import gc
-import types
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -18,57 +14,16 @@ from fedsim.audit.inspecting import updates
 from fedsim.audit.subject import checked
 from fedsim.audit.worlds import world_of
 from fedsim.core.errors import ScenarioError
-from fedsim.core.types import Knowledge, Observation, Truth, WireEntry
+from fedsim.core.types import Knowledge, WireEntry
 from fedsim.federation.client import local_training
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
-from fedsim.scenario.world import World
 from fedsim.threat.observe import describe, observe
 from fedsim.threat.victim import Victim
 from tests.conftest import KNOWN
+from tests.threat.reached import Watched, holds, tensors
 
-Watched = Callable[..., tuple[Observation, Truth, World]]
 ALL = get_args(Knowledge)
-SHARED_BY_ALL_CODE = (types.ModuleType, type, types.BuiltinFunctionType)
-
-
-def reachable(root: object) -> Iterator[object]:
-    """Every object that a chain of references leads to, through attributes, containers, closures and defaults.
-
-    Modules, classes and the globals of functions are not followed: they belong to every piece of code alike.
-    """
-    seen: set[int] = set()
-    todo = [root]
-    while todo:
-        item = todo.pop()
-        if id(item) in seen or isinstance(item, SHARED_BY_ALL_CODE):
-            continue
-        seen.add(id(item))
-        yield item
-        if isinstance(item, types.FunctionType):
-            cells = [cell.cell_contents for cell in item.__closure__ or ()]
-            todo += [*cells, *(item.__defaults__ or ()), *(item.__kwdefaults__ or {}).values(), item.__dict__]
-            continue
-        todo += gc.get_referents(item)
-        if isinstance(item, dict):
-            todo += item  # keys that are strings are no referents
-        if isinstance(item, torch.Tensor) and item.grad_fn is not None:
-            todo.append(item.grad_fn)
-
-
-def tensors(root: object) -> list[torch.Tensor]:
-    """Every tensor that is reached, and every array of numbers."""
-    found = [item for item in reachable(root) if isinstance(item, torch.Tensor | np.ndarray)]
-    arrays = (torch.as_tensor(item) for item in found if isinstance(item, np.ndarray) and item.dtype.kind in "biuf")
-    return [*(item.detach() for item in found if isinstance(item, torch.Tensor)), *arrays]
-
-
-def holds(found: list[torch.Tensor], secret: torch.Tensor) -> bool:
-    storages = {tensor.untyped_storage().data_ptr() for tensor in found}
-    if secret.untyped_storage().data_ptr() in storages:
-        return True
-    same_size = (tensor for tensor in found if tensor.numel() == secret.numel() and tensor.dtype == secret.dtype)
-    return any(torch.equal(tensor.flatten(), secret.flatten()) for tensor in same_size)
 
 
 @pytest.mark.parametrize("algorithm", [{}, {"algorithm": "fedavg", "local_steps": 3, "batch_size": 2}])

@@ -13,7 +13,7 @@ from fedsim.core.types import Event, Generated, Limits, Trace, TraceObservation,
 from fedsim.generation import generate, sample
 from fedsim.threat.observe_trace import VIEWS, observe_trace
 from tests.components.generating import LEAKING, Denoiser, make, prompts, sources, tiny_llama
-from tests.threat.test_observe import holds, reachable, tensors
+from tests.threat.reached import holds, reachable, tensors
 
 PROMPT = (LEAKING, 3001, 3002)
 MANY = 4000

@@ -23,9 +23,9 @@ from fedsim.threat.attacking import Here
 from fedsim.threat.side_channels import Judging, Speech, TraceInquiry, answer_here, controls, judge
 from fedsim.threat.trace_study import Material, Speaker, study
 from tests.attacks.generation.cases import text
-from tests.threat.test_attributes import SMALL
-from tests.threat.test_membership import Cases, cases
-from tests.threat.test_trace_study import MATERIAL, speaker
+from tests.threat.described import SMALL
+from tests.threat.judged import Cases, cases
+from tests.threat.studied import MATERIAL, speaker
 
 Build = Callable[..., Scenario]
 __all__ = ["cases"]

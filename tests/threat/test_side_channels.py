@@ -15,7 +15,7 @@ from fedsim.core.types import Config, Event, Generated, Trace, TraceCase, TraceQ
 from fedsim.record import Finding
 from fedsim.threat.side_channels import Judging, Speech, TraceInquiry, case_of, controls, judge
 from tests.attacks.generation.cases import speech, text
-from tests.threat.test_observe import reachable
+from tests.threat.reached import reachable
 
 JUDGING = Judging(seed=5)
 METRICS = {"prompt": "prompt_accuracy", "member": "trace_auc", "planted": "trace_exposure", "bits": "trace_bits"}

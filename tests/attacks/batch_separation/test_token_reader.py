@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from attacks.batch_separation._token_reader import token_reader
-from tests.attacks.batch_separation.test_patch_dictionary import SHAPE, build
+from tests.attacks.batch_separation.transformers import SHAPE, build
 
 
 def test_a_tokens_reading_lies_in_the_span_of_the_batch_and_another_one_does_not(toy: Any) -> None:

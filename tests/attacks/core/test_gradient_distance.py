@@ -2,7 +2,7 @@
 
 from attacks.core.gradient_distance import may_be_exact
 from attacks.core.tolerances import MATCHES
-from tests.threat.test_observe import Watched
+from tests.threat.reached import Watched
 
 
 def test_what_is_left_over_rounding_is_not_called_exact(watched: Watched) -> None:

@@ -9,8 +9,7 @@ import torch
 from fedsim.components.decoder._odds import DrawConfig
 from fedsim.core.types import Limits
 from fedsim.generation import generate
-from tests.components.decoder.asking import ASKED
-from tests.components.decoder.test_greedy import reference
+from tests.components.decoder.asking import ASKED, reference
 from tests.components.generating import greedy, make, prompts, sources, tiny_llama
 from tests.components.laws import law
 

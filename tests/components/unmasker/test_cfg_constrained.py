@@ -12,7 +12,7 @@ from fedsim.core.hooks import Condition
 from fedsim.core.types import Generated, Limits
 from fedsim.generation import generate
 from tests.components.generating import make, sources
-from tests.components.unmasker.test_grammar import GRAMMARS, texts
+from tests.components.unmasker.grammars import GRAMMARS, texts
 from tests.components.unmasking import Fixed, MaskAmongWords, run, tiny_llada
 
 SIGNS = "()[]a."  # the last one ends a text

@@ -8,7 +8,7 @@ import torch
 
 from fedsim.components.unmasker._emptiness import END, MASKED, Gap, Place, completions, witness
 from fedsim.components.unmasker._grammar import read_grammar
-from tests.components.unmasker.test_grammar import GRAMMARS, derives, texts
+from tests.components.unmasker.grammars import GRAMMARS, derives, texts
 
 BRACKETS = GRAMMARS["brackets"]
 SIGNS = "()[]"

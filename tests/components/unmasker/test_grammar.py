@@ -4,40 +4,9 @@ from itertools import product
 
 import pytest
 
-from fedsim.components.unmasker._emptiness import completions, witness
-from fedsim.components.unmasker._grammar import Body, read_grammar, read_rules
+from fedsim.components.unmasker._grammar import read_grammar
 from fedsim.core.errors import FedsimError
-
-GRAMMARS = {
-    "brackets": 'S = "(" S ")" S | "[" S "]" S |',
-    "nullable": "A = B C B | \nB = \"b\" | \nC = A | \"c\" \"c\"",
-    "cyclic": 'X = Y | "x" X "y"\nY = Z | "z"\nZ = X | Z Z | ""',
-    "json": 'V = "{" P "}" | "[" L "]" | "1"\nP = | "k" ":" V M\nM = | "," "k" ":" V M\nL = | V N\nN = | "," V N',
-}  # fmt: skip
-
-
-def texts(grammar: str, longest: int) -> set[str]:
-    """All texts up to a length, by a fixed point over the rules as they were written."""
-    rules: dict[str, list[Body]] = {}
-    for name, body in read_rules(grammar):
-        rules.setdefault(name, []).append(body)
-    found: dict[str, set[str]] = {name: set() for name in rules}
-    while True:
-        before = sum(map(len, found.values()))
-        for name, bodies in rules.items():
-            for body in bodies:
-                parts = [{own} if is_terminal else found[own] for is_terminal, own in body]
-                so_far = {""}
-                for part in parts:
-                    so_far = {a + b for a in so_far for b in part if len(a + b) <= longest}
-                found[name] |= so_far
-        if sum(map(len, found.values())) == before:
-            return found[next(iter(rules))]
-
-
-def derives(grammar: str, text: str) -> bool:
-    own = read_grammar(grammar)
-    return witness(own, completions([(sign,) for sign in text], own.alphabet, "exact", ends=False)) == list(text)
+from tests.components.unmasker.grammars import GRAMMARS, derives, texts
 
 
 @pytest.mark.parametrize("name", GRAMMARS)

@@ -24,8 +24,7 @@ from fedsim.scenario import AttackChoice, Scenario
 from fedsim.threat.attacking import apart, at_once, frames, search, start_here
 from fedsim.threat.attacking.apart import Apart, start_apart
 from tests.cli.typed import started
-from tests.experiment.running import Silent
-from tests.experiment.test_runner import results
+from tests.experiment.running import Silent, results
 from tests.threat.attacking.packages import install
 
 Build = Callable[..., Scenario]

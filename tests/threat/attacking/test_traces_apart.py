@@ -19,8 +19,8 @@ from fedsim.threat.attacking import AtWork, start_here
 from fedsim.threat.attacking.apart import start_apart
 from fedsim.threat.side_channels import answer_here
 from tests.attacks.generation.cases import case
+from tests.experiment.generating import tables
 from tests.experiment.running import Silent
-from tests.experiment.test_training import tables
 
 
 def paces(question: TraceQuestion) -> TraceCase:
