@@ -33,8 +33,8 @@ TERMS: Final = {
     "grant": "A fact that the threat model gives the attacker, listed under knows: labels, masks, rates, a batch size.",
     "guess": "What an attack returns for one example. An example without a guess is missing and gets the worst scores.",
     "head": "The last layers of a model, which turn features into scores: one linear layer, or a few.",
-    "ideal attacker": "Who knows of an update all that anybody could, to first order at the truth, without a search. "
-    "Its PSNR is a ceiling for attacks, and no guarantee.",
+    "ideal attacker": "An attacker that makes the best guess which an update allows, worked out to first order at the "
+    "truth, without a search. Its PSNR is a ceiling for attacks, and no guarantee.",
     "identified": "Of a guessed picture: among the true picture and 1,000 public ones, the true one is nearest to it, "
     "by SSIM or by the features of a small network. A blind guess is identified by either once in a thousand times.",
     "local step": "One step of a client's optimizer between receiving the weights and sending its update.",
