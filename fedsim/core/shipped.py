@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-import sys
-import sysconfig
 from pathlib import Path
 
 from fedsim.core.errors import MissingExtra
 
-_NEWS = "gensim==4.4.0"
-_NO_WHEEL = (3, 14)  # the first Python for which this gensim has none; its source does not compile there
+NEWS_INSTALL = "pip install 'fedsim-privacy[news]'"  # gensim has no wheel for Python 3.14 yet
+PHOTOGRAPHS_INSTALL = "pip install 'fedsim-privacy[photographs]'"
 
 
 def shipped(package: str, file: str) -> Path | None:
@@ -48,12 +46,4 @@ def news_file() -> Path:
         MissingExtra: gensim is not installed.
     """
     who = "gensim, which holds the data set 'lee-news',"
-    return needed("gensim", "test/test_data/lee_background.cor", who, news_install())
-
-
-def news_install() -> str:
-    """Return the command that installs the news. Nothing of gensim is imported, so the wheel of any Python serves."""
-    if sys.version_info < _NO_WHEEL:
-        return f"pip install --no-deps {_NEWS}"
-    place = sysconfig.get_path("purelib")
-    return f"pip install --no-deps --only-binary :all: --python-version 3.13 --target '{place}' {_NEWS}"
+    return needed("gensim", "test/test_data/lee_background.cor", who, NEWS_INSTALL)

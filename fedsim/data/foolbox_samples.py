@@ -16,6 +16,7 @@ from pydantic import Field
 
 from fedsim.core.errors import MissingExtra
 from fedsim.core.registry import dataset
+from fedsim.core.shipped import PHOTOGRAPHS_INSTALL
 from fedsim.core.types import Dataset
 from fedsim.data._facts import CIFAR10, CIFAR100, FASHION_MNIST, IMAGENET, MNIST
 from fedsim.data._images import ImageConfig, Images, decode, fitted, normalise
@@ -40,9 +41,7 @@ def foolbox_samples(config: FoolboxSamplesConfig) -> Dataset:
     """
     package = importlib.util.find_spec("foolbox")
     if package is None or package.origin is None:
-        raise MissingExtra(
-            "foolbox, which holds the data set 'foolbox-samples',", "pip install --no-deps foolbox==3.3.4"
-        )
+        raise MissingExtra("foolbox, which holds the data set 'foolbox-samples',", PHOTOGRAPHS_INSTALL)
     files = sorted((Path(package.origin).parent / "data").glob(f"{config.collection}_*"))
     size = 224 if config.collection == "imagenet" and config.size is None else config.size
     pixels = torch.cat([fitted(decode(file, str(file)), size) for file in files])

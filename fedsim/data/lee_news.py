@@ -21,6 +21,6 @@ def lee_news(config: LeeNewsConfig) -> Dataset:
     """Load the reports.
 
     Raises:
-        MissingExtra: gensim is not installed (its dependencies are not needed).
+        MissingExtra: gensim is not installed.
     """
     return tokenise(config, read_text(news_file()).splitlines())

@@ -58,7 +58,7 @@ def named_news(config: NamedNewsConfig) -> Dataset:
     """Load the reports and plant the names.
 
     Raises:
-        MissingExtra: gensim is not installed (its dependencies are not needed), or the tokenizer's package.
+        MissingExtra: gensim is not installed, or the tokenizer's package.
         FedsimError: the tokenizer cannot be read.
     """
     tested, trained = test_and_training(config, _reports())

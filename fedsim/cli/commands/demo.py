@@ -62,7 +62,7 @@ def _record(out: Path, language: Language) -> None:
     page.write(lesson, out, language)
     say(f"Open {out} in a browser ({out.stat().st_size / 1e6:.1f} MB). It needs no network.")
     if len(chosen) == 1:
-        say("It has digits alone. For photographs, first: pip install --no-deps foolbox==3.3.4")
+        say("It has digits alone. For photographs, first: pip install 'fedsim-privacy[photographs]'")
 
 
 def _serve(port: int, host: str, language: Language) -> None:
