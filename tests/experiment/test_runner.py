@@ -196,8 +196,8 @@ def test_a_run_that_fails_in_a_later_arm_keeps_the_earlier_ones_and_the_reason(
         ),
         (
             {
-                "membership": {"candidates": 20, "attacks": [{"name": "loss-threshold"}]},
-                "arms": {"membership.candidates": [20, 100_000]},
+                "membership": {"candidates": 4, "attacks": [{"name": "loss-threshold"}]},
+                "arms": {"membership.candidates": [4, 100_000]},
             },
             "arm 'candidates 100000': membership",
         ),
