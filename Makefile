@@ -1,4 +1,5 @@
 # make demo: the quickstart and its report.  make test: lint, types, layers, tests.  Both set up what is missing.
+# make test CHANGED=1: of the tests those that mirror what differs from main.
 # make demo-llm: sentences out of a gradient of a language model of 135 million parameters, and their report.
 # make check-scenarios: the scenarios that say what they give, about an hour.  It says where a run departs.
 # make mutants FILE=fedsim/threat/observe.py [SAMPLE=30] [SEED=0] [JSON=path]: changes of it that no test notices.
@@ -46,7 +47,7 @@ $(SENTENCES): $(VENV)/.installed-llm scenarios/55_text_from_gradients.toml
 	@$(FEDSIM) run scenarios/55_text_from_gradients.toml --overwrite
 
 test: lint
-	@$(PYTEST) -m "not slow"
+	@$(PYTEST) -m "not slow" $(if $(CHANGED),$$($(BIN)/python -m tests.changed))
 
 test-all: lint
 	@$(PYTEST)
