@@ -11,8 +11,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from benchmarks._captioned import folder
 from benchmarks._frontier_models import Norm
+from fedsim.core.errors import FedsimError
 
 State = Literal["fresh", "half trained", "trained"]
 Group = Literal["control", "inference mode", "without batch statistics", "as in training"]
@@ -123,11 +123,17 @@ class Cell(NamedTuple):
 
 
 def located(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a data set with the path of the copy that a variable names, if it is CIFAR-10."""
+    """Return a data set with the path of the copy that a variable names, if it is CIFAR-10.
+
+    Raises:
+        FedsimError: the variable is not set, or there is nothing.
+    """
     if data["name"] != "cifar10":
         return dict(data)
-    where = folder("FEDSIM_CIFAR10", "a torchvision root or pack of CIFAR-10")
-    return {**data, "path": os.fspath(where)}
+    where = os.environ.get("FEDSIM_CIFAR10", "")
+    if not where or not Path(where).exists():
+        raise FedsimError("set FEDSIM_CIFAR10 to a torchvision root or pack of CIFAR-10.")
+    return {**data, "path": where}
 
 
 _CIFAR = {"name": "cifar10", "train": 10_000, "test": 2000}
