@@ -26,14 +26,13 @@ from attacks.combined.question_readout import (  # noqa: E402
     nearest,
     orders_of,
 )
-from benchmarks._rows import Row, main, measured  # noqa: E402
-from benchmarks.frozen_encoder import ENCODER, sent_by  # noqa: E402
-from benchmarks.visual_tokens import row  # noqa: E402
+from benchmarks._rows import Row, main, measured, of_interval  # noqa: E402
 from fedsim.bench import grids  # noqa: E402
 from fedsim.core import registry, seeding  # noqa: E402
-from fedsim.core.types import Knowledge  # noqa: E402
+from fedsim.core.types import Knowledge, WireEntry  # noqa: E402
+from fedsim.federation.client import local_training  # noqa: E402
 from fedsim.metrics.statistics import wilson  # noqa: E402
-from fedsim.record import VictimRecord  # noqa: E402
+from fedsim.record import Interval, VictimRecord  # noqa: E402
 from fedsim.scenario import parse  # noqa: E402
 from fedsim.scenario import world as worlds  # noqa: E402
 from fedsim.scenario.world import World  # noqa: E402
@@ -49,6 +48,7 @@ ARMS: Mapping[str, tuple[bool, Mapping[str, Any]]] = {
     "trained, all tokens": (True, {"name": "keep-all"}),
     "trained, 16 by class token": (True, {"name": "cls-topk", "kept": 16}),
 }
+ENCODER = ("patches.*", "class_token", "positions", "encoder*")
 _CONFIG = QuestionReadoutConfig(attack="closed-form-vit")
 
 
@@ -68,6 +68,13 @@ def world_of(*components: Mapping[str, Any], is_trained: bool, clients: int) -> 
     return world
 
 
+def sent_by(world: World, client: int) -> Victim:
+    """Return a client's first update beside its truth."""
+    received = world.models.first_weights
+    update, truth = local_training(world, received, 1, client)
+    return Victim(world, WireEntry(1, client, received, update), truth)
+
+
 def found_in(victim: Victim) -> tuple[VictimRecord, VictimRecord]:
     """Return what comes out of an update where question and answer are inferred, and where they are granted."""
     solve = registry.get("attack", "closed-form-vit")
@@ -85,7 +92,7 @@ def solved_rows(label: str, world: World, clients: int) -> Iterator[Row]:
     """Yield how many questions and answers are inferred, and the images' PSNR with them and with granted ones."""
     pairs = [found_in(sent_by(world, client)) for client in range(clients)]
     for name in ("questions read", "answers read"):
-        yield row(name, label, wilson(sum(inferred.extras[name] == 1 for inferred, _ in pairs), clients))
+        yield _share(name, label, wilson(sum(inferred.extras[name] == 1 for inferred, _ in pairs), clients))
     for number, name in enumerate(("inferred", "granted")):
         values = [pair[number].scores[0].values["psnr"] for pair in pairs]
         yield measured(f"PSNR of the image, question and answer {name}", label, values, "dB", "")
@@ -107,9 +114,13 @@ def frozen_rows(label: str, world: World, clients: int) -> Iterator[Row]:
         known = [text for text in texts if text.question in spoken]
         right["public questions"].append(_compared(known[0], victim) if len(known) == 1 else (False, False))
     for name, flags in right.items():
-        yield row("questions read", f"{label}, {name}", wilson(sum(one for one, _ in flags), clients))
-        yield row("answers read", f"{label}, {name}", wilson(sum(one for _, one in flags), clients))
+        yield _share("questions read", f"{label}, {name}", wilson(sum(one for one, _ in flags), clients))
+        yield _share("answers read", f"{label}, {name}", wilson(sum(one for _, one in flags), clients))
     yield measured("orders of the words", label, orders, "", "")
+
+
+def _share(name: str, setting: str, right: Interval) -> Row:
+    return of_interval(name, setting, right, "%", 100)
 
 
 def _compared(text: QuestionText, victim: Victim) -> tuple[bool, bool]:
