@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from benchmarks import _adapter_rows as steps
-from benchmarks._passes import alternating, interval
+from benchmarks._passes import alternating
 from fedsim.core import registry
 from fedsim.core.types import InputSpec
 
@@ -44,8 +44,8 @@ def test_rows_hold_each_way_to_peft() -> None:
     pytest.importorskip("peft")
     found = list(steps.rows(small(), 40, 2, "small", "q, v"))
     assert [row.name.split(" / ")[0] for row in found] == ["LoRA", "LoRA, p = 0.1", "ALLoRA", "peft's LoRA"]
-    assert [row.must for row in found] == ["<= 1.0"] * 3 + ["reported"]
-    assert all(row.value > 0 and "95 % [" in row.setting for row in found)
+    assert [row.must for row in found] == ["<= 1.0"] * 3 + [""]
+    assert all(row.value > 0 for row in found)
 
 
 def test_ways_take_turns_in_being_first_and_each_has_its_own_times() -> None:
@@ -53,10 +53,3 @@ def test_ways_take_turns_in_being_first_and_each_has_its_own_times() -> None:
     found = alternating([lambda _n: order.append("a"), lambda _n: order.append("b")], 2)
     assert "".join(order) == "abbaabba"
     assert [len(seconds) for seconds in found] == [2, 2]
-
-
-def test_the_interval_of_a_ratio_holds_it_and_shrinks_to_it_without_noise() -> None:
-    low, high = interval([2.0] * 5, [1.0] * 5)
-    assert low == high == 2.0
-    low, high = interval([1.8, 1.9, 2.0, 2.1, 2.2], [1.0] * 5)
-    assert 1.8 <= low < 2.0 < high <= 2.2

@@ -1,11 +1,10 @@
-"""What the benchmarks on text measure with: chance and intervals."""
+"""What the benchmarks on text measure with: chance."""
 
 from itertools import permutations
 
 import pytest
 import torch
 
-from benchmarks._rows import with_interval
 from benchmarks.text_attacks import chance
 from fedsim.core.losses import IGNORED
 from fedsim.core.types import Batch, Truth, Update
@@ -19,11 +18,3 @@ def test_chance_is_the_mean_over_all_orders_of_a_sentence() -> None:
     orders = list(permutations(sentence))
     right = sum(own == other for order in orders for own, other in zip(order, sentence, strict=True))
     assert chance(truth) == pytest.approx(right / (len(orders) * len(sentence)))
-
-
-def test_an_interval_holds_the_mean_and_has_no_width_where_all_are_equal() -> None:
-    spread = with_interval("read", "plain", [0.0, 0.5, 1.0, 0.25], "share")
-    assert spread.value == spread.median == pytest.approx(0.4375)
-    assert 0 <= spread.minimum < spread.value < spread.maximum <= 1
-    equal = with_interval("read", "plain", [0.3] * 5, "share")
-    assert (equal.minimum, equal.maximum) == pytest.approx((0.3, 0.3))

@@ -67,4 +67,4 @@ def test_a_refusal_is_counted_and_told() -> None:
     server = SimpleNamespace(models=SimpleNamespace(first_weights=weights))
     crafted, honest = transferred_heads._refusals(place._replace(world=server), 2)  # type: ignore[arg-type]
     assert (crafted.value, honest.value, crafted.n) == (1, 0, 2)
-    assert "'4.0.weight': energy in one direction 1, bound 0.5" in crafted.setting
+    assert "'4.0.weight': energy in one direction 1, bound 0.5" in crafted.note
