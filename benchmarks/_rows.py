@@ -14,6 +14,7 @@ from fedsim.record import Interval
 
 _COMPARISONS = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt}
 _FEWEST_RATIOS = 3
+Values = Sequence[float] | Sequence[Sequence[float]]
 
 
 class Row(NamedTuple):
@@ -53,22 +54,22 @@ def holds(value: float, must: str) -> bool:
     return _COMPARISONS[comparison](value, float(bound))
 
 
-def measured(name: str, setting: str, values: Sequence[float], unit: str, must: str = "") -> Row:
+def measured(name: str, setting: str, values: Values, unit: str, must: str = "") -> Row:
     """Return the row of a median, with its interval by bootstrap.
 
     Args:
         name: what was measured.
         setting: under which conditions.
-        values: one an independent unit, at least one.
+        values: one an independent unit, at least one; or those of its images, say, which share its fate.
         unit: of the values.
         must: the bound of the median; empty for none.
     """
-    return of_interval(name, setting, median_interval(_alone(values), np.random.default_rng(0)), unit, must)
+    return of_interval(name, setting, median_interval(_by_unit(values), np.random.default_rng(0)), unit, must)
 
 
-def averaged(name: str, setting: str, values: Sequence[float], unit: str, must: str = "") -> Row:
+def averaged(name: str, setting: str, values: Values, unit: str, must: str = "") -> Row:
     """Return the row of a mean, as `measured` does of a median."""
-    return of_interval(name, setting, mean_interval(_alone(values), np.random.default_rng(0)), unit, must)
+    return of_interval(name, setting, mean_interval(_by_unit(values), np.random.default_rng(0)), unit, must)
 
 
 def share(name: str, setting: str, flags: Sequence[float], must: str = "", *, note: str = "") -> Row:
@@ -119,5 +120,5 @@ def _area(members: np.ndarray, others: np.ndarray) -> float:
     return float((over > under).mean() + (over == under).mean() / 2)
 
 
-def _alone(values: Sequence[float]) -> list[list[float]]:
-    return [[value] for value in values]
+def _by_unit(values: Values) -> list[Sequence[float]]:
+    return [value if isinstance(value, Sequence) else [value] for value in values]

@@ -6,8 +6,9 @@ Three victims a setting, real images, untrained models. The case of an attack is
 
 from __future__ import annotations
 
+import statistics
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -101,12 +102,12 @@ def scenario_of(name: str, case: Case) -> Scenario:
 
 def _images(setting: str, victims: Sequence[VictimRecord]) -> Iterator[Row]:
     """PSNR of the images and the share of them that are recovered."""
-    psnr = [score.values["psnr"] for victim in victims for score in victim.scores]
+    psnr = [[score.values["psnr"] for score in victim.scores] for victim in victims if victim.scores]
     if not psnr:
         yield _absent("PSNR", setting, "dB", victims[0].failure or "no image was scored")
         return
     yield measured("PSNR", setting, psnr, "dB")._replace(note=_gave_up(victims))
-    yield share(f"above {RECOVERED:g} dB", setting, [float(x > RECOVERED) for x in psnr])
+    yield share(f"above {RECOVERED:g} dB", setting, [_mean(x > RECOVERED for x in of_victim) for of_victim in psnr])
 
 
 def _masks(setting: str, victims: Sequence[VictimRecord]) -> Iterator[Row]:
@@ -120,12 +121,14 @@ def _masks(setting: str, victims: Sequence[VictimRecord]) -> Iterator[Row]:
 
 def _sentences(setting: str, victims: Sequence[VictimRecord]) -> Iterator[Row]:
     """Share of a sentence's tokens that are right, and of the sentences that are right altogether."""
-    sentences = [sentence for victim in victims for sentence in victim.scores]
-    if not sentences:
+    by_victim = [[sentence.values for sentence in victim.scores] for victim in victims if victim.scores]
+    if not by_victim:
         yield _absent("token accuracy", setting, "share", victims[0].failure or "no sentence was scored")
         return
-    yield averaged("token accuracy", setting, [sentence.values["token_accuracy"] for sentence in sentences], "share")
-    yield share("exact", setting, [sentence.values["exact"] for sentence in sentences])
+    tokens = [[sentence["token_accuracy"] for sentence in sentences] for sentences in by_victim]
+    yield averaged("token accuracy", setting, tokens, "share")
+    exact = [_mean(sentence["exact"] for sentence in sentences) for sentences in by_victim]
+    yield share("exact", setting, exact)
 
 
 def _words(setting: str, victims: Sequence[VictimRecord]) -> Iterator[Row]:
@@ -143,6 +146,10 @@ _FIGURES: Mapping[str, Callable[[str, Sequence[VictimRecord]], Iterator[Row]]] =
     "masks": _masks,
     "words": _words,
 }
+
+
+def _mean(values: Iterable[float]) -> float:
+    return statistics.fmean(values)
 
 
 def _absent(name: str, setting: str, unit: str, reason: str) -> Row:

@@ -7,6 +7,7 @@ more. Accuracy: after ten rounds of FedAvg, ten clients, ten steps a round.
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -58,7 +59,7 @@ def _rows(defense: str, settings: dict[str, Any]) -> Iterator[Row]:
     naive, *informed = _psnr(_leakage(tables))
     yield measured("PSNR, naive", words, naive, "dB")
     if informed:
-        yield measured("PSNR, informed", words, max(informed, key=statistics.median), "dB")
+        yield measured("PSNR, informed", words, max(informed, key=_median), "dB")
     yield measured("accuracy", words, [_accuracy(tables)], "share")
 
 
@@ -82,9 +83,16 @@ def _leakage(defenses: list[dict[str, Any]]) -> ArmRecord:
     return arms_of(parse(scenario, "benchmark"))[0]
 
 
-def _psnr(arm: ArmRecord) -> list[list[float]]:
-    """Return the PSNR of every image, by attack."""
-    return [[item.values["psnr"] for victim in attack.victims for item in victim.scores] for attack in arm.attacks]
+def _psnr(arm: ArmRecord) -> list[list[list[float]]]:
+    """Return the PSNR of every image, by attack and victim."""
+    return [
+        [[item.values["psnr"] for item in victim.scores] for victim in attack.victims if victim.scores]
+        for attack in arm.attacks
+    ]
+
+
+def _median(by_victim: list[list[float]]) -> float:
+    return statistics.median(itertools.chain.from_iterable(by_victim))
 
 
 def _accuracy(defenses: list[dict[str, Any]]) -> float:

@@ -126,8 +126,8 @@ def _figures(inspection: Inspection, world: World, setting: str) -> Iterator[Row
     for name, is_right in (("identified", rule.has_succeeded), ("exact", _is_exact)):
         right = [sum(map(is_right, scores)) / len(scores) for scores in items] or [0.0]
         yield averaged(f"images {name}", setting, right, "share")
-    psnr = [item.values["psnr"] for scores in items for item in scores]
-    yield measured("PSNR", setting, psnr or [0.0], "dB")
+    psnr = [[item.values["psnr"] for item in scores] for scores in items]
+    yield measured("PSNR", setting, psnr or [[0.0]], "dB")
     yield measured("steps", setting, [float(victim.iterations) for victim in victims], "")
     yield measured("seconds of an update", setting, [victim.seconds for victim in victims], "s")
 

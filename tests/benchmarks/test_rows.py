@@ -25,6 +25,11 @@ def test_a_row_holds_by_its_value_and_has_an_interval_from_three_units_on() -> N
     assert least("speed", "here", [1.0, 9.0, 2.0], "x", "> 1").holds is False
 
 
+def test_values_of_one_unit_share_its_fate() -> None:
+    row = measured("PSNR", "here", [[1.0, 9.0], [2.0], [3.0]], "dB")
+    assert (row.value, row.n) == (2.5, 3)
+
+
 def test_a_share_has_wilsons_interval_and_units_may_count_in_part() -> None:
     row = share("exact", "here", [1.0, 0.5, 0.0, 0.5])
     assert (row.value, row.n, row.unit) == (0.5, 4, "share")
