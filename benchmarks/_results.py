@@ -71,9 +71,9 @@ class Done(BaseModel, extra="forbid"):
 
 
 def commit_of_code() -> str:
-    """Return the commit of this code, and whether files differ from it."""
-    here = environment("")
-    return f"{(here.git_commit or 'unknown')[:12]}{_CHANGED if here.git_dirty else ''}"
+    """Return the commit of this code, and whether files of code differ from it; results and pages may."""
+    changed = _git("status", "--porcelain", "--", "*.py", "*.toml").stdout
+    return f"{(environment('').git_commit or 'unknown')[:12]}{_CHANGED if changed else ''}"
 
 
 def done_cells(file: Path, commit: str, budget: Budget) -> dict[str, Done]:
@@ -168,8 +168,7 @@ def changed_since(result: Result, entry: Experiment) -> list[str]:
     """Return the files that an experiment's module imports and that changed after its results were measured."""
     commit = result.commit.removesuffix(_CHANGED)
     files = [str(file.relative_to(ROOT)) for file in sources(entry)]
-    command = ["git", "diff", "--name-only", commit, "HEAD", "--", *files]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = _git("diff", "--name-only", commit, "HEAD", "--", *files)
     if done.returncode:
         return [f"commit {commit}, which this repository does not have"]
     uncommitted = ["files that were not committed"] if result.commit.endswith(_CHANGED) else []
@@ -188,6 +187,10 @@ def sources(entry: Experiment) -> list[Path]:
         if FOLDER in file.parents:
             waiting += map(_file_of, _imported(file))
     return sorted(seen)
+
+
+def _git(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
 
 
 @cache
