@@ -128,3 +128,18 @@ def test_a_mistake_is_told_in_a_line_and_exits_with_2(
 ) -> None:
     assert runner.main(arguments) == 2
     assert words in capsys.readouterr().err
+
+
+def test_a_check_measures_quick_results_again_and_exits_with_1_where_a_figure_moved(
+    toy: Toy, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    runner.main(["toy"])
+    before = _results.read("toy", tmp_path / "results")
+    monkeypatch.setattr(_results, "results", lambda: {"toy": before})
+    assert runner.main(["--check"]) == 0
+    assert "toy: as before" in capsys.readouterr().out
+    row = before.cells["first"][0]
+    moved = before.model_copy(update={"cells": {**before.cells, "first": [row._replace(low=2.0, value=2.5, high=3.0)]}})
+    monkeypatch.setattr(_results, "results", lambda: {"toy": moved, "slow": before.model_copy(update={"minutes": 9.0})})
+    assert runner.main(["--check"]) == 1
+    assert "first, first, figure: 2.5 [2, 3] x before, 1 [0.5, 1.5] x now" in capsys.readouterr().out

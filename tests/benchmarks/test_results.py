@@ -102,3 +102,8 @@ def test_an_experiment_is_measured_by_its_file_its_helpers_and_what_these_import
     files = {str(file.relative_to(_results.ROOT)) for file in _results.sources(find("photographs"))}
     assert {"benchmarks/photographs.py", "benchmarks/_rows.py", "fedsim/metrics/image.py"} <= files
     assert "fedsim/demo/page.py" not in files
+
+
+def test_a_result_of_a_commit_that_is_not_here_is_stale() -> None:
+    (line,) = _results.changed_since(result(EXACT), find("photographs"))
+    assert line == "commit abc, which this repository does not have"
