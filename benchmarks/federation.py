@@ -31,7 +31,6 @@ from fedsim.scenario import parse
 from fedsim.scenario.world import build
 
 Engine = Literal["local", "vectorized"]
-_Passes = Sequence[Sequence[float]]  # seconds of every round of every pass
 
 _PFL = "pfl==0.6.0"  # needs an older dp-accounting than Flower
 _LOOPED = (4, 20, 100, 500)
