@@ -2,6 +2,7 @@
 # make test CHANGED=1: of the tests those that mirror what differs from main.
 # make demo-llm: sentences out of a gradient of a language model of 135 million parameters, and their report.
 # make check-scenarios: the scenarios that say what they give, about an hour.  It says where a run departs.
+# make figures: the tables of pages, from the results of experiments.  make check-figures: quick ones again, 15 minutes.
 # make mutants FILE=fedsim/threat/observe.py [SAMPLE=30] [SEED=0] [JSON=path]: changes of it that no test notices.
 # make docs: the documentation as a site in results/site, which needs no network.  Warnings are errors, broken links too.
 # make screenshots: the pictures of the demo and of a report in docs.  It needs Chromium.
@@ -20,7 +21,7 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 # Scenarios that say what they give, in the table [expected], and take under five minutes.
 CHECKED = $(shell grep -l '^\[expected\]' scenarios/*.toml)
 
-.PHONY: demo demo-llm docs screenshots test test-all check-scenarios mutants lint clean
+.PHONY: demo demo-llm docs screenshots test test-all check-scenarios figures check-figures mutants lint clean
 
 demo: $(QUICKSTART)
 	@echo "The report: $(QUICKSTART)"
@@ -58,6 +59,12 @@ check-scenarios: $(VENV)/.installed-llm
 		$(FEDSIM) run $$file --check --overwrite --out results/check/$$name > $$log 2>&1 || failed="$$failed $$name"; \
 		echo "$$name: $$(grep '^Compared' $$log || tail -n 1 $$log)"; grep '^Departs' $$log || true; \
 	done; test -z "$$failed"
+
+figures: $(VENV)/.installed-dev
+	@$(BIN)/python -m benchmarks --figures
+
+check-figures: $(VENV)/.installed-dev
+	@$(BIN)/python -m benchmarks --check
 
 mutants: $(VENV)/.installed-dev
 	@$(BIN)/python tests/mutants.py $(FILE) \

@@ -1,1 +1,1 @@
-"""Measurements, each a command that prints rows: ``python -m benchmarks.NAME [--json] [--full]``."""
+"""Experiments that measure fedsim, each a file: ``python -m benchmarks --list``."""

@@ -7,41 +7,21 @@ share the frozen weights. A second model with peft's LoRA is the control: its ra
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from benchmarks._passes import alternating, interval, ratio
-from benchmarks._rows import Row
+from benchmarks._passes import alternating
+from benchmarks._rows import Row, ratio
 from fedsim.core import registry
 from fedsim.core.losses import cross_entropy
-from fedsim.core.types import InputSpec
-from fedsim.models._checkpoint import CausalModel
 
 EXAMPLES, MANY, LENGTH, RANK, ALPHA = 4, 16, 32, 8, 16
 PLACES = {"q, v": ("q_proj", "v_proj"), "all seven": ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj",
                                                        "down_proj")}  # fmt: skip
-
-
-def llama_135m() -> CausalModel:
-    """Return a language model of 135 million random weights: 30 blocks of width 576, 9 heads, 3 of keys and values."""
-    from transformers import LlamaConfig, LlamaForCausalLM  # noqa: PLC0415 - takes seconds to import
-
-    settings = LlamaConfig(
-        vocab_size=49152,
-        hidden_size=576,
-        intermediate_size=1536,
-        num_hidden_layers=30,
-        num_attention_heads=9,
-        num_key_value_heads=3,
-        tie_word_embeddings=True,
-    )
-    settings._attn_implementation = "eager"
-    torch.manual_seed(0)
-    spec = InputSpec((LENGTH,), 49152, (), (), vocabulary=49152)
-    return CausalModel(LlamaForCausalLM(settings), spec)
+STEPS = {"q, v": ("q, v", EXAMPLES), "all seven": ("all seven", EXAMPLES), "q, v, larger steps": ("q, v", MANY)}
 
 
 def sharing(model: nn.Module) -> nn.Module:
@@ -77,14 +57,6 @@ def step(model: nn.Module, tokens: Tensor) -> Callable[[int], None]:
     return take
 
 
-def all_rows(model: nn.Module, vocabulary: int, full: bool, label: str) -> Iterator[Row]:
-    """Yield `rows` of every placement, and of larger steps; the long version takes more passes."""
-    passes = 60 if full else 20
-    for where in PLACES:
-        yield from rows(model, vocabulary, passes, label, where)
-    yield from rows(model, vocabulary, passes // 3, label, "q, v", MANY)
-
-
 def rows(
     model: nn.Module, vocabulary: int, passes: int, label: str, where: str, examples: int = EXAMPLES
 ) -> Iterator[Row]:
@@ -110,10 +82,5 @@ def rows(
     setting = f"{label}, {examples} x {LENGTH} tokens, {where}, rank {RANK}"
     for name, seconds in zip(ways, of_ways, strict=True):
         under, against = (dropped, "peft's LoRA, p = 0.1") if "0.1" in name else (plain, "peft's LoRA")
-        yield _row(f"{name} / {against}: a step", setting, seconds, under, "<= 1.0")
-    yield _row("peft's LoRA / peft's LoRA: a step", setting, again, plain, "")
-
-
-def _row(name: str, setting: str, over: Sequence[float], under: Sequence[float], must: str) -> Row:
-    low, high = interval(over, under)
-    return ratio(name, f"{setting}, 95 % [{low:.3f}, {high:.3f}]", over, under, must)
+        yield ratio(f"{name} / {against}: a step", setting, seconds, under, "<= 1.0")
+    yield ratio("peft's LoRA / peft's LoRA: a step", setting, again, plain)

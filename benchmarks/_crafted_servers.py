@@ -22,7 +22,6 @@ from fedsim.scenario import Choice
 from fedsim.scenario.data import load_dataset
 
 _BINS = 512
-_ALMOST = 0.45  # median |bias| over the row norm that an informed server allows itself; the check's bound is 0.5
 _RECOVERED = 25.0  # dB
 _SMALLEST = 1e-6  # share of the largest bias gradient below which a quotient is rounding
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from benchmarks._programs import Program, engine, prepared_yardstick, stored, with_settings, yardstick
-from benchmarks._rows import Row, measured
+from benchmarks._rows import Row, measured, ratio
 from benchmarks._victims import DIGITS, PHOTOGRAPHS
 from benchmarks._watch import Goal
 from benchmarks.attack_peers._service import Run, Task
@@ -57,14 +56,16 @@ def time_to_image(
             fast.append(ours.ask(with_settings(aim, **settings)))
     score = f"{goal.metric.upper()} {'<' if goal.metric == 'mse' else '>='} {goal.bound:g}"
     for who, runs in (("yardstick", slow), ("ours", fast)):
-        where = f"{setting}; reached by {sum(run.reached for run in runs)} of {victims}"
+        note = f"reached by {sum(run.reached for run in runs)} of {victims}"
+        taken = [run.seconds for run in runs]
+        row = measured(f"{who}: seconds to {score}, or to the last iteration", setting, taken, "s")
+        yield row._replace(note=note)
         yield measured(
-            f"{who}: seconds to {score}, or to the last iteration", where, [r.seconds for r in runs], "s", ""
+            f"{who}: {goal.metric.upper()} then", setting, [float(getattr(run, goal.metric)) for run in runs], ""
         )
-        ends = [float(getattr(run, goal.metric)) for run in runs]
-        yield measured(f"{who}: {goal.metric.upper()} then", where, ends, "", "")
     ratios = [a.seconds / b.seconds if b.reached else 0.0 for a, b in zip(slow, fast, strict=True)]
-    yield measured(f"yardstick / ours: time to {score}", f"{setting}{_caveat(slow, fast)}", ratios, "times", must)
+    row = measured(f"yardstick / ours: time to {score}", setting, ratios, "times", must)
+    yield row._replace(note=_caveat(slow, fast))
 
 
 def ssim_at_equal_time(setting: str, model: Settings, settings: Settings, victims: int, iterations: int) -> Row:
@@ -80,7 +81,7 @@ def ssim_at_equal_time(setting: str, model: Settings, settings: Settings, victim
             fast = ours.ask(with_settings(one, **{**settings, "max_iterations": max(1, affordable)}))
             gains.append(fast.ssim - slow.ssim)
             scores.append(f"{fast.ssim:.2f} in {fast.seconds:.1f} s beside {slow.ssim:.2f} in {slow.seconds:.1f} s")
-    return measured("ours - yardstick: SSIM at equal time", f"{setting}; {'; '.join(scores)}", gains, "", ">= 0")
+    return measured("ours - yardstick: SSIM at equal time", setting, gains, "", ">= 0")._replace(note="; ".join(scores))
 
 
 def restarts(passes: int) -> Row:
@@ -92,7 +93,7 @@ def restarts(passes: int) -> Row:
             for trials, seconds in times.items():
                 run = ours.ask(with_settings(task, max_iterations=200, restarts=trials, **_ENDLESS))
                 seconds.append(run.seconds)
-    return _ratio("8 restarts / 1: time", "MLP, MNIST, p = 0.25, B = 1", times[8], times[1], "<= 3")
+    return ratio("8 restarts / 1: time", "MLP, MNIST, p = 0.25, B = 1", times[8], times[1], "<= 3")
 
 
 def _iterations(
@@ -119,9 +120,9 @@ def _iterations(
     for victims, (must_default, must_prepared) in musts.items():
         where = f"{setting}, {victims} at once"
         yield _milliseconds("ours", where, of_victims[victims])
-        yield _ratio("yardstick, default process / ours: iteration", where, default, of_victims[victims], must_default)
+        yield ratio("yardstick, default process / ours: iteration", where, default, of_victims[victims], must_default)
         name = "yardstick, our process settings / ours: iteration"
-        yield _ratio(name, where, prepared, of_victims[victims], must_prepared)
+        yield ratio(name, where, prepared, of_victims[victims], must_prepared)
 
 
 def _seconds_an_iteration(run: Run) -> float:
@@ -138,14 +139,8 @@ def _milliseconds(who: str, setting: str, seconds: Sequence[float]) -> Row:
     return measured(f"{who}: iteration of one victim", setting, [1000.0 * value for value in seconds], "ms", "")
 
 
-def _ratio(name: str, setting: str, over: Sequence[float], under: Sequence[float], must: str) -> Row:
-    """Return the ratio of medians; least, median and greatest are over the passes' own ratios."""
-    ratios = [a / b for a, b in zip(over, under, strict=True)]
-    return measured(name, setting, ratios, "times", must, value=statistics.median(over) / statistics.median(under))
-
-
 def _caveat(slow: Sequence[Run], fast: Sequence[Run]) -> str:
     """Say what a ratio means when somebody never got there."""
     if not all(run.reached for run in fast):
-        return "; 0 where ours never got there"
-    return "" if all(run.reached for run in slow) else "; a lower bound, as the yardstick was cut off"
+        return "0 where ours never got there"
+    return "" if all(run.reached for run in slow) else "a lower bound, as the yardstick was cut off"

@@ -49,15 +49,3 @@ def chain(spec: InputSpec, dropout: float) -> nn.Module:
         channels = outputs
     head = nn.Linear(channels * height * width, spec.classes)
     return nn.Sequential(*layers, nn.Flatten(), nn.Dropout(dropout), head)
-
-
-@for_scenarios
-def small_cnn(spec: InputSpec, dropout: float) -> nn.Module:
-    """Build two convolutions of stride 2, 128 features behind dropout, and a linear classifier without bias."""
-    channels, height, width = spec.shape
-    size = 32 * -(-height // 4) * -(-width // 4)
-    return nn.Sequential(
-        *(nn.Conv2d(channels, 16, 3, 2, padding=1), nn.ReLU(), nn.Conv2d(16, 32, 3, 2, padding=1), nn.ReLU()),
-        *(nn.Flatten(), nn.Linear(size, 128), nn.ReLU(), nn.Dropout(dropout)),
-        nn.Linear(128, spec.classes, bias=False),
-    )

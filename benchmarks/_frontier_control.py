@@ -8,11 +8,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 
 import torch
 
 from attacks.core.client_gradient import client_gradient
 from benchmarks._budget import worst_psnr
+from benchmarks._experiments import Cells
 from benchmarks._frontier_cases import RESNET, SMALL
 from benchmarks._frontier_table import ceiling_row, exact_row
 from benchmarks._rows import Row, measured
@@ -26,17 +28,22 @@ _WIDTHS = (4, 8)
 _MODEL = {"name": RESNET, "width": 4, "activation": "silu"}
 
 
-def measure(only: str) -> Iterator[Row]:
-    """Yield the rows whose words contain a text."""
-    for precision in ("double", "single"):
-        setting = f"control, gauss-newton, ResNet-18 of width 4, SiLU, digits, B = 1, {precision} precision"
-        if only in setting:
-            yield from _rows(f"{setting}, from noise of {_NEAR:g} on the image", precision)
-    for width in _WIDTHS:
-        setting = f"control, rounding, ResNet-18 of width {width}, SiLU, digits, B = 1, single precision"
-        if only in setting:
-            (victim,) = observed_victims(SMALL, {**_MODEL, "width": width}, 1)
-            yield ceiling_row(victim, setting)
+def control_cells() -> Cells:
+    """Return the cells of the control."""
+    words = "gauss-newton, ResNet-18 of width 4, SiLU, digits, B = 1"
+    steps = {
+        precision: f"control, {words}, {precision} precision, from noise of {_NEAR:g} on the image"
+        for precision in ("double", "single")
+    }
+    return {
+        **{setting: partial(_rows, setting, precision) for precision, setting in steps.items()},
+        **{f"control, rounding, width {width}": partial(_rounding, width) for width in _WIDTHS},
+    }
+
+
+def _rounding(width: int) -> Iterator[Row]:
+    (victim,) = observed_victims(SMALL, {**_MODEL, "width": width}, 1)
+    yield ceiling_row(victim, f"control, rounding, ResNet-18 of width {width}, SiLU, digits, B = 1, single precision")
 
 
 def _rows(setting: str, precision: str) -> Iterator[Row]:

@@ -6,26 +6,24 @@ of processor seconds. What was not recovered is undecided unless the ideal attac
 
 from __future__ import annotations
 
-import math
-import statistics
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from benchmarks._budget import Outcome, attack_within
+from benchmarks._experiments import Cells
 from benchmarks._frontier_cases import CONVNET, GRADIENTS, LENET, RELU, RESNET, SMALL, auto_with, fixed
-from benchmarks._rows import Row, measured
+from benchmarks._rows import Row, measured, share
 from benchmarks._victims import Victim, observed_victims, seen_of
 from fedsim.core import registry
 from fedsim.core.errors import NotApplicable
 from fedsim.metrics.evidence import reach
-from fedsim.metrics.statistics import wilson
 from fedsim.metrics.success import Rule
 from fedsim.threat.ceiling import ceiling_of
 from fedsim.threat.victim import Victim as Observed
 
 _VICTIMS = 3
 _EXACT = 60.0  # dB, of every image of an update
-_BUDGET = 5.0  # processor seconds of an attack
 _CEILING = 60.0  # seconds of the ideal attacker, who is asked for an interval where they do not suffice
 _TRAINING = 300  # steps of Adam
 _DESCENTS = ("inverting-gradients", "dropout-inversion")
@@ -67,19 +65,23 @@ NETWORKS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-def measure(only: str, seconds: float = math.inf) -> Iterator[Row]:
-    """Yield the rows of the cells whose words contain a text: what each attack recovers, then the ceiling.
+def table_cells(seconds: float) -> Cells:
+    """Return a cell for each network and condition: what each attack recovers, then the ceiling.
 
     Args:
-        only: the text.
-        seconds: of the processor, for each update; without an end, five.
+        seconds: of the processor, for an attack on an update.
     """
-    budget = seconds if math.isfinite(seconds) else _BUDGET
-    for condition in CONDITIONS:
-        for network, model in NETWORKS.items():
-            words = f"table, {network}, digits, {condition.words}"
-            if only in words:
-                yield from _cell({**model, "dropout": condition.dropout}, condition, words, budget)
+    return {
+        f"table, {network}, digits, {condition.words}": partial(
+            _cell,
+            {**model, "dropout": condition.dropout},
+            condition,
+            f"table, {network}, digits, {condition.words}",
+            seconds,
+        )
+        for condition in CONDITIONS
+        for network, model in NETWORKS.items()
+    }
 
 
 def _cell(model: Mapping[str, Any], condition: Condition, words: str, budget: float) -> Iterator[Row]:
@@ -96,23 +98,19 @@ def _rows(name: str, victims: Sequence[Victim], words: str, budget: float) -> It
     try:
         outcomes = [_attacked(name, victim, number, budget) for number, victim in enumerate(victims)]
     except NotApplicable as reason:
-        yield measured(f"refused: {reason}", setting, [1.0], "share", "")
+        yield Row("refused", setting, 1.0, "share", n=len(victims), note=str(reason))
         return
     yield exact_row(setting, [one.worst for one in outcomes])
     stopped = [float(one.guess is None) for one in outcomes]
-    yield measured(f"stopped after {budget:g} s", setting, stopped, "share", "", statistics.mean(stopped))
+    yield share(f"stopped after {budget:g} s", setting, stopped)
     yield measured("worst PSNR of an update", setting, [one.worst for one in outcomes], "dB", "")
     yield measured("processor seconds an update", setting, [one.seconds for one in outcomes], "s", "")
 
 
 def exact_row(setting: str, worst: Sequence[float]) -> Row:
-    """Return the share of updates whose worst image is above the bound, with its interval in the setting."""
+    """Return the share of updates whose worst image is above the bound."""
     exact = [float(psnr > _EXACT) for psnr in worst]
-    bounds = wilson(sum(exact), len(exact))
-    words_with_bounds = f"{setting}, 95 % [{bounds.low:.2f}, {bounds.high:.2f}]"
-    return measured(
-        f"updates with every image > {_EXACT:g} dB", words_with_bounds, exact, "share", "", statistics.mean(exact)
-    )
+    return share(f"updates with every image > {_EXACT:g} dB", setting, exact)
 
 
 def _attacked(name: str, victim: Victim, number: int, budget: float) -> Outcome:
@@ -124,7 +122,6 @@ def ceiling_row(victim: Observed, words: str) -> Row:
     """Return the share of images that the ideal attacker recovers of one update, up to the same PSNR."""
     reached = reach([ceiling_of(victim, seconds=_CEILING).ceiling], Rule.of("psnr", _EXACT))
     if reached is None or reached.share is None or reached.psnr is None:
-        return measured(f"ceiling: {reached.in_words if reached else 'none'}", words, [0.0], "share", "")
-    return measured(
-        f"ideal attacker: images > {_EXACT:g} dB, median {reached.psnr:.0f} dB", words, [reached.share], "share", ""
-    )
+        return Row("ideal attacker", words, 0.0, "share", n=0, note=reached.in_words if reached else "none")
+    note = f"median {reached.psnr:.0f} dB"
+    return Row(f"ideal attacker: images > {_EXACT:g} dB", words, reached.share, "share", note=note)

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import itertools
-import math
-import statistics
 import time
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from benchmarks._budget import within
-from benchmarks._rows import Row, measured
+from benchmarks._experiments import Cells, Measure
+from benchmarks._rows import Row, averaged, measured, share
 from benchmarks._victims import PHOTOGRAPHS, Victim, victims_of
 from fedsim.core import registry, seeding
 from fedsim.core.types import Knowledge
@@ -24,7 +24,6 @@ _KNOWN: tuple[Knowledge, ...] = ("batch-size", "dropout-rates", "input-statistic
 _EXACT = 60.0  # dB, of every image of an update
 _NAME = f"updates with every image > {_EXACT:g} dB"
 _ALL, _FEW = 10, 2  # victims of a row, and of a batch that grows
-_MINUTE = 60.0  # processor seconds
 _PLACED = 1e-3  # relative error of a patch that counts as found at its position
 _BATCHES = (1, 2, 3, 4, 5, 6, 7, 8)
 RATES, WIDTHS, PATCHES, FACTORS = (0.5, 0.25), (128, 256), (16, 8), (1, 4)
@@ -92,19 +91,20 @@ CASES = (
 )
 
 
-def measure(full: bool, only: str = "") -> Iterator[Row]:
-    """Yield the rows of the short version, or those of ten victims a setting and the largest batches.
+def patch_cells(full: bool, seconds: float) -> Cells:
+    """Return the cells of the short version, or those of ten victims a setting and the largest batches.
 
     Args:
         full: the long version.
-        only: a part of the settings to run.
+        seconds: of the processor, for an attack on an update.
     """
-    for case in CASES:
-        if only in case.words:
-            yield from _rows(case, _ALL if full else case.few)
+    cells: dict[str, Measure] = {
+        case.words: partial(_rows, case, _ALL if full else case.few, seconds) for case in CASES
+    }
     for patch, width, factor, rate in itertools.product(PATCHES, WIDTHS, FACTORS, RATES) if full else ():
-        if only in _limit_words(rate, width, patch, factor * width):
-            yield from growing_batches(rate, width, patch, factor * width, _FEW)
+        sizes = (rate, width, patch, factor * width)
+        cells[_limit_words(*sizes)] = partial(growing_batches, *sizes, _FEW, seconds)
+    return cells
 
 
 class _Outcome(NamedTuple):
@@ -115,17 +115,17 @@ class _Outcome(NamedTuple):
     end: str = "not exact"
 
 
-def _rows(case: Case, victims: int) -> list[Row]:
-    outcomes = [_attack(case, victim, number) for number, victim in enumerate(case.setting.victims(victims))]
+def _rows(case: Case, victims: int, seconds: float) -> list[Row]:
+    outcomes = [_attack(case, victim, number, seconds) for number, victim in enumerate(case.setting.victims(victims))]
     words = case.words
     exact = [float(one.worst > _EXACT) for one in outcomes]
     placed, separated = [one.placed for one in outcomes], [one.separated for one in outcomes]
     must_place = ">= 1" if case.share else ""
     return [
-        measured(_NAME, words, exact, "share", case.share, statistics.mean(exact)),
+        share(_NAME, words, exact, case.share),
         measured("worst PSNR of an update", words, [one.worst for one in outcomes], "dB", ""),
-        measured("patches found at their position", words, placed, "share", must_place, statistics.mean(placed)),
-        measured("tokens separated", words, separated, "share", "", statistics.mean(separated)),
+        averaged("patches at their position", words, placed, "share", must_place),
+        averaged("tokens separated", words, separated, "share"),
         measured("processor seconds an update", words, [one.seconds for one in outcomes], "s", ""),
     ]
 
@@ -134,26 +134,26 @@ def _limit_words(rate: float, width: int, patch: int, hidden: int) -> str:
     return f"largest batch, patch-dictionary, small ViT, CIFAR-10, {_model_words(rate, width, patch, hidden)}"
 
 
-def growing_batches(rate: float, width: int, patch: int, hidden: int, victims: int) -> Iterator[Row]:
-    """Yield rows of growing batches, until one is not exact in every update; an attack is stopped after a minute."""
+def growing_batches(rate: float, width: int, patch: int, hidden: int, victims: int, seconds: float) -> Iterator[Row]:
+    """Yield rows of growing batches, until one is not exact in every update within so many processor seconds."""
     words = _limit_words(rate, width, patch, hidden)
     for images in _BATCHES:
         case = Case(Setting(rate, width, patch, images, hidden), victims)
         outcomes = [
-            _attack(case, victim, number, _MINUTE) for number, victim in enumerate(case.setting.victims(victims))
+            _attack(case, victim, number, seconds) for number, victim in enumerate(case.setting.victims(victims))
         ]
         exact, setting = [float(one.worst > _EXACT) for one in outcomes], f"{words}, B = {images}"
-        yield measured(_NAME, setting, exact, "share", "", statistics.mean(exact))
+        yield share(_NAME, setting, exact)
         yield measured("tokens separated", setting, [one.separated for one in outcomes], "share", "")
         yield measured("processor seconds an update", setting, [one.seconds for one in outcomes], "s", "")
         failed = [one.end for one in outcomes if one.worst <= _EXACT]
         if failed:
-            yield measured(f"largest batch that is exact; the next: {failed[0]}", words, [images - 1.0], "images", "")
+            yield Row("largest batch that is exact", words, images - 1.0, "images", note=f"the next: {failed[0]}")
             return
-    yield measured("largest batch that was tried", words, [float(_BATCHES[-1])], "images", "")
+    yield Row("largest batch that is exact", words, float(_BATCHES[-1]), "images", note="no larger one was tried")
 
 
-def _attack(case: Case, victim: Victim, number: int, budget: float = math.inf) -> _Outcome:
+def _attack(case: Case, victim: Victim, number: int, budget: float) -> _Outcome:
     method = registry.get("attack", case.attack)
     settings = {} if case.iterations is None else {"max_iterations": case.iterations}
     made = method.make(method.config.model_validate(settings))

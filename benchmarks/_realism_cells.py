@@ -11,8 +11,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from benchmarks._captioned import folder
 from benchmarks._frontier_models import Norm
+from fedsim.core.errors import FedsimError
 
 State = Literal["fresh", "half trained", "trained"]
 Group = Literal["control", "inference mode", "without batch statistics", "as in training"]
@@ -24,7 +24,7 @@ _HALF = 10  # half trained: this part of the steps
 
 
 class Network(NamedTuple):
-    """A network: in words, where its clients' images come from, its training, and the seconds of an attack.
+    """A network: in words, where its clients' images come from, and its training.
 
     Attributes:
         words: for people.
@@ -33,7 +33,6 @@ class Network(NamedTuple):
         model: model and its settings.
         examples: of the training set, which clients share.
         steps: of the training; 0 where it is not trained.
-        seconds: of an attack.
         learns_as: the settings of the model that is trained, where they are others.
         is_large: whether the ideal attacker is not asked, who needs the graph of all weights in double precision.
     """
@@ -44,7 +43,6 @@ class Network(NamedTuple):
     model: Mapping[str, Any]
     examples: int
     steps: int
-    seconds: float
     learns_as: Mapping[str, Any] = {}
     is_large: bool = False
 
@@ -123,11 +121,17 @@ class Cell(NamedTuple):
 
 
 def located(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a data set with the path of the copy that a variable names, if it is CIFAR-10."""
+    """Return a data set with the path of the copy that a variable names, if it is CIFAR-10.
+
+    Raises:
+        FedsimError: the variable is not set, or there is nothing.
+    """
     if data["name"] != "cifar10":
         return dict(data)
-    where = folder("FEDSIM_CIFAR10", "a torchvision root or pack of CIFAR-10")
-    return {**data, "path": os.fspath(where)}
+    where = os.environ.get("FEDSIM_CIFAR10", "")
+    if not where or not Path(where).exists():
+        raise FedsimError("set FEDSIM_CIFAR10 to a torchvision root or pack of CIFAR-10.")
+    return {**data, "path": where}
 
 
 _CIFAR = {"name": "cifar10", "train": 10_000, "test": 2000}
@@ -135,13 +139,12 @@ _SMALL_CIFAR = {**_CIFAR, "size": 16}
 _DIGITS = {"name": "digits"}
 _PHOTOGRAPHS = {"name": "foolbox-samples", "collection": "imagenet"}
 _LENET = {"name": "benchmarks._frontier_models:lenet"}
-_SECONDS = 30.0
 
 
 def _residual(words: str, group: Group, norm: Norm, learns_as: Mapping[str, Any]) -> Network:
     model = {"name": "benchmarks._frontier_models:resnet18", "width": 16, "activation": "relu", "norm": norm}
     label = f"ResNet-18 of width 16, {words}, CIFAR-10 at 16 x 16"
-    return Network(label, group, _SMALL_CIFAR, model, 10_000, 1200, _SECONDS, learns_as)
+    return Network(label, group, _SMALL_CIFAR, model, 10_000, 1200, learns_as)
 
 
 _TOKENS = {"name": "vit-small", "patch": 8, "width": 128, "heads": 8}
@@ -155,9 +158,8 @@ LENET = Network(
     {**_LENET, "activation": "relu"},
     1400,
     500,
-    _SECONDS,
 )
-SMALL_VIT = Network("small ViT, CIFAR-10", "without batch statistics", _CIFAR, _TOKENS, 10_000, 1000, _SECONDS)
+SMALL_VIT = Network("small ViT, CIFAR-10", "without batch statistics", _CIFAR, _TOKENS, 10_000, 1000)
 VIT_B16 = Network(
     "ViT-B/16, photographs of 224 x 224",
     "without batch statistics",
@@ -165,11 +167,10 @@ VIT_B16 = Network(
     {"name": "vit-b16"},
     20,
     0,
-    120,
     is_large=True,
 )
-MLP = Network("MLP, digits", "control", _DIGITS, {"name": "mlp"}, 1400, 500, _SECONDS)
-SIGMOID = Network("LeNet, sigmoid, digits", "control", _DIGITS, {**_LENET, "activation": "sigmoid"}, 1400, 0, _SECONDS)
+MLP = Network("MLP, digits", "control", _DIGITS, {"name": "mlp"}, 1400, 500)
+SIGMOID = Network("LeNet, sigmoid, digits", "control", _DIGITS, {**_LENET, "activation": "sigmoid"}, 1400, 0)
 
 _SHORT = (
     Client(),
@@ -216,5 +217,5 @@ def cells_of(weights: Path) -> tuple[Cell, ...]:
     """Return the cells of a vision transformer whose weights lie in a file, as torchvision saves its vit_b_16."""
     model = {"name": "torchvision", "classifier": "vit_b_16", "checkpoint": os.fspath(weights.resolve())}
     words = f"ViT-B/16 of torchvision, {weights.name}, photographs of 224 x 224"
-    network = Network(words, "without batch statistics", _PHOTOGRAPHS, model, 20, 0, 120, is_large=True)
+    network = Network(words, "without batch statistics", _PHOTOGRAPHS, model, 20, 0, is_large=True)
     return tuple(_cells(network, (Client("trained"), Client("trained", dropout=_RATE))))

@@ -1,112 +1,118 @@
-"""One row of a benchmark, and how rows are printed."""
+"""One row of an experiment: a figure, its interval, and the bound that it must keep."""
 
 from __future__ import annotations
 
-import argparse
-import json
 import operator
 import statistics
-import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
-from fedsim.metrics.statistics import mean_interval
+from fedsim.metrics.statistics import mean_interval, median_interval, wilson
 from fedsim.record import Interval
 
 _COMPARISONS = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt}
+_FEWEST_RATIOS = 3
+Values = Sequence[float] | Sequence[Sequence[float]]
 
 
 class Row(NamedTuple):
-    """A measured figure beside the figure asked for.
+    """A measured figure.
 
-    `minimum`, `median` and `maximum` are over n units; `must` is the figure asked for, as text, and `holds` says
-    whether it was reached.
+    Attributes:
+        name: what was measured.
+        setting: under which conditions; with the name it tells rows of one cell apart.
+        value: the figure.
+        unit: of the figure.
+        low: least value of its 95 % interval; None where it has none.
+        high: greatest value.
+        n: independent units that were measured.
+        must: the bound: a comparison, a space and a number, for example ``>= 8``. Empty for none.
+        note: what else is to be said of it, in words.
     """
 
     name: str
     setting: str
     value: float
     unit: str
-    minimum: float
-    median: float
-    maximum: float
-    n: int
-    must: str
-    holds: bool
+    low: float | None = None
+    high: float | None = None
+    n: int = 1
+    must: str = ""
+    note: str = ""
+
+    @property
+    def holds(self) -> bool:
+        """Whether the figure keeps its bound."""
+        return not self.must or holds(self.value, self.must)
 
 
-def in_words(interval: Interval, digits: int) -> str:
-    """Return a value with its interval, "0.52 [0.40, 0.63]"; the value alone where it has none."""
-    if interval.low is None or interval.high is None:
-        return f"{interval.value:.{digits}f}"
-    return f"{interval.value:.{digits}f} [{interval.low:.{digits}f}, {interval.high:.{digits}f}]"
+def holds(value: float, must: str) -> bool:
+    """Return whether a value keeps a bound: a comparison, a space and a number."""
+    comparison, bound = must.split()
+    return _COMPARISONS[comparison](value, float(bound))
 
 
-def mean_in_words(values: Sequence[float], digits: int) -> str:
-    """Return the mean of values with its bootstrap interval over them, in words."""
-    return in_words(mean_interval([[value] for value in values], np.random.default_rng(0)), digits)
-
-
-def measured(name: str, setting: str, values: Sequence[float], unit: str, must: str, value: float | None = None) -> Row:
-    """Return the row of a figure that was measured several times.
+def measured(name: str, setting: str, values: Values, unit: str, must: str = "") -> Row:
+    """Return the row of a median, with its interval by bootstrap.
 
     Args:
         name: what was measured.
         setting: under which conditions.
-        values: one a unit, at least one.
+        values: one an independent unit, at least one; or those of its images, say, which share its fate.
         unit: of the values.
-        must: the figure asked for: a comparison, a space and a number, for example ``>= 8``. Empty for none.
-        value: the figure that is held to it; the median of the values when absent.
+        must: the bound of the median; empty for none.
     """
-    median = statistics.median(values)
-    value = median if value is None else value
-    held = holds(value, must) if must else True
-    return Row(name, setting, value, unit, min(values), median, max(values), len(values), must or "reported", held)
+    return of_interval(name, setting, median_interval(_by_unit(values), np.random.default_rng(0)), unit, must)
 
 
-def averaged(name: str, setting: str, values: Sequence[float], unit: str, must: str) -> Row:
-    """Return the row of a mean, as `measured`; its setting says the 95 % interval by bootstrap over the units."""
-    interval = _mean(values)
-    bounds = (
-        "" if interval.low is None or interval.high is None else f", mean [{interval.low:.3g}, {interval.high:.3g}]"
-    )
-    return measured(name, setting + bounds, values, unit, must, interval.value)
+def averaged(name: str, setting: str, values: Values, unit: str, must: str = "") -> Row:
+    """Return the row of a mean, as `measured` does of a median."""
+    return of_interval(name, setting, mean_interval(_by_unit(values), np.random.default_rng(0)), unit, must)
 
 
-def with_interval(name: str, setting: str, values: Sequence[float], unit: str) -> Row:
-    """Return the row of a mean; least and greatest are the ends of its 95 % interval by bootstrap over the units."""
-    return of_interval(name, setting, _mean(values), unit)
+def share(name: str, setting: str, flags: Sequence[float], must: str = "", *, note: str = "") -> Row:
+    """Return the row of a share, with Wilson's interval; each unit counts by a number in [0, 1]."""
+    return of_interval(name, setting, wilson(min(sum(flags), len(flags)), len(flags)), "share", must, note=note)
 
 
-def of_interval(name: str, setting: str, interval: Interval, unit: str, scale: float = 1.0) -> Row:
-    """Return the row of a figure with an interval, times `scale`; least and greatest are the interval's ends."""
-    value = scale * interval.value
-    low, high = (value if bound is None else scale * bound for bound in (interval.low, interval.high))
-    return Row(name, setting, value, unit, low, value, high, interval.n, "reported", True)
+def least(name: str, setting: str, values: Sequence[float], unit: str, must: str = "") -> Row:
+    """Return the row of the smallest value, which has no interval."""
+    return Row(name, setting, min(values), unit, n=len(values), must=must)
 
 
-def half_width(values: Sequence[float]) -> float:
-    """Return half the width of Student's 95 % interval of the mean of two values or more."""
-    from scipy.stats import t  # noqa: PLC0415 - takes a while to import
+def ratio(name: str, setting: str, over: Sequence[float], under: Sequence[float], must: str = "") -> Row:
+    """Return the ratio of the medians of passes, with its interval by bootstrap over the passes of both."""
+    value = statistics.median(over) / statistics.median(under)
+    if min(len(over), len(under)) < _FEWEST_RATIOS:
+        return Row(name, setting, value, "times", n=len(over), must=must)
+    source = np.random.default_rng(0)
+    above, below = (np.median(source.choice(np.asarray(seconds), (2000, len(seconds))), 1) for seconds in (over, under))
+    low, high = np.quantile(above / below, (0.025, 0.975))
+    return Row(name, setting, value, "times", float(low), float(high), len(over), must)
 
-    return float(t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / len(values) ** 0.5
+
+def of_interval(
+    name: str, setting: str, interval: Interval, unit: str, must: str = "", *, scale: float = 1.0, note: str = ""
+) -> Row:
+    """Return the row of a figure with an interval, both times `scale`."""
+    low, high = (None if bound is None else scale * bound for bound in (interval.low, interval.high))
+    return Row(name, setting, scale * interval.value, unit, low, high, interval.n, must, note)
 
 
 def told_apart(name: str, setting: str, members: Sequence[float], others: Sequence[float]) -> Row:
     """Return the row of the area under the ROC curve of a score that is higher for members.
 
-    Least and greatest are the ends of its 95 % interval, by bootstrap over members and others; n counts both.
+    Its interval is by bootstrap over members and others; n counts both.
     """
     from scipy.stats import bootstrap  # noqa: PLC0415 - takes a while to import
 
     samples, source = (members, others), np.random.default_rng(0)
     bounds = bootstrap(samples, _area, vectorized=False, method="percentile", n_resamples=2000, rng=source)
-    low, high = bounds.confidence_interval
+    low, high = map(float, bounds.confidence_interval)
     value, count = _area(np.array(members), np.array(others)), len(members) + len(others)
-    return Row(name, setting, value, "area", low, value, high, count, "reported", True)
+    return Row(name, setting, value, "area", low, high, count)
 
 
 def _area(members: np.ndarray, others: np.ndarray) -> float:
@@ -114,53 +120,5 @@ def _area(members: np.ndarray, others: np.ndarray) -> float:
     return float((over > under).mean() + (over == under).mean() / 2)
 
 
-def _mean(values: Sequence[float]) -> Interval:
-    return mean_interval([[value] for value in values], np.random.default_rng(0))
-
-
-def holds(value: float, must: str) -> bool:
-    """Return whether a value stands in the relation that `must` asks for: a comparison, a space and a number."""
-    comparison, bound = must.split()
-    return _COMPARISONS[comparison](value, float(bound))
-
-
-def main(measure: Callable[[bool], Sequence[Row]], description: str) -> None:
-    """Run a benchmark's command line, with one thread of torch."""
-    torch.set_num_threads(1)
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--full", action="store_true", help="the long version")
-    chosen = parser.parse_args()
-    rows = measure(chosen.full)
-    print(as_json(rows) if chosen.json else as_table(rows))
-
-
-def as_they_come(rows: Iterable[Row]) -> list[Row]:
-    """Return rows, each told on standard error as soon as it is measured."""
-    seen: list[Row] = []
-    for row in rows:
-        print(as_line(row), file=sys.stderr, flush=True)
-        seen.append(row)
-    return seen
-
-
-def as_json(rows: Sequence[Row]) -> str:
-    """Return a JSON list with the keys that every benchmark shares."""
-    short = {"minimum": "min", "maximum": "max"}
-    return json.dumps([{short.get(key, key): value for key, value in row._asdict().items()} for row in rows], indent=1)
-
-
-def as_table(rows: Sequence[Row]) -> str:
-    """Return a Markdown table."""
-    lines = [
-        "| what | setting | value | min | median | max | n | asked for | holds |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    return "\n".join([*lines, *map(as_line, rows)])
-
-
-def as_line(row: Row) -> str:
-    """Return one line of the table."""
-    figures = " | ".join(f"{x:.4g}" for x in (row.minimum, row.median, row.maximum))
-    cells = (row.name, row.setting, f"{row.value:.4g} {row.unit}", figures, row.n, row.must)
-    return f"| {' | '.join(map(str, cells))} | {'yes' if row.holds else 'no'} |"
+def _by_unit(values: Values) -> list[Sequence[float]]:
+    return [value if isinstance(value, Sequence) else [value] for value in values]

@@ -1,31 +1,28 @@
 """The whole family of attacks against dropout: each on a small case that suits it, at three dropout rates.
 
-Three victims a setting, real images, untrained models. `--attack NAME` runs one attack. The case of an attack is
+Three victims a setting, real images, untrained models. The case of an attack is
 `benchmarks/cases/NAME.toml`; an attack without a file gets a single digit and a small MLP.
 """
 
 from __future__ import annotations
 
-from fedsim.core import process
+import statistics
+import tomllib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
 
-process.prepare()
+from pydantic import Field, ValidationError
 
-import argparse  # noqa: E402
-import tomllib  # noqa: E402
-from collections.abc import Callable, Iterator, Mapping, Sequence  # noqa: E402
-from pathlib import Path  # noqa: E402
-from typing import Any, Literal  # noqa: E402
-
-import numpy as np  # noqa: E402
-from pydantic import Field, ValidationError  # noqa: E402
-
-from benchmarks._rows import Row, as_json, as_table  # noqa: E402
-from benchmarks._runs import arms_of  # noqa: E402
-from fedsim.core import registry  # noqa: E402
-from fedsim.core.errors import FedsimError, in_a_line  # noqa: E402
-from fedsim.core.types import Config  # noqa: E402
-from fedsim.record import VictimRecord  # noqa: E402
-from fedsim.scenario import Scenario, parse  # noqa: E402
+from benchmarks._experiments import Budget, Cells, experiment
+from benchmarks._rows import Row, averaged, measured, share
+from benchmarks._runs import arms_of
+from fedsim.core import registry
+from fedsim.core.errors import FedsimError, in_a_line
+from fedsim.core.types import Config
+from fedsim.record import VictimRecord
+from fedsim.scenario import Scenario, parse
 
 RATES = [0.0, 0.25, 0.5]
 VICTIMS = 3
@@ -67,15 +64,18 @@ def case_of(name: str) -> Case:
         raise FedsimError(f"{file} is no case of an attack: {in_a_line(error)}") from error
 
 
-def measure(names: Sequence[str]) -> Iterator[Row]:
-    """Return the rows of these attacks, of every dropout rate."""
-    for name in names:
-        case = case_of(name)
-        scenario = scenario_of(name, case)
-        size = "" if scenario.federation.local_epochs else f", B = {scenario.federation.batch_size}"
-        for rate, arm in zip(RATES, arms_of(scenario), strict=True):
-            setting = f"{name}, {case.words}{size}, p = {rate:g}"
-            yield from _FIGURES[case.figure](setting, arm.attacks[0].victims)
+@experiment("attack-family", minutes=25, page="attacks/README")
+def attack_family(_budget: Budget) -> Cells:
+    """Return a cell for each attack."""
+    return {name: partial(_rows_of, name) for name in sorted(registry.methods("attack"))}
+
+
+def _rows_of(name: str) -> Iterator[Row]:
+    case = case_of(name)
+    scenario = scenario_of(name, case)
+    size = "" if scenario.federation.local_epochs else f", B = {scenario.federation.batch_size}"
+    for rate, arm in zip(RATES, arms_of(scenario), strict=True):
+        yield from _FIGURES[case.figure](f"{case.words}{size}, p = {rate:g}", arm.attacks[0].victims)
 
 
 def scenario_of(name: str, case: Case) -> Scenario:
@@ -102,12 +102,12 @@ def scenario_of(name: str, case: Case) -> Scenario:
 
 def _images(setting: str, victims: Sequence[VictimRecord]) -> Iterator[Row]:
     """PSNR of the images and the share of them that are recovered."""
-    psnr = [score.values["psnr"] for victim in victims for score in victim.scores]
+    psnr = [[score.values["psnr"] for score in victim.scores] for victim in victims if victim.scores]
     if not psnr:
         yield _absent("PSNR", setting, "dB", victims[0].failure or "no image was scored")
         return
-    yield _row("PSNR", setting + _gave_up(victims), "dB", psnr)
-    yield _row(f"above {RECOVERED:g} dB", setting, "share", [float(x > RECOVERED) for x in psnr], mean=True)
+    yield measured("PSNR", setting, psnr, "dB")._replace(note=_gave_up(victims))
+    yield share(f"above {RECOVERED:g} dB", setting, [_mean(x > RECOVERED for x in of_victim) for of_victim in psnr])
 
 
 def _masks(setting: str, victims: Sequence[VictimRecord]) -> Iterator[Row]:
@@ -116,27 +116,28 @@ def _masks(setting: str, victims: Sequence[VictimRecord]) -> Iterator[Row]:
     if not accuracies:
         yield _absent("mask accuracy", setting, "share", victims[0].failure or "the model drops nothing out")
         return
-    yield _row("mask accuracy", setting, "share", accuracies)
+    yield measured("mask accuracy", setting, accuracies, "share")
 
 
 def _sentences(setting: str, victims: Sequence[VictimRecord]) -> Iterator[Row]:
     """Share of a sentence's tokens that are right, and of the sentences that are right altogether."""
-    sentences = [sentence for victim in victims for sentence in victim.scores]
-    if not sentences:
+    by_victim = [[sentence.values for sentence in victim.scores] for victim in victims if victim.scores]
+    if not by_victim:
         yield _absent("token accuracy", setting, "share", victims[0].failure or "no sentence was scored")
         return
-    for name in ("token accuracy", "exact"):
-        values = [sentence.values[name.replace(" ", "_")] for sentence in sentences]
-        yield _row(name, setting, "share", values, mean=True)
+    tokens = [[sentence["token_accuracy"] for sentence in sentences] for sentences in by_victim]
+    yield averaged("token accuracy", setting, tokens, "share")
+    exact = [_mean(sentence["exact"] for sentence in sentences) for sentences in by_victim]
+    yield share("exact", setting, exact)
 
 
 def _words(setting: str, victims: Sequence[VictimRecord]) -> Iterator[Row]:
-    """Share of a batch's words that were found."""
+    """Share of a batch's words that are read."""
     shares = [victim.extras["words found"] for victim in victims if victim.extras]
     if not shares:
-        yield _absent("words found", setting, "share", victims[0].failure or "no text was scored")
+        yield _absent("words read", setting, "share", victims[0].failure or "no text was scored")
         return
-    yield _row("words found", setting, "share", shares, mean=True)
+    yield averaged("words read", setting, shares, "share")
 
 
 _FIGURES: Mapping[str, Callable[[str, Sequence[VictimRecord]], Iterator[Row]]] = {
@@ -147,31 +148,15 @@ _FIGURES: Mapping[str, Callable[[str, Sequence[VictimRecord]], Iterator[Row]]] =
 }
 
 
-def _row(name: str, setting: str, unit: str, values: Sequence[float], *, mean: bool = False) -> Row:
-    median = float(np.median(values))
-    value = float(np.mean(values)) if mean else median
-    return Row(name, setting, value, unit, min(values), median, max(values), len(values), "reported", True)
+def _mean(values: Iterable[float]) -> float:
+    return statistics.fmean(values)
 
 
 def _absent(name: str, setting: str, unit: str, reason: str) -> Row:
-    return Row(name, f"{setting}: {reason}", 0.0, unit, 0.0, 0.0, 0.0, 0, "reported", True)
+    return Row(name, setting, 0.0, unit, n=0, note=reason)
 
 
 def _gave_up(victims: Sequence[VictimRecord]) -> str:
-    """Say why no image was found, where every victim's did for the same reason."""
+    """Say why there is no image, where every victim's is missing for the same reason."""
     reasons = {victim.stopped for victim in victims}
-    return f": {reasons.pop()}" if len(reasons) == 1 and victims[0].stopped.startswith("gave up") else ""
-
-
-def main() -> None:
-    """Run the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--attack", choices=sorted(registry.methods("attack")), help="only this attack")
-    chosen = parser.parse_args()
-    rows = list(measure([chosen.attack] if chosen.attack else sorted(registry.methods("attack"))))
-    print(as_json(rows) if chosen.json else as_table(rows))
-
-
-if __name__ == "__main__":
-    main()
+    return reasons.pop() if len(reasons) == 1 and victims[0].stopped.startswith("gave up") else ""

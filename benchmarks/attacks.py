@@ -1,26 +1,19 @@
-"""How good and how fast are the attacks? Exact ones by themselves, those that descend side by side with others.
+"""How fast are attacks that descend, side by side with others?
 
 Beside them: a literal Dropout Inversion Attack (`benchmarks._literal_dia`) and the package breaching in an environment
-of its own. Every attack has one torch thread. Seconds are those of the processor; ratios are of runs that alternate.
-Rows appear on standard error as they are measured. Without ``--full`` about ten minutes on a quiet core. ``--part``
-measures a part alone.
+of its own. Seconds are those of the processor; ratios are of runs that alternate.
 """
 
 from __future__ import annotations
 
-from fedsim.core import process
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any
 
-process.prepare()
-
-import argparse  # noqa: E402
-from collections.abc import Callable, Iterator, Mapping, Sequence  # noqa: E402
-from typing import Any  # noqa: E402
-
-import torch  # noqa: E402
-
-from benchmarks import _breaching_rows, _descent_rows, _exact_rows  # noqa: E402
-from benchmarks._rows import Row, as_json, as_table, as_they_come  # noqa: E402
-from benchmarks._watch import Goal  # noqa: E402
+from benchmarks import _breaching_rows, _descent_rows
+from benchmarks._experiments import Budget, Cells, experiment
+from benchmarks._rows import Row
+from benchmarks._watch import Goal
 
 Settings = dict[str, Any]
 
@@ -39,15 +32,10 @@ RESNET: Settings = {"sign": "soft", "schedule": "cosine", "total_variation": 1e-
 INVERTING: Settings = {"schedule": "cosine", "sign": "soft", "max_iterations": 400}
 
 
-def measure(full: bool, parts: Sequence[str]) -> Sequence[Row]:
-    """Return the rows of the short or the long version of some parts."""
-    return as_they_come(row for part in parts for row in PARTS[part](full))
-
-
-def _exact(_full: bool) -> Iterator[Row]:
-    yield from _exact_rows.single_images()
-    yield from _exact_rows.batches()
-    yield from _exact_rows.batches_without_dropout()
+@experiment("attacks", minutes=10, page="benchmarks/attacks")
+def attacks(budget: Budget) -> Cells:
+    """Return a cell for each comparison."""
+    return {name: partial(measure, budget.full) for name, measure in PARTS.items()}
 
 
 def _iterations(full: bool) -> Iterator[Row]:
@@ -85,24 +73,7 @@ def _passes(full: bool) -> int:
 
 
 PARTS: Mapping[str, Callable[[bool], Iterator[Row]]] = {
-    "exact": _exact,
     "iterations": _iterations,
     "times": _times,
     "breaching": _breaching,
 }
-
-
-def main() -> None:
-    """Run the command line, with one thread of torch."""
-    torch.set_num_threads(1)
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--part", action="append", choices=list(PARTS), help="one to measure; absent: all")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--full", action="store_true", help="the long version")
-    chosen = parser.parse_args()
-    rows = measure(chosen.full, chosen.part or list(PARTS))
-    print(as_json(rows) if chosen.json else as_table(rows))
-
-
-if __name__ == "__main__":
-    main()

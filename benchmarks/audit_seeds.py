@@ -1,36 +1,27 @@
 """Do audits of one subject agree, whatever the seed? Prints what each seed says of subjects whose answer is known.
 
-    python -m benchmarks.audit_seeds [--seeds 10]
-
-Decided verdicts (kept or broken) must not contradict each other. About five minutes on one core.
+Decided verdicts (kept or broken) must not contradict each other. Without ``--full`` four seeds a subject, with it ten.
 """
 
 from __future__ import annotations
 
-import os
+from collections.abc import Iterator
+from functools import partial
 
-os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
-from fedsim.core import process
-
-process.prepare()
-
-import argparse  # noqa: E402
-from collections import Counter  # noqa: E402
-from collections.abc import Iterator  # noqa: E402
-
-import torch  # noqa: E402
-from torch import nn  # noqa: E402
-from torch.utils.data import DataLoader, TensorDataset  # noqa: E402
-
-from fedsim.audit import AuditPlan, worlds  # noqa: E402
-from fedsim.audit.inspecting import Inspector, updates  # noqa: E402
-from fedsim.audit.record import KNOWS, AuditRecord  # noqa: E402
-from fedsim.audit.subject import Checked, Subject, checked  # noqa: E402
-from fedsim.audit.thresholds import of_client  # noqa: E402
-from fedsim.core import seeding  # noqa: E402
-from fedsim.record.environment import environment  # noqa: E402
-from fedsim.record.policy import Policy  # noqa: E402
+from benchmarks._experiments import Budget, Cells, experiment
+from benchmarks._rows import Row, share
+from fedsim.audit import AuditPlan, worlds
+from fedsim.audit.inspecting import Inspector, updates
+from fedsim.audit.record import KNOWS, AuditRecord
+from fedsim.audit.subject import Checked, Subject, checked
+from fedsim.audit.thresholds import of_client
+from fedsim.core import seeding
+from fedsim.record.environment import environment
+from fedsim.record.policy import Policy
 
 _LIMIT = 0.6  # share of recovered images: none of 3 keeps it, 6 of 6 break it
 _UPDATES, _SECONDS, _ITERATIONS = 6, 20.0, 20
@@ -71,18 +62,14 @@ def judged(subject: Checked, seed: int) -> str:
     return next(of_client(record)).state
 
 
-def main() -> None:
-    """Print a row for each subject."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=10)
-    seeds = parser.parse_args().seeds
-    torch.set_num_threads(1)
-    print("| subject | kept | undecided | broken | contradict |\n|---|---|---|---|---|")
-    for name, subject in subjects():
-        counts = Counter(judged(subject, seed) for seed in range(seeds))
-        contradict = "yes" if counts["kept"] and counts["broken"] else "no"
-        print(f"| {name} | {counts['kept']} | {counts['undecided']} | {counts['broken']} | {contradict} |", flush=True)
+@experiment("audit-seeds", minutes=5, page="audit")
+def audit_seeds(budget: Budget) -> Cells:
+    """Return a cell for each subject."""
+    return {name: partial(_rows, name, subject, 10 if budget.full else 4) for name, subject in subjects()}
 
 
-if __name__ == "__main__":
-    main()
+def _rows(name: str, subject: Checked, seeds: int) -> Iterator[Row]:
+    states = [judged(subject, seed) for seed in range(seeds)]
+    for state in ("kept", "undecided", "broken"):
+        yield share(state, name, [float(one == state) for one in states])
+    yield Row("decided otherwise than most", name, min(map(states.count, ("kept", "broken"))), "", n=seeds, must="<= 0")

@@ -1,24 +1,27 @@
 """What audits say of networks that other people wrote: detectors, transformers of images and texts, tables.
 
-    python -m benchmarks.audit_verdicts [--minutes 5] [--only TEXT] [--out FOLDER] [--json]
-
 Each network of `benchmarks/_audit_subjects.py` is audited by the command as a user would, batches of 1 and 4, without
-trying defenses; the policy allows 5 % of the examples. A network whose package is missing is named and left out.
+trying defenses; the policy allows 5 % of the examples. `seconds` are those of a whole audit. A network whose package is
+missing has no rows.
 """
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
-import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from benchmarks import _audit_subjects as subjects
+from benchmarks._experiments import Budget, Cells, experiment
+from benchmarks._rows import Row, share
 from fedsim.audit import page
 from fedsim.audit.record import AuditRecord
+from fedsim.metrics.evidence import recovered
+from fedsim.metrics.success import Rule
 
 PACKAGES = {  # of each network, beside torch
     "timm_resnet18": "timm",
@@ -31,19 +34,6 @@ PACKAGES = {  # of each network, beside torch
     "survey": "statsmodels",
 }
 _POLICY = "[tool.fedsim.policy]\nmax_recognisable = 0.05\n"
-_HEADINGS = (
-    "network",
-    "batch",
-    "updates",
-    "examples",
-    "searched",
-    "recovered",
-    "median figure",
-    "ideal",
-    "state",
-    "by",
-    "exit",
-)
 
 
 def audited(name: str, minutes: float, folder: Path) -> tuple[int, AuditRecord]:
@@ -70,36 +60,25 @@ def audited(name: str, minutes: float, folder: Path) -> tuple[int, AuditRecord]:
     return done.returncode, AuditRecord.model_validate_json((out / "audit.json").read_text())
 
 
-def rows(name: str, code: int, record: AuditRecord) -> list[tuple[str, ...]]:
-    """Return a row for each batch size."""
-    cells = (page.update_row(record, inspection).cells for inspection in record.inspections)
-    return [(name, *(cell.text for cell in row), str(code)) for row in cells]
+@experiment("audit-verdicts", minutes=50, page="audit", seconds=300)
+def audit_verdicts(budget: Budget) -> Cells:
+    """Return a cell for each network."""
+    return {name: partial(_rows, name, (budget.seconds or 0.0) / 60) for name in PACKAGES}
 
 
-def main() -> None:
-    """Print a row for each network and batch size."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=5.0, help="of each audit")
-    parser.add_argument("--only", default="", help="networks whose name contains this text")
-    parser.add_argument("--out", type=Path, help="folder for the audits; absent: a temporary one")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    chosen = parser.parse_args()
-    table = list[tuple[str, ...]]()
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = chosen.out or Path(temporary)
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in (package for package in PACKAGES if chosen.only in package):
-            if importlib.util.find_spec(PACKAGES[name]) is None:
-                print(f"{name} is left out: {PACKAGES[name]} is not installed", file=sys.stderr)
-                continue
-            table += rows(name, *audited(name, chosen.minutes, folder))
-    if chosen.json:
-        print(json.dumps([dict(zip(_HEADINGS, line, strict=True)) for line in table], indent=1))
+def _rows(name: str, minutes: float) -> Iterator[Row]:
+    if importlib.util.find_spec(PACKAGES[name]) is None:
+        print(f"{name} is left out: {PACKAGES[name]} is not installed", file=sys.stderr)
         return
-    print("| " + " | ".join(_HEADINGS) + " |\n" + "|---" * len(_HEADINGS) + "|")
-    for cells in table:
-        print("| " + " | ".join(cells) + " |")
-
-
-if __name__ == "__main__":
-    main()
+    with tempfile.TemporaryDirectory() as folder:
+        code, record = audited(name, minutes, Path(folder))
+    rule = Rule.of(record.plan.scoring.metric, record.plan.scoring.threshold)
+    for inspection in record.inspections:
+        setting, victims = f"{name}, B = {inspection.batch_size}", inspection.victims
+        opened = [float(recovered(victim, rule) > 0) for victim in victims]
+        cells = [cell.text for cell in page.update_row(record, inspection).cells]
+        note = "; ".join([*filter(None, cells[4:]), f"exit code {code}"])
+        if not opened:
+            yield Row("updates with a recovered example", setting, 0.0, "share", n=0, note=note)
+            continue
+        yield share("updates with a recovered example", setting, opened, note=note)

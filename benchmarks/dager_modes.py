@@ -10,27 +10,25 @@ come back.
 
 from __future__ import annotations
 
-from fedsim.core import process
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any, NamedTuple
 
-process.prepare()
+import torch
 
-from collections.abc import Iterator, Mapping  # noqa: E402
-from dataclasses import replace  # noqa: E402
-from typing import Any, NamedTuple  # noqa: E402
-
-import torch  # noqa: E402
-
-from attacks.text._subspaces import attentions, gradients_of  # noqa: E402
-from benchmarks._rows import Row, main, with_interval  # noqa: E402
-from fedsim.core import registry, seeding  # noqa: E402
-from fedsim.core.errors import NotApplicable  # noqa: E402
-from fedsim.core.types import Batch, Knowledge, Observation, Truth, WireEntry  # noqa: E402
-from fedsim.federation.client import local_training  # noqa: E402
-from fedsim.metrics.text import score_sentences, score_words  # noqa: E402
-from fedsim.scenario import parse  # noqa: E402
-from fedsim.scenario.world import World, build  # noqa: E402
-from fedsim.threat.observe import observe  # noqa: E402
-from fedsim.threat.victim import Victim  # noqa: E402
+from attacks.text._subspaces import attentions, gradients_of
+from benchmarks._experiments import Budget, Cells, experiment
+from benchmarks._rows import Row, averaged
+from fedsim.core import registry, seeding
+from fedsim.core.errors import NotApplicable
+from fedsim.core.types import Batch, Knowledge, Observation, Truth, WireEntry
+from fedsim.federation.client import local_training
+from fedsim.metrics.text import score_sentences, score_words
+from fedsim.scenario import parse
+from fedsim.scenario.world import World, build
+from fedsim.threat.observe import observe
+from fedsim.threat.victim import Victim
 
 _KNOWN: tuple[Knowledge, ...] = ("batch-size", "dropout-rates", "defenses")
 _EMBEDDING = "embed_tokens.weight"
@@ -48,10 +46,11 @@ class Condition(NamedTuple):
     dropout: float = 0.0
 
 
-def measure(full: bool) -> list[Row]:
-    """Return the rows; the long version has more victims."""
-    table = [row for condition in conditions() for row in rows(condition, 20 if full else 6)]
-    return table + [row for condition in dropping() for row in words(condition, 6 if full else 2)]
+@experiment("dager-modes", minutes=5, page="benchmarks/dager-modes")
+def dager_modes(budget: Budget) -> Cells:
+    """Return a cell for each condition; the long version has more victims."""
+    reading = {one.name: partial(rows, one, 20 if budget.full else 6) for one in conditions()}
+    return {**reading, **{one.name: partial(words, one, 6 if budget.full else 2) for one in dropping()}}
 
 
 def conditions() -> Iterator[Condition]:
@@ -91,19 +90,17 @@ def words(condition: Condition, victims: int) -> Iterator[Row]:
         assert world.data.dataset.tokenizer is not None
         scores.append(score_words(guess, truth.private[0], world.data.dataset.tokenizer))
     for figure in ("words found", "found words that are right"):
-        yield with_interval(f"DAGER, {figure}", condition.name, [score[figure] for score in scores], "share")
+        yield averaged(f"DAGER, {figure}", condition.name, [score[figure] for score in scores], "share")
 
 
 def rows(condition: Condition, victims: int) -> Iterator[Row]:
     """Yield the rows of one condition."""
     seen = list(observed(condition, victims))
     exact = [exact_sentences(*one) for one in seen]
-    yield with_interval("DAGER, exact sentences", condition.name, [sum(flags) / len(flags) for flags in exact], "share")
+    yield averaged("DAGER, exact sentences", condition.name, [sum(flags) / len(flags) for flags in exact], "share")
     if condition.federation.get("local_steps", 1) > 1:
-        yield with_interval(
-            "DAGER, first step's sentences", condition.name, [float(flags[0]) for flags in exact], "share"
-        )
-    yield with_interval(
+        yield averaged("DAGER, first step's sentences", condition.name, [float(flags[0]) for flags in exact], "share")
+    yield averaged(
         "spans with room", condition.name, [float(leaves_room(observation)) for observation, _, _ in seen], "share"
     )
 
@@ -150,7 +147,3 @@ def leaves_room(observation: Observation) -> bool:
         if int((singular > _SINGLE * singular[0]).sum()) == gradients[0].shape[1]:
             return False
     return True
-
-
-if __name__ == "__main__":
-    main(measure, __doc__ or "")

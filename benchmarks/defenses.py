@@ -6,28 +6,25 @@ DP-SGD also beside Opacus in its own plain loop. Passes alternate; a ratio is of
 
 from __future__ import annotations
 
-from fedsim.core import process
+import itertools
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any, cast
 
-process.prepare()
+import torch
+import torch.nn.functional as F
 
-import itertools  # noqa: E402
-import sys  # noqa: E402
-import time  # noqa: E402
-from collections.abc import Callable, Iterator, Mapping  # noqa: E402
-from functools import partial  # noqa: E402
-from typing import Any, cast  # noqa: E402
-
-import torch  # noqa: E402
-import torch.nn.functional as F  # noqa: E402
-
-from benchmarks._passes import SETTLING, alternating, ratio  # noqa: E402
-from benchmarks._rows import Row, as_they_come, main  # noqa: E402
-from fedsim.core import registry  # noqa: E402
-from fedsim.core.errors import FedsimError  # noqa: E402
-from fedsim.experiment import runner  # noqa: E402
-from fedsim.federation.client import local_training  # noqa: E402
-from fedsim.scenario import Scenario, parse  # noqa: E402
-from fedsim.scenario.world import World, build  # noqa: E402
+from benchmarks._experiments import Budget, Cells, experiment
+from benchmarks._passes import SETTLING, alternating
+from benchmarks._rows import Row, ratio
+from fedsim.core import registry
+from fedsim.core.errors import FedsimError
+from fedsim.experiment import runner
+from fedsim.federation.client import local_training
+from fedsim.scenario import Scenario, parse
+from fedsim.scenario.world import World, build
 
 _MODELS: Mapping[str, Mapping[str, Any]] = {
     "MLP": {"data": {"name": "mnist5k"}, "model": {"name": "mlp", "bias": True, "dropout": 0.0}},
@@ -39,17 +36,16 @@ _SETTINGS: Mapping[str, Mapping[str, Any]] = {"dp-sgd": {"noise_multiplier": _NO
 _MANY = 100
 
 
-def measure(full: bool) -> list[Row]:
-    """Return all rows; the long version takes more passes."""
-    return as_they_come(_rows(30 if full else 8))
-
-
-def _rows(passes: int) -> Iterator[Row]:
-    for model in _MODELS:
-        for name in registry.methods("defense"):
-            yield from _defended(model, name, passes)
-        yield _beside_opacus(model, passes)
-        yield _secure(model, passes)
+@experiment("defenses", minutes=6, page="benchmarks/defenses")
+def defenses(budget: Budget) -> Cells:
+    """Return a cell for each model and defense, and those beside Opacus and of secure aggregation."""
+    passes = 30 if budget.full else 8
+    names = registry.methods("defense")
+    plain = {f"{model}, {name}": partial(_defended, model, name, passes) for model in _MODELS for name in names}
+    others = {"beside Opacus": _beside_opacus, "secure aggregation": _secure}
+    return plain | {
+        f"{model}, {words}": partial(row, model, passes) for model in _MODELS for words, row in others.items()
+    }
 
 
 def _defended(model: str, name: str, passes: int) -> Iterator[Row]:
@@ -64,10 +60,10 @@ def _defended(model: str, name: str, passes: int) -> Iterator[Row]:
     yield ratio(f"{name} / none: a client's round", f"{model}, {_STEPS} steps of {_BATCH}", defended, undefended, "")
 
 
-def _beside_opacus(model: str, passes: int) -> Row:
+def _beside_opacus(model: str, passes: int) -> Iterator[Row]:
     world = _world(model, [{"name": "dp-sgd", **_SETTINGS["dp-sgd"]}])
     ours, theirs = alternating([partial(_train, world), _opacus(world)], passes)
-    return ratio(
+    yield ratio(
         "dp-sgd / plain Opacus hooks: a client's round", f"{model}, {_STEPS} steps of {_BATCH}", ours, theirs, "<= 1"
     )
 
@@ -97,14 +93,14 @@ def _opacus(world: World) -> Callable[[int], None]:
     return train
 
 
-def _secure(model: str, passes: int) -> Row:
-    """Return what ideal secure aggregation adds to rounds of a hundred clients."""
+def _secure(model: str, passes: int) -> Iterator[Row]:
+    """Yield what ideal secure aggregation adds to rounds of a hundred clients."""
     federation = {"clients": _MANY, "rounds": passes, "batch_size": _BATCH}
     tables = {"secure_aggregation": {"mode": "ideal"}, "threat": {"sees": "sum"}}
     plain = _round_seconds(_scenario(model, [], federation=federation))
     secure = _round_seconds(_scenario(model, [], federation=federation, **tables))
     setting = f"{model}, {_MANY} clients, {_STEPS} steps of {_BATCH}"
-    return ratio("ideal secure aggregation / none: a round", setting, secure, plain, "< 1.2")
+    yield ratio("ideal secure aggregation / none: a round", setting, secure, plain, "< 1.2")
 
 
 def _round_seconds(scenario: Scenario) -> list[float]:
@@ -133,7 +129,3 @@ def _scenario(model: str, defenses: list[dict[str, Any]], **tables: Any) -> Scen
     }
     raw = {"title": "a client's round", **_MODELS[model], "federation": federation, "defenses": defenses, **tables}
     return parse(raw, "benchmark")
-
-
-if __name__ == "__main__":
-    main(measure, __doc__ or "")

@@ -5,20 +5,16 @@ About two minutes on two idle cores. Seconds are those of a clock: other program
 
 from __future__ import annotations
 
-from fedsim.core import process
+import time
+from typing import Any
 
-process.prepare()
-
-import time  # noqa: E402
-from collections.abc import Sequence  # noqa: E402
-from typing import Any  # noqa: E402
-
-from benchmarks._rows import Row, main, measured  # noqa: E402
-from fedsim.demo.attempt import ViewerOrder, attempt  # noqa: E402
-from fedsim.demo.lesson import grids, record_lesson  # noqa: E402
-from fedsim.demo.page import page_of  # noqa: E402
-from fedsim.demo.victim import Setting, world_of  # noqa: E402
-from fedsim.metrics.image import to_pixels  # noqa: E402
+from benchmarks._experiments import Budget, Cells, experiment
+from benchmarks._rows import Row, measured
+from fedsim.demo.attempt import ViewerOrder, attempt
+from fedsim.demo.lesson import grids, record_lesson
+from fedsim.demo.page import page_of
+from fedsim.demo.victim import Setting, world_of
+from fedsim.metrics.image import to_pixels
 
 _DIGITS = 5
 _ITERATIONS = 300
@@ -63,10 +59,7 @@ def live_rows(digits: int = _DIGITS, iterations: int = _ITERATIONS) -> list[Row]
     return rows
 
 
-def measure(_full: bool) -> Sequence[Row]:
-    """Return all rows."""
-    return [*live_rows(), *build_rows()]
-
-
-if __name__ == "__main__":
-    main(measure, __doc__ or "")
+@experiment("demo-build", minutes=2, page="benchmarks/demo-build")
+def demo_build(_budget: Budget) -> Cells:
+    """Return the cells of the page and of live attacks."""
+    return {"live attacks": live_rows, "page": build_rows}

@@ -6,19 +6,13 @@ small vision transformer at p = 0.25 as well (about 30 minutes on one core).
 
 from __future__ import annotations
 
-from fedsim.core import process
+from pathlib import Path
 
-process.prepare()
-
-from collections.abc import Sequence  # noqa: E402
-from pathlib import Path  # noqa: E402
-
-import numpy as np  # noqa: E402
-
-from benchmarks._rows import Row, main  # noqa: E402
-from benchmarks._runs import arms_of  # noqa: E402
-from fedsim.record import AttackFinding  # noqa: E402
-from fedsim.scenario import load  # noqa: E402
+from benchmarks._experiments import Budget, Cells, experiment
+from benchmarks._rows import Row, measured
+from benchmarks._runs import arms_of
+from fedsim.record import AttackFinding
+from fedsim.scenario import load
 
 SCENARIOS = Path(__file__).parent.parent / "scenarios"
 MLP_MUST = {"DIA": 40.0, "WIIG": 45.0, "IG": -25.0, "closed form": 100.0}
@@ -52,9 +46,11 @@ def transformer_on_cifar10() -> list[Row]:
     return [_row("small ViT, CIFAR-10, p = 0.25, B = 1", attack, must[attack.label]) for attack in attacks]
 
 
-def measure(full: bool) -> Sequence[Row]:
-    """Return the rows of the short or the long version."""
-    return [*mlp_on_mnist(), *(transformer_on_cifar10() if full else [])]
+@experiment("dropout-inversion", minutes=1, page="attacks/dropout-inversion")
+def dropout_inversion(budget: Budget) -> Cells:
+    """Return the cells of the short or the long version."""
+    transformer = {"small ViT, CIFAR-10": transformer_on_cifar10} if budget.full else {}
+    return {"MLP, MNIST": mlp_on_mnist, **transformer}
 
 
 def _attacked(scenario: str, overrides: list[str]) -> tuple[AttackFinding, ...]:
@@ -64,22 +60,5 @@ def _attacked(scenario: str, overrides: list[str]) -> tuple[AttackFinding, ...]:
 def _row(setting: str, attack: AttackFinding, bound: float) -> Row:
     """`bound` is a lower bound in dB, or an upper one when it is negative."""
     psnr = [item.values["psnr"] for victim in attack.victims for item in victim.scores]
-    median = float(np.median(psnr))
-    interval = attack.more["psnr_median"]
-    shown = f" [{interval.low:.1f}, {interval.high:.1f}]" if interval and interval.low and interval.high else ""
-    return Row(
-        name=attack.label,
-        setting=f"{setting}, median with 95% interval{shown}",
-        value=median,
-        unit="dB",
-        minimum=min(psnr),
-        median=median,
-        maximum=max(psnr),
-        n=len(psnr),
-        must=f"> {bound:g} dB" if bound > 0 else f"< {-bound:g} dB",
-        holds=median > bound if bound > 0 else median < -bound,
-    )
-
-
-if __name__ == "__main__":
-    main(measure, __doc__ or "")
+    must = f"> {bound:g}" if bound > 0 else f"< {-bound:g}"
+    return measured(f"PSNR, {attack.label}", setting, psnr, "dB", must)

@@ -6,36 +6,34 @@ epoch in batches of 32. Passes alternate, each ratio is of medians over the roun
 
 from __future__ import annotations
 
-from fedsim.core import process
+import itertools
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
 
-process.prepare()
+import numpy as np
 
-import itertools  # noqa: E402
-import json  # noqa: E402
-import statistics  # noqa: E402
-import subprocess  # noqa: E402
-import sys  # noqa: E402
-import tempfile  # noqa: E402
-import time  # noqa: E402
-from collections.abc import Mapping, Sequence  # noqa: E402
-from dataclasses import dataclass  # noqa: E402
-from pathlib import Path  # noqa: E402
-from typing import Any, Literal  # noqa: E402
-
-import numpy as np  # noqa: E402
-
-from benchmarks import federation_peers  # noqa: E402
-from benchmarks._environments import python_with  # noqa: E402
-from benchmarks._rows import Row, main, measured  # noqa: E402
-from benchmarks.federation_peers.loop import federated_averaging  # noqa: E402
-from fedsim.experiment import runner  # noqa: E402
-from fedsim.scenario import parse  # noqa: E402
-from fedsim.scenario.world import build  # noqa: E402
+from benchmarks import federation_peers
+from benchmarks._environments import python_with
+from benchmarks._experiments import Budget, Cells, experiment
+from benchmarks._rows import Row, measured
+from benchmarks.federation_peers.loop import federated_averaging
+from fedsim.experiment import runner
+from fedsim.scenario import parse
+from fedsim.scenario.world import build
 
 Engine = Literal["local", "vectorized"]
-_Passes = Sequence[Sequence[float]]  # seconds of every round of every pass
 
 _PFL = "pfl==0.6.0"  # needs an older dp-accounting than Flower
+_LOOPED = (4, 20, 100, 500)
 _ROUNDS = 12
 _BATCH = 32
 _SETTLING = 1
@@ -56,15 +54,13 @@ class Program:
     peak_mb: float
 
 
-def measure(full: bool) -> list[Row]:
-    """Return all rows; the long version takes more passes."""
-    passes = 7 if full else 3
-    rows: list[Row] = []
-    for clients in (4, 20, 100, 500):
-        rows += _against_loop(clients, passes)
-    for clients in _OVER_PFL:
-        rows += _against_peers(clients, passes)
-    return [*rows, *_lenet(), *_memory()]
+@experiment("federation", minutes=10, page="benchmarks/federation")
+def federation(budget: Budget) -> Cells:
+    """Return a cell for each comparison; the long version takes more passes."""
+    passes = 7 if budget.full else 3
+    loops = {f"{clients} clients beside a loop": partial(_against_loop, clients, passes) for clients in _LOOPED}
+    peers = {f"{clients} clients beside peers": partial(_against_peers, clients, passes) for clients in _OVER_PFL}
+    return {**loops, **peers, "LeNet": _lenet, "memory": _memory}
 
 
 def _against_loop(clients: int, passes: int) -> list[Row]:
@@ -223,7 +219,3 @@ def _ratio(
 
 def _pairs(over: Sequence[float], under: Sequence[float]) -> list[float]:
     return [a / b for a, b in zip(over, under, strict=True)]
-
-
-if __name__ == "__main__":
-    main(measure, __doc__ or "")

@@ -1,33 +1,28 @@
 """What a denoising client's step, and a trained denoiser, give away.
 
-``--part inversion``: digits from one step of an untrained denoiser on one image, at several noise levels, by
-`denoiser-inversion`: with level and noise told, and searched. ``--part members``: which digits the denoiser of `fedsim
-bench model digits-unet` was trained on, by its loss at single noise levels.
+Inversion: digits from one step of an untrained denoiser on one image, at several noise levels, by `denoiser-inversion`,
+with level and noise told, and searched. Members: which digits the denoiser of `fedsim bench model digits-unet` was
+trained on, by its loss at single noise levels. Without ``--full`` 2 digits and 100 members, with it 4 and 300.
 """
 
 from __future__ import annotations
 
-from fedsim.core import process
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any
 
-process.prepare()
+import numpy as np
+import torch
+from torch import Tensor
 
-import argparse  # noqa: E402
-import statistics  # noqa: E402
-from collections.abc import Mapping  # noqa: E402
-from typing import Any  # noqa: E402
-
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-from torch import Tensor  # noqa: E402
-
-from benchmarks._denoising_client import client_step  # noqa: E402
-from benchmarks._rows import in_words, mean_in_words  # noqa: E402
-from fedsim.bench.denoisers import RECIPES, data_of, task_of, trained  # noqa: E402
-from fedsim.core import registry, seeding  # noqa: E402
-from fedsim.core.hooks import Attack  # noqa: E402
-from fedsim.core.types import Dataset  # noqa: E402
-from fedsim.metrics.image import psnr, to_pixels  # noqa: E402
-from fedsim.metrics.membership import auc_interval  # noqa: E402
+from benchmarks._denoising_client import client_step
+from benchmarks._experiments import Budget, Cells, experiment
+from benchmarks._rows import Row, averaged, measured, told_apart
+from fedsim.bench.denoisers import RECIPES, data_of, task_of, trained
+from fedsim.core import registry, seeding
+from fedsim.core.hooks import Attack
+from fedsim.core.types import Dataset
+from fedsim.metrics.image import psnr, to_pixels
 
 LEVELS = (0.3, 1.0)
 MEMBER_LEVELS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
@@ -78,51 +73,25 @@ def _close(guess: Tensor, image: Tensor, data: Dataset) -> float:
     return float(psnr(to_pixels(guess, data.spec), to_pixels(image, data.spec)))
 
 
-def _print_inversion(count: int, iterations: Mapping[bool, int]) -> None:
-    data = data_of(RECIPES["digits-unet"])
-    print(f"n = {count} digits; iterations told {iterations[True]}, searched {iterations[False]}")
-    print("| level | told, dB | searched, dB | level found over true, median |")
-    print("|---|---|---|---|")
-    for level in LEVELS:
-        granted, searched = (
-            [invert(data, level, number, grants_draws=known, iterations=iterations[known]) for number in range(count)]
-            for known in (True, False)
-        )
-        ratio = statistics.median(pair[1] for pair in searched)
-        cells = (
-            mean_in_words([pair[0] for pair in granted], 1),
-            mean_in_words([pair[0] for pair in searched], 1),
-            f"{ratio:.2f}",
-        )
-        print(f"| {level} | {' | '.join(cells)} |", flush=True)
+@experiment("generative-privacy", minutes=10, page="attacks/denoiser-inversion")
+def generative_privacy(budget: Budget) -> Cells:
+    """Return a cell for each noise level of both parts."""
+    digits, members = (4, 300) if budget.full else (2, 100)
+    return {
+        **{f"inversion, level {level:g}": partial(_inversion, level, digits) for level in LEVELS},
+        **{f"members, level {level:g}": partial(_members, level, members) for level in MEMBER_LEVELS},
+    }
 
 
-def _print_members(count: int) -> None:
-    print(f"n = {count} training and {count} test digits, 4 draws")
-    print("| level | AUC |")
-    print("|---|---|")
-    for level in MEMBER_LEVELS:
-        members, others = member_scores(level, count)
-        area = auc_interval(members, others, np.random.default_rng(0), 0.95)
-        print(f"| {level} | {in_words(area, 3)} |", flush=True)
+def _inversion(level: float, count: int) -> Iterator[Row]:
+    data, setting = data_of(RECIPES["digits-unet"]), f"level {level:g}"
+    for name, known, iterations in (("told", True, GRANTED_ITERATIONS), ("searched", False, SEARCHED)):
+        pairs = [invert(data, level, number, grants_draws=known, iterations=iterations) for number in range(count)]
+        yield averaged(f"PSNR, draws {name}", setting, [close for close, _ in pairs], "dB")
+        if not known:
+            yield measured("level of the guess over the true one", setting, [ratio for _, ratio in pairs], "")
 
 
-def main() -> None:
-    """Run the command line."""
-    torch.set_num_threads(1)
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--part", choices=("inversion", "members"), default="inversion")
-    parser.add_argument("--count", type=int, default=4)
-    parser.add_argument(
-        "--told", type=int, default=GRANTED_ITERATIONS, help="iterations of an inversion with draws granted"
-    )
-    parser.add_argument("--searched", type=int, default=SEARCHED, help="iterations of one without")
-    chosen = parser.parse_args()
-    if chosen.part == "inversion":
-        _print_inversion(chosen.count, {True: chosen.told, False: chosen.searched})
-        return
-    _print_members(chosen.count)
-
-
-if __name__ == "__main__":
-    main()
+def _members(level: float, count: int) -> Iterator[Row]:
+    members, others = member_scores(level, count)
+    yield told_apart("members told from others", f"level {level:g}", members.tolist(), others.tolist())

@@ -2,24 +2,22 @@
 
 Leakage: one FedSGD gradient of two digits, dense network without dropout, untrained, four victims. The naive attacker
 is Inverting Gradients; the informed one is the same or `map`, granted the description of the defenses, whichever sees
-more. Accuracy: after ten rounds of FedAvg, ten clients, ten steps a round. `--defense NAME` measures one defense.
+more. Accuracy: after ten rounds of FedAvg, ten clients, ten steps a round.
 """
 
 from __future__ import annotations
 
-from fedsim.core import process
+import itertools
+import statistics
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any
 
-process.prepare()
-
-import argparse  # noqa: E402
-import statistics  # noqa: E402
-from collections.abc import Iterator  # noqa: E402
-from typing import Any  # noqa: E402
-
-from benchmarks._rows import Row, as_table, measured  # noqa: E402
-from benchmarks._runs import arms_of  # noqa: E402
-from fedsim.record import ArmRecord  # noqa: E402
-from fedsim.scenario import parse  # noqa: E402
+from benchmarks._experiments import Budget, Cells, experiment
+from benchmarks._rows import Row, measured
+from benchmarks._runs import arms_of
+from fedsim.record import ArmRecord
+from fedsim.scenario import parse
 
 SWEEPS: dict[str, list[dict[str, Any]]] = {
     "clipping": [{"norm": norm} for norm in (0.1, 1.0)],
@@ -43,15 +41,26 @@ MODEL = {"name": "mlp", "width": 64, "depth": 2, "dropout": 0.0}
 SEARCH = {"max_iterations": 400, "schedule": "steps", "total_variation": 1e-4}
 
 
-def measure(defense: str, settings: dict[str, Any]) -> Iterator[Row]:
+@experiment("gradient-defenses", minutes=20, page="defenses/README")
+def gradient_defenses(_budget: Budget) -> Cells:
+    """Return a cell for each defense, and one for none."""
+    return {name: partial(_swept, name, sweep) for name, sweep in {"none": [{}], **SWEEPS}.items()}
+
+
+def _swept(defense: str, sweep: Sequence[dict[str, Any]]) -> Iterator[Row]:
+    for settings in sweep:
+        yield from _rows(defense, settings)
+
+
+def _rows(defense: str, settings: dict[str, Any]) -> Iterator[Row]:
     """Yield PSNR of the naive and of the informed attacker, and the accuracy."""
     tables = [{"name": defense, **settings}] if defense != "none" else []
     words = ", ".join([defense, *(f"{key} {value}" for key, value in settings.items())])
     naive, *informed = _psnr(_leakage(tables))
-    yield measured("PSNR, naive", words, naive, "dB", "")
+    yield measured("PSNR, naive", words, naive, "dB")
     if informed:
-        yield measured("PSNR, informed", words, max(informed, key=statistics.median), "dB", "")
-    yield measured("accuracy", words, [_accuracy(tables)], "share", "")
+        yield measured("PSNR, informed", words, max(informed, key=_median), "dB")
+    yield measured("accuracy", words, [_accuracy(tables)], "share")
 
 
 def _leakage(defenses: list[dict[str, Any]]) -> ArmRecord:
@@ -74,9 +83,16 @@ def _leakage(defenses: list[dict[str, Any]]) -> ArmRecord:
     return arms_of(parse(scenario, "benchmark"))[0]
 
 
-def _psnr(arm: ArmRecord) -> list[list[float]]:
-    """Return the PSNR of every image, by attack."""
-    return [[item.values["psnr"] for victim in attack.victims for item in victim.scores] for attack in arm.attacks]
+def _psnr(arm: ArmRecord) -> list[list[list[float]]]:
+    """Return the PSNR of every image, by attack and victim."""
+    return [
+        [[item.values["psnr"] for item in victim.scores] for victim in attack.victims if victim.scores]
+        for attack in arm.attacks
+    ]
+
+
+def _median(by_victim: list[list[float]]) -> float:
+    return statistics.median(itertools.chain.from_iterable(by_victim))
 
 
 def _accuracy(defenses: list[dict[str, Any]]) -> float:
@@ -94,18 +110,3 @@ def _accuracy(defenses: list[dict[str, Any]]) -> float:
     rounds = arms_of(parse(scenario, "benchmark"))[0].rounds
     accuracies = [one.tested["test_accuracy"] for one in rounds if "test_accuracy" in one.tested]
     return accuracies[-1] if accuracies else 0.0
-
-
-def main() -> None:
-    """Print one table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--defense", choices=["none", *SWEEPS], help="measure this one alone")
-    chosen = parser.parse_args().defense
-    sweeps = {"none": [{}], **SWEEPS}
-    picked = {chosen: sweeps[chosen]} if chosen else sweeps
-    rows = [row for name, sweep in picked.items() for settings in sweep for row in measure(name, settings)]
-    print(as_table(rows))
-
-
-if __name__ == "__main__":
-    main()

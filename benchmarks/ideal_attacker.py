@@ -1,40 +1,30 @@
 """What the ideal attacker reaches under each defense of a scenario, beside no attack at all.
 
-    python -m benchmarks.ideal_attacker [scenarios/30_defenses_informed.toml] [--victims 2] [--only TEXT]
-
-Prints a row for each arm: median PSNR of the ceiling, how many images the ideal attacker would recover by the
-scenario's rule, the rank of the update's derivative, and the effective number of known entries. About five minutes on
-one core.
+Arms are those of scenario 30: median PSNR of the ceiling, how many images the ideal attacker would recover by the
+scenario's rule, the rank of the update's derivative, and the effective number of known entries. Without ``--full`` one
+update an arm, with it two.
 """
 
 from __future__ import annotations
 
-import os
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
 
-os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+from benchmarks._experiments import Budget, Cells, experiment
+from benchmarks._rows import Row, averaged
+from fedsim.core.types import WireEntry
+from fedsim.federation.client import local_training
+from fedsim.metrics.evidence import reach
+from fedsim.metrics.success import Rule
+from fedsim.record import Ceiling
+from fedsim.scenario import Scenario, load
+from fedsim.scenario import world as worlds
+from fedsim.scenario.reading import arms
+from fedsim.threat.ceiling import ceiling_of
+from fedsim.threat.victim import Victim
 
-from fedsim.core import process
-
-process.prepare()
-
-import argparse  # noqa: E402
-from collections.abc import Iterator  # noqa: E402
-from pathlib import Path  # noqa: E402
-
-import torch  # noqa: E402
-
-from fedsim.core.types import WireEntry  # noqa: E402
-from fedsim.federation.client import local_training  # noqa: E402
-from fedsim.metrics.evidence import reach  # noqa: E402
-from fedsim.metrics.success import Rule  # noqa: E402
-from fedsim.record import Ceiling  # noqa: E402
-from fedsim.scenario import Scenario, load  # noqa: E402
-from fedsim.scenario import world as worlds  # noqa: E402
-from fedsim.scenario.reading import arms  # noqa: E402
-from fedsim.threat.ceiling import ceiling_of  # noqa: E402
-from fedsim.threat.victim import Victim  # noqa: E402
-
-_SCENARIO = Path("scenarios/30_defenses_informed.toml")
+_SCENARIO = Path(__file__).parent.parent / "scenarios" / "30_defenses_informed.toml"
 
 
 def ceilings(scenario: Scenario, victims: int) -> Iterator[Ceiling]:
@@ -46,33 +36,23 @@ def ceilings(scenario: Scenario, victims: int) -> Iterator[Ceiling]:
             yield ceiling_of(Victim(world, WireEntry(1, client, world.models.first_weights, update), truth)).ceiling
 
 
-def row(name: str, scenario: Scenario, victims: int) -> str:
-    """Return a row of the table."""
+@experiment("ideal-attacker", minutes=5, page="defenses/README")
+def ideal_attacker(budget: Budget) -> Cells:
+    """Return a cell for each arm of the scenario."""
+    named = ((", ".join(map(str, values.values())), scenario) for values, scenario in arms(load(_SCENARIO)))
+    return {name: partial(rows, name, scenario, 2 if budget.full else 1) for name, scenario in named}
+
+
+def rows(name: str, scenario: Scenario, victims: int) -> Iterator[Row]:
+    """Yield the ceiling of an arm, what it recovers and what it knows; where it is not defined, a note says why."""
     of_updates = list(ceilings(scenario, victims))
     rule = Rule.of(scenario.scoring.metric, scenario.scoring.threshold)
     reached = reach(of_updates, rule)
-    if reached is None or reached.psnr is None:
-        return f"| {name} | {reached.in_words if reached else 'no update'} | | |"
+    if reached is None or reached.psnr is None or reached.share is None:
+        yield Row("ideal attacker", name, 0.0, "dB", n=0, note=reached.in_words if reached else "no update")
+        return
     exact = [ceiling for ceiling in of_updates if ceiling.known is not None and ceiling.rank is not None]
-    ranks = ", ".join(sorted({f"{ceiling.rank} of {ceiling.inputs}" for ceiling in exact}))
-    known = sum(ceiling.known or 0.0 for ceiling in exact) / len(exact)
-    return f"| {name} | {reached.in_words} | {ranks} | {known:.0f} |"
-
-
-def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("scenario", nargs="?", type=Path, default=_SCENARIO)
-    parser.add_argument("--victims", type=int, default=2)
-    parser.add_argument("--only", default="", help="arms whose name contains this")
-    given = parser.parse_args()
-    torch.set_num_threads(1)
-    print("| arm | ideal attacker: median ceiling, recovered | rank | known entries |\n|---|---|---|---|")
-    for values, scenario in arms(load(given.scenario)):
-        name = ", ".join(map(str, values.values())) or "all"
-        if given.only in name:
-            print(row(name, scenario, given.victims), flush=True)
-
-
-if __name__ == "__main__":
-    main()
+    ranks = ", ".join(sorted({f"rank {ceiling.rank} of {ceiling.inputs}" for ceiling in exact}))
+    yield Row("ideal attacker", name, reached.psnr, "dB", n=len(of_updates), note=ranks)
+    yield Row("images that it recovers", name, reached.share, "share", n=len(of_updates))
+    yield averaged("entries that it knows", name, [ceiling.known or 0.0 for ceiling in exact], "")

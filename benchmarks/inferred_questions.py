@@ -10,36 +10,32 @@ which questions there are, as the server's own test set shows them. A random ord
 
 from __future__ import annotations
 
-from fedsim.core import process
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
 
-process.prepare()
+import torch
 
-from collections.abc import Iterator, Mapping, Sequence  # noqa: E402
-from typing import Any  # noqa: E402
-
-import torch  # noqa: E402
-
-from attacks.combined.question_readout import (  # noqa: E402
+from attacks.combined.question_readout import (
     QuestionReadout,
     QuestionReadoutConfig,
     QuestionText,
     nearest,
     orders_of,
 )
-from benchmarks._rows import Row, main, measured  # noqa: E402
-from benchmarks.frozen_encoder import ENCODER, sent_by  # noqa: E402
-from benchmarks.visual_tokens import row  # noqa: E402
-from fedsim.bench import grids  # noqa: E402
-from fedsim.core import registry, seeding  # noqa: E402
-from fedsim.core.types import Knowledge  # noqa: E402
-from fedsim.metrics.statistics import wilson  # noqa: E402
-from fedsim.record import VictimRecord  # noqa: E402
-from fedsim.scenario import parse  # noqa: E402
-from fedsim.scenario import world as worlds  # noqa: E402
-from fedsim.scenario.world import World  # noqa: E402
-from fedsim.threat.observe import observe  # noqa: E402
-from fedsim.threat.scoring import score  # noqa: E402
-from fedsim.threat.victim import Victim  # noqa: E402
+from benchmarks._experiments import Budget, Cells, experiment
+from benchmarks._rows import Row, measured, share
+from fedsim.bench import grids
+from fedsim.core import registry, seeding
+from fedsim.core.types import Knowledge, WireEntry
+from fedsim.federation.client import local_training
+from fedsim.record import VictimRecord
+from fedsim.scenario import parse
+from fedsim.scenario import world as worlds
+from fedsim.scenario.world import World
+from fedsim.threat.observe import observe
+from fedsim.threat.scoring import score
+from fedsim.threat.victim import Victim
 
 CLIENTS, SHORT = 60, 20
 WITHHELD: tuple[Knowledge, ...] = ("batch-size", "components", "input-statistics")
@@ -48,6 +44,11 @@ ARMS: Mapping[str, tuple[bool, Mapping[str, Any]]] = {
     "first weights, all tokens": (False, {"name": "keep-all"}),
     "trained, all tokens": (True, {"name": "keep-all"}),
     "trained, 16 by class token": (True, {"name": "cls-topk", "kept": 16}),
+}
+ENCODER = ("patches.*", "class_token", "positions", "encoder*")
+_FROZEN: Mapping[str, Mapping[str, Any]] = {
+    "all tokens": {"name": "keep-all"},
+    "16 by class token": {"name": "cls-topk", "kept": 16},
 }
 _CONFIG = QuestionReadoutConfig(attack="closed-form-vit")
 
@@ -68,6 +69,13 @@ def world_of(*components: Mapping[str, Any], is_trained: bool, clients: int) -> 
     return world
 
 
+def sent_by(world: World, client: int) -> Victim:
+    """Return a client's first update beside its truth."""
+    received = world.models.first_weights
+    update, truth = local_training(world, received, 1, client)
+    return Victim(world, WireEntry(1, client, received, update), truth)
+
+
 def found_in(victim: Victim) -> tuple[VictimRecord, VictimRecord]:
     """Return what comes out of an update where question and answer are inferred, and where they are granted."""
     solve = registry.get("attack", "closed-form-vit")
@@ -85,7 +93,7 @@ def solved_rows(label: str, world: World, clients: int) -> Iterator[Row]:
     """Yield how many questions and answers are inferred, and the images' PSNR with them and with granted ones."""
     pairs = [found_in(sent_by(world, client)) for client in range(clients)]
     for name in ("questions read", "answers read"):
-        yield row(name, label, wilson(sum(inferred.extras[name] == 1 for inferred, _ in pairs), clients))
+        yield share(name, label, [float(inferred.extras[name] == 1) for inferred, _ in pairs])
     for number, name in enumerate(("inferred", "granted")):
         values = [pair[number].scores[0].values["psnr"] for pair in pairs]
         yield measured(f"PSNR of the image, question and answer {name}", label, values, "dB", "")
@@ -107,8 +115,8 @@ def frozen_rows(label: str, world: World, clients: int) -> Iterator[Row]:
         known = [text for text in texts if text.question in spoken]
         right["public questions"].append(_compared(known[0], victim) if len(known) == 1 else (False, False))
     for name, flags in right.items():
-        yield row("questions read", f"{label}, {name}", wilson(sum(one for one, _ in flags), clients))
-        yield row("answers read", f"{label}, {name}", wilson(sum(one for _, one in flags), clients))
+        yield share("questions read", f"{label}, {name}", [float(one) for one, _ in flags])
+        yield share("answers read", f"{label}, {name}", [float(one) for _, one in flags])
     yield measured("orders of the words", label, orders, "", "")
 
 
@@ -119,19 +127,24 @@ def _compared(text: QuestionText, victim: Victim) -> tuple[bool, bool]:
     return text.question == tuple(batch.given["question"][0].tolist()), text.answer == tuple(said)
 
 
-def measure(full: bool) -> list[Row]:
-    """Return all rows."""
+@experiment("inferred-questions", minutes=10, page="attacks/question-readout")
+def inferred_questions(budget: Budget) -> Cells:
+    """Return a cell for each arm."""
+    clients = CLIENTS if budget.full else SHORT
+    solved = {label: partial(_solved, label, *arm, clients) for label, arm in ARMS.items()}
+    frozen = {
+        f"trained, encoder frozen, {label}": partial(_frozen, f"trained, encoder frozen, {label}", component, clients)
+        for label, component in _FROZEN.items()
+    }
+    return {**solved, **frozen}
+
+
+def _solved(label: str, is_trained: bool, component: Mapping[str, Any], clients: int) -> Iterator[Row]:
     grids.trained()
-    clients = CLIENTS if full else SHORT
-    rows = list[Row]()
-    for label, (is_trained, component) in ARMS.items():
-        rows += solved_rows(label, world_of(component, is_trained=is_trained, clients=clients), clients)
+    yield from solved_rows(label, world_of(component, is_trained=is_trained, clients=clients), clients)
+
+
+def _frozen(label: str, component: Mapping[str, Any], clients: int) -> Iterator[Row]:
+    grids.trained()
     freeze = {"name": "freeze", "parameters": list(ENCODER)}
-    for label, component in (("all tokens", {"name": "keep-all"}), ("16 by class token", ARMS[[*ARMS][2]][1])):
-        world = world_of(freeze, component, is_trained=True, clients=clients)
-        rows += frozen_rows(f"trained, encoder frozen, {label}", world, clients)
-    return rows
-
-
-if __name__ == "__main__":
-    main(measure, __doc__ or "")
+    yield from frozen_rows(label, world_of(freeze, component, is_trained=True, clients=clients), clients)

@@ -5,26 +5,24 @@ Half a minute on two idle cores. Seconds are those of a clock: other programs le
 
 from __future__ import annotations
 
-from fedsim.core import process
+import time
+from collections.abc import Iterator
+from functools import partial
+from typing import NamedTuple
 
-process.prepare()
+import torch
 
-import time  # noqa: E402
-from collections.abc import Iterator  # noqa: E402
-from typing import NamedTuple  # noqa: E402
-
-import torch  # noqa: E402
-
-from benchmarks._rows import Row, main, measured  # noqa: E402
-from fedsim.core import seeding  # noqa: E402
-from fedsim.core.types import Observation, Reconstruction, WireEntry  # noqa: E402
-from fedsim.federation.client import local_training  # noqa: E402
-from fedsim.scenario import AttackChoice, parse  # noqa: E402
-from fedsim.scenario import world as worlds  # noqa: E402
-from fedsim.threat.attacking import Start, at_once, frames, search, start_here  # noqa: E402
-from fedsim.threat.attacking.apart import start_apart  # noqa: E402
-from fedsim.threat.observe import observe  # noqa: E402
-from fedsim.threat.victim import Victim  # noqa: E402
+from benchmarks._experiments import Budget, Cells, experiment
+from benchmarks._rows import Row, measured, share
+from fedsim.core import seeding
+from fedsim.core.types import Observation, Reconstruction, WireEntry
+from fedsim.federation.client import local_training
+from fedsim.scenario import AttackChoice, parse
+from fedsim.scenario import world as worlds
+from fedsim.threat.attacking import Start, at_once, frames, search, start_here
+from fedsim.threat.attacking.apart import start_apart
+from fedsim.threat.observe import observe
+from fedsim.threat.victim import Victim
 
 _REPEATS = 3
 _KNOWS = ["labels", "batch-size", "dropout-rates", "input-statistics"]
@@ -40,11 +38,10 @@ class _Timed(NamedTuple):
     guess: Reconstruction
 
 
-def rows(full: bool) -> list[Row]:
-    """Return the seconds of a start, of an observation's way there and back, and of a step, beside those in process."""
-    torch.set_num_threads(1)
-    repeats = 3 * _REPEATS if full else _REPEATS
-    return [row for name in _MODELS for row in _of_model(name, repeats)]
+@experiment("isolation", minutes=1, page="benchmarks/isolation")
+def isolation(budget: Budget) -> Cells:
+    """Return a cell for each model."""
+    return {name: partial(_of_model, name, 3 * _REPEATS if budget.full else _REPEATS) for name in _MODELS}
 
 
 def _of_model(name: str, repeats: int) -> Iterator[Row]:
@@ -61,7 +58,7 @@ def _of_model(name: str, repeats: int) -> Iterator[Row]:
     yield measured("a step in process", name, here, "ms", "")
     yield measured("a step in a process of its own", name, apart, "ms", "")
     same = [float(torch.equal(a.guess.inputs, b.guess.inputs)) for a, b in zip(*many, strict=True)]
-    yield measured("guesses of the same bits", name, same, "of 1", ">= 1", min(same))
+    yield share("guesses of the same bits", name, same, ">= 1")
 
 
 def _observation(name: str) -> Observation:
@@ -86,7 +83,3 @@ def _timed(how: Start, observation: Observation, iterations: int) -> _Timed:
     if isinstance(guesses, str):
         raise RuntimeError(guesses)
     return _Timed(started - begin, ended - started, guesses[0])
-
-
-if __name__ == "__main__":
-    main(rows, __doc__ or "")

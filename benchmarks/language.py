@@ -9,45 +9,53 @@ programs on the machine count less.
 
 from __future__ import annotations
 
-from fedsim.core import process
+import time
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
 
-process.prepare()
+import torch
+from torch import Tensor, nn
 
-import time  # noqa: E402
-from typing import Any  # noqa: E402
-
-import torch  # noqa: E402
-from torch import Tensor, nn  # noqa: E402
-
-from benchmarks import _adapter_rows  # noqa: E402
-from benchmarks._rows import Row, main, measured  # noqa: E402
-from fedsim.core import registry, seeding  # noqa: E402
-from fedsim.core.checkpoints import SMOLLM2, quiet, smollm2  # noqa: E402
-from fedsim.core.losses import IGNORED, cross_entropy  # noqa: E402
-from fedsim.core.types import Batch, Dataset, InputSpec, Observation, Reconstruction, ThreatModel, Update  # noqa: E402
-from fedsim.metrics.text import score_sentences  # noqa: E402
-from fedsim.models._checkpoint import causal_model  # noqa: E402
-from fedsim.scenario import Choice  # noqa: E402
+from benchmarks import _adapter_rows
+from benchmarks._experiments import Budget, Cells, experiment
+from benchmarks._rows import Row, averaged, measured
+from fedsim.core import registry, seeding
+from fedsim.core.checkpoints import SMOLLM2, quiet, smollm2
+from fedsim.core.losses import IGNORED, cross_entropy
+from fedsim.core.types import Batch, Dataset, InputSpec, Observation, Reconstruction, ThreatModel, Update
+from fedsim.metrics.text import score_sentences
+from fedsim.models._checkpoint import causal_model
+from fedsim.scenario import Choice
 
 _LENGTH, _TOKENS, _WRITTEN = 16, 49_152, 32
 _SPEC = InputSpec((_LENGTH,), _TOKENS, (), (), vocabulary=_TOKENS)
+_SIZES = {1: "<= 5", 8: "<= 60"}
 _PROMPT = "The capital of France is a city in which"
 
 
-def measure(full: bool) -> list[Row]:
-    """Return the rows; the long version attacks five batches of each size."""
-    smollm2()  # a first conversion is no loading
-    rows = [loading(), *writing()]
+@experiment("language", minutes=5, page="benchmarks/language")
+def language(budget: Budget) -> Cells:
+    """Return the cells; the long version attacks five batches of each size."""
+    trials = 5 if budget.full else 3
+    reads = {f"DAGER, {size} sentences": partial(_read, size, must, trials) for size, must in _SIZES.items()}
+    steps = {f"adapters, {where}": partial(_stepped, *step, budget.full) for where, step in _adapter_rows.STEPS.items()}
+    return {"loading": loading, "writing": writing, **reads, **steps}
+
+
+def _read(size: int, must: str, trials: int) -> list[Row]:
     news = registry.get("dataset", "lee-news")
     dataset: Dataset = news.make(news.config.model_validate({"length": _LENGTH, "tokenizer": SMOLLM2, "seed": 1}))
-    model = causal_model(smollm2(), _SPEC).train()
-    for size, must in ((1, "<= 5"), (8, "<= 60")):
-        rows += reading(model, dataset, size, must, trials=5 if full else 3)
-    return [*rows, *_adapter_rows.all_rows(causal_model(smollm2(), _SPEC), _TOKENS, full, "135M")]
+    return reading(causal_model(smollm2(), _SPEC).train(), dataset, size, must, trials)
 
 
-def loading() -> Row:
-    """Return the time on the clock until a fresh model has scored its first token, transformers being imported."""
+def _stepped(where: str, examples: int, full: bool) -> Iterator[Row]:
+    passes = (60 if full else 20) // (1 if examples == _adapter_rows.EXAMPLES else 3)
+    yield from _adapter_rows.rows(causal_model(smollm2(), _SPEC), _TOKENS, passes, "135M", where, examples)
+
+
+def loading() -> Iterator[Row]:
+    """Yield the time on the clock until a fresh model has scored its first token, transformers being imported."""
     causal_model(smollm2(), _SPEC)
     token = torch.zeros(1, 1, dtype=torch.long)
     seconds: list[float] = []
@@ -56,7 +64,7 @@ def loading() -> Row:
         with torch.no_grad():
             causal_model(smollm2(), _SPEC)(token)
         seconds.append(time.perf_counter() - begin)
-    return measured("loading the converted checkpoint, and one token", "135M, 538 MB", seconds, "s", "<= 2")
+    yield measured("loading the converted checkpoint, and one token", "135M, 538 MB", seconds, "s", "<= 2")
 
 
 def writing() -> list[Row]:
@@ -106,7 +114,7 @@ def reading(model: nn.Module, dataset: Dataset, size: int, must: str, trials: in
     setting = f"135M, {size} x {dataset.spec.shape[0]} tokens"
     return [
         measured("DAGER, the attack alone", setting, seconds, "s", must),
-        measured("DAGER, exact sentences", setting, exact, "share", "", sum(exact) / trials),
+        averaged("DAGER, exact sentences", setting, exact, "share"),
     ]
 
 
@@ -137,7 +145,3 @@ def _seconds(work: Any) -> float:
     begin = time.process_time()
     work()
     return time.process_time() - begin
-
-
-if __name__ == "__main__":
-    main(measure, __doc__ or "")

@@ -13,31 +13,29 @@ is what a look-up would return.
 
 from __future__ import annotations
 
-from fedsim.core import process
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, NamedTuple
 
-process.prepare()
+import torch
+from torch import Tensor
 
-import argparse  # noqa: E402
-from collections.abc import Mapping, Sequence  # noqa: E402
-from dataclasses import replace  # noqa: E402
-from typing import Any, NamedTuple  # noqa: E402
-
-import torch  # noqa: E402
-from torch import Tensor  # noqa: E402
-
-from benchmarks._rows import mean_in_words  # noqa: E402
-from benchmarks._victims import KNOWN, Victim, victims_of  # noqa: E402
-from fedsim.bench.denoisers import trained  # noqa: E402
-from fedsim.core import registry, seeding  # noqa: E402
-from fedsim.core.errors import NotApplicable  # noqa: E402
-from fedsim.core.hooks import Attack  # noqa: E402
-from fedsim.core.types import Observation, PublicKnowledge  # noqa: E402
-from fedsim.core.types.effects import AddedNoise, Clipped, ClippedParts, Kept, PrivateNoise  # noqa: E402
-from fedsim.metrics.image import psnr, to_pixels  # noqa: E402
+from benchmarks._experiments import Budget, Cells, experiment
+from benchmarks._rows import Row, averaged, share
+from benchmarks._victims import KNOWN, Victim, victims_of
+from fedsim.bench.denoisers import trained
+from fedsim.core import registry, seeding
+from fedsim.core.errors import NotApplicable
+from fedsim.core.hooks import Attack
+from fedsim.core.types import Observation, PublicKnowledge
+from fedsim.core.types.effects import AddedNoise, Clipped, ClippedParts, Kept, PrivateNoise
+from fedsim.metrics.image import psnr, to_pixels
 
 CLOSE = 0.01  # of what a grey image leaves unexplained
 WEIGHTS = (1e-3, 1e-2)  # of total variation
 _DP_CLIP = 1.0
+_ITERATIONS = 500
 
 
 class Network(NamedTuple):
@@ -155,51 +153,33 @@ def _nearest(public: Tensor, image: Tensor) -> Tensor:
     return public[(public - image).flatten(1).square().sum(1).argmin()][None]
 
 
-def _cell(guesses: Guesses | None) -> str:
-    if guesses is None:
-        return "-"
-    return f"{mean_in_words(guesses.close, 1)}, {sum(guesses.is_converged)} converged"
+@experiment("learned-prior", minutes=60, page="attacks/learned-prior")
+def learned_prior(budget: Budget) -> Cells:
+    """Return a cell for each network and what is done to the gradient; 3 images, in the long version 10."""
+    count = 10 if budget.full else 3
+    return {
+        f"{network.words}, {change}": partial(_rows, network, change, count)
+        for network in NETWORKS
+        for change in CHANGES
+    }
 
 
-def row(network: Network, change: str, count: int, iterations: int) -> str:
-    """Return a row of the table."""
+def _rows(network: Network, change: str, count: int) -> Iterator[Row]:
+    setting = f"{network.words}, {change}"
     data = {"name": "benchmarks._unseen:unseen", "recipe": network.denoiser, "count": count}
     knows = (*KNOWN, "labels", "defenses")
     victims = list(victims_of(data, network.model, count, knows=knows, clients=count, defenses=CHANGES[change]))
-    columns = {}
-    for name, attacks in settings_of(network, iterations).items():
-        attempts = [
-            attempt
-            for attempt in (attack_all(attack, victims, given) for attack, given in attacks)
-            if attempt is not None
-        ]
-        columns[name] = max(attempts, key=lambda attempt: attempt.mean, default=None)
-    prior = columns["`learned-prior`"]
-    assert prior is not None
-    public = trained(network.denoiser).data.train.inputs
+    best: dict[str, Guesses] = {}
+    for name, attacks in settings_of(network, _ITERATIONS).items():
+        attempts = [attempt for attack, given in attacks if (attempt := attack_all(attack, victims, given)) is not None]
+        if not attempts:
+            yield Row(f"PSNR, {name}", setting, 0.0, "dB", n=0, note="does not apply")
+            continue
+        best[name] = max(attempts, key=lambda attempt: attempt.mean)
+        note = f"{sum(best[name].is_converged)} converged"
+        yield averaged(f"PSNR, {name}", setting, best[name].close, "dB")._replace(note=note)
+    prior, public = best["`learned-prior`"], trained(network.denoiser).data.train.inputs
     looked_up = [_psnr(_nearest(public, x), v.batch.inputs, v) for x, v in zip(prior.images, victims, strict=True)]
-    nearer = sum(nearest > other for nearest, other in zip(prior.close, looked_up, strict=True))
-    cells = [_cell(column) for column in columns.values()]
-    return f"| {network.words} | {change} | {' | '.join(cells)} | {mean_in_words(looked_up, 1)} | {nearer} of {count} |"
-
-
-def main() -> None:
-    """Print the table."""
-    torch.set_num_threads(1)
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--count", type=int, default=10, help="images")
-    parser.add_argument("--iterations", type=int, default=500)
-    parser.add_argument("--only", default="", help="networks and changes whose words hold this")
-    chosen = parser.parse_args()
-    names = list(settings_of(NETWORKS[0], 1))
-    print(f"n = {chosen.count} images, {chosen.iterations} iterations")
-    print(f"| network | what is done | {' | '.join(names)} | public image nearest to that guess | guess is nearer |")
-    print("|---|---|" + "---|" * (len(names) + 2))
-    for network in NETWORKS:
-        for change in CHANGES:
-            if chosen.only in f"{network.words}, {change}":
-                print(row(network, change, chosen.count, chosen.iterations), flush=True)
-
-
-if __name__ == "__main__":
-    main()
+    yield averaged("PSNR, public image nearest to that guess", setting, looked_up, "dB")
+    nearer = [float(ours > other) for ours, other in zip(prior.close, looked_up, strict=True)]
+    yield share("guess is nearer than that image", setting, nearer)

@@ -7,34 +7,32 @@ that tell the whole sum?
 
 from __future__ import annotations
 
-from fedsim.core import process
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
-process.prepare()
+import torch
+from torch import Tensor
 
-import itertools  # noqa: E402
-from collections.abc import Sequence  # noqa: E402
-from dataclasses import dataclass  # noqa: E402
-from typing import Any  # noqa: E402
-
-import torch  # noqa: E402
-from torch import Tensor  # noqa: E402
-
-from benchmarks._rows import Row, main, with_interval  # noqa: E402
-from benchmarks._secure_round import SecureRound  # noqa: E402
-from fedsim.core import registry, seeding  # noqa: E402
-from fedsim.core.types import Update, WireEntry  # noqa: E402
-from fedsim.federation.client import local_training  # noqa: E402
-from fedsim.federation.secure_client import mean_of, secure_settings, summand  # noqa: E402
-from fedsim.privacy.secure_aggregation.config import SecureAggregation  # noqa: E402
-from fedsim.privacy.secure_aggregation.per_element import tell, with_contributions  # noqa: E402
-from fedsim.privacy.secure_aggregation.ring import modular_sum  # noqa: E402
-from fedsim.scenario import parse  # noqa: E402
-from fedsim.scenario.world import World, build  # noqa: E402
-from fedsim.threat.attacking import Here, search  # noqa: E402
-from fedsim.threat.observe import observe  # noqa: E402
-from fedsim.threat.replay import replay  # noqa: E402
-from fedsim.threat.scoring import score  # noqa: E402
-from fedsim.threat.victim import Victim  # noqa: E402
+from benchmarks._experiments import Budget, Cells, experiment
+from benchmarks._rows import Row, averaged
+from benchmarks._secure_round import SecureRound
+from fedsim.core import registry, seeding
+from fedsim.core.types import Update, WireEntry
+from fedsim.federation.client import local_training
+from fedsim.federation.secure_client import mean_of, secure_settings, summand
+from fedsim.privacy.secure_aggregation.config import SecureAggregation
+from fedsim.privacy.secure_aggregation.per_element import tell, with_contributions
+from fedsim.privacy.secure_aggregation.ring import modular_sum
+from fedsim.scenario import parse
+from fedsim.scenario.world import World, build
+from fedsim.threat.attacking import Here, search
+from fedsim.threat.observe import observe
+from fedsim.threat.replay import replay
+from fedsim.threat.scoring import score
+from fedsim.threat.victim import Victim
 
 _EXACT = 60.0  # dB
 _KNOWN = 0.5  # what a colluding client sends everywhere
@@ -147,7 +145,7 @@ def costs(least: int, clients: int, size: int, seeds: Sequence[int]) -> list[Row
         ("a client computes", [1e3 * timing.client_seconds / clients for timing in rounds], "ms"),
         ("the server computes", [1e3 * timing.server_seconds for timing in rounds], "ms"),
     ]
-    return [with_interval(name, setting, values, unit) for name, values, unit in figures]
+    return [averaged(name, setting, values, unit) for name, values, unit in figures]
 
 
 def _round_of(config: SecureAggregation, clients: int, size: int, seed: int) -> SecureRound:
@@ -160,25 +158,34 @@ def _round_of(config: SecureAggregation, clients: int, size: int, seed: int) -> 
     return done
 
 
-def measure(full: bool) -> list[Row]:
-    """Return all rows; the long version takes more seeds."""
-    seeds = range(5 if full else 2)
-    rows: list[Row] = []
+@experiment("per-element", minutes=3, page="per-element-aggregation")
+def per_element(budget: Budget) -> Cells:
+    """Return a cell for each number of contributors, and one for the costs of each; the long version has more seeds."""
+    seeds = range(5 if budget.full else 2)
     cases: Sequence[tuple[int, int]] = ((1, 0), (2, 0), (3, 0), (3, 2), (5, 0), (5, 4))
-    for least, colluders in cases:
-        setting = f"{least} contributors" + (f", {colluders} colluding clients" if colluders else "")
-        of_seeds = [tokens_read(least, colluders, seed) for seed in seeds]
-        flags = [value for flags_of_seed, _ in of_seeds for value in flags_of_seed]
-        rows.append(with_interval("tokens of one client whose row is told", setting, flags, "share"))
-        rows.append(with_interval("share of the mean that is told", setting, [kept for _, kept in of_seeds], "share"))
-        for variant in ("sparse", "dense"):
-            read = [value for seed in seeds for value in images_read(variant, least, colluders, seed)]
-            rows.append(with_interval(f"images read, {variant} imprint", setting, read, "share"))
-    for clients, size in itertools.product((10, 50), (10_000, 100_000)) if full else ((10, 10_000),):
-        for least in (1, 3):
-            rows.extend(costs(least, clients, size, seeds))
-    return rows
+    sizes = list(itertools.product((10, 50), (10_000, 100_000))) if budget.full else [(10, 10_000)]
+    return {
+        **{_words(*case): partial(_told, *case, seeds) for case in cases},
+        **{
+            f"costs of {least} contributors, {clients} clients, {size} elements": partial(
+                costs, least, clients, size, seeds
+            )
+            for clients, size in sizes
+            for least in (1, 3)
+        },
+    }
 
 
-if __name__ == "__main__":
-    main(measure, __doc__ or "")
+def _words(least: int, colluders: int) -> str:
+    return f"{least} contributors" + (f", {colluders} colluding clients" if colluders else "")
+
+
+def _told(least: int, colluders: int, seeds: Sequence[int]) -> Iterator[Row]:
+    setting = _words(least, colluders)
+    of_seeds = [tokens_read(least, colluders, seed) for seed in seeds]
+    flags = [value for flags_of_seed, _ in of_seeds for value in flags_of_seed]
+    yield averaged("tokens of one client whose row is told", setting, flags, "share")
+    yield averaged("share of the mean that is told", setting, [kept for _, kept in of_seeds], "share")
+    for variant in ("sparse", "dense"):
+        read = [value for seed in seeds for value in images_read(variant, least, colluders, seed)]
+        yield averaged(f"images read, {variant} imprint", setting, read, "share")

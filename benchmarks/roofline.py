@@ -7,26 +7,23 @@ Python. Seconds are those of the processor, one thread. About two minutes on a q
 
 from __future__ import annotations
 
-from fedsim.core import process
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
-process.prepare()
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
 
-import statistics  # noqa: E402
-import time  # noqa: E402
-from collections.abc import Callable, Iterator, Mapping, Sequence  # noqa: E402
-from typing import Any, NamedTuple  # noqa: E402
-
-import torch  # noqa: E402
-from torch import Tensor  # noqa: E402
-from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
-from torch.utils._pytree import tree_leaves  # noqa: E402
-from torch.utils.flop_counter import flop_registry  # noqa: E402
-
-from benchmarks._rows import Row, main, measured  # noqa: E402
-from benchmarks._victims import DIGITS, PHOTOGRAPHS, Victim, victims_of  # noqa: E402
-from fedsim.core import registry, seeding  # noqa: E402
-from fedsim.core.hooks import Attack  # noqa: E402
-from fedsim.core.types import Step  # noqa: E402
+from benchmarks._experiments import Budget, Cells, experiment
+from benchmarks._rows import Row, measured
+from benchmarks._victims import DIGITS, PHOTOGRAPHS, Victim, victims_of
+from fedsim.core import registry, seeding
+from fedsim.core.hooks import Attack
+from fedsim.core.types import Step
 
 _CASES: tuple[tuple[str, Mapping[str, Any], Mapping[str, Any], tuple[int, ...], int], ...] = (
     ("MLP, MNIST, p = 0.25", DIGITS, {"name": "mlp", "dropout": 0.25}, (1, 8, 32), 100),
@@ -73,19 +70,27 @@ class Products(TorchDispatchMode):
         return result
 
 
-def rows(full: bool) -> Sequence[Row]:
-    """Return an iteration's least time and its share of the time that passed."""
-    return list(_rows(7 if full else 3))
+@experiment("roofline", minutes=2, page="benchmarks/attacks")
+def roofline(budget: Budget) -> Cells:
+    """Return a cell for each model."""
+    return {case[0]: partial(_rows, *case, 7 if budget.full else 3) for case in _CASES}
 
 
-def _rows(passes: int) -> Iterator[Row]:
+def _rows(
+    setting: str,
+    data: Mapping[str, Any],
+    model: Mapping[str, Any],
+    together: tuple[int, ...],
+    iterations: int,
+    passes: int,
+) -> Iterator[Row]:
     rates = core_rates()
-    yield measured("products of matrices, highest rate", f"{_SIDE} x {_SIDE}", [rates.operations / 1e9], "GFLOP/s", "")
-    yield measured("reading outside the core's cache", "sum of 16 MiB", [rates.bytes / 1e9], "GB/s", "")
-    for setting, data, model, together, iterations in _CASES:
-        victims = list(victims_of(data, model, max(together), knows=_KNOWS))
-        for count in together:
-            yield from _of_iteration(f"{setting}, {count} at once", victims[:count], rates, iterations, passes)
+    rate = f"this core, before {setting}"
+    yield measured("products of matrices, highest rate", rate, [rates.operations / 1e9], "GFLOP/s")
+    yield measured("reading outside the core's cache", rate, [rates.bytes / 1e9], "GB/s")
+    victims = list(victims_of(data, model, max(together), knows=_KNOWS))
+    for count in together:
+        yield from _of_iteration(f"{setting}, {count} at once", victims[:count], rates, iterations, passes)
 
 
 def _of_iteration(setting: str, victims: Sequence[Victim], rates: Rates, iterations: int, passes: int) -> Iterator[Row]:
@@ -97,7 +102,7 @@ def _of_iteration(setting: str, victims: Sequence[Victim], rates: Rates, iterati
     yield measured("their least time", setting, [least], "ms", "")
     yield measured("iteration of one victim", setting, times, "ms", "")
     shares = [100.0 * least / seconds for seconds in times]
-    yield measured("share of the roofline", setting, shares, "%", "", value=100.0 * least / statistics.median(times))
+    yield measured("share of the roofline", setting, shares, "%")
 
 
 def core_rates() -> Rates:
@@ -136,7 +141,3 @@ def _attack(victims: Sequence[Victim], iterations: int, on_step: Callable[[Step]
     generators = [seeding.generator(1, "attack", index) for index in range(len(victims))]
     others = [lambda _step: None for _ in victims[1:]]
     attack.together([victim.observation for victim in victims], generators, [on_step, *others])
-
-
-if __name__ == "__main__":
-    main(rows, __doc__ or "")

@@ -7,21 +7,19 @@ The lines are then read at the asked size, for a Ray cluster of a stated size.
 
 from __future__ import annotations
 
-from fedsim.core import process
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
-process.prepare()
+import numpy as np
 
-import json  # noqa: E402
-import math  # noqa: E402
-import subprocess  # noqa: E402
-import sys  # noqa: E402
-from collections.abc import Sequence  # noqa: E402
-from dataclasses import dataclass  # noqa: E402
-from typing import Any  # noqa: E402
-
-import numpy as np  # noqa: E402
-
-from benchmarks._rows import Row, main, measured  # noqa: E402
+from benchmarks._experiments import Budget, Cells, experiment
+from benchmarks._rows import Row, measured
 
 _INPUTS, _CLASSES = 64, 10  # of the digits
 _TIMEOUT = 1800
@@ -119,8 +117,13 @@ def price(plan: Plan, laws: Laws, cluster: Cluster) -> Price:
     )
 
 
-def measure(full: bool) -> list[Row]:
-    """Return all rows; the long version goes one decade further on both axes."""
+@experiment("scale", minutes=10, page="scale")
+def scale(budget: Budget) -> Cells:
+    """Return the one cell, since laws need every size; the long version goes one decade further on both axes."""
+    return {"sizes": partial(_rows, budget.full)}
+
+
+def _rows(full: bool) -> list[Row]:
     sizes = [10**power for power in range(5, 9 if full else 8)]
     clients = [_run("client", _model(size)) for size in sizes]
     servers = [_run("server", _model(size)) for size in sizes]
@@ -208,7 +211,3 @@ def _many(clients: int) -> dict[str, Any]:
         },
         "threat": {"victims": 10},
     }
-
-
-if __name__ == "__main__":
-    main(measure, __doc__ or "")

@@ -1,36 +1,32 @@
 """Updates of several local steps of SGD, solved exactly: how many images come back, and how long it takes.
 
 Untrained models, labels inferred, masks unknown; seconds are those of one core. MNIST; for the transformer 20
-photographs, for a LeNet digits of 8 x 8 pixels, through `gauss-newton`. ``--only TEXT`` runs the settings that contain
-a text. Without ``--full``: 3 victims a setting (about ten minutes). With it: 10 victims a setting. Settings of
-means hold their 95 % interval by bootstrap.
+photographs, for a LeNet digits of 8 x 8 pixels, through `gauss-newton`. Without ``--full``:
+3 victims a setting. With it: 10 victims.
 """
 
 from __future__ import annotations
 
-from fedsim.core import process
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any, NamedTuple
 
-process.prepare()
+import torch
 
-import argparse  # noqa: E402
-import time  # noqa: E402
-from collections.abc import Iterator, Mapping  # noqa: E402
-from dataclasses import replace  # noqa: E402
-from typing import Any, NamedTuple  # noqa: E402
-
-import torch  # noqa: E402
-
-from benchmarks._frontier_cases import LENET, SMALL  # noqa: E402
-from benchmarks._rows import Row, as_json, as_table, as_they_come, averaged, measured  # noqa: E402
-from benchmarks._victims import DIGITS, KNOWN, PHOTOGRAPHS  # noqa: E402
-from fedsim.core import registry, seeding  # noqa: E402
-from fedsim.core.errors import NotApplicable  # noqa: E402
-from fedsim.core.types import WireEntry  # noqa: E402
-from fedsim.federation.client import local_training  # noqa: E402
-from fedsim.scenario import parse  # noqa: E402
-from fedsim.scenario.world import build  # noqa: E402
-from fedsim.threat import victim as observed  # noqa: E402
-from fedsim.threat.observe import observe  # noqa: E402
+from benchmarks._experiments import Budget, Cells, experiment
+from benchmarks._frontier_cases import LENET, SMALL
+from benchmarks._rows import Row, averaged, measured, share
+from benchmarks._victims import DIGITS, KNOWN, PHOTOGRAPHS
+from fedsim.core import registry, seeding
+from fedsim.core.errors import NotApplicable
+from fedsim.core.types import WireEntry
+from fedsim.federation.client import local_training
+from fedsim.scenario import parse
+from fedsim.scenario.world import build
+from fedsim.threat import victim as observed
+from fedsim.threat.observe import observe
 
 _RIGHT = 1e-3  # root mean square error of a pixel in [0, 1]: 60 dB
 _ALL, _FEW = 10, 3
@@ -94,10 +90,10 @@ CASES = (
 )
 
 
-def measure(full: bool, only: str = "") -> list[Row]:
-    """Return the rows of the short or the long version, for settings that contain a text."""
-    cases = [case for case in CASES if only in case.setting]
-    return as_they_come(row for case in cases for row in _rows(case, _ALL if full else _FEW))
+@experiment("several-steps", minutes=10, page="attacks/step-by-step")
+def several_steps(budget: Budget) -> Cells:
+    """Return a cell for each client's training."""
+    return {case.setting: partial(_rows, case, _ALL if budget.full else _FEW) for case in CASES}
 
 
 def _rows(case: Case, victims: int) -> Iterator[Row]:
@@ -105,10 +101,10 @@ def _rows(case: Case, victims: int) -> Iterator[Row]:
     try:
         shares, explained, seconds = zip(*_attacked(case, victims), strict=True)
     except NotApplicable as reason:
-        yield measured(f"refused: {reason}", setting, [1.0], "share", "")
+        yield Row("refused", setting, 1.0, "share", n=victims, note=str(reason))
         return
     yield averaged("images above 60 dB", setting, shares, "share", case.must)
-    yield averaged("updates that the steps explain exactly", setting, explained, "share", "")
+    yield share("updates that the steps explain exactly", setting, explained)
     yield measured("processor seconds an update", setting, seconds, "s", case.seconds)
 
 
@@ -129,8 +125,8 @@ def _attacked(case: Case, victims: int) -> Iterator[tuple[float, float, float]]:
         true = (scale * torch.cat([batch.inputs for batch in truth.batches])).flatten(1)
         guesses = (scale * guess.inputs).flatten(1)
         near = torch.cdist(true, guesses) / true.shape[1] ** 0.5 < _RIGHT
-        share = float(near.any(1).double().mean()) if len(guesses) else 0.0
-        yield share, float(guess.is_exact), seconds
+        right = float(near.any(1).double().mean()) if len(guesses) else 0.0
+        yield right, float(guess.is_exact), seconds
 
 
 def _tables(case: Case) -> Mapping[str, Any]:
@@ -149,19 +145,3 @@ def _tables(case: Case) -> Mapping[str, Any]:
             "optimizer": optimizer,
         },
     }
-
-
-def main() -> None:
-    """Run the command line."""
-    torch.set_num_threads(1)
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--full", action="store_true", help="the long version")
-    parser.add_argument("--only", default="", metavar="TEXT", help="run the settings that contain this text")
-    chosen = parser.parse_args()
-    rows = measure(chosen.full, chosen.only)
-    print(as_json(rows) if chosen.json else as_table(rows))
-
-
-if __name__ == "__main__":
-    main()

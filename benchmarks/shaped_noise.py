@@ -7,31 +7,33 @@ and gradient matching (`inverting-gradients`). Control: no noise.
 
 from __future__ import annotations
 
-from fedsim.core import process
+import math
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any
 
-process.prepare()
+import torch
+from torch import Tensor
 
-from typing import Any  # noqa: E402
-
-import torch  # noqa: E402
-from torch import Tensor  # noqa: E402
-
-from benchmarks._rows import Row, main, with_interval  # noqa: E402
-from fedsim.core import registry, seeding  # noqa: E402
-from fedsim.core.types import WireEntry  # noqa: E402
-from fedsim.experiment import runner  # noqa: E402
-from fedsim.federation.apps import evaluate_model  # noqa: E402
-from fedsim.federation.client import local_training  # noqa: E402
-from fedsim.scenario import parse  # noqa: E402
-from fedsim.scenario.world import World, build  # noqa: E402
-from fedsim.threat.attacking import Here, search  # noqa: E402
-from fedsim.threat.observe import observe  # noqa: E402
-from fedsim.threat.scoring import score  # noqa: E402
-from fedsim.threat.victim import Victim  # noqa: E402
+from benchmarks._experiments import Budget, Cells, experiment
+from benchmarks._rows import Row, averaged
+from fedsim.core import registry, seeding
+from fedsim.core.types import WireEntry
+from fedsim.experiment import runner
+from fedsim.federation.apps import evaluate_model
+from fedsim.federation.client import local_training
+from fedsim.scenario import parse
+from fedsim.scenario.world import World, build
+from fedsim.threat.attacking import Here, search
+from fedsim.threat.observe import observe
+from fedsim.threat.scoring import score
+from fedsim.threat.victim import Victim
 
 _ROUNDING = 6e-8  # of float32, relative to a tensor's root mean square
 _PRIOR = 0.14  # variance of a pixel of the digits, in [0, 1]
 _ROUNDS = 60
+_ITERATIONS = 300
+_SIZES = (0.03, 0.1, 0.3, 1.0)
 _KINDS = ("none", "every entry", "shaped")
 
 
@@ -141,28 +143,40 @@ def accuracy(kind: str, share: float, seed: int) -> float:
     return float(next(iter(evaluate_model(world, ended.weights).values())))
 
 
-def measure(full: bool) -> list[Row]:
-    """Return all rows; the long version takes more seeds."""
-    seeds, iterations = range(6 if full else 3), 300
-    rows: list[Row] = []
-    for share in (0.03, 0.1, 0.3, 1.0):
-        by_name: dict[str, list[float]] = {}
-        for seed in seeds:
-            world = world_of("none", 0.0, seed, 1)
-            sizes = [p.numel() for p in world.models.parameters.values()]
-            for name, error in errors(*derivative(world), sizes, share).items():
-                by_name.setdefault(name, []).append(-10.0 * float(torch.tensor(error).log10()))
-        for name, values in by_name.items():
-            if name != "none" or share == 0.03:  # noqa: PLR2004 - the control does not depend on the share
-                rows.append(with_interval("ideal attacker", f"{name}, {share:g} of the norm", values, "dB"))
-        for kind in _KINDS[1:] if share > 0.03 else _KINDS:  # noqa: PLR2004
-            setting = f"{kind}, {share:g} of the norm"
-            psnr = [matched(kind, share, seed, iterations) for seed in seeds]
-            rows.append(with_interval("gradient matching", setting, psnr, "dB"))
-            reached = [accuracy(kind, share, seed) for seed in seeds[:4]]
-            rows.append(with_interval("accuracy", setting, reached, "share"))
-    return rows
+@experiment("shaped-noise", minutes=10, page="defenses/shaped-noise")
+def shaped_noise(budget: Budget) -> Cells:
+    """Return a cell for each size of the noise, and the control without; the long version takes more seeds."""
+    seeds = range(6 if budget.full else 3)
+    sizes = {f"noise of {size:g} of the norm": partial(_rows, size, seeds) for size in _SIZES}
+    return {"none (control)": partial(_control, seeds), **sizes}
 
 
-if __name__ == "__main__":
-    main(measure, __doc__ or "")
+def _control(seeds: Sequence[int]) -> Iterator[Row]:
+    yield averaged("ideal attacker", "none", _decibels(_SIZES[0], seeds)["none"], "dB")
+    yield from _attacked("none", 0.0, "none", seeds)
+
+
+def _rows(size: float, seeds: Sequence[int]) -> Iterator[Row]:
+    by_name = _decibels(size, seeds)
+    unaware = by_name["shaped, taken for independent"]
+    yield averaged("ideal attacker", f"shaped, {size:g} of the norm, taken for independent", unaware, "dB")
+    for kind in _KINDS[1:]:
+        setting = f"{kind}, {size:g} of the norm"
+        yield averaged("ideal attacker", setting, by_name[kind], "dB")
+        yield from _attacked(kind, size, setting, seeds)
+
+
+def _attacked(kind: str, size: float, setting: str, seeds: Sequence[int]) -> Iterator[Row]:
+    yield averaged("gradient matching", setting, [matched(kind, size, seed, _ITERATIONS) for seed in seeds], "dB")
+    yield averaged("accuracy", setting, [accuracy(kind, size, seed) for seed in seeds[:4]], "share")
+
+
+def _decibels(size: float, seeds: Sequence[int]) -> dict[str, list[float]]:
+    """Return the PSNR of each attacker, one a seed."""
+    by_name: dict[str, list[float]] = {}
+    for seed in seeds:
+        world = world_of("none", 0.0, seed, 1)
+        sizes = [p.numel() for p in world.models.parameters.values()]
+        for name, error in errors(*derivative(world), sizes, size).items():
+            by_name.setdefault(name, []).append(-10.0 * math.log10(error))
+    return by_name

@@ -3,30 +3,27 @@
 Each client sends the gradient of one spoken digit at fresh weights. An attacker reconstructs the spectrogram, and a
 linear reader of its frames, fitted on other numerals of the same speakers, names the speaker. Beside the attacks stand
 the true spectrogram, which the reader must tell, the true one with the answers permuted, and a reader that never heard
-one speaker's other language. Chance is one in five. Shares are of clients, with Wilson's 95 % interval as least and
-greatest. Without --full a fifth of the clients, and the MLP alone. Paper: Dang et al. 2021, arXiv 2104.07815.
+one speaker's other language. Chance is one in five. Shares are of clients. Without --full a fifth of the clients, and
+the MLP alone. Paper: Dang et al. 2021, arXiv 2104.07815.
 """
 
 from __future__ import annotations
 
-from fedsim.core import process
+from collections.abc import Iterator, Mapping
+from functools import cache, partial
+from typing import Any, NamedTuple, cast
 
-process.prepare()
+import torch
+from torch import Tensor
 
-from collections.abc import Iterator, Mapping, Sequence  # noqa: E402
-from typing import Any, NamedTuple, cast  # noqa: E402
-
-import torch  # noqa: E402
-from torch import Tensor  # noqa: E402
-
-from benchmarks._rows import Row, holds, main, of_interval  # noqa: E402
-from benchmarks._victims import observed_victims, seen_of  # noqa: E402
-from fedsim.components.probe.ridge import Ridge, RidgeConfig  # noqa: E402
-from fedsim.core import registry, seeding  # noqa: E402
-from fedsim.core.errors import NotApplicable  # noqa: E402
-from fedsim.core.hooks import Attack  # noqa: E402
-from fedsim.core.types import Dataset, InputSpec, Observation, Tensors  # noqa: E402
-from fedsim.metrics.statistics import wilson  # noqa: E402
+from benchmarks._experiments import Budget, Cells, experiment
+from benchmarks._rows import Row, share
+from benchmarks._victims import observed_victims, seen_of
+from fedsim.components.probe.ridge import Ridge, RidgeConfig
+from fedsim.core import registry, seeding
+from fedsim.core.errors import NotApplicable
+from fedsim.core.hooks import Attack
+from fedsim.core.types import Dataset, InputSpec, Observation, Tensors
 
 DATA: Mapping[str, Any] = {"name": "spoken-digits"}
 CLIENTS, SHORT = 60, 12
@@ -108,17 +105,28 @@ def attacked(model: Mapping[str, Any], clients: int, listener: Reader, data: Dat
         yield _row(name, f"{model['name']}, {setting}", torch.tensor(right))
 
 
-def measure(full: bool) -> Sequence[Row]:
-    """Return the rows of the short or the long version."""
+@experiment("speakers", minutes=5, page="speakers")
+def speakers(budget: Budget) -> Cells:
+    """Return the cell of the controls, and one for each network and rate."""
+    models: dict[str, dict[str, Any]] = {
+        f"{name}, dropout {rate:g}": {"name": name, "dropout": rate, **({"width": 128} if name == "mlp" else {})}
+        for name in (("mlp", "lenet") if budget.full else ("mlp",))
+        for rate in RATES
+    }
+    clients = CLIENTS if budget.full else SHORT
+    attacks = {words: partial(_attacked, model, clients) for words, model in models.items()}
+    return {"controls": lambda: controls(_sounds()), **attacks}
+
+
+def _attacked(model: Mapping[str, Any], clients: int) -> Iterator[Row]:
+    data = _sounds()
+    yield from attacked(model, clients, reader(data.test.inputs, data.attributes["speaker"].test, data.spec), data)
+
+
+@cache
+def _sounds() -> Dataset:
     method = registry.get("dataset", DATA["name"])
-    data = cast("Dataset", method.make(method.config()))
-    rows = list(controls(data))
-    listener = reader(data.test.inputs, data.attributes["speaker"].test, data.spec)
-    for name in ("mlp", "lenet") if full else ("mlp",):
-        for rate in RATES:
-            model: dict[str, Any] = {"name": name, "dropout": rate, **({"width": 128} if name == "mlp" else {})}
-            rows += attacked(model, CLIENTS if full else SHORT, listener, data)
-    return rows
+    return cast("Dataset", method.make(method.config()))
 
 
 def _owner(example: Tensor, data: Dataset) -> int:
@@ -127,9 +135,4 @@ def _owner(example: Tensor, data: Dataset) -> int:
 
 
 def _row(name: str, setting: str, right: Tensor, must: str = "") -> Row:
-    row = of_interval(name, setting, wilson(int(right.sum()), len(right)), "of speakers told")
-    return row._replace(must=must, holds=holds(row.value, must)) if must else row
-
-
-if __name__ == "__main__":
-    main(measure, __doc__ or "")
+    return share(f"speakers told: {name}", setting, right.double().tolist(), must)

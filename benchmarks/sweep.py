@@ -11,9 +11,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
-from benchmarks._rows import Row, main, measured
+from benchmarks._experiments import Budget, Cells, experiment
+from benchmarks._rows import Row, measured
 from fedsim.core.json_schema import SCHEMA_VERSION
 from fedsim.experiment.runner import scenario_hash
 from fedsim.experiment.sweep.folder import SweepFolder, plan_of
@@ -55,9 +58,14 @@ print((time.perf_counter() - begin) / (len(runs) - 1))
 """
 
 
-def measure(full: bool) -> list[Row]:
-    """Return the rows; the long version repeats them."""
-    repeats = 3 if full else 1
+@experiment("sweep", minutes=3, page="benchmarks/sweep")
+def sweep(budget: Budget) -> Cells:
+    """Return the cells of new sweeps and of a finished one; the long version repeats them."""
+    repeats, again = (3, 5) if budget.full else (1, 3)
+    return {"new sweeps": partial(_new, repeats), "a finished sweep": partial(_finished, again)}
+
+
+def _new(repeats: int) -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as temporary:
         place = Path(temporary)
         path = _written(place / "small.toml", RUNS, 20)
@@ -66,14 +74,17 @@ def measure(full: bool) -> list[Row]:
             float(_output_of([sys.executable, "-c", _ALONE, str(path), str(place / f"alone-{n}")]))
             for n in range(repeats)
         ]
-        again = _again(place, 5 if full else 3)
+    setting = f"{RUNS} runs"
+    yield measured("two workers / one worker", setting, [two / one for two, one in pairs], "times", "<= 0.6")
+    yield measured("one worker, all runs", setting, [one for _, one in pairs], "s")
     overhead = [pair[1] / RUNS - bare for pair, bare in zip(pairs, alone, strict=True)]
-    return [
-        measured("two workers / one worker", f"{RUNS} runs", [two / one for two, one in pairs], "", "<= 0.6"),
-        measured("one worker, all runs", f"{RUNS} runs", [one for _, one in pairs], "s", ""),
-        measured("overhead of a run, start-up shared out", f"{RUNS} runs, one worker", overhead, "s", "< 0.3"),
-        measured("the same command on a finished sweep", f"{MANY} runs", again, "s", "< 2"),
-    ]
+    yield measured("overhead of a run, start-up shared out", setting, overhead, "s", "< 0.3")
+
+
+def _finished(repeats: int) -> Iterator[Row]:
+    with tempfile.TemporaryDirectory() as temporary:
+        again = _again(Path(temporary), repeats)
+    yield measured("the same command on a finished sweep", f"{MANY} runs", again, "s", "< 2")
 
 
 def _written(path: Path, runs: int, rounds: int) -> Path:
@@ -103,7 +114,3 @@ def _again(place: Path, repeats: int) -> list[float]:
         record = json.dumps({"schema_version": SCHEMA_VERSION, "status": "finished"}, indent=1)
         (folder.run_path(run.digest) / "record.json").write_text(record)
     return [_seconds(path, out, 1) for _ in range(repeats)]
-
-
-if __name__ == "__main__":
-    main(measure, __doc__ or "")

@@ -1,8 +1,7 @@
 """The report of a sweep of 1,000 runs: wall time and peak memory of one process that builds it.
 
 One small run is made for real; its record and pictures are copied under 1,000 digests, 25 seeds of 40 settings, with
-the scores shaken, so that no two are alike. Run: python -m benchmarks.sweep_report [--json] [--full]; --full repeats
-it three times.
+the scores shaken, so that no two are alike.
 """
 
 from __future__ import annotations
@@ -14,10 +13,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks._rows import Row, main, measured
+from benchmarks._experiments import Budget, Cells, experiment
+from benchmarks._rows import Row, measured
 from fedsim.experiment.runner import scenario_hash
 from fedsim.experiment.sweep.executors.worker import make
 from fedsim.record.store import RunFolder
@@ -47,17 +48,22 @@ print(time.perf_counter() - begin, resource.getrusage(resource.RUSAGE_SELF).ru_m
 """
 
 
-def measure(full: bool) -> list[Row]:
-    """Return the rows of the report's cost."""
+@experiment("sweep-report", minutes=1, page="benchmarks/sweep")
+def sweep_report(budget: Budget) -> Cells:
+    """Return the one cell; the long version builds the report three times."""
+    return {"report": partial(_rows, 3 if budget.full else 1)}
+
+
+def _rows(repeats: int) -> list[Row]:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "sweep"
         size = copies(Path(temporary) / "run", folder)
-        built = [_built(folder) for _ in range(3 if full else 1)]
+        built = [_built(folder) for _ in range(repeats)]
     setting = f"{RUNS} runs, {SEEDS} seeds, records of {size / 1024:.0f} KiB"
     return [
         measured("report of a sweep, wall time", setting, [figures[0] for figures in built], "s", "<= 20"),
         measured("report of a sweep, peak memory", setting, [figures[1] for figures in built], "GiB", "<= 1"),
-        measured("report of a sweep, processor time", setting, [figures[2] for figures in built], "s", ""),
+        measured("report of a sweep, processor time", setting, [figures[2] for figures in built], "s"),
     ]
 
 
@@ -112,7 +118,3 @@ def _built(folder: Path) -> tuple[float, float, float]:
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     seconds, memory, busy = map(float, output.split())
     return seconds, memory, busy
-
-
-if __name__ == "__main__":
-    main(measure, __doc__ or "")

@@ -4,7 +4,7 @@ Sentences of real news of up to 16 tokens; a victim is a client's first gradient
 after 600 steps of training on other sentences. With `--full` more victims, further conditions, and batches of four. The
 same victims, dropout masks and noise for every attack. Dropout masks are known, ignored (the attacker leaves dropout
 out), or estimated, searched along with the text; attacks that cannot search them have no such row. Figures are means
-over victims; least and greatest are the ends of their 95 % interval, by bootstrap over victims. They are tokens right
+over victims, with their 95 % interval by bootstrap: tokens right
 at their place, ROUGE-1, ROUGE-2 and ROUGE-L of words, exact sentences, and recall and precision of the set of tokens.
 An attack that does not apply counts as 0. Chance is what the sentence's own tokens in random order have right on
 average, the control is the same attack on the gradient of the next client's sentence. Last come differences between
@@ -13,31 +13,28 @@ estimated and ignored masks, victim by victim.
 
 from __future__ import annotations
 
-from fedsim.core import process
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
 
-process.prepare()
+import torch
 
-import sys  # noqa: E402
-import time  # noqa: E402
-from collections.abc import Iterator, Mapping, Sequence  # noqa: E402
-from dataclasses import replace  # noqa: E402
-from functools import lru_cache  # noqa: E402
-from typing import Any, NamedTuple  # noqa: E402
-
-import torch  # noqa: E402
-
-from benchmarks._rows import Row, main, with_interval  # noqa: E402
-from benchmarks._small_language_model import trained  # noqa: E402
-from fedsim.core import registry, seeding  # noqa: E402
-from fedsim.core.errors import NotApplicable  # noqa: E402
-from fedsim.core.losses import IGNORED  # noqa: E402
-from fedsim.core.types import Knowledge, Observation, Reconstruction, Tensors, Truth, WireEntry  # noqa: E402
-from fedsim.federation.client import local_training  # noqa: E402
-from fedsim.metrics.text import score_sentences, score_words  # noqa: E402
-from fedsim.scenario import parse  # noqa: E402
-from fedsim.scenario.world import World, build  # noqa: E402
-from fedsim.threat.observe import observe  # noqa: E402
-from fedsim.threat.victim import Victim  # noqa: E402
+from benchmarks._experiments import Budget, Cells, Measure, experiment
+from benchmarks._rows import Row, averaged
+from benchmarks._small_language_model import trained
+from fedsim.core import registry, seeding
+from fedsim.core.errors import NotApplicable
+from fedsim.core.losses import IGNORED
+from fedsim.core.types import Knowledge, Observation, Reconstruction, Tensors, Truth, WireEntry
+from fedsim.federation.client import local_training
+from fedsim.metrics.text import score_sentences, score_words
+from fedsim.scenario import parse
+from fedsim.scenario.world import World, build
+from fedsim.threat.observe import observe
+from fedsim.threat.victim import Victim
 
 _KNOWN: tuple[Knowledge, ...] = ("batch-size", "dropout-rates")
 _RIGHT = "tokens right"
@@ -88,15 +85,18 @@ FURTHER = (
 Seen = tuple[Observation, Truth, World]
 
 
-def measure(full: bool) -> list[Row]:
-    """Return the rows, model by model."""
-    conditions = (*CONDITIONS, *FURTHER) if full else CONDITIONS
-    rows: list[Row] = []
-    for size in (1, 4) if full else (1,):
+@experiment("text-attacks", minutes=15, page="benchmarks/text-attacks")
+def text_attacks(budget: Budget) -> Cells:
+    """Return two cells for each batch size and model: of all attacks, and of the long search."""
+    conditions, victims = ((*CONDITIONS, *FURTHER), 16) if budget.full else (CONDITIONS, 8)
+    cells: dict[str, Measure] = {}
+    for size in (1, 4) if budget.full else (1,):
         for weights in ("fresh", "trained"):
-            rows += compared(weights, conditions, tuple(ATTACKS), size, 16 if full else 8)
-            rows += compared(weights, conditions if full else CONDITIONS[:1], (LONG,), size, 16 if full else 8)
-    return rows
+            words = f"{weights}, batch {size}"
+            cells[words] = partial(compared, weights, conditions, tuple(ATTACKS), size, victims)
+            asked = conditions if budget.full else CONDITIONS[:1]
+            cells[f"{words}, {LONG}"] = partial(compared, weights, asked, (LONG,), size, victims)
+    return cells
 
 
 def compared(
@@ -116,18 +116,16 @@ def compared(
             print(f"{name}, {setting}: {(time.perf_counter() - begin) / victims:.1f} s a victim", file=sys.stderr)
             figures = [scores(guess, truth, world) for guess, (_, truth, world) in zip(guesses, seen, strict=True)]
             rows += [
-                with_interval(
-                    f"{name}: {figure}", setting, [scores_of_victim[figure] for scores_of_victim in figures], ""
-                )
+                averaged(f"{name}: {figure}", setting, [scores_of_victim[figure] for scores_of_victim in figures], "")
                 for figure in _FIGURES
             ]
             right[name, condition.name] = [figure[_RIGHT] for figure in figures]
             if name in SEARCHES and condition.name == "plain":
                 others = zip([*guesses[1:], guesses[0]], seen, strict=True)
                 control = [scores(guess, truth, world)[_RIGHT] for guess, (_, truth, world) in others]
-                rows.append(with_interval(f"{name} on another's gradient: {_RIGHT}", setting, control, ""))
+                rows.append(averaged(f"{name} on another's gradient: {_RIGHT}", setting, control, ""))
         if condition.name == "plain" and LONG not in attacks:
-            rows.append(with_interval(f"chance: {_RIGHT}", setting, [chance(truth) for _, truth, _ in seen], ""))
+            rows.append(averaged(f"chance: {_RIGHT}", setting, [chance(truth) for _, truth, _ in seen], ""))
     return [*rows, *_differences(weights, right, size)]
 
 
@@ -139,7 +137,7 @@ def _differences(weights: str, right: Mapping[tuple[str, str], Sequence[float]],
         if condition.endswith("estimated"):
             gains = [value - other for value, other in zip(values, ignored, strict=True)]
             setting = f"{weights}, {condition} minus ignored, batch {size}"
-            rows.append(with_interval(f"{name}: {_RIGHT}", setting, gains, ""))
+            rows.append(averaged(f"{name}: {_RIGHT}", setting, gains, ""))
     return rows
 
 
@@ -211,7 +209,3 @@ def scores(reconstruction: Reconstruction | None, truth: Truth, world: World) ->
 
 def _mean(values: list[float]) -> float:
     return sum(values) / len(values)
-
-
-if __name__ == "__main__":
-    main(measure, __doc__ or "")

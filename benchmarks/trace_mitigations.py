@@ -10,30 +10,25 @@ prompts.
 
 from __future__ import annotations
 
-from fedsim.core import process
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
-process.prepare()
+import numpy as np
 
-import argparse  # noqa: E402
-import json  # noqa: E402
-import time  # noqa: E402
-from collections.abc import Iterator, Sequence  # noqa: E402
-from dataclasses import dataclass  # noqa: E402
-from typing import Any, NamedTuple  # noqa: E402
-
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-
-from benchmarks._rows import in_words, mean_in_words  # noqa: E402
-from benchmarks.side_channels import Arm, arms, decoders  # noqa: E402
-from fedsim.core import registry, seeding  # noqa: E402
-from fedsim.core.hooks import Condition, Mitigation  # noqa: E402
-from fedsim.core.types import Generated, TraceView  # noqa: E402
-from fedsim.generation import stream, veil  # noqa: E402
-from fedsim.record import Finding  # noqa: E402
-from fedsim.threat.observe_trace import observe_trace  # noqa: E402
-from fedsim.threat.side_channels import Judging, Speech, TraceInquiry, judge  # noqa: E402
-from fedsim.threat.trace_study import Speaker, Tokens  # noqa: E402
+from benchmarks._experiments import Budget, Cells, experiment
+from benchmarks._rows import Row, averaged, of_interval
+from benchmarks.side_channels import Arm, arm, arms_of, decoders
+from fedsim.core import registry, seeding
+from fedsim.core.hooks import Condition, Decoder, Mitigation
+from fedsim.core.types import Generated, TraceView
+from fedsim.generation import stream, veil
+from fedsim.record import Finding
+from fedsim.threat.observe_trace import observe_trace
+from fedsim.threat.side_channels import Judging, Speech, TraceInquiry, judge
+from fedsim.threat.trace_study import Speaker, Tokens
 
 _LEAKING = ("speculative", "aded", "del", "cntp", "awrs", "lexical-unit")
 _VIEWS: tuple[TraceView, ...] = ("counts", "work")
@@ -47,26 +42,6 @@ class Clock:
     mean: float
     slowest: float
     steps: int
-
-
-class Line(NamedTuple):
-    """One mitigation of one decoder.
-
-    Attributes:
-        decoder: its name.
-        mitigation: with its settings; empty for none.
-        step: seconds that each step lasts.
-        pace: tokens a second, one a prompt.
-        share: of the pace without a mitigation, one a prompt.
-        bits: about the prompt, by packets and by work.
-    """
-
-    decoder: str
-    mitigation: str
-    step: float
-    pace: list[float]
-    share: list[float]
-    bits: tuple[Finding, ...]
 
 
 def clock(speaker: Speaker, prompts: Sequence[Tokens]) -> Clock:
@@ -105,13 +80,24 @@ def paces(before: Sequence[Generated], after: Sequence[Generated], about: Sequen
     return [tokens[name] / (steps[name] * step) for name in sorted(tokens)]
 
 
-def measure(arm: Arm, judging: Judging) -> Iterator[Line]:
-    """Yield the line of a decoder without a mitigation, and one or two for each that the registry has."""
-    speaker, material = arm.speaker, arm.setting.material
+@experiment("trace-mitigations", minutes=15, page="attacks/side-channels")
+def trace_mitigations(_budget: Budget) -> Cells:
+    """Return a cell for each decoder that leaks."""
+    return {name: partial(_rows_of, name, decoder) for decoder in decoders(_LEAKING) for name in arms_of(decoder.name)}
+
+
+def _rows_of(name: str, decoder: Decoder[Any, Any]) -> Iterator[Row]:
+    one = arm(name, decoder, "prompts")
+    yield from rows(one, one.setting.judging)
+
+
+def rows(arm_of_decoder: Arm, judging: Judging) -> Iterator[Row]:
+    """Yield the rows of a decoder without a mitigation, and of one or two settings of each that the registry has."""
+    speaker, material = arm_of_decoder.speaker, arm_of_decoder.setting.material
     speech, pace_clock = speaker.speech("bits", material), clock(speaker, material.prompts)
     plain = paces(speech.texts, speech.texts, speech.truth, pace_clock.mean)
     free = tuple(_bits(speech, view, judging) for view in _VIEWS)
-    yield Line(arm.name, "", pace_clock.mean, plain, [1.0] * len(plain), free)
+    yield from _shown(f"{arm_of_decoder.name}, no mitigation", pace_clock.mean, plain, plain, free)
     for mitigation in _mitigations():
         source = seeding.generator(judging.seed, f"mitigation {mitigation.name}")
         shown = veil(mitigation, speech.texts, source)
@@ -119,10 +105,25 @@ def measure(arm: Arm, judging: Judging) -> Iterator[Line]:
             unhidden if _looks_alike(speech, shown, view) else _bits(speech.of(shown), view, judging)
             for view, unhidden in zip(_VIEWS, free, strict=True)
         )
-        for step in (pace_clock.mean, pace_clock.slowest)[: 1 + mitigation.hides_work]:
+        steps = {"": pace_clock.mean, ", steps as long as the slowest": pace_clock.slowest}
+        for words, step in [*steps.items()][: 1 + mitigation.hides_work]:
             pace = paces(speech.texts, shown, speech.truth, step)
-            share = [hidden / open_ for hidden, open_ in zip(pace, plain, strict=True)]
-            yield Line(arm.name, mitigation.name, step, pace, share, bits)
+            yield from _shown(f"{arm_of_decoder.name}, {mitigation.name}{words}", step, pace, plain, bits)
+
+
+def _shown(
+    setting: str, step: float, pace: Sequence[float], plain: Sequence[float], bits: Sequence[Finding]
+) -> Iterator[Row]:
+    yield Row("a step", setting, 1000 * step, "ms")
+    yield averaged("pace", setting, pace, "tokens/s")
+    share_of_plain = [hidden / unhidden for hidden, unhidden in zip(pace, plain, strict=True)]
+    yield averaged("pace over that without", setting, share_of_plain, "")
+    for view, finding in zip(_VIEWS, bits, strict=True):
+        name = f"about the prompt by {view}"
+        if finding.value is None:
+            yield Row(name, setting, 0.0, "bits", n=0, note=finding.failure or "")
+            continue
+        yield of_interval(name, setting, finding.value, "bits", note=f"p {finding.p:.2f}")
 
 
 def _looks_alike(speech: Speech, shown: Sequence[Generated], view: TraceView) -> bool:
@@ -143,50 +144,3 @@ def _mitigations() -> Iterator[Mitigation[Any]]:
             made = method.make(method.config()).named(name)
             assert isinstance(made, Mitigation), "its hook says so"
             yield made
-
-
-def as_json(rows: Sequence[Line]) -> str:
-    """Return a list of all figures."""
-    table = [row._asdict() | {"bits": [one.model_dump(mode="json") for one in row.bits]} for row in rows]
-    return json.dumps(table, indent=1)
-
-
-def as_table(rows: Sequence[Line]) -> str:
-    """Return Markdown."""
-    head = ("decoder", "mitigation", "a step, ms", "tokens a second", "of that without", "bits, packets", "bits, work")
-    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
-    for row in rows:
-        pace, share = mean_in_words(row.pace, 0), mean_in_words(row.share, 2)
-        cells = [
-            row.decoder,
-            row.mitigation or "none",
-            f"{1000 * row.step:.2f}",
-            pace,
-            share,
-            *map(_in_words, row.bits),
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def _in_words(finding: Finding) -> str:
-    if finding.value is None:
-        return f"failed: {finding.failure}"
-    return f"{in_words(finding.value, 2)}, p {finding.p:.2f}"
-
-
-def main() -> None:
-    """Run the command line."""
-    torch.set_num_threads(1)
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--temperature", type=float, default=0.3, help="of decoders that draw")
-    parser.add_argument("--decoder", action="append", default=[], help="one of those to compare; absent: all that leak")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    chosen = parser.parse_args()
-    leaking = decoders(chosen.decoder or _LEAKING, [], chosen.temperature)
-    rows = [row for arm in arms(False, True, leaking) for row in measure(arm, arm.setting.judging)]
-    print(as_json(rows) if chosen.json else as_table(rows))
-
-
-if __name__ == "__main__":
-    main()

@@ -2,34 +2,32 @@
 
 A tiny Llama knows half of Lee's news. Five clients of ten other sentences each train LoRA of rank 64 on its queries and
 values, until these have been learnt by heart; the server steps by Adam along the mean gradient. At some rounds each
-client's gradient of two sentences of 16 tokens is attacked. Settings of means hold their 95 % interval by bootstrap
-over the clients. With ``--full`` also SmolLM2-135M: four clients of eight sentences, rank 64, batches of four.
+client's gradient of two sentences of 16 tokens is attacked. With ``--full`` also SmolLM2-135M: four clients of eight
+sentences, rank 64, batches of four.
 """
 
 from __future__ import annotations
 
-from fedsim.core import process
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, NamedTuple
 
-process.prepare()
+import torch
 
-import time  # noqa: E402
-from collections.abc import Iterator, Mapping, Sequence  # noqa: E402
-from dataclasses import replace  # noqa: E402
-from typing import Any, NamedTuple  # noqa: E402
-
-import torch  # noqa: E402
-
-from benchmarks._rows import Row, as_they_come, averaged, main, measured  # noqa: E402
-from benchmarks._small_language_model import trained  # noqa: E402
-from fedsim.core import registry, seeding  # noqa: E402
-from fedsim.core.errors import NotApplicable  # noqa: E402
-from fedsim.core.losses import cross_entropy  # noqa: E402
-from fedsim.core.types import Batch, Knowledge, Observation, Reconstruction, Tensors, WireEntry  # noqa: E402
-from fedsim.federation.client import local_training  # noqa: E402
-from fedsim.scenario import parse  # noqa: E402
-from fedsim.scenario.world import World, build  # noqa: E402
-from fedsim.threat.observe import observe  # noqa: E402
-from fedsim.threat.victim import Victim  # noqa: E402
+from benchmarks._experiments import Budget, Cells, experiment
+from benchmarks._rows import Row, averaged, measured, share
+from benchmarks._small_language_model import trained
+from fedsim.core import registry, seeding
+from fedsim.core.errors import NotApplicable
+from fedsim.core.losses import cross_entropy
+from fedsim.core.types import Batch, Knowledge, Observation, Reconstruction, Tensors, WireEntry
+from fedsim.federation.client import local_training
+from fedsim.scenario import parse
+from fedsim.scenario.world import World, build
+from fedsim.threat.observe import observe
+from fedsim.threat.victim import Victim
 
 _KNOWN: tuple[Knowledge, ...] = ("batch-size", "dropout-rates", "components")
 _LENGTH = 16
@@ -148,9 +146,10 @@ def _without_end(tokens: list[int], padding: int) -> list[int]:
     return tokens[:length]
 
 
-def measure(full: bool) -> list[Row]:
-    """Return the rows of the short or the long version."""
-    return as_they_come(row for case in (TINY, LARGE)[: 1 + full] for row in _rows(case))
+@experiment("trained-adapters", minutes=2, page="attacks/exact-frontier")
+def trained_adapters(budget: Budget) -> Cells:
+    """Return a cell for each federation."""
+    return {case.words: partial(_rows, case) for case in ((TINY, LARGE) if budget.full else (TINY,))}
 
 
 def _rows(case: Case) -> Iterator[Row]:
@@ -163,12 +162,9 @@ def _rows(case: Case) -> Iterator[Row]:
             update, truth = local_training(world, weights, round_, client)
             seen = observe(Victim(world, WireEntry(round_, client, weights, update), truth), _KNOWN)
             counts.append(attacked(seen, truth.private[0], tokenizer.padding))
-        setting = f"{case.words}, LoRA of rank {case.rank}, B = {case.batch_size}, round {round_}, loss {loss:.3f}"
-        yield averaged("sentences exact", setting, [one.exact for one in counts], "share", "")
+        setting = f"{case.words}, LoRA of rank {case.rank}, B = {case.batch_size}, round {round_}"
+        yield Row("mean loss", setting, loss, "nats", n=case.clients * case.sentences)
+        yield averaged("sentences exact", setting, [one.exact for one in counts], "share")
         yield averaged("sentences returned that are wrong", setting, [one.wrong for one in counts], "share", "")
-        yield averaged("updates refused", setting, [one.refused for one in counts], "share", "")
+        yield share("updates refused", setting, [one.refused for one in counts])
         yield measured("processor seconds an update", setting, [one.seconds for one in counts], "s", "")
-
-
-if __name__ == "__main__":
-    main(measure, __doc__ or "")

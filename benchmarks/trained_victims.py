@@ -9,26 +9,24 @@ clients, more rounds, a perceptron without dropout and a vision transformer (abo
 
 from __future__ import annotations
 
-from fedsim.core import process
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
-process.prepare()
+import torch
+from torch import Tensor
 
-import time  # noqa: E402
-from collections.abc import Iterator, Mapping, Sequence  # noqa: E402
-from typing import Any, NamedTuple  # noqa: E402
-
-import torch  # noqa: E402
-from torch import Tensor  # noqa: E402
-
-from benchmarks._rows import Row, as_they_come, averaged, main, measured  # noqa: E402
-from benchmarks._victims import DIGITS, KNOWN, Victim  # noqa: E402
-from fedsim.core import registry, seeding  # noqa: E402
-from fedsim.core.types import Reconstruction, Tensors, WireEntry  # noqa: E402
-from fedsim.federation.client import local_training  # noqa: E402
-from fedsim.scenario import parse  # noqa: E402
-from fedsim.scenario.world import World, build  # noqa: E402
-from fedsim.threat import victim as observed  # noqa: E402
-from fedsim.threat.observe import observe  # noqa: E402
+from benchmarks._experiments import Budget, Cells, experiment
+from benchmarks._rows import Row, averaged, measured, share
+from benchmarks._victims import DIGITS, KNOWN, Victim
+from fedsim.core import registry, seeding
+from fedsim.core.types import Reconstruction, Tensors, WireEntry
+from fedsim.federation.client import local_training
+from fedsim.scenario import parse
+from fedsim.scenario.world import World, build
+from fedsim.threat import victim as observed
+from fedsim.threat.observe import observe
 
 _CLIENTS = 10
 _MOMENTUM = 0.9
@@ -131,21 +129,18 @@ def _rows(case: Case, rounds: Sequence[int], clients: int) -> Iterator[Row]:
             whole.append(float(guess.is_exact and not false))
             shares.append(right / len(seen.batch))
             wrong.append(false / len(seen.batch))
-        right_share = accuracy(world, weights)
-        setting = f"{case.attack}, {case.words}, B = {case.batch_size}, round {round_}, accuracy {right_share:.1%}"
+        setting = f"{case.attack}, {case.words}, B = {case.batch_size}, round {round_}"
         must = case.must if round_ else ""
-        yield averaged("updates exact or honestly partial", setting, honest, "share", must)
-        yield averaged("updates whose gradient is explained exactly", setting, whole, "share", "")
-        yield averaged("images that come back", setting, shares, "share", "")
-        yield averaged("images returned that are wrong", setting, wrong, "share", "")
+        yield Row("accuracy", setting, accuracy(world, weights), "share", n=len(world.data.dataset.test))
+        yield share("updates exact or honestly partial", setting, honest, must)
+        yield share("updates whose gradient is explained exactly", setting, whole)
+        yield averaged("images that come back", setting, shares, "share")
+        yield averaged("images returned that are wrong", setting, wrong, "share")
         yield measured("processor seconds an update", setting, seconds, "s", case.seconds)
 
 
-def measure(full: bool) -> list[Row]:
-    """Return the rows of the short or the long version."""
-    cases, clients = (CASES, _CLIENTS) if full else (CASES[:1], 4)
-    return as_they_come(row for case in cases for row in _rows(case, case.rounds if full else SHORT, clients))
-
-
-if __name__ == "__main__":
-    main(measure, __doc__ or "")
+@experiment("trained-victims", minutes=4, page="attacks/exact-frontier")
+def trained_victims(budget: Budget) -> Cells:
+    """Return a cell for each training."""
+    cases, clients = (CASES, _CLIENTS) if budget.full else (CASES[:1], 4)
+    return {case.words: partial(_rows, case, case.rounds if budget.full else SHORT, clients) for case in cases}

@@ -5,40 +5,37 @@ that no attacked client holds. Each attacked client sends the gradient of 8 imag
 search from the true features of every image (granted: what inversion loses, and isolation does not), the image next to
 those features among those that the backbone learnt from (look-up), and the mean of the server's images.
 
-An image is undecided where it is not identified and the search for it ended before its features were reached. Least and
-greatest are 95 % intervals: Wilson's of shares, over updates; by bootstrap over updates of medians. A missing guess
-counts as 0 dB. Without ``--full``: LeNet, 2 updates. CIFAR-10 is the pack or folder that FEDSIM_CIFAR10 names; the
-first run trains the backbones, once, and keeps them in the cache.
+An image is undecided where it is not identified and the search for it ended before its features were reached. Intervals
+are over updates. A missing guess counts as 0 dB. Without ``--full``: LeNet, 2 updates. CIFAR-10 is the pack or folder
+that FEDSIM_CIFAR10 names; the first run trains the backbones, once, and keeps them in the cache.
 """
 
 from __future__ import annotations
 
-from fedsim.core import process
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple, cast
 
-process.prepare()
+import numpy as np
+import torch
+from torch import Tensor
 
-import time  # noqa: E402
-from collections.abc import Iterator, Mapping, Sequence  # noqa: E402
-from typing import Any, NamedTuple, cast  # noqa: E402
-
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-from torch import Tensor  # noqa: E402
-
-from attacks.core.feature_inversion import STEPS  # noqa: E402
-from attacks.malicious_server.maui import follow_features, read_features, single_features  # noqa: E402
-from benchmarks._realism_cells import GROUP_NORM, LENET, SMALL_VIT, Network, located  # noqa: E402
-from benchmarks._rows import Row, as_they_come, main, measured, of_interval  # noqa: E402
-from benchmarks._victims import DIGITS, KNOWN, kept_weights, trained_weights, world_of  # noqa: E402
-from benchmarks.trained_victims import accuracy  # noqa: E402
-from fedsim.core import seeding  # noqa: E402
-from fedsim.core.types import Observation, Reconstruction, Tensors, WireEntry  # noqa: E402
-from fedsim.federation.client import local_training, refusal  # noqa: E402
-from fedsim.metrics.statistics import median_interval, wilson  # noqa: E402
-from fedsim.record import ItemScore  # noqa: E402
-from fedsim.scenario.world import World  # noqa: E402
-from fedsim.threat.observe import observe  # noqa: E402
-from fedsim.threat.victim import Victim  # noqa: E402
+from attacks.core.feature_inversion import STEPS
+from attacks.malicious_server.maui import follow_features, read_features, single_features
+from benchmarks._experiments import Budget, Cells, experiment
+from benchmarks._realism_cells import GROUP_NORM, LENET, SMALL_VIT, Network, located
+from benchmarks._rows import Row, measured, of_interval, share
+from benchmarks._victims import DIGITS, KNOWN, kept_weights, trained_weights, world_of
+from benchmarks.trained_victims import accuracy
+from fedsim.core import seeding
+from fedsim.core.types import Observation, Reconstruction, Tensors, WireEntry
+from fedsim.federation.client import local_training, refusal
+from fedsim.metrics.statistics import median_interval
+from fedsim.record import ItemScore
+from fedsim.scenario.world import World
+from fedsim.threat.observe import observe
+from fedsim.threat.victim import Victim
 
 _DIGITS = LENET._replace(words="LeNet, ReLU, MNIST digits", data=DIGITS, examples=4000)
 _CLIENTS, _SHORT = 10, 2
@@ -77,6 +74,7 @@ class Place(NamedTuple):
         world: clients whose head the server wrote.
         honest: the same with a head as it comes, where clients look at what they receive.
         known: images that the backbone learns from, (N, *shape).
+        accuracy: of the backbone with the head that it learnt.
         steps: of the search for an image, at most.
     """
 
@@ -84,6 +82,7 @@ class Place(NamedTuple):
     world: World
     honest: World
     known: Tensor
+    accuracy: float
     steps: int = STEPS
 
 
@@ -105,10 +104,11 @@ class Seen(NamedTuple):
     seconds: float
 
 
-def measure(full: bool) -> list[Row]:
-    """Return the rows of the short or the long version."""
-    cases = _CASES if full else [case._replace(updates=_SHORT) for case in _CASES[:2]]
-    return as_they_come(row for case in cases for row in rows_of(case))
+@experiment("transferred-heads", minutes=3, page="attacks/maui")
+def transferred_heads(budget: Budget) -> Cells:
+    """Return a cell for each network and its training."""
+    cases = _CASES if budget.full else [case._replace(updates=_SHORT) for case in _CASES[:2]]
+    return {f"{case.network.words}, {case.state}, {case.steps} steps": partial(rows_of, case) for case in cases}
 
 
 def rows_of(case: Case) -> Iterator[Row]:
@@ -119,17 +119,18 @@ def rows_of(case: Case) -> Iterator[Row]:
     clients = case.updates
     seen = list(_seen(place, clients))
     words = place.words
-    yield _share("images isolated", words, [update.isolated.double().mean().item() for update in seen])
-    yield _share("features that are no image's", words, [update.strange / _BATCH for update in seen])
+    yield Row("accuracy", words, place.accuracy, "share")
+    yield share("images isolated", words, [update.isolated.double().mean().item() for update in seen])
+    yield share("features that are no image's", words, [update.strange / _BATCH for update in seen])
     for guess in seen[0].items:
         items = [update.items[guess] for update in seen]
         right = [[item.values["identified"] for item in items_of_update] for items_of_update in items]
         psnr = [[item.values["psnr"] for item in items_of_update] for items_of_update in items]
-        yield _share("images identified", f"{guess}, {words}", [sum(flags) / len(flags) for flags in right])
+        yield share("images identified", f"{guess}, {words}", [sum(flags) / len(flags) for flags in right])
         yield of_interval("PSNR, median", f"{guess}, {words}", median_interval(psnr, np.random.default_rng(0)), "dB")
     for search in seen[0].undecided:
-        yield _share("images undecided", f"{search}, {words}", [update.undecided[search] / _BATCH for update in seen])
-    yield measured("processor seconds an update", words, [update.seconds for update in seen], "s", "")
+        yield share("images undecided", f"{search}, {words}", [update.undecided[search] / _BATCH for update in seen])
+    yield measured("processor seconds an update", words, [update.seconds for update in seen], "s")
     yield from _refusals(place, clients)
 
 
@@ -138,10 +139,9 @@ def _refusals(place: Place, clients: int) -> Iterator[Row]:
     for head, source in (("crafted", place.world), ("honest", place.honest)):
         received = source.models.first_weights
         reasons = [refusal(place.honest, received, 1, client, {}) for client in range(clients)]
-        first = next((f" ({reason})" for reason in reasons if reason), "")
-        yield _share(
-            "clients that refuse", f"{head} head{first}, {place.words}", [float(bool(reason)) for reason in reasons]
-        )
+        note = next(filter(None, reasons), "")
+        flags = [float(bool(reason)) for reason in reasons]
+        yield share("clients that refuse", f"{head} head, {place.words}", flags, note=note)
 
 
 def place_of(network: Network, state: str) -> Place:
@@ -161,9 +161,10 @@ def place_of(network: Network, state: str) -> Place:
     right = accuracy(bare, weights)
     headed = {**plain, "model": model, "components": [{"name": "transfer-head"}]}
     crafted = {**headed, "threat": {"server": "malicious"}, "attacks": [{"name": "maui"}]}
-    words = f"{network.words}, {state}, accuracy {right:.1%}"
+    words = f"{network.words}, {state}"
     known = bare.data.dataset.train.inputs.index_select(0, among[:_LOOKED_UP])
-    return Place(words, world_of(crafted), world_of({**headed, "defenses": [{"name": "server-check"}]}), known)
+    honest = world_of({**headed, "defenses": [{"name": "server-check"}]})
+    return Place(words, world_of(crafted), honest, known, right)
 
 
 def _headed(plain: dict[str, Any], learnt: Tensors) -> Tensors:
@@ -252,11 +253,3 @@ def _undecided(items: Sequence[ItemScore], order: Tensor, apart: Tensor) -> int:
     return sum(
         not item.values["identified"] and guess < len(apart) and float(apart[guess]) > _REACHED for item, guess in pairs
     )
-
-
-def _share(name: str, setting: str, shares: Sequence[float]) -> Row:
-    return of_interval(name, setting, wilson(min(sum(shares), len(shares)), len(shares)), "share")
-
-
-if __name__ == "__main__":
-    main(measure, __doc__ or "")

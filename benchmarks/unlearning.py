@@ -8,30 +8,28 @@ n g - (n - 1) g'. After T rounds the same is done with the mean steps of both tr
 Attacks get that vector as a gradient of one example, its label and the model. Beside it two controls: the client's
 ordinary update, attacked alike, and the vector of another digit that is forgotten, judged by one that stays. A digit
 counts as identified if it is the nearest of all 200 to the guess (chance 0.005), as exact above 60 dB. Units are
-digits, each in a federation that forgets nothing else. Intervals are 95 %, by bootstrap. ``--full``: 20 digits, not 10.
+digits, each in a federation that forgets nothing else. ``--full``: 20 digits, not 10.
 """
 
 from __future__ import annotations
 
-from fedsim.core import process
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import NamedTuple
 
-process.prepare()
+import torch
+from torch import Tensor
 
-from collections.abc import Iterator, Mapping  # noqa: E402
-from typing import NamedTuple  # noqa: E402
-
-import torch  # noqa: E402
-from torch import Tensor  # noqa: E402
-
-from benchmarks._rows import Row, main, with_interval  # noqa: E402
-from fedsim.core import registry, seeding  # noqa: E402
-from fedsim.core.errors import NotApplicable  # noqa: E402
-from fedsim.core.gradients import gradient_of  # noqa: E402
-from fedsim.core.types import Batch, Knowledge, Tensors, Truth, Update, WireEntry  # noqa: E402
-from fedsim.scenario import parse  # noqa: E402
-from fedsim.scenario.world import World, build  # noqa: E402
-from fedsim.threat.observe import observe  # noqa: E402
-from fedsim.threat.victim import Victim  # noqa: E402
+from benchmarks._experiments import Budget, Cells, experiment
+from benchmarks._rows import Row, share
+from fedsim.core import registry, seeding
+from fedsim.core.errors import NotApplicable
+from fedsim.core.gradients import gradient_of
+from fedsim.core.types import Batch, Knowledge, Tensors, Truth, Update, WireEntry
+from fedsim.scenario import parse
+from fedsim.scenario.world import World, build
+from fedsim.threat.observe import observe
+from fedsim.threat.victim import Victim
 
 _CLIENTS, _EACH, _RATE = 8, 25, 0.1
 _ROUNDS = (1, 5, 25, 100)
@@ -138,24 +136,24 @@ def judged(world: World, guess: Tensor | None, number: int) -> tuple[float, floa
     return float(int(distances.argmin()) == number), float(error < 10 ** (-_EXACT / 10))
 
 
-def measure(full: bool) -> list[Row]:
-    """Return the shares of forgotten digits that are identified and that are exact, by setting and attack."""
+@experiment("unlearning", minutes=2, page="attacks/unlearning")
+def unlearning(budget: Budget) -> Cells:
+    """Return the one cell, since all settings share their trainings."""
+    return {"forgotten digits": partial(_rows, 20 if budget.full else 10)}
+
+
+def _rows(digits: int) -> Iterator[Row]:
+    """Yield the shares of forgotten digits that are identified and that are exact, by setting and attack."""
     world = federation()
     every = world.data.dataset.train
     after = {rounds: trained(world, every, rounds) for rounds in _ROUNDS}
     by_setting: dict[tuple[str, str], list[tuple[float, float]]] = {}
     order = torch.randperm(len(every), generator=torch.Generator().manual_seed(0))
-    for number in order[: 20 if full else 10].tolist():
+    for number in order[:digits].tolist():
         for seen in vectors(world, number, after):
             for name in _ATTACKS:
                 judgement = judged(world, attacked(world, seen, number, name), number)
                 by_setting.setdefault((seen.setting, name), []).append(judgement)
-    return [
-        with_interval(what, f"{setting}, {name}", [pair[place] for pair in judgements], "")
-        for (setting, name), judgements in by_setting.items()
-        for place, what in enumerate(("identified", "exact"))
-    ]
-
-
-if __name__ == "__main__":
-    main(measure, __doc__ or "")
+    for (setting, name), judgements in by_setting.items():
+        for place, what in enumerate(("identified", "exact")):
+            yield share(what, f"{setting}, {name}", [pair[place] for pair in judgements])

@@ -7,25 +7,22 @@ examples. Least and greatest are Wilson's 95 % interval.
 
 from __future__ import annotations
 
-from fedsim.core import process
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any
 
-process.prepare()
+import torch
 
-from collections.abc import Iterator, Mapping  # noqa: E402
-from typing import Any  # noqa: E402
-
-import torch  # noqa: E402
-
-from benchmarks._rows import Row, main, of_interval  # noqa: E402
-from fedsim.core import registry, seeding  # noqa: E402
-from fedsim.core.errors import NotApplicable  # noqa: E402
-from fedsim.core.types import Observation, Truth, WireEntry  # noqa: E402
-from fedsim.federation.client import local_training  # noqa: E402
-from fedsim.metrics.statistics import wilson  # noqa: E402
-from fedsim.scenario import parse  # noqa: E402
-from fedsim.scenario.world import World, build  # noqa: E402
-from fedsim.threat.observe import observe  # noqa: E402
-from fedsim.threat.victim import Victim  # noqa: E402
+from benchmarks._experiments import Budget, Cells, experiment
+from benchmarks._rows import Row, share
+from fedsim.core import registry, seeding
+from fedsim.core.errors import NotApplicable
+from fedsim.core.types import Observation, Truth, WireEntry
+from fedsim.federation.client import local_training
+from fedsim.scenario import parse
+from fedsim.scenario.world import World, build
+from fedsim.threat.observe import observe
+from fedsim.threat.victim import Victim
 
 _RIGHT = 40.0  # dB
 _UNITS = 1024
@@ -45,36 +42,36 @@ _ATTACKS: Mapping[str, dict[str, Any]] = {
 }
 
 
-def measure(full: bool) -> list[Row]:
-    """Return the rows of every batch size, way to train and attack."""
-    return [
-        row
+@experiment("vgia", minutes=3, page="attacks/vgia")
+def vgia(budget: Budget) -> Cells:
+    """Return a cell for each batch size, way to train and attack."""
+    return {
+        f"{attack}, B = {size}, {steps}": partial(_rows, attack, size, steps, _LONG if budget.full else _CLIENTS)
         for size in _BATCHES
         for steps in _STEPS
         for attack in _ATTACKS
-        for row in _rows(attack, size, steps, _LONG if full else _CLIENTS)
-    ]
+    }
 
 
 def _rows(attack: str, size: int, steps: str, clients: int) -> Iterator[Row]:
     world = _world(attack, size, steps)
-    right: list[bool] = []
-    recovered: list[bool] = []
+    right: list[float] = []
+    recovered: list[float] = []
     setting = f"{attack}, {_UNITS} units, B = {size}, {steps}"
     for client in range(clients):
         observation, truth = _observed(world, client)
         try:
             guess = _made(attack)(observation, seeding.generator(1, "attack"))
         except NotApplicable as reason:
-            yield Row("right", f"{setting}: {reason}", 0.0, "share", 0.0, 0.0, 0.0, 0, "reported", True)
+            yield Row("right", setting, 0.0, "share", n=0, note=str(reason))
             return
         examples = torch.cat([batch.inputs for batch in truth.batches]).flatten(1).unique(dim=0)
         errors = torch.cdist(examples, guess.inputs.flatten(1)) ** 2 / examples.shape[1]
         near = -10 * (errors * world.data.dataset.spec.std[0] ** 2).log10() > _RIGHT
-        right += near.any(0).tolist()
-        recovered += near.any(1).tolist()
-    yield _share("right", setting, right)
-    yield _share("recovered", setting, recovered)
+        right += near.any(0).double().tolist()
+        recovered += near.any(1).double().tolist()
+    yield share("right", setting, right)
+    yield share("recovered", setting, recovered)
 
 
 def _world(attack: str, size: int, steps: str) -> World:
@@ -106,11 +103,3 @@ def _made(attack: str) -> Any:
     settings = dict(_ATTACKS[attack])
     method = registry.get("attack", settings.pop("name"))
     return method.make(method.config.model_validate(settings))
-
-
-def _share(name: str, setting: str, held: list[bool]) -> Row:
-    return of_interval(name, setting, wilson(sum(held), len(held)), "share")
-
-
-if __name__ == "__main__":
-    main(measure, __doc__ or "")

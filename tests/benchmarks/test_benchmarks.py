@@ -1,4 +1,4 @@
-"""What benchmarks measure with: rows, the watch, stored victims, and the yardstick beside the engine."""
+"""What experiments measure with: the watch, stored victims, and the yardstick beside the engine."""
 
 import time
 from collections.abc import Callable
@@ -15,49 +15,17 @@ from benchmarks._frontier_control import sent_in_double
 from benchmarks._frontier_table import CONDITIONS, NETWORKS
 from benchmarks._literal_dia import literal_dia
 from benchmarks._programs import engine, prepared_yardstick, stored, with_settings, yardstick
-from benchmarks._rows import as_line, half_width, holds, measured, of_interval, told_apart
 from benchmarks._victims import Victim, read, victims_of, write
 from benchmarks._watch import Goal, Reached, Watch, scores_of
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError
 from fedsim.core.types import Observation, Reconstruction, Step, Truth, Update
 from fedsim.metrics.image import score_items
-from fedsim.record import Interval
 from fedsim.scenario.world import World
 
 Watched = Callable[..., tuple[Observation, Truth, World]]
 DIGITS = {"name": "digits", "size": 16}
 MLP = {"name": "mlp", "width": 24, "depth": 2, "dropout": 0.25}
-
-
-@pytest.mark.parametrize(
-    ("value", "must", "expected"),
-    [(8.0, ">= 8", True), (7.9, ">= 8", False), (3.0, "<= 3", True), (5.0, "< 5", False), (60.0, "> 60", False)],
-)
-def test_a_bound_is_a_comparison_and_a_number(value: float, must: str, expected: bool) -> None:
-    assert holds(value, must) is expected
-
-
-def test_a_row_holds_by_its_value_and_shows_the_spread() -> None:
-    row = measured("speed", "here", [1.0, 9.0, 2.0], "times", ">= 3", value=4.0)
-    assert (row.value, row.minimum, row.median, row.maximum, row.n, row.holds) == (4.0, 1.0, 2.0, 9.0, 3, True)
-    assert not measured("speed", "here", [1.0, 9.0, 2.0], "times", ">= 3").holds
-    assert (
-        as_line(measured("speed", "here", [1.0], "s", "")) == "| speed | here | 1 s | 1 | 1 | 1 | 1 | reported | yes |"
-    )
-
-
-def test_the_half_width_is_that_of_students_t() -> None:
-    # The 97.5 % quantile of Student's t with two degrees of freedom is 4.3027; the standard error is 1 / sqrt(3).
-    assert half_width([1.0, 2.0, 3.0]) == pytest.approx(4.3027 / 3**0.5, rel=1e-4)
-
-
-def test_members_are_told_apart_by_pairs_and_equal_scores_count_half() -> None:
-    row = told_apart("told", "here", [3.0, 2.0], [2.0, 1.0])
-    assert (row.value, row.n, row.unit) == (3.5 / 4, 4, "area")  # 3 > 2, 3 > 1, 2 > 1, and 2 = 2
-    assert row.minimum <= row.value <= row.maximum <= 1.0
-    apart = told_apart("told", "here", [3.0, 4.0], [1.0, 2.0])
-    assert (apart.minimum, apart.value, apart.maximum) == (1.0, 1.0, 1.0)
 
 
 def victim() -> Victim:
@@ -199,10 +167,3 @@ def test_an_attack_is_stopped_after_its_budget_and_left_alone_within_it() -> Non
     found = within(60.0, attack, seen, numbers)
     assert found is not None
     assert found.iterations == 20
-
-
-def test_a_row_of_an_interval_holds_its_ends_and_without_them_the_value() -> None:
-    row = of_interval("share", "n = 4", Interval(value=0.5, low=0.25, high=0.75, n=4), "%", 100)
-    assert (row.minimum, row.value, row.maximum, row.n) == (25, 50, 75, 4)
-    alone = of_interval("share", "n = 1", Interval(value=0.5, low=None, high=None, n=1), "share")
-    assert (alone.minimum, alone.value, alone.maximum) == (0.5, 0.5, 0.5)

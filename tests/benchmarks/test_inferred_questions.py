@@ -25,5 +25,5 @@ def test_an_inferred_question_costs_the_image_nothing(world) -> None:
 
 def test_at_the_true_image_the_order_is_found(world) -> None:
     rows = {(row.name, row.setting): row for row in own.frozen_rows("all", world, 1)}
-    assert rows["questions read", "all, true image (control)"].value == 100
+    assert rows["questions read", "all, true image (control)"].value == 1
     assert rows["orders of the words", "all"].value == 12  # of three words in a question that is filled up

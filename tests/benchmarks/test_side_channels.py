@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from benchmarks import side_channels
-from benchmarks.side_channels import Arm, Setting, arms, as_page, as_protocol, as_table, decoders, lines, scenario
+from benchmarks.side_channels import Arm, Setting, decoders, rows, scenario
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import Decoder
@@ -28,20 +28,19 @@ def setting() -> Setting:
 
 def test_every_decoder_of_the_registry_is_asked_later_ones_too() -> None:
     known = {name for name, method in registry.methods("component").items() if method.hook == "decoder"}
-    assert {decoder.name for decoder in decoders([], [])} == known
+    assert {decoder.name for decoder in decoders()} == known
     with registered_toys():
-        assert "toy-leaky" in {decoder.name for decoder in decoders([], [])}
+        assert "toy-leaky" in {decoder.name for decoder in decoders()}
 
 
-def test_settings_are_a_low_temperature_and_what_is_asked() -> None:
-    (own,) = decoders(["speculative"], ["speculative.length=7", "greedy.length=1"])
-    assert (own.config.temperature, own.config.length) == (0.3, 7)
-    (own,) = decoders(["speculative"], [], 1.0)
-    assert own.config.temperature == 1.0
+def test_settings_are_a_low_temperature_or_what_is_asked() -> None:
+    (low,) = decoders(["speculative"])
+    (high,) = decoders(["speculative"], 1.0)
+    assert (low.config.temperature, high.config.temperature) == (0.3, 1.0)
 
 
-def test_the_protocol_asks_about_prompts_alone_and_more_often() -> None:
-    asked = scenario(full=False, protocol=True).questions["generation"].make("question").config
+def test_questions_about_prompts_alone_are_asked_more_often() -> None:
+    asked = scenario("prompts").questions["generation"].make("question").config
     assert (asked.prompts.count, asked.repeats) == (50, 30)
     assert {(attack.name, attack.view) for attack in asked.attacks} == {
         (name, view) for name in ("trace-forest", "trace-figures") for view in ("counts", "work")
@@ -49,20 +48,14 @@ def test_the_protocol_asks_about_prompts_alone_and_more_often() -> None:
 
 
 def test_the_zero_control_stands_beside_what_leaks(setting: Setting) -> None:
-    rows = [row for name in ("greedy", "toy-leaky") for row in lines(Arm(name, "", make(name), setting))]
-    greedy, _, leaky, text = rows
-    assert (greedy.value, greedy.p, greedy.tokens_a_step) == (0.0, 1.0, 1.0)
-    assert leaky.value is not None
+    (pace, greedy, _), (_, leaky, text) = (
+        list(rows(Arm(name, make(name), setting))) for name in ("greedy", "toy-leaky")
+    )
+    assert (pace.value, greedy.value, greedy.name) == (1.0, 0.0, "bits about the prompt")
+    assert "p 1.00" in greedy.note
     assert leaky.value > 0.3
-    assert text.role == "must succeed"
-    assert as_protocol(rows).splitlines()[-1].startswith("| toy-leaky |  | ")
-    assert as_protocol(rows).count("|\n") == 3
-    table = as_table(rows)
-    assert "## How many bits about the prompt?" in table
-    assert "| toy-leaky | trace-figures, counts | counts | bits |" in table
-    page = as_page(rows, scenario(full=False), " --page")
-    assert page.startswith("# What a decoder's trace gives away\n\n`python -m benchmarks.side_channels --page` wrote")
-    assert table in page
+    assert leaky.setting == "toy-leaky: trace-figures, counts, counts"
+    assert "(must succeed)" in text.setting
 
 
 def test_pads_that_clients_trained_are_an_arm_of_their_own(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,11 +66,14 @@ def test_pads_that_clients_trained_are_an_arm_of_their_own(setting: Setting, mon
         return setting
 
     monkeypatch.setattr(side_channels, "prepare", prepared)
-    found = list(arms(False, True, decoders(["greedy", "lexical-unit"], [])))
-    assert [own.name for own in found] == ["greedy", "lexical-unit", "lexical-unit, trained"]
-    assert found[-1].settings == "temperature 0.3; clients: name pad-blocks, sure 0.5"
-    assert asked == [(), ("pad-blocks",)]
-    assert found[-1].speaker.decoder.name == "lexical-unit"
+    side_channels._prepared.cache_clear()
+    (lexical,) = decoders(["lexical-unit"])
+    names = side_channels.arms_of("lexical-unit")
+    assert names == ["lexical-unit", "lexical-unit, trained"]
+    arms = [side_channels.arm(name, lexical, "short") for name in (*names, names[0])]
+    assert arms[1].name == "lexical-unit, trained, temperature 0.3"
+    assert asked == [(), ("pad-blocks",)]  # the third is the first again
+    side_channels._prepared.cache_clear()
 
 
 def test_a_decoder_that_does_not_run_says_why(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,6 +82,5 @@ def test_a_decoder_that_does_not_run_says_why(setting: Setting, monkeypatch: pyt
 
     monkeypatch.setattr(side_channels, "study", fail)
     decoder: Decoder[Any, Any] = make("greedy")
-    (row,) = lines(Arm("greedy", "", decoder, setting))
-    assert row.why == "it wants trained exits."
-    assert "| greedy |  | does not run here: it wants trained exits. |" in as_table([row])
+    (row,) = rows(Arm("greedy", decoder, setting))
+    assert (row.n, row.note) == (0, "does not run here: it wants trained exits.")

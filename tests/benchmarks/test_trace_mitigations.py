@@ -1,11 +1,9 @@
 """What a mitigation costs in tokens a second, against sums by hand and a decoder that leaks by construction."""
 
-import json
-
 import pytest
 
 from benchmarks.side_channels import Arm, Setting
-from benchmarks.trace_mitigations import as_json, as_table, clock, measure, paces
+from benchmarks.trace_mitigations import clock, paces, rows
 from fedsim.core import registry
 from fedsim.core.types import Event, Generated, Limits, Trace
 from fedsim.threat.side_channels import Judging
@@ -40,16 +38,14 @@ def test_every_mitigation_has_a_line_and_padding_one_more_for_the_work() -> None
     decoder = make("toy-leaky")
     speaker = Speaker(tiny_llama(), decoder, Letters(), Limits(max_new_tokens=4))
     setting = Setting(speaker, Material(prompts=((LEAKING, 1), (1, 2), (2, 3)), repeats=4), [], Judging())
-    rows = list(measure(Arm("toy-leaky", "", decoder, setting), Judging()))
+    found = list(rows(Arm("toy-leaky", decoder, setting), Judging()))
+    by_setting = {row.setting: {r.name: r for r in found if r.setting == row.setting} for row in found}
     known = [name for name, method in registry.methods("component").items() if method.hook == "mitigation"]
-    assert [row.mitigation for row in rows] == ["", *sorted([*known, "trace-padding"])]
-    plain, *hidden = rows
-    assert plain.share == [1.0] * 3
-    padded = [own for own in hidden if own.mitigation == "trace-padding"]
-    assert padded[0].share == pytest.approx(
-        [0.5, 1.0, 1.0]
-    )  # the first writes two tokens a step, and is padded to four steps
-    assert padded[1].step >= padded[0].step
-    assert [bit.value.value for bit in padded[0].bits if bit.value] == [0.0, 0.0]
-    assert as_table(rows).count("\n") == 1 + len(rows)
-    assert len(json.loads(as_json(rows))) == len(rows)
+    slowest = "trace-padding, steps as long as the slowest"
+    assert set(by_setting) == {f"toy-leaky, {name}" for name in ("no mitigation", *known, slowest)}
+    assert by_setting["toy-leaky, no mitigation"]["pace over that without"].value == 1.0
+    padded, slow = by_setting["toy-leaky, trace-padding"], by_setting[f"toy-leaky, {slowest}"]
+    # The first of three writes two tokens a step, and is padded to four steps.
+    assert padded["pace over that without"].value == pytest.approx((0.5 + 1 + 1) / 3)
+    assert slow["a step"].value >= padded["a step"].value
+    assert [padded[f"about the prompt by {view}"].value for view in ("counts", "work")] == [0.0, 0.0]

@@ -9,9 +9,7 @@ import torch
 from benchmarks import transferred_heads
 from benchmarks._realism_cells import Network
 
-_SMOOTH = Network(
-    "MLP", "control", {"name": "digits"}, {"name": "mlp", "width": 80, "depth": 1, "bias": True}, 1400, 2, 1.0
-)
+_SMOOTH = Network("MLP", "control", {"name": "digits"}, {"name": "mlp", "width": 80, "depth": 1, "bias": True}, 1400, 2)
 
 
 @pytest.fixture(autouse=True)
@@ -67,4 +65,4 @@ def test_a_refusal_is_counted_and_told() -> None:
     server = SimpleNamespace(models=SimpleNamespace(first_weights=weights))
     crafted, honest = transferred_heads._refusals(place._replace(world=server), 2)  # type: ignore[arg-type]
     assert (crafted.value, honest.value, crafted.n) == (1, 0, 2)
-    assert "'4.0.weight': energy in one direction 1, bound 0.5" in crafted.setting
+    assert "'4.0.weight': energy in one direction 1, bound 0.5" in crafted.note

@@ -1,7 +1,7 @@
 """nested-dropout: cuts the last features to their first k channels, with a random k in every step.
 
 Idea: Early channels are trained nearly always and late ones rarely, so features end up sorted by importance and the
-    network can be cut at a fixed k afterwards (`benchmarks/co_teaching.py` chooses it).
+    network can be cut at a fixed k afterwards.
 Equation: h <- (h_1, ..., h_k, 0, ..., 0), p(k) proportional to exp(-((k - mu) / eta)^2), k = 1, ..., D; no rescaling
 Assumes: a dropout layer to replace, which gets feature vectors and runs once in a pass.
 Leaks: whole columns of the classifier's gradient are zero, so an upload shows k; an attacker has one integer to find.

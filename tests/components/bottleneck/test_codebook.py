@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks._token_machine import BOUNDARY, machine, read_back, written
 from fedsim.components.bottleneck._codebook import CodebookLayer, find_fired_codes
 from fedsim.components.bottleneck.codebook import (
     bypass_codebooks,
@@ -270,21 +269,3 @@ def test_vectorized_and_dp_sgd_take_the_task_loss_and_refuse_what_needs_whole_ba
             check(built("vectorized", [], **settings))
         with pytest.raises(ScenarioError, match=f"codebook with {name}.* works on whole batches"):
             built("local", private, **settings).check()
-
-
-def test_a_machine_has_as_many_edges_and_its_walks_take_them() -> None:
-    generator = torch.Generator().manual_seed(0)
-    world = machine(100, 10, generator)
-    assert all(len(set(row)) == 10 for row in world.successors.tolist())
-    assert world.allowed.sum(1).tolist() == [10] * 100
-    walks = world.walks(200, 63, generator)
-    assert bool(world.allowed[walks[:, :-1], walks[:, 1:]].all())
-    tokens = written(walks)
-    assert tokens.shape == (200, 129)
-    assert bool((tokens[:, 0] == BOUNDARY).all())
-    assert int(tokens[:, 1:].max()) == 9
-    assert torch.equal(read_back(tokens), walks)
-    broken = tokens[:1].clone()
-    broken[0, 2] = BOUNDARY
-    assert int(read_back(broken)[0, 0]) >= 100
-    assert len(walks.unique()) == 100

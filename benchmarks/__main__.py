@@ -1,0 +1,172 @@
+"""Run experiments, and keep the pages that show their figures true."""
+
+from __future__ import annotations
+
+from fedsim.core import process
+
+process.prepare()
+
+import argparse  # noqa: E402
+import os  # noqa: E402
+import sys  # noqa: E402
+from collections.abc import Sequence  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+import torch  # noqa: E402
+
+from benchmarks import _figures, _results  # noqa: E402
+from benchmarks._experiments import Budget, Cells, experiments, find  # noqa: E402
+from benchmarks._results import Done, Result  # noqa: E402
+from benchmarks._rows import Row  # noqa: E402
+from fedsim.core.errors import FedsimError  # noqa: E402
+
+QUICK = 4.0  # minutes of an experiment that `--check` runs again
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code: 1 where a bound does not hold or figures moved, 2 for mistakes."""
+    chosen = _parser().parse_args(arguments)
+    torch.set_num_threads(1)
+    try:
+        if chosen.list:
+            return _list()
+        if chosen.stale:
+            return _stale()
+        if chosen.figures:
+            return _write_figures()
+        if chosen.check:
+            return _check()
+        if not chosen.name:
+            raise FedsimError("name an experiment; python -m benchmarks --list shows all")
+        return _run(chosen)
+    except FedsimError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return error.exit_code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("name", nargs="?", help="the experiment")
+    parser.add_argument(
+        "--cells", default="", metavar="TEXT", help="measure the cell of this name, or those that contain it"
+    )
+    parser.add_argument("--seconds", type=float, help="processor seconds of an attack on an update")
+    parser.add_argument("--full", action="store_true", help="the long version")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    others = parser.add_mutually_exclusive_group()
+    others.add_argument("--list", action="store_true", help="show all experiments and what they take")
+    others.add_argument("--stale", action="store_true", help="show results that are older than the code they measure")
+    others.add_argument("--figures", action="store_true", help="write the tables of results into the pages")
+    others.add_argument("--check", action="store_true", help=f"rerun results of up to {QUICK:g} minutes, and compare")
+    return parser
+
+
+def _list() -> int:
+    known = experiments()
+    width = max(map(len, known))
+    for entry in known.values():
+        print(f"{entry.name:{width}}  {entry.minutes:4g} min  {entry.summary}")
+    return 0
+
+
+def _stale() -> int:
+    known = experiments()
+    for name, result in _results.results().items():
+        changed = _results.changed_since(result, known[name]) if name in known else ["the experiment, which is gone"]
+        if changed:
+            print(f"{name}: {result.commit}, {result.date}; since then changed: {', '.join(changed)}")
+    return 0
+
+
+def _write_figures() -> int:
+    for page in _figures.pages():
+        text = page.read_text(encoding="utf-8")
+        after = _figures.rendered(text, str(page.relative_to(_results.ROOT)))
+        if after != text:
+            page.write_text(after, encoding="utf-8")
+            print(f"{page.relative_to(_results.ROOT)}: written")
+    return 0
+
+
+def _check() -> int:
+    has_moved = False
+    for name, before in _results.results().items():
+        if before.minutes > QUICK:
+            continue
+        after = _results.result_of(name, list(measure(find(name).cells(before.budget), before.budget).values()))
+        lines = list(_results.moved(before, after))
+        print("\n".join([f"{name}: {f'{len(lines)} rows moved' if lines else 'as before'}", *lines]), flush=True)
+        has_moved |= bool(lines)
+    return int(has_moved)
+
+
+def _run(chosen: argparse.Namespace) -> int:
+    entry = find(chosen.name)
+    if chosen.seconds is not None and entry.seconds is None:
+        raise FedsimError(f"--seconds: '{entry.name}' bounds no attack, leave it out")
+    budget = Budget(chosen.full, chosen.seconds if chosen.seconds is not None else entry.seconds)
+    cells = entry.cells(budget)
+    done = measure(cells, budget, chosen.cells, _results.WAITING / f"{entry.name}.jsonl")
+    result = _results.result_of(entry.name, [done[name] for name in _chosen(cells, chosen.cells)])
+    print(_results.as_json(result) if chosen.json else _figures.as_table(result.rows))
+    if set(done) == set(cells):
+        file = _results.write(_results.result_of(entry.name, list(done.values())), _results.RESULTS)
+        print(f"Written: {file.relative_to(_results.ROOT)}", file=sys.stderr)
+    return _judge(result)
+
+
+def _judge(result: Result) -> int:
+    """Name the rows whose bound does not hold, and return 1 where there is one."""
+    broken = [row for row in result.rows if not row.holds]
+    for row in broken:
+        print(f"Not kept: {row.name}, {row.setting}: {row.value:.4g} {row.unit}, asked {row.must}", file=sys.stderr)
+    return int(bool(broken))
+
+
+def measure(cells: Cells, budget: Budget, text: str = "", file: Path | None = None) -> dict[str, Done]:
+    """Measure the cells that a text chooses, but for those that a file holds of the same commit and budget.
+
+    Args:
+        cells: of an experiment.
+        budget: what they may take.
+        text: a name, or a part of names.
+        file: of cells that are done; None to keep none.
+
+    Returns:
+        These cells and all others that the file holds, in the experiment's order.
+
+    Raises:
+        FedsimError: no name contains the text.
+    """
+    commit = _results.commit_of_code()
+    done = _results.done_cells(file, commit, budget) if file else {}
+    waiting = [name for name in _chosen(cells, text) if name not in done]
+    for number, name in enumerate(waiting, 1):
+        print(f"[{number}/{len(waiting)}] {name}", file=sys.stderr, flush=True)
+        begin, rows = _processor_seconds(), list[Row]()
+        for row in cells[name]():
+            print(f"  {row.setting}: {row.name} {_figures.cell_of(row)} {row.unit}", file=sys.stderr, flush=True)
+            rows.append(row)
+        minutes = (_processor_seconds() - begin) / 60
+        done[name] = Done(
+            commit=commit, full=budget.full, seconds=budget.seconds, cell=name, minutes=minutes, rows=rows
+        )
+        if file:
+            _results.keep(done[name], file)
+    return {name: done[name] for name in cells if name in done}
+
+
+def _chosen(cells: Cells, text: str) -> list[str]:
+    chosen = [text] if text in cells else [name for name in cells if text in name]
+    if not chosen:
+        raise FedsimError(f"--cells: no cell's name contains '{text}'. Cells: {'; '.join(cells)}")
+    return chosen
+
+
+def _processor_seconds() -> float:
+    """Return the processor seconds of this process and of those that it waited for."""
+    return sum(os.times()[:4])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

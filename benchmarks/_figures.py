@@ -1,0 +1,89 @@
+"""Tables of results, and the pages that show them between two comments: ``<!-- figures: NAME -->``, ``<!-- end -->``.
+
+``<!-- figures: NAME: CELL -->`` shows one cell of an experiment.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+
+from benchmarks._results import RESULTS, ROOT, Result, read
+from benchmarks._rows import Row
+from fedsim.core.errors import FedsimError, nearest
+
+_BLOCK = re.compile(r"(<!-- figures: (?P<name>[a-z0-9-]+)(?:: (?P<cell>[^\n]+?))? -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def pages() -> Iterator[Path]:
+    """Yield every page that may show figures."""
+    yield ROOT / "README.md"
+    yield from sorted((ROOT / "docs").rglob("*.md"))
+
+
+def rendered(text: str, page: str, folder: Path = RESULTS) -> str:
+    """Return a page's text with the tables of the results that lie in a folder.
+
+    Raises:
+        FedsimError: results or a cell are missing.
+    """
+
+    def block(match: re.Match[str]) -> str:
+        try:
+            result = read(match["name"], folder)
+        except FedsimError as error:
+            raise FedsimError(f"{page}: {error}") from error
+        cell = match["cell"]
+        if cell and cell not in result.cells:
+            known = nearest(cell, result.cells)
+            raise FedsimError(f"{page}: the results of '{match['name']}' have no cell '{cell}'.{known}")
+        rows = result.cells[cell] if cell else result.rows
+        return f"{match[1]}\n{as_table(rows)}\n\n{origin(result, cell)}\n\n{match[4]}"
+
+    return _BLOCK.sub(block, text)
+
+
+def origin(result: Result, cell: str | None = None) -> str:
+    """Return the command that measured a result, and where and when."""
+    options = f"{' --full' if result.full else ''}{f' --seconds {result.seconds:g}' if result.seconds else ''}"
+    options += f' --cells "{cell}"' if cell else ""
+    return (
+        f"*`python -m benchmarks {result.experiment}{options}`, {result.date}, commit {result.commit}, "
+        f"{result.processor}; in brackets 95 % intervals.*"
+    )
+
+
+def as_table(rows: Sequence[Row]) -> str:
+    """Return Markdown: a line a setting and a column a name, a table for all lines of the same names."""
+    tables: dict[tuple[tuple[str, str], ...], list[tuple[str, Sequence[Row]]]] = {}
+    for setting, of_setting in groupby(rows, lambda row: row.setting):
+        line = list(of_setting)
+        tables.setdefault(tuple((row.name, row.unit) for row in line), []).append((setting, line))
+    return "\n\n".join(_table(columns, lines) for columns, lines in tables.items())
+
+
+def _table(columns: Sequence[tuple[str, str]], lines: Sequence[tuple[str, Sequence[Row]]]) -> str:
+    heads = ["setting", *(f"{name}, {unit}" if unit else name for name, unit in columns), "n"]
+    body = [
+        [setting, *map(cell_of, rows), ", ".join(dict.fromkeys(str(row.n) for row in rows))] for setting, rows in lines
+    ]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (heads, ["---"] * len(heads), *map(_escaped, body)))
+
+
+def cell_of(row: Row) -> str:
+    """Return a figure with its interval, its bound, whether it keeps that, and its note."""
+    ends = "" if row.low is None or row.high is None else f" [{_number(row.low)}, {_number(row.high)}]"
+    bound = f", asked {row.must}" if row.must else ""
+    return (
+        f"{_number(row.value)}{ends}{bound}{'' if row.holds else ': **not kept**'}{f'; {row.note}' if row.note else ''}"
+    )
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"  # noqa: PLR2004
+
+
+def _escaped(cells: Sequence[str]) -> list[str]:
+    return [cell.replace("|", "\\|") for cell in cells]

@@ -1,0 +1,241 @@
+"""Results of experiments: a small file each, which is committed, and cells that wait for the others of their run."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+
+from pydantic import BaseModel, ValidationError
+
+from benchmarks._experiments import FOLDER, Budget, Experiment
+from benchmarks._rows import Row
+from fedsim.core.errors import FedsimError, in_a_line
+from fedsim.record.environment import environment
+
+ROOT = FOLDER.parent
+RESULTS = FOLDER / "results"
+WAITING = ROOT / "results" / "benchmarks"
+_TIMES = ("s", "ms", "times", "tokens/s", "GFLOP/s", "GB/s")
+_OURS = ("benchmarks", "fedsim", "attacks", "defenses")
+_CHANGED = "+changes"
+
+
+class Result(BaseModel, extra="forbid"):
+    """What an experiment measured.
+
+    Attributes:
+        experiment: its name.
+        commit: of the code; with ``+changes`` where files differed from it.
+        date: of the last cell.
+        processor: that it ran on.
+        full: whether it was the long version.
+        seconds: of the processor that an attack on an update got; None where none was bounded.
+        minutes: of the processor that all cells took.
+        cells: rows by cell.
+    """
+
+    experiment: str
+    commit: str
+    date: str
+    processor: str
+    full: bool
+    seconds: float | None
+    minutes: float
+    cells: dict[str, list[Row]]
+
+    @property
+    def budget(self) -> Budget:
+        """What the run could take."""
+        return Budget(self.full, self.seconds)
+
+    @property
+    def rows(self) -> list[Row]:
+        """Rows of all cells."""
+        return [row for rows in self.cells.values() for row in rows]
+
+
+class Done(BaseModel, extra="forbid"):
+    """One cell of a run that may not have ended, a line of its file."""
+
+    commit: str
+    full: bool
+    seconds: float | None
+    cell: str
+    minutes: float
+    rows: list[Row]
+
+
+def commit_of_code() -> str:
+    """Return the commit of this code, and whether files of code differ from it; results and pages may."""
+    changed = _git("status", "--porcelain", "--", "*.py", "*.toml").stdout
+    return f"{(environment('').git_commit or 'unknown')[:12]}{_CHANGED if changed else ''}"
+
+
+def done_cells(file: Path, commit: str, budget: Budget) -> dict[str, Done]:
+    """Return what a file holds of cells of the same commit and budget; a line that a kill cut short counts for none."""
+    cells = map(_read_cell, file.read_text(encoding="utf-8").splitlines() if file.exists() else ())
+    return {
+        done.cell: done
+        for done in cells
+        if done is not None and (done.commit, done.full, done.seconds) == (commit, *budget)
+    }
+
+
+def keep(done: Done, file: Path) -> None:
+    """Add a cell to a file, on a line that begins even where a kill cut the last one short."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("a", encoding="utf-8") as out:
+        out.write(f"\n{done.model_dump_json()}\n")
+
+
+def result_of(name: str, cells: Sequence[Done]) -> Result:
+    """Return the result of an experiment's cells."""
+    first = cells[0]
+    return Result(
+        experiment=name,
+        commit=first.commit,
+        date=f"{datetime.now(UTC):%Y-%m-%d}",
+        processor=environment("").processor,
+        full=first.full,
+        seconds=first.seconds,
+        minutes=round(sum(done.minutes for done in cells), 2),
+        cells={done.cell: done.rows for done in cells},
+    )
+
+
+def as_json(result: Result) -> str:
+    """Return a result as a file holds it: a line a row, so that a difference can be read."""
+    head = result.model_dump(mode="json", exclude={"cells"})
+    cells = ",\n".join(
+        f"  {json.dumps(name)}: [\n" + ",\n".join(f"   {json.dumps(_short(row))}" for row in rows) + "\n  ]"
+        for name, rows in result.cells.items()
+    )
+    return json.dumps(head, indent=1).removesuffix("\n}") + f',\n "cells": {{\n{cells}\n }}\n}}\n'
+
+
+def write(result: Result, folder: Path) -> Path:
+    """Write a result to its file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"{result.experiment}.json"
+    file.write_text(as_json(result), encoding="utf-8")
+    return file
+
+
+def read(name: str, folder: Path = RESULTS) -> Result:
+    """Return the result of an experiment.
+
+    Raises:
+        FedsimError: there is none, or its file cannot be read.
+    """
+    file = folder / f"{name}.json"
+    if not file.exists():
+        raise FedsimError(f"there are no results of '{name}' yet; measure them: python -m benchmarks {name}")
+    table = json.loads(file.read_text(encoding="utf-8"))
+    try:
+        cells = {cell: [Row(**row) for row in rows] for cell, rows in table.pop("cells").items()}
+        return Result(**table, cells=cells)
+    except (ValidationError, TypeError, KeyError) as error:
+        raise FedsimError(f"{file} holds no results of an experiment: {in_a_line(error)}") from error
+
+
+def results(folder: Path = RESULTS) -> dict[str, Result]:
+    """Return all results by the names of their experiments."""
+    return {file.stem: read(file.stem, folder) for file in sorted(folder.glob("*.json"))}
+
+
+def moved(before: Result, after: Result) -> Iterator[str]:
+    """Yield a line for each row that appeared, went, or whose intervals do not meet.
+
+    A figure without an interval must lie in the other's; two without one are not compared. Seconds and ratios of
+    seconds are not compared, since processors differ.
+    """
+    old, new = _by_name(before), _by_name(after)
+    for name in {**old, **new}:
+        if name not in new or name not in old:
+            yield f"{', '.join(name)}: {'is gone' if name in old else 'is new'}"
+            continue
+        first, second = old[name], new[name]
+        if first.unit not in _TIMES and not _meet(first, second):
+            yield f"{', '.join(name)}: {_spread(first)} before, {_spread(second)} now"
+
+
+def changed_since(result: Result, entry: Experiment) -> list[str]:
+    """Return the files that an experiment's module imports and that changed after its results were measured."""
+    commit = result.commit.removesuffix(_CHANGED)
+    files = [str(file.relative_to(ROOT)) for file in sources(entry)]
+    done = _git("diff", "--name-only", commit, "HEAD", "--", *files)
+    if done.returncode:
+        return [f"commit {commit}, which this repository does not have"]
+    uncommitted = ["files that were not committed"] if result.commit.endswith(_CHANGED) else []
+    return uncommitted + done.stdout.split()
+
+
+def sources(entry: Experiment) -> list[Path]:
+    """Return the files of an experiment: its module, helpers of this folder, and what of ours those import."""
+    seen: dict[Path, None] = {}
+    waiting = [_file_of(entry.module)]
+    while waiting:
+        file = waiting.pop()
+        if file is None or file in seen:
+            continue
+        seen[file] = None
+        if FOLDER in file.parents:
+            waiting += map(_file_of, _imported(file))
+    return sorted(seen)
+
+
+def _git(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+@cache
+def _imported(file: Path) -> tuple[str, ...]:
+    nodes = list(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
+    plain = [name.name for node in nodes if isinstance(node, ast.Import) for name in node.names]
+    froms = [node for node in nodes if isinstance(node, ast.ImportFrom) and node.module]
+    parts = [f"{node.module}.{name.name}" for node in froms for name in node.names]
+    return tuple(name for name in (*plain, *(str(node.module) for node in froms), *parts) if name.startswith(_OURS))
+
+
+def _file_of(module: str) -> Path | None:
+    path = ROOT / module.replace(".", "/")
+    return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.exists()), None)
+
+
+def _read_cell(line: str) -> Done | None:
+    try:
+        return Done.model_validate_json(line)
+    except ValidationError:
+        return None
+
+
+def _short(row: Row) -> Mapping[str, object]:
+    """Return a row without what it leaves out, with four digits."""
+    left_out = Row._field_defaults
+    kept = {key: value for key, value in row._asdict().items() if key not in left_out or value != left_out[key]}
+    return {key: float(f"{value:.4g}") if isinstance(value, float) else value for key, value in kept.items()}
+
+
+def _by_name(result: Result) -> dict[tuple[str, str, str], Row]:
+    return {(cell, row.setting, row.name): row for cell, rows in result.cells.items() for row in rows}
+
+
+def _meet(first: Row, second: Row) -> bool:
+    if first.low is None and second.low is None:
+        return True
+    ends: Iterable[tuple[float, float]] = (
+        (row.value if row.low is None else row.low, row.value if row.high is None else row.high)
+        for row in (first, second)
+    )
+    (low, high), (least, most) = ends
+    return low <= most and least <= high
+
+
+def _spread(row: Row) -> str:
+    ends = "" if row.low is None or row.high is None else f" [{row.low:.3g}, {row.high:.3g}]"
+    return f"{row.value:.3g}{ends} {row.unit}"

@@ -1,0 +1,109 @@
+"""Results are small files; what moved is told by intervals, and pages show the tables of the files."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks import _figures, _results
+from benchmarks._experiments import find
+from benchmarks._results import Result, as_json, moved, read, write
+from benchmarks._rows import Row
+from fedsim.core.errors import FedsimError
+
+
+def result(*rows: Row) -> Result:
+    return Result(
+        experiment="toy",
+        commit="abc",
+        date="2026-11-30",
+        processor="a processor",
+        full=False,
+        seconds=5.0,
+        minutes=0.1,
+        cells={"one": list(rows[:1]), "rest": list(rows[1:])},
+    )
+
+
+EXACT = Row("exact", "LeNet", 0.5, "share", 0.25, 0.75, 4, ">= 0.6")
+PSNR = Row("PSNR", "LeNet", 71.234567, "dB", n=4, note="one | two")
+
+
+def test_a_file_gives_back_what_was_written_with_four_digits(tmp_path: Path) -> None:
+    file = write(result(EXACT, PSNR), tmp_path)
+    assert read("toy", tmp_path) == result(EXACT, PSNR._replace(value=71.23))
+    assert file.read_text() == as_json(read("toy", tmp_path))
+    (tmp_path / "broken.json").write_text('{"cells": {}, "more": 1}')
+    with pytest.raises(FedsimError, match="broken.json holds no results"):
+        read("broken", tmp_path)
+    with pytest.raises(FedsimError, match="python -m benchmarks none"):
+        read("none", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("now", "line"),
+    [
+        (EXACT._replace(value=0.7, low=0.74, high=0.9), None),
+        (EXACT._replace(value=0.9, low=0.8, high=1.0), "0.5 [0.25, 0.75] share before, 0.9 [0.8, 1] share now"),
+        (EXACT._replace(value=0.7, low=None, high=None), None),
+        (EXACT._replace(value=0.8, low=None, high=None), "0.5 [0.25, 0.75] share before, 0.8 share now"),
+        (EXACT._replace(name="exactly"), "one, LeNet, exact: is gone"),
+    ],
+)
+def test_what_moved_is_told_by_intervals(now: Row, line: str | None) -> None:
+    lines = list(moved(result(EXACT), result(now)))
+    assert (line is None) == (not lines)
+    assert line is None or line in lines[0]
+
+
+def test_seconds_and_figures_without_intervals_are_not_compared() -> None:
+    before, after = (Row("time", "here", value, "s", value, value, 3) for value in (1.0, 9.0))
+    assert not list(moved(result(before), result(after)))
+    assert not list(moved(result(PSNR), result(PSNR._replace(value=3.0))))
+
+
+def test_a_table_has_a_line_a_setting_and_says_which_bound_is_not_kept() -> None:
+    other = EXACT._replace(setting="ViT", value=1.0, low=0.5, high=1.0)
+    assert _figures.as_table([EXACT, PSNR, other, PSNR._replace(setting="ViT", note="")]).splitlines() == [
+        "| setting | exact, share | PSNR, dB | n |",
+        "| --- | --- | --- | --- |",
+        r"| LeNet | 0.5 [0.25, 0.75], asked >= 0.6: **not kept** | 71.2; one \| two | 4 |",
+        "| ViT | 1 [0.5, 1], asked >= 0.6 | 71.2 | 4 |",
+    ]
+
+
+def test_a_page_shows_a_result_or_a_cell_of_it_between_its_marks(tmp_path: Path) -> None:
+    write(result(EXACT, PSNR), tmp_path)
+    page = "Before\n<!-- figures: toy -->\nold\n<!-- end -->\n<!-- figures: toy: one -->\n<!-- end -->\nAfter\n"
+    text = _figures.rendered(page, "page.md", tmp_path)
+    assert text.startswith("Before\n<!-- figures: toy -->\n\n| setting | exact, share | PSNR, dB | n |")
+    assert "`python -m benchmarks toy --seconds 5`, 2026-11-30, commit abc, a processor" in text
+    assert 'toy --seconds 5 --cells "one"`' in text
+    assert text.endswith("<!-- end -->\nAfter\n")
+    assert "old" not in text
+    assert _figures.rendered(text, "page.md", tmp_path) == text
+    with pytest.raises(FedsimError, match="page.md: .* no cell 'ones'. Did you mean 'one'"):
+        _figures.rendered("<!-- figures: toy: ones -->\n<!-- end -->", "page.md", tmp_path)
+
+
+def test_pages_say_what_the_results_say() -> None:
+    texts = {page.relative_to(_results.ROOT): page.read_text(encoding="utf-8") for page in _figures.pages()}
+    differ = [str(page) for page, text in texts.items() if _figures.rendered(text, str(page)) != text]
+    assert differ == [], "make figures"
+
+
+def test_every_result_is_of_an_experiment_and_shown_on_its_page() -> None:
+    for name, measured in _results.results().items():
+        page = _results.ROOT / "docs" / f"{find(name).page}.md"
+        assert measured.experiment == name
+        assert f"<!-- figures: {name}" in page.read_text(encoding="utf-8")
+
+
+def test_an_experiment_is_measured_by_its_file_its_helpers_and_what_these_import() -> None:
+    files = {str(file.relative_to(_results.ROOT)) for file in _results.sources(find("photographs"))}
+    assert {"benchmarks/photographs.py", "benchmarks/_rows.py", "fedsim/metrics/image.py"} <= files
+    assert "fedsim/demo/page.py" not in files
+
+
+def test_a_result_of_a_commit_that_is_not_here_is_stale() -> None:
+    (line,) = _results.changed_since(result(EXACT), find("photographs"))
+    assert line == "commit abc, which this repository does not have"
