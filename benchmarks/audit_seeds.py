@@ -16,10 +16,11 @@ from benchmarks._experiments import Budget, Cells, experiment
 from benchmarks._rows import Row, share
 from fedsim.audit import AuditPlan, worlds
 from fedsim.audit.inspecting import Inspector, updates
-from fedsim.audit.record import KNOWS, AuditRecord
+from fedsim.audit.record import KNOWS, AuditArm, AuditRecord
 from fedsim.audit.subject import Checked, Subject, checked
 from fedsim.audit.thresholds import of_client
 from fedsim.core import seeding
+from fedsim.questions import Work
 from fedsim.record.environment import environment
 from fedsim.record.policy import Policy
 
@@ -50,14 +51,15 @@ def judged(subject: Checked, seed: int) -> str:
     """Return what an audit with a seed says of the limit."""
     plan = AuditPlan(target="seeds", seed=seed)
     world = worlds.world_of(subject, plan, 1)
-    inspector = Inspector(KNOWS, {}, lambda _said: None)
-    inspection = inspector.inspect(world, updates(world), _UPDATES, _ITERATIONS, _SECONDS, "seeds")
+    inspector = Inspector(KNOWS, lambda _said: None)
+    finding = inspector.inspect(world, updates(world), Work(), _UPDATES, _ITERATIONS, _SECONDS)
+    arm = AuditArm(name="seeds", batch_size=world.scenario.federation.batch_size, findings=(finding,))
     record = AuditRecord(
         plan=plan,
         policy=Policy(max_recognisable=_LIMIT),
         environment=environment(""),
         started="",
-        inspections=(inspection,),
+        arms=(arm,),
     )
     return next(of_client(record)).state
 

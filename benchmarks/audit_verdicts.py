@@ -73,10 +73,10 @@ def _rows(name: str, minutes: float) -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as folder:
         code, record = audited(name, minutes, Path(folder))
     rule = Rule.of(record.plan.scoring.metric, record.plan.scoring.threshold)
-    for inspection in record.inspections:
-        setting, victims = f"{name}, B = {inspection.batch_size}", inspection.victims
+    for arm in record.client:
+        setting, victims = f"{name}, B = {arm.batch_size}", arm.victims
         opened = [float(recovered(victim, rule) > 0) for victim in victims]
-        cells = [cell.text for cell in page.update_row(record, inspection).cells]
+        cells = [cell.text for cell in page.update_row(record, arm).cells]
         note = "; ".join([*filter(None, cells[4:]), f"exit code {code}"])
         if not opened:
             yield Row("updates with a recovered example", setting, 0.0, "share", n=0, note=note)

@@ -27,11 +27,12 @@ from benchmarks._victims import KNOWN, kept_weights, trained_weights, world_of
 from benchmarks.trained_victims import accuracy
 from fedsim.audit import evidence
 from fedsim.audit.inspecting import Inspector
-from fedsim.audit.record import Inspection
+from fedsim.audit.record import AuditArm
 from fedsim.core.types import Tensors, WireEntry
 from fedsim.federation.client import local_training
-from fedsim.metrics.evidence import reach, recovered
+from fedsim.metrics.evidence import reach, recovered, state_of
 from fedsim.metrics.success import Rule
+from fedsim.questions import Work
 from fedsim.record import Ceiling, ItemScore, VictimRecord
 from fedsim.scenario.world import World
 from fedsim.threat.ceiling import ceiling_of
@@ -62,11 +63,11 @@ def rows_of(cell: Cell, victims: int, seconds: float) -> Iterator[Row]:
         seconds: of an attack on one of them; a large network gets four times as many.
     """
     world, weights = world_of(cell.tables()), weights_of(cell)
-    inspector = (_Unasking if cell.network.is_large else Inspector)(KNOWN, {}, lambda _what: None)
-    inspection = _attacked(inspector, world, weights, victims, seconds * (_LARGER if cell.network.is_large else 1))
+    inspector = (_Unasking if cell.network.is_large else Inspector)(KNOWN, lambda _what: None)
+    arm = _attacked(inspector, world, weights, victims, seconds * (_LARGER if cell.network.is_large else 1))
     if cell.network.is_judged:
         yield Row("accuracy", cell.words, accuracy(world, weights), "share", n=len(world.data.dataset.test))
-    yield from _figures(inspection, world, cell.words)
+    yield from _figures(arm, world, cell.words)
 
 
 def ceiling(cell: Cell) -> Iterator[Row]:
@@ -93,20 +94,20 @@ def weights_of(cell: Cell) -> Tensors:
 class _Unasking(Inspector):
     """Attacks without asking the ideal attacker, so that nothing that it does not recover withstood."""
 
-    def _ceiling(self, victim: Victim, seconds: float, name: str) -> Ceiling:
-        return Ceiling(undefined="not asked of so large a model")
+    def _ceiling(self, victim: Victim, seconds: float) -> tuple[Ceiling, None]:
+        return Ceiling(undefined="not asked of so large a model"), None
 
 
-def _attacked(inspector: Inspector, world: World, weights: Tensors, victims: int, seconds: float) -> Inspection:
+def _attacked(inspector: Inspector, world: World, weights: Tensors, victims: int, seconds: float) -> AuditArm:
     """Attack one update after the other, each for all of the seconds."""
     updates = [_victim(world, weights, client) for client in range(victims)]
-    iterations, inspection = inspector.iterations(world, seconds), None
+    iterations = inspector.iterations(world, seconds)
+    arm = AuditArm(name="updates", batch_size=world.scenario.federation.batch_size)
     for number in range(victims):
-        inspection = inspector.inspect(
-            world, iter(updates), number + 1, iterations, seconds, "updates", before=inspection
-        )
-    assert inspection is not None
-    return inspection
+        work, before = Work(place=arm.name), arm.victims
+        finding = inspector.inspect(world, iter(updates), work, number + 1, iterations, seconds, before=before)
+        arm = arm.model_copy(update={"findings": (finding,)})
+    return arm
 
 
 def _victim(world: World, weights: Tensors, client: int) -> Victim:
@@ -114,11 +115,11 @@ def _victim(world: World, weights: Tensors, client: int) -> Victim:
     return Victim(world, WireEntry(1, client, weights, update), truth)
 
 
-def _figures(inspection: Inspection, world: World, setting: str) -> Iterator[Row]:
-    victims, scoring = inspection.victims, world.scenario.scoring
+def _figures(arm: AuditArm, world: World, setting: str) -> Iterator[Row]:
+    victims, scoring = arm.victims, world.scenario.scoring
     rule = Rule.of(scoring.metric, scoring.threshold)
     items = [victim.scores for victim in victims if victim.scores]
-    ideal, state = evidence.ideal(inspection, scoring), evidence.state(inspection, scoring)
+    ideal, state = evidence.ideal(victims, rule).in_words, state_of(victims, rule)
     winners = Counter(map(_winner, victims))
     by = ", ".join(f"{name} ({count})" if len(winners) > 1 else name for name, count in winners.items())
     opened = [float(recovered(victim, rule) > 0) for victim in victims]

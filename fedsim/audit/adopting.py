@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from fedsim.audit.record import Trial
+from fedsim.audit.record import AuditArm
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError
 from fedsim.federation.mods import as_mod
 
 
-def adopted(trial: Trial) -> tuple[str, ...]:
+def adopted(arm: AuditArm) -> tuple[str, ...]:
     """Return the lines that put a defense into a Flower app, or why a mod cannot, and the one for the next audit.
 
     Nothing for a defense that is not installed here.
     """
-    name = trial.name.partition(" ")[0]
+    name = arm.name.partition(" ")[0]
     if name not in registry.entries("defense"):
         return ()
-    settings = _changed(name, trial.settings)
+    settings = _changed(name, arm.settings)
     table = ", ".join(f'"{key}": {value!r}' for key, value in {"name": name, **settings}.items())
     return (*_as_mod(name, settings), f"Subject(model, loss, loader, defenses=({{{table}}},))".replace("'", '"'))
 

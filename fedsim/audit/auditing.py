@@ -1,4 +1,4 @@
-"""The audit in order: inspect the client as it is, find members, then try what could protect it."""
+"""The audit in order: attack the client as it is, find members, then try what could protect it."""
 
 from __future__ import annotations
 
@@ -6,22 +6,28 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import torch
 
-from fedsim.audit import captured, defending, planted
+from fedsim.audit import captured, planted
+from fedsim.audit.arms import ArmAuditor
 from fedsim.audit.book import AuditJournal
 from fedsim.audit.clock import AuditClock
-from fedsim.audit.evidence import fewest, may_change
+from fedsim.audit.defending import try_defenses
+from fedsim.audit.evidence import fewest, may_change, seconds_each
 from fedsim.audit.foreign import reason
-from fedsim.audit.groups import CLASSES
-from fedsim.audit.inspecting import STRENGTH, Inspector, enough, updates
-from fedsim.audit.record import SUGGESTS, AuditPlan, AuditRecord, Inspection
+from fedsim.audit.groups import CLASSES, compare_recovered
+from fedsim.audit.inspecting import STRENGTH, Inspector, enough
+from fedsim.audit.members import compare_members
+from fedsim.audit.record import SUGGESTS, AuditArm, AuditPlan, AuditRecord
 from fedsim.audit.subject import Checked, Subject, checked
-from fedsim.audit.worlds import check, world_of
+from fedsim.audit.training import TrainedClient
+from fedsim.audit.worlds import ROUNDS, world_of
 from fedsim.core.errors import FedsimError
 from fedsim.questions.exposure import ITEMS
+from fedsim.record import Finding
 from fedsim.record.environment import environment
 from fedsim.record.policy import Policy
 from fedsim.scenario.world import World
@@ -29,6 +35,7 @@ from fedsim.threat.observe import describe_any_round
 
 _FOR_UPDATES = 0.4  # share of the time, where defenses follow
 _FOR_SECRETS = 0.4  # share of the time that is left then
+_FOR_THE_TRAINING = 0.125  # and of that
 _WITHOUT_DEFENSES = 0.8  # where none follow
 
 
@@ -71,83 +78,97 @@ def run(
     )
     book = AuditJournal(folder, clock, record, tell)
     if plan.is_captured:
-        _inspect_captured(book, sound)
+        _attack_captured(book, sound)
     else:
-        sizes = _inspect_batches(book, sound)
-        _plant(book, sound, max(sizes))
-        defending.defend(book, sound, max(sizes))
+        largest = max(_attack_sizes(book, sound), key=lambda arm: arm.batch_size)
+        largest = _plant(book, sound, largest)
+        trained = _train(book, sound, largest)
+        if plan.defend:
+            try_defenses(book, sound, trained)
         _use_the_rest(book, sound)
     book.keep(status="finished")
     return book.record
 
 
-def _inspect_batches(book: AuditJournal, subject: Checked) -> list[int]:
-    """Attack the client as it is with every batch size; return those that work.
+def _attack_sizes(book: AuditJournal, subject: Checked) -> list[AuditArm]:
+    """Attack the client as it is with every batch size; return the arms of those that work.
 
     Raises:
         FedsimError: no batch size works.
     """
     if not subject.is_scored:
         raise FedsimError(f"'{book.plan.target}' returned no loader, so there is nothing to train on.")
-    sizes, works = book.plan.batches, list[int]()
+    sizes = book.plan.batches
     end = (1.0 - (_FOR_UPDATES if book.plan.defend else _WITHOUT_DEFENSES)) * book.clock.left
     for number, size in enumerate(sizes):
         seconds = (book.clock.left - end) / (len(sizes) - number)
-        try:
-            inspection = _inspect(book, subject, size, seconds)
-            works.append(size)
-        except Exception as error:
-            why = reason(error) if isinstance(error, FedsimError) else f"one training step failed: {reason(error)}"
-            inspection = Inspection(batch_size=size, iterations=0, failure=why)
-        book.keep(inspections=(*book.record.inspections, inspection))
-    if not works:
-        reasons = "; ".join(f"batch {one.batch_size}: {one.failure}" for one in book.record.inspections)
+        auditor, arm = ArmAuditor.of(book, subject), AuditArm(name=f"batch {size}", batch_size=size)
+        auditor.attempt(arm, partial(_attack, auditor, seconds=seconds))
+    if all(arm.failure for arm in book.record.client):
+        reasons = "; ".join(f"{arm.name}: {arm.failure}" for arm in book.record.client)
         raise FedsimError(f"nothing could be audited: {reasons}")
-    return works
+    return [arm for arm in book.record.client if not arm.failure]
 
 
-def _inspect(book: AuditJournal, subject: Checked, size: int, seconds: float) -> Inspection:
-    world = world_of(subject, book.plan, size)
-    check(world, subject)
-    _introduce(book, world)
-    inspector = Inspector(book.plan.knows, book.arrays, book.tell, groups=subject.groups)
-    allowed = book.record.policy.max_recognisable
-    _suggest(book, inspector, world)
-    most = book.plan.updates or max(enough(size), fewest(allowed, book.plan.scoring.confidence))
-    iterations = inspector.iterations(world, seconds)
-    return inspector.inspect(world, updates(world), most, iterations, seconds, f"batch {size}", allowed)
+def _attack(auditor: ArmAuditor, arm: AuditArm, seconds: float) -> None:
+    """Attack the client as it is with one batch size.
+
+    Raises:
+        FedsimError: it does not work; the message says why.
+    """
+    book, size = auditor.book, arm.batch_size
+    try:
+        world = auditor.world(size)
+        _introduce(book, world)
+        _suggest(book, auditor.inspector, world)
+        most = max(enough(size), fewest(book.record.policy.max_recognisable, book.plan.scoring.confidence))
+        iterations = auditor.inspector.iterations(world, seconds)
+        auditor.attack(arm, world, book.plan.updates or most, iterations, seconds)
+    except FedsimError:
+        raise
+    except Exception as error:
+        raise FedsimError(f"one training step failed: {reason(error)}") from error
 
 
-def _plant(book: AuditJournal, subject: Checked, batch_size: int) -> None:
+def _plant(book: AuditJournal, subject: Checked, arm: AuditArm) -> AuditArm:
     """Measure what a causal language model remembers of planted secrets; others learn no text that could hold one."""
     if not subject.task.labels_are_inputs:
-        return
+        return arm
     book.tell("plants secrets and trains")
     try:
-        memorised = planted.measure(subject, book.plan, batch_size, _FOR_SECRETS * book.clock.left)
-        book.add(memorised.findings, {ITEMS: memorised.secrets})
+        memorised = planted.measure(subject, book.plan, arm.batch_size, _FOR_SECRETS * book.clock.left)
     except Exception as error:
         book.keep(notes=(*book.record.notes, f"{reason(error).rstrip('.')}."))
+        return arm
+    return book.put(arm.with_findings(memorised.findings, {ITEMS: memorised.secrets}))
+
+
+def _train(book: AuditJournal, subject: Checked, arm: AuditArm) -> TrainedClient:
+    """Train the client as it is, find members, and compare groups of its examples."""
+    auditor = ArmAuditor.of(book, subject)
+    book.tell("trains for a few rounds, without further defenses")
+    world = world_of(subject, book.plan, arm.batch_size)
+    arm, trained = auditor.train(arm, world, ROUNDS, book.clock.left * _FOR_THE_TRAINING)
+    arm, cases = auditor.judge_members(book.put(arm), trained, with_shadows=True)
+    compared: list[Finding] = []
+    for groups in subject.groups:
+        compared += compare_recovered(book.record, groups)
+        compared += compare_members(arm.of("membership"), cases, groups) if cases else ()
+    book.put(arm.with_findings(compared, {}))
+    return trained
 
 
 def _use_the_rest(book: AuditJournal, subject: Checked) -> None:
     """Attack more updates of batch sizes for which the time ended before the policy was decided."""
     allowed, scoring = book.record.policy.max_recognisable, book.plan.scoring
-    for number, inspection in enumerate(book.record.inspections):
-        most = book.plan.updates or fewest(allowed, scoring.confidence)
-        is_open = (
-            inspection.failure is None and len(inspection.victims) < most and may_change(inspection, allowed, scoring)
-        )
-        if not is_open or book.clock.left < inspection.seconds / max(1, len(inspection.victims)):
+    most = book.plan.updates or fewest(allowed, scoring.confidence)
+    for arm in book.record.client:
+        is_open = not arm.failure and len(arm.victims) < most and may_change(arm, allowed, scoring.rule)
+        if not is_open or book.clock.left < seconds_each(arm):
             continue
-        world = world_of(subject, book.plan, inspection.batch_size)
-        inspector = Inspector(book.plan.knows, book.arrays, book.tell, groups=subject.groups)
+        auditor, world = ArmAuditor.of(book, subject), world_of(subject, book.plan, arm.batch_size)
         left = _WITHOUT_DEFENSES * book.clock.left
-        name, iterations = f"batch {inspection.batch_size}", inspector.iterations(world, left)
-        longer = inspector.inspect(world, updates(world), most, iterations, left, name, allowed, inspection)
-        every = list(book.record.inspections)
-        every[number] = longer
-        book.keep(inspections=tuple(every))
+        book.put(auditor.attack(arm, world, most, auditor.inspector.iterations(world, left), left))
 
 
 def _suggest(book: AuditJournal, inspector: Inspector, world: World) -> None:
@@ -167,14 +188,15 @@ def _suggest(book: AuditJournal, inspector: Inspector, world: World) -> None:
     book.keep(notes=(*book.record.notes, note))
 
 
-def _inspect_captured(book: AuditJournal, subject: Checked) -> None:
+def _attack_captured(book: AuditJournal, subject: Checked) -> None:
     update = captured.read_update(subject, book.plan)
-    world, victims = update.victim.world, iter([update.victim])
+    world = update.victim.world
     _introduce(book, world)
-    inspector = Inspector(update.knows, book.arrays, book.tell, subject.is_scored, subject.groups)
-    iterations = inspector.iterations(world, book.clock.left)
-    inspection = inspector.inspect(world, victims, 1, iterations, book.clock.left, "captured")
-    book.keep(inspections=(inspection,))
+    inspector = Inspector(update.knows, book.tell, subject.is_scored, subject.groups)
+    arm = AuditArm(name="captured", batch_size=world.scenario.federation.batch_size)
+    iterations, left = inspector.iterations(world, book.clock.left), book.clock.left
+    finding = inspector.inspect(world, iter([update.victim]), book.work(arm), 1, iterations, left)
+    book.put(arm.with_findings([finding], {}))
 
 
 def _introduce(book: AuditJournal, world: World) -> None:

@@ -1,16 +1,17 @@
-"""An audit in progress: findings, clock and listener. It is written after every step."""
+"""An audit in progress: its record, clock and listener. It is written after every arm."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fedsim.audit.clock import AuditClock
-from fedsim.audit.inspecting import Arrays
-from fedsim.audit.record import ARRAYS, RECORD, AuditPlan, AuditRecord
-from fedsim.record import Columns, Finding
+from fedsim.audit.record import ARRAYS, RECORD, AuditArm, AuditPlan, AuditRecord
+from fedsim.questions import Work
 from fedsim.record.store import npz, write_whole
 
 
@@ -22,19 +23,31 @@ class AuditJournal:
     clock: AuditClock
     record: AuditRecord
     tell: Callable[[str], None]
-    arrays: Arrays = field(default_factory=dict)
+    arrays: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def plan(self) -> AuditPlan:
         """The plan of the audit."""
         return self.record.plan
 
-    def add(self, findings: Sequence[Finding], items: Mapping[str, Columns] | None = None) -> None:
-        """Add findings, and the tables that they refer to, and write the record."""
-        self.keep(findings=(*self.record.findings, *findings), items={**self.record.items, **(items or {})})
+    def work(self, arm: AuditArm) -> Work:
+        """Return what keeps pictures and tables of an arm."""
+        return Work(place=arm.name, arrays=self.arrays)
+
+    def put(self, arm: AuditArm) -> AuditArm:
+        """Do as `note` does, and write the record."""
+        self.note(arm)
+        self.keep()
+        return arm
+
+    def note(self, arm: AuditArm) -> AuditArm:
+        """Put an arm into the record, in the place of the one of its name, write nothing, and return it."""
+        arms = {one.name: one for one in self.record.arms} | {arm.name: arm}
+        self.record = self.record.model_copy(update={"arms": tuple(arms.values())})
+        return arm
 
     def keep(self, **fields: Any) -> None:
-        """Change fields of the record and write it."""
+        """Change fields of the record, and write it."""
         self.record = self.record.model_copy(update={**fields, "seconds": self.clock.used})
         write_whole(self.folder / ARRAYS, npz(self.arrays))
         write_whole(self.folder / RECORD, self.record.model_dump_json(indent=1).encode())

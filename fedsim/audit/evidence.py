@@ -6,63 +6,59 @@ Only then does a failed attack say something about a defense. Otherwise the answ
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from fedsim.audit.record import Inspection, Training
-from fedsim.metrics.evidence import held, is_evidence, reach, state_of, updates_to_decide
+from fedsim.audit.record import AuditArm, Training
+from fedsim.metrics.evidence import Reach, held, is_evidence, reach, updates_to_decide
 from fedsim.metrics.statistics import wilson
 from fedsim.metrics.success import Rule
-from fedsim.record import VictimRecord
-from fedsim.scenario import Scoring
+from fedsim.record import Interval, VictimRecord
 
 OUT_OF_TIME = "out of time"  # how a search stopped that the clock ended
+NO_GUESS = "no guess within the time"  # why there is none of an update, where the clock came first
 
 
-def state(inspection: Inspection, scoring: Scoring) -> str:
-    """Return what became of some updates: recovered, withstood or undecided."""
-    if not inspection.is_scored or inspection.failure is not None:
-        return "undecided"
-    return state_of(inspection.victims, scoring.rule)
+def ideal(victims: Sequence[VictimRecord], rule: Rule) -> Reach:
+    """Return how far the ideal attacker comes on some updates; nothing where nobody asked it."""
+    return reach([victim.ceiling for victim in victims], rule) or Reach(None, None, "")
 
 
-def ideal(inspection: Inspection | None, scoring: Scoring) -> str:
-    """Return how far the ideal attacker comes on the same updates, for people."""
-    figures = None if inspection is None else reach([victim.ceiling for victim in inspection.victims], scoring.rule)
-    return "" if figures is None else figures.in_words
-
-
-def ideal_figures(inspection: Inspection, scoring: Scoring) -> tuple[float | None, float | None]:
-    """Return its median PSNR in dB and the share of images that it would recover; None where not known."""
-    figures = reach([victim.ceiling for victim in inspection.victims], scoring.rule)
-    return (None, None) if figures is None else figures[:2]
-
-
-def converged(inspection: Inspection) -> int:
+def converged(victims: Sequence[VictimRecord]) -> int:
     """Return how many searches explain the update as well as the truth does."""
-    return sum(victim.converged is True for victim in inspection.victims)
+    return sum(victim.converged is True for victim in victims)
 
 
-def restarts(inspection: Inspection) -> int:
+def iterations(victims: Sequence[VictimRecord]) -> int:
+    """Return the largest number of iterations of a search."""
+    return max((victim.iterations for victim in victims), default=0)
+
+
+def restarts(victims: Sequence[VictimRecord]) -> int:
     """Return the largest number of starts that the winning attack searched from."""
-    return max((int(victim.facts.get("starts", 1)) for victim in inspection.victims), default=0)
+    return max((int(victim.facts.get("starts", 1)) for victim in victims), default=0)
 
 
-def doubts(inspection: Inspection, scoring: Scoring) -> tuple[str, ...]:
-    """Return why images that were not recovered from these updates are no evidence; empty where they are."""
-    if inspection.recovered == 1.0:
+def is_short(victims: Sequence[VictimRecord]) -> bool:
+    """Say whether the clock ended a search, which could have found more."""
+    return any(victim.stopped == OUT_OF_TIME or victim.failure == NO_GUESS for victim in victims)
+
+
+def doubts(arm: AuditArm, rule: Rule) -> tuple[str, ...]:
+    """Return why examples that were not recovered from these updates are no evidence; empty where they are."""
+    if arm.recovered is not None and arm.recovered.value == 1.0:
         return ()
-    return tuple(_doubts(inspection, scoring.rule))
+    return tuple(_doubts(arm, rule))
 
 
-def _doubts(inspection: Inspection, rule: Rule) -> Iterator[str]:
-    if not inspection.is_scored:
-        yield "the originals are unknown, so nothing was scored"
-        return
-    if inspection.failure or not inspection.victims or inspection.is_unknown:
+def _doubts(arm: AuditArm, rule: Rule) -> Iterator[str]:
+    if not arm.victims or arm.is_unknown:
         yield "no attack returned a guess"
         return
-    n, left = len(inspection.victims), [victim for victim in inspection.victims if not is_evidence(victim, rule)]
-    yield from _counted(left, n)
+    if arm.recovered is None:
+        yield "the originals are unknown, so nothing was scored"
+        return
+    left = [victim for victim in arm.victims if not is_evidence(victim, rule)]
+    yield from _counted(left, len(arm.victims))
 
 
 def _counted(left: list[VictimRecord], n: int) -> Iterator[str]:
@@ -76,10 +72,9 @@ def _counted(left: list[VictimRecord], n: int) -> Iterator[str]:
     if failed:
         yield f"the attack failed on {len(failed)} of {n} updates"
     if len(rest) > unknown:
-        most = max(victim.iterations for victim in rest)
         yield (
-            f"{len(rest) - unknown} of {n} searches did not converge within {most} iterations: the examples explain "
-            "the update better than the guess, so it may hold them"
+            f"{len(rest) - unknown} of {n} searches did not converge within {iterations(rest)} iterations: the "
+            "examples explain the update better than the guess, so it may hold them"
         )
     if unknown:
         yield f"whether {unknown} of {n} searches converged is not defined for this client"
@@ -92,26 +87,29 @@ def fewest(allowed: float | None, confidence: float) -> int:
     return 1 + (updates_to_decide(wilson(0, 1, confidence), allowed, confidence) or 0)
 
 
-def may_change(inspection: Inspection, allowed: float | None, scoring: Scoring) -> bool:
+def may_change(arm: AuditArm, allowed: float | None, rule: Rule) -> bool:
     """Say whether more updates could change what is known: the policy is undecided, and not for a weak search alone."""
-    if inspection.summary is None or allowed is None or held(inspection.summary.success, allowed) != "undecided":
+    if arm.recovered is None or allowed is None or held(arm.recovered, allowed) != "undecided":
         return False
-    return not doubts(inspection, scoring) or inspection.summary.success.value > 0
+    return not doubts(arm, rule) or arm.recovered.value > 0
 
 
-def more(inspection: Inspection, limit: float, confidence: float) -> str:
+def more(arm: AuditArm, limit: float, confidence: float) -> str:
     """Return how much more would decide about a limit, in words; empty where nobody knows."""
-    if inspection.summary is None:
-        return ""
-    needed = updates_to_decide(inspection.summary.success, limit, confidence)
+    needed = updates_to_decide(arm.recovered, limit, confidence) if arm.recovered else None
     if not needed:
         return ""
-    minutes = max(1, math.ceil(needed * inspection.seconds / len(inspection.victims) / 60))
+    minutes = max(1, math.ceil(needed * seconds_each(arm) / 60))
     time = f"{minutes} more minute{'s' if minutes > 1 else ''}"
     return (
         f"about {needed} more updates and {time} would decide, if the share stays the same "
-        f"(--updates {needed + len(inspection.victims)})"
+        f"(--updates {needed + len(arm.victims)})"
     )
+
+
+def seconds_each(arm: AuditArm) -> float:
+    """Return how long attacks took on one update."""
+    return sum(victim.seconds for victim in arm.victims) / max(1, len(arm.victims))
 
 
 def has_learned(training: Training) -> bool:
@@ -121,9 +119,8 @@ def has_learned(training: Training) -> bool:
     return low is not None and low > training.guessing
 
 
-def is_below(inspection: Inspection | None, control: Inspection | None) -> bool:
-    """Return whether less is recovered than from the control beyond chance, that is, with disjoint intervals."""
-    if inspection is None or control is None or inspection.summary is None or control.summary is None:
+def is_below(one: Interval | None, other: Interval | None) -> bool:
+    """Return whether a figure is below another beyond chance, that is, with disjoint intervals."""
+    if one is None or other is None or one.high is None or other.low is None:
         return False
-    high, low = inspection.summary.success.high, control.summary.success.low
-    return high is not None and low is not None and high < low
+    return one.high < other.low

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from fedsim.audit.foreign import reason
-from fedsim.audit.record import GROUPS
+from fedsim.audit.record import GROUPS, AuditRecord
 from fedsim.core.errors import FedsimError, nearest
 from fedsim.core.examples import keys
 from fedsim.core.types import Batch
-from fedsim.metrics.groups import GroupRisk
-from fedsim.record import Finding
+from fedsim.metrics.groups import GroupRisk, rates
+from fedsim.record import Finding, ItemScore
 
 Grouping = str | Callable[[Any], Sequence[Any]]  # name of a column, or from what the loader yields to values
 
@@ -73,6 +73,23 @@ def compare(groups: str, label: str, metric: str, risks: Mapping[str, GroupRisk]
         )
         for name, risk in risks.items()
     )
+
+
+def compare_recovered(record: AuditRecord, groups: ExampleGroups) -> tuple[Finding, ...]:
+    """Return how many examples of each group were recovered from updates of the client as it is."""
+    scoring = record.plan.scoring
+    items = [item for arm in record.client for victim in arm.victims for item in victim.scores]
+    names = [_class_of(item) if groups is CLASSES else item.group for item in items]
+    hits = [
+        (name, scoring.rule.has_succeeded(item)) for name, item in zip(names, items, strict=True) if name is not None
+    ]
+    if not hits:
+        return ()
+    return compare(groups.name, f"{record.noun}s recovered", "recovered", rates(hits, scoring.confidence))
+
+
+def _class_of(item: ItemScore) -> str | None:
+    return None if item.label is None else class_name(item.label)
 
 
 def values_of(group: Grouping, item: Any, batch: Batch, what: str) -> list[Any]:

@@ -11,13 +11,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-import numpy as np
 import torch
+from torch import Tensor
 
 from fedsim.audit.clock import OutOfTime, limit
 from fedsim.audit.foreign import reason
 from fedsim.audit.groups import CLASSES, ExampleGroups
-from fedsim.audit.record import Inspection
 from fedsim.audit.searching import Latest, descents, read_words, search, searching
 from fedsim.core import registry, seeding
 from fedsim.core.errors import NotApplicable
@@ -26,8 +25,10 @@ from fedsim.core.types import Batch, Knowledge, Observation, Reconstruction, Wir
 from fedsim.federation.client import local_training
 from fedsim.metrics.evidence import held, is_evidence, is_out_of_reach
 from fedsim.metrics.image import to_pixels
-from fedsim.metrics.statistics import Summary, summarise
-from fedsim.record import Ceiling, ItemScore, VictimRecord
+from fedsim.questions import Work
+from fedsim.questions.attacks import finding_of, recorded
+from fedsim.record import AttackFinding, Ceiling, ItemScore, VictimRecord
+from fedsim.scenario import AttackChoice
 from fedsim.scenario.world import World
 from fedsim.threat.ceiling import ceiling_of
 from fedsim.threat.observe import observe
@@ -44,11 +45,10 @@ _LEAST_ITERATIONS = 10
 _LEAST_SECONDS = 0.5
 _FOR_THE_CEILING = 0.2  # share of the time of an update
 _HANGS = 2.0  # times that share, after which it is ended
-_SHOWN = ("originals", "guesses")
-_SAID = ("objective", "iterations", "best_iteration", "stopped", "history", "notes")  # by an attack of its search
+_OF_THE_SEARCH = ("objective", "iterations", "best_iteration", "stopped", "history", "notes")
 _RESERVE = 2.5  # measured: a step of an attack takes longer than a bare second derivative
 
-Arrays = dict[str, np.ndarray]
+_AUTO = AttackChoice(name="auto")
 
 
 @dataclass
@@ -57,14 +57,12 @@ class Inspector:
 
     Attributes:
         knows: knowledge granted to the attacker.
-        arrays: pictures by name; `inspect` adds to them.
         on_progress: called with what is being done, in words.
         is_scored: whether the originals are known.
         groups: whose risk is compared; the group of what the user named stands with each example.
     """
 
     knows: tuple[Knowledge, ...]
-    arrays: Arrays
     on_progress: Callable[[str], None]
     is_scored: bool = True
     groups: tuple[ExampleGroups, ...] = (CLASSES,)
@@ -75,13 +73,13 @@ class Inspector:
         self,
         world: World,
         victims: Iterator[Victim],
+        work: Work,
         most: int,
         iterations: int,
         seconds: float,
-        name: str,
         allowed: float | None = None,
-        before: Inspection | None = None,
-    ) -> Inspection:
+        before: Sequence[VictimRecord] = (),
+    ) -> AttackFinding:
         """Attack updates one by one until `most` are done or the time is over; at least one is started.
 
         More updates are attacked only while they can change the verdict.
@@ -89,36 +87,29 @@ class Inspector:
         Args:
             world: world of the updates.
             victims: the updates.
+            work: keeps the pictures.
             most: largest number of updates.
             iterations: approximate number of gradients of a search.
             seconds: time for all of them.
-            name: name of the pictures.
             allowed: share of recovered images that a policy allows; once it is broken, no further update is attacked.
-            before: what was found in the first of these updates already; it is continued.
+            before: what came of the first of these updates already; it is continued.
         """
-        begin = time.monotonic()
-        done = [] if before is None else list(before.victims)
-        is_short, first, spent = (False, 0, 0.0) if before is None else (before.is_short, len(done), before.seconds)
-        for number, one in enumerate(itertools.islice(victims, first, most), first + 1):
+        begin, done, first = time.monotonic(), list(before), len(before)
+        for number, victim in enumerate(itertools.islice(victims, first, most), first + 1):
             left = seconds - (time.monotonic() - begin)
             if done and left < (done[-1].seconds if number > first + 1 else _LEAST_SECONDS):
                 break
-            self.on_progress(f"{name}: attacks update {number} of up to {most}")
-            victim, short = self._attack(one, iterations, max(left, _LEAST_SECONDS), f"{name}/{number}")
-            done.append(victim)
-            is_short = is_short or short
+            self.on_progress(f"{work.place}: attacks update {number} of up to {most}")
+            done.append(self._attack(victim, iterations, max(left, _LEAST_SECONDS), str(number), work))
             few = len(done) < enough(world.scenario.federation.batch_size)
-            if allowed is not None and not few and self._is_broken(world, done, allowed):
+            if allowed is not None and not few and held(self._finding(world, done).value, allowed) == "broken":
                 break
-        return Inspection(
-            batch_size=world.scenario.federation.batch_size,
-            iterations=max((victim.iterations for victim in done), default=0),
-            victims=tuple(done),
-            summary=self._summary(world, done),
-            is_scored=self.is_scored,
-            is_short=is_short,
-            seconds=spent + time.monotonic() - begin,
-        )
+        return self._finding(world, done)
+
+    def _finding(self, world: World, victims: Sequence[VictimRecord]) -> AttackFinding:
+        scenario = world.scenario
+        finding = finding_of(_AUTO, self.knows, victims, scenario.scoring, scenario.seed)
+        return finding.model_copy(update={"about": {"batch size": scenario.federation.batch_size}})
 
     def iterations(self, world: World, seconds: float) -> int:
         """Return how many gradients one search can take in this time, at most `STRENGTH`, from the measured cost."""
@@ -133,25 +124,26 @@ class Inspector:
         self.iterations(world, 0.0)
         return STRENGTH * _RESERVE * self._cost[world.scenario.federation.batch_size]
 
-    def _attack(self, victim: Victim, iterations: int, seconds: float, name: str) -> tuple[VictimRecord, bool]:
-        begin, short = time.monotonic(), False
+    def _attack(self, victim: Victim, iterations: int, seconds: float, place: str, work: Work) -> VictimRecord:
+        begin = time.monotonic()
         latest, observation = Latest(), observe(victim, self.knows)
         try:
             with limit(seconds):
-                guess: Reconstruction | str = self._find(victim, observation, iterations, seconds, name, latest)
+                guess: Reconstruction | str = self._find(victim, observation, iterations, seconds, latest)
         except OutOfTime:
-            short = latest.exact is None or not latest.exact.is_exact
             guess = latest.best(observation)
         except Exception as error:
             guess = reason(error)
         if not isinstance(guess, str):
             guess = replace(guess, extras={**latest.read, **guess.extras})
-        record = self._record(victim, guess, name)
-        return record.model_copy(update={"seconds": time.monotonic() - begin, "ceiling": latest.ceiling}), short
+        record = self._record(victim, guess, place, work)
+        if latest.known is not None:
+            work.keep(place, {"known": latest.known.float().clamp(0.0, 1.0).numpy()})
+        return record.model_copy(update={"seconds": time.monotonic() - begin, "ceiling": latest.ceiling})
 
     def _find(
-        self, victim: Victim, observation: Observation, iterations: int, seconds: float, name: str, latest: Latest
-    ) -> Reconstruction | str:
+        self, victim: Victim, observation: Observation, iterations: int, seconds: float, latest: Latest
+    ) -> Reconstruction:
         """Try the exact attacks, ask the ideal attacker, then search where that can still change the verdict.
 
         Where the update before was out of everybody's reach, the ideal attacker is asked first.
@@ -160,20 +152,20 @@ class Inspector:
         others = set(registry.entries("attack")) - searching(observation)
         latest.read = read_words(world, observation, round_)
         if self._is_hopeless:
-            self._ask_ideal(victim, seconds, name, latest)
+            self._ask_ideal(victim, seconds, latest)
         if not self._is_hopeless:
             latest.exact = self._exact(victim, observation, iterations, seconds, latest)
         if latest.ceiling is None:
-            self._ask_ideal(victim, seconds, name, latest)
+            self._ask_ideal(victim, seconds, latest)
         if latest.exact is not None and self._is_settled(victim, latest.exact, latest.ceiling):
             return latest.exact
         strength = min(iterations, _SHORT) if self._is_hopeless else iterations  # a short search must agree
         guess = search(world, observation, strength, others, round_, latest)
         return latest.exact if latest.exact is not None and latest.exact.objective < guess.objective else guess
 
-    def _ask_ideal(self, victim: Victim, seconds: float, name: str, latest: Latest) -> None:
+    def _ask_ideal(self, victim: Victim, seconds: float, latest: Latest) -> None:
         """Ask the ideal attacker, and note whether it would recover nothing."""
-        latest.ceiling = self._ceiling(victim, _FOR_THE_CEILING * seconds, name)
+        latest.ceiling, latest.known = self._ceiling(victim, _FOR_THE_CEILING * seconds)
         empty = VictimRecord(round=victim.entry.round, client=0, ceiling=latest.ceiling)
         self._is_hopeless = is_out_of_reach(empty, victim.world.scenario.scoring.rule)
 
@@ -200,37 +192,28 @@ class Inspector:
             score(victim, exact).record.model_copy(update={"ceiling": ceiling}), victim.world.scenario.scoring.rule
         )
 
-    def _is_broken(self, world: World, done: Sequence[VictimRecord], allowed: float) -> bool:
-        summary = self._summary(world, done)
-        return summary is not None and held(summary.success, allowed) == "broken"
-
-    def _ceiling(self, victim: Victim, seconds: float, name: str) -> Ceiling | None:
-        """Return how well anybody could know the images, and keep the map of it."""
+    def _ceiling(self, victim: Victim, seconds: float) -> tuple[Ceiling | None, Tensor | None]:
+        """Return how well anybody could know the examples, and the map of it."""
         if not self.is_scored:
-            return None
+            return None, None
         try:
             with limit(_HANGS * seconds):
-                ceiling, known = ceiling_of(victim, seconds=seconds)
+                return ceiling_of(victim, seconds=seconds)
         except OutOfTime:
-            return Ceiling(inputs=victim.truth.batches[0].inputs.numel(), undefined="its time was too short")
+            inputs = victim.truth.batches[0].inputs.numel()
+            return Ceiling(inputs=inputs, undefined="its time was too short"), None
         except Exception as error:
-            return Ceiling(undefined=reason(error))
-        if known is not None:
-            self.arrays[f"{name}/known"] = known.float().clamp(0.0, 1.0).numpy()
-        return ceiling
+            return Ceiling(undefined=reason(error)), None
 
-    def _record(self, victim: Victim, guess: Reconstruction | str, name: str) -> VictimRecord:
+    def _record(self, victim: Victim, guess: Reconstruction | str, place: str, work: Work) -> VictimRecord:
+        if self.is_scored or isinstance(guess, str):
+            record = recorded(victim, guess, place, work)
+            return record.model_copy(update={"scores": self._with_groups(record.scores, victim)})
+        pixels = to_pixels(guess.inputs, victim.world.data.dataset.spec).numpy()
+        kept = work.keep(place, {"guesses": pixels})
+        searched = {name: getattr(guess, name) for name in _OF_THE_SEARCH}
         entry = victim.entry
-        if isinstance(guess, str):
-            return VictimRecord(round=entry.round, client=entry.client, failure=guess)
-        if self.is_scored:
-            judged = score(victim, guess)
-            self.arrays.update({f"{name}/{kind}": judged.arrays[kind] for kind in _SHOWN if kind in judged.arrays})
-            scores = self._with_groups(judged.record.scores, victim)
-            return judged.record.model_copy(update={"arrays": name, "scores": scores})
-        self.arrays[f"{name}/guesses"] = to_pixels(guess.inputs, victim.world.data.dataset.spec).numpy()
-        said = {field: getattr(guess, field) for field in _SAID}
-        return VictimRecord(round=entry.round, client=entry.client, facts=dict(guess.facts), arrays=name, **said)
+        return VictimRecord(round=entry.round, client=entry.client, facts=dict(guess.facts), arrays=kept, **searched)
 
     def _with_groups(self, scores: tuple[ItemScore, ...], victim: Victim) -> tuple[ItemScore, ...]:
         for groups in self.groups:
@@ -238,15 +221,6 @@ class Inspector:
                 names = groups.of(victim.examples)
                 return tuple(item.model_copy(update={"group": names[item.index]}) for item in scores)
         return scores
-
-    def _summary(self, world: World, victims: Sequence[VictimRecord]) -> Summary | None:
-        if not self.is_scored:
-            return None
-        scoring = world.scenario.scoring
-        confidence, resamples = scoring.confidence, scoring.resamples
-        return summarise(
-            victims, world.scenario.scoring.rule, world.scenario.seed, confidence=confidence, resamples=resamples
-        )
 
 
 def updates(world: World) -> Iterator[Victim]:

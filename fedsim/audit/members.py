@@ -13,9 +13,10 @@ from fedsim.audit.clock import OutOfTime, limit
 from fedsim.audit.foreign import reason
 from fedsim.audit.groups import ExampleGroups, compare
 from fedsim.audit.training import TrainedClient
+from fedsim.audit.worlds import ROUNDS
 from fedsim.core import registry, seeding
 from fedsim.core.hooks import MembershipAttack
-from fedsim.core.types import Batch, ShadowPlan, Target
+from fedsim.core.types import ShadowPlan, Target
 from fedsim.metrics.groups import aucs
 from fedsim.questions import Evidence, Work
 from fedsim.questions.membership import Cases, judge, open_finding
@@ -27,12 +28,15 @@ MOST = 100  # as many non-members as 1 % false positives need
 FEWEST = 10
 
 
-def count_candidates(train: Batch, test: Batch) -> int:
+def count_candidates(training: TrainedClient) -> int:
     """Return how many members, and as many others, can be judged; half of the test data belong to the attacker."""
-    return min(MOST, len(train), len(test) // 2)
+    world = training.evidence.world
+    data, federation = world.data.dataset, world.scenario.federation
+    touched = ROUNDS * federation.batch_size * federation.local_steps
+    return min(MOST, touched, len(data.train), len(data.test) // 2)
 
 
-def cases_of(training: TrainedClient, wanted: int) -> Cases:
+def cases_of(training: TrainedClient, wanted: int, work: Work) -> Cases:
     """Return whom attacks judge: so many members, if as many examples were trained on, in as few updates as hold them.
 
     Some examples are drawn twice, or the time ended.
@@ -43,7 +47,7 @@ def cases_of(training: TrainedClient, wanted: int) -> Cases:
     size = max(1, min(len(truth.private[0]) for truth in evidence.truths))
     watched = -(-candidates // size)
     journal = replace(evidence.journal, entries=evidence.journal.entries[:watched])
-    return Cases(Evidence(evidence.world, journal, evidence.replays[:watched]), Work(), candidates)
+    return Cases(Evidence(evidence.world, journal, evidence.replays[:watched]), work, candidates)
 
 
 def judge_members(
@@ -103,7 +107,7 @@ def cost_of(plan: ShadowPlan, training: TrainedClient) -> float:
     return plan.count * training.summary.rounds * training.summary.seconds_a_round
 
 
-def compare_groups(findings: Iterable[Finding], cases: Cases, groups: ExampleGroups) -> tuple[Finding, ...]:
+def compare_members(findings: Iterable[Finding], cases: Cases, groups: ExampleGroups) -> tuple[Finding, ...]:
     """Return how well the best attack tells members of each group; of the first by AUC for whom there are groups."""
     for finding in sorted((one for one in findings if not one.failure), key=_auc, reverse=True):
         case = cases.case(cast("Target", finding.about["target"]))

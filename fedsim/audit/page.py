@@ -8,8 +8,7 @@ from typing import Literal
 from fedsim.audit import evidence, planted, verdict, walls, wording
 from fedsim.audit.adopting import adopted
 from fedsim.audit.groups import CLASS
-from fedsim.audit.record import GROUPS, AuditRecord, Inspection, Trial
-from fedsim.audit.walls import Pictures
+from fedsim.audit.record import GROUPS, AuditArm, AuditRecord
 from fedsim.core.glossary import TERMS
 from fedsim.document import (
     Block,
@@ -30,12 +29,14 @@ from fedsim.document import (
     note,
     paragraph,
 )
+from fedsim.metrics.evidence import state_of
+from fedsim.report.wall import MOST, Arrays
 
 AGAIN = "again"  # place of the section on how to run it again, which is of no use where somebody just did
 ONLY_THERE = {AGAIN, "texts", "words"}
 
 
-def build(record: AuditRecord, pictures: Pictures) -> Document:
+def build(record: AuditRecord, pictures: Arrays) -> Document:
     """Return the page of an audit.
 
     Args:
@@ -107,7 +108,7 @@ def updates_table(record: AuditRecord) -> Iterator[Block]:
     column, noun = wording.headline(record.noun), record.noun
     figures = ("updates", f"{noun}s", "searched", f"recovered ({wording.rule(record)})", column.heading)
     words = ("ideal attacker", "state", "by")
-    rows = [update_row(record, inspection) for inspection in record.inspections]
+    rows = [update_row(record, arm) for arm in record.client]
     yield table(f"Recovered from updates of {record.plan.target}", ("batch", *figures, *words), rows, words)
     yield note(
         f"Recovered: proof that the update holds {noun}s. Withstood: every search converged, on a guess that explains "
@@ -119,18 +120,18 @@ def updates_table(record: AuditRecord) -> Iterator[Block]:
     )
 
 
-def update_row(record: AuditRecord, inspection: Inspection) -> TableRow:
+def update_row(record: AuditRecord, arm: AuditArm) -> TableRow:
     """Return what stands of a batch size in the table of updates."""
-    batch = str(inspection.batch_size)
-    if inspection.failure is not None:
-        return TableRow.of(batch, *[""] * 7, inspection.failure)
-    failures = [victim.failure for victim in inspection.victims if victim.failure]
-    clock = ["ended by the clock: a lower bound"] if inspection.is_short and not inspection.is_unknown else []
-    by = wording.winner(inspection) if len(failures) < len(inspection.victims) else failures[0]
-    updates, searched, recovered, ideal = wording.searches(record, inspection)
-    examples = str(sum(len(victim.scores) for victim in inspection.victims))
-    figure = wording.figure_of(inspection, wording.headline(record.noun))
-    state = evidence.state(inspection, record.plan.scoring)
+    batch, victims = str(arm.batch_size), arm.victims
+    if arm.failure:
+        return TableRow.of(batch, *[""] * 7, arm.failure)
+    failures = [victim.failure for victim in victims if victim.failure]
+    clock = ["ended by the clock: a lower bound"] if evidence.is_short(victims) and not arm.is_unknown else []
+    by = wording.winner(arm) if len(failures) < len(victims) else failures[0]
+    updates, searched, recovered, ideal = wording.searches(record, arm)
+    examples = str(sum(len(victim.scores) for victim in victims))
+    figure = wording.figure_of(arm, wording.headline(record.noun))
+    state = state_of(victims, record.plan.scoring.rule)
     last = TableCell(by, notes=(*clock, *failures))
     return TableRow.of(batch, updates, examples, searched, recovered, figure, ideal, state, last)
 
@@ -163,7 +164,7 @@ def _advice(record: AuditRecord) -> Verdict:
 def _limits(record: AuditRecord) -> Iterator[Block]:
     """Yield what the audit cannot say, and why time was left."""
     sentences = list(verdict.unjudged(record))
-    if record.trials and (weak := verdict.weak_control(record)):
+    if record.defended and (weak := verdict.weak_control(record)):
         sentences.insert(0, f"Undecided: no defense can be judged. For each of them, {'; '.join(weak)}.")
     if record.status != "finished":
         sentences.append("The time was over before all defenses were tried.")
@@ -183,11 +184,11 @@ def _attacker(record: AuditRecord) -> Section:
 def _texts(record: AuditRecord) -> Iterator[Block]:
     """Yield where the first texts of each batch size were attacked, each text, and the guess of it."""
     rows: list[tuple[str, str, str]] = []
-    for inspection in record.inspections:
-        pairs = [(victim, item) for victim in inspection.victims for item in victim.scores if item.text is not None]
+    for arm in record.client:
+        pairs = [(victim, item) for victim in arm.victims for item in victim.scores if item.text is not None]
         rows += [
-            (f"batch {inspection.batch_size}, update {victim.round}", item.text or "", item.guess or "")
-            for victim, item in pairs[: walls.MOST]
+            (f"batch {arm.batch_size}, update {victim.round}", item.text or "", item.guess or "")
+            for victim, item in pairs[:MOST]
         ]
     if rows:
         yield table("Texts and guesses", ("where", "text", "guess"), rows, ("text", "guess"))
@@ -238,8 +239,8 @@ def _groups(record: AuditRecord, by: str) -> Section:
     return Section(f"Risk by {by}", (risks, how) if rows else ())
 
 
-def _defenses(record: AuditRecord, pictures: Pictures) -> Section:
-    if not record.trials and not record.unfit:
+def _defenses(record: AuditRecord, pictures: Arrays) -> Section:
+    if not record.defended and not record.unfit:
         return Section("What could protect the client", ())
     blocks = (
         *_conditions(record),
@@ -256,15 +257,16 @@ def _conditions(record: AuditRecord) -> Iterator[Block]:
         return
     yield paragraph(
         "Each defense, with default settings unless stated, against an attacker that knows it. All got the same "
-        f"attacks on updates of batch {control.batch_size} ({control.iterations} iterations) and were trained for "
-        f"{training.rounds} rounds of batch {training.batch_size}; without them {wording.recovered(control)} of the "
-        f"{record.noun}s are recovered and test accuracy is {100 * training.accuracy:.1f} %."
+        f"attacks on updates of batch {control.batch_size} ({evidence.iterations(control.victims)} iterations) and "
+        f"were trained for {training.rounds} rounds of batch {training.batch_size}; without them "
+        f"{wording.recovered(control)} of the {record.noun}s are recovered and test accuracy is "
+        f"{100 * training.accuracy:.1f} %."
     )
 
 
 def _ranked(record: AuditRecord) -> Iterator[Block]:
-    trials = [*verdict.rank(record), *(trial for trial in record.trials if trial.failure)]
-    if not trials:
+    arms = [*verdict.rank(record), *(arm for arm in record.defended if arm.failure)]
+    if not arms:
         return
     words = ("ideal attacker", "keeps the policy")
     costs = ("accuracy lost, points", "test loss", "time of a round", "epsilon")
@@ -273,7 +275,7 @@ def _ranked(record: AuditRecord) -> Iterator[Block]:
         [TableRow.of("none (control)", *wording.searches(record, record.control), *[""] * 5)] if record.control else []
     )
     best = verdict.recommend(record)
-    rows = [*control, *(_trial_row(record, trial, is_best=trial is best) for trial in trials)]
+    rows = [*control, *(_defense_row(record, arm, is_best=arm is best) for arm in arms)]
     yield table("Defenses, with default settings unless stated", heads, rows, words, "words")
     paired = ""
     if record.training:
@@ -282,18 +284,19 @@ def _ranked(record: AuditRecord) -> Iterator[Block]:
     yield note(f"{paired}The same as data: defenses.csv.")
 
 
-def _trial_row(record: AuditRecord, trial: Trial, *, is_best: bool) -> TableRow:
-    lost = trial.accuracy_loss
-    attacked = wording.searches(record, trial.inspection) if trial.inspection else ("", "", "not attacked", "")
-    why = () if trial.failure else verdict.broken_by(record, trial) or verdict.undecided(record, trial)
+def _defense_row(record: AuditRecord, arm: AuditArm, *, is_best: bool) -> TableRow:
+    attacked = wording.searches(record, arm) if arm.victims else ("", "", "not attacked", "")
+    why = () if arm.failure else verdict.broken_by(record, arm) or verdict.undecided(record, arm)
+    cost = ("", "", "")
+    if arm.cost:
+        lost = wording.interval(arm.cost.accuracy_loss, 100, 1)
+        cost = (lost, f"{arm.cost.loss_change:+.3f}", f"x {arm.cost.slowdown:.2g}")
     return TableRow.of(
-        TableCell(trial.name, notes=("Poisson sampling",) if trial.sampling == "poisson" else ()),
+        TableCell(arm.name, notes=("Poisson sampling",) if arm.sampling == "poisson" else ()),
         *attacked,
-        wording.interval(lost, 100, 1) if lost else "",
-        "" if trial.loss_change is None else f"{trial.loss_change:+.3f}",
-        "" if trial.slowdown is None else f"x {trial.slowdown:.2g}",
-        ", ".join(f"{stated.epsilon:.3g}" for stated in trial.guarantees),
-        TableCell(f"undecided: {trial.failure}" if trial.failure else wording.kept(record, trial), notes=why),
+        *cost,
+        ", ".join(f"{stated.epsilon:.3g}" for stated in arm.guarantees),
+        TableCell(f"undecided: {arm.failure}" if arm.failure else wording.kept(record, arm), notes=why),
         level="best" if is_best else "",
     )
 

@@ -22,7 +22,7 @@ from fedsim.audit.record import AuditPlan
 from fedsim.audit.subject import Checked
 from fedsim.audit.texts import MASK
 from fedsim.audit.training import rounds_of
-from fedsim.audit.worlds import DefenseSetting, world_of
+from fedsim.audit.worlds import world_of
 from fedsim.core import seeding
 from fedsim.core.errors import FedsimError
 from fedsim.core.losses import IGNORED
@@ -70,7 +70,7 @@ def measure(subject: Checked, plan: AuditPlan, batch_size: int, seconds: float) 
     source = np.random.default_rng(seeding.derive(plan.seed, "planted secrets"))
     texts, secrets = _planted(subject, source)
     dataset = replace(subject.dataset, train=texts)
-    world = world_of(replace(subject, dataset=dataset), plan, min(batch_size, len(texts)), DefenseSetting())
+    world = world_of(replace(subject, dataset=dataset), plan, min(batch_size, len(texts)))
     scores: list[SecretScore] = []
     begin = time.monotonic()
     with suppress(OutOfTime):

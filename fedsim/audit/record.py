@@ -6,13 +6,21 @@ import shlex
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from fedsim.core.devices import DeviceName
 from fedsim.core.errors import FedsimError
-from fedsim.core.types import Config, Knowledge
-from fedsim.metrics.statistics import Summary
-from fedsim.record import Columns, Environment, Finding, GuaranteeRecord, Interval, VictimRecord
+from fedsim.core.types import Knowledge
+from fedsim.record import (
+    ArmFindings,
+    Columns,
+    Environment,
+    Finding,
+    GuaranteeRecord,
+    Interval,
+    Part,
+    VictimRecord,
+)
 from fedsim.record.policy import Policy
 from fedsim.record.store import check_schema
 from fedsim.scenario import Scoring
@@ -26,11 +34,7 @@ PROJECT = "pyproject.toml"  # default file of the policy
 KNOWS: tuple[Knowledge, ...] = ("labels", "batch-size", "dropout-rates", "input-statistics", "defenses")
 
 
-class _Part(Config):
-    model_config = ConfigDict(allow_inf_nan=True, ser_json_inf_nan="strings")
-
-
-class AuditPlan(_Part):
+class AuditPlan(Part):
     """The plan of an audit.
 
     Attributes:
@@ -64,30 +68,7 @@ class AuditPlan(_Part):
         return self.client_app is not None or self.gradients is not None
 
 
-class Inspection(_Part):
-    """Results of `auto` on updates of one batch size; without `is_scored` the originals are unknown."""
-
-    batch_size: int
-    iterations: int
-    victims: tuple[VictimRecord, ...] = ()
-    summary: Summary | None = None
-    is_scored: bool = True
-    is_short: bool = Field(default=False, description="whether the clock ended a search, which could have found more")
-    failure: str | None = None
-    seconds: float = 0.0
-
-    @property
-    def recovered(self) -> float | None:
-        """Share of attacked images that were recovered; None where none was scored."""
-        return None if self.summary is None else self.summary.success.value
-
-    @property
-    def is_unknown(self) -> bool:
-        """Whether no attack returned a guess, for lack of time or because all failed."""
-        return bool(self.victims) and not any(victim.failure is None for victim in self.victims)
-
-
-class Training(_Part):
+class Training(Part):
     """A short training from the audited weights, on the client's own examples.
 
     `guessing` is the accuracy of always answering the most frequent class of the test data.
@@ -102,37 +83,62 @@ class Training(_Part):
     seconds_a_round: float
 
 
-class Trial(_Part):
-    """One defense, tried on the same updates as the undefended client.
+class DefenseCost(Part):
+    """What a client pays for one more defense.
 
     Attributes:
-        name: name of the defense, with settings that are not defaults.
         accuracy_loss: accuracy without the defense minus with it, over the same test examples.
         loss_change: test loss with the defense minus without.
         slowdown: seconds per round with the defense over those without.
-        findings: of membership attacks without shadow models.
     """
 
-    name: str
-    settings: dict[str, Any]
+    accuracy_loss: Interval
+    loss_change: float
+    slowdown: float
+
+
+class AuditArm(ArmFindings):
+    """The client with one batch size: as it is, or with one more defense.
+
+    Its findings are of attacks on updates, of membership attacks, of planted secrets, and those of `GROUPS` compare the
+    risk of each class, and of each group that the user named. One arm of the client as it is trains, that of the
+    largest batch; the question of members has no shadow models where a defense is tried.
+
+    Attributes:
+        kind: the client as it is; the same again, attacked as the defenses are; or with one more defense.
+        settings: of the defense, with its defaults.
+        sampling: how its batches are drawn.
+        training: absent where it did not train.
+        cost: of the defense, where it trained.
+        failure: why the rest is missing.
+    """
+
+    kind: Literal["client", "control", "defense"] = "client"
+    batch_size: int
+    settings: dict[str, Any] = Field(default_factory=dict)
     sampling: Literal["passes", "poisson"] = "passes"
-    inspection: Inspection | None = None
-    findings: tuple[Finding, ...] = ()
     training: Training | None = None
-    accuracy_loss: Interval | None = None
-    loss_change: float | None = None
-    slowdown: float | None = None
-    guarantees: tuple[GuaranteeRecord, ...] = ()
-    failure: str | None = None
+    cost: DefenseCost | None = None
+    failure: str = ""
+
+    @property
+    def victims(self) -> tuple[VictimRecord, ...]:
+        """The attacked updates."""
+        return tuple(victim for attack in self.attacks for victim in attack.victims)
+
+    @property
+    def recovered(self) -> Interval | None:
+        """Share of attacked examples that were recovered; None where none was scored."""
+        return next((attack.value for attack in self.attacks), None)
+
+    @property
+    def is_unknown(self) -> bool:
+        """Whether no attack returned a guess, for lack of time or because all failed."""
+        return any(attack.failure for attack in self.attacks)
 
 
-class AuditRecord(_Part):
-    """What an audit attacked, and its findings.
-
-    Findings of the question `membership` are of attacks on the client as it is, those of `exposure` of secrets planted
-    into a language model's texts, and those of `GROUPS` compare the risk of each class, and of each group that the user
-    named. `items` holds the tables of single examples that findings refer to.
-    """
+class AuditRecord(Part):
+    """What an audit attacked, and what came of it, arm by arm: the client as it is first, then the defenses."""
 
     schema_version: Literal[2] = 2
     status: Literal["finished", "out of time", "interrupted"] = "interrupted"
@@ -149,20 +155,44 @@ class AuditRecord(_Part):
     client_defenses: tuple[dict[str, Any], ...] = ()
     threat_model: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-    inspections: tuple[Inspection, ...] = ()
-    findings: tuple[Finding, ...] = ()
-    items: dict[str, Columns] = Field(default_factory=dict)
-    guarantees: tuple[GuaranteeRecord, ...] = ()
-    training: Training | None = None
-    control: Inspection | None = Field(default=None, description="the client as it is, attacked like the trials")
-    trials: tuple[Trial, ...] = ()
+    arms: tuple[AuditArm, ...] = ()
     unfit: tuple[tuple[str, str], ...] = Field(default=(), description="defenses that do not fit, and why")
     not_tried: tuple[str, ...] = Field(default=(), description="defenses that fit but were not tried for lack of time")
     seconds: float = 0.0
 
+    @property
+    def client(self) -> tuple[AuditArm, ...]:
+        """The client as it is, an arm for each batch size."""
+        return tuple(arm for arm in self.arms if arm.kind == "client")
+
+    @property
+    def control(self) -> AuditArm | None:
+        """The client as it is, attacked like the defenses."""
+        return next((arm for arm in self.arms if arm.kind == "control"), None)
+
+    @property
+    def defended(self) -> tuple[AuditArm, ...]:
+        """The client with each defense that was tried."""
+        return tuple(arm for arm in self.arms if arm.kind == "defense")
+
+    @property
+    def training(self) -> Training | None:
+        """The training of the client as it is."""
+        return next((arm.training for arm in self.client if arm.training), None)
+
+    @property
+    def guarantees(self) -> tuple[GuaranteeRecord, ...]:
+        """What the client as it is guarantees."""
+        return tuple(stated for arm in self.client for stated in arm.guarantees)
+
+    @property
+    def items(self) -> dict[str, Columns]:
+        """Values of single examples that findings about the client as it is refer to."""
+        return {name: table for arm in self.client for name, table in arm.items.items()}
+
     def of(self, question: str) -> tuple[Finding, ...]:
-        """Return the findings of a question, in their order."""
-        return tuple(finding for finding in self.findings if finding.question == question)
+        """Return the findings of a question about the client as it is, in their order."""
+        return tuple(finding for arm in self.client for finding in arm.of(question))
 
 
 def command_of(plan: AuditPlan, folder: Path, policy: Path, memory: float | None) -> str:

@@ -9,7 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from fedsim.audit.evidence import OUT_OF_TIME
+from fedsim.audit.evidence import NO_GUESS, OUT_OF_TIME
 from fedsim.core import registry, seeding
 from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import Attack
@@ -30,12 +30,14 @@ class Latest:
         exact: the guess of the exact attacks.
         step: the last of the search.
         ceiling: what the ideal attacker reaches.
+        known: the map of what it knows.
         read: what was read beside any guess.
     """
 
     exact: Reconstruction | None = None
     step: Step | None = None
     ceiling: Ceiling | None = None
+    known: Tensor | None = None
     read: Tensors = field(default_factory=dict[str, Tensor])
 
     def best(self, observation: Observation) -> Reconstruction | str:
@@ -44,7 +46,7 @@ class Latest:
             return self.exact
         if self.exact is not None and (self.step is None or self.exact.objective <= self.step.best):
             return replace(self.exact, stopped=OUT_OF_TIME)
-        return "no guess within the time" if self.step is None else _unfinished(observation, self.step)
+        return NO_GUESS if self.step is None else _unfinished(observation, self.step)
 
 
 def search(

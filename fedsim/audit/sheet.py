@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from fedsim.audit import evidence, planted, verdict, wording
+from fedsim.audit import planted, verdict, wording
 from fedsim.audit.page import attackers, repeat, subject_of, table
 from fedsim.audit.record import AuditRecord
 from fedsim.audit.thresholds import best_membership, of_client
 from fedsim.document import Block, Card, Cards, Document, Section, TableCell, TableRow, paragraph
+from fedsim.metrics.evidence import state_of
 from fedsim.questions.exposure import ITEMS
 
 _AISVS = "OWASP AISVS, draft of April 2026,"  # the standard 1.0 has no chapter on privacy: its 12.3 is about drift
@@ -60,11 +61,11 @@ def _results(record: AuditRecord) -> Iterator[Block]:
     headings = ("batch", "updates", "searched", recovered, "ideal attacker", "state")
     rows = [
         (
-            str(inspection.batch_size),
-            *([inspection.failure, *[""] * 4] if inspection.failure else wording.searches(record, inspection)),
-            *([] if inspection.failure else [evidence.state(inspection, record.plan.scoring)]),
+            str(arm.batch_size),
+            *([arm.failure, *[""] * 4] if arm.failure else wording.searches(record, arm)),
+            *([] if arm.failure else [state_of(arm.victims, record.plan.scoring.rule)]),
         )
-        for inspection in record.inspections
+        for arm in record.client
     ]
     yield table("Recovered from updates", headings, rows, headings)
     yield paragraph(" ".join(_beside(record)))
@@ -72,7 +73,7 @@ def _results(record: AuditRecord) -> Iterator[Block]:
 
 def _beside(record: AuditRecord) -> Iterator[str]:
     """Yield what was found beside examples, and what is guaranteed."""
-    if best := best_membership(record.findings):
+    if best := best_membership(record.of("membership")):
         yield f"Members: {best[0]} finds {wording.interval(best[1], 100, 0)} % at 1 % false positives."
     stated = (f"epsilon {one.epsilon:.3g} at delta {one.delta:g} ({one.source})" for one in record.guarantees)
     yield f"Guarantees: {', '.join(stated) or 'none'}."
@@ -109,7 +110,7 @@ def requirements(record: AuditRecord) -> tuple[Requirement, ...]:
     if stated is not None:
         rounds = record.training.rounds if record.training else 1
         budget = f"epsilon {stated:.3g} over {rounds} rounds; a policy with max_epsilon fails above it"
-    attacks = f"{sum(len(inspection.victims) for inspection in record.inspections)} updates attacked, with intervals"
+    attacks = f"{sum(len(arm.victims) for arm in record.client)} updates attacked, with intervals"
     attacks_on_members = sum(not finding.failure for finding in record.of("membership"))
     members = f"{attacks_on_members} membership attacks" if attacks_on_members else "no membership attack"
     return (

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from fedsim.audit import evidence, verdict, wording
-from fedsim.audit.record import AuditRecord, Inspection
+from fedsim.audit.record import AuditArm, AuditRecord
 from fedsim.core import registry
 from fedsim.core.metric import Metric
 from fedsim.core.plain import csv_table
+from fedsim.metrics.success import Rule
 from fedsim.record.store import write_whole
-from fedsim.scenario import Scoring
 
 IMAGES = "images.csv"
 DEFENSES = "defenses.csv"
@@ -63,80 +63,68 @@ def _image_columns(noun: str) -> tuple[str, ...]:
 
 def images(record: AuditRecord) -> list[tuple[Any, ...]]:
     """Return one row per attacked image, and one per update on which the attack failed."""
-    tried = [("", inspection) for inspection in record.inspections]
-    if record.control is not None:
-        tried.append(("control", record.control))
-    tried += [(trial.name, trial.inspection) for trial in record.trials if trial.inspection is not None]
-    return [
-        row
-        for defense, inspection in tried
-        for row in (*_rows(record, defense, inspection), *_failed_rows(record, defense, inspection))
-    ]
+    tried = [("", arm) for arm in record.client]
+    tried += [("control", record.control)] if record.control else []
+    tried += [(arm.name, arm) for arm in record.defended]
+    rule, metrics = record.plan.scoring.rule, _metrics(record.noun)
+    rows: list[tuple[Any, ...]] = []
+    for defense, arm in tried:
+        numbered = list(enumerate(arm.victims, 1))
+        rows += [
+            (
+                defense,
+                arm.batch_size,
+                number,
+                item.index,
+                item.label,
+                item.guessed_label,
+                *(item.values.get(metric.name) for metric in metrics),
+                rule.has_succeeded(item),
+            )
+            for number, victim in numbered
+            for item in victim.scores
+        ]
+        blanks = (None,) * (3 + len(metrics))
+        failed = [number for number, victim in numbered if victim.failure is not None]
+        rows += [(defense, arm.batch_size, number, *blanks, "failed") for number in failed]
+    return rows
 
 
 def defenses(record: AuditRecord) -> list[tuple[Any, ...]]:
     """Return a row of the control, then one row per defense."""
     rows: list[tuple[Any, ...]] = []
     if record.control is not None:
-        rows.append(("control", *_search(record.control, record.plan.scoring), *[""] * 11))
-    for trial in record.trials:
-        lost = trial.accuracy_loss
+        rows.append(("control", *_search(record.control, record.plan.scoring.rule), *[""] * 11))
+    for arm in record.defended:
+        lost = arm.cost.accuracy_loss if arm.cost else None
         rows.append(
             (
-                trial.name,
-                *_search(trial.inspection, record.plan.scoring),
+                arm.name,
+                *_search(arm, record.plan.scoring.rule),
                 *((lost.value, lost.low, lost.high, lost.n) if lost else [""] * 4),
-                trial.loss_change if trial.loss_change is not None else "",
-                trial.slowdown if trial.slowdown is not None else "",
-                max((stated.epsilon for stated in trial.guarantees), default=""),
-                "undecided" if trial.failure else wording.kept(record, trial),
-                " ".join(verdict.broken_by(record, trial)),
-                "; ".join(verdict.undecided(record, trial)),
-                trial.failure or "",
+                *((arm.cost.loss_change, arm.cost.slowdown) if arm.cost else [""] * 2),
+                max((stated.epsilon for stated in arm.guarantees), default=""),
+                "undecided" if arm.failure else wording.kept(record, arm),
+                " ".join(verdict.broken_by(record, arm)),
+                "; ".join(verdict.undecided(record, arm)),
+                arm.failure,
             )
         )
     return rows
 
 
-def _search(inspection: Inspection | None, scoring: Scoring) -> tuple[Any, ...]:
+def _search(arm: AuditArm, rule: Rule) -> tuple[Any, ...]:
     """Return the attacked updates, iterations, recovered share, and what the ideal attacker reaches."""
-    if inspection is None:
+    victims, share = arm.victims, arm.recovered
+    if not victims:
         return ("",) * 11
-    share = inspection.summary.success if inspection.summary else None
     return (
-        inspection.batch_size,
-        len(inspection.victims),
-        sum(len(victim.scores) for victim in inspection.victims),
-        inspection.iterations,
-        evidence.restarts(inspection),
-        evidence.converged(inspection),
-        *((share.value, share.low, share.high) if share else ("failed" if inspection.is_unknown else "", "", "")),
-        *("" if figure is None else figure for figure in evidence.ideal_figures(inspection, scoring)),
+        arm.batch_size,
+        len(victims),
+        sum(len(victim.scores) for victim in victims),
+        evidence.iterations(victims),
+        evidence.restarts(victims),
+        evidence.converged(victims),
+        *((share.value, share.low, share.high) if share else ("failed" if arm.is_unknown else "", "", "")),
+        *("" if figure is None else figure for figure in evidence.ideal(victims, rule)[:2]),
     )
-
-
-def _rows(record: AuditRecord, defense: str, inspection: Inspection) -> list[tuple[Any, ...]]:
-    rule, metrics = record.plan.scoring.rule, _metrics(record.noun)
-    return [
-        (
-            defense,
-            inspection.batch_size,
-            number,
-            item.index,
-            item.label,
-            item.guessed_label,
-            *(item.values.get(metric.name) for metric in metrics),
-            rule.has_succeeded(item),
-        )
-        for number, victim in enumerate(inspection.victims, 1)
-        for item in victim.scores
-    ]
-
-
-def _failed_rows(record: AuditRecord, defense: str, inspection: Inspection) -> list[tuple[Any, ...]]:
-    blanks = (None,) * (3 + len(_metrics(record.noun)))
-    return [
-        (defense, inspection.batch_size, number, *blanks, "failed")
-        for number, victim in enumerate(inspection.victims, 1)
-        if victim.failure is not None
-    ]

@@ -9,11 +9,12 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from fedsim.audit import evidence
-from fedsim.audit.record import AuditRecord, Inspection, Trial
+from fedsim.audit.record import AuditArm, AuditRecord
 from fedsim.metrics.evidence import Light, held
 from fedsim.metrics.membership import name_of
 from fedsim.record import Finding, GuaranteeRecord, Interval
 from fedsim.record.policy import Policy
+from fedsim.report.verdict import bounds
 
 MEMBERS_FOUND = name_of(0.01)  # the metric of max_membership_tpr
 _UNSCORED = "max_recognisable was not judged, since no reconstruction was scored"
@@ -38,21 +39,21 @@ class JudgedThreshold(NamedTuple):
 
 def of_client(record: AuditRecord) -> Iterator[JudgedThreshold]:
     """Yield what became of every threshold that the policy states of the client as it is."""
-    is_scored = any(one.recovered is not None and not one.is_unknown for one in record.inspections)
-    for inspection in record.inspections:
-        for threshold in _recognisable(record.policy, inspection, record.plan.scoring.confidence):
-            yield _with_doubts(record, inspection, threshold) if is_scored else _open(threshold, _UNSCORED)
-    yield from _members(record.policy, record.findings)
+    is_scored = any(arm.recovered for arm in record.client)
+    for arm in record.client:
+        for threshold in _recognisable(record.policy, arm, record.plan.scoring.confidence):
+            yield _with_doubts(record, arm, threshold) if is_scored else _open(threshold, _UNSCORED)
+    yield from _members(record.policy, record.of("membership"))
     yield from _epsilon(record.policy, record.guarantees)
 
 
-def of_trial(record: AuditRecord, trial: Trial) -> Iterator[JudgedThreshold]:
+def of_defense(record: AuditRecord, arm: AuditArm) -> Iterator[JudgedThreshold]:
     """Yield what becomes of every threshold for a client with one more defense."""
-    if trial.inspection is not None:
-        yield from _recognisable(record.policy, trial.inspection, record.plan.scoring.confidence)
-    yield from _members(record.policy, trial.findings)
-    yield from _epsilon(record.policy, trial.guarantees)
-    yield from _accuracy(record.policy, trial.accuracy_loss)
+    if arm.victims:
+        yield from _recognisable(record.policy, arm, record.plan.scoring.confidence)
+    yield from _members(record.policy, arm.of("membership"))
+    yield from _epsilon(record.policy, arm.guarantees)
+    yield from _accuracy(record.policy, arm.cost.accuracy_loss if arm.cost else None)
 
 
 def best_membership(findings: Sequence[Finding]) -> tuple[str, Interval] | None:
@@ -61,23 +62,21 @@ def best_membership(findings: Sequence[Finding]) -> tuple[str, Interval] | None:
     return max(rates, key=lambda rate: rate[1].value) if rates else None
 
 
-def share_of(inspection: Inspection) -> str:
+def share_of(arm: AuditArm) -> str:
     """Return which share of the examples was recovered, for people."""
-    share = inspection.summary.success if inspection.summary else None
-    if share is None:
+    if arm.recovered is None:
         return "an unknown share"
-    if share.low is None or share.high is None:
-        return f"{100 * share.value:.0f} %"
-    return f"{100 * share.value:.0f} % ({100 * share.low:.0f} to {100 * share.high:.0f})"
+    interval = bounds(arm.recovered, 100, 0)
+    return f"{100 * arm.recovered.value:.0f} %{f' ({interval})' if interval else ''}"
 
 
-def _with_doubts(record: AuditRecord, inspection: Inspection, threshold: JudgedThreshold) -> JudgedThreshold:
+def _with_doubts(record: AuditRecord, arm: AuditArm, threshold: JudgedThreshold) -> JudgedThreshold:
     """Return a threshold that only evidence keeps."""
     if threshold.state == "broken":
         return threshold
-    if inspection.failure is not None:
-        return _open(threshold, f"max_recognisable on {threshold.where} was not judged: {inspection.failure}")
-    reasons = [*evidence.doubts(inspection, record.plan.scoring), *filter(None, [threshold.why])]
+    if arm.failure:
+        return _open(threshold, f"max_recognisable on {threshold.where} was not judged: {arm.failure}")
+    reasons = [*evidence.doubts(arm, record.plan.scoring.rule), *filter(None, [threshold.why])]
     why = f"max_recognisable on {threshold.where}, since {'; '.join(reasons)}"
     return _open(threshold, why) if reasons else threshold
 
@@ -86,18 +85,18 @@ def _open(threshold: JudgedThreshold, why: str) -> JudgedThreshold:
     return threshold._replace(state="undecided", why=why)
 
 
-def _recognisable(policy: Policy, inspection: Inspection, confidence: float) -> Iterator[JudgedThreshold]:
-    rule, limit, where = "max_recognisable", policy.max_recognisable, f"batch {inspection.batch_size}"
+def _recognisable(policy: Policy, arm: AuditArm, confidence: float) -> Iterator[JudgedThreshold]:
+    rule, limit, where = "max_recognisable", policy.max_recognisable, f"batch {arm.batch_size}"
     if limit is None:
         return
-    share = inspection.summary.success if inspection.summary else None
+    share = arm.recovered
     state = "kept" if share is None else held(share, limit)
     why = ""
     if state == "broken":
-        why = f"{rule} = {limit:g}, but {share_of(inspection)} of the attacked examples of {where} were recovered."
+        why = f"{rule} = {limit:g}, but {share_of(arm)} of the attacked examples of {where} were recovered."
     elif state == "undecided" and share is not None:
         least, most = 100 * (share.low or 0.0), 100 if share.high is None else 100 * share.high
-        more = evidence.more(inspection, limit, confidence)
+        more = evidence.more(arm, limit, confidence)
         why = f"n = {share.n} leaves {least:.0f} to {most:.0f} % open and the limit is {100 * limit:g} %"
         why = f"{why}: {more}" if more else why
     yield JudgedThreshold(rule, where, state, why)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Literal
 
 from fedsim.audit import evidence, thresholds
-from fedsim.audit.record import AuditRecord, Inspection, Trial
+from fedsim.audit.record import AuditArm, AuditRecord
 
 BROKEN, UNDECIDED = 3, 4  # exit codes
 _NEARLY = 0.9  # share of the minutes
@@ -29,40 +29,39 @@ def exit_code(record: AuditRecord) -> int:
 
 def unjudged(record: AuditRecord) -> tuple[str, ...]:
     """Return a sentence for every threshold that the audit leaves undecided; a batch size that failed has its own."""
-    failed = {f"batch {inspection.batch_size}" for inspection in record.inspections if inspection.failure}
+    failed = {f"batch {arm.batch_size}" for arm in record.client if arm.failure}
     undecided = (one for one in thresholds.of_client(record) if one.state == "undecided" and one.where not in failed)
     return tuple(dict.fromkeys(threshold.sentence for threshold in undecided))
 
 
-def broken_by(record: AuditRecord, trial: Trial) -> tuple[str, ...]:
+def broken_by(record: AuditRecord, arm: AuditArm) -> tuple[str, ...]:
     """Return a sentence for every threshold that a client with one more defense breaks."""
-    return tuple(threshold.why for threshold in thresholds.of_trial(record, trial) if threshold.state == "broken")
+    return tuple(threshold.why for threshold in thresholds.of_defense(record, arm) if threshold.state == "broken")
 
 
-def judged(record: AuditRecord, trial: Trial) -> Judgement:
+def judged(record: AuditRecord, arm: AuditArm) -> Judgement:
     """Return whether a client with one more defense keeps the policy; "yes" only with evidence."""
-    if broken_by(record, trial):
+    if broken_by(record, arm):
         return "no"
-    return "undecided" if undecided(record, trial) else "yes"
+    return "undecided" if undecided(record, arm) else "yes"
 
 
-def undecided(record: AuditRecord, trial: Trial) -> tuple[str, ...]:
+def undecided(record: AuditRecord, arm: AuditArm) -> tuple[str, ...]:
     """Return what is missing to say that a defense protects the client, as sentences without full stops."""
-    return tuple(_undecided(record, trial))
+    return tuple(_undecided(record, arm))
 
 
-def _undecided(record: AuditRecord, trial: Trial) -> Iterator[str]:
-    inspection, lost = trial.inspection, trial.accuracy_loss
-    if inspection is None:
+def _undecided(record: AuditRecord, arm: AuditArm) -> Iterator[str]:
+    if not arm.victims:
         yield "it was not attacked"
         return
-    yield from evidence.doubts(inspection, record.plan.scoring)
+    yield from evidence.doubts(arm, record.plan.scoring.rule)
     yield from weak_control(record)
-    if lost is None or lost.high is None:
+    if arm.cost is None or arm.cost.accuracy_loss.high is None:
         yield "what it costs has no interval"
-    if record.policy.is_empty and not evidence.is_below(inspection, record.control):
+    if record.policy.is_empty and not evidence.is_below(arm.recovered, record.control and record.control.recovered):
         yield "the intervals with and without it overlap"
-    yield from (one.why for one in thresholds.of_trial(record, trial) if one.state == "undecided")
+    yield from (one.why for one in thresholds.of_defense(record, arm) if one.state == "undecided")
 
 
 def weak_control(record: AuditRecord) -> tuple[str, ...]:
@@ -90,18 +89,17 @@ def unused(record: AuditRecord) -> str:
     )
 
 
-def rank(record: AuditRecord) -> list[Trial]:
+def rank(record: AuditRecord) -> list[AuditArm]:
     """Return the defenses that were measured, the best first.
 
     Those that keep the policy come first, then undecided ones. Defenses that keep the policy are sorted by their cost,
     others by what they let through.
     """
 
-    def key(trial: Trial) -> tuple[float, ...]:
-        state, share = _ORDER.index(judged(record, trial)), _share(trial.inspection)
-        breaks = len(broken_by(record, trial))
-        lost = max(trial.accuracy_loss.value, 0.0) if trial.accuracy_loss else 1.0
-        slowdown = trial.slowdown or 1.0
+    def key(arm: AuditArm) -> tuple[float, ...]:
+        state, share = _ORDER.index(judged(record, arm)), arm.recovered.value if arm.recovered else 1.0
+        breaks = len(broken_by(record, arm))
+        lost, slowdown = (max(arm.cost.accuracy_loss.value, 0.0), arm.cost.slowdown) if arm.cost else (1.0, 1.0)
         if breaks or record.policy.is_empty:
             return state, breaks, share, lost, slowdown
         return state, breaks, lost, share, slowdown
@@ -109,7 +107,7 @@ def rank(record: AuditRecord) -> list[Trial]:
     return sorted(_measure(record), key=key)
 
 
-def recommend(record: AuditRecord) -> Trial | None:
+def recommend(record: AuditRecord) -> AuditArm | None:
     """Return the recommended defense, or None without evidence for one.
 
     It keeps the policy; without a policy it lets less through than no defense.
@@ -120,8 +118,8 @@ def recommend(record: AuditRecord) -> Trial | None:
 
 def sentence(record: AuditRecord) -> str:
     """Return the recommendation and its cost, as text."""
-    if record.inspections and all(inspection.is_unknown for inspection in record.inspections):
-        if any(inspection.is_short for inspection in record.inspections):
+    if record.client and all(arm.is_unknown for arm in record.client):
+        if any(evidence.is_short(arm.victims) for arm in record.client):
             return "No attack returned a guess within the time, so nothing is known. Give the audit more minutes."
         return "No attack returned a guess, so nothing is known. The page says why each one failed."
     best = recommend(record)
@@ -153,13 +151,13 @@ def _why_none(record: AuditRecord) -> str:
 
 
 def _without_control(record: AuditRecord) -> str:
-    if any(inspection.recovered for inspection in record.inspections):
+    if any(arm.recovered and arm.recovered.value for arm in record.client):
         return (
             "Undecided: in the short time that each defense got, the attack did not succeed even without one, so none "
             "is recommended. Give the audit more minutes."
         )
     reasons = dict.fromkeys(
-        reason for inspection in record.inspections for reason in evidence.doubts(inspection, record.plan.scoring)
+        reason for arm in record.client for reason in evidence.doubts(arm, record.plan.scoring.rule)
     )
     if reasons:
         return f"Undecided: nothing was recovered without further defenses, but {'; '.join(reasons)}."
@@ -169,35 +167,29 @@ def _without_control(record: AuditRecord) -> str:
     )
 
 
-def _cost(trial: Trial) -> str:
-    assert trial.inspection is not None
-    assert trial.training is not None
-    assert trial.accuracy_loss is not None
-    lost = trial.accuracy_loss
+def _cost(arm: AuditArm) -> str:
+    assert arm.training is not None
+    assert arm.cost is not None
+    lost = arm.cost.accuracy_loss
     interval = ""
     if lost.low is not None and lost.high is not None:
         interval = f" ({100 * lost.low:+.1f} to {100 * lost.high:+.1f})"
-    stated = max((guarantee.epsilon for guarantee in trial.guarantees), default=None)
+    stated = max((guarantee.epsilon for guarantee in arm.guarantees), default=None)
     guarantee = "none, and no attack that failed is one" if stated is None else f"epsilon {stated:.3g}"
     return (
-        f"With it {thresholds.share_of(trial.inspection)} of the examples of batch {trial.inspection.batch_size} were "
-        f"recovered ({len(trial.inspection.victims)} updates, {trial.inspection.iterations} iterations); it costs "
-        f"{100 * lost.value:+.1f}{interval} points of test accuracy (n = {lost.n}) after {trial.training.rounds} "
-        f"rounds, changes the test loss by {trial.loss_change or 0.0:+.3f}, and a round takes "
-        f"{trial.training.seconds_a_round:.2g} s, {trial.slowdown or 1.0:.2g} times as long as without. Guarantee: "
+        f"With it {thresholds.share_of(arm)} of the examples of batch {arm.batch_size} were recovered "
+        f"({len(arm.victims)} updates, {evidence.iterations(arm.victims)} iterations); it costs "
+        f"{100 * lost.value:+.1f}{interval} points of test accuracy (n = {lost.n}) after {arm.training.rounds} "
+        f"rounds, changes the test loss by {arm.cost.loss_change:+.3f}, and a round takes "
+        f"{arm.training.seconds_a_round:.2g} s, {arm.cost.slowdown:.2g} times as long as without. Guarantee: "
         f"{guarantee}."
     )
 
 
-def _measure(record: AuditRecord) -> list[Trial]:
-    return [trial for trial in record.trials if trial.inspection is not None and trial.training is not None]
+def _measure(record: AuditRecord) -> list[AuditArm]:
+    return [arm for arm in record.defended if arm.cost is not None and not arm.failure]
 
 
 def control_failed(record: AuditRecord) -> bool:
     """Return whether the attacks of the trials failed on the client without further defenses."""
-    return record.control is not None and not record.control.recovered
-
-
-def _share(inspection: Inspection | None) -> float:
-    """Return what a defense lets through, as far as is known: all, where every attack on it failed."""
-    return 1.0 if inspection is None or inspection.recovered is None else inspection.recovered
+    return record.control is not None and not (record.control.recovered and record.control.recovered.value)

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
-from fedsim.audit.record import ARRAYS, AuditRecord, Inspection
+from fedsim.audit.record import ARRAYS, AuditArm, AuditRecord
 from fedsim.document import Wall, WallCell, WallRow
 from fedsim.metrics.success import Rule
-from fedsim.record import VictimRecord
+from fedsim.record import ItemScore
+from fedsim.report.wall import MOST, Arrays, pixels_of
 
-MOST = 8  # pictures in a row
-_COLOURS = 3
-
-Pictures = Mapping[str, np.ndarray]
+_WHAT = {"known": "What the ideal attacker knows", "originals": "Original", "guesses": "Guess"}
 
 
-def read(folder: Path) -> Pictures:
+def read(folder: Path) -> Arrays:
     """Return the pictures of an audit by name; none where it kept none."""
     if not (folder / ARRAYS).exists():
         return {}
@@ -27,68 +25,60 @@ def read(folder: Path) -> Pictures:
         return {name: stored[name] for name in stored.files}
 
 
-def of_updates(record: AuditRecord, pictures: Pictures) -> Iterator[Wall]:
+def of_updates(record: AuditRecord, pictures: Arrays) -> Iterator[Wall]:
     """Yield a wall for every batch size that has pictures."""
-    for inspection in record.inspections:
-        rows = [_row(record, inspection, pictures, "guesses", "recovered by the attacker")]
-        if inspection.is_scored:
-            known = "known to the ideal attacker (white: all)"
-            rows.insert(0, _row(record, inspection, pictures, "originals", "original"))
-            rows.append(_row(record, inspection, pictures, "known", known))
-        title = "captured update" if record.plan.is_captured else f"batch {inspection.batch_size}"
-        yield from _wall(title, rows, inspection, pictures)
+    labels = {
+        "originals": "original",
+        "guesses": "recovered by the attacker",
+        "known": "known to the ideal attacker (white: all)",
+    }
+    for arm in record.client:
+        rows = [_row(record, arm, pictures, kind, label) for kind, label in labels.items()]
+        title = "captured update" if record.plan.is_captured else f"batch {arm.batch_size}"
+        yield from _wall(title, rows, arm, pictures)
 
 
-def of_defenses(record: AuditRecord, pictures: Pictures) -> Iterator[Wall]:
+def of_defenses(record: AuditRecord, pictures: Arrays) -> Iterator[Wall]:
     """Yield the same images without and with every defense, except defenses that draw other batches."""
     control = record.control
     if control is None:
         return
+    alike = [arm for arm in record.defended if arm.sampling == "passes"]
     rows = [
         _row(record, control, pictures, "originals", "original"),
         _row(record, control, pictures, "guesses", "no further defense"),
-        *(
-            _row(record, trial.inspection, pictures, "guesses", trial.name)
-            for trial in record.trials
-            if trial.inspection is not None and trial.sampling == "passes"
-        ),
+        *(_row(record, arm, pictures, "guesses", arm.name) for arm in alike),
     ]
     yield from _wall(f"batch {control.batch_size}, without and with each defense", rows, control, pictures)
 
 
-def _wall(title: str, rows: list[WallRow], inspection: Inspection, pictures: Pictures) -> Iterator[Wall]:
-    count = sum(len(pictures.get(f"{victim.arrays}/guesses", ())) for victim in inspection.victims)
-    if count:
+def _wall(title: str, rows: list[WallRow], arm: AuditArm, pictures: Arrays) -> Iterator[Wall]:
+    count = sum(len(pictures.get(f"{victim.arrays}/guesses", ())) for victim in arm.victims)
+    shown = tuple(row for row in rows if row.cells)
+    if shown:
         which = f"The first {MOST} of {count}" if count > MOST else f"All {count}"
-        note = f"{which} attacked images. A frame and ✓ mark those that count as recovered."
-        yield Wall(title, (), tuple(row for row in rows if row.cells), note)
+        yield Wall(title, (), shown, f"{which} attacked images. A frame and ✓ mark those that count as recovered.")
 
 
-def _row(record: AuditRecord, inspection: Inspection, pictures: Pictures, kind: str, label: str) -> WallRow:
-    return WallRow(label, tuple(islice(_cells(record, inspection, pictures, kind), MOST)), kind == "originals")
+def _row(record: AuditRecord, arm: AuditArm, pictures: Arrays, kind: str, label: str) -> WallRow:
+    return WallRow(label, tuple(islice(_cells(record, arm, pictures, kind), MOST)), kind == "originals")
 
 
-def _cells(record: AuditRecord, inspection: Inspection, pictures: Pictures, kind: str) -> Iterator[WallCell]:
+def _cells(record: AuditRecord, arm: AuditArm, pictures: Arrays, kind: str) -> Iterator[WallCell]:
     rule = record.plan.scoring.rule
-    for number, victim in enumerate(inspection.victims, 1):
-        for index, image in enumerate(pictures.get(f"{victim.arrays}/{kind}", ())):
-            where = f"update {number}, image {index + 1}"
+    for number, victim in enumerate(arm.victims, 1):
+        name = f"{victim.arrays}/{kind}"
+        for index in range(len(pictures.get(name, ()))):
+            pixels, where = pixels_of(pictures, name, index), f"update {number}, image {index + 1}"
+            if pixels is None:
+                return
             if kind == "guesses" and index < len(victim.scores):
-                yield _scored(victim, index, image, rule, f"Guess of {where}")
+                yield _scored(victim.scores[index], pixels, rule, f"Guess of {where}")
             else:
-                what = {"known": "What the ideal attacker knows", "originals": "Original", "guesses": "Guess"}[kind]
-                yield WallCell(in_colour(image), f"{what} of {where}")
+                yield WallCell(pixels, f"{_WHAT[kind]} of {where}")
 
 
-def _scored(victim: VictimRecord, index: int, image: np.ndarray, rule: Rule, what: str) -> WallCell:
-    item = victim.scores[index]
+def _scored(item: ItemScore, pixels: np.ndarray, rule: Rule, what: str) -> WallCell:
     shown = [metric for metric in rule.declared.values() if metric.spread and metric.name in item.values]
     scores = [metric.tell(item.values[metric.name]) for metric in shown]
-    return WallCell(in_colour(image), f"{what}: {', '.join(scores)}", tuple(scores[:1]), rule.has_succeeded(item))
-
-
-def in_colour(image: np.ndarray) -> np.ndarray:
-    """Return (H, W, 3) from (C, H, W); with neither 1 nor 3 channels, the first one in grey."""
-    clipped = np.clip(np.nan_to_num(image), 0.0, 1.0)
-    channels = clipped if len(clipped) == _COLOURS else np.repeat(clipped[:1], _COLOURS, axis=0)
-    return channels.transpose(1, 2, 0)
+    return WallCell(pixels, f"{what}: {', '.join(scores)}", tuple(scores[:1]), rule.has_succeeded(item))

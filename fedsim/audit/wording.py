@@ -3,59 +3,55 @@
 from __future__ import annotations
 
 from fedsim.audit import evidence, planted, verdict
-from fedsim.audit.record import AuditRecord, Inspection, Trial
+from fedsim.audit.record import AuditArm, AuditRecord
 from fedsim.audit.thresholds import MEMBERS_FOUND
 from fedsim.core import registry
 from fedsim.metrics.evidence import is_every_word_read
 from fedsim.record import Finding, Interval
-from fedsim.report.verdict import Column, failed_on
+from fedsim.report.verdict import Column, bounds, failed_on
 
 
 def interval(figure: Interval, scale: float, digits: int) -> str:
     """Return value and bounds, as text."""
-    value = f"{scale * figure.value:.{digits}f}"
-    if figure.low is None or figure.high is None:
-        return value
-    return f"{value} ({scale * figure.low:.{digits}f} to {scale * figure.high:.{digits}f})"
+    value, interval = f"{scale * figure.value:.{digits}f}", bounds(figure, scale, digits)
+    return f"{value} ({interval})" if interval else value
 
 
-def recovered(inspection: Inspection | None) -> str:
+def recovered(arm: AuditArm) -> str:
     """Return the recovered share in percent, as text."""
-    if inspection is not None and inspection.is_unknown:
-        return "not known" if inspection.is_short else "failed"
-    if inspection is None or inspection.summary is None:
+    if arm.is_unknown:
+        return "not known" if evidence.is_short(arm.victims) else "failed"
+    if arm.recovered is None:
         return "not scored"
-    failed = failed_on(sum(victim.failure is not None for victim in inspection.victims), len(inspection.victims))
-    return f"{interval(inspection.summary.success, 100, 0)} %{f', {failed}' if failed else ''}"
+    failed = failed_on(sum(victim.failure is not None for victim in arm.victims), len(arm.victims))
+    return f"{interval(arm.recovered, 100, 0)} %{f', {failed}' if failed else ''}"
 
 
-def searched(inspection: Inspection) -> str:
-    """Return how long was searched, from how many starts, and how many searches converged, as text."""
-    starts = evidence.restarts(inspection)
+def searches(record: AuditRecord, arm: AuditArm) -> tuple[str, str, str, str]:
+    """Return updates, length of the searches, recovered share, and how far the ideal attacker comes, as text.
+
+    The length: iterations, starts, and how many searches converged.
+    """
+    victims, starts = arm.victims, evidence.restarts(arm.victims)
     again = f" x {starts}" if starts > 1 else ""
-    converged = f"{evidence.converged(inspection)} of {len(inspection.victims)} converged"
-    return f"{inspection.iterations}{again} it., {converged}"
+    converged = f"{evidence.converged(victims)} of {len(victims)} converged"
+    ideal = evidence.ideal(victims, record.plan.scoring.rule).in_words
+    return str(len(victims)), f"{evidence.iterations(victims)}{again} it., {converged}", recovered(arm), ideal
 
 
-def searches(record: AuditRecord, inspection: Inspection) -> tuple[str, str, str, str]:
-    """Return updates, length of the searches, recovered share, and how far the ideal attacker comes, as text."""
-    ideal = evidence.ideal(inspection, record.plan.scoring)
-    return str(len(inspection.victims)), searched(inspection), recovered(inspection), ideal
-
-
-def winner(inspection: Inspection) -> str:
+def winner(arm: AuditArm) -> str:
     """Return the attack that `auto` chose for most updates, or what read the words where none read a sentence."""
-    if inspection.recovered == 0.0 and any(map(is_every_word_read, inspection.victims)):
+    if arm.recovered and not arm.recovered.value and any(map(is_every_word_read, arm.victims)):
         return "word-readout: every word, not their order"
     won = [
         note.removeprefix("won: ").partition(",")[0]
-        for victim in inspection.victims
+        for victim in arm.victims
         for note in victim.notes
         if note.startswith("won: ")
     ]
     if won:
         return max(set(won), key=lambda name: (won.count(name), name))
-    return "an unfinished search" if inspection.is_short else "none"
+    return "an unfinished search" if evidence.is_short(arm.victims) else "none"
 
 
 def rule(record: AuditRecord) -> str:
@@ -74,16 +70,15 @@ def headline(noun: str = "image") -> Column:
     return Column(name, metric.heading(statistic), metric)
 
 
-def figure_of(inspection: Inspection, column: Column) -> str:
+def figure_of(arm: AuditArm, column: Column) -> str:
     """Return a figure of what attacks recovered, with its interval, for people; nothing where there is none."""
-    figure = inspection.summary.metrics.get(column.name) if inspection.summary else None
-    metric = column.metric
+    figure, metric = next((attack.more.get(column.name) for attack in arm.attacks), None), column.metric
     return f"{interval(figure, metric.scale, metric.digits)}{metric.suffix}" if figure else ""
 
 
-def kept(record: AuditRecord, trial: Trial) -> str:
+def kept(record: AuditRecord, arm: AuditArm) -> str:
     """Return whether a defense keeps the policy, as text."""
-    state = verdict.judged(record, trial)
+    state = verdict.judged(record, arm)
     return "no policy" if record.policy.is_empty and state != "undecided" else state
 
 

@@ -47,10 +47,11 @@ class DefenseSetting:
         return [{"name": self.name, **dict(self.options)}] if self.name else []
 
 
+AS_IT_IS = DefenseSetting()
 _WHOLE_STEP = {"name": "sgd", "learning_rate": 1.0}
 
 
-def world_of(subject: Checked, plan: AuditPlan, batch_size: int, setting: DefenseSetting = DefenseSetting()) -> World:
+def world_of(subject: Checked, plan: AuditPlan, batch_size: int, setting: DefenseSetting = AS_IT_IS) -> World:
     """Return the world of one client that owns all the subject's examples.
 
     Args:

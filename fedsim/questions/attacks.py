@@ -84,8 +84,10 @@ def finding_of(
         victims=tuple(victims),
     )
     if summary is None:
+        has_guess = any(victim.failure is None for victim in victims)  # of an update whose examples nobody knows
         reasons = dict.fromkeys(victim.failure for victim in victims if victim.failure)
-        return finding.model_copy(update={"failure": "; ".join(reasons) or "no update was attacked"})
+        failure = "" if has_guess else "; ".join(reasons) or "no update was attacked"
+        return finding.model_copy(update={"failure": failure})
     tried = [victim for victim in victims if victim.failure is None]
     return finding.model_copy(
         update={
@@ -143,7 +145,8 @@ def _attack(
         work.look_up()
         seconds = (time.perf_counter() - begin) / len(chunk)
         for victim, result in zip(chunk, results, strict=True):
-            record = _recorded(victim, result, label, work).model_copy(update={"seconds": seconds})
+            place = f"{label}/{place_of(victim.entry)}"
+            record = recorded(victim, result, place, work).model_copy(update={"seconds": seconds})
             work.on_victim(label, record)
             yield record
         done += len(chunk)
@@ -180,7 +183,15 @@ def _search(
     return [_search(world, choice, attacker, [one], [entry], watch)[0] for one, entry in alone]
 
 
-def _recorded(victim: Victim, result: Reconstruction | str, label: str, work: Work) -> VictimRecord:
+def recorded(victim: Victim, result: Reconstruction | str, place: str, work: Work) -> VictimRecord:
+    """Return what became of an update: its scores, or why there are none.
+
+    Args:
+        victim: the update.
+        result: what an attack made of it, or why it failed.
+        place: where pictures of it are kept.
+        work: keeps them.
+    """
     if not isinstance(result, Reconstruction):
         return _lost(victim.entry, result)
     try:
@@ -190,7 +201,7 @@ def _recorded(victim: Victim, result: Reconstruction | str, label: str, work: Wo
         return _lost(victim.entry, f"its guess cannot be scored: {reason(error)}")
     if not kept:
         return record
-    return record.model_copy(update={"arrays": work.keep(f"{label}/{place_of(victim.entry)}", kept)})
+    return record.model_copy(update={"arrays": work.keep(place, kept)})
 
 
 def _unharmed(entry: WireEntry) -> VictimRecord:

@@ -8,7 +8,7 @@ from fedsim.record.findings import ATTACKS, SIGNIFICANT, Columns, Finding, Quest
 from fedsim.record.guarantees import GuaranteeRecord
 from fedsim.record.parts import Cause, Failure, Interval, Part
 from fedsim.record.rounds import ClientCost, KeptUpdate, PartitionRecord, RoundRecord, Utility
-from fedsim.record.runs import ArmPart, ArmRecord, Environment, RunRecord
+from fedsim.record.runs import ArmFindings, ArmPart, ArmRecord, Environment, RunRecord
 from fedsim.record.scores import (
     AttackFinding,
     Ceiling,
@@ -20,6 +20,7 @@ from fedsim.record.scores import (
 __all__ = [
     "ATTACKS",
     "SIGNIFICANT",
+    "ArmFindings",
     "ArmPart",
     "ArmRecord",
     "AttackFinding",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, Tag
 
@@ -26,14 +26,44 @@ AnyFinding = Annotated[
 ]
 
 
-class ArmRecord(Part):
+class ArmFindings(Part):
+    """One arm of a run or of an audit, and what attacks and questions found of it."""
+
+    name: str
+    guarantees: tuple[GuaranteeRecord, ...] = Field(
+        default=(), description="one for each method of the arm that states a private mechanism"
+    )
+    findings: tuple[AnyFinding, ...] = Field(default=(), description="what attacks and questions found, in order")
+    items: dict[str, Columns] = Field(default_factory=dict, description="values of single examples, by name")
+    seconds: float = 0.0
+
+    @property
+    def attacks(self) -> tuple[AttackFinding, ...]:
+        """What attacks on updates found."""
+        return tuple(finding for finding in self.findings if isinstance(finding, AttackFinding))
+
+    @property
+    def answers(self) -> tuple[Finding, ...]:
+        """What all other questions found."""
+        return tuple(finding for finding in self.findings if not isinstance(finding, AttackFinding))
+
+    def of(self, question: str) -> tuple[Finding, ...]:
+        """Return the findings of a question, in their order."""
+        return tuple(finding for finding in self.findings if finding.question == question)
+
+    def with_findings(self, findings: Sequence[Finding], items: Mapping[str, Columns]) -> Self:
+        """Return the same with further findings, and the tables that they refer to."""
+        more = {"findings": (*self.findings, *findings), "items": {**self.items, **items}}
+        return self.model_copy(update=more)
+
+
+class ArmRecord(ArmFindings):
     """One combination of the scenario's arms, run to its end.
 
     `dropout` holds the rate of every dropout site of the attacked model; empty means that nothing dropped out.
     `attacked_model` says in which state the model was attacked, for example ``untrained`` or a checkpoint's name.
     """
 
-    name: str
     values: dict[str, Any]
     parameters: int
     dropout: tuple[float, ...]
@@ -46,24 +76,8 @@ class ArmRecord(Part):
     )
     updates: tuple[KeptUpdate, ...] = Field(default=(), description="empty unless the scenario keeps updates")
     partition: PartitionRecord | None = None
-    guarantees: tuple[GuaranteeRecord, ...] = Field(
-        default=(), description="one for each method of the arm that states a private mechanism"
-    )
-    findings: tuple[AnyFinding, ...] = Field(default=(), description="what attacks and questions found, in order")
-    items: dict[str, Columns] = Field(default_factory=dict, description="values of single examples, by name")
     complete: bool = Field(default=True, description="false while attacks of this arm are outstanding")
-    seconds: float = 0.0
     client_cost: ClientCost | None = Field(default=None, description="absent when no update was observed")
-
-    @property
-    def attacks(self) -> tuple[AttackFinding, ...]:
-        """What attacks on updates found."""
-        return tuple(finding for finding in self.findings if isinstance(finding, AttackFinding))
-
-    @property
-    def answers(self) -> tuple[Finding, ...]:
-        """What all other questions found."""
-        return tuple(finding for finding in self.findings if not isinstance(finding, AttackFinding))
 
 
 class ArmPart(Part):
@@ -114,13 +128,7 @@ class RunRecord(Part):
         *before, arm = self.arms
         if part.place != len(arm.findings):
             return self
-        grown = arm.model_copy(
-            update={
-                "findings": (*arm.findings, *part.findings),
-                "items": {**arm.items, **part.items},
-                "seconds": part.seconds,
-            }
-        )
+        grown = arm.with_findings(part.findings, part.items).model_copy(update={"seconds": part.seconds})
         declared = {metric.name: metric for metric in (*self.metrics, *part.metrics)}
         return self.model_copy(update={"arms": (*before, grown), "metrics": tuple(declared.values())})
 

@@ -106,7 +106,7 @@ def column(key: Key, victim: VictimRecord, item: ItemScore, several: bool) -> st
 
 def original(key: Key, victim: VictimRecord, item: ItemScore, arrays: Arrays) -> WallCell:
     """Return the picture of an example as it is."""
-    pixels = _pixels(arrays, f"{victim.arrays}/originals", item.index)
+    pixels = pixels_of(arrays, f"{victim.arrays}/originals", item.index)
     alt = f"Original of round {victim.round}, {victim.who}, image {item.index}, class {item.label}"
     return WallCell(pixels, alt, text="not stored", data=place(key))
 
@@ -133,7 +133,7 @@ def guess(
     scores_in_words = tuple(metric.tell(item.values[metric.name]) for metric in spread)
     where = f"round {victim.round}, {victim.who}, image {item.index}"
     pixels, actual, public = (
-        _pixels(arrays, f"{victim.arrays}/{name}", item.index) for name in ("guesses", "originals", "public")
+        pixels_of(arrays, f"{victim.arrays}/{name}", item.index) for name in ("guesses", "originals", "public")
     )
     to_public = _psnr(pixels, public)
     return WallCell(
@@ -159,7 +159,7 @@ def _psnr(one: np.ndarray | None, other: np.ndarray | None) -> float:
     return float(-10 * np.log10(max(np.square(one - other).mean(), 255.0**-2)))
 
 
-def _pixels(arrays: Arrays, name: str, index: int) -> np.ndarray | None:
+def pixels_of(arrays: Arrays, name: str, index: int) -> np.ndarray | None:
     """Return one picture as (H, W, 3); pictures with neither 1 nor 3 channels show their first channel in grey."""
     if name not in arrays or arrays[name].ndim != 4 or index >= len(arrays[name]):  # noqa: PLR2004 - (B, C, H, W)
         return None

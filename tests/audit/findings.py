@@ -1,13 +1,15 @@
 """Records of audits that never happened."""
 
-from fedsim.audit.record import AuditPlan, AuditRecord, Inspection, Training, Trial
+from collections.abc import Sequence
+
+from fedsim.audit.record import AuditArm, AuditPlan, AuditRecord, DefenseCost, Training
 from fedsim.audit.thresholds import MEMBERS_FOUND
-from fedsim.metrics.statistics import summarise
-from fedsim.metrics.success import Rule
+from fedsim.questions.attacks import finding_of
 from fedsim.questions.exposure import ITEMS
 from fedsim.record import Columns, Finding, GuaranteeRecord, Interval, ItemScore, VictimRecord
 from fedsim.record.environment import environment
 from fedsim.record.policy import Policy
+from fedsim.scenario import AttackChoice, Scoring
 
 HOSTILE = "pkg:<script>alert(1)</script>"
 
@@ -16,8 +18,8 @@ LEARNED = Training(rounds=5, batch_size=4, test_examples=100, accuracy=0.5, gues
 ENOUGH = 40  # updates, none recovered: at most 9 % with their interval
 
 
-def inspection(recovered: int, of: int = 4, batch: int = 1, iterations: int = 500, **victim: object) -> Inspection:
-    """Return what was found in as many updates of one image, by searches that converged."""
+def attacked(recovered: int, of: int = 4, batch: int = 1, iterations: int = 500, **victim: object) -> AuditArm:
+    """Return the client as it is, and what was made of as many updates of one image, by searches that converged."""
     victims = tuple(
         VictimRecord(
             round=number + 1,
@@ -28,20 +30,27 @@ def inspection(recovered: int, of: int = 4, batch: int = 1, iterations: int = 50
         ).model_copy(update=victim)
         for number, hit in enumerate([True] * recovered + [False] * (of - recovered))
     )
-    summary = summarise(victims, Rule.of("ssim", 0.5), 0)
-    return Inspection(batch_size=batch, iterations=iterations, victims=victims, summary=summary)
+    return of_victims(victims, batch)
 
 
-def trial(name: str, recovered: int, lost: float, of: int = ENOUGH, **found: object) -> Trial:
-    return Trial(
-        name=name,
-        settings={"scale": 0.1},
-        inspection=inspection(recovered, of, **found),  # type: ignore[arg-type]
-        training=LEARNED,
-        accuracy_loss=Interval(value=lost, low=lost - 0.01, high=lost + 0.01, n=100),
-        loss_change=0.1,
-        slowdown=1.5,
+def of_victims(victims: Sequence[VictimRecord], batch: int = 1) -> AuditArm:
+    """Return the client as it is, with what was made of these updates."""
+    finding = finding_of(AttackChoice(name="auto"), (), victims, Scoring(metric="ssim", threshold=0.5), 0)
+    return AuditArm(name=f"batch {batch}", batch_size=batch, findings=(finding,))
+
+
+def failed(why: str, batch: int = 16) -> AuditArm:
+    """Return a batch size that does not work."""
+    return AuditArm(name=f"batch {batch}", batch_size=batch, failure=why)
+
+
+def defended(name: str, recovered: int, lost: float, of: int = ENOUGH, **of_updates: object) -> AuditArm:
+    """Return the client with one more defense that costs so much accuracy."""
+    cost = DefenseCost(
+        accuracy_loss=Interval(value=lost, low=lost - 0.01, high=lost + 0.01, n=100), loss_change=0.1, slowdown=1.5
     )
+    more = {"kind": "defense", "name": name, "settings": {"scale": 0.1}, "training": LEARNED, "cost": cost}
+    return attacked(recovered, of, **of_updates).model_copy(update=more)  # type: ignore[arg-type]
 
 
 def exposure() -> tuple[Finding, ...]:
@@ -95,15 +104,36 @@ def guarantee(epsilon: float) -> GuaranteeRecord:
     )
 
 
-def record(policy: Policy, **found: object) -> AuditRecord:
+def as_control(arm: AuditArm) -> AuditArm:
+    """Return the client as it is, attacked like the defenses."""
+    return arm.model_copy(update={"kind": "control", "name": f"control, {arm.name}"})
+
+
+_CONTROL = as_control(attacked(4))
+
+
+def record(
+    policy: Policy,
+    *,
+    client: Sequence[AuditArm] | None = None,
+    control: AuditArm | None = _CONTROL,
+    tried: Sequence[AuditArm] = (),
+    findings: Sequence[Finding] = (),
+    items: dict[str, Columns] | None = None,
+    training: Training | None = LEARNED,
+    guarantees: Sequence[GuaranteeRecord] = (),
+    **more: object,
+) -> AuditRecord:
+    """Return an audit of the client, whose first arm trained, of its control, and of defenses that were tried."""
+    first, *rest = (attacked(4),) if client is None else client
+    trained = first.with_findings(findings, items or {})
+    trained = trained.model_copy(update={"training": training, "guarantees": tuple(guarantees)})
     base = AuditRecord(
         status="finished",
         plan=AuditPlan(target=HOSTILE),
         policy=policy,
         environment=environment("fedsim audit"),
         started="now",
-        inspections=(inspection(4),),
-        control=inspection(4),
-        training=LEARNED,
+        arms=(trained, *rest, *([control] if control else []), *tried),
     )
-    return base.model_copy(update=found)
+    return base.model_copy(update=more)

@@ -7,14 +7,14 @@ from torch import nn
 
 from fedsim.audit import Subject
 from fedsim.audit.adopting import adopted
-from fedsim.audit.record import Trial
+from fedsim.audit.record import AuditArm
 from fedsim.audit.worlds import DefenseSetting, settings_of
 from fedsim.scenario import Choice
 
 
 def lines(name: str, *options: tuple[str, Any]) -> tuple[str, ...]:
     setting = DefenseSetting(name, options)
-    return adopted(Trial(name=setting.label, settings=settings_of(setting)))
+    return adopted(AuditArm(kind="defense", name=setting.label, batch_size=1, settings=settings_of(setting)))
 
 
 @pytest.mark.parametrize(

@@ -23,11 +23,9 @@ def test_one_image_of_a_perceptron_is_recovered_and_the_policy_is_broken(
 
     policy = Policy(max_recognisable=0.05)
     record = audit(clients.make, batches=(1,), minutes=0.1, out=tmp_path, policy=policy)
-    found = record.inspections[0]
+    found = record.client[0]
     images = sum(len(victim.scores) for victim in found.victims)
-    assert found.recovered == 1.0
-    assert found.summary is not None
-    assert found.summary.success == wilson(images, images)
+    assert found.recovered == wilson(images, images)
     (broken,) = verdict.broken(record)
     assert broken.startswith("max_recognisable = 0.05, but 100 % (")
     assert broken.endswith(" to 100) of the attacked examples of batch 1 were recovered.")

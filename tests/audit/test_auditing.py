@@ -5,15 +5,16 @@ from pathlib import Path
 import pytest
 
 from fedsim.audit import AuditPlan, Subject, auditing
+from fedsim.audit.arms import ArmAuditor
 from fedsim.audit.book import AuditJournal
 from fedsim.audit.clock import AuditClock
 from fedsim.audit.planted import Memorised
-from fedsim.audit.record import AuditRecord, Inspection, read
+from fedsim.audit.record import AuditArm, AuditRecord, read
 from fedsim.audit.subject import Checked
 from fedsim.core.errors import FedsimError
 from fedsim.questions.exposure import ITEMS
 from fedsim.record.policy import Policy
-from tests.audit.findings import exposure, inspection, secrets
+from tests.audit.findings import attacked, exposure, secrets
 from tests.audit.subjects import plan, small
 from tests.audit.test_planted import subject as lm
 
@@ -25,16 +26,20 @@ def refusing(monkeypatch: pytest.MonkeyPatch) -> Refusals:
     """Batch sizes whose inspection fails; the others find everything, and no defense is tried."""
     refusals: Refusals = {}
 
-    def inspect(_book: AuditJournal, _subject: Checked, size: int, _seconds: float) -> Inspection:
-        if size in refusals:
-            raise refusals[size]
-        return inspection(4, batch=size)
+    def attack(auditor: ArmAuditor, arm: AuditArm, *_: object) -> AuditArm:
+        if arm.batch_size in refusals:
+            raise refusals[arm.batch_size]
+        return auditor.book.put(attacked(4, batch=arm.batch_size))
 
-    def defend(book: AuditJournal, _subject: Checked, largest: int) -> None:
-        book.keep(not_tried=(f"on batch {largest}",))
+    def train(_book: AuditJournal, _subject: Checked, arm: AuditArm) -> AuditArm:
+        return arm
 
-    monkeypatch.setattr(auditing, "_inspect", inspect)
-    monkeypatch.setattr(auditing.defending, "defend", defend)
+    def try_defenses(book: AuditJournal, _subject: Checked, trained: AuditArm) -> None:
+        book.keep(not_tried=(f"on {trained.name}",))
+
+    monkeypatch.setattr(ArmAuditor, "attack", attack)
+    monkeypatch.setattr(auditing, "_train", train)
+    monkeypatch.setattr(auditing, "try_defenses", try_defenses)
     return refusals
 
 
@@ -46,10 +51,10 @@ def test_a_batch_size_that_fails_is_told_and_the_others_go_on(tmp_path: Path, re
     refusing[1] = FedsimError("the model normalises over batches")
     refusing[4] = ValueError("too many")
     record = audited(tmp_path)
-    assert [own.batch_size for own in record.inspections] == [1, 2, 4]
-    assert record.inspections[0].failure == "the model normalises over batches"
-    assert record.inspections[1].failure is None
-    assert (record.inspections[2].failure or "").startswith("one training step failed: ValueError: too many")
+    assert [own.batch_size for own in record.arms] == [1, 2, 4]
+    assert record.arms[0].failure == "the model normalises over batches"
+    assert record.arms[1].failure == ""
+    assert record.arms[2].failure.startswith("one training step failed: ValueError: too many")
     assert record.not_tried == ("on batch 2",)
     assert (record.status, record.parameters, record.shape, record.classes) == ("finished", 154, (1, 4, 4), 2)
     assert read(tmp_path) == record

@@ -67,9 +67,9 @@ def test_gradients_and_weights_from_files_give_the_image_back(tmp_path: Path, wr
     }
     architecture = perceptron()  # with other weights: those of the file count
     record = audited(tmp_path, Subject(architecture, loader=[(inputs, labels)], test=[(inputs, labels)]), **files)
-    (victim,) = record.inspections[0].victims
+    (victim,) = record.client[0].victims
     assert victim.scores[0].values["psnr"] > 60
-    assert record.trials == ()
+    assert record.defended == ()
 
 
 @pytest.mark.parametrize(("steps", "kind"), [(1, "gradient"), (2, "delta")])
@@ -86,8 +86,7 @@ def test_a_file_holds_a_gradient_of_one_step_or_the_change_of_several(tmp_path: 
 def test_without_originals_the_guess_is_shown_and_not_scored(tmp_path: Path) -> None:
     model, gradient, inputs, _ = model_and_gradient()
     record = audited(tmp_path, Subject(model, shape=(1, 8, 8)), gradients=as_npz(tmp_path, gradient))
-    (found,) = record.inspections
-    assert not found.is_scored
+    (found,) = record.client
     assert found.recovered is None
     assert "the labels of the batch" not in " ".join(record.threat_model)
     with np.load(tmp_path / "audit.npz") as arrays:
@@ -169,10 +168,11 @@ def test_the_reply_of_a_client_app_is_attacked(tmp_path: Path, monkeypatch: pyte
     (tmp_path / "pyproject.toml").write_text("[tool.flwr.app.config.fedskel]\npasses = 1\n")
 
     record = audited(tmp_path, apps.make(), client_app="apps:app")
-    (found,) = record.inspections
+    (found,) = record.client
     assert found.batch_size == apps.EXAMPLES
     assert [len(victim.scores) for victim in found.victims] == [apps.EXAMPLES]
-    assert found.recovered == 1.0
+    assert found.recovered is not None
+    assert found.recovered.value == 1.0
 
 
 def test_the_reply_of_a_client_app_points_as_its_gradient_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from fedsim.audit import evidence
-from tests.audit.findings import LEARNED, inspection
+from tests.audit.findings import LEARNED, attacked
 
 
 def test_a_client_has_learned_when_it_beats_the_most_frequent_class_beyond_chance() -> None:
@@ -13,9 +13,9 @@ def test_a_client_has_learned_when_it_beats_the_most_frequent_class_beyond_chanc
 
 
 def test_less_is_recovered_only_where_the_intervals_are_apart() -> None:
-    assert evidence.is_below(inspection(0, 40), inspection(40, 40))
-    assert not evidence.is_below(inspection(1, 4), inspection(3, 4))
-    assert not evidence.is_below(None, inspection(3, 4))
+    assert evidence.is_below(attacked(0, 40).recovered, attacked(40, 40).recovered)
+    assert not evidence.is_below(attacked(1, 4).recovered, attacked(3, 4).recovered)
+    assert not evidence.is_below(None, attacked(3, 4).recovered)
 
 
 @pytest.mark.parametrize(
@@ -23,8 +23,8 @@ def test_less_is_recovered_only_where_the_intervals_are_apart() -> None:
 )
 def test_how_much_more_would_decide_is_stated_in_updates_and_in_minutes(seconds: float, minutes: str) -> None:
     """4 updates without a recovered one need 31 more to keep 10 %; each took a quarter of the seconds."""
-    found = inspection(0, 4).model_copy(update={"seconds": seconds})
+    found = attacked(0, 4, seconds=seconds / 4)
     assert evidence.more(found, 0.1, 0.95) == (
         f"about 31 more updates and {minutes} would decide, if the share stays the same (--updates 35)"
     )
-    assert evidence.more(inspection(1, 4), 0.25, 0.95) == ""  # no number of updates decides about its own share
+    assert evidence.more(attacked(1, 4), 0.25, 0.95) == ""  # no number of updates decides about its own share

@@ -52,8 +52,8 @@ def test_what_is_attacked_is_the_gradient_that_the_model_itself_has(name: str) -
 @pytest.mark.parametrize("name", FACTORIES)
 def test_a_whole_audit_of_a_foreign_model(tmp_path: Path, name: str) -> None:
     record = audit(lambda: made(name), batches=(1,), minutes=0.5, out=tmp_path)
-    found = record.inspections[0]
-    assert found.failure is None
+    found = record.client[0]
+    assert not found.failure
     assert found.recovered is not None
     assert sum(len(victim.scores) for victim in found.victims) > 0
     assert record.training is not None
@@ -63,6 +63,6 @@ def test_a_whole_audit_of_a_foreign_model(tmp_path: Path, name: str) -> None:
 @pytest.mark.slow
 def test_a_loss_that_no_attack_can_differentiate_leaves_the_answer_open(tmp_path: Path) -> None:
     record = audit(lambda: made("with_a_loss_of_one_derivative"), batches=(1,), minutes=0.5, out=tmp_path)
-    found = record.inspections[0]
+    found = record.client[0]
     assert found.is_unknown
     assert all("multi_margin_loss_backward is not implemented" in (victim.failure or "") for victim in found.victims)

@@ -14,6 +14,7 @@ from fedsim.audit.training import train
 from fedsim.audit.worlds import world_of
 from fedsim.core.errors import FedsimError
 from fedsim.core.types import Batch, Reconstruction
+from fedsim.questions import Work
 from tests.audit.subjects import plan, world
 
 ROWS = torch.rand(80, 6, generator=torch.Generator().manual_seed(4))
@@ -87,10 +88,10 @@ def test_every_attacked_example_has_the_group_of_its_original() -> None:
     seen = next(updates(at))
     truth = seen.truth.private[0]
     found = Reconstruction.of(truth.inputs.flip(0), truth.labels.flip(0))
-    record = Inspector(KNOWS, {}, lambda _said: None, groups=own.groups)._record(seen, found, "test")
+    record = Inspector(KNOWS, lambda _said: None, groups=own.groups)._record(seen, found, "1", Work())
     assert [item.values["row_exact"] for item in record.scores] == [1.0] * 4
     assert [item.group for item in record.scores] == [own.groups[1].of(truth)[item.index] for item in record.scores]
-    bare = Inspector(KNOWS, {}, lambda _said: None)._record(seen, found, "test")
+    bare = Inspector(KNOWS, lambda _said: None)._record(seen, found, "1", Work())
     assert [item.group for item in bare.scores] == [None] * 4
 
 
@@ -98,9 +99,9 @@ def test_membership_is_compared_within_classes_and_groups() -> None:
     own = subject("sex")
     at = world_of(own, plan(), 20)
     training = train(at, 3, 60.0)
-    cases = members.cases_of(training, 20)
+    cases = members.cases_of(training, 20, Work())
     findings = list(members.judge_members(cases, training, 60.0, lambda _said: None, with_shadows=False))
-    by_class, by_sex = (members.compare_groups(findings, cases, groups) for groups in own.groups)
+    by_class, by_sex = (members.compare_members(findings, cases, groups) for groups in own.groups)
     assert {finding.about["by"] for finding in by_class} == {"class"}
     assert [finding.about["group"] for finding in by_sex] == ["sex f", "sex m"]
     assert all(finding.n >= 10 and finding.p is not None for finding in by_sex)

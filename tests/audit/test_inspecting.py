@@ -2,6 +2,7 @@
 
 from fedsim.audit.inspecting import Inspector, updates
 from fedsim.core.types import Reconstruction
+from fedsim.questions import Work
 from tests.audit.subjects import small
 from tests.audit.subjects import world as world_of
 
@@ -11,10 +12,13 @@ def test_an_example_without_a_guess_is_missing_and_the_update_still_counts() -> 
     seen = next(updates(world))
     true = seen.truth.private[0]
     found = Reconstruction(true.inputs[1:], true.labels[1:], None, 0.0, 1, 1, (), "done")
-    inspector = Inspector((), {}, lambda _said: None)
-    victim = inspector._record(seen, found, "batch-2/1")
+    inspector, work = Inspector((), lambda _said: None), Work(place="batch 2")
+    victim = inspector._record(seen, found, "1", work)
     assert [item.is_missing for item in victim.scores] == [True, False]
     assert [item.values["psnr"] for item in victim.scores] == [0.0, 160.0]
     assert victim.values == {"label_accuracy": 0.5}
-    assert inspector._summary(world, [victim]).success.value == 0.5
-    assert inspector.arrays["batch-2/1/guesses"].shape == (2, 1, 4, 4)
+    value = inspector._finding(world, [victim]).value
+    assert value is not None
+    assert value.value == 0.5
+    assert victim.arrays == "batch 2/1"
+    assert work.arrays["batch 2/1/guesses"].shape == (2, 1, 4, 4)

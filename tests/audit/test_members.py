@@ -1,6 +1,7 @@
 """Membership attacks within an audit: how many can be judged, and what is said where no time is left."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -8,8 +9,10 @@ import torch
 
 from fedsim.audit import members
 from fedsim.audit.training import TrainedClient, train
+from fedsim.audit.worlds import ROUNDS
 from fedsim.core import registry
 from fedsim.core.types import Batch, ShadowPlan
+from fedsim.questions import Work
 from fedsim.record import Finding
 from fedsim.threat import membership
 from tests.audit.subjects import plan, small
@@ -20,9 +23,21 @@ def of(count: int) -> Batch:
     return Batch(torch.zeros(count, 1), torch.zeros(count, dtype=torch.long))
 
 
-@pytest.mark.parametrize(("own", "test", "judged"), [(40, 60, 30), (20, 60, 20), (500, 500, members.MOST), (5, 1, 0)])
-def test_half_of_the_test_data_belong_to_the_attacker(own: int, test: int, judged: int) -> None:
-    assert members.count_candidates(of(own), of(test)) == judged
+def trained_on(train: int, test: int, steps: int) -> Any:
+    """Return a client that was trained on so many examples, in batches of one."""
+    data = SimpleNamespace(dataset=SimpleNamespace(train=of(train), test=of(test)))
+    scenario = SimpleNamespace(federation=SimpleNamespace(batch_size=1, local_steps=steps))
+    return SimpleNamespace(evidence=SimpleNamespace(world=SimpleNamespace(data=data, scenario=scenario)))
+
+
+@pytest.mark.parametrize(
+    ("own", "test", "steps", "judged"),
+    [(40, 60, 5, 30), (20, 60, 5, 20), (500, 500, 9, members.MOST), (5, 1, 5, 0), (500, 500, 3, ROUNDS * 3)],
+)
+def test_half_of_the_test_data_belong_to_the_attacker_and_members_are_those_that_a_training_touches(
+    own: int, test: int, steps: int, judged: int
+) -> None:
+    assert members.count_candidates(trained_on(own, test, steps)) == judged
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +49,7 @@ def victim() -> TrainedClient:
 def judged(
     training: TrainedClient, seconds: float, wanted: int = 2, *, with_shadows: bool = False, told: Any = None
 ) -> list[Finding]:
-    cases = members.cases_of(training, wanted)
+    cases = members.cases_of(training, wanted, Work())
     tell = told or (lambda _said: None)
     return list(members.judge_members(cases, training, seconds, tell, with_shadows=with_shadows))
 

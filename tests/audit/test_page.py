@@ -10,11 +10,11 @@ from fedsim.document import to_html
 from fedsim.metrics.groups import GroupRisk
 from fedsim.record import Interval, ItemScore
 from fedsim.record.policy import Policy
-from tests.audit.findings import exposure, inspection, membership, record, secrets, trial
+from tests.audit.findings import attacked, defended, exposure, membership, record, secrets
 
 
 def test_terminal_and_page_show_how_long_and_on_how_much_was_searched() -> None:
-    found = record(Policy(max_recognisable=0.1), trials=(trial("any", 0, 0.0, iterations=40, converged=False),))
+    found = record(Policy(max_recognisable=0.1), tried=(defended("any", 0, 0.0, iterations=40, converged=False),))
     console = Console(width=200, record=True, file=io.StringIO())
     screen.show(found, console)
     text = console.export_text()
@@ -29,8 +29,8 @@ def test_terminal_and_page_show_how_long_and_on_how_much_was_searched() -> None:
 
 
 def test_hostile_names_are_text_and_the_page_needs_no_network() -> None:
-    trials = (trial("<img src=x>", 0, 0.01),)
-    html = to_html(page.build(record(Policy(max_recognisable=0.1), trials=trials, findings=(membership(0.2),)), {}))
+    trials = (defended("<img src=x>", 0, 0.01),)
+    html = to_html(page.build(record(Policy(max_recognisable=0.1), tried=trials, findings=(membership(0.2),)), {}))
     assert html.count("<script") == 1  # its own, which the policy names by its hash
     assert "<img src=x>" not in html
     assert "&lt;img src=x&gt;" in html
@@ -42,10 +42,8 @@ def test_what_questions_found_stands_on_the_page_and_on_the_terminal() -> None:
     findings = (membership(0.2), *exposure(), *compare("sex", "rows recovered", "recovered", risk))
     unfit = (("cvb", "it has no convolution"),)
     texts = ItemScore(index=0, values={"psnr": 30.0, "ssim": 0.0}, text="a private text", guess="a guess")
-    read = inspection(0, scores=(texts,))
-    found = record(
-        Policy(), group="sex", findings=findings, items=secrets(), unfit=unfit, inspections=(inspection(4), read)
-    )
+    read = attacked(0, scores=(texts,))
+    found = record(Policy(), group="sex", findings=findings, items=secrets(), unfit=unfit, client=(attacked(4), read))
     whole = page.build(found, {})
     places = [section.place or section.title for section in whole.sections]
     assert places == ["attacker", "updates", "texts", "members", "secrets", "Risk by sex", "defenses", "again", "words"]

@@ -7,11 +7,13 @@ import torch
 from torch import nn
 
 from fedsim.audit import AuditPlan, verdict, worlds
-from fedsim.audit.evidence import doubts, fewest, has_learned, state
+from fedsim.audit.evidence import doubts, fewest, has_learned
 from fedsim.audit.inspecting import Inspector, updates
-from fedsim.audit.record import KNOWS, AuditRecord, Inspection
+from fedsim.audit.record import KNOWS, AuditArm, AuditRecord
 from fedsim.audit.subject import Checked, Subject, checked
 from fedsim.audit.training import train
+from fedsim.metrics.evidence import state_of
+from fedsim.questions import Work
 from fedsim.record.environment import environment
 from fedsim.record.policy import Policy
 from tests.audit import clients
@@ -32,18 +34,20 @@ def subject(model: nn.Module, **settings: Any) -> Checked:
     return checked(Subject(model, nn.functional.cross_entropy, clients.loader(), **settings), "rigged")
 
 
-def inspected(own: Checked, most: int, batch: int = 1, iterations: int = 20) -> Inspection:
+def inspected(own: Checked, most: int, batch: int = 1, iterations: int = 20) -> AuditArm:
     world = worlds.world_of(own, AuditPlan(target="rigged"), batch)
-    return Inspector(KNOWS, {}, lambda _said: None).inspect(world, updates(world), most, iterations, 60.0, "rigged")
+    inspector = Inspector(KNOWS, lambda _said: None)
+    finding = inspector.inspect(world, updates(world), Work(), most, iterations, 60.0)
+    return AuditArm(name="rigged", batch_size=batch, findings=(finding,))
 
 
-def audited(found: Inspection, limit: float) -> AuditRecord:
+def audited(found: AuditArm, limit: float) -> AuditRecord:
     return AuditRecord(
         plan=AuditPlan(target="rigged"),
         policy=Policy(max_recognisable=limit),
         environment=environment(""),
         started="",
-        inspections=(found,),
+        arms=(found,),
     )
 
 
@@ -52,21 +56,21 @@ NOISE = ({"name": "gradient-noise", "scale": 10.0, "relative": True},)
 
 def test_what_leaks_exactly_is_recovered() -> None:
     record = audited(inspected(subject(perceptron()), 3), 0.05)
-    assert state(record.inspections[0], record.plan.scoring) == "recovered"
+    assert state_of(record.arms[0].victims, record.plan.scoring.rule) == "recovered"
     assert verdict.exit_code(record) == verdict.BROKEN
 
 
 def test_what_noise_destroyed_withstands_and_keeps_a_limit_that_its_sample_supports() -> None:
     found = inspected(subject(perceptron(), defenses=NOISE), 2)
     record = audited(found, 0.7)  # 0 of 2: at most 66 %
-    assert state(found, record.plan.scoring) == "withstood"
+    assert state_of(found.victims, record.plan.scoring.rule) == "withstood"
     assert (verdict.unjudged(record), verdict.exit_code(record)) == ((), 0)
 
 
 def test_a_sample_too_small_is_undecided_though_every_search_converged() -> None:
     found = inspected(subject(perceptron(), defenses=NOISE), 1)
     record = audited(found, 0.05)
-    assert doubts(found, record.plan.scoring) == ()
+    assert doubts(found, record.plan.scoring.rule) == ()
     (reason,) = verdict.unjudged(record)
     assert "n = 1 leaves 0 to 79 % open and the limit is 5 %: about 72 more updates" in reason
     assert verdict.exit_code(record) == verdict.UNDECIDED
@@ -75,7 +79,7 @@ def test_a_sample_too_small_is_undecided_though_every_search_converged() -> None
 def test_a_search_that_is_too_weak_is_undecided() -> None:
     found = inspected(subject(convolutions()), 1, batch=4, iterations=2)
     record = audited(found, 0.9)
-    assert state(found, record.plan.scoring) == "undecided"
+    assert state_of(found.victims, record.plan.scoring.rule) == "undecided"
     assert "1 of 1 searches did not converge" in verdict.unjudged(record)[0]
     assert verdict.exit_code(record) == verdict.UNDECIDED
 
@@ -88,13 +92,13 @@ def test_a_control_with_labels_drawn_by_lot_does_not_learn() -> None:
 def test_an_inspection_is_continued_where_it_ended_and_ends_where_the_policy_is_broken() -> None:
     own = subject(perceptron())
     world = worlds.world_of(own, AuditPlan(target="rigged"), 1)
-    inspector = Inspector(KNOWS, {}, lambda _said: None)
-    first = inspector.inspect(world, updates(world), 1, 5, 60.0, "rigged")
-    both = inspector.inspect(world, updates(world), 3, 5, 60.0, "rigged", before=first)
-    whole = Inspector(KNOWS, {}, lambda _said: None).inspect(world, updates(world), 3, 5, 60.0, "rigged")
+    inspector, work = Inspector(KNOWS, lambda _said: None), Work()
+    first = inspector.inspect(world, updates(world), work, 1, 5, 60.0)
+    both = inspector.inspect(world, updates(world), work, 3, 5, 60.0, before=first.victims)
+    whole = Inspector(KNOWS, lambda _said: None).inspect(world, updates(world), work, 3, 5, 60.0)
     assert [victim.scores for victim in both.victims] == [victim.scores for victim in whole.victims]
-    assert both.summary == whole.summary
-    broken = inspector.inspect(world, updates(world), 12, 5, 60.0, "rigged", allowed=0.0)
+    assert (both.value, both.more) == (whole.value, whole.more)
+    broken = inspector.inspect(world, updates(world), work, 12, 5, 60.0, allowed=0.0)
     assert len(broken.victims) == 8  # enough for 8 images
 
 

@@ -8,7 +8,7 @@ from rich.console import Console
 from fedsim.audit import screen, wording
 from fedsim.audit.record import AuditRecord
 from fedsim.record.policy import Policy
-from tests.audit.findings import inspection, membership, record, trial
+from tests.audit.findings import attacked, defended, failed, membership, record
 
 
 def shown(audited: AuditRecord) -> str:
@@ -18,8 +18,7 @@ def shown(audited: AuditRecord) -> str:
 
 
 def test_a_batch_size_that_failed_stands_with_its_reason_and_the_others_with_their_counts() -> None:
-    failed = inspection(0, batch=16).model_copy(update={"failure": "too many", "victims": (), "summary": None})
-    text = shown(record(Policy(), inspections=(inspection(3), failed)))
+    text = shown(record(Policy(), client=(attacked(3), failed("too many"))))
     assert "75 (30 to 95) %" in text
     assert "too many" in text
 
@@ -34,13 +33,15 @@ def test_members_are_told_at_one_percent_or_that_there_were_too_few() -> None:
 
 
 def test_a_defense_that_failed_is_undecided_and_the_control_comes_first() -> None:
-    broken = trial("ats", 0, 0.0).model_copy(update={"failure": "its 3 s were not enough", "inspection": None})
-    text = shown(record(Policy(max_recognisable=0.1), trials=(broken, trial("noise", 0, 0.01))))
+    broken = defended("ats", 0, 0.0).model_copy(
+        update={"failure": "its 3 s were not enough", "findings": (), "cost": None}
+    )
+    text = shown(record(Policy(max_recognisable=0.1), tried=(broken, defended("noise", 0, 0.01))))
     control, rest = text.index("none (control)"), text.index("noise")
     assert control < rest < text.index("its 3 s were not enough")
     assert "not attacked" in text
     assert "1.0 (0.0 to 2.0)" in text
-    assert wording.kept(record(Policy(), trials=()), trial("noise", 0, 0.0)) == "no policy"
+    assert wording.kept(record(Policy(), tried=()), defended("noise", 0, 0.0)) == "no policy"
 
 
 @pytest.mark.parametrize(("is_terminal", "lines"), [(False, 2), (True, 0)])

@@ -7,13 +7,15 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.audit import subject
-from fedsim.audit.evidence import OUT_OF_TIME, state
+from fedsim.audit.evidence import OUT_OF_TIME
 from fedsim.audit.inspecting import Inspector, updates
 from fedsim.audit.record import KNOWS
 from fedsim.audit.searching import Latest, descents, read_words, search, searching
 from fedsim.core.errors import NotApplicable
 from fedsim.core.registry import methods
 from fedsim.core.types import Observation, Reconstruction, Step
+from fedsim.metrics.evidence import state_of
+from fedsim.questions import Work
 from fedsim.scenario.world import World
 from fedsim.tasks.core.sentences import READ_WORDS
 from fedsim.threat.observe import observe
@@ -56,10 +58,11 @@ def test_rows_of_the_embedding_name_every_word_without_a_search() -> None:
 
 
 def test_an_audit_says_that_a_text_was_read_where_no_search_finds_its_order() -> None:
-    inspector = Inspector(KNOWS, {}, lambda _said: None)
-    found = inspector.inspect(world_of(texts()), updates(world_of(texts())), 1, 2, 30.0, "texts")
-    assert found.recovered == 0.0
-    assert state(found, plan().scoring) == "recovered"
+    world = world_of(texts())
+    finding = Inspector(KNOWS, lambda _said: None).inspect(world, updates(world), Work(), 1, 2, 30.0)
+    assert finding.value is not None
+    assert finding.value.value == 0.0
+    assert state_of(finding.victims, plan().scoring.rule) == "recovered"
 
 
 def step(best: float) -> Step:

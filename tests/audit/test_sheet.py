@@ -10,16 +10,17 @@ import pytest
 from fedsim.audit import sheet
 from fedsim.audit.record import AuditRecord
 from fedsim.document import to_html, to_markdown
+from fedsim.record import Columns
 from fedsim.record.policy import Policy
-from tests.audit.findings import ENOUGH, HOSTILE, exposure, inspection, membership, record, secrets
+from tests.audit.findings import ENOUGH, HOSTILE, attacked, exposure, membership, record, secrets
 
 
-def audited() -> AuditRecord:
-    found = (inspection(0, ENOUGH), inspection(0, 4, batch=4, converged=False), inspection(4, batch=16))
+def audited(items: dict[str, Columns] | None = None) -> AuditRecord:
+    found = (attacked(0, ENOUGH), attacked(0, 4, batch=4, converged=False), attacked(4, batch=16))
     policy = Policy(max_recognisable=0.1, max_membership_tpr=0.2, max_epsilon=8.0)
     threat = ("The server is honest but curious.", "It sees single updates.", "It knows the labels.")
     both = (membership(0.1), *exposure())
-    return record(policy, inspections=found, findings=both, items=secrets(), threat_model=threat)
+    return record(policy, client=found, findings=both, items=secrets() if items is None else items, threat_model=threat)
 
 
 def test_it_says_what_was_found_what_was_not_tested_and_what_others_ask_for() -> None:
@@ -32,7 +33,7 @@ def test_it_says_what_was_found_what_was_not_tested_and_what_others_ask_for() ->
     assert "0 (0 to 9) %" in html
     assert all(text in html for text in ("12.3.1", "12.3.4", "28/2024", "800-226"))
     assert "16 secrets planted beside 8 that were not" in html
-    assert "no canary was planted" in to_html(sheet.build(audited().model_copy(update={"items": {}})))
+    assert "no canary was planted" in to_html(sheet.build(audited(items={})))
     assert "Attribute inference, exfiltration and inversion of the trained model are not tested" in html
     assert "draft of April 2026" in html
     assert "in fedsim&#39;s own words" in html.replace("'", "&#39;")

@@ -12,6 +12,7 @@ from fedsim.audit.inspecting import Inspector, updates
 from fedsim.audit.record import KNOWS
 from fedsim.audit.worlds import world_of
 from fedsim.core.errors import FedsimError
+from fedsim.questions import Work
 from fedsim.record.policy import Policy
 
 
@@ -87,6 +88,7 @@ def test_rows_of_a_table_are_read_from_an_unchanged_model() -> None:
     own = subject.checked(subject.Subject(model, None, [(rows, labels)]), "rows")
     assert (own.task.noun, own.task.name, own.dataset.spec.shape) == ("row", "tabular", (6,))
     world = world_of(own, AuditPlan(target="rows"), 1)
-    found = Inspector(KNOWS, {}, lambda _said: None).inspect(world, updates(world), 1, 10, 30.0, "rows")
-    assert found.recovered == 1.0
+    found = Inspector(KNOWS, lambda _said: None).inspect(world, updates(world), Work(), 1, 10, 30.0)
+    assert found.value is not None
+    assert found.value.value == 1.0
     assert found.victims[0].scores[0].values["number_error"] < 1e-3

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from fedsim.audit import tables
 from fedsim.record.policy import Policy
-from tests.audit.findings import HOSTILE, guarantee, inspection, record, trial
+from tests.audit.findings import HOSTILE, attacked, defended, guarantee, record
 
 
 def read(path: Path) -> list[dict[str, str]]:
@@ -14,9 +14,7 @@ def read(path: Path) -> list[dict[str, str]]:
 
 
 def test_every_attacked_image_is_a_row_with_its_scores_and_what_it_was_defended_by(tmp_path: Path) -> None:
-    found = record(
-        Policy(), inspections=(inspection(3), inspection(0, of=2, batch=4)), trials=(trial("noise", 1, 0.0, of=2),)
-    )
+    found = record(Policy(), client=(attacked(3), attacked(0, of=2, batch=4)), tried=(defended("noise", 1, 0.0, of=2),))
     tables.write(found, tmp_path)
     rows = read(tmp_path / tables.IMAGES)
     assert [row["defense"] for row in rows] == [""] * 6 + ["control"] * 4 + ["noise"] * 2
@@ -29,8 +27,8 @@ def test_every_attacked_image_is_a_row_with_its_scores_and_what_it_was_defended_
 
 
 def test_an_update_without_a_guess_is_a_row_that_failed(tmp_path: Path) -> None:
-    lost = inspection(0, of=2, scores=(), failure="no guess")
-    tables.write(record(Policy(), inspections=(lost,), control=None), tmp_path)
+    lost = attacked(0, of=2, scores=(), failure="no guess")
+    tables.write(record(Policy(), client=(lost,), control=None), tmp_path)
     rows = read(tmp_path / tables.IMAGES)
     assert [(row["update"], row["recovered"], row["image"]) for row in rows] == [
         ("1", "failed", ""), ("2", "failed", "")
@@ -38,9 +36,11 @@ def test_an_update_without_a_guess_is_a_row_that_failed(tmp_path: Path) -> None:
 
 
 def test_a_defense_has_what_it_stopped_what_it_cost_and_whether_it_keeps_the_policy(tmp_path: Path) -> None:
-    weak = trial("weak", 30, 0.02).model_copy(update={"guarantees": (guarantee(1.0), guarantee(9.0), guarantee(3.0))})
-    lost = trial(HOSTILE, 0, 0.0).model_copy(update={"failure": "broke"})
-    tables.write(record(Policy(max_recognisable=0.1), trials=(weak, lost)), tmp_path)
+    weak = defended("weak", 30, 0.02).model_copy(
+        update={"guarantees": (guarantee(1.0), guarantee(9.0), guarantee(3.0))}
+    )
+    lost = defended(HOSTILE, 0, 0.0).model_copy(update={"failure": "broke"})
+    tables.write(record(Policy(max_recognisable=0.1), tried=(weak, lost)), tmp_path)
     control, first, second = read(tmp_path / tables.DEFENSES)
     assert [*control] == [*tables.DEFENSE_COLUMNS]
     assert (control["defense"], control["recovered_share"], control["accuracy_loss"]) == ("control", "1.0", "")
@@ -53,6 +53,6 @@ def test_a_defense_has_what_it_stopped_what_it_cost_and_whether_it_keeps_the_pol
 
 
 def test_a_defense_that_was_not_attacked_leaves_its_cells_empty() -> None:
-    bare = trial("late", 0, 0.0).model_copy(update={"inspection": None, "accuracy_loss": None, "slowdown": None})
-    row = dict(zip(tables.DEFENSE_COLUMNS, tables.defenses(record(Policy(), trials=(bare,)))[1], strict=True))
+    bare = defended("late", 0, 0.0).model_copy(update={"findings": (), "cost": None})
+    row = dict(zip(tables.DEFENSE_COLUMNS, tables.defenses(record(Policy(), tried=(bare,)))[1], strict=True))
     assert [row[name] for name in ("batch", "updates", "recovered_share", "accuracy_loss", "slowdown")] == [""] * 5

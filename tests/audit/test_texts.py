@@ -15,6 +15,7 @@ from fedsim.audit.record import KNOWS
 from fedsim.audit.training import train
 from fedsim.core.errors import FedsimError
 from fedsim.federation.client import local_training
+from fedsim.questions import Work
 
 
 @pytest.fixture(autouse=True)
@@ -86,8 +87,8 @@ def test_what_a_language_model_sends_is_the_gradient_that_it_has_itself() -> Non
 def test_words_of_unchanged_models_are_found_and_they_train(name: str) -> None:
     own = checked(name)
     world = worlds.world_of(own, AuditPlan(target=name), 1)
-    inspector = Inspector((*KNOWS, "given"), {}, lambda _said: None)
-    found = inspector.inspect(world, updates(world), 1, 20, 20.0, name)
+    inspector = Inspector((*KNOWS, "given"), lambda _said: None)
+    found = inspector.inspect(world, updates(world), Work(), 1, 20, 20.0)
     (victim,) = found.victims
     assert victim.failure is None
     assert victim.scores[0].text

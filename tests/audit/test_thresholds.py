@@ -3,7 +3,7 @@
 from fedsim.audit import verdict
 from fedsim.audit.thresholds import of_client
 from fedsim.record.policy import Policy
-from tests.audit.findings import ENOUGH, inspection, record
+from tests.audit.findings import ENOUGH, attacked, failed, record
 from tests.audit.test_exports import audited
 
 
@@ -19,8 +19,7 @@ def test_every_threshold_is_judged_alone_and_together_they_are_the_verdict() -> 
 
 
 def test_a_batch_size_that_failed_is_open_by_itself_and_does_not_fail_the_audit() -> None:
-    failed = inspection(0, batch=16).model_copy(update={"failure": "too many", "victims": (), "summary": None})
-    found = record(Policy(max_recognisable=0.1), inspections=(inspection(0, ENOUGH), failed))
+    found = record(Policy(max_recognisable=0.1), client=(attacked(0, ENOUGH), failed("too many")))
     first, second = of_client(found)
     assert (first.state, second.state, second.where) == ("kept", "undecided", "batch 16")
     assert second.sentence == "Undecided: max_recognisable on batch 16 was not judged: too many."
@@ -29,7 +28,7 @@ def test_a_batch_size_that_failed_is_open_by_itself_and_does_not_fail_the_audit(
 
 
 def test_where_nothing_was_scored_each_batch_size_says_so() -> None:
-    blind = inspection(0).model_copy(update={"summary": None, "is_scored": False})
-    found = record(Policy(max_recognisable=0.1), inspections=(blind, blind))
+    blind = (attacked(0, scores=()), attacked(0, batch=4, scores=()))
+    found = record(Policy(max_recognisable=0.1), client=blind)
     assert {threshold.state for threshold in of_client(found)} == {"undecided"}
     assert len(verdict.unjudged(found)) == 1

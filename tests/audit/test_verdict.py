@@ -5,21 +5,28 @@ from typing import Any
 import pytest
 
 from fedsim.audit import tables, verdict, wording
-from fedsim.audit.record import Inspection
 from fedsim.audit.thresholds import best_membership
-from fedsim.metrics.statistics import summarise
-from fedsim.metrics.success import Rule
 from fedsim.record import VictimRecord
 from fedsim.record.policy import Policy
-from tests.audit.findings import ENOUGH, LEARNED, guarantee, inspection, membership, record, trial
+from tests.audit.findings import (
+    ENOUGH,
+    LEARNED,
+    as_control,
+    attacked,
+    defended,
+    guarantee,
+    membership,
+    of_victims,
+    record,
+)
 
 
 def test_thresholds_are_upper_bounds_and_what_reaches_them_keeps_them() -> None:
-    assert verdict.broken(record(Policy(max_recognisable=0.5), inspections=(inspection(2),))) == ()
-    undecided = record(Policy(max_recognisable=0.5), inspections=(inspection(3),))
+    assert verdict.broken(record(Policy(max_recognisable=0.5), client=(attacked(2),))) == ()
+    undecided = record(Policy(max_recognisable=0.5), client=(attacked(3),))
     assert verdict.broken(undecided) == ()  # 3 of 4 may be 30 %
     assert "n = 4 leaves 30 to 95 % open and the limit is 50 %" in verdict.unjudged(undecided)[0]
-    (broken,) = verdict.broken(record(Policy(max_recognisable=0.5), inspections=(inspection(30, 40, batch=7),)))
+    (broken,) = verdict.broken(record(Policy(max_recognisable=0.5), client=(attacked(30, 40, batch=7),)))
     assert broken == "max_recognisable = 0.5, but 75 % (60 to 86) of the attacked examples of batch 7 were recovered."
 
 
@@ -52,20 +59,20 @@ def test_of_several_guarantees_the_weakest_is_judged_and_stated(stated: tuple[fl
     (broken,) = verdict.broken(record(Policy(max_epsilon=8), guarantees=both))
     assert broken == "max_epsilon = 8, but the weakest guarantee is epsilon 9."
     assert verdict.broken(record(Policy(max_epsilon=9), guarantees=both)) == ()  # what reaches a limit keeps it
-    kept = trial("dp", 0, 0.0).model_copy(update={"guarantees": both})
-    text = verdict.sentence(record(Policy(max_recognisable=0.1, max_epsilon=9), trials=(kept,), guarantees=both))
+    kept = defended("dp", 0, 0.0).model_copy(update={"guarantees": both})
+    text = verdict.sentence(record(Policy(max_recognisable=0.1, max_epsilon=9), tried=(kept,), guarantees=both))
     assert text.endswith("Guarantee: epsilon 9.")
 
 
 def test_of_several_batch_sizes_each_is_judged_by_itself() -> None:
     policy = Policy(max_recognisable=0.2)
     sizes = (
-        inspection(0, ENOUGH),
-        inspection(30, 40, batch=4),
-        inspection(1, 4, batch=8),
-        inspection(40, 40, batch=16),
+        attacked(0, ENOUGH),
+        attacked(30, 40, batch=4),
+        attacked(1, 4, batch=8),
+        attacked(40, 40, batch=16),
     )
-    found = record(policy, inspections=sizes)
+    found = record(policy, client=sizes)
     assert [sentence.rpartition("batch ")[2] for sentence in verdict.broken(found)] == [
         "4 were recovered.",
         "16 were recovered.",
@@ -81,8 +88,13 @@ def test_a_client_without_a_guarantee_breaks_a_bound_on_epsilon() -> None:
 
 
 def test_the_cheapest_defense_that_keeps_the_policy_is_recommended() -> None:
-    trials = (trial("free", 40, 0.0), trial("dear", 0, 0.035), trial("fair", 0, 0.01), trial("ruinous", 0, 0.4))
-    found = record(Policy(max_recognisable=0.1, max_accuracy_loss=0.05), trials=trials)
+    trials = (
+        defended("free", 40, 0.0),
+        defended("dear", 0, 0.035),
+        defended("fair", 0, 0.01),
+        defended("ruinous", 0, 0.4),
+    )
+    found = record(Policy(max_recognisable=0.1, max_accuracy_loss=0.05), tried=trials)
     assert [own.name for own in verdict.rank(found)] == ["fair", "dear", "ruinous", "free"]
     text = verdict.sentence(found)
     assert text.startswith(
@@ -91,22 +103,22 @@ def test_the_cheapest_defense_that_keeps_the_policy_is_recommended() -> None:
     )
     assert "costs +1.0 (+0.0 to +2.0) points of test accuracy (n = 100) after 5 rounds" in text
     assert text.endswith("Guarantee: none, and no attack that failed is one.")
-    only = verdict.sentence(record(Policy(max_recognisable=0.1), trials=(trial("ruinous", 0, 0.4),)))
+    only = verdict.sentence(record(Policy(max_recognisable=0.1), tried=(defended("ruinous", 0, 0.4),)))
     assert "costs +40.0 (+39.0 to +41.0) points of test accuracy" in only
 
 
 def test_where_none_keeps_the_policy_none_is_recommended() -> None:
-    found = record(Policy(max_recognisable=0.1), trials=(trial("weak", 30, 0.0), trial("weaker", 40, 0.0)))
+    found = record(Policy(max_recognisable=0.1), tried=(defended("weak", 30, 0.0), defended("weaker", 40, 0.0)))
     assert verdict.recommend(found) is None
     assert "None of the 2 defenses that were measured is enough. weak comes closest." in verdict.sentence(found)
 
 
 def test_without_a_policy_what_lets_less_through_than_nothing_is_recommended() -> None:
-    assert verdict.recommend(record(Policy(), trials=(trial("useless", 40, 0.0),))) is None
-    best = verdict.recommend(record(Policy(), trials=(trial("useless", 40, 0.0), trial("some", 4, 0.1))))
+    assert verdict.recommend(record(Policy(), tried=(defended("useless", 40, 0.0),))) is None
+    best = verdict.recommend(record(Policy(), tried=(defended("useless", 40, 0.0), defended("some", 4, 0.1))))
     assert best is not None
     assert best.name == "some"
-    overlapping = record(Policy(), trials=(trial("some", 2, 0.1, of=4),))
+    overlapping = record(Policy(), tried=(defended("some", 2, 0.1, of=4),))
     assert verdict.recommend(overlapping) is None
     assert verdict.sentence(overlapping).endswith("the intervals with and without it overlap.")
 
@@ -122,8 +134,8 @@ def test_without_a_policy_what_lets_less_through_than_nothing_is_recommended() -
     ],
 )
 def test_without_evidence_a_defense_is_undecided(searched: dict[str, Any], reason: str) -> None:
-    own = trial("any", 0, 0.0, **searched)
-    found = record(Policy(max_recognisable=0.1), trials=(own,))
+    own = defended("any", 0, 0.0, **searched)
+    found = record(Policy(max_recognisable=0.1), tried=(own,))
     assert verdict.judged(found, own) == "undecided"
     assert any(reason in said for said in verdict.undecided(found, own))
     assert verdict.recommend(found) is None
@@ -134,42 +146,42 @@ def test_without_evidence_a_defense_is_undecided(searched: dict[str, Any], reaso
 
 @pytest.mark.parametrize("searched", [{"iterations": 10}, {"of": 35}])
 def test_with_evidence_it_is_decided(searched: dict[str, Any]) -> None:
-    own = trial("any", 0, 0.0, **searched)
-    assert verdict.judged(record(Policy(max_recognisable=0.1), trials=(own,)), own) == "yes"
+    own = defended("any", 0, 0.0, **searched)
+    assert verdict.judged(record(Policy(max_recognisable=0.1), tried=(own,)), own) == "yes"
 
 
 def test_what_was_recovered_needs_no_long_search() -> None:
-    own = trial("any", 40, 0.0, iterations=1)
-    assert verdict.judged(record(Policy(max_recognisable=0.1), trials=(own,)), own) == "no"
+    own = defended("any", 40, 0.0, iterations=1)
+    assert verdict.judged(record(Policy(max_recognisable=0.1), tried=(own,)), own) == "no"
 
 
 def test_an_upper_limit_of_any_measure_is_kept_only_by_its_interval() -> None:
-    own = trial("any", 0, 0.015)  # at most 2.5 points
+    own = defended("any", 0, 0.015)  # at most 2.5 points
     policy = Policy(max_recognisable=0.1, max_accuracy_loss=0.02)
-    assert verdict.undecided(record(policy, trials=(own,)), own) == (
+    assert verdict.undecided(record(policy, tried=(own,)), own) == (
         "it may cost up to 2.5 points of test accuracy, and the limit is 2 points",
     )
     policy = Policy(max_recognisable=0.1, max_membership_tpr=0.3)
-    judged = own.model_copy(update={"findings": (membership(0.2),)})  # its interval reaches 1
-    assert verdict.undecided(record(policy, trials=(judged,)), judged) == (
+    judged = own.with_findings([membership(0.2)], {})  # its interval reaches 1
+    assert verdict.undecided(record(policy, tried=(judged,)), judged) == (
         "lira may find up to 100 % of the members, and the limit is 30 %",
     )
-    assert "max_membership_tpr was not judged" in verdict.undecided(record(policy, trials=(own,)), own)[0]
+    assert "max_membership_tpr was not judged" in verdict.undecided(record(policy, tried=(own,)), own)[0]
 
 
 def test_a_client_that_learns_nothing_without_a_defense_measures_no_cost() -> None:
     idle = LEARNED.model_copy(update={"accuracy": 0.27})  # with 100 test examples the interval reaches 0.2
-    own = trial("any", 0, 0.0)
-    found = record(Policy(max_recognisable=0.1), training=idle, trials=(own,))
+    own = defended("any", 0, 0.0)
+    found = record(Policy(max_recognisable=0.1), training=idle, tried=(own,))
     assert verdict.judged(found, own) == "undecided"
     assert "the training learned nothing (test accuracy 27 %, the most frequent class 20 %)" in verdict.sentence(found)
-    assert verdict.judged(record(Policy(max_recognisable=0.1), trials=(own,)), own) == "yes"
+    assert verdict.judged(record(Policy(max_recognisable=0.1), tried=(own,)), own) == "yes"
 
 
 def test_the_client_itself_is_undecided_where_its_attacks_prove_nothing() -> None:
     policy = Policy(max_recognisable=0.1)
-    short = inspection(0, 4, iterations=40, converged=False)
-    found = record(policy, inspections=(inspection(4), short))
+    short = attacked(0, 4, iterations=40, converged=False)
+    found = record(policy, client=(attacked(4), short))
     assert len(verdict.broken(found)) == 1
     assert verdict.unjudged(found) == (
         "Undecided: max_recognisable on batch 1, since 4 of 4 searches did not converge within 40 iterations: the "
@@ -177,43 +189,41 @@ def test_the_client_itself_is_undecided_where_its_attacks_prove_nothing() -> Non
         "limit is 10 %: about 31 more updates and 1 more minute would decide, if the share stays the same "
         "(--updates 35).",
     )
-    assert verdict.unjudged(record(policy, inspections=(inspection(0, ENOUGH),))) == ()
-    broken = record(policy, inspections=(inspection(30, 40, converged=False),))
+    assert verdict.unjudged(record(policy, client=(attacked(0, ENOUGH),))) == ()
+    broken = record(policy, client=(attacked(30, 40, converged=False),))
     assert verdict.unjudged(broken) == ()  # what was recovered needs no long search
-    blind = inspection(0).model_copy(update={"summary": None, "is_scored": False})
-    assert verdict.unjudged(record(policy, inspections=(blind,))) == (
+    blind = attacked(0, scores=())
+    assert verdict.unjudged(record(policy, client=(blind,))) == (
         "Undecided: max_recognisable was not judged, since no reconstruction was scored.",
     )
 
 
 def test_an_audit_without_a_guess_says_that_nothing_is_known() -> None:
     victims = (VictimRecord(round=1, client=0, failure="no guess within the time"),)
-    none = Inspection(
-        batch_size=1, iterations=9, victims=victims, summary=summarise(victims, Rule.of("ssim", 0.5), 0), is_short=True
-    )
-    found = record(Policy(), inspections=(none,), control=none)
+    none = of_victims(victims)
+    found = record(Policy(), client=(none,), control=as_control(none))
     assert verdict.sentence(found).startswith("No attack returned a guess within the time, so nothing is known.")
     assert wording.recovered(none) == "not known"
-    found = record(Policy(), inspections=(none, inspection(0)), control=none)
+    found = record(Policy(), client=(none, attacked(0, batch=4)), control=as_control(none))
     assert verdict.sentence(found) == (
         "Undecided: nothing was recovered without further defenses, but no attack returned a guess."
     )
-    found = record(Policy(), inspections=(inspection(0),), control=inspection(0))
+    found = record(Policy(), client=(attacked(0),), control=as_control(attacked(0)))
     assert verdict.sentence(found).startswith("The updates withstood: nothing was recovered")
-    assert wording.recovered(inspection(0)).startswith("0 (0 to")
+    assert wording.recovered(attacked(0)).startswith("0 (0 to")
 
 
 def test_where_the_control_fails_nothing_is_recommended() -> None:
-    found = record(Policy(max_recognisable=0.1), control=inspection(0), trials=(trial("any", 0, 0.0),))
+    found = record(Policy(max_recognisable=0.1), control=as_control(attacked(0)), tried=(defended("any", 0, 0.0),))
     assert verdict.sentence(found).startswith("Undecided: in the short time")
     assert verdict.recommend(found) is None
 
 
 def test_a_pipeline_sees_what_is_undecided_unless_its_policy_lets_that_pass() -> None:
-    open_ = (inspection(0, ENOUGH, converged=False),)
-    assert verdict.exit_code(record(Policy(max_recognisable=0.1), inspections=open_)) == verdict.UNDECIDED == 4
-    assert verdict.exit_code(record(Policy(max_recognisable=0.1, undecided="pass"), inspections=open_)) == 0
-    assert verdict.exit_code(record(Policy(max_recognisable=0.1), inspections=(inspection(0, ENOUGH),))) == 0
-    assert verdict.exit_code(record(Policy(max_recognisable=0.1), inspections=(inspection(4, converged=False),))) == 3
-    assert verdict.exit_code(record(Policy(), inspections=open_)) == 0
+    open_ = (attacked(0, ENOUGH, converged=False),)
+    assert verdict.exit_code(record(Policy(max_recognisable=0.1), client=open_)) == verdict.UNDECIDED == 4
+    assert verdict.exit_code(record(Policy(max_recognisable=0.1, undecided="pass"), client=open_)) == 0
+    assert verdict.exit_code(record(Policy(max_recognisable=0.1), client=(attacked(0, ENOUGH),))) == 0
+    assert verdict.exit_code(record(Policy(max_recognisable=0.1), client=(attacked(4, converged=False),))) == 3
+    assert verdict.exit_code(record(Policy(), client=open_)) == 0
     assert Policy(undecided="pass").is_empty

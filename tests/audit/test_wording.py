@@ -1,11 +1,12 @@
 """What tables of an audit say, cell by cell."""
 
 from fedsim.audit import planted, wording
+from fedsim.audit.evidence import OUT_OF_TIME
 from fedsim.audit.groups import compare
 from fedsim.metrics.groups import GroupRisk
 from fedsim.record import Interval, VictimRecord
 from fedsim.record.policy import Policy
-from tests.audit.findings import exposure, inspection, record, secrets
+from tests.audit.findings import attacked, exposure, of_victims, record, secrets
 
 
 def test_an_interval_without_bounds_is_its_value() -> None:
@@ -18,30 +19,33 @@ WORDS = {"extras": {"every word read": 1.0}}
 
 def test_the_winner_is_the_attack_that_auto_chose_most_often() -> None:
     def victims(*notes: str) -> tuple[VictimRecord, ...]:
-        return tuple(VictimRecord(round=1, client=0, notes=(note,)) for note in notes)
+        scores = attacked(0).victims[0].scores
+        return tuple(VictimRecord(round=1, client=0, notes=(note,), scores=scores) for note in notes)
 
-    own = inspection(0).model_copy(update={"victims": victims("won: dia, 2 starts", "won: ig", "won: dia")})
-    assert wording.winner(own) == "dia"
-    read = own.model_copy(update={"victims": (*own.victims, own.victims[0].model_copy(update=WORDS))})
-    assert wording.winner(read) == "word-readout: every word, not their order"
-    assert wording.winner(inspection(1).model_copy(update={"victims": read.victims})) == "dia"
-    nobody = own.model_copy(update={"victims": victims("tried all")})
-    assert wording.winner(nobody) == "none"
-    assert wording.winner(nobody.model_copy(update={"is_short": True})) == "an unfinished search"
+    own = victims("won: dia, 2 starts", "won: ig", "won: dia")
+    assert wording.winner(of_victims(own)) == "dia"
+    words = own[0].model_copy(update=WORDS)
+    assert wording.winner(of_victims([*own, words])) == "word-readout: every word, not their order"
+    assert wording.winner(of_victims([*own, words, *attacked(1).victims])) == "dia"
+    (nobody,) = victims("tried all")
+    assert wording.winner(of_victims([nobody])) == "none"
+    late = nobody.model_copy(update={"stopped": OUT_OF_TIME})
+    assert wording.winner(of_victims([late])) == "an unfinished search"
 
 
 def test_the_figure_beside_the_share_is_one_of_which_there_is_more_to_say_than_a_share() -> None:
-    own, column = inspection(3), wording.headline()
+    own, column = attacked(3), wording.headline()
     assert column.metric.spread
     assert column.metric.shown
     assert wording.figure_of(own, column) == "30.0 (30.0 to 30.0) dB"
-    assert wording.figure_of(own.model_copy(update={"summary": None}), column) == ""
-    assert wording.recovered(None) == "not scored"
+    blind = attacked(0, scores=())
+    assert wording.figure_of(blind, column) == ""
+    assert wording.recovered(blind) == "not scored"
 
 
 def test_what_a_model_remembers_stands_beside_secrets_that_were_not_planted() -> None:
     remembered = record(Policy(), findings=exposure(), items=secrets())
-    rows = [wording.secret_cells(remembered, finding) for finding in remembered.findings]
+    rows = [wording.secret_cells(remembered, finding) for finding in remembered.of("exposure")]
     assert [(own[0], own[1], own[2], own[-1]) for own in rows] == [
         ("not (control)", "8", "0.0 times", ""),
         ("1 x", "8", "4.0 times", "no"),

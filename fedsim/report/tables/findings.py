@@ -26,7 +26,7 @@ def questions(record: RunRecord) -> list[QuestionAsked]:
 
 def by_arm(record: RunRecord, question: QuestionAsked) -> list[tuple[ArmRecord, list[Finding]]]:
     """Return the findings of every arm about a question."""
-    return [(arm, [one for one in arm.findings if one.question == question.name]) for arm in record.arms]
+    return [(arm, list(arm.of(question.name))) for arm in record.arms]
 
 
 def findings_table(record: RunRecord, question: QuestionAsked) -> Table:
@@ -148,7 +148,7 @@ def finding_sentences(record: RunRecord) -> list[Statement]:
 
 
 def _sentence(arm: ArmRecord, question: QuestionAsked, declared: Mapping[str, Metric]) -> Statement | None:
-    attacks = [one for one in arm.findings if one.question == question.name and one.role == "attack"]
+    attacks = [one for one in arm.of(question.name) if one.role == "attack"]
     if not attacks:
         return None
     before = f"{question.title} "

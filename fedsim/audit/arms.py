@@ -1,0 +1,90 @@
+"""What an audit asks of an arm: what is in its updates, what it learns, and who was a member."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from fedsim.audit import members
+from fedsim.audit.book import AuditJournal
+from fedsim.audit.clock import OutOfTime
+from fedsim.audit.foreign import reason
+from fedsim.audit.inspecting import Inspector, updates
+from fedsim.audit.record import AuditArm
+from fedsim.audit.subject import Checked
+from fedsim.audit.training import TrainedClient, train
+from fedsim.audit.worlds import AS_IT_IS, DefenseSetting, check, world_of
+from fedsim.experiment.runner import guarantees
+from fedsim.questions.membership import Cases
+from fedsim.scenario.world import World
+
+_FOR_MEMBERS = 0.25  # share of the remaining time, where defenses follow
+_ALL = 0.95  # where none follow
+
+
+@dataclass
+class ArmAuditor:
+    """Attacks, trains and questions arms one by one.
+
+    Attributes:
+        book: of the audit.
+        subject: its client.
+        inspector: attacks the updates of all of them.
+    """
+
+    book: AuditJournal
+    subject: Checked
+    inspector: Inspector
+
+    @classmethod
+    def of(cls, book: AuditJournal, subject: Checked) -> ArmAuditor:
+        """Return one whose attacks know what the plan grants."""
+        return cls(book, subject, Inspector(book.plan.knows, book.tell, groups=subject.groups))
+
+    def world(self, batch_size: int, setting: DefenseSetting = AS_IT_IS) -> World:
+        """Return the world of the client with a batch size and one more defense, or none, if that fits.
+
+        Raises:
+            FedsimError: it does not; the message says why.
+        """
+        world = world_of(self.subject, self.book.plan, batch_size, setting)
+        check(world, self.subject)
+        return world
+
+    def attempt(self, arm: AuditArm, ask: Callable[[AuditArm], object]) -> AuditArm:
+        """Ask about an arm, and return all that is known then; what ends it early is its failure."""
+        begin, failure = self.book.clock.used, ""
+        try:
+            ask(arm)
+        except OutOfTime:
+            failure = f"its {self.book.clock.used - begin:.0f} s were not enough"
+        except Exception as error:
+            failure = reason(error)
+        known = next((one for one in self.book.record.arms if one.name == arm.name), arm)
+        spent = self.book.clock.used - begin
+        return self.book.put(known.model_copy(update={"failure": failure, "seconds": spent}))
+
+    def attack(self, arm: AuditArm, world: World, most: int, iterations: int, seconds: float) -> AuditArm:
+        """Attack updates of an arm, after those that were attacked before."""
+        work, allowed = self.book.work(arm), self.book.record.policy.max_recognisable
+        finding = self.inspector.inspect(world, updates(world), work, most, iterations, seconds, allowed, arm.victims)
+        without = arm.model_copy(update={"findings": arm.answers})
+        return self.book.note(without.with_findings([finding], {}))
+
+    def train(self, arm: AuditArm, world: World, rounds: int, seconds: float) -> tuple[AuditArm, TrainedClient]:
+        """Train an arm for so many rounds, or as many as fit the time."""
+        trained = train(world, rounds, seconds)
+        stated = guarantees(world, trained.evidence.journal.rounds)
+        return arm.model_copy(update={"training": trained.summary, "guarantees": stated}), trained
+
+    def judge_members(
+        self, arm: AuditArm, trained: TrainedClient, *, with_shadows: bool
+    ) -> tuple[AuditArm, Cases | None]:
+        """Have membership attacks judge a training, and return whom they judged; None where these are too few."""
+        wanted, work = members.count_candidates(trained), self.book.work(arm)
+        if wanted < members.FEWEST:
+            return arm, None
+        seconds = self.book.clock.left * (_FOR_MEMBERS if self.book.plan.defend else _ALL)
+        cases = members.cases_of(trained, wanted, work)
+        findings = members.judge_members(cases, trained, seconds, self.book.tell, with_shadows=with_shadows)
+        return arm.with_findings(list(findings), work.items), cases

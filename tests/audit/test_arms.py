@@ -1,0 +1,90 @@
+"""What is asked of an arm, and in which share of the time."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from fedsim.audit import auditing
+from fedsim.audit.arms import ArmAuditor
+from fedsim.audit.book import AuditJournal
+from fedsim.audit.record import AuditArm
+from fedsim.audit.training import train
+from fedsim.audit.worlds import ROUNDS
+from fedsim.questions import Work
+from fedsim.record.policy import Policy
+from tests.audit.findings import attacked, record
+from tests.audit.subjects import small, world
+from tests.audit.test_defending import StoppedClock
+
+ARM = AuditArm(name="batch 2", batch_size=2)
+
+
+@pytest.fixture
+def auditor(tmp_path: Path) -> ArmAuditor:
+    book = AuditJournal(tmp_path, StoppedClock(), record(Policy(), control=None, training=None), lambda _said: None)
+    return ArmAuditor.of(book, small())
+
+
+def test_an_arm_that_is_attacked_again_has_all_of_its_updates_in_one_finding(auditor: ArmAuditor) -> None:
+    at = auditor.world(2)
+    first = auditor.attack(ARM, at, 1, 5, 60.0)
+    both = auditor.attack(first, at, 2, 5, 60.0)
+    (finding,) = both.findings
+    assert finding.about == {"batch size": 2}
+    assert [victim.round for victim in both.victims] == [1, 2]
+    assert both.victims[0] == first.victims[0]
+    assert auditor.book.record.client[-1] == both
+
+
+def test_what_is_known_before_something_fails_is_kept_with_the_reason(auditor: ArmAuditor) -> None:
+    def ask(_arm: AuditArm) -> None:
+        auditor.book.put(attacked(3, batch=2))
+        raise LookupError("no layer")
+
+    kept = auditor.attempt(ARM, ask)
+    assert kept.failure.startswith("LookupError: no layer")
+    assert kept.findings == attacked(3, batch=2).findings
+    assert auditor.book.record.client[-1] == kept
+
+
+def test_the_client_trains_in_its_share_of_the_time_and_members_are_found_with_shadows(
+    auditor: ArmAuditor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    book, subject = auditor.book, auditor.subject
+    book.tell, trained, given = said.append, train(world(subject), 2, 60.0), list[Any]()
+
+    def judge(_auditor: ArmAuditor, arm: AuditArm, _trained: object, *, with_shadows: bool) -> tuple[AuditArm, None]:
+        given.append(with_shadows)
+        return arm, None
+
+    monkeypatch.setattr("fedsim.audit.arms.train", lambda _world, *limits: given.append(limits) or trained)
+    monkeypatch.setattr(ArmAuditor, "judge_members", judge)
+    assert auditing._train(book, subject, ARM) is trained
+    assert given == [(ROUNDS, 7.5), True]  # half of the quarter that members get
+    assert said == ["trains for a few rounds, without further defenses"]
+    assert book.record.training == trained.summary
+
+
+@pytest.mark.parametrize(("defends", "seconds"), [(True, 15.0), (False, 57.0)])
+def test_members_are_judged_in_a_share_of_the_time(
+    auditor: ArmAuditor, monkeypatch: pytest.MonkeyPatch, defends: bool, seconds: float
+) -> None:
+    book, given = auditor.book, list[Any]()
+    book.keep(plan=book.plan.model_copy(update={"defend": defends}))
+    cases: Any = SimpleNamespace(work=Work())
+    monkeypatch.setattr("fedsim.audit.arms.members.count_candidates", lambda _trained: 10**6)
+    monkeypatch.setattr(
+        "fedsim.audit.arms.members.cases_of", lambda _trained, wanted, _work: given.append(wanted) or cases
+    )
+    monkeypatch.setattr("fedsim.audit.arms.members.judge_members", lambda *limits, **_: given.append(limits[2]) or ())
+    arm, judged = auditor.judge_members(ARM, train(world(auditor.subject), 2, 60.0), with_shadows=True)
+    assert (arm, judged) == (ARM, cases)
+    assert given == [10**6, seconds]
+
+
+def test_too_few_examples_have_no_members_to_judge(auditor: ArmAuditor) -> None:
+    arm, cases = auditor.judge_members(ARM, train(world(auditor.subject), 2, 60.0), with_shadows=True)
+    assert (arm, cases) == (ARM, None), "four test examples are too few"
