@@ -27,10 +27,12 @@ from fedsim.core import seeding
 from fedsim.core.errors import FedsimError
 from fedsim.core.losses import IGNORED
 from fedsim.core.types import Batch, Tensors, Tokenizer
-from fedsim.metrics.exposure import SecretScore, exposure, log_perplexities
+from fedsim.metrics.exposure import SecretScore
 from fedsim.questions.exposure import summarise, table_of
-from fedsim.record import Columns, Finding
+from fedsim.record import Columns, Finding, RoundRecord
 from fedsim.scenario.world import World
+from fedsim.threat.membership import count_training
+from fedsim.threat.memorisation import recall
 
 REPETITIONS = (0, 1, 16)
 _EACH = 8  # secrets of each number of repetitions
@@ -42,7 +44,7 @@ _PASSES = 4
 
 
 @dataclass(frozen=True)
-class _Secret:
+class _Secret:  # no `Planted`, which is a text of digits and letters: a user's tokenizer need not read what it wrote
     tokens: tuple[int, ...]
     examples: tuple[int, ...]
 
@@ -77,8 +79,9 @@ def measure(subject: Checked, plan: AuditPlan, batch_size: int, seconds: float) 
         weights, uses = _train(world, seconds / 2)
         with limit(seconds - (time.monotonic() - begin)):
             model, tokenizer = world.models.holding(weights).eval(), _tokenizer(subject)
+            alphabet, generator = _alphabet(subject), seeding.generator(plan.seed, "what secrets make a model write")
             for secret in secrets:
-                scores.append(_score(model, tokenizer, secret, uses, _alphabet(subject), source))
+                scores.append(_score(model, tokenizer, secret, uses, alphabet, source, generator))
     if len(scores) < _FEWEST * len(REPETITIONS):
         raise FedsimError(f"planted secrets were not measured: {seconds:.0f} s were not enough")
     return Memorised(tuple(summarise(scores, plan.scoring, plan.seed)), table_of(scores))
@@ -152,21 +155,19 @@ def _with_secret(texts: Batch, tokens: Tensor) -> Batch:
 
 def _train(world: World, seconds: float) -> tuple[Tensors, Tensor]:
     """Return the weights after some passes, fewer where the time ends, and how often each text was used."""
-    weights, uses = world.models.first_weights, torch.zeros(len(world.data.dataset.train), dtype=torch.long)
-    rounds = _PASSES * -(-len(uses) // (world.scenario.federation.batch_size * world.data.steps(0)))
+    weights, rounds = world.models.first_weights, list[RoundRecord]()
+    batch = world.scenario.federation.batch_size * world.data.steps(0)
     try:
         with limit(seconds):
-            for one in itertools.islice(rounds_of(world), rounds):
+            for one in itertools.islice(rounds_of(world), _PASSES * -(-len(world.data.dataset.train) // batch)):
                 weights = one.weights
-                for chosen in world.data.numbers_of(one.entry.round, 0):
-                    uses += torch.bincount(chosen, minlength=len(uses))
+                rounds.append(one.record)
     except OutOfTime:
-        if not bool(uses.any()):
+        if not rounds:
             raise
-    return weights, uses
+    return weights, count_training(world, rounds)
 
 
-@torch.no_grad()
 def _score(
     model: nn.Module,
     tokenizer: Tokenizer,
@@ -174,23 +175,23 @@ def _score(
     uses: Tensor,
     alphabet: Tensor,
     source: np.random.Generator,
+    generator: torch.Generator,
 ) -> SecretScore:
     tokens, known = secret.tokens, len(secret.tokens) // 2
     ends = alphabet[torch.from_numpy(source.integers(len(alphabet), size=(_OTHERS, len(tokens) - known)))]
     others = [(*tokens[:known], *end) for end in ends.tolist()]
     sentences = [tokens, *(other for other in others if other != tokens)]
-    bits = log_perplexities(model, sentences, tokenizer)
-    likeliest = model(torch.tensor([tokens]))[0].argmax(-1)[known - 1 : -1].tolist()
+    recalled = recall(model, tokenizer, sentences, known, generator)
     return SecretScore(
         kind="canary",
         text=tokenizer.decode(list(tokens)),
         repetitions=len(secret.examples),
         uses=int(uses[list(secret.examples)].sum()),
-        exposure=exposure(float(bits[0]), bits[1:]),
+        exposure=recalled.exposure,
         candidates=len(sentences) - 1,
         is_exact=False,
-        guess=tokenizer.decode([*tokens[:known], *likeliest]),
-        extracted=tuple(likeliest) == tokens[known:],
+        guess=tokenizer.decode(recalled.written),
+        extracted=recalled.written == tokens,
     )
 
 

@@ -37,6 +37,12 @@ class AuditRound:
     truth: Truth
     weights: Tensors
 
+    @property
+    def record(self) -> RoundRecord:
+        """Its record."""
+        number, loss = self.entry.round, self.entry.update.loss
+        return RoundRecord(round=number, cohort=(0,), participants=(0,), training_loss=loss)
+
 
 @dataclass(frozen=True)
 class TrainedClient:
@@ -89,10 +95,9 @@ def train(world: World, rounds: int, seconds: float) -> TrainedClient:
 
 
 def _keep(journal: Journal, one: AuditRound) -> None:
-    number = one.entry.round
     journal.wire(one.entry)
-    journal.model(number, one.weights)
-    journal.round(RoundRecord(round=number, cohort=(0,), participants=(0,), training_loss=one.entry.update.loss))
+    journal.model(one.entry.round, one.weights)
+    journal.round(one.record)
     journal.end(one.weights)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -106,14 +107,15 @@ def _score(
     secret = planted.text[len(planted.prompt) :]
     others = alternatives(planted.form, secret, most, source)
     sentences = [tokenizer.encode(planted.prompt + filling) for filling in (secret, *others.texts)]
-    bits = log_perplexities(model, sentences, tokenizer)
-    guess = _written(model, tokenizer, planted, sentences[0], seeding.generator(seed, "exposure text", number))
+    known = common_beginning(sentences[0], tokenizer.encode(planted.prompt))
+    recalled = recall(model, tokenizer, sentences, known, seeding.generator(seed, "exposure text", number))
+    guess = tokenizer.decode(recalled.written)
     return SecretScore(
         kind=planted.kind,
         text=planted.text,
         repetitions=len(planted.examples),
         uses=uses,
-        exposure=exposure(float(bits[0]), bits[1:]),
+        exposure=recalled.exposure,
         candidates=len(others.texts),
         is_exact=others.is_complete,
         guess=guess,
@@ -133,12 +135,28 @@ def _search(
     return tuple(replace(secret, likeliest=text) for secret, text in zip(secrets, texts, strict=True))
 
 
-def _written(
-    model: nn.Module, tokenizer: Tokenizer, planted: Planted, tokens: Sequence[int], generator: torch.Generator
-) -> str:
-    """Return a secret's beginning and what the model writes behind it, as many tokens as the secret has."""
-    known = tuple(tokens[: common_beginning(tokens, tokenizer.encode(planted.prompt))])
-    limits = Limits(max_new_tokens=len(tokens) - len(known))
+class Recall(NamedTuple):
+    """What a model remembers of a secret: exposure in bits, and its beginning with what the model writes behind it."""
+
+    exposure: float
+    written: tuple[int, ...]
+
+
+def recall(
+    model: nn.Module, tokenizer: Tokenizer, sentences: Sequence[Sequence[int]], known: int, generator: torch.Generator
+) -> Recall:
+    """Rank a secret among other sentences, and let the model write on behind its beginning, as many tokens as it has.
+
+    Args:
+        model: language model in evaluation mode.
+        tokenizer: of the model.
+        sentences: tokens of the secret, then those of others of its form.
+        known: how many tokens of the secret are its beginning.
+        generator: source of the draws of models that draw.
+    """
+    bits = log_perplexities(model, sentences, tokenizer)
+    secret = sentences[0]
+    limits = Limits(max_new_tokens=len(secret) - known)
     decoder = _NEXT_TOKEN if mask_token(model) is None else _MASKED_PLACES
-    (written,) = generate(decoder.make("component"), model, Condition((known,)), limits, [generator])
-    return tokenizer.decode([*known, *written.tokens])
+    (written,) = generate(decoder.make("component"), model, Condition((tuple(secret[:known]),)), limits, [generator])
+    return Recall(exposure(float(bits[0]), bits[1:]), (*secret[:known], *written.tokens))

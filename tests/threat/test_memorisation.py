@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from rich.console import Console
 
 from fedsim import report
 from fedsim.cli import display, endings
 from fedsim.core.errors import ScenarioError
+from fedsim.data._tokenizer import WordTokenizer
 from fedsim.document import to_terminal
 from fedsim.experiment import runner
 from fedsim.questions.exposure import Exposure, WhatWasMemorised, summarise
@@ -199,3 +201,19 @@ def test_a_model_that_fills_in_masked_places_writes_a_secret_by_its_surest_place
     record = run(scenario(**{**tables, **MASKED, "exposure": {"candidates": 3}}), tmp_path / "run")
     guesses = record.arms[0].items["exposure/secrets"]["guess"]
     assert all(guess.startswith("The secret number is") for guess in guesses)
+
+
+class Follows(torch.nn.Module):
+    """Writes behind each token the one with the next number, of 40."""
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return 9.0 * torch.nn.functional.one_hot((inputs + 1) % 40, 40).float()
+
+
+def test_a_secret_is_recalled_behind_its_beginning_and_ranked_among_others() -> None:
+    tokenizer = WordTokenizer()
+    others = [(11, 12, 13, last) for last in (15, 16, 17)]
+    found = memorisation.recall(Follows(), tokenizer, [(11, 12, 13, 14), *others], 2, torch.Generator())
+    assert found == (2.0, (11, 12, 13, 14))  # log2 of four sentences
+    last = memorisation.recall(Follows(), tokenizer, [(11, 12, 13, 15), (11, 12, 13, 14)], 2, torch.Generator())
+    assert last == (0.0, (11, 12, 13, 14))
