@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from fedsim.audit import members
@@ -15,7 +15,7 @@ from fedsim.audit.subject import Checked
 from fedsim.audit.training import TrainedClient, train
 from fedsim.audit.worlds import AS_IT_IS, DefenseSetting, check, world_of
 from fedsim.experiment.runner import guarantees
-from fedsim.questions.membership import Cases
+from fedsim.questions.membership import Cases, MembershipChoice
 from fedsim.scenario.world import World
 
 _FOR_MEMBERS = 0.25  # share of the remaining time, where defenses follow
@@ -78,13 +78,12 @@ class ArmAuditor:
         return arm.model_copy(update={"training": trained.summary, "guarantees": stated}), trained
 
     def judge_members(
-        self, arm: AuditArm, trained: TrainedClient, *, with_shadows: bool
+        self, arm: AuditArm, trained: TrainedClient, attacks: Sequence[MembershipChoice]
     ) -> tuple[AuditArm, Cases | None]:
         """Have membership attacks judge a training, and return whom they judged; None where these are too few."""
-        wanted, work = members.count_candidates(trained), self.book.work(arm)
-        if wanted < members.FEWEST:
+        if members.count_candidates(trained) < members.FEWEST:
             return arm, None
+        cases = members.cases_of(trained, self.book.work(arm))
         seconds = self.book.clock.left * (_FOR_MEMBERS if self.book.plan.defend else _ALL)
-        cases = members.cases_of(trained, wanted, work)
-        findings = members.judge_members(cases, trained, seconds, self.book.tell, with_shadows=with_shadows)
-        return arm.with_findings(list(findings), work.items), cases
+        findings = list(members.judge_within(seconds, attacks, cases, trained, self.book.tell))
+        return arm.with_findings(findings, cases.work.items), cases

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from fedsim.audit import captured, planted
+from fedsim.audit import captured, members, planted
 from fedsim.audit.arms import ArmAuditor
 from fedsim.audit.book import AuditJournal
 from fedsim.audit.clock import AuditClock
@@ -20,7 +20,6 @@ from fedsim.audit.evidence import fewest, may_change, seconds_each
 from fedsim.audit.foreign import reason
 from fedsim.audit.groups import CLASSES, compare_recovered
 from fedsim.audit.inspecting import STRENGTH, Inspector, enough
-from fedsim.audit.members import compare_members
 from fedsim.audit.record import SUGGESTS, AuditArm, AuditPlan, AuditRecord
 from fedsim.audit.subject import Checked, Subject, checked
 from fedsim.audit.training import TrainedClient
@@ -149,11 +148,11 @@ def _train(book: AuditJournal, subject: Checked, arm: AuditArm) -> TrainedClient
     book.tell("trains for a few rounds, without further defenses")
     world = world_of(subject, book.plan, arm.batch_size)
     arm, trained = auditor.train(arm, world, ROUNDS, book.clock.left * _FOR_THE_TRAINING)
-    arm, cases = auditor.judge_members(book.put(arm), trained, with_shadows=True)
+    arm, cases = auditor.judge_members(book.put(arm), trained, members.attacks())
     compared: list[Finding] = []
     for groups in subject.groups:
         compared += compare_recovered(book.record, groups)
-        compared += compare_members(arm.of("membership"), cases, groups) if cases else ()
+        compared += members.compare_groups(arm.of("membership"), cases, groups) if cases else ()
     book.put(arm.with_findings(compared, {}))
     return trained
 

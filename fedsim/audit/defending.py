@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
+from fedsim.audit import members
 from fedsim.audit.arms import ArmAuditor
 from fedsim.audit.book import AuditJournal
 from fedsim.audit.clock import limit
@@ -127,7 +128,7 @@ class _Defender:
         book, before = self.auditor.book, self.without.summary
         book.tell(f"{arm.name}: trains for {before.rounds} rounds")
         arm, trained = self.auditor.train(arm, self.auditor.world(before.batch_size, setting), before.rounds, math.inf)
-        arm, _ = self.auditor.judge_members(arm, trained, with_shadows=False)
+        arm, _ = self.auditor.judge_members(arm, trained, members.attacks_without_shadows())
         cost = DefenseCost(
             accuracy_loss=accuracy_lost(self.without.correct, trained.correct, book.plan.seed),
             loss_change=trained.summary.loss - before.loss,

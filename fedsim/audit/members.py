@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
 
 from fedsim.audit.clock import OutOfTime, limit
-from fedsim.audit.foreign import reason
 from fedsim.audit.groups import ExampleGroups, compare
 from fedsim.audit.training import TrainedClient
 from fedsim.audit.worlds import ROUNDS
 from fedsim.core import registry, seeding
+from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import MembershipAttack
+from fedsim.core.registry import Kind
 from fedsim.core.types import ShadowPlan, Target
 from fedsim.metrics.groups import aucs
 from fedsim.questions import Evidence, Work
-from fedsim.questions.membership import Cases, judge, open_finding
+from fedsim.questions.membership import Cases, MembershipChoice, judge_all
 from fedsim.record import Finding
+from fedsim.scenario import Choice
 from fedsim.threat import membership
-from fedsim.threat.attacking import Here
+from fedsim.threat.attacking import AtWork, ShouldStop, start_here
 
 MOST = 100  # as many non-members as 1 % false positives need
 FEWEST = 10
@@ -36,62 +39,65 @@ def count_candidates(training: TrainedClient) -> int:
     return min(MOST, touched, len(data.train), len(data.test) // 2)
 
 
-def cases_of(training: TrainedClient, wanted: int, work: Work) -> Cases:
-    """Return whom attacks judge: so many members, if as many examples were trained on, in as few updates as hold them.
+def attacks() -> list[MembershipChoice]:
+    """Return every membership attack that is installed, first those without shadow models."""
+    plans = {name: method.make(method.config()).plan() for name, method in registry.methods("membership").items()}
+    return [MembershipChoice(name=name) for name in sorted(plans, key=lambda name: (plans[name] is not None, name))]
+
+
+def attacks_without_shadows() -> list[MembershipChoice]:
+    """Return those that train no shadow models."""
+    return [choice for choice in attacks() if choice.make("membership").plan() is None]
+
+
+def cases_of(training: TrainedClient, work: Work) -> Cases:
+    """Return whom attacks judge: as many as can be, of examples that were trained on, in as few updates as hold them.
 
     Some examples are drawn twice, or the time ended.
     """
     evidence = training.evidence
     used = int((membership.count_training(evidence.world, evidence.journal.rounds) > 0).sum())
-    candidates = min(wanted, max(2, used))
+    candidates = min(count_candidates(training), max(2, used))
     size = max(1, min(len(truth.private[0]) for truth in evidence.truths))
     watched = -(-candidates // size)
     journal = replace(evidence.journal, entries=evidence.journal.entries[:watched])
     return Cases(Evidence(evidence.world, journal, evidence.replays[:watched]), work, candidates)
 
 
-def judge_members(
+def judge_within(
+    seconds: float,
+    choices: Sequence[MembershipChoice],
     cases: Cases,
     training: TrainedClient,
-    seconds: float,
     on_progress: Callable[[str], None],
-    *,
-    with_shadows: bool,
 ) -> Iterator[Finding]:
-    """Yield a finding of every membership attack, first those without shadow models.
+    """Yield a finding of every attack.
 
     Args:
+        seconds: time for all of them; what does not fit says so.
+        choices: the attacks.
         cases: whom they judge; gets their scores.
         training: says how long a shadow model takes.
-        seconds: time for all of them; what does not fit says so.
         on_progress: called with what is being done.
-        with_shadows: whether attacks train shadow models; else those that do are left out.
     """
     end = time.monotonic() + seconds
-    for name, attack in sorted(_attacks().items(), key=lambda pair: pair[1].plan() is not None):
-        plan = attack.plan()
-        if plan is not None and not with_shadows:
-            continue
-        on_progress(f"membership: {name}")
-        finding = open_finding(name, name, attack.config.model_dump(mode="json"), attack.target)
-        is_ready = plan is None or (attack.target, plan) in cases.trained
-        cost = 0.0 if plan is None or is_ready else cost_of(plan, training)
-        left = end - time.monotonic()
+
+    @contextmanager
+    def start(kind: Kind, choice: Choice, should_stop: ShouldStop) -> Iterator[AtWork]:
+        on_progress(f"membership: {choice.name}")
+        attack: MembershipAttack[Any] = choice.make(kind)
+        plan, left = attack.plan(), end - time.monotonic()
+        cost = 0.0 if plan is None or (attack.target, plan) in cases.trained else cost_of(plan, training)
         if left <= cost:
-            yield finding.model_copy(update={"failure": too_long(plan, cost, seconds)})
-        else:
-            yield _judge_within(left, finding, attack, cases)
+            raise FedsimError(too_long(plan, cost, seconds))
+        try:
+            with limit(left), start_here(kind, choice, should_stop) as at_work:
+                yield at_work
+        except OutOfTime:
+            raise FedsimError("the clock ended it") from None
 
-
-def _judge_within(seconds: float, finding: Finding, attack: MembershipAttack[Any], cases: Cases) -> Finding:
-    """Complete the finding of an attack, or say in it why the attack failed."""
-    try:
-        with limit(seconds):
-            return judge(finding, attack, Here(attack), cases)
-    except OutOfTime:
-        return finding.model_copy(update={"failure": "the clock ended it"})
-    except Exception as error:
-        return finding.model_copy(update={"failure": reason(error)})
+    cases.work.starts = start
+    yield from judge_all(choices, cases)
 
 
 def too_long(plan: ShadowPlan | None, cost: float, seconds: float) -> str:
@@ -107,7 +113,7 @@ def cost_of(plan: ShadowPlan, training: TrainedClient) -> float:
     return plan.count * training.summary.rounds * training.summary.seconds_a_round
 
 
-def compare_members(findings: Iterable[Finding], cases: Cases, groups: ExampleGroups) -> tuple[Finding, ...]:
+def compare_groups(findings: Iterable[Finding], cases: Cases, groups: ExampleGroups) -> tuple[Finding, ...]:
     """Return how well the best attack tells members of each group; of the first by AUC for whom there are groups."""
     for finding in sorted((one for one in findings if not one.failure), key=_auc, reverse=True):
         case = cases.case(cast("Target", finding.about["target"]))
@@ -125,7 +131,3 @@ def compare_members(findings: Iterable[Finding], cases: Cases, groups: ExampleGr
 def _auc(finding: Finding) -> float:
     figure = finding.figures.get("auc")
     return figure.value if figure else 0.0
-
-
-def _attacks() -> dict[str, MembershipAttack[Any]]:
-    return {name: method.make(method.config()) for name, method in registry.methods("membership").items()}

@@ -7,7 +7,7 @@ few members is a threat, so the share of members at few false alarms counts more
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, final
 
@@ -102,16 +102,7 @@ class WhoWasAMember(Question[Membership]):
 
     def ask(self, evidence: Evidence, work: Work) -> Iterator[Finding]:
         """Yield one finding an attack; candidates and shadow models are made once."""
-        cases = Cases(evidence, work, self.config.candidates)
-        for choice in self.config.attacks:
-            attack: MembershipAttack[Any] = choice.make("membership")
-            finding = open_finding(choice.label or choice.name, choice.name, choice.settings, attack.target)
-            try:
-                with work.start("membership", choice) as at_work:
-                    finding = judge(finding, attack, at_work, cases)
-            except Exception as error:  # an attack may raise anything
-                finding = finding.model_copy(update={"failure": reason(error)})
-            yield finding
+        yield from judge_all(self.config.attacks, Cases(evidence, work, self.config.candidates))
 
 
 @dataclass
@@ -155,6 +146,24 @@ class Cases:
                 lambda number: self.work.progress(f"{label}: shadow model", number, plan.count),
             )
         return {plan: self.trained[target, plan]}
+
+
+def judge_all(attacks: Sequence[MembershipChoice], cases: Cases) -> Iterator[Finding]:
+    """Yield the finding of one attack after the other; what an attack or its start raises is a failure.
+
+    Args:
+        attacks: to try, in this order.
+        cases: whom they judge; gets their scores.
+    """
+    for choice in attacks:
+        attack: MembershipAttack[Any] = choice.make("membership")
+        finding = open_finding(choice.label or choice.name, choice.name, choice.settings, attack.target)
+        try:
+            with cases.work.start("membership", choice) as at_work:
+                finding = judge(finding, attack, at_work, cases)
+        except Exception as error:  # an attack may raise anything
+            finding = finding.model_copy(update={"failure": reason(error)})
+        yield finding
 
 
 def open_finding(label: str, method: str, settings: dict[str, Any], target: Target) -> Finding:

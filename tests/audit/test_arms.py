@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from fedsim.audit import auditing
+from fedsim.audit import auditing, members
 from fedsim.audit.arms import ArmAuditor
 from fedsim.audit.book import AuditJournal
 from fedsim.audit.record import AuditArm
@@ -56,14 +56,14 @@ def test_the_client_trains_in_its_share_of_the_time_and_members_are_found_with_s
     book, subject = auditor.book, auditor.subject
     book.tell, trained, given = said.append, train(world(subject), 2, 60.0), list[Any]()
 
-    def judge(_auditor: ArmAuditor, arm: AuditArm, _trained: object, *, with_shadows: bool) -> tuple[AuditArm, None]:
-        given.append(with_shadows)
+    def judge(_auditor: ArmAuditor, arm: AuditArm, _trained: object, attacks: object) -> tuple[AuditArm, None]:
+        given.append(attacks)
         return arm, None
 
     monkeypatch.setattr("fedsim.audit.arms.train", lambda _world, *limits: given.append(limits) or trained)
     monkeypatch.setattr(ArmAuditor, "judge_members", judge)
     assert auditing._train(book, subject, ARM) is trained
-    assert given == [(ROUNDS, 7.5), True]  # half of the quarter that members get
+    assert given == [(ROUNDS, 7.5), members.attacks()]  # half of the quarter that members get
     assert said == ["trains for a few rounds, without further defenses"]
     assert book.record.training == trained.summary
 
@@ -75,16 +75,14 @@ def test_members_are_judged_in_a_share_of_the_time(
     book, given = auditor.book, list[Any]()
     book.keep(plan=book.plan.model_copy(update={"defend": defends}))
     cases: Any = SimpleNamespace(work=Work())
-    monkeypatch.setattr("fedsim.audit.arms.members.count_candidates", lambda _trained: 10**6)
-    monkeypatch.setattr(
-        "fedsim.audit.arms.members.cases_of", lambda _trained, wanted, _work: given.append(wanted) or cases
-    )
-    monkeypatch.setattr("fedsim.audit.arms.members.judge_members", lambda *limits, **_: given.append(limits[2]) or ())
-    arm, judged = auditor.judge_members(ARM, train(world(auditor.subject), 2, 60.0), with_shadows=True)
+    monkeypatch.setattr(members, "count_candidates", lambda _trained: members.FEWEST)
+    monkeypatch.setattr(members, "cases_of", lambda *_: cases)
+    monkeypatch.setattr(members, "judge_within", lambda *limits: given.append(limits[:3]) or ())
+    arm, judged = auditor.judge_members(ARM, train(world(auditor.subject), 2, 60.0), [])
     assert (arm, judged) == (ARM, cases)
-    assert given == [10**6, seconds]
+    assert given == [(seconds, [], cases)]
 
 
 def test_too_few_examples_have_no_members_to_judge(auditor: ArmAuditor) -> None:
-    arm, cases = auditor.judge_members(ARM, train(world(auditor.subject), 2, 60.0), with_shadows=True)
+    arm, cases = auditor.judge_members(ARM, train(world(auditor.subject), 2, 60.0), members.attacks())
     assert (arm, cases) == (ARM, None), "four test examples are too few"

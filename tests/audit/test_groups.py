@@ -99,9 +99,10 @@ def test_membership_is_compared_within_classes_and_groups() -> None:
     own = subject("sex")
     at = world_of(own, plan(), 20)
     training = train(at, 3, 60.0)
-    cases = members.cases_of(training, 20, Work())
-    findings = list(members.judge_members(cases, training, 60.0, lambda _said: None, with_shadows=False))
-    by_class, by_sex = (members.compare_members(findings, cases, groups) for groups in own.groups)
+    cases = members.cases_of(training, Work())
+    attacks = members.attacks_without_shadows()
+    findings = list(members.judge_within(60.0, attacks, cases, training, lambda _said: None))
+    by_class, by_sex = (members.compare_groups(findings, cases, groups) for groups in own.groups)
     assert {finding.about["by"] for finding in by_class} == {"class"}
     assert [finding.about["group"] for finding in by_sex] == ["sex f", "sex m"]
     assert all(finding.n >= 10 and finding.p is not None for finding in by_sex)

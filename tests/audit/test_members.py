@@ -1,5 +1,6 @@
 """Membership attacks within an audit: how many can be judged, and what is said where no time is left."""
 
+import time
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +14,7 @@ from fedsim.audit.worlds import ROUNDS
 from fedsim.core import registry
 from fedsim.core.types import Batch, ShadowPlan
 from fedsim.questions import Work
+from fedsim.questions.membership import MembershipChoice
 from fedsim.record import Finding
 from fedsim.threat import membership
 from tests.audit.subjects import plan, small
@@ -46,12 +48,9 @@ def victim() -> TrainedClient:
     return train(world_of(small()), 2, 60.0)
 
 
-def judged(
-    training: TrainedClient, seconds: float, wanted: int = 2, *, with_shadows: bool = False, told: Any = None
-) -> list[Finding]:
-    cases = members.cases_of(training, wanted, Work())
-    tell = told or (lambda _said: None)
-    return list(members.judge_members(cases, training, seconds, tell, with_shadows=with_shadows))
+def judged(training: TrainedClient, seconds: float, attacks: list[MembershipChoice], told: Any = None) -> list[Finding]:
+    cases, tell = members.cases_of(training, Work()), told or (lambda _said: None)
+    return list(members.judge_within(seconds, attacks, cases, training, tell))
 
 
 def by_plan() -> tuple[list[str], list[str]]:
@@ -61,7 +60,7 @@ def by_plan() -> tuple[list[str], list[str]]:
 
 def test_without_time_every_attack_says_what_it_lacked(victim: TrainedClient) -> None:
     told: list[str] = []
-    records = judged(victim, 0.0, with_shadows=True, told=told.append)
+    records = judged(victim, 0.0, members.attacks(), told.append)
     plain, shadowed = by_plan()
     assert [own.label for own in records[: len(plain)]] == plain, "those without shadow models come first"
     assert {own.label for own in records[len(plain) :]} == {*shadowed}
@@ -70,9 +69,21 @@ def test_without_time_every_attack_says_what_it_lacked(victim: TrainedClient) ->
     assert told == [f"membership: {own.label}" for own in records]
 
 
-def test_shadow_models_are_left_out_where_the_caller_says_so(victim: TrainedClient) -> None:
-    records = judged(victim, 0.0)
-    assert [own.label for own in records] == by_plan()[0]
+def test_attacks_without_shadow_models_are_those_without_a_plan() -> None:
+    assert [choice.name for choice in members.attacks_without_shadows()] == by_plan()[0]
+
+
+def test_an_attack_that_the_clock_ends_says_so_and_the_next_one_lacks_time(
+    victim: TrainedClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hang(*_: object) -> None:
+        for _moment in range(1000):
+            time.sleep(0.01)
+
+    monkeypatch.setattr("fedsim.questions.membership.judge", hang)
+    first, second, *_ = judged(victim, 0.2, members.attacks_without_shadows())
+    assert first.failure == "the clock ended it"
+    assert second.failure == "the 0 s for membership attacks were over; give more minutes"
 
 
 def test_an_attack_that_fails_has_its_reason_and_the_next_one_runs(
@@ -81,8 +92,8 @@ def test_an_attack_that_fails_has_its_reason_and_the_next_one_runs(
     def fail(*_: object) -> None:
         raise LookupError("no candidates")
 
-    monkeypatch.setattr(members, "judge", fail)
-    records = judged(victim, 60.0)
+    monkeypatch.setattr("fedsim.questions.membership.judge", fail)
+    records = judged(victim, 60.0, members.attacks_without_shadows())
     assert len(records) == len(by_plan()[0])
     assert all("LookupError: no candidates" in own.failure for own in records)
 
@@ -101,10 +112,13 @@ def test_shadow_models_cost_as_much_as_so_many_trainings(victim: TrainedClient) 
     assert members.cost_of(plan, replace(victim, summary=summary)) == 16 * 3 * 0.5
 
 
-def test_no_more_members_are_asked_for_than_were_trained_on(victim: TrainedClient) -> None:
+def test_no_more_members_are_asked_for_than_were_trained_on(
+    victim: TrainedClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     evidence = victim.evidence
     used = int((membership.count_training(evidence.world, evidence.journal.rounds) > 0).sum())
-    findings = judged(victim, 60.0, used + 6)
+    monkeypatch.setattr(members, "count_candidates", lambda _training: used + 6)
+    findings = judged(victim, 60.0, members.attacks_without_shadows())
     assert not [own.failure for own in findings if "membership.candidates" in own.failure]
     of_model = [own for own in findings if not own.failure and own.about["target"] == "model"]
     assert {own.about["members"] for own in of_model} == {used}
