@@ -6,7 +6,7 @@ import copy
 import importlib
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -85,9 +85,9 @@ class Checked:
 
     Attributes:
         model: a copy that returns a tensor; nothing changes it. Modules in evaluation mode stay in it.
+        loss: the user's, or that of torch or fedsim which is the same.
         dataset: the client's examples as the training set, the others as the test set; both are empty without
             originals.
-        is_cross_entropy: whether the loss is cross-entropy, which defenses that read local steps assume.
         notes: what was guessed, as sentences.
         groups: classes, and what the user named.
     """
@@ -96,8 +96,7 @@ class Checked:
     model: nn.Module
     loss: Loss
     dataset: Dataset
-    is_cross_entropy: bool
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
     groups: tuple[ExampleGroups, ...] = (CLASSES,)
 
     def new_model(self) -> nn.Module:
@@ -108,6 +107,11 @@ class Checked:
     def task(self) -> Task[Any]:
         """What the client trains the model to do."""
         return Choice(name=self.dataset.task or usual_task(self.dataset), settings={}).make("task")
+
+    @property
+    def is_cross_entropy(self) -> bool:
+        """Whether the loss is cross-entropy, which defenses that read local steps assume."""
+        return self.loss in (F.cross_entropy, cross_entropy)
 
     @property
     def is_scored(self) -> bool:
@@ -188,55 +192,47 @@ def checked(subject: Subject, name: str) -> Checked:
     """
     model = copied(subject.model, subject.logits, name)
     train, test, notes, values = _data(subject, name)
-    notes = (*modes(model), *notes)
-    check = _checked_texts if train.inputs.dtype == torch.long and len(train) else _checked_numbers
-    result = check(subject, model, train, test, notes, name)
-    if subject.group is None or not values:
-        return result
-    examples = Batch.joined([result.dataset.train, result.dataset.test])
-    return replace(result, groups=(CLASSES, group_examples(subject.group, values, examples)))
+    read = _texts if train.inputs.dtype == torch.long and len(train) else _numbers
+    loss, dataset, guessed = read(subject, model, train, test, name)
+    greatest = max([int(batch.labels.max()) for batch in (dataset.train, dataset.test) if len(batch)], default=0)
+    if greatest >= dataset.spec.classes:
+        raise FedsimError(
+            f"'{name}': a label is {greatest}, but the model scores classes 0 to {dataset.spec.classes - 1}."
+        )
+    groups = (CLASSES,)
+    if subject.group is not None and values:
+        examples = Batch.joined([dataset.train, dataset.test])
+        groups = (CLASSES, group_examples(subject.group, values, examples))
+    return Checked(subject, model, loss, dataset, (*modes(model), *notes, *guessed), groups)
 
 
-def _checked_numbers(
-    subject: Subject, model: nn.Module, train: Batch, test: Batch, notes: tuple[str, ...], name: str
-) -> Checked:
+def _numbers(
+    subject: Subject, model: nn.Module, train: Batch, test: Batch, name: str
+) -> tuple[Loss, Dataset, tuple[str, ...]]:
+    """Return the loss of images or rows, these as data of a task, and what was guessed."""
     shape = tuple(train.inputs.shape[1:]) if len(train) else _stated_shape(subject, name)
     mean, std, guessed = _statistics(subject, train.inputs, name)
     loss = subject.loss or F.cross_entropy
     probe = train.inputs[:2] if len(train) else torch.zeros(2, *shape)
     labels = train.labels[:2] if len(train) else torch.zeros(2, dtype=torch.long)
     classes = _classes(model, loss, probe, labels, name)
-    greatest = max([int(batch.labels.max()) for batch in (train, test) if len(batch)], default=0)
-    if greatest >= classes:
-        raise FedsimError(f"'{name}': a label is {greatest}, but the model scores classes 0 to {classes - 1}.")
-    spec = InputSpec(shape, classes, mean, std)
-    is_plain = _is_cross_entropy(loss, classes)
-    return Checked(
-        subject=subject,
-        model=model,
-        loss=F.cross_entropy if is_plain else loss,
-        dataset=Dataset(train, test, spec, tuple(map(str, range(classes)))),
-        is_cross_entropy=is_plain,
-        notes=(*notes, *guessed),
-    )
+    dataset = Dataset(train, test, InputSpec(shape, classes, mean, std), tuple(map(str, range(classes))))
+    return F.cross_entropy if _is_cross_entropy(loss, classes) else loss, dataset, guessed
 
 
-def _checked_texts(
-    subject: Subject, model: nn.Module, train: Batch, test: Batch, notes: tuple[str, ...], name: str
-) -> Checked:
-    loss = subject.loss or cross_entropy
-    classes = _classes(
-        model, loss, train.inputs[:2], train.labels[:2], name, {n: g[:2] for n, g in train.given.items()}
-    )
+def _texts(
+    subject: Subject, model: nn.Module, train: Batch, test: Batch, name: str
+) -> tuple[Loss, Dataset, tuple[str, ...]]:
+    """Return the loss of texts, these as data of a task, and what the model reads beside their tokens."""
+    loss, (first, *_) = subject.loss or cross_entropy, train.split(2)
+    classes = _classes(model, loss, first.inputs, first.labels, name, first.given)
     dataset = texts.dataset_of(train, test, model, classes, subject.tokenizer, name)
-    greatest = max(int(batch.labels.max()) for batch in (train, test) if len(batch))
-    if greatest >= classes:
-        raise FedsimError(f"'{name}': a label is {greatest}, but the model scores classes 0 to {classes - 1}.")
     is_plain = subject.loss is None or (train.labels.ndim == 1 and _is_cross_entropy(loss, classes))
+    notes = ()
     if dataset.train.given:
         names = " and ".join(sorted(dataset.train.given))
-        notes = (*notes, f"What the model reads beside the tokens ({names}) is the attacker's only with --knows given.")
-    return Checked(subject, model, cross_entropy if is_plain else loss, dataset, is_plain, notes)
+        notes = (f"What the model reads beside the tokens ({names}) is the attacker's only with --knows given.",)
+    return cross_entropy if is_plain else loss, dataset, notes
 
 
 def _data(subject: Subject, name: str) -> tuple[Batch, Batch, tuple[str, ...], list[Any]]:
