@@ -46,8 +46,8 @@ def try_defenses(book: AuditJournal, subject: Checked, without: TrainedClient) -
         without: the client as it was trained without further defenses.
     """
     auditor = ArmAuditor.of(book, subject)
-    shares = {arm.batch_size: arm.recovered.value if arm.recovered else 0.0 for arm in book.record.client}
-    worst = max(shares, key=lambda size: (shares[size], -size))
+    works = [arm for arm in book.record.client if not arm.failure]
+    worst = max(works, key=lambda arm: (arm.recovered.value if arm.recovered else 0.0, -arm.batch_size)).batch_size
     fitting, unfit = _fitting(auditor, worst)
     book.keep(unfit=unfit)
     seconds = max(book.clock.left / (min(len(fitting), _TRIALS) + 1), _LEAST_SECONDS)

@@ -71,9 +71,9 @@ def conclusion(record: AuditRecord) -> Iterator[Block]:
     yield from _limits(record)
 
 
-def attackers(record: AuditRecord) -> Cards:
-    """Return the sentences of the threat model as a list."""
-    return Cards((Card("", tuple(map(paragraph, record.threat_model))),))
+def bullets(sentences: Iterable[str]) -> Cards:
+    """Return sentences as a list."""
+    return Cards((Card("", tuple(map(paragraph, sentences))),))
 
 
 def subject_of(record: AuditRecord) -> str:
@@ -177,7 +177,7 @@ def _limits(record: AuditRecord) -> Iterator[Block]:
 def _attacker(record: AuditRecord) -> Section:
     subject = paragraph(f"{subject_of(record)}.")
     return Section(
-        "Who is audited, and who attacks", (subject, attackers(record), *map(note, record.notes)), "attacker"
+        "Who is audited, and who attacks", (subject, bullets(record.threat_model), *map(note, record.notes)), "attacker"
     )
 
 
@@ -246,7 +246,7 @@ def _defenses(record: AuditRecord, pictures: Arrays) -> Section:
         *_conditions(record),
         *_ranked(record),
         *_walls(list(walls.of_defenses(record, pictures))),
-        Fold("Not tried", (Cards((Card("", tuple(map(paragraph, _not_tried(record)))),)),)),
+        Fold("Not tried", (bullets(_not_tried(record)),)),
     )
     return Section("What could protect the client", blocks, "defenses")
 

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from fedsim.audit import planted, verdict, wording
-from fedsim.audit.page import attackers, repeat, subject_of, table
+from fedsim.audit.page import bullets, repeat, subject_of, table
 from fedsim.audit.record import AuditRecord
 from fedsim.audit.thresholds import best_membership, of_client
-from fedsim.document import Block, Card, Cards, Document, Section, TableCell, TableRow, paragraph
+from fedsim.document import Block, Document, Section, TableCell, TableRow, paragraph
 from fedsim.metrics.evidence import state_of
 from fedsim.questions.exposure import ITEMS
 
@@ -28,15 +28,14 @@ class Requirement(NamedTuple):
 def build(record: AuditRecord) -> Document:
     """Return the sheet."""
     texts = table("What others ask for", ("text", "asks for", "here"), requirements(record), ("asks for", "here"))
-    untested = Cards((Card("", tuple(map(paragraph, not_tested(record)))),))
     return Document(
         title=f"Evidence on the updates of {record.plan.target}",
         lead=f"{subject_of(record)}; audited {record.started[:10]} for {record.seconds:.0f} s.",
         sections=(
-            Section("Who attacks", (attackers(record),)),
+            Section("Who attacks", (bullets(record.threat_model),)),
             Section("Verdict", (_verdict(record), paragraph(_cut(verdict.sentence(record), _LONGEST_ADVICE)))),
             Section("What was found", tuple(_results(record))),
-            Section("What was not tested", (untested,)),
+            Section("What was not tested", (bullets(not_tested(record)),)),
             Section("What others ask for, in fedsim's own words", (texts,)),
             repeat(record),
         ),

@@ -14,7 +14,7 @@ from fedsim.metrics.evidence import Light, held
 from fedsim.metrics.membership import name_of
 from fedsim.record import Finding, GuaranteeRecord, Interval
 from fedsim.record.policy import Policy
-from fedsim.report.verdict import bounds
+from fedsim.report.verdict import bounds, with_bounds
 
 MEMBERS_FOUND = name_of(0.01)  # the metric of max_membership_tpr
 _UNSCORED = "max_recognisable was not judged, since no reconstruction was scored"
@@ -66,8 +66,7 @@ def share_of(arm: AuditArm) -> str:
     """Return which share of the examples was recovered, for people."""
     if arm.recovered is None:
         return "an unknown share"
-    interval = bounds(arm.recovered, 100, 0)
-    return f"{100 * arm.recovered.value:.0f} %{f' ({interval})' if interval else ''}"
+    return with_bounds(f"{100 * arm.recovered.value:.0f} %", bounds(arm.recovered, 100, 0))
 
 
 def _with_doubts(record: AuditRecord, arm: AuditArm, threshold: JudgedThreshold) -> JudgedThreshold:

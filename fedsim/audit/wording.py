@@ -8,13 +8,12 @@ from fedsim.audit.thresholds import MEMBERS_FOUND
 from fedsim.core import registry
 from fedsim.metrics.evidence import is_every_word_read
 from fedsim.record import Finding, Interval
-from fedsim.report.verdict import Column, bounds, failed_on
+from fedsim.report.verdict import Column, bounds, failed_on, with_bounds
 
 
 def interval(figure: Interval, scale: float, digits: int) -> str:
     """Return value and bounds, as text."""
-    value, interval = f"{scale * figure.value:.{digits}f}", bounds(figure, scale, digits)
-    return f"{value} ({interval})" if interval else value
+    return with_bounds(f"{scale * figure.value:.{digits}f}", bounds(figure, scale, digits))
 
 
 def recovered(arm: AuditArm) -> str:

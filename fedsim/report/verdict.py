@@ -191,6 +191,11 @@ def bounds(interval: Interval, scale: float = 1.0, digits: int = 1) -> str:
     return f"{interval.low * scale:.{digits}f} to {interval.high * scale:.{digits}f}"
 
 
+def with_bounds(value: str, interval: str) -> str:
+    """Return a figure with its interval, if it has one, as `bounds` returns it."""
+    return f"{value} ({interval})" if interval else value
+
+
 def _about(arm: ArmRecord, judge: RunJudge) -> Iterator[Statement]:
     if arm.attacks or not arm.answers:
         yield _doubt(_sentence(arm, judge), arm)

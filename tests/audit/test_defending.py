@@ -16,7 +16,7 @@ from fedsim.audit.worlds import DefenseSetting, reads_steps
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError
 from fedsim.record.policy import Policy
-from tests.audit.findings import as_control, attacked, defended, record
+from tests.audit.findings import as_control, attacked, defended, failed, record
 from tests.audit.subjects import small, world
 
 
@@ -81,6 +81,19 @@ def test_defenses_are_tried_on_the_smallest_batch_of_those_that_leaked_most(
         raise Reached(size)
 
     book.keep(arms=(attacked(2, batch=1), attacked(4, batch=8), attacked(4, batch=4), attacked(0, batch=2)))
+    monkeypatch.setattr(defending, "_fitting", fitting)
+    with pytest.raises(Reached) as reached:
+        defending.try_defenses(book, small(), train(world(small()), 2, 60.0))
+    assert reached.value.args == (4,)
+
+
+def test_no_defense_is_tried_on_a_batch_size_that_does_not_work(
+    book: AuditJournal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fitting(_auditor: ArmAuditor, size: int) -> None:
+        raise Reached(size)
+
+    book.keep(arms=(failed("it normalises over batches", batch=1), attacked(0, batch=4)))
     monkeypatch.setattr(defending, "_fitting", fitting)
     with pytest.raises(Reached) as reached:
         defending.try_defenses(book, small(), train(world(small()), 2, 60.0))

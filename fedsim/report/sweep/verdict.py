@@ -14,7 +14,7 @@ from fedsim.record.policy import Policy
 from fedsim.report.sweep.gathered import SweepRecords
 from fedsim.report.sweep.points import Point
 from fedsim.report.tables.figures import with_noun
-from fedsim.report.verdict import CONTROL_SUCCEEDS, bounds, failed_on
+from fedsim.report.verdict import CONTROL_SUCCEEDS, bounds, failed_on, with_bounds
 
 
 class RankedThreshold(NamedTuple):
@@ -102,10 +102,6 @@ def _cost(point: Point) -> str:
     return f"{verb} {abs(value):.{digits}f}{margin}{unit} of {metric.title} ({with_noun(loss.n, 'seed')})"
 
 
-def _with_bounds(value: str, interval: str) -> str:
-    return f"{value} ({interval})" if interval else value
-
-
 def _percent(rate: Interval) -> str:
     return f"{100 * rate.value:.{0 if rate.value in (0.0, 1.0) else 1}f}%"
 
@@ -138,7 +134,7 @@ def _judge_share(
     allowed = f"{100 * limit:g}%"
     if measured is None:
         return RankedThreshold(Check(what, without, allowed, "not measured"), math.inf)
-    value = _with_bounds(f"{100 * measured.value:.1f}%", bounds(measured, 100, 1))
+    value = with_bounds(f"{100 * measured.value:.1f}%", bounds(measured, 100, 1))
     check = Check(what, value, allowed, held(measured, limit, is_evidence=is_evidence))
     return RankedThreshold(check, _excess(measured, limit))
 
@@ -147,7 +143,7 @@ def _judge_figure(name: str, measured: Interval | None, limit: float) -> RankedT
     """Hold the largest figure of this metric that an attack reached to its limit."""
     if measured is None:
         return RankedThreshold(Check(name, "nothing", f"{limit:g}", "not measured"), math.inf)
-    value = _with_bounds(f"{measured.value:.3g}", bounds(measured, 1, 2))
+    value = with_bounds(f"{measured.value:.3g}", bounds(measured, 1, 2))
     return RankedThreshold(Check(name, value, f"{limit:g}", held(measured, limit)), _excess(measured, limit))
 
 
