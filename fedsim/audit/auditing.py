@@ -25,7 +25,6 @@ from fedsim.audit.subject import Checked, Subject, checked
 from fedsim.audit.training import TrainedClient
 from fedsim.audit.worlds import ROUNDS, world_of
 from fedsim.core.errors import FedsimError
-from fedsim.questions.exposure import ITEMS
 from fedsim.record import Finding
 from fedsim.record.environment import environment
 from fedsim.record.policy import Policy
@@ -135,11 +134,10 @@ def _plant(book: AuditJournal, subject: Checked, arm: AuditArm) -> AuditArm:
         return arm
     book.tell("plants secrets and trains")
     try:
-        memorised = planted.measure(subject, book.plan, arm.batch_size, _FOR_SECRETS * book.clock.left)
+        return book.put(planted.measure(subject, book.plan, arm, _FOR_SECRETS * book.clock.left))
     except Exception as error:
         book.keep(notes=(*book.record.notes, f"{reason(error).rstrip('.')}."))
         return arm
-    return book.put(arm.with_findings(memorised.findings, {ITEMS: memorised.secrets}))
 
 
 def _train(book: AuditJournal, subject: Checked, arm: AuditArm) -> TrainedClient:

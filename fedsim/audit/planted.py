@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.audit.clock import OutOfTime, limit
-from fedsim.audit.record import AuditPlan
+from fedsim.audit.record import AuditArm, AuditPlan
 from fedsim.audit.subject import Checked
 from fedsim.audit.texts import MASK
 from fedsim.audit.training import rounds_of
@@ -28,8 +28,8 @@ from fedsim.core.errors import FedsimError
 from fedsim.core.losses import IGNORED
 from fedsim.core.types import Batch, Tensors, Tokenizer
 from fedsim.metrics.exposure import SecretScore
-from fedsim.questions.exposure import summarise, table_of
-from fedsim.record import Columns, Finding, RoundRecord
+from fedsim.questions.exposure import ITEMS, summarise, table_of
+from fedsim.record import Finding, RoundRecord
 from fedsim.scenario.world import World
 from fedsim.threat.membership import count_training
 from fedsim.threat.memorisation import recall
@@ -49,21 +49,13 @@ class _Secret:  # no `Planted`, which is a text of digits and letters: a user's 
     examples: tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class Memorised:
-    """What a model remembers of secrets: a finding for each number of repetitions, and the table of all secrets."""
-
-    findings: tuple[Finding, ...]
-    secrets: Columns
-
-
-def measure(subject: Checked, plan: AuditPlan, batch_size: int, seconds: float) -> Memorised:
-    """Train the client on a part of its texts and on secrets, and return what the model remembers of them.
+def measure(subject: Checked, plan: AuditPlan, arm: AuditArm, seconds: float) -> AuditArm:
+    """Train the client on a part of its texts and on secrets, and add to its arm what the model remembers of them.
 
     Args:
         subject: a causal language model.
         plan: holds the seed.
-        batch_size: of the training.
+        arm: says how large the batches of the training are.
         seconds: time for all of it.
 
     Raises:
@@ -72,7 +64,7 @@ def measure(subject: Checked, plan: AuditPlan, batch_size: int, seconds: float) 
     source = np.random.default_rng(seeding.derive(plan.seed, "planted secrets"))
     texts, secrets = _planted(subject, source)
     dataset = replace(subject.dataset, train=texts)
-    world = world_of(replace(subject, dataset=dataset), plan, min(batch_size, len(texts)))
+    world = world_of(replace(subject, dataset=dataset), plan, min(arm.batch_size, len(texts)))
     scores: list[SecretScore] = []
     begin = time.monotonic()
     with suppress(OutOfTime):
@@ -84,7 +76,7 @@ def measure(subject: Checked, plan: AuditPlan, batch_size: int, seconds: float) 
                 scores.append(_score(model, tokenizer, secret, uses, alphabet, source, generator))
     if len(scores) < _FEWEST * len(REPETITIONS):
         raise FedsimError(f"planted secrets were not measured: {seconds:.0f} s were not enough")
-    return Memorised(tuple(summarise(scores, plan.scoring, plan.seed)), table_of(scores))
+    return arm.with_findings(list(summarise(scores, plan.scoring, plan.seed)), {ITEMS: table_of(scores)})
 
 
 def sentence_of(findings: Sequence[Finding]) -> str:

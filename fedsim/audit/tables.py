@@ -7,7 +7,6 @@ from typing import Any
 
 from fedsim.audit import evidence, verdict, wording
 from fedsim.audit.record import AuditArm, AuditRecord
-from fedsim.core import registry
 from fedsim.core.metric import Metric
 from fedsim.core.plain import csv_table
 from fedsim.metrics.success import Rule
@@ -51,8 +50,7 @@ def write(record: AuditRecord, folder: Path) -> None:
 
 def _metrics(noun: str) -> list[Metric]:
     """Return the metrics of examples that tables have, those that people are shown first."""
-    known = registry.every_metric().values()
-    chosen = [metric for metric in known if metric.over == "item" and metric.noun == noun and metric.tables == "all"]
+    chosen = [metric for metric in wording.metrics_of(noun) if metric.tables == "all"]
     return sorted(chosen, key=lambda metric: not metric.shown)
 
 

@@ -6,6 +6,7 @@ from fedsim.audit import evidence, planted, verdict
 from fedsim.audit.record import AuditArm, AuditRecord
 from fedsim.audit.thresholds import MEMBERS_FOUND
 from fedsim.core import registry
+from fedsim.core.metric import Metric
 from fedsim.metrics.evidence import is_every_word_read
 from fedsim.record import Finding, Interval
 from fedsim.report.verdict import Column, bounds, failed_on, with_bounds
@@ -53,17 +54,19 @@ def winner(arm: AuditArm) -> str:
     return "an unfinished search" if evidence.is_short(arm.victims) else "none"
 
 
+def metrics_of(noun: str) -> list[Metric]:
+    """Return the metrics of examples that are called so."""
+    return [one for one in registry.every_metric().values() if one.over == "item" and one.noun == noun]
+
+
 def rule(record: AuditRecord) -> str:
     """Return when an example counts as recovered, for people."""
-    every, scoring = registry.every_metric().items(), record.plan.scoring
-    values = {name: 0.0 for name, metric in every if metric.over == "item" and metric.noun == record.noun}
-    return scoring.rule.in_words(values)
+    return record.plan.scoring.rule.in_words(dict.fromkeys((one.name for one in metrics_of(record.noun)), 0.0))
 
 
 def headline(noun: str = "image") -> Column:
     """Return the figure of examples that tables show beside what was recovered: one with a distribution, if any has."""
-    known = [metric for metric in registry.every_metric().values() if metric.over == "item" and metric.noun == noun]
-    known = [metric for metric in known if metric.statistics and metric.shown]
+    known = [metric for metric in metrics_of(noun) if metric.statistics and metric.shown]
     metric = max(known, key=lambda metric: (metric.spread, metric.decides))  # of equal ones the first
     name, statistic = next(iter(metric.statistics.items()))
     return Column(name, metric.heading(statistic), metric)

@@ -8,11 +8,9 @@ from fedsim.audit import AuditPlan, Subject, auditing
 from fedsim.audit.arms import ArmAuditor
 from fedsim.audit.book import AuditJournal
 from fedsim.audit.clock import AuditClock
-from fedsim.audit.planted import Memorised
 from fedsim.audit.record import AuditArm, AuditRecord, read
 from fedsim.audit.subject import Checked
 from fedsim.core.errors import FedsimError
-from fedsim.questions.exposure import ITEMS
 from fedsim.record.policy import Policy
 from tests.audit.findings import attacked, exposure, secrets
 from tests.audit.subjects import plan, small
@@ -76,11 +74,11 @@ def test_without_data_there_is_nothing_to_train_on(tmp_path: Path) -> None:
 def test_secrets_are_planted_into_language_models_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
 
-    def measure(_subject: Checked, _plan: AuditPlan, batch_size: int, _seconds: float) -> Memorised:
-        asked.append(batch_size)
-        if batch_size == 1:
+    def measure(_subject: Checked, _plan: AuditPlan, arm: AuditArm, _seconds: float) -> AuditArm:
+        asked.append(arm.batch_size)
+        if arm.batch_size == 1:
             raise FedsimError("planted secrets were not measured: 0 s were not enough")
-        return Memorised(exposure(), secrets()[ITEMS])
+        return arm.with_findings(exposure(), secrets())
 
     monkeypatch.setattr(auditing.planted, "measure", measure)
     assert audited(tmp_path).of("exposure") == ()

@@ -8,10 +8,12 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from fedsim.audit import AuditPlan, planted
-from fedsim.audit.planted import REPETITIONS, Memorised, measure, sentence_of
+from fedsim.audit.planted import REPETITIONS, measure, sentence_of
+from fedsim.audit.record import AuditArm
 from fedsim.audit.subject import Checked, Subject, checked
 from fedsim.core.errors import FedsimError
 from fedsim.core.types import Batch
+from fedsim.questions.exposure import ITEMS
 
 VOCABULARY, LENGTH = 40, 10
 
@@ -37,8 +39,11 @@ def subject(learning_rate: float, length: int = LENGTH, count: int = 80) -> Chec
     return checked(Subject(Rows(), None, loader, optimizer="adam", learning_rate=learning_rate), "test")
 
 
-def memorised(learning_rate: float) -> Memorised:
-    return measure(subject(learning_rate), AuditPlan(target="test"), 8, 60.0)
+ARM = AuditArm(name="batch 8", batch_size=8)
+
+
+def memorised(learning_rate: float) -> AuditArm:
+    return measure(subject(learning_rate), AuditPlan(target="test"), ARM, 60.0)
 
 
 def test_a_model_that_learns_is_found_out_and_what_was_not_planted_is_not() -> None:
@@ -55,10 +60,10 @@ def test_a_model_that_learns_is_found_out_and_what_was_not_planted_is_not() -> N
     assert control.value.low < 1.44 < control.value.high  # bits of a uniform rank
     assert control.more["secrets_written"].value == 0.0
     assert once.value.value < often.value.value
-    said = sentence_of(result.findings)
+    said, secrets = sentence_of(result.findings), result.items[ITEMS]
     assert "remembers secrets that were planted" in said
     assert "16 times" in said
-    pairs = list(zip(result.secrets["repetitions"], result.secrets["uses"], strict=True))
+    pairs = list(zip(secrets["repetitions"], secrets["uses"], strict=True))
     uses = {times: [used for planted_, used in pairs if planted_ == times] for times in REPETITIONS}
     assert uses[0] == [0] * 8
     assert sum(uses[16]) == pytest.approx(4 * 16 * 8, rel=0.2)  # batches are drawn at random in each round
@@ -84,9 +89,9 @@ def test_a_secret_stands_at_the_beginning_of_a_text_and_its_labels_are_the_next_
 
 def test_texts_that_hold_no_secret_are_told() -> None:
     with pytest.raises(FedsimError, match="planted secrets were not measured: texts of 3 tokens"):
-        measure(subject(0.01, length=4), AuditPlan(target="test"), 8, 60.0)
+        measure(subject(0.01, length=4), AuditPlan(target="test"), ARM, 60.0)
 
 
 def test_without_time_nothing_is_said() -> None:
     with pytest.raises(FedsimError, match="planted secrets were not measured: 0 s were not enough"):
-        measure(subject(0.01), AuditPlan(target="test"), 8, 0.01)
+        measure(subject(0.01), AuditPlan(target="test"), ARM, 0.01)
