@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from fedsim.audit import AuditPlan, Subject, auditing
 from fedsim.audit.captured import read_tensors, read_update
 from fedsim.audit.clock import AuditClock
+from fedsim.audit.evidence import doubts
 from fedsim.audit.record import AuditRecord
 from fedsim.audit.subject import checked
 from fedsim.core.errors import FedsimError
@@ -87,7 +88,9 @@ def test_without_originals_the_guess_is_shown_and_not_scored(tmp_path: Path) -> 
     model, gradient, inputs, _ = model_and_gradient()
     record = audited(tmp_path, Subject(model, shape=(1, 8, 8)), gradients=as_npz(tmp_path, gradient))
     (found,) = record.client
-    assert found.recovered is None
+    (finding,) = found.attacks
+    assert (finding.value, finding.failure, finding.state) == (None, "", "undecided")
+    assert doubts(found, record.plan.scoring.rule) == ("the originals are unknown, so nothing was scored",)
     assert "the labels of the batch" not in " ".join(record.threat_model)
     with np.load(tmp_path / "audit.npz") as arrays:
         guess = arrays["captured/1/guesses"]

@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
-from fedsim.audit import tables, verdict, wording
+from fedsim.audit import page, tables, verdict, wording
 from fedsim.audit.thresholds import best_membership
+from fedsim.document import to_html
 from fedsim.record import VictimRecord
 from fedsim.record.policy import Policy
 from tests.audit.findings import (
@@ -105,6 +106,13 @@ def test_the_cheapest_defense_that_keeps_the_policy_is_recommended() -> None:
     assert text.endswith("Guarantee: none, and no attack that failed is one.")
     only = verdict.sentence(record(Policy(max_recognisable=0.1), tried=(defended("ruinous", 0, 0.4),)))
     assert "costs +40.0 (+39.0 to +41.0) points of test accuracy" in only
+
+
+def test_a_defense_whose_time_ended_is_not_ranked_and_stands_in_the_table_once() -> None:
+    late = defended("late", 0, 0.0).model_copy(update={"failure": "its 3 s were not enough"})
+    found = record(Policy(max_recognisable=0.1), tried=(late, defended("weak", 30, 0.0)))
+    assert [arm.name for arm in verdict.rank(found)] == ["weak"]
+    assert to_html(page.build(found, {})).count("undecided: its 3 s were not enough") == 1
 
 
 def test_where_none_keeps_the_policy_none_is_recommended() -> None:
