@@ -15,7 +15,7 @@ def adopted(arm: AuditArm) -> tuple[str, ...]:
 
     Nothing for a defense that is not installed here.
     """
-    name = arm.name.partition(" ")[0]
+    name = arm.defense
     if name not in registry.entries("defense"):
         return ()
     settings = _changed(name, arm.settings)

@@ -13,7 +13,7 @@ from fedsim.audit.inspecting import Inspector, updates
 from fedsim.audit.record import AuditArm
 from fedsim.audit.subject import Checked
 from fedsim.audit.training import TrainedClient, train
-from fedsim.audit.worlds import AS_IT_IS, DefenseSetting, check, world_of
+from fedsim.audit.worlds import check, world_of
 from fedsim.experiment.runner import guarantees
 from fedsim.questions.membership import Cases, MembershipChoice
 from fedsim.scenario.world import World
@@ -41,13 +41,14 @@ class ArmAuditor:
         """Return one whose attacks know what the plan grants."""
         return cls(book, subject, Inspector(book.plan.knows, book.tell, groups=subject.groups))
 
-    def world(self, batch_size: int, setting: DefenseSetting = AS_IT_IS) -> World:
-        """Return the world of the client with a batch size and one more defense, or none, if that fits.
+    def world(self, arm: AuditArm) -> World:
+        """Return the world of an arm, if its batch size and defense fit.
 
         Raises:
-            FedsimError: it does not; the message says why.
+            FedsimError: they do not; the message says why.
         """
-        world = world_of(self.subject, self.book.plan, batch_size, setting)
+        tables = [{"name": arm.defense, **arm.settings}] if arm.defense else []
+        world = world_of(self.subject, self.book.plan, arm.batch_size, tables, arm.sampling)
         check(world, self.subject)
         return world
 

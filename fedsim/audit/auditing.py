@@ -116,7 +116,7 @@ def _attack(auditor: ArmAuditor, arm: AuditArm, seconds: float) -> None:
     """
     book, size = auditor.book, arm.batch_size
     try:
-        world = auditor.world(size)
+        world = auditor.world(arm)
         _introduce(book, world)
         _suggest(book, auditor.inspector, world)
         most = max(enough(size), fewest(book.record.policy.max_recognisable, book.plan.scoring.confidence))

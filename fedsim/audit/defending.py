@@ -7,7 +7,8 @@ train for the same number of rounds.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from fedsim.audit import members
@@ -20,20 +21,20 @@ from fedsim.audit.inspecting import enough
 from fedsim.audit.record import AuditArm, DefenseCost
 from fedsim.audit.subject import Checked
 from fedsim.audit.training import TrainedClient, accuracy_lost
-from fedsim.audit.worlds import DefenseSetting, reads_steps, settings_of, world_of
+from fedsim.audit.worlds import world_of
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError
+from fedsim.core.hooks import Defense
+from fedsim.scenario import Choice
 from fedsim.scenario.world import World
 
 _TRIALS = 10  # planned ones; cheap defenses leave time for more
 _FOR_THE_ATTACK = 0.6  # share of a trial
 _IMAGES = 4
 _LEAST_SECONDS = 1.0
-_STRONGER: dict[
-    str, tuple[tuple[tuple[str, Any], ...], ...]
-] = {  # besides the defaults, which are the papers' settings
-    "gradient-noise": tuple((("scale", scale), ("relative", True)) for scale in (0.1, 1.0, 10.0)),
-    "pruning": ((("rate", 0.99),), (("rate", 0.999),)),
+_STRONGER: dict[str, tuple[dict[str, Any], ...]] = {  # besides the defaults, which are the papers' settings
+    "gradient-noise": tuple({"scale": scale, "relative": True} for scale in (0.1, 1.0, 10.0)),
+    "pruning": ({"rate": 0.99}, {"rate": 0.999}),
 }
 
 
@@ -57,81 +58,83 @@ def try_defenses(book: AuditJournal, subject: Checked, without: TrainedClient) -
     defender = _Defender(auditor, without, book.plan.updates or most, iterations)
     control = AuditArm(kind="control", name=f"control, batch {worst}", batch_size=worst)
     book.put(auditor.attack(control, bare, defender.most, iterations, seconds))
-    for setting in fitting:
+    for arm in fitting:
         if book.clock.left < _LEAST_SECONDS:
-            book.keep(not_tried=(*book.record.not_tried, setting.label))
+            book.keep(not_tried=(*book.record.not_tried, arm.name))
         else:
-            defender.attempt(setting, worst, min(2 * seconds, book.clock.left))
+            auditor.attempt(arm, partial(defender.ask, seconds=min(2 * seconds, book.clock.left)))
 
 
-def _fitting(auditor: ArmAuditor, size: int) -> tuple[list[DefenseSetting], tuple[tuple[str, str], ...]]:
-    """Return the defenses that fit, and why others do not.
+def _fitting(auditor: ArmAuditor, size: int) -> tuple[list[AuditArm], tuple[tuple[str, str], ...]]:
+    """Return an arm for each defense that fits, by defaults and by stronger settings, and why others do not fit.
 
     Defenses with a guarantee come first, then those that change only what is sent, which are the cheapest.
     """
     used = {str(defense.get("name")) for defense in auditor.book.record.client_defenses}
-    fitting: list[tuple[bool, bool, str, DefenseSetting]] = []
+    fitting: list[tuple[bool, bool, str, AuditArm]] = []
     unfit: list[tuple[str, str]] = []
-    for setting in (each for name in registry.entries("defense") if name not in used for each in _settings(name)):
-        try:
-            sampled, world = _sample(auditor, size, setting)
-        except Exception as error:
-            unfit.append((setting.label, reason(error)))
-        else:
-            fitting.append((not world.facts.client_mechanisms, reads_steps(sampled), sampled.label, sampled))
-    return [setting for *_, setting in sorted(fitting, key=lambda one: one[:-1])], tuple(unfit)
+    for name in (name for name in registry.entries("defense") if name not in used):
+        for options in ({}, *_STRONGER.get(name, ())):
+            label = " ".join([name, *(f"{key}={value}" for key, value in options.items())])
+            try:
+                settings = Choice(name=name, settings=options).make("defense").config.model_dump(mode="json")
+                arm = AuditArm(kind="defense", name=label, defense=name, settings=settings, batch_size=size)
+                arm, world = _sample(auditor, arm)
+            except Exception as error:
+                unfit.append((label, reason(error)))
+            else:
+                changes = _reads_steps(world.stack.defenses_as_written[-1])
+                fitting.append((not world.facts.client_mechanisms, changes, label, arm))
+    return [arm for *_, arm in sorted(fitting, key=lambda one: one[:-1])], tuple(unfit)
 
 
-def _settings(name: str) -> list[DefenseSetting]:
-    """Return a defense with its defaults, then with stronger settings."""
-    return [DefenseSetting(name), *(DefenseSetting(name, options) for options in _STRONGER.get(name, ()))]
+def _reads_steps(defense: Defense[Any]) -> bool:
+    """Say whether a defense changes local training, not only what is sent."""
+    moments = ("prepare", "on_batch", "on_examples", "loss")
+    return defense.needs_step or any(map(defense.overrides, moments))
 
 
-def _sample(auditor: ArmAuditor, size: int, setting: DefenseSetting) -> tuple[DefenseSetting, World]:
-    """Return the setting with a sampling that fits it, and its world."""
+def _sample(auditor: ArmAuditor, arm: AuditArm) -> tuple[AuditArm, World]:
+    """Return the arm with a sampling that fits its defense, and its world."""
     try:
-        return setting, auditor.world(size, setting)
+        return arm, auditor.world(arm)
     except FedsimError:
-        setting = replace(setting, sampling="poisson")
-        return setting, auditor.world(size, setting)
+        arm = arm.model_copy(update={"sampling": "poisson"})
+        return arm, auditor.world(arm)
 
 
 @dataclass(frozen=True)
 class _Defender:
-    """Tries defenses one by one against the same attacks on the same batches."""
+    """Attacks and trains arms with a defense, all with the same attacks on the same batches.
+
+    Attributes:
+        auditor: asks them.
+        without: the client as it was trained without further defenses.
+        most: largest number of attacked updates.
+        iterations: of a search.
+    """
 
     auditor: ArmAuditor
     without: TrainedClient
     most: int
     iterations: int
 
-    def attempt(self, setting: DefenseSetting, batch_size: int, seconds: float) -> AuditArm:
-        """Attack, then train, with one more defense."""
+    def ask(self, arm: AuditArm, seconds: float) -> AuditArm:
+        """Attack, then train for as many rounds as without the defense, and compare.
 
-        def ask(arm: AuditArm) -> None:
-            with limit(seconds):
-                world = world_of(self.auditor.subject, self.auditor.book.plan, batch_size, setting)
-                share = _FOR_THE_ATTACK * seconds
-                self._train(self.auditor.attack(arm, world, self.most, self.iterations, share), setting)
-
-        arm = AuditArm(
-            kind="defense",
-            name=setting.label,
-            batch_size=batch_size,
-            sampling=setting.sampling,
-            settings=settings_of(setting),
-        )
-        return self.auditor.attempt(arm, ask)
-
-    def _train(self, arm: AuditArm, setting: DefenseSetting) -> AuditArm:
-        """Train with the defense for as many rounds as without it, and compare."""
-        book, before = self.auditor.book, self.without.summary
-        book.tell(f"{arm.name}: trains for {before.rounds} rounds")
-        arm, trained = self.auditor.train(arm, self.auditor.world(before.batch_size, setting), before.rounds, math.inf)
-        arm, _ = self.auditor.judge_members(arm, trained, members.attacks_without_shadows())
-        cost = DefenseCost(
-            accuracy_loss=accuracy_lost(self.without.correct, trained.correct, book.plan.seed),
-            loss_change=trained.summary.loss - before.loss,
-            slowdown=trained.summary.seconds_a_round / before.seconds_a_round,
-        )
-        return book.note(arm.model_copy(update={"cost": cost}))
+        Raises:
+            OutOfTime: the seconds are over.
+        """
+        auditor, before = self.auditor, self.without.summary
+        with limit(seconds):
+            arm = auditor.attack(arm, auditor.world(arm), self.most, self.iterations, _FOR_THE_ATTACK * seconds)
+            auditor.book.tell(f"{arm.name}: trains for {before.rounds} rounds")
+            world = auditor.world(arm.model_copy(update={"batch_size": before.batch_size}))
+            arm, trained = auditor.train(arm, world, before.rounds, math.inf)
+            arm, _ = auditor.judge_members(arm, trained, members.attacks_without_shadows())
+            cost = DefenseCost(
+                accuracy_loss=accuracy_lost(self.without.correct, trained.correct, auditor.book.plan.seed),
+                loss_change=trained.summary.loss - before.loss,
+                slowdown=trained.summary.seconds_a_round / before.seconds_a_round,
+            )
+            return auditor.book.note(arm.model_copy(update={"cost": cost}))

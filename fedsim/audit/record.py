@@ -31,6 +31,7 @@ SUGGESTS = "For stronger evidence give --minutes"  # how the note begins that an
 PAGE = "audit.html"
 GROUPS = "groups"  # the question whose findings compare groups of examples
 PROJECT = "pyproject.toml"  # default file of the policy
+Sampling = Literal["passes", "poisson"]
 KNOWS: tuple[Knowledge, ...] = ("labels", "batch-size", "dropout-rates", "input-statistics", "defenses")
 
 
@@ -106,7 +107,8 @@ class AuditArm(ArmFindings):
 
     Attributes:
         kind: the client as it is; the same again, attacked as the defenses are; or with one more defense.
-        settings: of the defense, with its defaults.
+        defense: its name; empty where there is none.
+        settings: of it, with its defaults.
         sampling: how its batches are drawn.
         training: absent where it did not train.
         cost: of the defense, where it trained.
@@ -115,8 +117,9 @@ class AuditArm(ArmFindings):
 
     kind: Literal["client", "control", "defense"] = "client"
     batch_size: int
+    defense: str = ""
     settings: dict[str, Any] = Field(default_factory=dict)
-    sampling: Literal["passes", "poisson"] = "passes"
+    sampling: Sampling = "passes"
     training: Training | None = None
     cost: DefenseCost | None = None
     failure: str = ""

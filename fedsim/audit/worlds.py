@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from pydantic import ValidationError
 
-from fedsim.audit.record import AuditPlan
+from fedsim.audit.record import AuditPlan, Sampling
 from fedsim.audit.subject import Checked
 from fedsim.core.devices import find_device
 from fedsim.core.errors import FedsimError
-from fedsim.core.hooks import Defense, Optimizer
+from fedsim.core.hooks import Optimizer
 from fedsim.core.types import Knowledge
 from fedsim.scenario import Choice, Scenario
 from fedsim.scenario.data import Data
@@ -22,43 +22,24 @@ from fedsim.scenario.world import World
 ROUNDS = 20  # rounds of a training; private mechanisms spread their budget over them
 
 
-@dataclass(frozen=True)
-class DefenseSetting:
-    """A change of the subject's client: one more defense, or none.
-
-    Attributes:
-        name: name of the defense; empty: none.
-        options: its settings that differ from the defaults.
-        sampling: how batches are drawn; some private mechanisms need Poisson sampling.
-    """
-
-    name: str = ""
-    options: tuple[tuple[str, Any], ...] = ()
-    sampling: Literal["passes", "poisson"] = "passes"
-
-    @property
-    def label(self) -> str:
-        """The defense and its settings that differ from the defaults, as text."""
-        return " ".join([self.name, *(f"{key}={value}" for key, value in self.options)])
-
-    @property
-    def tables(self) -> list[dict[str, Any]]:
-        """The defense as tables of a scenario."""
-        return [{"name": self.name, **dict(self.options)}] if self.name else []
-
-
-AS_IT_IS = DefenseSetting()
 _WHOLE_STEP = {"name": "sgd", "learning_rate": 1.0}
 
 
-def world_of(subject: Checked, plan: AuditPlan, batch_size: int, setting: DefenseSetting = AS_IT_IS) -> World:
+def world_of(
+    subject: Checked,
+    plan: AuditPlan,
+    batch_size: int,
+    further: Sequence[Mapping[str, Any]] = (),
+    sampling: Sampling = "passes",
+) -> World:
     """Return the world of one client that owns all the subject's examples.
 
     Args:
         subject: the checked subject.
         plan: holds the attacker's knowledge.
         batch_size: examples per step, at most as many as the client owns; under Poisson sampling the expectation.
-        setting: change of the subject's client.
+        further: defenses beside those of the subject's client, as tables of a scenario.
+        sampling: how batches are drawn; some private mechanisms need Poisson sampling.
 
     Raises:
         FedsimError: a method or setting is unknown, or the client owns too few examples.
@@ -69,7 +50,7 @@ def world_of(subject: Checked, plan: AuditPlan, batch_size: int, setting: Defens
             f"batch {batch_size} is more than the {owned} examples of the client. Choose a smaller --batch, or let the "
             "loader yield more."
         )
-    scenario = _scenario(subject, plan, batch_size, setting)
+    scenario = _scenario(subject, plan, batch_size, further, sampling)
     return World(
         scenario=scenario,
         data=Data(subject.dataset, (torch.arange(max(owned, batch_size)),), scenario.federation, scenario.seed),
@@ -97,7 +78,9 @@ def check(world: World, subject: Checked) -> None:
             raise FedsimError(f"defense '{defense.name}' computes cross-entropy, but the loss is another.")
 
 
-def _scenario(subject: Checked, plan: AuditPlan, batch_size: int, setting: DefenseSetting) -> Scenario:
+def _scenario(
+    subject: Checked, plan: AuditPlan, batch_size: int, further: Sequence[Mapping[str, Any]], sampling: Sampling
+) -> Scenario:
     client = subject.subject
     optimizer = {"name": client.optimizer, "learning_rate": client.learning_rate}
     knows: list[Knowledge] = list(plan.knows)
@@ -113,12 +96,12 @@ def _scenario(subject: Checked, plan: AuditPlan, batch_size: int, setting: Defen
                     "clients": 1,
                     "rounds": ROUNDS,
                     "batch_size": batch_size,
-                    "sampling": setting.sampling,
+                    "sampling": sampling,
                     "local_steps": client.local_steps,
                     "optimizer": optimizer,
                 },
                 "aggregation": {"name": "mean", "optimizer": optimizer if client.local_steps == 1 else _WHOLE_STEP},
-                "defenses": [*client.defenses, *setting.tables],
+                "defenses": [*client.defenses, *further],
                 "threat": {"knows": knows},
                 "scoring": plan.scoring.model_dump(),
             }
@@ -136,18 +119,3 @@ def _optimizer(choice: Choice) -> Optimizer[Any]:
     if not isinstance(made, Optimizer):
         raise FedsimError(f"'{choice.name}' is not an optimizer.")
     return made
-
-
-def reads_steps(setting: DefenseSetting) -> bool:
-    """Return whether a defense changes local training, not only what is sent."""
-    made = _defense(setting)
-    return made.needs_step or any(made.overrides(moment) for moment in ("prepare", "on_batch", "on_examples", "loss"))
-
-
-def settings_of(setting: DefenseSetting) -> dict[str, Any]:
-    """Return all settings of a defense, including defaults."""
-    return _defense(setting).config.model_dump(mode="json")
-
-
-def _defense(setting: DefenseSetting) -> Defense[Any]:
-    return Choice(name=setting.name, settings=dict(setting.options)).make("defense")

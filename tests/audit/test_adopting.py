@@ -8,13 +8,12 @@ from torch import nn
 from fedsim.audit import Subject
 from fedsim.audit.adopting import adopted
 from fedsim.audit.record import AuditArm
-from fedsim.audit.worlds import DefenseSetting, settings_of
 from fedsim.scenario import Choice
 
 
 def lines(name: str, *options: tuple[str, Any]) -> tuple[str, ...]:
-    setting = DefenseSetting(name, options)
-    return adopted(AuditArm(kind="defense", name=setting.label, batch_size=1, settings=settings_of(setting)))
+    settings = Choice(name=name, settings=dict(options)).make("defense").config.model_dump(mode="json")
+    return adopted(AuditArm(kind="defense", name="any", defense=name, batch_size=1, settings=settings))
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ def auditor(tmp_path: Path) -> ArmAuditor:
 
 
 def test_an_arm_that_is_attacked_again_has_all_of_its_updates_in_one_finding(auditor: ArmAuditor) -> None:
-    at = auditor.world(2)
+    at = auditor.world(ARM)
     first = auditor.attack(ARM, at, 1, 5, 60.0)
     both = auditor.attack(first, at, 2, 5, 60.0)
     (finding,) = both.findings

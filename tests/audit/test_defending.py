@@ -1,6 +1,7 @@
 """Which defenses are tried, in which order, and that one which fails ends alone."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,13 +12,15 @@ from fedsim.audit.arms import ArmAuditor
 from fedsim.audit.book import AuditJournal
 from fedsim.audit.clock import AuditClock, OutOfTime
 from fedsim.audit.inspecting import Inspector
+from fedsim.audit.record import AuditArm
 from fedsim.audit.training import train
-from fedsim.audit.worlds import DefenseSetting, reads_steps
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError
 from fedsim.record.policy import Policy
-from tests.audit.findings import as_control, attacked, defended, failed, record
+from tests.audit.findings import as_control, attacked, failed, record
 from tests.audit.subjects import small, world
+
+PRUNING = AuditArm(kind="defense", name="pruning", defense="pruning", batch_size=2)
 
 
 @pytest.fixture
@@ -28,13 +31,17 @@ def book(tmp_path: Path) -> AuditJournal:
 def test_a_defense_that_the_client_has_is_not_tried_and_guarantees_come_first(book: AuditJournal) -> None:
     book.keep(client_defenses=({"name": "pruning"},))
     fitting, unfit = defending._fitting(ArmAuditor.of(book, small()), 2)
-    tried = {own.name for own in fitting} | {label.partition(" ")[0] for label, _ in unfit}
-    assert tried == {*registry.methods("defense")} - {"pruning"}
+    tried = {own.defense for own in fitting} | {label.partition(" ")[0] for label, _ in unfit}
+    methods = registry.methods("defense")
+    assert tried == {*methods} - {"pruning"}
     assert all(reason for _, reason in unfit)
-    order = [("dp" not in own.name, reads_steps(own), own.label) for own in fitting]
+    reads = {
+        own.name: defending._reads_steps(methods[own.defense].make(methods[own.defense].config())) for own in fitting
+    }
+    order = [("dp" not in own.defense, reads[own.name], own.name) for own in fitting]
     assert order == sorted(order)
     assert {first for first, _, _ in order} == {second for _, second, _ in order} == {True, False}
-    assert [own.name for own in fitting].count("gradient-noise") == 1 + len(defending._STRONGER["gradient-noise"])
+    assert [own.defense for own in fitting].count("gradient-noise") == 1 + len(defending._STRONGER["gradient-noise"])
 
 
 @pytest.mark.parametrize(
@@ -47,9 +54,10 @@ def test_a_defense_that_fails_or_takes_too_long_is_a_trial_with_a_reason(
         raise error
 
     without = train(world(small()), 2, 60.0)
-    monkeypatch.setattr(defending, "world_of", fail)
-    defender = defending._Defender(ArmAuditor.of(book, small()), without, 1, 1)
-    arm = defender.attempt(DefenseSetting("pruning"), 2, 30.0)
+    monkeypatch.setattr("fedsim.audit.arms.world_of", fail)
+    auditor = ArmAuditor.of(book, small())
+    defender = defending._Defender(auditor, without, 1, 1)
+    arm = auditor.attempt(PRUNING, partial(defender.ask, seconds=30.0))
     assert (arm.kind, arm.name, arm.findings, arm.training) == ("defense", "pruning", (), None)
     assert told in arm.failure
     assert book.record.defended == (arm,)
@@ -63,8 +71,9 @@ def test_what_a_defense_stopped_is_kept_where_its_training_fails(
 
     without = train(world(small()), 2, 60.0)
     monkeypatch.setattr(ArmAuditor, "train", fail)
-    defender = defending._Defender(ArmAuditor.of(book, small()), without, 1, 1)
-    arm = defender.attempt(DefenseSetting("pruning"), 2, 30.0)
+    auditor = ArmAuditor.of(book, small())
+    defender = defending._Defender(auditor, without, 1, 1)
+    arm = auditor.attempt(PRUNING, partial(defender.ask, seconds=30.0))
     assert arm.failure.startswith("LookupError: no step")
     assert len(arm.victims) == 1
     assert arm.seconds > 0
@@ -117,21 +126,21 @@ def test_each_defense_gets_its_share_of_the_time_until_none_is_left(
     book: AuditJournal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     book.clock = clock = StoppedClock()
-    settings = [DefenseSetting(f"own-{number}") for number in range(5)]  # with the control six shares of ten seconds
-    given: list[tuple[str, int, float]] = []
+    arms = [PRUNING.model_copy(update={"name": f"own-{number}"}) for number in range(5)]  # and the control: six shares
+    given: list[tuple[str, float]] = []
     taken = iter((20.0, 20.0, 19.0, 1.0))
 
-    def attempt(_self: object, setting: DefenseSetting, size: int, seconds: float) -> None:
-        given.append((setting.label, size, seconds))
+    def ask(_self: object, arm: AuditArm, seconds: float) -> None:
+        given.append((arm.name, seconds))
         clock.now += next(taken)
 
     control = as_control(attacked(3))
-    monkeypatch.setattr(defending, "_fitting", lambda *_: (settings, (("unfit", "why"),)))
+    monkeypatch.setattr(defending, "_fitting", lambda *_: (arms, (("unfit", "why"),)))
     monkeypatch.setattr(Inspector, "iterations", lambda *_: 7)
     monkeypatch.setattr(Inspector, "inspect", lambda *_: control.attacks[0])
-    monkeypatch.setattr(defending._Defender, "attempt", attempt)
+    monkeypatch.setattr(defending._Defender, "ask", ask)
     defending.try_defenses(book, small(), train(world(small()), 2, 60.0))
-    assert given == [("own-0", 1, 20.0), ("own-1", 1, 20.0), ("own-2", 1, 19.0 + 1.0), ("own-3", 1, 1.0)]
+    assert given == [("own-0", 20.0), ("own-1", 20.0), ("own-2", 20.0), ("own-3", 1.0)]
     assert book.record.not_tried == ("own-4",)
     assert book.record.control is not None
     assert book.record.control.findings == control.findings
@@ -148,8 +157,8 @@ def test_a_defense_that_refuses_passes_is_tried_with_poisson_sampling(
 
     checked: list[object] = []
     monkeypatch.setattr("fedsim.audit.arms.check", refuse_passes)
-    found, made = defending._sample(ArmAuditor.of(book, small()), 2, DefenseSetting("gradient-noise"))
-    assert found == DefenseSetting("gradient-noise", sampling="poisson")
+    found, made = defending._sample(ArmAuditor.of(book, small()), PRUNING)
+    assert found == PRUNING.model_copy(update={"sampling": "poisson"})
     assert len(checked) == 2
     assert checked[1] is made
 
@@ -161,8 +170,7 @@ def test_what_a_defense_costs_is_what_it_adds(book: AuditJournal, monkeypatch: p
     after = replace(without, correct=torch.zeros(4), summary=without.summary.model_copy(update=more))
     before = replace(without, correct=torch.tensor([1.0, 1.0, 1.0, 0.0]))
     monkeypatch.setattr("fedsim.audit.arms.train", lambda *_: after)
-    defender = defending._Defender(ArmAuditor.of(book, subject), before, 1, 1)
-    arm = defender._train(defended("pruning", 0, 0.0), DefenseSetting("pruning"))
+    arm = defending._Defender(ArmAuditor.of(book, subject), before, 1, 1).ask(PRUNING, 30.0)
     assert arm.cost is not None
     assert arm.cost.loss_change == pytest.approx(2.0)
     assert arm.cost.slowdown == pytest.approx(3.0)
