@@ -1,4 +1,4 @@
-"""The picture of the rooms shows the layers that imports are checked against, and the steps of a batch."""
+"""The picture of the rooms shows the layers that are checked and the steps of a batch; no test leans on another."""
 
 from __future__ import annotations
 
@@ -26,3 +26,10 @@ def test_each_step_of_a_batch_stands_in_its_room() -> None:
     shown = re.findall(box, PICTURE)
     assert {number: room for room, number in shown} == walk
     assert len(walk) == len(set(walk.values())) == 18
+
+
+def test_no_test_imports_another_tests_file() -> None:
+    imports = re.compile(r"^from tests[\w.]*\.test_\w+ import|^from tests[\w.]* import test_", re.MULTILINE)
+    files = (REPOSITORY / "tests").rglob("*.py")
+    guilty = [str(file.relative_to(REPOSITORY)) for file in files if imports.search(file.read_text(encoding="utf-8"))]
+    assert not guilty, "what several tests need stands in a module beside them"

@@ -14,9 +14,9 @@ from fedsim.audit.training import train
 from fedsim.audit.worlds import ROUNDS
 from fedsim.questions import Work
 from fedsim.record.policy import Policy
+from tests.audit.clocks import StoppedClock
 from tests.audit.findings import attacked, record
 from tests.audit.subjects import small, world
-from tests.audit.test_defending import StoppedClock
 
 ARM = AuditArm(name="batch 2", batch_size=2)
 

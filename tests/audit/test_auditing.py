@@ -13,8 +13,8 @@ from fedsim.audit.subject import Checked
 from fedsim.core.errors import FedsimError
 from fedsim.record.policy import Policy
 from tests.audit.findings import attacked, exposure, secrets
+from tests.audit.rows import subject as lm
 from tests.audit.subjects import plan, small
-from tests.audit.test_planted import subject as lm
 
 Refusals = dict[int, Exception]
 

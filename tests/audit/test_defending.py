@@ -17,6 +17,7 @@ from fedsim.audit.training import train
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError
 from fedsim.record.policy import Policy
+from tests.audit.clocks import StoppedClock
 from tests.audit.findings import as_control, attacked, failed, record
 from tests.audit.subjects import small, world
 
@@ -107,19 +108,6 @@ def test_no_defense_is_tried_on_a_batch_size_that_does_not_work(
     with pytest.raises(Reached) as reached:
         defending.try_defenses(book, small(), train(world(small()), 2, 60.0))
     assert reached.value.args == (4,)
-
-
-class StoppedClock(AuditClock):
-    """A clock of 60 seconds that stands still until a test moves it."""
-
-    now = 0.0
-
-    def __init__(self) -> None:
-        super().__init__(60.0)
-
-    @property
-    def left(self) -> float:
-        return max(0.0, 60.0 - self.now)
 
 
 def test_each_defense_gets_its_share_of_the_time_until_none_is_left(

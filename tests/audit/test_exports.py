@@ -4,16 +4,7 @@ import json
 import xml.etree.ElementTree as ET
 
 from fedsim.audit import exports
-from fedsim.audit.record import AuditRecord
-from fedsim.record.policy import Policy
-from tests.audit.findings import ENOUGH, attacked, record
-
-POLICY = Policy(max_recognisable=0.1, max_epsilon=8.0)
-
-
-def audited(policy: Policy = POLICY) -> AuditRecord:
-    kept, open_ = attacked(0, ENOUGH, batch=1), attacked(0, 4, batch=2, converged=False)
-    return record(policy, client=(kept, open_, attacked(4, batch=4)))
+from tests.audit.audited import POLICY, audited
 
 
 def test_junit_fails_what_is_broken_and_what_is_undecided_unless_that_may_pass() -> None:

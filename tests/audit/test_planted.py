@@ -1,43 +1,15 @@
 """Planted secrets: where they stand, that a model which learns them is found out, and what is undecided."""
 
-from typing import Any
-
 import pytest
 import torch
-from torch import nn
-from torch.utils.data import DataLoader
 
 from fedsim.audit import AuditPlan, planted
 from fedsim.audit.planted import REPETITIONS, measure, sentence_of
 from fedsim.audit.record import AuditArm
-from fedsim.audit.subject import Checked, Subject, checked
 from fedsim.core.errors import FedsimError
 from fedsim.core.types import Batch
 from fedsim.questions.exposure import ITEMS
-
-VOCABULARY, LENGTH = 40, 10
-
-
-class Rows(nn.Module):
-    """Scores the next token by this one and the place: no more than a table that can be learned at once."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.embedding = nn.Embedding(VOCABULARY, VOCABULARY)
-        self.mix = nn.GRU(VOCABULARY, VOCABULARY, batch_first=True)
-        self.head = nn.Linear(VOCABULARY, VOCABULARY)
-
-    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
-        return self.head(self.mix(self.embedding(input_ids))[0])
-
-
-def subject(learning_rate: float, length: int = LENGTH, count: int = 80) -> Checked:
-    source = torch.Generator().manual_seed(5)
-    rows = [{"input_ids": own} for own in torch.randint(VOCABULARY, (count, length), generator=source)]
-    torch.manual_seed(1)
-    loader: Any = DataLoader(rows, 8)  # pyright: ignore[reportArgumentType]
-    return checked(Subject(Rows(), None, loader, optimizer="adam", learning_rate=learning_rate), "test")
-
+from tests.audit.rows import subject
 
 ARM = AuditArm(name="batch 8", batch_size=8)
 

@@ -3,8 +3,8 @@
 from fedsim.audit import verdict
 from fedsim.audit.thresholds import of_client
 from fedsim.record.policy import Policy
+from tests.audit.audited import audited
 from tests.audit.findings import ENOUGH, attacked, failed, record
-from tests.audit.test_exports import audited
 
 
 def test_every_threshold_is_judged_alone_and_together_they_are_the_verdict() -> None:
