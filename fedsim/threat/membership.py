@@ -127,8 +127,8 @@ def check_trained_on(world: World, wanted: int) -> None:
     """
     scenario, is_member = world.scenario, torch.zeros(len(world.data.dataset.train), dtype=torch.bool)
     for round_ in range(1, scenario.federation.rounds + 1):
-        asked = participation.cohort(scenario, round_)
-        fates = participation.fates(scenario, round_, asked, world.data.steps)
+        cohort = participation.cohort(scenario, round_)
+        fates = participation.fates(scenario, round_, cohort, world.data.steps)
         for client in (client for client, fate in fates.items() if fate is None):
             for chosen in world.data.numbers_of(round_, client):
                 is_member[chosen] = True

@@ -42,7 +42,7 @@ def test_the_component_is_listed_runs_and_is_told_of(followed: Path) -> None:
     assert listed["hook"] == "augment"
     run(followed, "run", "flip.toml", "--out", "results")
     record = json.loads((followed / "results" / "record.json").read_text())
-    (attack,) = record["arms"][0]["attacks"]
+    (attack,) = record["arms"][0]["findings"]
     assert all(victim["objective"] < 1e-9 for victim in attack["victims"])
     assert max(item["values"]["psnr"] for victim in attack["victims"] for item in victim["scores"]) < 40
 

@@ -47,5 +47,5 @@ def test_probabilities_pass_through_client_replay_attacks_and_scores(
         assert victim.failure is None, victim.failure
         assert len(victim.scores) == (2 if not federation else 4)
         assert federation or abs(victim.objective_at_truth or 0.0) < 1e-6
-        if attack.name == "dropout-inversion":
+        if attack.method == "dropout-inversion":
             assert victim.masks
