@@ -3,15 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
-import pytest
-
 from fedsim.core.types import Target
-from fedsim.experiment import runner
 from fedsim.record import Finding
-from fedsim.scenario import world as worlds
 from fedsim.threat import membership
-from fedsim.threat.replay import replay
-from tests.experiment.running import Build, Silent
+from tests.experiment.running import Silent
 
 Cases = Callable[..., dict[Target, membership.Case]]
 
@@ -28,20 +23,6 @@ SMALL: dict[str, Any] = {
     "threat": {"rounds": [1, 2]},
     "membership": {"candidates": CANDIDATES, "attacks": [{"name": name} for name in ALL]},
 }
-
-
-@pytest.fixture
-def cases(scenario: Build) -> Cases:
-    def build(**tables: Any) -> dict[Target, membership.Case]:
-        world = worlds.build(scenario(**{**SMALL, **tables}))
-        journal = runner.train(world, lambda _: None)
-        truths = [replay(world, entry).truth for entry in journal.entries]
-        return {
-            "model": membership.of_model(world, journal, CANDIDATES),
-            "update": membership.of_updates(world, journal, truths, CANDIDATES),
-        }
-
-    return build
 
 
 class Watching(Silent):

@@ -24,11 +24,10 @@ from fedsim.threat.side_channels import Judging, Speech, TraceInquiry, answer_he
 from fedsim.threat.trace_study import Material, Speaker, study
 from tests.attacks.generation.cases import text
 from tests.threat.described import SMALL
-from tests.threat.judged import Cases, cases
+from tests.threat.judged import Cases
 from tests.threat.studied import MATERIAL, speaker
 
 Build = Callable[..., Scenario]
-__all__ = ["cases"]
 
 QUESTIONS: tuple[TraceQuestion, ...] = tuple(
     own for own in get_args(TraceQuestion) if own != "drawn"
