@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Iterable
 from pathlib import Path
 
+_ALIKE = 0.65  # of difflib; two slips in a short word stay above it, another word lies below
 _MOST_NAMED = 30  # words of a list that somebody reads
 
 
@@ -70,7 +71,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """
     options = sorted(known)
     folded = {option.casefold(): option for option in options}
-    close = difflib.get_close_matches(word.casefold(), folded, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(word.casefold(), folded, n=1, cutoff=_ALIKE)
     if close:
         return f" Did you mean '{folded[close[0]]}'?"
     return f" Known: {', '.join(options)}." if 0 < len(options) <= _MOST_NAMED else ""

@@ -7,6 +7,7 @@ neither read from it (host header) nor start attacks on it (origin header).
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import json
 import os
@@ -140,7 +141,8 @@ class LiveServer(ThreadingHTTPServer):
         try:
             super().__init__((host, port), _Viewer)
         except (OSError, OverflowError) as error:
-            raise FedsimError(f"cannot listen on {host}, port {port}: {error}. Choose another --port.") from error
+            option = "--host" if getattr(error, "errno", None) == errno.EADDRNOTAVAIL else "--port"
+            raise FedsimError(f"cannot listen on {host}, port {port}: {error}. Choose another {option}.") from error
         self.slots = Slots(attacks or os.cpu_count() or 1)
         self._room = threading.BoundedSemaphore(_MOST_VIEWERS)
         self.iterations = iterations

@@ -198,7 +198,8 @@ def read_record(path: Path) -> RunRecord:
         for part in _parts(path):
             record = record.with_part(part)
     except OSError as error:
-        raise FedsimError(f"{path} holds no {RECORD}: not a run folder.") from error
+        missing = f"there is no folder {path}" if not path.exists() else f"{path} holds no {RECORD}: not a run folder"
+        raise FedsimError(f"{missing}.") from error
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "the file"

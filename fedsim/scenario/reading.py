@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast, get_args
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from fedsim.core import registry
 from fedsim.core.devices import find_device
@@ -22,6 +24,7 @@ from fedsim.scenario.overriding import override
 from fedsim.scenario.tables import Scenario
 
 _SERVER_RATES = {"fedsgd": 0.1, "fedavg": 1.0}  # a mean of gradients is a direction, a mean of changes a whole step
+_QUOTED = r"'([^']+)'"
 
 
 def load(path: Path, overrides: Sequence[str] = (), *, trust: bool = False) -> Scenario:
@@ -215,10 +218,24 @@ def _explain(source: str, error: ValidationError, model: type[BaseModel], place:
         if problem["type"] == "missing":
             lines.append(f"{source}: {key}: this key is missing.{_wanted(model, problem['loc'])}")
             continue
-        message = problem["msg"].removeprefix("Value error, ")
-        given = "" if problem["type"] == "value_error" else f", got {problem['input']!r}"
-        lines.append(f"{source}: {key}: {message[0].lower()}{message[1:]}{given}")
+        lines.append(f"{source}: {key}: {_wrong(problem)}")
     return "\n".join(lines)
+
+
+def _wrong(problem: ErrorDetails) -> str:
+    """Return what was expected and what was given, and the nearest name where there are some."""
+    message, given = problem["msg"].removeprefix("Value error, "), problem["input"]
+    message = f"{message[0].lower()}{message[1:]}"
+    match problem["type"]:
+        case "value_error":
+            return message
+        case "tuple_type":
+            example = f", as in [{json.dumps(given)}]" if isinstance(given, str) else ""
+            return f"expected a list{example}, got {given!r}"
+        case "literal_error":
+            return f"{message}, got {given!r}.{nearest(str(given), re.findall(_QUOTED, message))}"
+        case _:
+            return f"{message}, got {given!r}"
 
 
 def _wanted(model: type[BaseModel], place: Sequence[str | int]) -> str:

@@ -208,7 +208,7 @@ def test_a_corrupt_record_is_named(tmp_path: Path, content: str) -> None:
     (tmp_path / "record.json").write_text(content)
     with pytest.raises(FedsimError, match=r"record.json cannot be read"):
         read_record(tmp_path)
-    with pytest.raises(FedsimError, match="not a run folder"):
+    with pytest.raises(FedsimError, match="there is no folder"):
         read_record(tmp_path / "nowhere")
 
 

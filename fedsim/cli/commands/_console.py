@@ -50,6 +50,11 @@ class OneCommand(TyperCommand):
     def format_arguments(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write nothing: typer writes the arguments with the options."""
 
+    def get_short_help_str(self, limit: int = 45) -> str:
+        """Return the whole first sentence: a list of commands breaks lines, and cuts none."""
+        del limit
+        return (self.help or "").partition("\n\n")[0].replace("\n", " ").rstrip(".")
+
     def get_help(self, ctx: click.Context) -> str:
         return super().get_help(ctx).replace("\\[", "[")
 
@@ -120,6 +125,13 @@ class _Screen(Console):
 
 screen = _Screen()
 complaints = _Screen(stderr=True)
+
+
+def in_minutes(minutes: float | None) -> str:
+    """Return how long something takes, to stand behind its title; nothing where nobody says so."""
+    if not minutes:
+        return ""
+    return f" (about {minutes:g} {'minute' if minutes == 1 else 'minutes'} on two cores)"
 
 
 def say(text: str) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from fedsim.cli.commands._console import command, screen
+from fedsim.core.errors import FedsimError
 
 
 @command(epilog="Example: fedsim compare results/before results/after")
@@ -20,4 +21,6 @@ def compare(
     from fedsim.report.sweep.compare import compare as compare_folders
     from fedsim.report.sweep.compare import in_blocks
 
+    if a.resolve() == b.resolve():
+        raise FedsimError(f"{a} and {b} are the same folder. Name two.")
     to_terminal(in_blocks(compare_folders(a, b), a, b), screen)

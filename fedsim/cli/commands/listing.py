@@ -7,34 +7,19 @@ import pydoc
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TypedDict
+from typing import TYPE_CHECKING, Annotated, TypedDict
 
 import typer
 from rich.table import Table
 from rich.text import Text
 
 from fedsim.cli.commands._console import command, say, screen
-from fedsim.core.errors import ScenarioError, in_a_line
+from fedsim.core.errors import FedsimError, ScenarioError, in_a_line, nearest
 from fedsim.core.source import list_scenarios, read_tables
 
 if TYPE_CHECKING:
     from fedsim.core import registry
 
-Group = Literal[
-    "attacks",
-    "defenses",
-    "components",
-    "aggregators",
-    "memberships",
-    "attributes",
-    "traces",
-    "questions",
-    "metrics",
-    "tasks",
-    "models",
-    "data",
-    "scenarios",
-]
 _KINDS: dict[str, registry.Kind] = {
     "attacks": "attack",
     "defenses": "defense",
@@ -55,13 +40,16 @@ _WIDEST_NAME = 40  # columns; half of a narrow screen
 @command(name="list", epilog="Example: fedsim list attacks --json")
 def list_(
     group: Annotated[
-        Group | None,
+        str | None,
         typer.Argument(metavar="GROUP", help=f"{', '.join(_KINDS)} or scenarios; absent: the names of all"),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
     """List attacks, defenses, components, models, data, scenarios and what else there is."""
-    groups = [group] if group else [*_KINDS, "scenarios"]
+    every = [*_KINDS, "scenarios"]
+    if group is not None and group not in every:
+        raise FedsimError(f"there is nothing to list called '{group}'.{nearest(group, every)}")
+    groups = [group] if group else every
     entries = {name: _entries(name) for name in groups}
     if as_json:
         say(json.dumps([entry for members in entries.values() for entry in members], indent=1))

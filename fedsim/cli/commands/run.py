@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedsim.cli.commands._console import ScenarioFile, ask_to_stop, command, complain, say, screen
+from fedsim.cli.commands._console import ScenarioFile, ask_to_stop, command, complain, in_minutes, say, screen
 from fedsim.core.errors import FedsimError
 
 if TYPE_CHECKING:
@@ -54,6 +54,8 @@ def run(
     from fedsim.report.tables.findings import alarms
     from fedsim.scenario import load, own_models
 
+    if resume and overwrite:
+        raise FedsimError("--resume continues a run and --overwrite replaces it. Give one of them.")
     overrides = [*(set_ or []), *([f"seed={seed}"] if seed is not None else [])]
     with own_models.staying(f"code that {scenario} names"):
         loaded = load(scenario, overrides, trust=trust)
@@ -68,7 +70,9 @@ def run(
         if earlier is None:
             folder.create(overwrite=overwrite or resume)
         if not is_silent:
-            say(loaded.title + _length(loaded.minutes))
+            say(loaded.title + in_minutes(loaded.minutes))
+            if resume and earlier is None:
+                say(f"{folder.path} holds no run to resume, so it begins anew.")
         start = choose_start(folder, isolate=isolate, salt=salt)
         if isolate and (gaps := describe_open()):
             complain(gaps)
@@ -82,13 +86,6 @@ def run(
     if loud := alarms(record):
         complain("\n".join(loud))
         raise typer.Exit(1)
-
-
-def _length(minutes: float | None) -> str:
-    """Return how long a run takes, to stand behind its title."""
-    if not minutes:
-        return ""
-    return f" (about {minutes:g} {'minute' if minutes == 1 else 'minutes'} on two cores)"
 
 
 def _run(

@@ -10,17 +10,29 @@ from rich.table import Table
 from rich.text import Text
 
 from fedsim.cli.commands._console import command, say, screen
+from fedsim.core.errors import FedsimError
 
 if TYPE_CHECKING:
     from fedsim.core import registry
 
 
 @command(epilog="Example: fedsim show dropout-inversion")
-def show(name: Annotated[str, typer.Argument(help="a method, as `fedsim list` names it")]) -> None:
+def show(
+    name: Annotated[str, typer.Argument(help="a method, as `fedsim list` names it, or a word of the glossary")],
+) -> None:
     """Show what a method does, its paper, its settings with their bounds, and a small scenario for an attack."""
     from fedsim.core import registry
+    from fedsim.core.glossary import TERMS
 
-    for method in registry.find(name):
+    word = next((word for word in TERMS if word.casefold() == name.casefold()), None)
+    try:
+        methods = registry.find(name)
+    except FedsimError:
+        if word is None:
+            raise
+        say(f"{word}: {TERMS[word]}")
+        return
+    for method in methods:
         where = f"{method.kind}, hook {method.hook}" if method.hook else method.kind
         say(f"{method.name} ({where}): {method.summary}\n\n{method.doc}\n")
         for heading, text in _origin(method):

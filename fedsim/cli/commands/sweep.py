@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedsim.cli.commands._console import ScenarioFile, ask_to_stop, command, complain, say, screen, seconds
+from fedsim.cli.commands._console import ScenarioFile, ask_to_stop, command, complain, in_minutes, say, screen, seconds
 from fedsim.experiment.sweep.origin import finished_before, origin_of
 
 if TYPE_CHECKING:
@@ -70,7 +70,8 @@ def _make(
     folder = SweepFolder(path)
     folder.prepare(plan_of(loaded.title, scenario_hash(loaded), loaded.model_dump_json(), runs))
     folder.keep_origin(origin)
-    say(f"{loaded.title}: {len(runs)} runs" + (f" (about {loaded.minutes:g} minutes)" if loaded.minutes else ""))
+    count = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
+    say(f"{loaded.title}: {count}{in_minutes(loaded.minutes)}")
     try:
         with (
             folder.locked(),

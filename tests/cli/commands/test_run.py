@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fedsim.cli.commands.run import _length
+from fedsim.cli.commands._console import in_minutes
 from tests.cli.typed import Say, fedsim
 
 
@@ -41,4 +41,4 @@ def test_an_existing_run_is_kept_and_can_be_replaced_or_resumed(
     ("minutes", "told"), [(None, ""), (1, " (about 1 minute on two cores)"), (2.5, " (about 2.5 minutes on two cores)")]
 )
 def test_the_title_says_how_long_it_takes(minutes: float | None, told: str) -> None:
-    assert _length(minutes) == told
+    assert in_minutes(minutes) == told
