@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib
+import inspect
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -170,6 +171,8 @@ def made(factory: Callable[[], Any], name: str) -> Subject:
     """
     if not callable(factory):
         raise FedsimError(f"'{name}' is of type {type(factory).__name__}, expected a function without arguments.")
+    if needed := _needed(factory):
+        raise FedsimError(f"'{name}' needs {', '.join(needed)}, expected a function without arguments. Give defaults.")
     try:
         with seeding.isolate_randomness(0):
             returned = factory()
@@ -182,6 +185,16 @@ def made(factory: Callable[[], Any], name: str) -> Subject:
     is_tuple = isinstance(returned, tuple)
     kind = f"{len(cast('tuple[Any, ...]', returned))} values" if is_tuple else type(returned).__name__
     raise FedsimError(f"'{name}' returned {kind}, expected a tuple (model, loss, loader) or a fedsim.audit.Subject.")
+
+
+def _needed(factory: Callable[..., Any]) -> list[str]:
+    """Return the parameters of a function that have no default; none where it does not say so."""
+    try:
+        parameters = inspect.signature(factory).parameters.values()
+    except ValueError:  # some built-in functions
+        return []
+    spread = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return [one.name for one in parameters if one.default is inspect.Parameter.empty and one.kind not in spread]
 
 
 def checked(subject: Subject, name: str) -> Checked:

@@ -134,3 +134,7 @@ def exits() -> None:
 
 
 NO_FUNCTION = 3
+
+
+def of_width(width, *_others, depth=1, **_more):
+    return make()

@@ -43,6 +43,7 @@ from fedsim.record.policy import Policy
         ),
         ("clients:makes", "has no 'makes'. Did you mean 'make'?"),
         ("clients:NO_FUNCTION", "is of type int, expected a function without arguments"),
+        ("clients:of_width", "needs width, expected a function without arguments. Give defaults."),
         ("no_such_module:make", "cannot import 'no_such_module'"),
         ("clients", "names nothing to audit, expected package.module:function"),
     ],

@@ -30,6 +30,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("run nofile.toml", "there is no scenario file nofile.toml. Known: bin.toml, s.toml."),
         ("list atacks", "there is nothing to list called 'atacks'. Did you mean 'attacks'?"),
         ("report nope", "there is no folder nope."),
+        ("new attack dropout-inversion", "attack 'dropout-inversion' is there already. Choose another name"),
+        (
+            "new attack dia",
+            "attack 'dia' is there already, which is another name of 'dropout-inversion'. Choose another name",
+        ),
         ("demo --live --host 192.0.2.1", "Choose another --host."),  # an address for documentation: no machine has it
     ],
 )

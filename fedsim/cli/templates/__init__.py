@@ -10,6 +10,7 @@ from pathlib import Path
 from string import Template
 from typing import Literal
 
+from fedsim.core import registry
 from fedsim.core.errors import FedsimError, nearest
 
 NewKind = Literal["attack", "defense", "component"]
@@ -57,13 +58,14 @@ def write_new(kind: NewKind, name: str, root: Path, family: str | None = None, l
         like: kind of an attack; absent: that of its family.
 
     Raises:
-        FedsimError: the name or the family is invalid, or the file exists.
+        FedsimError: the name or the family is invalid, or the name or the file is taken.
     """
     words = name.split("-")
     if not all(word.isidentifier() and word.islower() for word in words) or keyword.iskeyword("_".join(words)):
         raise FedsimError(
             f"'{name}' is not a name for a method: use lower-case words joined by hyphens, like my-{kind}."
         )
+    _check_is_free(kind, name)
     if like is not None and kind != "attack":
         raise FedsimError(f"--like chooses among attacks. A {kind} is written for its family: --family.")
     family = family or usual_family(kind, like)
@@ -81,6 +83,14 @@ def write_new(kind: NewKind, name: str, root: Path, family: str | None = None, l
         package.write_text(f'"""Hook {family}."""\n', encoding="utf-8")
     path.write_text(text, encoding="utf-8")
     return path
+
+
+def _check_is_free(kind: NewKind, name: str) -> None:
+    """Check that no method of the kind has the name: two of one name would end every command."""
+    taken = next((entry for entry in registry.entries(kind).values() if name in entry.names), None)
+    if taken is not None:
+        also = "" if taken.name == name else f", which is another name of '{taken.name}'"
+        raise FedsimError(f"{kind} '{name}' is there already{also}. Choose another name; fedsim show {name}")
 
 
 def is_checkout(root: Path) -> bool:
