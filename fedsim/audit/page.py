@@ -19,6 +19,7 @@ from fedsim.document import (
     Document,
     Fold,
     Heading,
+    Level,
     Section,
     Table,
     TableCell,
@@ -30,6 +31,7 @@ from fedsim.document import (
     paragraph,
 )
 from fedsim.metrics.evidence import state_of
+from fedsim.record import State
 from fedsim.report.wall import MOST, Arrays
 
 AGAIN = "again"  # place of the section on how to run it again, which is of no use where somebody just did
@@ -60,14 +62,22 @@ def build(record: AuditRecord, pictures: Arrays) -> Document:
     return Document(
         title=f"Audit of {record.plan.target}",
         kicker=" · ".join(("fedsim audit", record.started, spent, *status)),
-        opening=(_policy(record), *_walls(shown[:1]), *conclusion(record)),
+        opening=(headline(record), *_policy(record), *_walls(shown[:1]), *conclusion(record)),
         sections=tuple(section for section in sections if section.blocks),
     )
 
 
+def headline(record: AuditRecord) -> Verdict:
+    """Return what updates give away, in one sentence."""
+    state, sentence = verdict.answer(record)
+    levels: dict[State, Level] = {"recovered": "recovered", "undecided": "caution"}
+    return Verdict(levels.get(state, ""), sentence)
+
+
 def conclusion(record: AuditRecord) -> Iterator[Block]:
     """Yield the recommendation, what the audit cannot say, and why time was left."""
-    yield _advice(record)
+    if record.plan.defend:
+        yield _advice(record)
     yield from _limits(record)
 
 
@@ -136,18 +146,20 @@ def update_row(record: AuditRecord, arm: AuditArm) -> TableRow:
     return TableRow.of(batch, updates, examples, searched, recovered, figure, ideal, state, last)
 
 
-def _policy(record: AuditRecord) -> Verdict:
+def _policy(record: AuditRecord) -> Iterator[Block]:
     if broken := verdict.broken(record):
-        return Verdict("broken", "The policy is broken", tuple(map(paragraph, broken)))
-    if record.policy.is_empty:
-        text = paragraph(
-            "Thresholds in ", Code("[tool.fedsim.policy]"), " of a pyproject.toml decide what is too much."
+        yield Verdict("broken", "The policy is broken", tuple(map(paragraph, broken)))
+    elif record.policy.is_empty:
+        yield note(
+            "No policy was given, so exit code 0 says only that the audit ran. Thresholds in ",
+            Code("[tool.fedsim.policy]"),
+            " of a pyproject.toml decide what is too much.",
         )
-        return Verdict("caution", "No policy was given", (text,))
-    if verdict.unjudged(record):
+    elif verdict.unjudged(record):
         what = "Undecided: no threshold of the policy is broken, but there is no evidence that all are kept"
-        return Verdict("caution", what, (paragraph("What is missing is listed below."),))
-    return Verdict("", "No threshold of the policy is broken", (paragraph("Attacks that fail are no guarantee."),))
+        yield Verdict("caution", what, (paragraph("What is missing is listed below."),))
+    else:
+        yield Verdict("", "No threshold of the policy is broken", (paragraph("Attacks that fail are no guarantee."),))
 
 
 def _advice(record: AuditRecord) -> Verdict:

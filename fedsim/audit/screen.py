@@ -14,10 +14,17 @@ from fedsim.document import Fold, to_terminal
 
 
 def show(record: AuditRecord, console: Console) -> None:
-    """Print what an audit measured, then its recommendation and what it cannot say."""
+    """Print what updates give away in one sentence, what the audit measured, and what it recommends and cannot say."""
     sections = page.build(record, {}).sections
     measured = [block for part in sections if part.place not in page.ONLY_THERE for block in part.blocks]
-    to_terminal([*(block for block in measured if not isinstance(block, Fold)), *page.conclusion(record)], console)
+    to_terminal(
+        [
+            page.headline(record),
+            *(block for block in measured if not isinstance(block, Fold)),
+            *page.conclusion(record),
+        ],
+        console,
+    )
 
 
 @contextmanager

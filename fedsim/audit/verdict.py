@@ -2,17 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Literal
+from collections.abc import Iterator, Sequence
+from typing import Literal, NamedTuple
 
 from fedsim.audit import evidence, thresholds
-from fedsim.audit.record import AuditArm, AuditRecord
+from fedsim.audit.record import SUGGESTS, AuditArm, AuditRecord
+from fedsim.metrics.evidence import recovered, state_of
+from fedsim.metrics.success import Rule
+from fedsim.record import State
+from fedsim.report.verdict import listed
 
 BROKEN, UNDECIDED = 3, 4  # exit codes
 _NEARLY = 0.9  # share of the minutes
 
 Judgement = Literal["yes", "no", "undecided"]
 _ORDER: tuple[Judgement, ...] = ("yes", "undecided", "no")
+
+
+class Answer(NamedTuple):
+    """What updates of the client as it is give away: the state of the worst batch size, and one sentence."""
+
+    state: State
+    sentence: str
+
+
+def answer(record: AuditRecord) -> Answer:
+    """Return what a reader wants to know first."""
+    rule, noun = record.plan.scoring.rule, record.noun
+    arms = [arm for arm in record.client if arm.victims and not arm.is_unknown]
+    if not arms:
+        return Answer("undecided", "Not decided: no attack returned a guess.")
+    if not any(victim.scores for arm in arms for victim in arm.victims):
+        return Answer("undecided", f"Not decided: without the client's {noun}s nobody can say how good the guess is.")
+    states = [(arm, state_of(arm.victims, rule)) for arm in arms]
+    opened = [arm for arm, state in states if state == "recovered"]
+    if opened:
+        return Answer("recovered", _what_comes_back(opened, rule, noun))
+    what = f"no {noun} came back from {_updates_of(arms, noun)}"
+    if any(state == "undecided" for _, state in states):
+        longer = next((f" {note}" for note in record.notes if note.startswith(SUGGESTS)), "")
+        return Answer("undecided", f"Not decided: {what}, and the searches do not show that none could.{longer}")
+    return Answer("withstood", f"Withstood: {what}, and no longer search could find one. That is no guarantee.")
+
+
+def _what_comes_back(arms: Sequence[AuditArm], rule: Rule, noun: str) -> str:
+    counts = [sum(recovered(victim, rule) for victim in arm.victims) for arm in arms]
+    examples = [sum(len(victim.scores) for victim in arm.victims) for arm in arms]
+    who = _updates_of(arms, noun).capitalize()
+    if not any(counts):
+        return f"{who} give every word away, though not its place."
+    what = f"the {noun}" if [arm.batch_size for arm in arms] == [1] else f"{noun}s"
+    stated = "; ".join(f"{count} of {number}" for count, number in zip(counts, examples, strict=True))
+    return f"{who} give {what} back ({stated})."
+
+
+def _updates_of(arms: Sequence[AuditArm], noun: str) -> str:
+    sizes = [arm.batch_size for arm in arms]
+    return f"updates of one {noun}" if sizes == [1] else f"updates of {listed(list(map(str, sizes)))} {noun}s"
 
 
 def broken(record: AuditRecord) -> tuple[str, ...]:

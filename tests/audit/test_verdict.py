@@ -5,8 +5,10 @@ from typing import Any
 import pytest
 
 from fedsim.audit import page, tables, verdict, wording
+from fedsim.audit.record import AuditArm
 from fedsim.audit.thresholds import best_membership
 from fedsim.document import to_html
+from fedsim.metrics.text import EVERY_WORD
 from fedsim.record import VictimRecord
 from fedsim.record.policy import Policy
 from tests.audit.findings import (
@@ -20,6 +22,52 @@ from tests.audit.findings import (
     of_victims,
     record,
 )
+
+
+@pytest.mark.parametrize(
+    ("client", "state", "sentence"),
+    [
+        ([attacked(4)], "recovered", "Updates of one image give the image back (4 of 4)."),
+        (
+            [attacked(3), attacked(0, batch=2), attacked(2, batch=16)],
+            "recovered",
+            "Updates of 1 and 16 images give images back (3 of 4; 2 of 4).",
+        ),
+        (
+            [attacked(0), attacked(0, batch=4, converged=False)],
+            "undecided",
+            "Not decided: no image came back from updates of 1 and 4 images, and the searches do not show that none "
+            "could.",
+        ),
+        (
+            [attacked(0)],
+            "withstood",
+            "Withstood: no image came back from updates of one image, and no longer search could find one. That is no "
+            "guarantee.",
+        ),
+        ([attacked(0, failure="diverged")], "undecided", "Not decided: no attack returned a guess."),
+        (
+            [attacked(0, extras={EVERY_WORD: 1.0})],
+            "recovered",
+            "Updates of one image give every word away, though not its place.",
+        ),
+    ],
+)
+def test_the_answer_is_one_sentence_about_the_batch_sizes_that_say_most(
+    client: list[AuditArm], state: str, sentence: str
+) -> None:
+    assert verdict.answer(record(Policy(), client=tuple(client))) == (state, sentence)
+
+
+def test_where_searches_were_short_the_answer_says_how_many_minutes_would_do() -> None:
+    longer = "For stronger evidence give --minutes 12: one search of 4800 iterations takes so long."
+    short = record(Policy(), client=(attacked(0, converged=False),)).model_copy(update={"notes": (longer,)})
+    assert verdict.answer(short).sentence.endswith(f"none could. {longer}")
+
+
+def test_without_a_policy_the_page_says_what_exit_code_0_means() -> None:
+    html = to_html(page.build(record(Policy(), client=(attacked(4),)), {}))
+    assert html.index("give the image back (4 of 4)") < html.index("exit code 0 says only that the audit ran")
 
 
 def test_thresholds_are_upper_bounds_and_what_reaches_them_keeps_them() -> None:

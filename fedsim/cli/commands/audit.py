@@ -116,6 +116,7 @@ def _tell(record: AuditRecord, folder: Path) -> None:
 
     show(record, screen)
     say(f"Page: {folder / 'audit.html'} ({record.seconds:.0f} s)")
+    say(verdict.answer(record).sentence)
     for sentence in verdict.broken(record):
         complain(f"The policy is broken: {sentence}")
     if verdict.exit_code(record) == verdict.UNDECIDED:
