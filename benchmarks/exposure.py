@@ -27,7 +27,7 @@ _SHORT = ("plain", "nothing learned (control)")
 _SEARCH = 2000
 
 
-@experiment("exposure", minutes=10, page="benchmarks/exposure")
+@experiment("exposure", minutes=10, page="attacks/memorisation")
 def exposure(budget: Budget) -> Cells:
     """Return a cell for each training; the long version trains with dropout and with DP-SGD too."""
     names = load(_SCENARIO, []).arms["training"]

@@ -19,7 +19,7 @@ class Reducing(nn.Module):
         self._listeners: list[_Listener] = []
 
     def report(self, kept: Tensor | Sequence[int]) -> None:
-        """Tell whoever listens how many tokens of each example are kept, shape (B,)."""
+        """Tell the listeners how many tokens of each example are kept, shape (B,)."""
         for listener in self._listeners:
             listener(kept)
 

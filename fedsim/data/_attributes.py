@@ -1,4 +1,4 @@
-"""What is true of examples beside their label, so that an attacker may ask for it."""
+"""Properties of examples beside their label, which an attacker may try to read."""
 
 from __future__ import annotations
 

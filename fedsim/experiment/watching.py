@@ -1,4 +1,4 @@
-"""What somebody who watches a run is told."""
+"""What a watcher of a run gets to know."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fedsim.record import Finding, RoundRecord, VictimRecord
 
 
 class Watcher(Protocol):
-    """Somebody who watches a run: a progress display, a log, a test."""
+    """A watcher of a run: a progress display, a log, a test."""
 
     def threat_model(self, sentences: tuple[str, ...]) -> None:
         """The attacker, in plain sentences, before anything runs."""

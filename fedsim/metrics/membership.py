@@ -83,7 +83,7 @@ def separation(
 
 
 def roc(inside: np.ndarray, outside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return (FPR, TPR) at every threshold, from (0, 0) to (1, 1); whoever scores at least the threshold is accused.
+    """Return (FPR, TPR) at every threshold, from (0, 0) to (1, 1); a score of at least the threshold accuses.
 
     Args:
         inside: scores of members.

@@ -109,7 +109,7 @@ class Finding(Part):
 
 
 class QuestionAsked(Part):
-    """What a question says of itself, for whoever reads a record.
+    """What a question says of itself, for readers of a record.
 
     Attributes:
         name: of the question.

@@ -2,8 +2,8 @@
 
     loss = mean over the tokens t of -log softmax(outputs_t)_token(t + 1), then over the examples
 
-Labels are the inputs one token later, so whoever is granted them has the text. What fills up a short example is left
-out. Long and short examples weigh the same. Tested are the accuracy of next tokens and the mean loss.
+Labels are the inputs one token later, so an attacker that is granted them has the text. What fills up a short example
+is left out. Long and short examples weigh the same. Tested are the accuracy of next tokens and the mean loss.
 """
 
 from __future__ import annotations

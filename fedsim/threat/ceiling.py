@@ -1,4 +1,4 @@
-"""The ceiling of an attacked update: how well anybody could know the examples behind it, to first order.
+"""The ceiling of an attacked update: a bound on how well any attacker could know its examples, to first order.
 
 The client's computation is repeated in double precision at the truth, with its dropout masks, and differentiated by the
 examples. Defenses say what they do to it (`Defense.describe_distortion`). Nothing of this reaches an attacker.

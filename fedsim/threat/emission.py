@@ -2,7 +2,7 @@
 
     P = sum over texts s whose decoding begins with a string of the pattern of Pr(s | beginning)
 
-Exposure ranks one secret among others of its form; P says how often somebody who asks gets any of them. It sums over
+Exposure ranks one secret among others of its form; P says how often a user who asks gets any of them. It sums over
 all ways in which tokens spell a string, where exposure takes the tokenizer's. A decoder that weighs its texts
 (`fedsim.core.hooks.Weigher`) estimates it from few calls: each run's evidence is unbiased for every number of
 particles. Paper: Lipkin et al. 2025, arXiv 2504.05410.

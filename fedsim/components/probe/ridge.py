@@ -4,7 +4,7 @@ Idea: what a linear map of a state can tell of a property; every other probe is 
 Equation: W = argmin |Z W - (Y - mean Y)|^2 + a width |W|^2, Z the states with mean 0 and spread 1, Y one-hot;
     probabilities are the scores Z W + mean Y, cut off at 0 and divided by their sum.
 Assumes: states with the class of each.
-Leaks: whoever reads states, or a client's change, learns every property that a linear map finds in them.
+Leaks: from states, or from a client's change, an attacker learns every property that a linear map finds in them.
 Fails: properties that no single direction tells, as one of two in a plane of four corners.
 Source: Alain, Bengio 2016, arXiv 1610.01644 (linear probes); the penalty is chosen here.
 """

@@ -3,7 +3,7 @@
 Idea: What the answer is about to be read from is worth keeping.
 Equation: V' = the k tokens with the highest mean over heads of attention_l(last, j), for all layers behind l
 Assumes: a model that reads images and text, and at least one layer behind l. Positions stay.
-Leaks: the kept places depend on image and question, so whoever sees them learns about both. The number does not vary.
+Leaks: the kept places depend on image and question, so they tell something of both. The number does not vary.
     Layers up to l see every token, and their gradient holds every patch.
 Fails: at layers where what is asked has not yet reached the last token.
 Source: Chen et al. 2024, arXiv 2403.06764, section 4, with a number in place of a share.

@@ -3,7 +3,7 @@
 Idea: The class token gathers what an image shows, so what it looks at matters, whatever is asked.
 Equation: V' = the k tokens with the highest mean over heads of softmax(q_cls . k_j / sqrt(f)), in their order
 Assumes: an encoder with a class token; the layer is the one whose output is projected. Positions stay.
-Leaks: which places are kept follows from the image alone: whoever sees them sees where something is. Their number
+Leaks: which places are kept follows from the image alone, so they show where something is. Their number
     does not vary. Dropped patches still shape the kept ones inside the encoder.
 Fails: where the question asks for what the class token overlooks.
 Source: Zhang et al. 2024, arXiv 2412.01818, section 3, in its simplest form.

@@ -4,7 +4,7 @@ Idea: the number of steps sets speed and quality; tokens of one step are drawn a
 Equation: step s of a block with M masked places and S steps writes M // S of them, the first M mod S steps one more:
     those with the highest confidence, by default that of the proposed token under softmax(z).
 Assumes: a model that fills in masked places; steps that are a multiple of the number of blocks.
-Leaks: the trace shows the schedule alone; the order of places, for whoever asked, what the model is sure of.
+Leaks: the trace shows the schedule alone; the order of places shows the user who asked what the model is sure of.
 Fails: places that depend on each other are wrong together when they are written together.
 Source: Nie et al. 2025, arXiv 2502.09992, low-confidence remasking in semi-autoregressive blocks.
 """

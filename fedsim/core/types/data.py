@@ -186,7 +186,7 @@ class PlantedImage:
 
 @dataclass(frozen=True)
 class Attribute:
-    """What is true of an example beside its label, so that an attacker may ask for it.
+    """A property of an example beside its label, which an attacker may try to read.
 
     Attributes:
         values: names of its values.

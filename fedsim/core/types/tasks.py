@@ -183,7 +183,7 @@ class Task(Configured[ConfigT]):
     def does_not_suit(self, modalities: frozenset[Modality]) -> str | None:
         """Return why what works on these does not work on the task's examples, as the end of a sentence, or None.
 
-        This is the one place where anybody asks what examples are.
+        No other place asks what examples are.
         """
         if self.modality in modalities or modalities >= ANYTHING:
             return None

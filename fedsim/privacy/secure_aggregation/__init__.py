@@ -6,5 +6,5 @@ protocol, `per_element_protocol` those of one that tells a sum only where enough
 computes what they tell. Nothing here depends on Flower.
 
 The guarantee holds against an honest-but-curious server: public keys are not signed, and clients do not compare what
-the server sends them. It fails where clients collude: whoever knows all other vectors of a sum knows the last one.
+the server sends them. It fails where clients collude: all other vectors of a sum give away the last one.
 """

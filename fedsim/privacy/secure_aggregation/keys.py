@@ -21,7 +21,7 @@ _NONCE = bytes(12)
 def derive_secret(seed: int, purpose: str, round_: int, client: int) -> bytes:
     """Return 32 bytes for one purpose of one client in one round.
 
-    This is for simulations only: the run can be repeated, and whoever knows the scenario's seed knows every secret. In
+    This is for simulations only: the run can be repeated, and the scenario's seed gives away every secret. In
     a deployment each client draws its secrets from its operating system.
     """
     return expand(str(seed).encode(), f"{purpose}/{round_}/{client}")

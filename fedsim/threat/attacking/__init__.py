@@ -61,7 +61,7 @@ Start = Callable[[Kind, Choice, ShouldStop], AbstractContextManager[AtWork]]
 
 @dataclass(slots=True)
 class Progress:
-    """What an attack calls once an iteration. It reaches whoever watches, a stop flag, and nothing else.
+    """What an attack calls once an iteration. It reaches a watcher, a stop flag, and nothing else.
 
     Attributes:
         is_single: whether every step counts; of several victims that step together, the first of an iteration does.
