@@ -81,12 +81,6 @@ def cosine(gradients: Gradients) -> Tensor:
     return 1.0 - gradients.inner().sum(1) / (norms + _EPSILON)
 
 
-def cosine_by_tensor(gradients: Gradients) -> Tensor:
-    """Return 1 - the mean over tensors of their cosines, shape (R,)."""
-    norms = gradients.squared().sqrt() * gradients.observed().sqrt()
-    return 1.0 - (gradients.inner() / (norms + _EPSILON)).mean(1)
-
-
 def squared(gradients: Gradients) -> Tensor:
     """Return the squared Euclidean distance of whole gradients, shape (R,) (arXiv 1906.08935, equation 4)."""
     return gradients.difference().sum(1)

@@ -30,16 +30,6 @@ def total_correlation(law: Mapping[Outcome, float]) -> float:
     return sum(map(entropy, (marginal.values() for marginal in _marginals(law)))) - entropy(law.values())
 
 
-def product_divergence(law: Mapping[Outcome, float]) -> float:
-    """Return KL of a law from the product of its marginals, in nats."""
-    total, marginals = sum(law.values()), _marginals(law)
-    divergence = 0.0
-    for outcome, weight in law.items():
-        product = math.prod(marginal[token] / total for marginal, token in zip(marginals, outcome, strict=True))
-        divergence += weight / total * math.log(weight / total / product)
-    return divergence
-
-
 def one_step_accuracy(outcomes: Sequence[Outcome]) -> float:
     """Return how much of the product of marginals lies on the outcomes, which are all alike likely."""
     marginals, count = _marginals(dict.fromkeys(outcomes, 1.0)), len(outcomes)

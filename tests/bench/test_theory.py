@@ -1,19 +1,16 @@
 """Exact figures of list operations: formulas against enumeration, and the published ones."""
 
 import math
-from itertools import permutations, product
+from itertools import permutations
 
 import pytest
-import torch
 
 from fedsim.bench.puzzles import squares
 from fedsim.bench.theory import (
     accuracy,
     analyse,
-    entropy,
     mean_loss,
     one_step_accuracy,
-    product_divergence,
     replace_accuracy,
     shuffle_accuracy,
     total_correlation,
@@ -90,16 +87,6 @@ def test_a_mean_loss_is_that_of_all_questions_and_ends_stand_behind_shorter_answ
     nats, share = mean_loss([[(0, 1)], [(0,), (1, 2)]])  # the second one: two even tokens, each tells the other
     assert nats == pytest.approx(math.log(2) / 2, abs=EXACT)
     assert share == pytest.approx((1 + 1 / 2) / 2, abs=EXACT)
-
-
-def test_kl_from_the_product_of_marginals_is_the_total_correlation() -> None:
-    generator = torch.Generator().manual_seed(0)
-    for _ in range(20):
-        weights = torch.rand(3**3, generator=generator, dtype=torch.double).tolist()
-        law = dict(zip(product(range(3), repeat=3), weights, strict=True))
-        assert product_divergence(law) == pytest.approx(total_correlation(law), abs=EXACT)
-        marginals = [[sum(w for own, w in law.items() if own[i] == v) for v in range(3)] for i in range(3)]
-        assert total_correlation(law) <= sum(map(entropy, marginals)) - max(map(entropy, marginals)) + EXACT
 
 
 def test_of_copies_all_but_one_entropy_is_lost() -> None:
