@@ -148,10 +148,7 @@ def _gain(writer: Writer, timed_text: Timed) -> float:
 def _fixed(writer: Writer, layers: int, length: int, prompt: Sequence[int]) -> float:
     """Return the tokens a full pass of a fixed exit and length, whose drafts and checks run all their layers."""
     decoder = Speculative(SpeculativeConfig(layers=layers, length=length))
-    text = timed(writer, decoder, prompt).text
-    series = text.trace.series()
-    ran = sum(series["proposed"]) * layers + len(series["proposed"]) * news.DEPTH
-    return len(text.tokens) * news.DEPTH / ran
+    return _gain(writer, timed(writer, decoder, prompt))
 
 
 if __name__ == "__main__":
