@@ -25,13 +25,13 @@ from torch import Tensor  # noqa: E402
 
 from benchmarks._rows import Row, main, measured, with_interval  # noqa: E402
 from benchmarks.visual_side_channel import rows_of_places  # noqa: E402
-from benchmarks.visual_tokens import row  # noqa: E402
+from benchmarks.visual_tokens import products, row  # noqa: E402
 from fedsim.bench import grids, unfreezing  # noqa: E402
 from fedsim.bench.grid_accuracy import MEASURED, questions  # noqa: E402
 from fedsim.core import registry, seeding  # noqa: E402
-from fedsim.core.hooks import Condition  # noqa: E402
+from fedsim.core.hooks import Condition, GenerationContext  # noqa: E402
 from fedsim.core.types import Batch, Limits  # noqa: E402
-from fedsim.core.visual import LayerView, Stream, VisualReducer, acting, prompt_cost, step_cost  # noqa: E402
+from fedsim.core.visual import LayerView, Stream, VisualReducer, acting  # noqa: E402
 from fedsim.data._grid_words import Kind  # noqa: E402
 from fedsim.generation import generate  # noqa: E402
 from fedsim.metrics.statistics import wilson  # noqa: E402
@@ -172,11 +172,21 @@ def cost_rows(model: Any, batch: Batch) -> Iterator[Row]:
             pair[strength] = time.process_time() - begin
         ratios.append(pair[2.0] / pair[0.0])
     yield measured("prompt and answer: own seconds / plain's", "alpha 2, one by one", ratios[2:], "times", "")
-    layers, text = model.visual.layers, model.laid_out(batch.given["question"])[1].shape[1] + 1
-    every, few = ([text + count] * layers for count in (model.visual.patches, _K))
-    for name, cost in (("prompt", prompt_cost), ("token", step_cost)):
-        more = (cost(model.visual, every) + cost(model.visual, few)) / cost(model.visual, every)
-        yield measured(f"{name}: own products / plain's", "2 of 64 outliers", [more], "times", "")
+    some = batch.taken(torch.tensor([0]))
+    for name, plain, more in zip(("prompt", "token"), costs(model, some, 0.0), costs(model, some, 2.0), strict=True):
+        yield measured(f"{name}: own products / plain's", "2 of 64 outliers", [more / plain], "times", "")
+
+
+@torch.no_grad()
+def costs(model: Any, batch: Batch, strength: float) -> tuple[int, int]:
+    """Return the products of reading a prompt, and of writing a token behind the first one."""
+    entry = registry.get("component", "damro")
+    method = entry.make(entry.config.model_validate({"strength": strength}))
+    condition = Condition(tuple(map(tuple, batch.given["question"].tolist())), {"image": batch.inputs})
+    context = GenerationContext(tuple(seeding.generators(0, "damro", [(number,) for number in range(len(batch))])))
+    prompt = products(lambda: method.step(model, method.start(model, condition, context), context))
+    state, _ = method.step(model, method.start(model, condition, context), context)
+    return prompt, products(lambda: method.step(model, state, context))
 
 
 @torch.no_grad()

@@ -2,8 +2,9 @@
 
 The tiny VLM (`fedsim bench model digit-grids`) answers questions about grids of digits that it never saw, as it was
 trained and with a reducer that it was not trained with. Shares have their 95 % interval over questions; `random-tokens`
-is the mean of three draws of its places. Costs are products of the language model's layers, seconds are processor time
-on one thread, round by round in turn with keep-all's; a prompt is the encoder, the projector and all layers. With
+is the mean of three draws of its places. Products are the multiplications of all matrix products that ran, ranking
+and fillers among them; seconds are processor time on one thread, round by round in turn with keep-all's; a prompt is
+the encoder, the projector and all layers. With
 --figure PATH accuracy is drawn against the visual tokens of a layer, on average. --targets asks 400 questions for cells
 alone, of this model and of the one whose encoder was trained on too (`fedsim bench model digit-grids-unfrozen`): 16
 tokens of an oracle must do, and 16 random ones must not, for a model to judge reducers by. Without --full 200 questions
@@ -27,13 +28,14 @@ from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
 import torch  # noqa: E402
+from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
 from benchmarks._rows import Row, as_json, as_table, measured, of_interval  # noqa: E402
 from fedsim.bench import grids, unfreezing  # noqa: E402
 from fedsim.bench.grid_accuracy import MEASURED, accuracy, questions, right_answers  # noqa: E402
 from fedsim.core import registry  # noqa: E402
 from fedsim.core.types import Batch  # noqa: E402
-from fedsim.core.visual import prompt_cost, step_cost, visual_passes  # noqa: E402
+from fedsim.core.visual import visual_passes  # noqa: E402
 from fedsim.data._grid_words import Kind  # noqa: E402
 from fedsim.metrics.statistics import wilson  # noqa: E402
 from fedsim.models.tiny_vlm import TinyVlm  # noqa: E402
@@ -222,7 +224,7 @@ def cost_rows(contender: Contender, setting: str, plain: TinyVlm, batch: Batch, 
     prompts, tokens = zip(*ratios[2:], strict=True)  # the first rounds warm up
     yield measured("prompt: keep-all's seconds / own", setting, prompts, "times", must)
     yield measured("token: keep-all's seconds / own", setting, tokens, "times", "")
-    whole, less = _costs(base, batch), _costs(model, batch)
+    whole, less = costs(base, batch), costs(model, batch)
     for name, before, after in zip(("prompt", "token"), whole, less, strict=True):
         yield measured(f"{name}: own products / keep-all's", setting, [after / before], "share", "")
 
@@ -238,12 +240,20 @@ def timed(model: TinyVlm, batch: Batch) -> tuple[float, float]:
     return middle - begin, (time.process_time() - middle) / 4
 
 
-def _costs(model: TinyVlm, batch: Batch) -> tuple[int, int]:
-    question = batch.given["question"][:1]
-    with visual_passes(model) as passes:
-        read = model.begin(model.encode(batch.inputs[:1], question), question)
-    held = [lengths[0] for lengths in read.held.store.held]
-    return prompt_cost(model.visual, [token[0] for token in passes[0].tokens]), step_cost(model.visual, held)
+def products(act: Callable[[], object]) -> int:
+    """Return how many multiplications the products of matrices in a call take, whatever they serve."""
+    with FlopCounterMode(display=False) as counter:
+        act()
+    return counter.get_total_flops() // 2  # which counts additions too
+
+
+@torch.no_grad()
+def costs(model: TinyVlm, batch: Batch) -> tuple[int, int]:
+    """Return the products of the prompts of a batch, and of a token behind them."""
+    question, first = batch.given["question"], batch.labels[:, 0]
+    prompt = products(lambda: model.begin(model.encode(batch.inputs, question), question))
+    read = model.begin(model.encode(batch.inputs, question), question)
+    return prompt, products(lambda: model.follow(read, first))
 
 
 def measure(full: bool, points: list[Point] | None = None) -> list[Row]:

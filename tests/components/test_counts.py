@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import pytest
+import torch
 from torch import Tensor, nn
 
-from fedsim.core.hooks import Condition, Generation
+from fedsim.core.hooks import Condition, Generation, VisualTokenReducer
 from fedsim.core.types import Generated, Limits
 from fedsim.generation import generate, sample
 from tests.components.generating import denoiser_for, make, names, prompts, sources, tiny_llama
@@ -154,3 +155,20 @@ def test_a_decoder_that_contrasts_two_branches_counts_both() -> None:
         (found,) = generate(method, model, condition, Limits(max_new_tokens=3), sources(1))
         for event, calls in compared(found, watch):
             assert event["rows"] == rows == len(calls)
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in names("token_reducer") if isinstance(make(name), VisualTokenReducer)]
+)
+def test_a_reducer_counts_the_visual_tokens_that_the_last_layer_read(name: str) -> None:
+    generator = torch.Generator().manual_seed(1)
+    model = make(name).prepare(small_vlm(blocks=6), generator).double()
+    images, question, _ = examples(1)
+    text = sum(part.shape[1] for part in model.laid_out(question))
+    method = make("damro", strength=0.0, outliers=1)
+    watch = Watch(method, model, ["layers.5"])
+    condition = Condition((tuple(question[0].tolist()),), {"image": images})
+    (found,) = generate(method, model, condition, Limits(max_new_tokens=3), sources(1))
+    ((first, (prompt,)), *later) = compared(found, watch)
+    assert first["kept.reducers.0"] == prompt.states - text > 0
+    assert all(event.get("kept.reducers.0", 0) == 0 and call.states == 1 for event, (call,) in later)
