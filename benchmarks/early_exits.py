@@ -115,7 +115,7 @@ def gained(
     ]
     yield measured("del / greedy: tokens a second", setting, gain, "times", must)
     yield with_interval(
-        "del: tokens a round", setting, [statistics.fmean(counts["accepted"]) for counts in series], "tokens"
+        "del: tokens a round", setting, [statistics.fmean(each.text.trace.tokens) for each in timed_texts], "tokens"
     )
     yield with_interval("del: drafted tokens that stand", setting, stands, "share")
     yield with_interval(
@@ -132,7 +132,7 @@ def gained(
 def _stands(series: Any) -> float:
     """Return the share of drafted tokens that stand; of a text without drafts 0."""
     drafted = sum(series["proposed"])
-    return (sum(series["accepted"]) - len(series["accepted"])) / drafted if drafted else 0.0
+    return sum(series["accepted"]) / drafted if drafted else 0.0
 
 
 def _drafting(series: Any, layers: int) -> float:

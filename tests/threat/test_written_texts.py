@@ -50,7 +50,7 @@ def tables(tmp_path: Path) -> dict[str, Any]:
             "attacks": [
                 {"name": "trace-forest", "trees": 5},
                 {"name": "trace-mean", "label": "pace"},
-                {"name": "trace-mean", "question": "planted", "view": "work", "count": "drawn"},
+                {"name": "trace-mean", "question": "planted", "view": "work", "count": "accepted"},
                 {"name": "trace-figures", "mitigation": "trace-padding"},
             ],
         },
