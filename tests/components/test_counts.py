@@ -124,6 +124,8 @@ def test_what_is_accepted_was_proposed_and_stands_in_the_text(name: str, setting
             *before, last = zip(accepted, text.trace.tokens, strict=True)
             assert all(taken == new - 1 for taken, new in before), "one token of each step is the model's own"
             assert last[1] - last[0] in ({0, 1} if text.ending == "stop" else {1})
+        elif "accepted" in series:
+            assert accepted == text.trace.tokens, "of several ways one stands"
 
 
 @pytest.mark.parametrize(("name", "settings"), variants(("unmasker",)))
