@@ -34,10 +34,11 @@ class Writer:
         """Return how many full forward passes a generation took.
 
         That is the layers that ran over all layers; where no layers were counted, the rows that were read; else steps.
+        The output layer is no part of it.
         """
         series, stack = trace.series(), stack_of(self.model)
-        if "layers" in series and stack is not None:
-            return sum(series["layers"]) / stack.depth
+        if "layers" in series:
+            return sum(series["layers"]) / (1 if stack is None else stack.depth)
         return sum(series["rows"]) if "rows" in series else len(trace.tokens)
 
 

@@ -62,7 +62,6 @@ class Llava(VisionLanguage):
                 layers=len(language.layers),
                 encoder_width=vision.hidden_size,
                 width=language.config.hidden_size,
-                hidden=language.config.intermediate_size,
                 vocabulary=language.config.vocab_size,
             )
         )

@@ -111,7 +111,6 @@ class TinyVlm(VisionLanguage):
                 layers=config.blocks,
                 encoder_width=wide,
                 width=config.width,
-                hidden=config.hidden,
                 words=words.words,
                 vocabulary=len(words.words),
             )

@@ -41,7 +41,7 @@ class Leaning(Writing):
 class Leaky(Decoder[Config, Leaning]):
     """Leaks one bit: writes two tokens a step where the prompt begins with token 7, else one. All are drawn."""
 
-    counts: ClassVar[frozenset[str]] = frozenset({"accepted", "trials"})
+    counts: ClassVar[frozenset[str]] = frozenset({"drawn", "trials"})
 
     def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Leaning:
         return Leaning(condition.prompts, tuple(1 + (prompt[0] == LEAKING) for prompt in condition.prompts))
@@ -52,7 +52,7 @@ class Leaky(Decoder[Config, Leaning]):
             own.multinomial(pace, replacement=True, generator=generator).tolist()
             for own, pace, generator in zip(odds, state.pace, context.generators, strict=True)
         ]
-        return state.extended(drawn), [Event(accepted=pace, trials=1) for pace in state.pace]
+        return state.extended(drawn), [Event(drawn=pace, trials=1) for pace in state.pace]
 
 
 class Euler(Sampler[Config, Sampling]):

@@ -103,9 +103,6 @@ def test_the_counts_of_a_decoder_agree_with_the_text(name: str) -> None:
         assert len(own.trace.tokens) == len(own.trace.events) == len(own.seconds)
         assert own.tokens == tuple(token for piece in pieces if piece.row == row for token in piece.tokens)
         assert not LIMITS.stop_tokens & set(own.tokens[:-1])
-        accepted = own.trace.series().get("accepted", own.trace.tokens)
-        assert accepted[:-1] == own.trace.tokens[:-1]
-        assert accepted[-1:] >= own.trace.tokens[-1:]  # the end of a text may cut the last step
 
 
 @pytest.mark.parametrize("name", DECODERS)

@@ -30,7 +30,7 @@ def test_the_context_ends_a_text_in_the_middle_of_a_step() -> None:
         make("toy-leaky"), tiny_llama(), prompts([LEAKING, 1]), Limits(max_new_tokens=9, context=5), sources(1)
     )
     assert (found.ending, len(found.tokens), found.trace.tokens) == ("context", 3, (2, 1))
-    assert found.trace.series() == {"accepted": (2, 2), "trials": (1, 1)}
+    assert found.trace.series() == {"drawn": (2, 2), "trials": (1, 1)}
 
 
 def test_seconds_stand_beside_the_trace_and_are_not_compared() -> None:

@@ -36,7 +36,7 @@ def test_its_code_runs_and_does_what_it_says(names: dict[str, Any]) -> None:
     assert [len(name.tokens) for name in names["texts"]] == [6, 6]
     views = names["views"]
     assert views["counts"].counts == (1,) * 6
-    assert views["work"].work == {"accepted": (1,) * 6, "proposed": (1,) * 6}
+    assert views["work"].work == {"rows": (1,) * 6}
     assert views["outputs"].output == names["texts"][0].tokens
     assert [name.trace.tokens for name in names["hidden"]] == [(1,) * 6, (1,) * 6]
     hasty, limits = names["Hasty"], names["limits"]

@@ -17,7 +17,7 @@ from tests.threat.reached import holds, reachable, tensors
 
 PROMPT = (LEAKING, 3001, 3002)
 MANY = 4000
-OWN_WORDS = {*VIEWS, "accepted", "trials", "layers.1"}
+OWN_WORDS = {*VIEWS, "drawn", "trials", "layers.1"}
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def test_a_walk_finds_what_is_granted_and_nothing_else(
 def test_views_show_their_own_parts(generated: Generated) -> None:
     assert generated.trace.tokens == (2, 2, 2, 1)
     assert observe_trace(generated, ["counts"]).counts == (2, 2, 2, 1)
-    assert observe_trace(generated, ["work"]).work == {"accepted": (2, 2, 2, 2), "trials": (1, 1, 1, 1)}
+    assert observe_trace(generated, ["work"]).work == {"drawn": (2, 2, 2, 2), "trials": (1, 1, 1, 1)}
     assert observe_trace(generated, ["outputs"]).output == generated.tokens
     assert observe_trace(generated, ["timing"]).seconds == generated.seconds
     crossed = observe_trace(generated, ["activations"]).activations

@@ -1,7 +1,8 @@
-"""Texts behind which tokens are drafted: where each begins, and how many more can count."""
+"""Texts behind which tokens are drafted: where each begins, how many more can count, and how many do."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fedsim.core.hooks import GenerationContext, Writing
@@ -28,3 +29,9 @@ class DraftedTexts(Writing):
         left = limits.max_new_tokens - (length - self.begins[row])
         left = left if limits.context is None else min(left, limits.context - length)
         return max(0, min(most, left - 1))
+
+
+def in_text(new: Sequence[int], context: GenerationContext) -> int:
+    """Return how many of a step's tokens stand in the text: a stop token ends it, and is its last one."""
+    stops = context.limits.stop_tokens if context.limits is not None else frozenset[int]()
+    return next((1 + place for place, token in enumerate(new) if token in stops), len(new))

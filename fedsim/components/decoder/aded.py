@@ -26,7 +26,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from fedsim.components.decoder._drafting import DraftedTexts
+from fedsim.components.decoder._drafting import DraftedTexts, in_text
 from fedsim.components.decoder._drawing import draw
 from fedsim.components.decoder._odds import DrawConfig, finite
 from fedsim.core.errors import FedsimError, in_a_line
@@ -220,8 +220,12 @@ class Aded(Decoder[AdedConfig, Adapting]):
         ]
         scores = state.past.scores(model, state.tokens, drafts)
         check_scores(scores)
-        new = [self._follow(*each) for each in zip(drafts, scores, context.generators, strict=True)]
-        events = [Event(proposed=len(draft), accepted=len(more)) for draft, more in zip(drafts, new, strict=True)]
+        ways = [self._follow(*each) for each in zip(drafts, scores, context.generators, strict=True)]
+        new = [tokens for tokens, _ in ways]
+        events = [
+            Event(proposed=len(draft), accepted=min(passed, in_text(tokens, context)))
+            for draft, (tokens, passed) in zip(drafts, ways, strict=True)
+        ]
         if self.config.persist:
             state.lasting.table = tables[-1]
         return replace(state.extended(new), tables=tables), events
@@ -244,17 +248,17 @@ class Aded(Decoder[AdedConfig, Adapting]):
         ways = search(table, (text[-2], text[-1]), self.config, depth, iter(numbers.tolist()))
         return Draft.tree(ways, self.config.nodes)
 
-    def _follow(self, draft: Draft, scores: Tensor, generator: torch.Generator) -> list[int]:
-        """Return the tokens that the model draws, up to the first that no node carries."""
+    def _follow(self, draft: Draft, scores: Tensor, generator: torch.Generator) -> tuple[list[int], int]:
+        """Return the tokens that the model draws until no node carries one, and how many nodes carried one."""
         new: list[int] = []
         node = -1
         while len(finite(scores[1 + node : 2 + node])):
             new += draw(self.config.odds(scores[1 + node : 2 + node]), [generator])
             child = draft.children(node).get(new[-1])
             if child is None:
-                break
+                return new, len(new) - 1
             node = child
-        return new
+        return new, len(new)
 
     def _base(self, model: nn.Module, token: tuple[int, ...]) -> Mapping[Pair, Successors]:
         if self.config.table is None:

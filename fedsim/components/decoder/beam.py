@@ -63,7 +63,7 @@ class Searching(Writing):
 class Beam(Decoder[BeamConfig, Searching]):
     """Writes what all beginnings agree on; a step may write nothing."""
 
-    counts: ClassVar[frozenset[str]] = frozenset({"proposed", "accepted"})
+    counts: ClassVar[frozenset[str]] = frozenset({"accepted", "rows"})
 
     def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Searching:
         """Return the prompts, and searches that have not begun."""
@@ -89,8 +89,8 @@ class Beam(Decoder[BeamConfig, Searching]):
             sure = self._sure(after)
             new.append(sure[search.written :])
             searches.append(replace(after, written=len(sure)))
-        proposed = [len(earlier.ways) for earlier in state.searches]
-        events = [Event(proposed=count, accepted=len(more)) for count, more in zip(proposed, new, strict=True)]
+        shown = [len(earlier.ways) for earlier in state.searches]
+        events = [Event(accepted=len(more), rows=count) for count, more in zip(shown, new, strict=True)]
         return replace(state.extended(new), searches=tuple(searches)), events
 
     def _follow(self, model: nn.Module, prompt: tuple[int, ...], search: BeamSearch, limits: Limits) -> BeamSearch:

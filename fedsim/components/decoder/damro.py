@@ -103,7 +103,7 @@ class Damro(Decoder[DamroConfig, Distrusting]):
     """Writes one token a step by the scores of two branches, with all visual tokens and with the outliers alone."""
 
     modalities: ClassVar[frozenset[Modality]] = IMAGES
-    counts: ClassVar[frozenset[str]] = frozenset({"proposed", "accepted", "rows"})
+    counts: ClassVar[frozenset[str]] = frozenset({"rows"})
 
     def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Distrusting:
         """Read each prompt with its image, `condition.given["image"]`, in both branches.
@@ -143,7 +143,7 @@ class Damro(Decoder[DamroConfig, Distrusting]):
             check_scores([one[number][None] for one in read])
         scores = torch.stack([contrasted(one[0], one[-1], self.config.strength, self.config.cutoff) for one in read])
         after = state.extended([[token] for token in self._chosen(scores, context.generators)])
-        return replace(after, last=tuple(read)), [Event(proposed=1, accepted=1, rows=len(read[0]))] * len(state)
+        return replace(after, last=tuple(read)), [Event(rows=len(read[0]))] * len(state)
 
     def outliers(self, model: nn.Module, images: Tensor, question: Tensor) -> Tensor:
         """Return the patches (B, k) that the class token attends to most, by falling attention.

@@ -135,9 +135,12 @@ class Exiting(DraftedTexts):
     "del", summary="decoder: the first layers draft, exit and length by running counts; exact", paper="2504.05598"
 )
 class Del(Decoder[DelConfig, Exiting]):
-    """Writes the drafted tokens that stand, and one more. Rows take their rounds one after the other."""
+    """Writes the drafted tokens that stand, and one more. Rows take their rounds one after the other.
 
-    counts: ClassVar[frozenset[str]] = frozenset({"proposed", "accepted", "layers", "exit"})
+    Its `layers` are those of drafts and of the rest, and of all but the last 32 tokens of a longer prompt.
+    """
+
+    counts: ClassVar[frozenset[str]] = frozenset({"proposed", "accepted", "layers", "scored", "exit"})
     exact: ClassVar[bool] = True
     fast: ClassVar[Mapping[str, Any]] = {"exits": (10, 20, 26), "shortlist": 4096, "scoring": 1.0}
 
@@ -167,7 +170,6 @@ class Del(Decoder[DelConfig, Exiting]):
         exits: list[ExitChoices] = []
         new: list[list[int]] = []
         events: list[Event] = []
-        depth = _stack(model).depth
         for row, (text, text_exits, generator) in enumerate(
             zip(state.tokens, state.exits, context.generators, strict=True)
         ):
@@ -178,9 +180,15 @@ class Del(Decoder[DelConfig, Exiting]):
             except CannotContinue as error:
                 raise CannotContinue(str(error), [row]) from None
             exits.append(turn.learn(len(new[-1])))
-            count = len(turn.drafted)
-            layers = count * text_exits.layers + depth
-            events.append(Event(proposed=count, accepted=len(new[-1]), layers=layers, exit=text_exits.layers))
+            events.append(
+                Event(
+                    proposed=len(turn.drafted),
+                    accepted=len(new[-1]) - 1,
+                    layers=turn.layers,
+                    scored=turn.scored,
+                    exit=text_exits.layers,
+                )
+            )
         return replace(state.extended(new), exits=tuple(exits)), events
 
 
@@ -198,6 +206,7 @@ class _Round:
         room: int,
     ) -> None:
         self.drafted: list[int] = []
+        self.layers = self.scored = 0
         self._config, self._model, self._stack = config, model, _stack(model)
         self._text, self._exits, self._generator = text, exits, generator
         self._stops = context.limits.stop_tokens if context.limits is not None else frozenset[int]()
@@ -213,12 +222,15 @@ class _Round:
         past, layers = self._exits.past, range(self._exits.layers)
         if self._exits.is_first and len(self._text) > _PROMPT:
             past.scores(self._model, [self._text[:-_PROMPT]])
+            self.layers, self.scored = self._stack.depth, 1
         seen = self._noting()
         hidden = [past.states(self._model, [self._text], layers=layers, seen=seen)[0]]
         while len(self.drafted) < self._most and self._draft(hidden[-1][0, -1:]):
             hidden.append(past.states(self._model, [(*self._text, *self.drafted)], layers=layers, seen=seen)[0])
         deep = past.deepen(torch.cat(hidden, 1), range(len(layers), self._stack.depth), seen)
         self._full = self._stack.score(deep[0])
+        self.layers += len(self.drafted) * len(layers) + self._stack.depth
+        self.scored += len(self._full)
         target = self._full[-1 - len(self.drafted) :]
         check_scores([target])
         usable = finite(target)
@@ -229,6 +241,7 @@ class _Round:
         count = len(self._full) - len(self.drafted) - 1 + written
         said = self._full[:count].argmax(-1)
         states = torch.cat([torch.cat(state)[:count] for state in self._states.values()])
+        self.scored += len(states)
         scores, listed, _ = score_listed(self._stack, states, self._known_tokens, self._config.shortlist)
         scores = scores.double()
         best, tokens = scores.max(-1)
@@ -250,6 +263,7 @@ class _Round:
     def _draft(self, hidden: Tensor) -> bool:
         """Draft a token, and say whether there is one; behind one that the exit is not sure of comes no other."""
         scores = score_drafts(self._stack, hidden, self._known_tokens, self._config.shortlist)[0]
+        self.scored += 1
         if not scores.amax().isfinite():
             return False
         token, odds = self._config.draw(scores, self._generator)

@@ -28,7 +28,7 @@ class GreedyConfig(Config):
 class Greedy(Decoder[GreedyConfig, Writing]):
     """Writes one token a step, and draws nothing."""
 
-    counts: ClassVar[frozenset[str]] = frozenset({"proposed", "accepted"})
+    counts: ClassVar[frozenset[str]] = frozenset({"rows"})
 
     def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Writing:
         """Return the prompts."""
@@ -37,4 +37,4 @@ class Greedy(Decoder[GreedyConfig, Writing]):
     def step(self, model: nn.Module, state: Writing, context: GenerationContext) -> tuple[Writing, list[Event]]:
         """Write the likeliest token behind each row."""
         chosen = self.next_scores(model, state).argmax(-1, keepdim=True).tolist()
-        return state.extended(chosen), [Event(proposed=1, accepted=1)] * len(state)
+        return state.extended(chosen), [Event(rows=1)] * len(state)

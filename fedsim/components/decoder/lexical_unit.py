@@ -18,7 +18,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from fedsim.components.decoder._drafting import DraftedTexts
+from fedsim.components.decoder._drafting import DraftedTexts, in_text
 from fedsim.components.decoder._drawing import draw
 from fedsim.components.decoder._odds import DrawConfig, finite
 from fedsim.components.loss._pads import embedding_of, pad_of
@@ -86,7 +86,10 @@ class LexicalUnit(Decoder[LexicalUnitConfig, DraftedTexts]):
             self._unit(text, scored, generator, context.tokenizer)
             for text, scored, generator in zip(state.tokens, scores, context.generators, strict=True)
         ]
-        events = [Event(proposed=len(draft), accepted=len(more)) for draft, more in zip(drafts, new, strict=True)]
+        events = [
+            Event(proposed=len(draft), accepted=in_text(unit, context) - 1)
+            for draft, unit in zip(drafts, new, strict=True)
+        ]
         return state.extended(new), events
 
     def _pad(self, model: nn.Module) -> int:

@@ -133,7 +133,7 @@ class Dropping(Writing):
 class LoraDrop(Decoder[LoraDropConfig, Dropping]):
     """Writes one token a step. All rows keep the same clock."""
 
-    counts: ClassVar[frozenset[str]] = frozenset({"accepted", "layers"})
+    counts: ClassVar[frozenset[str]] = frozenset({"layers"})
 
     def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Dropping:
         """Return the prompts.
@@ -157,7 +157,7 @@ class LoraDrop(Decoder[LoraDropConfig, Dropping]):
         chosen = draw(self.config.odds(scores), context.generators)
         layers = state.clock.layers(len(state.tokens[0]) - state.prompts[0])
         after = replace(state.extended([[token] for token in chosen]), anchors=anchors)
-        return after, [Event(accepted=1, layers=layers)] * len(state)
+        return after, [Event(layers=layers)] * len(state)
 
     def _clock(self, model: nn.Module, stack: LayerStack) -> LayerClock:
         adapters, blocks, cycle = adapters_of(model), self.config.blocks, self.config.cycle

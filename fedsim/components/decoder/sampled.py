@@ -34,7 +34,7 @@ class SampledConfig(Config):
 class Sampled(Decoder[SampledConfig, Writing]):
     """Writes one token a step, with one draw for each."""
 
-    counts: ClassVar[frozenset[str]] = frozenset({"proposed", "accepted"})
+    counts: ClassVar[frozenset[str]] = frozenset({"rows"})
 
     def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Writing:
         """Return the prompts."""
@@ -44,4 +44,4 @@ class Sampled(Decoder[SampledConfig, Writing]):
         """Draw a token behind each row."""
         scores = self.next_scores(model, state).double() / self.config.temperature
         chosen = draw(nucleus(scores.softmax(-1), self.config.top_p), context.generators)
-        return state.extended([[token] for token in chosen]), [Event(proposed=1, accepted=1)] * len(state)
+        return state.extended([[token] for token in chosen]), [Event(rows=1)] * len(state)

@@ -45,7 +45,7 @@ class SkippingTexts(Writing):
 class SkipDecode(Decoder[SkipDecodeConfig, SkippingTexts]):
     """Writes one token a step. A step runs the same layers for all rows."""
 
-    counts: ClassVar[frozenset[str]] = frozenset({"accepted", "layers"})
+    counts: ClassVar[frozenset[str]] = frozenset({"layers"})
     fast: ClassVar[Mapping[str, Any]] = {"expected": 32}
 
     def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> SkippingTexts:
@@ -67,7 +67,7 @@ class SkipDecode(Decoder[SkipDecodeConfig, SkippingTexts]):
         chosen = draw(self.config.odds(torch.cat(scores)), context.generators)
         written = len(state.tokens[0]) - state.prompts[0]
         layers = schedule.count(written - 1) if written else schedule.depth
-        return state.extended([[token] for token in chosen]), [Event(accepted=1, layers=layers)] * len(state)
+        return state.extended([[token] for token in chosen]), [Event(layers=layers)] * len(state)
 
     def _schedule(self, model: nn.Module) -> LayerSchedule:
         stack = stack_of(model)

@@ -72,9 +72,9 @@ class Speculating(DraftedTexts):
 @final
 @component("speculative", summary="decoder: drafts of a cheap model, exact by rejection", paper="2211.17192")
 class Speculative(Decoder[SpeculativeConfig, Speculating]):
-    """Writes the drafted tokens that stand, and one more."""
+    """Writes the drafted tokens that stand, and one more. Its `layers` are those of the draft and of the model."""
 
-    counts: ClassVar[frozenset[str]] = frozenset({"proposed", "accepted"})
+    counts: ClassVar[frozenset[str]] = frozenset({"proposed", "accepted", "layers"})
     exact: ClassVar[bool] = True
 
     def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Speculating:
@@ -88,26 +88,32 @@ class Speculative(Decoder[SpeculativeConfig, Speculating]):
 
     def step(self, model: nn.Module, state: Speculating, context: GenerationContext) -> tuple[Speculating, list[Event]]:
         """Draft, read the drafts, and keep what stands."""
-        drafted, odds = self._draft(state, context)
+        drafted, odds, passes = self._draft(state, context)
         scores = state.past.scores(model, state.tokens, [Draft.line(draft) for draft in drafted])
         check_scores(scores)
         new: list[list[int]] = []
         for row_draft, drafter, target, generator in zip(drafted, odds, scores, context.generators, strict=True):
             usable = finite(target)
             new.append(self.config.stands(row_draft[: len(usable) - 1], drafter, usable, generator))
-        events = [Event(proposed=len(draft), accepted=len(more)) for draft, more in zip(drafted, new, strict=True)]
+        drafting, reading = _depths(state.drafter, model)
+        events = [
+            Event(proposed=len(draft), accepted=len(more) - 1, layers=count * drafting + reading)
+            for draft, more, count in zip(drafted, new, passes, strict=True)
+        ]
         return state.extended(new), events
 
     def _draft(
         self, state: Speculating, context: GenerationContext
-    ) -> tuple[list[list[int]], list[list[Tensor | None]]]:
-        """Return drafted tokens of each row, and the odds that each was drawn with; an empty row stands in front."""
+    ) -> tuple[list[list[int]], list[list[Tensor | None]], list[int]]:
+        """Return drafted tokens of each row, the odds that each was drawn with, and the draft's passes for the row."""
         limits = context.limits
         stops = limits.stop_tokens if limits is not None else frozenset[int]()
         left = [state.room(row, context, self.config.length) for row in range(len(state))]
         drafted: list[list[int]] = [[] for _ in left]
         odds: list[list[Tensor | None]] = [[] for _ in left]
+        passes = [0] * len(left)
         while any(left):
+            passes = [count + (more > 0) for count, more in zip(passes, left, strict=True)]
             texts = [(*text, *more) for text, more in zip(state.tokens, drafted, strict=True)]
             for row, score in enumerate(self._scores(state.drafter, texts)):
                 if not left[row] or not score.amax().isfinite() or self._is_unsure(score):
@@ -117,7 +123,7 @@ class Speculative(Decoder[SpeculativeConfig, Speculating]):
                 drafted[row].append(token)
                 odds[row].append(chances)
                 left[row] = 0 if token in stops else left[row] - 1
-        return drafted, odds
+        return drafted, odds, passes
 
     def _scores(self, drafter: Drafter, texts: Sequence[Sequence[int]]) -> list[Tensor]:
         """Return the scores (V,) of what comes behind each text."""
@@ -151,6 +157,18 @@ class Speculative(Decoder[SpeculativeConfig, Speculating]):
                 "tokenizers, and one's numbers mean other words to the other. Draft with a model of the same family."
             )
         return Drafter(drafter, None, Past())
+
+
+def _depths(drafter: Drafter, model: nn.Module) -> tuple[int, int]:
+    """Return how many layers run in a pass of the draft, and in one of the model.
+
+    A model of unknown layers has one; where those of either are unknown, a draft has as many as the model.
+    """
+    stack, draft = stack_of(model), stack_of(drafter.model)
+    if stack is None or draft is None:
+        depth = 1 if stack is None else stack.depth
+        return depth, depth
+    return draft.depth if drafter.layers is None else len(drafter.layers), stack.depth
 
 
 def _load(name: str, vocabulary: int) -> nn.Module:

@@ -92,7 +92,7 @@ class Steered(Writing):
 class Svdecode(Decoder[SvdecodeConfig, Steered]):
     """Writes one token a step by the scores of two models on the same text."""
 
-    counts: ClassVar[frozenset[str]] = frozenset({"proposed", "accepted", "rows"})
+    counts: ClassVar[frozenset[str]] = frozenset({"rows"})
 
     def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Steered:
         """Return the prompts."""
@@ -112,7 +112,7 @@ class Svdecode(Decoder[SvdecodeConfig, Steered]):
             odds = nucleus((scores / self.config.temperature).softmax(-1), self.config.top_p)
             chosen = draw(odds, context.generators)
         rows = 1 if self.config.strength == 0 else 2
-        return state.extended([[token] for token in chosen]), [Event(proposed=1, accepted=1, rows=rows)] * len(state)
+        return state.extended([[token] for token in chosen]), [Event(rows=rows)] * len(state)
 
     def _scores(self, model: nn.Module, state: Steered) -> Tensor:
         """Return the steered scores behind each row; the only place where the models are asked."""

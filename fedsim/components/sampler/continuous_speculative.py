@@ -92,7 +92,7 @@ class _Turn(NamedTuple):
 @final
 @component("continuous-speculative", summary="sampler: drafts of patches, exact by densities", paper="2411.11925")
 class ContinuousSpeculative(Sampler[ContinuousSpeculativeConfig, Drafting]):
-    """Draws the drafted patches that stand, and one more."""
+    """Draws the drafted patches that stand, and one more. The draft takes a pass of its own for each of its patches."""
 
     counts: ClassVar[frozenset[str]] = frozenset({"drafted", "accepted", "passes", "tries"})
 

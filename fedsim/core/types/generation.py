@@ -34,9 +34,18 @@ class Limits(Config):
 class Event(Mapping[str, int]):
     """What one step of a generation did, in counts by name, sorted: ``Event(accepted=2, layers=30)``.
 
-    Counts follow from weights, condition and seed alone, so they are integers; seconds have no place here. Methods of
-    one family use the same names: `proposed` and `accepted` tokens, `layers` that ran, `calls` of a constraint,
-    `trials`, `unmasked` positions, `image_tokens` that are kept, `cache` for its length, `evaluations` of a denoiser.
+    Counts follow from weights, condition and seed alone, so they are integers; seconds have no place here. A step
+    counts what a row alone would have needed, whatever stands beside it. One name means the same for every method:
+
+    - `layers`: how often a layer ran, each once a pass however many tokens the pass reads, those of a draft included.
+      A full pass is as many as the model has. The parts in which a prompt of over 512 tokens is read are one pass; the
+      single token that a start reads to learn how many tokens a model knows is none.
+    - `rows`: texts that went through the whole model; each is a full pass.
+    - `positions`: places of texts that went through the layers of a model that fills in.
+    - `scored`: hidden states that the output layer turned into scores.
+    - `proposed`: tokens that were drafted or tried. `accepted`: those of them that stand in the text, so neither the
+      token that a model adds by itself nor one behind the text's end.
+    - `evaluations` of a denoiser, `calls` of a constraint, `trials`, `unmasked` places.
 
     Raises:
         FedsimError: a count is no integer from 0, or its name no name.

@@ -1,7 +1,6 @@
 """What a model that reads images and text shows of its visual tokens, to leave them out, merge them or mend them."""
 
 from fedsim.core.visual.answering import AnsweringModel, ReadPrompt, acting, can_answer
-from fedsim.core.visual.cost import prompt_cost, step_cost
 from fedsim.core.visual.held import Held
 from fedsim.core.visual.reducer import (
     LayerView,
@@ -27,8 +26,6 @@ __all__ = [
     "acting",
     "can_answer",
     "can_read_images",
-    "prompt_cost",
     "reads_images",
-    "step_cost",
     "visual_passes",
 ]

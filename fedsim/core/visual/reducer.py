@@ -43,7 +43,6 @@ class VisualShape:
         layers: of the language model.
         encoder_width: size of a token in the encoder.
         width: size of a token in the language model.
-        hidden: units of an MLP in the language model.
         words: what each token of the text is; () where nobody says so.
         vocabulary: tokens of the text that there are; None where nobody says so.
     """
@@ -54,7 +53,6 @@ class VisualShape:
     layers: int
     encoder_width: int
     width: int
-    hidden: int
     words: tuple[str, ...] = ()
     vocabulary: int | None = None
 

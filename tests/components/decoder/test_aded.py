@@ -113,6 +113,19 @@ def test_a_table_of_the_models_own_text_is_followed_to_the_end_of_the_draft(tmp_
         assert found.trace.tokens == (depth + 1,)
 
 
+def test_drafted_tokens_behind_the_end_are_not_accepted(tmp_path: Path) -> None:
+    model = tiny_llama()
+    (text,) = greedy(model, [[1, 2]], 6)
+    assert text[1] != text[0]
+    save_table(tmp_path / "table.json", count_table([[1, 2, *text]]))
+    method = make("aded", table=tmp_path / "table.json", depth=5, adaptive=False)
+    limits = Limits(max_new_tokens=9, stop_tokens=frozenset({text[1]}))
+    (found,) = generate(method, model, prompts([1, 2]), limits, sources(1))
+    series = found.trace.series()
+    assert (found.trace.tokens, series["accepted"]) == ((2,), (2,))
+    assert series["proposed"][0] >= 5, "the draft went on"
+
+
 def test_the_search_follows_the_only_way() -> None:
     table = TrigramTable({(1, 2): {3: 1.0}, (2, 3): {4: 1.0}, (3, 4): {5: 1.0}, (4, 5): {6: 1.0}})
     assert max(search(table, (1, 2), AdedConfig(), 4, HALF), key=len) == (3, 4, 5, 6)

@@ -53,4 +53,4 @@ def test_a_token_is_written_when_all_beginnings_agree() -> None:
     (found,) = generate(make("beam", width=3), tiny_llama(), prompts([1, 2]), Limits(max_new_tokens=8), sources(1))
     assert sum(found.trace.tokens) == 8
     assert found.trace.tokens[0] == 0, "after one step there are three of them"
-    assert found.trace.series()["proposed"] == (1, *[3] * (len(found.trace.tokens) - 1))
+    assert found.trace.series()["rows"] == (1, *[3] * (len(found.trace.tokens) - 1))

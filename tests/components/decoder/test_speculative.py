@@ -10,6 +10,7 @@ from torch import nn
 from fedsim.components.decoder._odds import DrawConfig
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError
+from fedsim.core.hooks import GenerationContext
 from fedsim.core.types import Config, Generated, InputSpec, Limits
 from fedsim.generation import generate
 from tests.components.generating import VOCABULARY, greedy, make, prompts, sources, tiny_llama
@@ -53,7 +54,7 @@ def test_a_draft_of_the_model_itself_stands_and_saves_passes() -> None:
             make("speculative", **settings), tiny_llama(), prompts([1]), Limits(max_new_tokens=10), sources(1)
         )
         assert found.trace.tokens == (5, 5)
-        assert found.trace.series() == {"accepted": (5, 5), "proposed": (4, 4)}
+        assert found.trace.series() == {"accepted": (4, 4), "layers": (10, 10), "proposed": (4, 4)}
 
 
 @pytest.mark.parametrize(
@@ -74,6 +75,41 @@ def test_texts_follow_the_law_of_the_model(settings: dict[str, object]) -> None:
     drafter = law(tiny_llama(SMALL, 1).eval(), prompt, SMALL, 3, DrawConfig(temperature=1.0))
     assert not follows(drawn, drafter), "the draft's own law is another, and the test must tell"
     assert len({text.trace.tokens for text in texts}) > 1
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("settings", [{"layers": 1}, {"layers": 2, "sure": 0.4}, {"draft": "other", "length": 2}])
+def test_layers_are_counted_as_they_run_in_the_draft_and_in_the_model(settings: dict[str, object]) -> None:
+    method, model, ran = make("speculative", **settings), tiny_llama(blocks=3).eval(), list[str]()
+    context = GenerationContext(tuple(sources(1)), Limits(max_new_tokens=20))
+    state = method.start(model, prompts([1, 2]), context)
+    for whose in {id(own): own for own in (model, state.drafter.model)}.values():
+        for block in whose.get_submodule("layers").children():
+            block.register_forward_hook(lambda *_: ran.append("a layer"))
+    counted = []
+    for _ in range(6):
+        ran.clear()
+        state, (event,) = method.step(model, state, context)
+        counted.append(event["layers"])
+        assert event["layers"] == len(ran)
+    assert min(counted) > 3, "the draft's layers run too"
+
+
+def test_a_model_of_unknown_layers_counts_one_a_pass_of_draft_or_model() -> None:
+    model, ran = nn.Sequential(tiny_llama()), list[str]()
+    model.register_forward_hook(lambda *_: ran.append("a pass"))
+    method = make("speculative", draft="other", length=2)
+    (found,) = generate(method, model, prompts([1, 2]), Limits(max_new_tokens=6), sources(1))
+    series = found.trace.series()
+    assert sum(series["layers"]) == sum(series["proposed"]) + len(ran) - 1, "one pass told how many tokens it knows"
+
+
+def test_a_row_counts_the_layers_of_its_own_draft_alone() -> None:
+    method, limits = make("speculative", layers=1, sure=0.4, length=6), Limits(max_new_tokens=12)
+    together = generate(method, tiny_llama(), prompts(*ASKED), limits, sources(4))
+    alone = generate(method, tiny_llama(), prompts(*ASKED), limits, sources(4), at_once=1)
+    assert [text.trace.series()["layers"] for text in together] == [text.trace.series()["layers"] for text in alone]
+    assert len({count for text in alone for count in text.trace.series()["layers"]}) > 1
 
 
 def test_a_text_ends_in_the_middle_of_a_draft() -> None:
@@ -144,7 +180,7 @@ def test_a_draft_whose_scores_are_no_numbers_drafts_nothing() -> None:
     (found,) = generate(
         make("speculative", draft="nan"), tiny_llama(), prompts([1]), Limits(max_new_tokens=3), sources(1)
     )
-    assert found.trace.series() == {"accepted": (1, 1, 1), "proposed": (0, 0, 0)}
+    assert found.trace.series() == {"accepted": (0, 0, 0), "layers": (4, 4, 2), "proposed": (0, 0, 0)}
 
 
 def _returning(model: nn.Module):

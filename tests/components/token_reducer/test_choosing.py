@@ -7,7 +7,7 @@ import torch
 from fedsim.components.token_reducer._choosing import highest, or_best, refuses_count, refuses_layer
 from fedsim.core.visual import Stream, VisualShape
 
-SHAPE = VisualShape((4, 4), 3, 1, 4, 8, 8, 8)
+SHAPE = VisualShape((4, 4), 3, 1, 4, 8, 8)
 
 
 def test_of_equal_scores_the_first_is_kept_and_places_ascend() -> None:

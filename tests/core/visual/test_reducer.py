@@ -18,4 +18,4 @@ def test_models_say_whether_they_read_images() -> None:
 
 
 def test_an_image_has_as_many_tokens_as_its_grid() -> None:
-    assert VisualShape((3, 5), 2, 1, 4, 8, 8, 8).patches == 15
+    assert VisualShape((3, 5), 2, 1, 4, 8, 8).patches == 15
