@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import Any, ClassVar, Self, final
+from typing import ClassVar, Self, final
 
 import torch
 from pydantic import Field
@@ -188,7 +188,6 @@ class Aded(Decoder[AdedConfig, Adapting]):
 
     counts: ClassVar[frozenset[str]] = frozenset({"proposed", "accepted"})
     exact: ClassVar[bool] = True
-    fast: ClassVar[Mapping[str, Any]] = {"prompt": True, "depth": 8, "paths": 8, "nodes": 8}
 
     def __init__(self, config: AdedConfig) -> None:
         super().__init__(config)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, final
+from typing import ClassVar, final
 
 import torch
 from pydantic import Field
@@ -142,7 +142,6 @@ class Del(Decoder[DelConfig, Exiting]):
 
     counts: ClassVar[frozenset[str]] = frozenset({"proposed", "accepted", "layers", "scored", "exit"})
     exact: ClassVar[bool] = True
-    fast: ClassVar[Mapping[str, Any]] = {"exits": (10, 20, 26), "shortlist": 4096, "scoring": 1.0}
 
     def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Exiting:
         """Return the prompts, and exits of which nothing is known.

@@ -12,9 +12,9 @@ Source: Del Corro, Del Giorno, Agarwal, Yu, Awadallah, Mukherjee 2023, arXiv 230
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor, nn
@@ -46,7 +46,6 @@ class SkipDecode(Decoder[SkipDecodeConfig, SkippingTexts]):
     """Writes one token a step. A step runs the same layers for all rows."""
 
     counts: ClassVar[frozenset[str]] = frozenset({"layers"})
-    fast: ClassVar[Mapping[str, Any]] = {"expected": 32}
 
     def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> SkippingTexts:
         """Return the prompts.

@@ -194,13 +194,11 @@ class Decoder(Generation[ConfigT, WritingT]):
 
     Attributes:
         exact: whether texts are the model's own, or have their law, so that only speed is gained.
-        fast: settings with which it is meant to be quick on one processor; benchmarks use them.
     """
 
     hook: ClassVar[Hook] = "decoder"
     modalities: ClassVar[frozenset[Modality]] = frozenset({"text"})
     exact: ClassVar[bool] = False
-    fast: ClassVar[Mapping[str, Any]] = {}
 
     def check(self, model: nn.Module) -> None:
         """Refuse a model that fills in masked places.
