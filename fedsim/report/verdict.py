@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from statistics import fmean
 from typing import Any, NamedTuple
 
@@ -142,15 +143,25 @@ class RunJudge:
         """Tell whether the attack ought to succeed: it knows the masks, or nothing protects the arm."""
         return "masks" in attack.knows or self.is_unprotected(arm)
 
+    @cached_property
+    def _scenarios(self) -> dict[str, Mapping[str, Any]]:
+        return {}
+
+    def scenario_of(self, arm: ArmRecord) -> Mapping[str, Any]:
+        """Return the scenario of an arm, its values filled in; it is made once."""
+        if arm.name not in self._scenarios:
+            self._scenarios[arm.name] = with_values(self.scenario, arm.values)
+        return self._scenarios[arm.name]
+
     def is_unprotected(self, arm: ArmRecord) -> bool:
         """Tell whether an arm has no defense, no component and no active dropout, and shows single updates."""
-        scenario = with_values(self.scenario, arm.values)
+        scenario = self.scenario_of(arm)
         is_mixed = scenario.get("threat", {}).get("sees") == "sum"
         return not (scenario.get("defenses") or scenario.get("components") or arm.dropout or is_mixed)
 
     def server(self, arm: ArmRecord) -> str:
         """Return the arm's kind of server, in words."""
-        threat = with_values(self.scenario, arm.values).get("threat", {})
+        threat = self.scenario_of(arm).get("threat", {})
         return "a malicious server" if threat.get("server") == "malicious" else "an honest-but-curious server"
 
     def control_succeeded(self, attack: AttackFinding) -> bool:

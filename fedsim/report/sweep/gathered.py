@@ -18,7 +18,6 @@ from fedsim.record import ArmRecord, Finding, QuestionAsked, RunRecord
 from fedsim.record.policy import Policy
 from fedsim.report.sweep.cells import Attacked, FindingCurve, SweepCell, Tried, cell_of
 from fedsim.report.verdict import RunJudge
-from fedsim.scenario import with_values
 
 UNDEFENDED = "undefended"
 
@@ -204,7 +203,7 @@ def _setting(
     values = {key: value for key, value in {**planned.values, **arm.values}.items() if key != "seed"}
     key = json.dumps(values)
     if key not in settings:
-        scenario = with_values(record.scenario, arm.values)
+        scenario = judge.scenario_of(arm)
         family = _family(scenario, arm, judge)
         rule = judge.rule(*arm.attacks)
         threat, data, knobs = _threat(scenario, judge.server(arm)), _data(scenario, rule), dict(_numbers(scenario))
