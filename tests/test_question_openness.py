@@ -83,7 +83,8 @@ def test_sweep_comparison_and_policy_read_it(site: Path, told_and_folder: tuple[
         assert {(row["seed"], row["label"]) for row in csv.DictReader(file)} == {
             (seed, label) for seed in ("1", "2") for label in ("signs of the bias", "a coin")
         }
-    told = fedsim(site, tmp_path, "compare", str(folder), str(folder))
+    shutil.copytree(folder, tmp_path / "again")
+    told = fedsim(site, tmp_path, "compare", str(folder), str(tmp_path / "again"))
     assert "parity told" in told
     assert "no difference shown" in told
 

@@ -136,7 +136,7 @@ def test_a_folder_that_is_read_only_is_named(folder: Path, mount: Mount) -> None
         ("demo", "--out", "x" * 300),
         ("report", "x" * 300),
         ("export", "x" * 300, "--csv"),
-        ("compare", "x" * 300, "x" * 300),
+        ("compare", "x" * 300, "y" * 300),
         ("run", "x" * 300),
     ],
     ids=lambda arguments: " ".join(arguments)[:20],

@@ -59,7 +59,7 @@ def test_an_attack_on_sentences_is_scored_by_rouge_l(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"attack": "GI"}, "tune.attack: no attack is 'GI'. Did you mean 'IG'"),
+        ({"attack": "GI"}, "tune.attack: no attack is 'GI'. Known: IG"),
         ({"space": {"learning_rat": [1]}}, "Did you mean 'learning_rate'"),
         ({"space": {"max_iterations": {"low": 3, "high": 2}}}, "expected low below high"),
     ],
