@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -17,6 +18,7 @@ from fedsim.core.errors import FedsimError, nearest
 
 if TYPE_CHECKING:
     from fedsim.bench.parallel import Measured, Solver, Strategy
+    from fedsim.bench.training import TrainedModel
     from fedsim.metrics.statistics import Interval
 
 _AT_ONCE = (1, 2, 4, 8)
@@ -106,43 +108,84 @@ def model(
     seed: Annotated[int, typer.Option(min=0, help="of what it is tested on")] = 1,
 ) -> None:
     """Train a small model of texts, of images, or of both from scratch, once, and print how good it is."""
-    from fedsim.bench import denoisers, pruning, training, unfreezing
-
-    recipes = {**training.RECIPES, **denoisers.RECIPES}
-    of_grids = ["digit-grids", unfreezing.NAME, *pruning.RECIPES]
-    if name not in {*recipes, *of_grids}:
-        raise FedsimError(f"there is no small model '{name}'.{nearest(name, [*recipes, *of_grids])}")
-    if name in of_grids:
-        _show_grids(name, samples, seed)
-        return
-
-    def tell(step: int, loss: float) -> None:
-        print(f"  step {step} of {recipes[name].steps}: loss {loss:.3f}", file=sys.stderr, flush=True)
-
-    small = denoisers.trained(name, tell) if name in denoisers.RECIPES else training.trained(name, tell)
-    say(f"{name}: {recipes[name].holds}; {sum(p.numel() for p in small.model.parameters()):,} parameters")
-    if isinstance(small, denoisers.Denoiser):
-        _show_loss(small.model, small.data, denoisers.task_of(denoisers.RECIPES[name]), seed)
-        say(f"kept in {small.folder}")
-    elif recipes[name].data == "list-operations":
-        _show_accuracies(name, samples, seed)
-    else:
-        _show_bound(small.model, small.data, seed)
+    known = _small_models()
+    if name not in known:
+        raise FedsimError(f"there is no small model '{name}'.{nearest(name, known)}")
+    known[name](name, samples, seed)
 
 
-def _show_grids(name: str, samples: int, seed: int) -> None:
-    from fedsim.bench import grid_accuracy, grids, pruning, unfreezing
+def _small_models() -> dict[str, Callable[[str, int, int], None]]:
+    """Return what trains each small model and shows how good it is, by the model's name."""
+    from fedsim.bench import denoisers, grids, pruning, training, unfreezing
 
-    def tell(stage: str, step: int, of: int, loss: float) -> None:
-        print(f"  {stage}, step {step} of {of}: loss {loss:.3f}", file=sys.stderr, flush=True)
+    of_text = {
+        name: _show_lists if one.data == "list-operations" else _show_text for name, one in training.RECIPES.items()
+    }
+    return {
+        **of_text,
+        **dict.fromkeys(denoisers.RECIPES, _show_denoiser),
+        "digit-grids": partial(_show_grids, lambda _name: grids.trained(_tell_stage)),
+        unfreezing.NAME: partial(_show_grids, lambda _name: unfreezing.trained(_tell_stage)),
+        **dict.fromkeys(pruning.RECIPES, partial(_show_grids, _pruned)),
+    }
 
-    def tell_share(step: int, loss: float, share: float) -> None:
+
+def _train(name: str) -> TrainedModel:
+    """Train a model of texts, and say what it is."""
+    from fedsim.bench import training
+
+    small = training.trained(name, partial(_tell_step, training.RECIPES[name].steps))
+    _introduce(name, training.RECIPES[name].holds, small.model)
+    return small
+
+
+def _show_lists(name: str, samples: int, seed: int) -> None:
+    _train(name)
+    _show_accuracies(name, samples, seed)
+
+
+def _show_text(name: str, _samples: int, seed: int) -> None:
+    small = _train(name)
+    _show_bound(small.model, small.data, seed)
+
+
+def _show_denoiser(name: str, _samples: int, seed: int) -> None:
+    from fedsim.bench import denoisers
+
+    recipe = denoisers.RECIPES[name]
+    small = denoisers.trained(name, partial(_tell_step, recipe.steps))
+    _introduce(name, recipe.holds, small.model)
+    _show_loss(small.model, small.data, denoisers.task_of(recipe), seed)
+    say(f"kept in {small.folder}")
+
+
+def _pruned(name: str) -> Any:
+    from fedsim.bench import pruning
+
+    def tell(step: int, loss: float, share: float) -> None:
         done = f"  step {step} of {pruning.RECIPES[name].steps}: loss {loss:.3f}"
         print(f"{done}, a layer reads {share:.0%} of the visual tokens", file=sys.stderr, flush=True)
 
-    wholes = {"digit-grids": grids, unfreezing.NAME: unfreezing}
-    model = wholes[name].trained(tell) if name in wholes else pruning.trained(name, tell_share)
-    say(f"{name}: questions about grids of digits; {sum(p.numel() for p in model.parameters()):,} parameters")
+    return pruning.trained(name, tell)
+
+
+def _tell_step(steps: int, step: int, loss: float) -> None:
+    print(f"  step {step} of {steps}: loss {loss:.3f}", file=sys.stderr, flush=True)
+
+
+def _tell_stage(stage: str, step: int, of: int, loss: float) -> None:
+    print(f"  {stage}, step {step} of {of}: loss {loss:.3f}", file=sys.stderr, flush=True)
+
+
+def _introduce(name: str, holds: str, model: Any) -> None:
+    say(f"{name}: {holds}; {sum(p.numel() for p in model.parameters()):,} parameters")
+
+
+def _show_grids(train: Callable[[str], Any], name: str, samples: int, seed: int) -> None:
+    from fedsim.bench import grid_accuracy, unfreezing
+
+    model = train(name)
+    _introduce(name, "questions about grids of digits", model)
     table = Table(box=None)
     for label in ("question", "right", "95 %", "image black", "usual answer", "several"):
         table.add_column(label, no_wrap=True)
