@@ -7,6 +7,7 @@ data and ask for updates.
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import resource
 import runpy
@@ -40,7 +41,8 @@ _FOLLOW = (  # what is set for a process outlives the change of its program
 
 
 def prepare() -> None:
-    """Set environment and allocator; what the user has set stays."""
+    """Set environment, log and allocator; what the user has set stays."""
+    logging.getLogger("flwr").propagate = False  # Opacus gives the root log a handler, which would tell every notice
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     try:

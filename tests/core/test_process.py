@@ -29,6 +29,22 @@ def test_what_the_user_has_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     assert os.environ["HF_HUB_OFFLINE"] == "1"
 
 
+def test_notices_of_flower_are_told_nobody_though_opacus_opens_the_root_log() -> None:
+    code = (
+        "from fedsim.core import process; process.prepare()\n"
+        "import logging, opacus\n"
+        "from flwr.common.logger import log\n"
+        "log(logging.INFO, 'a notice'); log(logging.WARNING, 'a warning'); print(len(logging.getLogger().handlers))"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "FLWR_LOG_LEVEL"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True, timeout=120
+    )
+    assert done.stdout.strip() == "1"  # else this test shows nothing
+    assert "a notice" not in done.stderr
+    assert done.stderr.count("a warning") == 1
+
+
 def test_memory_beyond_the_bound_is_refused() -> None:
     code = (
         "from fedsim.core.process import limit_memory\nlimit_memory(0)\nlimit_memory(0.5)\n"
