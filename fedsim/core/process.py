@@ -7,6 +7,7 @@ data and ask for updates.
 from __future__ import annotations
 
 import ctypes
+import io
 import logging
 import os
 import resource
@@ -113,6 +114,8 @@ def serve_parent() -> TextIO:
     offer_working_folder()
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # else what it said last is lost where it is ended
     return answers
 
 
