@@ -16,6 +16,7 @@ from benchmarks._experiments import FOLDER, Budget, Experiment
 from benchmarks._rows import Row
 from fedsim.core.errors import FedsimError, in_a_line
 from fedsim.record.environment import environment
+from fedsim.record.store import write_whole
 
 ROOT = FOLDER.parent
 RESULTS = FOLDER / "results"
@@ -122,7 +123,7 @@ def write(result: Result, folder: Path) -> Path:
     """Write a result to its file."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{result.experiment}.json"
-    file.write_text(as_json(result), encoding="utf-8")
+    write_whole(file, as_json(result).encode())
     return file
 
 

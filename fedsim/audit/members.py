@@ -41,13 +41,15 @@ def count_candidates(training: TrainedClient) -> int:
 
 def attacks() -> list[MembershipChoice]:
     """Return every membership attack that is installed, first those without shadow models."""
-    plans = {name: method.make(method.config()).plan() for name, method in registry.methods("membership").items()}
-    return [MembershipChoice(name=name) for name in sorted(plans, key=lambda name: (plans[name] is not None, name))]
+    without = attacks_without_shadows()
+    others = (MembershipChoice(name=name) for name in sorted(registry.methods("membership")))
+    return [*without, *(choice for choice in others if choice not in without)]
 
 
 def attacks_without_shadows() -> list[MembershipChoice]:
     """Return those that train no shadow models."""
-    return [choice for choice in attacks() if choice.make("membership").plan() is None]
+    methods = sorted(registry.methods("membership").items())
+    return [MembershipChoice(name=name) for name, method in methods if method.make(method.config()).plan() is None]
 
 
 def cases_of(training: TrainedClient, work: Work) -> Cases:

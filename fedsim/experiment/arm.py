@@ -134,7 +134,7 @@ def _rounds(scenario: Scenario) -> str:
 def _state_of_model(scenario: Scenario) -> str:
     start = f"weights of {scenario.model.checkpoint.name}" if scenario.model.checkpoint else "untrained"
     if scenario.crafting is not None:
-        start = f"{start}, changed by {scenario.crafting.label or scenario.crafting.name}"
+        start = f"{start}, changed by {scenario.crafting.reported}"
     if scenario.forgetting is not None:
         return f"{start}, asked to forget after {_rounds(scenario)}"
     earlier = [round_ - 1 for round_ in scenario.threat.rounds]

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from statistics import NormalDist
+from typing import NamedTuple
 
 import numpy as np
-from pydantic import Field
 
 from fedsim.core.metric import Statistic
 from fedsim.core.registry import metric
 from fedsim.core.seeding import derive
 from fedsim.metrics.success import Rule
-from fedsim.record import Interval, Part, VictimRecord
+from fedsim.record import Interval, VictimRecord
 
 Clusters = Sequence[Sequence[float]]
 _Statistic = Callable[..., np.ndarray]
@@ -25,14 +25,14 @@ _STATISTICS: dict[Statistic, _Statistic] = {"mean": np.nanmean, "median": np.nan
 _LEAST_FOR_BOOTSTRAP = 3
 
 
-class Summary(Part):
+class Summary(NamedTuple):
     """An attack over all victims. Units of resampling are victims, not examples.
 
     `metrics` holds what the values of examples and updates come to, by the names that metrics declare.
     """
 
     success: Interval
-    metrics: dict[str, Interval] = Field(default_factory=dict)
+    metrics: dict[str, Interval]
 
 
 def mean_interval(

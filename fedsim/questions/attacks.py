@@ -75,7 +75,7 @@ def finding_of(
     summary = summarise(victims, rule, seed, confidence=scoring.confidence, resamples=scoring.resamples)
     finding = AttackFinding(
         question=ATTACKS,
-        label=choice.label or choice.name,
+        label=choice.reported,
         method=choice.name,
         settings=choice.settings,
         metric="success",
@@ -131,7 +131,7 @@ def _attack(
     """Attack every observed update, as many together as the attack likes."""
     attack_class = registry.get("attack", choice.name).derived_from(Attack)
     over_rounds = attack_class is not None and attack_class.over_rounds
-    knows, label = _knowledge(world.scenario, choice), choice.label or choice.name
+    knows, label = _knowledge(world.scenario, choice), choice.reported
     yield from (_unharmed(victim.entry) for victim in victims if not any(map(len, victim.truth.private)))
     victims = [victim for victim in victims if any(map(len, victim.truth.private))]
     before, done = victims if over_rounds else (), 0
@@ -172,7 +172,7 @@ def _search(
     watch: OnStep,
 ) -> list[Reconstruction | str]:
     """What the attack made of each observation, or why it failed. One failure among several does not spoil the rest."""
-    purpose = f"attack {choice.label or choice.name}"
+    purpose = f"attack {choice.reported}"
     generators = [seeding.generator(world.scenario.seed, purpose, entry.round, entry.client) for entry in entries]
     guesses = search(attacker, seen, generators, watch)
     if not isinstance(guesses, str):

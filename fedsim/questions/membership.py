@@ -23,17 +23,16 @@ from fedsim.core.types import Config, Shadow, ShadowPlan, Target
 from fedsim.metrics.membership import name_of, separation
 from fedsim.questions import Evidence, Question, Work
 from fedsim.record import Finding
-from fedsim.scenario import Choice
+from fedsim.scenario.choices import ReportedChoice
 from fedsim.scenario.world import World
 from fedsim.threat import membership
 from fedsim.threat.attacking import AtWork, tensor_of
 
 
-class MembershipChoice(Choice):
+class MembershipChoice(ReportedChoice):
     """A membership attack, and under which name it is reported."""
 
     kind: ClassVar[Kind | None] = "membership"
-    label: str = Field(default="", description="name in the report; the attack's name when empty")
 
 
 class Membership(Config):
@@ -48,7 +47,7 @@ class Membership(Config):
 
     @model_validator(mode="after")
     def _labels_differ(self) -> Membership:
-        labels = [attack.label or attack.name for attack in self.attacks]
+        labels = [attack.reported for attack in self.attacks]
         twice = sorted({label for label in labels if labels.count(label) > 1})
         if twice:
             raise ValueError(f"two attacks are reported as '{twice[0]}'. Give one a label")
@@ -157,7 +156,7 @@ def judge_all(attacks: Sequence[MembershipChoice], cases: Cases) -> Iterator[Fin
     """
     for choice in attacks:
         attack: MembershipAttack[Any] = choice.make("membership")
-        finding = open_finding(choice.label or choice.name, choice.name, choice.settings, attack.target)
+        finding = open_finding(choice.reported, choice.name, choice.settings, attack.target)
         try:
             with cases.work.start("membership", choice) as at_work:
                 finding = judge(finding, attack, at_work, cases)

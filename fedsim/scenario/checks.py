@@ -66,7 +66,7 @@ def check_crafting(scenario: Scenario, source: str) -> None:
     """Check that a malicious server changes the model in exactly one way."""
     if scenario.threat.server != "malicious" or any(key.startswith("attacks") for key in scenario.varied):
         return
-    names = [choice.label or choice.name for choice in scenario.attacks if choice.crafts]
+    names = [choice.reported for choice in scenario.attacks if choice.crafts]
     if len(names) == 1:
         return
     known = ", ".join(name for name, method in registry.methods("attack").items() if crafts(method))

@@ -75,10 +75,20 @@ def crafts(attack: Method) -> bool:
     return attack_class is not None and attack_class.crafts
 
 
-class AttackChoice(Choice):
-    """An attack, under which name it is reported, and what it knows beyond the threat model."""
+class ReportedChoice(Choice):
+    """An attack, and under which name it is reported."""
 
     label: str = Field(default="", description="name in the report; the attack's name when empty")
+
+    @property
+    def reported(self) -> str:
+        """The name in the report."""
+        return self.label or self.name
+
+
+class AttackChoice(ReportedChoice):
+    """An attack on updates, and what it knows beyond the threat model."""
+
     also_knows: tuple[Knowledge, ...] = ()
 
     @property

@@ -105,7 +105,7 @@ class Scenario(Config):
             raise ValueError(
                 f"threat.victims is {self.threat.victims}, expected at most {self.cohort_size}, the cohort"
             )
-        labels = [attack.label or attack.name for attack in self.attacks]
+        labels = [attack.reported for attack in self.attacks]
         twice = sorted({label for label in labels if labels.count(label) > 1})
         if twice:
             raise ValueError(f"attacks: two are reported as '{twice[0]}'. Give one a label.")

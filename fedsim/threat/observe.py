@@ -177,7 +177,7 @@ def _server(world: World) -> Iterator[str]:
     deeds = [f"adds {_listed(sorted(crafted.added))} ({added:,} numbers) to it"] if added else []
     deeds += [f"replaces the values of {_listed(changed)}"] if changed else []
     yield "The server is malicious: it changes the model that every client receives. Clients train it as usual."
-    yield f"For attack '{choice.label or choice.name}' it {' and '.join(deeds)}, anew in every attacked round."
+    yield f"For attack '{choice.reported}' it {' and '.join(deeds)}, anew in every attacked round."
     yield "It chooses these values without any client's data, from its seed and the test set, which it owns."
 
 
@@ -296,7 +296,7 @@ def _further_grants(scenario: Scenario) -> Iterator[str]:
         ]
         if granted:
             words = ", ".join(GRANTS[knowledge].has for knowledge in granted)
-            yield f"Attack '{attack.label or attack.name}' is granted more: {words}."
+            yield f"Attack '{attack.reported}' is granted more: {words}."
 
 
 def _without_statistics(spec: InputSpec) -> InputSpec:

@@ -87,7 +87,7 @@ def choice(
 ) -> tuple[Any, Own]:
     own = Own(Config())
     own.wants, own.fails, own.scores, own.seen = wants, fails, scores, []
-    return SimpleNamespace(label=label, name="own", settings={"a": 1}, make=lambda _kind: own), own
+    return SimpleNamespace(reported=label or "own", name="own", settings={"a": 1}, make=lambda _kind: own), own
 
 
 def asked(*choices: tuple[Any, Own], told: list[Any] | None = None, work: Work | None = None) -> list[Finding]:

@@ -63,6 +63,7 @@ def _make(
     from fedsim.experiment.sweep.folder import SweepFolder, plan_of
     from fedsim.experiment.sweep.plan import plan_runs
     from fedsim.experiment.sweep.run import sweep as made
+    from fedsim.report.tables.figures import with_noun
     from fedsim.scenario import Sweep, load
 
     loaded = load(scenario, overrides, trust=trust)
@@ -70,8 +71,7 @@ def _make(
     folder = SweepFolder(path)
     folder.prepare(plan_of(loaded.title, scenario_hash(loaded), loaded.model_dump_json(), runs))
     folder.keep_origin(origin)
-    count = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
-    say(f"{loaded.title}: {count}{in_minutes(loaded.minutes)}")
+    say(f"{loaded.title}: {with_noun(len(runs), 'run')}{in_minutes(loaded.minutes)}")
     try:
         with (
             folder.locked(),

@@ -105,7 +105,7 @@ def tune(
 def _check(scenario: Scenario) -> Tune:
     if scenario.tune is None:
         raise ScenarioError("there is no [tune] table. Add one with attack = LABEL and [tune.space].")
-    labels = {attack.label or attack.name: attack for attack in scenario.attacks}
+    labels = {attack.reported: attack for attack in scenario.attacks}
     if scenario.tune.attack not in labels:
         raise ScenarioError(
             f"tune.attack: no attack is '{scenario.tune.attack}'.{nearest(scenario.tune.attack, labels)}"
