@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import torch
@@ -13,6 +14,10 @@ from fedsim.core.hooks import Attack
 from fedsim.core.types import Observation, Reconstruction, Step
 from fedsim.metrics.image import score_items
 from fedsim.metrics.missing import complete
+from fedsim.record import ItemScore
+
+EXACT = "updates with every image exact"
+"""The name of the row that says how many updates came back exactly."""
 
 
 class Outcome(NamedTuple):
@@ -22,11 +27,13 @@ class Outcome(NamedTuple):
         worst: PSNR of the worst image in dB; 0 where the attack was stopped.
         seconds: of the processor.
         guess: None where the attack was stopped.
+        is_exact: whether every image came back exactly.
     """
 
     worst: float
     seconds: float
     guess: Reconstruction | None
+    is_exact: bool = False
 
 
 class _OverError(Exception):
@@ -64,10 +71,20 @@ def attack_within(seconds: float, attack: Attack[Any], victim: Victim, number: i
     taken = time.process_time() - begin
     if guess is None:
         return Outcome(0.0, taken, None)
-    return Outcome(worst_psnr(guess, victim), taken, guess)
+    items = items_of(guess, victim)
+    return Outcome(worst_psnr(items), taken, guess, are_exact(items))
 
 
-def worst_psnr(guess: Reconstruction, victim: Victim) -> float:
-    """Return the PSNR of the worst image in dB; one that was not returned counts as a grey one."""
-    items = score_items(complete(guess, len(victim.batch)), victim.batch, victim.spec).items
+def items_of(guess: Reconstruction, victim: Victim) -> tuple[ItemScore, ...]:
+    """Return the scores of each image of an update; one that was not returned counts as a grey one."""
+    return score_items(complete(guess, len(victim.batch)), victim.batch, victim.spec).items
+
+
+def worst_psnr(items: Iterable[ItemScore]) -> float:
+    """Return the PSNR of the worst image in dB."""
     return min(item.values["psnr"] for item in items)
+
+
+def are_exact(items: Iterable[ItemScore]) -> bool:
+    """Say whether every image is exact: each pixel within half of one of 255 steps."""
+    return all(item.values["exact_pixels"] > 0 for item in items)

@@ -13,14 +13,15 @@ from functools import partial
 import torch
 
 from attacks.core.client_gradient import client_gradient
-from benchmarks._budget import worst_psnr
+from benchmarks._budget import EXACT, are_exact, items_of, worst_psnr
 from benchmarks._experiments import Cells
 from benchmarks._frontier_cases import RESNET, SMALL
-from benchmarks._frontier_table import ceiling_row, exact_row
-from benchmarks._rows import Row, measured
+from benchmarks._frontier_table import ceiling_row
+from benchmarks._rows import Row, measured, share
 from benchmarks._victims import Victim, observed_victims, victims_of
 from fedsim.core import registry, seeding
 from fedsim.core.types import Reconstruction
+from fedsim.record import ItemScore
 
 _VICTIMS = 5
 _NEAR = 0.2  # standard deviation of the noise on the image, in normalised units
@@ -54,11 +55,11 @@ def _rows(setting: str, precision: str) -> Iterator[Row]:
         method = registry.get("attack", "gauss-newton")
         attack = method.make(method.config())
         source = seeding.generator(1, "attack", number)
-        starts.append(_psnr(start, seen))
-        ends.append(_psnr(attack.continue_from(seen.observation, start, source, lambda _step: None), seen))
-    yield exact_row(setting, ends)
-    yield measured("PSNR of the start", setting, starts, "dB", "")
-    yield measured("PSNR of the end", setting, ends, "dB", "")
+        starts.append(_items(start, seen))
+        ends.append(_items(attack.continue_from(seen.observation, start, source, lambda _step: None), seen))
+    yield share(EXACT, setting, [float(are_exact(items)) for items in ends])
+    yield measured("PSNR of the start", setting, [worst_psnr(items) for items in starts], "dB", "")
+    yield measured("PSNR of the end", setting, [worst_psnr(items) for items in ends], "dB", "")
 
 
 def sent_in_double(victim: Victim) -> Victim:
@@ -75,5 +76,5 @@ def _near(victim: Victim, number: int) -> Reconstruction:
     return Reconstruction.of(inputs + _NEAR * torch.randn(inputs.shape, generator=generator), victim.batch.labels)
 
 
-def _psnr(guess: Reconstruction, victim: Victim) -> float:
-    return worst_psnr(replace(guess, inputs=guess.inputs.float()), victim)
+def _items(guess: Reconstruction, victim: Victim) -> tuple[ItemScore, ...]:
+    return items_of(replace(guess, inputs=guess.inputs.float()), victim)

@@ -11,18 +11,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from benchmarks._budget import within
+from benchmarks._budget import EXACT, are_exact, items_of, within, worst_psnr
 from benchmarks._experiments import Cells, Measure
 from benchmarks._rows import Row, averaged, measured, share
 from benchmarks._victims import PHOTOGRAPHS, Victim, victims_of
 from fedsim.core import registry, seeding
 from fedsim.core.types import Knowledge
-from fedsim.metrics.image import score_items
 
 _IMAGES = 20  # of the data set
 _KNOWN: tuple[Knowledge, ...] = ("batch-size", "dropout-rates", "input-statistics")
-_EXACT = 60.0  # dB, of every image of an update
-_NAME = f"updates with every image > {_EXACT:g} dB"
 _ALL, _FEW = 10, 2  # victims of a row, and of a batch that grows
 _PLACED = 1e-3  # relative error of a patch that counts as found at its position
 _BATCHES = (1, 2, 3, 4, 5, 6, 7, 8)
@@ -109,6 +106,7 @@ def patch_cells(full: bool, seconds: float) -> Cells:
 
 class _Outcome(NamedTuple):
     worst: float  # dB
+    is_exact: bool
     placed: float  # share of the patches
     separated: float  # share of the tokens
     seconds: float
@@ -118,11 +116,11 @@ class _Outcome(NamedTuple):
 def _rows(case: Case, victims: int, seconds: float) -> list[Row]:
     outcomes = [_attack(case, victim, number, seconds) for number, victim in enumerate(case.setting.victims(victims))]
     words = case.words
-    exact = [float(one.worst > _EXACT) for one in outcomes]
+    exact = [float(one.is_exact) for one in outcomes]
     placed, separated = [one.placed for one in outcomes], [one.separated for one in outcomes]
     must_place = ">= 1" if case.share else ""
     return [
-        share(_NAME, words, exact, case.share),
+        share(EXACT, words, exact, case.share),
         measured("worst PSNR of an update", words, [one.worst for one in outcomes], "dB", ""),
         averaged("patches at their position", words, placed, "share", must_place),
         averaged("tokens separated", words, separated, "share"),
@@ -142,11 +140,11 @@ def growing_batches(rate: float, width: int, patch: int, hidden: int, victims: i
         outcomes = [
             _attack(case, victim, number, seconds) for number, victim in enumerate(case.setting.victims(victims))
         ]
-        exact, setting = [float(one.worst > _EXACT) for one in outcomes], f"{words}, B = {images}"
-        yield share(_NAME, setting, exact)
+        exact, setting = [float(one.is_exact) for one in outcomes], f"{words}, B = {images}"
+        yield share(EXACT, setting, exact)
         yield measured("tokens separated", setting, [one.separated for one in outcomes], "share", "")
         yield measured("processor seconds an update", setting, [one.seconds for one in outcomes], "s", "")
-        failed = [one.end for one in outcomes if one.worst <= _EXACT]
+        failed = [one.end for one in outcomes if not one.is_exact]
         if failed:
             yield Row("largest batch that is exact", words, images - 1.0, "images", note=f"the next: {failed[0]}")
             return
@@ -158,18 +156,17 @@ def _attack(case: Case, victim: Victim, number: int, budget: float) -> _Outcome:
     settings = {} if case.iterations is None else {"max_iterations": case.iterations}
     made = method.make(method.config.model_validate(settings))
     if not made.applicable(victim.observation).holds:
-        return _Outcome(0.0, 0.0, 0.0, 0.0, "refused")
+        return _Outcome(0.0, False, 0.0, 0.0, 0.0, "refused")
     begin = time.process_time()
     guess = within(budget, made, victim.observation, seeding.generator(1, "attack", number))
     seconds = time.process_time() - begin
     if guess is None:
-        return _Outcome(0.0, 0.0, 0.0, seconds, f"stopped after {budget:g} s")
-    is_whole = len(guess.inputs) == case.setting.images
-    items = score_items(guess, victim.batch, victim.spec).items if is_whole else ()
-    worst = min((item.values["psnr"] for item in items), default=0.0)
+        return _Outcome(0.0, False, 0.0, 0.0, seconds, f"stopped after {budget:g} s")
+    items = items_of(guess, victim)
     tokens = guess.facts.get("tokens", 0.0)
     separated = guess.facts["tokens separated"] / tokens if "tokens separated" in guess.facts else 0.0
-    return _Outcome(worst, _placed(guess.inputs, victim.batch.inputs, case.setting.patch), separated, seconds)
+    placed = _placed(guess.inputs, victim.batch.inputs, case.setting.patch)
+    return _Outcome(worst_psnr(items), are_exact(items), placed, separated, seconds)
 
 
 def _placed(patches: Tensor, wanted: Tensor, patch: int) -> float:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
-from benchmarks._budget import Outcome, attack_within
+from benchmarks._budget import EXACT, Outcome, attack_within
 from benchmarks._experiments import Budget, Cells, experiment
 from benchmarks._frontier_cases import CASES, Case
 from benchmarks._frontier_control import control_cells
@@ -26,7 +26,6 @@ from fedsim.core import registry
 from fedsim.core.errors import NotApplicable
 
 _ALL = 10
-_EXACT, _EXACT_IN_BATCH = 80.0, 60.0  # dB
 
 
 @experiment("exact-frontier", minutes=40, page="attacks/exact-frontier", seconds=300)
@@ -44,9 +43,7 @@ def _rows(case: Case, victims: int, budget: float) -> Iterator[Row]:
     except NotApplicable as reason:
         yield Row("refused", case.setting, 1.0, "share", n=victims, note=str(reason))
         return
-    bound = _EXACT if case.batch_size == 1 else _EXACT_IN_BATCH
-    exact = [float(outcome.worst > bound) for outcome in outcomes]
-    yield share(f"updates with every image > {bound:g} dB", case.setting, exact, case.share)
+    yield share(EXACT, case.setting, [float(outcome.is_exact) for outcome in outcomes], case.share)
     yield share(f"stopped after {budget:g} s", case.setting, [float(outcome.guess is None) for outcome in outcomes])
     guesses = [outcome.guess for outcome in outcomes]
     called = [float(guess is not None and guess.is_exact) for guess in guesses]

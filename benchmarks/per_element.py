@@ -34,7 +34,6 @@ from fedsim.threat.replay import replay
 from fedsim.threat.scoring import score
 from fedsim.threat.victim import Victim
 
-_EXACT = 60.0  # dB
 _KNOWN = 0.5  # what a colluding client sends everywhere
 _TEXT: dict[str, Any] = {
     "data": {"name": "lee-news", "length": 16},
@@ -98,7 +97,7 @@ def images_read(variant: str, least: int, colluders: int, seed: int, clients: in
     if isinstance(guesses, str):
         return [0.0] * len(victim.examples)
     record, _ = score(victim, guesses[0])
-    exact = [float((item.values.get("psnr") or 0.0) > _EXACT) for item in record.scores]
+    exact = [item.values.get("exact_pixels", 0.0) for item in record.scores]
     return [*exact, *[0.0] * (len(victim.examples) - len(exact))]
 
 

@@ -23,12 +23,12 @@ from fedsim.core import registry, seeding
 from fedsim.core.errors import NotApplicable
 from fedsim.core.types import WireEntry
 from fedsim.federation.client import local_training
+from fedsim.metrics.image import HALF_STEP
 from fedsim.scenario import parse
 from fedsim.scenario.world import build
 from fedsim.threat import victim as observed
 from fedsim.threat.observe import observe
 
-_RIGHT = 1e-3  # root mean square error of a pixel in [0, 1]: 60 dB
 _ALL, _FEW = 10, 3
 MLP: Mapping[str, Any] = {"name": "mlp"}
 VIT: Mapping[str, Any] = {"name": "vit-small", "patch": 8, "width": 256, "blocks": 2}
@@ -103,7 +103,7 @@ def _rows(case: Case, victims: int) -> Iterator[Row]:
     except NotApplicable as reason:
         yield Row("refused", setting, 1.0, "share", n=victims, note=str(reason))
         return
-    yield averaged("images above 60 dB", setting, shares, "share", case.must)
+    yield averaged("images that come back exactly", setting, shares, "share", case.must)
     yield share("updates that the steps explain exactly", setting, explained)
     yield measured("processor seconds an update", setting, seconds, "s", case.seconds)
 
@@ -124,7 +124,7 @@ def _attacked(case: Case, victims: int) -> Iterator[tuple[float, float, float]]:
         scale = torch.tensor(world.data.dataset.spec.std, dtype=torch.float64)[:, None, None]
         true = (scale * torch.cat([batch.inputs for batch in truth.batches])).flatten(1)
         guesses = (scale * guess.inputs).flatten(1)
-        near = torch.cdist(true, guesses) / true.shape[1] ** 0.5 < _RIGHT
+        near = torch.cdist(true, guesses, p=torch.inf) <= HALF_STEP
         right = float(near.any(1).double().mean()) if len(guesses) else 0.0
         yield right, float(guess.is_exact), seconds
 

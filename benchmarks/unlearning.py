@@ -7,7 +7,8 @@ each client's update of the first round too. From two means of n and n - 1 gradi
 n g - (n - 1) g'. After T rounds the same is done with the mean steps of both trainings, which is exact for T = 1 alone.
 Attacks get that vector as a gradient of one example, its label and the model. Beside it two controls: the client's
 ordinary update, attacked alike, and the vector of another digit that is forgotten, judged by one that stays. A digit
-counts as identified if it is the nearest of all 200 to the guess (chance 0.005), as exact above 60 dB. Units are
+counts as identified if it is the nearest of all 200 to the guess (chance 0.005), as exact if every pixel is within half
+of 1/255. Units are
 digits, each in a federation that forgets nothing else. ``--full``: 20 digits, not 10.
 """
 
@@ -26,6 +27,7 @@ from fedsim.core import registry, seeding
 from fedsim.core.errors import NotApplicable
 from fedsim.core.gradients import gradient_of
 from fedsim.core.types import Batch, Knowledge, Tensors, Truth, Update, WireEntry
+from fedsim.metrics.image import exact_pixels, to_pixels
 from fedsim.scenario import parse
 from fedsim.scenario.world import World, build
 from fedsim.threat.observe import observe
@@ -33,7 +35,6 @@ from fedsim.threat.victim import Victim
 
 _CLIENTS, _EACH, _RATE = 8, 25, 0.1
 _ROUNDS = (1, 5, 25, 100)
-_EXACT = 60.0  # dB
 _KNOWN: tuple[Knowledge, ...] = ("labels", "batch-size", "input-statistics")
 _ATTACKS: Mapping[str, Mapping[str, int]] = {
     "closed-form-linear": {},
@@ -131,9 +132,10 @@ def judged(world: World, guess: Tensor | None, number: int) -> tuple[float, floa
     """Return whether the digit is the nearest of all to a guess, and whether it is there exactly."""
     if guess is None:
         return 0.0, 0.0
-    distances = (world.data.dataset.train.inputs - guess).square().flatten(1).mean(1)
-    error = float(distances[number]) * world.data.dataset.spec.std[0] ** 2
-    return float(int(distances.argmin()) == number), float(error < 10 ** (-_EXACT / 10))
+    digits, spec = world.data.dataset.train.inputs, world.data.dataset.spec
+    nearest = int((digits - guess).square().flatten(1).sum(1).argmin())
+    is_exact = exact_pixels(to_pixels(guess[None], spec), to_pixels(digits[number][None], spec))
+    return float(nearest == number), float(is_exact)
 
 
 @experiment("unlearning", minutes=2, page="attacks/unlearning")

@@ -23,7 +23,7 @@ PSNR_CAP = 160.0
 SSIM_WINDOW = 11
 SSIM_SIGMA = 1.5
 
-_HALF_STEP = 0.5 / 255 + 1e-6  # pixels are kept in single precision
+HALF_STEP = 0.5 / 255 + 1e-6  # pixels are kept in single precision
 _WORST_MSE = 1.0
 _WORST_PSNR = 0.0
 _WORST_SSIM = -1.0
@@ -177,7 +177,7 @@ def window_side(pictures: Tensor) -> int:
 )
 def exact_pixels(guesses: Tensor, originals: Tensor) -> Tensor:
     """Return of each picture 1 if no pixel is off by more than half of 1/255, so that its file is the same, else 0."""
-    return ((guesses.double() - originals.double()).abs().flatten(1).amax(1) <= _HALF_STEP).double()
+    return ((guesses.double() - originals.double()).abs().flatten(1).amax(1) <= HALF_STEP).double()
 
 
 def match(guesses: Tensor, originals: Tensor) -> Tensor:
