@@ -133,7 +133,7 @@ def _sentences(setting: str, victims: Sequence[VictimRecord]) -> Iterator[Row]:
 
 def _words(setting: str, victims: Sequence[VictimRecord]) -> Iterator[Row]:
     """Share of a batch's words that are read."""
-    shares = [victim.extras["words found"] for victim in victims if victim.extras]
+    shares = [victim.values["words_found"] for victim in victims if "words_found" in victim.values]
     if not shares:
         yield _absent("words read", setting, "share", victims[0].failure or "no text was scored")
         return

@@ -89,8 +89,8 @@ def words(condition: Condition, victims: int) -> Iterator[Row]:
         guess = method.make(method.config())(hidden, seeding.generator(0, "benchmark dager"))
         assert world.data.dataset.tokenizer is not None
         scores.append(score_words(guess, truth.private[0], world.data.dataset.tokenizer))
-    for figure in ("words found", "found words that are right"):
-        yield averaged(f"DAGER, {figure}", condition.name, [score[figure] for score in scores], "share")
+    for figure, title in (("words_found", "words found"), ("words_right", "found words that are right")):
+        yield averaged(f"DAGER, {title}", condition.name, [score[figure] for score in scores], "share")
 
 
 def rows(condition: Condition, victims: int) -> Iterator[Row]:

@@ -92,8 +92,8 @@ def found_in(victim: Victim) -> tuple[VictimRecord, VictimRecord]:
 def solved_rows(label: str, world: World, clients: int) -> Iterator[Row]:
     """Yield how many questions and answers are inferred, and the images' PSNR with them and with granted ones."""
     pairs = [found_in(sent_by(world, client)) for client in range(clients)]
-    for name in ("questions read", "answers read"):
-        yield share(name, label, [float(inferred.extras[name] == 1) for inferred, _ in pairs])
+    for name in ("questions_read", "answers_read"):
+        yield share(name.replace("_", " "), label, [float(inferred.values[name] == 1) for inferred, _ in pairs])
     for number, name in enumerate(("inferred", "granted")):
         values = [pair[number].scores[0].values["psnr"] for pair in pairs]
         yield measured(f"PSNR of the image, question and answer {name}", label, values, "dB", "")

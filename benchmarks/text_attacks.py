@@ -202,8 +202,8 @@ def scores(reconstruction: Reconstruction | None, truth: Truth, world: World) ->
         "ROUGE-2": _mean([sentence.values["rouge_2"] for sentence in sentences]),
         "ROUGE-L": _mean([sentence.values["rouge_l"] for sentence in sentences]),
         "exact sentences": _mean([float(sentence.values["exact"]) for sentence in sentences]),
-        "words found": words["words found"],
-        "found words right": words["found words that are right"],
+        "words found": words["words_found"],
+        "found words right": words["words_right"],
     }
 
 

@@ -247,7 +247,7 @@ def outcome(victim: VictimRecord) -> str:
 
 
 def _figures(victim: VictimRecord) -> Iterator[str]:
-    """Yield the mean of every metric of the examples that people are shown, and how often a flag is set."""
+    """Yield every metric of an update, and of its examples the mean or how often a flag is set."""
     declared = registry.every_metric()
     for name in dict.fromkeys(name for item in victim.scores for name in item.values):
         metric, values = declared[name], [item.values[name] for item in victim.scores if name in item.values]
@@ -256,6 +256,8 @@ def _figures(victim: VictimRecord) -> Iterator[str]:
             yield f"{sum(map(bool, values))} of {len(values)} {noun}"
         elif metric.shown and not metric.table:
             yield f"{metric.title} {metric.format(fmean(values))}"
+    for name, value in victim.values.items():
+        yield f"{declared[name].title} {declared[name].format(value)}"
 
 
 def _in_a_line(text: str) -> str:

@@ -142,7 +142,7 @@ def state_of(victims: Sequence[VictimRecord], rule: Rule) -> State:
 
 def is_every_word_read(victim: VictimRecord) -> bool:
     """Say whether an attack read for certain which words an update is of, though perhaps not their order."""
-    return victim.extras.get(EVERY_WORD) == 1.0
+    return victim.values.get(EVERY_WORD) == 1.0
 
 
 def is_beyond_chance(victims: Sequence[VictimRecord], rule: Rule) -> bool:

@@ -7,7 +7,7 @@ and one reference.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +18,7 @@ from fedsim.core import registry
 from fedsim.core.types import Batch, Reconstruction, Tokenizer
 from fedsim.record import ItemScore
 
-EVERY_WORD = "every word read"  # name of a figure of an update: 1 for yes, 0 for no
+EVERY_WORD = "every_word"
 _PAPER = "Lin 2004, ROUGE: a package for automatic evaluation of summaries"
 
 
@@ -153,6 +153,55 @@ def secret_read(secret: str, guesses: Sequence[str]) -> bool:
     return any(secret in guess for guess in guesses)
 
 
+@registry.metric(
+    "words_found",
+    title="words found",
+    summary="of the sentences of an update: share of their words that the guess has, wherever they stand",
+    over="update",
+    form="percent",
+    digits=0,
+    statistics={"text.words_found": "mean"},
+    noun="sentence",
+)
+def words_found(guessed: Collection[int], original: Collection[int]) -> float:
+    """Return the share of the original tokens that were guessed, in [0, 1]; 1 where there are none."""
+    return len({*original} & {*guessed}) / len({*original}) if original else 1.0
+
+
+@registry.metric(
+    "words_right",
+    title="found words that are right",
+    summary="of the guess of an update: share of its words that the sentences have, wherever they stand",
+    over="update",
+    form="percent",
+    digits=0,
+    statistics={"text.words_right": "mean"},
+    noun="sentence",
+)
+def words_right(guessed: Collection[int], original: Collection[int]) -> float:
+    """Return the share of the guessed tokens that are among the original ones, in [0, 1]; 1 where there are none."""
+    return words_found(original, guessed)
+
+
+@registry.metric(
+    EVERY_WORD,
+    title="every word read",
+    summary="of an update whose words were read for certain: whether they are all of its words and no others",
+    over="update",
+    form="flag",
+    digits=0,
+    statistics={"text.every_word": "share"},
+    noun="sentence",
+    counted=True,
+)
+def is_every_word(read: Tensor, batch: Batch, tokenizer: Tokenizer) -> bool:
+    """Tell whether tokens (K,) are those of the originals (B, T), none missing and none too many.
+
+    What fills sentences up counts on neither side.
+    """
+    return {*read.tolist()} - {tokenizer.padding} == _words(batch, tokenizer)
+
+
 def score_sentences(
     reconstruction: Reconstruction, batch: Batch, tokenizer: Tokenizer, planted: Sequence[str] = ()
 ) -> ScoredSentences:
@@ -185,7 +234,7 @@ def _with_secret(sentence: ItemScore, planted: Sequence[str], guesses: Sequence[
 
 
 def score_words(reconstruction: Reconstruction, batch: Batch, tokenizer: Tokenizer) -> dict[str, float]:
-    """Return the recall and the precision of the set of tokens of all guesses, wherever they stand, each in [0, 1].
+    """Return `words_found` and `words_right` of the tokens of all guesses, by name.
 
     Args:
         reconstruction: guesses (N, T), negative behind the end.
@@ -194,19 +243,7 @@ def score_words(reconstruction: Reconstruction, batch: Batch, tokenizer: Tokeniz
     """
     original = _words(batch, tokenizer)
     guessed = {token for token in reconstruction.inputs.flatten().tolist() if token >= 0}
-    right = len(original & guessed)
-    return {
-        "words found": right / len(original) if original else 1.0,
-        "found words that are right": right / len(guessed) if guessed else 1.0,
-    }
-
-
-def is_every_word(read: Tensor, batch: Batch, tokenizer: Tokenizer) -> bool:
-    """Tell whether tokens (K,) are those of the originals (B, T), none missing and none too many.
-
-    What fills sentences up counts on neither side.
-    """
-    return {*read.tolist()} - {tokenizer.padding} == _words(batch, tokenizer)
+    return {"words_found": words_found(guessed, original), "words_right": words_right(guessed, original)}
 
 
 def _words(batch: Batch, tokenizer: Tokenizer) -> set[int]:

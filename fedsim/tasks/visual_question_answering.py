@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedsim.core import losses
+from fedsim.core import losses, registry
 from fedsim.core.errors import FedsimError
 from fedsim.core.registry import task
 from fedsim.core.types import Batch, Dataset, Draws, Knowledge, Reconstruction, Truth
@@ -93,7 +93,11 @@ class VisualQuestionAnswering(ClassTask):
         first = replace(examples, labels=examples.labels[:, 0])
         guessed = guess.labels if guess.labels.dim() == 1 else guess.labels[:, 0]
         scored = score_images(truth, first, replace(guess, labels=guessed), data)
-        return replace(scored, guess=complete(guess, len(examples)), extras=_read(guess, examples, scored.order))
+        return replace(
+            scored,
+            guess=complete(guess, len(examples)),
+            values={**scored.values, **_read(guess, examples, scored.order)},
+        )
 
     def show(self, inputs: Tensor, data: Dataset) -> Shown:
         """Return pictures."""
@@ -103,11 +107,39 @@ class VisualQuestionAnswering(ClassTask):
 def _read(guess: Reconstruction, examples: Batch, order: Tensor | None) -> dict[str, float]:
     """Return the shares of questions and of answers that were read right."""
     right = dict[str, float]()
-    true = (("questions read", READ_QUESTION, examples.given[QUESTION]), ("answers read", READ_ANSWER, examples.labels))
-    for name, key, originals in true:
+    true = ((questions_read, READ_QUESTION, examples.given[QUESTION]), (answers_read, READ_ANSWER, examples.labels))
+    for figure, key, originals in true:
         if key in guess.extras and order is not None:
-            right[name] = _share_alike(guess.extras[key], originals, order)
+            right[figure.__name__] = figure(guess.extras[key], originals, order)
     return right
+
+
+@registry.metric(
+    "questions_read",
+    title="questions read",
+    summary="share of the questions of an update that were read in every word",
+    over="update",
+    form="percent",
+    digits=0,
+    statistics={"questions_read": "mean"},
+)
+def questions_read(guessed: Tensor, originals: Tensor, order: Tensor) -> float:
+    """Return the share of questions (B, T) of which the guess (N, T') of that order (B,) holds each word."""
+    return _share_alike(guessed, originals, order)
+
+
+@registry.metric(
+    "answers_read",
+    title="answers read",
+    summary="share of the answers of an update that were read in every word",
+    over="update",
+    form="percent",
+    digits=0,
+    statistics={"answers_read": "mean"},
+)
+def answers_read(guessed: Tensor, originals: Tensor, order: Tensor) -> float:
+    """Return the share of answers (B, T) of which the guess (N, T') of that order (B,) holds each word."""
+    return _share_alike(guessed, originals, order)
 
 
 def _share_alike(guessed: Tensor, originals: Tensor, order: Tensor) -> float:

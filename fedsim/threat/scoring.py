@@ -59,7 +59,7 @@ def score(victim: Victim, reconstruction: Reconstruction) -> Judged:
     judged = {
         "scores": items,
         "values": values,
-        "extras": {**scored.extras, **_component_scores(victim, reconstruction)},
+        "extras": _component_scores(victim, reconstruction),
         "notes": (*record.notes, *scored.notes),
         "masks": masks,
     }

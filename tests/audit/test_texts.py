@@ -92,8 +92,8 @@ def test_words_of_unchanged_models_are_found_and_they_train(name: str) -> None:
     (victim,) = found.victims
     assert victim.failure is None
     assert victim.scores[0].text
-    assert victim.extras["words found"] > 0.5 if "words found" in victim.extras else victim.extras
-    assert victim.extras.get("every word read") == {"bert": 1.0, "gpt": None}[name]  # tied weights have no zero rows
+    assert victim.values["words_found"] > 0.5
+    assert victim.values.get("every_word") == {"bert": 1.0, "gpt": None}[name]  # tied weights have no zero rows
     assert train(world, 2, 1.0).summary.test_examples == 12
 
 

@@ -47,7 +47,7 @@ from tests.audit.findings import (
         ),
         ([attacked(0, failure="diverged")], "undecided", "Not decided: no attack returned a guess."),
         (
-            [attacked(0, extras={EVERY_WORD: 1.0})],
+            [attacked(0, values={EVERY_WORD: 1.0})],
             "recovered",
             "Updates of one image give every word away, though not its place.",
         ),

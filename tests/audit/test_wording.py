@@ -14,7 +14,7 @@ def test_an_interval_without_bounds_is_its_value() -> None:
     assert wording.interval(Interval(value=0.256, low=None, high=None, n=1), 1, 2) == "0.26"
 
 
-WORDS = {"extras": {"every word read": 1.0}}
+WORDS = {"values": {"every_word": 1.0}}
 
 
 def test_the_winner_is_the_attack_that_auto_chose_most_often() -> None:

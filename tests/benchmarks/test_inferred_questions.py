@@ -19,7 +19,7 @@ def world():
 
 def test_an_inferred_question_costs_the_image_nothing(world) -> None:
     inferred, granted = own.found_in(own.sent_by(world, 0))
-    assert inferred.extras["questions read"] == inferred.extras["answers read"] == 1.0
+    assert inferred.values["questions_read"] == inferred.values["answers_read"] == 1.0
     assert inferred.scores[0].values["psnr"] == granted.scores[0].values["psnr"] > 60
 
 

@@ -67,8 +67,8 @@ def test_one_recovered_example_is_proof_and_one_open_search_leaves_all_open() ->
 
 @pytest.mark.parametrize(("read", "state"), [(1.0, "recovered"), (0.0, "undecided"), (None, "undecided")])
 def test_every_word_of_an_update_is_proof_whatever_became_of_the_sentences(read: float | None, state: str) -> None:
-    extras = {} if read is None else {"every word read": read}
-    open_, words = victim(0.1, converged=False), victim(0.1, converged=False, extras=extras)
+    values = {} if read is None else {"every_word": read}
+    open_, words = victim(0.1, converged=False), victim(0.1, converged=False, values=values)
     assert state_of([open_, words, open_], RULE) == state
 
 

@@ -157,17 +157,17 @@ def test_rouge_is_taken_of_the_words_of_the_guess_that_is_matched() -> None:
 def test_words_count_once_wherever_they_stand() -> None:
     batch = Batch(torch.tensor([[1, 2, 1], [3, 256, 256]]), torch.tensor([[2, 1, 4], [5, -100, -100]]))
     assert score_words(reconstruction([[3, 1, 7], [8, -1, -1]]), batch, WordTokenizer()) == {
-        "words found": 2 / 3,
-        "found words that are right": 0.5,
+        "words_found": 2 / 3,
+        "words_right": 0.5,
     }
     assert score_words(reconstruction([]), batch, WordTokenizer()) == {
-        "words found": 0.0,
-        "found words that are right": 1.0,
+        "words_found": 0.0,
+        "words_right": 1.0,
     }
     padding = Batch(torch.full((1, 3), 256), torch.full((1, 3), -100))
     assert score_words(reconstruction([[3, 1, 7]]), padding, WordTokenizer()) == {
-        "words found": 1.0,
-        "found words that are right": 0.0,
+        "words_found": 1.0,
+        "words_right": 0.0,
     }
 
 

@@ -86,7 +86,7 @@ def test_a_missing_guess_has_read_no_question_even_where_all_ask_the_same() -> N
         Reconstruction.of(same.inputs[:1], same.labels[:1, 0]), extras={READ_QUESTION: same.given["question"][:1]}
     )
     found = TASK.score(truth(same), same, guess, data)
-    assert found.extras == {"questions read": pytest.approx(1 / len(own))}
+    assert {"questions_read": found.values["questions_read"]} == {"questions_read": pytest.approx(1 / len(own))}
 
 
 def test_data_without_questions_are_refused() -> None:

@@ -40,7 +40,6 @@ class Scored:
     Attributes:
         items: of `fedsim.record.ItemScore`, one an original and in their order, with its metrics by name.
         values: metrics of the update as a whole, by name.
-        extras: what else was read, shares in [0, 1] by a name for people.
         order: which guess belongs to each original, shape (B,), where guesses and their masks can be put in their
             order; else None.
         guess: what `order` counts, if missing guesses were filled up.
@@ -50,7 +49,6 @@ class Scored:
 
     items: tuple[Item, ...]
     values: Mapping[str, float] = field(default_factory=dict[str, float])
-    extras: Mapping[str, float] = field(default_factory=dict[str, float])
     order: Tensor | None = None
     guess: Reconstruction | None = None
     notes: tuple[str, ...] = ()

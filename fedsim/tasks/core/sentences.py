@@ -31,7 +31,7 @@ class TextTask(Task[ConfigT]):
         values = score_words(guess, examples, data.tokenizer)
         if READ_WORDS in guess.extras:
             values[EVERY_WORD] = float(is_every_word(guess.extras[READ_WORDS], examples, data.tokenizer))
-        return Scored(items=sentences, extras=values)
+        return Scored(items=sentences, values=values)
 
     def show(self, inputs: Tensor, data: Dataset) -> Shown:
         """Return the text of each example; a negative token ends it."""

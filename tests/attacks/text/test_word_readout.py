@@ -66,8 +66,8 @@ def test_tokens_are_counted_as_they_stand_in_the_batch(
     assert counted == Counter(read.tolist())
     assert world.data.dataset.tokenizer is not None
     assert score_words(guess, truth.private[0], world.data.dataset.tokenizer) == {
-        "words found": 1.0,
-        "found words that are right": 1.0,
+        "words_found": 1.0,
+        "words_right": 1.0,
     }
     assert guess.facts["tokens that never follow"] == 1.0
     assert set(guess.extras[READ_WORDS].tolist()) == set(read.tolist())
@@ -108,8 +108,8 @@ def test_words_stand_out_of_weak_noise_and_drown_in_strong_noise(
     guess = attack_named("word-readout")(observation, torch.Generator())
     assert world.data.dataset.tokenizer is not None
     assert score_words(guess, truth.private[0], world.data.dataset.tokenizer) == {
-        "words found": 1.0,
-        "found words that are right": 1.0,
+        "words_found": 1.0,
+        "words_right": 1.0,
     }
     assert "no row is exactly zero" in guess.notes[1]
     assert guess.extras == {}

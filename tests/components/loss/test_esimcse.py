@@ -343,8 +343,8 @@ def test_every_word_is_read_off_the_gradient_of_a_model_that_is_no_language_mode
     guess = method.make(method.config())(seen, torch.Generator().manual_seed(0))
     assert world.data.dataset.tokenizer is not None
     assert score_words(guess, truth.private[0], world.data.dataset.tokenizer) == {
-        "words found": 1.0,
-        "found words that are right": 1.0,
+        "words_found": 1.0,
+        "words_right": 1.0,
     }
 
 

@@ -32,9 +32,9 @@ def test_sentences_are_scored_with_their_words_and_shown_as_text() -> None:
     found = TEXT.score(truth(batch), batch, guess, data)
     assert [item.values["exact"] for item in found.items] == [0.0, 1.0]
     assert [item.values["token_accuracy"] for item in found.items] == [0.75, 1.0]
-    assert found.extras == {"words found": 6 / 7, "found words that are right": 6 / 7}
+    assert found.values == {"words_found": 6 / 7, "words_right": 6 / 7}
     for words, flag in (([1, 2, 3, 4, 24, 25, 26, 0], 1.0), ([1, 2, 3, 4, 24, 25], 0.0)):
         read = replace(guess, extras={READ_WORDS: torch.tensor(words)})
-        assert TEXT.score(truth(batch), batch, read, data).extras == {**found.extras, "every word read": flag}
-    assert (found.order, found.values, dict(found.arrays)) == (None, {}, {})
+        assert TEXT.score(truth(batch), batch, read, data).values == {**found.values, "every_word": flag}
+    assert (found.order, dict(found.arrays)) == (None, {})
     assert TEXT.show(guess.inputs, data) == ("xyz", "abce")
