@@ -164,8 +164,8 @@ def secret_read(secret: str, guesses: Sequence[str]) -> bool:
     noun="sentence",
 )
 def words_found(guessed: Collection[int], original: Collection[int]) -> float:
-    """Return the share of the original tokens that were guessed, in [0, 1]; 1 where there are none."""
-    return len({*original} & {*guessed}) / len({*original}) if original else 1.0
+    """Return the share of the original tokens that were guessed, in [0, 1]; 0 where there are none."""
+    return len({*original} & {*guessed}) / len({*original}) if original else 0.0
 
 
 @registry.metric(
@@ -179,7 +179,7 @@ def words_found(guessed: Collection[int], original: Collection[int]) -> float:
     noun="sentence",
 )
 def words_right(guessed: Collection[int], original: Collection[int]) -> float:
-    """Return the share of the guessed tokens that are among the original ones, in [0, 1]; 1 where there are none."""
+    """Return the share of the guessed tokens that are among the original ones, in [0, 1]; 0 where there are none."""
     return words_found(original, guessed)
 
 
