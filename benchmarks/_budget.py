@@ -6,12 +6,11 @@ import time
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-import torch
-
 from benchmarks._victims import Victim
 from fedsim.core import seeding
+from fedsim.core.deadline import OUT_OF_TIME
 from fedsim.core.hooks import Attack
-from fedsim.core.types import Observation, Reconstruction, Step
+from fedsim.core.types import Reconstruction
 from fedsim.metrics.image import score_items
 from fedsim.metrics.missing import complete
 from fedsim.record import ItemScore
@@ -24,40 +23,21 @@ class Outcome(NamedTuple):
     """What an attack came to within a budget.
 
     Attributes:
-        worst: PSNR of the worst image in dB; 0 where the attack was stopped.
+        worst: PSNR of the worst image in dB.
         seconds: of the processor.
-        guess: None where the attack was stopped.
+        guess: the best one within the budget.
         is_exact: whether every image came back exactly.
     """
 
     worst: float
     seconds: float
-    guess: Reconstruction | None
-    is_exact: bool = False
+    guess: Reconstruction
+    is_exact: bool
 
-
-class _OverError(Exception):
-    """The budget is used up."""
-
-
-def within(
-    seconds: float, attack: Attack[Any], observation: Observation, generator: torch.Generator
-) -> Reconstruction | None:
-    """Return an attack's guess, or None if it was still at work at its first step after so many processor seconds.
-
-    Raises:
-        NotApplicable: the attack does not fit the observation.
-    """
-    end = time.process_time() + seconds
-
-    def stop(_step: Step) -> None:
-        if time.process_time() > end:
-            raise _OverError
-
-    try:
-        return attack(observation, generator, stop)
-    except _OverError:
-        return None
+    @property
+    def is_stopped(self) -> bool:
+        """Whether the budget ended the attack."""
+        return self.guess.stopped == OUT_OF_TIME
 
 
 def attack_within(seconds: float, attack: Attack[Any], victim: Victim, number: int) -> Outcome:
@@ -67,10 +47,8 @@ def attack_within(seconds: float, attack: Attack[Any], victim: Victim, number: i
         NotApplicable: the attack does not fit the update.
     """
     begin = time.process_time()
-    guess = within(seconds, attack, victim.observation, seeding.generator(1, "attack", number))
+    guess = attack(victim.observation, seeding.generator(1, "attack", number), seconds=seconds)
     taken = time.process_time() - begin
-    if guess is None:
-        return Outcome(0.0, taken, None)
     items = items_of(guess, victim)
     return Outcome(worst_psnr(items), taken, guess, are_exact(items))
 

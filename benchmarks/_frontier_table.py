@@ -100,7 +100,7 @@ def _rows(name: str, victims: Sequence[Victim], words: str, budget: float) -> It
         yield Row("refused", setting, 1.0, "share", n=len(victims), note=str(reason))
         return
     yield share(EXACT, setting, [float(one.is_exact) for one in outcomes])
-    stopped = [float(one.guess is None) for one in outcomes]
+    stopped = [float(one.is_stopped) for one in outcomes]
     yield share(f"stopped after {budget:g} s", setting, stopped)
     yield measured("worst PSNR of an update", setting, [one.worst for one in outcomes], "dB", "")
     yield measured("processor seconds an update", setting, [one.seconds for one in outcomes], "s", "")

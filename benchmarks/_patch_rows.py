@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from benchmarks._budget import EXACT, are_exact, items_of, within, worst_psnr
+from benchmarks._budget import EXACT, are_exact, items_of, worst_psnr
 from benchmarks._experiments import Cells, Measure
 from benchmarks._rows import Row, averaged, measured, share
 from benchmarks._victims import PHOTOGRAPHS, Victim, victims_of
 from fedsim.core import registry, seeding
+from fedsim.core.deadline import OUT_OF_TIME
 from fedsim.core.types import Knowledge
 
 _IMAGES = 20  # of the data set
@@ -110,7 +111,7 @@ class _Outcome(NamedTuple):
     placed: float  # share of the patches
     separated: float  # share of the tokens
     seconds: float
-    end: str = "not exact"
+    end: str
 
 
 def _rows(case: Case, victims: int, seconds: float) -> list[Row]:
@@ -158,15 +159,14 @@ def _attack(case: Case, victim: Victim, number: int, budget: float) -> _Outcome:
     if not made.applicable(victim.observation).holds:
         return _Outcome(0.0, False, 0.0, 0.0, 0.0, "refused")
     begin = time.process_time()
-    guess = within(budget, made, victim.observation, seeding.generator(1, "attack", number))
+    guess = made(victim.observation, seeding.generator(1, "attack", number), seconds=budget)
     seconds = time.process_time() - begin
-    if guess is None:
-        return _Outcome(0.0, False, 0.0, 0.0, seconds, f"stopped after {budget:g} s")
     items = items_of(guess, victim)
     tokens = guess.facts.get("tokens", 0.0)
     separated = guess.facts["tokens separated"] / tokens if "tokens separated" in guess.facts else 0.0
     placed = _placed(guess.inputs, victim.batch.inputs, case.setting.patch)
-    return _Outcome(worst_psnr(items), are_exact(items), placed, separated, seconds)
+    end = f"stopped after {budget:g} s" if guess.stopped == OUT_OF_TIME else "not exact"
+    return _Outcome(worst_psnr(items), are_exact(items), placed, separated, seconds, end)
 
 
 def _placed(patches: Tensor, wanted: Tensor, patch: int) -> float:

@@ -44,12 +44,11 @@ def _rows(case: Case, victims: int, budget: float) -> Iterator[Row]:
         yield Row("refused", case.setting, 1.0, "share", n=victims, note=str(reason))
         return
     yield share(EXACT, case.setting, [float(outcome.is_exact) for outcome in outcomes], case.share)
-    yield share(f"stopped after {budget:g} s", case.setting, [float(outcome.guess is None) for outcome in outcomes])
-    guesses = [outcome.guess for outcome in outcomes]
-    called = [float(guess is not None and guess.is_exact) for guess in guesses]
+    yield share(f"stopped after {budget:g} s", case.setting, [float(one.is_stopped) for one in outcomes])
+    called = [float(one.guess.is_exact) for one in outcomes]
     yield share("called exact", case.setting, called)
     yield measured("worst PSNR of an update", case.setting, [outcome.worst for outcome in outcomes], "dB", "")
-    steps = [float(guess.iterations if guess is not None else 0) for guess in guesses]
+    steps = [float(one.guess.iterations) for one in outcomes]
     yield measured("steps", case.setting, steps, "steps", "")
     yield measured(
         "processor seconds an update", case.setting, [outcome.seconds for outcome in outcomes], "s", case.seconds

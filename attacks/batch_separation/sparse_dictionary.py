@@ -14,7 +14,7 @@ Source: SPEAR++, Bakarsky et al. 2025, arXiv 2510.24200, after SPEAR, arXiv 2403
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, NamedTuple, final
 
 import torch
@@ -33,6 +33,7 @@ from attacks.batch_separation._first_layer import (
 )
 from attacks.batch_separation._intersection import Intersection, is_elementwise, solve_points, spanned
 from attacks.batch_separation._sparsest import Sparse, entries, nothing_found, searched, sparsest_directions
+from attacks.core.defense_facts import inexact
 from attacks.core.layers import examples_from
 from attacks.core.noise_level import rounding_levels
 from attacks.core.results import no_examples, no_guess
@@ -353,4 +354,6 @@ def _answer(
         return part_of_batch(observation, first, examples, size, rounds, stopped, notes, facts)
     rest = float((first.gradient - atoms.deltas.T @ atoms.rows).norm() / first.gradient.norm())
     residual = (rest, "relative residual of the first gradient, zeros enforced")
-    return whole_batch(observation, examples, residual, rounds, notes, facts)
+    guess = whole_batch(observation, examples, residual, rounds, notes, facts)
+    is_proven = first.has_bias and rest < EXACT and inexact(observation) is None  # the bias tells the scale
+    return replace(guess, has_exact_inputs=is_proven)

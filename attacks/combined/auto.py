@@ -32,12 +32,14 @@ from attacks.mixed_batches._undo_defenses import CONVINCING, changes_batch, expl
 from attacks.text._sentences import complete, explains
 from attacks.text._words import words_of
 from fedsim.core import registry
+from fedsim.core.deadline import OUT_OF_TIME, limited, seconds_left
 from fedsim.core.errors import NotApplicable, describe_exception
 from fedsim.core.hooks import IMAGES_AND_TEXT, Attack, Effort
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Modality, Observation, OnStep, Reconstruction, View
 
 _NAME = "auto"
+_FOR_SEARCHES = 0.7  # of the time; the rest is for the comparison of their guesses
 
 
 class AutoConfig(Config):
@@ -62,10 +64,10 @@ class _Tried:
 
 
 class _Attempts:
-    """Guesses so far, why other attacks gave none, and whether any attack ran."""
+    """Guesses so far, why other attacks gave none, and whether any attack ran or would have with more time."""
 
-    def __init__(self, observation: Observation, counted: Numbered) -> None:
-        self._observation, self._counted = observation, counted
+    def __init__(self, observation: Observation, generator: torch.Generator, counted: Numbered) -> None:
+        self._observation, self._generator, self._counted = observation, generator, counted
         self.tried: list[_Tried] = []
         self.passed: list[str] = []
         self.ran = False
@@ -89,6 +91,17 @@ class _Attempts:
             self.passed.append(f"{name} does not apply: {verdict.reason}")
         return verdict.holds
 
+    def leave_out(self, name: str) -> None:
+        """Note that no time is left for an attack that fits."""
+        self.ran = True
+        self.passed.append(f"{name} was left out: no time was left")
+
+    def succeed(self, name: str, candidate: Attack[Any], left: int) -> bool:
+        """Use an attack in every way, within its share of the time; it is one of so many that are left."""
+        with limited(seconds_left() / left):
+            ways = _ways(self._observation, name, candidate, tuple(self.tried))
+            return any(self.ends_with(words, partial(way, self._generator, self._counted)) for words, way in ways)
+
     def ends_with(self, name: str, search: Callable[[], Reconstruction]) -> bool:
         """Search, keep the guess or the reason why there is none, and say whether it ends the attempts."""
         try:
@@ -105,6 +118,8 @@ class _Attempts:
         if not len(guess.inputs):
             self.passed.append(f"{name} found nothing: {guess.stopped}")
             return False
+        if guess.stopped == OUT_OF_TIME:
+            self.passed.append(f"{name} was ended by its share of the time")
         self.tried.append(_Tried(name, guess))
         return _ends(self._observation, guess)
 
@@ -155,20 +170,20 @@ class Auto(Attack[AutoConfig]):
         if not tried:
             raise NotApplicable("; ".join(passed))
         if _ends(observation, tried[-1].guess):
-            notes = [f"won: {tried[-1].name}, which explains the gradient exactly", *passed]
-            return _report(tried[-1].guess, leak, notes)
+            return _report(tried[-1].guess, leak, [_how_it_ends(tried[-1]), *passed])
         return self._best(observation, leak, tried, passed, generator, counted)
 
     def _attempt(
         self, observation: Observation, generator: torch.Generator, counted: Numbered, *, undoing: bool
     ) -> tuple[list[_Tried], list[str], bool]:
         """Return the guesses up to the first exact one, why other attacks gave none, and whether any attack ran."""
-        attempts = _Attempts(observation, counted)
-        for name, candidate in self._candidates(attempts, undoing=undoing):
-            if not attempts.fits(name, candidate):
-                continue
-            for words, way in _ways(observation, name, candidate, tuple(attempts.tried)):
-                if attempts.ends_with(words, lambda way=way: way(generator, counted)):
+        attempts = _Attempts(observation, generator, counted)
+        candidates = [one for one in self._candidates(attempts, undoing=undoing) if attempts.fits(*one)]
+        with limited(_FOR_SEARCHES * seconds_left()):
+            for number, (name, candidate) in enumerate(candidates):
+                if not seconds_left():
+                    attempts.leave_out(name)
+                elif attempts.succeed(name, candidate, len(candidates) - number):
                     return attempts.tried, attempts.passed, True
         return attempts.tried, attempts.passed, attempts.ran
 
@@ -193,7 +208,7 @@ class Auto(Attack[AutoConfig]):
         counted: Numbered,
     ) -> _Tried | None:
         """Return the exact guess that an attack reaches from the best one, also from one of a later attack, or None."""
-        attempts = _Attempts(observation, counted)
+        attempts = _Attempts(observation, generator, counted)
         for name, candidate in self._candidates(attempts, undoing=False):
             words = f"{name} from {best.name}"
             if not candidate.continues or words in known or not attempts.fits(name, candidate):
@@ -265,7 +280,7 @@ def _ways(
     if candidate.continues:
         for one in tried:
             yield f"{name} from {one.name}", partial(candidate.continue_from, observation, one.guess)
-    yield name, partial(candidate.search, observation)
+    yield name, partial(candidate.search_in_time, observation)
 
 
 def _lowest(tried: list[_Tried], leak: Leak, passed: list[str]) -> Reconstruction:
@@ -298,8 +313,14 @@ def _text_distance(observation: Observation, guess: Reconstruction) -> float:
 
 
 def _ends(observation: Observation, guess: Reconstruction) -> bool:
-    """Say whether no further attack could explain the gradient better."""
-    return guess.is_exact or explains_mixtures(observation, guess)
+    """Say whether no further attack could explain the gradient better, or find better inputs."""
+    return guess.is_exact or guess.has_exact_inputs or explains_mixtures(observation, guess)
+
+
+def _how_it_ends(won: _Tried) -> str:
+    if won.guess.has_exact_inputs and not won.guess.is_exact:
+        return f"won: {won.name}, whose equations hold for these inputs alone; labels and masks are not proven"
+    return f"won: {won.name}, which explains the gradient exactly"
 
 
 def _distance(judged: FittedGuess) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -87,11 +87,9 @@ def peel(observation: Observation, examples: Tensor, forward: Forward | None = N
             masks[site_before[name]] = mask
             inputs = inputs * mask
         elif unread and deltas.shape[1:] == masks[unread[0]].shape[1:]:
-            tried = [*masks]
-            tried[unread[0]] = _split_at_widest_gap(deltas)
-            read = forward(tried)[0][position][1]
-            if _left(read, gradient) < EXACT:  # the site is behind the layer before, and something is added to it
-                masks, inputs = tried, read
+            read = _read_added(deltas, gradient, _behind(forward, masks, unread[0], position))
+            if read is not None:  # the site is behind the layer before, and something is added to it
+                masks[unread[0]], inputs = read
                 unread = unread[1:]
         holds = _left(inputs, gradient) < EXACT
         deltas, errors = _solved(inputs, gradient)
@@ -163,6 +161,34 @@ def _decided(deltas: Tensor, errors: Tensor, activations: Tensor, gradient: Tens
     return mask
 
 
+def _behind(forward: Forward, masks: list[Tensor], site: int, position: int) -> Callable[[Tensor], Tensor]:
+    """Return what the linear layer at a position reads, by the mask of a site."""
+
+    def inputs(mask: Tensor) -> Tensor:
+        return forward([*masks[:site], mask, *masks[site + 1 :]])[0][position][1]
+
+    return inputs
+
+
+def _read_added(deltas: Tensor, gradient: Tensor, inputs: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor] | None:
+    """Return the mask behind a layer to whose output something is added, and what the next layer reads.
+
+    Args:
+        deltas: output gradients of the layer before, shape (B, h).
+        gradient: of the next layer.
+        inputs: what the next layer reads, by the mask.
+
+    Returns:
+        None where no mask explains the gradient of the next layer.
+    """
+    mask = _split_at_widest_gap(deltas)
+    if _left(inputs(mask), gradient) >= EXACT:
+        added = inputs(torch.zeros_like(mask))
+        mask = _corrected(mask, inputs(torch.ones_like(mask)) - added, gradient, added)
+    read = inputs(mask)
+    return (mask, read) if _left(read, gradient) < EXACT else None
+
+
 def _split_at_widest_gap(deltas: Tensor) -> Tensor:
     """Return the mask (B, units) of entries above the widest gap, in logarithms, between rounding and small ones."""
     sizes = deltas.abs() / deltas.norm(dim=0).clamp_min(LEAST)
@@ -178,10 +204,19 @@ def _left(inputs: Tensor, gradient: Tensor) -> float:
     return float((gradient.T - inputs.T @ solution).norm() / gradient.norm().clamp_min(LEAST))
 
 
-def _corrected(mask: Tensor, activations: Tensor, gradient: Tensor) -> Tensor:
-    """Return a mask (B, units) with those entries changed that alone explain what is left of a gradient's column."""
+def _corrected(mask: Tensor, activations: Tensor, gradient: Tensor, added: Tensor | float = 0.0) -> Tensor:
+    """Return a mask (B, units) with those entries changed that alone explain what is left of a gradient's column.
+
+    Where none does, the one that explains most is changed. Changes that explain the gradient no better are none.
+
+    Args:
+        mask: to begin with.
+        activations: that it masks.
+        gradient: of the layer that reads them.
+        added: to the masked activations, in front of that layer.
+    """
     for _ in range(_CORRECTIONS):
-        inputs = mask * activations
+        inputs = added + mask * activations
         deltas = torch.linalg.lstsq(inputs.T, gradient.T).solution
         rest = gradient - deltas.T @ inputs
         signed = (1.0 - 2.0 * mask) * activations
@@ -190,9 +225,12 @@ def _corrected(mask: Tensor, activations: Tensor, gradient: Tensor) -> Tensor:
         best, example = after.min(0)
         units = (best < _EXPLAINED * before).nonzero()[:, 0]
         if not len(units):
+            units = (before - best).argmax().view(1)
+        changed = mask.clone()
+        changed[example[units], units] = 1.0 - mask[example[units], units]
+        if _left(added + changed * activations, gradient) >= float(before.sum().sqrt() / gradient.norm()):
             break
-        mask = mask.clone()
-        mask[example[units], units] = 1.0 - mask[example[units], units]
+        mask = changed
     return mask
 
 

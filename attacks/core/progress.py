@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+from fedsim.core.deadline import DeadlineReached
 from fedsim.core.types import OnStep, Step
 
 
@@ -39,7 +40,7 @@ class Numbered:
     """Numbers the steps of several searches one after the other.
 
     Attributes:
-        has_stopped: whether whoever is told raised an exception, as one that wants to stop does.
+        has_stopped: whether whoever is told raised an exception, as one that wants to stop does; a deadline is none.
     """
 
     def __init__(self, on_step: OnStep) -> None:
@@ -54,6 +55,8 @@ class Numbered:
         total = self._count + step.iterations - step.iteration
         try:
             self._on_step(replace(step, restart=0, iteration=self._count, iterations=total))
+        except DeadlineReached:
+            raise
         except Exception:
             self.has_stopped = True
             raise

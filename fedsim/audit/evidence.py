@@ -9,12 +9,12 @@ import math
 from collections.abc import Iterator, Sequence
 
 from fedsim.audit.record import AuditArm, Training
+from fedsim.core.deadline import OUT_OF_TIME
 from fedsim.metrics.evidence import Reach, held, is_evidence, reach, updates_to_decide
 from fedsim.metrics.statistics import wilson
 from fedsim.metrics.success import Rule
 from fedsim.record import Interval, VictimRecord
 
-OUT_OF_TIME = "out of time"  # how a search stopped that the clock ended
 NO_GUESS = "no guess within the time"  # why there is none of an update, where the clock came first
 
 

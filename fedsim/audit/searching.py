@@ -6,11 +6,11 @@ from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
-import torch
 from torch import Tensor
 
-from fedsim.audit.evidence import NO_GUESS, OUT_OF_TIME
+from fedsim.audit.evidence import NO_GUESS
 from fedsim.core import registry, seeding
+from fedsim.core.deadline import OUT_OF_TIME, guess_of
 from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import Attack
 from fedsim.core.types import Observation, Reconstruction, Step, Tensors
@@ -19,6 +19,7 @@ from fedsim.scenario.world import World
 
 _ATTACK = "auto"
 _SEARCHES = ("dropout-inversion", "fedavg-inversion", "lamp")  # the first that fits; without dropout that is IG
+_LAST_GUESS = "the clock ended the search: this is the last guess of the attack that was running"
 _READS = "word-readout"  # what needs no search, and stands beside the guess of any attack
 
 
@@ -46,7 +47,7 @@ class Latest:
             return self.exact
         if self.exact is not None and (self.step is None or self.exact.objective <= self.step.best):
             return replace(self.exact, stopped=OUT_OF_TIME)
-        return NO_GUESS if self.step is None else _unfinished(observation, self.step)
+        return NO_GUESS if self.step is None else replace(guess_of(observation, self.step), notes=(_LAST_GUESS,))
 
 
 def search(
@@ -114,20 +115,3 @@ def searching(observation: Observation) -> set[str]:
 def _fits(name: str, observation: Observation) -> bool:
     method = registry.get("attack", name)
     return cast("Attack[Any]", method.make(method.config())).fits(observation).holds
-
-
-def _unfinished(observation: Observation, step: Step) -> Reconstruction:
-    """Return the last guess of a search that the clock ended."""
-    guess, known = step.guess, observation.labels
-    labels = known if known is not None and len(known) == len(guess) else torch.full((len(guess),), -1)
-    return Reconstruction(
-        inputs=guess.detach().clone(),
-        labels=labels,
-        masks=None,
-        objective=float("nan"),
-        iterations=step.iteration,
-        best_iteration=0,
-        history=(),
-        stopped=OUT_OF_TIME,
-        notes=("the clock ended the search: this is the last guess of the attack that was running",),
-    )

@@ -233,16 +233,17 @@ def score_items(reconstruction: Reconstruction, batch: Batch, spec: InputSpec) -
     worst_normalised = sum(std**-2 for std in spec.std) / len(spec.std)
     normalised = mse_normalised(guesses[order], originals).where(usable, worst_normalised)
     values = {"mse_normalised": normalised.tolist(), **_of_pictures(pixels, target, usable)}
-    labels = zip(batch.labels.tolist(), reconstruction.labels[order].tolist(), strict=True)
+    missing = guesses[order].isnan().flatten(1).all(1)
+    labels = zip(batch.labels.tolist(), reconstruction.labels[order].tolist(), missing.tolist(), strict=True)
     items = tuple(
         ItemScore(
             index=index,
             values={name: column[index] for name, column in values.items()},
             label=label,
             guessed_label=None if guess == NO_LABEL else guess,
-            is_missing=guess == NO_LABEL,
+            is_missing=is_missing,
         )
-        for index, (label, guess) in enumerate(labels)
+        for index, (label, guess, is_missing) in enumerate(labels)
     )
     return ScoredItems(items, order)
 

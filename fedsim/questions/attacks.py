@@ -174,7 +174,7 @@ def _search(
     """What the attack made of each observation, or why it failed. One failure among several does not spoil the rest."""
     purpose = f"attack {choice.reported}"
     generators = [seeding.generator(world.scenario.seed, purpose, entry.round, entry.client) for entry in entries]
-    guesses = search(attacker, seen, generators, watch)
+    guesses = search(attacker, seen, generators, watch, choice.seconds)
     if not isinstance(guesses, str):
         return [*guesses]
     if len(seen) == 1:

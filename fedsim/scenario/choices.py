@@ -90,6 +90,9 @@ class AttackChoice(ReportedChoice):
     """An attack on updates, and what it knows beyond the threat model."""
 
     also_knows: tuple[Knowledge, ...] = ()
+    seconds: float | None = Field(
+        default=None, gt=0, description="of the processor for an update, after which the best guess so far counts"
+    )
 
     @property
     def crafts(self) -> bool:

@@ -47,6 +47,7 @@ def reconstruct(
     seed: int = 0,
     device: DeviceName = "cpu",
     on_step: OnStep = lambda _step: None,
+    seconds: float | None = None,
 ) -> Reconstruction:
     """Return an attacker's guess of the batch behind a gradient.
 
@@ -66,6 +67,7 @@ def reconstruct(
         seed: of the attack's random numbers.
         device: where the attack works; the guess is on the CPU.
         on_step: called once an iteration.
+        seconds: of the processor, after which the best guess so far is returned; None: as many as the attack takes.
 
     Raises:
         FedsimError: gradients are missing, extra, mis-shaped, not finite or all zero; labels or settings are out of
@@ -83,7 +85,7 @@ def reconstruct(
     with seeding.isolate_randomness(
         seeding.derive(seed, f"foreign to {purpose}")
     ):  # some models are random in themselves
-        return chosen(observation, seeding.generator(seed, purpose), on_step)
+        return chosen(observation, seeding.generator(seed, purpose), on_step, seconds)
 
 
 def _observation(

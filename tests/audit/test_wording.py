@@ -1,8 +1,8 @@
 """What tables of an audit say, cell by cell."""
 
 from fedsim.audit import planted, wording
-from fedsim.audit.evidence import OUT_OF_TIME
 from fedsim.audit.groups import compare
+from fedsim.core.deadline import OUT_OF_TIME
 from fedsim.metrics.groups import GroupRisk
 from fedsim.record import Interval, VictimRecord
 from fedsim.record.policy import Policy

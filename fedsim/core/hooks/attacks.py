@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, final
 import torch
 from torch import Tensor, nn
 
+from fedsim.core.deadline import BestStep, DeadlineReached, limited
 from fedsim.core.devices import CPU, DeviceName, Stay, find_device
 from fedsim.core.errors import FedsimError, NotApplicable, nearest
 from fedsim.core.hooks.guarding import guard
@@ -173,9 +174,19 @@ class Attack(Configured[ConfigT]):
 
     @final
     def __call__(
-        self, observation: Observation, generator: torch.Generator, on_step: OnStep = lambda _step: None
+        self,
+        observation: Observation,
+        generator: torch.Generator,
+        on_step: OnStep = lambda _step: None,
+        seconds: float | None = None,
     ) -> Reconstruction:
         """Check the observation, take what known defenses call for, then search. The observed model stays as it was.
+
+        Args:
+            observation: of an update.
+            generator: the attack's randomness.
+            on_step: called once an iteration.
+            seconds: of the processor; then the best guess so far is the result. None: as many as it takes.
 
         Raises:
             NotApplicable: with the reason.
@@ -184,14 +195,27 @@ class Attack(Configured[ConfigT]):
         """
         with Stay(self._device(observation)) as there:
             checked = self._check(there.take(observation))
-            with guard([checked]) as draws:
-                return there.bring(self.search(checked, generator, draws.watched(there.outside(on_step))))
+            with guard([checked]) as draws, limited(seconds):
+                return there.bring(self.search_in_time(checked, generator, draws.watched(there.outside(on_step))))
+
+    @final
+    def search_in_time(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
+        """Search until the nearest deadline, on an observation that was checked and `informed` already."""
+        best = BestStep(on_step)
+        try:
+            return self.search(observation, generator, best)
+        except DeadlineReached:
+            return best.guess(observation)
 
     @final
     def together(
-        self, observations: Sequence[Observation], generators: Sequence[torch.Generator], on_steps: Sequence[OnStep]
+        self,
+        observations: Sequence[Observation],
+        generators: Sequence[torch.Generator],
+        on_steps: Sequence[OnStep],
+        seconds: float | None = None,
     ) -> list[Reconstruction]:
-        """Check every observation, then search on all of them.
+        """Check every observation, then search on all of them, with so many processor seconds for each.
 
         Raises:
             NotApplicable: with the reason.
@@ -199,9 +223,13 @@ class Attack(Configured[ConfigT]):
         """
         with Stay(self._device(observations[0]) if observations else CPU) as there:
             checked = [self._check(there.take(observation)) for observation in observations]
-            with guard(checked) as draws:
-                watched = [draws.watched(there.outside(on_step)) for on_step in on_steps]
-                return there.bring(self.search_together(checked, generators, watched))
+            with guard(checked) as draws, limited(None if seconds is None else seconds * len(checked)):
+                best = [BestStep(on_step) for on_step in on_steps]
+                watched = [draws.watched(there.outside(one)) for one in best]
+                try:
+                    return there.bring(self.search_together(checked, generators, watched))
+                except DeadlineReached:
+                    return [one.guess(observation) for one, observation in zip(best, observations, strict=True)]
 
     def _device(self, observation: Observation) -> torch.device:
         """Return the observation's device; where that is the CPU, an attack's own setting `device` counts."""

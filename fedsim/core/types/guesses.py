@@ -67,6 +67,8 @@ class Reconstruction:
         facts: figures that explain the result, by name: numerical rank, condition number, restarts that converged.
         is_exact: whether the attack's own equations, more than its unknowns, hold up to rounding: no search could
             explain the update better.
+        has_exact_inputs: whether equations of the inputs alone, more than their unknowns, hold up to rounding, while
+            labels or masks are not proven: no search could find better inputs.
         trained: the batch that the attack takes the model to have seen, labels as probabilities (B, K), in any order;
             None when it takes that for `inputs` and `labels` themselves.
         extras: what else was read, by "component.what" or "task.what"; the component or task of that name scores it.
@@ -83,6 +85,7 @@ class Reconstruction:
     notes: tuple[str, ...] = ()
     facts: Mapping[str, float] = field(default_factory=dict[str, float])
     is_exact: bool = False
+    has_exact_inputs: bool = False
     trained: Batch | None = None
     extras: Tensors = field(default_factory=dict[str, Tensor])
 

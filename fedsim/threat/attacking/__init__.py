@@ -37,7 +37,12 @@ class AtWork(Protocol):
     """A method at work."""
 
     def call(
-        self, name: str, *seen: Any, generators: Sequence[torch.Generator] = (), watch: OnStep = ignore_step
+        self,
+        name: str,
+        *seen: Any,
+        generators: Sequence[torch.Generator] = (),
+        watch: OnStep = ignore_step,
+        seconds: float | None = None,
     ) -> Any:
         """Return what a function of the method answers.
 
@@ -46,6 +51,7 @@ class AtWork(Protocol):
             seen: what it may see: its first arguments.
             generators: its randomness: its last arguments, or of ``together`` one an observation.
             watch: is shown the steps of a search.
+            seconds: of the processor that a search may take for each observation; None: as many as it takes.
 
         Raises:
             KeyboardInterrupt: somebody asked to stop.
@@ -89,7 +95,12 @@ class Here:
     should_stop: ShouldStop = never
 
     def call(
-        self, name: str, *seen: Any, generators: Sequence[torch.Generator] = (), watch: OnStep = ignore_step
+        self,
+        name: str,
+        *seen: Any,
+        generators: Sequence[torch.Generator] = (),
+        watch: OnStep = ignore_step,
+        seconds: float | None = None,
     ) -> Any:
         """Return what a function of the method answers."""
         seed = seeding.derive(generators[0].initial_seed(), "foreign to a method") if generators else 0
@@ -98,7 +109,7 @@ class Here:
             if name != "together":
                 return function(*seen, *generators)
             on_step = Progress(watch, self.should_stop, len(generators) == 1)
-            return function(*seen, generators, [on_step] * len(generators))
+            return function(*seen, generators, [on_step] * len(generators), seconds)
 
 
 @contextmanager
@@ -108,15 +119,26 @@ def start_here(kind: Kind, choice: Choice, should_stop: ShouldStop) -> Iterator[
 
 
 def search(
-    attack: AtWork, seen: Sequence[Observation], generators: Sequence[torch.Generator], watch: OnStep = ignore_step
+    attack: AtWork,
+    seen: Sequence[Observation],
+    generators: Sequence[torch.Generator],
+    watch: OnStep = ignore_step,
+    seconds: float | None = None,
 ) -> list[Reconstruction] | str:
     """Return an attack's guess for each observation, or why it failed.
+
+    Args:
+        attack: at work.
+        seen: what it sees of each update.
+        generators: its randomness, one an observation.
+        watch: is shown its steps.
+        seconds: of the processor that it may take for each; None: as many as it takes.
 
     Raises:
         KeyboardInterrupt: somebody asked to stop.
     """
     try:
-        guesses = list(attack.call("together", list(seen), generators=generators, watch=watch))
+        guesses = list(attack.call("together", list(seen), generators=generators, watch=watch, seconds=seconds))
         if len(guesses) != len(seen):
             raise FedsimError(f"the attack returned {len(guesses)} guesses for {len(seen)} updates.")
         strange = [type(guess).__name__ for guess in guesses if not isinstance(guess, Reconstruction)]

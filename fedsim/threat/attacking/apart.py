@@ -54,7 +54,12 @@ class Apart:
         self._greet()
 
     def call(
-        self, name: str, *seen: Any, generators: Sequence[torch.Generator] = (), watch: OnStep = ignore_step
+        self,
+        name: str,
+        *seen: Any,
+        generators: Sequence[torch.Generator] = (),
+        watch: OnStep = ignore_step,
+        seconds: float | None = None,
     ) -> Any:
         """Return what a function of the method answers: tensors, numbers, text, guesses, and tuples of those.
 
@@ -64,7 +69,8 @@ class Apart:
         """
         states = [(generator.initial_seed(), generator.get_state()) for generator in generators]
         try:
-            kind, payload = self.ask(frames.CALL, (name, seen, states), watch, sum(map(_size_of, _observations(seen))))
+            request = (name, seen, states, seconds)
+            kind, payload = self.ask(frames.CALL, request, watch, sum(map(_size_of, _observations(seen))))
             if kind == frames.ANSWER:
                 return frames.unpacked(payload)
         except Exception:  # what a method sends may be anything

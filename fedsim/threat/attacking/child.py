@@ -29,9 +29,11 @@ def answer(method: Here, payload: bytes, answers: IO[bytes]) -> bytes:
         answers.flush()
 
     try:
-        name, seen, states = torch.load(io.BytesIO(payload), weights_only=False)  # the run that started this wrote it
+        # The run that started this wrote the payload.
+        name, seen, states, seconds = torch.load(io.BytesIO(payload), weights_only=False)
         generators = [_generator(seed, state) for seed, state in states]
-        return frames.frame(frames.ANSWER, frames.packed(method.call(name, *seen, generators=generators, watch=watch)))
+        result = method.call(name, *seen, generators=generators, watch=watch, seconds=seconds)
+        return frames.frame(frames.ANSWER, frames.packed(result))
     except Exception as error:  # whatever it is, it is this method's failure
         return frames.frame(frames.FAILED, reason(error).encode())
 

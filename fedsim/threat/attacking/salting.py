@@ -39,10 +39,15 @@ class _Salted:
     salt: bytes
 
     def call(
-        self, name: str, *seen: Any, generators: Sequence[torch.Generator] = (), watch: OnStep = ignore_step
+        self,
+        name: str,
+        *seen: Any,
+        generators: Sequence[torch.Generator] = (),
+        watch: OnStep = ignore_step,
+        seconds: float | None = None,
     ) -> Any:
         changed = [_changed(generator, self.salt) for generator in generators]
-        return self.method.call(name, *seen, generators=changed, watch=watch)
+        return self.method.call(name, *seen, generators=changed, watch=watch, seconds=seconds)
 
 
 def _changed(generator: torch.Generator, salt: bytes) -> torch.Generator:

@@ -290,3 +290,24 @@ def test_what_descends_last_is_a_start_as_well(watched: Watched, monkeypatch: py
     guess = attacked(observation, leave_out=tuple(name for name in others if name != "gauss-newton"))
     assert guess.notes[0] == "won: gauss-newton from inverting-gradients, which explains the gradient exactly"
     assert min(psnr(guess, truth, world)) > 80
+
+
+def test_time_is_shared_by_attacks_and_the_notes_say_what_it_ended(watched: Watched) -> None:
+    observation, truth, _ = watched(model={"name": "lenet", "dropout": 0.0}, data={"name": "digits", "size": 32})
+    attack = auto(max_iterations=100_000, leave_out=(*SLOW, "gauss-newton"))
+    guess = attack(observation, seeding.generator(1, "attack"), seconds=3.0)
+    assert len(guess.inputs) == len(truth.batches[0])
+    assert any("was ended by its share of the time" in note for note in guess.notes)
+    late = attack(observation, seeding.generator(1, "attack"), seconds=1e-9)
+    assert len(late.inputs) == 0
+    assert any("was left out: no time was left" in note for note in late.notes)
+
+
+def test_inputs_that_equations_of_their_own_prove_end_the_search(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    observation, truth, _ = watched(federation={"batch_size": 4}, model={"name": "mlp", "width": 32, "dropout": 0.0})
+    proven = replace(found(truth.batches[0], [0, 1, 2, 3]), has_exact_inputs=True)
+    others = returning(monkeypatch, inverting_gradients=proven, gradinversion=found(truth.batches[0], [2]))
+    guess = attacked(observation, leave_out=tuple(name for name in others if name != "gradinversion"))
+    assert guess.notes[0].endswith("whose equations hold for these inputs alone; labels and masks are not proven")

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from attacks.core.masks_by_layer import _decided, peel
+from attacks.core.masks_by_layer import _decided, _read_added, _split_at_widest_gap, peel
 from fedsim.core import seeding
 from fedsim.core.masks import inject_masks
 from fedsim.core.types import Observation, Truth
@@ -67,3 +67,25 @@ def test_an_entry_between_rounding_and_a_small_one_is_decided_by_the_layer_behin
     sizes[1, 5] = 1e-6 * sizes[0, 5].abs().clamp_min(1.0)
     errors = torch.full((2, 1), 1e-7, dtype=torch.float64)
     assert torch.equal(_decided(sizes, errors, activations, behind @ (activations * mask)), mask)
+
+
+def test_a_mask_in_front_of_a_sum_is_corrected_by_the_layer_behind() -> None:
+    """A kept unit whose gradient is as small as rounding looks dropped; the layer behind reads a sum, and knows."""
+    generator = torch.Generator().manual_seed(0)
+    added, activations, deltas, behind = (
+        torch.randn(size, generator=generator, dtype=torch.float64) for size in ((8, 64), (8, 64), (8, 64), (10, 8))
+    )
+    mask = (torch.rand((8, 64), generator=generator) > 0.4).double()
+    mask[3, 5] = 1.0
+    sizes = deltas * mask
+    sizes[3, 5] *= 1e-9
+    assert float(_split_at_widest_gap(sizes)[3, 5]) == 0.0
+
+    def inputs(tried: torch.Tensor) -> torch.Tensor:
+        return added + tried * activations
+
+    gradient = behind @ inputs(mask)
+    read = _read_added(sizes, gradient, inputs)
+    assert read is not None
+    assert torch.equal(read[0], mask)
+    assert _read_added(sizes, torch.randn((10, 64), generator=generator, dtype=torch.float64), inputs) is None

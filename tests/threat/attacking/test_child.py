@@ -32,9 +32,9 @@ def answered(attack: Attack[Any], request: Any) -> tuple[frames.Kind, bytes, lis
     return *found, [kind for kind, _ in iter(lambda: frames.read(meanwhile), None)]
 
 
-def _request(observation: Observation) -> tuple[str, tuple[Any, ...], list[tuple[int, torch.Tensor]]]:
+def _request(observation: Observation) -> tuple[str, tuple[Any, ...], list[tuple[int, torch.Tensor]], None]:
     source = seeding.generator(1, "attack")
-    return "together", ([observation],), [(source.initial_seed(), source.get_state())]
+    return "together", ([observation],), [(source.initial_seed(), source.get_state())], None
 
 
 def test_a_search_is_answered_with_its_steps_and_the_guess_of_the_same_search_here(
@@ -52,7 +52,7 @@ def test_a_search_is_answered_with_its_steps_and_the_guess_of_the_same_search_he
 
 def test_how_many_are_searched_together_is_a_number(watched: Watched, attack: Attack[Any]) -> None:
     observation, _, _ = watched()
-    kind, content, _ = answered(attack, ("at_once", (observation,), []))
+    kind, content, _ = answered(attack, ("at_once", (observation,), [], None))
     assert (kind, frames.unpacked(content)) == (frames.ANSWER, attack.at_once(observation))
 
 

@@ -27,7 +27,9 @@ class Spying:
         self.seeds: list[int] = []
         self.calls: list[str] = []
 
-    def call(self, name: str, *seen: Any, generators: Sequence[torch.Generator] = (), watch: Any = None) -> int:
+    def call(
+        self, name: str, *seen: Any, generators: Sequence[torch.Generator] = (), watch: Any = None, seconds: Any = None
+    ) -> int:
         self.calls.append(name)
         self.seeds += [generator.initial_seed() for generator in generators]
         return 3

@@ -1,0 +1,88 @@
+"""Processor seconds that a search may take. Where they are over, it gives its best guess so far.
+
+`limited` sets the end for what runs inside it; blocks may be nested, and the nearest end counts. A search asks
+`seconds_left`, or is ended at its next step: the `on_step` that it calls raises `DeadlineReached`. It may catch that to
+return more than its latest step, since otherwise the best step is the guess.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+import torch
+
+from fedsim.core.types import Observation, OnStep, Reconstruction, Step
+
+OUT_OF_TIME = "out of time"
+"""Why a search stopped that its deadline ended."""
+
+_end: ContextVar[float] = ContextVar("end of the search, on the clock of the processor", default=math.inf)
+_UNKNOWN = -1
+
+
+class DeadlineReached(Exception):
+    """The processor seconds of a search are over."""
+
+
+@contextmanager
+def limited(seconds: float | None) -> Iterator[None]:
+    """Let what runs inside take so many processor seconds of this process; None sets no end."""
+    end = math.inf if seconds is None else time.process_time() + seconds
+    token = _end.set(min(end, _end.get()))
+    try:
+        yield
+    finally:
+        _end.reset(token)
+
+
+def seconds_left() -> float:
+    """Return the processor seconds until the nearest end, at least 0; infinite where none is set."""
+    end = _end.get()
+    return end if math.isinf(end) else max(0.0, end - time.process_time())
+
+
+class BestStep:
+    """An `on_step` that passes steps on, keeps the one of the lowest objective, and ends the search at its deadline.
+
+    That is the deadline under which it was made.
+    """
+
+    def __init__(self, on_step: OnStep) -> None:
+        """Pass steps on to `on_step`."""
+        self._on_step = on_step
+        self._end = _end.get()
+        self._best: Step | None = None
+
+    def __call__(self, step: Step) -> None:
+        """Pass a step on.
+
+        Raises:
+            DeadlineReached: no time is left.
+        """
+        self._on_step(step)
+        if self._best is None or step.objective <= self._best.objective:
+            self._best = step
+        if time.process_time() >= self._end:
+            raise DeadlineReached(OUT_OF_TIME)
+
+    def guess(self, observation: Observation) -> Reconstruction:
+        """Return the best step as a guess, without examples where there was no step."""
+        return guess_of(observation, self._best)
+
+
+def guess_of(observation: Observation, step: Step | None) -> Reconstruction:
+    """Return the guess of a step of a search that its deadline ended.
+
+    Labels are granted ones, or else unknown. Without a step the guess has no examples.
+    """
+    if step is None:
+        nothing = torch.zeros(0, *observation.spec.shape, dtype=observation.spec.dtype)
+        return Reconstruction.of(nothing, objective=math.inf, stopped=OUT_OF_TIME)
+    inputs, granted = step.guess.detach().clone(), observation.labels
+    is_known = granted is not None and len(granted) == len(inputs)
+    labels = granted if granted is not None and is_known else torch.full((len(inputs),), _UNKNOWN)
+    return Reconstruction.of(inputs, labels, objective=step.objective, iterations=step.iteration, stopped=OUT_OF_TIME)
