@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from fedsim.bench.descent import OnStep, TrainingStep, steps_left, train_once, unwatched
 from fedsim.bench.training import share_of_rate
-from fedsim.core import checkpoints, registry, seeding
+from fedsim.core import registry, seeding
 from fedsim.core.denoisers import load_denoiser, save_denoiser
 from fedsim.core.errors import FedsimError, nearest
 from fedsim.core.types import Batch, Dataset
@@ -43,6 +44,7 @@ class DenoiserRecipe:
         model: settings of the model that depart from its defaults.
         family: of the model.
         task: what it is trained to do.
+        minutes: of a core.
     """
 
     holds: str
@@ -56,17 +58,21 @@ class DenoiserRecipe:
     model: Mapping[str, Any] = field(default_factory=lambda: {"width": 24})
     family: str = "edm-unet"
     task: str = "denoising"
+    minutes: float = field(default=6.0, repr=False)  # what is kept in the cache is named by all else
 
 
 def _patches(holds: str, overrides: Mapping[str, Any]) -> DenoiserRecipe:
     """Return the recipe of a model that draws patch by patch."""
-    settings = {"model": {}, "steps": 1500, "family": "patch-diffusion", "task": "next-patch", **overrides}
-    return DenoiserRecipe(holds, **settings)
+    settings = {"model": {}, "steps": 1500, "family": "patch-diffusion", "task": "next-patch", "minutes": 1.5}
+    return DenoiserRecipe(holds, **{**settings, **overrides})
 
 
 _DIGITS: Mapping[str, Any] = {"data": "mnist5k", "settings": {"size": 16}}
 _TILES: Mapping[str, Any] = {"data": "cifar10", "settings": {}, "classes": False, "tile": 16}
-_DRAFT: Mapping[str, Any] = {"width": 64, "blocks": 1, "hidden": 128, "head_width": 64, "head_layers": 2}
+_DRAFT: Mapping[str, Any] = {
+    "model": {"width": 64, "blocks": 1, "hidden": 128, "head_width": 64, "head_layers": 2},
+    "minutes": 0.5,
+}
 
 RECIPES: Mapping[str, DenoiserRecipe] = {
     "digits-unet": DenoiserRecipe("MNIST digits of 16 x 16 pixels", "mnist5k", {"size": 16}, steps=2000),
@@ -79,9 +85,9 @@ RECIPES: Mapping[str, DenoiserRecipe] = {
         tile=16,
     ),
     "digits-patches": _patches("MNIST digits of 16 x 16 pixels, patch by patch", _DIGITS),
-    "digits-patches-draft": _patches("the same in a smaller model, which drafts", {**_DIGITS, "model": _DRAFT}),
+    "digits-patches-draft": _patches("the same in a smaller model, which drafts", {**_DIGITS, **_DRAFT}),
     "photographs-patches": _patches("tiles of CIFAR-10 photographs, patch by patch", _TILES),
-    "photographs-patches-draft": _patches("the same in a smaller model, which drafts", {**_TILES, "model": _DRAFT}),
+    "photographs-patches-draft": _patches("the same in a smaller model, which drafts", {**_TILES, **_DRAFT}),
 }
 
 
@@ -115,12 +121,12 @@ def data_of(recipe: DenoiserRecipe) -> Dataset:
     return _cut(data, recipe.tile) if recipe.tile else data
 
 
-def trained(name: str, on_step: Callable[[int, float], None] = lambda _step, _loss: None) -> Denoiser:
+def trained(name: str, on_step: OnStep = unwatched) -> Denoiser:
     """Return a denoiser; the first call trains it, which takes minutes.
 
     Args:
         name: one of `RECIPES`.
-        on_step: called now and then with the number of the step and its loss.
+        on_step: is called with every step.
 
     Raises:
         FedsimError: there is no such model, its data are not there, or the cache cannot be written.
@@ -132,11 +138,14 @@ def trained(name: str, on_step: Callable[[int, float], None] = lambda _step, _lo
     data = data_of(recipe)
     identity = hashlib.sha256(repr(recipe).encode()).hexdigest()[:8]
 
-    def make(folder: Path) -> None:
-        model = build(recipe, data)
-        save_denoiser(train(model, data, recipe, on_step), _settings(recipe), data.spec, folder, recipe.family)
-
-    folder = checkpoints.make_once(f"{name}-{identity}", make, takes="half an hour")
+    model = build(recipe, data)
+    average = copy.deepcopy(model).requires_grad_(False)
+    folder = train_once(
+        f"{name}-{identity}",
+        recipe.minutes,
+        lambda states: train(model, average, data, recipe, states, on_step),
+        lambda folder: save_denoiser(average, _settings(recipe), data.spec, folder, recipe.family),
+    )
     return Denoiser(load_denoiser(folder).model, data, folder)
 
 
@@ -170,15 +179,26 @@ def _cut(data: Dataset, side: int) -> Dataset:
     return replace(data, train=cut(data.train), test=cut(data.test), spec=spec, users=None)
 
 
-def train(model: nn.Module, data: Dataset, recipe: DenoiserRecipe, on_step: Callable[[int, float], None]) -> nn.Module:
-    """Train a model by a recipe, in place, and return the average that is kept."""
+def train(
+    model: nn.Module, average: nn.Module, data: Dataset, recipe: DenoiserRecipe, states: Path, on_step: OnStep
+) -> None:
+    """Train a model by a recipe, in place, and the average of its weights that is kept; from the last saved state on.
+
+    Args:
+        model: with its first weights.
+        average: a copy of it.
+        data: what it learns from.
+        recipe: how.
+        states: beginning of the names of the files that hold states.
+        on_step: is called with every step.
+    """
     task = task_of(recipe)
     generator = seeding.generator(0, f"training {recipe.data}")
     optimizer = torch.optim.Adam(model.parameters(), lr=recipe.rate)
     rates = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: share_of_rate(step, recipe.steps, _LEAST_RATE))
-    average = copy.deepcopy(model).requires_grad_(False)
     model.train()
-    for step in range(recipe.steps):
+    parts = {"model": model, "average": average, "optimizer": optimizer, "rates": rates}
+    for step in steps_left(states, recipe.data, recipe.steps, generator, **parts):
         batch = data.train.taken(torch.randint(len(data.train), (recipe.batch,), generator=generator))
         loss = task.loss(*task.answer(model, batch, task.named_draws(batch, generator)))
         optimizer.zero_grad()
@@ -187,9 +207,7 @@ def train(model: nn.Module, data: Dataset, recipe: DenoiserRecipe, on_step: Call
         optimizer.step()
         rates.step()
         _follow(average, model, min(_KEPT, (step + 1) / (step + 10)))
-        if step % 100 == 0:
-            on_step(step, loss.item())
-    return average.eval()
+        on_step(TrainingStep(recipe.data, step + 1, recipe.steps, loss.item()))
 
 
 @torch.no_grad()

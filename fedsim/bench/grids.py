@@ -3,12 +3,11 @@
 Stage 0 stands in for a vision encoder that somebody trained on images and captions: every patch tells the digit, the
 row and the column of its cell, and the class token which digits there are. In stage 1 the encoder is frozen; projector
 and language model learn from 16 questions about each image, which do not see each other. Products are computed in
-bfloat16, weights are kept in single precision. Both stages can be interrupted, and go on where they were.
+bfloat16, weights are kept in single precision.
 """
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fedsim.bench.descent import OnStep, TrainingStep, steps_left, train_once, unwatched
 from fedsim.bench.training import share_of_rate
 from fedsim.core import checkpoints, registry, seeding
 from fedsim.core.losses import IGNORED
@@ -26,14 +26,12 @@ from fedsim.data._grid_questions import EMPTY, TILE, answer_places, ask, draw_di
 from fedsim.data._grid_words import DIGITS, GridWords, Kind
 from fedsim.data.digit_grids import stocks
 
-OnStep = Callable[[str, int, int, float], None]
 Model = Any  # a tiny VLM, which the registry makes
 
 CELLS = 4
 OCCUPIED = (3, 6)
 MIX: Mapping[Kind, float] = {"position": 0.4, "presence": 0.25, "counting": 0.35}
 WORDS = GridWords(CELLS)
-_EVERY = 100  # steps between two saved states
 _ALIGNED = 0.3
 
 
@@ -52,26 +50,29 @@ ENCODING = StagePlan("encoder", steps=1000, rate=2e-3, decay=0.05, clip=5.0)
 ANSWERING = StagePlan("language model", steps=1000, rate=1.5e-3, decay=0.01, clip=1.0)
 _IMAGES = 10_000
 _IMAGES_A_STEP, _TURNS = 16, 16
+_MINUTES = 10.0
 
 
-def trained(on_step: OnStep = lambda _stage, _step, _of, _loss: None) -> Model:
-    """Return the trained model, in evaluation mode; the first call trains it, which takes half an hour of a core.
+def trained(on_step: OnStep = unwatched) -> Model:
+    """Return the trained model, in evaluation mode; the first call trains it, which takes minutes.
 
     Raises:
         FedsimError: the cache cannot be written.
         MissingExtra: the package with the digits is not installed.
     """
     model = fresh()
-
-    def make(folder: Path) -> None:
-        states = checkpoints.cache() / f"{checkpoints.TINY_VLM}.states"
-        states.mkdir(exist_ok=True)
-        train(model, states, ENCODING, ANSWERING, on_step)
-        torch.save({name: weight.half() for name, weight in model.state_dict().items()}, folder / checkpoints.WEIGHTS)
-        shutil.rmtree(states)
-
-    checkpoints.make_once(checkpoints.TINY_VLM, make, takes="half an hour")
+    train_once(
+        checkpoints.TINY_VLM,
+        _MINUTES,
+        lambda states: train(model, states, ENCODING, ANSWERING, on_step),
+        lambda folder: write(model, folder),
+    )
     return fresh(trained=True)
+
+
+def write(model: Model, folder: Path) -> None:
+    """Write the weights of a model in half precision."""
+    torch.save({name: weight.half() for name, weight in model.state_dict().items()}, folder / checkpoints.WEIGHTS)
 
 
 def fresh(**settings: object) -> Model:
@@ -84,7 +85,7 @@ def fresh(**settings: object) -> Model:
 
 
 def train(model: Model, states: Path, encoding: StagePlan, answering: StagePlan, on_step: OnStep) -> None:
-    """Train a model in place, in two stages, from what `states` holds on."""
+    """Train a model in place, in two stages, each from its last saved state on."""
     model.train()
     with seeding.isolate_randomness(1):
         taught = _Taught(model)
@@ -106,15 +107,8 @@ def descend(
     optimizer = torch.optim.AdamW(parameters, plan.rate, betas=(0.9, 0.98), weight_decay=plan.decay)
     rates = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: share_of_rate(step, plan.steps))
     generator = seeding.generator(0, f"training {plan.name}")
-    path, start = states / f"{plan.name}.pt", 0
-    if path.is_file():
-        saved = torch.load(path, weights_only=True)
-        module.load_state_dict(saved["model"])
-        optimizer.load_state_dict(saved["optimizer"])
-        rates.load_state_dict(saved["rates"])
-        generator.set_state(saved["generator"])
-        start = saved["step"]
-    for step in range(start, plan.steps):
+    parts = {"model": module, "optimizer": optimizer, "rates": rates}
+    for step in steps_left(states, plan.name, plan.steps, generator, **parts):
         optimizer.zero_grad()
         with torch.autocast("cpu", dtype=torch.bfloat16):
             value = loss(generator)
@@ -122,17 +116,7 @@ def descend(
         nn.utils.clip_grad_norm_(parameters, plan.clip)
         optimizer.step()
         rates.step()
-        if (step + 1) % _EVERY == 0 or step + 1 == plan.steps:
-            on_step(plan.name, step + 1, plan.steps, value.item())
-            state = {
-                "model": module.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "rates": rates.state_dict(),
-                "generator": generator.get_state(),
-                "step": step + 1,
-            }
-            torch.save(state, path.with_suffix(".new"))
-            path.with_suffix(".new").replace(path)
+        on_step(TrainingStep(plan.name, step + 1, plan.steps, value.item()))
 
 
 class _Taught(nn.Module):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,19 +18,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedsim.bench import grids
+from fedsim.bench.descent import OnStep, TrainingStep, steps_left, train_once, unwatched
 from fedsim.bench.training import falling
 from fedsim.core import checkpoints, registry, seeding
 from fedsim.core.visual import Stream
 from fedsim.data._grid_questions import answer_places, ask, draw_digits, draw_kinds, paint
 from fedsim.data.digit_grids import stocks
 
-OnStep = Callable[[int, float, float], None]  # step, loss, share of the tokens that a layer reads
 Reducer = Any  # of component rcp, which the registry makes
 
 BATCH = 16  # questions of a step
 _RATE, _DECAY, _IMAGES = 3e-3, 0.01, 2000
 _WARM, _COOL = 1.5, 0.2  # temperature at first, and from 60 % of the steps on
 _VARIANCE = 3.0
+_MINUTES = 1.0
 _CLIP = 1.0  # few examples have gradients that outweigh all others
 _SPARSE = 1000.0  # of a square: the paper's absolute distance overshoots at such a rate
 
@@ -59,21 +61,21 @@ RECIPES = {
 }
 
 
-def trained(name: str, on_step: OnStep = lambda _step, _loss, _share: None) -> Any:
+def trained(name: str, on_step: OnStep = unwatched) -> Any:
     """Return the tiny VLM with trained parts, in evaluation mode; the first call trains them, for some minutes.
 
     Raises:
         FedsimError: the cache cannot be written.
         MissingExtra: the package with the digits is not installed.
     """
-    plain = grids.trained()
-
-    def make(folder: Any) -> None:
-        model = with_parts(plain)
-        train(model, plain, RECIPES[name], on_step)
-        torch.save(model.reducers[0].state_dict(), folder / checkpoints.WEIGHTS)
-
-    checkpoints.make_once(name, make, takes="some minutes")
+    plain = grids.trained(on_step)
+    model = with_parts(plain)
+    train_once(
+        name,
+        _MINUTES,
+        lambda states: train(model, plain, RECIPES[name], states, on_step),
+        lambda folder: torch.save(model.reducers[0].state_dict(), folder / checkpoints.WEIGHTS),
+    )
     return with_parts(plain, weights=name).eval()
 
 
@@ -84,8 +86,8 @@ def with_parts(plain: Any, **settings: Any) -> Any:
     return reducer.prepare(copy.deepcopy(plain), seeding.generator(0, "parts of rcp"))
 
 
-def train(model: Any, teacher: Any, recipe: PruningRecipe, on_step: OnStep) -> None:
-    """Train the parts of a model in place; all else stays as it is."""
+def train(model: Any, teacher: Any, recipe: PruningRecipe, states: Path, on_step: OnStep) -> None:
+    """Train the parts of a model in place, from the last saved state on; all else stays as it is."""
     reducer: Reducer = model.reducers[0]
     model.requires_grad_(False)
     reducer.requires_grad_(True)
@@ -97,7 +99,7 @@ def train(model: Any, teacher: Any, recipe: PruningRecipe, on_step: OnStep) -> N
             repair.requires_grad_(False)
     generator = seeding.generator(0, "training rcp")
     stored = stored_features(teacher, _IMAGES, generator)
-    descend(reducer, recipe, lambda: step_loss(model, teacher, stored, recipe, generator), generator, on_step)
+    descend(reducer, recipe, lambda: step_loss(model, teacher, stored, recipe, generator), generator, states, on_step)
     model.eval()
 
 
@@ -106,6 +108,7 @@ def descend(
     recipe: PruningRecipe,
     loss: Callable[[], tuple[Tensor, float]],
     generator: torch.Generator,
+    states: Path,
     on_step: OnStep,
 ) -> None:
     """Minimise a loss by the parts, whose choices get sharper and lose their noise on the way.
@@ -115,12 +118,14 @@ def descend(
         recipe: says how many steps.
         loss: of a step, and the share of the tokens that a layer reads.
         generator: draws the noise of choices.
-        on_step: is told every 100 steps.
+        states: beginning of the names of the files that hold states.
+        on_step: is called with every step.
     """
     parameters = [parameter for parameter in reducer.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, _RATE, weight_decay=_DECAY)
     rates = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: falling(step / recipe.steps, 0.1))
-    for step in range(recipe.steps):
+    parts = {"reducer": reducer, "optimizer": optimizer, "rates": rates}
+    for step in steps_left(states, "rcp", recipe.steps, generator, **parts):
         done = step / recipe.steps
         reducer.temperature = _WARM + (_COOL - _WARM) * min(1.0, done / 0.6)
         reducer.noise = generator if done < 0.8 else None  # noqa: PLR2004 - the last fifth is as it is used
@@ -131,8 +136,8 @@ def descend(
         nn.utils.clip_grad_norm_(parameters, _CLIP)
         optimizer.step()
         rates.step()
-        if (step + 1) % 100 == 0 or step + 1 == recipe.steps:
-            on_step(step + 1, value.item(), share)
+        note = f"a layer reads {share:.0%} of the visual tokens"
+        on_step(TrainingStep("rcp", step + 1, recipe.steps, value.item(), note))
 
 
 def step_loss(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from fedsim.core import checkpoints, registry, seeding
+from fedsim.bench.descent import OnStep, TrainingStep, steps_left, train_once, unwatched
+from fedsim.core import registry, seeding
 from fedsim.core.errors import FedsimError, nearest
 from fedsim.core.types import Batch, Dataset
 from fedsim.data.list_operations import ListOperationsConfig, draw_lists
@@ -46,6 +47,7 @@ class Recipe:
         steps: of the optimizer.
         batch: examples of a step.
         rate: largest learning rate.
+        minutes: of a core.
     """
 
     holds: str
@@ -55,6 +57,7 @@ class Recipe:
     batch: int = 64
     rate: float = 2e-3
     model: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    minutes: float = field(default=1.0, repr=False)  # what is kept in the cache is named by all else
 
 
 RECIPES: Mapping[str, Recipe] = {
@@ -63,6 +66,7 @@ RECIPES: Mapping[str, Recipe] = {
         "list-operations",
         {"operations": _OPERATIONS},
         steps=3000,
+        minutes=6,
     ),
     "random-lists": Recipe(
         "shuffle and replace-random on lists of 3 and 4 letters",
@@ -70,6 +74,7 @@ RECIPES: Mapping[str, Recipe] = {
         {"operations": ("shuffle", "shuffle", "replace-random"), "longest": 4},
         steps=6000,
         model={"width": 64, "hidden": 172},
+        minutes=5,
     ),
     "news": Recipe(
         "bytes of news, 96 at a time",
@@ -77,6 +82,7 @@ RECIPES: Mapping[str, Recipe] = {
         {"tokenizer": "bytes", "length": 96},
         steps=1500,
         batch=16,
+        minutes=4,
     ),
 }  # fmt: skip
 
@@ -89,12 +95,12 @@ class TrainedModel:
     data: Dataset
 
 
-def trained(name: str, on_step: Callable[[int, float], None] = lambda _step, _loss: None) -> TrainedModel:
+def trained(name: str, on_step: OnStep = unwatched) -> TrainedModel:
     """Return a small model; the first call trains it, which takes minutes.
 
     Args:
         name: one of `RECIPES`.
-        on_step: called now and then with the number of the step and its loss.
+        on_step: is called with every step.
 
     Raises:
         FedsimError: there is no such model, or the cache cannot be written.
@@ -110,24 +116,27 @@ def trained(name: str, on_step: Callable[[int, float], None] = lambda _step, _lo
         model = family.make(family.config.model_validate(dict(recipe.model)), data.spec)
     identity = hashlib.sha256(repr(recipe).encode()).hexdigest()[:8]
 
-    def make(folder: Path) -> None:
-        train(model, data, recipe, on_step)
-        torch.save(model.state_dict(), folder / _WEIGHTS)
-
-    folder = checkpoints.make_once(f"tiny-llada-{name}-{identity}", make, takes="some minutes")
+    folder = train_once(
+        f"tiny-llada-{name}-{identity}",
+        recipe.minutes,
+        lambda states: train(model, data, recipe, states, on_step),
+        lambda folder: torch.save(model.state_dict(), folder / _WEIGHTS),
+    )
     model.load_state_dict(torch.load(folder / _WEIGHTS, weights_only=True))
     return TrainedModel(model.eval(), data)
 
 
-def train(model: nn.Module, data: Dataset, recipe: Recipe, on_step: Callable[[int, float], None]) -> None:
-    """Train a model by a recipe, in place."""
+def train(model: nn.Module, data: Dataset, recipe: Recipe, states: Path, on_step: OnStep) -> None:
+    """Train a model by a recipe, in place, from the last saved state on."""
     method = registry.get("task", "masked-diffusion")
     task = method.make(method.config.model_validate({"stratified": True}))
     generator = seeding.generator(0, f"training {recipe.data}")
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.rate, betas=(0.9, 0.98), weight_decay=0.01)
     rates = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: share_of_rate(step, recipe.steps))
     model.train()
-    for step, batch in enumerate(_batches(data, recipe, generator)):
+    parts = {"model": model, "optimizer": optimizer, "rates": rates}
+    for step in steps_left(states, recipe.data, recipe.steps, generator, **parts):
+        batch = _batch(data, recipe, generator)
         outputs, targets = task.answer(model, batch, task.named_draws(batch, generator))
         loss = task.loss(outputs, targets)
         optimizer.zero_grad()
@@ -135,8 +144,7 @@ def train(model: nn.Module, data: Dataset, recipe: Recipe, on_step: Callable[[in
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         rates.step()
-        if step % 100 == 0:
-            on_step(step, loss.item())
+        on_step(TrainingStep(recipe.data, step + 1, recipe.steps, loss.item()))
     model.eval()
 
 
@@ -159,10 +167,8 @@ def falling(done: float, last: float) -> float:
     return last + (1 - last) * (1 + math.cos(math.pi * done)) / 2
 
 
-def _batches(data: Dataset, recipe: Recipe, generator: torch.Generator) -> Iterator[Batch]:
-    """Yield a batch for every step: of lists always fresh ones, of text drawn from the training set."""
-    for _ in range(recipe.steps):
-        if recipe.data == "list-operations":
-            yield draw_lists(ListOperationsConfig.model_validate(dict(recipe.settings)), recipe.batch, generator)
-        else:
-            yield data.train.taken(torch.randint(len(data.train), (recipe.batch,), generator=generator))
+def _batch(data: Dataset, recipe: Recipe, generator: torch.Generator) -> Batch:
+    """Return the batch of a step: of lists always fresh ones, of text drawn from the training set."""
+    if recipe.data == "list-operations":
+        return draw_lists(ListOperationsConfig.model_validate(dict(recipe.settings)), recipe.batch, generator)
+    return data.train.taken(torch.randint(len(data.train), (recipe.batch,), generator=generator))

@@ -6,7 +6,6 @@ in every step, and a quarter of the questions ask for all digits, which the mode
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from fedsim.bench import grids
+from fedsim.bench.descent import OnStep, train_once, unwatched
 from fedsim.core import checkpoints
 from fedsim.data._grid_questions import draw_digits, paint
 from fedsim.data._grid_words import QUESTION_LENGTH, Kind
@@ -24,31 +24,30 @@ NAME = "digit-grids-unfrozen"
 PLAN = grids.StagePlan("everything", steps=1000, rate=2e-4, decay=0.01, clip=1.0)
 MIX: Mapping[Kind, float] = {"position": 0.3, "presence": 0.2, "counting": 0.25, "list": 0.25}
 _IMAGES, _TURNS = 16, 8
+_MINUTES = 6.0
 
 
-def trained(on_step: grids.OnStep = lambda _stage, _step, _of, _loss: None) -> Any:
-    """Return the model, in evaluation mode; the first call trains it, which takes ten minutes of a core.
+def trained(on_step: OnStep = unwatched) -> Any:
+    """Return the model, in evaluation mode; the first call trains it, which takes minutes.
 
     Raises:
         FedsimError: the cache cannot be written.
         MissingExtra: the package with the digits is not installed.
     """
     model = grids.trained(on_step)
-
-    def make(folder: Path) -> None:
-        states = checkpoints.cache() / f"{NAME}.states"
-        states.mkdir(exist_ok=True)
-        train(model, states, PLAN, on_step)
-        torch.save({name: weight.half() for name, weight in model.state_dict().items()}, folder / checkpoints.WEIGHTS)
-        shutil.rmtree(states)
-
-    weights = checkpoints.make_once(NAME, make, takes="ten minutes") / checkpoints.WEIGHTS
+    folder = train_once(
+        NAME,
+        _MINUTES,
+        lambda states: train(model, states, PLAN, on_step),
+        lambda folder: grids.write(model, folder),
+    )
+    weights = folder / checkpoints.WEIGHTS
     model.load_state_dict({name: weight.float() for name, weight in torch.load(weights, weights_only=True).items()})
     return model
 
 
-def train(model: Any, states: Path, plan: grids.StagePlan, on_step: grids.OnStep) -> None:
-    """Train all weights of a model in place, from what `states` holds on."""
+def train(model: Any, states: Path, plan: grids.StagePlan, on_step: OnStep) -> None:
+    """Train all weights of a model in place, from the last saved state on."""
     model.train()
     grids.descend(model, lambda generator: seen_loss(model, generator), plan, states, on_step)
     model.eval()

@@ -74,29 +74,48 @@ def minilm() -> Path:
 def make_once(name: str, make: Callable[[Path], None], *, takes: str = "half a minute") -> Path:
     """Return a folder of the cache; `make` fills it when it is not there, which standard error is told of.
 
-    It is filled under another name and renamed in the end, so that neither an interruption nor a second process leaves
-    half of it behind. `takes` says how long that may be.
+    `takes` says how long that may be.
 
     Raises:
         FedsimError: the cache cannot be written.
     """
     final = cache() / name
-    if final.is_dir():
-        return final
+    if not final.is_dir():
+        with making(final, takes), whole(final) as folder:
+            make(folder)
+    return final
+
+
+@contextmanager
+def making(final: Path, takes: str) -> Iterator[None]:
+    """Tell standard error that a folder of the cache is made, before and behind.
+
+    Raises:
+        FedsimError: the cache cannot be written.
+    """
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
-        working = Path(tempfile.mkdtemp(prefix=f"{name}.", dir=final.parent))
+        tempfile.TemporaryFile(dir=final.parent).close()
     except OSError as error:
         raise FedsimError(f"the cache {final.parent} cannot be written: {error}. Set FEDSIM_CACHE.") from error
     begin = time.monotonic()
     print(f"Making {final}, once; this can take {takes}.", file=sys.stderr, flush=True)
+    yield
+    print(f"Made {final} in {time.monotonic() - begin:.0f} s.", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def whole(final: Path) -> Iterator[Path]:
+    """Yield an empty folder that gets its name in the end.
+
+    So neither an interruption nor a second process leaves half of it behind.
+    """
+    working = Path(tempfile.mkdtemp(prefix=f"{final.name}.", dir=final.parent))
     try:
-        make(working)
+        yield working
         _rename(working, final)
     finally:
         shutil.rmtree(working, ignore_errors=True)
-    print(f"Made {final} in {time.monotonic() - begin:.0f} s.", file=sys.stderr, flush=True)
-    return final
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Small denoisers are trained once, kept, and the same for a recipe."""
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import torch
 from attacks.gradient_matching import learned_prior
 from fedsim.bench import denoisers
 from fedsim.bench.denoisers import DenoiserRecipe, build, data_of, train, trained
+from fedsim.bench.descent import unwatched
 from fedsim.components.sampler import continuous_speculative
 from fedsim.core.errors import FedsimError
 from fedsim.core.types import Batch
@@ -25,9 +27,9 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_denoiser_is_trained_once_and_read_back(cache: Path) -> None:
     steps: list[int] = []
-    first = trained("tiny", lambda step, _loss: steps.append(step))
-    second = trained("tiny", lambda step, _loss: steps.append(step))
-    assert steps == [0]
+    first = trained("tiny", lambda step: steps.append(step.number))
+    second = trained("tiny", lambda step: steps.append(step.number))
+    assert steps == [1, 2, 3]
     assert [folder.name.startswith("tiny-") for folder in cache.iterdir()] == [True]
     assert all(
         torch.equal(tensor, second.model.state_dict()[name]) for name, tensor in first.model.state_dict().items()
@@ -35,11 +37,12 @@ def test_a_denoiser_is_trained_once_and_read_back(cache: Path) -> None:
     assert not first.model.training
 
 
-def test_what_is_kept_is_an_average_of_the_way() -> None:
+def test_what_is_kept_is_an_average_of_the_way(tmp_path: Path) -> None:
     data = data_of(TINY)
     model = build(TINY, data)
     before = [parameter.detach().clone() for parameter in model.parameters()]
-    kept = train(model, data, TINY, lambda _step, _loss: None)
+    kept = copy.deepcopy(model)
+    train(model, kept, data, TINY, tmp_path / "tiny", unwatched)
     for first, parameter, last in zip(before, kept.parameters(), model.parameters(), strict=True):
         low, high = torch.minimum(first, last), torch.maximum(first, last)
         if (last - first).abs().max() > 0:
@@ -60,14 +63,15 @@ def test_tiles_are_the_pieces_of_images_in_their_order() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(denoisers.RECIPES))
-def test_every_recipe_trains_a_model_of_its_images(name: str) -> None:
+def test_every_recipe_trains_a_model_of_its_images(tmp_path: Path, name: str) -> None:
     recipe = replace(denoisers.RECIPES[name], steps=1, batch=2)
     known, channels = data_of(TINY), 3 if recipe.tile else 1
     spec = replace(known.spec, shape=(channels, 16, 16), mean=(0.5,) * channels, std=(0.5,) * channels)
     images = Batch(torch.rand(4, channels, 16, 16, generator=torch.Generator().manual_seed(0)), torch.arange(4))
     data = replace(known, spec=spec, train=images)
     losses: list[float] = []
-    train(build(recipe, data), data, recipe, lambda _step, loss: losses.append(loss))
+    model = build(recipe, data)
+    train(model, copy.deepcopy(model), data, recipe, tmp_path / name, lambda step: losses.append(step.loss))
     assert len(losses) == 1
     assert 0.0 < losses[0] < 10.0  # images and noise of size one are told from each other by an untrained net
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from fedsim.bench import grids, unfreezing
+from fedsim.bench.descent import unwatched
 from fedsim.core import checkpoints
 
 
@@ -27,7 +28,7 @@ def weights(model: torch.nn.Module) -> Mapping[str, Tensor]:
 def test_every_weight_that_a_question_reaches_is_trained(tmp_path: Path) -> None:
     model = grids.fresh()
     before = weights(model)
-    unfreezing.train(model, tmp_path, unfreezing.PLAN, lambda *_: None)
+    unfreezing.train(model, tmp_path / "weights", unfreezing.PLAN, unwatched)
     still = {name for name, weight in weights(model).items() if torch.equal(weight, before[name])}
     # The last encoder block stands behind the layer that is projected.
     assert all(name.startswith(f"encoder.{model.visual.encoder_layers - 1}.") for name in still)
@@ -39,8 +40,8 @@ def test_it_is_trained_once_from_the_trained_model_and_kept(tmp_path: Path, monk
     monkeypatch.setenv("FEDSIM_CACHE", str(tmp_path))
     monkeypatch.setattr(grids, "trained", lambda _on_step: grids.fresh())
     steps: list[int] = []
-    first = unfreezing.trained(lambda _stage, step, _of, _loss: steps.append(step))
-    again = unfreezing.trained(lambda _stage, step, _of, _loss: steps.append(step))
+    first = unfreezing.trained(lambda step: steps.append(step.number))
+    again = unfreezing.trained(lambda step: steps.append(step.number))
     assert steps == [1]
     assert all(torch.equal(weight, weights(again)[name]) for name, weight in weights(first).items())
     assert sorted(own.name for own in tmp_path.iterdir()) == [unfreezing.NAME]

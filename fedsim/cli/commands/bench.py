@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -17,11 +19,13 @@ from fedsim.cli.commands._console import Commands, OneCommand, app, say, screen
 from fedsim.core.errors import FedsimError, nearest
 
 if TYPE_CHECKING:
+    from fedsim.bench.descent import TrainingStep
     from fedsim.bench.parallel import Measured, Solver, Strategy
     from fedsim.bench.training import TrainedModel
     from fedsim.metrics.statistics import Interval
 
 _AT_ONCE = (1, 2, 4, 8)
+_LINE_EVERY_SECONDS = 10.0
 _SHORTEST, _LONGEST = 2, 8
 _READINGS = ("lenient", "strict")
 
@@ -101,7 +105,7 @@ def model(
         typer.Argument(
             help="lists, random-lists, news, digit-grids, digit-grids-unfrozen, rcp-50, rcp-37, digits-unet, "
             "photographs-unet, digits-patches, digits-patches-draft, photographs-patches or photographs-patches-draft; "
-            "each is trained once and kept"
+            "each is trained once and kept, and goes on where it was after an interruption"
         ),
     ],
     samples: Annotated[int, typer.Option(min=1, help="lists or questions of each kind that it is tested on")] = 200,
@@ -124,9 +128,9 @@ def _small_models() -> dict[str, Callable[[str, int, int], None]]:
     return {
         **of_text,
         **dict.fromkeys(denoisers.RECIPES, _show_denoiser),
-        "digit-grids": partial(_show_grids, lambda _name: grids.trained(_tell_stage)),
-        unfreezing.NAME: partial(_show_grids, lambda _name: unfreezing.trained(_tell_stage)),
-        **dict.fromkeys(pruning.RECIPES, partial(_show_grids, _pruned)),
+        "digit-grids": partial(_show_grids, lambda _name: grids.trained(_Steps())),
+        unfreezing.NAME: partial(_show_grids, lambda _name: unfreezing.trained(_Steps())),
+        **dict.fromkeys(pruning.RECIPES, partial(_show_grids, lambda name: pruning.trained(name, _Steps()))),
     }
 
 
@@ -134,7 +138,7 @@ def _train(name: str) -> TrainedModel:
     """Train a model of texts, and say what it is."""
     from fedsim.bench import training
 
-    small = training.trained(name, partial(_tell_step, training.RECIPES[name].steps))
+    small = training.trained(name, _Steps())
     _introduce(name, training.RECIPES[name].holds, small.model)
     return small
 
@@ -153,28 +157,40 @@ def _show_denoiser(name: str, _samples: int, seed: int) -> None:
     from fedsim.bench import denoisers
 
     recipe = denoisers.RECIPES[name]
-    small = denoisers.trained(name, partial(_tell_step, recipe.steps))
+    small = denoisers.trained(name, _Steps())
     _introduce(name, recipe.holds, small.model)
     _show_loss(small.model, small.data, denoisers.task_of(recipe), seed)
     say(f"kept in {small.folder}")
 
 
-def _pruned(name: str) -> Any:
-    from fedsim.bench import pruning
+class _Steps:
+    """Prints steps of a training to standard error: the first, one every ten seconds with the time left, and the last.
 
-    def tell(step: int, loss: float, share: float) -> None:
-        done = f"  step {step} of {pruning.RECIPES[name].steps}: loss {loss:.3f}"
-        print(f"{done}, a layer reads {share:.0%} of the visual tokens", file=sys.stderr, flush=True)
+    What a run before this one did counts nothing: the time left follows from the steps since the first one.
+    """
 
-    return pruning.trained(name, tell)
+    def __init__(self) -> None:
+        self._stage = ""
 
+    def __call__(self, step: TrainingStep) -> None:
+        """Print a step, or leave it out."""
+        now = time.monotonic()
+        if step.stage != self._stage:
+            self._stage, self._first, self._began, self._said = step.stage, step.number, now, -math.inf
+        if now - self._said < _LINE_EVERY_SECONDS and step.number < step.of:
+            return
+        self._said = now
+        parts = [f"loss {step.loss:.3f}", step.note, self._time_left(step, now - self._began)]
+        line = f"  {step.stage}, step {step.number} of {step.of}: {', '.join(filter(None, parts))}"
+        print(line, file=sys.stderr, flush=True)
 
-def _tell_step(steps: int, step: int, loss: float) -> None:
-    print(f"  step {step} of {steps}: loss {loss:.3f}", file=sys.stderr, flush=True)
+    def _time_left(self, step: TrainingStep, seconds: float) -> str:
+        from fedsim.report.tables.figures import duration
 
-
-def _tell_stage(stage: str, step: int, of: int, loss: float) -> None:
-    print(f"  {stage}, step {step} of {of}: loss {loss:.3f}", file=sys.stderr, flush=True)
+        done = step.number - self._first
+        if not done or step.number == step.of:
+            return ""
+        return f"{duration(seconds / done * (step.of - step.number))} left"
 
 
 def _introduce(name: str, holds: str, model: Any) -> None:
@@ -229,8 +245,6 @@ def _bounds(share: Interval) -> str:
 
 
 def _show_bound(model: Any, data: Any, seed: int) -> None:
-    import math
-
     import torch
 
     from fedsim.core import registry, seeding

@@ -7,8 +7,9 @@ import pytest
 from typer.testing import CliRunner
 
 from fedsim.bench import grids, pruning, training
+from fedsim.bench.descent import TrainingStep
 from fedsim.bench.training import Recipe
-from fedsim.cli.commands import bench as _bench  # noqa: F401 - adds its command
+from fedsim.cli.commands import bench
 from fedsim.cli.commands._console import app
 from fedsim.core import checkpoints
 from fedsim.core.errors import FedsimError
@@ -101,7 +102,7 @@ def test_parts_of_rcp_are_trained_once_and_tested_on_every_kind_of_question(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FEDSIM_CACHE", str(tmp_path))
-    monkeypatch.setattr(grids, "trained", grids.fresh)
+    monkeypatch.setattr(grids, "trained", lambda _tell: grids.fresh())
     monkeypatch.setattr(pruning, "RECIPES", {"rcp-37": pruning.PruningRecipe(0.5, steps=1)})
     monkeypatch.setattr(pruning, "BATCH", 2)
     monkeypatch.setattr(pruning, "_IMAGES", 4)
@@ -117,3 +118,18 @@ def test_parts_of_rcp_are_trained_once_and_tested_on_every_kind_of_question(
     assert (tmp_path / "rcp-37" / checkpoints.WEIGHTS).is_file()
     with pytest.raises(FedsimError, match="there is no small model 'rcp-38'. Did you mean 'rcp-37'"):
         told("model", "rcp-38")
+
+
+def test_steps_of_a_training_are_shown_now_and_then_with_the_time_left(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = iter([100.0, 104.0, 112.0, 113.0, 120.0])  # seconds
+    monkeypatch.setattr(bench.time, "monotonic", lambda: next(clock))
+    show = bench._Steps()
+    for number in (41, 43, 47, 48, 50):
+        show(TrainingStep("encoder", number, 50, 0.25, "a note" if number == 47 else ""))
+    assert capsys.readouterr().err.splitlines() == [
+        "  encoder, step 41 of 50: loss 0.250",
+        "  encoder, step 47 of 50: loss 0.250, a note, 6.0 s left",  # 6 steps in 12 seconds, and 3 more
+        "  encoder, step 50 of 50: loss 0.250",
+    ]
