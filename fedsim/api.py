@@ -113,7 +113,7 @@ def run(
         overrides: of a file, ``key.path=value`` as after ``fedsim run --set``, for example ``seed=5``.
         out: folder of the run; ``results/NAME`` when absent, of the file or made of the title.
         overwrite: replace the run that the folder holds.
-        resume: go on with an interrupted run in that folder.
+        resume: keep the complete arms of an interrupted run in that folder, and begin the others anew.
         isolate: run each attack in a process that holds nothing but what it may see. What it draws from then depends
             on a secret salt, which is kept in the folder as ``salt``.
         salt: a file with such a salt, to repeat a run; with or without `isolate`.

@@ -63,7 +63,7 @@ class RunFolder:
         if RECORD in files and not overwrite:
             raise FedsimError(
                 f"{self.path} already holds a run. Choose another --out, add --overwrite to replace it, "
-                "or --resume to go on with an interrupted one."
+                "or --resume to keep the complete arms of an interrupted one."
             )
         self._make()
         with explain(self.path):

@@ -244,5 +244,5 @@ def test_a_killed_command_leaves_a_valid_interrupted_record(tmp_path: Path, how:
     assert read_record(tmp_path / "out").status == "interrupted"
     if how != signal.SIGKILL:
         assert code == 130
-        assert "add --resume to continue" in errors
+        assert "add --resume to continue with arm 1 of 1, from round 1 on." in errors
         assert "Traceback" not in errors

@@ -32,7 +32,12 @@ def run(
     out: Annotated[Path | None, typer.Option(help="folder of the run; absent: results/NAME")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="override the scenario's seed")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the run that the folder holds")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="continue the interrupted run in that folder")] = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume", help="keep the complete arms of the interrupted run in that folder, and begin the others"
+        ),
+    ] = False,
     check: Annotated[
         bool,
         typer.Option("--check", help="compare the run with the scenario's table [expected]; exit code 1 if it differs"),
@@ -73,6 +78,8 @@ def run(
             say(loaded.title + in_minutes(loaded.minutes))
             if resume and earlier is None:
                 say(f"{folder.path} holds no run to resume, so it begins anew.")
+            elif resume:
+                say(f"Continues with {_rest(earlier, loaded)}.")
         start = choose_start(folder, isolate=isolate, salt=salt)
         if isolate and (gaps := describe_open()):
             complain(gaps)
@@ -116,9 +123,18 @@ def _run(
                 start=start,
             )
     except KeyboardInterrupt:
-        complain(f"Interrupted. Results so far are in {folder.path}; add --resume to continue.")
+        rest = _rest(folder.reopen(), loaded)
+        complain(f"Interrupted. Results so far are in {folder.path}; add --resume to continue with {rest}.")
         raise typer.Exit(130) from None
     return record, report.build(folder.path)
+
+
+def _rest(earlier: RunRecord | None, scenario: Scenario) -> str:
+    """Return where a run goes on: arms that are complete stay, and the others begin anew."""
+    from fedsim.scenario import arms
+
+    done, total = sum(arm.complete for arm in earlier.arms) if earlier else 0, len(list(arms(scenario)))
+    return f"arm {done + 1} of {total}, from round 1 on" if done < total else "the report, since every arm is complete"
 
 
 def _check_is_possible(loaded: Scenario, path: Path, overrides: Sequence[str], *, is_salted: bool) -> None:

@@ -33,8 +33,25 @@ def test_an_existing_run_is_kept_and_can_be_replaced_or_resumed(
     assert code == 2
     assert "--overwrite" in told
     assert (folder / "o" / "record.json").read_bytes() == before
-    assert command("run", "s.toml", "--out", "o", "--resume")[0] == 0
+    code, said, _ = command("run", "s.toml", "--out", "o", "--resume")
+    assert code == 0
+    assert "Continues with the report, since every arm is complete." in said
     assert command("run", "s.toml", "--out", "o", "--overwrite")[0] == 0
+
+
+def test_a_run_that_is_resumed_says_which_arm_begins_anew(
+    folder: Path, command: Say, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    assert command("run", "s.toml")[0] == 0
+    record = json.loads((folder / "results" / "s" / "record.json").read_text())
+    (arm,) = record["arms"]
+    left = record | {"status": "interrupted", "arms": [arm | {"complete": False}]}
+    (folder / "results" / "s" / "record.json").write_text(json.dumps(left))
+    code, said, _ = command("run", "s.toml", "--resume")
+    assert code == 0
+    assert "Continues with arm 1 of 1, from round 1 on." in said
+    assert said.index("Continues with") < said.index("round 1 of")
 
 
 @pytest.mark.parametrize(
