@@ -22,6 +22,7 @@ from fedsim.core.errors import FedsimError, MissingExtra, in_a_line
 from fedsim.core.registry import model
 from fedsim.core.types import Config, InputSpec
 from fedsim.models._language import scores_tokens, text_shape
+from fedsim.models._llama import LlamaLayers
 
 _NAME = "masked-checkpoint"
 _LLADA, _DREAM = "llada", "Dream"
@@ -103,7 +104,7 @@ class MaskedModel(nn.Module):
     Args:
         wrapped: a causal model of the transformers package.
         mask_token: stands at masked places.
-        is_shifted: whether its scores at a place are of the next place's token.
+        is_shifted: whether the state at a place scores the next place's token.
         padding: token that fills short examples; None where there is none.
     """
 
@@ -111,7 +112,7 @@ class MaskedModel(nn.Module):
         super().__init__()
         self.own = wrapped
         self.mask_token, self.padding_token = mask_token, padding
-        self._is_shifted = is_shifted
+        self.is_shifted = is_shifted
 
     @property
     def known(self) -> int:
@@ -134,7 +135,27 @@ class MaskedModel(nn.Module):
             tokens = tokens.masked_fill(masked, self.mask_token)
         nothing_hidden = self.own.lm_head.weight.new_zeros(len(tokens), 1, tokens.shape[1], tokens.shape[1])
         scores = self.own(input_ids=tokens, attention_mask=nothing_hidden, use_cache=False).logits
-        return torch.cat((scores[:, :1], scores[:, :-1]), 1) if self._is_shifted else scores
+        return self._placed(scores)
+
+    def read(self, tokens: Tensor, positions: Tensor, store: Any) -> Tensor:
+        """Return scores (B, n, V) of some places alone; what they see is what the store returns.
+
+        Args:
+            tokens: shape (B, n).
+            positions: where they stand in the text, shape (B, n), ascending. In a shifted model the scores of a place
+                mean nothing where the one before is not among them.
+            store: takes the keys and values of each layer, and returns those of all places that are seen.
+        """
+        layers = LlamaLayers(self.own)
+        hidden = layers.embed(tokens)
+        place, nothing_hidden = layers.place(hidden, positions), hidden.new_zeros(1, 1, 1, 1)
+        for number in range(layers.depth):
+            hidden = layers.layer(number, hidden, place, nothing_hidden, store)
+        return self._placed(layers.score(hidden))
+
+    def _placed(self, scores: Tensor) -> Tensor:
+        """Return scores at the places whose tokens they are of."""
+        return torch.cat((scores[:, :1], scores[:, :-1]), 1) if self.is_shifted else scores
 
 
 def _load(path: Path, padding: int | None) -> MaskedModel:

@@ -13,6 +13,7 @@ from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import Condition
 from fedsim.core.types import InputSpec, Limits
 from fedsim.generation import generate
+from tests.components.generating import make, names, prompts, sources
 
 safetensors = pytest.importorskip("safetensors.torch")
 pytest.importorskip("transformers")
@@ -147,6 +148,55 @@ def test_a_checkpoint_fills_in_texts_and_trains(tmp_path: Path) -> None:
     assert all(token < WORDS for token in text.tokens)
     model(texts(), masked=torch.ones(3, LENGTH).bool())[..., 0].sum().backward()
     assert all(p.grad is not None for p in model.parameters())
+
+
+KINDS = pytest.mark.parametrize(("kind", "settings"), [("llada", LLADA), ("Dream", DREAM)])
+
+
+class Everything:
+    """A store from which every place sees all that are read."""
+
+    def update(self, keys: Tensor, values: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        return keys, values
+
+
+@torch.no_grad()
+@KINDS
+def test_reading_every_place_gives_the_scores_of_a_pass(tmp_path: Path, kind: str, settings: dict[str, Any]) -> None:
+    model: Any = loaded(saved(tmp_path, settings, weights_of(ours(), kind)))
+    places = torch.arange(LENGTH).expand(3, -1)
+    # Fused attention adds up in another order.
+    torch.testing.assert_close(model.read(texts(), places, Everything()), model(texts()), rtol=1e-4, atol=1e-5)
+    shifted = model.read(texts(), places + 1, Everything())
+    torch.testing.assert_close(shifted, model(texts()), rtol=1e-4, atol=1e-5)  # distances alone rotate
+    apart = model.read(texts(), 2 * places, Everything())
+    assert not torch.allclose(apart, model(texts()), rtol=1e-4, atol=1e-5), "the control"
+
+
+@KINDS
+@pytest.mark.parametrize("name", names("unmasker", "text"))
+def test_every_unmasker_fills_in_a_text_with_a_checkpoint(
+    tmp_path: Path, name: str, kind: str, settings: dict[str, Any]
+) -> None:
+    model = loaded(saved(tmp_path, settings, weights_of(ours(), kind)))
+    (text,) = generate(make(name), model, prompts([1, 2]), Limits(max_new_tokens=6), sources(1))
+    assert (text.ending, len(text.tokens)) == ("length", 6)
+    assert all(token < WORDS for token in text.tokens)
+
+
+@KINDS
+def test_window_diffusion_fills_in_with_a_checkpoint_as_full_passes_do(
+    tmp_path: Path, kind: str, settings: dict[str, Any]
+) -> None:
+    one_layer = {**settings, "n_layers": 1, "num_hidden_layers": 1}
+    weights = {name: weight for name, weight in weights_of(ours(), kind).items() if ".1." not in name}
+    model = loaded(saved(tmp_path, one_layer, weights))
+    asked, limits = prompts([1, 2], [5, 3]), Limits(max_new_tokens=6)
+    everything = {"window": 6, "active": 6, "refresh": 99, "keeps_refreshed": True}
+    plain = generate(make("fixed"), model, asked, limits, sources(2))
+    # With one layer the keys and values of a place depend on its own token alone, so a cache forgets nothing.
+    cached = generate(make("window-diffusion", **everything), model, asked, limits, sources(2))
+    assert [(one.tokens, one.trace.places) for one in cached] == [(one.tokens, one.trace.places) for one in plain]
 
 
 def test_what_cannot_be_loaded_is_one_sentence(tmp_path: Path) -> None:

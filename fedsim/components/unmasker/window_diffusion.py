@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from fedsim.components.unmasker._blocks import ProposalConfig, propose, schedule, surest
 from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import Condition, GenerationContext, Unmasker, Unmasking, check_place_scores, mask_token_of
-from fedsim.core.masked_places import without_mask
+from fedsim.core.masked_places import scoring_places, without_mask
 from fedsim.core.registry import component
 from fedsim.core.types import Event
 
@@ -87,8 +87,8 @@ class Cache:
         self.keys: list[Tensor] = []
         self.values: list[Tensor] = []
 
-    def update(self, keys: Tensor, values: Tensor, layer: int) -> tuple[Tensor, Tensor]:
-        """Keep those of a layer, layer by layer."""
+    def update(self, keys: Tensor, values: Tensor, layer: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        """Keep those of a layer, layer by layer. The transformers package passes more than is needed."""
         if self._phase is None:
             self.keys.append(keys)
             self.values.append(values)
@@ -148,17 +148,18 @@ class WindowDiffusion(Unmasker[WindowDiffusionConfig, Windowed]):
     def read(self, model: nn.Module, state: Windowed, row: int) -> tuple[Tensor, tuple[int, ...], Cache]:
         """Return the scores at the places that a row's step computes, these places, and the cache behind the pass."""
         phase, tokens = self._open_phase(state, row), state.tokens[row]
-        at = tuple(range(len(tokens))) if phase is None else self.computed(state, row)
+        at = tuple(range(len(tokens))) if phase is None else self.computed(model, state, row)
         cache = Cache(phase, at)
         assert isinstance(model, _Readable), "the start has checked it"
         scores = model.read(torch.tensor([[tokens[place] for place in at]]), torch.tensor([at]), cache)
         return without_mask(scores[0], mask_token_of(model)), at, cache
 
-    def computed(self, state: Windowed, row: int) -> tuple[int, ...]:
-        """Return the places that a step between full passes computes."""
+    def computed(self, model: nn.Module, state: Windowed, row: int) -> tuple[int, ...]:
+        """Return the places that a step between full passes computes, those included whose states score the others."""
         phase = state.phase[row]
         assert phase is not None, "a full pass comes first"
-        return tuple(sorted({*state.masked[row][: self.config.active], *phase.again}))
+        active = state.masked[row][: self.config.active]
+        return tuple(sorted({*active, *scoring_places(model, active), *phase.again}))
 
     def _phase(self, state: Windowed, row: int, taken: dict[int, int], cache: Cache) -> Phase:
         """Return the phase behind a step, in which a row's places were written."""
