@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
-from typing import Any, NoReturn, final
+from typing import Any, Literal, NoReturn, final
 
 import torch
 from pydantic import Field
@@ -18,6 +18,7 @@ from fedsim.core.tensor_files import read_saved
 from fedsim.core.types import Config
 
 NAME = "lora-drop-adapters"
+Reuse = Literal["anchor", "previous"]  # which token's output stands for a block, beside the adapter's
 _KEPT = ("past", "cache", "past_key_values", "past_key_value")  # what blocks call the keys of earlier tokens
 _WEIGHT = re.compile(r"\blayers\.(\d+)\.lora_drop\.lora_a\.weight$")
 _Settings = dict[str, Any]
@@ -30,6 +31,9 @@ class LoraDropAdaptersConfig(Config):
         default=None, description="numbers of the blocks that get one, from 0; absent: every second, not the last"
     )
     cycle: int = Field(default=4, ge=1, description="c: a refresh and c - 1 tokens that lean on it; 1: no token does")
+    reuse: Reuse = Field(
+        default="anchor", description="whose output stands for a block: that of the last anchor, or of the token before"
+    )
     rank: int = Field(default=8, ge=1, description="rank r, at most the model's width")
     alpha: float = Field(default=16.0, gt=0, description="numerator of the adapter's scale alpha / r")
     prompt: int = Field(default=1, ge=1, description="first tokens of an example, on which all blocks run")
@@ -57,7 +61,7 @@ def read_adapters(path: Path, settings: LoraDropAdaptersConfig, width: int) -> d
 
     Args:
         path: what `torch.save` wrote of tensors by name; nothing in it is run.
-        settings: cycle and alpha that they were trained with.
+        settings: cycle, reuse and alpha that they were trained with.
         width: of the model.
 
     Raises:
@@ -92,6 +96,7 @@ class DropAdapter(LowRankLinear):
     Attributes:
         number: of the block.
         cycle: see the settings.
+        reuse: likewise.
     """
 
     def __init__(self, config: LoraDropAdaptersConfig, number: int, like: Tensor, generator: torch.Generator) -> None:
@@ -99,6 +104,7 @@ class DropAdapter(LowRankLinear):
         width, rank = like.shape[1], config.rank
         self.in_features = self.out_features = width
         self.number, self.cycle, self.scale = number, config.cycle, config.alpha / rank
+        self.reuse: Reuse = config.reuse
         self._prompt = config.prompt
         bound = 1.0 / math.sqrt(width)
         self.lora_a = nn.Linear(width, rank, bias=False, device="meta")
@@ -141,7 +147,7 @@ class DropAdapter(LowRankLinear):
         return inputs, {**settings, "attention_mask": mask.masked_fill(hidden, torch.finfo(mask.dtype).min)}
 
     def stand_in(self, _block: nn.Module, inputs: tuple[Any, ...], settings: _Settings, output: Any) -> Any:
-        """Return the block's output, in which some tokens have their anchor's and the adapter's."""
+        """Return the block's output, in which some tokens have that of another and the adapter's."""
         if _has_earlier_tokens(settings):
             return None
         before: Tensor = inputs[0]
@@ -150,7 +156,11 @@ class DropAdapter(LowRankLinear):
         if not len(leaning):
             return None
         known = states_in(output)[:, anchor]
-        return with_states(output, known.index_add(1, leaning, self(before[:, leaning])))
+        changes = self(before[:, leaning])
+        if self.reuse == "previous":  # it stands on that of the token before, and so on back to the anchor
+            sums = torch.zeros_like(known).index_add(1, leaning, changes).cumsum(1)
+            return with_states(output, known + sums - sums[:, anchor])
+        return with_states(output, known.index_add(1, leaning, changes))
 
     def _anchor(self, length: int, device: torch.device) -> Tensor:
         """Return the place of each place's anchor, shape (T,): its own where the block runs."""

@@ -7,7 +7,7 @@ Equation: out_u = block(x)_u at anchors, u mod c = 0, else out_a(u) + (alpha / r
 Assumes: blocks with Llama's names; a prompt's tokens all run, and its last one is the first anchor.
 Leaks: A's gradient spans the inputs of the tokens between anchors, up to r of them; B's shows them through A.
 Fails: long cycles, or most blocks dropped, cost more than the adapters win back.
-Source: Rajabzadeh et al. 2026, arXiv 2601.02569; state of the anchor, input x_u, as in its code.
+Source: Rajabzadeh et al. 2026, arXiv 2601.02569; out_a(u), x_u as in its code, or out_{u-1} as in its text.
 """
 
 from __future__ import annotations

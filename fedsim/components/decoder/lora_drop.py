@@ -1,8 +1,8 @@
 """lora-drop: on all but every c-th step some blocks do not run; their last full output and an adapter stand for them.
 
 Idea: what a block says changes little from token to token. A clock says when it runs anew, the same for every text.
-Equation: out = C_l + D_l(x) for dropped blocks l, C_l their output at the last anchor, D_l(x) = (alpha / r) B A x;
-    written token g is an anchor where (g + 1) mod c = 0, and the prompt's last token is the first.
+Equation: out = C_l + D_l(x) for dropped blocks l, C_l their output at the last anchor, or at the token before (reuse),
+    D_l(x) = (alpha / r) B A x; written token g is an anchor where (g + 1) mod c = 0, the prompt's last token the first.
 Assumes: a model whose layers can be run one by one; adapters by component `lora-drop-adapters`, else D_l = 0.
 Leaks: layers of a step follow its number alone, so work shows the length of a text and no more.
 Fails: long cycles, most blocks dropped, or no adapters; the text is not the model's own.
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from fedsim.components.adapter._drop_adapter import (
     DropAdapter,
     LoraDropAdaptersConfig,
+    Reuse,
     adapters_of,
     check_blocks,
     every_second,
@@ -48,6 +49,9 @@ class LoraDropConfig(DrawConfig):
         description="blocks to drop; absent: those with adapters, else every second, not the last",
     )
     cycle: int | None = Field(default=None, ge=1, description="c; absent: that of the model's adapters, else 4")
+    reuse: Reuse | None = Field(
+        default=None, description="as the adapters': C is of the last anchor, or of the token before; absent: theirs"
+    )
     adapters: Path | None = Field(default=None, description="file of trained adapters; absent: the model's, if any")
     alpha: float = Field(default=16.0, gt=0, description="numerator of the scale of adapters from a file")
 
@@ -60,6 +64,7 @@ class LayerClock:
     stack: LayerStack
     dropped: tuple[int, ...]
     cycle: int
+    reuse: Reuse
     adapters: Mapping[int, DropAdapter]
 
     def keep(self, places: Sequence[int]) -> LayerClock:
@@ -71,7 +76,7 @@ class LayerClock:
         return self.stack.depth - (len(self.dropped) if written % self.cycle else 0)
 
     def read(self, state: Dropping) -> tuple[Tensor, Mapping[int, Tensor]]:
-        """Return the scores (B, V) behind the rows, and the anchors after that.
+        """Return the scores (B, V) behind the rows, and what stands for dropped blocks after that.
 
         What was not read yet is read prompt by prompt, then token by token.
         """
@@ -83,7 +88,8 @@ class LayerClock:
         for number in range(written if is_read else 0, written + 1):
             shown = [text[: prompt + number] for text, prompt in zip(texts, state.prompts, strict=True)]
             if number % self.cycle and self.dropped:
-                hidden = self._lean(past, shown, anchors)
+                hidden, after = self._lean(past, shown, anchors)
+                anchors = after if self.reuse == "previous" else anchors
             else:
                 hidden, anchors = self._refresh(past, shown)
         return self.stack.score(hidden), anchors
@@ -100,8 +106,15 @@ class LayerClock:
         rows, last = torch.arange(len(counts)), torch.tensor(counts) - 1
         return hidden[rows, last], {number: states[rows, last] for number, states in seen.items()}
 
-    def _lean(self, past: Past, texts: Sequence[Sequence[int]], anchors: Mapping[int, Tensor]) -> Tensor:
-        """Run the layers that are not dropped on the newest token of each row, and return what leaves the last one."""
+    def _lean(
+        self, past: Past, texts: Sequence[Sequence[int]], anchors: Mapping[int, Tensor]
+    ) -> tuple[Tensor, Mapping[int, Tensor]]:
+        """Run the layers that are not dropped on the newest token of each row.
+
+        Returns:
+            What leaves the last layer, and what stood for the dropped ones.
+        """
+        stood: dict[int, Tensor] = {}
         first, *others = self._parts()
         hidden, _counts = past.states(self.model, texts, layers=first)
         for part in others:
@@ -111,7 +124,8 @@ class LayerClock:
             for number in part:
                 still = anchors[number][:, None]
                 hidden = still + self.adapters[number](hidden) if number in self.adapters else still
-        return hidden[:, 0]
+                stood[number] = hidden[:, 0]
+        return hidden[:, 0], stood
 
     def _parts(self) -> Iterator[tuple[int, ...]]:
         """Yield the layers in their order, in parts that all run or are all dropped; the first part runs."""
@@ -121,7 +135,7 @@ class LayerClock:
 
 @dataclass(frozen=True)
 class Dropping(Writing):
-    """Texts, the lengths of their prompts, and what dropped blocks returned at the last anchor, (B, d) by number."""
+    """Texts, the lengths of their prompts, and what stands for dropped blocks, (B, d) by number."""
 
     prompts: tuple[int, ...]
     anchors: Mapping[int, Tensor]
@@ -160,22 +174,25 @@ class LoraDrop(Decoder[LoraDropConfig, Dropping]):
         return after, [Event(layers=layers)] * len(state)
 
     def _clock(self, model: nn.Module, stack: LayerStack) -> LayerClock:
-        adapters, blocks, cycle = adapters_of(model), self.config.blocks, self.config.cycle
+        adapters, blocks = adapters_of(model), self.config.blocks
+        cycle, reuse = self.config.cycle, self.config.reuse
         if adapters and self.config.adapters is not None:
             raise FedsimError("the model has adapters of its own. Leave out adapters.")
         if self.config.adapters is not None:
-            settings = LoraDropAdaptersConfig(cycle=cycle or _CYCLE, alpha=self.config.alpha)
+            settings = LoraDropAdaptersConfig(cycle=cycle or _CYCLE, reuse=reuse or "anchor", alpha=self.config.alpha)
             width = stack.embed(torch.tensor([[0]])).shape[-1]
             adapters = read_adapters(self.config.adapters, settings, width)
         chosen = every_second(stack.depth) if blocks is None else tuple(sorted(set(blocks)))
         if adapters:
-            chosen, known = tuple(sorted(adapters)), next(iter(adapters.values())).cycle
-            if (blocks is not None and set(blocks) != set(adapters)) or cycle not in (None, known):
+            chosen, first = tuple(sorted(adapters)), next(iter(adapters.values()))
+            is_other = cycle not in (None, first.cycle) or reuse not in (None, first.reuse)
+            if is_other or (blocks is not None and set(blocks) != set(adapters)):
                 raise FedsimError(
-                    f"the adapters are for blocks = {list(chosen)} and cycle = {known}. Leave out blocks and cycle."
+                    f"the adapters are for blocks = {list(chosen)}, cycle = {first.cycle} and reuse = '{first.reuse}'. "
+                    "Leave out all three."
                 )
-            cycle = known
+            cycle, reuse = first.cycle, first.reuse
         wrong = check_blocks(chosen, stack.depth)
         if wrong is not None:
             raise FedsimError(f"blocks = {list(chosen)}, {wrong}.")
-        return LayerClock(model, stack, chosen, cycle or _CYCLE, adapters)
+        return LayerClock(model, stack, chosen, cycle or _CYCLE, reuse or "anchor", adapters)

@@ -27,7 +27,7 @@ def prepared(**settings: Any) -> nn.Module:
     return model
 
 
-def written_out(model: nn.Module, text: Tensor, prompt: int) -> Tensor:
+def written_out(model: nn.Module, text: Tensor, prompt: int, reuse: str) -> Tensor:
     """Scores of a text (T,), block by block and token by token."""
     plain, adapters = tiny_llama(blocks=DEPTH).eval(), adapters_of(model)
     runs = [place < prompt or (place - prompt + 1) % CYCLE == 0 for place in range(len(text))]
@@ -41,7 +41,7 @@ def written_out(model: nn.Module, text: Tensor, prompt: int) -> Tensor:
                 mask = torch.full((len(kept), len(kept)), -torch.inf, dtype=hidden.dtype).triu(1)[None, None]
                 after.append(block(hidden[kept][None], attention_mask=mask, positions=positions)[0, -1])
             else:
-                anchor = max(own for own in range(place) if runs[own])
+                anchor = max(own for own in range(place) if runs[own]) if reuse == "anchor" else place - 1
                 own = adapters[number]
                 change = 16.0 / 3 * own.lora_b.weight @ own.lora_a.weight @ hidden[place]
                 after.append(after[anchor] + change)
@@ -50,14 +50,15 @@ def written_out(model: nn.Module, text: Tensor, prompt: int) -> Tensor:
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("reuse", ["anchor", "previous"])
 @pytest.mark.parametrize("prompt", [1, 4])
-def test_a_pass_is_what_blocks_anchors_and_adapters_give_token_by_token(prompt: int) -> None:
-    model = prepared(prompt=prompt)
+def test_a_pass_is_what_blocks_anchors_and_adapters_give_token_by_token(prompt: int, reuse: str) -> None:
+    model = prepared(prompt=prompt, reuse=reuse)
     for mode in (True, False):
         with without_dropout():
             found = model.train(mode)(TOKENS)
         for row, text in enumerate(TOKENS):
-            torch.testing.assert_close(found[row], written_out(model, text, prompt), rtol=0, atol=ROUNDING)
+            torch.testing.assert_close(found[row], written_out(model, text, prompt, reuse), rtol=0, atol=ROUNDING)
 
 
 @torch.no_grad()

@@ -20,8 +20,8 @@ DEPTH, DROPPED, CYCLE = 6, (1, 3, 4), 3
 ROUNDING = 1e-9  # double precision: sums in another order, through six layers
 
 
-def adapted(prompt: int = 1, trained: bool = True) -> nn.Module:
-    component = make("lora-drop-adapters", blocks=DROPPED, cycle=CYCLE, rank=3, prompt=prompt)
+def adapted(prompt: int = 1, trained: bool = True, reuse: str = "anchor") -> nn.Module:
+    component = make("lora-drop-adapters", blocks=DROPPED, cycle=CYCLE, rank=3, prompt=prompt, reuse=reuse)
     model = component.prepare(tiny_llama(blocks=DEPTH), torch.Generator().manual_seed(0)).eval()
     if trained:
         for own in adapters_of(model).values():
@@ -53,20 +53,22 @@ def test_with_nothing_dropped_it_is_greedy(settings: dict[str, Any]) -> None:
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("reuse", ["anchor", "previous"])
 @pytest.mark.parametrize("length", [1, 4])
-def test_scores_step_by_step_are_those_of_a_pass_over_the_whole_text(length: int) -> None:
-    model, text = adapted(length), [1, 2, 3, 4, 5, 6, 1, 1, 2, 3, 5, 4, 4, 6]
+def test_scores_step_by_step_are_those_of_a_pass_over_the_whole_text(length: int, reuse: str) -> None:
+    model, text = adapted(length, reuse=reuse), [1, 2, 3, 4, 5, 6, 1, 1, 2, 3, 5, 4, 4, 6]
     with without_dropout():
         expected = model(torch.tensor([text]))[0]
     method, context = make("lora-drop"), GenerationContext(tuple(sources(1)), Limits(max_new_tokens=100))
     state = method.start(model, prompts(text[:length]), context)
     for place in range(length, len(text) + 1):
-        scores, _anchors = state.clock.read(state)
+        scores, anchors = state.clock.read(state)
         torch.testing.assert_close(scores[0], expected[place - 1], rtol=0, atol=ROUNDING)
-        anew, _anchors = state.clock.read(
+        anew, again = state.clock.read(
             method.start(model, prompts(text[:length]), context).extended([text[length:place]])
         )
         torch.testing.assert_close(anew, scores, rtol=0, atol=ROUNDING)
+        torch.testing.assert_close(again, anchors, rtol=0, atol=ROUNDING)
         after, _events = method.step(model, state, context)
         state = replace(after, tokens=(tuple(text[: place + 1]),))
 
@@ -117,12 +119,13 @@ def test_a_text_beside_others_is_written_as_alone() -> None:
     assert len({own.trace.series()["layers"] for own in together}) == 1, "work tells no text from another"
 
 
-def test_adapters_from_a_file_do_what_those_in_the_model_do(tmp_path: Path) -> None:
-    model, asked = adapted(), [[1, 2, 3], [4]]
+@pytest.mark.parametrize("reuse", ["anchor", "previous"])
+def test_adapters_from_a_file_do_what_those_in_the_model_do(tmp_path: Path, reuse: str) -> None:
+    model, asked = adapted(reuse=reuse), [[1, 2, 3], [4]]
     file = tmp_path / "adapters.pt"
     torch.save({name: p.detach() for name, p in model.named_parameters() if p.requires_grad}, file)
     plain = tiny_llama(blocks=DEPTH).eval()
-    texts = write(plain, asked, adapters=file, cycle=CYCLE)
+    texts = write(plain, asked, adapters=file, cycle=CYCLE, reuse=reuse)
     assert [text.tokens for text in texts] == [own.tokens for own in write(model, asked)]
     assert [text.tokens for text in texts] != [own.tokens for own in write(plain, asked, blocks=DROPPED, cycle=CYCLE)]
     with pytest.raises(FedsimError, match="the model has adapters of its own"):
@@ -147,9 +150,9 @@ def test_settings_that_do_not_fit_are_refused() -> None:
     for blocks in ((0, 2), (DEPTH,)):
         with pytest.raises(FedsimError, match="expected numbers of blocks from 1 to 5: the model has 6"):
             write(plain, [[1]], blocks=blocks)
-    others: list[dict[str, Any]] = [{"cycle": 5}, {"blocks": (1,)}]
+    others: list[dict[str, Any]] = [{"cycle": 5}, {"blocks": (1,)}, {"reuse": "previous"}]
     for settings in others:
-        with pytest.raises(FedsimError, match=r"adapters are for blocks = \[1, 3, 4\] and cycle = 3"):
+        with pytest.raises(FedsimError, match=r"adapters are for blocks = \[1, 3, 4\], cycle = 3 and reuse = 'anchor'"):
             write(adapted(), [[1]], **settings)
     with pytest.raises(FedsimError, match="decoder 'lora-drop' runs single layers"):
         write(nn.Sequential(plain), [[1]])
