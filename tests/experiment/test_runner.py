@@ -246,3 +246,19 @@ def test_a_killed_command_leaves_a_valid_interrupted_record(tmp_path: Path, how:
         assert code == 130
         assert "add --resume to continue with arm 1 of 1, from round 1 on." in errors
         assert "Traceback" not in errors
+
+
+def test_a_command_that_is_stopped_in_training_says_that_nothing_is_left(tmp_path: Path) -> None:
+    (tmp_path / "s.toml").write_text(
+        'title="t"\n[data]\nname="digits"\n[model]\nname="mlp"\nwidth=24\n[federation]\nclients=4\nrounds=1000000\n'
+    )
+    deadline = time.monotonic() + 60
+    with started("run", "s.toml", "--out", "out", cwd=tmp_path) as process:
+        while "Arm 1 of 1" not in process.printed() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.signal(signal.SIGINT)
+        code = process.wait(60)
+        errors = process.errors()
+    assert code == 130
+    assert "Interrupted before there was a result. The same command begins anew." in errors
+    assert not (tmp_path / "out" / "record.json").exists()

@@ -76,10 +76,10 @@ def run(
             folder.create(overwrite=overwrite or resume)
         if not is_silent:
             say(loaded.title + in_minutes(loaded.minutes))
-            if resume and earlier is None:
-                say(f"{folder.path} holds no run to resume, so it begins anew.")
-            elif resume:
+            if earlier is not None:
                 say(f"Continues with {_rest(earlier, loaded)}.")
+            elif resume:
+                say(f"{folder.path} holds no run to resume, so it begins anew.")
         start = choose_start(folder, isolate=isolate, salt=salt)
         if isolate and (gaps := describe_open()):
             complain(gaps)
@@ -123,17 +123,21 @@ def _run(
                 start=start,
             )
     except KeyboardInterrupt:
-        rest = _rest(folder.reopen(), loaded)
-        complain(f"Interrupted. Results so far are in {folder.path}; add --resume to continue with {rest}.")
+        left = folder.reopen()
+        if left is None:
+            complain("Interrupted before there was a result. The same command begins anew.")
+        else:
+            rest = _rest(left, loaded)
+            complain(f"Interrupted. Results so far are in {folder.path}; add --resume to continue with {rest}.")
         raise typer.Exit(130) from None
     return record, report.build(folder.path)
 
 
-def _rest(earlier: RunRecord | None, scenario: Scenario) -> str:
+def _rest(earlier: RunRecord, scenario: Scenario) -> str:
     """Return where a run goes on: arms that are complete stay, and the others begin anew."""
     from fedsim.scenario import arms
 
-    done, total = sum(arm.complete for arm in earlier.arms) if earlier else 0, len(list(arms(scenario)))
+    done, total = sum(arm.complete for arm in earlier.arms), len(list(arms(scenario)))
     return f"arm {done + 1} of {total}, from round 1 on" if done < total else "the report, since every arm is complete"
 
 
