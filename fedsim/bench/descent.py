@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from pickle import UnpicklingError
@@ -72,7 +73,7 @@ def steps_left(states: Path, stage: str, steps: int, generator: torch.Generator,
         yield step
         if (step + 1) % _EVERY == 0 or step + 1 == steps:
             state = {name: part.state_dict() for name, part in parts.items()}
-            new = path.with_suffix(".new")
+            new = path.with_suffix(f".{os.getpid()}")  # of this process alone: another one may train the same
             torch.save({**state, "generator": generator.get_state(), "step": step + 1}, new)
             new.replace(path)
 
@@ -112,6 +113,7 @@ def train_once(name: str, minutes: float, train: Callable[[Path], None], write: 
         train(final)
         with checkpoints.whole(final) as folder:
             write(folder)
-    for state in final.parent.glob(f"{name}.*.state"):
-        state.unlink()
+    for state in final.parent.glob(f"{name}.*"):
+        if state.is_file():
+            state.unlink()
     return final

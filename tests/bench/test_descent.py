@@ -58,6 +58,8 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(
         trained_weights(kind, interrupted_at(5))
     assert [path.suffix for path in cache.iterdir()] == [".state"], "a file to go on from, and no folder"
     steps: list[int] = []
+    (state,) = cache.iterdir()
+    state.with_suffix(".1234").write_bytes(b"half of a state")  # of a process that was killed as it wrote one
     again = trained_weights(kind, lambda step: steps.append(step.number))
     assert steps == [4, 5, 6, 7, 8]
     assert all(path.is_dir() for path in cache.iterdir()), "no state stays behind the training"

@@ -311,7 +311,7 @@ def _network(name: str, written: str | None = None) -> Solver:
     of_lists = [one for one, recipe in RECIPES.items() if recipe.data == "list-operations"]
     if name not in of_lists:
         raise FedsimError(f"--model: there is no model '{name}' of lists.{nearest(name, ['table', *of_lists])}")
-    return Network(trained(name).model)
+    return Network(trained(name, _Steps()).model)
 
 
 def _strategies(decoder: str | None, settings: list[str], wants_grid: bool) -> list[Strategy]:
