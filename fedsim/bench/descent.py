@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 
 from fedsim.core import checkpoints
 from fedsim.core.errors import FedsimError, in_a_line
+from fedsim.record.store import explain
 
 _EVERY = 25  # steps between two saved states
 
@@ -64,7 +66,7 @@ def steps_left(states: Path, stage: str, steps: int, generator: torch.Generator,
         parts: whatever else the steps change.
 
     Raises:
-        FedsimError: the file of an earlier state holds none of this training.
+        FedsimError: the file of an earlier state holds none of this training, or a state cannot be written.
     """
     path, start = states.with_name(f"{states.name}.{stage}.state"), 0
     if path.is_file():
@@ -73,9 +75,16 @@ def steps_left(states: Path, stage: str, steps: int, generator: torch.Generator,
         yield step
         if (step + 1) % _EVERY == 0 or step + 1 == steps:
             state = {name: part.state_dict() for name, part in parts.items()}
-            new = path.with_suffix(f".{os.getpid()}")  # of this process alone: another one may train the same
-            torch.save({**state, "generator": generator.get_state(), "step": step + 1}, new)
-            new.replace(path)
+            _save({**state, "generator": generator.get_state(), "step": step + 1}, path)
+
+
+def _save(state: dict[str, Any], path: Path) -> None:
+    content = io.BytesIO()
+    torch.save(state, content)
+    new = path.with_suffix(f".{os.getpid()}")  # of this process alone: another one may train the same
+    with explain(path):
+        new.write_bytes(content.getbuffer())
+        new.replace(path)
 
 
 def _go_on(path: Path, generator: torch.Generator, parts: dict[str, Stateful]) -> int:

@@ -101,6 +101,12 @@ def test_a_file_that_holds_no_state_of_the_training_is_named(tmp_path: Path) -> 
         go_on(nn.Linear(2, 1))
 
 
+def test_a_state_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
+    states = tmp_path / "missing" / "thing"
+    with pytest.raises(FedsimError, match=r"cannot write to .*thing\.stage\.state: No such file or directory"):
+        list(steps_left(states, "stage", 1, torch.Generator(), layer=nn.Linear(2, 1)))
+
+
 def test_a_cache_that_cannot_be_written_is_named_before_any_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
