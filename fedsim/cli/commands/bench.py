@@ -15,7 +15,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from fedsim.cli.commands._console import Commands, OneCommand, app, say, screen
+from fedsim.cli.commands._console import Commands, OneCommand, app, complain, say, screen
 from fedsim.core.errors import FedsimError, nearest
 
 if TYPE_CHECKING:
@@ -115,7 +115,11 @@ def model(
     known = _small_models()
     if name not in known:
         raise FedsimError(f"there is no small model '{name}'.{nearest(name, known)}")
-    known[name](name, samples, seed)
+    try:
+        known[name](name, samples, seed)
+    except KeyboardInterrupt:
+        complain("Interrupted. The same command goes on where it was.")
+        raise typer.Exit(130) from None
 
 
 def _small_models() -> dict[str, Callable[[str, int, int], None]]:

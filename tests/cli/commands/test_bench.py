@@ -91,6 +91,16 @@ def test_a_small_model_is_trained_and_its_accuracy_printed(tmp_path: Path, monke
     assert "copy" in again
 
 
+def test_an_interrupted_training_says_what_continues_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_tell: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(grids, "trained", interrupted)
+    ended = CliRunner().invoke(app, ["bench", "model", "digit-grids"])
+    assert ended.exit_code == 130
+    assert ended.stderr == "Interrupted. The same command goes on where it was.\n"
+
+
 def test_the_model_of_grids_is_tested_on_every_kind_of_question(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(grids, "trained", lambda _tell: grids.fresh())
     shown = told("model", "digit-grids", "--samples", "4")
