@@ -43,11 +43,6 @@ def check(world: World) -> None:
         ScenarioError: it cannot, with the reason.
     """
     settings = generation_of(world)
-    if settings.attacks:
-        raise ScenarioError(
-            f"generation.attacks: sampler '{settings.decoder.name}' takes the same steps whatever it draws, so its "
-            "traces tell nothing. Leave attacks out; what samples repeat is looked at unasked."
-        )
     check_trained(world)
     model = world.models.new()
     model.load_state_dict(dict(world.models.first_weights))
@@ -57,6 +52,11 @@ def check(world: World) -> None:
         raise ScenarioError(f"generation: {error}") from error
     if tried.ending == "failed":
         raise ScenarioError(f"generation: sampler '{settings.decoder.name}' draws nothing here: {tried.reason}")
+    if settings.attacks:
+        raise ScenarioError(
+            f"generation.attacks: sampler '{settings.decoder.name}' takes the same steps whatever it draws, so its "
+            "traces tell nothing. Leave attacks out; what samples repeat is looked at unasked."
+        )
 
 
 def draw(world: World, journal: Journal) -> GenerationStudy:

@@ -115,7 +115,9 @@ def test_what_cannot_be_drawn_is_refused_before_training(scenario: Built, tables
         sampled_images.check(worlds.build(scenario(**own)))
 
 
-def test_a_classifier_draws_nothing(scenario: Built) -> None:
-    own = {**TABLES, "task": "classification", "model": {"name": "mlp", "width": 8, "depth": 1}}
+@pytest.mark.parametrize("attacks", [[], [{"name": "trace-mean"}]])
+def test_a_classifier_draws_nothing(scenario: Built, attacks: list[dict[str, Any]]) -> None:
+    own = changed(generation={"attacks": attacks})
+    own |= {"task": "classification", "model": {"name": "mlp", "width": 8, "depth": 1}}
     with pytest.raises(ScenarioError, match="generation: the model .* predicts no noise"):
         sampled_images.check(worlds.build(scenario(**own)))
