@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from benchmarks import attack_family
-from benchmarks._budget import within
+from benchmarks._budget import attack_within
 from benchmarks._frontier_cases import CASES
 from benchmarks._frontier_control import sent_in_double
 from benchmarks._frontier_table import CONDITIONS, NETWORKS
@@ -162,8 +162,7 @@ def test_a_client_in_double_precision_sends_the_same_gradient_but_for_rounding()
 def test_an_attack_is_stopped_after_its_budget_and_left_alone_within_it() -> None:
     method = registry.get("attack", "inverting-gradients")
     attack = method.make(method.config.model_validate({"max_iterations": 20}))
-    seen, numbers = victim().observation, torch.Generator().manual_seed(0)
-    assert within(0.0, attack, seen, numbers) is None
-    found = within(60.0, attack, seen, numbers)
-    assert found is not None
-    assert found.iterations == 20
+    ended, whole = attack_within(0.0, attack, victim(), 0), attack_within(60.0, attack, victim(), 0)
+    assert (ended.is_stopped, ended.guess.iterations) == (True, 1)
+    assert (whole.is_stopped, whole.guess.iterations) == (False, 20)
+    assert whole.worst > ended.worst

@@ -12,7 +12,7 @@ from fedsim.scenario.choices import AttackChoice, Choice, Settled, choices_in
 
 
 def test_settings_stand_beside_the_name_and_are_written_there() -> None:
-    raw = {"name": "dia", "max_iterations": 5, "also_knows": ("masks",), "label": "mine"}
+    raw = {"name": "dia", "max_iterations": 5, "also_knows": ("masks",), "label": "mine", "seconds": None}
     own = AttackChoice.model_validate(raw)
     assert (own.settings, own.label, own.also_knows) == ({"max_iterations": 5}, "mine", ("masks",))
     assert own.model_dump() == raw

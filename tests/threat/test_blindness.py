@@ -89,11 +89,12 @@ def spy(monkeypatch: pytest.MonkeyPatch) -> Spy:
         observations: Sequence[Observation],
         generators: Sequence[torch.Generator],
         on_steps: Sequence[OnStep],
+        seconds: float | None,
     ) -> list[Reconstruction]:
         handed = (*observations, *generators, *on_steps, self, self.config)
         own.reached.append([tensor for one in handed for tensor in tensors(one)])
         own.seen += observations
-        return together(self, observations, generators, on_steps)
+        return together(self, observations, generators, on_steps, seconds)
 
     monkeypatch.setattr(training, "replay", replay)
     monkeypatch.setattr(Attack, "together", spied)
