@@ -19,8 +19,8 @@ from attacks.closed_form._sequential_network import SequentialLayer, chain_of
 from attacks.core.defense_facts import inexact
 from attacks.core.gradient_distance import knows_rates, verdict
 from attacks.core.labels import examples_of
+from attacks.core.pixels import pixel_box
 from attacks.core.preconditions import one_gradient_only
-from attacks.core.regularizers import pixel_box
 from attacks.core.results import NothingFound
 from attacks.core.tolerances import EXACT, LEAST, MATCHES
 from fedsim.core.errors import NotApplicable

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 
 from attacks.core.gradient_distance import verdict
 from attacks.core.patches import Patches, patch_projection
+from attacks.core.pixels import pixel_box
 from attacks.core.preconditions import one_gradient_only
-from attacks.core.regularizers import pixel_box
 from attacks.core.results import labels_or_zeros, no_guess
 from attacks.core.tolerances import TWO_WAYS
 from fedsim.core.errors import NotApplicable

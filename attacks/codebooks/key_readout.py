@@ -23,10 +23,11 @@ from torch import Tensor, nn
 from attacks.codebooks._features_from_keys import coarseness, group, solve_points
 from attacks.core.fired_rows import find_fired_rows, noise_variance
 from attacks.core.labels import count_labels
+from attacks.core.matching.optimizers import Cosine, RowAdam
+from attacks.core.matching.regularizers import total_variation
 from attacks.core.mean_gradient import gradient_weight
-from attacks.core.optimizers import Cosine, RowAdam
+from attacks.core.pixels import pixel_box
 from attacks.core.preconditions import one_gradient_only
-from attacks.core.regularizers import pixel_box, total_variation
 from attacks.core.results import no_examples, no_guess
 from fedsim.components.bottleneck._key_value import KeyValueModel, VotingDecoder, nearest
 from fedsim.components.bottleneck.key_value_bottleneck import bottleneck_of

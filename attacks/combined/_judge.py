@@ -18,12 +18,13 @@ from attacks.combined._union import Union, unite
 from attacks.core.batches import OrderedGuess
 from attacks.core.gradient_distance import gradient_distance, knows_rates
 from attacks.core.mask_readout_rules import read_masks
-from attacks.core.regularizers import pixel_box
-from attacks.core.unknown_masks import OptimisedMasks
-from attacks.core.unknowns import MASKS, Unknowns
-from attacks.gradient_matching._comparison import Comparison, setting_of
-from attacks.gradient_matching._engine import Pace, Search, descend
-from attacks.gradient_matching._ghost import fastest
+from attacks.core.matching.comparison import Comparison
+from attacks.core.matching.descent import Pace, Search, descend
+from attacks.core.matching.ghost import fastest
+from attacks.core.matching.simulated_client import setting_of
+from attacks.core.matching.unknown_masks import OptimisedMasks
+from attacks.core.matching.unknowns import MASKS, Unknowns
+from attacks.core.pixels import pixel_box
 from fedsim.core.hooks import IMAGES
 from fedsim.core.types import Masks, Modality, Observation
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from attacks.core.regularizers import pixel_box
+from attacks.core.pixels import pixel_box
 from attacks.core.tolerances import LEAST
 from fedsim.core.types import Observation
 

@@ -18,14 +18,15 @@ from torch import Tensor
 
 from attacks.core.defense_facts import searched_sites
 from attacks.core.labels import LabelRule
-from attacks.core.optimizers import RELATIVE_IMPROVEMENT
+from attacks.core.matching.attack import best_of
+from attacks.core.matching.comparison import GeneralComparison, squared
+from attacks.core.matching.descent import RestartResult
+from attacks.core.matching.optimizers import RELATIVE_IMPROVEMENT
+from attacks.core.matching.simulated_client import SimulatedClient, setting_of
+from attacks.core.matching.starts import Start, first_inputs
+from attacks.core.matching.unknown_masks import unknown_masks
+from attacks.core.matching.unknowns import MASKS, Moment, Unknowns, Values, each, flat
 from attacks.core.preconditions import one_gradient_only
-from attacks.core.starts import Start, first_inputs
-from attacks.core.unknown_masks import unknown_masks
-from attacks.core.unknowns import MASKS, Moment, Unknowns, Values, each, flat
-from attacks.gradient_matching._comparison import GeneralComparison, SimulatedClient, setting_of, squared
-from attacks.gradient_matching._engine import RestartResult
-from attacks.gradient_matching.base import best_of
 from fedsim.core.hooks import Attack
 from fedsim.core.types import Config, Masks, Observation, OnStep, Reconstruction, Step, View
 

@@ -20,10 +20,10 @@ import torch
 from torch import Tensor
 
 from attacks.core.defense_facts import noise_of, searched_sites
-from attacks.core.unknown_masks import unknown_masks
-from attacks.gradient_matching._engine import Search
-from attacks.gradient_matching._known_defense import InformedAttack
-from attacks.gradient_matching.base import MatchingConfig
+from attacks.core.matching.attack import MatchingConfig
+from attacks.core.matching.descent import Search
+from attacks.core.matching.known_defense import InformedAttack
+from attacks.core.matching.unknown_masks import unknown_masks
 from fedsim.core.compensation import without_noise
 from fedsim.core.hooks import Tables
 from fedsim.core.registry import attack

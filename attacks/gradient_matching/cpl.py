@@ -20,8 +20,8 @@ from pydantic import Field
 from torch import Tensor
 
 from attacks.core.labels import labels_of
-from attacks.core.starts import Start
-from attacks.gradient_matching._comparison import SimulatedClient
+from attacks.core.matching.simulated_client import SimulatedClient
+from attacks.core.matching.starts import Start
 from attacks.gradient_matching._lbfgs import LbfgsAttack, LbfgsConfig
 from fedsim.core.registry import attack
 from fedsim.core.types import Masks, Observation

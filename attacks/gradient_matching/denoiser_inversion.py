@@ -22,10 +22,11 @@ from pydantic import Field
 from torch import Tensor
 from torch.func import functional_call
 
-from attacks.core.unknowns import NOTHING, Gaussian, Unknowns, Values
-from attacks.gradient_matching._comparison import Comparison, GeneralComparison, SimulatedClient, cosine, squared
-from attacks.gradient_matching._engine import RestartResult, Search
-from attacks.gradient_matching.base import MatchingAttack, MatchingConfig, best_of, best_row
+from attacks.core.matching.attack import MatchingAttack, MatchingConfig, best_of, best_row
+from attacks.core.matching.comparison import Comparison, GeneralComparison, cosine, squared
+from attacks.core.matching.descent import RestartResult, Search
+from attacks.core.matching.simulated_client import SimulatedClient
+from attacks.core.matching.unknowns import NOTHING, Gaussian, Unknowns, Values
 from fedsim.core.hooks import Tables
 from fedsim.core.registry import attack
 from fedsim.core.types import Batch, Draws, Masks, Observation, Reconstruction

@@ -23,12 +23,12 @@ from pydantic import Field
 from torch import Tensor
 
 from attacks.core.mask_readout_rules import read_masks
+from attacks.core.matching.attack import MatchingAttack, MatchingConfig
+from attacks.core.matching.comparison import Comparison
+from attacks.core.matching.descent import RestartResult, Search, descend
+from attacks.core.matching.unknown_masks import FirstMasks, GivenMasks, OptimisedMasks, Relaxation
+from attacks.core.matching.unknowns import MASKS, Unknowns
 from attacks.core.progress import continued
-from attacks.core.unknown_masks import FirstMasks, GivenMasks, OptimisedMasks, Relaxation
-from attacks.core.unknowns import MASKS, Unknowns
-from attacks.gradient_matching._comparison import Comparison
-from attacks.gradient_matching._engine import RestartResult, Search, descend
-from attacks.gradient_matching.base import MatchingAttack, MatchingConfig
 from fedsim.core.registry import attack
 from fedsim.core.types import DropoutSite, Observation, OnStep, View
 

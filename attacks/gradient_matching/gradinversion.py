@@ -21,12 +21,12 @@ from torch import Tensor
 
 from attacks.core.defense_facts import searched_sites
 from attacks.core.labels import LabelRule, labels_of
-from attacks.core.optimizers import Sign
-from attacks.core.regularizers import StatisticsDistance, group_distance, running_statistics
-from attacks.core.unknown_masks import unknown_masks
-from attacks.gradient_matching._comparison import Gradients, squared
-from attacks.gradient_matching._engine import Pace, ScheduleName, Search
-from attacks.gradient_matching.base import MatchingAttack, MatchingConfig
+from attacks.core.matching.attack import MatchingAttack, MatchingConfig
+from attacks.core.matching.comparison import Gradients, squared
+from attacks.core.matching.descent import Pace, ScheduleName, Search
+from attacks.core.matching.optimizers import Sign
+from attacks.core.matching.regularizers import StatisticsDistance, group_distance, running_statistics
+from attacks.core.matching.unknown_masks import unknown_masks
 from fedsim.core.registry import attack
 from fedsim.core.types import Masks, Observation
 

@@ -23,16 +23,16 @@ from pydantic import Field
 from torch import Tensor
 
 from attacks.core.defense_facts import searched_sites
-from attacks.core.optimizers import Sign
+from attacks.core.matching.attack import MatchingAttack, MatchingConfig, best_row, has_failed
+from attacks.core.matching.comparison import Comparison, Gradients
+from attacks.core.matching.descent import Pace, Prior, RestartResult, ScheduleName, Search, descend
+from attacks.core.matching.optimizers import Sign
+from attacks.core.matching.regularizers import StatisticsDistance, running_statistics
+from attacks.core.matching.unknown_masks import unknown_masks
+from attacks.core.matching.unknowns import MASKS
 from attacks.core.patches import Patches, patch_projection
 from attacks.core.progress import continued
-from attacks.core.regularizers import StatisticsDistance, running_statistics
 from attacks.core.tolerances import TINY
-from attacks.core.unknown_masks import unknown_masks
-from attacks.core.unknowns import MASKS
-from attacks.gradient_matching._comparison import Comparison, Gradients
-from attacks.gradient_matching._engine import Pace, Prior, RestartResult, ScheduleName, Search, descend
-from attacks.gradient_matching.base import MatchingAttack, MatchingConfig, best_row, has_failed
 from fedsim.core.hooks import Effort, Tables
 from fedsim.core.registry import attack
 from fedsim.core.types import Masks, Observation, OnStep

@@ -13,10 +13,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar, final
 
-from attacks.core.unknown_masks import DrawnMasks
-from attacks.core.unknowns import Unknowns
-from attacks.gradient_matching._engine import Search
-from attacks.gradient_matching.base import MatchingAttack, MatchingConfig
+from attacks.core.matching.attack import MatchingAttack, MatchingConfig
+from attacks.core.matching.descent import Search
+from attacks.core.matching.unknown_masks import DrawnMasks
+from attacks.core.matching.unknowns import Unknowns
 from fedsim.core.hooks import Effort
 from fedsim.core.registry import attack
 from fedsim.core.types import Knowledge, Observation

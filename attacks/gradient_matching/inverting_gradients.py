@@ -14,9 +14,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar, final
 
-from attacks.core.unknowns import Unknowns
-from attacks.gradient_matching._engine import Search
-from attacks.gradient_matching.base import MatchingAttack, MatchingConfig
+from attacks.core.matching.attack import MatchingAttack, MatchingConfig
+from attacks.core.matching.descent import Search
+from attacks.core.matching.unknowns import Unknowns
 from fedsim.core.registry import attack
 from fedsim.core.types import Observation, View
 

@@ -19,10 +19,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from attacks.core.matching.attack import MatchingAttack, MatchingConfig, Searched
+from attacks.core.matching.descent import Prior, RestartResult, Search, descend
+from attacks.core.matching.unknowns import Unknowns
 from attacks.core.progress import continued
-from attacks.core.unknowns import Unknowns
-from attacks.gradient_matching._engine import Prior, RestartResult, Search, descend
-from attacks.gradient_matching.base import MatchingAttack, MatchingConfig, Searched
 from fedsim.core.denoisers import LoadedDenoiser, find_denoiser, load_denoiser
 from fedsim.core.errors import FedsimError
 from fedsim.core.hooks.attacks import Effort

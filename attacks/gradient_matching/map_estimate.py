@@ -22,11 +22,11 @@ from pydantic import Field
 from torch import Tensor
 
 from attacks.core.defense_facts import bound_of, noise_of, searched_sites
+from attacks.core.matching.attack import MatchingAttack, MatchingConfig
+from attacks.core.matching.comparison import ExplicitGradients, Gradients
+from attacks.core.matching.descent import Search
+from attacks.core.matching.unknown_masks import unknown_masks
 from attacks.core.tolerances import TINY
-from attacks.core.unknown_masks import unknown_masks
-from attacks.gradient_matching._comparison import ExplicitGradients, Gradients
-from attacks.gradient_matching._engine import Search
-from attacks.gradient_matching.base import MatchingAttack, MatchingConfig
 from fedsim.core.hooks import Tables
 from fedsim.core.registry import attack
 from fedsim.core.types import Knowledge, Observation

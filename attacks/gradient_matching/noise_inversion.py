@@ -25,12 +25,12 @@ from torch import Tensor
 
 from attacks.core.defense_facts import searched_sites
 from attacks.core.layers import run
-from attacks.core.unknown_masks import unknown_masks
-from attacks.core.unknowns import NOTHING, Gaussian, Unknowns, Values
-from attacks.gradient_matching._comparison import SimulatedClient
-from attacks.gradient_matching._engine import Search
-from attacks.gradient_matching._known_defense import InformedAttack
-from attacks.gradient_matching.base import MatchingConfig
+from attacks.core.matching.attack import MatchingConfig
+from attacks.core.matching.descent import Search
+from attacks.core.matching.known_defense import InformedAttack
+from attacks.core.matching.simulated_client import SimulatedClient
+from attacks.core.matching.unknown_masks import unknown_masks
+from attacks.core.matching.unknowns import NOTHING, Gaussian, Unknowns, Values
 from fedsim.core.hooks import Tables
 from fedsim.core.layer_calls import layer_outputs
 from fedsim.core.masks import without_dropout

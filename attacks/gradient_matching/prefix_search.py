@@ -24,10 +24,10 @@ from torch import Tensor
 
 from attacks.core.defense_facts import sends_part
 from attacks.core.mask_readout_rules import linear_behind
-from attacks.core.unknown_masks import OptimisedMasks
-from attacks.core.unknowns import Unknowns
-from attacks.gradient_matching._engine import RestartResult, Search, descend
-from attacks.gradient_matching.base import MatchingAttack, MatchingConfig, Searched
+from attacks.core.matching.attack import MatchingAttack, MatchingConfig, Searched
+from attacks.core.matching.descent import RestartResult, Search, descend
+from attacks.core.matching.unknown_masks import OptimisedMasks
+from attacks.core.matching.unknowns import Unknowns
 from fedsim.core.hooks import Tables
 from fedsim.core.masks import prefix_mask
 from fedsim.core.registry import attack

@@ -14,12 +14,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from attacks.core.matching.attack import MatchingAttack, MatchingConfig
+from attacks.core.matching.descent import ScheduleName
+from attacks.core.matching.starts import first_inputs
+from attacks.core.matching.unknown_masks import unknown_masks
+from attacks.core.matching.unknowns import Unknowns
 from attacks.core.preconditions import gradient_steps_only
-from attacks.core.starts import first_inputs
-from attacks.core.unknown_masks import unknown_masks
-from attacks.core.unknowns import Unknowns
-from attacks.gradient_matching._engine import ScheduleName
-from attacks.gradient_matching.base import MatchingAttack, MatchingConfig
 from fedsim.core.types import DropoutSite, Knowledge, Observation
 
 

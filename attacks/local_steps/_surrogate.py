@@ -13,9 +13,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from attacks.core.matching.comparison import ExplicitGradients, Gradients, squared_norms
+from attacks.core.matching.simulated_client import SimulatedClient
+from attacks.core.matching.unknowns import NOTHING, Block, Bounded, Values, of_row
 from attacks.core.mean_gradient import as_gradient
-from attacks.core.unknowns import NOTHING, Block, Bounded, Values, of_row
-from attacks.gradient_matching._comparison import ExplicitGradients, Gradients, SimulatedClient, squared_norms
 from fedsim.core.gradients import gradient_of
 from fedsim.core.types import Masks, Observation, Tensors
 

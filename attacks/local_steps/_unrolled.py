@@ -13,9 +13,10 @@ from itertools import accumulate, islice
 import torch
 from torch import Tensor
 
+from attacks.core.matching.comparison import ExplicitGradients, Gradients, as_sent, squared_norms
+from attacks.core.matching.simulated_client import SimulatedClient
+from attacks.core.matching.unknowns import NOTHING, Values, of_row
 from attacks.core.mean_gradient import as_gradient, gradient_weight
-from attacks.core.unknowns import NOTHING, Values, of_row
-from attacks.gradient_matching._comparison import ExplicitGradients, Gradients, SimulatedClient, as_sent, squared_norms
 from attacks.local_steps._multistep import batch_sizes, sites_for
 from fedsim.core.gradients import gradient_of
 from fedsim.core.types import DropoutSite, Masks, Observation, Tensors

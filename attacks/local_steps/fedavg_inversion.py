@@ -23,13 +23,13 @@ from pydantic import Field
 from torch import Tensor
 
 from attacks.core.labels import examples_of
+from attacks.core.matching.attack import Searched
+from attacks.core.matching.comparison import Distance, cosine, squared
+from attacks.core.matching.descent import RestartResult, Search, descend
+from attacks.core.matching.starts import first_inputs
+from attacks.core.matching.unknowns import MASKS
 from attacks.core.mean_gradient import as_gradient
 from attacks.core.progress import continued
-from attacks.core.starts import first_inputs
-from attacks.core.unknowns import MASKS
-from attacks.gradient_matching._comparison import Distance, cosine, squared
-from attacks.gradient_matching._engine import RestartResult, Search, descend
-from attacks.gradient_matching.base import Searched
 from attacks.local_steps._multistep import (
     MultiStepAttack,
     MultiStepConfig,

@@ -21,10 +21,10 @@ from pydantic import Field
 from torch import Tensor
 
 from attacks.core.labels import examples_of
+from attacks.core.matching.attack import best_row
+from attacks.core.matching.comparison import Comparison
+from attacks.core.matching.descent import RestartResult, Search
 from attacks.core.mean_gradient import as_gradient
-from attacks.gradient_matching._comparison import Comparison
-from attacks.gradient_matching._engine import RestartResult, Search
-from attacks.gradient_matching.base import best_row
 from attacks.local_steps._multistep import MultiStepAttack, MultiStepConfig, sites_for
 from attacks.local_steps._surrogate import (
     Path,

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from attacks.core.gradient_distance import verdict
 from attacks.core.labels import infer_labels
-from attacks.core.regularizers import pixel_box
+from attacks.core.pixels import pixel_box
 from attacks.core.results import blanks, no_guess
 from fedsim.core.errors import NotApplicable
 from fedsim.core.layer_calls import layer_outputs

@@ -25,8 +25,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from attacks.core.layers import run
+from attacks.core.pixels import pixel_box
 from attacks.core.preconditions import one_gradient_only
-from attacks.core.regularizers import pixel_box
 from attacks.malicious_server._generalised_lasso import generalised_lasso, neighbours
 from attacks.malicious_server._imprint import HONEST, check_public, differences, hides_imprint, in_bins
 from attacks.malicious_server._isolated_units import Singles, above_rounding, expected_examples, linear, reconstruction

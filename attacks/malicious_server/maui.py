@@ -27,8 +27,8 @@ from attacks.core.feature_inversion import STEPS, follow_back
 from attacks.core.head_features import features_of
 from attacks.core.labels import examples_of, labels_of
 from attacks.core.mean_gradient import gradient_weight
+from attacks.core.pixels import pixel_box
 from attacks.core.preconditions import one_gradient_only
-from attacks.core.regularizers import pixel_box
 from attacks.core.results import no_guess
 from attacks.malicious_server._imprint import check_public
 from attacks.malicious_server._isolated_units import (

@@ -18,8 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attacks.core.unknowns import Block, Bounded, Logits, Unknowns, Values
-from attacks.gradient_matching._comparison import SimulatedClient
+from attacks.core.matching.simulated_client import SimulatedClient
+from attacks.core.matching.unknowns import Block, Bounded, Logits, Unknowns, Values
 from attacks.local_steps._unrolled import SimulatedStep, UnrolledComparison
 from fedsim.core.boxes import Pasted, inside
 from fedsim.core.types import Masks, Observation, Tensors

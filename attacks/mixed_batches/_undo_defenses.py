@@ -16,8 +16,9 @@ from torch import Tensor
 
 from attacks.core.gradient_distance import gradient_distance
 from attacks.core.labels import labels_of
-from attacks.core.optimizers import Cosine, RowAdam
-from attacks.core.regularizers import pixel_box, total_variation
+from attacks.core.matching.optimizers import Cosine, RowAdam
+from attacks.core.matching.regularizers import total_variation
+from attacks.core.pixels import pixel_box
 from attacks.core.tolerances import MATCHES
 from attacks.mixed_batches._unmixing import Encodings, UnmixedImages, mixed_labels, regress_together, unmix_pairs
 from fedsim.core import registry

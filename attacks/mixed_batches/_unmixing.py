@@ -24,7 +24,8 @@ from torch import Tensor
 
 from attacks.core.gradient_distance import gradient_distance
 from attacks.core.layers import run
-from attacks.core.regularizers import pixel_box, total_variation
+from attacks.core.matching.regularizers import total_variation
+from attacks.core.pixels import pixel_box
 from fedsim.core.layer_calls import layer_inputs
 from fedsim.core.masks import inject_masks
 from fedsim.core.output_layer import output_layer

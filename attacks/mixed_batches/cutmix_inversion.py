@@ -22,12 +22,12 @@ from pydantic import Field
 from torch import Tensor
 
 from attacks.core.labels import examples_of
-from attacks.core.optimizers import Sign
+from attacks.core.matching.attack import Searched, best_row
+from attacks.core.matching.descent import Pace, RestartResult, ScheduleName, Search, descend
+from attacks.core.matching.optimizers import Sign
+from attacks.core.matching.simulated_client import SimulatedClient
+from attacks.core.matching.unknowns import Values
 from attacks.core.progress import continued
-from attacks.core.unknowns import Values
-from attacks.gradient_matching._comparison import SimulatedClient
-from attacks.gradient_matching._engine import Pace, RestartResult, ScheduleName, Search, descend
-from attacks.gradient_matching.base import Searched, best_row
 from attacks.local_steps._multistep import MultiStepAttack, MultiStepConfig, batch_sizes
 from attacks.local_steps._unrolled import UnrolledComparison, dealt, local_steps
 from attacks.mixed_batches._cutmix_boxes import assemble

@@ -24,12 +24,13 @@ from pydantic import Field
 from torch import Tensor
 
 from attacks.core.defense_facts import searched_sites
-from attacks.core.unknown_masks import unknown_masks
-from attacks.core.unknowns import NOTHING, UnknownWeight, Values
-from attacks.gradient_matching._comparison import Comparison, GeneralComparison, SimulatedClient
-from attacks.gradient_matching._engine import RestartResult, Search
-from attacks.gradient_matching._hypotheses import HypothesesAttack
-from attacks.gradient_matching.base import MatchingAttack, MatchingConfig, best_row
+from attacks.core.matching.attack import MatchingAttack, MatchingConfig, best_row
+from attacks.core.matching.comparison import Comparison, GeneralComparison
+from attacks.core.matching.descent import RestartResult, Search
+from attacks.core.matching.hypotheses import HypothesesAttack
+from attacks.core.matching.simulated_client import SimulatedClient
+from attacks.core.matching.unknown_masks import unknown_masks
+from attacks.core.matching.unknowns import NOTHING, UnknownWeight, Values
 from fedsim.core.hooks import Tables
 from fedsim.core.registry import attack
 from fedsim.core.types import Masks, Observation, Reconstruction

@@ -20,11 +20,11 @@ from pydantic import Field
 from torch import Tensor
 
 from attacks.core.defense_facts import searched_sites
-from attacks.core.unknown_masks import unknown_masks
-from attacks.gradient_matching._comparison import SimulatedClient
-from attacks.gradient_matching._engine import RestartResult, Search
-from attacks.gradient_matching._hypotheses import HypothesesAttack
-from attacks.gradient_matching.base import MatchingAttack, MatchingConfig
+from attacks.core.matching.attack import MatchingAttack, MatchingConfig
+from attacks.core.matching.descent import RestartResult, Search
+from attacks.core.matching.hypotheses import HypothesesAttack
+from attacks.core.matching.simulated_client import SimulatedClient
+from attacks.core.matching.unknown_masks import unknown_masks
 from attacks.mixed_batches._undo_defenses import Transform, transforms_of
 from fedsim.core.hooks import Tables
 from fedsim.core.registry import attack

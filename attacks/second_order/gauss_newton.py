@@ -26,9 +26,9 @@ from attacks.core.batches import OrderedGuess, in_order
 from attacks.core.defense_facts import bound_of, noise_of, sends_part
 from attacks.core.gradient_distance import doubts, gradient_distance, knows_rates, may_be_exact
 from attacks.core.labels import examples_of, labels_of
+from attacks.core.pixels import pixel_box
 from attacks.core.preconditions import gradient_steps_only
 from attacks.core.progress import continued
-from attacks.core.regularizers import pixel_box
 from attacks.core.tolerances import MATCHES
 from attacks.second_order._equations import Equations
 from attacks.second_order._feature_start import starts_from_features

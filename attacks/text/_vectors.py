@@ -16,9 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attacks.core.unknowns import NOTHING, Values
-from attacks.gradient_matching._comparison import Comparison, GeneralComparison, Gradients, SimulatedClient
-from attacks.gradient_matching._ghost import GhostComparison, agrees
+from attacks.core.matching.comparison import Comparison, GeneralComparison, Gradients
+from attacks.core.matching.ghost import GhostComparison, agrees
+from attacks.core.matching.simulated_client import SimulatedClient
+from attacks.core.matching.unknowns import NOTHING, Values
 from attacks.text._words import embedding_of
 from fedsim.core.errors import NotApplicable
 from fedsim.core.gradients import gradient_of

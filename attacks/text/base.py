@@ -18,16 +18,17 @@ from pydantic import Field
 from torch import Tensor
 
 from attacks.core.defense_facts import searched_sites
+from attacks.core.matching.attack import best_of, has_failed
+from attacks.core.matching.comparison import Comparison, GeneralComparison
+from attacks.core.matching.descent import RestartResult
+from attacks.core.matching.ghost import GhostComparison
+from attacks.core.matching.simulated_client import SimulatedClient, setting_of
+from attacks.core.matching.unknown_masks import GivenMasks, unknown_masks
+from attacks.core.matching.unknowns import Unknowns
 from attacks.core.mean_gradient import as_gradient
 from attacks.core.preconditions import one_gradient_only
 from attacks.core.results import no_examples
 from attacks.core.tolerances import EXACT_TEXT
-from attacks.core.unknown_masks import GivenMasks, unknown_masks
-from attacks.core.unknowns import Unknowns
-from attacks.gradient_matching._comparison import Comparison, GeneralComparison, SimulatedClient, setting_of
-from attacks.gradient_matching._engine import RestartResult
-from attacks.gradient_matching._ghost import GhostComparison
-from attacks.gradient_matching.base import best_of, has_failed
 from attacks.text._sentences import complete, explains
 from attacks.text._vectors import (
     NextWords,

@@ -20,11 +20,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from attacks.core.matching.comparison import Comparison, Gradients
+from attacks.core.matching.descent import Pace, RestartResult, Search, descend
+from attacks.core.matching.unknowns import MASKS
 from attacks.core.progress import continued
 from attacks.core.tolerances import EXACT_TEXT, TINY
-from attacks.core.unknowns import MASKS
-from attacks.gradient_matching._comparison import Comparison, Gradients
-from attacks.gradient_matching._engine import Pace, RestartResult, Search, descend
 from attacks.text._examples import LISTS
 from attacks.text._token_edits import change, orders
 from attacks.text._vectors import nearest_tokens

@@ -20,13 +20,14 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from attacks.core.matching.attack import best_of, best_row, has_failed
+from attacks.core.matching.comparison import GeneralComparison, Gradients
+from attacks.core.matching.descent import Pace, RestartResult, Search, descend
+from attacks.core.matching.simulated_client import SimulatedClient, setting_of
+from attacks.core.matching.unknowns import Bounded, Logits, Moment, Unknowns, Values
 from attacks.core.mean_gradient import as_gradient
 from attacks.core.preconditions import one_gradient_only
 from attacks.core.results import NothingFound, no_examples
-from attacks.core.unknowns import Bounded, Logits, Moment, Unknowns, Values
-from attacks.gradient_matching._comparison import GeneralComparison, Gradients, SimulatedClient, setting_of
-from attacks.gradient_matching._engine import Pace, RestartResult, Search, descend
-from attacks.gradient_matching.base import best_of, best_row, has_failed
 from attacks.text._examples import MASKED
 from attacks.text._masked_places import masked_places
 from attacks.text._vectors import NextWords, nearest_tokens, no_vectors, read_vectors

@@ -18,8 +18,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from attacks.gradient_matching._comparison import ExplicitGradients, Gradients
-from attacks.gradient_matching._engine import Pace, RestartResult, Search, descend
+from attacks.core.matching.comparison import ExplicitGradients, Gradients
+from attacks.core.matching.descent import Pace, RestartResult, Search, descend
 from attacks.text._examples import LISTS
 from attacks.text.base import TextMatching, TextMatchingConfig, TextProblem
 from fedsim.core.hooks import Tables

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attacks.core.regularizers import StatisticsDistance, group_distance, running_statistics
+from attacks.core.matching.regularizers import StatisticsDistance, group_distance, running_statistics
 from fedsim.core import seeding
 from fedsim.core.hooks import Attack
 from fedsim.core.masks import inject_masks

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import distributions
 
-from attacks.gradient_matching._comparison import ExplicitGradients, squared_norms
+from attacks.core.matching.comparison import ExplicitGradients, squared_norms
 from attacks.gradient_matching.map_estimate import _Likelihood
 from fedsim.core.errors import NotApplicable
 from fedsim.core.types import Observation, Truth

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from attacks.core.unknown_masks import FirstMasks, OptimisedMasks
-from attacks.core.unknowns import Moment
-from attacks.gradient_matching._comparison import SimulatedClient
+from attacks.core.matching.simulated_client import SimulatedClient
+from attacks.core.matching.unknown_masks import FirstMasks, OptimisedMasks
+from attacks.core.matching.unknowns import Moment
 from attacks.gradient_matching.prefix_search import read_prefixes
 from fedsim.core import seeding
 from fedsim.core.hooks import Attack

@@ -5,8 +5,8 @@ from functools import partial
 
 import torch
 
-from attacks.gradient_matching._comparison import GeneralComparison
-from attacks.gradient_matching._ghost import GhostComparison
+from attacks.core.matching.comparison import GeneralComparison
+from attacks.core.matching.ghost import GhostComparison
 from fedsim.core.types import (
     Observation,
     Truth,

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from attacks.gradient_matching._comparison import SimulatedClient
+from attacks.core.matching.simulated_client import SimulatedClient
 from attacks.local_steps._unrolled import UnrolledComparison, local_steps
 from fedsim.core import seeding
 from fedsim.core.examples import distinct

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from attacks.core.labels import infer_labels
-from attacks.gradient_matching._comparison import cosine
+from attacks.core.matching.comparison import cosine
 from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
 from fedsim.core.examples import distinct

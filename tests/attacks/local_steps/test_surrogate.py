@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attacks.core.unknowns import Unknowns, Values
-from attacks.gradient_matching._comparison import GeneralComparison, cosine
+from attacks.core.matching.comparison import GeneralComparison, cosine
+from attacks.core.matching.unknowns import Unknowns, Values
 from attacks.local_steps._surrogate import Path, SurrogateComparison, bend_of, bends, on_the_path
 from fedsim.core import seeding
 from fedsim.core.types import Observation, Truth

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attacks.gradient_matching._comparison import GeneralComparison, cosine, squared
+from attacks.core.matching.comparison import GeneralComparison, cosine, squared
 from attacks.local_steps._unrolled import dealt, local_steps
 from fedsim.core.types import Observation, Truth
 from fedsim.scenario.world import World

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from attacks.core.unknowns import Values
+from attacks.core.matching.unknowns import Values
 from fedsim.core.types import Observation, Truth
 from fedsim.scenario.world import World
 

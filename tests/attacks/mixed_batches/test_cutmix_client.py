@@ -6,8 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from attacks.core.unknowns import Unknowns, Values
-from attacks.gradient_matching._comparison import cosine, setting_of
+from attacks.core.matching.comparison import cosine
+from attacks.core.matching.simulated_client import setting_of
+from attacks.core.matching.unknowns import Unknowns, Values
 from attacks.local_steps._unrolled import local_steps
 from attacks.mixed_batches._cutmix_client import GrantedPasting, PastedComparison, PastingStep, balance, covered
 from attacks.mixed_batches.cutmix_inversion import compare, pasting_of

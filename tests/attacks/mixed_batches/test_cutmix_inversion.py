@@ -7,7 +7,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from attacks.gradient_matching._comparison import cosine, setting_of
+from attacks.core.matching.comparison import cosine
+from attacks.core.matching.simulated_client import setting_of
 from attacks.local_steps._unrolled import UnrolledComparison, local_steps
 from attacks.mixed_batches._cutmix_client import PastingStep
 from attacks.mixed_batches.cutmix_inversion import CutmixInversion, compare, pasting_of

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from attacks.core.unknowns import MASKS, Moment
+from attacks.core.matching.unknowns import MASKS, Moment
 from attacks.text._words import words_of
 from attacks.text.base import TextMatching
 from fedsim.core.errors import NotApplicable

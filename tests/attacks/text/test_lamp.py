@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from attacks.gradient_matching._engine import RestartResult
+from attacks.core.matching.descent import RestartResult
 from attacks.text._words import words_of
 from attacks.text.base import TextMatching
 from attacks.text.lamp import Lamp

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from attacks.core.unknowns import Logits
+from attacks.core.matching.unknowns import Logits
 from attacks.text import masked_matching
 from attacks.text.masked_matching import MaskedMatchingConfig, _Draws, _draws, _relative, _Task
 from fedsim.core import seeding

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from attacks.gradient_matching._comparison import ExplicitGradients, GeneralComparison
+from attacks.core.matching.comparison import ExplicitGradients, GeneralComparison
 from attacks.text.base import TextMatching
 from attacks.text.tag import Tag, TagConfig
 from fedsim.core import registry

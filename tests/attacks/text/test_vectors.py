@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attacks.core.unknowns import MASKS, Moment
+from attacks.core.matching.unknowns import MASKS, Moment
 from attacks.text._vectors import NextWords, VectorComparison, VectorGhostComparison, nearest_tokens, read_vectors
 from attacks.text.base import TextMatching
 from fedsim.core.errors import NotApplicable

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from attacks.gradient_matching._comparison import cosine, squared
+from attacks.core.matching.comparison import cosine, squared
 
 
 @dataclass

@@ -13,7 +13,7 @@ from typing import Literal, Self
 import torch
 from torch import Tensor
 
-from attacks.core.unknowns import MASKS, Block, Moment, Unknowns
+from attacks.core.matching.unknowns import MASKS, Block, Moment, Unknowns
 from fedsim.core.masks import draw_masks, expected_mask
 from fedsim.core.types import DropoutSite, Masks
 

@@ -10,10 +10,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attacks.core.regularizers import pixel_box, total_variation
-from attacks.core.unknown_masks import OptimisedMasks, mask_prior
-from attacks.gradient_matching._comparison import Comparison, GeneralComparison, cosine, setting_of
-from attacks.gradient_matching._ghost import GhostComparison
+from attacks.core.matching.comparison import Comparison, GeneralComparison, cosine
+from attacks.core.matching.ghost import GhostComparison
+from attacks.core.matching.regularizers import total_variation
+from attacks.core.matching.simulated_client import setting_of
+from attacks.core.matching.unknown_masks import OptimisedMasks, mask_prior
+from attacks.core.pixels import pixel_box
 from fedsim.core import seeding
 from fedsim.core.losses import cross_entropy
 from fedsim.core.masks import record_masks
@@ -38,7 +40,7 @@ from fedsim.models.mlp import MlpConfig, mlp
 from fedsim.tasks.classification import Classification
 from fedsim.threat.observe import observe
 from fedsim.threat.victim import Victim
-from tests.attacks.gradient_matching.compared import Watched
+from tests.attacks.core.matching.compared import Watched
 from tests.attacks.solving import attacked
 
 KNOWN = ("labels", "batch-size", "dropout-rates", "input-statistics")

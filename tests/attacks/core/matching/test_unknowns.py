@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from attacks.core.unknown_masks import DrawnMasks, GivenMasks, OptimisedMasks, unknown_masks
-from attacks.core.unknowns import Block, Bounded, Gaussian, Logits, Moment, Unknowns, UnknownWeight
+from attacks.core.matching.unknown_masks import DrawnMasks, GivenMasks, OptimisedMasks, unknown_masks
+from attacks.core.matching.unknowns import Block, Bounded, Gaussian, Logits, Moment, Unknowns, UnknownWeight
 from attacks.local_steps._surrogate import bends, on_the_path
 from attacks.mixed_batches._cutmix_client import Boxes
 from fedsim.core.types import DropoutSite, Masks

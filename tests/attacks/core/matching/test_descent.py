@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from attacks.core.unknown_masks import OptimisedMasks
-from attacks.core.unknowns import NOTHING, Unknowns, Values
-from attacks.gradient_matching._comparison import squared
-from attacks.gradient_matching._engine import Pace, RestartResult, Search, descend
+from attacks.core.matching.comparison import squared
+from attacks.core.matching.descent import Pace, RestartResult, Search, descend
+from attacks.core.matching.unknown_masks import OptimisedMasks
+from attacks.core.matching.unknowns import NOTHING, Unknowns, Values
 from fedsim.core import registry, seeding
 from fedsim.core.types import DropoutSite, Masks, Observation, Step
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from attacks.core.starts import first_inputs
+from attacks.core.matching.starts import first_inputs
 from fedsim.core.types import Observation
 
 Watched = Callable[..., tuple[Observation, Any, Any]]

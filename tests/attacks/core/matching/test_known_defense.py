@@ -2,7 +2,7 @@
 
 import pytest
 
-from attacks.gradient_matching._known_defense import InformedAttack
+from attacks.core.matching.known_defense import InformedAttack
 from fedsim.core import registry
 
 ATTACKS = registry.methods("attack").items()

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attacks.core.optimizers import Constant, Cosine, Plateau, RowAdam, Steps, signed
+from attacks.core.matching.optimizers import Constant, Cosine, Plateau, RowAdam, Steps, signed
 from fedsim.core.types import Observation
 
 Watched = Callable[..., tuple[Observation, Any, Any]]

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from attacks.gradient_matching._ghost_figures import _factorise, target_of
+from attacks.core.matching.ghost_figures import _factorise, target_of
 
 
 @given(

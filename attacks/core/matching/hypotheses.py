@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from abc import abstractmethod
 
+from attacks.core.matching.attack import ConfigT, MatchingAttack, Searched
+from attacks.core.matching.descent import RestartResult
+from attacks.core.matching.known_defense import InformedAttack
 from attacks.core.progress import continued
-from attacks.gradient_matching._engine import RestartResult
-from attacks.gradient_matching._known_defense import InformedAttack
-from attacks.gradient_matching.base import ConfigT, MatchingAttack, Searched
 from fedsim.core.types import Observation
 
 

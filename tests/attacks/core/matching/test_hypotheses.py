@@ -5,9 +5,9 @@ from typing import Any, cast
 
 import torch
 
-from attacks.gradient_matching._engine import RestartResult
-from attacks.gradient_matching._hypotheses import HypothesesAttack
-from attacks.gradient_matching.base import MatchingAttack, MatchingConfig, Searched
+from attacks.core.matching.attack import MatchingAttack, MatchingConfig, Searched
+from attacks.core.matching.descent import RestartResult
+from attacks.core.matching.hypotheses import HypothesesAttack
 from fedsim.core.types import Observation, Step
 
 TRIALS, ITERATIONS = 2, 5

@@ -10,16 +10,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torchvision.models.vision_transformer import VisionTransformer as TorchvisionTransformer
 
-from attacks.gradient_matching._comparison import (
-    Comparison,
-    Distance,
-    GeneralComparison,
-    SimulatedClient,
-    cosine,
-    setting_of,
-)
-from attacks.gradient_matching._comparison import squared as squared_distance
-from attacks.gradient_matching._ghost import CompiledComparison, GhostComparison, fastest
+from attacks.core.matching.comparison import Comparison, Distance, GeneralComparison, cosine
+from attacks.core.matching.comparison import squared as squared_distance
+from attacks.core.matching.ghost import CompiledComparison, GhostComparison, fastest
+from attacks.core.matching.simulated_client import SimulatedClient, setting_of
 from fedsim.core import seeding
 from fedsim.core.types import InputSpec, Masks, Observation, Truth
 from fedsim.models.convnet import ConvnetConfig, convnet

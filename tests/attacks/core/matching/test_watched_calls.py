@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from attacks.gradient_matching._watched_calls import Outer, Part, Unsuited, Watch, joined
+from attacks.core.matching.watched_calls import Outer, Part, Unsuited, Watch, joined
 
 ROWS, EXAMPLES = 2, 3
 

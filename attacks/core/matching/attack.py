@@ -17,14 +17,16 @@ from pydantic import Field
 from torch import Tensor
 
 from attacks.core.labels import LabelRule, labels_of
-from attacks.core.optimizers import Sign
+from attacks.core.matching.comparison import Comparison, GeneralComparison
+from attacks.core.matching.descent import Pace, RestartResult, ScheduleName, Search, descend
+from attacks.core.matching.ghost import CompiledComparison, GhostComparison, fastest
+from attacks.core.matching.optimizers import Sign
+from attacks.core.matching.regularizers import total_variation
+from attacks.core.matching.simulated_client import SimulatedClient, setting_of
+from attacks.core.matching.starts import Start, first_inputs
+from attacks.core.matching.unknowns import MASKS, Moment, each, without_masks
+from attacks.core.pixels import pixel_box
 from attacks.core.preconditions import one_gradient_only
-from attacks.core.regularizers import pixel_box, total_variation
-from attacks.core.starts import Start, first_inputs
-from attacks.core.unknowns import MASKS, Moment, each, without_masks
-from attacks.gradient_matching._comparison import Comparison, GeneralComparison, SimulatedClient, setting_of
-from attacks.gradient_matching._engine import Pace, RestartResult, ScheduleName, Search, descend
-from attacks.gradient_matching._ghost import CompiledComparison, GhostComparison, fastest
 from fedsim.core.hooks import Attack
 from fedsim.core.types import Config, Masks, Observation, OnStep, Reconstruction
 

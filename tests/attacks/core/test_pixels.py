@@ -1,4 +1,4 @@
-"""Priors on images, beside brute force and SciPy."""
+"""Values of pixels, beside SciPy."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,25 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import median_filter
 
-from attacks.core.regularizers import median_filtered, pixel_box, total_variation
+from attacks.core.pixels import median_filtered, pixel_box
 from fedsim.core.types import InputSpec, Observation
 
 Watched = Callable[..., tuple[Observation, Any, Any]]
-
-
-@given(st.integers(2, 5), st.integers(2, 5))
-@settings(max_examples=10, deadline=None)
-def test_total_variation_is_the_mean_of_absolute_differences(height: int, width: int) -> None:
-    rows = torch.rand(2, 2, 3, height, width)
-    for image, ours in zip(rows, total_variation(rows), strict=True):
-        across = sum(float((image[..., j + 1] - image[..., j]).abs().sum()) for j in range(width - 1))
-        down = sum(float((image[..., i + 1, :] - image[..., i, :]).abs().sum()) for i in range(height - 1))
-        expected = across / (6 * height * (width - 1)) + down / (6 * width * (height - 1))
-        assert float(ours) == pytest.approx(expected, rel=1e-5)
-
-
-def test_total_variation_of_what_is_no_image_is_nothing() -> None:
-    assert total_variation(torch.rand(3, 2, 7)).tolist() == [0.0] * 3
 
 
 def test_the_box_is_the_pixel_range(watched: Watched) -> None:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from attacks.gradient_matching._watched_calls import Outer, Part
+from attacks.core.matching.watched_calls import Outer, Part
 
 _SKETCHES = (16, 96)
 _FACTORED = {torch.float32: 3e-7, torch.float64: 1e-13}
@@ -104,9 +104,11 @@ class GhostFigures:
         self._victims = victims
 
     def inner(self) -> Tensor:
+        """Return inner products with the observed gradient, shape (R, T)."""
         return self._all[0]
 
     def squared(self) -> Tensor:
+        """Return squared norms, shape (R, T)."""
         return self._all[1]
 
     @cached_property
@@ -129,9 +131,11 @@ class GhostFigures:
         return _inner(part, self._targets[name], self._victims)[:, None], squared[:, None]
 
     def difference(self) -> Tensor:
+        """Return squared norms of the difference to the observed gradient, shape (R, T)."""
         return self.squared() - 2.0 * self.inner() + self.observed()
 
     def observed(self) -> Tensor:
+        """Return squared norms of the observed gradient, shape (R, T)."""
         return self._norms[self._victims]
 
 

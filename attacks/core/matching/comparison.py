@@ -6,22 +6,18 @@ weights is built explicitly, and only inputs and masks are differentiated a seco
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from attacks.core.defense_facts import PLAIN, Wire, wire_of
-from attacks.core.layers import run
-from attacks.core.unknowns import NOTHING, Values, of_row
+from attacks.core.defense_facts import Wire
+from attacks.core.matching.simulated_client import SimulatedClient
+from attacks.core.matching.unknowns import NOTHING, Values, of_row
 from fedsim.core.gradients import gradient_of
-from fedsim.core.masks import inject_masks, rescaling, without_dropout
-from fedsim.core.types import DropoutSite, Loss, Masks, Observation
+from fedsim.core.types import Masks, Observation
 
 _EPSILON = 1e-8
 
@@ -84,64 +80,6 @@ def cosine(gradients: Gradients) -> Tensor:
 def squared(gradients: Gradients) -> Tensor:
     """Return the squared Euclidean distance of whole gradients, shape (R,) (arXiv 1906.08935, equation 4)."""
     return gradients.difference().sum(1)
-
-
-@dataclass(frozen=True)
-class SimulatedClient:
-    """What all victims of one computation share.
-
-    Attributes:
-        model: the search's own copy, with the weights that the victims received, in the mode of the search.
-        names: trained parameters whose gradients are compared.
-        sites: dropout sites of one row.
-        wire: which part of the gradients is compared, and in which form.
-    """
-
-    model: nn.Module
-    loss: Loss
-    names: tuple[str, ...]
-    sites: tuple[DropoutSite, ...]
-    wire: Wire = PLAIN
-
-    @cached_property
-    def parameters(self) -> dict[str, Tensor]:
-        """The compared parameters, detached."""
-        return {name: self.model.get_parameter(name).detach() for name in self.names}
-
-    def outputs(self, inputs: Tensor, masks: Masks, weights: Mapping[str, Tensor], others: Values = NOTHING) -> Tensor:
-        """Return the model's outputs (B, K) for one row, with some of its weights replaced.
-
-        Override it, or `dropping`, where other unknowns than dropout masks act on a forward pass.
-        """
-        with self.dropping(masks, others):
-            return run(self.model, inputs, weights)
-
-    def dropping(self, masks: Masks, others: Values = NOTHING) -> AbstractContextManager[None]:
-        """Return the context of a forward pass with these masks, or without dropout when there are none.
-
-        The factor of kept entries is multiplied into the masks: that takes two operations an iteration, not five.
-        """
-        if not masks:
-            return without_dropout()
-        scaled = tuple(mask * rescaling(site) for mask, site in zip(masks, self.sites, strict=True))
-        return inject_masks(self._unscaled, scaled)
-
-    @cached_property
-    def _unscaled(self) -> tuple[DropoutSite, ...]:
-        return tuple(replace(site, rate=0.0) for site in self.sites)
-
-
-def setting_of(observation: Observation, sites: tuple[DropoutSite, ...], batch_statistics: bool) -> SimulatedClient:
-    """Return the setting of a search, with its own copy of the model; the observed model is not changed.
-
-    Its activations work out of place: the outputs of the layers in front of them are needed unchanged.
-    """
-    model = copy.deepcopy(observation.model).train(batch_statistics).requires_grad_(False)
-    for module in model.modules():
-        if getattr(module, "inplace", False) is True:
-            module.inplace = False  # type: ignore[assignment]
-    names = tuple(name for name, _ in model.named_parameters() if name in observation.update.tensors)
-    return SimulatedClient(model, observation.loss, names, sites, wire_of(observation))
 
 
 class GeneralComparison:

@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from attacks.core.unknowns import NOTHING, Values, each, flat
-from attacks.gradient_matching._comparison import Comparison, GeneralComparison, Gradients, SimulatedClient
-from attacks.gradient_matching._ghost_figures import GhostFigures, GhostLayout, is_single, target_of
-from attacks.gradient_matching._watched_calls import Outer, Part, Watch, joined
+from attacks.core.matching.comparison import Comparison, GeneralComparison, Gradients
+from attacks.core.matching.ghost_figures import GhostFigures, GhostLayout, is_single, target_of
+from attacks.core.matching.simulated_client import SimulatedClient
+from attacks.core.matching.unknowns import NOTHING, Values, each, flat
+from attacks.core.matching.watched_calls import Outer, Part, Watch, joined
 from fedsim.core.types import Loss, Masks, Observation
 
 _AGREES = 1e-4  # relative; in single precision sums in another order differ by less, a missed call by more

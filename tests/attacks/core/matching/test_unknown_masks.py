@@ -5,13 +5,13 @@ from typing import Any
 import pytest
 import torch
 
-from attacks.core.unknown_masks import OptimisedMasks, Relaxation, mask_prior
-from attacks.core.unknowns import Moment
+from attacks.core.matching.unknown_masks import OptimisedMasks, Relaxation, mask_prior
+from attacks.core.matching.unknowns import Moment
 from fedsim.core.masks import draw_masks
 from fedsim.core.types import (
     DropoutSite,
 )
-from tests.attacks.gradient_matching.compared import Watched
+from tests.attacks.core.matching.compared import Watched
 
 
 def test_the_mask_prior_pulls_the_keep_rate_of_each_row_to_its_place() -> None:

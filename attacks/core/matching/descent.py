@@ -17,7 +17,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from attacks.core.optimizers import (
+from attacks.core.matching.comparison import Comparison, Distance, cosine
+from attacks.core.matching.optimizers import (
     Constant,
     Cosine,
     Plateau,
@@ -28,9 +29,8 @@ from attacks.core.optimizers import (
     along_rows,
     signed,
 )
-from attacks.core.regularizers import median_filtered
-from attacks.core.unknowns import MASKS, Moment, Unknowns, Values, each, flat, of_row, without_masks
-from attacks.gradient_matching._comparison import Comparison, Distance, cosine
+from attacks.core.matching.unknowns import MASKS, Moment, Unknowns, Values, each, flat, of_row, without_masks
+from attacks.core.pixels import median_filtered
 from fedsim.core.types import DropoutSite, Masks, OnStep, Step
 
 ScheduleName = Literal["plateau", "steps", "cosine", "constant"]

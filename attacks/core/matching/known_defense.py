@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from attacks.gradient_matching.base import ConfigT, MatchingAttack
+from attacks.core.matching.attack import ConfigT, MatchingAttack
 from fedsim.core.types import Knowledge
 
 
